@@ -40,6 +40,10 @@ class RunTakenOver(RqmemError):
     """This execution no longer owns its job: another worker took it over. Its writes are refused."""
 
 
+class HorseLost(RqmemError):
+    """The work-horse ended without a verdict and below its ceiling: somebody else killed it, or it crashed."""
+
+
 class MemoryLimitExceeded(BaseException):
     """A job used more memory than its ceiling.
 

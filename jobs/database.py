@@ -1,0 +1,239 @@
+"""The database of the reference application: tables, and how to open it.
+
+SQLite is the default (one file, several processes); ``DATABASE_URL`` names another. There are no
+migrations: a database of an older schema is deleted and seeded again.
+
+An engine belongs to one process. Make it after the fork, inside the job: a connection carried over
+a fork is used by two processes at once, which breaks PostgreSQL's protocol and SQLite's locks.
+
+On SQLite a transaction starts with its first write, not with a read, and a write waits up to 30
+seconds for other writers. Read, then write; a half-read result kept open across a write can make it
+fail at once ("database is locked").
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from typing import Any, Literal
+from urllib.parse import quote, quote_plus
+
+from sqlalchemy import DateTime, ForeignKey, Index, String, Text, create_engine, event
+from sqlalchemy.engine import URL, Dialect, Engine, make_url
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, sessionmaker
+from sqlalchemy.schema import CreateIndex, CreateTable
+from sqlalchemy.types import TypeDecorator
+
+from rqmem.errors import ConfigError
+
+DEFAULT_URL = "sqlite:///rqmem-app.db"
+BUSY_SECONDS = 30
+CONNECT_SECONDS = 10
+
+CampaignStatus = Literal["seeding", "pending", "running", "completed"]
+CustomerStatus = Literal["pending", "called", "failed"]
+
+
+def utc_now() -> datetime:
+    """The time now, aware, in UTC."""
+    return datetime.now(timezone.utc)
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """A moment: aware datetimes in, aware UTC datetimes out, also where the database drops the zone."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Convert to UTC. Refuses a naive datetime, which names no moment."""
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError(f"datetime {value!r} has no time zone; use jobs.database.utc_now()")
+        return value.astimezone(timezone.utc)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Give UTC back; SQLite stores no zone, and what was stored was UTC."""
+        if value is None:
+            return None
+        return value.replace(tzinfo=timezone.utc) if value.tzinfo is None else value.astimezone(timezone.utc)
+
+
+class Base(DeclarativeBase):
+    """Base of all tables of the reference application."""
+
+    type_annotation_map = {datetime: UtcDateTime, CampaignStatus: String(16), CustomerStatus: String(16)}
+
+
+class Campaign(Base):
+    """One outbound call campaign.
+
+    ``seeding`` means that its customers are still being written, or that writing them was cut off:
+    such a campaign must not be run. ``last_customer_id`` is the cursor: every customer of the
+    campaign up to it has been dealt with.
+    """
+
+    __tablename__ = "campaigns"
+    # AUTOINCREMENT: an id is never used again after a delete, so neither is what derives from it.
+    __table_args__ = {"sqlite_autoincrement": True}
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(Text)
+    from_number: Mapped[str] = mapped_column(String(16))
+    agent_id: Mapped[str | None] = mapped_column(String(64))
+    status: Mapped[CampaignStatus] = mapped_column(default="pending")
+    last_customer_id: Mapped[int] = mapped_column(default=0)
+    customers_called: Mapped[int] = mapped_column(default=0)
+    customers_failed: Mapped[int] = mapped_column(default=0)
+    started_at: Mapped[datetime | None]
+    completed_at: Mapped[datetime | None]
+    created_at: Mapped[datetime] = mapped_column(default=utc_now)
+
+
+class Customer(Base):
+    """One person to be called in one campaign. ``failure`` is a short reason when the status is failed."""
+
+    __tablename__ = "customers"
+    __table_args__ = (
+        Index("ix_customers_campaign_status_id", "campaign_id", "status", "id"),
+        {"sqlite_autoincrement": True},
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    campaign_id: Mapped[int] = mapped_column(ForeignKey("campaigns.id", ondelete="CASCADE"))
+    name: Mapped[str] = mapped_column(Text)
+    phone: Mapped[str] = mapped_column(String(64))
+    country: Mapped[str] = mapped_column(String(2))
+    language: Mapped[str] = mapped_column(String(8))
+    notes: Mapped[str] = mapped_column(Text, default="")
+    status: Mapped[CustomerStatus] = mapped_column(default="pending")
+    call_id: Mapped[str | None] = mapped_column(String(64))
+    failure: Mapped[str | None] = mapped_column(String(200))
+    called_at: Mapped[datetime | None]
+
+
+def database_url(environ: Mapping[str, str] = os.environ) -> str:
+    """``DATABASE_URL``, else a SQLite file in the current directory.
+
+    ``postgres://``, as hosting services write it, becomes the ``postgresql://`` that SQLAlchemy
+    knows; a driver named in the URL (``postgresql+psycopg://``) is kept.
+    """
+    url = environ.get("DATABASE_URL", "").strip() or DEFAULT_URL
+    scheme, separator, rest = url.partition("://")
+    return f"postgresql://{rest}" if separator and scheme == "postgres" else url
+
+
+def open_database(url: str | None = None) -> Engine:
+    """An engine for ``url`` (by default `database_url`) that has been connected to once.
+
+    Raises `ConfigError`, in one line without the password, when it cannot be opened. The schema is
+    not looked at: that is `create_schema`.
+    """
+    parsed = _parse(database_url({"DATABASE_URL": url}) if url else database_url())
+    engine: Engine | None = None
+    try:
+        engine = _engine(parsed)
+        engine.connect().close()
+    except NoSuchModuleError as error:
+        raise ConfigError(
+            f"database {_shown(parsed)}: SQLAlchemy knows no database {parsed.drivername!r}; "
+            "use sqlite:///FILE or postgresql://USER:PASSWORD@HOST/NAME"
+        ) from error
+    except ImportError as error:
+        raise ConfigError(
+            f"database {_shown(parsed)}: its driver is not installed ({error}); install it with pip"
+        ) from error
+    except (SQLAlchemyError, sqlite3.Error, OSError, TypeError, ValueError) as error:
+        if engine is not None:
+            engine.dispose()
+        raise ConfigError(
+            f"database {_shown(parsed)} cannot be opened: {_reason(error, parsed)}; check DATABASE_URL"
+        ) from error
+    return engine
+
+
+def create_schema(engine: Engine) -> None:
+    """Create the tables and indexes that are missing. Safe when several processes do it at once."""
+    with engine.begin() as connection:
+        for table in Base.metadata.sorted_tables:
+            connection.execute(CreateTable(table, if_not_exists=True))
+            for index in sorted(table.indexes, key=lambda index: str(index.name)):
+                connection.execute(CreateIndex(index, if_not_exists=True))
+
+
+def session_factory(engine: Engine) -> sessionmaker[Session]:
+    """Sessions whose objects stay readable after a commit, without a query for each."""
+    return sessionmaker(engine, expire_on_commit=False)
+
+
+def _parse(url: str) -> URL:
+    try:
+        return make_url(url)
+    except (ArgumentError, ValueError):
+        # The text is not repeated and the cause is cut off: either may hold a password.
+        raise ConfigError(
+            "DATABASE_URL is not a database URL; use sqlite:///FILE or postgresql://USER:PASSWORD@HOST/NAME"
+        ) from None
+
+
+def _engine(url: URL) -> Engine:
+    if url.get_backend_name() == "sqlite":
+        engine = create_engine(url, connect_args={"timeout": BUSY_SECONDS})
+        event.listen(engine, "connect", _set_up_sqlite)
+        return engine
+    # A warm horse keeps its engine for hours: a connection that the server closed is replaced.
+    return create_engine(url, pool_pre_ping=True, connect_args=_connect_args(url))
+
+
+def _connect_args(url: URL) -> dict[str, Any]:
+    """A limit on waiting for a host that does not answer, for drivers that speak libpq's options."""
+    libpq = url.get_backend_name() == "postgresql" and url.get_driver_name() in ("psycopg", "psycopg2")
+    return {"connect_timeout": CONNECT_SECONDS} if libpq and "connect_timeout" not in url.query else {}
+
+
+def _set_up_sqlite(connection: sqlite3.Connection, _record: object) -> None:
+    """Settings for several processes on one file. The timeout comes first: the others may wait."""
+    cursor = connection.cursor()
+    cursor.execute(f"PRAGMA busy_timeout = {BUSY_SECONDS * 1000}")
+    _switch_to_wal(cursor)
+    cursor.execute("PRAGMA synchronous = NORMAL")
+    cursor.execute("PRAGMA foreign_keys = ON")
+    cursor.close()
+
+
+def _switch_to_wal(cursor: sqlite3.Cursor) -> None:
+    """Readers and a writer at the same time. Kept in the file, so only the first process changes it.
+
+    SQLite does not wait for the busy timeout when two processes make this change at once: one of
+    them is told "database is locked" straight away, so it asks again.
+    """
+    deadline = time.monotonic() + BUSY_SECONDS
+    while True:
+        try:
+            cursor.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
+        else:
+            return
+
+
+def _shown(url: URL) -> str:
+    """The URL for people: no password, and no query, where one may stand too."""
+    return url.set(query={}).render_as_string(hide_password=True)
+
+
+def _reason(error: BaseException, url: URL) -> str:
+    """What the driver said: one line, without the password."""
+    cause = getattr(error, "orig", None) or error
+    reason = " ".join(str(cause).split()) or type(cause).__name__
+    for secret in {url.password, url.query.get("password")} - {None, ""}:
+        for text in {str(secret), quote(str(secret), safe=""), quote_plus(str(secret))}:
+            reason = reason.replace(text, "***")
+    return reason if len(reason) <= 300 else reason[:297] + "..."

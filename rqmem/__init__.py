@@ -1,0 +1,45 @@
+"""rqmem: memory-safe background jobs for Python on RQ.
+
+Processes::
+
+    app code -- enqueue --> Redis <-- rq-dashboard, rqmem's commands
+                            ^    ^
+             claim, beat,   |    |  take, run, commit (RQ's own perform_job)
+             outcome of     |    |
+             breaches  MemoryWorker -- shared page --> horse -- what it starts
+                            |                            ^
+                            +-- meters, stops, signals, kills (the whole tree)
+
+Reading order: `units`, `errors`, `config`, `events` (values) -> `policy` (decisions, pure) -> `memory`
+(reading ``/proc``), `journal` (Redis) -> `sources`, `job` (what jobs use) and `runtime` (worker, horse,
+watcher, heart, recovery) -> `cli`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rqmem.connections import connect
+    from rqmem.job.mixin import MemoryAwareJob
+    from rqmem.runtime.worker import MemoryWorker
+
+__version__ = "0.1.0"
+__all__ = ["MemoryAwareJob", "MemoryWorker", "connect"]
+
+_HOMES = {
+    "MemoryAwareJob": "rqmem.job.mixin",
+    "MemoryWorker": "rqmem.runtime.worker",
+    "connect": "rqmem.connections",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """The public names, each imported when first used."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'rqmem' has no attribute {name!r}")
+    from importlib import import_module
+
+    value = getattr(import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value

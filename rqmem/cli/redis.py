@@ -1,0 +1,84 @@
+"""``rqmem redis``: the embedded Redis of the current directory, and which Redis commands use."""
+
+from __future__ import annotations
+
+import click
+
+from rqmem import connections, embedded_redis
+from rqmem.units import show_mb, to_mb
+
+_url_option = click.option("--url", metavar="URL", help="Redis to use instead; see `rqmem redis --help`.")
+
+
+@click.group("redis")
+def redis_group() -> None:
+    """Start, stop and look at the embedded Redis.
+
+    Commands use the Redis named by --url, RQMEM_REDIS_URL or REDIS_URL, in this
+    order. Where none is named they use an embedded server, started when needed:
+    one for each user and directory, its data in .rqmem/redis.
+    """
+
+
+@redis_group.command()
+def start() -> None:
+    """Start the embedded Redis, unless it runs already.
+
+    It goes on running in the background until `rqmem redis stop`.
+    """
+    server = embedded_redis.start()
+    click.echo("started" if server.started else "already running")
+    _show(server)
+
+
+@redis_group.command()
+def stop() -> None:
+    """Stop the embedded Redis. Its data are saved and kept."""
+    stopped = embedded_redis.stop()
+    click.echo("stopped" if stopped else "no embedded Redis runs for this directory")
+
+
+@redis_group.command()
+@_url_option
+def status(url: str | None) -> None:
+    """Show whether the embedded Redis runs, and whether commands use it."""
+    choice = connections.choose_url(url)
+    if choice is not None:
+        connections.check(choice)
+        click.echo(f"commands here use {choice.shown} (from {choice.source}), not the embedded Redis")
+    server = embedded_redis.status()
+    if server is None:
+        click.echo("no embedded Redis runs for this directory")
+    else:
+        click.echo("the embedded Redis of this directory is running")
+        _show(server)
+
+
+@redis_group.command("url")
+@_url_option
+def show_url(url: str | None) -> None:
+    """Print the URL of the Redis that commands use.
+
+    The embedded Redis is started if it is the one. The URL is printed as it was
+    given, with its password, for use in scripts: rq info --url "$(rqmem redis url)"
+    """
+    choice = connections.choose_url(url)
+    if choice is None:
+        click.echo(embedded_redis.start().url)
+    else:
+        connections.check(choice)
+        click.echo(choice.url)
+
+
+def _show(server: embedded_redis.Server) -> None:
+    facts = {
+        "url": server.url,
+        "version": server.version,
+        "pid": server.pid,
+        "memory": f"{show_mb(to_mb(server.memory_bytes))} MB",
+        "uptime": f"{server.uptime_seconds} s",
+        "keys": server.keys,
+        "data": server.data,
+    }
+    for name, value in facts.items():
+        click.echo(f"  {name:<8} {value}")

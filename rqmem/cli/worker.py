@@ -1,0 +1,173 @@
+"""``rqmem worker``: options, checked, to a running `MemoryWorker`."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+from rq.defaults import (
+    DEFAULT_JOB_MONITORING_INTERVAL,
+    DEFAULT_MAINTENANCE_TASK_INTERVAL,
+    DEFAULT_RESULT_TTL,
+    DEFAULT_WORKER_TTL,
+)
+from rq.serializers import resolve_serializer
+from rq.suspension import is_suspended
+from rq.utils import import_attribute
+
+from rqmem import log
+from rqmem.config import Config, positive_int, positive_mb
+from rqmem.connections import connect
+from rqmem.errors import ConfigError, RqmemError
+from rqmem.runtime.worker import MemoryWorker
+
+
+def _number(metavar: str, parse: Callable[[str, str], Any]) -> dict[str, Any]:
+    """Settings of an option whose text is parsed by the same function as its environment variable's."""
+
+    def convert(ctx: click.Context, param: click.Parameter, text: str | None) -> Any:
+        try:
+            return None if text is None else parse(text, param.opts[0])
+        except ConfigError as error:
+            raise click.UsageError(str(error), ctx) from None
+
+    return {"metavar": metavar, "callback": convert}
+
+
+MB = _number("MB", positive_mb)
+SECONDS = _number("SECONDS", positive_int)
+COUNT = _number("COUNT", positive_int)
+
+
+@click.command(short_help="Run jobs, each under a memory ceiling.")
+@click.argument("names", metavar="[QUEUES]...", nargs=-1)
+@click.option("--queue", "-q", "more", metavar="NAME", multiple=True, help="A queue; may be repeated.")
+@click.option("--memory", "-m", **MB, help="Ceiling in MB; no job on this worker uses more.")
+@click.option("--timeout", **SECONDS, help="No job runs longer on this worker.")
+@click.option("--url", "-u", help="URL of Redis.")
+@click.option("--name", "-n", help="Name of the worker.")
+@click.option("--burst", "-b", is_flag=True, help="Quit when all queues are empty.")
+@click.option("--max-jobs", **COUNT, help="Quit after so many jobs.")
+@click.option("--max-idle-time", **SECONDS, help="Quit after so long without a job.")
+@click.option("--with-scheduler", "-s", is_flag=True, help="Move scheduled jobs when they are due.")
+@click.option(
+    "--dequeue-strategy",
+    type=click.Choice(["default", "round_robin", "random"]),
+    default="default",
+    show_default=True,
+    help="Which queue is served next.",
+)
+@click.option(
+    "--log-level",
+    type=click.Choice(["debug", "info", "warning", "error"], case_sensitive=False),
+    default="info",
+    show_default=True,
+)
+@click.option("--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@click.option(
+    "--path", "-P", "paths", metavar="DIR", multiple=True, default=["."], show_default=True,
+    help="Where the code of jobs is imported from.",
+)  # fmt: skip
+@click.option("--serializer", "-S", default="pickle", show_default=True, help="pickle, json, or a path.")
+@click.option("--exception-handler", metavar="PATH", multiple=True, help="Called with failed jobs.")
+@click.option("--disable-default-exception-handler", "-d", is_flag=True, help="Failures are the handlers' business.")
+@click.option("--disable-job-desc-logging", is_flag=True, help="Keep arguments of jobs out of the log.")
+@click.option("--results-ttl", metavar="SECONDS", type=int, default=DEFAULT_RESULT_TTL, show_default=True,
+              help="How long results are kept.")  # fmt: skip
+@click.option("--worker-ttl", **SECONDS, default=str(DEFAULT_WORKER_TTL), show_default=True,
+              help="How long RQ believes in a silent worker.")  # fmt: skip
+@click.option("--maintenance-interval", **SECONDS, default=str(DEFAULT_MAINTENANCE_TASK_INTERVAL),
+              show_default=True, help="Time between RQ's clean-ups.")  # fmt: skip
+@click.option("--job-monitoring-interval", **SECONDS, default=str(DEFAULT_JOB_MONITORING_INTERVAL),
+              show_default=True, help="Time between RQ's heartbeats of a job.")  # fmt: skip
+@click.option("--pid", metavar="FILE", help="Write the worker's process id to FILE.")
+def worker(names: tuple[str, ...], more: tuple[str, ...], **options: Any) -> None:
+    """Run the jobs of one or more QUEUES ("default" if none is named).
+
+    Each job runs in a process of its own under the ceiling given by
+    --memory, RQMEM_MEMORY or the job itself, whichever is lowest. A job that
+    reaches it is stopped and told why; the worker goes on with the next.
+
+    \b
+    rqmem worker --queue campaigns --memory 256
+    rqmem worker high low --memory 512 --with-scheduler
+    """
+    queues = _queue_names([*names, *more])
+    config = Config.from_environ(os.environ).with_options(
+        memory_mb=options["memory"], timeout_seconds=options["timeout"]
+    )
+    log.configure(options["log_level"], options["log_format"])
+    sys.path[:0] = [os.path.realpath(path) for path in options["paths"]]
+    handlers = [_imported(path, "--exception-handler") for path in options["exception_handler"]]
+    serializer = _serializer(options["serializer"])
+    connection = connect(options["url"], announce=lambda line: click.echo(line, err=True))
+    if is_suspended(connection):
+        raise RqmemError("RQ is suspended on this Redis: 'rq resume' lets workers go on")
+    instance = MemoryWorker(
+        queues,
+        name=options["name"] or _readable_name(),
+        connection=connection,
+        config=config,
+        default_result_ttl=options["results_ttl"],
+        worker_ttl=options["worker_ttl"],
+        maintenance_interval=options["maintenance_interval"],
+        job_monitoring_interval=options["job_monitoring_interval"],
+        exception_handlers=handlers or None,
+        disable_default_exception_handler=options["disable_default_exception_handler"],
+        log_job_description=not options["disable_job_desc_logging"],
+        serializer=serializer,
+    )
+    if options["pid"]:
+        _write_pid(options["pid"])
+    try:
+        instance.work(
+            burst=options["burst"],
+            logging_level=options["log_level"],
+            max_jobs=options["max_jobs"],
+            max_idle_time=options["max_idle_time"],
+            with_scheduler=options["with_scheduler"],
+            dequeue_strategy=options["dequeue_strategy"],
+        )
+    except ValueError as error:  # RQ: a live worker has that name
+        raise ConfigError(f"{error}; give another --name") from None
+
+
+def _queue_names(names: list[str]) -> list[str]:
+    for name in names:
+        if not name.strip():
+            raise ConfigError(f"queue name {name!r} is empty: give a name, for example --queue campaigns")
+    return names or ["default"]
+
+
+def _readable_name() -> str:
+    """Host and pid for people; what is random in it keeps a restarted container from meeting its own ghost."""
+    return f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(2)}"
+
+
+def _imported(path: str, option: str) -> Any:
+    try:
+        return import_attribute(path)
+    except (ValueError, ImportError, AttributeError) as error:
+        raise ConfigError(f"{option} {path!r} cannot be imported: {error}") from None
+
+
+def _serializer(name: str) -> Any:
+    try:
+        return resolve_serializer(name)
+    except (ValueError, ImportError, AttributeError, NotImplementedError) as error:
+        raise ConfigError(
+            f"--serializer {name!r} cannot be used: {error}; give pickle, json or a dotted path"
+        ) from None
+
+
+def _write_pid(path: str) -> None:
+    try:
+        Path(path).expanduser().write_text(f"{os.getpid()}\n")
+    except OSError as error:
+        raise ConfigError(f"--pid {path}: {error.strerror}") from None

@@ -1,0 +1,1 @@
+"""What job code uses: the mixin, the context that does its memory work, chunks."""

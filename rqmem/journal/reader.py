@@ -1,0 +1,53 @@
+"""All reads of rqmem's own Redis keys; changes nothing. Connections answer in bytes, as RQ demands."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, cast
+
+from rqmem.events import Breach
+from rqmem.journal import keys
+from rqmem.journal.records import Owner, RunRecord
+
+if TYPE_CHECKING:
+    from redis import Redis
+
+
+def run(connection: Redis, job_id: str) -> RunRecord:
+    """The run of a job; an empty record for one that has none."""
+    return RunRecord.from_hash(cast("dict[bytes, bytes]", connection.hgetall(keys.run(job_id))))
+
+
+def breaches(connection: Redis, job_id: str) -> list[Breach]:
+    """The last breaches of a job, newest first."""
+    return [Breach.from_json(text.decode()) for text in _list(connection, keys.breaches(job_id))]
+
+
+def results(connection: Redis, job_id: str, stage: int) -> list[bytes]:
+    """What finished chunks of a stage returned, in order, each as it was serialised."""
+    return _list(connection, keys.results(job_id, stage))
+
+
+def owner(connection: Redis, job_id: str) -> Owner | None:
+    """Who runs the job now."""
+    raw = cast("bytes | None", connection.hget(keys.RUNNING, job_id))
+    return None if raw is None else Owner.from_json(raw.decode())
+
+
+def owners(connection: Redis) -> dict[str, Owner]:
+    """Job id -> owner, of all executions that have not ended."""
+    raw = cast("dict[bytes, bytes]", connection.hgetall(keys.RUNNING))
+    return {job_id.decode(): Owner.from_json(text.decode()) for job_id, text in raw.items()}
+
+
+def absent(connection: Redis, workers: Iterable[str]) -> set[str]:
+    """Those of ``workers`` whose heartbeat is gone."""
+    names = sorted(set(workers))
+    with connection.pipeline(transaction=False) as pipeline:
+        for name in names:
+            pipeline.exists(keys.alive(name))
+        return {name for name, there in zip(names, pipeline.execute(), strict=True) if not there}
+
+
+def _list(connection: Redis, key: str) -> list[bytes]:
+    return cast("list[bytes]", connection.lrange(key, 0, -1))

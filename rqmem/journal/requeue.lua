@@ -1,0 +1,37 @@
+-- End an execution and put its job back at the front of its queue, all or nothing, once.
+-- Refused (0) unless the given execution still owns the job; -1 when the job itself is gone or was
+-- ended by somebody else meanwhile. RQ's records afterwards are those of a job just enqueued.
+-- KEYS: 1 running, 2 job, 3 started registry, 4 execution, 5 job's executions, 6 worker's executions,
+--       7 intermediate queue, 8 queue, 9 failed registry, 10 run, 11 set of queues
+-- ARGV: 1 job id, 2 execution id, 3 stage ('' to leave the run as it is), 4 chunk size, 5 now (text)
+local owner = redis.call('HGET', KEYS[1], ARGV[1])
+if not owner or cjson.decode(owner)['execution'] ~= ARGV[2] then
+  return 0
+end
+local composite = ARGV[1] .. ':' .. ARGV[2]
+redis.call('HDEL', KEYS[1], ARGV[1])
+local was_started = redis.call('ZREM', KEYS[3], composite)
+redis.call('DEL', KEYS[4])
+redis.call('ZREM', KEYS[5], ARGV[2])
+redis.call('SREM', KEYS[6], composite)
+redis.call('LREM', KEYS[7], 0, ARGV[1])
+local status = redis.call('HGET', KEYS[2], 'status')
+-- 'failed' with an owner: RQ's maintenance found it abandoned before we did.
+if status == 'started' and was_started == 0 then
+  return -1
+elseif status ~= 'started' and status ~= 'queued' and status ~= 'failed' then
+  return -1
+end
+if status == 'failed' then
+  redis.call('ZREM', KEYS[9], ARGV[1])
+end
+redis.call('PERSIST', KEYS[2])
+redis.call('HSET', KEYS[2], 'status', 'queued', 'enqueued_at', ARGV[5])
+redis.call('SADD', KEYS[11], KEYS[8])
+redis.call('LREM', KEYS[8], 0, ARGV[1])
+redis.call('LPUSH', KEYS[8], ARGV[1])
+if ARGV[3] ~= '' then
+  redis.call('HSET', KEYS[10], 'chunk_size:' .. ARGV[3], ARGV[4])
+end
+redis.call('HINCRBY', KEYS[10], 'resumes', 1)
+return 1

@@ -1,0 +1,125 @@
+"""How much memory a tree of processes uses: a quick reading for the alarm, a full one for the truth.
+
+Quick (under 50 µs): resident pages from kept-open ``statm`` files, corrected by what the last look at
+``status`` knew of mapped files (not usage) and swap (usage), less an offset for pages counted twice
+(copy-on-write pages of a fork). Full (0.2 to 5 ms): the sum of ``Pss_Anon + Pss_Shmem + SwapPss``.
+The raw quick reading, without the offset, is not below the full one, so below the ceiling it needs no
+proof. The offset expires: copy-on-write can turn shared pages private while resident memory stays flat.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from rqmem.memory import procfs
+
+_STEP_BYTES = 16 * 2**20
+_STEP_SECONDS = 0.25
+_AT_LEAST_EVERY_SECONDS = 5.0  # what was swapped out since shows only then
+
+
+@dataclass(frozen=True)
+class FullReading:
+    """Usage of the whole tree in bytes, and of each process that could be read."""
+
+    usage_bytes: int
+    by_pid: dict[int, int]
+
+
+class _Process:
+    """One process's open ``statm`` and the correction in pages that its ``status`` last told."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self.fd = os.open(f"/proc/{pid}/statm", os.O_RDONLY | os.O_CLOEXEC)
+        self.correction = procfs.read_swap_less_file_pages(pid)
+
+    def pages(self) -> int:
+        resident = procfs.parse_resident_pages(os.pread(self.fd, 128, 0))
+        return max(0, resident + self.correction)
+
+    def close(self) -> None:
+        os.close(self.fd)
+
+
+class TreeMeter:
+    """Meters the processes that ``members`` names at each reading.
+
+    Args:
+        members: returns the pids of the tree as it is now.
+        growth_bytes_per_second: how fast shared pages may turn private, for the offset's expiry.
+    """
+
+    def __init__(self, members: Callable[[], list[int]], growth_bytes_per_second: float) -> None:
+        self._members = members
+        self._rate = growth_bytes_per_second
+        self._processes: dict[int, _Process] = {}
+        self._offset = 0
+        self._full_usage = 0
+        self._full_raw = 0
+        self._full_at = float("-inf")
+        self._full_cost = 0.0
+
+    def raw(self) -> int:
+        """The quick reading in bytes, shared pages counted once per sharer."""
+        pages = 0
+        for pid in self._refresh():
+            with contextlib.suppress(ProcessLookupError):
+                pages += self._processes[pid].pages()
+        return pages * procfs.PAGE_BYTES
+
+    def estimate(self, raw: int) -> int:
+        """Usage in bytes as far as a quick reading tells it."""
+        return max(0, raw - self._offset)
+
+    def doubtful(self, raw: int, ceiling_bytes: int, now: float) -> bool:
+        """Whether the last full reading no longer proves that the tree is below the ceiling.
+
+        True when ``raw`` is above it and the headroom found then could have been used up since (but
+        full readings never take more than a twentieth of the time).
+        """
+        if raw <= ceiling_bytes:
+            return False
+        headroom = max(0, ceiling_bytes - self._full_usage)
+        return now - self._full_at >= max(headroom / self._rate, 20 * self._full_cost)
+
+    def wants_full(self, raw: int, now: float) -> bool:
+        """Whether a full reading would better what is reported: none yet, much growth, or long ago."""
+        age = now - self._full_at
+        grown = abs(raw - self._full_raw) >= _STEP_BYTES
+        return age >= _AT_LEAST_EVERY_SECONDS or (grown and age >= _STEP_SECONDS)
+
+    def full(self, clock: Callable[[], float]) -> FullReading:
+        """The full reading; also renews the offset and the mapped-file parts of the quick one."""
+        started = clock()
+        by_pid: dict[int, int] = {}
+        for pid in self._refresh():
+            rollup = procfs.read_rollup(pid)
+            if rollup is not None:
+                by_pid[pid] = rollup.usage_bytes
+                self._processes[pid].correction = procfs.read_swap_less_file_pages(pid)
+        self._full_usage = sum(by_pid.values())
+        self._full_raw = self.raw()
+        self._offset = max(0, self._full_raw - self._full_usage)
+        self._full_at = clock()
+        self._full_cost = self._full_at - started
+        return FullReading(self._full_usage, by_pid)
+
+    def close(self) -> None:
+        for process in self._processes.values():
+            process.close()
+        self._processes.clear()
+
+    def _refresh(self) -> list[int]:
+        """The pids that can be read now; opens what is new, closes what is gone."""
+        pids = self._members()
+        for pid in [pid for pid in self._processes if pid not in pids]:
+            self._processes.pop(pid).close()
+        for pid in pids:
+            if pid not in self._processes:
+                with contextlib.suppress(OSError):  # it ended, or is not ours to read
+                    self._processes[pid] = _Process(pid)
+        return [pid for pid in pids if pid in self._processes]

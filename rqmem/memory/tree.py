@@ -1,0 +1,109 @@
+"""The tree of processes of one job: finding, stopping and killing all of it.
+
+Found from the worker, which is the subreaper: what a job starts stays below it, ``setsid`` and double
+forks included. What was there before the job (RQ's scheduler, processes a successful job left behind)
+is named in ``known`` and left alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from collections.abc import Collection
+from pathlib import Path
+
+from rqmem.memory.procfs import read_children, read_start_time
+
+_ROUNDS = 20  # a fork bomb outruns a walk; each round stops or kills what the last one missed
+
+
+def descendants(root: int, known: Collection[int] = ()) -> list[int]:
+    """All processes below ``root``, without those in ``known`` and what is below them."""
+    found: list[int] = []
+    queue = [root]
+    while queue:
+        for child in read_children(queue.pop()):
+            if child not in known and child not in found:
+                found.append(child)
+                queue.append(child)
+    return found
+
+
+def send(pids: Collection[int], number: int) -> None:
+    """Send signal ``number`` to each process that still is there."""
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, number)
+
+
+def stop(root: int, known: Collection[int] = ()) -> list[int]:
+    """SIGSTOP everything below ``root``, also what is forked meanwhile; returns the stopped pids."""
+    stopped: list[int] = []
+    for _ in range(_ROUNDS):
+        new = [pid for pid in descendants(root, known) if pid not in stopped]
+        if not new:
+            break
+        send(new, signal.SIGSTOP)
+        stopped.extend(new)
+    return stopped
+
+
+def kill(root: int, known: Collection[int] = ()) -> list[int]:
+    """SIGKILL everything below ``root`` until nothing alive is left; returns the killed pids.
+
+    Children of the calling process are not reaped here: their exit status belongs to whoever waits.
+    """
+    killed: list[int] = []
+    for _ in range(_ROUNDS):
+        alive = [pid for pid in descendants(root, known) if not is_zombie(pid)]
+        if not alive:
+            break
+        send(alive, signal.SIGKILL)
+        killed.extend(pid for pid in alive if pid not in killed)
+    return killed
+
+
+def is_zombie(pid: int) -> bool:
+    """Whether ``pid`` has ended and only waits to be reaped; also True when it is gone."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+    return stat.rpartition(")")[2].split()[0] in ("Z", "X")
+
+
+def reap_zombies(parent: int, known: Collection[int] = ()) -> None:
+    """Reap ended children of the calling process (``parent``) by pid.
+
+    Never by ``waitpid(-1)``, which would steal the exit status of those in ``known``.
+    """
+    for pid in read_children(parent):
+        if pid not in known and is_zombie(pid):
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(pid, os.WNOHANG)
+
+
+def kill_marked(variable: str, value: str) -> list[int]:
+    """SIGKILL every process of ours whose environment holds ``variable=value``; returns their pids.
+
+    The mark reaches what a job started by exec, also after its worker died.
+    """
+    mark = f"{variable}={value}".encode()
+    killed = []
+    for entry in os.listdir("/proc"):  # noqa: PTH208
+        if not entry.isdigit() or int(entry) == os.getpid():
+            continue
+        try:
+            environ = Path(f"/proc/{entry}/environ").read_bytes()
+        except OSError:
+            continue
+        if mark in environ.split(b"\0"):
+            send([int(entry)], signal.SIGKILL)
+            killed.append(int(entry))
+    return killed
+
+
+def is_alive(pid: int, start_time: int) -> bool:
+    """Whether exactly that process still runs (a pid may have been given to another)."""
+    return read_start_time(pid) == start_time and not is_zombie(pid)

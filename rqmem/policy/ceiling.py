@@ -1,0 +1,91 @@
+"""Which ceiling applies to a job, and what to do about a reading. Pure.
+
+The watcher (``rqmem.runtime.watcher``) reads and acts; here is only the decision, so that it can be
+tested over any sequence of readings. Sizes in bytes, times in seconds on any one clock.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import Enum
+
+MIN_INTERVAL_SECONDS = 0.0005
+MAX_INTERVAL_SECONDS = 0.05
+
+
+def effective_limit_mb(declared_mb: float | None, worker_mb: float | None, default_mb: float) -> float:
+    """The ceiling of a job in MB: its declared one, never above the worker's; else the worker's; else the default."""
+    if declared_mb is None:
+        return default_mb if worker_mb is None else worker_mb
+    return declared_mb if worker_mb is None else min(declared_mb, worker_mb)
+
+
+def watch_interval(headroom_bytes: float, growth_bytes_per_second: float) -> float:
+    """Seconds until the next reading: the time in which the machine's fastest growth uses up the headroom.
+
+    Never learnt from the job's own growth: a calm job that bursts fools that (31 MB over, measured).
+    """
+    return min(MAX_INTERVAL_SECONDS, max(MIN_INTERVAL_SECONDS, headroom_bytes / growth_bytes_per_second))
+
+
+class Action(Enum):
+    """What the watcher does next."""
+
+    WATCH = "watch"
+    CONFIRM = "confirm"  # stop the tree and take the full reading
+    BREACH = "breach"  # tell the job to unwind
+    SIGNAL = "signal"  # it has not unwound yet: tell it again
+    KILL = "kill"
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The bounds one job is judged by."""
+
+    ceiling_bytes: int
+    reserve_bytes: int
+    grace_seconds: float
+    repeat_seconds: float = 0.1  # between two signals to a job that has not unwound
+
+
+@dataclass(frozen=True)
+class WatchState:
+    """Since when a breached job is unwinding (None: no breach), and when it was last told."""
+
+    breached_at: float | None = None
+    signalled_at: float = 0.0
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Usage of the tree. ``confirmed`` is the full reading; the quick one may count shared pages twice."""
+
+    usage_bytes: int
+    confirmed: bool
+    in_user_code: bool
+
+
+def decide(reading: Reading, limits: Limits, state: WatchState, now: float) -> tuple[Action, WatchState]:
+    """The action for a reading, and the state after it.
+
+    Promises (tested): nothing but WATCH while readings stay under the ceiling; no BREACH, and no KILL
+    for memory, without a confirmed reading; user code that has not unwound when ``grace_seconds`` are
+    over is killed; a horse that has unwound and is back under its ceiling may finish in its own time.
+    """
+    if state.breached_at is None:
+        if reading.usage_bytes <= limits.ceiling_bytes:
+            return Action.WATCH, state
+        if not reading.confirmed:
+            return Action.CONFIRM, state
+        return Action.BREACH, WatchState(breached_at=now, signalled_at=now)
+    over = reading.usage_bytes > limits.ceiling_bytes
+    if reading.in_user_code and now - state.breached_at >= limits.grace_seconds:
+        return Action.KILL, state
+    if over and (
+        reading.usage_bytes > limits.ceiling_bytes + limits.reserve_bytes
+        or now - state.breached_at >= limits.grace_seconds
+    ):
+        return (Action.KILL if reading.confirmed else Action.CONFIRM), state
+    if reading.in_user_code and now - state.signalled_at >= limits.repeat_seconds:
+        return Action.SIGNAL, replace(state, signalled_at=now)
+    return Action.WATCH, state

@@ -1,0 +1,148 @@
+"""The horse's side: where user code begins and ends, and what the watcher's signal does there.
+
+`MemoryLimitExceeded` may be raised only between entry to and exit from user code. Raised anywhere
+else, inside RQ's commit say, it would leave a job both finished and failed; there the handler does
+nothing, and the kill at reserve or grace decides. Job code asks `current()` for the horse it runs in;
+without a `MemoryWorker` there is none.
+"""
+
+from __future__ import annotations
+
+import gc
+import linecache
+import os
+import random
+import signal
+import sys
+import sysconfig
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from rqmem.config import Config
+from rqmem.errors import MemoryLimitExceeded
+from rqmem.events import Breach
+from rqmem.runtime import linux
+from rqmem.runtime.page import SharedPage
+
+if TYPE_CHECKING:
+    from redis import Redis
+
+BREACH_SIGNAL = signal.SIGRTMIN + 11  # free of glibc's own, and of SIGRTMIN, which RQ's HerokuWorker uses
+MARK = "RQMEM_EXECUTION"
+
+_current: Horse | None = None
+
+
+@dataclass(frozen=True)
+class Horse:
+    """One execution as the horse sees it."""
+
+    page: SharedPage
+    config: Config
+    connection: Redis
+    serializer: Any
+    job_id: str
+    execution_id: str
+    queue: str
+    worker: str
+
+
+def current() -> Horse | None:
+    """The horse this process is, while it runs a job of a `MemoryWorker`; else None."""
+    return _current
+
+
+def settle_in(worker_pid: int, execution_id: str) -> None:
+    """First thing in a new horse: tied to its worker's life, its children marked, signals in place."""
+    linux.die_with_parent()
+    if os.getppid() != worker_pid:  # it died before we asked to die with it
+        os._exit(1)
+    random.seed()
+    gc.enable()
+    os.environ[MARK] = execution_id
+    signal.signal(BREACH_SIGNAL, _on_breach_signal)
+    signal.siginterrupt(BREACH_SIGNAL, True)
+    signal.signal(signal.SIGTERM, _leave_it_to_the_worker(os.getpid()))
+
+
+def run_user_code(horse: Horse, call: Callable[[], Any]) -> Any:
+    """Run ``call`` as user code: only in here may the watcher's signal raise."""
+    global _current  # one horse runs one job at a time
+    _current = horse
+    page = horse.page
+    try:
+        try:
+            page.in_user_code = True
+            return call()
+        finally:
+            page.in_user_code = False
+    except MemoryLimitExceeded as error:
+        traceback.clear_frames(error.__traceback__)  # else the dead frames keep the memory alive
+        raise
+    finally:
+        page.in_user_code = False  # again: a signal may have raised inside the first finally
+        _current = None
+
+
+def _on_breach_signal(number: int, frame: FrameType | None) -> None:
+    horse = _current
+    if horse is None or not horse.page.in_user_code or _is_unwinding():
+        return
+    signal.alarm(0)  # the job's time limit must not cut its unwinding short
+    breach = Breach.from_json(horse.page.breach_json)
+    breach = replace(breach, where=line_of_user_code(frame))
+    horse.page.breach_json = breach.to_json()
+    raise MemoryLimitExceeded(breach)
+
+
+def _is_unwinding() -> bool:
+    """Whether the interrupted code handles our exception already (a ``finally`` of the job, say)."""
+    error = sys.exc_info()[1]
+    while error is not None:
+        if isinstance(error, MemoryLimitExceeded):
+            return True
+        error = error.__context__
+    return False
+
+
+def line_of_user_code(frame: FrameType | None) -> str:
+    """``path:line function: source`` of the innermost frame outside Python's library and rqmem."""
+    innermost = frame
+    while frame is not None and frame.f_code.co_filename.startswith(_NOT_USER_CODE):
+        frame = frame.f_back
+    frame = frame or innermost
+    if frame is None:
+        return ""
+    path, line = frame.f_code.co_filename, frame.f_lineno
+    source = linecache.getline(path, line).strip()
+    try:
+        path = str(Path(path).relative_to(Path.cwd()))
+    except (ValueError, OSError):
+        pass
+    return f"{path}:{line} in {frame.f_code.co_name}: {source}"[:300]
+
+
+_NOT_USER_CODE = (
+    "<",
+    *(sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")),
+    str(Path(__file__).parents[1]),
+)
+
+
+def _leave_it_to_the_worker(horse_pid: int) -> Callable[[int, FrameType | None], None]:
+    """A SIGTERM handler: systemd sends SIGTERM to the whole group, the worker decides for its horse.
+
+    A handler and not SIG_IGN, which what the job executes would inherit; processes the job forks get
+    SIGTERM's default action back, so that `multiprocessing` can end them.
+    """
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if os.getpid() != horse_pid:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+
+    return handle

@@ -1,0 +1,130 @@
+"""Finding what dead workers left: runs to take over, jobs taken from a queue and never begun.
+
+Runs in the heart's thread of every worker, for that worker's queues. Two workers that find the same
+run are told apart by one script that only one of them wins. What is not resumable is left to RQ's own
+maintenance, which fails or retries it.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from rq.exceptions import NoSuchJobError
+from rq.executions import Execution
+from rq.job import JobStatus
+
+from rqmem import events
+from rqmem.journal import reader, writer
+from rqmem.journal.records import Owner
+from rqmem.memory import procfs, tree
+from rqmem.policy.takeover import absences, may_take_over
+from rqmem.runtime.breach import EndedEarly, try_resume
+from rqmem.runtime.horse import MARK
+
+if TYPE_CHECKING:
+    from redis import Redis
+    from rq.job import Job
+    from rq.queue import Queue
+
+    from rqmem.runtime.worker import MemoryWorker
+
+
+class Recovery:
+    """Scans on behalf of one worker, over one connection."""
+
+    def __init__(self, worker: MemoryWorker, connection: Redis, heartbeat_seconds: float) -> None:
+        self._worker = worker
+        self._connection = connection
+        self._heartbeat_seconds = heartbeat_seconds
+        self._queues = {
+            queue.name: worker.queue_class(
+                queue.name,
+                connection=connection,
+                job_class=worker.job_class,
+                serializer=worker.serializer,
+            )
+            for queue in worker.queues
+        }
+        self._absent_since: dict[str, float] = {}
+        self._unbegun_since: dict[str, float] = {}
+
+    def forget(self) -> None:
+        """Redis could not be reached: what looked absent must be seen absent anew."""
+        self._absent_since.clear()
+        self._unbegun_since.clear()
+
+    def scan(self, now: float) -> None:
+        """Look once and take over what may be; raises redis-py's errors."""
+        self._take_over_runs(now)
+        self._put_back_unbegun(now)
+
+    def _take_over_runs(self, now: float) -> None:
+        owners = {
+            job_id: owner
+            for job_id, owner in reader.owners(self._connection).items()
+            if owner.queue in self._queues and not _is_this_process(owner)
+        }
+        absent = reader.absent(self._connection, {owner.worker for owner in owners.values()})
+        gone = {f"{job_id}:{o.execution}" for job_id, o in owners.items() if o.worker in absent}
+        self._absent_since = absences(self._absent_since, gone, now)
+        for job_id, owner in owners.items():
+            since = self._absent_since.get(f"{job_id}:{owner.execution}")
+            if may_take_over(since, now, self._heartbeat_seconds, _known_dead(owner)):
+                self._take_over(job_id, owner)
+
+    def _take_over(self, job_id: str, owner: Owner) -> None:
+        queue = self._queues[owner.queue]
+        if owner.host == procfs.host_identity():
+            tree.kill_marked(MARK, owner.execution)  # what the dead horse started by exec
+        try:
+            job = queue.job_class.fetch(job_id, connection=self._connection, serializer=queue.serializer)
+        except NoSuchJobError:
+            writer.release(self._connection, job_id)
+            return
+        record = reader.run(self._connection, job_id)
+        never_began = job.get_status(refresh=False) == JobStatus.QUEUED
+        if record.on_breach != "resume" and not never_began:
+            writer.release(self._connection, job_id)  # RQ's maintenance fails or retries it
+            return
+        execution = Execution(owner.execution, job_id, self._connection, owner.worker)
+        events.emit(
+            events.WorkerLost(
+                job=record.job or job.description or "",
+                job_id=job_id,
+                queue=queue.name,
+                worker=self._worker.name,
+                lost_worker=owner.worker,
+            )
+        )
+        self._settle(job, queue, execution, never_began)
+
+    def _settle(self, job: Job, queue: Queue, execution: Execution, never_began: bool) -> None:
+        if never_began:
+            writer.requeue(job, queue, execution, stage=None, chunk_size=0)
+            return
+        ended = EndedEarly(job, queue, execution, "worker lost", self._worker.name)
+        if not try_resume(ended, self._worker.config.max_resumes).settled:
+            writer.release(self._connection, job.id)
+
+    def _put_back_unbegun(self, now: float) -> None:
+        """Jobs that somebody took and died before beginning: seen twice, two intervals apart."""
+        unbegun: dict[str, Queue] = {}
+        for queue in self._queues.values():
+            started = {job_id for job_id, _ in queue.started_job_registry.get_job_and_execution_ids(cleanup=False)}
+            for job_id in queue.intermediate_queue.get_job_ids():
+                if job_id not in started:
+                    unbegun[job_id] = queue
+        self._unbegun_since = absences(self._unbegun_since, unbegun, now)
+        for job_id, queue in unbegun.items():
+            if may_take_over(self._unbegun_since[job_id], now, self._heartbeat_seconds, known_dead=False):
+                writer.put_back(queue, job_id)
+
+
+def _is_this_process(owner: Owner) -> bool:
+    return (owner.host, owner.pid) == (procfs.host_identity(), os.getpid())
+
+
+def _known_dead(owner: Owner) -> bool:
+    """Whether the owner's process ran on this host and does not any more."""
+    return owner.host == procfs.host_identity() and not tree.is_alive(owner.pid, owner.start_time)

