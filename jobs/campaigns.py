@@ -22,7 +22,7 @@ from rqmem.errors import ConfigError
 if TYPE_CHECKING:
     from retell import Retell
 
-API_RETRIES = 5  # by the SDK, with back-off; it honours Retry-After
+API_RETRIES = 5  # by the SDK, with back-off and Retry-After; given per call, since the SDK makes none for calls
 
 
 class ProcessRetellAICampaignJob(MemoryAwareJob):
@@ -38,7 +38,9 @@ class ProcessRetellAICampaignJob(MemoryAwareJob):
     def handle(self, campaign_id: int) -> dict[str, int]:
         self.sessions = session_factory(open_database())
         self.campaign_id = campaign_id
-        self.from_number = start(self.sessions, campaign_id)
+        campaign = start(self.sessions, campaign_id)
+        self.from_number = campaign.from_number
+        self.key = f"campaign-{campaign_id}-{campaign.created_at:%Y%m%d%H%M%S%f}"  # ids come again in a new database
         with retell_client() as client:
             self.client = client
             pending = Customers(self.sessions, Customer.campaign_id == campaign_id, Customer.status == "pending")
@@ -62,9 +64,10 @@ class ProcessRetellAICampaignJob(MemoryAwareJob):
             response = self.client.call.create_phone_call(
                 from_number=self.from_number,
                 to_number=customer.phone,
-                idempotency_key=f"campaign-{self.campaign_id}-customer-{customer.id}",
+                idempotency_key=f"{self.key}-customer-{customer.id}",
                 metadata={"campaign_id": self.campaign_id, "customer_id": customer.id},
                 retell_llm_dynamic_variables={"name": customer.name, "language": customer.language},
+                max_retries=API_RETRIES,
             )
         except (retell.BadRequestError, retell.UnprocessableEntityError) as error:
             return None, reason(error)
@@ -73,8 +76,8 @@ class ProcessRetellAICampaignJob(MemoryAwareJob):
         return response.call_id, None
 
 
-def start(sessions: sessionmaker[Session], campaign_id: int) -> str:
-    """Mark the campaign as running; returns the number it calls from. Raises `ConfigError`."""
+def start(sessions: sessionmaker[Session], campaign_id: int) -> Campaign:
+    """The campaign, marked as running. Raises `ConfigError`."""
     with sessions.begin() as session:
         campaign = session.get(Campaign, campaign_id)
         if campaign is None:
@@ -83,7 +86,7 @@ def start(sessions: sessionmaker[Session], campaign_id: int) -> str:
             raise ConfigError(f"campaign {campaign_id} is still being seeded, or its seeding was cut off")
         if campaign.status == "pending":
             campaign.status, campaign.started_at = "running", utc_now()
-        return campaign.from_number
+        return campaign
 
 
 def record(sessions: sessionmaker[Session], customer: Customer, call_id: str | None, failure: str | None) -> None:
@@ -118,7 +121,7 @@ def retell_client() -> Retell:
         raise ConfigError("RETELL_API_KEY is not set: give the worker the key of your Retell account")
     from retell import Retell  # 70 MB: only where calls are made
 
-    return Retell(max_retries=API_RETRIES)
+    return Retell()
 
 
 def reason(error: Exception) -> str:

@@ -68,12 +68,17 @@ class Config:
 
 def positive_mb(text: str, name: str) -> float:
     """``text`` as a positive number of MB; raises `ConfigError` naming ``name``."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
+    value = _number(text)
     if not (math.isfinite(value) and value > 0):
         raise ConfigError(f"{name}={text!r}: give a number of MB greater than 0, for example 256")
+    return value
+
+
+def positive_seconds(text: str, name: str) -> float:
+    """``text`` as a positive number of seconds; raises `ConfigError` naming ``name``."""
+    value = _number(text)
+    if not (math.isfinite(value) and value > 0):
+        raise ConfigError(f"{name}={text!r}: give a number of seconds greater than 0, for example 5")
     return value
 
 
@@ -89,13 +94,17 @@ def positive_int(text: str, name: str) -> int:
 
 
 def _fraction(text: str, name: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
+    value = _number(text)
     if not 0 < value <= 1:
         raise ConfigError(f"{name}={text!r}: give a fraction of the ceiling between 0 and 1, for example 0.8")
     return value
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
 
 
 def _boolean(text: str, name: str) -> bool:
@@ -113,6 +122,7 @@ _VARIABLES: dict[str, tuple[str, Callable[[str, str], Any]]] = {
     "MEMORY_DEFAULT_CHUNK_SIZE": ("default_chunk_size", positive_int),
     "RQMEM_MEMORY": ("memory_mb", positive_mb),
     "RQMEM_TIMEOUT": ("timeout_seconds", positive_int),
+    "RQMEM_HEARTBEAT": ("heartbeat_seconds", positive_seconds),
 }
 
 # Read elsewhere: the choice of Redis (connections), the mark of a job's processes (runtime.horse).

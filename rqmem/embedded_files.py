@@ -80,6 +80,13 @@ def make_private(directory: Path) -> None:
         raise EmbeddedRedisError(f"{directory} is open to other users; `chmod 700` it if all in it is yours")
 
 
+def keep_out_of_git(directory: Path) -> None:
+    """The server's data holds arguments of jobs, which belong in no commit."""
+    ignore = directory / ".gitignore"
+    if not ignore.exists():
+        ignore.write_text("*\n")
+
+
 def take(lock: Path) -> int | None:
     """A descriptor that holds ``lock`` until it is closed everywhere; None while somebody holds it."""
     descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o600)

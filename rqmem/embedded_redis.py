@@ -68,6 +68,7 @@ def start(directory: Path | None = None) -> Server:
     place = files.locate(directory)
     with files.explained(place.data):
         place.data.parent.mkdir(mode=0o700, exist_ok=True)
+        files.keep_out_of_git(place.data.parent)
         files.make_private(place.data)
         with files.turn(place.data):
             if _lives(place) and not _comes_true(_listening_at(place).exists, _ANSWER_SECONDS):

@@ -67,7 +67,7 @@ class Heart:
         self._running = None
 
     def _beat_until_stopped(self) -> None:
-        while not self._stopped.wait(self._seconds):
+        while True:
             try:
                 writer.beat(self._connection, self._worker.name, 2 * self._seconds)
                 self._maintain()
@@ -78,6 +78,8 @@ class Heart:
                 self._tell(away=True, reason=str(error))
             except Exception:
                 log.exception("worker %s: heartbeat failed", self._worker.name)
+            if self._stopped.wait(self._seconds):
+                return
 
     def _maintain(self) -> None:
         running = self._running

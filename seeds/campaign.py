@@ -1,0 +1,164 @@
+"""Seeds the database with one campaign: ``python -m seeds.campaign --customers 2000 --seed 7``.
+
+Streams: memory is the same for two thousand customers and for a million. Customers are committed
+batch by batch, and the campaign has the status ``seeding`` until the last one is in: a run that is
+cut off leaves a campaign that nobody takes for whole. ``--fresh`` clears such remains away.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import NoReturn, TypeVar
+
+import click
+from sqlalchemy import delete, insert, update
+from sqlalchemy.engine import Engine
+from sqlalchemy.exc import SQLAlchemyError
+
+from jobs.database import Campaign, Customer, create_schema, open_database
+from rqmem.errors import RqmemError
+from seeds.customers import customers
+from seeds.phone_numbers import FROM_NUMBER, is_e164
+
+BATCH_SIZE = 1000
+
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class Seeded:
+    """What a run wrote."""
+
+    campaign_id: int
+    customers: int
+    valid_numbers: int
+
+    def summary(self) -> str:
+        """The line for people."""
+        noun = "customer" if self.customers == 1 else "customers"
+        valid = f"({self.valid_numbers:,} with valid numbers)"
+        return f"campaign {self.campaign_id}: {self.customers:,} {noun} {valid}"
+
+
+def seed_campaign(
+    engine: Engine,
+    *,
+    count: int,
+    seed: int,
+    name: str = "",
+    from_number: str = FROM_NUMBER,
+    agent_id: str | None = None,
+    batch_size: int = BATCH_SIZE,
+    on_batch: Callable[[int], object] = lambda rows: None,
+) -> Seeded:
+    """Write a new campaign with ``count`` customers; the schema must exist.
+
+    ``on_batch`` is told the number of rows after each commit. Whatever is raised on the way leaves
+    a campaign of status ``seeding`` behind.
+    """
+    campaign = insert(Campaign).values(
+        name=name or f"Seed {seed}, {count:,} customers",
+        from_number=from_number,
+        agent_id=agent_id,
+        status="seeding",
+    )
+    with engine.connect() as connection:
+        campaign_id: int = connection.execute(campaign.returning(Campaign.id)).scalar_one()
+        connection.commit()
+        valid = 0
+        for batch in _batches(customers(seed, count), batch_size):
+            connection.execute(insert(Customer), [{"campaign_id": campaign_id, **row} for row in batch])
+            connection.commit()
+            valid += sum(is_e164(row["phone"]) for row in batch)
+            on_batch(len(batch))
+        connection.execute(update(Campaign).where(Campaign.id == campaign_id).values(status="pending"))
+        connection.commit()
+    return Seeded(campaign_id, count, valid)
+
+
+def clear(engine: Engine) -> None:
+    """Delete every campaign and its customers. Ids go on counting: none is used a second time."""
+    with engine.begin() as connection:
+        connection.execute(delete(Customer))
+        connection.execute(delete(Campaign))
+
+
+def _batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+    iterator = iter(items)
+    while batch := list(islice(iterator, size)):
+        yield batch
+
+
+@click.command()
+@click.option(
+    "--customers",
+    "count",
+    type=click.IntRange(min=1),
+    default=2000,
+    show_default=True,
+    help="How many to make.",
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(min=0),
+    default=7,
+    show_default=True,
+    help="The same seed makes the same customers.",
+)
+@click.option("--name", default="", help="Name of the campaign; made from the figures if not given.")
+@click.option("--from-number", default=FROM_NUMBER, show_default=True, help="The caller's number, in E.164.")
+@click.option("--agent-id", help="Retell agent that makes the calls; the number's own if not given.")
+@click.option("--database-url", help="Instead of DATABASE_URL; by default sqlite:///rqmem-app.db.")
+@click.option("--fresh", is_flag=True, help="Delete all campaigns and customers of the database first.")
+@click.option("--quiet", is_flag=True, help="Print the campaign's id alone, and no progress.")
+def main(
+    count: int,
+    seed: int,
+    name: str,
+    from_number: str,
+    agent_id: str | None,
+    database_url: str | None,
+    fresh: bool,
+    quiet: bool,
+) -> None:
+    """Create the schema and one campaign with made-up customers.
+
+    About 2 % of the phone numbers are invalid, as in life. The last line on stdout names the campaign.
+    """
+    if not is_e164(from_number):
+        raise click.BadParameter(f"{from_number!r} is not E.164, like {FROM_NUMBER}", param_hint="'--from-number'")
+    try:
+        engine = open_database(database_url)
+        create_schema(engine)
+        if fresh:
+            clear(engine)
+        hidden = quiet or not sys.stderr.isatty()
+        with click.progressbar(length=count, label="customers", file=sys.stderr, hidden=hidden) as bar:
+            seeded = seed_campaign(
+                engine,
+                count=count,
+                seed=seed,
+                name=name,
+                from_number=from_number,
+                agent_id=agent_id,
+                on_batch=bar.update,
+            )
+    except RqmemError as error:
+        _fail(str(error), error.exit_code)
+    except SQLAlchemyError as error:
+        reason = " ".join(str(getattr(error, "orig", None) or error).split())
+        _fail(f"database: {reason}", 1)
+    click.echo(seeded.campaign_id if quiet else seeded.summary())
+
+
+def _fail(message: str, exit_code: int) -> NoReturn:
+    """One line on stderr and that exit code, instead of a traceback."""
+    click.echo(f"Error: {message}", err=True)
+    raise SystemExit(exit_code)
+
+
+if __name__ == "__main__":
+    main(prog_name="python -m seeds.campaign")

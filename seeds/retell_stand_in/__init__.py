@@ -1,0 +1,23 @@
+"""A local HTTP server that speaks Retell's two call endpoints: ``python -m seeds.retell_stand_in``.
+
+    POST   /v2/create-phone-call   as retell-sdk's client.call.create_phone_call sends it
+    POST   /create-batch-call      as client.batch_call.create_batch_call sends it
+    GET    /_faults                what it does wrong on purpose (`Faults`)
+    PUT    /_faults                do this wrong from now on; what is not named is not done
+    GET    /_record                counts of what it received
+    GET    /_record/calls          the calls made, one JSON object a line
+    DELETE /_record                forget them, and the idempotency keys
+
+All of them want ``Authorization: Bearer KEY``. It binds the loopback interface only, keeps
+everything in memory and never dials. Nothing in `jobs` imports this: jobs reach it by
+``RETELL_BASE_URL``.
+
+In a test: ``with StandIn() as stand_in: Retell(api_key=stand_in.api_key, base_url=stand_in.url)``.
+``requests`` checks bodies, ``faults`` says what goes wrong, ``service`` decides, ``server`` speaks
+HTTP, ``__main__`` is the command.
+"""
+
+from seeds.retell_stand_in.faults import Faults
+from seeds.retell_stand_in.server import StandIn
+
+__all__ = ["Faults", "StandIn"]

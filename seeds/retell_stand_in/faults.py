@@ -1,0 +1,93 @@
+"""What the Retell stand-in does wrong on purpose, as one checked value, and its rate limit."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Literal, get_args
+
+ErrorMode = Literal["before", "after", "drop"]
+
+
+@dataclass(frozen=True)
+class Faults:
+    """Every Nth is counted from the moment the faults were set, over requests that are valid; 0 is never.
+
+    error_mode says what a fault is: ``before``: no call is made, 500. ``after``: the call is made
+    and the answer is a 500. ``drop``: the call is made and the connection closed without an answer.
+    After the last two only an idempotency key keeps a retry from calling twice.
+    """
+
+    rate_limit: float = 0.0  # requests per second, and as many at once; above it 429
+    error_every: int = 0
+    error_mode: ErrorMode = "before"
+    latency_ms: float = 0.0  # of every answer
+    slow_every: int = 0
+    slow_ms: float = 0.0  # more, of every slow_every-th answer
+
+    def __post_init__(self) -> None:
+        """Raises ValueError, in one line, for a value that means nothing."""
+        for name in ("rate_limit", "error_every", "latency_ms", "slow_every", "slow_ms"):
+            value, whole = getattr(self, name), name.endswith("_every")
+            if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)):
+                raise ValueError(f"{name} must be a {'whole ' if whole else ''}number, got {value!r}")
+            if not 0 <= value < math.inf:
+                raise ValueError(f"{name} must be 0 or more, got {value!r}")
+        if self.error_mode not in get_args(ErrorMode):
+            raise ValueError(f"error_mode must be one of {', '.join(get_args(ErrorMode))}, got {self.error_mode!r}")
+        if bool(self.slow_every) != bool(self.slow_ms):
+            raise ValueError("slow_every and slow_ms need each other")
+
+    @classmethod
+    def parse(cls, values: Mapping[str, Any]) -> Faults:
+        """From JSON: what is not named has its default. Raises ValueError for an unknown name."""
+        known = [item.name for item in fields(cls)]
+        for name in values:
+            if name not in known:
+                near = difflib.get_close_matches(name, known, n=1)
+                hint = f"; did you mean {near[0]}?" if near else f"; known are {', '.join(known)}"
+                raise ValueError(f"unknown fault {name!r}{hint}")
+        return cls(**values)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON: what `parse` takes."""
+        return asdict(self)
+
+    def fails(self, nth: int) -> bool:
+        """Whether the nth valid request is one that goes wrong."""
+        return self.error_every > 0 and nth % self.error_every == 0
+
+    def delay(self, nth: int) -> float:
+        """Seconds that the answer to the nth valid request is held back."""
+        slow = self.slow_every > 0 and nth % self.slow_every == 0
+        return (self.latency_ms + (self.slow_ms if slow else 0.0)) / 1000
+
+
+@dataclass
+class TokenBucket:
+    """So many requests per second, with a second's worth (at least one) at once. A rate of 0 is no limit."""
+
+    rate: float
+    tokens: float = field(init=False)
+    filled_at: float | None = field(init=False, default=None)
+
+    def __post_init__(self) -> None:
+        self.tokens = self.size
+
+    @property
+    def size(self) -> float:
+        return max(1.0, self.rate)
+
+    def take(self, now: float) -> float:
+        """Take a token: 0.0, or, when there is none, the seconds until there will be one."""
+        if not self.rate:
+            return 0.0
+        since = 0.0 if self.filled_at is None else max(0.0, now - self.filled_at)
+        self.tokens = min(self.size, self.tokens + since * self.rate)
+        self.filled_at = now
+        if self.tokens < 1.0:
+            return (1.0 - self.tokens) / self.rate
+        self.tokens -= 1.0
+        return 0.0

@@ -1,0 +1,110 @@
+"""One real Redis server for the whole run, emptied between tests; workers as real processes."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import redis
+
+from rqmem import embedded_redis
+from rqmem.testing import wait_until
+
+ROOT = Path(__file__).parents[1]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--redis",
+        choices=["bundled", "path"],
+        default="bundled",
+        help="server to test on: the embedded extra's, or redis-server on PATH (skipped where there is none)",
+    )
+
+
+@pytest.fixture(scope="session")
+def redis_url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """URL of a server of our own."""
+    directory = tmp_path_factory.mktemp("redis of the tests")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_RUNTIME_DIR", str(tmp_path_factory.mktemp("run")))
+        if request.config.getoption("--redis") == "bundled":
+            patch.setenv("PATH", str(directory))
+        elif not shutil.which("redis-server"):
+            pytest.skip("no redis-server on PATH")
+        url = embedded_redis.start(directory).url
+    yield url
+    embedded_redis.stop(directory)
+
+
+@pytest.fixture
+def connection(redis_url: str) -> Iterator[redis.Redis]:
+    """A connection to our own server, which is empty."""
+    with redis.Redis.from_url(redis_url) as connection:
+        connection.flushall()
+        yield connection
+
+
+class WorkerProcess:
+    """A ``rqmem worker`` (or another command) running beside the test; its output is read at the end."""
+
+    def __init__(self, arguments: list[str], environ: dict[str, str], directory: Path) -> None:
+        self.process = subprocess.Popen(
+            arguments, env=environ, cwd=directory, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def finish(self, timeout_seconds: float = 60) -> str:
+        """Wait for its end and return what it printed."""
+        return self.process.communicate(timeout=timeout_seconds)[0]
+
+    def kill(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.communicate()
+
+
+StartWorker = Callable[..., WorkerProcess]
+
+
+@pytest.fixture
+def start_worker(redis_url: str, connection: redis.Redis) -> Iterator[StartWorker]:
+    """Start ``rqmem worker`` with these options on our server; whatever still runs at the end is killed."""
+    started: list[WorkerProcess] = []
+
+    def start(*options: str, directory: Path = ROOT, **environ: str) -> WorkerProcess:
+        arguments = [sys.executable, "-m", "rqmem", "worker", *options]
+        clean = {k: v for k, v in os.environ.items() if not k.startswith(("RQMEM_", "MEMORY_"))}
+        full = {**clean, "PYTHONPATH": str(ROOT), "RQMEM_REDIS_URL": redis_url, **environ}
+        started.append(WorkerProcess(arguments, full, directory))
+        return started[-1]
+
+    yield start
+    for worker in started:
+        worker.kill()
+
+
+@pytest.fixture
+def work_off(start_worker: StartWorker) -> Callable[..., str]:
+    """Run a worker until its queues are empty; returns its log."""
+
+    def run(*options: str, **environ: str) -> str:
+        worker = start_worker("--burst", *options, **environ)
+        output = worker.finish()
+        assert worker.process.returncode == 0, output
+        return output
+
+    return run
+
+
+def wait_for_key(connection: redis.Redis, key: str, timeout_seconds: float = 20) -> None:
+    """Jobs of the tests say where they are by setting a key."""
+    wait_until(lambda: connection.exists(key), timeout_seconds)

@@ -1,0 +1,178 @@
+"""jobs.database on real SQLite files: opening, refusing, several processes, moments in time."""
+
+from __future__ import annotations
+
+import multiprocessing
+from datetime import datetime, timedelta, timezone
+from multiprocessing.synchronize import Barrier
+from pathlib import Path
+
+import pytest
+from sqlalchemy import select, text, update
+from sqlalchemy.exc import IntegrityError, StatementError
+
+from jobs.database import (
+    Campaign,
+    Customer,
+    create_schema,
+    database_url,
+    open_database,
+    session_factory,
+)
+from rqmem.errors import ConfigError
+
+PROCESSES = 6
+WRITES = 30
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path}/with a space.db"
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (None, "sqlite:///rqmem-app.db"),
+        ("  ", "sqlite:///rqmem-app.db"),
+        ("sqlite:////srv/app.db", "sqlite:////srv/app.db"),
+        ("postgres://u:p@db.example/app", "postgresql://u:p@db.example/app"),
+        ("postgresql://u:p@db.example/app", "postgresql://u:p@db.example/app"),
+        ("postgresql+psycopg://u@db.example/app", "postgresql+psycopg://u@db.example/app"),
+        ("postgres", "postgres"),
+    ],
+)
+def test_where_the_database_is(given: str | None, expected: str) -> None:
+    assert database_url({} if given is None else {"DATABASE_URL": given}) == expected
+
+
+def test_the_environment_names_the_database(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE_URL", url)
+    assert open_database().url.database == open_database(url).url.database
+
+
+def test_settings_for_several_processes(url: str) -> None:
+    with open_database(url).connect() as connection:
+        settings = {
+            name: connection.execute(text(f"PRAGMA {name}")).scalar()
+            for name in ("journal_mode", "busy_timeout", "synchronous", "foreign_keys")
+        }
+    assert settings == {"journal_mode": "wal", "busy_timeout": 30_000, "synchronous": 1, "foreign_keys": 1}
+
+
+def _one_line_about(url: str) -> str:
+    with pytest.raises(ConfigError) as failure:
+        open_database(url)
+    message = str(failure.value)
+    assert "\n" not in message
+    assert "s3cret" not in message
+    return message
+
+
+def test_a_missing_directory(tmp_path: Path) -> None:
+    assert "unable to open" in _one_line_about(f"sqlite:///{tmp_path}/missing/app.db")
+
+
+def test_a_directory_in_place_of_a_file(tmp_path: Path) -> None:
+    assert "unable to open" in _one_line_about(f"sqlite:///{tmp_path}")
+
+
+def test_a_file_that_is_no_database(tmp_path: Path) -> None:
+    (tmp_path / "letter.txt").write_text("Dear customer,\n" * 100)
+    assert "not a database" in _one_line_about(f"sqlite:///{tmp_path}/letter.txt")
+
+
+def test_an_unknown_database() -> None:
+    assert "'dbase'" in _one_line_about("dbase://user:s3cret@host/app")
+
+
+def test_a_driver_that_is_not_installed() -> None:
+    assert "driver is not installed" in _one_line_about("oracle+cx_oracle://user:s3cret@host/app")
+
+
+@pytest.mark.parametrize(
+    "url", ["just some text with s3cret", "postgresql://user:s3cret@host:port/app", "://s3cret@host"]
+)
+def test_what_is_no_url(url: str) -> None:
+    assert "DATABASE_URL" in _one_line_about(url)
+
+
+def test_a_server_that_does_not_answer() -> None:
+    pytest.importorskip("psycopg")
+    message = _one_line_about("postgres://user:s3cret@127.0.0.1:1/app?password=s3cret")
+    assert "cannot be opened" in message
+
+
+def test_moments_come_back_in_utc(url: str) -> None:
+    engine = open_database(url)
+    create_schema(engine)
+    there = datetime(2025, 8, 6, 12, 30, tzinfo=timezone(timedelta(hours=2)))
+    with session_factory(engine)() as session:
+        session.add(Campaign(name="Frühling", from_number="+14155550100", started_at=there))
+        session.commit()
+    with session_factory(engine)() as session:
+        campaign = session.scalars(select(Campaign)).one()
+    assert campaign.started_at == there
+    assert campaign.started_at.utcoffset() == timedelta(0)
+    assert campaign.completed_at is None
+    assert campaign.created_at.tzinfo is timezone.utc
+    assert (campaign.status, campaign.last_customer_id) == ("pending", 0)
+    assert (campaign.customers_called, campaign.customers_failed) == (0, 0)
+
+
+def test_a_moment_without_a_zone_is_refused(url: str) -> None:
+    engine = open_database(url)
+    create_schema(engine)
+    with session_factory(engine)() as session, pytest.raises(StatementError, match="no time zone"):
+        session.add(Campaign(name="x", from_number="+14155550100", started_at=datetime(2025, 8, 6)))
+        session.commit()
+
+
+def test_a_customer_needs_a_campaign(url: str) -> None:
+    engine = open_database(url)
+    create_schema(engine)
+    with session_factory(engine)() as session, pytest.raises(IntegrityError):
+        session.add(Customer(campaign_id=99, name="x", phone="", country="DE", language="de"))
+        session.commit()
+
+
+def test_a_chunk_by_key_reads_only_the_index(url: str) -> None:
+    engine = open_database(url)
+    create_schema(engine)
+    chunk = "SELECT * FROM customers WHERE campaign_id = 1 AND status = 'pending' AND id > 5 ORDER BY id LIMIT 50"
+    with engine.connect() as connection:
+        plan = str(connection.execute(text(f"EXPLAIN QUERY PLAN {chunk}")).all())
+    assert "ix_customers_campaign_status_id" in plan
+    assert "TEMP B-TREE" not in plan
+
+
+def _open_and_count(url: str, all_at_once: Barrier) -> None:
+    all_at_once.wait()
+    engine = open_database(url)
+    create_schema(engine)
+    for _ in range(WRITES):
+        with engine.begin() as connection:
+            connection.execute(update(Campaign).values(customers_called=Campaign.customers_called + 1))
+
+
+@pytest.mark.parametrize("campaign_first", [True, False])
+def test_several_processes_open_and_write_at_once(url: str, campaign_first: bool) -> None:
+    """Nobody sees "database is locked", also when the file is made by all of them at once."""
+    if campaign_first:
+        engine = open_database(url)
+        create_schema(engine)
+        with session_factory(engine)() as session:
+            session.add(Campaign(name="x", from_number="+14155550100"))
+            session.commit()
+        engine.dispose()
+    spawn = multiprocessing.get_context("spawn")
+    barrier = spawn.Barrier(PROCESSES)
+    processes = [spawn.Process(target=_open_and_count, args=(url, barrier)) for _ in range(PROCESSES)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0] * PROCESSES
+    with session_factory(open_database(url))() as session:
+        counts = list(session.scalars(select(Campaign.customers_called)))
+    assert counts == ([PROCESSES * WRITES] if campaign_first else [])

@@ -1,0 +1,198 @@
+"""Jobs for the tests' workers to run. They talk to the tests through Redis."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import time
+from typing import Any
+
+from rq import get_current_job
+
+from rqmem import MemoryAwareJob
+
+MB = 2**20
+
+
+def redis() -> Any:
+    return get_current_job().connection
+
+
+def add(a: int, b: int = 1) -> int:
+    return a + b
+
+
+def say_hello_and_sleep(seconds: float) -> None:
+    redis().set("asleep", os.getpid())
+    time.sleep(seconds)
+
+
+def grow_lists() -> None:
+    """Python objects without end; says on its way out that its finally ran."""
+    rows = []
+    try:
+        while True:
+            rows.append([0] * 1000)
+    finally:
+        redis().set("finally", len(rows))
+
+
+def grow_in_c() -> None:
+    """One C call that fills 1.5 GB: no exception can get in."""
+    libc = ctypes.CDLL(None)
+    libc.malloc.restype = ctypes.c_void_p
+    size = ctypes.c_size_t(1500 * MB)
+    libc.memset(ctypes.c_void_p(libc.malloc(size)), 1, size)
+
+
+def grow_and_swallow() -> None:
+    """Catches everything, again and again."""
+    rows = []
+    while True:
+        try:
+            while True:
+                rows.append(bytearray(MB))
+        except BaseException:
+            redis().incr("swallowed")
+
+
+def grow_in_a_child() -> None:
+    """A subprocess uses the memory; the job only waits for it."""
+    code = "import time; x = [bytearray(2**20) for _ in range(600)]; time.sleep(60)"
+    child = subprocess.Popen([sys.executable, "-c", code], start_new_session=True)
+    redis().set("child", child.pid)
+    child.wait()
+
+
+def leave_a_daemon() -> int:
+    """Succeeds, and leaves a process behind."""
+    child = subprocess.Popen(
+        ["sleep", "60"], start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    return child.pid
+
+
+def hold(megabytes: int) -> int:
+    """Stays under any ceiling above ``megabytes`` for a while."""
+    block = bytearray(megabytes * MB)
+    time.sleep(0.3)
+    return len(block)
+
+
+def big_result(megabytes: int) -> bytes:
+    return bytes(megabytes * MB)
+
+
+def killed_by_somebody() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def remember_failure(job: Any, connection: Any, kind: type, value: BaseException, trace: Any) -> None:
+    """A failure callback."""
+    connection.rpush("failures", f"{kind.__name__}: {value}")
+
+
+class Plain(MemoryAwareJob):
+    """Declares a ceiling, checks, returns."""
+
+    memory_limit_mb = 200
+    queue = "plain"
+
+    def handle(self, number: int, name: str = "x") -> Any:
+        self.check_memory_usage("begun")
+        return [number, name, self.args, self.kwargs]
+
+
+class Squares(MemoryAwareJob):
+    """Chunks that resume. ``heavy`` items need ``item_mb`` each while their chunk is worked on."""
+
+    on_breach = "resume"
+    chunk_size = 8
+
+    def handle(self, count: int, item_mb: int = 0, heavy_from: int = 0) -> list[int]:
+        def work(chunk: list[int]) -> list[int]:
+            blocks = [bytearray(item_mb * MB) for number in chunk if number >= heavy_from]
+            redis().rpush("chunks", f"{chunk[0]}-{chunk[-1]}")
+            del blocks
+            return [number * number for number in chunk]
+
+        return self.process_in_chunks(range(count), work)
+
+
+class Slow(MemoryAwareJob):
+    """Works through its items at a pace that lets a test kill things in the middle."""
+
+    on_breach = "resume"
+    chunk_size = 2
+
+    def handle(self, count: int, seconds: float) -> int:
+        def work(chunk: list[int]) -> list[int]:
+            time.sleep(seconds)
+            for number in chunk:
+                redis().rpush("done", number)
+            return chunk
+
+        return len(self.process_in_chunks(range(count), work))
+
+
+class Stubborn(MemoryAwareJob):
+    """One item does not fit alone."""
+
+    on_breach = "resume"
+    chunk_size = 4
+
+    def handle(self, count: int, culprit: int) -> None:
+        def work(chunk: list[int]) -> None:
+            block = bytearray(400 * MB) if culprit in chunk else b""
+            redis().rpush("sizes", len(chunk))
+            del block
+
+        self.process_in_chunks(range(count), work)
+
+
+class ResumesNothing(MemoryAwareJob):
+    """Asks to be resumed but never works in chunks."""
+
+    on_breach = "resume"
+
+    def handle(self) -> None:
+        grow_lists()
+
+
+class Modest(MemoryAwareJob):
+    """Declares less than it uses."""
+
+    memory_limit_mb = 100
+
+    def handle(self) -> None:
+        grow_lists()
+
+
+class FromGenerator(MemoryAwareJob):
+    """Cannot be resumed: a generator is read once."""
+
+    on_breach = "resume"
+
+    def handle(self) -> None:
+        self.process_in_chunks((number for number in range(3)), len)
+
+
+class UnsavableResults(MemoryAwareJob):
+    """Returns what no serializer takes."""
+
+    on_breach = "resume"
+
+    def handle(self) -> None:
+        self.process_in_chunks(range(3), lambda chunk: [lambda: chunk])
+
+
+class Overweight(MemoryAwareJob):
+    """Above its ceiling at its first checkpoint."""
+
+    memory_limit_mb = 5
+
+    def handle(self) -> None:
+        self.check_memory_usage("begun")

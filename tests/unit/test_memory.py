@@ -1,0 +1,176 @@
+"""Reading memory: parsing on captured text, metering on real processes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from rqmem.memory import procfs, tree
+from rqmem.memory.meter import TreeMeter
+from rqmem.memory.trim import collect_and_trim
+from rqmem.testing import wait_until
+
+MB = 2**20
+
+ROLLUP = """\
+55d0c0a00000-7ffd3a5f2000 ---p 00000000 00:00 0                          [rollup]
+Rss:               34016 kB
+Pss:               20100 kB
+Pss_Dirty:         17000 kB
+Pss_Anon:          16000 kB
+Pss_File:           4000 kB
+Pss_Shmem:           100 kB
+Shared_Clean:      10000 kB
+Swap:                 64 kB
+SwapPss:              32 kB
+Locked:                0 kB
+"""
+
+
+def test_usage_is_what_cannot_be_dropped() -> None:
+    rollup = procfs.parse_rollup(ROLLUP)
+    assert rollup.usage_bytes == (16000 + 100 + 32) * 1024
+    assert rollup.rss == 34016 * 1024
+
+
+@pytest.mark.parametrize("command", ["python", "a) b", "((", "x ) 1 2 3"])
+def test_start_time_after_any_command_name(command: str) -> None:
+    fields = ["S", *[str(number) for number in range(4, 53)]]
+    assert procfs.parse_start_time(f"4242 ({command}) {' '.join(fields)}") == 22
+
+
+def test_swap_counts_and_mapped_files_do_not() -> None:
+    status = "Name:\tpython\nRssAnon:\t  900 kB\nRssFile:\t  400 kB\nVmSwap:\t   80 kB\n"
+    assert procfs.parse_swap_less_file_pages(status) == (80 - 400) * 1024 // procfs.PAGE_BYTES
+    assert procfs.parse_swap_less_file_pages("Name:\tkthreadd\n") == 0
+
+
+def test_a_process_that_is_gone_reads_as_nothing() -> None:
+    child = subprocess.Popen(["true"])
+    child.wait()
+    assert procfs.read_rollup(child.pid) is None
+    assert procfs.read_start_time(child.pid) is None
+    assert procfs.read_children(child.pid) == []
+    assert tree.is_zombie(child.pid)
+
+
+PYTHON = """
+import sys, time
+{body}
+print("ready", flush=True)
+sys.stdin.readline()
+"""
+
+
+@pytest.fixture
+def start_python() -> Iterator[object]:
+    """Start Python with a body of code; it waits when the body is through."""
+    children: list[subprocess.Popen[str]] = []
+
+    def start(body: str) -> subprocess.Popen[str]:
+        code = PYTHON.format(body=body)
+        child = subprocess.Popen([sys.executable, "-c", code], stdin=-1, stdout=-1, text=True)
+        children.append(child)
+        assert child.stdout is not None
+        assert child.stdout.readline() == "ready\n"
+        return child
+
+    yield start
+    for child in children:
+        for pid in tree.descendants(child.pid):
+            os.kill(pid, signal.SIGKILL)
+        child.kill()
+        child.communicate()
+
+
+def meter_of(pid: int) -> TreeMeter:
+    return TreeMeter(lambda: [pid, *tree.descendants(pid)], 8e9)
+
+
+def test_the_quick_reading_is_never_below_the_full_one(start_python) -> None:
+    child = start_python("x = bytearray(50 * 2**20); import mmap; m = mmap.mmap(-1, 10 * 2**20); m[:] = bytes(len(m))")
+    meter = meter_of(child.pid)
+    full = meter.full(time.monotonic).usage_bytes
+    assert 60 * MB <= full <= 85 * MB
+    assert meter.raw() >= full - MB
+    assert abs(meter.estimate(meter.raw()) - full) <= MB
+    meter.close()
+
+
+def test_reading_through_a_mapped_file_is_no_usage(start_python, tmp_path) -> None:
+    path = tmp_path / "data"
+    path.write_bytes(bytes(100 * MB))
+    child = start_python(
+        f"import mmap; f = open({str(path)!r}, 'rb'); m = mmap.mmap(f.fileno(), 0, prot=1); m.find(b'x')"
+    )
+    meter = meter_of(child.pid)
+    assert meter.full(time.monotonic).usage_bytes < 40 * MB
+    assert meter.estimate(meter.raw()) < 40 * MB
+    meter.close()
+
+
+def test_pages_shared_by_a_forked_pool_are_counted_once(start_python) -> None:
+    child = start_python(
+        "import os; x = bytearray(100 * 2**20)\nfor _ in range(3):\n  if os.fork() == 0: time.sleep(600)"
+    )
+    meter = meter_of(child.pid)
+    wait_until(lambda: len(tree.descendants(child.pid)) == 3)
+    raw = meter.raw()
+    full = meter.full(time.monotonic)
+    assert raw > 380 * MB
+    assert full.usage_bytes < 160 * MB
+    assert len(full.by_pid) == 4
+    assert meter.estimate(meter.raw()) < 160 * MB
+    assert not meter.doubtful(meter.raw(), 200 * MB, time.monotonic())
+    assert meter.doubtful(meter.raw(), 200 * MB, time.monotonic() + 10), "shared pages may have turned private"
+    meter.close()
+
+
+def test_a_tree_is_stopped_and_killed_whole(start_python) -> None:
+    child = start_python("import os\nfor _ in range(3):\n  if os.fork() == 0:\n    os.fork(); time.sleep(600)")
+    wait_until(lambda: len(tree.descendants(child.pid)) == 6)
+    stopped = tree.stop(child.pid)
+    assert len(stopped) == 6
+    tree.send(stopped, signal.SIGCONT)
+    known = stopped[0]
+    spared = {known, *tree.descendants(known)}
+    assert set(tree.kill(child.pid, known=[known])) == set(stopped) - spared
+    wait_until(lambda: {pid for pid in tree.descendants(child.pid) if not tree.is_zombie(pid)} == spared)
+
+
+def test_marked_processes_are_found_by_their_environment() -> None:
+    marked = subprocess.Popen(["sleep", "60"], env={**os.environ, "RQMEM_TEST_MARK": "yes"})
+    other = subprocess.Popen(["sleep", "60"], env={**os.environ, "RQMEM_TEST_MARK": "yes, but another"})
+    try:
+        assert tree.kill_marked("RQMEM_TEST_MARK", "yes") == [marked.pid]
+        assert marked.wait() == -signal.SIGKILL
+        assert other.poll() is None
+    finally:
+        marked.kill()
+        other.kill()
+        other.wait()
+
+
+def test_a_process_is_known_by_pid_and_start_time() -> None:
+    start = procfs.read_start_time(os.getpid())
+    assert start is not None
+    assert tree.is_alive(os.getpid(), start)
+    assert not tree.is_alive(os.getpid(), start + 1)
+
+
+def test_freed_memory_goes_back_to_the_kernel() -> None:
+    meter = meter_of(os.getpid())
+    blocks = [[bytearray(2000) for _ in range(1000)] for _ in range(30)]
+    for block in blocks:
+        block.append(block)  # only the collector can free these
+    held = meter.full(time.monotonic).usage_bytes
+    del blocks, block
+    collect_and_trim()
+    assert meter.full(time.monotonic).usage_bytes < held - 40 * MB
+    meter.close()

@@ -1,0 +1,214 @@
+"""MemoryAwareJob as its author and its caller meet it; no worker needed."""
+
+from __future__ import annotations
+
+import gc
+import logging
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+import pytest
+from redis import Redis
+from rq import Queue, Retry, SimpleWorker
+from rq.job import JobStatus
+from rq.serializers import JSONSerializer
+
+from rqmem import MemoryAwareJob
+from rqmem.errors import ConfigError, MemoryLimitExceeded
+from tests import sample_jobs
+
+MB = 2**20
+
+
+@pytest.mark.parametrize(
+    ("attributes", "message"),
+    [
+        ({"memory_limit_mb": 0}, "Bad.memory_limit_mb is 0: give a number of MB greater than 0"),
+        ({"memory_limit_mb": "256"}, "Bad.memory_limit_mb is '256'"),
+        ({"memory_limit_mb": True}, "Bad.memory_limit_mb is True"),
+        ({"chunk_size": 0}, "Bad.chunk_size is 0: give a whole number of items of at least 1"),
+        ({"chunk_size": 2.5}, "Bad.chunk_size is 2.5"),
+        ({"on_breach": "explode"}, "Bad.on_breach is 'explode': give 'fail' or 'resume'"),
+        (
+            {"handle": lambda self, ttl: None},
+            "Bad.handle has a parameter 'ttl', which is the name of an enqueue option",
+        ),
+    ],
+)
+def test_a_class_that_cannot_work_is_an_error_when_it_is_made(attributes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message.replace(".", r"\.")):
+        type("Bad", (MemoryAwareJob,), attributes)
+
+
+def test_it_is_enqueued_by_path_with_plain_arguments(connection: Redis) -> None:
+    job = sample_jobs.Plain.enqueue(number=7, connection=connection)
+    assert job.func_name == "tests.sample_jobs.Plain.run"
+    assert job.kwargs == {"number": 7}
+    assert job.origin == "plain"
+    assert job.description == "tests.sample_jobs.Plain(number=7)"
+
+
+def test_queue_and_rqs_options_pass_through(connection: Redis) -> None:
+    job = sample_jobs.Plain.enqueue(
+        "other", 7, name="n", job_timeout=900, result_ttl=5, retry=Retry(max=2), job_id="mine", connection=connection
+    )
+    assert (job.origin, job.timeout, job.result_ttl, job.retries_left, job.id) == ("other", 900, 5, 2, "mine")
+    assert (tuple(job.args), job.kwargs) == ((7,), {"name": "n"})
+
+
+def test_a_queue_object_and_the_json_serializer(connection: Redis) -> None:
+    queue = Queue("json", connection=connection, serializer=JSONSerializer)
+    job = sample_jobs.Plain.enqueue(queue, number=1)
+    assert queue.fetch_job(job.id).kwargs == {"number": 1}
+
+
+def test_scheduled_forms(connection: Redis) -> None:
+    later = sample_jobs.Plain.enqueue_in(timedelta(hours=1), number=1, connection=connection)
+    when = datetime(2100, 1, 1, tzinfo=timezone.utc)
+    at = sample_jobs.Plain.enqueue_at(when, "other", number=2, connection=connection)
+    assert later.get_status() == at.get_status() == JobStatus.SCHEDULED
+    registry = Queue("other", connection=connection).scheduled_job_registry
+    assert registry.get_scheduled_time(at) == when
+
+
+@pytest.mark.parametrize(
+    ("queue", "kwargs", "message"),
+    [
+        (None, {}, "missing a required argument: 'number'"),
+        (None, {"number": 1, "nope": 2}, "got an unexpected keyword argument 'nope'"),
+        (7, {"number": 1}, "7 is not a queue"),
+        (" ", {"number": 1}, "' ' is not a queue"),
+    ],
+)
+def test_wrong_arguments_are_refused_before_anything_is_enqueued(
+    connection: Redis, queue: Any, kwargs: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        sample_jobs.Plain.enqueue(queue, connection=connection, **kwargs)
+    assert connection.keys() == []
+
+
+def test_a_class_that_no_worker_can_import_is_refused(connection: Redis) -> None:
+    class Local(MemoryAwareJob):
+        def handle(self) -> None: ...
+
+    with pytest.raises(ConfigError, match="move the class to the top level of a module"):
+        Local.enqueue(connection=connection)
+
+
+def test_called_directly_it_runs_and_is_monitored(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "rqmem")
+    assert sample_jobs.Plain.run(3, name="y") == [3, "y", (3,), {"name": "y"}]
+    assert "at begun" in caplog.text
+    assert "ended ok" in caplog.text
+
+
+def test_under_a_stock_worker_checkpoints_protect_it(connection: Redis) -> None:
+    job = sample_jobs.Overweight.enqueue("stock", connection=connection)
+    SimpleWorker(["stock"], connection=connection).work(burst=True)
+    assert job.get_status() == JobStatus.FAILED
+    assert "by checkpoint" in (job.latest_result().exc_string or "")
+
+
+class InHand(MemoryAwareJob):
+    """A job whose methods the tests call by hand."""
+
+    def handle(self) -> None: ...
+
+
+def test_a_checkpoint_above_the_ceiling_raises_with_its_name() -> None:
+    job = InHand()
+    job.set_memory_limit(1)
+    with pytest.raises(MemoryLimitExceeded, match="of 1 MB at 'loaded'") as caught:
+        job.check_memory_usage("loaded")
+    assert caught.value.breach.layer == "checkpoint"
+    assert "test_mixin.py" in caught.value.breach.where
+
+
+def test_near_the_ceiling_garbage_is_collected_first() -> None:
+    job = InHand()
+    usage = job.check_memory_usage("begin")
+    gc.disable()
+    try:
+        for _ in range(60):
+            cycle: list[Any] = [bytearray(2 * MB)]
+            cycle.append(cycle)
+        del cycle
+        job.set_memory_limit(usage + 100)
+        assert job.check_memory_usage("garbage") < usage + 50
+    finally:
+        gc.enable()
+
+
+def test_collection_returns_what_it_freed() -> None:
+    job = InHand()
+    cycle: list[Any] = [bytearray(50 * MB)]
+    cycle.append(cycle)
+    del cycle
+    assert job.force_garbage_collection() > 40
+
+
+def test_disabled_monitoring_reads_and_says_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG, "rqmem")
+    job = InHand()
+    job.disable_memory_monitoring()
+    caplog.clear()
+    assert job.check_memory_usage("quiet") == 0.0
+    assert caplog.text == ""
+
+
+def test_initialise_and_finalise_by_hand_are_harmless(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "rqmem")
+    job = InHand()
+    job.initialize_memory_monitoring()
+    job.initialize_memory_monitoring()
+    job.check_memory_usage("between")
+    job.finalize_memory_monitoring()
+    job.finalize_memory_monitoring()
+    assert caplog.text.count("ended ok") == 1
+    job.check_memory_usage("after")
+
+
+@pytest.mark.parametrize("limit", [0, -5, "many", None])
+def test_set_memory_limit_takes_a_positive_number(limit: Any) -> None:
+    job = InHand()
+    if limit is None:
+        job.set_memory_limit(limit)  # back to the worker's
+    else:
+        with pytest.raises(ConfigError, match="set_memory_limit is"):
+            job.set_memory_limit(limit)
+
+
+def test_chunks_and_what_is_returned() -> None:
+    chunks: list[list[int]] = []
+
+    def work(chunk: list[int]) -> Any:
+        chunks.append(chunk)
+        return [chunk, chunk[0], None, (chunk[-1], "x")][len(chunks) - 1]
+
+    results = InHand().process_in_chunks(range(10), work, chunk_size=3)
+    assert chunks == [[0, 1, 2], [3, 4, 5], [6, 7, 8], [9]]
+    assert results == [0, 1, 2, 3, 9, "x"]
+
+
+def test_results_need_not_be_kept() -> None:
+    seen: list[str] = []
+    assert InHand().process_in_chunks(iter("abc"), seen.extend, chunk_size=2, collect=False) == []
+    assert seen == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("size", [0, -1, 2.0, "many"])
+def test_a_chunk_size_is_a_whole_number_of_at_least_one(size: Any) -> None:
+    with pytest.raises(ConfigError, match="chunk_size is"):
+        InHand().process_in_chunks([1], len, chunk_size=size)
+
+
+class Asynchronous(MemoryAwareJob):
+    """``handle`` may be a coroutine, as RQ's functions may."""
+
+    async def handle(self, number: int) -> int:
+        return number + 1
+
+
+def test_handle_may_be_a_coroutine() -> None:
+    assert Asynchronous.run(1) == 2

@@ -1,0 +1,165 @@
+"""The decisions, over any input hypothesis finds."""
+
+from __future__ import annotations
+
+import math
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rqmem.policy import resume, takeover, thinning
+from rqmem.policy.ceiling import (
+    MAX_INTERVAL_SECONDS,
+    MIN_INTERVAL_SECONDS,
+    Action,
+    Limits,
+    Reading,
+    WatchState,
+    decide,
+    effective_limit_mb,
+    watch_interval,
+)
+from rqmem.policy.resume import Attempt, GiveUp, Resume
+
+LIMITS = Limits(ceiling_bytes=1000, reserve_bytes=100, grace_seconds=2.0)
+limits_mb = st.floats(1, 1e6)
+readings = st.builds(Reading, st.integers(0, 2000), st.booleans(), st.booleans())
+timelines = st.lists(st.tuples(readings, st.floats(0, 1)), max_size=60)
+
+
+@given(st.none() | limits_mb, st.none() | limits_mb, limits_mb)
+def test_no_job_gets_more_than_its_worker_allows(declared: float | None, worker: float | None, default: float) -> None:
+    limit = effective_limit_mb(declared, worker, default)
+    if worker is not None:
+        assert limit <= worker
+    if declared is not None:
+        assert limit <= declared
+    if declared is None and worker is None:
+        assert limit == default
+
+
+@given(st.floats(-1e12, 1e12), st.floats(1e8, 1e11))
+def test_the_interval_never_outlasts_the_headroom_at_the_machines_fastest_growth(headroom: float, rate: float) -> None:
+    pause = watch_interval(headroom, rate)
+    assert MIN_INTERVAL_SECONDS <= pause <= MAX_INTERVAL_SECONDS
+    assert pause == MIN_INTERVAL_SECONDS or pause * rate <= headroom * (1 + 1e-9)
+
+
+@given(st.lists(st.tuples(st.integers(0, LIMITS.ceiling_bytes), st.booleans(), st.booleans(), st.floats(0, 100))))
+def test_nobody_under_the_ceiling_is_touched(timeline: list[tuple[int, bool, bool, float]]) -> None:
+    state, now = WatchState(), 0.0
+    for usage, confirmed, in_user_code, step in timeline:
+        now += step
+        action, state = decide(Reading(usage, confirmed, in_user_code), LIMITS, state, now)
+        assert action is Action.WATCH
+
+
+@given(timelines)
+def test_a_breach_needs_a_confirmed_reading_and_a_kill_a_breach(timeline: list[tuple[Reading, float]]) -> None:
+    state, now, breached = WatchState(), 0.0, False
+    for reading, step in timeline:
+        now += step
+        action, state = decide(reading, LIMITS, state, now)
+        if action is Action.BREACH:
+            assert reading.confirmed
+            assert reading.usage_bytes > LIMITS.ceiling_bytes
+            assert not breached
+            breached = True
+        if action in (Action.KILL, Action.SIGNAL):
+            assert breached
+        if action is Action.CONFIRM:
+            assert not reading.confirmed
+            assert reading.usage_bytes > LIMITS.ceiling_bytes
+
+
+@given(timelines)
+def test_user_code_that_does_not_unwind_is_killed_when_its_grace_is_over(
+    timeline: list[tuple[Reading, float]],
+) -> None:
+    state = decide(Reading(1001, True, True), LIMITS, WatchState(), 0.0)[1]
+    now = 0.0
+    for reading, step in timeline:
+        now += step
+        action, state = decide(reading, LIMITS, state, now)
+        if now >= LIMITS.grace_seconds and reading.in_user_code:
+            assert action is Action.KILL
+
+
+def test_a_horse_that_unwound_and_is_below_its_ceiling_may_commit_as_slowly_as_it_likes() -> None:
+    state = decide(Reading(1001, True, True), LIMITS, WatchState(), 0.0)[1]
+    assert decide(Reading(900, False, False), LIMITS, state, 60.0)[0] is Action.WATCH
+
+
+def test_the_signal_is_repeated_until_user_code_is_left() -> None:
+    state = decide(Reading(1001, True, True), LIMITS, WatchState(), 0.0)[1]
+    assert decide(Reading(1001, False, True), LIMITS, state, 0.05)[0] is Action.WATCH
+    action, state = decide(Reading(1001, False, True), LIMITS, state, 0.11)
+    assert action is Action.SIGNAL
+    assert decide(Reading(1001, False, True), LIMITS, state, 0.15)[0] is Action.WATCH
+
+
+attempts = st.builds(
+    Attempt,
+    resumable=st.just(True),
+    began=st.booleans(),
+    chunk_size=st.integers(1, 10**6),
+    progressed=st.booleans(),
+    resumes=st.integers(0, 20),
+)
+causes = st.sampled_from(["breach", "horse lost", "worker lost"])
+
+
+@given(causes, attempts, st.integers(1, 20))
+def test_the_budget_bounds_resumes_and_a_chunk_never_grows(cause: resume.Cause, attempt: Attempt, budget: int) -> None:
+    plan = resume.decide(cause, attempt, budget)
+    if isinstance(plan, Resume):
+        assert attempt.resumes < budget
+        assert 1 <= plan.chunk_size <= attempt.chunk_size
+
+
+@given(st.integers(1, 10**9))
+def test_a_breach_without_progress_never_repeats_its_parameters(chunk_size: int) -> None:
+    resumes = 0
+    while True:
+        attempt = Attempt(resumable=True, began=True, chunk_size=chunk_size, progressed=False, resumes=resumes)
+        plan = resume.decide("breach", attempt, max_resumes=1000)
+        if isinstance(plan, GiveUp):
+            break
+        assert plan.chunk_size < chunk_size
+        chunk_size, resumes = plan.chunk_size, resumes + 1
+    assert chunk_size == 1
+    assert "does not fit alone" in plan.reason
+
+
+def test_a_job_that_never_asked_is_not_resumed() -> None:
+    attempt = Attempt(resumable=False, began=True, chunk_size=8, progressed=True, resumes=0)
+    assert resume.decide("breach", attempt, 5) == GiveUp("")
+
+
+def test_a_lost_worker_is_no_reason_for_smaller_chunks() -> None:
+    attempt = Attempt(resumable=True, began=True, chunk_size=8, progressed=True, resumes=0)
+    assert resume.decide("worker lost", attempt, 5) == Resume(8)
+    assert resume.decide("breach", attempt, 5) == Resume(4)
+
+
+def test_absence_counts_only_while_it_is_seen_without_a_gap() -> None:
+    seen = takeover.absences({}, {"a", "b"}, now=10)
+    seen = takeover.absences(seen, {"a"}, now=15)
+    assert seen == {"a": 10}
+    assert takeover.absences(seen, {"a", "b"}, now=20) == {"a": 10, "b": 20}
+    assert not takeover.may_take_over(10, now=15, heartbeat_seconds=5, known_dead=False)
+    assert takeover.may_take_over(10, now=20, heartbeat_seconds=5, known_dead=False)
+    assert takeover.may_take_over(None, now=0, heartbeat_seconds=5, known_dead=True)
+    assert not takeover.may_take_over(None, now=math.inf, heartbeat_seconds=5, known_dead=False)
+
+
+@given(st.lists(st.tuples(st.floats(0, 2), st.floats(0, 1)), min_size=1, max_size=100))
+def test_a_thinned_log_tells_each_new_height_and_is_never_silent_for_long(points: list[tuple[float, float]]) -> None:
+    last, now, told_at, told_height = None, 0.0, 0.0, 0.0
+    for fraction, step in points:
+        now += step
+        told, last = thinning.worth_a_line(last, fraction, now)
+        if told:
+            told_at, told_height = now, max(told_height, fraction)
+        assert now - told_at < thinning.QUIET_SECONDS
+        assert fraction < told_height + thinning.STEP_FRACTION + 1e-9

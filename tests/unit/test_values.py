@@ -1,0 +1,171 @@
+"""Configuration, events, log lines, sources: values in, values out."""
+
+from __future__ import annotations
+
+import json
+import logging
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rqmem import events, log
+from rqmem.config import Config
+from rqmem.errors import ConfigError, MemoryLimitExceeded, SourceError
+from rqmem.journal.records import RunRecord
+from rqmem.sources import Positional, as_source
+
+WHOSE = {"job": "jobs.x.Y", "job_id": "0123456789ab", "queue": "q", "worker": "w"}
+
+
+def breach(**changes: Any) -> events.Breach:
+    fields = {
+        "used_mb": 271.3, "limit_mb": 256.0, "peak_mb": 274.0, "layer": "watch", "processes": 2,
+        "operation": "customers 1200-1250", **WHOSE,
+    }  # fmt: skip
+    return events.Breach(**{**fields, **changes})
+
+
+def test_the_words_of_a_breach() -> None:
+    assert str(MemoryLimitExceeded(breach())) == (
+        "jobs.x.Y used 271.3 MB of 256 MB at 'customers 1200-1250' (peak 274.0 MB, by watch, 2 processes)"
+    )
+    assert "1 process)" in breach(processes=1, operation="").summary()
+
+
+def test_a_breach_survives_json() -> None:
+    original = breach(where="jobs/x.py:41 in handle: rows.append(row)", from_mb=58.0, growth_seconds=4.2)
+    assert events.Breach.from_json(original.to_json()) == original
+    assert "growth:  58 MB -> 274 MB in 4.2 s (51 MB/s)" in original.explanation()
+
+
+def test_an_ordinary_except_does_not_swallow_a_breach() -> None:
+    assert not issubclass(MemoryLimitExceeded, Exception)
+
+
+def test_defaults() -> None:
+    config = Config.from_environ({})
+    assert (config.memory_mb, config.default_limit_mb, config.default_chunk_size) == (None, 256.0, 100)
+
+
+def test_environment_and_options_over_it() -> None:
+    environ = {"RQMEM_MEMORY": "100", "MEMORY_WARNING_THRESHOLD": "0.5", "MEMORY_MONITORING_ENABLED": "off"}
+    config = Config.from_environ(environ).with_options(memory_mb=50.0, timeout_seconds=None)
+    assert (config.memory_mb, config.warning_threshold, config.monitoring_enabled) == (50.0, 0.5, False)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("RQMEM_MEMORY", "0"),
+        ("RQMEM_MEMORY", "-1"),
+        ("RQMEM_MEMORY", "much"),
+        ("RQMEM_MEMORY", "nan"),
+        ("RQMEM_MEMORY", "inf"),
+        ("MEMORY_WARNING_THRESHOLD", "80"),
+        ("MEMORY_WARNING_THRESHOLD", "0"),
+        ("MEMORY_DEFAULT_CHUNK_SIZE", "1.5"),
+        ("MEMORY_DEFAULT_CHUNK_SIZE", "0"),
+        ("MEMORY_MONITORING_ENABLED", "maybe"),
+        ("RQMEM_HEARTBEAT", "-3"),
+    ],
+)
+def test_a_bad_value_is_named_with_its_variable(name: str, value: str) -> None:
+    with pytest.raises(ConfigError, match=f"^{name}='{value}': "):
+        Config.from_environ({name: value})
+
+
+def test_a_misspelt_name_gets_a_suggestion() -> None:
+    with pytest.raises(ConfigError, match=r"RQMEM_MEMROY is not known: did you mean RQMEM_MEMORY\?"):
+        Config.from_environ({"RQMEM_MEMROY": "1"})
+
+
+def test_the_json_line_of_a_checkpoint_is_the_originals(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG, "rqmem")
+    log.write_event(
+        events.Checkpoint(
+            **WHOSE,
+            operation="customer_processing_123",
+            current_memory_mb=145.2,
+            peak_memory_mb=158.7,
+            memory_limit_mb=512.0,
+        )
+    )
+    line = json.loads(log.JsonFormatter().format(caplog.records[-1]))
+    assert list(line) == [
+        "job", "operation", "current_memory_mb", "peak_memory_mb", "memory_limit_mb", "usage_percentage",
+        "timestamp", "job_id", "queue", "worker",
+    ]  # fmt: skip
+    assert line["usage_percentage"] == 28.4
+    assert line["operation"] == "customer_processing_123"
+    assert len(line["timestamp"]) == len("2025-08-06T10:30:00Z")
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        breach(),
+        events.Resumed(**WHOSE, cause="breach", cursor="7", chunk_size=4, resumes=1, max_resumes=12),
+        events.CeilingCut(**WHOSE, declared_mb=512, allowed_mb=256),
+        events.WorkerLost(**WHOSE, lost_worker="w2"),
+        events.RunEnded(**WHOSE, outcome="ok", initial_memory_mb=1, peak_memory_mb=2, final_memory_mb=1,
+                        memory_limit_mb=9, freed_mb=0, collections=0, chunks=3, duration_seconds=1.5),
+    ],
+    ids=lambda event: type(event).__name__,
+)  # fmt: skip
+def test_every_event_has_words_and_is_json(event: events.Event, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG, "rqmem")
+    log.write_event(event)
+    [record] = caplog.records
+    assert record.getMessage()
+    fields = json.loads(log.JsonFormatter().format(record))
+    assert fields["job"] == "jobs.x.Y"
+    assert fields["event"] == type(event).__name__
+
+
+def test_every_kind_of_event_is_worded() -> None:
+    kinds = {kind for kind in vars(events).values() if isinstance(kind, type) and issubclass(kind, events.Event)}
+    assert kinds - {events.Event, events.Checkpoint} == set(log._WORDS)
+
+
+def test_a_failing_subscriber_stops_nobody(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    heard: list[events.Event] = []
+
+    def fails(event: events.Event) -> None:
+        raise OSError("no disk")
+
+    monkeypatch.setattr(events, "_subscribers", [fails, heard.append])
+    events.emit(breach())
+    assert heard == [breach()]
+    assert "no disk" in caplog.text
+
+
+@given(st.lists(st.integers()), st.integers(0, 60))
+def test_a_positional_source_goes_on_after_any_cursor(items: list[int], stop: int) -> None:
+    source = Positional(items)
+    seen, cursor = [], None
+    for item, after in source.items_after(None):
+        if len(seen) == stop:
+            break
+        seen.append(item)
+        cursor = after
+    rest = [item for item, _ in source.items_after(json.loads(json.dumps(cursor)))]
+    assert seen + rest == items
+
+
+def test_what_can_be_a_source() -> None:
+    positional = Positional([1])
+    assert as_source(positional, must_resume=True) is positional
+    assert [item for item, _ in as_source((n for n in "ab"), must_resume=False).items_after(None)] == ["a", "b"]
+    with pytest.raises(SourceError, match="a generator can be read only once"):
+        as_source((n for n in "ab"), must_resume=True)
+    with pytest.raises(SourceError, match="not int"):
+        as_source(7, must_resume=False)  # type: ignore[arg-type]
+
+
+def test_a_run_record_of_a_newer_rqmem_is_read_as_far_as_known() -> None:
+    raw = {b"job": b"a.B", b"stage": b"1", b"chunk_size:1": b"25", b"cursor:1": b'{"id": 7}', b"tomorrow": b"?"}
+    record = RunRecord.from_hash(raw)
+    assert (record.stage, record.chunk_size, record.cursors) == (1, 25, {1: {"id": 7}})
+    assert RunRecord.from_hash({}) == RunRecord()

@@ -1,0 +1,195 @@
+"""The ceiling, end to end: real workers, real jobs, a real Redis."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+import pytest
+from redis import Redis
+from rq import Callback, Queue, Retry
+from rq.job import Job, JobStatus
+
+from rqmem.journal import reader
+from rqmem.memory import tree
+from rqmem.testing import wait_until
+from tests import sample_jobs
+
+WorkOff = Callable[..., str]
+
+
+@pytest.fixture
+def queue(connection: Redis) -> Queue:
+    return Queue("jobs", connection=connection)
+
+
+def result_of(job: Job) -> str:
+    return job.latest_result().exc_string or ""
+
+
+def test_a_job_above_the_ceiling_fails_with_the_reason_and_the_next_one_runs(queue: Queue, work_off: WorkOff) -> None:
+    greedy = queue.enqueue(sample_jobs.grow_lists)
+    honest = queue.enqueue(sample_jobs.add, 2, 3)
+    log = work_off("jobs", "--memory", "128")
+    assert greedy.get_status() == JobStatus.FAILED
+    last_line = result_of(greedy).strip().splitlines()[-1]
+    assert "MemoryLimitExceeded: tests.sample_jobs.grow_lists used" in last_line
+    assert "of 128 MB" in last_line
+    assert honest.return_value() == 5
+    assert "waitpid" not in log
+    [breach] = reader.breaches(queue.connection, greedy.id)
+    assert breach.layer == "watch"
+    assert breach.limit_mb == 128
+    assert 128 < breach.used_mb < 128 + 32
+    assert "sample_jobs.py" in breach.where
+    assert breach.next == "failed"
+
+
+def test_the_job_unwinds_through_its_own_finally(queue: Queue, work_off: WorkOff) -> None:
+    queue.enqueue(sample_jobs.grow_lists)
+    work_off("jobs", "--memory", "128")
+    assert int(queue.connection.get("finally")) > 1000
+
+
+def test_what_cannot_unwind_is_killed_and_told_in_the_same_words(queue: Queue, work_off: WorkOff) -> None:
+    job = queue.enqueue(sample_jobs.grow_in_c)
+    work_off("jobs", "--memory", "128")
+    assert job.get_status() == JobStatus.FAILED
+    assert "MemoryLimitExceeded: tests.sample_jobs.grow_in_c used" in result_of(job)
+    assert "by kill" in result_of(job)
+    [breach] = reader.breaches(queue.connection, job.id)
+    assert breach.layer == "kill"
+
+
+def test_a_job_that_swallows_everything_is_told_again_and_then_killed(queue: Queue, work_off: WorkOff) -> None:
+    job = queue.enqueue(sample_jobs.grow_and_swallow)
+    work_off("jobs", "--memory", "128")
+    assert "MemoryLimitExceeded" in result_of(job)
+    assert "by kill" in result_of(job)
+    assert int(queue.connection.get("swallowed")) >= 1
+
+
+def test_memory_of_a_subprocess_counts_and_nothing_of_the_tree_stays(queue: Queue, work_off: WorkOff) -> None:
+    job = queue.enqueue(sample_jobs.grow_in_a_child)
+    work_off("jobs", "--memory", "128")
+    assert "MemoryLimitExceeded" in result_of(job)
+    [breach] = reader.breaches(queue.connection, job.id)
+    assert breach.processes == 2
+    assert tree.is_zombie(int(queue.connection.get("child")))
+
+
+def test_a_result_that_is_large_when_serialised_counts(queue: Queue, work_off: WorkOff) -> None:
+    job = queue.enqueue(sample_jobs.big_result, 90)
+    work_off("jobs", "--memory", "128")
+    assert job.get_status() == JobStatus.FAILED
+    assert "MemoryLimitExceeded" in result_of(job)
+
+
+def test_a_job_under_its_ceiling_is_not_touched(queue: Queue, work_off: WorkOff) -> None:
+    jobs = [queue.enqueue(sample_jobs.hold, megabytes) for megabytes in (10, 60, 90)]
+    work_off("jobs", "--memory", "128")
+    assert [job.return_value() for job in jobs] == [n * 2**20 for n in (10, 60, 90)]
+    assert not list(queue.connection.scan_iter("rqmem:breaches:*"))
+
+
+def test_processes_of_a_successful_job_are_let_be(queue: Queue, work_off: WorkOff) -> None:
+    job = queue.enqueue(sample_jobs.leave_a_daemon)
+    after = queue.enqueue(sample_jobs.grow_lists)
+    log = work_off("jobs", "--memory", "128")
+    daemon = job.return_value()
+    try:
+        assert f"left processes behind: [{daemon}]" in log
+        assert after.get_status() == JobStatus.FAILED
+        assert not tree.is_zombie(daemon), "the next job's breach must not kill it"
+    finally:
+        os.kill(daemon, 9)
+
+
+def test_retry_counts_for_a_breach_that_fails(queue: Queue, work_off: WorkOff) -> None:
+    job = queue.enqueue(sample_jobs.grow_lists, retry=Retry(max=1))
+    work_off("jobs", "--memory", "128")
+    assert job.get_status() == JobStatus.FAILED
+    assert len(reader.breaches(queue.connection, job.id)) == 2
+
+
+@pytest.mark.parametrize("work", [sample_jobs.grow_lists, sample_jobs.grow_in_c])
+def test_failure_callbacks_learn_of_it_whichever_layer_acted(
+    queue: Queue, work_off: WorkOff, work: Callable[[], None]
+) -> None:
+    queue.enqueue(work, on_failure=Callback(sample_jobs.remember_failure))
+    work_off("jobs", "--memory", "128")
+    [told] = queue.connection.lrange("failures", 0, -1)
+    assert told.startswith(b"MemoryLimitExceeded: tests.sample_jobs.grow")
+
+
+def test_a_horse_killed_by_somebody_else_is_told_apart(queue: Queue, work_off: WorkOff) -> None:
+    job = queue.enqueue(sample_jobs.killed_by_somebody)
+    log = work_off("jobs", "--memory", "128")
+    assert "MemoryLimitExceeded" not in result_of(job)
+    assert "signal 9, SIGKILL; its memory was below the ceiling" in result_of(job)
+    assert "job " + job.id + " failed" in log
+
+
+def test_a_declared_ceiling_above_the_workers_is_cut_and_told_once(connection: Redis, work_off: WorkOff) -> None:
+    for number in range(3):
+        sample_jobs.Plain.enqueue(number=number, connection=connection)
+    log = work_off("plain", "--memory", "100")
+    assert log.count("declares 200 MB of memory; this worker allows 100 MB") == 1
+    assert "of 100 (" in log
+
+
+def test_a_declared_ceiling_below_the_workers_holds(queue: Queue, work_off: WorkOff) -> None:
+    job = queue.enqueue("tests.sample_jobs.Modest.run")
+    work_off("jobs", "--memory", "512")
+    assert "of 100 MB" in result_of(job)
+
+
+def test_also_as_a_worker_class_of_rq(queue: Queue, redis_url: str) -> None:
+    import subprocess
+    import sys
+
+    job = queue.enqueue(sample_jobs.grow_lists)
+    command = [sys.executable, "-m", "rq.cli", "worker", "-w", "rqmem.MemoryWorker", "-u", redis_url, "-b", "jobs"]
+    environ = {**os.environ, "RQMEM_MEMORY": "128", "PYTHONPATH": "."}
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=60)
+    assert "of 128 MB" in result_of(job), done.stdout + done.stderr
+
+
+def test_sigterm_finishes_the_job_first(queue: Queue, start_worker: Callable) -> None:
+    job = queue.enqueue(sample_jobs.say_hello_and_sleep, 1)
+    worker = start_worker("jobs")
+    wait_until(lambda: queue.connection.exists("asleep"))
+    worker.process.terminate()
+    os.kill(int(queue.connection.get("asleep")), 15)  # systemd sends it to the whole group
+    log = worker.finish()
+    assert worker.process.returncode == 0
+    assert job.get_status() == JobStatus.FINISHED, log
+
+
+def test_the_horse_dies_with_its_worker(queue: Queue, start_worker: Callable) -> None:
+    queue.enqueue(sample_jobs.say_hello_and_sleep, 60)
+    worker = start_worker("jobs")
+    wait_until(lambda: queue.connection.exists("asleep"))
+    horse = int(queue.connection.get("asleep"))
+    worker.kill()
+    wait_until(lambda: tree.is_zombie(horse))
+
+
+def test_a_stop_command_ends_the_job(queue: Queue, start_worker: Callable) -> None:
+    from rq.command import send_stop_job_command
+
+    job = queue.enqueue(sample_jobs.say_hello_and_sleep, 60)
+    worker = start_worker("jobs", "--burst")
+    wait_until(lambda: queue.connection.exists("asleep"))
+    send_stop_job_command(queue.connection, job.id)
+    worker.finish()
+    assert job.get_status() == JobStatus.STOPPED
+
+
+@pytest.mark.parametrize(("own", "cap"), [(60, "1"), (1, "60"), (-1, "1")])
+def test_timeout_is_a_cap_on_the_jobs_own_limit(queue: Queue, work_off: WorkOff, own: int, cap: str) -> None:
+    job = queue.enqueue(sample_jobs.say_hello_and_sleep, 30, job_timeout=own)
+    work_off("jobs", "--timeout", cap)
+    assert "JobTimeoutException: Task exceeded maximum timeout value (1 seconds)" in result_of(job)
+    job.refresh()
+    assert job.timeout == own

@@ -1,0 +1,231 @@
+"""Going on after a breach, a lost horse, a lost worker: nothing finished is done again, nothing is lost."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+import pytest
+from redis import Redis
+from rq import Callback, Queue
+from rq.executions import Execution
+from rq.job import Job, JobStatus
+from rq.registry import StartedJobRegistry
+
+from rqmem.journal import keys, reader, writer
+from rqmem.journal.records import Owner
+from rqmem.memory.procfs import read_children
+from rqmem.testing import wait_until
+from tests import sample_jobs
+from tests.conftest import StartWorker
+
+WorkOff = Callable[..., str]
+QUICK = {"RQMEM_HEARTBEAT": "0.5"}
+
+
+def texts(connection: Redis, key: str) -> list[str]:
+    return [raw.decode() for raw in connection.lrange(key, 0, -1)]
+
+
+def test_a_breach_halves_the_chunk_and_goes_on_from_the_last_finished_one(connection: Redis, work_off: WorkOff) -> None:
+    # 8 heavy items of 20 MB are too much for 128 MB, 4 are not; the first 16 items weigh nothing.
+    job = sample_jobs.Squares.enqueue("jobs", count=32, item_mb=20, heavy_from=16, connection=connection)
+    log = work_off("jobs", "--memory", "128")
+    assert job.return_value() == [number * number for number in range(32)], log
+    assert texts(connection, "chunks") == ["0-7", "8-15", "16-19", "20-23", "24-27", "28-31"]
+    run = reader.run(connection, job.id)
+    assert (run.resumes, run.breaches, run.chunks) == (1, 1, 6)
+    [breach] = reader.breaches(connection, job.id)
+    assert breach.operation == "items 17-24"
+    assert breach.next == "goes on from cursor 16 with chunk size 4 (resume 1 of 12)"
+    assert breach.summary() in log
+
+
+def test_a_resume_is_no_failure_for_rq(connection: Redis, work_off: WorkOff) -> None:
+    job = sample_jobs.Squares.enqueue(
+        "jobs",
+        count=16,
+        item_mb=20,
+        on_failure=Callback(sample_jobs.remember_failure),
+        connection=connection,
+    )
+    work_off("jobs", "--memory", "128")
+    assert job.get_status() == JobStatus.FINISHED
+    assert len(job.results()) == 1
+    assert job.failed_job_registry.count == 0
+    assert not connection.exists("failures")
+    assert not connection.exists(keys.RUNNING)
+    assert StartedJobRegistry("jobs", connection=connection).count == 0
+
+
+def test_one_item_that_does_not_fit_alone_ends_it_with_its_position(connection: Redis, work_off: WorkOff) -> None:
+    job = sample_jobs.Stubborn.enqueue("jobs", count=12, culprit=6, connection=connection)
+    log = work_off("jobs", "--memory", "128")
+    assert job.get_status() == JobStatus.FAILED
+    assert "at 'items 7-7'" in (job.latest_result().exc_string or "")
+    assert "not resumed: breach with a chunk of one item (items 7-7): it does not fit alone" in log
+    assert texts(connection, "sizes") == ["4", "2", "1", "1", "1"][: len(texts(connection, "sizes"))]
+
+
+def test_a_job_without_chunks_is_not_repeated(connection: Redis, work_off: WorkOff) -> None:
+    job = sample_jobs.ResumesNothing.enqueue("jobs", connection=connection)
+    log = work_off("jobs", "--memory", "128")
+    assert job.get_status() == JobStatus.FAILED
+    assert len(reader.breaches(connection, job.id)) == 1
+    assert "not resumed: it had not begun process_in_chunks" in log
+
+
+def test_a_generator_is_refused_before_anything_is_done(connection: Redis, work_off: WorkOff) -> None:
+    job = sample_jobs.FromGenerator.enqueue("jobs", connection=connection)
+    log = work_off("jobs")
+    assert job.get_status() == JobStatus.FAILED
+    assert "SourceError: a generator can be read only once" in log
+    assert "Traceback" not in log
+
+
+def test_results_that_cannot_be_saved_are_a_clear_error(connection: Redis, work_off: WorkOff) -> None:
+    job = sample_jobs.UnsavableResults.enqueue("jobs", connection=connection)
+    log = work_off("jobs")
+    assert job.get_status() == JobStatus.FAILED
+    assert "SourceError: what the processor returned cannot be saved for a resume" in log
+    assert "collect=False" in log
+
+
+@pytest.mark.parametrize("times", [1, 3])
+def test_a_killed_worker_is_replaced_and_every_item_is_done(
+    connection: Redis, start_worker: StartWorker, times: int
+) -> None:
+    job = sample_jobs.Slow.enqueue("jobs", count=24, seconds=0.05, connection=connection)
+    for kill in range(1, times + 1):
+        worker = start_worker("jobs", **QUICK)
+        wait_until(lambda: connection.llen("done") >= 4 * kill, 30)  # noqa: B023
+        worker.kill()
+    last = start_worker("jobs", **QUICK)
+    wait_until(lambda: job.get_status() == JobStatus.FINISHED, 60)
+    last.process.terminate()
+    log = last.finish()
+    done = [int(number) for number in connection.lrange("done", 0, -1)]
+    assert sorted(set(done)) == list(range(24))
+    assert len(done) <= 24 + 2 * times, "only the chunk in flight may be done again"
+    assert job.return_value() == 24
+    assert "is lost; it was running tests.sample_jobs.Slow" in log
+    assert reader.run(connection, job.id).resumes == times
+
+
+def test_a_living_survivor_takes_over(connection: Redis, start_worker: StartWorker) -> None:
+    survivor = start_worker("other", "jobs", **QUICK)
+    wait_until(lambda: connection.smembers("rq:workers"))
+    victim = start_worker("jobs", "--name", "victim", **QUICK)
+    wait_until(lambda: connection.scard("rq:workers") == 2)
+    busy = sample_jobs.Slow.enqueue("other", count=2, seconds=3, connection=connection)
+    wait_until(lambda: busy.get_status() == JobStatus.STARTED)
+    job = sample_jobs.Slow.enqueue("jobs", count=40, seconds=0.1, connection=connection)
+    wait_until(lambda: connection.llen("done") >= 4, 30)
+    assert connection.hget(job.key, "worker_name") == b"victim"
+    victim.kill()
+    wait_until(lambda: job.get_status() == JobStatus.FINISHED, 60)
+    done = [int(number) for number in connection.lrange("done", 0, -1)]
+    assert set(done) == set(range(40))
+    survivor.process.terminate()
+    assert "worker victim is lost" in survivor.finish()
+
+
+def test_a_run_that_rqs_maintenance_failed_as_abandoned_goes_on(connection: Redis, start_worker: StartWorker) -> None:
+    job = sample_jobs.Slow.enqueue("jobs", count=12, seconds=0.05, connection=connection)
+    worker = start_worker("jobs", **QUICK)
+    wait_until(lambda: connection.llen("done") >= 2, 30)
+    worker.kill()
+    registry = StartedJobRegistry("jobs", connection=connection)
+    for member, _ in connection.zscan_iter(registry.key):
+        connection.zadd(registry.key, {member: 1})  # its time is over
+    registry.cleanup()
+    assert job.get_status() == JobStatus.FAILED
+    last = start_worker("jobs", **QUICK)
+    wait_until(lambda: job.get_status() == JobStatus.FINISHED, 60)
+    last.kill()
+    assert job.failed_job_registry.count == 0
+    assert set(connection.lrange("done", 0, -1)) == {str(n).encode() for n in range(12)}
+
+
+def test_a_job_taken_and_never_begun_is_put_back(connection: Redis, start_worker: StartWorker) -> None:
+    job = sample_jobs.Plain.enqueue(number=1, connection=connection)
+    connection.lmove("rq:queue:plain", "rq:queue:plain:intermediate")  # and its worker died
+    worker = start_worker("plain", **QUICK)
+    wait_until(lambda: job.get_status() == JobStatus.FINISHED, 60)
+    worker.kill()
+    assert connection.llen("rq:queue:plain:intermediate") == 0
+
+
+def test_an_execution_that_lost_its_job_writes_nothing_more(connection: Redis, start_worker: StartWorker) -> None:
+    job = sample_jobs.Slow.enqueue("jobs", count=40, seconds=0.1, connection=connection)
+    worker = start_worker("jobs", "--burst")
+    wait_until(lambda: connection.llen("done") >= 2, 30)
+    connection.hset(keys.RUNNING, job.id, '{"execution": "another"}')
+    log = worker.finish()
+    assert "another worker took this run over" in log
+    assert job.get_status() == JobStatus.STARTED, "the verdict is the new owner's"
+    assert connection.llen("done") < 40
+
+
+def test_a_lost_horse_goes_on_too(connection: Redis, start_worker: StartWorker) -> None:
+    job = sample_jobs.Slow.enqueue("jobs", count=16, seconds=0.05, connection=connection)
+    worker = start_worker("jobs", "--burst")
+    wait_until(lambda: connection.llen("done") >= 2, 30)
+    [horse] = read_children(worker.pid)
+    os.kill(horse, 9)
+    log = worker.finish()
+    assert job.return_value() == 16, log
+    assert "after horse lost" in log
+
+
+def run_owned_elsewhere(connection: Redis) -> tuple[Job, Owner]:
+    """A run of a worker on another machine, as its Redis records look in the middle of the job."""
+    job = sample_jobs.Slow.enqueue("jobs", count=4, seconds=0, connection=connection)
+    connection.lpop("rq:queue:jobs")
+    owner = Owner("abcd", "far-away", "jobs", host="another machine", pid=1, start_time=1)
+    connection.hset(job.key, "status", "started")
+    connection.zadd("rq:wip:jobs", {f"{job.id}:abcd": 2**40})
+    connection.hset(keys.RUNNING, job.id, owner.to_json())
+    connection.hset(keys.run(job.id), mapping={"on_breach": "resume", "stage": 0, "cursor:0": 2, "chunk_size:0": 2})
+    return job, owner
+
+
+def test_a_run_of_a_dead_worker_elsewhere_is_taken_over_from_its_cursor(
+    connection: Redis, start_worker: StartWorker
+) -> None:
+    job, _ = run_owned_elsewhere(connection)
+    worker = start_worker("jobs", **QUICK)
+    wait_until(lambda: job.get_status() == JobStatus.FINISHED, 30)
+    worker.kill()
+    assert texts(connection, "done") == ["2", "3"]
+
+
+def test_a_run_of_a_living_worker_elsewhere_is_left_alone(connection: Redis, start_worker: StartWorker) -> None:
+    job, owner = run_owned_elsewhere(connection)
+    writer.beat(connection, owner.worker, seconds=60)
+    other = sample_jobs.Slow.enqueue("jobs", count=10, seconds=0.5, connection=connection)
+    worker = start_worker("jobs", "--burst", **QUICK)
+    worker.finish()
+    assert other.get_status() == JobStatus.FINISHED
+    assert job.get_status() == JobStatus.STARTED
+    assert reader.owner(connection, job.id) == owner
+
+
+def test_two_survivors_take_a_run_over_once(connection: Redis) -> None:
+    job, owner = run_owned_elsewhere(connection)
+    execution = Execution(owner.execution, job.id, connection, owner.worker)
+    queue = Queue("jobs", connection=connection)
+    assert [writer.requeue(job, queue, execution, 0, 1) for _ in range(2)] == [True, False]
+    assert queue.job_ids == [job.id]
+    assert reader.run(connection, job.id).resumes == 1
+
+
+@pytest.mark.parametrize("status", ["finished", "canceled", "stopped"])
+def test_a_run_that_somebody_ended_meanwhile_is_not_revived(connection: Redis, status: str) -> None:
+    job, owner = run_owned_elsewhere(connection)
+    connection.hset(job.key, "status", status)
+    execution = Execution(owner.execution, job.id, connection, owner.worker)
+    queue = Queue("jobs", connection=connection)
+    assert not writer.requeue(job, queue, execution, 0, 1)
+    assert queue.job_ids == []
+    assert job.get_status() == status
