@@ -81,9 +81,12 @@ class MemoryContext:
         """The job declares this ceiling from now on; the worker's own is never exceeded."""
         limit_mb = effective_limit_mb(declared_mb, self._config.memory_mb, self._config.default_limit_mb)
         self._limit_bytes = to_bytes(limit_mb)
-        if self._horse is not None:
-            self._horse.page.declared_bytes = to_bytes(declared_mb or 0)
-            self._horse.page.ceiling_bytes = self._limit_bytes
+        if self._horse is None:
+            return
+        self._horse.page.declared_bytes = to_bytes(declared_mb or 0)
+        self._horse.page.ceiling_bytes = self._limit_bytes
+        if declared_mb and declared_mb > limit_mb and self._about["job"] not in self._horse.told_of_cut:
+            events.emit(events.CeilingCut(declared_mb=declared_mb, allowed_mb=limit_mb, **self._about))
 
     # Checkpoints
 

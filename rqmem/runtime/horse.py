@@ -49,6 +49,7 @@ class Horse:
     execution_id: str
     queue: str
     worker: str
+    told_of_cut: frozenset[str] = frozenset()  # job types whose cut ceiling this worker has told of
 
 
 def current() -> Horse | None:

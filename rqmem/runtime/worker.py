@@ -42,7 +42,7 @@ from rqmem.runtime.idle import usage_of_idle_fork
 from rqmem.runtime.imports import importable_path
 from rqmem.runtime.page import SharedPage
 from rqmem.runtime.watcher import Identity, Settings, Watcher
-from rqmem.units import MB, show_mb, to_bytes, to_mb
+from rqmem.units import show_mb, to_bytes, to_mb
 
 if TYPE_CHECKING:
     from redis.client import Pipeline
@@ -173,7 +173,8 @@ class MemoryWorker(Worker):
         self._horse_pid = 0
         self.executions.pop(execution.id, None)
         self._clean_up_tree(job, broken=bool(watcher.breach) or ret_val != os.EX_OK)
-        self._tell_of_cut(job, queue)
+        if self._page.declared_bytes > self._page.ceiling_bytes:
+            self._told_of_cut.add(self._page.job)
         if ret_val != os.EX_OK:
             self._settle_lost_horse(job, queue, execution, watcher.breach, (retpid, ret_val, rusage))
 
@@ -202,23 +203,6 @@ class MemoryWorker(Worker):
         left = tree.descendants(worker_pid, self._known)
         if left:
             _OUR_LOG.info("worker %s: job %s left processes behind: %s", self.name, job.id, left)
-
-    def _tell_of_cut(self, job: Job, queue: Queue) -> None:
-        """Once per job type: it declares more than this worker allows."""
-        page = self._page
-        if page is None or page.declared_bytes <= to_bytes(self.limit_mb) or page.job in self._told_of_cut:
-            return
-        self._told_of_cut.add(page.job)
-        events.emit(
-            events.CeilingCut(
-                job=page.job,
-                job_id=job.id,
-                queue=queue.name,
-                worker=self.name,
-                declared_mb=page.declared_bytes / MB,
-                allowed_mb=self.limit_mb,
-            )
-        )
 
     def _settle_lost_horse(
         self, job: Job, queue: Queue, execution: Execution, breach: events.Breach | None, end: tuple[Any, ...]
@@ -310,6 +294,7 @@ class MemoryWorker(Worker):
             execution_id=execution.id,
             queue=queue.name,
             worker=self.name,
+            told_of_cut=frozenset(self._told_of_cut),
         )
         perform, timeout = job.perform, job.timeout
 

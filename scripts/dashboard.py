@@ -1,0 +1,30 @@
+"""``make dashboard``: rq-dashboard on the Redis that rqmem uses in this directory, on loopback only."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+from rq_dashboard.cli import main as rq_dashboard
+
+from rqmem import connections, embedded_redis
+from rqmem.errors import RqmemError
+
+
+@click.command()
+@click.option("--port", type=click.IntRange(1, 65535), default=9181, show_default=True)
+def main(port: int) -> None:
+    """Serve rq-dashboard until Ctrl-C."""
+    try:
+        connections.connect(announce=lambda line: click.echo(line, err=True))
+        choice = connections.choose_url()
+        url = choice.url if choice else embedded_redis.start().url
+    except RqmemError as error:
+        click.echo(f"dashboard: {error}", err=True)
+        raise SystemExit(error.exit_code) from None
+    sys.argv = ["rq-dashboard", "--bind", "127.0.0.1", "--port", str(port), "--redis-url", url]
+    rq_dashboard()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,34 @@
+"""Enqueue a seeded campaign, as an application would: ``python -m scripts.enqueue_campaign 1``."""
+
+from __future__ import annotations
+
+import click
+
+import rqmem
+from jobs.campaigns import ProcessRetellAICampaignJob
+from jobs.database import Campaign, open_database, session_factory
+from jobs.exports import ExportCallPlanJob
+from rqmem.errors import RqmemError
+
+
+@click.command()
+@click.argument("campaign_id", type=int)
+@click.option("--call-plan", type=click.Path(), help="Also export the call plan to this CSV file, before.")
+def main(campaign_id: int, call_plan: str | None) -> None:
+    """Enqueue the campaign CAMPAIGN_ID; prints the ids of the jobs."""
+    try:
+        with session_factory(open_database())() as session:
+            if session.get(Campaign, campaign_id) is None:
+                raise click.UsageError(f"campaign {campaign_id} does not exist: python -m seeds.campaign makes one")
+        connection = rqmem.connect()
+        if call_plan:
+            plan = ExportCallPlanJob.enqueue(campaign_id=campaign_id, path=call_plan, connection=connection)
+            click.echo(plan.id)
+        click.echo(ProcessRetellAICampaignJob.enqueue(campaign_id=campaign_id, connection=connection).id)
+    except RqmemError as error:
+        click.echo(f"enqueue_campaign: {error}", err=True)
+        raise SystemExit(error.exit_code) from None
+
+
+if __name__ == "__main__":
+    main()
