@@ -36,6 +36,10 @@ class SourceError(RqmemError):
     """Data handed to ``process_in_chunks`` cannot be cut, saved or resumed as asked."""
 
 
+class JobNotImportable(RqmemError):
+    """The worker cannot import a job's function. RQ's Retry counts: a deploy may be under way."""
+
+
 class RunTakenOver(RqmemError):
     """This execution no longer owns its job: another worker took it over. Its writes are refused."""
 

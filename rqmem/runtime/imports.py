@@ -6,24 +6,27 @@ import importlib
 import os
 from typing import TYPE_CHECKING
 
-from rqmem.errors import ConfigError
+from rq.timeouts import BaseTimeoutException
+
+from rqmem.errors import JobNotImportable
 
 if TYPE_CHECKING:
     from rq.job import Job
 
 
-def importable_path(job: Job) -> str:
-    """The job's path; raises `ConfigError` where this worker cannot import it."""
+def check_importable(job: Job) -> None:
+    """Import the job's function, which runs user code. Raises `JobNotImportable`."""
     path = job.func_name or ""
     try:
         job.func  # noqa: B018  RQ imports it here
-    except (ValueError, ImportError, AttributeError) as error:
+    except BaseTimeoutException:
+        raise  # the job's time limit, not the import
+    except Exception as error:  # noqa: BLE001
         reason = _why_not_importable(path) or str(error)
-        raise ConfigError(
+        raise JobNotImportable(
             f"job path {path!r} cannot be imported here: {reason}; start the worker in the directory of "
             f"the code (now {os.getcwd()}) or give --path"  # noqa: PTH109
         ) from None
-    return path
 
 
 def _why_not_importable(path: str) -> str:
@@ -37,6 +40,6 @@ def _why_not_importable(path: str) -> str:
             if error.name != module or end == 1:
                 return str(error)
             break
-        except Exception as error:  # noqa: BLE001  whatever user code raises when it is imported
+        except Exception as error:  # noqa: BLE001
             return f"importing {module} failed: {type(error).__name__}: {error}"
     return ""

@@ -39,7 +39,7 @@ from rqmem.runtime.breach import EndedEarly, try_resume
 from rqmem.runtime.heart import Heart
 from rqmem.runtime.horse import Horse
 from rqmem.runtime.idle import usage_of_idle_fork
-from rqmem.runtime.imports import importable_path
+from rqmem.runtime.imports import check_importable
 from rqmem.runtime.page import SharedPage
 from rqmem.runtime.watcher import Identity, Settings, Watcher
 from rqmem.units import show_mb, to_bytes, to_mb
@@ -298,10 +298,14 @@ class MemoryWorker(Worker):
         )
         perform, timeout = job.perform, job.timeout
 
+        def import_and_perform() -> Any:
+            page.job = (job.func_name or "").removesuffix(".run")
+            check_importable(job)
+            return perform()
+
         def perform_as_user_code() -> Any:
             job.timeout = timeout  # RQ has read it; what is saved with the job stays the job's own
-            page.job = importable_path(job).removesuffix(".run")
-            return horse.run_user_code(here, perform)
+            return horse.run_user_code(here, import_and_perform)
 
         job.perform = perform_as_user_code  # type: ignore[method-assign]
         job.timeout = self._capped_timeout(job)
@@ -314,7 +318,7 @@ class MemoryWorker(Worker):
             _OUR_LOG.warning("worker %s: %s", self.name, error)
             return
         if isinstance(error, ConfigError):
-            job.retries_left = 0  # it would only fail again
+            job.retries_left = 0  # a retry would only fail again; a person has to mend it
         if isinstance(error, MemoryLimitExceeded):
             job.ended_at = now()
             if self._try_resume(job, queue, execution, error):

