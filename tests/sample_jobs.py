@@ -196,3 +196,70 @@ class Overweight(MemoryAwareJob):
 
     def handle(self) -> None:
         self.check_memory_usage("begun")
+
+
+def swallow_once_and_finish() -> str:
+    """Uses too much, catches what it is told, frees it all and returns."""
+    try:
+        grow_lists()
+    except BaseException:
+        redis().incr("swallowed")
+    return "all is well"
+
+
+def raise_another() -> None:
+    """Its clean-up fails while it unwinds."""
+    try:
+        grow_lists()
+    finally:
+        raise RuntimeError("the clean-up failed")
+
+
+def ignore_the_time_limit() -> None:
+    """Catches the time limit's exception and goes on."""
+    while True:
+        try:
+            time.sleep(60)
+        except Exception:
+            redis().incr("ignored")
+
+
+def start_a_child_and_wait() -> None:
+    child = subprocess.Popen(["sleep", "600"], start_new_session=True, stdout=-3, stderr=-3)
+    redis().set("child", child.pid)
+    child.wait()
+
+
+class Nested(MemoryAwareJob):
+    """Chunks within chunks, killed once in the middle."""
+
+    on_breach = "resume"
+
+    def handle(self, tables: int, rows: int) -> list[str]:
+        def table(names: list[int]) -> list[str]:
+            [name] = names
+            return self.process_in_chunks(range(rows), lambda chunk: [f"{name}.{row}" for row in chunk], 2)
+
+        def killed_once(names: list[int]) -> list[str]:
+            if names == [1] and redis().incr("killed") == 1:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return table(names)
+
+        return self.process_in_chunks(range(tables), killed_once, 1)
+
+
+class Twice(MemoryAwareJob):
+    """Two calls of process_in_chunks, one after the other; killed once in the second."""
+
+    on_breach = "resume"
+
+    def handle(self) -> list[list[int]]:
+        first = self.process_in_chunks(range(4), lambda chunk: redis().rpush("first", *chunk) and chunk, 2)
+
+        def second(chunk: list[int]) -> list[int]:
+            if chunk[0] == 12 and redis().incr("killed") == 1:
+                os.kill(os.getpid(), signal.SIGKILL)
+            redis().rpush("second", *chunk)
+            return chunk
+
+        return [first, self.process_in_chunks(range(10, 16), second, 2)]

@@ -22,23 +22,23 @@ def process_in_chunks(
 ) -> list[Any]:
     """See `rqmem.MemoryAwareJob.process_in_chunks`, which is its public form."""
     source = as_source(data, must_resume=context.resumable)
-    stage = context.begin_stage(checked_chunk_size(chunk_size, "chunk_size"))
-    results = context.saved_results(stage) if collect else []
-    items = source.items_after(stage.cursor)
-    done = stage.items_done
-    while True:
-        context.at(f"items {done + 1}-{done + stage.chunk_size}")
-        batch = list(islice(items, stage.chunk_size))
-        if not batch:
-            return results
-        returned = processor([item for item, _ in batch])
-        kept = _as_list(returned) if collect else []
-        cursor, count = batch[-1][1], len(batch)
-        del batch, returned
-        context.finish_chunk(stage, cursor, count, kept)
-        results.extend(kept)
-        done += count
-        context.checkpoint(f"items {done - count + 1}-{done}")
+    with context.stage(checked_chunk_size(chunk_size, "chunk_size")) as stage:
+        results = context.saved_results(stage) if collect else []
+        items = source.items_after(stage.cursor)
+        done = stage.items_done
+        while True:
+            context.at(f"items {done + 1}-{done + stage.chunk_size}")
+            batch = list(islice(items, stage.chunk_size))
+            if not batch:
+                return results
+            returned = processor([item for item, _ in batch])
+            kept = _as_list(returned) if collect else []
+            cursor, count = batch[-1][1], len(batch)
+            del batch, returned
+            context.finish_chunk(stage, cursor, count, kept)
+            results.extend(kept)
+            done += count
+            context.checkpoint(f"items {done - count + 1}-{done}")
 
 
 def checked_chunk_size(size: Any, whose: str) -> int | None:

@@ -10,6 +10,8 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,10 +36,14 @@ _COLLECT_AGAIN_FRACTION = 0.05  # of the ceiling: growth since the last collecti
 
 @dataclass(frozen=True)
 class Stage:
-    """One call of ``process_in_chunks``: its number, chunk size, and where an earlier execution got to."""
+    """One call of ``process_in_chunks``: its number, chunk size, and where an earlier execution got to.
+
+    ``saved``: its finished chunks are. A call within a chunk of another is not: that chunk is the unit.
+    """
 
     number: int
     chunk_size: int
+    saved: bool
     cursor: Any = None
     items_done: int = 0
 
@@ -61,6 +67,7 @@ class MemoryContext:
         self._enabled = self._config.monitoring_enabled
         self._closed = False
         self._stages = 0
+        self._depth = 0
         self._chunks = 0
         self._collections = 0
         self._freed_bytes = 0
@@ -70,9 +77,11 @@ class MemoryContext:
         self._run = RunRecord()
         self._writer: RunWriter | None = None
         if self._horse is not None:
-            self._run = reader.run(self._horse.connection, self._horse.job_id)
+            before = reader.run(self._horse.connection, self._horse.job_id)
+            self._run = RunRecord() if before.finished else before
             self._writer = RunWriter(self._horse.connection, self._horse.job_id, self._horse.execution_id)
-            self._writer.open(job, on_breach)
+            self._writer.open(job, on_breach, anew=before.finished)
+            self._horse.page.has_run = True
         self._resumable = self._writer is not None and on_breach == "resume"
 
     # The ceiling
@@ -142,20 +151,27 @@ class MemoryContext:
         """Whether finished chunks are saved, so that a later execution goes on after them."""
         return self._resumable
 
-    def begin_stage(self, chunk_size: int | None) -> Stage:
-        """The next call of ``process_in_chunks`` begins, or goes on where an earlier execution got to."""
+    @contextmanager
+    def stage(self, chunk_size: int | None) -> Iterator[Stage]:
+        """A call of ``process_in_chunks``: it begins, or goes on where an earlier execution got to."""
+        self._depth += 1
+        try:
+            yield self._begin_stage(chunk_size or self._config.default_chunk_size)
+        finally:
+            self._depth -= 1
+
+    def _begin_stage(self, size: int) -> Stage:
+        if self._depth > 1 or self._writer is None or not self._resumable:
+            return Stage(-1, size, saved=False)
         number = self._stages
         self._stages += 1
-        size = chunk_size or self._config.default_chunk_size
-        if not self._resumable or self._writer is None:
-            return Stage(number, size)
         size = min(size, self._run.chunk_sizes.get(number, size))
         self._writer.begin_stage(number, size)
-        return Stage(number, size, self._run.cursors.get(number), self._run.items.get(number, 0))
+        return Stage(number, size, True, self._run.cursors.get(number), self._run.items.get(number, 0))
 
     def saved_results(self, stage: Stage) -> list[Any]:
         """What processors returned in chunks that earlier executions finished."""
-        if not self._resumable or self._horse is None or stage.cursor is None:
+        if not stage.saved or self._horse is None or stage.cursor is None:
             return []
         parts = reader.results(self._horse.connection, self._horse.job_id, stage.number)
         return [result for part in parts for result in self._horse.serializer.loads(part)]
@@ -163,7 +179,7 @@ class MemoryContext:
     def finish_chunk(self, stage: Stage, cursor: Any, items: int, results: list[Any]) -> None:
         """A chunk is done: from here a resume goes on. Raises `SourceError`, `RunTakenOver`."""
         self._chunks += 1
-        if self._resumable and self._writer is not None:
+        if stage.saved and self._writer is not None:
             self._writer.save_chunk(stage.number, cursor, items, self._serialised(results))
 
     # The end

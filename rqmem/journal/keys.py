@@ -25,6 +25,6 @@ def breaches(job_id: str) -> str:
     return f"{PREFIX}:breaches:{job_id}"
 
 
-def results(job_id: str, stage: int) -> str:
-    """List: what the processors of finished chunks returned, one serialised list a chunk."""
-    return f"{PREFIX}:results:{job_id}:{stage}"
+def results(job_id: str) -> str:
+    """List: what the processors of finished chunks returned, one ``stage:serialised list`` a chunk."""
+    return f"{PREFIX}:results:{job_id}"

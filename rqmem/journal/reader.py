@@ -25,7 +25,8 @@ def breaches(connection: Redis, job_id: str) -> list[Breach]:
 
 def results(connection: Redis, job_id: str, stage: int) -> list[bytes]:
     """What finished chunks of a stage returned, in order, each as it was serialised."""
-    return _list(connection, keys.results(job_id, stage))
+    mark = f"{stage}:".encode()
+    return [part[len(mark) :] for part in _list(connection, keys.results(job_id)) if part.startswith(mark)]
 
 
 def owner(connection: Redis, job_id: str) -> Owner | None:

@@ -47,6 +47,7 @@ class RunRecord:
     breaches: int = 0
     peak_mb: float = 0.0
     seconds: float = 0.0
+    finished: bool = False
 
     @property
     def chunk_size(self) -> int:
@@ -75,4 +76,5 @@ class RunRecord:
             breaches=int(fields.get("breaches", 0)),
             peak_mb=float(fields.get("peak_mb", 0)),
             seconds=float(fields.get("seconds", 0)),
+            finished="finished" in fields,
         )

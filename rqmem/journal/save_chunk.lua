@@ -10,7 +10,7 @@ redis.call('HINCRBY', KEYS[2], 'chunks', 1)
 redis.call('HINCRBY', KEYS[2], 'execution_chunks', 1)
 redis.call('EXPIRE', KEYS[2], ARGV[6])
 if ARGV[7] ~= '' then
-  redis.call('RPUSH', KEYS[3], ARGV[7])
+  redis.call('RPUSH', KEYS[3], ARGV[3] .. ':' .. ARGV[7])
   redis.call('EXPIRE', KEYS[3], ARGV[6])
 end
 return 1

@@ -53,6 +53,16 @@ def farewell(connection: Redis, worker: str) -> None:
     connection.delete(keys.alive(worker))
 
 
+def finish(pipeline: Pipeline, job_id: str, result_ttl: int) -> None:
+    """The job is done: its run stays as long as its result, and another job of that id begins anew."""
+    pipeline.delete(keys.results(job_id))
+    if result_ttl == 0:
+        pipeline.delete(keys.run(job_id))
+        return
+    pipeline.hset(keys.run(job_id), "finished", 1)
+    pipeline.expire(keys.run(job_id), KEEP_SECONDS if result_ttl < 0 else result_ttl)
+
+
 def save_breach(connection: Redis, breach: Breach) -> None:
     """Keep the breach with its job."""
     key = keys.breaches(breach.job_id)
@@ -104,8 +114,10 @@ class RunWriter:
         self._job_id = job_id
         self._execution_id = execution_id
 
-    def open(self, job: str, on_breach: str) -> None:
-        """A new execution begins: its own count of chunks starts at 0."""
+    def open(self, job: str, on_breach: str, *, anew: bool) -> None:
+        """A new execution begins: its own count of chunks starts at 0; ``anew`` forgets what went before."""
+        if anew:
+            self._connection.delete(keys.run(self._job_id), keys.results(self._job_id), keys.breaches(self._job_id))
         self._update({"job": job, "on_breach": on_breach, "execution_chunks": 0})
 
     def begin_stage(self, stage: int, chunk_size: int) -> None:
@@ -114,7 +126,7 @@ class RunWriter:
     def save_chunk(self, stage: int, cursor: Any, items: int, results: bytes) -> None:
         """A chunk is finished: its cursor and results, in one step. Raises `RunTakenOver`."""
         answer = _script(self._connection, "save_chunk")(
-            keys=[keys.RUNNING, keys.run(self._job_id), keys.results(self._job_id, stage)],
+            keys=[keys.RUNNING, keys.run(self._job_id), keys.results(self._job_id)],
             args=[
                 self._job_id, self._execution_id, stage, json.dumps(cursor), items, KEEP_SECONDS, results
             ],

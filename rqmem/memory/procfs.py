@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
@@ -103,6 +104,7 @@ def read_children(pid: int) -> list[int]:
     return children
 
 
+@cache
 def host_identity() -> str:
     """Names this boot of this machine and this pid namespace: pids can be compared only within it."""
     boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()

@@ -20,6 +20,7 @@ class _Layout(ctypes.Structure):
         ("declared_bytes", ctypes.c_int64),  # horse: what the job declared; 0 where it declared none
         ("peak_bytes", ctypes.c_int64),  # worker: the highest usage seen
         ("in_user_code", ctypes.c_int8),  # horse: an exception may be raised now
+        ("has_run", ctypes.c_int8),  # horse: the job is memory-aware, a run is kept for it
         ("job", ctypes.c_char * _JOB_BYTES),  # horse: job type, a dotted path
         ("operation", ctypes.c_char * _OPERATION_BYTES),  # horse: last named place
         ("breach", ctypes.c_char * _BREACH_BYTES),  # worker, then horse (adds its line): JSON
@@ -65,6 +66,14 @@ class SharedPage:
     @in_user_code.setter
     def in_user_code(self, value: bool) -> None:
         self._layout.in_user_code = value
+
+    @property
+    def has_run(self) -> bool:
+        return bool(self._layout.has_run)
+
+    @has_run.setter
+    def has_run(self, value: bool) -> None:
+        self._layout.has_run = value
 
     @property
     def job(self) -> str:

@@ -3,44 +3,39 @@
 It hands out work, watches and explains; user code runs in the horse only. RQ stays the engine: this
 class overrides the narrow seams named in each method's docstring and leaves queues, registries,
 results, retries, callbacks and commands to RQ. What promises it keeps at a breach is told in
-`rqmem.runtime.watcher` (acting) and `rqmem.runtime.breach` (what becomes of the job).
+`rqmem.runtime.watcher` (acting), `rqmem.runtime.verdict` and `rqmem.runtime.breach` (what becomes of the job).
 """
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import gc
 import logging
 import os
 import signal
 import time
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from rq.exceptions import InvalidJobOperation
 from rq.executions import Execution
 from rq.job import Job, JobStatus
-from rq.job_lifecycle import call_exception_handlers
 from rq.queue import Queue
 from rq.utils import now
-from rq.worker import Worker, WorkerStatus
+from rq.worker import WorkerStatus
 
 from rqmem import events, log
 from rqmem.config import Config
-from rqmem.errors import ConfigError, HorseLost, MemoryLimitExceeded, RqmemError, RunTakenOver
+from rqmem.errors import ConfigError
 from rqmem.journal import writer
 from rqmem.journal.records import Owner
 from rqmem.memory import procfs, tree, trim
 from rqmem.policy.ceiling import effective_limit_mb
-from rqmem.policy.resume import Cause
 from rqmem.runtime import horse, linux
-from rqmem.runtime.breach import EndedEarly, try_resume
 from rqmem.runtime.heart import Heart
 from rqmem.runtime.horse import Horse
 from rqmem.runtime.idle import usage_of_idle_fork
 from rqmem.runtime.imports import check_importable
 from rqmem.runtime.page import SharedPage
+from rqmem.runtime.verdict import SettlingWorker
 from rqmem.runtime.watcher import Identity, Settings, Watcher
 from rqmem.units import show_mb, to_bytes, to_mb
 
@@ -48,13 +43,9 @@ if TYPE_CHECKING:
     from redis.client import Pipeline
 
 _OUR_LOG = logging.getLogger("rqmem.worker")
-_KILL_AFTER_TIMEOUT_SECONDS = 60  # as RQ: a job that outlives its time limit by this is killed
-_VERDICT_SECONDS = 120  # callbacks of a killed job may take RQ's 60 s each
-
-_ExcInfo = tuple[type[BaseException] | None, BaseException | None, TracebackType | None]
 
 
-class MemoryWorker(Worker):
+class MemoryWorker(SettlingWorker):
     """An RQ worker whose jobs cannot use more memory than their ceiling.
 
     Args:
@@ -68,9 +59,7 @@ class MemoryWorker(Worker):
     def __init__(self, *args: Any, config: Config | None = None, **kwargs: Any) -> None:
         self.config = Config.from_environ(os.environ) if config is None else config
         self._heart: Heart | None = None
-        self._page: SharedPage | None = None
         self._known: set[int] = set()
-        self._forking_pid = 0
         self._told_of_cut: set[str] = set()
         super().__init__(*args, **kwargs)
 
@@ -128,6 +117,8 @@ class MemoryWorker(Worker):
         """RQ's `cleanup_execution`; the run has no owner any more, in the same transaction."""
         super().cleanup_execution(job, pipeline, execution)
         writer.release(pipeline, job.id)
+        if self._page is not None and self._page.has_run and job.get_status(refresh=False) == JobStatus.FINISHED:
+            writer.finish(pipeline, job.id, job.get_result_ttl(self.default_result_ttl))
 
     def fork_work_horse(self, job: Job, queue: Queue) -> None:
         """RQ's `fork_work_horse`, with a page shared between worker and horse, made before the fork."""
@@ -162,28 +153,35 @@ class MemoryWorker(Worker):
         if self._heart is not None:
             self._heart.running(job, execution)
         try:
-            if not watcher.wait(self._kill_at(job)):
+            overdue = not watcher.wait(self._kill_at(job))
+            if overdue:
                 self.kill_horse()
                 watcher.wait(None)
+        except SystemExit:  # a second SIGTERM: the horse is dead, and what it started must not outlive us
+            tree.kill(os.getpid(), self._known)
+            raise
         finally:
             watcher.close()
             if self._heart is not None:
                 self._heart.idle()
-        retpid, ret_val, rusage = self.wait_for_horse()
+        end = self.wait_for_horse()
+        broken = watcher.breach is not None or end[1] != os.EX_OK
         self._horse_pid = 0
         self.executions.pop(execution.id, None)
-        self._clean_up_tree(job, broken=bool(watcher.breach) or ret_val != os.EX_OK)
+        self._clean_up_tree(job, broken=broken)
         if self._page.declared_bytes > self._page.ceiling_bytes:
             self._told_of_cut.add(self._page.job)
-        if ret_val != os.EX_OK:
-            self._settle_lost_horse(job, queue, execution, watcher.breach, (retpid, ret_val, rusage))
+        if end[1] != os.EX_OK:
+            self._settle_lost_horse(job, queue, execution, self._why(watcher.breach, overdue, end), end)
+        elif watcher.breach is not None and self._page.breach_json:
+            self._tell_breach(watcher.breach, "nothing: the job swallowed it and went on to its end")
 
     def _kill_at(self, job: Job) -> float | None:
         """When (monotonic) a job that ignores its time limit is killed; None: it has none."""
         timeout = self._capped_timeout(job)
         if timeout == -1:
             return None
-        return time.monotonic() + timeout + _KILL_AFTER_TIMEOUT_SECONDS
+        return time.monotonic() + timeout + self.kill_after_timeout_seconds
 
     def _capped_timeout(self, job: Job) -> int:
         """The job's time limit in seconds (-1: none), never above the worker's ``--timeout``."""
@@ -203,65 +201,6 @@ class MemoryWorker(Worker):
         left = tree.descendants(worker_pid, self._known)
         if left:
             _OUR_LOG.info("worker %s: job %s left processes behind: %s", self.name, job.id, left)
-
-    def _settle_lost_horse(
-        self, job: Job, queue: Queue, execution: Execution, breach: events.Breach | None, end: tuple[Any, ...]
-    ) -> None:
-        """The horse ended without a verdict of its own: stopped on request, killed for memory, or lost."""
-        retpid, ret_val, rusage = end
-        try:
-            status = job.get_status()
-        except InvalidJobOperation:
-            return  # ended, and its time to live was over
-        if self._stopped_job_id == job.id:
-            self._handle_stopped_job(job, queue, execution)
-            return
-        if status in (JobStatus.FINISHED, JobStatus.FAILED) or not self._is_open(execution, queue):
-            return
-        job.ended_at = now()
-        error: MemoryLimitExceeded | HorseLost
-        if breach is not None:
-            error = MemoryLimitExceeded(breach)
-        else:
-            self.handle_work_horse_killed(job, retpid, ret_val, rusage)
-            error = HorseLost(_how_it_ended(ret_val))
-        if not self._try_resume(job, queue, execution, error):
-            self._fail_in_a_fork(job, queue, execution, error)
-
-    def _try_resume(self, job: Job, queue: Queue, execution: Execution, error: MemoryLimitExceeded | HorseLost) -> bool:
-        """Whether the job goes on (or somebody else ended it), so that there is no failure to record."""
-        position = self._page.operation if self._page is not None else ""
-        cause: Cause = "horse lost" if isinstance(error, HorseLost) else "breach"
-        ended = EndedEarly(job, queue, execution, cause, self.name, position)
-        verdict = try_resume(ended, self.config.max_resumes)
-        if isinstance(error, MemoryLimitExceeded):
-            breach = dataclasses.replace(error.breach, next=verdict.next)
-            events.emit(breach)
-            writer.save_breach(self.connection, breach)
-        return verdict.settled
-
-    def _fail_in_a_fork(self, job: Job, queue: Queue, execution: Execution, error: BaseException) -> None:
-        """RQ's failure path in a short-lived process, since callbacks and handlers are user code."""
-        self._forking_pid = os.getpid()
-        pid = os.fork()
-        if pid == 0:
-            try:
-                self.setup_work_horse_signals()
-                self._is_horse = True
-                super()._finalize_failure(job, queue, execution, (type(error), error, None))
-            finally:
-                os._exit(0)
-        deadline = time.monotonic() + _VERDICT_SECONDS
-        while os.waitpid(pid, os.WNOHANG) == (0, 0):
-            if time.monotonic() > deadline:
-                os.kill(pid, signal.SIGKILL)
-            time.sleep(0.002)
-        if self._is_open(execution, queue):  # it died of a callback; the verdict stands all the same
-            self.handle_job_failure(job, queue, exc_string=_one_line(error), execution=execution)
-
-    def _is_open(self, execution: Execution, queue: Queue) -> bool:
-        """Whether nobody has committed an outcome of this execution: all who do remove it in the same step."""
-        return self.connection.zscore(queue.started_job_registry.key, execution.composite_key) is not None
 
     def _owner(self, execution: Execution, job: Job) -> Owner:
         pid = os.getpid()
@@ -310,40 +249,3 @@ class MemoryWorker(Worker):
         job.perform = perform_as_user_code  # type: ignore[method-assign]
         job.timeout = self._capped_timeout(job)
         return super().perform_job(job, queue, execution)
-
-    def _finalize_failure(self, job: Job, queue: Queue, execution: Execution, exc_info: _ExcInfo) -> None:
-        """RQ's `_finalize_failure`; decided before it, since a resume must not look like a failure."""
-        error = exc_info[1]
-        if isinstance(error, RunTakenOver):
-            _OUR_LOG.warning("worker %s: %s", self.name, error)
-            return
-        if isinstance(error, ConfigError):
-            job.retries_left = 0  # a retry would only fail again; a person has to mend it
-        if isinstance(error, MemoryLimitExceeded):
-            job.ended_at = now()
-            if self._try_resume(job, queue, execution, error):
-                return
-        super()._finalize_failure(job, queue, execution, exc_info)
-
-    def handle_exception(self, job: Job, *exc_info: Any) -> None:
-        """RQ's `handle_exception`; our own errors say all in one line, and a breach was told already."""
-        error = exc_info[1]
-        if isinstance(error, RqmemError | MemoryLimitExceeded):
-            if isinstance(error, RqmemError):
-                self.log.error("Worker %s: job %s failed: %s", self.name, job.id, _one_line(error))
-            call_exception_handlers(self._exc_handlers, job, *exc_info)
-        else:
-            super().handle_exception(job, *exc_info)
-
-
-def _how_it_ended(status: int | None) -> str:
-    """RQ's words, so that tools which look for them find them, and the signal's name."""
-    text = f"Work-horse terminated unexpectedly; waitpid returned {status}"
-    if status and os.WIFSIGNALED(status):
-        number = os.WTERMSIG(status)
-        text += f" (signal {number}, {signal.Signals(number).name}; its memory was below the ceiling)"
-    return text
-
-
-def _one_line(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}"

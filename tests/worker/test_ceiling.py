@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 
 import pytest
@@ -14,6 +16,7 @@ from rqmem.journal import reader
 from rqmem.memory import tree
 from rqmem.testing import wait_until
 from tests import sample_jobs
+from tests.conftest import ROOT
 
 WorkOff = Callable[..., str]
 
@@ -144,15 +147,18 @@ def test_a_declared_ceiling_below_the_workers_holds(queue: Queue, work_off: Work
     assert "of 100 MB" in result_of(job)
 
 
-def test_also_as_a_worker_class_of_rq(queue: Queue, redis_url: str) -> None:
-    import subprocess
-    import sys
+def rq_worker(worker_class: str, redis_url: str, **environ: str) -> str:
+    """Run RQ's own command with this worker class; its output."""
+    command = [sys.executable, "-m", "rq.cli", "worker", "-w", worker_class, "-u", redis_url, "-b", "jobs"]
+    full = {**os.environ, "PYTHONPATH": str(ROOT), **environ}
+    done = subprocess.run(command, env=full, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    return done.stdout + done.stderr
 
+
+def test_also_as_a_worker_class_of_rq(queue: Queue, redis_url: str) -> None:
     job = queue.enqueue(sample_jobs.grow_lists)
-    command = [sys.executable, "-m", "rq.cli", "worker", "-w", "rqmem.MemoryWorker", "-u", redis_url, "-b", "jobs"]
-    environ = {**os.environ, "RQMEM_MEMORY": "128", "PYTHONPATH": "."}
-    done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=60)
-    assert "of 128 MB" in result_of(job), done.stdout + done.stderr
+    output = rq_worker("rqmem.MemoryWorker", redis_url, RQMEM_MEMORY="128")
+    assert "of 128 MB" in result_of(job), output
 
 
 def test_sigterm_finishes_the_job_first(queue: Queue, start_worker: Callable) -> None:
@@ -193,3 +199,34 @@ def test_timeout_is_a_cap_on_the_jobs_own_limit(queue: Queue, work_off: WorkOff,
     assert "JobTimeoutException: Task exceeded maximum timeout value (1 seconds)" in result_of(job)
     job.refresh()
     assert job.timeout == own
+
+
+def test_a_breach_that_the_job_swallowed_is_told_all_the_same(queue: Queue, work_off: WorkOff) -> None:
+    job = queue.enqueue(sample_jobs.swallow_once_and_finish)
+    log = work_off("jobs", "--memory", "128")
+    assert job.return_value() == "all is well"
+    [breach] = reader.breaches(queue.connection, job.id)
+    assert breach.next == "nothing: the job swallowed it and went on to its end"
+    assert breach.summary() in log
+
+
+def test_a_breach_stays_one_when_the_clean_up_raises_something_else(queue: Queue, work_off: WorkOff) -> None:
+    job = queue.enqueue(sample_jobs.raise_another)
+    work_off("jobs", "--memory", "128")
+    assert result_of(job).strip().splitlines()[-1].startswith("rqmem.errors.MemoryLimitExceeded: ")
+    assert len(reader.breaches(queue.connection, job.id)) == 1
+
+
+def test_a_job_that_ignores_its_time_limit_is_killed_with_its_children(queue: Queue, redis_url: str) -> None:
+    job = queue.enqueue(sample_jobs.ignore_the_time_limit, job_timeout=1)
+    done = rq_worker("tests.workers.ImpatientWorker", redis_url)
+    assert "JobTimeoutException: killed: it went on for 1 s after its time limit" in result_of(job), done
+    assert int(queue.connection.get("ignored")) >= 1
+
+
+def test_a_cold_shutdown_takes_what_the_job_started_with_it(queue: Queue, start_worker: Callable) -> None:
+    queue.enqueue(sample_jobs.start_a_child_and_wait)
+    worker = start_worker("jobs")
+    wait_until(lambda: queue.connection.exists("child"))
+    wait_until(lambda: worker.process.poll() is not None or worker.process.terminate())
+    wait_until(lambda: tree.is_zombie(int(queue.connection.get("child"))))

@@ -229,3 +229,65 @@ def test_a_run_that_somebody_ended_meanwhile_is_not_revived(connection: Redis, s
     assert not writer.requeue(job, queue, execution, 0, 1)
     assert queue.job_ids == []
     assert job.get_status() == status
+
+
+def test_stages_are_resumed_each_on_its_own(connection: Redis, work_off: WorkOff) -> None:
+    job = sample_jobs.Twice.enqueue("jobs", connection=connection)
+    work_off("jobs")
+    assert job.return_value() == [[0, 1, 2, 3], [10, 11, 12, 13, 14, 15]]
+    assert texts(connection, "first") == ["0", "1", "2", "3"]
+    assert texts(connection, "second") == ["10", "11", "12", "13", "14", "15"]
+
+
+def test_chunks_within_a_chunk_are_no_stages_of_their_own(connection: Redis, work_off: WorkOff) -> None:
+    job = sample_jobs.Nested.enqueue("jobs", tables=3, rows=5, connection=connection)
+    work_off("jobs")
+    assert job.return_value() == [f"{table}.{row}" for table in range(3) for row in range(5)]
+
+
+def test_a_new_job_with_an_old_id_begins_anew(connection: Redis, work_off: WorkOff) -> None:
+    for _ in range(2):
+        job = sample_jobs.Squares.enqueue("jobs", count=16, job_id="nightly", connection=connection)
+        work_off("jobs")
+        assert job.return_value() == [number * number for number in range(16)]
+    assert texts(connection, "chunks") == ["0-7", "8-15"] * 2
+    assert reader.run(connection, "nightly").chunks == 2
+
+
+def test_what_a_run_kept_goes_with_its_result(connection: Redis, work_off: WorkOff) -> None:
+    job = sample_jobs.Squares.enqueue("jobs", count=16, result_ttl=60, connection=connection)
+    gone = sample_jobs.Squares.enqueue("jobs", count=16, result_ttl=0, connection=connection)
+    work_off("jobs")
+    assert not connection.exists(keys.results(job.id), keys.results(gone.id), keys.run(gone.id))
+    assert 0 < connection.ttl(keys.run(job.id)) <= 60
+
+
+def test_a_failed_job_that_somebody_requeues_goes_on_from_its_cursor(connection: Redis, work_off: WorkOff) -> None:
+    job = sample_jobs.Squares.enqueue("jobs", count=16, item_mb=300, heavy_from=8, connection=connection)
+    work_off("jobs", "--memory", "128")
+    assert job.get_status() == JobStatus.FAILED
+    job.requeue()
+    work_off("jobs", "--memory", "700")
+    assert job.return_value() == [number * number for number in range(16)]
+    assert texts(connection, "chunks")[0] == "0-7"
+    assert texts(connection, "chunks").count("0-7") == 1
+
+
+def test_a_cold_shutdown_leaves_nothing_and_the_job_goes_on_elsewhere(
+    connection: Redis, start_worker: StartWorker
+) -> None:
+    job = sample_jobs.Slow.enqueue("jobs", count=16, seconds=0.2, connection=connection)
+    worker = start_worker("jobs", **QUICK)
+    wait_until(lambda: connection.llen("done") >= 2, 30)
+    worker.process.terminate()
+    wait_until(lambda: connection.hexists(f"rq:worker:{worker_name(connection)}", "shutdown_requested_date"))
+    wait_until(lambda: worker.process.poll() is not None or worker.process.terminate())  # RQ ignores one within 1 s
+    assert "cold shut down" in worker.finish()
+    start_worker("jobs", **QUICK)
+    wait_until(lambda: job.get_status() == JobStatus.FINISHED, 30)
+    assert {int(number) for number in texts(connection, "done")} == set(range(16))
+
+
+def worker_name(connection: Redis) -> str:
+    [key] = connection.smembers("rq:workers")
+    return key.decode().removeprefix("rq:worker:")
