@@ -1,0 +1,1 @@
+"""Measurements. Ratios come from one run; nothing in here decides a test."""
