@@ -1,0 +1,90 @@
+"""``make dashboard``: rq-dashboard serves what rqmem's jobs look like, on loopback only."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from redis import Redis
+
+from rqmem.testing import wait_until
+from tests import sample_jobs
+from tests.conftest import ROOT
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture
+def dashboard(redis_url: str) -> Iterator[str]:
+    port = free_port()
+    environ = {**os.environ, "RQMEM_REDIS_URL": redis_url}
+    command = [sys.executable, "-m", "scripts.dashboard", "--port", str(port)]
+    process = subprocess.Popen(command, cwd=ROOT, env=environ, stdout=-3, stderr=-3)
+    url = f"http://127.0.0.1:{port}"
+
+    def answers() -> bool:
+        assert process.poll() is None, "the dashboard ended"
+        try:
+            return bool(get(f"{url}/"))
+        except urllib.error.URLError:
+            return False
+
+    try:
+        wait_until(answers, 30)
+        yield url
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def get(url: str) -> str:
+    with urllib.request.urlopen(url, timeout=10) as response:
+        return str(response.read().decode())
+
+
+def data(url: str) -> Any:
+    return json.loads(get(url))
+
+
+def test_jobs_queues_and_workers_with_readable_calls(
+    connection: Redis, dashboard: str, work_off: Callable[..., str], start_worker: Callable[..., Any]
+) -> None:
+    finished = sample_jobs.Plain.enqueue(number=7, connection=connection)
+    work_off("plain")
+    waiting = sample_jobs.Plain.enqueue("waiting", number=8, name="later", connection=connection)
+    sample_jobs.Slow.enqueue("busy", count=2, seconds=30, connection=connection)
+    start_worker("busy", "--name", "the-busy-one")
+    wait_until(lambda: connection.hget("rq:worker:the-busy-one", "state") == b"busy")
+
+    queues = {queue["name"]: queue for queue in data(f"{dashboard}/0/data/queues.json")["queues"]}
+    assert set(queues) >= {"plain", "waiting", "busy"}
+    [shown] = data(f"{dashboard}/0/data/jobs/plain/finished/8/asc/1.json")["jobs"]
+    assert shown["description"] == "tests.sample_jobs.Plain(number=7)"
+    [shown] = data(f"{dashboard}/0/data/jobs/waiting/queued/8/asc/1.json")["jobs"]
+    assert shown["description"] == "tests.sample_jobs.Plain(number=8, name='later')"
+    assert data(f"{dashboard}/0/data/job/{finished.id}.json")["id"] == finished.id
+    assert data(f"{dashboard}/0/data/job/{waiting.id}.json")["id"] == waiting.id
+    [worker] = data(f"{dashboard}/0/data/workers.json")["workers"]
+    assert worker["name"].startswith("the-busy-one")
+    assert worker["current_job"]["call_string"] == "tests.sample_jobs.Slow.run(count=2, seconds=30)"
+
+
+def test_it_listens_on_loopback_only(dashboard: str) -> None:
+    port = int(dashboard.rpartition(":")[2])
+    sockets = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    listening = [fields[1] for fields in sockets if fields[3] == "0A" and fields[1].endswith(f":{port:04X}")]
+    assert listening == [f"0100007F:{port:04X}"]
+    assert f":{port:04X} " not in Path("/proc/net/tcp6").read_text()
