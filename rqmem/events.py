@@ -112,7 +112,9 @@ class Breach(Event):
 
     @classmethod
     def from_json(cls, text: str) -> Breach:
-        return cls(**json.loads(text))
+        """The breach in ``text``; fields of a newer rqmem are passed over."""
+        known = {field.name for field in dataclasses.fields(cls)}
+        return cls(**{name: value for name, value in json.loads(text).items() if name in known})
 
 
 @dataclass(frozen=True)

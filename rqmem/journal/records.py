@@ -25,7 +25,9 @@ class Owner:
 
     @classmethod
     def from_json(cls, text: str) -> Owner:
-        return cls(**json.loads(text))
+        """The owner in ``text``; fields of a newer rqmem are passed over."""
+        known = {field.name for field in dataclasses.fields(cls)}
+        return cls(**{name: value for name, value in json.loads(text).items() if name in known})
 
 
 @dataclass(frozen=True)

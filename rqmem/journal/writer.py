@@ -38,9 +38,14 @@ def claim(pipeline: Pipeline, job_id: str, owner: Owner) -> None:
     pipeline.hset(keys.RUNNING, job_id, owner.to_json())
 
 
-def release(pipeline: Pipeline | Redis, job_id: str) -> None:
+def release(pipeline: Pipeline, job_id: str) -> None:
     """The execution ended; rides in the transaction that commits its outcome."""
     pipeline.hdel(keys.RUNNING, job_id)
+
+
+def release_if(connection: Redis, job_id: str, owner: Owner) -> bool:
+    """Forget a dead owner, unless somebody else owns the job by now."""
+    return _script(connection, "release_if")(keys=[keys.RUNNING], args=[job_id, owner.execution]) == 1
 
 
 def beat(connection: Redis, worker: str, seconds: float) -> None:

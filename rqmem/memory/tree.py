@@ -104,6 +104,16 @@ def kill_marked(variable: str, value: str) -> list[int]:
     return killed
 
 
-def is_alive(pid: int, start_time: int) -> bool:
-    """Whether exactly that process still runs (a pid may have been given to another)."""
-    return read_start_time(pid) == start_time and not is_zombie(pid)
+def is_gone(pid: int, start_time: int) -> bool:
+    """Whether exactly that process has certainly ended (its pid may have been given to another).
+
+    A process of another user that ``/proc`` does not show (hidepid) is there all the same.
+    """
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        pass
+    found = read_start_time(pid)
+    return found is not None and (found != start_time or is_zombie(pid))

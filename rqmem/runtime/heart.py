@@ -23,8 +23,9 @@ from rqmem.runtime.recovery import Recovery
 if TYPE_CHECKING:
     from rq.executions import Execution
     from rq.job import Job
+    from rq.worker import Worker
 
-    from rqmem.runtime.worker import MemoryWorker
+    from rqmem.config import Config
 
 log = logging.getLogger("rqmem.heart")
 
@@ -32,11 +33,11 @@ log = logging.getLogger("rqmem.heart")
 class Heart:
     """Beats for one worker from `start` to `stop`."""
 
-    def __init__(self, worker: MemoryWorker, seconds: float) -> None:
+    def __init__(self, worker: Worker, config: Config) -> None:
         self._worker = worker
-        self._seconds = seconds
-        self._connection = _short_lived_connection(worker.connection, seconds)
-        self._recovery = Recovery(worker, self._connection, seconds)
+        self._seconds = config.heartbeat_seconds
+        self._connection = _connection_with_short_timeout(worker.connection, self._seconds)
+        self._recovery = Recovery(worker, self._connection, config)
         self._stopped = threading.Event()
         self._running: tuple[Job, Execution] | None = None
         self._maintained_at = 0.0
@@ -101,7 +102,7 @@ class Heart:
                 log.warning("worker %s: Redis answers again", self._worker.name)
 
 
-def _short_lived_connection(connection: Redis, seconds: float) -> Redis:
+def _connection_with_short_timeout(connection: Redis, seconds: float) -> Redis:
     connection_class, pool_class, kwargs = parse_connection(connection)
     kwargs.update(socket_timeout=seconds, socket_connect_timeout=seconds)
     return connection_class(connection_pool=ConnectionPool(connection_class=pool_class, **kwargs))

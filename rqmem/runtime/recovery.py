@@ -24,19 +24,19 @@ from rqmem.runtime.horse import MARK
 
 if TYPE_CHECKING:
     from redis import Redis
-    from rq.job import Job
     from rq.queue import Queue
+    from rq.worker import Worker
 
-    from rqmem.runtime.worker import MemoryWorker
+    from rqmem.config import Config
 
 
 class Recovery:
     """Scans on behalf of one worker, over one connection."""
 
-    def __init__(self, worker: MemoryWorker, connection: Redis, heartbeat_seconds: float) -> None:
+    def __init__(self, worker: Worker, connection: Redis, config: Config) -> None:
         self._worker = worker
         self._connection = connection
-        self._heartbeat_seconds = heartbeat_seconds
+        self._config = config
         self._queues = {
             queue.name: worker.queue_class(
                 queue.name,
@@ -70,7 +70,7 @@ class Recovery:
         self._absent_since = absences(self._absent_since, gone, now)
         for job_id, owner in owners.items():
             since = self._absent_since.get(f"{job_id}:{owner.execution}")
-            if may_take_over(since, now, self._heartbeat_seconds, _known_dead(owner)):
+            if may_take_over(since, now, self._config.heartbeat_seconds, _known_dead(owner)):
                 self._take_over(job_id, owner)
 
     def _take_over(self, job_id: str, owner: Owner) -> None:
@@ -80,12 +80,12 @@ class Recovery:
         try:
             job = queue.job_class.fetch(job_id, connection=self._connection, serializer=queue.serializer)
         except NoSuchJobError:
-            writer.release(self._connection, job_id)
+            writer.release_if(self._connection, job_id, owner)
             return
         record = reader.run(self._connection, job_id)
         never_began = job.get_status(refresh=False) == JobStatus.QUEUED
         if record.on_breach != "resume" and not never_began:
-            writer.release(self._connection, job_id)  # RQ's maintenance fails or retries it
+            writer.release_if(self._connection, job_id, owner)  # RQ's maintenance fails or retries it
             return
         execution = Execution(owner.execution, job_id, self._connection, owner.worker)
         events.emit(
@@ -97,15 +97,12 @@ class Recovery:
                 lost_worker=owner.worker,
             )
         )
-        self._settle(job, queue, execution, never_began)
-
-    def _settle(self, job: Job, queue: Queue, execution: Execution, never_began: bool) -> None:
         if never_began:
             writer.requeue(job, queue, execution, stage=None, chunk_size=0)
             return
         ended = EndedEarly(job, queue, execution, "worker lost", self._worker.name)
-        if not try_resume(ended, self._worker.config.max_resumes).settled:
-            writer.release(self._connection, job.id)
+        if not try_resume(ended, self._config.max_resumes).settled:
+            writer.release_if(self._connection, job_id, owner)
 
     def _put_back_unbegun(self, now: float) -> None:
         """Jobs that somebody took and died before beginning: seen twice, two intervals apart."""
@@ -117,7 +114,7 @@ class Recovery:
                     unbegun[job_id] = queue
         self._unbegun_since = absences(self._unbegun_since, unbegun, now)
         for job_id, queue in unbegun.items():
-            if may_take_over(self._unbegun_since[job_id], now, self._heartbeat_seconds, known_dead=False):
+            if may_take_over(self._unbegun_since[job_id], now, self._config.heartbeat_seconds, known_dead=False):
                 writer.put_back(queue, job_id)
 
 
@@ -127,4 +124,4 @@ def _is_this_process(owner: Owner) -> bool:
 
 def _known_dead(owner: Owner) -> bool:
     """Whether the owner's process ran on this host and does not any more."""
-    return owner.host == procfs.host_identity() and not tree.is_alive(owner.pid, owner.start_time)
+    return owner.host == procfs.host_identity() and tree.is_gone(owner.pid, owner.start_time)

@@ -78,7 +78,7 @@ class MemoryWorker(SettlingWorker):
         gc.freeze()
         idle_mb = self._check_idle_horse()
         super().bootstrap(*args, **kwargs)
-        self._heart = Heart(self, self.config.heartbeat_seconds)
+        self._heart = Heart(self, self.config)
         self._heart.start()
         _OUR_LOG.info(
             "worker %s: ceiling %s MB for each job (an idle horse uses %s MB)",

@@ -157,11 +157,20 @@ def test_marked_processes_are_found_by_their_environment() -> None:
         other.wait()
 
 
-def test_a_process_is_known_by_pid_and_start_time() -> None:
+def test_a_process_is_known_by_pid_and_start_time(monkeypatch: pytest.MonkeyPatch) -> None:
     start = procfs.read_start_time(os.getpid())
     assert start is not None
-    assert tree.is_alive(os.getpid(), start)
-    assert not tree.is_alive(os.getpid(), start + 1)
+    assert not tree.is_gone(os.getpid(), start)
+    assert tree.is_gone(os.getpid(), start + 1)
+    child = subprocess.Popen(["true"])
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+    child_start = procfs.read_start_time(child.pid)
+    assert child_start is not None
+    assert tree.is_gone(child.pid, child_start), "a zombie has ended"
+    child.wait()
+    assert tree.is_gone(child.pid, child_start)
+    monkeypatch.setattr(tree, "read_start_time", lambda pid: None)  # hidden by hidepid
+    assert not tree.is_gone(1, 7)
 
 
 def test_freed_memory_goes_back_to_the_kernel() -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from rqmem import events, log
 from rqmem.config import Config
 from rqmem.errors import ConfigError, MemoryLimitExceeded, SourceError
-from rqmem.journal.records import RunRecord
+from rqmem.journal.records import Owner, RunRecord
 from rqmem.sources import Positional, as_source
 
 WHOSE = {"job": "jobs.x.Y", "job_id": "0123456789ab", "queue": "q", "worker": "w"}
@@ -162,6 +162,12 @@ def test_what_can_be_a_source() -> None:
         as_source((n for n in "ab"), must_resume=True)
     with pytest.raises(SourceError, match="not int"):
         as_source(7, must_resume=False)  # type: ignore[arg-type]
+
+
+def test_owners_and_breaches_of_a_newer_rqmem_are_read_as_far_as_known() -> None:
+    owner = Owner("e", "w", "q", "h", 1, 2)
+    assert Owner.from_json(json.dumps({**json.loads(owner.to_json()), "tomorrow": 1})) == owner
+    assert events.Breach.from_json(json.dumps({**json.loads(breach().to_json()), "tomorrow": 1})) == breach()
 
 
 def test_a_run_record_of_a_newer_rqmem_is_read_as_far_as_known() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Callable
 
@@ -218,6 +219,15 @@ def test_two_survivors_take_a_run_over_once(connection: Redis) -> None:
     assert [writer.requeue(job, queue, execution, 0, 1) for _ in range(2)] == [True, False]
     assert queue.job_ids == [job.id]
     assert reader.run(connection, job.id).resumes == 1
+
+
+def test_a_dead_owner_is_not_forgotten_over_a_new_one(connection: Redis) -> None:
+    job, dead = run_owned_elsewhere(connection)
+    new = dataclasses.replace(dead, execution="new", worker="another")
+    connection.hset(keys.RUNNING, job.id, new.to_json())
+    assert not writer.release_if(connection, job.id, dead)
+    assert reader.owner(connection, job.id) == new
+    assert writer.release_if(connection, job.id, new)
 
 
 @pytest.mark.parametrize("status", ["finished", "canceled", "stopped"])
