@@ -14,7 +14,7 @@ from rq import Retry
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session, sessionmaker
 
-from jobs.database import Campaign, Customer, CustomerStatus, open_database, session_factory, utc_now
+from jobs.database import Campaign, Customer, CustomerStatus, open_sessions, utc_now
 from jobs.sources import Customers
 from rqmem import MemoryAwareJob
 from rqmem.errors import ConfigError
@@ -36,7 +36,7 @@ class ProcessRetellAICampaignJob(MemoryAwareJob):
     retry = Retry(max=3)
 
     def handle(self, campaign_id: int) -> dict[str, int]:
-        self.sessions = session_factory(open_database())
+        self.sessions = open_sessions()
         self.campaign_id = campaign_id
         campaign = start(self.sessions, campaign_id)
         self.from_number = campaign.from_number

@@ -21,7 +21,7 @@ from datetime import datetime, timezone
 from typing import Any, Literal
 from urllib.parse import quote, quote_plus
 
-from sqlalchemy import DateTime, ForeignKey, Index, String, Text, create_engine, event
+from sqlalchemy import DateTime, ForeignKey, Index, String, Text, create_engine, event, inspect
 from sqlalchemy.engine import URL, Dialect, Engine, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, sessionmaker
@@ -169,6 +169,14 @@ def create_schema(engine: Engine) -> None:
 def session_factory(engine: Engine) -> sessionmaker[Session]:
     """Sessions whose objects stay readable after a commit, without a query for each."""
     return sessionmaker(engine, expire_on_commit=False)
+
+
+def open_sessions(url: str | None = None) -> sessionmaker[Session]:
+    """Sessions on a database that has been seeded. Raises `ConfigError` as `open_database` does, or for no tables."""
+    engine = open_database(url)
+    if not inspect(engine).has_table(Campaign.__tablename__):
+        raise ConfigError(f"database {_shown(engine.url)} has no tables yet: python -m seeds.campaign makes them")
+    return session_factory(engine)
 
 
 def _parse(url: str) -> URL:

@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from jobs.database import Customer, open_database, session_factory
+from jobs.database import Customer, open_sessions
 from jobs.sources import Customers
 from rqmem import MemoryAwareJob
 
@@ -36,7 +36,7 @@ class ExportCallPlanJob(MemoryAwareJob):
         def write(customers: list[Customer]) -> int:
             return write_part(parts / f"{customers[0].id:012}.csv", plan(customers))
 
-        sessions = session_factory(open_database())
+        sessions = open_sessions()
         rows = self.process_in_chunks(Customers(sessions, Customer.campaign_id == campaign_id), write)
         join(sorted(parts.glob("*.csv")), Path(path))
         shutil.rmtree(parts)

@@ -24,7 +24,7 @@ from rq.job import Job
 from sqlalchemy import func, select
 
 import rqmem
-from jobs.database import Campaign, Customer, open_database, session_factory
+from jobs.database import Campaign, Customer, open_sessions
 from rqmem import embedded_redis
 from rqmem.journal import reader
 from rqmem.testing import wait_until
@@ -116,7 +116,7 @@ class Outcome:
 
 def look(campaign_id: int, calls: list[dict[str, object]], plan: Path) -> Outcome:
     """Compare what the database says with what the stand-in received."""
-    with session_factory(open_database())() as session:
+    with open_sessions()() as session:
         customers = session.scalars(select(Customer).where(Customer.campaign_id == campaign_id)).all()
         campaign = session.get_one(Campaign, campaign_id)
         total = session.scalar(select(func.count()).where(Customer.campaign_id == campaign_id)) or 0

@@ -6,7 +6,7 @@ import click
 
 import rqmem
 from jobs.campaigns import ProcessRetellAICampaignJob
-from jobs.database import Campaign, open_database, session_factory
+from jobs.database import Campaign, open_sessions
 from jobs.exports import ExportCallPlanJob
 from rqmem.errors import RqmemError
 
@@ -17,7 +17,7 @@ from rqmem.errors import RqmemError
 def main(campaign_id: int, call_plan: str | None) -> None:
     """Enqueue the campaign CAMPAIGN_ID; prints the ids of the jobs."""
     try:
-        with session_factory(open_database())() as session:
+        with open_sessions()() as session:
             if session.get(Campaign, campaign_id) is None:
                 raise click.UsageError(f"campaign {campaign_id} does not exist: python -m seeds.campaign makes one")
         connection = rqmem.connect()

@@ -12,8 +12,10 @@ from typing import Any
 
 import click
 from rq.defaults import (
+    DEFAULT_JOB_CLASS,
     DEFAULT_JOB_MONITORING_INTERVAL,
     DEFAULT_MAINTENANCE_TASK_INTERVAL,
+    DEFAULT_QUEUE_CLASS,
     DEFAULT_RESULT_TTL,
     DEFAULT_WORKER_TTL,
 )
@@ -75,6 +77,8 @@ COUNT = _number("COUNT", positive_int)
     help="Where the code of jobs is imported from.",
 )  # fmt: skip
 @click.option("--serializer", "-S", default="pickle", show_default=True, help="pickle, json, or a path.")
+@click.option("--job-class", "-j", metavar="PATH", default=DEFAULT_JOB_CLASS, help="RQ Job class to use.")
+@click.option("--queue-class", metavar="PATH", default=DEFAULT_QUEUE_CLASS, help="RQ Queue class to use.")
 @click.option("--exception-handler", metavar="PATH", multiple=True, help="Called with failed jobs.")
 @click.option("--disable-default-exception-handler", "-d", is_flag=True, help="Failures are the handlers' business.")
 @click.option("--disable-job-desc-logging", is_flag=True, help="Keep arguments of jobs out of the log.")
@@ -105,6 +109,8 @@ def worker(names: tuple[str, ...], more: tuple[str, ...], **options: Any) -> Non
     log.configure(options["log_level"], options["log_format"])
     sys.path[:0] = [os.path.realpath(path) for path in options["paths"]]
     handlers = [_imported(path, "--exception-handler") for path in options["exception_handler"]]
+    job_class = _imported(options["job_class"], "--job-class")
+    queue_class = _imported(options["queue_class"], "--queue-class")
     serializer = _serializer(options["serializer"])
     connection = connect(options["url"], announce=lambda line: click.echo(line, err=True))
     if is_suspended(connection):
@@ -118,6 +124,8 @@ def worker(names: tuple[str, ...], more: tuple[str, ...], **options: Any) -> Non
         worker_ttl=options["worker_ttl"],
         maintenance_interval=options["maintenance_interval"],
         job_monitoring_interval=options["job_monitoring_interval"],
+        job_class=job_class,
+        queue_class=queue_class,
         exception_handlers=handlers or None,
         disable_default_exception_handler=options["disable_default_exception_handler"],
         log_job_description=not options["disable_job_desc_logging"],

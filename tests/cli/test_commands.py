@@ -56,6 +56,7 @@ def test_help_reads_well_at_80_columns(command: tuple[str, ...]) -> None:
         (["--max-jobs", "0"], "--max-jobs='0': give a whole number of at least 1"),
         (["--url", "http://localhost"], "--url 'http://localhost' cannot be used"),
         (["--exception-handler", "no.such.handler"], "--exception-handler 'no.such.handler' cannot be imported"),
+        (["--job-class", "no.such.Job"], "--job-class 'no.such.Job' cannot be imported"),
         (["--serializer", "no.such"], "--serializer 'no.such' cannot be used"),
         (["--pid", "/nowhere/pid"], "--pid /nowhere/pid: No such file or directory"),
         (["--log-format", "xml"], "'xml' is not one of 'text', 'json'"),

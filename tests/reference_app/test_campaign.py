@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,7 +24,7 @@ from rqmem.testing import wait_until
 from seeds.campaign import seed_campaign
 from seeds.phone_numbers import is_e164
 from seeds.retell_stand_in import Faults, StandIn
-from tests.conftest import StartWorker
+from tests.conftest import ROOT, StartWorker
 
 
 @pytest.fixture
@@ -140,6 +143,7 @@ def test_a_finished_campaign_may_be_run_again(
         (1, {"RETELL_API_KEY": ""}, "ConfigError: RETELL_API_KEY is not set"),
         (1, {"RETELL_API_KEY": "wrong"}, "ConfigError: Retell refuses RETELL_API_KEY"),
         (1, {"DATABASE_URL": "sqlite:////nowhere/x.db"}, "ConfigError: database sqlite:////nowhere/x.db cannot be"),
+        (1, {"DATABASE_URL": "sqlite://"}, "ConfigError: database sqlite:// has no tables yet"),
         (1, {"DATABASE_URL": "nonsense"}, "ConfigError: DATABASE_URL is not a database URL"),
     ],
 )
@@ -177,3 +181,38 @@ def test_the_call_plan_breaches_is_resumed_and_is_whole(
     assert len(rows) == 600 * 7 * 48
     assert rows == sorted(rows, key=lambda row: (row[0], -row[1]))
     assert sorted(tmp_path.glob("plan*")) == [path]
+
+
+def run_enqueue(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "scripts.enqueue_campaign", *arguments]
+    full = {**os.environ, **environ}
+    return subprocess.run(command, cwd=ROOT, env=full, capture_output=True, text=True, timeout=60)
+
+
+def test_the_script_that_enqueues(database: Engine, redis_url: str, connection: Redis, tmp_path: Path) -> None:
+    seed_campaign(database, count=3, seed=3)
+    environ = {"DATABASE_URL": str(database.url), "RQMEM_REDIS_URL": redis_url}
+    done = run_enqueue("1", "--call-plan", str(tmp_path / "plan.csv"), **environ)
+    kinds = [Job.fetch(job_id, connection=connection).func_name for job_id in done.stdout.split()]
+    assert kinds == ["jobs.exports.ExportCallPlanJob.run", "jobs.campaigns.ProcessRetellAICampaignJob.run"]
+
+
+@pytest.mark.parametrize(
+    ("campaign_id", "changes", "code", "message"),
+    [
+        ("99", {}, 2, "campaign 99 does not exist"),
+        ("one", {}, 2, "'one' is not a valid integer"),
+        ("1", {"DATABASE_URL": "sqlite://"}, 2, "has no tables yet"),
+        ("1", {"DATABASE_URL": "sqlite:////nowhere/x.db"}, 2, "cannot be opened"),
+        ("1", {"RQMEM_REDIS_URL": "redis://127.0.0.1:1"}, 1, "Redis at redis://127.0.0.1:1"),
+    ],
+)
+def test_the_script_says_what_is_wrong(
+    database: Engine, redis_url: str, campaign_id: str, changes: dict[str, str], code: int, message: str
+) -> None:
+    seed_campaign(database, count=1, seed=3)
+    environ = {"DATABASE_URL": str(database.url), "RQMEM_REDIS_URL": redis_url, **changes}
+    done = run_enqueue(campaign_id, **environ)
+    assert done.returncode == code
+    assert message in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
