@@ -62,7 +62,7 @@ class MemoryContext:
         self._horse = horse.current()
         self._config = self._horse.config if self._horse else Config.from_environ(os.environ)
         self._about = self._whose(job)
-        self._meter = TreeMeter(_own_tree, self._config.growth_bytes_per_second)
+        self._meter = TreeMeter(_OwnTree(), self._config.growth_bytes_per_second)
         self._started = _clock()
         self._enabled = self._config.monitoring_enabled
         self._closed = False
@@ -229,7 +229,7 @@ class MemoryContext:
             limit_mb=to_mb(self._limit_bytes),
             peak_mb=to_mb(self._peak()),
             layer="checkpoint",
-            processes=len(_own_tree()),
+            processes=len(_OwnTree()()),
             operation=operation,
             where=horse.line_of_user_code(sys._getframe()),
             from_mb=to_mb(self._initial_bytes),
@@ -266,6 +266,12 @@ def checked_limit(limit_mb: Any, whose: str) -> float | None:
     return float(limit_mb)
 
 
-def _own_tree() -> list[int]:
-    pid = os.getpid()
-    return [pid, *tree.descendants(pid)]
+class _OwnTree:
+    """This process and what it started. (Orphans are the worker's to find.)"""
+
+    def __init__(self) -> None:
+        self._pid = os.getpid()
+        self._below = tree.Members(self._pid)
+
+    def __call__(self) -> list[int]:
+        return [self._pid, *self._below()]

@@ -57,6 +57,7 @@ class TreeMeter:
         self._members = members
         self._rate = growth_bytes_per_second
         self._processes: dict[int, _Process] = {}
+        self._last_pids: list[int] = []
         self._offset = 0
         self._full_usage = 0
         self._full_raw = 0
@@ -67,8 +68,10 @@ class TreeMeter:
         """The quick reading in bytes, shared pages counted once per sharer."""
         pages = 0
         for pid in self._refresh():
-            with contextlib.suppress(ProcessLookupError):
+            try:
                 pages += self._processes[pid].pages()
+            except ProcessLookupError:  # its pid may be another's tomorrow
+                self._processes.pop(pid).close()
         return pages * procfs.PAGE_BYTES
 
     def estimate(self, raw: int) -> int:
@@ -116,6 +119,9 @@ class TreeMeter:
     def _refresh(self) -> list[int]:
         """The pids that can be read now; opens what is new, closes what is gone."""
         pids = self._members()
+        if pids == self._last_pids and len(self._processes) == len(pids):
+            return pids
+        self._last_pids = list(pids)
         for pid in [pid for pid in self._processes if pid not in pids]:
             self._processes.pop(pid).close()
         for pid in pids:

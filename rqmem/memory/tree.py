@@ -32,6 +32,31 @@ def descendants(root: int, known: Collection[int] = ()) -> list[int]:
     return found
 
 
+class Members:
+    """`descendants` at each call, without a walk while no process or thread was born anywhere.
+
+    The last field of ``/proc/loadavg`` is the last pid given out in our pid namespace (proc(5)): reading it
+    takes 2 µs, a walk 100 to 300. What ended since the last walk may still be named.
+    """
+
+    def __init__(self, root: int, known: Collection[int] = ()) -> None:
+        self._root = root
+        self._known = known
+        self._loadavg = os.open("/proc/loadavg", os.O_RDONLY | os.O_CLOEXEC)
+        self._last_pid = b""
+        self._found: list[int] = []
+
+    def __call__(self) -> list[int]:
+        last_pid = os.pread(self._loadavg, 128, 0).rpartition(b" ")[2]
+        if last_pid != self._last_pid:
+            self._found = descendants(self._root, self._known)
+            self._last_pid = last_pid  # as it was before the walk: a birth meanwhile causes another
+        return self._found
+
+    def close(self) -> None:
+        os.close(self._loadavg)
+
+
 def send(pids: Collection[int], number: int) -> None:
     """Send signal ``number`` to each process that still is there."""
     for pid in pids:

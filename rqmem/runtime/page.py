@@ -21,6 +21,7 @@ class _Layout(ctypes.Structure):
         ("peak_bytes", ctypes.c_int64),  # worker: the highest usage seen
         ("in_user_code", ctypes.c_int8),  # horse: an exception may be raised now
         ("has_run", ctypes.c_int8),  # horse: the job is memory-aware, a run is kept for it
+        ("told", ctypes.c_int8),  # whoever settles: the breach stands in the journal, as in ``breach``
         ("job", ctypes.c_char * _JOB_BYTES),  # horse: job type, a dotted path
         ("operation", ctypes.c_char * _OPERATION_BYTES),  # horse: last named place
         ("breach", ctypes.c_char * _BREACH_BYTES),  # worker, then horse (adds its line): JSON
@@ -74,6 +75,14 @@ class SharedPage:
     @has_run.setter
     def has_run(self, value: bool) -> None:
         self._layout.has_run = value
+
+    @property
+    def told(self) -> bool:
+        return bool(self._layout.told)
+
+    @told.setter
+    def told(self, value: bool) -> None:
+        self._layout.told = value
 
     @property
     def job(self) -> str:

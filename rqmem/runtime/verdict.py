@@ -53,6 +53,8 @@ class SettlingWorker(Worker):
     def _why(self, breach: events.Breach | None, overdue: bool, end: tuple[Any, ...]) -> EndedHorse:
         """The error that stands for the end of a horse which left no verdict."""
         if breach is not None:
+            if self._page is not None and self._page.told:
+                breach = events.Breach.from_json(self._page.breach_json)
             return MemoryLimitExceeded(breach)
         if overdue:
             return JobTimeoutException(
@@ -92,11 +94,15 @@ class SettlingWorker(Worker):
         return verdict.settled
 
     def _tell_breach(self, breach: events.Breach, what_next: str) -> None:
+        """Log and keep it, once: a horse may be killed between telling its breach and committing its verdict."""
+        page = self._page
+        if page is not None and page.told:
+            return
         breach = dataclasses.replace(breach, next=what_next)
         events.emit(breach)
         writer.save_breach(self.connection, breach)
-        if self._page is not None:
-            self._page.breach_json = ""  # told: the worker need not do it again
+        if page is not None:
+            page.breach_json, page.told = breach.to_json(), True
 
     def _fail_in_a_fork(self, job: Job, queue: Queue, execution: Execution, error: BaseException) -> None:
         """RQ's failure path in a short-lived process, since callbacks and handlers are user code."""

@@ -26,6 +26,7 @@ from rqmem.units import to_bytes, to_mb
 
 _clock = time.monotonic
 _CURVE_SECONDS = 10.0
+_CURVE_STEP_SECONDS = 0.01
 _UNWATCHED_SECONDS = 0.02  # a job this short costs no full reading
 
 
@@ -75,10 +76,12 @@ class Watcher:
         self._settings = settings
         self._known = frozenset(known)
         self._root = os.getpid()
+        self._members = tree.Members(self._root, self._known)
         self._meter = TreeMeter(self._members, settings.growth_bytes_per_second)
         self._state = WatchState()
-        self._curve: deque[tuple[float, int]] = deque(maxlen=1000)
         self._started = _clock()
+        self._peak = 0
+        self._curve: deque[tuple[float, int]] = deque([(0.0, 0)], maxlen=int(_CURVE_SECONDS / _CURVE_STEP_SECONDS))
 
     def wait(self, deadline: float | None) -> bool:
         """Watch until the horse exits (True) or the monotonic ``deadline`` passes (False). Does not reap it."""
@@ -94,24 +97,31 @@ class Watcher:
     def close(self) -> None:
         os.close(self._exit_fd)
         self._meter.close()
-
-    def _members(self) -> list[int]:
-        return tree.descendants(self._root, self._known)
+        self._members.close()
 
     def _look(self) -> float:
         """One reading and what follows from it; returns seconds until the next."""
         now = _clock()
-        limits = self._limits()
         raw = self._meter.raw()
-        usage = self._meter.estimate(raw)
+        ceiling = self._page.ceiling_bytes
         young = now - self._started < _UNWATCHED_SECONDS
-        due = not young and self._meter.wants_full(raw, now)
-        if due or self._meter.doubtful(raw, limits.ceiling_bytes, now):
+        if self._meter.doubtful(raw, ceiling, now) or (not young and self._meter.wants_full(raw, now)):
             usage = self._meter.full(_clock).usage_bytes
+        else:
+            usage = self._meter.estimate(raw)
         if not young:  # before the first full reading, pages shared with the worker count in full
             self._note(usage, now)
+        if usage > ceiling or self.breach is not None:  # else there is nothing to decide, many times a second
+            return self._judge(usage, now)
+        return watch_interval(ceiling - usage, self._settings.growth_bytes_per_second)
+
+    def _judge(self, usage: int, now: float) -> float:
+        """Near the end of a job's patience: decide and act; returns seconds until the next reading."""
+        limits = self._limits()
         self._act(self._decide(usage, limits, now), limits)
-        headroom = 0 if self._state.breached_at is not None else limits.ceiling_bytes - usage
+        if self.breach is not None and not self._page.in_user_code:
+            self._end_children()  # the job is over; they must not grow while its verdict is committed
+        headroom = 0 if self.breach is not None else limits.ceiling_bytes - usage
         return watch_interval(headroom, self._settings.growth_bytes_per_second)
 
     def _decide(self, usage: int, limits: Limits, now: float, *, confirmed: bool = False) -> Action:
@@ -143,6 +153,9 @@ class Watcher:
         finally:
             tree.send(stopped, signal.SIGCONT)
 
+    def _end_children(self) -> None:
+        tree.send([pid for pid in self._members() if pid != self._horse_pid], signal.SIGKILL)
+
     def _kill(self) -> None:
         if self.breach is not None:
             self.breach = self._with_line_of_horse(self.breach, "kill")
@@ -173,9 +186,9 @@ class Watcher:
         return replace(breach, layer=layer, where=where, peak_mb=to_mb(self._page.peak_bytes))
 
     def _note(self, usage: int, now: float) -> None:
-        if usage > self._page.peak_bytes:
-            self._page.peak_bytes = usage
-        if not self._curve or now - self._curve[-1][0] >= 0.01:
+        if usage > self._peak:
+            self._peak = self._page.peak_bytes = usage
+        if now - self._curve[-1][0] >= _CURVE_STEP_SECONDS:
             self._curve.append((now, usage))
 
     def _growth_start(self) -> tuple[float, int]:

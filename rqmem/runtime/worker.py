@@ -173,7 +173,7 @@ class MemoryWorker(SettlingWorker):
             self._told_of_cut.add(self._page.job)
         if end[1] != os.EX_OK:
             self._settle_lost_horse(job, queue, execution, self._why(watcher.breach, overdue, end), end)
-        elif watcher.breach is not None and self._page.breach_json:
+        elif watcher.breach is not None:
             self._tell_breach(watcher.breach, "nothing: the job swallowed it and went on to its end")
 
     def _kill_at(self, job: Job) -> float | None:
