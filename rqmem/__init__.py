@@ -12,7 +12,7 @@ Processes::
 
 Reading order: `units`, `errors`, `config`, `events` (values) -> `policy` (decisions, pure) -> `memory`
 (reading ``/proc``), `journal` (Redis) -> `sources`, `job` (what jobs use) and `runtime` (worker, horse,
-watcher, heart, recovery) -> `cli`.
+watcher, verdicts, heart, recovery) -> `cli`.
 """
 
 from __future__ import annotations

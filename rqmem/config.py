@@ -36,6 +36,9 @@ class Config:
         heartbeat_seconds: how often a worker says that it lives; twice that without: its runs are
             taken over.
         max_resumes: how often one job may be resumed before it fails.
+        isolation: ``"warm"``: a horse runs many jobs; ``"fork"``: a horse for each job, as in RQ.
+        max_jobs_per_horse: a warm horse is replaced after so many; 0: any number.
+        preload: modules imported in the worker before any horse is forked.
     """
 
     memory_mb: float | None = None
@@ -49,6 +52,9 @@ class Config:
     growth_bytes_per_second: float = 8e9
     heartbeat_seconds: float = 5.0
     max_resumes: int = 12
+    isolation: str = "warm"
+    max_jobs_per_horse: int = 0
+    preload: tuple[str, ...] = ()
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str]) -> Config:
@@ -100,6 +106,17 @@ def _fraction(text: str, name: str) -> float:
     return value
 
 
+def isolation(text: str, name: str) -> str:
+    """``warm`` or ``fork``; raises `ConfigError` naming ``name``."""
+    if text not in ("warm", "fork"):
+        raise ConfigError(f"{name}={text!r}: give warm (a horse runs many jobs) or fork (a horse for each job)")
+    return text
+
+
+def _names(text: str, name: str) -> tuple[str, ...]:
+    return tuple(part for part in text.replace(",", " ").split() if part)
+
+
 def _number(text: str) -> float:
     try:
         return float(text)
@@ -122,6 +139,9 @@ _VARIABLES: dict[str, tuple[str, Callable[[str, str], Any]]] = {
     "MEMORY_DEFAULT_CHUNK_SIZE": ("default_chunk_size", positive_int),
     "RQMEM_MEMORY": ("memory_mb", positive_mb),
     "RQMEM_TIMEOUT": ("timeout_seconds", positive_int),
+    "RQMEM_ISOLATION": ("isolation", isolation),
+    "RQMEM_MAX_JOBS_PER_HORSE": ("max_jobs_per_horse", positive_int),
+    "RQMEM_PRELOAD": ("preload", _names),
     "RQMEM_HEARTBEAT": ("heartbeat_seconds", positive_seconds),
 }
 

@@ -133,6 +133,13 @@ class Resumed(Event):
 
 
 @dataclass(frozen=True)
+class HorseRecycled(Event):
+    """A warm horse is replaced after this job; ``reason`` says why."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
 class WorkerLost(Event):
     """The worker that ran this job is dead; ``worker`` is who noticed."""
 

@@ -158,6 +158,10 @@ def _resumed(event: events.Resumed) -> tuple[int, str]:
     return level, f"{_name(event)} {event.summary()} after {event.cause}"
 
 
+def _horse_recycled(event: events.HorseRecycled) -> tuple[int, str]:
+    return logging.INFO, f"worker {event.worker}: new horse after {_name(event)}: {event.reason}"
+
+
 def _worker_lost(event: events.WorkerLost) -> tuple[int, str]:
     return logging.WARNING, f"worker {event.lost_worker} is lost; it was running {_name(event)}"
 
@@ -171,5 +175,6 @@ _WORDS: dict[type[events.Event], Any] = {
     events.CeilingCut: _ceiling_cut,
     events.Breach: _breach,
     events.Resumed: _resumed,
+    events.HorseRecycled: _horse_recycled,
     events.WorkerLost: _worker_lost,
 }

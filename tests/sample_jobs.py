@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from typing import Any
 
@@ -263,3 +264,60 @@ class Twice(MemoryAwareJob):
             return chunk
 
         return [first, self.process_in_chunks(range(10, 16), second, 2)]
+
+
+def own_pid() -> int:
+    return os.getpid()
+
+
+def keep_in_a_global(megabytes: int) -> int:
+    """A leak."""
+    _kept.append(bytearray(megabytes * MB))
+    return os.getpid()
+
+
+_kept: list[Any] = []
+
+
+def keep_in_a_cycle(megabytes: int) -> int:
+    """Garbage that only the collector finds."""
+    cycle: list[Any] = [bytearray(megabytes * MB)]
+    cycle.append(cycle)
+    return os.getpid()
+
+
+def leave_a_thread() -> int:
+    threading.Thread(target=time.sleep, args=(600,), daemon=True).start()
+    return os.getpid()
+
+
+def exit_quietly() -> None:
+    os._exit(0)
+
+
+def change_signal_handlers() -> int:
+    """As a library might: nothing of it may reach the next job."""
+    for number in range(signal.SIGRTMIN, signal.SIGRTMAX + 1):
+        signal.signal(number, signal.SIG_IGN)
+    return os.getpid()
+
+
+def fork_and_return() -> str:
+    """A child that returns from the job function, as after a forgotten os._exit."""
+    if os.fork() == 0:
+        return "child"
+    os.wait()
+    return "parent"
+
+
+def fork_a_daemon_and_die() -> None:
+    """The child holds everything open that the horse had open."""
+    if os.fork() == 0:
+        os.setsid()
+        time.sleep(3)
+        os._exit(0)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def raise_error() -> None:
+    raise ValueError("an ordinary failure")

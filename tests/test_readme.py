@@ -48,7 +48,7 @@ def test_the_table_of_settings_is_complete_and_right() -> None:
     for variable, shown in rows.items():
         default = getattr(Config(), _VARIABLES[variable][0])
         if shown == "none":
-            assert default is None
+            assert not default
         else:
             assert _VARIABLES[variable][1](shown, variable) == default
 

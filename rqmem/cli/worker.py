@@ -24,13 +24,13 @@ from rq.suspension import is_suspended
 from rq.utils import import_attribute
 
 from rqmem import log
-from rqmem.config import Config, positive_int, positive_mb
+from rqmem.config import Config, isolation, positive_int, positive_mb
 from rqmem.connections import connect
 from rqmem.errors import ConfigError, RqmemError
 from rqmem.runtime.worker import MemoryWorker
 
 
-def _number(metavar: str, parse: Callable[[str, str], Any]) -> dict[str, Any]:
+def _parsed(metavar: str, parse: Callable[[str, str], Any]) -> dict[str, Any]:
     """Settings of an option whose text is parsed by the same function as its environment variable's."""
 
     def convert(ctx: click.Context, param: click.Parameter, text: str | None) -> Any:
@@ -42,9 +42,10 @@ def _number(metavar: str, parse: Callable[[str, str], Any]) -> dict[str, Any]:
     return {"metavar": metavar, "callback": convert}
 
 
-MB = _number("MB", positive_mb)
-SECONDS = _number("SECONDS", positive_int)
-COUNT = _number("COUNT", positive_int)
+MB = _parsed("MB", positive_mb)
+SECONDS = _parsed("SECONDS", positive_int)
+COUNT = _parsed("COUNT", positive_int)
+ISOLATION = _parsed("KIND", isolation)
 
 
 @click.command(short_help="Run jobs, each under a memory ceiling.")
@@ -76,6 +77,9 @@ COUNT = _number("COUNT", positive_int)
     "--path", "-P", "paths", metavar="DIR", multiple=True, default=["."], show_default=True,
     help="Where the code of jobs is imported from.",
 )  # fmt: skip
+@click.option("--isolation", **ISOLATION, help="warm: a horse runs many jobs; fork: one each.")
+@click.option("--max-jobs-per-horse", **COUNT, help="Replace a warm horse after so many jobs.")
+@click.option("--preload", metavar="MODULE", multiple=True, help="Import before any horse is forked.")
 @click.option("--serializer", "-S", default="pickle", show_default=True, help="pickle, json, or a path.")
 @click.option("--job-class", "-j", metavar="PATH", default=DEFAULT_JOB_CLASS, help="RQ Job class to use.")
 @click.option("--queue-class", metavar="PATH", default=DEFAULT_QUEUE_CLASS, help="RQ Queue class to use.")
@@ -94,7 +98,7 @@ COUNT = _number("COUNT", positive_int)
 def worker(names: tuple[str, ...], more: tuple[str, ...], **options: Any) -> None:
     """Run the jobs of one or more QUEUES ("default" if none is named).
 
-    Each job runs in a process of its own under the ceiling given by
+    Jobs run apart from the worker, in its horse, under the ceiling given by
     --memory, RQMEM_MEMORY or the job itself, whichever is lowest. A job that
     reaches it is stopped and told why; the worker goes on with the next.
 
@@ -104,7 +108,11 @@ def worker(names: tuple[str, ...], more: tuple[str, ...], **options: Any) -> Non
     """
     queues = _queue_names([*names, *more])
     config = Config.from_environ(os.environ).with_options(
-        memory_mb=options["memory"], timeout_seconds=options["timeout"]
+        memory_mb=options["memory"],
+        timeout_seconds=options["timeout"],
+        isolation=options["isolation"],
+        max_jobs_per_horse=options["max_jobs_per_horse"],
+        preload=options["preload"] or None,
     )
     log.configure(options["log_level"], options["log_format"])
     sys.path[:0] = [os.path.realpath(path) for path in options["paths"]]

@@ -88,6 +88,12 @@ def read_start_time(pid: int) -> int | None:
         return None
 
 
+def own_held_bytes() -> int:
+    """Resident bytes of this process that belong to no file."""
+    fields = Path("/proc/self/statm").read_bytes().split(b" ", 3)
+    return (int(fields[1]) - int(fields[2])) * PAGE_BYTES
+
+
 def read_children(pid: int) -> list[int]:
     """Pids of the direct children, of whichever of its threads forked them."""
     children: list[int] = []

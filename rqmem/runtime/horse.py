@@ -57,17 +57,21 @@ def current() -> Horse | None:
     return _current
 
 
-def settle_in(worker_pid: int, execution_id: str) -> None:
-    """First thing in a new horse: tied to its worker's life, its children marked, signals in place."""
+def settle_in(worker_pid: int) -> None:
+    """First thing in a new horse: tied to its worker's life, signals in place."""
     linux.die_with_parent()
     if os.getppid() != worker_pid:  # it died before we asked to die with it
         os._exit(1)
-    random.seed()
     gc.enable()
-    os.environ[MARK] = execution_id
+    install_signal_handlers()
+
+
+def install_signal_handlers() -> None:
+    """Before each job: the one before may have left its own."""
     signal.signal(BREACH_SIGNAL, _on_breach_signal)
     signal.siginterrupt(BREACH_SIGNAL, True)
     signal.signal(signal.SIGTERM, _leave_it_to_the_worker(os.getpid()))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def run_user_code(horse: Horse, call: Callable[[], Any]) -> Any:
@@ -75,6 +79,9 @@ def run_user_code(horse: Horse, call: Callable[[], Any]) -> Any:
     global _current  # one horse runs one job at a time
     _current = horse
     page = horse.page
+    pid = os.getpid()
+    random.seed()
+    os.environ[MARK] = horse.execution_id
     try:
         try:
             page.in_user_code = True
@@ -85,6 +92,8 @@ def run_user_code(horse: Horse, call: Callable[[], Any]) -> Any:
         traceback.clear_frames(error.__traceback__)  # else the dead frames keep the memory alive
         raise
     finally:
+        if os.getpid() != pid:
+            os._exit(0)  # a child that the job forked and let return must not commit for it
         page.in_user_code = False  # again: a signal may have raised inside the first finally
         _current = None
 

@@ -1,14 +1,15 @@
-"""Why a job's path cannot be imported, in one line; RQ's own error hides the reason."""
+"""Importing user code, before the fork (preload) and for a job; with the reason when it fails."""
 
 from __future__ import annotations
 
 import importlib
 import os
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from rq.timeouts import BaseTimeoutException
 
-from rqmem.errors import JobNotImportable
+from rqmem.errors import ConfigError, JobNotImportable
 
 if TYPE_CHECKING:
     from rq.job import Job
@@ -27,6 +28,18 @@ def check_importable(job: Job) -> None:
             f"job path {path!r} cannot be imported here: {reason}; start the worker in the directory of "
             f"the code (now {os.getcwd()}) or give --path"  # noqa: PTH109
         ) from None
+
+
+def preload(modules: Iterable[str]) -> None:
+    """Import these now, so that horses share their pages. Raises `ConfigError`."""
+    for module in modules:
+        try:
+            importlib.import_module(module)
+        except Exception as error:
+            raise ConfigError(
+                f"--preload {module} cannot be imported: {type(error).__name__}: {error}; start the worker in "
+                f"the directory of the code or give --path"
+            ) from error
 
 
 def _why_not_importable(path: str) -> str:

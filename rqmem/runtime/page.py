@@ -19,6 +19,7 @@ class _Layout(ctypes.Structure):
         ("ceiling_bytes", ctypes.c_int64),  # horse: the job's effective ceiling
         ("declared_bytes", ctypes.c_int64),  # horse: what the job declared; 0 where it declared none
         ("peak_bytes", ctypes.c_int64),  # worker: the highest usage seen
+        ("taken", ctypes.c_int8),  # horse: it has read the order for this job
         ("in_user_code", ctypes.c_int8),  # horse: an exception may be raised now
         ("has_run", ctypes.c_int8),  # horse: the job is memory-aware, a run is kept for it
         ("told", ctypes.c_int8),  # whoever settles: the breach stands in the journal, as in ``breach``
@@ -34,6 +35,11 @@ class SharedPage:
     def __init__(self, ceiling_bytes: int) -> None:
         self._memory = mmap.mmap(-1, ctypes.sizeof(_Layout))
         self._layout = _Layout.from_buffer(self._memory)
+        self.ceiling_bytes = ceiling_bytes
+
+    def reset(self, ceiling_bytes: int) -> None:
+        """Ready for another job."""
+        ctypes.memset(ctypes.addressof(self._layout), 0, ctypes.sizeof(_Layout))
         self.ceiling_bytes = ceiling_bytes
 
     @property
@@ -67,6 +73,14 @@ class SharedPage:
     @in_user_code.setter
     def in_user_code(self, value: bool) -> None:
         self._layout.in_user_code = value
+
+    @property
+    def taken(self) -> bool:
+        return bool(self._layout.taken)
+
+    @taken.setter
+    def taken(self, value: bool) -> None:
+        self._layout.taken = value
 
     @property
     def has_run(self) -> bool:

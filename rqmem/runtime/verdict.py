@@ -30,12 +30,36 @@ from rqmem.journal import writer
 from rqmem.policy.resume import Cause
 from rqmem.runtime.breach import EndedEarly, try_resume
 from rqmem.runtime.page import SharedPage
+from rqmem.runtime.warm import Report
 
 _log = logging.getLogger("rqmem.worker")
 _VERDICT_SECONDS = 120  # callbacks of a killed job may take RQ's 60 s each
 
 ExcInfo = tuple[type[BaseException] | None, BaseException | None, TracebackType | None]
 EndedHorse = MemoryLimitExceeded | HorseLost | JobTimeoutException
+
+
+@dataclasses.dataclass(frozen=True)
+class End:
+    """How a job's time on its horse ended. ``status`` is `os.wait4`'s; ``report`` a warm horse's last word."""
+
+    pid: int | None
+    status: int | None
+    rusage: Any
+    report: Report | None
+    breach: events.Breach | None
+    overdue: bool
+    warm: bool
+
+    @property
+    def lost(self) -> bool:
+        """The horse left no verdict. (A horse for one job that exits with 0 has left one, as RQ sees it.)"""
+        return self.status != os.EX_OK or (self.warm and self.report is None)
+
+    @property
+    def broken(self) -> bool:
+        """Nothing of the job's tree may stay."""
+        return self.lost or self.breach is not None
 
 
 class SettlingWorker(Worker):
@@ -50,21 +74,7 @@ class SettlingWorker(Worker):
 
     # In the worker, for a horse that left no verdict
 
-    def _why(self, breach: events.Breach | None, overdue: bool, end: tuple[Any, ...]) -> EndedHorse:
-        """The error that stands for the end of a horse which left no verdict."""
-        if breach is not None:
-            if self._page is not None and self._page.told:
-                breach = events.Breach.from_json(self._page.breach_json)
-            return MemoryLimitExceeded(breach)
-        if overdue:
-            return JobTimeoutException(
-                f"killed: it went on for {self.kill_after_timeout_seconds} s after its time limit"
-            )
-        return HorseLost(_how_it_ended(end[1]))
-
-    def _settle_lost_horse(
-        self, job: Job, queue: Queue, execution: Execution, error: EndedHorse, end: tuple[Any, ...]
-    ) -> None:
+    def _settle_lost_horse(self, job: Job, queue: Queue, execution: Execution, end: End) -> None:
         """The horse ended without a verdict of its own: stopped on request, killed, or lost."""
         try:
             job.get_status()
@@ -76,10 +86,23 @@ class SettlingWorker(Worker):
         if not self._is_open(execution, queue):
             return
         job.ended_at = now()
+        error = self._why(end)
         if isinstance(error, HorseLost):
-            self.handle_work_horse_killed(job, *end)
+            self.handle_work_horse_killed(job, end.pid, end.status, end.rusage)
         if not self._try_resume(job, queue, execution, error):
             self._fail_in_a_fork(job, queue, execution, error)
+
+    def _why(self, end: End) -> EndedHorse:
+        """The error that stands for the end of a horse which left no verdict."""
+        if end.breach is not None:
+            if self._page is not None and self._page.told:
+                return MemoryLimitExceeded(events.Breach.from_json(self._page.breach_json))
+            return MemoryLimitExceeded(end.breach)
+        if end.overdue:
+            return JobTimeoutException(
+                f"killed: it went on for {self.kill_after_timeout_seconds} s after its time limit"
+            )
+        return HorseLost(_how_it_ended(end.status))
 
     def _try_resume(self, job: Job, queue: Queue, execution: Execution, error: EndedHorse) -> bool:
         """Whether the job goes on (or somebody else ended it), so that there is no failure to record."""

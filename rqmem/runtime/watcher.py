@@ -15,6 +15,7 @@ import time
 from collections import deque
 from collections.abc import Collection
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 from rqmem.events import Breach, Layer
 from rqmem.memory import tree
@@ -49,6 +50,12 @@ class Settings:
     growth_bytes_per_second: float
 
 
+class HasFileno(Protocol):
+    """What `select` takes besides a number."""
+
+    def fileno(self) -> int: ...
+
+
 class Watcher:
     """Watches one horse.
 
@@ -58,6 +65,7 @@ class Watcher:
         identity: for the breach record.
         settings: reserve, grace, the machine's growth rate.
         known: processes below the worker that are not this job's.
+        report: where a warm horse says that the job has ended.
     """
 
     def __init__(
@@ -67,10 +75,12 @@ class Watcher:
         identity: Identity,
         settings: Settings,
         known: Collection[int] = (),
+        report: HasFileno | None = None,
     ) -> None:
         self.breach: Breach | None = None
         self._horse_pid = horse_pid
         self._exit_fd = os.pidfd_open(horse_pid)
+        self._ends: list[int | HasFileno] = [self._exit_fd] if report is None else [self._exit_fd, report]
         self._page = page
         self._identity = identity
         self._settings = settings
@@ -84,14 +94,17 @@ class Watcher:
         self._curve: deque[tuple[float, int]] = deque([(0.0, 0)], maxlen=int(_CURVE_SECONDS / _CURVE_STEP_SECONDS))
 
     def wait(self, deadline: float | None) -> bool:
-        """Watch until the horse exits (True) or the monotonic ``deadline`` passes (False). Does not reap it."""
+        """Watch until the job has ended (True) or the monotonic ``deadline`` passes (False).
+
+        It has ended when the horse has exited (it is not reaped here) or something can be read from ``report``.
+        """
         while True:
             pause = self._look()
             if deadline is not None:
                 if _clock() >= deadline:
                     return False
                 pause = min(pause, max(0.0, deadline - _clock()))
-            if select.select([self._exit_fd], [], [], pause)[0]:
+            if select.select(self._ends, [], [], pause)[0]:
                 return True
 
     def close(self) -> None:

@@ -3,7 +3,8 @@
 It hands out work, watches and explains; user code runs in the horse only. RQ stays the engine: this
 class overrides the narrow seams named in each method's docstring and leaves queues, registries,
 results, retries, callbacks and commands to RQ. What promises it keeps at a breach is told in
-`rqmem.runtime.watcher` (acting), `rqmem.runtime.verdict` and `rqmem.runtime.breach` (what becomes of the job).
+`rqmem.runtime.watcher` (acting), `rqmem.runtime.verdict` and `rqmem.runtime.breach` (what becomes of the job);
+what the horse does is in `rqmem.runtime.in_horse`.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import gc
 import logging
 import os
 import signal
+import threading
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -28,24 +30,27 @@ from rqmem.errors import ConfigError
 from rqmem.journal import writer
 from rqmem.journal.records import Owner
 from rqmem.memory import procfs, tree, trim
-from rqmem.policy.ceiling import effective_limit_mb
-from rqmem.runtime import horse, linux
+from rqmem.policy import recycling
+from rqmem.policy.recycling import AfterJob
+from rqmem.runtime import linux
 from rqmem.runtime.heart import Heart
-from rqmem.runtime.horse import Horse
 from rqmem.runtime.idle import usage_of_idle_fork
-from rqmem.runtime.imports import check_importable
+from rqmem.runtime.imports import preload
+from rqmem.runtime.in_horse import WorkerInHorse
 from rqmem.runtime.page import SharedPage
-from rqmem.runtime.verdict import SettlingWorker
+from rqmem.runtime.verdict import End
+from rqmem.runtime.warm import Order, Report, WarmHorse
 from rqmem.runtime.watcher import Identity, Settings, Watcher
 from rqmem.units import show_mb, to_bytes, to_mb
 
 if TYPE_CHECKING:
     from redis.client import Pipeline
 
+_ORDERS = 3  # how often a job is ordered from horses that die before they take it
 _OUR_LOG = logging.getLogger("rqmem.worker")
 
 
-class MemoryWorker(SettlingWorker):
+class MemoryWorker(WorkerInHorse):
     """An RQ worker whose jobs cannot use more memory than their ceiling.
 
     Args:
@@ -60,21 +65,18 @@ class MemoryWorker(SettlingWorker):
         self.config = Config.from_environ(os.environ) if config is None else config
         self._heart: Heart | None = None
         self._known: set[int] = set()
-        self._told_of_cut: set[str] = set()
+        self._warm: WarmHorse | None = None
+        self._switch = threading.Lock()  # held while the running execution changes
         super().__init__(*args, **kwargs)
-
-    @property
-    def limit_mb(self) -> float:
-        """The ceiling in MB of jobs that declare none."""
-        return effective_limit_mb(None, self.config.memory_mb, self.config.default_limit_mb)
 
     # Life of the worker
 
     def bootstrap(self, *args: Any, **kwargs: Any) -> None:
-        """RQ's `bootstrap`, after a look whether any job could run at all, and before it the heart."""
+        """RQ's `bootstrap`, after a look whether any job could run at all; then the heart."""
         events.subscribe(log.write_event)
         linux.become_subreaper()
         trim.warm_up()
+        preload(self.config.preload)
         gc.freeze()
         idle_mb = self._check_idle_horse()
         super().bootstrap(*args, **kwargs)
@@ -86,9 +88,11 @@ class MemoryWorker(SettlingWorker):
         )  # fmt: skip
 
     def teardown(self) -> None:
-        """RQ's `teardown`; the heart stops, so that others take over what was left at once."""
+        """RQ's `teardown`; the horse ends, the heart stops, so that others take over what was left at once."""
         if not self.is_horse and self._heart is not None:
+            self._end_warm_horse()
             self._heart.stop()
+            self._heart = None
         super().teardown()
 
     def _check_idle_horse(self) -> float:
@@ -120,6 +124,20 @@ class MemoryWorker(SettlingWorker):
         if self._page is not None and self._page.has_run and job.get_status(refresh=False) == JobStatus.FINISHED:
             writer.finish(pipeline, job.id, job.get_result_ttl(self.default_result_ttl))
 
+    def execute_job(self, job: Job, queue: Queue) -> None:
+        """RQ's `execute_job`, inside `work` on a warm horse; outside it, or told so, RQ's own with a horse per job."""
+        if self.config.isolation == "fork" or self._heart is None:
+            super().execute_job(job, queue)
+            return
+        execution = self.prepare_execution(job)
+        for _ in range(_ORDERS):
+            warm = self._order(job, queue, execution)
+            end = self._watch(job, queue, execution, warm)
+            if end.report is not None or warm.page.taken:
+                break  # else the horse had died idle, and the job did not begin
+        self._settle_end(job, queue, execution, end)
+        self.set_state(WorkerStatus.IDLE)
+
     def fork_work_horse(self, job: Job, queue: Queue) -> None:
         """RQ's `fork_work_horse`, with a page shared between worker and horse, made before the fork."""
         self._page = SharedPage(to_bytes(self.limit_mb))
@@ -129,17 +147,53 @@ class MemoryWorker(SettlingWorker):
         with contextlib.suppress(OSError):  # the horse does it too; whoever comes first
             os.setpgid(self._horse_pid, self._horse_pid)
 
+    def monitor_work_horse(self, job: Job, queue: Queue, execution: Execution) -> None:
+        """Replaces RQ's `monitor_work_horse`: waits for the horse, watching its memory, and settles its end."""
+        self._settle_end(job, queue, execution, self._watch(job, queue, execution, None))
+
     def kill_horse(self, sig: signal.Signals = signal.SIGKILL) -> None:
         """RQ's `kill_horse`; without a horse it does nothing (RQ's would signal our own group)."""
         if self.horse_pid:
             super().kill_horse(sig)
 
-    def monitor_work_horse(self, job: Job, queue: Queue, execution: Execution) -> None:
-        """Replaces RQ's `monitor_work_horse`: waits for the horse, watching its memory.
+    def request_stop_execution(self, execution_id: str) -> None:
+        """RQ's `request_stop_execution`, which comes from another thread: never between two jobs of one horse."""
+        with self._switch:
+            super().request_stop_execution(execution_id)
 
-        Kept: the kill of a job that outlives its time limit by a minute, and what happens after each
-        kind of end. Changed: no alarm raises in here and nothing talks to Redis until the horse has
-        ended; heartbeats come from the heart's thread.
+    def _order(self, job: Job, queue: Queue, execution: Execution) -> WarmHorse:
+        """Have a warm horse run this execution; a new one where there is none, or it ended while idle."""
+        order = Order(job.id, queue.name, execution.id, execution.created_at.timestamp())
+        while True:
+            warm = self._warm or self._fork_warm_horse()
+            warm.page.reset(to_bytes(self.limit_mb))
+            self._page = warm.page
+            self._known = set(tree.descendants(os.getpid())) - {warm.pid}
+            self._horse_pid = warm.pid
+            self.executions[execution.id] = execution
+            if warm.channel.send(order):
+                self.procline(f"Ordered {warm.pid} at {time.time()}")
+                return warm
+            self._horse_pid = 0
+            self._end_warm_horse()
+
+    def _fork_warm_horse(self) -> WarmHorse:
+        page = SharedPage(to_bytes(self.limit_mb))
+        self._forking_pid = os.getpid()
+        self._page = page
+        self._warm = WarmHorse.fork(page, self._serve)
+        return self._warm
+
+    def _end_warm_horse(self) -> None:
+        warm, self._warm = self._warm, None
+        if warm is not None:
+            warm.end()
+
+    def _watch(self, job: Job, queue: Queue, execution: Execution, warm: WarmHorse | None) -> End:
+        """Watch the job's memory until it has ended.
+
+        As RQ's `monitor_work_horse`: the kill of a job that outlives its time limit by a minute. Other than
+        it: no alarm raises in here and nothing talks to Redis; heartbeats come from the heart's thread.
         """
         job.started_at = now()
         assert self._page is not None
@@ -149,6 +203,7 @@ class MemoryWorker(SettlingWorker):
             Identity(job.description or job.id, job.id, queue.name, self.name),
             Settings(self.config.reserve_mb, self.config.grace_seconds, self.config.growth_bytes_per_second),
             self._known,
+            warm.channel if warm is not None else None,
         )
         if self._heart is not None:
             self._heart.running(job, execution)
@@ -164,17 +219,38 @@ class MemoryWorker(SettlingWorker):
             watcher.close()
             if self._heart is not None:
                 self._heart.idle()
-        end = self.wait_for_horse()
-        broken = watcher.breach is not None or end[1] != os.EX_OK
-        self._horse_pid = 0
-        self.executions.pop(execution.id, None)
-        self._clean_up_tree(job, broken=broken)
-        if self._page.declared_bytes > self._page.ceiling_bytes:
-            self._told_of_cut.add(self._page.job)
-        if end[1] != os.EX_OK:
-            self._settle_lost_horse(job, queue, execution, self._why(watcher.breach, overdue, end), end)
-        elif watcher.breach is not None:
-            self._tell_breach(watcher.breach, "nothing: the job swallowed it and went on to its end")
+        report = warm.channel.report() if warm is not None else None
+        with self._switch:
+            pid, status, rusage = self.wait_for_horse() if report is None else (self.horse_pid, os.EX_OK, None)
+            self._horse_pid = 0
+            self.executions.pop(execution.id, None)
+        if report is None or watcher.breach is not None or self._page.told:
+            self._end_warm_horse()
+        end = End(pid, status, rusage, report, watcher.breach, overdue, warm is not None)
+        self._clean_up_tree(job, broken=end.broken)
+        return end
+
+    def _settle_end(self, job: Job, queue: Queue, execution: Execution, end: End) -> None:
+        """What happens after each kind of end, as in RQ's `monitor_work_horse`; and what becomes of the horse."""
+        page = self._page
+        assert page is not None
+        self._remember_cut(page)
+        if end.lost:
+            self._settle_lost_horse(job, queue, execution, end)
+        elif end.breach is not None:
+            self._tell_breach(end.breach, "nothing: the job swallowed it and went on to its end")
+        if self._warm is not None and end.report is not None:
+            self._consider_recycling(job, queue, self._warm, end.report)
+
+    def _consider_recycling(self, job: Job, queue: Queue, warm: WarmHorse, report: Report) -> None:
+        after = AfterJob(warm.page.job, report.held_bytes, report.threads_left)
+        reason, warm.state = recycling.decide(
+            warm.state, after, to_bytes(self.limit_mb), self.config.max_jobs_per_horse
+        )
+        if reason:
+            self._end_warm_horse()
+            about = {"job": warm.page.job, "job_id": job.id, "queue": queue.name, "worker": self.name}
+            events.emit(events.HorseRecycled(reason=reason, **about))
 
     def _kill_at(self, job: Job) -> float | None:
         """When (monotonic) a job that ignores its time limit is killed; None: it has none."""
@@ -183,14 +259,6 @@ class MemoryWorker(SettlingWorker):
             return None
         return time.monotonic() + timeout + self.kill_after_timeout_seconds
 
-    def _capped_timeout(self, job: Job) -> int:
-        """The job's time limit in seconds (-1: none), never above the worker's ``--timeout``."""
-        timeout = int(job.timeout or self.queue_class.DEFAULT_TIMEOUT)
-        cap = self.config.timeout_seconds
-        if cap is None:
-            return timeout
-        return cap if timeout == -1 else min(timeout, cap)
-
     def _clean_up_tree(self, job: Job, *, broken: bool) -> None:
         """After a breach or a lost horse nothing of the tree stays; else what a job left is let be, and named."""
         worker_pid = os.getpid()
@@ -198,7 +266,8 @@ class MemoryWorker(SettlingWorker):
             tree.kill(worker_pid, self._known)
         scheduler = self.scheduler._process if self.scheduler is not None else None
         tree.reap_zombies(worker_pid, {scheduler.pid} if scheduler is not None else set())
-        left = tree.descendants(worker_pid, self._known)
+        horse_pid = self._warm.pid if self._warm is not None else 0
+        left = [pid for pid in tree.descendants(worker_pid, self._known) if pid != horse_pid]
         if left:
             _OUR_LOG.info("worker %s: job %s left processes behind: %s", self.name, job.id, left)
 
@@ -212,40 +281,3 @@ class MemoryWorker(SettlingWorker):
             pid=pid,
             start_time=procfs.read_start_time(pid) or 0,
         )
-
-    # One job, seen from the horse
-
-    def setup_work_horse_signals(self) -> None:
-        """RQ's hook at the very start of a horse: also tie it to its worker and install the breach handler."""
-        super().setup_work_horse_signals()
-        execution_id = next(iter(self.executions), "")
-        horse.settle_in(self._forking_pid, execution_id)
-
-    def perform_job(self, job: Job, queue: Queue, execution: Execution) -> bool:
-        """RQ's `perform_job`, with the job's own code marked as such and its time limit capped."""
-        page = self._page or SharedPage(to_bytes(self.limit_mb))
-        here = Horse(
-            page=page,
-            config=self.config,
-            connection=self.connection,
-            serializer=self.serializer,
-            job_id=job.id,
-            execution_id=execution.id,
-            queue=queue.name,
-            worker=self.name,
-            told_of_cut=frozenset(self._told_of_cut),
-        )
-        perform, timeout = job.perform, job.timeout
-
-        def import_and_perform() -> Any:
-            page.job = (job.func_name or "").removesuffix(".run")
-            check_importable(job)
-            return perform()
-
-        def perform_as_user_code() -> Any:
-            job.timeout = timeout  # RQ has read it; what is saved with the job stays the job's own
-            return horse.run_user_code(here, import_and_perform)
-
-        job.perform = perform_as_user_code  # type: ignore[method-assign]
-        job.timeout = self._capped_timeout(job)
-        return super().perform_job(job, queue, execution)

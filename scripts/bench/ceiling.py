@@ -74,7 +74,7 @@ def rates(jobs: int) -> None:
         per_job[name] = seconds
         click.echo(f"{name:<26}{jobs / seconds:>8.0f}{1000 * cpu / jobs:>14.1f}")
     ratio = per_job["rq worker --quiet"] / per_job["rqmem worker"]
-    click.echo(f"\nrqmem worker does {ratio:.2f} times the jobs of rq worker (a horse per job, as yet)")
+    click.echo(f"\nrqmem worker does {ratio:.2f} times the jobs of rq worker")
 
 
 def work(*command: str) -> float:

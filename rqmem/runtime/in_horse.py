@@ -1,0 +1,141 @@
+"""What `rqmem.MemoryWorker` does inside the horse: serve orders, run a job's own code as such, tidy up.
+
+The process is a fork of the worker, so it is the same object in another life: nothing it changes reaches
+the worker but through Redis, the shared page and the channel.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from datetime import datetime, timezone
+from typing import Any, NoReturn
+
+from rq.executions import Execution
+from rq.job import Job
+from rq.queue import Queue
+
+from rqmem.memory import procfs, trim
+from rqmem.policy.ceiling import effective_limit_mb
+from rqmem.runtime import horse
+from rqmem.runtime.horse import Horse
+from rqmem.runtime.imports import check_importable
+from rqmem.runtime.page import SharedPage
+from rqmem.runtime.verdict import SettlingWorker
+from rqmem.runtime.warm import Channel, Order, Report
+from rqmem.units import MB, to_bytes
+
+_OUR_LOG = logging.getLogger("rqmem.worker")
+_WORTH_TIDYING_BYTES = 4 * MB
+
+
+class WorkerInHorse(SettlingWorker):
+    """The part of `rqmem.MemoryWorker` that runs in the horse."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._told_of_cut: set[str] = set()
+        super().__init__(*args, **kwargs)
+
+    @property
+    def limit_mb(self) -> float:
+        """The ceiling in MB of jobs that declare none."""
+        return effective_limit_mb(None, self.config.memory_mb, self.config.default_limit_mb)
+
+    def setup_work_horse_signals(self) -> None:
+        """RQ's hook at the very start of a horse: also tie it to its worker and install the breach handler."""
+        super().setup_work_horse_signals()
+        horse.settle_in(self._forking_pid)
+
+    def _serve(self, channel: Channel) -> NoReturn:
+        """The life of a warm horse: orders until there are no more."""
+        try:
+            self.setup_work_horse_signals()
+            self._is_horse = True
+            held = procfs.own_held_bytes()
+            while (order := channel.order()) is not None:
+                threads = threading.active_count()
+                self._run_order(order)
+                held = _tidy(held)
+                if not channel.send(Report(held, threading.active_count() - threads)):
+                    break
+        except BaseException:  # noqa: BLE001  as RQ: whatever it was, this process ends
+            _OUR_LOG.exception("worker %s: horse failed", self.name)
+            os._exit(1)
+        os._exit(0)
+
+    def _run_order(self, order: Order) -> None:
+        """What RQ's `main_work_horse` does in a new process, in this one."""
+        os.environ["RQ_WORKER_ID"], os.environ["RQ_JOB_ID"] = self.name, order.job_id
+        horse.install_signal_handlers()
+        queue = self.queue_class(
+            order.queue,
+            connection=self.connection,
+            job_class=self.job_class,
+            serializer=self.serializer,
+            death_penalty_class=self.death_penalty_class,
+        )
+        job = self.job_class.fetch(order.job_id, connection=self.connection, serializer=self.serializer)
+        job.redis_server_version = self.get_redis_server_version()
+        execution = Execution(order.execution_id, job.id, self.connection, self.name)
+        execution.created_at = datetime.fromtimestamp(order.created_at, timezone.utc)
+        execution._job = job
+        self.executions = {execution.id: execution}
+        assert self._page is not None
+        self._page.taken = True
+        self._stopped_job_id = None
+        self.perform_job(job, queue, execution)
+
+    def perform_job(self, job: Job, queue: Queue, execution: Execution) -> bool:
+        """RQ's `perform_job`, with the job's own code marked as such and its time limit capped."""
+        page = self._page or SharedPage(to_bytes(self.limit_mb))
+        here = Horse(
+            page=page,
+            config=self.config,
+            connection=self.connection,
+            serializer=self.serializer,
+            job_id=job.id,
+            execution_id=execution.id,
+            queue=queue.name,
+            worker=self.name,
+            told_of_cut=frozenset(self._told_of_cut),
+        )
+        perform, timeout = job.perform, job.timeout
+
+        def import_and_perform() -> Any:
+            page.job = (job.func_name or "").removesuffix(".run")
+            check_importable(job)
+            return perform()
+
+        def perform_as_user_code() -> Any:
+            job.timeout = timeout  # RQ has read it; what is saved with the job stays the job's own
+            return horse.run_user_code(here, import_and_perform)
+
+        job.perform = perform_as_user_code  # type: ignore[method-assign]
+        job.timeout = self._capped_timeout(job)
+        try:
+            return super().perform_job(job, queue, execution)
+        finally:
+            self._remember_cut(page)
+
+    def _remember_cut(self, page: SharedPage) -> None:
+        """That this job type's ceiling was cut has been told: for this horse's next jobs, and for the next horse."""
+        if page.declared_bytes > page.ceiling_bytes:
+            self._told_of_cut.add(page.job)
+
+    def _capped_timeout(self, job: Job) -> int:
+        """The job's time limit in seconds (-1: none), never above the worker's ``--timeout``."""
+        timeout = int(job.timeout or self.queue_class.DEFAULT_TIMEOUT)
+        cap = self.config.timeout_seconds
+        if cap is None:
+            return timeout
+        return cap if timeout == -1 else min(timeout, cap)
+
+
+def _tidy(held_before: int) -> int:
+    """After a job: collect and trim where it left much behind; returns the bytes held then."""
+    held = procfs.own_held_bytes()
+    if held - held_before < _WORTH_TIDYING_BYTES:
+        return held
+    trim.collect_and_trim()
+    return procfs.own_held_bytes()

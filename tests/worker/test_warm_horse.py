@@ -1,0 +1,197 @@
+"""One horse for many jobs: kept while that is safe, replaced when it is not, and no job sees another's traces."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from redis import Redis
+from rq import Queue
+from rq.job import Job, JobStatus
+
+from rqmem.policy import recycling
+from rqmem.policy.recycling import AfterJob, HorseState
+from rqmem.testing import wait_until
+from rqmem.units import MB
+from tests import sample_jobs
+from tests.conftest import StartWorker
+
+WorkOff = Callable[..., str]
+
+
+@pytest.fixture
+def queue(connection: Redis) -> Queue:
+    return Queue("jobs", connection=connection)
+
+
+def results(jobs: list[Job]) -> list[object]:
+    return [job.return_value() for job in jobs]
+
+
+def test_jobs_share_a_horse(queue: Queue, work_off: WorkOff) -> None:
+    jobs = [queue.enqueue(sample_jobs.own_pid) for _ in range(5)]
+    work_off("jobs")
+    assert len(set(results(jobs))) == 1
+
+
+@pytest.mark.parametrize("how", [["--isolation", "fork"], ["--max-jobs-per-horse", "1"]])
+def test_or_each_has_its_own(queue: Queue, work_off: WorkOff, how: list[str]) -> None:
+    jobs = [queue.enqueue(sample_jobs.own_pid) for _ in range(3)]
+    work_off("jobs", *how)
+    assert len(set(results(jobs))) == 3
+
+
+def test_after_a_breach_the_horse_is_a_new_one(queue: Queue, work_off: WorkOff) -> None:
+    jobs = [queue.enqueue(work) for work in (sample_jobs.own_pid, sample_jobs.grow_lists, sample_jobs.own_pid)]
+    work_off("jobs", "--memory", "128")
+    before, _, after = results(jobs)
+    assert before != after
+
+
+def test_a_failure_is_no_reason_for_a_new_one(queue: Queue, work_off: WorkOff) -> None:
+    jobs = [queue.enqueue(work) for work in (sample_jobs.own_pid, sample_jobs.raise_error, sample_jobs.own_pid)]
+    work_off("jobs")
+    before, _, after = results(jobs)
+    assert before == after
+    assert jobs[1].get_status() == JobStatus.FAILED
+
+
+def test_garbage_of_one_job_is_not_charged_to_the_next(queue: Queue, work_off: WorkOff) -> None:
+    jobs = [queue.enqueue(sample_jobs.keep_in_a_cycle, 60) for _ in range(6)]
+    work_off("jobs", "--memory", "128")
+    assert len(set(results(jobs))) == 1
+    assert None not in results(jobs)
+
+
+def test_a_leak_costs_the_horse_and_no_breach(queue: Queue, work_off: WorkOff) -> None:
+    jobs = [queue.enqueue(sample_jobs.keep_in_a_global, 15) for _ in range(20)]
+    log = work_off("jobs", "--memory", "128")
+    pids = results(jobs)
+    assert None not in pids
+    assert 2 <= len(set(pids)) <= 10
+    assert "MB more than after the first job of each type" in log
+    assert not list(queue.connection.scan_iter("rqmem:breaches:*"))
+
+
+def test_threads_that_a_job_left_end_with_its_horse(queue: Queue, work_off: WorkOff) -> None:
+    jobs = [queue.enqueue(work) for work in (sample_jobs.leave_a_thread, sample_jobs.own_pid)]
+    log = work_off("jobs")
+    assert len(set(results(jobs))) == 2
+    assert "tests.sample_jobs.leave_a_thread left 1 threads running" in log
+
+
+def test_a_horse_that_died_between_jobs_is_replaced(queue: Queue, start_worker: StartWorker) -> None:
+    worker = start_worker("jobs", "--max-jobs", "2")
+    first = queue.enqueue(sample_jobs.own_pid)
+    wait_until(lambda: first.get_status() == JobStatus.FINISHED)
+    os.kill(first.return_value(), signal.SIGKILL)
+    second = queue.enqueue(sample_jobs.own_pid)
+    log = worker.finish()
+    assert second.return_value() not in (None, first.return_value()), log
+
+
+def test_a_quiet_exit_is_told(queue: Queue, work_off: WorkOff) -> None:
+    job = queue.enqueue(sample_jobs.exit_quietly)
+    after = queue.enqueue(sample_jobs.own_pid)
+    work_off("jobs")
+    assert job.get_status() == JobStatus.FAILED
+    assert "Work-horse terminated unexpectedly; waitpid returned 0" in (job.latest_result().exc_string or "")
+    assert after.return_value()
+
+
+def test_signal_handlers_of_one_job_do_not_unprotect_the_next(queue: Queue, work_off: WorkOff) -> None:
+    jobs = [queue.enqueue(work) for work in (sample_jobs.change_signal_handlers, sample_jobs.grow_lists)]
+    work_off("jobs", "--memory", "128")
+    assert "by watch" in (jobs[1].latest_result().exc_string or "")
+
+
+def test_a_forked_child_that_returns_commits_nothing(queue: Queue, work_off: WorkOff) -> None:
+    job = queue.enqueue(sample_jobs.fork_and_return)
+    after = queue.enqueue(sample_jobs.own_pid)
+    work_off("jobs")
+    assert job.return_value() == "parent"
+    assert len(job.results()) == 1
+    assert after.return_value()
+
+
+def test_a_dead_horse_is_noticed_while_its_child_holds_its_files_open(queue: Queue, work_off: WorkOff) -> None:
+    job = queue.enqueue(sample_jobs.fork_a_daemon_and_die)
+    after = queue.enqueue(sample_jobs.own_pid)
+    work_off("jobs")
+    assert "signal 9, SIGKILL" in (job.latest_result().exc_string or "")
+    assert after.return_value()
+
+
+def test_a_late_stop_command_does_not_hit_the_next_job(queue: Queue, start_worker: StartWorker) -> None:
+    from rq.command import send_command
+
+    done = queue.enqueue(sample_jobs.own_pid)
+    worker = start_worker("jobs", "--name", "w", "--max-jobs", "2")
+    wait_until(lambda: done.get_status() == JobStatus.FINISHED)
+    running = queue.enqueue(sample_jobs.say_hello_and_sleep, 1)
+    wait_until(lambda: queue.connection.exists("asleep"))
+    send_command(queue.connection, "w", "stop-execution", execution_id="of-the-one-before")
+    worker.finish()
+    assert running.get_status() == JobStatus.FINISHED
+
+
+def test_a_stopped_job_and_the_next(queue: Queue, start_worker: StartWorker) -> None:
+    from rq.command import send_kill_horse_command, send_stop_job_command
+
+    job = queue.enqueue(sample_jobs.say_hello_and_sleep, 60)
+    worker = start_worker("jobs", "--name", "w", "--max-jobs", "2")
+    wait_until(lambda: queue.connection.exists("asleep"))
+    send_stop_job_command(queue.connection, job.id)
+    wait_until(lambda: job.get_status() == JobStatus.STOPPED)
+    send_kill_horse_command(queue.connection, "w")  # there is none now
+    after = queue.enqueue(sample_jobs.own_pid)
+    worker.finish()
+    assert after.return_value()
+
+
+def test_preloaded_modules_are_there_before_the_fork(queue: Queue, work_off: WorkOff) -> None:
+    job = queue.enqueue("tests.preloaded.imported_by")
+    work_off("jobs", "--preload", "tests.preloaded")
+    importer, horse = job.return_value()
+    assert importer != horse
+
+
+def test_a_module_that_cannot_be_preloaded_is_bad_usage(start_worker: StartWorker) -> None:
+    worker = start_worker("--burst", "--preload", "tests.broken_module")
+    [line] = worker.finish().splitlines()
+    assert line.startswith("rqmem: --preload tests.broken_module cannot be imported: RuntimeError")
+    assert worker.process.returncode == 2
+
+
+afters = st.builds(AfterJob, st.sampled_from("abc"), st.integers(0, 200 * MB), st.just(0))
+
+
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 20 * MB)), max_size=50))
+def test_a_horse_that_keeps_little_is_kept(jobs: list[tuple[str, int]]) -> None:
+    state = HorseState()
+    for job, held in jobs:
+        reason, state = recycling.decide(state, AfterJob(job, held), 256 * MB, max_jobs=0)
+        assert reason == ""
+    assert state.jobs == len(jobs)
+
+
+@given(st.sampled_from("abc"), st.integers(0, 10 * MB), st.integers(1, 200))
+def test_a_steady_leak_is_found_before_it_costs_a_breach(job: str, base: int, leak_mb: int) -> None:
+    ceiling, state, held = 256 * MB, HorseState(), base
+    for _ in range(1000):
+        held += leak_mb * MB
+        reason, state = recycling.decide(state, AfterJob(job, held), ceiling, max_jobs=0)
+        if reason:
+            break
+    assert held - state.baseline_bytes < 0.2 * ceiling + leak_mb * MB
+
+
+def test_imports_of_a_first_run_are_no_leak() -> None:
+    reason, state = recycling.decide(HorseState(), AfterJob("a", 100 * MB), 128 * MB, 0)
+    assert reason == ""
+    assert recycling.decide(state, AfterJob("a", 101 * MB), 128 * MB, 0)[0] == ""
+    assert "40.0 MB more" in recycling.decide(state, AfterJob("a", 140 * MB), 128 * MB, 0)[0]
