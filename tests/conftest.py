@@ -26,6 +26,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="server to test on: the embedded extra's, or redis-server on PATH (skipped where there is none)",
     )
 
+    parser.addoption(
+        "--isolation", choices=["warm", "fork"], default="warm", help="how the tests' workers keep their horses"
+    )
+
 
 @pytest.fixture(scope="session")
 def redis_url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
@@ -76,14 +80,15 @@ StartWorker = Callable[..., WorkerProcess]
 
 
 @pytest.fixture
-def start_worker(redis_url: str, connection: redis.Redis) -> Iterator[StartWorker]:
+def start_worker(redis_url: str, connection: redis.Redis, request: pytest.FixtureRequest) -> Iterator[StartWorker]:
     """Start ``rqmem worker`` with these options on our server; whatever still runs at the end is killed."""
     started: list[WorkerProcess] = []
 
     def start(*options: str, directory: Path = ROOT, **environ: str) -> WorkerProcess:
         arguments = [sys.executable, "-m", "rqmem", "worker", *options]
         clean = {k: v for k, v in os.environ.items() if not k.startswith(("RQMEM_", "MEMORY_"))}
-        full = {**clean, "PYTHONPATH": str(ROOT), "RQMEM_REDIS_URL": redis_url, **environ}
+        own = {"RQMEM_REDIS_URL": redis_url, "RQMEM_ISOLATION": request.config.getoption("--isolation")}
+        full = {**clean, "PYTHONPATH": str(ROOT), **own, **environ}
         started.append(WorkerProcess(arguments, full, directory))
         return started[-1]
 

@@ -91,6 +91,7 @@ def test_environment_is_read_where_programs_start_only() -> None:
         "runtime/worker.py",  # handed to Config, for `rq worker -w`
         "job/context.py",  # handed to Config, without a worker
         "runtime/horse.py",  # writes the mark of a job's processes
+        "runtime/in_horse.py",  # writes RQ's variables for the job
         "connections.py",  # which Redis
         "embedded_files.py",  # where sockets go
     }
