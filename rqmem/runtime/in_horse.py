@@ -12,6 +12,7 @@ import threading
 from datetime import datetime, timezone
 from typing import Any, NoReturn
 
+from rq.exceptions import NoSuchJobError
 from rq.executions import Execution
 from rq.job import Job
 from rq.queue import Queue
@@ -52,11 +53,14 @@ class WorkerInHorse(SettlingWorker):
         try:
             self.setup_work_horse_signals()
             self._is_horse = True
-            held = procfs.own_held_bytes()
+            tidied = procfs.own_held_bytes()
             while (order := channel.order()) is not None:
                 threads = threading.active_count()
                 self._run_order(order)
-                held = _tidy(held)
+                held = procfs.own_held_bytes()
+                if held - tidied >= _WORTH_TIDYING_BYTES:
+                    trim.collect_and_trim()
+                    held = tidied = procfs.own_held_bytes()
                 if not channel.send(Report(held, threading.active_count() - threads)):
                     break
         except BaseException:  # noqa: BLE001  as RQ: whatever it was, this process ends
@@ -75,16 +79,27 @@ class WorkerInHorse(SettlingWorker):
             serializer=self.serializer,
             death_penalty_class=self.death_penalty_class,
         )
-        job = self.job_class.fetch(order.job_id, connection=self.connection, serializer=self.serializer)
-        job.redis_server_version = self.get_redis_server_version()
-        execution = Execution(order.execution_id, job.id, self.connection, self.name)
+        execution = Execution(order.execution_id, order.job_id, self.connection, self.name)
         execution.created_at = datetime.fromtimestamp(order.created_at, timezone.utc)
-        execution._job = job
-        self.executions = {execution.id: execution}
+        try:
+            job = self.job_class.fetch(order.job_id, connection=self.connection, serializer=self.serializer)
+        except NoSuchJobError:  # somebody deleted it since it was taken from the queue
+            self._forget(order.job_id, execution)
+            return
         assert self._page is not None
         self._page.taken = True
+        job.redis_server_version = self.get_redis_server_version()
+        execution._job = job
+        self.executions = {execution.id: execution}
         self._stopped_job_id = None
         self.perform_job(job, queue, execution)
+        self.executions = {}  # else the job and its result stay until the next
+
+    def _forget(self, job_id: str, execution: Execution) -> None:
+        """Remove the records of an execution whose job is gone."""
+        with self.connection.pipeline() as pipeline:
+            self.cleanup_execution(self.job_class(job_id, connection=self.connection), pipeline, execution)
+            pipeline.execute()
 
     def perform_job(self, job: Job, queue: Queue, execution: Execution) -> bool:
         """RQ's `perform_job`, with the job's own code marked as such and its time limit capped."""
@@ -130,12 +145,3 @@ class WorkerInHorse(SettlingWorker):
         if cap is None:
             return timeout
         return cap if timeout == -1 else min(timeout, cap)
-
-
-def _tidy(held_before: int) -> int:
-    """After a job: collect and trim where it left much behind; returns the bytes held then."""
-    held = procfs.own_held_bytes()
-    if held - held_before < _WORTH_TIDYING_BYTES:
-        return held
-    trim.collect_and_trim()
-    return procfs.own_held_bytes()

@@ -78,8 +78,11 @@ class SettlingWorker(Worker):
         """The horse ended without a verdict of its own: stopped on request, killed, or lost."""
         try:
             job.get_status()
-        except InvalidJobOperation:
-            return  # ended, and its time to live was over
+        except InvalidJobOperation:  # ended, and its time to live was over; or deleted
+            with self.connection.pipeline() as pipeline:
+                self.cleanup_execution(job, pipeline, execution)
+                pipeline.execute()
+            return
         if self._stopped_job_id == job.id:
             self._handle_stopped_job(job, queue, execution)
             return

@@ -162,26 +162,21 @@ class MemoryWorker(WorkerInHorse):
             super().request_stop_execution(execution_id)
 
     def _order(self, job: Job, queue: Queue, execution: Execution) -> WarmHorse:
-        """Have a warm horse run this execution; a new one where there is none, or it ended while idle."""
-        order = Order(job.id, queue.name, execution.id, execution.created_at.timestamp())
-        while True:
-            warm = self._warm or self._fork_warm_horse()
-            warm.page.reset(to_bytes(self.limit_mb))
-            self._page = warm.page
-            self._known = set(tree.descendants(os.getpid())) - {warm.pid}
-            self._horse_pid = warm.pid
-            self.executions[execution.id] = execution
-            if warm.channel.send(order):
-                self.procline(f"Ordered {warm.pid} at {time.time()}")
-                return warm
-            self._horse_pid = 0
-            self._end_warm_horse()
+        """Have a warm horse run this execution. Whether it took the order shows when it ends."""
+        warm = self._warm or self._fork_warm_horse()
+        warm.page.reset(to_bytes(self.limit_mb))
+        self._page = warm.page
+        self._known = set(tree.descendants(os.getpid())) - {warm.pid}
+        self._horse_pid = warm.pid
+        self.executions[execution.id] = execution
+        warm.channel.send(Order(job.id, queue.name, execution.id, execution.created_at.timestamp()))
+        self.procline(f"Ordered {warm.pid} at {time.time()}")
+        return warm
 
     def _fork_warm_horse(self) -> WarmHorse:
-        page = SharedPage(to_bytes(self.limit_mb))
         self._forking_pid = os.getpid()
-        self._page = page
-        self._warm = WarmHorse.fork(page, self._serve)
+        self._page = SharedPage(to_bytes(self.limit_mb))
+        self._warm = WarmHorse.fork(self._page, self._serve)
         return self._warm
 
     def _end_warm_horse(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -13,6 +14,9 @@ from redis import Redis
 from rq import Queue
 from rq.job import Job, JobStatus
 
+from rqmem import MemoryWorker, embedded_redis
+from rqmem.config import Config
+from rqmem.journal import keys
 from rqmem.policy import recycling
 from rqmem.policy.recycling import AfterJob, HorseState
 from rqmem.testing import wait_until
@@ -195,3 +199,38 @@ def test_imports_of_a_first_run_are_no_leak() -> None:
     assert reason == ""
     assert recycling.decide(state, AfterJob("a", 101 * MB), 128 * MB, 0)[0] == ""
     assert "40.0 MB more" in recycling.decide(state, AfterJob("a", 140 * MB), 128 * MB, 0)[0]
+
+
+def test_a_job_deleted_after_it_was_taken_leaves_no_records(queue: Queue) -> None:
+    worker = MemoryWorker([queue], connection=queue.connection, config=Config())
+    job = queue.enqueue(sample_jobs.own_pid)
+    execution = worker.prepare_execution(job)
+    assert queue.started_job_registry.count == 1
+    queue.connection.delete(job.key)
+    worker._forget(job.id, execution)
+    assert queue.started_job_registry.count == 0
+    assert not queue.connection.exists(keys.RUNNING, execution.key, job.key)
+
+
+def test_small_garbage_of_many_jobs_does_not_add_up(queue: Queue, work_off: WorkOff) -> None:
+    jobs = [queue.enqueue(sample_jobs.keep_in_a_cycle, 2) for _ in range(60)]
+    log = work_off("jobs", "--memory", "64")
+    assert len(set(results(jobs))) == 1, log
+    assert not list(queue.connection.scan_iter("rqmem:breaches:*"))
+
+
+def test_a_redis_that_was_restarted_between_jobs_is_no_loss(tmp_path: Path, start_worker: StartWorker) -> None:
+    server = embedded_redis.start(tmp_path)
+    try:
+        worker = start_worker("jobs", "--max-jobs", "2", RQMEM_REDIS_URL=server.url)
+        with Redis.from_url(server.url) as connection:
+            first = Queue("jobs", connection=connection).enqueue(sample_jobs.own_pid)
+            wait_until(lambda: first.get_status() == JobStatus.FINISHED, 20)
+        embedded_redis.stop(tmp_path)
+        assert embedded_redis.start(tmp_path).url == server.url
+        with Redis.from_url(server.url) as connection:
+            second = Queue("jobs", connection=connection).enqueue(sample_jobs.own_pid)
+            log = worker.finish()
+            assert second.return_value(), log
+    finally:
+        embedded_redis.stop(tmp_path)
