@@ -84,7 +84,7 @@ class WorkerInHorse(SettlingWorker):
         try:
             job = self.job_class.fetch(order.job_id, connection=self.connection, serializer=self.serializer)
         except NoSuchJobError:  # somebody deleted it since it was taken from the queue
-            self._forget(order.job_id, execution)
+            self._forget(queue, execution)
             return
         assert self._page is not None
         self._page.taken = True
@@ -95,10 +95,12 @@ class WorkerInHorse(SettlingWorker):
         self.perform_job(job, queue, execution)
         self.executions = {}  # else the job and its result stay until the next
 
-    def _forget(self, job_id: str, execution: Execution) -> None:
+    def _forget(self, queue: Queue, execution: Execution) -> None:
         """Remove the records of an execution whose job is gone."""
+        job = self.job_class(execution.job_id, connection=self.connection)
+        job.origin = queue.name
         with self.connection.pipeline() as pipeline:
-            self.cleanup_execution(self.job_class(job_id, connection=self.connection), pipeline, execution)
+            self.cleanup_execution(job, pipeline, execution)
             pipeline.execute()
 
     def perform_job(self, job: Job, queue: Queue, execution: Execution) -> bool:
