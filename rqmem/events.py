@@ -11,7 +11,7 @@ import dataclasses
 import json
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from rqmem.units import show_mb
@@ -69,7 +69,7 @@ class Breach(Event):
 
     ``operation`` is the place last named (checkpoint or items of the chunk), ``where`` the line of
     code that ran when the job was stopped, ``from_mb`` and ``growth_seconds`` where its growth began,
-    ``next`` what was done about it.
+    ``grew`` the MB charged to lines of code, most first, ``next`` what was done about it.
     """
 
     used_mb: float
@@ -81,6 +81,7 @@ class Breach(Event):
     where: str = ""
     from_mb: float | None = None
     growth_seconds: float | None = None
+    grew: list[tuple[float, str]] = field(default_factory=list)
     next: str = ""
 
     def summary(self) -> str:
@@ -95,16 +96,20 @@ class Breach(Event):
     def explanation(self) -> list[str]:
         """Lines below the summary: where it was stopped, how fast it grew, what was done, as far as known."""
         lines = []
+        label = "where it grew:"
+        for grown_mb, line in self.grew:
+            lines.append(f"{label:<14} {grown_mb:>6.0f} MB  {line}")
+            label = ""
         if self.where:
-            lines.append(f"where:   {self.where}")
+            lines.append(f"{'stopped at:':<14} {self.where}")
         if self.from_mb is not None and self.growth_seconds:
             rate = (self.peak_mb - self.from_mb) / self.growth_seconds
             lines.append(
-                f"growth:  {self.from_mb:.0f} MB -> {self.peak_mb:.0f} MB in {self.growth_seconds:.1f} s "
+                f"{'growth:':<14} {self.from_mb:.0f} MB -> {self.peak_mb:.0f} MB in {self.growth_seconds:.1f} s "
                 f"({rate:.0f} MB/s)"
             )
         if self.next:
-            lines.append(f"next:    {self.next}")
+            lines.append(f"{'next:':<14} {self.next}")
         return lines
 
     def to_json(self) -> str:
@@ -113,8 +118,10 @@ class Breach(Event):
     @classmethod
     def from_json(cls, text: str) -> Breach:
         """The breach in ``text``; fields of a newer rqmem are passed over."""
-        known = {field.name for field in dataclasses.fields(cls)}
-        return cls(**{name: value for name, value in json.loads(text).items() if name in known})
+        known = {each.name for each in dataclasses.fields(cls)}
+        values = {name: value for name, value in json.loads(text).items() if name in known}
+        values["grew"] = [(grown_mb, line) for grown_mb, line in values.get("grew", [])]
+        return cls(**values)
 
 
 @dataclass(frozen=True)

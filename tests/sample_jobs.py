@@ -321,3 +321,21 @@ def fork_a_daemon_and_die() -> None:
 
 def raise_error() -> None:
     raise ValueError("an ordinary failure")
+
+
+def grow_at_three_lines() -> None:
+    first = [[0] * 1000 for _ in range(8_000)]
+    second = [[0] * 1000 for _ in range(12_000)]
+    third = [[0] * 1000 for _ in range(400_000)]
+    del first, second, third
+
+
+def become_another_program() -> None:
+    """exec: no handler of ours is left, and it grows, but stays under its ceiling."""
+    os.execv(sys.executable, [sys.executable, "-c", "x = [bytearray(2**20) for _ in range(60)]"])
+
+
+def drop_all_handlers_and_grow() -> int:
+    for number in set(signal.valid_signals()) - {signal.SIGKILL, signal.SIGSTOP, signal.SIGALRM}:
+        signal.signal(number, signal.SIG_DFL)
+    return len([bytearray(MB) for _ in range(70)])

@@ -231,7 +231,7 @@ class MemoryContext:
             layer="checkpoint",
             processes=len(_OwnTree()()),
             operation=operation,
-            where=horse.line_of_user_code(sys._getframe()),
+            where=horse.described(horse.line_of_user_code(sys._getframe())),
             from_mb=to_mb(self._initial_bytes),
             growth_seconds=_clock() - self._started,
             **self._about,
@@ -248,7 +248,7 @@ class MemoryContext:
                 f"{self._horse.serializer.__name__} takes, or pass collect=False"
             ) from error
 
-    def _whose(self, job: str) -> dict[str, str]:
+    def _whose(self, job: str) -> dict[str, Any]:
         if self._horse is not None:
             here = self._horse
             return {"job": job, "job_id": here.job_id, "queue": here.queue, "worker": here.worker}

@@ -88,6 +88,22 @@ def read_start_time(pid: int) -> int | None:
         return None
 
 
+def parse_caught_signals(status: str) -> int:
+    """The mask of signals with a handler (``SigCgt``), from ``status``; bit 0 is signal 1."""
+    for line in status.splitlines():
+        if line.startswith("SigCgt:"):
+            return int(line.split()[1], 16)
+    return 0
+
+
+def catches(pid: int, number: int) -> bool:
+    """Whether ``pid`` has a handler for that signal; one without would be ended by it."""
+    try:
+        return bool(parse_caught_signals(Path(f"/proc/{pid}/status").read_text()) >> (number - 1) & 1)
+    except _GONE:
+        return False
+
+
 def own_held_bytes() -> int:
     """Resident bytes of this process that belong to no file."""
     fields = Path("/proc/self/statm").read_bytes().split(b" ", 3)

@@ -8,6 +8,7 @@ without a `MemoryWorker` there is none.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import linecache
 import os
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from redis import Redis
 
 BREACH_SIGNAL = signal.SIGRTMIN + 11  # free of glibc's own, and of SIGRTMIN, which RQ's HerokuWorker uses
+SAMPLE_SIGNAL = signal.SIGRTMIN + 12
 MARK = "RQMEM_EXECUTION"
 
 _current: Horse | None = None
@@ -70,6 +72,8 @@ def install_signal_handlers() -> None:
     """Before each job: the one before may have left its own."""
     signal.signal(BREACH_SIGNAL, _on_breach_signal)
     signal.siginterrupt(BREACH_SIGNAL, True)
+    signal.signal(SAMPLE_SIGNAL, _on_sample_signal)
+    signal.siginterrupt(SAMPLE_SIGNAL, False)  # system calls of C clients go on
     signal.signal(signal.SIGTERM, _leave_it_to_the_worker(os.getpid()))
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
@@ -104,9 +108,16 @@ def _on_breach_signal(number: int, frame: FrameType | None) -> None:
         return
     signal.alarm(0)  # the job's time limit must not cut its unwinding short
     breach = Breach.from_json(horse.page.breach_json)
-    breach = replace(breach, where=line_of_user_code(frame))
+    breach = replace(breach, where=described(line_of_user_code(frame)))
     horse.page.breach_json = breach.to_json()
     raise MemoryLimitExceeded(breach)
+
+
+def _on_sample_signal(number: int, frame: FrameType | None) -> None:
+    """Memory grew: say where. Runs while the job does, so it does as little as it can."""
+    horse = _current
+    if horse is not None and horse.page.in_user_code:
+        horse.page.add_sample(line_of_user_code(frame))
 
 
 def _is_unwinding() -> bool:
@@ -120,20 +131,24 @@ def _is_unwinding() -> bool:
 
 
 def line_of_user_code(frame: FrameType | None) -> str:
-    """``path:line function: source`` of the innermost frame outside Python's library and rqmem."""
+    """``line:function:path`` of the innermost frame outside Python's library and rqmem; see `described`."""
     innermost = frame
     while frame is not None and frame.f_code.co_filename.startswith(_NOT_USER_CODE):
         frame = frame.f_back
     frame = frame or innermost
-    if frame is None:
+    return f"{frame.f_lineno}:{frame.f_code.co_name}:{frame.f_code.co_filename}" if frame is not None else ""
+
+
+def described(line: str) -> str:
+    """A line of code for people: ``path:line in function: source``."""
+    number, _, rest = line.partition(":")
+    function, _, path = rest.partition(":")
+    if not number.isdigit():
         return ""
-    path, line = frame.f_code.co_filename, frame.f_lineno
-    source = linecache.getline(path, line).strip()
-    try:
+    source = linecache.getline(path, int(number)).strip()
+    with contextlib.suppress(ValueError, OSError):
         path = str(Path(path).relative_to(Path.cwd()))
-    except (ValueError, OSError):
-        pass
-    return f"{path}:{line} in {frame.f_code.co_name}: {source}"[:300]
+    return f"{path}:{number} in {function}: {source}"[:200]
 
 
 _NOT_USER_CODE = (

@@ -11,13 +11,15 @@ import mmap
 
 _OPERATION_BYTES = 256
 _JOB_BYTES = 256
-_BREACH_BYTES = 4096
+_BREACH_BYTES = 8192
+_LINE_BYTES = 512
 
 
 class _Layout(ctypes.Structure):
     _fields_ = [
         ("ceiling_bytes", ctypes.c_int64),  # horse: the job's effective ceiling
         ("declared_bytes", ctypes.c_int64),  # horse: what the job declared; 0 where it declared none
+        ("samples", ctypes.c_int64),  # horse: how many samples of its stack it has taken
         ("peak_bytes", ctypes.c_int64),  # worker: the highest usage seen
         ("taken", ctypes.c_int8),  # horse: it has read the order for this job
         ("in_user_code", ctypes.c_int8),  # horse: an exception may be raised now
@@ -25,6 +27,7 @@ class _Layout(ctypes.Structure):
         ("told", ctypes.c_int8),  # whoever settles: the breach stands in the journal, as in ``breach``
         ("job", ctypes.c_char * _JOB_BYTES),  # horse: job type, a dotted path
         ("operation", ctypes.c_char * _OPERATION_BYTES),  # horse: last named place
+        ("line", ctypes.c_char * _LINE_BYTES),  # horse: where the last sample found it
         ("breach", ctypes.c_char * _BREACH_BYTES),  # worker, then horse (adds its line): JSON
     ]
 
@@ -113,6 +116,19 @@ class SharedPage:
     @operation.setter
     def operation(self, value: str) -> None:
         self._layout.operation = _bytes(value, _OPERATION_BYTES)
+
+    @property
+    def samples(self) -> int:
+        return self._layout.samples
+
+    @property
+    def line(self) -> str:
+        return _text(self._layout.line)
+
+    def add_sample(self, line: str) -> None:
+        """The horse's line of code at a sample; counted after it is written."""
+        self._layout.line = _bytes(line, _LINE_BYTES)
+        self._layout.samples += 1
 
     @property
     def breach_json(self) -> str:

@@ -18,16 +18,18 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from rqmem.events import Breach, Layer
-from rqmem.memory import tree
+from rqmem.memory import procfs, tree
 from rqmem.memory.meter import FullReading, TreeMeter
 from rqmem.policy.ceiling import Action, Limits, Reading, WatchState, decide, watch_interval
-from rqmem.runtime.horse import BREACH_SIGNAL
+from rqmem.runtime.growth import Growth
+from rqmem.runtime.horse import BREACH_SIGNAL, SAMPLE_SIGNAL, described
 from rqmem.runtime.page import SharedPage
-from rqmem.units import to_bytes, to_mb
+from rqmem.units import MB, to_bytes, to_mb
 
 _clock = time.monotonic
 _CURVE_SECONDS = 10.0
 _CURVE_STEP_SECONDS = 0.01
+_GROWING_BYTES, _GROWING_SECONDS = 2 * MB, 0.005  # so that samples find the line while it still runs
 _UNWATCHED_SECONDS = 0.02  # a job this short costs no full reading
 
 
@@ -91,6 +93,8 @@ class Watcher:
         self._state = WatchState()
         self._started = _clock()
         self._peak = 0
+        self._growth = Growth()
+        self._last_usage = 0
         self._curve: deque[tuple[float, int]] = deque([(0.0, 0)], maxlen=int(_CURVE_SECONDS / _CURVE_STEP_SECONDS))
 
     def wait(self, deadline: float | None) -> bool:
@@ -124,9 +128,12 @@ class Watcher:
             usage = self._meter.estimate(raw)
         if not young:  # before the first full reading, pages shared with the worker count in full
             self._note(usage, now)
+            self._sample(usage)
         if usage > ceiling or self.breach is not None:  # else there is nothing to decide, many times a second
             return self._judge(usage, now)
-        return watch_interval(ceiling - usage, self._settings.growth_bytes_per_second)
+        pause = watch_interval(ceiling - usage, self._settings.growth_bytes_per_second)
+        grown, self._last_usage = usage - self._last_usage, usage
+        return min(pause, _GROWING_SECONDS) if grown >= _GROWING_BYTES else pause
 
     def _judge(self, usage: int, now: float) -> float:
         """Near the end of a job's patience: decide and act; returns seconds until the next reading."""
@@ -189,6 +196,7 @@ class Watcher:
             operation=self._page.operation,
             from_mb=to_mb(lowest),
             growth_seconds=_clock() - since,
+            grew=[(to_mb(grown), described(line)) for grown, line in self._growth.lines()],
         )
         self._page.breach_json = self.breach.to_json()
 
@@ -203,6 +211,12 @@ class Watcher:
             self._peak = self._page.peak_bytes = usage
         if now - self._curve[-1][0] >= _CURVE_STEP_SECONDS:
             self._curve.append((now, usage))
+
+    def _sample(self, usage: int) -> None:
+        self._growth.take(self._page.samples, self._page.line)
+        wanted = self._page.in_user_code and self._growth.wants_sample(usage)
+        if wanted and procfs.catches(self._horse_pid, SAMPLE_SIGNAL):  # after an exec it would end the job
+            tree.send([self._horse_pid], SAMPLE_SIGNAL)
 
     def _growth_start(self) -> tuple[float, int]:
         """When and from which usage the last growth began: the lowest reading of the last seconds."""

@@ -208,6 +208,8 @@ class MemoryWorker(WorkerInHorse):
                 self.kill_horse()
                 watcher.wait(None)
         except SystemExit:  # a second SIGTERM: the horse is dead, and what it started must not outlive us
+            for number in (signal.SIGTERM, signal.SIGINT):  # a third one must not cut this short
+                signal.signal(number, signal.SIG_IGN)
             tree.kill(os.getpid(), self._known)
             raise
         finally:

@@ -35,9 +35,15 @@ def test_the_words_of_a_breach() -> None:
 
 
 def test_a_breach_survives_json() -> None:
-    original = breach(where="jobs/x.py:41 in handle: rows.append(row)", from_mb=58.0, growth_seconds=4.2)
+    grew = [(106.0, "jobs/x.py:41 in handle: rows.append(row)"), (64.0, "jobs/x.py:58 in handle: json.dumps(rows)")]
+    original = breach(where=grew[1][1], grew=grew, from_mb=58.0, growth_seconds=4.2)
     assert events.Breach.from_json(original.to_json()) == original
-    assert "growth:  58 MB -> 274 MB in 4.2 s (51 MB/s)" in original.explanation()
+    assert original.explanation() == [
+        "where it grew:    106 MB  jobs/x.py:41 in handle: rows.append(row)",
+        "                   64 MB  jobs/x.py:58 in handle: json.dumps(rows)",
+        "stopped at:    jobs/x.py:58 in handle: json.dumps(rows)",
+        "growth:        58 MB -> 274 MB in 4.2 s (51 MB/s)",
+    ]
 
 
 def test_an_ordinary_except_does_not_swallow_a_breach() -> None:

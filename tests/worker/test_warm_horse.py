@@ -226,6 +226,8 @@ def test_a_redis_that_was_restarted_between_jobs_is_no_loss(tmp_path: Path, star
         with Redis.from_url(server.url) as connection:
             first = Queue("jobs", connection=connection).enqueue(sample_jobs.own_pid)
             wait_until(lambda: first.get_status() == JobStatus.FINISHED, 20)
+            # RQ's worker takes a lost connection only while it waits for a job; see the blocked client.
+            wait_until(lambda: connection.info("clients")["blocked_clients"] == 1)
         embedded_redis.stop(tmp_path)
         assert embedded_redis.start(tmp_path).url == server.url
         with Redis.from_url(server.url) as connection:

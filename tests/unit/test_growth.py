@@ -1,0 +1,42 @@
+"""Growth by line: what was charged is what grew, up to the last sample."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rqmem.runtime.growth import STEP_BYTES, Growth
+
+steps = st.lists(st.tuples(st.sampled_from("abc"), st.integers(-STEP_BYTES, 3 * STEP_BYTES)), max_size=50)
+
+
+@given(steps)
+def test_no_more_is_charged_than_grew(timeline: list[tuple[str, int]]) -> None:
+    growth, usage, samples, asked, grown = Growth(), 100 * STEP_BYTES, 0, False, 0
+    growth.wants_sample(usage)
+    for line, step in timeline:
+        usage += step
+        grown += max(0, step)
+        if asked:
+            samples += 1
+            growth.take(samples, line)
+        asked = growth.wants_sample(usage)
+    charged = sum(bytes_ for bytes_, _ in growth.lines())
+    assert charged <= grown
+    assert all(bytes_ >= STEP_BYTES for bytes_, _ in growth.lines())
+
+
+def test_steady_growth_is_charged_to_where_it_happens() -> None:
+    growth = Growth()
+    growth.wants_sample(0)
+    for number, line in enumerate(("a", "a", "b", "a"), start=1):
+        assert growth.wants_sample(number * STEP_BYTES)
+        assert not growth.wants_sample((number + 1) * STEP_BYTES), "one question at a time"
+        growth.take(number - 1, line)  # not answered yet
+        growth.take(number, line)
+    assert growth.lines() == [(3 * STEP_BYTES, "a"), (STEP_BYTES, "b")]
+
+
+def test_what_does_not_grow_is_not_asked() -> None:
+    growth = Growth()
+    assert not any(growth.wants_sample(usage) for usage in (50, 60, 40, 55) for _ in range(3))
