@@ -13,7 +13,7 @@ from typing import Any
 
 from rq import get_current_job
 
-from rqmem import MemoryAwareJob
+from rqmem import MemoryAwareJob, current_memory, memory_aware
 
 MB = 2**20
 
@@ -339,3 +339,12 @@ def drop_all_handlers_and_grow() -> int:
     for number in set(signal.valid_signals()) - {signal.SIGKILL, signal.SIGSTOP, signal.SIGALRM}:
         signal.signal(number, signal.SIG_DFL)
     return len([bytearray(MB) for _ in range(70)])
+
+
+@memory_aware(memory_limit_mb=100)
+def aware(megabytes: int) -> float:
+    block = bytearray(megabytes * MB)
+    usage = current_memory().check_memory_usage("loaded")
+    del block
+    current_memory().force_garbage_collection()
+    return usage

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 from redis import Redis
 from rq import Queue
@@ -22,7 +23,7 @@ def blocks(language: str) -> list[str]:
 
 
 def test_the_example_job_runs(connection: Redis, redis_url: str, tmp_path: Path, start_worker: StartWorker) -> None:
-    module, script = blocks("python")
+    module, script, _ = blocks("python")
     name = module.splitlines()[0].removeprefix("# ")
     (tmp_path / name).write_text(module)
     environ = {"RQMEM_REDIS_URL": redis_url, "PYTHONPATH": f"{tmp_path}:{ROOT}", "PATH": ""}
@@ -35,6 +36,12 @@ def test_the_example_job_runs(connection: Redis, redis_url: str, tmp_path: Path,
         job = Queue(queue, connection=connection).fetch_job(job_id)
         assert job is not None
         assert job.return_value() == 1000
+
+
+def test_the_example_function_runs() -> None:
+    names: dict[str, Any] = {"__name__": "reports"}
+    exec(blocks("python")[2], names)
+    assert names["build_report"](2026) == 1000
 
 
 def test_the_json_line_is_json_with_the_keys_in_their_order() -> None:

@@ -7,7 +7,6 @@ not: keep the ceiling from outside; that is `rqmem.MemoryWorker`'s.
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 from rqmem.errors import ConfigError
 from rqmem.job.chunks import checked_chunk_size, process_in_chunks
 from rqmem.job.context import MemoryContext, checked_limit
+from rqmem.job.functions import run_monitored
 
 if TYPE_CHECKING:
     from rq import Queue, Retry
@@ -91,16 +91,7 @@ class MemoryAwareJob:
         """What RQ calls: ``handle`` on a new instance, under monitoring. May be called directly too."""
         job = cls()
         job.args, job.kwargs = args, kwargs
-        job.initialize_memory_monitoring()
-        outcome = "ok"
-        try:
-            result = job.handle(*args, **kwargs)
-            return asyncio.run(result) if inspect.iscoroutine(result) else result
-        except BaseException as error:
-            outcome = type(error).__name__
-            raise
-        finally:
-            job._finalize(outcome)
+        return run_monitored(job._context(), lambda: job.handle(*args, **kwargs))
 
     @classmethod
     def path(cls) -> str:
@@ -258,11 +249,8 @@ class MemoryAwareJob:
 
     def finalize_memory_monitoring(self) -> None:
         """End monitoring and log the run's figures; happens by itself after ``handle``."""
-        self._finalize("ok")
-
-    def _finalize(self, outcome: str) -> None:
         if self._memory is not None:
-            self._memory.close(outcome)
+            self._memory.close("ok")
 
     def _context(self) -> MemoryContext:
         self.initialize_memory_monitoring()
