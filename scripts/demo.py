@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import click
 from rq.job import Job
@@ -114,16 +115,16 @@ class Outcome:
         click.secho(verdict[0], fg=verdict[1], bold=True)
 
 
-def look(campaign_id: int, calls: list[dict[str, object]], plan: Path) -> Outcome:
+def look(campaign_id: int, calls: list[dict[str, Any]], plan: Path) -> Outcome:
     """Compare what the database says with what the stand-in received."""
     with open_sessions()() as session:
         customers = session.scalars(select(Customer).where(Customer.campaign_id == campaign_id)).all()
         campaign = session.get_one(Campaign, campaign_id)
         total = session.scalar(select(func.count()).where(Customer.campaign_id == campaign_id)) or 0
     call_of = {customer.id: customer.call_id for customer in customers if customer.status == "called"}
-    ours = [call for call in calls if call["metadata"]["campaign_id"] == campaign_id]  # type: ignore[index]
-    received = Counter(call["metadata"]["customer_id"] for call in ours)  # type: ignore[index]
-    made = {call["metadata"]["customer_id"]: call["call_id"] for call in ours}  # type: ignore[index]
+    ours = [call for call in calls if call["metadata"]["campaign_id"] == campaign_id]
+    received = Counter(call["metadata"]["customer_id"] for call in ours)
+    made = {call["metadata"]["customer_id"]: call["call_id"] for call in ours}
     return Outcome(
         customers=total,
         called=len(call_of),
@@ -196,7 +197,7 @@ def stand_in() -> Iterator[str]:
             process.wait()
 
 
-def calls_received(url: str) -> list[dict[str, object]]:
+def calls_received(url: str) -> list[dict[str, Any]]:
     """Every call the stand-in made."""
     request = urllib.request.Request(f"{url}/_record/calls", headers={"Authorization": f"Bearer {API_KEY}"})
     with urllib.request.urlopen(request) as response:

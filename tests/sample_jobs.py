@@ -348,3 +348,23 @@ def aware(megabytes: int) -> float:
     del block
     current_memory().force_garbage_collection()
     return usage
+
+
+def fork_children_that_end_in_three_ways() -> list[int]:
+    """Exit codes of forked children that leave the job function instead of ending."""
+    codes = []
+    for way in ("return", "exit", "raise"):
+        child = os.fork()
+        if child == 0:
+            if way == "return":
+                return []
+            if way == "exit":
+                sys.exit(3)
+            raise ValueError("in the child")
+        codes.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+    from rqmem.runtime import horse
+
+    here = horse.current()
+    assert here is not None
+    assert here.page.in_user_code, "a child must not say that the horse has left user code"
+    return codes

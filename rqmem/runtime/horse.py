@@ -91,15 +91,26 @@ def run_user_code(horse: Horse, call: Callable[[], Any]) -> Any:
             page.in_user_code = True
             return call()
         finally:
-            page.in_user_code = False
+            _leave_user_code(page, pid)
     except MemoryLimitExceeded as error:
         traceback.clear_frames(error.__traceback__)  # else the dead frames keep the memory alive
         raise
     finally:
-        if os.getpid() != pid:
-            os._exit(0)  # a child that the job forked and let return must not commit for it
-        page.in_user_code = False  # again: a signal may have raised inside the first finally
+        _leave_user_code(page, pid)  # again: a signal may have raised inside the first finally
         _current = None
+
+
+def _leave_user_code(page: SharedPage, horse_pid: int) -> None:
+    """From here on nothing may raise. A child that the job forked and let return ends: it must not commit."""
+    if os.getpid() == horse_pid:
+        page.in_user_code = False
+        return
+    error = sys.exc_info()[1]
+    code = error.code if isinstance(error, SystemExit) else int(error is not None)
+    with contextlib.suppress(OSError, ValueError):
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(code if isinstance(code, int) else int(code is not None))
 
 
 def _on_breach_signal(number: int, frame: FrameType | None) -> None:

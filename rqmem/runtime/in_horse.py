@@ -105,7 +105,7 @@ class WorkerInHorse(SettlingWorker):
 
     def perform_job(self, job: Job, queue: Queue, execution: Execution) -> bool:
         """RQ's `perform_job`, with the job's own code marked as such and its time limit capped."""
-        page = self._page or SharedPage(to_bytes(self.limit_mb))
+        page = self._page or SharedPage.new(to_bytes(self.limit_mb))
         here = Horse(
             page=page,
             config=self.config,

@@ -1,4 +1,4 @@
-"""Keeping the ceiling of one job: read, decide (`rqmem.policy.ceiling`), act, until the horse exits.
+"""Keeping the ceiling of one job: read, decide (`rqmem.policy.ceiling`), act, until the job has ended.
 
 Runs in the worker's main thread, which does nothing else meanwhile: a watcher in a process whose other
 threads hold the interpreter is no ceiling (measured: 1,168 MB over). No Redis, no alarms, no logging
@@ -17,6 +17,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+from rqmem.config import Config
 from rqmem.events import Breach, Layer
 from rqmem.memory import procfs, tree
 from rqmem.memory.meter import FullReading, TreeMeter
@@ -43,15 +44,6 @@ class Identity:
     worker: str
 
 
-@dataclass(frozen=True)
-class Settings:
-    """The bounds that hold for every job of a worker."""
-
-    reserve_mb: float
-    grace_seconds: float
-    growth_bytes_per_second: float
-
-
 class HasFileno(Protocol):
     """What `select` takes besides a number."""
 
@@ -65,7 +57,7 @@ class Watcher:
         horse_pid: the process to wait for; a child of this process.
         page: shared with it; holds the ceiling, which the job may change while it runs.
         identity: for the breach record.
-        settings: reserve, grace, the machine's growth rate.
+        config: for reserve, grace, the machine's growth rate.
         known: processes below the worker that are not this job's.
         report: where a warm horse says that the job has ended.
     """
@@ -75,7 +67,7 @@ class Watcher:
         horse_pid: int,
         page: SharedPage,
         identity: Identity,
-        settings: Settings,
+        config: Config,
         known: Collection[int] = (),
         report: HasFileno | None = None,
     ) -> None:
@@ -85,11 +77,11 @@ class Watcher:
         self._ends: list[int | HasFileno] = [self._exit_fd] if report is None else [self._exit_fd, report]
         self._page = page
         self._identity = identity
-        self._settings = settings
+        self._config = config
         self._known = frozenset(known)
         self._root = os.getpid()
         self._members = tree.Members(self._root, self._known)
-        self._meter = TreeMeter(self._members, settings.growth_bytes_per_second)
+        self._meter = TreeMeter(self._members, config.growth_bytes_per_second)
         self._state = WatchState()
         self._started = _clock()
         self._peak = 0
@@ -131,7 +123,7 @@ class Watcher:
             self._sample(usage)
         if usage > ceiling or self.breach is not None:  # else there is nothing to decide, many times a second
             return self._judge(usage, now)
-        pause = watch_interval(ceiling - usage, self._settings.growth_bytes_per_second)
+        pause = watch_interval(ceiling - usage, self._config.growth_bytes_per_second)
         grown, self._last_usage = usage - self._last_usage, usage
         return min(pause, _GROWING_SECONDS) if grown >= _GROWING_BYTES else pause
 
@@ -142,7 +134,7 @@ class Watcher:
         if self.breach is not None and not self._page.in_user_code:
             self._end_children()  # the job is over; they must not grow while its verdict is committed
         headroom = 0 if self.breach is not None else limits.ceiling_bytes - usage
-        return watch_interval(headroom, self._settings.growth_bytes_per_second)
+        return watch_interval(headroom, self._config.growth_bytes_per_second)
 
     def _decide(self, usage: int, limits: Limits, now: float, *, confirmed: bool = False) -> Action:
         reading = Reading(usage, confirmed, self._page.in_user_code)
@@ -226,6 +218,6 @@ class Watcher:
     def _limits(self) -> Limits:
         return Limits(
             ceiling_bytes=self._page.ceiling_bytes,
-            reserve_bytes=to_bytes(self._settings.reserve_mb),
-            grace_seconds=self._settings.grace_seconds,
+            reserve_bytes=to_bytes(self._config.reserve_mb),
+            grace_seconds=self._config.grace_seconds,
         )

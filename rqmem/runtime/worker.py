@@ -40,7 +40,7 @@ from rqmem.runtime.in_horse import WorkerInHorse
 from rqmem.runtime.page import SharedPage
 from rqmem.runtime.verdict import End
 from rqmem.runtime.warm import Order, Report, WarmHorse
-from rqmem.runtime.watcher import Identity, Settings, Watcher
+from rqmem.runtime.watcher import Identity, Watcher
 from rqmem.units import show_mb, to_bytes, to_mb
 
 if TYPE_CHECKING:
@@ -140,7 +140,7 @@ class MemoryWorker(WorkerInHorse):
 
     def fork_work_horse(self, job: Job, queue: Queue) -> None:
         """RQ's `fork_work_horse`, with a page shared between worker and horse, made before the fork."""
-        self._page = SharedPage(to_bytes(self.limit_mb))
+        self._page = SharedPage.new(to_bytes(self.limit_mb))
         self._forking_pid = os.getpid()
         self._known = set(tree.descendants(self._forking_pid))
         super().fork_work_horse(job, queue)
@@ -175,7 +175,7 @@ class MemoryWorker(WorkerInHorse):
 
     def _fork_warm_horse(self) -> WarmHorse:
         self._forking_pid = os.getpid()
-        self._page = SharedPage(to_bytes(self.limit_mb))
+        self._page = SharedPage.new(to_bytes(self.limit_mb))
         self._warm = WarmHorse.fork(self._page, self._serve)
         return self._warm
 
@@ -196,7 +196,7 @@ class MemoryWorker(WorkerInHorse):
             self.horse_pid,
             self._page,
             Identity(job.description or job.id, job.id, queue.name, self.name),
-            Settings(self.config.reserve_mb, self.config.grace_seconds, self.config.growth_bytes_per_second),
+            self.config,
             self._known,
             warm.channel if warm is not None else None,
         )

@@ -122,6 +122,13 @@ def test_a_forked_child_that_returns_commits_nothing(queue: Queue, work_off: Wor
     assert after.return_value()
 
 
+def test_forked_children_that_leave_the_job_end_with_their_own_exit_codes(queue: Queue, work_off: WorkOff) -> None:
+    job = queue.enqueue(sample_jobs.fork_children_that_end_in_three_ways)
+    work_off("jobs")
+    assert job.return_value() == [0, 3, 1]
+    assert len(job.results()) == 1
+
+
 def test_a_dead_horse_is_noticed_while_its_child_holds_its_files_open(queue: Queue, work_off: WorkOff) -> None:
     job = queue.enqueue(sample_jobs.fork_a_daemon_and_die)
     after = queue.enqueue(sample_jobs.own_pid)
