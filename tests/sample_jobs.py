@@ -368,3 +368,29 @@ def fork_children_that_end_in_three_ways() -> list[int]:
     assert here is not None
     assert here.page.in_user_code, "a child must not say that the horse has left user code"
     return codes
+
+
+class CallsAnother(MemoryAwareJob):
+    """Runs another job's class within its own chunks, and is killed once in the middle."""
+
+    on_breach = "resume"
+    memory_limit_mb = 200
+
+    def handle(self) -> list[Any]:
+        def work(chunk: list[int]) -> list[Any]:
+            [number] = chunk
+            squares = Squares.run(count=3 + number)
+            aware(1)
+            if number == 2 and redis().incr("killed") == 1:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return [sum(squares), self.check_memory_usage("after") and horse_ceiling_mb()]
+
+        return self.process_in_chunks(range(4), work, 1)
+
+
+def horse_ceiling_mb() -> float:
+    from rqmem.runtime import horse
+
+    here = horse.current()
+    assert here is not None
+    return here.page.ceiling_bytes / MB

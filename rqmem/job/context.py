@@ -72,11 +72,14 @@ class MemoryContext:
         self._collections = 0
         self._freed_bytes = 0
         self._collect_above_bytes = 0
+        # A job called by another's code is part of it: it saves nothing, and its ceiling ends with it.
+        self._nested = self._horse is not None and self._horse.page.has_run
+        self._ceiling_outside = self._horse.page.ceiling_bytes if self._horse is not None else 0
         self.set_limit(declared_mb)
         self._initial_bytes = self._peak_bytes = self._meter.full(_clock).usage_bytes
         self._run = RunRecord()
         self._writer: RunWriter | None = None
-        if self._horse is not None:
+        if self._horse is not None and not self._nested:
             before = reader.run(self._horse.connection, self._horse.job_id)
             self._run = RunRecord() if before.finished else before
             self._writer = RunWriter(self._horse.connection, self._horse.job_id, self._horse.execution_id)
@@ -205,6 +208,8 @@ class MemoryContext:
             )
         )
         self._meter.close()
+        if self._nested and self._horse is not None:
+            self._horse.page.ceiling_bytes = self._ceiling_outside
         if self._writer is not None:
             unsaved = 0 if self._resumable else self._chunks
             self._writer.close(max(self._run.peak_mb, to_mb(peak)), seconds, unsaved)

@@ -301,3 +301,12 @@ def test_a_cold_shutdown_leaves_nothing_and_the_job_goes_on_elsewhere(
 def worker_name(connection: Redis) -> str:
     [key] = connection.smembers("rq:workers")
     return key.decode().removeprefix("rq:worker:")
+
+
+def test_a_job_called_by_anothers_code_is_part_of_it(connection: Redis, work_off: WorkOff) -> None:
+    job = sample_jobs.CallsAnother.enqueue("jobs", connection=connection)
+    log = work_off("jobs", "--memory", "512")
+    sums = [sum(n * n for n in range(3 + number)) for number in range(4)]
+    assert job.return_value() == [value for total in sums for value in (total, 200.0)], log
+    assert reader.run(connection, job.id).job == "tests.sample_jobs.CallsAnother"
+    assert reader.run(connection, job.id).resumes == 1
