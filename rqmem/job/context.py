@@ -81,9 +81,11 @@ class MemoryContext:
         self._writer: RunWriter | None = None
         if self._horse is not None and not self._nested:
             before = reader.run(self._horse.connection, self._horse.job_id)
-            self._run = RunRecord() if before.finished else before
+            born = self._horse.job_created_at
+            anew = before.finished or before.job_created_at not in ("", born)
+            self._run = RunRecord() if anew else before
             self._writer = RunWriter(self._horse.connection, self._horse.job_id, self._horse.execution_id)
-            self._writer.open(job, on_breach, anew=before.finished)
+            self._writer.open(job, born, on_breach, anew=anew)
             self._horse.page.has_run = True
         self._resumable = self._writer is not None and on_breach == "resume"
 

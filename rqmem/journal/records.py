@@ -34,10 +34,12 @@ class Owner:
 class RunRecord:
     """A memory-aware job over all its executions. Cursors are JSON values, by stage.
 
-    A stage is the n-th call of ``process_in_chunks`` in ``handle``, counted from 0.
+    A stage is the n-th call of ``process_in_chunks`` in ``handle``, counted from 0. ``job_created_at``
+    tells a job that was requeued from another one of the same id.
     """
 
     job: str = ""
+    job_created_at: str = ""
     on_breach: str = "fail"
     stage: int | None = None
     chunk_sizes: dict[int, int] = field(default_factory=dict)
@@ -67,6 +69,7 @@ class RunRecord:
                 numbered[name][int(stage)] = json.loads(value)
         return cls(
             job=fields.get("job", ""),
+            job_created_at=fields.get("job_created_at", ""),
             on_breach=fields.get("on_breach", "fail"),
             stage=int(fields["stage"]) if "stage" in fields else None,
             chunk_sizes=numbered["chunk_size"],

@@ -119,11 +119,11 @@ class RunWriter:
         self._job_id = job_id
         self._execution_id = execution_id
 
-    def open(self, job: str, on_breach: str, *, anew: bool) -> None:
+    def open(self, job: str, job_created_at: str, on_breach: str, *, anew: bool) -> None:
         """A new execution begins: its own count of chunks starts at 0; ``anew`` forgets what went before."""
         if anew:
             self._connection.delete(keys.run(self._job_id), keys.results(self._job_id), keys.breaches(self._job_id))
-        self._update({"job": job, "on_breach": on_breach, "execution_chunks": 0})
+        self._update({"job": job, "job_created_at": job_created_at, "on_breach": on_breach, "execution_chunks": 0})
 
     def begin_stage(self, stage: int, chunk_size: int) -> None:
         self._update({"stage": stage, f"chunk_size:{stage}": chunk_size})

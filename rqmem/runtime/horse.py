@@ -48,6 +48,7 @@ class Horse:
     connection: Redis
     serializer: Any
     job_id: str
+    job_created_at: str
     execution_id: str
     queue: str
     worker: str

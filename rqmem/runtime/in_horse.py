@@ -112,6 +112,7 @@ class WorkerInHorse(SettlingWorker):
             connection=self.connection,
             serializer=self.serializer,
             job_id=job.id,
+            job_created_at=job.created_at.isoformat(),
             execution_id=execution.id,
             queue=queue.name,
             worker=self.name,

@@ -310,3 +310,16 @@ def test_a_job_called_by_anothers_code_is_part_of_it(connection: Redis, work_off
     assert job.return_value() == [value for total in sums for value in (total, 200.0)], log
     assert reader.run(connection, job.id).job == "tests.sample_jobs.CallsAnother"
     assert reader.run(connection, job.id).resumes == 1
+
+
+def test_a_new_job_with_the_id_of_a_failed_one_begins_anew(connection: Redis, work_off: WorkOff) -> None:
+    failed = sample_jobs.Squares.enqueue(
+        "jobs", count=16, item_mb=300, heavy_from=8, job_id="nightly", connection=connection
+    )
+    work_off("jobs", "--memory", "128")
+    assert failed.get_status() == JobStatus.FAILED
+    again = sample_jobs.Squares.enqueue("jobs", count=16, job_id="nightly", connection=connection)
+    work_off("jobs", "--memory", "128")
+    assert again.return_value() == [number * number for number in range(16)]
+    assert texts(connection, "chunks")[-2:] == ["0-7", "8-15"]
+    assert reader.run(connection, "nightly").resumes == 0
