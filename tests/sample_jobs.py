@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 from rq import get_current_job
@@ -394,3 +395,11 @@ def horse_ceiling_mb() -> float:
     here = horse.current()
     assert here is not None
     return here.page.ceiling_bytes / MB
+
+
+class CountsDescriptors(MemoryAwareJob):
+    """How many files its horse has open."""
+
+    def handle(self) -> int:
+        self.check_memory_usage("counted")
+        return len(list(Path("/proc/self/fd").iterdir()))

@@ -62,7 +62,8 @@ class MemoryContext:
         self._horse = horse.current()
         self._config = self._horse.config if self._horse else Config.from_environ(os.environ)
         self._about = self._whose(job)
-        self._meter = TreeMeter(_OwnTree(), self._config.growth_bytes_per_second)
+        self._tree = _OwnTree()
+        self._meter = TreeMeter(self._tree, self._config.growth_bytes_per_second)
         self._started = _clock()
         self._enabled = self._config.monitoring_enabled
         self._closed = False
@@ -210,6 +211,7 @@ class MemoryContext:
             )
         )
         self._meter.close()
+        self._tree.close()
         if self._nested and self._horse is not None:
             self._horse.page.ceiling_bytes = self._ceiling_outside
         if self._writer is not None:
@@ -236,7 +238,7 @@ class MemoryContext:
             limit_mb=to_mb(self._limit_bytes),
             peak_mb=to_mb(self._peak()),
             layer="checkpoint",
-            processes=len(_OwnTree()()),
+            processes=len(self._tree()),
             operation=operation,
             where=horse.described(horse.line_of_user_code(sys._getframe())),
             from_mb=to_mb(self._initial_bytes),
@@ -282,3 +284,6 @@ class _OwnTree:
 
     def __call__(self) -> list[int]:
         return [self._pid, *self._below()]
+
+    def close(self) -> None:
+        self._below.close()

@@ -33,7 +33,6 @@ class _Process:
     """One process's open ``statm`` and the correction in pages that its ``status`` last told."""
 
     def __init__(self, pid: int) -> None:
-        self.pid = pid
         self.fd = os.open(f"/proc/{pid}/statm", os.O_RDONLY | os.O_CLOEXEC)
         self.correction = procfs.read_swap_less_file_pages(pid)
 

@@ -36,17 +36,20 @@ class Members:
     """`descendants` at each call, without a walk while no process or thread was born anywhere.
 
     The last field of ``/proc/loadavg`` is the last pid given out in our pid namespace (proc(5)): reading it
-    takes 2 µs, a walk 100 to 300. What ended since the last walk may still be named.
+    takes 2 µs, a walk 100 to 300. What ended since the last walk may still be named. Holds a descriptor from
+    the first call to `close`.
     """
 
     def __init__(self, root: int, known: Collection[int] = ()) -> None:
         self._root = root
         self._known = known
-        self._loadavg = os.open("/proc/loadavg", os.O_RDONLY | os.O_CLOEXEC)
+        self._loadavg: int | None = None
         self._last_pid = b""
         self._found: list[int] = []
 
     def __call__(self) -> list[int]:
+        if self._loadavg is None:
+            self._loadavg = os.open("/proc/loadavg", os.O_RDONLY | os.O_CLOEXEC)
         last_pid = os.pread(self._loadavg, 128, 0).rpartition(b" ")[2]
         if last_pid != self._last_pid:
             self._found = descendants(self._root, self._known)
@@ -54,7 +57,9 @@ class Members:
         return self._found
 
     def close(self) -> None:
-        os.close(self._loadavg)
+        if self._loadavg is not None:
+            os.close(self._loadavg)
+            self._loadavg = None
 
 
 def send(pids: Collection[int], number: int) -> None:

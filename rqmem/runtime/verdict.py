@@ -139,6 +139,8 @@ class SettlingWorker(Worker):
                 self.setup_work_horse_signals()
                 self._is_horse = True
                 super()._finalize_failure(job, queue, execution, (type(error), error, None))
+            except BaseException:  # noqa: BLE001  the worker gives the verdict then
+                _log.exception("worker %s: the verdict on job %s was cut short", self.name, job.id)
             finally:
                 os._exit(0)
         deadline = time.monotonic() + _VERDICT_SECONDS

@@ -243,3 +243,11 @@ def test_a_redis_that_was_restarted_between_jobs_is_no_loss(tmp_path: Path, star
             assert second.return_value(), log
     finally:
         embedded_redis.stop(tmp_path)
+
+
+def test_jobs_leave_no_descriptors_open_in_their_horse(queue: Queue, work_off: WorkOff) -> None:
+    jobs = [sample_jobs.CountsDescriptors.enqueue(queue) for _ in range(10)]
+    work_off("jobs")
+    counts = results(jobs)
+    assert counts[0] is not None
+    assert len(set(counts[1:])) == 1, counts
