@@ -22,7 +22,7 @@ lint: $(VENV)/dev ## Check style and format with ruff
 typecheck: $(VENV)/dev ## Check types with mypy
 	$(RUN) -m mypy
 
-bench: $(VENV)/dev ## Measure: MB above the ceiling by kind of growth, cost of watching
+bench: $(VENV)/dev ## Measure: MB above the ceiling by kind of growth, jobs a second beside rq worker
 	$(RUN) -m scripts.bench.ceiling
 
 dashboard: $(VENV)/demo ## Open rq-dashboard on the Redis that rqmem uses here, on 127.0.0.1 only

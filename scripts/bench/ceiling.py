@@ -1,4 +1,4 @@
-"""``make bench``: how far above the ceiling jobs get, and what watching costs. Runs about a minute.
+"""``make bench``: how far above the ceiling jobs get, and the rate of jobs beside rq worker. Half a minute.
 
 Real workers on a Redis of its own. The figures are this machine's; compare ratios, not seconds.
 """
