@@ -4,7 +4,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint typecheck bench dashboard clean
+.PHONY: help demo campaign seed test lint typecheck bench bench-large rq-suite chaos dashboard clean
 
 help: ## Say what each target does
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
@@ -12,8 +12,15 @@ help: ## Say what each target does
 demo: $(VENV)/demo ## Run a real campaign under a ceiling, with one job that breaches, resumes and finishes
 	@$(RUN) -m scripts.demo
 
+campaign: $(VENV)/demo ## Run a campaign and follow it to its last call (CAMPAIGN_OPTIONS='--customers 5000 --batches')
+	@$(RUN) -m scripts.test_campaign $(CAMPAIGN_OPTIONS)
+
+seed: $(VENV)/demo ## Fill database and files with a large dataset, or go on with it (SEED_OPTIONS='--customers 1000000')
+	@$(RUN) -m seeds.large_dataset --resume $(SEED_OPTIONS)
+
 test: $(VENV)/dev ## Run all tests (their Redis comes with them)
-	$(RUN) -m pytest
+	$(RUN) -m pytest -n auto --dist loadfile --ignore=tests/worker
+	$(RUN) -m pytest tests/worker
 
 lint: $(VENV)/dev ## Check style and format with ruff
 	$(RUN) -m ruff check .
@@ -22,15 +29,26 @@ lint: $(VENV)/dev ## Check style and format with ruff
 typecheck: $(VENV)/dev ## Check types with mypy
 	$(RUN) -m mypy
 
-bench: $(VENV)/dev ## Measure: MB above the ceiling by kind of growth, jobs a second beside rq worker
+bench: $(VENV)/bench ## Measure: how the ceiling holds against 40 adversaries and honest jobs, and what it costs: 15 minutes
 	$(RUN) -m scripts.bench.ceiling
+
+bench-large: $(VENV)/bench ## Measure chunks, splits, cutting of files and reading of rows, at full size: an hour
+	@failed=0; for each in chunks splits sources reading_rows; do \
+	  echo "$(RUN) -m scripts.bench.$$each"; $(RUN) -m scripts.bench.$$each || failed=1; done; exit $$failed
+
+rq-suite: $(VENV)/dev ## Run RQ's own tests with MemoryWorker in place of Worker, warm and forked: 10 minutes
+	$(RUN) -m scripts.rq_suite --tb=short -W ignore
+	$(RUN) -m scripts.rq_suite --isolation fork --tb=short -W ignore
+
+chaos: $(VENV)/dev ## Kill workers and horses at random over 200 runs of chunked and split jobs: 15 minutes
+	$(RUN) -m tests.chaos
 
 dashboard: $(VENV)/demo ## Open rq-dashboard on the Redis that rqmem uses here, on 127.0.0.1 only
 	@$(RUN) -m scripts.dashboard
 
 clean: ## Stop this directory's Redis and remove what demo, tests and tools made
 	-@test ! -x $(RUN) || $(RUN) -m rqmem redis stop
-	rm -rf $(VENV) .demo .rqmem .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist *.egg-info
+	rm -rf $(VENV) .demo .campaign .rqmem .rq-suite .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The stamps say what the environment holds: what the demo needs, or all that development needs.
@@ -40,6 +58,10 @@ $(VENV)/bin/python:
 $(VENV)/demo: setup.cfg pyproject.toml | $(VENV)/bin/python
 	$(RUN) -m pip install --quiet --disable-pip-version-check --editable '.[demo]'
 	@touch $@
+
+$(VENV)/bench: setup.cfg pyproject.toml | $(VENV)/bin/python
+	$(RUN) -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
+	@touch $@ $(VENV)/dev $(VENV)/demo
 
 $(VENV)/dev: setup.cfg pyproject.toml | $(VENV)/bin/python
 	$(RUN) -m pip install --quiet --disable-pip-version-check --editable '.[dev]'

@@ -1,131 +1,189 @@
 """Outbound call campaigns through Retell AI: one call to each customer, each exactly once.
 
-A customer's outcome and the campaign's cursor are written in one transaction right after the call. A
-crash between the two repeats one call at most, with the same idempotency key, which the API answers
-with the call it already made. So the job may be run again at any time.
+Customers are marked before they are called, and their outcomes are written as soon as their chunk ends, however it
+ends. A crash between the two makes the next run ask for the same calls with the same idempotency keys, which the API
+answers with the calls it already made. It knows a key for an hour: calls that were begun earlier are looked up among
+those that it lists. So the job may be run again at any time, and twice at once.
 """
 
 from __future__ import annotations
 
-import os
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any
 
 from rq import Retry
-from sqlalchemy import func, select, update
+from sqlalchemy import bindparam, func, literal, select, update
 from sqlalchemy.orm import Session, sessionmaker
 
-from jobs.database import Campaign, Customer, CustomerStatus, open_sessions, utc_now
-from jobs.sources import Customers
+from jobs.retell_api import API_RETRIES, RequestRefused, RetellApi
+from jobs.sources import customers_of, shared_sessions
+from jobs.tables import Campaign, Customer, UtcDateTime, utc_now
 from rqmem import MemoryAwareJob
 from rqmem.errors import ConfigError
+from rqmem.sources import Cuttable
 
-if TYPE_CHECKING:
-    from retell import Retell
+KEYS_LAST = timedelta(minutes=50)  # the API says an hour; less what its clock and ours may differ, and a slow request
 
-API_RETRIES = 5  # by the SDK, with back-off and Retry-After; given per call, since the SDK makes none for calls
+Outcome = dict[str, Any]
 
 
 class ProcessRetellAICampaignJob(MemoryAwareJob):
-    """Call every pending customer of a campaign, then complete the campaign with its figures."""
+    """Call every customer of a campaign who has not been called, then complete the campaign with its figures.
+
+    A large campaign is split, and completed once all its children have ended well: `ChildJobsFailed` names those that
+    have not, and a retry runs only them. With the API down the job goes on later from where it is, which needs a worker
+    ``--with-scheduler``.
+
+    Attributes:
+        concurrency: calls in flight at a time.
+        api_retries: how often a call is tried again at once, with back-off, before the job gives up for now.
+    """
 
     memory_limit_mb = 512
     chunk_size = 50
+    bytes_per_item = 2 * 1024
+    split_above_items = 1000
     on_breach = "resume"
+    on_child_failure = "fail"
     queue = "campaigns"
     job_timeout = 3600
-    retry = Retry(max=3)
+    retry = Retry(max=5, interval=[30, 120, 600, 1800, 3600])
+    concurrency = 8
+    api_retries = API_RETRIES
 
-    def handle(self, campaign_id: int) -> dict[str, int]:
-        self.sessions = open_sessions()
-        self.campaign_id = campaign_id
-        campaign = start(self.sessions, campaign_id)
-        self.from_number = campaign.from_number
-        self.key = f"campaign-{campaign_id}-{campaign.created_at:%Y%m%d%H%M%S%f}"  # ids come again in a new database
-        with retell_client() as client:
-            self.client = client
-            pending = Customers(self.sessions, Customer.campaign_id == campaign_id, Customer.status == "pending")
-            self.process_in_chunks(pending, self.call_all, collect=False)
-        figures = complete(self.sessions, campaign_id)
+    def handle(self, *, campaign_id: int, items: Cuttable[Customer] | None = None) -> dict[str, int] | None:
+        self.sessions = shared_sessions()
+        self.campaign = start(self.sessions, campaign_id)
+        everybody = customers_of(campaign_id)
+        with RetellApi(self.api_retries) as self.api:
+            if items is None and self.should_split_job(everybody.count().items or 0):
+                self.api.has_free_lines()  # whether the key is any good: once, and not in each child
+                self.split_into_child_jobs(everybody)
+                return None
+            self.process_in_chunks(everybody if items is None else items, self.call_all, collect=False)
+        return self.close() if items is None else None
+
+    def gather(self, results: Sequence[Any]) -> dict[str, int]:
+        self.sessions = shared_sessions()
+        self.campaign = start(self.sessions, self.kwargs["campaign_id"])
+        return self.close()
+
+    def close(self) -> dict[str, int]:
+        figures = complete(self.sessions, self.campaign.id)
         self.check_memory_usage("campaign_completion")
         return figures
 
-    def call_all(self, customers: list[Customer]) -> None:
-        for customer in customers:
-            call_id, failure = self.call(customer)
-            self.check_memory_usage("api_call")
-            record(self.sessions, customer, call_id, failure)
+    def call_all(self, chunk: list[Customer]) -> None:
+        begun = begin_calls(self.sessions, chunk)
+        to_call = [customer for customer in chunk if customer.id in begun]
+        self.outcomes = self.calls_made_before(to_call, begun)
+        known = {outcome["customer"] for outcome in self.outcomes}
+        try:
+            self.api.each([each for each in to_call if each.id not in known], self.call, self.concurrency)
+        finally:
+            record(self.sessions, self.outcomes)
+        for customer in to_call:
             self.check_memory_usage(f"customer_processing_{customer.id}")
 
-    def call(self, customer: Customer) -> tuple[str | None, str | None]:
-        """The id of the call, or why the API refused this customer; other errors end the job."""
-        import retell
-
+    async def call(self, customer: Customer) -> None:
+        """One call; where the API refuses this customer, that is the outcome. Other errors end the job."""
+        key = key_of(self.campaign, customer)
         try:
-            response = self.client.call.create_phone_call(
-                from_number=self.from_number,
-                to_number=customer.phone,
-                idempotency_key=f"{self.key}-customer-{customer.id}",
-                metadata={"campaign_id": self.campaign_id, "customer_id": customer.id},
-                retell_llm_dynamic_variables={"name": customer.name, "language": customer.language},
-                max_retries=API_RETRIES,
+            call_id = await self.api.phone_call(
+                from_number=self.campaign.from_number, idempotency_key=key, **call_of(self.campaign, customer, key=key)
             )
-        except (retell.BadRequestError, retell.UnprocessableEntityError) as error:
-            return None, reason(error)
-        except (retell.AuthenticationError, retell.PermissionDeniedError) as error:
-            raise ConfigError(f"Retell refuses RETELL_API_KEY: {reason(error)}") from None
-        return response.call_id, None
+        except RequestRefused as refused:
+            self.outcomes.append(failed(customer.id, str(refused)))
+        else:
+            self.outcomes.append(called(customer.id, call_id))
+        self.check_memory_usage("api_call")
+
+    def calls_made_before(self, to_call: Sequence[Customer], begun: Mapping[int, datetime]) -> list[Outcome]:
+        """Outcomes of the calls that a run has made whose idempotency keys the API may have forgotten."""
+        forgotten = utc_now() - KEYS_LAST
+        by_key = {key_of(self.campaign, each): each.id for each in to_call if begun[each.id] < forgotten}
+        made = {call.metadata["key"]: call.call_id for call in self.api.calls("key", by_key)}
+        return [called(by_key[key], call_id) for key, call_id in made.items()]
+
+
+def key_of(campaign: Campaign, customer: Customer) -> str:
+    """The idempotency key of the one call to that customer."""
+    return f"{campaign.key}-customer-{customer.id}"
+
+
+def call_of(campaign: Campaign, customer: Customer, **metadata: Any) -> dict[str, Any]:
+    """What the API is told of a call, alone or in a batch."""
+    agent = {"override_agent_id": campaign.agent_id} if campaign.agent_id else {}
+    return {
+        "to_number": customer.phone,
+        "metadata": {"campaign_id": campaign.id, "customer_id": customer.id, **metadata},
+        "retell_llm_dynamic_variables": {"name": customer.name, "language": customer.language},
+        **agent,
+    }
+
+
+def called(customer_id: int, call_id: str) -> Outcome:
+    return {"customer": customer_id, "status": "called", "call_id": call_id, "failure": None, "called_at": utc_now()}
+
+
+def failed(customer_id: int, failure: str, call_id: str | None = None) -> Outcome:
+    outcome = {"status": "failed", "call_id": call_id, "failure": failure[:200], "called_at": utc_now()}
+    return {"customer": customer_id, **outcome}
+
+
+def find(sessions: sessionmaker[Session], campaign_id: int) -> Campaign:
+    """The campaign. Raises `ConfigError`."""
+    with sessions() as session:
+        campaign = session.get(Campaign, campaign_id)
+    if campaign is None:
+        raise ConfigError(f"campaign {campaign_id} does not exist; python -m seeds.campaign makes one")
+    if campaign.status == "seeding":
+        raise ConfigError(f"campaign {campaign_id} is still being seeded, or its seeding was cut off")
+    return campaign
 
 
 def start(sessions: sessionmaker[Session], campaign_id: int) -> Campaign:
     """The campaign, marked as running. Raises `ConfigError`."""
+    find(sessions, campaign_id)
     with sessions.begin() as session:
-        campaign = session.get(Campaign, campaign_id)
-        if campaign is None:
-            raise ConfigError(f"campaign {campaign_id} does not exist; python -m seeds.campaign makes one")
-        if campaign.status == "seeding":
-            raise ConfigError(f"campaign {campaign_id} is still being seeded, or its seeding was cut off")
-        if campaign.status == "pending":
-            campaign.status, campaign.started_at = "running", utc_now()
+        campaign = session.get_one(Campaign, campaign_id)
+        campaign.status, campaign.started_at = "running", campaign.started_at or utc_now()
         return campaign
 
 
-def record(sessions: sessionmaker[Session], customer: Customer, call_id: str | None, failure: str | None) -> None:
-    """The customer's outcome and the campaign's cursor, in one transaction."""
-    status: CustomerStatus = "called" if failure is None else "failed"
-    outcome = {"status": status, "call_id": call_id, "failure": failure, "called_at": utc_now()}
+def begin_calls(sessions: sessionmaker[Session], chunk: Iterable[Customer]) -> dict[int, datetime]:
+    """Mark those of a chunk who are still to be called; their ids, and since when each may have been called."""
+    open_ones = Customer.id.in_([each.id for each in chunk]), Customer.status.in_(("pending", "calling"))
+    first = func.coalesce(Customer.calling_since, literal(utc_now(), UtcDateTime()))
+    marks = {"status": "calling", "calling_since": first}
+    statement = update(Customer).where(*open_ones).values(marks).returning(Customer.id, Customer.calling_since)
     with sessions.begin() as session:
-        session.execute(update(Customer).where(Customer.id == customer.id).values(outcome))
-        session.execute(
-            update(Campaign).where(Campaign.id == customer.campaign_id).values(last_customer_id=customer.id)
-        )
+        rows = session.execute(statement)
+        return {customer_id: since for customer_id, since in rows if since is not None}
+
+
+def record(sessions: sessionmaker[Session], outcomes: list[Outcome]) -> None:
+    """Write outcomes, in one statement; a customer who has one keeps it."""
+    if not outcomes:
+        return
+    settled = (Customer.status == "called") | (Customer.status == "failed")
+    statement = update(Customer).where(Customer.id == bindparam("customer"), ~settled)
+    with sessions.begin() as session:
+        session.connection().execute(statement, outcomes)  # sets the columns that the outcomes name
 
 
 def complete(sessions: sessionmaker[Session], campaign_id: int) -> dict[str, int]:
-    """Close the campaign with its figures."""
+    """Write the campaign's figures, and close it where nobody is left to call. Returns called and failed."""
+    this = update(Campaign).where(Campaign.id == campaign_id)
+    counts = select(Customer.status, func.count()).where(Customer.campaign_id == campaign_id).group_by(Customer.status)
     with sessions.begin() as session:
-        counts = session.execute(
-            select(Customer.status, func.count()).where(Customer.campaign_id == campaign_id).group_by(Customer.status)
-        )
-        by_status = dict(counts.tuples().all())
-        campaign = session.get_one(Campaign, campaign_id)
-        campaign.customers_called = by_status.get("called", 0)
-        campaign.customers_failed = by_status.get("failed", 0)
-        campaign.status = "completed"
-        campaign.completed_at = campaign.completed_at or utc_now()
-        return {"called": campaign.customers_called, "failed": campaign.customers_failed}
-
-
-def retell_client() -> Retell:
-    """The official client, which reads RETELL_API_KEY and RETELL_BASE_URL. Raises `ConfigError`."""
-    if not os.environ.get("RETELL_API_KEY"):
-        raise ConfigError("RETELL_API_KEY is not set: give the worker the key of your Retell account")
-    from retell import Retell  # 70 MB: only where calls are made
-
-    return Retell()
-
-
-def reason(error: Exception) -> str:
-    """What the API said, short."""
-    body = getattr(error, "body", None)
-    message = body.get("message") or body.get("error_message") if isinstance(body, dict) else None
-    return str(message or error)[:200]
+        session.execute(this.values(status=Campaign.status))  # a write comes first: who counts later writes later
+        by_status = dict(session.execute(counts).all())
+        figures = {"called": by_status.pop("called", 0), "failed": by_status.pop("failed", 0)}
+        unknown = by_status.pop("unknown", 0)
+        session.execute(this.values({f"customers_{name}": n for name, n in {**figures, "unknown": unknown}.items()}))
+        if not by_status:
+            now = func.coalesce(Campaign.completed_at, literal(utc_now(), UtcDateTime()))
+            session.execute(this.values(status="completed", completed_at=now))
+    return figures

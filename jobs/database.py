@@ -1,4 +1,4 @@
-"""The database of the reference application: tables, and how to open it.
+"""The database of the reference application: how to open it, and its schema (`jobs.tables`).
 
 SQLite is the default (one file, several processes); ``DATABASE_URL`` names another. There are no
 migrations: a database of an older schema is deleted and seeded again.
@@ -8,7 +8,8 @@ a fork is used by two processes at once, which breaks PostgreSQL's protocol and 
 
 On SQLite a transaction starts with its first write, not with a read, and a write waits up to 30
 seconds for other writers. Read, then write; a half-read result kept open across a write can make it
-fail at once ("database is locked").
+fail at once ("database is locked"). On PostgreSQL it starts with the first statement, and a write waits
+for those who change the same rows.
 """
 
 from __future__ import annotations
@@ -17,111 +18,29 @@ import os
 import sqlite3
 import time
 from collections.abc import Mapping
-from datetime import datetime, timezone
-from typing import Any, Literal
+from typing import Any
 from urllib.parse import quote, quote_plus
 
-from sqlalchemy import DateTime, ForeignKey, Index, String, Text, create_engine, event, inspect
-from sqlalchemy.engine import URL, Dialect, Engine, make_url
+from sqlalchemy import MetaData, create_engine, event, func, inspect, select
+from sqlalchemy.engine import URL, Engine, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
-from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, sessionmaker
+from sqlalchemy.orm import Session, sessionmaker
 from sqlalchemy.schema import CreateIndex, CreateTable
-from sqlalchemy.types import TypeDecorator
 
+from jobs.tables import Base, Campaign
 from rqmem.errors import ConfigError
 
 DEFAULT_URL = "sqlite:///rqmem-app.db"
 BUSY_SECONDS = 30
 CONNECT_SECONDS = 10
-
-CampaignStatus = Literal["seeding", "pending", "running", "completed"]
-CustomerStatus = Literal["pending", "called", "failed"]
-
-
-def utc_now() -> datetime:
-    """The time now, aware, in UTC."""
-    return datetime.now(timezone.utc)
-
-
-class UtcDateTime(TypeDecorator[datetime]):
-    """A moment: aware datetimes in, aware UTC datetimes out, also where the database drops the zone."""
-
-    impl = DateTime(timezone=True)
-    cache_ok = True
-
-    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """Convert to UTC. Refuses a naive datetime, which names no moment."""
-        if value is None:
-            return None
-        if value.tzinfo is None:
-            raise ValueError(f"datetime {value!r} has no time zone; use jobs.database.utc_now()")
-        return value.astimezone(timezone.utc)
-
-    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """Give UTC back; SQLite stores no zone, and what was stored was UTC."""
-        if value is None:
-            return None
-        return value.replace(tzinfo=timezone.utc) if value.tzinfo is None else value.astimezone(timezone.utc)
-
-
-class Base(DeclarativeBase):
-    """Base of all tables of the reference application."""
-
-    type_annotation_map = {datetime: UtcDateTime, CampaignStatus: String(16), CustomerStatus: String(16)}
-
-
-class Campaign(Base):
-    """One outbound call campaign.
-
-    ``seeding`` means that its customers are still being written, or that writing them was cut off:
-    such a campaign must not be run. ``last_customer_id`` is the cursor: every customer of the
-    campaign up to it has been dealt with.
-    """
-
-    __tablename__ = "campaigns"
-    # AUTOINCREMENT: an id is never used again after a delete, so neither is what derives from it.
-    __table_args__ = {"sqlite_autoincrement": True}
-
-    id: Mapped[int] = mapped_column(primary_key=True)
-    name: Mapped[str] = mapped_column(Text)
-    from_number: Mapped[str] = mapped_column(String(16))
-    agent_id: Mapped[str | None] = mapped_column(String(64))
-    status: Mapped[CampaignStatus] = mapped_column(default="pending")
-    last_customer_id: Mapped[int] = mapped_column(default=0)
-    customers_called: Mapped[int] = mapped_column(default=0)
-    customers_failed: Mapped[int] = mapped_column(default=0)
-    started_at: Mapped[datetime | None]
-    completed_at: Mapped[datetime | None]
-    created_at: Mapped[datetime] = mapped_column(default=utc_now)
-
-
-class Customer(Base):
-    """One person to be called in one campaign. ``failure`` is a short reason when the status is failed."""
-
-    __tablename__ = "customers"
-    __table_args__ = (
-        Index("ix_customers_campaign_status_id", "campaign_id", "status", "id"),
-        {"sqlite_autoincrement": True},
-    )
-
-    id: Mapped[int] = mapped_column(primary_key=True)
-    campaign_id: Mapped[int] = mapped_column(ForeignKey("campaigns.id", ondelete="CASCADE"))
-    name: Mapped[str] = mapped_column(Text)
-    phone: Mapped[str] = mapped_column(String(64))
-    country: Mapped[str] = mapped_column(String(2))
-    language: Mapped[str] = mapped_column(String(8))
-    notes: Mapped[str] = mapped_column(Text, default="")
-    status: Mapped[CustomerStatus] = mapped_column(default="pending")
-    call_id: Mapped[str | None] = mapped_column(String(64))
-    failure: Mapped[str | None] = mapped_column(String(200))
-    called_at: Mapped[datetime | None]
+SCHEMA_LOCK = 0x72716D656D  # one number for all processes of this application
 
 
 def database_url(environ: Mapping[str, str] = os.environ) -> str:
     """``DATABASE_URL``, else a SQLite file in the current directory.
 
     ``postgres://``, as hosting services write it, becomes the ``postgresql://`` that SQLAlchemy
-    knows; a driver named in the URL (``postgresql+psycopg://``) is kept.
+    knows. Its driver is psycopg, the extra ``postgres``, unless the URL names another (``postgresql+pg8000://``).
     """
     url = environ.get("DATABASE_URL", "").strip() or DEFAULT_URL
     scheme, separator, rest = url.partition("://")
@@ -146,7 +65,8 @@ def open_database(url: str | None = None) -> Engine:
         ) from error
     except ImportError as error:
         raise ConfigError(
-            f"database {_shown(parsed)}: its driver is not installed ({error}); install it with pip"
+            f"database {_shown(parsed)}: its driver is not installed ({error}); "
+            "install it with pip, for PostgreSQL by the extra: rqmem[postgres]"
         ) from error
     except (SQLAlchemyError, sqlite3.Error, OSError, TypeError, ValueError) as error:
         if engine is not None:
@@ -157,10 +77,17 @@ def open_database(url: str | None = None) -> Engine:
     return engine
 
 
-def create_schema(engine: Engine) -> None:
-    """Create the tables and indexes that are missing. Safe when several processes do it at once."""
+def create_schema(engine: Engine, metadata: MetaData = Base.metadata) -> None:
+    """Create the tables and indexes that are missing. Safe when several processes do it at once.
+
+    Args:
+        metadata: of the tables; by default the application's.
+    """
     with engine.begin() as connection:
-        for table in Base.metadata.sorted_tables:
+        if connection.dialect.name == "postgresql":
+            # Its IF NOT EXISTS looks first and creates then: two at once would both create.
+            connection.execute(select(func.pg_advisory_xact_lock(SCHEMA_LOCK)))
+        for table in metadata.sorted_tables:
             connection.execute(CreateTable(table, if_not_exists=True))
             for index in sorted(table.indexes, key=lambda index: str(index.name)):
                 connection.execute(CreateIndex(index, if_not_exists=True))
@@ -181,7 +108,8 @@ def open_sessions(url: str | None = None) -> sessionmaker[Session]:
 
 def _parse(url: str) -> URL:
     try:
-        return make_url(url)
+        parsed = make_url(url)
+        return parsed.set(drivername="postgresql+psycopg") if parsed.drivername == "postgresql" else parsed
     except (ArgumentError, ValueError):
         # The text is not repeated and the cause is cut off: either may hold a password.
         raise ConfigError(

@@ -7,8 +7,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from jobs.database import Customer, open_sessions
-from jobs.sources import Customers
+from jobs.sources import customers_of
+from jobs.tables import Customer
 from rqmem import MemoryAwareJob
 
 WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
@@ -36,8 +36,7 @@ class ExportCallPlanJob(MemoryAwareJob):
         def write(customers: list[Customer]) -> int:
             return write_part(parts / f"{customers[0].id:012}.csv", plan(customers))
 
-        sessions = open_sessions()
-        rows = self.process_in_chunks(Customers(sessions, Customer.campaign_id == campaign_id), write)
+        rows = self.process_in_chunks(customers_of(campaign_id), write)
         join(sorted(parts.glob("*.csv")), Path(path))
         shutil.rmtree(parts)
         return sum(rows)

@@ -1,32 +1,39 @@
-"""Rows of the database as sources for ``process_in_chunks``."""
+"""The customers of a campaign as a source: by key, a page at a time, cut into slices that child jobs open again.
+
+All of them, also those who have been called: what a source selects must not change while it is read, so whoever
+reads looks whom there is still to call.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from functools import cache
 
-from sqlalchemy import ColumnElement, select
+from sqlalchemy import select
 from sqlalchemy.orm import Session, sessionmaker
 
-from jobs.database import Customer
+from jobs.database import database_url, open_sessions
+from jobs.tables import Customer
+from rqmem.sources import SqlRows
 
 
-class Customers:
-    """The customers that ``conditions`` pick, by key: a page at a time, and never an OFFSET."""
+def customers_of(campaign_id: int) -> SqlRows:
+    """The customers of a campaign, by id. Raises `ConfigError` as `shared_sessions`."""
+    return SqlRows.from_factory("jobs.sources:customers_here", campaign_id=campaign_id)
 
-    PAGE = 500
 
-    def __init__(self, sessions: sessionmaker[Session], *conditions: ColumnElement[bool]) -> None:
-        self.sessions = sessions
-        self.conditions = conditions
+def customers_here(campaign_id: int) -> SqlRows:
+    """The same, as made in each process that opens a slice of them."""
+    return SqlRows(shared_sessions(), select(Customer).where(Customer.campaign_id == campaign_id))
 
-    def items_after(self, cursor: int | None) -> Iterator[tuple[Customer, int]]:
-        last = cursor or 0
-        while page := self.page_after(last):
-            for customer in page:
-                last = customer.id
-                yield customer, last
 
-    def page_after(self, last: int) -> list[Customer]:
-        query = select(Customer).where(*self.conditions, Customer.id > last)
-        with self.sessions() as session:
-            return list(session.scalars(query.order_by(Customer.id).limit(self.PAGE)))
+def shared_sessions() -> sessionmaker[Session]:
+    """Sessions on one engine for all jobs of this process; to be called after the fork, in jobs alone.
+
+    Raises `ConfigError` as `jobs.database.open_sessions`.
+    """
+    return _sessions_on(database_url())
+
+
+@cache
+def _sessions_on(url: str) -> sessionmaker[Session]:
+    return open_sessions(url)

@@ -10,9 +10,18 @@ Processes::
                             |                            ^
                             +-- meters, stops, signals, kills (the whole tree)
 
-Reading order: `units`, `errors`, `config`, `events` (values) -> `policy` (decisions, pure) -> `memory`
-(reading ``/proc``), `journal` (Redis) -> `sources`, `job` (what jobs use) and `runtime` (worker, horse,
-watcher, verdicts, heart, recovery) -> `cli`.
+Reading order: `units`, `errors`, `config`, `events` (values) -> `policy` (decisions, pure) -> `memory` (reading
+``/proc``, cgroups), `settings` (a program's configuration), `journal` (Redis), `log`, `alerts` (sending them) ->
+`sources`, `job` (what jobs use) and `runtime` -> `doctor`, `status`, `inspection`, `monitor`, `reporting`, `exporter`
+(looking) -> `cli`; `testing` is for users' tests.
+
+In `runtime`: ``watcher`` keeps the ceiling, ``kernel`` has the kernel keep it too, ``verdict`` and ``breach`` say
+what becomes of a job, ``recovery`` and ``mending`` what becomes of what others left, ``recorder`` what is
+remembered (the horse tells it over the ``tape``), ``life``, ``worker``, ``in_horse`` are `MemoryWorker` in three
+layers, above ``patient`` (a Redis that is away) and RQ's own Worker. In `job`: ``mixin`` is what jobs see,
+``context`` reads memory for it, ``stage`` and ``chunks`` go on where it stopped, ``children`` and ``split`` share it
+out. In `journal`: ``writer``, ``reader``, ``ledger`` are what running jobs need; ``history_*`` and ``alert_*`` may be
+forgotten.
 """
 
 from __future__ import annotations

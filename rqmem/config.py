@@ -1,9 +1,8 @@
 """All settings of rqmem as one frozen, validated value; every default stands here and nowhere else.
 
-`Config.from_environ` is called once, where a program starts; nothing deeper reads the environment.
-A command's options are laid over it with `Config.with_options`. Promises: an unusable value raises
-`ConfigError` naming the setting, the value and what would do; an unknown ``RQMEM_*`` name is an
-error too, since a misspelt ceiling is no ceiling.
+Programs call `rqmem.settings.load` once, where they start: that lays command line, environment and config file
+together; nothing deeper reads either. Promises: an unusable value raises `ConfigError` naming the setting, the value
+and what would do; an unknown ``RQMEM_*`` name is an error too, since a misspelt ceiling is no ceiling.
 """
 
 from __future__ import annotations
@@ -16,6 +15,33 @@ from dataclasses import dataclass
 from typing import Any
 
 from rqmem.errors import ConfigError
+from rqmem.units import MB
+
+_GROWTH_BYTES_PER_SECOND = 8e9  # facts/memory-enforcement.md, section 1
+
+
+@dataclass(frozen=True)
+class JobSettings:
+    """What the config file says of one job type, above what its class declares. None: it says nothing.
+
+    Attributes:
+        memory_limit_mb: its ceiling, in MB; never more than the worker's.
+        chunk_size: items per chunk at the start.
+        bytes_per_item: what an item costs, in bytes, for ``should_split_job``.
+        split_above_items: it splits above so many items, whatever they weigh.
+        items_per_child: items of a child.
+    """
+
+    memory_limit_mb: float | None = None
+    chunk_size: int | None = None
+    bytes_per_item: float | None = None
+    split_above_items: int | None = None
+    items_per_child: int | None = None
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """What it says something of, by name."""
+        return {name: value for name, value in vars(self).items() if value is not None}
 
 
 @dataclass(frozen=True)
@@ -27,49 +53,83 @@ class Config:
         default_limit_mb: ceiling in MB where neither the job nor the worker names one.
         default_chunk_size: items per chunk at the start where the job names none.
         monitoring_enabled: whether jobs read and log their memory; the ceiling itself stays on.
-        warning_threshold: fraction of the ceiling from which garbage is collected at checkpoints.
+        auto_split_enabled: whether ``should_split_job`` may say yes.
+        max_items_per_child: items of a child where the job names none.
+        warning_threshold: fraction of the ceiling above which the usage alert is raised, and garbage is
+            collected at checkpoints.
         timeout_seconds: the longest any job may run on this worker, in seconds. None: no cap.
         reserve_mb: what may be used above the ceiling while the job unwinds, before the kill.
         grace_seconds: how long unwinding may take before the kill.
-        growth_bytes_per_second: the machine's fastest growth of memory, for the watch interval
-            (8 GB/s covers huge pages and two cores here: facts/memory-enforcement.md, section 1).
+        growth_bytes_per_second: the machine's fastest growth of memory, for the watch interval.
+            None: measured when the worker starts.
+        sample_step_mb: growth of a job in MB between two samples of its stack.
         heartbeat_seconds: how often a worker says that it lives; twice that without: its runs are
             taken over.
-        max_resumes: how often one job may be resumed before it fails.
+        max_resumes: the budget of resumes of one job: each costs 1, or 2 where no chunk was finished.
+        journal_enabled: whether what happens is remembered in Redis (samples, runs, stories, alerts).
+        alert_growth_mb_per_minute: growth in MB within a minute that raises an alert.
+        alert_collections: more collections of garbage than so many in one run raise an alert.
+        alert_cooldown_seconds: an alert of the same rule and job type is not told again for so long.
+        alert_urls: where alerts are sent, in Apprise's form. Secrets: never shown.
+        alert_urls_file: a file of more of them, one a line.
         isolation: ``"warm"``: a horse runs many jobs; ``"fork"``: a horse for each job, as in RQ.
         max_jobs_per_horse: a warm horse is replaced after so many; 0: any number.
         preload: modules imported in the worker before any horse is forked.
+        cgroup: the kernel's layer: ``"auto"``: where it can be had; ``"off"``; ``"require"``.
+        worker_memory_mb: the worker process's own ceiling, in MB. None: 512, or twice what it uses when it
+            starts, whichever is more.
+        on_worker_limit: then the worker, between two jobs, restarts itself in place (``"restart"``) or ends
+            with exit code 12 (``"exit"``).
+        jobs: job type -> what the config file says of it.
     """
 
     memory_mb: float | None = None
     default_limit_mb: float = 256.0
     default_chunk_size: int = 100
     monitoring_enabled: bool = True
+    auto_split_enabled: bool = True
+    max_items_per_child: int = 500
     warning_threshold: float = 0.8
     timeout_seconds: int | None = None
     reserve_mb: float = 32.0
     grace_seconds: float = 2.0
-    growth_bytes_per_second: float = 8e9
+    growth_bytes_per_second: float | None = None
+    sample_step_mb: float = 16.0
     heartbeat_seconds: float = 5.0
-    max_resumes: int = 12
+    max_resumes: int = 30
+    journal_enabled: bool = True
+    alert_growth_mb_per_minute: float = 50.0
+    alert_collections: int = 100
+    alert_cooldown_seconds: float = 300.0
+    alert_urls: tuple[str, ...] = dataclasses.field(default=(), repr=False)
+    alert_urls_file: str | None = None
     isolation: str = "warm"
     max_jobs_per_horse: int = 0
     preload: tuple[str, ...] = ()
+    cgroup: str = "auto"
+    worker_memory_mb: float | None = None
+    on_worker_limit: str = "restart"
+    jobs: Mapping[str, JobSettings] = dataclasses.field(default_factory=dict)
+
+    @property
+    def growth_rate(self) -> float:
+        """Bytes per second: what was given or measured, else what covers huge pages and two cores (8 GB/s)."""
+        return self.growth_bytes_per_second or _GROWTH_BYTES_PER_SECOND
+
+    def of_job(self, job: str) -> dict[str, Any]:
+        """What the config file says of a job type, by the names of `JobSettings`; above what its class declares."""
+        return self.jobs[job].given if job in self.jobs else {}
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str]) -> Config:
-        """The configuration that ``environ`` describes; raises `ConfigError` for a bad value or name."""
+        """The configuration that ``environ`` alone describes; raises `ConfigError` for a bad value or name."""
         _refuse_unknown_names(environ)
         values: dict[str, Any] = {}
-        for variable, (field, parse) in _VARIABLES.items():
+        for variable, (field, parse) in VARIABLES.items():
             text = environ.get(variable, "").strip()
             if text:
                 values[field] = parse(text, variable)
         return cls(**values)
-
-    def with_options(self, **options: Any) -> Config:
-        """This configuration with those options that are not None laid over it."""
-        return dataclasses.replace(self, **{k: v for k, v in options.items() if v is not None})
 
 
 def positive_mb(text: str, name: str) -> float:
@@ -78,6 +138,21 @@ def positive_mb(text: str, name: str) -> float:
     if not (math.isfinite(value) and value > 0):
         raise ConfigError(f"{name}={text!r}: give a number of MB greater than 0, for example 256")
     return value
+
+
+def reserve_mb(text: str, name: str) -> float:
+    """``text`` as a number of MB that is not negative; raises `ConfigError` naming ``name``."""
+    value = _number(text)
+    if not (math.isfinite(value) and value >= 0):
+        raise ConfigError(f"{name}={text!r}: give a number of MB of at least 0, for example 32")
+    return value
+
+
+def _mb_per_second(text: str, name: str) -> float:
+    value = _number(text)
+    if not (math.isfinite(value) and value > 0):
+        raise ConfigError(f"{name}={text!r}: give a number of MB per second greater than 0, for example 8000")
+    return value * MB
 
 
 def positive_seconds(text: str, name: str) -> float:
@@ -99,6 +174,14 @@ def positive_int(text: str, name: str) -> int:
     return value
 
 
+def positive_bytes(text: str, name: str) -> float:
+    """``text`` as a positive number of bytes; raises `ConfigError` naming ``name``."""
+    value = _number(text)
+    if not (math.isfinite(value) and value > 0):
+        raise ConfigError(f"{name}={text!r}: give a number of bytes greater than 0, for example 2048")
+    return value
+
+
 def _fraction(text: str, name: str) -> float:
     value = _number(text)
     if not 0 < value <= 1:
@@ -106,15 +189,33 @@ def _fraction(text: str, name: str) -> float:
     return value
 
 
-def isolation(text: str, name: str) -> str:
-    """``warm`` or ``fork``; raises `ConfigError` naming ``name``."""
-    if text not in ("warm", "fork"):
-        raise ConfigError(f"{name}={text!r}: give warm (a horse runs many jobs) or fork (a horse for each job)")
-    return text
+def one_of(**choices: str) -> Callable[[str, str], str]:
+    """A parser for a setting with these values, each with its meaning."""
+
+    def parse(text: str, name: str) -> str:
+        if text not in choices:
+            meanings = " or ".join(f"{choice} ({meaning})" for choice, meaning in choices.items())
+            raise ConfigError(f"{name}={text!r}: give {meanings}")
+        return text
+
+    return parse
+
+
+isolation = one_of(warm="a horse runs many jobs", fork="a horse for each job")
+cgroup = one_of(auto="use one where it can be had", off="never", require="do not start without one")
+on_worker_limit = one_of(restart="restart in place", exit="end with exit code 12")
 
 
 def _names(text: str, name: str) -> tuple[str, ...]:
     return tuple(part for part in text.replace(",", " ").split() if part)
+
+
+def _words(text: str, name: str) -> tuple[str, ...]:
+    return tuple(text.split())
+
+
+def _path(text: str, name: str) -> str:
+    return text
 
 
 def _number(text: str) -> float:
@@ -132,25 +233,51 @@ def _boolean(text: str, name: str) -> bool:
     raise ConfigError(f"{name}={text!r}: give true or false")
 
 
-_VARIABLES: dict[str, tuple[str, Callable[[str, str], Any]]] = {
+VARIABLES: dict[str, tuple[str, Callable[[str, str], Any]]] = {
     "MEMORY_MONITORING_ENABLED": ("monitoring_enabled", _boolean),
     "MEMORY_WARNING_THRESHOLD": ("warning_threshold", _fraction),
     "MEMORY_DEFAULT_LIMIT_MB": ("default_limit_mb", positive_mb),
     "MEMORY_DEFAULT_CHUNK_SIZE": ("default_chunk_size", positive_int),
+    "JOB_AUTO_SPLIT_ENABLED": ("auto_split_enabled", _boolean),
+    "JOB_MAX_ITEMS_PER_CHILD": ("max_items_per_child", positive_int),
     "RQMEM_MEMORY": ("memory_mb", positive_mb),
     "RQMEM_TIMEOUT": ("timeout_seconds", positive_int),
     "RQMEM_ISOLATION": ("isolation", isolation),
     "RQMEM_MAX_JOBS_PER_HORSE": ("max_jobs_per_horse", positive_int),
     "RQMEM_PRELOAD": ("preload", _names),
+    "RQMEM_RESERVE": ("reserve_mb", reserve_mb),
+    "RQMEM_CGROUP": ("cgroup", cgroup),
+    "RQMEM_WORKER_MEMORY": ("worker_memory_mb", positive_mb),
+    "RQMEM_ON_WORKER_LIMIT": ("on_worker_limit", on_worker_limit),
+    "RQMEM_GROWTH_RATE": ("growth_bytes_per_second", _mb_per_second),
+    "RQMEM_SAMPLE_STEP": ("sample_step_mb", positive_mb),
     "RQMEM_HEARTBEAT": ("heartbeat_seconds", positive_seconds),
+    "RQMEM_MAX_RESUMES": ("max_resumes", positive_int),
+    "RQMEM_JOURNAL": ("journal_enabled", _boolean),
+    "RQMEM_ALERT_GROWTH": ("alert_growth_mb_per_minute", positive_mb),
+    "RQMEM_ALERT_COLLECTIONS": ("alert_collections", positive_int),
+    "RQMEM_ALERT_COOLDOWN": ("alert_cooldown_seconds", positive_seconds),
+    "RQMEM_ALERT_URLS": ("alert_urls", _words),
+    "RQMEM_ALERT_URLS_FILE": ("alert_urls_file", _path),
 }
+"""Variable -> the field of `Config` that it sets, and how its text is read."""
 
-# Read elsewhere: the choice of Redis (connections), the mark of a job's processes (runtime.horse).
-_OTHER_NAMES = ("RQMEM_REDIS_URL", "RQMEM_EXECUTION")
+JOB_SETTINGS: dict[str, Callable[[str, str], Any]] = {
+    "memory_limit_mb": positive_mb,
+    "chunk_size": positive_int,
+    "bytes_per_item": positive_bytes,
+    "split_above_items": positive_int,
+    "items_per_child": positive_int,
+}
+"""Field of `JobSettings` -> how its text is read."""
+
+# Read elsewhere: the config file (settings), the choice of Redis (connections), the mark of a job's processes
+# (runtime.horse), what a worker that restarted itself was before (runtime.restart).
+_OTHER_NAMES = ("RQMEM_CONFIG", "RQMEM_REDIS_URL", "RQMEM_EXECUTION", "RQMEM_RESTARTED")
 
 
 def _refuse_unknown_names(environ: Mapping[str, str]) -> None:
-    known = [*_VARIABLES, *_OTHER_NAMES]
+    known = [*VARIABLES, *_OTHER_NAMES]
     for name in environ:
         if name.startswith("RQMEM_") and name not in known:
             near = difflib.get_close_matches(name, known, n=1)

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -36,6 +37,10 @@ class SourceError(RqmemError):
     """Data handed to ``process_in_chunks`` cannot be cut, saved or resumed as asked."""
 
 
+class ItemTooLarge(RqmemError):
+    """One item alone does not fit below the ceiling of a job with ``on_breach = "split"``."""
+
+
 class JobNotImportable(RqmemError):
     """The worker cannot import a job's function. RQ's Retry counts: a deploy may be under way."""
 
@@ -44,8 +49,59 @@ class RunTakenOver(RqmemError):
     """This execution no longer owns its job: another worker took it over. Its writes are refused."""
 
 
+class JournalVersionError(RqmemError):
+    """The journal on this Redis was written by an rqmem whose values this one cannot read."""
+
+
+class UnknownName(RqmemError):
+    """No job, job type or worker has that name; near ones are named."""
+
+    exit_code = 2
+
+
+@dataclass(frozen=True)
+class ChildFailure:
+    """A child of a split that failed: its number, and what went wrong in one line."""
+
+    number: int
+    error: str
+
+
+class ChildJobsFailed(RqmemError):
+    """Children of a split failed, and the job does not go on without them. ``failures`` has them all."""
+
+    def __init__(self, job_id: str, total: int, failures: list[ChildFailure]) -> None:
+        shown = "; ".join(f"{job_id}-child-{each.number}: {each.error}" for each in failures[:5])
+        more = f"; and {len(failures) - 5} more" if len(failures) > 5 else ""
+        super().__init__(
+            f"{len(failures)} of {total} child jobs failed ({shown}{more}): 'rqmem retry {job_id}' runs those once more"
+        )
+        self.failures = failures
+
+
 class HorseLost(RqmemError):
     """The work-horse ended without a verdict and below its ceiling: somebody else killed it, or it crashed."""
+
+
+class HorseTooHeavy(BaseException):
+    """This horse holds so much that the job had better begin in a new one. Never leaves `rqmem.runtime`.
+
+    Derives from `BaseException`, so that nothing between the job and its worker swallows it.
+    """
+
+
+class SplitInstead(BaseException):
+    """This execution does not go on: what is left of its data has become child jobs. Never leaves `rqmem`.
+
+    Derives from `BaseException`, so that nothing between the job and its worker swallows it.
+    """
+
+
+class PlannedStop(BaseException):
+    """The worker wants to stop, and this job has saved where it is: it goes on elsewhere. Never leaves `rqmem`.
+
+    Derives from `BaseException`, so that nothing between the job and its worker swallows it.
+    """
 
 
 class MemoryLimitExceeded(BaseException):
@@ -58,3 +114,7 @@ class MemoryLimitExceeded(BaseException):
     def __init__(self, breach: Breach) -> None:
         super().__init__(breach.summary())
         self.breach = breach
+
+    def retold(self, breach: Breach, gave_up: str = "") -> None:
+        """The record is complete now: the message says the same; ``gave_up``: and why the job does not go on."""
+        self.args, self.breach = (breach.summary() + gave_up,), breach

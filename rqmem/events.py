@@ -1,8 +1,9 @@
 """The catalogue of what rqmem can tell: each thing that happens is one frozen dataclass here.
 
-Code emits (`emit`); whoever wants to know subscribes (`subscribe`): today the log (`rqmem.log`).
-A subscriber that fails is logged once per failure and stops nobody. Values only: nothing here
-reads a clock, a process or Redis.
+Code emits (`emit`); whoever wants to know subscribes (`subscribe`): the log (`rqmem.log`), and the recorder of the
+worker (`rqmem.runtime.recorder`), which feeds journal and alerts; what the horse emits reaches it over the tape
+(`rqmem.runtime.tape`). A subscriber that fails is logged once per failure and stops nobody. Values only: nothing
+here reads a clock, a process or Redis.
 """
 
 from __future__ import annotations
@@ -10,14 +11,16 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from rqmem.units import show_mb
 
-Layer = Literal["checkpoint", "watch", "kill"]
-"""Which layer acted at a breach: the job at a checkpoint, the watcher's signal, or its SIGKILL."""
+Layer = Literal["checkpoint", "watch", "kill", "kernel"]
+"""Which layer acted at a breach: the job at a checkpoint, the watcher's signal, its SIGKILL, or the job's cgroup."""
+
+_SHOWN_AS_MB = 0.1
 
 
 @dataclass(frozen=True)
@@ -30,19 +33,69 @@ class Event:
     worker: str
 
 
+WHOSE = ("job", "job_id", "queue", "worker")
+
+
+@dataclass(frozen=True)
+class JobStarted(Event):
+    """A memory-aware job begins, in this execution. Sizes in MB."""
+
+    memory_mb: float
+    memory_limit_mb: float
+
+
 @dataclass(frozen=True)
 class Checkpoint(Event):
-    """Usage read at a named place in a job. Sizes in MB."""
+    """Usage read at a named place in a job. Sizes in MB.
+
+    ``notable``: one of those worth a line where a job makes thousands (`rqmem.policy.thinning`). ``again``: told
+    before, as not notable, and notable now, since it was the last one.
+    """
 
     operation: str
     current_memory_mb: float
     peak_memory_mb: float
     memory_limit_mb: float
+    notable: bool = True
+    again: bool = False
+
+
+@dataclass(frozen=True)
+class UsageWarning(Event):
+    """At a checkpoint usage is above MEMORY_WARNING_THRESHOLD, after it was below."""
+
+    operation: str
+    current_memory_mb: float
+    memory_limit_mb: float
+    threshold_percentage: float
+
+
+@dataclass(frozen=True)
+class Collection(Event):
+    """Garbage was collected and freed memory given back to the kernel; ``collections``: how often in this run."""
+
+    operation: str
+    freed_mb: float
+    memory_mb: float
+    collections: int
+
+
+@dataclass(frozen=True)
+class ChunkDone(Event):
+    """A chunk is finished; told once a second at most. ``items_done``: of its stage so far."""
+
+    items: int
+    items_done: int
+    memory_mb: float
 
 
 @dataclass(frozen=True)
 class RunEnded(Event):
-    """``handle`` returned or raised; the whole run's figures. ``outcome`` is ``ok`` or the error's name."""
+    """``handle`` returned or raised; the whole run's figures. ``outcome`` is ``ok`` or the error's name.
+
+    ``items``: in finished chunks; ``largest_chunk``: items of the largest of them; ``growth_kb_per_item``: what stayed
+    of each after a stage's first chunks; None: nothing beyond noise, or nobody looked.
+    """
 
     outcome: str
     initial_memory_mb: float
@@ -53,6 +106,9 @@ class RunEnded(Event):
     collections: int
     chunks: int
     duration_seconds: float
+    items: int = 0
+    largest_chunk: int = 0
+    growth_kb_per_item: float | None = None
 
 
 @dataclass(frozen=True)
@@ -67,9 +123,22 @@ class CeilingCut(Event):
 class Breach(Event):
     """A job used more than its ceiling. The record behind `MemoryLimitExceeded`; sizes in MB.
 
-    ``operation`` is the place last named (checkpoint or items of the chunk), ``where`` the line of
-    code that ran when the job was stopped, ``from_mb`` and ``growth_seconds`` where its growth began,
-    ``grew`` the MB charged to lines of code, most first, ``next`` what was done about it.
+    Attributes:
+        used_mb, limit_mb, peak_mb: what it used when it was stopped, might use, and used at most.
+        layer: who acted.
+        processes: how many it had.
+        operation: the place last named (checkpoint or items of the chunk).
+        where: the line of code that ran when it was stopped.
+        baseline_mb: what its horse used before it.
+        from_mb, growth_seconds: where its last growth began, and how long that took.
+        curve: its last seconds: seconds before the stop, and MB.
+        grew: MB charged to lines of code, most first.
+        kinds: type of object, objects more and MB more than before the job, most MB first.
+        checkpoints: the last ones, with MB.
+        tree: pid, command and MB of its processes, largest first.
+        shared_mb: after a kernel kill, what its cgroup was charged still for shared memory and files in tmpfs.
+        segments_left: files in /dev/shm that its processes had mapped and left behind, with MB.
+        next: what was done about it.
     """
 
     used_mb: float
@@ -79,9 +148,16 @@ class Breach(Event):
     processes: int
     operation: str
     where: str = ""
+    baseline_mb: float | None = None
     from_mb: float | None = None
     growth_seconds: float | None = None
+    curve: list[tuple[float, float]] = field(default_factory=list)
     grew: list[tuple[float, str]] = field(default_factory=list)
+    kinds: list[tuple[str, int, float]] = field(default_factory=list)
+    checkpoints: list[tuple[str, float]] = field(default_factory=list)
+    tree: list[tuple[int, str, float]] = field(default_factory=list)
+    shared_mb: float | None = None
+    segments_left: list[tuple[str, float]] = field(default_factory=list)
     next: str = ""
 
     def summary(self) -> str:
@@ -94,23 +170,51 @@ class Breach(Event):
         )
 
     def explanation(self) -> list[str]:
-        """Lines below the summary: where it was stopped, how fast it grew, what was done, as far as known."""
+        """Lines below the summary: where and what it was that grew, and what was done, as far as known."""
         lines = []
         label = "where it grew:"
         for grown_mb, line in self.grew:
             lines.append(f"{label:<14} {grown_mb:>6.0f} MB  {line}")
             label = ""
-        if self.where:
-            lines.append(f"{'stopped at:':<14} {self.where}")
-        if self.from_mb is not None and self.growth_seconds:
-            rate = (self.peak_mb - self.from_mb) / self.growth_seconds
-            lines.append(
-                f"{'growth:':<14} {self.from_mb:.0f} MB -> {self.peak_mb:.0f} MB in {self.growth_seconds:.1f} s "
-                f"({rate:.0f} MB/s)"
-            )
-        if self.next:
-            lines.append(f"{'next:':<14} {self.next}")
-        return lines
+        told = {
+            "what grew:": "   ".join(f"{name} +{count:,} ({grown:.0f} MB)" for name, count, grown in self.kinds),
+            "stopped at:": self.where,
+            "growth:": self._growth(),
+            "checkpoints:": ", ".join(f"{used:.0f} MB at '{name}'" for name, used in self.checkpoints),
+            "processes:": ", ".join(f"{used:.0f} MB {command} ({pid})" for pid, command, used in self.tree)
+            if self.processes > 1
+            else "",
+            "in tmpfs:": f"{self.shared_mb:.0f} MB of shared memory or files, without a process"
+            if self.shared_mb
+            else "",
+            "left behind:": ", ".join(f"{name} ({used:.0f} MB)" for name, used in self.segments_left),
+            "next:": self.next,
+        }
+        return lines + [f"{label:<14} {text}" for label, text in told.items() if text]
+
+    def _growth(self) -> str:
+        if self.from_mb is None or not self.growth_seconds:
+            return ""
+        rate = (self.peak_mb - self.from_mb) / self.growth_seconds
+        text = f"{self.from_mb:.0f} MB -> {self.peak_mb:.0f} MB in {self.growth_seconds:.1f} s ({rate:.0f} MB/s)"
+        return text if self.baseline_mb is None else f"{text}; {self.baseline_mb:.0f} MB before the job"
+
+    def short(self) -> dict[str, Any]:
+        """What stands in the job's meta."""
+        return {
+            "breach": self.summary(),
+            "used_mb": self.used_mb,
+            "limit_mb": self.limit_mb,
+            "peak_mb": self.peak_mb,
+            "where": self.where,
+            "grew": [f"{grown:.0f} MB {line}" for grown, line in self.grew[:3]],
+            "kinds": [f"{name} +{count}" for name, count, _ in self.kinds[:3]],
+            "next": self.next,
+        }
+
+    def without_evidence(self) -> Breach:
+        """What a timeline needs of it; the whole is kept with the job's breaches."""
+        return dataclasses.replace(self, curve=[], grew=[], kinds=[], checkpoints=[], tree=[], segments_left=[])
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self))
@@ -120,23 +224,72 @@ class Breach(Event):
         """The breach in ``text``; fields of a newer rqmem are passed over."""
         known = {each.name for each in dataclasses.fields(cls)}
         values = {name: value for name, value in json.loads(text).items() if name in known}
-        values["grew"] = [(grown_mb, line) for grown_mb, line in values.get("grew", [])]
+        for name in ("curve", "grew", "kinds", "checkpoints", "tree", "segments_left"):
+            values[name] = [tuple(each) for each in values.get(name, [])]
         return cls(**values)
 
 
 @dataclass(frozen=True)
 class Resumed(Event):
-    """An execution ended before its job did; the job goes on from its cursor in a new horse."""
+    """An execution ended before its job did; the job goes on from its cursor in a new horse.
+
+    ``resumes``: how often that happened; ``spent``: what it cost so far, of a budget of ``max_resumes``;
+    ``delay_seconds``: not before.
+    """
 
     cause: str
     cursor: str
     chunk_size: int
     resumes: int
     max_resumes: int
+    spent: int
+    delay_seconds: float = 0.0
 
     def summary(self) -> str:
         place = "the beginning" if self.cursor == "null" else f"cursor {self.cursor}"
-        return f"goes on from {place} with chunk size {self.chunk_size} (resume {self.resumes} of {self.max_resumes})"
+        when = f" in {self.delay_seconds:.0f} s" if self.delay_seconds else ""
+        text = f"goes on{when} from {place} with chunk size {self.chunk_size}"
+        if not self.spent:  # a planned stop costs nothing
+            return text
+        return f"{text} (resume {self.resumes}, {self.spent} of {self.max_resumes} spent)"
+
+
+@dataclass(frozen=True)
+class GaveUp(Event):
+    """An execution ended before its job did, and the job fails: it may not be resumed, or not any more."""
+
+    cause: str
+    reason: str
+    resumes: int
+
+
+@dataclass(frozen=True)
+class Split(Event):
+    """A job cut its work into children."""
+
+    children: int
+
+
+@dataclass(frozen=True)
+class LeakFound(Event):
+    """What runs of a job type leave in a warm horse goes on growing (`rqmem.policy.leaks`); told after such a run.
+
+    Attributes:
+        mb_per_run: that stays for good.
+        runs: of this type, among which it was found.
+        grew: type of object, objects more and MB more than at the horse's first tidying, most MB first; empty where
+            Python's collector sees nothing of it.
+    """
+
+    mb_per_run: float
+    runs: int
+    grew: list[tuple[str, int, float]] = field(default_factory=list)
+
+    def summary(self) -> str:
+        """What it leaks, without whose it is."""
+        size = f"{self.mb_per_run:.1f} MB" if self.mb_per_run >= _SHOWN_AS_MB else f"{1024 * self.mb_per_run:.0f} KB"
+        grew = ", ".join(f"{name} +{count:,} ({show_mb(grown)} MB)" for name, count, grown in self.grew)
+        return f"leaks {size} a run: {grew or 'no objects that the garbage collector sees'}"
 
 
 @dataclass(frozen=True)
@@ -147,10 +300,64 @@ class HorseRecycled(Event):
 
 
 @dataclass(frozen=True)
+class WorkerFull(Event):
+    """The worker process itself is above its own ceiling; ``action``: ``restart``, ``exit`` or ``none``."""
+
+    used_mb: float
+    limit_mb: float
+    action: str
+
+
+@dataclass(frozen=True)
+class WorkerRestarted(Event):
+    """A worker that was full has begun anew in place, after so many jobs."""
+
+    jobs: int
+
+
+@dataclass(frozen=True)
 class WorkerLost(Event):
     """The worker that ran this job is dead; ``worker`` is who noticed."""
 
     lost_worker: str
+
+
+@dataclass(frozen=True)
+class AlertRaised(Event):
+    """Something a person should know; ``rule`` names it (`rqmem.policy.alerts`), ``text`` tells it in one line.
+
+    ``suppressed``: how many more of rule and job type were not told since the last one.
+    """
+
+    rule: str
+    text: str
+    suppressed: int = 0
+
+
+@dataclass(frozen=True)
+class AlertResolved(Event):
+    """What an alert was about has ended."""
+
+    rule: str
+    text: str
+
+
+CATALOGUE: dict[str, type[Event]] = {each.__name__: each for each in Event.__subclasses__()}
+"""Every kind of event by name."""
+
+
+def to_fields(event: Event) -> dict[str, Any]:
+    """The event as JSON takes it, without whose it is; ``event`` is its name."""
+    return {"event": type(event).__name__, **{k: v for k, v in vars(event).items() if k not in WHOSE}}
+
+
+def from_fields(fields: Mapping[str, Any], **whose: str) -> Event | None:
+    """The event of `to_fields`; None for one of a newer rqmem, whose unknown fields are passed over."""
+    kind = CATALOGUE.get(fields["event"])
+    if kind is None:
+        return None
+    known = {each.name for each in dataclasses.fields(kind)}
+    return kind(**{name: value for name, value in fields.items() if name in known}, **whose)
 
 
 Subscriber = Callable[[Event], None]
@@ -163,9 +370,15 @@ def subscribe(subscriber: Subscriber) -> None:
         _subscribers.append(subscriber)
 
 
+def unsubscribe(subscriber: Subscriber) -> None:
+    """No more events for ``subscriber``."""
+    if subscriber in _subscribers:
+        _subscribers.remove(subscriber)
+
+
 def emit(event: Event) -> None:
     """Tell every subscriber; one that raises is logged and stops nobody."""
-    for subscriber in _subscribers:
+    for subscriber in tuple(_subscribers):
         try:
             subscriber(event)
         except Exception:

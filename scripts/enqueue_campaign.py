@@ -5,16 +5,19 @@ from __future__ import annotations
 import click
 
 import rqmem
+from jobs.campaign_batches import ProcessRetellAICampaignBatchJob
 from jobs.campaigns import ProcessRetellAICampaignJob
-from jobs.database import Campaign, open_sessions
+from jobs.database import open_sessions
 from jobs.exports import ExportCallPlanJob
+from jobs.tables import Campaign
 from rqmem.errors import RqmemError
 
 
 @click.command()
 @click.argument("campaign_id", type=int)
 @click.option("--call-plan", type=click.Path(), help="Also export the call plan to this CSV file, before.")
-def main(campaign_id: int, call_plan: str | None) -> None:
+@click.option("--batches", is_flag=True, help="Call in batches, with one request for many customers.")
+def main(campaign_id: int, call_plan: str | None, batches: bool) -> None:
     """Enqueue the campaign CAMPAIGN_ID; prints the ids of the jobs."""
     try:
         with open_sessions()() as session:
@@ -24,7 +27,8 @@ def main(campaign_id: int, call_plan: str | None) -> None:
         if call_plan:
             plan = ExportCallPlanJob.enqueue(campaign_id=campaign_id, path=call_plan, connection=connection)
             click.echo(plan.id)
-        click.echo(ProcessRetellAICampaignJob.enqueue(campaign_id=campaign_id, connection=connection).id)
+        job_class = ProcessRetellAICampaignBatchJob if batches else ProcessRetellAICampaignJob
+        click.echo(job_class.enqueue(campaign_id=campaign_id, connection=connection).id)
     except RqmemError as error:
         click.echo(f"enqueue_campaign: {error}", err=True)
         raise SystemExit(error.exit_code) from None

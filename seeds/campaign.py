@@ -18,7 +18,8 @@ from sqlalchemy import delete, insert, update
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from jobs.database import Campaign, Customer, create_schema, open_database
+from jobs.database import create_schema, open_database
+from jobs.tables import Campaign, CampaignBatch, Customer
 from rqmem.errors import RqmemError
 from seeds.customers import customers
 from seeds.phone_numbers import FROM_NUMBER, is_e164
@@ -80,10 +81,10 @@ def seed_campaign(
 
 
 def clear(engine: Engine) -> None:
-    """Delete every campaign and its customers. Ids go on counting: none is used a second time."""
+    """Delete every campaign with its batches and customers. Ids go on counting: none is used a second time."""
     with engine.begin() as connection:
-        connection.execute(delete(Customer))
-        connection.execute(delete(Campaign))
+        for table in (Customer, CampaignBatch, Campaign):
+            connection.execute(delete(table))
 
 
 def _batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:

@@ -18,28 +18,37 @@ INVALID_NUMBERS = 0.02
 NEWCOMERS = 0.08  # with a name from another country than the one they live in
 WITHOUT_NOTES = 0.15
 LONGEST_NOTES = 4000
+BLOCK = 10_000  # customers drawn from one sequence, so that a stream can begin anywhere without drawing all before
 
 _BY_SHARE = tuple(country for country, people in PEOPLE.items() for _ in range(people.share))
 
 Item = TypeVar("Item")
 
 
-def customers(seed: int, count: int) -> Iterator[dict[str, str]]:
-    """Yield ``count`` customers: name, phone, country, language, notes. Holds one at a time."""
-    rng = Random(seed)
-    for index in range(count):
-        country = _pick(rng, _BY_SHARE)
-        people = PEOPLE[country]
-        language = _pick(rng, people.languages)
-        namesakes = people if rng.random() >= NEWCOMERS else PEOPLE[_pick(rng, _BY_SHARE)]
-        number = invalid_number if rng.random() < INVALID_NUMBERS else valid_number
-        yield {
-            "name": _name(rng, namesakes),
-            "phone": number(rng, country, index),
-            "country": country,
-            "language": language,
-            "notes": _notes(rng, NOTES[language]),
-        }
+def customers(seed: int, count: int, start: int = 0) -> Iterator[dict[str, str]]:
+    """Yield ``count`` customers from index ``start`` on: name, phone, country, language, notes. Holds one at a time."""
+    end = start + count
+    for first in range(start - start % BLOCK, end, BLOCK):
+        rng = Random(seed + (first // BLOCK << 64))
+        for index in range(first, min(first + BLOCK, end)):
+            customer = _customer(rng, index)
+            if index >= start:
+                yield customer
+
+
+def _customer(rng: Random, index: int) -> dict[str, str]:
+    country = _pick(rng, _BY_SHARE)
+    people = PEOPLE[country]
+    language = _pick(rng, people.languages)
+    namesakes = people if rng.random() >= NEWCOMERS else PEOPLE[_pick(rng, _BY_SHARE)]
+    number = invalid_number if rng.random() < INVALID_NUMBERS else valid_number
+    return {
+        "name": _name(rng, namesakes),
+        "phone": number(rng, country, index),
+        "country": country,
+        "language": language,
+        "notes": _notes(rng, NOTES[language]),
+    }
 
 
 def _name(rng: Random, people: People) -> str:

@@ -15,6 +15,7 @@ from typing import Any
 from rq import get_current_job
 
 from rqmem import MemoryAwareJob, current_memory, memory_aware
+from rqmem.sources import Range
 
 MB = 2**20
 
@@ -113,6 +114,7 @@ class Squares(MemoryAwareJob):
 
     on_breach = "resume"
     chunk_size = 8
+    adaptive = False
 
     def handle(self, count: int, item_mb: int = 0, heavy_from: int = 0) -> list[int]:
         def work(chunk: list[int]) -> list[int]:
@@ -129,6 +131,7 @@ class Slow(MemoryAwareJob):
 
     on_breach = "resume"
     chunk_size = 2
+    adaptive = False
 
     def handle(self, count: int, seconds: float) -> int:
         def work(chunk: list[int]) -> list[int]:
@@ -145,12 +148,28 @@ class Stubborn(MemoryAwareJob):
 
     on_breach = "resume"
     chunk_size = 4
+    adaptive = False
 
     def handle(self, count: int, culprit: int) -> None:
         def work(chunk: list[int]) -> None:
             block = bytearray(400 * MB) if culprit in chunk else b""
             redis().rpush("sizes", len(chunk))
             del block
+
+        self.process_in_chunks(range(count), work)
+
+
+class Crashes(MemoryAwareJob):
+    """Its horse dies in the first chunk, each time."""
+
+    on_breach = "resume"
+    chunk_size = 8
+    adaptive = False
+
+    def handle(self, count: int) -> None:
+        def work(chunk: list[int]) -> None:
+            redis().rpush("sizes", len(chunk))
+            killed_by_somebody()
 
         self.process_in_chunks(range(count), work)
 
@@ -403,3 +422,333 @@ class CountsDescriptors(MemoryAwareJob):
     def handle(self) -> int:
         self.check_memory_usage("counted")
         return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def wait_for_file(path: str) -> str:
+    """Says by a file that it has begun, and ends when another one is there. Needs no Redis."""
+    Path(path + ".begun").touch()
+    while not Path(path).exists():
+        time.sleep(0.01)
+    return "done"
+
+
+def wait_for_file_and_fail(path: str) -> None:
+    wait_for_file(path)
+    raise ValueError("an ordinary failure")
+
+
+def wait_for_file_and_grow(path: str) -> None:
+    wait_for_file(path)
+    grow_without_redis()
+
+
+def grow_without_redis() -> None:
+    rows = []
+    while True:
+        rows.append(bytearray(MB))
+
+
+class WaitsInItsChunks(MemoryAwareJob):
+    """Says where it is by files; each chunk but the first waits for one."""
+
+    on_breach = "resume"
+    chunk_size = 2
+    adaptive = False
+
+    def handle(self, path: str) -> list[int]:
+        def work(chunk: list[int]) -> list[int]:
+            if chunk[0] > 0:
+                wait_for_file(path)
+            with Path(path + ".done").open("a") as file:
+                file.writelines(f"{number}\n" for number in chunk)
+            return chunk
+
+        return self.process_in_chunks(range(6), work)
+
+
+def collect_rows() -> None:
+    rows = []
+    for number in range(10**7):
+        rows.append({"id": number, "name": f"customer {number}"})
+
+
+def grow_blocks() -> None:
+    blocks = []
+    while True:
+        blocks.append(bytearray(MB))
+
+
+def keep_small_objects(count: int) -> None:
+    _kept.append([str(number) for number in range(count)])
+
+
+class GrowsBelowTheWatch(MemoryAwareJob):
+    """Declares the ceiling it has exceeded only when it is too late for the watcher, as it reads at intervals."""
+
+    memory_limit_mb = 400
+
+    def handle(self) -> None:
+        blocks = []
+        for number in range(100):
+            blocks.append(bytearray(MB))
+            if number % 10 == 0:
+                self.check_memory_usage(f"block {number}")
+                time.sleep(0.03)
+        self._context()._limit_bytes = 60 * MB  # the watcher goes by the page, which still says 400
+        self.check_memory_usage("the end")
+
+
+def share_and_grow_in_c() -> None:
+    from multiprocessing import resource_tracker, shared_memory
+
+    segment = shared_memory.SharedMemory(create=True, size=20 * MB)
+    resource_tracker.unregister("/" + segment.name, "shared_memory")  # it would remove the file
+    segment.buf[:] = bytes(20 * MB)
+    redis().set("segment", segment.name)
+    grow_in_c()
+
+
+def save_meta_and_grow() -> None:
+    job = get_current_job()
+    assert job is not None
+    job.meta["saved"] = "by the job"
+    job.save_meta()
+    grow_blocks()
+
+
+def save_meta_and_grow_in_c() -> None:
+    job = get_current_job()
+    assert job is not None
+    job.meta["saved"] = "by the job"
+    job.save_meta()
+    grow_in_c()
+
+
+def use_and_tell_pid(megabytes: int) -> int:
+    block = bytearray(megabytes * MB)
+    del block
+    return os.getpid()
+
+
+class Small(MemoryAwareJob):
+    """Declares less than a horse may hold by now."""
+
+    memory_limit_mb = 60
+
+    def handle(self) -> int:
+        redis().incr("begun")
+        return os.getpid()
+
+
+def fill_tmpfs() -> None:
+    """Up to 300 MB in /dev/shm, written and never mapped."""
+    job = get_current_job()
+    assert job is not None
+    with Path(f"/dev/shm/rqmem-test-{job.id}").open("wb") as file:
+        for _ in range(300):
+            file.write(bytes(MB))
+
+
+def have_a_child_killed_at_the_limit() -> str:
+    """The child sleeps and is the largest; the horse grows until the kernel chooses the child."""
+    code = "import time; x = bytearray(70 * 2**20); print(flush=True); time.sleep(60)"
+    child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+    redis().set("child", child.pid)
+    assert child.stdout is not None
+    child.stdout.readline()
+    libc = ctypes.CDLL(None)
+    libc.malloc.restype = ctypes.c_void_p
+    size = ctypes.c_size_t(60 * MB)
+    libc.memset(ctypes.c_void_p(libc.malloc(size)), 1, size)
+    time.sleep(0.5)
+    return "went on"
+
+
+class DeclaresMuch(MemoryAwareJob):
+    """More than the default."""
+
+    memory_limit_mb = 400
+
+    def handle(self, megabytes: int) -> int:
+        return len(bytearray(megabytes * MB)) // MB
+
+
+def leave_a_growing_daemon(megabytes: int) -> int:
+    code = f"import time; time.sleep(0.5); x = bytearray({megabytes} * 2**20); time.sleep(60)"
+    quiet = subprocess.DEVNULL
+    return subprocess.Popen([sys.executable, "-c", code], start_new_session=True, stdout=quiet, stderr=quiet).pid
+
+
+class ForksOnce(MemoryAwareJob):
+    """Its first execution forks a child without exec, and waits to be killed."""
+
+    on_breach = "resume"
+
+    def handle(self) -> str:
+        if redis().exists("child"):
+            return "done"
+        child = os.fork()
+        if child == 0:
+            os.setsid()
+            time.sleep(60)
+            os._exit(0)
+        redis().set("child", child)
+        time.sleep(60)
+        return "never"
+
+
+def crash() -> None:
+    ctypes.string_at(0)
+
+
+def tell_worker() -> tuple[str, int]:
+    job = get_current_job()
+    assert job is not None
+    return str(job.worker_name), os.getppid()
+
+
+class Generated(MemoryAwareJob):
+    """The generator form; killed once at an item."""
+
+    on_breach = "resume"
+
+    def handle(self, count: int, killed_at: int) -> None:
+        for chunk in self.chunks(range(count), 3):
+            for number in chunk:
+                if number == killed_at and redis().incr("killed") == 1:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                redis().rpush("done", number)
+
+
+class Growing(MemoryAwareJob):
+    """Light items first, heavy ones later; returns the sizes of its chunks."""
+
+    on_breach = "resume"
+    chunk_size = 10
+
+    def handle(self, count: int) -> list[int]:
+        def work(chunk: list[int]) -> int:
+            blocks = [bytearray(10_000 if number < count * 0.9 else MB) for number in chunk]
+            time.sleep(0.002)
+            return len(blocks)
+
+        return self.process_in_chunks(range(count), work)
+
+
+class Counted(MemoryAwareJob):
+    """Splits, and gathers the squares of its numbers; ``failing``: numbers whose child fails, while a key says so."""
+
+    queue = "jobs"
+    items_per_child = 10
+
+    def handle(self, count: int, failing: list[int] | None = None, pause: float = 0, items: Any = None) -> Any:
+        if items is None:
+            return self.split_into_child_jobs(range(count))
+        numbers = []
+        for chunk in self.chunks(items):
+            for number in chunk:
+                if number in (failing or ()) and not redis().exists("mended"):
+                    raise ValueError(f"number {number} is broken")
+                redis().rpush("done", number)
+                time.sleep(pause)
+            numbers += [number * number for number in chunk]
+        return numbers
+
+    def gather(self, results: Any) -> list[int]:
+        redis().incr("gathered")
+        return super().gather(results)
+
+
+class Tolerant(Counted):
+    """Goes on without the children that failed."""
+
+    on_child_failure = "continue"
+
+    def gather(self, results: Any) -> Any:
+        return [len(results), len(results.failures), sum(sum(each) for each in results)]
+
+
+class Grandparent(Counted):
+    """Its children split too."""
+
+    items_per_child = 50
+
+    def handle(self, count: int, failing: list[int] | None = None, pause: float = 0, items: Any = None) -> Any:
+        if items is None:
+            return self.split_into_child_jobs(range(count))
+        return self.create_child_jobs(items, Counted, 20).enqueue()
+
+
+class SplitOnce(MemoryAwareJob):
+    """Killed while it makes children, once."""
+
+    queue = "jobs"
+
+    def handle(self, count: int, items: Any = None) -> Any:
+        if items is not None:
+            redis().rpush("done", *[item for chunk in self.chunks(items) for item in chunk])
+            return None
+        return self.split_into_child_jobs(Interrupted(0, count), items_per_child=1)
+
+
+class Interrupted(Range):
+    """Kills its process in the middle of being cut, once."""
+
+    def slices(self, *args: Any, **kwargs: Any) -> Any:
+        for number, each in enumerate(super().slices(*args, **kwargs)):
+            if number == 450 and redis().incr("killed") == 1:
+                os.kill(os.getpid(), signal.SIGKILL)
+            yield each
+
+
+class Halved(MemoryAwareJob):
+    """One item of many does not fit."""
+
+    queue = "jobs"
+    on_breach = "split"
+    on_child_failure = "continue"
+    adaptive = False
+    chunk_size = 8
+
+    def handle(self, count: int, culprit: int, items: Any = None) -> list[int]:
+        def work(chunk: list[int]) -> list[int]:
+            block = bytearray(400 * MB) if culprit in chunk else b""
+            redis().rpush("done", *chunk)
+            return [len(block) + number for number in chunk]
+
+        return self.process_in_chunks(range(count) if items is None else items, work)
+
+
+class Leaky(MemoryAwareJob):
+    """Leaks slowly enough to be seen, and ends below its ceiling."""
+
+    def handle(self, seconds: float, mb_a_second: float) -> int:
+        leak = []
+        began = time.monotonic()
+        while (passed := time.monotonic() - began) < seconds:
+            while len(leak) < passed * mb_a_second:
+                leak.append(bytearray(MB))
+            self.check_memory_usage("leaking")
+            time.sleep(0.1)
+        return len(leak)
+
+
+class Looked(Counted):
+    """Looks at its children before it enqueues them, and takes their sums together two by two."""
+
+    def handle(self, count: int, enqueues: bool = True, items: Any = None) -> Any:
+        if items is not None:
+            return sum(number for chunk in self.chunks(items) for number in chunk)
+        children = self.create_child_jobs(range(count), Looked)
+        firsts = [next(iter(child.items.items_after(None)))[0] for child in children]
+        redis().rpush("firsts", *firsts)
+        if enqueues:
+            children.enqueue()
+        return "not split"
+
+    def reduce(self, a: int, b: int) -> int:
+        redis().rpush("reduced", f"{a}+{b}")
+        return a + b
+
+    def gather(self, results: Any) -> Any:
+        return MemoryAwareJob.gather(self, results)

@@ -7,12 +7,12 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 from redis import Redis
 from rq import Queue
+from rq.job import Job
 
-from rqmem.config import _VARIABLES, Config
+from rqmem.config import VARIABLES, Config
 from tests.conftest import ROOT, StartWorker
 
 README = (ROOT / "README.md").read_text()
@@ -23,7 +23,7 @@ def blocks(language: str) -> list[str]:
 
 
 def test_the_example_job_runs(connection: Redis, redis_url: str, tmp_path: Path, start_worker: StartWorker) -> None:
-    module, script, _ = blocks("python")
+    module, script, *_ = blocks("python")
     name = module.splitlines()[0].removeprefix("# ")
     (tmp_path / name).write_text(module)
     environ = {"RQMEM_REDIS_URL": redis_url, "PYTHONPATH": f"{tmp_path}:{ROOT}", "PATH": ""}
@@ -38,10 +38,29 @@ def test_the_example_job_runs(connection: Redis, redis_url: str, tmp_path: Path,
         assert job.return_value() == 1000
 
 
+def test_the_example_that_splits_runs(
+    connection: Redis, redis_url: str, tmp_path: Path, start_worker: StartWorker
+) -> None:
+    (tmp_path / "squares.py").write_text(blocks("python")[2])
+    job = Queue("squares", connection=connection).enqueue("squares.SumOfSquares.run", numbers=2600)
+    start_worker("squares", "--burst", directory=tmp_path).finish()
+    assert job.return_value() == sum(number * number for number in range(2600))
+    assert len(Job.fetch(job.id, connection=connection).fetch_dependencies()) == 6
+
+
 def test_the_example_function_runs() -> None:
-    names: dict[str, Any] = {"__name__": "reports"}
-    exec(blocks("python")[2], names)
-    assert names["build_report"](2026) == 1000
+    """In a process of its own: this one may use more than 200 MB."""
+    code = blocks("python")[3] + "\nprint(build_report(2026))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "1000\n"
+
+
+def test_the_example_tests_pass(tmp_path: Path) -> None:
+    (tmp_path / "test_reports.py").write_text(blocks("python")[4])
+    environ = {"PYTHONPATH": str(ROOT), "PATH": ""}
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+    done = subprocess.run(command, env=environ, cwd=tmp_path, capture_output=True, text=True)
+    assert "2 passed" in done.stdout, done.stdout
 
 
 def test_the_json_line_is_json_with_the_keys_in_their_order() -> None:
@@ -51,17 +70,17 @@ def test_the_json_line_is_json_with_the_keys_in_their_order() -> None:
 
 def test_the_table_of_settings_is_complete_and_right() -> None:
     rows = dict(re.findall(r"^\| `(\w+)` \| (\S+) \|", README, re.MULTILINE))
-    assert set(rows) == set(_VARIABLES)
+    assert set(rows) == set(VARIABLES)
     for variable, shown in rows.items():
-        default = getattr(Config(), _VARIABLES[variable][0])
+        default = getattr(Config(), VARIABLES[variable][0])
         if shown == "none":
             assert not default
         else:
-            assert _VARIABLES[variable][1](shown, variable) == default
+            assert VARIABLES[variable][1](shown, variable) == default
 
 
 def test_every_make_target_is_real() -> None:
-    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    named = re.findall(r"(?:^\$ |`)make ([a-z ]+)", README, re.MULTILINE)
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = re.findall(r"(?:^\$ |`)make ([a-z -]+)", README, re.MULTILINE)
     assert {word for words in named for word in words.split()} <= targets
     assert {"help", "demo", "test", "lint", "typecheck", "bench", "clean"} <= targets

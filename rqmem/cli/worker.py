@@ -6,7 +6,7 @@ import os
 import secrets
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +23,11 @@ from rq.serializers import resolve_serializer
 from rq.suspension import is_suspended
 from rq.utils import import_attribute
 
-from rqmem import log
-from rqmem.config import Config, isolation, positive_int, positive_mb
+from rqmem import log, settings
+from rqmem.config import cgroup, isolation, on_worker_limit, positive_int, positive_mb, reserve_mb
 from rqmem.connections import connect
 from rqmem.errors import ConfigError, RqmemError
+from rqmem.runtime import platform_check
 from rqmem.runtime.worker import MemoryWorker
 
 
@@ -46,12 +47,40 @@ MB = _parsed("MB", positive_mb)
 SECONDS = _parsed("SECONDS", positive_int)
 COUNT = _parsed("COUNT", positive_int)
 ISOLATION = _parsed("KIND", isolation)
+CGROUP = _parsed("WHEN", cgroup)
+RESERVE = _parsed("MB", reserve_mb)
+ON_LIMIT = _parsed("WHAT", on_worker_limit)
+
+SETTINGS = {
+    "memory": "memory_mb",
+    "timeout": "timeout_seconds",
+    "isolation": "isolation",
+    "reserve": "reserve_mb",
+    "cgroup": "cgroup",
+    "worker_memory": "worker_memory_mb",
+    "on_worker_limit": "on_worker_limit",
+    "max_jobs_per_horse": "max_jobs_per_horse",
+    "preload": "preload",
+    "alert_url": "alert_urls",
+    "alert_urls_file": "alert_urls_file",
+}
+"""Parameter of an option that is a setting -> its field of `rqmem.config.Config`; ``rqmem config`` has them too."""
+
+
+def given_settings(options: Mapping[str, Any]) -> dict[str, tuple[str, Any]]:
+    """Those options as `rqmem.settings.load` takes them."""
+    given = {name: None if options[name] == () else options[name] for name in SETTINGS}  # (): may be repeated, was not
+    return {of: (f"--{name.replace('_', '-')}", given[name]) for name, of in SETTINGS.items()}
 
 
 @click.command(short_help="Run jobs, each under a memory ceiling.")
 @click.argument("names", metavar="[QUEUES]...", nargs=-1)
 @click.option("--queue", "-q", "more", metavar="NAME", multiple=True, help="A queue; may be repeated.")
 @click.option("--memory", "-m", **MB, help="Ceiling in MB; no job on this worker uses more.")
+@click.option("--reserve", **RESERVE, help="MB above the ceiling for unwinding, then the kill.  [default: 32]")
+@click.option("--cgroup", **CGROUP, help="auto, off or require: a cgroup keeps the ceiling too.")
+@click.option("--worker-memory", **MB, help="The worker's own ceiling in MB.")
+@click.option("--on-worker-limit", **ON_LIMIT, help="restart in place (default), or exit with code 12.")
 @click.option("--timeout", **SECONDS, help="No job runs longer on this worker.")
 @click.option("--url", "-u", help="URL of Redis.")
 @click.option("--name", "-n", help="Name of the worker.")
@@ -73,6 +102,13 @@ ISOLATION = _parsed("KIND", isolation)
     show_default=True,
 )
 @click.option("--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@click.option("--log-file", metavar="FILE", help="Append log lines to FILE; SIGHUP opens it anew.")
+@click.option("--log-every-checkpoint", is_flag=True, help="Log all checkpoints, not the notable ones only.")
+@click.option(
+    "--alert-url", metavar="URL", multiple=True,
+    help="Send alerts there (Apprise). 'ps' shows it: rather RQMEM_ALERT_URLS.",
+)  # fmt: skip
+@click.option("--alert-urls-file", metavar="FILE", help="Send alerts to the URLs in FILE, one a line.")
 @click.option(
     "--path", "-P", "paths", metavar="DIR", multiple=True, default=["."], show_default=True,
     help="Where the code of jobs is imported from.",
@@ -106,15 +142,15 @@ def worker(names: tuple[str, ...], more: tuple[str, ...], **options: Any) -> Non
     rqmem worker --queue campaigns --memory 256
     rqmem worker high low --memory 512 --with-scheduler
     """
+    platform_check.check()
     queues = _queue_names([*names, *more])
-    config = Config.from_environ(os.environ).with_options(
-        memory_mb=options["memory"],
-        timeout_seconds=options["timeout"],
-        isolation=options["isolation"],
-        max_jobs_per_horse=options["max_jobs_per_horse"],
-        preload=options["preload"] or None,
+    config = settings.load(os.environ, given_settings(options)).config
+    log.configure(
+        options["log_level"],
+        options["log_format"],
+        options["log_file"],
+        every_checkpoint=options["log_every_checkpoint"],
     )
-    log.configure(options["log_level"], options["log_format"])
     sys.path[:0] = [os.path.realpath(path) for path in options["paths"]]
     handlers = [_imported(path, "--exception-handler") for path in options["exception_handler"]]
     job_class = _imported(options["job_class"], "--job-class")

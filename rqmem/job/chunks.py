@@ -1,13 +1,15 @@
-"""``process_in_chunks``: cut, process, save the cursor, checkpoint; one chunk in memory at a time."""
+"""``process_in_chunks`` and ``chunks``: cut, process, save the cursor, checkpoint; one chunk in memory at a time."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from itertools import islice
 from typing import Any, TypeVar
 
 from rqmem.errors import ConfigError
 from rqmem.job.context import MemoryContext
+from rqmem.job.stage import Stage
 from rqmem.sources import Source, as_source
 
 T = TypeVar("T")
@@ -18,27 +20,56 @@ def process_in_chunks(
     data: Source[T] | Iterable[T],
     processor: Callable[[list[T]], Any],
     chunk_size: int | None,
+    *,
     collect: bool,
+    adaptive: bool,
 ) -> list[Any]:
     """See `rqmem.MemoryAwareJob.process_in_chunks`, which is its public form."""
-    source = as_source(data, must_resume=context.resumable)
-    with context.stage(checked_chunk_size(chunk_size, "chunk_size")) as stage:
-        results = context.saved_results(stage) if collect else []
-        items = source.items_after(stage.cursor)
-        done = stage.items_done
-        while True:
-            context.at(f"items {done + 1}-{done + stage.chunk_size}")
-            batch = list(islice(items, stage.chunk_size))
-            if not batch:
-                return results
+    with _begun(context, data, chunk_size, adaptive) as (stage, items):
+        results = stage.saved_results() if collect else []
+        while batch := _next_batch(stage, items):
             returned = processor([item for item, _ in batch])
+            held, cursor, count = context.read_bytes(), batch[-1][1], len(batch)
             kept = _as_list(returned) if collect else []
-            cursor, count = batch[-1][1], len(batch)
             del batch, returned
-            context.finish_chunk(stage, cursor, count, kept)
+            stage.finish_chunk(count, cursor, held, kept)
             results.extend(kept)
-            done += count
-            context.checkpoint(f"items {done - count + 1}-{done}")
+        return results
+
+
+def chunks(
+    context: MemoryContext, data: Source[T] | Iterable[T], chunk_size: int | None, *, adaptive: bool
+) -> Iterator[list[T]]:
+    """See `rqmem.MemoryAwareJob.chunks`, which is its public form."""
+    with _begun(context, data, chunk_size, adaptive) as (stage, items):
+        while batch := _next_batch(stage, items):
+            cursor, count = batch[-1][1], len(batch)
+            chunk = [item for item, _ in batch]
+            del batch
+            yield chunk
+            held = context.read_bytes()
+            del chunk
+            stage.finish_chunk(count, cursor, held, [])
+
+
+@contextmanager
+def _begun(
+    context: MemoryContext, data: Source[T] | Iterable[T], chunk_size: int | None, adaptive: bool
+) -> Iterator[tuple[Stage, Iterator[tuple[T, Any]]]]:
+    """A stage, and the items it has still to do. However it ends, what is finished is saved."""
+    source = as_source(data, must_resume=context.resumable)
+    with context.stage(checked_chunk_size(chunk_size, "chunk_size"), adaptive=adaptive) as stage:
+        if stage.to_be_cut:
+            context.cut(source if stage.cursor is None else source.rest(stage.cursor), f"item {stage.items_done + 1}")
+        try:
+            yield stage, iter(source.items_after(stage.cursor))
+        finally:
+            stage.save()
+
+
+def _next_batch(stage: Stage, items: Iterator[tuple[T, Any]]) -> list[tuple[T, Any]]:
+    stage.begin_chunk()
+    return list(islice(items, stage.chunk_size))
 
 
 def checked_chunk_size(size: Any, whose: str) -> int | None:

@@ -10,42 +10,45 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 from rq import get_current_job
 
-from rqmem import events, log
+from rqmem import events, log, settings
 from rqmem.config import Config
-from rqmem.errors import ConfigError, MemoryLimitExceeded, SourceError
-from rqmem.journal import reader
+from rqmem.errors import ConfigError, HorseTooHeavy, MemoryLimitExceeded, SplitInstead
+from rqmem.job.stage import SavedStage, Stage, results_of
+from rqmem.job.telling import Teller
+from rqmem.journal import costs, reader
+from rqmem.journal.patience import until_redis_answers
 from rqmem.journal.records import RunRecord
 from rqmem.journal.writer import RunWriter
-from rqmem.memory import tree
-from rqmem.memory.meter import TreeMeter
+from rqmem.memory.own import meter_of_this_process
 from rqmem.memory.trim import collect_and_trim
+from rqmem.policy import chunk_size as chunk_size_policy
 from rqmem.policy.ceiling import effective_limit_mb
-from rqmem.runtime import horse
-from rqmem.units import MB, to_bytes, to_mb
+from rqmem.runtime import evidence, horse
+from rqmem.sources import Cuttable
+from rqmem.units import MB, show_mb, to_bytes, to_mb
 
 _clock = time.monotonic
 _COLLECT_AGAIN_FRACTION = 0.05  # of the ceiling: growth since the last collection that makes another worth it
 
 
-@dataclass(frozen=True)
-class Stage:
-    """One call of ``process_in_chunks``: its number, chunk size, and where an earlier execution got to.
+class Paused:
+    """Monitoring that was switched off; as a context manager it goes on afterwards as it was before."""
 
-    ``saved``: its finished chunks are. A call within a chunk of another is not: that chunk is the unit.
-    """
+    def __init__(self, context: MemoryContext, enabled_before: bool) -> None:
+        self._context = context
+        self._enabled_before = enabled_before
 
-    number: int
-    chunk_size: int
-    saved: bool
-    cursor: Any = None
-    items_done: int = 0
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._context.enable(self._enabled_before)
 
 
 class MemoryContext:
@@ -60,48 +63,76 @@ class MemoryContext:
     def __init__(self, job: str, declared_mb: float | None, on_breach: str) -> None:
         events.subscribe(log.write_event)
         self._horse = horse.current()
-        self._config = self._horse.config if self._horse else Config.from_environ(os.environ)
+        self._config = self._horse.config if self._horse else settings.load(os.environ).config
+        self.configured = self._config.of_job(job)  # above what the job declares
+        declared_mb = self.configured.get("memory_limit_mb", declared_mb)
         self._about = self._whose(job)
-        self._tree = _OwnTree()
-        self._meter = TreeMeter(self._tree, self._config.growth_bytes_per_second)
+        self._told = Teller(self._about, self._config.warning_threshold)
+        self._meter = meter_of_this_process(self._config.growth_rate)
         self._started = _clock()
         self._enabled = self._config.monitoring_enabled
         self._closed = False
         self._stages = 0
         self._depth = 0
-        self._chunks = 0
+        self._open_stages: list[Stage] = []
+        self._chunks = self._items = self._largest_chunk = 0
         self._collections = 0
         self._freed_bytes = 0
         self._collect_above_bytes = 0
         # A job called by another's code is part of it: it saves nothing, and its ceiling ends with it.
         self._nested = self._horse is not None and self._horse.page.has_run
         self._ceiling_outside = self._horse.page.ceiling_bytes if self._horse is not None else 0
-        self.set_limit(declared_mb)
         self._initial_bytes = self._peak_bytes = self._meter.full(_clock).usage_bytes
+        if self._horse is not None and not self._nested:
+            self._check_that_it_can_hold(declared_mb, self._horse)
+        self.set_limit(declared_mb)
         self._run = RunRecord()
         self._writer: RunWriter | None = None
-        if self._horse is not None and not self._nested:
-            before = reader.run(self._horse.connection, self._horse.job_id)
-            born = self._horse.job_created_at
-            anew = before.finished or before.job_created_at not in ("", born)
+        here = self._horse
+        if here is not None and not self._nested:
+            before = until_redis_answers(
+                lambda: reader.run(here.connection, here.job_id), f"read the run of job {here.job_id}"
+            )
+            anew = before.finished or before.job_created_at not in ("", here.job_created_at)
             self._run = RunRecord() if anew else before
-            self._writer = RunWriter(self._horse.connection, self._horse.job_id, self._horse.execution_id)
-            self._writer.open(job, born, on_breach, anew=anew)
-            self._horse.page.has_run = True
-        self._resumable = self._writer is not None and on_breach == "resume"
+            self._writer = RunWriter(here.connection, here.job_id, here.execution_id)
+            self._writer.open(job, here.job_created_at, on_breach, anew=anew)
+            here.page.has_run = True
+        self._resumable = self._writer is not None and on_breach in ("resume", "split")
+        self.cutter: Callable[[Cuttable[Any], str], None] | None = None
+        self._operation = ""
+        self._told.tell(
+            events.JobStarted, memory_mb=to_mb(self._initial_bytes), memory_limit_mb=to_mb(self._limit_bytes)
+        )
 
     # The ceiling
 
+    def _effective_mb(self, declared_mb: float | None) -> float:
+        return effective_limit_mb(declared_mb, self._config.memory_mb, self._config.default_limit_mb)
+
+    def _check_that_it_can_hold(self, declared_mb: float | None, here: horse.Horse) -> None:
+        """Before anything is done: `HorseTooHeavy`, or in a new horse `ConfigError`, for one already above it."""
+        limit_mb, used_mb = self._effective_mb(declared_mb), to_mb(self._initial_bytes)
+        if used_mb < limit_mb:
+            return
+        if not here.page.fresh:
+            raise HorseTooHeavy
+        raise ConfigError(
+            f"a ceiling of {show_mb(limit_mb)} MB cannot hold for {self._about['job']}: a new horse uses "
+            f"{show_mb(used_mb)} MB before the job begins (what is imported and preloaded); declare more"
+        )
+
     def set_limit(self, declared_mb: float | None) -> None:
         """The job declares this ceiling from now on; the worker's own is never exceeded."""
-        limit_mb = effective_limit_mb(declared_mb, self._config.memory_mb, self._config.default_limit_mb)
+        limit_mb = self._effective_mb(declared_mb)
         self._limit_bytes = to_bytes(limit_mb)
         if self._horse is None:
             return
         self._horse.page.declared_bytes = to_bytes(declared_mb or 0)
-        self._horse.page.ceiling_bytes = self._limit_bytes
+        if self._horse.page.ceiling_bytes != self._limit_bytes:
+            self._horse.set_ceiling(self._limit_bytes)
         if declared_mb and declared_mb > limit_mb and self._about["job"] not in self._horse.told_of_cut:
-            events.emit(events.CeilingCut(declared_mb=declared_mb, allowed_mb=limit_mb, **self._about))
+            self._told.tell(events.CeilingCut, declared_mb=declared_mb, allowed_mb=limit_mb)
 
     # Checkpoints
 
@@ -115,25 +146,20 @@ class MemoryContext:
         if not self._enabled:
             return 0.0
         usage = self._usage()
+        if self._horse is not None:
+            self._horse.page.add_checkpoint(operation, to_mb(usage))
         if usage >= max(self._config.warning_threshold * self._limit_bytes, self._collect_above_bytes):
             self.collect()
             usage = self._usage()
             self._collect_above_bytes = int(usage + _COLLECT_AGAIN_FRACTION * self._limit_bytes)
         if usage > self._limit_bytes:
             raise MemoryLimitExceeded(self._breach(operation, usage))
-        events.emit(
-            events.Checkpoint(
-                operation=operation,
-                current_memory_mb=to_mb(usage),
-                peak_memory_mb=to_mb(self._peak()),
-                memory_limit_mb=to_mb(self._limit_bytes),
-                **self._about,
-            )
-        )
+        self._told.checkpoint(operation, usage, self._peak(), self._limit_bytes)
         return to_mb(usage)
 
     def at(self, operation: str) -> None:
         """Name the place the job is at, for whoever stops it there."""
+        self._operation = operation
         if self._horse is not None:
             self._horse.page.operation = operation
 
@@ -141,14 +167,37 @@ class MemoryContext:
         """Collect garbage, give freed memory back to the kernel; returns the MB that freed."""
         before = self._meter.full(_clock).usage_bytes
         collect_and_trim()
-        freed = max(0, before - self._meter.full(_clock).usage_bytes)
+        after = self._meter.full(_clock).usage_bytes
+        freed = max(0, before - after)
         self._collections += 1
         self._freed_bytes += freed
+        self._told.tell(
+            events.Collection,
+            operation=self._operation,
+            freed_mb=to_mb(freed),
+            memory_mb=to_mb(after),
+            collections=self._collections,
+        )
         return to_mb(freed)
 
-    def disable(self) -> None:
-        """No more readings and lines; the ceiling itself stays on."""
-        self._enabled = False
+    def tell(self, kind: type[events.Event], **figures: Any) -> None:
+        """An event of this run."""
+        self._told.tell(kind, **figures)
+
+    def cut(self, rest: Cuttable[Any], position: str) -> NoReturn:
+        """What is left, from that position, becomes child jobs; this execution ends."""
+        assert self.cutter is not None  # a job that can be resumed has one
+        self.cutter(rest, position)
+        raise SplitInstead
+
+    def disable(self) -> Paused:
+        """No more readings and lines, or none until the returned block is left; the ceiling itself stays on."""
+        before, self._enabled = self._enabled, False
+        return Paused(self, before)
+
+    def enable(self, enabled: bool) -> None:
+        """Readings and lines again, or not."""
+        self._enabled = enabled
 
     # Chunks
 
@@ -158,35 +207,106 @@ class MemoryContext:
         return self._resumable
 
     @contextmanager
-    def stage(self, chunk_size: int | None) -> Iterator[Stage]:
-        """A call of ``process_in_chunks``: it begins, or goes on where an earlier execution got to."""
+    def stage(self, chunk_size: int | None, *, adaptive: bool) -> Iterator[Stage]:
+        """A call of ``process_in_chunks``: it begins, or goes on where an earlier execution got to.
+
+        One within a chunk of another saves nothing: that chunk is the unit.
+        """
         self._depth += 1
+        stage = self._begin_stage(chunk_size or self._config.default_chunk_size, adaptive)
+        self._open_stages.append(stage)
         try:
-            yield self._begin_stage(chunk_size or self._config.default_chunk_size)
+            yield stage
         finally:
             self._depth -= 1
+            self._open_stages.remove(stage)
 
-    def _begin_stage(self, size: int) -> Stage:
-        if self._depth > 1 or self._writer is None or not self._resumable:
-            return Stage(-1, size, saved=False)
+    def _begin_stage(self, size: int, adaptive: bool) -> Stage:
+        prior = self._cost_before() if adaptive else None
+        if self._depth > 1 or self._writer is None or self._horse is None or not self._resumable:
+            return Stage(self, size, adaptive=adaptive, prior_kb_per_item=prior)
         number = self._stages
         self._stages += 1
-        size = min(size, self._run.chunk_sizes.get(number, size))
-        self._writer.begin_stage(number, size)
-        return Stage(number, size, True, self._run.cursors.get(number), self._run.items.get(number, 0))
+        return SavedStage(
+            self, size, adaptive=adaptive, prior_kb_per_item=prior,
+            number=number, run=self._run, writer=self._writer, horse=self._horse,
+        )  # fmt: skip
 
-    def saved_results(self, stage: Stage) -> list[Any]:
-        """What processors returned in chunks that earlier executions finished."""
-        if not stage.saved or self._horse is None or stage.cursor is None:
+    def _cost_before(self) -> float | None:
+        """KB an item of this job type has cost, by the journal."""
+        if self._horse is None or not self._config.journal_enabled:
+            return None
+        return costs.kb_per_item(self._horse.connection, self._about["job"], time.time())
+
+    def saved_results(self) -> list[Any]:
+        """What the stage that an earlier execution ended in had finished."""
+        if self._horse is None or self._run.stage is None:
             return []
-        parts = reader.results(self._horse.connection, self._horse.job_id, stage.number)
-        return [result for part in parts for result in self._horse.serializer.loads(part)]
+        return results_of(self._horse, self._run.stage)
 
-    def finish_chunk(self, stage: Stage, cursor: Any, items: int, results: list[Any]) -> None:
-        """A chunk is done: from here a resume goes on. Raises `SourceError`, `RunTakenOver`."""
+    def bytes_per_item_before(self) -> float | None:
+        """What an item of this job type has cost, by the journal, in bytes."""
+        cost = self._cost_before()
+        return None if cost is None else 1024 * cost
+
+    def usage_bytes(self) -> int:
+        """Usage now."""
+        return self._usage()
+
+    @property
+    def here(self) -> horse.Horse | None:
+        """The horse, if this is one."""
+        return self._horse
+
+    @property
+    def run(self) -> RunRecord:
+        """What earlier executions left."""
+        return self._run
+
+    @property
+    def config(self) -> Config:
+        """The worker's settings, or the environment's."""
+        return self._config
+
+    @property
+    def limit_bytes(self) -> int:
+        """The ceiling now."""
+        return self._limit_bytes
+
+    @property
+    def warning_fraction(self) -> float:
+        """Of the ceiling."""
+        return self._config.warning_threshold
+
+    def read_bytes(self) -> int:
+        """Usage; 0 while nobody reads."""
+        return self._usage() if self._enabled else 0
+
+    def room_bytes(self) -> float:
+        """What a chunk may take, from here."""
+        return chunk_size_policy.room(self._usage(), self._limit_bytes, self._config.warning_threshold)
+
+    def chunk_peak_bytes(self) -> int:
+        """The highest usage that the watcher saw during the last chunk; 0 where it did not look."""
+        page = self._horse.page if self._horse is not None else None
+        return page.chunk_peak_bytes if page is not None and page.chunk_peak_of == self._chunks - 1 else 0
+
+    def chunk_finished(self, operation: str, items: int, items_done: int) -> int | None:
+        """A chunk of so many items is done: count it, checkpoint; usage after it, None while nobody reads."""
         self._chunks += 1
-        if stage.saved and self._writer is not None:
-            self._writer.save_chunk(stage.number, cursor, items, self._serialised(results))
+        self._items += items
+        self._largest_chunk = max(self._largest_chunk, items)
+        if self._horse is not None:
+            page = self._horse.page
+            page.chunks, page.items, page.largest_chunk = self._chunks, self._items, self._largest_chunk
+            if self._depth == 1:
+                page.items_done = items_done
+        self.checkpoint(operation)
+        if not self._enabled:
+            return None
+        usage = self._usage()
+        self._told.chunk(items, items_done, usage)
+        return usage
 
     # The end
 
@@ -195,25 +315,25 @@ class MemoryContext:
         if self._closed:
             return
         self._closed = True
+        for stage in self._open_stages:  # of generators that nobody has closed yet
+            stage.save()
         peak, seconds = self._peak(), _clock() - self._started
-        events.emit(
-            events.RunEnded(
-                outcome=outcome,
-                initial_memory_mb=to_mb(self._initial_bytes),
-                peak_memory_mb=to_mb(peak),
-                final_memory_mb=to_mb(self._usage()),
-                memory_limit_mb=to_mb(self._limit_bytes),
-                freed_mb=to_mb(self._freed_bytes),
-                collections=self._collections,
-                chunks=self._chunks,
-                duration_seconds=round(seconds, 3),
-                **self._about,
-            )
+        self._told.end(
+            outcome=outcome,
+            initial_memory_mb=to_mb(self._initial_bytes),
+            peak_memory_mb=to_mb(peak),
+            final_memory_mb=to_mb(self._usage()),
+            memory_limit_mb=to_mb(self._limit_bytes),
+            freed_mb=to_mb(self._freed_bytes),
+            collections=self._collections,
+            chunks=self._chunks,
+            duration_seconds=round(seconds, 3),
+            items=self._items,
+            largest_chunk=self._largest_chunk,
         )
         self._meter.close()
-        self._tree.close()
         if self._nested and self._horse is not None:
-            self._horse.page.ceiling_bytes = self._ceiling_outside
+            self._horse.set_ceiling(self._ceiling_outside)
         if self._writer is not None:
             unsaved = 0 if self._resumable else self._chunks
             self._writer.close(max(self._run.peak_mb, to_mb(peak)), seconds, unsaved)
@@ -221,10 +341,10 @@ class MemoryContext:
     def _usage(self) -> int:
         now = _clock()
         raw = self._meter.raw()
-        if self._meter.wants_full(raw, now) or self._meter.doubtful(raw, self._limit_bytes, now):
+        usage = self._meter.estimate(raw)
+        proven = usage <= self._limit_bytes and not self._meter.doubtful(raw, self._limit_bytes, now)
+        if not proven or self._meter.wants_full(raw, now):
             usage = self._meter.full(_clock).usage_bytes
-        else:
-            usage = self._meter.estimate(raw)
         self._peak_bytes = max(self._peak_bytes, usage)
         return usage
 
@@ -233,29 +353,23 @@ class MemoryContext:
         return max(self._peak_bytes, self._horse.page.peak_bytes if self._horse else 0)
 
     def _breach(self, operation: str, usage: int) -> events.Breach:
+        by_pid = self._meter.full(_clock).by_pid
         return events.Breach(
             used_mb=to_mb(usage),
             limit_mb=to_mb(self._limit_bytes),
             peak_mb=to_mb(self._peak()),
             layer="checkpoint",
-            processes=len(self._tree()),
+            processes=len(by_pid),
             operation=operation,
             where=horse.described(horse.line_of_user_code(sys._getframe())),
             from_mb=to_mb(self._initial_bytes),
             growth_seconds=_clock() - self._started,
+            grew=horse.described_growth(self._horse.page) if self._horse else [],
+            kinds=horse.kinds_that_grew(sys._getframe(), self._config),
+            checkpoints=self._horse.page.checkpoints if self._horse else [],
+            tree=evidence.tree(by_pid),
             **self._about,
         )
-
-    def _serialised(self, results: list[Any]) -> bytes:
-        if not results or self._horse is None:
-            return b""
-        try:
-            return self._horse.serializer.dumps(results)
-        except Exception as error:  # pickle raises many kinds
-            raise SourceError(
-                f"what the processor returned cannot be saved for a resume ({error}): return values that "
-                f"{self._horse.serializer.__name__} takes, or pass collect=False"
-            ) from error
 
     def _whose(self, job: str) -> dict[str, Any]:
         if self._horse is not None:
@@ -273,17 +387,3 @@ def checked_limit(limit_mb: Any, whose: str) -> float | None:
     if isinstance(limit_mb, bool) or not isinstance(limit_mb, int | float) or not 0 < limit_mb < 2**63 / MB:
         raise ConfigError(f"{whose} is {limit_mb!r}: give a number of MB greater than 0, for example 256")
     return float(limit_mb)
-
-
-class _OwnTree:
-    """This process and what it started. (Orphans are the worker's to find.)"""
-
-    def __init__(self) -> None:
-        self._pid = os.getpid()
-        self._below = tree.Members(self._pid)
-
-    def __call__(self) -> list[int]:
-        return [self._pid, *self._below()]
-
-    def close(self) -> None:
-        self._below.close()

@@ -14,10 +14,13 @@ from contextvars import ContextVar
 from typing import Any, ParamSpec, TypeVar
 
 from rqmem.errors import RqmemError
-from rqmem.job.context import MemoryContext, checked_limit
+from rqmem.job.context import MemoryContext, Paused, checked_limit
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+DECLARED = "__rqmem_limit_mb__"
+"""Attribute of a decorated function: the ceiling that it declares, in MB, or None."""
 
 _current: ContextVar[MemoryContext | None] = ContextVar("rqmem_current_memory", default=None)
 
@@ -36,6 +39,7 @@ def memory_aware(memory_limit_mb: float | None = None) -> Callable[[Callable[P, 
         def monitored(*args: P.args, **kwargs: P.kwargs) -> R:
             return run_monitored(MemoryContext(name, limit_mb, "fail"), lambda: function(*args, **kwargs))
 
+        setattr(monitored, DECLARED, limit_mb)
         return monitored
 
     return decorate
@@ -62,6 +66,10 @@ class CurrentMemory:
     def force_garbage_collection(self) -> float:
         """Collect garbage and trim; returns the MB that freed."""
         return self._context.collect()
+
+    def disable_memory_monitoring(self) -> Paused:
+        """No readings and log lines from here on, or until the end of a ``with`` statement; the ceiling stays on."""
+        return self._context.disable()
 
     def set_memory_limit(self, limit_mb: float) -> None:
         """Change the ceiling of this run, in MB; never above the worker's. Raises `ConfigError`."""

@@ -7,45 +7,48 @@ not: keep the ceiling from outside; that is `rqmem.MemoryWorker`'s.
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Iterable
-from datetime import datetime, timedelta
+import functools
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-from rqmem.errors import ConfigError
-from rqmem.job.chunks import checked_chunk_size, process_in_chunks
-from rqmem.job.context import MemoryContext, checked_limit
+from rqmem.connections import connect
+from rqmem.errors import ConfigError, SplitInstead
+from rqmem.job.children import ChildJobs, child_jobs, opened
+from rqmem.job.chunks import checked_chunk_size, chunks, process_in_chunks
+from rqmem.job.context import MemoryContext, Paused, checked_limit
+from rqmem.job.enqueueing import Enqueueable
 from rqmem.job.functions import run_monitored
+from rqmem.job.progress import Progress, progress
+from rqmem.job.split import Gathered, cut_in_two, gather, joined, should_split
+from rqmem.journal.records import Pending
 
 if TYPE_CHECKING:
-    from rq import Queue, Retry
-    from rq.job import Job
+    from redis import Redis
 
-    from rqmem.sources import Source
+    from rqmem.sources import Cuttable, Source
 
 T = TypeVar("T")
 
-ON_BREACH = ("fail", "resume")
-
-# Names that Queue.enqueue takes for itself (rq.queue.Queue.parse_args), and ours.
-_ENQUEUE_OPTIONS = frozenset(
-    (
-        *("job_timeout", "description", "result_ttl", "ttl", "failure_ttl", "depends_on", "job_id", "at_front"),
-        *("meta", "retry", "repeat", "on_success", "on_failure", "on_stopped", "rate_limit", "webhooks"),
-        *("pipeline", "unique", "args", "kwargs"),
-        *("connection", "serializer"),
-    )
-)
+ON_BREACH = ("fail", "resume", "split")
+ON_CHILD_FAILURE = ("fail", "continue")
 
 
-class MemoryAwareJob:
+class MemoryAwareJob(Enqueueable):
     """Base of jobs that know their memory. Override `handle`; all attributes are optional.
 
+    What a config file says of the job type (`rqmem.settings`) stands above what is declared here.
     Attributes:
         memory_limit_mb: the ceiling, in MB. None: the worker's.
         chunk_size: items per chunk at the start. None: MEMORY_DEFAULT_CHUNK_SIZE.
+        adaptive: whether the chunk size follows what chunks are seen to cost (`rqmem.policy.chunk_size`).
         on_breach: ``"fail"``: an ordinary failure. ``"resume"``: go on after the last finished chunk
-            in a new horse, with half the chunk after a breach; also after the worker's death.
+            in a new horse, with half the chunk after a breach; also after the worker's death. ``"split"``: the same,
+            but after a breach what is left is cut in two child jobs.
+        bytes_per_item: what an item costs, in bytes, for `should_split_job`. None: as the journal has seen.
+        split_above_items: split above so many items, whatever they weigh.
+        items_per_child: items of a child. None: JOB_MAX_ITEMS_PER_CHILD.
+        on_child_failure: ``"fail"``: a child that fails fails the job, when all have ended, with
+            `rqmem.errors.ChildJobsFailed`; a retry runs only those. ``"continue"``: `gather` gets what there is.
         queue: the queue ``enqueue`` uses where none is given.
         job_timeout, retry, result_ttl: RQ's enqueue options; None leaves RQ's default.
         args, kwargs: the arguments as enqueued, on the instance that runs.
@@ -57,32 +60,49 @@ class MemoryAwareJob:
 
     memory_limit_mb: ClassVar[float | None] = None
     chunk_size: ClassVar[int | None] = None
+    adaptive: ClassVar[bool] = True
     on_breach: ClassVar[str] = "fail"
-    queue: ClassVar[str] = "default"
-    job_timeout: ClassVar[int | str | None] = None
-    retry: ClassVar[Retry | None] = None
-    result_ttl: ClassVar[int | None] = None
+    bytes_per_item: ClassVar[float | None] = None
+    split_above_items: ClassVar[int | None] = None
+    items_per_child: ClassVar[int | None] = None
+    on_child_failure: ClassVar[str] = "fail"
 
     args: tuple[Any, ...] = ()
     kwargs: dict[str, Any] = {}
     _memory: MemoryContext | None = None
+    _pending: Pending | None = None
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         checked_limit(cls.memory_limit_mb, f"{cls.__qualname__}.memory_limit_mb")
         checked_chunk_size(cls.chunk_size, f"{cls.__qualname__}.chunk_size")
-        if cls.on_breach not in ON_BREACH:
-            raise ConfigError(f"{cls.__qualname__}.on_breach is {cls.on_breach!r}: give {_either(ON_BREACH)}")
-        taken = sorted(_ENQUEUE_OPTIONS.intersection(inspect.signature(cls.handle).parameters))
-        if taken:
-            raise ConfigError(
-                f"{cls.__qualname__}.handle has a parameter {taken[0]!r}, which is the name of an enqueue "
-                f"option, so it could never be passed: rename it"
-            )
+        checked_chunk_size(cls.items_per_child, f"{cls.__qualname__}.items_per_child")
+        checked_chunk_size(cls.split_above_items, f"{cls.__qualname__}.split_above_items")
+        for name, choices in (("on_breach", ON_BREACH), ("on_child_failure", ON_CHILD_FAILURE)):
+            if getattr(cls, name) not in choices:
+                raise ConfigError(f"{cls.__qualname__}.{name} is {getattr(cls, name)!r}: give {_either(choices)}")
 
     def handle(self, *args: Any, **kwargs: Any) -> Any:
         """The work itself, with the arguments as enqueued. Its result is the job's."""
         raise NotImplementedError(f"{type(self).__qualname__} has no handle method")
+
+    def gather(self, results: Gathered) -> Any:
+        """After a split, once all children have ended: what this returns is the job's result.
+
+        Args:
+            results: what the children returned, in the order of slices; read as it is iterated. Its ``failures`` are
+                the children that failed, where ``on_child_failure`` is ``"continue"``.
+
+        Returns:
+            By default, where the class has a method ``reduce(a, b)``, all results taken together by it, two by two in
+            the order of slices (None where there are none). Else all results: those that are lists one after the
+            other, others as they are.
+        """
+        reduce = getattr(self, "reduce", None)
+        if reduce is None:
+            return joined(results)
+        each = iter(results)
+        return functools.reduce(reduce, each, next(each, None))
 
     # Running
 
@@ -91,101 +111,18 @@ class MemoryAwareJob:
         """What RQ calls: ``handle`` on a new instance, under monitoring. May be called directly too."""
         job = cls()
         job.args, job.kwargs = args, kwargs
-        return run_monitored(job._context(), lambda: job.handle(*args, **kwargs))
+        return run_monitored(job._context(), job._perform)
 
-    @classmethod
-    def path(cls) -> str:
-        """The dotted path of this class: what log lines, journal and reports call the job type."""
-        return f"{cls.__module__}.{cls.__qualname__}"
-
-    # Enqueueing
-
-    @classmethod
-    def enqueue(cls, queue: str | Queue | None = None, /, *args: Any, **kwargs: Any) -> Job:
-        """Enqueue this job on ``queue``, or the class's, with ``handle``'s arguments and RQ's options.
-
-        Args:
-            queue: a name, or a `rq.Queue`.
-            kwargs: besides ``handle``'s arguments RQ's enqueue options; ``connection`` (by default
-                what `rqmem.connect` gives) and ``serializer`` choose the queue's.
-
-        Raises:
-            ConfigError: the arguments do not fit ``handle``, or the class cannot be imported by a worker.
-            RedisUnavailable: Redis does not answer.
-        """
-        target, args, options = cls._prepare(queue, args, kwargs)
-        return target.enqueue(f"{cls.path()}.run", *args, **options)
-
-    @classmethod
-    def enqueue_in(cls, delay: timedelta, queue: str | Queue | None = None, /, *args: Any, **kwargs: Any) -> Job:
-        """As `enqueue`, after ``delay``; needs a worker ``--with-scheduler``."""
-        target, args, options = cls._prepare(queue, args, kwargs)
-        return target.enqueue_in(delay, f"{cls.path()}.run", *args, **options)
-
-    @classmethod
-    def enqueue_at(cls, when: datetime, queue: str | Queue | None = None, /, *args: Any, **kwargs: Any) -> Job:
-        """As `enqueue`, at ``when``; needs a worker ``--with-scheduler``."""
-        target, args, options = cls._prepare(queue, args, kwargs)
-        return target.enqueue_at(when, f"{cls.path()}.run", *args, **options)
-
-    @classmethod
-    def _prepare(
-        cls, queue: str | Queue | None, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[Queue, tuple[Any, ...], dict[str, Any]]:
-        """The queue, and what its enqueue methods take: everything is checked before Redis is asked."""
-        options = {name: value for name, value in kwargs.items() if name in _ENQUEUE_OPTIONS}
-        arguments = {name: value for name, value in kwargs.items() if name not in _ENQUEUE_OPTIONS}
-        if "args" in options or "kwargs" in options:  # RQ's explicit form
-            args, arguments = tuple(options.pop("args", ())), dict(options.pop("kwargs", {}))
-        cls._check_path()
-        cls._check_arguments(args, arguments)
-        for name in ("job_timeout", "retry", "result_ttl"):
-            declared = getattr(cls, name)
-            if declared is not None:
-                options.setdefault(name, declared)
-        options.setdefault("description", cls._call_string(args, arguments))
-        target = cls._queue(queue, options.pop("connection", None), options.pop("serializer", None))
-        return target, (), {**options, "args": args, "kwargs": arguments}
-
-    @classmethod
-    def _queue(cls, queue: str | Queue | None, connection: Any, serializer: Any) -> Queue:
-        from rq import Queue
-
-        if isinstance(queue, Queue):
-            return queue
-        name = cls.queue if queue is None else queue
-        if not isinstance(name, str) or not name.strip():
-            raise ConfigError(
-                f"{cls.__qualname__}: {name!r} is not a queue; the first positional argument of enqueue is "
-                f"the queue's name, arguments of handle are best given by name"
-            )
-        if connection is None:
-            from rqmem.connections import connect
-
-            connection = connect()
-        return Queue(name, connection=connection, serializer=serializer)
-
-    @classmethod
-    def _check_path(cls) -> None:
-        if cls.__module__ == "__main__" or "<locals>" in cls.__qualname__:
-            raise ConfigError(
-                f"{cls.__qualname__} is defined in {cls.__module__} where a worker cannot import it: "
-                f"move the class to the top level of a module"
-            )
-
-    @classmethod
-    def _check_arguments(cls, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def _perform(self) -> Any:
+        """`handle`, or what comes after it in a job that has split."""
+        split = self._context().run.split
+        if split is not None and split.sealed:
+            return gather(self._context(), self, split)
         try:
-            inspect.signature(cls.handle).bind(None, *args, **kwargs)
-        except TypeError as error:
-            raise ConfigError(f"{cls.__qualname__}.handle: {error}") from None
-
-    @classmethod
-    def _call_string(cls, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
-        """The call as people read it on a dashboard."""
-        shown = [_shortened(value) for value in args]
-        shown += [f"{name}={_shortened(value)}" for name, value in kwargs.items()]
-        return f"{cls.path()}({', '.join(shown)})"
+            result = self.handle(*self.args, **opened(self.kwargs))
+        except SplitInstead:
+            return self._pending
+        return result if self._pending is None else self._pending
 
     # Memory
 
@@ -193,6 +130,8 @@ class MemoryAwareJob:
         """Begin to monitor; happens by itself before ``handle``, again is harmless."""
         if self._memory is None:
             self._memory = MemoryContext(self.path(), self.memory_limit_mb, self.on_breach)
+            vars(self).update(self._memory.configured)  # on the instance, so above the class
+            self._memory.cutter = self._cut_rest
 
     def set_memory_limit(self, limit_mb: float) -> None:
         """Change the ceiling of this run, in MB; never above the worker's. Raises `ConfigError`."""
@@ -215,11 +154,13 @@ class MemoryAwareJob:
         chunk_size: int | None = None,
         *,
         collect: bool = True,
+        adaptive: bool | None = None,
     ) -> list[Any]:
         """Process ``data`` a chunk at a time, with a checkpoint after each.
 
-        With ``on_breach = "resume"`` each finished chunk is saved with what the processor returned for
-        it: a later execution goes on after the last one. Work is at-least-once for the chunk in flight.
+        With ``on_breach = "resume"`` finished chunks are saved with what the processor returned for them: a later
+        execution goes on after the last one. Work is at-least-once for the chunk in flight, and for what was
+        finished within the 20 ms before the horse was killed.
 
         Args:
             data: any iterable, or a source (`rqmem.sources`). A resumable job needs one that yields
@@ -227,6 +168,8 @@ class MemoryAwareJob:
             processor: called with each chunk as a list.
             chunk_size: items per chunk; by default the class's.
             collect: whether results are kept.
+            adaptive: whether the chunk size may change; by default the class's where ``chunk_size`` is not given
+                here, else False. A breach halves it all the same.
 
         Returns:
             What the processor returned, concatenated: lists and tuples are joined, None is left out,
@@ -236,31 +179,123 @@ class MemoryAwareJob:
             SourceError: ``data`` or the results cannot be used as asked.
             MemoryLimitExceeded: usage after a chunk is above the ceiling.
         """
+        context = self._context()
         size = self.chunk_size if chunk_size is None else chunk_size
-        return process_in_chunks(self._context(), data, processor, size, collect)
+        adapts = (self.adaptive and chunk_size is None) if adaptive is None else adaptive
+        return process_in_chunks(context, data, processor, size, collect=collect, adaptive=adapts)
+
+    def chunks(
+        self, data: Source[T] | Iterable[T], chunk_size: int | None = None, *, adaptive: bool | None = None
+    ) -> Iterator[list[T]]:
+        """The generator form of `process_in_chunks`: ``for chunk in self.chunks(source): ...``.
+
+        A chunk is finished when the next one is asked for; leaving the loop early leaves the last one unfinished.
+        No results are kept. Arguments and errors as there.
+        """
+        context = self._context()
+        size = self.chunk_size if chunk_size is None else chunk_size
+        adapts = (self.adaptive and chunk_size is None) if adaptive is None else adaptive
+        return chunks(context, data, size, adaptive=adapts)
+
+    # Splitting
+
+    def should_split_job(self, count: int, bytes_per_item: float | None = None) -> bool:
+        """Whether so many items had better be split among child jobs; the log says why, if so.
+
+        Args:
+            count: of items.
+            bytes_per_item: what one costs, in bytes; by default the class's, or what the journal has seen.
+        """
+        context = self._context()
+        cost = self.bytes_per_item if bytes_per_item is None else bytes_per_item
+        return should_split(context, self, count, cost)
+
+    def create_child_jobs(
+        self,
+        data: Source[T] | Iterable[T],
+        job_class: type[MemoryAwareJob],
+        items_per_child: int | None = None,
+        *,
+        kwargs: Mapping[str, Any] | None = None,
+        queue: str | None = None,
+    ) -> ChildJobs[T]:
+        """A child job of ``job_class`` for each slice of ``data``, none of them enqueued yet.
+
+        Look at them one by one (their slice is ``items``); ``enqueue()`` of what this returns enqueues them all. When
+        ``handle`` returns after that, the job is not finished but deferred until the last child has ended; then
+        `gather` is called, in an execution of its own, and its result is the job's.
+
+        Args:
+            data: a list or the like, or a source (`rqmem.sources`); cut without being read into memory.
+            job_class: its ``handle`` gets its slice as a source in the argument ``items``.
+            items_per_child: by default the class's, or JOB_MAX_ITEMS_PER_CHILD.
+            kwargs: other arguments of each child; by default this job's own, as far as the child takes them.
+            queue: of the children; by default this job's.
+
+        Raises:
+            ConfigError: the class or the arguments cannot be used, or there is nothing to split. Nothing is enqueued.
+            SourceError: ``data`` cannot be cut.
+            RqmemError: this runs without a `rqmem.MemoryWorker`, so nobody could wait for children.
+        """
+        context = self._context()
+        size = checked_chunk_size(items_per_child, "items_per_child")
+        size = size or self.items_per_child or context.config.max_items_per_child
+        return child_jobs(context, self, data, job_class, items_per_child=size, kwargs=kwargs, queue=queue)
+
+    def split_into_child_jobs(
+        self,
+        data: Source[T] | Iterable[T],
+        job_class: type[MemoryAwareJob] | None = None,
+        items_per_child: int | None = None,
+        *,
+        kwargs: Mapping[str, Any] | None = None,
+        queue: str | None = None,
+    ) -> int:
+        """`create_child_jobs`, enqueued; by default of this job's own class, whose ``handle`` takes ``items=None``.
+
+        Returns:
+            How many children there are.
+        """
+        children = self.create_child_jobs(data, job_class or type(self), items_per_child, kwargs=kwargs, queue=queue)
+        return children.enqueue()
+
+    @staticmethod
+    def progress(job_id: str, connection: Redis | None = None) -> Progress:
+        """How far a job is, with the children it has split into.
+
+        Args:
+            connection: to Redis; by default what `rqmem.connect` gives.
+
+        Raises:
+            UnknownName: nobody knows that job.
+        """
+        return progress(connection if connection is not None else connect(), job_id)
+
+    # More
 
     def force_garbage_collection(self) -> float:
         """Collect garbage and give freed memory back to the kernel; returns the MB that freed."""
         return self._context().collect()
 
-    def disable_memory_monitoring(self) -> None:
-        """No readings and no log lines from here on; the ceiling stays on."""
-        self._context().disable()
+    def disable_memory_monitoring(self) -> Paused:
+        """No readings and no log lines from here on; the ceiling stays on.
+
+        In a ``with`` statement only until its end.
+        """
+        return self._context().disable()
 
     def finalize_memory_monitoring(self) -> None:
         """End monitoring and log the run's figures; happens by itself after ``handle``."""
         if self._memory is not None:
             self._memory.close("ok")
 
+    def _cut_rest(self, rest: Cuttable[Any], position: str) -> None:
+        self._pending = cut_in_two(self._context(), self, rest, position)
+
     def _context(self) -> MemoryContext:
         self.initialize_memory_monitoring()
         assert self._memory is not None
         return self._memory
-
-
-def _shortened(value: Any, room: int = 75) -> str:
-    text = repr(value)
-    return text if len(text) <= room else f"{text[:room]}..."
 
 
 def _either(names: Iterable[str]) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from rq.defaults import RQ_KEY_PREFIX
 
 PREFIX = "rqmem" if RQ_KEY_PREFIX == "rq" else f"{RQ_KEY_PREFIX}:rqmem"
@@ -13,6 +15,10 @@ RUNNING = f"{PREFIX}:running"
 def alive(worker: str) -> str:
     """String with a short time to live: there while that worker's heart beats."""
     return f"{PREFIX}:alive:{worker}"
+
+
+DELAYED = f"{PREFIX}:delayed"
+"""Sorted set: job id -> when its resume is due, in s since 1970. RQ's scheduled registry has it too."""
 
 
 def run(job_id: str) -> str:
@@ -28,3 +34,90 @@ def breaches(job_id: str) -> str:
 def results(job_id: str) -> str:
     """List: what the processors of finished chunks returned, one ``stage:serialised list`` a chunk."""
     return f"{PREFIX}:results:{job_id}"
+
+
+# The journal proper: what may be forgotten. Everything in it is bounded in number, in length and in time.
+
+VERSION = f"{PREFIX}:journal:version"
+"""String: of the values below (`rqmem.journal.history.VERSION`)."""
+
+DROPPED = f"{PREFIX}:journal:dropped"
+"""Hash: what was not written, by kind: since Redis was away or refused, or there was too much."""
+
+SAMPLED = f"{PREFIX}:sampled"
+"""Sorted set: worker -> when last sampled; capped, with the rings of those that go."""
+
+TYPES = f"{PREFIX}:types"
+"""Sorted set: job type -> when last seen; capped, with what is known of those that go."""
+
+STORIES = f"{PREFIX}:stories"
+"""Sorted set: job id -> when last written to; capped, with the stories of those that go."""
+
+ALERTS = f"{PREFIX}:alerts"
+"""Stream: alerts as they were raised and resolved, capped; each sender reads it as a consumer group."""
+
+OPEN_ALERTS = f"{PREFIX}:alerts:open"
+"""Hash: ``rule|job type`` -> `rqmem.journal.alerts.Open`, as JSON: those that can end and have not."""
+
+
+def samples(worker: str, step_seconds: int) -> str:
+    """String: a ring of packed samples, one a step (`rqmem.journal.ring`)."""
+    return f"{PREFIX}:samples:{worker}:{step_seconds}"
+
+
+def runs(job_type: str) -> str:
+    """List: the last runs of a job type as JSON, newest first, capped."""
+    return f"{PREFIX}:runs:{job_type}"
+
+
+def tally(job_type: str, period: str, number: int) -> str:
+    """Hash: counters and histograms of a job type in one hour (``"h"``) or day (``"d"``), counted from 1970."""
+    return f"{PREFIX}:tally:{job_type}:{period}{number}"
+
+
+def totals(job_type: str) -> str:
+    """Hash: counters of a job type since it was first seen (`rqmem.journal.totals`); goes with the type."""
+    return f"{PREFIX}:totals:{job_type}"
+
+
+def story(job_id: str) -> str:
+    """List: the events of a job as JSON, oldest first, capped."""
+    return f"{PREFIX}:story:{job_id}"
+
+
+def quiet(rule: str, job_type: str) -> str:
+    """String with a time to live of an hour more than the alert is quiet for: counts those not told."""
+    return f"{PREFIX}:alerts:quiet:{rule}:{job_type}"
+
+
+def of_type(job_type: str) -> tuple[str, ...]:
+    """Patterns for what is kept under the name of a job type; jobs' stories and breaches are under their own."""
+    name = re.sub(r"[\\*?\[\]]", r"\\\g<0>", job_type)
+    return runs(name), f"{PREFIX}:tally:{name}:[hd][0-9]*", totals(name), quiet("*", name)
+
+
+JOURNAL_PATTERNS = tuple(
+    f"{PREFIX}:{name}"
+    for name in (
+        *("journal:*", "sampled", "samples:*", "types", "runs:*", "tally:*", "totals:*"),
+        *("stories", "story:*", "breaches:*", "alerts", "alerts:*"),
+    )
+)
+"""Everything of the journal. Not in it: what running and resumable jobs need (`RUNNING`, `alive`, `run`, `results`)."""
+
+
+MENDING = f"{PREFIX}:mending"
+"""String with a short time to live: a worker looks for children that have not told of their end."""
+
+SPLITS = f"{PREFIX}:splits"
+"""Set: ids of jobs that make children, or wait for them."""
+
+
+def children(parent_id: str) -> str:
+    """Hash: number of a child -> how it ended; empty until then."""
+    return f"{PREFIX}:children:{parent_id}"
+
+
+def gathered(parent_id: str) -> str:
+    """Hash: number of a child -> what it returned, serialised."""
+    return f"{PREFIX}:gathered:{parent_id}"

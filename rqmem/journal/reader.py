@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING, cast
 
 from rqmem.events import Breach
 from rqmem.journal import keys
-from rqmem.journal.records import Owner, RunRecord
+from rqmem.journal.records import Owner, RunRecord, Standing
 
 if TYPE_CHECKING:
     from redis import Redis
+    from rq.executions import Execution
+    from rq.job import Job
+    from rq.queue import Queue
 
 
 def run(connection: Redis, job_id: str) -> RunRecord:
@@ -33,6 +36,17 @@ def owner(connection: Redis, job_id: str) -> Owner | None:
     """Who runs the job now."""
     raw = cast("bytes | None", connection.hget(keys.RUNNING, job_id))
     return None if raw is None else Owner.from_json(raw.decode())
+
+
+def standing(connection: Redis, job: Job, queue: Queue, execution: Execution) -> Standing:
+    """How an execution stands now, in one look."""
+    with connection.pipeline() as pipeline:
+        pipeline.hget(keys.RUNNING, job.id)
+        pipeline.zscore(queue.started_job_registry.key, execution.composite_key)
+        pipeline.hget(job.key, "status")
+        raw, score, status = pipeline.execute()
+    owner = Owner.from_json(raw.decode()).execution if raw is not None else ""
+    return Standing(owner, owner == execution.id, score is not None, status.decode() if status else "")
 
 
 def owners(connection: Redis) -> dict[str, Owner]:

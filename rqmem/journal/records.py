@@ -11,7 +11,10 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Owner:
-    """Who runs a job now. ``execution`` is the fencing token; (host, pid, start) name the process."""
+    """Who runs a job now. ``execution`` is the fencing token; (host, pid, start) name the process.
+
+    ``groups`` is the directory in which the cgroups of its horses are, empty where they have none.
+    """
 
     execution: str
     worker: str
@@ -19,6 +22,7 @@ class Owner:
     host: str
     pid: int
     start_time: int
+    groups: str = ""
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self))
@@ -31,11 +35,91 @@ class Owner:
 
 
 @dataclass(frozen=True)
+class Standing:
+    """An execution as Redis has it.
+
+    Attributes:
+        owner: the execution that owns the job; empty: none does.
+        owned: this one does.
+        started: RQ counts this one as started.
+        status: the job's.
+    """
+
+    owner: str
+    owned: bool
+    started: bool
+    status: str
+
+    @property
+    def abandoned(self) -> bool:
+        """RQ's maintenance has failed it, too soon."""
+        return self.owned and not self.started and self.status == "failed"
+
+    @property
+    def ours(self) -> bool:
+        """Whether its outcome is this execution's to commit: a running job that was cancelled still ends, as in RQ."""
+        if self.owned:
+            return self.started or self.status in ("failed", "canceled")
+        return self.started and not self.owner
+
+
+@dataclass(frozen=True)
+class Pending:
+    """What a job that has split returns instead of a result: it waits for so many children."""
+
+    total: int
+
+
+@dataclass(frozen=True)
+class Split:
+    """A job that has split, or is about to, as its run has it.
+
+    Attributes:
+        sealed: all its children are there; ``total`` of them.
+        ended, failed: children by now; those that failed have ended too.
+        items: finished by children that ended well.
+        peak_mb: the highest of its children's.
+        started_at: epoch seconds.
+        reported: the failures have failed the job; its next execution runs them once more.
+    """
+
+    sealed: bool
+    total: int
+    ended: int
+    failed: int
+    items: int
+    peak_mb: float
+    started_at: float
+    reported: bool
+
+    @property
+    def complete(self) -> bool:
+        """All children are there, and have ended."""
+        return self.sealed and self.ended >= self.total
+
+    @classmethod
+    def from_fields(cls, fields: Mapping[str, str]) -> Split | None:
+        if "split_queue" not in fields:
+            return None
+        return cls(
+            sealed=fields.get("split_sealed") == "1",
+            total=int(fields.get("split_total", 0)),
+            ended=int(fields.get("split_ended", 0)),
+            failed=int(fields.get("split_failed", 0)),
+            items=int(fields.get("split_items", 0)),
+            peak_mb=float(fields.get("split_peak_mb", 0)),
+            started_at=float(fields.get("split_started_at", 0)),
+            reported=fields.get("split_reported") == "1",
+        )
+
+
+@dataclass(frozen=True)
 class RunRecord:
     """A memory-aware job over all its executions. Cursors are JSON values, by stage.
 
     A stage is the n-th call of ``process_in_chunks`` in ``handle``, counted from 0. ``job_created_at``
-    tells a job that was requeued from another one of the same id.
+    tells a job that was requeued from another one of the same id. ``cut_rest``: what is left is to be cut in two.
+    ``history``: how executions ended that did not end well, a line each, oldest first.
     """
 
     job: str = ""
@@ -43,15 +127,20 @@ class RunRecord:
     on_breach: str = "fail"
     stage: int | None = None
     chunk_sizes: dict[int, int] = field(default_factory=dict)
+    chunk_states: dict[int, str] = field(default_factory=dict)
     cursors: dict[int, Any] = field(default_factory=dict)
     items: dict[int, int] = field(default_factory=dict)
     chunks: int = 0
     execution_chunks: int = 0
     resumes: int = 0
+    resumes_spent: int = 0
     breaches: int = 0
     peak_mb: float = 0.0
     seconds: float = 0.0
     finished: bool = False
+    cut_rest: bool = False
+    history: tuple[str, ...] = ()
+    split: Split | None = None
 
     @property
     def chunk_size(self) -> int:
@@ -63,23 +152,31 @@ class RunRecord:
         """The record of what Redis holds; fields of a newer rqmem are passed over."""
         fields = {key.decode(): value.decode() for key, value in raw.items()}
         numbered: dict[str, dict[int, Any]] = {"chunk_size": {}, "cursor": {}, "items": {}}
+        states: dict[int, str] = {}
         for key, value in fields.items():
             name, colon, stage = key.partition(":")
             if colon and name in numbered:
                 numbered[name][int(stage)] = json.loads(value)
+            elif colon and name == "chunk_state":
+                states[int(stage)] = value
         return cls(
             job=fields.get("job", ""),
             job_created_at=fields.get("job_created_at", ""),
             on_breach=fields.get("on_breach", "fail"),
             stage=int(fields["stage"]) if "stage" in fields else None,
             chunk_sizes=numbered["chunk_size"],
+            chunk_states=states,
             cursors=numbered["cursor"],
             items=numbered["items"],
             chunks=int(fields.get("chunks", 0)),
             execution_chunks=int(fields.get("execution_chunks", 0)),
             resumes=int(fields.get("resumes", 0)),
+            resumes_spent=int(fields.get("resumes_spent", 0)),
             breaches=int(fields.get("breaches", 0)),
             peak_mb=float(fields.get("peak_mb", 0)),
             seconds=float(fields.get("seconds", 0)),
             finished="finished" in fields,
+            cut_rest=fields.get("cut_rest") == "1",
+            history=tuple(fields.get("history", "").splitlines()),
+            split=Split.from_fields(fields),
         )

@@ -7,19 +7,21 @@ what several keys must agree on is written in one script or one transaction.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from functools import cache
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+import time
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, cast
 
 from rq.executions import Execution, ExecutionRegistry
-from rq.registry import FailedJobRegistry, StartedJobRegistry
+from rq.group import Group
+from rq.registry import FailedJobRegistry, ScheduledJobRegistry, StartedJobRegistry
 from rq.utils import now, utcformat
 
-from rqmem.errors import RunTakenOver
+from rqmem.errors import RunTakenOver, SourceError
 from rqmem.events import Breach
 from rqmem.journal import keys
+from rqmem.journal.patience import until_redis_answers
 from rqmem.journal.records import Owner
+from rqmem.journal.scripts import script
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
 KEEP_SECONDS = 7 * 24 * 3600
 """How long the record of a run stays when nothing more is written to it."""
 
-KEPT_BREACHES = 20
+KEPT_BREACHES = 8
 
 
 def claim(pipeline: Pipeline, job_id: str, owner: Owner) -> None:
@@ -45,12 +47,7 @@ def release(pipeline: Pipeline, job_id: str) -> None:
 
 def release_if(connection: Redis, job_id: str, owner: Owner) -> bool:
     """Forget a dead owner, unless somebody else owns the job by now."""
-    return _script(connection, "release_if")(keys=[keys.RUNNING], args=[job_id, owner.execution]) == 1
-
-
-def beat(connection: Redis, worker: str, seconds: float) -> None:
-    """Say that ``worker`` lives, for ``seconds`` from now."""
-    connection.set(keys.alive(worker), "1", px=int(seconds * 1000))
+    return script(connection, "release_if")(keys=[keys.RUNNING], args=[job_id, owner.execution]) == 1
 
 
 def farewell(connection: Redis, worker: str) -> None:
@@ -60,7 +57,9 @@ def farewell(connection: Redis, worker: str) -> None:
 
 def finish(pipeline: Pipeline, job_id: str, result_ttl: int) -> None:
     """The job is done: its run stays as long as its result, and another job of that id begins anew."""
-    pipeline.delete(keys.results(job_id))
+    pipeline.delete(keys.results(job_id), keys.children(job_id), keys.gathered(job_id), Group.get_key(job_id))
+    pipeline.srem(keys.SPLITS, job_id)
+    pipeline.srem(Group.REDIS_GROUP_KEY, job_id)
     if result_ttl == 0:
         pipeline.delete(keys.run(job_id))
         return
@@ -75,44 +74,96 @@ def save_breach(connection: Redis, breach: Breach) -> None:
         pipeline.lpush(key, breach.to_json())
         pipeline.ltrim(key, 0, KEPT_BREACHES - 1)
         pipeline.expire(key, KEEP_SECONDS)
+        pipeline.zadd(keys.STORIES, {breach.job_id: round(now().timestamp())})
         pipeline.hincrby(keys.run(breach.job_id), "breaches", 1)
         pipeline.expire(keys.run(breach.job_id), KEEP_SECONDS)
         pipeline.execute()
 
 
-def requeue(job: Job, queue: Queue, execution: Execution, stage: int | None, chunk_size: int) -> bool:
-    """End ``execution`` and put its job at the front of its queue again, once.
+def requeue(
+    job: Job,
+    queue: Queue,
+    execution: Execution,
+    stage: int | None,
+    chunk_size: int,
+    cost: int,
+    *,
+    cut: bool = False,
+    history: Sequence[str] = (),
+    delay_seconds: float = 0.0,
+) -> bool:
+    """End ``execution`` and put its job at the front of its queue again, once; ``cost`` is counted as resumes.
+
+    ``cut``: the next execution is to cut what is left in two children. ``history``: how the executions ended.
+    ``delay_seconds``: only then, by `release_due`; until then RQ shows it as scheduled.
 
     Returns False where the execution no longer owns the job, or the job was ended by somebody else.
     """
+    failed = FailedJobRegistry(job.origin, connection=job.connection).key
+    answer = script(job.connection, "requeue")(
+        keys=[
+            *keys_of_an_end(job, queue, execution, failed),
+            ScheduledJobRegistry(job.origin, connection=job.connection).key,
+            keys.DELAYED,
+        ],
+        args=[
+            *(job.id, execution.id, "" if stage is None else stage, chunk_size, utcformat(now()), cost, int(cut)),
+            *("\n".join(history), time.time() + delay_seconds if delay_seconds else 0),
+        ],
+    )
+    return answer == 1
+
+
+def renew_budget(job: Job) -> None:
+    """The job is about to fail: what comes after (RQ's Retry, a person who requeues it) may resume as often again."""
+    job.connection.hdel(keys.run(job.id), "resumes_spent", "history")
+
+
+def release_due(connection: Redis, job_class: type[Job], queue_class: type[Queue]) -> None:
+    """Put jobs whose delayed resume is due at the front of their queues."""
+    for raw in cast("list[bytes]", connection.zrangebyscore(keys.DELAYED, 0, time.time(), start=0, num=100)):
+        job_id = raw.decode()
+        origin = cast("bytes | None", connection.hget(job_class.key_for(job_id), "origin"))
+        queue = queue_class(origin.decode() if origin else "default", connection=connection)
+        registry = ScheduledJobRegistry(queue.name, connection=connection)
+        script(connection, "due")(
+            keys=[keys.DELAYED, registry.key, job_class.key_for(job_id), queue.key, queue.redis_queues_keys],
+            args=[job_id, utcformat(now())],
+        )
+
+
+def keys_of_an_end(job: Job, queue: Queue, execution: Execution, registry_key: str) -> list[str]:
+    """What a script that ends an execution of a job touches, in the order in which `requeue` and `defer` take it.
+
+    ``registry_key``: of RQ's registry that the job leaves or enters.
+    """
     connection = job.connection
-    registry_keys = [
+    return [
+        keys.RUNNING,
+        job.key,
         StartedJobRegistry(job.origin, connection=connection).key,
         execution.key,
         ExecutionRegistry(job.id, connection=connection).key,
         execution.worker_executions_key,
         queue.intermediate_queue_key,
         queue.key,
-        FailedJobRegistry(job.origin, connection=connection).key,
+        registry_key,
+        keys.run(job.id),
+        queue.redis_queues_keys,
     ]
-    answer = _script(connection, "requeue")(
-        keys=[keys.RUNNING, job.key, *registry_keys, keys.run(job.id), queue.redis_queues_keys],
-        args=[job.id, execution.id, "" if stage is None else stage, chunk_size, utcformat(now())],
-    )
-    return answer == 1
 
 
 def put_back(queue: Queue, job_id: str) -> bool:
     """Move a job that nobody began from the intermediate queue to the front of its queue, once."""
     job_key = queue.job_class.key_for(job_id)
-    answer = _script(queue.connection, "put_back")(
+    answer = script(queue.connection, "put_back")(
         keys=[queue.intermediate_queue_key, queue.key, job_key], args=[job_id]
     )
     return answer == 1
 
 
 class RunWriter:
-    """Writes of one execution of a memory-aware job to the job's run."""
+    """Writes of one execution of a memory-aware job to the job's run. A Redis that is away is waited for."""
 
     def __init__(self, connection: Redis, job_id: str, execution_id: str) -> None:
         self._connection = connection
@@ -122,47 +173,65 @@ class RunWriter:
     def open(self, job: str, job_created_at: str, on_breach: str, *, anew: bool) -> None:
         """A new execution begins: its own count of chunks starts at 0; ``anew`` forgets what went before."""
         if anew:
-            self._connection.delete(keys.run(self._job_id), keys.results(self._job_id), keys.breaches(self._job_id))
+            old = (keys.run(self._job_id), keys.results(self._job_id), keys.breaches(self._job_id))
+            until_redis_answers(lambda: self._connection.delete(*old), f"begin the run of job {self._job_id}")
         self._update({"job": job, "job_created_at": job_created_at, "on_breach": on_breach, "execution_chunks": 0})
 
     def begin_stage(self, stage: int, chunk_size: int) -> None:
         self._update({"stage": stage, f"chunk_size:{stage}": chunk_size})
 
-    def save_chunk(self, stage: int, cursor: Any, items: int, results: bytes) -> None:
-        """A chunk is finished: its cursor and results, in one step. Raises `RunTakenOver`."""
-        answer = _script(self._connection, "save_chunk")(
-            keys=[keys.RUNNING, keys.run(self._job_id), keys.results(self._job_id)],
-            args=[
-                self._job_id, self._execution_id, stage, json.dumps(cursor), items, KEEP_SECONDS, results
-            ],
-        )  # fmt: skip
+    def save_chunks(
+        self, stage: int, cursor: Any, items_done: int, chunks: int, results: bytes, chunk_size: int, chunk_state: str
+    ) -> None:
+        """So many chunks are finished: the cursor after them, the stage's items so far, results, and what is known
+        of the size of the next, in one step, once.
+
+        Raises:
+            RunTakenOver: another execution owns the job.
+            SourceError: the cursor is no JSON.
+        """
+        save = script(self._connection, "save_chunks")
+        names = [keys.RUNNING, keys.run(self._job_id), keys.results(self._job_id)]
+        values = [
+            *(self._job_id, self._execution_id, stage, _as_json(cursor), items_done, KEEP_SECONDS, results, chunks),
+            *(chunk_size, chunk_state),
+        ]
+        answer = until_redis_answers(lambda: save(keys=names, args=values), f"save a chunk of job {self._job_id}")
         if answer != 1:
             raise RunTakenOver(
                 f"job {self._job_id}: another worker took this run over; this execution ends without a verdict"
             )
 
     def close(self, peak_mb: float, seconds: float, unsaved_chunks: int) -> None:
-        """An execution of ``handle`` ended, well or not; ``unsaved_chunks`` had no `save_chunk` of their own."""
+        """An execution of ``handle`` ended, well or not; ``unsaved_chunks`` had no `save_chunks` of their own."""
         key = keys.run(self._job_id)
-        with self._connection.pipeline() as pipeline:
-            pipeline.hset(key, "peak_mb", peak_mb)
-            pipeline.hincrbyfloat(key, "seconds", seconds)
-            pipeline.hincrby(key, "chunks", unsaved_chunks)
-            pipeline.expire(key, KEEP_SECONDS)
-            pipeline.execute()
+
+        def write() -> None:
+            with self._connection.pipeline() as pipeline:
+                pipeline.hset(key, "peak_mb", peak_mb)
+                pipeline.hincrbyfloat(key, "seconds", seconds)
+                pipeline.hincrby(key, "chunks", unsaved_chunks)
+                pipeline.expire(key, KEEP_SECONDS)
+                pipeline.execute()
+
+        until_redis_answers(write, f"close the run of job {self._job_id}")
 
     def _update(self, mapping: Mapping[Any, Any]) -> None:
         key = keys.run(self._job_id)
-        with self._connection.pipeline() as pipeline:
-            pipeline.hset(key, mapping=mapping)
-            pipeline.expire(key, KEEP_SECONDS)
-            pipeline.execute()
+
+        def write() -> None:
+            with self._connection.pipeline() as pipeline:
+                pipeline.hset(key, mapping=mapping)
+                pipeline.expire(key, KEEP_SECONDS)
+                pipeline.execute()
+
+        until_redis_answers(write, f"write to the run of job {self._job_id}")
 
 
-@cache
-def _source(name: str) -> str:
-    return (Path(__file__).parent / f"{name}.lua").read_text()
-
-
-def _script(connection: Redis, name: str) -> Any:
-    return connection.register_script(_source(name))
+def _as_json(cursor: Any) -> str:
+    try:
+        return json.dumps(cursor, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise SourceError(
+            f"a source gave the cursor {cursor!r:.200}, which is no JSON ({error}): give one that is"
+        ) from None

@@ -2,9 +2,10 @@
 
 Quick (under 50 µs): resident pages from kept-open ``statm`` files, corrected by what the last look at
 ``status`` knew of mapped files (not usage) and swap (usage), less an offset for pages counted twice
-(copy-on-write pages of a fork). Full (0.2 to 5 ms): the sum of ``Pss_Anon + Pss_Shmem + SwapPss``.
-The raw quick reading, without the offset, is not below the full one, so below the ceiling it needs no
-proof. The offset expires: copy-on-write can turn shared pages private while resident memory stays flat.
+(copy-on-write pages of a fork). Full (0.2 to 5 ms, and far longer of a process that grows meanwhile): the sum
+of ``Pss_Anon + Pss_Shmem + SwapPss``. The raw quick reading, without the offset, is not below the full one, so
+below the ceiling it needs no proof. The offset expires: copy-on-write can turn shared pages private while
+resident memory stays flat.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ from dataclasses import dataclass
 from rqmem.memory import procfs
 
 _STEP_BYTES = 16 * 2**20
-_STEP_SECONDS = 0.25
+_PAUSE = 20
+_FULL_SECONDS = 0.001  # what a full reading takes, most often
+_SURE_TIMES = 5  # as much is allowed for
 _AT_LEAST_EVERY_SECONDS = 5.0  # what was swapped out since shows only then
 
 
@@ -50,53 +53,65 @@ class TreeMeter:
     Args:
         members: returns the pids of the tree as it is now.
         growth_bytes_per_second: how fast shared pages may turn private, for the offset's expiry.
+        pause: full readings for that are at least so many times as far apart as one takes.
     """
 
-    def __init__(self, members: Callable[[], list[int]], growth_bytes_per_second: float) -> None:
+    def __init__(self, members: Callable[[], list[int]], growth_bytes_per_second: float, pause: int = _PAUSE) -> None:
         self._members = members
+        self._pause = pause
         self._rate = growth_bytes_per_second
         self._processes: dict[int, _Process] = {}
         self._last_pids: list[int] = []
+        self._full_pids: set[int] = set()
         self._offset = 0
         self._full_usage = 0
-        self._full_raw = 0
+        self._corrected_raw = 0
         self._full_at = float("-inf")
         self._full_cost = 0.0
 
     def raw(self) -> int:
         """The quick reading in bytes, shared pages counted once per sharer."""
-        pages = 0
-        for pid in self._refresh():
-            try:
-                pages += self._processes[pid].pages()
-            except ProcessLookupError:  # its pid may be another's tomorrow
-                self._processes.pop(pid).close()
-        return pages * procfs.PAGE_BYTES
+        raw = self._sum()
+        if abs(raw - self._corrected_raw) >= _STEP_BYTES:  # it may be a mapped file that is read through
+            for pid, process in self._processes.items():
+                process.correction = procfs.read_swap_less_file_pages(pid)
+            raw = self._corrected_raw = self._sum()
+        return raw
+
+    def assume(self, usage_bytes: int) -> None:
+        """Until the first full reading, take this for what the tree uses now."""
+        self._offset = max(0, self.raw() - usage_bytes)
 
     def estimate(self, raw: int) -> int:
         """Usage in bytes as far as a quick reading tells it."""
         return max(0, raw - self._offset)
 
+    def comparable(self) -> bool:
+        """Whether the tree is one process, or the same as at the last full reading: no new ones share pages."""
+        return len(self._last_pids) == 1 or self._full_pids.issuperset(self._last_pids)
+
     def doubtful(self, raw: int, ceiling_bytes: int, now: float) -> bool:
         """Whether the last full reading no longer proves that the tree is below the ceiling.
 
-        True when ``raw`` is above it and the headroom found then could have been used up since (but
-        full readings never take more than a twentieth of the time).
+        True when ``raw`` is above it and the headroom found then could have been used up since.
         """
         if raw <= ceiling_bytes:
             return False
         headroom = max(0, ceiling_bytes - self._full_usage)
-        return now - self._full_at >= max(headroom / self._rate, 20 * self._full_cost)
+        return now - self._full_at >= max(headroom / self._rate, self._pause * self._full_cost)
 
     def wants_full(self, raw: int, now: float) -> bool:
-        """Whether a full reading would better what is reported: none yet, much growth, or long ago."""
-        age = now - self._full_at
-        grown = abs(raw - self._full_raw) >= _STEP_BYTES
-        return age >= _AT_LEAST_EVERY_SECONDS or (grown and age >= _STEP_SECONDS)
+        """Whether a full reading would better what is reported: none yet, or long ago."""
+        return now - self._full_at >= _AT_LEAST_EVERY_SECONDS
+
+    def takes_long(self, headroom_bytes: int) -> bool:
+        """Whether that headroom might be used up during a full reading of the running tree."""
+        return headroom_bytes < _SURE_TIMES * max(_FULL_SECONDS, self._full_cost) * self._rate
 
     def full(self, clock: Callable[[], float]) -> FullReading:
         """The full reading; also renews the offset and the mapped-file parts of the quick one."""
         started = clock()
+        raw_before = self._sum()
         by_pid: dict[int, int] = {}
         for pid in self._refresh():
             rollup = procfs.read_rollup(pid)
@@ -104,16 +119,41 @@ class TreeMeter:
                 by_pid[pid] = rollup.usage_bytes
                 self._processes[pid].correction = procfs.read_swap_less_file_pages(pid)
         self._full_usage = sum(by_pid.values())
-        self._full_raw = self.raw()
-        self._offset = max(0, self._full_raw - self._full_usage)
+        self._full_pids = set(by_pid)
+        self._corrected_raw = self._sum()
+        # Growth meanwhile must not be taken for sharing, nor what was freed.
+        self._offset = max(0, min(raw_before, self._corrected_raw) - self._full_usage)
         self._full_at = clock()
         self._full_cost = self._full_at - started
         return FullReading(self._full_usage, by_pid)
+
+    def lone(self) -> FullReading | None:
+        """The same for a tree of one process, at a hundredth of the cost: what the quick reading cannot deny.
+
+        Nothing but its worker shares pages with it, and what was shared can only have become less: it uses at
+        least what resident memory less the known offset says. None: there are more processes, or none.
+        """
+        pids = self._refresh()
+        if len(pids) != 1:
+            return None
+        [pid] = pids
+        self._processes[pid].correction = procfs.read_swap_less_file_pages(pid)
+        usage = self.estimate(self._sum())
+        return FullReading(usage, {pid: usage})
 
     def close(self) -> None:
         for process in self._processes.values():
             process.close()
         self._processes.clear()
+
+    def _sum(self) -> int:
+        pages = 0
+        for pid in self._refresh():
+            try:
+                pages += self._processes[pid].pages()
+            except ProcessLookupError:  # its pid may be another's tomorrow
+                self._processes.pop(pid).close()
+        return pages * procfs.PAGE_BYTES
 
     def _refresh(self) -> list[int]:
         """The pids that can be read now; opens what is new, closes what is gone."""

@@ -104,6 +104,27 @@ def catches(pid: int, number: int) -> bool:
         return False
 
 
+def read_command(pid: int) -> str:
+    """The name of the program (``comm``), without its arguments: they may hold secrets."""
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except _GONE:
+        return ""
+
+
+def parse_segments(maps: str) -> set[str]:
+    """Files below /dev/shm in ``maps``, those already removed left out."""
+    paths = (line.partition("/dev/shm/") for line in maps.splitlines())
+    return {slash + name for _, slash, name in paths if name and not name.endswith(" (deleted)")}
+
+
+def read_segments(pid: int) -> set[str]:
+    try:
+        return parse_segments(Path(f"/proc/{pid}/maps").read_text())
+    except _GONE:
+        return set()
+
+
 def own_held_bytes() -> int:
     """Resident bytes of this process that belong to no file."""
     fields = Path("/proc/self/statm").read_bytes().split(b" ", 3)

@@ -11,13 +11,15 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from rqmem.memory.procfs import read_children, read_start_time
 
+_UNSETTLED_SECONDS, _WALK_SECONDS = 0.01, 0.05
 _ROUNDS = 20  # a fork bomb outruns a walk; each round stops what the last one missed
 _KILL_SECONDS = 1.0
+_PAUSE_SECONDS = 0.0003
 
 
 def descendants(root: int, known: Collection[int] = ()) -> list[int]:
@@ -33,11 +35,12 @@ def descendants(root: int, known: Collection[int] = ()) -> list[int]:
 
 
 class Members:
-    """`descendants` at each call, without a walk while no process or thread was born anywhere.
+    """`descendants` at each call, mostly without a walk while no process or thread was born anywhere.
 
     The last field of ``/proc/loadavg`` is the last pid given out in our pid namespace (proc(5)): reading it
-    takes 2 µs, a walk 100 to 300. What ended since the last walk may still be named. Holds a descriptor from
-    the first call to `close`.
+    takes 2 µs, a walk 100 to 300. A process whose parent ends while we walk can be missed: it is a child of neither
+    just then, and its adoption gives out no pid. So for a while after a birth each call walks, and later one in 50 ms.
+    What ended since the last walk may still be named. Holds a descriptor from the first call to `close`.
     """
 
     def __init__(self, root: int, known: Collection[int] = ()) -> None:
@@ -46,14 +49,19 @@ class Members:
         self._loadavg: int | None = None
         self._last_pid = b""
         self._found: list[int] = []
+        self._born_at = self._walked_at = float("-inf")
 
     def __call__(self) -> list[int]:
         if self._loadavg is None:
             self._loadavg = os.open("/proc/loadavg", os.O_RDONLY | os.O_CLOEXEC)
         last_pid = os.pread(self._loadavg, 128, 0).rpartition(b" ")[2]
+        now = time.monotonic()
         if last_pid != self._last_pid:
+            self._born_at = now
+        if now - self._born_at < _UNSETTLED_SECONDS or now - self._walked_at >= _WALK_SECONDS:
             self._found = descendants(self._root, self._known)
             self._last_pid = last_pid  # as it was before the walk: a birth meanwhile causes another
+            self._walked_at = now
         return self._found
 
     def close(self) -> None:
@@ -69,9 +77,15 @@ def send(pids: Collection[int], number: int) -> None:
             os.kill(pid, number)
 
 
-def stop(root: int, known: Collection[int] = ()) -> list[int]:
-    """SIGSTOP everything below ``root``, also what is forked meanwhile; returns the stopped pids."""
+def stop(root: int, known: Collection[int] = (), *, group: int = 0) -> list[int]:
+    """SIGSTOP everything below ``root``, also what is forked meanwhile; returns the stopped pids.
+
+    The process group ``group``, whose leader is one of them, is stopped first and at one stroke: a fork bomb
+    would outrun a walk.
+    """
     stopped: list[int] = []
+    if group:
+        _signal_group(group, signal.SIGSTOP)
     for _ in range(_ROUNDS):
         new = [pid for pid in descendants(root, known) if pid not in stopped]
         if not new:
@@ -81,23 +95,40 @@ def stop(root: int, known: Collection[int] = ()) -> list[int]:
     return stopped
 
 
-def kill(root: int, known: Collection[int] = ()) -> list[int]:
-    """SIGKILL everything below ``root`` and wait until it has ended (256 MB take 10 ms); returns the killed pids.
+def resume(stopped: Collection[int], *, group: int = 0) -> None:
+    """SIGCONT what `stop` has stopped: also what the group's stroke reached and a walk did not find."""
+    if group:
+        _signal_group(group, signal.SIGCONT)
+    send(stopped, signal.SIGCONT)
 
-    Waits a second at most: a process in a system call that cannot be interrupted ends when that does.
-    Children of the calling process are not reaped here: their exit status belongs to whoever waits.
+
+def _signal_group(group: int, number: int) -> None:
+    """Signal a process group that is led by a process of this number, and no other that took its number."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        if os.getpgid(group) == group:
+            os.killpg(group, number)
+
+
+def kill(root: int, known: Collection[int] = (), *, group: int = 0, wait: bool = True) -> list[int]:
+    """SIGKILL everything below ``root``, also what is forked meanwhile; returns the killed pids.
+
+    With ``wait`` until it has ended (256 MB take 10 ms), a second at most: a process in a system call that cannot
+    be interrupted ends when that does. Children of the calling process are not reaped here: their exit status
+    belongs to whoever waits. ``group`` as in `stop`.
     """
     killed: list[int] = []
+    if group:
+        _signal_group(group, signal.SIGKILL)
     deadline = time.monotonic() + _KILL_SECONDS
     while time.monotonic() < deadline:
         alive = [pid for pid in descendants(root, known) if not is_zombie(pid)]
-        if not alive:
-            break
         new = [pid for pid in alive if pid not in killed]
         send(new, signal.SIGKILL)
         killed.extend(new)
+        if not alive or not (wait or new):
+            break
         if not new:
-            time.sleep(0.001)
+            time.sleep(_PAUSE_SECONDS)
     return killed
 
 
@@ -110,13 +141,13 @@ def is_zombie(pid: int) -> bool:
     return stat.rpartition(")")[2].split()[0] in ("Z", "X")
 
 
-def reap_zombies(parent: int, known: Collection[int] = ()) -> None:
-    """Reap ended children of the calling process (``parent``) by pid.
+def reap_zombies(parent: int, others: Mapping[int, int | None]) -> None:
+    """Reap ended children of the calling process (``parent``) by pid, but for ``others`` (pid -> start time).
 
-    Never by ``waitpid(-1)``, which would steal the exit status of those in ``known``.
+    Never by ``waitpid(-1)``, which would steal the exit status of those.
     """
     for pid in read_children(parent):
-        if pid not in known and is_zombie(pid):
+        if is_zombie(pid) and not (pid in others and others[pid] == read_start_time(pid)):
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(pid, os.WNOHANG)
 

@@ -16,9 +16,14 @@ def _libc() -> Any:
 def collect_and_trim() -> None:
     """Collect garbage and return freed heap to the kernel; without glibc only the first."""
     gc.collect()
-    trim = getattr(_libc(), "malloc_trim", None)
-    if trim is not None:
-        trim(0)
+    trim()
+
+
+def trim() -> None:
+    """Return freed heap to the kernel, as far as glibc can; without it nothing."""
+    malloc_trim = getattr(_libc(), "malloc_trim", None)
+    if malloc_trim is not None:
+        malloc_trim(0)
 
 
 def warm_up() -> None:

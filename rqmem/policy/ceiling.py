@@ -46,6 +46,7 @@ class Limits:
     reserve_bytes: int
     grace_seconds: float
     repeat_seconds: float = 0.1  # between two signals to a job that has not unwound
+    freed_repeat_seconds: float = 0.5  # the same, to one that is below its ceiling again: it is freeing, most likely
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,7 @@ def decide(reading: Reading, limits: Limits, state: WatchState, now: float) -> t
         or now - state.breached_at >= limits.grace_seconds
     ):
         return (Action.KILL if reading.confirmed else Action.CONFIRM), state
-    if reading.in_user_code and now - state.signalled_at >= limits.repeat_seconds:
+    patience = limits.repeat_seconds if over else limits.freed_repeat_seconds
+    if reading.in_user_code and now - state.signalled_at >= patience:
         return Action.SIGNAL, replace(state, signalled_at=now)
     return Action.WATCH, state

@@ -1,7 +1,8 @@
 """Whether a job whose execution ended early goes on, and with which chunk size. Pure.
 
 A crash loop is impossible by construction: each resume either changes a parameter (the chunk halves,
-at most log2 times) or has made progress, and their number is bounded.
+at most log2 times) or has made progress, and their number is bounded. One that follows a death and has
+made no progress waits, longer each time: whatever killed it may pass.
 """
 
 from __future__ import annotations
@@ -9,7 +10,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Cause = Literal["breach", "horse lost", "worker lost"]
+Cause = Literal["breach", "horse lost", "worker lost", "planned stop"]
+
+
+WITHOUT_PROGRESS = 2
+"""What a resume costs that has finished no chunk; others cost 1."""
+ALONE = 8
+"""What a resume costs that has not finished a chunk of one item. A death there is no proof, as a breach would be."""
+LONGEST_DELAY_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -21,23 +29,31 @@ class Attempt:
         began: it had begun to work in chunks.
         chunk_size: items per chunk in this execution.
         progressed: at least one chunk was finished in it.
-        resumes: how often the job was resumed before.
+        spent: what resumes have cost so far.
         position: the items it was at, for the message.
+        cuts: after a breach what is left had better become children (``on_breach = "split"``).
     """
 
     resumable: bool
     began: bool
     chunk_size: int
     progressed: bool
-    resumes: int
+    spent: int
     position: str = ""
+    cuts: bool = False
 
 
 @dataclass(frozen=True)
 class Resume:
-    """Go on from the cursor, with this chunk size."""
+    """Go on from the cursor, with this chunk size; ``cost`` is what that takes from the budget.
+
+    ``cut``: not go on, but cut what is left in two children. ``delay_seconds``: not before.
+    """
 
     chunk_size: int
+    cost: int = 1
+    cut: bool = False
+    delay_seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -48,18 +64,31 @@ class GiveUp:
 
 
 def decide(cause: Cause, attempt: Attempt, max_resumes: int) -> Resume | GiveUp:
-    """Half the chunk after a breach or a lost horse; the same chunk after a lost worker that had progressed."""
+    """Half the chunk after a breach or a lost horse; the same chunk after a lost worker that had progressed.
+
+    A death without progress delays the next try by 0, 1, 3, 7 … seconds. A breach does not: the next try differs.
+    """
     if not attempt.resumable:
         return GiveUp("")
-    if attempt.resumes >= max_resumes:
-        return GiveUp(f"resumed {attempt.resumes} times already, which is the limit")
+    if cause == "planned stop":
+        return Resume(attempt.chunk_size, cost=0)
+    if attempt.spent >= max_resumes:
+        return GiveUp(f"resumes have cost {attempt.spent} of a budget of {max_resumes} already")
     if not attempt.began and cause == "breach":
         return GiveUp("it had not begun process_in_chunks, so the next run would do the same")
+    if cause == "breach" and attempt.cuts:
+        return Resume(attempt.chunk_size, cut=True)
+    cost = 1 if attempt.progressed else WITHOUT_PROGRESS
+    delay_seconds = 0.0
+    if cause != "breach" and not attempt.progressed:
+        delay_seconds = min(LONGEST_DELAY_SECONDS, 2.0 ** min(attempt.spent // WITHOUT_PROGRESS, 10) - 1)
     if not attempt.began or (cause == "worker lost" and attempt.progressed):
-        return Resume(attempt.chunk_size)
+        return Resume(attempt.chunk_size, cost, delay_seconds=delay_seconds)
     if attempt.chunk_size > 1:
-        return Resume(attempt.chunk_size // 2)
+        return Resume(attempt.chunk_size // 2, cost, delay_seconds=delay_seconds)
     if attempt.progressed:
         return Resume(1)
+    if cause != "breach":
+        return Resume(1, ALONE, delay_seconds=delay_seconds)
     place = f" ({attempt.position})" if attempt.position else ""
-    return GiveUp(f"{cause} with a chunk of one item{place}: it does not fit alone")
+    return GiveUp(f"breach with a chunk of one item{place}: it does not fit alone")

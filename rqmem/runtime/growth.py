@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections import Counter
 
-STEP_BYTES = 16 * 2**20
 SHOWN_LINES = 5
 
 
 class Growth:
-    """Growth of one job by line."""
+    """Growth of one job by line, in steps of ``step_bytes``."""
 
-    def __init__(self) -> None:
+    def __init__(self, step_bytes: int) -> None:
+        self._step = step_bytes
         self.by_line: Counter[str] = Counter()
         self._accounted: int | None = None
         self._asked_at: int | None = None
@@ -25,18 +25,19 @@ class Growth:
         """Whether usage has grown by a step since the last sample; False while one is being waited for."""
         if self._accounted is None or usage_bytes < self._accounted:
             self._accounted = usage_bytes
-        if self._asked_at is not None or usage_bytes - self._accounted < STEP_BYTES:
+        if self._asked_at is not None or usage_bytes - self._accounted < self._step:
             return False
         self._asked_at = usage_bytes
         return True
 
-    def take(self, samples: int, line: str) -> None:
-        """What the page says now: how many samples there were, and the line of the last."""
+    def take(self, samples: int, line: str) -> bool:
+        """What the page says now: how many samples there were, and the line of the last. Whether that was new."""
         if self._asked_at is None or samples == self._samples or self._accounted is None:
-            return
+            return False
         self._samples = samples
         self.by_line[line] += self._asked_at - self._accounted
         self._accounted, self._asked_at = self._asked_at, None
+        return True
 
     def lines(self) -> list[tuple[int, str]]:
         """Bytes and line, most first."""

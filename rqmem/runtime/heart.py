@@ -1,6 +1,7 @@
 """The worker's helper thread: everything that talks to Redis while the main thread watches a horse.
 
-Says that the worker lives, keeps RQ's heartbeats of the running job, looks for runs of dead workers.
+Says that the worker lives, keeps RQ's heartbeats of the running job, looks for runs of dead workers, and writes what
+the worker remembers for others (`rqmem.runtime.recorder`): once a second while there is something to tell.
 It has a connection of its own with a short timeout; a Redis that is away makes it skip a beat and
 ends nothing.
 """
@@ -11,6 +12,8 @@ import copy
 import logging
 import threading
 import time
+from collections import deque
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from redis import ConnectionPool, Redis
@@ -18,6 +21,7 @@ from redis.exceptions import RedisError
 from rq.connections import parse_connection
 
 from rqmem.journal import writer
+from rqmem.memory import machine
 from rqmem.runtime.recovery import Recovery
 
 if TYPE_CHECKING:
@@ -26,27 +30,32 @@ if TYPE_CHECKING:
     from rq.worker import Worker
 
     from rqmem.config import Config
+    from rqmem.runtime.recorder import Recorder
 
+_TICK_SECONDS = 1.0
 log = logging.getLogger("rqmem.heart")
 
 
 class Heart:
     """Beats for one worker from `start` to `stop`."""
 
-    def __init__(self, worker: Worker, config: Config) -> None:
+    def __init__(self, worker: Worker, config: Config, recorder: Recorder) -> None:
         self._worker = worker
+        self._recorder = recorder
         self._seconds = config.heartbeat_seconds
         self._connection = _connection_with_short_timeout(worker.connection, self._seconds)
         self._recovery = Recovery(worker, self._connection, config)
         self._stopped = threading.Event()
+        self._errands: deque[Callable[[Redis], object]] = deque()
         self._running: tuple[Job, Execution] | None = None
         self._maintained_at = 0.0
         self._away = False
+        self._oom_kills = deque([machine.oom_kills()] * 2, maxlen=2)
         self._thread = threading.Thread(target=self._beat_until_stopped, name="rqmem-heart", daemon=True)
 
     def start(self) -> None:
         """Beat once at once, so that no run is claimed by a worker that seems dead; then in the thread."""
-        writer.beat(self._worker.connection, self._worker.name, 2 * self._seconds)
+        self._recorder.flush(self._worker.connection, 2 * self._seconds)
         self._thread.start()
 
     def stop(self) -> None:
@@ -54,6 +63,8 @@ class Heart:
         self._stopped.set()
         self._thread.join(timeout=2 * self._seconds)
         try:
+            self._run_errands()
+            self._recorder.flush(self._connection, 2 * self._seconds)
             writer.farewell(self._connection, self._worker.name)
         except RedisError as error:
             log.warning("worker %s: could not say farewell to Redis: %s", self._worker.name, error)
@@ -67,20 +78,58 @@ class Heart:
         """No job runs."""
         self._running = None
 
+    def soon(self, errand: Callable[[Redis], object]) -> None:
+        """Have ``errand`` done at the next beat, in the thread that may wait for Redis; it must bear being repeated."""
+        self._errands.append(errand)
+
+    @property
+    def away(self) -> bool:
+        """Whether Redis did not answer the last beat."""
+        return self._away
+
+    def machine_killed_lately(self) -> bool:
+        """Whether the kernel has killed for memory, here or in our container, within the last two beats."""
+        before, now = self._oom_kills[0], machine.oom_kills()
+        return before is not None and now is not None and now > before
+
     def _beat_until_stopped(self) -> None:
+        pause = min(self._seconds, self._worker.job_monitoring_interval)
+        beat_at = 0.0
         while True:
-            try:
-                writer.beat(self._connection, self._worker.name, 2 * self._seconds)
-                self._maintain()
-                self._recovery.scan(time.monotonic())
-                self._tell(away=False)
-            except RedisError as error:
-                self._recovery.forget()
-                self._tell(away=True, reason=str(error))
-            except Exception:
-                log.exception("worker %s: heartbeat failed", self._worker.name)
-            if self._stopped.wait(self._seconds):
+            now = time.monotonic()
+            if now >= beat_at:
+                beat_at = now + pause
+                self._oom_kills.append(machine.oom_kills())
+                self._try(self._beat)
+            elif self._recorder.busy and not self._away:
+                self._try(self._flush)
+            if self._stopped.wait(min(_TICK_SECONDS, pause)):
                 return
+
+    def _try(self, step: Callable[[], None]) -> None:
+        try:
+            step()
+            self._tell(away=False)
+        except RedisError as error:
+            self._recovery.forget()
+            self._tell(away=True, reason=str(error))
+        except Exception:
+            log.exception("worker %s: heartbeat failed", self._worker.name)
+
+    def _beat(self) -> None:
+        self._flush()
+        self._run_errands()
+        self._maintain()
+        self._recorder.end_alerts_of_others(self._connection)
+        self._recovery.scan(time.monotonic())
+
+    def _flush(self) -> None:
+        self._recorder.flush(self._connection, 2 * self._seconds)
+
+    def _run_errands(self) -> None:
+        while self._errands:
+            self._errands[0](self._connection)
+            self._errands.popleft()
 
     def _maintain(self) -> None:
         running = self._running

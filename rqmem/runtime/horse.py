@@ -26,17 +26,31 @@ from typing import TYPE_CHECKING, Any
 from rqmem.config import Config
 from rqmem.errors import MemoryLimitExceeded
 from rqmem.events import Breach
+from rqmem.memory import held, procfs
+from rqmem.memory.trim import trim
 from rqmem.runtime import linux
 from rqmem.runtime.page import SharedPage
+from rqmem.units import to_bytes, to_mb
 
 if TYPE_CHECKING:
     from redis import Redis
 
-BREACH_SIGNAL = signal.SIGRTMIN + 11  # free of glibc's own, and of SIGRTMIN, which RQ's HerokuWorker uses
-SAMPLE_SIGNAL = signal.SIGRTMIN + 12
+    from rqmem.runtime.kernel import HorseGroup
+
+_FIRST_REAL_TIME = getattr(signal, "SIGRTMIN", 34)  # macOS has none, and no worker of ours
+BREACH_SIGNAL = _FIRST_REAL_TIME + 11  # free of glibc's own, and of SIGRTMIN, which RQ's HerokuWorker uses
+SAMPLE_SIGNAL = _FIRST_REAL_TIME + 12
 MARK = "RQMEM_EXECUTION"
 
 _current: Horse | None = None
+_EVIDENCE_FRACTION = 0.22  # of the reserve, 7 MB by default: the rest is for unwinding
+_FREED_FRACTION = 0.75
+_SHOWN_KINDS = 5
+_SHOWN_KIND_MB = 0.5
+_SHOWN_KINDS_OF_A_LEAK = 3
+_kinds_before: held.Kinds = {}
+_kinds_at_first: held.Kinds | None = None
+_taking_evidence = False
 
 
 @dataclass(frozen=True)
@@ -52,7 +66,14 @@ class Horse:
     execution_id: str
     queue: str
     worker: str
+    group: HorseGroup | None = None
     told_of_cut: frozenset[str] = frozenset()  # job types whose cut ceiling this worker has told of
+
+    def set_ceiling(self, ceiling_bytes: int) -> None:
+        """The job's ceiling from now on, for the watcher and for the kernel."""
+        self.page.ceiling_bytes = ceiling_bytes
+        if self.group is not None:
+            self.group.hold(ceiling_bytes)
 
 
 def current() -> Horse | None:
@@ -60,11 +81,13 @@ def current() -> Horse | None:
     return _current
 
 
-def settle_in(worker_pid: int) -> None:
-    """First thing in a new horse: tied to its worker's life, signals in place."""
+def settle_in(worker_pid: int, group: HorseGroup | None) -> None:
+    """First thing in a new horse: tied to its worker's life, in its cgroup, signals in place."""
     linux.die_with_parent()
     if os.getppid() != worker_pid:  # it died before we asked to die with it
         os._exit(1)
+    if group is not None:
+        group.enter()
     gc.enable()
     install_signal_handlers()
 
@@ -115,14 +138,46 @@ def _leave_user_code(page: SharedPage, horse_pid: int) -> None:
 
 
 def _on_breach_signal(number: int, frame: FrameType | None) -> None:
+    global _taking_evidence
     horse = _current
-    if horse is None or not horse.page.in_user_code or _is_unwinding():
+    if horse is None or not horse.page.in_user_code or _taking_evidence or _is_unwinding() or _has_freed(horse):
         return
     signal.alarm(0)  # the job's time limit must not cut its unwinding short
-    breach = Breach.from_json(horse.page.breach_json)
-    breach = replace(breach, where=described(line_of_user_code(frame)))
-    horse.page.breach_json = breach.to_json()
+    _taking_evidence = True
+    try:
+        breach = Breach.from_json(horse.page.breach_json)
+        breach = replace(breach, where=described(line_of_user_code(frame)))
+        horse.page.breach_json = breach.to_json()  # should the next step take too much
+        breach = replace(breach, kinds=kinds_that_grew(frame, horse.config))
+        horse.page.breach_json = breach.to_json()
+    finally:
+        _taking_evidence = False
     raise MemoryLimitExceeded(breach)
+
+
+def remember_kinds() -> None:
+    """What this horse holds between jobs; later `kinds_that_grew` tells what came since."""
+    global _kinds_before, _kinds_at_first
+    _kinds_before = held.kinds()
+    if _kinds_at_first is None:
+        _kinds_at_first = _kinds_before
+
+
+def kinds_that_stay() -> list[tuple[str, int, float]]:
+    """Types of which this horse held more when it last remembered than when it first did; as `kinds_that_grew`."""
+    return _in_mb(held.growth(_kinds_before, _kinds_at_first or {}), _SHOWN_KINDS_OF_A_LEAK)
+
+
+def kinds_that_grew(frame: FrameType | None, config: Config) -> list[tuple[str, int, float]]:
+    """Types of which the job holds more than there was before it: objects and MB, most MB first."""
+    now = held.kinds(frame, int(_EVIDENCE_FRACTION * to_bytes(config.reserve_mb)))
+    return _in_mb(held.growth(now, _kinds_before), _SHOWN_KINDS)
+
+
+def _in_mb(grown: list[tuple[str, int, int]], count: int) -> list[tuple[str, int, float]]:
+    """The first of them, as far as they are worth telling."""
+    shown = [(name, objects, to_mb(size)) for name, objects, size in grown[:count]]
+    return [each for each in shown if each[2] >= _SHOWN_KIND_MB]
 
 
 def _on_sample_signal(number: int, frame: FrameType | None) -> None:
@@ -130,6 +185,15 @@ def _on_sample_signal(number: int, frame: FrameType | None) -> None:
     horse = _current
     if horse is not None and horse.page.in_user_code:
         horse.page.add_sample(line_of_user_code(frame))
+
+
+def _has_freed(horse: Horse) -> bool:
+    """Whether it was told before and has freed much since: a signal sent meanwhile has come late."""
+    if horse.page.held_at_breach == 0:
+        horse.page.held_at_breach = procfs.own_held_bytes()
+        return False
+    trim()
+    return procfs.own_held_bytes() < _FREED_FRACTION * horse.page.held_at_breach
 
 
 def _is_unwinding() -> bool:
@@ -161,6 +225,11 @@ def described(line: str) -> str:
     with contextlib.suppress(ValueError, OSError):
         path = str(Path(path).relative_to(Path.cwd()))
     return f"{path}:{number} in {function}: {source}"[:200]
+
+
+def described_growth(page: SharedPage) -> list[tuple[float, str]]:
+    """MB and line of code for people, most first."""
+    return [(grown_mb, described(line)) for grown_mb, line in page.grew]
 
 
 _NOT_USER_CODE = (

@@ -6,23 +6,31 @@ the worker but through Redis, the shared page and the channel.
 
 from __future__ import annotations
 
+import contextlib
+import json
 import logging
 import os
 import threading
+import time
 from datetime import datetime, timezone
 from typing import Any, NoReturn
 
+from redis.exceptions import RedisError
 from rq.exceptions import NoSuchJobError
 from rq.executions import Execution
 from rq.job import Job
 from rq.queue import Queue
 
+from rqmem import events
+from rqmem.journal.history import OK
+from rqmem.journal.patience import until_redis_answers
 from rqmem.memory import procfs, trim
-from rqmem.policy.ceiling import effective_limit_mb
 from rqmem.runtime import horse
 from rqmem.runtime.horse import Horse
 from rqmem.runtime.imports import check_importable
+from rqmem.runtime.kernel import HorseGroup
 from rqmem.runtime.page import SharedPage
+from rqmem.runtime.recorder import Recorder
 from rqmem.runtime.verdict import SettlingWorker
 from rqmem.runtime.warm import Channel, Order, Report
 from rqmem.units import MB, to_bytes
@@ -34,39 +42,56 @@ _WORTH_TIDYING_BYTES = 4 * MB
 class WorkerInHorse(SettlingWorker):
     """The part of `rqmem.MemoryWorker` that runs in the horse."""
 
+    _group: HorseGroup | None = None
+    _recorder: Recorder | None = None
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._told_of_cut: set[str] = set()
         super().__init__(*args, **kwargs)
 
-    @property
-    def limit_mb(self) -> float:
-        """The ceiling in MB of jobs that declare none."""
-        return effective_limit_mb(None, self.config.memory_mb, self.config.default_limit_mb)
-
     def setup_work_horse_signals(self) -> None:
         """RQ's hook at the very start of a horse: also tie it to its worker and install the breach handler."""
         super().setup_work_horse_signals()
-        horse.settle_in(self._forking_pid)
+        horse.settle_in(self._forking_pid, self._group)
+        if self._recorder is not None:  # the copy of this process; the worker's own hears of it over the tape
+            events.unsubscribe(self._recorder.take)
+        events.subscribe(self._tell_worker)
+
+    def _tell_worker(self, event: events.Event) -> None:
+        """An event of the horse, as a subscriber: to the worker, over the tape."""
+        if self._page is None or (isinstance(event, events.Checkpoint) and not event.notable):
+            return
+        if isinstance(event, events.Breach):
+            event = event.without_evidence()
+        self._page.tape.write(json.dumps({"at": time.time(), "job": event.job, **events.to_fields(event)}))
 
     def _serve(self, channel: Channel) -> NoReturn:
         """The life of a warm horse: orders until there are no more."""
         try:
             self.setup_work_horse_signals()
             self._is_horse = True
-            tidied = procfs.own_held_bytes()
+            self._greet_redis()
+            at_first = tidied = procfs.own_held_bytes()
             while (order := channel.order()) is not None:
                 threads = threading.active_count()
                 self._run_order(order)
                 held = procfs.own_held_bytes()
-                if held - tidied >= _WORTH_TIDYING_BYTES:
+                doomed = self._page is not None and self._page.told
+                if held - tidied >= _WORTH_TIDYING_BYTES and not doomed:
                     trim.collect_and_trim()
+                    horse.remember_kinds()
                     held = tidied = procfs.own_held_bytes()
-                if not channel.send(Report(held, threading.active_count() - threads)):
+                if not channel.send(Report(held - at_first, threading.active_count() - threads)):
                     break
         except BaseException:  # noqa: BLE001  as RQ: whatever it was, this process ends
             _OUR_LOG.exception("worker %s: horse failed", self.name)
             os._exit(1)
         os._exit(0)
+
+    def _greet_redis(self) -> None:
+        """Connect before the first order comes."""
+        with contextlib.suppress(RedisError):  # whoever needs it will wait for it
+            self.connection.ping()
 
     def _run_order(self, order: Order) -> None:
         """What RQ's `main_work_horse` does in a new process, in this one."""
@@ -82,7 +107,10 @@ class WorkerInHorse(SettlingWorker):
         execution = Execution(order.execution_id, order.job_id, self.connection, self.name)
         execution.created_at = datetime.fromtimestamp(order.created_at, timezone.utc)
         try:
-            job = self.job_class.fetch(order.job_id, connection=self.connection, serializer=self.serializer)
+            job = until_redis_answers(
+                lambda: self.job_class.fetch(order.job_id, connection=self.connection, serializer=self.serializer),
+                f"read job {order.job_id}",
+            )
         except NoSuchJobError:  # somebody deleted it since it was taken from the queue
             self._forget(queue, execution)
             return
@@ -113,9 +141,10 @@ class WorkerInHorse(SettlingWorker):
             serializer=self.serializer,
             job_id=job.id,
             job_created_at=job.created_at.isoformat(),
-            execution_id=execution.id,
+            execution_id=execution.id if execution is not None else "",  # RQ's tests fork without one
             queue=queue.name,
             worker=self.name,
+            group=self._group,
             told_of_cut=frozenset(self._told_of_cut),
         )
         perform, timeout = job.perform, job.timeout
@@ -132,7 +161,10 @@ class WorkerInHorse(SettlingWorker):
         job.perform = perform_as_user_code  # type: ignore[method-assign]
         job.timeout = self._capped_timeout(job)
         try:
-            return super().perform_job(job, queue, execution)
+            done = super().perform_job(job, queue, execution)
+            if done:
+                page.outcome = OK
+            return done
         finally:
             self._remember_cut(page)
 

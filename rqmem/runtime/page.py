@@ -9,7 +9,10 @@ from __future__ import annotations
 import ctypes
 import mmap
 
-_BREACH_BYTES = 8192
+from rqmem.runtime.tape import Tape
+
+_BREACH_BYTES = 16384
+_KEPT_CHECKPOINTS = 5
 
 
 class SharedPage(ctypes.Structure):
@@ -19,14 +22,26 @@ class SharedPage(ctypes.Structure):
         ceiling_bytes: horse: the job's effective ceiling.
         declared_bytes: horse: what the job declared; 0 where it declared none.
         samples: horse: how many samples of its stack it has taken.
-        peak_bytes: worker: the highest usage seen.
+        peak_bytes: worker: the highest usage seen; ``usage_bytes`` the last one.
+        chunk_peak_bytes: worker: the highest usage seen since so many chunks were finished: ``chunk_peak_of``.
+        held_at_breach: horse: what it held itself when it was first told to unwind.
+        stop_asked: worker: it is to stop as soon as it can; a job that can go on elsewhere had better.
         taken: horse: it has read the order for this job.
         in_user_code: horse: an exception may be raised now.
         has_run: horse: the job is memory-aware, a run is kept for it.
+        fresh: worker: the horse has run no job before this one.
+        settling: horse: it is recording the job's failure; callbacks may have run.
+        declined: horse: it is too heavy for this job, which did not begin.
         told: whoever settles: the breach stands in the journal, as in ``breach_json``.
+        items_done: horse: items finished in the present stage, by this execution and those before.
+        chunks, items, largest_chunk: horse: finished in this execution.
+        tape: horse: the events of the job.
         job: horse: job type, a dotted path.
+        outcome: horse: how the job ended: ``ok`` or the error's name.
         operation: horse: last named place.
         line: horse: where the last sample found it.
+        checkpoints: horse: the last few, with MB used.
+        grew: worker: MB and line of code where usage grew, most first; lines as they were sampled.
         breach_json: worker, then horse (adds its line): the breach.
     """
 
@@ -34,23 +49,52 @@ class SharedPage(ctypes.Structure):
     declared_bytes: int
     samples: int
     peak_bytes: int
+    usage_bytes: int
+    items_done: int
+    chunks: int
+    items: int
+    largest_chunk: int
+    chunk_peak_bytes: int
+    chunk_peak_of: int
+    held_at_breach: int
+    stop_asked: bool
     taken: bool
     in_user_code: bool
     has_run: bool
+    fresh: bool
+    settling: bool
+    declined: bool
     told: bool
+    tape: Tape
 
     _fields_ = [
         ("ceiling_bytes", ctypes.c_int64),
         ("declared_bytes", ctypes.c_int64),
         ("samples", ctypes.c_int64),
         ("peak_bytes", ctypes.c_int64),
+        ("usage_bytes", ctypes.c_int64),
+        ("items_done", ctypes.c_int64),
+        ("chunks", ctypes.c_int64),
+        ("items", ctypes.c_int64),
+        ("largest_chunk", ctypes.c_int64),
+        ("chunk_peak_bytes", ctypes.c_int64),
+        ("chunk_peak_of", ctypes.c_int64),
+        ("held_at_breach", ctypes.c_int64),
+        ("stop_asked", ctypes.c_bool),
         ("taken", ctypes.c_bool),
         ("in_user_code", ctypes.c_bool),
         ("has_run", ctypes.c_bool),
+        ("fresh", ctypes.c_bool),
+        ("settling", ctypes.c_bool),
+        ("declined", ctypes.c_bool),
         ("told", ctypes.c_bool),
+        ("tape", Tape),
         ("_job", ctypes.c_char * 256),
+        ("_outcome", ctypes.c_char * 128),
         ("_operation", ctypes.c_char * 256),
         ("_line", ctypes.c_char * 512),
+        ("_checkpoints", ctypes.c_char * 1536),
+        ("_grew", ctypes.c_char * 2048),
         ("_breach_json", ctypes.c_char * _BREACH_BYTES),
     ]
 
@@ -75,6 +119,14 @@ class SharedPage(ctypes.Structure):
         self._set("_job", text)
 
     @property
+    def outcome(self) -> str:
+        return self._get("_outcome")
+
+    @outcome.setter
+    def outcome(self, text: str) -> None:
+        self._set("_outcome", text)
+
+    @property
     def operation(self) -> str:
         return self._get("_operation")
 
@@ -92,6 +144,24 @@ class SharedPage(ctypes.Structure):
         self.samples += 1
 
     @property
+    def checkpoints(self) -> list[tuple[str, float]]:
+        return [(name, float(used)) for used, _, name in map(_partition, self._get("_checkpoints").splitlines())]
+
+    def add_checkpoint(self, operation: str, used_mb: float) -> None:
+        """The job passed a checkpoint; the oldest of the kept ones goes."""
+        lines = self._get("_checkpoints").splitlines()[1 - _KEPT_CHECKPOINTS :]
+        name = " ".join(operation.split())[:200]
+        self._set("_checkpoints", "\n".join([*lines, f"{used_mb}\t{name}"]))
+
+    @property
+    def grew(self) -> list[tuple[float, str]]:
+        return [(float(grown), line) for grown, _, line in map(_partition, self._get("_grew").splitlines())]
+
+    @grew.setter
+    def grew(self, lines: list[tuple[float, str]]) -> None:
+        self._set("_grew", "\n".join(f"{grown_mb}\t{line}" for grown_mb, line in lines))
+
+    @property
     def breach_json(self) -> str:
         return self._get("_breach_json")
 
@@ -107,3 +177,7 @@ class SharedPage(ctypes.Structure):
     def _set(self, field: str, text: str) -> None:
         room = getattr(type(self), field).size
         setattr(self, field, text.encode("utf-8", "replace")[: room - 1])
+
+
+def _partition(line: str) -> tuple[str, str, str]:
+    return line.partition("\t")

@@ -8,6 +8,7 @@ maintenance, which fails or retries it.
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rq.exceptions import NoSuchJobError
@@ -17,10 +18,11 @@ from rq.job import JobStatus
 from rqmem import events
 from rqmem.journal import reader, writer
 from rqmem.journal.records import Owner
-from rqmem.memory import procfs, tree
+from rqmem.memory import cgroup, procfs, tree
 from rqmem.policy.takeover import absences, may_take_over
-from rqmem.runtime.breach import EndedEarly, try_resume
+from rqmem.runtime.breach import EndedEarly, may_go_on, plan
 from rqmem.runtime.horse import MARK
+from rqmem.runtime.mending import Mending
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -46,6 +48,7 @@ class Recovery:
             )
             for queue in worker.queues
         }
+        self._mending = Mending(connection, worker.job_class, worker.serializer)
         self._absent_since: dict[str, float] = {}
         self._unbegun_since: dict[str, float] = {}
 
@@ -58,6 +61,8 @@ class Recovery:
         """Look once and take over what may be; raises redis-py's errors."""
         self._take_over_runs(now)
         self._put_back_unbegun(now)
+        writer.release_due(self._connection, self._worker.job_class, self._worker.queue_class)
+        self._mending.scan(now)
 
     def _take_over_runs(self, now: float) -> None:
         owners = {
@@ -77,6 +82,8 @@ class Recovery:
         queue = self._queues[owner.queue]
         if owner.host == procfs.host_identity():
             tree.kill_marked(MARK, owner.execution)  # what the dead horse started by exec
+            if owner.groups:
+                cgroup.kill_horses(Path(owner.groups), owner.pid, owner.start_time)
         try:
             job = queue.job_class.fetch(job_id, connection=self._connection, serializer=queue.serializer)
         except NoSuchJobError:
@@ -84,7 +91,7 @@ class Recovery:
             return
         record = reader.run(self._connection, job_id)
         never_began = job.get_status(refresh=False) == JobStatus.QUEUED
-        if record.on_breach != "resume" and not never_began:
+        if not never_began and not may_go_on(job, record):
             writer.release_if(self._connection, job_id, owner)  # RQ's maintenance fails or retries it
             return
         execution = Execution(owner.execution, job_id, self._connection, owner.worker)
@@ -98,10 +105,10 @@ class Recovery:
             )
         )
         if never_began:
-            writer.requeue(job, queue, execution, stage=None, chunk_size=0)
+            writer.requeue(job, queue, execution, stage=None, chunk_size=0, cost=0)
             return
         ended = EndedEarly(job, queue, execution, "worker lost", self._worker.name)
-        if not try_resume(ended, self._config.max_resumes).settled:
+        if not plan(ended, self._config.max_resumes).carry_out():
             writer.release_if(self._connection, job_id, owner)
 
     def _put_back_unbegun(self, now: float) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
-import signal
 import time
 from types import TracebackType
 from typing import Any
@@ -21,16 +20,32 @@ from rq.job_lifecycle import call_exception_handlers
 from rq.queue import Queue
 from rq.timeouts import JobTimeoutException
 from rq.utils import now
-from rq.worker import Worker, signal_name
 
 from rqmem import events
 from rqmem.config import Config
-from rqmem.errors import ConfigError, HorseLost, MemoryLimitExceeded, RqmemError, RunTakenOver
-from rqmem.journal import writer
+from rqmem.errors import (
+    ConfigError,
+    HorseLost,
+    HorseTooHeavy,
+    MemoryLimitExceeded,
+    PlannedStop,
+    RqmemError,
+    RunTakenOver,
+)
+from rqmem.journal import ledger
+from rqmem.journal.patience import until_redis_answers
+from rqmem.journal.records import Pending
+from rqmem.memory import machine, tree
+from rqmem.policy.ceiling import effective_limit_mb
 from rqmem.policy.resume import Cause
-from rqmem.runtime.breach import EndedEarly, try_resume
+from rqmem.runtime import linux
+from rqmem.runtime.breach import EndedEarly, plan, remember
+from rqmem.runtime.lost import Circumstances, how_horse_ended
 from rqmem.runtime.page import SharedPage
+from rqmem.runtime.patient import PatientWorker
 from rqmem.runtime.warm import Report
+from rqmem.runtime.watcher import Identity, Watcher
+from rqmem.units import to_bytes, to_mb
 
 _log = logging.getLogger("rqmem.worker")
 _VERDICT_SECONDS = 120  # callbacks of a killed job may take RQ's 60 s each
@@ -41,7 +56,10 @@ EndedHorse = MemoryLimitExceeded | HorseLost | JobTimeoutException
 
 @dataclasses.dataclass(frozen=True)
 class End:
-    """How a job's time on its horse ended. ``status`` is `os.wait4`'s; ``report`` a warm horse's last word."""
+    """How a job's time on its horse ended. ``status`` is `os.wait4`'s; ``report`` a warm horse's last word.
+
+    ``starved``: the kernel killed in the horse's cgroup for want of memory elsewhere.
+    """
 
     pid: int | None
     status: int | None
@@ -50,6 +68,7 @@ class End:
     breach: events.Breach | None
     overdue: bool
     warm: bool
+    starved: bool = False
 
     @property
     def lost(self) -> bool:
@@ -62,8 +81,8 @@ class End:
         return self.lost or self.breach is not None
 
 
-class SettlingWorker(Worker):
-    """An RQ worker that settles breaches and lost horses."""
+class SettlingWorker(PatientWorker):
+    """A worker that settles breaches and lost horses."""
 
     kill_after_timeout_seconds = 60
     """As RQ: a job that goes on for so long after its time limit is killed."""
@@ -71,6 +90,12 @@ class SettlingWorker(Worker):
     config: Config
     _page: SharedPage | None = None
     _forking_pid: int = 0
+    _outcome: str = ""  # of the last execution whose horse left no verdict
+
+    @property
+    def limit_mb(self) -> float:
+        """The ceiling in MB of jobs that declare none."""
+        return effective_limit_mb(None, self.config.memory_mb, self.config.default_limit_mb)
 
     # In the worker, for a horse that left no verdict
 
@@ -84,16 +109,25 @@ class SettlingWorker(Worker):
                 pipeline.execute()
             return
         if self._stopped_job_id == job.id:
+            self._outcome = "stopped"
             self._handle_stopped_job(job, queue, execution)
             return
-        if not self._is_open(execution, queue):
+        if not self._may_fail(job, queue, execution):
             return
         job.ended_at = now()
         error = self._why(end)
+        self._outcome = type(error).__name__
         if isinstance(error, HorseLost):
             self.handle_work_horse_killed(job, end.pid, end.status, end.rusage)
-        if not self._try_resume(job, queue, execution, error):
+        if self._page is not None and self._page.settling:
+            if isinstance(error, MemoryLimitExceeded):
+                self._tell_breach(job, error.breach, "failed: it had failed before, and this was its failure callback")
+        elif self._try_resume(job, queue, execution, error):
+            return
+        else:
             self._fail_in_a_fork(job, queue, execution, error)
+        # Where that died of a callback, the verdict stands all the same.
+        self.handle_job_failure(job, queue, exc_string=_one_line(error), execution=execution)
 
     def _why(self, end: End) -> EndedHorse:
         """The error that stands for the end of a horse which left no verdict."""
@@ -105,37 +139,65 @@ class SettlingWorker(Worker):
             return JobTimeoutException(
                 f"killed: it went on for {self.kill_after_timeout_seconds} s after its time limit"
             )
-        return HorseLost(_how_it_ended(end.status))
+        return HorseLost(how_horse_ended(end.status, self._circumstances(end)))
+
+    def _circumstances(self, end: End) -> Circumstances:
+        page = self._page
+        memory_ran_out = end.starved or (self._heart is not None and self._heart.machine_killed_lately())
+        limit_bytes = machine.container_limit_bytes() if memory_ran_out else None
+        return Circumstances(
+            peak_mb=to_mb(page.peak_bytes) if page is not None else 0.0,
+            limit_mb=to_mb(page.ceiling_bytes) if page is not None else 0.0,
+            operation=page.operation if page is not None else "",
+            memory_ran_out=memory_ran_out,
+            container_mb=to_mb(limit_bytes) if limit_bytes is not None else None,
+        )
 
     def _try_resume(self, job: Job, queue: Queue, execution: Execution, error: EndedHorse) -> bool:
         """Whether the job goes on (or somebody else ended it), so that there is no failure to record."""
         if isinstance(error, JobTimeoutException):
             return False
         position = self._page.operation if self._page is not None else ""
+        how_it_was_lost = str(error)
         cause: Cause = "horse lost" if isinstance(error, HorseLost) else "breach"
         ended = EndedEarly(job, queue, execution, cause, self.name, position)
-        verdict = try_resume(ended, self.config.max_resumes)
-        if isinstance(error, MemoryLimitExceeded):
-            self._tell_breach(error.breach, verdict.next)
-        return verdict.settled
 
-    def _tell_breach(self, breach: events.Breach, what_next: str) -> None:
-        """Log and keep it, once: a horse may be killed between telling its breach and committing its verdict."""
+        def settle() -> bool:
+            next_step = plan(ended, self.config.max_resumes)
+            gave_up = f"; not resumed: {next_step.gave_up.reason}" if next_step.gave_up is not None else ""
+            if isinstance(error, MemoryLimitExceeded):
+                error.retold(self._tell_breach(job, error.breach, next_step.next), gave_up)
+            else:
+                error.args = (how_it_was_lost + gave_up,)
+            return next_step.carry_out()
+
+        return until_redis_answers(settle, f"look whether job {job.id} goes on")
+
+    def _tell_breach(self, job: Job, breach: events.Breach, what_next: str) -> events.Breach:
+        """Log and keep it, once: a horse may be killed between telling its breach and committing its verdict.
+
+        Returns it as it was told.
+        """
         page = self._page
         if page is not None and page.told:
-            return
-        breach = dataclasses.replace(breach, next=what_next)
+            return events.Breach.from_json(page.breach_json) if page.breach_json else breach
+        peak_mb = max(breach.peak_mb, to_mb(page.peak_bytes)) if page is not None else breach.peak_mb
+        breach = dataclasses.replace(breach, peak_mb=peak_mb, next=what_next)
+        until_redis_answers(lambda: remember(job, breach), f"keep the breach of job {job.id}")
         events.emit(breach)
-        writer.save_breach(self.connection, breach)
         if page is not None:
             page.breach_json, page.told = breach.to_json(), True
+        return breach
 
     def _fail_in_a_fork(self, job: Job, queue: Queue, execution: Execution, error: BaseException) -> None:
-        """RQ's failure path in a short-lived process, since callbacks and handlers are user code."""
-        self._forking_pid = os.getpid()
+        """RQ's failure path in a short-lived process, since callbacks are user code; watched as a job is."""
+        worker_pid = self._forking_pid = os.getpid()
+        known = tree.descendants(worker_pid)
+        page = SharedPage.new(self._page.ceiling_bytes if self._page is not None else to_bytes(self.limit_mb))
         pid = os.fork()
         if pid == 0:
             try:
+                self._page = page
                 self.setup_work_horse_signals()
                 self._is_horse = True
                 super()._finalize_failure(job, queue, execution, (type(error), error, None))
@@ -143,34 +205,61 @@ class SettlingWorker(Worker):
                 _log.exception("worker %s: the verdict on job %s was cut short", self.name, job.id)
             finally:
                 os._exit(0)
-        deadline = time.monotonic() + _VERDICT_SECONDS
-        while os.waitpid(pid, os.WNOHANG) == (0, 0):
-            if time.monotonic() > deadline:
-                os.kill(pid, signal.SIGKILL)
-            time.sleep(0.002)
-        if self._is_open(execution, queue):  # it died of a callback; the verdict stands all the same
-            self.handle_job_failure(job, queue, exc_string=_one_line(error), execution=execution)
-
-    def _is_open(self, execution: Execution, queue: Queue) -> bool:
-        """Whether nobody has committed an outcome of this execution: all who do remove it in the same step."""
-        return self.connection.zscore(queue.started_job_registry.key, execution.composite_key) is not None
+        about = Identity(f"failure callback of {job.description or job.id}", job.id, queue.name, self.name)
+        watcher = Watcher(pid, page, about, self.config, known)
+        try:
+            with linux.urgent():
+                if not watcher.wait(time.monotonic() + _VERDICT_SECONDS):
+                    tree.kill(worker_pid, known)
+        finally:
+            watcher.close()
+            os.waitpid(pid, 0)
+        if watcher.breach is not None:
+            events.emit(dataclasses.replace(watcher.breach, next="killed; the job's own failure stands"))
 
     # In the horse
+
+    def _finalize_success(self, job: Job, queue: Queue, execution: Execution, return_value: Any) -> None:
+        """RQ's `_finalize_success`; a job that has split is not finished, but waits for its children."""
+        if not isinstance(return_value, Pending):
+            super()._finalize_success(job, queue, execution, return_value)
+            return
+        job.ended_at = now()
+        answer = until_redis_answers(
+            lambda: ledger.defer(job, queue, execution, return_value.total), f"let job {job.id} wait for its children"
+        )
+        if not answer:
+            _log.warning("job %s does not wait for its children here: somebody else ended this run meanwhile", job.id)
 
     def _finalize_failure(self, job: Job, queue: Queue, execution: Execution, exc_info: ExcInfo) -> None:
         """RQ's `_finalize_failure`; decided before it, since a resume must not look like a failure."""
         error = exc_info[1]
         breach = _breach_behind(error)
+        if isinstance(error, HorseTooHeavy) and self._page is not None:
+            self._page.declined = True  # the worker orders the job again, from a new horse
+            return
+        if isinstance(error, PlannedStop):
+            job.ended_at = now()
+            ended = EndedEarly(job, queue, execution, "planned stop", self.name)
+            until_redis_answers(
+                lambda: plan(ended, self.config.max_resumes).carry_out(), f"put job {job.id} back into its queue"
+            )
+            return
         if isinstance(error, RunTakenOver):
             _log.warning("worker %s: %s", self.name, error)
             return
         if breach is not None:
             job.ended_at = now()
+            if self._page is not None:
+                self._page.outcome = type(breach).__name__
             if self._try_resume(job, queue, execution, breach):
                 return
             exc_info = (type(breach), breach, breach.__traceback__)
         elif isinstance(error, ConfigError):
             job.retries_left = 0  # a retry would only fail again; a person has to mend it
+        if self._page is not None:
+            self._page.settling = True
+            self._page.outcome = type(error).__name__
         super()._finalize_failure(job, queue, execution, exc_info)
 
     def handle_exception(self, job: Job, *exc_info: Any) -> None:
@@ -182,15 +271,6 @@ class SettlingWorker(Worker):
             call_exception_handlers(self._exc_handlers, job, *exc_info)
         else:
             super().handle_exception(job, *exc_info)
-
-
-def _how_it_ended(status: int | None) -> str:
-    """RQ's words, so that tools which look for them find them, and the signal's name."""
-    text = f"Work-horse terminated unexpectedly; waitpid returned {status}"
-    if status and os.WIFSIGNALED(status):
-        number = os.WTERMSIG(status)
-        text += f" (signal {number}, {signal_name(number)}; its memory was below the ceiling)"
-    return text
 
 
 def _breach_behind(error: BaseException | None) -> MemoryLimitExceeded | None:

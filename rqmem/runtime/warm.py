@@ -15,7 +15,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NoReturn
 
 from rqmem.policy.recycling import HorseState
@@ -37,10 +37,19 @@ class Order:
 
 @dataclass(frozen=True)
 class Report:
-    """The job is committed. What the horse holds now, and how many threads more than before it has."""
+    """The job is committed.
 
-    held_bytes: int
+    Attributes:
+        kept_bytes: what the horse holds now beyond what it held when it was forked.
+        threads_left: how many threads more than before the job it has.
+        left_bytes: what the job left for good, where the horse has tidied right before and right after it.
+        grew: kinds of objects that grew since the horse first tidied, where it has now (`horse.kinds_that_stay`).
+    """
+
+    kept_bytes: int
     threads_left: int
+    left_bytes: int | None = None
+    grew: list[tuple[str, int, float]] = field(default_factory=list)
 
 
 class Channel:
@@ -73,6 +82,15 @@ class Channel:
             return None
         return Report(**json.loads(text)) if text else None
 
+    def closed(self) -> bool:
+        """Whether the other side has closed its end, and said nothing that is not read yet."""
+        try:
+            return not self._end.recv(1, socket.MSG_DONTWAIT | socket.MSG_PEEK)
+        except BlockingIOError:
+            return False
+        except ConnectionResetError:
+            return True
+
     def close(self) -> None:
         self._end.close()
 
@@ -85,6 +103,7 @@ class WarmHorse:
         self.channel = channel
         self.page = page
         self.state = HorseState()
+        self.worn = False  # the last job ran for a while or under another ceiling
 
     @classmethod
     def fork(cls, page: SharedPage, serve: Callable[[Channel], NoReturn]) -> WarmHorse:
@@ -110,4 +129,4 @@ class WarmHorse:
                     os.kill(self.pid, signal.SIGKILL)
                     os.waitpid(self.pid, 0)
                     return
-                time.sleep(0.001)
+                time.sleep(0.0003)

@@ -15,15 +15,17 @@ import time
 from collections import deque
 from collections.abc import Collection
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 from rqmem.config import Config
 from rqmem.events import Breach, Layer
 from rqmem.memory import procfs, tree
 from rqmem.memory.meter import FullReading, TreeMeter
 from rqmem.policy.ceiling import Action, Limits, Reading, WatchState, decide, watch_interval
+from rqmem.runtime import evidence
 from rqmem.runtime.growth import Growth
-from rqmem.runtime.horse import BREACH_SIGNAL, SAMPLE_SIGNAL, described
+from rqmem.runtime.horse import BREACH_SIGNAL, SAMPLE_SIGNAL, described, described_growth
+from rqmem.runtime.kernel import HorseGroup
 from rqmem.runtime.page import SharedPage
 from rqmem.units import MB, to_bytes, to_mb
 
@@ -31,7 +33,10 @@ _clock = time.monotonic
 _CURVE_SECONDS = 10.0
 _CURVE_STEP_SECONDS = 0.01
 _GROWING_BYTES, _GROWING_SECONDS = 2 * MB, 0.005  # so that samples find the line while it still runs
+_PAUSE_WITHOUT_KERNEL = 20  # a twentieth of the time at most to prove a forked pool innocent
+_PAUSE_WITH_KERNEL = 100  # its limit bounds what might be missed
 _UNWATCHED_SECONDS = 0.02  # a job this short costs no full reading
+_ALERT_SECONDS = 0.05  # after a breach, without a pause between readings: a block may be growing in C
 
 
 @dataclass(frozen=True)
@@ -44,10 +49,11 @@ class Identity:
     worker: str
 
 
-class HasFileno(Protocol):
-    """What `select` takes besides a number."""
+class Reports(Protocol):
+    """Where a warm horse says that the job has ended."""
 
     def fileno(self) -> int: ...
+    def closed(self) -> bool: ...
 
 
 class Watcher:
@@ -60,6 +66,12 @@ class Watcher:
         config: for reserve, grace, the machine's growth rate.
         known: processes below the worker that are not this job's.
         report: where a warm horse says that the job has ended.
+        baseline_bytes: what the horse used before the job, for the breach record.
+        group: the horse's cgroup; None: it has none.
+
+    Attributes:
+        breach: the job's breach, if it had one.
+        starved: the kernel killed in the group for want of memory elsewhere: no fault of the job.
     """
 
     def __init__(
@@ -69,25 +81,37 @@ class Watcher:
         identity: Identity,
         config: Config,
         known: Collection[int] = (),
-        report: HasFileno | None = None,
+        report: Reports | None = None,
+        baseline_bytes: int = 0,
+        group: HorseGroup | None = None,
     ) -> None:
         self.breach: Breach | None = None
+        self.starved = False
+        self._group = group
         self._horse_pid = horse_pid
         self._exit_fd = os.pidfd_open(horse_pid)
-        self._ends: list[int | HasFileno] = [self._exit_fd] if report is None else [self._exit_fd, report]
+        self._report = report
+        self._ends: list[int | Reports] = [self._exit_fd] if report is None else [self._exit_fd, report]
         self._page = page
         self._identity = identity
         self._config = config
+        self._two_processors = len(os.sched_getaffinity(0)) > 1  # one to watch, one to unwind
         self._known = frozenset(known)
         self._root = os.getpid()
         self._members = tree.Members(self._root, self._known)
-        self._meter = TreeMeter(self._members, config.growth_bytes_per_second)
+        pause = _PAUSE_WITHOUT_KERNEL if group is None else _PAUSE_WITH_KERNEL
+        self._meter = TreeMeter(self._members, config.growth_rate, pause)
+        self._meter.assume(baseline_bytes)
         self._state = WatchState()
         self._started = _clock()
         self._peak = 0
-        self._growth = Growth()
-        self._last_usage = 0
-        self._curve: deque[tuple[float, int]] = deque([(0.0, 0)], maxlen=int(_CURVE_SECONDS / _CURVE_STEP_SECONDS))
+        self._growth = Growth(to_bytes(config.sample_step_mb))
+        self._baseline = baseline_bytes
+        self._segments: set[str] = set()
+        self._last_usage = baseline_bytes
+        self._curve: deque[tuple[float, int]] = deque(
+            [(self._started, baseline_bytes)], maxlen=int(_CURVE_SECONDS / _CURVE_STEP_SECONDS)
+        )
 
     def wait(self, deadline: float | None) -> bool:
         """Watch until the job has ended (True) or the monotonic ``deadline`` passes (False).
@@ -100,8 +124,38 @@ class Watcher:
                 if _clock() >= deadline:
                     return False
                 pause = min(pause, max(0.0, deadline - _clock()))
-            if select.select(self._ends, [], [], pause)[0]:
+            if self._pause(pause):
                 return True
+
+    def _pause(self, seconds: float) -> bool:
+        """Wait for the next reading, the job's end (True) or the kernel's word that it killed in the group."""
+        group = self._group
+        alarms = [group.alarm] if group is not None and group.alarm is not None else []
+        ends, _, exceptional = select.select([*self._ends, *alarms], [], alarms, seconds)
+        if group is not None and (ends or exceptional or group.suspected) and group.killed():
+            self._tell_kernel_kill(group)
+        if self._report is not None and self._report in ends and self._report.closed():
+            self._ends.remove(self._report)  # the job closed its files, or became another program: it goes on
+            ends.remove(self._report)
+        return any(end in ends for end in self._ends)
+
+    def _tell_kernel_kill(self, group: HorseGroup) -> None:
+        """The kernel killed the largest process, not the one to blame: the rest goes too, if it was for our limit."""
+        if not group.hit_limit():
+            self.starved = True
+            return
+        breach = self.breach or self._record(self._meter.full(_clock), self._limits(), "kernel")
+        breach = self._as_the_horse_left_it(breach, "kernel")
+        self.breach = replace(breach, **_charged(group, breach))
+        self._kill_tree()
+
+    def lasted(self) -> bool:
+        """Whether the job ran long enough to be read."""
+        return _clock() - self._started >= _UNWATCHED_SECONDS
+
+    def segments_left(self) -> list[tuple[str, float]]:
+        """Files in /dev/shm that the job's processes had mapped when they were stopped, and that still are there."""
+        return evidence.sizes(self._segments)
 
     def close(self) -> None:
         os.close(self._exit_fd)
@@ -111,30 +165,41 @@ class Watcher:
     def _look(self) -> float:
         """One reading and what follows from it; returns seconds until the next."""
         now = _clock()
-        raw = self._meter.raw()
         ceiling = self._page.ceiling_bytes
-        young = now - self._started < _UNWATCHED_SECONDS
-        if self._meter.doubtful(raw, ceiling, now) or (not young and self._meter.wants_full(raw, now)):
+        if self._group is not None:
+            self._group.make_room(ceiling, now)
+        raw = self._meter.raw()
+        usage = self._meter.estimate(raw)
+        grows = usage - self._last_usage >= _GROWING_BYTES
+        self._last_usage = usage
+        unhurried = not grows and not self._meter.takes_long(ceiling - usage)
+        if self.breach is None and self._meter.doubtful(raw, ceiling, now):
+            if not unhurried:
+                return self._judge(ceiling + 1, now)  # it may be above: the stopped tree will tell
             usage = self._meter.full(_clock).usage_bytes
-        else:
-            usage = self._meter.estimate(raw)
-        if not young:  # before the first full reading, pages shared with the worker count in full
+        elif unhurried and self.lasted() and self._meter.wants_full(raw, now):
+            usage = self._meter.full(_clock).usage_bytes
+        if usage <= ceiling or self._meter.comparable():  # else only the full reading tells
             self._note(usage, now)
-            self._sample(usage)
-        if usage > ceiling or self.breach is not None:  # else there is nothing to decide, many times a second
+            self._page.usage_bytes = usage
+        self._sample(usage)
+        if usage > ceiling or self.breach is not None:  # else there is nothing to decide
             return self._judge(usage, now)
-        pause = watch_interval(ceiling - usage, self._config.growth_bytes_per_second)
-        grown, self._last_usage = usage - self._last_usage, usage
-        return min(pause, _GROWING_SECONDS) if grown >= _GROWING_BYTES else pause
+        pause = watch_interval(ceiling - usage, self._config.growth_rate)
+        return min(pause, _GROWING_SECONDS) if grows else pause
 
     def _judge(self, usage: int, now: float) -> float:
         """Near the end of a job's patience: decide and act; returns seconds until the next reading."""
         limits = self._limits()
         self._act(self._decide(usage, limits, now), limits)
-        if self.breach is not None and not self._page.in_user_code:
-            self._end_children()  # the job is over; they must not grow while its verdict is committed
-        headroom = 0 if self.breach is not None else limits.ceiling_bytes - usage
-        return watch_interval(headroom, self._config.growth_bytes_per_second)
+        if self.breach is None:
+            return watch_interval(limits.ceiling_bytes - self._last_usage, self._config.growth_rate)
+        if not self._page.in_user_code:
+            self._signal_children(signal.SIGKILL)  # the job is over; they must not grow while its verdict is committed
+        elif usage > to_bytes(self.breach.used_mb) + _GROWING_BYTES:
+            self._signal_children(signal.SIGSTOP)  # they go on growing while the horse unwinds
+        alert = self._two_processors and now - (self._state.breached_at or 0.0) < _ALERT_SECONDS
+        return 0.0 if alert else watch_interval(0, self._config.growth_rate)
 
     def _decide(self, usage: int, limits: Limits, now: float, *, confirmed: bool = False) -> Action:
         reading = Reading(usage, confirmed, self._page.in_user_code)
@@ -151,10 +216,13 @@ class Watcher:
 
     def _confirm(self, limits: Limits) -> None:
         """Stop the tree and take the full reading; go on, tell the job to unwind, or kill."""
-        stopped = tree.stop(self._root, self._known)
+        stopped = tree.stop(self._root, self._known, group=self._horse_pid)
         try:
-            full = self._meter.full(_clock)
+            full = self._meter.lone()
+            if full is None or full.usage_bytes <= limits.ceiling_bytes:
+                full = self._meter.full(_clock)
             now = _clock()
+            self._last_usage = full.usage_bytes
             self._note(full.usage_bytes, now)
             action = self._decide(full.usage_bytes, limits, now, confirmed=True)
             if action is Action.BREACH:
@@ -163,18 +231,25 @@ class Watcher:
             elif action is Action.KILL:
                 self._kill()
         finally:
-            tree.send(stopped, signal.SIGCONT)
+            tree.resume(stopped, group=self._horse_pid)
 
-    def _end_children(self) -> None:
-        tree.send([pid for pid in self._members() if pid != self._horse_pid], signal.SIGKILL)
+    def _signal_children(self, number: int) -> None:
+        tree.send([pid for pid in self._members() if pid != self._horse_pid], number)
 
     def _kill(self) -> None:
         if self.breach is not None:
-            self.breach = self._with_line_of_horse(self.breach, "kill")
-        tree.kill(self._root, self._known)
+            self.breach = self._as_the_horse_left_it(self.breach, "kill")
+        self._kill_tree()
 
-    def _record(self, full: FullReading, limits: Limits, layer: Layer) -> None:
+    def _kill_tree(self) -> None:
+        self._segments |= evidence.segments(self._members())
+        tree.kill(self._root, self._known, group=self._horse_pid)
+        if self._group is not None:
+            self._group.kill()
+
+    def _record(self, full: FullReading, limits: Limits, layer: Layer) -> Breach:
         since, lowest = self._growth_start()
+        self._segments = evidence.segments(full.by_pid)
         self.breach = Breach(
             job=self._page.job or self._identity.job,
             job_id=self._identity.job_id,
@@ -186,26 +261,38 @@ class Watcher:
             layer=layer,
             processes=max(1, len(full.by_pid)),
             operation=self._page.operation,
+            baseline_mb=to_mb(self._baseline) if self._baseline else None,
             from_mb=to_mb(lowest),
             growth_seconds=_clock() - since,
-            grew=[(to_mb(grown), described(line)) for grown, line in self._growth.lines()],
+            curve=evidence.curve(self._curve, _clock()),
+            grew=described_growth(self._page),
+            checkpoints=self._page.checkpoints,
+            tree=evidence.tree(full.by_pid),
         )
         self._page.breach_json = self.breach.to_json()
+        return self.breach
 
-    def _with_line_of_horse(self, breach: Breach, layer: Layer) -> Breach:
-        """The record as the horse may have completed it (its line of code), by this layer, with the peak so far."""
+    def _as_the_horse_left_it(self, breach: Breach, layer: Layer) -> Breach:
+        """The record as the horse may have completed it, by this layer, with the peak so far."""
         text = self._page.breach_json
-        where = Breach.from_json(text).where if text else ""
-        return replace(breach, layer=layer, where=where, peak_mb=to_mb(self._page.peak_bytes))
+        last = Breach.from_json(text) if text else breach
+        where = last.where or described(self._page.line)
+        return replace(breach, layer=layer, where=where, kinds=last.kinds, peak_mb=to_mb(self._page.peak_bytes))
 
     def _note(self, usage: int, now: float) -> None:
+        page = self._page
         if usage > self._peak:
-            self._peak = self._page.peak_bytes = usage
+            self._peak = page.peak_bytes = usage
+        if page.chunks != page.chunk_peak_of:
+            page.chunk_peak_bytes, page.chunk_peak_of = usage, page.chunks
+        elif usage > page.chunk_peak_bytes:
+            page.chunk_peak_bytes = usage
         if now - self._curve[-1][0] >= _CURVE_STEP_SECONDS:
             self._curve.append((now, usage))
 
     def _sample(self, usage: int) -> None:
-        self._growth.take(self._page.samples, self._page.line)
+        if self._growth.take(self._page.samples, self._page.line):
+            self._page.grew = [(to_mb(grown), line) for grown, line in self._growth.lines()]
         wanted = self._page.in_user_code and self._growth.wants_sample(usage)
         if wanted and procfs.catches(self._horse_pid, SAMPLE_SIGNAL):  # after an exec it would end the job
             tree.send([self._horse_pid], SAMPLE_SIGNAL)
@@ -221,3 +308,10 @@ class Watcher:
             reserve_bytes=to_bytes(self._config.reserve_mb),
             grace_seconds=self._config.grace_seconds,
         )
+
+
+def _charged(group: HorseGroup, breach: Breach) -> dict[str, Any]:
+    """What only the group knows: the most it was charged, and what lives on without a process (files in tmpfs)."""
+    peak_bytes, held = group.charged()
+    peak_mb = max(breach.peak_mb, to_mb(peak_bytes))
+    return {"used_mb": max(breach.used_mb, peak_mb), "peak_mb": peak_mb, "shared_mb": to_mb(held.shmem_bytes)}

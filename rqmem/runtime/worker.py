@@ -10,11 +10,10 @@ what the horse does is in `rqmem.runtime.in_horse`.
 from __future__ import annotations
 
 import contextlib
-import gc
+import dataclasses
 import logging
 import os
 import signal
-import threading
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -24,19 +23,16 @@ from rq.queue import Queue
 from rq.utils import now
 from rq.worker import WorkerStatus
 
-from rqmem import events, log
-from rqmem.config import Config
-from rqmem.errors import ConfigError
-from rqmem.journal import writer
+from rqmem import events
+from rqmem.journal import ledger, writer
+from rqmem.journal.patience import until_redis_answers
 from rqmem.journal.records import Owner
-from rqmem.memory import procfs, tree, trim
+from rqmem.memory import procfs, tree
 from rqmem.policy import recycling
 from rqmem.policy.recycling import AfterJob
 from rqmem.runtime import linux
 from rqmem.runtime.heart import Heart
-from rqmem.runtime.idle import usage_of_idle_fork
-from rqmem.runtime.imports import preload
-from rqmem.runtime.in_horse import WorkerInHorse
+from rqmem.runtime.life import LivingWorker
 from rqmem.runtime.page import SharedPage
 from rqmem.runtime.verdict import End
 from rqmem.runtime.warm import Order, Report, WarmHorse
@@ -50,7 +46,7 @@ _ORDERS = 3  # how often a job is ordered from horses that die before they take 
 _OUR_LOG = logging.getLogger("rqmem.worker")
 
 
-class MemoryWorker(WorkerInHorse):
+class MemoryWorker(LivingWorker):
     """An RQ worker whose jobs cannot use more memory than their ceiling.
 
     Args:
@@ -61,86 +57,71 @@ class MemoryWorker(WorkerInHorse):
         ConfigError: a setting cannot be used.
     """
 
-    def __init__(self, *args: Any, config: Config | None = None, **kwargs: Any) -> None:
-        self.config = Config.from_environ(os.environ) if config is None else config
-        self._heart: Heart | None = None
-        self._known: set[int] = set()
-        self._warm: WarmHorse | None = None
-        self._switch = threading.Lock()  # held while the running execution changes
-        super().__init__(*args, **kwargs)
-
-    # Life of the worker
-
-    def bootstrap(self, *args: Any, **kwargs: Any) -> None:
-        """RQ's `bootstrap`, after a look whether any job could run at all; then the heart."""
-        events.subscribe(log.write_event)
-        linux.become_subreaper()
-        trim.warm_up()
-        preload(self.config.preload)
-        gc.freeze()
-        idle_mb = self._check_idle_horse()
-        super().bootstrap(*args, **kwargs)
-        self._heart = Heart(self, self.config)
-        self._heart.start()
-        _OUR_LOG.info(
-            "worker %s: ceiling %s MB for each job (an idle horse uses %s MB)",
-            self.name, show_mb(self.limit_mb), show_mb(idle_mb),
-        )  # fmt: skip
-
-    def teardown(self) -> None:
-        """RQ's `teardown`; the horse ends, the heart stops, so that others take over what was left at once."""
-        if not self.is_horse and self._heart is not None:
-            self._end_warm_horse()
-            self._heart.stop()
-            self._heart = None
-        super().teardown()
-
-    def _check_idle_horse(self) -> float:
-        """MB an idle horse uses; raises `ConfigError` where that is above the ceiling."""
-        idle_mb = to_mb(usage_of_idle_fork())
-        if idle_mb >= self.limit_mb:
-            raise ConfigError(
-                f"a ceiling of {show_mb(self.limit_mb)} MB cannot hold: an idle horse already uses "
-                f"{show_mb(idle_mb)} MB; give --memory (or RQMEM_MEMORY) clearly more than that"
-            )
-        return idle_mb
-
-    # One job, seen from the worker
-
     def prepare_execution(self, job: Job) -> Execution:
         """Replaces RQ's `prepare_execution`: the same records, and who owns the run, in one transaction."""
-        with self.connection.pipeline() as pipeline:
-            execution = Execution.create(job, self.get_heartbeat_ttl(job), pipeline=pipeline, worker_name=self.name)
-            self.executions[execution.id] = execution
-            writer.claim(pipeline, job.id, self._owner(execution, job))
-            self.set_state(WorkerStatus.BUSY, pipeline=pipeline)
-            pipeline.execute()
+        tried: list[Execution] = []  # with replies lost, so perhaps there
+
+        def claim() -> Execution:
+            with self.connection.pipeline() as pipeline:
+                for before in tried:
+                    before.delete(job, pipeline)
+                execution = Execution.create(job, self.get_heartbeat_ttl(job), pipeline=pipeline, worker_name=self.name)
+                tried.append(execution)
+                writer.claim(pipeline, job.id, self._owner(execution, job))
+                self.set_state(WorkerStatus.BUSY, pipeline=pipeline)
+                pipeline.execute()
+            return execution
+
+        execution = until_redis_answers(claim, f"claim job {job.id}")
+        self.executions[execution.id] = execution
         return execution
 
     def cleanup_execution(self, job: Job, pipeline: Pipeline, execution: Execution | None = None) -> None:
-        """RQ's `cleanup_execution`; the run has no owner any more, in the same transaction."""
+        """`cleanup_execution`; the run has no owner any more, in the same transaction."""
         super().cleanup_execution(job, pipeline, execution)
         writer.release(pipeline, job.id)
-        if self._page is not None and self._page.has_run and job.get_status(refresh=False) == JobStatus.FINISHED:
+        status, page = job.get_status(refresh=False), self._page
+        if page is not None and page.has_run and status == JobStatus.FINISHED:
             writer.finish(pipeline, job.id, job.get_result_ttl(self.default_result_ttl))
+        if ledger.parent_of(job.id) is not None:
+            self._tell_parent(job, status, pipeline)
+
+    def _tell_parent(self, job: Job, status: JobStatus | None, pipeline: Pipeline) -> None:
+        """That one of its children has ended, in the transaction that ends it."""
+        page = self._page
+        about: dict[str, Any] = {"items": page.items, "peak_mb": to_mb(page.peak_bytes)} if page is not None else {}
+        if status == JobStatus.FINISHED:
+            result = b"" if job._result is None else job.serializer.dumps(job._result)
+            ledger.tell_parent(pipeline, job, ledger.OK, result=result, **about)
+        elif status in (JobStatus.FAILED, JobStatus.STOPPED):
+            ledger.tell_parent(pipeline, job, self._failure_line or str(status), **about)
 
     def execute_job(self, job: Job, queue: Queue) -> None:
         """RQ's `execute_job`, inside `work` on a warm horse; outside it, or told so, RQ's own with a horse per job."""
+        self._tend_sender()
         if self.config.isolation == "fork" or self._heart is None:
             super().execute_job(job, queue)
+            self._look_at_own_memory()
             return
         execution = self.prepare_execution(job)
         for _ in range(_ORDERS):
             warm = self._order(job, queue, execution)
             end = self._watch(job, queue, execution, warm)
-            if end.report is not None or warm.page.taken:
+            if warm.page.declined:
+                self._recycle(job, queue, "it holds more than this job's ceiling; the job begins in a new one")
+            elif end.report is not None or warm.page.taken:
                 break  # else the horse had died idle, and the job did not begin
         self._settle_end(job, queue, execution, end)
         self.set_state(WorkerStatus.IDLE)
+        self._look_at_own_memory()
+        if self._warm is None and not self._stop_requested:
+            self._fork_warm_horse()  # it settles in while the next job is taken
 
     def fork_work_horse(self, job: Job, queue: Queue) -> None:
         """RQ's `fork_work_horse`, with a page shared between worker and horse, made before the fork."""
         self._page = SharedPage.new(to_bytes(self.limit_mb))
+        self._page.fresh = True
+        self._new_group()
         self._forking_pid = os.getpid()
         self._known = set(tree.descendants(self._forking_pid))
         super().fork_work_horse(job, queue)
@@ -163,8 +144,16 @@ class MemoryWorker(WorkerInHorse):
 
     def _order(self, job: Job, queue: Queue, execution: Execution) -> WarmHorse:
         """Have a warm horse run this execution. Whether it took the order shows when it ends."""
+        if self._warm is not None:
+            reason = recycling.crowded(self._warm.state, _job_type(job), to_bytes(self.limit_mb))
+            if reason:
+                self._recycle(job, queue, reason)
         warm = self._warm or self._fork_warm_horse()
+        self._bury()
+        if warm.worn and self._group is not None:
+            self._group.hold(to_bytes(self.limit_mb))
         warm.page.reset(to_bytes(self.limit_mb))
+        warm.page.fresh = warm.state.jobs == 0
         self._page = warm.page
         self._known = set(tree.descendants(os.getpid())) - {warm.pid}
         self._horse_pid = warm.pid
@@ -172,17 +161,6 @@ class MemoryWorker(WorkerInHorse):
         warm.channel.send(Order(job.id, queue.name, execution.id, execution.created_at.timestamp()))
         self.procline(f"Ordered {warm.pid} at {time.time()}")
         return warm
-
-    def _fork_warm_horse(self) -> WarmHorse:
-        self._forking_pid = os.getpid()
-        self._page = SharedPage.new(to_bytes(self.limit_mb))
-        self._warm = WarmHorse.fork(self._page, self._serve)
-        return self._warm
-
-    def _end_warm_horse(self) -> None:
-        warm, self._warm = self._warm, None
-        if warm is not None:
-            warm.end()
 
     def _watch(self, job: Job, queue: Queue, execution: Execution, warm: WarmHorse | None) -> End:
         """Watch the job's memory until it has ended.
@@ -199,55 +177,95 @@ class MemoryWorker(WorkerInHorse):
             self.config,
             self._known,
             warm.channel if warm is not None else None,
+            self._idle_bytes + (warm.state.kept_bytes if warm is not None else 0),
+            self._group,
         )
-        if self._heart is not None:
-            self._heart.running(job, execution)
+        if self._recorder is None:
+            self._recorder = self._new_recorder()
+        heart = self._heart or Heart(self, self.config, self._recorder)  # outside `work` one for this job
+        if self._heart is None:
+            heart.start()
+        idle_mb = to_mb(self._idle_bytes + (warm.state.kept_bytes if warm is not None else 0))
+        self._recorder.began(self._page, _job_type(job), job.id, queue.name, idle_mb, self.horse_pid)
+        heart.running(job, execution)
+        self._watching = True
         try:
-            overdue = not watcher.wait(self._kill_at(job))
-            if overdue:
-                self.kill_horse()
-                watcher.wait(None)
+            with linux.urgent():
+                overdue = not self._wait(watcher, self._kill_at(job))
+                if overdue:
+                    self.kill_horse()
+                    watcher.wait(None)
         except SystemExit:  # a second SIGTERM: the horse is dead, and what it started must not outlive us
             for number in (signal.SIGTERM, signal.SIGINT):  # a third one must not cut this short
                 signal.signal(number, signal.SIG_IGN)
-            tree.kill(os.getpid(), self._known)
+            self._kill_tree(self.horse_pid)
             raise
         finally:
+            self._watching = False
             watcher.close()
-            if self._heart is not None:
-                self._heart.idle()
+            heart.idle()
+            if self._heart is None:
+                heart.stop()
         report = warm.channel.report() if warm is not None else None
         with self._switch:
             pid, status, rusage = self.wait_for_horse() if report is None else (self.horse_pid, os.EX_OK, None)
             self._horse_pid = 0
             self.executions.pop(execution.id, None)
-        if report is None or watcher.breach is not None or self._page.told:
+        end = End(pid, status, rusage, report, watcher.breach, overdue, warm is not None, watcher.starved)
+        if warm is not None:
+            warm.worn = watcher.lasted() or self._page.ceiling_bytes != to_bytes(self.limit_mb)
+        if end.broken:
+            self._kill_tree(pid or 0, wait=report is None)
+        if warm is None:
+            self._retire_group()
+        elif report is None:
             self._end_warm_horse()
-        end = End(pid, status, rusage, report, watcher.breach, overdue, warm is not None)
-        self._clean_up_tree(job, broken=end.broken)
+        elif end.broken or self._page.told:
+            self._kill_warm_horse()
+        self._name_what_is_left(job, broken=end.broken)
+        if end.breach is not None and (left := watcher.segments_left()):
+            end = dataclasses.replace(end, breach=dataclasses.replace(end.breach, segments_left=left))
+            names = ", ".join(f"{name} ({show_mb(used)} MB)" for name, used in left)
+            _OUR_LOG.warning("worker %s: processes of job %s are dead and left %s", self.name, job.id, names)
         return end
+
+    def _wait(self, watcher: Watcher, kill_at: float | None) -> bool:
+        """Whether the job ended before it was to be killed; one that only waits for Redis to commit is let be."""
+        assert self._page is not None
+        while not watcher.wait(kill_at):
+            if self._page.in_user_code or self._heart is None or not self._heart.away:
+                return False
+            kill_at = time.monotonic() + self.kill_after_timeout_seconds
+        return True
 
     def _settle_end(self, job: Job, queue: Queue, execution: Execution, end: End) -> None:
         """What happens after each kind of end, as in RQ's `monitor_work_horse`; and what becomes of the horse."""
-        page = self._page
+        page, self._outcome = self._page, ""
         assert page is not None
         self._remember_cut(page)
-        if end.lost:
-            self._settle_lost_horse(job, queue, execution, end)
+        if end.lost or page.in_user_code:  # a horse for one job may have left with 0 in the middle of it
+            until_redis_answers(
+                lambda: self._settle_lost_horse(job, queue, execution, end), f"settle the end of job {job.id}"
+            )
         elif end.breach is not None:
-            self._tell_breach(end.breach, "nothing: the job swallowed it and went on to its end")
+            self._tell_breach(job, end.breach, "nothing: the job swallowed it and went on to its end")
+        if self._recorder is not None:
+            self._recorder.ended(self._outcome)
         if self._warm is not None and end.report is not None:
             self._consider_recycling(job, queue, self._warm, end.report)
 
     def _consider_recycling(self, job: Job, queue: Queue, warm: WarmHorse, report: Report) -> None:
-        after = AfterJob(warm.page.job, report.held_bytes, report.threads_left)
+        after = AfterJob(_job_type(job), report.kept_bytes, report.threads_left)
         reason, warm.state = recycling.decide(
             warm.state, after, to_bytes(self.limit_mb), self.config.max_jobs_per_horse
         )
         if reason:
-            self._end_warm_horse()
-            about = {"job": warm.page.job, "job_id": job.id, "queue": queue.name, "worker": self.name}
-            events.emit(events.HorseRecycled(reason=reason, **about))
+            self._recycle(job, queue, reason)
+
+    def _recycle(self, job: Job, queue: Queue, reason: str) -> None:
+        self._end_warm_horse()
+        about = {"job": _job_type(job), "job_id": job.id, "queue": queue.name, "worker": self.name}
+        events.emit(events.HorseRecycled(reason=reason, **about))
 
     def _kill_at(self, job: Job) -> float | None:
         """When (monotonic) a job that ignores its time limit is killed; None: it has none."""
@@ -256,17 +274,15 @@ class MemoryWorker(WorkerInHorse):
             return None
         return time.monotonic() + timeout + self.kill_after_timeout_seconds
 
-    def _clean_up_tree(self, job: Job, *, broken: bool) -> None:
-        """After a breach or a lost horse nothing of the tree stays; else what a job left is let be, and named."""
-        worker_pid = os.getpid()
-        if broken:
-            tree.kill(worker_pid, self._known)
-        scheduler = self.scheduler._process if self.scheduler is not None else None
-        tree.reap_zombies(worker_pid, {scheduler.pid} if scheduler is not None else set())
+    def _name_what_is_left(self, job: Job, *, broken: bool) -> None:
+        """What a successful job left running is let be, and named; after any other it is on its way out."""
+        self._reap()
         horse_pid = self._warm.pid if self._warm is not None else 0
-        left = [pid for pid in tree.descendants(worker_pid, self._known) if pid != horse_pid]
-        if left:
+        left = [pid for pid in tree.descendants(os.getpid(), self._known) if pid != horse_pid]
+        if left and not broken:
             _OUR_LOG.info("worker %s: job %s left processes behind: %s", self.name, job.id, left)
+            if self._group is not None:
+                self._end_warm_horse()  # they stay in its group, whose limit must not count them for the next job
 
     def _owner(self, execution: Execution, job: Job) -> Owner:
         pid = os.getpid()
@@ -277,4 +293,10 @@ class MemoryWorker(WorkerInHorse):
             host=procfs.host_identity(),
             pid=pid,
             start_time=procfs.read_start_time(pid) or 0,
+            groups=str(self._kernel.place.path) if self._kernel is not None else "",
         )
+
+
+def _job_type(job: Job) -> str:
+    """As the description tells it: its data would have to be deserialised, which runs user code."""
+    return (job.description or job.id).partition("(")[0].removesuffix(".run")

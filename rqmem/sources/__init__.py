@@ -1,59 +1,60 @@
-"""Inputs that can be read from a cursor.
+"""Inputs that can be counted, cut into slices, and read from a cursor.
 
-A source yields its items in a fixed order, each with the cursor *after* it: a JSON value from which a
-later run, in another process on another machine, goes on with the next item. `Positional` makes one of
-any list, range or other collection that yields the same items again; for a database or an API, write
-your own: one method.
+A source yields its items in a fixed order, each with the cursor *after* it: a JSON value from which a later run, in
+another process on another machine, goes on with the next item. Cut into slices, each described as JSON, it is spread
+over child jobs without being read into memory.
+
+`Sequence`, `Range`, `CsvFile`, `JsonLines`, `SqlRows` and `Concat` are the ones that rqmem has; `contract` says what
+to write for one's own: `items_after` is enough to be processed in chunks and resumed. Reading order: `contract`,
+`wrapping`, `sequence`, `range`, `concat`; `kinds`, `typed_json` (slices as JSON); `fingerprint`, `open_file`, `files`,
+`csv_cuts` (where a CSV file can be cut), `csv_file`, `json_lines`; `sql_rows`, `sql_queries`, `sql_selectable`,
+`sql_dbapi`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from itertools import islice
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Any
 
-from rqmem.errors import SourceError
+from rqmem.sources.contract import Count, Cursor, Cuttable, Source, even_bounds
+from rqmem.sources.kinds import describe_slice, open_slice
+from rqmem.sources.range import Range
+from rqmem.sources.sequence import Positional, Sequence
+from rqmem.sources.wrapping import as_source, slices_of
 
-T_co = TypeVar("T_co", covariant=True)
-Cursor = Any
-"""Any JSON value; None is the beginning."""
+if TYPE_CHECKING:
+    from rqmem.sources.concat import Concat
+    from rqmem.sources.csv_file import CsvFile
+    from rqmem.sources.json_lines import JsonLines
+    from rqmem.sources.sql_rows import SqlRows
+
+__all__ = [
+    "Concat",
+    "Count",
+    "CsvFile",
+    "Cursor",
+    "Cuttable",
+    "JsonLines",
+    "Positional",
+    "Range",
+    "Sequence",
+    "Source",
+    "SqlRows",
+    "as_source",
+    "describe_slice",
+    "even_bounds",
+    "open_slice",
+    "slices_of",
+]
+
+_HOMES = {"Concat": "concat", "CsvFile": "csv_file", "JsonLines": "json_lines", "SqlRows": "sql_rows"}
 
 
-@runtime_checkable
-class Source(Protocol[T_co]):
-    """What ``process_in_chunks`` asks of its data."""
+def __getattr__(name: str) -> Any:
+    """The sources that not every job needs, each imported when first used."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'rqmem.sources' has no attribute {name!r}")
+    from importlib import import_module
 
-    def items_after(self, cursor: Cursor) -> Iterator[tuple[T_co, Cursor]]:
-        """Each item that comes after ``cursor`` with the cursor after it; all items for None."""
-        ...
-
-
-class Positional(Source[T_co]):
-    """A collection that can be iterated again; its cursor is the number of items read."""
-
-    def __init__(self, items: Iterable[T_co]) -> None:
-        self._items = items
-
-    def items_after(self, cursor: Cursor) -> Iterator[tuple[T_co, Cursor]]:
-        done = cursor or 0
-        for position, item in enumerate(islice(self._items, done, None), start=done + 1):
-            yield item, position
-
-
-def as_source(data: Source[T_co] | Iterable[T_co], *, must_resume: bool) -> Source[T_co]:
-    """``data`` as a source.
-
-    Raises:
-        SourceError: it is an iterator, which cannot be read again, and ``must_resume`` is set; or it
-            cannot be iterated at all.
-    """
-    if isinstance(data, Source):
-        return data
-    if not isinstance(data, Iterable):
-        raise SourceError(f"process_in_chunks needs something to iterate or a source, not {type(data).__name__}")
-    if must_resume and isinstance(data, Iterator):
-        raise SourceError(
-            f"a {type(data).__name__} can be read only once, so a job with on_breach='resume' could not go "
-            f"on after a breach: pass a list, a range or a source (rqmem.sources), or set on_breach='fail'"
-        )
-    return Positional(data)
+    value = getattr(import_module(f"rqmem.sources.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value

@@ -1,7 +1,9 @@
-"""A local HTTP server that speaks Retell's two call endpoints: ``python -m seeds.retell_stand_in``.
+"""A local HTTP server that speaks Retell's endpoints for calls: ``python -m seeds.retell_stand_in``.
 
     POST   /v2/create-phone-call   as retell-sdk's client.call.create_phone_call sends it
     POST   /create-batch-call      as client.batch_call.create_batch_call sends it
+    POST   /v3/list-calls          as client.call.list sends it, with some of its filters (`calls`)
+    GET    /get-concurrency        as client.concurrency.retrieve sends it
     GET    /_faults                what it does wrong on purpose (`Faults`)
     PUT    /_faults                do this wrong from now on; what is not named is not done
     GET    /_record                counts of what it received
@@ -13,8 +15,8 @@ everything in memory and never dials. Nothing in `jobs` imports this: jobs reach
 ``RETELL_BASE_URL``.
 
 In a test: ``with StandIn() as stand_in: Retell(api_key=stand_in.api_key, base_url=stand_in.url)``.
-``requests`` checks bodies, ``faults`` says what goes wrong, ``service`` decides, ``server`` speaks
-HTTP, ``__main__`` is the command.
+``requests`` checks bodies, ``faults`` says what goes wrong, ``calls`` lists what was called, ``service``
+decides, ``server`` speaks HTTP, ``__main__`` is the command.
 """
 
 from seeds.retell_stand_in.faults import Faults

@@ -29,6 +29,9 @@ from seeds.retell_stand_in.server import DEFAULT_KEY, StandIn
 @click.option("--latency-ms", type=float, default=0.0, help="Hold back every answer.")
 @click.option("--slow-every", type=int, default=0, metavar="N", help="Hold back each Nth answer by --slow-ms.")
 @click.option("--slow-ms", type=float, default=0.0)
+@click.option("--unanswered-every", type=int, default=0, metavar="N", help="Nobody picks up at each Nth call.")
+@click.option("--refused-number", default="", help="A number that is not to be called.")
+@click.option("--busy", is_flag=True, help="All lines are taken: batches are accepted, and their calls wait.")
 @click.option(
     "--ready-file",
     type=click.Path(dir_okay=False, path_type=Path),

@@ -17,7 +17,7 @@ class Faults:
 
     error_mode says what a fault is: ``before``: no call is made, 500. ``after``: the call is made
     and the answer is a 500. ``drop``: the call is made and the connection closed without an answer.
-    After the last two only an idempotency key keeps a retry from calling twice.
+    After the last two only an idempotency key keeps a retry from calling twice, and for a batch nothing does.
     """
 
     rate_limit: float = 0.0  # requests per second, and as many at once; above it 429
@@ -26,10 +26,13 @@ class Faults:
     latency_ms: float = 0.0  # of every answer
     slow_every: int = 0
     slow_ms: float = 0.0  # more, of every slow_every-th answer
+    unanswered_every: int = 0  # calls, not requests: nobody picks up the phone
+    refused_number: str = ""  # is not to be called, as one on the account's do-not-call list
+    busy: bool = False  # all lines are taken: the calls of a batch wait, and are listed once they are made
 
     def __post_init__(self) -> None:
         """Raises ValueError, in one line, for a value that means nothing."""
-        for name in ("rate_limit", "error_every", "latency_ms", "slow_every", "slow_ms"):
+        for name in ("rate_limit", "error_every", "latency_ms", "slow_every", "slow_ms", "unanswered_every"):
             value, whole = getattr(self, name), name.endswith("_every")
             if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)):
                 raise ValueError(f"{name} must be a {'whole ' if whole else ''}number, got {value!r}")
@@ -37,6 +40,10 @@ class Faults:
                 raise ValueError(f"{name} must be 0 or more, got {value!r}")
         if self.error_mode not in get_args(ErrorMode):
             raise ValueError(f"error_mode must be one of {', '.join(get_args(ErrorMode))}, got {self.error_mode!r}")
+        if not isinstance(self.refused_number, str):
+            raise ValueError(f"refused_number must be a string, got {self.refused_number!r}")
+        if not isinstance(self.busy, bool):
+            raise ValueError(f"busy must be true or false, got {self.busy!r}")
         if bool(self.slow_every) != bool(self.slow_ms):
             raise ValueError("slow_every and slow_ms need each other")
 
@@ -58,6 +65,10 @@ class Faults:
     def fails(self, nth: int) -> bool:
         """Whether the nth valid request is one that goes wrong."""
         return self.error_every > 0 and nth % self.error_every == 0
+
+    def answered(self, nth: int) -> bool:
+        """Whether somebody answers the nth call."""
+        return self.unanswered_every == 0 or nth % self.unanswered_every != 0
 
     def delay(self, nth: int) -> float:
         """Seconds that the answer to the nth valid request is held back."""

@@ -17,16 +17,11 @@ from itertools import islice
 from types import TracebackType
 from typing import Any
 
+from seeds.retell_stand_in.answers import Answer, error_answer, json_answer
+from seeds.retell_stand_in.calls import RecordedCall
 from seeds.retell_stand_in.faults import Faults
 from seeds.retell_stand_in.requests import Refused, json_object
-from seeds.retell_stand_in.service import (
-    IDEMPOTENCY_SECONDS,
-    Answer,
-    RecordedCall,
-    RetellService,
-    error_answer,
-    json_answer,
-)
+from seeds.retell_stand_in.service import IDEMPOTENCY_SECONDS, RetellService
 
 DEFAULT_KEY = "key_stand_in"
 LARGEST_BODY = 16 * 2**20
@@ -158,6 +153,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(error_answer(401, "API key is missing or invalid."))
             return
         match (self.command, self._path()):
+            case ("GET", "/get-concurrency"):
+                self._send(service.concurrency())
             case ("GET", "/_record"):
                 self._send(json_answer(200, service.record()))
             case ("DELETE", "/_record"):

@@ -1,8 +1,8 @@
 """What Retell does with a request, without HTTP: (path, key, body, now) in, an answer out.
 
-Answers have the shapes of the real service: 201 with the fields of retell-sdk's response types,
-errors as ``{"status": "error", "message": ...}``. Calls are only recorded. Nothing is kept on disk:
-a new service has forgotten its idempotency keys.
+Answers have the shapes of the real service: 201 (lists: 200) with the fields of retell-sdk's response
+types, errors as ``{"status": "error", "message": ...}``. Calls are only recorded. Nothing is kept on
+disk: a new service has forgotten its idempotency keys.
 
 Memory: about 1 KB a call, until the record is cleared.
 """
@@ -13,45 +13,23 @@ import json
 import math
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from hashlib import blake2b
 from hmac import compare_digest
 from typing import Any, NamedTuple
 from uuid import uuid4
 
+from seeds.retell_stand_in.answers import Answer, error_answer, json_answer, json_bytes
+from seeds.retell_stand_in.calls import RecordedCall, page
 from seeds.retell_stand_in.faults import Faults, TokenBucket
 from seeds.retell_stand_in.requests import Refused, check_batch_call, check_phone_call, json_object
 
 PHONE_CALL = "/v2/create-phone-call"
 BATCH_CALL = "/create-batch-call"
+LIST_CALLS = "/v3/list-calls"
+LINES = 20
 IDEMPOTENCY_SECONDS = 3600.0
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What goes back: after ``delay`` seconds, or, with ``drop``, never (the connection is closed)."""
-
-    status: int
-    body: bytes
-    headers: Mapping[str, str] = field(default_factory=dict)
-    delay: float = 0.0
-    drop: bool = False
-
-
-class RecordedCall(NamedTuple):
-    """One call that was made. ``metadata`` is JSON text: a thousand dicts weigh more."""
-
-    call_id: str
-    to_number: str
-    idempotency_key: str | None
-    batch_call_id: str | None
-    metadata: str
-
-    def as_json(self) -> str:
-        """One line."""
-        values = {**self._asdict(), "metadata": json.loads(self.metadata)}
-        return json.dumps(values, separators=(",", ":"))
 
 
 class _Remembered(NamedTuple):
@@ -71,8 +49,8 @@ class RetellService:
         self._authorization = f"Bearer {api_key}".encode()
         self._idempotency_seconds = idempotency_seconds
         self._lock = threading.Lock()
-        self.set_faults(faults or Faults())
         self.clear()
+        self.set_faults(faults or Faults())
 
     # What clients see
 
@@ -93,7 +71,7 @@ class RetellService:
     def _post(self, path: str, authorization: str, body: bytes, now: float) -> Answer:
         if not self.authorized(authorization):
             raise Refused(401, "api_key", "API key is missing or invalid.")
-        if path not in (PHONE_CALL, BATCH_CALL):
+        if path not in (PHONE_CALL, BATCH_CALL, LIST_CALLS):
             raise Refused(404, "unknown_path", f"Cannot POST {path}")
         if wait := self._bucket.take(now):
             self._counts["rate_limited"] += 1
@@ -102,21 +80,37 @@ class RetellService:
                 "Account rate limited, please throttle your requests.",
                 {"Retry-After": str(math.ceil(wait))},
             )
-        request = json_object(body)
+        request = json_object(body) if body or path != LIST_CALLS else {}
+        if path == LIST_CALLS:
+            return self._with_faults(200, lambda: json_bytes(page(self._calls, request)))
         if path == PHONE_CALL:
             check_phone_call(request)
-            return self._with_faults(lambda: self._phone_call(request, now))
+            self._refuse_number(request)
+            return self._with_faults(201, lambda: self._phone_call(request, now))
         check_batch_call(request)
-        return self._with_faults(lambda: self._batch_call(request, now))
+        for task in request["tasks"]:
+            self._refuse_number(task)
+        return self._with_faults(201, lambda: self._batch_call(request, now))
 
-    def _with_faults(self, work: Callable[[], bytes]) -> Answer:
-        """Do the work and answer 201, or go wrong as the faults say."""
+    def _refuse_number(self, task: dict[str, Any]) -> None:
+        if task["to_number"] == self._faults.refused_number:
+            raise Refused(400, "do_not_call", f"{task['to_number']} is marked as do not call.")
+
+    def concurrency(self) -> Answer:
+        """How many lines the account has, and how many are taken."""
+        with self._lock:
+            taken = LINES if self._faults.busy else 0
+        lines = {"base_concurrency": LINES, "purchased_concurrency": 0, "concurrency_limit": LINES}
+        return json_answer(200, {"current_concurrency": taken, **lines})
+
+    def _with_faults(self, status: int, work: Callable[[], bytes]) -> Answer:
+        """Do the work and answer, or go wrong as the faults say."""
         self._valid_requests += 1
         nth, faults = self._valid_requests, self._faults
         fails, delay = faults.fails(nth), faults.delay(nth)
         body = b"" if fails and faults.error_mode == "before" else work()
         if not fails:
-            return Answer(201, body, delay=delay)
+            return Answer(status, body, delay=delay)
         self._counts["errors"] += 1
         failure = error_answer(500, "An unexpected server error occurred.")
         return replace(failure, delay=delay, drop=faults.error_mode == "drop")
@@ -125,12 +119,12 @@ class RetellService:
         """Make the call, or give the answer that this key already had."""
         key = request.get("idempotency_key")
         if key is None:
-            return self._make_call(request, None)
+            return self._make_call(request, None, now)
         self._forget_expired(now)
         digest = blake2b(json.dumps(request, sort_keys=True).encode(), digest_size=16).digest()
         remembered = self._remembered.get(key)
         if remembered is None:
-            body = self._make_call(request, None)
+            body = self._make_call(request, None, now)
             self._remembered[key] = _Remembered(digest, body, now + self._idempotency_seconds)
             return body
         if remembered.digest != digest:
@@ -147,12 +141,15 @@ class RetellService:
             del self._remembered[key]
 
     def _batch_call(self, request: dict[str, Any], now: float) -> bytes:
-        """Make all calls of the batch. There is no idempotency key here: asked twice, called twice."""
+        """Make all calls of the batch, or wait with them for a free line. There is no idempotency key here: asked
+        twice, called twice.
+        """
         batch_id = f"batch_call_{uuid4().hex[:21]}"
-        for task in request["tasks"]:
-            self._make_call({**task, "from_number": request["from_number"]}, batch_id)
+        tasks = [({**task, "from_number": request["from_number"]}, batch_id, now) for task in request["tasks"]]
+        self._waiting += tasks
+        self._make_waiting_calls()
         self._counts["batches"] += 1
-        return _json(
+        return json_bytes(
             {
                 "batch_call_id": batch_id,
                 "name": request.get("name", ""),
@@ -162,19 +159,36 @@ class RetellService:
             }
         )
 
-    def _make_call(self, request: dict[str, Any], batch_id: str | None) -> bytes:
+    def _make_waiting_calls(self) -> None:
+        if not self._faults.busy:
+            for waiting in self._waiting:
+                self._make_call(*waiting)
+            self._waiting.clear()
+
+    def _make_call(self, request: dict[str, Any], batch_id: str | None, now: float) -> bytes:
         call_id = f"call_{uuid4().hex[:27]}"
         metadata = request.get("metadata", {})
-        self._calls.append(
-            RecordedCall(call_id, request["to_number"], request.get("idempotency_key"), batch_id, json.dumps(metadata))
-        )
+        agent = request.get("override_agent_id", "agent_of_the_number")
         self._counts["calls"] += 1
+        self._calls.append(
+            RecordedCall(
+                call_id,
+                request["from_number"],
+                request["to_number"],
+                agent,
+                request.get("idempotency_key"),
+                batch_id,
+                json.dumps(metadata),
+                int(now * 1000),
+                self._faults.answered(self._counts["calls"]),
+            )
+        )
         answer = {
             "call_id": call_id,
             "call_type": "phone_call",
             "call_status": "registered",
             "direction": "outbound",
-            "agent_id": request.get("override_agent_id", "agent_of_the_number"),
+            "agent_id": agent,
             "agent_version": _agent_version(request.get("override_agent_version")),
             "from_number": request["from_number"],
             "to_number": request["to_number"],
@@ -183,7 +197,7 @@ class RetellService:
         for name in ("retell_llm_dynamic_variables", "custom_sip_headers"):
             if name in request:
                 answer[name] = request[name]
-        return _json(answer)
+        return json_bytes(answer)
 
     # What tests see
 
@@ -198,6 +212,7 @@ class RetellService:
             self._faults = faults
             self._bucket = TokenBucket(faults.rate_limit)
             self._valid_requests = 0
+            self._make_waiting_calls()
 
     def record(self) -> dict[str, Any]:
         """Counts since the record was cleared.
@@ -216,26 +231,13 @@ class RetellService:
         return (calls[index] for index in range(len(calls)))
 
     def clear(self) -> None:
-        """Forget the record and the idempotency keys."""
+        """Forget the record, the calls that wait for a line, and the idempotency keys."""
         with self._lock:
             self._counts: Counter[str] = Counter()
             self._rejected: Counter[str] = Counter()
             self._calls: list[RecordedCall] = []
+            self._waiting: list[tuple[dict[str, Any], str, float]] = []
             self._remembered: dict[str, _Remembered] = {}
-
-
-def error_answer(status: int, message: str, headers: Mapping[str, str] | None = None) -> Answer:
-    """An error in Retell's shape."""
-    return Answer(status, _json({"status": "error", "message": message}), headers or {})
-
-
-def json_answer(status: int, value: object) -> Answer:
-    """A value as JSON."""
-    return Answer(status, _json(value))
-
-
-def _json(value: object) -> bytes:
-    return json.dumps(value, separators=(",", ":")).encode()
 
 
 def _agent_version(wanted: str | int | None) -> int:

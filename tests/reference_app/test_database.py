@@ -1,4 +1,4 @@
-"""jobs.database on real SQLite files: opening, refusing, several processes, moments in time."""
+"""jobs.database on SQLite and PostgreSQL: opening, refusing, several processes, moments in time."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ import pytest
 from sqlalchemy import select, text, update
 from sqlalchemy.exc import IntegrityError, StatementError
 
-from jobs.database import (
-    Campaign,
-    Customer,
-    create_schema,
-    database_url,
-    open_database,
-    session_factory,
-)
+from jobs.database import create_schema, database_url, open_database, session_factory
+from jobs.tables import Campaign, Customer
 from rqmem.errors import ConfigError
+from tests.postgres import PostgresServer
 
 PROCESSES = 6
 WRITES = 30
 
 
 @pytest.fixture
-def url(tmp_path: Path) -> str:
+def url(empty_database_url: str) -> str:
+    return empty_database_url
+
+
+@pytest.fixture
+def sqlite_url(tmp_path: Path) -> str:
     return f"sqlite:///{tmp_path}/with a space.db"
 
 
@@ -51,13 +51,21 @@ def test_the_environment_names_the_database(url: str, monkeypatch: pytest.Monkey
     assert open_database().url.database == open_database(url).url.database
 
 
-def test_settings_for_several_processes(url: str) -> None:
-    with open_database(url).connect() as connection:
+def test_settings_for_several_processes(sqlite_url: str) -> None:
+    with open_database(sqlite_url).connect() as connection:
         settings = {
             name: connection.execute(text(f"PRAGMA {name}")).scalar()
             for name in ("journal_mode", "busy_timeout", "synchronous", "foreign_keys")
         }
     assert settings == {"journal_mode": "wal", "busy_timeout": 30_000, "synchronous": 1, "foreign_keys": 1}
+
+
+@pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgresql+psycopg"])
+def test_postgresql_is_spoken_to_through_psycopg(postgres: PostgresServer, scheme: str) -> None:
+    with postgres.database() as url:
+        engine = open_database(url.replace("postgresql+psycopg", scheme))
+        assert (engine.dialect.name, engine.dialect.driver) == ("postgresql", "psycopg")
+        engine.dispose()
 
 
 def _one_line_about(url: str) -> str:
@@ -116,7 +124,7 @@ def test_moments_come_back_in_utc(url: str) -> None:
     assert campaign.started_at.utcoffset() == timedelta(0)
     assert campaign.completed_at is None
     assert campaign.created_at.tzinfo is timezone.utc
-    assert (campaign.status, campaign.last_customer_id) == ("pending", 0)
+    assert campaign.status == "pending"
     assert (campaign.customers_called, campaign.customers_failed) == (0, 0)
 
 
@@ -139,11 +147,16 @@ def test_a_customer_needs_a_campaign(url: str) -> None:
 def test_a_chunk_by_key_reads_only_the_index(url: str) -> None:
     engine = open_database(url)
     create_schema(engine)
-    chunk = "SELECT * FROM customers WHERE campaign_id = 1 AND status = 'pending' AND id > 5 ORDER BY id LIMIT 50"
+    chunk = "SELECT * FROM customers WHERE campaign_id = 1 AND id > 5 ORDER BY id LIMIT 50"
     with engine.connect() as connection:
-        plan = str(connection.execute(text(f"EXPLAIN QUERY PLAN {chunk}")).all())
-    assert "ix_customers_campaign_status_id" in plan
-    assert "TEMP B-TREE" not in plan
+        if engine.dialect.name == "postgresql":  # which reads an empty table whole, and sorts it, if let
+            for way in ("seqscan", "bitmapscan"):
+                connection.execute(text(f"SET enable_{way} = off"))
+            plan = str(connection.execute(text(f"EXPLAIN {chunk}")).all())
+        else:
+            plan = str(connection.execute(text(f"EXPLAIN QUERY PLAN {chunk}")).all())
+    assert "ix_customers_campaign_id" in plan
+    assert "TEMP B-TREE" not in plan and "Sort" not in plan
 
 
 def _open_and_count(url: str, all_at_once: Barrier) -> None:
@@ -157,7 +170,7 @@ def _open_and_count(url: str, all_at_once: Barrier) -> None:
 
 @pytest.mark.parametrize("campaign_first", [True, False])
 def test_several_processes_open_and_write_at_once(url: str, campaign_first: bool) -> None:
-    """Nobody sees "database is locked", also when the file is made by all of them at once."""
+    """Nobody is refused, also when the file, or the schema, is made by all of them at once."""
     if campaign_first:
         engine = open_database(url)
         create_schema(engine)
@@ -165,9 +178,9 @@ def test_several_processes_open_and_write_at_once(url: str, campaign_first: bool
             session.add(Campaign(name="x", from_number="+14155550100"))
             session.commit()
         engine.dispose()
-    spawn = multiprocessing.get_context("spawn")
-    barrier = spawn.Barrier(PROCESSES)
-    processes = [spawn.Process(target=_open_and_count, args=(url, barrier)) for _ in range(PROCESSES)]
+    fork = multiprocessing.get_context("fork")  # no connection is open here
+    barrier = fork.Barrier(PROCESSES)
+    processes = [fork.Process(target=_open_and_count, args=(url, barrier)) for _ in range(PROCESSES)]
     for process in processes:
         process.start()
     for process in processes:

@@ -24,7 +24,7 @@ from retell import Retell
 from rqmem.testing import wait_until
 from seeds.retell_stand_in import Faults, StandIn
 from seeds.retell_stand_in.faults import TokenBucket
-from seeds.retell_stand_in.service import PHONE_CALL, RetellService
+from seeds.retell_stand_in.service import LIST_CALLS, PHONE_CALL, RetellService
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CALL: dict[str, Any] = {"from_number": "+14155550100", "to_number": "+4915112345678"}
@@ -125,6 +125,109 @@ def test_a_batch_sent_twice_calls_twice(stand_in: StandIn, client: Retell) -> No
     answers = [client.batch_call.create_batch_call(**batch) for _ in range(2)]
     assert answers[0].batch_call_id != answers[1].batch_call_id
     assert stand_in.service.record()["calls"] == 2
+
+
+# Lists
+
+
+def _ids(found: Any) -> list[int]:
+    return [call.metadata["customer_id"] for call in found.items]
+
+
+def _by_metadata(key: str, *values: str) -> Any:
+    return {"metadata": [{"key": key, "type": "enum", "op": "in", "value": list(values)}]}
+
+
+def test_calls_are_listed_as_the_sdk_expects(stand_in: StandIn, client: Retell) -> None:
+    stand_in.service.set_faults(Faults(unanswered_every=2))
+    for number in (1, 2):
+        client.call.create_phone_call(**CALL, metadata={"customer_id": number}, override_agent_id="agent_7")
+    answer = client.call.with_raw_response.list(sort_order="ascending")
+    assert answer.status_code == 200
+    found: Any = answer.parse()
+    assert (found.has_more, _ids(found)) == (False, [1, 2])
+    answered, unanswered = found.items
+    assert (answered.call_status, answered.call_type, answered.agent_id) == ("ended", "phone_call", "agent_7")
+    assert (answered.from_number, answered.to_number) == ("+14155550100", "+4915112345678")
+    assert (unanswered.call_status, unanswered.disconnection_reason) == ("not_connected", "dial_no_answer")
+
+
+def test_a_list_is_read_page_by_page(stand_in: StandIn, client: Retell) -> None:
+    tasks: Any = [
+        {"to_number": "+4915112345678", "metadata": {"customer_id": n, "batch": f"b{n % 2}"}} for n in range(10)
+    ]
+    batch = client.batch_call.create_batch_call(from_number="+14155550100", tasks=tasks)
+    client.call.create_phone_call(**CALL, metadata={"customer_id": 99})
+    wanted = _by_metadata("batch", "b1", "b7")
+    first = client.call.list(filter_criteria=wanted, limit=3, sort_order="ascending", include_total=True)
+    assert (first.has_more, first.total, _ids(first)) == (True, 5, [1, 3, 5])
+    assert first.pagination_key is not None
+    rest = client.call.list(
+        filter_criteria=wanted, limit=3, sort_order="ascending", pagination_key=first.pagination_key
+    )
+    assert (rest.has_more, rest.pagination_key, _ids(rest)) == (False, None, [7, 9])
+    newest = client.call.list(limit=2)
+    assert _ids(newest) == [99, 9]
+    older = client.call.list(limit=2, pagination_key=newest.pagination_key or "")
+    assert _ids(older) == [8, 7]
+    assert _ids(client.call.list(limit=2, skip=1)) == [9, 8]
+    of_the_batch: Any = {"batch_call_id": {"type": "string", "op": "eq", "value": batch.batch_call_id}}
+    assert len(client.call.list(filter_criteria=of_the_batch).items) == 10
+    assert _ids(client.call.list(filter_criteria=_by_metadata("batch", "b5"))) == []
+
+
+@pytest.mark.parametrize(
+    ("request_", "message"),
+    [
+        ({"limit": 1001}, "limit must be an integer from 1 to 1000"),
+        ({"limit": True}, "limit must be an integer"),
+        ({"skip": -1}, "skip must be an integer of at least 0"),
+        ({"skip": 1, "pagination_key": "1"}, "exclude each other"),
+        ({"pagination_key": "call_1"}, "none of ours"),
+        ({"sort_order": "up"}, "sort_order must be"),
+        ({"filter_criteria": []}, "filter_criteria must be an object"),
+        ({"filter_criteria": {"direction": {}}}, "has no filter_criteria.direction"),
+        ({"filter_criteria": {"metadata": [{"type": "string", "op": "co", "value": "x", "key": "k"}]}}, "string eq"),
+        ({"filter_criteria": {"metadata": [{"type": "string", "op": "eq", "value": "x"}]}}, "needs a key"),
+    ],
+)
+def test_a_bad_list(stand_in: StandIn, request_: dict[str, Any], message: str) -> None:
+    answer = stand_in.service.post(LIST_CALLS, f"Bearer {stand_in.api_key}", json.dumps(request_).encode(), 0.0)
+    assert answer.status == 400
+    assert message in json.loads(answer.body)["message"]
+
+
+def test_while_all_lines_are_taken_batches_wait(stand_in: StandIn, client: Retell) -> None:
+    assert client.concurrency.retrieve().current_concurrency == 0
+    stand_in.service.set_faults(Faults(busy=True))
+    batch: Any = {"from_number": "+14155550100", "tasks": [{"to_number": "+4915112345678"}]}
+    assert client.batch_call.create_batch_call(**batch).total_task_count == 1
+    lines = client.concurrency.retrieve()
+    assert lines.current_concurrency == lines.concurrency_limit == 20
+    assert client.call.list().items == []
+    assert stand_in.service.record() == {**QUIET, "requests": 2, "batches": 1}
+    stand_in.service.set_faults(Faults())
+    assert len(client.call.list().items) == stand_in.service.record()["calls"] == 1
+    with _client(stand_in, "key_other") as other, pytest.raises(retell.AuthenticationError):
+        other.concurrency.retrieve()
+
+
+def test_a_number_that_is_not_to_be_called(stand_in: StandIn, client: Retell) -> None:
+    stand_in.service.set_faults(Faults(refused_number=CALL["to_number"]))
+    with pytest.raises(retell.BadRequestError, match="do not call"):
+        client.call.create_phone_call(**CALL)
+    tasks: Any = [{"to_number": "+4915112345679"}, {"to_number": CALL["to_number"]}]
+    with pytest.raises(retell.BadRequestError, match="do not call"):
+        client.batch_call.create_batch_call(from_number="+14155550100", tasks=tasks)
+    assert stand_in.service.record() == {**QUIET, "requests": 2, "rejected": {"do_not_call": 2}}
+
+
+@pytest.mark.parametrize(("mode", "accepted"), [("before", 0), ("after", 1), ("drop", 1)])
+def test_an_answer_to_a_batch_that_is_lost(stand_in: StandIn, client: Retell, mode: str, accepted: int) -> None:
+    stand_in.service.set_faults(Faults(error_every=1, error_mode=mode))  # type: ignore[arg-type]
+    with pytest.raises((retell.InternalServerError, retell.APIConnectionError)):
+        client.batch_call.create_batch_call(from_number="+14155550100", tasks=[{"to_number": "+4915112345678"}])
+    assert stand_in.service.record()["batches"] == accepted
 
 
 # Refusals
@@ -334,6 +437,8 @@ def test_delays_are_those_of_the_faults() -> None:
         ({"error_mode": []}, "error_mode must be one of before, after, drop"),
         ({"rate_limit": "fast"}, "rate_limit must be a number"),
         ({"slow_every": 2}, "slow_every and slow_ms need each other"),
+        ({"busy": 1}, "busy must be true or false"),
+        ({"refused_number": 49}, "refused_number must be a string"),
         ([], "Request body must be a JSON object."),
     ],
 )

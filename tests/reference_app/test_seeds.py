@@ -17,7 +17,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Engine, event, func, select
 
-from jobs.database import Campaign, Customer, create_schema, open_database
+from jobs.database import create_schema, open_database
+from jobs.tables import Campaign, Customer
 from seeds.campaign import clear, seed_campaign
 from seeds.customers import customers
 from seeds.phone_numbers import MISTAKES, is_e164, valid_number

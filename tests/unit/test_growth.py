@@ -5,14 +5,16 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rqmem.runtime.growth import STEP_BYTES, Growth
+from rqmem.runtime.growth import Growth
+
+STEP_BYTES = 16 * 2**20
 
 steps = st.lists(st.tuples(st.sampled_from("abc"), st.integers(-STEP_BYTES, 3 * STEP_BYTES)), max_size=50)
 
 
 @given(steps)
 def test_no_more_is_charged_than_grew(timeline: list[tuple[str, int]]) -> None:
-    growth, usage, samples, asked, grown = Growth(), 100 * STEP_BYTES, 0, False, 0
+    growth, usage, samples, asked, grown = Growth(STEP_BYTES), 100 * STEP_BYTES, 0, False, 0
     growth.wants_sample(usage)
     for line, step in timeline:
         usage += step
@@ -27,7 +29,7 @@ def test_no_more_is_charged_than_grew(timeline: list[tuple[str, int]]) -> None:
 
 
 def test_steady_growth_is_charged_to_where_it_happens() -> None:
-    growth = Growth()
+    growth = Growth(STEP_BYTES)
     growth.wants_sample(0)
     for number, line in enumerate(("a", "a", "b", "a"), start=1):
         assert growth.wants_sample(number * STEP_BYTES)
@@ -38,5 +40,5 @@ def test_steady_growth_is_charged_to_where_it_happens() -> None:
 
 
 def test_what_does_not_grow_is_not_asked() -> None:
-    growth = Growth()
+    growth = Growth(STEP_BYTES)
     assert not any(growth.wants_sample(usage) for usage in (50, 60, 40, 55) for _ in range(3))

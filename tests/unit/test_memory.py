@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -190,3 +191,35 @@ def test_after_a_kill_nothing_is_alive_any_more(start_python) -> None:
     wait_until(lambda: procfs.read_rollup(tree.descendants(child.pid)[0]).usage_bytes > 500 * MB)
     [killed] = tree.kill(child.pid)
     assert tree.is_zombie(killed)
+
+
+def test_what_only_the_groups_stroke_reached_goes_on_too() -> None:
+    leader = subprocess.Popen(["sleep", "60"], preexec_fn=os.setpgrp)
+    beside = subprocess.Popen(["sleep", "60"], preexec_fn=lambda: os.setpgid(0, leader.pid))
+    try:
+        stopped = tree.stop(leader.pid, group=leader.pid)  # below the leader there is nobody
+        assert stopped == []
+        wait_until(lambda: {state(leader.pid), state(beside.pid)} == {"T"})
+        tree.resume(stopped, group=leader.pid)
+        wait_until(lambda: "T" not in {state(leader.pid), state(beside.pid)})
+    finally:
+        for child in (leader, beside):
+            child.kill()
+            child.wait()
+
+
+def state(pid: int) -> str:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
+def test_a_process_that_was_missed_while_it_was_adopted_is_found_without_another_birth(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    walks = [[1, 2], [1, 2, 3]]  # 3 was a child of neither its dead parent nor of us while we walked
+    monkeypatch.setattr(tree, "descendants", lambda root, known: walks.pop(0) if len(walks) > 1 else walks[0])
+    members = tree.Members(os.getpid())
+    try:
+        assert members() == [1, 2]
+        wait_until(lambda: members() == [1, 2, 3], 5)
+    finally:
+        members.close()

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import gc
 import logging
+import mmap
+import os
 from datetime import datetime, timedelta, timezone
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,8 +16,9 @@ from rq import Queue, Retry, SimpleWorker
 from rq.job import JobStatus
 from rq.serializers import JSONSerializer
 
-from rqmem import MemoryAwareJob
+from rqmem import MemoryAwareJob, events
 from rqmem.errors import ConfigError, MemoryLimitExceeded
+from rqmem.memory import procfs
 from tests import sample_jobs
 
 MB = 2**20
@@ -96,7 +100,10 @@ def test_a_class_that_no_worker_can_import_is_refused(connection: Redis) -> None
         Local.enqueue(connection=connection)
 
 
-def test_called_directly_it_runs_and_is_monitored(caplog: pytest.LogCaptureFixture) -> None:
+def test_called_directly_it_runs_and_is_monitored(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sample_jobs.Plain, "memory_limit_mb", 4000)  # this process is not the job's alone
     caplog.set_level(logging.INFO, "rqmem")
     assert sample_jobs.Plain.run(3, name="y") == [3, "y", (3,), {"name": "y"}]
     assert "at begun" in caplog.text
@@ -108,6 +115,12 @@ def test_under_a_stock_worker_checkpoints_protect_it(connection: Redis) -> None:
     SimpleWorker(["stock"], connection=connection).work(burst=True)
     assert job.get_status() == JobStatus.FAILED
     assert "by checkpoint" in (job.latest_result().exc_string or "")
+
+
+@pytest.fixture(autouse=True)
+def generous(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process of the tests is not the job's alone: others have left what they left in it."""
+    monkeypatch.setenv("MEMORY_DEFAULT_LIMIT_MB", "4000")
 
 
 class InHand(MemoryAwareJob):
@@ -155,6 +168,43 @@ def test_disabled_monitoring_reads_and_says_nothing(caplog: pytest.LogCaptureFix
     caplog.clear()
     assert job.check_memory_usage("quiet") == 0.0
     assert caplog.text == ""
+
+
+def test_monitoring_can_be_switched_off_for_a_while(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG, "rqmem")
+    job = InHand()
+    with job.disable_memory_monitoring():
+        assert job.check_memory_usage("hot") == 0.0
+        with job.disable_memory_monitoring():
+            pass
+        assert job.check_memory_usage("still hot") == 0.0
+    assert job.check_memory_usage("cold") > 0
+    assert "hot" not in caplog.text and "at cold" in caplog.text
+
+
+def test_of_thousands_of_checkpoints_the_first_and_the_last_are_told(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "rqmem")
+    job = InHand()
+    for number in range(1000):
+        job.check_memory_usage(f"number {number}")
+    job.finalize_memory_monitoring()
+    told = [line for line in caplog.text.splitlines() if " at number " in line]
+    assert told[0].endswith("at number 0") and told[-1].endswith("at number 999") and len(told) < 50
+
+
+def test_a_warning_is_told_once_until_usage_is_below_it_again() -> None:
+    told: list[events.Event] = []
+    events.subscribe(told.append)
+    try:
+        job = InHand()
+        usage = job.check_memory_usage("begin")
+        for limit in (usage + 5, usage + 5, 100 * usage, usage + 5):
+            job.set_memory_limit(limit)
+            job.check_memory_usage("look")
+    finally:
+        events.unsubscribe(told.append)
+    names = [type(event).__name__ for event in told]
+    assert names.count("UsageWarning") == 2 and names[0] == "JobStarted"
 
 
 def test_initialise_and_finalise_by_hand_are_harmless(caplog: pytest.LogCaptureFixture) -> None:
@@ -212,3 +262,25 @@ class Asynchronous(MemoryAwareJob):
 
 def test_handle_may_be_a_coroutine() -> None:
     assert Asynchronous.run(1) == 2
+
+
+class MapsAFile(MemoryAwareJob):
+    """Just below its ceiling, and then reads a file that is no usage."""
+
+    def handle(self, path: str) -> float:
+        used = procfs.read_rollup(os.getpid())
+        assert used is not None
+        self.set_memory_limit(used.usage_bytes / 2**20 + 60)
+        block = b"x" * (53 * 2**20)
+        self.check_memory_usage("filled")
+        flags = mmap.MAP_SHARED | mmap.MAP_POPULATE
+        with Path(path).open("rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ, flags=flags) as mapped:
+            usage = self.check_memory_usage("mapped")
+            assert len(mapped) + len(block)
+        return usage
+
+
+def test_a_mapped_file_at_the_ceiling_is_no_breach(tmp_path: Path) -> None:
+    path = tmp_path / "data"
+    path.write_bytes(os.urandom(2**20) * 12)
+    assert MapsAFile.run(str(path)) > 0

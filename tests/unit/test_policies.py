@@ -96,6 +96,8 @@ def test_the_signal_is_repeated_until_user_code_is_left() -> None:
     action, state = decide(Reading(1001, False, True), LIMITS, state, 0.11)
     assert action is Action.SIGNAL
     assert decide(Reading(1001, False, True), LIMITS, state, 0.15)[0] is Action.WATCH
+    assert decide(Reading(999, False, True), LIMITS, state, 0.3)[0] is Action.WATCH, "it is freeing"
+    assert decide(Reading(999, False, True), LIMITS, state, 0.62)[0] is Action.SIGNAL
 
 
 attempts = st.builds(
@@ -104,7 +106,7 @@ attempts = st.builds(
     began=st.booleans(),
     chunk_size=st.integers(1, 10**6),
     progressed=st.booleans(),
-    resumes=st.integers(0, 20),
+    spent=st.integers(0, 20),
 )
 causes = st.sampled_from(["breach", "horse lost", "worker lost"])
 
@@ -113,7 +115,7 @@ causes = st.sampled_from(["breach", "horse lost", "worker lost"])
 def test_the_budget_bounds_resumes_and_a_chunk_never_grows(cause: resume.Cause, attempt: Attempt, budget: int) -> None:
     plan = resume.decide(cause, attempt, budget)
     if isinstance(plan, Resume):
-        assert attempt.resumes < budget
+        assert attempt.spent < budget
         assert 1 <= plan.chunk_size <= attempt.chunk_size
 
 
@@ -121,7 +123,7 @@ def test_the_budget_bounds_resumes_and_a_chunk_never_grows(cause: resume.Cause, 
 def test_a_breach_without_progress_never_repeats_its_parameters(chunk_size: int) -> None:
     resumes = 0
     while True:
-        attempt = Attempt(resumable=True, began=True, chunk_size=chunk_size, progressed=False, resumes=resumes)
+        attempt = Attempt(resumable=True, began=True, chunk_size=chunk_size, progressed=False, spent=resumes)
         plan = resume.decide("breach", attempt, max_resumes=1000)
         if isinstance(plan, GiveUp):
             break
@@ -132,14 +134,39 @@ def test_a_breach_without_progress_never_repeats_its_parameters(chunk_size: int)
 
 
 def test_a_job_that_never_asked_is_not_resumed() -> None:
-    attempt = Attempt(resumable=False, began=True, chunk_size=8, progressed=True, resumes=0)
+    attempt = Attempt(resumable=False, began=True, chunk_size=8, progressed=True, spent=0)
     assert resume.decide("breach", attempt, 5) == GiveUp("")
 
 
 def test_a_lost_worker_is_no_reason_for_smaller_chunks() -> None:
-    attempt = Attempt(resumable=True, began=True, chunk_size=8, progressed=True, resumes=0)
+    attempt = Attempt(resumable=True, began=True, chunk_size=8, progressed=True, spent=0)
     assert resume.decide("worker lost", attempt, 5) == Resume(8)
     assert resume.decide("breach", attempt, 5) == Resume(4)
+
+
+def test_a_planned_stop_costs_nothing_and_changes_nothing() -> None:
+    attempt = Attempt(resumable=True, began=True, chunk_size=8, progressed=False, spent=10**6)
+    assert resume.decide("planned stop", attempt, 5) == Resume(8, cost=0)
+
+
+def test_a_resume_without_progress_costs_twice() -> None:
+    for progressed, cost in ((True, 1), (False, 2)):
+        attempt = Attempt(resumable=True, began=True, chunk_size=8, progressed=progressed, spent=0)
+        assert resume.decide("horse lost", attempt, 5) == Resume(4, cost)
+
+
+def test_deaths_without_progress_wait_longer_each_time_and_breaches_do_not() -> None:
+    delays, spent, chunk_size = [], 0, 1000
+    while not isinstance(
+        plan := resume.decide("horse lost", Attempt(True, True, chunk_size, False, spent), max_resumes=20), GiveUp
+    ):
+        delays.append(plan.delay_seconds)
+        spent, chunk_size = spent + plan.cost, plan.chunk_size
+    assert delays == [0, 1, 3, 7, 15, 31, 60, 60, 60, 60], "down to one item, and that one once more"
+    assert plan.reason == "resumes have cost 26 of a budget of 20 already"
+    for cause, progressed in (("breach", False), ("horse lost", True), ("worker lost", True)):
+        known = resume.decide(cause, Attempt(True, True, 8, progressed, spent=10), max_resumes=20)
+        assert isinstance(known, Resume) and known.delay_seconds == 0
 
 
 def test_absence_counts_only_while_it_is_seen_without_a_gap() -> None:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import logging
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rqmem import events, log
+from rqmem import events, settings
 from rqmem.config import Config
 from rqmem.errors import ConfigError, MemoryLimitExceeded, SourceError
 from rqmem.journal.records import Owner, RunRecord
@@ -57,7 +56,8 @@ def test_defaults() -> None:
 
 def test_environment_and_options_over_it() -> None:
     environ = {"RQMEM_MEMORY": "100", "MEMORY_WARNING_THRESHOLD": "0.5", "MEMORY_MONITORING_ENABLED": "off"}
-    config = Config.from_environ(environ).with_options(memory_mb=50.0, timeout_seconds=None)
+    options = {"memory_mb": ("--memory", 50.0), "timeout_seconds": ("--timeout", None)}
+    config = settings.load(environ, options).config
     assert (config.memory_mb, config.warning_threshold, config.monitoring_enabled) == (50.0, 0.5, False)
 
 
@@ -85,54 +85,6 @@ def test_a_bad_value_is_named_with_its_variable(name: str, value: str) -> None:
 def test_a_misspelt_name_gets_a_suggestion() -> None:
     with pytest.raises(ConfigError, match=r"RQMEM_MEMROY is not known: did you mean RQMEM_MEMORY\?"):
         Config.from_environ({"RQMEM_MEMROY": "1"})
-
-
-def test_the_json_line_of_a_checkpoint_is_the_originals(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.DEBUG, "rqmem")
-    log.write_event(
-        events.Checkpoint(
-            **WHOSE,
-            operation="customer_processing_123",
-            current_memory_mb=145.2,
-            peak_memory_mb=158.7,
-            memory_limit_mb=512.0,
-        )
-    )
-    line = json.loads(log.JsonFormatter().format(caplog.records[-1]))
-    assert list(line) == [
-        "job", "operation", "current_memory_mb", "peak_memory_mb", "memory_limit_mb", "usage_percentage",
-        "timestamp", "job_id", "queue", "worker",
-    ]  # fmt: skip
-    assert line["usage_percentage"] == 28.4
-    assert line["operation"] == "customer_processing_123"
-    assert len(line["timestamp"]) == len("2025-08-06T10:30:00Z")
-
-
-@pytest.mark.parametrize(
-    "event",
-    [
-        breach(),
-        events.Resumed(**WHOSE, cause="breach", cursor="7", chunk_size=4, resumes=1, max_resumes=12),
-        events.CeilingCut(**WHOSE, declared_mb=512, allowed_mb=256),
-        events.WorkerLost(**WHOSE, lost_worker="w2"),
-        events.RunEnded(**WHOSE, outcome="ok", initial_memory_mb=1, peak_memory_mb=2, final_memory_mb=1,
-                        memory_limit_mb=9, freed_mb=0, collections=0, chunks=3, duration_seconds=1.5),
-    ],
-    ids=lambda event: type(event).__name__,
-)  # fmt: skip
-def test_every_event_has_words_and_is_json(event: events.Event, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.DEBUG, "rqmem")
-    log.write_event(event)
-    [record] = caplog.records
-    assert record.getMessage()
-    fields = json.loads(log.JsonFormatter().format(record))
-    assert fields["job"] == "jobs.x.Y"
-    assert fields["event"] == type(event).__name__
-
-
-def test_every_kind_of_event_is_worded() -> None:
-    kinds = {kind for kind in vars(events).values() if isinstance(kind, type) and issubclass(kind, events.Event)}
-    assert kinds - {events.Event, events.Checkpoint} == set(log._WORDS)
 
 
 def test_a_failing_subscriber_stops_nobody(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -59,16 +59,16 @@ def test_what_cannot_unwind_is_killed_and_told_in_the_same_words(queue: Queue, w
     work_off("jobs", "--memory", "128")
     assert job.get_status() == JobStatus.FAILED
     assert "MemoryLimitExceeded: tests.sample_jobs.grow_in_c used" in result_of(job)
-    assert "by kill" in result_of(job)
     [breach] = reader.breaches(queue.connection, job.id)
-    assert breach.layer == "kill"
+    assert breach.layer in ("kill", "kernel")  # whoever was first
+    assert f"by {breach.layer}" in result_of(job)
 
 
 def test_a_job_that_swallows_everything_is_told_again_and_then_killed(queue: Queue, work_off: WorkOff) -> None:
     job = queue.enqueue(sample_jobs.grow_and_swallow)
-    work_off("jobs", "--memory", "128")
+    work_off("jobs", "--memory", "128", "--reserve", "256")  # room enough to be told before the kill
     assert "MemoryLimitExceeded" in result_of(job)
-    assert "by kill" in result_of(job)
+    assert "by kill" in result_of(job) or "by kernel" in result_of(job)
     assert int(queue.connection.get("swallowed")) >= 1
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from redis import Redis
-from rq import Queue
+from rq import Queue, Retry
 from rq.job import Job, JobStatus
 
 from rqmem import MemoryWorker, embedded_redis
@@ -251,3 +252,42 @@ def test_jobs_leave_no_descriptors_open_in_their_horse(queue: Queue, work_off: W
     counts = results(jobs)
     assert counts[0] is not None
     assert len(set(counts[1:])) == 1, counts
+
+
+def test_a_job_does_not_pay_for_what_another_imported(queue: Queue, work_off: WorkOff) -> None:
+    heavy = queue.enqueue(sample_jobs.keep_in_a_global, 80)
+    light = [queue.enqueue(sample_jobs.use_and_tell_pid, 60) for _ in range(2)]
+    log = work_off("jobs", "--memory", "128")
+    assert len({heavy.return_value(), *results(light)}) == 2, log
+    assert re.search(r"other jobs left (79|8\d)", log)
+    assert "--preload shares them" in log
+    assert not list(queue.connection.scan_iter("rqmem:breaches:*"))
+
+
+def test_a_horse_above_a_jobs_own_ceiling_is_replaced_before_it_begins(queue: Queue, work_off: WorkOff) -> None:
+    heavy = queue.enqueue(sample_jobs.keep_in_a_global, 80)
+    modest = sample_jobs.Small.enqueue(queue)
+    log = work_off("jobs", "--memory", "256")
+    assert modest.return_value() not in (None, heavy.return_value()), log
+    assert "it holds more than this job's ceiling; the job begins in a new one" in log
+    assert queue.connection.get("begun") == b"1"
+
+
+def test_a_ceiling_below_a_new_horse_is_one_clear_error_and_no_loop(queue: Queue, work_off: WorkOff) -> None:
+    job = sample_jobs.Overweight.enqueue(queue, retry=Retry(max=3))
+    work_off("jobs")
+    [result] = job.results()
+    last = (result.exc_string or "").strip().splitlines()[-1]
+    assert "ConfigError: a ceiling of 5 MB cannot hold for tests.sample_jobs.Overweight: a new horse uses" in last
+
+
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 40 * MB)), max_size=30))
+def test_no_job_begins_in_a_horse_half_filled_by_others(jobs: list[tuple[str, int]]) -> None:
+    ceiling, state, kept = 128 * MB, HorseState(), {}
+    for job, grows in jobs:
+        if recycling.crowded(state, job, ceiling):
+            state, kept = HorseState(), {}
+        assert sum(size for name, size in kept.items() if name != job) <= ceiling / 2
+        if job not in kept:
+            kept[job] = grows
+        _, state = recycling.decide(state, AfterJob(job, sum(kept.values())), ceiling, max_jobs=0)

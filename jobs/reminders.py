@@ -1,0 +1,103 @@
+"""Reminders of appointments, by type, each at its time and none twice.
+
+The rule, for every type: a row for the appointment and the type is *claimed* before a message is sent and *confirmed*
+after it. Whoever cannot claim the row leaves the message to the one who could, so runs may overlap. A claim that nobody
+confirmed is left by a run that was cut off just then, and since providers have no idempotency key nobody can know
+whether the customer got that message: it is reported as ``unknown`` and never sent again. One message is on its way at
+a time, so that is one message for each run that is killed. (Who would rather send such a one again deletes its row.)
+
+Run it every few minutes. What could not be sent, since a provider is down or a customer's time zone makes no sense, is
+looked at by each run until the appointment begins.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import uuid
+from collections import deque
+from collections.abc import Sequence
+from typing import ClassVar
+
+from rq import Retry, get_current_job
+
+from jobs.reminder_claims import claim, confirm, count, due, report_unconfirmed, take_back_refusals, write_skipped
+from jobs.reminder_sending import PAUSES, REFUSED_IN_A_ROW, Answer, channels, trouble_in, variable
+from jobs.reminder_types import check_zones, decide, types_named, zone_called
+from jobs.sources import shared_sessions
+from jobs.tables import Appointment, utc_now
+from rqmem import MemoryAwareJob
+from rqmem.errors import ConfigError, RqmemError
+
+_log = logging.getLogger(__name__)
+
+
+class ProviderDown(RqmemError):
+    """A provider takes no messages. What was to be sent is sent by a later run, if that is not too late."""
+
+
+class SendAppointmentReminderJob(MemoryAwareJob):
+    """Send the reminders that are due, of the types named, or of all that have a URL (`jobs.reminder_sending`).
+
+    Returns how many reminders of each type it sent, and did not send. Trouble with one provider does not stop the
+    other types; the job fails when they are done.
+    """
+
+    memory_limit_mb = 128
+    chunk_size = 100
+    on_breach = "resume"
+    queue = "reminders"
+    job_timeout = 3600
+    retry = Retry(max=3)
+    pauses: ClassVar[Sequence[float]] = PAUSES
+
+    def handle(self, types: list[str] | str | None = None) -> dict[str, dict[str, int]]:
+        names = [types] if isinstance(types, str) else types
+        chosen = None if names is None else types_named(names)
+        check_zones()
+        self.sessions = shared_sessions()
+        here = get_current_job()
+        self.run_id = here.id if here else uuid.uuid4().hex
+        failures: list[RqmemError] = []
+        with channels(chosen, os.environ) as all_channels:
+            report_unconfirmed(self.sessions, self.run_id, utc_now(), _log)
+            for channel in all_channels:
+                self.channel = channel
+                self.answers: deque[Answer] = deque(maxlen=REFUSED_IN_A_ROW)
+                try:
+                    self.process_in_chunks(due(self.sessions, channel.rule, utc_now()), self.remind, collect=False)
+                except (ProviderDown, ConfigError) as error:
+                    failures.append(error)
+                self.check_memory_usage(f"reminders_{channel.rule.name}")
+        if failures:
+            kind = ConfigError if any(isinstance(each, ConfigError) for each in failures) else ProviderDown
+            raise kind("; ".join(str(each) for each in failures))
+        return count(self.sessions, self.run_id)
+
+    def remind(self, appointments: list[Appointment]) -> None:
+        rule, skipped = self.channel.rule, []
+        for each in appointments:
+            decision = decide(rule, each.starts_at, each.time_zone, getattr(each, rule.address), utc_now())
+            if decision.action == "skip":
+                skipped.append((each, decision.why))
+            elif decision.action == "send" and claim(self.sessions, rule, each, self.run_id, utc_now()):
+                self.send(each)
+        write_skipped(self.sessions, rule, skipped, self.run_id, utc_now())
+
+    def send(self, appointment: Appointment) -> None:
+        rule, zone = self.channel.rule, zone_called(appointment.time_zone)
+        assert zone is not None  # or it would have been skipped
+        title, body = rule.message(appointment.name, appointment.title, appointment.starts_at, zone)
+        answer = self.channel.send(getattr(appointment, rule.address), title, body, self.pauses)
+        confirm(self.sessions, rule, appointment, self.run_id, answer, utc_now())
+        self.answers.append(answer)
+        trouble = trouble_in(list(self.answers))
+        if trouble == "key":
+            take_back_refusals(self.sessions, rule, self.run_id)
+            raise ConfigError(f"{rule.name}: {self.provider} takes nothing from us ({answer.why}): check the URL")
+        if trouble == "down":
+            raise ProviderDown(f"{rule.name}: {self.provider} takes no messages ({answer.why}); a later run sends them")
+
+    @property
+    def provider(self) -> str:
+        return f"the provider of {variable(self.channel.rule)}"

@@ -1,0 +1,153 @@
+"""How calls sound, and how their agents do: scores of transcripts, and running figures for each agent.
+
+A call's score and what it adds to its agent's figures are written in one transaction, and it adds only where the score
+is new: the database decides that (a unique key), and merges what is added into the figures as they are at that moment.
+So a call counts once, whether a worker dies before, in or after the transaction, or two score it at the same time; and
+nothing is read of an agent's older calls, however many there are. The price: figures keep what a call added when it is
+deleted later.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, fields
+from typing import Any, TypedDict
+
+from rq import Retry
+from sqlalchemy import Table, func, select
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.orm import Session, sessionmaker
+
+from jobs.aggregates import Moments, all_merged, merged
+from jobs.sentiment_scores import CallScore, analyzer, changes, score_call
+from jobs.sources import shared_sessions
+from jobs.tables import AgentSentiment, Call, CallSentiment, SentimentOutcome
+from jobs.unscored_calls import transcripts, unscored_calls
+from rqmem import MemoryAwareJob
+from rqmem.job.split import Gathered
+from rqmem.sources import Cuttable
+
+
+class Summary(TypedDict):
+    """All calls that were ever looked at, by outcome; mean, variance and trend (score per day) of those scored."""
+
+    scored: int
+    empty: int
+    unreadable: int
+    agents: int
+    mean: float | None
+    variance: float | None
+    trend: float | None
+
+
+class AnalyzeCallSentimentJob(MemoryAwareJob):
+    """Score every call that has a transcript and no score yet, and bring its agent's figures up to date.
+
+    Held at a time are a million characters of transcripts (`jobs.unscored_calls`), a turn of one in JSON, and by SQLite
+    itself a long one while it cuts a piece off.
+    """
+
+    memory_limit_mb = 256
+    chunk_size = 100
+    bytes_per_item = 5 * 1024
+    on_breach = "resume"
+    queue = "analysis"
+    job_timeout = 3600
+    retry = Retry(max=3, interval=[30, 120, 600])
+
+    def handle(self, *, items: Cuttable[Call] | None = None) -> Summary | None:
+        analyzer()
+        self.sessions = shared_sessions()
+        unscored = unscored_calls()
+        if items is None and self.should_split_job(unscored.count().items or 0):
+            self.split_into_child_jobs(unscored)
+            return None
+        self.process_in_chunks(unscored if items is None else items, self.score_all, collect=False)
+        return summary(self.sessions) if items is None else None
+
+    def gather(self, results: Gathered) -> Summary:
+        return summary(shared_sessions())
+
+    def score_all(self, calls: list[Call]) -> None:
+        scores = [score_call(call, pieces) for call, pieces in transcripts(self.sessions, calls)]
+        self.check_memory_usage("sentiment_analysis")
+        record(self.sessions, scores)
+        self.check_memory_usage("metrics_updates")
+
+
+def record(sessions: sessionmaker[Session], scores: Sequence[CallScore]) -> int:
+    """Write scores that are new, and what they add to their agents' figures, or nothing; how many were new.
+
+    Two statements (SQLAlchemy makes one of each thousand rows). Rows come in the order of their keys, calls before
+    agents, in every process: so those who wait for each other's rows never do so in a circle.
+    """
+    with sessions.begin() as session:
+        new = _insert_new(session, sorted(scores, key=lambda score: score.call_id))
+        _merge_in(session, changes(score for score in scores if score.call_id in new))
+    return len(new)
+
+
+def _insert_new(session: Session, scores: Sequence[CallScore]) -> set[int]:
+    """Of calls that have no score; a call that another transaction is about to score is waited for."""
+    if not scores:
+        return set()
+    table = _table(CallSentiment)
+    rows = [
+        {
+            "call_id": each.call_id,
+            "outcome": each.outcome,
+            "score": each.scores.get("all"),
+            "agent_score": each.scores.get("agent"),
+            "customer_score": each.scores.get("customer"),
+            "sentences": each.sentences,
+            "problem": each.problem,
+        }
+        for each in scores
+    ]
+    statement = _insert(session, table).on_conflict_do_nothing().returning(table.c.call_id)
+    return set(session.scalars(statement, rows))
+
+
+def _merge_in(session: Session, added: dict[tuple[Any, Any], Moments]) -> None:
+    """`merged`, done by the database in the row itself, so that nobody's share is lost."""
+    if not added:
+        return
+    table = _table(AgentSentiment)
+    names = [each.name for each in fields(Moments)]
+    insert = _insert(session, table)
+    together = merged(Moments(*(table.c[name] for name in names)), Moments(*(insert.excluded[name] for name in names)))
+    statement = insert.on_conflict_do_update(
+        index_elements=[table.c.agent_id, table.c.voice],
+        set_={**vars(together), "updated_at": insert.excluded.updated_at},
+    )
+    rows = [{"agent_id": agent, "voice": voice, **asdict(added[agent, voice])} for agent, voice in sorted(added)]
+    session.execute(statement.returning(table.c.agent_id), rows)  # without RETURNING, a statement for each row
+
+
+def summary(sessions: sessionmaker[Session]) -> Summary:
+    """What all runs together have found, gathered from the agents' figures."""
+    with sessions() as session:
+        counts = session.execute(select(CallSentiment.outcome, func.count()).group_by(CallSentiment.outcome))
+        of: dict[SentimentOutcome, int] = dict(counts.all())
+        agents = select(AgentSentiment).where(AgentSentiment.voice == "all").order_by(AgentSentiment.agent_id)
+        known = [agent.moments for agent in session.scalars(agents)]
+    total = all_merged(known)
+    return {
+        "scored": of.get("scored", 0),
+        "empty": of.get("empty", 0),
+        "unreadable": of.get("unreadable", 0),
+        "agents": len(known),
+        "mean": total.mean if total else None,
+        "variance": total.variance if total else None,
+        "trend": total.slope if total else None,
+    }
+
+
+def _insert(session: Session, table: Table) -> Any:
+    """The database's own INSERT, which has ON CONFLICT."""
+    return (postgresql if session.get_bind().dialect.name == "postgresql" else sqlite).insert(table)
+
+
+def _table(mapped: type) -> Table:
+    table: Table = mapped.__table__  # type: ignore[attr-defined]
+    return table

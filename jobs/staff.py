@@ -1,0 +1,115 @@
+"""Assigning staff to event types in bulk, from a file or from a batch of requests.
+
+Two steps. Lines are *staged*: read, judged one by one, and the valid ones kept in a table, in child jobs where there
+are many. Then all are *applied*, by staff and in the order of the input, so the outcome is the same however the input
+was cut; duplicates and conflicts are seen here (`jobs.assignment_rules` says what counts). A file that turns out to be
+broken in the middle has changed nothing.
+
+Each chunk is a transaction: a line is marked as applied together with what it changes, its entry in the report
+(`jobs.tables.AssignmentSkip`) and the run's figures, so whatever is killed or run twice counts once. Operations that
+run at the same time lock the staff that they change.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from typing import Any
+
+from rq import Retry, get_current_job
+
+from jobs import assignment_store as store
+from jobs.assignment_rules import Line, Skip, StagedLine, decide, parse
+from jobs.assignment_sources import Numbered, assignments_from
+from jobs.sources import shared_sessions
+from jobs.tables import utc_now
+from rqmem import MemoryAwareJob
+from rqmem.sources import Cuttable
+
+
+class BulkAssignStaffToEventTypesJob(MemoryAwareJob):
+    """Assign staff to event types as the lines of ``path`` (CSV or JSON lines) or the requests of ``batch`` say.
+
+    Returns how many assignments it created, how many got another role or were there already, and how many lines it
+    skipped for which reason.
+    """
+
+    memory_limit_mb = 256
+    chunk_size = 50
+    adaptive = False  # transactions, and what they hold, are the same for any input
+    bytes_per_item = 1024
+    items_per_child = 10_000
+    on_breach = "resume"
+    queue = "staff"
+    job_timeout = 3600
+    retry = Retry(max=3)
+
+    def handle(
+        self,
+        path: str | None = None,
+        batch: str | None = None,
+        run: str | None = None,
+        items: Cuttable[Numbered] | None = None,
+    ) -> dict[str, Any] | None:
+        self.sessions = shared_sessions()
+        self.run_id = run or new_run_id()
+        if items is not None:  # a child, with its part of the input
+            self.process_in_chunks(items, self.stage, collect=False)
+            return None
+        source = assignments_from(path, batch)
+        count = source.count().items or 0
+        if not store.begin(self.sessions, self.run_id, path or f"batch {batch}", utc_now()):
+            return store.figures(self.sessions, self.run_id)  # it is completed; a new job would begin anew
+        if store.splits(self.sessions, self.run_id, self.should_split_job(count)):
+            self.split_into_child_jobs(source, kwargs={"run": self.run_id})
+            return None
+        self.process_in_chunks(source, self.stage, collect=False)
+        return self.apply_all()
+
+    def gather(self, results: Sequence[None]) -> dict[str, Any]:
+        self.sessions, self.run_id = shared_sessions(), new_run_id()
+        return self.apply_all()
+
+    def stage(self, numbered: list[Numbered]) -> None:
+        parsed = [parse(position, record) for position, record in numbered]
+        lines = [each for each in parsed if isinstance(each, Line)]
+        skips = [each for each in parsed if isinstance(each, Skip)]
+        valid: list[tuple[Line, int, int]] = []
+        with self.sessions.begin() as session:
+            staff = store.staff_by_email(session, {line.staff for line in lines})
+            event_types = store.event_types_by_slug(session, {line.event_type for line in lines})
+            for line in lines:
+                staff_id, active = staff.get(line.staff, (None, False))
+                event_type_id = event_types.get(line.event_type)
+                if staff_id is None:
+                    skips.append(Skip(*line[:3], "unknown staff", f"nobody has the address {line.staff}"))
+                elif event_type_id is None:
+                    skips.append(Skip(*line[:3], "unknown event type", f"no event type is called {line.event_type}"))
+                elif not active:
+                    skips.append(Skip(*line[:3], "inactive staff", f"{line.staff} is not active"))
+                else:
+                    valid.append((line, staff_id, event_type_id))
+            store.stage(session, self.run_id, valid)
+            store.report(session, self.run_id, skips)
+        self.check_memory_usage(f"assignment_processing_{parsed[-1].position}")
+
+    def apply_all(self) -> dict[str, Any]:
+        self.process_in_chunks(store.staged(self.sessions, self.run_id), self.apply, collect=False)
+        store.complete(self.sessions, self.run_id, utc_now())
+        return store.figures(self.sessions, self.run_id)
+
+    def apply(self, lines: list[StagedLine]) -> None:
+        staff_ids = {line.staff_id for line in lines}
+        with self.sessions.begin() as session:
+            taken = store.take(session, self.run_id, [line.position for line in lines])
+            active = store.lock_staff(session, staff_ids)
+            held = store.held_by(session, staff_ids)
+            decided = decide([line for line in lines if line.position in taken], active, held)
+            store.write(session, self.run_id, decided, utc_now())
+        self.check_memory_usage(f"database_operations_{lines[-1].staff_id}")
+
+
+def new_run_id() -> str:
+    """The id of the job that runs here: the same in all its executions."""
+    here = get_current_job()
+    return here.id if here else uuid.uuid4().hex

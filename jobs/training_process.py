@@ -1,0 +1,113 @@
+"""The training step in a process of its own, which belongs to the job: its memory counts, and it ends with the job.
+
+What that is good for: the memory of the training is given back to the last byte, and a crash of native code in it is
+an error of the job and not the end of its horse. Both ways learn the same.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from jobs.training_summary import Plan
+from rqmem.errors import RqmemError
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+
+class Trainer(Protocol):
+    """What a job needs of a learner, wherever it runs. See `jobs.training_learner.Learner`."""
+
+    def learn_to(self, done: int) -> None: ...
+    def confusion(self) -> list[list[int]]: ...
+    def weights(self) -> tuple[Any, Any]: ...
+
+
+class LearnerProcess:
+    """A learner in its own process, from entry to exit of a ``with`` block.
+
+    Args:
+        method: ``"fork"``: begins at once, with all modules that the job has; ``"spawn"``: a new Python.
+
+    Raises:
+        RqmemError: from its methods: the process has died; what was saved is there for the next try.
+    """
+
+    def __init__(self, plan: Plan, directory: Path, method: str) -> None:
+        context: Any = multiprocessing.get_context(method)
+        self._ours, theirs = context.Pipe()
+        self._process = context.Process(
+            target=_serve, args=(theirs, self._ours, plan, directory), name="training", daemon=True
+        )
+        self._process.start()
+        theirs.close()
+
+    @property
+    def pid(self) -> int:
+        """Of the process."""
+        pid: int = self._process.pid
+        return pid
+
+    def __enter__(self) -> LearnerProcess:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._process.kill()  # whatever it has to keep it has saved
+        self._process.join()
+        self._ours.close()
+
+    def learn_to(self, done: int) -> None:
+        self._ask("learn_to", done)
+
+    def confusion(self) -> list[list[int]]:
+        answer: list[list[int]] = self._ask("confusion")
+        return answer
+
+    def weights(self) -> tuple[Any, Any]:
+        answer: tuple[Any, Any] = self._ask("weights")
+        return answer
+
+    def _ask(self, method: str, *args: Any) -> Any:
+        try:
+            self._ours.send((method, args))
+            answer, error = self._ours.recv()
+        except (EOFError, OSError):
+            self._process.join()
+            raise RqmemError(
+                f"the training process ended with code {self._process.exitcode} in {method}: what it had saved is "
+                "there for the next try"
+            ) from None
+        if error is not None:
+            raise error
+        return answer
+
+
+def _serve(theirs: Connection, parents: Connection, plan: Plan, directory: Path) -> None:
+    """The process: answers until the job is gone."""
+    parents.close()  # else a job that died would never be seen to
+    try:
+        _answer_all(theirs, plan, directory)
+    except (EOFError, OSError):
+        os._exit(1)
+
+
+def _answer_all(theirs: Connection, plan: Plan, directory: Path) -> None:
+    from jobs.training_learner import Learner
+
+    learner: Learner | None = None
+    while True:
+        method, args = theirs.recv()
+        answer: Any = None
+        problem: Exception | None = None
+        try:
+            learner = learner or Learner(plan, directory)
+            answer = getattr(learner, method)(*args)
+        except Exception as error:  # noqa: BLE001  the job's to judge
+            problem = error
+        theirs.send((answer, problem))

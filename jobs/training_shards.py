@@ -1,0 +1,177 @@
+"""Prepared rows as files of arrays, which are mapped and not read: made once from the CSV file, read at every pass.
+
+The rows of a shard stand in the order of their places (the hash of their ids), so the n-th part of all rows by place
+is one run of rows in each shard. A shard's name is the hash of its contents: the same rows written twice are one file.
+
+Needs numpy, SciPy and scikit-learn: import it where it is used.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import joblib
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_matrix, hstack
+from sklearn.feature_extraction import FeatureHasher
+
+from jobs.training_features import PLACES, Row, read_row
+from jobs.training_files import write_whole
+from jobs.training_order import Order
+from jobs.training_summary import BLOCK_NONZEROS, BLOCK_ROWS, MOST_CLASSES, Moments, Shard, too_many_classes
+from rqmem.errors import ConfigError
+
+FARTHEST = 5.0  # deviations from the mean; what is farther out counts as that
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """Rows as arrays: of the first three an entry for each; their hashed tokens in compressed sparse row format.
+
+    ``labels``: numbers of classes in `Prepared.classes`. ``numbers``: nan where one is missing.
+    """
+
+    places: NDArray[np.uint64]
+    labels: NDArray[np.int32]
+    numbers: NDArray[np.float64]
+    starts: NDArray[np.int64]
+    indices: NDArray[np.int32]
+    values: NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def cut(self, begin: int, end: int) -> Rows:
+        """The rows from ``begin`` to before ``end``; nothing is copied but their starts."""
+        starts = self.starts[begin : end + 1]
+        inside = slice(int(starts[0]), int(starts[-1]))
+        return Rows(
+            self.places[begin:end], self.labels[begin:end], self.numbers[begin:end],
+            starts - starts[0], self.indices[inside], self.values[inside],
+        )  # fmt: skip
+
+    def part(self, number: int, parts: int) -> Rows:
+        """The rows in the n-th of so many equal parts of all places."""
+        bounds = [number * PLACES // parts, (number + 1) * PLACES // parts - 1]
+        begin = int(np.searchsorted(self.places, np.uint64(bounds[0]), side="left"))
+        return self.cut(begin, int(np.searchsorted(self.places, np.uint64(bounds[1]), side="right")))
+
+    def hashed(self, features: int) -> Any:
+        """Their tokens as a sparse matrix."""
+        return csr_matrix((self.values, self.indices, self.starts), shape=(len(self), features))
+
+    def pieces(self) -> Iterator[Rows]:
+        """All rows, as many at a time as may be in memory."""
+        begin = 0
+        while begin < len(self):
+            fitting = int(np.searchsorted(self.starts, self.starts[begin] + BLOCK_NONZEROS, side="right")) - 1
+            end = min(max(fitting, begin + 1), begin + BLOCK_ROWS, len(self))
+            yield self.cut(begin, end)
+            begin = end
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """The contents of a shard."""
+
+    classes: tuple[str, ...]
+    training: Rows
+    held_out: Rows
+
+
+def write_shard(records: Sequence[Mapping[Any, Any]], order: Order, directory: Path) -> Shard:
+    """Prepare records of the file and write them into ``directory``.
+
+    Raises:
+        ConfigError: a record is not as it should be, or the shard cannot be written.
+    """
+    rows = sorted((read_row(record, order) for record in records), key=lambda row: row.place)
+    classes = sorted({row.label for row in rows})
+    if len(classes) > MOST_CLASSES:
+        raise too_many_classes(order)
+    training = [row for row in rows if not row.held_out]
+    held_out = [row for row in rows if row.held_out]
+    prepared = Prepared(tuple(classes), as_arrays(training, classes, order), as_arrays(held_out, classes, order))
+    path = directory / f"{_name(prepared)}.rows"
+    if not path.exists():
+        write_whole(path, lambda file: joblib.dump(prepared, file))
+    return Shard(
+        path=str(path),
+        training=dict(Counter(row.label for row in training)),
+        held_out=dict(Counter(row.label for row in held_out)),
+        nonzeros=len(prepared.training.values),
+        moments=tuple(
+            Moments.of(row.numbers[column] for row in training) for column in range(len(order.columns.numeric))
+        ),
+    )
+
+
+def open_shard(path: str) -> Prepared:
+    """A shard, mapped. Raises `ConfigError`: it is gone."""
+    try:
+        prepared: Prepared = joblib.load(path, mmap_mode="r")
+    except FileNotFoundError:
+        raise ConfigError(
+            f"{path}: these prepared rows are gone, so the training begins anew: enqueue it again"
+        ) from None
+    return prepared
+
+
+def as_arrays(rows: Sequence[Row], classes: Sequence[str], order: Order) -> Rows:
+    """``rows`` as they are written."""
+    number_of = {name: number for number, name in enumerate(classes)}
+    tokens = hashed_tokens([row.tokens for row in rows], order.features)
+    return Rows(
+        places=np.array([row.place for row in rows], dtype=np.uint64),
+        labels=np.array([number_of[row.label] for row in rows], dtype=np.int32),
+        numbers=np.array([row.numbers for row in rows], dtype=np.float64).reshape(
+            len(rows), len(order.columns.numeric)
+        ),
+        starts=tokens.indptr.astype(np.int64),
+        indices=tokens.indices.astype(np.int32),
+        values=tokens.data,
+    )
+
+
+def hashed_tokens(rows: Sequence[Sequence[tuple[str, float]]], features: int) -> Any:
+    """A sparse matrix of so many columns (Weinberger et al. 2009, as scikit-learn has it)."""
+    if not rows:
+        return csr_matrix((0, features), dtype=np.float32)
+    return FeatureHasher(n_features=features, input_type="pair", dtype=np.float32).transform(rows)
+
+
+def joined(parts: Sequence[tuple[Rows, NDArray[np.int32]]]) -> Rows:
+    """Runs of rows as one, in the order they come; each with the new number of each of its classes."""
+    rows = [part for part, _ in parts]
+    offsets = np.cumsum([0, *(len(part.values) for part in rows)])
+    starts = [part.starts[1:] + offset for part, offset in zip(rows, offsets[:-1], strict=True)]
+    return Rows(
+        places=np.concatenate([part.places for part in rows]),
+        labels=np.concatenate([numbers[part.labels] for part, numbers in parts]),
+        numbers=np.concatenate([part.numbers for part in rows]),
+        starts=np.concatenate([np.zeros(1, np.int64), *starts]),
+        indices=np.concatenate([part.indices for part in rows]),
+        values=np.concatenate([part.values for part in rows]),
+    )
+
+
+def matrix(hashed: Any, numbers: NDArray[np.float64], means: Sequence[float], deviations: Sequence[float]) -> Any:
+    """What the learner sees: hashed tokens, then numbers in deviations from their mean, 0 where one is missing."""
+    scaled = (numbers - np.array(means)) / np.array(deviations)
+    scaled = np.clip(np.nan_to_num(scaled, nan=0.0), -FARTHEST, FARTHEST)
+    return hstack([hashed, csr_matrix(scaled)], format="csr", dtype=np.float64)
+
+
+def _name(prepared: Prepared) -> str:
+    digest = blake2b("\0".join(prepared.classes).encode("utf-8", "surrogatepass"), digest_size=16)
+    for rows in (prepared.training, prepared.held_out):
+        for array in vars(rows).values():
+            digest.update(f"{array.dtype}{array.shape}".encode())
+            digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()

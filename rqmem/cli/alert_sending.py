@@ -1,0 +1,143 @@
+"""``rqmem alerts test`` and ``rqmem alerts deliver``: sending alerts on, by `rqmem.alerts`."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import os
+import select
+import signal
+import sys
+import threading
+from typing import TYPE_CHECKING
+
+import click
+from redis.exceptions import RedisError
+
+from rqmem import log, settings
+from rqmem.alerts import addresses as alert_addresses
+from rqmem.alerts import messages, pipe
+from rqmem.alerts.sender import Sender
+from rqmem.alerts.service import keep_others_quiet, services
+from rqmem.cli.terminal import connected
+from rqmem.errors import ConfigError, RqmemError
+
+if TYPE_CHECKING:
+    from rqmem.alerts.addresses import Address
+
+_LOOK_SECONDS = 1.0
+_log = logging.getLogger("rqmem.alerts")
+
+_alert_url = click.option(
+    "--alert-url", "alert_urls", metavar="URL", multiple=True,
+    help="Where to, in Apprise's form; may be repeated. 'ps' shows it.",
+)  # fmt: skip
+_alert_urls_file = click.option("--alert-urls-file", metavar="FILE", help="A file of such, one a line.")
+
+
+@click.command(short_help="Send a test message to each URL.")
+@_alert_url
+@_alert_urls_file
+@click.pass_context
+def test(ctx: click.Context, alert_urls: tuple[str, ...], alert_urls_file: str | None) -> None:
+    """Send a message to each alert URL, now, and say which took it.
+
+    The URLs are those of RQMEM_ALERT_URLS and RQMEM_ALERT_URLS_FILE, unless
+    given here. They are secrets, and everybody can see a command's arguments
+    with 'ps': rather keep them in a file that only you can read.
+
+    Exit code 1 when one was not taken.
+    """
+    found = _addresses(alert_urls, alert_urls_file)
+    keep_others_quiet()
+    failed = False
+    for address, service in zip(found, services(found), strict=True):
+        reason = service.send(messages.trial(address.position))
+        failed = failed or bool(reason)
+        click.echo(f"{address.shown}: {f'not taken: {reason}' if reason else 'taken'}")
+    ctx.exit(1 if failed else 0)
+
+
+@click.command(short_help="Send alerts on as they come.")
+@click.option("--url", "-u", help="URL of Redis.")
+@_alert_url
+@_alert_urls_file
+@click.option("--name", metavar="NAME", help="Of this sender; no other that runs may have it.")
+@click.option("--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@click.option("--parent", metavar="PID", type=int, hidden=True)
+@click.pass_context
+def deliver(
+    ctx: click.Context,
+    url: str | None,
+    alert_urls: tuple[str, ...],
+    alert_urls_file: str | None,
+    name: str | None,
+    log_format: log.LogFormat,
+    parent: int | None,
+) -> None:
+    """Send alerts to all alert URLs as they come, until stopped.
+
+    A worker with alert URLS starts this by itself. To run it apart, on one
+    machine for all workers, give the URLs to it and to no worker. Any number
+    may run: each alert is sent to each URL once.
+
+    SIGTERM and Ctrl-C have it send what is there, for ten seconds at most.
+    """
+    if parent is not None:
+        ctx.exit(_deliver_for_worker(parent, url, name))
+    log.configure("info", log_format)
+    keep_others_quiet()
+    found = _addresses(alert_urls, alert_urls_file)
+    asked = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: asked.set())
+    sender, where = _started(found, url, name)
+    _log.info("alerts from %s are sent to %s", where, ", ".join(each.shown for each in found))
+    while not asked.wait(_LOOK_SECONDS):
+        pass
+    sender.stop()
+
+
+def _deliver_for_worker(parent: int, url: str | None, name: str | None) -> int:
+    """The same for a worker, which hears all that there is to say (`rqmem.runtime.sender_process`)."""
+    for number in (signal.SIGTERM, signal.SIGINT):  # sent to all processes, by systemd say; the worker decides
+        signal.signal(number, signal.SIG_IGN)
+    logging.getLogger("rqmem").addHandler(pipe.ToWorker())
+    logging.getLogger("rqmem").setLevel(logging.INFO)
+    keep_others_quiet()
+    try:
+        sender, _ = _started(_addresses((), None), url, name)
+    except ConfigError as error:
+        pipe.say(pipe.REFUSED, str(error))
+        return error.exit_code
+    except RqmemError as error:
+        pipe.say("ERROR", str(error))
+        return error.exit_code
+    pipe.say(pipe.READY)
+    while os.getppid() == parent and not select.select([sys.stdin], [], [], _LOOK_SECONDS)[0]:
+        pass
+    sender.stop()
+    return 0
+
+
+def _started(found: list[Address], url: str | None, name: str | None) -> tuple[Sender, str]:
+    """A sender at work, and its Redis for people. Raises `RqmemError`."""
+    ready = services(found)
+    connection, where = connected(url)
+    sender = Sender(connection, found, ready, name)
+    try:
+        sender.start()
+    except RedisError as error:
+        raise RqmemError(f"Redis at {where} cannot be used: {error}") from None
+    return sender, where
+
+
+def _addresses(urls: tuple[str, ...], file: str | None) -> list[Address]:
+    """Those of the command line, else of environment or config file. Raises `ConfigError`, also for none."""
+    config = settings.load(os.environ).config
+    if urls or file:
+        config = dataclasses.replace(config, alert_urls=urls, alert_urls_file=file)
+    found = alert_addresses.addresses(config)
+    if not found:
+        raise ConfigError("no alert URL is named: give RQMEM_ALERT_URLS_FILE, RQMEM_ALERT_URLS or --alert-url")
+    return found

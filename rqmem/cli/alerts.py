@@ -1,0 +1,129 @@
+"""``rqmem alerts``: the journal's alerts, as they were and as they come; `rqmem.cli.alert_sending` sends them on."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import time
+from collections.abc import Callable, Collection
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING
+
+import click
+from redis.exceptions import RedisError
+
+from rqmem.cli.alert_sending import deliver, test
+from rqmem.cli.durations import parse_since
+from rqmem.cli.job_types import one_of
+from rqmem.cli.terminal import colour, connected, never_fail_on_a_letter
+from rqmem.journal import history_reader
+from rqmem.journal.alerts import Alert
+from rqmem.policy.alerts import RULES
+
+if TYPE_CHECKING:
+    from redis import Redis
+
+_SINCE = "24h"
+_WAIT_SECONDS = 1.0
+_WIDEST_JOB = 48
+_MOODS = {"open": "bad", "raised": "warning", "resolved": "good"}
+
+
+@click.group("alerts", invoke_without_command=True, short_help="Show alerts, and send them on.")
+@click.option("--since", metavar="WHEN", help=f"24h, 30m, 7d, 2026-08-06T10:30.  [default: {_SINCE}]")
+@click.option("--job", metavar="TYPE", help="Only this job type; its last part will do.")
+@click.option("--follow", "-f", is_flag=True, help="Go on with new ones as they come, until Ctrl-C.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
+@click.option("--url", "-u", help="URL of Redis.")
+@click.pass_context
+def alerts_group(
+    ctx: click.Context, since: str | None, job: str | None, follow: bool, as_json: bool, url: str | None
+) -> None:
+    """Show what was worth an alert, oldest first.
+
+    An alert that lasts is shown as open, until its end is told as resolved.
+    Once told, an alert of the same rule and job type is not told again for a
+    while (RQMEM_ALERT_COOLDOWN, five minutes); the next one says how many were
+    not: (+3).
+
+    \b
+    rqmem alerts --since 7d --job ProcessCampaign
+    rqmem alerts --follow --json
+    """
+    if ctx.invoked_subcommand is not None:
+        return
+    after = parse_since(since or _SINCE, time.time())
+    connection, _ = connected(url)
+    history_reader.check_version(connection)
+    never_fail_on_a_letter()
+    everything = history_reader.alerts(connection)
+    if job is not None:
+        known = {*history_reader.types(connection), *(each.job for each in everything)} - {""}
+        job = one_of(job, known)
+    still = {(each.rule, each.job, each.worker, each.since) for each in history_reader.open_alerts(connection)}
+    ours = [each for each in everything if job in (None, each.job)]
+    shown = [each for each in ours if each.at >= after or _is_among(each, still)]
+    width = min(_WIDEST_JOB, max((len(each.job) for each in shown), default=0))
+    for each in shown:
+        click.echo(_shown(each, _is_among(each, still), as_json, width))
+    if not shown and not as_json:
+        click.echo(_nothing(job, len(ours), after), err=follow)
+    if follow:
+        last = everything[-1].id if everything else "0-0"
+        _follow(connection, last, lambda each: _tell(each, job, as_json, width))
+
+
+alerts_group.add_command(test)
+alerts_group.add_command(deliver)
+
+
+def _follow(connection: Redis, last: str, tell: Callable[[Alert], None]) -> None:
+    """Tell each new alert, until Ctrl-C. A Redis that goes is waited for, with a line then and one when it is back."""
+    away = False
+    with contextlib.suppress(KeyboardInterrupt):
+        while True:
+            try:
+                found = history_reader.next_alerts(connection, last, _WAIT_SECONDS)
+            except RedisError as error:
+                if not away:
+                    click.echo(f"rqmem: Redis does not answer ({error}): waiting for it", err=True)
+                away = True
+                time.sleep(_WAIT_SECONDS)
+                continue
+            if away:
+                click.echo("rqmem: Redis answers again", err=True)
+            away = False
+            for each in found:
+                last = each.id
+                tell(each)
+
+
+def _tell(alert: Alert, job: str | None, as_json: bool, width: int) -> None:
+    if job in (None, alert.job):
+        rule = RULES.get(alert.rule)
+        lasts = alert.state == "raised" and rule is not None and rule.can_end
+        click.echo(_shown(alert, lasts, as_json, width))
+
+
+def _is_among(alert: Alert, still: Collection[tuple[str, str, str, float]]) -> bool:
+    return alert.state == "raised" and (alert.rule, alert.job, alert.worker, alert.at) in still
+
+
+def _nothing(job: str | None, before: int, after: float) -> str:
+    about = f" about {job}" if job else ""
+    since = datetime.fromtimestamp(after).strftime("%Y-%m-%d %H:%M:%S")
+    more = f"; {before:,} before (--since 30d shows them)" if before else ""
+    return f"no alerts{about} since {since}{more}"
+
+
+def _shown(alert: Alert, still_open: bool, as_json: bool, width: int) -> str:
+    if as_json:
+        when = datetime.fromtimestamp(alert.at, timezone.utc).isoformat(timespec="milliseconds")
+        fields = {**dataclasses.asdict(alert), "time": when.replace("+00:00", "Z"), "open": still_open}
+        return json.dumps(fields, ensure_ascii=False)
+    state = "open" if still_open else alert.state
+    when = datetime.fromtimestamp(alert.at).strftime("%Y-%m-%d %H:%M:%S")
+    more = f" (+{alert.suppressed})" if alert.suppressed else ""
+    mark = colour(f"{state:<8}", _MOODS[state])
+    return f"{when}  {mark}  {alert.rule:<19}  {alert.job or '-':<{width}}  {alert.text}{more}"

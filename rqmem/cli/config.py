@@ -1,0 +1,144 @@
+"""``rqmem config``: the settings and where each came from, by `rqmem.settings`; job types, by `rqmem.job.declared`."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+import click
+from redis.exceptions import RedisError
+
+from rqmem import connections, settings
+from rqmem.cli import config_tables
+from rqmem.cli.config_tables import JobRow, Redis
+from rqmem.cli.terminal import connected, never_fail_on_a_letter
+from rqmem.cli.worker import SETTINGS, given_settings, worker
+from rqmem.errors import ConfigError, RqmemError
+from rqmem.job import declared
+from rqmem.journal import history_reader
+from rqmem.reporting.read import read_advice
+from rqmem.settings import Origin, Settings
+
+if TYPE_CHECKING:
+    from rqmem.job.declared import Declared
+    from rqmem.reporting.advice import Advice
+
+_EMBEDDED = "embedded, of this directory"
+
+
+@click.command("config", short_help="Show settings, and where each came from.")
+@click.argument("modules", metavar="[MODULE]...", nargs=-1)
+@click.option("--jobs", is_flag=True, help="Show job types: those of the modules, or all that are known.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--url", "-u", help="URL of Redis.")
+@click.option("--path", "-P", "paths", metavar="DIR", multiple=True, default=["."], show_default=True,
+              help="Where the code of jobs is imported from.")  # fmt: skip
+@click.pass_context
+def config(
+    ctx: click.Context,
+    /,
+    modules: tuple[str, ...],
+    jobs: bool,
+    as_json: bool,
+    url: str | None,
+    paths: tuple[str, ...],
+    **options: Any,
+) -> None:
+    """Show each setting, and where its value came from.
+
+    That is the command line (give the options that the worker gets), else
+    the environment, else the config file, else the default. The config file
+    is the one that RQMEM_CONFIG names, else rqmem.ini in this directory.
+
+    \b
+    [rqmem]
+    memory = 512
+    [job jobs.training.TrainMLModelJob]
+    memory_limit_mb = 2048
+
+    With --jobs: a table of job types with the ceiling that each declares, the
+    one that applies, and the one its history recommends. A MODULE may be a
+    package. What a [job ...] section says stands above the job's class.
+
+    Exit code 1 when a job type of the config file cannot be found.
+    """
+    if modules and not jobs:
+        raise ConfigError(f"{modules[0]}: modules go with --jobs: rqmem config --jobs {' '.join(modules)}")
+    loaded = settings.load(os.environ, given_settings(options))
+    never_fail_on_a_letter()
+    if not jobs:
+        redis = _redis(url)
+        if as_json:
+            click.echo(_json(config_tables.settings_json(loaded, redis)))
+        else:
+            click.echo("\n".join(config_tables.settings_lines(loaded, redis)))
+        return
+    sys.path[:0] = [os.path.realpath(path) for path in paths]
+    rows, note = _rows(modules, loaded, url)
+    if as_json:
+        click.echo(_json(config_tables.jobs_json(rows, loaded, note)))
+    else:
+        click.echo("\n".join(config_tables.jobs_lines(rows, note)))
+    ctx.exit(1 if any(row.problem and row.job in loaded.config.jobs for row in rows) else 0)
+
+
+config.params += [each for each in worker.params if each.name in SETTINGS]
+
+
+def _json(fields: dict[str, Any]) -> str:
+    return json.dumps(fields, indent=2, ensure_ascii=False)
+
+
+def _redis(url: str | None) -> Redis:
+    """Which Redis would be used; it is not asked anything. Raises `ConfigError`."""
+    choice = connections.choose_url(url)
+    if choice is None:
+        return Redis(_EMBEDDED, Origin())
+    connections.check(choice)
+    return Redis(choice.shown, Origin("command line" if choice.source == "--url" else "environment", choice.source))
+
+
+# Job types
+
+
+def _rows(modules: tuple[str, ...], loaded: Settings, url: str | None) -> tuple[list[JobRow], str]:
+    """The job types of the modules, or those that the journal knows; and those of the config file. By path.
+
+    And why nothing is recommended, where the journal cannot be read: the table is of use all the same.
+
+    Raises `ConfigError`, also where there are none.
+    """
+    found = {each.job: each for module in modules for each in declared.find(module)}
+    advised, why_not = _advice(loaded, url)
+    if not modules and why_not:
+        raise RqmemError(f"the job types that the journal knows cannot be read: {why_not}; or name modules")
+    paths = {*found, *([] if modules else advised), *loaded.config.jobs}
+    if not paths:
+        raise ConfigError("no job type is known yet: name the modules where they are, as in rqmem config --jobs jobs")
+    rows = [_row(path, found.get(path), advised.get(path), loaded) for path in sorted(paths)]
+    return rows, f"nothing is recommended: {why_not}" if why_not else ""
+
+
+def _advice(loaded: Settings, url: str | None) -> tuple[dict[str, Advice], str]:
+    """Job type that the journal knows -> what is advised for it; or why it cannot be read. Raises `ConfigError`."""
+    try:
+        connection, where = connected(url)
+        history_reader.check_version(connection)
+        report = read_advice(connection, where, loaded.config.warning_threshold, time.time())
+    except ConfigError:
+        raise
+    except (RqmemError, RedisError) as error:
+        return {}, " ".join(str(error).split())
+    return {each.job: each for each in report.jobs}, ""
+
+
+def _row(path: str, known: Declared | None, advice: Advice | None, loaded: Settings) -> JobRow:
+    recommended = advice.found if advice is not None else None
+    try:
+        there = known if known is not None else declared.of_path(path)
+    except ConfigError as error:
+        return JobRow(path, problem=f"cannot be imported: {error}", recommended=recommended)
+    return JobRow(path, there, declared.applied(there, loaded), recommended=recommended)

@@ -1,0 +1,213 @@
+"""What ``rqmem config`` shows, as text and as JSON. Pure.
+
+Keys of the JSON are stable within a version; new ones may come. What is not known, or not set, is null::
+
+    version, config_file     1; the file that was read
+    settings                 {name, variable, value, origin, source}
+                             name: in the config file; origin: "command line", "environment", "config file", "default";
+                             source: the option, variable or file. Sizes in MB, times in seconds, rates by the second
+                             but for alert_growth, which is by the minute. URLs that alerts are sent to are "***"
+                             with --jobs in its place:
+    note                     why nothing is recommended at all
+    jobs                     {job, problem, on_breach, queue, declared, applies, recommended, runs_needed}
+                             declared, applies: {memory_limit_mb, chunk_size, bytes_per_item, split_above_items,
+                             items_per_child}; in applies each {value, origin, source}
+                             recommended: {memory_limit_mb, chunk_size, split_above_items, confidence}; runs_needed: so
+                             many runs it takes, where there are fewer
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from rqmem.config import VARIABLES, JobSettings
+from rqmem.policy.recommendation import Recommendation, TooLittle
+from rqmem.settings import NAMES, Origin, Settings
+from rqmem.units import MB, show_mb
+
+if TYPE_CHECKING:
+    from rqmem.job.declared import Applied, Declared
+
+VERSION = 1
+_UNITS = {
+    "_mb": "MB", "_mb_per_minute": "MB a minute", "_bytes_per_second": "MB a second", "_seconds": "seconds",
+}  # fmt: skip
+_SECRET = "alert_urls"
+
+
+@dataclass(frozen=True)
+class Redis:
+    """Which Redis, without its password, and who named it."""
+
+    shown: str
+    origin: Origin
+
+
+@dataclass(frozen=True)
+class JobRow:
+    """A job type.
+
+    Attributes:
+        declared, applied: by its code, and in the end; None: it cannot be imported, and ``problem`` says why.
+        recommended: by its history, or how little that is; None: it has none.
+    """
+
+    job: str
+    declared: Declared | None = None
+    applied: Applied | None = None
+    problem: str = ""
+    recommended: Recommendation | TooLittle | None = None
+
+
+def settings_lines(settings: Settings, redis: Redis) -> list[str]:
+    """A table of all settings, with the place that each came from."""
+    rows = [("setting", "value", "from"), ("redis", redis.shown, _from(redis.origin))]
+    for name, variable in NAMES.items():
+        of = VARIABLES[variable][0]
+        value = _value(of, getattr(settings.config, of))
+        rows.append((name, _shown(of, value), _from(settings.origin(of))))
+    widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
+    lines = [f"{name:<{widths[0]}}  {value:<{widths[1]}}  {origin}".rstrip() for name, value, origin in rows]
+    return [f"config file: {settings.file or 'none'}", "", *lines]
+
+
+def settings_json(settings: Settings, redis: Redis) -> dict[str, Any]:
+    """The same as `json` takes it."""
+    rows = [_setting("redis", None, redis.shown, redis.origin)]
+    for name, variable in NAMES.items():
+        of = VARIABLES[variable][0]
+        rows.append(_setting(name, variable, _value(of, getattr(settings.config, of)), settings.origin(of)))
+    return {"version": VERSION, "config_file": settings.file, "settings": rows}
+
+
+def jobs_lines(rows: Sequence[JobRow], note: str) -> list[str]:
+    """A table of job types, and below it what needs words, with the ``note`` last."""
+    head = ("job type", "declared", "applies", "recommended", "chunk", "splits")
+    table = [head, *(_job_cells(row) for row in rows)]
+    widths = [max(len(cells[column]) for cells in table) for column in range(len(head))]
+    lines = []
+    for name, *figures, rule in table:
+        aligned = "  ".join(f"{figure:>{width}}" for figure, width in zip(figures, widths[1:], strict=False))
+        lines.append(f"{name:<{widths[0]}}  {aligned}  {rule}".rstrip())
+    notes = [f"{row.job}: {text}" for row in rows for text in _notes(row)] + ([note] if note else [])
+    return [*lines, *([""] if notes else []), *notes]
+
+
+def jobs_json(rows: Sequence[JobRow], settings: Settings, note: str) -> dict[str, Any]:
+    """The same as `json` takes it."""
+    jobs = [_job(row) for row in rows]
+    return {"version": VERSION, "config_file": settings.file, "note": note or None, "jobs": jobs}
+
+
+# Settings
+
+
+def _value(of: str, value: Any) -> Any:
+    """As `json` takes it, in the unit that people give it in."""
+    if of == _SECRET:
+        return ["***" for _ in value]
+    if of.endswith("_bytes_per_second") and value is not None:
+        return round(value / MB, 1)
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _shown(of: str, value: Any) -> str:
+    if value is None or value == [] or (of == "max_jobs_per_horse" and value == 0):
+        return "none"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if of == _SECRET:
+        return f"{len(value)}, not shown"
+    if isinstance(value, list):
+        return " ".join(value)
+    unit = next((unit for end, unit in _UNITS.items() if of.endswith(end)), "")
+    return f"{value:g} {unit}".rstrip() if isinstance(value, (int, float)) else str(value)
+
+
+def _from(origin: Origin) -> str:
+    return origin.name or origin.kind
+
+
+def _setting(name: str, variable: str | None, value: Any, origin: Origin) -> dict[str, Any]:
+    return {"name": name, "variable": variable, "value": value, "origin": origin.kind, "source": origin.name or None}
+
+
+# Job types
+
+
+def _job_cells(row: JobRow) -> tuple[str, ...]:
+    recommended = f"{row.recommended.ceiling_mb} MB" if isinstance(row.recommended, Recommendation) else "-"
+    if row.declared is None or row.applied is None:
+        return (row.job, "?", "?", recommended, "?", "?")
+    limits = row.applied.limits
+    return (
+        row.job,
+        _mb(row.declared.limits.memory_limit_mb),
+        _mb(limits.memory_limit_mb),
+        recommended,
+        str(limits.chunk_size),
+        split_rule(limits, row.declared.splits) or "-",
+    )
+
+
+def split_rule(limits: JobSettings, splits: bool) -> str:
+    """When a job splits, in words; empty: never by itself."""
+    if limits.split_above_items is not None:
+        return f"above {limits.split_above_items:,} items"
+    if limits.bytes_per_item is not None:
+        return f"by {show_mb(limits.bytes_per_item / 1024)} KB an item"
+    return "by what items were seen to cost" if splits else ""
+
+
+def _notes(row: JobRow) -> list[str]:
+    if row.declared is None or row.applied is None:
+        return [row.problem]
+    declared, said = row.declared.limits.given, row.applied.said.given
+    notes = []
+    for name, value in said.items():
+        before = f", its class {declared[name]:g}" if name in declared else ""
+        notes.append(f"the config file says {name} {value:g}{before}")
+    wanted_mb = {**declared, **said}.get("memory_limit_mb")
+    if wanted_mb is not None and row.applied.limits.memory_limit_mb != wanted_mb:
+        by = _from(row.applied.origins["memory_limit_mb"])
+        notes.append(f"{_mb(wanted_mb)} cut to {_mb(row.applied.limits.memory_limit_mb)} by {by}")
+    return notes
+
+
+def _mb(size_mb: float | None) -> str:
+    return "-" if size_mb is None else f"{show_mb(size_mb)} MB"
+
+
+def _job(row: JobRow) -> dict[str, Any]:
+    applies = None
+    if row.applied is not None:
+        origins = row.applied.origins
+        applies = {
+            name: {
+                "value": value,
+                "origin": origins[name].kind if name in origins else "default",
+                "source": (origins[name].name or None) if name in origins else None,
+            }
+            for name, value in vars(row.applied.limits).items()
+        }
+    recommended = row.recommended
+    return {
+        "job": row.job,
+        "problem": row.problem or None,
+        "on_breach": row.declared.on_breach if row.declared else None,
+        "queue": (row.declared.queue or None) if row.declared else None,
+        "declared": dataclasses.asdict(row.declared.limits) if row.declared else None,
+        "applies": applies,
+        "recommended": {
+            "memory_limit_mb": recommended.ceiling_mb,
+            "chunk_size": recommended.chunk_size,
+            "split_above_items": recommended.split_above_items,
+            "confidence": recommended.confidence,
+        }
+        if isinstance(recommended, Recommendation)
+        else None,
+        "runs_needed": recommended.needed if isinstance(recommended, TooLittle) else None,
+    }

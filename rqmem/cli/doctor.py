@@ -1,0 +1,72 @@
+"""``rqmem doctor``: checks by `rqmem.doctor`, told group by group as they are made."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+
+import click
+
+from rqmem import connections, settings
+from rqmem.config import Config
+from rqmem.doctor import checks, facts, redis_checks, redis_facts, report, selftest, selftest_checks
+from rqmem.doctor.finding import Finding, Mark
+
+_COLOURS: dict[Mark, str] = {"ok": "green", "note": "yellow", "problem": "red"}
+_COLUMNS = 110
+
+
+@click.command(short_help="Check this machine, its Redis and a real worker.")
+@click.option("--url", "-u", help="URL of Redis.")
+@click.option("--no-redis", is_flag=True, help="Don't look at Redis.")
+@click.option("--no-self-test", is_flag=True, help="Don't run jobs that breach.")
+@click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
+@click.pass_context
+def doctor(ctx: click.Context, url: str | None, no_redis: bool, no_self_test: bool, as_json: bool) -> None:
+    """Check whether jobs can run under a ceiling here.
+
+    Looks at kernel, memory, cgroups and Redis, and says what to do where
+    something is missing. Then a worker with a Redis of its own runs jobs that
+    breach, and honest ones: that shows how accurately ceilings are kept here.
+    It takes 10 seconds at most, and some 450 MB of memory for a moment.
+
+    Exit code 1 when there is a problem.
+    """
+    config = settings.load(os.environ).config
+    choice = None if no_redis else connections.choose_url(url)
+    if choice is not None:
+        connections.check(choice)
+    findings: list[Finding] = []
+    for group in _groups(config, os.environ, url, redis=not no_redis, self_test=not no_self_test):
+        findings += group
+        if not as_json:
+            _show(group)
+    click.echo(report.to_json(findings) if as_json else report.summary(findings))
+    ctx.exit(0 if report.healthy(findings) else 1)
+
+
+def _groups(
+    config: Config, environ: Mapping[str, str], url: str | None, *, redis: bool, self_test: bool
+) -> Iterator[list[Finding]]:
+    """The findings, one group at a time."""
+    machine, memory = facts.read_machine(), facts.read_memory()
+    yield checks.check_machine(machine)
+    yield checks.check_memory(memory, config)
+    if machine.platform == "linux":
+        yield checks.check_kernel_layer(facts.read_kernel_layer(environ), config)
+    if redis:
+        yield redis_checks.check_redis(redis_facts.read_redis(url))
+    if not self_test:
+        return
+    if machine.idle_bytes is None or not machine.has_pidfd:
+        yield selftest_checks.check_self_test(selftest.NotTested("no worker could keep a ceiling here, see Machine"))
+    else:
+        ended = selftest.run(machine.idle_bytes, memory.available_bytes, config, environ)
+        yield selftest_checks.check_self_test(ended)
+
+
+def _show(group: list[Finding]) -> None:
+    columns = min(_COLUMNS, shutil.get_terminal_size((_COLUMNS, 24)).columns)
+    for line in report.group_lines(group, columns, lambda text, mark: click.style(text, fg=_COLOURS[mark])):
+        click.echo(line)

@@ -1,0 +1,216 @@
+"""``rqmem enqueue``: put a job on its queue from a shell, and wait for its end where that is asked."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from datetime import datetime, timedelta, timezone
+from typing import TYPE_CHECKING, Any
+
+import click
+from rq import Queue, Retry
+from rq.exceptions import TimeoutFormatError
+from rq.job import Job, validate_job_id
+from rq.serializers import resolve_serializer
+from rq.utils import parse_timeout
+from rq.worker_registration import get_keys
+
+from rqmem.cli.call import Target, arguments, resolve
+from rqmem.cli.waiting import ENDED, until_ended
+from rqmem.connections import connect
+from rqmem.errors import ConfigError, RqmemError
+from rqmem.inspection.find import find
+
+if TYPE_CHECKING:
+    from redis import Redis
+
+
+@click.command(short_help="Enqueue a job from a shell.")
+@click.argument("path")
+@click.argument("arguments", nargs=-1)
+@click.option("--arg", "args", metavar="VALUE", multiple=True, help="An argument: JSON where it is, else text.")
+@click.option("--kwarg", "kwargs", metavar="NAME=JSON", multiple=True, help="An argument by name.")
+@click.option("--queue", "-q", metavar="NAME", help="Instead of the class's, or 'default'.")
+@click.option("--timeout", metavar="TIME", help="The job runs no longer; -1: any time.")
+@click.option("--result-ttl", metavar="TIME", help="How long job and result are kept; -1: for ever.")
+@click.option("--ttl", metavar="TIME", help="How long it may wait before it is dropped.")
+@click.option("--failure-ttl", metavar="TIME", help="How long it is kept when it fails; -1: for ever.")
+@click.option("--description", metavar="TEXT", help="Instead of the call.")
+@click.option("--depends-on", metavar="ID", multiple=True, help="A job that must finish first.")
+@click.option("--job-id", metavar="ID", help="Instead of a random one.")
+@click.option("--at-front", is_flag=True, help="Before all that waits.")
+@click.option("--retry-max", metavar="N", type=click.IntRange(min=1), help="Try again so often when it fails.")
+@click.option("--retry-interval", metavar="TIME", multiple=True, help="Before each try; the last one goes on.")
+@click.option("--schedule-in", metavar="TIME", help="Enqueue it after that time.")
+@click.option("--schedule-at", metavar="ISO", help="Enqueue it then, as 2026-05-27T21:45:00[+02:00].")
+@click.option("--serializer", "-S", default="pickle", show_default=True, help="pickle, json, or a path.")
+@click.option("--wait", metavar="TIME", help="Wait so long for its end, and print its result.")
+@click.option("--json", "as_json", is_flag=True, help="Print the job as a JSON object.")
+@click.option("--quiet", is_flag=True, help="Print nothing but the job's id and result.")
+@click.option("--url", "-u", help="URL of Redis.")
+@click.option("--path", "-P", "paths", metavar="DIR", multiple=True, default=["."], show_default=True,
+              help="Where the code is imported from.")  # fmt: skip
+def enqueue(path: str, paths: tuple[str, ...], url: str | None, as_json: bool, quiet: bool, **given: Any) -> None:
+    """Enqueue the job at PATH and print its id.
+
+    PATH is a MemoryAwareJob (module.Class) or a function (module.function). Its
+    arguments are given with --arg and --kwarg, or in rq's forms: text, :JSON,
+    name=text, name:=JSON, %literal, @file. A worker must run it: rqmem worker.
+
+    \b
+    rqmem enqueue jobs.mail.Send --kwarg tenant_id=7 --kwarg 'name="Ada"'
+    rqmem enqueue jobs.mail.count 7 'days:=[1, 2]' --wait 1m
+
+    TIME is in seconds, or as in 90s, 10m, 2h, 1d.
+
+    Exit code 1 when --wait ends before the job, or the job fails.
+    """
+    sys.path[:0] = [os.path.realpath(directory) for directory in paths]
+    target = resolve(path, paths)
+    args, kwargs = arguments(given["arguments"], given["args"], given["kwargs"])
+    target.check(args, kwargs)
+    options, due = _options(given), _due(given["schedule_in"], given["schedule_at"])
+    wait = _seconds(given["wait"], "--wait", 1)
+    _check_serializer(given["serializer"], args, kwargs)
+    connection = connect(url, announce=lambda line: None if quiet else click.echo(line, err=True))
+    if given["depends_on"]:
+        options["depends_on"] = [find(connection, job_id) for job_id in given["depends_on"]]
+    if given["job_id"]:
+        _check_free(connection, given["job_id"])
+    call = {"args": args, "kwargs": kwargs, **options}
+    job = _enqueue(target, given["queue"], call, due, connection, given["serializer"])
+    if not quiet:
+        click.echo(_told(job, due, connection), err=True)
+    if not as_json:
+        click.echo(job.id)
+    if wait is None:
+        if as_json:
+            click.echo(json.dumps(_fields(job, due), ensure_ascii=False))
+        return
+    end = until_ended(job, wait)
+    if as_json:
+        click.echo(json.dumps({**_fields(job, due), **vars(end)}, ensure_ascii=False, default=repr))
+    elif not end.error:
+        click.echo(json.dumps(end.result, ensure_ascii=False, default=repr))
+    if end.error:
+        raise RqmemError(f"job {job.id} {end.status}: {end.error}")
+
+
+# Options
+
+
+def _options(given: dict[str, Any]) -> dict[str, Any]:
+    """RQ's enqueue options, those that were given. Raises `ConfigError`."""
+    if given["retry_interval"] and not given["retry_max"]:
+        raise ConfigError("--retry-interval without --retry-max: say how often to try again")
+    if given["depends_on"] and (given["schedule_in"] or given["schedule_at"]):
+        raise ConfigError(
+            "--depends-on with --schedule-in or --schedule-at: such a job runs when due, whatever it depends on"
+        )
+    retry = None
+    if given["retry_max"]:
+        intervals = [_seconds(text, "--retry-interval", 0) or 0 for text in given["retry_interval"]]
+        retry = Retry(max=given["retry_max"], interval=intervals or 0)
+    options = {
+        "job_timeout": _seconds(given["timeout"], "--timeout", 1, none=-1),
+        "result_ttl": _seconds(given["result_ttl"], "--result-ttl", 0, none=-1),
+        "ttl": _seconds(given["ttl"], "--ttl", 1),
+        "failure_ttl": _seconds(given["failure_ttl"], "--failure-ttl", 0, none=-1),
+        "description": given["description"],
+        "job_id": given["job_id"],
+        "at_front": given["at_front"] or None,
+        "retry": retry,
+    }
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _seconds(text: str | None, option: str, least: int, none: int | None = None) -> int | None:
+    """A time in rq's forms, at least so many seconds, or ``none`` for no limit. Raises `ConfigError`."""
+    if text is None:
+        return None
+    try:
+        value = parse_timeout(text)
+    except TimeoutFormatError:
+        value = None
+    if value is None or (value < least and value != none):
+        unlimited = f", or {none} for no limit" if none is not None else ""
+        raise ConfigError(f"{option}={text!r}: give at least {least} s, as in 90s, 10m, 2h, 1d{unlimited}")
+    return value
+
+
+def _due(delay: str | None, at: str | None) -> datetime | None:
+    """When the job is to be enqueued; None: now. Raises `ConfigError`."""
+    if delay and at:
+        raise ConfigError("--schedule-in and --schedule-at: give one of them")
+    seconds = _seconds(delay, "--schedule-in", 0)
+    if seconds is not None:
+        return datetime.now(timezone.utc) + timedelta(seconds=seconds)
+    if at is None:
+        return None
+    try:
+        return datetime.fromisoformat(at.replace("Z", "+00:00")).astimezone()  # without a zone: local time, as in rq
+    except ValueError:
+        raise ConfigError(f"--schedule-at={at!r}: give a time as 2026-05-27T21:45:00, or ...+02:00") from None
+
+
+def _check_serializer(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    """Whether it is there and takes these arguments. Raises `ConfigError`."""
+    try:
+        serializer = resolve_serializer(name)
+    except (ValueError, ImportError, AttributeError, NotImplementedError) as error:
+        raise ConfigError(
+            f"--serializer {name!r} cannot be used: {error}; give pickle, json or a dotted path"
+        ) from None
+    try:
+        serializer.dumps((args, kwargs))
+    except Exception as error:  # noqa: BLE001  serializers raise many kinds
+        raise ConfigError(f"--serializer {name} does not take these arguments: {error}") from None
+
+
+def _check_free(connection: Redis, job_id: str) -> None:
+    """RQ would put the new job over one of the same id that has not ended. Raises `ConfigError`."""
+    try:
+        validate_job_id(job_id)
+    except ValueError as error:
+        raise ConfigError(f"--job-id {job_id!r}: {error}") from None
+    if Job.exists(job_id, connection):
+        status = Job.fetch(job_id, connection=connection).get_status(refresh=False)
+        if status not in ENDED:
+            raise ConfigError(f"--job-id {job_id}: there is one, and it is {status.value}: give another id")
+
+
+# The job
+
+
+def _enqueue(
+    target: Target, queue: str | None, call: dict[str, Any], due: datetime | None, connection: Redis, serializer: str
+) -> Job:
+    if queue is not None and not queue.strip():
+        raise ConfigError(f"queue name {queue!r} is empty: give a name, for example --queue campaigns")
+    if target.job_class is not None:
+        where = {"connection": connection, "serializer": serializer}
+        if due is not None:
+            return target.job_class.enqueue_at(due, queue, **call, **where)
+        return target.job_class.enqueue(queue, **call, **where)
+    on = Queue(queue or "default", connection=connection, serializer=serializer)
+    return on.enqueue(target.path, **call) if due is None else on.enqueue_at(due, target.path, **call)
+
+
+def _told(job: Job, due: datetime | None, connection: Redis) -> str:
+    """What was done, for the person at the shell; whether somebody will take it."""
+    when = f"scheduled for {due.astimezone():%Y-%m-%d %H:%M:%S}" if due is not None else "enqueued"
+    served = get_keys(Queue(job.origin, connection=connection))
+    nobody = "" if served else f"; no worker serves it now: rqmem worker {job.origin}"
+    return f"{when}: {job.description} on queue {job.origin!r}{nobody}"
+
+
+def _fields(job: Job, due: datetime | None) -> dict[str, Any]:
+    """What --json prints; with --wait also status, result, error and seconds at its end."""
+    return {
+        "job_id": job.id,
+        "call": job.description,
+        "queue": job.origin,
+        "status": job.get_status(refresh=False).value,
+        "scheduled_for": due.astimezone(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ") if due is not None else None,
+    }

@@ -1,0 +1,69 @@
+"""``rqmem exporter``: Prometheus metrics over HTTP, by `rqmem.exporter`."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from typing import TYPE_CHECKING
+
+import click
+import redis
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+from redis.retry import Retry
+
+from rqmem import connections, log
+from rqmem.cli.terminal import connected
+from rqmem.exporter.server import serve
+
+if TYPE_CHECKING:
+    from redis import Redis
+
+_ANSWER_SECONDS = 3.0  # below the 10 s that Prometheus waits for a page
+
+
+@click.command(short_help="Serve Prometheus metrics.")
+@click.option("--port", type=click.IntRange(0, 65535), default=9464, show_default=True, help="0: any that is free.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to answer on; 0.0.0.0: all.")
+@click.option("--url", "-u", help="URL of Redis.")
+def exporter(port: int, host: str, url: str | None) -> None:
+    """Serve metrics of queues, workers and job types for Prometheus.
+
+    They are read from Redis at each scrape: one exporter tells of all workers
+    on it, and its counters survive a restart. There is no password: whoever
+    reaches the port may read names of queues, workers and job types.
+
+    docs/metrics.md lists the metrics; a Grafana dashboard and alert rules are
+    beside it. SIGTERM and Ctrl-C end it.
+    """
+    log.configure("info", "text")
+    connection, where = _connection(url)
+    server = serve(connection, host, port)
+    asked = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: asked.set())
+    click.echo(f"rqmem: metrics of {where} at {server.url}; Ctrl-C ends it", err=True)
+    asked.wait()
+    server.stop()
+
+
+def _connection(url: str | None) -> tuple[Redis, str]:
+    """A connection whose commands fail soon, and where it leads; one that was named need not answer yet.
+
+    Raises `ConfigError` for a URL that cannot be used, `RqmemError` for an embedded server that does not run.
+    """
+    choice = connections.choose_url(url)
+    if choice is None:
+        return connected(None)
+    connections.check(choice)
+    connection = redis.Redis.from_url(
+        choice.url,
+        socket_timeout=_ANSWER_SECONDS,
+        socket_connect_timeout=_ANSWER_SECONDS,
+        retry=Retry(NoBackoff(), 0),
+    )
+    try:
+        connection.ping()
+    except (RedisError, OSError) as error:
+        click.echo(f"rqmem: Redis at {choice.shown} does not answer yet: {' '.join(str(error).split())}", err=True)
+    return connection, choice.shown

@@ -1,0 +1,142 @@
+"""``rqmem journal``: how much is remembered, and forgetting it, by `rqmem.journal`."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from rqmem.cli.terminal import connected
+from rqmem.errors import ConfigError, JournalVersionError, UnknownName
+from rqmem.journal import clearing, history_reader
+from rqmem.units import MB
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from redis import Redis
+
+_NAMED = 3  # job types in an error message
+_url = click.option("--url", "-u", help="URL of Redis.")
+
+
+@click.group("journal", short_help="See how large the journal is, or forget it.")
+def journal_group() -> None:
+    """What rqmem remembers in Redis, apart from what jobs need.
+
+    That is memory readings, the last runs of each job type and figures of all,
+    stories of jobs, breaches and alerts. It keeps itself under 64 MB.
+    RQMEM_JOURNAL=off has a worker remember nothing.
+    """
+
+
+@journal_group.command(short_help="Show how many keys and bytes it has.")
+@_url
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def size(url: str | None, as_json: bool) -> None:
+    """Show how many keys the journal has and the memory they take in Redis.
+
+    Also what was dropped, by kind: not written, since Redis was away or
+    refused it, or because there was too much at once.
+    """
+    connection, _ = connected(url)
+    note = _version_note(connection)
+    kinds = history_reader.size(connection)
+    dropped = {} if note else history_reader.dropped(connection)
+    if as_json:
+        click.echo(json.dumps(_as_json(kinds, dropped, note), indent=2, ensure_ascii=False))
+        return
+    for line in _table(kinds):
+        click.echo(line)
+    if any(dropped.values()):
+        told = ", ".join(f"{kind} {count:,}" for kind, count in sorted(dropped.items()) if count)
+        click.echo(f"\nnever written (Redis away, or full, or too much at once): {told}")
+    if note:
+        click.echo(f"\nnote: {note}")
+
+
+@journal_group.command(short_help="Forget it.")
+@_url
+@click.option("--job-type", metavar="TYPE", help="Only what is known of this job type.")
+@click.option("--yes", "-y", is_flag=True, help="Don't ask.")
+@click.pass_context
+def clear(ctx: click.Context, url: str | None, job_type: str | None, yes: bool) -> None:
+    """Forget the journal, or what is known of one job type.
+
+    Running jobs, and those that are to be resumed, are not touched. Workers go
+    on writing: what happens from now on is remembered.
+    """
+    if not yes and not sys.stdin.isatty():
+        raise ConfigError("there is no terminal to ask on: give --yes to forget the journal")
+    connection, where = connected(url)
+    if job_type is not None:
+        _check_type(connection, job_type)
+    if not yes and not click.confirm(_question(connection, where, job_type)):
+        click.echo("nothing was forgotten")
+        ctx.exit(1)
+    removed = clearing.clear(connection) if job_type is None else clearing.clear_type(connection, job_type)
+    click.echo(f"forgot {job_type or 'the journal'}: {_many_keys(removed)}")
+
+
+def _question(connection: Redis, where: str, job_type: str | None) -> str:
+    if job_type is not None:
+        return f"Forget what is known of {job_type} on {where}?"
+    total_keys, total_bytes = _total(history_reader.size(connection))
+    return f"Forget the journal on {where} ({_many_keys(total_keys)}, {total_bytes / MB:.1f} MB)?"
+
+
+def _check_type(connection: Redis, job_type: str) -> None:
+    """Raise `UnknownName` for a job type that the journal has not, naming near ones."""
+    history_reader.check_version(connection)
+    known = history_reader.types(connection)
+    if job_type in known:
+        return
+    near = difflib.get_close_matches(job_type, known, n=_NAMED)
+    if near:
+        hint = f"did you mean {' or '.join(near)}?"
+    elif known:
+        latest = sorted(known, key=lambda name: -known[name])
+        more = f" and {len(latest) - _NAMED} more" if len(latest) > _NAMED else ""
+        hint = f"it has {', '.join(latest[:_NAMED])}{more}"
+    else:
+        hint = "it has none at all; is it the right --url?"
+    raise UnknownName(f"the journal has no job type {job_type!r}: {hint}")
+
+
+def _version_note(connection: Redis) -> str:
+    """Whose the journal is, where it is not ours: its size can be told all the same."""
+    try:
+        history_reader.check_version(connection)
+    except JournalVersionError as error:
+        return str(error)
+    return ""
+
+
+def _table(kinds: Mapping[str, tuple[int, int]]) -> list[str]:
+    total_keys, total_bytes = _total(kinds)
+    rows = sorted(kinds.items(), key=lambda each: -each[1][1])
+    lines = [f"{'kind':<10}{'keys':>10}{'KB':>12}"]
+    lines += [f"{kind:<10}{count:>10,}{size_bytes / 1024:>12,.1f}" for kind, (count, size_bytes) in rows]
+    return [*lines, f"{'total':<10}{total_keys:>10,}{total_bytes / 1024:>12,.1f}"]
+
+
+def _as_json(kinds: Mapping[str, tuple[int, int]], dropped: Mapping[str, int], note: str) -> dict[str, object]:
+    total_keys, total_bytes = _total(kinds)
+    return {
+        "keys": total_keys,
+        "bytes": total_bytes,
+        "kinds": {kind: {"keys": count, "bytes": size_bytes} for kind, (count, size_bytes) in kinds.items()},
+        "dropped": dict(dropped),
+        "note": note,
+    }
+
+
+def _total(kinds: Mapping[str, tuple[int, int]]) -> tuple[int, int]:
+    return sum(count for count, _ in kinds.values()), sum(size_bytes for _, size_bytes in kinds.values())
+
+
+def _many_keys(count: int) -> str:
+    return "1 key" if count == 1 else f"{count:,} keys"

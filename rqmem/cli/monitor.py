@@ -1,0 +1,168 @@
+"""``rqmem monitor``: options, checked, to a run of `rqmem.monitor`, and its report."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import os
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import click
+from redis.exceptions import RedisError
+
+from rqmem.cli.terminal import connected, never_fail_on_a_letter
+from rqmem.config import positive_int
+from rqmem.errors import ConfigError, RedisUnavailable, RqmemError, UnknownName
+from rqmem.journal import history_reader
+from rqmem.monitor.look import known_queues
+from rqmem.monitor.loop import Watch
+from rqmem.monitor.report import Report, Setting
+from rqmem.monitor.report_text import summary
+from rqmem.monitor.saving import Output, output
+from rqmem.monitor.screen import Display, PlainDisplay, RichDisplay, can_draw, rich_is_installed
+from rqmem.monitor.stopping import Stopping
+
+if TYPE_CHECKING:
+    from redis import Redis
+
+ALERTS_RAISED = 3
+_ANSWER_SECONDS = 2.0
+UNLIMITED = "unlimited"
+
+
+def threshold(text: str, name: str) -> float:
+    """``text`` as percent of the ceiling; raises `ConfigError` naming ``name``, and the percentage for a fraction."""
+    try:
+        value = float(text.strip().removesuffix("%"))
+    except ValueError:
+        value = math.nan
+    if 0 < value <= 1:
+        raise ConfigError(f"{name} {text}: give a percentage, for {text} write {100 * value:g}")
+    if not 1 < value <= 100:
+        raise ConfigError(f"{name} {text}: give a percentage of the ceiling above 1 and up to 100, for example 80")
+    return value
+
+
+def duration(text: str, name: str) -> int | None:
+    """``text`` as whole seconds; None for ``unlimited``. Raises `ConfigError` naming ``name``."""
+    if text.strip().lower() == UNLIMITED:
+        return None
+    try:
+        return positive_int(text, name)
+    except ConfigError as error:
+        raise ConfigError(f"{error} (seconds), or {UNLIMITED}") from None
+
+
+def interval(text: str, name: str) -> int:
+    """``text`` as whole seconds. Raises `ConfigError` naming ``name``."""
+    try:
+        return positive_int(text, name)
+    except ConfigError as error:
+        raise ConfigError(f"{error} (seconds)") from None
+
+
+def _parsed(parse: Callable[[str, str], Any]) -> Callable[[click.Context, click.Parameter, str | None], Any]:
+    return lambda ctx, param, text: None if text is None else parse(text, param.opts[0])
+
+
+@click.command(short_help="Watch memory live, and report on it.")
+@click.option("--interval", metavar="SECONDS", default="60", show_default=True, callback=_parsed(interval),
+              help="Between samples of the report.")  # fmt: skip
+@click.option("--duration", metavar="SECONDS", default="3600", show_default=True, callback=_parsed(duration),
+              help="How long, or unlimited.")  # fmt: skip
+@click.option("--threshold", metavar="PERCENT", default="80", show_default=True, callback=_parsed(threshold),
+              help="Of a job's ceiling; above it is marked and counted.")  # fmt: skip
+@click.option("--output-file", metavar="FILE", callback=_parsed(lambda text, name: output(text)),
+              help="Write the report there: .json or .txt.")  # fmt: skip
+@click.option("--fail-on-alert", is_flag=True, help="Exit code 3 when an alert was raised meanwhile.")
+@click.option("--queue", "-q", "queues", metavar="NAME", multiple=True, help="Only this queue; may be repeated.")
+@click.option("--plain", is_flag=True, help="Lines instead of the live view.")
+@click.option("--url", "-u", help="URL of Redis.")
+@click.pass_context
+def monitor(ctx: click.Context, /, url: str | None, queues: tuple[str, ...], **options: Any) -> None:
+    """Watch workers, jobs and queues; at the end, or on Ctrl-C, report.
+
+    On a terminal it is a live view, drawn anew each second (pip install
+    'rqmem[tui]'); else there are lines, all of them once in --interval, alerts
+    and jobs above --threshold at once. Only looks: writes nothing to Redis.
+
+    The report has samples, figures by job type, alerts and four metrics; the
+    keys of its JSON stand in rqmem/monitor/report.py. It is saved each minute
+    too, and printed as a summary without --output-file.
+
+    With --fail-on-alert, crossings of --threshold alone do not count, nor do
+    alerts that were open before.
+
+    \b
+    rqmem monitor --interval 60 --duration 3600 --output-file report.json
+    """
+    connection, where = connected(url)
+    timeouts = {"socket_timeout": _ANSWER_SECONDS, "socket_connect_timeout": _ANSWER_SECONDS}
+    connection.connection_pool.connection_kwargs.update(timeouts)  # it has no connection yet
+    file: Output | None = options["output_file"]
+    never_fail_on_a_letter()
+    try:
+        history_reader.check_version(connection)
+        _check_queues(connection, queues)
+        watch = Watch(
+            connection,
+            Setting(where, options["interval"], options["threshold"], queues),
+            options["duration"],
+            file,
+        )
+    except RedisError as error:
+        raise RedisUnavailable(f"Redis at {where} answered, and then not: {' '.join(str(error).split())}") from error
+    with Stopping() as stopping:
+        report = watch.until_over(_display(watch, plain=options["plain"]), stopping)
+        _finish(report, file)
+    raised = options["fail_on_alert"] and report.alerts_raised
+    ctx.exit(ALERTS_RAISED if raised else 0)
+
+
+def _check_queues(connection: Redis, names: tuple[str, ...]) -> None:
+    """Refuse what nobody knows: a misspelt name would be an hour of nothing."""
+    known = known_queues(connection) if names else set()
+    for name in names:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            known_ones = f"known are {', '.join(sorted(known))}" if known else "none had a job or a worker yet"
+            raise UnknownName(f"--queue {name!r} is not known: {f'did you mean {near[0]}?' if near else known_ones}")
+
+
+def _display(watch: Watch, *, plain: bool) -> Display:
+    """The live view where there can be one."""
+    if not plain and sys.stdout.isatty():
+        if not rich_is_installed():
+            click.echo("rqmem: for a live view: pip install 'rqmem[tui]'", err=True)
+        elif can_draw():
+            return RichDisplay(watch.setting.redis, watch.until)
+    return PlainDisplay(watch.setting.interval_seconds, click.echo)
+
+
+def _finish(report: Report, file: Output | None) -> None:
+    """The report where it belongs; printed where that fails, so that it is not lost. Raises `RqmemError` then."""
+    if file is None:
+        _print("\n" + "\n".join(summary(report)))
+        return
+    text = file.write(report)
+    try:
+        file.save(text)
+    except OSError as error:
+        _print(text)
+        raise RqmemError(
+            f"{file.path} could not be written ({error.strerror}); the report is printed instead"
+        ) from None
+    _print(
+        f"report: {file.path} ({len(report.samples)} samples, {len(report.jobs)} job types, "
+        f"{report.threshold_crossings} crossings, {report.alerts_raised} alerts)"
+    )
+
+
+def _print(text: str) -> None:
+    """To stdout; where nobody reads it any more, to nobody, and nothing is said of that at the exit either."""
+    try:
+        click.echo(text)
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,0 +1,52 @@
+"""``rqmem recommend``: which ceilings, chunk sizes and split thresholds job types had better have."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+
+import click
+
+from rqmem import settings
+from rqmem.cli.job_types import one_of
+from rqmem.cli.terminal import connected, never_fail_on_a_letter
+from rqmem.errors import ConfigError
+from rqmem.journal import history_reader
+from rqmem.reporting.advice import as_fields
+from rqmem.reporting.advice_text import PASTED, to_text
+from rqmem.reporting.read import read_advice
+
+
+@click.command(short_help="Recommend ceilings, chunk sizes and split thresholds.")
+@click.option("--job", metavar="TYPE", help="Only this job type; its last part will do.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--apply", "paste", type=click.Choice(list(PASTED)), is_flag=False, flag_value="class",
+              help="Print class attributes, or lines for rqmem.ini, to paste.")  # fmt: skip
+@click.option("--url", "-u", help="URL of Redis.")
+def recommend(job: str | None, as_json: bool, paste: str | None, url: str | None) -> None:
+    """Recommend a ceiling, chunk size and split threshold for each job type.
+
+    By the peaks of 30 days, recent days before old ones: a high percentile of
+    the days' highest with a margin of 15 %, and more after breaches. Each with
+    why, how sure that is, and what it would have changed. Too little history
+    is said. Nothing is changed, with --apply neither.
+
+    \b
+    rqmem recommend --job ProcessCampaign --apply
+    rqmem recommend --apply config
+
+    The keys of --json stand in rqmem/reporting/advice.py.
+    """
+    if as_json and paste:
+        raise ConfigError("--apply and --json: give one of them")
+    config = settings.load(os.environ).config
+    connection, where = connected(url)
+    history_reader.check_version(connection)
+    job = one_of(job, history_reader.types(connection)) if job is not None else None
+    found = read_advice(connection, where, config.warning_threshold, time.time(), job)
+    never_fail_on_a_letter()
+    if as_json:
+        click.echo(json.dumps(as_fields(found), indent=2, ensure_ascii=False))
+    else:
+        click.echo(PASTED[paste](found) if paste is not None else to_text(found), nl=False)

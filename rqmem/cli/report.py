@@ -1,0 +1,84 @@
+"""``rqmem report``: what happened to job types, by `rqmem.reporting`."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+
+from rqmem.cli.durations import parse_since
+from rqmem.cli.job_types import one_of
+from rqmem.cli.terminal import connected, never_fail_on_a_letter
+from rqmem.errors import ConfigError, RqmemError
+from rqmem.journal import history_reader
+from rqmem.monitor.saving import replace, writable
+from rqmem.reporting.page import check_that_pages_can_be_made, to_html
+from rqmem.reporting.read import read_report
+from rqmem.reporting.report import Report
+from rqmem.reporting.schema import as_fields
+from rqmem.reporting.text import to_text
+
+
+def _to_json(report: Report) -> str:
+    return json.dumps(as_fields(report), indent=2, ensure_ascii=False) + "\n"
+
+
+FORMATS: dict[str, Callable[[Report], str]] = {"text": to_text, "json": _to_json, "html": to_html}
+_SUFFIXES = {".json": "json", ".html": "html", ".htm": "html"}
+
+
+@click.command(short_help="Report on what job types used, and whether it gets worse.")
+@click.option("--since", metavar="WHEN", default="24h", show_default=True, help="30m, 7d, 2026-08-06T10:30.")
+@click.option("--job", metavar="TYPE", help="Only this job type; its last part will do.")
+@click.option("--format", "form", type=click.Choice(list(FORMATS)), help="Instead of the suffix of --output.")
+@click.option("--output", metavar="FILE", help="Write it there.")
+@click.option("--url", "-u", help="URL of Redis.")
+def report(since: str, job: str | None, form: str | None, output: str | None, url: str | None) -> None:
+    """Report on job types: runs, failures, breaches, peaks, trends.
+
+    By the journal, which counts by the hour for two days and by the day for 30,
+    so a report begins with an hour or a day; trends compare with as long a time
+    before. A job type whose code is gone is reported all the same.
+
+    HTML is one file with plots that needs no network (pip install
+    'rqmem[report]'). The keys of the JSON stand in rqmem/reporting/schema.py.
+
+    \b
+    rqmem report --since 7d --output report.html
+    """
+    now = time.time()
+    after = parse_since(since, now)
+    file = writable(output, "--output") if output is not None else None
+    form = form or _SUFFIXES.get(Path(output or "").suffix.lower(), "text")
+    if form == "html":
+        check_that_pages_can_be_made()
+        if file is None and sys.stdout.isatty():
+            raise ConfigError("--format html is nothing to read on a terminal: give --output FILE too")
+    connection, where = connected(url)
+    history_reader.check_version(connection)
+    job = one_of(job, history_reader.types(connection)) if job is not None else None
+    found = read_report(connection, where, after, now, job)
+    never_fail_on_a_letter()
+    if file is None:
+        click.echo(FORMATS[form](found), nl=False)
+    else:
+        _save(found, file, form)
+
+
+def _save(found: Report, file: Path, form: str) -> None:
+    text = FORMATS[form](found)
+    try:
+        replace(file, text)
+    except OSError as error:
+        raise RqmemError(
+            f"--output {file} could not be written ({error.strerror}); what was there is as before"
+        ) from None
+    tally = found.tally
+    types = f"{len(found.types)} job type{'' if len(found.types) == 1 else 's'}"
+    click.echo(f"report: {file} ({types}, {tally.runs:,.0f} runs, {tally.breached:,.0f} breaches)")
+    for note in found.notes:
+        click.echo(f"note: {note}", err=True)

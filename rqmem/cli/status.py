@@ -1,0 +1,127 @@
+"""``rqmem status``: one screen by `rqmem.status`, or one job by `rqmem.inspection`; once, or again and again."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import click
+from redis.exceptions import RedisError
+
+from rqmem.cli.terminal import colour, columns, connected, never_fail_on_a_letter
+from rqmem.inspection import schema as job_schema
+from rqmem.inspection.find import find
+from rqmem.inspection.read import read_case
+from rqmem.inspection.story import header
+from rqmem.status import schema
+from rqmem.status.read import read_facts
+from rqmem.status.screen import screen
+from rqmem.status.troubles import healthy, troubles
+
+if TYPE_CHECKING:
+    from redis import Redis
+
+_EVERY_SECONDS = 2.0
+
+
+@dataclass(frozen=True)
+class _Look:
+    """What there is to show, as text for so many columns and rows and as JSON; and whether all is well."""
+
+    lines: Callable[[int, int | None], list[str]]
+    fields: dict[str, Any]
+    well: bool
+
+
+@click.command(short_help="Show whether it runs, and what is wrong.")
+@click.option("--job", "job_id", metavar="ID", help="Only this job; the beginning of its id will do.")
+@click.option("--watch", "-w", is_flag=True, help="Again every two seconds, until Ctrl-C.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON (with --watch an object a line).")
+@click.option("--url", "-u", help="URL of Redis.")
+@click.pass_context
+def status(ctx: click.Context, job_id: str | None, watch: bool, as_json: bool, url: str | None) -> None:
+    """Show on one screen whether it runs, and what is wrong and what to do.
+
+    Workers with the memory of their jobs, queues, what happened to each job
+    type lately, and troubles: a problem is something to act on, a note is
+    worth a look. Only looks, changes nothing.
+
+    Exit code 0 when there is no problem, else 1. With --job: 1 when the job
+    failed, was stopped, or its worker is not heard of.
+
+    The keys of --json stand in rqmem/status/schema.py, those of --job --json
+    in rqmem/inspection/schema.py.
+    """
+    connection, where = connected(url)
+    look: Callable[[], _Look]
+    if job_id is not None:
+        found = find(connection, job_id)
+        look = lambda: _at_job(connection, found)  # noqa: E731
+    else:
+        look = lambda: _at_all(connection, where)  # noqa: E731
+    well = _watch(look, as_json=as_json) if watch else _once(look(), as_json=as_json)
+    ctx.exit(0 if well else 1)
+
+
+def _at_all(connection: Redis, where: str) -> _Look:
+    facts = read_facts(connection, where, time.time())
+    found = troubles(facts)
+    return _Look(
+        lambda width, rows: screen(facts, found, width, rows, colour),
+        schema.as_json(facts, found),
+        healthy(found),
+    )
+
+
+def _at_job(connection: Redis, job_id: str) -> _Look:
+    case = read_case(connection, job_id, time.time())
+    return _Look(lambda width, rows: header(case, width, colour), job_schema.brief(case), case.well)
+
+
+def _once(look: _Look, *, as_json: bool) -> bool:
+    never_fail_on_a_letter()
+    rows = shutil.get_terminal_size().lines - 1 if sys.stdout.isatty() else None
+    text = json.dumps(look.fields, indent=2, ensure_ascii=False) if as_json else "\n".join(look.lines(columns(), rows))
+    click.echo(text)
+    return look.well
+
+
+def _watch(look: Callable[[], _Look], *, as_json: bool) -> bool:
+    """Look again and again, also while Redis is away, until Ctrl-C; whether all was well at the last look."""
+    never_fail_on_a_letter()
+    last: _Look | None = None
+    lost_at = ""
+    try:
+        while True:
+            try:
+                last, lost_at, away = look(), "", ""
+            except RedisError as error:
+                lost_at = lost_at or time.strftime("%H:%M:%S")
+                away = f"Redis does not answer since {lost_at}, trying again: {' '.join(str(error).split())}"
+            _draw(last, away, as_json=as_json)
+            time.sleep(_EVERY_SECONDS)
+    except KeyboardInterrupt:
+        return last is not None and last.well and not lost_at
+
+
+def _draw(look: _Look | None, away: str, *, as_json: bool) -> None:
+    if as_json:
+        fields = {"error": away} if away or look is None else look.fields
+        click.echo(json.dumps(fields, ensure_ascii=False))
+        return
+    on_terminal = sys.stdout.isatty()
+    size = shutil.get_terminal_size()
+    rows = size.lines - 1 - bool(away) if on_terminal else None
+    shown = look.lines(columns(), rows) if look is not None else []
+    lines = [colour(away[: columns()], "bad"), *shown] if away else shown
+    if on_terminal:  # over the last one, so that nothing flickers
+        text = "".join(f"{line}\x1b[K\n" for line in lines[: size.lines - 1])
+        click.echo(f"\x1b[H{text}\x1b[J", nl=False)
+    else:
+        click.echo("\n".join([*lines, ""]))
+    sys.stdout.flush()

@@ -1,0 +1,54 @@
+"""What commands that show something have in common: a Redis to look at, and a terminal to show it on."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from rqmem import connections, embedded_redis
+from rqmem.errors import RqmemError
+
+if TYPE_CHECKING:
+    from redis import Redis
+
+COLOURS: dict[str, dict[str, Any]] = {
+    "plain": {}, "title": {"bold": True}, "good": {"fg": "green"}, "warning": {"fg": "yellow"}, "bad": {"fg": "red"},
+}  # fmt: skip
+_ANSWER_SECONDS = 3.0
+_COLUMNS, _FEWEST_COLUMNS = 100, 60
+
+
+def connected(url: str | None) -> tuple[Redis, str]:
+    """A connection for looking, whose commands fail soon, and where it leads; starts no server to look at it.
+
+    Raises `ConfigError` or `RqmemError` for a Redis that cannot be used or is not there.
+    """
+    choice = connections.choose_url(url)
+    if choice is None and embedded_redis.status() is None:
+        raise RqmemError(
+            "no Redis is named, and the embedded one of this directory does not run, so nothing does: "
+            "'rqmem worker' starts both; or name a Redis with --url or RQMEM_REDIS_URL"
+        )
+    connection = connections.connect(url, announce=lambda line: None)
+    timeouts = {"socket_timeout": _ANSWER_SECONDS, "socket_connect_timeout": _ANSWER_SECONDS}
+    connection.connection_pool.connection_kwargs.update(timeouts)  # it has no connection yet
+    return connection, choice.shown if choice is not None else "the embedded Redis of this directory"
+
+
+def columns() -> int:
+    """How wide text may be: as the terminal, or ``COLUMNS``; 100 in a pipe."""
+    return max(_FEWEST_COLUMNS, shutil.get_terminal_size((_COLUMNS, 0)).columns)
+
+
+def colour(text: str, mood: str) -> str:
+    """The text in the colour of its mood; `click.echo` takes it away where there is no terminal."""
+    return click.style(text, **COLOURS[mood]) if COLOURS[mood] else text
+
+
+def never_fail_on_a_letter() -> None:
+    """A terminal or pipe that cannot show a character shows a question mark."""
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="replace")

@@ -1,0 +1,58 @@
+"""Waiting for a job's end from outside, by asking RQ again and again."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from redis.exceptions import ConnectionError, TimeoutError
+from rq.exceptions import InvalidJobOperation
+from rq.job import Job, JobStatus
+
+from rqmem.errors import RqmemError
+
+ENDED = (JobStatus.FINISHED, JobStatus.FAILED, JobStatus.STOPPED, JobStatus.CANCELED)
+_SHORTEST_PAUSE, _LONGEST_PAUSE = 0.02, 0.5
+
+
+@dataclass(frozen=True)
+class End:
+    """How the job ended: RQ's status, what it returned, the last line of what it raised, and how long we waited."""
+
+    status: str
+    result: Any
+    error: str
+    seconds: float
+
+
+def until_ended(job: Job, seconds: float) -> End:
+    """Wait for the job's end, also while Redis is away. Raises `RqmemError` when it has not ended within the time."""
+    start, pause, status = time.monotonic(), _SHORTEST_PAUSE, job.get_status(refresh=False)
+    while True:
+        waited = time.monotonic() - start
+        try:
+            status = job.get_status()
+            if status in ENDED:
+                return _end(job, status, round(waited, 3))
+        except InvalidJobOperation:
+            if job.result_ttl == 0:  # what finishes so is deleted with its result
+                return End("finished", None, "", round(waited, 3))
+            return End("gone", None, "somebody deleted it, or its --ttl was over", round(waited, 3))
+        except (ConnectionError, TimeoutError):
+            pass  # it may be back in time
+        if waited >= seconds:
+            raise RqmemError(f"job {job.id} is still {status.value} after {seconds:g} s: rqmem status --job {job.id}")
+        time.sleep(min(pause, seconds - waited))
+        pause = min(2 * pause, _LONGEST_PAUSE)
+
+
+def _end(job: Job, status: JobStatus, seconds: float) -> End:
+    if status != JobStatus.FINISHED:
+        result = job.latest_result()
+        lines = (result.exc_string or "").strip().splitlines() if result is not None else []
+        return End(status.value, None, lines[-1].strip() if lines else f"it was {status.value}", seconds)
+    try:
+        return End(status.value, job.return_value(refresh=True), "", seconds)
+    except Exception as error:  # noqa: BLE001  of classes that are not here
+        return End(status.value, f"a result that cannot be read here: {error}", "", seconds)

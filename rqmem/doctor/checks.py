@@ -1,0 +1,179 @@
+"""What is found in machine, memory and cgroups: facts in, findings out. Pure."""
+
+from __future__ import annotations
+
+from rqmem.config import Config
+from rqmem.doctor.facts import KernelLayer, Machine, Memory
+from rqmem.doctor.finding import Finding, Mark
+from rqmem.policy.ceiling import effective_limit_mb
+from rqmem.runtime.platform_check import unsupported
+from rqmem.units import show_mb, to_bytes, to_mb
+
+_WORKER_MB = 60  # what a worker itself takes, about
+_WITHOUT = "everything else works without it"
+
+
+def check_machine(facts: Machine) -> list[Finding]:
+    """Kernel, Python, ``/proc``."""
+    return [_kernel(facts), _python(facts), *_proc(facts)]
+
+
+def _kernel(facts: Machine) -> Finding:
+    if facts.platform != "linux":
+        name = "macOS" if facts.platform == "darwin" else facts.platform
+        return Finding("Machine", "system", "problem", name, unsupported(facts.platform, True, True, True))
+    text = f"Linux {facts.kernel}"
+    if _version(facts.kernel) < (5, 4):
+        advice = "rqmem is made for 5.4 and later; where the lines below are ok it works all the same"
+        return Finding("Machine", "kernel", "note", text, advice)
+    return Finding("Machine", "kernel", "ok", text)
+
+
+def _version(release: str) -> tuple[int, int]:
+    """(6, 1) of ``6.1.0-18-amd64``."""
+    major, minor, *_ = [*release.split("."), "0", "0"]
+    digits = "".join(each for each in minor.partition("-")[0] if each.isdigit())
+    return (int(major) if major.isdigit() else 0, int(digits or 0))
+
+
+def _python(facts: Machine) -> Finding:
+    missing = unsupported("linux", facts.has_fork, facts.has_pidfd, True)
+    if missing and facts.platform == "linux":
+        return Finding("Machine", "Python", "problem", facts.python, missing)
+    text = f"{facts.python}; fork and pidfd_open work" if not missing else facts.python
+    return Finding("Machine", "Python", "ok", text)
+
+
+def _proc(facts: Machine) -> list[Finding]:
+    if facts.platform != "linux":
+        return []
+    if facts.proc_shortcoming:
+        advice = "no ceiling can be kept; jobs under 'rq worker' are metered by psutil at their checkpoints"
+        return [Finding("Machine", "/proc", "problem", facts.proc_shortcoming, advice)]
+    if facts.idle_bytes is None:
+        advice = "mount /proc without hidepid, or let the worker's group see it (mount option gid=)"
+        return [Finding("Machine", "/proc", "problem", f"shows nothing of our own children{_hides(facts)}", advice)]
+    text = f"usage and children of our processes can be read; an idle horse uses {to_mb(facts.idle_bytes):.0f} MB"
+    findings = [Finding("Machine", "/proc", "ok", text)]
+    if facts.hidepid:
+        text = f"what a job starts as another user (sudo, su) is not seen and does not count{_hides(facts)}"
+        advice = "have jobs start nothing as another user, or mount /proc with gid= of the worker's group"
+        findings.append(Finding("Machine", "hidepid", "note", text, advice))
+    return findings
+
+
+def _hides(facts: Machine) -> str:
+    return f" (hidepid={facts.hidepid})" if facts.hidepid else ""
+
+
+def check_memory(facts: Memory, config: Config) -> list[Finding]:
+    """What there is against what jobs may use, and settings of the kernel that matter to either."""
+    if facts.total_bytes is None:
+        return [_malloc(facts)]
+    return [_there_is(facts), _ceiling(facts, config), _swap(facts), *_overcommit(facts), *_huge_pages(facts),
+            _malloc(facts)]  # fmt: skip
+
+
+def _there_is(facts: Memory) -> Finding:
+    limit = f"{_mb(facts.container_bytes)} in this container" if facts.container_bytes else "no container limit"
+    free = f", {_mb(facts.available_bytes)} available" if facts.available_bytes is not None else ""
+    return Finding("Memory", "there is", "ok", f"{_mb(facts.total_bytes)} in the machine, {limit}{free}")
+
+
+def _ceiling(facts: Memory, config: Config) -> Finding:
+    ceiling_mb = effective_limit_mb(None, config.memory_mb, config.default_limit_mb)
+    source = "RQMEM_MEMORY" if config.memory_mb is not None else "the default; --memory sets it"
+    wanted = f"{show_mb(ceiling_mb)} MB + {show_mb(config.reserve_mb)} MB reserve a job ({source})"
+    where = "container" if facts.container_bytes else "machine"
+    there_bytes = facts.container_bytes or facts.total_bytes or 0
+    room = int(there_bytes / to_bytes(ceiling_mb + config.reserve_mb + _WORKER_MB))
+    if to_bytes(ceiling_mb + config.reserve_mb) > there_bytes:
+        text = f"{wanted} is more than the {_mb(there_bytes)} of this {where}"
+        advice = f"the kernel would kill before the ceiling is reached: lower the ceiling, or give the {where} more"
+        return Finding("Memory", "ceiling", "problem", text, advice)
+    if room < 1:
+        text = f"{wanted} leaves too little of the {where}'s {_mb(there_bytes)} for the worker itself"
+        return Finding("Memory", "ceiling", "note", text, f"a worker takes some {_WORKER_MB} MB besides its job")
+    workers = "1 worker" if room == 1 else f"{room} workers"
+    return Finding("Memory", "ceiling", "ok", f"{wanted}; room for {workers}")
+
+
+def _swap(facts: Memory) -> Finding:
+    text = f"{_mb(facts.swap_bytes)}; what is swapped out counts as usage" if facts.swap_bytes else "none"
+    return Finding("Memory", "swap", "ok", text)
+
+
+def _overcommit(facts: Memory) -> list[Finding]:
+    if facts.overcommit is None:
+        return []
+    words = {0: "0, by rule of thumb", 1: "1, always granted"}
+    if facts.overcommit in words:
+        return [Finding("Memory", "overcommit", "ok", words[facts.overcommit])]
+    text = f"{facts.overcommit}, strict: allocations, forks and threads can fail while memory is free"
+    advice = "jobs may see MemoryError long before their ceiling: sysctl vm.overcommit_memory=0"
+    return [Finding("Memory", "overcommit", "note", text, advice)]
+
+
+def _huge_pages(facts: Memory) -> list[Finding]:
+    if not facts.huge_pages:
+        return []
+    if facts.huge_pages != "always":
+        return [Finding("Memory", "huge pages", "ok", facts.huge_pages)]
+    text = "always: jobs grow in steps of 2 MB and may use more than they ask for"
+    advice = "echo madvise > /sys/kernel/mm/transparent_hugepage/enabled (Redis asks for that too)"
+    return [Finding("Memory", "huge pages", "note", text, advice)]
+
+
+def _malloc(facts: Memory) -> Finding:
+    if facts.can_trim:
+        return Finding("Memory", "malloc", "ok", "freed memory can be given back (malloc_trim)")
+    text = "no malloc_trim (not glibc): less of what a job frees is given back"
+    return Finding("Memory", "malloc", "note", text, "nothing has to be done: horses are replaced when they keep much")
+
+
+def check_kernel_layer(facts: KernelLayer, config: Config) -> list[Finding]:
+    """Whether the kernel keeps ceilings too, whether it lets the watcher be in time, and how to get there."""
+    return [_cgroup(facts, config), _watcher(facts)]
+
+
+def _watcher(facts: KernelLayer) -> Finding:
+    if facts.urgent == "real-time":
+        return Finding("Kernel layer", "watcher", "ok", "goes before others while it watches (real-time)")
+    late = "goes before most others" if facts.urgent == "nice" else "waits for its turn as all processes do"
+    text = f"{late}: while the processors are all busy it may look some 15 to 50 ms too late"
+    advice = "give the worker CAP_SYS_NICE (systemd: AmbientCapabilities=, Docker: --cap-add) or LimitRTPRIO=1"
+    return Finding("Kernel layer", "watcher", "note", text, advice)
+
+
+def _cgroup(facts: KernelLayer, config: Config) -> Finding:
+    if facts.path and config.cgroup == "off":
+        text = f"RQMEM_CGROUP=off; cgroup {facts.version} could be had at {facts.path}"
+        return Finding("Kernel layer", "cgroup", "note", text, "without it, RQMEM_CGROUP=auto, each horse gets one")
+    if facts.path:
+        text = f"{facts.version}, at {facts.path}"
+        return Finding("Kernel layer", "cgroup", "ok", text)
+    mark: Mark = "problem" if config.cgroup == "require" else "note"
+    advice = f"{_how_to_get_one(facts)}; {_WITHOUT}"
+    if mark == "problem":
+        advice = f"RQMEM_CGROUP=require, so no worker starts; {_how_to_get_one(facts)}"
+    return Finding("Kernel layer", "cgroup", mark, f"none: {facts.reason}", advice)
+
+
+def _how_to_get_one(facts: KernelLayer) -> str:
+    if facts.surroundings == "kubernetes":
+        return "usually not to be had in Kubernetes, where the container's own limit is the backstop"
+    if facts.surroundings == "container":
+        return "run the container with --cgroupns=private and /sys/fs/cgroup mounted writable"
+    if not facts.version:
+        return "mount the cgroup v2 hierarchy; on some systems it takes the boot option cgroup_enable=memory"
+    if facts.version == "v1":
+        return "give the worker's user a group: cgcreate -t USER -a USER -g memory:rqmem, cgexec -g memory:rqmem"
+    if facts.surroundings == "systemd":
+        return (
+            "put Delegate=memory in the worker's systemd unit; by hand: systemd-run --user --scope -p Delegate=memory"
+        )
+    return "start the worker in a group of its own that its user may write to (cgroups(7), delegation)"
+
+
+def _mb(size_bytes: int | None) -> str:
+    return f"{to_mb(size_bytes or 0):,.0f} MB"

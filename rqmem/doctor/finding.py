@@ -1,0 +1,28 @@
+"""A finding: what a check says. Values only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Group = Literal["Machine", "Memory", "Kernel layer", "Redis", "Self-test"]
+Mark = Literal["ok", "note", "problem"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the report.
+
+    Attributes:
+        group: whose line it is.
+        name: what was looked at, in a word or two.
+        mark: ``ok``; ``note``: it works, and something could be better; ``problem``: it does not.
+        text: what was found.
+        advice: what to do, where it is not ``ok``.
+    """
+
+    group: Group
+    name: str
+    mark: Mark
+    text: str
+    advice: str = ""

@@ -1,0 +1,87 @@
+"""What is found in Redis: facts in, findings out. Pure."""
+
+from __future__ import annotations
+
+from rqmem.doctor.finding import Finding
+from rqmem.doctor.redis_facts import NoRedis, Redis
+from rqmem.units import to_mb
+
+_NEEDED = (5,)  # rq 3: "requires Redis >= 5 or Valkey >= 7.2"
+_HAS_LMOVE = (6, 2)
+_FULL = 0.9
+_SMALL_NODE_BYTES = 512
+
+
+def check_redis(facts: Redis | NoRedis) -> list[Finding]:
+    """Fit for RQ and rqmem, and what jobs could be lost by."""
+    if isinstance(facts, NoRedis):
+        return [_unasked(facts)]
+    return [_server(facts), *_role(facts), _eviction(facts), _persistence(facts), _results(facts)]
+
+
+def _unasked(facts: NoRedis) -> Finding:
+    if not facts.problem:
+        return Finding("Redis", "server", "ok", facts.text)
+    text, found, advice = facts.text.rpartition("; ")  # our errors end with what to do
+    if not found:
+        text, advice = facts.text, "start it, or name another with --url or RQMEM_REDIS_URL"
+    return Finding("Redis", "server", "problem", text, advice)
+
+
+def _server(facts: Redis) -> Finding:
+    text = f"{facts.server} {facts.shown_version} at {facts.where}"
+    if facts.version < _NEEDED:
+        return Finding("Redis", "server", "problem", text, "RQ 3 needs Redis 5 or Valkey 7.2, or later")
+    if facts.version < _HAS_LMOVE:
+        advice = "before 6.2 there is no BLMOVE: a job is lost when its worker dies in the instant it took it"
+        return Finding("Redis", "server", "note", text, f"{advice}; use Redis 6.2 or later")
+    return Finding("Redis", "server", "ok", text)
+
+
+def _role(facts: Redis) -> list[Finding]:
+    if not facts.replica:
+        return []
+    if facts.read_only:
+        return [Finding("Redis", "role", "problem", "a read-only replica", "name the primary: jobs have to be written")]
+    return [Finding("Redis", "role", "note", "a replica", "what is written here is lost at its next resync")]
+
+
+def _eviction(facts: Redis) -> Finding:
+    limit = f"maxmemory {to_mb(facts.max_bytes):,.0f} MB, {facts.policy}"
+    if not facts.max_bytes:
+        return Finding("Redis", "eviction", "ok", "no maxmemory, so nothing is evicted")
+    if facts.policy != "noeviction":
+        advice = "when it is full, Redis deletes jobs and results: CONFIG SET maxmemory-policy noeviction"
+        return Finding("Redis", "eviction", "problem", limit, advice)
+    if facts.used_bytes > _FULL * facts.max_bytes:
+        text = f"{limit}; {100 * facts.used_bytes / facts.max_bytes:.0f} % in use"
+        return Finding("Redis", "eviction", "note", text, "when it is full, jobs can neither be enqueued nor finished")
+    return Finding("Redis", "eviction", "ok", limit)
+
+
+def _persistence(facts: Redis) -> Finding:
+    if facts.save_failed:
+        text = "its last write to disk failed"
+        return Finding(
+            "Redis", "on disk", "problem", text, "it may refuse writes (MISCONF): see its log; is the disk full?"
+        )
+    if facts.appendonly:
+        return Finding("Redis", "on disk", "ok", "append-only file")
+    if facts.save is None:
+        text = "no append-only file; whether it makes snapshots cannot be read (CONFIG is forbidden)"
+        return Finding("Redis", "on disk", "note", text, "without either, a restart of Redis loses all jobs")
+    if facts.save:
+        text = "snapshots only: a crash of Redis loses what came since the last"
+        return Finding("Redis", "on disk", "note", text, "appendonly yes in its configuration keeps all but a second")
+    text = "neither append-only file nor snapshots: a restart of Redis loses all jobs"
+    return Finding("Redis", "on disk", "note", text, "appendonly yes in its configuration")
+
+
+def _results(facts: Redis) -> Finding:
+    if facts.node_bytes is None:
+        text = "stream-node-max-bytes cannot be read (CONFIG is forbidden)"
+        return Finding("Redis", "results", "note", text, "at 256 a finished job's result takes 1.5 KB, at 4096 5.2 KB")
+    if 0 < facts.node_bytes <= _SMALL_NODE_BYTES:
+        return Finding("Redis", "results", "ok", f"stream-node-max-bytes {facts.node_bytes}: 1.5 KB a finished job")
+    text = f"stream-node-max-bytes {facts.node_bytes}: 5.2 KB a finished job, where 1.5 would do"
+    return Finding("Redis", "results", "note", text, "CONFIG SET stream-node-max-bytes 256, and in its configuration")

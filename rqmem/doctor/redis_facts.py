@@ -1,0 +1,104 @@
+"""What the doctor reads of Redis: the one that commands use. Starts no server and writes nothing."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import redis
+
+from rqmem import connections, embedded_redis
+from rqmem.errors import EmbeddedRedisError, RedisUnavailable
+
+
+@dataclass(frozen=True)
+class Redis:
+    """A server that answers. None: it does not tell (``CONFIG`` may be forbidden).
+
+    Attributes:
+        where: its URL without password and who named it, or that it is the embedded one.
+        server: ``Redis`` or ``Valkey``.
+        version: as Redis counts, which Valkey tells too.
+        max_bytes: 0: no limit.
+        save: the snapshots it makes; "": none.
+        node_bytes: ``stream-node-max-bytes``.
+        save_failed: the last snapshot or append failed; it may refuse writes.
+    """
+
+    where: str
+    server: str
+    shown_version: str
+    version: tuple[int, ...]
+    used_bytes: int
+    max_bytes: int
+    policy: str
+    appendonly: bool
+    save: str | None
+    node_bytes: int | None
+    replica: bool
+    read_only: bool
+    save_failed: bool
+
+
+@dataclass(frozen=True)
+class NoRedis:
+    """None was asked. ``problem``: it should have answered; else the embedded one, which does not run yet."""
+
+    text: str
+    problem: bool
+
+
+def read_redis(url: str | None) -> Redis | NoRedis:
+    """The facts on the Redis that commands with this ``--url`` use. Raises `ConfigError` for a bad URL."""
+    choice = connections.choose_url(url)
+    try:
+        if choice is not None:
+            with connections.connect(url) as client:
+                return _ask(client, f"{choice.shown} ({choice.source})")
+        server = embedded_redis.status()
+        if server is None:
+            return NoRedis("none is named: the embedded one would be used, and started when needed", problem=False)
+        with redis.Redis.from_url(server.url) as client:
+            return _ask(client, "the embedded one of this directory")
+    except (RedisUnavailable, EmbeddedRedisError) as error:
+        return NoRedis(str(error), problem=True)
+    except (redis.RedisError, OSError) as error:
+        where = choice.shown if choice is not None else "the embedded Redis"
+        return NoRedis(f"{where} answered, and then not: {' '.join(str(error).split())}", problem=True)
+
+
+def _ask(client: redis.Redis, where: str) -> Redis:
+    info: Any = client.info()
+    settings = {**_config(client, "save"), **_config(client, "stream-node-max-bytes")}
+    return from_info(info, settings, where)
+
+
+def _config(client: redis.Redis, name: str) -> Any:
+    """Nothing where ``CONFIG`` is forbidden or renamed, as managed services do."""
+    try:
+        return client.config_get(name)
+    except redis.ResponseError:
+        return {}
+
+
+def from_info(info: Mapping[str, Any], settings: Mapping[str, str], where: str) -> Redis:
+    """The facts in the answers of ``INFO`` and ``CONFIG GET``."""
+    valkey = info.get("valkey_version")
+    node_bytes = settings.get("stream-node-max-bytes")
+    return Redis(
+        where=where,
+        server="Valkey" if valkey else "Redis",
+        shown_version=str(valkey or info["redis_version"]),
+        version=tuple(int(part) for part in re.findall(r"\d+", str(info["redis_version"]))[:3]),
+        used_bytes=int(info.get("used_memory", 0)),
+        max_bytes=int(info.get("maxmemory", 0)),
+        policy=str(info.get("maxmemory_policy", "noeviction")),
+        appendonly=bool(info.get("aof_enabled", 0)),
+        save=settings.get("save"),
+        node_bytes=int(node_bytes) if node_bytes is not None else None,
+        replica=info.get("role") in ("slave", "replica"),
+        read_only=bool(info.get("slave_read_only", 0)),
+        save_failed="err" in (info.get("rdb_last_bgsave_status"), info.get("aof_last_write_status")),
+    )

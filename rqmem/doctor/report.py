@@ -1,0 +1,57 @@
+"""Findings as text that people read, and as JSON. Pure."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import textwrap
+from collections.abc import Callable, Sequence
+
+from rqmem.doctor.finding import Finding, Mark
+
+_NAME_COLUMNS = 10
+_MARK_COLUMNS = 7
+_INDENT = " " * (2 + _MARK_COLUMNS + 2 + _NAME_COLUMNS + 2)
+
+
+def group_lines(findings: Sequence[Finding], columns: int, colour: Callable[[str, Mark], str]) -> list[str]:
+    """The findings of one group below its name, marks and names aligned, what to do below what was found.
+
+    Args:
+        columns: lines are broken at.
+        colour: gives a mark's text its colour.
+    """
+    lines: list[str] = [findings[0].group]
+    for each in findings:
+        mark = colour(f"{each.mark:<{_MARK_COLUMNS}}", each.mark)
+        first, *rest = _broken(each.text, columns)
+        lines.append(f"  {mark}  {each.name:<{_NAME_COLUMNS}}  {first}")
+        lines += [_INDENT + line for line in rest]
+        if each.advice:
+            first, *rest = _broken(each.advice, columns - 3)
+            lines += [f"{_INDENT}-> {first}", *(f"{_INDENT}   {line}" for line in rest)]
+    return lines
+
+
+def _broken(text: str, columns: int) -> list[str]:
+    return textwrap.wrap(text, max(40, columns - len(_INDENT)), break_long_words=False, break_on_hyphens=False) or [""]
+
+
+def summary(findings: Sequence[Finding]) -> str:
+    """The last line."""
+    problems, notes = (sum(each.mark == mark for each in findings) for mark in ("problem", "note"))
+    return f"{_count(problems, 'problem')}, {_count(notes, 'note')}"
+
+
+def _count(number: int, thing: str) -> str:
+    return f"{number or 'no'} {thing}{'' if number == 1 else 's'}"
+
+
+def healthy(findings: Sequence[Finding]) -> bool:
+    return not any(each.mark == "problem" for each in findings)
+
+
+def to_json(findings: Sequence[Finding]) -> str:
+    """``{"healthy": ..., "findings": [{"group", "name", "mark", "text", "advice"}, ...]}``."""
+    shown = {"healthy": healthy(findings), "findings": [dataclasses.asdict(each) for each in findings]}
+    return json.dumps(shown, indent=2, ensure_ascii=False)

@@ -1,0 +1,94 @@
+"""Every metric of the exporter: its name, kind, labels and meaning. ``docs/metrics.md`` says the same (tested).
+
+Labels are few: ``job_type`` (the journal keeps 100; ``job`` is Prometheus' own label), ``queue``, and ``worker`` on
+metrics of workers only; never a job's id. Sizes are in bytes and times in seconds, as Prometheus wants them; a MB of
+rqmem is 2**20 bytes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Kind = Literal["gauge", "counter", "histogram"]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric as it stands on the page; counters end in ``_total``."""
+
+    name: str
+    kind: Kind
+    help: str
+    labels: tuple[str, ...] = ()
+
+
+_ALL = (
+    Metric("rqmem_up", "gauge", "1 when Redis answered this scrape, else 0, and nothing but this is told."),
+    Metric("rqmem_build_info", "gauge", "1; the version of the exporter.", ("version",)),
+    Metric("rqmem_scrape_seconds", "gauge", "How long this scrape read from Redis."),
+    Metric("rqmem_suspended", "gauge", "1 while 'rq suspend' keeps workers from taking jobs."),
+    Metric(
+        "rqmem_journal_readable", "gauge",
+        "0 when the journal is of another version of rqmem, and nothing from it is told.",
+    ),
+    Metric(
+        "rqmem_journal_dropped_total", "counter",
+        "Entries that were never written to the journal: Redis away or full, or too much at once.", ("kind",),
+    ),
+    Metric("rqmem_redis_used_bytes", "gauge", "Memory that Redis uses."),
+    Metric("rqmem_redis_limit_bytes", "gauge", "Redis' maxmemory; 0 for no limit."),
+    # Queues
+    Metric(
+        "rqmem_queue_jobs", "gauge",
+        "Jobs of a queue by state: queued, started, deferred, scheduled, failed.", ("queue", "state"),
+    ),
+    Metric("rqmem_queue_overdue_jobs", "gauge", "Scheduled jobs that are due, and not moved.", ("queue",)),
+    Metric("rqmem_queue_workers", "gauge", "Workers that are there and take jobs from a queue.", ("queue",)),
+    # Workers
+    Metric(
+        "rqmem_workers", "gauge",
+        "Workers by kind (rqmem: keeps ceilings; rq: does not; silent: rqmem's, and not heard of) and state.",
+        ("kind", "state"),
+    ),
+    Metric("rqmem_worker_start_time_seconds", "gauge", "When a worker started, in seconds since 1970.", ("worker",)),
+    Metric("rqmem_worker_memory_bytes", "gauge", "Memory of the worker's own process, without its jobs.", ("worker",)),
+    Metric("rqmem_worker_memory_limit_bytes", "gauge", "The ceiling of the worker's own process.", ("worker",)),
+    Metric("rqmem_worker_job_usage_bytes", "gauge", "Usage of the job that runs and of all it started.", ("worker",)),
+    Metric("rqmem_worker_job_limit_bytes", "gauge", "The ceiling of that job, else the worker's.", ("worker",)),
+    Metric("rqmem_worker_job_usage_ratio", "gauge", "Usage of the job that runs, by its ceiling.", ("worker",)),
+    Metric("rqmem_worker_job_seconds", "gauge", "For how long the job that runs has run; 0 for none.", ("worker",)),
+    Metric("rqmem_worker_jobs_total", "counter", "Executions since the worker started.", ("worker",)),
+    Metric("rqmem_worker_breaches_total", "counter", "Breaches since the worker started.", ("worker",)),
+    Metric("rqmem_worker_recycled_horses_total", "counter", "Horses replaced since the worker started.", ("worker",)),
+    # Job types
+    Metric("rqmem_job_running", "gauge", "Executions that run now.", ("job_type",)),
+    Metric("rqmem_job_runs_total", "counter", "Executions that ended.", ("job_type",)),
+    Metric("rqmem_job_failures_total", "counter", "Executions that the job failed with.", ("job_type",)),
+    Metric(
+        "rqmem_job_breaches_total", "counter",
+        "Executions that went above their ceiling, by the layer that acted: checkpoint, watch, kill, kernel.",
+        ("job_type", "layer"),
+    ),
+    Metric("rqmem_job_resumes_total", "counter", "Executions after which the job went on in another.", ("job_type",)),
+    Metric("rqmem_job_splits_total", "counter", "Executions that split into child jobs.", ("job_type",)),
+    Metric("rqmem_job_collections_total", "counter", "Collections of garbage at checkpoints.", ("job_type",)),
+    Metric("rqmem_job_freed_bytes_total", "counter", "What those freed.", ("job_type",)),
+    Metric("rqmem_job_chunks_total", "counter", "Chunks that were finished.", ("job_type",)),
+    Metric("rqmem_job_items_total", "counter", "Items of finished chunks.", ("job_type",)),
+    Metric(
+        "rqmem_job_alerts_total", "counter",
+        "Alerts that were told, by rule; without a job: those that are about a worker.", ("job_type", "rule"),
+    ),
+    Metric("rqmem_job_open_alerts", "gauge", "Alerts that have not ended, by rule.", ("job_type", "rule")),
+    Metric("rqmem_job_peak_bytes", "histogram", "The highest usage of each execution.", ("job_type",)),
+    Metric("rqmem_job_run_seconds", "histogram", "How long each execution took.", ("job_type",)),
+    Metric("rqmem_job_limit_bytes", "gauge", "The ceiling that the last execution had.", ("job_type",)),
+    Metric(
+        "rqmem_job_seen_timestamp_seconds", "gauge",
+        "When the journal last heard of the job type, in seconds since 1970.", ("job_type",),
+    ),
+)  # fmt: skip
+
+METRICS: dict[str, Metric] = {each.name: each for each in _ALL}
+"""Name -> metric, in the order of the page."""

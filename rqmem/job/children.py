@@ -1,0 +1,213 @@
+"""Child jobs: slices of a job's data, each as a job of its own that the job will wait for. Made twice is made once.
+
+A child carries its slice as JSON, its parent's id and its number; RQ has the children of a job as a `rq.group.Group`
+under the parent's id, for as long as the parent waits.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from rq import Queue
+from rq.executions import Execution
+
+from rqmem import events
+from rqmem.errors import ConfigError, RqmemError
+from rqmem.job.context import MemoryContext
+from rqmem.journal import ledger
+from rqmem.journal.patience import until_redis_answers
+from rqmem.journal.records import Pending
+from rqmem.sources import Cuttable, Source, as_source, describe_slice, open_slice
+
+if TYPE_CHECKING:
+    from rq.queue import EnqueueData
+
+    from rqmem.job.mixin import MemoryAwareJob
+    from rqmem.runtime.horse import Horse
+
+T = TypeVar("T")
+
+ITEMS = "items"
+"""The argument in which a child gets its slice."""
+
+_SLICE = "rqmem_slice"
+_BATCH = 200
+
+
+@dataclass(frozen=True)
+class ChildJob(Generic[T]):
+    """A child that is not enqueued: its number, its slice, and its other arguments."""
+
+    number: int
+    items: Cuttable[T]
+    kwargs: Mapping[str, Any]
+
+
+class ChildJobs(Generic[T]):
+    """The children that a job can be split into, made from slices as they are looked at. `enqueue` makes them jobs."""
+
+    def __init__(
+        self, context: MemoryContext, parent: MemoryAwareJob, job_class: type[MemoryAwareJob],
+        source: Source[T], arguments: dict[str, Any], items_per_child: int, queue: str | None,
+    ) -> None:  # fmt: skip
+        self._context, self._parent, self._job_class = context, parent, job_class
+        self._source, self._arguments = source, arguments
+        self._items_per_child, self._queue = items_per_child, queue
+
+    def __iter__(self) -> Iterator[ChildJob[T]]:
+        slices: Iterable[Any] = self._source.slices(self._items_per_child)  # type: ignore[attr-defined]
+        for number, each in enumerate(slices):
+            yield ChildJob(number, each, self._arguments)
+
+    def enqueue(self) -> int:
+        """Enqueue them all; the job that made them waits for them when its ``handle`` returns, and gathers.
+
+        Returns:
+            How many there are.
+        """
+        self._parent._pending = enqueue_children(
+            self._context, self._source, self._job_class, self._arguments,
+            items_per_child=self._items_per_child, queue=self._queue,
+        )  # fmt: skip
+        return self._parent._pending.total
+
+
+def child_jobs(
+    context: MemoryContext,
+    parent: MemoryAwareJob,
+    data: Source[T] | Iterable[T],
+    job_class: type[MemoryAwareJob],
+    *,
+    items_per_child: int,
+    kwargs: Mapping[str, Any] | None = None,
+    queue: str | None = None,
+) -> ChildJobs[T]:
+    """Children of ``job_class`` for ``data``. Raises as `MemoryAwareJob.create_child_jobs`."""
+    horse_of(context)
+    source = as_source(data, must_resume=True)
+    children = ChildJobs(
+        context, parent, job_class, source, arguments_of(parent, job_class, kwargs), items_per_child, queue
+    )
+    first = next(iter(children), None)
+    if first is not None:
+        describe_slice(first.items)  # what cannot be cut or sent is said before anything is enqueued
+    elif context.run.split is None:  # else an execution that was cut off has made them all
+        raise ConfigError(f"{parent.path()}: there is nothing to split: the data is empty; look before you split")
+    return children
+
+
+def enqueue_children(
+    context: MemoryContext,
+    source: Any,
+    job_class: type[MemoryAwareJob],
+    arguments: dict[str, Any],
+    *,
+    items_per_child: int | None = None,
+    parts: int | None = None,
+    queue: str | None = None,
+) -> Pending:
+    """Cut ``source`` and enqueue a child of ``job_class`` for each slice.
+
+    An execution that was cut off has left children: this one goes on behind the last of them.
+    """
+    here = horse_of(context)
+    target = Queue(queue or here.queue, connection=here.connection, serializer=here.serializer)
+    execution = Execution(here.execution_id, here.job_id, here.connection)
+    made = until_redis_answers(lambda: ledger.made(here.connection, here.job_id), f"look for children of {here.job_id}")
+    if made is not None:
+        source = source.beyond(open_slice(made.last))
+    total = made.children if made is not None else 0
+    slices = source.slices(items_per_child, parts=parts)
+    while batch := [describe_slice(each) for each in islice(slices, _BATCH)]:
+        if total == 0:
+            _open(here)
+        children = [
+            _child(target, job_class, arguments, here.job_id, number, described)
+            for number, described in enumerate(batch, start=total)
+        ]
+        add = partial(ledger.add_children, target, here.job_id, execution, total, children, batch[-1])
+        until_redis_answers(add, f"make children of job {here.job_id}")
+        total += len(children)
+        context.checkpoint(f"child {total}")
+    context.tell(events.Split, children=total)
+    return Pending(total)
+
+
+def _open(here: Horse) -> None:
+    own = Queue(here.queue, connection=here.connection)
+    until_redis_answers(
+        lambda: ledger.open_split(here.connection, here.job_id, own, time.time()), f"begin to split job {here.job_id}"
+    )
+
+
+def horse_of(context: MemoryContext) -> Horse:
+    """Raises `RqmemError` where nobody could wait for children."""
+    if context.here is None or not context.here.page.has_run:
+        raise RqmemError(
+            "only a MemoryWorker can wait for child jobs, and this is none: run the job with 'rqmem worker', "
+            "or ask should_split_job first, which says no here"
+        )
+    return context.here
+
+
+def opened(kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments with which ``handle`` is called: a slice among them as an opened source."""
+    described = kwargs.get(ITEMS)
+    if isinstance(described, dict) and _SLICE in described:
+        return {**kwargs, ITEMS: open_slice(described[_SLICE])}
+    return dict(kwargs)
+
+
+def arguments_of(
+    parent: MemoryAwareJob, job_class: type[MemoryAwareJob], kwargs: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """Of each child, but for its items; by default the parent's own, as far as the child takes them."""
+    job_class.check_path()
+    signature = inspect.signature(job_class.handle)
+    if ITEMS not in signature.parameters and not _takes_any(signature):
+        raise ConfigError(
+            f"{job_class.path()}.handle takes no argument '{ITEMS}', in which a child gets its slice: add {ITEMS}=None"
+        )
+    if kwargs is not None:
+        arguments = dict(kwargs)
+    else:
+        bound = inspect.signature(parent.handle).bind(*parent.args, **parent.kwargs).arguments
+        arguments = {
+            name: value for name, value in bound.items()
+            if name != ITEMS and (name in signature.parameters or _takes_any(signature))
+        }  # fmt: skip
+    job_class.check_arguments((), {**arguments, ITEMS: None})
+    return arguments
+
+
+def _takes_any(signature: inspect.Signature) -> bool:
+    return any(each.kind is inspect.Parameter.VAR_KEYWORD for each in signature.parameters.values())
+
+
+def _child(
+    queue: Queue,
+    job_class: type[MemoryAwareJob],
+    arguments: dict[str, Any],
+    parent_id: str,
+    number: int,
+    described: Any,
+) -> EnqueueData:
+    text = json.dumps(described)
+    timeout: Any = job_class.job_timeout  # RQ takes a text too
+    return queue.prepare_data(
+        f"{job_class.path()}.run",
+        kwargs={**arguments, ITEMS: {_SLICE: described}},
+        job_id=ledger.child_id(parent_id, number),
+        description=f"{job_class.path()}({ITEMS}={text:.75})",
+        meta={"rqmem": {"parent": parent_id, "child": number}},
+        timeout=timeout,
+        retry=job_class.retry,
+        result_ttl=job_class.result_ttl,
+    )

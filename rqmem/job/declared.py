@@ -1,0 +1,147 @@
+"""What job types declare, and what of it applies under a configuration: for tables of job types.
+
+Job types are found in modules or by their paths, which imports them and runs nothing else of them. Redis is not asked.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+import pkgutil
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from types import ModuleType
+from typing import Any
+
+from rqmem.config import JobSettings
+from rqmem.errors import ConfigError
+from rqmem.job.children import ITEMS
+from rqmem.job.functions import DECLARED
+from rqmem.job.mixin import MemoryAwareJob
+from rqmem.policy.ceiling import effective_limit_mb
+from rqmem.settings import Origin, Settings
+
+
+@dataclass(frozen=True)
+class Declared:
+    """A job type as its code declares it.
+
+    Attributes:
+        job: its dotted path.
+        limits: of the table of limits; None in it: not declared.
+        about: the first line of its docstring.
+        splits: its ``handle`` takes ``items=None``, a slice of its own work: it may split into its own kind.
+    """
+
+    job: str
+    limits: JobSettings = field(default_factory=JobSettings)
+    on_breach: str = "fail"
+    queue: str = ""
+    about: str = ""
+    splits: bool = False
+
+
+@dataclass(frozen=True)
+class Applied:
+    """What applies to a job type in the end, field of it -> where that came from, and what the config file says."""
+
+    limits: JobSettings
+    said: JobSettings
+    origins: dict[str, Origin]
+
+
+def find(module: str) -> list[Declared]:
+    """The job types that a module, or a package with all that is in it, defines: in the order of their paths.
+
+    Raises:
+        ConfigError: one of its modules cannot be imported, or it defines no job.
+    """
+    found = {each.job: each for part in _parts(module) for each in _defined_in(part)}
+    if not found:
+        raise ConfigError(f"{module} defines no MemoryAwareJob and no @memory_aware function: name where jobs are")
+    return [found[job] for job in sorted(found)]
+
+
+def of_path(path: str) -> Declared:
+    """The job type with that dotted path; a plain function declares nothing. Raises `ConfigError`."""
+    parts = path.split(".")
+    for end in range(len(parts) - 1, 0, -1):
+        name = ".".join(parts[:end])
+        try:
+            if importlib.util.find_spec(name) is None:
+                continue
+        except ModuleNotFoundError:  # a part before the last is no package
+            continue
+        except Exception as error:  # noqa: BLE001  somebody's code
+            raise _not_imported(name, error) from None
+        found: Any = _imported(name)
+        for part in parts[end:]:
+            found = getattr(found, part, None)
+        if found is None:
+            raise ConfigError(f"{name} has no {'.'.join(parts[end:])}")
+        return _declared(path, found)
+    raise ConfigError(f"there is no module {parts[0]}")
+
+
+def applied(declared: Declared, settings: Settings) -> Applied:
+    """What applies: the config file's word on the job type, else its code's, else the worker's, else the default."""
+    config = settings.config
+    said = config.jobs.get(declared.job, JobSettings())
+    values = {**declared.limits.given, **said.given}
+    origins = dict.fromkeys(declared.limits.given, Origin("job class", declared.job))
+    origins |= dict.fromkeys(said.given, Origin("config file", settings.file or ""))
+    wanted_mb = values.get("memory_limit_mb")
+    limit_mb = effective_limit_mb(wanted_mb, config.memory_mb, config.default_limit_mb)
+    if limit_mb != wanted_mb:
+        origins["memory_limit_mb"] = settings.origin("default_limit_mb" if config.memory_mb is None else "memory_mb")
+    for name, default in (("chunk_size", "default_chunk_size"), ("items_per_child", "max_items_per_child")):
+        if name not in values:
+            values[name], origins[name] = getattr(config, default), settings.origin(default)
+    return Applied(JobSettings(**{**values, "memory_limit_mb": limit_mb}), said, origins)
+
+
+def _parts(module: str) -> Iterator[ModuleType]:
+    """The module, and where it is a package all modules in it."""
+    root = _imported(module)
+    yield root
+    for part in pkgutil.walk_packages(getattr(root, "__path__", []), f"{module}."):
+        if not part.name.endswith(".__main__"):
+            yield _imported(part.name)
+
+
+def _imported(name: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except (Exception, SystemExit) as error:  # noqa: BLE001  somebody's code
+        raise _not_imported(name, error) from None
+
+
+def _not_imported(name: str, error: BaseException) -> ConfigError:
+    if isinstance(error, ModuleNotFoundError) and error.name and f"{name}.".startswith(f"{error.name}."):
+        return ConfigError(f"there is no module {name}: start in the directory of the code, or give --path")
+    return ConfigError(f"importing {name} failed: {type(error).__name__}: {error}")
+
+
+def _defined_in(module: ModuleType) -> Iterator[Declared]:
+    for name, value in vars(module).items():
+        ours = (inspect.isclass(value) and issubclass(value, MemoryAwareJob)) or hasattr(value, DECLARED)
+        if ours and getattr(value, "__module__", "") == module.__name__ and not name.startswith("_"):
+            yield _declared(f"{module.__name__}.{value.__qualname__}", value)
+
+
+def _declared(path: str, found: Any) -> Declared:
+    if inspect.isclass(found) and issubclass(found, MemoryAwareJob):
+        limits = JobSettings(
+            found.memory_limit_mb, found.chunk_size, found.bytes_per_item, found.split_above_items,
+            found.items_per_child,
+        )  # fmt: skip
+        items = inspect.signature(found.handle).parameters.get(ITEMS)
+        splits = items is not None and items.default is None  # a class for children only has no default
+        return Declared(path, limits, found.on_breach, found.queue, _first_line(found), splits)
+    if not callable(found):
+        raise ConfigError(f"{path} is no job: {type(found).__name__}")
+    return Declared(path, JobSettings(getattr(found, DECLARED, None)), about=_first_line(found))
+
+
+def _first_line(found: Any) -> str:
+    return (inspect.getdoc(found) or "").partition("\n")[0]

@@ -1,0 +1,149 @@
+"""Splitting: whether a job had better make children (`rqmem.job.children`), and what it does when they have ended.
+
+The end of the parent's execution is committed by the worker (`rqmem.runtime.verdict`), and so is each child's end.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from rq.exceptions import InvalidJobOperation, NoSuchJobError
+from rq.job import Job
+
+from rqmem.errors import ChildFailure, ChildJobsFailed, ItemTooLarge
+from rqmem.job.children import arguments_of, enqueue_children, horse_of
+from rqmem.job.context import MemoryContext
+from rqmem.journal import ledger
+from rqmem.journal.patience import until_redis_answers
+from rqmem.journal.records import Pending, Split
+from rqmem.policy import splitting
+from rqmem.sources import Cuttable
+from rqmem.units import show_mb, to_mb
+
+if TYPE_CHECKING:
+    from rqmem.job.mixin import MemoryAwareJob
+    from rqmem.runtime.horse import Horse
+
+T = TypeVar("T")
+
+_log = logging.getLogger("rqmem.jobs")
+
+
+class Gathered(Sequence[Any]):
+    """What the children returned, in the order of slices, read a batch at a time; of those that failed nothing.
+
+    ``failures`` has those. Where a job was cut after a breach, first comes what it had finished itself.
+    """
+
+    def __init__(self, horse: Horse, total: int, failures: list[ChildFailure], before: list[Any]) -> None:
+        self._before = [before] if before else []
+        self._horse = horse
+        self._total = total
+        self._failed = {each.number for each in failures}
+        self.failures = failures
+
+    def __len__(self) -> int:
+        return self._total - len(self._failed) + len(self._before)
+
+    def __iter__(self) -> Iterator[Any]:
+        yield from self._before
+        loads = self._horse.serializer.loads
+        for number, raw in ledger.results(self._horse.connection, self._horse.job_id, self._total):
+            if number not in self._failed:
+                yield None if raw is None else loads(raw)
+
+    def __getitem__(self, index: Any) -> Any:
+        return list(self)[index]
+
+
+def gather(context: MemoryContext, parent: MemoryAwareJob, split: Split) -> Any:
+    """All children have ended: `gather` of the job; or those that failed once more, where that was told before.
+
+    Raises `ChildJobsFailed` where some failed and the job does not go on without them.
+    """
+    here = horse_of(context)
+    failures = _failures(here) if split.failed else []
+    if failures and parent.on_child_failure == "fail":
+        if split.reported:
+            return _run_again(here, split, failures)
+        until_redis_answers(lambda: ledger.report(here.connection, here.job_id), f"fail job {here.job_id}")
+        raise ChildJobsFailed(here.job_id, split.total, failures)
+    return parent.gather(Gathered(here, split.total, failures, context.saved_results()))
+
+
+def _failures(here: Horse) -> list[ChildFailure]:
+    found = dict(ledger.outcomes(here.connection, here.job_id))
+    return [ChildFailure(number, text) for number, text in sorted(found.items()) if text != ledger.OK]
+
+
+def _run_again(here: Horse, split: Split, failures: list[ChildFailure]) -> Pending:
+    """Enqueue the failed children once more, and wait for them. Raises `ChildJobsFailed` where one is gone for good."""
+    lost = []
+    for failure in failures:
+        job_id = ledger.child_id(here.job_id, failure.number)
+        try:
+            child = Job.fetch(job_id, connection=here.connection, serializer=here.serializer)
+        except NoSuchJobError:
+            lost.append(failure)
+            continue
+        ledger.reopen(here.connection, here.job_id, failure.number)
+        try:
+            child.requeue()
+        except InvalidJobOperation:  # it is not among the failed ones: cancelled, or another way
+            lost.append(failure)
+    if lost:
+        raise ChildJobsFailed(here.job_id, split.total, lost)
+    return Pending(split.total)
+
+
+def joined(results: Iterable[Any]) -> list[Any]:
+    """Lists one after the other, others as they are; None is left out."""
+    together: list[Any] = []
+    for result in results:
+        if isinstance(result, list):
+            together.extend(result)
+        elif result is not None:
+            together.append(result)
+    return together
+
+
+def should_split(context: MemoryContext, job: MemoryAwareJob, count: int, bytes_per_item: float | None) -> bool:
+    """See `rqmem.MemoryAwareJob.should_split_job`."""
+    if context.run.split is not None:
+        return True  # an execution that was cut off has begun to
+    if context.here is None:
+        _log.warning("%s is not split: only a MemoryWorker can wait for child jobs", job.path())
+        return False
+    decision = splitting.should_split(
+        count,
+        bytes_per_item if bytes_per_item is not None else context.bytes_per_item_before(),
+        ceiling_bytes=context.limit_bytes,
+        used_bytes=context.usage_bytes(),
+        warning_fraction=context.warning_fraction,
+        split_above_items=job.split_above_items,
+        auto_split_enabled=context.config.auto_split_enabled,
+        max_items_per_child=job.items_per_child or context.config.max_items_per_child,
+    )
+    _log.log(logging.INFO if decision.yes else logging.DEBUG, "%s splits: %s: %s",
+             job.path(), "yes" if decision.yes else "no", decision.reason)  # fmt: skip
+    return decision.yes
+
+
+def cut_in_two(context: MemoryContext, job: MemoryAwareJob, rest: Cuttable[Any], position: str) -> Pending:
+    """What is left after a breach, as two children of the job's own class.
+
+    Raises:
+        ItemTooLarge: one item is left.
+        SourceError: the rest cannot be cut.
+    """
+    if len(list(islice(rest.slices(parts=2), 2))) < 2:
+        limit = show_mb(to_mb(context.limit_bytes))
+        shown = next((f"{item!r:.80}" for item, _ in rest.items_after(None)), "")
+        raise ItemTooLarge(
+            f"{job.path()}: {position} ({shown}) does not fit alone below its ceiling of {limit} MB: "
+            f"give the job more, or leave that item out"
+        )
+    return enqueue_children(context, rest, type(job), arguments_of(job, type(job), None), parts=2)

@@ -1,0 +1,31 @@
+-- End the execution of a job that has split, and have it wait for its children; with all of them ended already it is
+-- queued again at once. Refused (0) unless the given execution still owns the job.
+-- KEYS: 1 running, 2 job, 3 started registry, 4 execution, 5 job's executions, 6 worker's executions,
+--       7 intermediate queue, 8 queue, 9 deferred registry, 10 run, 11 set of queues
+-- ARGV: 1 job id, 2 execution id, 3 children, 4 now (text), 5 now (epoch), 6 ids of children (JSON), 7 the first
+local owner = redis.call('HGET', KEYS[1], ARGV[1])
+if not owner or cjson.decode(owner)['execution'] ~= ARGV[2] then
+  return 0
+end
+local composite = ARGV[1] .. ':' .. ARGV[2]
+redis.call('HDEL', KEYS[1], ARGV[1])
+redis.call('ZREM', KEYS[3], composite)
+redis.call('DEL', KEYS[4])
+redis.call('ZREM', KEYS[5], ARGV[2])
+redis.call('SREM', KEYS[6], composite)
+redis.call('LREM', KEYS[7], 0, ARGV[1])
+redis.call('PERSIST', KEYS[2])
+redis.call('HSET', KEYS[10], 'split_sealed', 1, 'split_total', ARGV[3], 'split_reported', 0)
+redis.call('HSET', KEYS[2], 'dependency_ids', ARGV[6], 'dependency_id', ARGV[7])
+if redis.call('HGET', KEYS[2], 'status') ~= 'started' then
+  return -1
+end
+if redis.call('HGET', KEYS[10], 'split_ended') == ARGV[3] then
+  redis.call('HSET', KEYS[2], 'status', 'queued', 'enqueued_at', ARGV[4])
+  redis.call('SADD', KEYS[11], KEYS[8])
+  redis.call('LPUSH', KEYS[8], ARGV[1])
+else
+  redis.call('HSET', KEYS[2], 'status', 'deferred')
+  redis.call('ZADD', KEYS[9], ARGV[5], ARGV[1])
+end
+return 1

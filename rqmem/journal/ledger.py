@@ -1,0 +1,174 @@
+"""The ledger of a job that has split: which of its children ended, and how. Writes and reads of its keys.
+
+One hash has a field for each child: empty until it ends, then ``ok`` or what went wrong. What the children returned
+stands in another. Sums stand in the parent's run. A child is known by its id, which names its parent and number.
+Promises: a child counts once, whoever tells of it and how often; the last one releases the parent in the same step.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+from rq.group import Group
+from rq.registry import DeferredJobRegistry
+from rq.utils import now, utcformat
+
+from rqmem.errors import RunTakenOver
+from rqmem.journal import keys
+from rqmem.journal.scripts import script
+from rqmem.journal.writer import KEEP_SECONDS, keys_of_an_end
+
+if TYPE_CHECKING:
+    from redis import Redis
+    from redis.client import Pipeline
+    from rq.executions import Execution
+    from rq.job import Job
+    from rq.queue import EnqueueData, Queue
+
+OK, WAITING = "ok", ""
+_BATCH = 500
+_LONGEST_OUTCOME = 300
+_SHOWN_DEPENDENCIES = 1000
+_CHILD = re.compile(r"(?P<parent>.+)-child-(?P<number>\d+)")
+
+
+def child_id(parent_id: str, number: int) -> str:
+    """The job id of a child: made twice, it is made once."""
+    return f"{parent_id}-child-{number}"
+
+
+def parent_of(job_id: str) -> tuple[str, int] | None:
+    """Whose child a job is, and the how many-th; None: nobody's."""
+    found = _CHILD.fullmatch(job_id)
+    return (found["parent"], int(found["number"])) if found else None
+
+
+def open_split(connection: Redis, parent_id: str, queue: Queue, started_at: float) -> None:
+    """A job of that queue begins to split; one that began before keeps its first figures."""
+    key = keys.run(parent_id)
+    names = {
+        "key": queue.key,
+        "queues": queue.redis_queues_keys,
+        "deferred": DeferredJobRegistry(queue.name, connection=queue.connection).key,
+    }
+    with connection.pipeline() as pipeline:
+        pipeline.hset(key, "split_queue", json.dumps(names))
+        pipeline.hsetnx(key, "split_started_at", started_at)
+        pipeline.sadd(keys.SPLITS, parent_id)
+        pipeline.expire(key, KEEP_SECONDS)
+        pipeline.execute()
+
+
+def report(connection: Redis, parent_id: str) -> None:
+    """The failures of its children are about to fail the parent: its next execution runs them once more."""
+    connection.hset(keys.run(parent_id), "split_reported", 1)
+
+
+def add_children(
+    queue: Queue, parent_id: str, execution: Execution, first: int, children: Sequence[EnqueueData], last: Any
+) -> None:
+    """Enqueue those of ``children`` (numbered from ``first``) that are not there yet, all or none.
+
+    ``last``: the description of the last one's slice, so that another execution can go on behind it.
+
+    Raises `RunTakenOver`; fenced: taken over between the look and the commit, the transaction fails and looks again.
+    """
+    numbers = range(first, first + len(children))
+
+    def enqueue(pipeline: Pipeline) -> None:
+        if not pipeline.exists(execution.key):
+            raise RunTakenOver(f"job {parent_id}: another worker took this run over; it makes no more children")
+        there = cast("list[bytes | None]", pipeline.hmget(keys.children(parent_id), [str(each) for each in numbers]))
+        new = [(number, data) for number, data, known in zip(numbers, children, there, strict=True) if known is None]
+        pipeline.multi()
+        if new:
+            queue.enqueue_many([data for _, data in new], pipeline=pipeline)
+            pipeline.sadd(Group.get_key(parent_id), *(child_id(parent_id, number) for number, _ in new))
+            pipeline.sadd(Group.REDIS_GROUP_KEY, parent_id)
+            pipeline.hset(keys.children(parent_id), mapping={str(number): WAITING for number, _ in new})
+            pipeline.expire(keys.children(parent_id), KEEP_SECONDS)
+            pipeline.hset(keys.run(parent_id), "split_last", json.dumps(last))
+
+    queue.connection.transaction(cast("Callable[[Pipeline], None]", enqueue), execution.key)
+
+
+def defer(job: Job, queue: Queue, execution: Execution, total: int) -> bool:
+    """End an execution that has split, its job waits for ``total`` children; False where it is not ours any more."""
+    deferred = DeferredJobRegistry(job.origin, connection=job.connection).key
+    shown = [child_id(job.id, number) for number in range(min(total, _SHOWN_DEPENDENCIES))]
+    answer = script(job.connection, "defer")(
+        keys=keys_of_an_end(job, queue, execution, deferred),
+        args=[job.id, execution.id, total, utcformat(now()), now().timestamp(), json.dumps(shown), shown[0]],
+    )
+    return answer == 1
+
+
+def tell_parent(
+    connection: Redis | Pipeline, child: Job, outcome: str, *, result: bytes = b"", items: int = 0, peak_mb: float = 0.0
+) -> Any:
+    """A child ended with ``outcome`` (`OK`, or one line). In a pipeline it rides in the transaction that ends it."""
+    found = parent_of(child.id)
+    assert found is not None
+    parent_id, number = found
+    names = [keys.run(parent_id), keys.children(parent_id), keys.gathered(parent_id), child.key_for(parent_id)]
+    values = [parent_id, number, outcome[:_LONGEST_OUTCOME], result, items, peak_mb, utcformat(now()), KEEP_SECONDS]
+    return script(connection, "child_ended")(keys=names, args=values, client=connection)
+
+
+def reopen(connection: Redis, parent_id: str, number: int) -> None:
+    """This child has failed, and runs once more."""
+    with connection.pipeline() as pipeline:
+        pipeline.hset(keys.children(parent_id), str(number), WAITING)
+        pipeline.hincrby(keys.run(parent_id), "split_ended", -1)
+        pipeline.hincrby(keys.run(parent_id), "split_failed", -1)
+        pipeline.execute()
+
+
+def forget(connection: Redis, parent_id: str) -> None:
+    """The parent is gone."""
+    connection.delete(keys.children(parent_id), keys.gathered(parent_id), Group.get_key(parent_id))
+    connection.srem(keys.SPLITS, parent_id)
+    connection.srem(Group.REDIS_GROUP_KEY, parent_id)
+
+
+# Reading
+
+
+@dataclass(frozen=True)
+class Made:
+    """How many children a job has, and the description of the last one's slice."""
+
+    children: int
+    last: Any
+
+
+def made(connection: Redis, parent_id: str) -> Made | None:
+    """None: it has none."""
+    with connection.pipeline() as pipeline:
+        pipeline.hlen(keys.children(parent_id))
+        pipeline.hget(keys.run(parent_id), "split_last")
+        count, last = pipeline.execute()
+    return Made(count, json.loads(last)) if count and last is not None else None
+
+
+def outcomes(connection: Redis, parent_id: str) -> Iterator[tuple[int, str]]:
+    """Number and outcome of each child, a batch at a time, in no order; one may come twice."""
+    for number, outcome in connection.hscan_iter(keys.children(parent_id), count=_BATCH):
+        yield int(number), outcome.decode()
+
+
+def results(connection: Redis, parent_id: str, total: int) -> Iterator[tuple[int, bytes | None]]:
+    """Number and serialised result of each child in the order of slices, a batch at a time; None: it left none."""
+    for first in range(0, total, _BATCH):
+        numbers = range(first, min(first + _BATCH, total))
+        values = cast("list[bytes | None]", connection.hmget(keys.gathered(parent_id), [str(each) for each in numbers]))
+        yield from zip(numbers, values, strict=True)
+
+
+def splitting(connection: Redis) -> list[str]:
+    """Ids of jobs that wait for children, or make them."""
+    return sorted(job_id.decode() for job_id in cast("set[bytes]", connection.smembers(keys.SPLITS)))

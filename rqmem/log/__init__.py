@@ -1,0 +1,14 @@
+"""The log of rqmem: words for events, the formats of a line, and a file that may be rotated.
+
+`words` says each event (pure), `lines` is the log as a subscriber of events, `formats` are text and JSON, `file` is
+``--log-file``, `setup` is what commands do with all that. As a library rqmem configures nothing: its lines go to the
+loggers below ``rqmem``, and the host application's `logging` decides what becomes of them.
+"""
+
+from __future__ import annotations
+
+from rqmem.log.formats import JsonFormatter, LogFormat, TextFormatter
+from rqmem.log.lines import write_event
+from rqmem.log.setup import configure
+
+__all__ = ["JsonFormatter", "LogFormat", "TextFormatter", "configure", "write_event"]

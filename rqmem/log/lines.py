@@ -1,0 +1,63 @@
+"""The log as a subscriber of events: each becomes one record of the logger ``rqmem.jobs``.
+
+The record carries the event's fields as its attribute ``rqmem``, for `JsonFormatter` and for a host application's own.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import time
+from datetime import datetime, timezone
+from typing import Any
+
+from rqmem import events
+from rqmem.log import words
+
+_log = logging.getLogger("rqmem.jobs")
+_every_checkpoint = False
+
+
+def write_event(event: events.Event) -> None:
+    """Log one event. One that nobody wants to see costs a comparison."""
+    level = words.level(event)
+    if _every_checkpoint and isinstance(event, events.Checkpoint):
+        level = logging.INFO
+    if isinstance(event, events.Checkpoint) and event.again and (_every_checkpoint or _log.isEnabledFor(logging.DEBUG)):
+        return  # its line is there
+    if _log.isEnabledFor(level):
+        _log.log(level, "%s", words.text(event), extra={"rqmem": fields(event, time.time())})
+
+
+def tell_every_checkpoint(every: bool) -> None:
+    """Whether checkpoints that are not notable are told at INFO too, and not at DEBUG."""
+    global _every_checkpoint
+    _every_checkpoint = every
+
+
+def fields(event: events.Event, at: float) -> dict[str, Any]:
+    """An event as JSON takes it; ``at``: epoch seconds. A checkpoint's keys and their order are a promise."""
+    if isinstance(event, events.Checkpoint):
+        return _checkpoint_fields(event, at)
+    values = dataclasses.asdict(event)
+    return {"job": values.pop("job"), "event": type(event).__name__, "timestamp": timestamp(at), **values}
+
+
+def timestamp(at: float) -> str:
+    """Epoch seconds as ``2025-08-06T10:30:00Z``."""
+    return datetime.fromtimestamp(at, timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _checkpoint_fields(event: events.Checkpoint, at: float) -> dict[str, Any]:
+    return {
+        "job": event.job,
+        "operation": event.operation,
+        "current_memory_mb": round(event.current_memory_mb, 1),
+        "peak_memory_mb": round(event.peak_memory_mb, 1),
+        "memory_limit_mb": round(event.memory_limit_mb, 1),
+        "usage_percentage": round(100 * event.current_memory_mb / event.memory_limit_mb, 1),
+        "timestamp": timestamp(at),
+        "job_id": event.job_id,
+        "queue": event.queue,
+        "worker": event.worker,
+    }

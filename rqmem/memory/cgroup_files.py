@@ -1,0 +1,110 @@
+"""The files of memory cgroups, v1 and v2: parsing apart from reading, nothing decided. Bytes everywhere.
+
+Formats: cgroups(7), proc_pid_mountinfo(5), ``cgroup-v1/memory.rst`` and ``cgroup-v2.rst`` of the kernel.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Literal
+
+Version = Literal["v1", "v2"]
+
+KILLS = {"v1": "memory.oom_control", "v2": "memory.events"}
+
+
+@dataclass(frozen=True)
+class Own:
+    """The memory group this process is in, and the highest of its ancestors that can be seen from here."""
+
+    version: Version
+    path: Path
+    top: Path
+
+
+@dataclass(frozen=True)
+class Held:
+    """What is charged to a group and cannot be dropped, in bytes: page cache is not in it."""
+
+    anon_bytes: int
+    shmem_bytes: int
+
+
+def parse_own(cgroup: str, mountinfo: str) -> Own | None:
+    """`Own` from ``/proc/self/cgroup`` and ``/proc/self/mountinfo``; None where no hierarchy is mounted.
+
+    A container may see only a part of a hierarchy: then the mount's root field says which.
+    """
+    groups: dict[str, str] = {}
+    for line in cgroup.splitlines():
+        _, controllers, group = line.split(":", 2)
+        groups.update(dict.fromkeys(controllers.split(","), group))
+    mounts = [line.partition(" - ") for line in mountinfo.splitlines()]
+    versions: tuple[tuple[Version, str], ...] = (("v1", "memory"), ("v2", ""))
+    for version, controller in versions:
+        for mount, _, kind in mounts:
+            if controller in groups and _is_mount_of(version, kind):
+                root, top = map(_unescape, mount.split(" ")[3:5])
+                path = _beneath(top, root, groups[controller])
+                if path is not None:
+                    return Own(version, path, Path(top))
+    return None
+
+
+def _is_mount_of(version: Version, kind: str) -> bool:
+    """Whether a mount's type, source and options are those of the memory hierarchy."""
+    if version == "v2":
+        return kind.startswith("cgroup2 ")
+    return kind.startswith("cgroup ") and "memory" in kind.rpartition(" ")[2].split(",")
+
+
+def _unescape(field: str) -> str:
+    """A path of ``mountinfo``, where blanks and backslashes stand in octal."""
+    return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), field)
+
+
+def _beneath(top: str, root: str, group: str) -> Path | None:
+    """Where ``group`` is seen when ``root`` is mounted at ``top``; None when it is not below it."""
+    try:
+        inner = PurePosixPath(group).relative_to(root)
+    except ValueError:
+        return None
+    return None if ".." in inner.parts else Path(top, inner)
+
+
+def parse_counters(text: str) -> dict[str, int]:
+    """A flat keyed file: ``memory.stat``, ``memory.events``, ``memory.oom_control``, ``/proc/vmstat``."""
+    pairs = (line.split() for line in text.splitlines())
+    return {pair[0]: int(pair[1]) for pair in pairs if len(pair) == 2}
+
+
+def parse_held(stat: str) -> Held:
+    """`Held` from ``memory.stat``. In v1 ``rss`` is anonymous memory only, and ``total_`` has the sub-groups."""
+    counters = parse_counters(stat)
+
+    def first(*names: str) -> int:
+        return next((counters[name] for name in names if name in counters), 0)
+
+    return Held(first("total_rss", "rss", "anon"), first("total_shmem", "shmem"))
+
+
+def parse_limit(text: str) -> int | None:
+    """A limit in bytes; None for v2's ``max``. v1 writes a number near 2**63 for none."""
+    return None if text.strip() == "max" else int(text)
+
+
+def read_own() -> Own | None:
+    try:
+        return parse_own(Path("/proc/self/cgroup").read_text(), Path("/proc/self/mountinfo").read_text())
+    except OSError:
+        return None
+
+
+def read_kernel_kills(version: Version, group: Path) -> int | None:
+    """Processes the kernel killed for memory in ``group``; None where it does not say (v1 before 4.13)."""
+    try:
+        return parse_counters((group / KILLS[version]).read_text()).get("oom_kill")
+    except OSError:
+        return None

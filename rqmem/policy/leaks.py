@@ -1,0 +1,174 @@
+"""Whether a job type leaks: what its runs leave in a warm horse, run after run. Pure.
+
+What one run leaves for good is known where the horse has collected and trimmed right before and right after it: such a
+run is a probe (`worth_a_probe` says when). Other runs are only counted, so other types in between change nothing. The
+first run of a type in each horse is left out: it imports, connects and fills caches.
+
+A leak is growth that goes on in one horse: much in sum (what probes left, for as many runs as there were), more than
+chance, in each quarter of the probes, and in the later half as much as in the earlier. A cache that fills and then
+stops is told from a leak when it stops or slows down; before that only its size tells them apart. Where no horse lives
+long enough, several together show it: a fast leak when each of its last runs left much the same, a slow one when it
+goes on in each of them at the same pace, and to its end.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from rqmem.units import MB
+
+FIRST_RUNS = 1
+"""Of a type in a horse; what they leave is no leak."""
+LEAST_PROBES = 8
+LEAST_FRACTION, LEAST_BYTES = 0.125, 40 * MB
+"""In sum: of the ceiling, or so much at any. A horse that keeps a fifth of the ceiling is replaced in any case."""
+STEADY_FRACTION = 0.25
+"""What the probes of each quarter left is at least so much of a quarter of all."""
+LASTING_FRACTION = 0.7
+"""What those of the later half left is at least so much of what those of the earlier left."""
+SURE_ERRORS = 5.0
+"""What a block of probes left on average is so many standard errors above nothing: a walk up and down is no leak."""
+FAST_PROBES = 6
+REGULAR_FRACTION = 0.5
+"""Over several horses: each of the last `FAST_PROBES` left at least so much of their mean."""
+PROBING = ((24 * MB, 0.1), (8 * MB, 0.02))
+"""A horse that has grown by so much spends at most so much of its time on probes."""
+LASTING_OVER_HORSES = 0.85
+_KEPT_BLOCKS = 64
+_KEPT_HORSES = 12
+
+
+def worth_a_probe(grown_bytes: int, spent_seconds: float, lived_seconds: float) -> bool:
+    """Whether a horse that has grown so much since its first jobs had better look at its next run closely."""
+    fraction = next((fraction for least_bytes, fraction in PROBING if grown_bytes >= least_bytes), 0.0)
+    return spent_seconds < fraction * lived_seconds
+
+
+@dataclass(frozen=True)
+class Horse:
+    """What a job type did in a horse that is gone: runs, and bytes a run by the earlier and the later probes."""
+
+    runs: int
+    earlier: float
+    later: float
+
+
+@dataclass(frozen=True)
+class Past:
+    """Of one job type in the present horse.
+
+    Attributes:
+        runs: all.
+        blocks: what probes left, in bytes, oldest first, so many probes (``width``) summed in each.
+        filled: probes in the last block.
+        last: what the last probes left, also in the horses before.
+        before: the last horses before, as far as this type was probed in them.
+    """
+
+    runs: int = 0
+    blocks: tuple[int, ...] = ()
+    width: int = 1
+    filled: int = 1
+    last: tuple[int, ...] = ()
+    before: tuple[Horse, ...] = ()
+
+    @property
+    def probes(self) -> int:
+        return self.width * (len(self.blocks) - 1) + self.filled if self.blocks else 0
+
+    def gone(self) -> tuple[Horse, ...]:
+        """The horses before, once this one is gone."""
+        half = len(self.blocks) // 2
+        if self.probes < LEAST_PROBES or not half:
+            return self.before
+        earlier = sum(self.blocks[:half]) / (half * self.width)
+        later = sum(self.blocks[half:]) / (self.probes - half * self.width)
+        return (*self.before, Horse(self.runs, earlier, later))[-_KEPT_HORSES:]
+
+    def probed(self, left_bytes: int) -> Past:
+        """With one probe more; older ones are summed by twos when there are many."""
+        last = (*self.last, left_bytes)[-FAST_PROBES:]
+        blocks, width = self.blocks, self.width
+        if blocks and self.filled < width:
+            return replace(self, blocks=(*blocks[:-1], blocks[-1] + left_bytes), filled=self.filled + 1, last=last)
+        if len(blocks) == _KEPT_BLOCKS:
+            blocks = tuple(blocks[at] + blocks[at + 1] for at in range(0, _KEPT_BLOCKS, 2))
+            width *= 2
+        return replace(self, blocks=(*blocks, left_bytes), width=width, filled=1, last=last)
+
+
+@dataclass(frozen=True)
+class Leaks:
+    """What is known of the job types of one worker."""
+
+    types: Mapping[str, Past] = field(default_factory=dict)
+
+    def in_new_horse(self) -> Leaks:
+        """All begins again: imports, caches."""
+        return Leaks({name: Past(last=past.last, before=past.gone()) for name, past in self.types.items()})
+
+
+@dataclass(frozen=True)
+class Leak:
+    """A job type that keeps ``bytes_per_run`` of each run, as probes among ``runs`` runs have shown."""
+
+    job: str
+    bytes_per_run: float
+    runs: int
+
+
+def observe(leaks: Leaks, job: str, left_bytes: int | None, ceiling_bytes: int) -> tuple[Leak | None, Leaks]:
+    """One more run: whether its type is found to leak, and what is known after it. Found once, it begins anew.
+
+    ``left_bytes``: what the run left for good, where it was a probe.
+    """
+    past = leaks.types.get(job, Past())
+    past = replace(past, runs=past.runs + 1)
+    found = None
+    if past.runs > FIRST_RUNS and left_bytes is not None:
+        past = past.probed(left_bytes)
+        least_bytes = min(LEAST_BYTES, LEAST_FRACTION * ceiling_bytes)
+        found = judge(job, past, least_bytes) or judge_horses(job, past.before, least_bytes)
+    if found is not None:
+        past = Past(runs=past.runs)
+    return found, Leaks({**leaks.types, job: past})
+
+
+def judge(job: str, past: Past, least_bytes: float) -> Leak | None:
+    """Whether what the probes left goes on growing, and is that much."""
+    mean = sum(past.last) / FAST_PROBES
+    if len(past.last) == FAST_PROBES and sum(past.last) >= least_bytes and min(past.last) >= REGULAR_FRACTION * mean:
+        return Leak(job, mean, past.runs)
+    blocks, count = past.blocks, len(past.blocks)
+    if past.probes < LEAST_PROBES:
+        return None
+    total = sum(blocks)
+    if total / past.probes * past.runs < least_bytes:
+        return None
+    error = statistics.stdev(blocks) / math.sqrt(count)
+    if total / count < SURE_ERRORS * error:
+        return None
+    quarters = [sum(blocks[count * at // 4 : count * (at + 1) // 4]) for at in range(4)]
+    if min(quarters) < STEADY_FRACTION * total / 4:
+        return None
+    if quarters[2] + quarters[3] < LASTING_FRACTION * (quarters[0] + quarters[1]):
+        return None
+    return Leak(job, total / past.probes, past.runs)
+
+
+def judge_horses(job: str, horses: tuple[Horse, ...], least_bytes: float) -> Leak | None:
+    """Whether a type went on growing in each of several horses, to the end of each."""
+    if len(horses) < 3:
+        return None
+    runs = sum(each.runs for each in horses)
+    rate = sum(each.runs * (each.earlier + each.later) / 2 for each in horses) / runs
+    if rate * runs < least_bytes:
+        return None
+    if any(min(each.earlier, each.later) < REGULAR_FRACTION * rate for each in horses):
+        return None
+    later = sum(each.runs * each.later for each in horses)
+    lasts = later >= LASTING_OVER_HORSES * sum(each.runs * each.earlier for each in horses)
+    return Leak(job, rate, runs) if lasts else None

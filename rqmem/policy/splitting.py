@@ -1,0 +1,62 @@
+"""Whether a job splits, and how many items its children get. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rqmem.units import MB, show_mb
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Whether to split, why or why not in words for the log, and the items of a child (0 where it does not)."""
+
+    yes: bool
+    reason: str
+    items_per_child: int = 0
+
+
+def should_split(
+    count: int,
+    bytes_per_item: float | None,
+    *,
+    ceiling_bytes: int,
+    used_bytes: int,
+    warning_fraction: float,
+    split_above_items: int | None,
+    auto_split_enabled: bool,
+    max_items_per_child: int,
+) -> Decision:
+    """Split where ``count`` items at once do not fit below the warning threshold, beside what is used already.
+
+    ``bytes_per_item``: given, or measured; None: nothing is known. ``split_above_items``, where set, decides alone,
+    whatever the items weigh. ``auto_split_enabled``: JOB_AUTO_SPLIT_ENABLED. ``max_items_per_child``: as
+    `items_per_child` takes it.
+    """
+    if not auto_split_enabled:
+        return Decision(False, "JOB_AUTO_SPLIT_ENABLED is false")
+    if count < 2:
+        return Decision(False, f"{count} items cannot be cut in two")
+    usable = max(0.0, warning_fraction * ceiling_bytes - used_bytes)
+    if split_above_items is not None:
+        yes = count > split_above_items
+        reason = f"{count:,} items, and it splits above {split_above_items:,}"
+    elif bytes_per_item is None:
+        return Decision(False, "nothing is known of what an item costs: declare bytes_per_item or split_above_items")
+    else:
+        needed = count * bytes_per_item
+        yes = needed > usable
+        reason = (
+            f"{count:,} items of {bytes_per_item / 1024:.1f} KB are {show_mb(needed / MB)} MB, "
+            f"and {show_mb(usable / MB)} MB are free up to the warning threshold"
+        )
+    return Decision(yes, reason, items_per_child(count, bytes_per_item, usable, max_items_per_child) if yes else 0)
+
+
+def items_per_child(count: int, bytes_per_item: float | None, usable_bytes: float, most: int) -> int:
+    """Items of a child: what fits, at most ``most`` (the job's own, or JOB_MAX_ITEMS_PER_CHILD), never all of them.
+
+    Where not one item fits by the estimate it is 1: estimates err, and the ceiling judges.
+    """
+    fitting = usable_bytes / bytes_per_item if bytes_per_item else count
+    return max(1, int(min(most, fitting, (count + 1) // 2)))

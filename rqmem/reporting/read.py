@@ -1,0 +1,97 @@
+"""Report and advice, read from the journal. Changes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from rqmem import __version__
+from rqmem.journal import history_reader
+from rqmem.journal.history import Tally
+from rqmem.journal.history_reader import DAY_SECONDS, DAYS_KEPT, HOUR_SECONDS, HOURS_KEPT
+from rqmem.policy import histogram
+from rqmem.policy.recommendation import Day, Past, recommend
+from rqmem.reporting.advice import Advice, AdviceReport
+from rqmem.reporting.report import Period, Report, ordered, type_report
+
+if TYPE_CHECKING:
+    from redis import Redis
+
+
+def period_of(since: float, now: float, known_since: float | None) -> Period:
+    """The time from ``since`` until ``now`` as the journal can tell of it, which begins at ``known_since``."""
+    by_hour = now - _beginning(since, HOUR_SECONDS) <= HOURS_KEPT * HOUR_SECONDS
+    step, kept = (HOUR_SECONDS, HOURS_KEPT) if by_hour else (DAY_SECONDS, DAYS_KEPT)
+    begin = _beginning(max(since, now - DAYS_KEPT * DAY_SECONDS), step)
+    before: float | None = begin - max(1, int((now - begin) // step)) * step
+    if known_since is None or before is None or before < known_since or before < now - (kept + 1) * step:
+        before = None
+    return Period(since, begin, now, step, before, known_since)
+
+
+def read_report(connection: Redis, where: str, since: float, now: float, job: str | None = None) -> Report:
+    """What happened since then; only to ``job``, where that is given."""
+    types = history_reader.types(connection)
+    known = history_reader.first_seen(connection, types, now)
+    period = period_of(since, now, min(known.values(), default=None))
+    names = [name for name in types if job in (None, name)]
+    found = []
+    for name in names:
+        by_day = period.step_seconds == DAY_SECONDS
+        steps = history_reader.tallies(connection, name, period.since, now, by_day=by_day)
+        if steps:
+            begun = [(at - period.step_seconds / 2, each) for at, each in steps]
+            before = _before(connection, name, period)
+            found.append(type_report(name, history_reader.runs(connection, name), begun, before, period))
+    told = {each.job for each in found}
+    quiet = sorted((name for name in names if name not in told), key=lambda name: -types[name])
+    return Report(__version__, where, job, period, ordered(found), quiet)
+
+
+def read_advice(
+    connection: Redis, where: str, warning_fraction: float, now: float, job: str | None = None
+) -> AdviceReport:
+    """What is advised for all job types, or for ``job``. ``warning_fraction``: MEMORY_WARNING_THRESHOLD."""
+    types = history_reader.types(connection)
+    names = sorted(name for name in types if job in (None, name))
+    known = history_reader.first_seen(connection, names, now)
+    jobs = []
+    for name in names:
+        past = _past(connection, name, now, known.get(name, now))
+        jobs.append(Advice(name, past, types[name], recommend(past, warning_fraction)))
+    return AdviceReport(__version__, where, now, job, jobs)
+
+
+def _past(connection: Redis, name: str, now: float, known_since: float) -> Past:
+    days = history_reader.tallies(connection, name, now - DAYS_KEPT * DAY_SECONDS, now, by_day=True)
+    runs = history_reader.runs(connection, name)
+    seconds, items = (sum(getattr(run, field) for run in runs if run.items) for field in ("seconds", "items"))
+    return Past(
+        days=[Day((now - at) / DAY_SECONDS, each.peaks, each.breached) for at, each in days],
+        history_days=(now - known_since) / DAY_SECONDS,
+        limit_mb=next((run.limit_mb for run in runs if run.limit_mb), None),
+        initial_mb=_median(run.initial_mb for run in runs),
+        costs=histogram.summed((each.costs, histogram.weight(now - at)) for at, each in days),
+        seconds_per_item=seconds / items if items else None,
+        largest_chunk=max((run.largest_chunk for run in runs), default=0),
+    )
+
+
+def _before(connection: Redis, name: str, period: Period) -> Tally | None:
+    if period.before_since is None:
+        return None
+    total = Tally()
+    by_day = period.step_seconds == DAY_SECONDS
+    steps = history_reader.tallies(connection, name, period.before_since, period.since - 1, by_day=by_day)
+    for _, each in steps:
+        total = total.plus(each)
+    return total
+
+
+def _beginning(at: float, step_seconds: float) -> float:
+    return at // step_seconds * step_seconds
+
+
+def _median(values: Iterable[float]) -> float:
+    inorder = sorted(values)
+    return inorder[len(inorder) // 2] if inorder else 0.0

@@ -1,0 +1,274 @@
+"""The life of a `rqmem.MemoryWorker`: what it looks at before it starts, the horses it keeps, its own memory.
+
+The worker process runs no user code but preloaded modules and RQ's hooks, and should not grow. Should it all the
+same, it restarts itself in place between two jobs: the horse and RQ's scheduler are ended, the death is registered,
+and `exec` begins the same program anew, under the same name and pid.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import gc
+import inspect
+import logging
+import os
+import signal
+import sys
+import threading
+from typing import Any
+
+from rqmem import events, log, settings
+from rqmem.config import Config
+from rqmem.errors import ConfigError
+from rqmem.memory import machine, procfs, tree, trim
+from rqmem.runtime import linux, platform_check
+from rqmem.runtime.alerting import Alerting
+from rqmem.runtime.heart import Heart
+from rqmem.runtime.idle import fastest_growth, usage_of_idle_fork
+from rqmem.runtime.imports import preload
+from rqmem.runtime.in_horse import WorkerInHorse
+from rqmem.runtime.kernel import HorseGroup, KernelLayer, kernel_layer
+from rqmem.runtime.page import SharedPage
+from rqmem.runtime.recorder import About, Recorder
+from rqmem.runtime.restart import EXIT_CODE, Restarted, can_restart, program
+from rqmem.runtime.sender_process import SenderProcess
+from rqmem.runtime.warm import WarmHorse
+from rqmem.units import MB, show_mb, to_bytes, to_mb
+
+_GENEROUS_BYTES = 512 * MB
+_log = logging.getLogger("rqmem.worker")
+
+
+class LivingWorker(WorkerInHorse):
+    """The part of `rqmem.MemoryWorker` that is not about a job."""
+
+    def __init__(self, *args: Any, config: Config | None = None, **kwargs: Any) -> None:
+        self.config = settings.load(os.environ).config if config is None else config
+        self._known: set[int] = set()
+        self._warm: WarmHorse | None = None
+        self._dying: tuple[WarmHorse, HorseGroup | None] | None = None
+        self._idle_bytes = 0
+        self._own_limit_bytes = 0
+        self._kernel: KernelLayer | None = None
+        self._switch = threading.Lock()  # held while the running execution changes
+        self._others: dict[int, int | None] = {}  # children of this process that somebody else waits for
+        self._was_subreaper = False
+        self._jobs_done = 0
+        self._full = False
+        self._sender: SenderProcess | None = None
+        super().__init__(*args, **kwargs)
+        self._before = Restarted.from_environ(os.environ)
+        if self._before is not None:
+            self.name = self._before.name
+
+    def work(self, *args: Any, **kwargs: Any) -> bool:
+        """RQ's `work`, and after it, where the worker had outgrown its own ceiling, a new life or exit code 12.
+
+        ``max_jobs`` counts over all lives.
+        """
+        call = inspect.signature(super().work).bind(*args, **kwargs)
+        max_jobs = call.arguments.get("max_jobs")
+        if max_jobs is not None and self._before is not None:
+            call.arguments["max_jobs"] = max_jobs - self._before.jobs
+        worked = super().work(*call.args, **call.kwargs)
+        done = self._jobs_done + (self._before.jobs if self._before is not None else 0)
+        if self._full and (max_jobs is None or done < max_jobs):
+            if self.config.on_worker_limit == "exit":
+                raise SystemExit(EXIT_CODE)
+            self._begin_anew(done)
+        return worked
+
+    def bootstrap(self, *args: Any, **kwargs: Any) -> None:
+        """RQ's `bootstrap`, after a look whether any job could run at all; then the heart."""
+        events.subscribe(log.write_event)
+        platform_check.check()
+        if SenderProcess.wanted(self.config):
+            self._sender = SenderProcess(self.config, self.connection, self.name)
+            self._sender.start()
+        self._others = {pid: procfs.read_start_time(pid) for pid in procfs.read_children(os.getpid())}
+        self._was_subreaper = linux.become_subreaper()
+        trim.warm_up()
+        preload(self.config.preload)
+        gc.freeze()
+        self._idle_bytes = usage_of_idle_fork()
+        self._check_limits()
+        self._kernel = kernel_layer(self.config.cgroup, to_bytes(self.config.reserve_mb), self._idle_bytes)
+        if self.config.growth_bytes_per_second is None:
+            self.config = dataclasses.replace(self.config, growth_bytes_per_second=fastest_growth())
+        if self._sender is not None:
+            self._sender.wait_until_ready()
+        super().bootstrap(*args, **kwargs)
+        self._recorder = self._new_recorder()
+        events.subscribe(self._recorder.take)
+        self._heart = Heart(self, self.config, self._recorder)
+        self._heart.start()
+        _log.info(
+            "worker %s: memory ceiling %s MB for each job (an idle horse uses %s MB), kept by %s",
+            self.name, show_mb(self.limit_mb), show_mb(to_mb(self._idle_bytes)), self._recorder.about.kept_by,
+        )  # fmt: skip
+        if self._before is not None:
+            about = {"job": "", "job_id": "", "queue": "", "worker": self.name}
+            events.emit(events.WorkerRestarted(jobs=self._before.jobs, **about))
+
+    def _shutdown(self) -> None:
+        """`_shutdown`; a running job hears of it too, and goes on elsewhere if it can."""
+        if self._page is not None:
+            self._page.stop_asked = True
+        super()._shutdown()
+
+    def teardown(self) -> None:
+        """`teardown`; the horse ends, the heart stops, so that others take over what was left at once."""
+        if not self.is_horse and self._heart is not None:
+            self._end_warm_horse()
+            self._bury()
+            self._heart.stop()
+            self._heart = None
+            if self._sender is not None:
+                self._sender.stop()
+            if self._recorder is not None:
+                events.unsubscribe(self._recorder.take)
+            if self._kernel is not None:
+                self._kernel.close()
+            linux.become_subreaper(self._was_subreaper)  # the process may be somebody's, and go on
+        super().teardown()
+
+    def _new_recorder(self) -> Recorder:
+        """What it remembers for others, from here on."""
+        about = About(
+            worker=self.name,
+            queues=self.queue_names(),
+            limit_mb=self.limit_mb,
+            worker_limit_mb=to_mb(self._own_limit_bytes),
+            kept_by="watcher and cgroup" if self._kernel is not None else "watcher",
+        )
+        return Recorder(about, Alerting(self.name, self.config), self.config.journal_enabled)
+
+    # Its limits
+
+    def _check_limits(self) -> None:
+        """`ConfigError` for ceilings that what is there already exceeds; a warning for one that cannot be had."""
+        idle_mb, own_bytes = to_mb(self._idle_bytes), procfs.own_held_bytes()
+        if idle_mb >= self.limit_mb:
+            raise ConfigError(
+                f"a ceiling of {show_mb(self.limit_mb)} MB cannot hold: an idle horse already uses "
+                f"{show_mb(idle_mb)} MB; give --memory (or RQMEM_MEMORY) clearly more than that"
+            )
+        wanted_mb = self.config.worker_memory_mb
+        self._own_limit_bytes = to_bytes(wanted_mb) if wanted_mb else max(_GENEROUS_BYTES, 2 * own_bytes)
+        if own_bytes >= self._own_limit_bytes:
+            raise ConfigError(
+                f"a ceiling of {show_mb(to_mb(self._own_limit_bytes))} MB for the worker itself cannot hold: it starts "
+                f"with {show_mb(to_mb(own_bytes))} MB; give --worker-memory (or RQMEM_WORKER_MEMORY) clearly more"
+            )
+        wanted_bytes = to_bytes(self.limit_mb + self.config.reserve_mb)
+        for what, there in (
+            ("machine has", machine.total_bytes()),
+            ("container may use", machine.container_limit_bytes()),
+        ):
+            if there is not None and wanted_bytes > there:
+                _log.warning(
+                    "worker %s: a ceiling of %s MB and a reserve of %s MB are more than the %s MB that this %s: "
+                    "the kernel will act first, and on any process",
+                    self.name, show_mb(self.limit_mb), show_mb(self.config.reserve_mb), show_mb(to_mb(there)), what,
+                )  # fmt: skip
+
+    def _look_at_own_memory(self) -> None:
+        """Between two jobs: above its own ceiling the worker stops, as if asked to, and `work` does the rest."""
+        self._jobs_done += 1
+        own_bytes = procfs.own_held_bytes()
+        if own_bytes <= self._own_limit_bytes or self._full or self._heart is None:
+            return
+        action = self.config.on_worker_limit
+        if action == "restart" and not can_restart(sys.argv[0]):
+            action = "none"  # it is a part of somebody's program, whose life is not ours to end
+            self._own_limit_bytes = sys.maxsize
+        events.emit(
+            events.WorkerFull(
+                job="", job_id="", queue="", worker=self.name, used_mb=to_mb(own_bytes),
+                limit_mb=to_mb(min(own_bytes, self._own_limit_bytes)), action=action,
+            )
+        )  # fmt: skip
+        if action != "none":
+            self._full = self._stop_requested = True
+
+    def _begin_anew(self, jobs_done: int) -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):  # what stops us now stops us at once: nothing is running
+            signal.signal(number, signal.SIG_DFL)
+        if callable(signal.getsignal(signal.SIGHUP)):  # the log file's: not deadly until the next life has its own
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        os.environ.update(Restarted(self.name, os.getpid(), jobs_done).to_environ())
+        logging.shutdown()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os.execv(sys.executable, program())
+
+    # Its horses
+
+    def _fork_warm_horse(self) -> WarmHorse:
+        self._forking_pid = os.getpid()
+        self._page = SharedPage.new(to_bytes(self.limit_mb))
+        self._new_group()
+        self._warm = WarmHorse.fork(self._page, self._serve)
+        return self._warm
+
+    def _end_warm_horse(self) -> None:
+        warm, self._warm = self._warm, None
+        if warm is not None:
+            warm.end()
+            self._retire_group()
+
+    def _kill_warm_horse(self) -> None:
+        """The same for one that has reported and may not live; `_bury` waits for its end, before the next job."""
+        self._bury()
+        warm, self._warm = self._warm, None
+        if warm is not None:
+            tree.send([warm.pid], signal.SIGKILL)
+            self._dying = (warm, self._group)
+            self._group = None
+
+    def _bury(self) -> None:
+        """Wait until the last killed horse and what it started have ended, and remove what is left of them."""
+        if self._dying is None:
+            return
+        (warm, group), self._dying = self._dying, None
+        tree.kill(os.getpid(), self._known | ({self._warm.pid} if self._warm is not None else set()))
+        warm.end()
+        self._reap()
+        if group is not None and self._kernel is not None:
+            self._kernel.retire(group)
+
+    def _reap(self) -> None:
+        """Ended orphans of jobs are our children, as the subreaper's; nobody else waits for them."""
+        scheduler = self.scheduler._process if self.scheduler is not None else None
+        if scheduler is not None and scheduler.pid:
+            self._others[scheduler.pid] = procfs.read_start_time(scheduler.pid)
+        if self._sender is not None and self._sender.pid:
+            self._others[self._sender.pid] = procfs.read_start_time(self._sender.pid)
+        tree.reap_zombies(os.getpid(), self._others)
+
+    def _tend_sender(self) -> None:
+        """Between two jobs: the sender of alerts begins again where it died, and is of no job's tree."""
+        if self._sender is not None and self._sender.tend():
+            self._known.add(self._sender.pid)
+
+    @property
+    def should_run_maintenance_tasks(self) -> bool:
+        """`should_run_maintenance_tasks`, asked before each wait for a job: by now the dead can be buried."""
+        self._bury()
+        self._tend_sender()
+        return super().should_run_maintenance_tasks
+
+    def _new_group(self) -> None:
+        if self._kernel is not None:
+            self._group = self._kernel.new_group(to_bytes(self.limit_mb))
+
+    def _retire_group(self) -> None:
+        group, self._group = self._group, None
+        if group is not None and self._kernel is not None:
+            self._kernel.retire(group)
+
+    def _kill_tree(self, horse_pid: int, *, wait: bool = True) -> None:
+        """After a breach or a lost horse nothing of the job's tree stays."""
+        tree.kill(os.getpid(), self._known, group=horse_pid, wait=wait)
+        if self._group is not None:
+            self._group.kill(wait=wait)

@@ -1,0 +1,288 @@
+"""What a worker remembers for others: gathered while it works, written to the journal once a second by its heart.
+
+Events of the worker come by subscription, those of the horse over its tape, readings from the shared page. Promises:
+nothing in here waits for Redis but `flush`, which the heart's thread calls; what cannot be written is kept up to a
+bound, then dropped and counted; a journal of another version is left alone.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import threading
+import time
+from collections import Counter, deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from redis.exceptions import RedisError
+
+from rqmem import events
+from rqmem.journal import history_reader, history_writer
+from rqmem.journal.alert_writer import end_alerts_of_lost_workers
+from rqmem.journal.history import Live, LiveJob, Run
+from rqmem.journal.ring import RINGS, Sample, merged
+from rqmem.memory import procfs
+from rqmem.runtime.alerting import Alerting
+from rqmem.runtime.page import SharedPage
+from rqmem.units import to_mb
+
+if TYPE_CHECKING:
+    from redis import Redis
+
+_KEPT_EVENTS, _KEPT_RUNS = 2000, 2000
+_log = logging.getLogger("rqmem.journal")
+
+
+@dataclass(frozen=True)
+class About:
+    """What does not change while a worker lives. Sizes in MB."""
+
+    worker: str
+    queues: list[str]
+    limit_mb: float
+    worker_limit_mb: float
+    kept_by: str
+
+
+@dataclass
+class _Execution:
+    """The execution that runs now."""
+
+    page: SharedPage
+    job: str
+    job_id: str
+    queue: str
+    initial_mb: float
+    started_at: float
+    horse_pid: int
+    position: int = 0
+    ended: events.RunEnded | None = None
+    resumed: bool = False
+    children: int = 0
+    collections: int = 0
+    breach: events.Breach | None = None
+
+    @property
+    def job_type(self) -> str:
+        """As the horse says, which knows; as the description says until then."""
+        return self.page.job or self.job
+
+
+@dataclass(eq=False)
+class Recorder:
+    """The memory of one worker for others. ``journal``: whether anything but the heartbeat is written."""
+
+    about: About
+    alerting: Alerting
+    journal: bool = True
+    started_at: float = field(default_factory=time.time)
+
+    def __post_init__(self) -> None:
+        self._lock = threading.Lock()  # between the main thread's `ended` and the heart's `flush`
+        self._running: _Execution | None = None
+        self._told: deque[tuple[float, events.Event]] = deque()
+        self._runs: deque[Run] = deque()
+        self._dropped: Counter[str] = Counter()
+        self._counts: Counter[str] = Counter()
+        self._samples: list[Sample] = []
+        self._usable: bool | None = None
+
+    # In the worker's main thread
+
+    def take(self, event: events.Event) -> None:
+        """An event of this worker, as a subscriber."""
+        if event.worker != self.about.worker:
+            return
+        with self._lock:
+            if self._running is not None:
+                self._read_tape(self._running)  # what the horse told comes first
+            self._note(time.time(), event)
+
+    def began(self, page: SharedPage, job: str, job_id: str, queue: str, initial_mb: float, horse_pid: int) -> None:
+        """A horse runs this job from now on."""
+        with self._lock:
+            self._running = _Execution(page, job, job_id, queue, initial_mb, time.time(), horse_pid)
+
+    def ended(self, outcome: str) -> None:
+        """It has ended; ``outcome`` where the horse left no word."""
+        with self._lock:
+            running, now = self._running, time.time()
+            if running is None:
+                return
+            self._read_tape(running)
+            self._running = None
+            self._counts["jobs"] += 1
+            if self.journal:
+                self._keep_run(self._run(running, running.page.outcome or outcome, now))
+
+    # In the heart's thread
+
+    @property
+    def busy(self) -> bool:
+        """Whether there is something to tell before the next heartbeat."""
+        return self._running is not None or bool(self._told) or bool(self._runs) or self.alerting.busy
+
+    def flush(self, connection: Redis, seconds: float) -> None:
+        """Say that the worker lives, for ``seconds``, and write what has come together. Raises redis-py's errors."""
+        now = time.time()
+        with self._lock:
+            if self._running is not None:
+                self._read_tape(self._running)
+            live = self._live(now)
+        if self._usable is None and self.journal:
+            self._usable = self._look_at_journal(connection, now)
+        if not (self.journal and self._usable):
+            with connection.pipeline(transaction=False) as pipeline:
+                history_writer.beat(pipeline, live, seconds)
+                pipeline.execute()
+            return
+        self._sample(live, now)
+        self.alerting.read(live, now)
+        self.alerting.flush(connection, now)
+        self._dropped["alerts"], self.alerting.dropped = self._dropped["alerts"] + self.alerting.dropped, 0
+        told, runs, dropped = list(self._told), list(self._runs), dict(self._dropped)
+        with connection.pipeline(transaction=False) as pipeline:
+            history_writer.beat(pipeline, live, seconds)
+            history_writer.write_samples(pipeline, live.worker, self._samples, now)
+            alerts = Counter((event.job, event.rule) for _, event in told if isinstance(event, events.AlertRaised))
+            history_writer.write_runs(pipeline, runs, alerts, now)
+            for job_id, lines in _stories(told).items():
+                history_writer.write_story(pipeline, job_id, lines, now)
+            history_writer.count_dropped(pipeline, dropped)
+            answers = pipeline.execute(raise_on_error=False)
+        self._written(told, runs, dropped, answers)
+        if told or runs:
+            history_writer.trim(connection)
+
+    def end_alerts_of_others(self, connection: Redis) -> None:
+        """What lost workers had raised has ended with them. Raises redis-py's errors."""
+        if self._usable:
+            end_alerts_of_lost_workers(connection, time.time())
+
+    def _written(
+        self, told: list[tuple[float, events.Event]], runs: list[Run], dropped: dict[str, int], answers: list[Any]
+    ) -> None:
+        """Forget what was written, or refused; what came meanwhile stays."""
+        for _ in told:
+            self._told.popleft()
+        for _ in runs:
+            self._runs.popleft()
+        self._dropped -= Counter(dropped)
+        refused = [answer for answer in answers if isinstance(answer, RedisError)]
+        if refused:
+            self._dropped["refused"] += len(refused)
+            _log.warning("worker %s: Redis refused %d writes to the journal: %s",
+                         self.about.worker, len(refused), refused[0])  # fmt: skip
+            if isinstance(answers[1], RedisError) or not answers[1]:  # not even the heartbeat
+                raise refused[0]
+
+    def _look_at_journal(self, connection: Redis, now: float) -> bool:
+        """Whether it is ours to write; and the samples of this worker's life before it restarted."""
+        if not history_writer.version_is_ours(connection):
+            _log.warning(
+                "worker %s: the journal on this Redis is of another version of rqmem and is left alone: nothing is "
+                "remembered of what runs here; 'rqmem journal clear' begins a new one", self.about.worker,
+            )  # fmt: skip
+            return False
+        for ring in RINGS:
+            last = history_reader.samples(connection, self.about.worker, now, ring)[-1:]
+            self._samples.append(last[0] if last else Sample(0, 0.0, 0.0, 0.0))
+        return True
+
+    def _sample(self, live: Live, now: float) -> None:
+        usage_mb, limit_mb = (live.job.usage_mb, live.job.limit_mb) if live.job else (0.0, 0.0)
+        self._samples = [
+            merged(before, Sample(ring.begin(now), usage_mb, limit_mb, live.worker_mb))
+            for ring, before in zip(RINGS, self._samples, strict=True)
+        ]
+
+    def _live(self, now: float) -> Live:
+        running = self._running
+        return Live(
+            worker=self.about.worker, host=os.uname().nodename, pid=os.getpid(), at=now, started_at=self.started_at,
+            worker_mb=to_mb(procfs.own_held_bytes()), worker_limit_mb=self.about.worker_limit_mb,
+            limit_mb=self.about.limit_mb, horse_pid=running.horse_pid if running else 0, kept_by=self.about.kept_by,
+            jobs=self._counts["jobs"], breaches=self._counts["breaches"], recycled=self._counts["recycled"],
+            queues=self.about.queues, job=_live_job(running) if running else None,
+        )  # fmt: skip
+
+    # Either
+
+    def _read_tape(self, running: _Execution) -> None:
+        lines, running.position, lost = running.page.tape.read(running.position)
+        self._dropped["events"] += lost
+        for line in lines:
+            fields = json.loads(line)
+            event = events.from_fields(
+                fields, job=fields.pop("job"), job_id=running.job_id, queue=running.queue, worker=self.about.worker
+            )
+            if event is not None:
+                self._note(fields["at"], event, running)
+
+    def _note(self, at: float, event: events.Event, running: _Execution | None = None) -> None:
+        running = running or self._running
+        if running is not None and event.job_id == running.job_id:
+            if isinstance(event, events.RunEnded) and event.job == running.job_type:
+                running.ended = event
+            elif isinstance(event, events.JobStarted) and event.job == running.job_type:
+                running.initial_mb = event.memory_mb
+            elif isinstance(event, events.Collection):
+                running.collections = event.collections
+            elif isinstance(event, events.Resumed):
+                running.resumed = True
+            elif isinstance(event, events.Split):
+                running.children = event.children
+            elif isinstance(event, events.Breach):
+                running.breach = event
+        self._counts["breaches"] += isinstance(event, events.Breach)
+        self._counts["recycled"] += isinstance(event, events.HorseRecycled)
+        if not self.journal:
+            return
+        self.alerting.take(event, at)
+        if len(self._told) >= _KEPT_EVENTS:
+            self._dropped["events"] += 1
+            return
+        self._told.append((at, event.without_evidence() if isinstance(event, events.Breach) else event))
+
+    def _keep_run(self, run: Run) -> None:
+        if len(self._runs) >= _KEPT_RUNS:
+            self._dropped["runs"] += 1
+            return
+        self._runs.append(run)
+
+    def _run(self, running: _Execution, outcome: str, now: float) -> Run:
+        """How the execution went, as far as anybody knows: a killed job tells no figures of its own."""
+        page, breach, ended = running.page, running.breach, running.ended
+        peaks = [running.initial_mb, to_mb(page.peak_bytes)]
+        peaks += [breach.peak_mb] if breach else []
+        peaks += [ended.peak_memory_mb] if ended else []
+        return Run(
+            job=running.job_type, job_id=running.job_id, queue=running.queue, worker=self.about.worker, ended_at=now,
+            outcome=outcome, seconds=round(now - running.started_at, 3), initial_mb=running.initial_mb,
+            peak_mb=max(peaks), limit_mb=to_mb(page.ceiling_bytes), final_mb=ended.final_memory_mb if ended else None,
+            resumed=running.resumed, layer=breach.layer if breach else "", freed_mb=ended.freed_mb if ended else 0.0,
+            collections=ended.collections if ended else running.collections, chunks=page.chunks, items=page.items,
+            largest_chunk=page.largest_chunk, children=running.children,
+        )  # fmt: skip
+
+
+def _live_job(running: _Execution) -> LiveJob:
+    page = running.page
+    return LiveJob(
+        job=running.job_type, job_id=running.job_id, queue=running.queue, started_at=running.started_at,
+        usage_mb=to_mb(page.usage_bytes), peak_mb=to_mb(page.peak_bytes), limit_mb=to_mb(page.ceiling_bytes),
+        operation=page.operation, items_done=page.items_done,
+    )  # fmt: skip
+
+
+def _stories(told: list[tuple[float, events.Event]]) -> dict[str, list[dict[str, Any]]]:
+    """Job id -> its events as a story keeps them. Events that are about no job are in none."""
+    stories: dict[str, list[dict[str, Any]]] = {}
+    for at, event in told:
+        if event.job_id:
+            whose = {name: getattr(event, name) for name in events.WHOSE}
+            line = {"at": round(at, 3), **whose, **events.to_fields(event)}
+            stories.setdefault(event.job_id, []).append(line)
+    return stories

@@ -1,0 +1,136 @@
+"""Where in the middle of a CSV file a record begins, without reading what stands before. Pure.
+
+A line end within quotes ends no record, and whether a byte stands within quotes depends on all quotes before it. But
+the quotes near it tell, since a file as RFC 4180 wants it has a quote in few places only. Take a run of quotes, what
+stands before it and what after (S: a delimiter or a line end; x: anything else)::
+
+    S"x    opens a field        odd run: the text before stands outside of quotes, the text after within
+    x"S    closes a field       odd run: within, then outside
+    x""x, x""S, S""x            even run: escaped quotes, so within before and after
+    S"S, S""S                   may be either: look on
+    x"x    in no proper file    `Undecided`
+
+So one telling run settles it; almost always the first quotes do. Where none comes for longer than a field may be (the
+csv module reads none of more than `csv.field_size_limit`), the place is outside of quotes.
+
+A file that breaks the rules elsewhere harms nothing; one that breaks them so that a cut goes wrong is noticed when the
+slice before the cut is read, since it then ends within a record (`CsvFile`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import accumulate
+
+_LINE_ENDS = b"\r\n"
+_LONG_BYTES = 8 * 1024
+_CUT_CHARACTERS = 8  # of which the window may hold a part only, at both ends
+
+
+class Undecided(Exception):
+    """What stands here does not tell whether it is within quotes."""
+
+
+@dataclass(frozen=True)
+class Quoting:
+    """What is looked for. ``telling``: runs of quotes but for S""S; ``turning``: runs, and line ends."""
+
+    quote: bytes
+    separators: bytes
+    telling: re.Pattern[bytes]
+    turning: re.Pattern[bytes]
+    runs: re.Pattern[bytes]
+
+    @classmethod
+    def of(cls, delimiter: str, quote: str) -> Quoting:
+        """Both one ASCII character."""
+        separators = delimiter.encode() + _LINE_ENDS
+        q, s = re.escape(quote.encode()), b"[" + re.escape(separators) + b"]"
+        return cls(
+            quote=quote.encode(),
+            separators=separators,
+            # Begins with the quote itself, so that the search runs to it at the speed of memory.
+            telling=re.compile(q + b"(?<!" + q + q + b")(?!(?<=" + s + q + b")" + q + b"(?=" + s + b"))" + q + b"*"),
+            turning=re.compile(q + rb"+|\r\n?|\n"),
+            runs=re.compile(q + b"+"),
+        )
+
+
+def record_start(
+    data: bytes, quoting: Quoting, *, at_end: bool, longest_field: int, encoding: str = "utf-8"
+) -> int | None:
+    """The offset in ``data`` of the first record that begins after its first byte.
+
+    Args:
+        data: the file from some byte on.
+        at_end: whether the file ends with it. Its end is then taken for the beginning of a record.
+        longest_field: characters, in that encoding, that no field is longer than.
+
+    Returns:
+        None where more of the file is needed to tell.
+
+    Raises:
+        Undecided: it cannot be told from here.
+    """
+    first_run = quoting.runs.match(data)  # perhaps the second half of a run: it tells nothing
+    begin = first_run.end() if first_run else 0
+    if begin == len(data):
+        return begin if at_end else None
+    unsure = turns = False  # whether the state at ``begin`` is another one than before the run looked at
+    quotes = data.count(quoting.quote, begin) if data.find(quoting.quote, begin) >= 0 else 0
+    for start, stop in _telling_runs(data, begin, quoting, quotes):
+        if stop == len(data) and not at_end:
+            break
+        odd = (stop - start) % 2 == 1
+        after_separator = data[start - 1] in quoting.separators
+        before_separator = stop == len(data) or data[stop] in quoting.separators
+        if after_separator and before_separator:
+            turns ^= odd
+            unsure |= odd
+        elif odd and not after_separator and not before_separator:
+            raise Undecided
+        else:
+            within_before = not odd or not after_separator
+            return _line_end(data, begin, quoting, within=within_before ^ turns, at_end=at_end)
+    # Taken as the inside of one field: two quotes are one character of it.
+    if not at_end and not _longer_than(data, longest_field + quotes // 2 + _CUT_CHARACTERS, encoding):
+        return None
+    if unsure:
+        raise Undecided
+    return _line_end(data, begin, quoting, within=False, at_end=at_end)
+
+
+def _telling_runs(data: bytes, begin: int, quoting: Quoting, quotes: int) -> Iterator[tuple[int, int]]:
+    """Begin and end of each run of quotes but for S""S. The pattern alone would do; it is slow where there are none."""
+    if not quotes or (len(data) > _LONG_BYTES and _only_empty_fields(data, begin, quoting, quotes)):
+        return iter(())
+    return (run.span() for run in quoting.telling.finditer(data, begin))
+
+
+def _only_empty_fields(data: bytes, begin: int, quoting: Quoting, quotes: int) -> bool:
+    """Whether every quote stands in a S""S: as many pairs after an S, and before one, as half of all quotes."""
+    pair, separators = 2 * quoting.quote, [bytes([each]) for each in quoting.separators]
+    return all(
+        any(2 * pairs == quotes for pairs in accumulate(data.count(each, begin) for each in patterns))
+        for patterns in ([each + pair for each in separators], [pair + each for each in separators])
+    )
+
+
+def _longer_than(data: bytes, characters: int, encoding: str) -> bool:
+    return len(data) > characters and len(data.decode(encoding, "replace")) > characters
+
+
+def _line_end(data: bytes, position: int, quoting: Quoting, *, within: bool, at_end: bool) -> int | None:
+    """After the first line end from ``position`` on that is outside of quotes, read as the csv module reads."""
+    while True:
+        found = (quoting.runs if within else quoting.turning).search(data, position)
+        if found is None or (found.end() == len(data) and not found[0].endswith(b"\n")):
+            return len(data) if at_end else None
+        if found[0][0] in _LINE_ENDS:
+            return found.end()
+        position = found.end()
+        if len(found[0]) % 2 == 1:
+            # A quote in the middle of an unquoted field is an ordinary character.
+            within = not within and data[found.start() - 1] in quoting.separators

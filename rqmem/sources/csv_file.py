@@ -1,0 +1,224 @@
+"""CSV files as a source, read by the csv module and cut at the beginning of records."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, fields
+from functools import cache
+from typing import Any, Literal
+
+from rqmem.errors import ConfigError, SourceError
+from rqmem.sources import csv_cuts
+from rqmem.sources.files import FileSource, first
+from rqmem.sources.open_file import OpenFile, first_line_end, lines, opened
+
+_WINDOW_BYTES, _LARGEST_WINDOW_BYTES = 4 * 1024, 16 * 2**20
+_LONGEST_FIELD = 10**6  # characters, where a program set csv.field_size_limit to more
+_LINE_END = re.compile(rb"\r\n?|\n")
+
+
+@dataclass(frozen=True)
+class CsvFormat:
+    """How a file is written: the csv module's names and defaults, and ours. Checked when made."""
+
+    delimiter: str = ","
+    quotechar: str | None = '"'
+    escapechar: str | None = None
+    doublequote: bool = True
+    skipinitialspace: bool = False
+    encoding: str = "utf-8"
+    has_header: bool = True
+    cut_by: Literal["quotes", "lines", "parsing"] = "quotes"
+
+    def __post_init__(self) -> None:
+        for name, value in (
+            ("delimiter", self.delimiter), ("quotechar", self.quotechar), ("escapechar", self.escapechar)
+        ):  # fmt: skip
+            if value is None and name != "delimiter":
+                continue
+            if not (isinstance(value, str) and len(value) == 1 and value.isascii() and value not in "\r\n"):
+                raise ConfigError(f"CsvFile: {name} is {value!r}: give one ASCII character")
+        if self.delimiter in (self.quotechar, self.escapechar):
+            raise ConfigError(f"CsvFile: delimiter {self.delimiter!r} is the quote or the escape as well")
+        if self.cut_by not in ("quotes", "lines", "parsing"):
+            raise ConfigError(f"CsvFile: cut_by is {self.cut_by!r}: give 'quotes', 'lines' or 'parsing'")
+        _check_encoding(self.encoding, f"\r\n{self.delimiter}{self.quotechar or ''}{self.escapechar or ''}")
+
+    @property
+    def codec(self) -> str:
+        """The encoding, without a byte order mark: that one is skipped where the file begins."""
+        name = codecs.lookup(self.encoding).name
+        return "utf-8" if name == "utf-8-sig" else name
+
+    def reader_options(self) -> dict[str, Any]:
+        """The csv module's part."""
+        names = ("delimiter", "quotechar", "escapechar", "doublequote", "skipinitialspace")
+        quoting = csv.QUOTE_NONE if self.quotechar is None else csv.QUOTE_MINIMAL
+        return {**{name: getattr(self, name) for name in names}, "quoting": quoting}
+
+    @property
+    def effective_cut(self) -> str:
+        """How cuts are found: quotes tell only where they are escaped by doubling them, as RFC 4180 has it."""
+        if self.quotechar is None and self.escapechar is None:
+            return "lines"
+        plain = self.escapechar is None and self.doublequote and not self.skipinitialspace
+        return self.cut_by if plain or self.cut_by != "quotes" else "parsing"
+
+
+class CsvFile(FileSource[Any]):
+    """The records of a CSV file: dicts by the header's names, as `csv.DictReader` gives them; lists without a header.
+
+    Empty lines are no records; a byte order mark is skipped. See `rqmem.sources.files` for cursors and changed files.
+
+    Args:
+        path: of the file; every worker that gets a slice must see the same file there.
+        delimiter, quotechar, escapechar, doublequote, skipinitialspace: as the csv module has them.
+        encoding: any in which ASCII characters are single bytes that stand for nothing else: UTF-8, Latin-1, cp1252,
+            EUC; not UTF-16.
+        has_header: whether the first record names the fields.
+        cut_by: how the beginning of a record is found in the middle of the file.
+
+            - ``"quotes"``: by the quotes near each cut; what lies between is not read. Sure for files as RFC 4180 has
+              them, which all common writers make (where a program raised `csv.field_size_limit`: and with no field
+              of more than a million characters that has no quote in it). Where the quotes contradict that, what lies
+              before is parsed; with ``escapechar``, ``doublequote=False`` or ``skipinitialspace`` it always is.
+            - ``"lines"``: at any line end. For files that surely have none within quotes.
+            - ``"parsing"``: everything before a cut is parsed, so it is right for whatever the csv module reads; about
+              as slow as reading the file.
+
+            A wrong cut never goes unnoticed: the slice before it ends within a record, which is a `SourceError`.
+
+    Raises:
+        ConfigError: an argument cannot be used.
+        SourceError: the file cannot be read; while reading: it is no CSV, its bytes are not of that encoding, it has
+            changed, or a cut was wrong. The byte is named.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        delimiter: str = ",",
+        quotechar: str | None = '"',
+        escapechar: str | None = None,
+        doublequote: bool = True,
+        skipinitialspace: bool = False,
+        encoding: str = "utf-8",
+        has_header: bool = True,
+        cut_by: Literal["quotes", "lines", "parsing"] = "quotes",
+    ) -> None:
+        self._format = CsvFormat(
+            delimiter, quotechar, escapechar, doublequote, skipinitialspace, encoding, has_header, cut_by
+        )
+        super().__init__(path)
+        self._names: list[str] | None = None
+        if has_header:
+            with opened(self._path, self._seen) as file:
+                header = first(self._rows(file, self._begin, self._end))
+            self._names, self._begin = header if header is not None else ([], self._end)
+
+    def _options(self) -> dict[str, Any]:
+        defaults = {each.name: each.default for each in fields(CsvFormat)}
+        return {name: value for name, value in asdict(self._format).items() if value != defaults[name]}
+
+    def _records(self, file: OpenFile, begin: int, end: int) -> Iterator[tuple[Any, int]]:
+        names = self._names
+        if names is None:
+            return self._rows(file, begin, end)
+        return ((_named(names, row), offset) for row, offset in self._rows(file, begin, end))
+
+    def _rows(self, file: OpenFile, begin: int, end: int) -> Iterator[tuple[list[str], int]]:
+        encoding, offset, within_record = self._format.codec, begin, False
+
+        def texts() -> Iterator[str]:
+            """Lines for the csv module, which asks for one at a time, so ``offset`` is always after what it has."""
+            nonlocal offset, within_record
+            for line in lines(file, begin, end, _split, (b"\n", b"\r")):
+                try:
+                    text = line.decode(encoding)
+                except UnicodeDecodeError as error:
+                    where = f"{self._path}: byte {offset + error.start:,}"
+                    raise SourceError(f"{where}: not {encoding} ({error.reason}): name the encoding") from None
+                offset += len(line)
+                within_record = True
+                yield text
+            if within_record and end < self._seen.size:
+                raise SourceError(
+                    f"{self._path}: byte {end:,}: the cut here lies within a record, for the file's quotes are not "
+                    "those of RFC 4180: cut it again with cut_by='parsing'"
+                )
+
+        rows = csv.reader(texts(), **self._format.reader_options())
+        while True:
+            within_record = False
+            start = offset
+            try:
+                row = next(rows, None)
+            except csv.Error as error:
+                hint = "; csv.field_size_limit(...) sets it" if "field limit" in str(error) else ""
+                raise SourceError(f"{self._path}: record at byte {start:,}: {error}{hint}") from None
+            if row is None:
+                return
+            if row:
+                yield row, offset
+
+    def _record_start(self, file: OpenFile, known: int, target: int) -> int:
+        how = self._format.effective_cut
+        if how == "lines":
+            return first_line_end(file, target - 1, self._end, _LINE_END)
+        if how == "quotes":
+            try:
+                return self._start_by_quotes(file, target - 1)
+            except csv_cuts.Undecided:
+                pass  # parse what lies before
+        return next((offset for _, offset in self._rows(file, known, self._end) if offset >= target), self._end)
+
+    def _start_by_quotes(self, file: OpenFile, offset: int) -> int:
+        quoting = csv_cuts.Quoting.of(self._format.delimiter, self._format.quotechar or "")
+        longest, size = min(csv.field_size_limit(), _LONGEST_FIELD), _WINDOW_BYTES
+        while size <= _LARGEST_WINDOW_BYTES:
+            data = file.read(offset, size)
+            at_end = offset + len(data) >= self._seen.size
+            start = csv_cuts.record_start(
+                data, quoting, at_end=at_end, longest_field=longest, encoding=self._format.codec
+            )
+            if start is not None:
+                return offset + start
+            # Where the first quotes do not tell, those of a whole field do.
+            size = max(4 * size, longest + longest // 8) if size < longest else 4 * size
+        raise csv_cuts.Undecided
+
+
+def _named(names: list[str], row: list[str]) -> dict[Any, Any]:
+    """As `csv.DictReader`: what is missing is None, what is too much stands under None."""
+    record: dict[Any, Any] = dict(zip(names, row, strict=False))
+    if len(row) > len(names):
+        record[None] = row[len(names) :]
+    for name in names[len(row) :]:
+        record[name] = None
+    return record
+
+
+def _split(data: bytes) -> list[bytes]:
+    return data.splitlines(keepends=True)
+
+
+@cache
+def _check_encoding(encoding: str, special: str) -> None:
+    """Raise `ConfigError` unless those characters are found in the bytes by looking for theirs."""
+    try:
+        if codecs.lookup(encoding).name in ("utf-8", "ascii"):
+            return
+        plain = bytes(range(128))
+        fits = plain.decode(encoding) == plain.decode("ascii")
+    except LookupError:
+        raise ConfigError(f"CsvFile: there is no encoding {encoding!r}") from None
+    except UnicodeDecodeError:
+        fits = False
+    others = (chr(number).encode(encoding, "ignore") for number in range(128, 0x10000))
+    if not fits or any(byte in each for each in others for byte in special.encode()):
+        raise ConfigError(f"CsvFile: a file in {encoding} cannot be cut: convert it to UTF-8 first")

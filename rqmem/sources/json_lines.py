@@ -1,0 +1,41 @@
+"""JSON Lines as a source: one JSON value a line, UTF-8."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from rqmem.errors import SourceError
+from rqmem.sources.files import FileSource
+from rqmem.sources.open_file import OpenFile, first_line_end, lines
+
+_LINE_END = re.compile(rb"\n")
+
+
+class JsonLines(FileSource[Any]):
+    """Each line's value; empty lines are skipped. See `rqmem.sources.files` for cuts, cursors and changed files.
+
+    Raises:
+        SourceError: the file cannot be read, or (while reading) a line is not JSON or not UTF-8; its byte is named.
+    """
+
+    def _records(self, file: OpenFile, begin: int, end: int) -> Iterator[tuple[Any, int]]:
+        for line in lines(file, begin, end, _split, (b"\n",)):
+            start, begin = begin, begin + len(line)
+            if not line.isspace():
+                try:
+                    value = json.loads(line.decode())
+                except ValueError as error:  # not UTF-8 is one, too
+                    raise SourceError(f"{self._path}: byte {start:,}: no line of JSON: {error}") from None
+                yield value, begin
+
+    def _record_start(self, file: OpenFile, known: int, target: int) -> int:
+        return first_line_end(file, target - 1, self._end, _LINE_END)
+
+
+def _split(data: bytes) -> list[bytes]:
+    """At "\\n" alone: within JSON a "\\r" is a space."""
+    *whole, last = data.split(b"\n")
+    return [line + b"\n" for line in whole] + ([last] if last else [])

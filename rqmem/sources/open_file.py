@@ -1,0 +1,99 @@
+"""A file that is read at offsets, in blocks, and must stay as it is meanwhile: what `rqmem.sources.files` stands on."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rqmem.errors import SourceError
+from rqmem.sources.fingerprint import Fingerprint
+
+BLOCK_BYTES = 256 * 1024
+
+
+class OpenFile:
+    """A regular file that is read at offsets, and that must not change meanwhile."""
+
+    def __init__(self, path: str, descriptor: int) -> None:
+        self.path = path
+        self.seen = Fingerprint.of(descriptor)
+        self._descriptor = descriptor
+
+    def read(self, offset: int, size: int) -> bytes:
+        """``size`` bytes, fewer at the file's end only. Raises `SourceError` where the file has changed."""
+        data = self._read(offset, size)
+        status = os.fstat(self._descriptor)
+        if (status.st_size, status.st_mtime_ns) != (self.seen.size, self.seen.written_ns):
+            raise changed(self.path, self.seen.change(Fingerprint.of(self._descriptor)) or "was written to")
+        return data
+
+    def _read(self, offset: int, size: int) -> bytes:
+        try:
+            data = os.pread(self._descriptor, size, offset)
+            while len(data) < min(size, self.seen.size - offset) and (
+                more := os.pread(self._descriptor, size - len(data), offset + len(data))
+            ):
+                data += more
+        except OSError as error:
+            raise SourceError(f"{self.path}: byte {offset:,}: cannot be read: {error.strerror}") from error
+        return data
+
+
+@contextmanager
+def opened(path: str, seen: Fingerprint | None = None) -> Iterator[OpenFile]:
+    """The file, open. Raises `SourceError`: it cannot be read, or is not the one that was ``seen``."""
+    try:
+        if not stat.S_ISREG(Path(path).stat().st_mode):
+            raise SourceError(f"{path} is no regular file, so it cannot be read from a position: copy it into one")
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError as error:
+        raise (SourceError(f"{path} does not exist") if seen is None else changed(path, "vanished")) from error
+    except OSError as error:
+        raise SourceError(f"{path} cannot be read: {error.strerror}") from error
+    try:
+        file = OpenFile(path, descriptor)
+        what = seen.change(file.seen) if seen is not None else None
+        if what is not None:
+            raise changed(path, what)
+        yield file
+    finally:
+        os.close(descriptor)
+
+
+def changed(path: str, what: str) -> SourceError:
+    """The error for a file that is not what was cut."""
+    return SourceError(f"{path} {what}: it changed since it was cut or first read; cut it again, begin again")
+
+
+def lines(
+    file: OpenFile, begin: int, end: int, split: Callable[[bytes], list[bytes]], ends: tuple[bytes, ...]
+) -> Iterator[bytes]:
+    """The lines in these bytes, with their ends, a block at a time. ``split`` cuts at ``ends`` and keeps them."""
+    held: list[bytes] = []
+    while begin < end:
+        block = file.read(begin, min(BLOCK_BYTES, end - begin))
+        begin += len(block)
+        held.append(block)
+        if begin < end and any(each in block for each in ends):  # else a line longer than the block
+            whole = split(b"".join(held))
+            # A last one without "\n" goes on in the next block, or is followed there by the "\n" of its "\r\n".
+            held = [] if whole[-1].endswith(b"\n") else [whole.pop()]
+            yield from whole
+    if held:
+        yield from split(b"".join(held))
+
+
+def first_line_end(file: OpenFile, offset: int, end: int, pattern: re.Pattern[bytes]) -> int:
+    """The offset after the first line end from ``offset`` on, as ``pattern`` has them; else ``end``."""
+    while offset < end:
+        block = file.read(offset, min(BLOCK_BYTES, end - offset))
+        found = pattern.search(block)
+        offset += found.end() if found else len(block)
+        if found:
+            split_pair = found[0] == b"\r" and file.read(offset, 1) == b"\n"
+            return offset + split_pair
+    return end

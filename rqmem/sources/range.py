@@ -1,0 +1,57 @@
+"""Whole numbers as a source."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from rqmem.errors import SourceError
+from rqmem.sources.contract import Count, Cursor, Cuttable, even_bounds
+from rqmem.sources.kinds import kind_of
+
+
+class Range(Cuttable[int]):
+    """``range(...)``, with its arguments. The cursor is how many numbers were given."""
+
+    def __init__(self, *arguments: int) -> None:
+        self._numbers = range(*arguments)
+
+    def items_after(self, cursor: Cursor) -> Iterator[tuple[int, Cursor]]:
+        done = self._done(cursor)
+        return zip(self._numbers[done:], range(done + 1, len(self._numbers) + 1), strict=True)
+
+    def count(self) -> Count:
+        return Count.exact(len(self._numbers))
+
+    def slices(self, items_per_slice: int | None = None, *, parts: int | None = None) -> Iterator[Range]:
+        bounds = even_bounds(len(self._numbers), items_per_slice, parts)
+        return (_of(self._numbers[begin:end]) for begin, end in bounds)
+
+    def rest(self, cursor: Cursor) -> Range:
+        return _of(self._numbers[self._done(cursor) :])
+
+    def beyond(self, piece: Range) -> Range:
+        if not piece._numbers:
+            return self
+        if piece._numbers[-1] not in self._numbers:
+            raise SourceError(f"beyond: {piece._numbers!r} is no slice of {self._numbers!r}")
+        return _of(self._numbers[self._numbers.index(piece._numbers[-1]) + 1 :])
+
+    def describe(self) -> dict[str, Any]:
+        numbers = self._numbers
+        return {"kind": kind_of(type(self)), "start": numbers.start, "stop": numbers.stop, "step": numbers.step}
+
+    @classmethod
+    def from_description(cls, fields: dict[str, Any]) -> Range:
+        return cls(fields["start"], fields["stop"], fields["step"])
+
+    def _done(self, cursor: Cursor) -> int:
+        if cursor is None:
+            return 0
+        if isinstance(cursor, bool) or not isinstance(cursor, int) or not 0 <= cursor <= len(self._numbers):
+            raise SourceError(f"cursor {cursor!r:.100} is no number of items of {self._numbers!r}")
+        return cursor
+
+
+def _of(numbers: range) -> Range:
+    return Range(numbers.start, numbers.stop, numbers.step)

@@ -1,0 +1,83 @@
+"""What people hand in, as a source: collections, one's own sources as far as they go, and sources as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from collections.abc import Sequence as AnySequence
+from collections.abc import Set as AnySet
+from typing import Any, TypeVar
+
+from rqmem.errors import SourceError
+from rqmem.sources.contract import Count, Cursor, Cuttable, Source, lacks
+from rqmem.sources.kinds import describe_slice
+from rqmem.sources.range import Range
+from rqmem.sources.sequence import Positional, Sequence
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+
+
+def as_source(data: Source[T] | Iterable[T], *, must_resume: bool = False) -> Cuttable[T]:
+    """``data`` as a source.
+
+    Raises:
+        SourceError: ``must_resume`` is set and it cannot be read again in the same order: an iterator, or a set,
+            whose order is another one in another process; or it cannot be iterated at all.
+    """
+    if isinstance(data, Cuttable):
+        return data
+    if isinstance(data, Source):
+        return Own(data)
+    if isinstance(data, range):
+        return Range(data.start, data.stop, data.step)  # type: ignore[return-value]
+    if isinstance(data, AnySequence):
+        return Sequence(data)
+    if not isinstance(data, Iterable):
+        raise SourceError(f"process_in_chunks needs something to iterate or a source, not {type(data).__name__}")
+    if must_resume and isinstance(data, Iterator):
+        raise SourceError(
+            f"a {type(data).__name__} can be read only once, so a job with on_breach='resume' could not go "
+            f"on after a breach: pass a list, a range or a source (rqmem.sources), or set on_breach='fail'"
+        )
+    if must_resume and isinstance(data, AnySet):
+        raise SourceError(f"a {type(data).__name__} has another order in another process: pass sorted(...) of it")
+    return Positional(data)
+
+
+def slices_of(
+    data: Source[T] | Iterable[T], items_per_slice: int | None = None, *, parts: int | None = None
+) -> Iterator[Cuttable[T]]:
+    """The slices of ``data``, as `Cuttable.slices`. Raises `SourceError` where it cannot be cut."""
+    return as_source(data).slices(items_per_slice, parts=parts)
+
+
+class Own(Cuttable[T_co]):
+    """A source that was written without `Cuttable`: what it has is used, what it lacks is an error naming it."""
+
+    def __init__(self, source: Source[T_co]) -> None:
+        self._source = source
+
+    def items_after(self, cursor: Cursor) -> Iterator[tuple[T_co, Cursor]]:
+        return self._source.items_after(cursor)
+
+    def count(self) -> Count:
+        count: Count = self._call("count")
+        return count
+
+    def slices(self, items_per_slice: int | None = None, *, parts: int | None = None) -> Iterator[Cuttable[T_co]]:
+        return (as_source(each) for each in self._call("slices", items_per_slice, parts=parts))
+
+    def rest(self, cursor: Cursor) -> Cuttable[T_co]:
+        return as_source(self._call("rest", cursor))
+
+    def beyond(self, piece: Any) -> Cuttable[T_co]:
+        return as_source(self._call("beyond", piece._source if isinstance(piece, Own) else piece))
+
+    def describe(self) -> dict[str, Any]:
+        return describe_slice(self._source)
+
+    def _call(self, method: str, *args: Any, **kwargs: Any) -> Any:
+        found = getattr(self._source, method, None)
+        if found is None:
+            raise lacks(self._source, method)
+        return found(*args, **kwargs)

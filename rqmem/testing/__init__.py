@@ -1,0 +1,27 @@
+"""Helpers for testing jobs, rqmem's own and yours. Needs no test framework.
+
+`wait_until` and `assert_stays_under` are here. Jobs to run against your own set-up are in
+`rqmem.testing.adversaries` (must be stopped) and `rqmem.testing.honest` (must not); a real worker for
+pytest is in `rqmem.testing.fixtures`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from rqmem.testing.stays_under import assert_stays_under
+
+__all__ = ["assert_stays_under", "wait_until"]
+
+_POLL_SECONDS = 0.01
+
+
+def wait_until(condition: Callable[[], object], timeout_seconds: float = 10) -> None:
+    """Return once ``condition()`` is true; raise `AssertionError` when it is not within the time."""
+    deadline = time.monotonic() + timeout_seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            name = getattr(condition, "__qualname__", repr(condition))
+            raise AssertionError(f"not true within {timeout_seconds:g} s: {name}")
+        time.sleep(_POLL_SECONDS)

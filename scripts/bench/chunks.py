@@ -1,0 +1,113 @@
+"""``python -m scripts.bench.chunks``: what chunks cost: 10 million integers with 10 us of work each. Nine minutes.
+
+Jobs on a real worker, resumable, so that cursors are saved as they are in earnest. First a loop by hand and the two
+forms of chunks in turns, so that a slow minute of the machine is everybody's: all items, but in ten jobs each way. Then
+all items in one job each: whether it stays as small as it was after a tenth of them. Ends with 1 when something is
+outside the budget of the design, and says what. ``--short``: half a minute.
+"""
+
+from __future__ import annotations
+
+import time
+import timeit
+from statistics import median
+
+import click
+from redis import Redis
+from rq import Queue
+
+from scripts.bench.chunk_jobs import WAYS, Loop, work
+from scripts.bench.measuring import end, own_redis, result_of, work_off
+from scripts.bench.worker_runs import QUEUE, How
+
+ITEM_SECONDS = 10e-6
+MOST_OVERHEAD, MOST_GROWTH_MB = 0.02, 4.0
+HOW = How(256)
+_SLOWER = 20  # than the work alone, before the worker is given up
+_CALIBRATION_ITEMS, _CALIBRATIONS = 2000, 9
+
+
+def turns_of_an_item() -> int:
+    """Turns of `work` that take `ITEM_SECONDS` of CPU here, by the quickest of some calibrations."""
+    turns = 500
+    timer = timeit.Timer(lambda: work(turns), timer=time.process_time)  # others may have the processor meanwhile
+    took = min(timer.repeat(_CALIBRATIONS, _CALIBRATION_ITEMS))
+    return max(1, round(turns * ITEM_SECONDS * _CALIBRATION_ITEMS / took))
+
+
+def loops(connection: Redis, ways: list[str], count: int, turns: int) -> list[Loop]:
+    """What jobs measure that go through ``count`` items, one after the other in one worker, in these ways."""
+    connection.flushall()
+    queue = Queue(QUEUE, connection=connection)
+    arguments = [{"way": way, "count": count, "turns": turns} for way in ways]
+    path = "scripts.bench.chunk_jobs.GoThrough.run"
+    jobs = [queue.enqueue(path, kwargs=each, job_timeout=3600) for each in arguments]
+    work_off(HOW.command("--burst"), 60 + _SLOWER * len(ways) * count * ITEM_SECONDS)
+    done: list[Loop] = [result_of(job) for job in jobs]
+    for way, loop in zip(ways, done, strict=True):
+        if loop.items != count:
+            raise click.ClickException(f"{way}: {loop.items:,} of {count:,} items")
+    return done
+
+
+def overhead(connection: Redis, count: int, rounds: int, turns: int) -> list[str]:
+    """The table of times; returns what is outside the budget."""
+    click.echo(f"{count:,} items in {rounds} jobs each way, in turns; medians. What chunks add, as time and as CPU:")
+    click.echo("against the job by hand of the same round, and as what passes between chunks in the job itself\n")
+    click.echo(f"{'':<20}{'us an':>9}{'against by hand':>21}{'between chunks':>21}{'items':>10}")
+    click.echo(f"{'':<20}{'item':>9}{'time':>11}{'CPU':>10}{'time':>11}{'CPU':>10}{'a chunk':>10}")
+    # There and back again, so that no way always comes first.
+    order = [way for number in range(rounds) for way in (WAYS if number % 2 == 0 else reversed(WAYS))]
+    found: dict[str, list[Loop]] = {way: [] for way in WAYS}
+    for way, loop in zip(order, loops(connection, order, count // rounds, turns), strict=True):
+        found[way].append(loop)
+    outside, by_hand = [], found["by hand"]
+    for way, done in found.items():
+        line = f"{way:<20}{1e6 * median(each.seconds / each.items for each in done):>9.3f}"
+        if way != "by hand":
+            pairs = list(zip(done, by_hand, strict=True))
+            share = median(each.seconds / hand.seconds for each, hand in pairs) - 1
+            cpu = median(each.cpu_seconds / hand.cpu_seconds for each, hand in pairs) - 1
+            between = median(each.seconds / each.inside_seconds for each in done) - 1
+            between_cpu = median(each.cpu_seconds / each.inside_cpu_seconds for each in done) - 1
+            size = round(median(each.items / each.chunks for each in done))
+            line += f"{share:>+11.2%}{cpu:>+10.2%}{between:>11.2%}{between_cpu:>10.2%}{size:>10,}"
+            if share > MOST_OVERHEAD:
+                outside.append(f"{way}: takes {share:.1%} longer than by hand, {MOST_OVERHEAD:.0%} allowed")
+        click.echo(line)
+    return outside
+
+
+def memory(connection: Redis, count: int, turns: int) -> list[str]:
+    """The table of sizes; returns what is outside the budget."""
+    click.echo(f"\n{count:,} items in one job; resident MB of the work-horse\n")
+    click.echo(f"{'':<20}{'start':>7}{'after a tenth':>15}{'end':>7}{'peak':>7}{'between chunks':>18}{'chunks':>8}")
+    outside, ways = [], [way for way in WAYS if way != "by hand"]
+    for way in ways:  # each in a worker of its own: what one leaves is no start for the other
+        [loop] = loops(connection, [way], count, turns)
+        click.echo(
+            f"{way:<20}{loop.start_mb:>7.1f}{loop.early_mb:>15.1f}{loop.end_mb:>7.1f}{loop.peak_mb:>7.1f}"
+            f"{loop.cpu_seconds / loop.inside_cpu_seconds - 1:>14.2%} CPU{loop.chunks:>8,}"
+        )
+        growth = loop.end_mb - loop.early_mb
+        if growth > MOST_GROWTH_MB:
+            outside.append(f"{way}: grew by {growth:.1f} MB after the first tenth, {MOST_GROWTH_MB:.0f} allowed")
+    return outside
+
+
+@click.command()
+@click.option("--items", type=click.IntRange(1000), default=10_000_000, show_default=True)
+@click.option("--rounds", type=click.IntRange(1), default=10, show_default=True, help="Jobs of each way.")
+@click.option("--short", is_flag=True, help="500,000 items in 5 rounds.")
+def main(items: int, rounds: int, short: bool) -> None:
+    """Print the tables."""
+    if short:
+        items, rounds = 500_000, 5
+    turns = turns_of_an_item()
+    with own_redis() as connection:
+        outside = overhead(connection, items, rounds, turns) + memory(connection, items, turns)
+    end(outside)
+
+
+if __name__ == "__main__":
+    main()

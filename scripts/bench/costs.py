@@ -1,0 +1,121 @@
+"""What the protection costs: CPU of the watching worker, what many breaches leave in it, the rate of jobs."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+from rq import Queue
+from rq.job import Job, JobStatus
+
+from rqmem import connections
+from rqmem.memory import procfs, tree
+from rqmem.testing import wait_until
+from scripts.bench import jobs
+from scripts.bench.worker_runs import QUEUE, How, cpu_seconds, run, serving
+
+_NEAR_MB = 20
+_FIRST_BREACHES = 5
+_SETTLE_SECONDS = 0.5
+_BREACH_SECONDS = 3.0  # the longest that one of many may take
+
+
+def watching(how: How, idle_seconds: float, busy_seconds: float) -> None:
+    """CPU of the worker process itself, in per cent of a core."""
+    click.echo(f"\nWatching: CPU of the worker process, {how}\n")
+    works: list[tuple[str, float, Callable[..., Any] | None, tuple[Any, ...]]] = [
+        ("idle", idle_seconds, None, ()),
+        ("busy horse, far from the ceiling", busy_seconds, jobs.work_for, ()),
+        (f"busy horse, {_NEAR_MB} MB below it", busy_seconds, jobs.work_near, (how.memory_mb, _NEAR_MB)),
+    ]
+    for name, seconds, work, arguments in works:
+        queue = _empty_queue()
+        with serving(how) as worker:
+            if work is not None:
+                job = queue.enqueue(work, *arguments, seconds + 3 * _SETTLE_SECONDS)
+                _wait_for_start(job)
+            time.sleep(_SETTLE_SECONDS)
+            before, began = cpu_seconds(worker.pid), time.monotonic()
+            time.sleep(seconds)
+            share = (cpu_seconds(worker.pid) - before) / (time.monotonic() - began)
+        click.echo(f"{name:<34}{100 * share:>6.2f} %")
+
+
+def _wait_for_start(job: Job) -> None:
+    wait_until(lambda: job.get_status() == JobStatus.STARTED)
+
+
+def breaches_in_a_row(how: How, count: int) -> list[str]:
+    """One worker, many breaches, good jobs between them: nothing may pile up. Returns what did."""
+    click.echo(f"\n{count} breaches in a row on one worker, a good job after each, {how}\n")
+    click.echo(f"{'after':>6}{'RSS MB':>9}{'fds':>6}{'zombies':>9}{'keys':>7}{'keys a pair':>13}{'good jobs':>11}")
+    queue = _empty_queue()
+    first = min(_FIRST_BREACHES, count)
+    with serving(how) as worker:
+        good = _breach(queue, first)
+        after_first = _figures(worker.pid)
+        _show(first, after_first, queue, good)
+        good += _breach(queue, count - first)
+        at_end = _figures(worker.pid)
+        _show(count, at_end, queue, good)
+    faults = []
+    if good < count:
+        faults.append(f"{count - good} good jobs did not finish")
+    if at_end[1] > after_first[1] + 2 or at_end[2] > after_first[2]:
+        faults.append("descriptors or zombies pile up")
+    return [f"{count} breaches in a row ({how}): {'; '.join(faults)}"] if faults else []
+
+
+def _breach(queue: Queue, count: int) -> int:
+    """Have so many jobs breach, each followed by a good one; returns how many good ones finished."""
+    after: list[Job] = []
+    for _ in range(count):
+        queue.enqueue("rqmem.testing.adversaries.blocks")
+        after.append(queue.enqueue(jobs.nothing))
+    if after:
+        wait_until(lambda: after[-1].get_status() in (JobStatus.FINISHED, JobStatus.FAILED), count * _BREACH_SECONDS)
+    return sum(job.get_status() == JobStatus.FINISHED for job in after)
+
+
+def _figures(pid: int) -> tuple[float, int, int]:
+    """Resident MB, open descriptors and unreaped children of the worker."""
+    resident = procfs.parse_resident_pages(Path(f"/proc/{pid}/statm").read_bytes()) * procfs.PAGE_BYTES / 2**20
+    zombies = sum(tree.is_zombie(child) for child in procfs.read_children(pid))
+    return resident, len(list(Path(f"/proc/{pid}/fd").iterdir())), zombies
+
+
+def _show(count: int, figures: tuple[float, int, int], queue: Queue, good: int) -> None:
+    keys: Any = queue.connection.dbsize()
+    resident, descriptors, zombies = figures
+    click.echo(f"{count:>6}{resident:>9.1f}{descriptors:>6}{zombies:>9}{keys:>7}{keys / count:>13.2f}{good:>11}")
+
+
+def rates(count: int) -> None:
+    """No-op jobs a second against rq.Worker, and CPU of the whole worker per job, in one run."""
+    quiet_rq = ["rq.cli", "worker", QUEUE, "--burst", "--quiet", "--url", os.environ["RQMEM_REDIS_URL"]]
+    quiet_rqmem = ["rqmem", "worker", QUEUE, "--burst", "--log-level", "error"]
+    seconds_of = {}
+    click.echo(f"\n{count} no-op jobs{'':<14}{'jobs/s':>8}{'CPU ms a job':>14}")
+    for name, command in (("rq worker --quiet", quiet_rq), ("rqmem worker", quiet_rqmem)):
+        queue = _empty_queue()
+        done = [queue.enqueue(jobs.nothing) for _ in range(count)]
+        cpu = run(command).cpu_seconds
+        for job in done:
+            job.refresh()
+        first, last = done[0].started_at, done[-1].ended_at
+        assert first is not None
+        assert last is not None
+        seconds_of[name] = (last - first).total_seconds()
+        click.echo(f"{name:<26}{count / seconds_of[name]:>8.0f}{1000 * cpu / count:>14.1f}")
+    ratio = seconds_of["rq worker --quiet"] / seconds_of["rqmem worker"]
+    click.echo(f"\nrqmem worker does {ratio:.2f} times the jobs of rq worker")
+
+
+def _empty_queue() -> Queue:
+    connection = connections.connect()
+    connection.flushall()
+    return Queue(QUEUE, connection=connection)

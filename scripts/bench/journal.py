@@ -1,0 +1,228 @@
+"""``python -m scripts.bench.journal``: what the journal costs, in Redis and in jobs. Ten minutes; ``--short`` one.
+
+Its size after a million runs, commands and CPU of Redis a job, the time of a checkpoint, the CPU of a monitor. Real
+workers on a Redis of its own. Ends with 1 when something is outside the budget of the design, and says what.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import click
+from redis import Redis
+from rq import Queue, Worker
+
+from rqmem import connections, current_memory, embedded_redis, memory_aware
+from rqmem.journal import history_reader, history_writer
+from rqmem.journal.history import Live, LiveJob
+from rqmem.journal.ring import RINGS, Sample
+from rqmem.memory import tree
+from rqmem.runtime import linux
+from rqmem.units import MB
+from scripts.bench import jobs
+from scripts.bench.journal_of_a_month import Month
+from scripts.bench.worker_runs import QUEUE, Running, cpu_seconds, run, stolen_since_now
+
+MOST_MB, MOST_GROWTH, MOST_CPU_OF_RQ = 64, 1.05, 0.10
+_WORKERS = 20
+_SETTLE_SECONDS = 4.0
+
+
+def size(runs: int) -> list[str]:
+    """The journal after that many runs, and after a fifth more: it must not grow any more."""
+    click.echo(f"Size of the journal, {runs:,} runs of {Month.TYPES} job types in 35 days, every 250th with a story\n")
+    click.echo(f"{'runs':>10}{'keys':>8}{'MB':>8}   by kind, MB")
+    connection = _empty_redis()
+    month = Month(connection, runs)
+    taken = {}
+    for until in (runs // 10, runs // 2, runs, runs + runs // 5):
+        month.go_on_until(until)
+        kinds = history_reader.size(connection)
+        taken[until] = sum(size_bytes for _, size_bytes in kinds.values()) / MB
+        by_kind = ", ".join(f"{kind} {size_bytes / MB:.1f}" for kind, (_, size_bytes) in sorted(kinds.items()))
+        click.echo(f"{until:>10,}{sum(count for count, _ in kinds.values()):>8,}{taken[until]:>8.1f}   {by_kind}")
+    outside = [f"journal: {mb:.1f} MB, more than {MOST_MB}" for mb in taken.values() if mb > MOST_MB]
+    if taken[runs + runs // 5] > MOST_GROWTH * taken[runs]:
+        outside.append(f"journal: still grows, from {taken[runs]:.1f} to {taken[runs + runs // 5]:.1f} MB")
+    return outside
+
+
+def costs_in_redis(rounds: int, loads: list[tuple[str, int, Callable[..., Any], tuple[Any, ...]]]) -> list[str]:
+    """Commands and Redis CPU a job: rq's worker, ours without the journal, ours with it."""
+    url = os.environ["RQMEM_REDIS_URL"]
+    ours = ["rqmem", "worker", QUEUE, "--burst", "--log-level", "error"]
+    ways = {
+        "rq worker": (["rq.cli", "worker", QUEUE, "--burst", "--quiet", "--url", url], "on"),
+        "rqmem, no journal": (ours, "off"),
+        "rqmem": (ours, "on"),
+    }
+    outside = []
+    for name, count, function, arguments in loads:
+        click.echo(f"\n{count} {name} jobs, median of {rounds}{'commands a job':>21}{'Redis CPU us a job':>21}\n")
+        found: dict[str, list[tuple[float, float]]] = {way: [] for way in ways}
+        for _ in range(rounds):  # in turns, so that a slow minute of the machine is everybody's
+            for way, (command, journal) in ways.items():
+                found[way].append(_costs(command, journal, count, function, arguments))
+        figures = {way: (median(n for n, _ in each), median(us for _, us in each)) for way, each in found.items()}
+        for way, (commands, microseconds) in figures.items():
+            click.echo(f"{way:<30}{commands:>20.1f}{microseconds:>21.0f}")
+        (_, rq_us), (before, before_us), (after, after_us) = figures.values()
+        share = (after_us - before_us) / rq_us
+        click.echo(f"the journal adds {after - before:.1f} commands and {100 * share:.1f} % of rq worker's Redis CPU")
+        if share > MOST_CPU_OF_RQ:
+            outside.append(f"journal: adds {100 * share:.0f} % of rq worker's Redis CPU to {name} jobs")
+    return outside
+
+
+def _costs(
+    command: list[str], journal: str, count: int, function: Callable[..., Any], arguments: tuple[Any, ...]
+) -> tuple[float, float]:
+    """Commands and microseconds of Redis's CPU a job, of the worker that works off so many."""
+    connection = _empty_redis()
+    queue = Queue(QUEUE, connection=connection)
+    for _ in range(count):
+        queue.enqueue(function, *arguments)
+    os.environ["RQMEM_JOURNAL"] = journal
+    commands, seconds = _work_of(connection)
+    ended = run(command)
+    if ended.code != 0 or queue.count:
+        raise click.ClickException(f"{' '.join(command[:2])} did not work off its queue: {ended.last_line}")
+    commands_then, seconds_then = _work_of(connection)
+    return (commands_then - commands) / count, 1e6 * (seconds_then - seconds) / count
+
+
+def _work_of(connection: Redis) -> tuple[int, float]:
+    """Commands that Redis has executed, and the CPU seconds it has used."""
+    stats: Any = connection.info("commandstats")
+    cpu: Any = connection.info("cpu")
+    return sum(each["calls"] for each in stats.values()), cpu["used_cpu_user"] + cpu["used_cpu_sys"]
+
+
+def checkpoints(count: int) -> None:
+    """Microseconds that a checkpoint takes a job on a worker, told and not."""
+    click.echo(f"\nTime of a checkpoint, {count:,} in a row: usage is read, judged, and told\n")
+    ways = {
+        "logged, each of them": (True, ["--log-every-checkpoint"]),
+        "thinned, as by default": (True, []),
+        "disabled by the job": (False, []),
+    }
+    os.environ["RQMEM_JOURNAL"] = "on"
+    with tempfile.TemporaryDirectory() as folder:
+        for name, (monitored, options) in ways.items():
+            queue = Queue(QUEUE, connection=_empty_redis())
+            job = queue.enqueue("scripts.bench.journal.pass_checkpoints", count, monitored)
+            run(["rqmem", "worker", QUEUE, "--burst", "--log-file", str(Path(folder) / "log"), *options])
+            taken = job.return_value()
+            if taken is None:
+                raise click.ClickException(f"the job that passes checkpoints ended {job.get_status()}")
+            click.echo(f"{name:<30}{taken:>8.2f} us")
+
+
+@memory_aware()
+def pass_checkpoints(count: int, monitored: bool) -> float:
+    """Microseconds each of them took. Runs in a horse."""
+    memory = current_memory()
+    if not monitored:
+        memory.disable_memory_monitoring()
+    began = time.perf_counter()
+    for _ in range(count):
+        memory.check_memory_usage("customers 1200-1250")
+    return 1e6 * (time.perf_counter() - began) / count
+
+
+def monitor(seconds: int) -> None:
+    """CPU of ``rqmem monitor`` that looks every second at workers that all work."""
+    click.echo(f"\nCPU of rqmem monitor --interval 1, {_WORKERS} workers that work, {seconds} s\n")
+    connection = _empty_redis()
+    workers = [Worker([QUEUE], connection=connection, name=f"worker-{number}") for number in range(_WORKERS)]
+    for worker in workers:
+        worker.register_birth()
+    _work(connection, [worker.name for worker in workers])
+    duration = str(seconds + 10 * int(_SETTLE_SECONDS))
+    monitor = Running(["rqmem", "monitor", "--interval", "1", "--duration", duration])
+    try:
+        _go_on(connection, workers, _SETTLE_SECONDS)
+        before, began = cpu_seconds(monitor.pid), time.monotonic()
+        _go_on(connection, workers, seconds)
+        share = (cpu_seconds(monitor.pid) - before) / (time.monotonic() - began)
+    finally:
+        too_early = tree.is_zombie(monitor.pid)
+        monitor.terminate()
+        ended = monitor.finish(_SETTLE_SECONDS)
+    if too_early:
+        raise click.ClickException(f"rqmem monitor did not go on: {ended.last_line}")
+    click.echo(f"{100 * share:.2f} % of a core")
+
+
+def _go_on(connection: Redis, workers: list[Worker], seconds: float) -> None:
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        _work(connection, [worker.name for worker in workers])
+        time.sleep(1)
+
+
+def _work(connection: Redis, names: list[str]) -> None:
+    """What so many busy workers say of themselves in one second."""
+    now = time.time()
+    history_writer.version_is_ours(connection)
+    with connection.pipeline(transaction=False) as pipeline:
+        for number, name in enumerate(names):
+            used_mb = 60 + (now * (1 + number % 7)) % 150
+            job = LiveJob(
+                "jobs.campaigns.Run", f"job-{number}", QUEUE, now - 40, used_mb, 210, 256, "customers 1-50", 900
+            )
+            live = Live(
+                worker=name, host="here", pid=1000 + number, at=now, started_at=now - 900, worker_mb=40,
+                worker_limit_mb=512, limit_mb=256, horse_pid=2000 + number, kept_by="watcher", jobs=70, breaches=1,
+                recycled=2, queues=[QUEUE], job=job,
+            )  # fmt: skip
+            history_writer.beat(pipeline, live, 60)
+            samples = [Sample(ring.begin(now), used_mb, 256, 40) for ring in RINGS]
+            history_writer.write_samples(pipeline, name, samples, now)
+        pipeline.execute()
+
+
+def _empty_redis() -> Redis:
+    connection = connections.connect()
+    connection.flushall()
+    return connection
+
+
+@click.command()
+@click.option("--runs", type=click.IntRange(1000), default=1_000_000, show_default=True, help="Runs remembered.")
+@click.option("--rounds", type=click.IntRange(1), default=3, show_default=True, help="Runs of each load.")
+@click.option("--jobs", "count", type=click.IntRange(10), default=1000, show_default=True, help="No-op jobs a run.")
+@click.option("--short", is_flag=True, help="A fiftieth of it, to see that it works.")
+def main(runs: int, rounds: int, count: int, short: bool) -> None:
+    """Print the tables."""
+    if short:
+        runs, rounds, count = runs // 50, 1, count // 5
+    loads: list[tuple[str, int, Callable[..., Any], tuple[Any, ...]]] = [
+        ("no-op", count, jobs.nothing, ()),
+        ("50 ms", count // 5, jobs.work_for, (0.05,)),
+    ]
+    stolen = stolen_since_now()
+    with tempfile.TemporaryDirectory() as folder:
+        server = embedded_redis.start(Path(folder))
+        linux.become_subreaper()  # after the server, which is not to become our child
+        os.environ["RQMEM_REDIS_URL"] = server.url
+        try:
+            outside = size(runs) + costs_in_redis(rounds, loads)
+            checkpoints(2000 if short else 20_000)
+            monitor(5 if short else 30)
+        finally:
+            embedded_redis.stop(Path(folder))
+    click.echo(f"\nprocessor time that the host took: {stolen():.0f} % (above some 5 % look again)")
+    click.echo("\nall within the budget" if not outside else "\noutside the budget:\n  " + "\n  ".join(outside))
+    sys.exit(1 if outside else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,96 @@
+"""What the larger measurements share: a Redis of their own, what it had to do, sizes of a process, the last lines."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+from redis import Redis
+from rq.job import Job, JobStatus
+
+from rqmem import embedded_redis
+from rqmem.memory import procfs
+from rqmem.runtime import linux
+from rqmem.units import MB, to_mb
+from scripts.bench.worker_runs import Running, stolen_since_now
+
+
+@contextmanager
+def own_redis() -> Iterator[Redis]:
+    """A server that the workers started meanwhile use too; in the end it is gone with its data.
+
+    After it the host's part of the time is told, since a measurement on a virtual machine is worth no more than that.
+    """
+    stolen = stolen_since_now()
+    with tempfile.TemporaryDirectory() as folder:
+        server = embedded_redis.start(Path(folder))
+        linux.become_subreaper()  # after the server, which is not to become our child
+        os.environ["RQMEM_REDIS_URL"] = server.url
+        try:
+            with Redis.from_url(server.url) as connection:
+                yield connection
+        finally:
+            embedded_redis.stop(Path(folder))
+    click.echo(f"\nprocessor time that the host took: {stolen():.0f} % (above some 5 % look again)")
+
+
+def work_of(connection: Redis) -> tuple[int, float]:
+    """Commands that Redis has executed, those in scripts among them, and the CPU seconds it has used."""
+    stats: Any = connection.info("commandstats")
+    cpu: Any = connection.info("cpu")
+    return sum(each["calls"] for each in stats.values()), cpu["used_cpu_user"] + cpu["used_cpu_sys"]
+
+
+def used_bytes(connection: Redis) -> int:
+    """What Redis has allocated."""
+    memory: Any = connection.info("memory")
+    return int(memory["used_memory"])
+
+
+def work_off(command: list[str], patience_seconds: float) -> None:
+    """Have a worker work until it ends by itself. Raises `click.ClickException` where that takes too long or fails."""
+    ended = Running(command).finish(patience_seconds)
+    if ended.code != 0:
+        raise click.ClickException(f"{' '.join(command[:2])} ended with {ended.code}: {ended.last_line}")
+
+
+def result_of(job: Job) -> Any:
+    """What the job returned. Raises `click.ClickException` for one that did not finish, with its error."""
+    job.refresh()
+    result = job.latest_result()
+    if job.get_status() != JobStatus.FINISHED or result is None:
+        lines = ((result.exc_string if result else None) or "").strip().splitlines() or ["no result"]
+        raise click.ClickException(f"{job.description} ended {job.get_status().value}: {lines[-1]}")
+    return result.return_value
+
+
+def resident_mb() -> float:
+    """Of this process, now, in MB."""
+    return to_mb(procfs.parse_resident_pages(Path("/proc/self/statm").read_bytes()) * procfs.PAGE_BYTES)
+
+
+def peak_mb() -> float:
+    """The most this process was since it began, or since `forget_peak`, in MB (``VmHWM``, proc_pid_status(5)).
+
+    getrusage(2) would answer with its parent's size where that was larger.
+    """
+    status = Path("/proc/self/status").read_text()
+    [kb] = [line.split()[1] for line in status.splitlines() if line.startswith("VmHWM:")]
+    return int(kb) * 1024 / MB
+
+
+def forget_peak() -> None:
+    """`peak_mb` counts from here on (proc_pid_clear_refs(5))."""
+    Path("/proc/self/clear_refs").write_text("5")
+
+
+def end(outside: Sequence[str]) -> NoReturn:
+    """Say what is outside the budget of the design, and end with 1 where something is."""
+    click.echo("\nall within the budget" if not outside else "\noutside the budget:\n  " + "\n  ".join(outside))
+    sys.exit(1 if outside else 0)

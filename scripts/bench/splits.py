@@ -1,0 +1,191 @@
+"""``python -m scripts.bench.splits``: what it costs to split, run and gather 1,000, 10,000 and 100,000 children.
+
+Children of one item each, on a real worker and a Redis of its own: time and Redis commands a child, Redis memory of a
+child that waits, growth of the parent while it splits. A worker is started twice for each tree: between the two all
+children are there, and none has run. Then the other way to wait for many jobs, one job that depends on all of them,
+beside it. Ends with 1 when something is outside the budget of the design, and says what. ``--short``: half a minute.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import mean, median
+from typing import Any
+
+import click
+from redis import Redis
+from rq import Queue
+from rq.job import Job, JobStatus
+
+from rqmem.journal import ledger
+from scripts.bench import jobs
+from scripts.bench.measuring import end, own_redis, result_of, used_bytes, work_of, work_off
+from scripts.bench.split_jobs import Phases
+from scripts.bench.worker_runs import QUEUE, How
+
+MOST_GROWN = 1.2  # time a child among many, against among few
+MOST_LIVE_KB, MOST_GROWTH_MB = 2.5, 8.0
+HOW = How(256)
+_SAMPLE = 200
+_SMALL = 20_000  # trees of fewer children are measured more than once, with at most so many together
+_START_SECONDS, _CHILD_SECONDS = 60.0, 0.2  # before a worker is given up
+
+
+@dataclass(frozen=True)
+class Tree:
+    """What a job with its children took; times and commands a child, Redis memory a child that waits.
+
+    ``hash_kb`` is RQ's own hash of the job, ``beside_kb`` all else.
+    """
+
+    children: int
+    split_us: float
+    run_us: float
+    gather_us: float
+    commands: float
+    hash_kb: float
+    beside_kb: float
+    growth_mb: float
+
+    @property
+    def all_us(self) -> float:
+        return self.split_us + self.run_us + self.gather_us
+
+
+def grow(connection: Redis, children: int) -> Tree:
+    """Have a job split into so many children, run them, and gather."""
+    connection.flushall()
+    queue = Queue(QUEUE, connection=connection)
+    patience, (commands, _) = _patience(children), work_of(connection)
+    job = queue.enqueue("scripts.bench.split_jobs.SumUp.run", kwargs={"numbers": children}, job_timeout=int(patience))
+    before = used_bytes(connection)
+    work_off(HOW.command("--burst", "--max-jobs", "1"), patience)
+    if job.get_status() != JobStatus.DEFERRED:
+        result_of(job)  # which says why
+    if queue.count != children:
+        raise click.ClickException(f"after the split {queue.count:,} of {children:,} children wait")
+    live_bytes = (used_bytes(connection) - before) / children
+    hash_bytes = mean(_hash_bytes(connection, job.id, number) for number in _spread(children))
+    work_off(HOW.command("--burst"), patience)
+    phases: Phases = result_of(job)
+    if phases.total != sum(range(children)):
+        raise click.ClickException(f"{children:,} children gathered {phases.total:,}")
+    return Tree(
+        children=children,
+        split_us=1e6 * phases.split_seconds / children,
+        run_us=1e6 * phases.run_seconds / children,
+        gather_us=1e6 * phases.gather_seconds / children,
+        commands=(work_of(connection)[0] - commands) / children,
+        hash_kb=hash_bytes / 1024,
+        beside_kb=(live_bytes - hash_bytes) / 1024,
+        growth_mb=phases.growth_mb,
+    )
+
+
+def _hash_bytes(connection: Redis, parent_id: str, number: int) -> int:
+    taken: Any = connection.memory_usage(Job.key_for(ledger.child_id(parent_id, number)), samples=0)
+    return int(taken)
+
+
+def _spread(children: int) -> range:
+    """Numbers of some children, from the first to the last."""
+    return range(0, children, max(1, children // _SAMPLE))
+
+
+def _patience(children: int) -> float:
+    return _START_SECONDS + _CHILD_SECONDS * children
+
+
+def trees(connection: Redis, sizes: Sequence[int], rounds: int) -> list[str]:
+    """The table by number of children; returns what is outside the budget."""
+    click.echo("Children of one item each; medians where small numbers are measured more than once\n")
+    click.echo(f"{'':>9}{'us a child':>30}{'commands':>11}{'Redis, KB a waiting child':>27}{'parent':>9}")
+    click.echo(
+        f"{'children':>9}{'split':>7}{'run':>7}{'gather':>8}{'all':>8}{'a child':>11}"
+        f"{'hash of RQ':>14}{'beside it':>13}{'grew MB':>9}"
+    )
+    found = []
+    for size in sizes:
+        done = [grow(connection, size) for _ in range(max(1, min(rounds, _SMALL // size)))]
+        tree = Tree(size, *(median(getattr(each, name) for each in done) for name in _FIGURES))
+        click.echo(
+            f"{size:>9,}{tree.split_us:>7.0f}{tree.run_us:>7.0f}{tree.gather_us:>8.1f}{tree.all_us:>8.0f}"
+            f"{tree.commands:>11.1f}{tree.hash_kb:>14.2f}{tree.beside_kb:>13.2f}{tree.growth_mb:>9.1f}"
+        )
+        found.append(tree)
+    return faults(found)
+
+
+_FIGURES = ("split_us", "run_us", "gather_us", "commands", "hash_kb", "beside_kb", "growth_mb")
+
+
+def faults(found: Sequence[Tree]) -> list[str]:
+    """What is outside the budget, of trees from the smallest to the largest."""
+    smallest, largest = found[0], found[-1]
+    outside = []
+    for part in ("split", "run", "gather", "all"):
+        few, most = getattr(smallest, f"{part}_us"), max(getattr(tree, f"{part}_us") for tree in found)
+        if most > MOST_GROWN * few:
+            outside.append(f"{part}: {most:.0f} us a child, {most / few:.2f} times that of {smallest.children:,}")
+    if largest.beside_kb > MOST_LIVE_KB:
+        outside.append(f"{largest.beside_kb:.2f} KB of Redis a waiting child beside RQ's hash, {MOST_LIVE_KB} allowed")
+    if largest.growth_mb > MOST_GROWTH_MB:
+        outside.append(f"the parent grew by {largest.growth_mb:.1f} MB, {MOST_GROWTH_MB:.0f} allowed")
+    return outside
+
+
+def fan_ins(connection: Redis, sizes: Sequence[int]) -> None:
+    """The table against one job that depends on all others: Redis commands, and seconds of all jobs together."""
+    url = os.environ["RQMEM_REDIS_URL"]
+    single = {
+        "rq worker, one job on all": ["rq.cli", "worker", QUEUE, "--burst", "--quiet", "--url", url],
+        "rqmem worker, one job on all": HOW.command("--burst"),
+    }
+    click.echo(f"\n{'':<30}" + "".join(f"{f'{size:,} jobs':>22}" for size in sizes))
+    click.echo(f"{'':<30}" + f"{'commands':>12}{'seconds':>10}" * len(sizes))
+    for name, command in single.items():
+        click.echo(f"{name:<30}" + "".join(_cell(*_wait_for_all(connection, command, size)) for size in sizes))
+    grown = [grow(connection, size) for size in sizes]
+    cells = [_cell(tree.commands * tree.children, tree.all_us * tree.children / 1e6) for tree in grown]
+    click.echo(f"{'rqmem worker, split':<30}" + "".join(cells))
+
+
+def _cell(commands: float, seconds: float) -> str:
+    return f"{commands:>12,.0f}{seconds:>10.2f}"
+
+
+def _wait_for_all(connection: Redis, command: list[str], count: int) -> tuple[int, float]:
+    """Commands, and seconds from the start of the first of so many jobs to the end of the one that waits for all."""
+    connection.flushall()
+    queue = Queue(QUEUE, connection=connection)
+    commands, _ = work_of(connection)
+    waited_for = queue.enqueue_many([Queue.prepare_data(jobs.nothing) for _ in range(count)])
+    last = queue.enqueue(jobs.nothing, depends_on=waited_for)
+    work_off(command, _patience(count))
+    commands = work_of(connection)[0] - commands
+    result_of(last)
+    waited_for[0].refresh()
+    assert waited_for[0].started_at is not None
+    assert last.ended_at is not None
+    return commands, (last.ended_at - waited_for[0].started_at).total_seconds()
+
+
+@click.command()
+@click.option("--children", type=click.IntRange(100), default=100_000, show_default=True, help="Of the largest tree.")
+@click.option("--rounds", type=click.IntRange(1), default=3, show_default=True, help="Of small trees.")
+@click.option("--short", is_flag=True, help="400 children, and 100 jobs in the other way.")
+def main(children: int, rounds: int, short: bool) -> None:
+    """Print the tables."""
+    sizes, waits = [children // 100, children // 10, children], [200, 400, 800]
+    if short:
+        sizes, waits, rounds = [100, 400], [50, 100], 1
+    with own_redis() as connection:
+        outside = trees(connection, sizes, rounds)
+        fan_ins(connection, waits)
+    end(outside)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,175 @@
+"""Running workers for the measurements, and what can be seen of them from outside: CPU, size, what they leave.
+
+The measuring process is the subreaper of all it starts, so whatever outlives a worker ends up here, is told
+and is ended. Only processes below this one are ever signalled.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+from rq import Worker
+from rq.job import Job
+
+from rqmem import connections
+from rqmem.memory import tree
+from rqmem.testing import wait_until
+
+ROOT = Path(__file__).parents[2]
+QUEUE = "bench"
+_TICKS = os.sysconf("SC_CLK_TCK")
+_LONGEST_SECONDS = 300.0
+_START_SECONDS = 20.0
+
+
+@dataclass(frozen=True)
+class How:
+    """Options of ``rqmem worker`` that the tables differ by. ``cgroup`` "": the worker knows no such option."""
+
+    memory_mb: int
+    isolation: str = "warm"
+    cgroup: str = ""
+
+    def command(self, *more: str) -> list[str]:
+        options = ["--memory", str(self.memory_mb), "--isolation", self.isolation, "--log-level", "error"]
+        if self.cgroup:
+            options += ["--cgroup", self.cgroup]
+        return ["rqmem", "worker", QUEUE, *options, *more]
+
+    def __str__(self) -> str:
+        return f"{self.isolation} horse, cgroup {self.cgroup or 'not known to the worker'}"
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A worker's end. ``largest_mb``: the kernel's mark of the largest process in its tree, mapped files included."""
+
+    code: int
+    cpu_seconds: float
+    largest_mb: float
+    output: str
+    left: tuple[str, ...]
+
+    @property
+    def last_line(self) -> str:
+        return (self.output.strip().splitlines() or ["no output"])[-1]
+
+
+class Running:
+    """A worker that runs; end it with `finish`."""
+
+    def __init__(self, command: list[str]) -> None:
+        self._known = tree.descendants(os.getpid())
+        self._shm = set(os.listdir("/dev/shm"))  # noqa: PTH208
+        self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115  closed in `finish`
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", *command], cwd=ROOT, stdout=self._log, stderr=subprocess.STDOUT
+        )
+        self.pid = self._process.pid
+
+    def finish(self, timeout_seconds: float = _LONGEST_SECONDS) -> Ended:
+        """Wait for its end; one that does not end is killed, and its code is that of the kill."""
+        deadline = time.monotonic() + timeout_seconds
+        while not (done := os.wait4(self.pid, os.WNOHANG))[0]:
+            if time.monotonic() > deadline:
+                os.kill(self.pid, signal.SIGKILL)
+            time.sleep(0.005)
+        _, status, usage = done
+        self._process.returncode = os.waitstatus_to_exitcode(status)
+        left = self._take_away()
+        self._log.seek(0)
+        output = self._log.read()
+        self._log.close()
+        cpu_seconds = usage.ru_utime + usage.ru_stime
+        return Ended(self._process.returncode, cpu_seconds, usage.ru_maxrss / 1024, output, left)
+
+    def terminate(self) -> None:
+        os.kill(self.pid, signal.SIGTERM)
+
+    def wait_for_start(self) -> None:
+        connection = connections.connect()
+        wait_until(lambda: any(worker.pid == self.pid for worker in Worker.all(connection)), _START_SECONDS)
+
+    def _take_away(self) -> tuple[str, ...]:
+        """What is left of the worker's tree, of files and of groups, in words; processes are ended."""
+        here = os.getpid()
+        found = tree.descendants(here, self._known)
+        zombies = [pid for pid in found if tree.is_zombie(pid)]
+        words = [f"{len(zombies)} zombies"] if zombies else []
+        if len(found) > len(zombies):
+            words.append(f"{len(found) - len(zombies)} processes")
+        tree.kill(here, self._known)
+        tree.reap_zombies(here, self._known)
+        words += [f"/dev/shm/{name}" for name in sorted(set(os.listdir("/dev/shm")) - self._shm)]  # noqa: PTH208
+        words += [f"cgroup {path.name}" for path in Path("/sys/fs/cgroup").rglob(f"rqmem-{self.pid}-*")]
+        return tuple(words)
+
+
+def run(command: list[str]) -> Ended:
+    return Running(command).finish()
+
+
+@contextmanager
+def serving(how: How) -> Iterator[Running]:
+    """A worker that waits for jobs; terminated at the end."""
+    worker = Running(how.command())
+    try:
+        worker.wait_for_start()
+        yield worker
+    finally:
+        worker.terminate()
+        worker.finish(_START_SECONDS)
+
+
+def cpu_seconds(pid: int) -> float:
+    """CPU time of one process so far, without its children's."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / _TICKS
+
+
+def stolen_since_now() -> Callable[[], float]:
+    """Returns what tells how much of the machine's time the host took since (steal in proc_stat(5)), in per cent."""
+    before = _jiffies()
+
+    def since() -> float:
+        passed = [now - then for now, then in zip(_jiffies(), before, strict=True)]
+        return 100 * passed[7] / max(1, sum(passed[:8]))
+
+    return since
+
+
+def _jiffies() -> list[int]:
+    return [int(field) for field in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]]
+
+
+def milliseconds_between(first: Job, second: Job) -> float | None:
+    """From the result of ``first`` to the start of ``second``, as RQ recorded them."""
+    second.refresh()
+    result = first.latest_result()
+    if result is None or second.started_at is None:
+        return None
+    return (second.started_at - result.created_at).total_seconds() * 1000
+
+
+def cgroup_modes(choice: str, memory_mb: int) -> list[str]:
+    """Values for ``--cgroup`` to measure with; "" where the worker has no such option."""
+    plain = run(How(memory_mb).command("--burst"))
+    if plain.code != 0:
+        raise click.ClickException(f"rqmem worker does not start: {plain.last_line}")
+    usage = subprocess.run([sys.executable, "-m", "rqmem", "worker", "--help"], capture_output=True, text=True)
+    if "--cgroup" not in usage.stdout:
+        return [""]
+    if choice != "both":
+        return [choice]
+    can = run(How(memory_mb, cgroup="require").command("--burst")).code == 0
+    return ["off", "require"] if can else ["off"]

@@ -1,0 +1,211 @@
+"""What a run of a campaign on this machine needs, and how it is judged: a Redis, a stand-in for Retell, the outcome.
+
+Used by `scripts.demo` and `scripts.test_campaign`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import urllib.request
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+from redis import Redis
+from rq.exceptions import NoSuchJobError
+from rq.job import Job
+from sqlalchemy import select
+
+from jobs.sources import shared_sessions
+from jobs.tables import Campaign, Customer
+from rqmem import embedded_redis
+from rqmem.job import progress
+from rqmem.journal import ledger, reader
+from rqmem.journal.records import RunRecord
+from rqmem.testing import wait_until
+from seeds.retell_stand_in import Faults
+
+API_KEY = "key_of_the_stand_in"
+SHOWN_CHILDREN = 20
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Every customer, as the database and the stand-in have them.
+
+    ``failed_after_call``: there was a call, and nobody answered it, say. ``unaccounted``: the two do not agree on it.
+    """
+
+    customers: int
+    called: int
+    failures: Counter[str]
+    failed_after_call: int
+    unknown: int
+    pending: int
+    calls_received: int
+    called_twice: int
+    unaccounted: int
+
+    @property
+    def complete(self) -> bool:
+        return (
+            self.pending == self.unknown == self.called_twice == self.unaccounted == 0
+            and self.called + self.failed_after_call == self.calls_received
+            and self.called + sum(self.failures.values()) == self.customers
+        )
+
+    def report(self) -> None:
+        click.echo(f"\ncustomers                {self.customers:>8,}")
+        click.echo(f"  called                 {self.called:>8,}   (the API made {self.calls_received:,} calls)")
+        for reason, count in self.failures.most_common():
+            click.echo(f"  failed                 {count:>8,}   {reason}")
+        if self.unknown:
+            click.echo(f"  unknown                {self.unknown:>8,}   (a person has to look)")
+        click.echo(f"  still pending          {self.pending:>8,}")
+        click.echo(f"  called twice           {self.called_twice:>8,}")
+
+
+def verdict(complete: bool) -> None:
+    """The last line."""
+    text, colour = ("every customer is accounted for exactly once", "green")
+    if not complete:
+        text, colour = ("SOMETHING IS MISSING OR DOUBLE", "red")
+    click.secho(text, fg=colour, bold=True)
+
+
+def look(campaign_id: int, calls: list[dict[str, Any]]) -> Outcome:
+    """Compare what the database says with what the stand-in received."""
+    wanted = select(Customer.id, Customer.status, Customer.call_id, Customer.failure)
+    with shared_sessions()() as session:
+        customers = session.execute(wanted.where(Customer.campaign_id == campaign_id)).all()
+        campaign = session.get_one(Campaign, campaign_id)
+    ours = [call for call in calls if call["metadata"]["campaign_id"] == campaign_id]
+    received = Counter(call["metadata"]["customer_id"] for call in ours)
+    made = {call["metadata"]["customer_id"]: call["call_id"] for call in ours}
+    call_of = {customer.id: customer.call_id for customer in customers if customer.call_id}
+    by_status = Counter(customer.status for customer in customers)
+    return Outcome(
+        customers=len(customers),
+        called=by_status["called"],
+        failures=Counter(kind(customer.failure) for customer in customers if customer.status == "failed"),
+        failed_after_call=sum(customer.status == "failed" and customer.call_id is not None for customer in customers),
+        unknown=by_status["unknown"],
+        pending=sum(by_status[status] for status in ("pending", "calling", "batched"))
+        + (campaign.status != "completed"),
+        calls_received=len(ours),
+        called_twice=sum(count > 1 for count in received.values()),
+        unaccounted=len(call_of.items() ^ made.items()),
+    )
+
+
+def kind(failure: str | None) -> str:
+    """Why a call failed, without the number it failed for."""
+    return (failure or "?").partition(", got")[0]
+
+
+def report_jobs(connection: Redis, job_ids: Iterable[str]) -> None:
+    """A line for each job and for each of its first children, from RQ and from rqmem's journal; how far they are."""
+    click.echo(f"{'job':<32}{'outcome':<10}{'chunks':>7}{'peak MB':>9}{'breaches':>10}{'resumes':>9}{'seconds':>9}")
+    for job_id in job_ids:
+        run = reader.run(connection, job_id)
+        _report_job(connection, job_id, run.job.rpartition(".")[2], run)
+        if run.split is None:
+            continue
+        for number in range(min(run.split.total, SHOWN_CHILDREN)):
+            child_id = ledger.child_id(job_id, number)
+            _report_job(connection, child_id, f"  child {number}", reader.run(connection, child_id))
+        far = progress.progress(connection, job_id)
+        click.echo(
+            f"  {far.done} of {far.total} children done, {far.failed} failed: {far.items:,} customers, "
+            f"{far.peak_mb:.1f} MB at most"
+        )
+
+
+def _report_job(connection: Redis, job_id: str, name: str, run: RunRecord) -> None:
+    try:
+        outcome = Job.fetch(job_id, connection=connection).get_status().value
+    except NoSuchJobError:  # its time to live is over
+        outcome = "?"
+    click.echo(
+        f"{name:<32}{outcome:<10}{run.chunks:>7}{run.peak_mb:>9.1f}"
+        f"{run.breaches:>10}{run.resumes:>9}{run.seconds:>9.1f}"
+    )
+
+
+@contextmanager
+def redis_server() -> Iterator[None]:
+    """The Redis that commands choose; an embedded one is ended again if we started it."""
+    if os.environ.get("RQMEM_REDIS_URL") or os.environ.get("REDIS_URL"):
+        yield
+        return
+    server = embedded_redis.start()
+    heading(f"Embedded Redis {server.version} at {server.url}")
+    try:
+        yield
+    finally:
+        if server.started:
+            embedded_redis.stop()
+
+
+@contextmanager
+def stand_in(faults: Faults) -> Iterator[str]:
+    """Retell's API, played by ``python -m seeds.retell_stand_in``; its URL and key are put into the environment."""
+    with tempfile.TemporaryDirectory() as folder:
+        ready = Path(folder) / "url"
+        command = ["-m", "seeds.retell_stand_in", "--port", "0", "--api-key", API_KEY, "--ready-file", str(ready)]
+        process = subprocess.Popen([sys.executable, *command, *_as_options(faults)], stdout=subprocess.DEVNULL)
+        try:
+            wait_until(lambda: ready.exists() or process.poll() is not None, 30)
+            if process.poll() is not None:
+                sys.exit(1)  # it said why
+            url = ready.read_text().strip()
+            os.environ["RETELL_API_KEY"], os.environ["RETELL_BASE_URL"] = API_KEY, url
+            heading(f"Retell stand-in on {url}{_mood(faults)}")
+            yield url
+        finally:
+            process.terminate()
+            process.wait()
+
+
+def _as_options(faults: Faults) -> list[str]:
+    """Those of the stand-in's command that set them."""
+    options: list[str] = []
+    for name, value in faults.as_dict().items():
+        option = f"--{name.replace('_', '-')}"
+        options += [option, str(value)] if not isinstance(value, bool) else [option] if value else []
+    return options
+
+
+def _mood(faults: Faults) -> str:
+    usual = Faults().as_dict()
+    changed = [f"{name}={value}" for name, value in faults.as_dict().items() if value != usual[name]]
+    return f" ({', '.join(changed)})" if changed else ""
+
+
+def calls_received(url: str) -> list[dict[str, Any]]:
+    """Every call the stand-in made."""
+    request = urllib.request.Request(f"{url}/_record/calls", headers={"Authorization": f"Bearer {API_KEY}"})
+    with urllib.request.urlopen(request) as response:
+        return [json.loads(line) for line in response]
+
+
+def python(*arguments: str) -> str:
+    """Run a Python program of the repository; what it prints. Its failure is ours."""
+    done = subprocess.run([sys.executable, *arguments], stdout=subprocess.PIPE, text=True, check=False)
+    if done.returncode:
+        sys.exit(done.returncode)
+    return done.stdout
+
+
+def heading(text: str) -> None:
+    """A line that says what comes."""
+    click.secho(f"\n== {text}", bold=True)
+    sys.stdout.flush()

@@ -1,0 +1,107 @@
+"""How the chunk size adapts: ``python -m scripts.chunk_size_plot --output chunk_size.svg``.
+
+Runs the simulated jobs (`scripts.simulated_jobs`) under one ceiling, prints what adaptive and fixed sizes cost, and
+draws chunk size and memory over time, one pair of panels a kind of job. Nothing is measured on this machine.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from rqmem.units import MB
+from scripts.simulated_jobs import BASELINE_MB, WARNING_FRACTION, Run, catalogue, run
+
+DECLARED = 100
+FIXED = (10, 100, 1000, 10_000)
+COLUMNS = 3
+
+
+@click.command()
+@click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="Draw into this .svg or .png file.")
+@click.option(
+    "--ceiling", "ceiling_mb", type=click.IntRange(min=BASELINE_MB + 36), default=128, show_default=True, metavar="MB"
+)
+@click.option("--items", type=click.IntRange(min=1000), default=100_000, show_default=True, help="Items of most jobs.")
+@click.option("--seed", type=int, default=1, show_default=True)
+def main(output: Path | None, ceiling_mb: int, items: int, seed: int) -> None:
+    """Simulate how the chunk size adapts to kinds of jobs; print a table, and draw it."""
+    if output is not None and output.suffix not in (".svg", ".png"):
+        raise click.BadParameter(f"{output} ends neither in .svg nor in .png", param_hint="'--output'")
+    jobs = catalogue(items, seed)
+    click.echo(f"Ceiling {ceiling_mb} MB, {BASELINE_MB} MB of it used before the job. Breaches, and the time beside")
+    click.echo("that of the items (between chunks, lost in breaches), as a fraction of that; adaptive chunks")
+    click.echo(f"begin with {DECLARED} items:\n")
+    click.echo(f"{'':<16}{'adaptive':>13}" + "".join(f"{f'fixed {size:,}':>16}" for size in FIXED))
+    runs = [run(job, ceiling_mb, DECLARED) for job in jobs]
+    for job, adaptive in zip(jobs, runs, strict=True):
+        fixed = [run(job, ceiling_mb, size, adaptive=False) for size in FIXED]
+        click.echo(f"{job.name:<16}{_cell(adaptive):>13}" + "".join(f"{_cell(each):>16}" for each in fixed))
+    if output is None:
+        return
+    try:
+        _draw(runs, ceiling_mb, output)
+    except ImportError:
+        click.echo("chunk_size_plot: nothing is drawn without matplotlib: pip install matplotlib", err=True)
+        raise SystemExit(1) from None
+    except OSError as error:
+        click.echo(f"chunk_size_plot: {output} cannot be written: {error.strerror}", err=True)
+        raise SystemExit(1) from None
+    click.echo(f"\ndrawn into {output}")
+
+
+def _cell(done: Run) -> str:
+    return f"{done.breaches or '-'}  {done.overhead:>7.1%}"
+
+
+def _draw(runs: list[Run], ceiling_mb: int, output: Path) -> None:
+    """Raises `ImportError` without matplotlib, `OSError` where ``output`` cannot be written."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    from matplotlib import pyplot
+
+    matplotlib.rcParams.update({"svg.hashsalt": "rqmem", "font.size": 8, "axes.spines.top": False})
+    rows = -(-len(runs) // COLUMNS)
+    figure = pyplot.figure(figsize=(5 * COLUMNS, 3.2 * rows), layout="constrained")
+    for done, part in zip(runs, figure.subfigures(rows, COLUMNS, squeeze=False).flat, strict=False):
+        memory, size = part.subplots(2, 1, sharex=True, height_ratios=(3, 2))
+        memory.set_title(f"{done.job.name}: breaches {done.breaches}, overhead {done.overhead:.1%}", loc="left")
+        _draw_memory(memory, done, ceiling_mb)
+        _draw_size(size, done)
+    handles, labels = memory.get_legend_handles_labels()
+    more, named = size.get_legend_handles_labels()
+    figure.legend(handles + more, labels + named, loc="outside lower right", ncols=7)
+    figure.savefig(output, metadata={"Date": None} if output.suffix == ".svg" else None, dpi=110)
+    pyplot.close(figure)
+
+
+def _draw_memory(axes: Any, done: Run, ceiling_mb: int) -> None:
+    steps = [done.steps[0], *done.steps]  # a step is drawn from the end of the one before
+    times = [0.0, *(step.at_seconds for step in done.steps)]
+    low, high = [step.before / MB for step in steps], [step.peak / MB for step in steps]
+    axes.axhline(ceiling_mb, color="tab:red", label="ceiling")
+    axes.axhline(WARNING_FRACTION * ceiling_mb, color="tab:orange", linestyle="--", label="warning")
+    axes.fill_between(times, 0, low, step="pre", color="tab:blue", alpha=0.2, linewidth=0, label="before the chunk")
+    axes.fill_between(times, low, high, step="pre", color="tab:blue", alpha=0.7, linewidth=0, label="its peak")
+    stopped = [step.at_seconds for step in done.steps if step.breached]
+    axes.plot(stopped, [ceiling_mb] * len(stopped), "x", color="black", markersize=5, label="breach")
+    axes.set_ylim(0, 1.1 * ceiling_mb)
+    axes.set_ylabel("MB")
+
+
+def _draw_size(axes: Any, done: Run) -> None:
+    sizes = [step.items for step in done.steps]
+    times = [0.0, *(step.at_seconds for step in done.steps)]
+    axes.step(times, [sizes[0], *sizes], where="pre", color="tab:green", linewidth=1, label="items of the chunk")
+    axes.axhline(DECLARED, color="grey", linestyle=":", label="declared")
+    axes.set_yscale("log")
+    axes.set_ylim(0.8, 3 * max(sizes))
+    axes.set_ylabel("items")
+    axes.set_xlabel("seconds")
+
+
+if __name__ == "__main__":
+    main()

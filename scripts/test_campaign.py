@@ -1,0 +1,165 @@
+"""A campaign from nothing to its last call: ``python -m scripts.test_campaign --customers 1000``.
+
+Seeds a campaign, enqueues its job on a queue of its own, starts workers for that, follows it with a progress bar, and
+holds what the database says against what the stand-in for Retell received. Exit code 0 only where every customer is
+accounted for exactly once. The database is ``DATABASE_URL``, else a new file in ``.campaign/`` (``--folder``), where
+the workers' logs are too.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+from rq import Queue
+from rq.job import Job, JobStatus
+from sqlalchemy import func, select
+
+import rqmem
+from jobs.campaign_batches import ProcessRetellAICampaignBatchJob
+from jobs.campaigns import ProcessRetellAICampaignJob
+from jobs.database import create_schema, open_database
+from jobs.sources import shared_sessions
+from jobs.tables import Campaign, Customer
+from rqmem.errors import RqmemError
+from scripts import campaign_run
+from scripts.campaign_run import heading
+from seeds.campaign import seed_campaign
+from seeds.retell_stand_in import Faults
+
+ROOT = Path(__file__).parents[1]
+WORKER = [sys.executable, "-m", "rqmem", "worker", "--with-scheduler"]
+LOOK_SECONDS = 0.2
+OPEN = ("pending", "calling", "batched")
+FAILED = (JobStatus.FAILED, JobStatus.STOPPED, JobStatus.CANCELED)
+
+
+def _faults(context: click.Context, parameter: click.Parameter, given: tuple[str, ...]) -> Faults:
+    values: dict[str, Any] = {}
+    for text in given:
+        name, _, value = text.partition("=")
+        try:
+            values[name] = json.loads(value)
+        except ValueError:
+            values[name] = value
+    try:
+        return Faults.parse(values)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+
+
+@dataclass(frozen=True)
+class Workers:
+    """So many workers, with that ceiling in MB, whose logs go to that folder."""
+
+    number: int
+    memory: str
+    folder: Path
+
+    @contextmanager
+    def working(self, queue: str) -> Iterator[Callable[[], bool]]:
+        """They work on that queue until the end of the block. Yields whether any is alive."""
+        command = [*WORKER, "--queue", queue, "--memory", self.memory]
+        processes: list[subprocess.Popen[bytes]] = []
+        try:
+            for number in range(1, self.number + 1):
+                with (self.folder / f"worker-{number}.log").open("wb") as log:
+                    processes.append(subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT))
+            yield lambda: any(process.poll() is None for process in processes)
+        finally:
+            for process in processes:
+                process.terminate()
+            for process in processes:
+                process.wait()
+
+
+@click.command()
+@click.option("--customers", type=click.IntRange(1), default=1000, show_default=True)
+@click.option("--seed", type=click.IntRange(0), default=7, show_default=True)
+@click.option("--batches", is_flag=True, help="Call them in batches, with one request for 100 customers.")
+@click.option("--workers", type=click.IntRange(1), default=1, show_default=True)
+@click.option("--memory", default="512", show_default=True, help="Ceiling of each worker in MB.")
+@click.option(
+    "--folder", type=click.Path(file_okay=False, path_type=Path), default=".campaign", show_default=True,
+    help="For the database and the workers' logs.",
+)  # fmt: skip
+@click.option(
+    "--fault", "faults", metavar="NAME=VALUE", multiple=True, callback=_faults,
+    help="What the stand-in does wrong, repeatable: rate_limit=50, error_every=20, error_mode=drop (or before, after), "
+    "latency_ms=30, slow_every=100, slow_ms=2000, unanswered_every=10.",
+)  # fmt: skip
+def main(customers: int, seed: int, batches: bool, workers: int, memory: str, folder: Path, faults: Faults) -> None:
+    """Seed a campaign, run it, follow it to its end, and say what became of each customer."""
+    os.chdir(ROOT)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what was started is ended then too
+    folder.mkdir(parents=True, exist_ok=True)
+    if not os.environ.get("DATABASE_URL"):
+        for old in folder.glob("campaign.db*"):
+            old.unlink()
+        os.environ["DATABASE_URL"] = f"sqlite:///{folder.absolute()}/campaign.db"
+    try:
+        with campaign_run.redis_server(), campaign_run.stand_in(faults) as url:
+            complete = run(customers, seed, batches, Workers(workers, memory, folder), url)
+    except RqmemError as error:
+        click.echo(f"test_campaign: {error}", err=True)
+        raise SystemExit(error.exit_code) from None
+    sys.exit(0 if complete else 1)
+
+
+def run(count: int, seed: int, batches: bool, workers: Workers, url: str) -> bool:
+    """One campaign; whether it is complete."""
+    engine = open_database()
+    create_schema(engine)
+    with click.progressbar(length=count, label="seeding") as bar:
+        campaign_id = seed_campaign(engine, count=count, seed=seed, on_batch=bar.update).campaign_id
+    job_class = ProcessRetellAICampaignBatchJob if batches else ProcessRetellAICampaignJob
+    queue = Queue(f"test-campaign-{os.getpid()}", connection=rqmem.connect())
+    job = job_class.enqueue(queue, campaign_id=campaign_id)
+    heading(f"{job_class.__name__} {job.id}; workers' logs in {workers.folder}/")
+    started = time.monotonic()
+    with workers.working(queue.name) as alive, click.progressbar(length=count, label="calling") as bar:
+        follow(campaign_id, job, queue, alive, lambda done: bar.update(done - bar.pos))
+    seconds = time.monotonic() - started
+    heading("What happened")
+    outcome = campaign_run.look(campaign_id, campaign_run.calls_received(url))
+    campaign_run.report_jobs(queue.connection, [job.id])
+    outcome.report()
+    click.echo(f"seconds                  {seconds:>8.1f}   ({outcome.calls_received / seconds:,.0f} calls a second)")
+    if job.get_status() in FAILED:
+        result = job.latest_result()
+        click.echo((result.exc_string or "").strip().splitlines()[-1] if result else "the job failed", err=True)
+    campaign_run.verdict(outcome.complete)
+    return outcome.complete
+
+
+def follow(campaign_id: int, job: Job, queue: Queue, alive: Callable[[], bool], show: Callable[[int], object]) -> None:
+    """Until the campaign is completed, or nothing is left that could complete it."""
+    settled = select(func.count()).where(Customer.campaign_id == campaign_id, Customer.status.not_in(OPEN))
+    while True:
+        with shared_sessions()() as session:
+            show(session.scalar(settled) or 0)
+            completed = session.get_one(Campaign, campaign_id).status == "completed"
+        status = job.get_status()
+        if status in FAILED or not alive() or (status == JobStatus.FINISHED and (completed or not left(queue))):
+            return
+        time.sleep(LOOK_SECONDS)
+
+
+def left(queue: Queue) -> bool:
+    """Whether the queue has jobs to run, now or later."""
+    others = (queue.started_job_registry, queue.scheduled_job_registry)
+    return queue.count > 0 or any(registry.count for registry in others)
+
+
+if __name__ == "__main__":
+    main()

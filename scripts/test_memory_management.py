@@ -1,0 +1,76 @@
+"""Tries each mechanism for real: ``python -m scripts.test_memory_management``.
+
+Tracking, collection, ceiling, chunking, splitting, resume and alert, each by a small job on a real worker with default
+settings, on the Redis that rqmem uses here. Prints a line with figures for each; takes about 15 seconds. Exit code 0:
+all hold; 1: one does not, or the worker failed.
+
+Queue, worker and jobs have names of their own, and are removed again with all that was remembered of them. Where other
+workers on that Redis send alerts, those of this script are sent too.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+
+import click
+import redis
+
+import rqmem
+from rqmem.cli.worker import MB
+from rqmem.errors import RqmemError
+from rqmem.journal import history_reader
+from scripts.mechanisms.own_worker import forget, new_mark, own_worker
+from scripts.mechanisms.verdicts import Verdict
+from scripts.mechanisms.walk import JOB_TYPES, Walk
+
+_LINES = 30  # of the worker's log, shown when something does not hold
+
+
+@click.command()
+@click.option("--url", help="URL of Redis; by default the one rqmem's commands use.")
+@click.option("--memory", **MB, default="128", show_default=True, help="The worker's ceiling in MB, 96 at least.")
+def main(url: str | None, memory: float) -> None:
+    """Walk through rqmem's mechanisms on a real worker, and say of each whether it holds."""
+    if memory < 96:
+        raise click.UsageError(f"--memory {memory:g}: give 96 MB at least, jobs here hold 40 MB beside Python")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that what is ours is removed
+    if url:
+        os.environ["RQMEM_REDIS_URL"] = url
+    try:
+        found = walk(memory)
+    except RqmemError as error:
+        click.echo(f"test_memory_management: {error}", err=True)
+        raise SystemExit(error.exit_code) from None
+    except redis.RedisError as error:
+        click.echo(f"test_memory_management: Redis went away: {' '.join(str(error).split())}", err=True)
+        raise SystemExit(1) from None
+    failed = [verdict.mechanism for verdict in found if not verdict.holds]
+    click.echo(f"{len(found) - len(failed)} of {len(found)} mechanisms hold")
+    raise SystemExit(1 if failed else 0)
+
+
+def walk(memory_mb: float) -> list[Verdict]:
+    """All verdicts, printed as they are known. Raises `RqmemError`. Nothing of it is left in Redis afterwards."""
+    found: list[Verdict] = []
+    mark = new_mark()
+    with rqmem.connect() as connection:
+        history_reader.check_version(connection)
+        forget(connection, mark, JOB_TYPES)  # what a run that was killed left: its alerts would keep ours quiet
+        try:
+            with own_worker(mark, memory_mb) as worker:
+                for verdict in Walk(connection, worker, mark, memory_mb).verdicts():
+                    click.secho(verdict.line, fg=None if verdict.holds else "red")
+                    found.append(verdict)
+                if not all(verdict.holds for verdict in found):
+                    click.echo(
+                        "\n".join(["", "the worker's last lines:", *worker.log().splitlines()[-_LINES:]]), err=True
+                    )
+        finally:
+            forget(connection, mark, JOB_TYPES)
+    return found
+
+
+if __name__ == "__main__":
+    main(prog_name="python -m scripts.test_memory_management")

@@ -1,0 +1,30 @@
+"""Streams of made-up rows that can begin anywhere: a block of rows is drawn from one sequence, and blocks are apart."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from random import Random
+from typing import TypeVar
+
+BLOCK = 1_000
+
+T = TypeVar("T")
+
+
+def stream(name: str, seed: int, count: int, start: int, make: Callable[[Random, int], T]) -> Iterator[T]:
+    """``make(rng, index)`` for ``count`` indexes from ``start`` on, the same wherever the stream begins.
+
+    ``make`` must draw from ``rng.random`` alone, whose sequence Python promises to keep.
+    """
+    end = start + count
+    for first in range(start - start % BLOCK, end, BLOCK):
+        rng = Random(f"{name} {seed} {first}")
+        for index in range(first, min(first + BLOCK, end)):
+            made = make(rng, index)
+            if index >= start:
+                yield made
+
+
+def pick(rng: Random, items: Sequence[T]) -> T:
+    """One of the items, each as likely as the others."""
+    return items[int(rng.random() * len(items))]

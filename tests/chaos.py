@@ -1,0 +1,212 @@
+"""Deaths at random: ``python -m tests.chaos --runs 200 --seed 1`` (``make chaos``), and a short form in the tests.
+
+Two workers work off one job after another. In each run a seeded plan kills a worker, a horse, or tells a worker to
+stop, when so much has happened in that run: while the parent makes its children, in a chunk, in the gather, after it.
+At the end everything must be as if nobody had died: `check` says what that is.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import click
+from redis import Redis
+from rq import Queue
+from rq.job import Job, JobStatus
+
+from rqmem import embedded_redis
+from rqmem.journal import keys
+from rqmem.memory.procfs import read_children
+from rqmem.testing import wait_until
+from tests import chaos_jobs
+
+ROOT = Path(__file__).parents[1]
+KINDS = (
+    (chaos_jobs.InChunks, 30),
+    (chaos_jobs.InChildren, 40),
+    (chaos_jobs.InGrandchildren, 40),
+    (chaos_jobs.Halving, 40),
+)
+VICTIMS = ("worker", "horse", "stop")
+END_SECONDS = 180
+_CHUNK = chaos_jobs.InChunks.chunk_size
+
+
+@dataclass
+class Run:
+    """One job, and what was done to it."""
+
+    seed: int
+    job: Job
+    kind: type[chaos_jobs.InChunks]
+    count: int
+    heavy: int
+    kills: list[str] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        return f"run-{self.seed}"
+
+
+class Crew:
+    """Two workers, replaced when they end."""
+
+    def __init__(self, url: str, log: Path) -> None:
+        self._url, self._log = url, log
+        self._processes = [self._start(), self._start()]
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        environ = {k: v for k, v in os.environ.items() if not k.startswith(("RQMEM_", "MEMORY_"))}
+        environ |= {"RQMEM_REDIS_URL": self._url, "PYTHONPATH": str(ROOT), "RQMEM_HEARTBEAT": "0.5"}
+        arguments = [sys.executable, "-m", "rqmem", "worker", "--queue", "chaos", "--memory", "200"]
+        with self._log.open("ab") as log:
+            return subprocess.Popen(arguments, env=environ, stdout=log, stderr=log)
+
+    def strike(self, victim: str, chance: random.Random) -> str:
+        """Do that to one of the two; says what became of it."""
+        number = chance.randrange(2)
+        worker = self._processes[number]
+        if victim == "horse":
+            horses = read_children(worker.pid)
+            if not horses:
+                return "no horse"
+            os.kill(chance.choice(horses), signal.SIGKILL)
+            return "horse killed"
+        worker.send_signal(signal.SIGKILL if victim == "worker" else signal.SIGTERM)
+        if victim == "worker":
+            worker.wait()
+        else:
+            wait_until(lambda: worker.poll() is not None, END_SECONDS)
+        self._processes[number] = self._start()
+        return f"{victim} {'killed' if victim == 'worker' else 'told to a worker'}"
+
+    def end(self) -> None:
+        for worker in self._processes:
+            worker.kill()
+            worker.wait()
+
+
+def play(seed: int, crew: Crew, connection: Redis) -> Run:
+    """One run, to its end. Raises `AssertionError` or `TimeoutError` where something is not as it must be."""
+    chance = random.Random(seed)
+    kind, count = KINDS[seed % len(KINDS)]
+    heavy = chance.randrange(count) if kind is chaos_jobs.Halving else -1
+    job = kind.enqueue(run=f"run-{seed}", count=count, heavy=heavy, connection=connection)
+    run = Run(seed, job, kind, count, heavy)
+    for threshold in sorted(chance.randrange(count + 3) for _ in range(chance.randint(1, 4))):
+        victim = chance.choice(VICTIMS)
+        wait_until(lambda: _told(connection, run) >= threshold or _ended(connection, run), END_SECONDS)  # noqa: B023
+        time.sleep(chance.random() * 0.03)  # anywhere between two things told
+        run.kills.append(crew.strike(victim, chance))
+    wait_until(lambda: _ended(connection, run), END_SECONDS)
+    check(run, connection)
+    return run
+
+
+def check(run: Run, connection: Redis) -> None:
+    """Everything done, nothing done more often than promised, gathered once, nothing stuck, nothing left."""
+    told = Counter(raw.decode() for raw in connection.lrange(f"told:{run.name}", 0, -1))
+    items = set(range(run.count)) - {run.heavy}
+    assert {name for name in told if name.startswith("item")} == {f"item {number}" for number in items}, told
+    done_again = sum(told[f"item {number}"] - 1 for number in items)
+    assert done_again <= _CHUNK * len(run.kills), f"more than the chunks in flight done again: {told}"
+    result = run.job.latest_result()
+    assert result is not None and run.job.get_status() == JobStatus.FINISHED, run.job.get_status()
+    assert result.return_value == sorted(items), "in order, each once"
+    gathers = {name: times for name, times in told.items() if name.startswith("gathered")}
+    assert (f"gathered {run.job.id}" in gathers) == (run.kind is not chaos_jobs.InChunks)
+    deaths = sum("killed" in each for each in run.kills)
+    assert sum(times - 1 for times in gathers.values()) <= deaths, "gathered again only where the one before died"
+    if run.heavy >= 0:
+        _forget_the_one_that_failed(run, connection)
+    with suppress(AssertionError):
+        wait_until(lambda: not leftovers(run, connection), 30)
+    assert leftovers(run, connection) == []
+    connection.delete(f"told:{run.name}")
+
+
+def _forget_the_one_that_failed(run: Run, connection: Redis) -> None:
+    """The child that is left of a number that does not fit is kept for people, as every failed job is."""
+    [job_id] = Queue("chaos", connection=connection).failed_job_registry.get_job_ids()
+    failed = Job.fetch(job_id, connection=connection)
+    result = failed.latest_result()
+    assert result is not None and "ItemTooLarge" in (result.exc_string or ""), result
+    failed.delete()
+    connection.delete(keys.run(job_id))
+
+
+def leftovers(run: Run, connection: Redis) -> list[str]:
+    """What is in Redis still of that run, its children and its queue. The journal may remember."""
+    queue = Queue("chaos", connection=connection)
+    registries = (
+        *(queue.started_job_registry, queue.deferred_job_registry, queue.scheduled_job_registry),
+        *(queue.failed_job_registry, queue.canceled_job_registry),
+    )
+    left = [f"{type(each).__name__}: {each.get_job_ids(cleanup=False)}" for each in registries if each.get_job_ids()]
+    left += [f"queue: {queue.job_ids}"] * bool(queue.job_ids)
+    names = [raw.decode() for raw in connection.scan_iter(f"*{run.job.id}*", count=1000)]
+    journal = (keys.story(""), keys.breaches(""))
+    # RQ's maintenance marks a job it sees between queue and worker, for a day.
+    left += [name for name in names if not name.startswith(journal) and ":intermediate:first_seen:" not in name]
+    return left + [name for name in (keys.RUNNING, keys.DELAYED, keys.SPLITS) if connection.exists(name)]
+
+
+def _told(connection: Redis, run: Run) -> int:
+    return int(connection.llen(f"told:{run.name}"))
+
+
+def _ended(connection: Redis, run: Run) -> bool:
+    status = connection.hget(run.job.key, "status")
+    return status is None or status.decode() in (JobStatus.FINISHED, JobStatus.FAILED, JobStatus.STOPPED)
+
+
+@contextmanager
+def crew_on(url: str, log: Path) -> Iterator[Crew]:
+    """Two workers for the time of the block."""
+    crew = Crew(url, log)
+    try:
+        yield crew
+    finally:
+        crew.end()
+
+
+@click.command()
+@click.option("--runs", type=click.IntRange(min=1), default=200, show_default=True)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the first run.")
+def main(runs: int, seed: int) -> None:
+    """Kill workers and horses at random over many runs. Ends with 1 at the first run that is not right."""
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory)
+        url = embedded_redis.start(path).url
+        log = path / "workers.log"
+        dealt: Counter[str] = Counter()
+        try:
+            with Redis.from_url(url) as connection, crew_on(url, log) as crew:
+                for number in range(seed, seed + runs):
+                    try:
+                        run = play(number, crew, connection)
+                    except (AssertionError, TimeoutError) as error:
+                        click.echo(log.read_text()[-6000:])
+                        raise SystemExit(f"seed {number}: {type(error).__name__}: {error}") from error
+                    dealt.update(run.kills)
+                    log.write_text("")
+                    click.echo(f"seed {number}: {run.kind.__name__}: right after {', '.join(run.kills)}")
+        finally:
+            embedded_redis.stop(path)
+    total = ", ".join(f"{count} {what}" for what, count in dealt.most_common())
+    click.echo(f"{runs} runs, all right: {total}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,87 @@
+"""Jobs for `tests.chaos`. Each tells a list in Redis of what it does, so that deaths can come in the middle of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from rq import get_current_job
+
+from rqmem import MemoryAwareJob
+from rqmem.job import split
+from rqmem.sources import Range
+from tests.sample_jobs import MB, redis
+
+split._BATCH = 3  # children made in one step: few, so that deaths fall between two steps as well
+
+
+def tell(run: str, what: str) -> None:
+    """One more thing happened in that run."""
+    redis().rpush(f"told:{run}", what)
+
+
+class SlowlyCut(Range):
+    """Says when it is cut, and takes its time."""
+
+    def slices(self, *args: Any, **kwargs: Any) -> Iterator[Range]:
+        for each in super().slices(*args, **kwargs):
+            time.sleep(0.005)
+            yield each
+
+
+class InChunks(MemoryAwareJob):
+    """Works through its numbers itself."""
+
+    queue = "chaos"
+    on_breach = "resume"
+    chunk_size = 3
+    adaptive = False
+    items_per_child = 5
+    result_ttl = 2
+    memory_limit_mb = 200
+
+    def handle(self, run: str, count: int, heavy: int = -1, items: Any = None) -> list[int]:
+        def work(chunk: list[int]) -> list[int]:
+            block = bytearray(400 * MB) if heavy in chunk else b""
+            time.sleep(0.01)
+            for number in chunk:
+                tell(run, f"item {number}")
+            return [len(block) + number for number in chunk]
+
+        return self.process_in_chunks(range(count) if items is None else items, work)
+
+
+class InChildren(InChunks):
+    """Splits; each child works through its slice."""
+
+    def handle(self, run: str, count: int, heavy: int = -1, items: Any = None) -> Any:
+        if items is None:
+            return self.split_into_child_jobs(SlowlyCut(count))
+        return super().handle(run, count, heavy, items)
+
+    def gather(self, results: Any) -> list[int]:
+        time.sleep(0.02)
+        gathered: list[int] = super().gather(results)
+        tell(self.kwargs["run"], f"gathered {get_current_job().id}")
+        time.sleep(0.02)
+        return gathered
+
+
+class InGrandchildren(InChildren):
+    """Splits, and its children split."""
+
+    items_per_child = 15
+
+    def handle(self, run: str, count: int, heavy: int = -1, items: Any = None) -> Any:
+        if items is None:
+            return self.split_into_child_jobs(SlowlyCut(count))
+        return self.split_into_child_jobs(items, InChunks, 5)
+
+
+class Halving(InChildren):
+    """One number of many does not fit: it is isolated, and the others are done."""
+
+    on_breach = "split"
+    on_child_failure = "continue"
+    items_per_child = 20

@@ -1,0 +1,415 @@
+"""``rqmem status`` as people run it: a real Redis, real workers, and a journal filled as workers fill it."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import pty
+import re
+import signal
+import struct
+import subprocess
+import sys
+import termios
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from redis import Redis
+from rq import Queue
+from rq.suspension import suspend
+
+from rqmem import embedded_redis, events
+from rqmem.journal import history_reader, keys
+from rqmem.journal.history import LiveJob, Run
+from rqmem.testing import wait_until
+from tests import sample_jobs
+from tests.cli.test_commands import rqmem
+from tests.conftest import ROOT, StartWorker, wait_for_key
+from tests.journal_filling import a_live, fill, register, remember
+
+Status = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def status(redis_url: str, connection: Redis) -> Status:
+    def run(*options: str) -> subprocess.CompletedProcess[str]:
+        return rqmem("status", *options, RQMEM_REDIS_URL=redis_url)
+
+    return run
+
+
+def as_json(status: Status, *options: str) -> Any:
+    done = status("--json", *options)
+    assert done.stderr == ""
+    return json.loads(done.stdout)
+
+
+def names(shown: Any) -> set[str]:
+    return {each["name"] for each in shown["troubles"]}
+
+
+def wait_until_seen(connection: Redis, worker: str) -> None:
+    wait_until(lambda: history_reader.workers(connection, [worker]), 20)
+
+
+# All of it
+
+
+def test_nothing_runs(status: Status) -> None:
+    done = status()
+    assert done.returncode == 1
+    assert "rqmem: no workers" in done.stdout
+    assert "problem  no worker is running\n         -> rqmem worker" in done.stdout
+
+
+def test_a_worker_that_is_idle_is_healthy(connection: Redis, start_worker: StartWorker, status: Status) -> None:
+    start_worker("mail", "--name", "ada", "--memory", "128")
+    wait_until_seen(connection, "ada")
+    wait_until(lambda: connection.hget("rq:worker:ada", "state") == b"idle", 20)
+    done = status()
+    assert done.returncode == 0, done.stdout + done.stderr
+    [row] = [line for line in done.stdout.splitlines() if line.startswith("ada ")]
+    assert row.split()[1] == "idle"
+    assert "rqmem: running   1 worker," in done.stdout
+    assert "nothing is wrong" in done.stdout
+
+
+def test_a_job_that_runs_is_seen_with_its_memory(connection: Redis, start_worker: StartWorker, status: Status) -> None:
+    job = Queue(connection=connection).enqueue(sample_jobs.say_hello_and_sleep, 600)
+    start_worker("--name", "ada", "--memory", "128")
+    wait_for_key(connection, "asleep")
+
+    def usage() -> float:
+        [live] = history_reader.workers(connection, ["ada"])
+        return live.job.usage_mb if live.job else 0
+
+    wait_until(usage, 20)
+    [shown] = as_json(status)["workers"]
+    assert (shown["kind"], shown["state"], shown["queues"], shown["job_id"]) == ("rqmem", "busy", ["default"], job.id)
+    assert 0 < shown["job"]["usage_mb"] <= shown["job"]["peak_mb"] < shown["job"]["memory_limit_mb"] == 128
+    assert shown["job"]["usage_percentage"] == pytest.approx(100 * shown["job"]["usage_mb"] / 128, abs=0.1)
+    text = status().stdout
+    assert "% of 128" in text and f"tests.sample_jobs.say_hello_and_sleep {job.id[:8]}" in text
+
+    one = as_json(status, "--job", job.id[:13])
+    assert (one["job_id"], one["status"], one["running"], one["worker"]) == (job.id, "started", True, "ada")
+    assert one["memory_limit_mb"] == 128 and one["usage_mb"] > 0 and len(one["execution"]) == 32
+    told = status("--job", job.id)
+    assert told.returncode == 0
+    assert "runs on ada" in told.stdout and "of the ceiling" in told.stdout and "usage now" in told.stdout
+
+
+def test_keys_of_the_json_are_stable(connection: Redis, status: Status) -> None:
+    job = LiveJob("jobs.mail.Send", "1f3a", "q", time.time() - 14, 240, 250, 256, "items 1-50", 50)
+    register(connection, "ada", "q", state="busy", live=a_live("ada", job))
+    fill(connection, "jobs.mail.Send", "1f3a")
+    shown = as_json(status)
+    assert list(shown) == [
+        "version", "at", "redis", "state", "healthy", "workers", "queues", "since", "types", "alerts", "troubles",
+        "journal", "redis_memory",
+    ]  # fmt: skip
+    assert shown["version"] == 1
+    assert list(shown["workers"][0]) == [
+        "name", "kind", "state", "host", "pid", "queues", "uptime_seconds", "jobs", "job_id", "breaches", "recycled",
+        "memory_mb", "memory_limit_mb", "default_limit_mb", "kept_by", "job",
+    ]  # fmt: skip
+    assert list(shown["workers"][0]["job"]) == [
+        "job", "job_id", "queue", "usage_mb", "peak_mb", "memory_limit_mb", "usage_percentage", "operation",
+        "items_done", "seconds",
+    ]  # fmt: skip
+    assert shown["queues"] == [
+        {
+            "name": "q",
+            "queued": 0,
+            "started": 0,
+            "deferred": 0,
+            "scheduled": 0,
+            "failed": 0,
+            "due": 0,
+            "scheduler": False,
+        }
+    ]
+    assert [each["job"] for each in shown["types"]] == ["jobs.mail.Send"]
+    assert [each["rule"] for each in shown["alerts"]] == ["usage"]
+    assert names(shown) == {"alert", "near-ceiling"}
+    assert all(list(each) == ["mark", "name", "text", "advice"] for each in shown["troubles"])
+
+
+def breached(job_id: str) -> Run:
+    return Run(
+        job="jobs.mail.Send", job_id=job_id, queue="q", worker="ada", ended_at=time.time(), seconds=3, layer="watch",
+        outcome="MemoryLimitExceeded", initial_mb=20, peak_mb=271.3, limit_mb=256, resumed=job_id == "b1",
+    )  # fmt: skip
+
+
+def test_everything_that_may_be_wrong(connection: Redis, status: Status) -> None:
+    register(connection, "ada", "q", live=a_live("ada"))
+    register(connection, "stock", "q", state="busy")
+    register(connection, "gone", "q", state="busy")
+    connection.zadd(keys.SAMPLED, {"gone": time.time()})
+    Queue("unserved", connection=connection).enqueue(sample_jobs.add, 1)
+    remember(connection, breached("b0"), breached("b1"), breached("b2"))
+    connection.hset(keys.DROPPED, mapping={"events": 7})
+    connection.zadd("rq:scheduled:q", {"late": time.time() - 60})
+    suspend(connection)
+    done = status()
+    text = " ".join(done.stdout.split())
+    for words in (
+        "rqmem: suspended",
+        "RQ is suspended: no worker takes a job, and 1 job waits -> 'rq resume' lets workers go on",
+        "worker gone (pid 7 on h) is registered and has not been heard of for two heartbeats",
+        "1 job waits in queue 'unserved', which no worker serves -> rqmem worker unserved",
+        "jobs scheduled for queue 'q' are due (1), and nobody moves them there",
+        "3 breaches of jobs.mail.Send lately (the last: peak 271.3 of 256 MB) -> raise memory_limit_mb or lower "
+        "chunk_size; rqmem inspect b2",
+        "note the journal did not take everything: 7 events",
+        "not watched (rq's own)",
+        "jobs.mail.Send 3 2 3 1",
+    ):
+        assert words in text, done.stdout
+    assert max(map(len, done.stdout.splitlines())) <= 80
+    assert done.returncode == 1
+    shown = as_json(status)
+    assert {each["name"]: each["kind"] for each in shown["workers"]} == {
+        "ada": "rqmem",
+        "gone": "silent",
+        "stock": "rq",
+    }
+    assert (shown["types"][0]["breaches"], shown["types"][0]["last_breach_job_id"]) == (3, "b2")
+
+
+def test_a_scheduler_moves_what_is_due(connection: Redis, status: Status) -> None:
+    register(connection, "ada", "q", live=a_live("ada"))
+    connection.zadd("rq:scheduled:q", {"late": time.time() - 60})
+    connection.set("rq:scheduler-lock:q", "ada")
+    assert status().returncode == 0
+
+
+def test_a_worker_that_has_only_begun_is_not_silent(connection: Redis, status: Status) -> None:
+    register(connection, "ada", "q", age_seconds=0)
+    connection.zadd(keys.SAMPLED, {"ada": time.time()})
+    assert as_json(status)["workers"][0]["kind"] == "rqmem"
+
+
+def test_a_journal_of_another_version_is_said_and_not_read(connection: Redis, status: Status) -> None:
+    register(connection, "ada", "q", live=a_live("ada"))
+    fill(connection, "jobs.mail.Send", "1f3a")
+    connection.set(keys.VERSION, "99")
+    shown = as_json(status)
+    assert names(shown) == {"journal-version"}
+    assert (shown["types"], shown["alerts"], shown["workers"][0]["memory_mb"]) == ([], [], None)
+    done = status("--job", "1f3a")
+    assert done.returncode == 1
+    assert done.stderr.startswith("rqmem: the journal on this Redis has version 99, this rqmem reads 1: ")
+
+
+def test_it_only_looks(connection: Redis, status: Status) -> None:
+    register(connection, "ada", "q", live=a_live("ada"))
+    fill(connection, "jobs.mail.Send", "1f3a")
+    connection.sadd("rq:workers", "rq:worker:forgotten")  # what RQ itself tidies up when it looks
+    connection.zadd("rq:wip:q", {"1f3a:x": 1})
+    before = {key: connection.dump(key) for key in connection.scan_iter()}
+    status()
+    status("--job", "1f3a")
+    assert {key: connection.dump(key) for key in connection.scan_iter()} == before
+
+
+def test_the_embedded_server_is_not_started_for_a_look(tmp_path: Path) -> None:
+    nothing = {"RQMEM_REDIS_URL": "", "REDIS_URL": "", "XDG_RUNTIME_DIR": str(tmp_path)}
+    done = rqmem("status", directory=tmp_path, **nothing)
+    assert done.returncode == 1
+    [line] = done.stderr.splitlines()
+    assert line.startswith("rqmem: no Redis is named, and the embedded one of this directory does not run")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_redis_that_refuses_in_the_middle_is_one_line(connection: Redis, redis_url: str) -> None:
+    connection.execute_command("ACL", "SETUSER", "guest", "on", ">hush", "+ping", "+hello", "+client", "+auth")
+    try:
+        url = redis_url.replace("unix://", "unix://guest:hush@", 1)
+        done = rqmem("status", "--url", url)
+    finally:
+        connection.execute_command("ACL", "DELUSER", "guest")
+    [line] = done.stderr.splitlines()
+    assert line.startswith("rqmem: Redis does not answer any more, or refuses: ")
+    assert "permission" in line and "hush" not in line
+    assert (done.stdout, done.returncode) == ("", 1)
+
+
+# One job
+
+
+def test_a_failed_job_is_exit_code_1(connection: Redis, work_off: Callable[..., str], status: Status) -> None:
+    job = Queue(connection=connection).enqueue(sample_jobs.raise_error)
+    work_off()
+    done = status("--job", job.id)
+    assert done.returncode == 1
+    assert "ValueError: an ordinary failure" in done.stdout
+    assert f"'rq requeue --queue default {job.id}' runs it again" in " ".join(done.stdout.split())
+
+
+def test_a_job_whose_worker_is_silent(connection: Redis, start_worker: StartWorker, status: Status) -> None:
+    job = Queue(connection=connection).enqueue(sample_jobs.say_hello_and_sleep, 600)
+    worker = start_worker("--name", "ada")
+    wait_for_key(connection, "asleep")
+    wait_until(lambda: history_reader.sampled_workers(connection), 20)
+    os.kill(worker.pid, signal.SIGKILL)  # its horse dies with it
+    connection.delete(keys.alive("ada"))
+    done = status("--job", job.id)
+    assert done.returncode == 1
+    assert "its worker ada is silent: another rqmem worker takes the job over" in " ".join(done.stdout.split())
+    assert "silent-worker" in names(as_json(status)) or as_json(status)["workers"][0]["uptime_seconds"] < 15
+
+
+def test_jobs_that_wait(connection: Redis, status: Status) -> None:
+    queue = Queue("mail", connection=connection)
+    first, second = queue.enqueue(sample_jobs.add, 1), queue.enqueue(sample_jobs.add, 2)
+    third = queue.enqueue(sample_jobs.add, 3, depends_on=first)
+    assert "number 2 in queue 'mail'" in status("--job", second.id).stdout
+    assert f"waits for {first.id}" in status("--job", third.id).stdout
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ("1f3a9c21", "no job '1f3a9c21': did you mean 1f3a9c20?"),
+        ("", "an empty job id names no job"),
+        ("zzz", "no job 'zzz': RQ has none of that id"),
+    ],
+)
+def test_an_unknown_id_is_exit_code_2(connection: Redis, status: Status, given: str, words: str) -> None:
+    fill(connection, "jobs.mail.Send", "1f3a9c20")
+    done = status("--job", given)
+    [line] = done.stderr.splitlines()
+    assert line.startswith("rqmem: ") and words in line
+    assert (done.stdout, done.returncode) == ("", 2)
+
+
+def test_an_id_among_none_at_all(status: Status) -> None:
+    assert "neither RQ nor the journal on this Redis has any job" in status("--job", "x").stderr
+
+
+# Again and again
+
+
+class Watching:
+    """``rqmem status --watch`` beside the test; its screens are read while it runs."""
+
+    def __init__(self, url: str, *options: str, stdout: int | None = None) -> None:
+        environ = {**os.environ, "PYTHONPATH": str(ROOT), "RQMEM_REDIS_URL": url}
+        command = [sys.executable, "-m", "rqmem", "status", "--watch", *options]
+        self.process = subprocess.Popen(
+            command, env=environ, cwd=ROOT, stdout=subprocess.PIPE if stdout is None else stdout, text=True
+        )
+        self.lines: list[str] = []
+        if self.process.stdout is not None:
+            threading.Thread(target=self._read, args=(self.process.stdout,), daemon=True).start()
+
+    def _read(self, stream: Any) -> None:
+        for line in stream:
+            self.lines.append(line)
+
+    def count(self, words: str) -> int:
+        return sum(words in line for line in self.lines)
+
+    def interrupt(self) -> int:
+        self.process.send_signal(signal.SIGINT)
+        return self.process.wait(20)
+
+
+@pytest.fixture
+def watch() -> Iterator[Callable[..., Watching]]:
+    started: list[Watching] = []
+
+    def start(*arguments: Any, **options: Any) -> Watching:
+        started.append(Watching(*arguments, **options))
+        return started[-1]
+
+    yield start
+    for each in started:
+        if each.process.poll() is None:
+            each.process.kill()
+            each.process.wait()
+
+
+def test_watch_goes_on_until_it_is_interrupted(
+    connection: Redis, redis_url: str, watch: Callable[..., Watching]
+) -> None:
+    register(connection, "ada", "q", live=a_live("ada"))
+    watching = watch(redis_url)
+    wait_until(lambda: watching.count("rqmem: running") >= 2, 30)
+    assert watching.interrupt() == 0
+    ended = watch(redis_url, "--json")
+    connection.flushall()
+    wait_until(lambda: len(ended.lines) >= 2, 30)
+    assert [json.loads(line)["state"] for line in ended.lines][-1] == "no workers"
+    assert ended.interrupt() == 1
+
+
+def test_watch_survives_redis_lost_and_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, watch: Callable[..., Watching]
+) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    project = tmp_path / "project"
+    project.mkdir()
+    url = embedded_redis.start(project).url
+    try:
+        watching = watch(url)
+        wait_until(lambda: watching.count("rqmem: no workers"), 30)
+        embedded_redis.stop(project)
+        wait_until(lambda: watching.count("Redis does not answer since "), 30)
+        assert embedded_redis.start(project).url == url
+        seen = len(watching.lines)
+        wait_until(lambda: any("no worker is running" in line for line in watching.lines[seen:][-3:]), 30)
+        wait_until(lambda: "Redis does not answer" not in "".join(watching.lines[-8:]), 30)
+        assert watching.interrupt() == 1
+    finally:
+        embedded_redis.stop(project)
+
+
+def test_on_a_terminal_each_screen_is_drawn_over_the_last(
+    connection: Redis, redis_url: str, watch: Callable[..., Watching], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(30):
+        register(connection, f"ada{number}", "q", live=a_live(f"ada{number}"))
+    for name in ("COLUMNS", "LINES"):
+        monkeypatch.delenv(name, raising=False)
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    watching = watch(redis_url, stdout=theirs)
+    os.close(theirs)
+    drawn = b""
+
+    def second_screen() -> bool:
+        nonlocal drawn
+        drawn += os.read(ours, 65536)
+        return drawn.count(b"\x1b[J") >= 2
+
+    wait_until(second_screen, 30)
+    watching.interrupt()
+    os.close(ours)
+    screen = drawn.split(b"\x1b[J")[0]
+    assert screen.startswith(b"\x1b[H")
+    assert screen.count(b"\n") <= 23
+    assert re.search(rb"  and \d+ more", screen)
+    assert b"nothing is wrong" in screen
+
+
+def test_events_and_status_tell_the_same(connection: Redis, work_off: Callable[..., str], status: Status) -> None:
+    job = sample_jobs.Squares.enqueue(count=24, item_mb=30, heavy_from=8, connection=connection)
+    work_off("--memory", "200")
+    one = as_json(status, "--job", job.id)
+    assert (one["job"], one["outcome"], one["items_done"], one["well"]) == ("tests.sample_jobs.Squares", "ok", 24, True)
+    story = [told.event for told in history_reader.story(connection, job.id)]
+    last = [each for each in story if isinstance(each, events.Checkpoint)][-1]
+    assert one["last_checkpoint"]["operation"] == last.operation
+    assert one["last_checkpoint"]["memory_mb"] == last.current_memory_mb
+    assert (one["executions"], one["breaches_count"], one["resumes"]) == (2, 1, 1)
+    assert one["peak_mb"] == max(run.peak_mb for run in history_reader.runs(connection, one["job"]))
+    [shown] = [each for each in as_json(status)["types"] if each["job"] == one["job"]]
+    assert (shown["runs"], shown["failed"], shown["breaches"], shown["resumes"]) == (2, 0, 1, 1)

@@ -1,0 +1,126 @@
+"""A journal with something of every kind in it, written as workers write it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from redis import Redis
+from rq import Queue
+from rq.utils import now as rq_now
+from rq.utils import utcformat
+
+from rqmem import events
+from rqmem.journal import history_writer, keys
+from rqmem.journal.alerts import Alert, Open
+from rqmem.journal.history import Live, LiveJob, Run, Told
+from rqmem.journal.ring import RINGS, Sample
+
+WORKER = "ada"
+
+
+def a_run(job_type: str, job_id: str, ended_at: float) -> Run:
+    """A run that worked off 1,200 items and freed some memory."""
+    return Run(
+        job=job_type, job_id=job_id, queue="q", worker=WORKER, ended_at=ended_at, outcome="ok", seconds=12.3,
+        initial_mb=40.0, peak_mb=158.7, limit_mb=256.0, final_mb=60.3, freed_mb=31.0, collections=4, chunks=24,
+        items=1200, largest_chunk=50,
+    )  # fmt: skip
+
+
+def fill(connection: Redis, job_type: str, job_id: str) -> None:
+    """One run of that type, with its story, a breach, and an alert that was told, is open, and is quiet now."""
+    now = time.time()
+    whose = {"job": job_type, "job_id": job_id, "queue": "q", "worker": WORKER}
+    breach = events.Breach(
+        **whose, used_mb=271.3, limit_mb=256.0, peak_mb=274.0, layer="watch", processes=1, operation="loaded"
+    )
+    story = [events.JobStarted(**whose, memory_mb=40.0, memory_limit_mb=256.0), breach.without_evidence()]
+    alert = Alert("", now, "usage", "raised", **whose, text="above 80 %")
+    history_writer.version_is_ours(connection)
+    with connection.pipeline() as pipeline:
+        history_writer.write_samples(
+            pipeline, WORKER, [Sample(ring.begin(now), 80.0, 256.0, 30.0) for ring in RINGS], now
+        )
+        history_writer.write_runs(pipeline, [a_run(job_type, job_id, now)], {(job_type, "usage"): 1}, now)
+        history_writer.write_story(pipeline, job_id, [_line(now, whose, event) for event in story], now)
+        pipeline.xadd(keys.ALERTS, alert.to_entry())
+        opened = Open("usage", job_type, now, WORKER, "above 80 %")
+        pipeline.hset(keys.OPEN_ALERTS, opened.field, opened.to_json())
+        pipeline.set(keys.quiet("usage", job_type), 0, ex=600)
+        pipeline.lpush(keys.breaches(job_id), breach.to_json())
+        pipeline.execute()
+
+
+def fill_what_jobs_need(connection: Redis, job_id: str) -> None:
+    """State of a running, resumable job and its worker, which is no part of the journal."""
+    now = time.time()
+    live = Live(
+        worker=WORKER, host="h", pid=1, at=now, started_at=now, worker_mb=30.0, worker_limit_mb=512.0, limit_mb=256.0,
+        horse_pid=2, kept_by="watcher", jobs=1, breaches=0, recycled=0, queues=["q"],
+    )  # fmt: skip
+    with connection.pipeline() as pipeline:
+        history_writer.beat(pipeline, replace(live, at=now), 600)
+        pipeline.hset(keys.RUNNING, job_id, "{}")
+        pipeline.hset(keys.run(job_id), "stage", 0)
+        pipeline.rpush(keys.results(job_id), b"0:x")
+        pipeline.execute()
+
+
+def _line(at: float, whose: Mapping[str, str], event: events.Event) -> dict[str, object]:
+    return {"at": at, **whose, **events.to_fields(event)}
+
+
+def a_live(worker: str, job: LiveJob | None = None, **more: Any) -> Live:
+    """What a worker says of itself, which began two minutes ago."""
+    now = time.time()
+    values: dict[str, Any] = {
+        "host": "h", "pid": 7, "at": now, "started_at": now - 120, "worker_mb": 38.0, "worker_limit_mb": 512.0,
+        "limit_mb": 256.0, "horse_pid": 8, "kept_by": "watcher", "jobs": 412, "breaches": 3, "recycled": 1,
+        "queues": ["q"], "job": job,
+    }  # fmt: skip
+    return Live(worker=worker, **{**values, **more})
+
+
+def register(
+    connection: Redis, name: str, *queues: str, state: str = "idle", live: Live | None = None, age_seconds: float = 60
+) -> None:
+    """A worker as RQ has it, and where ``live`` is given as rqmem has it too."""
+    with connection.pipeline() as pipeline:
+        born = utcformat(rq_now()) if not age_seconds else "2026-01-01T00:00:00.000000Z"
+        fields = {"birth": born, "last_heartbeat": born, "queues": ",".join(queues), "state": state}
+        pipeline.hset(f"rq:worker:{name}", mapping={**fields, "pid": 7, "hostname": "h", "successful_job_count": 9})
+        pipeline.sadd("rq:workers", f"rq:worker:{name}")
+        for queue in queues:
+            pipeline.sadd(f"rq:workers:{queue}", f"rq:worker:{name}")
+            pipeline.sadd(Queue.redis_queues_keys, f"{Queue.redis_queue_namespace_prefix}{queue}")
+        if live is not None:
+            history_writer.beat(pipeline, live, 600)
+        pipeline.execute()
+
+
+def tell(connection: Redis, told: Iterable[Told]) -> None:
+    """Write events into the stories of their jobs, in this order."""
+    history_writer.version_is_ours(connection)
+    with connection.pipeline() as pipeline:
+        for each in told:
+            whose = {name: getattr(each.event, name) for name in events.WHOSE}
+            line = _line(each.at, whose, each.event)
+            history_writer.write_story(pipeline, each.event.job_id, [line], each.at)
+        pipeline.execute()
+
+
+def remember(connection: Redis, *runs: Run) -> None:
+    """Write runs that ended just now."""
+    history_writer.version_is_ours(connection)
+    with connection.pipeline() as pipeline:
+        history_writer.write_runs(pipeline, runs, {}, time.time())
+        pipeline.execute()
+
+
+def raise_alert(connection: Redis, job_type: str, text: str, *, rule: str = "usage", queue: str = "q") -> None:
+    """Tell an alert as a worker does."""
+    whose = {"job": job_type, "job_id": "j1", "queue": queue, "worker": WORKER}
+    connection.xadd(keys.ALERTS, Alert("", time.time(), rule, "raised", **whose, text=text).to_entry())  # type: ignore[arg-type]

@@ -1,0 +1,139 @@
+"""The campaign jobs with less patience, for tests that would have to wait too long, and what both tests ask of them."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+from redis import Redis
+from rq import Retry
+from rq.job import Job
+from sqlalchemy import event, select
+from sqlalchemy.engine import Engine
+
+from jobs.call_batches import Patience
+from jobs.campaign_batches import FollowUpCallBatchJob, ProcessRetellAICampaignBatchJob
+from jobs.campaigns import ProcessRetellAICampaignJob
+from jobs.database import session_factory
+from jobs.tables import Campaign, CampaignBatch, Customer
+from seeds.phone_numbers import is_e164
+from seeds.retell_stand_in import StandIn
+
+SOON = Retry(max=5, interval=1)
+ON_SQLITE = pytest.mark.parametrize("empty_database_url", ["sqlite"], indirect=True)
+MB = 2**20
+
+
+class HastyCampaignJob(ProcessRetellAICampaignJob):
+    """Gives up soon for now, and comes again soon."""
+
+    retry = SOON
+    api_retries = 0
+
+
+class SoonSplitJob(ProcessRetellAICampaignJob):
+    """Splits where others would not yet."""
+
+    split_above_items = 100
+    items_per_child = 60
+
+
+class SmallChunksJob(ProcessRetellAICampaignJob):
+    """Chunks of ten customers, always."""
+
+    chunk_size = 10
+    adaptive = False
+
+
+class GreedyCampaignJob(ProcessRetellAICampaignJob):
+    """Grows without end while other calls are in flight."""
+
+    on_breach = "fail"
+    retry = SOON
+
+    async def call(self, customer: Customer) -> None:
+        if customer.id == 5:
+            held = []
+            while True:
+                held.append(bytearray(MB))
+        await super().call(customer)
+
+
+class HastyFollowUpJob(FollowUpCallBatchJob):
+    """Looks again soon, and soon makes up its mind."""
+
+    retry = SOON
+    look_again_seconds = 0.2
+    patience = Patience(settle_seconds=1, give_up_seconds=3)
+
+
+class HastyBatchJob(ProcessRetellAICampaignBatchJob):
+    """Small batches."""
+
+    chunk_size = 20
+    retry = SOON
+    follow_up = HastyFollowUpJob
+
+
+def enqueue(
+    campaign_id: int,
+    connection: Redis,
+    job_class: type[ProcessRetellAICampaignJob | ProcessRetellAICampaignBatchJob] = ProcessRetellAICampaignJob,
+) -> Job:
+    return job_class.enqueue(campaign_id=campaign_id, connection=connection)
+
+
+def customers(database: Engine) -> list[Customer]:
+    with session_factory(database)() as session:
+        return list(session.scalars(select(Customer).order_by(Customer.id)))
+
+
+def batches(database: Engine) -> list[CampaignBatch]:
+    with session_factory(database)() as session:
+        return list(session.scalars(select(CampaignBatch)))
+
+
+def campaign(database: Engine) -> Campaign:
+    with session_factory(database)() as session:
+        return session.get_one(Campaign, 1)
+
+
+def statuses(database: Engine) -> Counter[str]:
+    return Counter(customer.status for customer in customers(database))
+
+
+def assert_called_exactly_once(database: Engine, retell: StandIn) -> None:
+    """Every customer with a number has one call, the one the API made; every other one a reason."""
+    calls = [(json.loads(call.metadata)["customer_id"], call.call_id) for call in retell.service.calls()]
+    made = dict(calls)
+    assert len(made) == len(calls)
+    everybody = customers(database)
+    for customer in everybody:
+        if is_e164(customer.phone):
+            assert (customer.status, customer.call_id) == ("called", made[customer.id])
+        else:
+            assert customer.status == "failed"
+            assert customer.failure
+            assert customer.id not in made
+    ended = campaign(database)
+    assert ended.status == "completed"
+    assert ended.customers_called == len(calls)
+    assert ended.customers_called + ended.customers_failed == len(everybody)
+
+
+@contextmanager
+def counted(engine: Engine) -> Iterator[list[str]]:
+    """The statements that the engine executes meanwhile."""
+    seen: list[str] = []
+
+    def note(*execution: object) -> None:
+        seen.append(str(execution[2]))
+
+    event.listen(engine, "before_cursor_execute", note)
+    try:
+        yield seen
+    finally:
+        event.remove(engine, "before_cursor_execute", note)

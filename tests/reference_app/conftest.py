@@ -1,0 +1,52 @@
+"""Databases of the reference application: each test that asks for one gets its own, SQLite and PostgreSQL in turn."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from sqlalchemy.engine import Engine
+
+from jobs.database import create_schema, open_database
+from tests import postgres as postgres_server
+from tests.postgres import PostgresServer
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """One server for the whole run. Skips, with the reason, where none can be had."""
+    if reason := postgres_server.missing():
+        pytest.skip(reason)
+    with postgres_server.running() as server:
+        yield server
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def empty_database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """URL of a database of the test's own, without tables."""
+    with ExitStack() as stack:
+        if request.param == "sqlite":
+            yield f"sqlite:///{tmp_path}/an app.db"
+        else:
+            server: PostgresServer = request.getfixturevalue("postgres")
+            yield stack.enter_context(server.database())
+
+
+@pytest.fixture
+def database_url(empty_database_url: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """URL of a database of the test's own with the schema and no rows; DATABASE_URL too, for workers it starts."""
+    engine = open_database(empty_database_url)
+    create_schema(engine)
+    engine.dispose()
+    monkeypatch.setenv("DATABASE_URL", empty_database_url)
+    return empty_database_url
+
+
+@pytest.fixture
+def database(database_url: str) -> Iterator[Engine]:
+    """An engine on that database."""
+    engine = open_database(database_url)
+    yield engine
+    engine.dispose()

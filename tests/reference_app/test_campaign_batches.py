@@ -1,0 +1,300 @@
+"""Campaigns in batches: each customer is called once, though the batch endpoint would call twice if asked twice."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+
+import pytest
+from redis import Redis
+from rq import Queue
+from rq.job import Job, JobStatus
+from sqlalchemy.engine import Engine
+
+from jobs import call_batches
+from jobs.call_batches import Patience, judge
+from jobs.campaign_batches import ProcessRetellAICampaignBatchJob
+from jobs.campaigns import start
+from jobs.retell_api import ListedCall
+from jobs.sources import shared_sessions
+from rqmem.testing import wait_until
+from seeds.campaign import seed_campaign
+from seeds.retell_stand_in import Faults, StandIn
+from tests.conftest import ROOT, StartWorker, WorkerProcess
+from tests.reference_app.campaign_jobs import (
+    ON_SQLITE,
+    HastyBatchJob,
+    assert_called_exactly_once,
+    batches,
+    campaign,
+    counted,
+    customers,
+    enqueue,
+    statuses,
+)
+
+StartOne = Callable[[], WorkerProcess]
+
+
+@pytest.fixture
+def retell() -> Iterator[StandIn]:
+    with StandIn() as stand_in:
+        yield stand_in
+
+
+@pytest.fixture
+def environ(database_url: str, retell: StandIn) -> dict[str, str]:
+    """What a worker needs to find both."""
+    return {
+        "DATABASE_URL": database_url,
+        "RETELL_API_KEY": retell.api_key,
+        "RETELL_BASE_URL": retell.url,
+        "RQMEM_HEARTBEAT": "0.5",
+    }
+
+
+@pytest.fixture
+def worker(start_worker: StartWorker, environ: dict[str, str]) -> Iterator[StartOne]:
+    """Start a worker that also moves what is scheduled."""
+    started: list[WorkerProcess] = []
+
+    def start_one() -> WorkerProcess:
+        started.append(start_worker("campaigns", "--with-scheduler", "--log-level", "error", **environ))
+        return started[-1]
+
+    yield start_one
+    for each in started:  # killed, it would leave its scheduler behind, which holds the pipe for its output
+        each.process.terminate()
+        each.finish()
+
+
+def ended(database: Engine) -> None:
+    wait_until(lambda: campaign(database).status == "completed", 60)
+
+
+def failures(connection: Redis) -> list[str]:
+    """Last lines of the errors of all jobs that have failed."""
+    ids = Queue("campaigns", connection=connection).failed_job_registry.get_job_ids()
+    results = [Job.fetch(job_id, connection=connection).latest_result() for job_id in ids]
+    return [(result.exc_string or "").strip().splitlines()[-1] for result in results if result is not None]
+
+
+@ON_SQLITE
+def test_a_campaign_is_called_in_batches(
+    connection: Redis, database: Engine, retell: StandIn, environ: dict[str, str], start_worker: StartWorker
+) -> None:
+    """All lines are free: the first look after each batch sees all, and nothing has to be scheduled."""
+    seed_campaign(database, count=250, seed=3)
+    job = enqueue(1, connection, ProcessRetellAICampaignBatchJob)
+    log = start_worker("campaigns", "--burst", "--log-level", "debug", **environ).finish()
+    assert job.get_status() == JobStatus.FINISHED, log
+    assert_called_exactly_once(database, retell)
+    assert retell.service.record()["batches"] == 3
+    assert {(batch.status, batch.batch_call_id is not None) for batch in batches(database)} == {("collected", True)}
+    for checkpoint in ("customer_queries", "job_creation", "batch_dispatch", "outcomes_collected"):
+        assert f"at {checkpoint}\n" in log
+
+
+def test_killed_workers_and_the_next_ones_call_each_customer_once(
+    connection: Redis,
+    database: Engine,
+    retell: StandIn,
+    environ: dict[str, str],
+    start_worker: StartWorker,
+    worker: StartOne,
+) -> None:
+    """Killed right after a batch was accepted, before anybody could write it down."""
+    retell.service.set_faults(Faults(latency_ms=150))
+    seed_campaign(database, count=140, seed=5)
+    enqueue(1, connection, HastyBatchJob)
+    for accepted in (2, 4):
+        killed = start_worker("campaigns", **environ)
+        wait_until(lambda: retell.service.record()["batches"] >= accepted, 60)  # noqa: B023
+        killed.kill()
+        assert "sending" in {batch.status for batch in batches(database)}
+    worker()
+    ended(database)
+    assert_called_exactly_once(database, retell)
+
+
+@ON_SQLITE
+@pytest.mark.parametrize("mode", ["drop", "before"])
+def test_lost_answers_errors_and_the_rate_limit_do_not_call_twice(
+    connection: Redis, database: Engine, retell: StandIn, worker: StartOne, mode: str
+) -> None:
+    """Every third request goes wrong: after ``drop`` the batch was accepted, after ``before`` it was not."""
+    retell.service.set_faults(Faults(error_every=3, error_mode=mode, rate_limit=5))  # type: ignore[arg-type]
+    seed_campaign(database, count=160, seed=5)
+    enqueue(1, connection, HastyBatchJob)
+    worker()
+    ended(database)
+    assert_called_exactly_once(database, retell)
+    record = retell.service.record()
+    assert record["errors"] >= 2 and record["rate_limited"] >= 1
+    assert record["batches"] == len(batches(database)) == 8
+
+
+@ON_SQLITE
+def test_what_the_api_refuses_is_alone_in_the_end(
+    connection: Redis, database: Engine, retell: StandIn, worker: StartOne
+) -> None:
+    """And a call that nobody answers is an outcome too."""
+    seed_campaign(database, count=40, seed=5)
+    refused = next(customer for customer in customers(database)[5:] if customer.phone.startswith("+"))
+    retell.service.set_faults(Faults(refused_number=refused.phone, unanswered_every=7))
+    enqueue(1, connection, HastyBatchJob)
+    worker()
+    ended(database)
+    by_id = {customer.id: customer for customer in customers(database)}
+    assert by_id[refused.id].failure == f"{refused.phone} is marked as do not call."
+    unanswered = [each for each in by_id.values() if each.failure == "dial_no_answer"]
+    assert len(unanswered) == retell.service.record()["calls"] // 7
+    assert all(customer.call_id for customer in unanswered)
+    calls = [call.call_id for call in retell.service.calls()]
+    assert sorted(calls) == sorted(each.call_id for each in by_id.values() if each.call_id)
+
+
+@ON_SQLITE
+def test_an_api_that_is_down_and_a_refused_key_leave_nobody_in_a_batch(
+    connection: Redis,
+    database: Engine,
+    retell: StandIn,
+    environ: dict[str, str],
+    start_worker: StartWorker,
+    worker: StartOne,
+) -> None:
+    seed_campaign(database, count=50, seed=5)
+    refused = enqueue(1, connection, HastyBatchJob)
+    start_worker("campaigns", "--burst", **{**environ, "RETELL_API_KEY": "wrong"}).finish()
+    assert refused.get_status() == JobStatus.FAILED
+    assert failures(connection) == [
+        "rqmem.errors.ConfigError: Retell refuses RETELL_API_KEY: API key is missing or invalid."
+    ]
+    assert retell.service.record()["requests"] == 1
+    assert statuses(database)["batched"] == 0 and batches(database) == []
+
+    retell.stop()
+    job = enqueue(1, connection, HastyBatchJob)
+    worker()
+    wait_until(lambda: job.get_status() == JobStatus.SCHEDULED, 60)
+    assert statuses(database)["batched"] == 0 and batches(database) == []
+    retell.start()
+    ended(database)
+    assert_called_exactly_once(database, retell)
+
+
+@ON_SQLITE
+def test_where_the_api_cannot_tell_a_person_is_asked(
+    connection: Redis, database: Engine, retell: StandIn, worker: StartOne, environ: dict[str, str], redis_url: str
+) -> None:
+    """The answer is lost and all lines are taken: the batch may be waiting, or may never have come."""
+    retell.service.set_faults(Faults(error_every=1, error_mode="drop", busy=True))
+    seed_campaign(database, count=15, seed=5)
+    enqueue(1, connection, HastyBatchJob)
+    worker()
+    wait_until(lambda: retell.service.record()["batches"] == 1, 60)
+    retell.service.set_faults(Faults(busy=True))
+    ended(database)
+    [batch] = batches(database)
+    unknown = statuses(database)["unknown"]
+    assert batch.status == "unknown" and 0 < unknown == campaign(database).customers_unknown
+    name = f"{campaign(database).key}-batch-{batch.id}"
+    settle = [sys.executable, "-m", "scripts.settle_batch", batch.id]
+    full = {**environ, "RQMEM_REDIS_URL": redis_url, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(settle, cwd=ROOT, env=full, capture_output=True, text=True)
+    assert done.returncode == 2 and f"look for {name} in Retell's dashboard" in " ".join(done.stderr.split())
+    retell.service.set_faults(Faults())  # the lines are free: its calls are made
+    done = subprocess.run([*settle, "--sent"], cwd=ROOT, env=full, capture_output=True, text=True)
+    assert done.returncode in (0, 2), "a later look may have seen the calls first"
+    wait_until(lambda: statuses(database)["unknown"] == 0, 60)
+    wait_until(lambda: batches(database)[0].status == "collected", 60)
+    assert_called_exactly_once(database, retell)
+    assert retell.service.record()["batches"] == 1
+
+
+@ON_SQLITE
+def test_a_batch_that_a_person_says_was_not_sent_is_pending_again(
+    database: Engine, environ: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", environ["DATABASE_URL"])
+    seed_campaign(database, count=15, seed=5)
+    sessions = shared_sessions()
+    start(sessions, 1)
+    batch_id = call_batches.new_id()
+    call_batches.open_batch(sessions, 1, batch_id, customers(database))
+    call_batches.mark_unknown(sessions, batch_id)
+    settle = [sys.executable, "-m", "scripts.settle_batch", batch_id, "--not-sent"]
+    full = {**environ, "PYTHONPATH": str(ROOT)}
+    for code, message in ((0, "its customers are pending again"), (2, f"there is no batch {batch_id}")):
+        done = subprocess.run(settle, cwd=ROOT, env=full, capture_output=True, text=True)
+        assert done.returncode == code
+        assert message in done.stdout + done.stderr
+    assert statuses(database) == {"pending": 15}
+    sessions.kw["bind"].dispose()
+
+
+def test_a_chunk_costs_the_same_queries_however_large_it_is(
+    connection: Redis, redis_url: str, database: Engine, environ: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a worker, in this process."""
+    for name, value in {**environ, "RQMEM_REDIS_URL": redis_url}.items():
+        monkeypatch.setenv(name, value)
+    seed_campaign(database, count=400, seed=3)
+    seed_campaign(database, count=80, seed=3)
+    engine = shared_sessions().kw["bind"]
+    seen: list[list[str]] = []
+    for campaign_id, chunk_size in ((1, 100), (2, 20)):
+        monkeypatch.setattr(HastyBatchJob, "chunk_size", chunk_size)
+        with counted(engine) as statements:
+            HastyBatchJob.run(campaign_id=campaign_id)
+        seen.append([" ".join(text.split()[:3]) for text in statements if "failure" not in text or "SELECT" in text])
+    assert seen[0] == seen[1]
+    assert sum(text.startswith("INSERT INTO campaign_batches") for text in seen[0]) == 4
+    engine.dispose()
+
+
+IMPATIENT = Patience(settle_seconds=600, give_up_seconds=3600)
+
+
+@pytest.mark.parametrize(
+    ("status", "left", "listed", "age", "free", "step"),
+    [
+        ("sent", 0, 100, 5, True, "close"),
+        ("sent", 40, 60, 5, True, "look again"),
+        ("sent", 100, 0, 3599, True, "look again"),
+        ("sent", 40, 60, 3600, True, "close"),
+        ("sending", 0, 100, 5, True, "close"),
+        ("sending", 99, 1, 700, True, "look again"),
+        ("sending", 100, 0, 599, True, "look again"),
+        ("sending", 100, 0, 600, True, "send again"),
+        ("sending", 100, 0, 600, False, "look again"),
+        ("sending", 100, 0, 3600, False, "ask a person"),
+        ("unknown", 100, 0, 9999, True, "ask a person"),
+        ("unknown", 0, 100, 9999, False, "close"),
+    ],
+)
+def test_what_is_done_about_a_batch(status: str, left: int, listed: int, age: float, free: bool, step: str) -> None:
+    found = judge(
+        status,  # type: ignore[arg-type]
+        left=left,
+        listed=listed,
+        age_seconds=age,
+        lines_free=free,
+        patience=IMPATIENT,
+    )
+    assert found == step
+
+
+def test_outcomes_of_calls() -> None:
+    def call(status: str, reason: str | None = None) -> ListedCall:
+        return ListedCall("call_1", status, reason, {"customer_id": 5})
+
+    under_way = [call("registered"), call("ongoing")]
+    assert call_batches.outcomes_of(under_way) == []
+    ends = [call("ended", "user_hangup"), call("not_connected", "dial_busy"), call("error")]
+    found = call_batches.outcomes_of(ends)
+    assert [(each["status"], each["failure"]) for each in found] == [
+        ("called", None), ("failed", "dial_busy"), ("failed", "error"),
+    ]  # fmt: skip
+    assert {(each["customer"], each["call_id"]) for each in found} == {(5, "call_1")}

@@ -1,0 +1,493 @@
+"""Memory groups: parsing on captured text, the kernel's part on a real group, v2's writes on plain files."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rqmem.memory import cgroup, cgroup_files, procfs, tree
+from rqmem.memory.cgroup import Group, Place
+from rqmem.memory.cgroup_files import Held, Own
+from rqmem.runtime.kernel import HorseGroup
+from rqmem.testing import wait_until
+
+MB = 2**20
+
+V1_GROUPS = """\
+9:name=systemd:/
+8:pids:/
+4:memory:/process_api/2b95ce09
+3:cpuset:/
+0::/
+"""
+V1_MOUNTS = """\
+31 23 0:28 / /sys/fs/cgroup rw,relatime - tmpfs tmpfs rw,mode=755
+32 31 0:29 / /sys/fs/cgroup/cpu rw,relatime - cgroup cgroup rw,cpu
+35 31 0:32 / /sys/fs/cgroup/memory rw,relatime - cgroup cgroup rw,memory
+41 31 0:38 / /sys/fs/cgroup/unified rw,relatime - cgroup2 cgroup2 rw
+"""
+V1_DOCKER_GROUPS = "11:cpu,cpuacct:/docker/4f1c\n5:memory:/docker/4f1c\n1:name=systemd:/docker/4f1c\n"
+V1_DOCKER_MOUNTS = """\
+640 639 0:33 /docker/4f1c /sys/fs/cgroup/cpu,cpuacct ro,nosuid master:18 - cgroup cgroup rw,cpu,cpuacct
+644 639 0:29 /docker/4f1c /sys/fs/cgroup/memory ro,nosuid,nodev master:14 - cgroup cgroup rw,memory
+"""
+V2_MOUNTS = (
+    "30 23 0:26 / /sys/fs/cgroup rw,nosuid,nodev,noexec,relatime shared:4"
+    " - cgroup2 cgroup2 rw,nsdelegate,memory_recursiveprot\n"
+)
+V2_DOCKER_MOUNTS = """\
+612 600 0:51 / / rw,relatime - overlay overlay rw,lowerdir=/var/lib/docker/overlay2/l/A
+618 612 0:26 / /sys/fs/cgroup ro,nosuid,nodev,noexec,relatime - cgroup2 cgroup rw,nsdelegate
+"""
+
+
+@pytest.mark.parametrize(
+    ("groups", "mounts", "own"),
+    [
+        (V1_GROUPS, V1_MOUNTS, ("v1", "/sys/fs/cgroup/memory/process_api/2b95ce09", "/sys/fs/cgroup/memory")),
+        (V1_DOCKER_GROUPS, V1_DOCKER_MOUNTS, ("v1", "/sys/fs/cgroup/memory", "/sys/fs/cgroup/memory")),
+        (
+            "0::/system.slice/rqmem.service\n",
+            V2_MOUNTS,
+            ("v2", "/sys/fs/cgroup/system.slice/rqmem.service", "/sys/fs/cgroup"),
+        ),
+        ("0::/\n", V2_DOCKER_MOUNTS, ("v2", "/sys/fs/cgroup", "/sys/fs/cgroup")),
+        ("0::/\n", V2_MOUNTS, ("v2", "/sys/fs/cgroup", "/sys/fs/cgroup")),
+        (
+            "0::/a:b c\n",
+            "30 23 0:26 / /my\\040groups rw - cgroup2 cgroup2 rw\n",
+            ("v2", "/my groups/a:b c", "/my groups"),
+        ),
+        ("4:memory:/elsewhere\n", V1_DOCKER_MOUNTS, None),
+        ("0::/../beside\n", V2_MOUNTS, None),
+        ("0::/\n", "30 23 0:26 /.. /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n", None),
+        ("3:cpuset:/\n", V1_MOUNTS, None),
+        ("4:memory:/\n", "", None),
+    ],
+    ids=[
+        "v1",
+        "v1 in Docker",
+        "v2 service",
+        "v2 in Docker",
+        "v2 root",
+        "odd names",
+        "not in the mount",
+        "above the namespace",
+        "mounted from elsewhere",
+        "no controller",
+        "nothing mounted",
+    ],
+)
+def test_the_group_this_process_is_in(groups: str, mounts: str, own: tuple[str, str, str] | None) -> None:
+    found = cgroup_files.parse_own(groups, mounts)
+    assert found == (own and Own(own[0], Path(own[1]), Path(own[2])))
+
+
+V1_STAT = """\
+cache 25165824
+rss 1687552
+shmem 20971520
+inactive_file 4194304
+hierarchical_memory_limit 268435456
+total_cache 26214400
+total_rss 2687552
+total_shmem 21971520
+"""
+V2_STAT = """\
+anon 73400320
+file 31457280
+kernel 2097152
+kernel_stack 65536
+slab_reclaimable 1048576
+shmem 10485760
+inactive_anon 83886080
+inactive_file 12582912
+active_file 8388608
+"""
+V2_EVENTS = "low 0\nhigh 0\nmax 41\noom 1\noom_kill 3\noom_group_kill 1\n"
+
+
+def test_what_is_held_is_without_page_cache_and_with_sub_groups() -> None:
+    assert cgroup_files.parse_held(V1_STAT) == Held(2687552, 21971520)
+    assert cgroup_files.parse_held("cache 9\nrss 5\nshmem 7\n") == Held(5, 7)
+    assert cgroup_files.parse_held(V2_STAT) == Held(70 * MB, 10 * MB)
+
+
+def test_counters_and_limits() -> None:
+    assert cgroup_files.parse_counters("oom_kill_disable 0\nunder_oom 0\noom_kill 2\n")["oom_kill"] == 2
+    assert cgroup_files.parse_counters(V2_EVENTS)["oom"] == 1
+    assert cgroup_files.parse_limit("max\n") is None
+    assert cgroup_files.parse_limit("268435456\n") == 256 * MB
+
+
+@pytest.mark.parametrize("name", ["rqmem-12-x-1", "rqmem-12-99", "rqmem-12-99-", "xrqmem-1-2-3", "docker-1-2-3"])
+def test_a_group_names_its_worker_or_is_somebody_elses(name: str) -> None:
+    assert cgroup.parse_worker("rqmem-12-99-1") == (12, 99)
+    assert cgroup.parse_worker("rqmem-12-99-probe") == (12, 99)
+    assert cgroup.parse_worker(name) is None
+
+
+def write_file(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+
+
+@pytest.fixture
+def writes(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """What is written, by ``group/file``; the files need not be there."""
+    written: dict[str, str] = {}
+
+    def write(path: Path, value: str) -> None:
+        written[f"{path.parent.name}/{path.name}"] = value
+
+    monkeypatch.setattr(cgroup, "_write", write)
+    return written
+
+
+def test_a_v2_group_is_killed_whole_and_does_not_swap(tmp_path: Path, writes: dict[str, str]) -> None:
+    group = Group.make(Place("v2", tmp_path), "rqmem-1-2-3", 64 * MB)
+    assert list(writes.items()) == [
+        ("rqmem-1-2-3/memory.oom.group", "1"),
+        ("rqmem-1-2-3/memory.swap.max", "0"),
+        ("rqmem-1-2-3/memory.max", str(64 * MB)),
+    ]
+    assert group.set_limit(None)
+    assert writes["rqmem-1-2-3/memory.max"] == "max"
+    group.enter()
+    assert writes["rqmem-1-2-3/cgroup.procs"] == "0"
+    assert group.remove()
+    assert group.remove(), "that it is gone is what was asked for"
+
+
+def test_a_group_that_cannot_be_limited_is_not_left_behind(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        Group.make(Place("v2", tmp_path), "rqmem-1-2-3", 64 * MB)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_reading_a_v2_group(tmp_path: Path) -> None:
+    for name, text in {
+        "memory.stat": V2_STAT,
+        "memory.events": V2_EVENTS,
+        "memory.events.local": "oom 0\noom_kill 0\n",
+        "memory.current": str(105 * MB),
+        "memory.max": "max",
+    }.items():
+        write_file(tmp_path / name, text)
+    group = Group("v2", tmp_path)
+    assert group.held() == Held(70 * MB, 10 * MB)
+    assert group.kernel_kills() == 3
+    assert not group.hit_limit(), "a sub-group's limit was hit"
+    (tmp_path / "memory.events.local").unlink()
+    assert group.hit_limit()
+    assert group.peak_bytes() == 0, "before kernel 5.19"
+    write_file(tmp_path / "memory.peak", "123")
+    assert group.peak_bytes() == 123
+    assert not group.set_limit(80 * MB), "v2 would kill"
+    assert (tmp_path / "memory.max").read_text() == "max"
+    assert group.set_limit(90 * MB), "the rest is cache, 21 MB of it"
+    assert (tmp_path / "memory.max").read_text() == str(90 * MB)
+
+
+@pytest.fixture
+def unit(tmp_path: Path) -> Path:
+    """A delegated v2 group that holds this process and the one that started it."""
+    write_file(tmp_path / "cgroup.controllers", "cpu memory pids\n")
+    write_file(tmp_path / "cgroup.subtree_control", "\n")
+    write_file(tmp_path / "cgroup.type", "domain\n")
+    write_file(tmp_path / "cgroup.procs", f"{os.getppid()}\n{os.getpid()}\n")
+    return tmp_path
+
+
+def test_a_group_of_our_own_hands_the_controller_down(unit: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    moved: list[tuple[str, str]] = []
+    monkeypatch.setattr(cgroup, "_write", lambda path, value: moved.append((path.relative_to(unit).as_posix(), value)))
+    monkeypatch.setattr(cgroup, "read_own", lambda: Own("v2", unit, unit))
+    assert cgroup.find() == Place("v2", unit)
+    assert moved[:3] == [
+        ("rqmem-worker/cgroup.procs", str(os.getppid())),
+        ("rqmem-worker/cgroup.procs", str(os.getpid())),
+        ("cgroup.subtree_control", "+memory"),
+    ]
+    monkeypatch.setattr(cgroup, "read_own", lambda: Own("v2", unit / "rqmem-worker", unit))
+    write_file(unit / "cgroup.subtree_control", "memory\n")
+    assert cgroup.find() == Place("v2", unit), "the second worker, or the first after a restart"
+    assert [path.name for path in unit.iterdir() if path.is_dir()] == ["rqmem-worker"], "no probe is left"
+
+
+def test_processes_go_back_when_the_controller_is_refused(unit: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    moved: list[str] = []
+
+    def write(path: Path, value: str) -> None:
+        if path.name == "cgroup.subtree_control":
+            raise OSError(16, "Device or resource busy")
+        moved.append(path.parent.name)
+
+    monkeypatch.setattr(cgroup, "_write", write)
+    monkeypatch.setattr(cgroup, "read_own", lambda: Own("v2", unit, unit))
+    assert cgroup.find() == f"{unit} is not writable: Device or resource busy"
+    assert moved == ["rqmem-worker", "rqmem-worker", unit.name, unit.name]
+    assert not (unit / "rqmem-worker").exists()
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "reason"),
+    [
+        ("cgroup.controllers", "cpu pids\n", "has no memory controller"),
+        ("cgroup.type", None, "is the root group"),
+        ("cgroup.procs", "0\n", "is not ours alone"),
+        ("cgroup.subtree_control", None, "is not writable: No such file"),
+    ],
+)
+def test_others_processes_and_the_root_are_left_alone(
+    unit: Path, monkeypatch: pytest.MonkeyPatch, writes: dict[str, str], file: str, text: str | None, reason: str
+) -> None:
+    monkeypatch.setattr(cgroup, "read_own", lambda: Own("v2", unit, unit))
+    if text is None:
+        (unit / file).unlink()
+    else:
+        write_file(unit / file, text)
+    assert f"{unit} {reason}" in str(cgroup.find())
+    assert writes == {}
+
+
+def test_without_a_controller_there_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cgroup, "read_own", lambda: None)
+    assert cgroup.find() == "no memory controller is mounted"
+
+
+@pytest.fixture(scope="module")
+def place() -> Place:
+    found = cgroup.find()
+    if isinstance(found, str):
+        pytest.skip(f"no memory group can be made: {found}")
+    return found
+
+
+def name_of(pid: int, number: str) -> str:
+    return f"rqmem-{pid}-{procfs.read_start_time(pid)}-{number}"
+
+
+@pytest.fixture
+def group(place: Place) -> Iterator[Group]:
+    group = Group.make(place, name_of(os.getpid(), "test"), 64 * MB)
+    yield group
+    group.kill()
+    wait_until(group.remove)
+
+
+Start = Callable[[str], "subprocess.Popen[str]"]
+
+
+@pytest.fixture
+def start(group: Group) -> Iterator[Start]:
+    """Start Python in the group with a body of code; it waits when the body is through."""
+    children: list[subprocess.Popen[str]] = []
+
+    def start(body: str) -> subprocess.Popen[str]:
+        code = f"import sys\n{body}\nprint('ready', flush=True)\nsys.stdin.readline()"
+        child = subprocess.Popen([sys.executable, "-c", code], stdin=-1, stdout=-1, text=True, preexec_fn=group.enter)
+        children.append(child)
+        assert child.stdout is not None
+        child.stdout.readline()
+        return child
+
+    yield start
+    group.kill()
+    for child in children:
+        child.communicate()
+
+
+GROW = "held = []\nwhile True: held.append(bytearray(2**20))"
+
+
+def is_set(alarm: int) -> bool:
+    return bool(select.select([alarm], [], [], 0)[0])
+
+
+@pytest.fixture
+def v1(group: Group) -> None:
+    if group.version == "v2":
+        pytest.skip("v2 tells by other means, and hands no controller to a job's own group")
+
+
+def test_find_leaves_nothing_behind(place: Place) -> None:
+    assert not [path for path in place.path.iterdir() if path.name.endswith("-probe")]
+
+
+def test_the_kernel_keeps_the_limit(group: Group, start: Start) -> None:
+    assert not group.hit_limit()
+    assert start(GROW).wait() == -signal.SIGKILL
+    assert group.kernel_kills() == 1
+    assert group.hit_limit()
+    assert 63 * MB <= group.peak_bytes() <= 64 * MB
+    assert group.set_limit(128 * MB)
+    assert not group.hit_limit(), "nothing was used under this limit"
+    assert group.peak_bytes() >= 63 * MB, "since it was made"
+    assert start(GROW).wait() == -signal.SIGKILL
+    assert group.kernel_kills() == 2
+    assert 127 * MB <= group.peak_bytes() <= 128 * MB
+
+
+@pytest.mark.parametrize("threads", [0, 2])
+def test_a_process_enters_with_all_its_threads(group: Group, threads: int) -> None:
+    code = f"""
+import threading, time
+from pathlib import Path
+from typing import Any
+from rqmem.memory.cgroup import Group
+for _ in range({threads}):
+    threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
+Group({group.version!r}, Path({str(group.path)!r})).enter()
+held = bytearray(20 * 2**20)
+print("ready", flush=True)
+time.sleep(60)
+"""
+    child = subprocess.Popen([sys.executable, "-c", code], stdout=-1, text=True)
+    assert child.stdout is not None
+    assert child.stdout.readline() == "ready\n"
+    assert group.pids() == [child.pid]
+    of_threads = group.path / ("tasks" if group.version == "v1" else "cgroup.threads")
+    assert len(of_threads.read_text().split()) == 1 + threads
+    assert group.held().anon_bytes >= 19 * MB
+    child.kill()
+    child.communicate()
+
+
+def test_a_kill_for_an_ancestors_limit_is_told_apart(v1: None, group: Group) -> None:
+    inner = Group.make(Place(group.version, group.path), "job's own", 512 * MB)
+    child = subprocess.Popen([sys.executable, "-c", GROW], preexec_fn=inner.enter)
+    assert child.wait() == -signal.SIGKILL
+    assert (inner.kernel_kills(), inner.hit_limit()) == (1, False)
+    assert (group.kernel_kills(), group.hit_limit()) == (1, True)
+
+
+def test_the_alarm_goes_off_when_the_kernel_kills(v1: None, group: Group, start: Start) -> None:
+    alarm = group.alarm()
+    assert alarm is not None
+    start("held = bytearray(24 * 2**20)")
+    assert not is_set(alarm)
+    assert start(GROW).wait() == -signal.SIGKILL
+    assert is_set(alarm)
+    os.close(alarm)
+
+
+def test_page_cache_is_dropped_at_the_limit_and_is_not_held(group: Group, start: Start, tmp_path: Path) -> None:
+    write = f"with open({str(tmp_path / 'file')!r}, 'wb') as file:\n  for _ in range(80): file.write(bytes(2**20))"
+    child = start(write)
+    assert child.poll() is None
+    assert group.kernel_kills() == 0
+    assert group.held().anon_bytes < 16 * MB
+    assert group.held().shmem_bytes < MB
+
+
+def test_what_is_written_to_memory_without_being_mapped_is_held(group: Group, start: Start) -> None:
+    shared = Path(f"/dev/shm/rqmem-test-{os.getpid()}")
+    try:
+        child = start(f"with open({str(shared)!r}, 'wb') as file: file.write(bytes(30 * 2**20))")
+        assert group.held().shmem_bytes >= 29 * MB
+        child.communicate()
+        assert group.held().shmem_bytes >= 29 * MB, "it stays while the file does"
+    finally:
+        shared.unlink(missing_ok=True)
+    wait_until(lambda: group.held().shmem_bytes < MB)
+
+
+def test_a_limit_below_what_is_in_use_is_refused(group: Group, start: Start) -> None:
+    child = start("held = bytearray(40 * 2**20)")
+    assert not group.set_limit(24 * MB)
+    assert child.poll() is None
+    assert group.set_limit(56 * MB)
+    assert group.set_limit(None)
+    start("held = bytearray(80 * 2**20)")
+    assert group.kernel_kills() == 0
+    assert group.held().anon_bytes >= 120 * MB
+
+
+def test_kill_ends_all_of_it_and_then_it_can_be_removed(group: Group, start: Start) -> None:
+    child = start(
+        "import os, time\nfor _ in range(3):\n  if os.fork() == 0:\n    os.setsid(); os.fork(); time.sleep(600)"
+    )
+    wait_until(lambda: len(group.pids()) == 7)
+    inner = group.path / "job's own"
+    inner.mkdir()
+    pids = group.pids()
+    (inner / "cgroup.procs").write_text(str(pids[-1]))
+    assert group.pids() == pids
+    assert not group.remove()
+    assert inner.exists()
+    group.kill()
+    assert group.pids() == []
+    assert all(tree.is_zombie(pid) for pid in pids)
+    assert child.wait() == -signal.SIGKILL
+    wait_until(group.remove)
+    assert not group.path.exists()
+
+
+def test_groups_of_dead_workers_are_removed_and_no_others(place: Place) -> None:
+    dead = subprocess.Popen(["sleep", "60"])
+    left = [Group.make(place, name_of(dead.pid, number), 64 * MB) for number in ("1", "2")]
+    ours = Group.make(place, name_of(os.getpid(), "1"), 64 * MB)
+    somebodys = Group.make(place, f"rqmem-test-{os.getpid()}", 64 * MB)
+    survivor = subprocess.Popen(["sleep", "60"], preexec_fn=left[1].enter)
+    try:
+        assert left[0].path not in cgroup.remove_stale(place)
+        dead.kill()
+        dead.wait()
+        removed = cgroup.remove_stale(place)
+        assert left[0].path in removed
+        assert not left[0].path.exists()
+        assert left[1].path.exists(), "somebody lives in it"
+        assert {ours.path, somebodys.path}.isdisjoint(removed)
+    finally:
+        dead.kill()
+        survivor.kill()
+        survivor.wait()
+        for group in (*left, ours, somebodys):
+            wait_until(group.remove)
+
+
+class FullGroup:
+    """A group with 20 MB of anonymous memory and ``cache_mb`` charged beside it; ``kills`` of the kernel so far."""
+
+    version = "v1"
+
+    def __init__(self, folder: Path, cache_mb: int, kills: int) -> None:
+        self.limits: list[int | None] = []
+        self._charge = folder / "charge"
+        self._charge.write_text(str((20 + cache_mb) * MB))
+        self._kills = kills
+
+    def alarm(self) -> None:
+        return None
+
+    def open_charge(self) -> int:
+        return os.open(self._charge, os.O_RDONLY)
+
+    def held(self) -> Held:
+        return Held(anon_bytes=20 * MB, shmem_bytes=0)
+
+    def kernel_kills(self) -> int:
+        return self._kills
+
+    def set_limit(self, limit_bytes: int | None) -> None:
+        self.limits.append(limit_bytes)
+
+
+@pytest.mark.parametrize(("cache_mb", "kills", "limits"), [(100, 0, [(64 + 2 * 100) * MB]), (100, 1, []), (5, 0, [])])
+def test_the_limit_goes_up_with_page_cache_but_not_for_what_the_kernel_has_killed(
+    tmp_path: Path, cache_mb: int, kills: int, limits: list[int]
+) -> None:
+    full: Any = FullGroup(tmp_path, cache_mb, kills)
+    group = HorseGroup(full, 64 * MB, 14 * MB)
+    group.make_room(50 * MB, now=100.0)
+    group.close()
+    assert full.limits == limits

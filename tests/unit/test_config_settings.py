@@ -1,0 +1,142 @@
+"""Settings laid together: command line, environment, config file, default; and the config file's own rules."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rqmem import settings
+from rqmem.config import VARIABLES, Config, JobSettings
+from rqmem.errors import ConfigError
+from rqmem.settings import NAMES, Origin, parse
+
+
+def test_nothing_given_is_the_defaults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    loaded = settings.load({})
+    assert loaded.config == Config()
+    assert (loaded.file, loaded.origin("memory_mb")) == (None, Origin("default", ""))
+
+
+def test_each_place_stands_above_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("rqmem.ini").write_text("[rqmem]\nmemory = 1\ntimeout = 1\nreserve = 1\n")
+    environ = {"RQMEM_MEMORY": "2", "RQMEM_TIMEOUT": "2"}
+    loaded = settings.load(environ, {"memory_mb": ("--memory", 3.0), "timeout_seconds": ("--timeout", None)})
+    config = loaded.config
+    assert (config.memory_mb, config.timeout_seconds, config.reserve_mb, config.grace_seconds) == (3, 2, 1, 2)
+    assert loaded.origin("memory_mb") == Origin("command line", "--memory")
+    assert loaded.origin("timeout_seconds") == Origin("environment", "RQMEM_TIMEOUT")
+    assert loaded.origin("reserve_mb") == Origin("config file", "rqmem.ini")
+    assert loaded.origin("cgroup") == Origin("default", "")
+
+
+def test_a_value_of_nothing_on_the_command_line_is_a_value() -> None:
+    loaded = settings.load({"RQMEM_RESERVE": "5"}, {"reserve_mb": ("--reserve", 0.0)})
+    assert loaded.config.reserve_mb == 0
+
+
+def test_the_file_is_the_one_named_else_the_one_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "rqmem.ini").write_text("[rqmem]\nmemory = 100\n")
+    (tmp_path / "other.ini").write_text("[rqmem]\nmemory = 200\n")
+    assert settings.load({}).config.memory_mb == 100
+    assert settings.load({"RQMEM_CONFIG": "  "}).config.memory_mb == 100
+    named = settings.load({"RQMEM_CONFIG": str(tmp_path / "other.ini")})
+    assert (named.config.memory_mb, named.file) == (200, str(tmp_path / "other.ini"))
+
+
+def test_every_variable_has_a_name_in_the_file() -> None:
+    examples = {
+        "alert_urls": "json://h/a slack://b", "alert_urls_file": "urls", "cgroup": "off", "isolation": "fork",
+        "on_worker_limit": "exit", "preload": "a.b, c", "memory_warning_threshold": "0.5", "journal": "off",
+        "memory_monitoring_enabled": "no", "job_auto_split_enabled": "false",
+    }  # fmt: skip
+    lines = [f"{name} = {examples.get(name, '7')}" for name in NAMES]
+    read = parse("[rqmem]\n" + "\n".join(lines), "rqmem.ini").values
+    environ = {variable: examples.get(name, "7") for name, variable in NAMES.items()}
+    assert Config(**read) == Config.from_environ(environ)
+    assert set(read) == {field for field, _ in VARIABLES.values()}
+
+
+def test_job_types_have_sections() -> None:
+    text = """
+        [job jobs.training.TrainMLModelJob]
+        memory_limit_mb = 2048
+        bytes_per_item = 10240.5
+        [job jobs.mail.Send]
+        chunk_size = 7
+        split_above_items = 1000
+        items_per_child = 50
+    """
+    config = Config(jobs=parse(text.replace("        ", ""), "rqmem.ini").jobs)
+    assert config.of_job("jobs.training.TrainMLModelJob") == {"memory_limit_mb": 2048.0, "bytes_per_item": 10240.5}
+    assert config.jobs["jobs.mail.Send"] == JobSettings(chunk_size=7, split_above_items=1000, items_per_child=50)
+    assert config.of_job("jobs.mail.Other") == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("memory = 1", "rqmem.ini line 1 stands in no section: begin with [rqmem]"),
+        ("[rqmem]\nslack://hunter2", "rqmem.ini line 2 cannot be read: write name = value"),
+        ("[rqmem]\nmemory = 1\nmemory = 2", "rqmem.ini line 3: memory is there twice in [rqmem]"),
+        ("[rqmem]\n[rqmem]", "rqmem.ini line 2: [rqmem] is there twice"),
+        ("[rqmem]\nmemroy = 1", "rqmem.ini: [rqmem] memroy is not known: did you mean memory?"),
+        ("[rqmem]\nxyz = 1", "rqmem.ini: [rqmem] xyz is not known: known are alert_collections, "),
+        ("[rqmem]\nredis_url = x", "redis_url is no setting: Redis is named by --url or RQMEM_REDIS_URL"),
+        ("[rqmem]\nmemory =", "rqmem.ini: memory is empty: give it a value"),
+        ("[rqmem]\nmemory = lots", "rqmem.ini: memory='lots': give a number of MB greater than 0"),
+        ("[DEFAULT]\nmemory = 1", "rqmem.ini: section [DEFAULT] is not known: use [rqmem], or [job module.Class]"),
+        ("[jobs.mail.Send]", "rqmem.ini: section [jobs.mail.Send] is not known"),
+        ("[job Send]", "rqmem.ini: [job Send]: give the job's path"),
+        ("[job a..Send]", "rqmem.ini: [job a..Send]: give the job's path"),
+        ("[job a.Send]\n[job  a.Send]", "rqmem.ini: [job  a.Send] is there twice"),
+        ("[job a.Send]\nchunksize = 1", "rqmem.ini: [job a.Send] chunksize is not known: did you mean chunk_size?"),
+        ("[job a.Send]\nchunk_size = 0", "rqmem.ini: [job a.Send] chunk_size='0': give a whole number of at least 1"),
+        ("[job a.Send]\nbytes_per_item = -1", "bytes_per_item='-1': give a number of bytes greater than 0"),
+        ("[job a.Send]\nmemory_limit_mb =", "rqmem.ini: [job a.Send] memory_limit_mb is empty"),
+        ("[job a.Send]\nmemory_limit_mb = nan", "memory_limit_mb='nan': give a number of MB"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line_without_secrets(text: str, message: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        parse(text, "rqmem.ini")
+    said = str(raised.value)
+    assert message in said and "\n" not in said and "hunter2" not in said
+
+
+@given(st.text(max_size=60))
+def test_any_text_is_read_or_refused(text: str) -> None:
+    try:
+        parse(text, "rqmem.ini")
+    except ConfigError as error:
+        assert "\n" not in str(error)
+
+
+def test_a_percent_sign_is_itself() -> None:
+    assert parse("[rqmem]\nalert_urls = json://h/%2Fa", "rqmem.ini").values == {"alert_urls": ("json://h/%2Fa",)}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "RQMEM_CONFIG='{path}': there is no such file"),
+        (b"\xff\xfe", "config file {path} cannot be read: it is no"),
+    ],
+)
+def test_a_file_that_cannot_be_read(tmp_path: Path, content: bytes | None, message: str) -> None:
+    path = tmp_path / "named.ini"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(ConfigError) as raised:
+        settings.load({"RQMEM_CONFIG": str(path)})
+    assert message.format(path=path) in str(raised.value)
+
+
+def test_a_directory_is_no_file(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot be read: Is a directory"):
+        settings.load({"RQMEM_CONFIG": str(tmp_path)})

@@ -1,0 +1,48 @@
+"""Where a worker cannot keep ceilings, it says so in one line and what to do."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from rqmem.errors import ConfigError
+from rqmem.runtime import platform_check
+from rqmem.runtime.platform_check import unsupported
+
+
+@pytest.mark.parametrize(
+    ("facts", "words"),
+    [
+        (("linux", True, True, True), ""),
+        (("darwin", True, False, False), "rqmem worker keeps ceilings on Linux only; on macOS run 'rq worker': "),
+        (("freebsd14", True, False, True), "on freebsd14 run 'rq worker'"),
+        (("win32", False, False, False), "on win32 run 'rq worker'"),
+        (("linux", False, True, True), "this Python cannot fork"),
+        (("linux", True, False, True), "needs pidfd_open(2), which is refused here"),
+        (("linux", True, True, False), "'rqmem doctor' says why"),
+    ],
+    ids=["Linux", "macOS", "BSD", "Windows", "no fork", "no pidfd", "no /proc"],
+)
+def test_one_line_says_what_is_missing(facts: tuple[str, bool, bool, bool], words: str) -> None:
+    said = unsupported(*facts)
+    assert (words in said) if words else said == ""
+    assert "\n" not in said
+
+
+def test_where_it_is_unsupported_the_check_raises(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(platform_check.sys, "platform", "darwin")
+    with pytest.raises(ConfigError, match="less exactly") as error:
+        platform_check.check()
+    assert error.value.exit_code == 2
+
+
+def test_a_kernel_that_refuses_pidfds_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(pid: int) -> int:
+        raise PermissionError(1, "Operation not permitted")
+
+    assert platform_check.has_pidfd()
+    monkeypatch.setattr(os, "pidfd_open", refuse)
+    assert not platform_check.has_pidfd()
+    monkeypatch.delattr(os, "pidfd_open")
+    assert not platform_check.has_pidfd()

@@ -1,0 +1,415 @@
+"""What is wrong, how a screen fits, and what follows from all that is known of a job: pure functions over values."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rqmem import events
+from rqmem.drawing import span
+from rqmem.errors import UnknownName
+from rqmem.inspection.case import Case, InRq, job_type_of, with_evidence
+from rqmem.inspection.find import named
+from rqmem.inspection.outlook import outlook
+from rqmem.inspection.plot import Point, executions, plot
+from rqmem.inspection.story import offset, story
+from rqmem.inspection.timeline import lines
+from rqmem.journal.alerts import Open
+from rqmem.journal.history import Live, LiveJob, Run, Tally, Told
+from rqmem.journal.records import Owner, RunRecord
+from rqmem.status.facts import Facts, JobType, Memory, Queue, Worker
+from rqmem.status.screen import screen
+from rqmem.status.troubles import Trouble, healthy, troubles
+
+NOW = 1_790_000_000.0
+MB = 2**20
+
+
+def plainly(text: str, mood: str) -> str:
+    return text
+
+
+def live(worker: str = "ada", usage_mb: float = 100, job: bool = True) -> Live:
+    running = LiveJob("jobs.mail.Send", "1f3a9c20-1", "mail", NOW - 14, usage_mb, usage_mb, 256, "items 1-50", 50)
+    return Live(
+        worker=worker, host="h", pid=1, at=NOW, started_at=NOW - 7300, worker_mb=38, worker_limit_mb=512, limit_mb=256,
+        horse_pid=2, kept_by="watcher", jobs=412, breaches=3, recycled=0, queues=["mail"], job=running if job else None,
+    )  # fmt: skip
+
+
+IDLE = Worker("ada", "idle", "rqmem", ("mail",), live=live(job=False), born_at=NOW - 7300)
+BUSY = Worker("bob", "busy", "rqmem", ("mail",), live=live("bob"), born_at=NOW - 7300)
+WELL = Facts(NOW, "redis://here", workers=[IDLE], queues=[Queue("mail", 3)], memory=Memory(10 * MB, 0, "noeviction"))
+
+
+def said(facts: Facts, name: str) -> Trouble:
+    [found] = [each for each in troubles(facts) if each.name == name]
+    assert found.advice, "what is wrong says what to do"
+    return found
+
+
+# What is wrong
+
+
+def test_nothing_is_wrong() -> None:
+    assert troubles(WELL) == []
+    assert healthy([])
+
+
+RUN = Run("jobs.mail.Send", "1f3a9c20", "mail", "ada", NOW, "MemoryLimitExceeded", 3.0, 20, 271.3, 256, layer="watch")
+BREACHED = JobType("jobs.mail.Send", Tally(runs=9, breaches={"watch": 2, "kernel": 1}), RUN)
+
+
+@pytest.mark.parametrize(
+    ("change", "name", "words"),
+    [
+        ({"workers": []}, "no-workers", "problem: no worker is running, and 3 jobs wait -> rqmem worker mail"),
+        ({"workers": [], "queues": []}, "no-workers", "problem: no worker is running -> rqmem worker"),
+        ({"suspended": True}, "suspended", "problem: RQ is suspended: no worker takes a job, and 3 jobs wait -> 'rq r"),
+        (
+            {"queues": [Queue("big one", 1)]},
+            "unserved-queue",
+            "problem: 1 job waits in queue 'big one', which no worker serves -> rqmem worker 'big one'",
+        ),
+        ({"workers": [BUSY]}, "busy-queue", "note: 3 jobs wait in queue 'mail': its only worker is busy -> another"),
+        ({"workers": [BUSY, BUSY]}, "busy-queue", "all its 2 workers are busy"),
+        (
+            {"queues": [Queue("mail", 0, scheduled=4, due=2)]},
+            "no-scheduler",
+            "problem: jobs scheduled for queue 'mail' are due (2), and nobody moves them there -> rqmem worker mail --",
+        ),
+        (
+            {"workers": [IDLE, replace(BUSY, kind="silent", host="h", pid=7, live=None, job_id="abc")]},
+            "silent-worker",
+            "problem: worker bob (pid 7 on h) is registered and has not been heard of for two heartbeats -> see "
+            "whether that process and its machine live; its job abc is taken over by another rqmem worker",
+        ),
+        (
+            {"workers": [replace(BUSY, live=live("bob", 240)), IDLE]},
+            "near-ceiling",
+            "note: jobs.mail.Send uses 94 % of its 256 MB: it is stopped at the ceiling -> rqmem inspect 1f3a9c20-1",
+        ),
+        (
+            {"types": [BREACHED]},
+            "breaches",
+            "problem: 3 breaches of jobs.mail.Send lately (the last: peak 271.3 of 256 MB) -> raise memory_limit_mb or "
+            "lower chunk_size; rqmem inspect 1f3a9c20",
+        ),
+        (
+            {"alerts": [Open("usage", "jobs.mail.Send", NOW, "ada", "above 80 %")]},
+            "alert",
+            "problem: open alert usage of jobs.mail.Send: above 80 % -> rqmem alerts",
+        ),
+        (
+            {"journal_error": "the journal has version 9: clear it"},
+            "journal-version",
+            "problem: the journal has version 9 -> clear it",
+        ),
+        ({"dropped": {"runs": 1200, "events": 3}}, "journal-dropped", "take everything: 3 events, 1,200 runs -> "),
+        ({"memory": Memory(1, 9 * MB, "allkeys-lru")}, "eviction", "(maxmemory-policy allkeys-lru) -> CONFIG SET"),
+        (
+            {"memory": Memory(95 * MB, 100 * MB, "noeviction")},
+            "redis-full",
+            "95 % of its maxmemory (100 MB) -> when it",
+        ),
+    ],
+    ids=lambda value: value if isinstance(value, str) and " " not in value else "",
+)
+def test_what_is_wrong_and_what_to_do(change: dict[str, Any], name: str, words: str) -> None:
+    found = said(replace(WELL, **change), name)
+    assert words in f"{found.mark}: {found.text} -> {found.advice}"
+    assert healthy([found]) == (found.mark == "note")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"workers": [BUSY, IDLE]},
+        {"queues": [Queue("mail", 0, scheduled=4, due=2, scheduler=1)]},
+        {"workers": [IDLE, replace(BUSY, live=live("bob", 229))]},
+        {"types": [replace(BREACHED, tally=Tally(runs=9, breaches={"watch": 2}))]},
+        {"memory": Memory(89 * MB, 100 * MB, "noeviction")},
+        {"memory": None},
+    ],
+    ids=["one is idle", "a scheduler", "below 90 %", "two breaches", "below 90 % of Redis", "INFO forbidden"],
+)
+def test_what_is_not_wrong(change: dict[str, Any]) -> None:
+    assert troubles(replace(WELL, **change)) == []
+
+
+def test_problems_stand_before_notes_and_one_cause_is_told_once() -> None:
+    both = replace(WELL, workers=[BUSY], alerts=[Open("usage", "x", NOW, "ada", "t")])
+    assert [each.mark for each in troubles(both)] == ["problem", "note"]
+    assert [each.name for each in troubles(replace(WELL, workers=[]))] == ["no-workers"]
+    assert [each.name for each in troubles(replace(WELL, workers=[BUSY], suspended=True))] == ["suspended"]
+
+
+# The screen
+
+
+def many(count: int) -> Facts:
+    workers = [replace(BUSY, name=f"machine-{number}-ab12") for number in range(count)]
+    queues = [Queue(f"queue{number}", 1) for number in range(count)]
+    types = [
+        JobType(f"jobs.a_package.a_module.Job{number}", Tally(runs=5, breaches={"watch": 3})) for number in range(9)
+    ]
+    return replace(WELL, workers=workers, queues=queues, types=types)
+
+
+def test_a_small_setup_fits_on_80_by_24() -> None:
+    types = [replace(BREACHED, job=f"jobs.reports.of.many.words.RebuildOfTheIndex{number}") for number in range(2)]
+    facts = replace(WELL, workers=[BUSY, IDLE], queues=[Queue("mail", 14), Queue("reports", 0, 1)], types=types)
+    shown = screen(facts, troubles(facts), 80, 24, plainly)
+    assert len(shown) <= 24
+    assert max(map(len, shown)) <= 80
+    text = "\n".join(shown)
+    assert "rqmem: running   2 workers (1 busy), 14 queued, 1 started, 0 failed" in text
+    assert "39 % of 256" in text and "jobs.mail.Send 1f3a9c20, at items 1-50, 50 items done, 14 s" in text
+    assert "more" not in text
+
+
+@pytest.mark.parametrize(("columns", "rows"), [(80, 24), (60, 30), (200, 50)])
+def test_a_large_setup_is_shortened_where_there_is_most_and_troubles_last(columns: int, rows: int) -> None:
+    facts = many(40)
+    shown = screen(facts, troubles(facts), columns, rows, plainly)
+    assert max(map(len, shown)) <= columns
+    assert len(shown) <= max(rows, 30)  # two of each table stay
+    counted = [int(line.split()[1]) for line in shown if line.startswith("  and ")]
+    assert counted and all(counted)
+    assert "what is wrong" in shown
+    assert len(screen(facts, troubles(facts), columns, None, plainly)) > 100
+
+
+def test_workers_that_nothing_is_known_of() -> None:
+    workers = [Worker("stock", "busy", "rq", ("mail",), job_id="abc", jobs=9), replace(BUSY, kind="silent", live=None)]
+    text = "\n".join(screen(replace(WELL, workers=workers), [], 80, None, plainly))
+    assert "not watched (rq's own)" in text and "  job abc" in text
+    assert text.index("silent") < text.index("stock")
+    assert "nothing is wrong" in text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [(-1, "0.0 s"), (0.44, "0.4 s"), (9.96, "9 s"), (61, "61 s"), (185, "3 min"), (7300, "2 h"), (2e5, "2 d")],
+)
+def test_spans_of_time(seconds: float, shown: str) -> None:
+    assert span(seconds) == shown
+
+
+# One job
+
+WHOSE = {"job": "jobs.mail.Send", "job_id": "1f3a", "queue": "mail", "worker": "ada"}
+
+
+def breach(at_mb: float = 271.3, **more: Any) -> events.Breach:
+    return events.Breach(
+        **WHOSE, used_mb=at_mb, limit_mb=256, peak_mb=274, layer="watch", processes=1, operation="items 9-16", **more
+    )
+
+
+def checkpoint(mb: float, name: str = "loaded", peak_mb: float | None = None) -> events.Checkpoint:
+    return events.Checkpoint(
+        **WHOSE, operation=name, current_memory_mb=mb, peak_memory_mb=peak_mb or mb, memory_limit_mb=256
+    )
+
+
+def started(mb: float = 20) -> events.JobStarted:
+    return events.JobStarted(**WHOSE, memory_mb=mb, memory_limit_mb=256)
+
+
+def ended(outcome: str = "ok") -> events.RunEnded:
+    return events.RunEnded(
+        **WHOSE, outcome=outcome, initial_memory_mb=20, peak_memory_mb=130, final_memory_mb=30, memory_limit_mb=256,
+        freed_mb=0, collections=0, chunks=4, duration_seconds=4, items=16,
+    )  # fmt: skip
+
+
+RESUMED = events.Resumed(**WHOSE, cause="breach", cursor="8", chunk_size=4, resumes=1, max_resumes=30, spent=1)
+STORY = [
+    Told(NOW, started()), Told(NOW + 1, checkpoint(60)), Told(NOW + 2, breach()), Told(NOW + 2, RESUMED),
+    Told(NOW + 60, started()), Told(NOW + 63, checkpoint(90, "items 9-12", 120)), Told(NOW + 64, ended()),
+]  # fmt: skip
+CASE = Case("1f3a", NOW + 100, InRq("finished", "jobs.mail.Send(7)", "mail", "ada"), told=STORY, breaches=[breach()])
+
+
+def test_what_follows_from_a_story() -> None:
+    assert (CASE.job, CASE.call, CASE.queue, CASE.worker) == ("jobs.mail.Send", "jobs.mail.Send(7)", "mail", "ada")
+    assert (CASE.executions, CASE.breached, CASE.resumes) == (2, 1, 1)
+    assert (CASE.outcome, CASE.error, CASE.well, CASE.ceiling_mb, CASE.peak_mb) == ("ok", "", True, 256, 274)
+    assert (CASE.began_at, CASE.ended_at) == (NOW, NOW + 64)
+    assert CASE.last_checkpoint is not None and CASE.last_checkpoint.operation == "items 9-12"
+
+
+def test_between_two_executions_a_job_goes_on() -> None:
+    waiting = replace(CASE, told=STORY[:4], in_rq=InRq("queued", "", "mail", position=2))
+    assert waiting.goes_on and waiting.well and waiting.ended_at is None
+    assert outlook(waiting) == (
+        "number 3 in queue 'mail'; then goes on from cursor 8 with chunk size 4 (resume 1, 1 of 30 spent)"
+    )
+
+
+OWNER = Owner("x1", "ada", "mail", "h", 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("in_rq", "more", "words", "well"),
+    [
+        (None, {}, "nothing: it ended, and RQ has forgotten it", True),
+        (InRq("finished", "", "mail"), {}, "nothing: it is finished", True),
+        (InRq("failed", "", "mail"), {}, "'rq requeue --queue mail 1f3a' runs it again", False),
+        (InRq("canceled", "", "mail"), {}, "nothing: it is canceled", False),
+        (InRq("deferred", "", "mail", waits_for=("a", "b")), {"told": []}, "waits for a, b", True),
+        (InRq("scheduled", "", "mail", due_at=NOW + 900), {"told": []}, "moved to queue 'mail' at 20", True),
+        (InRq("scheduled", "", "mail", due_at=NOW), {"told": []}, "does a worker run --with-scheduler?", True),
+        (InRq("started", "", "mail", "ada"), {"owner": OWNER}, "runs on ada", True),
+        (InRq("started", "", "mail", "ada"), {"owner": OWNER, "silent": True}, "another rqmem worker takes the", False),
+        (InRq("started", "", "mail", "ada"), {"silent": True}, "RQ fails the job when its heartbeat has run", False),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_what_becomes_of_a_job(in_rq: InRq | None, more: dict[str, Any], words: str, well: bool) -> None:
+    case = replace(CASE, in_rq=in_rq, **more)
+    assert words in outlook(case)
+    assert case.well is well
+
+
+def test_a_job_that_gave_up_says_why() -> None:
+    reason = "item 12 does not fit alone"
+    told = [*STORY[:3], Told(NOW + 2, events.GaveUp(**WHOSE, cause="breach", reason=reason, resumes=3))]
+    case = replace(CASE, told=told, in_rq=None, runs=[RUN])
+    assert (case.error, case.well, case.outcome) == (reason, False, "MemoryLimitExceeded")
+
+
+def test_a_function_has_no_story_and_its_runs_tell() -> None:
+    case = Case("1f3a", NOW, runs=[RUN], record=RunRecord())
+    assert (case.executions, case.peak_mb, case.ceiling_mb, case.queue, case.job) == (1, 271.3, 256, "mail", RUN.job)
+    first, last = lines(case)
+    assert (first.at, first.memory_mb, first.text) == (NOW - 3, 20, "started on ada")
+    assert (last.text, last.mood) == ("ended MemoryLimitExceeded after 3.0 s, peak 271.3 MB", "bad")
+
+
+@pytest.mark.parametrize(
+    ("call", "job_type"),
+    [
+        ("jobs.mail.Send(tenant_id=7)", "jobs.mail.Send"),
+        ("jobs.mail.Send.run(7)", "jobs.mail.Send"),
+        ("nightly mail (7)", ""),
+        ("jobs.mail", ""),
+        ("", ""),
+    ],
+)
+def test_the_job_type_in_a_call(call: str, job_type: str) -> None:
+    assert job_type_of(call) == job_type
+
+
+def test_the_last_breaches_get_their_evidence() -> None:
+    story = [Told(at, breach(at_mb=300 + at)) for at in range(3)]
+    kept = [breach(at_mb=300 + at, where=f"line {at}") for at in (1, 2)]
+    whole = [told.event for told in with_evidence(story, kept)]
+    assert [each.where for each in whole if isinstance(each, events.Breach)] == ["", "line 1", "line 2"]
+    assert with_evidence(story[:1], kept)[0].event == kept[1]
+
+
+def test_every_event_has_a_line() -> None:
+    """No kind of event is left to its bare name, but those that are about no job."""
+    whose = {**WHOSE}
+    values = {"str": "x", "float": 1.0, "int": 1, "bool": True, "Layer": "watch"}
+    for kind in events.CATALOGUE.values():
+        fields = {name: values[f.type] for name, f in kind.__dataclass_fields__.items() if f.type in values}
+        [line] = lines(replace(CASE, told=[Told(NOW, kind(**{**fields, **whose}))], record=RunRecord(job="j"), runs=[]))
+        assert line.text and (line.text != kind.__name__ or kind in (events.WorkerFull, events.WorkerRestarted)), kind
+
+
+@pytest.mark.parametrize(("seconds", "shown"), [(-1, "+0.0 s"), (12.34, "+12.3 s"), (187, "+3:07"), (3727, "+1:02:07")])
+def test_offsets(seconds: float, shown: str) -> None:
+    assert offset(seconds) == shown
+
+
+def test_the_whole_story_fits_its_width() -> None:
+    for columns in (60, 80, 133):
+        text = story(CASE, columns, plainly)
+        assert max(map(len, text)) <= columns
+    joined = " ".join(" ".join(text).split())
+    for words in (
+        "2 executions, 1 breach, 1 resume",
+        "memory over time",
+        "BREACH, 271.3 of 256 MB at items 9-16",
+        "+1:04",
+    ):
+        assert words in joined
+    assert "\n".join(story(CASE, 80, plainly, plain=True)).isascii()
+
+
+# Which job is meant
+
+
+def test_ids_and_their_beginnings() -> None:
+    known = {"1f3a", "1f3b", "2c", "2c9"}
+    assert named("1f3a", known) == "1f3a"
+    assert named("2c", known) == "2c", "an id that others begin with"
+    assert named("2c9", known) == "2c9"
+    assert named("3", known) is None
+    with pytest.raises(UnknownName, match=r"'1f' is the beginning of 2 job ids: give more of it: 1f3a, 1f3b$"):
+        named("1f", known)
+    with pytest.raises(UnknownName, match="and 1 more"):
+        named("", known)
+
+
+# The plot
+
+
+def test_executions_stand_apart_and_peaks_are_not_lost() -> None:
+    first, second = executions(CASE)
+    assert [point.memory_mb for point in first] == [20, 60, 271.3]
+    assert [point.memory_mb for point in second] == [20, 120, 90, 130, 30]
+    assert second[1].at == NOW + 61.5, "halfway between the readings around it"
+
+
+def test_a_breach_brings_its_curve_but_not_what_was_before_its_execution() -> None:
+    curve = [(14_481.8, 0.0), (5.0, 200.0), (0.5, 150.0), (0.2, 220.0)]
+    told = [Told(NOW, started()), Told(NOW + 2, breach(curve=curve))]
+    [points] = executions(replace(CASE, told=told))
+    assert [point.memory_mb for point in points] == [20, 150, 220, 271.3]
+
+
+def test_one_reading_is_no_plot() -> None:
+    assert executions(replace(CASE, told=STORY[:1])) == []
+    assert plot([], 256, 80) == []
+    assert plot([[Point(0, 1), Point(1, 2)]], 256, 5) == []
+
+
+def test_the_plot_shows_ceiling_breach_and_break() -> None:
+    text = plot(executions(CASE), 256, 60)
+    assert len(text) == 9 and max(map(len, text)) <= 60
+    [ceiling] = [line for line in text if "╌" in line]
+    assert ceiling.startswith(" 256 MB ")
+    assert text[0].startswith(" 271 MB ") and "█" in ceiling, "the breach goes through the ceiling"
+    assert sum("╎" in line for line in text) == 8
+    assert text[-1].split() == ["0", "s", "6.0", "s", "at", "work,", "2", "executions"]
+    assert text[-2].endswith(tuple("▁▂▃▄▅▆▇█"))
+
+
+@given(
+    st.lists(
+        st.lists(st.tuples(st.floats(0, 1e6), st.floats(0.1, 1e5)), min_size=2, max_size=20), min_size=1, max_size=5
+    ),
+    st.none() | st.floats(0.1, 1e5),
+    st.integers(40, 200),
+)
+def test_any_plot_is_nine_lines_that_fit(
+    drawn: list[list[tuple[float, float]]], limit: float | None, width: int
+) -> None:
+    segments = [sorted((Point(at, mb) for at, mb in points), key=lambda point: point.at) for points in drawn]
+    segments = [points for points in segments if points[-1].at - points[0].at > 0.01]
+    text = plot(segments, limit, width)
+    assert len(text) == (9 if segments else 0)
+    assert all(len(line) <= width for line in text)
+    assert (
+        any("█" in line for line in text)
+        or not segments
+        or max(p.memory_mb for s in segments for p in s) < (limit or 0)
+    )

@@ -1,0 +1,114 @@
+"""What a breach tells: where, what, how fast, which processes, and that it is kept with the job."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from redis import Redis
+from rq import Queue
+
+from rqmem.events import Breach
+from rqmem.journal import reader
+from rqmem.memory import procfs
+from tests import sample_jobs
+
+WorkOff = Callable[..., str]
+
+
+@pytest.fixture
+def queue(connection: Redis) -> Queue:
+    return Queue("jobs", connection=connection)
+
+
+def only_breach(queue: Queue, job_id: str) -> Breach:
+    [breach] = reader.breaches(queue.connection, job_id)
+    return breach
+
+
+def test_the_kinds_of_objects_that_grew_are_told(queue: Queue, work_off: WorkOff) -> None:
+    job = queue.enqueue(sample_jobs.collect_rows)
+    log = work_off("jobs", "--memory", "128")
+    breach = only_breach(queue, job.id)
+    kinds = {name: (count, used_mb) for name, count, used_mb in breach.kinds}
+    assert kinds["dict"][0] > 100_000
+    assert sum(used_mb for _, used_mb in kinds.values()) > 0.6 * breach.used_mb
+    assert f"what grew:     dict +{kinds['dict'][0]:,} (" in log
+    assert breach.peak_mb < 128 + 8
+
+
+def test_what_an_earlier_job_left_in_the_horse_did_not_grow(queue: Queue, work_off: WorkOff) -> None:
+    queue.enqueue(sample_jobs.keep_small_objects, 300_000)
+    job = queue.enqueue(sample_jobs.grow_blocks)
+    work_off("jobs", "--memory", "128")
+    breach = only_breach(queue, job.id)
+    assert [name for name, _, _ in breach.kinds] == ["bytearray"]
+    assert breach.baseline_mb is not None
+    assert breach.baseline_mb > 25
+
+
+def test_a_breach_at_a_checkpoint_tells_as_much(queue: Queue, work_off: WorkOff) -> None:
+    job = queue.enqueue("tests.sample_jobs.GrowsBelowTheWatch.run")
+    work_off("jobs", "--memory", "512")
+    breach = only_breach(queue, job.id)
+    assert breach.layer == "checkpoint"
+    assert breach.checkpoints[-1][0] == "the end"
+    assert len(breach.checkpoints) == 5
+    assert breach.kinds[0][0] == "bytearray"
+    assert "sample_jobs.py" in breach.grew[0][1]
+
+
+def test_the_tree_is_told_by_process_and_arguments_stay_secret(queue: Queue, work_off: WorkOff) -> None:
+    job = queue.enqueue(sample_jobs.grow_in_a_child)
+    log = work_off("jobs", "--memory", "128")
+    breach = only_breach(queue, job.id)
+    (child, command, used_mb), (_, _, horse_mb) = breach.tree
+    assert child == int(queue.connection.get("child"))
+    assert used_mb > horse_mb
+    assert f"processes:     {used_mb:.0f} MB {command} ({child}), " in log
+    assert "bytearray(2**20)" not in breach.to_json()
+
+
+def test_segments_that_dead_processes_leave_are_reported(queue: Queue, work_off: WorkOff) -> None:
+    job = queue.enqueue(sample_jobs.share_and_grow_in_c)
+    log = work_off("jobs", "--memory", "128")
+    name = Path("/dev/shm") / queue.connection.get("segment").decode()
+    try:
+        assert only_breach(queue, job.id).segments_left == [(str(name), 20.0)]
+        assert f"left {name} (20 MB)" in log
+    finally:
+        name.unlink()
+
+
+def test_the_breach_is_kept_with_the_job_and_the_jobs_own_meta_stays(queue: Queue, work_off: WorkOff) -> None:
+    for work in (sample_jobs.save_meta_and_grow, sample_jobs.save_meta_and_grow_in_c):
+        job = queue.enqueue(work, meta={"given": 1})
+        work_off("jobs", "--memory", "128")
+        job.refresh()
+        assert job.meta["given"] == 1
+        assert job.meta["saved"] == "by the job"
+        told = job.meta["rqmem"]
+        assert told["breach"] == only_breach(queue, job.id).summary()
+        assert told["next"] == "failed"
+
+
+def test_no_unfinished_curve_and_no_growth_before_time(queue: Queue, work_off: WorkOff) -> None:
+    job = queue.enqueue(sample_jobs.collect_rows)
+    work_off("jobs", "--memory", "128")
+    breach = only_breach(queue, job.id)
+    seconds = [before for before, _ in breach.curve]
+    assert seconds == sorted(seconds, reverse=True)
+    assert 1 <= len(seconds) <= 30
+    assert breach.curve[-1][1] <= breach.peak_mb
+
+
+def test_segments_are_read_from_maps() -> None:
+    maps = (
+        "7f00-7f01 rw-s 00000000 00:1a 5 /dev/shm/psm_1\n"
+        "7f02-7f03 rw-s 00000000 00:1a 6 /dev/shm/gone (deleted)\n"
+        "7f04-7f05 r-xp 00000000 08:01 7 /usr/lib/x.so\n"
+    )
+    assert procfs.parse_segments(maps) == {"/dev/shm/psm_1"}
+    assert procfs.read_segments(os.getpid()) == set()

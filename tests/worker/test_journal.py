@@ -1,0 +1,176 @@
+"""What a worker remembers for others, read as commands read it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from itertools import pairwise
+
+import pytest
+from redis import Redis
+from rq import Queue
+
+from rqmem import events
+from rqmem.journal import history_reader, history_writer, keys
+from rqmem.journal.history import Run
+from rqmem.journal.history_reader import HOUR_SECONDS
+from rqmem.journal.ring import RINGS
+from rqmem.policy import histogram
+from rqmem.testing import wait_until
+from tests import sample_jobs
+from tests.conftest import StartWorker, wait_for_key
+
+SQUARES, PLAIN = "tests.sample_jobs.Squares", "tests.sample_jobs.Plain"
+
+
+def told(connection: Redis, job_id: str) -> list[str]:
+    return [type(each.event).__name__ for each in history_reader.story(connection, job_id)]
+
+
+def last_hour(connection: Redis, job_type: str) -> history_reader.Tally:
+    now = time.time()
+    return history_reader.tally(connection, job_type, now - HOUR_SECONDS, now)
+
+
+def test_a_run_stands_in_the_journal(connection: Redis, work_off: Callable[..., str]) -> None:
+    job = sample_jobs.Plain.enqueue(number=1, connection=connection)
+    log = work_off("plain", "--memory", "256", "--name", "ada")
+    [run] = history_reader.runs(connection, PLAIN)
+    assert (run.job_id, run.queue, run.worker, run.outcome, run.limit_mb) == (job.id, "plain", "ada", "ok", 200)
+    assert 0 < run.initial_mb <= run.peak_mb < 200
+    assert told(connection, job.id) == ["JobStarted", "Checkpoint", "RunEnded"]
+    story = history_reader.story(connection, job.id)
+    assert all(before.at <= after.at for before, after in pairwise(story))
+    assert story[0].event.queue == "plain" and story[0].event.worker == "ada" and story[0].event.job == PLAIN
+    assert last_hour(connection, PLAIN).runs == 1
+    ended = story[-1].event
+    assert isinstance(ended, events.RunEnded) and f"{ended.peak_memory_mb:.1f} peak" in log, "log and journal agree"
+    assert run.peak_mb >= ended.peak_memory_mb, "RQ stores the result after the job has told its end"
+    assert list(history_reader.types(connection)) == [PLAIN]
+
+
+def test_functions_are_remembered_too(connection: Redis, work_off: Callable[..., str]) -> None:
+    queue = Queue(connection=connection)
+    for _ in range(3):
+        queue.enqueue("tests.sample_jobs.add", 1)
+    failing = queue.enqueue("tests.sample_jobs.add", "x")
+    work_off()
+    runs = history_reader.runs(connection, "tests.sample_jobs.add")
+    assert [run.outcome for run in runs] == ["TypeError", "ok", "ok", "ok"]
+    assert runs[0].job_id == failing.id and runs[0].peak_mb > 0
+    tally = last_hour(connection, "tests.sample_jobs.add")
+    assert (tally.runs, tally.failed, tally.breached) == (4, 1, 0)
+    assert sum(tally.peaks.values()) == sum(tally.durations.values()) == 4
+
+
+def test_a_breach_its_resume_and_the_end(connection: Redis, work_off: Callable[..., str]) -> None:
+    job = sample_jobs.Squares.enqueue(count=24, item_mb=30, heavy_from=8, connection=connection)
+    work_off("--memory", "200")
+    assert job.latest_result().return_value == [n * n for n in range(24)]
+    last, first = history_reader.runs(connection, SQUARES)
+    assert (first.outcome, first.resumed, first.chunks, first.layer != "") == ("MemoryLimitExceeded", True, 1, True)
+    assert (last.outcome, last.resumed, last.items, last.largest_chunk) == ("ok", False, 16, 4)
+    assert first.peak_mb > 200 >= last.peak_mb
+    assert last.mb_per_item == pytest.approx(30, abs=3)
+    names = told(connection, job.id)
+    assert names.count("JobStarted") == 2 and names.count("Breach") == 1 and names.count("Resumed") == 1
+    assert names.index("Breach") < names.index("Resumed") < names.index("RunEnded", names.index("Resumed"))
+    tally = last_hour(connection, SQUARES)
+    assert (tally.runs, tally.failed, tally.resumed, tally.breached, tally.items) == (2, 0, 1, 1, 24)
+    peaks, _, costs = history_reader.decayed(connection, SQUARES, time.time())
+    assert histogram.percentile(peaks, 1.0) >= first.peak_mb
+    assert sum(costs.values()) == pytest.approx(2, abs=0.1)  # ages count from the middle of the hour
+
+
+@pytest.mark.parametrize(
+    ("path", "outcome", "layer"),
+    [
+        ("tests.sample_jobs.grow_in_c", "MemoryLimitExceeded", ("kill", "kernel")),
+        ("tests.sample_jobs.grow_lists", "MemoryLimitExceeded", ("watch",)),
+        ("tests.sample_jobs.killed_by_somebody", "HorseLost", ("",)),
+    ],
+)
+def test_other_ends(
+    connection: Redis, work_off: Callable[..., str], path: str, outcome: str, layer: tuple[str, ...]
+) -> None:
+    job = Queue(connection=connection).enqueue(path)
+    work_off("--memory", "128")
+    [run] = history_reader.runs(connection, path)
+    assert (run.job_id, run.outcome, run.resumed) == (job.id, outcome, False)
+    assert run.layer in layer
+    assert told(connection, job.id).count("Breach") == (layer != ("",))
+
+
+def test_who_may_not_go_on_is_told(connection: Redis, work_off: Callable[..., str]) -> None:
+    job = sample_jobs.Squares.enqueue(count=4, item_mb=300, heavy_from=2, connection=connection)
+    log = work_off("--memory", "200")
+    told_events = [each.event for each in history_reader.story(connection, job.id)]
+    *_, gave_up = (event for event in told_events if not type(event).__name__.startswith("Alert"))
+    assert isinstance(gave_up, events.GaveUp) and "it does not fit alone" in gave_up.reason, log
+    assert last_hour(connection, SQUARES).failed == 1
+
+
+def test_a_running_job_is_seen(connection: Redis, start_worker: StartWorker) -> None:
+    Queue(connection=connection).enqueue("tests.sample_jobs.say_hello_and_sleep", 600)
+    worker = start_worker("--memory", "128", "--name", "ada")
+    wait_for_key(connection, "asleep")
+
+    def live_job() -> object:
+        lives = history_reader.workers(connection, ["ada", "nobody"])
+        return lives and lives[0].job is not None and lives[0].job.usage_mb and lives[0].job.job
+
+    wait_until(lambda: live_job() == "tests.sample_jobs.say_hello_and_sleep", 20)
+    [live] = history_reader.workers(connection, ["ada"])
+    assert (live.pid, live.limit_mb, live.queues) == (worker.pid, 128, ["default"])
+    assert live.job is not None and 0 < live.job.usage_mb <= live.job.peak_mb < live.job.limit_mb == 128
+    assert live.horse_pid == int(connection.get("asleep") or 0)
+    wait_until(lambda: len(history_reader.samples(connection, "ada", time.time())) >= 2, 20)
+    for ring in RINGS:
+        newest = history_reader.samples(connection, "ada", time.time(), ring)[-1]
+        assert newest.usage_mb > 0 and newest.limit_mb == 128 and newest.worker_mb > 0
+        assert newest.at % ring.step_seconds == 0
+
+
+def test_a_journal_of_another_version_is_left_alone(connection: Redis, work_off: Callable[..., str]) -> None:
+    connection.set(keys.VERSION, "99")
+    sample_jobs.Plain.enqueue(number=1, connection=connection)
+    log = work_off("plain")
+    assert log.count("the journal on this Redis is of another version of rqmem and is left alone") == 1
+    assert history_reader.runs(connection, PLAIN) == []
+    with pytest.raises(history_reader.JournalVersionError, match="has version 99, this rqmem reads 1"):
+        history_reader.check_version(connection)
+
+
+def test_a_journal_that_is_refused_harms_no_job(connection: Redis, work_off: Callable[..., str]) -> None:
+    connection.set(keys.runs(PLAIN), "not a list")
+    job = sample_jobs.Plain.enqueue(number=1, connection=connection)
+    log = work_off("plain")
+    assert job.get_status() == "finished"
+    assert "Redis refused" in log and "Traceback" not in log
+    assert told(connection, job.id), "what is not refused is written"
+
+
+def test_without_a_journal_there_is_none(connection: Redis, work_off: Callable[..., str]) -> None:
+    sample_jobs.Plain.enqueue(number=1, connection=connection)
+    work_off("plain", RQMEM_JOURNAL="off")
+    assert history_reader.size(connection) == {}
+
+
+def test_the_journal_does_not_grow_for_ever(connection: Redis) -> None:
+    now = time.time()
+    for start in range(0, 2 * history_writer.KEPT_STORIES, 100):
+        with connection.pipeline(transaction=False) as pipeline:
+            for number in range(start, start + 100):
+                run = Run(f"type{number}", f"job{number}", "q", f"w{number}", now, "ok", 1, 20, 30, 100)
+                history_writer.write_runs(pipeline, [run] * 110, {}, now)
+                line = {"at": now, "job": "x", "event": "JobStarted"}
+                history_writer.write_story(pipeline, f"job{number}", [line] * 110, now + number)
+            pipeline.execute()
+        history_writer.trim(connection)
+    for _ in range(10):
+        history_writer.trim(connection)
+    size = history_reader.size(connection)
+    assert size["story:*"[:5]][0] == history_writer.KEPT_STORIES
+    assert size["runs"][0] == len(history_reader.types(connection)) == history_writer.KEPT_TYPES
+    assert connection.llen(keys.story(f"job{2 * history_writer.KEPT_STORIES - 1}")) == history_writer.KEPT_STORY_LINES
+    assert all(connection.ttl(key) > 0 for key in connection.scan_iter(f"{keys.PREFIX}:tally:*"))

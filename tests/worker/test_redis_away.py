@@ -1,0 +1,329 @@
+"""A Redis that stops answering, or is gone for a while, costs neither a job nor a worker."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from redis import Redis
+from redis.exceptions import ConnectionError as LostConnection
+from redis.exceptions import TimeoutError as RedisTimeout
+from rq import Queue, Retry
+from rq.executions import Execution
+from rq.job import Job, JobStatus
+
+from rqmem import MemoryWorker, embedded_redis
+from rqmem.config import Config
+from rqmem.errors import RunTakenOver
+from rqmem.journal import keys, reader, writer
+from rqmem.journal.patience import until_redis_answers
+from rqmem.testing import wait_until
+from tests import sample_jobs
+from tests.conftest import StartWorker, WorkerProcess
+
+QUICK = {"RQMEM_HEARTBEAT": "0.3"}
+
+
+@dataclass
+class OwnRedis:
+    """A server of one test's own, to stop and to kill."""
+
+    directory: Path
+    server: embedded_redis.Server
+
+    @property
+    def connection(self) -> Redis:
+        return Redis.from_url(self.server.url)
+
+    @property
+    def queue(self) -> Queue:
+        return Queue("jobs", connection=self.connection)
+
+    def kill(self) -> None:
+        os.kill(self.server.pid, signal.SIGKILL)
+        wait_until(lambda: embedded_redis.status(self.directory) is None)
+
+    def start_again(self) -> None:
+        url = self.server.url
+        self.server = embedded_redis.start(self.directory)
+        assert self.server.url == url
+
+
+@pytest.fixture
+def own_redis(tmp_path: Path) -> Iterator[OwnRedis]:
+    own = OwnRedis(tmp_path, embedded_redis.start(tmp_path))
+    own.connection.config_set("appendfsync", "always")
+    yield own
+    embedded_redis.stop(own.directory)
+
+
+@pytest.fixture
+def start(start_worker: StartWorker, own_redis: OwnRedis) -> Callable[..., WorkerProcess]:
+    return lambda *options: start_worker("jobs", *options, RQMEM_REDIS_URL=own_redis.server.url, **QUICK)
+
+
+def test_a_wait_is_told_when_it_begins_and_when_it_ends(caplog: pytest.LogCaptureFixture) -> None:
+    answers = iter([LostConnection("refused"), RedisTimeout("slow"), 7])
+
+    def step() -> int:
+        answer = next(answers)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    assert until_redis_answers(step, "commit job x") == 7
+    first, last = caplog.messages
+    assert first == "Redis is away (refused): waiting for it to commit job x"
+    assert last.startswith("Redis is back after 0.")
+
+
+def outcome(own: OwnRedis, job: Job) -> Job:
+    return Job.fetch(job.id, connection=own.connection)
+
+
+def begin(path: Path) -> str:
+    wait_until(lambda: Path(f"{path}.begun").exists(), 20)
+    return str(path)
+
+
+def test_a_job_that_ends_while_redis_is_gone_is_committed_when_it_is_back(
+    own_redis: OwnRedis, start: Callable, tmp_path: Path
+) -> None:
+    go = tmp_path / "go"
+    job = own_redis.queue.enqueue(sample_jobs.wait_for_file, str(go))
+    worker = start("--max-jobs", "2")
+    begin(go)
+    own_redis.kill()
+    go.touch()
+    own_redis.start_again()
+    after = own_redis.queue.enqueue(sample_jobs.add, 1)
+    log = worker.finish()
+    assert outcome(own_redis, job).return_value() == "done", log
+    assert len(outcome(own_redis, job).results()) == 1
+    assert outcome(own_redis, after).return_value() == 2
+    assert "unhandled exception" not in log
+
+
+def test_a_failure_while_redis_is_gone_is_recorded_when_it_is_back(
+    own_redis: OwnRedis, start: Callable, tmp_path: Path
+) -> None:
+    go = tmp_path / "go"
+    job = own_redis.queue.enqueue(sample_jobs.wait_for_file_and_fail, str(go), retry=Retry(max=1))
+    worker = start("--burst")
+    begin(go)
+    own_redis.kill()
+    go.touch()
+    own_redis.start_again()
+    log = worker.finish()
+    done = outcome(own_redis, job)
+    assert done.get_status() == JobStatus.FAILED, log
+    assert "an ordinary failure" in (done.latest_result().exc_string or "")
+    assert done.retries_left == 0
+    assert worker.process.returncode == 0
+
+
+@pytest.mark.parametrize("how", ["stopped", "gone"])
+def test_the_ceiling_holds_without_redis_and_sigterm_does_not_blind_the_watcher(
+    own_redis: OwnRedis, start: Callable, tmp_path: Path, how: str
+) -> None:
+    go = tmp_path / "go"
+    job = own_redis.queue.enqueue(sample_jobs.wait_for_file_and_grow, str(go))
+    worker = start("--memory", "128", "--with-scheduler")
+    begin(go)
+    if how == "stopped":
+        os.kill(own_redis.server.pid, signal.SIGSTOP)
+    else:
+        own_redis.kill()
+    worker.process.terminate()
+    go.touch()
+    try:
+        wait_until(lambda: Path(f"{go}.begun").exists() and _has_no_large_child(worker.pid), 20)
+    finally:
+        if how == "stopped":
+            os.kill(own_redis.server.pid, signal.SIGCONT)
+        else:
+            own_redis.start_again()
+    log = worker.finish()
+    assert worker.process.returncode == 0, log
+    assert outcome(own_redis, job).get_status() == JobStatus.FAILED, log
+    [breach] = reader.breaches(own_redis.connection, job.id)
+    assert breach.peak_mb < 128 + 40
+    assert breach.layer in ("watch", "kernel"), "no kill by a watcher that came too late"
+    assert own_redis.connection.hget(f"rq:worker:{breach.worker}", "shutdown_requested_date")
+
+
+def _has_no_large_child(pid: int) -> bool:
+    """Whether what grew has been freed: the job has unwound."""
+    from rqmem.memory import procfs, tree
+
+    rollups = [procfs.read_rollup(child) for child in tree.descendants(pid)]
+    return bool(rollups) and all(rollup is None or rollup.usage_bytes < 100 * 2**20 for rollup in rollups)
+
+
+def test_chunks_that_finish_without_redis_are_saved_once(own_redis: OwnRedis, start: Callable, tmp_path: Path) -> None:
+    go = tmp_path / "go"
+    job = sample_jobs.WaitsInItsChunks.enqueue(own_redis.queue, path=str(go))
+    worker = start("--burst")
+    begin(go)
+    own_redis.kill()
+    go.touch()
+    own_redis.start_again()
+    log = worker.finish()
+    assert outcome(own_redis, job).return_value() == list(range(6)), log
+    assert Path(f"{go}.done").read_text().split() == [str(number) for number in range(6)]
+    assert reader.run(own_redis.connection, job.id).resumes == 0
+
+
+def test_an_idle_worker_outlives_a_redis_that_goes(own_redis: OwnRedis, start: Callable) -> None:
+    first = own_redis.queue.enqueue(sample_jobs.add, 1)
+    worker = start("--max-jobs", "2")
+    wait_until(lambda: outcome(own_redis, first).get_status() == JobStatus.FINISHED, 20)
+    own_redis.kill()  # wherever the worker is in its loop by now
+    own_redis.start_again()
+    second = own_redis.queue.enqueue(sample_jobs.add, 2)
+    log = worker.finish()
+    assert outcome(own_redis, second).return_value() == 3, log
+
+
+def test_a_worker_whose_redis_is_gone_leaves_quietly(own_redis: OwnRedis, start: Callable) -> None:
+    first = own_redis.queue.enqueue(sample_jobs.add, 1)
+    worker = start()
+    wait_until(lambda: outcome(own_redis, first).get_status() == JobStatus.FINISHED, 20)
+    own_redis.kill()
+    worker.process.terminate()
+    log = worker.finish()
+    assert worker.process.returncode == 0, log
+    assert "Traceback" not in log
+
+
+@pytest.fixture
+def taken(connection: Redis) -> tuple[MemoryWorker, Queue, Job, Execution]:
+    """A job that a worker in this process has begun."""
+    queue = Queue("jobs", connection=connection)
+    worker = MemoryWorker([queue], connection=connection, config=Config())
+    job = queue.enqueue(sample_jobs.add, 1)
+    queue.dequeue_any([queue], None, connection=connection)
+    execution = worker.prepare_execution(job)
+    worker.prepare_job_execution(job)
+    return worker, queue, job, execution
+
+
+def test_who_was_taken_over_commits_nothing(taken: tuple[MemoryWorker, Queue, Job, Execution]) -> None:
+    worker, queue, job, execution = taken
+    assert writer.requeue(job, queue, execution, None, 0, cost=0)
+    another = MemoryWorker([queue], connection=queue.connection, config=Config(), name="another")
+    theirs = another.prepare_execution(job)
+    another.prepare_job_execution(job)
+    with pytest.raises(RunTakenOver, match="somebody else took this run over"):
+        worker._finalize_success(job, queue, execution, 1)
+    worker.handle_job_failure(job, queue, exc_string="late", execution=execution)
+    assert job.get_status() == JobStatus.STARTED
+    assert not job.results()
+    another._finalize_success(job, queue, theirs, 2)
+    assert job.return_value(refresh=True) == 2
+
+
+def test_taken_over_between_the_look_and_the_commit(taken: tuple[MemoryWorker, Queue, Job, Execution]) -> None:
+    worker, queue, job, execution = taken
+    increment = worker.increment_successful_job_count
+
+    def taken_over_now(pipeline: object = None) -> None:
+        writer.requeue(job, queue, execution, None, 0, cost=0)
+        increment(pipeline)
+
+    worker.increment_successful_job_count = taken_over_now  # type: ignore[method-assign]
+    with pytest.raises(RunTakenOver):
+        worker._finalize_success(job, queue, execution, 1)
+    assert job.get_status() == JobStatus.QUEUED
+    assert not job.results()
+
+
+def test_a_job_that_maintenance_gave_up_too_soon_is_finished_and_no_failure(
+    taken: tuple[MemoryWorker, Queue, Job, Execution],
+) -> None:
+    worker, queue, job, execution = taken
+    queue.connection.zadd(queue.started_job_registry.key, {execution.composite_key: 1})
+    queue.started_job_registry.cleanup()
+    assert job.get_status() == JobStatus.FAILED
+    worker._finalize_success(job, queue, execution, 5)
+    assert job.get_status() == JobStatus.FINISHED
+    assert job.id not in queue.failed_job_registry
+    assert job.id in queue.finished_job_registry
+    assert not queue.connection.exists(keys.RUNNING)
+
+
+def test_a_commit_whose_reply_was_lost_is_done_once(
+    taken: tuple[MemoryWorker, Queue, Job, Execution], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from redis.client import Pipeline
+
+    worker, queue, job, execution = taken
+    execute, lost = Pipeline.execute, []
+
+    def done_and_lost(self: Pipeline, raise_on_error: bool = True) -> list[object]:
+        commits = self.explicit_transaction and len(self.command_stack) > 5
+        results = execute(self, raise_on_error)
+        if commits and not lost:
+            lost.append(True)
+            raise LostConnection("the reply was lost")
+        return results
+
+    monkeypatch.setattr(Pipeline, "execute", done_and_lost)
+    worker._finalize_success(job, queue, execution, 5)
+    assert lost
+    assert job.return_value(refresh=True) == 5
+    assert len(job.results()) == 1
+    assert int(queue.connection.hget(worker.key, "successful_job_count")) == 1
+
+
+def test_a_chunk_whose_reply_was_lost_is_saved_once(taken: tuple[MemoryWorker, Queue, Job, Execution]) -> None:
+    _, queue, job, execution = taken
+    runs = writer.RunWriter(queue.connection, job.id, execution.id)
+    for _ in range(2):
+        runs.save_chunks(0, 9, 10, 1, b"results", 10, "{}")
+    record = reader.run(queue.connection, job.id)
+    assert (record.items, record.chunks, record.cursors) == ({0: 10}, 1, {0: 9})
+    assert reader.results(queue.connection, job.id, 0) == [b"results"]
+
+
+class SwallowsOnce(logging.Handler):
+    """What `logging` does with an exception that a signal handler raises while a line is written."""
+
+    def __init__(self, pid: int) -> None:
+        super().__init__()
+        self.pid = pid
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if "retrying in" in record.getMessage() and self.pid != 0:
+            pid, self.pid = self.pid, 0
+            with contextlib.suppress(Exception):
+                os.kill(pid, signal.SIGTERM)
+                time.sleep(0.05)
+
+
+def test_a_stop_request_that_logging_swallowed_is_not_lost(tmp_path: Path) -> None:
+    server = embedded_redis.start(tmp_path)
+    connection = Redis.from_url(server.url)
+    worker = MemoryWorker(["jobs"], connection=connection, config=Config())
+    handler = SwallowsOnce(os.getpid())
+    worker.log.addHandler(handler)
+    killer = threading.Timer(1.0, lambda: os.kill(server.pid, signal.SIGKILL))
+    killer.start()
+    before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+    try:
+        worker.work()
+    finally:
+        signal.signal(signal.SIGTERM, before[0])
+        signal.signal(signal.SIGINT, before[1])
+        worker.log.removeHandler(handler)
+        killer.cancel()
+        embedded_redis.stop(tmp_path)
+    assert handler.pid == 0

@@ -1,0 +1,223 @@
+"""A job that splits stays one job: its children run, it waits for them, gathers once, and loses none."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from redis import Redis
+from rq import Queue
+from rq.group import Group
+from rq.job import Job, JobStatus
+from rq.registry import DeferredJobRegistry
+
+from rqmem.errors import ConfigError, RqmemError, UnknownName
+from rqmem.job import family
+from rqmem.journal import keys, ledger, reader
+from rqmem.testing import wait_until
+from tests import sample_jobs
+from tests.cli.test_commands import rqmem
+from tests.conftest import StartWorker
+
+WorkOff = Callable[..., str]
+QUICK = {"RQMEM_HEARTBEAT": "0.5"}
+SQUARES = [n * n for n in range(95)]
+
+
+def numbers(connection: Redis) -> list[int]:
+    return sorted(int(raw) for raw in connection.lrange("done", 0, -1))
+
+
+def left_of(connection: Redis, job_id: str) -> list[bytes]:
+    """Keys of rqmem about that job but its run, which lives as long as its result, and the journal."""
+    kept = {keys.run(job_id), keys.story(job_id)}
+    found = [key for key in connection.scan_iter(f"{keys.PREFIX}:*{job_id}*") if key.decode() not in kept]
+    return [key for key in found if b":story:" not in key and connection.ttl(key) < 0] + [
+        key for key in found if key.startswith(f"{keys.PREFIX}:children".encode())
+    ]
+
+
+def test_children_run_and_the_parent_gathers(connection: Redis, work_off: WorkOff) -> None:
+    after = None
+    job = sample_jobs.Counted.enqueue(count=95, connection=connection)
+    after = Queue("jobs", connection=connection).enqueue("tests.sample_jobs.add", 1, depends_on=job)
+    log = work_off("jobs")
+    assert job.return_value() == SQUARES, log
+    assert connection.get("gathered") == b"1"
+    assert numbers(connection) == list(range(95))
+    assert after.get_status() == JobStatus.FINISHED, "who depends on it waits for it all"
+    assert len(Job.fetch(job.id, connection=connection).fetch_dependencies()) == 10, "RQ sees what it waits for"
+    assert left_of(connection, job.id) == []
+    assert ledger.splitting(connection) == []
+
+
+def test_children_can_be_looked_at_before_they_are_enqueued_and_results_be_reduced(
+    connection: Redis, work_off: WorkOff
+) -> None:
+    split = sample_jobs.Looked.enqueue(count=35, connection=connection)
+    looked = sample_jobs.Looked.enqueue(count=35, enqueues=False, connection=connection)
+    log = work_off("jobs")
+    assert (split.return_value(), looked.return_value()) == (sum(range(35)), "not split"), log
+    assert connection.lrange("firsts", 0, -1) == [b"0", b"10", b"20", b"30"] * 2
+    assert connection.lrange("reduced", 0, -1) == [b"45+145", b"190+245", b"435+160"], "in the order of slices"
+
+
+def test_children_are_found_by_group_and_meta_while_the_parent_waits(
+    connection: Redis, start_worker: StartWorker
+) -> None:
+    job = sample_jobs.Counted.enqueue(count=30, pause=0.1, connection=connection)
+    worker = start_worker("jobs", "--burst")
+    wait_until(lambda: job.get_status() == JobStatus.DEFERRED, 30)
+    children = sorted(Group.fetch(job.id, connection).get_jobs(), key=lambda child: child.id)
+    assert [child.get_meta()["rqmem"] for child in children] == [{"parent": job.id, "child": n} for n in range(3)]
+    worker.finish()
+    assert Group.all(connection) == []
+
+
+def test_while_children_run_the_parent_is_deferred(connection: Redis, start_worker: StartWorker) -> None:
+    job = sample_jobs.Counted.enqueue(count=20, pause=0.2, connection=connection)
+    worker = start_worker("jobs", "--burst")
+    wait_until(lambda: job.get_status() == JobStatus.DEFERRED, 30)
+    assert job.id in DeferredJobRegistry("jobs", connection=connection)
+    split = reader.run(connection, job.id).split
+    assert split is not None and (split.sealed, split.total) == (True, 2)
+    worker.finish()
+    assert job.get_status() == JobStatus.FINISHED
+    assert job.id not in DeferredJobRegistry("jobs", connection=connection)
+
+
+def test_progress_is_told(connection: Redis, redis_url: str, start_worker: StartWorker) -> None:
+    job = sample_jobs.Counted.enqueue(count=60, failing=[1], pause=0.05, connection=connection)
+    worker = start_worker("jobs", "--burst")
+    wait_until(lambda: sample_jobs.Counted.progress(job.id, connection).done >= 2, 60)
+    now = sample_jobs.Counted.progress(job.id, connection)
+    assert (now.total, now.failed) == (6, 1) and now.items == 10 * now.done and now.running <= 1
+    assert now.rate is not None and now.eta_seconds is not None and 0 < now.peak_mb < 256
+    worker.finish()
+    ended = sample_jobs.Counted.progress(job.id, connection)
+    assert (ended.total, ended.done, ended.failed, ended.running, ended.eta_seconds) == (6, 5, 1, 0, 0)
+    header = rqmem("status", "--job", job.id, "--url", redis_url).stdout
+    assert "children 5 of 6 done, 1 failed, 0 running; 50 items" in " ".join(header.split())
+    with pytest.raises(UnknownName, match="no job 'nobody' here"):
+        sample_jobs.Counted.progress("nobody", connection)
+
+
+def test_a_whole_tree_is_cancelled_and_what_failed_is_retried(connection: Redis, start_worker: StartWorker) -> None:
+    job = sample_jobs.Counted.enqueue(count=100, pause=0.1, connection=connection)
+    worker = start_worker("jobs", **QUICK)
+    wait_until(lambda: job.get_status() == JobStatus.DEFERRED, 30)
+    wait_until(lambda: sample_jobs.Counted.progress(job.id, connection).running == 1, 60)
+    done = family.cancel(connection, job.id)
+    assert done.taken_back >= 8 and done.taken_back + done.stopped >= 10
+    assert job.get_status() == JobStatus.CANCELED
+    wait_until(lambda: sample_jobs.Counted.progress(job.id, connection).running == 0, 30)
+    worker.process.terminate()
+    worker.finish()
+    assert job.get_status() == JobStatus.CANCELED and not connection.exists("gathered")
+    assert Queue("jobs", connection=connection).count == 0
+    with pytest.raises(RqmemError, match="is canceled already"):
+        family.cancel(connection, job.id)
+    with pytest.raises(RqmemError, match="only one that has failed can run once more"):
+        family.retry(connection, job.id)
+    broken = sample_jobs.Counted.enqueue(count=30, failing=[12], connection=connection)
+    start_worker("jobs", "--burst").finish()
+    connection.set("mended", 1)
+    assert family.retry(connection, broken.id) == 1
+    start_worker("jobs", "--burst").finish()
+    assert broken.return_value() == [n * n for n in range(30)]
+
+
+def test_two_workers_share_the_children(connection: Redis, start_worker: StartWorker) -> None:
+    job = sample_jobs.Counted.enqueue(count=200, pause=0.002, connection=connection)
+    workers = [start_worker("jobs", **QUICK) for _ in range(2)]
+    wait_until(lambda: job.get_status() == JobStatus.FINISHED, 60)
+    for worker in workers:
+        worker.process.terminate()
+        worker.finish()
+    assert job.return_value() == [n * n for n in range(200)]
+    assert connection.get("gathered") == b"1"
+
+
+def test_children_that_split_again(connection: Redis, work_off: WorkOff) -> None:
+    job = sample_jobs.Grandparent.enqueue(count=130, connection=connection)
+    work_off("jobs")
+    assert job.return_value() == [n * n for n in range(130)]
+    assert numbers(connection) == list(range(130))
+
+
+def test_a_child_that_fails_fails_the_parent_which_says_which(connection: Redis, work_off: WorkOff) -> None:
+    job = sample_jobs.Counted.enqueue(count=30, failing=[12, 25], connection=connection)
+    work_off("jobs")
+    assert job.get_status() == JobStatus.FAILED
+    result = job.latest_result()
+    assert result is not None and result.exc_string is not None
+    last_line = result.exc_string.strip().splitlines()[-1]
+    assert f"2 of 3 child jobs failed ({job.id}-child-1: ValueError: number 12 is broken; " in last_line
+    assert f"{job.id}-child-2: ValueError: number 25 is broken)" in last_line
+    connection.set("mended", 1)
+    before = numbers(connection)
+    job.requeue()
+    log = work_off("jobs")
+    assert job.return_value() == [n * n for n in range(30)], log
+    assert numbers(connection).count(5) == before.count(5) == 1, "a child that had ended well does not run again"
+
+
+def test_a_retry_of_the_parent_runs_only_what_failed(connection: Redis, work_off: WorkOff) -> None:
+    from rq import Retry
+
+    job = sample_jobs.Counted.enqueue(count=30, failing=[12], retry=Retry(max=1), connection=connection)
+    log = work_off("jobs")
+    assert job.get_status() == JobStatus.FAILED, log
+    assert numbers(connection).count(5) == 1 and numbers(connection).count(11) == 2
+
+
+def test_a_job_may_go_on_without_the_children_that_failed(connection: Redis, work_off: WorkOff) -> None:
+    job = sample_jobs.Tolerant.enqueue(count=30, failing=[12], connection=connection)
+    work_off("jobs")
+    assert job.return_value() == [2, 1, sum(n * n for n in (*range(10), *range(20, 30)))]
+
+
+def test_nothing_to_split_is_said(connection: Redis, work_off: WorkOff) -> None:
+    job = sample_jobs.Counted.enqueue(count=0, connection=connection)
+    work_off("jobs")
+    result = job.latest_result()
+    assert result is not None and "there is nothing to split: the data is empty" in (result.exc_string or "")
+
+
+def test_a_parent_killed_while_it_makes_children_makes_no_twins(connection: Redis, start_worker: StartWorker) -> None:
+    job = sample_jobs.SplitOnce.enqueue(count=600, connection=connection)
+    worker = start_worker("jobs", "--log-level", "error", **QUICK)  # 600 jobs' lines would fill the pipe
+    wait_until(lambda: job.get_status() == JobStatus.FINISHED, 90)
+    worker.process.terminate()
+    worker.finish()
+    assert int(connection.get("killed") or 0) >= 1
+    assert numbers(connection) == list(range(600))
+
+
+def test_a_child_that_a_person_deletes_does_not_strand_its_parent(connection: Redis, start_worker: StartWorker) -> None:
+    job = sample_jobs.Tolerant.enqueue(count=40, pause=0.05, connection=connection)
+    worker = start_worker("jobs", **QUICK)
+    wait_until(lambda: job.get_status() == JobStatus.DEFERRED, 30)
+    Job.fetch(f"{job.id}-child-3", connection=connection).delete()
+    wait_until(lambda: job.get_status() == JobStatus.FINISHED, 60)
+    worker.process.terminate()
+    worker.finish()
+    assert job.return_value()[:2] == [3, 1]
+
+
+def test_an_item_that_does_not_fit_is_isolated_and_everything_else_finishes(
+    connection: Redis, work_off: WorkOff
+) -> None:
+    job = sample_jobs.Halved.enqueue(count=32, culprit=13, connection=connection)
+    log = work_off("jobs", "--memory", "200")
+    assert job.get_status() == JobStatus.FINISHED, log
+    assert set(numbers(connection)) == set(range(32)) - {13}
+    assert sorted(job.return_value()) == sorted(set(range(32)) - {13})
+    assert "item 1 (13) does not fit alone below its ceiling of 200 MB" in log
+
+
+def test_a_class_that_cannot_take_a_slice_is_an_error_before_anything_is_enqueued(
+    connection: Redis, work_off: WorkOff
+) -> None:
+    with pytest.raises(ConfigError, match="items_per_child is 0"):
+        type("Bad", (sample_jobs.Counted,), {"items_per_child": 0, "__module__": "tests.sample_jobs"})
