@@ -11,6 +11,7 @@ from logging import DEBUG, ERROR, INFO, WARNING
 from typing import Any
 
 from rqmem import events
+from rqmem.drawing import short_id
 from rqmem.units import show_mb
 
 _WORTH_TELLING_MB = 1.0  # freed by one collection; a job may collect at each of thousands of checkpoints
@@ -145,7 +146,7 @@ def _alert_resolved(event: events.AlertResolved) -> str:
 
 
 def _name(event: events.Event) -> str:
-    return f"{event.job} ({event.job_id[:8]})"
+    return f"{event.job} ({short_id(event.job_id)})"
 
 
 def _about(event: events.Event) -> str:

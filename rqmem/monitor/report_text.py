@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from rqmem.drawing import short_id
 from rqmem.journal.history import Tally
 from rqmem.monitor.report import Report, timestamp
 from rqmem.monitor.statistics import JobStatistics
@@ -45,7 +46,7 @@ def summary(report: Report, *, shown: int | None = _SHOWN_LINES) -> list[str]:
     lines.append(f"in all: {', '.join(metric_words(report.tally)) or 'nothing to tell'}")
     crossed = [
         f"{timestamp(each.at)}  {show_mb(each.usage_mb)} of {show_mb(each.limit_mb)} MB "
-        f"({each.usage_percentage:.0f} %) {each.job} ({each.job_id[:8]}) on {each.worker}"
+        f"({each.usage_percentage:.0f} %) {each.job} ({short_id(each.job_id)}) on {each.worker}"
         for each in report.crossings
     ]
     counted = _count(report.threshold_crossings, "crossing")
@@ -134,7 +135,7 @@ def _worker(worker: WorkerStep) -> str:
         return f"{worker.worker}  idle, itself {show_mb(worker.worker_mb)} MB"
     return (
         f"{worker.worker}  {show_mb(worker.usage_mb)} of {show_mb(worker.limit_mb)} MB ({100 * worker.share:.0f} %), "
-        f"itself {show_mb(worker.worker_mb)} MB: {worker.job} ({worker.job_id[:8]})"
+        f"itself {show_mb(worker.worker_mb)} MB: {worker.job} ({short_id(worker.job_id)})"
         f"{f' at {worker.operation}' if worker.operation else ''}"
     )
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rqmem import events
-from rqmem.drawing import span
+from rqmem.drawing import short_id, span
 from rqmem.errors import UnknownName
 from rqmem.inspection.case import Case, InRq, job_type_of, with_evidence
 from rqmem.inspection.find import named
@@ -322,6 +322,18 @@ def test_every_event_has_a_line() -> None:
         fields = {name: values[f.type] for name, f in kind.__dataclass_fields__.items() if f.type in values}
         [line] = lines(replace(CASE, told=[Told(NOW, kind(**{**fields, **whose}))], record=RunRecord(job="j"), runs=[]))
         assert line.text and (line.text != kind.__name__ or kind in (events.WorkerFull, events.WorkerRestarted)), kind
+
+
+@pytest.mark.parametrize(
+    ("job_id", "shown"),
+    [
+        ("6c9736c4-f7b7-48f6-a653-d7dd8fd209c5", "6c9736c4"),
+        ("6c9736c4-f7b7-48f6-a653-d7dd8fd209c5-child-12-child-3", "6c9736c4-child-12-child-3"),
+        ("nightly", "nightly"),
+    ],
+)
+def test_a_short_id_tells_children_apart(job_id: str, shown: str) -> None:
+    assert short_id(job_id) == shown
 
 
 @pytest.mark.parametrize(("seconds", "shown"), [(-1, "+0.0 s"), (12.34, "+12.3 s"), (187, "+3:07"), (3727, "+1:02:07")])
