@@ -27,9 +27,9 @@ def rqmem(*arguments: str, directory: Path = ROOT, **environ: str) -> subprocess
 
 
 def every_command(group: click.Group, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
-    found = [path]
-    for name, command in group.commands.items():
-        inner = (*path, name)
+    found, context = [path], click.Context(group)
+    for name in group.list_commands(context):
+        inner, command = (*path, name), group.get_command(context, name)
         found += every_command(command, inner) if isinstance(command, click.Group) else [inner]
     return found
 
