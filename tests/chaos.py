@@ -123,7 +123,7 @@ def check(run: Run, connection: Redis) -> None:
     assert done_again <= _CHUNK * len(run.kills), f"more than the chunks in flight done again: {told}"
     result = run.job.latest_result()
     assert result is not None and run.job.get_status() == JobStatus.FINISHED, run.job.get_status()
-    assert result.return_value == sorted(items), "in order, each once"
+    assert result.return_value == sorted(items), f"not in order, each once: {result.return_value}"
     gathers = {name: times for name, times in told.items() if name.startswith("gathered")}
     assert (f"gathered {run.job.id}" in gathers) == (run.kind is not chaos_jobs.InChunks)
     deaths = sum("killed" in each for each in run.kills)

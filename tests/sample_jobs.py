@@ -15,6 +15,7 @@ from typing import Any
 from rq import get_current_job
 
 from rqmem import MemoryAwareJob, current_memory, memory_aware
+from rqmem.policy import splitting
 from rqmem.sources import Range
 
 MB = 2**20
@@ -717,6 +718,17 @@ class Halved(MemoryAwareJob):
             return [len(block) + number for number in chunk]
 
         return self.process_in_chunks(range(count) if items is None else items, work)
+
+
+class NeverFits(MemoryAwareJob):
+    """Breaches in the same way whatever it is given: what it works through are not its items."""
+
+    queue = "jobs"
+    on_breach = "split"
+
+    def handle(self, items: Any = None) -> None:
+        splitting.MOST_CUTS = 4  # a thousand take a while
+        self.process_in_chunks(range(4), lambda chunk: bytearray(400 * MB), 1)
 
 
 class Leaky(MemoryAwareJob):
