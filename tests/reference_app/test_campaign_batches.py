@@ -38,23 +38,6 @@ StartOne = Callable[[], WorkerProcess]
 
 
 @pytest.fixture
-def retell() -> Iterator[StandIn]:
-    with StandIn() as stand_in:
-        yield stand_in
-
-
-@pytest.fixture
-def environ(database_url: str, retell: StandIn) -> dict[str, str]:
-    """What a worker needs to find both."""
-    return {
-        "DATABASE_URL": database_url,
-        "RETELL_API_KEY": retell.api_key,
-        "RETELL_BASE_URL": retell.url,
-        "RQMEM_HEARTBEAT": "0.5",
-    }
-
-
-@pytest.fixture
 def worker(start_worker: StartWorker, environ: dict[str, str]) -> Iterator[StartOne]:
     """Start a worker that also moves what is scheduled."""
     started: list[WorkerProcess] = []
