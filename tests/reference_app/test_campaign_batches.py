@@ -25,6 +25,7 @@ from tests.conftest import ROOT, StartWorker, WorkerProcess
 from tests.reference_app.campaign_jobs import (
     ON_SQLITE,
     HastyBatchJob,
+    HastyFollowUpJob,
     assert_called_exactly_once,
     batches,
     campaign,
@@ -35,23 +36,6 @@ from tests.reference_app.campaign_jobs import (
 )
 
 StartOne = Callable[[], WorkerProcess]
-
-
-@pytest.fixture
-def retell() -> Iterator[StandIn]:
-    with StandIn() as stand_in:
-        yield stand_in
-
-
-@pytest.fixture
-def environ(database_url: str, retell: StandIn) -> dict[str, str]:
-    """What a worker needs to find both."""
-    return {
-        "DATABASE_URL": database_url,
-        "RETELL_API_KEY": retell.api_key,
-        "RETELL_BASE_URL": retell.url,
-        "RQMEM_HEARTBEAT": "0.5",
-    }
 
 
 @pytest.fixture
@@ -251,6 +235,27 @@ def test_a_chunk_costs_the_same_queries_however_large_it_is(
         seen.append([" ".join(text.split()[:3]) for text in statements if "failure" not in text or "SELECT" in text])
     assert seen[0] == seen[1]
     assert sum(text.startswith("INSERT INTO campaign_batches") for text in seen[0]) == 4
+    engine.dispose()
+
+
+def test_a_look_after_a_batch_costs_the_same_queries_however_large_it_is(
+    connection: Redis, redis_url: str, database: Engine, environ: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {**environ, "RQMEM_REDIS_URL": redis_url}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(HastyFollowUpJob, "memory_limit_mb", 4096)  # of all that the tests have imported
+    engine = shared_sessions().kw["bind"]
+    seen: list[list[str]] = []
+    for campaign_id, size in ((1, 15), (2, 90)):
+        seed_campaign(database, count=size, seed=3)
+        monkeypatch.setattr(HastyBatchJob, "chunk_size", size)
+        HastyBatchJob.run(campaign_id=campaign_id)
+        [batch] = [each for each in batches(database) if each.campaign_id == campaign_id]
+        with counted(engine) as statements:
+            assert HastyFollowUpJob.run(campaign_id=campaign_id, batch_id=batch.id) == "close"
+        seen.append([" ".join(text.split()[:3]) for text in statements])
+    assert seen[0] == seen[1]
+    assert set(statuses(database)) <= {"called", "failed"}
     engine.dispose()
 
 
