@@ -285,7 +285,7 @@ class LeakFound(Event):
 
     def summary(self) -> str:
         """What it leaks, without whose it is."""
-        grew = ", ".join(f"{name} +{count:,} ({show_mb(grown)} MB)" for name, count, grown in self.grew)
+        grew = ", ".join(f"{name} {count:+,} ({show_mb(grown)} MB)" for name, count, grown in self.grew)
         return f"leaks {show_leak(self.mb_per_run)} a run: {grew or 'no objects that the garbage collector sees'}"
 
 
