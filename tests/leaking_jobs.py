@@ -88,3 +88,23 @@ class Healthy(MemoryAwareJob):
         cycle: list[Any] = [bytearray(int(megabytes * MB))]
         cycle.append(cycle)
         return len(cycle)
+
+
+class KeepsOfEachItem(MemoryAwareJob):
+    """Keeps so many KB of each item, within one run; and as garbage some more."""
+
+    queue = "leaks"
+    chunk_size = 50
+    adaptive = False
+
+    def handle(self, count: int, kb: float, garbage_kb: float = 0) -> int:
+        kept = []
+
+        def work(chunk: list[int]) -> None:
+            for _ in chunk:
+                kept.append(bytes(int(kb * 1024)))
+                cycle: list[Any] = [bytes(int(garbage_kb * 1024))]
+                cycle.append(cycle)
+
+        self.process_in_chunks(range(count), work, collect=False)
+        return len(kept)

@@ -76,6 +76,7 @@ class MemoryContext:
         self._depth = 0
         self._open_stages: list[Stage] = []
         self._chunks = self._items = self._largest_chunk = 0
+        self._growth_per_item: float | None = None
         self._collections = 0
         self._freed_bytes = 0
         self._collect_above_bytes = 0
@@ -217,9 +218,18 @@ class MemoryContext:
         self._open_stages.append(stage)
         try:
             yield stage
+            self._note_growth(stage.confirmed_growth())
+        except MemoryLimitExceeded:
+            self._note_growth(stage.growth.per_item())
+            raise
         finally:
             self._depth -= 1
             self._open_stages.remove(stage)
+
+    def _note_growth(self, bytes_per_item: float | None) -> None:
+        """What stays of each item of a stage that has ended; the largest of the run is told."""
+        if bytes_per_item is not None and self._depth == 1:
+            self._growth_per_item = max(self._growth_per_item or 0.0, bytes_per_item)
 
     def _begin_stage(self, size: int, adaptive: bool) -> Stage:
         prior = self._cost_before() if adaptive else None
@@ -330,6 +340,7 @@ class MemoryContext:
             duration_seconds=round(seconds, 3),
             items=self._items,
             largest_chunk=self._largest_chunk,
+            growth_kb_per_item=None if self._growth_per_item is None else round(self._growth_per_item / 1024, 3),
         )
         self._meter.close()
         if self._nested and self._horse is not None:

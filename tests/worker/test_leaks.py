@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import pytest
 from redis import Redis
+from rq.job import Job
 
 from rqmem import events
 from rqmem.journal import history_reader
@@ -63,3 +64,25 @@ def test_what_only_looks_like_one_is_none(connection: Redis, work_off: WorkOff) 
     log = work_off("leaks", "--memory", "256")
     assert " leaks " not in log and "MemoryLimitExceeded" not in log
     assert rules(connection) == []
+
+
+def ended(connection: Redis, job: Job) -> events.RunEnded:
+    told = [each.event for each in history_reader.story(connection, job.id)]
+    [event] = [each for each in told if isinstance(each, events.RunEnded)]
+    return event
+
+
+def test_what_stays_of_each_item_is_told_in_the_final_line(
+    connection: Redis, redis_url: str, work_off: WorkOff
+) -> None:
+    leaky = leaking_jobs.KeepsOfEachItem.enqueue(count=2000, kb=20, garbage_kb=5, connection=connection)
+    healthy = leaking_jobs.KeepsOfEachItem.enqueue(count=4000, kb=0, garbage_kb=40, connection=connection)
+    breaches = leaking_jobs.KeepsOfEachItem.enqueue(count=20_000, kb=20, connection=connection)
+    log = work_off("leaks", "--memory", "128")
+    grown = ended(connection, leaky).growth_kb_per_item
+    assert grown == pytest.approx(20, rel=0.2), log
+    assert f"; of each item {grown:.2g} KB stayed" in log
+    assert ended(connection, healthy).growth_kb_per_item is None
+    assert ended(connection, breaches).growth_kb_per_item == pytest.approx(20, rel=0.2)
+    done = rqmem("inspect", leaky.id, RQMEM_REDIS_URL=redis_url)
+    assert f"{grown:.2g} KB stayed of each" in done.stdout
