@@ -22,6 +22,7 @@ from rqmem.errors import ConfigError, HorseTooHeavy, MemoryLimitExceeded, SplitI
 from rqmem.job.stage import SavedStage, Stage, results_of
 from rqmem.job.telling import Teller
 from rqmem.journal import costs, reader
+from rqmem.journal.past import advised_chunk_size
 from rqmem.journal.patience import until_redis_answers
 from rqmem.journal.records import RunRecord
 from rqmem.journal.writer import RunWriter
@@ -247,6 +248,16 @@ class MemoryContext:
         if self._horse is None or not self._config.journal_enabled:
             return None
         return costs.kb_per_item(self._horse.connection, self._about["job"], time.time())
+
+    def advised_chunk_size(self) -> int | None:
+        """Items per chunk by the journal, on a worker with ``--auto`` and where the config file names none."""
+        if self._horse is None or not (self._config.auto and self._config.journal_enabled):
+            return None
+        if "chunk_size" in self.configured:
+            return None
+        return advised_chunk_size(
+            self._horse.connection, self._about["job"], self._config.warning_threshold, time.time()
+        )
 
     def saved_results(self) -> list[Any]:
         """What the stage that an earlier execution ended in had finished."""
