@@ -80,6 +80,7 @@ class Config:
             starts, whichever is more.
         on_worker_limit: then the worker, between two jobs, restarts itself in place (``"restart"``) or ends
             with exit code 12 (``"exit"``).
+        auto: whether chunk sizes that the journal recommends are where adaptive jobs begin.
         jobs: job type -> what the config file says of it.
     """
 
@@ -109,6 +110,7 @@ class Config:
     cgroup: str = "auto"
     worker_memory_mb: float | None = None
     on_worker_limit: str = "restart"
+    auto: bool = False
     jobs: Mapping[str, JobSettings] = dataclasses.field(default_factory=dict)
 
     @property
@@ -249,6 +251,7 @@ VARIABLES: dict[str, tuple[str, Callable[[str, str], Any]]] = {
     "RQMEM_CGROUP": ("cgroup", cgroup),
     "RQMEM_WORKER_MEMORY": ("worker_memory_mb", positive_mb),
     "RQMEM_ON_WORKER_LIMIT": ("on_worker_limit", on_worker_limit),
+    "RQMEM_AUTO": ("auto", _boolean),
     "RQMEM_GROWTH_RATE": ("growth_bytes_per_second", _mb_per_second),
     "RQMEM_SAMPLE_STEP": ("sample_step_mb", positive_mb),
     "RQMEM_HEARTBEAT": ("heartbeat_seconds", positive_seconds),

@@ -15,12 +15,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from rqmem.units import show_mb
+from rqmem.units import show_leak, show_mb
 
 Layer = Literal["checkpoint", "watch", "kill", "kernel"]
 """Which layer acted at a breach: the job at a checkpoint, the watcher's signal, its SIGKILL, or the job's cgroup."""
 
-_SHOWN_AS_MB = 0.1
 _UNSEEN_FRACTION = 0.5  # of what a job used: from there on the types of objects found do not explain it
 
 
@@ -296,9 +295,8 @@ class LeakFound(Event):
 
     def summary(self) -> str:
         """What it leaks, without whose it is."""
-        size = f"{self.mb_per_run:.1f} MB" if self.mb_per_run >= _SHOWN_AS_MB else f"{1024 * self.mb_per_run:.0f} KB"
-        grew = ", ".join(f"{name} +{count:,} ({show_mb(grown)} MB)" for name, count, grown in self.grew)
-        return f"leaks {size} a run: {grew or 'no objects that the garbage collector sees'}"
+        grew = ", ".join(f"{name} {count:+,} ({show_mb(grown)} MB)" for name, count, grown in self.grew)
+        return f"leaks {show_leak(self.mb_per_run)} a run: {grew or 'no objects that the garbage collector sees'}"
 
 
 @dataclass(frozen=True)

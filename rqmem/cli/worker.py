@@ -59,6 +59,7 @@ SETTINGS = {
     "cgroup": "cgroup",
     "worker_memory": "worker_memory_mb",
     "on_worker_limit": "on_worker_limit",
+    "auto": "auto",
     "max_jobs_per_horse": "max_jobs_per_horse",
     "preload": "preload",
     "alert_url": "alert_urls",
@@ -115,6 +116,7 @@ def given_settings(options: Mapping[str, Any]) -> dict[str, tuple[str, Any]]:
 )  # fmt: skip
 @click.option("--isolation", **ISOLATION, help="warm: a horse runs many jobs; fork: one each.")
 @click.option("--max-jobs-per-horse", **COUNT, help="Replace a warm horse after so many jobs.")
+@click.option("--auto", is_flag=True, default=None, help="Adaptive jobs begin with recommended chunk sizes.")
 @click.option("--preload", metavar="MODULE", multiple=True, help="Import before any horse is forked.")
 @click.option("--serializer", "-S", default="pickle", show_default=True, help="pickle, json, or a path.")
 @click.option("--job-class", "-j", metavar="PATH", default=DEFAULT_JOB_CLASS, help="RQ Job class to use.")

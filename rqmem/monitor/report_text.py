@@ -9,7 +9,7 @@ from rqmem.journal.history import Tally
 from rqmem.monitor.report import Report, timestamp
 from rqmem.monitor.statistics import JobStatistics
 from rqmem.monitor.steps import Step, WorkerStep
-from rqmem.units import show_mb
+from rqmem.units import show_leak, show_mb
 
 _SHOWN_LINES = 5
 _SOURCES = {
@@ -81,6 +81,7 @@ def job_lines(job: JobStatistics) -> Iterable[str]:
         f"{_count(tally.breached, 'breach', 'breaches')} (by {_layers(tally.breaches)})" if tally.breached else "",
         _count(job.crossings, "crossing") if job.crossings else "",
         _count(tally.alerts, "alert") if tally.alerts else "",
+        leak_words(tally),
     ]
     yield f"{job.job}: {', '.join(each for each in told if each)}"
     if peaks.highest_mb is not None and peaks.p50_mb is not None and peaks.p90_mb is not None:
@@ -96,6 +97,12 @@ def job_lines(job: JobStatistics) -> Iterable[str]:
         )
     if _SOURCES[job.source]:
         yield f"  ({_SOURCES[job.source]})"
+
+
+def leak_words(tally: Tally) -> str:
+    """How often a leak was found, and how large; empty without."""
+    size_mb = tally.leak_mb_per_run
+    return "" if size_mb is None else f"{_count(tally.leaks, 'leak')} found ({show_leak(size_mb)} a run)"
 
 
 def _layers(breaches: dict[str, float]) -> str:

@@ -21,6 +21,7 @@ from rqmem import events, log, settings
 from rqmem.config import Config
 from rqmem.errors import ConfigError
 from rqmem.memory import machine, procfs, tree, trim
+from rqmem.policy.leaks import Leaks
 from rqmem.runtime import linux, platform_check
 from rqmem.runtime.alerting import Alerting
 from rqmem.runtime.heart import Heart
@@ -56,6 +57,7 @@ class LivingWorker(WorkerInHorse):
         self._jobs_done = 0
         self._full = False
         self._sender: SenderProcess | None = None
+        self._leaks = Leaks()
         super().__init__(*args, **kwargs)
         self._before = Restarted.from_environ(os.environ)
         if self._before is not None:
@@ -208,6 +210,7 @@ class LivingWorker(WorkerInHorse):
         self._forking_pid = os.getpid()
         self._page = SharedPage.new(to_bytes(self.limit_mb))
         self._new_group()
+        self._leaks = self._leaks.in_new_horse()
         self._warm = WarmHorse.fork(self._page, self._serve)
         return self._warm
 

@@ -18,7 +18,7 @@ from rqmem.inspection.outlook import outlook
 from rqmem.inspection.plot import Point, executions, plot
 from rqmem.inspection.story import offset, story
 from rqmem.inspection.timeline import lines
-from rqmem.journal.alerts import Open
+from rqmem.journal.alerts import Alert, Open
 from rqmem.journal.history import Live, LiveJob, Run, Tally, Told
 from rqmem.journal.records import Owner, RunRecord
 from rqmem.status.facts import Facts, JobType, Memory, Queue, Worker
@@ -62,6 +62,11 @@ def test_nothing_is_wrong() -> None:
 
 RUN = Run("jobs.mail.Send", "1f3a9c20", "mail", "ada", NOW, "MemoryLimitExceeded", 3.0, 20, 271.3, 256, layer="watch")
 BREACHED = JobType("jobs.mail.Send", Tally(runs=9, breaches={"watch": 2, "kernel": 1}), RUN)
+LEAKING = JobType(
+    "jobs.mail.Send", Tally(runs=90, leaks=2, leak_mb=0.04),
+    last_leak=Alert("1-1", NOW, "memory-leak", "raised", "jobs.mail.Send", "1f3a9c20", "mail", "ada",
+                    "leaks 1.2 MB a run: dict +900 (2 MB)"),
+)  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -98,6 +103,17 @@ BREACHED = JobType("jobs.mail.Send", Tally(runs=9, breaches={"watch": 2, "kernel
             "breaches",
             "problem: 3 breaches of jobs.mail.Send lately (the last: peak 271.3 of 256 MB) -> raise memory_limit_mb or "
             "lower chunk_size; rqmem inspect 1f3a9c20",
+        ),
+        (
+            {"types": [LEAKING]},
+            "leak",
+            "problem: jobs.mail.Send leaks 1.2 MB a run: dict +900 (2 MB) -> something outlives its runs (a global, a "
+            "cache without bound); horses are replaced meanwhile; rqmem inspect 1f3a9c20",
+        ),
+        (
+            {"types": [replace(LEAKING, last_leak=None)]},
+            "leak",
+            "problem: jobs.mail.Send leaks 20 KB a run -> something outlives its runs (a global, a cache",
         ),
         (
             {"alerts": [Open("usage", "jobs.mail.Send", NOW, "ada", "above 80 %")]},
