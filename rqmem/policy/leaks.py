@@ -41,8 +41,9 @@ FREE_SECONDS = 0.25
 QUIET_PROBES, QUIET_BYTES, QUIET_RUNS = 4, 4096, 8
 """A type whose probes, so many at least, left less than so much on average is probed each so many runs only."""
 LASTING_OVER_HORSES = 0.85
-LASTING_IN_EACH = 0.7
-"""Over several horses: in none did the later half leave less than so much of the mean, as a cache does that fills."""
+LASTING_IN_EACH = 0.8
+"""Over several horses: in none, or in one of ten, the later half of the probes left less than so much of what the
+earlier left, as where a cache fills."""
 _KEPT_BLOCKS = 64
 _KEPT_HORSES = 48
 
@@ -202,7 +203,9 @@ def judge_horses(job: str, horses: tuple[Horse, ...], least_bytes: float) -> Lea
     rate = sum(each.runs * (each.earlier + each.later) / 2 for each in horses) / runs
     if rate * runs < least_bytes:
         return None
-    if any(each.earlier < REGULAR_FRACTION * rate or each.later < LASTING_IN_EACH * rate for each in horses):
+    if any(min(each.earlier, each.later) < REGULAR_FRACTION * rate for each in horses):
+        return None
+    if sum(each.later < LASTING_IN_EACH * each.earlier for each in horses) > len(horses) // 10:
         return None
     later = sum(each.runs * each.later for each in horses)
     lasts = later >= LASTING_OVER_HORSES * sum(each.runs * each.earlier for each in horses)
