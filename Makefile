@@ -4,7 +4,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help demo campaign seed test lint typecheck bench bench-large rq-suite chaos dashboard clean
+.PHONY: help demo campaign seed test lint typecheck bench bench-large rq-suite chaos pictures dashboard clean
 
 help: ## Say what each target does
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
@@ -42,6 +42,10 @@ rq-suite: $(VENV)/dev ## Run RQ's own tests with MemoryWorker in place of Worker
 
 chaos: $(VENV)/dev ## Kill workers and horses at random over 200 runs of chunked and split jobs: 15 minutes
 	$(RUN) -m tests.chaos
+
+pictures: $(VENV)/dev ## Make README's pictures anew, in docs/pictures: 4 minutes
+	$(RUN) -m pip install --quiet --disable-pip-version-check --editable '.[plot]'
+	$(RUN) -m scripts.pictures
 
 dashboard: $(VENV)/demo ## Open rq-dashboard on the Redis that rqmem uses here, on 127.0.0.1 only
 	@$(RUN) -m scripts.dashboard

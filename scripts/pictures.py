@@ -35,7 +35,7 @@ def main(seconds: int) -> None:
     """Make the pictures."""
     PICTURES.mkdir(exist_ok=True)
     for script, name in (("back_test", "recommended-ceilings"), ("chunk_size_plot", "chunk-sizes")):
-        _run([sys.executable, "-m", f"scripts.{script}", "--output", str(PICTURES / f"{name}.svg")])
+        _run([sys.executable, "-m", f"scripts.{script}", "--output", str(PICTURES / f"{name}.png")])
     with _redis() as url:
         _run([sys.executable, "-m", "scripts.demo"], RQMEM_REDIS_URL=url)
         [breach] = [each for each in _alerts(url) if each["rule"] == "ceiling-exceeded"]
@@ -71,14 +71,14 @@ def _run(command: list[str], **environ: str) -> str:
 
 
 def _picture(name: str, url: str, *arguments: str) -> None:
-    """What an rqmem command prints on a terminal, in its colours, as an SVG file."""
+    """What an rqmem command prints on a terminal, in its colours, as an SVG file; with another address of Redis."""
     from rich.console import Console
     from rich.text import Text
 
-    shown = re.sub(re.escape(f"at {url}"), "", _on_terminal(url, *arguments))
-    with open(os.devnull, "w") as nowhere:
+    shown = _on_terminal(url, *arguments).replace(url, "redis://127.0.0.1:6379")
+    with Path(os.devnull).open("w") as nowhere:
         console = Console(width=_COLUMNS, record=True, file=nowhere, force_terminal=True)
-        console.print(Text.from_ansi(shown), soft_wrap=True)
+        console.print(Text.from_ansi(shown))
     title = " ".join(["rqmem", *(argument if len(argument) < 30 else f"{argument[:8]}..." for argument in arguments)])
     svg = console.export_svg(title=title, unique_id=name)
     (PICTURES / f"{name}.svg").write_text(_FONT.sub("", svg), encoding="utf-8")

@@ -132,7 +132,7 @@ def check(run: Run, connection: Redis) -> None:
         _forget_the_one_that_failed(run, connection)
     with suppress(AssertionError):
         wait_until(lambda: not leftovers(run, connection), 30)
-    assert leftovers(run, connection) == []
+    assert leftovers(run, connection) == [], leftovers(run, connection)
     connection.delete(f"told:{run.name}")
 
 

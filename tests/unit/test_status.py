@@ -404,6 +404,14 @@ def test_a_breach_brings_its_curve_but_not_what_was_before_its_execution() -> No
     assert [point.memory_mb for point in points] == [20, 150, 220, 271.3]
 
 
+def test_the_peak_of_a_breach_is_where_its_curve_has_it_and_not_halfway_too() -> None:
+    """The run's end is told first, with a peak that no reading had yet; the breach's curve comes after it."""
+    end = replace(ended("MemoryLimitExceeded"), peak_memory_mb=271.3, final_memory_mb=250)
+    told = [Told(NOW, started()), Told(NOW + 8, end), Told(NOW + 8.1, breach(curve=[(6, 100.0), (0.2, 260.0)]))]
+    [points] = executions(replace(CASE, told=told))
+    assert [point.memory_mb for point in points] == [20, 100, 260, 250, 271.3]
+
+
 def test_one_reading_is_no_plot() -> None:
     assert executions(replace(CASE, told=STORY[:1])) == []
     assert plot([], 256, 80) == []
