@@ -64,7 +64,6 @@ def failures(connection: Redis) -> list[str]:
     return [(result.exc_string or "").strip().splitlines()[-1] for result in results if result is not None]
 
 
-@ON_SQLITE
 def test_a_campaign_is_called_in_batches(
     connection: Redis, database: Engine, retell: StandIn, environ: dict[str, str], start_worker: StartWorker
 ) -> None:
