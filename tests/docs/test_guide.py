@@ -125,6 +125,13 @@ def test_the_commands_of_debug_mode(connection: Redis, redis_url: str, shop: Pat
     assert a_job(connection).return_value() == sum(range(1000))
 
 
+def test_monitoring_left_out_for_all_jobs(connection: Redis, start_worker: StartWorker, shop: Path) -> None:
+    options = ("--log-level", "debug", "--log-every-checkpoint")
+    log = run(connection, start_worker, shop, "quiet.CountQuietly", *options, MEMORY_MONITORING_ENABLED="false")
+    assert a_job(connection).get_status() == JobStatus.FINISHED
+    assert "at told" not in log
+
+
 def test_no_example_is_left_out() -> None:
     modules = set(re.findall(r"^# (\w+)\.py$", PAGE, re.MULTILINE))
     assert modules == {tip.module for tip in tips()} | {"quiet"}
