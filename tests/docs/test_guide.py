@@ -51,7 +51,7 @@ def test_a_tip_does_the_same_with_less(
         breaches.append(len(reader.breaches(connection, "a-job")))
         assert (a_job(connection).get_status() == JobStatus.FAILED) == bool(breaches[-1]), log
         results.append(a_job(connection).return_value())
-        growths.append(max(guide.grown(connection, f"{tip.module}.{name}")[0]))
+        growths.append(max(guide.grown(connection, f"{tip.module}.{name}")))
     assert breaches == [int(tip.module == "checking"), 0]
     if breaches[0]:
         assert results[1]
