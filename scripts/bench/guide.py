@@ -28,12 +28,11 @@ _PATIENCE_SECONDS = 300.0
 
 
 class Example:
-    """A job of the guide: its runs, each as MB above its beginning and seconds, and whether it breached."""
+    """A job of the guide: its runs, each as MB above its beginning, and whether it breached."""
 
     def __init__(self, module: str, name: str) -> None:
         self.job = f"{module}.{name}"
         self.growths_mb: list[float] = []
-        self.seconds: list[float] = []
         self.breached = False
         self.result: object = None
 
@@ -50,15 +49,12 @@ class Example:
         if job.get_status() != JobStatus.FINISHED and not self.breached:
             raise click.ClickException(f"{self.job} ended {job.get_status().value}: {ended.last_line}")
         self.result = job.return_value()
-        growths, seconds = grown(connection, self.job)
-        self.growths_mb.append(max(growths))
-        self.seconds.append(seconds)
+        self.growths_mb.append(max(grown(connection, self.job)))
 
 
-def grown(connection: Redis, job_type: str) -> tuple[list[float], float]:
-    """MB that a job and its children took above their beginnings, one by one; seconds of all together."""
-    runs = history_reader.runs(connection, job_type)
-    return [run.peak_mb - run.initial_mb for run in runs], sum(run.seconds for run in runs)
+def grown(connection: Redis, job_type: str) -> list[float]:
+    """MB that a job and its children took above their beginnings, one by one."""
+    return [run.peak_mb - run.initial_mb for run in history_reader.runs(connection, job_type)]
 
 
 def measured(connection: Redis, folder: Path, rounds: int) -> dict[Tip, tuple[Example, Example]]:
@@ -73,12 +69,11 @@ def measured(connection: Redis, folder: Path, rounds: int) -> dict[Tip, tuple[Ex
 
 def table(found: dict[Tip, tuple[Example, Example]]) -> str:
     """As Markdown."""
-    lines = ["| tip | before | after | seconds before | after |", "| --- | ---: | ---: | ---: | ---: |"]
+    lines = ["| tip | before | after |", "| --- | ---: | ---: |"]
     for tip, (before, after) in found.items():
         link = f"[{tip.title}](#{tip.title.lower().replace(' ', '-').replace(chr(39), '')})"
         sizes = " | ".join(f"{each.growth_mb:.1f} MB{', breached' * each.breached}" for each in (before, after))
-        times = " | ".join(f"{median(each.seconds):.1f}" for each in (before, after))
-        lines.append(f"| {link} | {sizes} | {times} |")
+        lines.append(f"| {link} | {sizes} |")
     return "\n".join(lines)
 
 

@@ -51,7 +51,7 @@ def test_a_tip_does_the_same_with_less(
         breaches.append(len(reader.breaches(connection, "a-job")))
         assert (a_job(connection).get_status() == JobStatus.FAILED) == bool(breaches[-1]), log
         results.append(a_job(connection).return_value())
-        growths.append(max(guide.grown(connection, f"{tip.module}.{name}")[0]))
+        growths.append(max(guide.grown(connection, f"{tip.module}.{name}")))
     assert breaches == [int(tip.module == "checking"), 0]
     if breaches[0]:
         assert results[1]
@@ -123,6 +123,13 @@ def test_the_commands_of_debug_mode(connection: Redis, redis_url: str, shop: Pat
     assert "at told\n" in log and "at told again\n" in log and "at not told" not in log
     assert "quiet.CountQuietly" in story
     assert a_job(connection).return_value() == sum(range(1000))
+
+
+def test_monitoring_left_out_for_all_jobs(connection: Redis, start_worker: StartWorker, shop: Path) -> None:
+    options = ("--log-level", "debug", "--log-every-checkpoint")
+    log = run(connection, start_worker, shop, "quiet.CountQuietly", *options, MEMORY_MONITORING_ENABLED="false")
+    assert a_job(connection).get_status() == JobStatus.FINISHED
+    assert "at told" not in log
 
 
 def test_no_example_is_left_out() -> None:

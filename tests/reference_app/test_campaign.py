@@ -40,7 +40,6 @@ from tests.reference_app.campaign_jobs import (
 )
 
 
-@ON_SQLITE
 def test_a_campaign_is_called_and_completed(
     connection: Redis, database: Engine, retell: StandIn, environ: dict[str, str], start_worker: StartWorker
 ) -> None:

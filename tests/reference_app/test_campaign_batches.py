@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from redis import Redis
@@ -64,7 +65,6 @@ def failures(connection: Redis) -> list[str]:
     return [(result.exc_string or "").strip().splitlines()[-1] for result in results if result is not None]
 
 
-@ON_SQLITE
 def test_a_campaign_is_called_in_batches(
     connection: Redis, database: Engine, retell: StandIn, environ: dict[str, str], start_worker: StartWorker
 ) -> None:
@@ -78,6 +78,30 @@ def test_a_campaign_is_called_in_batches(
     assert {(batch.status, batch.batch_call_id is not None) for batch in batches(database)} == {("collected", True)}
     for checkpoint in ("customer_queries", "job_creation", "batch_dispatch", "outcomes_collected"):
         assert f"at {checkpoint}\n" in log
+
+
+@ON_SQLITE
+def test_a_campaign_too_heavy_for_one_job_is_split_and_two_workers_share_it(
+    connection: Redis,
+    database: Engine,
+    retell: StandIn,
+    environ: dict[str, str],
+    start_worker: StartWorker,
+    tmp_path: Path,
+) -> None:
+    """A customer is said to weigh a MB: 400 do not fit."""
+    config = tmp_path / "rqmem.ini"
+    path = ProcessRetellAICampaignBatchJob.path()
+    config.write_text(f"[job {path}]\nbytes_per_item = {2**20}\nitems_per_child = 150\n")
+    seed_campaign(database, count=400, seed=3)
+    job = enqueue(1, connection, ProcessRetellAICampaignBatchJob)
+    workers = [start_worker("campaigns", RQMEM_CONFIG=str(config), **environ) for _ in range(2)]
+    ended(database)
+    wait_until(lambda: job.get_status() == JobStatus.FINISHED, 60)
+    assert_called_exactly_once(database, retell)
+    far = ProcessRetellAICampaignBatchJob.progress(job.id, connection)
+    assert far.total == far.done and far.total >= 3 and far.items == 400
+    assert [each.process.poll() for each in workers] == [None, None]
 
 
 def test_killed_workers_and_the_next_ones_call_each_customer_once(

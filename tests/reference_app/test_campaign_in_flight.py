@@ -17,7 +17,7 @@ from sqlalchemy.engine import Engine
 
 from jobs.campaigns import ProcessRetellAICampaignJob
 from jobs.retell_api import RetellApi
-from rqmem.journal import reader
+from rqmem.journal import history_reader, reader
 from rqmem.testing import wait_until
 from seeds.campaign import seed_campaign
 from seeds.retell_stand_in import Faults, StandIn
@@ -189,6 +189,25 @@ def test_a_deploy_waits_for_what_is_in_flight_and_another_worker_goes_on(
     assert job.get_status() == JobStatus.FINISHED
     assert_called_exactly_once(database, retell)
     assert retell.service.record()["duplicates"] == 0
+
+
+@ON_SQLITE
+def test_a_killed_horse_is_replaced_and_each_customer_is_called_once(
+    connection: Redis, database: Engine, retell: StandIn, environ: dict[str, str], start_worker: StartWorker
+) -> None:
+    """The worker lives, and goes on; the API knows the calls of the chunk in hand by their keys."""
+    retell.service.set_faults(Faults(latency_ms=60))
+    seed_campaign(database, count=150, seed=5)
+    job = enqueue(1, connection)
+    worker = start_worker("campaigns", "--name", "ada", **environ)
+    wait_until(lambda: retell.service.record()["calls"] >= 20, 60)
+    [live] = history_reader.workers(connection, ["ada"])
+    os.kill(live.horse_pid, signal.SIGKILL)
+    wait_until(lambda: job.get_status() == JobStatus.FINISHED, 60)
+    assert worker.process.poll() is None
+    assert_called_exactly_once(database, retell)
+    assert reader.run(connection, job.id).resumes == 1
+    assert retell.service.record()["duplicates"] >= 1
 
 
 # The client alone
