@@ -70,9 +70,9 @@ class LoadedJob:
         """How many of so many it gets."""
         return min(self.times * asked, self.at_most or self.times * asked)
 
-    def naive_records(self, asked: int) -> int:
-        """And how many the naive function gets."""
-        return min(self.records(asked), self.naive_at_most or self.records(asked))
+    def naive_records(self, records: int) -> int:
+        """How many of these the naive function gets."""
+        return min(records, self.naive_at_most or records)
 
 
 def _of_campaign(place: Place) -> dict[str, Any]:

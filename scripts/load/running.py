@@ -105,7 +105,8 @@ class Bench:
         result = asked.latest_result()
         if ended.code != 0 or result is None or asked.get_status() != JobStatus.FINISHED:
             raise click.ClickException(f"the imports of {job.name} could not be measured: {ended.last_line}")
-        return float(result.return_value)
+        idle_mb: float = result.return_value
+        return idle_mb
 
     @property
     def connection_url(self) -> str:
