@@ -123,7 +123,7 @@ def reminders() -> int:
 
 def sentiment() -> int:
     """Score all transcripts, then write scores and the agents' figures."""
-    from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
+    from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer  # type: ignore[import-untyped]
 
     analyzer = SentimentIntensityAnalyzer()
     moments: dict[int, list[Moments]] = defaultdict(list)

@@ -63,7 +63,7 @@ def _job(name: str, runs: list[Measured], idle: Idle | None, number: int) -> Ite
     yield f"<h2>{escape(name)}</h2>"
     words = [f"declares {show_mb(CEILINGS_MB[name])} MB"]
     words += [
-        f"{each.way}: the peak with {each.records[1]:,} records is {each.share:+.1%} of that with {each.records[0]:,}"
+        f"{each.way}: from {each.records[0]:,} to {each.records[1]:,} records the peak changes by {each.share:+.1%}"
         for each in rules.growths(runs)
     ]
     if idle is not None:
@@ -101,8 +101,9 @@ def overview(found: Found) -> dict[str, Any]:
         traces.append({
             "type": "bar", "orientation": "h", "name": label, "y": names,
             "x": [each.peak_mb if each else None for each in most], "marker": {"color": colour},
-            "text": [f"{each.peak_mb:,.0f} MB, {each.trial.records:,} records" if each else "" for each in most],
-            "textposition": "outside", "cliponaxis": False, "hovertemplate": "%{text}<extra></extra>",
+            "text": [f"{each.peak_mb:,.0f} MB" if each else "" for each in most], "textposition": "outside",
+            "cliponaxis": False, "customdata": [each.trial.records if each else 0 for each in most],
+            "hovertemplate": "%{x:.1f} MB with %{customdata:,} records<extra>" + label + "</extra>",
         })  # fmt: skip
     traces.append({
         "type": "scatter", "mode": "markers", "name": "ceiling", "y": names, "x": [CEILINGS_MB[name] for name in names],
@@ -111,8 +112,8 @@ def overview(found: Found) -> dict[str, Any]:
     })  # fmt: skip
     layout = _layout(90 + 75 * len(names))
     highest = max([*(each.peak_mb for each in found.runs), *(CEILINGS_MB[name] for name in names)])
-    layout["xaxis"] |= {"title": {"text": "peak, MB"}, "range": [0, 1.3 * highest]}
-    layout["yaxis"] |= {"automargin": True, "autorange": "reversed"}
+    layout["xaxis"] |= {"title": {"text": "peak, MB"}, "range": [0, 1.1 * highest]}
+    layout["yaxis"] |= {"automargin": True, "autorange": "reversed", "ticksuffix": "  "}
     return {"data": traces, "layout": layout}
 
 
@@ -128,8 +129,9 @@ def over_time(name: str, runs: Iterable[Measured]) -> dict[str, Any]:
         })  # fmt: skip
     layout = _layout(340)
     layout["xaxis"] |= {"title": {"text": "seconds"}, "rangemode": "tozero"}
-    layout["yaxis"] |= {"title": {"text": "MB"}, "rangemode": "tozero"}
     ceiling = CEILINGS_MB[name]
+    highest = max([ceiling, *(mb for run in listed for _, mb in run.samples)])
+    layout["yaxis"] |= {"title": {"text": "MB"}, "range": [0, 1.12 * highest]}
     layout["shapes"] = [{
         "type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": ceiling, "y1": ceiling,
         "line": {"color": _CEILING, "dash": "dash", "width": 2},

@@ -102,7 +102,7 @@ def _faults_of(run: Measured) -> list[str]:
     allowed = run.trial.memory_mb + (_UNWINDING_MB if run.breaches else 0)
     if run.peak_mb > allowed and not (declared and run.above):
         said.append(f"used {_peak(run)}, {show_mb(allowed)} MB allowed")
-    if not declared and not run.finished and "MemoryLimitExceeded" not in run.error:
+    if not declared and not run.finished and not run.breaches:
         said.append(f"{run.outcome}, and not for memory: {run.error or run.found}")
     return said
 

@@ -105,8 +105,8 @@ class Bench:
         result = asked.latest_result()
         if ended.code != 0 or result is None or asked.get_status() != JobStatus.FINISHED:
             raise click.ClickException(f"the imports of {job.name} could not be measured: {ended.last_line}")
-        idle_mb: float = result.return_value
-        return idle_mb
+        assert isinstance(result.return_value, float)
+        return result.return_value
 
     @property
     def connection_url(self) -> str:
@@ -176,6 +176,7 @@ class Bench:
         totals = history_reader.totals(self.connection, history_reader.types(self.connection))
         return replace(
             measured,
+            error=measured.error or ("" if measured.finished else next(iter(record.history[-1:]), ""))[:300],
             peak_mb=max(told),
             above=tuple(
                 f"{each.job.rpartition('.')[2]} used {each.peak_mb:.1f} MB of {each.limit_mb:.0f} MB"
