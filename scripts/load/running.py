@@ -71,7 +71,7 @@ class Bench:
         engine.dispose()
 
     def run(self, job: LoadedJob, trial: Trial) -> Measured:
-        """One run. Raises `click.ClickException` where the worker does not start."""
+        """One run. Raises `click.ClickException` where the worker ends by itself."""
         naive = trial.way == "naive"
         with self._place(job, trial.records) as place:
             arguments = (job.naive_arguments if naive else job.arguments)(place)
@@ -83,13 +83,16 @@ class Bench:
                 enqueued = job.job_class.enqueue(queue, **arguments, **options)
             began = time.monotonic()
             worker = Running(trial.command(self.connection_url, QUEUE, job.needs))
-            with sampling.Sampler(worker.pid, NAIVE_MOST_MB if naive else None) as sampler:
-                in_time = self._until_ended(enqueued, queue, worker, began + patience(trial))
-                seconds = time.monotonic() - began
-            worker.terminate()
-            ended = worker.finish(_END_SECONDS)
-            if not sampler.samples and ended.code != 0:
-                raise click.ClickException(f"{trial.way} worker ended with {ended.code}: {ended.last_line}")
+            try:
+                with sampling.Sampler(worker.pid, NAIVE_MOST_MB if naive else None) as sampler:
+                    in_time = self._until_ended(enqueued, queue, worker, began + patience(trial))
+                    seconds = time.monotonic() - began
+                gone = not in_time and tree.is_zombie(worker.pid)
+            finally:  # also when we are told to end
+                worker.terminate()
+                ended = worker.finish(_END_SECONDS)
+            if gone:
+                raise click.ClickException(f"{trial.words} ended with {ended.code}: {ended.last_line}")
             measured = self._measured(job, trial, enqueued, sampler, seconds, in_time=in_time)
             checked = (job.naive_check if naive else job.check)(place, trial.records)
             return replace(measured, right=checked.right, found=checked.words, balanced_f1=checked.balanced_f1)
