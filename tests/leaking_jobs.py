@@ -108,3 +108,13 @@ class KeepsOfEachItem(MemoryAwareJob):
 
         self.process_in_chunks(range(count), work, collect=False)
         return len(kept)
+
+
+class LeaksTexts(MemoryAwareJob):
+    """Keeps bytes in a dict, which Python's collector does not track: 1 MB a run."""
+
+    queue = "leaks"
+
+    def handle(self, run: int) -> int:
+        _cache.update((1000 * run + number, bytes(1000)) for number in range(1000))
+        return len(_cache)

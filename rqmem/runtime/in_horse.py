@@ -51,7 +51,7 @@ class WorkerInHorse(SettlingWorker):
     def setup_work_horse_signals(self) -> None:
         """RQ's hook at the very start of a horse: also tie it to its worker and install the breach handler."""
         super().setup_work_horse_signals()
-        horse.settle_in(self._forking_pid, self._group)
+        horse.settle_in(self._forking_pid, self._group, self.config.preload)
         if self._recorder is not None:  # the copy of this process; the worker's own hears of it over the tape
             events.unsubscribe(self._recorder.take)
         events.subscribe(self._tell_worker)

@@ -59,9 +59,11 @@ class Probing:
             self._is_tidy = True
             if self._probing:
                 self._spent_seconds += time.thread_time() - cpu
-        if self._job_type not in self._types:
+        probed = self._types.get(self._job_type)
+        if probed is None:
             self._left_by_first_runs += max(0, held - self._held)
-        self._types[self._job_type] = self._types.get(self._job_type, leaks.Probed()).after(left)
+        if probed is None or probed.probes or left is not None:
+            self._types[self._job_type] = (probed or leaks.Probed()).after(left)
         self._held = held
         grew = horse.kinds_that_stay() if left is not None else []
         return Report(held - self._at_first, threads_left, left, grew)

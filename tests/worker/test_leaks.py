@@ -86,3 +86,14 @@ def test_what_stays_of_each_item_is_told_in_the_final_line(
     assert ended(connection, breaches).growth_kb_per_item == pytest.approx(20, rel=0.2)
     done = rqmem("inspect", leaky.id, RQMEM_REDIS_URL=redis_url)
     assert f"{grown:.2g} KB stayed of each" in done.stdout
+
+
+@pytest.mark.parametrize("options", [[], ["--preload", "tests.leaking_jobs"]], ids=["imported", "preloaded"])
+def test_types_that_the_collector_does_not_track_are_named(
+    connection: Redis, work_off: WorkOff, options: list[str]
+) -> None:
+    for number in range(60):
+        leaking_jobs.LeaksTexts.enqueue(run=number, connection=connection)
+    work_off("leaks", "--memory", "128", *options)
+    found = [each for each in history_reader.alerts(connection) if each.rule == "memory-leak"]
+    assert len(found) == 1 and "bytes +" in found[0].text, found
