@@ -2,16 +2,16 @@
 
 Makes a large dataset, runs every job on real workers, with fewer and with more records, and the same work written
 naively (`scripts.load.naive`) under a stock ``rq worker``; reads memory meanwhile, and looks what became of every
-record. Each job runs at the ceiling that it declares, and with fewer records under each ``--memory`` with
-``--timeout``; there once more with ``--preload``, which shares the memory of its imports, where these alone nearly fill
-it (retell-sdk takes some 65 MB). Writes the figures as JSON (its schema is `scripts.load.report`) and one HTML page
-with plots that opens with no network.
+record. Each job runs at the ceiling that it declares, as it is and with chunks of one size, and with fewer records
+under each ``--memory`` with ``--timeout``; there once more with ``--preload``, which shares the memory of its imports,
+where these alone nearly fill it (retell-sdk takes some 65 MB). Writes the figures as JSON (its schema is
+`scripts.load.report`) and one HTML page with plots that opens with no network.
 
 Exit code 0: all rules hold (`scripts.load.rules`, which says how growth is compared); 1: one does not, and it is named;
 2: something is wrong with the call. Data are kept in ``.load`` for the next time; Redis is one of our own.
 
 Of each job ``--records`` are run, of training ten times as many rows. Calls go to a stand-in for Retell and are limited
-to 100,000, messages to 50,000; naive functions get fewer where they take long (`scripts.load.jobs`).
+to 100,000, messages to 20,000; naive functions get fewer where they take long (`scripts.load.jobs`).
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from scripts.load.running import Bench
 from scripts.load.trials import Idle, Measured, Trial
 
 ROOT = Path(__file__).parents[1]
-FEW, MANY, SHORT = 10_000, 100_000, 1_200
+FEW, MANY, SHORT = 10_000, 50_000, 1_200
 LEAST_MB = 64
 _SETTINGS = ("RQMEM_", "MEMORY_", "JOB_")  # what is measured is rqmem as it comes
 
@@ -72,12 +72,12 @@ def main(
     naive: bool, short: bool, folder: Path,
 ) -> None:  # fmt: skip
     """Run the six jobs under load, and the same naively; say what memory they took and what became of each record."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what was started is ended then too
     try:
         many = records or (SHORT if short else MANY)
         jobs = named(names)
         check(output, html)
         output, html, folder = output.absolute(), html.absolute(), folder.absolute()
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what was started is ended then too
         os.chdir(ROOT)
         plan = [(job, trials(job, many, ceilings_mb, timeout, naive=naive)) for job in jobs]
         minutes = sum(each.expected_seconds for _, some in plan for each in some) / 60
@@ -119,7 +119,10 @@ def trials(job: LoadedJob, many: int, ceilings_mb: Sequence[int], timeout: int, 
     """All runs of a job, in this order; what comes of one with a lower ceiling tells whether the next is needed."""
     counts = sorted({job.records(few_of(many)), job.records(many)})
     few = counts[0]
-    made = [Trial("rqmem", "declared", job.name, count, job.ceiling_mb, job.pace) for count in counts]
+    as_it_is = counts if job.fixed_class is None else counts[-1:]
+    made = [Trial("rqmem", "declared", job.name, count, job.ceiling_mb, job.pace) for count in as_it_is]
+    if job.fixed_class is not None:
+        made += [Trial("rqmem", "fixed", job.name, count, job.ceiling_mb, job.pace) for count in counts]
     for ceiling_mb in ceilings_mb:
         made += [
             Trial("rqmem", "lower", job.name, few, float(ceiling_mb), job.pace, timeout),

@@ -20,10 +20,12 @@ from jobs.training import TrainMLModelJob
 from rqmem import MemoryAwareJob
 from rqmem.errors import UnknownName
 from scripts.load import naive, outcomes
+from scripts.load.fixed import FixedCampaign, FixedReminders, FixedSentiment
+from scripts.load.fixed_training import FixedTraining
 from scripts.load.outcomes import Checked, Place
 from seeds.dataset_parts import Wanted
 
-MOST_CALLS, MOST_MESSAGES = 100_000, 50_000
+MOST_CALLS, MOST_MESSAGES = 100_000, 20_000
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,7 @@ class LoadedJob:
     """One of the six.
 
     Attributes:
+        fixed_class: the same with chunks of one size; None: it is so itself.
         wanted: a number of records -> the dataset.
         arguments: of the job, and of the function that does the same naively.
         check: whether every record has its outcome once.
@@ -42,6 +45,7 @@ class LoadedJob:
     """
 
     job_class: type[MemoryAwareJob]
+    fixed_class: type[MemoryAwareJob] | None
     naive: Callable[..., Any]
     wanted: Callable[[int], Wanted]
     arguments: Callable[[Place], dict[str, Any]]
@@ -93,33 +97,34 @@ def _of_assignments(place: Place) -> dict[str, Any]:
 
 JOBS = (
     LoadedJob(
-        ProcessRetellAICampaignJob, naive.campaign, lambda n: Wanted(customers=n), _of_campaign, _of_campaign,
+        ProcessRetellAICampaignJob, FixedCampaign, naive.campaign, lambda n: Wanted(customers=n),
+        _of_campaign, _of_campaign,
         outcomes.of_campaign, outcomes.of_campaign, ("jobs.campaigns", "retell"), 2.0, 2.0,
         "retell", at_most=MOST_CALLS, naive_at_most=10_000,
     ),
     LoadedJob(
-        ProcessRetellAICampaignBatchJob, naive.batches, lambda n: Wanted(customers=n), _of_campaign, _of_campaign,
+        ProcessRetellAICampaignBatchJob, None, naive.batches, lambda n: Wanted(customers=n), _of_campaign, _of_campaign,
         outcomes.of_campaign, outcomes.of_campaign, ("jobs.campaign_batches", "retell"), 1.0, 1.0,
         "retell", at_most=MOST_CALLS,
     ),
     LoadedJob(
-        TrainMLModelJob, naive.training, lambda n: Wanted(training_rows=n), _of_training, _of_training,
+        TrainMLModelJob, FixedTraining, naive.training, lambda n: Wanted(training_rows=n), _of_training, _of_training,
         outcomes.of_training, outcomes.of_naive_training, ("jobs.training_learner", "jobs.training_shards"), 0.25, 0.25,
         times=10,
     ),
     LoadedJob(
-        SendAppointmentReminderJob, naive.reminders, lambda n: Wanted(appointments=n),
+        SendAppointmentReminderJob, FixedReminders, naive.reminders, lambda n: Wanted(appointments=n),
         lambda place: {"types": ["email"]}, _nothing,
         outcomes.of_reminders, outcomes.of_reminders, ("jobs.reminders", "apprise"), 6.0, 4.0,
-        "mail", at_most=MOST_MESSAGES, naive_at_most=20_000,
+        "mail", at_most=MOST_MESSAGES,
     ),
     LoadedJob(
-        AnalyzeCallSentimentJob, naive.sentiment, lambda n: Wanted(transcripts=n), _nothing, _nothing,
+        AnalyzeCallSentimentJob, FixedSentiment, naive.sentiment, lambda n: Wanted(transcripts=n), _nothing, _nothing,
         outcomes.of_sentiment, outcomes.of_sentiment, ("jobs.sentiment", "vaderSentiment.vaderSentiment", "ijson"),
         0.6, 3.0, naive_at_most=20_000,
     ),
     LoadedJob(
-        BulkAssignStaffToEventTypesJob, naive.assignments, lambda n: Wanted(assignments=n),
+        BulkAssignStaffToEventTypesJob, None, naive.assignments, lambda n: Wanted(assignments=n),
         _of_assignments, _of_assignments,
         outcomes.of_assignments, outcomes.of_naive_assignments, ("jobs.staff",), 1.5, 0.5,
     ),

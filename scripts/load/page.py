@@ -26,7 +26,7 @@ th { vertical-align: bottom } tr { border-bottom: 1px solid #e5e7eb }
 th:first-child, td:first-child, th:last-child, td:last-child { text-align: left }
 td:last-child { white-space: normal; min-width: 16rem }
 """
-_OURS, _LOWER, _NAIVE, _CEILING = "#2171b5", "#6baed6", "#d97706", "#c0392b"
+_OURS, _FIXED, _LOWER, _NAIVE, _CEILING = "#2171b5", "#15803d", "#6baed6", "#d97706", "#c0392b"
 _COLUMNS = ("worker", "records", "outcome", "peak MB", "seconds", "breaches", "children", "what was found")
 
 
@@ -145,8 +145,10 @@ def over_time(name: str, runs: Iterable[Measured]) -> dict[str, Any]:
 
 def _line_of(run: Measured, runs: list[Measured]) -> dict[str, Any]:
     most = run.trial.records == max(each.trial.records for each in runs if each.trial.way == run.trial.way)
-    if run.trial.setting != "declared":
+    if run.trial.setting in ("lower", "preload"):
         return {"color": _LOWER, "width": 1.5, "dash": "dot" if run.trial.setting == "preload" else "solid"}
+    if run.trial.setting == "fixed":
+        return {"color": _FIXED, "width": 1.5, "dash": "solid" if most else "dot"}
     colour = _NAIVE if run.trial.way == "naive" else _OURS
     return {"color": colour, "width": 2 if most else 1.2, "dash": "solid" if most else "dot"}
 

@@ -9,7 +9,7 @@ not known is null::
     seconds                  of all runs together
     holds, faults            whether all rules hold (`scripts.load.rules`); what does not, a line each
     runs                     a run each:
-      way, setting, worker   rqmem or naive; declared, lower or preload; the worker's command
+      way, setting, worker   rqmem or naive; declared, fixed (chunks of one size), lower or preload; the worker
       job, records           its class; how many it had
       memory_mb, ceiling_mb  the worker's --memory (null: a stock worker has none); what the job declares
       outcome, error         finished, failed, killed or did not end; the last line of its error
@@ -122,14 +122,14 @@ def _run(run: Measured) -> dict[str, Any]:
 
 
 def heading() -> str:
-    return f"{'worker':<50}{'records':>9}{'outcome':>13}{'peak MB':>9}{'seconds':>9}  what was found"
+    return f"{'worker':<54}{'records':>9}{'outcome':>13}{'peak MB':>9}{'seconds':>9}  what was found"
 
 
 def line(run: Measured) -> str:
     """A run as a line of the table."""
     breached = f", {run.breaches} breaches" if run.breaches else ""
     return (
-        f"{run.trial.words:<50}{run.trial.records:>9,}{run.outcome:>13}{run.peak_mb:>9.1f}{run.seconds:>9.1f}"
+        f"{run.trial.words:<54}{run.trial.records:>9,}{run.outcome:>13}{run.peak_mb:>9.1f}{run.seconds:>9.1f}"
         f"  {run.found}{breached}"
     )
 
@@ -144,7 +144,7 @@ def remark(run: Measured, idle: Idle | None) -> str:
             at = f"after {run.crossed_after_seconds:.1f} s"
             return f"above the {show_mb(ceiling)} MB that the job declares {at}: a container of that size kills it then"
         return ""
-    if not run.finished and run.trial.setting != "declared":
+    if not run.finished and run.trial.setting in ("lower", "preload"):
         return rules.why_not(run, idle)
     return ""
 
@@ -153,7 +153,7 @@ def summary(found: Found) -> Iterator[str]:
     """Growth, and what an idle horse takes: lines for people."""
     growths = {(each.job, each.way): each for each in rules.growths(found.runs)}
     if growths:
-        yield f"{'peak MB with fewer and more records':<38}{'rqmem':>26}{'naive':>30}"
+        yield f"{'peak MB, fewer and more records':<38}{'rqmem':>26}{'naive':>30}"
     for name in dict.fromkeys(job for job, _ in growths):
         cells = [growths.get((name, way)) for way in ("rqmem", "naive")]
         words = [

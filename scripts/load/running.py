@@ -80,7 +80,8 @@ class Bench:
             if naive:
                 enqueued = queue.enqueue(job.naive, kwargs=arguments, job_timeout=-1, **options)
             else:
-                enqueued = job.job_class.enqueue(queue, **arguments, **options)
+                job_class = (job.fixed_class or job.job_class) if trial.setting == "fixed" else job.job_class
+                enqueued = job_class.enqueue(queue, **arguments, **options)
             began = time.monotonic()
             worker = Running(trial.command(self.connection_url, QUEUE, job.needs))
             try:

@@ -8,7 +8,7 @@ from typing import Literal
 from rqmem.units import show_mb
 
 Way = Literal["rqmem", "naive"]
-Setting = Literal["declared", "lower", "preload"]
+Setting = Literal["declared", "fixed", "lower", "preload"]
 START_SECONDS = 2.5  # of a worker, its imports, and what it talks to
 
 
@@ -17,7 +17,8 @@ class Trial:
     """One run to be made.
 
     Attributes:
-        setting: the worker's ceiling is the one that the job declares, or a lower one, or that with ``--preload``.
+        setting: the worker's ceiling is the one that the job declares; that, and chunks are of one size; it is a lower
+            one; that, with ``--preload``.
         job: its class.
         memory_mb: the worker's ``--memory``; a stock worker knows none.
         timeout_seconds: its ``--timeout``; None: the job's own.
@@ -55,7 +56,8 @@ class Trial:
             return "rq worker"
         timeout = f" --timeout {self.timeout_seconds}" if self.timeout_seconds is not None else ""
         preload = " --preload ..." if self.setting == "preload" else ""
-        return f"rqmem worker --memory {show_mb(self.memory_mb)}{timeout}{preload}"
+        fixed = ", chunks of one size" if self.setting == "fixed" else ""
+        return f"rqmem worker --memory {show_mb(self.memory_mb)}{timeout}{preload}{fixed}"
 
 
 @dataclass(frozen=True)
