@@ -95,6 +95,7 @@ def settle_in(worker_pid: int, group: HorseGroup | None, preloaded: tuple[str, .
     if group is not None:
         group.enter()
     gc.enable()
+    os.register_at_fork(after_in_child=_end_forks_by_sigterm)
     install_signal_handlers()
 
 
@@ -104,7 +105,7 @@ def install_signal_handlers() -> None:
     signal.siginterrupt(BREACH_SIGNAL, True)
     signal.signal(SAMPLE_SIGNAL, _on_sample_signal)
     signal.siginterrupt(SAMPLE_SIGNAL, False)  # system calls of C clients go on
-    signal.signal(signal.SIGTERM, _leave_it_to_the_worker(os.getpid()))
+    signal.signal(signal.SIGTERM, _leave_it_to_the_worker)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
@@ -253,16 +254,18 @@ _NOT_USER_CODE = (
 )
 
 
-def _leave_it_to_the_worker(horse_pid: int) -> Callable[[int, FrameType | None], None]:
-    """A SIGTERM handler: systemd sends SIGTERM to the whole group, the worker decides for its horse.
+def _leave_it_to_the_worker(number: int, frame: FrameType | None) -> None:
+    """A handler of SIGTERM, which systemd sends to the whole group: the worker decides for its horse.
 
-    A handler and not SIG_IGN, which what the job executes would inherit; processes the job forks get
-    SIGTERM's default action back, so that `multiprocessing` can end them.
+    A handler and not SIG_IGN, which what the job executes would inherit.
     """
 
-    def handle(number: int, frame: FrameType | None) -> None:
-        if os.getpid() != horse_pid:
-            signal.signal(number, signal.SIG_DFL)
-            os.kill(os.getpid(), number)
 
-    return handle
+def _end_forks_by_sigterm() -> None:
+    """Processes that the job forks have SIGTERM's default action, so that `multiprocessing` can end them.
+
+    From their first moment on: by a handler of Python it would be missed by a fork that is about to wait for a
+    semaphore, which `multiprocessing.Pool` leaves locked when it ends another one first.
+    """
+    if signal.getsignal(signal.SIGTERM) is _leave_it_to_the_worker:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
