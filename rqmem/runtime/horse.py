@@ -9,6 +9,7 @@ without a `MemoryWorker` there is none.
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
 import linecache
 import os
@@ -215,6 +216,7 @@ def line_of_user_code(frame: FrameType | None) -> str:
     return f"{frame.f_lineno}:{frame.f_code.co_name}:{frame.f_code.co_filename}" if frame is not None else ""
 
 
+@functools.lru_cache(maxsize=256)
 def described(line: str) -> str:
     """A line of code for people: ``path:line in function: source``."""
     number, _, rest = line.partition(":")

@@ -1,0 +1,84 @@
+"""Jobs that grow at lines that can be named, and wait where a test wants to look at them."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+from tests.sample_jobs import redis
+
+
+class Row:
+    """A kind of object of our own."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.text = f"row number {number} of many"
+
+
+def fit_with(megabytes: int) -> int:
+    held = [bytearray(2**20) for _ in range(megabytes)]  # the line that is named
+    return len(held)
+
+
+def fit_slowly(path: str, megabytes: int = 64) -> int:
+    held = [bytearray(2**20) for _ in range(megabytes)]  # the line that is named
+    wait_for(path)
+    return len(held)
+
+
+def hold_rows(path: str, count: int = 60_000) -> int:
+    rows = [Row(number) for number in range(count)]
+    redis().set("ready", 1)
+    wait_for(path)
+    return len(rows)
+
+
+def wait_for(path: str) -> None:
+    while not Path(path).exists():  # the line where it waits
+        time.sleep(0.01)
+
+
+def sleep_in_c(seconds: int) -> str:
+    redis().set("ready", 1)
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:  # libc goes on where Python's own sleep would run handlers
+        ctypes.PyDLL(None).usleep(int(1e6 * (until - time.monotonic())))
+    return "slept"
+
+
+def grow_beyond() -> None:
+    held = []
+    while True:
+        held.append([bytearray(1000) for _ in range(1000)])
+
+
+def grow_and_be_killed() -> None:
+    held = [bytearray(2**20) for _ in range(40)]
+    os.kill(os.getpid(), signal.SIGKILL)
+    held.clear()
+
+
+def grow_in_threads(megabytes: int) -> int:
+    held: list[bytearray] = []
+
+    def fill() -> None:
+        held.extend(bytearray(2**20) for _ in range(megabytes // 2))
+
+    threads = [threading.Thread(target=fill) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return len(held)
+
+
+def allocate_often(count: int) -> int:
+    kept = 0
+    for number in range(count):
+        kept += len(bytearray(1000 + number % 50))
+    return kept
