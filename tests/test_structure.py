@@ -14,8 +14,8 @@ from tests.conftest import ROOT
 LAYERS = [
     {"units", "errors", "events", "config", "drawing"},
     {"policy"},
-    {"memory", "journal", "alerts", "log", "sources", "embedded_files", "embedded_redis", "connections", "settings",
-     "testing"},
+    {"memory", "journal", "profiling", "alerts", "log", "sources", "embedded_files", "embedded_redis", "connections",
+     "settings", "testing"},
     {"runtime", "job"},
     {"doctor", "status", "inspection", "monitor", "exporter", "reporting"},
     {"cli"},

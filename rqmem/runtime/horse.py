@@ -47,6 +47,7 @@ _current: Horse | None = None
 _EVIDENCE_FRACTION = 0.22  # of the reserve, 7 MB by default: the rest is for unwinding
 _FREED_FRACTION = 0.75
 _SHOWN_KINDS = 5
+_KINDS_OF_A_SNAPSHOT = 15
 _SHOWN_KIND_MB = 0.5
 _SHOWN_KINDS_OF_A_LEAK = 3
 _kinds_before: held.Kinds = {}
@@ -99,7 +100,8 @@ def install_signal_handlers() -> None:
     signal.siginterrupt(BREACH_SIGNAL, True)
     signal.signal(SAMPLE_SIGNAL, _on_sample_signal)
     signal.siginterrupt(SAMPLE_SIGNAL, False)  # system calls of C clients go on
-    signal.signal(signal.SIGTERM, _leave_it_to_the_worker(os.getpid()))
+    for number in (signal.SIGTERM, signal.SIGUSR2):
+        signal.signal(number, _leave_it_to_the_worker(os.getpid()))
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
@@ -175,6 +177,12 @@ def kinds_that_grew(frame: FrameType | None, config: Config) -> list[tuple[str, 
     return _in_mb(held.growth(now, _kinds_before), _SHOWN_KINDS)
 
 
+def kinds_by_now() -> list[tuple[str, int, float]]:
+    """Types of which this horse holds more than when it last remembered; for one that goes on living."""
+    grown = held.growth(held.kinds(), _kinds_before)
+    return [(name, objects, round(to_mb(size), 2)) for name, objects, size in grown[:_KINDS_OF_A_SNAPSHOT]]
+
+
 def _in_mb(grown: list[tuple[str, int, int]], count: int) -> list[tuple[str, int, float]]:
     """The first of them, as far as they are worth telling."""
     shown = [(name, objects, to_mb(size)) for name, objects, size in grown[:count]]
@@ -242,10 +250,10 @@ _NOT_USER_CODE = (
 
 
 def _leave_it_to_the_worker(horse_pid: int) -> Callable[[int, FrameType | None], None]:
-    """A SIGTERM handler: systemd sends SIGTERM to the whole group, the worker decides for its horse.
+    """A handler of SIGTERM, which systemd sends to the whole group (the worker decides for its horse), and of SIGUSR2.
 
     A handler and not SIG_IGN, which what the job executes would inherit; processes the job forks get
-    SIGTERM's default action back, so that `multiprocessing` can end them.
+    the signal's default action back, so that `multiprocessing` can end them.
     """
 
     def handle(number: int, frame: FrameType | None) -> None:

@@ -25,7 +25,7 @@ from rqmem import events
 from rqmem.journal.history import OK
 from rqmem.journal.patience import until_redis_answers
 from rqmem.memory import procfs, trim
-from rqmem.runtime import horse
+from rqmem.runtime import horse, look_inside
 from rqmem.runtime.horse import Horse
 from rqmem.runtime.imports import check_importable
 from rqmem.runtime.kernel import HorseGroup
@@ -53,6 +53,7 @@ class WorkerInHorse(SettlingWorker):
         """RQ's hook at the very start of a horse: also tie it to its worker and install the breach handler."""
         super().setup_work_horse_signals()
         horse.settle_in(self._forking_pid, self._group)
+        look_inside.install(lambda: self._page)
         if self._recorder is not None:  # the copy of this process; the worker's own hears of it over the tape
             events.unsubscribe(self._recorder.take)
         events.subscribe(self._tell_worker)
@@ -97,6 +98,7 @@ class WorkerInHorse(SettlingWorker):
         """What RQ's `main_work_horse` does in a new process, in this one."""
         os.environ["RQ_WORKER_ID"], os.environ["RQ_JOB_ID"] = self.name, order.job_id
         horse.install_signal_handlers()
+        look_inside.install(lambda: self._page)
         queue = self.queue_class(
             order.queue,
             connection=self.connection,

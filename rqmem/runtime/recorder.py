@@ -109,6 +109,11 @@ class Recorder:
         with self._lock:
             self._running = _Execution(page, job, job_id, queue, initial_mb, time.time(), horse_pid)
 
+    def now(self) -> LiveJob | None:
+        """The job that runs; from any thread."""
+        running = self._running
+        return _live_job(running) if running is not None else None
+
     def ended(self, outcome: str) -> None:
         """It has ended; ``outcome`` where the horse left no word."""
         with self._lock:

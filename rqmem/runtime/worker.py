@@ -120,7 +120,7 @@ class MemoryWorker(LivingWorker):
     def fork_work_horse(self, job: Job, queue: Queue) -> None:
         """RQ's `fork_work_horse`, with a page shared between worker and horse, made before the fork."""
         self._page = SharedPage.new(to_bytes(self.limit_mb))
-        self._page.fresh = True
+        self._page.fresh = self._page.taken = True
         self._new_group()
         self._forking_pid = os.getpid()
         self._known = set(tree.descendants(self._forking_pid))
