@@ -93,5 +93,7 @@ def grow_in_threads(megabytes: int) -> int:
 def allocate_often(count: int) -> int:
     kept = 0
     for number in range(count):
-        kept += len(bytearray(1000 + number % 50))
+        kept += len(bytearray(1000 + number % 50)) + len(
+            bytearray(5000 + number % 77)  # another line: each is a record of its own in a capture
+        )
     return kept

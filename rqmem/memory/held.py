@@ -154,7 +154,7 @@ def _size(value: Any) -> int:
     if isinstance(type(value).__sizeof__, FunctionType):
         return 0
     try:
-        return int(type(value).__sizeof__(value))  # type: ignore[call-arg]  typed as bound
+        return int(type(value).__sizeof__(value))  # type: ignore[call-arg]
     except Exception:  # noqa: BLE001  a C type may raise anything
         return 0
 

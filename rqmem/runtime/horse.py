@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 _FIRST_REAL_TIME = getattr(signal, "SIGRTMIN", 34)  # macOS has none, and no worker of ours
 BREACH_SIGNAL = _FIRST_REAL_TIME + 11  # free of glibc's own, and of SIGRTMIN, which RQ's HerokuWorker uses
 SAMPLE_SIGNAL = _FIRST_REAL_TIME + 12
+SNAPSHOT_SIGNAL = _FIRST_REAL_TIME + 13  # handled by `rqmem.runtime.look_inside`
 MARK = "RQMEM_EXECUTION"
 
 _current: Horse | None = None

@@ -26,6 +26,7 @@ from rqmem.journal.history import OK
 from rqmem.journal.patience import until_redis_answers
 from rqmem.memory import procfs, trim
 from rqmem.runtime import horse, look_inside
+from rqmem.runtime.capturing import Capturing
 from rqmem.runtime.horse import Horse
 from rqmem.runtime.imports import check_importable
 from rqmem.runtime.kernel import HorseGroup
@@ -44,6 +45,7 @@ class WorkerInHorse(SettlingWorker):
 
     _group: HorseGroup | None = None
     _recorder: Recorder | None = None
+    _captures: Capturing | None = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._told_of_cut: set[str] = set()
@@ -158,7 +160,10 @@ class WorkerInHorse(SettlingWorker):
 
         def perform_as_user_code() -> Any:
             job.timeout = timeout  # RQ has read it; what is saved with the job stays the job's own
-            return horse.run_user_code(here, import_and_perform)
+            if self._captures is None:
+                return horse.run_user_code(here, import_and_perform)
+            with self._captures.captured(page, (job.func_name or "").removesuffix(".run"), here.execution_id):
+                return horse.run_user_code(here, import_and_perform)
 
         job.perform = perform_as_user_code  # type: ignore[method-assign]
         job.timeout = self._capped_timeout(job)

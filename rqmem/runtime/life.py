@@ -23,6 +23,7 @@ from rqmem.errors import ConfigError
 from rqmem.memory import machine, procfs, tree, trim
 from rqmem.runtime import linux, platform_check
 from rqmem.runtime.alerting import Alerting
+from rqmem.runtime.capturing import Capturing
 from rqmem.runtime.heart import Heart
 from rqmem.runtime.idle import fastest_growth, usage_of_idle_fork
 from rqmem.runtime.imports import preload
@@ -84,6 +85,8 @@ class LivingWorker(WorkerInHorse):
         """RQ's `bootstrap`, after a look whether any job could run at all; then the heart."""
         events.subscribe(log.write_event)
         platform_check.check()
+        if self.config.profile == "memray":
+            self._captures = Capturing(self.config, self.name)
         self._snapshots = Snapshots(self)
         self._snapshots.start()
         if SenderProcess.wanted(self.config):

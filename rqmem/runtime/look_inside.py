@@ -1,5 +1,7 @@
 """The horse's part of a snapshot: when its worker asks by a signal, it says where it is and what it holds.
 
+The same signal has it end a capture that has grown too large (`rqmem.runtime.capturing`).
+
 Runs in the horse's main thread between two steps of whatever runs there: a job, RQ's commit, nothing. So it raises
 nothing, leaves nothing behind, and takes little: no variable of a frame is touched (reading them is seen by the job
 before Python 3.13), and objects are listed only where that fits well below the ceiling.
@@ -14,11 +16,11 @@ from collections.abc import Callable
 from types import FrameType
 
 from rqmem.profiling.snapshots import Inside
-from rqmem.runtime import horse
+from rqmem.runtime import capturing, horse
+from rqmem.runtime.horse import SNAPSHOT_SIGNAL
 from rqmem.runtime.page import SharedPage
 from rqmem.units import MB
 
-SNAPSHOT_SIGNAL = horse.SAMPLE_SIGNAL + 1
 _MOST_FRAMES, _MOST_THREADS, _LONGEST_LINE = 40, 10, 250
 _ROOM_FRACTION = 4  # of what is left below the ceiling, for the list of objects
 _MOST_LIST_BYTES = 32 * MB
@@ -40,6 +42,8 @@ def install(page_of: Callable[[], SharedPage | None]) -> None:
 def _on_snapshot_signal(number: int, frame: FrameType | None) -> None:
     global _answering
     page = _page_of() if _page_of is not None else None
+    if page is not None and page.capture_unwanted and not page.capture_ended:
+        capturing.stop(page)
     if page is None or _answering or page.snapshot_told == page.snapshot_wanted:
         return
     before = signal.pthread_sigmask(signal.SIG_BLOCK, ())

@@ -33,6 +33,7 @@ class SharedPage(ctypes.Structure):
         fresh: worker: the horse has run no job before this one.
         settling: horse: it is recording the job's failure; callbacks may have run.
         declined: horse: it is too heavy for this job, which did not begin.
+        capture_unwanted: worker: there is too much of it; capture_ended: horse: none is being made.
         told: whoever settles: the breach stands in the journal, as in ``breach_json``.
         items_done: horse: items finished in the present stage, by this execution and those before.
         chunks, items, largest_chunk: horse: finished in this execution.
@@ -69,6 +70,8 @@ class SharedPage(ctypes.Structure):
     settling: bool
     declined: bool
     told: bool
+    capture_unwanted: bool
+    capture_ended: bool
     tape: Tape
 
     _fields_ = [
@@ -94,6 +97,8 @@ class SharedPage(ctypes.Structure):
         ("settling", ctypes.c_bool),
         ("declined", ctypes.c_bool),
         ("told", ctypes.c_bool),
+        ("capture_unwanted", ctypes.c_bool),
+        ("capture_ended", ctypes.c_bool),
         ("tape", Tape),
         ("_job", ctypes.c_char * 256),
         ("_outcome", ctypes.c_char * 128),

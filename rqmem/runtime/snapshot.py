@@ -26,8 +26,8 @@ from rqmem.errors import ConfigError
 from rqmem.memory import procfs, tree
 from rqmem.profiling import directory as private
 from rqmem.profiling.snapshots import Inside, Process, Snapshot, path_for, save
-from rqmem.runtime.horse import described, described_growth
-from rqmem.runtime.look_inside import SNAPSHOT_SIGNAL, stack_of
+from rqmem.runtime.horse import SNAPSHOT_SIGNAL, described, described_growth
+from rqmem.runtime.look_inside import stack_of
 from rqmem.units import show_mb, to_mb
 
 if TYPE_CHECKING:
