@@ -4,7 +4,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help demo campaign seed test lint typecheck bench bench-large rq-suite chaos dashboard clean
+.PHONY: help demo campaign seed load test lint typecheck bench bench-large rq-suite chaos pictures dashboard clean
 
 help: ## Say what each target does
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
@@ -17,6 +17,9 @@ campaign: $(VENV)/demo ## Run a campaign and follow it to its last call (CAMPAIG
 
 seed: $(VENV)/demo ## Fill database and files with a large dataset, or go on with it (SEED_OPTIONS='--customers 1000000')
 	@$(RUN) -m seeds.large_dataset --resume $(SEED_OPTIONS)
+
+load: $(VENV)/dev ## Run the six jobs under load, and the same naively: half an hour (LOAD_OPTIONS='--short' for two minutes)
+	@$(RUN) -m scripts.load_test $(LOAD_OPTIONS)
 
 test: $(VENV)/dev ## Run all tests (their Redis comes with them)
 	$(RUN) -m pytest -n auto --dist loadfile --ignore=tests/worker
@@ -43,12 +46,16 @@ rq-suite: $(VENV)/dev ## Run RQ's own tests with MemoryWorker in place of Worker
 chaos: $(VENV)/dev ## Kill workers and horses at random over 200 runs of chunked and split jobs: 15 minutes
 	$(RUN) -m tests.chaos
 
+pictures: $(VENV)/dev ## Make README's pictures anew, in docs/pictures: 4 minutes
+	$(RUN) -m pip install --quiet --disable-pip-version-check --editable '.[plot]'
+	$(RUN) -m scripts.pictures
+
 dashboard: $(VENV)/demo ## Open rq-dashboard on the Redis that rqmem uses here, on 127.0.0.1 only
 	@$(RUN) -m scripts.dashboard
 
 clean: ## Stop this directory's Redis and remove what demo, tests and tools made
 	-@test ! -x $(RUN) || $(RUN) -m rqmem redis stop
-	rm -rf $(VENV) .demo .campaign .rqmem .rq-suite .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist *.egg-info
+	rm -rf $(VENV) .demo .campaign .load .rqmem .rq-suite .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The stamps say what the environment holds: what the demo needs, or all that development needs.

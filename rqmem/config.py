@@ -83,6 +83,7 @@ class Config:
         profile: ``"memray"``: captures of runs are made, and kept for breaches and the worst peaks; ``"off"``.
         profile_job: only of these job types, dotted paths; empty: of all.
         profile_dir: where captures and snapshots go; relative to the current directory.
+        auto: whether chunk sizes that the journal recommends are where adaptive jobs begin.
         jobs: job type -> what the config file says of it.
     """
 
@@ -115,6 +116,7 @@ class Config:
     profile: str = "off"
     profile_job: tuple[str, ...] = ()
     profile_dir: str = ".rqmem/profiles"
+    auto: bool = False
     jobs: Mapping[str, JobSettings] = dataclasses.field(default_factory=dict)
 
     @property
@@ -259,6 +261,7 @@ VARIABLES: dict[str, tuple[str, Callable[[str, str], Any]]] = {
     "RQMEM_PROFILE": ("profile", profile),
     "RQMEM_PROFILE_JOB": ("profile_job", _names),
     "RQMEM_PROFILE_DIR": ("profile_dir", _path),
+    "RQMEM_AUTO": ("auto", _boolean),
     "RQMEM_GROWTH_RATE": ("growth_bytes_per_second", _mb_per_second),
     "RQMEM_SAMPLE_STEP": ("sample_step_mb", positive_mb),
     "RQMEM_HEARTBEAT": ("heartbeat_seconds", positive_seconds),

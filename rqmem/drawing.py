@@ -1,4 +1,4 @@
-"""Bars, sparklines and spans of time as plain text. Pure."""
+"""Bars, sparklines, spans of time and short ids as plain text. Pure."""
 
 from __future__ import annotations
 
@@ -64,3 +64,9 @@ def _level(value: float, highest: float) -> int:
     if not (highest > 0 and value > 0):
         return 0
     return min(len(_HEIGHTS) - 1, int(value / highest * len(_HEIGHTS)))
+
+
+def short_id(job_id: str) -> str:
+    """Enough of a job's id to know it by in a line, and of a child (`rqmem.journal.ledger.child_id`) also which one."""
+    parent, child, numbers = job_id.partition("-child-")
+    return parent[:8] + child + numbers

@@ -15,12 +15,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from rqmem.units import show_mb
+from rqmem.units import show_leak, show_mb
 
 Layer = Literal["checkpoint", "watch", "kill", "kernel"]
 """Which layer acted at a breach: the job at a checkpoint, the watcher's signal, its SIGKILL, or the job's cgroup."""
 
-_SHOWN_AS_MB = 0.1
+_UNSEEN_FRACTION = 0.5  # of what a job used: from there on the types of objects found do not explain it
 
 
 @dataclass(frozen=True)
@@ -177,7 +177,7 @@ class Breach(Event):
             lines.append(f"{label:<14} {grown_mb:>6.0f} MB  {line}")
             label = ""
         told = {
-            "what grew:": "   ".join(f"{name} +{count:,} ({grown:.0f} MB)" for name, count, grown in self.kinds),
+            "what grew:": self._kinds(),
             "stopped at:": self.where,
             "growth:": self._growth(),
             "checkpoints:": ", ".join(f"{used:.0f} MB at '{name}'" for name, used in self.checkpoints),
@@ -191,6 +191,14 @@ class Breach(Event):
             "next:": self.next,
         }
         return lines + [f"{label:<14} {text}" for label, text in told.items() if text]
+
+    def _kinds(self) -> str:
+        """Types of objects, and how much they leave unexplained: memory of C code, a list that is being sorted."""
+        told = [f"{name} +{count:,} ({grown:.0f} MB)" for name, count, grown in self.kinds]
+        unseen_mb = self.used_mb - (self.baseline_mb or 0.0) - sum(grown for _, _, grown in self.kinds)
+        if told and unseen_mb > _UNSEEN_FRACTION * self.used_mb:
+            told.append(f"and {unseen_mb:.0f} MB in others, or that no object shows")
+        return "   ".join(told)
 
     def _growth(self) -> str:
         if self.from_mb is None or not self.growth_seconds:
@@ -287,9 +295,8 @@ class LeakFound(Event):
 
     def summary(self) -> str:
         """What it leaks, without whose it is."""
-        size = f"{self.mb_per_run:.1f} MB" if self.mb_per_run >= _SHOWN_AS_MB else f"{1024 * self.mb_per_run:.0f} KB"
-        grew = ", ".join(f"{name} +{count:,} ({show_mb(grown)} MB)" for name, count, grown in self.grew)
-        return f"leaks {size} a run: {grew or 'no objects that the garbage collector sees'}"
+        grew = ", ".join(f"{name} {count:+,} ({show_mb(grown)} MB)" for name, count, grown in self.grew)
+        return f"leaks {show_leak(self.mb_per_run)} a run: {grew or 'no objects that the garbage collector sees'}"
 
 
 @dataclass(frozen=True)

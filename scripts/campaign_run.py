@@ -30,6 +30,7 @@ from rqmem import embedded_redis
 from rqmem.job import progress
 from rqmem.journal import ledger, reader
 from rqmem.journal.records import RunRecord
+from rqmem.runtime.linux import die_with_parent
 from rqmem.testing import wait_until
 from seeds.retell_stand_in import Faults
 
@@ -161,7 +162,10 @@ def stand_in(faults: Faults) -> Iterator[str]:
     with tempfile.TemporaryDirectory() as folder:
         ready = Path(folder) / "url"
         command = ["-m", "seeds.retell_stand_in", "--port", "0", "--api-key", API_KEY, "--ready-file", str(ready)]
-        process = subprocess.Popen([sys.executable, *command, *_as_options(faults)], stdout=subprocess.DEVNULL)
+        process = subprocess.Popen(
+            [sys.executable, *command, *_as_options(faults)], stdout=subprocess.DEVNULL,
+            process_group=0, preexec_fn=die_with_parent,  # after Ctrl-C the workers' last calls are still answered
+        )  # fmt: skip
         try:
             wait_until(lambda: ready.exists() or process.poll() is not None, 30)
             if process.poll() is not None:

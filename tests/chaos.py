@@ -7,6 +7,7 @@ At the end everything must be as if nobody had died: `check` says what that is.
 
 from __future__ import annotations
 
+import math
 import os
 import random
 import signal
@@ -26,6 +27,7 @@ from rq import Queue
 from rq.job import Job, JobStatus
 
 from rqmem import embedded_redis
+from rqmem.job.stage import SAVE_SECONDS
 from rqmem.journal import keys
 from rqmem.memory.procfs import read_children
 from rqmem.testing import wait_until
@@ -41,6 +43,9 @@ KINDS = (
 VICTIMS = ("worker", "horse", "stop")
 END_SECONDS = 180
 _CHUNK = chaos_jobs.InChunks.chunk_size
+_AGAIN = _CHUNK * (1 + math.ceil(SAVE_SECONDS / chaos_jobs.CHUNK_SECONDS))
+"""Items that one death may have done again: the chunk in flight, and what was finished but not saved yet."""
+_CUTS = 5  # of one item among 20, after breaches that the kernel may have ended
 
 
 @dataclass
@@ -120,10 +125,11 @@ def check(run: Run, connection: Redis) -> None:
     items = set(range(run.count)) - {run.heavy}
     assert {name for name in told if name.startswith("item")} == {f"item {number}" for number in items}, told
     done_again = sum(told[f"item {number}"] - 1 for number in items)
-    assert done_again <= _CHUNK * len(run.kills), f"more than the chunks in flight done again: {told}"
+    ends = len(run.kills) + (_CUTS if run.heavy >= 0 else 0)
+    assert done_again <= _AGAIN * ends, f"more than the chunks in flight done again: {told}"
     result = run.job.latest_result()
     assert result is not None and run.job.get_status() == JobStatus.FINISHED, run.job.get_status()
-    assert result.return_value == sorted(items), "in order, each once"
+    assert result.return_value == sorted(items), f"not in order, each once: {result.return_value}"
     gathers = {name: times for name, times in told.items() if name.startswith("gathered")}
     assert (f"gathered {run.job.id}" in gathers) == (run.kind is not chaos_jobs.InChunks)
     deaths = sum("killed" in each for each in run.kills)
@@ -132,7 +138,7 @@ def check(run: Run, connection: Redis) -> None:
         _forget_the_one_that_failed(run, connection)
     with suppress(AssertionError):
         wait_until(lambda: not leftovers(run, connection), 30)
-    assert leftovers(run, connection) == []
+    assert leftovers(run, connection) == [], leftovers(run, connection)
     connection.delete(f"told:{run.name}")
 
 
@@ -197,7 +203,7 @@ def main(runs: int, seed: int) -> None:
                     try:
                         run = play(number, crew, connection)
                     except (AssertionError, TimeoutError) as error:
-                        click.echo(log.read_text()[-6000:])
+                        click.echo(log.read_text())
                         raise SystemExit(f"seed {number}: {type(error).__name__}: {error}") from error
                     dealt.update(run.kills)
                     log.write_text("")

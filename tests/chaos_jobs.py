@@ -9,11 +9,12 @@ from typing import Any
 from rq import get_current_job
 
 from rqmem import MemoryAwareJob
-from rqmem.job import split
+from rqmem.job import children
 from rqmem.sources import Range
 from tests.sample_jobs import MB, redis
 
-split._BATCH = 3  # children made in one step: few, so that deaths fall between two steps as well
+CHUNK_SECONDS = 0.01
+children._BATCH = 3  # children made in one step: few, so that deaths fall between two steps as well
 
 
 def tell(run: str, what: str) -> None:
@@ -44,7 +45,7 @@ class InChunks(MemoryAwareJob):
     def handle(self, run: str, count: int, heavy: int = -1, items: Any = None) -> list[int]:
         def work(chunk: list[int]) -> list[int]:
             block = bytearray(400 * MB) if heavy in chunk else b""
-            time.sleep(0.01)
+            time.sleep(CHUNK_SECONDS)
             for number in chunk:
                 tell(run, f"item {number}")
             return [len(block) + number for number in chunk]

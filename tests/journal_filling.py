@@ -31,12 +31,13 @@ def a_run(job_type: str, job_id: str, ended_at: float) -> Run:
 
 
 def fill(connection: Redis, job_type: str, job_id: str) -> None:
-    """One run of that type, with its story, a breach, and an alert that was told, is open, and is quiet now."""
+    """One run of that type, with its story, a breach, a leak, and an alert that was told, is open, and is quiet now."""
     now = time.time()
     whose = {"job": job_type, "job_id": job_id, "queue": "q", "worker": WORKER}
     breach = events.Breach(
         **whose, used_mb=271.3, limit_mb=256.0, peak_mb=274.0, layer="watch", processes=1, operation="loaded"
     )
+    leak = events.LeakFound(**whose, mb_per_run=1.5, runs=40, grew=[("dict", 900, 2.5)])
     story = [events.JobStarted(**whose, memory_mb=40.0, memory_limit_mb=256.0), breach.without_evidence()]
     alert = Alert("", now, "usage", "raised", **whose, text="above 80 %")
     history_writer.version_is_ours(connection)
@@ -44,7 +45,7 @@ def fill(connection: Redis, job_type: str, job_id: str) -> None:
         history_writer.write_samples(
             pipeline, WORKER, [Sample(ring.begin(now), 80.0, 256.0, 30.0) for ring in RINGS], now
         )
-        history_writer.write_runs(pipeline, [a_run(job_type, job_id, now)], {(job_type, "usage"): 1}, now)
+        history_writer.write_runs(pipeline, [a_run(job_type, job_id, now)], {(job_type, "usage"): 1}, now, [leak])
         history_writer.write_story(pipeline, job_id, [_line(now, whose, event) for event in story], now)
         pipeline.xadd(keys.ALERTS, alert.to_entry())
         opened = Open("usage", job_type, now, WORKER, "above 80 %")

@@ -15,6 +15,7 @@ from typing import Any
 from rq import get_current_job
 
 from rqmem import MemoryAwareJob, current_memory, memory_aware
+from rqmem.policy import splitting
 from rqmem.sources import Range
 
 MB = 2**20
@@ -719,6 +720,17 @@ class Halved(MemoryAwareJob):
         return self.process_in_chunks(range(count) if items is None else items, work)
 
 
+class NeverFits(MemoryAwareJob):
+    """Breaches in the same way whatever it is given: what it works through are not its items."""
+
+    queue = "jobs"
+    on_breach = "split"
+
+    def handle(self, items: Any = None) -> None:
+        splitting.MOST_CUTS = 4  # a thousand take a while
+        self.process_in_chunks(range(4), lambda chunk: bytearray(400 * MB), 1)
+
+
 class Leaky(MemoryAwareJob):
     """Leaks slowly enough to be seen, and ends below its ceiling."""
 
@@ -752,3 +764,25 @@ class Looked(Counted):
 
     def gather(self, results: Any) -> Any:
         return MemoryAwareJob.gather(self, results)
+
+
+def share_all_memory_with_a_child(megabytes: int) -> int:
+    """As between vfork(2) and exec, where ``subprocess`` is for a moment; here it lasts a second."""
+    block = bytearray(os.urandom(2**20)) * megabytes
+    os.waitpid(clone_sharing_memory(1), 0)
+    return len(block) // 2**20
+
+
+def clone_sharing_memory(seconds: int) -> int:
+    """The pid of a child that is a process of its own, sleeps, and has no memory but ours (clone(2), CLONE_VM)."""
+    import ctypes
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    stack = ctypes.create_string_buffer(2**16)
+    STACKS.append(stack)  # it is the child's
+    top = ctypes.c_void_p((ctypes.addressof(stack) + 2**16) & ~15)
+    clone_vm = 0x100
+    return int(libc.clone(libc.sleep, top, clone_vm | signal.SIGCHLD, ctypes.c_void_p(seconds)))
+
+
+STACKS: list[Any] = []

@@ -5,6 +5,7 @@ Exit codes: 0 done, 1 failed at run time, 2 bad usage or configuration, 3 alerts
 
 from __future__ import annotations
 
+import difflib
 import sys
 from importlib import import_module
 from typing import Any
@@ -48,6 +49,17 @@ class _Commands(click.Group):
         module, _, name = _COMMANDS[cmd_name].partition(".")
         command: click.Command = getattr(import_module(f"rqmem.cli.{module}"), name)
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError:
+            near = difflib.get_close_matches(args[0], _COMMANDS, 1)
+            if not near:
+                raise
+            raise click.UsageError(f"No such command {args[0]!r}: did you mean {near[0]}?", ctx) from None
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         try:

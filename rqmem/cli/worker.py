@@ -60,6 +60,7 @@ SETTINGS = {
     "cgroup": "cgroup",
     "worker_memory": "worker_memory_mb",
     "on_worker_limit": "on_worker_limit",
+    "auto": "auto",
     "max_jobs_per_horse": "max_jobs_per_horse",
     "preload": "preload",
     "profile": "profile",
@@ -119,6 +120,7 @@ def given_settings(options: Mapping[str, Any]) -> dict[str, tuple[str, Any]]:
 )  # fmt: skip
 @click.option("--isolation", **ISOLATION, help="warm: a horse runs many jobs; fork: one each.")
 @click.option("--max-jobs-per-horse", **COUNT, help="Replace a warm horse after so many jobs.")
+@click.option("--auto", is_flag=True, default=None, help="Adaptive jobs begin with recommended chunk sizes.")
 @click.option("--preload", metavar="MODULE", multiple=True, help="Import before any horse is forked.")
 @click.option("--profile", **PROFILE, help="memray: capture runs; keep breaches and the worst peaks.")
 @click.option("--profile-job", metavar="TYPE", multiple=True, help="Only runs of this job type; may be repeated.")

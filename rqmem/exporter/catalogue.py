@@ -72,6 +72,13 @@ _ALL = (
     ),
     Metric("rqmem_job_resumes_total", "counter", "Executions after which the job went on in another.", ("job_type",)),
     Metric("rqmem_job_splits_total", "counter", "Executions that split into child jobs.", ("job_type",)),
+    Metric(
+        "rqmem_job_leaks_total", "counter",
+        "How often it was found that memory which runs leave goes on growing.", ("job_type",),
+    ),
+    Metric(
+        "rqmem_job_leak_run_bytes", "gauge", "What a run leaves for good, on average of the leaks found.", ("job_type",)
+    ),
     Metric("rqmem_job_collections_total", "counter", "Collections of garbage at checkpoints.", ("job_type",)),
     Metric("rqmem_job_freed_bytes_total", "counter", "What those freed.", ("job_type",)),
     Metric("rqmem_job_chunks_total", "counter", "Chunks that were finished.", ("job_type",)),

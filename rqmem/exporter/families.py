@@ -148,6 +148,7 @@ def _of_job(page: _Page, job: str, known: JobType) -> None:
         "rqmem_job_failures_total": totals.failed,
         "rqmem_job_resumes_total": totals.resumed,
         "rqmem_job_splits_total": totals.splits,
+        "rqmem_job_leaks_total": totals.leaks,
         "rqmem_job_collections_total": totals.collections,
         "rqmem_job_freed_bytes_total": MB * totals.freed_mb,
         "rqmem_job_chunks_total": totals.chunks,
@@ -155,6 +156,8 @@ def _of_job(page: _Page, job: str, known: JobType) -> None:
         "rqmem_job_seen_timestamp_seconds": known.seen_at,
     }.items():
         page.put(name, value, job)
+    if totals.leaks:
+        page.put("rqmem_job_leak_run_bytes", MB * totals.leak_mb / totals.leaks, job)
     if known.limit_mb is not None:
         page.put("rqmem_job_limit_bytes", MB * known.limit_mb, job)
     _counts(page, "rqmem_job_breaches_total", job, totals.breaches, get_args(Layer))

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from rqmem import events
 from rqmem.inspection.case import Case
+from rqmem.journal.history import Told
 from rqmem.units import show_mb
 
 ROWS = 8
@@ -31,22 +32,37 @@ class Point:
 
 def executions(case: Case) -> list[list[Point]]:
     """What is known of its memory, by execution, oldest first; those with a single reading are left out."""
-    found: list[list[Point]] = [[]]
-    for told in case.told:
-        event = told.event
-        if isinstance(event, events.JobStarted):
-            found.append([])
-        if isinstance(event, events.Breach):
-            found[-1] += _curve(told.at, event, found[-1][0].at if found[-1] else 0.0)
-        points = _points(told.at, event)
-        if isinstance(event, events.Checkpoint | events.RunEnded):
-            found[-1] += _peak(told.at, event.peak_memory_mb, found[-1], points)
-        found[-1] += points
+    found = [_readings(told) for told in _by_execution(case.told)]
     found[-1] += [Point(sample.at, sample.usage_mb) for sample in case.samples]
     if case.live is not None:
         found[-1].append(Point(case.now, case.live.usage_mb))
     ordered = [sorted(points, key=lambda point: point.at) for points in found if points]
     return [points for points in ordered if len(points) > 1 and points[-1].at > points[0].at]
+
+
+def _by_execution(told: Sequence[Told]) -> list[list[Told]]:
+    """The events of each execution; first those of one whose start is forgotten, or none."""
+    found: list[list[Told]] = [[]]
+    for each in told:
+        if isinstance(each.event, events.JobStarted):
+            found.append([])
+        found[-1].append(each)
+    return found
+
+
+def _readings(told: Sequence[Told]) -> list[Point]:
+    """What the events of one execution say of its memory."""
+    found: list[Point] = []
+    breached = any(isinstance(each.event, events.Breach) for each in told)
+    for each in told:
+        at, event = each.at, each.event
+        if isinstance(event, events.Breach):
+            found += _curve(at, event, found[0].at if found else 0.0)
+        points = _points(at, event)
+        if isinstance(event, events.Checkpoint) or (isinstance(event, events.RunEnded) and not breached):
+            found += _peak(at, event.peak_memory_mb, found, points)
+        found += points
+    return found
 
 
 def _points(at: float, event: events.Event) -> list[Point]:

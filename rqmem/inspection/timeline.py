@@ -53,7 +53,9 @@ def _line(told: Told) -> Line:
             return Line(told.at, event.memory_mb, f"chunk of {_items(event.items)} done, {event.items_done:,} in all")
         case events.RunEnded():
             chunks = f", {_items(event.items)} in {_count(event.chunks, 'chunk')}" if event.chunks else ""
-            text = f"ended {event.outcome} after {event.duration_seconds:.1f} s{chunks}"
+            grown = event.growth_kb_per_item
+            stayed = "" if grown is None else f", {grown:.2g} KB stayed of each"
+            text = f"ended {event.outcome} after {event.duration_seconds:.1f} s{chunks}{stayed}"
             return Line(told.at, event.final_memory_mb, text, "good" if event.outcome == OK else "bad")
         case events.Breach():
             place = f" at {event.operation}" if event.operation else ""

@@ -22,6 +22,7 @@ from rqmem.errors import ConfigError, HorseTooHeavy, MemoryLimitExceeded, SplitI
 from rqmem.job.stage import SavedStage, Stage, results_of
 from rqmem.job.telling import Teller
 from rqmem.journal import costs, reader
+from rqmem.journal.past import advised_chunk_size
 from rqmem.journal.patience import until_redis_answers
 from rqmem.journal.records import RunRecord
 from rqmem.journal.writer import RunWriter
@@ -76,6 +77,7 @@ class MemoryContext:
         self._depth = 0
         self._open_stages: list[Stage] = []
         self._chunks = self._items = self._largest_chunk = 0
+        self._growth_per_item: float | None = None
         self._collections = 0
         self._freed_bytes = 0
         self._collect_above_bytes = 0
@@ -217,9 +219,18 @@ class MemoryContext:
         self._open_stages.append(stage)
         try:
             yield stage
+            self._note_growth(stage.confirmed_growth())
+        except MemoryLimitExceeded:
+            self._note_growth(stage.growth.per_item())
+            raise
         finally:
             self._depth -= 1
             self._open_stages.remove(stage)
+
+    def _note_growth(self, bytes_per_item: float | None) -> None:
+        """What stays of each item of a stage that has ended; the largest of the run is told."""
+        if bytes_per_item is not None and self._depth == 1:
+            self._growth_per_item = max(self._growth_per_item or 0.0, bytes_per_item)
 
     def _begin_stage(self, size: int, adaptive: bool) -> Stage:
         prior = self._cost_before() if adaptive else None
@@ -237,6 +248,16 @@ class MemoryContext:
         if self._horse is None or not self._config.journal_enabled:
             return None
         return costs.kb_per_item(self._horse.connection, self._about["job"], time.time())
+
+    def advised_chunk_size(self) -> int | None:
+        """Items per chunk by the journal, on a worker with ``--auto`` and where the config file names none."""
+        if self._horse is None or not (self._config.auto and self._config.journal_enabled):
+            return None
+        if "chunk_size" in self.configured:
+            return None
+        return advised_chunk_size(
+            self._horse.connection, self._about["job"], self._config.warning_threshold, time.time()
+        )
 
     def saved_results(self) -> list[Any]:
         """What the stage that an earlier execution ended in had finished."""
@@ -330,6 +351,7 @@ class MemoryContext:
             duration_seconds=round(seconds, 3),
             items=self._items,
             largest_chunk=self._largest_chunk,
+            growth_kb_per_item=None if self._growth_per_item is None else round(self._growth_per_item / 1024, 3),
         )
         self._meter.close()
         if self._nested and self._horse is not None:

@@ -166,7 +166,7 @@ class MemoryAwareJob(Enqueueable):
             data: any iterable, or a source (`rqmem.sources`). A resumable job needs one that yields
                 the same items again.
             processor: called with each chunk as a list.
-            chunk_size: items per chunk; by default the class's.
+            chunk_size: items per chunk; by default the class's, or on a worker ``--auto`` the recommended.
             collect: whether results are kept.
             adaptive: whether the chunk size may change; by default the class's where ``chunk_size`` is not given
                 here, else False. A breach halves it all the same.
@@ -179,9 +179,7 @@ class MemoryAwareJob(Enqueueable):
             SourceError: ``data`` or the results cannot be used as asked.
             MemoryLimitExceeded: usage after a chunk is above the ceiling.
         """
-        context = self._context()
-        size = self.chunk_size if chunk_size is None else chunk_size
-        adapts = (self.adaptive and chunk_size is None) if adaptive is None else adaptive
+        context, (size, adapts) = self._context(), self._chunking(chunk_size, adaptive)
         return process_in_chunks(context, data, processor, size, collect=collect, adaptive=adapts)
 
     def chunks(
@@ -192,10 +190,15 @@ class MemoryAwareJob(Enqueueable):
         A chunk is finished when the next one is asked for; leaving the loop early leaves the last one unfinished.
         No results are kept. Arguments and errors as there.
         """
-        context = self._context()
-        size = self.chunk_size if chunk_size is None else chunk_size
-        adapts = (self.adaptive and chunk_size is None) if adaptive is None else adaptive
+        context, (size, adapts) = self._context(), self._chunking(chunk_size, adaptive)
         return chunks(context, data, size, adaptive=adapts)
+
+    def _chunking(self, chunk_size: int | None, adaptive: bool | None) -> tuple[int | None, bool]:
+        """Items per chunk at the start, and whether that may change. A size in the call stands above all others."""
+        adapts = (self.adaptive and chunk_size is None) if adaptive is None else adaptive
+        if chunk_size is not None:
+            return chunk_size, adapts
+        return (self._context().advised_chunk_size() if adapts else None) or self.chunk_size, adapts
 
     # Splitting
 

@@ -133,17 +133,27 @@ def should_split(context: MemoryContext, job: MemoryAwareJob, count: int, bytes_
 
 
 def cut_in_two(context: MemoryContext, job: MemoryAwareJob, rest: Cuttable[Any], position: str) -> Pending:
-    """What is left after a breach, as two children of the job's own class.
+    """What is left after a breach, as two children of the job's own class; one item, as one, where others are done.
 
     Raises:
-        ItemTooLarge: one item is left.
+        ItemTooLarge: one item is all there was, or the job has been cut too often.
         SourceError: the rest cannot be cut.
     """
-    if len(list(islice(rest.slices(parts=2), 2))) < 2:
+    here, run = horse_of(context), context.run
+    left = len(list(islice(rest.slices(parts=2), 2)))
+    done = run.items.get(run.stage, 0) if run.stage is not None else 0
+    cuts = until_redis_answers(lambda: ledger.count_cut(here.connection, here.job_id), f"cut job {here.job_id}")
+    parts = splitting.parts_of_rest(left, done, cuts - 1)
+    if parts == 0 and left > 1:
+        raise ItemTooLarge(
+            f"{job.path()}: cut in two {splitting.MOST_CUTS:,} times, and {position} still breaches: that is no single "
+            f"item which does not fit; give the job a higher ceiling"
+        )
+    if parts == 0:
         limit = show_mb(to_mb(context.limit_bytes))
         shown = next((f"{item!r:.80}" for item, _ in rest.items_after(None)), "")
         raise ItemTooLarge(
             f"{job.path()}: {position} ({shown}) does not fit alone below its ceiling of {limit} MB: "
             f"give the job more, or leave that item out"
         )
-    return enqueue_children(context, rest, type(job), arguments_of(job, type(job), None), parts=2)
+    return enqueue_children(context, rest, type(job), arguments_of(job, type(job), None), parts=parts)

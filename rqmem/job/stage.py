@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any
 from rqmem.errors import PlannedStop, SourceError
 from rqmem.journal import reader
 from rqmem.journal.patience import until_redis_answers
+from rqmem.memory.trim import collect_and_trim
 from rqmem.policy import chunk_size as policy
 from rqmem.policy.chunk_size import Observation
+from rqmem.policy.item_growth import Growth
 
 if TYPE_CHECKING:
     from rqmem.job.context import MemoryContext
@@ -37,6 +39,7 @@ class Stage:
 
     Attributes:
         cursor, items_done: where it is, over all executions.
+        growth: what stays of its items, in this execution.
         to_be_cut: an earlier execution breached in it, and what is left is to become child jobs.
     """
 
@@ -50,6 +53,7 @@ class Stage:
         self.to_be_cut = False
         self._began = _clock()
         self._before = context.read_bytes()
+        self.growth = Growth()
 
     @property
     def chunk_size(self) -> int:
@@ -79,11 +83,19 @@ class Stage:
         after = self._context.chunk_finished(f"items {first}-{self.items_done}", items, self.items_done)
         if after is None:  # nobody reads memory now
             return
+        self.growth = self.growth.after(self.items_done, after)
         peak = max(held_bytes, self._context.chunk_peak_bytes())
         limit, warning = self._context.limit_bytes, self._context.warning_fraction
         _, self._size = policy.next_size(
             self._size, Observation(items, self._before, peak, after, seconds, limit, warning)
         )
+
+    def confirmed_growth(self) -> float | None:
+        """Bytes that stay of each item, now that all are done: garbage may look like it, so it is collected."""
+        if self.growth.per_item() is None:
+            return None
+        collect_and_trim()
+        return self.growth.confirmed(self._context.read_bytes())
 
     def _save_soon(self, results: list[Any]) -> None:
         """Where nothing is saved, there is nothing to do."""

@@ -173,6 +173,7 @@ class Tally:
         collections, freed_mb, chunks, items, seconds: summed.
         splits: runs that split.
         alerts: raised.
+        leaks: found; ``leak_mb``: what a run leaves by each of them, summed.
         peak_sum_mb: the peaks of runs that finished items, summed.
         peaks, durations, costs: histograms (`rqmem.policy.histogram`) of peak MB, seconds, and **KB** per item.
     """
@@ -182,6 +183,8 @@ class Tally:
     resumed: float = 0
     splits: float = 0
     alerts: float = 0
+    leaks: float = 0
+    leak_mb: float = 0
     collections: float = 0
     freed_mb: float = 0
     chunks: float = 0
@@ -213,6 +216,11 @@ class Tally:
     def mb_per_1000_items(self) -> float | None:
         """Memory efficiency: peak MB by a thousand items; None without items."""
         return 1000 * self.peak_sum_mb / self.items if self.items else None
+
+    @property
+    def leak_mb_per_run(self) -> float | None:
+        """What a run leaves for good, by the leaks found; None without."""
+        return self.leak_mb / self.leaks if self.leaks else None
 
     @property
     def freed_mb_per_collection(self) -> float | None:

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from redis import Redis
     from redis.client import Pipeline
 
+    from rqmem.events import LeakFound
+
 # At worst 60 MB together, if all of it is there and as long as it may be; a few MB where 20 job types run.
 KEPT_RUNS, KEPT_TYPES = 100, 100
 KEPT_STORIES, KEPT_STORY_LINES, STORY_SECONDS = 800, 100, 7 * DAY_SECONDS
@@ -60,19 +62,28 @@ def write_samples(pipeline: Pipeline, worker: str, samples: Sequence[Sample], no
     pipeline.zadd(keys.SAMPLED, {worker: round(now)})
 
 
-def write_runs(pipeline: Pipeline, runs: Iterable[Run], alerts: Mapping[tuple[str, str], int], now: float) -> None:
-    """Runs that ended, and alerts raised by job type and rule, since the last time."""
+def write_runs(
+    pipeline: Pipeline,
+    runs: Iterable[Run],
+    alerts: Mapping[tuple[str, str], int],
+    now: float,
+    leaks: Iterable[LeakFound] = (),
+) -> None:
+    """Runs that ended, alerts raised by job type and rule, and leaks found, since the last time."""
     by_rule: dict[str, dict[str, int]] = {}
     for (name, rule), count in alerts.items():
         by_rule.setdefault(name, {})[rule] = count
-    by_type: dict[str, list[Run]] = {name: [] for name in by_rule if name}
+    leak_mb: dict[str, list[float]] = {}
+    for leak in leaks:
+        leak_mb.setdefault(leak.job, []).append(leak.mb_per_run)
+    by_type: dict[str, list[Run]] = {name: [] for name in [*by_rule, *leak_mb] if name}
     for run in runs:
         by_type.setdefault(run.job, []).append(run)
     if "" in by_rule:  # about no job
         _add(pipeline, keys.totals(""), totals.added({}, [], by_rule[""]), DAYS_KEPT * DAY_SECONDS)
     for name, ended in by_type.items():
         raised = by_rule.get(name, {})
-        counts = _counts(ended, sum(raised.values()))
+        counts = _counts(ended, sum(raised.values()), leak_mb.get(name, []))
         for period, seconds, kept in (("h", HOUR_SECONDS, HOURS_KEPT), ("d", DAY_SECONDS, DAYS_KEPT)):
             _add(pipeline, keys.tally(name, period, int(now // seconds)), counts, seconds * (kept + 1))
         _add(pipeline, keys.totals(name), totals.added(counts, ended, raised), DAYS_KEPT * DAY_SECONDS)
@@ -145,9 +156,9 @@ def _popped(connection: Redis, key: str, count: int) -> list[str]:
     return [name.decode() for name, _ in popped]
 
 
-def _counts(runs: Iterable[Run], alerts: int) -> dict[str, float]:
+def _counts(runs: Iterable[Run], alerts: int, leak_mb: Sequence[float]) -> dict[str, float]:
     """What to add to the tallies, by their fields."""
-    counts: defaultdict[str, float] = defaultdict(int, alerts=alerts)
+    counts: defaultdict[str, float] = defaultdict(int, alerts=alerts, leaks=len(leak_mb), leak_mb=float(sum(leak_mb)))
     for run in runs:
         cost = run.mb_per_item
         for field, amount in (

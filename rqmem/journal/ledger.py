@@ -33,12 +33,13 @@ OK, WAITING = "ok", ""
 _BATCH = 500
 _LONGEST_OUTCOME = 300
 _SHOWN_DEPENDENCIES = 1000
-_CHILD = re.compile(r"(?P<parent>.+)-child-(?P<number>\d+)")
+_BELOW = "-child-"
+_CHILD = re.compile(rf"(?P<parent>.+){_BELOW}(?P<number>\d+)")
 
 
 def child_id(parent_id: str, number: int) -> str:
     """The job id of a child: made twice, it is made once."""
-    return f"{parent_id}-child-{number}"
+    return f"{parent_id}{_BELOW}{number}"
 
 
 def parent_of(job_id: str) -> tuple[str, int] | None:
@@ -61,6 +62,16 @@ def open_split(connection: Redis, parent_id: str, queue: Queue, started_at: floa
         pipeline.sadd(keys.SPLITS, parent_id)
         pipeline.expire(key, KEEP_SECONDS)
         pipeline.execute()
+
+
+def count_cut(connection: Redis, job_id: str) -> int:
+    """A job is cut in two after a breach: how often that has happened to the one at its top and all below that."""
+    key = keys.run(job_id.partition(_BELOW)[0])
+    with connection.pipeline() as pipeline:
+        pipeline.hincrby(key, "cuts", 1)
+        pipeline.expire(key, KEEP_SECONDS)
+        cuts, _ = pipeline.execute()
+    return int(cuts)
 
 
 def report(connection: Redis, parent_id: str) -> None:

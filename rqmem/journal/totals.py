@@ -19,7 +19,8 @@ SECONDS_BOUNDS = (0.01, 0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 36
 ABOVE = "inf"
 """What is above the last bound."""
 
-_TALLIED = ("runs", "failed", "resumed", "splits", "collections", "freed_mb", "chunks", "items", "seconds")
+_TALLIED = ("runs", "failed", "resumed", "splits", "leaks", "leak_mb", "collections", "freed_mb", "chunks", "items",
+            "seconds")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class Totals:
     """Sums since the job type was first seen. Sizes in MB.
 
     Attributes:
-        runs, failed, resumed, splits, collections, freed_mb, chunks, items, seconds: as in
+        runs, failed, resumed, splits, leaks, leak_mb, collections, freed_mb, chunks, items, seconds: as in
             `rqmem.journal.history.Tally`.
         peak_mb: the peaks of all runs, summed.
         breaches: by layer; ``alerts``: by rule.
@@ -38,6 +39,8 @@ class Totals:
     failed: float = 0
     resumed: float = 0
     splits: float = 0
+    leaks: float = 0
+    leak_mb: float = 0
     collections: float = 0
     freed_mb: float = 0
     chunks: float = 0

@@ -11,6 +11,7 @@ from logging import DEBUG, ERROR, INFO, WARNING
 from typing import Any
 
 from rqmem import events
+from rqmem.drawing import short_id
 from rqmem.units import show_mb
 
 _WORTH_TELLING_MB = 1.0  # freed by one collection; a job may collect at each of thousands of checkpoints
@@ -70,12 +71,14 @@ def _chunk_done(event: events.ChunkDone) -> str:
 
 
 def _run_ended(event: events.RunEnded) -> str:
+    grown = event.growth_kb_per_item
+    stayed = "" if grown is None else f"; of each item {grown:.2g} KB stayed"
     return (
         f"{_name(event)} ended {event.outcome} in {event.duration_seconds:.1f} s: memory "
         f"{event.initial_memory_mb:.1f} MB at the start, {event.peak_memory_mb:.1f} peak, "
         f"{event.final_memory_mb:.1f} at the end, of {show_mb(event.memory_limit_mb)}; "
         f"{event.freed_mb:.1f} MB freed in {event.collections} collections, "
-        f"{event.chunks} chunks, {event.items:,} items"
+        f"{event.chunks} chunks, {event.items:,} items{stayed}"
     )
 
 
@@ -145,7 +148,7 @@ def _alert_resolved(event: events.AlertResolved) -> str:
 
 
 def _name(event: events.Event) -> str:
-    return f"{event.job} ({event.job_id[:8]})"
+    return f"{event.job} ({short_id(event.job_id)})"
 
 
 def _about(event: events.Event) -> str:

@@ -3,9 +3,9 @@
 Quick (under 50 µs): resident pages from kept-open ``statm`` files, corrected by what the last look at
 ``status`` knew of mapped files (not usage) and swap (usage), less an offset for pages counted twice
 (copy-on-write pages of a fork). Full (0.2 to 5 ms, and far longer of a process that grows meanwhile): the sum
-of ``Pss_Anon + Pss_Shmem + SwapPss``. The raw quick reading, without the offset, is not below the full one, so
-below the ceiling it needs no proof. The offset expires: copy-on-write can turn shared pages private while
-resident memory stays flat.
+of ``Pss_Anon + Pss_Shmem + SwapPss``. A child that has no memory of its own yet (`shared_space`) is nothing in both.
+The raw quick reading, without the offset, is not below the full one, so below the ceiling it needs no proof. The
+offset expires: copy-on-write can turn shared pages private while resident memory stays flat.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from rqmem.memory import procfs
+from rqmem.memory import procfs, shared_space
 
 _STEP_BYTES = 16 * 2**20
 _PAUSE = 20
@@ -38,8 +38,21 @@ class _Process:
     def __init__(self, pid: int) -> None:
         self.fd = os.open(f"/proc/{pid}/statm", os.O_RDONLY | os.O_CLOEXEC)
         self.correction = procfs.read_swap_less_file_pages(pid)
+        self._pid = pid
+        self._parent = procfs.read_parent(pid)
+        self._is_parents = True  # its memory; once it is not, it never is again
+
+    def has_none_of_its_own(self) -> bool:
+        """Whether all its memory is its parent's: it is about to become a program."""
+        if self._is_parents:
+            self._is_parents = self._parent > 0 and shared_space.is_same(self._pid, self._parent)
+            if not self._is_parents:
+                self.correction = procfs.read_swap_less_file_pages(self._pid)
+        return self._is_parents
 
     def pages(self) -> int:
+        if self.has_none_of_its_own():
+            return 0
         resident = procfs.parse_resident_pages(os.pread(self.fd, 128, 0))
         return max(0, resident + self.correction)
 
@@ -114,9 +127,10 @@ class TreeMeter:
         raw_before = self._sum()
         by_pid: dict[int, int] = {}
         for pid in self._refresh():
+            nothing = self._processes[pid].has_none_of_its_own()  # before the reading: soon it may have its own
             rollup = procfs.read_rollup(pid)
             if rollup is not None:
-                by_pid[pid] = rollup.usage_bytes
+                by_pid[pid] = 0 if nothing else rollup.usage_bytes
                 self._processes[pid].correction = procfs.read_swap_less_file_pages(pid)
         self._full_usage = sum(by_pid.values())
         self._full_pids = set(by_pid)

@@ -60,6 +60,14 @@ def parse_swap_less_file_pages(status: str) -> int:
     return kb * 1024 // PAGE_BYTES
 
 
+def parse_parent(status: str) -> int:
+    """The parent's pid, from ``status``; 0 where it names none."""
+    for line in status.splitlines():
+        if line.startswith("PPid:"):
+            return int(line.split()[1])
+    return 0
+
+
 def parse_start_time(stat: str) -> int:
     """Start time in clock ticks since boot: field 22 of ``stat``, after a command that may hold anything."""
     return int(stat.rpartition(")")[2].split()[19])
@@ -76,6 +84,13 @@ def read_rollup(pid: int) -> Rollup | None:
 def read_swap_less_file_pages(pid: int) -> int:
     try:
         return parse_swap_less_file_pages(Path(f"/proc/{pid}/status").read_text())
+    except _GONE:
+        return 0
+
+
+def read_parent(pid: int) -> int:
+    try:
+        return parse_parent(Path(f"/proc/{pid}/status").read_text())
     except _GONE:
         return 0
 

@@ -30,6 +30,7 @@ added within a version; that one goes or changes its meaning makes a new version
     ``source``              ``runs``: each run counts exactly; ``tallies``: all are counted, peaks are up to 5 % too
                             high; ``last runs``: only the last ones, for more ended than the journal keeps one by one
     ``runs, failed, resumed, splits, collections, freed_mb, chunks, items, seconds``
+    ``leaks``               found meanwhile; ``leak_mb_per_run``: what a run leaves, by those; null without
     ``breaches``            by layer
     ``peak_mb``             ``p50, p90, p99, highest``
     ``alerts``              raised meanwhile
@@ -168,7 +169,7 @@ def metrics(tally: Tally) -> dict[str, float | None]:
 def job_fields(job: JobStatistics) -> dict[str, Any]:
     """What the schema has of a job type, but what only the monitor sees."""
     tally, peaks = job.tally, job.peaks
-    counted = ("runs", "failed", "resumed", "splits", "collections", "chunks", "items", "alerts")
+    counted = ("runs", "failed", "resumed", "splits", "collections", "chunks", "items", "alerts", "leaks")
     return {
         "job": job.job,
         "source": job.source,
@@ -176,6 +177,7 @@ def job_fields(job: JobStatistics) -> dict[str, Any]:
         "breaches": {layer: int(count) for layer, count in tally.breaches.items()},
         "freed_mb": round(tally.freed_mb, 1),
         "seconds": round(tally.seconds, 3),
+        "leak_mb_per_run": None if tally.leak_mb_per_run is None else round(tally.leak_mb_per_run, 3),
         "peak_mb": {"p50": peaks.p50_mb, "p90": peaks.p90_mb, "p99": peaks.p99_mb, "highest": peaks.highest_mb},
         "metrics": metrics(tally),
     }

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from rqmem.drawing import short_id
 from rqmem.journal.history import Tally
 from rqmem.monitor.report import Report, timestamp
 from rqmem.monitor.statistics import JobStatistics
 from rqmem.monitor.steps import Step, WorkerStep
-from rqmem.units import show_mb
+from rqmem.units import show_leak, show_mb
 
 _SHOWN_LINES = 5
 _SOURCES = {
@@ -45,7 +46,7 @@ def summary(report: Report, *, shown: int | None = _SHOWN_LINES) -> list[str]:
     lines.append(f"in all: {', '.join(metric_words(report.tally)) or 'nothing to tell'}")
     crossed = [
         f"{timestamp(each.at)}  {show_mb(each.usage_mb)} of {show_mb(each.limit_mb)} MB "
-        f"({each.usage_percentage:.0f} %) {each.job} ({each.job_id[:8]}) on {each.worker}"
+        f"({each.usage_percentage:.0f} %) {each.job} ({short_id(each.job_id)}) on {each.worker}"
         for each in report.crossings
     ]
     counted = _count(report.threshold_crossings, "crossing")
@@ -80,6 +81,7 @@ def job_lines(job: JobStatistics) -> Iterable[str]:
         f"{_count(tally.breached, 'breach', 'breaches')} (by {_layers(tally.breaches)})" if tally.breached else "",
         _count(job.crossings, "crossing") if job.crossings else "",
         _count(tally.alerts, "alert") if tally.alerts else "",
+        leak_words(tally),
     ]
     yield f"{job.job}: {', '.join(each for each in told if each)}"
     if peaks.highest_mb is not None and peaks.p50_mb is not None and peaks.p90_mb is not None:
@@ -95,6 +97,12 @@ def job_lines(job: JobStatistics) -> Iterable[str]:
         )
     if _SOURCES[job.source]:
         yield f"  ({_SOURCES[job.source]})"
+
+
+def leak_words(tally: Tally) -> str:
+    """How often a leak was found, and how large; empty without."""
+    size_mb = tally.leak_mb_per_run
+    return "" if size_mb is None else f"{_count(tally.leaks, 'leak')} found ({show_leak(size_mb)} a run)"
 
 
 def _layers(breaches: dict[str, float]) -> str:
@@ -134,7 +142,7 @@ def _worker(worker: WorkerStep) -> str:
         return f"{worker.worker}  idle, itself {show_mb(worker.worker_mb)} MB"
     return (
         f"{worker.worker}  {show_mb(worker.usage_mb)} of {show_mb(worker.limit_mb)} MB ({100 * worker.share:.0f} %), "
-        f"itself {show_mb(worker.worker_mb)} MB: {worker.job} ({worker.job_id[:8]})"
+        f"itself {show_mb(worker.worker_mb)} MB: {worker.job} ({short_id(worker.job_id)})"
         f"{f' at {worker.operation}' if worker.operation else ''}"
     )
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rqmem.drawing import bar, sparkline
+from rqmem.drawing import bar, short_id, sparkline
 from rqmem.journal.history import LiveJob
 from rqmem.journal.ring import Sample
 from rqmem.monitor.lines import Line, Mood, Part, cut, cut_middle, line, shortened
@@ -105,7 +105,7 @@ def _job(job: LiveJob, width: int) -> str:
     name = job.job.rpartition(".")[2]
     place = f" at {job.operation}" if job.operation else ""
     items = f", {job.items_done:,} items" if job.items_done else ""
-    for text in (f"{name} ({job.job_id[:8]}){place}{items}", f"{name}{place}{items}", f"{name}{place}"):
+    for text in (f"{name} ({short_id(job.job_id)}){place}{items}", f"{name}{place}{items}", f"{name}{place}"):
         if len(text) <= width:
             return text
     short = cut_middle(name, max(8, width - len(place), width // 2))

@@ -44,9 +44,11 @@ SPLIT = Rule("job-split")
 WORKER_LOST = Rule("worker-lost", grave=True)
 WORKER_FULL = Rule("worker-full")
 BUDGET_SPENT = Rule("resume-budget-spent", grave=True)
+LEAK = Rule("memory-leak")
 
 RULES = {
-    rule.name: rule for rule in (USAGE, GROWTH, CEILING, COLLECTIONS, SPLIT, WORKER_LOST, WORKER_FULL, BUDGET_SPENT)
+    rule.name: rule
+    for rule in (USAGE, GROWTH, CEILING, COLLECTIONS, SPLIT, WORKER_LOST, WORKER_FULL, BUDGET_SPENT, LEAK)
 }
 
 
@@ -102,6 +104,8 @@ def of_event(event: Event, thresholds: Thresholds) -> Finding | None:
         case events.GaveUp():
             tries = f" after {event.resumes} resumes" if event.resumes else ""
             return _about(event, BUDGET_SPENT, f"goes on no more{tries}: {event.reason}")
+        case events.LeakFound():
+            return _about(event, LEAK, event.summary())
     return None
 
 

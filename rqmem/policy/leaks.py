@@ -35,16 +35,52 @@ FAST_PROBES = 6
 REGULAR_FRACTION = 0.5
 """Over several horses: each of the last `FAST_PROBES` left at least so much of their mean."""
 PROBING = ((24 * MB, 0.1), (8 * MB, 0.02))
-"""A horse that has grown by so much spends at most so much of its time on probes."""
+"""A horse that has grown by so much spends at most so much of the time it works on probes, beyond `FREE_SECONDS`."""
+FREE_SECONDS = 0.25
+"""Of probes in each horse that has grown: where runs are short, its life is too short to save up for some."""
+QUIET_PROBES, QUIET_BYTES, QUIET_RUNS = 4, 4096, 8
+"""A type whose probes, so many at least, left less than so much on average is probed each so many runs only."""
 LASTING_OVER_HORSES = 0.85
+LASTING_IN_EACH = 0.8
+"""Over several horses: in none, or in one of ten, the later half of the probes left less than so much of what the
+earlier left, as where a cache fills."""
 _KEPT_BLOCKS = 64
-_KEPT_HORSES = 12
+_KEPT_HORSES = 48
 
 
-def worth_a_probe(grown_bytes: int, spent_seconds: float, lived_seconds: float) -> bool:
-    """Whether a horse that has grown so much since its first jobs had better look at its next run closely."""
-    fraction = next((fraction for least_bytes, fraction in PROBING if grown_bytes >= least_bytes), 0.0)
-    return spent_seconds < fraction * lived_seconds
+@dataclass(frozen=True)
+class Probed:
+    """Of one job type in one horse: probes, what they left in sum, and runs since the last of them."""
+
+    probes: int = 0
+    left_bytes: int = 0
+    since: int = 0
+
+    @property
+    def quiet(self) -> bool:
+        """It has left nothing so far that is worth a closer look."""
+        return self.probes >= QUIET_PROBES and self.left_bytes < QUIET_BYTES * self.probes
+
+    def after(self, left_bytes: int | None) -> Probed:
+        """After one more run; None: that was no probe."""
+        if left_bytes is None:
+            return replace(self, since=self.since + 1)
+        return Probed(self.probes + 1, self.left_bytes + left_bytes)
+
+
+def worth_a_probe(grown_bytes: int, spent_seconds: float, worked_seconds: float, probed: Probed) -> bool:
+    """Whether a horse had better look closely at the run of a job type that comes next.
+
+    Args:
+        grown_bytes: beyond what the first runs of its job types left.
+        spent_seconds: on probes so far.
+        worked_seconds: on jobs so far.
+        probed: the job type.
+    """
+    if probed.quiet and probed.since < QUIET_RUNS:
+        return False
+    fraction = next((fraction for least_bytes, fraction in PROBING if grown_bytes >= least_bytes), None)
+    return fraction is not None and spent_seconds < FREE_SECONDS + fraction * worked_seconds
 
 
 @dataclass(frozen=True)
@@ -168,6 +204,8 @@ def judge_horses(job: str, horses: tuple[Horse, ...], least_bytes: float) -> Lea
     if rate * runs < least_bytes:
         return None
     if any(min(each.earlier, each.later) < REGULAR_FRACTION * rate for each in horses):
+        return None
+    if sum(each.later < LASTING_IN_EACH * each.earlier for each in horses) > len(horses) // 10:
         return None
     later = sum(each.runs * each.later for each in horses)
     lasts = later >= LASTING_OVER_HORSES * sum(each.runs * each.earlier for each in horses)

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 from rqmem.units import MB, show_mb
 
+MOST_CUTS = 1000
+"""Of one job and all below it, after breaches: more is no matter of a few items that do not fit."""
+
 
 @dataclass(frozen=True)
 class Decision:
@@ -60,3 +63,17 @@ def items_per_child(count: int, bytes_per_item: float | None, usable_bytes: floa
     """
     fitting = usable_bytes / bytes_per_item if bytes_per_item else count
     return max(1, int(min(most, fitting, (count + 1) // 2)))
+
+
+def parts_of_rest(fewest_items: int, items_done: int, cuts: int) -> int:
+    """Into how many children what is left after a breach is cut; 0: into none, the item does not fit alone.
+
+    Args:
+        fewest_items: are left: 1, or 2 for more.
+        items_done: of the same source, before the breach. With some, the last item is made a child too: it fails
+            alone, and what was done is kept.
+        cuts: of the job and all below it so far.
+    """
+    if cuts >= MOST_CUTS:
+        return 0
+    return 2 if fewest_items > 1 else int(items_done > 0)

@@ -41,7 +41,7 @@ tr { border-bottom: 1px solid #e5e7eb }
 @media (max-width: 60rem) { .pair { display: block } }
 """
 _COLUMNS = (
-    *("job type", "runs", "failed", "breaches", "resumes", "splits", "alerts"),
+    *("job type", "runs", "failed", "breaches", "resumes", "splits", "leaks", "alerts"),
     *("p50 MB", "p90 MB", "p99 MB", "highest MB", "ceiling MB", "MB / 1,000 items", "MB / collection"),
 )
 
@@ -92,6 +92,7 @@ def _figures(tally: Tally) -> Iterable[str]:
         ("breaches", tally.breached, True),
         ("resumes", tally.resumed, False),
         ("splits", tally.splits, False),
+        ("leaks", tally.leaks, True),
         ("alerts", tally.alerts, True),
     ):
         yield f"<div><b{_bad(bad and count)}>{count:,.0f}</b>{name}</div>"
@@ -107,7 +108,8 @@ def _table(types: Sequence[TypeReport]) -> Iterable[str]:
         tally, peaks = each.tally, each.statistics.peaks
         yield f"<tr><td>{escape(each.job)}</td><td>{tally.runs:,.0f}</td>"
         yield f"<td{_bad(tally.failed)}>{tally.failed:,.0f}</td><td{_bad(tally.breached)}>{_breaches(tally)}</td>"
-        yield "".join(f"<td>{count:,.0f}</td>" for count in (tally.resumed, tally.splits, tally.alerts))
+        yield f"<td>{tally.resumed:,.0f}</td><td>{tally.splits:,.0f}</td>"
+        yield f"<td{_bad(tally.leaks)}>{tally.leaks:,.0f}</td><td>{tally.alerts:,.0f}</td>"
         sizes = (peaks.p50_mb, peaks.p90_mb, peaks.p99_mb, peaks.highest_mb, each.limit_mb)
         rates = (tally.mb_per_1000_items, tally.freed_mb_per_collection)
         yield "".join(f"<td>{'' if size is None else show_mb(size)}</td>" for size in (*sizes, *rates))

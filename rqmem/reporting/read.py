@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from rqmem import __version__
 from rqmem.journal import history_reader
 from rqmem.journal.history import Tally
 from rqmem.journal.history_reader import DAY_SECONDS, DAYS_KEPT, HOUR_SECONDS, HOURS_KEPT
-from rqmem.policy import histogram
-from rqmem.policy.recommendation import Day, Past, recommend
+from rqmem.journal.past import past
+from rqmem.policy.recommendation import recommend
 from rqmem.reporting.advice import Advice, AdviceReport
 from rqmem.reporting.report import Period, Report, ordered, type_report
 
@@ -57,24 +56,9 @@ def read_advice(
     known = history_reader.first_seen(connection, names, now)
     jobs = []
     for name in names:
-        past = _past(connection, name, now, known.get(name, now))
-        jobs.append(Advice(name, past, types[name], recommend(past, warning_fraction)))
+        known_of = past(connection, name, now, known.get(name, now))
+        jobs.append(Advice(name, known_of, types[name], recommend(known_of, warning_fraction)))
     return AdviceReport(__version__, where, now, job, jobs)
-
-
-def _past(connection: Redis, name: str, now: float, known_since: float) -> Past:
-    days = history_reader.tallies(connection, name, now - DAYS_KEPT * DAY_SECONDS, now, by_day=True)
-    runs = history_reader.runs(connection, name)
-    seconds, items = (sum(getattr(run, field) for run in runs if run.items) for field in ("seconds", "items"))
-    return Past(
-        days=[Day((now - at) / DAY_SECONDS, each.peaks, each.breached) for at, each in days],
-        history_days=(now - known_since) / DAY_SECONDS,
-        limit_mb=next((run.limit_mb for run in runs if run.limit_mb), None),
-        initial_mb=_median(run.initial_mb for run in runs),
-        costs=histogram.summed((each.costs, histogram.weight(now - at)) for at, each in days),
-        seconds_per_item=seconds / items if items else None,
-        largest_chunk=max((run.largest_chunk for run in runs), default=0),
-    )
 
 
 def _before(connection: Redis, name: str, period: Period) -> Tally | None:
@@ -90,8 +74,3 @@ def _before(connection: Redis, name: str, period: Period) -> Tally | None:
 
 def _beginning(at: float, step_seconds: float) -> float:
     return at // step_seconds * step_seconds
-
-
-def _median(values: Iterable[float]) -> float:
-    inorder = sorted(values)
-    return inorder[len(inorder) // 2] if inorder else 0.0

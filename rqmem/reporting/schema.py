@@ -14,7 +14,8 @@ may be added within a version; that one goes or changes its meaning makes a new 
                          their items), collection_effectiveness_mb (freed by a collection), splitting_rate (runs that
                          split by runs), alerts_per_job (alerts by runs)
     jobs                 by job type:
-        job, runs, failed, resumed, splits, collections, chunks, items, alerts, freed_mb, seconds
+        job, runs, failed, resumed, splits, collections, chunks, items, alerts, leaks, freed_mb, seconds
+        leak_mb_per_run  what a run leaves for good, by the leaks found; null without
         breaches         by layer: "checkpoint", "watch", "kill", "kernel"
         source           "runs": peaks are exact; "tallies": up to 5 % too high
         peak_mb          {p50, p90, p99, highest}

@@ -20,8 +20,9 @@ import sysconfig
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
-from types import FrameType
+from types import FrameType, ModuleType
 from typing import TYPE_CHECKING, Any
 
 from rqmem.config import Config
@@ -50,9 +51,12 @@ _FREED_FRACTION = 0.75
 _SHOWN_KINDS = 5
 _KINDS_OF_A_SNAPSHOT = 15
 _SHOWN_KIND_MB = 0.5
-_SHOWN_KINDS_OF_A_LEAK = 3
+_SHOWN_KINDS_OF_A_LEAK = 5
 _kinds_before: held.Kinds = {}
-_kinds_at_first: held.Kinds | None = None
+_kept: held.Kinds = {}
+_kept_at_first: held.Kinds | None = None
+_modules_at_first = 0
+_preloaded: tuple[str, ...] = ()
 _taking_evidence = False
 
 
@@ -84,8 +88,10 @@ def current() -> Horse | None:
     return _current
 
 
-def settle_in(worker_pid: int, group: HorseGroup | None) -> None:
+def settle_in(worker_pid: int, group: HorseGroup | None, preloaded: tuple[str, ...]) -> None:
     """First thing in a new horse: tied to its worker's life, in its cgroup, signals in place."""
+    global _modules_at_first, _preloaded
+    _modules_at_first, _preloaded = len(sys.modules), preloaded
     linux.die_with_parent()
     if os.getppid() != worker_pid:  # it died before we asked to die with it
         os._exit(1)
@@ -160,16 +166,24 @@ def _on_breach_signal(number: int, frame: FrameType | None) -> None:
 
 
 def remember_kinds() -> None:
-    """What this horse holds between jobs; later `kinds_that_grew` tells what came since."""
-    global _kinds_before, _kinds_at_first
+    """What this horse holds between jobs; later `kinds_that_grew` and `kinds_that_stay` tell what came since."""
+    global _kinds_before, _kept, _kept_at_first
     _kinds_before = held.kinds()
-    if _kinds_at_first is None:
-        _kinds_at_first = _kinds_before
+    _kept = held.kinds(modules=_modules_of_jobs())
+    if _kept_at_first is None:
+        _kept_at_first = _kept
+
+
+def _modules_of_jobs() -> list[ModuleType]:
+    """Those imported in this horse, latest first, and those preloaded for it. Others' pages are shared: hands off."""
+    count = max(0, len(sys.modules) - _modules_at_first)
+    found = [*islice(reversed(sys.modules.values()), count), *(sys.modules.get(name) for name in _preloaded)]
+    return [module for module in found if type(module) is ModuleType]
 
 
 def kinds_that_stay() -> list[tuple[str, int, float]]:
     """Types of which this horse held more when it last remembered than when it first did; as `kinds_that_grew`."""
-    return _in_mb(held.growth(_kinds_before, _kinds_at_first or {}), _SHOWN_KINDS_OF_A_LEAK)
+    return _in_mb(held.growth(_kept, _kept_at_first or {}), _SHOWN_KINDS_OF_A_LEAK)
 
 
 def kinds_that_grew(frame: FrameType | None, config: Config) -> list[tuple[str, int, float]]:

@@ -24,20 +24,19 @@ from rq.queue import Queue
 from rqmem import events
 from rqmem.journal.history import OK
 from rqmem.journal.patience import until_redis_answers
-from rqmem.memory import procfs, trim
 from rqmem.runtime import horse, look_inside
 from rqmem.runtime.capturing import Capturing
 from rqmem.runtime.horse import Horse
 from rqmem.runtime.imports import check_importable
 from rqmem.runtime.kernel import HorseGroup
 from rqmem.runtime.page import SharedPage
+from rqmem.runtime.probing import Probing
 from rqmem.runtime.recorder import Recorder
 from rqmem.runtime.verdict import SettlingWorker
-from rqmem.runtime.warm import Channel, Order, Report
-from rqmem.units import MB, to_bytes
+from rqmem.runtime.warm import Channel, Order
+from rqmem.units import to_bytes
 
 _OUR_LOG = logging.getLogger("rqmem.worker")
-_WORTH_TIDYING_BYTES = 4 * MB
 
 
 class WorkerInHorse(SettlingWorker):
@@ -54,7 +53,7 @@ class WorkerInHorse(SettlingWorker):
     def setup_work_horse_signals(self) -> None:
         """RQ's hook at the very start of a horse: also tie it to its worker and install the breach handler."""
         super().setup_work_horse_signals()
-        horse.settle_in(self._forking_pid, self._group)
+        horse.settle_in(self._forking_pid, self._group, self.config.preload)
         look_inside.install(lambda: self._page)
         if self._recorder is not None:  # the copy of this process; the worker's own hears of it over the tape
             events.unsubscribe(self._recorder.take)
@@ -74,17 +73,13 @@ class WorkerInHorse(SettlingWorker):
             self.setup_work_horse_signals()
             self._is_horse = True
             self._greet_redis()
-            at_first = tidied = procfs.own_held_bytes()
+            probing = Probing()
             while (order := channel.order()) is not None:
                 threads = threading.active_count()
+                probing.before(order.job_type)
                 self._run_order(order)
-                held = procfs.own_held_bytes()
                 doomed = self._page is not None and self._page.told
-                if held - tidied >= _WORTH_TIDYING_BYTES and not doomed:
-                    trim.collect_and_trim()
-                    horse.remember_kinds()
-                    held = tidied = procfs.own_held_bytes()
-                if not channel.send(Report(held - at_first, threading.active_count() - threads)):
+                if not channel.send(probing.after(threading.active_count() - threads, doomed=doomed)):
                     break
         except BaseException:  # noqa: BLE001  as RQ: whatever it was, this process ends
             _OUR_LOG.exception("worker %s: horse failed", self.name)

@@ -21,6 +21,7 @@ from rqmem import events, log, settings
 from rqmem.config import Config
 from rqmem.errors import ConfigError
 from rqmem.memory import machine, procfs, tree, trim
+from rqmem.policy.leaks import Leaks
 from rqmem.runtime import linux, platform_check
 from rqmem.runtime.alerting import Alerting
 from rqmem.runtime.capturing import Capturing
@@ -59,6 +60,7 @@ class LivingWorker(WorkerInHorse):
         self._full = False
         self._sender: SenderProcess | None = None
         self._snapshots: Snapshots | None = None
+        self._leaks = Leaks()
         super().__init__(*args, **kwargs)
         self._before = Restarted.from_environ(os.environ)
         if self._before is not None:
@@ -224,6 +226,7 @@ class LivingWorker(WorkerInHorse):
         self._forking_pid = os.getpid()
         self._page = SharedPage.new(to_bytes(self.limit_mb))
         self._new_group()
+        self._leaks = self._leaks.in_new_horse()
         self._warm = WarmHorse.fork(self._page, self._serve)
         return self._warm
 

@@ -159,7 +159,8 @@ class Recorder:
             history_writer.beat(pipeline, live, seconds)
             history_writer.write_samples(pipeline, live.worker, self._samples, now)
             alerts = Counter((event.job, event.rule) for _, event in told if isinstance(event, events.AlertRaised))
-            history_writer.write_runs(pipeline, runs, alerts, now)
+            leaks = [event for _, event in told if isinstance(event, events.LeakFound)]
+            history_writer.write_runs(pipeline, runs, alerts, now, leaks)
             for job_id, lines in _stories(told).items():
                 history_writer.write_story(pipeline, job_id, lines, now)
             history_writer.write_grown(pipeline, grown)

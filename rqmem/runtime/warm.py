@@ -27,9 +27,11 @@ _LEAVE_SECONDS = 1.0
 
 @dataclass(frozen=True)
 class Order:
-    """Run this execution. ``created_at`` is the execution's, in seconds since the epoch."""
+    """Run this execution. ``created_at`` is the execution's, in seconds since the epoch; ``job_type`` as its worker
+    knows it."""
 
     job_id: str
+    job_type: str
     queue: str
     execution_id: str
     created_at: float
@@ -80,7 +82,10 @@ class Channel:
             text = self._end.recv(_MESSAGE_BYTES, socket.MSG_DONTWAIT)
         except (ConnectionResetError, BlockingIOError):  # blocking: a child of the dead horse holds its end
             return None
-        return Report(**json.loads(text)) if text else None
+        if not text:
+            return None
+        values = json.loads(text)
+        return Report(**{**values, "grew": [tuple(each) for each in values["grew"]]})
 
     def closed(self) -> bool:
         """Whether the other side has closed its end, and said nothing that is not read yet."""

@@ -29,7 +29,7 @@ from rqmem.journal import ledger, writer
 from rqmem.journal.patience import until_redis_answers
 from rqmem.journal.records import Owner
 from rqmem.memory import procfs, tree
-from rqmem.policy import recycling
+from rqmem.policy import leaks, recycling
 from rqmem.policy.recycling import AfterJob
 from rqmem.runtime import linux
 from rqmem.runtime.heart import Heart
@@ -38,7 +38,7 @@ from rqmem.runtime.page import SharedPage
 from rqmem.runtime.verdict import End
 from rqmem.runtime.warm import Order, Report, WarmHorse
 from rqmem.runtime.watcher import Identity, Watcher
-from rqmem.units import show_mb, to_bytes, to_mb
+from rqmem.units import MB, show_leak, show_mb, to_bytes, to_mb
 
 if TYPE_CHECKING:
     from redis.client import Pipeline
@@ -159,7 +159,7 @@ class MemoryWorker(LivingWorker):
         self._known = set(tree.descendants(os.getpid())) - {warm.pid}
         self._horse_pid = warm.pid
         self.executions[execution.id] = execution
-        warm.channel.send(Order(job.id, queue.name, execution.id, execution.created_at.timestamp()))
+        warm.channel.send(Order(job.id, _job_type(job), queue.name, execution.id, execution.created_at.timestamp()))
         self.procline(f"Ordered {warm.pid} at {time.time()}")
         return warm
 
@@ -264,12 +264,29 @@ class MemoryWorker(LivingWorker):
             self._consider_recycling(job, queue, self._warm, end.report)
 
     def _consider_recycling(self, job: Job, queue: Queue, warm: WarmHorse, report: Report) -> None:
+        """A horse that keeps too much, or whose job type leaks, is replaced."""
         after = AfterJob(_job_type(job), report.kept_bytes, report.threads_left)
         reason, warm.state = recycling.decide(
             warm.state, after, to_bytes(self.limit_mb), self.config.max_jobs_per_horse
         )
+        if (leak := self._leak(job, queue, report)) is not None:
+            reason = f"{leak.job} leaks {show_leak(leak.mb_per_run)} a run"
         if reason:
             self._recycle(job, queue, reason)
+
+    def _leak(self, job: Job, queue: Queue, report: Report) -> events.LeakFound | None:
+        """That this job's type leaks, if this run has shown it; told."""
+        assert self._page is not None
+        name = self._page.job or _job_type(job)
+        found, self._leaks = leaks.observe(self._leaks, name, report.left_bytes, self._page.ceiling_bytes)
+        if found is None:
+            return None
+        event = events.LeakFound(
+            mb_per_run=found.bytes_per_run / MB, runs=found.runs, grew=report.grew,
+            job=name, job_id=job.id, queue=queue.name, worker=self.name,
+        )  # fmt: skip
+        events.emit(event)
+        return event
 
     def _recycle(self, job: Job, queue: Queue, reason: str) -> None:
         self._end_warm_horse()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from rqmem.journal.alerts import Open
+from rqmem.journal.alerts import Alert, Open
 from rqmem.journal.history import Live, Run, Tally
 
 Kind = Literal["rqmem", "silent", "rq"]
@@ -56,11 +56,13 @@ class Queue:
 
 @dataclass(frozen=True)
 class JobType:
-    """What happened to a job type lately. ``last_breach``: the last run that breached, where it is remembered."""
+    """What happened to a job type lately. ``last_breach``: the last run that breached; ``last_leak``: the last alert
+    about a leak; each where it is remembered."""
 
     job: str
     tally: Tally
     last_breach: Run | None = None
+    last_leak: Alert | None = None
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from rq.utils import decode_redis_hash, parse_composite_key, utcparse
 
 from rqmem.errors import JournalVersionError
 from rqmem.journal import history_reader, reader
+from rqmem.policy.alerts import LEAK
 from rqmem.status.facts import Facts, JobType, Kind, Memory, Queue, Worker
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
     from redis import Redis
 
+    from rqmem.journal.alerts import Alert
     from rqmem.journal.history import Live
 
 LATELY_SECONDS = 3600
@@ -129,8 +131,14 @@ def _types(connection: Redis, since: float, now: float) -> list[JobType]:
             continue
         tally = history_reader.tally(connection, name, since, now)
         runs = history_reader.runs(connection, name) if tally.breached else []
-        found.append(JobType(name, tally, next((run for run in runs if run.layer), None)))
+        leak = _last_leak(connection, name) if tally.leaks else None
+        found.append(JobType(name, tally, next((run for run in runs if run.layer), None), leak))
     return sorted(found, key=lambda each: (-each.tally.runs, each.job))
+
+
+def _last_leak(connection: Redis, job: str) -> Alert | None:
+    alerts = history_reader.alerts(connection)
+    return next((each for each in reversed(alerts) if (each.rule, each.job) == (LEAK.name, job)), None)
 
 
 def read_memory(connection: Redis) -> Memory | None:

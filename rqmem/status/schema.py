@@ -12,7 +12,7 @@ in seconds; what is not known is null::
                           job: {job, job_id, queue, usage_mb, peak_mb, memory_limit_mb, usage_percentage, operation,
                           items_done, seconds} or null
     queues               {name, queued, started, deferred, scheduled, failed, due, scheduler}
-    since, types         job types since then: {job, runs, failed, breaches, resumes, splits, alerts,
+    since, types         job types since then: {job, runs, failed, breaches, resumes, splits, leaks, alerts,
                           last_breach_job_id}
     alerts               those open: {rule, job, since, worker, text}
     troubles             {mark, name, text, advice}; mark: "problem" or "note"
@@ -103,6 +103,7 @@ def _type(each: JobType) -> dict[str, Any]:
         "breaches": round(tally.breached),
         "resumes": round(tally.resumed),
         "splits": round(tally.splits),
+        "leaks": round(tally.leaks),
         "alerts": round(tally.alerts),
         "last_breach_job_id": each.last_breach.job_id if each.last_breach else None,
     }

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from rqmem.status.facts import Facts, JobType
-from rqmem.units import show_mb, to_mb
+from rqmem.units import show_leak, show_mb, to_mb
 
 Mark = Literal["note", "problem"]
 
@@ -38,6 +38,7 @@ def troubles(facts: Facts) -> list[Trouble]:
         *_queues(facts),
         *_redis(facts),
         *_breaches(facts),
+        *_leaks(facts),
         *_alerts(facts),
         *_near_ceiling(facts),
         *_journal(facts),
@@ -109,6 +110,16 @@ def _breaches(facts: Facts) -> Iterator[Trouble]:
             text = f"{each.tally.breached:.0f} breaches of {each.job} lately{_ceiling(each)}"
             look = f"; rqmem inspect {each.last_breach.job_id}" if each.last_breach else ""
             yield Trouble("problem", "breaches", text, f"raise memory_limit_mb or lower chunk_size{look}")
+
+
+def _leaks(facts: Facts) -> Iterator[Trouble]:
+    for each in facts.types:
+        if each.tally.leak_mb_per_run is not None:
+            size = show_leak(each.tally.leak_mb_per_run)
+            found = each.last_leak.text if each.last_leak is not None else f"leaks {size} a run"
+            advice = "something outlives its runs (a global, a cache without bound); horses are replaced meanwhile"
+            look = f"; rqmem inspect {each.last_leak.job_id}" if each.last_leak is not None else ""
+            yield Trouble("problem", "leak", f"{each.job} {found}", f"{advice}{look}")
 
 
 def _ceiling(each: JobType) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from scripts.bench.worker_runs import QUEUE, How, cpu_seconds, run, serving
 _NEAR_MB = 20
 _FIRST_BREACHES = 5
 _SETTLE_SECONDS = 0.5
+_SPARE_MB = 4.0  # may the worker grow by: what its journal keeps of the last runs
 _BREACH_SECONDS = 3.0  # the longest that one of many may take
 
 
@@ -57,16 +59,20 @@ def breaches_in_a_row(how: How, count: int) -> list[str]:
     first = min(_FIRST_BREACHES, count)
     with serving(how) as worker:
         good = _breach(queue, first)
-        after_first = _figures(worker.pid)
-        _show(first, after_first, queue, good)
+        after_first = _figures(worker.pid, queue)
+        _show(first, after_first, good)
         good += _breach(queue, count - first)
-        at_end = _figures(worker.pid)
-        _show(count, at_end, queue, good)
+        at_end = _figures(worker.pid, queue)
+        _show(count, at_end, good)
     faults = []
     if good < count:
         faults.append(f"{count - good} good jobs did not finish")
-    if at_end[1] > after_first[1] + 2 or at_end[2] > after_first[2]:
+    if at_end.descriptors > after_first.descriptors + 2 or at_end.zombies > after_first.zombies:
         faults.append("descriptors or zombies pile up")
+    if at_end.resident_mb > after_first.resident_mb + _SPARE_MB:
+        faults.append(f"the worker has grown by {at_end.resident_mb - after_first.resident_mb:.1f} MB")
+    if at_end.keys / count > after_first.keys / first:
+        faults.append("keys in Redis pile up beyond those of the jobs that are kept")
     return [f"{count} breaches in a row ({how}): {'; '.join(faults)}"] if faults else []
 
 
@@ -81,17 +87,28 @@ def _breach(queue: Queue, count: int) -> int:
     return sum(job.get_status() == JobStatus.FINISHED for job in after)
 
 
-def _figures(pid: int) -> tuple[float, int, int]:
-    """Resident MB, open descriptors and unreaped children of the worker."""
+@dataclass(frozen=True)
+class _Figures:
+    """Of a worker: resident MB, open descriptors, unreaped children; and the keys in its Redis."""
+
+    resident_mb: float
+    descriptors: int
+    zombies: int
+    keys: int
+
+
+def _figures(pid: int, queue: Queue) -> _Figures:
     resident = procfs.parse_resident_pages(Path(f"/proc/{pid}/statm").read_bytes()) * procfs.PAGE_BYTES / 2**20
     zombies = sum(tree.is_zombie(child) for child in procfs.read_children(pid))
-    return resident, len(list(Path(f"/proc/{pid}/fd").iterdir())), zombies
-
-
-def _show(count: int, figures: tuple[float, int, int], queue: Queue, good: int) -> None:
     keys: Any = queue.connection.dbsize()
-    resident, descriptors, zombies = figures
-    click.echo(f"{count:>6}{resident:>9.1f}{descriptors:>6}{zombies:>9}{keys:>7}{keys / count:>13.2f}{good:>11}")
+    return _Figures(resident, len(list(Path(f"/proc/{pid}/fd").iterdir())), zombies, keys)
+
+
+def _show(count: int, seen: _Figures, good: int) -> None:
+    click.echo(
+        f"{count:>6}{seen.resident_mb:>9.1f}{seen.descriptors:>6}{seen.zombies:>9}{seen.keys:>7}"
+        f"{seen.keys / count:>13.2f}{good:>11}"
+    )
 
 
 def rates(count: int) -> None:

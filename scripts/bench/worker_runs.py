@@ -68,12 +68,12 @@ class Ended:
 class Running:
     """A worker that runs; end it with `finish`."""
 
-    def __init__(self, command: list[str]) -> None:
+    def __init__(self, command: list[str], directory: Path = ROOT) -> None:
         self._known = tree.descendants(os.getpid())
         self._shm = set(os.listdir("/dev/shm"))  # noqa: PTH208
         self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115  closed in `finish`
         self._process = subprocess.Popen(
-            [sys.executable, "-m", *command], cwd=ROOT, stdout=self._log, stderr=subprocess.STDOUT
+            [sys.executable, "-m", *command], cwd=directory, stdout=self._log, stderr=subprocess.STDOUT
         )
         self.pid = self._process.pid
 

@@ -27,9 +27,9 @@ def rqmem(*arguments: str, directory: Path = ROOT, **environ: str) -> subprocess
 
 
 def every_command(group: click.Group, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
-    found = [path]
-    for name, command in group.commands.items():
-        inner = (*path, name)
+    found, context = [path], click.Context(group)
+    for name in group.list_commands(context):
+        inner, command = (*path, name), group.get_command(context, name)
         found += every_command(command, inner) if isinstance(command, click.Group) else [inner]
     return found
 
@@ -103,6 +103,12 @@ def test_a_suspended_redis_is_said(connection: Redis, start_worker: StartWorker)
     worker = start_worker("--burst")
     assert "RQ is suspended on this Redis" in worker.finish()
     assert worker.process.returncode == 1
+
+
+def test_a_command_that_is_misspelt_is_named() -> None:
+    done = rqmem("wroker")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "rqmem: No such command 'wroker': did you mean worker? (see 'rqmem --help')\n"
 
 
 @pytest.mark.parametrize("path", ["no.such.module.work", "tests.sample_jobs.no_such_function", "tests.broken_module.f"])

@@ -140,7 +140,7 @@ def test_what_is_printed_and_what_is_written(connection: Redis, report: Report, 
     fill(connection, JOB, "j1")
     done = report()
     assert (done.exit_code, done.stderr) == (0, "")
-    assert f"{JOB}: 1 run, 1 alert\n  peak 158.7 MB" in done.stdout
+    assert f"{JOB}: 1 run, 1 alert, 1 leak found (1.5 MB a run)\n  peak 158.7 MB" in done.stdout
     for name, begin in (("report.txt", "rqmem report on"), ("report.json", "{"), ("plain", "rqmem report on")):
         assert report("--output", str(tmp_path / name)).exit_code == 0
         assert (tmp_path / name).read_text().startswith(begin)

@@ -136,7 +136,7 @@ def test_keys_of_the_json_are_stable(connection: Redis, status: Status) -> None:
     ]
     assert [each["job"] for each in shown["types"]] == ["jobs.mail.Send"]
     assert [each["rule"] for each in shown["alerts"]] == ["usage"]
-    assert names(shown) == {"alert", "near-ceiling"}
+    assert names(shown) == {"alert", "leak", "near-ceiling"}
     assert all(list(each) == ["mark", "name", "text", "advice"] for each in shown["troubles"])
 
 

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import os
+import threading
+import time
+import urllib.request
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from redis import Redis
@@ -21,6 +28,8 @@ from jobs.database import session_factory
 from jobs.tables import Campaign, CampaignBatch, Customer
 from seeds.phone_numbers import is_e164
 from seeds.retell_stand_in import StandIn
+from seeds.retell_stand_in.answers import Answer
+from seeds.retell_stand_in.service import PHONE_CALL
 
 SOON = Retry(max=5, interval=1)
 ON_SQLITE = pytest.mark.parametrize("empty_database_url", ["sqlite"], indirect=True)
@@ -48,18 +57,44 @@ class SmallChunksJob(ProcessRetellAICampaignJob):
     adaptive = False
 
 
+class WideCampaignJob(ProcessRetellAICampaignJob):
+    """Many calls in flight."""
+
+    chunk_size = 400
+    adaptive = False
+    concurrency = 200
+
+
+class BrieflyPatientJob(ProcessRetellAICampaignJob):
+    """Tries again at once, twice, and later as others do."""
+
+    api_retries = 2
+
+
 class GreedyCampaignJob(ProcessRetellAICampaignJob):
-    """Grows without end while other calls are in flight."""
+    """Grows without end while seven other calls are in flight."""
 
     on_breach = "fail"
     retry = SOON
 
     async def call(self, customer: Customer) -> None:
         if customer.id == 5:
+            while requests_so_far() < self.concurrency - 1:
+                await asyncio.sleep(0.05)
             held = []
             while True:
                 held.append(bytearray(MB))
         await super().call(customer)
+
+
+def requests_so_far() -> int:
+    """What the stand-in says, asked from a job."""
+    key = os.environ["RETELL_API_KEY"]
+    request = urllib.request.Request(
+        f"{os.environ['RETELL_BASE_URL']}/_record", headers={"Authorization": f"Bearer {key}"}
+    )
+    with urllib.request.urlopen(request) as answer:
+        return int(json.load(answer)["requests"])
 
 
 class HastyFollowUpJob(FollowUpCallBatchJob):
@@ -122,6 +157,37 @@ def assert_called_exactly_once(database: Engine, retell: StandIn) -> None:
     assert ended.status == "completed"
     assert ended.customers_called == len(calls)
     assert ended.customers_called + ended.customers_failed == len(everybody)
+
+
+class Asked(NamedTuple):
+    """A request to make a call, and what was answered. ``at``: in seconds, by a clock that only goes on."""
+
+    at: float
+    customer: int
+    answer: Answer
+
+
+def listen(retell: StandIn) -> list[Asked]:
+    """All requests to make a call from here on, in the order in which they came."""
+    asked: list[Asked] = []
+    post, lock = retell.service.post, threading.Lock()
+
+    def heard(path: str, authorization: str, body: bytes, now: float) -> Answer:
+        with lock:
+            at, answer = time.monotonic(), post(path, authorization, body, now)
+            if path == PHONE_CALL:
+                asked.append(Asked(at, json.loads(body)["metadata"]["customer_id"], answer))
+            return answer
+
+    retell.service.post = heard  # type: ignore[method-assign]
+    return asked
+
+
+def connections_to(url: str) -> int:
+    """How many there are that nobody has closed, by proc_pid_net(5)."""
+    port = int(url.rpartition(":")[2])
+    rows = [line.split() for line in Path("/proc/self/net/tcp").read_text().splitlines()[1:]]
+    return sum(row[1].endswith(f":{port:04X}") and row[3] == "01" for row in rows)
 
 
 @contextmanager

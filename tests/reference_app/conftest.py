@@ -1,4 +1,7 @@
-"""Databases of the reference application: each test that asks for one gets its own, SQLite and PostgreSQL in turn."""
+"""Databases of the reference application: each test that asks for one gets its own, SQLite and PostgreSQL in turn.
+
+And the stand-in for Retell's API.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ import pytest
 from sqlalchemy.engine import Engine
 
 from jobs.database import create_schema, open_database
+from seeds.retell_stand_in import StandIn
 from tests import postgres as postgres_server
 from tests.postgres import PostgresServer
 
@@ -50,3 +54,20 @@ def database(database_url: str) -> Iterator[Engine]:
     engine = open_database(database_url)
     yield engine
     engine.dispose()
+
+
+@pytest.fixture
+def retell() -> Iterator[StandIn]:
+    with StandIn() as stand_in:
+        yield stand_in
+
+
+@pytest.fixture
+def environ(database_url: str, retell: StandIn) -> dict[str, str]:
+    """What a worker needs to find both."""
+    return {
+        "DATABASE_URL": database_url,
+        "RETELL_API_KEY": retell.api_key,
+        "RETELL_BASE_URL": retell.url,
+        "RQMEM_HEARTBEAT": "0.5",
+    }

@@ -6,10 +6,7 @@ import csv
 import os
 import subprocess
 import sys
-import threading
-from collections.abc import Iterator
 from datetime import timedelta
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -32,35 +29,17 @@ from seeds.retell_stand_in import Faults, StandIn
 from tests.conftest import ROOT, StartWorker
 from tests.reference_app.campaign_jobs import (
     ON_SQLITE,
-    GreedyCampaignJob,
     HastyCampaignJob,
     SmallChunksJob,
     SoonSplitJob,
     assert_called_exactly_once,
     counted,
     enqueue,
+    listen,
     statuses,
 )
 
 
-@pytest.fixture
-def retell() -> Iterator[StandIn]:
-    with StandIn() as stand_in:
-        yield stand_in
-
-
-@pytest.fixture
-def environ(database_url: str, retell: StandIn) -> dict[str, str]:
-    """What a worker needs to find both."""
-    return {
-        "DATABASE_URL": database_url,
-        "RETELL_API_KEY": retell.api_key,
-        "RETELL_BASE_URL": retell.url,
-        "RQMEM_HEARTBEAT": "0.5",
-    }
-
-
-@ON_SQLITE
 def test_a_campaign_is_called_and_completed(
     connection: Redis, database: Engine, retell: StandIn, environ: dict[str, str], start_worker: StartWorker
 ) -> None:
@@ -76,51 +55,6 @@ def test_a_campaign_is_called_and_completed(
     record = retell.service.record()
     assert record["errors"] >= 2 and record["duplicates"] >= 2, "a call that was made is not made again"
     assert {call.agent_id for call in retell.service.calls()} == {"agent_7"}
-
-
-@ON_SQLITE
-def test_the_api_is_asked_as_often_as_it_allows(
-    connection: Redis, database: Engine, retell: StandIn, environ: dict[str, str], start_worker: StartWorker
-) -> None:
-    """Once a second: it is told so many times, and no call is given up for that."""
-    retell.service.set_faults(Faults(rate_limit=1))
-    seed_campaign(database, count=4, seed=3)
-    job = enqueue(1, connection, HastyCampaignJob)
-    log = start_worker("campaigns", "--burst", **environ).finish()
-    assert job.get_status() == JobStatus.FINISHED, log
-    assert_called_exactly_once(database, retell)
-    assert retell.service.record()["rate_limited"] >= 1
-
-
-@ON_SQLITE
-def test_calls_are_in_flight_together(
-    connection: Redis, database: Engine, retell: StandIn, environ: dict[str, str], start_worker: StartWorker
-) -> None:
-    """The first eight are answered once all have come; never more than eight are there."""
-    post, numbers, lock, together = retell.service.post, count(1), threading.Lock(), threading.Barrier(8, timeout=20)
-    there: set[int] = set()
-    most: list[int] = []
-
-    def post_together(*request: Any) -> Any:
-        with lock:
-            number = next(numbers)
-            there.add(number)
-            most.append(len(there))
-        if number <= 8:
-            together.wait()
-        try:
-            return post(*request)
-        finally:
-            with lock:
-                there.remove(number)
-
-    retell.service.post = post_together  # type: ignore[method-assign, assignment]
-    seeded = seed_campaign(database, count=40, seed=3)
-    job = enqueue(seeded.campaign_id, connection)
-    log = start_worker("campaigns", "--burst", **environ).finish()
-    assert job.get_status() == JobStatus.FINISHED, log
-    assert max(most) == 8
-    assert_called_exactly_once(database, retell)
 
 
 def test_killed_workers_and_the_next_ones_call_each_customer_once(
@@ -200,35 +134,25 @@ def test_calls_whose_keys_the_api_has_forgotten_are_looked_up(
 def test_an_api_that_is_down_for_a_while_is_waited_for(
     connection: Redis, database: Engine, retell: StandIn, environ: dict[str, str], start_worker: StartWorker
 ) -> None:
+    """And the job goes on after the last finished chunk: nobody in those before it is asked for again."""
     retell.service.set_faults(Faults(latency_ms=30))
-    seeded = seed_campaign(database, count=120, seed=5)
+    seeded = seed_campaign(database, count=160, seed=5)
     job = enqueue(seeded.campaign_id, connection, HastyCampaignJob)
     worker = start_worker("campaigns", "--with-scheduler", "--log-level", "error", **environ)
-    wait_until(lambda: retell.service.record()["calls"] >= 30, 60)
+    wait_until(lambda: sum(reader.run(connection, job.id).items.values()) >= 50, 60)
     retell.stop()
     wait_until(lambda: job.get_status() == JobStatus.SCHEDULED, 60)
+    asked, done = listen(retell), sum(reader.run(connection, job.id).items.values())
     retell.start()
     wait_until(lambda: job.get_status() == JobStatus.FINISHED, 60)
     worker.process.terminate()
     log = worker.finish()
     assert_called_exactly_once(database, retell)
+    assert 50 <= done < 160
+    assert min(each.customer for each in asked) > done
+    assert sum(reader.run(connection, job.id).items.values()) == 160
     assert "RetellUnavailable: Retell does not answer" in log
     assert "Traceback" not in log
-
-
-@ON_SQLITE
-def test_a_breach_ends_what_is_in_flight(
-    connection: Redis, database: Engine, retell: StandIn, environ: dict[str, str], start_worker: StartWorker
-) -> None:
-    """The answers would come in ten minutes; the job unwinds at once, and by itself."""
-    retell.service.set_faults(Faults(latency_ms=600_000))
-    seed_campaign(database, count=20, seed=5)
-    job = enqueue(1, connection, GreedyCampaignJob)
-    log = start_worker("campaigns", "--memory", "256", "--burst", **environ).finish()
-    assert job.get_status() == JobStatus.SCHEDULED, log
-    [breach] = reader.breaches(connection, job.id)
-    assert breach.where.startswith("tests/reference_app/campaign_jobs.py"), "it unwound by itself"
-    assert "killed" not in breach.next
 
 
 @ON_SQLITE

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from redis import Redis
@@ -25,6 +26,7 @@ from tests.conftest import ROOT, StartWorker, WorkerProcess
 from tests.reference_app.campaign_jobs import (
     ON_SQLITE,
     HastyBatchJob,
+    HastyFollowUpJob,
     assert_called_exactly_once,
     batches,
     campaign,
@@ -35,23 +37,6 @@ from tests.reference_app.campaign_jobs import (
 )
 
 StartOne = Callable[[], WorkerProcess]
-
-
-@pytest.fixture
-def retell() -> Iterator[StandIn]:
-    with StandIn() as stand_in:
-        yield stand_in
-
-
-@pytest.fixture
-def environ(database_url: str, retell: StandIn) -> dict[str, str]:
-    """What a worker needs to find both."""
-    return {
-        "DATABASE_URL": database_url,
-        "RETELL_API_KEY": retell.api_key,
-        "RETELL_BASE_URL": retell.url,
-        "RQMEM_HEARTBEAT": "0.5",
-    }
 
 
 @pytest.fixture
@@ -80,7 +65,6 @@ def failures(connection: Redis) -> list[str]:
     return [(result.exc_string or "").strip().splitlines()[-1] for result in results if result is not None]
 
 
-@ON_SQLITE
 def test_a_campaign_is_called_in_batches(
     connection: Redis, database: Engine, retell: StandIn, environ: dict[str, str], start_worker: StartWorker
 ) -> None:
@@ -94,6 +78,30 @@ def test_a_campaign_is_called_in_batches(
     assert {(batch.status, batch.batch_call_id is not None) for batch in batches(database)} == {("collected", True)}
     for checkpoint in ("customer_queries", "job_creation", "batch_dispatch", "outcomes_collected"):
         assert f"at {checkpoint}\n" in log
+
+
+@ON_SQLITE
+def test_a_campaign_too_heavy_for_one_job_is_split_and_two_workers_share_it(
+    connection: Redis,
+    database: Engine,
+    retell: StandIn,
+    environ: dict[str, str],
+    start_worker: StartWorker,
+    tmp_path: Path,
+) -> None:
+    """A customer is said to weigh a MB: 400 do not fit."""
+    config = tmp_path / "rqmem.ini"
+    path = ProcessRetellAICampaignBatchJob.path()
+    config.write_text(f"[job {path}]\nbytes_per_item = {2**20}\nitems_per_child = 150\n")
+    seed_campaign(database, count=400, seed=3)
+    job = enqueue(1, connection, ProcessRetellAICampaignBatchJob)
+    workers = [start_worker("campaigns", RQMEM_CONFIG=str(config), **environ) for _ in range(2)]
+    ended(database)
+    wait_until(lambda: job.get_status() == JobStatus.FINISHED, 60)
+    assert_called_exactly_once(database, retell)
+    far = ProcessRetellAICampaignBatchJob.progress(job.id, connection)
+    assert far.total == far.done and far.total >= 3 and far.items == 400
+    assert [each.process.poll() for each in workers] == [None, None]
 
 
 def test_killed_workers_and_the_next_ones_call_each_customer_once(
@@ -251,6 +259,27 @@ def test_a_chunk_costs_the_same_queries_however_large_it_is(
         seen.append([" ".join(text.split()[:3]) for text in statements if "failure" not in text or "SELECT" in text])
     assert seen[0] == seen[1]
     assert sum(text.startswith("INSERT INTO campaign_batches") for text in seen[0]) == 4
+    engine.dispose()
+
+
+def test_a_look_after_a_batch_costs_the_same_queries_however_large_it_is(
+    connection: Redis, redis_url: str, database: Engine, environ: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {**environ, "RQMEM_REDIS_URL": redis_url}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(HastyFollowUpJob, "memory_limit_mb", 4096)  # of all that the tests have imported
+    engine = shared_sessions().kw["bind"]
+    seen: list[list[str]] = []
+    for campaign_id, size in ((1, 15), (2, 90)):
+        seed_campaign(database, count=size, seed=3)
+        monkeypatch.setattr(HastyBatchJob, "chunk_size", size)
+        HastyBatchJob.run(campaign_id=campaign_id)
+        [batch] = [each for each in batches(database) if each.campaign_id == campaign_id]
+        with counted(engine) as statements:
+            assert HastyFollowUpJob.run(campaign_id=campaign_id, batch_id=batch.id) == "close"
+        seen.append([" ".join(text.split()[:3]) for text in statements])
+    assert seen[0] == seen[1]
+    assert set(statuses(database)) <= {"called", "failed"}
     engine.dispose()
 
 

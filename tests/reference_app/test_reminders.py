@@ -44,6 +44,7 @@ from jobs.reminder_types import (
     zone_called,
 )
 from jobs.reminders import SendAppointmentReminderJob
+from jobs.sources import shared_sessions
 from jobs.tables import Appointment, Reminder, utc_now
 from rqmem.errors import ConfigError
 from rqmem.journal import reader
@@ -51,6 +52,7 @@ from rqmem.testing import wait_until
 from seeds import appointments as seeds
 from tests.conftest import StartWorker
 from tests.receiver import Receiver
+from tests.reference_app.campaign_jobs import counted
 from tests.reference_app.held_jobs import HastyReminders
 
 SECRET = "hunter2"
@@ -432,6 +434,23 @@ def test_reads_do_not_grow_with_a_chunk(
             appointments = appointments[size:]
             assert Counter(statements) == {"INSERT": size, "UPDATE": size}
     assert len(receiver.taken) == 30
+
+
+def test_a_run_reads_the_same_however_much_is_due(
+    database: Engine, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a worker, in this process: all its queries, the pages of appointments among them."""
+    monkeypatch.setenv("REMINDER_SMS_URL", url(receiver, "sms"))
+    monkeypatch.setattr(SendAppointmentReminderJob, "memory_limit_mb", 4096)  # of all that the tests have imported
+    engine = shared_sessions().kw["bind"]
+    reads: list[list[str]] = []
+    for size in (20, 60):
+        book(database, *(booked(62, phone=f"+1415{size}{n:05}") for n in range(size)))
+        with counted(engine) as statements:
+            assert SendAppointmentReminderJob.run(types="sms")["sms"] == {"sent": size}
+        reads.append([text for text in statements if text.startswith("SELECT")])
+    assert len(reads[0]) == len(reads[1]) <= 4
+    engine.dispose()
 
 
 # On workers

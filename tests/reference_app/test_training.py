@@ -190,6 +190,29 @@ def test_killed_anywhere_it_ends_with_one_model_the_same(
     assert run.items[1] == MANY_PASSES, "each block was counted once"
 
 
+def test_a_training_process_is_metered_as_part_of_the_job(
+    connection: Redis, work_off: WorkOff, rows: Path, model: Path, tmp_path: Path
+) -> None:
+    """Begun anew it imports what the job has imported: by itself each of the two would fit where both do not."""
+    peaks_mb: dict[str | None, float] = {}
+    for process in (None, "spawn"):
+        job = enqueue(connection, rows, model, process=process)
+        work_off("training", "--memory", "600")
+        result(job)
+        peaks_mb[process] = reader.run(connection, job.id).peak_mb
+        model.unlink()
+    assert peaks_mb["spawn"] > peaks_mb[None] + 30
+    config = tmp_path / "rqmem.ini"
+    ceiling_mb = round((peaks_mb[None] + peaks_mb["spawn"]) / 2)
+    config.write_text(f"[job jobs.training.TrainMLModelJob]\nmemory_limit_mb = {ceiling_mb}\n")
+    job = enqueue(connection, rows, model, process="spawn")
+    work_off("training", "--memory", "600", RQMEM_CONFIG=str(config), RQMEM_MAX_RESUMES="2")
+    assert job.get_status() == JobStatus.FAILED
+    assert "MemoryLimitExceeded" in error_of(job)
+    assert max(breach.processes for breach in reader.breaches(connection, job.id)) >= 2
+    assert not model.exists()
+
+
 def test_two_at_once_for_one_model_are_in_nobodys_way(
     connection: Redis, start_worker: StartWorker, rows: Path, model: Path
 ) -> None:

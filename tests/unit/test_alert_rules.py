@@ -233,8 +233,8 @@ def test_the_slope_of_a_line_is_the_lines(slope: float, start: float, times: lis
 
 def test_names_of_rules_do_not_change() -> None:
     assert sorted(RULES) == [
-        "ceiling-exceeded", "job-split", "many-collections", "memory-growth", "memory-usage", "resume-budget-spent",
-        "worker-full", "worker-lost",
+        "ceiling-exceeded", "job-split", "many-collections", "memory-growth", "memory-leak", "memory-usage",
+        "resume-budget-spent", "worker-full", "worker-lost",
     ]  # fmt: skip
     assert {name for name, rule in RULES.items() if rule.can_end} == {"memory-usage", "memory-growth"}
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
 
 import pytest
 
+from rqmem.memory import held
 from tests.conftest import ROOT
 
 MB = 2**20
@@ -165,3 +167,28 @@ look(sys._getframe())
 """
     )
     assert found["__main__.Proxy"][0] == pytest.approx(1000, rel=0.2)
+
+
+_texts: list[str] = []
+_cache: dict[int, bytes] = {}
+
+
+@pytest.mark.parametrize("kind", ["str", "bytes"])
+def test_the_largest_containers_are_never_missed(kind: str) -> None:
+    """One list among a hundred thousand objects, and a dict that the collector does not even track."""
+    many = [[number] for number in range(100_000)]
+    before = held.kinds(modules=[sys.modules[__name__]])
+    if kind == "str":
+        _texts.extend(f"{number:0200}" for number in range(20_000))
+    else:
+        _cache.update((number, bytes(1000)) for number in range(5_000))
+        assert not gc.is_tracked(_cache)
+    try:
+        grown = held.growth(held.kinds(modules=[sys.modules[__name__]]), before)
+        [(count, size)] = [(count, size) for name, count, size in grown if name == kind]
+        wanted = (20_000, 20_000 * 249) if kind == "str" else (5_000, 5_000 * 1033)
+        assert (count, size) == (pytest.approx(wanted[0], rel=0.5), pytest.approx(wanted[1], rel=0.5))
+    finally:
+        _texts.clear()
+        _cache.clear()
+        del many

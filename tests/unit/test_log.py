@@ -88,6 +88,16 @@ TOLD: list[tuple[events.Event, int, str]] = [
         "31.0 MB freed in 4 collections, 24 chunks, 1,200 items",
     ),
     (
+        events.RunEnded(
+            **WHOSE, outcome="ok", initial_memory_mb=40.0, peak_memory_mb=158.7, final_memory_mb=60.3,
+            memory_limit_mb=512.0, freed_mb=31.0, collections=4, chunks=24, duration_seconds=12.34, items=1200,
+            growth_kb_per_item=12.345,
+        ),
+        INFO,
+        "jobs.x.Y (01234567) ended ok in 12.3 s: memory 40.0 MB at the start, 158.7 peak, 60.3 at the end, of 512; "
+        "31.0 MB freed in 4 collections, 24 chunks, 1,200 items; of each item 12 KB stayed",
+    ),
+    (
         events.CeilingCut(**WHOSE, declared_mb=512, allowed_mb=256),
         WARNING,
         "jobs.x.Y declares 512 MB of memory; this worker allows 256 MB, so that is its ceiling here",

@@ -20,6 +20,7 @@ from rqmem.memory.own import ExactMeter, Meter
 from rqmem.memory.portable import PortableMeter
 from rqmem.memory.trim import collect_and_trim
 from tests.conftest import ROOT
+from tests.sample_jobs import clone_sharing_memory
 
 MB = 2**20
 RATE = 8e9
@@ -102,6 +103,26 @@ def test_what_a_fork_shares_is_not_counted_twice(meter: Meter) -> None:
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
     assert len(block) == 50 * MB
+
+
+def test_a_child_that_has_no_memory_but_its_parents_counts_nothing(meter: Meter) -> None:
+    """As each program that is started has none between vfork(2) and exec."""
+    if isinstance(meter, PortableMeter):
+        pytest.skip("psutil cannot tell")
+    block = bytearray(os.urandom(MB)) * 50
+    before = full(meter)
+    child = clone_sharing_memory(30)
+    try:
+        assert psutil.Process(child).memory_info().rss > 50 * MB
+        assert abs(quick(meter) - before) < TOLERANCE
+        reading = meter.full(time.monotonic)
+        assert abs(reading.usage_bytes - before) < TOLERANCE
+        assert reading.by_pid[child] == 0
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    assert abs(full(meter) - before) < TOLERANCE
+    del block
 
 
 def test_reading_a_mapped_file_is_no_usage_for_the_exact_one(tmp_path: Path) -> None:

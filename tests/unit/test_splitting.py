@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rqmem.policy.splitting import Decision, items_per_child, should_split
+from rqmem.policy.splitting import MOST_CUTS, Decision, items_per_child, parts_of_rest, should_split
 from rqmem.units import MB
 
 
@@ -54,3 +54,14 @@ def test_children_are_never_too_large_and_always_several(
     assert -(-count // items) >= 2
     if bytes_per_item and items > 1:
         assert items * bytes_per_item <= usable * (1 + 1e-9)
+
+
+@given(st.integers(1, 2), st.integers(0, 100), st.integers(0, 2 * MOST_CUTS))
+def test_what_is_left_is_cut_until_one_item_is_alone(left: int, done: int, cuts: int) -> None:
+    parts = parts_of_rest(left, done, cuts)
+    if cuts >= MOST_CUTS:
+        assert parts == 0
+    elif left > 1:
+        assert parts == 2
+    else:
+        assert parts == (1 if done else 0)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rqmem import events
-from rqmem.drawing import span
+from rqmem.drawing import short_id, span
 from rqmem.errors import UnknownName
 from rqmem.inspection.case import Case, InRq, job_type_of, with_evidence
 from rqmem.inspection.find import named
@@ -18,7 +18,7 @@ from rqmem.inspection.outlook import outlook
 from rqmem.inspection.plot import Point, executions, plot
 from rqmem.inspection.story import offset, story
 from rqmem.inspection.timeline import lines
-from rqmem.journal.alerts import Open
+from rqmem.journal.alerts import Alert, Open
 from rqmem.journal.history import Live, LiveJob, Run, Tally, Told
 from rqmem.journal.records import Owner, RunRecord
 from rqmem.status.facts import Facts, JobType, Memory, Queue, Worker
@@ -62,6 +62,11 @@ def test_nothing_is_wrong() -> None:
 
 RUN = Run("jobs.mail.Send", "1f3a9c20", "mail", "ada", NOW, "MemoryLimitExceeded", 3.0, 20, 271.3, 256, layer="watch")
 BREACHED = JobType("jobs.mail.Send", Tally(runs=9, breaches={"watch": 2, "kernel": 1}), RUN)
+LEAKING = JobType(
+    "jobs.mail.Send", Tally(runs=90, leaks=2, leak_mb=0.04),
+    last_leak=Alert("1-1", NOW, "memory-leak", "raised", "jobs.mail.Send", "1f3a9c20", "mail", "ada",
+                    "leaks 1.2 MB a run: dict +900 (2 MB)"),
+)  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -98,6 +103,17 @@ BREACHED = JobType("jobs.mail.Send", Tally(runs=9, breaches={"watch": 2, "kernel
             "breaches",
             "problem: 3 breaches of jobs.mail.Send lately (the last: peak 271.3 of 256 MB) -> raise memory_limit_mb or "
             "lower chunk_size; rqmem inspect 1f3a9c20",
+        ),
+        (
+            {"types": [LEAKING]},
+            "leak",
+            "problem: jobs.mail.Send leaks 1.2 MB a run: dict +900 (2 MB) -> something outlives its runs (a global, a "
+            "cache without bound); horses are replaced meanwhile; rqmem inspect 1f3a9c20",
+        ),
+        (
+            {"types": [replace(LEAKING, last_leak=None)]},
+            "leak",
+            "problem: jobs.mail.Send leaks 20 KB a run -> something outlives its runs (a global, a cache",
         ),
         (
             {"alerts": [Open("usage", "jobs.mail.Send", NOW, "ada", "above 80 %")]},
@@ -324,6 +340,18 @@ def test_every_event_has_a_line() -> None:
         assert line.text and (line.text != kind.__name__ or kind in (events.WorkerFull, events.WorkerRestarted)), kind
 
 
+@pytest.mark.parametrize(
+    ("job_id", "shown"),
+    [
+        ("6c9736c4-f7b7-48f6-a653-d7dd8fd209c5", "6c9736c4"),
+        ("6c9736c4-f7b7-48f6-a653-d7dd8fd209c5-child-12-child-3", "6c9736c4-child-12-child-3"),
+        ("nightly", "nightly"),
+    ],
+)
+def test_a_short_id_tells_children_apart(job_id: str, shown: str) -> None:
+    assert short_id(job_id) == shown
+
+
 @pytest.mark.parametrize(("seconds", "shown"), [(-1, "+0.0 s"), (12.34, "+12.3 s"), (187, "+3:07"), (3727, "+1:02:07")])
 def test_offsets(seconds: float, shown: str) -> None:
     assert offset(seconds) == shown
@@ -374,6 +402,14 @@ def test_a_breach_brings_its_curve_but_not_what_was_before_its_execution() -> No
     told = [Told(NOW, started()), Told(NOW + 2, breach(curve=curve))]
     [points] = executions(replace(CASE, told=told))
     assert [point.memory_mb for point in points] == [20, 150, 220, 271.3]
+
+
+def test_the_peak_of_a_breach_is_where_its_curve_has_it_and_not_halfway_too() -> None:
+    """The run's end is told first, with a peak that no reading had yet; the breach's curve comes after it."""
+    end = replace(ended("MemoryLimitExceeded"), peak_memory_mb=271.3, final_memory_mb=250)
+    told = [Told(NOW, started()), Told(NOW + 8, end), Told(NOW + 8.1, breach(curve=[(6, 100.0), (0.2, 260.0)]))]
+    [points] = executions(replace(CASE, told=told))
+    assert [point.memory_mb for point in points] == [20, 100, 260, 250, 271.3]
 
 
 def test_one_reading_is_no_plot() -> None:

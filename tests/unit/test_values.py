@@ -45,6 +45,17 @@ def test_a_breach_survives_json() -> None:
     ]
 
 
+def test_kinds_of_objects_say_what_they_leave_unexplained() -> None:
+    """A list that is being sorted looks empty, and C code has no objects: 10 MB of types do not explain 250."""
+    [told] = breach(kinds=[("str", 28024, 6.0), ("dict", 11352, 4.3)], baseline_mb=14.0).explanation()
+    assert (
+        told
+        == "what grew:     str +28,024 (6 MB)   dict +11,352 (4 MB)   and 247 MB in others, or that no object shows"
+    )
+    [told] = breach(kinds=[("dict", 812040, 200.0)]).explanation()
+    assert told == "what grew:     dict +812,040 (200 MB)"
+
+
 def test_an_ordinary_except_does_not_swallow_a_breach() -> None:
     assert not issubclass(MemoryLimitExceeded, Exception)
 

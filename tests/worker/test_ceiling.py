@@ -95,6 +95,12 @@ def test_a_job_under_its_ceiling_is_not_touched(queue: Queue, work_off: WorkOff)
     assert not list(queue.connection.scan_iter("rqmem:breaches:*"))
 
 
+def test_a_child_that_has_no_memory_of_its_own_yet_is_not_counted(queue: Queue, work_off: WorkOff) -> None:
+    job = queue.enqueue(sample_jobs.share_all_memory_with_a_child, 60)
+    work_off("jobs", "--memory", "128")
+    assert job.return_value() == 60, result_of(job)
+
+
 def test_processes_of_a_successful_job_are_let_be(queue: Queue, work_off: WorkOff) -> None:
     job = queue.enqueue(sample_jobs.leave_a_daemon)
     after = queue.enqueue(sample_jobs.grow_lists)

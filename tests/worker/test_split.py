@@ -216,6 +216,25 @@ def test_an_item_that_does_not_fit_is_isolated_and_everything_else_finishes(
     assert "item 1 (13) does not fit alone below its ceiling of 200 MB" in log
 
 
+def test_an_item_that_is_the_last_one_left_takes_nothing_with_it(connection: Redis, work_off: WorkOff) -> None:
+    """Eight are done when the ninth, the last, does not fit: they are in the result (found by chaos, seed 51)."""
+    job = sample_jobs.Halved.enqueue(count=9, culprit=8, connection=connection)
+    log = work_off("jobs", "--memory", "200")
+    assert job.get_status() == JobStatus.FINISHED, log
+    assert job.return_value() == list(range(8))
+    assert Queue("jobs", connection=connection).failed_job_registry.get_job_ids() == [f"{job.id}-child-0"]
+    assert log.count("item 1 (8) does not fit alone below its ceiling of 200 MB") == 1
+
+
+def test_cutting_ends_where_it_does_not_help(connection: Redis, work_off: WorkOff) -> None:
+    """A job whose every child breaches in the same way is cut a bounded number of times, in all."""
+    job = sample_jobs.NeverFits.enqueue(connection=connection)
+    log = work_off("jobs", "--memory", "200")
+    assert job.get_status() == JobStatus.FAILED, log
+    assert "NeverFits: cut in two 4 times, and item 1 still breaches: that is no single item" in log
+    assert log.count("MemoryLimitExceeded: tests") <= 9
+
+
 def test_a_class_that_cannot_take_a_slice_is_an_error_before_anything_is_enqueued(
     connection: Redis, work_off: WorkOff
 ) -> None:

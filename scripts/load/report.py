@@ -1,0 +1,171 @@
+"""What a load test found, as JSON and as a table. Pure.
+
+Keys are stable within a version; new ones may come. Sizes in MB (2**20 bytes), spans in seconds, times in UTC; what is
+not known is null::
+
+    version, at              1; when it ended
+    machine                  {processors, memory_mb, python, rqmem}
+    records                  {few, many}: that were asked for; a job may have got fewer (``runs``)
+    seconds                  of all runs together
+    holds, faults            whether all rules hold (`scripts.load.rules`); what does not, a line each
+    runs                     a run each:
+      way, setting, worker   rqmem or naive; declared, fixed (chunks of one size), lower or preload; the worker
+      job, records           its class; how many it had
+      memory_mb, ceiling_mb  the worker's --memory (null: a stock worker has none); what the job declares
+      outcome, error         finished, failed, killed or did not end; the last line of its error
+      right, found           whether every record has its outcome exactly once; the figures in words
+      seconds, peak_mb       from the worker's start; highest of rqmem's readings and of ``samples``
+      sampled_peak_mb        of the samples alone: a naive job has no other
+      crossed_after_seconds  until it was first sampled above ``ceiling_mb``; null: it never was
+      breaches, resumes, children, chunks, largest_chunk
+      balanced_f1            of the model that was trained
+      samples                [seconds, MB] of the job's processes, from /proc, without the worker itself
+    idle                     {job, idle_mb, preloaded_mb}: a horse with the job's imports, before any work
+    growth                   {job, way, few, many, few_peak_mb, many_peak_mb, share}: share 0.1 is 10 % more
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import rqmem
+from rqmem.units import show_mb
+from scripts.load import rules
+from scripts.load.jobs import JOBS
+from scripts.load.trials import Idle, Measured
+
+VERSION = 1
+CEILINGS_MB = {each.name: each.ceiling_mb for each in JOBS}
+
+
+@dataclass(frozen=True)
+class Found:
+    """All that a load test found. ``at``: epoch seconds."""
+
+    few: int
+    many: int
+    runs: Sequence[Measured]
+    idle: Sequence[Idle]
+    faults: Sequence[str]
+    seconds: float
+    at: float
+
+
+def to_json(found: Found) -> dict[str, Any]:
+    """All of it."""
+    return {
+        "version": VERSION,
+        "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(found.at)),
+        "machine": machine(),
+        "records": {"few": found.few, "many": found.many},
+        "seconds": round(found.seconds, 1),
+        "holds": not found.faults,
+        "faults": list(found.faults),
+        "runs": [_run(each) for each in found.runs],
+        "idle": [
+            {"job": each.job, "idle_mb": round(each.idle_mb, 1), "preloaded_mb": round(each.preloaded_mb, 1)}
+            for each in found.idle
+        ],
+        "growth": [
+            {
+                "job": each.job,
+                "way": each.way,
+                "few": each.records[0],
+                "many": each.records[1],
+                "few_peak_mb": round(each.peaks_mb[0], 1),
+                "many_peak_mb": round(each.peaks_mb[1], 1),
+                "share": round(each.share, 3),
+            }
+            for each in rules.growths(found.runs)
+        ],
+    }
+
+
+def machine() -> dict[str, Any]:
+    """Where it ran."""
+    memory_mb = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2**20
+    versions = {"python": platform.python_version(), "rqmem": rqmem.__version__}
+    return {"processors": len(os.sched_getaffinity(0)), "memory_mb": memory_mb, **versions}
+
+
+def _run(run: Measured) -> dict[str, Any]:
+    trial = run.trial
+    return {
+        "way": trial.way,
+        "setting": trial.setting,
+        "worker": trial.words,
+        "job": trial.job,
+        "records": trial.records,
+        "memory_mb": None if trial.way == "naive" else trial.memory_mb,
+        "ceiling_mb": CEILINGS_MB[trial.job],
+        "outcome": run.outcome,
+        "error": run.error,
+        "right": run.right,
+        "found": run.found,
+        "seconds": round(run.seconds, 2),
+        "peak_mb": round(run.peak_mb, 1),
+        "sampled_peak_mb": round(run.sampled_peak_mb, 1),
+        "crossed_after_seconds": _rounded(run.crossed_after_seconds, 2),
+        "breaches": run.breaches,
+        "resumes": run.resumes,
+        "children": run.children,
+        "chunks": run.chunks,
+        "largest_chunk": run.largest_chunk,
+        "balanced_f1": _rounded(run.balanced_f1, 4),
+        "samples": [[round(seconds, 2), round(usage_mb, 1)] for seconds, usage_mb in run.samples],
+    }
+
+
+def heading() -> str:
+    return f"{'worker':<54}{'records':>9}{'outcome':>13}{'peak MB':>9}{'seconds':>9}  what was found"
+
+
+def line(run: Measured) -> str:
+    """A run as a line of the table."""
+    breached = f", {run.breaches} breaches" if run.breaches else ""
+    return (
+        f"{run.trial.words:<54}{run.trial.records:>9,}{run.outcome:>13}{run.peak_mb:>9.1f}{run.seconds:>9.1f}"
+        f"  {run.found}{breached}"
+    )
+
+
+def remark(run: Measured, idle: Idle | None) -> str:
+    """What is to be said of a run beside its figures; empty: nothing."""
+    if run.trial.way == "naive":
+        ceiling = CEILINGS_MB[run.trial.job]
+        if run.outcome == "killed":
+            return f"killed at {show_mb(run.peak_mb)} MB, which is all that the load test gives it"
+        if run.crossed_after_seconds is not None:
+            at = f"after {run.crossed_after_seconds:.1f} s"
+            return f"above the {show_mb(ceiling)} MB that the job declares {at}: a container of that size kills it then"
+        return ""
+    if not run.finished and run.trial.setting in ("lower", "preload"):
+        return rules.why_not(run, idle)
+    return ""
+
+
+def summary(found: Found) -> Iterator[str]:
+    """Growth, and what an idle horse takes: lines for people."""
+    growths = {(each.job, each.way): each for each in rules.growths(found.runs)}
+    if growths:
+        yield f"{'peak MB, fewer and more records':<38}{'rqmem':>26}{'naive':>30}"
+    for name in dict.fromkeys(job for job, _ in growths):
+        cells = [growths.get((name, way)) for way in ("rqmem", "naive")]
+        words = [
+            f"{each.peaks_mb[0]:>9.1f} ->{each.peaks_mb[1]:>8.1f} {each.share:>+7.1%}" if each else "" for each in cells
+        ]
+        yield f"{name:<38}{words[0]:>26}{words[1]:>30}"
+    for idle in found.idle:
+        yield (
+            f"{idle.job}: its idle horse takes {show_mb(idle.idle_mb)} MB, "
+            f"{show_mb(idle.preloaded_mb)} MB with --preload"
+        )
+
+
+def _rounded(value: float | None, digits: int) -> float | None:
+    return None if value is None else round(value, digits)

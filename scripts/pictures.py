@@ -1,0 +1,107 @@
+"""``make pictures``: makes README's pictures anew, in docs/pictures/. Three minutes.
+
+What commands print stands there as they printed it: of the demo, and of a worker with a job that leaks and one whose
+needs grow (`scripts.insight`). The plots are those that `scripts.back_test` and `scripts.chunk_size_plot` draw.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+
+from rqmem import embedded_redis
+from scripts import insight
+
+ROOT = Path(__file__).parents[1]
+PICTURES = ROOT / "docs" / "pictures"
+_COLUMNS = 100
+_FONT = re.compile(r"@font-face \{.*?\}\s*", re.DOTALL)  # fetched from elsewhere; any fixed-width one does
+
+
+@click.command()
+@click.option("--seconds", type=click.IntRange(10), default=90, show_default=True, help="The leaking worker runs.")
+def main(seconds: int) -> None:
+    """Make the pictures."""
+    PICTURES.mkdir(exist_ok=True)
+    for script, name in (("back_test", "recommended-ceilings"), ("chunk_size_plot", "chunk-sizes")):
+        _run([sys.executable, "-m", f"scripts.{script}", "--output", str(PICTURES / f"{name}.png")])
+    with _redis() as url:
+        _run([sys.executable, "-m", "scripts.demo"], RQMEM_REDIS_URL=url)
+        [breach] = [each for each in _alerts(url) if each["rule"] == "ceiling-exceeded"]
+        _picture("inspect", url, "inspect", breach["job_id"])
+    with _redis() as url:
+        began = time.monotonic()
+        with insight.worked(url, lambda rounds: min(1.0, (time.monotonic() - began) / seconds)):
+            for command in ("status", "report", "recommend"):
+                _picture(command, url, command)
+    click.echo(f"made in {PICTURES.relative_to(ROOT)}: {', '.join(sorted(each.name for each in PICTURES.iterdir()))}")
+
+
+@contextmanager
+def _redis() -> Iterator[str]:
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            yield embedded_redis.start(Path(folder)).url
+        finally:
+            embedded_redis.stop(Path(folder))
+
+
+def _alerts(url: str) -> list[dict[str, str]]:
+    told = _run([sys.executable, "-m", "rqmem", "alerts", "--json"], RQMEM_REDIS_URL=url)
+    return [json.loads(line) for line in told.splitlines()]
+
+
+def _run(command: list[str], **environ: str) -> str:
+    """Raises `click.ClickException` where it fails."""
+    done = subprocess.run(command, cwd=ROOT, env={**os.environ, **environ}, capture_output=True, text=True)
+    if done.returncode != 0:
+        raise click.ClickException(f"{' '.join(command[1:])} ended with {done.returncode}: {done.stderr[-500:]}")
+    return done.stdout
+
+
+def _picture(name: str, url: str, *arguments: str) -> None:
+    """What an rqmem command prints on a terminal, in its colours, as an SVG file; with another address of Redis."""
+    from rich.console import Console
+    from rich.text import Text
+
+    shown = _on_terminal(url, *arguments).replace(url, "redis://127.0.0.1:6379")
+    with Path(os.devnull).open("w") as nowhere:
+        console = Console(width=_COLUMNS, record=True, file=nowhere, force_terminal=True)
+        console.print(Text.from_ansi(shown))
+    title = " ".join(["rqmem", *(argument if len(argument) < 30 else f"{argument[:8]}..." for argument in arguments)])
+    svg = console.export_svg(title=title, unique_id=name)
+    (PICTURES / f"{name}.svg").write_text(_FONT.sub("", svg), encoding="utf-8")
+
+
+def _on_terminal(url: str, *arguments: str) -> str:
+    """What the command writes to a pseudo-terminal. Its exit code tells of the jobs, and is no matter here."""
+    ours, theirs = pty.openpty()
+    environ = {**os.environ, "RQMEM_REDIS_URL": url, "COLUMNS": str(_COLUMNS), "TERM": "xterm-256color"}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "rqmem", *arguments], cwd=ROOT, env=environ, stdout=theirs, stderr=theirs
+    )
+    os.close(theirs)
+    told = b""
+    try:
+        while part := os.read(ours, 65536):
+            told += part
+    except OSError:  # its end, on Linux
+        pass
+    process.wait()
+    os.close(ours)
+    return told.decode("utf-8", "replace").replace("\r\n", "\n")
+
+
+if __name__ == "__main__":
+    main()
