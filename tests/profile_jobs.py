@@ -8,6 +8,7 @@ import threading
 import time
 from pathlib import Path
 
+from rqmem.runtime import horse
 from tests.sample_jobs import redis
 
 
@@ -21,6 +22,15 @@ class Row:
 
 def fit_with(megabytes: int) -> int:
     held = [bytearray(2**20) for _ in range(megabytes)]  # the line that is named
+    return len(held)
+
+
+def fit_until_seen(megabytes: int) -> int:
+    """Holds it until the worker has read so much."""
+    held = [bytearray(2**20) for _ in range(megabytes)]
+    here = horse.current()
+    while here is not None and here.page.peak_bytes < megabytes * 2**20:
+        time.sleep(0.01)
     return len(held)
 
 

@@ -13,6 +13,8 @@ import importlib.util
 import logging
 import os
 import platform
+import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -25,7 +27,7 @@ from rqmem.memory import tree
 from rqmem.policy.captures import KEPT_PEAKS, MOST_SECONDS, Capture
 from rqmem.profiling import captures
 from rqmem.profiling import directory as private
-from rqmem.runtime.horse import SNAPSHOT_SIGNAL
+from rqmem.runtime.horse import SAMPLE_SIGNAL, SNAPSHOT_SIGNAL
 from rqmem.runtime.peaks import Peaks
 from rqmem.units import MB, show_mb, to_mb
 
@@ -38,6 +40,9 @@ _FEWEST_FREE_BYTES = 16 * MB
 _LOOK_SECONDS = 0.25
 _log = logging.getLogger("rqmem.worker")
 _tracker: Any = None  # of the horse; memray allows one in a process
+_MUST_WAKE = sys.version_info[:2] == (3, 11)
+"""There a traced thread that begins a function goes round and round while a signal waits for the main thread (its
+``RESUME`` is dispatched anew after each look at pending signals), so a main thread that waits must be interrupted."""
 
 
 class Capturing:
@@ -143,6 +148,7 @@ class Capturing:
             os.close(private.create(growing))
             destination = memray.FileDestination(growing, overwrite=True, compress_on_exit=False)
             tracker = memray.Tracker(destination=destination)
+            _wake_main_thread(_MUST_WAKE)
             tracker.__enter__()
             _tracker = tracker
         except (OSError, RuntimeError) as error:
@@ -158,6 +164,13 @@ def stop(page: SharedPage) -> None:
     if tracker is not None:
         with contextlib.suppress(OSError, RuntimeError):
             tracker.__exit__(None, None, None)
+        _wake_main_thread(False)
+
+
+def _wake_main_thread(interrupt: bool) -> None:
+    """Whether signals that may wait else end what it waits for; Python's own calls go on after them."""
+    for number in (SAMPLE_SIGNAL, SNAPSHOT_SIGNAL):
+        signal.siginterrupt(number, interrupt)
 
 
 def _check_memray(directory: Path) -> None:

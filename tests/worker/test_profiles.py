@@ -66,6 +66,18 @@ def test_a_breach_is_kept_private_and_drawn(
     assert "<script src=" not in html.read_text(), "it opens without a network"
 
 
+def test_the_ceiling_holds_where_only_a_kill_helps(queue: Queue, work_off_profiled: Profiled, tmp_path: Path) -> None:
+    """It catches every breach: the watcher kills it within the reserve, and its capture can be read."""
+    job = queue.enqueue(sample_jobs.grow_and_swallow)
+    log = work_off_profiled("--memory", "128")
+    [breach] = reader.breaches(queue.connection, job.id)
+    assert breach.layer in ("kill", "kernel")  # whoever was first
+    assert breach.peak_mb < 128 + 32 + 8, "the ceiling holds while it is traced"
+    found = captures.find(tmp_path / "profiles", job.id)
+    assert found is not None and found.breached, log
+    assert lines_in(captures.path_of(tmp_path / "profiles", found))["grow_and_swallow"] > 60 * 2**20
+
+
 def test_what_a_killed_horse_leaves_can_be_read(queue: Queue, work_off_profiled: Profiled, tmp_path: Path) -> None:
     job = queue.enqueue(profile_jobs.grow_and_be_killed)
     log = work_off_profiled()
@@ -78,11 +90,11 @@ def test_what_a_killed_horse_leaves_can_be_read(queue: Queue, work_off_profiled:
 def test_the_worst_peaks_of_a_warm_horse_and_its_threads(
     queue: Queue, work_off_profiled: Profiled, tmp_path: Path
 ) -> None:
-    jobs = {size: queue.enqueue(profile_jobs.fit_with, size) for size in (20, 60, 40, 10, 80)}
+    jobs = {size: queue.enqueue(profile_jobs.fit_until_seen, size) for size in (60, 100, 80, 40, 120)}
     threaded = queue.enqueue(profile_jobs.grow_in_threads, 40)
     log = work_off_profiled()
     kept = {each.job_id for each in captures.kept(tmp_path / "profiles")}
-    assert kept == {jobs[60].id, jobs[40].id, jobs[80].id, threaded.id}, log
+    assert kept == {jobs[80].id, jobs[100].id, jobs[120].id, threaded.id}, log
     found = captures.find(tmp_path / "profiles", threaded.id)
     assert found is not None
     assert lines_in(captures.path_of(tmp_path / "profiles", found))["fill"] >= 38 * 2**20
