@@ -80,6 +80,9 @@ class Config:
             starts, whichever is more.
         on_worker_limit: then the worker, between two jobs, restarts itself in place (``"restart"``) or ends
             with exit code 12 (``"exit"``).
+        profile: ``"memray"``: captures of runs are made, and kept for breaches and the worst peaks; ``"off"``.
+        profile_job: only of these job types, dotted paths; empty: of all.
+        profile_dir: where captures and snapshots go; relative to the current directory.
         auto: whether chunk sizes that the journal recommends are where adaptive jobs begin.
         jobs: job type -> what the config file says of it.
     """
@@ -110,6 +113,9 @@ class Config:
     cgroup: str = "auto"
     worker_memory_mb: float | None = None
     on_worker_limit: str = "restart"
+    profile: str = "off"
+    profile_job: tuple[str, ...] = ()
+    profile_dir: str = ".rqmem/profiles"
     auto: bool = False
     jobs: Mapping[str, JobSettings] = dataclasses.field(default_factory=dict)
 
@@ -205,6 +211,7 @@ def one_of(**choices: str) -> Callable[[str, str], str]:
 
 isolation = one_of(warm="a horse runs many jobs", fork="a horse for each job")
 cgroup = one_of(auto="use one where it can be had", off="never", require="do not start without one")
+profile = one_of(memray="capture runs", off="do not")
 on_worker_limit = one_of(restart="restart in place", exit="end with exit code 12")
 
 
@@ -251,6 +258,9 @@ VARIABLES: dict[str, tuple[str, Callable[[str, str], Any]]] = {
     "RQMEM_CGROUP": ("cgroup", cgroup),
     "RQMEM_WORKER_MEMORY": ("worker_memory_mb", positive_mb),
     "RQMEM_ON_WORKER_LIMIT": ("on_worker_limit", on_worker_limit),
+    "RQMEM_PROFILE": ("profile", profile),
+    "RQMEM_PROFILE_JOB": ("profile_job", _names),
+    "RQMEM_PROFILE_DIR": ("profile_dir", _path),
     "RQMEM_AUTO": ("auto", _boolean),
     "RQMEM_GROWTH_RATE": ("growth_bytes_per_second", _mb_per_second),
     "RQMEM_SAMPLE_STEP": ("sample_step_mb", positive_mb),

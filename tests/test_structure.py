@@ -14,8 +14,8 @@ from tests.conftest import ROOT
 LAYERS = [
     {"units", "errors", "events", "config", "drawing"},
     {"policy"},
-    {"memory", "journal", "alerts", "log", "sources", "embedded_files", "embedded_redis", "connections", "settings",
-     "testing"},
+    {"memory", "journal", "profiling", "alerts", "log", "sources", "embedded_files", "embedded_redis", "connections",
+     "settings", "testing"},
     {"runtime", "job"},
     {"doctor", "status", "inspection", "monitor", "exporter", "reporting"},
     {"cli"},
@@ -96,6 +96,7 @@ def test_environment_is_read_where_programs_start_only() -> None:
         "job/context.py",  # handed to `settings`, without a worker
         "cli/config.py",  # handed to `settings`
         "cli/recommend.py",  # handed to `settings`
+        "cli/inspect.py",  # handed to `settings`
         "runtime/horse.py",  # writes the mark of a job's processes
         "runtime/in_horse.py",  # writes RQ's variables for the job
         "connections.py",  # which Redis

@@ -3,23 +3,35 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
+from pathlib import Path
 
 import click
 
+from rqmem import settings
 from rqmem.cli.terminal import colour, columns, connected, never_fail_on_a_letter
+from rqmem.errors import ConfigError, RqmemError
 from rqmem.inspection import schema
 from rqmem.inspection.find import find
 from rqmem.inspection.read import read_case
 from rqmem.inspection.story import story
+from rqmem.profiling import captures, directory
+from rqmem.profiling import flamegraph as html
+from rqmem.units import show_mb
 
 
 @click.command("inspect", short_help="Tell the story of one job: memory, breaches, resumes.")
 @click.argument("job_id")
 @click.option("--json", "as_json", is_flag=True, help="Print the story as JSON.")
+@click.option("--flamegraph", is_flag=True, help="Write where its memory went as HTML, from its profile.")
+@click.option("--output", metavar="FILE", help="With --flamegraph: where to.  [default: JOB_ID-flamegraph.html]")
+@click.option("--profile-dir", metavar="DIR", help="With --flamegraph: where profiles are.  [default: .rqmem/profiles]")
 @click.option("--url", "-u", help="URL of Redis.")
-def inspect_job(job_id: str, as_json: bool, url: str | None) -> None:
+def inspect_job(
+    job_id: str, as_json: bool, flamegraph: bool, output: str | None, profile_dir: str | None, url: str | None
+) -> None:
     """Tell the story of one job, running or ended.
 
     How it stands and what becomes of it, its memory over time against its
@@ -30,8 +42,18 @@ def inspect_job(job_id: str, as_json: bool, url: str | None) -> None:
     \b
     rqmem inspect 1f3a9c20
 
+    --flamegraph needs a profile of it, which a worker with --profile memray
+    keeps of breaches and of the worst peaks of each job type, on its host.
+
     The keys of --json stand in rqmem/inspection/schema.py.
     """
+    if flamegraph:
+        if as_json:
+            raise ConfigError("--flamegraph and --json do not go together: give one of them")
+        _write_flamegraph(job_id, output, profile_dir, url)
+        return
+    if output is not None or profile_dir is not None:
+        raise ConfigError("--output and --profile-dir go with --flamegraph: rqmem inspect JOB_ID --flamegraph")
     connection, _ = connected(url)
     case = read_case(connection, find(connection, job_id), time.time())
     never_fail_on_a_letter()
@@ -40,3 +62,25 @@ def inspect_job(job_id: str, as_json: bool, url: str | None) -> None:
         return
     plain = not (sys.stdout.encoding or "").lower().startswith("utf")
     click.echo("\n".join(story(case, columns(), colour, plain=plain)))
+
+
+def _write_flamegraph(job_id: str, output: str | None, profile_dir: str | None, url: str | None) -> None:
+    """The profile of the job's last run that has one, as HTML. Redis is asked only where there is none."""
+    given = {"profile_dir": ("--profile-dir", profile_dir)}
+    where = directory.located(settings.load(os.environ, given).config.profile_dir)
+    try:
+        found = captures.find(where, job_id)
+    except OSError as error:
+        raise ConfigError(f"the profile directory {where} cannot be read: {error.strerror}") from None
+    if found is None:
+        connection, _ = connected(url)
+        full_id = find(connection, job_id)
+        raise RqmemError(
+            f"there is no profile of job {full_id} in {where}: 'rqmem worker --profile memray' captures the next runs, "
+            f"and keeps breaches and the worst peaks of each job type; profiles are on the worker's host "
+            f"(--profile-dir)"
+        )
+    path = Path(output if output is not None else f"{found.job_id}-flamegraph.html")
+    html.write(captures.path_of(where, found), path)
+    used = f"{found.peak_mb:.1f} MB of {show_mb(found.limit_mb)} MB"
+    click.echo(f"{path}: {found.job} {found.job_id}, peak {used}{', a breach' if found.breached else ''}")

@@ -24,7 +24,7 @@ from rq.suspension import is_suspended
 from rq.utils import import_attribute
 
 from rqmem import log, settings
-from rqmem.config import cgroup, isolation, on_worker_limit, positive_int, positive_mb, reserve_mb
+from rqmem.config import cgroup, isolation, on_worker_limit, positive_int, positive_mb, profile, reserve_mb
 from rqmem.connections import connect
 from rqmem.errors import ConfigError, RqmemError
 from rqmem.runtime import platform_check
@@ -50,6 +50,7 @@ ISOLATION = _parsed("KIND", isolation)
 CGROUP = _parsed("WHEN", cgroup)
 RESERVE = _parsed("MB", reserve_mb)
 ON_LIMIT = _parsed("WHAT", on_worker_limit)
+PROFILE = _parsed("WHAT", profile)
 
 SETTINGS = {
     "memory": "memory_mb",
@@ -62,6 +63,9 @@ SETTINGS = {
     "auto": "auto",
     "max_jobs_per_horse": "max_jobs_per_horse",
     "preload": "preload",
+    "profile": "profile",
+    "profile_job": "profile_job",
+    "profile_dir": "profile_dir",
     "alert_url": "alert_urls",
     "alert_urls_file": "alert_urls_file",
 }
@@ -118,6 +122,9 @@ def given_settings(options: Mapping[str, Any]) -> dict[str, tuple[str, Any]]:
 @click.option("--max-jobs-per-horse", **COUNT, help="Replace a warm horse after so many jobs.")
 @click.option("--auto", is_flag=True, default=None, help="Adaptive jobs begin with recommended chunk sizes.")
 @click.option("--preload", metavar="MODULE", multiple=True, help="Import before any horse is forked.")
+@click.option("--profile", **PROFILE, help="memray: capture runs; keep breaches and the worst peaks.")
+@click.option("--profile-job", metavar="TYPE", multiple=True, help="Only runs of this job type; may be repeated.")
+@click.option("--profile-dir", metavar="DIR", help="For profiles and snapshots.  [default: .rqmem/profiles]")
 @click.option("--serializer", "-S", default="pickle", show_default=True, help="pickle, json, or a path.")
 @click.option("--job-class", "-j", metavar="PATH", default=DEFAULT_JOB_CLASS, help="RQ Job class to use.")
 @click.option("--queue-class", metavar="PATH", default=DEFAULT_QUEUE_CLASS, help="RQ Queue class to use.")
@@ -139,6 +146,9 @@ def worker(names: tuple[str, ...], more: tuple[str, ...], **options: Any) -> Non
     Jobs run apart from the worker, in its horse, under the ceiling given by
     --memory, RQMEM_MEMORY or the job itself, whichever is lowest. A job that
     reaches it is stopped and told why; the worker goes on with the next.
+
+    SIGUSR2 has it write a snapshot of itself and its job to a file below
+    --profile-dir (a line of the log says which), whatever it does.
 
     \b
     rqmem worker --queue campaigns --memory 256

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from rqmem import events
 from rqmem.job.progress import Progress, of_split
-from rqmem.journal.history import OK, LiveJob, Run, Told
+from rqmem.journal.history import OK, Grown, LiveJob, Run, Told
 from rqmem.journal.records import Owner, RunRecord
 from rqmem.journal.ring import Sample
 
@@ -63,6 +63,7 @@ class Case:
         told: its story, oldest first; ``breaches``: with their evidence, and ``runs``: executions that ended, likewise.
         samples: of its worker while it ran, where it has no story.
         children_running: of those it has split into.
+        grown: where its executions grew whose peaks are records of the job type, oldest first.
     """
 
     job_id: str
@@ -77,6 +78,7 @@ class Case:
     runs: list[Run] = field(default_factory=list)
     samples: list[Sample] = field(default_factory=list)
     children_running: int = 0
+    grown: list[Grown] = field(default_factory=list)
 
     @property
     def children(self) -> Progress | None:

@@ -50,9 +50,12 @@ def read_case(connection: Redis, job_id: str, now: float) -> Case:
 
 
 def _with_runs(connection: Redis, case: Case, said: Live | None) -> Case:
-    """The same with its executions that ended; and what its worker used meanwhile, where it told nothing itself."""
+    """The same with its executions that ended, where they grew, and its worker's samples, where it told no story."""
     if case.job:
         case = replace(case, runs=_runs(connection, case.job, case.job_id))
+        known = history_reader.grown(connection, case.job, case.now)
+        ours = sorted((each for each in known if each.job_id == case.job_id), key=lambda each: each.at)
+        case = replace(case, grown=ours)
     else:
         of_types = (_runs(connection, name, case.job_id) for name in history_reader.types(connection))
         case = replace(case, runs=next((runs for runs in of_types if runs), []))

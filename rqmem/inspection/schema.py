@@ -22,6 +22,8 @@ and with ``inspect``::
     runs                     the executions that ended, as `rqmem.journal.history.Run`
     events                   its story: {at, event, ...} as `rqmem.events`, oldest first
     breaches                 with their evidence, as `rqmem.events.Breach`, oldest first; summary
+    grew                     {at, peak_mb, lines: [[mb, line of code]]} of executions whose peak is a record of the
+                             job type, oldest first; of the running one with at null
     samples                  {at, usage_mb, memory_limit_mb} of its worker, for a job that told no story
 """
 
@@ -80,11 +82,19 @@ def whole(case: Case) -> dict[str, Any]:
         "runs": [{**dataclasses.asdict(run), "ended_at": _utc(run.ended_at)} for run in case.runs],
         "events": [{"at": _utc(told.at), **_fields(told.event)} for told in case.told],
         "breaches": [{"summary": each.summary(), **dataclasses.asdict(each)} for each in case.breaches],
+        "grew": _grew(case),
         "samples": [
             {"at": _utc(each.at), "usage_mb": round(each.usage_mb, 1), "memory_limit_mb": round(each.limit_mb, 1)}
             for each in case.samples
         ],
     }
+
+
+def _grew(case: Case) -> list[dict[str, Any]]:
+    ended = [{"at": _utc(each.at), "peak_mb": each.peak_mb, "lines": each.grew} for each in case.grown]
+    live = case.live
+    now = [{"at": None, "peak_mb": live.peak_mb, "lines": live.grew}] if live is not None and live.grew else []
+    return ended + now
 
 
 def _fields(event: Event) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from rqmem.inspection.case import Case
 from rqmem.inspection.outlook import clock, outlook
 from rqmem.inspection.plot import executions, plot
 from rqmem.inspection.timeline import Line, Mood, lines
+from rqmem.journal.history import Lines
 from rqmem.units import show_mb
 
 Colour = Callable[[str, Mood], str]
@@ -20,7 +21,7 @@ _BAR_COLUMNS = 10
 
 
 def story(case: Case, columns: int, colour: Colour, *, plain: bool = False) -> list[str]:
-    """Header, plot, timeline, and the breaches with their evidence.
+    """Header, plot, lines of code where it grew, timeline, and the breaches with their evidence.
 
     Args:
         columns: lines are broken at.
@@ -30,6 +31,7 @@ def story(case: Case, columns: int, colour: Colour, *, plain: bool = False) -> l
     parts = [
         header(case, columns, colour),
         _under("memory over time", plot(executions(case), case.ceiling_mb, columns, plain=plain)),
+        *(_under(title, _grew(lines, columns)) for title, lines in _growth(case)),
         _under("what happened", _timeline(case, columns, colour, plain=plain)),
         _under(_breaches_title(case), _breaches(case, columns, colour)),
     ]
@@ -138,6 +140,20 @@ def offset(seconds: float) -> str:
     minutes, second = divmod(int(seconds), 60)
     hours, minute = divmod(minutes, 60)
     return f"+{hours}:{minute:02}:{second:02}" if hours else f"+{minute}:{second:02}"
+
+
+def _growth(case: Case) -> list[tuple[str, Lines]]:
+    """Where it grew, by execution, with a title each; breaches have it in their evidence."""
+    found = [(f"where it grew, peak {each.peak_mb:.1f} MB", each.grew) for each in case.grown]
+    return [*found, ("where it grew so far", case.live.grew if case.live is not None else ())]
+
+
+def _grew(grew: Lines, columns: int) -> list[str]:
+    lines = []
+    for grown_mb, line in grew:
+        first, *rest = _broken(line, columns - 14)
+        lines += [f"  {grown_mb:>7.0f} MB  {first}", *(" " * 14 + part for part in rest)]
+    return lines
 
 
 def _breaches_title(case: Case) -> str:

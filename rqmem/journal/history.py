@@ -16,6 +16,10 @@ VERSION = 1
 OK = "ok"
 
 
+Lines = tuple[tuple[float, str], ...]
+"""MB and line of code, most first."""
+
+
 @dataclass(frozen=True)
 class LiveJob:
     """A job that runs now. Sizes in MB, times in epoch seconds.
@@ -24,6 +28,7 @@ class LiveJob:
         usage_mb, peak_mb, limit_mb: of its tree of processes, as last read by the watcher; its ceiling.
         operation: the place it last named.
         items_done: finished in its present stage, where it works in chunks.
+        grew: where its memory grew so far, in steps of some MB.
     """
 
     job: str
@@ -35,6 +40,7 @@ class LiveJob:
     limit_mb: float
     operation: str = ""
     items_done: int = 0
+    grew: Lines = ()
 
 
 @dataclass(frozen=True)
@@ -74,7 +80,7 @@ class Live:
         """The state in ``text``; fields of a newer rqmem are passed over."""
         values = _known(cls, json.loads(text))
         job = values.pop("job", None)
-        return cls(**values, job=LiveJob(**_known(LiveJob, job)) if job else None)
+        return cls(**values, job=LiveJob(**_with_lines(_known(LiveJob, job))) if job else None)
 
 
 @dataclass(frozen=True)
@@ -128,6 +134,33 @@ class Run:
     def from_json(cls, text: str) -> Run:
         """The run in ``text``; fields of a newer rqmem are passed over."""
         return cls(**_known(cls, json.loads(text)))
+
+
+@dataclass(frozen=True)
+class Grown:
+    """Where the memory of a run grew whose peak was a record of its job type. A breach has its own evidence.
+
+    Attributes:
+        at: when it ended, epoch seconds.
+        peak_mb, limit_mb: as `Run` has them.
+        grew: where, in steps of some MB.
+    """
+
+    job: str
+    job_id: str
+    worker: str
+    at: float
+    peak_mb: float
+    limit_mb: float
+    grew: Lines
+
+    def to_json(self) -> str:
+        return json.dumps(vars(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> Grown:
+        """The record in ``text``; fields of a newer rqmem are passed over."""
+        return cls(**_with_lines(_known(cls, json.loads(text))))
 
 
 @dataclass(frozen=True)
@@ -211,6 +244,11 @@ class Told:
 
     at: float
     event: Event
+
+
+def _with_lines(values: dict[str, Any]) -> dict[str, Any]:
+    """JSON has no tuples."""
+    return {**values, "grew": tuple((grown_mb, line) for grown_mb, line in values.get("grew", ()))}
 
 
 def _known(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from rqmem import events
 from rqmem.errors import JournalVersionError
 from rqmem.journal import keys
 from rqmem.journal.alerts import Alert, Open
-from rqmem.journal.history import VERSION, Live, Run, Tally, Told
+from rqmem.journal.history import VERSION, Grown, Live, Run, Tally, Told
 from rqmem.journal.ring import RINGS, Ring, Sample
 from rqmem.journal.totals import Totals
 from rqmem.policy import histogram
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 HOUR_SECONDS, DAY_SECONDS = 3600, 86400
 HOURS_KEPT, DAYS_KEPT = 48, 30
+WEEK_SECONDS, WEEKS_KEPT = 7 * DAY_SECONDS, 2
 
 
 def check_version(connection: Redis) -> None:
@@ -94,6 +95,16 @@ def runs(connection: Redis, job_type: str) -> list[Run]:
     """The last runs of a job type, newest first."""
     raw = cast("list[bytes]", connection.lrange(keys.runs(job_type), 0, -1))
     return [Run.from_json(text.decode()) for text in raw]
+
+
+def grown(connection: Redis, job_type: str, now: float) -> list[Grown]:
+    """Where the runs with the highest peaks of a job type grew, this week's and last week's, highest first."""
+    this = int(now // WEEK_SECONDS)
+    with connection.pipeline(transaction=False) as pipeline:
+        for week in range(this - WEEKS_KEPT + 1, this + 1):
+            pipeline.zrange(keys.grew(job_type, week), 0, -1)
+        found = [Grown.from_json(text.decode()) for texts in pipeline.execute() for text in texts]
+    return sorted(found, key=lambda each: -each.peak_mb)
 
 
 def tallies(

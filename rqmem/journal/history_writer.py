@@ -12,8 +12,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from rqmem.journal import keys, totals
-from rqmem.journal.history import OK, VERSION, Live, Run
-from rqmem.journal.history_reader import DAY_SECONDS, DAYS_KEPT, HOUR_SECONDS, HOURS_KEPT
+from rqmem.journal.history import OK, VERSION, Grown, Live, Run
+from rqmem.journal.history_reader import (
+    DAY_SECONDS,
+    DAYS_KEPT,
+    HOUR_SECONDS,
+    HOURS_KEPT,
+    WEEK_SECONDS,
+    WEEKS_KEPT,
+)
 from rqmem.journal.ring import RINGS, Sample
 from rqmem.policy.histogram import bucket
 
@@ -27,6 +34,7 @@ if TYPE_CHECKING:
 KEPT_RUNS, KEPT_TYPES = 100, 100
 KEPT_STORIES, KEPT_STORY_LINES, STORY_SECONDS = 800, 100, 7 * DAY_SECONDS
 KEPT_SAMPLED_WORKERS = 100
+KEPT_GROWN = 5
 _TRIMMED_AT_ONCE = 500
 
 
@@ -95,6 +103,16 @@ def write_story(pipeline: Pipeline, job_id: str, lines: Sequence[Mapping[str, An
     pipeline.ltrim(key, -KEPT_STORY_LINES, -1)
     pipeline.expire(key, STORY_SECONDS)
     pipeline.zadd(keys.STORIES, {job_id: round(now)})
+
+
+def write_grown(pipeline: Pipeline, grown: Iterable[Grown]) -> None:
+    """Where runs grew; of a job type and week those with the highest peaks stay."""
+    for each in grown:
+        week = int(each.at // WEEK_SECONDS)
+        key = keys.grew(each.job, week)
+        pipeline.zadd(key, {each.to_json(): each.peak_mb})
+        pipeline.zremrangebyrank(key, 0, -KEPT_GROWN - 1)
+        pipeline.expireat(key, (week + WEEKS_KEPT) * WEEK_SECONDS)
 
 
 def count_dropped(pipeline: Pipeline, dropped: Mapping[str, int]) -> None:

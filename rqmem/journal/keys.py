@@ -75,6 +75,11 @@ def tally(job_type: str, period: str, number: int) -> str:
     return f"{PREFIX}:tally:{job_type}:{period}{number}"
 
 
+def grew(job_type: str, week: int) -> str:
+    """Sorted set: `rqmem.journal.history.Grown` as JSON -> peak MB; the highest of a week, counted from 1970."""
+    return f"{PREFIX}:grew:{job_type}:w{week}"
+
+
 def totals(job_type: str) -> str:
     """Hash: counters of a job type since it was first seen (`rqmem.journal.totals`); goes with the type."""
     return f"{PREFIX}:totals:{job_type}"
@@ -93,13 +98,14 @@ def quiet(rule: str, job_type: str) -> str:
 def of_type(job_type: str) -> tuple[str, ...]:
     """Patterns for what is kept under the name of a job type; jobs' stories and breaches are under their own."""
     name = re.sub(r"[\\*?\[\]]", r"\\\g<0>", job_type)
-    return runs(name), f"{PREFIX}:tally:{name}:[hd][0-9]*", totals(name), quiet("*", name)
+    by_period = f"{PREFIX}:tally:{name}:[hd][0-9]*", f"{PREFIX}:grew:{name}:w[0-9]*"
+    return runs(name), *by_period, totals(name), quiet("*", name)
 
 
 JOURNAL_PATTERNS = tuple(
     f"{PREFIX}:{name}"
     for name in (
-        *("journal:*", "sampled", "samples:*", "types", "runs:*", "tally:*", "totals:*"),
+        *("journal:*", "sampled", "samples:*", "types", "runs:*", "tally:*", "grew:*", "totals:*"),
         *("stories", "story:*", "breaches:*", "alerts", "alerts:*"),
     )
 )

@@ -2,7 +2,8 @@
 
 Taken at a breach, where both time and memory are short: a few thousand objects are looked at, whatever there
 is. Objects that the garbage collector does not track (text, numbers, arrays) are found through what holds
-them, and through the variables of the running functions. Code of the objects is never called.
+them, and through the variables of the running functions. Code of the objects is never called, so their types are
+asked and not they; and what is just being built is not touched where it may be empty (`_sample`).
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ _LARGEST = 50
 _CONTAINERS = (list, dict, set)
 _SHARED_BY = 100  # references from which an object counts as shared: an interned text, a small number
 _POINTER_BYTES = 8
+_LARGEST_TUPLE_BYTES = 2**20  # a list of all it holds is as large
 _COPIED_BYTES = 160  # by listing an object frozen before a fork: its page was shared until then
 _NO_DATA = (ModuleType, FunctionType, CodeType, FrameType, type)
 
@@ -115,7 +117,7 @@ class _Walk:
 
     def visit(self, value: Any, weight: float, *, into_tracked: bool, depth: int) -> None:
         """Count ``value`` for ``weight`` objects like it, and a sample of what it holds."""
-        if self._visits > 10 * _VISITS or id(value) in self._seen or isinstance(value, _NO_DATA):
+        if self._visits > 10 * _VISITS or id(value) in self._seen or issubclass(type(value), _NO_DATA):
             return
         self._visits += 1
         self._seen.add(id(value))
@@ -132,18 +134,23 @@ class _Walk:
 
 
 def _sample(value: Any) -> tuple[list[Any], int]:
-    """Some of what a container holds, evenly picked where that is cheap, and how much there is."""
-    if isinstance(value, list):
+    """Some of what a container holds, evenly picked where that is cheap, and how much there is.
+
+    ``tuple(generator)`` is found while the generator runs, with places that are still empty: to read one ends the
+    process, so only `gc.get_referents`, which passes over them, may look into a tuple.
+    """
+    kind = type(value)
+    if issubclass(kind, list):
         total = list.__len__(value)
         return list.__getitem__(value, slice(0, None, max(1, total // _PER_CONTAINER))), total
-    if isinstance(value, tuple):
-        total = tuple.__len__(value)
-        return list(tuple.__getitem__(value, slice(0, None, max(1, total // _PER_CONTAINER)))), total
-    if isinstance(value, dict):
+    if issubclass(kind, tuple) and _size(value) <= _LARGEST_TUPLE_BYTES:
+        held = gc.get_referents(value)
+        return held[:: max(1, len(held) // _PER_CONTAINER)], len(held)
+    if issubclass(kind, dict):
         return _first(dict.values(value)), dict.__len__(value)
-    if type(value) is set:
+    if kind is set:
         return _first(value), set.__len__(value)
-    if isinstance(value, str | bytes | bytearray | int | float):
+    if issubclass(kind, (str, bytes, bytearray, int, float)):
         return [], 0
     if _size(value) > 64 * 1024:  # a list of all it refers to might be as large
         return [], 0
@@ -163,7 +170,7 @@ def _size(value: Any) -> int:
     if isinstance(type(value).__sizeof__, FunctionType):
         return 0
     try:
-        return int(value.__sizeof__())
+        return int(type(value).__sizeof__(value))  # type: ignore[call-arg]
     except Exception:  # noqa: BLE001  a C type may raise anything
         return 0
 

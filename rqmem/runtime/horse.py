@@ -9,6 +9,7 @@ without a `MemoryWorker` there is none.
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
 import linecache
 import os
@@ -41,12 +42,15 @@ if TYPE_CHECKING:
 _FIRST_REAL_TIME = getattr(signal, "SIGRTMIN", 34)  # macOS has none, and no worker of ours
 BREACH_SIGNAL = _FIRST_REAL_TIME + 11  # free of glibc's own, and of SIGRTMIN, which RQ's HerokuWorker uses
 SAMPLE_SIGNAL = _FIRST_REAL_TIME + 12
+SNAPSHOT_SIGNAL = _FIRST_REAL_TIME + 13  # handled by `rqmem.runtime.look_inside`
 MARK = "RQMEM_EXECUTION"
+_LEFT_TO_THE_WORKER = (signal.SIGTERM, signal.SIGUSR2)
 
 _current: Horse | None = None
 _EVIDENCE_FRACTION = 0.22  # of the reserve, 7 MB by default: the rest is for unwinding
 _FREED_FRACTION = 0.75
 _SHOWN_KINDS = 5
+_KINDS_OF_A_SNAPSHOT = 15
 _SHOWN_KIND_MB = 0.5
 _SHOWN_KINDS_OF_A_LEAK = 5
 _kinds_before: held.Kinds = {}
@@ -95,7 +99,7 @@ def settle_in(worker_pid: int, group: HorseGroup | None, preloaded: tuple[str, .
     if group is not None:
         group.enter()
     gc.enable()
-    os.register_at_fork(after_in_child=_end_forks_by_sigterm)
+    os.register_at_fork(after_in_child=_give_forks_their_signals)
     install_signal_handlers()
 
 
@@ -105,7 +109,8 @@ def install_signal_handlers() -> None:
     signal.siginterrupt(BREACH_SIGNAL, True)
     signal.signal(SAMPLE_SIGNAL, _on_sample_signal)
     signal.siginterrupt(SAMPLE_SIGNAL, False)  # system calls of C clients go on
-    signal.signal(signal.SIGTERM, _leave_it_to_the_worker)
+    for number in _LEFT_TO_THE_WORKER:
+        signal.signal(number, _leave_it_to_the_worker)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
@@ -189,6 +194,12 @@ def kinds_that_grew(frame: FrameType | None, config: Config) -> list[tuple[str, 
     return _in_mb(held.growth(now, _kinds_before), _SHOWN_KINDS)
 
 
+def kinds_by_now() -> list[tuple[str, int, float]]:
+    """Types of which this horse holds more than when it last remembered; for one that goes on living."""
+    grown = held.growth(held.kinds(), _kinds_before)
+    return [(name, objects, round(to_mb(size), 2)) for name, objects, size in grown[:_KINDS_OF_A_SNAPSHOT]]
+
+
 def _in_mb(grown: list[tuple[str, int, int]], count: int) -> list[tuple[str, int, float]]:
     """The first of them, as far as they are worth telling."""
     shown = [(name, objects, to_mb(size)) for name, objects, size in grown[:count]]
@@ -230,6 +241,7 @@ def line_of_user_code(frame: FrameType | None) -> str:
     return f"{frame.f_lineno}:{frame.f_code.co_name}:{frame.f_code.co_filename}" if frame is not None else ""
 
 
+@functools.lru_cache(maxsize=256)
 def described(line: str) -> str:
     """A line of code for people: ``path:line in function: source``."""
     number, _, rest = line.partition(":")
@@ -255,17 +267,18 @@ _NOT_USER_CODE = (
 
 
 def _leave_it_to_the_worker(number: int, frame: FrameType | None) -> None:
-    """A handler of SIGTERM, which systemd sends to the whole group: the worker decides for its horse.
+    """A handler of SIGTERM, which systemd sends to the whole group (the worker decides for its horse), and of SIGUSR2.
 
     A handler and not SIG_IGN, which what the job executes would inherit.
     """
 
 
-def _end_forks_by_sigterm() -> None:
-    """Processes that the job forks have SIGTERM's default action, so that `multiprocessing` can end them.
+def _give_forks_their_signals() -> None:
+    """What the job forks has the default action of SIGTERM, so that `multiprocessing` can end it, and of SIGUSR2.
 
-    From their first moment on: by a handler of Python it would be missed by a fork that is about to wait for a
+    From its first moment on: by a handler of Python it would be missed by a fork that is about to wait for a
     semaphore, which `multiprocessing.Pool` leaves locked when it ends another one first.
     """
-    if signal.getsignal(signal.SIGTERM) is _leave_it_to_the_worker:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    for number in _LEFT_TO_THE_WORKER:
+        if signal.getsignal(number) is _leave_it_to_the_worker:
+            signal.signal(number, signal.SIG_DFL)

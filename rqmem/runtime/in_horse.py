@@ -24,7 +24,8 @@ from rq.queue import Queue
 from rqmem import events
 from rqmem.journal.history import OK
 from rqmem.journal.patience import until_redis_answers
-from rqmem.runtime import horse
+from rqmem.runtime import horse, look_inside
+from rqmem.runtime.capturing import Capturing
 from rqmem.runtime.horse import Horse
 from rqmem.runtime.imports import check_importable
 from rqmem.runtime.kernel import HorseGroup
@@ -43,6 +44,7 @@ class WorkerInHorse(SettlingWorker):
 
     _group: HorseGroup | None = None
     _recorder: Recorder | None = None
+    _captures: Capturing | None = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._told_of_cut: set[str] = set()
@@ -52,6 +54,7 @@ class WorkerInHorse(SettlingWorker):
         """RQ's hook at the very start of a horse: also tie it to its worker and install the breach handler."""
         super().setup_work_horse_signals()
         horse.settle_in(self._forking_pid, self._group, self.config.preload)
+        look_inside.install(lambda: self._page)
         if self._recorder is not None:  # the copy of this process; the worker's own hears of it over the tape
             events.unsubscribe(self._recorder.take)
         events.subscribe(self._tell_worker)
@@ -92,6 +95,7 @@ class WorkerInHorse(SettlingWorker):
         """What RQ's `main_work_horse` does in a new process, in this one."""
         os.environ["RQ_WORKER_ID"], os.environ["RQ_JOB_ID"] = self.name, order.job_id
         horse.install_signal_handlers()
+        look_inside.install(lambda: self._page)
         queue = self.queue_class(
             order.queue,
             connection=self.connection,
@@ -151,7 +155,10 @@ class WorkerInHorse(SettlingWorker):
 
         def perform_as_user_code() -> Any:
             job.timeout = timeout  # RQ has read it; what is saved with the job stays the job's own
-            return horse.run_user_code(here, import_and_perform)
+            if self._captures is None:
+                return horse.run_user_code(here, import_and_perform)
+            with self._captures.captured(page, (job.func_name or "").removesuffix(".run"), here.execution_id):
+                return horse.run_user_code(here, import_and_perform)
 
         job.perform = perform_as_user_code  # type: ignore[method-assign]
         job.timeout = self._capped_timeout(job)

@@ -24,6 +24,7 @@ from rqmem.memory import machine, procfs, tree, trim
 from rqmem.policy.leaks import Leaks
 from rqmem.runtime import linux, platform_check
 from rqmem.runtime.alerting import Alerting
+from rqmem.runtime.capturing import Capturing
 from rqmem.runtime.heart import Heart
 from rqmem.runtime.idle import fastest_growth, usage_of_idle_fork
 from rqmem.runtime.imports import preload
@@ -33,6 +34,7 @@ from rqmem.runtime.page import SharedPage
 from rqmem.runtime.recorder import About, Recorder
 from rqmem.runtime.restart import EXIT_CODE, Restarted, can_restart, program
 from rqmem.runtime.sender_process import SenderProcess
+from rqmem.runtime.snapshot import Snapshots
 from rqmem.runtime.warm import WarmHorse
 from rqmem.units import MB, show_mb, to_bytes, to_mb
 
@@ -57,6 +59,7 @@ class LivingWorker(WorkerInHorse):
         self._jobs_done = 0
         self._full = False
         self._sender: SenderProcess | None = None
+        self._snapshots: Snapshots | None = None
         self._leaks = Leaks()
         super().__init__(*args, **kwargs)
         self._before = Restarted.from_environ(os.environ)
@@ -84,6 +87,10 @@ class LivingWorker(WorkerInHorse):
         """RQ's `bootstrap`, after a look whether any job could run at all; then the heart."""
         events.subscribe(log.write_event)
         platform_check.check()
+        if self.config.profile == "memray":
+            self._captures = Capturing(self.config, self.name)
+        self._snapshots = Snapshots(self)
+        self._snapshots.start()
         if SenderProcess.wanted(self.config):
             self._sender = SenderProcess(self.config, self.connection, self.name)
             self._sender.start()
@@ -131,6 +138,8 @@ class LivingWorker(WorkerInHorse):
                 events.unsubscribe(self._recorder.take)
             if self._kernel is not None:
                 self._kernel.close()
+            if self._snapshots is not None:
+                self._snapshots.stop()
             linux.become_subreaper(self._was_subreaper)  # the process may be somebody's, and go on
         super().teardown()
 
@@ -199,12 +208,19 @@ class LivingWorker(WorkerInHorse):
         if callable(signal.getsignal(signal.SIGHUP)):  # the log file's: not deadly until the next life has its own
             signal.signal(signal.SIGHUP, signal.SIG_IGN)
         os.environ.update(Restarted(self.name, os.getpid(), jobs_done).to_environ())
+        signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # likewise
         logging.shutdown()
         sys.stdout.flush()
         sys.stderr.flush()
         os.execv(sys.executable, program())
 
     # Its horses
+
+    @property
+    def idle_horse_pid(self) -> int:
+        """Of the warm horse, between two jobs too; 0: there is none."""
+        warm = self._warm
+        return warm.pid if warm is not None else 0
 
     def _fork_warm_horse(self) -> WarmHorse:
         self._forking_pid = os.getpid()

@@ -21,6 +21,7 @@ class SharedPage(ctypes.Structure):
     Attributes:
         ceiling_bytes: horse: the job's effective ceiling.
         declared_bytes: horse: what the job declared; 0 where it declared none.
+        snapshot_wanted, snapshot_told: worker: number of the snapshot it asked for last; horse: that it answered last.
         samples: horse: how many samples of its stack it has taken.
         peak_bytes: worker: the highest usage seen; ``usage_bytes`` the last one.
         chunk_peak_bytes: worker: the highest usage seen since so many chunks were finished: ``chunk_peak_of``.
@@ -32,6 +33,7 @@ class SharedPage(ctypes.Structure):
         fresh: worker: the horse has run no job before this one.
         settling: horse: it is recording the job's failure; callbacks may have run.
         declined: horse: it is too heavy for this job, which did not begin.
+        capture_unwanted: worker: there is too much of it; capture_ended: horse: none is being made.
         told: whoever settles: the breach stands in the journal, as in ``breach_json``.
         items_done: horse: items finished in the present stage, by this execution and those before.
         chunks, items, largest_chunk: horse: finished in this execution.
@@ -43,11 +45,14 @@ class SharedPage(ctypes.Structure):
         checkpoints: horse: the last few, with MB used.
         grew: worker: MB and line of code where usage grew, most first; lines as they were sampled.
         breach_json: worker, then horse (adds its line): the breach.
+        snapshot_json: horse: what it says of itself, when it was asked.
     """
 
     ceiling_bytes: int
     declared_bytes: int
     samples: int
+    snapshot_wanted: int
+    snapshot_told: int
     peak_bytes: int
     usage_bytes: int
     items_done: int
@@ -65,12 +70,16 @@ class SharedPage(ctypes.Structure):
     settling: bool
     declined: bool
     told: bool
+    capture_unwanted: bool
+    capture_ended: bool
     tape: Tape
 
     _fields_ = [
         ("ceiling_bytes", ctypes.c_int64),
         ("declared_bytes", ctypes.c_int64),
         ("samples", ctypes.c_int64),
+        ("snapshot_wanted", ctypes.c_int64),
+        ("snapshot_told", ctypes.c_int64),
         ("peak_bytes", ctypes.c_int64),
         ("usage_bytes", ctypes.c_int64),
         ("items_done", ctypes.c_int64),
@@ -88,6 +97,8 @@ class SharedPage(ctypes.Structure):
         ("settling", ctypes.c_bool),
         ("declined", ctypes.c_bool),
         ("told", ctypes.c_bool),
+        ("capture_unwanted", ctypes.c_bool),
+        ("capture_ended", ctypes.c_bool),
         ("tape", Tape),
         ("_job", ctypes.c_char * 256),
         ("_outcome", ctypes.c_char * 128),
@@ -96,6 +107,7 @@ class SharedPage(ctypes.Structure):
         ("_checkpoints", ctypes.c_char * 1536),
         ("_grew", ctypes.c_char * 2048),
         ("_breach_json", ctypes.c_char * _BREACH_BYTES),
+        ("_snapshot_json", ctypes.c_char * _BREACH_BYTES),
     ]
 
     @classmethod
@@ -169,6 +181,14 @@ class SharedPage(ctypes.Structure):
     def breach_json(self, text: str) -> None:
         if len(text.encode()) < _BREACH_BYTES:  # half a JSON text is worth nothing
             self._set("_breach_json", text)
+
+    @property
+    def snapshot_json(self) -> str:
+        return self._get("_snapshot_json")
+
+    @snapshot_json.setter
+    def snapshot_json(self, text: str) -> None:
+        self._set("_snapshot_json", text if len(text.encode()) < _BREACH_BYTES else "")
 
     def _get(self, field: str) -> str:
         raw: bytes = getattr(self, field)

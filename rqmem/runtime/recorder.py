@@ -21,11 +21,13 @@ from redis.exceptions import RedisError
 from rqmem import events
 from rqmem.journal import history_reader, history_writer
 from rqmem.journal.alert_writer import end_alerts_of_lost_workers
-from rqmem.journal.history import Live, LiveJob, Run
+from rqmem.journal.history import Grown, Live, LiveJob, Run
 from rqmem.journal.ring import RINGS, Sample, merged
 from rqmem.memory import procfs
 from rqmem.runtime.alerting import Alerting
+from rqmem.runtime.horse import described_growth
 from rqmem.runtime.page import SharedPage
+from rqmem.runtime.peaks import Peaks
 from rqmem.units import to_mb
 
 if TYPE_CHECKING:
@@ -84,6 +86,8 @@ class Recorder:
         self._running: _Execution | None = None
         self._told: deque[tuple[float, events.Event]] = deque()
         self._runs: deque[Run] = deque()
+        self._grown: deque[Grown] = deque()
+        self._peaks = Peaks(history_writer.KEPT_GROWN, history_reader.WEEK_SECONDS)
         self._dropped: Counter[str] = Counter()
         self._counts: Counter[str] = Counter()
         self._samples: list[Sample] = []
@@ -105,6 +109,11 @@ class Recorder:
         with self._lock:
             self._running = _Execution(page, job, job_id, queue, initial_mb, time.time(), horse_pid)
 
+    def now(self) -> LiveJob | None:
+        """The job that runs; from any thread."""
+        running = self._running
+        return _live_job(running) if running is not None else None
+
     def ended(self, outcome: str) -> None:
         """It has ended; ``outcome`` where the horse left no word."""
         with self._lock:
@@ -115,7 +124,9 @@ class Recorder:
             self._running = None
             self._counts["jobs"] += 1
             if self.journal:
-                self._keep_run(self._run(running, running.page.outcome or outcome, now))
+                run = self._run(running, running.page.outcome or outcome, now)
+                self._keep_run(run)
+                self._keep_growth(running.page, run)
 
     # In the heart's thread
 
@@ -143,6 +154,7 @@ class Recorder:
         self.alerting.flush(connection, now)
         self._dropped["alerts"], self.alerting.dropped = self._dropped["alerts"] + self.alerting.dropped, 0
         told, runs, dropped = list(self._told), list(self._runs), dict(self._dropped)
+        grown = list(self._grown)
         with connection.pipeline(transaction=False) as pipeline:
             history_writer.beat(pipeline, live, seconds)
             history_writer.write_samples(pipeline, live.worker, self._samples, now)
@@ -151,8 +163,11 @@ class Recorder:
             history_writer.write_runs(pipeline, runs, alerts, now, leaks)
             for job_id, lines in _stories(told).items():
                 history_writer.write_story(pipeline, job_id, lines, now)
+            history_writer.write_grown(pipeline, grown)
             history_writer.count_dropped(pipeline, dropped)
             answers = pipeline.execute(raise_on_error=False)
+        for _ in grown:
+            self._grown.popleft()
         self._written(told, runs, dropped, answers)
         if told or runs:
             history_writer.trim(connection)
@@ -253,6 +268,19 @@ class Recorder:
             return
         self._runs.append(run)
 
+    def _keep_growth(self, page: SharedPage, run: Run) -> None:
+        """Where a run grew whose peak is a record; one that never grew by a step, or breached, costs nothing here."""
+        grew = page.grew
+        if not grew or run.layer or not self._peaks.is_record(run.job, run.peak_mb, run.ended_at):
+            return
+        if len(self._grown) >= _KEPT_RUNS:
+            self._dropped["growth"] += 1
+            return
+        lines = tuple(described_growth(page))
+        self._grown.append(
+            Grown(run.job, run.job_id, run.worker, round(run.ended_at, 3), run.peak_mb, run.limit_mb, lines)
+        )
+
     def _run(self, running: _Execution, outcome: str, now: float) -> Run:
         """How the execution went, as far as anybody knows: a killed job tells no figures of its own."""
         page, breach, ended = running.page, running.breach, running.ended
@@ -274,7 +302,7 @@ def _live_job(running: _Execution) -> LiveJob:
     return LiveJob(
         job=running.job_type, job_id=running.job_id, queue=running.queue, started_at=running.started_at,
         usage_mb=to_mb(page.usage_bytes), peak_mb=to_mb(page.peak_bytes), limit_mb=to_mb(page.ceiling_bytes),
-        operation=page.operation, items_done=page.items_done,
+        operation=page.operation, items_done=page.items_done, grew=tuple(described_growth(page)),
     )  # fmt: skip
 
 

@@ -15,6 +15,7 @@ import logging
 import os
 import signal
 import time
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from rq.executions import Execution
@@ -120,7 +121,7 @@ class MemoryWorker(LivingWorker):
     def fork_work_horse(self, job: Job, queue: Queue) -> None:
         """RQ's `fork_work_horse`, with a page shared between worker and horse, made before the fork."""
         self._page = SharedPage.new(to_bytes(self.limit_mb))
-        self._page.fresh = True
+        self._page.fresh = self._page.taken = True
         self._new_group()
         self._forking_pid = os.getpid()
         self._known = set(tree.descendants(self._forking_pid))
@@ -190,7 +191,7 @@ class MemoryWorker(LivingWorker):
         heart.running(job, execution)
         self._watching = True
         try:
-            with linux.urgent():
+            with self._captures_looked_after(execution), linux.urgent():
                 overdue = not self._wait(watcher, self._kill_at(job))
                 if overdue:
                     self.kill_horse()
@@ -229,6 +230,11 @@ class MemoryWorker(LivingWorker):
             _OUR_LOG.warning("worker %s: processes of job %s are dead and left %s", self.name, job.id, names)
         return end
 
+    def _captures_looked_after(self, execution: Execution) -> AbstractContextManager[None]:
+        if self._captures is None or self._page is None:
+            return nullcontext()
+        return self._captures.looked_after(self._page, self.horse_pid, execution.id)
+
     def _wait(self, watcher: Watcher, kill_at: float | None) -> bool:
         """Whether the job ended before it was to be killed; one that only waits for Redis to commit is let be."""
         assert self._page is not None
@@ -251,6 +257,9 @@ class MemoryWorker(LivingWorker):
             self._tell_breach(job, end.breach, "nothing: the job swallowed it and went on to its end")
         if self._recorder is not None:
             self._recorder.ended(self._outcome)
+        if self._captures is not None:
+            breached = end.breach is not None or page.told
+            self._captures.settle(page.job or _job_type(job), job.id, page, breached=breached)
         if self._warm is not None and end.report is not None:
             self._consider_recycling(job, queue, self._warm, end.report)
 

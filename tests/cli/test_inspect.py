@@ -80,7 +80,7 @@ def test_json_has_the_whole_of_it(connection: Redis, work_off: Callable[..., str
         "version", "at", "job_id", "job", "call", "queue", "status", "execution", "worker", "worker_silent", "running",
         "well", "outcome", "error", "next", "began_at", "ended_at", "usage_mb", "peak_mb", "memory_limit_mb",
         "usage_percentage", "operation", "items_done", "last_checkpoint", "executions", "breaches_count", "resumes",
-        "children", "runs", "events", "breaches", "samples",
+        "children", "runs", "events", "breaches", "grew", "samples",
     ]  # fmt: skip
     last, first = history_reader.runs(connection, "tests.sample_jobs.Squares")
     assert [run["peak_mb"] for run in shown["runs"]] == [first.peak_mb, last.peak_mb]
@@ -125,6 +125,9 @@ def test_a_function_that_fitted(connection: Redis, work_off: Callable[..., str],
     [run] = history_reader.runs(connection, "tests.sample_jobs.hold")
     told = text(inspect(job.id))
     assert f"peak {run.peak_mb:.1f} MB ({100 * run.peak_mb / 128:.0f} % of the ceiling) outcome ok, 1 execution" in told
+    assert f"where it grew, peak {run.peak_mb:.1f} MB" in told
+    assert "MB tests/sample_jobs.py:" in told and " in hold: " in told
+    assert json.loads(inspect(job.id, "--json").stdout)["grew"][0]["peak_mb"] == run.peak_mb
     job.delete()
     connection.delete(keys.STORIES)
     assert f"peak {run.peak_mb:.1f} MB" in text(inspect(job.id[:12])), "found among the runs of its type"

@@ -53,7 +53,7 @@ def test_every_variable_has_a_name_in_the_file() -> None:
     examples = {
         "alert_urls": "json://h/a slack://b", "alert_urls_file": "urls", "cgroup": "off", "isolation": "fork",
         "on_worker_limit": "exit", "preload": "a.b, c", "memory_warning_threshold": "0.5", "journal": "off",
-        "auto": "yes",
+        "auto": "yes", "profile": "memray", "profile_job": "a.B c.d", "profile_dir": "there",
         "memory_monitoring_enabled": "no", "job_auto_split_enabled": "false",
     }  # fmt: skip
     lines = [f"{name} = {examples.get(name, '7')}" for name in NAMES]

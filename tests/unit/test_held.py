@@ -137,6 +137,38 @@ assert refs[0]() is None, "held by the frame's copy of its variables"
     assert found
 
 
+def test_a_tuple_that_is_being_built_is_not_read() -> None:
+    """As a signal finds it: ``tuple(generator)`` has places that are empty still."""
+    _, found = kinds_in(
+        """
+def items():
+    for number in range(1000):
+        yield Row(number)
+        if number == 900:
+            look(sys._getframe())
+tuple(items())
+"""
+    )
+    assert found["__main__.Row"][0] == pytest.approx(901, rel=0.2)
+
+
+def test_objects_are_not_asked_who_they_are() -> None:
+    """A proxy outside of its context raises when it is asked for its class."""
+    _, found = kinds_in(
+        """
+class Proxy:
+    @property
+    def __class__(self):
+        raise RuntimeError("outside of its context")
+    def __getattribute__(self, name):
+        raise RuntimeError("outside of its context")
+proxies = [Proxy() for _ in range(1000)]
+look(sys._getframe())
+"""
+    )
+    assert found["__main__.Proxy"][0] == pytest.approx(1000, rel=0.2)
+
+
 _texts: list[str] = []
 _cache: dict[int, bytes] = {}
 

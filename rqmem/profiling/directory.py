@@ -1,0 +1,96 @@
+"""The directory of profiles: private, ours, bounded. Raises `ConfigError` for what a person has to settle.
+
+What is in it names arguments, code and data of jobs: directory 0700, files 0600, whatever the umask.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rqmem.errors import ConfigError
+from rqmem.units import MB, show_mb, to_mb
+
+_WHAT_TO_DO = "give another --profile-dir (RQMEM_PROFILE_DIR)"
+_FEWEST_FREE_BYTES = 32 * MB
+
+
+def located(given: str) -> Path:
+    """Where it is, absolute: jobs may change the current directory. Makes nothing."""
+    try:
+        return Path(os.path.abspath(Path(given).expanduser()))  # noqa: PTH100  resolve() would follow what is refused
+    except (OSError, RuntimeError) as error:
+        raise ConfigError(f"the profile directory {given} cannot be found: {error}; {_WHAT_TO_DO}") from None
+
+
+def make(directory: Path) -> None:
+    """Make it for us alone; refuse one that is there and is not, or cannot be written."""
+    with _explained(directory):
+        if directory.parent.name == ".rqmem":
+            directory.parent.mkdir(mode=0o700, exist_ok=True)
+            ignore = directory.parent / ".gitignore"
+            if not ignore.exists():
+                ignore.write_text("*\n")
+        directory.mkdir(mode=0o700, exist_ok=True)
+        found = directory.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
+        raise ConfigError(
+            f"the profile directory {directory} is a link or a file, or belongs to another user than ours "
+            f"(uid {os.geteuid()}): {_WHAT_TO_DO}"
+        )
+    if stat.S_IMODE(found.st_mode) & 0o077:
+        raise ConfigError(
+            f"the profile directory {directory} is open to other users: 'chmod 700' it if all in it is yours, "
+            f"or {_WHAT_TO_DO}"
+        )
+
+
+def check_room(directory: Path) -> None:
+    """Refuse one that cannot be written to, or has hardly any room left."""
+    probe = directory / f".probe-{os.getpid()}"
+    with _explained(directory):
+        try:
+            os.close(create(probe))
+        finally:
+            probe.unlink(missing_ok=True)
+        room = os.statvfs(directory)
+    free_bytes = room.f_bavail * room.f_frsize
+    if free_bytes < _FEWEST_FREE_BYTES:
+        raise ConfigError(
+            f"the profile directory {directory} is full: {show_mb(to_mb(free_bytes))} MB are free, and profiles want "
+            f"{show_mb(to_mb(_FEWEST_FREE_BYTES))} at least; make room, or {_WHAT_TO_DO}"
+        )
+
+
+def create(path: Path) -> int:
+    """A new private file, opened for writing; raises `OSError`, also where there is one."""
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+
+
+def write(path: Path, text: str) -> None:
+    """The text as a private file, whole or not at all; one of that name is replaced. Raises `OSError`."""
+    half = path.with_name(f".{path.name}-{os.getpid()}")
+    half.unlink(missing_ok=True)
+    try:
+        with os.fdopen(create(half), "w", encoding="utf-8", errors="replace") as file:
+            file.write(text)
+        half.replace(path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            half.unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def _explained(directory: Path) -> Iterator[None]:
+    """Turn an `OSError` of the block into a `ConfigError` of one line."""
+    try:
+        yield
+    except OSError as error:
+        raise ConfigError(
+            f"the profile directory {directory} cannot be used: {error.strerror or error}; {_WHAT_TO_DO}"
+        ) from None

@@ -1,0 +1,109 @@
+"""Jobs that grow at lines that can be named, and wait where a test wants to look at them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+from rqmem.runtime import horse
+from tests.sample_jobs import redis
+
+
+class Row:
+    """A kind of object of our own."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.text = f"row number {number} of many"
+
+
+def fit_with(megabytes: int) -> int:
+    held = [bytearray(2**20) for _ in range(megabytes)]  # the line that is named
+    return len(held)
+
+
+def fit_until_seen(megabytes: int) -> int:
+    """Holds it until the worker has read so much."""
+    held = [bytearray(2**20) for _ in range(megabytes)]
+    here = horse.current()
+    while here is not None and here.page.peak_bytes < megabytes * 2**20:
+        time.sleep(0.01)
+    return len(held)
+
+
+def fit_slowly(path: str, megabytes: int = 64) -> int:
+    held = [bytearray(2**20) for _ in range(megabytes)]  # the line that is named
+    wait_for(path)
+    return len(held)
+
+
+def hold_rows(path: str, count: int = 60_000) -> int:
+    rows = [Row(number) for number in range(count)]
+    redis().set("ready", 1)
+    wait_for(path)
+    return len(rows)
+
+
+class SlowToPickle:
+    """RQ pickles it while it commits."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def __getstate__(self) -> dict[str, str]:
+        Path(f"{self.path}-ready").touch()  # there is no job any more that knows its Redis
+        wait_for(self.path)
+        return {"path": self.path}
+
+
+def slow_to_commit(path: str) -> SlowToPickle:
+    return SlowToPickle(path)
+
+
+def wait_for(path: str) -> None:
+    while not Path(path).exists():  # the line where it waits
+        time.sleep(0.01)
+
+
+def count_in_c(numbers: int) -> str:
+    redis().set("ready", 1)
+    sum(range(numbers))  # no step of Python's until it is done
+    return "counted"
+
+
+def grow_beyond() -> None:
+    held = []
+    while True:
+        held.append([bytearray(1000) for _ in range(1000)])
+
+
+def grow_and_be_killed() -> None:
+    held = [bytearray(2**20) for _ in range(40)]
+    os.kill(os.getpid(), signal.SIGKILL)
+    held.clear()
+
+
+def grow_in_threads(megabytes: int) -> int:
+    held: list[bytearray] = []
+
+    def fill() -> None:
+        held.extend(bytearray(2**20) for _ in range(megabytes // 2))
+
+    threads = [threading.Thread(target=fill) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return len(held)
+
+
+def allocate_often(count: int) -> int:
+    kept = 0
+    for number in range(count):
+        kept += len(bytearray(1000 + number % 50)) + len(
+            bytearray(5000 + number % 77)  # another line: each is a record of its own in a capture
+        )
+    return kept
