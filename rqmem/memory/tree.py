@@ -17,6 +17,7 @@ from pathlib import Path
 from rqmem.memory.procfs import read_children, read_start_time
 
 _UNSETTLED_SECONDS, _WALK_SECONDS = 0.01, 0.05
+_LOOKS_FOR_A_STOP = 15
 _ROUNDS = 20  # a fork bomb outruns a walk; each round stops what the last one missed
 _KILL_SECONDS = 1.0
 _PAUSE_SECONDS = 0.0003
@@ -134,11 +135,21 @@ def kill(root: int, known: Collection[int] = (), *, group: int = 0, wait: bool =
 
 def is_zombie(pid: int) -> bool:
     """Whether ``pid`` has ended and only waits to be reaped; also True when it is gone."""
+    return _state(pid) in ("", "Z", "X")
+
+
+def stops_at_once(pid: int) -> bool:
+    """Whether a process that was sent SIGSTOP has stopped, or does in some 0.3 ms, as code outside the kernel does."""
+    return any(_state(pid) in ("", "T", "t") for _ in range(_LOOKS_FOR_A_STOP))
+
+
+def _state(pid: int) -> str:
+    """Its letter in ``/proc/PID/stat``; empty: it is gone."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except (FileNotFoundError, ProcessLookupError):
-        return True
-    return stat.rpartition(")")[2].split()[0] in ("Z", "X")
+        return ""
+    return stat.rpartition(")")[2].split()[0]
 
 
 def reap_zombies(parent: int, others: Mapping[int, int | None]) -> None:
