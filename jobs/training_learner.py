@@ -29,7 +29,7 @@ from jobs.training_summary import Plan
 
 SAVE_BLOCKS = 5
 ALPHA = 1e-6  # weight of the penalty
-_OPEN_SHARDS = 1000  # of the 65,530 mappings that Linux allows (vm.max_map_count) each takes six
+_OPEN_SHARDS = 1000  # a few KB each, and one of the 65,530 mappings that Linux allows (vm.max_map_count)
 
 
 class Learner:

@@ -8,9 +8,10 @@ Needs numpy, SciPy and scikit-learn: import it where it is used.
 
 from __future__ import annotations
 
+import mmap
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -116,11 +117,27 @@ def open_shard(path: str) -> Prepared:
     """A shard, mapped. Raises `ConfigError`: it is gone."""
     try:
         prepared: Prepared = joblib.load(path, mmap_mode="r")
+        with Path(path).open("rb") as file:
+            contents = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     except FileNotFoundError:
         raise ConfigError(
             f"{path}: these prepared rows are gone, so the training begins anew: enqueue it again"
         ) from None
-    return prepared
+    return replace(
+        prepared, training=_within(contents, prepared.training), held_out=_within(contents, prepared.held_out)
+    )
+
+
+def _within(contents: mmap.mmap, rows: Rows) -> Rows:
+    """The same arrays in one mapping: joblib makes one for each, which costs more than a small shard's names do."""
+    return Rows(
+        *(
+            np.frombuffer(contents, array.dtype, array.size, array.offset).reshape(array.shape)
+            if isinstance(array, np.memmap)
+            else array  # an empty one
+            for array in vars(rows).values()
+        )
+    )
 
 
 def as_arrays(rows: Sequence[Row], classes: Sequence[str], order: Order) -> Rows:

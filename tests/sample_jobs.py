@@ -371,6 +371,14 @@ def aware(megabytes: int) -> float:
     return usage
 
 
+def how_a_fork_takes_sigterm() -> bool:
+    """Whether it is the system's to end it, from its first moment on, and not Python's between two steps."""
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL else 1)
+    return os.waitpid(child, 0)[1] == 0
+
+
 def fork_children_that_end_in_three_ways() -> list[int]:
     """Exit codes of forked children that leave the job function instead of ending."""
     codes = []

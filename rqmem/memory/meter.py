@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from rqmem.memory import procfs, shared_space
 
-_STEP_BYTES = 16 * 2**20
+_STEP_BYTES = 4 * 2**20  # of mapped files that may be taken for usage, in what is reported
 _PAUSE = 20
 _FULL_SECONDS = 0.001  # what a full reading takes, most often
 _SURE_TIMES = 5  # as much is allowed for

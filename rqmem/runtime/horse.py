@@ -44,6 +44,7 @@ BREACH_SIGNAL = _FIRST_REAL_TIME + 11  # free of glibc's own, and of SIGRTMIN, w
 SAMPLE_SIGNAL = _FIRST_REAL_TIME + 12
 SNAPSHOT_SIGNAL = _FIRST_REAL_TIME + 13  # handled by `rqmem.runtime.look_inside`
 MARK = "RQMEM_EXECUTION"
+_LEFT_TO_THE_WORKER = (signal.SIGTERM, signal.SIGUSR2)
 
 _current: Horse | None = None
 _EVIDENCE_FRACTION = 0.22  # of the reserve, 7 MB by default: the rest is for unwinding
@@ -98,6 +99,7 @@ def settle_in(worker_pid: int, group: HorseGroup | None, preloaded: tuple[str, .
     if group is not None:
         group.enter()
     gc.enable()
+    os.register_at_fork(after_in_child=_give_forks_their_signals)
     install_signal_handlers()
 
 
@@ -107,8 +109,8 @@ def install_signal_handlers() -> None:
     signal.siginterrupt(BREACH_SIGNAL, True)
     signal.signal(SAMPLE_SIGNAL, _on_sample_signal)
     signal.siginterrupt(SAMPLE_SIGNAL, False)  # system calls of C clients go on
-    for number in (signal.SIGTERM, signal.SIGUSR2):
-        signal.signal(number, _leave_it_to_the_worker(os.getpid()))
+    for number in _LEFT_TO_THE_WORKER:
+        signal.signal(number, _leave_it_to_the_worker)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
@@ -264,16 +266,19 @@ _NOT_USER_CODE = (
 )
 
 
-def _leave_it_to_the_worker(horse_pid: int) -> Callable[[int, FrameType | None], None]:
+def _leave_it_to_the_worker(number: int, frame: FrameType | None) -> None:
     """A handler of SIGTERM, which systemd sends to the whole group (the worker decides for its horse), and of SIGUSR2.
 
-    A handler and not SIG_IGN, which what the job executes would inherit; processes the job forks get
-    the signal's default action back, so that `multiprocessing` can end them.
+    A handler and not SIG_IGN, which what the job executes would inherit.
     """
 
-    def handle(number: int, frame: FrameType | None) -> None:
-        if os.getpid() != horse_pid:
-            signal.signal(number, signal.SIG_DFL)
-            os.kill(os.getpid(), number)
 
-    return handle
+def _give_forks_their_signals() -> None:
+    """What the job forks has the default action of SIGTERM, so that `multiprocessing` can end it, and of SIGUSR2.
+
+    From its first moment on: by a handler of Python it would be missed by a fork that is about to wait for a
+    semaphore, which `multiprocessing.Pool` leaves locked when it ends another one first.
+    """
+    for number in _LEFT_TO_THE_WORKER:
+        if signal.getsignal(number) is _leave_it_to_the_worker:
+            signal.signal(number, signal.SIG_DFL)

@@ -125,6 +125,7 @@ class Watcher:
                     return False
                 pause = min(pause, max(0.0, deadline - _clock()))
             if self._pause(pause):
+                self._take_sample()  # what was asked for last, of a job that grew and ended within a look
                 return True
 
     def _pause(self, seconds: float) -> bool:
@@ -290,9 +291,12 @@ class Watcher:
         if now - self._curve[-1][0] >= _CURVE_STEP_SECONDS:
             self._curve.append((now, usage))
 
-    def _sample(self, usage: int) -> None:
+    def _take_sample(self) -> None:
         if self._growth.take(self._page.samples, self._page.line):
             self._page.grew = [(to_mb(grown), line) for grown, line in self._growth.lines()]
+
+    def _sample(self, usage: int) -> None:
+        self._take_sample()
         wanted = self._page.in_user_code and self._growth.wants_sample(usage)
         if wanted and procfs.catches(self._horse_pid, SAMPLE_SIGNAL):  # after an exec it would end the job
             tree.send([self._horse_pid], SAMPLE_SIGNAL)

@@ -19,7 +19,7 @@ from scripts.bench import guide
 from scripts.bench.guide_examples import GUIDE, make_shop, tips
 from tests.conftest import ROOT, StartWorker
 
-ORDERS = 60_000
+ORDERS = 200_000
 PAGE = GUIDE.read_text()
 MB = 2**20
 

@@ -11,8 +11,9 @@ import urllib.request
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 from redis import Redis
@@ -28,7 +29,7 @@ from jobs.database import session_factory
 from jobs.tables import Campaign, CampaignBatch, Customer
 from seeds.phone_numbers import is_e164
 from seeds.retell_stand_in import StandIn
-from seeds.retell_stand_in.answers import Answer
+from seeds.retell_stand_in.answers import Answer, error_answer
 from seeds.retell_stand_in.service import PHONE_CALL
 
 SOON = Retry(max=5, interval=1)
@@ -181,6 +182,24 @@ def listen(retell: StandIn) -> list[Asked]:
 
     retell.service.post = heard  # type: ignore[method-assign]
     return asked
+
+
+def asked_too_often(retell: StandIn, every: int) -> list[Answer]:
+    """Each so many requests are answered as if they were too many, whatever the clock says; those answers."""
+    limited: list[Answer] = []
+    post, lock, numbers = retell.service.post, threading.Lock(), count(1)
+
+    def limit(*request: Any) -> Answer:
+        with lock:
+            if next(numbers) % every:
+                return post(*request)
+            limited.append(
+                error_answer(429, "Account rate limited, please throttle your requests.", {"Retry-After": "1"})
+            )
+            return limited[-1]
+
+    retell.service.post = limit  # type: ignore[method-assign, assignment]
+    return limited
 
 
 def connections_to(url: str) -> int:

@@ -187,7 +187,8 @@ def test_the_largest_containers_are_never_missed(kind: str) -> None:
         grown = held.growth(held.kinds(modules=[sys.modules[__name__]]), before)
         [(count, size)] = [(count, size) for name, count, size in grown if name == kind]
         wanted = (20_000, 20_000 * 249) if kind == "str" else (5_000, 5_000 * 1033)
-        assert (count, size) == (pytest.approx(wanted[0], rel=0.5), pytest.approx(wanted[1], rel=0.5))
+        assert count == pytest.approx(wanted[0], rel=0.5)
+        assert size > 0.5 * wanted[1]  # a sample of all the tests' own large texts may stand in it as well
     finally:
         _texts.clear()
         _cache.clear()

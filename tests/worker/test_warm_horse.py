@@ -130,6 +130,13 @@ def test_forked_children_that_leave_the_job_end_with_their_own_exit_codes(queue:
     assert len(job.results()) == 1
 
 
+def test_sigterm_ends_what_a_job_forks_at_once(queue: Queue, work_off: WorkOff) -> None:
+    """A pool hung for ever where a handler of Python's missed it: its fork waited for a lock that nobody held."""
+    job = queue.enqueue(sample_jobs.how_a_fork_takes_sigterm)
+    work_off("jobs")
+    assert job.return_value() is True
+
+
 def test_a_dead_horse_is_noticed_while_its_child_holds_its_files_open(queue: Queue, work_off: WorkOff) -> None:
     job = queue.enqueue(sample_jobs.fork_a_daemon_and_die)
     after = queue.enqueue(sample_jobs.own_pid)
