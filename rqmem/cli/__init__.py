@@ -30,6 +30,7 @@ _COMMANDS = {
     "report": "report.report",
     "retry": "cancel.retry",
     "status": "status.status",
+    "top": "top.top",
     "worker": "worker.worker",
 }
 

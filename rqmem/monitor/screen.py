@@ -35,7 +35,8 @@ class Display(Protocol):
 
 
 @contextmanager
-def _closed_is_said() -> Iterator[None]:
+def closed_is_said() -> Iterator[None]:
+    """What cannot be written in the block raises `OutputClosed`."""
     try:
         yield
     except OSError as error:
@@ -75,41 +76,63 @@ class PlainDisplay:
                 self._write(line)
 
     def _write(self, line: str) -> None:
-        with _closed_is_said():
+        with closed_is_said():
             self._print(line)
 
 
-class RichDisplay:
-    """The live view on the terminal's other screen, so that what stood there stands there again afterwards."""
+class Screen:
+    """The terminal's other screen, so that what stood there stands there again afterwards. Raises `OutputClosed`."""
 
-    def __init__(self, redis: str, until: float | None) -> None:
+    def __init__(self) -> None:
         from rich.console import Console
         from rich.live import Live
 
-        self._redis, self._until = redis, until
         self._console = Console(highlight=False)
         self._live = Live(
             console=self._console, screen=True, auto_refresh=False, redirect_stdout=False, redirect_stderr=False
         )
         self._shown: object = None
 
-    def __enter__(self) -> RichDisplay:
-        with _closed_is_said():
+    def __enter__(self) -> Screen:
+        with closed_is_said():
             self._live.start()
         return self
 
     def __exit__(self, *error: object) -> None:
-        with _closed_is_said():
+        with closed_is_said():
             self._live.stop()
 
-    def show(self, record: Record, news: News, now: float, notice: str = "") -> None:
-        width, height = self._console.size
-        ascii_only = not self._console.encoding.lower().startswith("utf")
-        lines = view(record, Frame(now, self._redis, self._until, width, height, notice, ascii_only))
-        if (width, height, lines) != self._shown:
-            self._shown = width, height, lines
-            with _closed_is_said():
+    @property
+    def size(self) -> tuple[int, int]:
+        """Columns and rows."""
+        return self._console.size
+
+    @property
+    def ascii_only(self) -> bool:
+        return not self._console.encoding.lower().startswith("utf")
+
+    def draw(self, lines: list[Line]) -> None:
+        """These lines and nothing else; drawn where they, or the terminal's size, are other than before."""
+        if (self.size, lines) != self._shown:
+            self._shown = self.size, lines
+            with closed_is_said():
                 self._live.update(_as_text(lines), refresh=True)
+
+
+class RichDisplay(Screen):
+    """The live view."""
+
+    def __init__(self, redis: str, until: float | None) -> None:
+        super().__init__()
+        self._redis, self._until = redis, until
+
+    def __enter__(self) -> RichDisplay:
+        super().__enter__()
+        return self
+
+    def show(self, record: Record, news: News, now: float, notice: str = "") -> None:
+        width, height = self.size
+        self.draw(view(record, Frame(now, self._redis, self._until, width, height, notice, self.ascii_only)))
 
 
 def _as_text(lines: list[Line]) -> Text:

@@ -146,8 +146,7 @@ class Capturing:
         try:
             growing.unlink(missing_ok=True)
             os.close(private.create(growing))
-            destination = memray.FileDestination(growing, overwrite=True, compress_on_exit=False)
-            tracker = memray.Tracker(destination=destination)
+            tracker = memray.Tracker(destination=_destination(growing))
             _wake_main_thread(_MUST_WAKE)
             tracker.__enter__()
             _tracker = tracker
@@ -173,6 +172,12 @@ def _wake_main_thread(interrupt: bool) -> None:
         signal.siginterrupt(number, interrupt)
 
 
+def _destination(path: Path) -> Any:
+    import memray
+
+    return memray.FileDestination(path, overwrite=True, compress_on_exit=False)
+
+
 def _check_memray(directory: Path) -> None:
     """Raise `ConfigError` where memray is not there, or cannot capture here; tried in a process of its own."""
     if importlib.util.find_spec("memray") is None:
@@ -187,7 +192,7 @@ def _check_memray(directory: Path) -> None:
     if pid == 0:
         code = 1
         try:
-            with memray.Tracker(destination=memray.FileDestination(probe, overwrite=True)):
+            with memray.Tracker(destination=_destination(probe)):
                 bytes(MB)
             code = 0
         finally:

@@ -49,7 +49,8 @@ def test_a_breach_is_kept_private_and_drawn(
     job = queue.enqueue(profile_jobs.grow_beyond)
     log = work_off_profiled("--memory", "128")
     [breach] = reader.breaches(queue.connection, job.id)
-    assert breach.peak_mb < 128 + 8, "the ceiling holds while it is traced"
+    assert breach.layer == "watch"
+    assert breach.peak_mb < 128 + 32, "within the reserve while it is traced"
     found = captures.find(tmp_path / "profiles", job.id[:8])
     assert found is not None, log
     assert (found.job, found.breached) == ("tests.profile_jobs.grow_beyond", True)
@@ -99,6 +100,15 @@ def test_the_worst_peaks_of_a_warm_horse_and_its_threads(
     assert found is not None
     assert lines_in(captures.path_of(tmp_path / "profiles", found))["fill"] >= 38 * 2**20
     assert len(list((tmp_path / "profiles").iterdir())) == 2 * 4, "nothing else is left"
+
+
+def test_a_horse_for_each_job_is_captured_too(queue: Queue, work_off_profiled: Profiled, tmp_path: Path) -> None:
+    breach, kept = queue.enqueue(profile_jobs.grow_beyond), queue.enqueue(profile_jobs.fit_with, 20)
+    log = work_off_profiled("--memory", "128", "--isolation", "fork")
+    found = {each.job_id: each.breached for each in captures.kept(tmp_path / "profiles")}
+    assert found == {breach.id: True, kept.id: False}, log
+    [evidence] = reader.breaches(queue.connection, breach.id)
+    assert evidence.peak_mb < 128 + 32
 
 
 def test_only_the_job_type_that_was_named(queue: Queue, work_off_profiled: Profiled, tmp_path: Path) -> None:

@@ -1,0 +1,110 @@
+"""``rqmem top``: one worker by `rqmem.monitor.top`; once, or again and again on a terminal or in a pipe."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import replace
+from functools import partial
+
+import click
+from redis.exceptions import RedisError
+
+from rqmem.cli.terminal import columns, connected, never_fail_on_a_letter
+from rqmem.errors import RqmemError
+from rqmem.journal import history_reader
+from rqmem.monitor import top as of_worker
+from rqmem.monitor.lines import text
+from rqmem.monitor.screen import OutputClosed, Screen, can_draw, closed_is_said, rich_is_installed
+from rqmem.monitor.stopping import Stopping
+from rqmem.monitor.top import Top
+from rqmem.monitor.view import clock
+
+_LIVE_SECONDS, _PIPE_SECONDS = 1.0, 5.0
+Show = Callable[[Top, str], None]
+
+
+@click.command(short_help="Watch one worker's memory by line of code.")
+@click.option("--worker", "name", metavar="NAME", help="Which one, where several run.")
+@click.option("--once", is_flag=True, help="Look once, and end.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON (without --once an object a line).")
+@click.option("--url", "-u", help="URL of Redis.")
+def top(name: str | None, once: bool, as_json: bool, url: str | None) -> None:
+    """Watch one worker: usage against the ceiling, its job, and lines of code.
+
+    The lines are those where the memory of the job that runs grew, in steps of
+    RQMEM_SAMPLE_STEP MB, and of runs that ended whose peaks are records of
+    their job type. Once a second on a terminal (pip install 'rqmem[tui]'), in
+    a pipe every five, until Ctrl-C or the worker's end. Only looks.
+
+    The keys of --json stand in rqmem/monitor/top.py.
+
+    \b
+    rqmem top --worker web-1
+    """
+    connection, where = connected(url)
+    never_fail_on_a_letter()
+    history_reader.check_version(connection)
+    first = of_worker.read(connection, where, name, time.time())
+    if once:
+        click.echo(json.dumps(of_worker.as_json(first), indent=2, ensure_ascii=False) if as_json else _plain(first))
+        return
+    again = partial(of_worker.read, connection, where, first.worker.name)
+    with Stopping() as stopping:
+        _watch(first, again, stopping, as_json=as_json)
+
+
+def _watch(last: Top, again: Callable[[float], Top], stopping: Stopping, *, as_json: bool) -> None:
+    """Look again and again, also while Redis is away. Raises `RqmemError` when the worker is gone."""
+    notice = ""
+    with ExitStack() as stack:
+        try:
+            show, seconds = _display(stack, as_json=as_json)
+            while True:
+                show(last, notice)
+                if stopping.wait(seconds):
+                    return
+                try:
+                    last, notice = again(time.time()), ""
+                except RedisError:
+                    notice = notice or f"Redis does not answer since {clock(time.time())}: what is below is of before"
+                except RqmemError:
+                    raise RqmemError(f"worker {last.worker.name} has ended") from None
+        except OutputClosed:
+            return
+
+
+def _display(stack: ExitStack, *, as_json: bool) -> tuple[Show, float]:
+    """What shows a look, and the seconds between two."""
+    if not as_json and sys.stdout.isatty():
+        if not rich_is_installed():
+            click.echo("rqmem: for a live view: pip install 'rqmem[tui]'", err=True)
+        elif can_draw():
+            return partial(_draw, stack.enter_context(Screen())), _LIVE_SECONDS
+    return partial(_print, as_json=as_json), _PIPE_SECONDS
+
+
+def _draw(screen: Screen, seen: Top, notice: str) -> None:
+    width, height = screen.size
+    screen.draw(
+        of_worker.lines(replace(seen, at=time.time()), width, ascii_only=screen.ascii_only, notice=notice)[:height]
+    )
+
+
+def _print(seen: Top, notice: str, *, as_json: bool) -> None:
+    with closed_is_said():
+        if as_json:
+            click.echo(json.dumps({"error": notice} if notice else of_worker.as_json(seen), ensure_ascii=False))
+        else:
+            click.echo(f"{_plain(seen, notice)}\n")
+        sys.stdout.flush()
+
+
+def _plain(seen: Top, notice: str = "") -> str:
+    ascii_only = not (sys.stdout.encoding or "").lower().startswith("utf")
+    return "\n".join(
+        text(each).rstrip() for each in of_worker.lines(seen, columns(), ascii_only=ascii_only, notice=notice)
+    )
