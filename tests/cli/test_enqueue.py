@@ -210,7 +210,7 @@ def test_another_serializer(start_worker: StartWorker, enqueue: Enqueue) -> None
         ("tests..add", "'tests..add' is no path to a job"),
         ("jbos.campaigns.X", "no module 'jbos' in ., nor installed: did you mean jobs?"),
         ("qwertz.x", "no module 'qwertz' in ., nor installed: --path DIR says where the code is"),
-        ("tests.sample_job.add", "tests.sample_job.add: tests has no 'sample_job': did you mean sample_jobs?"),
+        ("tests.broken_modul.f", "tests.broken_modul.f: tests has no 'broken_modul': did you mean broken_module?"),
         ("tests.sample_jobs.ad", "tests.sample_jobs has no 'ad': did you mean add?"),
         ("tests.sample_jobs.Plain.rum", "tests.sample_jobs.Plain has no 'rum': did you mean run?"),
         ("tests.sample_jobs.Plain.handle", "is a part of a MemoryAwareJob: name the class, tests.sample_jobs.Plain"),
