@@ -12,7 +12,12 @@ from pathlib import Path
 import pytest
 from sqlalchemy.engine import Engine
 
+from jobs.campaign_batches import FollowUpCallBatchJob, ProcessRetellAICampaignBatchJob
+from jobs.campaigns import ProcessRetellAICampaignJob
 from jobs.database import create_schema, open_database
+from jobs.reminders import SendAppointmentReminderJob
+from jobs.sentiment import AnalyzeCallSentimentJob
+from jobs.staff import BulkAssignStaffToEventTypesJob
 from seeds.retell_stand_in import StandIn
 from tests import postgres as postgres_server
 from tests.postgres import PostgresServer
@@ -54,6 +59,16 @@ def database(database_url: str) -> Iterator[Engine]:
     engine = open_database(database_url)
     yield engine
     engine.dispose()
+
+
+@pytest.fixture
+def called_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For jobs that a test calls itself: their ceilings then hold all that the tests have imported and started."""
+    for job in (
+        ProcessRetellAICampaignJob, ProcessRetellAICampaignBatchJob, FollowUpCallBatchJob,
+        AnalyzeCallSentimentJob, SendAppointmentReminderJob, BulkAssignStaffToEventTypesJob,
+    ):  # fmt: skip
+        monkeypatch.setattr(job, "memory_limit_mb", 4096)
 
 
 @pytest.fixture

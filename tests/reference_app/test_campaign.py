@@ -205,6 +205,7 @@ def test_what_a_person_must_mend_is_one_line_and_the_job_is_kept(
     assert job.id in job.failed_job_registry
 
 
+@pytest.mark.usefixtures("called_here")
 def test_a_chunk_costs_the_same_queries_however_large_it_is(
     database: Engine, environ: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

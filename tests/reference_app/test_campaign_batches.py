@@ -246,6 +246,7 @@ def test_a_batch_that_a_person_says_was_not_sent_is_pending_again(
     sessions.kw["bind"].dispose()
 
 
+@pytest.mark.usefixtures("called_here")
 def test_a_chunk_costs_the_same_queries_however_large_it_is(
     connection: Redis, redis_url: str, database: Engine, environ: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -266,12 +267,12 @@ def test_a_chunk_costs_the_same_queries_however_large_it_is(
     engine.dispose()
 
 
+@pytest.mark.usefixtures("called_here")
 def test_a_look_after_a_batch_costs_the_same_queries_however_large_it_is(
     connection: Redis, redis_url: str, database: Engine, environ: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in {**environ, "RQMEM_REDIS_URL": redis_url}.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(HastyFollowUpJob, "memory_limit_mb", 4096)  # of all that the tests have imported
     engine = shared_sessions().kw["bind"]
     seen: list[list[str]] = []
     for campaign_id, size in ((1, 15), (2, 90)):

@@ -414,6 +414,7 @@ def test_a_skip_is_written_once_and_what_is_mended_is_sent(database: Engine, ses
     assert claims.claim(sessions, SMS, appointment, "c", utc_now())
 
 
+@pytest.mark.usefixtures("called_here")
 def test_reads_do_not_grow_with_a_chunk(
     database: Engine, sessions: sessionmaker[Session], receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -436,12 +437,12 @@ def test_reads_do_not_grow_with_a_chunk(
     assert len(receiver.taken) == 30
 
 
+@pytest.mark.usefixtures("called_here")
 def test_a_run_reads_the_same_however_much_is_due(
     database: Engine, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without a worker, in this process: all its queries, the pages of appointments among them."""
     monkeypatch.setenv("REMINDER_SMS_URL", url(receiver, "sms"))
-    monkeypatch.setattr(SendAppointmentReminderJob, "memory_limit_mb", 4096)  # of all that the tests have imported
     engine = shared_sessions().kw["bind"]
     reads: list[list[str]] = []
     for size in (20, 60):

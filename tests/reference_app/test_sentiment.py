@@ -277,6 +277,7 @@ def figures(database: Engine) -> list[tuple[str, int, float]]:
         return [(row.voice, row.count, row.mean) for row in rows]
 
 
+@pytest.mark.usefixtures("called_here")
 def test_queries_are_as_many_for_a_chunk_of_two_hundred_as_for_one_of_twenty(database: Engine) -> None:
     put(database, transcripts(13, 220))
     with session_factory(database)() as session:
@@ -311,6 +312,7 @@ def test_a_long_transcript_is_one_query_for_each_piece(database: Engine, monkeyp
     assert [len(each) for each in pieces] == [1, 3, 1, 1, 1, 3, 1]
 
 
+@pytest.mark.usefixtures("called_here")
 def test_a_missing_library_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ijson", None)
     analyzer.cache_clear()

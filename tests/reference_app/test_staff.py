@@ -302,6 +302,7 @@ def test_a_line_of_50_mb_is_found_without_reading_it(tmp_path: Path) -> None:
 # Queries
 
 
+@pytest.mark.usefixtures("called_here")
 def test_statements_do_not_grow_with_a_chunk(office: Engine, tmp_path: Path) -> None:
     statements: list[str] = []
 
