@@ -35,9 +35,9 @@ FAST_PROBES = 6
 REGULAR_FRACTION = 0.5
 """Over several horses: each of the last `FAST_PROBES` left at least so much of their mean."""
 PROBING = ((24 * MB, 0.1), (8 * MB, 0.02))
-"""A horse that has grown by so much spends at most so much of the time it works on probes, beyond `FREE_SECONDS`."""
-FREE_SECONDS = 0.25
-"""Of probes in each horse that has grown: where runs are short, its life is too short to save up for some."""
+"""A horse that has grown by so much spends at most so much of the time it works on probes, beyond the free ones."""
+FREE_SECONDS_PER_BYTE = 0.25 / (8 * MB)
+"""Of probes, by growth of the horse: where runs are short, its life is too short to save up for some."""
 QUIET_PROBES, QUIET_BYTES, QUIET_RUNS = 4, 4096, 8
 """A type whose probes, so many at least, left less than so much on average is probed each so many runs only."""
 LASTING_OVER_HORSES = 0.85
@@ -79,8 +79,9 @@ def worth_a_probe(grown_bytes: int, spent_seconds: float, worked_seconds: float,
     """
     if probed.quiet and probed.since < QUIET_RUNS:
         return False
+    free = FREE_SECONDS_PER_BYTE * grown_bytes
     fraction = next((fraction for least_bytes, fraction in PROBING if grown_bytes >= least_bytes), None)
-    return fraction is not None and spent_seconds < FREE_SECONDS + fraction * worked_seconds
+    return fraction is not None and spent_seconds < free + fraction * worked_seconds
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rqmem.policy import leaks
-from rqmem.policy.leaks import FREE_SECONDS, LEAST_BYTES, LEAST_FRACTION, LEAST_PROBES, Leak, Leaks, Past, Probed
+from rqmem.policy.leaks import (
+    FREE_SECONDS_PER_BYTE,
+    LEAST_BYTES,
+    LEAST_FRACTION,
+    LEAST_PROBES,
+    Leak,
+    Leaks,
+    Past,
+    Probed,
+)
 from rqmem.units import MB
 from scripts import leak_histories
 
@@ -88,7 +97,7 @@ def test_probes_keep_to_their_share(grown: int, probe_seconds: float, run_second
     for _ in range(200):
         spent += probe_seconds * leaks.worth_a_probe(grown, spent, worked, Probed())
         worked += run_seconds
-    assert spent <= FREE_SECONDS + 0.1 * worked + probe_seconds
+    assert spent <= FREE_SECONDS_PER_BYTE * grown + 0.1 * worked + probe_seconds
 
 
 def test_a_quiet_type_is_probed_now_and_then() -> None:

@@ -30,7 +30,7 @@ def rules(connection: Redis) -> list[tuple[str, str]]:
 
 
 def test_a_leak_among_healthy_jobs_is_found(connection: Redis, redis_url: str, work_off: WorkOff) -> None:
-    for number in range(40):
+    for number in range(80):
         for _ in range(3):
             leaking_jobs.LeaksObjects.enqueue(connection=connection)
         leaking_jobs.Healthy.enqueue(connection=connection)
