@@ -25,7 +25,7 @@ from scripts.load.fixed_training import FixedTraining
 from scripts.load.outcomes import Checked, Place
 from seeds.dataset_parts import Wanted
 
-MOST_CALLS, MOST_MESSAGES = 100_000, 20_000
+MOST_CALLS = MOST_MESSAGES = 100_000
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ JOBS = (
         SendAppointmentReminderJob, FixedReminders, naive.reminders, lambda n: Wanted(appointments=n),
         lambda place: {"types": ["email"]}, _nothing,
         outcomes.of_reminders, outcomes.of_reminders, ("jobs.reminders", "apprise"), 6.0, 4.0,
-        "mail", at_most=MOST_MESSAGES,
+        "mail", at_most=MOST_MESSAGES, naive_at_most=20_000,
     ),
     LoadedJob(
         AnalyzeCallSentimentJob, FixedSentiment, naive.sentiment, lambda n: Wanted(transcripts=n), _nothing, _nothing,
