@@ -11,7 +11,8 @@ Exit code 0: all rules hold (`scripts.load.rules`, which says how growth is comp
 2: something is wrong with the call. Data are kept in ``.load`` for the next time; Redis is one of our own.
 
 Of each job ``--records`` are run, of training ten times as many rows. Calls go to a stand-in for Retell, messages to a
-mail server of our own; both are limited to 100,000. Naive functions get fewer where they take long (`scripts.load.jobs`).
+mail server of our own; both are limited to 100,000. Naive functions get fewer where they take long
+(`scripts.load.jobs`).
 """
 
 from __future__ import annotations
