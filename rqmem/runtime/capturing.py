@@ -23,10 +23,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rqmem.errors import ConfigError
-from rqmem.memory import tree
 from rqmem.policy.captures import KEPT_PEAKS, MOST_SECONDS, Capture
 from rqmem.profiling import captures
 from rqmem.profiling import directory as private
+from rqmem.runtime import linux
 from rqmem.runtime.horse import SAMPLE_SIGNAL, SNAPSHOT_SIGNAL
 from rqmem.runtime.peaks import Peaks
 from rqmem.units import MB, show_mb, to_mb
@@ -87,7 +87,7 @@ class Capturing:
                 self._too_much = self._too_much or self._why_too_much()
             if self._too_much and not page.capture_ended:
                 page.capture_unwanted = True
-                tree.send([horse_pid], SNAPSHOT_SIGNAL)
+                linux.tell_main_thread(horse_pid, SNAPSHOT_SIGNAL)
 
     def _why_too_much(self) -> str:
         if self._growing is None:

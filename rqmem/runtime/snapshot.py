@@ -26,6 +26,7 @@ from rqmem.errors import ConfigError
 from rqmem.memory import procfs, tree
 from rqmem.profiling import directory as private
 from rqmem.profiling.snapshots import Inside, Process, Snapshot, path_for, save
+from rqmem.runtime import linux
 from rqmem.runtime.horse import SNAPSHOT_SIGNAL, described, described_growth
 from rqmem.runtime.look_inside import stack_of
 from rqmem.units import show_mb, to_mb
@@ -100,7 +101,7 @@ class Snapshots:
             return False
         self._wanted += 1
         page.snapshot_wanted = self._wanted
-        tree.send([horse_pid], SNAPSHOT_SIGNAL)
+        linux.tell_main_thread(horse_pid, SNAPSHOT_SIGNAL)
         return True
 
     def _answer(self, page: SharedPage, horse_pid: int, seconds: float) -> Inside | None:

@@ -22,7 +22,7 @@ from rqmem.events import Breach, Layer
 from rqmem.memory import procfs, tree
 from rqmem.memory.meter import FullReading, TreeMeter
 from rqmem.policy.ceiling import Action, Limits, Reading, WatchState, decide, watch_interval
-from rqmem.runtime import evidence
+from rqmem.runtime import evidence, linux
 from rqmem.runtime.growth import Growth
 from rqmem.runtime.horse import BREACH_SIGNAL, SAMPLE_SIGNAL, described, described_growth
 from rqmem.runtime.kernel import HorseGroup
@@ -212,7 +212,7 @@ class Watcher:
         if action is Action.CONFIRM:
             self._confirm(limits)
         elif action is Action.SIGNAL:
-            tree.send([self._horse_pid], BREACH_SIGNAL)
+            linux.tell_main_thread(self._horse_pid, BREACH_SIGNAL)
         elif action is Action.KILL:
             self._kill()
 
@@ -231,7 +231,7 @@ class Watcher:
             action = self._decide(full.usage_bytes, limits, now, confirmed=True)
             if action is Action.BREACH:
                 self._record(full, limits, "watch")
-                tree.send([self._horse_pid], BREACH_SIGNAL)
+                linux.tell_main_thread(self._horse_pid, BREACH_SIGNAL)
             elif action is Action.KILL:
                 self._kill()
         finally:
@@ -306,7 +306,7 @@ class Watcher:
         self._take_sample()
         wanted = self._page.in_user_code and self._growth.wants_sample(usage)
         if wanted and procfs.catches(self._horse_pid, SAMPLE_SIGNAL):  # after an exec it would end the job
-            tree.send([self._horse_pid], SAMPLE_SIGNAL)
+            linux.tell_main_thread(self._horse_pid, SAMPLE_SIGNAL)
 
     def _growth_start(self) -> tuple[float, int]:
         """When and from which usage the last growth began: the lowest reading of the last seconds."""

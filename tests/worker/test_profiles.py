@@ -49,7 +49,8 @@ def test_a_breach_is_kept_private_and_drawn(
     job = queue.enqueue(profile_jobs.grow_beyond)
     log = work_off_profiled("--memory", "128")
     [breach] = reader.breaches(queue.connection, job.id)
-    assert breach.peak_mb < 128 + 32 + 8, "where tracing keeps it from unwinding, the kill at the reserve ends it"
+    assert breach.layer == "watch"
+    assert breach.peak_mb < breach.used_mb + 8, "its main thread hears of it at once, beside memray's own thread too"
     found = captures.find(tmp_path / "profiles", job.id[:8])
     assert found is not None, log
     assert (found.job, found.breached) == ("tests.profile_jobs.grow_beyond", True)
