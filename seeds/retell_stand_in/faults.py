@@ -10,6 +10,8 @@ from typing import Any, Literal, get_args
 
 ErrorMode = Literal["before", "after", "drop"]
 
+_ROUNDING = 1e-9
+
 
 @dataclass(frozen=True)
 class Faults:
@@ -98,7 +100,7 @@ class TokenBucket:
         since = 0.0 if self.filled_at is None else max(0.0, now - self.filled_at)
         self.tokens = min(self.size, self.tokens + since * self.rate)
         self.filled_at = now
-        if self.tokens < 1.0:
+        if self.tokens < 1.0 - _ROUNDING:  # else a wait of 1e-15 s, which moves no clock
             return (1.0 - self.tokens) / self.rate
-        self.tokens -= 1.0
+        self.tokens = max(0.0, self.tokens - 1.0)
         return 0.0

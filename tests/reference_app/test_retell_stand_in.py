@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 import retell
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from retell import Retell
 
@@ -449,6 +449,7 @@ def test_faults_that_mean_nothing(stand_in: StandIn, values: object, message: st
     assert stand_in.service.faults == Faults()
 
 
+@example(rate=1.5, gaps=[1.0, 3.0, 3.0, 0.0, 0.0, 2.0, 3.0, 3.0, 0.3333333333333333])
 @given(
     rate=st.floats(0.1, 500),
     gaps=st.lists(st.floats(0, 3), min_size=1, max_size=200),
