@@ -71,6 +71,21 @@ def grow_in_a_child() -> None:
     child.wait()
 
 
+def grow_before_a_crowd() -> None:
+    """Grows beside 20 processes of its own, and looks at them while it unwinds."""
+    crowd = [subprocess.Popen(["sleep", "60"]) for _ in range(20)]
+    held = []
+    try:
+        while True:
+            held.append(bytearray(MB))
+    finally:
+        states: list[str] = []
+        until = time.monotonic() + 1  # a stop takes effect when its process gets a processor
+        while set(states) != {"T"} and time.monotonic() < until:
+            states = [Path(f"/proc/{each.pid}/stat").read_text().rpartition(")")[2].split()[0] for each in crowd]
+        redis().set("crowd", "".join(states))
+
+
 def leave_a_daemon() -> int:
     """Succeeds, and leaves a process behind."""
     child = subprocess.Popen(

@@ -99,6 +99,11 @@ class TreeMeter:
         """Usage in bytes as far as a quick reading tells it."""
         return max(0, raw - self._offset)
 
+    @property
+    def processes(self) -> int:
+        """How many there were at the last reading."""
+        return len(self._last_pids)
+
     def comparable(self) -> bool:
         """Whether the tree is one process, or the same as at the last full reading: no new ones share pages."""
         return len(self._last_pids) == 1 or self._full_pids.issuperset(self._last_pids)
@@ -124,19 +129,22 @@ class TreeMeter:
     def full(self, clock: Callable[[], float]) -> FullReading:
         """The full reading; also renews the offset and the mapped-file parts of the quick one."""
         started = clock()
-        raw_before = self._sum()
         by_pid: dict[int, int] = {}
+        pages = 0
         for pid in self._refresh():
-            nothing = self._processes[pid].has_none_of_its_own()  # before the reading: soon it may have its own
-            rollup = procfs.read_rollup(pid)
-            if rollup is not None:
-                by_pid[pid] = 0 if nothing else rollup.usage_bytes
-                self._processes[pid].correction = procfs.read_swap_less_file_pages(pid)
+            process = self._processes[pid]
+            nothing = process.has_none_of_its_own()  # before the reading: soon it may have its own
+            process.correction = procfs.read_swap_less_file_pages(pid)
+            with contextlib.suppress(ProcessLookupError):
+                before = process.pages()
+                rollup = procfs.read_rollup(pid)
+                if rollup is not None:
+                    by_pid[pid] = 0 if nothing else rollup.usage_bytes
+                    pages += min(before, process.pages())  # growth meanwhile is no sharing, nor what was freed
         self._full_usage = sum(by_pid.values())
         self._full_pids = set(by_pid)
         self._corrected_raw = self._sum()
-        # Growth meanwhile must not be taken for sharing, nor what was freed.
-        self._offset = max(0, min(raw_before, self._corrected_raw) - self._full_usage)
+        self._offset = max(0, pages * procfs.PAGE_BYTES - self._full_usage)
         self._full_at = clock()
         self._full_cost = self._full_at - started
         return FullReading(self._full_usage, by_pid)

@@ -37,6 +37,7 @@ _PAUSE_WITHOUT_KERNEL = 20  # a twentieth of the time at most to prove a forked 
 _PAUSE_WITH_KERNEL = 100  # its limit bounds what might be missed
 _UNWATCHED_SECONDS = 0.02  # a job this short costs no full reading
 _CALM_SECONDS = 0.05
+_CROWD = 16  # so many grow by too much between two looks: they stay stopped while the horse unwinds
 _ALERT_SECONDS = 0.05  # after a breach, without a pause between readings: a block may be growing in C
 
 
@@ -109,7 +110,7 @@ class Watcher:
         self._page = page
         self._identity = identity
         self._config = config
-        self._two_processors = len(os.sched_getaffinity(0)) > 1  # one to watch, one to unwind
+        self._processors = len(os.sched_getaffinity(0))
         self._known = frozenset(known)
         self._root = os.getpid()
         self._members = tree.Members(self._root, self._known)
@@ -205,7 +206,7 @@ class Watcher:
         self._sample(usage)
         if usage > ceiling or self.breach is not None:  # else there is nothing to decide
             return self._judge(usage, now)
-        pause = watch_interval(ceiling - usage, self._config.growth_rate)
+        pause = self._interval(ceiling - usage)
         if grows:
             return min(pause, _GROWING_SECONDS)
         if raw <= ceiling:  # without an offset, which expires
@@ -217,13 +218,18 @@ class Watcher:
         limits = self._limits()
         self._act(self._decide(usage, limits, now), limits)
         if self.breach is None:
-            return watch_interval(limits.ceiling_bytes - self._last_usage, self._config.growth_rate)
+            return self._interval(limits.ceiling_bytes - self._last_usage)
         if not self._page.in_user_code:
             self._signal_children(signal.SIGKILL)  # the job is over; they must not grow while its verdict is committed
         elif usage > to_bytes(self.breach.used_mb) + _GROWING_BYTES:
             self._signal_children(signal.SIGSTOP)  # they go on growing while the horse unwinds
-        alert = self._two_processors and now - (self._state.breached_at or 0.0) < _ALERT_SECONDS
-        return 0.0 if alert else watch_interval(0, self._config.growth_rate)
+        alert = self._processors > 1 and now - (self._state.breached_at or 0.0) < _ALERT_SECONDS
+        return 0.0 if alert else self._interval(0)  # one processor watches, another unwinds
+
+    def _interval(self, headroom_bytes: int) -> float:
+        """Seconds in which the headroom might be used up: by several processes at once, as many as can run."""
+        at_once = min(self._processors, max(1, self._meter.processes))
+        return watch_interval(headroom_bytes, at_once * self._config.growth_rate)
 
     def _decide(self, usage: int, limits: Limits, now: float, *, confirmed: bool = False) -> Action:
         reading = Reading(usage, confirmed, self._page.in_user_code)
@@ -257,7 +263,10 @@ class Watcher:
             elif action is Action.KILL:
                 self._kill()
         finally:
-            tree.resume(stopped, group=self._horse_pid)
+            if self.breach is not None and len(stopped) > _CROWD:
+                tree.resume([self._horse_pid])
+            else:
+                tree.resume(stopped, group=self._horse_pid)
 
     def _grows_in_the_kernel(self) -> bool:
         """Whether a system call goes on taking memory (MAP_POPULATE, say): SIGSTOP takes effect at its end only."""

@@ -133,6 +133,20 @@ def test_pages_shared_by_a_forked_pool_are_counted_once(start_python) -> None:
     meter.close()
 
 
+def test_what_is_found_only_while_it_is_read_counts_once_too(start_python) -> None:
+    """A fork bomb was told to have used 90 MB above its ceiling, 25 for each process that came late."""
+    child = start_python("import os; x = bytearray(50 * 2**20)\nif os.fork() == 0: time.sleep(600)")
+    wait_until(lambda: len(tree.descendants(child.pid)) == 1)
+    late = [[child.pid], [child.pid, *tree.descendants(child.pid)]]
+    meter = TreeMeter(lambda: late.pop(0) if len(late) > 1 else late[0], 8e9)
+    full = meter.full(time.monotonic)
+    if len(full.by_pid) == 1:  # it is looked for once only
+        full = meter.full(time.monotonic)
+    assert len(full.by_pid) == 2
+    assert meter.estimate(meter.raw()) < full.usage_bytes + 2 * MB
+    meter.close()
+
+
 def test_a_tree_is_stopped_and_killed_whole(start_python) -> None:
     child = start_python("import os\nfor _ in range(3):\n  if os.fork() == 0:\n    os.fork(); time.sleep(600)")
     wait_until(lambda: len(tree.descendants(child.pid)) == 6)

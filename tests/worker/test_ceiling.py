@@ -81,6 +81,16 @@ def test_memory_of_a_subprocess_counts_and_nothing_of_the_tree_stays(queue: Queu
     assert tree.is_zombie(int(queue.connection.get("child")))
 
 
+def test_a_crowd_does_not_go_on_while_the_horse_unwinds(queue: Queue, work_off: WorkOff) -> None:
+    """Of a fork bomb's children each goes on growing, and between two looks that is too much."""
+    job = queue.enqueue(sample_jobs.grow_before_a_crowd)
+    work_off("jobs", "--memory", "128")
+    assert "MemoryLimitExceeded" in result_of(job)
+    [breach] = reader.breaches(queue.connection, job.id)
+    assert (breach.layer, breach.processes) == ("watch", 21)
+    assert queue.connection.get("crowd") == b"T" * 20
+
+
 def test_a_result_that_is_large_when_serialised_counts(queue: Queue, work_off: WorkOff) -> None:
     job = queue.enqueue(sample_jobs.big_result, 90)
     work_off("jobs", "--memory", "128")
