@@ -7,10 +7,12 @@ other is about to score, and `jobs.sentiment` sees to it that one of them counts
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 from sqlalchemy import ColumnElement, func, select
-from sqlalchemy.orm import Session, defer, sessionmaker
+from sqlalchemy.orm import Session, defer, load_only, sessionmaker
 
 from jobs.sources import shared_sessions
 from jobs.tables import Call, CallSentiment
@@ -71,6 +73,29 @@ def length(call: Call) -> int:
 
 
 def _pieces(sessions: sessionmaker[Session], call_id: int) -> Iterator[str]:
+    with sessions() as session:
+        in_place = hasattr(session.connection().connection.driver_connection, "blobopen")
+    return (_pieces_in_place if in_place else _pieces_cut_off)(sessions, call_id)
+
+
+def _pieces_in_place(sessions: sessionmaker[Session], call_id: int) -> Iterator[str]:
+    """SQLite would have the whole text in memory twice, to cut a piece off; so (Python 3.11) it has pages of it."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    column, offset, more = Call.transcript, 0, True
+    while more:
+        with sessions() as session:
+            if session.get(Call, call_id, options=[load_only(Call.id)]) is None:
+                return
+            driver: Any = session.connection().connection.driver_connection
+            with driver.blobopen(Call.__tablename__, column.key, call_id, readonly=True) as blob:
+                blob.seek(offset)
+                part = blob.read(BATCH_CHARACTERS)
+                offset += len(part)
+                more = offset < len(blob)
+        yield decoder.decode(part, final=not more)
+
+
+def _pieces_cut_off(sessions: sessionmaker[Session], call_id: int) -> Iterator[str]:
     begin = 1
     while True:
         part = select(func.substr(Call.transcript, begin, BATCH_CHARACTERS)).where(Call.id == call_id)

@@ -6,7 +6,9 @@ import json
 import multiprocessing
 import os
 import signal
+import sqlite3
 import statistics
+import subprocess
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
@@ -18,7 +20,7 @@ from typing import Any
 import pytest
 from redis import Redis
 from rq.job import Job, JobStatus
-from sqlalchemy import event, func, insert, select
+from sqlalchemy import delete, event, func, insert, select
 from sqlalchemy.engine import Engine
 
 from jobs.database import open_database, session_factory
@@ -275,6 +277,33 @@ def figures(database: Engine) -> list[tuple[str, int, float]]:
     with session_factory(database)() as session:
         rows = session.scalars(select(AgentSentiment).order_by(AgentSentiment.voice))
         return [(row.voice, row.count, row.mean) for row in rows]
+
+
+READ_THROUGH = """
+from pathlib import Path
+from jobs.sources import shared_sessions
+from jobs.unscored_calls import transcripts, unscored_calls
+calls = [call for call, _ in unscored_calls().items_after(None)]
+print(sum(len(piece) for _, pieces in transcripts(shared_sessions(), calls) for piece in pieces))
+status = Path("/proc/self/status").read_text()
+print(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM:")))
+"""
+
+
+@pytest.mark.skipif(not hasattr(sqlite3.Connection, "blobopen"), reason="SQLite's values in pieces need Python 3.11")
+@pytest.mark.usefixtures("database_url")
+def test_reading_takes_no_more_for_a_longer_transcript(database: Engine) -> None:
+    """A load test with 1,000,000 calls took a third more than one with 10,000: its longest was longer."""
+    peaks_mb = []
+    for megabytes in (2, 60):
+        with database.begin() as connection:
+            connection.execute(delete(Call))
+        put(database, [call("word " * (megabytes * 200_000))])
+        done = subprocess.run([sys.executable, "-c", READ_THROUGH], capture_output=True, text=True, check=True)
+        characters, peak_kb = done.stdout.split()
+        assert int(characters) == megabytes * 10**6
+        peaks_mb.append(int(peak_kb) / 1024)
+    assert peaks_mb[1] < peaks_mb[0] + 20
 
 
 @pytest.mark.usefixtures("called_here")
