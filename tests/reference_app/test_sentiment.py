@@ -295,7 +295,7 @@ print(next(line.split()[1] for line in status.splitlines() if line.startswith("V
 def test_reading_takes_no_more_for_a_longer_transcript(database: Engine) -> None:
     """A load test with 1,000,000 calls took a third more than one with 10,000: its longest was longer."""
     peaks_mb = []
-    for megabytes in (2, 60):
+    for megabytes in (2, 30):
         with database.begin() as connection:
             connection.execute(delete(Call))
         put(database, [call("word " * (megabytes * 200_000))])
