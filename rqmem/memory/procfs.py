@@ -155,11 +155,22 @@ def read_children(pid: int) -> list[int]:
         return children
     for task in tasks:
         try:
-            with open(f"/proc/{pid}/task/{task}/children", "rb") as file:  # noqa: PTH123
-                children.extend(map(int, file.read().split()))
+            children.extend(map(int, _read_whole(f"/proc/{pid}/task/{task}/children").split()))
         except _GONE:
             continue
     return children
+
+
+def _read_whole(path: str) -> bytes:
+    """As `Path.read_bytes`, by three system calls and not by eight."""
+    parts = []
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        while part := os.read(fd, 65536):
+            parts.append(part)
+    finally:
+        os.close(fd)
+    return b"".join(parts)
 
 
 @cache

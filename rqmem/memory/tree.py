@@ -40,8 +40,9 @@ class Members:
 
     The last field of ``/proc/loadavg`` is the last pid given out in our pid namespace (proc(5)): reading it
     takes 2 µs, a walk 100 to 300. A process whose parent ends while we walk can be missed: it is a child of neither
-    just then, and its adoption gives out no pid. So for a while after a birth each call walks, and later one in 50 ms.
-    What ended since the last walk may still be named. Holds a descriptor from the first call to `close`.
+    just then, and its adoption gives out no pid. So for a while after a birth each call walks, and later one in 50 ms,
+    until one finds what the last one found. What ended since may still be named. Holds a descriptor from the first call
+    to `close`.
     """
 
     def __init__(self, root: int, known: Collection[int] = ()) -> None:
@@ -51,6 +52,7 @@ class Members:
         self._last_pid = b""
         self._found: list[int] = []
         self._born_at = self._walked_at = float("-inf")
+        self._settled = False
 
     def __call__(self) -> list[int]:
         if self._loadavg is None:
@@ -58,9 +60,11 @@ class Members:
         last_pid = os.pread(self._loadavg, 128, 0).rpartition(b" ")[2]
         now = time.monotonic()
         if last_pid != self._last_pid:
-            self._born_at = now
-        if now - self._born_at < _UNSETTLED_SECONDS or now - self._walked_at >= _WALK_SECONDS:
-            self._found = descendants(self._root, self._known)
+            self._born_at, self._settled = now, False
+        unsettled = now - self._born_at < _UNSETTLED_SECONDS
+        if unsettled or (not self._settled and now - self._walked_at >= _WALK_SECONDS):
+            before, self._found = self._found, descendants(self._root, self._known)
+            self._settled = not unsettled and self._found == before
             self._last_pid = last_pid  # as it was before the walk: a birth meanwhile causes another
             self._walked_at = now
         return self._found
