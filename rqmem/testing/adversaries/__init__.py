@@ -95,7 +95,7 @@ ALL: tuple[Adversary, ...] = (
     _of(unmapped_file_in_shm, seen_by="cgroup", kwargs=_past),
     _of(unmapped_memfd, seen_by="cgroup", kwargs=_past),
     _of(sqlite_query),
-    _of(four_threads),
+    _of(four_threads, unwinds=False),
     _of(thread_pool, unwinds=False),
     *map(_of, (a_subprocess, a_new_session, a_daemon)),
     _of(fork_bomb, unwinds=False),  # 63 of its 64 processes have no handler
