@@ -81,13 +81,13 @@ def _pieces(sessions: sessionmaker[Session], call_id: int) -> Iterator[str]:
 def _pieces_in_place(sessions: sessionmaker[Session], call_id: int) -> Iterator[str]:
     """SQLite would have the whole text in memory twice, to cut a piece off; so (Python 3.11) it has pages of it."""
     decoder = codecs.getincrementaldecoder("utf-8")()
-    column, offset, more = Call.transcript, 0, True
+    offset, more = 0, True
     while more:
         with sessions() as session:
             if session.get(Call, call_id, options=[load_only(Call.id)]) is None:
                 return
             driver: Any = session.connection().connection.driver_connection
-            with driver.blobopen(Call.__tablename__, column.key, call_id, readonly=True) as blob:
+            with driver.blobopen(Call.__tablename__, Call.transcript.key, call_id, readonly=True) as blob:
                 blob.seek(offset)
                 part = blob.read(BATCH_CHARACTERS)
                 offset += len(part)
