@@ -18,8 +18,9 @@ from jobs.sources import shared_sessions
 from jobs.tables import Call, CallSentiment
 from rqmem.sources import SqlRows
 
-BATCH_CHARACTERS = 1_000_000
-"""Of transcripts in memory at a time; a longer one is read in pieces of as many."""
+BATCH_CHARACTERS = 100_000
+"""Of transcripts in memory at a time; a longer one is read in pieces of as many. With a million, the holes that such
+texts leave in the heap took a tenth more memory after a million calls than after ten thousand."""
 
 UNSCORED: ColumnElement[bool] = ~select(CallSentiment.call_id).where(CallSentiment.call_id == Call.id).exists()
 
