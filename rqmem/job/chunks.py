@@ -27,14 +27,17 @@ def process_in_chunks(
     """See `rqmem.MemoryAwareJob.process_in_chunks`, which is its public form."""
     with _begun(context, data, chunk_size, adaptive) as (stage, items):
         results = stage.saved_results() if collect else []
-        while batch := _next_batch(stage, items):
-            returned = processor([item for item, _ in batch])
-            held, cursor, count = context.read_bytes(), batch[-1][1], len(batch)
+        while True:
+            chunk, cursor = _next_chunk(stage, items)
+            count = len(chunk)  # now: what the processor does with its list is its own affair
+            if count == 0:
+                return results
+            returned = processor(chunk)
+            held = context.read_bytes()
             kept = _as_list(returned) if collect else []
-            del batch, returned
+            del chunk, returned
             stage.finish_chunk(count, cursor, held, kept)
             results.extend(kept)
-        return results
 
 
 def chunks(
@@ -42,10 +45,11 @@ def chunks(
 ) -> Iterator[list[T]]:
     """See `rqmem.MemoryAwareJob.chunks`, which is its public form."""
     with _begun(context, data, chunk_size, adaptive) as (stage, items):
-        while batch := _next_batch(stage, items):
-            cursor, count = batch[-1][1], len(batch)
-            chunk = [item for item, _ in batch]
-            del batch
+        while True:
+            chunk, cursor = _next_chunk(stage, items)
+            count = len(chunk)
+            if count == 0:
+                return
             yield chunk
             held = context.read_bytes()
             del chunk
@@ -67,9 +71,14 @@ def _begun(
             stage.save()
 
 
-def _next_batch(stage: Stage, items: Iterator[tuple[T, Any]]) -> list[tuple[T, Any]]:
+def _next_chunk(stage: Stage, items: Iterator[tuple[T, Any]]) -> tuple[list[T], Any]:
+    """The items of the next chunk, and the cursor after the last: those of the others are not kept. Empty: no more."""
     stage.begin_chunk()
-    return list(islice(items, stage.chunk_size))
+    chunk: list[T] = []
+    cursor = None
+    for item, cursor in islice(items, stage.chunk_size):  # noqa: B007 - it is returned
+        chunk.append(item)
+    return chunk, cursor
 
 
 def checked_chunk_size(size: Any, whose: str) -> int | None:

@@ -1,8 +1,8 @@
-"""``python -m scripts.bench.chunks``: what chunks cost: 10 million integers with 10 us of work each. Nine minutes.
+"""``python -m scripts.bench.chunks``: what chunks cost: 10 million integers with 10 us of work each. Ten minutes.
 
-Jobs on a real worker, resumable, so that cursors are saved as they are in earnest. First a loop by hand and the two
-forms of chunks in turns, so that a slow minute of the machine is everybody's: all items, but in ten jobs each way. Then
-all items in one job each: whether it stays as small as it was after a tenth of them. Ends with 1 when something is
+Jobs on a real worker, resumable, so that cursors are saved as they are in earnest. First the two forms of chunks, in
+turns with as many items by hand (`scripts.bench.chunk_jobs.GoThrough` says how): all items, in ten jobs each way. Then
+all items in one job each: whether it stays as small as it was after a quarter of them. Ends with 1 when something is
 outside the budget of the design, and says what. ``--short``: half a minute.
 """
 
@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import time
 import timeit
+from collections.abc import Sequence
 from statistics import median
 
 import click
 from redis import Redis
 from rq import Queue
 
-from scripts.bench.chunk_jobs import WAYS, Loop, work
+from scripts.bench.chunk_jobs import WAYS, Loop, go_through
 from scripts.bench.measuring import end, own_redis, result_of, work_off
 from scripts.bench.worker_runs import QUEUE, How
 
@@ -28,18 +29,19 @@ _CALIBRATION_ITEMS, _CALIBRATIONS = 2000, 9
 
 
 def turns_of_an_item() -> int:
-    """Turns of `work` that take `ITEM_SECONDS` of CPU here, by the quickest of some calibrations."""
+    """Turns of an item in `go_through` that take `ITEM_SECONDS` of CPU here, by the quickest of some calibrations."""
     turns = 500
-    timer = timeit.Timer(lambda: work(turns), timer=time.process_time)  # others may have the processor meanwhile
-    took = min(timer.repeat(_CALIBRATIONS, _CALIBRATION_ITEMS))
+    numbers = range(_CALIBRATION_ITEMS)
+    timer = timeit.Timer(lambda: go_through(numbers, turns), timer=time.process_time)  # others may have the processor
+    took = min(timer.repeat(_CALIBRATIONS, 1))
     return max(1, round(turns * ITEM_SECONDS * _CALIBRATION_ITEMS / took))
 
 
-def loops(connection: Redis, ways: list[str], count: int, turns: int) -> list[Loop]:
+def loops(connection: Redis, ways: Sequence[str], count: int, turns: int, *, in_turns: bool = False) -> list[Loop]:
     """What jobs measure that go through ``count`` items, one after the other in one worker, in these ways."""
     connection.flushall()
     queue = Queue(QUEUE, connection=connection)
-    arguments = [{"way": way, "count": count, "turns": turns} for way in ways]
+    arguments = [{"way": way, "count": count, "turns": turns, "in_turns": in_turns} for way in ways]
     path = "scripts.bench.chunk_jobs.GoThrough.run"
     jobs = [queue.enqueue(path, kwargs=each, job_timeout=3600) for each in arguments]
     work_off(HOW.command("--burst"), 60 + _SLOWER * len(ways) * count * ITEM_SECONDS)
@@ -52,46 +54,45 @@ def loops(connection: Redis, ways: list[str], count: int, turns: int) -> list[Lo
 
 def overhead(connection: Redis, count: int, rounds: int, turns: int) -> list[str]:
     """The table of times; returns what is outside the budget."""
-    click.echo(f"{count:,} items in {rounds} jobs each way, in turns; medians. What chunks add, as time and as CPU:")
-    click.echo("against the job by hand of the same round, and as what passes between chunks in the job itself\n")
-    click.echo(f"{'':<20}{'us an':>9}{'against by hand':>21}{'between chunks':>21}{'items':>10}")
-    click.echo(f"{'':<20}{'item':>9}{'time':>11}{'CPU':>10}{'time':>11}{'CPU':>10}{'a chunk':>10}")
-    # There and back again, so that no way always comes first.
-    order = [way for number in range(rounds) for way in (WAYS if number % 2 == 0 else reversed(WAYS))]
-    found: dict[str, list[Loop]] = {way: [] for way in WAYS}
-    for way, loop in zip(order, loops(connection, order, count // rounds, turns), strict=True):
-        found[way].append(loop)
-    outside, by_hand = [], found["by hand"]
-    for way, done in found.items():
-        line = f"{way:<20}{1e6 * median(each.seconds / each.items for each in done):>9.3f}"
-        if way != "by hand":
-            pairs = list(zip(done, by_hand, strict=True))
-            share = median(each.seconds / hand.seconds for each, hand in pairs) - 1
-            cpu = median(each.cpu_seconds / hand.cpu_seconds for each, hand in pairs) - 1
-            between = median(each.seconds / each.inside_seconds for each in done) - 1
-            between_cpu = median(each.cpu_seconds / each.inside_cpu_seconds for each in done) - 1
-            size = round(median(each.items / each.chunks for each in done))
-            line += f"{share:>+11.2%}{cpu:>+10.2%}{between:>11.2%}{between_cpu:>10.2%}{size:>10,}"
-            if share > MOST_OVERHEAD:
-                outside.append(f"{way}: takes {share:.1%} longer than by hand, {MOST_OVERHEAD:.0%} allowed")
-        click.echo(line)
+    click.echo(
+        f"{count:,} items in {rounds} jobs each way; medians. What chunks add to the time and to the CPU: to the"
+    )
+    click.echo("same work by hand, in turns with each chunk, and as what passes between chunks\n")
+    click.echo(f"{'':<20}{'us an item':>12}{'to by hand':>20}{'between chunks':>21}{'items':>10}")
+    click.echo(f"{'':<20}{'by hand':>12}{'time':>10}{'CPU':>10}{'time':>11}{'CPU':>10}{'a chunk':>10}")
+    order = [way for _ in range(rounds) for way in WAYS]
+    done = loops(connection, order, count // rounds, turns, in_turns=True)
+    outside = []
+    for number, way in enumerate(WAYS):
+        found = done[number :: len(WAYS)]
+        share = median(each.whole.seconds / each.by_hand.seconds for each in found) - 1
+        cpu = median(each.whole.cpu_seconds / each.by_hand.cpu_seconds for each in found) - 1
+        between = median(each.whole.seconds / each.inside.seconds for each in found) - 1
+        between_cpu = median(each.whole.cpu_seconds / each.inside.cpu_seconds for each in found) - 1
+        click.echo(
+            f"{way:<20}{1e6 * median(each.by_hand.seconds / each.items for each in found):>12.3f}"
+            f"{share:>+10.2%}{cpu:>+10.2%}{between:>11.2%}{between_cpu:>10.2%}"
+            f"{round(median(each.items / each.chunks for each in found)):>10,}"
+        )
+        if share > MOST_OVERHEAD:
+            outside.append(f"{way}: takes {share:.1%} longer than by hand, {MOST_OVERHEAD:.0%} allowed")
     return outside
 
 
 def memory(connection: Redis, count: int, turns: int) -> list[str]:
     """The table of sizes; returns what is outside the budget."""
     click.echo(f"\n{count:,} items in one job; resident MB of the work-horse\n")
-    click.echo(f"{'':<20}{'start':>7}{'after a tenth':>15}{'end':>7}{'peak':>7}{'between chunks':>18}{'chunks':>8}")
-    outside, ways = [], [way for way in WAYS if way != "by hand"]
-    for way in ways:  # each in a worker of its own: what one leaves is no start for the other
+    click.echo(f"{'':<20}{'start':>7}{'after a quarter':>17}{'end':>7}{'peak':>7}{'between chunks':>18}{'chunks':>8}")
+    outside = []
+    for way in WAYS:  # each in a worker of its own: what one leaves is no start for the other
         [loop] = loops(connection, [way], count, turns)
         click.echo(
-            f"{way:<20}{loop.start_mb:>7.1f}{loop.early_mb:>15.1f}{loop.end_mb:>7.1f}{loop.peak_mb:>7.1f}"
-            f"{loop.cpu_seconds / loop.inside_cpu_seconds - 1:>14.2%} CPU{loop.chunks:>8,}"
+            f"{way:<20}{loop.start_mb:>7.1f}{loop.early_mb:>17.1f}{loop.end_mb:>7.1f}{loop.peak_mb:>7.1f}"
+            f"{loop.whole.cpu_seconds / loop.inside.cpu_seconds - 1:>14.2%} CPU{loop.chunks:>8,}"
         )
         growth = loop.end_mb - loop.early_mb
         if growth > MOST_GROWTH_MB:
-            outside.append(f"{way}: grew by {growth:.1f} MB after the first tenth, {MOST_GROWTH_MB:.0f} allowed")
+            outside.append(f"{way}: grew by {growth:.1f} MB after the first quarter, {MOST_GROWTH_MB:.0f} allowed")
     return outside
 
 

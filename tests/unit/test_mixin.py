@@ -18,6 +18,7 @@ from rq.serializers import JSONSerializer
 
 from rqmem import MemoryAwareJob, events
 from rqmem.errors import ConfigError, MemoryLimitExceeded
+from rqmem.sources import Range
 from tests import sample_jobs
 
 MB = 2**20
@@ -244,6 +245,40 @@ def test_results_need_not_be_kept() -> None:
     seen: list[str] = []
     assert InHand().process_in_chunks(iter("abc"), seen.extend, chunk_size=2, collect=False) == []
     assert seen == ["a", "b", "c"]
+
+
+def test_a_chunk_that_is_emptied_is_counted_all_the_same() -> None:
+    job, seen = InHand(), []
+
+    def work(chunk: list[int]) -> None:
+        while chunk:
+            seen.append(chunk.pop(0))
+
+    job.process_in_chunks(range(7), work, chunk_size=3)
+    for chunk in job.chunks(range(7, 10), chunk_size=2):
+        work(chunk)
+    assert seen == list(range(10))
+    assert job._context()._items == 10
+
+
+def test_only_the_cursor_after_a_chunk_is_kept() -> None:
+    class Cursor:
+        alive = 0
+
+        def __init__(self) -> None:
+            Cursor.alive += 1
+
+        def __del__(self) -> None:
+            Cursor.alive -= 1
+
+    class Heavy(Range):
+        def items_after(self, cursor: Any) -> Any:
+            return ((number, Cursor()) for number in range(100))
+
+    job, alive = InHand(), []
+    job.process_in_chunks(Heavy(100), lambda _: alive.append(Cursor.alive), chunk_size=50)
+    alive.extend(Cursor.alive for _ in job.chunks(Heavy(100), chunk_size=50))
+    assert max(alive) <= 4
 
 
 @pytest.mark.parametrize("size", [0, -1, 2.0, "many"])
