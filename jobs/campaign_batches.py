@@ -19,7 +19,7 @@ from rq import Retry, get_current_job
 
 from jobs import call_batches
 from jobs.call_batches import NOT_MADE, Patience, name_of
-from jobs.campaigns import call_of, complete, failed, find, record, start
+from jobs.campaigns import call_of, complete, complete_if_over, failed, find, record, start
 from jobs.retell_api import AnswerLost, RequestRefused, RetellApi, RetellUnavailable
 from jobs.sources import customers_of, shared_sessions
 from jobs.tables import Campaign, CampaignBatch, Customer, utc_now
@@ -82,8 +82,8 @@ class FollowUpCallBatchJob(MemoryAwareJob):
                 self.look_again(batch_id, look)
             case "close":
                 record(self.sessions, [failed(each.id, NOT_MADE) for each in left])
+                complete_if_over(self.sessions, campaign_id)  # before the mark, after which nobody looks any more
                 call_batches.mark_collected(self.sessions, batch_id)
-                complete(self.sessions, campaign_id)
             case "ask a person":
                 self.ask_a_person(batch)
         return step

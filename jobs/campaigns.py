@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from jobs.retell_api import API_RETRIES, RequestRefused, RetellApi
 from jobs.sources import customers_of, shared_sessions
-from jobs.tables import Campaign, Customer, UtcDateTime, utc_now
+from jobs.tables import OPEN, Campaign, Customer, UtcDateTime, utc_now
 from rqmem import MemoryAwareJob
 from rqmem.errors import ConfigError
 from rqmem.sources import Cuttable
@@ -187,3 +187,12 @@ def complete(sessions: sessionmaker[Session], campaign_id: int) -> dict[str, int
             now = func.coalesce(Campaign.completed_at, literal(utc_now(), UtcDateTime()))
             session.execute(this.values(status="completed", completed_at=now))
     return figures
+
+
+def complete_if_over(sessions: sessionmaker[Session], campaign_id: int) -> None:
+    """`complete`, where nobody is left to call: for who may be the last of many, since that counts all customers."""
+    open_one = select(Customer.id).where(Customer.campaign_id == campaign_id, Customer.status.in_(OPEN)).limit(1)
+    with sessions() as session:
+        over = session.scalar(open_one) is None
+    if over:
+        complete(sessions, campaign_id)

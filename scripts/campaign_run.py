@@ -25,7 +25,7 @@ from rq.job import Job
 from sqlalchemy import select
 
 from jobs.sources import shared_sessions
-from jobs.tables import Campaign, Customer
+from jobs.tables import OPEN, Campaign, Customer
 from rqmem import embedded_redis
 from rqmem.job import progress
 from rqmem.journal import ledger, reader
@@ -99,8 +99,7 @@ def look(campaign_id: int, calls: list[dict[str, Any]]) -> Outcome:
         failures=Counter(kind(customer.failure) for customer in customers if customer.status == "failed"),
         failed_after_call=sum(customer.status == "failed" and customer.call_id is not None for customer in customers),
         unknown=by_status["unknown"],
-        pending=sum(by_status[status] for status in ("pending", "calling", "batched"))
-        + (campaign.status != "completed"),
+        pending=sum(by_status[status] for status in OPEN) + (campaign.status != "completed"),
         calls_received=len(ours),
         called_twice=sum(count > 1 for count in received.values()),
         unaccounted=len(call_of.items() ^ made.items()),

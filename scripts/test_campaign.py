@@ -30,7 +30,7 @@ from jobs.campaign_batches import ProcessRetellAICampaignBatchJob
 from jobs.campaigns import ProcessRetellAICampaignJob
 from jobs.database import create_schema, open_database
 from jobs.sources import shared_sessions
-from jobs.tables import Campaign, Customer
+from jobs.tables import OPEN, Campaign, Customer
 from rqmem.errors import RqmemError
 from scripts import campaign_run
 from scripts.campaign_run import heading
@@ -40,7 +40,6 @@ from seeds.retell_stand_in import Faults
 ROOT = Path(__file__).parents[1]
 WORKER = [sys.executable, "-m", "rqmem", "worker", "--with-scheduler"]
 LOOK_SECONDS = 0.2
-OPEN = ("pending", "calling", "batched")
 FAILED = (JobStatus.FAILED, JobStatus.STOPPED, JobStatus.CANCELED)
 
 

@@ -6,7 +6,7 @@ Importing the package makes all of them known to `Base.metadata`.
 from jobs.tables.appointments import Appointment, AppointmentStatus, Reminder, ReminderStatus
 from jobs.tables.base import Base, UtcDateTime, utc_now
 from jobs.tables.calls import Agent, AgentSentiment, Call, CallSentiment, SentimentOutcome, TranscriptFormat, Voice
-from jobs.tables.campaigns import BatchStatus, Campaign, CampaignBatch, CampaignStatus, Customer, CustomerStatus
+from jobs.tables.campaigns import OPEN, BatchStatus, Campaign, CampaignBatch, CampaignStatus, Customer, CustomerStatus
 from jobs.tables.staff import (
     AssignmentRequest,
     AssignmentRole,
@@ -20,6 +20,7 @@ from jobs.tables.staff import (
 )
 
 __all__ = [
+    "OPEN",
     "Agent",
     "AgentSentiment",
     "Appointment",

@@ -12,6 +12,9 @@ from jobs.tables.base import Base, utc_now
 
 CampaignStatus = Literal["seeding", "pending", "running", "completed"]
 CustomerStatus = Literal["pending", "calling", "batched", "called", "failed", "unknown"]
+OPEN: tuple[CustomerStatus, ...] = ("pending", "calling", "batched")
+"""Still to be called, or called without a known outcome; whoever is unknown waits for a person."""
+
 BatchStatus = Literal["sending", "sent", "collected", "unknown"]
 
 

@@ -288,6 +288,50 @@ def test_a_look_after_a_batch_costs_the_same_queries_however_large_it_is(
     engine.dispose()
 
 
+@pytest.mark.usefixtures("called_here")
+def test_only_the_last_look_counts_the_customers(
+    connection: Redis, redis_url: str, database: Engine, environ: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {**environ, "RQMEM_REDIS_URL": redis_url}.items():
+        monkeypatch.setenv(name, value)
+    engine = shared_sessions().kw["bind"]
+    seed_campaign(database, count=45, seed=3)
+    monkeypatch.setattr(HastyBatchJob, "chunk_size", 15)
+    HastyBatchJob.run(campaign_id=1)
+    counts = []
+    for batch in batches(database):
+        with counted(engine) as statements:
+            assert HastyFollowUpJob.run(campaign_id=1, batch_id=batch.id) == "close"
+        counts.append(sum("count(" in text for text in statements))
+    assert counts == [0, 0, 1]
+    ended = campaign(database)
+    assert (ended.status, ended.customers_called + ended.customers_failed) == ("completed", 45)
+    engine.dispose()
+
+
+@pytest.mark.usefixtures("called_here")
+def test_a_last_look_that_dies_at_its_end_is_made_up_for(
+    connection: Redis, redis_url: str, database: Engine, environ: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {**environ, "RQMEM_REDIS_URL": redis_url}.items():
+        monkeypatch.setenv(name, value)
+    engine = shared_sessions().kw["bind"]
+    seed_campaign(database, count=15, seed=3)
+    HastyBatchJob.run(campaign_id=1)
+    [batch] = batches(database)
+
+    def die(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    for last_step in ("jobs.campaign_batches.complete_if_over", "jobs.call_batches.mark_collected"):
+        with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+            patched.setattr(last_step, die)
+            HastyFollowUpJob.run(campaign_id=1, batch_id=batch.id)
+    assert HastyFollowUpJob.run(campaign_id=1, batch_id=batch.id) == "close"
+    assert (campaign(database).status, batches(database)[0].status) == ("completed", "collected")
+    engine.dispose()
+
+
 IMPATIENT = Patience(settle_seconds=600, give_up_seconds=3600)
 
 

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -224,6 +225,35 @@ def test_what_only_the_groups_stroke_reached_goes_on_too() -> None:
 
 def state(pid: int) -> str:
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
+def test_a_tree_that_has_settled_is_not_walked_until_somebody_is_born(monkeypatch: pytest.MonkeyPatch) -> None:
+    walks, now, last_pid = 0, 0.0, b"7"
+
+    def walk(root: int, known: Any) -> list[int]:
+        nonlocal walks
+        walks += 1
+        return [1, 2]
+
+    monkeypatch.setattr(tree, "descendants", walk)
+    monkeypatch.setattr(tree.time, "monotonic", lambda: now)
+    monkeypatch.setattr(tree.os, "pread", lambda *_: b"0.00 0.01 0.05 1/80 " + last_pid)
+    members = tree.Members(os.getpid())
+    try:
+        for _ in range(1000):  # ten seconds of looks
+            now += 0.01
+            assert members() == [1, 2]
+        settled = walks
+        assert 2 <= settled < 100
+        for _ in range(1000):
+            now += 0.01
+            assert members() == [1, 2]
+        assert walks == settled
+        last_pid = b"8"
+        members()
+        assert walks == settled + 1
+    finally:
+        members.close()
 
 
 def test_a_process_that_was_missed_while_it_was_adopted_is_found_without_another_birth(
