@@ -25,6 +25,8 @@ from scripts.bench.worker_runs import Running, stolen_since_now
 def own_redis() -> Iterator[Redis]:
     """A server that the workers started meanwhile use too; in the end it is gone with its data.
 
+    It keeps no log on disk: writing that anew while it grows takes a processor for seconds, and more of them the more
+    is done, which would be taken for ours.
     After it the host's part of the time is told, since a measurement on a virtual machine is worth no more than that.
     """
     stolen = stolen_since_now()
@@ -34,6 +36,7 @@ def own_redis() -> Iterator[Redis]:
         os.environ["RQMEM_REDIS_URL"] = server.url
         try:
             with Redis.from_url(server.url) as connection:
+                connection.config_set("appendonly", "no")
                 yield connection
         finally:
             embedded_redis.stop(Path(folder))
