@@ -48,6 +48,20 @@ def test_the_example_that_splits_runs(
     assert len(Job.fetch(job.id, connection=connection).fetch_dependencies()) == 6
 
 
+def test_the_example_of_enqueueing_runs(
+    connection: Redis, redis_url: str, tmp_path: Path, start_worker: StartWorker
+) -> None:
+    (tmp_path / "squares.py").write_text(blocks("python")[2])
+    [arguments] = re.findall(r"^\$ rqmem (enqueue .*)$", README, re.MULTILINE)
+    worker = start_worker("squares", directory=tmp_path)
+    environ = {"RQMEM_REDIS_URL": redis_url, "PYTHONPATH": f"{tmp_path}:{ROOT}", "PATH": ""}
+    command = [sys.executable, "-m", "rqmem", *arguments.split()]
+    done = subprocess.run(command, env=environ, cwd=tmp_path, capture_output=True, text=True)
+    worker.process.terminate()
+    assert done.returncode == 0, done.stderr
+    assert str(sum(number * number for number in range(2600))) in done.stdout
+
+
 def test_the_example_function_runs() -> None:
     """In a process of its own: this one may use more than 200 MB."""
     code = blocks("python")[3] + "\nprint(build_report(2026))"
