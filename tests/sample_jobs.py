@@ -126,15 +126,19 @@ class Plain(MemoryAwareJob):
 
 
 class Squares(MemoryAwareJob):
-    """Chunks that resume. ``heavy`` items need ``item_mb`` each while their chunk is worked on."""
+    """Chunks that resume. ``heavy`` items need ``item_mb`` each while their chunk is worked on.
+
+    Without ``hold_seconds`` that is shorter than a look of the watcher, which may miss it or not.
+    """
 
     on_breach = "resume"
     chunk_size = 8
     adaptive = False
 
-    def handle(self, count: int, item_mb: int = 0, heavy_from: int = 0) -> list[int]:
+    def handle(self, count: int, item_mb: int = 0, heavy_from: int = 0, hold_seconds: float = 0) -> list[int]:
         def work(chunk: list[int]) -> list[int]:
             blocks = [bytearray(item_mb * MB) for number in chunk if number >= heavy_from]
+            time.sleep(hold_seconds)
             redis().rpush("chunks", f"{chunk[0]}-{chunk[-1]}")
             del blocks
             return [number * number for number in chunk]
@@ -300,6 +304,16 @@ class Twice(MemoryAwareJob):
             return chunk
 
         return [first, self.process_in_chunks(range(10, 16), second, 2)]
+
+
+def own_variables() -> tuple[dict[str, str], dict[str, str], list[int]]:
+    """What names the job in its environment, as Python and as a program it starts see it, and where libc keeps that."""
+    names = ["RQ_JOB_ID", "RQMEM_EXECUTION", "RQ_WORKER_ID"]
+    lines = subprocess.run(["env"], capture_output=True, text=True, check=True).stdout.splitlines()
+    started = dict(line.split("=", 1) for line in lines if line.split("=", 1)[0] in names)
+    getenv = ctypes.CDLL(None).getenv
+    getenv.restype = ctypes.c_void_p
+    return {name: os.environ[name] for name in names}, started, [getenv(name.encode()) for name in names]
 
 
 def own_pid() -> int:

@@ -30,7 +30,7 @@ from rqmem.errors import MemoryLimitExceeded
 from rqmem.events import Breach
 from rqmem.memory import held, procfs
 from rqmem.memory.trim import trim
-from rqmem.runtime import linux
+from rqmem.runtime import environment, linux
 from rqmem.runtime.page import SharedPage
 from rqmem.units import to_bytes, to_mb
 
@@ -121,7 +121,7 @@ def run_user_code(horse: Horse, call: Callable[[], Any]) -> Any:
     page = horse.page
     pid = os.getpid()
     random.seed()
-    os.environ[MARK] = horse.execution_id
+    environment.put(MARK, horse.execution_id)
     try:
         try:
             page.in_user_code = True

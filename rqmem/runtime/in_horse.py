@@ -24,7 +24,7 @@ from rq.queue import Queue
 from rqmem import events
 from rqmem.journal.history import OK
 from rqmem.journal.patience import until_redis_answers
-from rqmem.runtime import horse, look_inside
+from rqmem.runtime import environment, horse, look_inside
 from rqmem.runtime.capturing import Capturing
 from rqmem.runtime.horse import Horse
 from rqmem.runtime.imports import check_importable
@@ -93,7 +93,8 @@ class WorkerInHorse(SettlingWorker):
 
     def _run_order(self, order: Order) -> None:
         """What RQ's `main_work_horse` does in a new process, in this one."""
-        os.environ["RQ_WORKER_ID"], os.environ["RQ_JOB_ID"] = self.name, order.job_id
+        environment.put("RQ_WORKER_ID", self.name)
+        environment.put("RQ_JOB_ID", order.job_id)
         horse.install_signal_handlers()
         look_inside.install(lambda: self._page)
         queue = self.queue_class(

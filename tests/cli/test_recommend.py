@@ -184,8 +184,9 @@ def test_nothing_heavy_is_imported_for_it() -> None:
 
 
 def test_what_a_real_worker_saw(connection: Redis, recommend: Recommend, work_off: Callable[..., str]) -> None:
+    work: dict[str, Any] = {"count": 16, "item_mb": 2, "hold_seconds": 0.03, "connection": connection}
     for _ in range(FEWEST_RUNS):
-        sample_jobs.Squares.enqueue("q", count=16, item_mb=2, connection=connection)
+        sample_jobs.Squares.enqueue("q", **work)
     work_off("--queue", "q", "--memory", "400", "--log-level", "error")
     runs = history_reader.runs(connection, SMALL)
     job = as_json(recommend)[SMALL]
@@ -197,7 +198,7 @@ def test_what_a_real_worker_saw(connection: Redis, recommend: Recommend, work_of
     assert (found["confidence"], found["breaches"]) == ("low", 0)
     assert found["chunk_size"] is None or found["chunk_size"] >= 1  # None: the watcher saw no chunk at its height
     # Under that ceiling the same jobs go well.
-    jobs = [sample_jobs.Squares.enqueue("q", count=16, item_mb=2, connection=connection) for _ in range(3)]
+    jobs = [sample_jobs.Squares.enqueue("q", **work) for _ in range(3)]
     work_off("--queue", "q", "--memory", str(found["ceiling_mb"]), "--log-level", "error")
     assert [job.get_status() for job in jobs] == ["finished"] * 3
     assert history_reader.tally(connection, SMALL, time.time() - 3600, time.time()).breached == 0

@@ -333,7 +333,8 @@ def test_queries_are_as_many_for_a_chunk_of_two_hundred_as_for_one_of_twenty(
 
 
 def test_a_long_transcript_is_one_query_for_each_piece(database: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("jobs.unscored_calls.BATCH_CHARACTERS", 100)
+    for each in ("BATCH_CHARACTERS", "CUT_OFF_CHARACTERS"):
+        monkeypatch.setattr(f"jobs.unscored_calls.{each}", 100)
     texts = ["é" * 100, "b" * 250, "", "d" * 60, "e" * 60, "f" * 300, "日" * 99]
     put(database, map(call, texts))
     with session_factory(database)() as session:

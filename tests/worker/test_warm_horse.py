@@ -7,6 +7,7 @@ import re
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -225,6 +226,18 @@ def test_a_job_deleted_after_it_was_taken_leaves_no_records(queue: Queue) -> Non
     worker._forget(queue, execution)
     assert queue.started_job_registry.count == 0
     assert not queue.connection.exists(keys.RUNNING, execution.key, job.key)
+
+
+def test_what_names_a_job_in_the_environment_leaves_nothing_behind(queue: Queue, work_off: WorkOff) -> None:
+    """glibc keeps each value that setenv was given: a string of each job, for as long as the horse lives."""
+    jobs = [queue.enqueue(sample_jobs.own_variables, job_id=f"job-{number}") for number in range(3)]
+    work_off("jobs")
+    found: list[Any] = results(jobs)
+    for number, (own, started, _) in enumerate(found):
+        assert own["RQ_JOB_ID"] == f"job-{number}"
+        assert own == started
+    assert len({own["RQMEM_EXECUTION"] for own, _, _ in found}) == 3
+    assert found[0][2] == found[1][2] == found[2][2]
 
 
 def test_small_garbage_of_many_jobs_does_not_add_up(queue: Queue, work_off: WorkOff) -> None:
