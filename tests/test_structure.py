@@ -97,8 +97,7 @@ def test_environment_is_read_where_programs_start_only() -> None:
         "cli/config.py",  # handed to `settings`
         "cli/recommend.py",  # handed to `settings`
         "cli/inspect.py",  # handed to `settings`
-        "runtime/horse.py",  # writes the mark of a job's processes
-        "runtime/in_horse.py",  # writes RQ's variables for the job
+        "runtime/environment.py",  # writes what names a job: RQ's variables, and the mark of its processes
         "connections.py",  # which Redis
         "runtime/sender_process.py",  # handed to the process that sends alerts
         "cli/alert_sending.py",  # handed to `settings`
