@@ -19,9 +19,9 @@ _strings: dict[str, list[Any]] = {}
 
 
 def put(name: str, value: str) -> None:
-    """``os.environ[name] = value``, for this process and what it starts, without a leak where libc has putenv(3)."""
+    """``os.environ[name] = value``, for this process and what it starts, without the leak."""
     environ: Any = os.environ
-    if _libc() is None or not hasattr(environ, "_data"):
+    if not hasattr(environ, "_data"):  # another Python than CPython
         environ[name] = value
         return
     text = os.fsencode(f"{name}={value}")
@@ -35,5 +35,4 @@ def put(name: str, value: str) -> None:
 
 @cache
 def _libc() -> Any:
-    libc = ctypes.CDLL(None)
-    return libc if hasattr(libc, "putenv") else None
+    return ctypes.CDLL(None)

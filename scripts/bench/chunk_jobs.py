@@ -13,8 +13,8 @@ from scripts.bench.measuring import forget_peak, peak_mb, resident_mb
 from scripts.bench.worker_runs import QUEUE
 
 WAYS = ("chunks", "process_in_chunks")
-EARLY = 4
-"""The size of the job is read when it begins, after a quarter of its items, and when it ends."""
+EARLY = 10
+"""The size of the job is read when it begins, after a tenth of its items, and when it ends."""
 
 
 @dataclass

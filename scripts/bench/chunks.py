@@ -2,7 +2,7 @@
 
 Jobs on a real worker, resumable, so that cursors are saved as they are in earnest. First the two forms of chunks, in
 turns with as many items by hand (`scripts.bench.chunk_jobs.GoThrough` says how): all items, in ten jobs each way. Then
-all items in one job each: whether it stays as small as it was after a quarter of them. Ends with 1 when something is
+all items in one job each: whether it stays as small as it was after a tenth of them. Ends with 1 when something is
 outside the budget of the design, and says what. ``--short``: half a minute.
 """
 
@@ -82,7 +82,7 @@ def overhead(connection: Redis, count: int, rounds: int, turns: int) -> list[str
 def memory(connection: Redis, count: int, turns: int) -> list[str]:
     """The table of sizes; returns what is outside the budget."""
     click.echo(f"\n{count:,} items in one job; resident MB of the work-horse\n")
-    click.echo(f"{'':<20}{'start':>7}{'after a quarter':>17}{'end':>7}{'peak':>7}{'between chunks':>18}{'chunks':>8}")
+    click.echo(f"{'':<20}{'start':>7}{'after a tenth':>17}{'end':>7}{'peak':>7}{'between chunks':>18}{'chunks':>8}")
     outside = []
     for way in WAYS:  # each in a worker of its own: what one leaves is no start for the other
         [loop] = loops(connection, [way], count, turns)
@@ -92,7 +92,7 @@ def memory(connection: Redis, count: int, turns: int) -> list[str]:
         )
         growth = loop.end_mb - loop.early_mb
         if growth > MOST_GROWTH_MB:
-            outside.append(f"{way}: grew by {growth:.1f} MB after the first quarter, {MOST_GROWTH_MB:.0f} allowed")
+            outside.append(f"{way}: grew by {growth:.1f} MB after the first tenth, {MOST_GROWTH_MB:.0f} allowed")
     return outside
 
 

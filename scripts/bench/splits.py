@@ -28,9 +28,6 @@ from scripts.bench.worker_runs import QUEUE, How
 MOST_GROWN = 1.2  # time a child among many, against among few
 MOST_LIVE_KB, MOST_GROWTH_MB = 2.5, 8.0
 HOW = How(256)
-_SMALL_PART = 0.01
-"""Of the time of a child: a part below it is shown and not judged. To gather is 3 us of 10,000, and 6 where Redis no
-longer finds what it reads in the processor's cache."""
 _SAMPLE = 200
 _SMALL = 20_000  # trees of fewer children are measured more than once, with at most so many together
 _START_SECONDS, _CHILD_SECONDS = 60.0, 0.2  # before a worker is given up
@@ -149,7 +146,7 @@ def faults(tree: Tree, beside: Tree) -> list[str]:
     outside = []
     for part in ("split", "run", "gather", "all"):
         few, many = getattr(beside, f"{part}_us"), getattr(tree, f"{part}_us")
-        if many > MOST_GROWN * few and many >= _SMALL_PART * tree.all_us:
+        if many > MOST_GROWN * few:
             outside.append(
                 f"{tree.children:,} children, {part}: {many:.1f} us each, {many / few:.2f} times that of "
                 f"{beside.children:,} before and after them"

@@ -55,6 +55,18 @@ def worker(start_worker: StartWorker, environ: dict[str, str]) -> Iterator[Start
         each.finish()
 
 
+@pytest.fixture
+def here(
+    called_here: None, connection: Redis, redis_url: str, environ: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Engine]:
+    """Jobs may run in this process, without a worker; the engine that they use."""
+    for name, value in {**environ, "RQMEM_REDIS_URL": redis_url}.items():
+        monkeypatch.setenv(name, value)
+    engine: Engine = shared_sessions().kw["bind"]
+    yield engine
+    engine.dispose()
+
+
 def ended(database: Engine) -> None:
     wait_until(lambda: campaign(database).status == "completed", 60)
 
@@ -246,76 +258,56 @@ def test_a_batch_that_a_person_says_was_not_sent_is_pending_again(
     sessions.kw["bind"].dispose()
 
 
-@pytest.mark.usefixtures("called_here")
 def test_a_chunk_costs_the_same_queries_however_large_it_is(
-    connection: Redis, redis_url: str, database: Engine, environ: dict[str, str], monkeypatch: pytest.MonkeyPatch
+    database: Engine, here: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without a worker, in this process."""
-    for name, value in {**environ, "RQMEM_REDIS_URL": redis_url}.items():
-        monkeypatch.setenv(name, value)
     seed_campaign(database, count=400, seed=3)
     seed_campaign(database, count=80, seed=3)
-    engine = shared_sessions().kw["bind"]
     seen: list[list[str]] = []
     for campaign_id, chunk_size in ((1, 100), (2, 20)):
         monkeypatch.setattr(HastyBatchJob, "chunk_size", chunk_size)
-        with counted(engine) as statements:
+        with counted(here) as statements:
             HastyBatchJob.run(campaign_id=campaign_id)
         seen.append([" ".join(text.split()[:3]) for text in statements if "failure" not in text or "SELECT" in text])
     assert seen[0] == seen[1]
     assert sum(text.startswith("INSERT INTO campaign_batches") for text in seen[0]) == 4
-    engine.dispose()
 
 
-@pytest.mark.usefixtures("called_here")
 def test_a_look_after_a_batch_costs_the_same_queries_however_large_it_is(
-    connection: Redis, redis_url: str, database: Engine, environ: dict[str, str], monkeypatch: pytest.MonkeyPatch
+    database: Engine, here: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name, value in {**environ, "RQMEM_REDIS_URL": redis_url}.items():
-        monkeypatch.setenv(name, value)
-    engine = shared_sessions().kw["bind"]
     seen: list[list[str]] = []
     for campaign_id, size in ((1, 15), (2, 90)):
         seed_campaign(database, count=size, seed=3)
         monkeypatch.setattr(HastyBatchJob, "chunk_size", size)
         HastyBatchJob.run(campaign_id=campaign_id)
         [batch] = [each for each in batches(database) if each.campaign_id == campaign_id]
-        with counted(engine) as statements:
+        with counted(here) as statements:
             assert HastyFollowUpJob.run(campaign_id=campaign_id, batch_id=batch.id) == "close"
         seen.append([" ".join(text.split()[:3]) for text in statements])
     assert seen[0] == seen[1]
     assert set(statuses(database)) <= {"called", "failed"}
-    engine.dispose()
 
 
-@pytest.mark.usefixtures("called_here")
 def test_only_the_last_look_counts_the_customers(
-    connection: Redis, redis_url: str, database: Engine, environ: dict[str, str], monkeypatch: pytest.MonkeyPatch
+    database: Engine, here: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name, value in {**environ, "RQMEM_REDIS_URL": redis_url}.items():
-        monkeypatch.setenv(name, value)
-    engine = shared_sessions().kw["bind"]
     seed_campaign(database, count=45, seed=3)
     monkeypatch.setattr(HastyBatchJob, "chunk_size", 15)
     HastyBatchJob.run(campaign_id=1)
     counts = []
     for batch in batches(database):
-        with counted(engine) as statements:
+        with counted(here) as statements:
             assert HastyFollowUpJob.run(campaign_id=1, batch_id=batch.id) == "close"
         counts.append(sum("count(" in text for text in statements))
     assert counts == [0, 0, 1]
     ended = campaign(database)
     assert (ended.status, ended.customers_called + ended.customers_failed) == ("completed", 45)
-    engine.dispose()
 
 
-@pytest.mark.usefixtures("called_here")
 def test_a_last_look_that_dies_at_its_end_is_made_up_for(
-    connection: Redis, redis_url: str, database: Engine, environ: dict[str, str], monkeypatch: pytest.MonkeyPatch
+    database: Engine, here: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name, value in {**environ, "RQMEM_REDIS_URL": redis_url}.items():
-        monkeypatch.setenv(name, value)
-    engine = shared_sessions().kw["bind"]
     seed_campaign(database, count=15, seed=3)
     HastyBatchJob.run(campaign_id=1)
     [batch] = batches(database)
@@ -329,7 +321,6 @@ def test_a_last_look_that_dies_at_its_end_is_made_up_for(
             HastyFollowUpJob.run(campaign_id=1, batch_id=batch.id)
     assert HastyFollowUpJob.run(campaign_id=1, batch_id=batch.id) == "close"
     assert (campaign(database).status, batches(database)[0].status) == ("completed", "collected")
-    engine.dispose()
 
 
 IMPATIENT = Patience(settle_seconds=600, give_up_seconds=3600)

@@ -27,6 +27,7 @@ from jobs.database import open_database, session_factory
 from jobs.sentiment import AnalyzeCallSentimentJob, record, summary
 from jobs.sentiment_scores import CallScore, analyzer, compound, days, score_call
 from jobs.tables import Agent, AgentSentiment, Call, CallSentiment
+from jobs.unscored_calls import BATCH_CHARACTERS, batches, length
 from jobs.unscored_calls import transcripts as read_transcripts
 from rqmem.errors import ConfigError
 from rqmem.journal import history_reader, reader
@@ -306,29 +307,33 @@ def test_reading_takes_no_more_for_a_longer_transcript(database: Engine) -> None
 
 
 @pytest.mark.usefixtures("called_here")
-def test_queries_are_as_many_for_a_chunk_of_two_hundred_as_for_one_of_twenty(
-    database: Engine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("jobs.unscored_calls.BATCH_CHARACTERS", 1_000_000)  # it is a query for each so many
+def test_queries_are_as_many_as_batches_of_text_however_many_calls_there_are(database: Engine) -> None:
     put(database, transcripts(13, 220))
     with session_factory(database)() as session:
         calls = list(session.scalars(select(Call).order_by(Call.id)))
     job = AnalyzeCallSentimentJob()
     job.sessions = session_factory(database)
+    assert all(length(each) <= BATCH_CHARACTERS for each in calls)
     statements: list[str] = []
+
+    def selects(chunk: list[Call]) -> list[str]:
+        characters = sum(map(length, chunk))
+        most = 2 * -(-characters // BATCH_CHARACTERS)  # each two batches hold more than one may
+        found = len(list(batches(chunk, BATCH_CHARACTERS)))
+        assert found <= most
+        return ["SELECT"] * found
 
     def count(connection: Any, cursor: Any, statement: str, parameters: Any, *about: Any) -> None:
         statements.extend([statement] * (len(parameters) if isinstance(parameters, list) else 1))
 
     event.listen(database, "before_cursor_execute", count)
     for chunk in calls[:20], calls[20:]:
-        assert sum(each.transcript_length or 0 for each in chunk) < 1_000_000
         statements.clear()
         job.score_all(chunk)
-        assert [statement.split()[0] for statement in statements] == ["SELECT", "INSERT", "INSERT"]
+        assert [statement.split()[0] for statement in statements] == [*selects(chunk), "INSERT", "INSERT"]
     statements.clear()
     job.score_all(calls)
-    assert [statement.split()[0] for statement in statements] == ["SELECT"]  # which says that all are scored
+    assert [statement.split()[0] for statement in statements] == selects(calls)  # which say that all are scored
     assert scored(database) == 220
 
 

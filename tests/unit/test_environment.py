@@ -66,10 +66,10 @@ def test_many_values_leave_nothing_behind() -> None:
 
     def allocated_by(put: object) -> int:
         before = libc.mallinfo2().allocated
-        for number in range(20_000):
+        for number in range(2000):
             put(NAME, f"value-{number}-" + "v" * 600)  # type: ignore[operator]
         return int(libc.mallinfo2().allocated - before)
 
     environment.put(NAME, "v" * 700)
     assert allocated_by(environment.put) < 100_000
-    assert allocated_by(os.environ.__setitem__) > 10_000_000  # so this test can tell
+    assert allocated_by(os.environ.__setitem__) > 1_000_000  # so this test can tell
