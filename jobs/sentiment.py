@@ -43,8 +43,8 @@ class Summary(TypedDict):
 class AnalyzeCallSentimentJob(MemoryAwareJob):
     """Score every call that has a transcript and no score yet, and bring its agent's figures up to date.
 
-    Held at a time are a hundred thousand characters of transcripts or a piece of one (`jobs.unscored_calls`), and a
-    turn of one in JSON.
+    Held at a time are a few short transcripts or a piece of a long one (`jobs.unscored_calls`), and a turn of one in
+    JSON.
     """
 
     memory_limit_mb = 256

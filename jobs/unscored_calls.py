@@ -18,9 +18,12 @@ from jobs.sources import shared_sessions
 from jobs.tables import Call, CallSentiment
 from rqmem.sources import SqlRows
 
-BATCH_CHARACTERS = 100_000
-"""Of transcripts in memory at a time; a longer one is read in pieces of as many. With a million, the holes that such
-texts leave in the heap took a tenth more memory after a million calls than after ten thousand."""
+LONG_CHARACTERS = 100_000
+"""A longer transcript is read in pieces of as many. With a million, the holes that such texts leave in the heap took a
+tenth more memory after a million calls than after ten thousand."""
+
+AT_ONCE = 5
+"""Transcripts in memory at a time."""
 
 CUT_OFF_CHARACTERS = 1_000_000
 """Of a piece where the database reads the text from its beginning for each: PostgreSQL would take ten times as long."""
@@ -42,33 +45,25 @@ def unscored_calls_here() -> SqlRows:
     return SqlRows(shared_sessions(), calls.where(Call.transcript_length.is_not(None), UNSCORED))
 
 
-def transcripts(sessions: sessionmaker[Session], calls: Iterable[Call]) -> Iterator[tuple[Call, Iterable[str]]]:
+def transcripts(sessions: sessionmaker[Session], calls: Sequence[Call]) -> Iterator[tuple[Call, Iterable[str]]]:
     """Each call that is still unscored with its transcript in pieces, to be read before the next one is asked for.
 
-    One query for each `BATCH_CHARACTERS` of text, and for each piece of a longer one.
+    One query, whose rows come a few at a time, and one for each piece of a long transcript. It names where the calls
+    begin and end and not each: so its words are the same for any number of them, and drivers that keep statements
+    prepared, with the values last bound to them (`jobs.database.PREPARED`), keep one.
     """
-    for batch in batches(calls, BATCH_CHARACTERS):
-        if length(batch[0]) > BATCH_CHARACTERS:
-            yield batch[0], _pieces(sessions, batch[0].id)
-            continue
-        wanted = select(Call.id, Call.transcript).where(Call.id.in_([call.id for call in batch]), UNSCORED)
+    short = {call.id: call for call in calls if length(call) <= LONG_CHARACTERS}
+    if short:
+        wanted = select(Call.id, Call.transcript).where(
+            Call.id.between(min(short), max(short)), Call.transcript_length <= LONG_CHARACTERS, UNSCORED
+        )
         with sessions() as session:
-            texts = dict(session.execute(wanted).all())
-        yield from ((call, (texts.pop(call.id) or "",)) for call in batch if call.id in texts)
-
-
-def batches(calls: Iterable[Call], most: int) -> Iterator[Sequence[Call]]:
-    """The calls, in order, in groups with at most so many characters of transcript; a longer one stands alone."""
-    batch: list[Call] = []
-    characters = 0
+            for call_id, text in session.execute(wanted.execution_options(yield_per=AT_ONCE)):
+                if call_id in short:
+                    yield short[call_id], (text,)
     for call in calls:
-        if batch and characters + length(call) > most:
-            yield batch
-            batch, characters = [], 0
-        batch.append(call)
-        characters += length(call)
-    if batch:
-        yield batch
+        if length(call) > LONG_CHARACTERS:
+            yield call, _pieces(sessions, call.id)
 
 
 def length(call: Call) -> int:
@@ -93,7 +88,7 @@ def _pieces_in_place(sessions: sessionmaker[Session], call_id: int) -> Iterator[
             driver: Any = session.connection().connection.driver_connection
             with driver.blobopen(Call.__tablename__, Call.transcript.key, call_id, readonly=True) as blob:
                 blob.seek(offset)
-                part = blob.read(BATCH_CHARACTERS)
+                part = blob.read(LONG_CHARACTERS)
                 offset += len(part)
                 more = offset < len(blob)
         yield decoder.decode(part, final=not more)

@@ -27,7 +27,7 @@ from jobs.database import open_database, session_factory
 from jobs.sentiment import AnalyzeCallSentimentJob, record, summary
 from jobs.sentiment_scores import CallScore, analyzer, compound, days, score_call
 from jobs.tables import Agent, AgentSentiment, Call, CallSentiment
-from jobs.unscored_calls import BATCH_CHARACTERS, batches, length
+from jobs.unscored_calls import LONG_CHARACTERS, length
 from jobs.unscored_calls import transcripts as read_transcripts
 from rqmem.errors import ConfigError
 from rqmem.journal import history_reader, reader
@@ -307,46 +307,48 @@ def test_reading_takes_no_more_for_a_longer_transcript(database: Engine) -> None
 
 
 @pytest.mark.usefixtures("called_here")
-def test_queries_are_as_many_as_batches_of_text_however_many_calls_there_are(database: Engine) -> None:
+def test_a_chunk_costs_the_same_queries_however_large_it_is(database: Engine) -> None:
     put(database, transcripts(13, 220))
     with session_factory(database)() as session:
         calls = list(session.scalars(select(Call).order_by(Call.id)))
     job = AnalyzeCallSentimentJob()
     job.sessions = session_factory(database)
-    assert all(length(each) <= BATCH_CHARACTERS for each in calls)
+    assert all(length(each) <= LONG_CHARACTERS for each in calls)
     statements: list[str] = []
-
-    def selects(chunk: list[Call]) -> list[str]:
-        characters = sum(map(length, chunk))
-        most = 2 * -(-characters // BATCH_CHARACTERS)  # each two batches hold more than one may
-        found = len(list(batches(chunk, BATCH_CHARACTERS)))
-        assert found <= most
-        return ["SELECT"] * found
 
     def count(connection: Any, cursor: Any, statement: str, parameters: Any, *about: Any) -> None:
         statements.extend([statement] * (len(parameters) if isinstance(parameters, list) else 1))
 
     event.listen(database, "before_cursor_execute", count)
     for chunk in calls[:20], calls[20:]:
-        statements.clear()
         job.score_all(chunk)
-        assert [statement.split()[0] for statement in statements] == [*selects(chunk), "INSERT", "INSERT"]
-    statements.clear()
+        assert [statement.split()[0] for statement in statements] == ["SELECT", "INSERT", "INSERT"]
+        reading = statements[0]
+        statements.clear()
     job.score_all(calls)
-    assert [statement.split()[0] for statement in statements] == selects(calls)  # which say that all are scored
+    assert statements == [reading]  # which says that all are scored
     assert scored(database) == 220
 
 
+def test_of_calls_that_are_read_together_those_between_them_are_left_out(database: Engine) -> None:
+    put(database, map(call, ["Agent: One.", "Agent: Two.", "Agent: Three."]))
+    with session_factory(database)() as session:
+        first, _, last = session.scalars(select(Call).order_by(Call.id))
+    found = read_transcripts(session_factory(database), [first, last])
+    assert {each.id: "".join(pieces) for each, pieces in found} == {first.id: "Agent: One.", last.id: "Agent: Three."}
+
+
 def test_a_long_transcript_is_one_query_for_each_piece(database: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    for each in ("BATCH_CHARACTERS", "CUT_OFF_CHARACTERS"):
+    for each in ("LONG_CHARACTERS", "CUT_OFF_CHARACTERS"):
         monkeypatch.setattr(f"jobs.unscored_calls.{each}", 100)
     texts = ["é" * 100, "b" * 250, "", "d" * 60, "e" * 60, "f" * 300, "日" * 99]
     put(database, map(call, texts))
     with session_factory(database)() as session:
         calls = list(session.scalars(select(Call).order_by(Call.id)))
-    pieces = [list(found) for _, found in read_transcripts(session_factory(database), calls)]
-    assert ["".join(each) for each in pieces] == texts
-    assert [len(each) for each in pieces] == [1, 3, 1, 1, 1, 3, 1]
+    read = read_transcripts(session_factory(database), calls)
+    pieces = {call.id: list(found) for call, found in read}
+    assert ["".join(pieces[call.id]) for call in calls] == texts
+    assert [len(pieces[call.id]) for call in calls] == [1, 3, 1, 1, 1, 3, 1]
 
 
 @pytest.mark.usefixtures("called_here")
