@@ -21,13 +21,12 @@ from rqmem.config import Config
 from rqmem.errors import ConfigError, HorseTooHeavy, MemoryLimitExceeded, SplitInstead
 from rqmem.job.stage import SavedStage, Stage, results_of
 from rqmem.job.telling import Teller
+from rqmem.job.usage import Usage
 from rqmem.journal import costs, reader
 from rqmem.journal.past import advised_chunk_size
 from rqmem.journal.patience import until_redis_answers
 from rqmem.journal.records import RunRecord
 from rqmem.journal.writer import RunWriter
-from rqmem.memory.own import meter_of_this_process
-from rqmem.memory.trim import collect_and_trim
 from rqmem.policy import chunk_size as chunk_size_policy
 from rqmem.policy.ceiling import effective_limit_mb
 from rqmem.runtime import evidence, horse
@@ -69,7 +68,7 @@ class MemoryContext:
         declared_mb = self.configured.get("memory_limit_mb", declared_mb)
         self._about = self._whose(job)
         self._told = Teller(self._about, self._config.warning_threshold)
-        self._meter = meter_of_this_process(self._config.growth_rate)
+        self._usage = Usage(self._config.growth_rate, self._horse.page if self._horse else None)
         self._started = _clock()
         self._enabled = self._config.monitoring_enabled
         self._closed = False
@@ -78,13 +77,10 @@ class MemoryContext:
         self._open_stages: list[Stage] = []
         self._chunks = self._items = self._largest_chunk = 0
         self._growth_per_item: float | None = None
-        self._collections = 0
-        self._freed_bytes = 0
         self._collect_above_bytes = 0
         # A job called by another's code is part of it: it saves nothing, and its ceiling ends with it.
         self._nested = self._horse is not None and self._horse.page.has_run
         self._ceiling_outside = self._horse.page.ceiling_bytes if self._horse is not None else 0
-        self._initial_bytes = self._peak_bytes = self._meter.full(_clock).usage_bytes
         if self._horse is not None and not self._nested:
             self._check_that_it_can_hold(declared_mb, self._horse)
         self.set_limit(declared_mb)
@@ -104,7 +100,7 @@ class MemoryContext:
         self.cutter: Callable[[Cuttable[Any], str], None] | None = None
         self._operation = ""
         self._told.tell(
-            events.JobStarted, memory_mb=to_mb(self._initial_bytes), memory_limit_mb=to_mb(self._limit_bytes)
+            events.JobStarted, memory_mb=to_mb(self._usage.initial), memory_limit_mb=to_mb(self._limit_bytes)
         )
 
     # The ceiling
@@ -114,7 +110,7 @@ class MemoryContext:
 
     def _check_that_it_can_hold(self, declared_mb: float | None, here: horse.Horse) -> None:
         """Before anything is done: `HorseTooHeavy`, or in a new horse `ConfigError`, for one already above it."""
-        limit_mb, used_mb = self._effective_mb(declared_mb), to_mb(self._initial_bytes)
+        limit_mb, used_mb = self._effective_mb(declared_mb), to_mb(self._usage.initial)
         if used_mb < limit_mb:
             return
         if not here.page.fresh:
@@ -147,16 +143,16 @@ class MemoryContext:
         self.at(operation)
         if not self._enabled:
             return 0.0
-        usage = self._usage()
+        usage = self.usage_bytes()
         if self._horse is not None:
             self._horse.page.add_checkpoint(operation, to_mb(usage))
         if usage >= max(self._config.warning_threshold * self._limit_bytes, self._collect_above_bytes):
             self.collect()
-            usage = self._usage()
+            usage = self.usage_bytes()
             self._collect_above_bytes = int(usage + _COLLECT_AGAIN_FRACTION * self._limit_bytes)
         if usage > self._limit_bytes:
             raise MemoryLimitExceeded(self._breach(operation, usage))
-        self._told.checkpoint(operation, usage, self._peak(), self._limit_bytes)
+        self._told.checkpoint(operation, usage, self._usage.peak, self._limit_bytes)
         return to_mb(usage)
 
     def at(self, operation: str) -> None:
@@ -167,18 +163,13 @@ class MemoryContext:
 
     def collect(self) -> float:
         """Collect garbage, give freed memory back to the kernel; returns the MB that freed."""
-        before = self._meter.full(_clock).usage_bytes
-        collect_and_trim()
-        after = self._meter.full(_clock).usage_bytes
-        freed = max(0, before - after)
-        self._collections += 1
-        self._freed_bytes += freed
+        freed, after = self._usage.collect()
         self._told.tell(
             events.Collection,
             operation=self._operation,
             freed_mb=to_mb(freed),
             memory_mb=to_mb(after),
-            collections=self._collections,
+            collections=self._usage.collections,
         )
         return to_mb(freed)
 
@@ -272,7 +263,7 @@ class MemoryContext:
 
     def usage_bytes(self) -> int:
         """Usage now."""
-        return self._usage()
+        return self._usage.against(self._limit_bytes)
 
     @property
     def here(self) -> horse.Horse | None:
@@ -301,11 +292,11 @@ class MemoryContext:
 
     def read_bytes(self) -> int:
         """Usage; 0 while nobody reads."""
-        return self._usage() if self._enabled else 0
+        return self.usage_bytes() if self._enabled else 0
 
     def room_bytes(self) -> float:
         """What a chunk may take, from here."""
-        return chunk_size_policy.room(self._usage(), self._limit_bytes, self._config.warning_threshold)
+        return chunk_size_policy.room(self.usage_bytes(), self._limit_bytes, self._config.warning_threshold)
 
     def chunk_peak_bytes(self) -> int:
         """The highest usage that the watcher saw during the last chunk; 0 where it did not look."""
@@ -325,7 +316,7 @@ class MemoryContext:
         self.checkpoint(operation)
         if not self._enabled:
             return None
-        usage = self._usage()
+        usage = self.usage_bytes()
         self._told.chunk(items, items_done, usage)
         return usage
 
@@ -338,53 +329,39 @@ class MemoryContext:
         self._closed = True
         for stage in self._open_stages:  # of generators that nobody has closed yet
             stage.save()
-        peak, seconds = self._peak(), _clock() - self._started
+        peak, seconds = self._usage.peak, _clock() - self._started
         self._told.end(
             outcome=outcome,
-            initial_memory_mb=to_mb(self._initial_bytes),
+            initial_memory_mb=to_mb(self._usage.initial),
             peak_memory_mb=to_mb(peak),
-            final_memory_mb=to_mb(self._usage()),
+            final_memory_mb=to_mb(self.usage_bytes()),
             memory_limit_mb=to_mb(self._limit_bytes),
-            freed_mb=to_mb(self._freed_bytes),
-            collections=self._collections,
+            freed_mb=to_mb(self._usage.freed),
+            collections=self._usage.collections,
             chunks=self._chunks,
             duration_seconds=round(seconds, 3),
             items=self._items,
             largest_chunk=self._largest_chunk,
             growth_kb_per_item=None if self._growth_per_item is None else round(self._growth_per_item / 1024, 3),
         )
-        self._meter.close()
+        self._usage.close()
         if self._nested and self._horse is not None:
             self._horse.set_ceiling(self._ceiling_outside)
         if self._writer is not None:
             unsaved = 0 if self._resumable else self._chunks
             self._writer.close(max(self._run.peak_mb, to_mb(peak)), seconds, unsaved)
 
-    def _usage(self) -> int:
-        now = _clock()
-        raw = self._meter.raw()
-        usage = self._meter.estimate(raw)
-        proven = usage <= self._limit_bytes and not self._meter.doubtful(raw, self._limit_bytes, now)
-        if not proven or self._meter.wants_full(raw, now):
-            usage = self._meter.full(_clock).usage_bytes
-        self._peak_bytes = max(self._peak_bytes, usage)
-        return usage
-
-    def _peak(self) -> int:
-        """The highest usage seen from in here or by the watcher, which looks more often."""
-        return max(self._peak_bytes, self._horse.page.peak_bytes if self._horse else 0)
-
     def _breach(self, operation: str, usage: int) -> events.Breach:
-        by_pid = self._meter.full(_clock).by_pid
+        by_pid = self._usage.by_pid()
         return events.Breach(
             used_mb=to_mb(usage),
             limit_mb=to_mb(self._limit_bytes),
-            peak_mb=to_mb(self._peak()),
+            peak_mb=to_mb(self._usage.peak),
             layer="checkpoint",
             processes=len(by_pid),
             operation=operation,
             where=horse.described(horse.line_of_user_code(sys._getframe())),
-            from_mb=to_mb(self._initial_bytes),
+            from_mb=to_mb(self._usage.initial),
             growth_seconds=_clock() - self._started,
             grew=horse.described_growth(self._horse.page) if self._horse else [],
             kinds=horse.kinds_that_grew(sys._getframe(), self._config),

@@ -21,7 +21,7 @@ _log = logging.getLogger("rqmem.memory")
 
 
 class Meter(Protocol):
-    """What `rqmem.job.context` asks of a meter. Bytes; ``now`` and ``clock`` are of one monotonic clock."""
+    """What `rqmem.job.usage` asks of a meter. Bytes; ``now`` and ``clock`` are of one monotonic clock."""
 
     def raw(self) -> int: ...
     def estimate(self, raw: int) -> int: ...

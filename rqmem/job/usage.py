@@ -1,0 +1,68 @@
+"""How much memory a run uses: read as cheaply as its ceiling allows, the highest seen, and what a collection gave back.
+
+Nothing is judged or told here.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+
+from rqmem.memory.own import meter_of_this_process
+from rqmem.memory.trim import collect_and_trim
+from rqmem.runtime.page import SharedPage
+
+_clock = time.monotonic
+
+
+class Usage:
+    """Of this process and what it started, while one run lasts. All figures are bytes.
+
+    Args:
+        growth_bytes_per_second: that are thought possible between two exact readings.
+        page: the horse's, where the watcher leaves what it saw; None: nobody watches.
+    """
+
+    def __init__(self, growth_bytes_per_second: float, page: SharedPage | None) -> None:
+        self._meter = meter_of_this_process(growth_bytes_per_second)
+        self._page = page
+        self.initial = self._highest = self.exact()
+        self.collections = self.freed = 0
+
+    def against(self, limit: int) -> int:
+        """Usage now: estimated where that proves it to be at most ``limit``, else `exact`."""
+        now = _clock()
+        raw = self._meter.raw()
+        usage = self._meter.estimate(raw)
+        proven = usage <= limit and not self._meter.doubtful(raw, limit, now)
+        if not proven or self._meter.wants_full(raw, now):
+            usage = self.exact()
+        self._highest = max(self._highest, usage)
+        return usage
+
+    def exact(self) -> int:
+        """Usage now, by all that can be read."""
+        return self._meter.full(_clock).usage_bytes
+
+    def by_pid(self) -> Mapping[int, int]:
+        """Exact, for each process."""
+        return self._meter.full(_clock).by_pid
+
+    @property
+    def peak(self) -> int:
+        """The highest usage seen from in here or by the watcher, which looks more often."""
+        return max(self._highest, self._page.peak_bytes if self._page is not None else 0)
+
+    def collect(self) -> tuple[int, int]:
+        """Collect garbage and give freed memory back to the kernel; what that freed, and usage after it."""
+        before = self.exact()
+        collect_and_trim()
+        after = self.exact()
+        freed = max(0, before - after)
+        self.collections += 1
+        self.freed += freed
+        return freed, after
+
+    def close(self) -> None:
+        """No more readings."""
+        self._meter.close()
