@@ -27,6 +27,7 @@ from scripts.bench.worker_runs import QUEUE, How
 
 MOST_GROWN = 1.2  # time a child among many, against among few
 MOST_LIVE_KB, MOST_GROWTH_MB = 2.5, 8.0
+SMALL_PART = 0.01  # of a child's time: of a smaller part is told what it takes, and it is not judged by itself
 HOW = How(256)
 _SAMPLE = 200
 _SMALL = 20_000  # trees of fewer children are measured more than once, with at most so many together
@@ -142,11 +143,11 @@ _FIGURES = ("split_us", "run_us", "gather_us", "commands", "hash_kb", "beside_kb
 
 
 def faults(tree: Tree, beside: Tree) -> list[str]:
-    """What is outside the budget; ``beside``: the smallest trees before and after it."""
+    """What is outside the budget; ``beside``: the smallest trees before and after it. `SMALL_PART` is let be."""
     outside = []
     for part in ("split", "run", "gather", "all"):
         few, many = getattr(beside, f"{part}_us"), getattr(tree, f"{part}_us")
-        if many > MOST_GROWN * few:
+        if many > MOST_GROWN * few and many > SMALL_PART * tree.all_us:
             outside.append(
                 f"{tree.children:,} children, {part}: {many:.1f} us each, {many / few:.2f} times that of "
                 f"{beside.children:,} before and after them"
