@@ -43,7 +43,7 @@ def loops(connection: Redis, ways: Sequence[str], count: int, turns: int, *, in_
     queue = Queue(QUEUE, connection=connection)
     arguments = [{"way": way, "count": count, "turns": turns, "in_turns": in_turns} for way in ways]
     path = "scripts.bench.chunk_jobs.GoThrough.run"
-    jobs = [queue.enqueue(path, kwargs=each, job_timeout=3600) for each in arguments]
+    jobs = [queue.enqueue(path, kwargs=each, job_timeout=3600, result_ttl=-1) for each in arguments]  # read at the end
     work_off(HOW.command("--burst"), 60 + _SLOWER * len(ways) * count * ITEM_SECONDS)
     done: list[Loop] = [result_of(job) for job in jobs]
     for way, loop in zip(ways, done, strict=True):
