@@ -98,6 +98,8 @@ def add_children(
         pipeline.multi()
         if new:
             queue.enqueue_many([data for _, data in new], pipeline=pipeline)
+            for number, _ in new:  # one of that id, of a run before, was to expire with its result
+                pipeline.persist(queue.job_class.key_for(child_id(parent_id, number)))
             pipeline.sadd(Group.get_key(parent_id), *(child_id(parent_id, number) for number, _ in new))
             pipeline.sadd(Group.REDIS_GROUP_KEY, parent_id)
             pipeline.hset(keys.children(parent_id), mapping={str(number): WAITING for number, _ in new})

@@ -56,7 +56,7 @@ def farewell(connection: Redis, worker: str) -> None:
 
 
 def finish(pipeline: Pipeline, job_id: str, result_ttl: int) -> None:
-    """The job is done: its run stays as long as its result, and another job of that id begins anew."""
+    """The job is done: its run stays as long as its result; a repetition, or another job of that id, begins anew."""
     pipeline.delete(keys.results(job_id), keys.children(job_id), keys.gathered(job_id), Group.get_key(job_id))
     pipeline.srem(keys.SPLITS, job_id)
     pipeline.srem(Group.REDIS_GROUP_KEY, job_id)
@@ -173,7 +173,8 @@ class RunWriter:
     def open(self, job: str, job_created_at: str, on_breach: str, *, anew: bool) -> None:
         """A new execution begins: its own count of chunks starts at 0; ``anew`` forgets what went before."""
         if anew:
-            old = (keys.run(self._job_id), keys.results(self._job_id), keys.breaches(self._job_id))
+            kinds = (keys.run, keys.results, keys.breaches, keys.children, keys.gathered)
+            old = [name(self._job_id) for name in kinds]
             until_redis_answers(lambda: self._connection.delete(*old), f"begin the run of job {self._job_id}")
         self._update({"job": job, "job_created_at": job_created_at, "on_breach": on_breach, "execution_chunks": 0})
 

@@ -43,6 +43,7 @@ class PatientWorker(Worker):
     _watching = False  # a horse works: nothing in the main thread may wait for Redis
     _asked_to_stop = False
     _failure_line: str = ""
+    _succeeding = False  # the commit under way is a success's: with repeats left RQ's status does not say so
     _abandoned: str = ""  # an execution that RQ's maintenance failed, and that ended well all the same
 
     # Between jobs
@@ -144,9 +145,13 @@ class PatientWorker(Worker):
             return queue.move_dependents_to_ready(job, pipeline=pipeline, **options)
 
         fenced.move_dependents_to_ready = move_dependents_to_ready  # type: ignore[assignment, method-assign]
-        self._commit_once(
-            lambda: super(PatientWorker, self).handle_job_success(job, fenced, started_job_registry, execution), job
-        )
+        self._succeeding = True
+        try:
+            self._commit_once(
+                lambda: super(PatientWorker, self).handle_job_success(job, fenced, started_job_registry, execution), job
+            )
+        finally:
+            self._succeeding = False
 
     def cleanup_execution(self, job: Job, pipeline: Pipeline, execution: Execution | None = None) -> None:
         """RQ's `cleanup_execution`; a job that maintenance had failed meanwhile leaves the failed ones."""

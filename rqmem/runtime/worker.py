@@ -81,7 +81,8 @@ class MemoryWorker(LivingWorker):
         """`cleanup_execution`; the run has no owner any more, in the same transaction."""
         super().cleanup_execution(job, pipeline, execution)
         writer.release(pipeline, job.id)
-        status, page = job.get_status(refresh=False), self._page
+        status = JobStatus.FINISHED if self._succeeding else job.get_status(refresh=False)
+        page = self._page
         if page is not None and page.has_run and status == JobStatus.FINISHED:
             writer.finish(pipeline, job.id, job.get_result_ttl(self.default_result_ttl))
         if ledger.parent_of(job.id) is not None:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 from redis import Redis
-from rq import Callback, Queue
+from rq import Callback, Queue, Repeat
 from rq.executions import Execution
 from rq.job import Job, JobStatus
 from rq.registry import StartedJobRegistry
@@ -418,3 +418,11 @@ def test_a_new_job_with_the_id_of_a_failed_one_begins_anew(connection: Redis, wo
     assert again.return_value() == [number * number for number in range(16)]
     assert texts(connection, "chunks")[-2:] == ["0-7", "8-15"]
     assert reader.run(connection, "nightly").resumes == 0
+
+
+def test_a_job_that_repeats_begins_anew_each_time(connection: Redis, work_off: WorkOff) -> None:
+    job = sample_jobs.Squares.enqueue("jobs", count=16, repeat=Repeat(times=1), connection=connection)
+    log = work_off("jobs")
+    assert texts(connection, "chunks") == 2 * ["0-7", "8-15"], log
+    assert [result.return_value for result in job.results()] == 2 * [[number * number for number in range(16)]]
+    assert reader.run(connection, job.id).chunks == 2

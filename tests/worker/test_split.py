@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 import pytest
 from redis import Redis
-from rq import Queue
+from rq import Queue, Repeat
 from rq.group import Group
 from rq.job import Job, JobStatus
-from rq.registry import DeferredJobRegistry
+from rq.registry import DeferredJobRegistry, ScheduledJobRegistry
 
 from rqmem.errors import ConfigError, RqmemError, UnknownName
 from rqmem.job import family
@@ -175,6 +175,33 @@ def test_a_job_may_go_on_without_the_children_that_failed(connection: Redis, wor
     job = sample_jobs.Tolerant.enqueue(count=30, failing=[12], connection=connection)
     work_off("jobs")
     assert job.return_value() == [2, 1, sum(n * n for n in (*range(10), *range(20, 30)))]
+
+
+def test_a_split_job_that_repeats_splits_anew_each_time(connection: Redis, work_off: WorkOff) -> None:
+    job = sample_jobs.Counted.enqueue(count=20, repeat=Repeat(times=1, interval=3600), connection=connection)
+    log = work_off("jobs")
+    assert job.get_status() == JobStatus.SCHEDULED, log
+    assert left_of(connection, job.id) == [] and ledger.splitting(connection) == []
+    again, queue = Job.fetch(job.id, connection=connection), Queue("jobs", connection=connection)
+    ScheduledJobRegistry("jobs", connection=connection).remove(again)
+    queue._enqueue_job(again)  # as RQ's scheduler does when the hour is over
+    log = work_off("jobs", "--max-jobs", "1")
+    children = [f"{job.id}-child-{number}" for number in range(2)]
+    assert queue.job_ids == children, log
+    keys_of_children = [Job.key_for(each) for each in children]
+    assert [connection.ttl(key) for key in keys_of_children] == [-1, -1], "they may wait longer than a result is kept"
+    log = work_off("jobs")
+    assert numbers(connection) == sorted(2 * list(range(20))), log
+    assert connection.get("gathered") == b"2"
+    assert [result.return_value for result in job.results()] == 2 * [[n * n for n in range(20)]]
+
+
+def test_a_new_job_with_the_id_of_one_whose_children_failed_splits_anew(connection: Redis, work_off: WorkOff) -> None:
+    sample_jobs.Counted.enqueue(count=20, failing=[12], job_id="nightly", connection=connection)
+    work_off("jobs")
+    again = sample_jobs.Counted.enqueue(count=20, job_id="nightly", connection=connection)
+    log = work_off("jobs")
+    assert again.return_value() == [n * n for n in range(20)], log
 
 
 def test_nothing_to_split_is_said(connection: Redis, work_off: WorkOff) -> None:
