@@ -2,7 +2,7 @@
 -- Returns 0: nobody waits for it, 1: counted, 2: the parent was released.
 -- KEYS: 1 parent's run, 2 children, 3 gathered, 4 parent job
 -- ARGV: 1 parent id, 2 number of the child, 3 outcome ('ok' or what went wrong), 4 result, 5 items, 6 peak in MB,
---       7 now (text), 8 seconds to live
+--       7 now (text), 8 seconds to live, 9 seconds to live while the parent waits
 local before = redis.call('HGET', KEYS[2], ARGV[2])
 if not before or before == ARGV[3] then
   return 0
@@ -27,11 +27,12 @@ end
 if tonumber(ARGV[6]) > tonumber(redis.call('HGET', KEYS[1], 'split_peak_mb') or '0') then
   redis.call('HSET', KEYS[1], 'split_peak_mb', ARGV[6])
 end
+local waits = redis.call('HGET', KEYS[4], 'status') == 'deferred'
 for _, key in ipairs({KEYS[1], KEYS[2], KEYS[3]}) do
-  redis.call('EXPIRE', key, ARGV[8])
+  redis.call('EXPIRE', key, waits and ARGV[9] or ARGV[8])
 end
 local known = redis.call('HMGET', KEYS[1], 'split_sealed', 'split_total', 'split_ended', 'split_queue')
-if known[1] ~= '1' or known[2] ~= known[3] or redis.call('HGET', KEYS[4], 'status') ~= 'deferred' then
+if known[1] ~= '1' or known[2] ~= known[3] or not waits then
   return 1
 end
 local queue = cjson.decode(known[4])

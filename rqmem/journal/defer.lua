@@ -1,8 +1,10 @@
 -- End the execution of a job that has split, and have it wait for its children; with all of them ended already it is
 -- queued again at once. Refused (0) unless the given execution still owns the job.
 -- KEYS: 1 running, 2 job, 3 started registry, 4 execution, 5 job's executions, 6 worker's executions,
---       7 intermediate queue, 8 queue, 9 deferred registry, 10 run, 11 set of queues
--- ARGV: 1 job id, 2 execution id, 3 children, 4 now (text), 5 now (epoch), 6 ids of children (JSON), 7 the first
+--       7 intermediate queue, 8 queue, 9 deferred registry, 10 run, 11 set of queues,
+--       12 to 14 what is kept beside the run
+-- ARGV: 1 job id, 2 execution id, 3 children, 4 now (text), 5 now (epoch), 6 ids of children (JSON), 7 the first,
+--       8 seconds that run may wait
 local owner = redis.call('HGET', KEYS[1], ARGV[1])
 if not owner or cjson.decode(owner)['execution'] ~= ARGV[2] then
   return 0
@@ -27,5 +29,8 @@ if redis.call('HGET', KEYS[10], 'split_ended') == ARGV[3] then
 else
   redis.call('HSET', KEYS[2], 'status', 'deferred')
   redis.call('ZADD', KEYS[9], ARGV[5], ARGV[1])
+end
+for _, key in ipairs({KEYS[10], KEYS[12], KEYS[13], KEYS[14]}) do
+  redis.call('EXPIRE', key, ARGV[8])
 end
 return 1

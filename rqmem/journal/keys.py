@@ -127,3 +127,8 @@ def children(parent_id: str) -> str:
 def gathered(parent_id: str) -> str:
     """Hash: number of a child -> what it returned, serialised."""
     return f"{PREFIX}:gathered:{parent_id}"
+
+
+def beside_run(job_id: str) -> tuple[str, str, str]:
+    """What is of no use without the `run` of that job, and it without them."""
+    return results(job_id), children(job_id), gathered(job_id)

@@ -20,7 +20,7 @@ from rq.utils import now, utcformat
 from rqmem.errors import RunTakenOver
 from rqmem.journal import keys
 from rqmem.journal.scripts import script
-from rqmem.journal.writer import KEEP_SECONDS, keys_of_an_end
+from rqmem.journal.writer import KEEP_SECONDS, WAITING_SECONDS, expire_run, keys_of_an_end
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -69,7 +69,7 @@ def count_cut(connection: Redis, job_id: str) -> int:
     key = keys.run(job_id.partition(_BELOW)[0])
     with connection.pipeline() as pipeline:
         pipeline.hincrby(key, "cuts", 1)
-        pipeline.expire(key, KEEP_SECONDS)
+        pipeline.expire(key, WAITING_SECONDS)  # that one waits for us
         cuts, _ = pipeline.execute()
     return int(cuts)
 
@@ -115,7 +115,10 @@ def defer(job: Job, queue: Queue, execution: Execution, total: int) -> bool:
     shown = [child_id(job.id, number) for number in range(min(total, _SHOWN_DEPENDENCIES))]
     answer = script(job.connection, "defer")(
         keys=keys_of_an_end(job, queue, execution, deferred),
-        args=[job.id, execution.id, total, utcformat(now()), now().timestamp(), json.dumps(shown), shown[0]],
+        args=[
+            *(job.id, execution.id, total, utcformat(now()), now().timestamp(), json.dumps(shown), shown[0]),
+            WAITING_SECONDS,
+        ],
     )
     return answer == 1
 
@@ -128,7 +131,10 @@ def tell_parent(
     assert found is not None
     parent_id, number = found
     names = [keys.run(parent_id), keys.children(parent_id), keys.gathered(parent_id), child.key_for(parent_id)]
-    values = [parent_id, number, outcome[:_LONGEST_OUTCOME], result, items, peak_mb, utcformat(now()), KEEP_SECONDS]
+    values = [
+        *(parent_id, number, outcome[:_LONGEST_OUTCOME], result, items, peak_mb, utcformat(now())),
+        *(KEEP_SECONDS, WAITING_SECONDS),
+    ]
     return script(connection, "child_ended")(keys=names, args=values, client=connection)
 
 
@@ -143,9 +149,12 @@ def reopen(connection: Redis, parent_id: str, number: int) -> None:
 
 def forget(connection: Redis, parent_id: str) -> None:
     """The parent is gone."""
-    connection.delete(keys.children(parent_id), keys.gathered(parent_id), Group.get_key(parent_id))
-    connection.srem(keys.SPLITS, parent_id)
-    connection.srem(Group.REDIS_GROUP_KEY, parent_id)
+    with connection.pipeline() as pipeline:
+        pipeline.delete(*keys.beside_run(parent_id), Group.get_key(parent_id))
+        pipeline.srem(keys.SPLITS, parent_id)
+        pipeline.srem(Group.REDIS_GROUP_KEY, parent_id)
+        expire_run(pipeline, parent_id)
+        pipeline.execute()
 
 
 # Reading

@@ -4,10 +4,11 @@
 -- ended by somebody else meanwhile. RQ's records afterwards are those of a job just enqueued.
 -- KEYS: 1 running, 2 job, 3 started registry, 4 execution, 5 job's executions, 6 worker's executions,
 --       7 intermediate queue, 8 queue, 9 failed registry, 10 run, 11 set of queues,
---       12 scheduled registry, 13 resumes that wait
+--       12 to 14 what is kept beside the run, 15 scheduled registry, 16 resumes that wait
 -- ARGV: 1 job id, 2 execution id, 3 stage ('' to leave the run as it is), 4 chunk size, 5 now (text),
 --       6 what that takes from the budget of resumes, 7 1: the next execution is to cut what is left,
---       8 how its executions ended ('' to leave that as it is), 9 when it is due, in s since 1970 (0: now)
+--       8 how its executions ended ('' to leave that as it is), 9 when it is due, in s since 1970 (0: now),
+--       10 seconds that run may wait
 local owner = redis.call('HGET', KEYS[1], ARGV[1])
 if not owner or cjson.decode(owner)['execution'] ~= ARGV[2] then
   return 0
@@ -35,8 +36,8 @@ local due = tonumber(ARGV[9])
 if due > 0 then
   -- RQ's scheduler would be a minute later: it moves what nobody of ours has moved.
   redis.call('HSET', KEYS[2], 'status', 'scheduled')
-  redis.call('ZADD', KEYS[12], math.ceil(due) + 60, ARGV[1])
-  redis.call('ZADD', KEYS[13], ARGV[9], ARGV[1])
+  redis.call('ZADD', KEYS[15], math.ceil(due) + 60, ARGV[1])
+  redis.call('ZADD', KEYS[16], ARGV[9], ARGV[1])
 else
   redis.call('HSET', KEYS[2], 'status', 'queued', 'enqueued_at', ARGV[5])
   redis.call('SADD', KEYS[11], KEYS[8])
@@ -54,5 +55,8 @@ if ARGV[8] ~= '' then
 end
 if ARGV[7] == '1' then
   redis.call('HSET', KEYS[10], 'cut_rest', 1)
+end
+for _, key in ipairs({KEYS[10], KEYS[12], KEYS[13], KEYS[14]}) do
+  redis.call('EXPIRE', key, ARGV[10])
 end
 return 1

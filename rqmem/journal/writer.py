@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 KEEP_SECONDS = 7 * 24 * 3600
 """How long the record of a run stays when nothing more is written to it."""
 
+WAITING_SECONDS = 90 * 24 * 3600
+"""How long it stays while its job waits for children, in its queue, or for its time; then the job begins anew."""
+
 KEPT_BREACHES = 8
 
 
@@ -55,9 +58,15 @@ def farewell(connection: Redis, worker: str) -> None:
     connection.delete(keys.alive(worker))
 
 
+def expire_run(pipeline: Pipeline, job_id: str) -> None:
+    """All that is kept of a run goes at one time: a cursor without its results would lose them without a word."""
+    for key in (keys.run(job_id), *keys.beside_run(job_id)):
+        pipeline.expire(key, KEEP_SECONDS)
+
+
 def finish(pipeline: Pipeline, job_id: str, result_ttl: int) -> None:
     """The job is done: its run stays as long as its result; a repetition, or another job of that id, begins anew."""
-    pipeline.delete(keys.results(job_id), keys.children(job_id), keys.gathered(job_id), Group.get_key(job_id))
+    pipeline.delete(*keys.beside_run(job_id), Group.get_key(job_id))
     pipeline.srem(keys.SPLITS, job_id)
     pipeline.srem(Group.REDIS_GROUP_KEY, job_id)
     if result_ttl == 0:
@@ -76,7 +85,7 @@ def save_breach(connection: Redis, breach: Breach) -> None:
         pipeline.expire(key, KEEP_SECONDS)
         pipeline.zadd(keys.STORIES, {breach.job_id: round(now().timestamp())})
         pipeline.hincrby(keys.run(breach.job_id), "breaches", 1)
-        pipeline.expire(keys.run(breach.job_id), KEEP_SECONDS)
+        expire_run(pipeline, breach.job_id)
         pipeline.execute()
 
 
@@ -108,7 +117,7 @@ def requeue(
         ],
         args=[
             *(job.id, execution.id, "" if stage is None else stage, chunk_size, utcformat(now()), cost, int(cut)),
-            *("\n".join(history), time.time() + delay_seconds if delay_seconds else 0),
+            *("\n".join(history), time.time() + delay_seconds if delay_seconds else 0, WAITING_SECONDS),
         ],
     )
     return answer == 1
@@ -150,6 +159,7 @@ def keys_of_an_end(job: Job, queue: Queue, execution: Execution, registry_key: s
         registry_key,
         keys.run(job.id),
         queue.redis_queues_keys,
+        *keys.beside_run(job.id),
     ]
 
 
@@ -173,8 +183,7 @@ class RunWriter:
     def open(self, job: str, job_created_at: str, on_breach: str, *, anew: bool) -> None:
         """A new execution begins: its own count of chunks starts at 0; ``anew`` forgets what went before."""
         if anew:
-            kinds = (keys.run, keys.results, keys.breaches, keys.children, keys.gathered)
-            old = [name(self._job_id) for name in kinds]
+            old = (keys.run(self._job_id), keys.breaches(self._job_id), *keys.beside_run(self._job_id))
             until_redis_answers(lambda: self._connection.delete(*old), f"begin the run of job {self._job_id}")
         self._update({"job": job, "job_created_at": job_created_at, "on_breach": on_breach, "execution_chunks": 0})
 
@@ -212,7 +221,7 @@ class RunWriter:
                 pipeline.hset(key, "peak_mb", peak_mb)
                 pipeline.hincrbyfloat(key, "seconds", seconds)
                 pipeline.hincrby(key, "chunks", unsaved_chunks)
-                pipeline.expire(key, KEEP_SECONDS)
+                expire_run(pipeline, self._job_id)
                 pipeline.execute()
 
         until_redis_answers(write, f"close the run of job {self._job_id}")
@@ -223,7 +232,7 @@ class RunWriter:
         def write() -> None:
             with self._connection.pipeline() as pipeline:
                 pipeline.hset(key, mapping=mapping)
-                pipeline.expire(key, KEEP_SECONDS)
+                expire_run(pipeline, self._job_id)
                 pipeline.execute()
 
         until_redis_answers(write, f"write to the run of job {self._job_id}")

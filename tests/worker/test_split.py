@@ -10,10 +10,13 @@ from rq import Queue, Repeat
 from rq.group import Group
 from rq.job import Job, JobStatus
 from rq.registry import DeferredJobRegistry, ScheduledJobRegistry
+from rq.serializers import DefaultSerializer
 
 from rqmem.errors import ConfigError, RqmemError, UnknownName
 from rqmem.job import family
 from rqmem.journal import keys, ledger, reader
+from rqmem.journal.writer import KEEP_SECONDS
+from rqmem.runtime.mending import Mending
 from rqmem.testing import wait_until
 from tests import sample_jobs
 from tests.cli.test_commands import rqmem
@@ -81,8 +84,13 @@ def test_while_children_run_the_parent_is_deferred(connection: Redis, start_work
     assert job.id in DeferredJobRegistry("jobs", connection=connection)
     split = reader.run(connection, job.id).split
     assert split is not None and (split.sealed, split.total) == (True, 2)
+    ledger_keys = keys.run(job.id), keys.children(job.id)
+    assert min(map(connection.ttl, ledger_keys)) > KEEP_SECONDS, "it may wait longer than a run is kept"
+    wait_until(lambda: connection.exists(keys.gathered(job.id)), 30)
+    assert min(map(connection.ttl, (*ledger_keys, keys.gathered(job.id)))) > KEEP_SECONDS
     worker.finish()
     assert job.get_status() == JobStatus.FINISHED
+    assert 0 < connection.ttl(keys.run(job.id)) <= 500, "as long as its result"
     assert job.id not in DeferredJobRegistry("jobs", connection=connection)
 
 
@@ -154,6 +162,8 @@ def test_a_child_that_fails_fails_the_parent_which_says_which(connection: Redis,
     last_line = result.exc_string.strip().splitlines()[-1]
     assert f"2 of 3 child jobs failed ({job.id}-child-1: ValueError: number 12 is broken; " in last_line
     assert f"{job.id}-child-2: ValueError: number 25 is broken)" in last_line
+    left = keys.run(job.id), keys.children(job.id), keys.gathered(job.id)
+    assert all(0 < connection.ttl(key) <= KEEP_SECONDS for key in left), "it does not wait any more"
     connection.set("mended", 1)
     before = numbers(connection)
     job.requeue()
@@ -230,6 +240,19 @@ def test_a_child_that_a_person_deletes_does_not_strand_its_parent(connection: Re
     worker.process.terminate()
     worker.finish()
     assert job.return_value()[:2] == [3, 1]
+
+
+def test_of_a_parent_that_a_person_deletes_nothing_stays(connection: Redis, work_off: WorkOff) -> None:
+    job = sample_jobs.Tolerant.enqueue(count=20, connection=connection)
+    work_off("jobs", "--max-jobs", "1")
+    assert connection.ttl(keys.run(job.id)) > KEEP_SECONDS
+    job.delete()
+    mending = Mending(connection, Job, DefaultSerializer)
+    for now in (0, 60):
+        connection.delete(keys.MENDING)
+        mending.scan(now)
+    assert left_of(connection, job.id) == [] and ledger.splitting(connection) == []
+    assert 0 < connection.ttl(keys.run(job.id)) <= KEEP_SECONDS
 
 
 def test_an_item_that_does_not_fit_is_isolated_and_everything_else_finishes(
