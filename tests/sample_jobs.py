@@ -697,6 +697,29 @@ class Counted(MemoryAwareJob):
         return super().gather(results)
 
 
+class Prepared(MemoryAwareJob):
+    """Works in chunks before it splits, and again in gather, where it is killed once."""
+
+    queue = "jobs"
+    on_breach = "resume"
+    items_per_child = 4
+    chunk_size = 2
+    adaptive = False
+
+    def handle(self, count: int, items: Any = None) -> int:
+        if items is not None:
+            return sum(number for chunk in self.chunks(items) for number in chunk)
+        return self.split_into_child_jobs(self.process_in_chunks(range(count), list))
+
+    def gather(self, results: Any) -> list[int]:
+        def keep(chunk: list[int]) -> list[int]:
+            if redis().rpush("gathered", str(chunk)) == 2:
+                killed_by_somebody()
+            return chunk
+
+        return self.process_in_chunks(results, keep)
+
+
 class Tolerant(Counted):
     """Goes on without the children that failed."""
 

@@ -112,8 +112,9 @@ def enqueue_children(
     items_per_child: int | None = None,
     parts: int | None = None,
     queue: str | None = None,
+    cut_stage: int | None = None,
 ) -> Pending:
-    """Cut ``source`` and enqueue a child of ``job_class`` for each slice.
+    """Cut ``source`` (what is left of ``cut_stage``, if given) and enqueue a child of ``job_class`` for each slice.
 
     An execution that was cut off has left children: this one goes on behind the last of them.
     """
@@ -127,7 +128,7 @@ def enqueue_children(
     slices = source.slices(items_per_child, parts=parts)
     while batch := [describe_slice(each) for each in islice(slices, _BATCH)]:
         if total == 0:
-            _open(here)
+            _open(here, cut_stage)
         children = [
             _child(target, job_class, arguments, here.job_id, number, described)
             for number, described in enumerate(batch, start=total)
@@ -140,10 +141,11 @@ def enqueue_children(
     return Pending(total)
 
 
-def _open(here: Horse) -> None:
+def _open(here: Horse, cut_stage: int | None) -> None:
     own = Queue(here.queue, connection=here.connection)
     until_redis_answers(
-        lambda: ledger.open_split(here.connection, here.job_id, own, time.time()), f"begin to split job {here.job_id}"
+        lambda: ledger.open_split(here.connection, here.job_id, own, time.time(), cut_stage),
+        f"begin to split job {here.job_id}",
     )
 
 

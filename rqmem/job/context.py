@@ -25,7 +25,7 @@ from rqmem.job.usage import Usage
 from rqmem.journal import costs, reader
 from rqmem.journal.past import advised_chunk_size
 from rqmem.journal.patience import until_redis_answers
-from rqmem.journal.records import RunRecord
+from rqmem.journal.records import GATHER, RunRecord
 from rqmem.journal.writer import RunWriter
 from rqmem.policy import chunk_size as chunk_size_policy
 from rqmem.policy.ceiling import effective_limit_mb
@@ -250,11 +250,13 @@ class MemoryContext:
             self._horse.connection, self._about["job"], self._config.warning_threshold, time.time()
         )
 
-    def saved_results(self) -> list[Any]:
-        """What the stage that an earlier execution ended in had finished."""
-        if self._horse is None or self._run.stage is None:
-            return []
-        return results_of(self._horse, self._run.stage)
+    def begin_gather(self) -> None:
+        """From here on it is `gather` that works: its stages are other ones than ``handle``'s."""
+        self._stages = GATHER
+
+    def saved_results(self, stage: int) -> list[Any]:
+        """What earlier executions had finished of a stage."""
+        return [] if self._horse is None else results_of(self._horse, stage)
 
     def bytes_per_item_before(self) -> float | None:
         """What an item of this job type has cost, by the journal, in bytes."""

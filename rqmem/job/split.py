@@ -71,7 +71,9 @@ def gather(context: MemoryContext, parent: MemoryAwareJob, split: Split) -> Any:
             return _run_again(here, split, failures)
         until_redis_answers(lambda: ledger.report(here.connection, here.job_id), f"fail job {here.job_id}")
         raise ChildJobsFailed(here.job_id, split.total, failures)
-    return parent.gather(Gathered(here, split.total, failures, context.saved_results()))
+    context.begin_gather()
+    before = [] if split.cut_stage is None else context.saved_results(split.cut_stage)
+    return parent.gather(Gathered(here, split.total, failures, before))
 
 
 def _failures(here: Horse) -> list[ChildFailure]:
@@ -141,7 +143,7 @@ def cut_in_two(context: MemoryContext, job: MemoryAwareJob, rest: Cuttable[Any],
     """
     here, run = horse_of(context), context.run
     left = len(list(islice(rest.slices(parts=2), 2)))
-    done = run.items.get(run.stage, 0) if run.stage is not None else 0
+    done = run.items.get(run.cut_stage, 0) if run.cut_stage is not None else 0
     cuts = until_redis_answers(lambda: ledger.count_cut(here.connection, here.job_id), f"cut job {here.job_id}")
     parts = splitting.parts_of_rest(left, done, cuts - 1)
     if parts == 0 and left > 1:
@@ -156,4 +158,5 @@ def cut_in_two(context: MemoryContext, job: MemoryAwareJob, rest: Cuttable[Any],
             f"{job.path()}: {position} ({shown}) does not fit alone below its ceiling of {limit} MB: "
             f"give the job more, or leave that item out"
         )
-    return enqueue_children(context, rest, type(job), arguments_of(job, type(job), None), parts=parts)
+    arguments = arguments_of(job, type(job), None)
+    return enqueue_children(context, rest, type(job), arguments, parts=parts, cut_stage=run.cut_stage)

@@ -129,7 +129,7 @@ class SavedStage(Stage):
         self._writer = writer
         self._horse = horse
         self.cursor, self.items_done = run.cursors.get(number), run.items.get(number, 0)
-        self.to_be_cut = run.cut_rest and run.stage == number
+        self.to_be_cut = run.cut_stage == number
         self._resume_size(run)
         self._unsaved: list[Any] = []
         self._unsaved_chunks = 0

@@ -48,8 +48,10 @@ def parent_of(job_id: str) -> tuple[str, int] | None:
     return (found["parent"], int(found["number"])) if found else None
 
 
-def open_split(connection: Redis, parent_id: str, queue: Queue, started_at: float) -> None:
-    """A job of that queue begins to split; one that began before keeps its first figures."""
+def open_split(
+    connection: Redis, parent_id: str, queue: Queue, started_at: float, cut_stage: int | None = None
+) -> None:
+    """A job of that queue begins to split, or what is left of a stage of it is cut; keeps its first figures."""
     key = keys.run(parent_id)
     names = {
         "key": queue.key,
@@ -59,6 +61,8 @@ def open_split(connection: Redis, parent_id: str, queue: Queue, started_at: floa
     with connection.pipeline() as pipeline:
         pipeline.hset(key, "split_queue", json.dumps(names))
         pipeline.hsetnx(key, "split_started_at", started_at)
+        if cut_stage is not None:
+            pipeline.hset(key, "split_cut_stage", cut_stage)
         pipeline.sadd(keys.SPLITS, parent_id)
         pipeline.expire(key, KEEP_SECONDS)
         pipeline.execute()

@@ -8,6 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+GATHER = 1_000_000
+"""The number of ``gather``'s first stage: apart from ``handle``'s, whose cursors are of other data."""
+
 
 @dataclass(frozen=True)
 class Owner:
@@ -81,6 +84,7 @@ class Split:
         peak_mb: the highest of its children's.
         started_at: epoch seconds.
         reported: the failures have failed the job; its next execution runs them once more.
+        cut_stage: whose rest the children are, where the job was cut after a breach; None: it split by itself.
     """
 
     sealed: bool
@@ -91,6 +95,7 @@ class Split:
     peak_mb: float
     started_at: float
     reported: bool
+    cut_stage: int | None = None
 
     @property
     def complete(self) -> bool:
@@ -110,6 +115,7 @@ class Split:
             peak_mb=float(fields.get("split_peak_mb", 0)),
             started_at=float(fields.get("split_started_at", 0)),
             reported=fields.get("split_reported") == "1",
+            cut_stage=int(fields["split_cut_stage"]) if "split_cut_stage" in fields else None,
         )
 
 
@@ -117,8 +123,9 @@ class Split:
 class RunRecord:
     """A memory-aware job over all its executions. Cursors are JSON values, by stage.
 
-    A stage is the n-th call of ``process_in_chunks`` in ``handle``, counted from 0. ``job_created_at``
-    tells a job that was requeued from another one of the same id. ``cut_rest``: what is left is to be cut in two.
+    A stage is the n-th call of ``process_in_chunks`` in ``handle``, counted from 0; in ``gather``, from `GATHER`.
+    ``job_created_at`` tells a job that was requeued from another one of the same id. ``cut_stage``: of that one, what
+    is left is to be cut in two.
     ``history``: how executions ended that did not end well, a line each, oldest first.
     """
 
@@ -138,9 +145,15 @@ class RunRecord:
     peak_mb: float = 0.0
     seconds: float = 0.0
     finished: bool = False
-    cut_rest: bool = False
+    cut_stage: int | None = None
     history: tuple[str, ...] = ()
     split: Split | None = None
+
+    @property
+    def began(self) -> bool:
+        """Whether ``handle``, or ``gather`` where it is at that, had begun a stage."""
+        gathers = self.split is not None and self.split.sealed
+        return self.stage is not None and (self.stage >= GATHER) == gathers
 
     @property
     def chunk_size(self) -> int:
@@ -176,7 +189,7 @@ class RunRecord:
             peak_mb=float(fields.get("peak_mb", 0)),
             seconds=float(fields.get("seconds", 0)),
             finished="finished" in fields,
-            cut_rest=fields.get("cut_rest") == "1",
+            cut_stage=int(fields["cut_stage"]) if "cut_stage" in fields else None,
             history=tuple(fields.get("history", "").splitlines()),
             split=Split.from_fields(fields),
         )

@@ -6,7 +6,7 @@
 --       7 intermediate queue, 8 queue, 9 failed registry, 10 run, 11 set of queues,
 --       12 to 14 what is kept beside the run, 15 scheduled registry, 16 resumes that wait
 -- ARGV: 1 job id, 2 execution id, 3 stage ('' to leave the run as it is), 4 chunk size, 5 now (text),
---       6 what that takes from the budget of resumes, 7 1: the next execution is to cut what is left,
+--       6 what that takes from the budget of resumes, 7 1: the next execution is to cut what is left of that stage,
 --       8 how its executions ended ('' to leave that as it is), 9 when it is due, in s since 1970 (0: now),
 --       10 seconds that run may wait
 local owner = redis.call('HGET', KEYS[1], ARGV[1])
@@ -54,7 +54,7 @@ if ARGV[8] ~= '' then
   redis.call('HSET', KEYS[10], 'history', ARGV[8])
 end
 if ARGV[7] == '1' then
-  redis.call('HSET', KEYS[10], 'cut_rest', 1)
+  redis.call('HSET', KEYS[10], 'cut_stage', ARGV[3])
 end
 for _, key in ipairs({KEYS[10], KEYS[12], KEYS[13], KEYS[14]}) do
   redis.call('EXPIRE', key, ARGV[10])

@@ -85,8 +85,8 @@ def plan(ended: EndedEarly, max_resumes: int) -> Plan:
     opened = _opened(job, record)
     attempt = Attempt(
         resumable=may_go_on(job, record),
-        cuts=opened and record.on_breach == "split",
-        began=opened and record.stage is not None,
+        cuts=opened and record.on_breach == "split" and record.split is None,
+        began=opened and record.began,
         chunk_size=record.chunk_size,
         progressed=opened and record.execution_chunks > 0,
         spent=record.resumes_spent,

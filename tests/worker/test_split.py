@@ -146,6 +146,13 @@ def test_two_workers_share_the_children(connection: Redis, start_worker: StartWo
     assert connection.get("gathered") == b"1"
 
 
+def test_gather_works_in_chunks_of_its_own_and_goes_on_in_them(connection: Redis, work_off: WorkOff) -> None:
+    job = sample_jobs.Prepared.enqueue(count=20, connection=connection)
+    log = work_off("jobs")
+    assert job.return_value() == [6, 22, 38, 54, 70], log
+    assert connection.lrange("gathered", 0, -1) == [b"[6, 22]", b"[38, 54]", b"[38]", b"[54]", b"[70]"]
+
+
 def test_children_that_split_again(connection: Redis, work_off: WorkOff) -> None:
     job = sample_jobs.Grandparent.enqueue(count=130, connection=connection)
     work_off("jobs")
