@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 from uuid import uuid4
 
-from sqlalchemy import case, delete, func, select, update
+from sqlalchemy import case, delete, func, or_, select, update
 from sqlalchemy.orm import Session, sessionmaker
 
 from jobs.campaigns import Outcome, called, failed
@@ -23,6 +23,8 @@ NextStep = Literal["look again", "send again", "ask a person", "close"]
 UNDER_WAY = ("registered", "ongoing")
 WAITING = ("batched", "unknown")
 NOT_MADE = "Retell lists no call to this customer, though it accepted the batch"
+CLEARLY_FREE = 0.5  # of the lines; between two calls some are for a moment, however many wait
+LONGEST_PAUSE_SECONDS = 300.0
 
 
 @dataclass(frozen=True)
@@ -30,17 +32,27 @@ class Patience:
     """How long to wait for what the API does not show.
 
     Attributes:
-        settle_seconds: the API makes the calls of a batch at once, as far as it has free lines; so a batch of which it
-            has shown none for so long, with lines free, it has never accepted.
-        give_up_seconds: as long as all lines are taken nobody can tell; after so long a person has to.
+        settle_seconds: the API makes the calls of a batch at once, as far as it has free lines; for so long it may all
+            the same show none.
+        idle_looks: so many in a row have to find the API idle, before what it has not shown by then will not come.
+        give_up_seconds: as long as lines are taken nobody can tell whether a batch was accepted; after so long a person
+            has to. An accepted one is waited for as long as that takes.
     """
 
     settle_seconds: float = 600.0
+    idle_looks: int = 20
     give_up_seconds: float = 6 * 3600.0
 
 
 def judge(
-    status: BatchStatus, *, left: int, listed: int, age_seconds: float, lines_free: bool, patience: Patience
+    status: BatchStatus,
+    *,
+    left: int,
+    listed: int,
+    under_way: int,
+    age_seconds: float,
+    idle_looks: int,
+    patience: Patience,
 ) -> NextStep:
     """What to do about a batch. Pure.
 
@@ -48,22 +60,28 @@ def judge(
         status: as it stands in the database; ``unknown``: a person has been asked already.
         left: of its customers, whose outcome is not known.
         listed: calls of it that the API shows.
+        under_way: of these, not over yet.
         age_seconds: since it was sent.
-        lines_free: whether the API could make a call now.
+        idle_looks: so many in a row, this one too, have found the API idle: lines clearly free, no other batch of ours
+            that it has calls to make of, and no news of this one.
         patience: how long to wait.
     """
     accepted = status == "sent" or listed > 0
     if accepted and left == 0:
         return "close"
-    if accepted:  # what a busy API has not called by then it will not call
-        return "close" if age_seconds >= patience.give_up_seconds else "look again"
+    settled = age_seconds >= patience.settle_seconds and idle_looks >= patience.idle_looks and not under_way
+    if accepted:
+        return "close" if settled else "look again"
     if status == "unknown":
         return "ask a person"
-    if age_seconds < patience.settle_seconds:
-        return "look again"
-    if lines_free:
+    if settled:
         return "send again"
-    return "ask a person" if age_seconds >= patience.give_up_seconds else "look again"
+    return "ask a person" if age_seconds >= patience.give_up_seconds and not idle_looks else "look again"
+
+
+def seconds_to_next_look(shortest: float, *, age_seconds: float, idle_looks: int) -> float:
+    """The pause after a look: it grows with the age of what is waited for, but not while the API is idle. Pure."""
+    return shortest if idle_looks else max(shortest, min(age_seconds / 10, LONGEST_PAUSE_SECONDS))
 
 
 def new_id() -> str:
@@ -88,14 +106,23 @@ def outcomes_of(calls: Iterable[ListedCall]) -> list[Outcome]:
 
 
 def open_batch(
-    sessions: sessionmaker[Session], campaign_id: int, batch_id: str, customers: Sequence[Customer]
+    sessions: sessionmaker[Session],
+    campaign_id: int,
+    batch_id: str,
+    customers: Sequence[Customer],
+    instead_of: str | None = None,
 ) -> list[Customer]:
-    """Write a batch of those customers who are still pending, and return them; of nobody there is no batch."""
+    """Write a batch of those customers who are still pending, and return them; of nobody there is no batch.
+
+    Args:
+        instead_of: a batch that was refused; its customers may be taken too.
+    """
     with sessions() as session:
         session.add(CampaignBatch(id=batch_id, campaign_id=campaign_id, status="sending", sending_since=utc_now()))
         session.flush()
-        pending = Customer.id.in_([each.id for each in customers]), Customer.status == "pending"
-        claim = update(Customer).where(*pending).values(status="batched", batch_id=batch_id).returning(Customer.id)
+        refused = (Customer.status == "batched") & (Customer.batch_id == instead_of)
+        free = Customer.id.in_([each.id for each in customers]), or_(Customer.status == "pending", refused)
+        claim = update(Customer).where(*free).values(status="batched", batch_id=batch_id).returning(Customer.id)
         claimed = set(session.scalars(claim))
         if claimed:
             session.commit()
@@ -152,6 +179,28 @@ def customers_left(sessions: sessionmaker[Session], batch_id: str) -> list[Custo
     theirs = Customer.batch_id == batch_id, Customer.status.in_(WAITING)
     with sessions() as session:
         return list(session.scalars(select(Customer).where(*theirs).order_by(Customer.id)))
+
+
+def others_waiting(sessions: sessionmaker[Session], batch: CampaignBatch, *, older: bool) -> bool:
+    """Whether the API has accepted other batches, of any campaign, whose outcomes are not all known.
+
+    Args:
+        older: look at those before this one alone, so that two do not wait for each other.
+    """
+    customer = select(Customer.id).where(Customer.batch_id == CampaignBatch.id, Customer.status == "batched")
+    others = CampaignBatch.status == "sent", CampaignBatch.id != batch.id, customer.exists()
+    statement = select(CampaignBatch.id).where(*others).limit(1)
+    if older:
+        statement = statement.where(CampaignBatch.sending_since < batch.sending_since)
+    with sessions() as session:
+        return session.scalar(statement) is not None
+
+
+def not_collected(sessions: sessionmaker[Session], campaign_id: int) -> list[str]:
+    """Ids of the batches of a campaign of which not all outcomes are known."""
+    theirs = CampaignBatch.campaign_id == campaign_id, CampaignBatch.status != "collected"
+    with sessions() as session:
+        return list(session.scalars(select(CampaignBatch.id).where(*theirs)))
 
 
 def read(sessions: sessionmaker[Session], batch_id: str) -> CampaignBatch | None:

@@ -3,33 +3,36 @@
 The batch endpoint has no idempotency key: asked twice it calls twice. So a batch is written as ``sending`` with its
 customers before it is sent, and each of its calls carries its name in the metadata. Whatever comes between sending and
 knowing (a crash, a lost answer), nobody simply sends it again: its follow-up looks among the calls that the API lists,
-and sends it again only once the API would have to show some if it had ever accepted it. Where the API cannot tell, a
-person is asked (`scripts.settle_batch`).
+and sends it again only once the API would have to show some if it had ever accepted it: look after look found most of
+its lines free, and no other batch of ours waiting. Where the API cannot tell, a person is asked
+(`scripts.settle_batch`). An accepted batch is looked after until its calls have ended, however long it waits for lines.
+
+Follow-ups enqueue one another; where a chain has broken (Redis lost its data, a look failed for good), run the campaign
+again: it also follows up its batches that no job does.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from contextlib import suppress
-from datetime import timedelta
 from typing import Any
 
-from rq import Retry, get_current_job
+from rq import Retry
 
 from jobs import call_batches
-from jobs.call_batches import NOT_MADE, Patience, name_of
-from jobs.campaigns import call_of, complete, complete_if_over, failed, find, record, start
-from jobs.retell_api import AnswerLost, RequestRefused, RetellApi, RetellUnavailable
+from jobs.batch_sending import BatchSender, enqueue_follow_up, follow_up_the_forgotten
+from jobs.call_batches import CLEARLY_FREE, NOT_MADE, Patience, name_of
+from jobs.campaigns import complete, complete_if_over, failed, find, record, start
+from jobs.retell_api import RetellApi
 from jobs.sources import customers_of, shared_sessions
-from jobs.tables import Campaign, CampaignBatch, Customer, utc_now
-from rqmem import MemoryAwareJob, connect
-from rqmem.errors import ConfigError, RqmemError
+from jobs.tables import CampaignBatch, Customer, utc_now
+from rqmem import MemoryAwareJob
+from rqmem.errors import RqmemError
 from rqmem.sources import Cuttable
 
 E164 = re.compile(r"\+[1-9][0-9]{6,14}")
 LATER = Retry(max=5, interval=[30, 120, 600, 1800, 3600])
-LOST_IN_A_ROW = 3
+LOOKS_FOR_WRITTEN = 6
 
 
 class BatchInDoubt(RqmemError):
@@ -40,7 +43,8 @@ class FollowUpCallBatchJob(MemoryAwareJob):
     """Find out what became of a batch, and write it to its customers; come again until all calls have ended.
 
     Attributes:
-        look_again_seconds: between two looks; needs a worker ``--with-scheduler``.
+        look_again_seconds: between two looks, growing to minutes where lines are taken; needs a worker
+            ``--with-scheduler``.
         patience: with what the API does not show.
     """
 
@@ -52,34 +56,51 @@ class FollowUpCallBatchJob(MemoryAwareJob):
     look_again_seconds = 30.0
     patience = Patience()
 
-    def handle(self, *, campaign_id: int, batch_id: str, look: int = 0) -> str:
+    def handle(self, *, campaign_id: int, batch_id: str, look: int = 0, idle_looks: int = 0) -> str:
         self.sessions = shared_sessions()
         self.campaign = find(self.sessions, campaign_id)
         batch = call_batches.read(self.sessions, batch_id)
-        if batch is None or batch.status == "collected":  # not written yet; undone; or all done
-            if batch is None and look == 0:
-                self.look_again(batch_id, look)
+        if batch is None:  # not written yet; or undone
+            if look < LOOKS_FOR_WRITTEN:
+                self.look_again(batch_id, look, self.look_again_seconds * 2**look)
+            else:
+                complete_if_over(self.sessions, campaign_id)
+            return "nothing to do"
+        if batch.status == "collected":
             return "nothing to do"
         with RetellApi() as api:
+            waiting = call_batches.customers_left(self.sessions, batch_id)
             calls = api.calls("batch", [name_of(self.campaign, batch_id)])
-            record(self.sessions, call_batches.outcomes_of(calls))
+            outcomes = call_batches.outcomes_of(calls)
+            record(self.sessions, outcomes)
             self.check_memory_usage("outcomes_collected")
             if calls:
                 call_batches.mark_sent(self.sessions, batch_id)
-            left = call_batches.customers_left(self.sessions, batch_id)
+            known = {outcome["customer"] for outcome in outcomes}
+            left = [customer for customer in waiting if customer.id not in known]
+            under_way = len(calls) - len(outcomes)
+            news = under_way > 0 or len(left) < len(waiting)
+            idle_looks = idle_looks + 1 if left and not news and self.is_idle(api, batch) else 0
+            age_seconds = (utc_now() - batch.sending_since).total_seconds()
             step = call_batches.judge(
                 batch.status,
                 left=len(left),
                 listed=len(calls),
-                age_seconds=(utc_now() - batch.sending_since).total_seconds(),
-                lines_free=not calls and batch.status == "sending" and api.has_free_lines(),
+                under_way=under_way,
+                age_seconds=age_seconds,
+                idle_looks=idle_looks,
                 patience=self.patience,
             )
             if step == "send again":
                 self.send_again(api, batch, left)
         match step:
-            case "look again" | "send again":
-                self.look_again(batch_id, look)
+            case "look again":
+                pause = call_batches.seconds_to_next_look(
+                    self.look_again_seconds, age_seconds=age_seconds, idle_looks=idle_looks
+                )
+                self.look_again(batch_id, look, pause, idle_looks)
+            case "send again":
+                self.look_again(batch_id, look, self.look_again_seconds)
             case "close":
                 record(self.sessions, [failed(each.id, NOT_MADE) for each in left])
                 complete_if_over(self.sessions, campaign_id)  # before the mark, after which nobody looks any more
@@ -88,17 +109,23 @@ class FollowUpCallBatchJob(MemoryAwareJob):
                 self.ask_a_person(batch)
         return step
 
-    def look_again(self, batch_id: str, look: int) -> None:
-        enqueue_follow_up(type(self), self.campaign, batch_id, look + 1, self.look_again_seconds)
+    def is_idle(self, api: RetellApi, batch: CampaignBatch) -> bool:
+        """Whether the API, were there a call of this batch to be made, would make it now."""
+        if call_batches.others_waiting(self.sessions, batch, older=batch.status == "sent"):
+            return False
+        return api.free_lines() >= CLEARLY_FREE
+
+    def look_again(self, batch_id: str, look: int, seconds: float, idle_looks: int = 0) -> None:
+        enqueue_follow_up(type(self), self.campaign, batch_id, look + 1, seconds, idle_looks=idle_looks)
 
     def send_again(self, api: RetellApi, batch: CampaignBatch, theirs: list[Customer]) -> None:
-        if not call_batches.begin_again(self.sessions, batch):
-            return
-        try:
-            with suppress(AnswerLost):
-                send(api, self.campaign, batch.id, theirs)
-        except RequestRefused:  # its customers are pending again, and the campaign is to be run again
-            complete(self.sessions, self.campaign.id)
+        """Whatever comes of it, the batch or those it is taken apart into are there for the looks that follow."""
+        if call_batches.begin_again(self.sessions, batch):
+            sender = BatchSender(
+                api, self.sessions, self.campaign, type(self), gives_back=False, checkpoint=self.check_memory_usage
+            )
+            sender.send(batch.id, theirs)
+            complete_if_over(self.sessions, self.campaign.id)
 
     def ask_a_person(self, batch: CampaignBatch) -> None:
         call_batches.mark_unknown(self.sessions, batch.id)
@@ -127,17 +154,21 @@ class ProcessRetellAICampaignBatchJob(MemoryAwareJob):
     job_timeout = 3600
     retry = LATER
     follow_up: type[FollowUpCallBatchJob] = FollowUpCallBatchJob
-    lost_in_a_row = 0
 
     def handle(self, *, campaign_id: int, items: Cuttable[Customer] | None = None) -> dict[str, int] | None:
         self.sessions = shared_sessions()
         self.campaign = start(self.sessions, campaign_id)
         everybody = customers_of(campaign_id)
-        with RetellApi() as self.api:
+        if items is None:
+            follow_up_the_forgotten(self.follow_up, self.sessions, self.campaign)
+        with RetellApi() as api:
             if items is None and self.should_split_job(everybody.count().items or 0):
-                self.api.has_free_lines()  # whether the key is any good: once, and not in each child
+                api.free_lines()  # whether the key is any good: once, and not in each child
                 self.split_into_child_jobs(everybody)
                 return None
+            self.sender = BatchSender(
+                api, self.sessions, self.campaign, self.follow_up, gives_back=True, checkpoint=self.check_memory_usage
+            )
             self.process_in_chunks(everybody if items is None else items, self.dispatch_all, collect=False)
         return complete(self.sessions, campaign_id) if items is None else None
 
@@ -149,67 +180,4 @@ class ProcessRetellAICampaignBatchJob(MemoryAwareJob):
         pending = [customer for customer in chunk if customer.status == "pending"]
         wrong = {customer.id for customer in pending if not E164.fullmatch(customer.phone)}
         record(self.sessions, [failed(customer_id, "to_number must be in E.164 format") for customer_id in wrong])
-        self.dispatch([customer for customer in pending if customer.id not in wrong])
-
-    def dispatch(self, some: list[Customer]) -> None:
-        """Send them as a batch; where the API refuses that, as two halves, until those it refuses are alone.
-
-        The follow-up comes first: a batch without one would be forgotten. It waits for one that is not written yet.
-        """
-        if not some:
-            return
-        batch_id = call_batches.new_id()
-        enqueue_follow_up(self.follow_up, self.campaign, batch_id)
-        self.check_memory_usage("job_creation")
-        theirs = call_batches.open_batch(self.sessions, self.campaign.id, batch_id, some)
-        try:
-            if theirs:
-                send(self.api, self.campaign, batch_id, theirs)
-            self.lost_in_a_row = 0
-        except AnswerLost:
-            self.lost_in_a_row += 1
-            if self.lost_in_a_row >= LOST_IN_A_ROW:  # the API is in trouble: later
-                raise
-        except RequestRefused as refused:
-            self.take_apart(theirs, str(refused))
-        self.check_memory_usage("batch_dispatch")
-
-    def take_apart(self, theirs: list[Customer], refusal: str) -> None:
-        if len(theirs) == 1:
-            record(self.sessions, [failed(theirs[0].id, refusal)])
-            return
-        middle = len(theirs) // 2
-        self.dispatch(theirs[:middle])
-        self.dispatch(theirs[middle:])
-
-
-def send(api: RetellApi, campaign: Campaign, batch_id: str, theirs: list[Customer]) -> None:
-    """Send a batch that is written as ``sending``. What certainly was not accepted is undone: pending again.
-
-    Raises as `RetellApi.batch_call`.
-    """
-    name = name_of(campaign, batch_id)
-    tasks = [call_of(campaign, customer, batch=name) for customer in theirs]
-    try:
-        batch_call_id = api.batch_call(from_number=campaign.from_number, name=name, tasks=tasks)
-    except AnswerLost:
-        raise  # its follow-up finds out
-    except (RequestRefused, RetellUnavailable, ConfigError):
-        call_batches.undo(shared_sessions(), batch_id)
-        raise
-    call_batches.mark_sent(shared_sessions(), batch_id, batch_call_id)
-
-
-def enqueue_follow_up(
-    job_class: type[FollowUpCallBatchJob], campaign: Campaign, batch_id: str, look: int = 0, seconds: float = 0.0
-) -> None:
-    """Enqueue the n-th look after a batch, in so many seconds, where the job is that runs now."""
-    here = get_current_job()
-    where = {"connection": here.connection, "serializer": here.serializer} if here else {"connection": connect()}
-    options = {**where, "job_id": f"{name_of(campaign, batch_id)}-look-{look}"}
-    queue = here.origin if here else None
-    arguments = {"campaign_id": campaign.id, "batch_id": batch_id, "look": look}
-    if seconds:
-        job_class.enqueue_in(timedelta(seconds=seconds), queue, **arguments, **options)
-    else:
-        job_class.enqueue(queue, **arguments, **options)
+        self.sender.dispatch([customer for customer in pending if customer.id not in wrong])

@@ -2,13 +2,14 @@
 
 Customers are marked before they are called, and their outcomes are written as soon as their chunk ends, however it
 ends. A crash between the two makes the next run ask for the same calls with the same idempotency keys, which the API
-answers with the calls it already made. It knows a key for an hour: calls that were begun earlier are looked up among
-those that it lists. So the job may be run again at any time, and twice at once.
+answers with the calls it already made. It knows a key for an hour, and for one request: calls that were begun earlier,
+or that it now refuses, are looked up among those that it lists. So the job may be run again at any time, and twice at
+once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -16,6 +17,7 @@ from rq import Retry
 from sqlalchemy import bindparam, func, literal, select, update
 from sqlalchemy.orm import Session, sessionmaker
 
+from jobs.refusals import Refusals
 from jobs.retell_api import API_RETRIES, RequestRefused, RetellApi
 from jobs.sources import customers_of, shared_sessions
 from jobs.tables import OPEN, Campaign, Customer, UtcDateTime, utc_now
@@ -55,10 +57,11 @@ class ProcessRetellAICampaignJob(MemoryAwareJob):
     def handle(self, *, campaign_id: int, items: Cuttable[Customer] | None = None) -> dict[str, int] | None:
         self.sessions = shared_sessions()
         self.campaign = start(self.sessions, campaign_id)
+        self.refusals = Refusals()
         everybody = customers_of(campaign_id)
         with RetellApi(self.api_retries) as self.api:
             if items is None and self.should_split_job(everybody.count().items or 0):
-                self.api.has_free_lines()  # whether the key is any good: once, and not in each child
+                self.api.free_lines()  # whether the key is any good: once, and not in each child
                 self.split_into_child_jobs(everybody)
                 return None
             self.process_in_chunks(everybody if items is None else items, self.call_all, collect=False)
@@ -75,35 +78,68 @@ class ProcessRetellAICampaignJob(MemoryAwareJob):
         return figures
 
     def call_all(self, chunk: list[Customer]) -> None:
-        begun = begin_calls(self.sessions, chunk)
+        self.now = utc_now()
+        self.begun = begun = begin_calls(self.sessions, chunk)
         to_call = [customer for customer in chunk if customer.id in begun]
-        self.outcomes = self.calls_made_before(to_call, begun)
+        forgotten = [each for each in to_call if begun[each.id] < self.now - KEYS_LAST]
+        self.outcomes = self.calls_made_before(forgotten)
         known = {outcome["customer"] for outcome in self.outcomes}
+        self.in_doubt: list[tuple[Customer, str]] = []
         try:
             self.api.each([each for each in to_call if each.id not in known], self.call, self.concurrency)
+            self.settle_doubts()
         finally:
+            if self.refusals.of_the_campaign:
+                take_back(self.sessions, self.refusals.alike)
+                self.outcomes = [each for each in self.outcomes if each["customer"] not in self.refusals.alike]
             record(self.sessions, self.outcomes)
         for customer in to_call:
             self.check_memory_usage(f"customer_processing_{customer.id}")
 
     async def call(self, customer: Customer) -> None:
         """One call; where the API refuses this customer, that is the outcome. Other errors end the job."""
-        key = key_of(self.campaign, customer)
+        key, since = key_of(self.campaign, customer), self.begun[customer.id]
+        if since < self.now - KEYS_LAST:
+            since = self.now  # nobody had called by then
         try:
             call_id = await self.api.phone_call(
-                from_number=self.campaign.from_number, idempotency_key=key, **call_of(self.campaign, customer, key=key)
+                within_seconds=(since + KEYS_LAST - utc_now()).total_seconds(),
+                from_number=self.campaign.from_number,
+                idempotency_key=key,
+                **call_of(self.campaign, customer, key=key),
             )
         except RequestRefused as refused:
-            self.outcomes.append(failed(customer.id, str(refused)))
+            if since < self.now:  # the key may be that of a call that was made, with what has been edited since
+                self.in_doubt.append((customer, str(refused)))
+            else:
+                self.refuse(customer, str(refused))
         else:
+            self.refusals.accepted()
             self.outcomes.append(called(customer.id, call_id))
         self.check_memory_usage("api_call")
 
-    def calls_made_before(self, to_call: Sequence[Customer], begun: Mapping[int, datetime]) -> list[Outcome]:
-        """Outcomes of the calls that a run has made whose idempotency keys the API may have forgotten."""
-        forgotten = utc_now() - KEYS_LAST
-        by_key = {key_of(self.campaign, each): each.id for each in to_call if begun[each.id] < forgotten}
+    def refuse(self, customer: Customer, why: str) -> None:
+        """The outcome of a customer, unless it is the campaign that the API refuses: then `ConfigError`."""
+        self.outcomes.append(failed(customer.id, why))
+        self.refusals.refused(customer.id, why)
+        if self.refusals.of_the_campaign:
+            raise self.refusals.error(self.campaign.id)
+
+    def settle_doubts(self) -> None:
+        """Refused though they may have been called before: those who have been are."""
+        made = self.calls_made_before([customer for customer, _ in self.in_doubt])
+        self.outcomes += made
+        known = {outcome["customer"] for outcome in made}
+        for customer, why in self.in_doubt:
+            if customer.id not in known:
+                self.refuse(customer, why)
+
+    def calls_made_before(self, begun: Sequence[Customer]) -> list[Outcome]:
+        """Outcomes of the calls to these that a run has made: by what the API lists, whatever it knows of keys."""
+        by_key = {key_of(self.campaign, each): each.id for each in begun}
         made = {call.metadata["key"]: call.call_id for call in self.api.calls("key", by_key)}
+        if made:
+            self.refusals.accepted()
         return [called(by_key[key], call_id) for key, call_id in made.items()]
 
 
@@ -171,6 +207,15 @@ def record(sessions: sessionmaker[Session], outcomes: list[Outcome]) -> None:
     statement = update(Customer).where(Customer.id == bindparam("customer"), ~settled)
     with sessions.begin() as session:
         session.connection().execute(statement, outcomes)  # sets the columns that the outcomes name
+
+
+def take_back(sessions: sessionmaker[Session], customer_ids: Sequence[int]) -> None:
+    """Those who were not called after all, and have no outcome either: pending again."""
+    theirs = Customer.id.in_(customer_ids), Customer.call_id.is_(None)
+    open_ones = *theirs, Customer.status.in_(("calling", "batched", "failed"))
+    as_before = {"status": "pending", "calling_since": None, "batch_id": None, "failure": None, "called_at": None}
+    with sessions.begin() as session:
+        session.execute(update(Customer).where(*open_ones).values(as_before))
 
 
 def complete(sessions: sessionmaker[Session], campaign_id: int) -> dict[str, int]:

@@ -8,9 +8,13 @@ go on. Nothing in here knows the database.
 from __future__ import annotations
 
 import asyncio
+import math
 import os
+import time
 from collections.abc import Awaitable, Callable, Collection, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
@@ -18,6 +22,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from rqmem.errors import ConfigError, RqmemError
 
 if TYPE_CHECKING:
+    import httpx
     from retell import APIStatusError
 
 API_RETRIES = 5  # given for each request, since the SDK makes none for calls
@@ -25,6 +30,8 @@ PAGE = 1000
 DEFAULT_WAIT_SECONDS, LONGEST_WAIT_SECONDS = 5.0, 600.0
 
 T = TypeVar("T")
+
+_sleep = asyncio.sleep  # of its own, so that a test can watch it
 
 
 class RequestRefused(Exception):
@@ -64,10 +71,10 @@ class RetellApi:
     def __init__(self, retries: int = API_RETRIES) -> None:
         if not os.environ.get("RETELL_API_KEY"):
             raise ConfigError("RETELL_API_KEY is not set: give the worker the key of your Retell account")
-        from retell import AsyncRetell  # 70 MB: only where calls are made
+        from retell import AsyncRetell, DefaultAsyncHttpxClient  # 70 MB: only where calls are made
 
         self._loop = asyncio.Runner()
-        self._client = AsyncRetell()
+        self._client = AsyncRetell(http_client=DefaultAsyncHttpxClient(event_hooks={"response": [_leave_429_to_us]}))
         self._retries = retries
 
     def __enter__(self) -> RetellApi:
@@ -112,15 +119,22 @@ class RetellApi:
                 each.cancel()
             await asyncio.gather(*lines, return_exceptions=True)
 
-    async def phone_call(self, **request: Any) -> str:
+    async def phone_call(self, *, within_seconds: float = math.inf, **request: Any) -> str:
         """Make a call, and return its id. With an ``idempotency_key`` it is made once, however often it is asked for.
+
+        Args:
+            within_seconds: how long it may be asked for, since the API forgets keys.
+            request: as the SDK takes it.
 
         Raises:
             RequestRefused: the API refuses this call.
-            RetellUnavailable: it does not answer, also when tried again.
+            RetellUnavailable: it does not answer, also when tried again, or not in that time.
         """
         create = self._client.call.create_phone_call
-        made = await _as_often_as_allowed(lambda: create(**request, max_retries=self._retries))
+        asked = _as_often_as_allowed(
+            lambda: create(**request, max_retries=self._retries), within_seconds=within_seconds
+        )
+        made = await asked
         return made.call_id
 
     def batch_call(self, **request: Any) -> str:
@@ -156,26 +170,38 @@ class RetellApi:
                 return found
             next_page = {"pagination_key": page.pagination_key}
 
-    def has_free_lines(self) -> bool:
-        """Whether the account could make one more call now; also what it costs to ask whether the key is any good.
+    def free_lines(self) -> float:
+        """Which part of the lines that outbound calls may use is free now, 0 to 1; also the way to try the key.
 
         Raises `RetellUnavailable`.
         """
         retrieve = self._client.concurrency.retrieve
         lines = self._loop.run(_as_often_as_allowed(lambda: retrieve(max_retries=self._retries)))
-        return (lines.current_concurrency or 0) < (lines.concurrency_limit or 0)
+        ours = (lines.concurrency_limit or 0) - (lines.reserved_inbound_concurrency or 0)
+        return max(0.0, 1 - (lines.current_concurrency or 0) / ours) if ours > 0 else 0.0
 
 
-async def _as_often_as_allowed(ask: Callable[[], Awaitable[T]], *, once: bool = False) -> T:
-    """Ask; as long as the API says that it is asked too often, wait as told and ask again."""
+async def _as_often_as_allowed(
+    ask: Callable[[], Awaitable[T]], *, once: bool = False, within_seconds: float = math.inf
+) -> T:
+    """Ask; as long as the API says that it is asked too often, wait as told and ask again, but not after that time."""
     from retell import RateLimitError
 
-    while True:
+    last, wait = time.monotonic() + within_seconds, 0.0
+    while time.monotonic() + wait <= last:
+        await _sleep(wait)
         try:
             with _in_our_words(once=once):
                 return await ask()
         except RateLimitError as error:
-            await asyncio.sleep(seconds_to_wait(error.response.headers.get("Retry-After")))
+            wait = seconds_to_wait(error.response.headers.get("Retry-After"), datetime.now(UTC))
+    raise RetellUnavailable("Retell asks to wait for longer than it knows the key of a call; tried again later")
+
+
+async def _leave_429_to_us(response: httpx.Response) -> None:
+    """The SDK would try again by itself, sooner than it was told where that is more than a minute."""
+    if response.status_code == 429:
+        response.headers["x-should-retry"] = "false"
 
 
 @contextmanager
@@ -209,12 +235,17 @@ def _never_arrived(error: Exception) -> bool:
     return isinstance(error.__cause__, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout)
 
 
-def seconds_to_wait(retry_after: str | None) -> float:
-    """What the header ``Retry-After`` asks for, in seconds; `DEFAULT_WAIT_SECONDS` where it says nothing usable."""
+def seconds_to_wait(retry_after: str | None, now: datetime) -> float:
+    """What the header ``Retry-After`` asks for, seconds or a date; `DEFAULT_WAIT_SECONDS` where it is not usable."""
     try:
-        return min(max(0.0, float(retry_after or "")), LONGEST_WAIT_SECONDS)
+        seconds = float(retry_after or "")
     except ValueError:
-        return DEFAULT_WAIT_SECONDS
+        try:
+            date = parsedate_to_datetime(retry_after or "")
+        except ValueError:
+            return DEFAULT_WAIT_SECONDS
+        seconds = ((date if date.tzinfo else date.replace(tzinfo=UTC)) - now).total_seconds()
+    return min(max(0.0, seconds), LONGEST_WAIT_SECONDS)
 
 
 def reason(error: APIStatusError) -> str:

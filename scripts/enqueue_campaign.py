@@ -16,7 +16,7 @@ from rqmem.errors import RqmemError
 @click.command()
 @click.argument("campaign_id", type=int)
 @click.option("--call-plan", type=click.Path(), help="Also export the call plan to this CSV file, before.")
-@click.option("--batches", is_flag=True, help="Call in batches, with one request for many customers.")
+@click.option("--batches", is_flag=True, help="Call in batches. Again: also follow up those that no job does.")
 def main(campaign_id: int, call_plan: str | None, batches: bool) -> None:
     """Enqueue the campaign CAMPAIGN_ID; prints the ids of the jobs."""
     try:

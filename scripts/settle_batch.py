@@ -8,7 +8,8 @@ from __future__ import annotations
 import click
 
 from jobs import call_batches
-from jobs.campaign_batches import FollowUpCallBatchJob, enqueue_follow_up
+from jobs.batch_sending import enqueue_follow_up
+from jobs.campaign_batches import FollowUpCallBatchJob
 from jobs.campaigns import complete, find
 from jobs.sources import shared_sessions
 from rqmem.errors import RqmemError

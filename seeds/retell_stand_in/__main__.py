@@ -32,6 +32,8 @@ from seeds.retell_stand_in.server import DEFAULT_KEY, StandIn
 @click.option("--unanswered-every", type=int, default=0, metavar="N", help="Nobody picks up at each Nth call.")
 @click.option("--refused-number", default="", help="A number that is not to be called.")
 @click.option("--busy", is_flag=True, help="All lines are taken: batches are accepted, and their calls wait.")
+@click.option("--reserved-lines", type=int, default=0, help="Of 20, for calls that come in.")
+@click.option("--changing-lines", type=int, default=0, help="Of a busy account's: between two calls.")
 @click.option(
     "--ready-file",
     type=click.Path(dir_okay=False, path_type=Path),

@@ -11,6 +11,10 @@ from typing import Any, Literal, get_args
 ErrorMode = Literal["before", "after", "drop"]
 
 _ROUNDING = 1e-9
+_NUMBERS = (
+    "rate_limit", "error_every", "latency_ms", "slow_every", "slow_ms", "unanswered_every",
+    "reserved_lines", "changing_lines",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -31,11 +35,13 @@ class Faults:
     unanswered_every: int = 0  # calls, not requests: nobody picks up the phone
     refused_number: str = ""  # is not to be called, as one on the account's do-not-call list
     busy: bool = False  # all lines are taken: the calls of a batch wait, and are listed once they are made
+    reserved_lines: int = 0  # for calls that come in: those of a batch never get them
+    changing_lines: int = 0  # of a busy account's: one call has ended, the next has not begun
 
     def __post_init__(self) -> None:
         """Raises ValueError, in one line, for a value that means nothing."""
-        for name in ("rate_limit", "error_every", "latency_ms", "slow_every", "slow_ms", "unanswered_every"):
-            value, whole = getattr(self, name), name.endswith("_every")
+        for name in _NUMBERS:
+            value, whole = getattr(self, name), name.endswith(("_every", "_lines"))
             if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)):
                 raise ValueError(f"{name} must be a {'whole ' if whole else ''}number, got {value!r}")
             if not 0 <= value < math.inf:

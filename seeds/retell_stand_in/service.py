@@ -99,9 +99,11 @@ class RetellService:
     def concurrency(self) -> Answer:
         """How many lines the account has, and how many are taken."""
         with self._lock:
-            taken = LINES if self._faults.busy else 0
+            faults = self._faults
+        taken = LINES - faults.reserved_lines - faults.changing_lines if faults.busy else 0
         lines = {"base_concurrency": LINES, "purchased_concurrency": 0, "concurrency_limit": LINES}
-        return json_answer(200, {"current_concurrency": taken, **lines})
+        reserved = {"reserved_inbound_concurrency": faults.reserved_lines}
+        return json_answer(200, {"current_concurrency": taken, **lines, **reserved})
 
     def _with_faults(self, status: int, work: Callable[[], bytes]) -> Answer:
         """Do the work and answer, or go wrong as the faults say."""

@@ -103,7 +103,7 @@ class HastyFollowUpJob(FollowUpCallBatchJob):
 
     retry = SOON
     look_again_seconds = 0.2
-    patience = Patience(settle_seconds=1, give_up_seconds=3)
+    patience = Patience(settle_seconds=1, idle_looks=3, give_up_seconds=60)
 
 
 class HastyBatchJob(ProcessRetellAICampaignBatchJob):
@@ -112,6 +112,18 @@ class HastyBatchJob(ProcessRetellAICampaignBatchJob):
     chunk_size = 20
     retry = SOON
     follow_up = HastyFollowUpJob
+
+
+class SoonAskingFollowUpJob(HastyFollowUpJob):
+    """Soon asks a person."""
+
+    patience = Patience(settle_seconds=1, idle_looks=2, give_up_seconds=3)
+
+
+class SoonAskingBatchJob(HastyBatchJob):
+    """Soon asks a person."""
+
+    follow_up = SoonAskingFollowUpJob
 
 
 def enqueue(

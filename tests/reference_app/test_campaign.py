@@ -6,11 +6,15 @@ import csv
 import os
 import subprocess
 import sys
-from datetime import timedelta
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from redis import Redis
 from rq.job import Job, JobStatus
 from sqlalchemy import update
@@ -19,13 +23,16 @@ from sqlalchemy.engine import Engine
 from jobs.campaigns import ProcessRetellAICampaignJob
 from jobs.database import session_factory
 from jobs.exports import ExportCallPlanJob
-from jobs.retell_api import DEFAULT_WAIT_SECONDS, LONGEST_WAIT_SECONDS, seconds_to_wait
+from jobs.refusals import ALIKE, Refusals
+from jobs.retell_api import DEFAULT_WAIT_SECONDS, LONGEST_WAIT_SECONDS, RetellApi, RetellUnavailable, seconds_to_wait
 from jobs.sources import shared_sessions
-from jobs.tables import Customer, utc_now
+from jobs.tables import Campaign, Customer, utc_now
+from rqmem.errors import ConfigError
 from rqmem.journal import reader
 from rqmem.testing import wait_until
 from seeds.campaign import seed_campaign
 from seeds.retell_stand_in import Faults, StandIn
+from seeds.retell_stand_in.answers import Answer, error_answer
 from tests.conftest import ROOT, StartWorker
 from tests.reference_app.campaign_jobs import (
     ON_SQLITE,
@@ -227,15 +234,113 @@ def test_a_chunk_costs_the_same_queries_however_large_it_is(
     engine.dispose()
 
 
+@pytest.fixture
+def here(called_here: None, environ: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Jobs may run in this process, without a worker."""
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    yield
+    shared_sessions().kw["bind"].dispose()
+
+
+@ON_SQLITE
+@pytest.mark.usefixtures("here")
+def test_a_campaign_that_is_refused_as_a_whole_ends_it_and_its_customers_can_be_called_later(
+    database: Engine, retell: StandIn
+) -> None:
+    seed_campaign(database, count=60, seed=5)
+    with session_factory(database).begin() as session:
+        session.execute(update(Campaign).values(from_number="4711"))
+    with pytest.raises(ConfigError, match=r"20 in a row: from_number must be in E.164 format.*run it again"):
+        ProcessRetellAICampaignJob.run(campaign_id=1)
+    assert statuses(database)["pending"] >= 20 and set(statuses(database)) == {"pending", "calling"}
+    assert retell.service.record()["requests"] < 20 + ProcessRetellAICampaignJob.concurrency
+    with session_factory(database).begin() as session:
+        session.execute(update(Campaign).values(from_number="+14155550100"))
+    ProcessRetellAICampaignJob.run(campaign_id=1)
+    assert_called_exactly_once(database, retell)
+
+
+@given(st.lists(st.sampled_from(["taken", "wrong number", "no such agent"]), max_size=60))
+def test_the_campaign_is_refused_when_none_was_taken_and_many_in_a_row_are_alike(told: list[str]) -> None:
+    refusals = Refusals()
+    for number, each in enumerate(told):
+        if each == "taken":
+            refusals.accepted()
+        else:
+            refusals.refused(number, each)
+        so_far = told[: number + 1]
+        of_the_campaign = "taken" not in so_far and len(so_far) >= ALIKE and len(set(so_far[-ALIKE:])) == 1
+        assert refusals.of_the_campaign == of_the_campaign
+
+
+@ON_SQLITE
+@pytest.mark.usefixtures("here")
+def test_who_is_edited_after_a_crash_was_called_all_the_same(database: Engine, retell: StandIn) -> None:
+    """The key of their call is refused then, with what is new."""
+    seed_campaign(database, count=20, seed=5)
+    ProcessRetellAICampaignJob.run(campaign_id=1)
+    with session_factory(database).begin() as session:  # as a crash before the outcomes were written leaves them
+        as_begun = {"status": "calling", "call_id": None, "called_at": None, "name": "Renamed"}
+        session.execute(update(Customer).where(Customer.status == "called").values(as_begun))
+        session.execute(update(Campaign).values(status="running"))
+    ProcessRetellAICampaignJob.run(campaign_id=1)
+    assert retell.service.record()["rejected"]["idempotency_key_reused"] >= 10
+    assert_called_exactly_once(database, retell)
+
+
+@ON_SQLITE
+@pytest.mark.usefixtures("here")
+def test_no_call_is_asked_for_when_the_api_may_have_forgotten_its_key_meanwhile(
+    database: Engine, retell: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is looked up by the next run, as those that were begun long ago."""
+    retell.service.set_faults(Faults(rate_limit=0.01))
+    seed_campaign(database, count=3, seed=5)
+    monkeypatch.setattr("jobs.campaigns.KEYS_LAST", timedelta(seconds=2))
+    asked = listen(retell)
+    with pytest.raises(RetellUnavailable, match="longer than it knows the key"):
+        ProcessRetellAICampaignJob.run(campaign_id=1)
+    assert [each.answer.status for each in asked] == [201, 429, 429]
+
+
+def test_who_is_asked_too_often_says_how_long_to_wait_above_a_minute_too(
+    retell: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As many times as it is told; the SDK, which would not wait as long, makes no attempt of its own."""
+    monkeypatch.setenv("RETELL_API_KEY", retell.api_key)
+    monkeypatch.setenv("RETELL_BASE_URL", retell.url)
+    post, waits = retell.service.post, []
+    headers = iter(["120", format_datetime(datetime.now(UTC) + timedelta(seconds=90), usegmt=True)])
+
+    def limit(*request: Any) -> Answer:
+        header = next(headers, None)
+        return post(*request) if header is None else error_answer(429, "throttle", {"Retry-After": header})
+
+    async def sleep(seconds: float) -> None:
+        waits.append(seconds)
+
+    monkeypatch.setattr(retell.service, "post", limit)
+    with monkeypatch.context() as patched, RetellApi() as api:
+        patched.setattr("jobs.retell_api._sleep", sleep)
+        assert api.calls("key", ["some"]) == []
+    assert waits[:2] == [0, 120] and 60 < waits[2] <= 90 and len(waits) == 3
+
+
+NOW = datetime(2026, 10, 21, 7, 26, tzinfo=UTC)
+
+
 @pytest.mark.parametrize(
     ("header", "seconds"),
     [
-        ("2", 2), ("0.5", 0.5), ("-1", 0), ("nan", 0), ("1e9", LONGEST_WAIT_SECONDS),
-        (None, DEFAULT_WAIT_SECONDS), ("Wed, 21 Oct 2026 07:28:00 GMT", DEFAULT_WAIT_SECONDS),
+        ("2", 2), ("0.5", 0.5), ("120", 120), ("-1", 0), ("nan", 0), ("1e9", LONGEST_WAIT_SECONDS),
+        (None, DEFAULT_WAIT_SECONDS), ("soon", DEFAULT_WAIT_SECONDS), ("Wed, 21 Oct 2026 07:28:00 GMT", 120),
+        ("Wed, 21 Oct 2026 07:28:00 -0000", 120), ("Wed, 21 Oct 2020 07:28:00 GMT", 0),
+        ("Thu, 22 Oct 2026 07:28:00 GMT", LONGEST_WAIT_SECONDS),
     ],
 )  # fmt: skip
 def test_retry_after(header: str | None, seconds: float) -> None:
-    assert seconds_to_wait(header) == seconds
+    assert seconds_to_wait(header, NOW) == seconds
 
 
 @ON_SQLITE

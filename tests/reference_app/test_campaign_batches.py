@@ -5,20 +5,28 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from redis import Redis
 from rq import Queue
 from rq.job import Job, JobStatus
+from sqlalchemy import update
 from sqlalchemy.engine import Engine
 
 from jobs import call_batches
-from jobs.call_batches import Patience, judge
+from jobs.call_batches import LONGEST_PAUSE_SECONDS, Patience, judge, seconds_to_next_look
 from jobs.campaign_batches import ProcessRetellAICampaignBatchJob
 from jobs.campaigns import start
-from jobs.retell_api import ListedCall
+from jobs.database import session_factory
+from jobs.retell_api import ListedCall, RetellApi, RetellUnavailable
 from jobs.sources import shared_sessions
+from jobs.tables import Campaign, CampaignBatch, utc_now
+from jobs.tables.campaigns import BatchStatus
+from rqmem.errors import ConfigError
 from rqmem.testing import wait_until
 from seeds.campaign import seed_campaign
 from seeds.retell_stand_in import Faults, StandIn
@@ -27,6 +35,7 @@ from tests.reference_app.campaign_jobs import (
     ON_SQLITE,
     HastyBatchJob,
     HastyFollowUpJob,
+    SoonAskingBatchJob,
     asked_too_often,
     assert_called_exactly_once,
     batches,
@@ -215,7 +224,7 @@ def test_where_the_api_cannot_tell_a_person_is_asked(
     """The answer is lost and all lines are taken: the batch may be waiting, or may never have come."""
     retell.service.set_faults(Faults(error_every=1, error_mode="drop", busy=True))
     seed_campaign(database, count=15, seed=5)
-    enqueue(1, connection, HastyBatchJob)
+    enqueue(1, connection, SoonAskingBatchJob)
     worker()
     wait_until(lambda: retell.service.record()["batches"] == 1, 60)
     retell.service.set_faults(Faults(busy=True))
@@ -323,36 +332,191 @@ def test_a_last_look_that_dies_at_its_end_is_made_up_for(
     assert (campaign(database).status, batches(database)[0].status) == ("completed", "collected")
 
 
-IMPATIENT = Patience(settle_seconds=600, give_up_seconds=3600)
+IMPATIENT = Patience(settle_seconds=600, idle_looks=20, give_up_seconds=3600)
 
 
 @pytest.mark.parametrize(
-    ("status", "left", "listed", "age", "free", "step"),
+    ("status", "left", "listed", "under_way", "age", "idle", "step"),
     [
-        ("sent", 0, 100, 5, True, "close"),
-        ("sent", 40, 60, 5, True, "look again"),
-        ("sent", 100, 0, 3599, True, "look again"),
-        ("sent", 40, 60, 3600, True, "close"),
-        ("sending", 0, 100, 5, True, "close"),
-        ("sending", 99, 1, 700, True, "look again"),
-        ("sending", 100, 0, 599, True, "look again"),
-        ("sending", 100, 0, 600, True, "send again"),
-        ("sending", 100, 0, 600, False, "look again"),
-        ("sending", 100, 0, 3600, False, "ask a person"),
-        ("unknown", 100, 0, 9999, True, "ask a person"),
-        ("unknown", 0, 100, 9999, False, "close"),
+        ("sent", 0, 100, 0, 5, 0, "close"),
+        ("sent", 40, 60, 40, 5, 0, "look again"),
+        ("sent", 100, 0, 0, 100_000, 0, "look again"),
+        ("sent", 100, 0, 0, 100_000, 19, "look again"),
+        ("sent", 40, 60, 1, 100_000, 20, "look again"),
+        ("sent", 40, 60, 0, 599, 20, "look again"),
+        ("sent", 40, 60, 0, 600, 20, "close"),
+        ("sending", 0, 100, 0, 5, 0, "close"),
+        ("sending", 99, 1, 0, 700, 0, "look again"),
+        ("sending", 100, 0, 0, 599, 20, "look again"),
+        ("sending", 100, 0, 0, 600, 20, "send again"),
+        ("sending", 100, 0, 0, 600, 19, "look again"),
+        ("sending", 100, 0, 0, 3600, 0, "ask a person"),
+        ("sending", 100, 0, 0, 3600, 1, "look again"),
+        ("unknown", 100, 0, 0, 9999, 20, "ask a person"),
+        ("unknown", 0, 100, 0, 9999, 0, "close"),
     ],
 )
-def test_what_is_done_about_a_batch(status: str, left: int, listed: int, age: float, free: bool, step: str) -> None:
+def test_what_is_done_about_a_batch(
+    status: BatchStatus, left: int, listed: int, under_way: int, age: float, idle: int, step: str
+) -> None:
     found = judge(
-        status,  # type: ignore[arg-type]
+        status,
         left=left,
         listed=listed,
+        under_way=under_way,
         age_seconds=age,
-        lines_free=free,
+        idle_looks=idle,
         patience=IMPATIENT,
     )
     assert found == step
+
+
+@given(status=st.sampled_from(["sent", "sending"]), age=st.floats(0, 1e7), idle=st.integers(0, 19), left=st.integers(1))
+def test_nothing_is_concluded_from_a_few_free_lines(status: BatchStatus, age: float, idle: int, left: int) -> None:
+    step = judge(status, left=left, listed=0, under_way=0, age_seconds=age, idle_looks=idle, patience=IMPATIENT)
+    assert step in ("look again", "ask a person")
+    assert not (step == "ask a person" and status == "sent")
+
+
+@given(age=st.floats(0, 1e7), shortest=st.floats(0.1, 100), idle=st.integers(0, 30))
+def test_pauses_grow_to_minutes_and_no_further(age: float, shortest: float, idle: int) -> None:
+    pause = seconds_to_next_look(shortest, age_seconds=age, idle_looks=idle)
+    assert shortest <= pause <= LONGEST_PAUSE_SECONDS
+    assert not idle or pause == shortest
+    assert pause <= seconds_to_next_look(shortest, age_seconds=age * 2, idle_looks=idle)
+
+
+@ON_SQLITE
+def test_a_batch_in_doubt_is_not_sent_twice_however_the_lines_look(
+    database: Engine, here: Engine, retell: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It waits: lines that are reserved, or that change from one call to the next, are not free for it."""
+    seed_campaign(database, count=15, seed=3)
+    seed_campaign(database, count=15, seed=3)
+    monkeypatch.setattr(HastyFollowUpJob, "patience", Patience(settle_seconds=0, idle_looks=1))
+    retell.service.set_faults(Faults(busy=True))
+    HastyBatchJob.run(campaign_id=2)
+    retell.service.set_faults(Faults(busy=True, error_every=1, error_mode="drop"))
+    HastyBatchJob.run(campaign_id=1)
+    [batch] = [each for each in batches(database) if each.campaign_id == 1]
+    assert batch.status == "sending"
+
+    def look() -> str:
+        return HastyFollowUpJob.run(campaign_id=1, batch_id=batch.id)
+
+    for busy in (Faults(busy=True, reserved_lines=5), Faults(busy=True, changing_lines=2)):
+        retell.service.set_faults(busy)
+        assert look() == "look again"
+    with monkeypatch.context() as patched:
+        patched.setattr(retell.service, "_make_waiting_calls", lambda: None)  # those of others come first
+        retell.service.set_faults(Faults())
+        assert look() == "look again", "another batch of ours waits"
+    retell.service.set_faults(Faults())
+    assert look() == "close"
+    assert retell.service.record()["batches"] == 2
+
+
+@ON_SQLITE
+def test_an_accepted_batch_is_waited_for_however_long_it_takes(
+    database: Engine, here: Engine, retell: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seed_campaign(database, count=15, seed=3)
+    retell.service.set_faults(Faults(busy=True))
+    HastyBatchJob.run(campaign_id=1)
+    [batch] = batches(database)
+    with session_factory(database).begin() as session:
+        session.execute(update(CampaignBatch).values(sending_since=utc_now() - timedelta(hours=25)))
+    for _ in range(3):
+        assert HastyFollowUpJob.run(campaign_id=1, batch_id=batch.id) == "look again"
+    assert statuses(database)["batched"] > 10
+    retell.service.set_faults(Faults())
+    assert HastyFollowUpJob.run(campaign_id=1, batch_id=batch.id) == "close"
+    assert_called_exactly_once(database, retell)
+
+
+@ON_SQLITE
+@pytest.mark.parametrize("trouble", ["refused", "down"])
+def test_sent_again_and_refused_or_not_connected_nobody_is_stranded(
+    database: Engine, here: Engine, retell: StandIn, connection: Redis, monkeypatch: pytest.MonkeyPatch, trouble: str
+) -> None:
+    seed_campaign(database, count=20, seed=5)
+    retell.service.set_faults(Faults(error_every=1))
+    HastyBatchJob.run(campaign_id=1)
+    [batch] = batches(database)
+    monkeypatch.setattr(HastyFollowUpJob, "patience", Patience(settle_seconds=0, idle_looks=1))
+    refused = next(each for each in customers(database)[5:] if each.phone.startswith("+"))
+    retell.service.set_faults(Faults(refused_number=refused.phone))
+
+    def go_down(_: object) -> float:
+        retell.stop()
+        return 1.0
+
+    if trouble == "down":
+        monkeypatch.setattr("jobs.retell_api.API_RETRIES", 0)
+        with monkeypatch.context() as patched, pytest.raises(RetellUnavailable):
+            patched.setattr(RetellApi, "free_lines", go_down)
+            HastyFollowUpJob.run(campaign_id=1, batch_id=batch.id)
+        retell.start()
+        assert [each.id for each in batches(database)] == [batch.id]
+    assert HastyFollowUpJob.run(campaign_id=1, batch_id=batch.id) == "send again"
+    assert statuses(database)["pending"] == 0
+    for each in batches(database):
+        assert HastyFollowUpJob.run(campaign_id=1, batch_id=each.id) == "close"
+    [failure] = [each.failure for each in customers(database) if each.id == refused.id]
+    assert failure == f"{refused.phone} is marked as do not call."
+    assert statuses(database)["batched"] == 0 and campaign(database).status == "completed"
+    assert len(set(retell.service.calls())) == statuses(database)["called"]
+
+
+@ON_SQLITE
+def test_run_again_it_follows_up_the_batches_that_no_job_does(
+    database: Engine, here: Engine, retell: StandIn, connection: Redis
+) -> None:
+    seed_campaign(database, count=45, seed=5)
+    retell.service.set_faults(Faults(busy=True))
+    HastyBatchJob.run(campaign_id=1)
+    queue, three = Queue("campaigns", connection=connection), len(batches(database))
+    assert len(queue.get_job_ids()) == three
+    HastyBatchJob.run(campaign_id=1)
+    assert len(queue.get_job_ids()) == three, "they have one"
+    job_id = queue.get_job_ids()[0]
+    Job.fetch(job_id, connection=connection).delete()
+    HastyBatchJob.run(campaign_id=1)
+    assert len(queue.get_job_ids()) == three and job_id in queue.get_job_ids()
+    connection.flushdb()  # the test's own server
+    HastyBatchJob.run(campaign_id=1)
+    assert len(queue.get_job_ids()) == three
+
+
+@ON_SQLITE
+def test_the_first_looks_wait_for_a_batch_that_is_not_written_yet(
+    database: Engine, here: Engine, connection: Redis
+) -> None:
+    seed_campaign(database, count=5, seed=5)
+    scheduled = Queue("campaigns", connection=connection).scheduled_job_registry
+    for look in range(7):
+        assert HastyFollowUpJob.run(campaign_id=1, batch_id="to-come", look=look) == "nothing to do"
+    assert len(scheduled.get_job_ids()) == 6
+
+
+@ON_SQLITE
+def test_a_campaign_that_is_refused_as_a_whole_ends_it_and_all_stay_pending(
+    database: Engine, here: Engine, retell: StandIn
+) -> None:
+    seed_campaign(database, count=100, seed=5)
+    with session_factory(database).begin() as session:
+        session.execute(update(Campaign).values(from_number="4711"))
+    with pytest.raises(ConfigError, match=r"20 in a row: from_number must be in E.164 format.*run it again"):
+        HastyBatchJob.run(campaign_id=1)
+    assert set(statuses(database)) <= {"pending", "failed"} and batches(database) == []
+    assert all("to_number" in (each.failure or "") for each in customers(database) if each.status == "failed")
+    assert retell.service.record()["requests"] < 60
+    with session_factory(database).begin() as session:
+        session.execute(update(Campaign).values(from_number="+14155550100"))
+    HastyBatchJob.run(campaign_id=1)
+    for batch in batches(database):
+        HastyFollowUpJob.run(campaign_id=1, batch_id=batch.id)
+    assert_called_exactly_once(database, retell)
 
 
 def test_outcomes_of_calls() -> None:
