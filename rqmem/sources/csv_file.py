@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from rqmem.errors import ConfigError, SourceError
 from rqmem.sources import csv_cuts
-from rqmem.sources.files import FileSource, first
+from rqmem.sources.files import LONGEST_RECORD_BYTES, FileSource, check_longest, first
 from rqmem.sources.open_file import OpenFile, first_line_end, lines, opened
 
 _WINDOW_BYTES, _LARGEST_WINDOW_BYTES = 4 * 1024, 16 * 2**20
@@ -33,6 +33,7 @@ class CsvFormat:
     encoding: str = "utf-8"
     has_header: bool = True
     cut_by: Literal["quotes", "lines", "parsing"] = "quotes"
+    longest_record: int = LONGEST_RECORD_BYTES
 
     def __post_init__(self) -> None:
         for name, value in (
@@ -46,6 +47,7 @@ class CsvFormat:
             raise ConfigError(f"CsvFile: delimiter {self.delimiter!r} is the quote or the escape as well")
         if self.cut_by not in ("quotes", "lines", "parsing"):
             raise ConfigError(f"CsvFile: cut_by is {self.cut_by!r}: give 'quotes', 'lines' or 'parsing'")
+        check_longest(self.longest_record, "CsvFile")
         _check_encoding(self.encoding, f"\r\n{self.delimiter}{self.quotechar or ''}{self.escapechar or ''}")
 
     @property
@@ -91,11 +93,13 @@ class CsvFile(FileSource[Any]):
               as slow as reading the file.
 
             A wrong cut never goes unnoticed: the slice before it ends within a record, which is a `SourceError`.
+        longest_record: in bytes; a longer one is an error before it is parsed, since as objects it may be 25 times so
+            large.
 
     Raises:
         ConfigError: an argument cannot be used.
-        SourceError: the file cannot be read; while reading: it is no CSV, its bytes are not of that encoding, it has
-            changed, or a cut was wrong. The byte is named.
+        SourceError: the file cannot be read; while reading: it is no CSV, a record is too long, its bytes are not
+            of that encoding, it has changed, or a cut was wrong. The byte is named.
     """
 
     def __init__(
@@ -110,9 +114,11 @@ class CsvFile(FileSource[Any]):
         encoding: str = "utf-8",
         has_header: bool = True,
         cut_by: Literal["quotes", "lines", "parsing"] = "quotes",
+        longest_record: int = LONGEST_RECORD_BYTES,
     ) -> None:
         self._format = CsvFormat(
-            delimiter, quotechar, escapechar, doublequote, skipinitialspace, encoding, has_header, cut_by
+            *(delimiter, quotechar, escapechar, doublequote, skipinitialspace, encoding, has_header, cut_by),
+            longest_record=longest_record,
         )
         super().__init__(path)
         self._names: list[str] | None = None
@@ -132,12 +138,15 @@ class CsvFile(FileSource[Any]):
         return ((_named(names, row), offset) for row, offset in self._rows(file, begin, end))
 
     def _rows(self, file: OpenFile, begin: int, end: int) -> Iterator[tuple[list[str], int]]:
-        encoding, offset, within_record = self._format.codec, begin, False
+        encoding, longest = self._format.codec, self._format.longest_record
+        start, offset, within_record = begin, begin, False
 
         def texts() -> Iterator[str]:
             """Lines for the csv module, which asks for one at a time, so ``offset`` is always after what it has."""
             nonlocal offset, within_record
-            for line in lines(file, begin, end, _split, (b"\n", b"\r")):
+            for line in lines(file, begin, end, _split, (b"\n", b"\r"), longest):
+                if offset + len(line) - start > longest:
+                    raise self._too_long(start, longest)
                 try:
                     text = line.decode(encoding)
                 except UnicodeDecodeError as error:

@@ -16,7 +16,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
-from rqmem.errors import SourceError
+from rqmem.errors import ConfigError, SourceError
 from rqmem.sources.contract import Count, Cursor, Cuttable, check_cut, parts_for
 from rqmem.sources.fingerprint import Fingerprint
 from rqmem.sources.kinds import kind_of
@@ -24,6 +24,7 @@ from rqmem.sources.open_file import OpenFile, changed, opened
 
 T_co = TypeVar("T_co", covariant=True)
 
+LONGEST_RECORD_BYTES = 2**20  # of many short fields, that is some 25 MB of objects
 _COUNTED_BYTES = 2**20  # up to here a count is exact
 _SAMPLES, _SAMPLE_BYTES = 16, 64 * 1024
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -144,6 +145,12 @@ class FileSource(Cuttable[T_co]):
         with opened(path, seen):  # before anything in it is believed
             return cls(path, **options)._between(begin, end)
 
+    def _too_long(self, start: int, longest: int) -> SourceError:
+        return SourceError(
+            f"{self._path}: the record at byte {start:,} is longer than {longest:,} bytes: has it lost its line ends? "
+            "If not, give a larger longest_record"
+        )
+
     def _between(self, begin: int, end: int) -> FileSource[T_co]:
         piece = copy(self)
         piece._begin, piece._end = begin, end
@@ -164,6 +171,12 @@ class FileSource(Cuttable[T_co]):
         if not self._begin <= offset <= self._end:
             raise SourceError(f"cursor {offset:,} is outside of {self._path} from {self._begin:,} to {self._end:,}")
         return offset, number
+
+
+def check_longest(longest_record: Any, whose: str) -> None:
+    """Raise `ConfigError` unless it is a number of bytes."""
+    if isinstance(longest_record, bool) or not isinstance(longest_record, int) or longest_record < 1:
+        raise ConfigError(f"{whose}: longest_record is {longest_record!r}: give a number of bytes greater than 0")
 
 
 def first(records: Iterator[tuple[T_co, int]]) -> tuple[T_co, int] | None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterator
 from typing import Any
 
 from rqmem.errors import SourceError
-from rqmem.sources.files import FileSource
+from rqmem.sources.files import LONGEST_RECORD_BYTES, FileSource, check_longest
 from rqmem.sources.open_file import OpenFile, first_line_end, lines
 
 _LINE_END = re.compile(rb"\n")
@@ -17,13 +18,29 @@ _LINE_END = re.compile(rb"\n")
 class JsonLines(FileSource[Any]):
     """Each line's value; empty lines are skipped. See `rqmem.sources.files` for cuts, cursors and changed files.
 
+    Args:
+        path: of the file; every worker that gets a slice must see the same file there.
+        longest_record: in bytes; a longer line is an error before it is parsed.
+
     Raises:
-        SourceError: the file cannot be read, or (while reading) a line is not JSON or not UTF-8; its byte is named.
+        ConfigError: ``longest_record`` cannot be used.
+        SourceError: the file cannot be read, or (while reading) a line is not JSON, not UTF-8 or too long; its byte is
+            named.
     """
 
+    def __init__(self, path: str | os.PathLike[str], *, longest_record: int = LONGEST_RECORD_BYTES) -> None:
+        check_longest(longest_record, "JsonLines")
+        self._longest_record = longest_record
+        super().__init__(path)
+
+    def _options(self) -> dict[str, Any]:
+        return {} if self._longest_record == LONGEST_RECORD_BYTES else {"longest_record": self._longest_record}
+
     def _records(self, file: OpenFile, begin: int, end: int) -> Iterator[tuple[Any, int]]:
-        for line in lines(file, begin, end, _split, (b"\n",)):
+        for line in lines(file, begin, end, _split, (b"\n",), self._longest_record):
             start, begin = begin, begin + len(line)
+            if len(line) > self._longest_record:
+                raise self._too_long(start, self._longest_record)
             if not line.isspace():
                 try:
                     value = json.loads(line.decode())

@@ -70,9 +70,12 @@ def changed(path: str, what: str) -> SourceError:
 
 
 def lines(
-    file: OpenFile, begin: int, end: int, split: Callable[[bytes], list[bytes]], ends: tuple[bytes, ...]
+    file: OpenFile, begin: int, end: int, split: Callable[[bytes], list[bytes]], ends: tuple[bytes, ...], longest: int
 ) -> Iterator[bytes]:
-    """The lines in these bytes, with their ends, a block at a time. ``split`` cuts at ``ends`` and keeps them."""
+    """The lines in these bytes, with their ends, a block at a time. ``split`` cuts at ``ends`` and keeps them.
+
+    Of a line of many more than ``longest`` bytes only a beginning of more than so many comes, and then nothing.
+    """
     held: list[bytes] = []
     while begin < end:
         block = file.read(begin, min(BLOCK_BYTES, end - begin))
@@ -83,6 +86,9 @@ def lines(
             # A last one without "\n" goes on in the next block, or is followed there by the "\n" of its "\r\n".
             held = [] if whole[-1].endswith(b"\n") else [whole.pop()]
             yield from whole
+        elif begin < end and sum(map(len, held)) > longest:
+            yield b"".join(held)
+            return
     if held:
         yield from split(b"".join(held))
 

@@ -275,7 +275,11 @@ def broken_encoding(rows: Path, path: Path) -> None:
 
 
 def one_line_of_50_mb(rows: Path, path: Path) -> None:
-    path.write_bytes(rows.read_bytes() + b"call-x," + b"x" * 50 * 2**20 + b"\n")
+    path.write_bytes(rows.read_bytes() + b"call-x," + b"12," * (50 * 2**20 // 3) + b"\n")
+
+
+def one_field_too_large(rows: Path, path: Path) -> None:
+    path.write_bytes(rows.read_bytes() + b"call-x," + b"x" * 2**18 + b"\n")
 
 
 def one_class(rows: Path, path: Path) -> None:
@@ -325,7 +329,8 @@ def too_few_rows(rows: Path, path: Path) -> None:
 BAD_FILES = {
     wrong_columns: "has no column 'call_id', it has id, when: mend it, or give columns=",
     broken_encoding: "not utf-8 (invalid start byte): name the encoding",
-    one_line_of_50_mb: "field larger than field limit (131072)",
+    one_line_of_50_mb: "is longer than 1,048,576 bytes: has it lost its line ends?",
+    one_field_too_large: "field larger than field limit (131072)",
     one_class: "300 rows, all with outcome='voicemail': two classes at least are needed",
     no_rows: "has no rows: there is nothing to learn from",
     empty: "has no rows: there is nothing to learn from",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from rqmem.errors import ConfigError, SourceError
 from rqmem.sources import Count, CsvFile, Cuttable, JsonLines, csv_file, files, open_file, open_slice
 from rqmem.sources.csv_cuts import Quoting, Undecided, record_start
+from rqmem.testing import assert_stays_under
 from tests.sources.makers import as_csv_reads
 
 quietly = settings(
@@ -89,6 +91,32 @@ def test_records_larger_than_blocks_and_fields_longer_than_the_limit(tmp_path: P
     path.write_text('a,b\n1,"' + "x" * 140_000 + '"\n')
     with pytest.raises(SourceError, match=r"record at byte 4: field larger than field limit .*field_size_limit"):
         read([CsvFile(path)])
+
+
+@pytest.mark.parametrize(
+    ("name", "before", "part"),
+    [
+        ("lost newlines.csv", b"a,b\n1,2\n", b"12,"),
+        ("quoted newlines.csv", b"a,b\n1,2\n", b'"1\n2",'),
+        ("no newlines.jsonl", b"[1]\n[22]\n", b"[],"),
+    ],
+)
+def test_a_record_that_is_too_long_is_named_before_it_is_parsed(
+    tmp_path: Path, name: str, before: bytes, part: bytes
+) -> None:
+    """So many short fields take 25 times their bytes as objects."""
+    kind, path = CsvFile if name.endswith("csv") else JsonLines, tmp_path / name
+    path.write_bytes(before + part * (6 * 2**20 // len(part)) + b"\n")
+    message = re.escape(f"{name}: the record at byte {len(before):,} is longer than 1,048,576 bytes: has it lost")
+    with assert_stays_under(60), pytest.raises(SourceError, match=message):
+        read([kind(path)])
+    path.write_bytes(before)
+    last = len(before.splitlines(keepends=True)[-1])
+    source = kind(path, longest_record=last)
+    assert read(source.slices(parts=2)) == read([kind(path)])
+    assert described(open_slice(described(source)))["longest_record"] == last
+    with pytest.raises(SourceError, match=f"is longer than {last - 1} bytes"):
+        read([kind(path, longest_record=last - 1)])
 
 
 def test_empty_quoted_fields_alone_do_not_hide_the_place(tmp_path: Path) -> None:
@@ -167,6 +195,7 @@ def test_encodings(tmp_path: Path) -> None:
         ({"quotechar": "«"}, "quotechar is '«'"),
         ({"escapechar": "\n"}, r"escapechar is '\\n'"),
         ({"delimiter": '"'}, "is the quote or the escape as well"),
+        ({"longest_record": 0}, "CsvFile: longest_record is 0: give a number of bytes greater than 0"),
         ({"cut_by": "luck"}, "cut_by is 'luck': give 'quotes', 'lines' or 'parsing'"),
     ],
 )
