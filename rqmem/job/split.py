@@ -6,7 +6,7 @@ The end of the parent's execution is committed by the worker (`rqmem.runtime.ver
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -20,7 +20,7 @@ from rqmem.journal import ledger
 from rqmem.journal.patience import until_redis_answers
 from rqmem.journal.records import Pending, Split
 from rqmem.policy import splitting
-from rqmem.sources import Cuttable
+from rqmem.sources import Count, Cuttable
 from rqmem.units import show_mb, to_mb
 
 if TYPE_CHECKING:
@@ -32,10 +32,11 @@ T = TypeVar("T")
 _log = logging.getLogger("rqmem.jobs")
 
 
-class Gathered(Sequence[Any]):
+class Gathered(Cuttable[Any]):
     """What the children returned, in the order of slices, read a batch at a time; of those that failed nothing.
 
-    ``failures`` has those. Where a job was cut after a breach, first comes what it had finished itself.
+    ``failures`` has those. Where a job was cut after a breach, first comes what it had finished itself. As a source
+    (``self.chunks(results)``) its cursor is the number of children read, failed ones with them.
     """
 
     def __init__(self, horse: Horse, total: int, failures: list[ChildFailure], before: list[Any]) -> None:
@@ -49,14 +50,30 @@ class Gathered(Sequence[Any]):
         return self._total - len(self._failed) + len(self._before)
 
     def __iter__(self) -> Iterator[Any]:
-        yield from self._before
-        loads = self._horse.serializer.loads
-        for number, raw in ledger.results(self._horse.connection, self._horse.job_id, self._total):
-            if number not in self._failed:
-                yield None if raw is None else loads(raw)
+        return (result for result, _ in self.items_after(None))
 
     def __getitem__(self, index: Any) -> Any:
-        return list(self)[index]
+        if isinstance(index, slice):
+            return [self[each] for each in range(len(self))[index]]
+        position = range(len(self))[index] - len(self._before)
+        if position < 0:
+            return self._before[0]
+        number = next(islice((each for each in range(self._total) if each not in self._failed), position, None))
+        return next(self._read(number, number + 1))[0]
+
+    def count(self) -> Count:
+        return Count.exact(len(self))
+
+    def items_after(self, cursor: Any) -> Iterator[tuple[Any, Any]]:
+        if cursor is None:
+            yield from ((each, 0) for each in self._before)
+        yield from self._read(cursor or 0, self._total)
+
+    def _read(self, first: int, end: int) -> Iterator[tuple[Any, int]]:
+        loads = self._horse.serializer.loads
+        for number, raw in ledger.results(self._horse.connection, self._horse.job_id, end, first):
+            if number not in self._failed:
+                yield None if raw is None else loads(raw), number + 1
 
 
 def gather(context: MemoryContext, parent: MemoryAwareJob, split: Split) -> Any:

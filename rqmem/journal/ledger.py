@@ -187,10 +187,10 @@ def outcomes(connection: Redis, parent_id: str) -> Iterator[tuple[int, str]]:
         yield int(number), outcome.decode()
 
 
-def results(connection: Redis, parent_id: str, total: int) -> Iterator[tuple[int, bytes | None]]:
+def results(connection: Redis, parent_id: str, end: int, begin: int = 0) -> Iterator[tuple[int, bytes | None]]:
     """Number and serialised result of each child in the order of slices, a batch at a time; None: it left none."""
-    for first in range(0, total, _BATCH):
-        numbers = range(first, min(first + _BATCH, total))
+    for first in range(begin, end, _BATCH):
+        numbers = range(first, min(first + _BATCH, end))
         values = cast("list[bytes | None]", connection.hmget(keys.gathered(parent_id), [str(each) for each in numbers]))
         yield from zip(numbers, values, strict=True)
 
