@@ -720,6 +720,21 @@ class Prepared(MemoryAwareJob):
         return self.process_in_chunks(results, keep)
 
 
+class SplitsTwice(Counted):
+    """Splits again when it has split, in handle or in gather."""
+
+    def handle(self, count: int, in_gather: bool = False, items: Any = None) -> Any:
+        if items is not None:
+            return redis().incr("children")
+        self.split_into_child_jobs(range(count))
+        if not in_gather:
+            self.split_into_child_jobs(range(count, 2 * count), Counted)
+        return None
+
+    def gather(self, results: Any) -> Any:
+        return self.split_into_child_jobs(range(100), Counted)
+
+
 class Tolerant(Counted):
     """Goes on without the children that failed."""
 

@@ -69,9 +69,20 @@ class ChildJobs(Generic[T]):
     def enqueue(self) -> int:
         """Enqueue them all; the job that made them waits for them when its ``handle`` returns, and gathers.
 
+        Once in an execution: `gather` knows the children of one split.
+
         Returns:
             How many there are.
+
+        Raises:
+            ConfigError: this execution has split already, or it is the gather. Nothing is enqueued.
         """
+        run = self._context.run
+        if self._parent._pending is not None or (run.split is not None and run.split.sealed):
+            raise ConfigError(
+                f"{self._parent.path()} has split already, and a job splits once: "
+                f"put both together (rqmem.sources.Concat), or have a child split again"
+            )
         self._parent._pending = enqueue_children(
             self._context, self._source, self._job_class, self._arguments,
             items_per_child=self._items_per_child, queue=self._queue,

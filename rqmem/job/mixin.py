@@ -236,7 +236,8 @@ class MemoryAwareJob(Enqueueable):
             queue: of the children; by default this job's.
 
         Raises:
-            ConfigError: the class or the arguments cannot be used, or there is nothing to split. Nothing is enqueued.
+            ConfigError: the class or the arguments cannot be used, or there is nothing to split; by ``enqueue()``: the
+                job has split already in this execution. Nothing is enqueued.
             SourceError: ``data`` cannot be cut.
             RqmemError: this runs without a `rqmem.MemoryWorker`, so nobody could wait for children.
         """

@@ -153,6 +153,14 @@ def test_gather_works_in_chunks_of_its_own_and_goes_on_in_them(connection: Redis
     assert connection.lrange("gathered", 0, -1) == [b"[6, 22]", b"[38, 54]", b"[38]", b"[54]", b"[70]"]
 
 
+def test_a_second_split_is_an_error_in_handle_and_in_gather(connection: Redis, work_off: WorkOff) -> None:
+    jobs = [sample_jobs.SplitsTwice.enqueue(count=20, in_gather=each, connection=connection) for each in (False, True)]
+    log = work_off("jobs")
+    assert [job.get_status() for job in jobs] == [JobStatus.FAILED] * 2, log
+    assert log.count("SplitsTwice has split already, and a job splits once") == 2
+    assert not connection.exists("done"), "none of Counted was made"
+
+
 def test_children_that_split_again(connection: Redis, work_off: WorkOff) -> None:
     job = sample_jobs.Grandparent.enqueue(count=130, connection=connection)
     work_off("jobs")
