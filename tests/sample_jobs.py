@@ -9,12 +9,14 @@ import subprocess
 import sys
 import threading
 import time
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from rq import get_current_job
 
 from rqmem import MemoryAwareJob, current_memory, memory_aware
+from rqmem.errors import ConfigError
 from rqmem.policy import splitting
 from rqmem.sources import Range
 
@@ -733,6 +735,23 @@ class SplitsTwice(Counted):
 
     def gather(self, results: Any) -> Any:
         return self.split_into_child_jobs(range(100), Counted)
+
+
+class SplitsBadly(Counted):
+    """Tries to split in ways that cannot be; returns what each says."""
+
+    def handle(self, items: Any = None, when: Any = None) -> Any:
+        renamed = type("Nobody", (SplitsBadly,), {"__module__": __name__})
+        shadowing = type("Counted", (SplitsBadly,), {"__module__": __name__})
+        attempts: list[Any] = [(cls, {}) for cls in (add, Squares(), renamed, shadowing)]
+        attempts += [(SplitsBadly, {"when": value}) for value in (lambda: 1, threading.Lock(), datetime.now())]
+        said = []
+        for job_class, arguments in attempts:
+            try:
+                self.split_into_child_jobs(range(20), job_class, kwargs=arguments)
+            except ConfigError as error:
+                said.append(str(error))
+        return said
 
 
 class Tolerant(Counted):

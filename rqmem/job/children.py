@@ -21,6 +21,7 @@ from rq.executions import Execution
 from rqmem import events
 from rqmem.errors import ConfigError, RqmemError
 from rqmem.job.context import MemoryContext
+from rqmem.job.enqueueing import Enqueueable
 from rqmem.journal import ledger
 from rqmem.journal.patience import until_redis_answers
 from rqmem.journal.records import Pending
@@ -101,11 +102,11 @@ def child_jobs(
     queue: str | None = None,
 ) -> ChildJobs[T]:
     """Children of ``job_class`` for ``data``. Raises as `MemoryAwareJob.create_child_jobs`."""
-    horse_of(context)
+    here = horse_of(context)
     source = as_source(data, must_resume=True)
-    children = ChildJobs(
-        context, parent, job_class, source, arguments_of(parent, job_class, kwargs), items_per_child, queue
-    )
+    arguments = arguments_of(parent, job_class, kwargs)
+    _check_that_they_can_be_sent(here, job_class, arguments)
+    children = ChildJobs(context, parent, job_class, source, arguments, items_per_child, queue)
     first = next(iter(children), None)
     if first is not None:
         describe_slice(first.items)  # what cannot be cut or sent is said before anything is enqueued
@@ -182,6 +183,8 @@ def arguments_of(
     parent: MemoryAwareJob, job_class: type[MemoryAwareJob], kwargs: Mapping[str, Any] | None
 ) -> dict[str, Any]:
     """Of each child, but for its items; by default the parent's own, as far as the child takes them."""
+    if not (isinstance(job_class, type) and issubclass(job_class, Enqueueable)):
+        raise ConfigError(f"{parent.path()}: {job_class!r:.100} cannot be a child: give a subclass of MemoryAwareJob")
     job_class.check_path()
     signature = inspect.signature(job_class.handle)
     if ITEMS not in signature.parameters and not _takes_any(signature):
@@ -198,6 +201,18 @@ def arguments_of(
         }  # fmt: skip
     job_class.check_arguments((), {**arguments, ITEMS: None})
     return arguments
+
+
+def _check_that_they_can_be_sent(here: Horse, job_class: type[MemoryAwareJob], arguments: dict[str, Any]) -> None:
+    """Raise `ConfigError` for an argument that the queue's serializer does not take."""
+    for name, value in arguments.items():
+        try:
+            here.serializer.dumps(value)
+        except Exception as error:  # pickle raises many kinds
+            raise ConfigError(
+                f"{job_class.path()}: argument {name!r} of the children cannot be sent by {here.serializer.__name__} "
+                f"({error}): give numbers, texts and the like, and have the child open what else it needs"
+            ) from error
 
 
 def _takes_any(signature: inspect.Signature) -> bool:

@@ -10,7 +10,8 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from rqmem.errors import ConfigError
+from rqmem.errors import ConfigError, SourceError
+from rqmem.sources.kinds import imported
 
 if TYPE_CHECKING:
     from rq import Queue, Retry
@@ -129,6 +130,15 @@ class Enqueueable:
             raise ConfigError(
                 f"{cls.__qualname__} is defined in {cls.__module__} where a worker cannot import it: "
                 f"move the class to the top level of a module"
+            )
+        try:
+            found = imported(f"{cls.__module__}:{cls.__qualname__}")
+        except SourceError as error:
+            raise ConfigError(f"no worker could import {cls.path()}: {error}") from None
+        if found is not cls:
+            raise ConfigError(
+                f"no worker could import this {cls.path()}: another thing ({found!r:.100}) has that name there; "
+                f"give the class the name under which its module has it"
             )
 
     @classmethod

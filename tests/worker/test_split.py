@@ -10,7 +10,7 @@ from rq import Queue, Repeat
 from rq.group import Group
 from rq.job import Job, JobStatus
 from rq.registry import DeferredJobRegistry, ScheduledJobRegistry
-from rq.serializers import DefaultSerializer
+from rq.serializers import DefaultSerializer, JSONSerializer
 
 from rqmem.errors import ConfigError, RqmemError, UnknownName
 from rqmem.job import family
@@ -159,6 +159,20 @@ def test_a_second_split_is_an_error_in_handle_and_in_gather(connection: Redis, w
     assert [job.get_status() for job in jobs] == [JobStatus.FAILED] * 2, log
     assert log.count("SplitsTwice has split already, and a job splits once") == 2
     assert not connection.exists("done"), "none of Counted was made"
+
+
+def test_children_that_could_not_be_sent_are_an_error_before_anything_is_written(
+    connection: Redis, work_off: WorkOff
+) -> None:
+    job = sample_jobs.SplitsBadly.enqueue("json", connection=connection, serializer=JSONSerializer)
+    log = work_off("json", "--serializer", "rq.serializers.JSONSerializer")
+    said = job.return_value()
+    assert len(said) == 7, (said, log)
+    assert "<function add at" in said[0] and "cannot be a child: give a subclass of MemoryAwareJob" in said[1]
+    assert "no worker could import tests.sample_jobs.Nobody: " in said[2]
+    assert "no worker could import this tests.sample_jobs.Counted: another thing" in said[3]
+    assert all("argument 'when' of the children cannot be sent by JSONSerializer (" in each for each in said[4:])
+    assert reader.run(connection, job.id).split is None
 
 
 def test_children_that_split_again(connection: Redis, work_off: WorkOff) -> None:
