@@ -54,7 +54,7 @@ class Config:
         default_chunk_size: items per chunk at the start where the job names none.
         monitoring_enabled: whether jobs read and log their memory; the ceiling itself stays on.
         auto_split_enabled: whether ``should_split_job`` may say yes.
-        max_items_per_child: items of a child where the job names none.
+        max_items_per_child: items of a child where the job names none; fewer where so many would not fit.
         warning_threshold: fraction of the ceiling above which the usage alert is raised, and garbage is
             collected at checkpoints.
         timeout_seconds: the longest any job may run on this worker, in seconds. None: no cap.

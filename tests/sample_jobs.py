@@ -754,6 +754,22 @@ class SplitsBadly(Counted):
         return said
 
 
+class Weighty(MemoryAwareJob):
+    """Says how many items its children would have: unasked, asked, and told."""
+
+    queue = "jobs"
+    bytes_per_item = 2 * MB
+
+    def handle(self, count: int, items: Any = None) -> list[list[int | None]]:
+        def sizes(items_per_child: int | None = None) -> list[int | None]:
+            children = self.create_child_jobs(range(count), Weighty, items_per_child)
+            return [child.items.count().items for child in children]
+
+        unasked = sizes()
+        assert self.should_split_job(count, MB)
+        return [unasked, sizes(), sizes(200)]
+
+
 class Tolerant(Counted):
     """Goes on without the children that failed."""
 

@@ -19,7 +19,7 @@ from rqmem.job.context import MemoryContext, Paused, checked_limit
 from rqmem.job.enqueueing import Enqueueable
 from rqmem.job.functions import run_monitored
 from rqmem.job.progress import Progress, progress
-from rqmem.job.split import Gathered, cut_in_two, gather, joined, should_split
+from rqmem.job.split import Gathered, cut_in_two, fitting_items, gather, joined, should_split
 from rqmem.journal.records import Pending
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class MemoryAwareJob(Enqueueable):
             but after a breach what is left is cut in two child jobs.
         bytes_per_item: what an item costs, in bytes, for `should_split_job`. None: as the journal has seen.
         split_above_items: split above so many items, whatever they weigh.
-        items_per_child: items of a child. None: JOB_MAX_ITEMS_PER_CHILD.
+        items_per_child: items of a child. None: what fits by the cost of an item, at most JOB_MAX_ITEMS_PER_CHILD.
         on_child_failure: ``"fail"``: a child that fails fails the job, when all have ended, with
             `rqmem.errors.ChildJobsFailed`; a retry runs only those. ``"continue"``: `gather` gets what there is.
         queue: the queue ``enqueue`` uses where none is given.
@@ -71,6 +71,7 @@ class MemoryAwareJob(Enqueueable):
     kwargs: dict[str, Any] = {}
     _memory: MemoryContext | None = None
     _pending: Pending | None = None
+    _fitting_items: int = 0  # as `should_split_job` has found
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -211,7 +212,9 @@ class MemoryAwareJob(Enqueueable):
         """
         context = self._context()
         cost = self.bytes_per_item if bytes_per_item is None else bytes_per_item
-        return should_split(context, self, count, cost)
+        decision = should_split(context, self, count, cost)
+        self._fitting_items = decision.items_per_child
+        return decision.yes
 
     def create_child_jobs(
         self,
@@ -231,7 +234,8 @@ class MemoryAwareJob(Enqueueable):
         Args:
             data: a list or the like, or a source (`rqmem.sources`); cut without being read into memory.
             job_class: its ``handle`` gets its slice as a source in the argument ``items``.
-            items_per_child: by default the class's, or JOB_MAX_ITEMS_PER_CHILD.
+            items_per_child: by default the class's; where that names none, what fits by the cost of an item that
+                `should_split_job` went by, at most JOB_MAX_ITEMS_PER_CHILD.
             kwargs: other arguments of each child; by default this job's own, as far as the child takes them.
             queue: of the children; by default this job's.
 
@@ -243,7 +247,7 @@ class MemoryAwareJob(Enqueueable):
         """
         context = self._context()
         size = checked_chunk_size(items_per_child, "items_per_child")
-        size = size or self.items_per_child or context.config.max_items_per_child
+        size = size or self.items_per_child or self._fitting_items or fitting_items(context, self)
         return child_jobs(context, self, data, job_class, items_per_child=size, kwargs=kwargs, queue=queue)
 
     def split_into_child_jobs(

@@ -20,6 +20,7 @@ from rqmem.journal import ledger
 from rqmem.journal.patience import until_redis_answers
 from rqmem.journal.records import Pending, Split
 from rqmem.policy import splitting
+from rqmem.policy.splitting import Decision
 from rqmem.sources import Count, Cuttable
 from rqmem.units import show_mb, to_mb
 
@@ -129,13 +130,12 @@ def joined(results: Iterable[Any]) -> list[Any]:
     return together
 
 
-def should_split(context: MemoryContext, job: MemoryAwareJob, count: int, bytes_per_item: float | None) -> bool:
+def should_split(context: MemoryContext, job: MemoryAwareJob, count: int, bytes_per_item: float | None) -> Decision:
     """See `rqmem.MemoryAwareJob.should_split_job`."""
-    if context.run.split is not None:
-        return True  # an execution that was cut off has begun to
     if context.here is None:
-        _log.warning("%s is not split: only a MemoryWorker can wait for child jobs", job.path())
-        return False
+        reason = "only a MemoryWorker can wait for child jobs"
+        _log.warning("%s is not split: %s", job.path(), reason)
+        return Decision(False, reason)
     decision = splitting.should_split(
         count,
         bytes_per_item if bytes_per_item is not None else context.bytes_per_item_before(),
@@ -148,7 +148,16 @@ def should_split(context: MemoryContext, job: MemoryAwareJob, count: int, bytes_
     )
     _log.log(logging.INFO if decision.yes else logging.DEBUG, "%s splits: %s: %s",
              job.path(), "yes" if decision.yes else "no", decision.reason)  # fmt: skip
-    return decision.yes
+    if context.run.split is not None and not decision.yes:
+        return Decision(True, "an execution that was cut off has begun to")
+    return decision
+
+
+def fitting_items(context: MemoryContext, job: MemoryAwareJob) -> int:
+    """Items of a child of a job that names none and has not asked whether to split."""
+    usable = splitting.usable_bytes(context.limit_bytes, context.usage_bytes(), context.warning_fraction)
+    cost = job.bytes_per_item if job.bytes_per_item is not None else context.bytes_per_item_before()
+    return splitting.fitting_items(cost, usable, context.config.max_items_per_child)
 
 
 def cut_in_two(context: MemoryContext, job: MemoryAwareJob, rest: Cuttable[Any], position: str) -> Pending:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rqmem.policy.splitting import MOST_CUTS, Decision, items_per_child, parts_of_rest, should_split
+from rqmem.policy.splitting import MOST_CUTS, Decision, fitting_items, items_per_child, parts_of_rest, should_split
 from rqmem.units import MB
 
 
@@ -54,6 +54,7 @@ def test_children_are_never_too_large_and_always_several(
     assert -(-count // items) >= 2
     if bytes_per_item and items > 1:
         assert items * bytes_per_item <= usable * (1 + 1e-9)
+    assert items <= fitting_items(bytes_per_item, usable, most) <= most
 
 
 @given(st.integers(1, 2), st.integers(0, 100), st.integers(0, 2 * MOST_CUTS))

@@ -175,6 +175,14 @@ def test_children_that_could_not_be_sent_are_an_error_before_anything_is_written
     assert reader.run(connection, job.id).split is None
 
 
+def test_children_have_as_many_items_as_fit_where_nobody_names_a_number(connection: Redis, work_off: WorkOff) -> None:
+    job = sample_jobs.Weighty.enqueue(count=300, connection=connection)
+    log = work_off("jobs", "--memory", "256")
+    unasked, asked, told = job.return_value()
+    assert 50 < unasked[0] <= 102 and 100 < asked[0] <= 204, log
+    assert sum(unasked) == sum(asked) == sum(told) == 300 and told == [200, 100]
+
+
 def test_children_that_split_again(connection: Redis, work_off: WorkOff) -> None:
     job = sample_jobs.Grandparent.enqueue(count=130, connection=connection)
     work_off("jobs")
