@@ -830,6 +830,16 @@ class Halved(MemoryAwareJob):
         return self.process_in_chunks(range(count) if items is None else items, work)
 
 
+class BreachesAtTheEnd(Halved):
+    """Its items fit, and what comes after them does not: so many times."""
+
+    def handle(self, count: int, times: int) -> list[int]:  # type: ignore[override]
+        done = self.process_in_chunks(range(count), lambda chunk: redis().rpush("done", *chunk) and chunk)
+        if redis().incr("ends") <= times:
+            grow_blocks()
+        return done
+
+
 class NeverFits(MemoryAwareJob):
     """Breaches in the same way whatever it is given: what it works through are not its items."""
 

@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, NoReturn
+from typing import Any
 
 from rq import get_current_job
 
@@ -97,7 +97,7 @@ class MemoryContext:
             self._writer.open(job, here.job_created_at, on_breach, anew=anew)
             here.page.has_run = True
         self._resumable = self._writer is not None and on_breach in ("resume", "split")
-        self.cutter: Callable[[Cuttable[Any], str], None] | None = None
+        self.cutter: Callable[[Cuttable[Any], str], bool] | None = None
         self._operation = ""
         self._told.tell(
             events.JobStarted, memory_mb=to_mb(self._usage.initial), memory_limit_mb=to_mb(self._limit_bytes)
@@ -177,11 +177,11 @@ class MemoryContext:
         """An event of this run."""
         self._told.tell(kind, **figures)
 
-    def cut(self, rest: Cuttable[Any], position: str) -> NoReturn:
-        """What is left, from that position, becomes child jobs; this execution ends."""
+    def cut(self, rest: Cuttable[Any], position: str) -> None:
+        """What is left, from that position, becomes child jobs; this execution ends, unless nothing is left."""
         assert self.cutter is not None  # a job that can be resumed has one
-        self.cutter(rest, position)
-        raise SplitInstead
+        if self.cutter(rest, position):
+            raise SplitInstead
 
     def disable(self) -> Paused:
         """No more readings and lines, or none until the returned block is left; the ceiling itself stays on."""

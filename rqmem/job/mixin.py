@@ -297,8 +297,9 @@ class MemoryAwareJob(Enqueueable):
         if self._memory is not None:
             self._memory.close("ok")
 
-    def _cut_rest(self, rest: Cuttable[Any], position: str) -> None:
+    def _cut_rest(self, rest: Cuttable[Any], position: str) -> bool:
         self._pending = cut_in_two(self._context(), self, rest, position)
+        return self._pending is not None
 
     def _context(self) -> MemoryContext:
         self.initialize_memory_monitoring()

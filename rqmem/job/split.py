@@ -160,8 +160,10 @@ def fitting_items(context: MemoryContext, job: MemoryAwareJob) -> int:
     return splitting.fitting_items(cost, usable, context.config.max_items_per_child)
 
 
-def cut_in_two(context: MemoryContext, job: MemoryAwareJob, rest: Cuttable[Any], position: str) -> Pending:
+def cut_in_two(context: MemoryContext, job: MemoryAwareJob, rest: Cuttable[Any], position: str) -> Pending | None:
     """What is left after a breach, as two children of the job's own class; one item, as one, where others are done.
+
+    None where nothing is left: the breach came after the last chunk.
 
     Raises:
         ItemTooLarge: one item is all there was, or the job has been cut too often.
@@ -169,9 +171,12 @@ def cut_in_two(context: MemoryContext, job: MemoryAwareJob, rest: Cuttable[Any],
     """
     here, run = horse_of(context), context.run
     left = len(list(islice(rest.slices(parts=2), 2)))
+    begun = run.split is not None and run.split.cut_stage is not None  # by an execution that was cut off
+    if left == 0 and not begun:
+        return None
     done = run.items.get(run.cut_stage, 0) if run.cut_stage is not None else 0
     cuts = until_redis_answers(lambda: ledger.count_cut(here.connection, here.job_id), f"cut job {here.job_id}")
-    parts = splitting.parts_of_rest(left, done, cuts - 1)
+    parts = splitting.parts_of_rest(max(1, left), done or int(begun), cuts - 1)
     if parts == 0 and left > 1:
         raise ItemTooLarge(
             f"{job.path()}: cut in two {splitting.MOST_CUTS:,} times, and {position} still breaches: that is no single "

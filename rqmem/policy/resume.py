@@ -32,6 +32,7 @@ class Attempt:
         spent: what resumes have cost so far.
         position: the items it was at, for the message.
         cuts: after a breach what is left had better become children (``on_breach = "split"``).
+        cut: it was told so before, of the same data.
     """
 
     resumable: bool
@@ -41,6 +42,7 @@ class Attempt:
     spent: int
     position: str = ""
     cuts: bool = False
+    cut: bool = False
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,8 @@ def decide(cause: Cause, attempt: Attempt, max_resumes: int) -> Resume | GiveUp:
         return GiveUp(f"resumes have cost {attempt.spent} of a budget of {max_resumes} already")
     if not attempt.began and cause == "breach":
         return GiveUp("it had not begun process_in_chunks, so the next run would do the same")
+    if cause == "breach" and attempt.cuts and attempt.cut and not attempt.progressed:
+        return GiveUp("what is left was to be cut, and it is not its items that do not fit")
     if cause == "breach" and attempt.cuts:
         return Resume(attempt.chunk_size, cut=True)
     cost = 1 if attempt.progressed else WITHOUT_PROGRESS

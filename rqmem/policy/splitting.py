@@ -75,14 +75,14 @@ def fitting_items(bytes_per_item: float | None, usable_bytes: float, most: int) 
 
 
 def parts_of_rest(fewest_items: int, items_done: int, cuts: int) -> int:
-    """Into how many children what is left after a breach is cut; 0: into none, the item does not fit alone.
+    """Into how many children what is left after a breach is cut; 0: into none: nothing is left, or does not fit alone.
 
     Args:
-        fewest_items: are left: 1, or 2 for more.
+        fewest_items: are left: 0, 1, or 2 for more.
         items_done: of the same source, before the breach. With some, the last item is made a child too: it fails
             alone, and what was done is kept.
         cuts: of the job and all below it so far.
     """
     if cuts >= MOST_CUTS:
         return 0
-    return 2 if fewest_items > 1 else int(items_done > 0)
+    return 2 if fewest_items > 1 else int(fewest_items == 1 and items_done > 0)

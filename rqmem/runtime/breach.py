@@ -86,6 +86,7 @@ def plan(ended: EndedEarly, max_resumes: int) -> Plan:
     attempt = Attempt(
         resumable=may_go_on(job, record),
         cuts=opened and record.on_breach == "split" and record.split is None,
+        cut=record.cut_stage == record.stage,
         began=opened and record.began,
         chunk_size=record.chunk_size,
         progressed=opened and record.execution_chunks > 0,

@@ -313,6 +313,19 @@ def test_an_item_that_is_the_last_one_left_takes_nothing_with_it(connection: Red
     assert log.count("item 1 (8) does not fit alone below its ceiling of 200 MB") == 1
 
 
+def test_a_breach_after_the_last_chunk_leaves_nothing_to_cut(connection: Redis, work_off: WorkOff) -> None:
+    """In a new process the end may fit; where it does not, that is said, and not tried again."""
+    job = sample_jobs.BreachesAtTheEnd.enqueue(count=16, times=1, connection=connection)
+    log = work_off("jobs", "--memory", "200")
+    assert job.return_value() == numbers(connection) == list(range(16)), log
+    connection.delete("ends")
+    job = sample_jobs.BreachesAtTheEnd.enqueue(count=16, times=9, connection=connection)
+    log = work_off("jobs", "--memory", "200")
+    assert connection.get("ends") == b"2", log
+    assert log.count("MemoryLimitExceeded: tests.sample_jobs.BreachesAtTheEnd used") == 2
+    assert "failed; not resumed: what is left was to be cut, and it is not its items that do not fit" in log
+
+
 def test_cutting_ends_where_it_does_not_help(connection: Redis, work_off: WorkOff) -> None:
     """A job whose every child breaches in the same way is cut a bounded number of times, in all."""
     job = sample_jobs.NeverFits.enqueue(connection=connection)
