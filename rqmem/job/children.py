@@ -1,6 +1,7 @@
 """Child jobs: slices of a job's data, each as a job of its own that the job will wait for. Made twice is made once.
 
-A child carries its slice as JSON, its parent's id and its number; RQ has the children of a job as a `rq.group.Group`
+A child carries its slice as JSON, its parent's id, its number and, where that is known before they are made, how many
+there are; RQ has the children of a job as a `rq.group.Group`
 under the parent's id, for as long as the parent waits.
 """
 
@@ -19,13 +20,14 @@ from rq import Queue
 from rq.executions import Execution
 
 from rqmem import events
-from rqmem.errors import ConfigError, RqmemError
+from rqmem.errors import ConfigError, RqmemError, SourceError
 from rqmem.job.context import MemoryContext
 from rqmem.job.enqueueing import Enqueueable
 from rqmem.journal import ledger
 from rqmem.journal.patience import until_redis_answers
 from rqmem.journal.records import Pending
-from rqmem.sources import Cuttable, Source, as_source, describe_slice, open_slice
+from rqmem.sources import Concat, Cuttable, Source, as_source, describe_slice, open_slice
+from rqmem.sources.contract import parts_for
 
 if TYPE_CHECKING:
     from rq.queue import EnqueueData
@@ -137,12 +139,14 @@ def enqueue_children(
     if made is not None:
         source = source.beyond(open_slice(made.last))
     total = made.children if made is not None else 0
+    expected = _number_of_slices(source, items_per_child)
+    of = None if expected is None else total + expected
     slices = source.slices(items_per_child, parts=parts)
     while batch := [describe_slice(each) for each in islice(slices, _BATCH)]:
         if total == 0:
             _open(here, cut_stage)
         children = [
-            _child(target, job_class, arguments, here.job_id, number, described)
+            _child(target, job_class, arguments, here.job_id, number, of, described)
             for number, described in enumerate(batch, start=total)
         ]
         add = partial(ledger.add_children, target, here.job_id, execution, total, children, batch[-1])
@@ -151,6 +155,17 @@ def enqueue_children(
         context.checkpoint(f"child {total}")
     context.tell(events.Split, children=total)
     return Pending(total)
+
+
+def _number_of_slices(source: Cuttable[Any], items_per_child: int | None) -> int | None:
+    """How many slices there will be; None: that is known only when they are made."""
+    if items_per_child is None or isinstance(source, Concat):  # whose slices end with each of its sources
+        return None
+    try:
+        count = source.count()
+    except SourceError:  # it cannot count
+        return None
+    return parts_for(count.items, items_per_child) if count.items is not None and count.how == "exact" else None
 
 
 def _open(here: Horse, cut_stage: int | None) -> None:
@@ -225,16 +240,18 @@ def _child(
     arguments: dict[str, Any],
     parent_id: str,
     number: int,
+    of: int | None,
     described: Any,
 ) -> EnqueueData:
     text = json.dumps(described)
+    meta = {"parent": parent_id, "child": number}
     timeout: Any = job_class.job_timeout  # RQ takes a text too
     return queue.prepare_data(
         f"{job_class.path()}.run",
         kwargs={**arguments, ITEMS: {_SLICE: described}},
         job_id=ledger.child_id(parent_id, number),
         description=f"{job_class.path()}({ITEMS}={text:.75})",
-        meta={"rqmem": {"parent": parent_id, "child": number}},
+        meta={"rqmem": meta if of is None else {**meta, "total": of}},
         timeout=timeout,
         retry=job_class.retry,
         result_ttl=job_class.result_ttl,

@@ -72,7 +72,9 @@ def test_children_are_found_by_group_and_meta_while_the_parent_waits(
     worker = start_worker("jobs", "--burst")
     wait_until(lambda: job.get_status() == JobStatus.DEFERRED, 30)
     children = sorted(Group.fetch(job.id, connection).get_jobs(), key=lambda child: child.id)
-    assert [child.get_meta()["rqmem"] for child in children] == [{"parent": job.id, "child": n} for n in range(3)]
+    assert [child.get_meta()["rqmem"] for child in children] == [
+        {"parent": job.id, "child": n, "total": 3} for n in range(3)
+    ]
     worker.finish()
     assert Group.all(connection) == []
 
