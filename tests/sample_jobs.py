@@ -779,6 +779,15 @@ class Tolerant(Counted):
         return [len(results), len(results.failures), sum(sum(each) for each in results)]
 
 
+class Elsewhere(Counted):
+    """Its children wait in another queue."""
+
+    def handle(self, count: int, failing: list[int] | None = None, pause: float = 0, items: Any = None) -> Any:
+        if items is None:
+            return self.create_child_jobs(range(count), Elsewhere, queue="elsewhere").enqueue()
+        return super().handle(count, failing, pause, items)
+
+
 class Grandparent(Counted):
     """Its children split too."""
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from rqmem import events
-from rqmem.job.progress import Progress, of_split
+from rqmem.job.progress import Progress
 from rqmem.journal.history import OK, Grown, LiveJob, Run, Told
 from rqmem.journal.records import Owner, RunRecord
 from rqmem.journal.ring import Sample
@@ -62,7 +62,7 @@ class Case:
         silent: its worker has not been heard of.
         told: its story, oldest first; ``breaches``: with their evidence, and ``runs``: executions that ended, likewise.
         samples: of its worker while it ran, where it has no story.
-        children_running: of those it has split into.
+        children: how far they are; None for a job that has not split.
         grown: where its executions grew whose peaks are records of the job type, oldest first.
     """
 
@@ -77,13 +77,8 @@ class Case:
     breaches: list[events.Breach] = field(default_factory=list)
     runs: list[Run] = field(default_factory=list)
     samples: list[Sample] = field(default_factory=list)
-    children_running: int = 0
+    children: Progress | None = None
     grown: list[Grown] = field(default_factory=list)
-
-    @property
-    def children(self) -> Progress | None:
-        """How far the children are; None for a job that has not split."""
-        return of_split(self.record, self.children_running, self.now) if self.record.split is not None else None
 
     @property
     def job(self) -> str:

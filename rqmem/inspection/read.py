@@ -13,7 +13,7 @@ from rq.job import Job
 
 from rqmem.events import JobStarted
 from rqmem.inspection.case import Case, InRq, with_evidence
-from rqmem.job.progress import running_children
+from rqmem.job.progress import of_tree
 from rqmem.journal import history_reader, reader
 from rqmem.journal.ring import RINGS, Sample
 
@@ -42,7 +42,7 @@ def read_case(connection: Redis, job_id: str, now: float) -> Case:
         live=live,
         silent=_silent(connection, named, in_rq, owned=owner is not None),
         record=record,
-        children_running=running_children(connection, job_id, in_rq.queue) if record.split is not None and in_rq else 0,
+        children=of_tree(connection, job_id, record, now) if record.split is not None else None,
         told=with_evidence(_in_order(history_reader.story(connection, job_id)), breaches),
         breaches=breaches,
     )

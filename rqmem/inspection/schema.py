@@ -15,7 +15,9 @@ seconds; what is not known is null, or empty where it is a text or a list::
     operation, items_done    the place it named last, and items finished in its present stage
     last_checkpoint          {operation, memory_mb, at}
     executions, breaches_count, resumes
-    children                 of a job that has split, as `rqmem.job.progress.Progress`; else null
+    children                 of a job that has split, as `rqmem.job.progress.Progress`; else null. splits: a list of the
+                             same for those of its children that have split themselves, 20 in the tree at most; more:
+                             how many of them are not in it
 
 and with ``inspect``::
 

@@ -11,6 +11,7 @@ from rqmem.inspection.case import Case
 from rqmem.inspection.outlook import clock, outlook
 from rqmem.inspection.plot import executions, plot
 from rqmem.inspection.timeline import Line, Mood, lines
+from rqmem.job.progress import Progress
 from rqmem.journal.history import Lines
 from rqmem.units import show_mb
 
@@ -43,7 +44,7 @@ def header(case: Case, columns: int, colour: Colour) -> list[str]:
     """What job it is, how it stands, and what becomes of it."""
     lines = [f"{case.job or 'a job of unknown type'}  {case.job_id}"]
     for label, text, mood in _facts(case):
-        for number, part in enumerate(_broken(text, columns - _LABEL_COLUMNS) if text else []):
+        for number, part in enumerate(_broken(text, columns - _LABEL_COLUMNS, _depth(text)) if text else []):
             lines.append(f"  {label if not number else '':<{_LABEL_COLUMNS - 2}}{colour(part, mood)}")
     return lines
 
@@ -66,7 +67,8 @@ def _facts(case: Case) -> list[tuple[str, str, Mood]]:
         ("peak", _peak(case), "plain"),
         ("checkpoint", last, "plain"),
         ("items done", f"{case.items_done:,}" if case.items_done else "", "plain"),
-        ("children", _children(case), "plain"),
+        ("children", _children(case.children) if case.children is not None else "", "plain"),
+        *(("", line, "plain") for line in _splits(case.children)),
         ("outcome", _outcome(case), "plain" if case.running else ("good" if case.well else "bad")),
         ("error", case.error, "bad"),
         ("time", _time(case), "plain"),
@@ -74,14 +76,24 @@ def _facts(case: Case) -> list[tuple[str, str, Mood]]:
     ]
 
 
-def _children(case: Case) -> str:
-    children = case.children
+def _splits(children: Progress | None, indent: str = "  ") -> list[str]:
+    """A line for each child that has split itself, below its parent's."""
     if children is None:
-        return ""
+        return []
+    lines = []
+    for each in children.splits:
+        number = each.job_id.removeprefix(children.job_id)  # as "-child-3"
+        lines += [f"{indent}{number.removeprefix('-')} {_children(each)}", *_splits(each, indent + "  ")]
+    return lines + ([f"{indent}… and {children.more:,} more that split"] if children.more else [])
+
+
+def _children(children: Progress) -> str:
     total = f"{children.total:,}" if children.total is not None else "those made so far"
     text = f"{children.done:,} of {total} done, {children.failed:,} failed, {children.running:,} running"
     if children.items:
         text += f"; {children.items:,} items"
+    if children.rate is not None:
+        text += f"; {children.rate:.2g} a second" if children.rate < 10 else f"; {children.rate:,.0f} a second"
     return text + (f"; {span(children.eta_seconds)} left" if children.eta_seconds else "")
 
 
@@ -178,5 +190,10 @@ def _under(title: str, lines: list[str]) -> list[str]:
     return [title, *lines] if lines else []
 
 
-def _broken(text: str, columns: int) -> list[str]:
-    return textwrap.wrap(text, max(20, columns), break_on_hyphens=False) or [""]
+def _broken(text: str, columns: int, indent: str = "") -> list[str]:
+    return textwrap.wrap(text, max(20, columns), break_on_hyphens=False, subsequent_indent=indent) or [""]
+
+
+def _depth(text: str) -> str:
+    """The spaces that a line of a tree begins with."""
+    return text[: len(text) - len(text.lstrip())]

@@ -75,7 +75,7 @@ class MemoryContext:
         self._stages = 0
         self._depth = 0
         self._open_stages: list[Stage] = []
-        self._chunks = self._items = self._largest_chunk = 0
+        self._chunks = self._items = self._own_items = self._largest_chunk = 0
         self._growth_per_item: float | None = None
         self._collect_above_bytes = 0
         # A job called by another's code is part of it: it saves nothing, and its ceiling ends with it.
@@ -309,6 +309,7 @@ class MemoryContext:
         """A chunk of so many items is done: count it, checkpoint; usage after it, None while nobody reads."""
         self._chunks += 1
         self._items += items
+        self._own_items += items if self._depth == 1 else 0  # else a chunk within one, whose items count
         self._largest_chunk = max(self._largest_chunk, items)
         if self._horse is not None:
             page = self._horse.page
@@ -350,8 +351,9 @@ class MemoryContext:
         if self._nested and self._horse is not None:
             self._horse.set_ceiling(self._ceiling_outside)
         if self._writer is not None:
-            unsaved = 0 if self._resumable else self._chunks
-            self._writer.close(max(self._run.peak_mb, to_mb(peak)), seconds, unsaved)
+            chunks, items = (0, 0) if self._resumable else (self._chunks, self._own_items if outcome == "ok" else 0)
+            items = 0 if self._stages >= GATHER else items  # those are results
+            self._writer.close(max(self._run.peak_mb, to_mb(peak)), seconds, chunks, items)
 
     def _breach(self, operation: str, usage: int) -> events.Breach:
         by_pid = self._usage.by_pid()

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, cast
 
+from rq import Queue
 from rq.job import Job, JobStatus
 from rq.registry import StartedJobRegistry
 
@@ -16,20 +19,28 @@ from rqmem.journal.records import RunRecord
 if TYPE_CHECKING:
     from redis import Redis
 
+MOST_SPLITS = 20
+"""Of a tree: jobs below its top that are told of."""
+
 
 @dataclass(frozen=True)
 class Progress:
     """Of a job, and of its children where it has split.
 
     Attributes:
+        job_id: whose.
         total: children; 1 for a job that has not split; None while they are still being made.
         done, failed, running: of those, by now. ``done`` ended well.
-        items: finished, by children that ended well, or by the job itself.
-        rate: of those ``total`` that end in a second, since it split; None: nothing has ended.
+        items: finished, in all executions: by the job itself, and by all below it that have ended.
+        rate: of those ``total`` that end in a second, since it split (or failed ones began once more) until all have
+            ended; None: nothing has ended.
         eta_seconds: until all have ended, at that rate.
-        peak_mb: the highest that was used, in MB.
+        peak_mb: the highest that was used, in MB, by it or by one below it that has ended.
+        splits: those of its children that have split themselves, in order.
+        more: so many more have, but are not in ``splits``: a tree has 20 at most, and some may be forgotten.
     """
 
+    job_id: str
     total: int | None
     done: int
     failed: int
@@ -38,57 +49,87 @@ class Progress:
     rate: float | None
     eta_seconds: float | None
     peak_mb: float
+    splits: tuple[Progress, ...] = ()
+    more: int = 0
 
 
 def progress(connection: Redis, job_id: str) -> Progress:
     """Raises `UnknownName` for a job that neither RQ nor rqmem knows."""
     run = reader.run(connection, job_id)
-    raw = cast("list[bytes | None]", connection.hmget(Job.key_for(job_id), "status", "origin"))
-    status, queue = (each.decode() if each is not None else "" for each in raw)
-    if not status and run == RunRecord():
+    if run.split is not None:
+        return of_tree(connection, job_id, run, time.time())
+    raw = cast("bytes | None", connection.hget(Job.key_for(job_id), "status"))
+    if raw is None and run == RunRecord():
         raise UnknownName(f"no job {job_id!r} here: look with 'rqmem status'")
-    if run.split is None:
-        return _of_one(status, run)
-    running = running_children(connection, job_id, queue) if queue else 0
-    return of_split(run, running, time.time())
+    return _of_one(job_id, raw.decode() if raw is not None else "", run)
 
 
-def of_split(run: RunRecord, running: int, now: float) -> Progress:
+def of_split(job_id: str, run: RunRecord, running: int, now: float) -> Progress:
     """Pure: the figures of a job that has split."""
     split = run.split
     assert split is not None
-    passed = max(0.0, now - split.started_at)
-    rate = split.ended / passed if split.ended and passed else None
+    passed = max(0.0, (split.ended_at if split.complete and split.ended_at else now) - split.started_at)
+    ended = split.ended - split.ended_before
+    rate = ended / passed if ended > 0 and passed else None
     total = split.total if split.sealed else None
     left = total - split.ended if total is not None else None
     return Progress(
+        job_id=job_id,
         total=total,
         done=split.ended - split.failed,
         failed=split.failed,
         running=running,
-        items=split.items,
+        items=split.items + run.all_items,
         rate=rate,
-        eta_seconds=left / rate if rate and left is not None else None,
+        eta_seconds=0.0 if left == 0 else left / rate if rate and left is not None else None,
         peak_mb=max(split.peak_mb, run.peak_mb),
     )
 
 
-def _of_one(status: str, run: RunRecord) -> Progress:
+def _of_one(job_id: str, status: str, run: RunRecord) -> Progress:
     return Progress(
+        job_id=job_id,
         total=1,
         done=int(run.finished or status == JobStatus.FINISHED),
         failed=int(status == JobStatus.FAILED),
         running=int(status == JobStatus.STARTED),
-        items=sum(run.items.values()),
+        items=run.all_items,
         rate=None,
         eta_seconds=None,
         peak_mb=run.peak_mb,
     )
 
 
-def running_children(connection: Redis, job_id: str, queue: str) -> int:
-    """Children of the job that its queue's workers have in hand."""
-    registry = StartedJobRegistry(queue, connection=connection)
-    started = registry.get_job_and_execution_ids(cleanup=False)
-    parents = [ledger.parent_of(child_id) for child_id, _ in started]
-    return sum(found is not None and found[0] == job_id for found in parents)
+def of_tree(connection: Redis, job_id: str, run: RunRecord, now: float) -> Progress:
+    """Of a job that has split, with those below it that have: at most `MOST_SPLITS`, those nearer to the top first."""
+    running = _running_children(connection)
+    found = {job_id: of_split(job_id, run, running[job_id], now)}
+    below: dict[str, list[str]] = {}
+    waiting = [job_id]
+    while waiting:
+        parent_id = waiting.pop(0)
+        numbers, count = ledger.split_children(connection, parent_id, MOST_SPLITS + 1 - len(found))
+        below[parent_id] = []
+        for child_id in (ledger.child_id(parent_id, number) for number in numbers):
+            child = reader.run(connection, child_id)
+            if child.split is not None:
+                found[child_id] = of_split(child_id, child, running[child_id], now)
+                below[parent_id].append(child_id)
+        found[parent_id] = replace(found[parent_id], more=count - len(below[parent_id]))
+        waiting += below[parent_id]
+    return _joined(job_id, found, below)
+
+
+def _joined(job_id: str, found: Mapping[str, Progress], below: Mapping[str, list[str]]) -> Progress:
+    return replace(found[job_id], splits=tuple(_joined(each, found, below) for each in below[job_id]))
+
+
+def _running_children(connection: Redis) -> Counter[str]:
+    """Job id -> how many of its children workers have in hand, of whatever queue."""
+    counts: Counter[str] = Counter()
+    for queue in Queue.all(connection):
+        registry = StartedJobRegistry(queue.name, connection=connection)
+        for child_id, _ in registry.get_job_and_execution_ids(cleanup=False):
+            if (child := ledger.parent_of(child_id)) is not None:
+                counts[child[0]] += 1
+    return counts

@@ -1,8 +1,9 @@
 -- A child of a split job has ended; the last one releases its parent, which then gathers. Repeated, it changes nothing.
 -- Returns 0: nobody waits for it, 1: counted, 2: the parent was released.
--- KEYS: 1 parent's run, 2 children, 3 gathered, 4 parent job
--- ARGV: 1 parent id, 2 number of the child, 3 outcome ('ok' or what went wrong), 4 result, 5 items, 6 peak in MB,
---       7 now (text), 8 seconds to live, 9 seconds to live while the parent waits
+-- KEYS: 1 parent's run, 2 children, 3 gathered, 4 parent job, 5 child's run, 6... runs of those above the parent
+-- ARGV: 1 parent id, 2 number of the child, 3 outcome ('ok' or what went wrong), 4 result, 5 peak in MB,
+--       6 now (text), 7 seconds to live, 8 now (epoch), 9 seconds to live while the parent waits,
+--       10 stages from this number are gather's, whose items are results
 local before = redis.call('HGET', KEYS[2], ARGV[2])
 if not before or before == ARGV[3] then
   return 0
@@ -16,20 +17,46 @@ else
   redis.call('HINCRBY', KEYS[1], 'split_failed', -1)
 end
 redis.call('HSET', KEYS[2], ARGV[2], ARGV[3])
+redis.call('HSET', KEYS[1], 'split_ended_at', ARGV[8])
 if ok then
-  redis.call('HINCRBY', KEYS[1], 'split_items', ARGV[5])
   if ARGV[4] ~= '' then
     redis.call('HSET', KEYS[3], ARGV[2], ARGV[4])
   end
 else
   redis.call('HINCRBY', KEYS[1], 'split_failed', 1)
 end
-if tonumber(ARGV[6]) > tonumber(redis.call('HGET', KEYS[1], 'split_peak_mb') or '0') then
-  redis.call('HSET', KEYS[1], 'split_peak_mb', ARGV[6])
+-- What the child did itself, in all its executions; those below it have told of theirs. A child that failed may run
+-- once more: what has been told of it stands in its run.
+local items, told, peak = 0, 0, tonumber(ARGV[5])
+local fields = redis.call('HGETALL', KEYS[5])
+for i = 1, #fields, 2 do
+  local name, value = fields[i], fields[i + 1]
+  local stage = string.match(name, '^items:(%d+)$')
+  if name == 'items_unsaved' or (stage and tonumber(stage) < tonumber(ARGV[10])) then
+    items = items + tonumber(value)
+  elseif name == 'items_told' then
+    told = tonumber(value)
+  elseif name == 'peak_mb' then
+    peak = math.max(peak, tonumber(value))
+  end
+end
+if items > told and not ok then
+  redis.call('HSET', KEYS[5], 'items_told', items)
+end
+for i = 1, #KEYS do
+  local above = i == 1 or i > 5
+  if above and (i == 1 or redis.call('EXISTS', KEYS[i]) == 1) then
+    if items > told then
+      redis.call('HINCRBY', KEYS[i], 'split_items', items - told)
+    end
+    if peak > tonumber(redis.call('HGET', KEYS[i], 'split_peak_mb') or '0') then
+      redis.call('HSET', KEYS[i], 'split_peak_mb', tostring(peak))
+    end
+  end
 end
 local waits = redis.call('HGET', KEYS[4], 'status') == 'deferred'
 for _, key in ipairs({KEYS[1], KEYS[2], KEYS[3]}) do
-  redis.call('EXPIRE', key, waits and ARGV[9] or ARGV[8])
+  redis.call('EXPIRE', key, waits and ARGV[9] or ARGV[7])
 end
 local known = redis.call('HMGET', KEYS[1], 'split_sealed', 'split_total', 'split_ended', 'split_queue')
 if known[1] ~= '1' or known[2] ~= known[3] or not waits then
@@ -37,7 +64,7 @@ if known[1] ~= '1' or known[2] ~= known[3] or not waits then
 end
 local queue = cjson.decode(known[4])
 redis.call('ZREM', queue['deferred'], ARGV[1])
-redis.call('HSET', KEYS[4], 'status', 'queued', 'enqueued_at', ARGV[7])
+redis.call('HSET', KEYS[4], 'status', 'queued', 'enqueued_at', ARGV[6])
 redis.call('SADD', queue['queues'], queue['key'])
 redis.call('LPUSH', queue['key'], ARGV[1])
 return 2

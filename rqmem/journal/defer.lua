@@ -17,6 +17,11 @@ redis.call('ZREM', KEYS[5], ARGV[2])
 redis.call('SREM', KEYS[6], composite)
 redis.call('LREM', KEYS[7], 0, ARGV[1])
 redis.call('PERSIST', KEYS[2])
+if redis.call('HGET', KEYS[10], 'split_sealed') == '1' then
+  -- Some run once more: their rate counts from here.
+  redis.call('HSET', KEYS[10], 'split_started_at', ARGV[5],
+    'split_ended_before', redis.call('HGET', KEYS[10], 'split_ended') or 0)
+end
 redis.call('HSET', KEYS[10], 'split_sealed', 1, 'split_total', ARGV[3], 'split_reported', 0)
 redis.call('HSET', KEYS[2], 'dependency_ids', ARGV[6], 'dependency_id', ARGV[7])
 if redis.call('HGET', KEYS[2], 'status') ~= 'started' then

@@ -124,6 +124,11 @@ def children(parent_id: str) -> str:
     return f"{PREFIX}:children:{parent_id}"
 
 
+def split_below(parent_id: str) -> str:
+    """Set: numbers of its children that have split themselves; lives as long as its run."""
+    return f"{PREFIX}:splitbelow:{parent_id}"
+
+
 def gathered(parent_id: str) -> str:
     """Hash: number of a child -> what it returned, serialised."""
     return f"{PREFIX}:gathered:{parent_id}"

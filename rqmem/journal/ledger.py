@@ -19,6 +19,7 @@ from rq.utils import now, utcformat
 
 from rqmem.errors import RunTakenOver
 from rqmem.journal import keys
+from rqmem.journal.records import GATHER
 from rqmem.journal.scripts import script
 from rqmem.journal.writer import KEEP_SECONDS, WAITING_SECONDS, expire_run, keys_of_an_end
 
@@ -48,6 +49,13 @@ def parent_of(job_id: str) -> tuple[str, int] | None:
     return (found["parent"], int(found["number"])) if found else None
 
 
+def _above(job_id: str) -> Iterator[str]:
+    """Its parent, and the parent's, up to the top."""
+    while (found := parent_of(job_id)) is not None:
+        job_id = found[0]
+        yield job_id
+
+
 def open_split(
     connection: Redis, parent_id: str, queue: Queue, started_at: float, cut_stage: int | None = None
 ) -> None:
@@ -65,6 +73,9 @@ def open_split(
             pipeline.hset(key, "split_cut_stage", cut_stage)
         pipeline.sadd(keys.SPLITS, parent_id)
         pipeline.expire(key, KEEP_SECONDS)
+        if (above := parent_of(parent_id)) is not None:
+            pipeline.sadd(keys.split_below(above[0]), above[1])
+            pipeline.expire(keys.split_below(above[0]), WAITING_SECONDS)
         pipeline.execute()
 
 
@@ -128,16 +139,21 @@ def defer(job: Job, queue: Queue, execution: Execution, total: int) -> bool:
 
 
 def tell_parent(
-    connection: Redis | Pipeline, child: Job, outcome: str, *, result: bytes = b"", items: int = 0, peak_mb: float = 0.0
+    connection: Redis | Pipeline, child: Job, outcome: str, *, result: bytes = b"", peak_mb: float = 0.0
 ) -> Any:
-    """A child ended with ``outcome`` (`OK`, or one line). In a pipeline it rides in the transaction that ends it."""
+    """A child ended with ``outcome`` (`OK`, or one line). In a pipeline it rides in the transaction that ends it.
+
+    What it has done and used stands in its run; ``peak_mb``: where its last execution used more.
+    """
     found = parent_of(child.id)
     assert found is not None
     parent_id, number = found
     names = [keys.run(parent_id), keys.children(parent_id), keys.gathered(parent_id), child.key_for(parent_id)]
+    names += [keys.run(each) for each in (child.id, *_above(parent_id))]
+    at = now()
     values = [
-        *(parent_id, number, outcome[:_LONGEST_OUTCOME], result, items, peak_mb, utcformat(now())),
-        *(KEEP_SECONDS, WAITING_SECONDS),
+        *(parent_id, number, outcome[:_LONGEST_OUTCOME], result, peak_mb, utcformat(at), KEEP_SECONDS),
+        *(at.timestamp(), WAITING_SECONDS, GATHER),
     ]
     return script(connection, "child_ended")(keys=names, args=values, client=connection)
 
@@ -154,7 +170,7 @@ def reopen(connection: Redis, parent_id: str, number: int) -> None:
 def forget(connection: Redis, parent_id: str) -> None:
     """The parent is gone."""
     with connection.pipeline() as pipeline:
-        pipeline.delete(*keys.beside_run(parent_id), Group.get_key(parent_id))
+        pipeline.delete(*keys.beside_run(parent_id), keys.split_below(parent_id), Group.get_key(parent_id))
         pipeline.srem(keys.SPLITS, parent_id)
         pipeline.srem(Group.REDIS_GROUP_KEY, parent_id)
         expire_run(pipeline, parent_id)
@@ -193,6 +209,16 @@ def results(connection: Redis, parent_id: str, end: int, begin: int = 0) -> Iter
         numbers = range(first, min(first + _BATCH, end))
         values = cast("list[bytes | None]", connection.hmget(keys.gathered(parent_id), [str(each) for each in numbers]))
         yield from zip(numbers, values, strict=True)
+
+
+def split_children(connection: Redis, parent_id: str, most: int) -> tuple[list[int], int]:
+    """The first ``most`` of its children that have split themselves, by number; and how many there are in all."""
+    key = keys.split_below(parent_id)
+    with connection.pipeline() as pipeline:
+        pipeline.sort(key, start=0, num=max(0, most))
+        pipeline.scard(key)
+        numbers, count = pipeline.execute()
+    return [int(number) for number in numbers], count
 
 
 def splitting(connection: Redis) -> list[str]:

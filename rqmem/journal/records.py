@@ -80,9 +80,10 @@ class Split:
     Attributes:
         sealed: all its children are there; ``total`` of them.
         ended, failed: children by now; those that failed have ended too.
-        items: finished by children that ended well.
-        peak_mb: the highest of its children's.
-        started_at: epoch seconds.
+        items: finished by all below that have ended, of those that failed what is saved.
+        peak_mb: the highest of theirs.
+        started_at: epoch seconds; where failed children run once more, since then: ``ended_before`` had ended.
+        ended_at: when the last of those that have ended did.
         reported: the failures have failed the job; its next execution runs them once more.
         cut_stage: whose rest the children are, where the job was cut after a breach; None: it split by itself.
     """
@@ -95,6 +96,8 @@ class Split:
     peak_mb: float
     started_at: float
     reported: bool
+    ended_at: float = 0.0
+    ended_before: int = 0
     cut_stage: int | None = None
 
     @property
@@ -115,6 +118,8 @@ class Split:
             peak_mb=float(fields.get("split_peak_mb", 0)),
             started_at=float(fields.get("split_started_at", 0)),
             reported=fields.get("split_reported") == "1",
+            ended_at=float(fields.get("split_ended_at", 0)),
+            ended_before=int(fields.get("split_ended_before", 0)),
             cut_stage=int(fields["split_cut_stage"]) if "split_cut_stage" in fields else None,
         )
 
@@ -127,6 +132,7 @@ class RunRecord:
     ``job_created_at`` tells a job that was requeued from another one of the same id. ``cut_stage``: of that one, what
     is left is to be cut in two.
     ``history``: how executions ended that did not end well, a line each, oldest first.
+    ``items``: finished, by stage; ``unsaved_items``: by an execution that saves nothing, and ended well.
     """
 
     job: str = ""
@@ -137,6 +143,7 @@ class RunRecord:
     chunk_states: dict[int, str] = field(default_factory=dict)
     cursors: dict[int, Any] = field(default_factory=dict)
     items: dict[int, int] = field(default_factory=dict)
+    unsaved_items: int = 0
     chunks: int = 0
     execution_chunks: int = 0
     resumes: int = 0
@@ -154,6 +161,11 @@ class RunRecord:
         """Whether ``handle``, or ``gather`` where it is at that, had begun a stage."""
         gathers = self.split is not None and self.split.sealed
         return self.stage is not None and (self.stage >= GATHER) == gathers
+
+    @property
+    def all_items(self) -> int:
+        """Finished by ``handle`` itself, in all its executions."""
+        return sum(items for stage, items in self.items.items() if stage < GATHER) + self.unsaved_items
 
     @property
     def chunk_size(self) -> int:
@@ -181,6 +193,7 @@ class RunRecord:
             chunk_states=states,
             cursors=numbered["cursor"],
             items=numbered["items"],
+            unsaved_items=int(fields.get("items_unsaved", 0)),
             chunks=int(fields.get("chunks", 0)),
             execution_chunks=int(fields.get("execution_chunks", 0)),
             resumes=int(fields.get("resumes", 0)),

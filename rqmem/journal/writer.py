@@ -70,10 +70,11 @@ def finish(pipeline: Pipeline, job_id: str, result_ttl: int) -> None:
     pipeline.srem(keys.SPLITS, job_id)
     pipeline.srem(Group.REDIS_GROUP_KEY, job_id)
     if result_ttl == 0:
-        pipeline.delete(keys.run(job_id))
+        pipeline.delete(keys.run(job_id), keys.split_below(job_id))
         return
     pipeline.hset(keys.run(job_id), "finished", 1)
-    pipeline.expire(keys.run(job_id), KEEP_SECONDS if result_ttl < 0 else result_ttl)
+    for key in (keys.run(job_id), keys.split_below(job_id)):
+        pipeline.expire(key, KEEP_SECONDS if result_ttl < 0 else result_ttl)
 
 
 def save_breach(connection: Redis, breach: Breach) -> None:
@@ -87,6 +88,11 @@ def save_breach(connection: Redis, breach: Breach) -> None:
         pipeline.hincrby(keys.run(breach.job_id), "breaches", 1)
         expire_run(pipeline, breach.job_id)
         pipeline.execute()
+
+
+def note_peak(connection: Redis, job_id: str, peak_mb: float) -> None:
+    """A horse that used so much is gone, and its run does not know: the run's peak is the highest of all executions."""
+    script(connection, "note_peak")(keys=[keys.run(job_id)], args=[peak_mb])
 
 
 def requeue(
@@ -183,7 +189,8 @@ class RunWriter:
     def open(self, job: str, job_created_at: str, on_breach: str, *, anew: bool) -> None:
         """A new execution begins: its own count of chunks starts at 0; ``anew`` forgets what went before."""
         if anew:
-            old = (keys.run(self._job_id), keys.breaches(self._job_id), *keys.beside_run(self._job_id))
+            own = (keys.run, keys.breaches, keys.split_below)
+            old = (*(key(self._job_id) for key in own), *keys.beside_run(self._job_id))
             until_redis_answers(lambda: self._connection.delete(*old), f"begin the run of job {self._job_id}")
         self._update({"job": job, "job_created_at": job_created_at, "on_breach": on_breach, "execution_chunks": 0})
 
@@ -212,8 +219,11 @@ class RunWriter:
                 f"job {self._job_id}: another worker took this run over; this execution ends without a verdict"
             )
 
-    def close(self, peak_mb: float, seconds: float, unsaved_chunks: int) -> None:
-        """An execution of ``handle`` ended, well or not; ``unsaved_chunks`` had no `save_chunks` of their own."""
+    def close(self, peak_mb: float, seconds: float, unsaved_chunks: int, unsaved_items: int) -> None:
+        """An execution of ``handle`` ended, well or not; those ``unsaved`` had no `save_chunks` of their own.
+
+        Where it ended otherwise than well, their items will be done again: 0.
+        """
         key = keys.run(self._job_id)
 
         def write() -> None:
@@ -221,6 +231,8 @@ class RunWriter:
                 pipeline.hset(key, "peak_mb", peak_mb)
                 pipeline.hincrbyfloat(key, "seconds", seconds)
                 pipeline.hincrby(key, "chunks", unsaved_chunks)
+                if unsaved_items:
+                    pipeline.hset(key, "items_unsaved", unsaved_items)
                 expire_run(pipeline, self._job_id)
                 pipeline.execute()
 

@@ -32,7 +32,7 @@ from rqmem.errors import (
     RqmemError,
     RunTakenOver,
 )
-from rqmem.journal import ledger
+from rqmem.journal import ledger, writer
 from rqmem.journal.patience import until_redis_answers
 from rqmem.journal.records import Pending
 from rqmem.memory import machine, tree
@@ -108,6 +108,8 @@ class SettlingWorker(PatientWorker):
                 self.cleanup_execution(job, pipeline, execution)
                 pipeline.execute()
             return
+        if self._page is not None and self._page.has_run:
+            writer.note_peak(self.connection, job.id, to_mb(self._page.peak_bytes))
         if self._stopped_job_id == job.id:
             self._outcome = "stopped"
             self._handle_stopped_job(job, queue, execution)

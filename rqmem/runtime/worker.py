@@ -16,7 +16,7 @@ import os
 import signal
 import time
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rq.executions import Execution
 from rq.job import Job, JobStatus
@@ -83,20 +83,19 @@ class MemoryWorker(LivingWorker):
         writer.release(pipeline, job.id)
         status = JobStatus.FINISHED if self._succeeding else job.get_status(refresh=False)
         page = self._page
+        if ledger.parent_of(job.id) is not None:  # first, for its run may go with its end
+            self._tell_parent(job, status, pipeline)
         if page is not None and page.has_run and status == JobStatus.FINISHED:
             writer.finish(pipeline, job.id, job.get_result_ttl(self.default_result_ttl))
-        if ledger.parent_of(job.id) is not None:
-            self._tell_parent(job, status, pipeline)
 
     def _tell_parent(self, job: Job, status: JobStatus | None, pipeline: Pipeline) -> None:
         """That one of its children has ended, in the transaction that ends it."""
-        page = self._page
-        about: dict[str, Any] = {"items": page.items, "peak_mb": to_mb(page.peak_bytes)} if page is not None else {}
+        peak_mb = to_mb(self._page.peak_bytes) if self._page is not None else 0.0
         if status == JobStatus.FINISHED:
             result = b"" if job._result is None else job.serializer.dumps(job._result)
-            ledger.tell_parent(pipeline, job, ledger.OK, result=result, **about)
+            ledger.tell_parent(pipeline, job, ledger.OK, result=result, peak_mb=peak_mb)
         elif status in (JobStatus.FAILED, JobStatus.STOPPED):
-            ledger.tell_parent(pipeline, job, self._failure_line or str(status), **about)
+            ledger.tell_parent(pipeline, job, self._failure_line or str(status), peak_mb=peak_mb)
 
     def execute_job(self, job: Job, queue: Queue) -> None:
         """RQ's `execute_job`, inside `work` on a warm horse; outside it, or told so, RQ's own with a horse per job."""

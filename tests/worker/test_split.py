@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 
 import pytest
@@ -97,8 +98,9 @@ def test_while_children_run_the_parent_is_deferred(connection: Redis, start_work
 
 
 def test_progress_is_told(connection: Redis, redis_url: str, start_worker: StartWorker) -> None:
-    job = sample_jobs.Counted.enqueue(count=60, failing=[1], pause=0.05, connection=connection)
-    worker = start_worker("jobs", "--burst")
+    job = sample_jobs.Elsewhere.enqueue(count=60, failing=[1], pause=0.05, connection=connection)
+    worker = start_worker("jobs", "elsewhere", "--burst")
+    wait_until(lambda: sample_jobs.Counted.progress(job.id, connection).running == 1, 60)
     wait_until(lambda: sample_jobs.Counted.progress(job.id, connection).done >= 2, 60)
     now = sample_jobs.Counted.progress(job.id, connection)
     assert (now.total, now.failed) == (6, 1) and now.items == 10 * now.done and now.running <= 1
@@ -106,8 +108,10 @@ def test_progress_is_told(connection: Redis, redis_url: str, start_worker: Start
     worker.finish()
     ended = sample_jobs.Counted.progress(job.id, connection)
     assert (ended.total, ended.done, ended.failed, ended.running, ended.eta_seconds) == (6, 5, 1, 0, 0)
+    assert sample_jobs.Counted.progress(job.id, connection) == ended, "the rate has ended with the last child"
     header = rqmem("status", "--job", job.id, "--url", redis_url).stdout
-    assert "children 5 of 6 done, 1 failed, 0 running; 50 items" in " ".join(header.split())
+    assert "children 5 of 6 done, 1 failed, 0 running; 50 items; " in " ".join(header.split())
+    assert " a second" in header
     with pytest.raises(UnknownName, match="no job 'nobody' here"):
         sample_jobs.Counted.progress("nobody", connection)
 
@@ -185,9 +189,19 @@ def test_children_have_as_many_items_as_fit_where_nobody_names_a_number(connecti
     assert sum(unasked) == sum(asked) == sum(told) == 300 and told == [200, 100]
 
 
-def test_children_that_split_again(connection: Redis, work_off: WorkOff) -> None:
+def test_children_that_split_again(connection: Redis, redis_url: str, work_off: WorkOff) -> None:
     job = sample_jobs.Grandparent.enqueue(count=130, connection=connection)
     work_off("jobs")
+    far = sample_jobs.Grandparent.progress(job.id, connection)
+    assert (far.total, far.done, far.items, far.more) == (3, 3, 130, 0)
+    assert [(each.job_id, each.total, each.items) for each in far.splits] == [
+        (f"{job.id}-child-0", 3, 50), (f"{job.id}-child-1", 3, 50), (f"{job.id}-child-2", 2, 30)
+    ]  # fmt: skip
+    shown = rqmem("status", "--job", job.id, "--url", redis_url).stdout
+    assert "children   3 of 3 done, 0 failed, 0 running; 130 items" in shown
+    assert "\n               child-2 2 of 2 done, 0 failed, 0 running; 30 items" in shown
+    told = json.loads(rqmem("status", "--job", job.id, "--json", "--url", redis_url).stdout)["children"]
+    assert [each["items"] for each in told["splits"]] == [50, 50, 30]
     assert job.return_value() == [n * n for n in range(130)]
     assert numbers(connection) == list(range(130))
 
@@ -301,6 +315,9 @@ def test_an_item_that_does_not_fit_is_isolated_and_everything_else_finishes(
     log = work_off("jobs", "--memory", "200")
     assert job.get_status() == JobStatus.FINISHED, log
     assert set(numbers(connection)) == set(range(32)) - {13}
+    far = sample_jobs.Halved.progress(job.id, connection)
+    assert far.items == 31, "its own before the cut, and those of all below it"
+    assert far.peak_mb >= max(each.peak_mb for each in reader.breaches(connection, job.id)) > 200
     assert sorted(job.return_value()) == sorted(set(range(32)) - {13})
     assert "item 1 (13) does not fit alone below its ceiling of 200 MB" in log
 
