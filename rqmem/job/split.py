@@ -16,7 +16,7 @@ from rq.job import Job
 from rqmem.errors import ChildFailure, ChildJobsFailed, ItemTooLarge
 from rqmem.job.children import arguments_of, enqueue_children, horse_of
 from rqmem.job.context import MemoryContext
-from rqmem.journal import ledger
+from rqmem.journal import ledger, reader
 from rqmem.journal.patience import until_redis_answers
 from rqmem.journal.records import Pending, Split
 from rqmem.policy import splitting
@@ -177,6 +177,8 @@ def cut_in_two(context: MemoryContext, job: MemoryAwareJob, rest: Cuttable[Any],
     done = run.items.get(run.cut_stage, 0) if run.cut_stage is not None else 0
     cuts = until_redis_answers(lambda: ledger.count_cut(here.connection, here.job_id), f"cut job {here.job_id}")
     parts = splitting.parts_of_rest(max(1, left), done or int(begun), cuts - 1)
+    if parts == 0:
+        position = rest.begins_at() or position
     if parts == 0 and left > 1:
         raise ItemTooLarge(
             f"{job.path()}: cut in two {splitting.MOST_CUTS:,} times, and {position} still breaches: that is no single "
@@ -186,8 +188,15 @@ def cut_in_two(context: MemoryContext, job: MemoryAwareJob, rest: Cuttable[Any],
         limit = show_mb(to_mb(context.limit_bytes))
         shown = next((f"{item!r:.80}" for item, _ in rest.items_after(None)), "")
         raise ItemTooLarge(
-            f"{job.path()}: {position} ({shown}) does not fit alone below its ceiling of {limit} MB: "
-            f"give the job more, or leave that item out"
+            f"{job.path()}: {position} ({shown}) does not fit alone below its ceiling of {limit} MB"
+            f"{_estimated(here)}: give the job more, or leave that item out"
         )
     arguments = arguments_of(job, type(job), None)
     return enqueue_children(context, rest, type(job), arguments, parts=parts, cut_stage=run.cut_stage)
+
+
+def _estimated(here: Horse) -> str:
+    """What the item takes, by the breach that it has just been isolated with: it was stopped on its way up."""
+    last = next(iter(until_redis_answers(lambda: reader.breaches(here.connection, here.job_id), "size an item")), None)
+    needed_mb = splitting.item_mb(last) if last is not None else None
+    return f", it takes {show_mb(needed_mb)} MB at least" if needed_mb is not None else ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from rqmem.events import Breach
 from rqmem.units import MB, show_mb
 
 MOST_CUTS = 1000
@@ -86,3 +87,12 @@ def parts_of_rest(fewest_items: int, items_done: int, cuts: int) -> int:
     if cuts >= MOST_CUTS:
         return 0
     return 2 if fewest_items > 1 else int(fewest_items == 1 and items_done > 0)
+
+
+def item_mb(breach: Breach) -> float | None:
+    """What the one item that was in hand had taken when it breached, in MB: above what was held before it.
+
+    Less than it needs, for it was stopped on its way up. None: the breach does not say where it grew from.
+    """
+    before = breach.from_mb if breach.from_mb is not None else breach.baseline_mb
+    return max(0.0, breach.peak_mb - before) if before is not None else None

@@ -76,6 +76,12 @@ class Concat(Cuttable[T_co]):
             raise SourceError("beyond: that is no slice of these sources")
         return self._part((self._sources[last].beyond(piece._sources[-1]), *self._sources[last + 1 :]), last)
 
+    def begins_at(self) -> str:
+        for number, each in enumerate(self._sources, start=self._first + 1):
+            if next(each.items_after(None), None) is not None:
+                return ", ".join(filter(None, [each.begins_at(), f"source {number}"]))
+        return ""
+
     def describe(self) -> dict[str, Any]:
         sources = [describe_slice(each) for each in self._sources]
         return {"kind": kind_of(type(self)), "first": self._first, "sources": sources}

@@ -119,6 +119,13 @@ class Cuttable(Source[T_co]):
         """
         raise lacks(self, "beyond")
 
+    def begins_at(self) -> str:
+        """Where its first item stands in the whole, for a person: ``item 14``, ``byte 1,204 of /data/orders.csv``.
+
+        Empty where that is not known, as in a source of one's own that does not say.
+        """
+        return ""
+
     def describe(self) -> dict[str, Any]:
         """This slice as JSON, for `rqmem.sources.open_slice`.
 

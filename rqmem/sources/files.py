@@ -133,6 +133,9 @@ class FileSource(Cuttable[T_co]):
     def beyond(self, piece: FileSource[Any]) -> FileSource[T_co]:
         return self._between(piece._end, self._end)
 
+    def begins_at(self) -> str:
+        return f"byte {self._begin:,} of {self._path}"
+
     def describe(self) -> dict[str, Any]:
         where = {"path": self._path, "seen": self._seen.to_text(), "begin": self._begin, "end": self._end}
         return {"kind": kind_of(type(self)), **where, **self._options()}

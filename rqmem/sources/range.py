@@ -15,6 +15,7 @@ class Range(Cuttable[int]):
 
     def __init__(self, *arguments: int) -> None:
         self._numbers = range(*arguments)
+        self._before = 0  # numbers of the whole that stand before these
 
     def items_after(self, cursor: Cursor) -> Iterator[tuple[int, Cursor]]:
         done = self._done(cursor)
@@ -25,25 +26,37 @@ class Range(Cuttable[int]):
 
     def slices(self, items_per_slice: int | None = None, *, parts: int | None = None) -> Iterator[Range]:
         bounds = even_bounds(len(self._numbers), items_per_slice, parts)
-        return (_of(self._numbers[begin:end]) for begin, end in bounds)
+        return (self._between(begin, end) for begin, end in bounds)
 
     def rest(self, cursor: Cursor) -> Range:
-        return _of(self._numbers[self._done(cursor) :])
+        return self._between(self._done(cursor), len(self._numbers))
 
     def beyond(self, piece: Range) -> Range:
         if not piece._numbers:
             return self
         if piece._numbers[-1] not in self._numbers:
             raise SourceError(f"beyond: {piece._numbers!r} is no slice of {self._numbers!r}")
-        return _of(self._numbers[self._numbers.index(piece._numbers[-1]) + 1 :])
+        return self._between(self._numbers.index(piece._numbers[-1]) + 1, len(self._numbers))
+
+    def begins_at(self) -> str:
+        return f"item {self._before + 1:,}"
 
     def describe(self) -> dict[str, Any]:
         numbers = self._numbers
-        return {"kind": kind_of(type(self)), "start": numbers.start, "stop": numbers.stop, "step": numbers.step}
+        bounds = {"start": numbers.start, "stop": numbers.stop, "step": numbers.step}
+        return {"kind": kind_of(type(self)), **bounds, "before": self._before}
 
     @classmethod
     def from_description(cls, fields: dict[str, Any]) -> Range:
-        return cls(fields["start"], fields["stop"], fields["step"])
+        opened = cls(fields["start"], fields["stop"], fields["step"])
+        opened._before = int(fields.get("before", 0))
+        return opened
+
+    def _between(self, begin: int, end: int) -> Range:
+        numbers = self._numbers[begin:end]
+        piece = Range(numbers.start, numbers.stop, numbers.step)
+        piece._before = self._before + begin
+        return piece
 
     def _done(self, cursor: Cursor) -> int:
         if cursor is None:
@@ -51,7 +64,3 @@ class Range(Cuttable[int]):
         if isinstance(cursor, bool) or not isinstance(cursor, int) or not 0 <= cursor <= len(self._numbers):
             raise SourceError(f"cursor {cursor!r:.100} is no number of items of {self._numbers!r}")
         return cursor
-
-
-def _of(numbers: range) -> Range:
-    return Range(numbers.start, numbers.stop, numbers.step)

@@ -47,6 +47,9 @@ class Sequence(Cuttable[T_co]):
     def beyond(self, piece: Sequence[Any]) -> Sequence[T_co]:
         return self._between(self._position(piece._before + piece._end), self._end)
 
+    def begins_at(self) -> str:
+        return f"item {self._before + self._begin + 1:,}"
+
     def describe(self) -> dict[str, Any]:
         items = []
         for position in range(self._begin, self._end):

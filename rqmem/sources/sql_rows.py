@@ -164,6 +164,12 @@ class SqlRows(Cuttable[Any]):
             raise SourceError("beyond: that SqlRows has no end, so it is no slice")
         return self._between(KeyRange(piece._keys.upto, self._keys.upto))
 
+    def begins_at(self) -> str:
+        first = next(iter(self._queries.page(self._keys, 1)), None)
+        if first is None:
+            return ""
+        return ", ".join(f"{name} {value!r:.80}" for name, value in zip(self._queries.key, first[1], strict=True))
+
     def describe(self) -> dict[str, Any]:
         if self._factory is None:
             raise SourceError(

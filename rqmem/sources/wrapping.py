@@ -73,6 +73,9 @@ class Own(Cuttable[T_co]):
     def beyond(self, piece: Any) -> Cuttable[T_co]:
         return as_source(self._call("beyond", piece._source if isinstance(piece, Own) else piece))
 
+    def begins_at(self) -> str:
+        return str(self._call("begins_at")) if hasattr(self._source, "begins_at") else ""
+
     def describe(self) -> dict[str, Any]:
         return describe_slice(self._source)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from rqmem.sources import (
     Concat,
     Count,
     Cuttable,
+    JsonLines,
     Positional,
     Range,
     Sequence,
@@ -47,6 +49,25 @@ def test_what_cannot_be_read_again_in_the_same_order() -> None:
     with pytest.raises(SourceError, match="a generator cannot be cut: pass a list, a range or a source"):
         slices_of((n for n in "ab"), 2)
     assert as_source(n for n in "ab").count() == Count.unknown()
+
+
+def test_a_slice_of_a_slice_says_where_it_begins_in_the_whole(tmp_path: Path) -> None:
+    path = tmp_path / "lines"
+    path.write_text("".join(f"{number}\n" for number in range(10, 30)))
+    for whole, where in (
+        (range(100, 120), "item 14"),
+        (list("abcdefghijklmnopqrst"), "item 14"),
+        (JsonLines(path), f"byte 39 of {path}"),
+        (Concat(range(7), list(range(7, 20))), "item 7, source 2"),
+    ):
+        piece = as_source(whole)
+        for _ in range(13):  # one item further each time, in another process
+            cursor = next(iter(piece.items_after(None)))[1]
+            piece = open_slice(json.loads(json.dumps(describe_slice(piece.rest(cursor)))))
+        assert piece.begins_at() == where
+        [first, _] = piece.slices(parts=2)
+        assert first.begins_at() == where
+    assert as_source(Bare()).begins_at() == ""
 
 
 def test_a_source_of_ones_own_names_what_it_lacks() -> None:

@@ -173,7 +173,9 @@ def test_a_slice_is_described_by_the_function_that_makes_it(path: str) -> None:
         "after": [15],
         "upto": [27],
     }
-    assert [row[0] for row in items_of(open_slice(json.loads(json.dumps(described))))] == [18, 21, 24, 27]
+    opened = open_slice(json.loads(json.dumps(described)))
+    assert [row[0] for row in items_of(opened)] == [18, 21, 24, 27]
+    assert (opened.begins_at(), opened.rest([27]).begins_at()) == ("id 18", "")
 
 
 def test_what_cannot_be_sent_to_a_child(path: str) -> None:

@@ -5,7 +5,16 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rqmem.policy.splitting import MOST_CUTS, Decision, fitting_items, items_per_child, parts_of_rest, should_split
+from rqmem.events import Breach
+from rqmem.policy.splitting import (
+    MOST_CUTS,
+    Decision,
+    fitting_items,
+    item_mb,
+    items_per_child,
+    parts_of_rest,
+    should_split,
+)
 from rqmem.units import MB
 
 
@@ -66,3 +75,11 @@ def test_what_is_left_is_cut_until_one_item_is_alone(left: int, done: int, cuts:
         assert parts == 2
     else:
         assert parts == (1 if left and done else 0)
+
+
+def test_an_isolated_item_takes_what_the_breach_used_above_what_was_held_before() -> None:
+    told = {"limit_mb": 200, "layer": "watch", "processes": 1, "operation": "items 1-1", "job": "a.B", "job_id": "1"}
+    about = {"queue": "q", "worker": "w", "used_mb": 201, "peak_mb": 230}
+    assert item_mb(Breach(**told, **about, from_mb=50, baseline_mb=40)) == 180  # type: ignore[arg-type]
+    assert item_mb(Breach(**told, **about, baseline_mb=40)) == 190  # type: ignore[arg-type]
+    assert item_mb(Breach(**told, **about)) is None  # type: ignore[arg-type]
