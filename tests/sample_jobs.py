@@ -770,6 +770,26 @@ class Weighty(MemoryAwareJob):
         return [unasked, sizes(), sizes(200)]
 
 
+class KilledOnce(Counted):
+    """Its children save what they have done; one is killed once while it holds 100 MB."""
+
+    on_breach = "resume"
+    chunk_size = 2
+    adaptive = False
+
+    def handle(self, count: int, failing: list[int] | None = None, pause: float = 0, items: Any = None) -> Any:
+        if items is None:
+            return self.split_into_child_jobs(range(count))
+        for chunk in self.chunks(items):
+            if 15 in chunk and redis().incr("killed") == 1:
+                block = bytearray(100 * MB)
+                time.sleep(0.2)
+                os.kill(os.getpid(), len(block) and signal.SIGKILL)
+            if set(chunk) & set(failing or ()) and not redis().exists("mended"):
+                raise ValueError(f"{chunk} is broken")
+        return None
+
+
 class Tolerant(Counted):
     """Goes on without the children that failed."""
 

@@ -117,6 +117,21 @@ def test_progress_is_told(connection: Redis, redis_url: str, start_worker: Start
         sample_jobs.Counted.progress("nobody", connection)
 
 
+def test_progress_counts_all_executions_of_a_child_once(connection: Redis, work_off: WorkOff) -> None:
+    """One child is killed and resumed, the other fails with eight of ten done, and runs once more."""
+    job = sample_jobs.KilledOnce.enqueue(count=20, failing=[9], connection=connection)
+    log = work_off("jobs")
+    far = sample_jobs.KilledOnce.progress(job.id, connection)
+    assert (far.done, far.failed, far.items) == (1, 1, 18), log
+    assert far.peak_mb > 100, "of the execution that was killed"
+    connection.set("mended", 1)
+    assert family.retry(connection, job.id) == 1
+    log = work_off("jobs")
+    far = sample_jobs.KilledOnce.progress(job.id, connection)
+    assert (far.done, far.failed, far.items) == (2, 0, 20), log
+    assert far.rate is None or far.rate > 0.2, "it does not count from the first split"
+
+
 def test_a_whole_tree_is_cancelled_and_what_failed_is_retried(connection: Redis, start_worker: StartWorker) -> None:
     job = sample_jobs.Counted.enqueue(count=100, pause=0.1, connection=connection)
     worker = start_worker("jobs", **QUICK)
