@@ -206,6 +206,9 @@ def test_while_all_lines_are_taken_batches_wait(stand_in: StandIn, client: Retel
     assert lines.current_concurrency == lines.concurrency_limit == 20
     assert client.call.list().items == []
     assert stand_in.service.record() == {**QUIET, "requests": 2, "batches": 1}
+    stand_in.service.set_faults(Faults(busy=True, reserved_lines=5, changing_lines=2))
+    lines = client.concurrency.retrieve()
+    assert (lines.current_concurrency, lines.reserved_inbound_concurrency, lines.concurrency_limit) == (13, 5, 20)
     stand_in.service.set_faults(Faults())
     assert len(client.call.list().items) == stand_in.service.record()["calls"] == 1
     with _client(stand_in, "key_other") as other, pytest.raises(retell.AuthenticationError):
