@@ -26,24 +26,29 @@ LOOK_BACK = timedelta(days=1)
 CLAIM_AGE = timedelta(minutes=10)
 """After this no message is on its way any more: each try has a timeout of some seconds, and there are few."""
 
-OPEN = or_(Reminder.status == "postponed", Reminder.status == "skipped")
+OPEN = or_(Reminder.status == "postponed", Reminder.status == "skipped", Reminder.status == "doubted")
 _KEY = ("appointment_id", "type", "starts_at")
 
 
-def due(sessions: sessionmaker[Session], rule: ReminderType, now: datetime) -> SqlRows:
-    """Appointments whose reminder of this type may be due, or overdue: the soonest first."""
-    settled = select(Reminder.appointment_id).where(
+def due(sessions: sessionmaker[Session], rule: ReminderType, now: datetime, *, doubted: bool = False) -> SqlRows:
+    """Appointments whose reminder of this type may be due, or overdue: the soonest first.
+
+    ``doubted``: those, and only those, that were refused in a row with others.
+    """
+    row = select(Reminder.appointment_id).where(
         Reminder.appointment_id == Appointment.id,
         Reminder.type == rule.name,
         Reminder.starts_at == Appointment.starts_at,
-        or_(not_(OPEN), Appointment.starts_at <= now),
     )
+    doubts = Reminder.status == "doubted"
+    settled = row.where(or_(not_(OPEN), doubts, Appointment.starts_at <= now))
+    wanted = row.where(doubts, Appointment.starts_at > now).exists() if doubted else ~settled.exists()
     chosen = select(Appointment).where(
         Appointment.status == "booked",
         Appointment.starts_at > now - LOOK_BACK,
         Appointment.starts_at <= now + rule.earliest,
         getattr(Appointment, rule.address) != "",
-        ~settled.exists(),
+        wanted,
     )
     return SqlRows(sessions, chosen, key=("starts_at", "id"))
 
@@ -118,12 +123,12 @@ def write_skipped(
 
 
 def take_back_refusals(sessions: sessionmaker[Session], rule: ReminderType, run: str) -> None:
-    """It was not the messages that the provider refused: they may be sent when it takes any."""
+    """Perhaps it was not the messages that the provider refused: they are sent once more, after all others."""
     with sessions.begin() as session:
         session.execute(
             update(Reminder)
             .where(Reminder.run == run, Reminder.type == rule.name, Reminder.status == "refused")
-            .values(status="postponed")
+            .values(status="doubted")
         )
 
 

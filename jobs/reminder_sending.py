@@ -85,11 +85,15 @@ def _of_smtp(status: int) -> Answer:
     return Answer("refused", why) if status >= 500 else Answer("postponed", why, "down")
 
 
-def trouble_in(answers: Sequence[Answer]) -> Literal["", "down", "key"]:
-    """What the last answers of a provider, oldest first, say of it. ``key``: it refuses us and not a message. Pure."""
+def trouble_in(answers: Sequence[Answer], *, takes_others: bool = False) -> Literal["", "down", "key"]:
+    """What the last answers of a provider, oldest first, say of it. ``key``: it refuses us and not a message. Pure.
+
+    ``takes_others``: it has just taken other messages, so what it refuses now is refused for itself.
+    """
     if answers and answers[-1].trouble == "key":
         return "key"
-    if len(answers) >= REFUSED_IN_A_ROW and all(each.status == "refused" for each in answers[-REFUSED_IN_A_ROW:]):
+    refused = len(answers) >= REFUSED_IN_A_ROW and all(each.status == "refused" for each in answers[-REFUSED_IN_A_ROW:])
+    if refused and not takes_others:
         return "key"
     down = len(answers) >= DOWN_IN_A_ROW and all(each.trouble == "down" for each in answers[-DOWN_IN_A_ROW:])
     return "down" if down else ""

@@ -6,6 +6,10 @@ confirmed is left by a run that was cut off just then, and since providers have 
 whether the customer got that message: it is reported as ``unknown`` and never sent again. One message is on its way at
 a time, so that is one message for each run that is killed. (Who would rather send such a one again deletes its row.)
 
+A provider that refuses many in a row refuses us, or these addresses (all of a country, say). Nobody can tell, so the
+run stops and leaves them *doubted*: later runs send those after all others, and where it took one of the others, what
+it refuses again stays refused.
+
 Run it every few minutes. What could not be sent, since a provider is down or a customer's time zone makes no sense, is
 looked at by each run until the appointment begins.
 """
@@ -50,6 +54,8 @@ class SendAppointmentReminderJob(MemoryAwareJob):
     job_timeout = 3600
     retry = Retry(max=3)
     pauses: ClassVar[Sequence[float]] = PAUSES
+    trouble: RqmemError | None = None  # with the present channel
+    doubted = took_one = False  # what is sent now; whether the channel took a message in this run
 
     def handle(self, types: list[str] | str | None = None) -> dict[str, dict[str, int]]:
         names = [types] if isinstance(types, str) else types
@@ -62,12 +68,16 @@ class SendAppointmentReminderJob(MemoryAwareJob):
         with channels(chosen, os.environ) as all_channels:
             report_unconfirmed(self.sessions, self.run_id, utc_now(), _log)
             for channel in all_channels:
-                self.channel = channel
-                self.answers: deque[Answer] = deque(maxlen=REFUSED_IN_A_ROW)
-                try:
-                    self.process_in_chunks(due(self.sessions, channel.rule, utc_now()), self.remind, collect=False)
-                except (ProviderDown, ConfigError) as error:
-                    failures.append(error)
+                self.channel, self.trouble, self.took_one = channel, None, False
+                for doubted in (False, True):  # both, whatever happens: a run that is resumed knows them by number
+                    self.doubted, self.answers = doubted, deque[Answer](maxlen=REFUSED_IN_A_ROW)
+                    try:
+                        rows = due(self.sessions, channel.rule, utc_now(), doubted=doubted)
+                        self.process_in_chunks(rows, self.remind, collect=False)
+                    except (ProviderDown, ConfigError) as error:
+                        self.trouble = error
+                if self.trouble is not None:
+                    failures.append(self.trouble)
                 self.check_memory_usage(f"reminders_{channel.rule.name}")
         if failures:
             kind = ConfigError if any(isinstance(each, ConfigError) for each in failures) else ProviderDown
@@ -75,6 +85,8 @@ class SendAppointmentReminderJob(MemoryAwareJob):
         return count(self.sessions, self.run_id)
 
     def remind(self, appointments: list[Appointment]) -> None:
+        if self.trouble is not None:
+            raise self.trouble
         rule, skipped = self.channel.rule, []
         for each in appointments:
             decision = decide(rule, each.starts_at, each.time_zone, getattr(each, rule.address), utc_now())
@@ -91,7 +103,8 @@ class SendAppointmentReminderJob(MemoryAwareJob):
         answer = self.channel.send(getattr(appointment, rule.address), title, body, self.pauses)
         confirm(self.sessions, rule, appointment, self.run_id, answer, utc_now())
         self.answers.append(answer)
-        trouble = trouble_in(list(self.answers))
+        self.took_one |= answer.status == "sent"
+        trouble = trouble_in(list(self.answers), takes_others=self.doubted and self.took_one)
         if trouble == "key":
             take_back_refusals(self.sessions, rule, self.run_id)
             raise ConfigError(f"{rule.name}: {self.provider} takes nothing from us ({answer.why}): check the URL")

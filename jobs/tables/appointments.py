@@ -11,7 +11,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 from jobs.tables.base import Base, utc_now
 
 AppointmentStatus = Literal["booked", "cancelled"]
-ReminderStatus = Literal["claimed", "sent", "refused", "unknown", "postponed", "skipped"]
+ReminderStatus = Literal["claimed", "sent", "refused", "unknown", "postponed", "skipped", "doubted"]
 
 
 class Appointment(Base):
@@ -43,8 +43,9 @@ class Reminder(Base):
     """What became of the reminder of one type for one appointment at that time: moved, it is reminded of anew.
 
     ``claimed``: a run is about to send it, or was cut off while it did. ``sent``, ``refused``: the provider's answer.
-    ``unknown``: it may have been sent, nobody knows; it is not sent again. ``postponed``, ``skipped``: it surely was
-    not sent, and is looked at again as long as the appointment is ahead. ``run`` is the job that wrote this.
+    ``unknown``: it may have been sent, nobody knows; it is not sent again. ``postponed``, ``skipped``,
+    ``doubted``: it surely was not sent, and is looked at again as long as the appointment is ahead; doubted, since the
+    provider refused so many in a row that it may refuse us, after all others. ``run`` is the job that wrote this.
     """
 
     __tablename__ = "reminders"

@@ -249,6 +249,8 @@ def test_what_answers_say_of_a_provider() -> None:
     assert trouble_in([refused] * (REFUSED_IN_A_ROW - 1)) == ""
     assert trouble_in([refused] * REFUSED_IN_A_ROW) == "key"
     assert trouble_in([refused] * (REFUSED_IN_A_ROW - 1) + [SENT]) == ""
+    assert trouble_in([refused] * REFUSED_IN_A_ROW, takes_others=True) == ""
+    assert trouble_in([refused] * REFUSED_IN_A_ROW + [key], takes_others=True) == "key"
 
 
 @pytest.mark.parametrize(
@@ -622,6 +624,24 @@ def test_a_key_that_is_refused_fails_the_job_at_once(
         assert log.count(f"ConfigError: {line}") == 1, log
     assert jobs[2].return_value() == {"sms": {"sent": 30}}
     assert [each["status"] for each in receiver.messages] == [401] + [404] * REFUSED_IN_A_ROW + [200] * 30
+
+
+@sqlite_alone
+def test_many_bad_addresses_do_not_keep_the_others_from_their_reminders(
+    connection: Redis, database: Engine, receiver: Receiver, environ: dict[str, str], start_worker: StartWorker
+) -> None:
+    """A course with 25 participants in a country that the provider does not serve; everybody else comes later."""
+    bad, good = [f"+4955500{n:04}" for n in range(25)], [f"+1415555{n:04}" for n in range(5)]
+    book(database, *(booked(62 + n / 100, phone=phone) for n, phone in enumerate([*bad, *good])))
+    receiver.answers = [403] * REFUSED_IN_A_ROW + [403] * 5 + [200] * len(good) + [403] * REFUSED_IN_A_ROW
+    jobs = [SendAppointmentReminderJob.enqueue(types="sms", connection=connection) for _ in range(3)]
+    log = run(start_worker, **environ)
+    assert [job.get_status() for job in jobs] == [JobStatus.FAILED, JobStatus.FINISHED, JobStatus.FINISHED], log
+    assert jobs[1].return_value() == {"sms": {"refused": 25, "sent": 5}}
+    assert jobs[2].return_value() == {}, "it is known by now that it is the addresses"
+    assert Counter(each["path"] for each in receiver.taken) == {f"/sms/{phone}": 1 for phone in good}
+    tried = Counter(each["path"] for each in receiver.messages)
+    assert [tried[f"/sms/{phone}"] for phone in bad] == [2] * REFUSED_IN_A_ROW + [1] * 5
 
 
 @sqlite_alone
