@@ -16,7 +16,8 @@ from typing import Any
 from rq import get_current_job
 
 from rqmem import MemoryAwareJob, current_memory, memory_aware
-from rqmem.errors import ConfigError
+from rqmem.errors import ConfigError, SourceError
+from rqmem.job import children
 from rqmem.policy import splitting
 from rqmem.sources import Range
 
@@ -935,3 +936,23 @@ def clone_sharing_memory(seconds: int) -> int:
 
 
 STACKS: list[Any] = []
+
+
+class Spoilt(Counted):
+    """One of its later slices cannot be made, until a key says that it is mended."""
+
+    def handle(self, count: int, failing: list[int] | None = None, pause: float = 0, items: Any = None) -> Any:
+        children._BATCH = 2  # one batch is there when the next one cannot be made
+        if items is None:
+            return self.split_into_child_jobs(CannotBeCut(count))
+        return super().handle(count, failing, pause, items)
+
+
+class CannotBeCut(Range):
+    """Cannot be cut to its end, until that is mended."""
+
+    def slices(self, *args: Any, **kwargs: Any) -> Any:
+        for each in super().slices(*args, **kwargs):
+            if redis().incr("cut") == 4 and not redis().exists("mended"):
+                raise SourceError("the file has changed since it was cut")
+            yield each

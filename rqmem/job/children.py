@@ -20,7 +20,8 @@ from rq import Queue
 from rq.executions import Execution
 
 from rqmem import events
-from rqmem.errors import ConfigError, RqmemError, SourceError
+from rqmem.errors import ConfigError, RqmemError, RunTakenOver, SourceError
+from rqmem.job import family
 from rqmem.job.context import MemoryContext
 from rqmem.job.enqueueing import Enqueueable
 from rqmem.journal import ledger
@@ -130,31 +131,46 @@ def enqueue_children(
 ) -> Pending:
     """Cut ``source`` (what is left of ``cut_stage``, if given) and enqueue a child of ``job_class`` for each slice.
 
-    An execution that was cut off has left children: this one goes on behind the last of them.
+    An execution that was cut off has left children: this one goes on behind the last of them. An error undoes them all.
     """
     here = horse_of(context)
     target = Queue(queue or here.queue, connection=here.connection, serializer=here.serializer)
     execution = Execution(here.execution_id, here.job_id, here.connection)
     made = until_redis_answers(lambda: ledger.made(here.connection, here.job_id), f"look for children of {here.job_id}")
-    if made is not None:
-        source = source.beyond(open_slice(made.last))
-    total = made.children if made is not None else 0
-    expected = _number_of_slices(source, items_per_child)
-    of = None if expected is None else total + expected
-    slices = source.slices(items_per_child, parts=parts)
-    while batch := [describe_slice(each) for each in islice(slices, _BATCH)]:
-        if total == 0:
-            _open(here, cut_stage)
-        children = [
-            _child(target, job_class, arguments, here.job_id, number, of, described)
-            for number, described in enumerate(batch, start=total)
-        ]
-        add = partial(ledger.add_children, target, here.job_id, execution, total, children, batch[-1])
-        until_redis_answers(add, f"make children of job {here.job_id}")
-        total += len(children)
-        context.checkpoint(f"child {total}")
+    if made is None:
+        _undo(here)  # what an undoing that was cut short has left
+    try:
+        if made is not None:
+            source = source.beyond(open_slice(made.last))
+        total = made.children if made is not None else 0
+        expected = _number_of_slices(source, items_per_child)
+        of = None if expected is None else total + expected
+        slices = source.slices(items_per_child, parts=parts)
+        while batch := [describe_slice(each) for each in islice(slices, _BATCH)]:
+            if total == 0:
+                _open(here, cut_stage)
+            children = [
+                _child(target, job_class, arguments, here.job_id, number, of, described)
+                for number, described in enumerate(batch, start=total)
+            ]
+            add = partial(ledger.add_children, target, here.job_id, execution, total, children, batch[-1])
+            until_redis_answers(add, f"make children of job {here.job_id}")
+            total += len(children)
+            context.checkpoint(f"child {total}")
+    except RunTakenOver:
+        raise
+    except Exception:
+        until_redis_answers(partial(ledger.give_up, here.job_id, execution), f"undo children of job {here.job_id}")
+        _undo(here)
+        raise
     context.tell(events.Split, children=total)
     return Pending(total)
+
+
+def _undo(here: Horse) -> None:
+    until_redis_answers(
+        lambda: family.undo(here.connection, here.job_id, here.serializer), f"undo children of job {here.job_id}"
+    )
 
 
 def _number_of_slices(source: Cuttable[Any], items_per_child: int | None) -> int | None:

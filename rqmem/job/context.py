@@ -19,6 +19,7 @@ from rq import get_current_job
 from rqmem import events, log, settings
 from rqmem.config import Config
 from rqmem.errors import ConfigError, HorseTooHeavy, MemoryLimitExceeded, SplitInstead
+from rqmem.job import family
 from rqmem.job.stage import SavedStage, Stage, results_of
 from rqmem.job.telling import Teller
 from rqmem.job.usage import Usage
@@ -93,6 +94,11 @@ class MemoryContext:
             )
             anew = before.finished or before.job_created_at not in ("", here.job_created_at)
             self._run = RunRecord() if anew else before
+            if anew and before.split is not None and not before.finished:
+                until_redis_answers(
+                    lambda: family.undo(here.connection, here.job_id, here.serializer),
+                    f"forget the children of an earlier job {here.job_id}",
+                )
             self._writer = RunWriter(here.connection, here.job_id, here.execution_id)
             self._writer.open(job, here.job_created_at, on_breach, anew=anew)
             here.page.has_run = True

@@ -1,21 +1,24 @@
-"""A job together with the children it has split into, and theirs: cancelled, or run once more."""
+"""A job together with the children it has split into, and theirs: cancelled, undone, or run once more."""
 
 from __future__ import annotations
 
+import contextlib
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from itertools import islice
+from typing import TYPE_CHECKING, Any, cast
 
 from rq.command import send_stop_job_command
 from rq.exceptions import InvalidJobOperation, NoSuchJobError
 from rq.job import Job, JobStatus
 
 from rqmem.errors import RqmemError, UnknownName
-from rqmem.journal import ledger, reader
+from rqmem.journal import keys, ledger, reader, writer
 
 if TYPE_CHECKING:
     from redis import Redis
 
+_BATCH = 500
 _STOP_SECONDS = 5.0
 _ENDED = (JobStatus.FINISHED, JobStatus.FAILED, JobStatus.CANCELED, JobStatus.STOPPED)
 
@@ -37,16 +40,18 @@ def cancel(connection: Redis, job_id: str) -> Cancelled:
 
     The job first, so that it makes no more children and none releases it.
 
+    A job that failed while its children live is left failed, and they are cancelled.
+
     Raises:
         UnknownName: RQ knows no such job.
-        RqmemError: it has ended.
+        RqmemError: it has ended, and so has all below it.
     """
     job = _fetch(connection, job_id)
     status = job.get_status()
-    if status in _ENDED:
-        raise RqmemError(f"job {job_id} is {status.value} already: there is nothing to cancel")
     try:
-        if status == JobStatus.STARTED:
+        if status in _ENDED:
+            done = Cancelled()
+        elif status == JobStatus.STARTED:
             send_stop_job_command(connection, job_id)
             done = Cancelled(stopped=1)
             _wait_until_stopped(job)
@@ -56,10 +61,12 @@ def cancel(connection: Redis, job_id: str) -> Cancelled:
     except InvalidJobOperation:
         raise RqmemError(f"job {job_id} ended meanwhile: there is nothing to cancel") from None
     known = ledger.outcomes(connection, job_id)
-    left = [ledger.child_id(job_id, number) for number, outcome in known if outcome == ledger.WAITING]
-    running = {child_id for child_id in left if _status(connection, child_id) == JobStatus.STARTED}
+    left = [ledger.child_id(job_id, number) for number, outcome in known if outcome != ledger.OK]  # failed ones too:
+    running = {child_id for child_id in left if _status(connection, child_id) == JobStatus.STARTED}  # theirs may run
     for child_id in sorted(left, key=running.__contains__):  # those last, else the next ones begin
         done = done.plus(_cancel_child(connection, child_id))
+    if done == Cancelled():
+        raise RqmemError(f"job {job_id} is {status.value} already: there is nothing to cancel")
     return done
 
 
@@ -77,12 +84,56 @@ def _wait_until_stopped(job: Job) -> None:
 
 def _cancel_child(connection: Redis, child_id: str) -> Cancelled:
     try:
+        child = _fetch(connection, child_id)
         done = cancel(connection, child_id)
     except RqmemError:  # it ended meanwhile, or is gone
         return Cancelled()
-    if done.taken_back:
-        ledger.tell_parent(connection, Job(child_id, connection=connection), "cancelled")
+    if child.get_status() == JobStatus.CANCELED:
+        ledger.tell_parent(connection, child, "cancelled")
     return done
+
+
+def undo(connection: Redis, job_id: str, serializer: Any = None) -> None:
+    """Forget the children of a job, and theirs, as if it had not split; jobs that have ended stay with RQ.
+
+    What waits is taken back, what runs is told to stop; going on, it commits nothing. Cut short, it can be repeated.
+    """
+    numbers = sorted({number for number, _ in ledger.outcomes(connection, job_id)})  # as queued: near the queue's head
+    children = (ledger.child_id(job_id, number) for number in numbers)
+    while batch := list(islice(children, _BATCH)):
+        _undo_batch(connection, batch, serializer)
+    ledger.begin_again(connection, job_id)
+
+
+def _undo_batch(connection: Redis, children: list[str], serializer: Any) -> None:
+    with connection.pipeline(transaction=False) as pipeline:
+        for child_id in children:
+            pipeline.hget(Job.key_for(child_id), "origin")
+        origins = [origin.decode() if origin is not None else None for origin in pipeline.execute()]
+    found = [(child_id, origin) for child_id, origin in zip(children, origins, strict=True) if origin is not None]
+    ledger.take_back(connection, found)
+    with connection.pipeline(transaction=False) as pipeline:
+        for child_id in children:
+            pipeline.hget(Job.key_for(child_id), "status")
+            pipeline.exists(keys.children(child_id))
+        looks = iter(pipeline.execute())
+    left = [(child_id, status, split) for child_id, status, split in zip(children, looks, looks, strict=True)]
+    open_ones = [child_id for child_id, status, _ in left if status is not None and status.decode() not in _ENDED]
+    for child_id in open_ones:
+        with contextlib.suppress(InvalidJobOperation, NoSuchJobError):
+            send_stop_job_command(connection, child_id, serializer)
+    until = time.monotonic() + _STOP_SECONDS
+    while any(_status(connection, each) == JobStatus.STARTED for each in open_ones) and time.monotonic() < until:
+        time.sleep(0.02)
+    for child_id in open_ones:
+        with contextlib.suppress(NoSuchJobError):
+            job = Job.fetch(child_id, connection=connection, serializer=serializer)
+            if job.get_status(refresh=False) not in _ENDED:
+                job.delete()
+                writer.disown(connection, child_id)
+    for child_id, _, split in left:
+        if split:
+            undo(connection, child_id, serializer)
 
 
 def retry(connection: Redis, job_id: str) -> int:

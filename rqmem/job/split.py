@@ -7,11 +7,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
-
-from rq.exceptions import InvalidJobOperation, NoSuchJobError
-from rq.job import Job
 
 from rqmem.errors import ChildFailure, ChildJobsFailed, ItemTooLarge
 from rqmem.job.children import arguments_of, enqueue_children, horse_of
@@ -80,13 +78,18 @@ class Gathered(Cuttable[Any]):
 def gather(context: MemoryContext, parent: MemoryAwareJob, split: Split) -> Any:
     """All children have ended: `gather` of the job; or those that failed once more, where that was told before.
 
+    Where some run (again), because the job was queued all the same, or died while it had them run: waits for them.
+
     Raises `ChildJobsFailed` where some failed and the job does not go on without them.
     """
     here = horse_of(context)
     failures = _failures(here) if split.failed else []
-    if failures and parent.on_child_failure == "fail":
-        if split.reported:
-            return _run_again(here, split, failures)
+    fails = bool(failures) and parent.on_child_failure == "fail"
+    if fails and split.reported:
+        return _run_again(here, split, failures)
+    if not split.complete:
+        return Pending(split.total)
+    if fails:
         until_redis_answers(lambda: ledger.report(here.connection, here.job_id), f"fail job {here.job_id}")
         raise ChildJobsFailed(here.job_id, split.total, failures)
     context.begin_gather()
@@ -96,26 +99,25 @@ def gather(context: MemoryContext, parent: MemoryAwareJob, split: Split) -> Any:
 
 def _failures(here: Horse) -> list[ChildFailure]:
     found = dict(ledger.outcomes(here.connection, here.job_id))
-    return [ChildFailure(number, text) for number, text in sorted(found.items()) if text != ledger.OK]
+    ended = ((number, text) for number, text in sorted(found.items()) if text != ledger.WAITING)
+    return [ChildFailure(number, text) for number, text in ended if text != ledger.OK]
 
 
 def _run_again(here: Horse, split: Split, failures: list[ChildFailure]) -> Pending:
-    """Enqueue the failed children once more, and wait for them. Raises `ChildJobsFailed` where one is gone for good."""
-    lost = []
-    for failure in failures:
-        job_id = ledger.child_id(here.job_id, failure.number)
-        try:
-            child = Job.fetch(job_id, connection=here.connection, serializer=here.serializer)
-        except NoSuchJobError:
-            lost.append(failure)
-            continue
-        ledger.reopen(here.connection, here.job_id, failure.number)
-        try:
-            child.requeue()
-        except InvalidJobOperation:  # it is not among the failed ones: cancelled, or another way
-            lost.append(failure)
-    if lost:
+    """Enqueue the failed children once more, and wait for them. Cut short, the next execution does the rest.
+
+    Raises `ChildJobsFailed` where one is gone for good, before any of them runs.
+    """
+    connection, what = here.connection, f"run failed children of job {here.job_id} once more"
+    queues = [
+        until_redis_answers(partial(ledger.can_run_again, connection, ledger.child_id(here.job_id, each.number)), what)
+        for each in failures
+    ]
+    if lost := [failure for failure, queue in zip(failures, queues, strict=True) if queue is None]:
         raise ChildJobsFailed(here.job_id, split.total, lost)
+    for failure, queue in zip(failures, queues, strict=True):
+        if queue is not None:
+            until_redis_answers(partial(ledger.run_again, queue, here.job_id, failure.number), what)
     return Pending(split.total)
 
 

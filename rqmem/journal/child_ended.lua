@@ -1,11 +1,16 @@
 -- A child of a split job has ended; the last one releases its parent, which then gathers. Repeated, it changes nothing.
 -- Returns 0: nobody waits for it, 1: counted, 2: the parent was released.
--- KEYS: 1 parent's run, 2 children, 3 gathered, 4 parent job, 5 child's run, 6... runs of those above the parent
+-- A child of an earlier run that ends late is nobody's: another job has its id by now.
+-- KEYS: 1 parent's run, 2 children, 3 gathered, 4 parent job, 5 child's run, 6 child job, 7... runs of those above
 -- ARGV: 1 parent id, 2 number of the child, 3 outcome ('ok' or what went wrong), 4 result, 5 peak in MB,
 --       6 now (text), 7 seconds to live, 8 now (epoch), 9 seconds to live while the parent waits,
---       10 stages from this number are gather's, whose items are results
+--       10 stages from this number are gather's, whose items are results, 11 when the child was made (text)
 local before = redis.call('HGET', KEYS[2], ARGV[2])
 if not before or before == ARGV[3] then
+  return 0
+end
+local made = redis.call('HGET', KEYS[6], 'created_at')
+if made and made ~= ARGV[11] then
   return 0
 end
 local ok = ARGV[3] == 'ok'
@@ -44,7 +49,7 @@ if items > told and not ok then
   redis.call('HSET', KEYS[5], 'items_told', items)
 end
 for i = 1, #KEYS do
-  local above = i == 1 or i > 5
+  local above = i == 1 or i > 6
   if above and (i == 1 or redis.call('EXISTS', KEYS[i]) == 1) then
     if items > told then
       redis.call('HINCRBY', KEYS[i], 'split_items', items - told)

@@ -14,7 +14,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 from rq.group import Group
-from rq.registry import DeferredJobRegistry
+from rq.job import Job
+from rq.queue import Queue
+from rq.registry import CanceledJobRegistry, DeferredJobRegistry, FailedJobRegistry
 from rq.utils import now, utcformat
 
 from rqmem.errors import RunTakenOver
@@ -27,14 +29,18 @@ if TYPE_CHECKING:
     from redis import Redis
     from redis.client import Pipeline
     from rq.executions import Execution
-    from rq.job import Job
-    from rq.queue import EnqueueData, Queue
+    from rq.queue import EnqueueData
 
 OK, WAITING = "ok", ""
 _BATCH = 500
 _LONGEST_OUTCOME = 300
 _SHOWN_DEPENDENCIES = 1000
 _BELOW = "-child-"
+_FIELDS = (
+    *("split_queue", "split_started_at", "split_last", "split_sealed", "split_total", "split_ended", "split_failed"),
+    *("split_items", "split_peak_mb", "split_reported", "split_ended_at", "split_ended_before", "split_cut_stage"),
+)
+"""Of a split in its parent's run."""
 _CHILD = re.compile(rf"(?P<parent>.+){_BELOW}(?P<number>\d+)")
 
 
@@ -99,7 +105,8 @@ def add_children(
 ) -> None:
     """Enqueue those of ``children`` (numbered from ``first``) that are not there yet, all or none.
 
-    ``last``: the description of the last one's slice, so that another execution can go on behind it.
+    ``last``: the description of the last one's slice, so that another execution can go on behind it. What is left of a
+    job that had the id of one of them, and has ended, is forgotten.
 
     Raises `RunTakenOver`; fenced: taken over between the look and the commit, the transaction fails and looks again.
     """
@@ -112,10 +119,12 @@ def add_children(
         new = [(number, data) for number, data, known in zip(numbers, children, there, strict=True) if known is None]
         pipeline.multi()
         if new:
+            ids = [child_id(parent_id, number) for number, _ in new]
+            pipeline.delete(*(Job.key_for(each) for each in ids))
+            for registry in (FailedJobRegistry, CanceledJobRegistry):
+                pipeline.zrem(registry(queue.name, connection=queue.connection).key, *ids)
             queue.enqueue_many([data for _, data in new], pipeline=pipeline)
-            for number, _ in new:  # one of that id, of a run before, was to expire with its result
-                pipeline.persist(queue.job_class.key_for(child_id(parent_id, number)))
-            pipeline.sadd(Group.get_key(parent_id), *(child_id(parent_id, number) for number, _ in new))
+            pipeline.sadd(Group.get_key(parent_id), *ids)
             pipeline.sadd(Group.REDIS_GROUP_KEY, parent_id)
             pipeline.hset(keys.children(parent_id), mapping={str(number): WAITING for number, _ in new})
             pipeline.expire(keys.children(parent_id), KEEP_SECONDS)
@@ -148,33 +157,78 @@ def tell_parent(
     found = parent_of(child.id)
     assert found is not None
     parent_id, number = found
-    names = [keys.run(parent_id), keys.children(parent_id), keys.gathered(parent_id), child.key_for(parent_id)]
-    names += [keys.run(each) for each in (child.id, *_above(parent_id))]
+    names = [*_of(parent_id), child.key_for(parent_id), keys.run(child.id), child.key]
+    names += [keys.run(each) for each in _above(parent_id)]
     at = now()
     values = [
         *(parent_id, number, outcome[:_LONGEST_OUTCOME], result, peak_mb, utcformat(at), KEEP_SECONDS),
-        *(at.timestamp(), WAITING_SECONDS, GATHER),
+        *(at.timestamp(), WAITING_SECONDS, GATHER, utcformat(child.created_at)),
     ]
     return script(connection, "child_ended")(keys=names, args=values, client=connection)
 
 
-def reopen(connection: Redis, parent_id: str, number: int) -> None:
-    """This child has failed, and runs once more."""
+def can_run_again(connection: Redis, job_id: str) -> Queue | None:
+    """The queue of a child that has failed; None: it is gone, or has not failed (but was cancelled, say)."""
+    origin = cast("bytes | None", connection.hget(Job.key_for(job_id), "origin"))
+    if origin is None:
+        return None
+    queue = Queue(origin.decode(), connection=connection)
+    return queue if connection.zscore(queue.failed_job_registry.key, job_id) is not None else None
+
+
+def run_again(queue: Queue, parent_id: str, number: int) -> None:
+    """This child has failed, and runs once more; one that has not, or is gone, is let be."""
+    job_id = child_id(parent_id, number)
+    run, children, _ = _of(parent_id)
+    names = [run, children, Job.key_for(job_id), queue.failed_job_registry.key, queue.key, queue.redis_queues_keys]
+    script(queue.connection, "run_again")(keys=names, args=[job_id, number, utcformat(now())])
+
+
+def give_up(parent_id: str, execution: Execution) -> None:
+    """The children made so far are to be undone: nobody goes on behind the last of them. Raises `RunTakenOver`."""
+
+    def mark(pipeline: Pipeline) -> None:
+        if not pipeline.exists(execution.key):
+            raise RunTakenOver(f"job {parent_id}: another worker took this run over; its children stay")
+        pipeline.multi()
+        pipeline.hdel(keys.run(parent_id), "split_last")
+
+    execution.connection.transaction(cast("Callable[[Pipeline], None]", mark), execution.key)
+
+
+def begin_again(connection: Redis, parent_id: str) -> None:
+    """As if the job had not begun to split."""
     with connection.pipeline() as pipeline:
-        pipeline.hset(keys.children(parent_id), str(number), WAITING)
-        pipeline.hincrby(keys.run(parent_id), "split_ended", -1)
-        pipeline.hincrby(keys.run(parent_id), "split_failed", -1)
+        pipeline.hdel(keys.run(parent_id), *_FIELDS)
+        _forget(pipeline, parent_id)
+        pipeline.execute()
+
+
+def take_back(connection: Redis, children: Sequence[tuple[str, str]]) -> None:
+    """Forget those of these jobs (id, name of its queue) that wait in their queue."""
+    with connection.pipeline(transaction=False) as pipeline:
+        for job_id, origin in children:
+            names = [Job.key_for(job_id), Queue(origin, connection=connection).key, Job.dependents_key_for(job_id)]
+            script(connection, "take_back")(keys=names, args=[job_id], client=pipeline)
         pipeline.execute()
 
 
 def forget(connection: Redis, parent_id: str) -> None:
     """The parent is gone."""
     with connection.pipeline() as pipeline:
-        pipeline.delete(*keys.beside_run(parent_id), keys.split_below(parent_id), Group.get_key(parent_id))
-        pipeline.srem(keys.SPLITS, parent_id)
-        pipeline.srem(Group.REDIS_GROUP_KEY, parent_id)
+        _forget(pipeline, parent_id)
         expire_run(pipeline, parent_id)
         pipeline.execute()
+
+
+def _forget(pipeline: Pipeline, parent_id: str) -> None:
+    pipeline.delete(*keys.beside_run(parent_id), keys.split_below(parent_id), Group.get_key(parent_id))
+    pipeline.srem(keys.SPLITS, parent_id)
+    pipeline.srem(Group.REDIS_GROUP_KEY, parent_id)
+
+
+def _of(parent_id: str) -> tuple[str, str, str]:
+    return keys.run(parent_id), keys.children(parent_id), keys.gathered(parent_id)
 
 
 # Reading

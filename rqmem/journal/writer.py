@@ -53,6 +53,11 @@ def release_if(connection: Redis, job_id: str, owner: Owner) -> bool:
     return script(connection, "release_if")(keys=[keys.RUNNING], args=[job_id, owner.execution]) == 1
 
 
+def disown(connection: Redis, job_id: str) -> None:
+    """Nobody owns the job: whatever execution of it still runs commits nothing."""
+    connection.hdel(keys.RUNNING, job_id)
+
+
 def farewell(connection: Redis, worker: str) -> None:
     """Say that ``worker`` ends; what it still owned may be taken over at once."""
     connection.delete(keys.alive(worker))

@@ -378,3 +378,75 @@ def test_a_class_that_cannot_take_a_slice_is_an_error_before_anything_is_enqueue
 ) -> None:
     with pytest.raises(ConfigError, match="items_per_child is 0"):
         type("Bad", (sample_jobs.Counted,), {"items_per_child": 0, "__module__": "tests.sample_jobs"})
+
+
+def test_a_job_that_split_and_was_cancelled_begins_anew_under_its_id(
+    connection: Redis, start_worker: StartWorker, work_off: WorkOff
+) -> None:
+    worker = start_worker("jobs", **QUICK)
+    old = sample_jobs.Counted.enqueue(count=60, pause=0.05, job_id="nightly", connection=connection)
+    wait_until(lambda: sample_jobs.Counted.progress(old.id, connection).done >= 1, 30)
+    worker.kill()  # its child stays as one that runs
+    Queue("jobs", connection=connection).remove("nightly-child-5")
+    connection.hset("rq:job:nightly", "status", "failed")
+    again = sample_jobs.Counted.enqueue(count=30, job_id="nightly", connection=connection)
+    log = work_off("jobs", **QUICK)
+    assert again.return_value() == [n * n for n in range(30)], log
+    assert Queue("jobs", connection=connection).count == 0 and ledger.splitting(connection) == []
+
+
+def test_an_old_child_that_ends_late_tells_nobody(connection: Redis) -> None:
+    connection.hset(keys.children("nightly"), "0", "")
+    connection.hset("rq:job:nightly-child-0", "created_at", "2026-11-28T10:00:00.000000Z")
+    ledger.tell_parent(connection, Job("nightly-child-0", connection=connection), ledger.OK)
+    assert connection.hget(keys.children("nightly"), "0") == b""
+
+
+def test_failed_children_run_once_more_however_often_that_is_begun(connection: Redis, work_off: WorkOff) -> None:
+    """As where the execution that has them run dies after some of them."""
+    job = sample_jobs.Counted.enqueue(count=40, failing=[2, 12, 22], connection=connection)
+    work_off("jobs")
+    connection.set("mended", 1)
+    queue = Queue("jobs", connection=connection)
+    for _ in range(2):
+        ledger.run_again(queue, job.id, 0)
+    split = reader.run(connection, job.id).split
+    assert split is not None and (split.ended, split.failed) == (3, 2)
+    assert queue.job_ids == [f"{job.id}-child-0"]
+    job.requeue(at_front=True)
+    log = work_off("jobs")
+    assert job.return_value() == [n * n for n in range(40)], log
+
+
+def test_a_failed_child_that_is_gone_fails_the_retry_before_others_run(connection: Redis, work_off: WorkOff) -> None:
+    job = sample_jobs.Counted.enqueue(count=30, failing=[2, 12], connection=connection)
+    work_off("jobs")
+    Job.fetch(f"{job.id}-child-1", connection=connection).delete()
+    job.requeue()
+    work_off("jobs")
+    assert job.get_status() == JobStatus.FAILED
+    assert f"{job.id}-child-0" in Queue("jobs", connection=connection).failed_job_registry
+
+
+def test_an_error_while_children_are_made_undoes_them(connection: Redis, work_off: WorkOff) -> None:
+    job = sample_jobs.Spoilt.enqueue(count=50, connection=connection)
+    log = work_off("jobs")
+    assert job.get_status() == JobStatus.FAILED and "the file has changed" in log
+    assert numbers(connection) == [] and ledger.splitting(connection) == []
+    assert not list(connection.scan_iter(f"*{job.id}-child*"))
+    connection.set("mended", 1)
+    job.requeue()
+    log = work_off("jobs")
+    assert job.return_value() == [n * n for n in range(50)], log
+
+
+def test_children_of_a_failed_parent_are_cancelled_also_from_above(connection: Redis, work_off: WorkOff) -> None:
+    ids = ("top", "top-child-0", "top-child-0-child-0")
+    for job_id, status in zip(ids, (JobStatus.DEFERRED, JobStatus.FAILED, JobStatus.QUEUED), strict=True):
+        Job.create("tests.sample_jobs.add", (1,), id=job_id, origin="jobs", status=status, connection=connection).save()
+    connection.hset(keys.children("top"), "0", "ValueError: broken")
+    connection.hset(keys.children("top-child-0"), "0", "")
+    assert family.cancel(connection, "top") == family.Cancelled(taken_back=2)
+    assert Job.fetch(ids[2], connection=connection).get_status() == JobStatus.CANCELED
+    with pytest.raises(RqmemError, match="is failed already"):
+        family.cancel(connection, "top-child-0")
