@@ -425,7 +425,7 @@ def test_a_failed_child_that_is_gone_fails_the_retry_before_others_run(connectio
     job.requeue()
     work_off("jobs")
     assert job.get_status() == JobStatus.FAILED
-    assert f"{job.id}-child-0" in Queue("jobs", connection=connection).failed_job_registry
+    assert len(Job.fetch(f"{job.id}-child-0", connection=connection).results()) == 1, "it did not run again"
 
 
 def test_an_error_while_children_are_made_undoes_them(connection: Redis, work_off: WorkOff) -> None:
@@ -450,3 +450,25 @@ def test_children_of_a_failed_parent_are_cancelled_also_from_above(connection: R
     assert Job.fetch(ids[2], connection=connection).get_status() == JobStatus.CANCELED
     with pytest.raises(RqmemError, match="is failed already"):
         family.cancel(connection, "top-child-0")
+
+
+def test_a_tree_of_two_levels_is_retried_and_cancelled(
+    connection: Redis, start_worker: StartWorker, work_off: WorkOff
+) -> None:
+    sample = sample_jobs.Grandparent
+    broken = sample.enqueue(count=60, failing=[12, 55], connection=connection)
+    work_off("jobs")
+    assert broken.get_status() == JobStatus.FAILED
+    connection.set("mended", 1)
+    assert family.retry(connection, broken.id) == 2
+    work_off("jobs")
+    assert broken.return_value() == [n * n for n in range(60)]
+    connection.delete("done")
+    job = sample.enqueue(count=200, pause=0.05, connection=connection)
+    worker = start_worker("jobs", **QUICK)
+    wait_until(lambda: connection.llen("done") >= 1, 30)
+    family.cancel(connection, job.id)
+    worker.process.terminate()
+    worker.finish()
+    assert job.get_status() == JobStatus.CANCELED and Queue("jobs", connection=connection).count == 0
+    assert Job.fetch(f"{job.id}-child-0", connection=connection).get_status() == JobStatus.CANCELED
