@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rqmem.inspection.case import Case
+from rqmem.inspection.story import header
 from rqmem.job.progress import of_split
 from rqmem.journal.records import RunRecord, Split
 
@@ -42,3 +46,22 @@ def test_figures_never_contradict_each_other(ended: int, before: int, started: f
     assert far.rate is None or far.rate > 0
     assert far.eta_seconds is None or far.eta_seconds >= 0
     assert (far.total is None) is not sealed
+
+
+def test_children_that_split_stand_below_their_parent() -> None:
+    run = RunRecord(split=HALF)
+    leaf = of_split("a-child-7-child-0", run, 0, 200)
+    middle = replace(of_split("a-child-7", run, 1, 200), splits=(leaf,))
+    top = replace(of_split("a", run, 0, 200), splits=(middle,), more=3)
+    lines = [
+        line
+        for line in header(Case("a", 200, children=top), 200, lambda text, mood: text)
+        if "child" in line or "…" in line
+    ]
+    figures = "4 of 10 done, 1 failed, {} running; 40 items; 0.05 a second; 100 s left"
+    assert [line[2:] for line in lines] == [
+        f"children   {figures.format(0)}",
+        f"             child-7 {figures.format(1)}",
+        f"               child-0 {figures.format(0)}",
+        "             … and 3 more that split",
+    ]
