@@ -197,7 +197,7 @@ def give_up(parent_id: str, execution: Execution) -> None:
 
 
 def begin_again(connection: Redis, parent_id: str) -> None:
-    """As if the job had not begun to split."""
+    """As if the job had not begun to split; what its chunks have finished stays."""
     with connection.pipeline() as pipeline:
         pipeline.hdel(keys.run(parent_id), *_FIELDS)
         _forget(pipeline, parent_id)
@@ -217,12 +217,14 @@ def forget(connection: Redis, parent_id: str) -> None:
     """The parent is gone."""
     with connection.pipeline() as pipeline:
         _forget(pipeline, parent_id)
+        pipeline.delete(keys.results(parent_id))
         expire_run(pipeline, parent_id)
         pipeline.execute()
 
 
 def _forget(pipeline: Pipeline, parent_id: str) -> None:
-    pipeline.delete(*keys.beside_run(parent_id), keys.split_below(parent_id), Group.get_key(parent_id))
+    of_children = (keys.children, keys.gathered, keys.split_below, Group.get_key)
+    pipeline.delete(*(key(parent_id) for key in of_children))
     pipeline.srem(keys.SPLITS, parent_id)
     pipeline.srem(Group.REDIS_GROUP_KEY, parent_id)
 
