@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 from rq.command import send_stop_job_command
 from rq.exceptions import InvalidJobOperation, NoSuchJobError
 from rq.job import Job, JobStatus
+from rq.queue import Queue
 
 from rqmem.errors import RqmemError, UnknownName
 from rqmem.journal import keys, ledger, reader, writer
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 _BATCH = 500
 _STOP_SECONDS = 5.0
+_TELL_AGAIN_SECONDS = 0.5
 _ENDED = (JobStatus.FINISHED, JobStatus.FAILED, JobStatus.CANCELED, JobStatus.STOPPED)
 
 
@@ -49,15 +51,7 @@ def cancel(connection: Redis, job_id: str) -> Cancelled:
     job = _fetch(connection, job_id)
     status = job.get_status()
     try:
-        if status in _ENDED:
-            done = Cancelled()
-        elif status == JobStatus.STARTED:
-            send_stop_job_command(connection, job_id)
-            done = Cancelled(stopped=1)
-            _wait_until_stopped(job)
-        else:
-            job.cancel()
-            done = Cancelled(taken_back=1)
+        done = _end(connection, job)
     except InvalidJobOperation:
         raise RqmemError(f"job {job_id} ended meanwhile: there is nothing to cancel") from None
     known = ledger.outcomes(connection, job_id)
@@ -75,11 +69,27 @@ def _status(connection: Redis, job_id: str) -> str:
     return status.decode() if status is not None else ""
 
 
-def _wait_until_stopped(job: Job) -> None:
-    """A job that is about to split makes children until it is stopped; usually within 0.1 s."""
-    until = time.monotonic() + _STOP_SECONDS
-    while job.get_status() == JobStatus.STARTED and time.monotonic() < until:
+def _end(connection: Redis, job: Job) -> Cancelled:
+    """Take the job back, or have it stopped and wait for that: until then one that is about to split makes children.
+
+    Usually within 0.1 s. One that a worker has just taken is not taken back but stopped; one whose worker is dead
+    waits in its queue again soon.
+    """
+    queue = Queue(job.origin, connection=connection)
+    until, tell_at, stopped = time.monotonic() + _STOP_SECONDS, 0.0, 0
+    while (status := job.get_status()) not in _ENDED:
+        now = time.monotonic()
+        if status == JobStatus.STARTED and now >= tell_at:
+            with contextlib.suppress(InvalidJobOperation, NoSuchJobError):  # it has ended since
+                send_stop_job_command(connection, job.id)
+            stopped, tell_at = 1, now + _TELL_AGAIN_SECONDS
+        elif status != JobStatus.STARTED and (status != JobStatus.QUEUED or queue.remove(job) or now >= until):
+            job.cancel()
+            return Cancelled(taken_back=1)
+        if now >= until:
+            break
         time.sleep(0.02)
+    return Cancelled(stopped=stopped)
 
 
 def _cancel_child(connection: Redis, child_id: str) -> Cancelled:
@@ -146,6 +156,8 @@ def retry(connection: Redis, job_id: str) -> int:
     job = _fetch(connection, job_id)
     split = reader.run(connection, job_id).split
     try:
+        if job.get_status() not in (JobStatus.FAILED, JobStatus.STOPPED):  # RQ may have it as failed from before
+            raise InvalidJobOperation
         job.requeue()
     except InvalidJobOperation:
         raise RqmemError(

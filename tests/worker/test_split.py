@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import threading
 from collections.abc import Callable
 
 import pytest
@@ -444,12 +445,60 @@ def test_children_of_a_failed_parent_are_cancelled_also_from_above(connection: R
     ids = ("top", "top-child-0", "top-child-0-child-0")
     for job_id, status in zip(ids, (JobStatus.DEFERRED, JobStatus.FAILED, JobStatus.QUEUED), strict=True):
         Job.create("tests.sample_jobs.add", (1,), id=job_id, origin="jobs", status=status, connection=connection).save()
+    Queue("jobs", connection=connection).push_job_id(ids[2])
     connection.hset(keys.children("top"), "0", "ValueError: broken")
     connection.hset(keys.children("top-child-0"), "0", "")
     assert family.cancel(connection, "top") == family.Cancelled(taken_back=2)
     assert Job.fetch(ids[2], connection=connection).get_status() == JobStatus.CANCELED
     with pytest.raises(RqmemError, match="is failed already"):
         family.cancel(connection, "top-child-0")
+
+
+def test_a_cancel_reaches_a_job_whose_worker_has_died_and_one_that_was_just_taken(connection: Redis) -> None:
+    """Found by chaos: the one was resumed by another worker, the other began all the same."""
+
+    def add(job_id: str, status: JobStatus) -> Job:
+        return Job.create("tests.sample_jobs.add", (1,), id=job_id, origin="jobs", status=status, connection=connection)
+
+    dead, taken, queue = (
+        add("dead", JobStatus.STARTED),
+        add("taken", JobStatus.QUEUED),
+        Queue("jobs", connection=connection),
+    )
+    for job in (dead, taken):
+        job.worker_name = "worker"
+        job.save()
+
+    def resume() -> None:
+        queue.push_job_id("dead")
+        connection.hset(dead.key, "status", "queued")
+
+    commands = connection.pubsub(ignore_subscribe_messages=True)
+    commands.subscribe("rq:pubsub:worker")
+
+    def begin_and_be_stopped() -> None:
+        connection.hset(taken.key, "status", "started")
+        wait_until(lambda: b"taken" in ((commands.get_message() or {}).get("data") or b""))
+        connection.hset(taken.key, "status", "stopped")
+
+    for job, step, done in (
+        (dead, resume, family.Cancelled(taken_back=1)),
+        (taken, begin_and_be_stopped, family.Cancelled(stopped=1)),
+    ):
+        later = threading.Timer(0.2, step)
+        later.start()
+        assert family.cancel(connection, job.id) == done
+        later.join()
+    assert (dead.get_status(), taken.get_status()) == (JobStatus.CANCELED, JobStatus.STOPPED)
+    commands.close()
+
+
+def test_a_job_is_not_retried_for_a_failure_of_one_that_had_its_id(connection: Redis, work_off: WorkOff) -> None:
+    sample_jobs.Counted.enqueue(count=20, failing=[12], job_id="nightly", connection=connection)
+    work_off("jobs")
+    sample_jobs.Counted.enqueue(count=20, job_id="nightly", connection=connection)
+    with pytest.raises(RqmemError, match="is queued: only one that has failed"):
+        family.retry(connection, "nightly")
 
 
 def test_a_tree_of_two_levels_is_retried_and_cancelled(
