@@ -2,7 +2,8 @@
 
 Two workers work off one job after another. In each run a seeded plan kills a worker, a horse, or tells a worker to
 stop, when so much has happened in that run: while the parent makes its children, in a chunk, in the gather, after it.
-At the end everything must be as if nobody had died: `check` says what that is.
+At the end everything must be as if nobody had died: `check` says what that is. Some jobs fail on their way, and are
+retried; others have the id of one that has failed, or was cancelled in the middle of it.
 """
 
 from __future__ import annotations
@@ -23,10 +24,13 @@ from pathlib import Path
 
 import click
 from redis import Redis
-from rq import Queue
+from rq import Queue, Retry
+from rq.exceptions import NoSuchJobError
 from rq.job import Job, JobStatus
 
 from rqmem import embedded_redis
+from rqmem.errors import RqmemError
+from rqmem.job import family
 from rqmem.job.stage import SAVE_SECONDS
 from rqmem.journal import keys
 from rqmem.memory.procfs import read_children
@@ -34,11 +38,17 @@ from rqmem.testing import wait_until
 from tests import chaos_jobs
 
 ROOT = Path(__file__).parents[1]
+RETRIED_BY_RQ, RETRIED_BY_HAND = "retried by RQ", "retried by hand"
+AFTER_A_FAILURE, AFTER_A_CANCEL = "after one that failed", "after one that was cancelled"
 KINDS = (
-    (chaos_jobs.InChunks, 30),
-    (chaos_jobs.InChildren, 40),
-    (chaos_jobs.InGrandchildren, 40),
-    (chaos_jobs.Halving, 40),
+    (chaos_jobs.InChunks, 30, ""),
+    (chaos_jobs.InChildren, 40, ""),
+    (chaos_jobs.InGrandchildren, 40, ""),
+    (chaos_jobs.Halving, 40, ""),
+    (chaos_jobs.InChildren, 40, RETRIED_BY_RQ),
+    (chaos_jobs.InGrandchildren, 40, RETRIED_BY_HAND),
+    (chaos_jobs.InGrandchildren, 40, AFTER_A_FAILURE),
+    (chaos_jobs.InChildren, 40, AFTER_A_CANCEL),
 )
 VICTIMS = ("worker", "horse", "stop")
 END_SECONDS = 180
@@ -52,16 +62,13 @@ _CUTS = 5  # of one item among 20, after breaches that the kernel may have ended
 class Run:
     """One job, and what was done to it."""
 
-    seed: int
+    name: str
     job: Job
     kind: type[chaos_jobs.InChunks]
     count: int
-    heavy: int
+    heavy: int = -1
+    fate: str = ""
     kills: list[str] = field(default_factory=list)
-
-    @property
-    def name(self) -> str:
-        return f"run-{self.seed}"
 
 
 class Crew:
@@ -105,18 +112,69 @@ class Crew:
 def play(seed: int, crew: Crew, connection: Redis) -> Run:
     """One run, to its end. Raises `AssertionError` or `TimeoutError` where something is not as it must be."""
     chance = random.Random(seed)
-    kind, count = KINDS[seed % len(KINDS)]
+    kind, count, fate = KINDS[seed % len(KINDS)]
     heavy = chance.randrange(count) if kind is chaos_jobs.Halving else -1
-    job = kind.enqueue(run=f"run-{seed}", count=count, heavy=heavy, connection=connection)
-    run = Run(seed, job, kind, count, heavy)
-    for threshold in sorted(chance.randrange(count + 3) for _ in range(chance.randint(1, 4))):
-        victim = chance.choice(VICTIMS)
-        wait_until(lambda: _told(connection, run) >= threshold or _ended(connection, run), END_SECONDS)  # noqa: B023
-        time.sleep(chance.random() * 0.03)  # anywhere between two things told
-        run.kills.append(crew.strike(victim, chance))
-    wait_until(lambda: _ended(connection, run), END_SECONDS)
+    if fate:
+        kind = chance.choice((chaos_jobs.InChildren, chaos_jobs.InGrandchildren))
+    name, retry = f"run-{seed}", Retry(20) if fate == RETRIED_BY_RQ else None
+    before = _play_before(seed, fate, crew, connection, chance) if fate in (AFTER_A_FAILURE, AFTER_A_CANCEL) else []
+    if fate in (RETRIED_BY_RQ, RETRIED_BY_HAND):
+        _break(name, chance.sample(range(count), chance.randint(1, 3)), chance.randint(1, 2), connection)
+    job = kind.enqueue(run=name, count=count, heavy=heavy, job_id=f"job-{seed}", retry=retry, connection=connection)
+    run = Run(name, job, kind, count, heavy, fate, before)
+    _strike(run, crew, connection, chance, ())
+    wait_until(lambda: _over(connection, run), END_SECONDS)
     check(run, connection)
     return run
+
+
+def _play_before(seed: int, fate: str, crew: Crew, connection: Redis, chance: random.Random) -> list[str]:
+    """An earlier job of the same id, that fails or is cancelled; returns what was done to it."""
+    kind, count, name = chance.choice((chaos_jobs.InChildren, chaos_jobs.InGrandchildren)), 50, f"before-{seed}"
+    broken = chance.sample(range(count), 2) if fate == AFTER_A_FAILURE else []
+    _break(name, broken, 100, connection)
+    job = kind.enqueue(run=name, count=count, job_id=f"job-{seed}", connection=connection)
+    run = Run(name, job, kind, count)
+    _strike(run, crew, connection, chance, ("cancel",) if fate == AFTER_A_CANCEL else ())
+    wait_until(lambda: _over(connection, run), END_SECONDS)
+    result, status = job.latest_result(), _status(connection, run)
+    told = {raw.decode() for raw in connection.lrange(f"told:{name}", 0, -1)}
+    connection.delete(f"told:{name}", f"broken:{name}")
+    assert not any(each.startswith("incomplete") for each in told), told
+    if fate == AFTER_A_CANCEL:
+        assert status != JobStatus.FAILED, (status, run.kills)
+        return run.kills
+    assert result is not None and "ChildJobsFailed" in (result.exc_string or ""), (status, result)
+    assert status == JobStatus.FAILED and f"gathered {job.id}" not in told, (status, told)
+    near = {number for each in broken for number in range(each - 4, each + 5)}  # perhaps in the same child
+    assert told >= {f"item {number}" for number in range(count) if number not in near}, told
+    return run.kills
+
+
+def _break(name: str, numbers: list[int], times: int, connection: Redis) -> None:
+    """So often each of these numbers fails in that run."""
+    if numbers:
+        connection.rpush(f"broken:{name}", *(number for number in numbers for _ in range(times)))
+
+
+def _strike(run: Run, crew: Crew, connection: Redis, chance: random.Random, others: tuple[str, ...]) -> None:
+    """What befalls that run, and when: one to four deaths, and those ``others``."""
+    thresholds = sorted(chance.randrange(run.count + 3) for _ in range(chance.randint(1, 4) + len(others)))
+    blows = [chance.choice(VICTIMS) for _ in thresholds]
+    for blow in others:
+        blows[chance.randrange(len(blows))] = blow
+    for threshold, blow in zip(thresholds, blows, strict=True):
+        wait_until(lambda: _told(connection, run) >= threshold or _over(connection, run), END_SECONDS)  # noqa: B023
+        time.sleep(chance.random() * 0.03)  # anywhere between two things told
+        run.kills.append(_cancelled(run, connection) if blow == "cancel" else crew.strike(blow, chance))
+
+
+def _cancelled(run: Run, connection: Redis) -> str:
+    try:
+        done = family.cancel(connection, run.job.id)
+    except RqmemError:
+        return "cancelled too late"
+    return f"cancelled ({done.taken_back} taken back, {done.stopped} stopped)"
 
 
 def check(run: Run, connection: Redis) -> None:
@@ -129,20 +187,23 @@ def check(run: Run, connection: Redis) -> None:
     assert done_again <= _AGAIN * ends, f"more than the chunks in flight done again: {told}"
     result = run.job.latest_result()
     assert result is not None and run.job.get_status() == JobStatus.FINISHED, run.job.get_status()
+    assert not any(name.startswith("incomplete") for name in told), told
     assert result.return_value == sorted(items), f"not in order, each once: {result.return_value}"
     gathers = {name: times for name, times in told.items() if name.startswith("gathered")}
     assert (f"gathered {run.job.id}" in gathers) == (run.kind is not chaos_jobs.InChunks)
     deaths = sum("killed" in each for each in run.kills)
     assert sum(times - 1 for times in gathers.values()) <= deaths, "gathered again only where the one before died"
     if run.heavy >= 0:
-        _forget_the_one_that_failed(run, connection)
+        _forget_the_one_that_failed(connection)
+    elif run.fate in (AFTER_A_FAILURE, AFTER_A_CANCEL):
+        _forget_the_one_before(run, connection)
     with suppress(AssertionError):
         wait_until(lambda: not leftovers(run, connection), 30)
     assert leftovers(run, connection) == [], leftovers(run, connection)
-    connection.delete(f"told:{run.name}")
+    connection.delete(f"told:{run.name}", f"broken:{run.name}")
 
 
-def _forget_the_one_that_failed(run: Run, connection: Redis) -> None:
+def _forget_the_one_that_failed(connection: Redis) -> None:
     """The child that is left of a number that does not fit is kept for people, as every failed job is."""
     [job_id] = Queue("chaos", connection=connection).failed_job_registry.get_job_ids()
     failed = Job.fetch(job_id, connection=connection)
@@ -150,6 +211,19 @@ def _forget_the_one_that_failed(run: Run, connection: Redis) -> None:
     assert result is not None and "ItemTooLarge" in (result.exc_string or ""), result
     failed.delete()
     connection.delete(keys.run(job_id))
+
+
+def _forget_the_one_before(run: Run, connection: Redis) -> None:
+    """Its jobs that failed or were cancelled are kept for people, and of what they had saved nothing for ever."""
+    queue = Queue("chaos", connection=connection)
+    for registry in (queue.failed_job_registry, queue.canceled_job_registry):
+        for job_id in registry.get_job_ids():
+            connection.zrem(registry.key, job_id)
+            with suppress(NoSuchJobError):
+                Job.fetch(job_id, connection=connection).delete()
+            for key in (keys.run(job_id), keys.split_below(job_id), *keys.beside_run(job_id)):
+                assert connection.ttl(key) != -1, f"{key} is kept for ever"
+                connection.delete(key)
 
 
 def leftovers(run: Run, connection: Redis) -> list[str]:
@@ -172,9 +246,18 @@ def _told(connection: Redis, run: Run) -> int:
     return int(connection.llen(f"told:{run.name}"))
 
 
-def _ended(connection: Redis, run: Run) -> bool:
-    status = connection.hget(run.job.key, "status")
-    return status is None or status.decode() in (JobStatus.FINISHED, JobStatus.FAILED, JobStatus.STOPPED)
+def _status(connection: Redis, run: Run) -> str:
+    raw = connection.hget(run.job.key, "status")
+    return raw.decode() if raw is not None else ""
+
+
+def _over(connection: Redis, run: Run) -> bool:
+    """Whether it has ended; where a person is to retry it once it has failed, that is done here."""
+    status = _status(connection, run)
+    if status == JobStatus.FAILED and run.fate == RETRIED_BY_HAND:
+        run.kills.append(f"retried for {family.retry(connection, run.job.id)}")
+        return False
+    return status in ("", JobStatus.FINISHED, JobStatus.FAILED, JobStatus.STOPPED, JobStatus.CANCELED)
 
 
 @contextmanager
@@ -207,7 +290,8 @@ def main(runs: int, seed: int) -> None:
                         raise SystemExit(f"seed {number}: {type(error).__name__}: {error}") from error
                     dealt.update(run.kills)
                     log.write_text("")
-                    click.echo(f"seed {number}: {run.kind.__name__}: right after {', '.join(run.kills)}")
+                    what = f"{run.kind.__name__} {run.fate}".rstrip()
+                    click.echo(f"seed {number}: {what}: right after {', '.join(run.kills)}")
         finally:
             embedded_redis.stop(path)
     total = ", ".join(f"{count} {what}" for what, count in dealt.most_common())

@@ -10,6 +10,7 @@ from rq import get_current_job
 
 from rqmem import MemoryAwareJob
 from rqmem.job import children
+from rqmem.job.children import ITEMS, opened
 from rqmem.sources import Range
 from tests.sample_jobs import MB, redis
 
@@ -20,6 +21,14 @@ children._BATCH = 3  # children made in one step: few, so that deaths fall betwe
 def tell(run: str, what: str) -> None:
     """One more thing happened in that run."""
     redis().rpush(f"told:{run}", what)
+
+
+def fail_at(numbers: list[int], run: str) -> None:
+    """Raise `ValueError` where one of them stands in the list of what is broken in that run, once for each time."""
+    for number in numbers:
+        if redis().lrem(f"broken:{run}", 1, str(number)):
+            tell(run, f"broken {number}")
+            raise ValueError(f"number {number} is broken")
 
 
 class SlowlyCut(Range):
@@ -44,6 +53,7 @@ class InChunks(MemoryAwareJob):
 
     def handle(self, run: str, count: int, heavy: int = -1, items: Any = None) -> list[int]:
         def work(chunk: list[int]) -> list[int]:
+            fail_at(chunk, run)
             block = bytearray(400 * MB) if heavy in chunk else b""
             time.sleep(CHUNK_SECONDS)
             for number in chunk:
@@ -64,9 +74,17 @@ class InChildren(InChunks):
     def gather(self, results: Any) -> list[int]:
         time.sleep(0.02)
         gathered: list[int] = super().gather(results)
+        if gathered != self._own_numbers():
+            tell(self.kwargs["run"], f"incomplete: {get_current_job().id}")
         tell(self.kwargs["run"], f"gathered {get_current_job().id}")
         time.sleep(0.02)
         return gathered
+
+    def _own_numbers(self) -> list[int]:
+        """All that it and those below it were to work through, but for the one that does not fit."""
+        items = opened(self.kwargs).get(ITEMS)
+        numbers = range(self.kwargs["count"]) if items is None else (number for number, _ in items.items_after(None))
+        return [number for number in numbers if number != self.kwargs.get("heavy")]
 
 
 class InGrandchildren(InChildren):
