@@ -9,16 +9,11 @@ retried; others have the id of one that has failed, or was cancelled in the midd
 from __future__ import annotations
 
 import math
-import os
 import random
-import signal
-import subprocess
-import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -33,11 +28,10 @@ from rqmem.errors import RqmemError
 from rqmem.job import family
 from rqmem.job.stage import SAVE_SECONDS
 from rqmem.journal import keys
-from rqmem.memory.procfs import read_children
 from rqmem.testing import wait_until
 from tests import chaos_jobs
+from tests.chaos_crew import VICTIMS, Crew, crew_on
 
-ROOT = Path(__file__).parents[1]
 RETRIED_BY_RQ, RETRIED_BY_HAND = "retried by RQ", "retried by hand"
 AFTER_A_FAILURE, AFTER_A_CANCEL = "after one that failed", "after one that was cancelled"
 KINDS = (
@@ -50,7 +44,6 @@ KINDS = (
     (chaos_jobs.InGrandchildren, 40, AFTER_A_FAILURE),
     (chaos_jobs.InChildren, 40, AFTER_A_CANCEL),
 )
-VICTIMS = ("worker", "horse", "stop")
 END_SECONDS = 180
 _CHUNK = chaos_jobs.InChunks.chunk_size
 _AGAIN = _CHUNK * (1 + math.ceil(SAVE_SECONDS / chaos_jobs.CHUNK_SECONDS))
@@ -60,7 +53,7 @@ _CUTS = 5  # of one item among 20, after breaches that the kernel may have ended
 
 @dataclass
 class Run:
-    """One job, and what was done to it."""
+    """One job, and what was done to it; ``before`` is one that had its id."""
 
     name: str
     job: Job
@@ -68,45 +61,13 @@ class Run:
     count: int
     heavy: int = -1
     fate: str = ""
+    before: Run | None = None
     kills: list[str] = field(default_factory=list)
+    told: int = 0
 
-
-class Crew:
-    """Two workers, replaced when they end."""
-
-    def __init__(self, url: str, log: Path) -> None:
-        self._url, self._log = url, log
-        self._processes = [self._start(), self._start()]
-
-    def _start(self) -> subprocess.Popen[bytes]:
-        environ = {k: v for k, v in os.environ.items() if not k.startswith(("RQMEM_", "MEMORY_"))}
-        environ |= {"RQMEM_REDIS_URL": self._url, "PYTHONPATH": str(ROOT), "RQMEM_HEARTBEAT": "0.5"}
-        arguments = [sys.executable, "-m", "rqmem", "worker", "--queue", "chaos", "--memory", "200"]
-        with self._log.open("ab") as log:
-            return subprocess.Popen(arguments, env=environ, stdout=log, stderr=log)
-
-    def strike(self, victim: str, chance: random.Random) -> str:
-        """Do that to one of the two; says what became of it."""
-        number = chance.randrange(2)
-        worker = self._processes[number]
-        if victim == "horse":
-            horses = read_children(worker.pid)
-            if not horses:
-                return "no horse"
-            os.kill(chance.choice(horses), signal.SIGKILL)
-            return "horse killed"
-        worker.send_signal(signal.SIGKILL if victim == "worker" else signal.SIGTERM)
-        if victim == "worker":
-            worker.wait()
-        else:
-            wait_until(lambda: worker.poll() is not None, END_SECONDS)
-        self._processes[number] = self._start()
-        return f"{victim} {'killed' if victim == 'worker' else 'told to a worker'}"
-
-    def end(self) -> None:
-        for worker in self._processes:
-            worker.kill()
-            worker.wait()
+    def end(self, connection: Redis) -> None:
+        """From here on nothing more is told of it."""
+        self.told = self.told or _told(connection, self)
 
 
 def play(seed: int, crew: Crew, connection: Redis) -> Run:
@@ -117,7 +78,7 @@ def play(seed: int, crew: Crew, connection: Redis) -> Run:
     if fate:
         kind = chance.choice((chaos_jobs.InChildren, chaos_jobs.InGrandchildren))
     name, retry = f"run-{seed}", Retry(20) if fate == RETRIED_BY_RQ else None
-    before = _play_before(seed, fate, crew, connection, chance) if fate in (AFTER_A_FAILURE, AFTER_A_CANCEL) else []
+    before = _play_before(seed, fate, crew, connection, chance) if fate in (AFTER_A_FAILURE, AFTER_A_CANCEL) else None
     if fate in (RETRIED_BY_RQ, RETRIED_BY_HAND):
         _break(name, chance.sample(range(count), chance.randint(1, 3)), chance.randint(1, 2), connection)
     job = kind.enqueue(run=name, count=count, heavy=heavy, job_id=f"job-{seed}", retry=retry, connection=connection)
@@ -128,8 +89,8 @@ def play(seed: int, crew: Crew, connection: Redis) -> Run:
     return run
 
 
-def _play_before(seed: int, fate: str, crew: Crew, connection: Redis, chance: random.Random) -> list[str]:
-    """An earlier job of the same id, that fails or is cancelled; returns what was done to it."""
+def _play_before(seed: int, fate: str, crew: Crew, connection: Redis, chance: random.Random) -> Run:
+    """An earlier job of the same id, that fails or is cancelled."""
     kind, count, name = chance.choice((chaos_jobs.InChildren, chaos_jobs.InGrandchildren)), 50, f"before-{seed}"
     broken = chance.sample(range(count), 2) if fate == AFTER_A_FAILURE else []
     _break(name, broken, 100, connection)
@@ -139,16 +100,16 @@ def _play_before(seed: int, fate: str, crew: Crew, connection: Redis, chance: ra
     wait_until(lambda: _over(connection, run), END_SECONDS)
     result, status = job.latest_result(), _status(connection, run)
     told = {raw.decode() for raw in connection.lrange(f"told:{name}", 0, -1)}
-    connection.delete(f"told:{name}", f"broken:{name}")
+    run.end(connection)
     assert not any(each.startswith("incomplete") for each in told), told
     if fate == AFTER_A_CANCEL:
         assert status != JobStatus.FAILED, (status, run.kills)
-        return run.kills
+        return run
     assert result is not None and "ChildJobsFailed" in (result.exc_string or ""), (status, result)
     assert status == JobStatus.FAILED and f"gathered {job.id}" not in told, (status, told)
     near = {number for each in broken for number in range(each - 4, each + 5)}  # perhaps in the same child
     assert told >= {f"item {number}" for number in range(count) if number not in near}, told
-    return run.kills
+    return run
 
 
 def _break(name: str, numbers: list[int], times: int, connection: Redis) -> None:
@@ -162,7 +123,10 @@ def _strike(run: Run, crew: Crew, connection: Redis, chance: random.Random, othe
     thresholds = sorted(chance.randrange(run.count + 3) for _ in range(chance.randint(1, 4) + len(others)))
     blows = [chance.choice(VICTIMS) for _ in thresholds]
     for blow in others:
-        blows[chance.randrange(len(blows))] = blow
+        number = chance.randrange(len(blows))
+        blows[number] = blow
+        if chance.random() < 0.5:  # at once after the blow before it
+            thresholds[number] = thresholds[number - 1] if number else thresholds[number]
     for threshold, blow in zip(thresholds, blows, strict=True):
         wait_until(lambda: _told(connection, run) >= threshold or _over(connection, run), END_SECONDS)  # noqa: B023
         time.sleep(chance.random() * 0.03)  # anywhere between two things told
@@ -174,6 +138,7 @@ def _cancelled(run: Run, connection: Redis) -> str:
         done = family.cancel(connection, run.job.id)
     except RqmemError:
         return "cancelled too late"
+    run.end(connection)
     return f"cancelled ({done.taken_back} taken back, {done.stopped} stopped)"
 
 
@@ -195,12 +160,14 @@ def check(run: Run, connection: Redis) -> None:
     assert sum(times - 1 for times in gathers.values()) <= deaths, "gathered again only where the one before died"
     if run.heavy >= 0:
         _forget_the_one_that_failed(connection)
-    elif run.fate in (AFTER_A_FAILURE, AFTER_A_CANCEL):
-        _forget_the_one_before(run, connection)
+    if run.before is not None:
+        _forget_what_ended_before(connection)
     with suppress(AssertionError):
         wait_until(lambda: not leftovers(run, connection), 30)
     assert leftovers(run, connection) == [], leftovers(run, connection)
-    connection.delete(f"told:{run.name}", f"broken:{run.name}")
+    for each in (run, run.before) if run.before is not None else (run,):
+        assert each is run or _told(connection, each) == each.told, "what had been cancelled went on"
+        connection.delete(f"told:{each.name}", f"broken:{each.name}")
 
 
 def _forget_the_one_that_failed(connection: Redis) -> None:
@@ -213,8 +180,8 @@ def _forget_the_one_that_failed(connection: Redis) -> None:
     connection.delete(keys.run(job_id))
 
 
-def _forget_the_one_before(run: Run, connection: Redis) -> None:
-    """Its jobs that failed or were cancelled are kept for people, and of what they had saved nothing for ever."""
+def _forget_what_ended_before(connection: Redis) -> None:
+    """Jobs that failed or were cancelled are kept for people, and of what they had saved nothing for ever."""
     queue = Queue("chaos", connection=connection)
     for registry in (queue.failed_job_registry, queue.canceled_job_registry):
         for job_id in registry.get_job_ids():
@@ -258,16 +225,6 @@ def _over(connection: Redis, run: Run) -> bool:
         run.kills.append(f"retried for {family.retry(connection, run.job.id)}")
         return False
     return status in ("", JobStatus.FINISHED, JobStatus.FAILED, JobStatus.STOPPED, JobStatus.CANCELED)
-
-
-@contextmanager
-def crew_on(url: str, log: Path) -> Iterator[Crew]:
-    """Two workers for the time of the block."""
-    crew = Crew(url, log)
-    try:
-        yield crew
-    finally:
-        crew.end()
 
 
 @click.command()
