@@ -13,7 +13,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from rq import get_current_job
+from rq import Retry, get_current_job
 
 from rqmem import MemoryAwareJob, current_memory, memory_aware
 from rqmem.errors import ConfigError, SourceError
@@ -798,6 +798,19 @@ class Tolerant(Counted):
 
     def gather(self, results: Any) -> Any:
         return [len(results), len(results.failures), sum(sum(each) for each in results)]
+
+
+class MendsItself(Tolerant):
+    """A child that has failed does not do so again, and RQ retries it."""
+
+    retry = Retry(1)
+
+    def handle(self, count: int, failing: list[int] | None = None, pause: float = 0, items: Any = None) -> Any:
+        try:
+            return super().handle(count, failing, pause, items)
+        except ValueError:
+            redis().set("mended", 1)
+            raise
 
 
 class Elsewhere(Counted):

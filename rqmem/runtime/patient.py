@@ -43,6 +43,7 @@ class PatientWorker(Worker):
     _watching = False  # a horse works: nothing in the main thread may wait for Redis
     _asked_to_stop = False
     _failure_line: str = ""
+    _retrying = False  # the failure under commit is not the job's end: RQ's Retry runs it once more
     _succeeding = False  # the commit under way is a success's: with repeats left RQ's status does not say so
     _abandoned: str = ""  # an execution that RQ's maintenance failed, and that ended well all the same
 
@@ -191,7 +192,11 @@ class PatientWorker(Worker):
             if execution is not None and not self._may_fail(job, queue, execution):
                 return
             job.retries_left, self._stopped_job_id = retries_left, stopped
-            super(PatientWorker, self).handle_job_failure(job, queue, started_job_registry, exc_string, execution)
+            self._retrying = job.should_retry and stopped != job.id
+            try:
+                super(PatientWorker, self).handle_job_failure(job, queue, started_job_registry, exc_string, execution)
+            finally:
+                self._retrying = False
 
         for _ in range(_FAILURE_TRIES):
             until_redis_answers(commit, f"record the failure of job {job.id}")

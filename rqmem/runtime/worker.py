@@ -83,7 +83,7 @@ class MemoryWorker(LivingWorker):
         writer.release(pipeline, job.id)
         status = JobStatus.FINISHED if self._succeeding else job.get_status(refresh=False)
         page = self._page
-        if ledger.parent_of(job.id) is not None:  # first, for its run may go with its end
+        if ledger.parent_of(job.id) is not None and not self._retrying:  # first, for its run may go with its end
             self._tell_parent(job, status, pipeline)
         if page is not None and page.has_run and status == JobStatus.FINISHED:
             writer.finish(pipeline, job.id, job.get_result_ttl(self.default_result_ttl))

@@ -251,6 +251,13 @@ def test_a_retry_of_the_parent_runs_only_what_failed(connection: Redis, work_off
     assert numbers(connection).count(5) == 1 and numbers(connection).count(11) == 2
 
 
+def test_a_child_that_rq_retries_has_not_ended(connection: Redis, work_off: WorkOff) -> None:
+    """The last one fails once: the parent neither gathers nor fails without it (found by chaos, seed 6236)."""
+    job = sample_jobs.MendsItself.enqueue(count=30, failing=[25], connection=connection)
+    log = work_off("jobs")
+    assert connection.exists("mended") and job.return_value() == [3, 0, sum(n * n for n in range(30))], log
+
+
 def test_a_job_may_go_on_without_the_children_that_failed(connection: Redis, work_off: WorkOff) -> None:
     job = sample_jobs.Tolerant.enqueue(count=30, failing=[12], connection=connection)
     work_off("jobs")
