@@ -75,7 +75,9 @@ def play(seed: int, crew: Crew, connection: Redis) -> Run:
     chance = random.Random(seed)
     kind, count, fate = KINDS[seed % len(KINDS)]
     heavy = chance.randrange(count) if kind is chaos_jobs.Halving else -1
-    if fate:
+    if fate == RETRIED_BY_RQ:
+        kind = chance.choice((chaos_jobs.InChildren, chaos_jobs.InRetriedChildren, chaos_jobs.InGrandchildren))
+    elif fate:
         kind = chance.choice((chaos_jobs.InChildren, chaos_jobs.InGrandchildren))
     name, retry = f"run-{seed}", Retry(20) if fate == RETRIED_BY_RQ else None
     before = _play_before(seed, fate, crew, connection, chance) if fate in (AFTER_A_FAILURE, AFTER_A_CANCEL) else None

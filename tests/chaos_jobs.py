@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from rq import get_current_job
+from rq import Retry, get_current_job
 
 from rqmem import MemoryAwareJob
 from rqmem.job import children
@@ -85,6 +85,12 @@ class InChildren(InChunks):
         items = opened(self.kwargs).get(ITEMS)
         numbers = range(self.kwargs["count"]) if items is None else (number for number, _ in items.items_after(None))
         return [number for number in numbers if number != self.kwargs.get("heavy")]
+
+
+class InRetriedChildren(InChildren):
+    """RQ retries each child once."""
+
+    retry = Retry(1)
 
 
 class InGrandchildren(InChildren):
