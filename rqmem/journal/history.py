@@ -132,8 +132,9 @@ class Run:
 
     @classmethod
     def from_json(cls, text: str) -> Run:
-        """The run in ``text``; fields of a newer rqmem are passed over."""
-        return cls(**_known(cls, json.loads(text)))
+        """The run in ``text``; fields of a newer rqmem are passed over, texts that are empty were not written."""
+        texts = dict.fromkeys(("job", "job_id", "queue", "worker", "outcome"), "")
+        return cls(**{**texts, **_known(cls, json.loads(text))})
 
 
 @dataclass(frozen=True)

@@ -106,15 +106,16 @@ class WorkerInHorse(SettlingWorker):
         )
         execution = Execution(order.execution_id, order.job_id, self.connection, self.name)
         execution.created_at = datetime.fromtimestamp(order.created_at, timezone.utc)
+        assert self._page is not None
         try:
             job = until_redis_answers(
                 lambda: self.job_class.fetch(order.job_id, connection=self.connection, serializer=self.serializer),
                 f"read job {order.job_id}",
             )
-        except NoSuchJobError:  # somebody deleted it since it was taken from the queue
+        except NoSuchJobError as error:  # somebody deleted it since it was taken from the queue
             self._forget(queue, execution)
+            self._page.outcome = type(error).__name__
             return
-        assert self._page is not None
         self._page.taken = True
         job.redis_server_version = self.get_redis_server_version()
         execution._job = job

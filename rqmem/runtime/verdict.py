@@ -240,6 +240,8 @@ class SettlingWorker(PatientWorker):
         if isinstance(error, HorseTooHeavy) and self._page is not None:
             self._page.declined = True  # the worker orders the job again, from a new horse
             return
+        if isinstance(error, PlannedStop | RunTakenOver) and self._page is not None:
+            self._page.outcome = type(error).__name__
         if isinstance(error, PlannedStop):
             job.ended_at = now()
             ended = EndedEarly(job, queue, execution, "planned stop", self.name)

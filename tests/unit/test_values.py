@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from rqmem import events, settings
 from rqmem.config import Config
 from rqmem.errors import ConfigError, MemoryLimitExceeded, SourceError
+from rqmem.journal.history import Run
 from rqmem.journal.records import Owner, RunRecord
 from rqmem.sources import Positional, as_source
 
@@ -144,3 +145,9 @@ def test_a_run_record_of_a_newer_rqmem_is_read_as_far_as_known() -> None:
     record = RunRecord.from_hash(raw)
     assert (record.stage, record.chunk_size, record.cursors) == (1, 25, {1: {"id": 7}})
     assert RunRecord.from_hash({}) == RunRecord()
+
+
+def test_a_run_of_which_little_is_known_is_read_as_it_was_written() -> None:
+    """Texts that are empty are not written; every view of the journal failed after a run without an outcome."""
+    run = Run("", "", "", "", 1.5, "", 0.0, 0.0, 0.0, 256.0)
+    assert Run.from_json(run.to_json()) == run

@@ -13,7 +13,7 @@ from rq.executions import Execution
 from rq.job import Job, JobStatus
 from rq.registry import StartedJobRegistry
 
-from rqmem.journal import keys, reader, writer
+from rqmem.journal import history_reader, keys, reader, writer
 from rqmem.journal.records import Owner
 from rqmem.memory.procfs import read_children
 from rqmem.testing import wait_until
@@ -362,6 +362,8 @@ def test_a_worker_that_is_asked_to_stop_hands_its_job_over(connection: Redis, st
     assert job.get_status() == JobStatus.FINISHED
     assert texts(connection, "done") == [str(number) for number in range(40)], "nothing is done twice"
     assert reader.run(connection, job.id).resumes == 0, "it costs nothing"
+    runs = history_reader.runs(connection, "tests.sample_jobs.Slow")
+    assert [(run.outcome, run.resumed) for run in runs] == [("ok", False), ("PlannedStop", True)]
 
 
 def test_a_job_that_cannot_go_on_is_waited_for(connection: Redis, start_worker: StartWorker) -> None:
