@@ -21,8 +21,8 @@ seed: $(VENV)/demo ## Fill database and files with a large dataset, or go on wit
 load: $(VENV)/dev ## Run the six jobs under load, and the same naively: forty minutes (LOAD_OPTIONS='--short' for two minutes)
 	@$(RUN) -m scripts.load_test $(LOAD_OPTIONS)
 
-# Tests that race with a watcher or read what a processor has done: they have the machine to themselves.
-ALONE := $(patsubst %,tests/worker/test_%.py,adversaries auto ceiling evidence growth_records kernel_layer leaks \
+# Tests that race with a watcher, or measure the process that they run in: they have the machine to themselves.
+ALONE := $(patsubst %,tests/worker/test_%.py,adversaries auto ceiling evidence functions growth_records kernel_layer leaks \
   profiles redis_away snapshots warm_horse worker_memory)
 
 test: $(VENV)/dev ## Run all tests (their Redis comes with them)
