@@ -22,8 +22,8 @@ load: $(VENV)/dev ## Run the six jobs under load, and the same naively: forty mi
 	@$(RUN) -m scripts.load_test $(LOAD_OPTIONS)
 
 # Tests that race with a watcher, or measure the process that they run in: they have the machine to themselves.
-ALONE := $(patsubst %,tests/worker/test_%.py,adversaries auto ceiling evidence functions growth_records kernel_layer leaks \
-  profiles redis_away snapshots warm_horse worker_memory)
+ALONE := $(patsubst %,tests/worker/test_%.py,adversaries auto ceiling evidence functions growth_records journal kernel_layer \
+  leaks profiles redis_away snapshots warm_horse worker_memory)
 
 test: $(VENV)/dev ## Run all tests (their Redis comes with them)
 	$(RUN) -m pytest -n auto --dist loadfile $(ALONE:%=--ignore=%)
