@@ -54,7 +54,7 @@ def cancel(connection: Redis, job_id: str) -> Cancelled:
         done = _end(connection, job)
     except InvalidJobOperation:
         raise RqmemError(f"job {job_id} ended meanwhile: there is nothing to cancel") from None
-    known = ledger.outcomes(connection, job_id)
+    known = sorted(set(ledger.outcomes(connection, job_id)), reverse=True)  # workers go the other way
     left = [ledger.child_id(job_id, number) for number, outcome in known if outcome != ledger.OK]  # failed ones too:
     running = {child_id for child_id in left if _status(connection, child_id) == JobStatus.STARTED}  # theirs may run
     for child_id in sorted(left, key=running.__contains__):  # those last, else the next ones begin
