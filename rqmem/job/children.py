@@ -1,8 +1,7 @@
 """Child jobs: slices of a job's data, each as a job of its own that the job will wait for. Made twice is made once.
 
 A child carries its slice as JSON, its parent's id, its number and, where that is known before they are made, how many
-there are; RQ has the children of a job as a `rq.group.Group`
-under the parent's id, for as long as the parent waits.
+there are; RQ has the children of a job as a `rq.group.Group` under the parent's id, for as long as the parent waits.
 """
 
 from __future__ import annotations
