@@ -224,7 +224,8 @@ class Case:
             return gave_up[-1].reason
         if self.breaches and self.outcome != OK:
             return f"MemoryLimitExceeded: {self.breaches[-1].summary()}"
-        return "" if self.running or self.outcome in (OK, "has not run") else self.outcome
+        well = (OK, f"{OK}, goes on", "has not run")
+        return "" if self.running or self.outcome in well else self.outcome
 
     @property
     def well(self) -> bool:

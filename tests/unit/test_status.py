@@ -260,6 +260,11 @@ def test_what_follows_from_a_story() -> None:
     assert CASE.last_checkpoint is not None and CASE.last_checkpoint.operation == "items 9-12"
 
 
+def test_that_a_job_waits_for_its_children_is_no_error() -> None:
+    case = Case("1f3a", NOW, InRq("deferred", "jobs.mail.Send(7)", "mail"), runs=[replace(RUN, outcome="ok", layer="")])
+    assert (case.outcome, case.error) == ("ok, goes on", "")
+
+
 def test_between_two_executions_a_job_goes_on() -> None:
     waiting = replace(CASE, told=STORY[:4], in_rq=InRq("queued", "", "mail", position=2))
     assert waiting.goes_on and waiting.well and waiting.ended_at is None
