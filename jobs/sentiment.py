@@ -11,10 +11,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, fields
-from typing import Any, TypedDict
+from typing import Any, TypedDict, get_args
 
 from rq import Retry
-from sqlalchemy import Table, func, select
+from sqlalchemy import Select, Table, func, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session, sessionmaker
 
@@ -26,6 +26,8 @@ from jobs.unscored_calls import transcripts, unscored_calls
 from rqmem import MemoryAwareJob
 from rqmem.job.split import Gathered
 from rqmem.sources import Cuttable
+
+OUTCOMES: tuple[SentimentOutcome, ...] = get_args(SentimentOutcome)
 
 
 class Summary(TypedDict):
@@ -127,20 +129,24 @@ def _merge_in(session: Session, added: dict[tuple[Any, Any], Moments]) -> None:
 def summary(sessions: sessionmaker[Session]) -> Summary:
     """What all runs together have found, gathered from the agents' figures."""
     with sessions() as session:
-        counts = session.execute(select(CallSentiment.outcome, func.count()).group_by(CallSentiment.outcome))
-        of: dict[SentimentOutcome, int] = dict(counts.all())
+        of = dict(zip(OUTCOMES, session.execute(counts_of_outcomes()).one(), strict=True))
         agents = select(AgentSentiment).where(AgentSentiment.voice == "all").order_by(AgentSentiment.agent_id)
         known = [agent.moments for agent in session.scalars(agents)]
     total = all_merged(known)
     return {
-        "scored": of.get("scored", 0),
-        "empty": of.get("empty", 0),
-        "unreadable": of.get("unreadable", 0),
+        "scored": of["scored"],
+        "empty": of["empty"],
+        "unreadable": of["unreadable"],
         "agents": len(known),
         "mean": total.mean if total else None,
         "variance": total.variance if total else None,
         "trend": total.slope if total else None,
     }
+
+
+def counts_of_outcomes() -> Select[Any]:
+    """One column for each of `OUTCOMES`. SQLite sorts to group, and took 2.5 MB for a million calls."""
+    return select(*(func.count().filter(CallSentiment.outcome == outcome) for outcome in OUTCOMES))
 
 
 def _insert(session: Session, table: Table) -> Any:
