@@ -23,6 +23,7 @@ from jobs import call_batches
 from jobs.batch_sending import BatchSender, enqueue_follow_up, follow_up_the_forgotten
 from jobs.call_batches import CLEARLY_FREE, NOT_MADE, Patience, name_of
 from jobs.campaigns import complete, complete_if_over, failed, find, record, start
+from jobs.refusals import Refusals
 from jobs.retell_api import RetellApi
 from jobs.sources import customers_of, shared_sessions
 from jobs.tables import CampaignBatch, Customer, utc_now
@@ -159,15 +160,22 @@ class ProcessRetellAICampaignBatchJob(MemoryAwareJob):
         self.sessions = shared_sessions()
         self.campaign = start(self.sessions, campaign_id)
         everybody = customers_of(campaign_id)
+        how_many = everybody.count().items or 0
         if items is None:
             follow_up_the_forgotten(self.follow_up, self.sessions, self.campaign)
         with RetellApi() as api:
-            if items is None and self.should_split_job(everybody.count().items or 0):
+            if items is None and self.should_split_job(how_many):
                 api.free_lines()  # whether the key is any good: once, and not in each child
                 self.split_into_child_jobs(everybody)
                 return None
             self.sender = BatchSender(
-                api, self.sessions, self.campaign, self.follow_up, gives_back=True, checkpoint=self.check_memory_usage
+                api,
+                self.sessions,
+                self.campaign,
+                self.follow_up,
+                gives_back=True,
+                checkpoint=self.check_memory_usage,
+                refusals=Refusals(how_many),
             )
             self.process_in_chunks(everybody if items is None else items, self.dispatch_all, collect=False)
         return complete(self.sessions, campaign_id) if items is None else None

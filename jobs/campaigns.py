@@ -57,10 +57,11 @@ class ProcessRetellAICampaignJob(MemoryAwareJob):
     def handle(self, *, campaign_id: int, items: Cuttable[Customer] | None = None) -> dict[str, int] | None:
         self.sessions = shared_sessions()
         self.campaign = start(self.sessions, campaign_id)
-        self.refusals = Refusals()
         everybody = customers_of(campaign_id)
+        how_many = everybody.count().items or 0
+        self.refusals = Refusals(how_many)
         with RetellApi(self.api_retries) as self.api:
-            if items is None and self.should_split_job(everybody.count().items or 0):
+            if items is None and self.should_split_job(how_many):
                 self.api.free_lines()  # whether the key is any good: once, and not in each child
                 self.split_into_child_jobs(everybody)
                 return None

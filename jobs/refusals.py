@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from rqmem.errors import ConfigError
 
-ALIKE = 20
+ALIKE, FEWEST_ALIKE = 20, 3
 
 
 class Refusals:
     """What one execution of a campaign's job has been told of its customers, one by one.
 
+    Args:
+        out_of: customers of the campaign; None: many.
+
     Attributes:
         alike: ids of those who were refused in a row, the last of them, all with the same words.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, out_of: int | None = None) -> None:
         self.alike: list[int] = []
+        self._enough = ALIKE if out_of is None else min(ALIKE, max(FEWEST_ALIKE, out_of))
         self._words = ""
         self._any_accepted = False
 
@@ -31,12 +35,12 @@ class Refusals:
 
     @property
     def of_the_campaign(self) -> bool:
-        """Whether it is the campaign that is refused: so many in a row, as none was taken before."""
-        return not self._any_accepted and len(self.alike) >= ALIKE
+        """Whether it is the campaign that is refused: so many in a row, or all of a few, as none was taken before."""
+        return not self._any_accepted and len(self.alike) >= self._enough
 
     def error(self, campaign_id: int) -> ConfigError:
         """What a person has to know then."""
         return ConfigError(
             f"Retell refuses all calls of campaign {campaign_id}, {len(self.alike)} in a row: {self._words}; "
-            "mend its from_number or agent_id, then run it again"
+            "mend its from_number, agent_id or customers, then run it again"
         )

@@ -500,13 +500,15 @@ def test_the_first_looks_wait_for_a_batch_that_is_not_written_yet(
 
 
 @ON_SQLITE
+@pytest.mark.parametrize(("count", "refused"), [(100, 20), (5, 5)])
 def test_a_campaign_that_is_refused_as_a_whole_ends_it_and_all_stay_pending(
-    database: Engine, here: Engine, retell: StandIn
+    database: Engine, here: Engine, retell: StandIn, count: int, refused: int
 ) -> None:
-    seed_campaign(database, count=100, seed=5)
+    seed_campaign(database, count=count, seed=5)
     with session_factory(database).begin() as session:
         session.execute(update(Campaign).values(from_number="4711"))
-    with pytest.raises(ConfigError, match=r"20 in a row: from_number must be in E.164 format.*run it again"):
+    words = rf"{refused} in a row: from_number must be in E.164 format.*run it again"
+    with pytest.raises(ConfigError, match=words):
         HastyBatchJob.run(campaign_id=1)
     assert set(statuses(database)) <= {"pending", "failed"} and batches(database) == []
     assert all("to_number" in (each.failure or "") for each in customers(database) if each.status == "failed")
