@@ -73,7 +73,8 @@ def _end(connection: Redis, job: Job) -> Cancelled:
     """Take the job back, or have it stopped and wait for that: until then one that is about to split makes children.
 
     Usually within 0.1 s. One that a worker has just taken is not taken back but stopped; one whose worker is dead
-    waits in its queue again soon.
+    waits in its queue again soon, or is marked as cancelled where nobody has found that out in time: whoever finds it
+    then leaves it.
     """
     queue = Queue(job.origin, connection=connection)
     until, tell_at, stopped = time.monotonic() + _STOP_SECONDS, 0.0, 0
@@ -83,11 +84,9 @@ def _end(connection: Redis, job: Job) -> Cancelled:
             with contextlib.suppress(InvalidJobOperation, NoSuchJobError):  # it has ended since
                 send_stop_job_command(connection, job.id)
             stopped, tell_at = 1, now + _TELL_AGAIN_SECONDS
-        elif status != JobStatus.STARTED and (status != JobStatus.QUEUED or queue.remove(job) or now >= until):
+        if now >= until or (status != JobStatus.STARTED and (status != JobStatus.QUEUED or queue.remove(job))):
             job.cancel()
             return Cancelled(taken_back=1)
-        if now >= until:
-            break
         time.sleep(0.02)
     return Cancelled(stopped=stopped)
 

@@ -13,6 +13,8 @@ from rq.executions import Execution
 from rq.job import Job, JobStatus
 from rq.registry import StartedJobRegistry
 
+from rqmem.errors import RqmemError
+from rqmem.job import family
 from rqmem.journal import history_reader, keys, reader, writer
 from rqmem.journal.records import Owner
 from rqmem.memory.procfs import read_children
@@ -111,6 +113,26 @@ def test_a_killed_worker_is_replaced_and_every_item_is_done(
     assert job.return_value() == 24
     assert "is lost; it was running tests.sample_jobs.Slow" in log
     assert 1 <= reader.run(connection, job.id).resumes <= times, "one may be killed before it took the job"
+
+
+def test_what_is_cancelled_while_its_worker_is_dead_is_not_resumed(
+    connection: Redis, start_worker: StartWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(family, "_STOP_SECONDS", 0.2)
+    job = sample_jobs.Slow.enqueue("jobs", count=24, seconds=0.05, connection=connection)
+    worker = start_worker("jobs", **QUICK)
+    wait_until(lambda: connection.llen("done") >= 4, 30)
+    worker.kill()
+    done = connection.llen("done")
+    assert family.cancel(connection, job.id) == family.Cancelled(taken_back=1)
+    start_worker("jobs", **QUICK)
+    wait_until(lambda: reader.owner(connection, job.id) is None, 30)
+    after = sample_jobs.Slow.enqueue("jobs", count=1, seconds=0, connection=connection)
+    wait_until(lambda: after.get_status() == JobStatus.FINISHED, 30)
+    assert job.get_status() == JobStatus.CANCELED
+    assert connection.llen("done") == done + 1
+    with pytest.raises(RqmemError, match="is canceled already"):
+        family.cancel(connection, job.id)
 
 
 def test_a_living_survivor_takes_over(connection: Redis, start_worker: StartWorker) -> None:
