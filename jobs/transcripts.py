@@ -21,7 +21,7 @@ LONGEST_SENTENCE = 500
 
 SPEAKERS: dict[str, Speaker] = {"agent": "agent", "user": "customer", "customer": "customer"}
 
-_LABEL = re.compile(rf"({'|'.join(SPEAKERS)}):\s*", re.IGNORECASE)
+_LABEL = re.compile(rf"\ufeff?({'|'.join(SPEAKERS)}):\s*", re.IGNORECASE)
 _END = re.compile(r"[.!?]+(?=\s)|\n")
 
 
@@ -87,12 +87,14 @@ def _spoken_json(pieces: Iterable[str]) -> Iterator[tuple[Speaker | None, str]]:
     first = next(encoded, None)
     if first is None:
         return
+    # As floats: of an integer of some thousand digits ijson's C code crashes.
+    events = ijson.basic_parse(ijson.from_iter(chain((first,), encoded)), use_float=True)
     try:
-        for number, turn in enumerate(ijson.items(ijson.from_iter(chain((first,), encoded)), "item"), start=1):
+        for number, turn in enumerate(_turns(events), start=1):
             speaker, content = _turn(turn, number)
             for sentence, _ in sentences((content,)):
                 yield speaker, sentence
-    except ijson.JSONError as error:
+    except (ijson.JSONError, UnicodeDecodeError) as error:  # the latter of half a character: "\\udc00"
         # Further lines of the message show the place, with words of the transcript.
         raise UnreadableTranscript(f"broken JSON: {str(error).splitlines()[0]:.100}") from None
 
@@ -109,9 +111,31 @@ def _list_in(pieces: Iterable[str]) -> Iterator[str]:
             yield rest
 
 
-def _turn(turn: Any, number: int) -> tuple[Speaker | None, str]:
-    role = turn.get("role") if isinstance(turn, dict) else None
-    if not isinstance(role, str):
+def _turns(events: Iterable[tuple[str, Any]]) -> Iterator[dict[str, Any] | None]:
+    """Role and content of each turn; None: it is no object. What else is in it is read past, however deep it lies.
+
+    ``ijson.items`` builds all of it, with the path to each thing: for 40 KB of brackets it took 1 GB.
+    """
+    depth, key = 0, ""
+    turn: dict[str, Any] | None = None
+    for event, value in events:
+        begins = event in ("start_array", "start_map")
+        if event in ("end_array", "end_map"):
+            depth -= 1
+        elif event == "map_key":
+            key = value if depth == 2 else key
+        elif depth == 1:
+            turn = {} if event == "start_map" else None
+        elif depth == 2 and turn is not None and key in ("role", "content"):
+            turn[key] = value  # None for what is no scalar
+        depth += begins
+        if depth == 1 and event != "start_array":
+            yield turn
+
+
+def _turn(turn: dict[str, Any] | None, number: int) -> tuple[Speaker | None, str]:
+    role = turn.get("role") if turn is not None else None
+    if turn is None or not isinstance(role, str):
         raise UnreadableTranscript(f"turn {number} of its JSON is no object with a role")
     content, speaker = turn.get("content"), SPEAKERS.get(role.lower())
     if speaker is None and content is None:

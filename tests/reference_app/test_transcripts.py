@@ -15,6 +15,7 @@ from jobs.aggregates import Moments, all_merged, merged
 from jobs.sentiment_scores import compound, score_call
 from jobs.tables import Call
 from jobs.transcripts import LONGEST_SENTENCE, UnreadableTranscript, sentences, spoken
+from rqmem.testing import assert_stays_under
 from seeds import phrases
 from seeds.transcripts import (
     AGENTS,
@@ -67,6 +68,7 @@ def test_json_cut_anywhere_gives_each_turn_with_its_speaker(turns: list[tuple[st
 
 
 def test_lines_name_their_speaker_and_go_on_without() -> None:
+    assert list(spoken("text", ["\ufeffAgent: Hi.\n"])) == [("agent", "Hi.")]
     text = "Ringing.\nAgent: Hi. User: is no label here!\r\n\nand more\nUSER:\n  Yes?  customer: no\n"
     assert list(spoken("text", [text, "Customer: $2.50 is it.\n"])) == [
         (None, "Ringing."),
@@ -98,6 +100,12 @@ def test_no_sentence_is_longer_than_what_can_be_scored(text: str) -> None:
         ('[{"content": "a"}]', "turn 1 of its JSON is no object with a role"),
         ('[{"role": "agent", "content": "a"}, {"role": "user"}]', "turn 2 of its JSON has no content"),
         ('[{"role": "other", "content": 1}]', "turn 1 of its JSON has no content"),
+        ('[{"role": "agent", "content": {"role": "agent", "content": "a"}}]', "turn 1 of its JSON has no content"),
+        ('[[{"role": "agent", "content": "a"}]]', "turn 1 of its JSON is no object with a role"),
+        # The first two crashed the process and raised an error of decimals, the third one of Unicode.
+        (f'[{{"role": "agent", "content": "a", "n": {"1" * 4301}}}]', "broken JSON: parse error: integer overflow"),
+        ('[{"role": "agent", "content": "a", "n": 1e9999999999999999999}]', "broken JSON: parse error: numeric"),
+        ('[{"role": "agent", "content": "\\udc00"}]', "broken JSON: 'utf-8' codec can't decode"),
     ],
 )
 def test_what_is_no_transcript_says_why(text: str, why: str) -> None:
@@ -105,6 +113,15 @@ def test_what_is_no_transcript_says_why(text: str, why: str) -> None:
         list(spoken("json", [text]))
     assert str(caught.value).startswith(why)
     assert "\n" not in str(caught.value)
+
+
+def test_of_a_turn_role_and_content_count_however_deep_the_rest_lies() -> None:
+    """Built as a whole, this took 250 MB."""
+    deep = '{"content": [' * 5_000 + '"no"' + "]}" * 5_000
+    turn = f'{{"words": {deep}, "content": "no", "role": "user", "role": "agent", "content": "Yes."}}'
+    with assert_stays_under(20):
+        found = list(spoken("json", cut(f"[{turn}, {turn}]", [70, 900])))
+    assert found == [("agent", "Yes.")] * 2
 
 
 @pytest.mark.parametrize(
