@@ -94,7 +94,7 @@ def _spoken_json(pieces: Iterable[str]) -> Iterator[tuple[Speaker | None, str]]:
             speaker, content = _turn(turn, number)
             for sentence, _ in sentences((content,)):
                 yield speaker, sentence
-    except (ijson.JSONError, UnicodeDecodeError) as error:  # the latter of half a character: "\\udc00"
+    except (ijson.JSONError, UnicodeDecodeError) as error:  # the latter of half a character
         # Further lines of the message show the place, with words of the transcript.
         raise UnreadableTranscript(f"broken JSON: {str(error).splitlines()[0]:.100}") from None
 

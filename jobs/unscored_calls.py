@@ -11,7 +11,7 @@ import codecs
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, func, select
+from sqlalchemy import ColumnElement, LargeBinary, cast, func, select
 from sqlalchemy.orm import Session, defer, load_only, sessionmaker
 
 from jobs.sources import shared_sessions
@@ -51,16 +51,20 @@ def transcripts(sessions: sessionmaker[Session], calls: Sequence[Call]) -> Itera
     One query, whose rows come a few at a time, and one for each piece of a long transcript. It names where the calls
     begin and end and not each: so its words are the same for any number of them, and drivers that keep statements
     prepared, with the values last bound to them (`jobs.database.PREPARED`), keep one.
+
+    SQLite takes any bytes as text; those that are no UTF-8 are read as question marks.
     """
     short = {call.id: call for call in calls if length(call) <= LONG_CHARACTERS}
     if short:
-        wanted = select(Call.id, Call.transcript).where(
-            Call.id.between(min(short), max(short)), Call.transcript_length <= LONG_CHARACTERS, UNSCORED
-        )
         with sessions() as session:
-            for call_id, text in session.execute(wanted.execution_options(yield_per=AT_ONCE)):
+            as_bytes = session.get_bind().dialect.name == "sqlite"
+            text = cast(Call.transcript, LargeBinary) if as_bytes else Call.transcript
+            wanted = select(Call.id, text).where(
+                Call.id.between(min(short), max(short)), Call.transcript_length <= LONG_CHARACTERS, UNSCORED
+            )
+            for call_id, found in session.execute(wanted.execution_options(yield_per=AT_ONCE)):
                 if call_id in short:
-                    yield short[call_id], (text,)
+                    yield short[call_id], (found.decode("utf-8", "replace") if as_bytes else found,)
     for call in calls:
         if length(call) > LONG_CHARACTERS:
             yield call, _pieces(sessions, call.id)
@@ -79,7 +83,7 @@ def _pieces(sessions: sessionmaker[Session], call_id: int) -> Iterator[str]:
 
 def _pieces_in_place(sessions: sessionmaker[Session], call_id: int) -> Iterator[str]:
     """SQLite would have the whole text in memory twice, to cut a piece off; so (Python 3.11) it has pages of it."""
-    decoder = codecs.getincrementaldecoder("utf-8")()
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
     offset, more = 0, True
     while more:
         with sessions() as session:

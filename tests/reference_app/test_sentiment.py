@@ -22,6 +22,7 @@ from redis import Redis
 from rq.job import Job, JobStatus
 from sqlalchemy import delete, event, func, insert, select
 from sqlalchemy.engine import Engine
+from sqlalchemy.orm import defer
 
 from jobs.database import open_database, session_factory
 from jobs.sentiment import AnalyzeCallSentimentJob, record, summary
@@ -367,6 +368,21 @@ def test_a_long_transcript_is_one_query_for_each_piece(database: Engine, monkeyp
     pieces = {call.id: list(found) for call, found in read}
     assert ["".join(pieces[call.id]) for call in calls] == texts
     assert [len(pieces[call.id]) for call in calls] == [1, 3, 1, 1, 1, 3, 1]
+
+
+@pytest.mark.parametrize("empty_database_url", ["sqlite"], indirect=True)
+def test_bytes_that_are_no_text_stop_no_other_call(database: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SQLite takes any, and reading them as text raised an error: for the whole chunk, and for ever."""
+    put(database, map(call, ["Agent: One.", "Agent: Two.", "long"]))
+    monkeypatch.setattr("jobs.unscored_calls.LONG_CHARACTERS", 100)
+    with database.begin() as connection:
+        for call_id, text in (2, "User: Sch\xf6n."), (3, "User: Sch\xf6n. " * 10):
+            statement = "UPDATE calls SET transcript = CAST(? AS TEXT) WHERE id = ?"
+            connection.exec_driver_sql(statement, (text.encode("latin-1"), call_id))
+    with session_factory(database)() as session:
+        calls = list(session.scalars(select(Call).options(defer(Call.transcript)).order_by(Call.id)))
+    read = {call.id: "".join(pieces) for call, pieces in read_transcripts(session_factory(database), calls)}
+    assert read == {1: "Agent: One.", 2: "User: Sch\ufffdn.", 3: "User: Sch\ufffdn. " * 10}
 
 
 @pytest.mark.usefixtures("called_here")
