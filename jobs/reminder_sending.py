@@ -28,6 +28,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 from urllib.parse import quote
 
+from rq.timeouts import BaseTimeoutException
+
 from jobs.reminder_types import REMINDER_TYPES, ReminderType
 from rqmem.errors import ConfigError
 
@@ -54,18 +56,22 @@ class Answer:
 
 
 SENT = Answer("sent")
+UNUSABLE = Answer("refused", "the service cannot use this address")
 
 
-def answer_of(heard: str) -> Answer:
-    """What a failure means, by what was logged of it. Pure."""
+def answer_of(heard: str, address: str = "") -> Answer:
+    """What a failure to send to that address means, by what was logged of it. Pure."""
+    refused = dict(re.findall(r"SMTP recipient (\S+) was refused: ([45]\d\d)\b", heard))
+    if refused:  # not all: of those who get a copy, perhaps
+        return _of_smtp(int(refused[address])) if address in refused else SENT
     if found := re.search(r"error=(\d{3})\b", heard):
         return _of_http(int(found[1]))
-    if found := re.search(r"\(([45]\d\d), b['\"]|was refused: ([45]\d\d)\b", heard):
-        return _of_smtp(int(found[1] or found[2]))
+    if found := re.search(r"\(([45]\d\d), b['\"]", heard):
+        return _of_smtp(int(found[1]))
     if _NOT_CONNECTED.search(heard):
         return Answer("postponed", "it could not be reached", "down")
     if re.search(r"(?i)\bno\b.*\bto notify", heard):
-        return Answer("refused", "the service cannot use this address")
+        return UNUSABLE
     return Answer("unknown", "there was no clear answer", "down")
 
 
@@ -113,8 +119,13 @@ class Channel:
         self._apprise = apprise
         self._asset = apprise.AppriseAsset(app_id="Reminders", secure_logging=True)
         self._heard = heard
-        if self._plugin(_SAMPLES[rule.address]) is None:
+        sample = _SAMPLES[rule.address]
+        plugin = self._plugin(sample)
+        if plugin is None:
             raise ConfigError(f"{variable(rule)} cannot be used: {_unusable(url, apprise)}")
+        if len(plugin) > 1 + plugin.retry or _misread(plugin, sample):
+            # Where sending to one of them fails, the others would get the message again and again.
+            raise ConfigError(f"{variable(rule)} has other recipients than {TO}: leave these out, or make them bcc")
 
     def send(self, address: str, title: str, body: str, pauses: Sequence[float] = PAUSES) -> Answer:
         """Send a message; what surely was not taken is tried again after each of the pauses, in seconds."""
@@ -129,17 +140,33 @@ class Channel:
     def _send_once(self, address: str, title: str, body: str) -> Answer:
         self._heard.forget()
         plugin = self._plugin(address)
-        if plugin is None:
-            return Answer("refused", "the service cannot use this address")
+        if plugin is None or _misread(plugin, address):
+            return UNUSABLE
         try:
             taken = plugin.notify(body=body, title=title, body_format=self._apprise.NotifyFormat.TEXT)
+        except BaseTimeoutException:  # the job's own time limit
+            raise
         except Exception as error:  # noqa: BLE001 (whatever a plugin raises; its text may hold the URL)
             return Answer("unknown", f"sending failed with {type(error).__name__}", "down")
-        return SENT if taken else answer_of(self._heard.text)
+        return SENT if taken else answer_of(self._heard.text, address)
 
     def _plugin(self, address: str) -> Any:
         url = self._url.replace(TO, quote(address, safe=""))
-        return self._apprise.Apprise.instantiate(url, asset=self._asset, suppress_exceptions=True)
+        try:
+            return self._apprise.Apprise.instantiate(url, asset=self._asset, suppress_exceptions=False)
+        except BaseTimeoutException:
+            raise
+        except Exception:  # noqa: BLE001 (as above; what is wrong with the URL `_unusable` says)
+            return None
+
+
+def _misread(plugin: Any, address: str) -> bool:
+    """Whether a mail would go to somebody else: of ``o'neil@example.com`` Apprise takes ``o`` for the name of neil@."""
+    if "@" not in address:
+        return False
+    targets = getattr(plugin, "targets", None) or ()  # addresses, or pairs of name and address
+    parts = [part for each in targets for part in ((each,) if isinstance(each, str) else each)]
+    return any(isinstance(part, str) and "@" in part and part != address for part in parts)
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from redis import Redis
 from rq.job import Job, JobStatus
+from rq.timeouts import JobTimeoutException, UnixSignalDeathPenalty
 from sqlalchemy import event, insert, select, update
 from sqlalchemy.engine import Engine
 from sqlalchemy.orm import Session, sessionmaker
@@ -227,6 +228,9 @@ LIBRARY = "A Connection error occurred sending JSON notification to h.\nSocket E
         (_smtp(smtplib.SMTPAuthenticationError(535, b"5.7.8 no")), "postponed", "key"),
         (_smtp(smtplib.SMTPRecipientsRefused({"a@b": (550, b"5.1.1 nobody")})), "refused", ""),
         (_smtp(smtplib.SMTPDataError(554, b"spam")), "refused", ""),
+        # Not of the customer's address, but of one in bcc: sent again it would come twice.
+        ("SMTP recipient office@h was refused: 450 b'later'", "sent", ""),
+        ("SMTP recipient office@h was refused: 450 b'later'\nSMTP recipient a@b was refused: 550 b'no'", "refused", ""),
         (_smtp(smtplib.SMTPConnectError(421, b"busy")), "postponed", "down"),
         (_smtp(smtplib.SMTPServerDisconnected("Connection unexpectedly closed")), "unknown", "down"),
         (_smtp(ConnectionRefusedError(111, "Connection refused")), "postponed", "down"),
@@ -235,9 +239,9 @@ LIBRARY = "A Connection error occurred sending JSON notification to h.\nSocket E
     ],
 )
 def test_what_an_answer_means(heard: str, status: str, trouble: str) -> None:
-    answer = answer_of(heard)
+    answer = answer_of(heard, "a@b")
     assert (answer.status, answer.trouble) == (status, trouble)
-    assert answer.why
+    assert answer.why or answer == SENT
 
 
 def test_what_answers_say_of_a_provider() -> None:
@@ -262,6 +266,8 @@ def test_what_answers_say_of_a_provider() -> None:
         (None, {"REMINDER_SMS_URL": "jsn://hunter2@h/{to}"}, "no service jsn://; did you mean json://?"),
         (None, {"REMINDER_SMS_URL": "hunter2 {to}"}, "it must begin with a service"),
         (None, {"REMINDER_SMS_URL": "twilio://hunter2/{to}"}, "what follows twilio:// is not what that service needs"),
+        (None, {"REMINDER_EMAIL_URL": "mailto://u:hunter2@h.de/{to}/a@h.de"}, "has other recipients than {to}"),
+        (None, {"REMINDER_EMAIL_URL": "mailto://u:hunter2@h.de/?to={to}&to=a@h.de"}, "has other recipients than {to}"),
     ],
 )
 def test_urls_that_cannot_be_used(types: list[ReminderType] | None, environ: dict[str, str], line: str) -> None:
@@ -293,6 +299,23 @@ def test_what_was_not_taken_is_tried_again_and_what_may_have_been_is_not(receive
         assert len(receiver.messages) == 1
         receiver.close()
         assert channel.send("+14155550100", "", "Hello", pauses=()).why == "it could not be reached"
+
+
+@pytest.mark.parametrize("address", ["o'neil@example.com", "sir:neil@example.com", "neil@example.xn--p1ai"])
+def test_a_mail_goes_to_that_address_or_to_nobody(address: str) -> None:
+    """Apprise would send it to neil@example.com, and the last to neil@example.xn."""
+    environ = {"REMINDER_EMAIL_URL": "mailto://127.0.0.1:9/?to={to}&from=a@h.de&bcc=b@h.de&retry=1"}
+    with channels([EMAIL], environ) as [channel]:
+        assert channel.send("neil@example.com", "", "Hello", pauses=()).why == "it could not be reached"
+        assert channel.send(address, "", "Hello", pauses=()).status == "refused"
+
+
+def test_the_time_limit_of_the_job_is_no_answer(receiver: Receiver) -> None:
+    """It was taken for one, and the job went on without a limit."""
+    with channels([SMS], {"REMINDER_SMS_URL": url(receiver, "sms")}) as [channel]:
+        receiver.held.clear()
+        with pytest.raises(JobTimeoutException), UnixSignalDeathPenalty(1, JobTimeoutException):
+            channel.send("+14155550100", "", "Hello")
 
 
 # In the database
