@@ -44,6 +44,7 @@ _NOT_CONNECTED = re.compile(
     r"NewConnectionError|NameResolutionError|ConnectTimeout|SSLCertVerificationError|CERTIFICATE_VERIFY_FAILED"
     r"|Connection refused|Network is unreachable|No route to host|Name or service not known|name resolution"
 )
+_NO_MAIL_YET = "Connection error while submitting email"  # Apprise: before the mail; if in it, it says other words
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ def answer_of(heard: str, address: str = "") -> Answer:
         return _of_http(int(found[1]))
     if found := re.search(r"\(([45]\d\d), b['\"]", heard):
         return _of_smtp(int(found[1]))
-    if _NOT_CONNECTED.search(heard):
+    if _NOT_CONNECTED.search(heard) or _NO_MAIL_YET in heard:
         return Answer("postponed", "it could not be reached", "down")
     if re.search(r"(?i)\bno\b.*\bto notify", heard):
         return UNUSABLE
@@ -216,7 +217,7 @@ class _Heard(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         line = record.getMessage()
-        if re.search(r"(?i)error=|exception|refused|to notify", line):
+        if re.search(rf"(?i)error=|exception|refused|to notify|{_NO_MAIL_YET}", line):
             self.text = f"{self.text}{line[:2000]}\n"[-8000:]
 
     def forget(self) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import smtplib
+import socket
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import datetime, time, timedelta, timezone
@@ -204,6 +206,10 @@ def test_types_are_sent_in_the_order_of_urgency_each_once() -> None:
 
 
 def _smtp(error: Exception) -> str:
+    return f"Socket Exception: {error}"
+
+
+def _before_mail(error: Exception) -> str:
     return f'Connection error while submitting email to "h"\nSocket Exception: {error}'
 
 
@@ -225,15 +231,17 @@ LIBRARY = "A Connection error occurred sending JSON notification to h.\nSocket E
         (LIBRARY.format("Caused by ConnectTimeoutError(...)"), "postponed", "down"),
         (LIBRARY.format("Read timed out. (read timeout=4.0)"), "unknown", "down"),
         (LIBRARY.format("'Connection aborted.', RemoteDisconnected('Remote end closed')"), "unknown", "down"),
-        (_smtp(smtplib.SMTPAuthenticationError(535, b"5.7.8 no")), "postponed", "key"),
+        (_before_mail(smtplib.SMTPAuthenticationError(535, b"5.7.8 no")), "postponed", "key"),
         (_smtp(smtplib.SMTPRecipientsRefused({"a@b": (550, b"5.1.1 nobody")})), "refused", ""),
         (_smtp(smtplib.SMTPDataError(554, b"spam")), "refused", ""),
         # Not of the customer's address, but of one in bcc: sent again it would come twice.
         ("SMTP recipient office@h was refused: 450 b'later'", "sent", ""),
         ("SMTP recipient office@h was refused: 450 b'later'\nSMTP recipient a@b was refused: 550 b'no'", "refused", ""),
-        (_smtp(smtplib.SMTPConnectError(421, b"busy")), "postponed", "down"),
+        (_before_mail(smtplib.SMTPConnectError(421, b"busy")), "postponed", "down"),
+        (_before_mail(TimeoutError("timed out")), "postponed", "down"),
+        (_smtp(TimeoutError("timed out")), "unknown", "down"),
         (_smtp(smtplib.SMTPServerDisconnected("Connection unexpectedly closed")), "unknown", "down"),
-        (_smtp(ConnectionRefusedError(111, "Connection refused")), "postponed", "down"),
+        (_before_mail(ConnectionRefusedError(111, "Connection refused")), "postponed", "down"),
         ("There are no Email recipients to notify", "refused", ""),
         ("", "unknown", "down"),
     ],
@@ -308,6 +316,22 @@ def test_a_mail_goes_to_that_address_or_to_nobody(address: str) -> None:
     with channels([EMAIL], environ) as [channel]:
         assert channel.send("neil@example.com", "", "Hello", pauses=()).why == "it could not be reached"
         assert channel.send(address, "", "Hello", pauses=()).status == "refused"
+
+
+def test_a_mail_server_that_hangs_up_before_the_mail_has_taken_none() -> None:
+    """Each run took a few for sent, perhaps, and lost them."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def hang_up() -> None:
+            server.accept()[0].close()
+
+        thread = threading.Thread(target=hang_up)
+        thread.start()
+        environ = {"REMINDER_EMAIL_URL": f"mailto://127.0.0.1:{server.getsockname()[1]}/?to={{to}}&from=a@h.de"}
+        with channels([EMAIL], environ) as [channel]:
+            answer = channel.send("neil@example.com", "", "Hello", pauses=())
+        thread.join()
+    assert answer == Answer("postponed", "it could not be reached", "down")
 
 
 def test_the_time_limit_of_the_job_is_no_answer(receiver: Receiver) -> None:
