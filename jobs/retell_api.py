@@ -131,11 +131,12 @@ class RetellApi:
             RetellUnavailable: it does not answer, also when tried again, or not in that time.
         """
         create = self._client.call.create_phone_call
-        asked = _as_often_as_allowed(
-            lambda: create(**request, max_retries=self._retries), within_seconds=within_seconds
-        )
-        made = await asked
-        return made.call_id
+
+        async def ask() -> str:
+            call_id: str = _told(await create(**request, max_retries=self._retries), "call_id", str)
+            return call_id
+
+        return await _as_often_as_allowed(ask, within_seconds=within_seconds)
 
     def batch_call(self, **request: Any) -> str:
         """Have the API make all calls of a batch, and return the batch's id. There is no idempotency key for it.
@@ -146,8 +147,12 @@ class RetellApi:
             RetellUnavailable: it could not be reached.
         """
         create = self._client.batch_call.create_batch_call
-        asked = _as_often_as_allowed(lambda: create(**request, max_retries=0), once=True)
-        return self._loop.run(asked).batch_call_id
+
+        async def ask() -> str:
+            batch_call_id: str = _told(await create(**request, max_retries=0), "batch_call_id", str)
+            return batch_call_id
+
+        return self._loop.run(_as_often_as_allowed(ask, once=True))
 
     def calls(self, key: str, values: Collection[str]) -> list[ListedCall]:
         """The calls that the API knows with one of ``values`` under ``key`` in their metadata.
@@ -162,7 +167,7 @@ class RetellApi:
         next_page: dict[str, Any] = {}
         while True:
             request = {"filter_criteria": wanted, "limit": PAGE, "sort_order": "ascending", **next_page}
-            page = await _as_often_as_allowed(partial(self._client.call.list, **request, max_retries=self._retries))
+            page = await _as_often_as_allowed(partial(self._page, request))
             for call in page.items:
                 metadata = call.metadata if isinstance(call.metadata, dict) else {}
                 found.append(ListedCall(call.call_id, call.call_status, call.disconnection_reason, metadata))
@@ -170,13 +175,23 @@ class RetellApi:
                 return found
             next_page = {"pagination_key": page.pagination_key}
 
+    async def _page(self, request: dict[str, Any]) -> Any:
+        page = await self._client.call.list(**request, max_retries=self._retries)
+        _told(page, "items", list)
+        return page
+
     def free_lines(self) -> float:
         """Which part of the lines that outbound calls may use is free now, 0 to 1; also the way to try the key.
 
         Raises `RetellUnavailable`.
         """
-        retrieve = self._client.concurrency.retrieve
-        lines = self._loop.run(_as_often_as_allowed(lambda: retrieve(max_retries=self._retries)))
+
+        async def ask() -> Any:
+            lines = await self._client.concurrency.retrieve(max_retries=self._retries)
+            _told(lines, "concurrency_limit", int | None)
+            return lines
+
+        lines = self._loop.run(_as_often_as_allowed(ask))
         ours = (lines.concurrency_limit or 0) - (lines.reserved_inbound_concurrency or 0)
         return max(0.0, 1 - (lines.current_concurrency or 0) / ours) if ours > 0 else 0.0
 
@@ -223,9 +238,24 @@ def _in_our_words(*, once: bool = False) -> Iterator[None]:
             hint = "look at the account and at RETELL_BASE_URL"
             raise ConfigError(f"Retell answers {error.status_code}: {reason(error)}; {hint}") from None
         raise unanswered(f"Retell answers {error.status_code}: {reason(error)}") from None
+    except ValueError as error:  # also of broken JSON
+        hint = "look at RETELL_BASE_URL, and at what stands between"
+        raise unanswered(f"what answers for Retell does not speak as it does ({error}); {hint}") from None
     except retell.APIConnectionError as error:
         lost = RetellUnavailable if _never_arrived(error) else unanswered
         raise lost(f"Retell does not answer: {error.__cause__ or error}") from None
+
+
+def _told(answer: Any, name: str, kind: Any) -> Any:
+    """That field of an answer. The SDK takes anything for an answer, a proxy's page or an empty object too.
+
+    Raises:
+        ValueError: it is not in there.
+    """
+    value = getattr(answer, name, ...)
+    if not isinstance(value, kind):
+        raise ValueError(f"an answer has no {name}")
+    return value
 
 
 def _never_arrived(error: Exception) -> bool:

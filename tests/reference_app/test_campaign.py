@@ -24,7 +24,14 @@ from jobs.campaigns import ProcessRetellAICampaignJob
 from jobs.database import session_factory
 from jobs.exports import ExportCallPlanJob
 from jobs.refusals import ALIKE, Refusals
-from jobs.retell_api import DEFAULT_WAIT_SECONDS, LONGEST_WAIT_SECONDS, RetellApi, RetellUnavailable, seconds_to_wait
+from jobs.retell_api import (
+    DEFAULT_WAIT_SECONDS,
+    LONGEST_WAIT_SECONDS,
+    AnswerLost,
+    RetellApi,
+    RetellUnavailable,
+    seconds_to_wait,
+)
 from jobs.sources import shared_sessions
 from jobs.tables import Campaign, Customer, utc_now
 from rqmem.errors import ConfigError
@@ -309,6 +316,25 @@ def test_no_call_is_asked_for_when_the_api_may_have_forgotten_its_key_meanwhile(
     with pytest.raises(RetellUnavailable, match="longer than it knows the key"):
         ProcessRetellAICampaignJob.run(campaign_id=1)
     assert [each.answer.status for each in asked] == [201, 429, 429]
+
+
+@ON_SQLITE
+@pytest.mark.usefixtures("here")
+def test_what_is_no_answer_of_the_api_is_no_outcome(
+    database: Engine, retell: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of an empty object each customer was written as called."""
+    seed_campaign(database, count=4, seed=5)
+    with monkeypatch.context() as patched:
+        for body in b"{}", b"[]", b'{"call_id": null}', b'{"call_id": ', b"":
+            patched.setattr(retell.service, "post", lambda *request, body=body: Answer(200, body))
+            with pytest.raises(RetellUnavailable, match="does not speak as it does"):
+                ProcessRetellAICampaignJob.run(campaign_id=1)
+            assert set(statuses(database)) == {"calling"}
+        with RetellApi() as api, pytest.raises(AnswerLost):
+            api.batch_call(from_number="+14155550100", tasks=[])
+    ProcessRetellAICampaignJob.run(campaign_id=1)
+    assert_called_exactly_once(database, retell)
 
 
 def test_who_is_asked_too_often_says_how_long_to_wait_above_a_minute_too(
