@@ -12,7 +12,7 @@ from logging import Logger
 from typing import Any
 
 from sqlalchemy import ColumnElement, and_, func, literal, not_, or_, select, update
-from sqlalchemy.orm import Session, sessionmaker
+from sqlalchemy.orm import Session, aliased, sessionmaker
 
 from jobs.reminder_sending import Answer
 from jobs.reminder_types import ReminderType
@@ -27,6 +27,9 @@ CLAIM_AGE = timedelta(minutes=10)
 """After this no message is on its way any more: each try has a timeout of some seconds, and there are few."""
 
 OPEN = or_(Reminder.status == "postponed", Reminder.status == "skipped", Reminder.status == "doubted")
+TAKEN = ("claimed", "sent", "unknown")
+"""The customer was told that time, or perhaps."""
+
 _KEY = ("appointment_id", "type", "starts_at")
 
 
@@ -41,7 +44,15 @@ def due(sessions: sessionmaker[Session], rule: ReminderType, now: datetime, *, d
         Reminder.starts_at == Appointment.starts_at,
     )
     doubts = Reminder.status == "doubted"
-    settled = row.where(or_(not_(OPEN), doubts, Appointment.starts_at <= now))
+    later = aliased(Reminder)
+    told_otherwise = select(later.appointment_id).where(
+        later.appointment_id == Reminder.appointment_id,
+        later.type == Reminder.type,
+        later.status.in_(TAKEN),
+        later.claimed_at > Reminder.claimed_at,
+    )
+    told = and_(not_(OPEN), ~told_otherwise.exists())
+    settled = row.where(or_(told, doubts, Appointment.starts_at <= now))
     wanted = row.where(doubts, Appointment.starts_at > now).exists() if doubted else ~settled.exists()
     chosen = select(Appointment).where(
         Appointment.status == "booked",
@@ -56,7 +67,14 @@ def due(sessions: sessionmaker[Session], rule: ReminderType, now: datetime, *, d
 def claim(
     sessions: sessionmaker[Session], rule: ReminderType, appointment: Appointment, run: str, now: datetime
 ) -> bool:
-    """Whether this run may send the reminder: nobody has, and the appointment is still as it was read."""
+    """Whether this run may send the reminder: nobody has, and the appointment is still as it was read.
+
+    Or it was sent, and one for another time since: the appointment was moved, and moved back.
+    """
+    other = aliased(Reminder)
+    told_last = select(func.max(other.claimed_at)).where(
+        other.appointment_id == appointment.id, other.type == rule.name, other.status.in_(TAKEN)
+    )
     still = select(
         Appointment.id, literal(rule.name), Appointment.starts_at, literal("claimed"), literal(run),
         literal(now, UtcDateTime()),
@@ -70,7 +88,7 @@ def claim(
         claimed = new.from_select([*_KEY, "status", "run", "claimed_at"], still).on_conflict_do_update(
             index_elements=_KEY,
             set_={"status": "claimed", "run": run, "claimed_at": now, "reason": None, "ended_at": None},
-            where=OPEN,
+            where=or_(OPEN, Reminder.claimed_at < told_last.scalar_subquery()),
         )
         return session.execute(claimed.returning(Reminder.appointment_id)).first() is not None
 

@@ -8,7 +8,9 @@ import socket
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, time, timedelta, timezone
+from functools import partial
 from zoneinfo import ZoneInfo, available_timezones
 
 import pytest
@@ -433,6 +435,25 @@ def test_a_moved_appointment_is_reminded_of_anew(database: Engine, sessions: ses
         connection.execute(update(Appointment).values(starts_at=appointment.starts_at + timedelta(minutes=20)))
     [(moved, _)] = claims.due(sessions, SMS, utc_now()).items_after(None)
     assert claims.claim(sessions, SMS, moved, "b", utc_now())
+
+
+def test_moved_back_it_is_reminded_of_anew_and_once(database: Engine, sessions: sessionmaker[Session]) -> None:
+    """The other time is the last that the customer was told. Of many runs at once one tells."""
+    [appointment, refused] = book(database, booked(phone="+14155550100"), booked(phone="+14155550101"))
+    claims.claim(sessions, SMS, refused, "a", utc_now())
+    claims.confirm(sessions, SMS, refused, "a", Answer("refused", "x"), utc_now())
+    found = []
+    for minutes in (0, 20, 0, 0):
+        starts_at = appointment.starts_at + timedelta(minutes=minutes)
+        with database.begin() as connection:
+            connection.execute(update(Appointment).where(Appointment.id == appointment.id).values(starts_at=starts_at))
+        due = [each for each, _ in claims.due(sessions, SMS, utc_now()).items_after(None)]
+        found.append([each.id for each in due])
+        for each in due:
+            with ThreadPoolExecutor(6) as threads:
+                claim = partial(claims.claim, sessions, SMS, each, now=utc_now())
+                assert sum(threads.map(lambda run, claim=claim: claim(run=run), "abcdef")) == 1
+    assert found == [[appointment.id]] * 3 + [[]]
 
 
 def test_claims_that_nobody_confirmed_are_reported_and_the_late_answer_counts(
