@@ -63,7 +63,8 @@ class SendAppointmentReminderJob(MemoryAwareJob):
         check_zones()
         self.sessions = shared_sessions()
         here = get_current_job()
-        self.run_id = here.id if here else uuid.uuid4().hex
+        # Its id alone would not do: RQ repeats a job under the same, and a new one may have it.
+        self.run_id = f"{here.id} {here.created_at.isoformat()} {here.repeats_left}" if here else uuid.uuid4().hex
         failures: list[RqmemError] = []
         with channels(chosen, os.environ) as all_channels:
             report_unconfirmed(self.sessions, self.run_id, utc_now(), _log)

@@ -17,6 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from redis import Redis
+from rq import Repeat
 from rq.job import Job, JobStatus
 from rq.timeouts import JobTimeoutException, UnixSignalDeathPenalty
 from sqlalchemy import event, insert, select, update
@@ -655,6 +656,16 @@ def test_run_twice_and_by_two_workers_at_once_each_is_sent_once(
     assert together["sent"] == len(wanted)
     assert set(together) <= {"sent", "skipped"}
     assert max(reader.run(connection, job.id).peak_mb for job in jobs) < 128
+
+
+@sqlite_alone
+def test_a_repetition_counts_what_it_has_done_itself(
+    connection: Redis, database: Engine, environ: dict[str, str], start_worker: StartWorker
+) -> None:
+    book(database, booked(phone="+14155550100"))
+    job = SendAppointmentReminderJob.enqueue(types="sms", repeat=Repeat(times=1), connection=connection)
+    log = run(start_worker, **environ)
+    assert [each.return_value for each in job.results()] == [{}, {"sms": {"sent": 1}}], log
 
 
 @sqlite_alone
