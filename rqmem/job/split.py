@@ -157,9 +157,8 @@ def should_split(context: MemoryContext, job: MemoryAwareJob, count: int, bytes_
 
 def fitting_items(context: MemoryContext, job: MemoryAwareJob) -> int:
     """Items of a child of a job that names none and has not asked whether to split."""
-    usable = splitting.usable_bytes(context.limit_bytes, context.usage_bytes(), context.warning_fraction)
     cost = job.bytes_per_item if job.bytes_per_item is not None else context.bytes_per_item_before()
-    return splitting.fitting_items(cost, usable, context.config.max_items_per_child)
+    return splitting.fitting_items(cost, context.room_bytes(), context.config.max_items_per_child)
 
 
 def cut_in_two(context: MemoryContext, job: MemoryAwareJob, rest: Cuttable[Any], position: str) -> Pending | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from rqmem.events import Breach
+from rqmem.policy.chunk_size import room
 from rqmem.units import MB, show_mb
 
 MOST_CUTS = 1000
@@ -41,7 +42,7 @@ def should_split(
         return Decision(False, "JOB_AUTO_SPLIT_ENABLED is false")
     if count < 2:
         return Decision(False, f"{count} items cannot be cut in two")
-    usable = usable_bytes(ceiling_bytes, used_bytes, warning_fraction)
+    usable = max(0.0, warning_fraction * ceiling_bytes - used_bytes)
     if split_above_items is not None:
         yes = count > split_above_items
         reason = f"{count:,} items, and it splits above {split_above_items:,}"
@@ -54,25 +55,24 @@ def should_split(
             f"{count:,} items of {bytes_per_item / 1024:.1f} KB are {show_mb(needed / MB)} MB, "
             f"and {show_mb(usable / MB)} MB are free up to the warning threshold"
         )
-    return Decision(yes, reason, items_per_child(count, bytes_per_item, usable, max_items_per_child) if yes else 0)
+    if not yes:
+        return Decision(False, reason)
+    # A child has its parent's imports: where these alone are above the threshold, it has what a chunk has there.
+    room_bytes = room(used_bytes, ceiling_bytes, warning_fraction)
+    return Decision(True, reason, items_per_child(count, bytes_per_item, room_bytes, max_items_per_child))
 
 
-def usable_bytes(ceiling_bytes: int, used_bytes: int, warning_fraction: float) -> float:
-    """What items may take, up to the warning threshold."""
-    return max(0.0, warning_fraction * ceiling_bytes - used_bytes)
-
-
-def items_per_child(count: int, bytes_per_item: float | None, usable_bytes: float, most: int) -> int:
+def items_per_child(count: int, bytes_per_item: float | None, room_bytes: float, most: int) -> int:
     """Items of a child: what fits, at most ``most`` (the job's own, or JOB_MAX_ITEMS_PER_CHILD), never all of them."""
-    return max(1, min(fitting_items(bytes_per_item, usable_bytes, most), (count + 1) // 2))
+    return max(1, min(fitting_items(bytes_per_item, room_bytes, most), (count + 1) // 2))
 
 
-def fitting_items(bytes_per_item: float | None, usable_bytes: float, most: int) -> int:
+def fitting_items(bytes_per_item: float | None, room_bytes: float, most: int) -> int:
     """How many items fit, at most ``most``; that many where nothing is known of what they cost.
 
     Where not one item fits by the estimate it is 1: estimates err, and the ceiling judges.
     """
-    return max(1, int(min(most, usable_bytes / bytes_per_item))) if bytes_per_item else most
+    return max(1, int(min(most, room_bytes / bytes_per_item))) if bytes_per_item else most
 
 
 def parts_of_rest(fewest_items: int, items_done: int, cuts: int) -> int:

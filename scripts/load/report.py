@@ -144,7 +144,7 @@ def remark(run: Measured, idle: Idle | None) -> str:
             at = f"after {run.crossed_after_seconds:.1f} s"
             return f"above the {show_mb(ceiling)} MB that the job declares {at}: a container of that size kills it then"
         return ""
-    if not run.finished and run.trial.setting in ("lower", "preload"):
+    if not run.finished and run.breaches and run.trial.setting in ("lower", "preload"):
         return rules.why_not(run, idle)
     return ""
 

@@ -16,6 +16,7 @@ from click.testing import CliRunner
 from rqmem.errors import UnknownName
 from scripts.load import rules, sampling
 from scripts.load.jobs import JOBS, named
+from scripts.load.report import remark
 from scripts.load.trials import Idle, Measured, Trial
 from scripts.load_test import few_of, main, trials
 from tests.conftest import ROOT
@@ -64,6 +65,8 @@ def test_a_breach_under_a_lower_ceiling_is_no_fault() -> None:
     assert rules.faults([breached, stopped]) == []
     idle = Idle("SomeJob", 107.0, 60.0)
     assert rules.why_not(stopped, idle) == "does not fit 128 MB: its idle horse takes 107 MB, it reached 150 MB"
+    assert remark(stopped, idle) == rules.why_not(stopped, idle)
+    assert remark(replace(stopped, outcome="did not end", peak_mb=118.0, breaches=0), idle) == ""  # that is a fault
     assert rules.wants_preload(stopped, idle)
     assert rules.wants_preload(LOWER, idle)
     assert not rules.wants_preload(LOWER, Idle("SomeJob", 50.0, 30.0))

@@ -54,6 +54,14 @@ def test_a_job_without_any_room_splits_into_children_of_one_item() -> None:
     assert asked(10, 1024, used_bytes=300 * MB).items_per_child == 1
 
 
+def test_a_job_whose_imports_are_above_the_threshold_is_not_split_item_by_item() -> None:
+    decision = asked(600, 2048, used_bytes=230 * MB)  # 204.8 MB are the threshold, and 26 MB left to the ceiling
+    assert decision.yes
+    assert decision.items_per_child == 300
+    assert asked(10**6, 2048, used_bytes=230 * MB).items_per_child == 500
+    assert asked(10**6, 65_536, used_bytes=230 * MB).items_per_child == 13 * 16
+
+
 @given(st.integers(2, 10**7), st.none() | st.floats(0, 1e9), st.floats(0, 1e10), st.integers(1, 10**5))
 def test_children_are_never_too_large_and_always_several(
     count: int, bytes_per_item: float | None, usable: float, most: int
