@@ -19,12 +19,14 @@ UTC_OFFSETS = {"US": -6, "BR": -3, "GB": 0, "DE": 1, "FR": 1, "ES": 1, "TR": 3, 
 class ExportCallPlanJob(MemoryAwareJob):
     """When to call whom: a CSV row for each customer and each half hour of the week.
 
-    Written the way such exports are: everything at once, as a list of dicts. With a few thousand
-    customers that is more memory than a worker has; rqmem stops it, halves the chunk, and it fits.
+    Written the way such exports are: everything at once, as a list of dicts, in chunks that nobody has measured. With a
+    few thousand customers that is more memory than a worker has; rqmem stops it, halves the chunk, and it fits. Each
+    time anew: with ``adaptive`` it would begin with what fitted before.
     Each chunk is a file of its own, renamed into place, so a run that was cut off leaves nothing half.
     """
 
     chunk_size = 2000
+    adaptive = False
     on_breach = "resume"
     queue = "campaigns"
     job_timeout = 600

@@ -42,9 +42,11 @@ SHOWN_CHILDREN = 20
 class Outcome:
     """Every customer, as the database and the stand-in have them.
 
-    ``failed_after_call``: there was a call, and nobody answered it, say. ``unaccounted``: the two do not agree on it.
+    ``campaign``: its status. ``failed_after_call``: there was a call, and nobody answered it, say. ``unaccounted``: the
+    two do not agree on it.
     """
 
+    campaign: str
     customers: int
     called: int
     failures: Counter[str]
@@ -58,7 +60,8 @@ class Outcome:
     @property
     def complete(self) -> bool:
         return (
-            self.pending == self.unknown == self.called_twice == self.unaccounted == 0
+            self.campaign == "completed"
+            and self.pending == self.unknown == self.called_twice == self.unaccounted == 0
             and self.called + self.failed_after_call == self.calls_received
             and self.called + sum(self.failures.values()) == self.customers
         )
@@ -72,6 +75,8 @@ class Outcome:
             click.echo(f"  unknown                {self.unknown:>8,}   (a person has to look)")
         click.echo(f"  still pending          {self.pending:>8,}")
         click.echo(f"  called twice           {self.called_twice:>8,}")
+        if self.campaign != "completed":
+            click.echo(f"the campaign is          {self.campaign:>8}   (not completed)")
 
 
 def verdict(complete: bool) -> None:
@@ -94,12 +99,13 @@ def look(campaign_id: int, calls: list[dict[str, Any]]) -> Outcome:
     call_of = {customer.id: customer.call_id for customer in customers if customer.call_id}
     by_status = Counter(customer.status for customer in customers)
     return Outcome(
+        campaign=campaign.status,
         customers=len(customers),
         called=by_status["called"],
         failures=Counter(kind(customer.failure) for customer in customers if customer.status == "failed"),
         failed_after_call=sum(customer.status == "failed" and customer.call_id is not None for customer in customers),
         unknown=by_status["unknown"],
-        pending=sum(by_status[status] for status in OPEN) + (campaign.status != "completed"),
+        pending=sum(by_status[status] for status in OPEN),
         calls_received=len(ours),
         called_twice=sum(count > 1 for count in received.values()),
         unaccounted=len(call_of.items() ^ made.items()),

@@ -1,12 +1,15 @@
 """``make demo``: a campaign of 2,000 customers under a ceiling of 256 MB, from nothing to a summary.
 
 Starts an embedded Redis, a stand-in for Retell's API and a worker; seeds, enqueues, runs, and checks
-that every customer was called exactly once. Exit code 0 only then. What it starts it also ends.
+that every customer was called exactly once. Exit code 0 only then. What it starts it also ends, and its jobs are on a
+queue of its own, of which nothing waits afterwards.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -15,8 +18,13 @@ from pathlib import Path
 import click
 
 import rqmem
+from rqmem.cli.worker import MB
+from rqmem.errors import RqmemError
+from rqmem.units import show_mb
 from scripts import campaign_run
 from scripts.campaign_run import heading, python
+from scripts.mechanisms.own_worker import end
+from scripts.own_queue import own_queue
 from seeds.retell_stand_in import Faults
 
 ROOT = Path(__file__).parents[1]
@@ -25,39 +33,65 @@ FAULTS = Faults(rate_limit=250, error_every=300, error_mode="after", slow_every=
 
 @click.command()
 @click.option("--customers", type=click.IntRange(1), default=2000, show_default=True)
-@click.option("--seed", type=int, default=7, show_default=True)
-@click.option("--memory", default="256", show_default=True, help="Ceiling of the worker in MB.")
-def main(customers: int, seed: int, memory: str) -> None:
+@click.option("--seed", type=click.IntRange(0), default=7, show_default=True)
+@click.option("--memory", **MB, default="256", show_default=True, help="Ceiling of the worker in MB.")
+def main(customers: int, seed: int, memory: float) -> None:
     """Run the demo in .demo/ of this repository."""
-    started = time.monotonic()
     os.chdir(ROOT)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what was started is ended then too
     folder = Path(".demo")
     folder.mkdir(exist_ok=True)
     for old in folder.glob("demo.db*"):  # an older run's, whose schema may be another
         old.unlink()
     os.environ["DATABASE_URL"] = f"sqlite:///{folder}/demo.db"
-    with campaign_run.redis_server(), campaign_run.stand_in(FAULTS) as url:
-        heading(f"Seeding {customers:,} customers")
-        seeded = python("-m", "seeds.campaign", "--customers", str(customers), "--seed", str(seed), "--quiet")
-        campaign_id = int(seeded.split()[-1])
+    try:
+        with campaign_run.redis_server(), campaign_run.stand_in(FAULTS) as url:
+            complete = run(customers, seed, show_mb(memory), folder, url)
+    except RqmemError as error:
+        click.echo(f"demo: {error}", err=True)
+        raise SystemExit(error.exit_code) from None
+    click.echo("\nLook at it in rq-dashboard: make dashboard   (then http://127.0.0.1:9181)")
+    sys.exit(0 if complete else 1)
+
+
+def run(customers: int, seed: int, memory: str, folder: Path, url: str) -> bool:
+    """All of it; whether every customer has been called once, and every row of the plan is there."""
+    started = time.monotonic()
+    heading(f"Seeding {customers:,} customers")
+    seeded = python("-m", "seeds.campaign", "--customers", str(customers), "--seed", str(seed), "--quiet")
+    campaign_id = int(seeded.split()[-1])
+    plan = folder / f"call-plan-{campaign_id}.csv"
+    plan.unlink(missing_ok=True)
+    shutil.rmtree(f"{plan}.parts", ignore_errors=True)
+    connection = rqmem.connect()
+    with own_queue(connection, "demo", keep_ended=True) as queue:
         heading("Enqueueing the call plan and the campaign (scripts/enqueue_campaign.py)")
-        plan = folder / f"call-plan-{campaign_id}.csv"
-        plan.unlink(missing_ok=True)
-        job_ids = python("-m", "scripts.enqueue_campaign", str(campaign_id), "--call-plan", str(plan)).split()
-        heading(f"rqmem worker --queue campaigns --memory {memory} --burst")
-        worker = ["-m", "rqmem", "worker", "--queue", "campaigns", "--memory", memory, "--burst"]
-        exit_code = subprocess.run([sys.executable, *worker], check=False).returncode
+        options = ["--call-plan", str(plan), "--queue", queue.name]
+        job_ids = python("-m", "scripts.enqueue_campaign", str(campaign_id), *options).split()
+        heading(f"rqmem worker --queue {queue.name} --memory {memory} --burst")
+        exit_code = work_off(queue.name, memory)
         heading("What happened")
         outcome = campaign_run.look(campaign_id, campaign_run.calls_received(url))
-        campaign_run.report_jobs(rqmem.connect(), job_ids)
+        campaign_run.report_jobs(connection, job_ids)
         outcome.report()
-        rows = count_rows(plan)
-        click.echo(f"rows in the call plan    {rows:>8,}")
-        click.echo(f"seconds in all           {time.monotonic() - started:>8.1f}")
-        complete = outcome.complete and rows == customers * 7 * 48
-        campaign_run.verdict(complete)
-    click.echo("\nLook at it in rq-dashboard: make dashboard   (then http://127.0.0.1:9181)")
-    sys.exit(0 if exit_code == 0 and complete else 1)
+    rows = count_rows(plan)
+    click.echo(f"rows in the call plan    {rows:>8,}")
+    click.echo(f"seconds in all           {time.monotonic() - started:>8.1f}")
+    if exit_code:
+        click.echo(f"demo: the worker ended with {exit_code}; it says why above", err=True)
+    complete = exit_code == 0 and outcome.complete and rows == customers * 7 * 48
+    campaign_run.verdict(complete)
+    return complete
+
+
+def work_off(queue: str, memory: str) -> int:
+    """Run a worker until its queue is empty; its exit code. Its end is awaited where ours comes first."""
+    command = [sys.executable, "-m", "rqmem", "worker", "--queue", queue, "--memory", memory, "--burst"]
+    process = subprocess.Popen(command)
+    try:
+        return process.wait()
+    finally:
+        end(process)
 
 
 def count_rows(path: Path) -> int:

@@ -17,18 +17,19 @@ from rqmem.errors import RqmemError
 @click.argument("campaign_id", type=int)
 @click.option("--call-plan", type=click.Path(), help="Also export the call plan to this CSV file, before.")
 @click.option("--batches", is_flag=True, help="Call in batches. Again: also follow up those that no job does.")
-def main(campaign_id: int, call_plan: str | None, batches: bool) -> None:
+@click.option("--queue", metavar="NAME", help="Instead of the jobs' own.")
+def main(campaign_id: int, call_plan: str | None, batches: bool, queue: str | None) -> None:
     """Enqueue the campaign CAMPAIGN_ID; prints the ids of the jobs."""
     try:
         with open_sessions()() as session:
             if session.get(Campaign, campaign_id) is None:
                 raise click.UsageError(f"campaign {campaign_id} does not exist: python -m seeds.campaign makes one")
-        connection = rqmem.connect()
+        connection = rqmem.connect(announce=lambda line: click.echo(line, err=True))
         if call_plan:
-            plan = ExportCallPlanJob.enqueue(campaign_id=campaign_id, path=call_plan, connection=connection)
+            plan = ExportCallPlanJob.enqueue(queue, campaign_id=campaign_id, path=call_plan, connection=connection)
             click.echo(plan.id)
         job_class = ProcessRetellAICampaignBatchJob if batches else ProcessRetellAICampaignJob
-        click.echo(job_class.enqueue(campaign_id=campaign_id, connection=connection).id)
+        click.echo(job_class.enqueue(queue, campaign_id=campaign_id, connection=connection).id)
     except RqmemError as error:
         click.echo(f"enqueue_campaign: {error}", err=True)
         raise SystemExit(error.exit_code) from None

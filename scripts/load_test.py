@@ -64,7 +64,9 @@ FILE = click.Path(dir_okay=False, path_type=Path)
 @click.option("--output", type=FILE, default="load-test.json", show_default=True)
 @click.option("--html", type=FILE, default="load-test.html", show_default=True)
 @click.option("--naive/--no-naive", default=True, show_default=True, help="Also run what the jobs are compared with.")
-@click.option("--short", is_flag=True, help=f"{SHORT:,} records, if --records names no other number: a minute or two.")
+@click.option(
+    "--short", is_flag=True, help=f"{SHORT:,} records, if --records names no other number: some five minutes."
+)
 @click.option(
     "--folder", type=click.Path(file_okay=False, path_type=Path), default=".load", show_default=True, help="For data."
 )

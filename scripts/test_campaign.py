@@ -31,15 +31,21 @@ from jobs.campaigns import ProcessRetellAICampaignJob
 from jobs.database import create_schema, open_database
 from jobs.sources import shared_sessions
 from jobs.tables import OPEN, Campaign, Customer
-from rqmem.errors import RqmemError
+from rqmem.cli.worker import MB
+from rqmem.doctor.selftest import last_words
+from rqmem.errors import ConfigError, RqmemError
+from rqmem.units import show_mb
 from scripts import campaign_run
 from scripts.campaign_run import heading
+from scripts.mechanisms.own_worker import end
+from scripts.own_queue import own_queue, unfinished
 from seeds.campaign import seed_campaign
 from seeds.retell_stand_in import Faults
 
 ROOT = Path(__file__).parents[1]
 WORKER = [sys.executable, "-m", "rqmem", "worker", "--with-scheduler"]
 LOOK_SECONDS = 0.2
+LOOKS = 10  # a job that was just taken from its queue is in no registry of RQ's yet
 FAILED = (JobStatus.FAILED, JobStatus.STOPPED, JobStatus.CANCELED)
 
 
@@ -72,14 +78,22 @@ class Workers:
         processes: list[subprocess.Popen[bytes]] = []
         try:
             for number in range(1, self.number + 1):
-                with (self.folder / f"worker-{number}.log").open("wb") as log:
+                with self.log(number).open("wb") as log:
                     processes.append(subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT))
             yield lambda: any(process.poll() is None for process in processes)
         finally:
             for process in processes:
                 process.terminate()
             for process in processes:
-                process.wait()
+                end(process)
+
+    def log(self, number: int) -> Path:
+        """Of that worker."""
+        return self.folder / f"worker-{number}.log"
+
+    def last_words(self) -> str:
+        """Why the first one has ended, and where more of it is."""
+        return f"{last_words(self.log(1).read_text(errors='replace'))}   ({self.log(1)})"
 
 
 @click.command()
@@ -87,7 +101,7 @@ class Workers:
 @click.option("--seed", type=click.IntRange(0), default=7, show_default=True)
 @click.option("--batches", is_flag=True, help="Call them in batches, with one request for 100 customers.")
 @click.option("--workers", type=click.IntRange(1), default=1, show_default=True)
-@click.option("--memory", default="512", show_default=True, help="Ceiling of each worker in MB.")
+@click.option("--memory", **MB, default="512", show_default=True, help="Ceiling of each worker in MB.")
 @click.option(
     "--folder", type=click.Path(file_okay=False, path_type=Path), default=".campaign", show_default=True,
     help="For the database and the workers' logs.",
@@ -97,46 +111,60 @@ class Workers:
     help="What the stand-in does wrong, repeatable: rate_limit=50, error_every=20, error_mode=drop (or before, after), "
     "latency_ms=30, slow_every=100, slow_ms=2000, unanswered_every=10.",
 )  # fmt: skip
-def main(customers: int, seed: int, batches: bool, workers: int, memory: str, folder: Path, faults: Faults) -> None:
+def main(customers: int, seed: int, batches: bool, workers: int, memory: float, folder: Path, faults: Faults) -> None:
     """Seed a campaign, run it, follow it to its end, and say what became of each customer."""
     os.chdir(ROOT)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what was started is ended then too
-    folder.mkdir(parents=True, exist_ok=True)
-    if not os.environ.get("DATABASE_URL"):
-        for old in folder.glob("campaign.db*"):
-            old.unlink()
-        os.environ["DATABASE_URL"] = f"sqlite:///{folder.absolute()}/campaign.db"
     try:
+        make(folder)
         with campaign_run.redis_server(), campaign_run.stand_in(faults) as url:
-            complete = run(customers, seed, batches, Workers(workers, memory, folder), url)
+            complete = run(customers, seed, batches, Workers(workers, show_mb(memory), folder), url)
     except RqmemError as error:
         click.echo(f"test_campaign: {error}", err=True)
         raise SystemExit(error.exit_code) from None
     sys.exit(0 if complete else 1)
 
 
+def make(folder: Path) -> None:
+    """The folder, and where no other is named a new database in it. Raises `ConfigError` where that cannot be."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "worker-1.log").touch()
+        if not os.environ.get("DATABASE_URL"):
+            for old in folder.glob("campaign.db*"):
+                old.unlink()
+            os.environ["DATABASE_URL"] = f"sqlite:///{folder.absolute()}/campaign.db"
+    except OSError as error:
+        raise ConfigError(f"--folder {folder}: {error.filename}: {error.strerror}; name another") from None
+
+
 def run(count: int, seed: int, batches: bool, workers: Workers, url: str) -> bool:
-    """One campaign; whether it is complete."""
+    """One campaign; whether it is complete. Of its queue nothing is left."""
     engine = open_database()
     create_schema(engine)
+    connection = rqmem.connect()
     with click.progressbar(length=count, label="seeding") as bar:
         campaign_id = seed_campaign(engine, count=count, seed=seed, on_batch=bar.update).campaign_id
     job_class = ProcessRetellAICampaignBatchJob if batches else ProcessRetellAICampaignJob
-    queue = Queue(f"test-campaign-{os.getpid()}", connection=rqmem.connect())
-    job = job_class.enqueue(queue, campaign_id=campaign_id)
-    heading(f"{job_class.__name__} {job.id}; workers' logs in {workers.folder}/")
-    started = time.monotonic()
-    with workers.working(queue.name) as alive, click.progressbar(length=count, label="calling") as bar:
-        follow(campaign_id, job, queue, alive, lambda done: bar.update(done - bar.pos))
-    seconds = time.monotonic() - started
-    heading("What happened")
-    outcome = campaign_run.look(campaign_id, campaign_run.calls_received(url))
-    campaign_run.report_jobs(queue.connection, [job.id])
-    outcome.report()
-    click.echo(f"seconds                  {seconds:>8.1f}   ({outcome.calls_received / seconds:,.0f} calls a second)")
-    if job.get_status() in FAILED:
-        result = job.latest_result()
-        click.echo((result.exc_string or "").strip().splitlines()[-1] if result else "the job failed", err=True)
+    with own_queue(connection, "test-campaign") as queue:
+        job = job_class.enqueue(queue, campaign_id=campaign_id)
+        heading(f"{job_class.__name__} {job.id}; workers' logs in {workers.folder}/")
+        started = time.monotonic()
+        with workers.working(queue.name) as alive, click.progressbar(length=count, label="calling") as bar:
+            follow(campaign_id, job, queue, alive, lambda done: bar.update(done - bar.pos))
+            ended = not alive()
+        seconds = time.monotonic() - started
+        heading("What happened")
+        outcome = campaign_run.look(campaign_id, campaign_run.calls_received(url))
+        campaign_run.report_jobs(connection, [job.id])
+        outcome.report()
+        rate = outcome.calls_received / seconds
+        click.echo(f"seconds                  {seconds:>8.1f}   ({rate:,.0f} calls a second)")
+        if job.get_status() in FAILED:
+            result = job.latest_result()
+            click.echo((result.exc_string or "").strip().splitlines()[-1] if result else "the job failed", err=True)
+    if ended:
+        click.echo(f"test_campaign: the workers have ended: {workers.last_words()}", err=True)
     campaign_run.verdict(outcome.complete)
     return outcome.complete
 
@@ -144,20 +172,16 @@ def run(count: int, seed: int, batches: bool, workers: Workers, url: str) -> boo
 def follow(campaign_id: int, job: Job, queue: Queue, alive: Callable[[], bool], show: Callable[[int], object]) -> None:
     """Until the campaign is completed, or nothing is left that could complete it."""
     settled = select(func.count()).where(Customer.campaign_id == campaign_id, Customer.status.not_in(OPEN))
+    looks = 0
     while True:
         with shared_sessions()() as session:
             show(session.scalar(settled) or 0)
             completed = session.get_one(Campaign, campaign_id).status == "completed"
         status = job.get_status()
-        if status in FAILED or not alive() or (status == JobStatus.FINISHED and (completed or not left(queue))):
+        looks = 0 if unfinished(queue) else looks + 1
+        if status in FAILED or not alive() or (status == JobStatus.FINISHED and (completed or looks > LOOKS)):
             return
         time.sleep(LOOK_SECONDS)
-
-
-def left(queue: Queue) -> bool:
-    """Whether the queue has jobs to run, now or later."""
-    others = (queue.started_job_registry, queue.scheduled_job_registry)
-    return queue.count > 0 or any(registry.count for registry in others)
 
 
 if __name__ == "__main__":

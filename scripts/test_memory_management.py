@@ -55,7 +55,7 @@ def walk(memory_mb: float) -> list[Verdict]:
     """All verdicts, printed as they are known. Raises `RqmemError`. Nothing of it is left in Redis afterwards."""
     found: list[Verdict] = []
     mark = new_mark()
-    with rqmem.connect() as connection:
+    with rqmem.connect(announce=lambda line: click.echo(line, err=True)) as connection:
         history_reader.check_version(connection)
         forget(connection, mark, JOB_TYPES)  # what a run that was killed left: its alerts would keep ours quiet
         try:

@@ -89,6 +89,8 @@ def of_campaign(place: Place, records: int) -> Checked:
         f"{outcome.called:,} called, {sum(outcome.failures.values()):,} refused, {outcome.pending:,} pending, "
         f"{outcome.called_twice:,} called twice"
     )
+    if outcome.campaign != "completed":
+        words += f", campaign {outcome.campaign}"
     return Checked(outcome.complete and outcome.customers == records, words)
 
 

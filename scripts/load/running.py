@@ -141,7 +141,7 @@ class Bench:
     def _until_ended(self, job: Job, queue: Queue, worker: Running, deadline: float) -> bool:
         """Whether it and what it has enqueued ended in time."""
         while time.monotonic() < deadline:
-            if job.get_status() in _ENDED and queue.count == 0 and queue.started_job_registry.count == 0:
+            if job.get_status() in _ENDED and queue.count == 0 and all_ended(self.connection):
                 return True
             if tree.is_zombie(worker.pid):
                 return False
@@ -193,6 +193,15 @@ class Bench:
             chunks=int(sum(each.chunks for each in totals.values())),
             largest_chunk=max((each.largest_chunk for each in runs), default=0),
         )
+
+
+def all_ended(connection: Redis) -> bool:
+    """Whether each job on this server has: one that was just taken from its queue is in no registry of RQ's yet."""
+    for key in connection.scan_iter(f"{Job.redis_job_namespace_prefix}*", count=1000, _type="hash"):
+        status = connection.hget(key, "status")
+        if status is not None and status.decode() not in _ENDED:
+            return False
+    return True
 
 
 def patience(trial: Trial) -> float:

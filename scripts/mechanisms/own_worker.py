@@ -14,7 +14,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import IO, cast
+from typing import IO, Any, cast
 
 from redis import Redis
 from rq import Queue
@@ -73,7 +73,7 @@ def own_worker(mark: str, memory_mb: float) -> Iterator[OwnWorker]:
         try:
             yield OwnWorker(process, log)
         finally:
-            _end(process)
+            end(process)
 
 
 def forget(connection: Redis, mark: str, job_types: list[str]) -> None:
@@ -95,7 +95,7 @@ def _marked(members: object, mark: str) -> list[bytes]:
     return [member for member in cast("set[bytes]", members) if mark.encode() in member] or [mark.encode()]
 
 
-def _end(process: subprocess.Popen[str]) -> None:
+def end(process: subprocess.Popen[Any]) -> None:
     """In order if it will: the second SIGTERM, which RQ heeds a second after the first, ends a job that runs."""
     for _ in range(3):
         if process.poll() is None:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import csv
 import os
+import re
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
@@ -16,6 +20,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from redis import Redis
+from rq import Queue
 from rq.job import Job, JobStatus
 from sqlalchemy import update
 from sqlalchemy.engine import Engine
@@ -37,10 +42,12 @@ from jobs.tables import Campaign, Customer, utc_now
 from rqmem.errors import ConfigError
 from rqmem.journal import reader
 from rqmem.testing import wait_until
+from scripts.own_queue import own_queue
 from seeds.campaign import seed_campaign
 from seeds.retell_stand_in import Faults, StandIn
 from seeds.retell_stand_in.answers import Answer, error_answer
 from tests.conftest import ROOT, StartWorker
+from tests.journal_filling import a_run, remember
 from tests.reference_app.campaign_jobs import (
     ON_SQLITE,
     HastyCampaignJob,
@@ -382,6 +389,8 @@ def test_the_call_plan_breaches_is_resumed_and_is_whole(
 ) -> None:
     seeded = seed_campaign(database, count=600, seed=3)
     path = tmp_path / "plan.csv"
+    known = replace(a_run(ExportCallPlanJob.path(), "earlier", time.time()), peak_mb=180.0, largest_chunk=1000)
+    remember(connection, known)  # the demo breaches each time, whatever an item is known to cost
     job = ExportCallPlanJob.enqueue(campaign_id=seeded.campaign_id, path=str(path), connection=connection)
     start_worker("campaigns", "--memory", "90", "--burst", **environ).finish()
     assert job.return_value() == 600 * 7 * 48
@@ -452,6 +461,64 @@ def test_the_script_that_follows_a_campaign_to_its_end(
     assert "ProcessRetellAICampaignJob      finished" in done.stdout
     assert done.stdout.splitlines()[-1] == "every customer is accounted for exactly once"
     assert (tmp_path / "run" / "worker-1.log").read_text()
+
+
+@ON_SQLITE
+def test_of_a_campaign_that_is_interrupted_no_job_is_left(
+    database_url: str, redis_url: str, connection: Redis, tmp_path: Path
+) -> None:
+    environ = {**os.environ, "DATABASE_URL": database_url, "RQMEM_REDIS_URL": redis_url}
+    command = [sys.executable, "-m", "scripts.test_campaign", "--customers", "60", "--folder", str(tmp_path)]
+    script = subprocess.Popen(
+        [*command, "--fault", "rate_limit=2"], cwd=ROOT, env=environ, stdout=subprocess.DEVNULL, start_new_session=True
+    )
+    wait_until(lambda: connection.keys("rqmem:run:*") or script.poll() is not None, 30)
+    [queue] = Queue.all(connection=connection)
+    assert queue.name.startswith("test-campaign-")
+    os.killpg(script.pid, signal.SIGINT)
+    assert script.wait(30) == 1
+    assert Queue.all(connection=connection) == []
+    assert connection.keys("rq:job:*") == connection.keys("rq:queue:*") == []
+
+
+@ON_SQLITE
+def test_a_campaign_whose_workers_end_says_why(
+    database_url: str, redis_url: str, connection: Redis, tmp_path: Path
+) -> None:
+    environ = {"DATABASE_URL": database_url, "RQMEM_REDIS_URL": redis_url}
+    options = ("--customers", "3", "--memory", "5", "--folder", str(tmp_path))
+    done = run_script("scripts.test_campaign", *options, **environ)
+    assert done.returncode == 1
+    assert "the workers have ended: rqmem: a ceiling of 5 MB cannot hold" in done.stderr
+    assert re.search(r"still pending +3\n", done.stdout)
+    assert "the campaign is           pending   (not completed)" in done.stdout
+    assert connection.keys("rq:job:*") == []
+
+
+def test_a_queue_of_ones_own_is_forgotten_and_others_are_let_be(connection: Redis) -> None:
+    other = Queue("mine-but-theirs", connection=connection)
+    theirs = [other.enqueue(len, "ab"), Queue("somebody's", connection=connection).enqueue(len, "ab")]
+    with own_queue(connection, "mine", keep_ended=True) as queue:
+        waiting, later = queue.enqueue(len, "ab"), queue.enqueue_in(timedelta(hours=1), len, "ab")
+        ended = queue.enqueue(len, "abc")
+        queue.remove(ended)
+        ended.set_status(JobStatus.FINISHED)
+        queue.finished_job_registry.add(ended, -1)
+    assert not any(Job.exists(each.id, connection=connection) for each in (waiting, later))
+    assert Job.exists(ended.id, connection=connection)
+    with own_queue(connection, "mine"):
+        pass
+    assert not Job.exists(ended.id, connection=connection)
+    assert all(job.get_status() == JobStatus.QUEUED for job in theirs)
+    assert {each.name for each in Queue.all(connection=connection)} == {"mine-but-theirs", "somebody's"}
+
+
+@pytest.mark.parametrize("options", [("--memory", "abc"), ("--folder", "/proc/x")])
+def test_what_the_script_cannot_use_is_bad_usage(options: tuple[str, ...], redis_url: str) -> None:
+    done = run_script("scripts.test_campaign", *options, RQMEM_REDIS_URL=redis_url)
+    assert done.returncode == 2
+    assert f"{options[0]}" in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -12,11 +12,15 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from redis import Redis
+from rq import Queue
+from rq.job import JobStatus
 
 from rqmem.errors import UnknownName
 from scripts.load import rules, sampling
 from scripts.load.jobs import JOBS, named
 from scripts.load.report import remark
+from scripts.load.running import all_ended
 from scripts.load.trials import Idle, Measured, Trial
 from scripts.load_test import few_of, main, trials
 from tests.conftest import ROOT
@@ -119,6 +123,17 @@ def test_each_job_runs_as_it_declares_and_lower_and_naively_within_what_it_may_g
 def test_a_job_that_there_is_not() -> None:
     with pytest.raises(UnknownName, match="did you mean TrainMLModelJob"):
         named(("TrainModelJob",))
+
+
+def test_a_job_that_was_just_taken_from_its_queue_has_not_ended(connection: Redis) -> None:
+    queue = Queue("load", connection=connection)
+    assert all_ended(connection)
+    taken = queue.enqueue(len, "ab")
+    queue.remove(taken)  # as a worker does before it enters the job in a registry
+    assert queue.count == queue.started_job_registry.count == 0
+    assert not all_ended(connection)
+    taken.set_status(JobStatus.FINISHED)
+    assert all_ended(connection)
 
 
 # The whole

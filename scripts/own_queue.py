@@ -1,0 +1,62 @@
+"""A queue of a script's own, on what may be somebody's Redis.
+
+Others' workers do not take its jobs, which talk to a stand-in and to a database that are the script's, and its worker
+does not take others' jobs. What is left of them at the end, however the script ends, is removed: nobody would take it
+up, and `rqmem status` would ask for a worker. A script that is killed leaves it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import redis
+from redis import Redis
+from rq import Queue
+from rq.exceptions import NoSuchJobError
+from rq.job import Job
+
+from rqmem.errors import RqmemError
+from rqmem.job import family
+
+
+@contextmanager
+def own_queue(connection: Redis, prefix: str, *, keep_ended: bool = False) -> Iterator[Queue]:
+    """A queue that is forgotten when the block is left, in which its workers must have ended.
+
+    Args:
+        keep_ended: jobs that have ended stay, for rq-dashboard, and their queue with them: until the next script's
+            with the same prefix.
+    """
+    queue = Queue(f"{prefix}-{os.getpid()}", connection=connection)
+    for old in Queue.all(connection=connection):
+        if old.name.startswith(f"{prefix}-") and not unfinished(old):
+            forget(old)
+    try:
+        yield queue
+    finally:
+        with contextlib.suppress(redis.RedisError):  # it is away: what came first is what must be said
+            forget(queue, unfinished(queue) if keep_ended else None)
+
+
+def unfinished(queue: Queue) -> list[str]:
+    """Ids of the jobs that wait, run, or are to run later."""
+    registries = (queue.started_job_registry, queue.scheduled_job_registry, queue.deferred_job_registry)
+    return [*queue.job_ids, *(job_id for each in registries for job_id in each.get_job_ids(cleanup=False))]
+
+
+def forget(queue: Queue, job_ids: list[str] | None = None) -> None:
+    """Remove these jobs; by default all, those that have ended too, and the queue."""
+    ended = (queue.finished_job_registry, queue.failed_job_registry, queue.canceled_job_registry)
+    for job_id in unfinished(queue) if job_ids is None else job_ids:
+        with contextlib.suppress(RqmemError):  # it ended meanwhile, or its parent took it along
+            family.cancel(queue.connection, job_id)
+    if job_ids is None:
+        job_ids = [job_id for each in ended for job_id in each.get_job_ids(cleanup=False)]
+    for job_id in job_ids:
+        with contextlib.suppress(NoSuchJobError):  # its time to live is over
+            Job.fetch(job_id, connection=queue.connection).delete()
+    if not any(each.get_job_count(cleanup=False) for each in ended):
+        queue.delete()
