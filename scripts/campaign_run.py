@@ -1,6 +1,6 @@
 """What a run of a campaign on this machine needs, and how it is judged: a Redis, a stand-in for Retell, the outcome.
 
-Used by `scripts.demo` and `scripts.test_campaign`.
+Used by `scripts.demo`, `scripts.test_campaign` and `scripts.load_test`.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from sqlalchemy import select
 from jobs.sources import shared_sessions
 from jobs.tables import OPEN, Campaign, Customer
 from rqmem import embedded_redis
+from rqmem.errors import ConfigError
 from rqmem.job import progress
 from rqmem.journal import ledger, reader
 from rqmem.journal.records import RunRecord
@@ -144,6 +145,16 @@ def _report_job(connection: Redis, job_id: str, name: str, run: RunRecord) -> No
         f"{name:<32}{outcome:<10}{run.chunks:>7}{run.peak_mb:>9.1f}"
         f"{run.breaches:>10}{run.resumes:>9}{run.seconds:>9.1f}"
     )
+
+
+def make_folder(path: Path) -> None:
+    """Make it where it is not there yet. Raises `ConfigError` where nothing can be written to it."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be written to: {error.strerror}; mend that, or name another folder") from None
 
 
 @contextmanager

@@ -33,6 +33,7 @@ from redis import Redis
 from rqmem import embedded_redis
 from rqmem.errors import ConfigError, RqmemError
 from rqmem.runtime import linux
+from scripts import campaign_run
 from scripts.load import report, rules
 from scripts.load.jobs import LoadedJob, named
 from scripts.load.page import to_html
@@ -79,6 +80,7 @@ def main(
         many = records or (SHORT if short else MANY)
         jobs = named(names)
         check(output, html)
+        campaign_run.make_folder(folder)
         output, html, folder = output.absolute(), html.absolute(), folder.absolute()
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what was started is ended then too
         os.chdir(ROOT)
@@ -90,6 +92,9 @@ def main(
     except RqmemError as error:
         click.echo(f"load_test: {error}", err=True)
         raise SystemExit(error.exit_code) from None
+    except OSError as error:  # a full disk
+        click.echo(f"load_test: {error.filename or 'a file'}: {error.strerror}", err=True)
+        raise SystemExit(2) from None
     output.write_text(json.dumps(report.to_json(found), indent=1) + "\n")
     html.write_text(to_html(found))
     click.echo("\n" + "\n".join(report.summary(found)))
@@ -163,7 +168,6 @@ def run_all(bench: Bench, plan: Sequence[tuple[LoadedJob, list[Trial]]], many: i
 @contextmanager
 def own_server(folder: Path) -> Iterator[Redis]:
     """A Redis that nobody else uses, and no setting of rqmem's from outside; what is left of workers ends up here."""
-    folder.mkdir(parents=True, exist_ok=True)
     before = dict(os.environ)
     for name in [name for name in os.environ if name.startswith(_SETTINGS)]:
         del os.environ[name]

@@ -33,7 +33,7 @@ from jobs.sources import shared_sessions
 from jobs.tables import OPEN, Campaign, Customer
 from rqmem.cli.worker import MB
 from rqmem.doctor.selftest import last_words
-from rqmem.errors import ConfigError, RqmemError
+from rqmem.errors import RqmemError
 from rqmem.units import show_mb
 from scripts import campaign_run
 from scripts.campaign_run import heading
@@ -116,26 +116,17 @@ def main(customers: int, seed: int, batches: bool, workers: int, memory: float, 
     os.chdir(ROOT)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what was started is ended then too
     try:
-        make(folder)
+        campaign_run.make_folder(folder)
+        if not os.environ.get("DATABASE_URL"):
+            for old in folder.glob("campaign.db*"):
+                old.unlink()
+            os.environ["DATABASE_URL"] = f"sqlite:///{folder.absolute()}/campaign.db"
         with campaign_run.redis_server(), campaign_run.stand_in(faults) as url:
             complete = run(customers, seed, batches, Workers(workers, show_mb(memory), folder), url)
     except RqmemError as error:
         click.echo(f"test_campaign: {error}", err=True)
         raise SystemExit(error.exit_code) from None
     sys.exit(0 if complete else 1)
-
-
-def make(folder: Path) -> None:
-    """The folder, and where no other is named a new database in it. Raises `ConfigError` where that cannot be."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "worker-1.log").touch()
-        if not os.environ.get("DATABASE_URL"):
-            for old in folder.glob("campaign.db*"):
-                old.unlink()
-            os.environ["DATABASE_URL"] = f"sqlite:///{folder.absolute()}/campaign.db"
-    except OSError as error:
-        raise ConfigError(f"--folder {folder}: {error.filename}: {error.strerror}; name another") from None
 
 
 def run(count: int, seed: int, batches: bool, workers: Workers, url: str) -> bool:

@@ -178,6 +178,7 @@ def test_few_records_on_real_workers(tmp_path: Path) -> None:
         (["--memory", "32"], "32 is not in the range x>=64"),
         (["--jobs", "AnalyseCallSentimentJob"], "did you mean AnalyzeCallSentimentJob?"),
         (["--output", "no/such/directory/load.json"], "no/such/directory/load.json: there is no directory"),
+        (["--folder", "/proc/load"], "/proc/load cannot be written to: "),
         (["--html", "no/such/directory/load.html"], "no/such/directory/load.html: there is no directory"),
     ],
 )
