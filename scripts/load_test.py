@@ -33,6 +33,7 @@ from redis import Redis
 from rqmem import embedded_redis
 from rqmem.errors import ConfigError, RqmemError
 from rqmem.runtime import linux
+from rqmem.settings import FILE_VARIABLE
 from scripts import campaign_run
 from scripts.load import report, rules
 from scripts.load.jobs import LoadedJob, named
@@ -175,7 +176,7 @@ def own_server(folder: Path) -> Iterator[Redis]:
     if not server.started:
         raise ConfigError(f"another load test uses {folder}: let it end, or give another --folder")
     was_subreaper = linux.become_subreaper()  # after the server, which is not to become our child
-    os.environ["RQMEM_REDIS_URL"] = server.url
+    os.environ |= {"RQMEM_REDIS_URL": server.url, FILE_VARIABLE: os.devnull}
     try:
         with Redis.from_url(server.url) as connection:
             yield connection

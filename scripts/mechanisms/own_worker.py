@@ -23,6 +23,7 @@ from rq.worker_registration import REDIS_WORKER_KEYS
 from rqmem.doctor.selftest import last_words
 from rqmem.errors import RqmemError
 from rqmem.journal import clearing, keys
+from rqmem.settings import FILE_VARIABLE
 from rqmem.testing import wait_until
 from rqmem.units import show_mb
 
@@ -67,7 +68,7 @@ def own_worker(mark: str, memory_mb: float) -> Iterator[OwnWorker]:
     options = ["--name", f"{mark}-worker", "--path", os.curdir, "--log-level", "info"]
     environ = {
         name: value for name, value in os.environ.items() if name == _WHICH_REDIS or not name.startswith(_SETTINGS)
-    }
+    } | {FILE_VARIABLE: os.devnull}  # nor what an rqmem.ini here says
     with tempfile.TemporaryFile("w+") as log:
         process = subprocess.Popen([*command, *options], env=environ, stdout=log, stderr=subprocess.STDOUT, text=True)
         try:

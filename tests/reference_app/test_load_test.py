@@ -16,13 +16,14 @@ from redis import Redis
 from rq import Queue
 from rq.job import JobStatus
 
+from rqmem import settings
 from rqmem.errors import UnknownName
 from scripts.load import rules, sampling
 from scripts.load.jobs import JOBS, named
 from scripts.load.report import remark
 from scripts.load.running import all_ended
 from scripts.load.trials import Idle, Measured, Trial
-from scripts.load_test import few_of, main, trials
+from scripts.load_test import few_of, main, own_server, trials
 from tests.conftest import ROOT
 
 FEW = Trial("rqmem", "declared", "SomeJob", 100, 256.0)
@@ -134,6 +135,16 @@ def test_a_job_that_was_just_taken_from_its_queue_has_not_ended(connection: Redi
     assert not all_ended(connection)
     taken.set_status(JobStatus.FINISHED)
     assert all_ended(connection)
+
+
+def test_no_settings_of_this_directory_are_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "rqmem.ini").write_text("[rqmem]\nreserve = 64\n")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").mkdir()
+    assert settings.load(os.environ).config.reserve_mb == 64
+    with own_server(tmp_path / "data"):
+        assert settings.load(os.environ).config.reserve_mb == 32
+    assert settings.load(os.environ).config.reserve_mb == 64
 
 
 # The whole

@@ -35,8 +35,8 @@ def command(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "scripts.test_memory_management", *arguments]
 
 
-def run(environ: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command(*arguments), cwd=ROOT, env=environ, capture_output=True, text=True, timeout=120)
+def run(environ: dict[str, str], *arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command(*arguments), cwd=cwd, env=environ, capture_output=True, text=True, timeout=120)
 
 
 def dump(connection: Redis) -> dict[bytes, bytes | None]:
@@ -44,7 +44,7 @@ def dump(connection: Redis) -> dict[bytes, bytes | None]:
     return {key: connection.dump(key) for key in connection.scan_iter() if key.decode() not in FRAME}
 
 
-def test_all_hold_and_nothing_is_left(connection: Redis, environ: dict[str, str]) -> None:
+def test_all_hold_and_nothing_is_left(connection: Redis, environ: dict[str, str], tmp_path: Path) -> None:
     connection.set("somebody's", "own")
     connection.sadd("rq:queues", "rq:queue:somebody's")
     theirs = Owner("execution", "their worker", "their queue", "their host", pid=1, start_time=1)
@@ -52,7 +52,8 @@ def test_all_hold_and_nothing_is_left(connection: Redis, environ: dict[str, str]
     connection.set(keys.alive("their worker"), "it lives")
     connection.zadd(keys.STORIES, {"somebody's": 1})
     before = dump(connection)
-    done = run({**environ, "MEMORY_WARNING_THRESHOLD": "0.1", "JOB_AUTO_SPLIT_ENABLED": "false"})
+    (tmp_path / "rqmem.ini").write_text("[rqmem]\nmemory_warning_threshold = 0.1\njournal = false\n")
+    done = run({**environ, "JOB_AUTO_SPLIT_ENABLED": "false"}, cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     *lines, last = done.stdout.splitlines()
     assert [line.split()[:2] for line in lines] == [[name, "ok"] for name in MECHANISMS]
