@@ -12,6 +12,7 @@ from jobs.batch_sending import enqueue_follow_up
 from jobs.campaign_batches import FollowUpCallBatchJob
 from jobs.campaigns import complete, find
 from jobs.sources import shared_sessions
+from rqmem import connect
 from rqmem.errors import RqmemError
 
 
@@ -31,6 +32,7 @@ def main(batch_id: str, sent: bool | None) -> None:
             name = call_batches.name_of(campaign, batch_id)
             raise click.UsageError(f"look for {name} in Retell's dashboard, then say --sent or --not-sent")
         if sent:
+            connect(announce=lambda line: click.echo(line, err=True))  # it is there: after the mark it is too late
             call_batches.mark_sent(shared_sessions(), batch_id)
             enqueue_follow_up(FollowUpCallBatchJob, campaign, batch_id)
             click.echo("a follow-up collects its outcomes")

@@ -259,6 +259,10 @@ def test_a_batch_that_a_person_says_was_not_sent_is_pending_again(
     call_batches.mark_unknown(sessions, batch_id)
     settle = [sys.executable, "-m", "scripts.settle_batch", batch_id, "--not-sent"]
     full = {**environ, "PYTHONPATH": str(ROOT)}
+    away = {**full, "RQMEM_REDIS_URL": "redis://127.0.0.1:1"}
+    done = subprocess.run([*settle[:-1], "--sent"], cwd=ROOT, env=away, capture_output=True, text=True)
+    assert done.returncode == 1 and "Redis at redis://127.0.0.1:1" in done.stderr
+    assert batches(database)[0].status == "unknown", "else nobody would follow it up, and it could not be said again"
     for code, message in ((0, "its customers are pending again"), (2, f"there is no batch {batch_id}")):
         done = subprocess.run(settle, cwd=ROOT, env=full, capture_output=True, text=True)
         assert done.returncode == code
