@@ -93,6 +93,8 @@ def main(
     except RqmemError as error:
         click.echo(f"load_test: {error}", err=True)
         raise SystemExit(error.exit_code) from None
+    except BrokenPipeError:  # whoever read has seen enough
+        raise
     except OSError as error:  # a full disk
         click.echo(f"load_test: {error.filename or 'a file'}: {error.strerror}", err=True)
         raise SystemExit(2) from None

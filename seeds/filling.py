@@ -124,9 +124,9 @@ def _move_sequence(connection: Connection, table: Table, batch: Sequence[Row]) -
 
 def fill_file(engine: Engine, part: FilePart, seed: int, count: int, told: Told) -> None:
     """The same for a file. Raises `RqmemError`, `OSError`, and SQLAlchemy's errors."""
+    refuse_what_is_not_ours(engine, part)
     with engine.begin() as connection:
         if ledger.read(connection, part.key) is None:
-            _refuse_what_is_not_ours(part)
             ledger.begin(connection, Entry(part.key, seed))
     with _locked(part) as file:
         with engine.begin() as connection:
@@ -178,7 +178,11 @@ def _lines(rows: Iterable[Sequence[Any]]) -> bytes:
     return text.getvalue().encode()
 
 
-def _refuse_what_is_not_ours(part: FilePart) -> None:
+def refuse_what_is_not_ours(engine: Engine, part: FilePart) -> None:
+    """Raise `ConfigError` where its file is there and the ledger does not know it."""
+    with engine.connect() as connection:
+        if ledger.read(connection, part.key) is not None:
+            return
     for path in (part.path, part.part_path):
         if path.exists():
             raise ConfigError(

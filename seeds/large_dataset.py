@@ -21,7 +21,7 @@ from jobs.database import create_schema, open_database
 from rqmem.errors import ConfigError, RqmemError
 from seeds import ledger
 from seeds.dataset_parts import Wanted, parts
-from seeds.filling import FilePart, TablePart, fill_file, fill_table
+from seeds.filling import FilePart, TablePart, fill_file, fill_table, refuse_what_is_not_ours
 
 COUNT = click.IntRange(min=0)
 
@@ -51,7 +51,11 @@ def main(seed: int, database_url: str | None, folder: Path, resume: bool, quiet:
         create_schema(engine, ledger.METADATA)
         check(engine, seed, resume)
         folder.mkdir(parents=True, exist_ok=True)
-        for part, count in parts(wanted, folder):
+        planned = parts(wanted, folder)
+        for part, _ in planned:
+            if isinstance(part, FilePart):
+                refuse_what_is_not_ours(engine, part)  # now, not after a million rows of the tables
+        for part, count in planned:
             fill(engine, part, seed, count, quiet=quiet)
 
 
@@ -108,6 +112,8 @@ def one_line_errors() -> Iterator[None]:
         message, code = str(error), error.exit_code
     except SQLAlchemyError as error:
         message, code = "database: " + " ".join(str(getattr(error, "orig", None) or error).split()), 1
+    except BrokenPipeError:  # whoever read has seen enough: click ends without a word
+        raise
     except OSError as error:
         message, code = f"{error.filename or 'a file'}: {error.strerror}", 1
     except KeyboardInterrupt:

@@ -332,7 +332,7 @@ def _nothing(url: str, folder: Path) -> None:
         (_running, ("--customers", "9", "--resume"), 1, "campaign 1 is running: it gets no more customers"),
         (
             _foreign_file,
-            ("--training-rows", "5"),
+            ("--customers", "5", "--training-rows", "5"),
             2,
             "training-rows.csv is there, and this database knows nothing of it",
         ),
@@ -353,6 +353,16 @@ def test_what_cannot_be_is_one_line(
     assert line in result.stderr.splitlines()[-1]
     mine = folder / "training-rows.csv"
     assert not mine.exists() or mine.read_text() == "mine\n"
+
+
+def test_a_reader_that_has_seen_enough_is_no_error(tmp_path: Path, folder: Path) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    options = ["--database-url", f"sqlite:///{tmp_path}/app.db", "--folder", str(folder), *NONE, "--customers", "5"]
+    command = [sys.executable, "-m", "seeds.large_dataset", *options]
+    done = subprocess.run(command, cwd=ROOT, stdout=write, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (1, "")
 
 
 def test_a_full_disk_is_one_line_and_goes_on_later(tmp_path: Path, folder: Path, whole: dict[str, Any]) -> None:
