@@ -27,8 +27,9 @@ from jobs.upserts import insert_into
 from rqmem.sources import SqlRows
 
 ASKED_AT_ONCE = 1_000
-ABANDONED = timedelta(days=30)
-"""What a run has staged is kept for so long where it was never completed, for whoever retries it."""
+ABANDONED = timedelta(days=100)
+"""What a run has staged is kept for so long where it was never completed: longer than its job may wait for its children
+or in its queue before it begins anew (90 days), else it would go on with nothing."""
 
 AS_IT_IS: Final = {"synchronize_session": False}
 """No objects of these are in the session, so SQLAlchemy need not look which ones a statement changes."""
@@ -36,10 +37,10 @@ AS_IT_IS: Final = {"synchronize_session": False}
 K = TypeVar("K")
 
 
-def begin(sessions: sessionmaker[Session], run: str, source: str, now: datetime) -> bool:
+def begin(sessions: sessionmaker[Session], run: str, job: str, source: str, now: datetime) -> bool:
     """Write down that a run has begun, if nobody has. False: it is completed."""
     with sessions.begin() as session:
-        new = insert_into(session, AssignmentRun).values(run=run, source=source, started_at=now)
+        new = insert_into(session, AssignmentRun).values(run=run, job=job, source=source, started_at=now)
         session.execute(new.on_conflict_do_nothing())
         abandoned = select(AssignmentRun.run).where(
             AssignmentRun.completed_at.is_(None), AssignmentRun.started_at < now - ABANDONED, AssignmentRun.run != run

@@ -12,7 +12,6 @@ run at the same time lock the staff that they change.
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Sequence
 from typing import Any
 
@@ -52,14 +51,15 @@ class BulkAssignStaffToEventTypesJob(MemoryAwareJob):
         items: Cuttable[Numbered] | None = None,
     ) -> dict[str, Any] | None:
         self.sessions = shared_sessions()
-        self.run_id = run or new_run_id()
+        self.run_id = run or self.run_id
         if items is not None:  # a child, with its part of the input
             self.process_in_chunks(items, self.stage, collect=False)
             return None
         source = assignments_from(path, batch)
         count = source.count().items or 0
-        if not store.begin(self.sessions, self.run_id, path or f"batch {batch}", utc_now()):
-            return store.figures(self.sessions, self.run_id)  # it is completed; a new job would begin anew
+        here = get_current_job()
+        if not store.begin(self.sessions, self.run_id, here.id if here else "", path or f"batch {batch}", utc_now()):
+            return store.figures(self.sessions, self.run_id)  # completed by an execution that was killed right after
         if store.splits(self.sessions, self.run_id, self.should_split_job(count)):
             self.split_into_child_jobs(source, kwargs={"run": self.run_id})
             return None
@@ -67,7 +67,7 @@ class BulkAssignStaffToEventTypesJob(MemoryAwareJob):
         return self.apply_all()
 
     def gather(self, results: Sequence[None]) -> dict[str, Any]:
-        self.sessions, self.run_id = shared_sessions(), new_run_id()
+        self.sessions, self.run_id = shared_sessions(), self.kwargs.get("run") or self.run_id
         return self.apply_all()
 
     def stage(self, numbered: list[Numbered]) -> None:
@@ -107,9 +107,3 @@ class BulkAssignStaffToEventTypesJob(MemoryAwareJob):
             decided = decide([line for line in lines if line.position in taken], active, held)
             store.write(session, self.run_id, decided, utc_now())
         self.check_memory_usage(f"database_operations_{lines[-1].staff_id}")
-
-
-def new_run_id() -> str:
-    """The id of the job that runs here: the same in all its executions."""
-    here = get_current_job()
-    return here.id if here else uuid.uuid4().hex

@@ -81,7 +81,7 @@ class TrainMLModelJob(MemoryAwareJob):
         encoding: str = Order.encoding,
     ) -> Outcome | int:
         order = Order.of(rows, model, columns, balance, passes, seed, features, process, encoding)
-        work = WorkDirectory(Path(order.model).absolute())
+        work = WorkDirectory(Path(order.model).absolute(), self.run_id)
         if (done := saved_by(work.model, work.run)) is not None:
             return finish(work, done)
         with told_as_for_a_person_to_mend():
@@ -95,7 +95,7 @@ class TrainMLModelJob(MemoryAwareJob):
 
     def gather(self, results: Gathered) -> Outcome:
         order = Order.of(*self.args, **self.kwargs)
-        work = WorkDirectory(Path(order.model).absolute())
+        work = WorkDirectory(Path(order.model).absolute(), self.run_id)
         if (done := saved_by(work.model, work.run)) is not None:
             return finish(work, done)
         return self.train(order, work, super().gather(results))

@@ -81,12 +81,15 @@ class WorkDirectory:
         model: what the run makes.
         path: of the directory.
         run: names the job and this run of it, for whoever wants to know which one made a model.
+
+    Args:
+        run_id: of this run of the job.
     """
 
-    def __init__(self, model: Path) -> None:
+    def __init__(self, model: Path, run_id: str) -> None:
         self.model, self._job = model, get_current_job()
-        name = self._job.id if self._job is not None else f"direct-{uuid4().hex}"
-        self.run = f"{name} of {self._job.created_at.isoformat()}" if self._job is not None else name
+        name = self._job.id if self._job is not None else f"direct-{run_id}"
+        self.run = f"{name}, run {run_id}" if self._job is not None else name
         self.path = model.with_name(f"{model.name}{_WORK}{name}")
         if self._job is None:
             weakref.finalize(self, self.remove_at, self.path)

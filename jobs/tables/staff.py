@@ -71,14 +71,16 @@ class AssignmentRequest(Base):
 
 
 class AssignmentRun(Base):
-    """One operation on many assignments, and what it has done so far. ``run`` is its job's id.
+    """One operation on many assignments, and what it has done so far.
 
-    ``split``: whether child jobs stage it; the first execution decides that for all.
+    ``run``: of the job with the id ``job``, which may have several: one that repeats, or is enqueued under the same id
+    each night. ``split``: whether child jobs stage it; the first execution decides that for all.
     """
 
     __tablename__ = "assignment_runs"
 
     run: Mapped[str] = mapped_column(Text, primary_key=True)
+    job: Mapped[str] = mapped_column(Text, index=True, default="")
     source: Mapped[str] = mapped_column(Text)
     split: Mapped[bool | None]
     created: Mapped[int] = mapped_column(default=0)

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
+from uuid import uuid4
 
 from rq import get_current_job
 
@@ -86,6 +87,7 @@ class MemoryContext:
             self._check_that_it_can_hold(declared_mb, self._horse)
         self.set_limit(declared_mb)
         self._run = RunRecord()
+        self.run_id = uuid4().hex  # of a call that nobody goes on with
         self._writer: RunWriter | None = None
         here = self._horse
         if here is not None and not self._nested:
@@ -100,7 +102,8 @@ class MemoryContext:
                     f"forget the children of an earlier job {here.job_id}",
                 )
             self._writer = RunWriter(here.connection, here.job_id, here.execution_id)
-            self._writer.open(job, here.job_created_at, on_breach, anew=anew)
+            self.run_id = self._run.run_id or here.execution_id
+            self._writer.open(job, here.job_created_at, self.run_id, on_breach, anew=anew)
             here.page.has_run = True
         self._resumable = self._writer is not None and on_breach in ("resume", "split")
         self.cutter: Callable[[Cuttable[Any], str], bool] | None = None

@@ -52,6 +52,8 @@ class MemoryAwareJob(Enqueueable):
         queue: the queue ``enqueue`` uses where none is given.
         job_timeout, retry, result_ttl: RQ's enqueue options; None leaves RQ's default.
         args, kwargs: the arguments as enqueued, on the instance that runs.
+        run_id: names the run, on the instance that runs: the same however often it is resumed or retried; another one
+            in each repetition, and in another job of the same id.
 
     Raises:
         ConfigError: when the class is made, for an attribute that cannot be used or a parameter of
@@ -69,6 +71,7 @@ class MemoryAwareJob(Enqueueable):
 
     args: tuple[Any, ...] = ()
     kwargs: dict[str, Any] = {}
+    run_id: str = ""
     _memory: MemoryContext | None = None
     _pending: Pending | None = None
     _fitting_items: int = 0  # as `should_split_job` has found
@@ -132,6 +135,7 @@ class MemoryAwareJob(Enqueueable):
         if self._memory is None:
             self._memory = MemoryContext(self.path(), self.memory_limit_mb, self.on_breach)
             vars(self).update(self._memory.configured)  # on the instance, so above the class
+            self.run_id = self._memory.run_id
             self._memory.cutter = self._cut_rest
 
     def set_memory_limit(self, limit_mb: float) -> None:

@@ -129,7 +129,8 @@ class RunRecord:
     """A memory-aware job over all its executions. Cursors are JSON values, by stage.
 
     A stage is the n-th call of ``process_in_chunks`` in ``handle``, counted from 0; in ``gather``, from `GATHER`.
-    ``job_created_at`` tells a job that was requeued from another one of the same id. ``cut_stage``: of that one, what
+    ``job_created_at`` tells a job that was requeued from another one of the same id. ``run_id``: of the execution with
+    which it began, so no other run has had it. ``cut_stage``: of that one, what
     is left is to be cut in two.
     ``history``: how executions ended that did not end well, a line each, oldest first.
     ``items``: finished, by stage; ``unsaved_items``: by an execution that saves nothing, and ended well.
@@ -137,6 +138,7 @@ class RunRecord:
 
     job: str = ""
     job_created_at: str = ""
+    run_id: str = ""
     on_breach: str = "fail"
     stage: int | None = None
     chunk_sizes: dict[int, int] = field(default_factory=dict)
@@ -187,6 +189,7 @@ class RunRecord:
         return cls(
             job=fields.get("job", ""),
             job_created_at=fields.get("job_created_at", ""),
+            run_id=fields.get("run_id", ""),
             on_breach=fields.get("on_breach", "fail"),
             stage=int(fields["stage"]) if "stage" in fields else None,
             chunk_sizes=numbered["chunk_size"],

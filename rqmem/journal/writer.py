@@ -191,13 +191,14 @@ class RunWriter:
         self._job_id = job_id
         self._execution_id = execution_id
 
-    def open(self, job: str, job_created_at: str, on_breach: str, *, anew: bool) -> None:
+    def open(self, job: str, job_created_at: str, run_id: str, on_breach: str, *, anew: bool) -> None:
         """A new execution begins: its own count of chunks starts at 0; ``anew`` forgets what went before."""
         if anew:
             own = (keys.run, keys.breaches, keys.split_below)
             old = (*(key(self._job_id) for key in own), *keys.beside_run(self._job_id))
             until_redis_answers(lambda: self._connection.delete(*old), f"begin the run of job {self._job_id}")
-        self._update({"job": job, "job_created_at": job_created_at, "on_breach": on_breach, "execution_chunks": 0})
+        about = {"job": job, "job_created_at": job_created_at, "run_id": run_id, "on_breach": on_breach}
+        self._update({**about, "execution_chunks": 0})
 
     def begin_stage(self, stage: int, chunk_size: int) -> None:
         self._update({"stage": stage, f"chunk_size:{stage}": chunk_size})

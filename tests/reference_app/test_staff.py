@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from redis import Redis
+from rq import Queue, Repeat
 from rq.job import Job, JobStatus
 from sqlalchemy import event, func, insert, select
 from sqlalchemy.engine import Engine
@@ -118,9 +119,10 @@ def count(database: Engine, table: Any) -> int:
         return connection.execute(select(func.count()).select_from(table)).scalar_one()
 
 
-def reported(database: Engine, run: str) -> Counter[str]:
+def reported(database: Engine, job_id: str) -> Counter[str]:
     with database.connect() as connection:
-        return Counter(connection.execute(select(AssignmentSkip.reason).where(AssignmentSkip.run == run)).scalars())
+        query = select(AssignmentSkip.reason).join(AssignmentRun, AssignmentRun.run == AssignmentSkip.run)
+        return Counter(connection.execute(query.where(AssignmentRun.job == job_id)).scalars())
 
 
 def assert_applied_once(database: Engine, job: Job, expected: Expected) -> None:
@@ -381,7 +383,8 @@ def test_a_file_a_file_of_json_and_requests_say_the_same(
 
 def _details(database: Engine, job_id: str) -> dict[str, str]:
     with database.connect() as connection:
-        query = select(AssignmentSkip.reason, AssignmentSkip.detail).where(AssignmentSkip.run == job_id)
+        query = select(AssignmentSkip.reason, AssignmentSkip.detail)
+        query = query.join(AssignmentRun, AssignmentRun.run == AssignmentSkip.run).where(AssignmentRun.job == job_id)
         return dict(connection.execute(query).all())
 
 
@@ -398,6 +401,22 @@ def test_another_file_changes_roles_and_what_is_there_comes_first(
     changed = sum(second.assignments[pair] != role for pair, role in first.assignments.items())
     assert figures["updated"] == changed > 0
     assert figures["skipped"] == second.reasons
+
+
+def test_a_job_that_repeats_does_what_its_file_says_each_time(
+    connection: Redis, office: Engine, tmp_path: Path, start_worker: StartWorker
+) -> None:
+    expected = Expected(lines(100, seed=9), Expected(lines(100)).assignments)
+    path = write_csv(tmp_path / "a.csv", lines(100))
+    repeat = Repeat(times=1, interval=3600)
+    job = BulkAssignStaffToEventTypesJob.enqueue(path=str(path), connection=connection, repeat=repeat)
+    run(start_worker)
+    write_csv(path, lines(100, seed=9))
+    Queue("staff", connection=connection).enqueue_job(job)  # its hour has come
+    run(start_worker)
+    assert assignments(office) == expected.assignments
+    assert job.return_value(refresh=True)["skipped"] == expected.reasons
+    assert reported(office, job.id) == Expected(lines(100)).reasons + expected.reasons, "a report for each time"
 
 
 def test_split_over_two_workers_of_which_one_is_killed(

@@ -19,6 +19,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from redis import Redis
+from rq import Repeat
 from rq.job import Job, JobStatus
 
 from jobs.models import load_model, metadata_path, save_model
@@ -29,7 +30,7 @@ from jobs.training_order import CALL_OUTCOMES, Columns, Order
 from jobs.training_process import LearnerProcess
 from jobs.training_summary import Moments, balanced, make_plan
 from rqmem.errors import ConfigError, RqmemError
-from rqmem.journal import reader
+from rqmem.journal import keys, reader
 from rqmem.testing import assert_stays_under, wait_until
 from seeds.training_rows import COLUMNS, LEARNABLE_F1, OUTCOMES, training_rows, write_csv
 from tests.conftest import StartWorker
@@ -230,8 +231,9 @@ def test_a_run_that_died_after_it_saved_says_what_it_saved(
 ) -> None:
     saved = train(rows, model)
     job = enqueue(connection, rows, model)
-    mark = {**saved, "run": f"{job.id} of {job.created_at.isoformat()}"}
-    metadata_path(model).write_text(json.dumps(mark))
+    run = {"job": "jobs.training.TrainMLModelJob", "job_created_at": job.created_at.isoformat(), "run_id": "r1"}
+    connection.hset(keys.run(job.id), mapping=run)
+    metadata_path(model).write_text(json.dumps({**saved, "run": f"{job.id}, run r1"}))
     left = model.with_name(f"{model.name}.work-{job.id}")
     left.mkdir()
     before = model.stat()
@@ -239,6 +241,16 @@ def test_a_run_that_died_after_it_saved_says_what_it_saved(
     assert result(job)["balanced_f1"] == saved["figures"]["balanced_f1"]
     assert model.stat().st_ino == before.st_ino, "it was not trained again"
     assert not left.exists()
+
+
+def test_a_training_that_repeats_trains_each_time(
+    connection: Redis, work_off: WorkOff, rows: Path, model: Path
+) -> None:
+    arguments = {"rows": str(rows), "model": str(model), "features": FEATURES, "passes": 1}
+    job = TrainMLModelJob.enqueue(connection=connection, repeat=Repeat(times=1), **arguments)
+    log = work_off("training", "--log-level", "debug")
+    assert log.count("at model_saving\n") == len(job.results()) == 2
+    assert about(model)["run"] == f"{job.id}, run {reader.run(connection, job.id).run_id}"
 
 
 def test_what_a_job_left_that_nobody_knows_is_removed(
