@@ -9,6 +9,7 @@ from typing import Any
 
 from jobs.sources import customers_of
 from jobs.tables import Customer
+from jobs.training_files import WorkDirectory
 from rqmem import MemoryAwareJob
 
 WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
@@ -22,7 +23,7 @@ class ExportCallPlanJob(MemoryAwareJob):
     Written the way such exports are: everything at once, as a list of dicts, in chunks that nobody has measured. With a
     few thousand customers that is more memory than a worker has; rqmem stops it, halves the chunk, and it fits. Each
     time anew: with ``adaptive`` it would begin with what fitted before.
-    Each chunk is a file of its own, renamed into place, so a run that was cut off leaves nothing half.
+    Each chunk is a file of its own, renamed into place; those that rqmem knows to be finished are joined.
     """
 
     chunk_size = 2000
@@ -32,16 +33,17 @@ class ExportCallPlanJob(MemoryAwareJob):
     job_timeout = 600
 
     def handle(self, campaign_id: int, path: str) -> int:
-        parts = Path(f"{path}.parts")
-        parts.mkdir(parents=True, exist_ok=True)
+        work = WorkDirectory(Path(path).absolute(), self.run_id)
+        work.make()
 
-        def write(customers: list[Customer]) -> int:
-            return write_part(parts / f"{customers[0].id:012}.csv", plan(customers))
+        def write(customers: list[Customer]) -> list[tuple[str, int]]:
+            part = work.path / f"{customers[0].id:012}.csv"
+            return [(part.name, write_part(part, plan(customers)))]
 
-        rows = self.process_in_chunks(customers_of(campaign_id), write)
-        join(sorted(parts.glob("*.csv")), Path(path))
-        shutil.rmtree(parts)
-        return sum(rows)
+        written = self.process_in_chunks(customers_of(campaign_id), write)
+        join([work.path / name for name, _ in written], Path(path))
+        work.remove()
+        return sum(rows for _, rows in written)
 
 
 def plan(customers: list[Customer]) -> list[dict[str, Any]]:
@@ -80,7 +82,9 @@ def write_part(path: Path, rows: list[dict[str, Any]]) -> int:
 
 
 def join(parts: list[Path], path: Path) -> None:
-    """All parts in one file, whole or not at all."""
+    """All parts in one file, whole or not at all. Where some are gone, a run that was killed had joined them."""
+    if not all(part.exists() for part in parts):
+        return
     draft = path.with_suffix(".draft")
     with draft.open("wb") as target:
         target.write(b"customer_id,name,phone,weekday,utc,score\r\n")

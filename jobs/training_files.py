@@ -1,4 +1,4 @@
-"""Files of a training: written whole or not at all, and the directory in which a run keeps what it is not done with.
+"""Files that a job makes: written whole or not at all, and the directory in which a run keeps what it is not done with.
 
 A file is written under another name in a directory of the same file system, brought to the disk, and renamed: whoever
 looks sees the old one or the new one, also after a power cut, and a full disk leaves the old one.

@@ -11,6 +11,7 @@ from unittest import mock
 from jobs import assignment_store as store
 from jobs.assignment_rules import StagedLine
 from jobs.assignment_sources import Numbered
+from jobs.exports import ExportCallPlanJob
 from jobs.reminders import SendAppointmentReminderJob
 from jobs.staff import BulkAssignStaffToEventTypesJob
 
@@ -70,6 +71,15 @@ class SplitAssignments(BulkAssignStaffToEventTypesJob):
     def stage(self, numbered: list[Numbered]) -> None:
         super().stage(numbered)
         hold("staged", self.times)
+
+
+class HeldExport(ExportCallPlanJob):
+    """Held when all is done and rqmem does not know."""
+
+    def handle(self, *args: Any, **kwargs: Any) -> Any:
+        rows = super().handle(*args, **kwargs)
+        hold("exported", {"exported": HELD_AT - 1})
+        return rows
 
 
 class HastyReminders(SendAppointmentReminderJob):

@@ -59,6 +59,7 @@ from tests.reference_app.campaign_jobs import (
     listen,
     statuses,
 )
+from tests.reference_app.held_jobs import HOLD_DIRECTORY, HeldExport
 
 
 def test_a_campaign_is_called_and_completed(
@@ -400,6 +401,27 @@ def test_the_call_plan_breaches_is_resumed_and_is_whole(
     assert len(rows) == 600 * 7 * 48
     assert rows == sorted(rows, key=lambda row: (row[0], -row[1]))
     assert sorted(tmp_path.glob("plan*")) == [path]
+
+
+@ON_SQLITE
+def test_a_call_plan_is_whole_when_killed_at_its_end_and_has_nothing_of_another(
+    connection: Redis, database: Engine, tmp_path: Path, environ: dict[str, str], start_worker: StartWorker
+) -> None:
+    seeded, path = seed_campaign(database, count=40, seed=3), tmp_path / "plan.csv"
+    job = HeldExport.enqueue(campaign_id=seeded.campaign_id, path=str(path), connection=connection)
+    for left in (tmp_path / "plan.csv.parts", tmp_path / f"plan.csv.work-{job.id}"):  # of runs that were cut off
+        left.mkdir()
+        (left / "000000000030.csv").write_text("another's row\n")
+    environ[HOLD_DIRECTORY] = str(tmp_path)
+    worker = start_worker("campaigns", **environ)
+    wait_until((tmp_path / "exported").exists, 30)
+    worker.kill()
+    start_worker("campaigns", **environ)
+    wait_until(lambda: job.get_status(refresh=True) in (JobStatus.FINISHED, JobStatus.FAILED), 30)
+    assert job.return_value() == 40 * 7 * 48
+    with path.open(newline="") as file:
+        customers = [int(row["customer_id"]) for row in csv.DictReader(file)]
+    assert customers == [number for number in range(1, 41) for _ in range(7 * 48)]
 
 
 def run_enqueue(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
