@@ -26,6 +26,7 @@ from sklearn.linear_model import SGDClassifier
 from jobs.training_files import write_whole
 from jobs.training_shards import Prepared, Rows, joined, matrix, open_shard
 from jobs.training_summary import Plan
+from rqmem.errors import ConfigError
 
 SAVE_BLOCKS = 5
 ALPHA = 1e-6  # weight of the penalty
@@ -76,9 +77,9 @@ class Learner:
         return [[int(count) for count in row] for row in found]
 
     def _learn(self, number: int, block: int) -> None:
-        rows = joined(
-            [self._renumbered(shard, shard.training.part(block, self._plan.blocks)) for shard in self._shards()]
-        )
+        parts = [(shard, shard.training.part(block, self._plan.blocks)) for shard in self._shards()]
+        self._check_size(sum(len(rows) for _, rows in parts))
+        rows = joined([self._renumbered(*part) for part in parts])
         order = np.argsort(rows.places, kind="stable")
         order = order[self._taken(rows, number)[order]]
         features, labels = self._matrix(rows)[order], rows.labels[order]
@@ -86,6 +87,15 @@ class Learner:
         if len(labels):  # row by row inside; each call costs as much as some thousand rows
             classes = np.arange(len(self._plan.classes))
             self._classifier.partial_fit(features, labels, classes, sample_weight=weights)
+
+    def _check_size(self, rows: int) -> None:
+        """Raise `ConfigError` for a block that is much larger than others: rows with the same id are in one."""
+        plan = self._plan
+        if rows > 2 * sum(plan.training) / plan.blocks + 500:
+            raise ConfigError(
+                f"{plan.rows}: column {plan.id!r} does not tell the rows apart, too many have the same value: name a "
+                "column as id that has another one in each row"
+            )
 
     def _taken(self, rows: Rows, number: int) -> NDArray[np.bool_]:
         """Which rows this pass takes: where a class is cut down, each pass another part of it.

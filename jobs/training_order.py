@@ -26,7 +26,8 @@ class Columns:
     """What the columns of the file are. Others that it has are not looked at.
 
     Attributes:
-        id: tells the rows apart, and decides which are held out and in which order they are learnt.
+        id: tells the rows apart, and decides which are held out and in which order they are learnt. Rows with the same
+            one are held out together.
         label: the class.
         numeric: numbers; an empty field is a missing one.
         categorical: each value is a feature.

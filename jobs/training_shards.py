@@ -69,9 +69,10 @@ class Rows:
 
     def pieces(self) -> Iterator[Rows]:
         """All rows, as many at a time as may be in memory."""
-        begin = 0
+        begin, numbers_before = 0, self.starts + np.arange(len(self.starts)) * self.numbers.shape[1]
         while begin < len(self):
-            fitting = int(np.searchsorted(self.starts, self.starts[begin] + BLOCK_NONZEROS, side="right")) - 1
+            most = numbers_before[begin] + BLOCK_NONZEROS
+            fitting = int(np.searchsorted(numbers_before, most, side="right")) - 1
             end = min(max(fitting, begin + 1), begin + BLOCK_ROWS, len(self))
             yield self.cut(begin, end)
             begin = end
@@ -180,8 +181,9 @@ def joined(parts: Sequence[tuple[Rows, NDArray[np.int32]]]) -> Rows:
 
 def matrix(hashed: Any, numbers: NDArray[np.float64], means: Sequence[float], deviations: Sequence[float]) -> Any:
     """What the learner sees: hashed tokens, then numbers in deviations from their mean, 0 where one is missing."""
-    scaled = (numbers - np.array(means)) / np.array(deviations)
-    scaled = np.clip(np.nan_to_num(scaled, nan=0.0), -FARTHEST, FARTHEST)
+    scaled = numbers - np.array(means)
+    scaled /= np.array(deviations)
+    scaled = np.clip(np.nan_to_num(scaled, copy=False, nan=0.0), -FARTHEST, FARTHEST, out=scaled)
     return hstack([hashed, csr_matrix(scaled)], format="csr", dtype=np.float64)
 
 

@@ -20,7 +20,7 @@ from rqmem.errors import ConfigError
 
 MOST_CLASSES = 100  # each costs its own weights
 BLOCK_ROWS = 20_000  # are in memory at a time while training
-BLOCK_NONZEROS = 4_000_000  # or so many numbers of theirs, where rows are long: 50 MB
+BLOCK_NONZEROS = 4_000_000  # or so many numbers of theirs, where rows are long or have many columns: 50 MB
 _UNIT_BITS = 1074  # each finite float is a whole multiple of 2**-1074 (IEEE 754 double precision)
 
 
@@ -96,6 +96,7 @@ class Plan:
     """A training, decided: the same plan on the same shards gives the same model.
 
     Attributes:
+        rows, id: path of the file, and the column that tells its rows apart, for whoever has to mend it.
         shards: paths, in the order of the file.
         classes: sorted.
         training, held_out: rows by class, in their order.
@@ -106,6 +107,8 @@ class Plan:
         passes, seed, features: as ordered.
     """
 
+    rows: str
+    id: str
     shards: tuple[str, ...]
     classes: tuple[str, ...]
     training: tuple[int, ...]
@@ -145,9 +148,12 @@ def make_plan(order: Order, shards: Sequence[Shard]) -> Plan:
         moments = [one + other for one, other in zip(moments, shard.moments, strict=True)]
     classes = tuple(sorted({*training, *held_out}))
     _check(order, classes, training, held_out)
-    rows, nonzeros = training.total(), sum(shard.nonzeros for shard in shards)
+    rows = training.total()
+    nonzeros = sum(shard.nonzeros for shard in shards) + rows * len(order.columns.numeric)
     weights, rates = balanced([training[name] for name in classes], order.balance)
     return Plan(
+        rows=order.rows,
+        id=order.columns.id,
         shards=tuple(shard.path for shard in shards),
         classes=classes,
         training=tuple(training[name] for name in classes),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import os
 import random
 import resource
@@ -520,6 +521,36 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path, rows: Path, model: P
     write_csv(large, seed=4, count=20_000)
     with assert_stays_under(60):  # all of it as dicts takes 40 MB, hashed 20, and learnt as one block as much again
         train(large, model, passes=1)
+
+
+def test_blocks_are_as_large_as_memory_allows_also_where_rows_have_many_numbers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from jobs import training_shards
+
+    names = [f"x{n}" for n in range(40)]
+    order = Order("a.csv", "a.npz", Columns("no", "kind", numeric=tuple(names)))
+    found = [{"no": str(n), "kind": "ab"[n % 2], **dict.fromkeys(names, "1")} for n in range(500)]
+    shard = training_shards.write_shard(found, order, tmp_path)
+    training = sum(shard.training.values())
+    monkeypatch.setattr("jobs.training_summary.BLOCK_NONZEROS", 1000)
+    monkeypatch.setattr(training_shards, "BLOCK_NONZEROS", 1000)
+    assert shard.nonzeros == 0, "none of a number that is there is hashed"
+    assert make_plan(order, [shard]).blocks == math.ceil(training * 40 / 1000)
+    pieces = list(training_shards.open_shard(shard.path).training.pieces())
+    assert {len(piece) for piece in pieces[:-1]} == {25}
+    assert sum(map(len, pieces)) == training
+
+
+def test_an_id_that_many_rows_have_is_told_before_they_are_all_in_memory(
+    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = [{"country": "ABCDEFG"[n % 7], "kind": "ab"[n // 7 % 2], "x": str(n)} for n in range(7000)]
+    path = write_records(tmp_path / "rows.csv", found)
+    monkeypatch.setattr("jobs.training_summary.BLOCK_ROWS", 20)
+    with pytest.raises(ConfigError, match=r"rows.csv: column 'country' does not tell the rows apart"):
+        train(path, model, columns={"id": "country", "label": "kind", "numeric": ["x"]}, process="fork")
+    assert not model.exists()
 
 
 def test_a_training_process_that_dies_is_told_and_what_it_saved_is_used(
