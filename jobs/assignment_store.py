@@ -6,12 +6,13 @@ size.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import datetime, timedelta
 from itertools import islice
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import CursorResult, delete, func, select, update
 from sqlalchemy.orm import Session, aliased, sessionmaker
 
 from jobs.assignment_rules import Decided, Held, Line, Skip
@@ -27,6 +28,10 @@ from jobs.upserts import insert_into
 from rqmem.sources import SqlRows
 
 ASKED_AT_ONCE = 1_000
+FORGOTTEN_AT_ONCE = 5_000
+PAUSE_SECONDS = 0.01
+"""SQLite lets those in who ask just then: they ask every 0.1 s."""
+
 ABANDONED = timedelta(days=100)
 """What a run has staged is kept for so long where it was never completed: longer than its job may wait for its children
 or in its queue before it begins anew (90 days), else it would go on with nothing."""
@@ -42,11 +47,14 @@ def begin(sessions: sessionmaker[Session], run: str, job: str, source: str, now:
     with sessions.begin() as session:
         new = insert_into(session, AssignmentRun).values(run=run, job=job, source=source, started_at=now)
         session.execute(new.on_conflict_do_nothing())
-        abandoned = select(AssignmentRun.run).where(
+        query = select(AssignmentRun.run).where(
             AssignmentRun.completed_at.is_(None), AssignmentRun.started_at < now - ABANDONED, AssignmentRun.run != run
         )
-        session.execute(delete(StagedAssignment).where(StagedAssignment.run.in_(abandoned)), execution_options=AS_IT_IS)
-        return session.get_one(AssignmentRun, run).completed_at is None
+        abandoned = session.scalars(query).all()
+        begins = session.get_one(AssignmentRun, run).completed_at is None
+    for each in abandoned:
+        forget_staged(sessions, each)
+    return begins
 
 
 def splits(sessions: sessionmaker[Session], run: str, yes: bool) -> bool:
@@ -186,14 +194,27 @@ def write(session: Session, run: str, decided: Decided, now: datetime) -> None:
 
 def complete(sessions: sessionmaker[Session], run: str, now: datetime) -> None:
     """All lines are applied: what was staged is not needed any more."""
+    forget_staged(sessions, run)
     with sessions.begin() as session:
-        session.execute(delete(StagedAssignment).where(StagedAssignment.run == run), execution_options=AS_IT_IS)
         session.execute(
             update(AssignmentRun)
             .where(AssignmentRun.run == run, AssignmentRun.completed_at.is_(None))
             .values(completed_at=now),
             execution_options=AS_IT_IS,
         )
+
+
+def forget_staged(sessions: sessionmaker[Session], run: str) -> None:
+    """Delete what a run has staged, some lines at a time: for a million at once SQLite kept others out for 20 s."""
+    lines = select(StagedAssignment.position).where(StagedAssignment.run == run)
+    some = lines.order_by(StagedAssignment.position).limit(FORGOTTEN_AT_ONCE)
+    first = delete(StagedAssignment).where(StagedAssignment.run == run, StagedAssignment.position.in_(some))
+    while True:
+        with sessions.begin() as session:
+            deleted = session.execute(first, execution_options=AS_IT_IS)
+        if cast("CursorResult[Any]", deleted).rowcount < FORGOTTEN_AT_ONCE:
+            return
+        time.sleep(PAUSE_SECONDS)
 
 
 def figures(sessions: sessionmaker[Session], run: str) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import json
 import random
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,6 +22,7 @@ from sqlalchemy import event, func, insert, select
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import IntegrityError
 
+from jobs import assignment_store as store
 from jobs.assignment_rules import Held, Line, Skip, decide, parse
 from jobs.assignment_sources import LONGEST_LINE_BYTES, Positioned, check_columns, look_through
 from jobs.database import session_factory
@@ -33,6 +35,7 @@ from jobs.tables import (
     Staff,
     StaffAssignment,
     StagedAssignment,
+    utc_now,
 )
 from rqmem.errors import ConfigError
 from rqmem.journal import reader
@@ -330,6 +333,32 @@ def test_statements_do_not_grow_with_a_chunk(office: Engine, tmp_path: Path) -> 
         counts["apply"].append(len(statements))
     # Staff, event types; staged lines, skips. Then: take, lock, what they have; assignments, skips, figures.
     assert counts == {"stage": [4, 4, 4], "apply": [6, 6, 6]}
+
+
+def test_what_was_staged_goes_a_few_lines_at_a_time_and_what_is_waited_for_stays(
+    office: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "FORGOTTEN_AT_ONCE", 100)
+    sessions, now = session_factory(office), utc_now()
+    began = {"new": now, "waits": now - timedelta(days=89), "abandoned": now - timedelta(days=101)}
+    deleted: list[int] = []
+
+    @event.listens_for(office, "after_cursor_execute")
+    def _note(connection: object, cursor: Any, statement: str, *rest: object) -> None:
+        if statement.startswith("DELETE"):
+            deleted.append(cursor.rowcount)
+
+    for name, at in began.items():
+        store.begin(sessions, name, "job", "file", at)
+        with sessions.begin() as session:
+            store.stage(session, name, [(Line(number, "a@x", "demo", "host"), 1, 1) for number in range(250)])
+    assert store.begin(sessions, "new", "job", "file", now)
+    assert deleted == [100, 100, 50]
+    store.complete(sessions, "new", now)
+    assert deleted == [100, 100, 50, 100, 100, 50]
+    with office.connect() as connection:
+        assert set(connection.execute(select(StagedAssignment.run)).scalars()) == {"waits"}
+    assert not store.begin(sessions, "new", "job", "file", now)
 
 
 def _staged_lines(job: Any) -> Any:
