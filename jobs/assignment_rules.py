@@ -59,8 +59,8 @@ def parse(position: int, record: Any) -> Line | Skip:
             return skip(f"no {name}")
         if len(value) > LONGEST or not value.strip().isprintable():
             return skip(f"{name} is longer than {LONGEST} characters, or has some that cannot be shown")
-    named = role.strip() if isinstance(role, str) else role
-    known = next((each for each in ROLES if each == (named or DEFAULT_ROLE)), None)
+    named = "" if role is None else role.strip() if isinstance(role, str) else role
+    known = next((each for each in ROLES if each == (DEFAULT_ROLE if named == "" else named)), None)
     if known is None:
         return skip(f"role {_shown(role)!r} is none of {', '.join(ROLES)}")
     assert isinstance(staff, str)

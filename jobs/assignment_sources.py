@@ -123,12 +123,15 @@ def look_through(path: str) -> None:
 
 
 def check_columns(path: str) -> None:
-    """Raise `ConfigError` unless the first record names the columns that are needed."""
+    """Raise `ConfigError` unless the first record names the columns that are needed, each once."""
     with Path(path).open(encoding="utf-8-sig", newline="") as file:
         try:
             names = next((row for row in csv.reader(file) if row), [])
         except csv.Error as error:
             raise ConfigError(f"{path}: its first record is no CSV: {error}") from None
+    twice = [name for name in COLUMNS if names.count(name) > 1]
+    if twice:
+        raise ConfigError(f"{path}: two columns are called {twice[0]!r}: which one counts? Rename the other")
     missing = [name for name in NEEDED if name not in names]
     if not missing:
         return

@@ -47,7 +47,7 @@ class Model:
     metadata: dict[str, Any]
 
     def predict(self, records: Iterable[Mapping[Any, Any]]) -> list[str]:
-        """The class of each record; those have the columns of the training, but for the class.
+        """The class of each record; those have the columns of the training, but for the class. None is an empty field.
 
         Raises:
             ConfigError: a column is missing, or a number is none.
@@ -64,6 +64,7 @@ class Model:
             return []
         about, columns = self.metadata, Columns.of(self.metadata["columns"])
         try:
+            records = [{name: _as_in_a_file(record[name]) for name in columns.learnt} for record in records]
             hashed = hashed_tokens([list(tokens(record, columns)) for record in records], about["features"])
             rows = [numbers(record, columns, "predict") for record in records]
         except KeyError as error:
@@ -90,12 +91,12 @@ def load_model(path: str | Path) -> Model:
     try:
         with np.load(path, allow_pickle=False) as file:
             metadata = json.loads(str(file["metadata"]))
-            model = Model(file["weights"], file["intercepts"], metadata)
+            model, made_as = Model(file["weights"], file["intercepts"], metadata), metadata.pop("format")
     except FileNotFoundError:
         raise ConfigError(f"{path}: there is no model: jobs.training.TrainMLModelJob makes one") from None
-    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile) as error:
         raise ConfigError(f"{path} is no model: {error}") from None
-    if metadata.pop("format") != FORMAT:
+    if made_as != FORMAT:
         raise ConfigError(f"{path} is a model of another format than {FORMAT}: train it again")
     return model
 
@@ -122,6 +123,10 @@ def save_model(path: Path, model: Model, run: str, trained_at: str, drafts: Path
         write_draft(_draft(target, drafts), partial(_write, content), target)
     for target in targets:
         publish(_draft(target, drafts), target)
+
+
+def _as_in_a_file(value: Any) -> str:
+    return "" if value is None else str(value)
 
 
 def _draft(target: Path, drafts: Path) -> Path:

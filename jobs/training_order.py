@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 from typing import Any
 
 from rqmem.errors import ConfigError
@@ -55,6 +56,11 @@ class Columns:
     def names(self) -> list[str]:
         """All of them."""
         return [self.id, self.label, *self.numeric, *self.categorical, *self.text]
+
+    @property
+    def learnt(self) -> list[str]:
+        """Those that a record needs whose class is to be told."""
+        return self.names[2:]
 
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> Columns:
@@ -113,6 +119,9 @@ class Order:
         for name, path in (("rows", self.rows), ("model", self.model)):
             if not (isinstance(path, str) and path):
                 raise ConfigError(f"{name} is {path!r:.80}: give the path of a file")
+        model, rows = Path(self.model).absolute(), Path(self.rows).absolute()
+        if rows in (model, model.with_name(f"{model.name}.json")):
+            raise ConfigError(f"model is {self.model!r}, which would be written over the rows: give another path")
         if self.balance not in BALANCES:
             choices = ", ".join(f"{name!r} ({meaning})" for name, meaning in BALANCES.items())
             raise ConfigError(f"balance is {self.balance!r}: give one of {choices}")

@@ -44,7 +44,7 @@ class JsonLines(FileSource[Any]):
             if not line.isspace():
                 try:
                     value = json.loads(line.decode())
-                except ValueError as error:  # not UTF-8 is one, too
+                except (ValueError, RecursionError) as error:  # not UTF-8 is one, too
                     raise SourceError(f"{self._path}: byte {start:,}: no line of JSON: {error}") from None
                 yield value, begin
 

@@ -152,6 +152,9 @@ def assert_applied_once(database: Engine, job: Job, expected: Expected) -> None:
         ({"staff": 7, "event_type": "demo"}, "no staff"),
         ({"staff": "a@x", "event_type": "demo", "role": "hots"}, "role 'hots' is none of host, assistant, backup"),
         ({"staff": "a@x", "event_type": "demo", "role": ["host"]}, "is none of host, assistant, backup"),
+        ({"staff": "a@x", "event_type": "demo", "role": 0}, "role '0' is none of host, assistant, backup"),
+        ({"staff": "a@x", "event_type": "demo", "role": []}, "is none of host, assistant, backup"),
+        ({"staff": "a@x", "event_type": "demo", "role": None}, ("a@x", "demo", "host")),
         ({"staff": "a@x", "event_type": "demo", "role": "host", None: ["x", "y"]}, "2 fields more"),
         ({"staff": "a@x\x00", "event_type": "demo"}, "cannot be shown"),
         ({"staff": "a\ud800@x", "event_type": "demo"}, "cannot be shown"),
@@ -251,6 +254,7 @@ def test_positions_are_the_same_however_a_file_is_cut(tmp_path: Path, suffix: st
         ("staff,eventtype", "no column 'event_type' among its columns ('staff', 'eventtype'): rename 'eventtype'"),
         ("staff;event_type;role", "no column 'staff' among its columns ('staff;event_type;role')"),
         ("", "no column 'staff' among its columns (none)"),
+        ("staff,event_type,staff", "two columns are called 'staff': which one counts?"),
     ],
 )
 def test_wrong_columns(tmp_path: Path, header: str, line: str) -> None:

@@ -143,6 +143,11 @@ def test_a_loaded_model_says_what_its_figures_say(rows: Path, model: Path) -> No
     assert loaded.predict([]) == []
     unlabelled = {name: value for name, value in held_out[0].items() if name not in ("outcome", "call_id")}
     assert loaded.predict([unlabelled]) == said[:1]
+    as_in_a_database = [
+        {name: None if value == "" else int(value) if value.isdigit() else value for name, value in record.items()}
+        for record in held_out[:50]
+    ]
+    assert loaded.predict(as_in_a_database) == said[:50]
     with pytest.raises(ConfigError, match="a record has no 'notes'"):
         loaded.predict([{name: "" for name in COLUMNS if name != "notes"}])
 
@@ -438,6 +443,14 @@ def test_a_full_disk_leaves_the_old_model_and_a_retry_finishes(
     assert about(model)["passes"] == Order.passes
 
 
+@pytest.mark.parametrize("name", ["rows.csv", "rows"])
+def test_a_model_is_not_written_over_its_rows(tmp_path: Path, name: str) -> None:
+    path = tmp_path / ("rows.csv" if name == "rows.csv" else "rows.json")
+    path.write_text("call_id\n")
+    with pytest.raises(ConfigError, match="would be written over the rows"):
+        TrainMLModelJob.run(rows=str(path), model=str(tmp_path / name))
+
+
 def test_a_model_is_replaced_whole_or_not_at_all(rows: Path, model: Path) -> None:
     train(rows, model)
     new, before = load_model(model), {path: path.read_bytes() for path in model.parent.iterdir()}
@@ -453,6 +466,21 @@ def test_a_model_is_replaced_whole_or_not_at_all(rows: Path, model: Path) -> Non
             os._exit(2)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     assert {path: path.read_bytes() for path in model.parent.iterdir()} == before
+
+
+@pytest.mark.parametrize("metadata", [None, "{}", "[1]"])
+def test_other_arrays_are_no_model(model: Path, metadata: str | None) -> None:
+    import numpy as np
+
+    arrays: dict[str, Any] = {} if metadata is None else {"metadata": np.array(metadata)}
+    with model.open("wb") as file:
+        np.savez(file, weights=np.zeros(1), intercepts=np.zeros(1), **arrays)
+    with pytest.raises(ConfigError, match="is no model"):
+        load_model(model)
+    with model.open("wb") as file:
+        np.save(file, np.zeros(1))
+    with pytest.raises(ConfigError, match="is no model"):
+        load_model(model)
 
 
 @pytest.mark.parametrize("spoilt", [b"", b"no zip", b"PK\x03\x04cut off"])

@@ -295,6 +295,9 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     lines.write_text('{"a": 1}\n{"a": \n')
     with pytest.raises(SourceError, match=r"a\.jsonl: byte 9: no line of JSON: Expecting value"):
         read([JsonLines(lines)])
+    lines.write_text("[" * 50_000 + "\n")
+    with pytest.raises(SourceError, match=r"a\.jsonl: byte 0: no line of JSON: maximum recursion depth"):
+        read([JsonLines(lines)])
 
 
 def test_a_relative_path_is_found_from_another_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
