@@ -22,6 +22,7 @@ from jobs.assignment_rules import Line, Skip, StagedLine, decide, parse
 from jobs.assignment_sources import Numbered, assignments_from
 from jobs.sources import shared_sessions
 from jobs.tables import utc_now
+from jobs.unreadable import told_as_for_a_person_to_mend
 from rqmem import MemoryAwareJob
 from rqmem.sources import Cuttable
 
@@ -43,6 +44,7 @@ class BulkAssignStaffToEventTypesJob(MemoryAwareJob):
     job_timeout = 3600
     retry = Retry(max=3)
 
+    @told_as_for_a_person_to_mend()
     def handle(
         self,
         path: str | None = None,

@@ -12,8 +12,8 @@ to mend, and ``rqmem retry`` goes on from there. The model is replaced whole or 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path
@@ -26,8 +26,9 @@ from jobs.training_files import WorkDirectory
 from jobs.training_order import Order
 from jobs.training_process import LearnerProcess
 from jobs.training_summary import Plan, Shard, make_plan
+from jobs.unreadable import told_as_for_a_person_to_mend
 from rqmem import MemoryAwareJob
-from rqmem.errors import ConfigError, SourceError
+from rqmem.errors import ConfigError
 from rqmem.sources import CsvFile
 
 if TYPE_CHECKING:
@@ -181,15 +182,6 @@ def check_columns(source: CsvFile, order: Order) -> None:
     if missing:
         has = ", ".join(str(name) for name in first)
         raise ConfigError(f"{order.rows} has no column {missing[0]!r}, it has {has:.300}: mend it, or give columns=")
-
-
-@contextmanager
-def told_as_for_a_person_to_mend() -> Iterator[None]:
-    """A file that cannot be read is not read better the next time: no retries."""
-    try:
-        yield
-    except SourceError as error:
-        raise ConfigError(str(error)) from error
 
 
 def require_scikit_learn() -> None:

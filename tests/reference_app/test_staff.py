@@ -518,6 +518,7 @@ def test_what_a_person_must_mend_is_one_line_and_changes_nothing(
         "encoding.csv": good + "Jürgen,x,host\n".encode("latin-1"),
         "line.csv": good + b"x" * (50 * 2**20) + b"\n",
         "quotes.csv": good + b'"' + b"x,y\n" * 50_000,
+        "deep.jsonl": b"[" * 50_000 + b"\n",
         "a.xlsx": b"PK",
     }
     expected = {
@@ -525,13 +526,14 @@ def test_what_a_person_must_mend_is_one_line_and_changes_nothing(
         "encoding.csv": " is not UTF-8: save the file as UTF-8",
         "line.csv": "is longer than 64 KB, so this is no file of assignments",
         "quotes.csv": "field larger than field limit",
+        "deep.jsonl": "no line of JSON: maximum recursion depth",
         "a.xlsx": "give a file of CSV (.csv) or of JSON lines (.jsonl)",
         "missing.csv": "missing.csv cannot be read: No such file or directory",
     }
     for name, data in files.items():
         (tmp_path / name).write_bytes(data)
     enqueue = BulkAssignStaffToEventTypesJob.enqueue
-    jobs = [enqueue(path=str(tmp_path / name), connection=connection, retry=None) for name in expected]
+    jobs = [enqueue(path=str(tmp_path / name), connection=connection) for name in expected]
     jobs += [enqueue(connection=connection), enqueue(batch="none", connection=connection)]
     log = run(start_worker)
     for line in (*expected.values(), "which assignments? give either path", "no requests of a batch 'none'"):
