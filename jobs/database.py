@@ -18,13 +18,15 @@ import os
 import sqlite3
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote, quote_plus
 
 from sqlalchemy import MetaData, create_engine, event, func, inspect, select
 from sqlalchemy.engine import URL, Engine, make_url
-from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, DisconnectionError, NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
+from sqlalchemy.pool import ConnectionPoolEntry
 from sqlalchemy.schema import CreateIndex, CreateTable
 
 from jobs.tables import Base, Campaign
@@ -124,6 +126,7 @@ def _engine(url: URL) -> Engine:
     if url.get_backend_name() == "sqlite":
         engine = create_engine(url, connect_args={"timeout": BUSY_SECONDS, "cached_statements": PREPARED})
         event.listen(engine, "connect", _set_up_sqlite)
+        event.listen(engine, "checkout", _refuse_another_file)
         return engine
     # A warm horse keeps its engine for hours: a connection that the server closed is replaced.
     return create_engine(url, pool_pre_ping=True, connect_args=_connect_args(url))
@@ -135,14 +138,33 @@ def _connect_args(url: URL) -> dict[str, Any]:
     return {"connect_timeout": CONNECT_SECONDS} if libpq and "connect_timeout" not in url.query else {}
 
 
-def _set_up_sqlite(connection: sqlite3.Connection, _record: object) -> None:
+def _set_up_sqlite(connection: sqlite3.Connection, record: ConnectionPoolEntry) -> None:
     """Settings for several processes on one file. The timeout comes first: the others may wait."""
     cursor = connection.cursor()
     cursor.execute(f"PRAGMA busy_timeout = {BUSY_SECONDS * 1000}")
     _switch_to_wal(cursor)
     cursor.execute("PRAGMA synchronous = NORMAL")
     cursor.execute("PRAGMA foreign_keys = ON")
+    record.info["path"] = cursor.execute("PRAGMA database_list").fetchone()[2]
     cursor.close()
+    record.info["file"] = _identity(record.info["path"])
+
+
+def _refuse_another_file(_connection: object, record: ConnectionPoolEntry, _proxy: object) -> None:
+    """A warm horse keeps its engine for hours. A database that was deleted and seeded again meanwhile is another file,
+    and what is written to the old one is lost: connect again.
+    """
+    if _identity(record.info["path"]) != record.info["file"]:
+        raise DisconnectionError(f"{record.info['path']} is another file than before")
+
+
+def _identity(path: str) -> tuple[int, int] | None:
+    """Of the file there; None: there is none, or the database is in memory."""
+    try:
+        status = Path(path).stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _switch_to_wal(cursor: sqlite3.Cursor) -> None:

@@ -60,6 +60,19 @@ def test_settings_for_several_processes(sqlite_url: str) -> None:
     assert settings == {"journal_mode": "wal", "busy_timeout": 30_000, "synchronous": 1, "foreign_keys": 1}
 
 
+def test_a_database_that_was_deleted_and_made_anew_is_not_written_to_where_nobody_reads(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/app.db"
+    of_a_warm_horse = open_database(url)
+    create_schema(of_a_warm_horse)
+    for path in tmp_path.iterdir():
+        path.unlink()
+    create_schema(open_database(url))
+    with session_factory(of_a_warm_horse).begin() as session:
+        session.add(Campaign(name="x", from_number="+1"))
+    with open_database(url).connect() as connection:
+        assert connection.execute(select(Campaign.name)).scalars().all() == ["x"]
+
+
 @pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgresql+psycopg"])
 def test_postgresql_is_spoken_to_through_psycopg(postgres: PostgresServer, scheme: str) -> None:
     with postgres.database() as url:
