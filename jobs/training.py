@@ -174,10 +174,15 @@ def finish(work: WorkDirectory, about: Outcome) -> Outcome:
 
 
 def check_columns(source: CsvFile, order: Order) -> None:
-    """Raise `ConfigError` where the file has no rows, or not the columns."""
+    """Raise `ConfigError` where the file has no rows, or not the columns, each once."""
     first = next((record for record, _ in source.items_after(None)), None)
     if first is None:
         raise ConfigError(f"{order.rows} has no rows: there is nothing to learn from")
+    header = CsvFile(order.rows, encoding=order.encoding, has_header=False)
+    found = next((names for names, _ in header.items_after(None)), [])
+    twice = [name for name in order.columns.names if found.count(name) > 1]
+    if twice:
+        raise ConfigError(f"{order.rows}: two columns are called {twice[0]!r}: which one is it? Rename the other")
     missing = [name for name in order.columns.names if name not in first]
     if missing:
         has = ", ".join(str(name) for name in first)

@@ -288,6 +288,10 @@ def wrong_columns(rows: Path, path: Path) -> None:
     path.write_text("id,when\n1,2\n")
 
 
+def one_column_twice(rows: Path, path: Path) -> None:
+    path.write_bytes(rows.read_bytes().replace(b"hour", b"attempts", 1))
+
+
 def broken_encoding(rows: Path, path: Path) -> None:
     path.write_bytes(rows.read_bytes()[:20_000] + b"\xff\xfe\n" + rows.read_bytes()[20_000:])
 
@@ -346,6 +350,7 @@ def too_few_rows(rows: Path, path: Path) -> None:
 
 BAD_FILES = {
     wrong_columns: "has no column 'call_id', it has id, when: mend it, or give columns=",
+    one_column_twice: "two columns are called 'attempts': which one is it?",
     broken_encoding: "not utf-8 (invalid start byte): name the encoding",
     one_line_of_50_mb: "is longer than 1,048,576 bytes: has it lost its line ends?",
     one_field_too_large: "field larger than field limit (131072)",
