@@ -83,7 +83,7 @@ def write_part(path: Path, rows: list[dict[str, Any]]) -> int:
 
 def join(parts: list[Path], path: Path) -> None:
     """All parts in one file, whole or not at all. Where some are gone, a run that was killed had joined them."""
-    if not all(part.exists() for part in parts):
+    if path.exists() and not all(part.exists() for part in parts):
         return
     draft = path.with_suffix(".draft")
     with draft.open("wb") as target:
