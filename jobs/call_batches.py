@@ -14,7 +14,7 @@ from uuid import uuid4
 from sqlalchemy import case, delete, func, or_, select, update
 from sqlalchemy.orm import Session, sessionmaker
 
-from jobs.campaigns import Outcome, called, failed
+from jobs.campaigns import Outcome, called, failed, in_order
 from jobs.retell_api import ListedCall
 from jobs.tables import BatchStatus, Campaign, CampaignBatch, Customer, utc_now
 
@@ -122,8 +122,8 @@ def open_batch(
         session.flush()
         refused = (Customer.status == "batched") & (Customer.batch_id == instead_of)
         free = Customer.id.in_([each.id for each in customers]), or_(Customer.status == "pending", refused)
-        claim = update(Customer).where(*free).values(status="batched", batch_id=batch_id).returning(Customer.id)
-        claimed = set(session.scalars(claim))
+        claim = update(Customer).where(in_order(*free), *free).values(status="batched", batch_id=batch_id)
+        claimed = set(session.scalars(claim.returning(Customer.id)))
         if claimed:
             session.commit()
         return [each for each in customers if each.id in claimed]
@@ -133,7 +133,7 @@ def undo(sessions: sessionmaker[Session], batch_id: str) -> None:
     """A batch that was certainly not accepted: it never was, and its customers are pending again."""
     theirs = Customer.batch_id == batch_id, Customer.status.in_(WAITING)
     with sessions.begin() as session:
-        session.execute(update(Customer).where(*theirs).values(status="pending", batch_id=None))
+        session.execute(update(Customer).where(in_order(*theirs), *theirs).values(status="pending", batch_id=None))
         session.execute(delete(CampaignBatch).where(CampaignBatch.id == batch_id))
 
 
@@ -162,7 +162,7 @@ def mark_unknown(sessions: sessionmaker[Session], batch_id: str) -> None:
     with sessions.begin() as session:
         marked = update(CampaignBatch).where(*still).values(status="unknown").returning(CampaignBatch.id)
         if session.scalar(marked) is not None:
-            session.execute(update(Customer).where(*theirs).values(status="unknown"))
+            session.execute(update(Customer).where(in_order(*theirs), *theirs).values(status="unknown"))
 
 
 def begin_again(sessions: sessionmaker[Session], batch: CampaignBatch) -> bool:

@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from rq import Retry
-from sqlalchemy import bindparam, func, literal, select, update
+from sqlalchemy import ColumnElement, bindparam, func, literal, select, update
 from sqlalchemy.orm import Session, sessionmaker
 
 from jobs.refusals import Refusals
@@ -194,20 +194,27 @@ def begin_calls(sessions: sessionmaker[Session], chunk: Iterable[Customer]) -> d
     open_ones = Customer.id.in_([each.id for each in chunk]), Customer.status.in_(("pending", "calling"))
     first = func.coalesce(Customer.calling_since, literal(utc_now(), UtcDateTime()))
     marks = {"status": "calling", "calling_since": first}
-    statement = update(Customer).where(*open_ones).values(marks).returning(Customer.id, Customer.calling_since)
+    these = update(Customer).where(in_order(*open_ones), *open_ones)
+    statement = these.values(marks).returning(Customer.id, Customer.calling_since)
     with sessions.begin() as session:
         rows = session.execute(statement)
         return {customer_id: since for customer_id, since in rows if since is not None}
 
 
+def in_order(*conditions: ColumnElement[bool]) -> ColumnElement[bool]:
+    """A condition, too: those customers, locked by their ids. Else two who write the same would wait for each other."""
+    return Customer.id.in_(select(Customer.id).where(*conditions).order_by(Customer.id).with_for_update())
+
+
 def record(sessions: sessionmaker[Session], outcomes: list[Outcome]) -> None:
-    """Write outcomes, in one statement; a customer who has one keeps it."""
+    """Write outcomes, in one statement and `in_order`; a customer who has one keeps it."""
     if not outcomes:
         return
     settled = (Customer.status == "called") | (Customer.status == "failed")
     statement = update(Customer).where(Customer.id == bindparam("customer"), ~settled)
     with sessions.begin() as session:
-        session.connection().execute(statement, outcomes)  # sets the columns that the outcomes name
+        by_id = sorted(outcomes, key=lambda outcome: outcome["customer"])
+        session.connection().execute(statement, by_id)  # sets the columns that the outcomes name
 
 
 def take_back(sessions: sessionmaker[Session], customer_ids: Sequence[int]) -> None:
@@ -216,7 +223,7 @@ def take_back(sessions: sessionmaker[Session], customer_ids: Sequence[int]) -> N
     open_ones = *theirs, Customer.status.in_(("calling", "batched", "failed"))
     as_before = {"status": "pending", "calling_since": None, "batch_id": None, "failure": None, "called_at": None}
     with sessions.begin() as session:
-        session.execute(update(Customer).where(*open_ones).values(as_before))
+        session.execute(update(Customer).where(in_order(*open_ones), *open_ones).values(as_before))
 
 
 def complete(sessions: sessionmaker[Session], campaign_id: int) -> dict[str, int]:
