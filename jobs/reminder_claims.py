@@ -81,7 +81,7 @@ def claim(
     ).where(
         Appointment.id == appointment.id,
         Appointment.status == "booked",
-        Appointment.starts_at == appointment.starts_at,
+        *(getattr(Appointment, it) == getattr(appointment, it) for it in ("starts_at", "time_zone", rule.address)),
     )  # fmt: skip
     with sessions.begin() as session:
         new = insert_into(session, Reminder)

@@ -403,7 +403,13 @@ def test_a_reminder_is_claimed_once(database: Engine, sessions: sessionmaker[Ses
     assert claims.claim(sessions, PUSH, appointment, "b", now)
 
 
-@pytest.mark.parametrize("change", [{"status": "cancelled"}, {"starts_at": utc_now() + timedelta(days=9)}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"status": "cancelled"}, {"starts_at": utc_now() + timedelta(days=9)}, {"phone": "+14155550101"},
+        {"time_zone": "Europe/Berlin"},
+    ],
+)  # fmt: skip
 def test_what_changed_since_it_was_read_is_not_claimed(
     database: Engine, sessions: sessionmaker[Session], change: dict[str, object]
 ) -> None:
