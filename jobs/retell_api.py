@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 API_RETRIES = 5  # given for each request, since the SDK makes none for calls
 PAGE = 1000
-DEFAULT_WAIT_SECONDS, LONGEST_WAIT_SECONDS = 5.0, 600.0
+SHORTEST_WAIT_SECONDS, DEFAULT_WAIT_SECONDS, LONGEST_WAIT_SECONDS = 0.1, 5.0, 600.0
 
 T = TypeVar("T")
 
@@ -202,7 +202,7 @@ async def _as_often_as_allowed(
     """Ask; as long as the API says that it is asked too often, wait as told and ask again, but not after that time."""
     from retell import RateLimitError
 
-    last, wait = time.monotonic() + within_seconds, 0.0
+    last, wait, at_once = time.monotonic() + within_seconds, 0.0, 0.0
     while time.monotonic() + wait <= last:
         await _sleep(wait)
         try:
@@ -210,6 +210,8 @@ async def _as_often_as_allowed(
                 return await ask()
         except RateLimitError as error:
             wait = seconds_to_wait(error.response.headers.get("Retry-After"), datetime.now(UTC))
+            if wait == 0:  # so by a date of a clock that is behind ours; asking on and on at once is no answer to it
+                wait = at_once = min(2 * at_once or SHORTEST_WAIT_SECONDS, DEFAULT_WAIT_SECONDS)
     raise RetellUnavailable("Retell asks to wait for longer than it knows the key of a call; tried again later")
 
 

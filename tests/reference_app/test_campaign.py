@@ -326,7 +326,8 @@ def test_no_call_is_asked_for_when_the_api_may_have_forgotten_its_key_meanwhile(
     asked = listen(retell)
     with pytest.raises(RetellUnavailable, match="longer than it knows the key"):
         ProcessRetellAICampaignJob.run(campaign_id=1)
-    assert [each.answer.status for each in asked] == [201, 429, 429]
+    told = sorted(each.answer.status for each in asked)
+    assert told in ([201, 429, 429], [201, 429])  # the first that is told ends it, perhaps before the last has asked
 
 
 def test_runs_of_a_campaign_at_once_do_not_wait_for_each_other_in_a_circle(database: Engine) -> None:
@@ -374,7 +375,8 @@ def test_who_is_asked_too_often_says_how_long_to_wait_above_a_minute_too(
     monkeypatch.setenv("RETELL_API_KEY", retell.api_key)
     monkeypatch.setenv("RETELL_BASE_URL", retell.url)
     post, waits = retell.service.post, []
-    headers = iter(["120", format_datetime(datetime.now(UTC) + timedelta(seconds=90), usegmt=True)])
+    dates = [format_datetime(datetime.now(UTC) + timedelta(seconds=after), usegmt=True) for after in (90, -5)]
+    headers = iter(["120", *dates, "0"])
 
     def limit(*request: Any) -> Answer:
         header = next(headers, None)
@@ -387,7 +389,8 @@ def test_who_is_asked_too_often_says_how_long_to_wait_above_a_minute_too(
     with monkeypatch.context() as patched, RetellApi() as api:
         patched.setattr("jobs.retell_api._sleep", sleep)
         assert api.calls("key", ["some"]) == []
-    assert waits[:2] == [0, 120] and 60 < waits[2] <= 90 and len(waits) == 3
+    assert waits[:2] == [0, 120] and 60 < waits[2] <= 90
+    assert waits[3:] == [0.1, 0.2]  # it cannot mean at once, again and again
 
 
 NOW = datetime(2026, 10, 21, 7, 26, tzinfo=UTC)
