@@ -11,7 +11,7 @@ import asyncio
 import math
 import os
 import time
-from collections.abc import Awaitable, Callable, Collection, Iterator
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -19,6 +19,7 @@ from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
+from jobs.event_loops import ended_by_time_limit
 from rqmem.errors import ConfigError, RqmemError
 
 if TYPE_CHECKING:
@@ -96,13 +97,17 @@ class RetellApi:
         await asyncio.gather(*left, return_exceptions=True)
         await self._client.close()
 
+    def _run(self, work: Coroutine[Any, Any, T]) -> T:
+        with ended_by_time_limit(self._loop.get_loop()):
+            return self._loop.run(work)
+
     def each(self, items: Collection[T], work: Callable[[T], Awaitable[None]], in_flight: int) -> None:
         """Do ``work`` for each of ``items``, at most ``in_flight`` at a time. The first error ends it.
 
         What is in flight then is cancelled, and has been when this returns; but for what is raised from outside, by a
         signal: then it is cancelled when the context is left.
         """
-        self._loop.run(self._each(items, work, in_flight))
+        self._run(self._each(items, work, in_flight))
 
     async def _each(self, items: Collection[T], work: Callable[[T], Awaitable[None]], in_flight: int) -> None:
         waiting = iter(items)
@@ -152,14 +157,14 @@ class RetellApi:
             batch_call_id: str = _told(await create(**request, max_retries=0), "batch_call_id", str)
             return batch_call_id
 
-        return self._loop.run(_as_often_as_allowed(ask, once=True))
+        return self._run(_as_often_as_allowed(ask, once=True))
 
     def calls(self, key: str, values: Collection[str]) -> list[ListedCall]:
         """The calls that the API knows with one of ``values`` under ``key`` in their metadata.
 
         Raises `RetellUnavailable`.
         """
-        return self._loop.run(self._calls(key, values)) if values else []
+        return self._run(self._calls(key, values)) if values else []
 
     async def _calls(self, key: str, values: Collection[str]) -> list[ListedCall]:
         wanted: Any = {"metadata": [{"key": key, "type": "enum", "op": "in", "value": list(values)}]}
@@ -191,7 +196,7 @@ class RetellApi:
             _told(lines, "concurrency_limit", int | None)
             return lines
 
-        lines = self._loop.run(_as_often_as_allowed(ask))
+        lines = self._run(_as_often_as_allowed(ask))
         ours = (lines.concurrency_limit or 0) - (lines.reserved_inbound_concurrency or 0)
         return max(0.0, 1 - (lines.current_concurrency or 0) / ours) if ours > 0 else 0.0
 

@@ -13,6 +13,7 @@ import pytest
 from redis import Redis
 from rq.command import send_stop_job_command
 from rq.job import Job, JobStatus
+from rq.timeouts import JobTimeoutException, UnixSignalDeathPenalty
 from sqlalchemy.engine import Engine
 
 from jobs.campaigns import ProcessRetellAICampaignJob
@@ -276,3 +277,25 @@ def test_what_is_raised_by_a_signal_cancels_all_when_the_context_is_left(in_flig
         signal.signal(signal.SIGUSR1, before)
     assert sorted(in_flight.cancelled) == list(range(5))
     wait_until(lambda: connections_to(in_flight.retell.url) == 0, 20)
+
+
+def test_the_time_limit_ends_it_where_the_client_takes_any_error_for_the_networks(
+    retell: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It tried again, and the job went on without a limit."""
+    for name, value in {"RETELL_API_KEY": retell.api_key, "RETELL_BASE_URL": retell.url}.items():
+        monkeypatch.setenv(name, value)
+
+    async def at_the_first_answer(*_: object) -> None:
+        signal.raise_signal(signal.SIGALRM)
+
+    monkeypatch.setattr("jobs.retell_api._leave_429_to_us", at_the_first_answer)
+
+    async def call(number: int) -> None:
+        await api.phone_call(from_number="+14155550100", to_number=f"+1415555{number:04}")
+
+    with RetellApi() as api:
+        for work in (lambda: api.each(range(9), call, in_flight=1), api.free_lines):
+            with pytest.raises(JobTimeoutException), UnixSignalDeathPenalty(600, JobTimeoutException):
+                work()
+    assert retell.service.record()["requests"] == 1  # and a look at the lines, which is not counted
