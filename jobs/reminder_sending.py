@@ -1,9 +1,9 @@
 """Sending through Apprise, the only module here that knows it: a URL for each type of reminder, from the environment.
 
 ``REMINDER_SMS_URL`` is for SMS, and so on: any URL of Apprise's, with ``{to}`` where the customer's address goes, as in
-``twilio://SID:TOKEN@+14155550111/{to}`` or ``mailtos://USER:PASSWORD@mail.example/?to={to}``. They are secrets: no part
-of one is in a log line, an error or the database. What Apprise and those below it log is heard here and goes no
-further; only a status of HTTP or SMTP is taken from it, or that there was no connection.
+``twilio://SID:TOKEN@+14155550111/{to}`` or ``mailtos://USER:PASSWORD@mail.example/?to={to}``. Others get a copy as bcc
+alone. URLs are secrets: no part of one is in a log line, an error or the database. What Apprise and those below it log
+is heard here and goes no further; only a status of HTTP or SMTP is taken from it, or that there was no connection.
 
 Providers have no idempotency key, so of each answer it matters whether the message may have been taken:
 
@@ -124,7 +124,7 @@ class Channel:
         plugin = self._plugin(sample)
         if plugin is None:
             raise ConfigError(f"{variable(rule)} cannot be used: {_unusable(url, apprise)}")
-        if len(plugin) > 1 + plugin.retry or _misread(plugin, sample):
+        if len(plugin) > 1 + getattr(plugin, "retry", 0) or _misread(plugin, sample):
             # Where sending to one of them fails, the others would get the message again and again.
             raise ConfigError(f"{variable(rule)} has other recipients than {TO}: leave these out, or make them bcc")
 

@@ -66,16 +66,20 @@ class RetellApi:
         retries: of a request that got no sensible answer, by the SDK, with back-off; not of batches.
 
     Raises:
-        ConfigError: RETELL_API_KEY is not set.
+        ConfigError: RETELL_API_KEY is not set, or no key.
     """
 
     def __init__(self, retries: int = API_RETRIES) -> None:
-        if not os.environ.get("RETELL_API_KEY"):
+        key = os.environ.get("RETELL_API_KEY", "").strip()  # as of a file, with its line's end
+        if not key:
             raise ConfigError("RETELL_API_KEY is not set: give the worker the key of your Retell account")
+        if not (key.isascii() and key.isprintable()):  # the client would repeat it in its error
+            raise ConfigError("RETELL_API_KEY has characters in it that no key has: give the worker the key alone")
         from retell import AsyncRetell, DefaultAsyncHttpxClient  # 70 MB: only where calls are made
 
         self._loop = asyncio.Runner()
-        self._client = AsyncRetell(http_client=DefaultAsyncHttpxClient(event_hooks={"response": [_leave_429_to_us]}))
+        http_client = DefaultAsyncHttpxClient(event_hooks={"response": [_leave_429_to_us]})
+        self._client = AsyncRetell(api_key=key, http_client=http_client)
         self._retries = retries
 
     def __enter__(self) -> RetellApi:
@@ -229,6 +233,7 @@ async def _leave_429_to_us(response: httpx.Response) -> None:
 @contextmanager
 def _in_our_words(*, once: bool = False) -> Iterator[None]:
     """Errors of the SDK as those above; of being asked too often as they are. ``once``: what is asked has no key."""
+    import httpx
     import retell
 
     unanswered = AnswerLost if once else RetellUnavailable
@@ -249,6 +254,8 @@ def _in_our_words(*, once: bool = False) -> Iterator[None]:
         hint = "look at RETELL_BASE_URL, and at what stands between"
         raise unanswered(f"what answers for Retell does not speak as it does ({error}); {hint}") from None
     except retell.APIConnectionError as error:
+        if isinstance(error.__cause__, httpx.UnsupportedProtocol):
+            raise ConfigError("RETELL_BASE_URL is no URL of an API: it begins with https://") from None
         lost = RetellUnavailable if _never_arrived(error) else unanswered
         raise lost(f"Retell does not answer: {error.__cause__ or error}") from None
 

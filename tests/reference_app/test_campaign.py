@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -328,6 +329,27 @@ def test_no_call_is_asked_for_when_the_api_may_have_forgotten_its_key_meanwhile(
         ProcessRetellAICampaignJob.run(campaign_id=1)
     told = sorted(each.answer.status for each in asked)
     assert told in ([201, 429, 429], [201, 429])  # the first that is told ends it, perhaps before the last has asked
+
+
+@pytest.mark.parametrize(
+    ("key", "base_url", "told"),
+    [
+        ("{key}\n", "{url}", ""),
+        ("{key}\n{key}", "{url}", "RETELL_API_KEY has characters in it that no key has"),
+        ("„{key}“", "{url}", "RETELL_API_KEY has characters in it that no key has"),
+        ("{key}", "api.retellai.com", "RETELL_BASE_URL is no URL of an API"),
+    ],
+)
+def test_a_key_as_files_have_it_and_what_is_none_without_repeating_it(
+    retell: StandIn, monkeypatch: pytest.MonkeyPatch, key: str, base_url: str, told: str
+) -> None:
+    """With the end of its line the key stood in the error, which was tried again for hours."""
+    monkeypatch.setenv("RETELL_API_KEY", key.format(key=retell.api_key))
+    monkeypatch.setenv("RETELL_BASE_URL", base_url.format(url=retell.url))
+    with pytest.raises(ConfigError) if told else nullcontext() as failure, RetellApi(0) as api:
+        assert api.free_lines() == 1
+    if failure is not None:
+        assert told in str(failure.value) and retell.api_key not in str(failure.value)
 
 
 def test_runs_of_a_campaign_at_once_do_not_wait_for_each_other_in_a_circle(database: Engine) -> None:
