@@ -167,7 +167,7 @@ def _misread(plugin: Any, address: str) -> bool:
         return False
     targets = getattr(plugin, "targets", None) or ()  # addresses, or pairs of name and address
     parts = [part for each in targets for part in ((each,) if isinstance(each, str) else each)]
-    return any(isinstance(part, str) and "@" in part and part != address for part in parts)
+    return any(isinstance(part, str) and "@" in part and part.lower() != address.lower() for part in parts)
 
 
 @contextmanager
