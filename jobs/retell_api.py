@@ -78,8 +78,9 @@ class RetellApi:
         from retell import AsyncRetell, DefaultAsyncHttpxClient  # 70 MB: only where calls are made
 
         self._loop = asyncio.Runner()
+        base_url = os.environ.get("RETELL_BASE_URL", "").strip() or None
         http_client = DefaultAsyncHttpxClient(event_hooks={"response": [_leave_429_to_us]})
-        self._client = AsyncRetell(api_key=key, http_client=http_client)
+        self._client = AsyncRetell(api_key=key, base_url=base_url, http_client=http_client)
         self._retries = retries
 
     def __enter__(self) -> RetellApi:

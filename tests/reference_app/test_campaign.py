@@ -334,7 +334,7 @@ def test_no_call_is_asked_for_when_the_api_may_have_forgotten_its_key_meanwhile(
 @pytest.mark.parametrize(
     ("key", "base_url", "told"),
     [
-        ("{key}\n", "{url}", ""),
+        ("{key}\n", "{url}\n", ""),
         ("{key}\n{key}", "{url}", "RETELL_API_KEY has characters in it that no key has"),
         ("„{key}“", "{url}", "RETELL_API_KEY has characters in it that no key has"),
         ("{key}", "api.retellai.com", "RETELL_BASE_URL is no URL of an API"),
