@@ -90,6 +90,8 @@ def main(
         click.echo(f"{few_of(many):,} and {many:,} records; about {minutes:.0f} minutes on two processors, and seeding")
         with own_server(folder) as connection:
             found = run_all(Bench(connection, folder), plan, many)
+        output.write_text(json.dumps(report.to_json(found), indent=1) + "\n")
+        html.write_text(to_html(found))
     except RqmemError as error:
         click.echo(f"load_test: {error}", err=True)
         raise SystemExit(error.exit_code) from None
@@ -98,8 +100,6 @@ def main(
     except OSError as error:  # a full disk
         click.echo(f"load_test: {error.filename or 'a file'}: {error.strerror}", err=True)
         raise SystemExit(2) from None
-    output.write_text(json.dumps(report.to_json(found), indent=1) + "\n")
-    html.write_text(to_html(found))
     click.echo("\n" + "\n".join(report.summary(found)))
     click.echo(f"\n{output}\n{html}")
     for fault in found.faults:
