@@ -98,7 +98,8 @@ def main(
     except BrokenPipeError:  # whoever read has seen enough
         raise
     except OSError as error:  # a full disk
-        click.echo(f"load_test: {error.filename or 'a file'}: {error.strerror}", err=True)
+        where = f"{error.filename}: " if error.filename else ""
+        click.echo(f"load_test: {where}{error.strerror}", err=True)
         raise SystemExit(2) from None
     click.echo("\n" + "\n".join(report.summary(found)))
     click.echo(f"\n{output}\n{html}")

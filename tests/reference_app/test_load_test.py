@@ -18,9 +18,10 @@ from rq.job import JobStatus
 
 from rqmem import settings
 from rqmem.errors import UnknownName
+from scripts import load_test as load_test_script
 from scripts.load import rules, sampling
 from scripts.load.jobs import JOBS, named
-from scripts.load.report import remark
+from scripts.load.report import Found, remark
 from scripts.load.running import all_ended
 from scripts.load.trials import Idle, Measured, Trial
 from scripts.load_test import few_of, main, own_server, trials
@@ -145,6 +146,12 @@ def test_no_settings_of_this_directory_are_measured(tmp_path: Path, monkeypatch:
     with own_server(tmp_path / "data"):
         assert settings.load(os.environ).config.reserve_mb == 32
     assert settings.load(os.environ).config.reserve_mb == 64
+
+
+def test_a_full_disk_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(load_test_script, "run_all", lambda *_: Found(60, 120, [], [], [], 1.0, 0.0))
+    done = CliRunner().invoke(main, ["--short", "--folder", str(tmp_path / "data"), "--output", "/dev/full"])
+    assert (done.exit_code, done.stderr) == (2, "load_test: No space left on device\n")
 
 
 # The whole
