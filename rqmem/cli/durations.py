@@ -11,7 +11,7 @@ _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 
 
 def parse_since(text: str, now: float, name: str = "--since") -> float:
-    """The moment that ``text`` names, in epoch seconds.
+    """The moment that ``text`` names, in epoch seconds; 0 where that is before 1970.
 
     Args:
         text: so long ago (``90s``, ``30m``, ``24h``, ``7d``, ``2w``), or a date or time in ISO form, in local time
@@ -24,7 +24,7 @@ def parse_since(text: str, now: float, name: str = "--since") -> float:
     """
     ago = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhdw])", text.strip().lower())
     if ago:
-        return now - float(ago[1]) * _UNITS[ago[2]]
+        return max(0.0, now - float(ago[1]) * _UNITS[ago[2]])
     try:
         at = datetime.fromisoformat(re.sub(r"[zZ]$", "+00:00", text.strip())).timestamp()
     except (ValueError, OverflowError, OSError):
@@ -34,4 +34,4 @@ def parse_since(text: str, now: float, name: str = "--since") -> float:
         ) from None
     if at > now:
         raise ConfigError(f"{name}={text!r}: that lies ahead; give a time that has passed")
-    return at
+    return max(0.0, at)

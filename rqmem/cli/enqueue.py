@@ -25,6 +25,8 @@ from rqmem.inspection.find import find
 if TYPE_CHECKING:
     from redis import Redis
 
+_MOST_SECONDS = 100 * 365 * 86400
+
 
 @click.command(short_help="Enqueue a job from a shell.")
 @click.argument("path")
@@ -136,6 +138,8 @@ def _seconds(text: str | None, option: str, least: int, none: int | None = None)
     if value is None or (value < least and value != none):
         unlimited = f", or {none} for no limit" if none is not None else ""
         raise ConfigError(f"{option}={text!r}: give at least {least} s, as in 90s, 10m, 2h, 1d{unlimited}")
+    if value > _MOST_SECONDS:
+        raise ConfigError(f"{option}={text!r}: that is more than 100 years, which Redis or Python do not take")
     return value
 
 
@@ -150,7 +154,7 @@ def _due(delay: str | None, at: str | None) -> datetime | None:
         return None
     try:
         return datetime.fromisoformat(at.replace("Z", "+00:00")).astimezone()  # without a zone: local time, as in rq
-    except ValueError:
+    except (ValueError, OverflowError):
         raise ConfigError(f"--schedule-at={at!r}: give a time as 2026-05-27T21:45:00, or ...+02:00") from None
 
 

@@ -299,6 +299,10 @@ def test_so_long_ago(text: str, seconds: float) -> None:
     assert parse_since(text, 1e9) == 1e9 - seconds
 
 
+def test_before_1970_there_was_nothing() -> None:
+    assert parse_since("9999999999d", 1e9) == parse_since("1960-01-01", 1e9) == 0
+
+
 def test_a_date_or_a_time() -> None:
     assert parse_since("2026-08-06T10:30:00Z", 2e9) == 1786012200
     assert parse_since("2026-08-06T12:30:00+02:00", 2e9) == 1786012200
