@@ -5,6 +5,7 @@ Used by `scripts.demo`, `scripts.test_campaign` and `scripts.load_test`.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import subprocess
@@ -155,6 +156,23 @@ def make_folder(path: Path) -> None:
             pass
     except OSError as error:
         raise ConfigError(f"{path} cannot be written to: {error.strerror}; mend that, or name another folder") from None
+
+
+@contextmanager
+def own_folder(path: Path, database: str | None) -> Iterator[None]:
+    """The folder is ours until the block is left; what an older run has left of ``database`` in it is removed.
+
+    Raises `ConfigError` where nothing can be written to it, or another run has it.
+    """
+    make_folder(path)
+    with (path / "lock").open("ab") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConfigError(f"another run uses {path}: let it end, or name another folder") from None
+        for old in path.glob(f"{database}*") if database else ():
+            old.unlink()
+        yield
 
 
 @contextmanager

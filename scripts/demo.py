@@ -40,12 +40,13 @@ def main(customers: int, seed: int, memory: float) -> None:
     os.chdir(ROOT)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what was started is ended then too
     folder = Path(".demo")
+    os.environ["DATABASE_URL"] = f"sqlite:///{folder}/demo.db"  # new each time: an older run's may have another schema
     try:
-        campaign_run.make_folder(folder)
-        for old in folder.glob("demo.db*"):  # an older run's, whose schema may be another
-            old.unlink()
-        os.environ["DATABASE_URL"] = f"sqlite:///{folder}/demo.db"
-        with campaign_run.redis_server(), campaign_run.stand_in(FAULTS) as url:
+        with (
+            campaign_run.own_folder(folder, "demo.db"),
+            campaign_run.redis_server(),
+            campaign_run.stand_in(FAULTS) as url,
+        ):
             complete = run(customers, seed, show_mb(memory), folder, url)
     except RqmemError as error:
         click.echo(f"demo: {error}", err=True)

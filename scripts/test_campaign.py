@@ -113,15 +113,17 @@ class Workers:
 )  # fmt: skip
 def main(customers: int, seed: int, batches: bool, workers: int, memory: float, folder: Path, faults: Faults) -> None:
     """Seed a campaign, run it, follow it to its end, and say what became of each customer."""
+    folder = folder.absolute()
     os.chdir(ROOT)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what was started is ended then too
+    named = os.environ.get("DATABASE_URL")
+    os.environ["DATABASE_URL"] = named or f"sqlite:///{folder}/campaign.db"
     try:
-        campaign_run.make_folder(folder)
-        if not os.environ.get("DATABASE_URL"):
-            for old in folder.glob("campaign.db*"):
-                old.unlink()
-            os.environ["DATABASE_URL"] = f"sqlite:///{folder.absolute()}/campaign.db"
-        with campaign_run.redis_server(), campaign_run.stand_in(faults) as url:
+        with (
+            campaign_run.own_folder(folder, None if named else "campaign.db"),
+            campaign_run.redis_server(),
+            campaign_run.stand_in(faults) as url,
+        ):
             complete = run(customers, seed, batches, Workers(workers, show_mb(memory), folder), url)
     except RqmemError as error:
         click.echo(f"test_campaign: {error}", err=True)

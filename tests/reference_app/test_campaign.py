@@ -536,12 +536,18 @@ def test_the_script_that_follows_a_campaign_to_its_end(
 def test_of_a_campaign_that_is_interrupted_no_job_is_left(
     database_url: str, redis_url: str, connection: Redis, tmp_path: Path
 ) -> None:
-    environ = {**os.environ, "DATABASE_URL": database_url, "RQMEM_REDIS_URL": redis_url}
-    command = [sys.executable, "-m", "scripts.test_campaign", "--customers", "60", "--folder", str(tmp_path)]
+    environ = {**os.environ, "DATABASE_URL": database_url, "RQMEM_REDIS_URL": redis_url, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "scripts.test_campaign", "--customers", "60", "--folder", "run"]
     script = subprocess.Popen(
-        [*command, "--fault", "rate_limit=2"], cwd=ROOT, env=environ, stdout=subprocess.DEVNULL, start_new_session=True
+        [*command, "--fault", "rate_limit=2"],
+        cwd=tmp_path,
+        env=environ,
+        stdout=subprocess.DEVNULL,
+        start_new_session=True,
     )
     wait_until(lambda: connection.keys("rqmem:run:*") or script.poll() is not None, 30)
+    second = run_script("scripts.test_campaign", "--folder", f"{tmp_path}/run", RQMEM_REDIS_URL=redis_url)
+    assert second.returncode == 2 and f"another run uses {tmp_path}/run: let it end" in second.stderr
     [queue] = Queue.all(connection=connection)
     assert queue.name.startswith("test-campaign-")
     os.killpg(script.pid, signal.SIGINT)
