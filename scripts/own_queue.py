@@ -49,14 +49,16 @@ def unfinished(queue: Queue) -> list[str]:
 
 def forget(queue: Queue, job_ids: list[str] | None = None) -> None:
     """Remove these jobs; by default all, those that have ended too, and the queue."""
+    connection = queue.connection
     ended = (queue.finished_job_registry, queue.failed_job_registry, queue.canceled_job_registry)
     for job_id in unfinished(queue) if job_ids is None else job_ids:
         with contextlib.suppress(RqmemError):  # it ended meanwhile, or its parent took it along
-            family.cancel(queue.connection, job_id)
-    if job_ids is None:
-        job_ids = [job_id for each in ended for job_id in each.get_job_ids(cleanup=False)]
-    for job_id in job_ids:
+            family.cancel(connection, job_id)
+    whole = [job_id for each in ended for job_id in each.get_job_ids(cleanup=False)] if job_ids is None else job_ids
+    for job_id in whole:
         with contextlib.suppress(NoSuchJobError):  # its time to live is over
-            Job.fetch(job_id, connection=queue.connection).delete()
-    if not any(each.get_job_count(cleanup=False) for each in ended):
+            Job.fetch(job_id, connection=connection).delete()
+    if job_ids is None:
+        connection.delete(*(each.key for each in ended))
+    if not connection.exists(*(each.key for each in ended)):
         queue.delete()

@@ -579,6 +579,7 @@ def test_a_queue_of_ones_own_is_forgotten_and_others_are_let_be(connection: Redi
         queue.remove(ended)
         ended.set_status(JobStatus.FINISHED)
         queue.finished_job_registry.add(ended, -1)
+        connection.zadd(queue.finished_job_registry.key, {"expired": 1})
     assert not any(Job.exists(each.id, connection=connection) for each in (waiting, later))
     assert Job.exists(ended.id, connection=connection)
     with own_queue(connection, "mine"):
