@@ -14,7 +14,7 @@ from contextlib import contextmanager
 
 import redis
 from redis import Redis
-from rq import Queue
+from rq import Queue, Worker
 from rq.exceptions import NoSuchJobError
 from rq.job import Job
 
@@ -32,8 +32,8 @@ def own_queue(connection: Redis, prefix: str, *, keep_ended: bool = False) -> It
     """
     queue = Queue(f"{prefix}-{os.getpid()}", connection=connection)
     for old in Queue.all(connection=connection):
-        if old.name.startswith(f"{prefix}-") and not unfinished(old):
-            forget(old)
+        if old.name.startswith(f"{prefix}-") and not unfinished(old) and not Worker.count(queue=old):
+            forget(old)  # no worker: none has a job in hand that is in no registry yet
     try:
         yield queue
     finally:

@@ -24,7 +24,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from redis import Redis
-from rq import Queue
+from rq import Queue, Worker
 from rq.job import Job, JobStatus
 from sqlalchemy import select, update
 from sqlalchemy.engine import Engine
@@ -582,6 +582,11 @@ def test_a_queue_of_ones_own_is_forgotten_and_others_are_let_be(connection: Redi
         connection.zadd(queue.finished_job_registry.key, {"expired": 1})
     assert not any(Job.exists(each.id, connection=connection) for each in (waiting, later))
     assert Job.exists(ended.id, connection=connection)
+    worker = Worker([queue], connection=connection)
+    worker.register_birth()
+    with own_queue(connection, "mine"):
+        assert Job.exists(ended.id, connection=connection), "its worker may have a job in hand"
+    worker.register_death()
     with own_queue(connection, "mine"):
         pass
     assert not Job.exists(ended.id, connection=connection)
