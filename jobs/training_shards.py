@@ -19,7 +19,7 @@ from typing import Any
 import joblib
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_matrix, hstack
+from scipy.sparse import csr_matrix, hstack, vstack
 from sklearn.feature_extraction import FeatureHasher
 
 from jobs.training_features import PLACES, Row, read_row
@@ -28,6 +28,7 @@ from jobs.training_order import Order
 from jobs.training_summary import BLOCK_NONZEROS, BLOCK_ROWS, MOST_CLASSES, Moments, Shard, too_many_classes
 from rqmem.errors import ConfigError
 
+HASHED_AT_ONCE = 100_000  # tokens; some 20 MB as texts
 FARTHEST = 5.0  # deviations from the mean; what is farther out counts as that
 
 
@@ -93,13 +94,18 @@ def write_shard(records: Sequence[Mapping[Any, Any]], order: Order, directory: P
     Raises:
         ConfigError: a record is not as it should be, or the shard cannot be written.
     """
-    rows = sorted((read_row(record, order) for record in records), key=lambda row: row.place)
+    rows, tokens = _read(records, order)
     classes = sorted({row.label for row in rows})
     if len(classes) > MOST_CLASSES:
         raise too_many_classes(order)
-    training = [row for row in rows if not row.held_out]
-    held_out = [row for row in rows if row.held_out]
-    prepared = Prepared(tuple(classes), as_arrays(training, classes, order), as_arrays(held_out, classes, order))
+    by_place = np.argsort(np.array([row.place for row in rows], dtype=np.uint64), kind="stable")
+    numbers = {side: [n for n in by_place if rows[n].held_out is side] for side in (False, True)}
+    training, held_out = ([rows[n] for n in numbers[side]] for side in (False, True))
+    prepared = Prepared(
+        tuple(classes),
+        as_arrays(training, tokens[np.array(numbers[False], dtype=np.int64)], classes, order),
+        as_arrays(held_out, tokens[np.array(numbers[True], dtype=np.int64)], classes, order),
+    )
     path = directory / f"{_name(prepared)}.rows"
     if not path.exists():
         write_whole(path, lambda file: joblib.dump(prepared, file))
@@ -112,6 +118,23 @@ def write_shard(records: Sequence[Mapping[Any, Any]], order: Order, directory: P
             Moments.of(row.numbers[column] for row in training) for column in range(len(order.columns.numeric))
         ),
     )
+
+
+def _read(records: Sequence[Mapping[Any, Any]], order: Order) -> tuple[list[Row], Any]:
+    """Rows without their tokens, and these hashed: as texts they take ten times as much, so only some are there."""
+    rows: list[Row] = []
+    hashed: list[Any] = []
+    waiting: list[list[tuple[str, float]]] = []
+    size = 0
+    for record in records:
+        row = read_row(record, order)
+        rows.append(row._replace(tokens=[]))
+        waiting.append(row.tokens)
+        size += len(row.tokens)
+        if size >= HASHED_AT_ONCE or len(rows) == len(records):
+            hashed.append(hashed_tokens(waiting, order.features))
+            waiting, size = [], 0
+    return rows, vstack(hashed, format="csr")
 
 
 def open_shard(path: str) -> Prepared:
@@ -141,10 +164,9 @@ def _within(contents: mmap.mmap, rows: Rows) -> Rows:
     )
 
 
-def as_arrays(rows: Sequence[Row], classes: Sequence[str], order: Order) -> Rows:
-    """``rows`` as they are written."""
+def as_arrays(rows: Sequence[Row], tokens: Any, classes: Sequence[str], order: Order) -> Rows:
+    """``rows`` as they are written, with their hashed tokens."""
     number_of = {name: number for number, name in enumerate(classes)}
-    tokens = hashed_tokens([row.tokens for row in rows], order.features)
     return Rows(
         places=np.array([row.place for row in rows], dtype=np.uint64),
         labels=np.array([number_of[row.label] for row in rows], dtype=np.int32),

@@ -556,6 +556,17 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path, rows: Path, model: P
         train(large, model, passes=1)
 
 
+def test_rows_of_long_texts_are_not_all_words_at_once(tmp_path: Path) -> None:
+    from jobs.training_shards import write_shard
+
+    order = Order("a.csv", "a.npz", Columns("no", "kind", text=("notes",)))
+    words = " ".join(f"w{n}" for n in range(4000))
+    found = [{"no": str(n), "kind": "ab"[n % 2], "notes": words} for n in range(200)]
+    with assert_stays_under(80):  # 800,000 words, hashed 10 MB, written and sorted; as texts 150 MB
+        shard = write_shard(found, order, tmp_path)
+    assert 0.9 < shard.nonzeros / (4000 * sum(shard.training.values())) <= 1
+
+
 def test_blocks_are_as_large_as_memory_allows_also_where_rows_have_many_numbers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
