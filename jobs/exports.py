@@ -41,7 +41,7 @@ class ExportCallPlanJob(MemoryAwareJob):
             return [(part.name, write_part(part, plan(customers)))]
 
         written = self.process_in_chunks(customers_of(campaign_id), write)
-        join([work.path / name for name, _ in written], Path(path))
+        join([work.path / name for name, _ in written], work.path / "all.draft", Path(path))
         work.remove()
         return sum(rows for _, rows in written)
 
@@ -81,11 +81,10 @@ def write_part(path: Path, rows: list[dict[str, Any]]) -> int:
     return len(rows)
 
 
-def join(parts: list[Path], path: Path) -> None:
+def join(parts: list[Path], draft: Path, path: Path) -> None:
     """All parts in one file, whole or not at all. Where some are gone, a run that was killed had joined them."""
     if path.exists() and not all(part.exists() for part in parts):
         return
-    draft = path.with_suffix(".draft")
     with draft.open("wb") as target:
         target.write(b"customer_id,name,phone,weekday,utc,score\r\n")
         for part in parts:

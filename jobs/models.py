@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from jobs.training_features import numbers, tokens
-from jobs.training_files import publish, write_draft
+from jobs.training_files import alone_in, publish, write_draft
 from jobs.training_order import Columns
 from rqmem.errors import ConfigError
 
@@ -121,8 +121,9 @@ def save_model(path: Path, model: Model, run: str, trained_at: str, drafts: Path
     targets = {path: data, metadata_path(path): text.encode()}
     for target, content in targets.items():
         write_draft(_draft(target, drafts), partial(_write, content), target)
-    for target in targets:
-        publish(_draft(target, drafts), target)
+    with alone_in(path.parent):  # else a model and the JSON of another run's could come to lie side by side
+        for target in targets:
+            publish(_draft(target, drafts), target)
 
 
 def _as_in_a_file(value: Any) -> str:

@@ -6,12 +6,13 @@ looks sees the old one or the new one, also after a power cut, and a full disk l
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import time
 import weakref
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from glob import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -61,6 +62,18 @@ def publish(draft: Path, path: Path) -> None:
             os.close(descriptor)
     except OSError as error:
         raise ConfigError(f"{path} cannot be replaced: {error.strerror}: mend that, then run 'rqmem retry'") from error
+
+
+@contextmanager
+def alone_in(directory: Path) -> Iterator[None]:
+    """Others who ask for the same on this machine wait. It ends with the process. Some network disks cannot lock."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        with suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def write_whole(path: Path, write: Callable[[BinaryIO], Any]) -> None:

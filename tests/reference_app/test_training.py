@@ -10,6 +10,7 @@ import random
 import resource
 import shutil
 import signal
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -446,6 +447,33 @@ def test_a_full_disk_leaves_the_old_model_and_a_retry_finishes(
     start_worker("training", "--burst").finish()
     assert job.get_status() == JobStatus.FINISHED
     assert about(model)["passes"] == Order.passes
+
+
+def test_of_two_who_save_at_once_model_and_json_are_of_one(
+    rows: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from jobs import models, training_files
+
+    train(rows, model, passes=1)
+    trained = load_model(model)
+    folders = {run: model.parent / run for run in ("first", "second")}
+    for folder in folders.values():
+        folder.mkdir()
+    second = threading.Thread(target=save_model, args=(model, trained, "second", "now", folders["second"]))
+    named: list[str] = []
+
+    def publish(draft: Path, path: Path) -> None:
+        training_files.publish(draft, path)
+        named.append(draft.parent.name)
+        if named == ["first"]:
+            second.start()
+            second.join(0.3)  # it would be over in 0.01 s
+
+    monkeypatch.setattr(models, "publish", publish)
+    save_model(model, trained, "first", "now", folders["first"])
+    second.join()
+    assert named == ["first", "first", "second", "second"]
+    assert json.loads(metadata_path(model).read_text())["run"] == "second"
 
 
 @pytest.mark.parametrize("name", ["rows.csv", "rows"])
