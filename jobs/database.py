@@ -160,6 +160,8 @@ def _refuse_another_file(_connection: object, record: ConnectionPoolEntry, _prox
 
 def _identity(path: str) -> tuple[int, int] | None:
     """Of the file there; None: there is none, or the database is in memory."""
+    if not path:
+        return None
     try:
         status = Path(path).stat()
     except OSError:
