@@ -23,7 +23,7 @@ from typing import Any
 from urllib.parse import quote, quote_plus
 
 from sqlalchemy import MetaData, create_engine, event, func, inspect, select
-from sqlalchemy.engine import URL, Engine, make_url
+from sqlalchemy.engine import URL, Dialect, Engine, make_url
 from sqlalchemy.exc import ArgumentError, DisconnectionError, NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 from sqlalchemy.pool import ConnectionPoolEntry
@@ -52,8 +52,10 @@ def database_url(environ: Mapping[str, str] = os.environ) -> str:
     return f"postgresql://{rest}" if separator and scheme == "postgres" else url
 
 
-def open_database(url: str | None = None) -> Engine:
+def open_database(url: str | None = None, *, patient: bool = False) -> Engine:
     """An engine for ``url`` (by default `database_url`) that has been connected to once.
+
+    ``patient``: a server that cannot be reached is waited for, now and whenever the engine connects again.
 
     Raises `ConfigError`, in one line without the password, when it cannot be opened. The schema is
     not looked at: that is `create_schema`.
@@ -62,6 +64,8 @@ def open_database(url: str | None = None) -> Engine:
     engine: Engine | None = None
     try:
         engine = _engine(parsed)
+        if patient and parsed.get_backend_name() != "sqlite":
+            event.listen(engine, "do_connect", _wait_for_server)
         engine.connect().close()
     except NoSuchModuleError as error:
         raise ConfigError(
@@ -103,9 +107,9 @@ def session_factory(engine: Engine) -> sessionmaker[Session]:
     return sessionmaker(engine, expire_on_commit=False)
 
 
-def open_sessions(url: str | None = None) -> sessionmaker[Session]:
+def open_sessions(url: str | None = None, *, patient: bool = False) -> sessionmaker[Session]:
     """Sessions on a database that has been seeded. Raises `ConfigError` as `open_database` does, or for no tables."""
-    engine = open_database(url)
+    engine = open_database(url, patient=patient)
     if not inspect(engine).has_table(Campaign.__tablename__):
         raise ConfigError(f"database {_shown(engine.url)} has no tables yet: python -m seeds.campaign makes them")
     return session_factory(engine)
@@ -130,6 +134,20 @@ def _engine(url: URL) -> Engine:
         return engine
     # A warm horse keeps its engine for hours: a connection that the server closed is replaced.
     return create_engine(url, pool_pre_ping=True, connect_args=_connect_args(url))
+
+
+def _wait_for_server(dialect: Dialect, _record: object, args: list[Any], kwargs: dict[str, Any]) -> object:
+    """Connect, and try again for so long as SQLite waits for others: with a server that is started again at night, all
+    jobs would fail at once, and their retries as well.
+    """
+    deadline = time.monotonic() + BUSY_SECONDS
+    while True:
+        try:
+            return dialect.connect(*args, **kwargs)
+        except dialect.loaded_dbapi.OperationalError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.5)
 
 
 def _connect_args(url: URL) -> dict[str, Any]:

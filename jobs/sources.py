@@ -36,4 +36,4 @@ def shared_sessions() -> sessionmaker[Session]:
 
 @cache
 def _sessions_on(url: str) -> sessionmaker[Session]:
-    return open_sessions(url)
+    return open_sessions(url, patient=True)

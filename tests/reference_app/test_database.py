@@ -14,7 +14,7 @@ from sqlalchemy.exc import IntegrityError, StatementError
 from jobs.database import create_schema, database_url, open_database, session_factory
 from jobs.tables import Campaign, Customer
 from rqmem.errors import ConfigError
-from tests.postgres import PostgresServer
+from tests.postgres import PORT, PostgresServer
 
 PROCESSES = 6
 WRITES = 30
@@ -122,6 +122,33 @@ def test_a_server_that_does_not_answer() -> None:
     pytest.importorskip("psycopg")
     message = _one_line_about("postgres://user:s3cret@127.0.0.1:1/app?password=s3cret")
     assert "cannot be opened" in message
+
+
+def test_jobs_wait_for_a_server_that_is_started_again(
+    postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    socket, away = postgres.directory / f".s.PGSQL.{PORT}", postgres.directory / "away"
+    waited: list[float] = []
+
+    def come_back(seconds: float) -> None:
+        waited.append(seconds)
+        away.rename(socket)
+
+    with postgres.database() as url:
+        engine = open_database(url, patient=True)
+        engine.dispose()
+        socket.rename(away)
+        try:
+            with pytest.raises(ConfigError, match="cannot be opened"):
+                open_database(url)
+            monkeypatch.setattr("jobs.database.time.sleep", come_back)
+            with engine.connect() as connection:
+                assert connection.execute(text("SELECT 1")).scalar() == 1
+        finally:
+            if away.exists():
+                away.rename(socket)
+        engine.dispose()
+    assert waited == [0.5]
 
 
 def test_moments_come_back_in_utc(url: str) -> None:
