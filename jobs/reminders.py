@@ -18,12 +18,11 @@ from __future__ import annotations
 
 import logging
 import os
-import uuid
 from collections import deque
 from collections.abc import Sequence
 from typing import ClassVar
 
-from rq import Retry, get_current_job
+from rq import Retry
 
 from jobs.reminder_claims import claim, confirm, count, due, report_unconfirmed, take_back_refusals, write_skipped
 from jobs.reminder_sending import PAUSES, REFUSED_IN_A_ROW, Answer, channels, trouble_in, variable
@@ -62,9 +61,6 @@ class SendAppointmentReminderJob(MemoryAwareJob):
         chosen = None if names is None else types_named(names)
         check_zones()
         self.sessions = shared_sessions()
-        here = get_current_job()
-        # Its id alone would not do: RQ repeats a job under the same, and a new one may have it.
-        self.run_id = f"{here.id} {here.created_at.isoformat()} {here.repeats_left}" if here else uuid.uuid4().hex
         failures: list[RqmemError] = []
         with channels(chosen, os.environ) as all_channels:
             report_unconfirmed(self.sessions, self.run_id, utc_now(), _log)
