@@ -8,7 +8,6 @@ queue of its own, of which nothing waits afterwards.
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -63,7 +62,6 @@ def run(customers: int, seed: int, memory: str, folder: Path, url: str) -> bool:
     campaign_id = int(seeded.split()[-1])
     plan = folder / f"call-plan-{campaign_id}.csv"
     plan.unlink(missing_ok=True)
-    shutil.rmtree(f"{plan}.parts", ignore_errors=True)
     connection = rqmem.connect()
     with own_queue(connection, "demo", keep_ended=True) as queue:
         heading("Enqueueing the call plan and the campaign (scripts/enqueue_campaign.py)")
