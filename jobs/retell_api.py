@@ -35,7 +35,7 @@ T = TypeVar("T")
 _sleep = asyncio.sleep  # of its own, so that a test can watch it
 
 
-class RequestRefused(Exception):
+class RequestRefused(RqmemError):
     """The API refuses this request as it stands, and has done nothing."""
 
 
@@ -75,12 +75,16 @@ class RetellApi:
             raise ConfigError("RETELL_API_KEY is not set: give the worker the key of your Retell account")
         if not (key.isascii() and key.isprintable()):  # the client would repeat it in its error
             raise ConfigError("RETELL_API_KEY has characters in it that no key has: give the worker the key alone")
+        import httpx
         from retell import AsyncRetell, DefaultAsyncHttpxClient  # 70 MB: only where calls are made
 
         self._loop = asyncio.Runner()
         base_url = os.environ.get("RETELL_BASE_URL", "").strip() or None
         http_client = DefaultAsyncHttpxClient(event_hooks={"response": [_leave_429_to_us]})
-        self._client = AsyncRetell(api_key=key, base_url=base_url, http_client=http_client)
+        try:
+            self._client = AsyncRetell(api_key=key, base_url=base_url, http_client=http_client)
+        except httpx.InvalidURL as error:
+            raise ConfigError(f"RETELL_BASE_URL is no URL of an API: {error}") from None
         self._retries = retries
 
     def __enter__(self) -> RetellApi:

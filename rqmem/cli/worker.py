@@ -19,6 +19,8 @@ from rq.defaults import (
     DEFAULT_RESULT_TTL,
     DEFAULT_WORKER_TTL,
 )
+from rq.job import Job
+from rq.queue import Queue
 from rq.serializers import resolve_serializer
 from rq.suspension import is_suspended
 from rq.utils import import_attribute
@@ -165,8 +167,8 @@ def worker(names: tuple[str, ...], more: tuple[str, ...], **options: Any) -> Non
     )
     sys.path[:0] = [os.path.realpath(path) for path in options["paths"]]
     handlers = [_imported(path, "--exception-handler") for path in options["exception_handler"]]
-    job_class = _imported(options["job_class"], "--job-class")
-    queue_class = _imported(options["queue_class"], "--queue-class")
+    job_class = _class(options["job_class"], "--job-class", Job)
+    queue_class = _class(options["queue_class"], "--queue-class", Queue)
     serializer = _serializer(options["serializer"])
     connection = connect(options["url"], announce=lambda line: click.echo(line, err=True))
     if is_suspended(connection):
@@ -219,6 +221,13 @@ def _imported(path: str, option: str) -> Any:
         return import_attribute(path)
     except (ValueError, ImportError, AttributeError) as error:
         raise ConfigError(f"{option} {path!r} cannot be imported: {error}") from None
+
+
+def _class(path: str, option: str, base: type) -> Any:
+    found = _imported(path, option)
+    if not (isinstance(found, type) and issubclass(found, base)):
+        raise ConfigError(f"{option} {path!r} is no subclass of RQ's {base.__name__}")
+    return found
 
 
 def _serializer(name: str) -> Any:

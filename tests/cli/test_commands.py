@@ -62,6 +62,8 @@ def test_help_reads_well_at_80_columns(command: tuple[str, ...]) -> None:
         (["--url", "http://localhost"], "--url 'http://localhost' cannot be used"),
         (["--exception-handler", "no.such.handler"], "--exception-handler 'no.such.handler' cannot be imported"),
         (["--job-class", "no.such.Job"], "--job-class 'no.such.Job' cannot be imported"),
+        (["--job-class", "rq.Queue"], "--job-class 'rq.Queue' is no subclass of RQ's Job"),
+        (["--queue-class", "os.path"], "--queue-class 'os.path' is no subclass of RQ's Queue"),
         (["--serializer", "no.such"], "--serializer 'no.such' cannot be used"),
         (["--pid", "/nowhere/pid"], "--pid /nowhere/pid: No such file or directory"),
         (["--log-format", "xml"], "'xml' is not one of 'text', 'json'"),

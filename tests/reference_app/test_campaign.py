@@ -338,6 +338,7 @@ def test_no_call_is_asked_for_when_the_api_may_have_forgotten_its_key_meanwhile(
         ("{key}\n{key}", "{url}", "RETELL_API_KEY has characters in it that no key has"),
         ("„{key}“", "{url}", "RETELL_API_KEY has characters in it that no key has"),
         ("{key}", "api.retellai.com", "RETELL_BASE_URL is no URL of an API"),
+        ("{key}", "http://[::1", "RETELL_BASE_URL is no URL of an API"),
     ],
 )
 def test_a_key_as_files_have_it_and_what_is_none_without_repeating_it(
