@@ -91,6 +91,9 @@ def create_schema(engine: Engine, metadata: MetaData = Base.metadata) -> None:
 
     Args:
         metadata: of the tables; by default the application's.
+
+    Raises:
+        ConfigError: a table is there that lacks a column: it is an older version's.
     """
     with engine.begin() as connection:
         if connection.dialect.name == "postgresql":
@@ -98,6 +101,12 @@ def create_schema(engine: Engine, metadata: MetaData = Base.metadata) -> None:
             connection.execute(select(func.pg_advisory_xact_lock(SCHEMA_LOCK)))
         for table in metadata.sorted_tables:
             connection.execute(CreateTable(table, if_not_exists=True))
+            there = {column["name"] for column in inspect(connection).get_columns(table.name)}
+            if missing := [column.name for column in table.columns if column.name not in there]:
+                raise ConfigError(
+                    f"database {_shown(engine.url)} is an older version's: its table {table.name} has no column "
+                    f"{missing[0]}; delete it, or name another in DATABASE_URL, and seed again"
+                )
             for index in sorted(table.indexes, key=lambda index: str(index.name)):
                 connection.execute(CreateIndex(index, if_not_exists=True))
 

@@ -23,6 +23,7 @@ from rq import Queue
 from rq.job import Job, JobStatus
 
 from jobs.database import create_schema, open_database
+from rqmem.errors import ConfigError
 from rqmem.journal import history_reader, reader
 from rqmem.memory import tree
 from scripts import campaign_run
@@ -58,11 +59,17 @@ class Bench:
         return self.folder / "data" / f"{job.name}-{records}"
 
     def seed(self, job: LoadedJob, records: int) -> None:
-        """Make the dataset, or what is missing of it."""
+        """Make the dataset, or what is missing of it; anew where it is an older version's."""
         data = self.data_of(job, records)
         data.mkdir(parents=True, exist_ok=True)
         engine = open_database(f"sqlite:///{data}/app.db")
-        create_schema(engine)
+        try:
+            create_schema(engine)
+        except ConfigError:
+            engine.dispose()
+            shutil.rmtree(data)
+            self.seed(job, records)
+            return
         create_schema(engine, ledger.METADATA)
         check(engine, SEED, resume=True)
         with redirect_stdout(StringIO()):

@@ -151,6 +151,15 @@ def test_jobs_wait_for_a_server_that_is_started_again(
     assert waited == [0.5]
 
 
+def test_a_database_of_an_older_version_is_told(url: str) -> None:
+    engine = open_database(url)
+    with engine.begin() as connection:
+        connection.execute(text("CREATE TABLE campaigns (id INTEGER PRIMARY KEY)"))
+    with pytest.raises(ConfigError, match=r"older version's: its table campaigns has no column \w+; delete it"):
+        create_schema(engine)
+    engine.dispose()
+
+
 def test_moments_come_back_in_utc(url: str) -> None:
     engine = open_database(url)
     create_schema(engine)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import re
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,7 +24,7 @@ from scripts import load_test as load_test_script
 from scripts.load import rules, sampling
 from scripts.load.jobs import JOBS, named
 from scripts.load.report import Found, remark
-from scripts.load.running import all_ended
+from scripts.load.running import Bench, all_ended
 from scripts.load.trials import Idle, Measured, Trial
 from scripts.load_test import few_of, main, own_server, trials
 from tests.conftest import ROOT
@@ -136,6 +138,18 @@ def test_a_job_that_was_just_taken_from_its_queue_has_not_ended(connection: Redi
     assert not all_ended(connection)
     taken.set_status(JobStatus.FINISHED)
     assert all_ended(connection)
+
+
+def test_data_of_an_older_version_are_made_anew(connection: Redis, tmp_path: Path) -> None:
+    bench, [job] = Bench(connection, tmp_path), named(("AnalyzeCallSentimentJob",))
+    bench.data_of(job, 10).mkdir(parents=True)
+    file = bench.data_of(job, 10) / "app.db"
+    with closing(sqlite3.connect(file)) as database:
+        database.execute("CREATE TABLE calls (id INTEGER PRIMARY KEY)")
+        database.commit()
+    bench.seed(job, 10)
+    with closing(sqlite3.connect(file)) as database:
+        assert database.execute("SELECT count(*) FROM calls").fetchone() == (10,)
 
 
 def test_no_settings_of_this_directory_are_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
