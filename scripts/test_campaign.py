@@ -92,8 +92,9 @@ class Workers:
         return self.folder / f"worker-{number}.log"
 
     def last_words(self) -> str:
-        """Why the first one has ended, and where more of it is."""
-        return f"{last_words(self.log(1).read_text(errors='replace'))}   ({self.log(1)})"
+        """Why one has ended or a job has failed, and where more of it is."""
+        logs = "\n".join(self.log(number).read_text(errors="replace") for number in range(1, self.number + 1))
+        return f"{last_words(logs)}   ({self.folder}/)"
 
 
 @click.command()
@@ -144,7 +145,7 @@ def run(count: int, seed: int, batches: bool, workers: Workers, url: str) -> boo
         heading(f"{job_class.__name__} {job.id}; workers' logs in {workers.folder}/")
         started = time.monotonic()
         with workers.working(queue.name) as alive, click.progressbar(length=count, label="calling") as bar:
-            follow(campaign_id, job, queue, alive, lambda done: bar.update(done - bar.pos))
+            follow(campaign_id, job, queue, alive, lambda done: bar.update(done - bar.pos), workers.last_words)
             ended = not alive()
         seconds = time.monotonic() - started
         heading("What happened")
@@ -162,15 +163,25 @@ def run(count: int, seed: int, batches: bool, workers: Workers, url: str) -> boo
     return outcome.complete
 
 
-def follow(campaign_id: int, job: Job, queue: Queue, alive: Callable[[], bool], show: Callable[[int], object]) -> None:
+def follow(
+    campaign_id: int,
+    job: Job,
+    queue: Queue,
+    alive: Callable[[], bool],
+    show: Callable[[int], object],
+    last_words: Callable[[], str],
+) -> None:
     """Until the campaign is completed, or nothing is left that could complete it."""
     settled = select(func.count()).where(Customer.campaign_id == campaign_id, Customer.status.not_in(OPEN))
-    looks = 0
+    looks, waits = 0, False
     while True:
         with shared_sessions()() as session:
             show(session.scalar(settled) or 0)
             completed = session.get_one(Campaign, campaign_id).status == "completed"
         status = job.get_status()
+        if status == JobStatus.SCHEDULED and not waits:
+            click.echo(f"\nthe job waits to be tried again: {last_words()}", err=True)
+        waits = status == JobStatus.SCHEDULED
         looks = 0 if unfinished(queue) else looks + 1
         if status in FAILED or not alive() or (status == JobStatus.FINISHED and (completed or looks > LOOKS)):
             return

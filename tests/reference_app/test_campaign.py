@@ -47,6 +47,7 @@ from rqmem.errors import ConfigError
 from rqmem.journal import reader
 from rqmem.testing import wait_until
 from scripts.own_queue import own_queue
+from scripts.test_campaign import follow
 from seeds.campaign import seed_campaign
 from seeds.retell_stand_in import Faults, StandIn
 from seeds.retell_stand_in.answers import Answer, error_answer
@@ -616,3 +617,16 @@ def test_a_fault_that_means_nothing_is_bad_usage(option: str, message: str) -> N
     done = run_script("scripts.test_campaign", "--fault", option)
     assert done.returncode == 2
     assert message in done.stderr
+
+
+@ON_SQLITE
+@pytest.mark.usefixtures("here")
+def test_why_nothing_happens_is_told_once_where_a_job_waits_to_be_tried_again(
+    database: Engine, connection: Redis, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seed_campaign(database, count=3, seed=5)
+    queue = Queue("jobs", connection=connection)
+    job = queue.enqueue_in(timedelta(hours=1), "tests.sample_jobs.add", 1)
+    looks = iter([True, True, False])
+    follow(1, job, queue, lambda: next(looks), lambda done: None, lambda: "Retell answers 500")
+    assert capsys.readouterr().err.count("the job waits to be tried again: Retell answers 500") == 1
