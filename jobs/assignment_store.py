@@ -10,16 +10,18 @@ import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import datetime, timedelta
 from itertools import islice
-from typing import Any, Final, TypeVar, cast
+from typing import Any, Final, TypeVar, cast, get_args
 
-from sqlalchemy import CursorResult, delete, func, select, update
+from sqlalchemy import CursorResult, delete, select, update
 from sqlalchemy.orm import Session, aliased, sessionmaker
 
 from jobs.assignment_rules import Decided, Held, Line, Skip
+from jobs.counting import counts
 from jobs.tables import (
     AssignmentRun,
     AssignmentSkip,
     EventType,
+    SkipReason,
     Staff,
     StaffAssignment,
     StagedAssignment,
@@ -220,13 +222,8 @@ def forget_staged(sessions: sessionmaker[Session], run: str) -> None:
 def figures(sessions: sessionmaker[Session], run: str) -> dict[str, Any]:
     """What a run has done, and how many lines it skipped for which reason."""
     with sessions() as session:
-        reasons = session.execute(
-            select(AssignmentSkip.reason, func.count())
-            .where(AssignmentSkip.run == run)
-            .group_by(AssignmentSkip.reason)
-            .order_by(AssignmentSkip.reason)
-        )
-        skipped = dict(reasons.all())
+        reasons = counts(session, AssignmentSkip.reason, sorted(get_args(SkipReason)), AssignmentSkip.run == run)
+        skipped = {reason: count for reason, count in reasons.items() if count}
         done = session.get_one(AssignmentRun, run)
     return {"created": done.created, "updated": done.updated, "unchanged": done.unchanged, "skipped": skipped}
 

@@ -14,11 +14,12 @@ from dataclasses import asdict, fields
 from typing import Any, TypedDict, get_args
 
 from rq import Retry
-from sqlalchemy import Select, Table, func, select
+from sqlalchemy import Table, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session, sessionmaker
 
 from jobs.aggregates import Moments, all_merged, merged
+from jobs.counting import counts
 from jobs.sentiment_scores import CallScore, analyzer, changes, score_call
 from jobs.sources import shared_sessions
 from jobs.tables import AgentSentiment, Call, CallSentiment, SentimentOutcome
@@ -26,8 +27,6 @@ from jobs.unscored_calls import transcripts, unscored_calls
 from rqmem import MemoryAwareJob
 from rqmem.job.split import Gathered
 from rqmem.sources import Cuttable
-
-OUTCOMES: tuple[SentimentOutcome, ...] = get_args(SentimentOutcome)
 
 
 class Summary(TypedDict):
@@ -129,7 +128,7 @@ def _merge_in(session: Session, added: dict[tuple[Any, Any], Moments]) -> None:
 def summary(sessions: sessionmaker[Session]) -> Summary:
     """What all runs together have found, gathered from the agents' figures."""
     with sessions() as session:
-        of = dict(zip(OUTCOMES, session.execute(counts_of_outcomes()).one(), strict=True))
+        of = counts(session, CallSentiment.outcome, get_args(SentimentOutcome))
         agents = select(AgentSentiment).where(AgentSentiment.voice == "all").order_by(AgentSentiment.agent_id)
         known = [agent.moments for agent in session.scalars(agents)]
     total = all_merged(known)
@@ -142,11 +141,6 @@ def summary(sessions: sessionmaker[Session]) -> Summary:
         "variance": total.variance if total else None,
         "trend": total.slope if total else None,
     }
-
-
-def counts_of_outcomes() -> Select[Any]:
-    """One column for each of `OUTCOMES`. SQLite sorts to group, and took 2.5 MB for a million calls."""
-    return select(*(func.count().filter(CallSentiment.outcome == outcome) for outcome in OUTCOMES))
 
 
 def _insert(session: Session, table: Table) -> Any:

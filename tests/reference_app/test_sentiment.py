@@ -331,24 +331,6 @@ def test_a_chunk_costs_the_same_queries_however_large_it_is(database: Engine) ->
     assert scored(database) == 220
 
 
-@pytest.mark.parametrize("empty_database_url", ["sqlite"], indirect=True)  # PostgreSQL would sort in another process
-def test_the_summary_sorts_nothing(database: Engine) -> None:
-    statements: list[tuple[str, Any]] = []
-
-    def keep(connection: Any, cursor: Any, statement: str, parameters: Any, *about: Any) -> None:
-        statements.append((statement, parameters))
-
-    event.listen(database, "before_cursor_execute", keep)
-    summary(session_factory(database))
-    event.remove(database, "before_cursor_execute", keep)
-    with database.connect() as connection:
-        plans = [connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {each}", values).all() for each, values in statements]
-    steps = [step.detail for plan in plans for step in plan]
-    assert len(plans) == 2
-    assert steps
-    assert not [step for step in steps if "TEMP B-TREE" in step]
-
-
 def test_of_calls_that_are_read_together_those_between_them_are_left_out(database: Engine) -> None:
     put(database, map(call, ["Agent: One.", "Agent: Two.", "Agent: Three."]))
     with session_factory(database)() as session:
