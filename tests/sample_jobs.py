@@ -376,6 +376,11 @@ def raise_error() -> None:
     raise ValueError("an ordinary failure")
 
 
+def raise_in_many_lines() -> None:
+    """As SQLAlchemy does."""
+    raise ValueError("no such table\n[SQL: SELECT 1]\n(Background on this error at: https://sqlalche.me/e/20/e3q8)")
+
+
 def grow_at_three_lines() -> None:
     first = [[0] * 1000 for _ in range(8_000)]
     second = [[0] * 1000 for _ in range(12_000)]

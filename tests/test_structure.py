@@ -12,7 +12,7 @@ import pytest
 from tests.conftest import ROOT
 
 LAYERS = [
-    {"units", "errors", "events", "config", "drawing"},
+    {"units", "errors", "events", "config", "drawing", "tracebacks"},
     {"policy"},
     {"memory", "journal", "profiling", "alerts", "log", "sources", "embedded_files", "embedded_redis", "connections",
      "settings", "testing"},

@@ -11,6 +11,7 @@ from rq.exceptions import InvalidJobOperation
 from rq.job import Job, JobStatus
 
 from rqmem.errors import RqmemError
+from rqmem.tracebacks import what_was_raised
 
 ENDED = (JobStatus.FINISHED, JobStatus.FAILED, JobStatus.STOPPED, JobStatus.CANCELED)
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 0.02, 0.5
@@ -18,7 +19,7 @@ _SHORTEST_PAUSE, _LONGEST_PAUSE = 0.02, 0.5
 
 @dataclass(frozen=True)
 class End:
-    """How the job ended: RQ's status, what it returned, the last line of what it raised, and how long we waited."""
+    """How the job ended: RQ's status, what it returned, what it raised in one line, and how long we waited."""
 
     status: str
     result: Any
@@ -50,8 +51,8 @@ def until_ended(job: Job, seconds: float) -> End:
 def _end(job: Job, status: JobStatus, seconds: float) -> End:
     if status != JobStatus.FINISHED:
         result = job.latest_result()
-        lines = (result.exc_string or "").strip().splitlines() if result is not None else []
-        return End(status.value, None, lines[-1].strip() if lines else f"it was {status.value}", seconds)
+        raised = what_was_raised(result.exc_string or "") if result is not None else ""
+        return End(status.value, None, raised or f"it was {status.value}", seconds)
     try:
         return End(status.value, job.return_value(refresh=True), "", seconds)
     except Exception as error:  # noqa: BLE001  of classes that are not here

@@ -25,6 +25,7 @@ from rqmem.doctor import jobs
 from rqmem.errors import EmbeddedRedisError
 from rqmem.events import Breach
 from rqmem.journal import reader
+from rqmem.tracebacks import what_was_raised
 from rqmem.units import MB, show_mb, to_mb
 
 _SECONDS = 9.0
@@ -38,7 +39,7 @@ _NOT_OURS = ("RQMEM_CONFIG", "RQMEM_MEMORY", "RQMEM_TIMEOUT", "RQMEM_PRELOAD", "
 
 @dataclass(frozen=True)
 class Ended:
-    """How a job ended: RQ's status, the last line of its error, and its breach if one was told."""
+    """How a job ended: RQ's status, its error in one line, and its breach if one was told."""
 
     status: str
     error: str
@@ -160,9 +161,9 @@ def last_words(log: str) -> str:
 
 def _ended(connection: redis.Redis, job: Job) -> Ended:
     result = job.latest_result()
-    raised = ((result.exc_string if result is not None else "") or "").strip()
+    raised = what_was_raised((result.exc_string if result is not None else "") or "")
     breaches = reader.breaches(connection, job.id)
-    return Ended(job.get_status().value, raised.rpartition("\n")[2], breaches[0] if breaches else None)
+    return Ended(job.get_status().value, raised, breaches[0] if breaches else None)
 
 
 def _pause(before: Job, result: Any) -> float | None:

@@ -22,7 +22,7 @@ class InRq:
     Attributes:
         call: its description.
         worker: that runs it, or ran it last; empty for none.
-        error: the last line of what it raised.
+        error: what it raised, in one line.
         position: in its queue, from 0.
         waits_for: ids of jobs that must end first.
         due_at: when it is moved to its queue.
@@ -214,7 +214,7 @@ class Case:
 
     @property
     def error(self) -> str:
-        """The last line of the last error, as far as it is remembered; empty for none."""
+        """The last error in one line, as far as it is remembered; empty for none."""
         if self.status == "finished":
             return ""
         if self.in_rq is not None and self.in_rq.error:

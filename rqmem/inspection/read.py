@@ -16,6 +16,7 @@ from rqmem.inspection.case import Case, InRq, with_evidence
 from rqmem.job.progress import of_tree
 from rqmem.journal import history_reader, reader
 from rqmem.journal.ring import RINGS, Sample
+from rqmem.tracebacks import what_was_raised
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -109,10 +110,8 @@ def _read_in_rq(connection: Redis, job_id: str) -> InRq | None:
 
 
 def _error(job: Job) -> str:
-    """The last line of its traceback: the error itself."""
     result = job.latest_result()
-    lines = (result.exc_string or "").strip().splitlines() if result is not None else []
-    return lines[-1].strip() if lines else ""
+    return what_was_raised(result.exc_string or "") if result is not None else ""
 
 
 def _due_at(connection: Redis, job: Job) -> float | None:

@@ -9,7 +9,7 @@ seconds; what is not known is null, or empty where it is a text or a list::
     execution, worker        who runs it, or ran it last; execution only of a memory-aware job that runs
     worker_silent            it is registered and has not been heard of
     running, well            whether it runs; whether it has neither failed nor been left by its worker
-    outcome, error, next     how the last execution ended; the last line of the error; what happens now
+    outcome, error, next     how the last execution ended; the error in one line; what happens now
     began_at, ended_at       of the first execution, of the last one
     usage_mb, peak_mb, memory_limit_mb, usage_percentage
     operation, items_done    the place it named last, and items finished in its present stage

@@ -13,6 +13,7 @@ from rq.exceptions import NoSuchJobError
 from rq.job import Job, JobStatus
 
 from rqmem.journal import keys, ledger
+from rqmem.tracebacks import what_was_raised
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -70,5 +71,5 @@ class Mending:
             raw = b"" if value is None else child.serializer.dumps(value)
             ledger.tell_parent(self._connection, child, ledger.OK, result=raw)
         else:
-            lines = ((result.exc_string if result else None) or str(status)).strip().splitlines()
-            ledger.tell_parent(self._connection, child, lines[-1])
+            raised = what_was_raised((result.exc_string if result else None) or "")
+            ledger.tell_parent(self._connection, child, raised or str(status))

@@ -23,6 +23,7 @@ from rqmem.errors import RunTakenOver
 from rqmem.journal import reader
 from rqmem.journal.patience import AWAY, until_redis_answers
 from rqmem.runtime.heart import Heart
+from rqmem.tracebacks import what_was_raised
 
 if TYPE_CHECKING:
     from redis.client import Pipeline
@@ -186,7 +187,7 @@ class PatientWorker(Worker):
         RQ logs and forgets an error in this commit; here it is looked up whether it is there.
         """
         retries_left, stopped = job.retries_left, self._stopped_job_id
-        self._failure_line = next(reversed(exc_string.strip().splitlines()), "")
+        self._failure_line = what_was_raised(exc_string)
 
         def commit() -> None:
             if execution is not None and not self._may_fail(job, queue, execution):

@@ -28,6 +28,7 @@ from rq.job import Job
 from rqmem import embedded_redis
 from rqmem.events import Breach
 from rqmem.journal import reader
+from rqmem.tracebacks import what_was_raised
 from rqmem.units import show_mb
 
 _QUEUE = "memory_worker"
@@ -41,7 +42,7 @@ class Outcome:
     Attributes:
         status: RQ's, ``"finished"`` or ``"failed"`` as a rule.
         result: what it returned.
-        error: the last line of what it raised, with the error's name; ``""`` for none.
+        error: what it raised in one line, with the error's name; ``""`` for none.
         breaches: newest first.
         peak_mb: most it was seen to use; None for a job that is not memory-aware and did not breach.
         resumes: how often it went on from its cursor.
@@ -111,7 +112,7 @@ class RealWorker:
         return Outcome(
             status=job.get_status().value,
             result=result.return_value if result is not None else None,
-            error=(raised.strip().splitlines() or [""])[-1],
+            error=what_was_raised(raised),
             breaches=tuple(breaches),
             peak_mb=max(peaks, default=None),
             resumes=run.resumes,

@@ -244,13 +244,21 @@ def test_a_redis_that_refuses_in_the_middle_is_one_line(connection: Redis, redis
 # One job
 
 
-def test_a_failed_job_is_exit_code_1(connection: Redis, work_off: Callable[..., str], status: Status) -> None:
-    job = Queue(connection=connection).enqueue(sample_jobs.raise_error)
+def test_a_failed_job_is_exit_code_1_and_its_advice_can_be_followed(
+    connection: Redis, work_off: Callable[..., str], status: Status, redis_url: str
+) -> None:
+    job = Queue(connection=connection).enqueue(sample_jobs.raise_in_many_lines)
     work_off()
     done = status("--job", job.id)
     assert done.returncode == 1
-    assert "ValueError: an ordinary failure" in done.stdout
-    assert f"'rq requeue --queue default {job.id}' runs it again" in " ".join(done.stdout.split())
+    assert [line.split() for line in done.stdout.splitlines() if "error" in line] == [
+        ["error", "ValueError:", "no", "such", "table"]
+    ]
+    assert f"'rqmem retry {job.id}' runs it again" in " ".join(done.stdout.split())
+    assert rqmem("retry", job.id[:8], "--url", redis_url).stdout == f"job {job.id} is queued again\n"
+    assert rqmem("cancel", job.id[:8], "--url", redis_url).stdout.startswith(f"job {job.id}: 1 job cancelled, ")
+    gone = rqmem("retry", "1f3a9c20", "--url", redis_url)
+    assert (gone.returncode, gone.stdout) == (2, "") and "no job '1f3a9c20'" in gone.stderr
 
 
 def test_a_job_whose_worker_is_silent(connection: Redis, start_worker: StartWorker, status: Status) -> None:
