@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from rqmem.cli.terminal import connected
+from rqmem.inspection.find import find
 from rqmem.job import family
 
 
@@ -15,20 +16,26 @@ def cancel(job_id: str, url: str | None) -> None:
     """Cancel what is left of a job and of the children it has split into.
 
     What waits is taken back, what runs is told to stop; what has ended stays.
+    The beginning of the id will do, where it is the only one.
     """
     connection, _ = connected(url)
-    done = family.cancel(connection, job_id)
-    click.echo(f"{_jobs(done.taken_back)} cancelled, {done.stopped} running told to stop")
+    found = find(connection, job_id)
+    done = family.cancel(connection, found)
+    click.echo(f"job {found}: {_jobs(done.taken_back)} cancelled, {done.stopped} running told to stop")
 
 
 @click.command(short_help="Run a failed job once more.")
 @click.argument("job_id")
 @click.option("--url", "-u", help="URL of Redis.")
 def retry(job_id: str, url: str | None) -> None:
-    """Run a failed job once more; of one that has split, only the children that failed."""
+    """Run a failed job once more; of one that has split, only the children that failed.
+
+    The beginning of the id will do, where it is the only one.
+    """
     connection, _ = connected(url)
-    children = family.retry(connection, job_id)
-    click.echo(f"job {job_id} is queued again" + (f", for {_jobs(children)} that failed" if children else ""))
+    found = find(connection, job_id)
+    children = family.retry(connection, found)
+    click.echo(f"job {found} is queued again" + (f", for {_jobs(children)} that failed" if children else ""))
 
 
 def _jobs(count: int) -> str:

@@ -19,8 +19,9 @@ def outlook(case: Case) -> str:
     if case.status in _WAITING:
         resumed = case.of(events.Resumed)
         return _while_waiting(case, case.in_rq) + (f"; then {resumed[-1].summary()}" if resumed else "")
-    if case.status == "failed":
-        return f"nothing by itself; 'rq requeue --queue {case.queue} {case.job_id}' runs it again"
+    if case.status in ("failed", "stopped"):
+        stopped = "it is stopped" if case.status == "stopped" else "nothing by itself"
+        return f"{stopped}; 'rqmem retry {case.job_id}' runs it again"
     return "nothing: it was never enqueued" if case.status == "created" else f"nothing: it is {case.status}"
 
 

@@ -281,7 +281,8 @@ OWNER = Owner("x1", "ada", "mail", "h", 1, 1)
     [
         (None, {}, "nothing: it ended, and RQ has forgotten it", True),
         (InRq("finished", "", "mail"), {}, "nothing: it is finished", True),
-        (InRq("failed", "", "mail"), {}, "'rq requeue --queue mail 1f3a' runs it again", False),
+        (InRq("failed", "", "mail"), {}, "nothing by itself; 'rqmem retry 1f3a' runs it again", False),
+        (InRq("stopped", "", "mail"), {}, "it is stopped; 'rqmem retry 1f3a' runs it again", False),
         (InRq("canceled", "", "mail"), {}, "nothing: it is canceled", False),
         (InRq("deferred", "", "mail", waits_for=("a", "b")), {"told": []}, "waits for a, b", True),
         (InRq("scheduled", "", "mail", due_at=NOW + 900), {"told": []}, "moved to queue 'mail' at 20", True),
