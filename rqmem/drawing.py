@@ -53,6 +53,11 @@ def span(seconds: float) -> str:
     return f"{int(seconds)} s"
 
 
+def printable(text: str) -> str:
+    """The text without control characters: names, operations and errors are those of users' code."""
+    return text if text.isprintable() else "".join(each if each.isprintable() else " " for each in text)
+
+
 def _columns(values: Sequence[float | None], width: int) -> list[float | None]:
     count = min(len(values), max(0, width))
     bounds = [len(values) * column // count for column in range(count + 1)] if count else []

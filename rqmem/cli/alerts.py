@@ -17,6 +17,7 @@ from rqmem.cli.alert_sending import deliver, test
 from rqmem.cli.durations import parse_since
 from rqmem.cli.job_types import one_of
 from rqmem.cli.terminal import colour, connected, never_fail_on_a_letter
+from rqmem.drawing import printable
 from rqmem.journal import history_reader
 from rqmem.journal.alerts import Alert
 from rqmem.policy.alerts import RULES
@@ -126,4 +127,4 @@ def _shown(alert: Alert, still_open: bool, as_json: bool, width: int) -> str:
     when = datetime.fromtimestamp(alert.at).strftime("%Y-%m-%d %H:%M:%S")
     more = f" (+{alert.suppressed})" if alert.suppressed else ""
     mark = colour(f"{state:<8}", _MOODS[state])
-    return f"{when}  {mark}  {alert.rule:<19}  {alert.job or '-':<{width}}  {alert.text}{more}"
+    return f"{when}  {mark}  {alert.rule:<19}  {alert.job or '-':<{width}}  {printable(alert.text)}{more}"

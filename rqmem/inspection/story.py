@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Callable
 
-from rqmem.drawing import bar, span
+from rqmem.drawing import bar, printable, span
 from rqmem.events import JobStarted
 from rqmem.inspection.case import Case
 from rqmem.inspection.outlook import clock, outlook
@@ -42,7 +42,7 @@ def story(case: Case, columns: int, colour: Colour, *, plain: bool = False) -> l
 
 def header(case: Case, columns: int, colour: Colour) -> list[str]:
     """What job it is, how it stands, and what becomes of it."""
-    lines = [f"{case.job or 'a job of unknown type'}  {case.job_id}"]
+    lines = [printable(f"{case.job or 'a job of unknown type'}  {case.job_id}")]
     for label, text, mood in _facts(case):
         for number, part in enumerate(_broken(text, columns - _LABEL_COLUMNS, _depth(text)) if text else []):
             lines.append(f"  {label if not number else '':<{_LABEL_COLUMNS - 2}}{colour(part, mood)}")
@@ -191,7 +191,7 @@ def _under(title: str, lines: list[str]) -> list[str]:
 
 
 def _broken(text: str, columns: int, indent: str = "") -> list[str]:
-    return textwrap.wrap(text, max(20, columns), break_on_hyphens=False, subsequent_indent=indent) or [""]
+    return textwrap.wrap(printable(text), max(20, columns), break_on_hyphens=False, subsequent_indent=indent) or [""]
 
 
 def _depth(text: str) -> str:

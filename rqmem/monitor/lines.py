@@ -7,6 +7,8 @@ import string
 from collections.abc import Iterable, Sequence
 from typing import Literal
 
+from rqmem.drawing import printable
+
 Mood = Literal["plain", "title", "faint", "good", "warning", "bad"]
 Part = tuple[str, Mood]
 Line = tuple[Part, ...]
@@ -16,11 +18,6 @@ def line(*parts: str | Part) -> Line:
     """A line of texts, each with its mood or none; what would move the cursor in them is a blank."""
     moods: list[Part] = [(part, "plain") if isinstance(part, str) else part for part in parts]
     return tuple((printable(part), mood) for part, mood in moods if part)
-
-
-def printable(text: str) -> str:
-    """The text without control characters: job types and operations are named by users' code."""
-    return text if text.isprintable() else "".join(each if each.isprintable() else " " for each in text)
 
 
 def text(of: Line) -> str:

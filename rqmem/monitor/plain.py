@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from rqmem.drawing import printable
 from rqmem.journal.alerts import Alert
 from rqmem.monitor.crossings import Crossing
-from rqmem.monitor.lines import printable
 from rqmem.monitor.look import Worker
 from rqmem.monitor.record import Record
 from rqmem.monitor.view import clock

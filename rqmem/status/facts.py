@@ -16,7 +16,7 @@ class Worker:
     """A worker that is registered with RQ.
 
     Attributes:
-        state: RQ's: ``busy``, ``idle``, ``suspended``, ``starting``.
+        state: RQ's: ``busy``, ``idle``, ``suspended``, ``starting``; ``busy`` too where ``live`` has a job still.
         kind: ``rqmem``: it watches its jobs; ``silent``: it should, and has not been heard of; ``rq``: RQ's own.
         born_at: epoch seconds.
         job_id: that it runs, by RQ; empty for none.

@@ -95,7 +95,7 @@ def _worker(
     done = sum(int(fields.get(f"{how}_job_count") or 0) for how in ("successful", "failed"))
     return Worker(
         name=name,
-        state=fields.get("state", "starting"),
+        state="busy" if live is not None and live.job is not None else fields.get("state", "starting"),
         kind=kind,
         queues=tuple(queue for queue in fields.get("queues", "").split(",") if queue),
         host=fields.get("hostname", ""),

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from rqmem.drawing import bar, span
+from rqmem.drawing import bar, printable, span
 from rqmem.journal.history import LiveJob
 from rqmem.status.facts import Facts, JobType, Queue, Worker
 from rqmem.status.troubles import NEAR_CEILING, Trouble
@@ -22,9 +22,11 @@ Colour = Callable[[str, Mood], str]
 
 _FEWEST = 2  # entries of a table that stay
 _BAR_COLUMNS = 8
+_BAR = " ▏▎▍▌▋▊▉█"
 _SHORT_ID = 8
 _MARK_COLUMNS = 9
 _NAME_COLUMNS = 10  # at least
+_NARROW = 64 + _NAME_COLUMNS  # a row of workers has less
 
 
 @dataclass
@@ -71,8 +73,10 @@ def _head(facts: Facts, columns: int, colour: Colour) -> list[str]:
         total = sum(getattr(queue, state) for queue in facts.queues)
         counts.append(f"{total:,} {state}")
     shown_clock = time.strftime("%H:%M:%S", time.localtime(facts.at))
+    title, told = f"rqmem: {colour(facts.state, mood)}", ", ".join(counts)
+    fits = len(told) <= columns - 10 - len(facts.state)
     return [
-        f"rqmem: {colour(facts.state, mood)}   " + _cut(", ".join(counts), columns - 10 - len(facts.state)),
+        *([f"{title}   {told}"] if fits else [title, _cut(told, columns)]),
         _cut(facts.where, columns - len(shown_clock) - 2) + "  " + shown_clock,
     ]
 
@@ -104,9 +108,14 @@ def _shorten(tables: Sequence[_Table], room: int) -> None:
 
 
 def _worker_row(name: str, state: str, usage: str, own: str, jobs: str, breaches: str, up: str, columns: int) -> str:
-    width = max(_NAME_COLUMNS, columns - 64)
-    row = f"{_cut(name, width):<{width}} {state:<9} {usage:<22} {own:>6} {jobs:>7} {breaches:>8} {up:>6}".rstrip()
-    return _cut(row, columns)
+    """A narrow one has no room for a bar in ``usage``, nor for ``own``."""
+    if columns < _NARROW:
+        width = columns - 51
+        row = f"{_cut(name, width):<{width}} {state:<9} {_cut(usage.lstrip(_BAR), 16):<16}"
+    else:
+        width = max(_NAME_COLUMNS, columns - 64)
+        row = f"{_cut(name, width):<{width}} {state:<9} {usage:<22} {own:>6}"
+    return _cut(f"{row} {jobs:>7} {breaches:>8} {up:>6}".rstrip(), columns)
 
 
 def _worker(worker: Worker, now: float, columns: int, colour: Colour) -> list[str]:
@@ -143,6 +152,7 @@ def _doing(job: LiveJob, now: float) -> str:
 
 def _row(name: str, cells: Sequence[object], columns: int, *, tail: bool = False) -> str:
     width = columns - 10 * len(cells)
+    name = printable(name)
     shown = f"…{name[-(width - 1) :]}" if tail and len(name) > width else _cut(name, width)
     return f"{shown:<{width}}" + "".join(f"{cell:>10}" for cell in cells)
 
@@ -168,10 +178,11 @@ def _trouble(trouble: Trouble, columns: int, colour: Colour) -> list[str]:
 
 
 def _broken(text: str, columns: int) -> list[str]:
-    return textwrap.wrap(text, max(30, columns), break_on_hyphens=False) or [""]
+    return textwrap.wrap(printable(text), max(30, columns), break_on_hyphens=False) or [""]
 
 
 def _cut(text: str, columns: int) -> str:
+    text = printable(text)
     return text if len(text) <= columns else text[: max(0, columns - 1)] + "…"
 
 

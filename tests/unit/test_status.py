@@ -55,6 +55,17 @@ def said(facts: Facts, name: str) -> Trouble:
 # What is wrong
 
 
+def test_a_narrow_screen_tells_all_that_a_wide_one_does_and_names_move_no_cursor() -> None:
+    facts = replace(
+        WELL, workers=[replace(BUSY, name="a\nb\x1b[2Jc")], queues=[Queue("m\x1b[31m", 1234, 12, failed=10)]
+    )
+    shown = screen(facts, troubles(facts), 60, None, plainly)
+    assert all(len(line) <= 60 and line.isprintable() for line in shown)
+    assert shown[:2] == ["rqmem: running", "1 worker (1 busy), 1,234 queued, 12 started, 10 failed"]
+    assert shown[4].split() == ["workers", "state", "usage", "of", "ceiling", "jobs", "breaches", "up"]
+    assert shown[5].split() == ["a", "b", "[2Jc", "busy", "39", "%", "of", "256", "412", "3", "2", "h"]
+
+
 def test_nothing_is_wrong() -> None:
     assert troubles(WELL) == []
     assert healthy([])
@@ -455,3 +466,8 @@ def test_any_plot_is_nine_lines_that_fit(
         or not segments
         or max(p.memory_mb for s in segments for p in s) < (limit or 0)
     )
+
+
+def test_what_users_code_says_moves_no_cursor() -> None:
+    case = replace(CASE, in_rq=InRq("failed", "jobs.mail.Send('\x1b[2J')", "mail", error="ValueError: \x1b[31mred\x07"))
+    assert all(line.isprintable() for line in story(case, 100, plainly))
