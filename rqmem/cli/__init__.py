@@ -6,8 +6,11 @@ Exit codes: 0 done, 1 failed at run time, 2 bad usage or configuration, 3 alerts
 from __future__ import annotations
 
 import difflib
+import errno
+import os
 import sys
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import click
@@ -33,6 +36,7 @@ _COMMANDS = {
     "top": "top.top",
     "worker": "worker.worker",
 }
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
 class _Commands(click.Group):
@@ -63,6 +67,8 @@ class _Commands(click.Group):
             raise click.UsageError(f"No such command {args[0]!r}: did you mean {near[0]}?", ctx) from None
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
+        if sys.stdout is None:  # closed by who started us, as some init scripts do
+            sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115 (as long as the process)
         try:
             code = super().main(*args, **{**kwargs, "standalone_mode": False})
         except RqmemError as error:
@@ -77,9 +83,20 @@ class _Commands(click.Group):
             code = _complain(f"{error.format_message().rstrip('.')} (see '{command} --help')", error.exit_code)
         except click.ClickException as error:
             code = _complain(error.format_message(), error.exit_code)
+        except OSError as error:
+            if error.errno not in _FULL:
+                raise
+            where = error.filename or "the output"
+            code = _complain(f"{where} could not be written: {error.strerror}; what is there is not whole", 1)
+            _write_no_more()
         except (click.Abort, KeyboardInterrupt):
             code = _complain("interrupted", 1)
         sys.exit(code if isinstance(code, int) else 0)
+
+
+def _write_no_more() -> None:
+    """What could not be written would be tried again at the exit, with a traceback."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _complain(message: str, exit_code: int) -> int:

@@ -173,3 +173,16 @@ def test_one_line_says_that_the_embedded_server_is_used(tmp_path: Path) -> None:
         assert rqmem("redis", "url", directory=tmp_path, **environ).stdout.startswith("unix://")
     finally:
         assert rqmem("redis", "stop", directory=tmp_path, **environ).returncode == 0
+
+
+def test_a_full_disk_is_one_line_and_a_closed_output_is_nobody() -> None:
+    command, environ = [sys.executable, "-m", "rqmem", "config"], {**os.environ, "PYTHONPATH": str(ROOT)}
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(command, env=environ, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
+    assert done.returncode == 1
+    assert done.stderr == (
+        "rqmem: the output could not be written: No space left on device; what is there is not whole\n"
+    )
+    closed = ["sh", "-c", 'exec "$@" >&-', "sh", *command]
+    done = subprocess.run(closed, env=environ, stderr=subprocess.PIPE, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
