@@ -43,7 +43,7 @@ class Heart:
         self._worker = worker
         self._recorder = recorder
         self._seconds = config.heartbeat_seconds
-        self._connection = _connection_with_short_timeout(worker.connection, self._seconds)
+        self._connection = connection_with_short_timeout(worker.connection, self._seconds)
         self._recovery = Recovery(worker, self._connection, config)
         self._stopped = threading.Event()
         self._errands: deque[Callable[[Redis], object]] = deque()
@@ -151,7 +151,7 @@ class Heart:
                 log.warning("worker %s: Redis answers again", self._worker.name)
 
 
-def _connection_with_short_timeout(connection: Redis, seconds: float) -> Redis:
+def connection_with_short_timeout(connection: Redis, seconds: float) -> Redis:
     connection_class, pool_class, kwargs = parse_connection(connection)
     kwargs.update(socket_timeout=seconds, socket_connect_timeout=seconds)
     return connection_class(connection_pool=ConnectionPool(connection_class=pool_class, **kwargs))

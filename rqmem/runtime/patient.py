@@ -22,7 +22,7 @@ from rq.worker import Worker
 from rqmem.errors import RunTakenOver
 from rqmem.journal import reader
 from rqmem.journal.patience import AWAY, until_redis_answers
-from rqmem.runtime.heart import Heart
+from rqmem.runtime.heart import Heart, connection_with_short_timeout
 from rqmem.tracebacks import what_was_raised
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _FAILURE_TRIES = 5
+_SIGN_OFF_SECONDS = 3.0
 _log = logging.getLogger("rqmem.worker")
 
 
@@ -81,6 +82,12 @@ class PatientWorker(Worker):
             super().teardown()
         except RedisError as error:
             _log.warning("worker %s: could not sign off: %s", self.name, error)
+
+    def register_death(self) -> None:
+        """RQ's `register_death`, on a connection that fails soon: RQ's own waits for jobs, for seven minutes."""
+        leaving = copy.copy(self)
+        leaving.connection = connection_with_short_timeout(self.connection, _SIGN_OFF_SECONDS)
+        super(PatientWorker, leaving).register_death()
 
     @property
     def should_run_maintenance_tasks(self) -> bool:
