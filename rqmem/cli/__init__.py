@@ -89,6 +89,11 @@ class _Commands(click.Group):
             where = error.filename or "the output"
             code = _complain(f"{where} could not be written: {error.strerror}; what is there is not whole", 1)
             _write_no_more()
+        except UnicodeEncodeError as error:
+            alien = next((text for text in sys.argv[1:] if text.encode(errors="replace").decode() != text), None)
+            if alien is None:
+                raise
+            code = _complain(f"{alien!r} is no text in UTF-8, as all names are: {error.reason}", 2)
         except (click.Abort, KeyboardInterrupt):
             code = _complain("interrupted", 1)
         sys.exit(code if isinstance(code, int) else 0)

@@ -159,6 +159,14 @@ def arguments(
     except click.BadParameter as error:
         reason = error.message.rstrip(".")
         raise ConfigError(f"{reason}: quote it for the shell, as in 'ids:=[1, 2]' or 'name:=\"text\"'") from None
+    except (click.FileError, OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else "it is no text in UTF-8"
+        reason = "there is none" if isinstance(error, click.FileError) else reason
+        files = ", ".join(text for text in typed if "@" in text)
+        raise ConfigError(
+            f"the file of {files} cannot be read: {reason}; a text that begins with @ is given as --arg @text, "
+            f"or --kwarg 'name=\"@text\"'"
+        ) from None
     positional += [_json_or_text(text) for text in args]
     for given in kwargs:
         name, value = _named(given)

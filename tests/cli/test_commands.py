@@ -186,3 +186,9 @@ def test_a_full_disk_is_one_line_and_a_closed_output_is_nobody() -> None:
     closed = ["sh", "-c", 'exec "$@" >&-', "sh", *command]
     done = subprocess.run(closed, env=environ, stderr=subprocess.PIPE, text=True, timeout=60)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_an_argument_that_is_no_text_is_one_line(redis_url: str) -> None:
+    done = rqmem("inspect", "1f\udcff", "--url", redis_url)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "rqmem: '1f\\udcff' is no text in UTF-8, as all names are: surrogates not allowed\n"

@@ -239,6 +239,9 @@ def test_a_path_that_names_nothing_to_call(monkeypatch: pytest.MonkeyPatch, path
         ([], ["7"], "--kwarg '7': give name=JSON, for example --kwarg tenant_id=7"),
         (["a=1"], ["a=2"], "--kwarg a: there is one already: give each name once"),
         (["a:=x"], [], "Unable to parse a as JSON: quote it for the shell, as in 'ids:=[1, 2]'"),
+        (["@no/such"], [], "the file of @no/such cannot be read: there is none; a text that begins with @ is given as"),
+        (["a=@/"], [], "the file of a=@/ cannot be read: Is a directory"),
+        ([f"@{sys.executable}"], [], "it is no text in UTF-8"),
         (["%(1", "2"], [], "Unable to eval 1. non keyword argument as Python object"),
     ],
 )  # fmt: skip
