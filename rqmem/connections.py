@@ -1,10 +1,9 @@
 """Which Redis to use, and a tried connection to it.
 
-The order is ``--url``, ``RQMEM_REDIS_URL``, ``REDIS_URL``, else the embedded server of the current
-directory (`rqmem.embedded_redis`), started when needed. Promises: a URL that cannot be used raises
-`ConfigError` and a Redis that does not answer `RedisUnavailable`, both in one line that shows no
-password and within about `_PROBE_SECONDS` a network address. Knows nothing of RQ but that it
-needs replies as bytes.
+The order is ``--url``, ``RQMEM_REDIS_URL``, ``RQ_REDIS_URL`` (which RQ's own commands read), ``REDIS_URL``, else the
+embedded server of the current directory (`rqmem.embedded_redis`), started when needed. Promises: a URL that cannot be
+used raises `ConfigError` and a Redis that does not answer `RedisUnavailable`, both in one line that shows no password
+and within about `_PROBE_SECONDS` a network address. Knows nothing of RQ but that it needs replies as bytes.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from redis.retry import Retry
 from rqmem import embedded_redis
 from rqmem.errors import ConfigError, RedisUnavailable, RqmemError
 
-_VARIABLES = ("RQMEM_REDIS_URL", "REDIS_URL")
+_VARIABLES = ("RQMEM_REDIS_URL", "RQ_REDIS_URL", "REDIS_URL")
 _SCHEMES = ("redis://", "rediss://", "unix://")
 _PROBE_SECONDS = 3.0
 _LONGEST_REASON = 200

@@ -28,6 +28,7 @@ from sqlalchemy import select
 from jobs.sources import shared_sessions
 from jobs.tables import OPEN, Campaign, Customer
 from rqmem import embedded_redis
+from rqmem.connections import choose_url
 from rqmem.errors import ConfigError
 from rqmem.job import progress
 from rqmem.journal import ledger, reader
@@ -178,7 +179,7 @@ def own_folder(path: Path, database: str | None) -> Iterator[None]:
 @contextmanager
 def redis_server() -> Iterator[None]:
     """The Redis that commands choose; an embedded one is ended again if we started it."""
-    if os.environ.get("RQMEM_REDIS_URL") or os.environ.get("REDIS_URL"):
+    if choose_url() is not None:
         yield
         return
     server = embedded_redis.start()

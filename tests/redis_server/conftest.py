@@ -21,7 +21,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     runtime = Path(tempfile.mkdtemp(prefix="rqmem-tests-"))  # a socket's path must be short
     monkeypatch.chdir(directory)
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(runtime))
-    for name in ("RQMEM_REDIS_URL", "REDIS_URL"):
+    for name in ("RQMEM_REDIS_URL", "RQ_REDIS_URL", "REDIS_URL"):
         monkeypatch.delenv(name, raising=False)
     yield directory
     embedded_redis.stop(directory)

@@ -53,6 +53,8 @@ def url_of(server: socket.socket) -> str:
     [
         ("redis://a", {"RQMEM_REDIS_URL": "redis://b", "REDIS_URL": "redis://c"}, ("redis://a", "--url")),
         (None, {"RQMEM_REDIS_URL": "redis://b", "REDIS_URL": "redis://c"}, ("redis://b", "RQMEM_REDIS_URL")),
+        (None, {"RQ_REDIS_URL": "redis://b", "REDIS_URL": "redis://c"}, ("redis://b", "RQ_REDIS_URL")),
+        (None, {"RQMEM_REDIS_URL": "redis://a", "RQ_REDIS_URL": "redis://b"}, ("redis://a", "RQMEM_REDIS_URL")),
         (None, {"REDIS_URL": "redis://c\n"}, ("redis://c", "REDIS_URL")),
         ("", {"RQMEM_REDIS_URL": " ", "REDIS_URL": "redis://c"}, ("redis://c", "REDIS_URL")),
         ("", {"RQMEM_REDIS_URL": "", "REDIS_URL": ""}, None),
