@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
+import re
+import resource
 import signal
 import subprocess
 import sys
@@ -19,6 +22,7 @@ from rqmem import MemoryAwareJob, current_memory, memory_aware
 from rqmem.errors import ConfigError, SourceError
 from rqmem.job import children
 from rqmem.policy import splitting
+from rqmem.runtime import traces
 from rqmem.sources import Range
 
 MB = 2**20
@@ -353,6 +357,30 @@ def change_signal_handlers() -> int:
     for number in range(signal.SIGRTMIN, signal.SIGRTMAX + 1):
         signal.signal(number, signal.SIG_IGN)
     return os.getpid()
+
+
+def leave_changed(what: str) -> None:
+    """Something that a process has once, and that the next job would inherit."""
+    match what:
+        case "working directory":
+            os.chdir("/")
+        case "umask":
+            os.umask(0o777)
+        case "signal handlers":
+            signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # exit codes of subprocesses are lost
+        case "blocked signals":
+            signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())  # time limits too
+        case "timers":
+            signal.setitimer(signal.ITIMER_PROF, 60)
+        case "resource limits":
+            resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+        case "garbage collection":
+            gc.disable()
+
+
+def own_traces() -> dict[str, str]:
+    """What this process is like, as far as `leave_changed` changes it."""
+    return {name: re.sub(" at 0x[0-9a-f]+", "", str(value)) for name, value in traces.look().items()}
 
 
 def fork_and_return() -> str:

@@ -36,11 +36,12 @@ class HorseState:
 
 @dataclass(frozen=True)
 class AfterJob:
-    """What the horse is like after a job: what it keeps, and how many threads the job left running."""
+    """What the horse is like after a job: what it keeps, how many threads the job left running, what it changed."""
 
     job: str
     kept_bytes: int
     threads_left: int = 0
+    changed: str = ""
 
 
 def crowded(state: HorseState, job: str, ceiling_bytes: int) -> str:
@@ -67,6 +68,8 @@ def decide(state: HorseState, after: AfterJob, ceiling_bytes: int, max_jobs: int
     leaked = after.kept_bytes - baseline
     if after.threads_left > 0:
         return f"{after.job} left {after.threads_left} threads running", new
+    if after.changed:
+        return f"{after.job} left its process changed: {after.changed}", new
     if leaked >= min(KEPT_BYTES, KEPT_FRACTION * ceiling_bytes):
         return f"it holds {to_mb(leaked)} MB more than after the first job of each type", new
     if max_jobs and new.jobs >= max_jobs:

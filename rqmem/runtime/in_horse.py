@@ -7,6 +7,7 @@ the worker but through Redis, the shared page and the channel.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import logging
 import os
@@ -24,7 +25,7 @@ from rq.queue import Queue
 from rqmem import events
 from rqmem.journal.history import OK
 from rqmem.journal.patience import until_redis_answers
-from rqmem.runtime import environment, horse, look_inside
+from rqmem.runtime import environment, horse, look_inside, traces
 from rqmem.runtime.capturing import Capturing
 from rqmem.runtime.horse import Horse
 from rqmem.runtime.imports import check_importable
@@ -73,13 +74,15 @@ class WorkerInHorse(SettlingWorker):
             self.setup_work_horse_signals()
             self._is_horse = True
             self._greet_redis()
-            probing = Probing()
+            begun, probing = traces.look(), Probing()
             while (order := channel.order()) is not None:
                 threads = threading.active_count()
                 probing.before(order.job_type)
                 self._run_order(order)
                 doomed = self._page is not None and self._page.told
-                if not channel.send(probing.after(threading.active_count() - threads, doomed=doomed)):
+                report = probing.after(threading.active_count() - threads, doomed=doomed)
+                self._install_handlers()  # what is ours is no trace of the job
+                if not channel.send(dataclasses.replace(report, changed=traces.changed(begun, traces.look()))):
                     break
         except BaseException:  # noqa: BLE001  as RQ: whatever it was, this process ends
             _OUR_LOG.exception("worker %s: horse failed", self.name)
@@ -95,8 +98,7 @@ class WorkerInHorse(SettlingWorker):
         """What RQ's `main_work_horse` does in a new process, in this one."""
         environment.put("RQ_WORKER_ID", self.name)
         environment.put("RQ_JOB_ID", order.job_id)
-        horse.install_signal_handlers()
-        look_inside.install(lambda: self._page)
+        self._install_handlers()
         queue = self.queue_class(
             order.queue,
             connection=self.connection,
@@ -123,6 +125,10 @@ class WorkerInHorse(SettlingWorker):
         self._stopped_job_id = None
         self.perform_job(job, queue, execution)
         self.executions = {}  # else the job and its result stay until the next
+
+    def _install_handlers(self) -> None:
+        horse.install_signal_handlers()
+        look_inside.install(lambda: self._page)
 
     def _forget(self, queue: Queue, execution: Execution) -> None:
         """Remove the records of an execution whose job is gone."""

@@ -46,12 +46,14 @@ class Report:
         threads_left: how many threads more than before the job it has.
         left_bytes: what the job left for good, where the horse has tidied right before and right after it.
         grew: kinds of objects that grew since the horse first tidied, where it has now (`horse.kinds_that_stay`).
+        changed: what of the process is not as it was when the horse began (`traces.changed`).
     """
 
     kept_bytes: int
     threads_left: int
     left_bytes: int | None = None
     grew: list[tuple[str, int, float]] = field(default_factory=list)
+    changed: str = ""
 
 
 class Channel:

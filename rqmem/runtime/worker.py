@@ -265,7 +265,7 @@ class MemoryWorker(LivingWorker):
 
     def _consider_recycling(self, job: Job, queue: Queue, warm: WarmHorse, report: Report) -> None:
         """A horse that keeps too much, or whose job type leaks, is replaced."""
-        after = AfterJob(_job_type(job), report.kept_bytes, report.threads_left)
+        after = AfterJob(_job_type(job), report.kept_bytes, report.threads_left, report.changed)
         reason, warm.state = recycling.decide(
             warm.state, after, to_bytes(self.limit_mb), self.config.max_jobs_per_horse
         )

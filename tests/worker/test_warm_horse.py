@@ -115,6 +115,19 @@ def test_signal_handlers_of_one_job_do_not_unprotect_the_next(queue: Queue, work
     assert "by watch" in (jobs[1].latest_result().exc_string or "")
 
 
+def test_what_a_job_changes_about_its_process_does_not_reach_the_next(queue: Queue, work_off: WorkOff) -> None:
+    at_first = queue.enqueue(sample_jobs.own_traces)
+    kinds = ["working directory", "umask", "signal handlers", "blocked signals", "timers", "resource limits",
+             "garbage collection"]  # fmt: skip
+    after = []
+    for kind in kinds:
+        queue.enqueue(sample_jobs.leave_changed, kind)
+        after.append(queue.enqueue(sample_jobs.own_traces))
+    log = work_off("jobs")
+    assert results(after) == [at_first.return_value()] * len(kinds)
+    assert re.findall(r"leave_changed left its process changed: ([\w ]+)", log) == kinds
+
+
 def test_a_forked_child_that_returns_commits_nothing(queue: Queue, work_off: WorkOff) -> None:
     job = queue.enqueue(sample_jobs.fork_and_return)
     after = queue.enqueue(sample_jobs.own_pid)
