@@ -116,6 +116,17 @@ def killed_by_somebody() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def leave(job: Any, connection: Any) -> None:
+    """A stopped callback."""
+    sys.exit(4)
+
+
+def fill(job: Any, connection: Any) -> None:
+    """A stopped callback."""
+    blocks = [bytearray(b"x" * MB) for _ in range(400)]
+    time.sleep(len(blocks))
+
+
 def remember_failure(job: Any, connection: Any, kind: type, value: BaseException, trace: Any) -> None:
     """A failure callback."""
     connection.rpush("failures", f"{kind.__name__}: {value}")

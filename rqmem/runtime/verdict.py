@@ -10,6 +10,7 @@ import dataclasses
 import logging
 import os
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
@@ -48,7 +49,7 @@ from rqmem.runtime.watcher import Identity, Watcher
 from rqmem.units import to_bytes, to_mb
 
 _log = logging.getLogger("rqmem.worker")
-_VERDICT_SECONDS = 120  # callbacks of a killed job may take RQ's 60 s each
+_VERDICT_SECONDS = 60  # for all but the callback of a killed job, which has a time limit of its own
 
 ExcInfo = tuple[type[BaseException] | None, BaseException | None, TracebackType | None]
 EndedHorse = MemoryLimitExceeded | HorseLost | JobTimeoutException
@@ -127,7 +128,9 @@ class SettlingWorker(PatientWorker):
         elif self._try_resume(job, queue, execution, error):
             return
         else:
-            self._fail_in_a_fork(job, queue, execution, error)
+            fail, seconds = super()._finalize_failure, job.failure_callback_timeout
+            exc_info = (type(error), error, None)
+            self._settle_in_a_fork(job, queue, "failure", seconds, lambda: fail(job, queue, execution, exc_info))
         # Where that died of a callback, the verdict stands all the same.
         self.handle_job_failure(job, queue, exc_string=_one_line(error), execution=execution)
 
@@ -191,8 +194,20 @@ class SettlingWorker(PatientWorker):
             page.breach_json, page.told = breach.to_json(), True
         return breach
 
-    def _fail_in_a_fork(self, job: Job, queue: Queue, execution: Execution, error: BaseException) -> None:
-        """RQ's failure path in a short-lived process, since callbacks are user code; watched as a job is."""
+    def _handle_stopped_job(self, job: Job, queue: Queue, execution: Execution) -> None:
+        """RQ's `_handle_stopped_job`; a callback cannot end the worker or fill it, as there."""
+        stop, seconds = super()._handle_stopped_job, job.stopped_callback_timeout
+        if not job._stopped_callback_name:
+            stop(job, queue, execution)
+            return
+        self._settle_in_a_fork(job, queue, "stopped", seconds, lambda: stop(job, queue, execution))
+        self.handle_job_failure(
+            job, queue, exc_string="Job stopped by user, work-horse terminated.", execution=execution
+        )
+        self._stopped_job_id = None  # the verdict may have been the fork's
+
+    def _settle_in_a_fork(self, job: Job, queue: Queue, which: str, seconds: int, settle: Callable[[], None]) -> None:
+        """RQ's way to end a job in a short-lived process, since callbacks are user code; watched as a job is."""
         worker_pid = self._forking_pid = os.getpid()
         known = tree.descendants(worker_pid)
         page = SharedPage.new(self._page.ceiling_bytes if self._page is not None else to_bytes(self.limit_mb))
@@ -202,22 +217,22 @@ class SettlingWorker(PatientWorker):
                 self._page = page
                 self.setup_work_horse_signals()
                 self._is_horse = True
-                super()._finalize_failure(job, queue, execution, (type(error), error, None))
+                settle()
             except BaseException:  # noqa: BLE001  the worker gives the verdict then
                 _log.exception("worker %s: the verdict on job %s was cut short", self.name, job.id)
             finally:
                 os._exit(0)
-        about = Identity(f"failure callback of {job.description or job.id}", job.id, queue.name, self.name)
+        about = Identity(f"{which} callback of {job.description or job.id}", job.id, queue.name, self.name)
         watcher = Watcher(pid, page, about, self.config, known)
         try:
             with linux.urgent():
-                if not watcher.wait(time.monotonic() + _VERDICT_SECONDS):
+                if not watcher.wait(time.monotonic() + seconds + _VERDICT_SECONDS):
                     tree.kill(worker_pid, known)
         finally:
             watcher.close()
             os.waitpid(pid, 0)
         if watcher.breach is not None:
-            events.emit(dataclasses.replace(watcher.breach, next="killed; the job's own failure stands"))
+            events.emit(dataclasses.replace(watcher.breach, next="killed; the job's own end stands"))
 
     # In the horse
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 import pytest
 from redis import Redis
 from rq import Callback, Queue, Retry
+from rq.command import send_stop_job_command
 from rq.job import Job, JobStatus
 
 from rqmem.journal import reader
@@ -198,14 +199,28 @@ def test_the_horse_dies_with_its_worker(queue: Queue, start_worker: Callable) ->
 
 
 def test_a_stop_command_ends_the_job(queue: Queue, start_worker: Callable) -> None:
-    from rq.command import send_stop_job_command
-
     job = queue.enqueue(sample_jobs.say_hello_and_sleep, 60)
     worker = start_worker("jobs", "--burst")
     wait_until(lambda: queue.connection.exists("asleep"))
     send_stop_job_command(queue.connection, job.id)
     worker.finish()
     assert job.get_status() == JobStatus.STOPPED
+
+
+@pytest.mark.parametrize("how", ["leave", "fill"])
+def test_a_stopped_callback_neither_ends_nor_fills_the_worker(queue: Queue, start_worker: Callable, how: str) -> None:
+    callback = Callback(sample_jobs.leave if how == "leave" else sample_jobs.fill)
+    job = queue.enqueue(sample_jobs.say_hello_and_sleep, 60, on_stopped=callback)
+    after = queue.enqueue(sample_jobs.add, 1)
+    worker = start_worker("jobs", "--burst", "--memory", "128")
+    wait_until(lambda: queue.connection.exists("asleep"))
+    send_stop_job_command(queue.connection, job.id)
+    log = worker.finish()
+    assert worker.process.returncode == 0, log
+    assert job.get_status() == JobStatus.STOPPED
+    assert after.return_value() == 2
+    if how == "fill":
+        assert "stopped callback of" in log and "MemoryLimitExceeded" in log
 
 
 @pytest.mark.parametrize(("own", "cap"), [(60, "1"), (1, "60"), (-1, "1")])
