@@ -244,7 +244,15 @@ class PatientWorker(Worker):
                 self.cleanup_execution(job, pipeline, execution)
                 pipeline.execute()
             return False
+        if not standing.ours:
+            self._let_go(job, execution)
         return standing.ours
+
+    def _let_go(self, job: Job, execution: Execution) -> None:
+        """The job is somebody else's: what RQ has of our execution goes, or its maintenance takes theirs for lost."""
+        with self.connection.pipeline() as pipeline:
+            execution.delete(job, pipeline)
+            pipeline.execute()
 
     def _is_open(self, execution: Execution, queue: Queue) -> bool:
         """Whether nobody has committed an outcome of this execution: all who do remove it in the same step."""

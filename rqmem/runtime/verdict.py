@@ -266,6 +266,7 @@ class SettlingWorker(PatientWorker):
             return
         if isinstance(error, RunTakenOver):
             _log.warning("worker %s: %s", self.name, error)
+            until_redis_answers(lambda: self._let_go(job, execution), f"let go of job {job.id}")
             return
         if breach is not None:
             job.ended_at = now()

@@ -188,6 +188,21 @@ def test_an_execution_that_lost_its_job_writes_nothing_more(connection: Redis, s
     assert "another worker took this run over" in log
     assert job.get_status() == JobStatus.STARTED, "the verdict is the new owner's"
     assert connection.llen("done") < 40
+    assert not connection.exists("rq:wip:jobs"), "or RQ's maintenance takes the new owner's run for abandoned"
+
+
+@pytest.mark.parametrize("job_timeout", [60, 1], ids=["ends well", "fails"])
+def test_an_execution_that_lost_a_plain_job_is_not_started_any_more(
+    connection: Redis, start_worker: StartWorker, job_timeout: int
+) -> None:
+    job = Queue("jobs", connection=connection).enqueue(sample_jobs.say_hello_and_sleep, 2, job_timeout=job_timeout)
+    worker = start_worker("jobs", "--burst")
+    wait_for_key(connection, "asleep")
+    other = Owner("another", worker="elsewhere", queue="jobs", host="elsewhere", pid=1, start_time=1)
+    connection.hset(keys.RUNNING, job.id, other.to_json())  # as a second job of this id, begun there, would
+    worker.finish()
+    assert job.get_status() == JobStatus.STARTED
+    assert not connection.keys("rq:wip:jobs") + connection.keys("rq:execution*")
 
 
 def test_a_lost_horse_goes_on_too(connection: Redis, start_worker: StartWorker) -> None:
