@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import logging
+import logging.config
 import os
 import re
 import resource
@@ -387,6 +389,13 @@ def leave_changed(what: str) -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
         case "garbage collection":
             gc.disable()
+        case "logging.disable":
+            logging.disable()
+
+
+def configure_logging() -> None:
+    """As many applications: all loggers that it does not name are switched off."""
+    logging.config.dictConfig({"version": 1})
 
 
 def own_traces() -> dict[str, str]:

@@ -42,7 +42,7 @@ class LogFile(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write one record, to the file that the path names now."""
-        if self._fd < 0:  # after `close`, at the end of the process
+        if self._fd < 0 and not self._open_again():
             return
         try:
             line = self.format(record)
@@ -68,13 +68,24 @@ class LogFile(logging.Handler):
         os.close(opened)
 
     def close(self) -> None:
-        """Close the file; later records are not written."""
+        """Close the file; as `logging.FileHandler`, it is opened again for later records.
+
+        `logging.config` closes all handlers there are, when a job has it configure its own logging.
+        """
         self.acquire()
         fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)
         self.release()
         super().close()
+
+    def _open_again(self) -> bool:
+        try:
+            self._fd = self._open()
+        except OSError:
+            return False
+        self._identity = _identity(os.fstat(self._fd))
+        return True
 
     def _open(self) -> int:
         return os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)

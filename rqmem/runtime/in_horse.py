@@ -13,6 +13,7 @@ import logging
 import os
 import threading
 import time
+from collections.abc import Sequence
 from datetime import datetime, timezone
 from typing import Any, NoReturn
 
@@ -46,6 +47,7 @@ class WorkerInHorse(SettlingWorker):
     _group: HorseGroup | None = None
     _recorder: Recorder | None = None
     _captures: Capturing | None = None
+    _loggers: Sequence[logging.Logger] = ()
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._told_of_cut: set[str] = set()
@@ -54,6 +56,7 @@ class WorkerInHorse(SettlingWorker):
     def setup_work_horse_signals(self) -> None:
         """RQ's hook at the very start of a horse: also tie it to its worker and install the breach handler."""
         super().setup_work_horse_signals()
+        self._loggers = traces.own_loggers()
         horse.settle_in(self._forking_pid, self._group, self.config.preload)
         look_inside.install(lambda: self._page)
         if self._recorder is not None:  # the copy of this process; the worker's own hears of it over the tape
@@ -129,6 +132,11 @@ class WorkerInHorse(SettlingWorker):
     def _install_handlers(self) -> None:
         horse.install_signal_handlers()
         look_inside.install(lambda: self._page)
+        self._keep_logging()
+
+    def _keep_logging(self) -> None:
+        for logger in self._loggers:
+            logger.disabled = False
 
     def _forget(self, queue: Queue, execution: Execution) -> None:
         """Remove the records of an execution whose job is gone."""
@@ -163,10 +171,13 @@ class WorkerInHorse(SettlingWorker):
 
         def perform_as_user_code() -> Any:
             job.timeout = timeout  # RQ has read it; what is saved with the job stays the job's own
-            if self._captures is None:
-                return horse.run_user_code(here, import_and_perform)
-            with self._captures.captured(page, (job.func_name or "").removesuffix(".run"), here.execution_id):
-                return horse.run_user_code(here, import_and_perform)
+            try:
+                if self._captures is None:
+                    return horse.run_user_code(here, import_and_perform)
+                with self._captures.captured(page, (job.func_name or "").removesuffix(".run"), here.execution_id):
+                    return horse.run_user_code(here, import_and_perform)
+            finally:
+                self._keep_logging()
 
         job.perform = perform_as_user_code  # type: ignore[method-assign]
         job.timeout = self._capped_timeout(job)

@@ -92,12 +92,16 @@ def test_where_it_cannot_be_opened_again_lines_go_to_the_file_it_was(
     assert capfd.readouterr().err == ""
 
 
-def test_after_its_end_it_is_silent(path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_after_its_end_it_begins_anew_or_is_silent(path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     handler = LogFile(str(path))
     handler.close()
     handler.reopen()
-    write(handler, "late")
-    assert path.read_text() == ""
+    write(handler, "late")  # as after `logging.config`, which closes all handlers
+    assert path.read_text() == "late\n"
+    handler.close()
+    handler.path = path / "nowhere"
+    write(handler, "lost")
+    assert path.read_text() == "late\n"
     assert capfd.readouterr().err == ""
 
 

@@ -118,14 +118,25 @@ def test_signal_handlers_of_one_job_do_not_unprotect_the_next(queue: Queue, work
 def test_what_a_job_changes_about_its_process_does_not_reach_the_next(queue: Queue, work_off: WorkOff) -> None:
     at_first = queue.enqueue(sample_jobs.own_traces)
     kinds = ["working directory", "umask", "signal handlers", "blocked signals", "timers", "resource limits",
-             "garbage collection"]  # fmt: skip
+             "garbage collection", "logging.disable"]  # fmt: skip
     after = []
     for kind in kinds:
         queue.enqueue(sample_jobs.leave_changed, kind)
         after.append(queue.enqueue(sample_jobs.own_traces))
     log = work_off("jobs")
     assert results(after) == [at_first.return_value()] * len(kinds)
-    assert re.findall(r"leave_changed left its process changed: ([\w ]+)", log) == kinds
+    assert re.findall(r"leave_changed left its process changed: ([\w. ]+)", log) == kinds
+
+
+def test_a_job_that_configures_logging_does_not_hide_the_failures_of_others(
+    queue: Queue, work_off: WorkOff, tmp_path: Path
+) -> None:
+    for work in (sample_jobs.configure_logging, sample_jobs.raise_error, sample_jobs.own_pid):
+        queue.enqueue(work)
+    file = tmp_path / "log"
+    log = work_off("jobs", "--log-file", str(file)) + file.read_text()
+    assert log.count("Job OK") == 2
+    assert "exception raised while executing (tests.sample_jobs.raise_error)" in log
 
 
 def test_a_forked_child_that_returns_commits_nothing(queue: Queue, work_off: WorkOff) -> None:
