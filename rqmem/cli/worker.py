@@ -128,8 +128,10 @@ def given_settings(options: Mapping[str, Any]) -> dict[str, tuple[str, Any]]:
 @click.option("--profile-job", metavar="TYPE", multiple=True, help="Only runs of this job type; may be repeated.")
 @click.option("--profile-dir", metavar="DIR", help="For profiles and snapshots.  [default: .rqmem/profiles]")
 @click.option("--serializer", "-S", default="pickle", show_default=True, help="pickle, json, or a path.")
-@click.option("--job-class", "-j", metavar="PATH", default=DEFAULT_JOB_CLASS, help="RQ Job class to use.")
-@click.option("--queue-class", metavar="PATH", default=DEFAULT_QUEUE_CLASS, help="RQ Queue class to use.")
+@click.option("--job-class", "-j", metavar="PATH", envvar="RQ_JOB_CLASS", default=DEFAULT_JOB_CLASS,
+              help="RQ Job class to use.")  # fmt: skip
+@click.option("--queue-class", metavar="PATH", envvar="RQ_QUEUE_CLASS", default=DEFAULT_QUEUE_CLASS,
+              help="RQ Queue class to use.")  # fmt: skip
 @click.option("--exception-handler", metavar="PATH", multiple=True, help="Called with failed jobs.")
 @click.option("--disable-default-exception-handler", "-d", is_flag=True, help="Failures are the handlers' business.")
 @click.option("--disable-job-desc-logging", is_flag=True, help="Keep arguments of jobs out of the log.")

@@ -84,6 +84,14 @@ def test_a_misspelt_variable_is_bad_usage_too(start_worker: StartWorker) -> None
     assert worker.process.returncode == 2
 
 
+@pytest.mark.parametrize(("variable", "option"), [("RQ_JOB_CLASS", "--job-class"), ("RQ_QUEUE_CLASS", "--queue-class")])
+def test_classes_that_rq_worker_reads_from_the_environment(
+    start_worker: StartWorker, variable: str, option: str
+) -> None:
+    worker = start_worker("--burst", **{variable: "no.such.Class"})
+    assert f"{option} 'no.such.Class' cannot be imported" in worker.finish()
+
+
 def test_a_redis_that_does_not_answer_is_exit_code_1(start_worker: StartWorker) -> None:
     worker = start_worker("--burst", "--url", "redis://127.0.0.1:1/0")
     [line] = worker.finish().splitlines()
