@@ -420,6 +420,11 @@ def fork_a_daemon_and_die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def raise_undecodable() -> None:
+    """A file's name in no encoding: Redis takes no such text."""
+    raise ValueError(os.fsdecode(b"caf\xe9.csv"))
+
+
 def raise_error() -> None:
     raise ValueError("an ordinary failure")
 

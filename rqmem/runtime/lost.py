@@ -23,6 +23,7 @@ class Circumstances:
         peak_mb: the most the job used; 0: it ended too soon to be read.
         limit_mb: its ceiling.
         operation: the place last named.
+        in_job: it ended in the job's own code, and not in a callback, an exception handler or RQ's code around it.
         memory_ran_out: the kernel killed something for memory while it ran, and not for the job's own limit.
         container_mb: the memory limit of the container or service all this runs in, if it has one.
     """
@@ -30,6 +31,7 @@ class Circumstances:
     peak_mb: float
     limit_mb: float
     operation: str
+    in_job: bool
     memory_ran_out: bool
     container_mb: float | None
 
@@ -47,6 +49,8 @@ def _who(status: int | None, seen: Circumstances) -> str:
         return "(its end was not seen)"
     if not os.WIFSIGNALED(status):
         code = os.waitstatus_to_exitcode(status)
+        if not seen.in_job:
+            return f"(exit code {code}): it left outside the job's code (in a callback, an exception handler)"
         return f"(exit code {code}): it left in the middle of the job, by os._exit or a library that calls exit"
     number = os.WTERMSIG(status)
     name = f"signal {number}, {_name(number)}"

@@ -191,8 +191,10 @@ class PatientWorker(Worker):
     ) -> None:
         """RQ's `handle_job_failure`, once Redis answers, unless the execution is somebody else's by now.
 
-        RQ logs and forgets an error in this commit; here it is looked up whether it is there.
+        RQ logs and forgets an error in this commit; here it is looked up whether it is there. And an error whose text
+        Redis cannot take (a file's name in no encoding, say) ended the horse.
         """
+        exc_string = exc_string.encode(errors="backslashreplace").decode()
         retries_left, stopped = job.retries_left, self._stopped_job_id
         self._failure_line = what_was_raised(exc_string)
 

@@ -184,13 +184,24 @@ def test_a_kill_for_the_containers_limit_is_told(queue: Queue, place: Place, red
 
 
 def test_each_end_has_its_own_words() -> None:
-    below = Circumstances(80.0, 256.0, "rows 1-9", memory_ran_out=False, container_mb=None)
-    short = Circumstances(80.0, 256.0, "", memory_ran_out=True, container_mb=None)
-    boxed = Circumstances(80.0, 256.0, "", memory_ran_out=True, container_mb=512.0)
-    cases = [(9, below), (9, short), (9, boxed), (11, below), (15, below), (3 << 8, below), (None, below)]
+    below = Circumstances(80.0, 256.0, "rows 1-9", in_job=True, memory_ran_out=False, container_mb=None)
+    short = Circumstances(80.0, 256.0, "", in_job=True, memory_ran_out=True, container_mb=None)
+    boxed = Circumstances(80.0, 256.0, "", in_job=True, memory_ran_out=True, container_mb=512.0)
+    after = Circumstances(80.0, 256.0, "", in_job=False, memory_ran_out=False, container_mb=None)
+    cases = [
+        (9, below),
+        (9, short),
+        (9, boxed),
+        (11, below),
+        (15, below),
+        (3 << 8, below),
+        (3 << 8, after),
+        (None, below),
+    ]
     lines = [how_horse_ended(status, seen) for status, seen in cases]
     assert len(set(lines)) == len(lines)
     assert all(line.startswith("Work-horse terminated unexpectedly; waitpid returned") for line in lines)
     assert lines[0].endswith("; the job used 80 MB of 256 at 'rows 1-9'")
     assert "OOM killer" in lines[1]
     assert "may use 512 MB" in lines[2]
+    assert "(exit code 3): it left outside the job's code (in a callback, an exception handler)" in lines[6]

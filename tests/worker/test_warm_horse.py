@@ -109,6 +109,13 @@ def test_a_quiet_exit_is_told(queue: Queue, work_off: WorkOff) -> None:
     assert after.return_value()
 
 
+def test_an_error_whose_text_is_no_unicode_is_the_jobs_own(queue: Queue, work_off: WorkOff) -> None:
+    jobs = [queue.enqueue(work) for work in (sample_jobs.own_pid, sample_jobs.raise_undecodable, sample_jobs.own_pid)]
+    work_off("jobs")
+    assert "ValueError: caf\\udce9.csv" in (jobs[1].latest_result().exc_string or "")
+    assert jobs[0].return_value() == jobs[2].return_value()
+
+
 def test_signal_handlers_of_one_job_do_not_unprotect_the_next(queue: Queue, work_off: WorkOff) -> None:
     jobs = [queue.enqueue(work) for work in (sample_jobs.change_signal_handlers, sample_jobs.grow_lists)]
     work_off("jobs", "--memory", "128")
