@@ -58,10 +58,10 @@ class ProcessRetellAICampaignJob(MemoryAwareJob):
         self.sessions = shared_sessions()
         self.campaign = start(self.sessions, campaign_id)
         everybody = customers_of(campaign_id)
-        how_many = everybody.count().items or 0
+        how_many = (everybody.count().items or 0) if items is None else None  # a child's campaign is large
         self.refusals = Refusals(how_many)
         with RetellApi(self.api_retries) as self.api:
-            if items is None and self.should_split_job(how_many):
+            if how_many is not None and self.should_split_job(how_many):
                 self.api.free_lines()  # whether the key is any good: once, and not in each child
                 self.split_into_child_jobs(everybody)
                 return None

@@ -9,7 +9,7 @@ from typing import Any
 
 from jobs.sources import customers_of
 from jobs.tables import Customer
-from jobs.training_files import WorkDirectory
+from jobs.work_files import WorkDirectory
 from rqmem import MemoryAwareJob
 
 WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")

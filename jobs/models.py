@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from jobs.training_features import numbers, tokens
-from jobs.training_files import alone_in, publish, write_draft
 from jobs.training_order import Columns
+from jobs.work_files import alone_in, publish, write_draft
 from rqmem.errors import ConfigError
 
 if TYPE_CHECKING:

@@ -22,11 +22,11 @@ from typing import TYPE_CHECKING, Any
 from jobs.models import Model, library_versions, save_model, saved_by
 from jobs.training_features import HELD_OUT
 from jobs.training_figures import figures
-from jobs.training_files import WorkDirectory
 from jobs.training_order import Order
 from jobs.training_process import LearnerProcess
 from jobs.training_summary import Plan, Shard, make_plan
 from jobs.unreadable import told_as_for_a_person_to_mend
+from jobs.work_files import WorkDirectory
 from rqmem import MemoryAwareJob
 from rqmem.errors import ConfigError
 from rqmem.sources import CsvFile

@@ -23,9 +23,9 @@ import sklearn
 from numpy.typing import NDArray
 from sklearn.linear_model import SGDClassifier
 
-from jobs.training_files import write_whole
 from jobs.training_shards import Prepared, Rows, joined, matrix, open_shard
 from jobs.training_summary import Plan
+from jobs.work_files import write_whole
 from rqmem.errors import ConfigError
 
 SAVE_BLOCKS = 5

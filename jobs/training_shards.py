@@ -23,9 +23,9 @@ from scipy.sparse import csr_matrix, hstack, vstack
 from sklearn.feature_extraction import FeatureHasher
 
 from jobs.training_features import PLACES, Row, read_row
-from jobs.training_files import write_whole
 from jobs.training_order import Order
 from jobs.training_summary import BLOCK_NONZEROS, BLOCK_ROWS, MOST_CLASSES, Moments, Shard, too_many_classes
+from jobs.work_files import write_whole
 from rqmem.errors import ConfigError
 
 HASHED_AT_ONCE = 100_000  # tokens; some 20 MB as texts

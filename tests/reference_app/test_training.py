@@ -452,7 +452,7 @@ def test_a_full_disk_leaves_the_old_model_and_a_retry_finishes(
 def test_of_two_who_save_at_once_model_and_json_are_of_one(
     rows: Path, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from jobs import models, training_files
+    from jobs import models, work_files
 
     train(rows, model, passes=1)
     trained = load_model(model)
@@ -463,7 +463,7 @@ def test_of_two_who_save_at_once_model_and_json_are_of_one(
     named: list[str] = []
 
     def publish(draft: Path, path: Path) -> None:
-        training_files.publish(draft, path)
+        work_files.publish(draft, path)
         named.append(draft.parent.name)
         if named == ["first"]:
             second.start()
