@@ -1,7 +1,8 @@
 """Reminders in the database: which are due, and the rows that see to it that none is sent twice.
 
-A row is claimed by an insert that the primary key lets only one run make, and confirmed by an update; each is a
-transaction of its own, one before the message is sent and one after.
+A row is claimed by an insert that the primary key lets only one run make, and settled by an update. Messages are
+claimed and settled `AT_ONCE` at a time, in two transactions: one before they are sent and one after. Each locks its
+rows in the order of their appointments, so that on PostgreSQL two runs never wait for each other in a circle.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from datetime import datetime, timedelta
 from logging import Logger
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, func, literal, not_, or_, select, update
+from sqlalchemy import and_, bindparam, func, literal, literal_column, not_, or_, select, tuple_, update
 from sqlalchemy.orm import Session, aliased, sessionmaker
 
 from jobs.reminder_sending import Answer
@@ -23,8 +24,11 @@ from rqmem.sources import SqlRows
 LOOK_BACK = timedelta(days=1)
 """Appointments that began in this time, without a reminder, are written down as skipped; older ones are let be."""
 
+AT_ONCE = 10
+"""Messages claimed in one transaction, so also the most whose fate is unknown after a run was killed."""
+
 CLAIM_AGE = timedelta(minutes=10)
-"""After this no message is on its way any more: each try has a timeout of some seconds, and there are few."""
+"""After this no message is on its way any more: few are claimed at once, and each has few tries of some seconds."""
 
 OPEN = or_(Reminder.status == "postponed", Reminder.status == "skipped", Reminder.status == "doubted")
 TAKEN = ("claimed", "sent", "unknown")
@@ -65,23 +69,32 @@ def due(sessions: sessionmaker[Session], rule: ReminderType, now: datetime, *, d
 
 
 def claim(
-    sessions: sessionmaker[Session], rule: ReminderType, appointment: Appointment, run: str, now: datetime
-) -> bool:
-    """Whether this run may send the reminder: nobody has, and the appointment is still as it was read.
+    sessions: sessionmaker[Session], rule: ReminderType, appointments: Sequence[Appointment], run: str, now: datetime
+) -> list[Appointment]:
+    """Those of the appointments whose reminder this run may send: nobody has, and they are still as they were read.
 
     Or it was sent, and one for another time since: the appointment was moved, and moved back.
     """
+    if not appointments:
+        return []
     other = aliased(Reminder)
+    this_id = literal_column(f"{Reminder.__tablename__}.appointment_id")  # of the row that is there already
     told_last = select(func.max(other.claimed_at)).where(
-        other.appointment_id == appointment.id, other.type == rule.name, other.status.in_(TAKEN)
+        other.appointment_id == this_id, other.type == rule.name, other.status.in_(TAKEN)
     )
-    still = select(
-        Appointment.id, literal(rule.name), Appointment.starts_at, literal("claimed"), literal(run),
-        literal(now, UtcDateTime()),
-    ).where(
-        Appointment.id == appointment.id,
-        Appointment.status == "booked",
-        *(getattr(Appointment, it) == getattr(appointment, it) for it in ("starts_at", "time_zone", rule.address)),
+    names = ("id", "starts_at", "time_zone", rule.address)
+    as_read = [tuple(getattr(each, name) for name in names) for each in appointments]
+    still = (
+        select(
+            Appointment.id, literal(rule.name), Appointment.starts_at, literal("claimed"), literal(run),
+            literal(now, UtcDateTime()),
+        )
+        .where(
+            Appointment.id.in_([each.id for each in appointments]),  # by the primary key; the tuples use no index
+            Appointment.status == "booked",
+            tuple_(*(getattr(Appointment, name) for name in names)).in_(as_read),
+        )
+        .order_by(Appointment.id)
     )  # fmt: skip
     with sessions.begin() as session:
         new = insert_into(session, Reminder)
@@ -90,24 +103,37 @@ def claim(
             set_={"status": "claimed", "run": run, "claimed_at": now, "reason": None, "ended_at": None},
             where=or_(OPEN, Reminder.claimed_at < told_last.scalar_subquery()),
         )
-        return session.execute(claimed.returning(Reminder.appointment_id)).first() is not None
+        ours = set(session.scalars(claimed.returning(Reminder.appointment_id)))
+    return [each for each in appointments if each.id in ours]
 
 
-def confirm(
+def settle(
     sessions: sessionmaker[Session],
     rule: ReminderType,
-    appointment: Appointment,
+    outcomes: Sequence[tuple[Appointment, Answer]],
     run: str,
-    answer: Answer,
     now: datetime,
 ) -> None:
-    """What became of the message: also where somebody took this run for dead meanwhile."""
-    with sessions.begin() as session:
-        session.execute(
-            update(Reminder)
-            .where(_row(rule, appointment), Reminder.run == run, Reminder.status.in_(("claimed", "unknown")))
-            .values(status=answer.status, reason=answer.why, ended_at=now)
+    """What became of each message, also where somebody took this run for dead meanwhile."""
+    rows = [
+        {"id": each.id, "at": each.starts_at, "now_is": answer.status, "why": answer.why}
+        for each, answer in sorted(outcomes, key=lambda outcome: outcome[0].id)
+    ]
+    if not rows:
+        return
+    settled = (
+        update(Reminder)
+        .where(
+            Reminder.appointment_id == bindparam("id"),
+            Reminder.type == rule.name,
+            Reminder.starts_at == bindparam("at", type_=UtcDateTime()),
+            Reminder.run == run,
+            or_(Reminder.status == "claimed", Reminder.status == "unknown"),
         )
+        .values(status=bindparam("now_is"), reason=bindparam("why"), ended_at=now)
+    )
+    with sessions.begin() as session:
+        session.connection().execute(settled, rows)
 
 
 def write_skipped(
@@ -181,11 +207,3 @@ def count(sessions: sessionmaker[Session], run: str) -> dict[str, dict[str, int]
         for name, status, number in rows:
             figures.setdefault(name, {})[status] = number
     return figures
-
-
-def _row(rule: ReminderType, appointment: Appointment) -> ColumnElement[bool]:
-    return and_(
-        Reminder.appointment_id == appointment.id,
-        Reminder.type == rule.name,
-        Reminder.starts_at == appointment.starts_at,
-    )

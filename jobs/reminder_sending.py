@@ -51,7 +51,7 @@ _NO_MAIL_YET = "Connection error while submitting email"  # Apprise: before the 
 class Answer:
     """What became of a message, and ``why``. ``trouble``: what it says of the provider, or of our account there."""
 
-    status: Literal["sent", "refused", "postponed", "unknown"]
+    status: Literal["sent", "refused", "postponed", "doubted", "unknown"]
     why: str | None = None
     trouble: Literal["", "down", "key"] = ""
 

@@ -1,10 +1,13 @@
 """Reminders of appointments, by type, each at its time and none twice.
 
-The rule, for every type: a row for the appointment and the type is *claimed* before a message is sent and *confirmed*
-after it. Whoever cannot claim the row leaves the message to the one who could, so runs may overlap. A claim that nobody
-confirmed is left by a run that was cut off just then, and since providers have no idempotency key nobody can know
-whether the customer got that message: it is reported as ``unknown`` and never sent again. One message is on its way at
-a time, so that is one message for each run that is killed. (Who would rather send such a one again deletes its row.)
+The rule, for every type: a row for the appointment and the type is *claimed* before a message is sent and *settled*
+after it. A run that cannot claim the row leaves the message to the run that could, so runs may overlap. A claim that
+nobody settled is left by a run that was killed. Providers have no idempotency key, so nobody can know whether the
+customer got that message: it is reported as ``unknown`` and never sent again. (Delete its row to have it sent again.)
+
+Ten messages are claimed at a time and sent one after the other, since a transaction for each took longer than sending
+it. So a run that is killed leaves ten messages unknown at most. A run that ends in any other way (a breach, its time
+limit, a provider that is down) leaves one at most: what it had sent is written down, the rest is given back.
 
 A provider that refuses many in a row refuses us, or these addresses (all of a country, say). Nobody can tell, so the
 run stops and leaves them *doubted*: later runs send those after all others, and where it took one of the others, what
@@ -24,7 +27,16 @@ from typing import ClassVar
 
 from rq import Retry
 
-from jobs.reminder_claims import claim, confirm, count, due, report_unconfirmed, take_back_refusals, write_skipped
+from jobs.reminder_claims import (
+    AT_ONCE,
+    claim,
+    count,
+    due,
+    report_unconfirmed,
+    settle,
+    take_back_refusals,
+    write_skipped,
+)
 from jobs.reminder_sending import PAUSES, REFUSED_IN_A_ROW, Answer, channels, trouble_in, variable
 from jobs.reminder_types import check_zones, decide, types_named, zone_called
 from jobs.sources import shared_sessions
@@ -84,29 +96,46 @@ class SendAppointmentReminderJob(MemoryAwareJob):
     def remind(self, appointments: list[Appointment]) -> None:
         if self.trouble is not None:
             raise self.trouble
-        rule, skipped = self.channel.rule, []
+        rule, wanted, skipped = self.channel.rule, [], []
         for each in appointments:
             decision = decide(rule, each.starts_at, each.time_zone, getattr(each, rule.address), utc_now())
             if decision.action == "skip":
                 skipped.append((each, decision.why))
-            elif decision.action == "send" and claim(self.sessions, rule, each, self.run_id, utc_now()):
-                self.send(each)
+            elif decision.action == "send":
+                wanted.append(each)
         write_skipped(self.sessions, rule, skipped, self.run_id, utc_now())
+        for begin in range(0, len(wanted), AT_ONCE):
+            self.send(claim(self.sessions, rule, wanted[begin : begin + AT_ONCE], self.run_id, utc_now()))
 
-    def send(self, appointment: Appointment) -> None:
-        rule, zone = self.channel.rule, zone_called(appointment.time_zone)
-        assert zone is not None  # or it would have been skipped
-        title, body = rule.message(appointment.name, appointment.title, appointment.starts_at, zone)
-        answer = self.channel.send(getattr(appointment, rule.address), title, body, self.pauses)
-        confirm(self.sessions, rule, appointment, self.run_id, answer, utc_now())
-        self.answers.append(answer)
-        self.took_one |= answer.status == "sent"
-        trouble = trouble_in(list(self.answers), takes_others=self.doubted and self.took_one)
+    def send(self, claimed: Sequence[Appointment]) -> None:
+        """Send these reminders, and settle what became of each: also of those that were not sent, since one failed."""
+        rule, begun, trouble = self.channel.rule, 0, ""
+        outcomes: list[tuple[Appointment, Answer]] = []
+        try:
+            for each in claimed:
+                begun += 1
+                answer = self.send_one(each)
+                outcomes.append((each, answer))
+                self.answers.append(answer)
+                self.took_one |= answer.status == "sent"
+                trouble = trouble_in(list(self.answers), takes_others=self.doubted and self.took_one)
+                if trouble:
+                    break
+        finally:  # a message without an answer stays claimed: nobody knows whether it was taken
+            not_sent = Answer("doubted" if self.doubted else "postponed", "the run ended before it was sent")
+            outcomes += [(each, not_sent) for each in claimed[begun:]]
+            settle(self.sessions, rule, outcomes, self.run_id, utc_now())
         if trouble == "key":
             take_back_refusals(self.sessions, rule, self.run_id)
             raise ConfigError(f"{rule.name}: {self.provider} takes nothing from us ({answer.why}): check the URL")
         if trouble == "down":
             raise ProviderDown(f"{rule.name}: {self.provider} takes no messages ({answer.why}); a later run sends them")
+
+    def send_one(self, appointment: Appointment) -> Answer:
+        rule, zone = self.channel.rule, zone_called(appointment.time_zone)
+        assert zone is not None  # or it would have been skipped
+        title, body = rule.message(appointment.name, appointment.title, appointment.starts_at, zone)
+        return self.channel.send(getattr(appointment, rule.address), title, body, self.pauses)
 
     @property
     def provider(self) -> str:
