@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import stat
@@ -153,17 +154,25 @@ def test_through_many_commits(connection: Redis, start: Callable[..., WorkerProc
 def test_a_horse_in_c_answers_late_and_that_is_said(
     connection: Redis, start: Callable[..., WorkerProcess], tmp_path: Path
 ) -> None:
-    job = Queue(connection=connection).enqueue(profile_jobs.count_in_c, 200_000_000)
-    worker = start("--burst")
-    wait_for_key(connection, "ready")
-    time.sleep(0.3)  # from there to C
-    text = snapshot(worker, tmp_path)
-    assert "has not answered within 2 s: it is in C code" in text
-    assert "tests.profile_jobs.count_in_c" in text and "(horse)" in text
+    held = tmp_path / "held"
+    job = Queue(connection=connection).enqueue(profile_jobs.lock_in_c, str(held))
+    with held.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        worker = start("--burst")
+        wait_until(lambda: waited_for(held), 30)
+        text = snapshot(worker, tmp_path)
+        assert "has not answered within 2 s: it is in C code" in text
+        assert "tests.profile_jobs.lock_in_c" in text and "(horse)" in text
     wait_until(lambda: "it was asked: until then it was in C code." in taken(tmp_path)[-1].read_text(), 30)
-    assert "in count_in_c: " in taken(tmp_path)[-1].read_text()
+    assert "in lock_in_c: " in taken(tmp_path)[-1].read_text()
     worker.finish()
-    assert job.return_value(refresh=True) == "counted"
+    assert job.return_value(refresh=True) == "locked"
+
+
+def waited_for(path: Path) -> bool:
+    """Whether a process waits for the lock of that file."""
+    locks = Path("/proc/locks").read_text().splitlines()
+    return any(" -> FLOCK " in line and f":{path.stat().st_ino} " in line for line in locks)
 
 
 def test_a_directory_that_is_not_ours_costs_the_snapshot_only(
