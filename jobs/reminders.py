@@ -54,8 +54,8 @@ class ProviderDown(RqmemError):
 class SendAppointmentReminderJob(MemoryAwareJob):
     """Send the reminders that are due, of the types named, or of all that have a URL (`jobs.reminder_sending`).
 
-    Returns how many reminders of each type it sent, and did not send. Trouble with one provider does not stop the
-    other types; the job fails when they are done.
+    Returns how many reminders of each type it sent, and did not send; ``{"due": 0}`` for a type of which none was due.
+    Trouble with one provider does not stop the other types; the job fails when they are done.
     """
 
     memory_limit_mb = 128
@@ -91,7 +91,8 @@ class SendAppointmentReminderJob(MemoryAwareJob):
         if failures:
             kind = ConfigError if any(isinstance(each, ConfigError) for each in failures) else ProviderDown
             raise kind("; ".join(str(each) for each in failures))
-        return count(self.sessions, self.run_id)
+        none_due = {channel.rule.name: {"due": 0} for channel in all_channels}
+        return none_due | count(self.sessions, self.run_id)
 
     def remind(self, appointments: list[Appointment]) -> None:
         if self.trouble is not None:

@@ -1,24 +1,26 @@
 """Made-up appointments: a pure stream of plain dicts, decided by a seed number alone, that can begin anywhere.
 
-Appointments are in working hours where the customer is, within two weeks from ``around`` on. As in life, some customers
-want no reminder of some type, some addresses are mistyped, some time zones do not exist, some appointments are
-cancelled; the shares are stated below.
+Appointments are in working hours where the customer is, within two weeks from ``around`` on; `from_day` moves them to
+the weeks in which they are needed. As in life, some customers want no reminder of some type, some addresses are
+mistyped, some time zones do not exist, some appointments are cancelled; the shares are stated below.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import datetime, time, timedelta, timezone
+from datetime import date, datetime, time, timedelta, timezone
 from functools import cache, partial
 from random import Random
 from typing import Any
 from zoneinfo import ZoneInfo
 
+from jobs.reminder_types import zone_called
 from seeds.blocks import pick, stream
 from seeds.people import PEOPLE
 from seeds.phone_numbers import invalid_number, valid_number
 
-BASE = datetime(2030, 1, 7, tzinfo=timezone.utc)
+FIRST_DAY = date(2030, 1, 7)
+BASE = datetime.combine(FIRST_DAY, time(), tzinfo=timezone.utc)
 DAYS = 14
 FIRST_HOUR, LAST_HOUR = 8, 18
 CANCELLED = 0.03
@@ -58,6 +60,13 @@ def appointments(seed: int, count: int, start: int = 0, *, around: datetime = BA
         around: an aware datetime; the first appointments are on that day.
     """
     return stream("appointments", seed, count, start, partial(_appointment, around=around))
+
+
+def from_day(row: dict[str, Any], day: date) -> dict[str, Any]:
+    """An appointment of the stream, moved by the days from `FIRST_DAY` to ``day``, to the same hour there."""
+    zone = zone_called(row["time_zone"]) or timezone.utc
+    local: datetime = row["starts_at"].astimezone(zone).replace(tzinfo=None) + (day - FIRST_DAY)
+    return row | {"starts_at": local.replace(tzinfo=zone).astimezone(timezone.utc)}
 
 
 def _appointment(rng: Random, index: int, around: datetime) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import date
 from itertools import islice
 from pathlib import Path
 from typing import cast
@@ -16,7 +17,7 @@ from jobs.tables.appointments import Appointment
 from jobs.tables.calls import Agent, Call
 from jobs.tables.staff import EventType, Staff
 from rqmem.errors import RqmemError
-from seeds.appointments import appointments
+from seeds.appointments import FIRST_DAY, appointments, from_day
 from seeds.assignments import EVENT_TYPES, STAFF, assignments, event_types, staff
 from seeds.customers import customers
 from seeds.filling import FilePart, Row, TablePart
@@ -54,6 +55,19 @@ class CampaignPart(TablePart):
         return {"campaign_id": owner_id, **row}
 
 
+@dataclass(frozen=True)
+class AppointmentsPart(TablePart):
+    """Appointments from a day on, which is kept as their owner's id: more of them go to the same weeks."""
+
+    first_day: date = FIRST_DAY
+
+    def begin(self, connection: Connection, seed: int, count: int) -> int:
+        return self.first_day.toordinal()
+
+    def values(self, row: Row, owner_id: int) -> Row:
+        return from_day(dict(row), date.fromordinal(owner_id) if owner_id else FIRST_DAY)
+
+
 def _status(connection: Connection, campaign_id: int) -> str | None:
     return connection.execute(select(Campaign.status).where(Campaign.id == campaign_id)).scalar_one_or_none()
 
@@ -69,18 +83,18 @@ def _agents(seed: int, count: int, start: int) -> Iterator[Row]:
 _CUSTOMERS = CampaignPart("customers", _table(Customer), customers)
 _AGENTS = TablePart("agents", _table(Agent), _agents)
 _TRANSCRIPTS = TablePart("transcripts", _table(Call), transcripts)
-_APPOINTMENTS = TablePart("appointments", _table(Appointment), appointments)
 _STAFF = TablePart("staff", _table(Staff), staff)
 _EVENT_TYPES = TablePart("event types", _table(EventType), event_types)
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """How many rows of what; 0: none."""
+    """How many rows of what; 0: none. ``appointments_from``: the day of the first ones."""
 
     customers: int = 0
     transcripts: int = 0
     appointments: int = 0
+    appointments_from: date = FIRST_DAY
     assignments: int = 0
     training_rows: int = 0
 
@@ -90,7 +104,12 @@ def parts(wanted: Wanted, folder: Path) -> list[tuple[TablePart | FilePart, int]
     found: list[tuple[TablePart | FilePart, int]] = [(_CUSTOMERS, wanted.customers)]
     if wanted.transcripts:
         found += [(_AGENTS, AGENTS), (_TRANSCRIPTS, wanted.transcripts)]
-    found += [(_APPOINTMENTS, wanted.appointments)]
+    found += [
+        (
+            AppointmentsPart("appointments", _table(Appointment), appointments, wanted.appointments_from),
+            wanted.appointments,
+        )
+    ]
     if wanted.assignments:
         file = FilePart("assignments", folder / "assignments.csv", ASSIGNMENT_COLUMNS, assignments)
         found += [(_STAFF, STAFF), (_EVENT_TYPES, EVENT_TYPES), (file, wanted.assignments)]

@@ -1,6 +1,7 @@
 """Seeds a large dataset: ``python -m seeds.large_dataset --customers 1000000 --transcripts 50000``.
 
-Streams: memory is the same for a thousand rows and for a million. The same seed makes the same rows on every machine.
+Streams: memory is the same for a thousand rows and for a million. The same seed makes the same rows on every machine;
+appointments begin on the day of the first run, or on the day named.
 A run may be cut off at any moment; ``--resume`` goes on with it, and nothing is written twice. It also adds to a
 dataset that is whole, where more is asked for.
 """
@@ -11,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import date, datetime
 from pathlib import Path
 
 import click
@@ -30,6 +32,13 @@ COUNT = click.IntRange(min=0)
 @click.option("--customers", type=COUNT, default=100_000, show_default=True, help="Of one campaign.")
 @click.option("--transcripts", type=COUNT, default=20_000, show_default=True, help="Calls with their transcripts.")
 @click.option("--appointments", type=COUNT, default=20_000, show_default=True, help="To be reminded of.")
+@click.option(
+    "--appointments-from",
+    type=click.DateTime(["%Y-%m-%d"]),
+    default=lambda: str(date.today()),
+    show_default="today",
+    help="Day of the first ones; the last are two weeks later.",
+)
 @click.option("--assignments", type=COUNT, default=20_000, show_default=True, help="Lines of the file of assignments.")
 @click.option("--training-rows", type=COUNT, default=100_000, show_default=True, help="Lines of the training file.")
 @click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=7, show_default=True, help="The same: same rows.")
@@ -39,13 +48,21 @@ COUNT = click.IntRange(min=0)
 )
 @click.option("--resume", is_flag=True, help="Go on with what was begun; nothing is written twice.")
 @click.option("--quiet", is_flag=True, help="No progress.")
-def main(seed: int, database_url: str | None, folder: Path, resume: bool, quiet: bool, **counts: int) -> None:
+def main(
+    seed: int,
+    database_url: str | None,
+    folder: Path,
+    appointments_from: datetime,
+    resume: bool,
+    quiet: bool,
+    **counts: int,
+) -> None:
     """Fill the database and files of the reference application with made-up data.
 
     0 leaves a part out. Prints a line for each part.
     """
     with one_line_errors():
-        wanted = Wanted(**counts)
+        wanted = Wanted(**counts, appointments_from=appointments_from.date())
         engine = open_database(database_url)
         create_schema(engine)
         create_schema(engine, ledger.METADATA)

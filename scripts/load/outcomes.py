@@ -74,7 +74,7 @@ def campaign_id(place: Place) -> int:
 
 
 def make_due(place: Place) -> None:
-    """Move all appointments to times for which e-mail is due now: the dataset's are in a year to come."""
+    """Move all appointments to times for which e-mail is due now: the dataset's are within two weeks."""
     with Session(place.engine) as session, session.begin():
         for part in range(_SPREAD):
             begins = utc_now() + timedelta(hours=5) + part * timedelta(hours=15) / _SPREAD

@@ -12,7 +12,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
-from datetime import datetime, timezone
+from datetime import date, datetime, timezone
 from itertools import count, islice
 from pathlib import Path
 from random import Random
@@ -24,7 +24,7 @@ from sqlalchemy import Engine, event, func, insert, select, update
 from sqlalchemy.orm import Session
 
 from jobs.database import create_schema, open_database
-from jobs.tables import Base, Campaign, Customer
+from jobs.tables import Appointment, Base, Campaign, Customer
 from jobs.tables.calls import Agent, Call
 from rqmem.errors import RqmemError
 from rqmem.testing import wait_until
@@ -227,6 +227,17 @@ def test_a_dataset_grows(database_url: str, folder: Path, whole: dict[str, Any])
     assert "150 in table customers: 80 of them now" in grown.stdout
     assert "40 in table agents: all of them from before" in grown.stdout
     assert content(database_url, folder) == whole
+
+
+def test_appointments_stay_in_the_weeks_that_the_first_run_named(tmp_path: Path, folder: Path) -> None:
+    url = f"sqlite:///{tmp_path}/app.db"
+    assert seed(url, folder, *NONE, "--appointments", "20", "--appointments-from", "2026-03-20").exit_code == 0
+    assert seed(url, folder, *NONE, "--appointments", "40", "--resume").exit_code == 0
+    engine = open_database(url)
+    with engine.connect() as connection:
+        days = [begins.date() for begins in connection.scalars(select(Appointment.starts_at))]
+    assert len(days) == 40
+    assert date(2026, 3, 19) <= min(days) and max(days) <= date(2026, 4, 3), "in UTC"
 
 
 def test_again_with_fewer_changes_nothing(tmp_path: Path, folder: Path, whole: dict[str, Any]) -> None:

@@ -9,7 +9,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime, time, timedelta, timezone
+from datetime import date, datetime, time, timedelta, timezone
 from functools import partial
 from zoneinfo import ZoneInfo, available_timezones
 
@@ -699,7 +699,8 @@ def test_run_twice_and_by_two_workers_at_once_each_is_sent_once(
         for figures in job.return_value().values():
             together.update(figures)
     assert together["sent"] == len(wanted)
-    assert set(together) <= {"sent", "skipped"}
+    assert set(together) <= {"sent", "skipped", "due"}
+    assert together["due"] == 0
     assert max(reader.run(connection, job.id).peak_mb for job in jobs) < 128
 
 
@@ -710,7 +711,7 @@ def test_a_repetition_counts_what_it_has_done_itself(
     book(database, booked(phone="+14155550100"))
     job = SendAppointmentReminderJob.enqueue(types="sms", repeat=Repeat(times=1), connection=connection)
     log = run(start_worker, **environ)
-    assert [each.return_value for each in job.results()] == [{}, {"sms": {"sent": 1}}], log
+    assert [each.return_value for each in job.results()] == [{"sms": {"due": 0}}, {"sms": {"sent": 1}}], log
 
 
 @sqlite_alone
@@ -730,7 +731,9 @@ def test_a_provider_that_is_down_stops_neither_the_others_nor_a_later_run(
     assert SECRET not in log
     assert received(receiver) == {f"/whatsapp/+1415555{n:04}": 1 for n in range(20)}
     assert Counter(each["path"] for each in other.taken) == {f"/sms/+1415555{n:04}": 1 for n in range(20)}
-    assert job.return_value() == {"sms": {"sent": 20}, "whatsapp": {"sent": 20}}
+    assert job.return_value() == {
+        "push": {"due": 0}, "sms": {"sent": 20}, "whatsapp": {"sent": 20}, "email": {"due": 0},
+    }  # fmt: skip
 
 
 @sqlite_alone
@@ -762,7 +765,7 @@ def test_many_bad_addresses_do_not_keep_the_others_from_their_reminders(
     log = run(start_worker, **environ)
     assert [job.get_status() for job in jobs] == [JobStatus.FAILED, JobStatus.FINISHED, JobStatus.FINISHED], log
     assert jobs[1].return_value() == {"sms": {"refused": 25, "sent": 5}}
-    assert jobs[2].return_value() == {}, "it is known by now that it is the addresses"
+    assert jobs[2].return_value() == {"sms": {"due": 0}}, "it is known by now that it is the addresses"
     assert Counter(each["path"] for each in receiver.taken) == {f"/sms/{phone}": 1 for phone in good}
     tried = Counter(each["path"] for each in receiver.messages)
     assert [tried[f"/sms/{phone}"] for phone in bad] == [2] * REFUSED_IN_A_ROW + [1] * 5
@@ -787,6 +790,16 @@ def test_what_a_person_must_mend_is_one_line(
 
 
 # The seeds
+
+
+def test_seeded_appointments_of_another_day_are_at_the_same_hours() -> None:
+    day = date(2026, 10, 20)  # clocks change within these two weeks, and do not in those of the stream
+    midnight = datetime.combine(day, time(), tzinfo=timezone.utc)
+    moved = [seeds.from_day(row, day) for row in seeds.appointments(7, 1000)]
+    anew = list(seeds.appointments(7, 1000, around=midnight))
+    for one, other in zip(moved, anew, strict=True):
+        if zone_called(one["time_zone"]) is not None:
+            assert one == other
 
 
 def test_seeded_appointments_are_the_same_wherever_the_stream_begins() -> None:
