@@ -1,14 +1,18 @@
-"""Bars, sparklines, spans of time and short ids as plain text. Pure."""
+"""Bars, sparklines, spans of time, short ids and texts of others, as plain text. Pure."""
 
 from __future__ import annotations
 
 import itertools
+import json
 import math
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
 
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
 _HEIGHTS = "▁▂▃▄▅▆▇█"
 _ASCII_HEIGHTS = "_.:-=+*#"
+_NOT_ASCII = re.compile(r"[^\n\x20-\x7e]")
 
 
 def bar(fraction: float, width: int, *, ascii_only: bool = False) -> str:
@@ -54,8 +58,24 @@ def span(seconds: float) -> str:
 
 
 def printable(text: str) -> str:
-    """The text without control characters: names, operations and errors are those of users' code."""
-    return text if text.isprintable() else "".join(each if each.isprintable() else " " for each in text)
+    """The text on one line, with what would move a cursor, begin a line or turn the direction of reading as an escape.
+
+    Names, operations and errors come from users' code, or from whoever may write to Redis. Lone surrogates are escaped
+    too (they stand for bytes of a file's name). Twice is the same as once.
+    """
+    if text.isprintable():
+        return text
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
+
+
+def json_text(value: Any, *, indent: int | None = None, default: Callable[[Any], Any] | None = None) -> str:
+    """The value as JSON in which every character can be printed: the others are JSON's own escapes."""
+    text = json.dumps(value, indent=indent, ensure_ascii=False, default=default)
+    return _NOT_ASCII.sub(_escaped, text)
+
+
+def _escaped(found: re.Match[str]) -> str:
+    return found[0] if found[0].isprintable() else json.dumps(found[0])[1:-1]
 
 
 def _columns(values: Sequence[float | None], width: int) -> list[float | None]:

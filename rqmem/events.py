@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from rqmem.drawing import printable
 from rqmem.units import show_leak, show_mb
 
 Layer = Literal["checkpoint", "watch", "kill", "kernel"]
@@ -164,7 +165,7 @@ class Breach(Event):
         """The one line that stands in the job's result: which job, how much, where, who acted."""
         place = f" at '{self.operation}'" if self.operation else ""
         count = "1 process" if self.processes == 1 else f"{self.processes} processes"
-        return (
+        return printable(
             f"{self.job} used {show_mb(self.used_mb)} MB of {show_mb(self.limit_mb)} MB{place} "
             f"(peak {self.peak_mb:.1f} MB, by {self.layer}, {count})"
         )
@@ -190,7 +191,7 @@ class Breach(Event):
             "left behind:": ", ".join(f"{name} ({used:.0f} MB)" for name, used in self.segments_left),
             "next:": self.next,
         }
-        return lines + [f"{label:<14} {text}" for label, text in told.items() if text]
+        return [printable(line) for line in (*lines, *(f"{label:<14} {text}" for label, text in told.items() if text))]
 
     def _kinds(self) -> str:
         """Types of objects, and how much they leave unexplained: memory of C code, a list that is being sorted."""

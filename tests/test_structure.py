@@ -12,7 +12,7 @@ import pytest
 from tests.conftest import ROOT
 
 LAYERS = [
-    {"units", "errors", "events", "config", "drawing", "tracebacks"},
+    {"units", "errors", "events", "config", "drawing", "tracebacks", "type_of_job"},
     {"policy"},
     {"memory", "journal", "profiling", "alerts", "log", "sources", "embedded_files", "embedded_redis", "connections",
      "settings", "testing"},

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Literal
 
+from rqmem.drawing import printable
 from rqmem.journal.alerts import Alert
 from rqmem.policy.alerts import RULES
 
@@ -26,11 +27,15 @@ class Message:
 def message(alerts: Sequence[Alert]) -> Message:
     """One alert, or several in one message: the first ones, and how many more."""
     if len(alerts) == 1:
-        return Message(f"rqmem: {_name(alerts[0])}", "\n".join(_lines(alerts[0])), _kind(alerts))
+        return _message(_name(alerts[0]), _lines(alerts[0]), _kind(alerts))
     lines = [f"{_name(each)}: {each.text}" for each in alerts[:_NAMED]]
     if len(alerts) > _NAMED:
         lines.append(f"and {len(alerts) - _NAMED} more; 'rqmem alerts' shows them")
-    return Message(f"rqmem: {len(alerts)} alerts", "\n".join(lines), _kind(alerts))
+    return _message(f"{len(alerts)} alerts", lines, _kind(alerts))
+
+
+def _message(title: str, lines: Sequence[str], kind: Kind) -> Message:
+    return Message(printable(f"rqmem: {title}"), "\n".join(map(printable, lines)), kind)
 
 
 def trial(position: int) -> Message:

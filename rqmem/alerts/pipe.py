@@ -6,6 +6,8 @@ from __future__ import annotations
 import logging
 import sys
 
+from rqmem.drawing import printable
+
 READY, REFUSED = "READY", "REFUSED"
 
 
@@ -19,7 +21,7 @@ class ToWorker(logging.Handler):
 def say(word: str, text: str = "") -> None:
     """A line for the worker; one that is gone hears nothing."""
     try:
-        sys.stdout.write(f"{word} {' '.join(text.split())}\n")
+        sys.stdout.write(f"{word} {printable(' '.join(text.split()))}\n")
         sys.stdout.flush()
     except OSError:
         pass

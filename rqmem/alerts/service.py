@@ -38,9 +38,10 @@ class Service:
     def send(self, message: Message) -> str:
         """Send it; ``""`` when it was taken, else why not."""
         self._heard.forget()
-        kind = self._apprise.NotifyType(message.kind)
+        kind, plain = self._apprise.NotifyType(message.kind), self._apprise.NotifyFormat.TEXT
         try:
-            taken = self._plugin.notify(body=message.body, title=message.title, notify_type=kind)
+            # Of plain text a service that shows HTML or Markdown makes its own.
+            taken = self._plugin.notify(body=message.body, title=message.title, notify_type=kind, body_format=plain)
         except Exception as error:  # noqa: BLE001 (whatever a plugin raises; its text may hold the URL)
             return f"sending failed with {type(error).__name__}"
         return "" if taken else self._heard.reason()

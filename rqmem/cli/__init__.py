@@ -16,6 +16,7 @@ from typing import Any
 import click
 from redis.exceptions import RedisError
 
+from rqmem.drawing import printable
 from rqmem.errors import RqmemError
 
 _COMMANDS = {
@@ -94,6 +95,8 @@ class _Commands(click.Group):
             if alien is None:
                 raise
             code = _complain(f"{alien!r} is no text in UTF-8, as all names are: {error.reason}", 2)
+        except UnicodeDecodeError as error:
+            code = _complain(f"a name in Redis is no text in UTF-8: {error.object[:80]!r}; remove that key", 1)
         except (click.Abort, KeyboardInterrupt):
             code = _complain("interrupted", 1)
         sys.exit(code if isinstance(code, int) else 0)
@@ -105,7 +108,7 @@ def _write_no_more() -> None:
 
 
 def _complain(message: str, exit_code: int) -> int:
-    click.echo(f"rqmem: {message}", err=True)
+    click.echo(f"rqmem: {printable(message)}", err=True)
     return exit_code
 
 

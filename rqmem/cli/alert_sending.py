@@ -19,7 +19,7 @@ from rqmem.alerts import addresses as alert_addresses
 from rqmem.alerts import messages, pipe
 from rqmem.alerts.sender import Sender
 from rqmem.alerts.service import keep_others_quiet, services
-from rqmem.cli.terminal import connected
+from rqmem.cli.terminal import connected, show
 from rqmem.errors import ConfigError, RqmemError
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def test(ctx: click.Context, alert_urls: tuple[str, ...], alert_urls_file: str |
     for address, service in zip(found, services(found), strict=True):
         reason = service.send(messages.trial(address.position))
         failed = failed or bool(reason)
-        click.echo(f"{address.shown}: {f'not taken: {reason}' if reason else 'taken'}")
+        show(f"{address.shown}: {f'not taken: {reason}' if reason else 'taken'}")
     ctx.exit(1 if failed else 0)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 import time
 from collections.abc import Callable, Collection
 from datetime import datetime, timezone
@@ -16,8 +15,8 @@ from redis.exceptions import RedisError
 from rqmem.cli.alert_sending import deliver, test
 from rqmem.cli.durations import parse_since
 from rqmem.cli.job_types import one_of
-from rqmem.cli.terminal import colour, connected, never_fail_on_a_letter
-from rqmem.drawing import printable
+from rqmem.cli.terminal import colour, connected, never_fail_on_a_letter, show
+from rqmem.drawing import json_text
 from rqmem.journal import history_reader
 from rqmem.journal.alerts import Alert
 from rqmem.policy.alerts import RULES
@@ -67,9 +66,9 @@ def alerts_group(
     shown = [each for each in ours if each.at >= after or _is_among(each, still)]
     width = min(_WIDEST_JOB, max((len(each.job) for each in shown), default=0))
     for each in shown:
-        click.echo(_shown(each, _is_among(each, still), as_json, width))
+        show(_shown(each, _is_among(each, still), as_json, width))
     if not shown and not as_json:
-        click.echo(_nothing(job, len(ours), after), err=follow)
+        show(_nothing(job, len(ours), after), err=follow)
     if follow:
         last = everything[-1].id if everything else "0-0"
         _follow(connection, last, lambda each: _tell(each, job, as_json, width))
@@ -88,7 +87,7 @@ def _follow(connection: Redis, last: str, tell: Callable[[Alert], None]) -> None
                 found = history_reader.next_alerts(connection, last, _WAIT_SECONDS)
             except RedisError as error:
                 if not away:
-                    click.echo(f"rqmem: Redis does not answer ({error}): waiting for it", err=True)
+                    show(f"rqmem: Redis does not answer ({error}): waiting for it", err=True)
                 away = True
                 time.sleep(_WAIT_SECONDS)
                 continue
@@ -104,7 +103,7 @@ def _tell(alert: Alert, job: str | None, as_json: bool, width: int) -> None:
     if job in (None, alert.job):
         rule = RULES.get(alert.rule)
         lasts = alert.state == "raised" and rule is not None and rule.can_end
-        click.echo(_shown(alert, lasts, as_json, width))
+        show(_shown(alert, lasts, as_json, width))
 
 
 def _is_among(alert: Alert, still: Collection[tuple[str, str, str, float]]) -> bool:
@@ -122,9 +121,9 @@ def _shown(alert: Alert, still_open: bool, as_json: bool, width: int) -> str:
     if as_json:
         when = datetime.fromtimestamp(alert.at, timezone.utc).isoformat(timespec="milliseconds")
         fields = {**dataclasses.asdict(alert), "time": when.replace("+00:00", "Z"), "open": still_open}
-        return json.dumps(fields, ensure_ascii=False)
+        return json_text(fields)
     state = "open" if still_open else alert.state
     when = datetime.fromtimestamp(alert.at).strftime("%Y-%m-%d %H:%M:%S")
     more = f" (+{alert.suppressed})" if alert.suppressed else ""
     mark = colour(f"{state:<8}", _MOODS[state])
-    return f"{when}  {mark}  {alert.rule:<19}  {alert.job or '-':<{width}}  {printable(alert.text)}{more}"
+    return f"{when}  {mark}  {alert.rule:<19}  {alert.job or '-':<{width}}  {alert.text}{more}"

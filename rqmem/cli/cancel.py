@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from rqmem.cli.terminal import connected
+from rqmem.cli.terminal import connected, show
 from rqmem.inspection.find import find
 from rqmem.job import family
 
@@ -21,7 +21,7 @@ def cancel(job_id: str, url: str | None) -> None:
     connection, _ = connected(url)
     found = find(connection, job_id)
     done = family.cancel(connection, found)
-    click.echo(f"job {found}: {_jobs(done.taken_back)} cancelled, {done.stopped} running told to stop")
+    show(f"job {found}: {_jobs(done.taken_back)} cancelled, {done.stopped} running told to stop")
 
 
 @click.command(short_help="Run a failed job once more.")
@@ -35,7 +35,7 @@ def retry(job_id: str, url: str | None) -> None:
     connection, _ = connected(url)
     found = find(connection, job_id)
     children = family.retry(connection, found)
-    click.echo(f"job {found} is queued again" + (f", for {_jobs(children)} that failed" if children else ""))
+    show(f"job {found} is queued again" + (f", for {_jobs(children)} that failed" if children else ""))
 
 
 def _jobs(count: int) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import time
@@ -14,8 +13,9 @@ from redis.exceptions import RedisError
 from rqmem import connections, settings
 from rqmem.cli import config_tables
 from rqmem.cli.config_tables import JobRow, Redis
-from rqmem.cli.terminal import connected, never_fail_on_a_letter
+from rqmem.cli.terminal import connected, never_fail_on_a_letter, show
 from rqmem.cli.worker import SETTINGS, given_settings, worker
+from rqmem.drawing import json_text
 from rqmem.errors import ConfigError, RqmemError
 from rqmem.job import declared
 from rqmem.journal import history_reader
@@ -74,14 +74,14 @@ def config(
         if as_json:
             click.echo(_json(config_tables.settings_json(loaded, redis)))
         else:
-            click.echo("\n".join(config_tables.settings_lines(loaded, redis)))
+            show(*config_tables.settings_lines(loaded, redis))
         return
     sys.path[:0] = [os.path.realpath(path) for path in paths]
     rows, note = _rows(modules, loaded, url)
     if as_json:
         click.echo(_json(config_tables.jobs_json(rows, loaded, note)))
     else:
-        click.echo("\n".join(config_tables.jobs_lines(rows, note)))
+        show(*config_tables.jobs_lines(rows, note))
     ctx.exit(1 if any(row.problem and row.job in loaded.config.jobs for row in rows) else 0)
 
 
@@ -89,7 +89,7 @@ config.params += [each for each in worker.params if each.name in SETTINGS]
 
 
 def _json(fields: dict[str, Any]) -> str:
-    return json.dumps(fields, indent=2, ensure_ascii=False)
+    return json_text(fields, indent=2)
 
 
 def _redis(url: str | None) -> Redis:

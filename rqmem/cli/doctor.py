@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 import click
 
 from rqmem import connections, settings
+from rqmem.cli.terminal import show
 from rqmem.config import Config
 from rqmem.doctor import checks, facts, redis_checks, redis_facts, report, selftest, selftest_checks
 from rqmem.doctor.finding import Finding, Mark
@@ -69,4 +70,4 @@ def _groups(
 def _show(group: list[Finding]) -> None:
     columns = min(_COLUMNS, shutil.get_terminal_size((_COLUMNS, 24)).columns)
     for line in report.group_lines(group, columns, lambda text, mark: click.style(text, fg=_COLOURS[mark])):
-        click.echo(line)
+        show(line)

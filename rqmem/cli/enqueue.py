@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from datetime import datetime, timedelta, timezone
@@ -17,8 +16,10 @@ from rq.utils import parse_timeout
 from rq.worker_registration import get_keys
 
 from rqmem.cli.call import Target, arguments, resolve
+from rqmem.cli.terminal import show
 from rqmem.cli.waiting import ENDED, until_ended
 from rqmem.connections import connect
+from rqmem.drawing import json_text
 from rqmem.errors import ConfigError, RqmemError
 from rqmem.inspection.find import find
 
@@ -75,7 +76,7 @@ def enqueue(path: str, paths: tuple[str, ...], url: str | None, as_json: bool, q
     options, due = _options(given), _due(given["schedule_in"], given["schedule_at"])
     wait = _seconds(given["wait"], "--wait", 1)
     _check_serializer(given["serializer"], args, kwargs)
-    connection = connect(url, announce=lambda line: None if quiet else click.echo(line, err=True))
+    connection = connect(url, announce=lambda line: None if quiet else show(line, err=True))
     if given["depends_on"]:
         options["depends_on"] = [find(connection, job_id) for job_id in given["depends_on"]]
     if given["job_id"]:
@@ -83,18 +84,18 @@ def enqueue(path: str, paths: tuple[str, ...], url: str | None, as_json: bool, q
     call = {"args": args, "kwargs": kwargs, **options}
     job = _enqueue(target, given["queue"], call, due, connection, given["serializer"])
     if not quiet:
-        click.echo(_told(job, due, connection), err=True)
+        show(_told(job, due, connection), err=True)
     if not as_json:
         click.echo(job.id)
     if wait is None:
         if as_json:
-            click.echo(json.dumps(_fields(job, due), ensure_ascii=False))
+            click.echo(json_text(_fields(job, due)))
         return
     end = until_ended(job, wait)
     if as_json:
-        click.echo(json.dumps({**_fields(job, due), **vars(end)}, ensure_ascii=False, default=repr))
+        click.echo(json_text({**_fields(job, due), **vars(end)}, default=repr))
     elif not end.error:
-        click.echo(json.dumps(end.result, ensure_ascii=False, default=repr))
+        click.echo(json_text(end.result, default=repr))
     if end.error:
         raise RqmemError(f"job {job.id} {end.status}: {end.error}")
 

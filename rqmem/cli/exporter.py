@@ -13,7 +13,7 @@ from redis.exceptions import RedisError
 from redis.retry import Retry
 
 from rqmem import connections, log
-from rqmem.cli.terminal import connected
+from rqmem.cli.terminal import connected, show
 from rqmem.exporter.server import serve
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def exporter(port: int, host: str, url: str | None) -> None:
     asked = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: asked.set())
-    click.echo(f"rqmem: metrics of {where} at {server.url}; Ctrl-C ends it", err=True)
+    show(f"rqmem: metrics of {where} at {server.url}; Ctrl-C ends it", err=True)
     asked.wait()
     server.stop()
 
@@ -65,5 +65,5 @@ def _connection(url: str | None) -> tuple[Redis, str]:
     try:
         connection.ping()
     except (RedisError, OSError) as error:
-        click.echo(f"rqmem: Redis at {choice.shown} does not answer yet: {' '.join(str(error).split())}", err=True)
+        show(f"rqmem: Redis at {choice.shown} does not answer yet: {' '.join(str(error).split())}", err=True)
     return connection, choice.shown

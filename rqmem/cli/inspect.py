@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import time
@@ -11,7 +10,8 @@ from pathlib import Path
 import click
 
 from rqmem import settings
-from rqmem.cli.terminal import colour, columns, connected, never_fail_on_a_letter
+from rqmem.cli.terminal import colour, columns, connected, never_fail_on_a_letter, show
+from rqmem.drawing import json_text
 from rqmem.errors import ConfigError, RqmemError
 from rqmem.inspection import schema
 from rqmem.inspection.find import find
@@ -58,10 +58,10 @@ def inspect_job(
     case = read_case(connection, find(connection, job_id), time.time())
     never_fail_on_a_letter()
     if as_json:
-        click.echo(json.dumps(schema.whole(case), indent=2, ensure_ascii=False))
+        click.echo(json_text(schema.whole(case), indent=2))
         return
     plain = not (sys.stdout.encoding or "").lower().startswith("utf")
-    click.echo("\n".join(story(case, columns(), colour, plain=plain)))
+    show(*story(case, columns(), colour, plain=plain))
 
 
 def _write_flamegraph(job_id: str, output: str | None, profile_dir: str | None, url: str | None) -> None:
@@ -83,4 +83,4 @@ def _write_flamegraph(job_id: str, output: str | None, profile_dir: str | None, 
     path = Path(output if output is not None else f"{found.job_id}-flamegraph.html")
     html.write(captures.path_of(where, found), path)
     used = f"{found.peak_mb:.1f} MB of {show_mb(found.limit_mb)} MB"
-    click.echo(f"{path}: {found.job} {found.job_id}, peak {used}{', a breach' if found.breached else ''}")
+    show(f"{path}: {found.job} {found.job_id}, peak {used}{', a breach' if found.breached else ''}")

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import difflib
-import json
 import sys
 from typing import TYPE_CHECKING
 
 import click
 
-from rqmem.cli.terminal import connected
+from rqmem.cli.terminal import connected, one_line, show
+from rqmem.drawing import json_text
 from rqmem.errors import ConfigError, JournalVersionError, UnknownName
 from rqmem.journal import clearing, history_reader
 from rqmem.units import MB
@@ -47,15 +47,15 @@ def size(url: str | None, as_json: bool) -> None:
     kinds = history_reader.size(connection)
     dropped = {} if note else history_reader.dropped(connection)
     if as_json:
-        click.echo(json.dumps(_as_json(kinds, dropped, note), indent=2, ensure_ascii=False))
+        click.echo(json_text(_as_json(kinds, dropped, note), indent=2))
         return
     for line in _table(kinds):
-        click.echo(line)
+        show(line)
     if any(dropped.values()):
         told = ", ".join(f"{kind} {count:,}" for kind, count in sorted(dropped.items()) if count)
-        click.echo(f"\nnever written (Redis away, or full, or too much at once): {told}")
+        show("", f"never written (Redis away, or full, or too much at once): {told}")
     if note:
-        click.echo(f"\nnote: {note}")
+        show("", f"note: {note}")
 
 
 @journal_group.command(short_help="Forget it.")
@@ -74,11 +74,11 @@ def clear(ctx: click.Context, url: str | None, job_type: str | None, yes: bool) 
     connection, where = connected(url)
     if job_type is not None:
         _check_type(connection, job_type)
-    if not yes and not click.confirm(_question(connection, where, job_type)):
+    if not yes and not click.confirm(one_line(_question(connection, where, job_type))):
         click.echo("nothing was forgotten")
         ctx.exit(1)
     removed = clearing.clear(connection) if job_type is None else clearing.clear_type(connection, job_type)
-    click.echo(f"forgot {job_type or 'the journal'}: {_many_keys(removed)}")
+    show(f"forgot {job_type or 'the journal'}: {_many_keys(removed)}")
 
 
 def _question(connection: Redis, where: str, job_type: str | None) -> str:

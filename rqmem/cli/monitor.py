@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from redis.exceptions import RedisError
 
-from rqmem.cli.terminal import connected, never_fail_on_a_letter
+from rqmem.cli.terminal import connected, never_fail_on_a_letter, show
 from rqmem.config import positive_int
 from rqmem.errors import ConfigError, RedisUnavailable, RqmemError, UnknownName
 from rqmem.journal import history_reader
@@ -138,19 +138,19 @@ def _display(watch: Watch, *, plain: bool) -> Display:
             click.echo("rqmem: for a live view: pip install 'rqmem[tui]'", err=True)
         elif can_draw():
             return RichDisplay(watch.setting.redis, watch.until)
-    return PlainDisplay(watch.setting.interval_seconds, click.echo)
+    return PlainDisplay(watch.setting.interval_seconds, show)
 
 
 def _finish(report: Report, file: Output | None) -> None:
     """The report where it belongs; printed where that fails, so that it is not lost. Raises `RqmemError` then."""
     if file is None:
-        _print("\n" + "\n".join(summary(report)))
+        _print("", *summary(report))
         return
     text = file.write(report)
     try:
         file.save(text)
     except OSError as error:
-        _print(text)
+        _print(*text.splitlines())
         raise RqmemError(
             f"{file.path} could not be written ({error.strerror}); the report is printed instead"
         ) from None
@@ -160,9 +160,9 @@ def _finish(report: Report, file: Output | None) -> None:
     )
 
 
-def _print(text: str) -> None:
+def _print(*lines: str) -> None:
     """To stdout; where nobody reads it any more, to nobody, and nothing is said of that at the exit either."""
     try:
-        click.echo(text)
+        show(*lines)
     except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

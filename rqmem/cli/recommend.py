@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 
@@ -11,6 +10,7 @@ import click
 from rqmem import settings
 from rqmem.cli.job_types import one_of
 from rqmem.cli.terminal import connected, never_fail_on_a_letter
+from rqmem.drawing import json_text
 from rqmem.errors import ConfigError
 from rqmem.journal import history_reader
 from rqmem.reporting.advice import as_fields
@@ -47,6 +47,6 @@ def recommend(job: str | None, as_json: bool, paste: str | None, url: str | None
     found = read_advice(connection, where, config.warning_threshold, time.time(), job)
     never_fail_on_a_letter()
     if as_json:
-        click.echo(json.dumps(as_fields(found), indent=2, ensure_ascii=False))
+        click.echo(json_text(as_fields(found), indent=2))
     else:
         click.echo(PASTED[paste](found) if paste is not None else to_text(found), nl=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from rqmem import connections, embedded_redis
+from rqmem.cli.terminal import show
 from rqmem.units import show_mb, to_mb
 
 _url_option = click.option("--url", metavar="URL", help="Redis to use instead; see `rqmem redis --help`.")
@@ -45,7 +46,7 @@ def status(url: str | None) -> None:
     choice = connections.choose_url(url)
     if choice is not None:
         connections.check(choice)
-        click.echo(f"commands here use {choice.shown} (from {choice.source}), not the embedded Redis")
+        show(f"commands here use {choice.shown} (from {choice.source}), not the embedded Redis")
     server = embedded_redis.status()
     if server is None:
         click.echo("no embedded Redis runs for this directory")
@@ -81,4 +82,4 @@ def _show(server: embedded_redis.Server) -> None:
         "data": server.data,
     }
     for name, value in facts.items():
-        click.echo(f"  {name:<8} {value}")
+        show(f"  {name:<8} {value}")

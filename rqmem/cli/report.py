@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Callable
@@ -12,7 +11,8 @@ import click
 
 from rqmem.cli.durations import parse_since
 from rqmem.cli.job_types import one_of
-from rqmem.cli.terminal import connected, never_fail_on_a_letter
+from rqmem.cli.terminal import connected, never_fail_on_a_letter, show
+from rqmem.drawing import json_text
 from rqmem.errors import ConfigError, RqmemError
 from rqmem.journal import history_reader
 from rqmem.monitor.saving import replace, writable
@@ -24,7 +24,7 @@ from rqmem.reporting.text import to_text
 
 
 def _to_json(report: Report) -> str:
-    return json.dumps(as_fields(report), indent=2, ensure_ascii=False) + "\n"
+    return json_text(as_fields(report), indent=2) + "\n"
 
 
 FORMATS: dict[str, Callable[[Report], str]] = {"text": to_text, "json": _to_json, "html": to_html}
@@ -79,6 +79,6 @@ def _save(found: Report, file: Path, form: str) -> None:
         ) from None
     tally = found.tally
     types = f"{len(found.types)} job type{'' if len(found.types) == 1 else 's'}"
-    click.echo(f"report: {file} ({types}, {tally.runs:,.0f} runs, {tally.breached:,.0f} breaches)")
+    show(f"report: {file} ({types}, {tally.runs:,.0f} runs, {tally.breached:,.0f} breaches)")
     for note in found.notes:
-        click.echo(f"note: {note}", err=True)
+        show(f"note: {note}", err=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import sys
 import time
@@ -13,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import click
 from redis.exceptions import RedisError
 
-from rqmem.cli.terminal import colour, columns, connected, never_fail_on_a_letter
+from rqmem.cli.terminal import colour, columns, connected, never_fail_on_a_letter, one_line, show
+from rqmem.drawing import json_text
 from rqmem.inspection import schema as job_schema
 from rqmem.inspection.find import find
 from rqmem.inspection.read import read_case
@@ -86,8 +86,10 @@ def _at_job(connection: Redis, job_id: str) -> _Look:
 def _once(look: _Look, *, as_json: bool) -> bool:
     never_fail_on_a_letter()
     rows = shutil.get_terminal_size().lines - 1 if sys.stdout.isatty() else None
-    text = json.dumps(look.fields, indent=2, ensure_ascii=False) if as_json else "\n".join(look.lines(columns(), rows))
-    click.echo(text)
+    if as_json:
+        click.echo(json_text(look.fields, indent=2))
+    else:
+        show(*look.lines(columns(), rows))
     return look.well
 
 
@@ -112,7 +114,7 @@ def _watch(look: Callable[[], _Look], *, as_json: bool) -> bool:
 def _draw(look: _Look | None, away: str, *, as_json: bool) -> None:
     if as_json:
         fields = {"error": away} if away or look is None else look.fields
-        click.echo(json.dumps(fields, ensure_ascii=False))
+        click.echo(json_text(fields))
         return
     on_terminal = sys.stdout.isatty()
     size = shutil.get_terminal_size()
@@ -120,8 +122,8 @@ def _draw(look: _Look | None, away: str, *, as_json: bool) -> None:
     shown = look.lines(columns(), rows) if look is not None else []
     lines = [colour(away[: columns()], "bad"), *shown] if away else shown
     if on_terminal:  # over the last one, so that nothing flickers
-        text = "".join(f"{line}\x1b[K\n" for line in lines[: size.lines - 1])
+        text = "".join(f"{one_line(line)}\x1b[K\n" for line in lines[: size.lines - 1])
         click.echo(f"\x1b[H{text}\x1b[J", nl=False)
     else:
-        click.echo("\n".join([*lines, ""]))
+        show(*lines, "")
     sys.stdout.flush()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import sys
 from typing import TYPE_CHECKING, Any
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from rqmem import connections, embedded_redis
+from rqmem.drawing import printable
 from rqmem.errors import RqmemError
 
 if TYPE_CHECKING:
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
 COLOURS: dict[str, dict[str, Any]] = {
     "plain": {}, "title": {"bold": True}, "good": {"fg": "green"}, "warning": {"fg": "yellow"}, "bad": {"fg": "red"},
 }  # fmt: skip
+_CODES = {"\x1b[0m", *(click.style("", **style, reset=False) for style in COLOURS.values() if style)}
+_CODE = re.compile(f"({'|'.join(map(re.escape, _CODES))})")
 _ANSWER_SECONDS = 3.0
 _COLUMNS, _FEWEST_COLUMNS = 100, 60
 
@@ -46,6 +50,18 @@ def columns() -> int:
 def colour(text: str, mood: str) -> str:
     """The text in the colour of its mood; `click.echo` takes it away where there is no terminal."""
     return click.style(text, **COLOURS[mood]) if COLOURS[mood] else text
+
+
+def show(*lines: str, err: bool = False) -> None:
+    """Print lines. What names of others would make of a line but text is an escape; colours of `colour` stay."""
+    click.echo("\n".join(map(one_line, lines)), err=err)
+
+
+def one_line(line: str) -> str:
+    """The line with nothing in it but what can be printed, and the colours of `colour`."""
+    if line.isprintable():
+        return line
+    return "".join(part if part in _CODES else printable(part) for part in _CODE.split(line))
 
 
 def never_fail_on_a_letter() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Callable
@@ -14,6 +13,7 @@ import click
 from redis.exceptions import RedisError
 
 from rqmem.cli.terminal import columns, connected, never_fail_on_a_letter
+from rqmem.drawing import json_text
 from rqmem.errors import RqmemError
 from rqmem.journal import history_reader
 from rqmem.monitor import top as of_worker
@@ -50,7 +50,7 @@ def top(name: str | None, once: bool, as_json: bool, url: str | None) -> None:
     history_reader.check_version(connection)
     first = of_worker.read(connection, where, name, time.time())
     if once:
-        click.echo(json.dumps(of_worker.as_json(first), indent=2, ensure_ascii=False) if as_json else _plain(first))
+        click.echo(json_text(of_worker.as_json(first), indent=2) if as_json else _plain(first))
         return
     again = partial(of_worker.read, connection, where, first.worker.name)
     with Stopping() as stopping:
@@ -97,7 +97,7 @@ def _draw(screen: Screen, seen: Top, notice: str) -> None:
 def _print(seen: Top, notice: str, *, as_json: bool) -> None:
     with closed_is_said():
         if as_json:
-            click.echo(json.dumps({"error": notice} if notice else of_worker.as_json(seen), ensure_ascii=False))
+            click.echo(json_text({"error": notice} if notice else of_worker.as_json(seen)))
         else:
             click.echo(f"{_plain(seen, notice)}\n")
         sys.stdout.flush()

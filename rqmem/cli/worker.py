@@ -26,6 +26,7 @@ from rq.suspension import is_suspended
 from rq.utils import import_attribute
 
 from rqmem import log, settings
+from rqmem.cli.terminal import show
 from rqmem.config import cgroup, isolation, on_worker_limit, positive_int, positive_mb, profile, reserve_mb
 from rqmem.connections import connect
 from rqmem.errors import ConfigError, RqmemError
@@ -172,7 +173,7 @@ def worker(names: tuple[str, ...], more: tuple[str, ...], **options: Any) -> Non
     job_class = _class(options["job_class"], "--job-class", Job)
     queue_class = _class(options["queue_class"], "--queue-class", Queue)
     serializer = _serializer(options["serializer"])
-    connection = connect(options["url"], announce=lambda line: click.echo(line, err=True))
+    connection = connect(options["url"], announce=lambda line: show(line, err=True))
     if is_suspended(connection):
         raise RqmemError("RQ is suspended on this Redis: 'rq resume' lets workers go on")
     instance = MemoryWorker(

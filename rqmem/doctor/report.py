@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import textwrap
 from collections.abc import Callable, Sequence
 
 from rqmem.doctor.finding import Finding, Mark
+from rqmem.drawing import json_text, printable
 
 _NAME_COLUMNS = 10
 _MARK_COLUMNS = 7
@@ -34,7 +34,9 @@ def group_lines(findings: Sequence[Finding], columns: int, colour: Callable[[str
 
 
 def _broken(text: str, columns: int) -> list[str]:
-    return textwrap.wrap(text, max(40, columns - len(_INDENT)), break_long_words=False, break_on_hyphens=False) or [""]
+    return textwrap.wrap(
+        printable(text), max(40, columns - len(_INDENT)), break_long_words=False, break_on_hyphens=False
+    ) or [""]
 
 
 def summary(findings: Sequence[Finding]) -> str:
@@ -54,4 +56,4 @@ def healthy(findings: Sequence[Finding]) -> bool:
 def to_json(findings: Sequence[Finding]) -> str:
     """``{"healthy": ..., "findings": [{"group", "name", "mark", "text", "advice"}, ...]}``."""
     shown = {"healthy": healthy(findings), "findings": [dataclasses.asdict(each) for each in findings]}
-    return json.dumps(shown, indent=2, ensure_ascii=False)
+    return json_text(shown, indent=2)

@@ -11,6 +11,7 @@ from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamil
 from prometheus_client.utils import floatToGoString
 
 from rqmem import __version__
+from rqmem.drawing import printable
 from rqmem.events import Layer
 from rqmem.exporter.catalogue import METRICS
 from rqmem.journal.totals import PEAK_BOUNDS_MB, SECONDS_BOUNDS, Totals, cumulative
@@ -40,14 +41,14 @@ class _Page:
         """A sample of a gauge or counter."""
         family = self._family(name)
         assert not isinstance(family, HistogramMetricFamily)
-        family.add_metric(labels, value)
+        family.add_metric(_shown(labels), value)
 
     def spread(self, name: str, counts: Sequence[tuple[float | None, float]], total: float, *labels: str) -> None:
         """A histogram: how many are up to each bound, None for all, and their sum."""
         family = self._family(name)
         assert isinstance(family, HistogramMetricFamily)
         buckets = [("+Inf" if bound is None else floatToGoString(bound), count) for bound, count in counts]
-        family.add_metric(labels, buckets, total)
+        family.add_metric(_shown(labels), buckets, total)
 
     def families(self) -> Iterator[Family]:
         """Those that have something."""
@@ -57,6 +58,11 @@ class _Page:
         if name not in self._families:
             self._families[name] = empty(name)
         return self._families[name]
+
+
+def _shown(labels: Sequence[str]) -> list[str]:
+    """Names as labels, each on one line. A backslash in one is doubled, so that two names never become one label."""
+    return [printable(label.replace("\\", r"\\")) for label in labels]
 
 
 def empty(name: str) -> CounterMetricFamily | GaugeMetricFamily | HistogramMetricFamily:

@@ -21,6 +21,7 @@ class InRq:
 
     Attributes:
         call: its description.
+        job_type: the dotted path of what it runs; empty where its data do not tell.
         worker: that runs it, or ran it last; empty for none.
         error: what it raised, in one line.
         position: in its queue, from 0.
@@ -32,6 +33,7 @@ class InRq:
     call: str
     queue: str
     worker: str = ""
+    job_type: str = ""
     enqueued_at: float | None = None
     started_at: float | None = None
     ended_at: float | None = None
@@ -86,7 +88,7 @@ class Case:
         named = [self.live.job if self.live else "", self.record.job]
         named += [told.event.job for told in self.told[:1]]
         named += [run.job for run in self.runs[:1]] + [breach.job for breach in self.breaches[:1]]
-        named.append(job_type_of(self.in_rq.call) if self.in_rq else "")
+        named.append(self.in_rq.job_type if self.in_rq else "")
         return next((name for name in named if name), "")
 
     @property
@@ -236,12 +238,6 @@ class Case:
     def of(self, kind: type[E]) -> list[E]:
         """Its events of one kind, oldest first."""
         return [told.event for told in self.told if isinstance(told.event, kind)]
-
-
-def job_type_of(call: str) -> str:
-    """The dotted path that a call begins with; empty for a description that is none."""
-    path, bracket, _ = call.partition("(")
-    return path.removesuffix(".run") if bracket and all(part.isidentifier() for part in path.split(".")) else ""
 
 
 def with_evidence(told: list[Told], breaches: list[events.Breach]) -> list[Told]:

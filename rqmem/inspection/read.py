@@ -17,6 +17,7 @@ from rqmem.job.progress import of_tree
 from rqmem.journal import history_reader, reader
 from rqmem.journal.ring import RINGS, Sample
 from rqmem.tracebacks import what_was_raised
+from rqmem.type_of_job import UNKNOWN, job_type
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -99,6 +100,7 @@ def _read_in_rq(connection: Redis, job_id: str) -> InRq | None:
         call=job.description or "",
         queue=job.origin,
         worker=job.worker_name or "",
+        job_type="" if (known := job_type(job)) == UNKNOWN else known,
         enqueued_at=_seconds(job.enqueued_at),
         started_at=_seconds(job.started_at),
         ended_at=_seconds(job.ended_at),

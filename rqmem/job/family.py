@@ -168,5 +168,5 @@ def retry(connection: Redis, job_id: str) -> int:
 def _fetch(connection: Redis, job_id: str) -> Job:
     try:
         return Job.fetch(job_id, connection=connection)
-    except NoSuchJobError:
+    except (NoSuchJobError, ValueError):  # ValueError: an id that RQ does not take
         raise UnknownName(f"RQ knows no job {job_id!r}: it never was here, or its time to live is over") from None

@@ -1,15 +1,24 @@
-"""The two formats a line can have: text for people, JSON for programs."""
+"""The two formats a line can have: text for people, JSON for programs.
+
+No text that a record carries can look like a record of its own: in its arguments whatever is no printable character is
+an escape, and further lines of its message or traceback are indented.
+"""
 
 from __future__ import annotations
 
-import json
+import copy
 import logging
+import re
 import time
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
+from rqmem.drawing import json_text, printable
 from rqmem.log.lines import timestamp
 
 LogFormat = Literal["text", "json"]
+
+_COLOURED_BY_RQ = re.compile(r"\x1b\[\d\d(?:;01)?m(.*)\x1b\[39;49;00m", re.DOTALL)  # on a terminal
 
 
 class TextFormatter(logging.Formatter):
@@ -22,7 +31,9 @@ class TextFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         clock = time.strftime(self._clock, time.localtime(record.created))
         mark = f"{record.levelname} " if record.levelno >= logging.WARNING else ""
-        return f"{clock} {mark}{_with_traceback(self, record)}"
+        message = record.getMessage() if hasattr(record, "rqmem") else _message(record)
+        first, *more = f"{message}{_traceback(self, record)}".split("\n")
+        return "\n".join([f"{clock} {mark}{printable(first)}", *(f"  {printable(line)}" for line in more)])
 
 
 class JsonFormatter(logging.Formatter):
@@ -34,10 +45,10 @@ class JsonFormatter(logging.Formatter):
             fields = {
                 "level": record.levelname,
                 "logger": record.name,
-                "message": _with_traceback(self, record),
+                "message": record.getMessage() + _traceback(self, record),
                 "timestamp": timestamp(record.created),
             }
-        return json.dumps(fields, ensure_ascii=False, default=str)
+        return json_text(fields, default=str)
 
 
 def formatter(log_format: LogFormat, *, dated: bool = False) -> logging.Formatter:
@@ -45,8 +56,37 @@ def formatter(log_format: LogFormat, *, dated: bool = False) -> logging.Formatte
     return JsonFormatter() if log_format == "json" else TextFormatter(dated=dated)
 
 
-def _with_traceback(formatter: logging.Formatter, record: logging.LogRecord) -> str:
-    text = record.getMessage()
-    if record.exc_info:
-        text += "\n" + formatter.formatException(record.exc_info)
-    return text
+def _message(record: logging.LogRecord) -> str:
+    """The message with each argument in one line."""
+    if not record.args:
+        return record.getMessage()
+    shown = copy.copy(record)
+    given = record.args
+    if isinstance(given, Mapping):
+        shown.args = {name: _in_one_line(value) for name, value in given.items()}
+    else:
+        shown.args = tuple(_in_one_line(value) for value in given)
+    return shown.getMessage()
+
+
+class _InOneLine:
+    """An argument that is no number: its texts without line breaks and control characters."""
+
+    def __init__(self, value: object) -> None:
+        self._value = value
+
+    def __str__(self) -> str:
+        text = str(self._value)
+        coloured = _COLOURED_BY_RQ.fullmatch(text)
+        return printable(text if coloured is None else coloured[1])
+
+    def __repr__(self) -> str:
+        return printable(repr(self._value))
+
+
+def _in_one_line(value: Any) -> Any:
+    return value if isinstance(value, int | float) else _InOneLine(value)
+
+
+def _traceback(formatter: logging.Formatter, record: logging.LogRecord) -> str:
+    return "\n" + formatter.formatException(record.exc_info) if record.exc_info else ""

@@ -11,7 +11,7 @@ from logging import DEBUG, ERROR, INFO, WARNING
 from typing import Any
 
 from rqmem import events
-from rqmem.drawing import short_id
+from rqmem.drawing import printable, short_id
 from rqmem.units import show_mb
 
 _WORTH_TELLING_MB = 1.0  # freed by one collection; a job may collect at each of thousands of checkpoints
@@ -25,8 +25,9 @@ def level(event: events.Event) -> int:
 
 
 def text(event: events.Event) -> str:
-    """An event in words; further lines, where it has any, are indented."""
-    return WORDS[type(event)][1](event)
+    """An event in words, all of which can be printed; further lines, where it has any, are indented."""
+    told = WORDS[type(event)][1](event)
+    return "\n  ".join(map(printable, [told] if isinstance(told, str) else told))
 
 
 def _job_started(event: events.JobStarted) -> str:
@@ -89,9 +90,8 @@ def _ceiling_cut(event: events.CeilingCut) -> str:
     )
 
 
-def _breach(event: events.Breach) -> str:
-    lines = [f"MemoryLimitExceeded: {event.summary()} [job {event.job_id}]"]
-    return "\n".join([*lines, *(f"  {line}" for line in event.explanation())])
+def _breach(event: events.Breach) -> list[str]:
+    return [f"MemoryLimitExceeded: {event.summary()} [job {event.job_id}]", *event.explanation()]
 
 
 def _resumed(event: events.Resumed) -> str:
@@ -167,7 +167,7 @@ def _many(count: int, what: str) -> str:
 
 Level = int | Callable[[Any], int]
 
-WORDS: dict[type[events.Event], tuple[Level, Callable[[Any], str]]] = {
+WORDS: dict[type[events.Event], tuple[Level, Callable[[Any], str | list[str]]]] = {
     events.JobStarted: (DEBUG, _job_started),
     events.Checkpoint: (_level_of_checkpoint, _checkpoint),
     events.UsageWarning: (WARNING, _usage_warning),

@@ -15,7 +15,7 @@ Line = tuple[Part, ...]
 
 
 def line(*parts: str | Part) -> Line:
-    """A line of texts, each with its mood or none; what would move the cursor in them is a blank."""
+    """A line of texts, each with its mood or none; what cannot be printed in them is an escape."""
     moods: list[Part] = [(part, "plain") if isinstance(part, str) else part for part in parts]
     return tuple((printable(part), mood) for part, mood in moods if part)
 

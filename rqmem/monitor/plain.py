@@ -22,7 +22,7 @@ def block(record: Record) -> Iterator[str]:
         f"pressure {pressure.some_10:.1f} % some, {pressure.full_10:.1f} % full" if pressure else "pressure not told"
     )
     rate = record.ended_per_minute
-    yield (
+    yield printable(
         f"{begin} memory of {system.host}: {system.used_mb:,.0f} of {system.total_mb:,.0f} MB "
         f"({system.used_percentage:.0f} %), {pressed}{f', {rate:,.0f} jobs ended a minute' if rate is not None else ''}"
     )
@@ -31,7 +31,7 @@ def block(record: Record) -> Iterator[str]:
     for worker in look.workers:
         yield printable(f"{begin} worker {worker.name}: {_worker(worker, record)}")
     for queue in look.queues:
-        yield (
+        yield printable(
             f"{begin} queue {queue.name}: {queue.queued:,} queued, {queue.started:,} started, "
             f"{queue.deferred:,} deferred, {queue.failed:,} failed"
         )

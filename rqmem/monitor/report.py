@@ -47,12 +47,12 @@ added within a version; that one goes or changes its meaning makes a new version
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from typing import Any
 
+from rqmem.drawing import json_text
 from rqmem.journal.alerts import Alert
 from rqmem.journal.history import Tally
 from rqmem.monitor.crossings import Crossing
@@ -110,15 +110,15 @@ class Report:
 def to_json(report: Report) -> str:
     """The report by this module's schema; a line a sample, so that a long one can be read and compared."""
     fields = as_fields(report)
-    lines = [f"  {json.dumps(name)}: {_value(value)}" for name, value in fields.items()]
+    lines = [f"  {json_text(name)}: {_value(value)}" for name, value in fields.items()]
     return "{\n" + ",\n".join(lines) + "\n}\n"
 
 
 def _value(value: Any) -> str:
     """A list of objects with one a line, anything else on one line: json's own indenting takes ten times as long."""
     if isinstance(value, list) and value and isinstance(value[0], dict):
-        return "[\n" + ",\n".join(f"    {json.dumps(each, ensure_ascii=False)}" for each in value) + "\n  ]"
-    return json.dumps(value, ensure_ascii=False)
+        return "[\n" + ",\n".join(f"    {json_text(each)}" for each in value) + "\n  ]"
+    return json_text(value)
 
 
 def as_fields(report: Report) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from rqmem.drawing import short_id
+from rqmem.drawing import printable, short_id
 from rqmem.journal.history import Tally
 from rqmem.monitor.report import Report, timestamp
 from rqmem.monitor.statistics import JobStatistics
@@ -24,7 +24,7 @@ def to_text(report: Report) -> str:
     lines = summary(report, shown=None)
     lines += ["", "samples" if report.samples else "no samples"]
     for step in report.samples:
-        lines += _step(step)
+        lines += map(printable, _step(step))
     return "\n".join(lines) + "\n"
 
 
@@ -53,7 +53,7 @@ def summary(report: Report, *, shown: int | None = _SHOWN_LINES) -> list[str]:
     lines += ["", f"{counted} of {report.setting.threshold_percentage:g} % of the ceiling", *_last(crossed, shown)]
     told = [f"{timestamp(each.at)}  {each.rule}: {each.text}" for each in report.alerts]
     lines += ["", f"{_count(report.alerts_raised, 'alert')} raised", *_last(told, shown)]
-    return lines
+    return [printable(line) for line in lines]
 
 
 def duration(seconds: float) -> str:

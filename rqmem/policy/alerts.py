@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from rqmem import events
 from rqmem.config import Config
+from rqmem.drawing import printable
 from rqmem.units import show_mb
 
 if TYPE_CHECKING:
@@ -110,7 +111,7 @@ def of_event(event: Event, thresholds: Thresholds) -> Finding | None:
 
 
 def _about(event: Event, rule: Rule, text: str) -> Finding:
-    return Finding(rule.name, event.job, event.job_id, event.queue, " ".join(text.split()))
+    return Finding(rule.name, event.job, event.job_id, event.queue, printable(" ".join(text.split())))
 
 
 # What lasts

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from rqmem.drawing import printable
 from rqmem.profiling import directory as private
 
 KEPT = 20
@@ -97,7 +98,7 @@ def as_text(snapshot: Snapshot) -> str:
             "objects more than before the job, by type", [*kinds, *([inside.note] if inside.note else [])]
         )
     lines += ["", snapshot.why_not] if snapshot.why_not else []
-    return "\n".join(lines) + "\n"
+    return "\n".join(map(printable, lines)) + "\n"
 
 
 def path_for(directory: Path, worker: str, at: float) -> Path:

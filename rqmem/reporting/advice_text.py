@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 
-from rqmem.drawing import span
+from rqmem.drawing import printable, span
 from rqmem.policy.recommendation import Recommendation, TooLittle
 from rqmem.reporting.advice import Advice, AdviceReport
 from rqmem.units import show_mb
@@ -20,7 +20,7 @@ def to_text(report: AdviceReport) -> str:
         found = each.found
         lines += _too_little(each, found) if isinstance(found, TooLittle) else _recommended(each, found, report.at)
         lines.append("")
-    return "\n".join(lines).rstrip("\n") + "\n"
+    return "\n".join(map(printable, lines)).rstrip("\n") + "\n"
 
 
 def to_class(report: AdviceReport) -> str:
@@ -56,7 +56,7 @@ def _to_paste(
     if pasted:
         others = f"; only {report.job} was asked for" if report.job is not None else ""
         lines += [f"# at least, or ceilings are cut{others}", head, worker_line.format(math.ceil(highest_mb))]
-    return "\n".join(lines).rstrip("\n") + "\n"
+    return "\n".join(map(printable, lines)).rstrip("\n") + "\n"
 
 
 def _too_little(advice: Advice, found: TooLittle) -> Iterable[str]:

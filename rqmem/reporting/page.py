@@ -7,9 +7,10 @@ page is made; it is the extra ``report``.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from html import escape
+from html import escape as escaped
 from importlib.util import find_spec
 
+from rqmem.drawing import printable
 from rqmem.errors import ConfigError
 from rqmem.journal.history import Tally
 from rqmem.monitor.report import timestamp
@@ -44,6 +45,11 @@ _COLUMNS = (
     *("job type", "runs", "failed", "breaches", "resumes", "splits", "leaks", "alerts"),
     *("p50 MB", "p90 MB", "p99 MB", "highest MB", "ceiling MB", "MB / 1,000 items", "MB / collection"),
 )
+
+
+def escape(text: str) -> str:
+    """The text for a page."""
+    return escaped(printable(text))
 
 
 def check_that_pages_can_be_made() -> None:

@@ -9,6 +9,7 @@ import html
 from collections.abc import Sequence
 from typing import Any
 
+from rqmem.drawing import printable
 from rqmem.monitor.report import timestamp
 from rqmem.monitor.statistics import peaks_in
 from rqmem.policy.histogram import upper_end
@@ -124,6 +125,7 @@ def _share(each: TypeReport) -> float:
 
 def _name(job: str) -> str:
     """The end of a long name tells more than its beginning."""
+    job = printable(job)
     return html.escape(job if len(job) <= _NAME_CHARACTERS else f"…{job[-_NAME_CHARACTERS + 1 :]}")
 
 

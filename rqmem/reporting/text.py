@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from rqmem.drawing import printable
 from rqmem.monitor.report import timestamp
 from rqmem.monitor.report_text import duration, job_lines, metric_words
 from rqmem.reporting.report import Figures, Period, Report, TypeReport, trend
@@ -21,7 +22,7 @@ def to_text(report: Report) -> str:
         lines += ["", f"in all: {', '.join(metric_words(report.tally)) or 'nothing to tell'}"]
     if report.quiet:
         lines += ["", quiet_words(report)]
-    return "\n".join(lines) + "\n"
+    return "\n".join(map(printable, lines)) + "\n"
 
 
 def headline(report: Report) -> str:

@@ -16,6 +16,7 @@ from rqmem.journal import reader, writer
 from rqmem.journal.records import RunRecord
 from rqmem.policy import resume
 from rqmem.policy.resume import Attempt, Cause, GiveUp
+from rqmem.type_of_job import path_of
 
 if TYPE_CHECKING:
     from rq.executions import Execution
@@ -123,7 +124,7 @@ def may_go_on(job: Job, record: RunRecord) -> bool:
     """Whether the job asked for it. One that died before its class could say so has done nothing yet: it may."""
     if _opened(job, record):
         return record.on_breach in ("resume", "split") or record.split is not None
-    path, dot, name = (job.func_name or "").rpartition(".")
+    path, dot, name = (path_of(job) or "").rpartition(".")
     return bool(dot) and name == "run" and (job.description or "").startswith(f"{path}(")
 
 

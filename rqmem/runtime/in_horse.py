@@ -36,6 +36,7 @@ from rqmem.runtime.probing import Probing
 from rqmem.runtime.recorder import Recorder
 from rqmem.runtime.verdict import SettlingWorker
 from rqmem.runtime.warm import Channel, Order
+from rqmem.type_of_job import type_of_path
 from rqmem.units import to_bytes
 
 _OUR_LOG = logging.getLogger("rqmem.worker")
@@ -165,7 +166,7 @@ class WorkerInHorse(SettlingWorker):
         perform, timeout = job.perform, job.timeout
 
         def import_and_perform() -> Any:
-            page.job = (job.func_name or "").removesuffix(".run")
+            page.job = type_of_path(job.func_name)
             check_importable(job)
             return perform()
 
@@ -174,7 +175,7 @@ class WorkerInHorse(SettlingWorker):
             try:
                 if self._captures is None:
                     return horse.run_user_code(here, import_and_perform)
-                with self._captures.captured(page, (job.func_name or "").removesuffix(".run"), here.execution_id):
+                with self._captures.captured(page, type_of_path(job.func_name), here.execution_id):
                     return horse.run_user_code(here, import_and_perform)
             finally:
                 self._keep_logging()

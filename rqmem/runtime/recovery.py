@@ -23,6 +23,7 @@ from rqmem.policy.takeover import absences, may_take_over
 from rqmem.runtime.breach import EndedEarly, may_go_on, plan
 from rqmem.runtime.horse import MARK
 from rqmem.runtime.mending import Mending
+from rqmem.type_of_job import job_type
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -97,7 +98,7 @@ class Recovery:
         execution = Execution(owner.execution, job_id, self._connection, owner.worker)
         events.emit(
             events.WorkerLost(
-                job=record.job or job.description or "",
+                job=record.job or job_type(job),
                 job_id=job_id,
                 queue=queue.name,
                 worker=self._worker.name,

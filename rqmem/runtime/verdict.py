@@ -46,6 +46,7 @@ from rqmem.runtime.page import SharedPage
 from rqmem.runtime.patient import PatientWorker
 from rqmem.runtime.warm import Report
 from rqmem.runtime.watcher import Identity, Watcher
+from rqmem.type_of_job import job_type
 from rqmem.units import to_bytes, to_mb
 
 _log = logging.getLogger("rqmem.worker")
@@ -223,7 +224,8 @@ class SettlingWorker(PatientWorker):
                 _log.exception("worker %s: the verdict on job %s was cut short", self.name, job.id)
             finally:
                 os._exit(0)
-        about = Identity(f"{which} callback of {job.description or job.id}", job.id, queue.name, self.name)
+        page.operation = f"the {which} callback"
+        about = Identity(job_type(job), job.id, queue.name, self.name)
         watcher = Watcher(pid, page, about, self.config, known)
         try:
             with linux.urgent():

@@ -38,6 +38,7 @@ from rqmem.runtime.page import SharedPage
 from rqmem.runtime.verdict import End
 from rqmem.runtime.warm import Order, Report, WarmHorse
 from rqmem.runtime.watcher import Identity, Watcher
+from rqmem.type_of_job import job_type
 from rqmem.units import MB, show_leak, show_mb, to_bytes, to_mb
 
 if TYPE_CHECKING:
@@ -146,7 +147,7 @@ class MemoryWorker(LivingWorker):
     def _order(self, job: Job, queue: Queue, execution: Execution) -> WarmHorse:
         """Have a warm horse run this execution. Whether it took the order shows when it ends."""
         if self._warm is not None:
-            reason = recycling.crowded(self._warm.state, _job_type(job), to_bytes(self.limit_mb))
+            reason = recycling.crowded(self._warm.state, job_type(job), to_bytes(self.limit_mb))
             if reason:
                 self._recycle(job, queue, reason)
         warm = self._warm or self._fork_warm_horse()
@@ -159,7 +160,7 @@ class MemoryWorker(LivingWorker):
         self._known = set(tree.descendants(os.getpid())) - {warm.pid}
         self._horse_pid = warm.pid
         self.executions[execution.id] = execution
-        warm.channel.send(Order(job.id, _job_type(job), queue.name, execution.id, execution.created_at.timestamp()))
+        warm.channel.send(Order(job.id, job_type(job), queue.name, execution.id, execution.created_at.timestamp()))
         self.procline(f"Ordered {warm.pid} at {time.time()}")
         return warm
 
@@ -174,7 +175,7 @@ class MemoryWorker(LivingWorker):
         watcher = Watcher(
             self.horse_pid,
             self._page,
-            Identity(job.description or job.id, job.id, queue.name, self.name),
+            Identity(job_type(job), job.id, queue.name, self.name),
             self.config,
             self._known,
             warm.channel if warm is not None else None,
@@ -187,7 +188,7 @@ class MemoryWorker(LivingWorker):
         if self._heart is None:
             heart.start()
         idle_mb = to_mb(self._idle_bytes + (warm.state.kept_bytes if warm is not None else 0))
-        self._recorder.began(self._page, _job_type(job), job.id, queue.name, idle_mb, self.horse_pid)
+        self._recorder.began(self._page, job_type(job), job.id, queue.name, idle_mb, self.horse_pid)
         heart.running(job, execution)
         self._watching = True
         try:
@@ -259,13 +260,13 @@ class MemoryWorker(LivingWorker):
             self._recorder.ended(self._outcome)
         if self._captures is not None:
             breached = end.breach is not None or page.told
-            self._captures.settle(page.job or _job_type(job), job.id, page, breached=breached)
+            self._captures.settle(page.job or job_type(job), job.id, page, breached=breached)
         if self._warm is not None and end.report is not None:
             self._consider_recycling(job, queue, self._warm, end.report)
 
     def _consider_recycling(self, job: Job, queue: Queue, warm: WarmHorse, report: Report) -> None:
         """A horse that keeps too much, or whose job type leaks, is replaced."""
-        after = AfterJob(_job_type(job), report.kept_bytes, report.threads_left, report.changed)
+        after = AfterJob(job_type(job), report.kept_bytes, report.threads_left, report.changed)
         reason, warm.state = recycling.decide(
             warm.state, after, to_bytes(self.limit_mb), self.config.max_jobs_per_horse
         )
@@ -277,7 +278,7 @@ class MemoryWorker(LivingWorker):
     def _leak(self, job: Job, queue: Queue, report: Report) -> events.LeakFound | None:
         """That this job's type leaks, if this run has shown it; told."""
         assert self._page is not None
-        name = self._page.job or _job_type(job)
+        name = self._page.job or job_type(job)
         found, self._leaks = leaks.observe(self._leaks, name, report.left_bytes, self._page.ceiling_bytes)
         if found is None:
             return None
@@ -290,7 +291,7 @@ class MemoryWorker(LivingWorker):
 
     def _recycle(self, job: Job, queue: Queue, reason: str) -> None:
         self._end_warm_horse()
-        about = {"job": _job_type(job), "job_id": job.id, "queue": queue.name, "worker": self.name}
+        about = {"job": job_type(job), "job_id": job.id, "queue": queue.name, "worker": self.name}
         events.emit(events.HorseRecycled(reason=reason, **about))
 
     def _kill_at(self, job: Job) -> float | None:
@@ -321,8 +322,3 @@ class MemoryWorker(LivingWorker):
             start_time=procfs.read_start_time(pid) or 0,
             groups=str(self._kernel.place.path) if self._kernel is not None else "",
         )
-
-
-def _job_type(job: Job) -> str:
-    """As the description tells it: its data would have to be deserialised, which runs user code."""
-    return (job.description or job.id).partition("(")[0].removesuffix(".run")

@@ -220,7 +220,7 @@ def test_a_stopped_callback_neither_ends_nor_fills_the_worker(queue: Queue, star
     assert job.get_status() == JobStatus.STOPPED
     assert after.return_value() == 2
     if how == "fill":
-        assert "stopped callback of" in log and "MemoryLimitExceeded" in log
+        assert "at 'the stopped callback'" in log and "MemoryLimitExceeded" in log
 
 
 @pytest.mark.parametrize(("own", "cap"), [(60, "1"), (1, "60"), (-1, "1")])
