@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
+from rqmem import own_files
 from rqmem.errors import EmbeddedRedisError
 
 _LONGEST_SOCKET_PATH = 107
@@ -67,29 +68,47 @@ def socket_url(socket: Path) -> str:
     return f"unix://{quote(str(socket))}"
 
 
-def make_private(directory: Path) -> None:
-    """Make ``directory`` for us alone; refuse one that is there and is not (/tmp is everybody's)."""
-    directory.mkdir(mode=0o700, exist_ok=True)
-    found = directory.lstat()
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
-        raise EmbeddedRedisError(
-            f"{directory} is a link, or belongs to another user than ours (uid {os.geteuid()}): "
-            "run as its owner, or remove it if nobody needs what is in it"
-        )
-    if stat.S_IMODE(found.st_mode) & 0o077:
-        raise EmbeddedRedisError(f"{directory} is open to other users; `chmod 700` it if all in it is yours")
+_ADVICE = (
+    "run as its owner, or in another directory, or remove it if nobody needs what is in it, "
+    "or set RQMEM_REDIS_URL to the URL of a Redis"
+)
+_SOCKET_ADVICE = "remove it, or set TMPDIR to a directory of yours"
 
 
-def keep_out_of_git(directory: Path) -> None:
-    """The server's data holds arguments of jobs, which belong in no commit."""
-    ignore = directory / ".gitignore"
-    if not ignore.exists():
-        ignore.write_text("*\n")
+def make_directories(place: Location) -> None:
+    """Where the server's data belong, for us alone. They hold arguments of jobs, which belong in no commit.
+
+    Raises:
+        UntrustedFile: there is such a directory, and it is not ours.
+    """
+    own_files.make_holder(place.data.parent, _ADVICE)
+    own_files.make_private(place.data, _ADVICE)
+
+
+def check_directories(place: Location) -> None:
+    """The same for what is there. Raises `UntrustedFile`."""
+    with contextlib.suppress(FileNotFoundError):
+        own_files.check_holder(place.data.parent, _ADVICE)
+        own_files.check_private(place.data, _ADVICE)
+
+
+def make_socket_directory(socket: Path) -> None:
+    """Where the socket belongs, for us alone: /tmp is everybody's. Raises `UntrustedFile`."""
+    own_files.make_private(socket.parent, _SOCKET_ADVICE)
+
+
+def socket_in(lock: Path) -> Path:
+    """The socket of the running server, which need not be the one we would choose. Raises `UntrustedFile`."""
+    with os.fdopen(own_files.open_ours(lock, os.O_RDONLY), "rb") as file:
+        socket = Path(os.fsdecode(file.read()))
+    with contextlib.suppress(FileNotFoundError):
+        own_files.check_private(socket.parent, _SOCKET_ADVICE)
+    return socket
 
 
 def take(lock: Path) -> int | None:
     """A descriptor that holds ``lock`` until it is closed everywhere; None while somebody holds it."""
-    descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o600)
+    descriptor = own_files.open_ours(lock, os.O_RDWR | os.O_CREAT)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
@@ -196,9 +215,19 @@ def _socket_path(name: str) -> Path:
     # Not tempfile.gettempdir(): it tries by writing, so a full disk would change the answer.
     for base in (*_runtime_directory(), Path(os.environ.get("TMPDIR", ""))):
         path = base / name / "redis.sock"
-        if base.is_absolute() and len(os.fsencode(path)) <= _LONGEST_SOCKET_PATH:
+        if base.is_absolute() and len(os.fsencode(path)) <= _LONGEST_SOCKET_PATH and _nobody_moves_ours_in(base):
             return path
     return Path("/tmp") / name / "redis.sock"
+
+
+def _nobody_moves_ours_in(directory: Path) -> bool:
+    """Whether another user can put something in the place of a directory of ours in there."""
+    try:
+        found = directory.stat()
+    except OSError:
+        return True  # whoever makes ours in it is told
+    shared = found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+    return own_files.is_ours(found) and not (shared and not found.st_mode & stat.S_ISVTX)
 
 
 def _runtime_directory() -> list[Path]:

@@ -31,6 +31,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from rqmem import embedded_files as files
+from rqmem import own_files
 from rqmem.errors import EmbeddedRedisError
 
 _ANSWER_SECONDS = 2.0
@@ -67,9 +68,7 @@ def start(directory: Path | None = None) -> Server:
     """The running server of ``directory`` (default: the current one), started first if there is none."""
     place = files.locate(directory)
     with files.explained(place.data):
-        place.data.parent.mkdir(mode=0o700, exist_ok=True)
-        files.keep_out_of_git(place.data.parent)
-        files.make_private(place.data)
+        files.make_directories(place)
         with files.turn(place.data):
             if _lives(place) and not _comes_true(_listening_at(place).exists, _ANSWER_SECONDS):
                 _end(place)  # out of reach: systemd deletes $XDG_RUNTIME_DIR at logout
@@ -80,6 +79,7 @@ def stop(directory: Path | None = None) -> bool:
     """End the server, its data saved, and wait until it has gone; False when none ran."""
     place = files.locate(directory)
     with files.explained(place.data):
+        files.check_directories(place)
         if not place.server_lock.exists():
             return False
         with files.turn(place.data):
@@ -95,6 +95,7 @@ def status(directory: Path | None = None) -> Server | None:
     """The running server; None when there is none. Raises when one runs but does not answer."""
     place = files.locate(directory)
     with files.explained(place.data):
+        files.check_directories(place)
         if not place.server_lock.exists():
             return None
         with files.turn(place.data):
@@ -116,15 +117,14 @@ def _lives(place: files.Location) -> bool:
 
 
 def _listening_at(place: files.Location) -> Path:
-    """The socket of the running server, which need not be the one we would choose."""
-    return Path(os.fsdecode(place.server_lock.read_bytes()))
+    return files.socket_in(place.server_lock)
 
 
 def _spawn(place: files.Location) -> Server:
     """Start a server that is detached from this process, and wait until it answers."""
     program = files.find_program()
     files.refuse_older_program(program, place.data)
-    files.make_private(place.socket.parent)
+    files.make_socket_directory(place.socket)
     _end_stray(place.socket)
     lock = files.take(place.server_lock)
     if lock is None:
@@ -149,7 +149,7 @@ def _run(program: str, place: files.Location, lock: int) -> None:
     command = [program]
     for name, value in settings.items():
         command += [f"--{name}", value]
-    with place.log.open("ab") as log:
+    with os.fdopen(own_files.open_ours(place.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT), "ab") as log:
         try:
             subprocess.run(
                 command,

@@ -25,6 +25,10 @@ class ConfigError(RqmemError):
     exit_code = 2
 
 
+class UntrustedFile(ConfigError):
+    """A file, directory or link belongs to another user, or others may write to it, and we would have trusted it."""
+
+
 class RedisUnavailable(RqmemError):
     """The chosen Redis does not answer, or refuses us."""
 

@@ -20,13 +20,16 @@ from __future__ import annotations
 
 import configparser
 import difflib
+import os
+import stat
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from rqmem import own_files
 from rqmem.config import JOB_SETTINGS, VARIABLES, Config, JobSettings
-from rqmem.errors import ConfigError
+from rqmem.errors import ConfigError, UntrustedFile
 
 FILE_VARIABLE, FILE_NAME = "RQMEM_CONFIG", "rqmem.ini"
 NAMES = {variable.removeprefix("RQMEM_").lower(): variable for variable in VARIABLES}
@@ -102,13 +105,30 @@ def read(environ: Mapping[str, str]) -> ConfigFile | None:
     if not named and not path.exists():
         return None
     try:
-        text = path.read_text(encoding="utf-8")
+        if not named:
+            _check_owner(path, path.stat())
+        with path.open(encoding="utf-8") as file:
+            if not named:  # once more, of what is read in the end
+                _check_owner(path, os.fstat(file.fileno()))
+            text = file.read()
     except FileNotFoundError:
         raise ConfigError(f"{FILE_VARIABLE}={named!r}: there is no such file") from None
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is no text in UTF-8"
         raise ConfigError(f"config file {path} cannot be read: {reason}") from None
     return parse(text, str(path))
+
+
+def _check_owner(path: Path, opened: os.stat_result) -> None:
+    """Refuse a file that we came upon and another user wrote: it can have modules imported, and choose ceilings."""
+    found = next((each for each in (path.lstat(), opened) if not own_files.is_ours(each)), opened)
+    if own_files.is_ours(found) and not found.st_mode & stat.S_IWOTH:
+        return
+    whose = "may be written to by everybody" if own_files.is_ours(found) else f"belongs to {own_files.owner(found)}"
+    raise UntrustedFile(
+        f"config file {path.absolute()} {whose}, and it can have modules imported: make it yours alone, or name it "
+        f"if you trust it: {FILE_VARIABLE}={path}"
+    )
 
 
 def parse(text: str, path: str) -> ConfigFile:

@@ -14,8 +14,8 @@ from tests.conftest import ROOT
 LAYERS = [
     {"units", "errors", "events", "config", "drawing", "tracebacks", "type_of_job"},
     {"policy"},
-    {"memory", "journal", "profiling", "alerts", "log", "sources", "embedded_files", "embedded_redis", "connections",
-     "settings", "testing"},
+    {"memory", "journal", "profiling", "alerts", "log", "sources", "own_files", "embedded_files",
+     "embedded_redis", "connections", "settings", "testing"},
     {"runtime", "job"},
     {"doctor", "status", "inspection", "monitor", "exporter", "reporting"},
     {"cli"},

@@ -69,6 +69,7 @@ def _write_flamegraph(job_id: str, output: str | None, profile_dir: str | None, 
     given = {"profile_dir": ("--profile-dir", profile_dir)}
     where = directory.located(settings.load(os.environ, given).config.profile_dir)
     try:
+        directory.check(where)
         found = captures.find(where, job_id)
     except OSError as error:
         raise ConfigError(f"the profile directory {where} cannot be read: {error.strerror}") from None

@@ -25,11 +25,11 @@ from rq.serializers import resolve_serializer
 from rq.suspension import is_suspended
 from rq.utils import import_attribute
 
-from rqmem import log, settings
+from rqmem import log, own_files, settings
 from rqmem.cli.terminal import show
 from rqmem.config import cgroup, isolation, on_worker_limit, positive_int, positive_mb, profile, reserve_mb
 from rqmem.connections import connect
-from rqmem.errors import ConfigError, RqmemError
+from rqmem.errors import ConfigError, RqmemError, UntrustedFile
 from rqmem.runtime import platform_check
 from rqmem.runtime.worker import MemoryWorker
 
@@ -244,6 +244,9 @@ def _serializer(name: str) -> Any:
 
 def _write_pid(path: str) -> None:
     try:
-        Path(path).expanduser().write_text(f"{os.getpid()}\n")
+        with os.fdopen(own_files.open_output(Path(path).expanduser(), os.O_WRONLY | os.O_TRUNC), "w") as file:
+            file.write(f"{os.getpid()}\n")
+    except UntrustedFile as error:
+        raise ConfigError(f"--pid {path}: {error}") from None
     except OSError as error:
         raise ConfigError(f"--pid {path}: {error.strerror}") from None

@@ -14,9 +14,13 @@ here worker and horse write to one file, and memory of the one is a fork of the 
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
 from pathlib import Path
+
+from rqmem import own_files
+from rqmem.errors import UntrustedFile
 
 _STDERR = 2  # the descriptor: Python's stream may be in the middle of a line when a signal comes
 
@@ -28,7 +32,7 @@ class LogFile(logging.Handler):
         path: may be relative and begin with ``~``; a later change of directory does not move it.
 
     Raises:
-        OSError: it cannot be opened for writing.
+        OSError: it cannot be opened for writing, or another user's link or file is in the way.
     """
 
     def __init__(self, path: str) -> None:
@@ -88,7 +92,10 @@ class LogFile(logging.Handler):
         return True
 
     def _open(self) -> int:
-        return os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+        try:
+            return own_files.open_output(self.path, os.O_WRONLY | os.O_APPEND)
+        except UntrustedFile as error:
+            raise PermissionError(errno.EPERM, str(error)) from None
 
     def _has_moved(self) -> bool:
         try:

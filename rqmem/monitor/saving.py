@@ -9,9 +9,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from rqmem.errors import ConfigError
+from rqmem.errors import ConfigError, UntrustedFile
 from rqmem.monitor.report import Report, to_json
 from rqmem.monitor.report_text import to_text
+from rqmem.own_files import check_links
 
 FORMATS: dict[str, Callable[[Report], str]] = {".json": to_json, ".txt": to_text}
 
@@ -39,7 +40,13 @@ def output(path: str) -> Output:
 
 def writable(path: str, option: str) -> Path:
     """The file that somebody named with an option: it can be written, there or anew. Raises `ConfigError`."""
-    file = Path(path).expanduser().resolve()  # a link stays one
+    try:
+        given = Path(path).expanduser()
+        check_links(given)
+        file = given.resolve()  # a link stays one
+    except (UntrustedFile, OSError, RuntimeError) as error:  # the last: "~somebody" who has no home
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise ConfigError(f"{option} {path}: {reason}") from None
     if file.is_dir():
         raise ConfigError(f"{option} {path}: that is a directory; name a file in it")
     if not file.parent.is_dir():

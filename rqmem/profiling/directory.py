@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import os
-import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from rqmem import own_files
 from rqmem.errors import ConfigError
 from rqmem.units import MB, show_mb, to_mb
 
@@ -31,22 +31,14 @@ def make(directory: Path) -> None:
     """Make it for us alone; refuse one that is there and is not, or cannot be written."""
     with _explained(directory):
         if directory.parent.name == ".rqmem":
-            directory.parent.mkdir(mode=0o700, exist_ok=True)
-            ignore = directory.parent / ".gitignore"
-            if not ignore.exists():
-                ignore.write_text("*\n")
-        directory.mkdir(mode=0o700, exist_ok=True)
-        found = directory.lstat()
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
-        raise ConfigError(
-            f"the profile directory {directory} is a link or a file, or belongs to another user than ours "
-            f"(uid {os.geteuid()}): {_WHAT_TO_DO}"
-        )
-    if stat.S_IMODE(found.st_mode) & 0o077:
-        raise ConfigError(
-            f"the profile directory {directory} is open to other users: 'chmod 700' it if all in it is yours, "
-            f"or {_WHAT_TO_DO}"
-        )
+            own_files.make_holder(directory.parent, _WHAT_TO_DO)
+        own_files.make_private(directory, _WHAT_TO_DO)
+
+
+def check(directory: Path) -> None:
+    """Refuse to read profiles in a directory of another user. Raises `UntrustedFile`."""
+    with contextlib.suppress(OSError):  # whoever reads it is told
+        own_files.check_private(directory, _WHAT_TO_DO)
 
 
 def check_room(directory: Path) -> None:

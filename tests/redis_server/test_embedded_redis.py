@@ -15,7 +15,7 @@ from click.testing import CliRunner
 
 from rqmem import embedded_files, embedded_redis
 from rqmem.cli.redis import redis_group
-from rqmem.errors import EmbeddedRedisError
+from rqmem.errors import EmbeddedRedisError, UntrustedFile
 from rqmem.testing import wait_until
 
 REPOSITORY = Path(embedded_redis.__file__).parents[1]
@@ -190,7 +190,7 @@ def test_no_program(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_directory_that_takes_no_data(project: Path) -> None:
     (project / ".rqmem").write_text("in the way")
-    with pytest.raises(EmbeddedRedisError, match=r"\.rqmem: File exists; run in a directory where"):
+    with pytest.raises(UntrustedFile, match=r"\.rqmem is a link or a file, and must be a directory"):
         embedded_redis.start()
     (project / ".rqmem").unlink()
 
@@ -199,14 +199,14 @@ def test_a_socket_directory_open_to_others_is_refused(project: Path) -> None:
     directory = embedded_files.locate().socket.parent
     directory.mkdir()
     directory.chmod(0o755)
-    with pytest.raises(EmbeddedRedisError, match="open to other users"):
+    with pytest.raises(UntrustedFile, match="open to other users"):
         embedded_redis.start()
 
 
 def test_a_planted_link_is_refused(project: Path, tmp_path: Path) -> None:
     (tmp_path / "planted").mkdir(mode=0o700)
     embedded_files.locate().socket.parent.symlink_to(tmp_path / "planted")
-    with pytest.raises(EmbeddedRedisError, match="is a link, or belongs to another user"):
+    with pytest.raises(UntrustedFile, match="is a link or a file"):
         embedded_redis.start()
 
 

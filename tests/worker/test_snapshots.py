@@ -187,7 +187,7 @@ def test_a_directory_that_is_not_ours_costs_the_snapshot_only(
     time.sleep(0.5)
     (tmp_path / "go").touch()
     log = worker.finish()
-    assert f"no snapshot: the profile directory {tmp_path / 'open'} is open to other users: 'chmod 700' it" in log
+    assert f"no snapshot: {tmp_path / 'open'} is open to other users: 'chmod 700' it" in log
     assert job.get_status(refresh=True) == "finished"
     assert list((tmp_path / "open").iterdir()) == []
 

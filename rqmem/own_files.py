@@ -1,0 +1,134 @@
+"""Files and directories that another user may have put in our way: which are ours to use, and how they are opened.
+
+What belongs to us or to root is trusted. A directory that keeps data of jobs must be ours alone. New files are made
+with ``O_EXCL`` and without following a link; a link of another user is never followed. Where one of these rules is
+broken, `UntrustedFile` says in one line what is wrong and what to do. Other errors of files stay `OSError`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pwd
+import stat
+from pathlib import Path
+
+from rqmem.errors import UntrustedFile
+
+_MOST_LINKS = 40  # as the kernel
+
+
+def is_ours(found: os.stat_result) -> bool:
+    """Whether it belongs to us or to root."""
+    return found.st_uid in (os.geteuid(), 0)
+
+
+def owner(found: os.stat_result) -> str:
+    """``user ada (uid 1001)``."""
+    try:
+        return f"user {pwd.getpwuid(found.st_uid).pw_name} (uid {found.st_uid})"
+    except KeyError:
+        return f"the user with uid {found.st_uid}"
+
+
+def make_private(directory: Path, advice: str) -> None:
+    """Make a directory for us alone; refuse one that is there and is not. ``advice``: what else to do."""
+    with contextlib.suppress(FileExistsError):
+        directory.mkdir(mode=0o700)
+    check_private(directory, advice)
+
+
+def check_private(directory: Path, advice: str) -> None:
+    """Refuse a directory that is not ours alone. Raises `UntrustedFile`."""
+    found = directory.lstat()
+    if not stat.S_ISDIR(found.st_mode):
+        raise UntrustedFile(f"{directory} is a link or a file, and must be a directory: {advice}")
+    if found.st_uid != os.geteuid():
+        raise UntrustedFile(f"{directory} belongs to {owner(found)}, and we are uid {os.geteuid()}: {advice}")
+    if stat.S_IMODE(found.st_mode) & 0o077:
+        raise UntrustedFile(f"{directory} is open to other users: 'chmod 700' it if all in it is yours, or {advice}")
+
+
+def make_holder(directory: Path, advice: str) -> None:
+    """Make ``.rqmem``, which holds private directories and keeps them out of git; refuse one that is not ours."""
+    with contextlib.suppress(FileExistsError):
+        directory.mkdir(mode=0o700)
+    check_holder(directory, advice)
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        if is_ours(os.fstat(descriptor)):  # else it was exchanged just now, and what comes next refuses it
+            with contextlib.suppress(FileExistsError), os.fdopen(_new(".gitignore", descriptor), "w") as ignore:
+                ignore.write("*\n")
+    finally:
+        os.close(descriptor)
+
+
+def check_holder(directory: Path, advice: str) -> None:
+    """Refuse a ``.rqmem`` of another user, or that everybody may write to."""
+    found = directory.lstat()
+    if not stat.S_ISDIR(found.st_mode):
+        raise UntrustedFile(f"{directory} is a link or a file, and must be a directory: {advice}")
+    if not is_ours(found):
+        raise UntrustedFile(f"{directory} belongs to {owner(found)}, and we are uid {os.geteuid()}: {advice}")
+    if found.st_mode & stat.S_IWOTH:
+        raise UntrustedFile(f"everybody may write to {directory}: 'chmod go-w' it if all in it is yours, or {advice}")
+
+
+def open_ours(path: Path, flags: int, mode: int = 0o600) -> int:
+    """A descriptor of a file of ours or root's in a private directory. Follows no link."""
+    descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
+    found = os.fstat(descriptor)
+    if not is_ours(found):
+        os.close(descriptor)
+        raise UntrustedFile(f"{path} belongs to {owner(found)}, and we are uid {os.geteuid()}: remove it")
+    return descriptor
+
+
+def open_output(path: Path, flags: int, mode: int = 0o666) -> int:
+    """A descriptor of a file that a person named and that we write to; made if it is not there.
+
+    Refuses links of another user, and where everybody may make files also such a user's file.
+    """
+    check_links(path)
+    plain = 0 if path.is_symlink() else os.O_NOFOLLOW
+    descriptor = os.open(path, (flags & ~os.O_TRUNC) | os.O_CREAT | os.O_CLOEXEC | plain, mode)
+    try:
+        found = os.fstat(descriptor)
+        if stat.S_ISREG(found.st_mode) and not is_ours(found) and path.parent.stat().st_mode & stat.S_IWOTH:
+            raise UntrustedFile(f"{path} belongs to {owner(found)}: name another file, in a directory of yours")
+        if flags & os.O_TRUNC and stat.S_ISREG(found.st_mode):
+            os.ftruncate(descriptor, 0)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def check_links(path: Path) -> None:
+    """Refuse a path that leads over another user's link, who could lead us anywhere, or over too many links."""
+    left, at, links = list(path.absolute().parts[::-1]), Path("/"), 0
+    while left:
+        part = left.pop()
+        if part == "..":
+            at = at.parent
+            continue
+        at = at / part
+        try:
+            found = at.lstat()
+        except OSError:  # it is not there yet, or not for us to see; whoever opens it is told
+            continue
+        if not stat.S_ISLNK(found.st_mode):
+            continue
+        links += 1
+        if links > _MOST_LINKS:
+            raise UntrustedFile(f"{path} is a link that leads to itself: name another file")
+        if not is_ours(found):
+            raise UntrustedFile(f"{at} is a link of {owner(found)}: name a path without it")
+        target = at.readlink()
+        left += target.parts[::-1]
+        at = Path("/") if target.is_absolute() else at.parent
+
+
+def _new(name: str, directory: int) -> int:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    return os.open(name, flags, 0o644, dir_fd=directory)
