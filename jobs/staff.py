@@ -5,13 +5,15 @@ are many. Then all are *applied*, by staff and in the order of the input, so the
 was cut; duplicates and conflicts are seen here (`jobs.assignment_rules` says what counts). A file that turns out to be
 broken in the middle has changed nothing.
 
-Each chunk is a transaction: a line is marked as applied together with what it changes, its entry in the report
-(`jobs.tables.AssignmentSkip`) and the run's figures, so whatever is killed or run twice counts once. Operations that
-run at the same time lock the staff that they change.
+A line is marked as applied in the transaction that makes its change, its entry in the report
+(`jobs.tables.AssignmentSkip`) and the run's figures, so whatever is killed or run twice counts once. A transaction has
+at most `ASKED_AT_ONCE` lines, however large a chunk is, since others wait for it. Operations that run at the same time
+lock the staff that they change.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,6 +22,7 @@ from rq import Retry, get_current_job
 from jobs import assignment_store as store
 from jobs.assignment_rules import Line, Skip, StagedLine, decide, parse
 from jobs.assignment_sources import Numbered, assignments_from
+from jobs.assignment_store import ASKED_AT_ONCE
 from jobs.sources import shared_sessions
 from jobs.tables import utc_now
 from jobs.unreadable import told_as_for_a_person_to_mend
@@ -36,7 +39,6 @@ class BulkAssignStaffToEventTypesJob(MemoryAwareJob):
 
     memory_limit_mb = 256
     chunk_size = 50
-    adaptive = False  # transactions, and what they hold, are the same for any input
     bytes_per_item = 1024
     items_per_child = 10_000
     on_breach = "resume"
@@ -73,6 +75,11 @@ class BulkAssignStaffToEventTypesJob(MemoryAwareJob):
         return self.apply_all()
 
     def stage(self, numbered: list[Numbered]) -> None:
+        for begin in range(0, len(numbered), ASKED_AT_ONCE):
+            self.stage_some(numbered[begin : begin + ASKED_AT_ONCE])
+        self.check_memory_usage(f"assignment_processing_{numbered[-1][0]}")
+
+    def stage_some(self, numbered: list[Numbered]) -> None:
         parsed = [parse(position, record) for position, record in numbered]
         lines = [each for each in parsed if isinstance(each, Line)]
         skips = [each for each in parsed if isinstance(each, Skip)]
@@ -93,7 +100,6 @@ class BulkAssignStaffToEventTypesJob(MemoryAwareJob):
                     valid.append((line, staff_id, event_type_id))
             store.stage(session, self.run_id, valid)
             store.report(session, self.run_id, skips)
-        self.check_memory_usage(f"assignment_processing_{parsed[-1].position}")
 
     def apply_all(self) -> dict[str, Any]:
         self.process_in_chunks(store.staged(self.sessions, self.run_id), self.apply, collect=False)
@@ -101,6 +107,13 @@ class BulkAssignStaffToEventTypesJob(MemoryAwareJob):
         return store.figures(self.sessions, self.run_id)
 
     def apply(self, lines: list[StagedLine]) -> None:
+        for begin in range(0, len(lines), ASKED_AT_ONCE):
+            if begin:
+                time.sleep(store.PAUSE_SECONDS)
+            self.apply_some(lines[begin : begin + ASKED_AT_ONCE])
+        self.check_memory_usage(f"database_operations_{lines[-1].staff_id}")
+
+    def apply_some(self, lines: list[StagedLine]) -> None:
         staff_ids = {line.staff_id for line in lines}
         with self.sessions.begin() as session:
             taken = store.take(session, self.run_id, [line.position for line in lines])
@@ -108,4 +121,3 @@ class BulkAssignStaffToEventTypesJob(MemoryAwareJob):
             held = store.held_by(session, staff_ids)
             decided = decide([line for line in lines if line.position in taken], active, held)
             store.write(session, self.run_id, decided, utc_now())
-        self.check_memory_usage(f"database_operations_{lines[-1].staff_id}")

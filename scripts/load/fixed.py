@@ -5,6 +5,7 @@ from __future__ import annotations
 from jobs.campaigns import ProcessRetellAICampaignJob
 from jobs.reminders import SendAppointmentReminderJob
 from jobs.sentiment import AnalyzeCallSentimentJob
+from jobs.staff import BulkAssignStaffToEventTypesJob
 
 
 class FixedCampaign(ProcessRetellAICampaignJob):
@@ -12,6 +13,10 @@ class FixedCampaign(ProcessRetellAICampaignJob):
 
 
 class FixedReminders(SendAppointmentReminderJob):
+    adaptive = False
+
+
+class FixedAssignments(BulkAssignStaffToEventTypesJob):
     adaptive = False
 
 

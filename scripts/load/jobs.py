@@ -20,7 +20,7 @@ from jobs.training import TrainMLModelJob
 from rqmem import MemoryAwareJob
 from rqmem.errors import UnknownName
 from scripts.load import naive, outcomes
-from scripts.load.fixed import FixedCampaign, FixedReminders, FixedSentiment
+from scripts.load.fixed import FixedAssignments, FixedCampaign, FixedReminders, FixedSentiment
 from scripts.load.fixed_training import FixedTraining
 from scripts.load.outcomes import Checked, Place
 from seeds.dataset_parts import Wanted
@@ -124,7 +124,7 @@ JOBS = (
         0.6, 3.0, naive_at_most=20_000,
     ),
     LoadedJob(
-        BulkAssignStaffToEventTypesJob, None, naive.assignments, lambda n: Wanted(assignments=n),
+        BulkAssignStaffToEventTypesJob, FixedAssignments, naive.assignments, lambda n: Wanted(assignments=n),
         _of_assignments, _of_assignments,
         outcomes.of_assignments, outcomes.of_naive_assignments, ("jobs.staff",), 1.5, 0.5,
     ),
