@@ -137,7 +137,8 @@ class Breach(Event):
         kinds: type of object, objects more and MB more than before the job, most MB first.
         checkpoints: the last ones, with MB.
         tree: pid, command and MB of its processes, largest first.
-        shared_mb: after a kernel kill, what its cgroup was charged still for shared memory and files in tmpfs.
+        shared_mb, kernel_mb: where its cgroup told, what that was charged for shared memory and files in tmpfs, and for
+            the kernel's memory (sockets, pipes, page tables).
         segments_left: files in /dev/shm that its processes had mapped and left behind, with MB.
         next: what was done about it.
     """
@@ -158,6 +159,7 @@ class Breach(Event):
     checkpoints: list[tuple[str, float]] = field(default_factory=list)
     tree: list[tuple[int, str, float]] = field(default_factory=list)
     shared_mb: float | None = None
+    kernel_mb: float | None = None
     segments_left: list[tuple[str, float]] = field(default_factory=list)
     next: str = ""
 
@@ -187,6 +189,9 @@ class Breach(Event):
             else "",
             "in tmpfs:": f"{self.shared_mb:.0f} MB of shared memory or files, without a process"
             if self.shared_mb
+            else "",
+            "in the kernel:": f"{self.kernel_mb:.0f} MB of sockets, pipes, page tables and the like"
+            if self.kernel_mb and self.kernel_mb > _UNSEEN_FRACTION * self.used_mb
             else "",
             "left behind:": ", ".join(f"{name} ({used:.0f} MB)" for name, used in self.segments_left),
             "next:": self.next,

@@ -183,8 +183,8 @@ def _available_bytes(of_machine: int | None, container_bytes: int | None) -> int
     own = cgroup_files.read_own()
     if own is None or container_bytes is None or of_machine is None:
         return of_machine
-    held = cgroup_files.parse_held(_read(str(own.path / "memory.stat")))
-    return min(of_machine, container_bytes - held.anon_bytes - held.shmem_bytes)
+    parts = cgroup_files.parse_parts(_read(str(own.path / "memory.stat")))
+    return min(of_machine, container_bytes - parts.anon_bytes - parts.shmem_bytes)
 
 
 def _read(path: str) -> str:

@@ -15,6 +15,7 @@ import errno
 import os
 import re
 import signal
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,20 +23,21 @@ from pathlib import Path
 from rqmem.memory import procfs, tree
 from rqmem.memory.cgroup_files import (
     KILLS,
-    Held,
+    Parts,
     Version,
     parse_counters,
-    parse_held,
     parse_limit,
+    parse_parts,
     read_kernel_kills,
     read_own,
 )
+from rqmem.memory.charge import ChargeReader
 
 _LIMIT = {"v1": "memory.limit_in_bytes", "v2": "memory.max"}
-_CHARGE = {"v1": "memory.usage_in_bytes", "v2": "memory.current"}
 _PEAK = {"v1": "memory.max_usage_in_bytes", "v2": "memory.peak"}  # v2: kernel 5.19
 _MARKS = ("memory.max_usage_in_bytes", "memory.memsw.max_usage_in_bytes")  # v1; memsw: memory and swap together
 _SWAP_LIMIT = "memory.memsw.limit_in_bytes"
+_SOCKETS_LIMIT = "memory.kmem.tcp.limit_in_bytes"  # v1 counts buffers of TCP and UDP where this is set, and only there
 _WORKERS = "rqmem-worker"  # v2: where our own processes go, since inner groups hold none
 _NAME = re.compile(r"rqmem-(\d+)-(\d+)-.+")
 _PROBE_BYTES = 64 * 2**20
@@ -180,18 +182,25 @@ class Group:
             if error.errno != errno.EBUSY:
                 raise
             return False
+        with contextlib.suppress(OSError):  # more is in use: the watcher sees it
+            _write_if_there(self.path / _SOCKETS_LIMIT, value)
         self._peak_bytes = self.peak_bytes()
         for mark in _MARKS:  # what was reached under the limit before says nothing of this one
             _write_if_there(self.path / mark, "0")
         return True
 
-    def open_charge(self) -> int:
-        """A descriptor from whose start the charge can be read, again and again; for the caller to close."""
-        return os.open(self.path / _CHARGE[self.version], os.O_RDONLY | os.O_CLOEXEC)
+    def limit_bytes(self) -> int:
+        """As it is set now; a number near 2**63 for none."""
+        limit = parse_limit((self.path / _LIMIT[self.version]).read_text())
+        return sys.maxsize if limit is None else limit
 
-    def held(self) -> Held:
+    def charge(self) -> ChargeReader:
+        """To read what is charged, again and again; for the caller to close."""
+        return ChargeReader(self.version, self.path)
+
+    def parts(self) -> Parts:
         """Lags behind by some 64 pages per processor."""
-        return parse_held((self.path / "memory.stat").read_text())
+        return parse_parts((self.path / "memory.stat").read_text())
 
     def peak_bytes(self) -> int:
         """The highest charge since it was made, page cache included; 0 where the kernel keeps none."""
@@ -290,9 +299,8 @@ class Group:
         charged = _read_number(self.path / "memory.current")
         if charged <= limit_bytes:
             return False
-        counters = parse_counters((self.path / "memory.stat").read_text())
-        droppable = ("inactive_file", "active_file", "slab_reclaimable")
-        return charged - sum(counters.get(name, 0) for name in droppable) > limit_bytes
+        parts = self.parts()
+        return charged - parts.file_bytes - parts.slab_bytes > limit_bytes
 
 
 def remove_stale(place: Place) -> list[Path]:

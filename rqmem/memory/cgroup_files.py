@@ -25,11 +25,20 @@ class Own:
 
 
 @dataclass(frozen=True)
-class Held:
-    """What is charged to a group and cannot be dropped, in bytes: page cache is not in it."""
+class Parts:
+    """What a group's charge consists of, in bytes, sub-groups included.
+
+    Attributes:
+        anon_bytes, shmem_bytes: of processes; of shared memory, tmpfs and memfd.
+        file_bytes: page cache that can be dropped. Not what is locked into memory, and not pages that a file has lost
+            and a pipe still holds.
+        slab_bytes: kernel memory that may be dropped; 0 in v1, which does not tell.
+    """
 
     anon_bytes: int
     shmem_bytes: int
+    file_bytes: int
+    slab_bytes: int
 
 
 def parse_own(cgroup: str, mountinfo: str) -> Own | None:
@@ -80,14 +89,26 @@ def parse_counters(text: str) -> dict[str, int]:
     return {pair[0]: int(pair[1]) for pair in pairs if len(pair) == 2}
 
 
-def parse_held(stat: str) -> Held:
-    """`Held` from ``memory.stat``. In v1 ``rss`` is anonymous memory only, and ``total_`` has the sub-groups."""
+def parse_parts(stat: str) -> Parts:
+    """`Parts` from ``memory.stat``. In v1 ``rss`` is anonymous memory only, and ``total_`` has the sub-groups."""
     counters = parse_counters(stat)
 
     def first(*names: str) -> int:
         return next((counters[name] for name in names if name in counters), 0)
 
-    return Held(first("total_rss", "rss", "anon"), first("total_shmem", "shmem"))
+    anon, shmem = first("total_rss", "rss", "anon"), first("total_shmem", "shmem")
+    evictable = {
+        kind: sum(first(f"total_{state}_{kind}", f"{state}_{kind}") for state in ("active", "inactive"))
+        for kind in ("anon", "file")  # shared memory is among the first
+    }
+    locked_file = first("total_unevictable", "unevictable") - max(0, anon + shmem - evictable["anon"])
+    in_files = first("total_cache", "cache", "file") - shmem - max(0, locked_file)
+    return Parts(
+        anon_bytes=anon,
+        shmem_bytes=shmem,
+        file_bytes=max(0, min(evictable["file"], in_files)),
+        slab_bytes=first("slab_reclaimable"),
+    )
 
 
 def parse_limit(text: str) -> int | None:

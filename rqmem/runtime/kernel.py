@@ -1,9 +1,9 @@
 """The kernel's layer of the ceiling: a cgroup for each horse, with the limit at ceiling + reserve, and its page cache.
 
 The watcher acts before it; the kernel is there for what outruns or escapes the watcher: a burst of huge pages,
-data written to tmpfs without being mapped, a worker that is stopped or dead. Where no group can be made there
-is no such layer, and nothing else changes. Page cache is charged to a group too, and a job that reads or writes files
-faster than the kernel drops them would be slowed down threefold (measured): so the limit goes up with the cache.
+data written to tmpfs without being mapped, full sockets and pipes, a worker that is stopped or dead. Where no group can
+be made there is no such layer, and nothing else changes. Page cache is charged to a group too, and gives it room
+(`rqmem.policy.page_cache`); who uses that room for anything else is found by reading the charge, in time.
 """
 
 from __future__ import annotations
@@ -12,16 +12,19 @@ import contextlib
 import itertools
 import logging
 import os
+from collections.abc import Callable
+from dataclasses import replace
 
 from rqmem.errors import ConfigError
 from rqmem.memory import cgroup, procfs
 from rqmem.memory.cgroup import Group, Place
-from rqmem.memory.cgroup_files import Held
-from rqmem.units import MB
+from rqmem.memory.charge import slack_bytes
+from rqmem.policy.ceiling import watch_interval
+from rqmem.policy.page_cache import MUCH_CACHE_BYTES, Charge, judge
 
 _NEAR_FRACTION = 0.5  # of the limit: it is time to look what the charge consists of
-_MUCH_CACHE_BYTES = 16 * MB
-_LOOK_SECONDS = 0.05  # a look takes 60 µs
+_MIN_LOOK_SECONDS = 0.002  # a look takes 60 µs
+Stopped = Callable[[], contextlib.AbstractContextManager[None]]
 _log = logging.getLogger("rqmem.worker")
 
 
@@ -36,17 +39,21 @@ class HorseGroup:
     Attributes:
         alarm: to wait on (`rqmem.memory.cgroup.Group.alarm`).
         suspected: the kernel may have killed in it; `killed` will tell.
+        breach: at the last `look` the job held more than its ceiling and the reserve.
     """
 
     def __init__(self, group: Group, limit_bytes: int, room_bytes: int) -> None:
         self.alarm = group.alarm()
+        self.suspected = False
+        self.breach = False
         self._group = group
         self._room = room_bytes
         self._base = self._limit = limit_bytes
-        self._looked_at = 0.0
-        self._charge = group.open_charge()
+        self._slack = slack_bytes()
+        self._look_at = 0.0
+        self._reader = group.charge()
+        self._charge = Charge(0, 0, 0, 0, 0)
         self._kills = 0
-        self.suspected = False
 
     def enter(self) -> None:
         """The calling process and what it starts are in it from now on."""
@@ -57,38 +64,49 @@ class HorseGroup:
 
     def hold(self, ceiling_bytes: int) -> None:
         """The limit for a job with this ceiling. What is in use already may be above it: then it stays as it was."""
-        self._base = self._limit = ceiling_bytes + self._room
+        base_bytes = ceiling_bytes + self._room
         with contextlib.suppress(OSError):
-            self._limit += self._for_cache()
-            self._group.set_limit(self._limit)
+            self._group.set_limit(judge(self._reader.read(), base_bytes, base_bytes, self._slack).limit_bytes)
 
-    def make_room(self, ceiling_bytes: int, now: float) -> None:
-        """Raise the limit ahead of the page cache, when the charge has come near it. To be called at each reading.
+    def look(self, ceiling_bytes: int, growth_rate: float, now: float, stopped: Stopped) -> float:
+        """Give page cache its room, and find out who else uses it (`breach`). To be called at each reading.
 
-        The ceiling is given anew each time: the horse may have set another (`hold` in its copy of this).
+        Returns the seconds until it wants to look again. The ceiling is given anew each time: the horse may have set
+        another (`hold` in its copy of this). While in doubt, the job stands still within ``stopped``.
         """
-        if ceiling_bytes + self._room != self._base:
-            self._base = self._limit = ceiling_bytes + self._room
-        if now - self._looked_at < _LOOK_SECONDS:
-            return
+        base_bytes = ceiling_bytes + self._room
+        if base_bytes == self._base and now < self._look_at:
+            return self._look_at - now
+        headroom_bytes: float = self._base
         with contextlib.suppress(OSError):  # a group that somebody removed keeps nothing
-            if self._read_charge() < _NEAR_FRACTION * self._limit:
-                return
-            self._looked_at = now
-            wanted = self._base + self._for_cache()
-            # What the kernel has killed is unmapped before it is uncharged, and looks like cache meanwhile.
-            if wanted > self._limit and self._group.kernel_kills() == self._kills:
-                self._limit = wanted
-                self._group.set_limit(wanted)
+            if base_bytes != self._base:
+                self._base, self._limit = base_bytes, self._group.limit_bytes()
+            headroom_bytes = self._base - self._reader.total()
+            if headroom_bytes < _NEAR_FRACTION * self._base or self._limit != self._base:
+                headroom_bytes = self._judge(stopped)
+        pause = max(_MIN_LOOK_SECONDS, watch_interval(headroom_bytes, growth_rate))
+        self._look_at = now + pause
+        return pause
 
-    def _for_cache(self) -> int:
-        """Twice the page cache there is, where that is much."""
-        charge, held = self._read_charge(), self._group.held()
-        cache = charge - held.anon_bytes - held.shmem_bytes
-        return 2 * cache if cache >= _MUCH_CACHE_BYTES else 0
+    def _judge(self, stopped: Stopped) -> float:
+        """Read what the charge consists of and act on it; returns how much the job may grow until the next time."""
+        self._charge = charge = self._reader.read()
+        judgement = judge(charge, self._base, self._limit, self._slack)
+        self.breach = judgement.breach
+        if judgement.doubt:
+            with stopped():
+                droppable = self._set_limit(judgement.limit_bytes)
+            self.breach = not droppable and charge.file_bytes < MUCH_CACHE_BYTES
+        elif not judgement.breach and judgement.limit_bytes != self._limit:
+            self._set_limit(judgement.limit_bytes)
+        return self._base - charge.held_bytes
 
-    def _read_charge(self) -> int:
-        return int(os.pread(self._charge, 32, 0))
+    def _set_limit(self, limit_bytes: int) -> bool:
+        """False when the kernel can not drop so much."""
+        done = self._group.set_limit(limit_bytes)
+        if done:
+            self._limit = limit_bytes
+        return done
 
     def let_go(self) -> None:
         """No limit any more: what lives in it is nobody's job."""
@@ -109,9 +127,7 @@ class HorseGroup:
 
     def close(self) -> None:
         """Close what it holds open; again is harmless."""
-        if self._charge != -1:
-            os.close(self._charge)
-            self._charge = -1
+        self._reader.close()
         if self.alarm is not None:
             os.close(self.alarm)
             self.alarm = None
@@ -132,9 +148,16 @@ class HorseGroup:
         """Whether that was for its own limit, and not an ancestor's or the machine's want of memory."""
         return self._group.hit_limit()
 
-    def charged(self) -> tuple[int, Held]:
-        """The most it was charged, as far as the limit allows, and what it is charged still."""
-        return min(self._group.peak_bytes(), self._limit), self._group.held()
+    def charged(self) -> Charge:
+        """What was the job's own when the kernel killed in it, or when `look` found a breach.
+
+        After a kill memory is on its way out. But all that could be dropped had been: the charge was the limit.
+        """
+        charge = self._charge
+        if not self.breach:
+            peak_bytes = min(self._group.peak_bytes(), self._limit)
+            charge = replace(charge, total_bytes=peak_bytes, file_bytes=0, shmem_bytes=self._group.parts().shmem_bytes)
+        return charge
 
     def kill(self, *, wait: bool = True) -> None:
         """End everything in it; with ``wait``, until it has ended."""

@@ -13,7 +13,8 @@ import select
 import signal
 import time
 from collections import deque
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol
 
@@ -21,7 +22,15 @@ from rqmem.config import Config
 from rqmem.events import Breach, Layer
 from rqmem.memory import procfs, tree
 from rqmem.memory.meter import FullReading, TreeMeter
-from rqmem.policy.ceiling import Action, Limits, Reading, WatchState, decide, watch_interval
+from rqmem.policy.ceiling import (
+    MAX_INTERVAL_SECONDS,
+    Action,
+    Limits,
+    Reading,
+    WatchState,
+    decide,
+    watch_interval,
+)
 from rqmem.runtime import evidence, linux
 from rqmem.runtime.growth import Growth
 from rqmem.runtime.horse import BREACH_SIGNAL, SAMPLE_SIGNAL, described, described_growth
@@ -162,9 +171,14 @@ class Watcher:
         if not group.hit_limit():
             self.starved = True
             return
-        breach = self.breach or self._record(self._meter.full(_clock), self._limits(), "kernel")
-        breach = self._as_the_horse_left_it(breach, "kernel")
-        self.breach = replace(breach, **_charged(group, breach))
+        self._end_for_group(group)
+
+    def _end_for_group(self, group: HorseGroup) -> None:
+        """What is charged to the group is above the ceiling and the reserve, as the kernel or a look at it found."""
+        if self.breach is None or self.breach.layer != "kernel":
+            breach = self.breach or self._record(self._meter.full(_clock), self._limits(), "kernel")
+            breach = self._as_the_horse_left_it(breach, "kernel")
+            self.breach = replace(breach, **_charged(group, breach))
         self._kill_tree()
 
     def lasted(self) -> bool:
@@ -184,8 +198,14 @@ class Watcher:
         """One reading and what follows from it; returns seconds until the next."""
         now = _clock()
         ceiling = self._page.ceiling_bytes
+        group_pause = MAX_INTERVAL_SECONDS
         if self._group is not None:
-            self._group.make_room(ceiling, now)
+            group_pause = self._group.look(ceiling, self._fastest_growth(), now, self._stopped)
+            if self._group.breach:
+                self._end_for_group(self._group)
+        return min(group_pause, self._look_at_usage(ceiling, now))
+
+    def _look_at_usage(self, ceiling: int, now: float) -> float:
         raw = self._meter.raw()
         calm = self._calm
         if raw == calm.raw and ceiling == calm.ceiling and now < calm.until and self.breach is None:
@@ -227,9 +247,12 @@ class Watcher:
         return 0.0 if alert else self._interval(0)  # one processor watches, another unwinds
 
     def _interval(self, headroom_bytes: int) -> float:
-        """Seconds in which the headroom might be used up: by several processes at once, as many as can run."""
-        at_once = min(self._processors, max(1, self._meter.processes))
-        return watch_interval(headroom_bytes, at_once * self._config.growth_rate)
+        """Seconds in which the headroom might be used up."""
+        return watch_interval(headroom_bytes, self._fastest_growth())
+
+    def _fastest_growth(self) -> float:
+        """Bytes per second: of several processes at once, as many as can run."""
+        return min(self._processors, max(1, self._meter.processes)) * self._config.growth_rate
 
     def _decide(self, usage: int, limits: Limits, now: float, *, confirmed: bool = False) -> Action:
         reading = Reading(usage, confirmed, self._page.in_user_code)
@@ -243,6 +266,18 @@ class Watcher:
             linux.tell_main_thread(self._horse_pid, BREACH_SIGNAL)
         elif action is Action.KILL:
             self._kill()
+
+    @contextmanager
+    def _stopped(self) -> Iterator[None]:
+        """The tree stands still. One that unwinds does not: it has its reserve and its grace."""
+        if self.breach is not None:
+            yield
+            return
+        stopped = tree.stop(self._root, self._known, group=self._horse_pid)
+        try:
+            yield
+        finally:
+            tree.resume(stopped, group=self._horse_pid)
 
     def _confirm(self, limits: Limits) -> None:
         """Stop the tree and take the full reading; go on, tell the job to unwind, or kill."""
@@ -353,7 +388,12 @@ class Watcher:
 
 
 def _charged(group: HorseGroup, breach: Breach) -> dict[str, Any]:
-    """What only the group knows: the most it was charged, and what lives on without a process (files in tmpfs)."""
-    peak_bytes, held = group.charged()
-    peak_mb = max(breach.peak_mb, to_mb(peak_bytes))
-    return {"used_mb": max(breach.used_mb, peak_mb), "peak_mb": peak_mb, "shared_mb": to_mb(held.shmem_bytes)}
+    """What only the group knows: what it was charged, and how much of that is of no process."""
+    charge = group.charged()
+    peak_mb = max(breach.peak_mb, to_mb(charge.held_bytes))
+    return {
+        "used_mb": max(breach.used_mb, peak_mb),
+        "peak_mb": peak_mb,
+        "shared_mb": to_mb(charge.shmem_bytes),
+        "kernel_mb": to_mb(charge.kernel_bytes),
+    }

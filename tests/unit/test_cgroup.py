@@ -9,14 +9,12 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from rqmem.memory import cgroup, cgroup_files, procfs, tree
 from rqmem.memory.cgroup import Group, Place
-from rqmem.memory.cgroup_files import Held, Own
-from rqmem.runtime.kernel import HorseGroup
+from rqmem.memory.cgroup_files import Own, Parts
 from rqmem.testing import wait_until
 
 MB = 2**20
@@ -100,6 +98,11 @@ hierarchical_memory_limit 268435456
 total_cache 26214400
 total_rss 2687552
 total_shmem 21971520
+total_inactive_anon 24659072
+total_active_anon 0
+total_inactive_file 4194304
+total_active_file 40960
+total_unevictable 0
 """
 V2_STAT = """\
 anon 73400320
@@ -109,16 +112,42 @@ kernel_stack 65536
 slab_reclaimable 1048576
 shmem 10485760
 inactive_anon 83886080
+active_anon 0
+unevictable 0
 inactive_file 12582912
 active_file 8388608
 """
 V2_EVENTS = "low 0\nhigh 0\nmax 41\noom 1\noom_kill 3\noom_group_kill 1\n"
 
 
-def test_what_is_held_is_without_page_cache_and_with_sub_groups() -> None:
-    assert cgroup_files.parse_held(V1_STAT) == Held(2687552, 21971520)
-    assert cgroup_files.parse_held("cache 9\nrss 5\nshmem 7\n") == Held(5, 7)
-    assert cgroup_files.parse_held(V2_STAT) == Held(70 * MB, 10 * MB)
+def test_a_charge_has_its_parts_with_sub_groups() -> None:
+    assert cgroup_files.parse_parts(V1_STAT) == Parts(2687552, 21971520, 4194304 + 40960, 0)
+    assert cgroup_files.parse_parts("cache 9\nrss 5\nshmem 7\nactive_file 1\n") == Parts(5, 7, 1, 0)
+    assert cgroup_files.parse_parts(V2_STAT) == Parts(70 * MB, 10 * MB, 20 * MB, MB)
+
+
+@pytest.mark.parametrize(
+    ("anon", "file", "anon_lru", "file_lru", "unevictable", "droppable"),
+    [
+        (50, 100, 50, 100, 0, 100),
+        (50, 100, 50, 30, 70, 30),
+        (50, 30, 50, 100, 0, 30),
+        (50, 70, 50, 70, 30, 40),
+        (50, 100, 20, 100, 30, 100),
+    ],
+    ids=[
+        "all of it",
+        "not what is locked",
+        "not what a file has lost",
+        "not both, added up",
+        "locked memory is no file",
+    ],
+)
+def test_only_page_cache_that_can_be_dropped_counts_as_such(
+    anon: int, file: int, anon_lru: int, file_lru: int, unevictable: int, droppable: int
+) -> None:
+    stat = f"anon {anon}\nfile {file}\nactive_anon {anon_lru}\nactive_file {file_lru}\nunevictable {unevictable}\n"
+    assert cgroup_files.parse_parts(stat).file_bytes == droppable
 
 
 def test_counters_and_limits() -> None:
@@ -183,7 +212,7 @@ def test_reading_a_v2_group(tmp_path: Path) -> None:
     }.items():
         write_file(tmp_path / name, text)
     group = Group("v2", tmp_path)
-    assert group.held() == Held(70 * MB, 10 * MB)
+    assert group.parts() == Parts(70 * MB, 10 * MB, 20 * MB, MB)
     assert group.kernel_kills() == 3
     assert not group.hit_limit(), "a sub-group's limit was hit"
     (tmp_path / "memory.events.local").unlink()
@@ -357,7 +386,7 @@ time.sleep(60)
     assert group.pids() == [child.pid]
     of_threads = group.path / ("tasks" if group.version == "v1" else "cgroup.threads")
     assert len(of_threads.read_text().split()) == 1 + threads
-    assert group.held().anon_bytes >= 19 * MB
+    assert group.parts().anon_bytes >= 19 * MB
     child.kill()
     child.communicate()
 
@@ -385,20 +414,20 @@ def test_page_cache_is_dropped_at_the_limit_and_is_not_held(group: Group, start:
     child = start(write)
     assert child.poll() is None
     assert group.kernel_kills() == 0
-    assert group.held().anon_bytes < 16 * MB
-    assert group.held().shmem_bytes < MB
+    assert group.parts().anon_bytes < 16 * MB
+    assert group.parts().shmem_bytes < MB
 
 
 def test_what_is_written_to_memory_without_being_mapped_is_held(group: Group, start: Start) -> None:
     shared = Path(f"/dev/shm/rqmem-test-{os.getpid()}")
     try:
         child = start(f"with open({str(shared)!r}, 'wb') as file: file.write(bytes(30 * 2**20))")
-        assert group.held().shmem_bytes >= 29 * MB
+        assert group.parts().shmem_bytes >= 29 * MB
         child.communicate()
-        assert group.held().shmem_bytes >= 29 * MB, "it stays while the file does"
+        assert group.parts().shmem_bytes >= 29 * MB, "it stays while the file does"
     finally:
         shared.unlink(missing_ok=True)
-    wait_until(lambda: group.held().shmem_bytes < MB)
+    wait_until(lambda: group.parts().shmem_bytes < MB)
 
 
 def test_a_limit_below_what_is_in_use_is_refused(group: Group, start: Start) -> None:
@@ -409,7 +438,7 @@ def test_a_limit_below_what_is_in_use_is_refused(group: Group, start: Start) -> 
     assert group.set_limit(None)
     start("held = bytearray(80 * 2**20)")
     assert group.kernel_kills() == 0
-    assert group.held().anon_bytes >= 120 * MB
+    assert group.parts().anon_bytes >= 120 * MB
 
 
 def test_kill_ends_all_of_it_and_then_it_can_be_removed(group: Group, start: Start) -> None:
@@ -453,41 +482,3 @@ def test_groups_of_dead_workers_are_removed_and_no_others(place: Place) -> None:
         survivor.wait()
         for group in (*left, ours, somebodys):
             wait_until(group.remove)
-
-
-class FullGroup:
-    """A group with 20 MB of anonymous memory and ``cache_mb`` charged beside it; ``kills`` of the kernel so far."""
-
-    version = "v1"
-
-    def __init__(self, folder: Path, cache_mb: int, kills: int) -> None:
-        self.limits: list[int | None] = []
-        self._charge = folder / "charge"
-        self._charge.write_text(str((20 + cache_mb) * MB))
-        self._kills = kills
-
-    def alarm(self) -> None:
-        return None
-
-    def open_charge(self) -> int:
-        return os.open(self._charge, os.O_RDONLY)
-
-    def held(self) -> Held:
-        return Held(anon_bytes=20 * MB, shmem_bytes=0)
-
-    def kernel_kills(self) -> int:
-        return self._kills
-
-    def set_limit(self, limit_bytes: int | None) -> None:
-        self.limits.append(limit_bytes)
-
-
-@pytest.mark.parametrize(("cache_mb", "kills", "limits"), [(100, 0, [(64 + 2 * 100) * MB]), (100, 1, []), (5, 0, [])])
-def test_the_limit_goes_up_with_page_cache_but_not_for_what_the_kernel_has_killed(
-    tmp_path: Path, cache_mb: int, kills: int, limits: list[int]
-) -> None:
-    full: Any = FullGroup(tmp_path, cache_mb, kills)
-    group = HorseGroup(full, 64 * MB, 14 * MB)
-    group.make_room(50 * MB, now=100.0)
-    group.close()
-    assert full.limits == limits

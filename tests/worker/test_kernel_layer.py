@@ -22,7 +22,7 @@ from rqmem.memory.cgroup import Group, Place
 from rqmem.runtime.kernel import kernel_layer
 from rqmem.runtime.lost import Circumstances, how_horse_ended
 from rqmem.testing import wait_until
-from tests import sample_jobs
+from tests import kernel_jobs, sample_jobs
 from tests.conftest import ROOT, StartWorker
 
 WorkOff = Callable[..., str]
@@ -69,6 +69,60 @@ def test_data_in_tmpfs_that_nobody_maps_is_a_breach_by_the_kernel(queue: Queue, 
         assert path.stat().st_blocks * 512 < 200 * MB
     finally:
         path.unlink(missing_ok=True)
+
+
+@pytest.fixture(scope="module")
+def hidden(place: Place, redis_url: str) -> dict[tuple[str, int, bool], Job]:
+    """All jobs that hide memory, under one worker."""
+    with Redis.from_url(redis_url) as connection:
+        connection.flushall()
+        queue = Queue("jobs", connection=connection)
+        jobs = {
+            key: queue.enqueue(kernel_jobs.hide, key[0], 400, key[1], cache_stays=key[2], job_timeout=600)
+            for key in HIDDEN
+        }
+        environ = {**os.environ, "PYTHONPATH": str(ROOT), "RQMEM_REDIS_URL": redis_url}
+        options = ["--burst", "--memory", "128", "--cgroup", "require"]
+        subprocess.run([sys.executable, "-m", "rqmem", "worker", "jobs", *options], env=environ, cwd=ROOT, check=True)
+        for job in jobs.values():
+            assert job.get_status() == JobStatus.FAILED, job.return_value()
+            assert "by kernel" in result_of(job)
+            [breach] = reader.breaches(connection, job.id)
+            assert breach.used_mb > 128
+            job.meta["explained"] = "\n".join(breach.explanation())
+        return jobs
+
+
+HIDDEN = [
+    (how.__name__, cache_mb, stays)
+    for how in kernel_jobs.HIDERS
+    for cache_mb, stays in ((0, True), (200, True), (200, False))
+]
+
+
+@pytest.mark.parametrize("key", HIDDEN, ids=lambda key: f"{key[0]}-{key[1]}-{'stays' if key[2] else 'gone'}")
+def test_memory_of_no_process_is_the_jobs_whatever_page_cache_it_has(
+    hidden: dict[tuple[str, int, bool], Job], key: tuple[str, int, bool]
+) -> None:
+    label = "in the kernel:" if key[0] not in ("in_memfd", "in_system_v_segment") else "in tmpfs:"
+    assert label in hidden[key].meta["explained"]
+
+
+@pytest.mark.parametrize(
+    ("job", "arguments", "result"),
+    [
+        (kernel_jobs.write_and_read, [1000], 1000),
+        (kernel_jobs.map_and_change, [500], 500),
+        (kernel_jobs.many_names, [200_000, 300], 200_000),
+    ],
+    ids=["files", "a mapped file", "names"],
+)
+def test_what_the_kernel_keeps_of_files_is_no_breach(
+    queue: Queue, work_off: WorkOff, job: Callable[..., int], arguments: list[int], result: int
+) -> None:
+    done = queue.enqueue(job, *arguments, job_timeout=900)
+    work_off("jobs", "--memory", "64", "--cgroup", "require")
+    assert done.return_value() == result
 
 
 def test_the_kernel_kills_the_largest_process_and_the_job_is_told_all_the_same(queue: Queue, work_off: WorkOff) -> None:
