@@ -128,6 +128,8 @@ class Breach(Event):
         used_mb, limit_mb, peak_mb: what it used when it was stopped, might use, and used at most.
         layer: who acted.
         processes: how many it had.
+        counted_whole: how many of them the worker may not examine, so that pages they share counted whole.
+        hidden: how many of them ``/proc`` hides from the worker, so that what they use did not count.
         operation: the place last named (checkpoint or items of the chunk).
         where: the line of code that ran when it was stopped.
         baseline_mb: what its horse used before it.
@@ -140,6 +142,7 @@ class Breach(Event):
         shared_mb, kernel_mb: where its cgroup told, what that was charged for shared memory and files in tmpfs, and for
             the kernel's memory (sockets, pipes, page tables).
         segments_left: files in /dev/shm that its processes had mapped and left behind, with MB.
+        beyond_reach: pid and command of processes that go on, since the worker may not end them.
         next: what was done about it.
     """
 
@@ -162,11 +165,20 @@ class Breach(Event):
     kernel_mb: float | None = None
     segments_left: list[tuple[str, float]] = field(default_factory=list)
     next: str = ""
+    counted_whole: int = 0
+    hidden: int = 0
+    beyond_reach: list[tuple[int, str]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        if self.peak_mb < self.used_mb:  # each was read by somebody else, or at another moment
+            object.__setattr__(self, "peak_mb", self.used_mb)
 
     def summary(self) -> str:
         """The one line that stands in the job's result: which job, how much, where, who acted."""
         place = f" at '{self.operation}'" if self.operation else ""
         count = "1 process" if self.processes == 1 else f"{self.processes} processes"
+        count += f", {self.counted_whole} of them counted whole" if self.counted_whole else ""
+        count += f", {self.hidden} more not counted" if self.hidden else ""
         return printable(
             f"{self.job} used {show_mb(self.used_mb)} MB of {show_mb(self.limit_mb)} MB{place} "
             f"(peak {self.peak_mb:.1f} MB, by {self.layer}, {count})"
@@ -187,6 +199,13 @@ class Breach(Event):
             "processes:": ", ".join(f"{used:.0f} MB {command} ({pid})" for pid, command, used in self.tree)
             if self.processes > 1
             else "",
+            "counted whole:": f"{self.counted_whole} of its processes, with the pages they share: the worker may not"
+            " examine them (another user's, or not dumpable; CAP_SYS_PTRACE would do)"
+            if self.counted_whole
+            else "",
+            "not counted:": f"{self.hidden} of its processes, which /proc hides from the worker (hidepid)"
+            if self.hidden
+            else "",
             "in tmpfs:": f"{self.shared_mb:.0f} MB of shared memory or files, without a process"
             if self.shared_mb
             else "",
@@ -194,6 +213,10 @@ class Breach(Event):
             if self.kernel_mb and self.kernel_mb > _UNSEEN_FRACTION * self.used_mb
             else "",
             "left behind:": ", ".join(f"{name} ({used:.0f} MB)" for name, used in self.segments_left),
+            "out of reach:": ", ".join(f"{command} ({pid})" for pid, command in self.beyond_reach)
+            + " go on: the worker may not end them (another user's; CAP_KILL would do)"
+            if self.beyond_reach
+            else "",
             "next:": self.next,
         }
         return [printable(line) for line in (*lines, *(f"{label:<14} {text}" for label, text in told.items() if text))]
@@ -228,7 +251,9 @@ class Breach(Event):
 
     def without_evidence(self) -> Breach:
         """What a timeline needs of it; the whole is kept with the job's breaches."""
-        return dataclasses.replace(self, curve=[], grew=[], kinds=[], checkpoints=[], tree=[], segments_left=[])
+        return dataclasses.replace(
+            self, curve=[], grew=[], kinds=[], checkpoints=[], tree=[], segments_left=[], beyond_reach=[]
+        )
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self))
@@ -238,7 +263,7 @@ class Breach(Event):
         """The breach in ``text``; fields of a newer rqmem are passed over."""
         known = {each.name for each in dataclasses.fields(cls)}
         values = {name: value for name, value in json.loads(text).items() if name in known}
-        for name in ("curve", "grew", "kinds", "checkpoints", "tree", "segments_left"):
+        for name in ("curve", "grew", "kinds", "checkpoints", "tree", "segments_left", "beyond_reach"):
             values[name] = [tuple(each) for each in values.get(name, [])]
         return cls(**values)
 

@@ -6,8 +6,9 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
@@ -84,8 +85,8 @@ def start_worker(redis_url: str, connection: redis.Redis, request: pytest.Fixtur
     """Start ``rqmem worker`` with these options on our server; whatever still runs at the end is killed."""
     started: list[WorkerProcess] = []
 
-    def start(*options: str, directory: Path = ROOT, **environ: str) -> WorkerProcess:
-        arguments = [sys.executable, "-m", "rqmem", "worker", *options]
+    def start(*options: str, directory: Path = ROOT, prefix: Sequence[str] = (), **environ: str) -> WorkerProcess:
+        arguments = [*prefix, sys.executable, "-m", "rqmem", "worker", *options]
         clean = {k: v for k, v in os.environ.items() if not k.startswith(("RQMEM_", "MEMORY_"))}
         own = {"RQMEM_REDIS_URL": redis_url, "RQMEM_ISOLATION": request.config.getoption("--isolation")}
         full = {**clean, "PYTHONPATH": str(ROOT), **own, **environ}
@@ -101,7 +102,7 @@ def start_worker(redis_url: str, connection: redis.Redis, request: pytest.Fixtur
 def work_off(start_worker: StartWorker) -> Callable[..., str]:
     """Run a worker until its queues are empty; returns its log."""
 
-    def run(*options: str, **environ: str) -> str:
+    def run(*options: str, **environ: Any) -> str:
         worker = start_worker("--burst", *options, **environ)
         output = worker.finish()
         assert worker.process.returncode == 0, output

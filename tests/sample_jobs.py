@@ -1027,3 +1027,55 @@ class CannotBeCut(Range):
             if redis().incr("cut") == 4 and not redis().exists("mended"):
                 raise SourceError("the file has changed since it was cut")
             yield each
+
+
+def _become(user: int | None) -> None:
+    """Another user; None: not dumpable, as setuid programs are."""
+    if user is None:
+        ctypes.CDLL(None).prctl(4, 0, 0, 0, 0)
+    else:
+        os.setresgid(user, user, user)
+        os.setresuid(user, user, user)
+
+
+def grow_in_tail(mb: int, user: int) -> int:
+    """A program of the system that any user may run, which keeps so many MB until its input ends."""
+    command = ["sh", "-c", f"head --bytes={mb}M /dev/zero | tail | wc --bytes"]
+    return subprocess.run(command, user=user, group=user, extra_groups=[], stdout=subprocess.DEVNULL).returncode
+
+
+def grow_in_a_bare_fork(mb: int, user: int | None = None) -> None:
+    """A fork that nobody may examine, which grows."""
+    child = os.fork()
+    if child == 0:
+        null = os.open(os.devnull, os.O_RDWR)
+        os.dup2(null, 1)  # else whoever reads the worker's output waits for us
+        os.dup2(null, 2)
+        _become(user)
+        kept = bytearray(mb * MB)
+        time.sleep(60)
+        os._exit(len(kept) & 1)
+    redis().set("child", child)
+    os.waitpid(child, 0)
+
+
+def be_unexaminable_and_grow() -> None:
+    _become(None)
+    grow_blocks()
+
+
+def start_many_as(user: int, mb: int, dumpable: bool) -> int:
+    """Holds so many MB and starts short programs by fork and exec; the sum of what they returned."""
+    kept = bytearray(mb * MB)
+    if not dumpable:
+        _become(None)
+    results = [subprocess.run(["true"], user=user, group=user, extra_groups=[]).returncode for _ in range(100)]
+    return sum(results) + len(kept) - mb * MB
+
+
+def grow_beside_another_user(user: int) -> None:
+    command = ["sleep", "60"]
+    null = subprocess.DEVNULL
+    with subprocess.Popen(command, user=user, group=user, extra_groups=[], stdout=null, stderr=null):
+        time.sleep(0.2)
+        grow_blocks()

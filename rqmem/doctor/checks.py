@@ -10,6 +10,7 @@ from rqmem.runtime.platform_check import unsupported
 from rqmem.units import show_mb, to_bytes, to_mb
 
 _WORKER_MB = 60  # what a worker itself takes, about
+_UNHIDE = "have jobs start nothing as another user, or mount /proc with gid= of the worker's group"
 _WITHOUT = "everything else works without it"
 
 
@@ -54,12 +55,31 @@ def _proc(facts: Machine) -> list[Finding]:
         advice = "mount /proc without hidepid, or let the worker's group see it (mount option gid=)"
         return [Finding("Machine", "/proc", "problem", f"shows nothing of our own children{_hides(facts)}", advice)]
     text = f"usage and children of our processes can be read; an idle horse uses {to_mb(facts.idle_bytes):.0f} MB"
-    findings = [Finding("Machine", "/proc", "ok", text)]
-    if facts.hidepid:
+    findings = [Finding("Machine", "/proc", "ok", text), *_foreign(facts)]
+    if facts.hidepid and (facts.foreign is None or facts.foreign.measured != "not"):
         text = f"what a job starts as another user (sudo, su) is not seen and does not count{_hides(facts)}"
-        advice = "have jobs start nothing as another user, or mount /proc with gid= of the worker's group"
-        findings.append(Finding("Machine", "hidepid", "note", text, advice))
+        findings.append(Finding("Machine", "hidepid", "note", text, _UNHIDE))
     return findings
+
+
+def _foreign(facts: Machine) -> list[Finding]:
+    """What was found of a real child that we may not examine as our own."""
+    found = facts.foreign
+    if found is None:
+        return []
+    whose = "as another user" if found.another_users else "by setuid programs and others that are not dumpable"
+    text = f"what a job starts {whose} is measured exactly"
+    advice = ""
+    if found.measured == "not":
+        text, advice = f"what a job starts {whose} does not count: /proc hides it{_hides(facts)}", _UNHIDE
+    elif found.measured == "whole":
+        text = f"what a job starts {whose} is counted whole: pages that it shares count, too"
+        advice = "CAP_SYS_PTRACE has the worker measure it exactly (systemd: AmbientCapabilities=, Docker: --cap-add)"
+    if not found.can_be_ended:
+        text += "; the worker may not end it"
+        advice = f"{advice}; CAP_KILL has it end such processes at a breach".removeprefix("; ")
+    mark: Mark = "note" if advice else "ok"
+    return [Finding("Machine", "others", mark, text, advice)]
 
 
 def _hides(facts: Machine) -> str:

@@ -18,7 +18,7 @@ from rqmem.errors import RqmemError
 from rqmem.memory import cgroup, cgroup_files, machine
 from rqmem.memory.own import proc_shortcoming
 from rqmem.runtime import linux
-from rqmem.runtime.idle import usage_of_idle_fork
+from rqmem.runtime.idle import Foreign, look_at_foreign_fork, usage_of_idle_fork
 from rqmem.runtime.platform_check import has_pidfd
 
 Surroundings = Literal["kubernetes", "container", "systemd", ""]
@@ -39,6 +39,7 @@ class Machine:
         proc_shortcoming: why ``/proc`` does not tell usage and children of this process; "" where it does.
         idle_bytes: what a fork of this process uses, read from outside of it.
         hidepid: that mount option of ``/proc``, where it concerns us.
+        foreign: how a child was seen that this process may not examine; None: nobody looked.
     """
 
     platform: str
@@ -49,6 +50,7 @@ class Machine:
     proc_shortcoming: str
     idle_bytes: int | None
     hidepid: str
+    foreign: Foreign | None = None
 
 
 @dataclass(frozen=True)
@@ -138,6 +140,7 @@ def read_machine() -> Machine:
         proc_shortcoming=shortcoming,
         idle_bytes=None if shortcoming else _read_idle_bytes(),
         hidepid="" if root else parse_hidepid(_read("/proc/self/mountinfo")),
+        foreign=None if shortcoming else look_at_foreign_fork(),
     )
 
 

@@ -34,7 +34,7 @@ def grow_in_one_call(bound_mb: float) -> None:
 def stay_below(bound_mb: float) -> tuple[float, float]:
     """Use memory up to ``bound_mb``, and hold it a while; returns when it began (epoch) and the MB it used."""
     began = time.time()
-    used = procfs.read_rollup(os.getpid())
+    used = procfs.read_usage(os.getpid())
     assert used is not None
     block = b"x" * max(0, to_bytes(bound_mb) - used.usage_bytes)
     time.sleep(_HOLD_SECONDS)

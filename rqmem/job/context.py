@@ -365,13 +365,15 @@ class MemoryContext:
             self._writer.close(max(self._run.peak_mb, to_mb(peak)), seconds, chunks, items)
 
     def _breach(self, operation: str, usage: int) -> events.Breach:
-        by_pid = self._usage.by_pid()
+        reading = self._usage.reading()
         return events.Breach(
             used_mb=to_mb(usage),
             limit_mb=to_mb(self._limit_bytes),
             peak_mb=to_mb(self._usage.peak),
             layer="checkpoint",
-            processes=len(by_pid),
+            processes=len(reading.by_pid),
+            counted_whole=len(reading.whole),
+            hidden=len(reading.hidden),
             operation=operation,
             where=horse.described(horse.line_of_user_code(sys._getframe())),
             from_mb=to_mb(self._usage.initial),
@@ -379,7 +381,7 @@ class MemoryContext:
             grew=horse.described_growth(self._horse.page) if self._horse else [],
             kinds=horse.kinds_that_grew(sys._getframe(), self._config),
             checkpoints=self._horse.page.checkpoints if self._horse else [],
-            tree=evidence.tree(by_pid),
+            tree=evidence.tree(reading.by_pid),
             **self._about,
         )
 

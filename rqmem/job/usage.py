@@ -6,8 +6,8 @@ Nothing is judged or told here.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 
+from rqmem.memory.meter import FullReading
 from rqmem.memory.own import meter_of_this_process
 from rqmem.memory.trim import collect_and_trim
 from rqmem.runtime.page import SharedPage
@@ -44,9 +44,9 @@ class Usage:
         """Usage now, by all that can be read."""
         return self._meter.full(_clock).usage_bytes
 
-    def by_pid(self) -> Mapping[int, int]:
+    def reading(self) -> FullReading:
         """Exact, for each process."""
-        return self._meter.full(_clock).by_pid
+        return self._meter.full(_clock)
 
     @property
     def peak(self) -> int:

@@ -6,14 +6,19 @@ Quick (under 50 µs): resident pages from kept-open ``statm`` files, corrected b
 of ``Pss_Anon + Pss_Shmem + SwapPss``. A child that has no memory of its own yet (`shared_space`) is nothing in both.
 The raw quick reading, without the offset, is not below the full one, so below the ceiling it needs no proof. The
 offset expires: copy-on-write can turn shared pages private while resident memory stays flat.
+
+A process that may not be examined counts whole in the full reading: its shared pages, too. A fork that is about to
+become another user's program is one for a moment; until `_FORK_SECONDS` are over it is taken to share what its parent
+shares. A process that ``/proc`` hides altogether cannot be counted, and is named.
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
+import resource
+import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rqmem.memory import procfs, shared_space
 
@@ -22,42 +27,69 @@ _PAUSE = 20
 _FULL_SECONDS = 0.001  # what a full reading takes, most often
 _SURE_TIMES = 5  # as much is allowed for
 _AT_LEAST_EVERY_SECONDS = 5.0  # what was swapped out since shows only then
+_FORK_SECONDS = 0.25
+_MOST_KEPT_OPEN = 256
+_KEPT_FRACTION = 4  # of the descriptors this process may have
 
 
 @dataclass(frozen=True)
 class FullReading:
-    """Usage of the whole tree in bytes, and of each process that could be read."""
+    """Usage of the whole tree in bytes, and of each process that could be read.
+
+    ``whole``: those whose shared pages count whole; ``hidden``: those that could not be read at all.
+    """
 
     usage_bytes: int
     by_pid: dict[int, int]
+    whole: frozenset[int] = frozenset()
+    hidden: frozenset[int] = frozenset()
 
 
 class _Process:
-    """One process's open ``statm`` and the correction in pages that its ``status`` last told."""
+    """One process's ``statm`` and the correction in pages that its ``status`` last told.
 
-    def __init__(self, pid: int) -> None:
-        self.fd = os.open(f"/proc/{pid}/statm", os.O_RDONLY | os.O_CLOEXEC)
-        self.correction = procfs.read_swap_less_file_pages(pid)
+    ``statm`` stays open if ``keep`` says so. Raises OSError where the process is gone or hidden.
+    """
+
+    def __init__(self, pid: int, *, keep: bool, checked: bool) -> None:
         self._pid = pid
-        self._parent = procfs.read_parent(pid)
+        self._statm = procfs.KeptFile(f"/proc/{pid}/statm", checked=checked) if keep else None
+        self._pages = self._correction = 0
+        self.seen_at = time.monotonic()
+        self.parent = procfs.read_parent(pid)
         self._is_parents = True  # its memory; once it is not, it never is again
+        self.correct()
 
     def has_none_of_its_own(self) -> bool:
         """Whether all its memory is its parent's: it is about to become a program."""
         if self._is_parents:
-            self._is_parents = self._parent > 0 and shared_space.is_same(self._pid, self._parent)
+            self._is_parents = self.parent > 0 and shared_space.is_same(self._pid, self.parent)
             if not self._is_parents:
-                self.correction = procfs.read_swap_less_file_pages(self._pid)
+                self.correct()
         return self._is_parents
 
+    def correct(self) -> None:
+        """Look at ``status`` again. What it told before stays where it cannot be read."""
+        with contextlib.suppress(OSError):
+            self._correction = procfs.parse_swap_less_file_pages(procfs.read_status(self._pid))
+
     def pages(self) -> int:
+        """Raises ProcessLookupError: it is gone. Where nothing can be read, what was read last."""
         if self.has_none_of_its_own():
             return 0
-        resident = procfs.parse_resident_pages(os.pread(self.fd, 128, 0))
-        return max(0, resident + self.correction)
+        try:
+            resident = procfs.parse_resident_pages(self._statm.read()) if self._statm is not None else 0
+            resident = resident or procfs.read_resident_pages(self._pid)  # 0 where only the main thread has ended, too
+        except (ProcessLookupError, FileNotFoundError):
+            raise ProcessLookupError from None
+        except OSError:
+            return self._pages
+        self._pages = max(0, resident + self._correction)
+        return self._pages
 
     def close(self) -> None:
-        os.close(self.fd)
+        if self._statm is not None:
+            self._statm.close()
 
 
 class TreeMeter:
@@ -67,10 +99,21 @@ class TreeMeter:
         members: returns the pids of the tree as it is now.
         growth_bytes_per_second: how fast shared pages may turn private, for the offset's expiry.
         pause: full readings for that are at least so many times as far apart as one takes.
+        checked: this process runs user code (`rqmem.memory.procfs.KeptFile`).
     """
 
-    def __init__(self, members: Callable[[], list[int]], growth_bytes_per_second: float, pause: int = _PAUSE) -> None:
+    def __init__(
+        self,
+        members: Callable[[], list[int]],
+        growth_bytes_per_second: float,
+        pause: int = _PAUSE,
+        *,
+        checked: bool = False,
+    ) -> None:
         self._members = members
+        self._checked = checked
+        self._most_kept = min(_MOST_KEPT_OPEN, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // _KEPT_FRACTION)
+        self._hidden: set[int] = set()
         self._pause = pause
         self._rate = growth_bytes_per_second
         self._processes: dict[int, _Process] = {}
@@ -86,8 +129,8 @@ class TreeMeter:
         """The quick reading in bytes, shared pages counted once per sharer."""
         raw = self._sum()
         if abs(raw - self._corrected_raw) >= _STEP_BYTES:  # it may be a mapped file that is read through
-            for pid, process in self._processes.items():
-                process.correction = procfs.read_swap_less_file_pages(pid)
+            for process in self._processes.values():
+                process.correct()
             raw = self._corrected_raw = self._sum()
         return raw
 
@@ -98,6 +141,11 @@ class TreeMeter:
     def estimate(self, raw: int) -> int:
         """Usage in bytes as far as a quick reading tells it."""
         return max(0, raw - self._offset)
+
+    @property
+    def hidden(self) -> frozenset[int]:
+        """Processes that could not be read at the last reading, since ``/proc`` hides them."""
+        return frozenset(self._hidden)
 
     @property
     def processes(self) -> int:
@@ -129,25 +177,42 @@ class TreeMeter:
     def full(self, clock: Callable[[], float]) -> FullReading:
         """The full reading; also renews the offset and the mapped-file parts of the quick one."""
         started = clock()
-        by_pid: dict[int, int] = {}
+        usages: dict[int, procfs.Usage] = {}
         pages = 0
         for pid in self._refresh():
             process = self._processes[pid]
             nothing = process.has_none_of_its_own()  # before the reading: soon it may have its own
-            process.correction = procfs.read_swap_less_file_pages(pid)
+            process.correct()
             with contextlib.suppress(ProcessLookupError):
                 before = process.pages()
-                rollup = procfs.read_rollup(pid)
-                if rollup is not None:
-                    by_pid[pid] = 0 if nothing else rollup.usage_bytes
+                usage = self._read_usage(pid, before)
+                if usage is not None:
+                    parents = usages.get(process.parent)
+                    usages[pid] = procfs.Usage(0, 0) if nothing else self._less_what_forks_share(pid, usage, parents)
                     pages += min(before, process.pages())  # growth meanwhile is no sharing, nor what was freed
+        by_pid = {pid: usage.usage_bytes for pid, usage in usages.items()}
         self._full_usage = sum(by_pid.values())
         self._full_pids = set(by_pid)
         self._corrected_raw = self._sum()
         self._offset = max(0, pages * procfs.PAGE_BYTES - self._full_usage)
         self._full_at = clock()
         self._full_cost = self._full_at - started
-        return FullReading(self._full_usage, by_pid)
+        whole = frozenset(pid for pid, usage in usages.items() if usage.whole)
+        return FullReading(self._full_usage, by_pid, whole, self.hidden)
+
+    def _read_usage(self, pid: int, pages: int) -> procfs.Usage | None:
+        """Of one that was hidden only after its ``statm`` had been opened that tells."""
+        try:
+            return procfs.read_usage(pid)
+        except OSError:
+            return procfs.Usage(pages * procfs.PAGE_BYTES, pages * procfs.PAGE_BYTES, whole=True)
+
+    def _less_what_forks_share(self, pid: int, usage: procfs.Usage, parents: procfs.Usage | None) -> procfs.Usage:
+        """A process that may not be examined, as long as it may be a fork on its way to another program."""
+        young = time.monotonic() - self._processes[pid].seen_at < _FORK_SECONDS
+        if not (usage.whole and young and parents is not None and procfs.is_bare_fork(pid)):
+            return usage
+        return replace(usage, usage_bytes=max(0, usage.usage_bytes - parents.shared_bytes))
 
     def lone(self) -> FullReading | None:
         """The same for a tree of one process, at a hundredth of the cost: what the quick reading cannot deny.
@@ -159,9 +224,9 @@ class TreeMeter:
         if len(pids) != 1:
             return None
         [pid] = pids
-        self._processes[pid].correction = procfs.read_swap_less_file_pages(pid)
+        self._processes[pid].correct()
         usage = self.estimate(self._sum())
-        return FullReading(usage, {pid: usage})
+        return FullReading(usage, {pid: usage}, hidden=self.hidden)
 
     def close(self) -> None:
         for process in self._processes.values():
@@ -185,8 +250,16 @@ class TreeMeter:
         self._last_pids = list(pids)
         for pid in [pid for pid in self._processes if pid not in pids]:
             self._processes.pop(pid).close()
+        self._hidden.clear()
         for pid in pids:
             if pid not in self._processes:
-                with contextlib.suppress(OSError):  # it ended, or is not ours to read
-                    self._processes[pid] = _Process(pid)
+                self._open(pid)
         return [pid for pid in pids if pid in self._processes]
+
+    def _open(self, pid: int) -> None:
+        try:
+            keep = len(self._processes) < self._most_kept
+            self._processes[pid] = _Process(pid, keep=keep, checked=self._checked)
+        except OSError:
+            if procfs.exists(pid):
+                self._hidden.add(pid)

@@ -36,8 +36,8 @@ class ExactMeter(TreeMeter):
 
     def __init__(self, growth_bytes_per_second: float) -> None:
         pid = os.getpid()
-        self._below = tree.Members(pid)
-        super().__init__(lambda: [pid, *self._below()], growth_bytes_per_second)
+        self._below = tree.Members(pid, checked=True)
+        super().__init__(lambda: [pid, *self._below()], growth_bytes_per_second, checked=True)
 
     def close(self) -> None:
         super().close()

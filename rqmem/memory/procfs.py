@@ -1,18 +1,31 @@
 """The kernel's ``/proc`` files: parsing apart from reading, nothing decided.
 
-Formats: proc_pid_statm(5), proc_pid_smaps(5) (``smaps_rollup``), proc_pid_stat(5). Readers return
-None, or an empty answer, for a process that is gone or not ours to read.
+Formats: proc_pid_statm(5), proc_pid_smaps(5) (``smaps_rollup``), proc_pid_stat(5), proc_pid_status(5).
+
+A process that is gone has no memory, and its readers return None or an empty answer. A process that is there and may
+not be examined has memory all the same. Of another user's process, and of one that is not dumpable, ``statm``, ``stat``
+and ``status`` can still be read; `read_usage` falls back on them. Where ``/proc`` hides even those (``hidepid``),
+readers of memory raise PermissionError. A process whose main thread has ended and whose others go on reads as ended in
+its own files, so the files of another of its threads are read.
 """
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import TypeVar
+
+T = TypeVar("T")
 
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
-_GONE = (FileNotFoundError, ProcessLookupError, PermissionError)
+_GONE = (FileNotFoundError, ProcessLookupError)
+_NOT_SHOWN = (FileNotFoundError, ProcessLookupError, PermissionError)
+_FORKED_NO_EXEC = 0x40  # PF_FORKNOEXEC of the kernel's sched.h, in the flags of ``stat``
 
 
 @dataclass(frozen=True)
@@ -23,11 +36,27 @@ class Rollup:
     pss_anon: int
     pss_shmem: int
     swap_pss: int
+    anonymous: int = 0
 
     @property
     def usage_bytes(self) -> int:
         """What it costs and cannot be dropped. Clean pages of mapped files are not in it."""
         return self.pss_anon + self.pss_shmem + self.swap_pss
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What a process costs, in bytes.
+
+    Attributes:
+        usage_bytes: what it costs and cannot be dropped.
+        shared_bytes: anonymous memory of it that others may pay for.
+        whole: its ``smaps_rollup`` may not be read, so each page that it shares counts whole.
+    """
+
+    usage_bytes: int
+    shared_bytes: int
+    whole: bool = False
 
 
 def parse_rollup(text: str) -> Rollup:
@@ -41,7 +70,23 @@ def parse_rollup(text: str) -> Rollup:
         pss_anon=kb["Pss_Anon"] * 1024,
         pss_shmem=kb["Pss_Shmem"] * 1024,
         swap_pss=kb["SwapPss"] * 1024,
+        anonymous=kb.get("Anonymous", 0) * 1024,
     )
+
+
+def parse_status_kb(status: str) -> dict[str, int]:
+    """The sizes in ``status``, in KB by name; those of memory are missing in a process that has none."""
+    pairs = (line.partition(":") for line in status.splitlines() if line.endswith(" kB"))
+    return {name: int(value.split()[0]) for name, _, value in pairs}
+
+
+def parse_whole_usage(status: str) -> Usage | None:
+    """`Usage` from ``status``, which anybody may read: shared pages count whole. None: it has no memory any more."""
+    kb = parse_status_kb(status)
+    if "RssAnon" not in kb:
+        return None
+    anonymous = kb["RssAnon"] * 1024
+    return Usage(anonymous + (kb["RssShmem"] + kb["VmSwap"]) * 1024, anonymous, whole=True)
 
 
 def parse_resident_pages(statm: bytes) -> int:
@@ -51,13 +96,8 @@ def parse_resident_pages(statm: bytes) -> int:
 
 def parse_swap_less_file_pages(status: str) -> int:
     """Swapped pages less resident pages of mapped files, from ``status``; 0 where it names neither."""
-    kb = 0
-    for line in status.splitlines():
-        if line.startswith("RssFile:"):
-            kb -= int(line.split()[1])
-        elif line.startswith("VmSwap:"):
-            kb += int(line.split()[1])
-    return kb * 1024 // PAGE_BYTES
+    kb = parse_status_kb(status)
+    return (kb.get("VmSwap", 0) - kb.get("RssFile", 0)) * 1024 // PAGE_BYTES
 
 
 def parse_parent(status: str) -> int:
@@ -68,38 +108,137 @@ def parse_parent(status: str) -> int:
     return 0
 
 
+def parse_state(stat: str) -> tuple[str, int]:
+    """The letter of the main thread's state, and how many threads there are: fields 3 and 20 of ``stat``."""
+    fields = stat.rpartition(")")[2].split()
+    return fields[0], int(fields[17])
+
+
 def parse_start_time(stat: str) -> int:
     """Start time in clock ticks since boot: field 22 of ``stat``, after a command that may hold anything."""
     return int(stat.rpartition(")")[2].split()[19])
 
 
-def read_rollup(pid: int) -> Rollup | None:
-    try:
-        text = Path(f"/proc/{pid}/smaps_rollup").read_text()
-    except _GONE:
-        return None
-    return parse_rollup(text) if text else None
+def parse_is_bare_fork(stat: str) -> bool:
+    """Whether a process was forked and has not become another program since, from the flags (field 9) of ``stat``."""
+    return bool(int(stat.rpartition(")")[2].split()[6]) & _FORKED_NO_EXEC)
 
 
-def read_swap_less_file_pages(pid: int) -> int:
+def exists(pid: int) -> bool:
+    """Whether there is such a process, ended ones that nobody has reaped included; ``/proc`` need not show it."""
     try:
-        return parse_swap_less_file_pages(Path(f"/proc/{pid}/status").read_text())
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+def read_usage(pid: int) -> Usage | None:
+    """What a process costs; None: it is gone. Raises OSError where ``/proc`` does not tell (see this module's text)."""
+    return of_memory(pid, _read_usage)
+
+
+def read_status(pid: int) -> str:
+    """Its ``status``; "": it is gone. Raises OSError where ``/proc`` does not tell."""
+    return of_memory(pid, lambda directory: _read_text(f"{directory}/status") or None) or ""
+
+
+def of_memory(pid: int, read: Callable[[str], T | None]) -> T | None:
+    """What ``read`` finds of its memory in a directory below ``/proc``; None: it has none any more.
+
+    That is the directory of its main thread, or of another thread where the main one has ended.
+
+    Raises:
+        PermissionError: it is there, and hidden.
+    """
+    try:
+        found = read(f"/proc/{pid}")
+    except ProcessLookupError:
+        found = None
+    except FileNotFoundError:
+        if exists(pid) and not Path(f"/proc/{pid}").exists():
+            raise PermissionError(errno.EACCES, "hidden by the mount of /proc", f"/proc/{pid}") from None
+        found = None
+    return found if found is not None else _of_other_threads(pid, read)
+
+
+def _of_other_threads(pid: int, read: Callable[[str], T | None]) -> T | None:
+    for task in _tasks(pid):
+        if task != str(pid):
+            try:
+                if (found := read(f"/proc/{pid}/task/{task}")) is not None:
+                    return found
+            except _GONE:
+                continue
+    return None
+
+
+def _read_usage(directory: str) -> Usage | None:
+    try:
+        text = _read_text(f"{directory}/smaps_rollup")
     except _GONE:
-        return 0
+        raise
+    except OSError:  # above all PermissionError: another user's, or not dumpable
+        text = ""
+    if text:
+        rollup = parse_rollup(text)
+        return Usage(rollup.usage_bytes, max(0, rollup.anonymous - rollup.pss_anon))
+    return parse_whole_usage(_read_text(f"{directory}/status"))
+
+
+def read_resident_pages(pid: int) -> int:
+    """Resident pages; 0: it is gone. Raises OSError where ``/proc`` does not tell."""
+
+    def read(directory: str) -> int | None:
+        return parse_resident_pages(_read_whole(f"{directory}/statm")) or None
+
+    return of_memory(pid, read) or 0
 
 
 def read_parent(pid: int) -> int:
+    """The parent's pid; 0 where it is gone or hidden."""
     try:
-        return parse_parent(Path(f"/proc/{pid}/status").read_text())
-    except _GONE:
+        return parse_parent(_read_text(f"/proc/{pid}/status"))
+    except _NOT_SHOWN:
         return 0
+
+
+def is_bare_fork(pid: int) -> bool:
+    """Whether it was forked and has not become another program since; False where it is gone or hidden."""
+    try:
+        return parse_is_bare_fork(_read_text(f"/proc/{pid}/stat"))
+    except _NOT_SHOWN:
+        return False
+
+
+def read_state(pid: int) -> str:
+    """Its letter in ``stat``; "": it is gone, "?": it is there, and hidden. ``R`` while any of its threads goes on."""
+    try:
+        stat = _read_text(f"/proc/{pid}/stat")
+    except _NOT_SHOWN:
+        return "?" if exists(pid) else ""
+    state, threads = parse_state(stat)
+    return "R" if state in "ZX" and threads > 1 else state
+
+
+def has_waiting_thread(pid: int) -> bool:
+    """Whether one of its threads waits in the kernel and can be interrupted by nothing but its end (state ``D``)."""
+    for task in _tasks(pid):
+        try:
+            if parse_state(_read_text(f"/proc/{pid}/task/{task}/stat"))[0] == "D":
+                return True
+        except _NOT_SHOWN:
+            continue
+    return False
 
 
 def read_start_time(pid: int) -> int | None:
     """A process is known by (pid, start time), never by its pid alone."""
     try:
-        return parse_start_time(Path(f"/proc/{pid}/stat").read_text())
-    except _GONE:
+        return parse_start_time(_read_text(f"/proc/{pid}/stat"))
+    except _NOT_SHOWN:
         return None
 
 
@@ -114,16 +253,16 @@ def parse_caught_signals(status: str) -> int:
 def catches(pid: int, number: int) -> bool:
     """Whether ``pid`` has a handler for that signal; one without would be ended by it."""
     try:
-        return bool(parse_caught_signals(Path(f"/proc/{pid}/status").read_text()) >> (number - 1) & 1)
-    except _GONE:
+        return bool(parse_caught_signals(_read_text(f"/proc/{pid}/status")) >> (number - 1) & 1)
+    except _NOT_SHOWN:
         return False
 
 
 def read_command(pid: int) -> str:
     """The name of the program (``comm``), without its arguments: they may hold secrets."""
     try:
-        return Path(f"/proc/{pid}/comm").read_text().strip()
-    except _GONE:
+        return _read_text(f"/proc/{pid}/comm").strip()
+    except _NOT_SHOWN:
         return ""
 
 
@@ -135,8 +274,8 @@ def parse_segments(maps: str) -> set[str]:
 
 def read_segments(pid: int) -> set[str]:
     try:
-        return parse_segments(Path(f"/proc/{pid}/maps").read_text())
-    except _GONE:
+        return parse_segments(_read_text(f"/proc/{pid}/maps"))
+    except _NOT_SHOWN:
         return set()
 
 
@@ -147,21 +286,45 @@ def own_held_bytes() -> int:
 
 
 def read_children(pid: int) -> list[int]:
-    """Pids of the direct children, of whichever of its threads forked them."""
+    """Pids of the direct children, of whichever of its threads forked them. Raises PermissionError: it is hidden."""
     children: list[int] = []
-    try:
-        tasks = os.listdir(f"/proc/{pid}/task")  # noqa: PTH208  this runs at each reading
-    except _GONE:
-        return children
+    tasks = _tasks(pid)
     for task in tasks:
         try:
             children.extend(map(int, _read_whole(f"/proc/{pid}/task/{task}/children").split()))
         except _GONE:
             continue
+    if not tasks and exists(pid):
+        raise PermissionError(errno.EACCES, "hidden by the mount of /proc", f"/proc/{pid}")
     return children
 
 
+def find_children(pid: int) -> list[int]:
+    """Those of the children of a hidden process that are not hidden: takes a look at all processes there are."""
+    try:
+        names = _with_a_descriptor(lambda: os.listdir("/proc"))  # noqa: PTH208
+    except _NOT_SHOWN:  # not mounted, as a job that has called chroot sees it
+        return []
+    return [other for other in map(int, filter(str.isdigit, names)) if read_parent(other) == pid]
+
+
+def _tasks(pid: int) -> list[str]:
+    """Its threads; none where it is gone, or hidden by ``hidepid=2``."""
+    try:
+        return _with_a_descriptor(lambda: os.listdir(f"/proc/{pid}/task"))  # noqa: PTH208  this runs at each reading
+    except _GONE:
+        return []
+
+
+def _read_text(path: str) -> str:
+    return _read_whole(path).decode("utf-8", "replace")
+
+
 def _read_whole(path: str) -> bytes:
+    return _with_a_descriptor(lambda: _read_once(path))
+
+
+def _read_once(path: str) -> bytes:
     """As `Path.read_bytes`, by three system calls and not by eight."""
     parts = []
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -171,6 +334,67 @@ def _read_whole(path: str) -> bytes:
     finally:
         os.close(fd)
     return b"".join(parts)
+
+
+class KeptFile:
+    """A small file that stays open, to be read from its start again and again. Raises OSError.
+
+    ``checked``: in a process that runs user code, which may close all descriptors there are (daemons do) and open its
+    own under the same numbers. Then each use makes sure that it still is ours, and otherwise opens the file anew.
+    """
+
+    def __init__(self, path: str, *, checked: bool = False) -> None:
+        self._path = path
+        self._fd = _with_a_descriptor(lambda: os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+        self._identity = _identity(self._fd) if checked else None
+
+    def read(self) -> bytes:
+        return os.pread(self._fd, 128, 0) if self._is_ours() else _read_whole(self._path)
+
+    def close(self) -> None:
+        if self._is_ours():
+            os.close(self._fd)
+        self._fd = -1
+
+    def _is_ours(self) -> bool:
+        if self._fd != -1 and self._identity is not None and self._identity != _identity(self._fd):
+            self._fd = -1
+        return self._fd != -1
+
+
+def _identity(fd: int) -> tuple[int, int] | None:
+    try:
+        status = os.fstat(fd)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+_spare: tuple[int, int] | None = None  # the process that keeps it, and its descriptor
+
+
+def keep_a_spare_descriptor() -> None:
+    """From now on this process can read files here although its descriptors, or the machine's, are used up."""
+    global _spare
+    if _spare is None or _spare[0] != os.getpid():  # a fork's copy is not ours to close: its number may be another's
+        _spare = (os.getpid(), os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC))
+
+
+def _with_a_descriptor(read: Callable[[], T]) -> T:
+    """``read``, which opens one file and closes it; by means of the spare descriptor where none is left."""
+    global _spare
+    try:
+        return read()
+    except OSError as error:
+        if error.errno not in (errno.EMFILE, errno.ENFILE) or _spare is None or _spare[0] != os.getpid():
+            raise
+    os.close(_spare[1])
+    _spare = None
+    try:
+        return read()
+    finally:
+        with contextlib.suppress(OSError):
+            keep_a_spare_descriptor()
 
 
 @cache

@@ -14,7 +14,7 @@ import time
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
-from rqmem.memory.procfs import read_children, read_start_time
+from rqmem.memory.procfs import KeptFile, find_children, read_children, read_start_time, read_state
 
 _UNSETTLED_SECONDS, _WALK_SECONDS = 0.01, 0.05
 _LOOKS_FOR_A_STOP = 15
@@ -23,12 +23,22 @@ _KILL_SECONDS = 1.0
 _PAUSE_SECONDS = 0.0003
 
 
-def descendants(root: int, known: Collection[int] = ()) -> list[int]:
-    """All processes below ``root``, without those in ``known`` and what is below them."""
+def descendants(root: int, known: Collection[int] = (), hidden: set[int] | None = None) -> list[int]:
+    """All processes below ``root``, without those in ``known`` and what is below them.
+
+    ``hidden`` gets those whose children ``/proc`` hides, in part at least.
+    """
     found: list[int] = []
     queue = [root]
     while queue:
-        for child in read_children(queue.pop()):
+        pid = queue.pop()
+        try:
+            children = read_children(pid)
+        except PermissionError:
+            children = find_children(pid)
+            if hidden is not None:
+                hidden.add(pid)
+        for child in children:
             if child not in known and child not in found:
                 found.append(child)
                 queue.append(child)
@@ -42,36 +52,46 @@ class Members:
     takes 2 µs, a walk 100 to 300. A process whose parent ends while we walk can be missed: it is a child of neither
     just then, and its adoption gives out no pid. So for a while after a birth each call walks, and later one in 50 ms,
     until one finds what the last one found. What ended since may still be named. Holds a descriptor from the first call
-    to `close`.
+    to `close`. ``checked``: as `rqmem.memory.procfs.KeptFile` has it. ``hidden``: as `descendants` found them last.
     """
 
-    def __init__(self, root: int, known: Collection[int] = ()) -> None:
+    def __init__(self, root: int, known: Collection[int] = (), *, checked: bool = False) -> None:
         self._root = root
         self._known = known
-        self._loadavg: int | None = None
+        self._checked = checked
+        self.hidden: set[int] = set()
+        self._loadavg: KeptFile | None = None
         self._last_pid = b""
         self._found: list[int] = []
         self._born_at = self._walked_at = float("-inf")
         self._settled = False
 
     def __call__(self) -> list[int]:
-        if self._loadavg is None:
-            self._loadavg = os.open("/proc/loadavg", os.O_RDONLY | os.O_CLOEXEC)
-        last_pid = os.pread(self._loadavg, 128, 0).rpartition(b" ")[2]
+        last_pid = self._read_last_pid()
         now = time.monotonic()
         if last_pid != self._last_pid:
             self._born_at, self._settled = now, False
         unsettled = now - self._born_at < _UNSETTLED_SECONDS
         if unsettled or (not self._settled and now - self._walked_at >= _WALK_SECONDS):
-            before, self._found = self._found, descendants(self._root, self._known)
+            self.hidden.clear()
+            before, self._found = self._found, descendants(self._root, self._known, self.hidden)
             self._settled = not unsettled and self._found == before
             self._last_pid = last_pid  # as it was before the walk: a birth meanwhile causes another
             self._walked_at = now
         return self._found
 
+    def _read_last_pid(self) -> bytes:
+        """A text that is another after each birth; where it cannot be read, at each call."""
+        try:
+            if self._loadavg is None:
+                self._loadavg = KeptFile("/proc/loadavg", checked=self._checked)
+            return self._loadavg.read().rpartition(b" ")[2]
+        except OSError:
+            return b"unread" + str(time.monotonic()).encode()
+
     def close(self) -> None:
         if self._loadavg is not None:
-            os.close(self._loadavg)
+            self._loadavg.close()
             self._loadavg = None
 
 
@@ -118,8 +138,8 @@ def kill(root: int, known: Collection[int] = (), *, group: int = 0, wait: bool =
     """SIGKILL everything below ``root``, also what is forked meanwhile; returns the killed pids.
 
     With ``wait`` until it has ended (256 MB take 10 ms), a second at most: a process in a system call that cannot
-    be interrupted ends when that does. Children of the calling process are not reaped here: their exit status
-    belongs to whoever waits. ``group`` as in `stop`.
+    be interrupted ends when that does. What we may not signal stays (`beyond_reach`). Children of the calling process
+    are not reaped here: their exit status belongs to whoever waits. ``group`` as in `stop`.
     """
     killed: list[int] = []
     if group:
@@ -130,7 +150,7 @@ def kill(root: int, known: Collection[int] = (), *, group: int = 0, wait: bool =
         new = [pid for pid in alive if pid not in killed]
         send(new, signal.SIGKILL)
         killed.extend(new)
-        if not alive or not (wait or new):
+        if not alive or not (wait or new) or not (new or any(map(_may_signal, alive))):  # another user's go on
             break
         if not new:
             time.sleep(_PAUSE_SECONDS)
@@ -139,21 +159,27 @@ def kill(root: int, known: Collection[int] = (), *, group: int = 0, wait: bool =
 
 def is_zombie(pid: int) -> bool:
     """Whether ``pid`` has ended and only waits to be reaped; also True when it is gone."""
-    return _state(pid) in ("", "Z", "X")
+    return read_state(pid) in ("", "Z", "X")
+
+
+def beyond_reach(pids: Collection[int]) -> list[int]:
+    """Those of the processes that go on and that we may not signal: another user's."""
+    return [pid for pid in pids if not _may_signal(pid) and not is_zombie(pid)]
+
+
+def _may_signal(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        pass
+    except PermissionError:
+        return False
+    return True
 
 
 def stops_at_once(pid: int) -> bool:
     """Whether a process that was sent SIGSTOP has stopped, or does in some 0.3 ms, as code outside the kernel does."""
-    return any(_state(pid) in ("", "T", "t") for _ in range(_LOOKS_FOR_A_STOP))
-
-
-def _state(pid: int) -> str:
-    """Its letter in ``/proc/PID/stat``; empty: it is gone."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return ""
-    return stat.rpartition(")")[2].split()[0]
+    return any(read_state(pid) in ("", "T", "t") for _ in range(_LOOKS_FOR_A_STOP))
 
 
 def reap_zombies(parent: int, others: Mapping[int, int | None]) -> None:

@@ -7,10 +7,13 @@ import ctypes
 import mmap
 import os
 import time
+from dataclasses import dataclass
+from typing import Literal
 
 from rqmem.errors import RqmemError
-from rqmem.memory import procfs
+from rqmem.memory import procfs, tree
 from rqmem.memory.own import proc_shortcoming
+from rqmem.runtime import linux
 from rqmem.units import MB
 
 _TRIES = 3
@@ -29,20 +32,57 @@ def usage_of_idle_fork() -> int:
         os._exit(0)
     os.read(ready[0], 1)
     try:
-        rollup = procfs.read_rollup(pid)
-    except KeyError:  # a kernel before 5.4
-        rollup = None
+        usage = procfs.read_usage(pid)
+    except (KeyError, OSError):  # a kernel before 5.4; hidden
+        usage = None
     os.write(go[1], b"1")
     os.waitpid(pid, 0)
     for fd in (*ready, *go):
         os.close(fd)
-    if rollup is None:
+    if usage is None:
         why = proc_shortcoming() or (
             "/proc shows nothing of our own children (mounted with hidepid and without gid= of our group, "
             "or a security policy forbids it)"
         )
         raise RqmemError(f"no ceiling can be kept here: {why}; 'rqmem doctor' says what to do")
-    return rollup.usage_bytes
+    return usage.usage_bytes
+
+
+@dataclass(frozen=True)
+class Foreign:
+    """How this process stands to a real one that it may not examine as its own.
+
+    Attributes:
+        another_users: it was another user's; else it was our own, and not dumpable, as setuid programs are.
+        measured: ``exactly``, ``whole``: with all pages it shares, or ``not``: ``/proc`` hides it.
+        can_be_ended: we may signal it.
+    """
+
+    another_users: bool
+    measured: Literal["exactly", "whole", "not"]
+    can_be_ended: bool
+
+
+def look_at_foreign_fork() -> Foreign:
+    """Fork a process of that kind and look at it: another user's where we may make one."""
+    ready, go = os.pipe(), os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.close(go[1])
+        changed = linux.become_nobody()
+        os.write(ready[1], b"u" if changed else b"d")
+        os.read(go[0], 1)
+        os._exit(0)
+    another_users = os.read(ready[0], 1) == b"u"
+    try:
+        usage = procfs.read_usage(pid)
+    except OSError:
+        usage = None
+    can_be_ended = not tree.beyond_reach([pid])
+    for fd in (*ready, *go):
+        os.close(fd)
+    os.waitpid(pid, 0)
+    return Foreign(another_users, "not" if usage is None else "whole" if usage.whole else "exactly", can_be_ended)
 
 
 def fastest_growth() -> float:

@@ -94,6 +94,7 @@ class LivingWorker(WorkerInHorse):
         if SenderProcess.wanted(self.config):
             self._sender = SenderProcess(self.config, self.connection, self.name)
             self._sender.start()
+        procfs.keep_a_spare_descriptor()
         self._others = {pid: procfs.read_start_time(pid) for pid in procfs.read_children(os.getpid())}
         self._was_subreaper = linux.become_subreaper()
         trim.warm_up()

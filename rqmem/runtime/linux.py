@@ -13,8 +13,10 @@ from functools import cache
 from typing import Any
 
 _PR_SET_PDEATHSIG = 1
+_PR_SET_DUMPABLE = 4
 _PR_SET_CHILD_SUBREAPER = 36
 _PR_GET_CHILD_SUBREAPER = 37
+_NOBODY = 65534
 _MOST_URGENT = -20
 _SWITCH_SECONDS = 0.0005
 _TGKILL = {"x86_64": 234, "aarch64": 131, "riscv64": 131}  # the system call's number
@@ -87,6 +89,20 @@ def tell_main_thread(pid: int, number: int) -> None:
 def _tgkill() -> tuple[Any, int]:
     system_call = _TGKILL.get(os.uname().machine) if sys.platform == "linux" else None
     return (None, 0) if system_call is None else (ctypes.CDLL(None), system_call)
+
+
+def become_nobody() -> bool:
+    """Have this process, a fork about to end, be one that its parent may not examine; whether it is another user's now.
+
+    Else it is not dumpable.
+    """
+    try:
+        os.setresgid(_NOBODY, _NOBODY, _NOBODY)
+        os.setresuid(_NOBODY, _NOBODY, _NOBODY)
+    except OSError:
+        _prctl(_PR_SET_DUMPABLE, 0)
+        return False
+    return True
 
 
 def _prctl(option: int, value: int) -> None:

@@ -146,12 +146,18 @@ class Snapshots:
         roles = {own: "worker", worker.horse_pid or worker.idle_horse_pid: "horse"}
         roles |= dict.fromkeys(worker._known, "not of the job")
         found = [own, *tree.descendants(own)[: _MOST_PROCESSES - 1]]
-        rollups = ((pid, procfs.read_rollup(pid)) for pid in found)
-        return [
-            Process(pid, procfs.read_command(pid), to_mb(rollup.usage_bytes), roles.get(pid, ""))
-            for pid, rollup in rollups
-            if rollup is not None
-        ]
+        processes = []
+        for pid in found:
+            try:
+                usage = procfs.read_usage(pid)
+            except OSError:  # hidden
+                processes.append(Process(pid, "?", 0.0, "hidden by /proc (hidepid), so not measured"))
+                continue
+            if usage is not None:
+                whole = ["counted whole"] if usage.whole else []
+                role = ", ".join(filter(None, [roles.get(pid, ""), *whole]))
+                processes.append(Process(pid, procfs.read_command(pid), to_mb(usage.usage_bytes), role))
+        return processes
 
 
 def _why_not(horse_pid: int, *, asked: bool) -> str:

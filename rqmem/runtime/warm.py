@@ -133,7 +133,8 @@ class WarmHorse:
         with contextlib.suppress(ChildProcessError):
             while os.waitpid(self.pid, os.WNOHANG) == (0, 0):
                 if time.monotonic() > deadline:
-                    os.kill(self.pid, signal.SIGKILL)
-                    os.waitpid(self.pid, 0)
+                    with contextlib.suppress(PermissionError):  # it has become another user
+                        os.kill(self.pid, signal.SIGKILL)
+                        os.waitpid(self.pid, 0)
                     return
                 time.sleep(0.0003)

@@ -96,6 +96,7 @@ class Watcher:
     Attributes:
         breach: the job's breach, if it had one.
         starved: the kernel killed in the group for want of memory elsewhere: no fault of the job.
+        hidden: processes of the job that could not be measured, since ``/proc`` hides them.
     """
 
     def __init__(
@@ -111,6 +112,7 @@ class Watcher:
     ) -> None:
         self.breach: Breach | None = None
         self.starved = False
+        self.hidden: set[int] = set()
         self._group = group
         self._horse_pid = horse_pid
         self._exit_fd = os.pidfd_open(horse_pid)
@@ -207,6 +209,7 @@ class Watcher:
 
     def _look_at_usage(self, ceiling: int, now: float) -> float:
         raw = self._meter.raw()
+        self.hidden |= self._members.hidden | self._meter.hidden
         calm = self._calm
         if raw == calm.raw and ceiling == calm.ceiling and now < calm.until and self.breach is None:
             return calm.pause
@@ -334,6 +337,8 @@ class Watcher:
             peak_mb=to_mb(self._page.peak_bytes),
             layer=layer,
             processes=max(1, len(full.by_pid)),
+            counted_whole=len(full.whole),
+            hidden=len(self.hidden),
             operation=self._page.operation,
             baseline_mb=to_mb(self._baseline) if self._baseline else None,
             from_mb=to_mb(lowest),
@@ -342,6 +347,7 @@ class Watcher:
             grew=described_growth(self._page),
             checkpoints=self._page.checkpoints,
             tree=evidence.tree(full.by_pid),
+            beyond_reach=[(pid, procfs.read_command(pid)) for pid in tree.beyond_reach(self._members())],
         )
         self._page.breach_json = self.breach.to_json()
         return self.breach

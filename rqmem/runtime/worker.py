@@ -224,6 +224,11 @@ class MemoryWorker(LivingWorker):
             self._end_warm_horse()
         elif end.broken or self._page.told:
             self._kill_warm_horse()
+        if watcher.hidden:
+            _OUR_LOG.warning(
+                "worker %s: what %d processes of job %s used did not count: they are another user's, and /proc hides "
+                "them (hidepid); mount it with gid= of the worker's group", self.name, len(watcher.hidden), job.id,
+            )  # fmt: skip
         self._name_what_is_left(job, broken=end.broken)
         if end.breach is not None and (left := watcher.segments_left()):
             end = dataclasses.replace(end, breach=dataclasses.replace(end.breach, segments_left=left))
@@ -302,7 +307,7 @@ class MemoryWorker(LivingWorker):
         return time.monotonic() + timeout + self.kill_after_timeout_seconds
 
     def _name_what_is_left(self, job: Job, *, broken: bool) -> None:
-        """What a successful job left running is let be, and named; after any other it is on its way out."""
+        """What a successful job left running is let be, and named; after any other what we may not end."""
         self._reap()
         horse_pid = self._warm.pid if self._warm is not None else 0
         left = [pid for pid in tree.descendants(os.getpid(), self._known) if pid != horse_pid]
@@ -310,6 +315,12 @@ class MemoryWorker(LivingWorker):
             _OUR_LOG.info("worker %s: job %s left processes behind: %s", self.name, job.id, left)
             if self._group is not None:
                 self._end_warm_horse()  # they stay in its group, whose limit must not count them for the next job
+        if broken and (beyond_reach := tree.beyond_reach(left)):
+            _OUR_LOG.warning(
+                "worker %s: processes of job %s go on, since they are another user's and this worker may not end them: "
+                "%s; end them yourself, or give the worker CAP_KILL",
+                self.name, job.id, ", ".join(f"{procfs.read_command(pid)} ({pid})" for pid in beyond_reach),
+            )  # fmt: skip
 
     def _owner(self, execution: Execution, job: Job) -> Owner:
         pid = os.getpid()

@@ -99,7 +99,7 @@ def writes_large_file(mb: int = 1024) -> bool:
 
 def near_the_ceiling(ceiling_mb: int, below_mb: int = 12) -> bool:
     """Sits a few MB below its ceiling for a while."""
-    rollup = procfs.read_rollup(os.getpid())
+    rollup = procfs.read_usage(os.getpid())
     used = rollup.usage_bytes if rollup else 0
     block = bytearray(max(0, (ceiling_mb - below_mb) * MB - used))
     time.sleep(1)

@@ -21,7 +21,7 @@ def work_for(seconds: float) -> None:
 
 def work_near(ceiling_mb: int, below_mb: int, seconds: float) -> None:
     """The same, ``below_mb`` MB under the ceiling."""
-    rollup = procfs.read_rollup(os.getpid())
+    rollup = procfs.read_usage(os.getpid())
     assert rollup is not None
     held = bytearray(ceiling_mb * MB - below_mb * MB - rollup.usage_bytes)
     work_for(seconds)

@@ -13,6 +13,6 @@ def usage_after_imports(modules: list[str]) -> float:
     """Of this process, in MB, as ceilings count it."""
     for name in modules:
         import_module(name)
-    rollup = procfs.read_rollup(os.getpid())
+    rollup = procfs.read_usage(os.getpid())
     assert rollup is not None
     return rollup.usage_bytes / MB

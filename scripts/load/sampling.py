@@ -55,7 +55,7 @@ class Sampler:
         while not self._stop.wait(max(_INTERVAL_SECONDS, _SHARE * cost)):
             began = time.monotonic()
             pids = tree.descendants(self._worker_pid)
-            readings = [procfs.read_rollup(pid) for pid in pids]
+            readings = [procfs.read_usage(pid) for pid in pids]
             usage_mb = sum(each.usage_bytes for each in readings if each is not None) / MB
             cost = time.monotonic() - began
             self.samples.append((began - self._began, usage_mb))

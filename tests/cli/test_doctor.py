@@ -21,6 +21,7 @@ from rqmem.doctor.finding import Finding
 from rqmem.doctor.redis_facts import NoRedis
 from rqmem.doctor.selftest import Ended, NotTested, SelfTest
 from rqmem.events import Breach
+from rqmem.runtime.idle import Foreign, look_at_foreign_fork
 from tests.conftest import ROOT
 
 MB = 2**20
@@ -43,6 +44,31 @@ def said(findings: list[Finding], name: str) -> str:
 
 
 # Machine
+
+
+@pytest.mark.parametrize(
+    ("foreign", "mark", "words"),
+    [
+        (Foreign(True, "exactly", True), "ok", "as another user is measured exactly"),
+        (Foreign(True, "whole", True), "note", "as another user is counted whole"),
+        (Foreign(False, "whole", True), "note", "not dumpable is counted whole"),
+        (Foreign(True, "not", True), "note", "does not count: /proc hides it"),
+        (Foreign(True, "whole", False), "note", "pages that it shares count, too; the worker may not end it"),
+    ],
+)
+def test_processes_that_the_worker_may_not_examine(foreign: Foreign, mark: str, words: str) -> None:
+    [found] = [
+        each for each in checks.check_machine(dataclasses.replace(MACHINE, foreign=foreign)) if each.name == "others"
+    ]
+    assert found.mark == mark
+    assert words in found.text
+    assert bool(found.advice) == (mark == "note")
+
+
+def test_the_doctor_looks_at_a_real_process_of_that_kind() -> None:
+    found = look_at_foreign_fork()
+    assert found.measured in ("exactly", "whole")
+    assert found.can_be_ended
 
 
 def test_a_machine_that_is_fit() -> None:

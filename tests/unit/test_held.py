@@ -19,9 +19,9 @@ class Row:
     def __init__(self, number):
         self.number, self.name = float(number), str(number) + "x" * 20
 def look(frame):
-    before = procfs.read_rollup(os.getpid()).usage_bytes
+    before = procfs.read_usage(os.getpid()).usage_bytes
     kinds = held.growth(held.kinds(frame, spare), {{}})
-    print(procfs.read_rollup(os.getpid()).usage_bytes - before)
+    print(procfs.read_usage(os.getpid()).usage_bytes - before)
     for name, count, size in kinds[:9]:
         print(name, count, size)
 {body}

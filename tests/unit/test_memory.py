@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from rqmem.memory import procfs, tree
+from rqmem.memory import procfs, shared_space, tree
 from rqmem.memory.meter import TreeMeter
 from rqmem.memory.trim import collect_and_trim
 from rqmem.testing import wait_until
@@ -56,7 +56,7 @@ def test_swap_counts_and_mapped_files_do_not() -> None:
 def test_a_process_that_is_gone_reads_as_nothing() -> None:
     child = subprocess.Popen(["true"])
     child.wait()
-    assert procfs.read_rollup(child.pid) is None
+    assert procfs.read_usage(child.pid) is None
     assert procfs.read_start_time(child.pid) is None
     assert procfs.read_children(child.pid) == []
     assert tree.is_zombie(child.pid)
@@ -148,6 +148,96 @@ def test_what_is_found_only_while_it_is_read_counts_once_too(start_python) -> No
     meter.close()
 
 
+def test_a_process_whose_main_thread_has_ended_is_measured_and_killed(start_python) -> None:
+    child = start_python(
+        "import ctypes, threading\n"
+        "kept = bytearray(50 * 2**20)\n"
+        "threading.Thread(target=time.sleep, args=[600]).start()\n"
+        "print('ready', flush=True)\n"
+        "ctypes.CDLL(None).pthread_exit(None)"
+    )
+    wait_until(lambda: state(child.pid) == "Z")
+    meter = TreeMeter(lambda: [child.pid], 8e9)
+    assert meter.raw() > 50 * MB
+    assert meter.full(time.monotonic).usage_bytes > 50 * MB
+    assert not tree.is_zombie(child.pid)
+    meter.close()
+    parent = os.getpid()
+    assert child.pid in tree.kill(parent, set(tree.descendants(parent)) - {child.pid})
+    assert child.wait() == -signal.SIGKILL
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may fork another user's process")
+def test_what_may_not_be_examined_counts_whole(start_python) -> None:
+    child = start_python("import os; os.setresuid(65534, 65534, 65534); x = bytearray(50 * 2**20)")
+    code = (
+        "import os, time; from rqmem.memory import procfs; from rqmem.memory.meter import TreeMeter\n"
+        f"meter = TreeMeter(lambda: [{child.pid}], 8e9)\n"
+        "print(meter.raw() >> 20, (full := meter.full(time.monotonic)).usage_bytes >> 20, len(full.whole))"
+    )
+    caps = "-sys_ptrace,-perfmon,-sys_admin"
+    command = ["setpriv", f"--bounding-set={caps}", f"--inh-caps={caps}", sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    raw_mb, full_mb, whole = map(int, done.stdout.split())
+    assert whole == 1
+    assert 50 <= full_mb <= raw_mb <= 80
+
+
+def test_all_processes_count_where_few_descriptors_are_left(start_python) -> None:
+    child = start_python("import os\nfor _ in range(60):\n  if os.fork() == 0: time.sleep(600)")
+    wait_until(lambda: len(tree.descendants(child.pid)) == 60)
+    code = (
+        "import os, resource, time\n"
+        "from rqmem.memory import procfs, tree\n"
+        "from rqmem.memory.meter import TreeMeter\n"
+        "procfs.keep_a_spare_descriptor()\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40))\n"
+        f"meter = TreeMeter(lambda: [{child.pid}, *tree.descendants({child.pid})], 8e9)\n"
+        "print(len(meter.full(time.monotonic).by_pid))\n"
+        "held = []\n"
+        "try:\n"
+        "    while True: held.append(os.open('/dev/null', 0))\n"
+        "except OSError: pass\n"
+        "print(len(meter.full(time.monotonic).by_pid), meter.raw() > 0)\n"
+        "print(len(meter.full(time.monotonic).by_pid), meter.raw() > 0)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout == "61\n61 True\n61 True\n", done.stderr
+
+
+def test_a_child_before_exec_has_no_memory_of_its_own_where_kcmp_may_not_be_asked(
+    start_python, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a container of Docker's. The child waits between vfork(2) and exec until somebody writes."""
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    child = start_python(
+        "import os; kept = bytearray(50 * 2**20); print('ready', flush=True)\n"  # the interpreter waits with it
+        "os.posix_spawn('/bin/true', ['true'], {}, file_actions="
+        f"[(os.POSIX_SPAWN_OPEN, 0, {str(fifo)!r}, os.O_RDONLY, 0)])"
+    )
+    wait_until(lambda: len(tree.descendants(child.pid)) == 1)
+    monkeypatch.setattr(shared_space, "_system_call", lambda: (None, 0))
+    meter = meter_of(child.pid)
+    reading = meter.full(time.monotonic)
+    try:
+        assert 50 * MB < reading.usage_bytes < 80 * MB
+        assert meter.raw() < 90 * MB
+        assert sorted(used > 0 for used in reading.by_pid.values()) == [False, True]
+    finally:
+        meter.close()
+        fifo.open("w").close()
+
+
+def test_a_fork_that_waits_is_not_taken_for_one_before_exec(start_python, monkeypatch: pytest.MonkeyPatch) -> None:
+    child = start_python("import os; kept = bytearray(50 * 2**20)\nif os.fork() == 0: time.sleep(600)")
+    wait_until(lambda: len(tree.descendants(child.pid)) == 1)
+    monkeypatch.setattr(shared_space, "_system_call", lambda: (None, 0))
+    meter = meter_of(child.pid)
+    assert all(meter.full(time.monotonic).by_pid.values())
+    meter.close()
+
+
 def test_a_tree_is_stopped_and_killed_whole(start_python) -> None:
     child = start_python("import os\nfor _ in range(3):\n  if os.fork() == 0:\n    os.fork(); time.sleep(600)")
     wait_until(lambda: len(tree.descendants(child.pid)) == 6)
@@ -203,7 +293,7 @@ def test_freed_memory_goes_back_to_the_kernel() -> None:
 
 def test_after_a_kill_nothing_is_alive_any_more(start_python) -> None:
     child = start_python("import os\nif os.fork() == 0:\n  x = bytearray(500 * 2**20); time.sleep(600)")
-    wait_until(lambda: procfs.read_rollup(tree.descendants(child.pid)[0]).usage_bytes > 500 * MB)
+    wait_until(lambda: procfs.read_usage(tree.descendants(child.pid)[0]).usage_bytes > 500 * MB)
     [killed] = tree.kill(child.pid)
     assert tree.is_zombie(killed)
 
@@ -230,14 +320,14 @@ def state(pid: int) -> str:
 def test_a_tree_that_has_settled_is_not_walked_until_somebody_is_born(monkeypatch: pytest.MonkeyPatch) -> None:
     walks, now, last_pid = 0, 0.0, b"7"
 
-    def walk(root: int, known: Any) -> list[int]:
+    def walk(root: int, known: Any, hidden: set[int]) -> list[int]:
         nonlocal walks
         walks += 1
         return [1, 2]
 
     monkeypatch.setattr(tree, "descendants", walk)
     monkeypatch.setattr(tree.time, "monotonic", lambda: now)
-    monkeypatch.setattr(tree.os, "pread", lambda *_: b"0.00 0.01 0.05 1/80 " + last_pid)
+    monkeypatch.setattr(tree.KeptFile, "read", lambda _: b"0.00 0.01 0.05 1/80 " + last_pid)
     members = tree.Members(os.getpid())
     try:
         for _ in range(1000):  # ten seconds of looks
@@ -260,7 +350,7 @@ def test_a_process_that_was_missed_while_it_was_adopted_is_found_without_another
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     walks = [[1, 2], [1, 2, 3]]  # 3 was a child of neither its dead parent nor of us while we walked
-    monkeypatch.setattr(tree, "descendants", lambda root, known: walks.pop(0) if len(walks) > 1 else walks[0])
+    monkeypatch.setattr(tree, "descendants", lambda *_: walks.pop(0) if len(walks) > 1 else walks[0])
     members = tree.Members(os.getpid())
     try:
         assert members() == [1, 2]

@@ -153,7 +153,7 @@ def test_a_daemon_that_a_job_left_is_nobodys_memory(queue: Queue, work_off: Work
     daemon = first.return_value()
     try:
         assert after.return_value() == 90 * MB
-        wait_until(lambda: (rollup := procfs.read_rollup(daemon)) and rollup.usage_bytes > 200 * MB)
+        wait_until(lambda: (rollup := procfs.read_usage(daemon)) and rollup.usage_bytes > 200 * MB)
     finally:
         os.kill(daemon, signal.SIGKILL)
         wait_until(lambda: tree.is_zombie(daemon))

@@ -164,7 +164,7 @@ def _has_no_large_child(pid: int) -> bool:
     """Whether what grew has been freed: the job has unwound."""
     from rqmem.memory import procfs, tree
 
-    rollups = [procfs.read_rollup(child) for child in tree.descendants(pid)]
+    rollups = [procfs.read_usage(child) for child in tree.descendants(pid)]
     return bool(rollups) and all(rollup is None or rollup.usage_bytes < 100 * 2**20 for rollup in rollups)
 
 
