@@ -194,17 +194,14 @@ def worker(names: tuple[str, ...], more: tuple[str, ...], **options: Any) -> Non
     )
     if options["pid"]:
         _write_pid(options["pid"])
-    try:
-        instance.work(
-            burst=options["burst"],
-            logging_level=options["log_level"],
-            max_jobs=options["max_jobs"],
-            max_idle_time=options["max_idle_time"],
-            with_scheduler=options["with_scheduler"],
-            dequeue_strategy=options["dequeue_strategy"],
-        )
-    except ValueError as error:  # RQ: a live worker has that name
-        raise ConfigError(f"{error}; give another --name") from None
+    instance.work(
+        burst=options["burst"],
+        logging_level=options["log_level"],
+        max_jobs=options["max_jobs"],
+        max_idle_time=options["max_idle_time"],
+        with_scheduler=options["with_scheduler"],
+        dequeue_strategy=options["dequeue_strategy"],
+    )
 
 
 def _queue_names(names: list[str]) -> list[str]:

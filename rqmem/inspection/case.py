@@ -110,7 +110,8 @@ class Case:
 
     @property
     def running(self) -> bool:
-        return self.live is not None or self.status == "started"
+        """By RQ's word; by the worker's, which is up to two heartbeats old, only of a job that RQ has forgotten."""
+        return self.status == "started" or (not self.status and self.live is not None)
 
     @property
     def worker(self) -> str:

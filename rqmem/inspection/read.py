@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from redis import Redis
 
     from rqmem.journal.history import Live, Run, Told
+    from rqmem.journal.records import Owner
 
 _ENDED_BADLY = ("failed", "stopped", "canceled")
 
@@ -42,7 +43,7 @@ def read_case(connection: Redis, job_id: str, now: float) -> Case:
         in_rq=in_rq,
         owner=owner,
         live=live,
-        silent=_silent(connection, named, in_rq, owned=owner is not None),
+        silent=_silent(connection, job_id, in_rq, owner),
         record=record,
         children=of_tree(connection, job_id, record, now) if record.split is not None else None,
         told=with_evidence(_in_order(history_reader.story(connection, job_id)), breaches),
@@ -83,10 +84,10 @@ def _samples(connection: Redis, worker: str, since: float, until: float, now: fl
     return [sample for sample in found if since <= sample.at <= until and sample.limit_mb > 0]
 
 
-def _silent(connection: Redis, worker: str, in_rq: InRq | None, *, owned: bool) -> bool:
+def _silent(connection: Redis, job_id: str, in_rq: InRq | None, owner: Owner | None) -> bool:
     """Whether an rqmem worker should be running it and has not been heard of; RQ's own do not say."""
     started = in_rq is not None and in_rq.status == "started"
-    return bool(worker) and owned and started and worker in reader.absent(connection, [worker])
+    return started and owner is not None and bool(reader.silent(connection, {job_id: owner}))
 
 
 def _read_in_rq(connection: Redis, job_id: str) -> InRq | None:

@@ -54,6 +54,7 @@ class Live:
         limit_mb: the ceiling of jobs that declare none.
         kept_by: ``"watcher"`` or ``"watcher and cgroup"``.
         jobs, breaches, recycled: since it started.
+        process: `rqmem.memory.procfs.process_identity` of the worker.
     """
 
     worker: str
@@ -71,6 +72,7 @@ class Live:
     recycled: int
     queues: list[str] = field(default_factory=list)
     job: LiveJob | None = None
+    process: str = ""
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self))

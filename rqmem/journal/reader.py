@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, cast
 
 from rqmem.events import Breach
 from rqmem.journal import keys
+from rqmem.journal.history import Live
 from rqmem.journal.records import Owner, RunRecord, Standing
 
 if TYPE_CHECKING:
@@ -62,6 +63,21 @@ def absent(connection: Redis, workers: Iterable[str]) -> set[str]:
         for name in names:
             pipeline.exists(keys.alive(name))
         return {name for name, there in zip(names, pipeline.execute(), strict=True) if not there}
+
+
+def silent(connection: Redis, owners: Mapping[str, Owner]) -> set[str]:
+    """Job ids of those ``owners`` that are not heard of: no worker of that name is, or another process has the name."""
+    names = sorted({owner.worker for owner in owners.values()})
+    raw = cast("list[bytes | None]", connection.mget([keys.alive(name) for name in names])) if names else []
+    said = dict(zip(names, raw, strict=True))
+    return {job_id for job_id, owner in owners.items() if not _is_heard(said[owner.worker], owner)}
+
+
+def _is_heard(said: bytes | None, owner: Owner) -> bool:
+    if said is None:
+        return False
+    process = Live.from_json(said.decode()).process if said.startswith(b"{") else ""
+    return process in ("", owner.process)  # empty: of an older rqmem
 
 
 def _list(connection: Redis, key: str) -> list[bytes]:

@@ -16,7 +16,8 @@ GATHER = 1_000_000
 class Owner:
     """Who runs a job now. ``execution`` is the fencing token; (host, pid, start) name the process.
 
-    ``groups`` is the directory in which the cgroups of its horses are, empty where they have none.
+    ``groups`` is the directory in which the cgroups of its horses are, empty where they have none. ``settles``: it
+    does not run the job but ends it in place of this worker, which died.
     """
 
     execution: str
@@ -26,6 +27,12 @@ class Owner:
     pid: int
     start_time: int
     groups: str = ""
+    settles: str = ""
+
+    @property
+    def process(self) -> str:
+        """As `rqmem.memory.procfs.process_identity`."""
+        return f"{self.host}:{self.pid}:{self.start_time}"
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self))

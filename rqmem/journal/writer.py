@@ -53,6 +53,12 @@ def release_if(connection: Redis, job_id: str, owner: Owner) -> bool:
     return script(connection, "release_if")(keys=[keys.RUNNING], args=[job_id, owner.execution]) == 1
 
 
+def adopt(connection: Redis, job_id: str, dead: Owner, settler: Owner) -> bool:
+    """``settler`` owns the run of ``dead`` from now on, unless somebody else owns it by now."""
+    was = (dead.execution, dead.host, dead.pid, dead.start_time)
+    return script(connection, "adopt")(keys=[keys.RUNNING], args=[job_id, *was, settler.to_json()]) == 1
+
+
 def disown(connection: Redis, job_id: str) -> None:
     """Nobody owns the job: whatever execution of it still runs commits nothing."""
     connection.hdel(keys.RUNNING, job_id)
@@ -139,17 +145,19 @@ def renew_budget(job: Job) -> None:
     job.connection.hdel(keys.run(job.id), "resumes_spent", "history")
 
 
-def release_due(connection: Redis, job_class: type[Job], queue_class: type[Queue]) -> None:
-    """Put jobs whose delayed resume is due at the front of their queues."""
+def release_due(connection: Redis, job_class: type[Job], queue_class: type[Queue]) -> int:
+    """Put jobs whose delayed resume is due at the front of their queues; how many."""
+    released = 0
     for raw in cast("list[bytes]", connection.zrangebyscore(keys.DELAYED, 0, time.time(), start=0, num=100)):
         job_id = raw.decode()
         origin = cast("bytes | None", connection.hget(job_class.key_for(job_id), "origin"))
         queue = queue_class(origin.decode() if origin else "default", connection=connection)
         registry = ScheduledJobRegistry(queue.name, connection=connection)
-        script(connection, "due")(
+        released += script(connection, "due")(
             keys=[keys.DELAYED, registry.key, job_class.key_for(job_id), queue.key, queue.redis_queues_keys],
             args=[job_id, utcformat(now())],
         )
+    return released
 
 
 def keys_of_an_end(job: Job, queue: Queue, execution: Execution, registry_key: str) -> list[str]:

@@ -402,3 +402,9 @@ def host_identity() -> str:
     """Names this boot of this machine and this pid namespace: pids can be compared only within it."""
     boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     return f"{boot}:{os.stat('/proc/self/ns/pid').st_ino}"  # noqa: PTH116
+
+
+def process_identity() -> str:
+    """Names this process among those of all machines and boots."""
+    pid = os.getpid()
+    return f"{host_identity()}:{pid}:{read_start_time(pid) or 0}"

@@ -1,4 +1,4 @@
-"""When a worker counts as dead, so that another may take its runs over. Pure.
+"""When a worker counts as dead, so that another may take its runs over, or its name. Pure.
 
 A Redis that was away makes every heartbeat look old: absence counts only while it was seen, scan after
 scan, by somebody who could reach Redis.
@@ -7,6 +7,8 @@ scan, by somebody who could reach Redis.
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Literal
 
 
 def absences(seen: dict[str, float], absent: Collection[str], now: float) -> dict[str, float]:
@@ -17,3 +19,46 @@ def absences(seen: dict[str, float], absent: Collection[str], now: float) -> dic
 def may_take_over(absent_since: float | None, now: float, heartbeat_seconds: float, known_dead: bool) -> bool:
     """True for a process known to be dead (same host), else after two intervals of seen absence."""
     return known_dead or (absent_since is not None and now - absent_since >= 2 * heartbeat_seconds)
+
+
+@dataclass(frozen=True)
+class Holder:
+    """What Redis and this host show of the worker that has a name.
+
+    Attributes:
+        dead: its process is known to have ended. (False: it is there; None: that cannot be seen from here.)
+        said_at: when it last said that it lives, epoch seconds; None: nothing is heard of it.
+        subscribed: whether somebody listens to commands for that name; None: Redis does not say.
+        tells: it is an rqmem worker, which says that it lives; of RQ's own only ``subscribed`` tells.
+    """
+
+    dead: bool | None
+    said_at: float | None
+    subscribed: bool | None
+    tells: bool
+
+    @property
+    def silent(self) -> bool:
+        """Nothing shows that it lives."""
+        return self.said_at is None and (self.tells or self.subscribed is False)
+
+
+def name_is(
+    first: Holder, now_seen: Holder, waited_seconds: float, silent_seconds: float | None, heartbeat_seconds: float
+) -> Literal["free", "taken", "not known"]:
+    """Whether the name of a worker may be taken over.
+
+    Args:
+        first, now_seen: at the first look, and at this one.
+        waited_seconds: since the first look.
+        silent_seconds: for how long it has been silent at each look; None: it is not.
+    """
+    if now_seen.dead and (now_seen.tells or now_seen.subscribed is False):
+        return "free"
+    if now_seen.dead is False:
+        return "taken"
+    if silent_seconds is not None:
+        return "free" if silent_seconds >= 2 * heartbeat_seconds else "not known"
+    if now_seen.said_at is not None:
+        return "taken" if now_seen.said_at != first.said_at else "not known"
+    return "taken" if waited_seconds >= 2 * heartbeat_seconds else "not known"

@@ -27,9 +27,9 @@ from rqmem.runtime.recovery import Recovery
 if TYPE_CHECKING:
     from rq.executions import Execution
     from rq.job import Job
-    from rq.worker import Worker
 
     from rqmem.config import Config
+    from rqmem.runtime.life import LivingWorker
     from rqmem.runtime.recorder import Recorder
 
 _TICK_SECONDS = 1.0
@@ -39,7 +39,7 @@ log = logging.getLogger("rqmem.heart")
 class Heart:
     """Beats for one worker from `start` to `stop`."""
 
-    def __init__(self, worker: Worker, config: Config, recorder: Recorder) -> None:
+    def __init__(self, worker: LivingWorker, config: Config, recorder: Recorder) -> None:
         self._worker = worker
         self._recorder = recorder
         self._seconds = config.heartbeat_seconds
@@ -54,12 +54,27 @@ class Heart:
         self._thread = threading.Thread(target=self._beat_until_stopped, name="rqmem-heart", daemon=True)
 
     def start(self) -> None:
-        """Beat once at once, so that no run is claimed by a worker that seems dead; then in the thread."""
+        """Beat once at once, so that no run is claimed by a worker that seems dead; then in the thread.
+
+        What dead workers left comes before what is queued.
+        """
         self._recorder.flush(self._worker.connection, 2 * self._seconds)
+        self._try(self._look_for_lost)
         self._thread.start()
+
+    @property
+    def put_back(self) -> int:
+        """How often a job of a dead worker was queued again or settled here, so far."""
+        return self._recovery.put_back
+
+    def waits_for_lost(self) -> bool:
+        """Look again whether anything of dead workers is due to come back to the worker's queues."""
+        self._try(self._look_for_lost)
+        return self._recovery.due_back > 0 or self._away
 
     def stop(self) -> None:
         """Stop beating and say farewell. A Redis that is away is no reason to fail."""
+        self._recovery.close(self._seconds)
         self._stopped.set()
         self._thread.join(timeout=2 * self._seconds)
         try:
@@ -121,6 +136,9 @@ class Heart:
         self._run_errands()
         self._maintain()
         self._recorder.end_alerts_of_others(self._connection)
+        self._look_for_lost()
+
+    def _look_for_lost(self) -> None:
         self._recovery.scan(time.monotonic())
 
     def _flush(self) -> None:

@@ -119,7 +119,7 @@ class WorkerInHorse(SettlingWorker):
                 f"read job {order.job_id}",
             )
         except NoSuchJobError as error:  # somebody deleted it since it was taken from the queue
-            self._forget(queue, execution)
+            self.forget(queue, execution)
             self._page.outcome = type(error).__name__
             return
         self._page.taken = True
@@ -139,7 +139,7 @@ class WorkerInHorse(SettlingWorker):
         for logger in self._loggers:
             logger.disabled = False
 
-    def _forget(self, queue: Queue, execution: Execution) -> None:
+    def forget(self, queue: Queue, execution: Execution) -> None:
         """Remove the records of an execution whose job is gone."""
         job = self.job_class(execution.job_id, connection=self.connection)
         job.origin = queue.name

@@ -19,10 +19,10 @@ from typing import Any
 
 from rqmem import events, log, settings
 from rqmem.config import Config
-from rqmem.errors import ConfigError
+from rqmem.errors import ConfigError, NameTaken
 from rqmem.memory import machine, procfs, tree, trim
 from rqmem.policy.leaks import Leaks
-from rqmem.runtime import linux, platform_check
+from rqmem.runtime import linux, naming, platform_check
 from rqmem.runtime.alerting import Alerting
 from rqmem.runtime.capturing import Capturing
 from rqmem.runtime.heart import Heart
@@ -55,6 +55,7 @@ class LivingWorker(WorkerInHorse):
         self._kernel: KernelLayer | None = None
         self._switch = threading.Lock()  # held while the running execution changes
         self._others: dict[int, int | None] = {}  # children of this process that somebody else waits for
+        self._helpers: set[int] = set()  # of those, the ones that the heart's thread has begun
         self._was_subreaper = False
         self._jobs_done = 0
         self._full = False
@@ -107,7 +108,14 @@ class LivingWorker(WorkerInHorse):
             self.config = dataclasses.replace(self.config, growth_bytes_per_second=fastest_growth())
         if self._sender is not None:
             self._sender.wait_until_ready()
-        super().bootstrap(*args, **kwargs)
+        try:
+            super().bootstrap(*args, **kwargs)
+        except NameTaken:
+            if self._sender is not None:
+                self._sender.stop()
+            if self._kernel is not None:
+                self._kernel.close()
+            raise
         self._recorder = self._new_recorder()
         events.subscribe(self._recorder.take)
         self._heart = Heart(self, self.config, self._recorder)
@@ -119,6 +127,15 @@ class LivingWorker(WorkerInHorse):
         if self._before is not None:
             about = {"job": "", "job_id": "", "queue": "", "worker": self.name}
             events.emit(events.WorkerRestarted(jobs=self._before.jobs, **about))
+
+    def register_birth(self) -> None:
+        """Replaces RQ's `register_birth`: takes a dead worker's name over. Raises `NameTaken` (a ValueError)."""
+        self.log.debug("Worker %s: registering birth", self.name)
+        naming.register(self, self.config.heartbeat_seconds)
+
+    def serialize(self) -> dict[str, Any]:
+        """RQ's `serialize`, with the process that has the name."""
+        return {**super().serialize(), naming.PROCESS: procfs.process_identity()}
 
     def _shutdown(self) -> None:
         """`_shutdown`; a running job hears of it too, and goes on elsewhere if it can."""
@@ -265,6 +282,26 @@ class LivingWorker(WorkerInHorse):
         if self._sender is not None and self._sender.pid:
             self._others[self._sender.pid] = procfs.read_start_time(self._sender.pid)
         tree.reap_zombies(os.getpid(), self._others)
+
+    def leave_alone(self, pid: int) -> None:
+        """A child that the heart's thread has begun, maybe while a job runs: it is of no job's tree."""
+        self._others[pid] = procfs.read_start_time(pid)
+        self._helpers.add(pid)
+        self._known.add(pid)
+
+    def forget_helper(self, pid: int) -> None:
+        """That child has ended."""
+        self._helpers.discard(pid)
+
+    def begin_settling(self) -> None:
+        """In a child of this process that settles what a dead worker left: nothing of our job and horse is its own."""
+        os.setpgrp()
+        linux.become_subreaper()
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2):  # the worker decides when it ends
+            signal.signal(number, signal.SIG_IGN)
+        if self._recorder is not None:
+            events.unsubscribe(self._recorder.take)
+        self._page = self._group = self._heart = self._stopped_job_id = None
 
     def _tend_sender(self) -> None:
         """Between two jobs: the sender of alerts begins again where it died, and is of no job's tree."""

@@ -35,6 +35,7 @@ T = TypeVar("T")
 
 _FAILURE_TRIES = 5
 _SIGN_OFF_SECONDS = 3.0
+_LOOK_SECONDS = 1
 _log = logging.getLogger("rqmem.worker")
 
 
@@ -64,6 +65,19 @@ class PatientWorker(Worker):
             super().set_state(state, pipeline)
         except AWAY as error:
             _log.debug("worker %s: state %s not told: %s", self.name, state, error)
+
+    def dequeue_job_and_maintain_ttl(self, timeout: int | None, max_idle_time: int | None = None) -> Any:
+        """RQ's `dequeue_job_and_maintain_ttl`; no job is no reason to end while one is due back from a dead worker."""
+        burst = timeout is None
+        while True:
+            before = self._heart.put_back if self._heart is not None else 0
+            found = super().dequeue_job_and_maintain_ttl(timeout, max_idle_time)
+            if found is not None or self._heart is None:
+                return found
+            if not self._heart.waits_for_lost() and self._heart.put_back == before:
+                return None
+            self.check_for_suspension(burst)
+            timeout = max_idle_time = _LOOK_SECONDS
 
     def check_for_suspension(self, burst: bool) -> None:
         """RQ's `check_for_suspension`, once Redis answers."""

@@ -221,7 +221,7 @@ class Recorder:
             worker_mb=to_mb(procfs.own_held_bytes()), worker_limit_mb=self.about.worker_limit_mb,
             limit_mb=self.about.limit_mb, horse_pid=running.horse_pid if running else 0, kept_by=self.about.kept_by,
             jobs=self._counts["jobs"], breaches=self._counts["breaches"], recycled=self._counts["recycled"],
-            queues=self.about.queues, job=_live_job(running) if running else None,
+            queues=self.about.queues, job=_live_job(running) if running else None, process=procfs.process_identity(),
         )  # fmt: skip
 
     # Either

@@ -14,9 +14,9 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
-from rq.exceptions import InvalidJobOperation
+from rq.exceptions import AbandonedJobError, InvalidJobOperation
 from rq.executions import Execution
-from rq.job import Job
+from rq.job import Job, JobStatus
 from rq.job_lifecycle import call_exception_handlers
 from rq.queue import Queue
 from rq.timeouts import JobTimeoutException
@@ -134,6 +134,23 @@ class SettlingWorker(PatientWorker):
             self._settle_in_a_fork(job, queue, "failure", seconds, lambda: fail(job, queue, execution, exc_info))
         # Where that died of a callback, the verdict stands all the same.
         self.handle_job_failure(job, queue, exc_string=_one_line(error), execution=execution)
+
+    def settle_abandoned(self, job: Job, queue: Queue, execution: Execution) -> None:
+        """As RQ's `StartedJobRegistry.cleanup`: the run of a dead worker, whose job cannot go on, has failed."""
+        line = f"worker {execution.worker_name} died while it ran the job, which is not run again by itself"
+        error = AbandonedJobError(line)
+        status = job.get_status(refresh=False)
+        if status == JobStatus.STARTED:
+            fail, seconds = super()._finalize_failure, job.failure_callback_timeout
+            exc_info = (AbandonedJobError, error, None)
+            self._settle_in_a_fork(job, queue, "failure", seconds, lambda: fail(job, queue, execution, exc_info))
+            self.handle_job_failure(job, queue, exc_string=_one_line(error), execution=execution)
+            return
+        if status == JobStatus.FAILED:  # by RQ's maintenance
+            self._failure_line = _one_line(error)
+        with self.connection.pipeline() as pipeline:  # it has ended otherwise, or waits to run once more
+            self.cleanup_execution(job, pipeline, execution)
+            pipeline.execute()
 
     def _why(self, end: End) -> EndedHorse:
         """The error that stands for the end of a horse which left no verdict."""

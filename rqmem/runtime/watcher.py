@@ -88,7 +88,7 @@ class Watcher:
         page: shared with it; holds the ceiling, which the job may change while it runs.
         identity: for the breach record.
         config: for reserve, grace, the machine's growth rate.
-        known: processes below the worker that are not this job's.
+        known: processes below the worker that are not this job's; more may come while it runs.
         report: where a warm horse says that the job has ended.
         baseline_bytes: what the horse used before the job, for the breach record.
         group: the horse's cgroup; None: it has none.
@@ -122,7 +122,7 @@ class Watcher:
         self._identity = identity
         self._config = config
         self._processors = len(os.sched_getaffinity(0))
-        self._known = frozenset(known)
+        self._known = known  # not a copy: the worker's heart may add a helper of its own
         self._root = os.getpid()
         self._members = tree.Members(self._root, self._known)
         pause = _PAUSE_WITHOUT_KERNEL if group is None else _PAUSE_WITH_KERNEL

@@ -126,6 +126,7 @@ class MemoryWorker(LivingWorker):
         self._new_group()
         self._forking_pid = os.getpid()
         self._known = set(tree.descendants(self._forking_pid))
+        self._known |= self._helpers  # one may have been begun meanwhile
         super().fork_work_horse(job, queue)
         with contextlib.suppress(OSError):  # the horse does it too; whoever comes first
             os.setpgid(self._horse_pid, self._horse_pid)
@@ -158,6 +159,7 @@ class MemoryWorker(LivingWorker):
         warm.page.fresh = warm.state.jobs == 0
         self._page = warm.page
         self._known = set(tree.descendants(os.getpid())) - {warm.pid}
+        self._known |= self._helpers  # one may have been begun meanwhile
         self._horse_pid = warm.pid
         self.executions[execution.id] = execution
         warm.channel.send(Order(job.id, job_type(job), queue.name, execution.id, execution.created_at.timestamp()))
