@@ -90,7 +90,28 @@ class Source(Protocol[T_co]):
 
 
 class Cuttable(Source[T_co]):
-    """A source that can be counted, cut into slices, and opened elsewhere. Each method is optional."""
+    """A source that can be counted, cut into slices, and opened elsewhere. Each method is optional.
+
+    It can be iterated, as often as its items can be read. It has a length where `count` is exact.
+    """
+
+    def __iter__(self) -> Iterator[T_co]:
+        return (item for item, _ in self.items_after(None))
+
+    def __len__(self) -> int:
+        try:
+            count = self.count()
+        except SourceError as error:
+            raise TypeError(f"{type(self).__qualname__} has no length: {error}; iterate over it") from None
+        if count.items is None or count.how != "exact":
+            raise TypeError(
+                f"{type(self).__qualname__} has no exact length (its count is {count}): iterate, or use its count()"
+            )
+        return count.items
+
+    def __bool__(self) -> bool:
+        """Whether there is an item."""
+        return next(iter(self.items_after(None)), None) is not None
 
     def count(self) -> Count:
         """How many items there are, without reading them all."""

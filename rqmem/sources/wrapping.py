@@ -57,6 +57,11 @@ class Own(Cuttable[T_co]):
     def __init__(self, source: Source[T_co]) -> None:
         self._source = source
 
+    def __getattr__(self, name: str) -> Any:
+        if name == "_source":  # copied or unpickled, and not made yet
+            raise AttributeError(name)
+        return getattr(self._source, name)
+
     def items_after(self, cursor: Cursor) -> Iterator[tuple[T_co, Cursor]]:
         return self._source.items_after(cursor)
 
