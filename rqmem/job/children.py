@@ -1,7 +1,7 @@
 """Child jobs: slices of a job's data, each as a job of its own that the job will wait for. Made twice is made once.
 
 A child carries its slice as JSON, its parent's id, its number and, where that is known before they are made, how many
-there are; RQ has the children of a job as a `rq.group.Group` under the parent's id, for as long as the parent waits.
+there are; RQ has the children of a job as a `rq.group.Group` under the parent's id.
 """
 
 from __future__ import annotations
@@ -10,19 +10,19 @@ import inspect
 import json
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from rq import Queue
+from rq import Queue, get_current_job
 from rq.executions import Execution
 
 from rqmem import events
 from rqmem.errors import ConfigError, RqmemError, RunTakenOver, SourceError
 from rqmem.job import family
 from rqmem.job.context import MemoryContext
-from rqmem.job.enqueueing import Enqueueable
+from rqmem.job.enqueueing import AT_FRONT, Enqueueable, is_at_front
 from rqmem.journal import ledger
 from rqmem.journal.patience import until_redis_answers
 from rqmem.journal.records import Pending
@@ -30,6 +30,7 @@ from rqmem.sources import Concat, Cuttable, Source, as_source, describe_slice, o
 from rqmem.sources.contract import parts_for
 
 if TYPE_CHECKING:
+    from rq.job import Job
     from rq.queue import EnqueueData
 
     from rqmem.job.mixin import MemoryAwareJob
@@ -46,15 +47,29 @@ _BATCH = 200
 
 @dataclass(frozen=True)
 class ChildJob(Generic[T]):
-    """A child that is not enqueued: its number, its slice, and its other arguments."""
+    """A child that may be enqueued: its number, its slice, and its other arguments."""
 
     number: int
     items: Cuttable[T]
     kwargs: Mapping[str, Any]
+    _all: ChildJobs[T] = field(repr=False, compare=False)
+
+    def enqueue(self) -> Job:
+        """Enqueue this one, once; the job waits for those that are enqueued when its ``handle`` returns, and gathers.
+
+        Where ``handle`` raises an exception instead, they are undone.
+
+        Raises:
+            ConfigError: this execution has split otherwise already, or it is the gather.
+        """
+        return self._all.enqueue_one(self)
 
 
 class ChildJobs(Generic[T]):
-    """The children that a job can be split into, made from slices as they are looked at. `enqueue` makes them jobs."""
+    """The children that a job can be split into, made from slices as they are looked at.
+
+    `enqueue` makes all of them jobs, `ChildJob.enqueue` one. Its length is how many there are.
+    """
 
     def __init__(
         self, context: MemoryContext, parent: MemoryAwareJob, job_class: type[MemoryAwareJob],
@@ -64,10 +79,23 @@ class ChildJobs(Generic[T]):
         self._source, self._arguments = source, arguments
         self._items_per_child, self._queue = items_per_child, queue
 
+        self._length: int | None = None
+        self._enqueued: set[int] = set()
+        self._making: _Making | None = None
+
     def __iter__(self) -> Iterator[ChildJob[T]]:
         slices: Iterable[Any] = self._source.slices(self._items_per_child)  # type: ignore[attr-defined]
         for number, each in enumerate(slices):
-            yield ChildJob(number, each, self._arguments)
+            yield ChildJob(number, each, self._arguments, self)
+
+    def __len__(self) -> int:
+        if self._length is None:
+            counted = _number_of_slices(self._source, self._items_per_child)  # type: ignore[arg-type]
+            self._length = sum(1 for _ in self) if counted is None else counted
+        return self._length
+
+    def __bool__(self) -> bool:
+        return True  # there is one at least
 
     def enqueue(self) -> int:
         """Enqueue them all; the job that made them waits for them when its ``handle`` returns, and gathers.
@@ -80,17 +108,49 @@ class ChildJobs(Generic[T]):
         Raises:
             ConfigError: this execution has split already, or it is the gather. Nothing is enqueued.
         """
-        run = self._context.run
-        if self._parent._pending is not None or (run.split is not None and run.split.sealed):
-            raise ConfigError(
-                f"{self._parent.path()} has split already, and a job splits once: "
-                f"put both together (rqmem.sources.Concat), or have a child split again"
-            )
+        if self._enqueued:  # some were, one by one
+            for child in self:
+                child.enqueue()
+            return len(self._enqueued)
+        self._check_that_it_may_split()
         self._parent._pending = enqueue_children(
-            self._context, self._source, self._job_class, self._arguments,
+            self._context, self._source, type(self._parent), self._job_class, self._arguments,
             items_per_child=self._items_per_child, queue=self._queue,
         )  # fmt: skip
         return self._parent._pending.total
+
+    def enqueue_one(self, child: ChildJob[T]) -> Job:
+        """See `ChildJob.enqueue`."""
+        here = horse_of(self._context)
+        if self._making is None:
+            self._check_that_it_may_split()
+            _begin_one_by_one(here)
+            self._making = _Making(here, type(self._parent), self._job_class, self._arguments, self._queue)
+            self._parent._children = self
+        if child.number not in self._enqueued:
+            self._making.add([(child.number, describe_slice(child.items))])
+            self._enqueued.add(child.number)
+            self._context.checkpoint(f"child {len(self._enqueued)}")
+        return self._making.job(child.number)
+
+    def seal(self) -> Pending:
+        """``handle`` has returned: those that were enqueued one by one, here or by an execution that was cut off."""
+        here = horse_of(self._context)
+        numbers = until_redis_answers(lambda: ledger.numbers(here.connection, here.job_id), "count children")
+        self._context.tell(events.Split, children=len(numbers))
+        return Pending(len(numbers), 1 + numbers[-1])
+
+    def undo(self) -> None:
+        """``handle`` has failed: those that were enqueued one by one go."""
+        give_up(horse_of(self._context))
+
+    def _check_that_it_may_split(self) -> None:
+        run, parent = self._context.run, self._parent
+        if parent._pending is not None or parent._children is not None or (run.split is not None and run.split.sealed):
+            raise ConfigError(
+                f"{parent.path()} has split already, and a job splits once: "
+                f"put both together (rqmem.sources.Concat), or have a child split again"
+            )
 
 
 def child_jobs(
@@ -120,6 +180,7 @@ def child_jobs(
 def enqueue_children(
     context: MemoryContext,
     source: Any,
+    parent_class: type[MemoryAwareJob],
     job_class: type[MemoryAwareJob],
     arguments: dict[str, Any],
     *,
@@ -133,8 +194,6 @@ def enqueue_children(
     An execution that was cut off has left children: this one goes on behind the last of them. An error undoes them all.
     """
     here = horse_of(context)
-    target = Queue(queue or here.queue, connection=here.connection, serializer=here.serializer)
-    execution = Execution(here.execution_id, here.job_id, here.connection)
     made = until_redis_answers(lambda: ledger.made(here.connection, here.job_id), f"look for children of {here.job_id}")
     if made is None:
         _undo(here)  # what an undoing that was cut short has left
@@ -143,27 +202,100 @@ def enqueue_children(
             source = source.beyond(open_slice(made.last))
         total = made.children if made is not None else 0
         expected = _number_of_slices(source, items_per_child)
-        of = None if expected is None else total + expected
+        making = _Making(
+            here, parent_class, job_class, arguments, queue, None if expected is None else total + expected
+        )
         slices = source.slices(items_per_child, parts=parts)
         while batch := [describe_slice(each) for each in islice(slices, _BATCH)]:
             if total == 0:
                 _open(here, cut_stage)
-            children = [
-                _child(target, job_class, arguments, here.job_id, number, of, described)
-                for number, described in enumerate(batch, start=total)
-            ]
-            add = partial(ledger.add_children, target, here.job_id, execution, total, children, batch[-1])
-            until_redis_answers(add, f"make children of job {here.job_id}")
-            total += len(children)
+            making.add(list(enumerate(batch, start=total)))
+            total += len(batch)
             context.checkpoint(f"child {total}")
     except RunTakenOver:
         raise
     except Exception:
-        until_redis_answers(partial(ledger.give_up, here.job_id, execution), f"undo children of job {here.job_id}")
-        _undo(here)
+        give_up(here)
         raise
     context.tell(events.Split, children=total)
-    return Pending(total)
+    return Pending(total, total)
+
+
+class _Making:
+    """How the children of one job are made jobs.
+
+    Options with which the job was enqueued reach them: ``at_front``, ``job_timeout``, ``result_ttl``, ``failure_ttl``,
+    ``meta``, and its queue; what a class of their own declares stands above that. Its ``ttl``, ``retry``,
+    ``repeat``, ``rate_limit``, callbacks and webhooks are about the job as a whole.
+    """
+
+    def __init__(
+        self, here: Horse, parent_class: type[MemoryAwareJob], job_class: type[MemoryAwareJob],
+        arguments: dict[str, Any], queue: str | None, of: int | None = None,
+    ) -> None:  # fmt: skip
+        self._here, self._parent_class, self._job_class = here, parent_class, job_class
+        self._arguments, self._of = arguments, of
+        self._parent = get_current_job(here.connection)
+        own = None if self._is_parents("queue") else job_class.queue
+        self._queue = Queue(queue or own or here.queue, connection=here.connection, serializer=here.serializer)
+
+    def add(self, described: list[tuple[int, Any]]) -> None:
+        """Enqueue those children (number, description of the slice) that are not there yet, all or none."""
+        here = self._here
+        execution = Execution(here.execution_id, here.job_id, here.connection)
+        children = {number: self._child(number, slice_) for number, slice_ in described}
+        add = partial(ledger.add_children, self._queue, here.job_id, execution, children, described[-1][1])
+        until_redis_answers(add, f"make children of job {here.job_id}")
+
+    def job(self, number: int) -> Job:
+        """A child, as RQ's job; not read from Redis."""
+        job_id = ledger.child_id(self._here.job_id, number)
+        return self._queue.job_class(job_id, connection=self._here.connection, serializer=self._here.serializer)
+
+    def _is_parents(self, option: str) -> bool:
+        """Whether what the children's class says of that option is nothing, or what their parent's class says too."""
+        where = next(each for each in self._job_class.__mro__ if option in vars(each))
+        return where in self._parent_class.__mro__  # `Enqueueable` is
+
+    def _option(self, option: str, inherited: Any) -> Any:
+        return inherited if self._is_parents(option) else getattr(self._job_class, option)
+
+    def _child(self, number: int, described: Any) -> EnqueueData:
+        parent, job_class, text = self._parent, self._job_class, json.dumps(described)
+        meta: dict[str, Any] = {"parent": self._here.job_id, "child": number}
+        if self._of is not None:
+            meta["total"] = self._of
+        at_front = parent is not None and is_at_front(parent)
+        if at_front:
+            meta[AT_FRONT] = True
+        timeout: Any = self._option("job_timeout", parent.timeout if parent else None)  # RQ takes a text too
+        return self._queue.prepare_data(
+            f"{job_class.path()}.run",
+            kwargs={**self._arguments, ITEMS: {_SLICE: described}},
+            job_id=ledger.child_id(self._here.job_id, number),
+            description=f"{job_class.path()}({ITEMS}={text:.75})",
+            meta={**(parent.meta if parent else {}), "rqmem": meta},
+            timeout=timeout,
+            retry=job_class.retry,
+            result_ttl=self._option("result_ttl", parent.result_ttl if parent else None),
+            failure_ttl=parent.failure_ttl if parent else None,
+            at_front=at_front,
+        )
+
+
+def _begin_one_by_one(here: Horse) -> None:
+    """The first child is about to be enqueued."""
+    made = until_redis_answers(lambda: ledger.made(here.connection, here.job_id), f"look for children of {here.job_id}")
+    if made is None:
+        _undo(here)  # what an undoing that was cut short has left
+    _open(here, None)
+
+
+def give_up(here: Horse) -> None:
+    """The job fails before it has split: its children go."""
+    execution = Execution(here.execution_id, here.job_id, here.connection)
+    until_redis_answers(partial(ledger.give_up, here.job_id, execution), f"undo children of job {here.job_id}")
+    _undo(here)
 
 
 def _undo(here: Horse) -> None:
@@ -205,7 +337,7 @@ def opened(kwargs: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments with which ``handle`` is called: a slice among them as an opened source."""
     described = kwargs.get(ITEMS)
     if isinstance(described, dict) and _SLICE in described:
-        return {**kwargs, ITEMS: open_slice(described[_SLICE])}
+        return {**kwargs, ITEMS: as_source(open_slice(described[_SLICE]))}
     return dict(kwargs)
 
 
@@ -247,27 +379,3 @@ def _check_that_they_can_be_sent(here: Horse, job_class: type[MemoryAwareJob], a
 
 def _takes_any(signature: inspect.Signature) -> bool:
     return any(each.kind is inspect.Parameter.VAR_KEYWORD for each in signature.parameters.values())
-
-
-def _child(
-    queue: Queue,
-    job_class: type[MemoryAwareJob],
-    arguments: dict[str, Any],
-    parent_id: str,
-    number: int,
-    of: int | None,
-    described: Any,
-) -> EnqueueData:
-    text = json.dumps(described)
-    meta = {"parent": parent_id, "child": number}
-    timeout: Any = job_class.job_timeout  # RQ takes a text too
-    return queue.prepare_data(
-        f"{job_class.path()}.run",
-        kwargs={**arguments, ITEMS: {_SLICE: described}},
-        job_id=ledger.child_id(parent_id, number),
-        description=f"{job_class.path()}({ITEMS}={text:.75})",
-        meta={"rqmem": meta if of is None else {**meta, "total": of}},
-        timeout=timeout,
-        retry=job_class.retry,
-        result_ttl=job_class.result_ttl,
-    )

@@ -28,6 +28,10 @@ _ENQUEUE_OPTIONS = frozenset(
 )
 
 
+AT_FRONT = "at_front"
+"""Key of ``meta["rqmem"]``: the job was enqueued at the front of its queue, which RQ forgets; so are its children."""
+
+
 class Enqueueable:
     """The part of `rqmem.MemoryAwareJob` that puts it into a queue.
 
@@ -101,6 +105,9 @@ class Enqueueable:
             declared = getattr(cls, name)
             if declared is not None:
                 options.setdefault(name, declared)
+        if options.get("at_front"):
+            meta = options.get("meta") or {}
+            options["meta"] = {**meta, "rqmem": {**meta.get("rqmem", {}), AT_FRONT: True}}
         options.setdefault("description", cls._call_string(args, arguments))
         target = cls._queue(queue, options.pop("connection", None), options.pop("serializer", None))
         return target, (), {**options, "args": args, "kwargs": arguments}
@@ -155,6 +162,11 @@ class Enqueueable:
         shown = [_shortened(value) for value in args]
         shown += [f"{name}={_shortened(value)}" for name, value in kwargs.items()]
         return f"{cls.path()}({', '.join(shown)})"
+
+
+def is_at_front(job: Job) -> bool:
+    """Whether a job was enqueued at the front, as far as RQ or we have kept that."""
+    return bool(job.enqueue_at_front or job.meta.get("rqmem", {}).get(AT_FRONT))
 
 
 def _shortened(value: Any, room: int = 75) -> str:

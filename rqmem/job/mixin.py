@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from rqmem.connections import connect
-from rqmem.errors import ConfigError, SplitInstead
+from rqmem.errors import ConfigError, RunTakenOver, SplitInstead
 from rqmem.job.children import ChildJobs, child_jobs, opened
 from rqmem.job.chunks import checked_chunk_size, chunks, process_in_chunks
 from rqmem.job.context import MemoryContext, Paused, checked_limit
@@ -74,6 +74,7 @@ class MemoryAwareJob(Enqueueable):
     run_id: str = ""
     _memory: MemoryContext | None = None
     _pending: Pending | None = None
+    _children: ChildJobs[Any] | None = None  # of which some were enqueued one by one
     _fitting_items: int = 0  # as `should_split_job` has found
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -126,6 +127,14 @@ class MemoryAwareJob(Enqueueable):
             result = self.handle(*self.args, **opened(self.kwargs))
         except SplitInstead:
             return self._pending
+        except RunTakenOver:
+            raise
+        except Exception:
+            if self._children is not None:
+                self._children.undo()
+            raise
+        if self._children is not None:
+            return self._children.seal()
         return result if self._pending is None else self._pending
 
     # Memory
@@ -231,9 +240,12 @@ class MemoryAwareJob(Enqueueable):
     ) -> ChildJobs[T]:
         """A child job of ``job_class`` for each slice of ``data``, none of them enqueued yet.
 
-        Look at them one by one (their slice is ``items``); ``enqueue()`` of what this returns enqueues them all. When
-        ``handle`` returns after that, the job is not finished but deferred until the last child has ended; then
-        `gather` is called, in an execution of its own, and its result is the job's.
+        Look at them one by one (their slice is ``items``); ``enqueue()`` of what this returns enqueues them all,
+        ``enqueue()`` of one only that. When ``handle`` returns after that, the job is not finished but deferred until
+        the last child that was enqueued has ended; then `gather` is called, in an execution of its own, and its result
+        is the job's. The options that the job was enqueued with reach its children: ``at_front``, ``job_timeout``,
+        ``result_ttl``, ``failure_ttl`` and ``meta``, but not ``ttl``, ``retry``, ``repeat``, callbacks and webhooks,
+        which are about the job as a whole. What a class of their own declares stands above that.
 
         Args:
             data: a list or the like, or a source (`rqmem.sources`); cut without being read into memory.
@@ -241,7 +253,7 @@ class MemoryAwareJob(Enqueueable):
             items_per_child: by default the class's; where that names none, what fits by the cost of an item that
                 `should_split_job` went by, at most JOB_MAX_ITEMS_PER_CHILD.
             kwargs: other arguments of each child; by default this job's own, as far as the child takes them.
-            queue: of the children; by default this job's.
+            queue: of the children; by default that of their class, if it is another one and names one, else this job's.
 
         Raises:
             ConfigError: the class or the arguments cannot be used, or there is nothing to split; by ``enqueue()``: the

@@ -6,15 +6,18 @@ The end of the parent's execution is committed by the worker (`rqmem.runtime.ver
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from rq import get_current_job
+
 from rqmem.errors import ChildFailure, ChildJobsFailed, ItemTooLarge
 from rqmem.job.children import arguments_of, enqueue_children, horse_of
 from rqmem.job.context import MemoryContext
-from rqmem.journal import ledger, reader
+from rqmem.job.enqueueing import is_at_front
+from rqmem.journal import ledger, parent_meta, reader
 from rqmem.journal.patience import until_redis_answers
 from rqmem.journal.records import Pending, Split
 from rqmem.policy import splitting
@@ -38,11 +41,13 @@ class Gathered(Cuttable[Any]):
     (``self.chunks(results)``) its cursor is the number of children read, failed ones with them.
     """
 
-    def __init__(self, horse: Horse, total: int, failures: list[ChildFailure], before: list[Any]) -> None:
+    def __init__(
+        self, horse: Horse, end: int, failures: list[ChildFailure], before: list[Any], missing: Collection[int] = ()
+    ) -> None:
         self._before = [before] if before else []
         self._horse = horse
-        self._total = total
-        self._failed = {each.number for each in failures}
+        self._total = end
+        self._failed = {*(each.number for each in failures), *missing}
         self.failures = failures
 
     def __len__(self) -> int:
@@ -83,18 +88,29 @@ def gather(context: MemoryContext, parent: MemoryAwareJob, split: Split) -> Any:
     Raises `ChildJobsFailed` where some failed and the job does not go on without them.
     """
     here = horse_of(context)
+    _keep_in_meta(here)
     failures = _failures(here) if split.failed else []
     fails = bool(failures) and parent.on_child_failure == "fail"
     if fails and split.reported:
         return _run_again(here, split, failures)
     if not split.complete:
-        return Pending(split.total)
+        return Pending(split.total, split.end)
     if fails:
         until_redis_answers(lambda: ledger.report(here.connection, here.job_id), f"fail job {here.job_id}")
         raise ChildJobsFailed(here.job_id, split.total, failures)
     context.begin_gather()
     before = [] if split.cut_stage is None else context.saved_results(split.cut_stage)
-    return parent.gather(Gathered(here, split.total, failures, before))
+    missing = until_redis_answers(lambda: ledger.missing(here.connection, here.job_id, split), "list children")
+    return parent.gather(Gathered(here, split.end, failures, before, missing))
+
+
+def _keep_in_meta(here: Horse) -> None:
+    """How the children ended, in RQ's record of the job, and in RQ's object, which the job may save."""
+    figures = until_redis_answers(
+        lambda: parent_meta.write(here.connection, here.job_id, here.serializer, None), "keep how children have ended"
+    )
+    if (job := get_current_job(here.connection)) is not None:
+        job.meta["rqmem"] = {**job.meta.get("rqmem", {}), **figures}
 
 
 def _failures(here: Horse) -> list[ChildFailure]:
@@ -109,6 +125,8 @@ def _run_again(here: Horse, split: Split, failures: list[ChildFailure]) -> Pendi
     Raises `ChildJobsFailed` where one is gone for good, before any of them runs.
     """
     connection, what = here.connection, f"run failed children of job {here.job_id} once more"
+    parent = get_current_job(connection)
+    at_front = parent is not None and is_at_front(parent)
     queues = [
         until_redis_answers(partial(ledger.can_run_again, connection, ledger.child_id(here.job_id, each.number)), what)
         for each in failures
@@ -117,8 +135,8 @@ def _run_again(here: Horse, split: Split, failures: list[ChildFailure]) -> Pendi
         raise ChildJobsFailed(here.job_id, split.total, lost)
     for failure, queue in zip(failures, queues, strict=True):
         if queue is not None:
-            until_redis_answers(partial(ledger.run_again, queue, here.job_id, failure.number), what)
-    return Pending(split.total)
+            until_redis_answers(partial(ledger.run_again, queue, here.job_id, failure.number, at_front=at_front), what)
+    return Pending(split.total, split.end)
 
 
 def joined(results: Iterable[Any]) -> list[Any]:
@@ -193,7 +211,7 @@ def cut_in_two(context: MemoryContext, job: MemoryAwareJob, rest: Cuttable[Any],
             f"{_estimated(here)}: give the job more, or leave that item out"
         )
     arguments = arguments_of(job, type(job), None)
-    return enqueue_children(context, rest, type(job), arguments, parts=parts, cut_stage=run.cut_stage)
+    return enqueue_children(context, rest, type(job), type(job), arguments, parts=parts, cut_stage=run.cut_stage)
 
 
 def _estimated(here: Horse) -> str:

@@ -4,7 +4,7 @@
 --       7 intermediate queue, 8 queue, 9 deferred registry, 10 run, 11 set of queues,
 --       12 to 14 what is kept beside the run
 -- ARGV: 1 job id, 2 execution id, 3 children, 4 now (text), 5 now (epoch), 6 ids of children (JSON), 7 the first,
---       8 seconds that run may wait
+--       8 seconds that run may wait, 9 the children's numbers are below it
 local owner = redis.call('HGET', KEYS[1], ARGV[1])
 if not owner or cjson.decode(owner)['execution'] ~= ARGV[2] then
   return 0
@@ -22,7 +22,7 @@ if redis.call('HGET', KEYS[10], 'split_sealed') == '1' then
   redis.call('HSET', KEYS[10], 'split_started_at', ARGV[5],
     'split_ended_before', redis.call('HGET', KEYS[10], 'split_ended') or 0)
 end
-redis.call('HSET', KEYS[10], 'split_sealed', 1, 'split_total', ARGV[3], 'split_reported', 0)
+redis.call('HSET', KEYS[10], 'split_sealed', 1, 'split_total', ARGV[3], 'split_end', ARGV[9], 'split_reported', 0)
 redis.call('HSET', KEYS[2], 'dependency_ids', ARGV[6], 'dependency_id', ARGV[7])
 if redis.call('HGET', KEYS[2], 'status') ~= 'started' then
   return -1

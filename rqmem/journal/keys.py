@@ -134,6 +134,11 @@ def gathered(parent_id: str) -> str:
     return f"{PREFIX}:gathered:{parent_id}"
 
 
+def parent_told(parent_id: str) -> str:
+    """String with a short time to live: RQ's meta of that job has been told how far its children are."""
+    return f"{PREFIX}:parenttold:{parent_id}"
+
+
 def beside_run(job_id: str) -> tuple[str, str, str]:
     """What is of no use without the `run` of that job, and it without them."""
     return results(job_id), children(job_id), gathered(job_id)

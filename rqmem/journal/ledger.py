@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
@@ -21,7 +21,7 @@ from rq.utils import now, utcformat
 
 from rqmem.errors import RunTakenOver
 from rqmem.journal import keys
-from rqmem.journal.records import GATHER
+from rqmem.journal.records import GATHER, Pending, Split
 from rqmem.journal.scripts import script
 from rqmem.journal.writer import KEEP_SECONDS, WAITING_SECONDS, expire_run, keys_of_an_end
 
@@ -37,7 +37,16 @@ _LONGEST_OUTCOME = 300
 _SHOWN_DEPENDENCIES = 1000
 _BELOW = "-child-"
 _FIELDS = (
-    *("split_queue", "split_started_at", "split_last", "split_sealed", "split_total", "split_ended", "split_failed"),
+    *(
+        "split_queue",
+        "split_started_at",
+        "split_last",
+        "split_sealed",
+        "split_total",
+        "split_end",
+        "split_ended",
+        "split_failed",
+    ),
     *("split_items", "split_peak_mb", "split_reported", "split_ended_at", "split_ended_before", "split_cut_stage"),
 )
 """Of a split in its parent's run."""
@@ -101,29 +110,30 @@ def report(connection: Redis, parent_id: str) -> None:
 
 
 def add_children(
-    queue: Queue, parent_id: str, execution: Execution, first: int, children: Sequence[EnqueueData], last: Any
+    queue: Queue, parent_id: str, execution: Execution, children: Mapping[int, EnqueueData], last: Any
 ) -> None:
-    """Enqueue those of ``children`` (numbered from ``first``) that are not there yet, all or none.
+    """Enqueue those of ``children`` (by number, in order) that are not there yet, all or none.
 
     ``last``: the description of the last one's slice, so that another execution can go on behind it. What is left of a
     job that had the id of one of them, and has ended, is forgotten.
 
     Raises `RunTakenOver`; fenced: taken over between the look and the commit, the transaction fails and looks again.
     """
-    numbers = range(first, first + len(children))
 
     def enqueue(pipeline: Pipeline) -> None:
         if not pipeline.exists(execution.key):
             raise RunTakenOver(f"job {parent_id}: another worker took this run over; it makes no more children")
-        there = cast("list[bytes | None]", pipeline.hmget(keys.children(parent_id), [str(each) for each in numbers]))
-        new = [(number, data) for number, data, known in zip(numbers, children, there, strict=True) if known is None]
+        there = cast("list[bytes | None]", pipeline.hmget(keys.children(parent_id), [str(each) for each in children]))
+        new = [(number, data) for (number, data), known in zip(children.items(), there, strict=True) if known is None]
         pipeline.multi()
         if new:
             ids = [child_id(parent_id, number) for number, _ in new]
             pipeline.delete(*(Job.key_for(each) for each in ids))
             for registry in (FailedJobRegistry, CanceledJobRegistry):
                 pipeline.zrem(registry(queue.name, connection=queue.connection).key, *ids)
-            queue.enqueue_many([data for _, data in new], pipeline=pipeline)
+            if new[0][1].at_front:  # the last that is put there is the first to run
+                new.reverse()
+            queue.enqueue_many([data for _, data in new], pipeline=pipeline, group_id=parent_id)
             pipeline.sadd(Group.get_key(parent_id), *ids)
             pipeline.sadd(Group.REDIS_GROUP_KEY, parent_id)
             pipeline.hset(keys.children(parent_id), mapping={str(number): WAITING for number, _ in new})
@@ -133,15 +143,16 @@ def add_children(
     queue.connection.transaction(cast("Callable[[Pipeline], None]", enqueue), execution.key)
 
 
-def defer(job: Job, queue: Queue, execution: Execution, total: int) -> bool:
-    """End an execution that has split, its job waits for ``total`` children; False where it is not ours any more."""
+def defer(job: Job, queue: Queue, execution: Execution, pending: Pending) -> bool:
+    """End an execution that has split, its job waits for its children; False where it is not ours any more."""
     deferred = DeferredJobRegistry(job.origin, connection=job.connection).key
-    shown = [child_id(job.id, number) for number in range(min(total, _SHOWN_DEPENDENCIES))]
+    there = range(pending.end) if pending.end == pending.total else numbers(job.connection, job.id)
+    shown = [child_id(job.id, number) for number in there[:_SHOWN_DEPENDENCIES]]
     answer = script(job.connection, "defer")(
         keys=keys_of_an_end(job, queue, execution, deferred),
         args=[
-            *(job.id, execution.id, total, utcformat(now()), now().timestamp(), json.dumps(shown), shown[0]),
-            WAITING_SECONDS,
+            *(job.id, execution.id, pending.total, utcformat(now()), now().timestamp(), json.dumps(shown), shown[0]),
+            *(WAITING_SECONDS, pending.end),
         ],
     )
     return answer == 1
@@ -176,12 +187,12 @@ def can_run_again(connection: Redis, job_id: str) -> Queue | None:
     return queue if connection.zscore(queue.failed_job_registry.key, job_id) is not None else None
 
 
-def run_again(queue: Queue, parent_id: str, number: int) -> None:
+def run_again(queue: Queue, parent_id: str, number: int, *, at_front: bool = False) -> None:
     """This child has failed, and runs once more; one that has not, or is gone, is let be."""
     job_id = child_id(parent_id, number)
     run, children, _ = _of(parent_id)
     names = [run, children, Job.key_for(job_id), queue.failed_job_registry.key, queue.key, queue.redis_queues_keys]
-    script(queue.connection, "run_again")(keys=names, args=[job_id, number, utcformat(now())])
+    script(queue.connection, "run_again")(keys=names, args=[job_id, number, utcformat(now()), int(at_front)])
 
 
 def give_up(parent_id: str, execution: Execution) -> None:
@@ -223,10 +234,8 @@ def forget(connection: Redis, parent_id: str) -> None:
 
 
 def _forget(pipeline: Pipeline, parent_id: str) -> None:
-    of_children = (keys.children, keys.gathered, keys.split_below, Group.get_key)
-    pipeline.delete(*(key(parent_id) for key in of_children))
+    pipeline.delete(*(key(parent_id) for key in (keys.children, keys.gathered, keys.split_below)))
     pipeline.srem(keys.SPLITS, parent_id)
-    pipeline.srem(Group.REDIS_GROUP_KEY, parent_id)
 
 
 def _of(parent_id: str) -> tuple[str, str, str]:
@@ -265,6 +274,16 @@ def results(connection: Redis, parent_id: str, end: int, begin: int = 0) -> Iter
         numbers = range(first, min(first + _BATCH, end))
         values = cast("list[bytes | None]", connection.hmget(keys.gathered(parent_id), [str(each) for each in numbers]))
         yield from zip(numbers, values, strict=True)
+
+
+def numbers(connection: Redis, parent_id: str) -> list[int]:
+    """Of its children, in order."""
+    return sorted({number for number, _ in outcomes(connection, parent_id)})
+
+
+def missing(connection: Redis, parent_id: str, split: Split) -> set[int]:
+    """Numbers below the split's end that no child has: it was not enqueued."""
+    return set() if split.end == split.total else set(range(split.end)) - set(numbers(connection, parent_id))
 
 
 def split_children(connection: Redis, parent_id: str, most: int) -> tuple[list[int], int]:

@@ -75,9 +75,13 @@ class Standing:
 
 @dataclass(frozen=True)
 class Pending:
-    """What a job that has split returns instead of a result: it waits for so many children."""
+    """What a job that has split returns instead of a result: it waits for so many children.
+
+    ``end``: their numbers are below it; not each of them was enqueued where it is above ``total``.
+    """
 
     total: int
+    end: int
 
 
 @dataclass(frozen=True)
@@ -85,7 +89,7 @@ class Split:
     """A job that has split, or is about to, as its run has it.
 
     Attributes:
-        sealed: all its children are there; ``total`` of them.
+        sealed: all its children are there; ``total`` of them, with numbers below ``end``.
         ended, failed: children by now; those that failed have ended too.
         items: finished by all below that have ended, of those that failed what is saved.
         peak_mb: the highest of theirs.
@@ -106,6 +110,7 @@ class Split:
     ended_at: float = 0.0
     ended_before: int = 0
     cut_stage: int | None = None
+    end: int = 0
 
     @property
     def complete(self) -> bool:
@@ -128,6 +133,7 @@ class Split:
             ended_at=float(fields.get("split_ended_at", 0)),
             ended_before=int(fields.get("split_ended_before", 0)),
             cut_stage=int(fields["split_cut_stage"]) if "split_cut_stage" in fields else None,
+            end=int(fields.get("split_end", fields.get("split_total", 0))),
         )
 
 

@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from rq.executions import Execution, ExecutionRegistry
-from rq.group import Group
 from rq.registry import FailedJobRegistry, ScheduledJobRegistry, StartedJobRegistry
 from rq.utils import now, utcformat
 
@@ -77,9 +76,8 @@ def expire_run(pipeline: Pipeline, job_id: str) -> None:
 
 def finish(pipeline: Pipeline, job_id: str, result_ttl: int) -> None:
     """The job is done: its run stays as long as its result; a repetition, or another job of that id, begins anew."""
-    pipeline.delete(*keys.beside_run(job_id), Group.get_key(job_id))
+    pipeline.delete(*keys.beside_run(job_id))
     pipeline.srem(keys.SPLITS, job_id)
-    pipeline.srem(Group.REDIS_GROUP_KEY, job_id)
     if result_ttl == 0:
         pipeline.delete(keys.run(job_id), keys.split_below(job_id))
         return

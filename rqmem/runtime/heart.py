@@ -20,7 +20,7 @@ from redis import ConnectionPool, Redis
 from redis.exceptions import RedisError
 from rq.connections import parse_connection
 
-from rqmem.journal import writer
+from rqmem.journal import ledger, parent_meta, writer
 from rqmem.memory import machine
 from rqmem.runtime.recovery import Recovery
 
@@ -50,6 +50,7 @@ class Heart:
         self._running: tuple[Job, Execution] | None = None
         self._maintained_at = 0.0
         self._away = False
+        self._parents: set[str] = set()  # of jobs that ran here, whose RQ meta does not say so yet
         self._oom_kills = deque([machine.oom_kills()] * 2, maxlen=2)
         self._thread = threading.Thread(target=self._beat_until_stopped, name="rqmem-heart", daemon=True)
 
@@ -88,6 +89,8 @@ class Heart:
         """From now on that job's heartbeats are kept too."""
         self._maintained_at = time.monotonic()
         self._running = (job, execution)
+        if (child := ledger.parent_of(job.id)) is not None:
+            self._parents.add(child[0])
 
     def idle(self) -> None:
         """No job runs."""
@@ -116,7 +119,7 @@ class Heart:
                 beat_at = now + pause
                 self._oom_kills.append(machine.oom_kills())
                 self._try(self._beat)
-            elif self._recorder.busy and not self._away:
+            elif (self._recorder.busy or self._parents) and not self._away:
                 self._try(self._flush)
             if self._stopped.wait(min(_TICK_SECONDS, pause)):
                 return
@@ -143,6 +146,16 @@ class Heart:
 
     def _flush(self) -> None:
         self._recorder.flush(self._connection, 2 * self._seconds)
+        self._tell_parents()
+
+    def _tell_parents(self) -> None:
+        """RQ's meta of jobs whose children run here, or ended here since."""
+        for parent_id in tuple(self._parents):
+            running = self._running
+            child = ledger.parent_of(running[0].id) if running is not None else None
+            told = parent_meta.refresh(self._connection, parent_id, self._worker.serializer)
+            if told and (child is None or child[0] != parent_id):  # else again in a second
+                self._parents.discard(parent_id)
 
     def _run_errands(self) -> None:
         while self._errands:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from rq.exceptions import NoSuchJobError
 from rq.job import Job, JobStatus
 
-from rqmem.journal import keys, ledger
+from rqmem.journal import keys, ledger, parent_meta
 from rqmem.tracebacks import what_was_raised
 
 if TYPE_CHECKING:
@@ -41,8 +41,9 @@ class Mending:
         if len(batch) < _BATCH:
             self._look_at = now + _PAUSE_SECONDS
             self._waiting = self._all_waiting()
-        for parent_id, number in batch:
-            self._look(parent_id, number)
+        told = {parent_id for parent_id, number in batch if self._look(parent_id, number)}
+        for parent_id in told:
+            parent_meta.refresh(self._connection, parent_id, self._serializer)
 
     def _all_waiting(self) -> Iterator[tuple[str, int]]:
         """Children that have not told of their end, of all parents; a parent that is gone is forgotten."""
@@ -54,17 +55,18 @@ class Mending:
                 if outcome == ledger.WAITING:
                     yield parent_id, number
 
-    def _look(self, parent_id: str, number: int) -> None:
+    def _look(self, parent_id: str, number: int) -> bool:
+        """Whether that child had ended, and its parent was told."""
         job_id = ledger.child_id(parent_id, number)
         child = self._job_class(job_id, connection=self._connection, serializer=self._serializer)
         try:
             child.refresh()
         except NoSuchJobError:
             ledger.tell_parent(self._connection, child, "it is gone: deleted, or its result has expired")
-            return
+            return True
         status = child.get_status(refresh=False)
         if status not in _ENDED:
-            return
+            return False
         result = child.latest_result()
         if status == JobStatus.FINISHED:
             value = result.return_value if result is not None else None
@@ -73,3 +75,4 @@ class Mending:
         else:
             raised = what_was_raised((result.exc_string if result else None) or "")
             ledger.tell_parent(self._connection, child, raised or str(status))
+        return True

@@ -33,7 +33,7 @@ from rqmem.errors import (
     RqmemError,
     RunTakenOver,
 )
-from rqmem.journal import ledger, writer
+from rqmem.journal import ledger, parent_meta, writer
 from rqmem.journal.patience import until_redis_answers
 from rqmem.journal.records import Pending
 from rqmem.memory import machine, tree
@@ -262,8 +262,12 @@ class SettlingWorker(PatientWorker):
             super()._finalize_success(job, queue, execution, return_value)
             return
         job.ended_at = now()
+        until_redis_answers(
+            lambda: parent_meta.write(self.connection, job.id, job.serializer, return_value.total),
+            f"keep how many children job {job.id} has",
+        )
         answer = until_redis_answers(
-            lambda: ledger.defer(job, queue, execution, return_value.total), f"let job {job.id} wait for its children"
+            lambda: ledger.defer(job, queue, execution, return_value), f"let job {job.id} wait for its children"
         )
         if not answer:
             _log.warning("job %s does not wait for its children here: somebody else ended this run meanwhile", job.id)

@@ -67,7 +67,7 @@ def test_jobs_queues_and_workers_with_readable_calls(
     waiting = sample_jobs.Plain.enqueue("waiting", number=8, name="later", connection=connection)
     sample_jobs.Slow.enqueue("busy", count=2, seconds=30, connection=connection)
     start_worker("busy", "--name", "the-busy-one")
-    wait_until(lambda: connection.hget("rq:worker:the-busy-one", "state") == b"busy")
+    wait_until(lambda: connection.hget("rq:worker:the-busy-one", "state") == b"busy", 60)
 
     queues = {queue["name"]: queue for queue in data(f"{dashboard}/0/data/queues.json")["queues"]}
     assert set(queues) >= {"plain", "waiting", "busy"}
@@ -80,6 +80,23 @@ def test_jobs_queues_and_workers_with_readable_calls(
     [worker] = data(f"{dashboard}/0/data/workers.json")["workers"]
     assert worker["name"].startswith("the-busy-one")
     assert worker["current_job"]["call_string"] == "tests.sample_jobs.Slow.run(count=2, seconds=30)"
+
+
+def test_a_parent_that_waits_and_one_that_has_ended_with_their_children(
+    connection: Redis, dashboard: str, start_worker: Callable[..., Any]
+) -> None:
+    """rq-dashboard cannot show a job that RQ knows dependencies of."""
+    for pause, status in ((30, "deferred"), (0, "finished")):
+        parent = sample_jobs.Counted.enqueue(status, count=20, pause=pause, connection=connection)
+        start_worker(status)
+        wait_until(lambda: parent.get_status() == status, 30)  # noqa: B023
+        for job_id in (parent.id, f"{parent.id}-child-1"):
+            assert data(f"{dashboard}/0/data/job/{job_id}.json")["id"] == job_id
+        shown = data(f"{dashboard}/0/data/job/{parent.id}.json")
+        assert json.loads(shown["metadata"])["rqmem"]["children"] == 2
+        [listed] = data(f"{dashboard}/0/data/jobs/{status}/{status}/8/asc/1.json")["jobs"][:1]
+        assert listed["id"].startswith(parent.id)
+        assert "2" in get(f"{dashboard}/0/view/job/{parent.id}")
 
 
 def test_it_listens_on_loopback_only(dashboard: str) -> None:
