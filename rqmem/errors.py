@@ -27,6 +27,8 @@ class ConfigError(RqmemError):
 
 class UntrustedFile(ConfigError):
     """A file, directory or link belongs to another user, or others may write to it, and we would have trusted it."""
+
+
 class NameTaken(RqmemError, ValueError):
     """A living worker has the name that this one was given. (RQ raises ValueError then.)"""
 

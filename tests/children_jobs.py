@@ -149,3 +149,15 @@ class Meta(MemoryAwareJob):
     def gather(self, results: Any) -> Any:
         get_current_job().save_meta()
         return dict(get_current_job().meta["rqmem"])
+
+
+class Thousand(MemoryAwareJob):
+    """Works through a thousand items faster than the worker tells of chunks, and saves none."""
+
+    def handle(self, fails_at: int = 0) -> int:
+        def work(chunk: list[int]) -> list[int]:
+            if fails_at and chunk[-1] >= fails_at:
+                raise ValueError("this far and no further")
+            return chunk
+
+        return len(self.process_in_chunks(range(1000), work, 100))

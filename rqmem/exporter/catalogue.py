@@ -63,6 +63,12 @@ _ALL = (
     Metric("rqmem_worker_recycled_horses_total", "counter", "Horses replaced since the worker started.", ("worker",)),
     # Job types
     Metric("rqmem_job_running", "gauge", "Executions that run now.", ("job_type",)),
+    Metric(
+        "rqmem_job_jobs_total", "counter",
+        "Jobs that somebody enqueued: without children, and once also where one was resumed, retried or gathered.",
+        ("job_type",),
+    ),
+    Metric("rqmem_job_jobs_split_total", "counter", "Of those, the ones that split.", ("job_type",)),
     Metric("rqmem_job_runs_total", "counter", "Executions that ended.", ("job_type",)),
     Metric("rqmem_job_failures_total", "counter", "Executions that the job failed with.", ("job_type",)),
     Metric(

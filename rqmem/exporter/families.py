@@ -150,6 +150,8 @@ def _of_jobs(page: _Page, scrape: Scrape) -> None:
 def _of_job(page: _Page, job: str, known: JobType) -> None:
     totals: Totals = known.totals
     for name, value in {
+        "rqmem_job_jobs_total": totals.jobs,
+        "rqmem_job_jobs_split_total": totals.jobs_split,
         "rqmem_job_runs_total": totals.runs,
         "rqmem_job_failures_total": totals.failed,
         "rqmem_job_resumes_total": totals.resumed,

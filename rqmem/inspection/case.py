@@ -110,7 +110,7 @@ class Case:
 
     @property
     def running(self) -> bool:
-        """By RQ's word; by the worker's, which is up to two heartbeats old, only of a job that RQ has forgotten."""
+        """By RQ's word; by the worker's only of a job that RQ has forgotten."""
         return self.status == "started" or (not self.status and self.live is not None)
 
     @property
@@ -166,11 +166,16 @@ class Case:
 
     @property
     def items_done(self) -> int:
-        """In its present stage, or the last."""
-        if self.live is not None and self.live.items_done:
-            return self.live.items_done
+        """In all executions, with those of its children that have ended; while it runs, as its worker last said."""
+        if not self.record.job:  # nothing is kept of its run, or not any more
+            told = [each.items_done for each in self.of(events.ChunkDone)]
+            told += [each.items for each in self.of(events.RunEnded)] + [run.items for run in self.runs]
+            return max(told, default=0) if self.live is None else self.live.items_done
+        kept = self.children.items if self.children is not None else self.record.all_items
+        if self.live is None:
+            return kept
         saved = 0 if self.record.stage is None else self.record.items.get(self.record.stage, 0)
-        return saved or next((each.items_done for each in reversed(self.of(events.ChunkDone))), 0)
+        return kept + max(0, self.live.items_done - saved)
 
     @property
     def last_checkpoint(self) -> Checkpoint | None:

@@ -35,6 +35,8 @@ def read_case(connection: Redis, job_id: str, now: float) -> Case:
     named = owner.worker if owner is not None else (in_rq.worker if in_rq is not None else "")
     [said, *_] = [*history_reader.workers(connection, [named] if named else []), None]
     live = said.job if said is not None and said.job is not None and said.job.job_id == job_id else None
+    if in_rq is not None and in_rq.status != "started":
+        live = None  # the worker's word is up to two heartbeats old
     breaches = reader.breaches(connection, job_id)[::-1]
     record = reader.run(connection, job_id)
     case = Case(

@@ -12,7 +12,7 @@ seconds; what is not known is null, or empty where it is a text or a list::
     outcome, error, next     how the last execution ended; the error in one line; what happens now
     began_at, ended_at       of the first execution, of the last one
     usage_mb, peak_mb, memory_limit_mb, usage_percentage
-    operation, items_done    the place it named last, and items finished in its present stage
+    operation, items_done    the place it named last, and items finished so far: as `progress()` of an ended job
     last_checkpoint          {operation, memory_mb, at}
     executions, breaches_count, resumes
     children                 of a job that has split, as `rqmem.job.progress.Progress`; else null. splits: a list of the

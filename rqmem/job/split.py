@@ -88,6 +88,7 @@ def gather(context: MemoryContext, parent: MemoryAwareJob, split: Split) -> Any:
     Raises `ChildJobsFailed` where some failed and the job does not go on without them.
     """
     here = horse_of(context)
+    here.page.gathers = True
     _keep_in_meta(here)
     failures = _failures(here) if split.failed else []
     fails = bool(failures) and parent.on_child_failure == "fail"

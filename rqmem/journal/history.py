@@ -100,6 +100,8 @@ class Run:
         freed_mb, collections: by collecting garbage.
         chunks, items, largest_chunk: finished in this execution.
         children: it split into.
+        counted: with it the job counts as one that somebody enqueued. Not so a child, an execution after which the job
+            runs again (a resume, RQ's Retry), and a gather.
     """
 
     job: str
@@ -121,6 +123,7 @@ class Run:
     items: int = 0
     largest_chunk: int = 0
     children: int = 0
+    counted: bool = True
 
     @property
     def mb_per_item(self) -> float | None:
@@ -171,6 +174,7 @@ class Tally:
     """What happened to a job type within some time. Sizes in MB.
 
     Attributes:
+        jobs: that somebody enqueued, each counted with one execution (`Run.counted`); ``jobs_split``: those that split.
         runs: executions that ended; ``failed``: the job failed with it; ``resumed``: it went on in another.
         breaches: by layer.
         collections, freed_mb, chunks, items, seconds: summed.
@@ -181,6 +185,8 @@ class Tally:
         peaks, durations, costs: histograms (`rqmem.policy.histogram`) of peak MB, seconds, and **KB** per item.
     """
 
+    jobs: float = 0
+    jobs_split: float = 0
     runs: float = 0
     failed: float = 0
     resumed: float = 0
@@ -232,13 +238,13 @@ class Tally:
 
     @property
     def splitting_rate(self) -> float | None:
-        """Runs that split by all runs; None without runs."""
-        return self.splits / self.runs if self.runs else None
+        """Jobs that split by all that somebody enqueued; None without."""
+        return self.jobs_split / self.jobs if self.jobs else None
 
     @property
-    def alerts_per_run(self) -> float | None:
-        """Alerts by runs; None without runs."""
-        return self.alerts / self.runs if self.runs else None
+    def alerts_per_job(self) -> float | None:
+        """Alerts by jobs that somebody enqueued; None without."""
+        return self.alerts / self.jobs if self.jobs else None
 
 
 @dataclass(frozen=True)

@@ -162,6 +162,8 @@ def _counts(runs: Iterable[Run], alerts: int, leak_mb: Sequence[float]) -> dict[
     for run in runs:
         cost = run.mb_per_item
         for field, amount in (
+            ("jobs", int(run.counted)),
+            ("jobs_split", int(run.counted and run.children > 0)),
             ("runs", 1),
             ("failed", int(run.outcome != OK and not run.resumed)),
             ("resumed", int(run.resumed)),

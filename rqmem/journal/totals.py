@@ -19,8 +19,8 @@ SECONDS_BOUNDS = (0.01, 0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 36
 ABOVE = "inf"
 """What is above the last bound."""
 
-_TALLIED = ("runs", "failed", "resumed", "splits", "leaks", "leak_mb", "collections", "freed_mb", "chunks", "items",
-            "seconds")  # fmt: skip
+_TALLIED = ("jobs", "jobs_split", "runs", "failed", "resumed", "splits", "leaks", "leak_mb", "collections", "freed_mb",
+            "chunks", "items", "seconds")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -28,13 +28,15 @@ class Totals:
     """Sums since the job type was first seen. Sizes in MB.
 
     Attributes:
-        runs, failed, resumed, splits, leaks, leak_mb, collections, freed_mb, chunks, items, seconds: as in
-            `rqmem.journal.history.Tally`.
+        jobs, jobs_split, runs, failed, resumed, splits, leaks, leak_mb, collections, freed_mb, chunks, items, seconds:
+            as in `rqmem.journal.history.Tally`.
         peak_mb: the peaks of all runs, summed.
         breaches: by layer; ``alerts``: by rule.
         peaks, durations: bound -> runs up to it and above the one before, each bound as text.
     """
 
+    jobs: float = 0
+    jobs_split: float = 0
     runs: float = 0
     failed: float = 0
     resumed: float = 0

@@ -29,6 +29,7 @@ added within a version; that one goes or changes its meaning makes a new version
     ``job``                 the job type
     ``source``              ``runs``: each run counts exactly; ``tallies``: all are counted, peaks are up to 5 % too
                             high; ``last runs``: only the last ones, for more ended than the journal keeps one by one
+    ``jobs``                that somebody enqueued: without children, and once also where one was resumed or gathered
     ``runs, failed, resumed, splits, collections, freed_mb, chunks, items, seconds``
     ``leaks``               found meanwhile; ``leak_mb_per_run``: what a run leaves, by those; null without
     ``breaches``            by layer
@@ -38,8 +39,8 @@ added within a version; that one goes or changes its meaning makes a new version
     ``runs_above_threshold``  by their peak, those shorter than a second included; null: not known (``tallies``)
     ``metrics``             as below, of this job type
 ``metrics``                 of all: ``memory_efficiency_mb_per_1000_items`` (peak MB of runs with items by their items),
-                            ``collection_effectiveness_mb`` (freed by a collection), ``splitting_rate`` (runs that split
-                            by runs), ``alerts_per_job`` (alerts by runs)
+                            ``collection_effectiveness_mb`` (freed by a collection), ``splitting_rate`` (jobs that split
+                            by jobs), ``alerts_per_job`` (alerts by jobs)
 ``alerts_raised``           meanwhile; ``alerts``: the last 1000: ``at, rule, job, job_id, queue, worker, text``
 ``threshold_crossings``     meanwhile; ``crossings``: the last 1000: ``at, until, worker, job, job_id, usage_mb,
                             limit_mb, usage_percentage`` (the highest), ``over``
@@ -162,14 +163,14 @@ def metrics(tally: Tally) -> dict[str, float | None]:
         "memory_efficiency_mb_per_1000_items": _rounded(tally.mb_per_1000_items, 3),
         "collection_effectiveness_mb": _rounded(tally.freed_mb_per_collection, 3),
         "splitting_rate": _rounded(tally.splitting_rate, 4),
-        "alerts_per_job": _rounded(tally.alerts_per_run, 4),
+        "alerts_per_job": _rounded(tally.alerts_per_job, 4),
     }
 
 
 def job_fields(job: JobStatistics) -> dict[str, Any]:
     """What the schema has of a job type, but what only the monitor sees."""
     tally, peaks = job.tally, job.peaks
-    counted = ("runs", "failed", "resumed", "splits", "collections", "chunks", "items", "alerts", "leaks")
+    counted = ("jobs", "runs", "failed", "resumed", "splits", "collections", "chunks", "items", "alerts", "leaks")
     return {
         "job": job.job,
         "source": job.source,

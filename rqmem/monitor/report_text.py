@@ -114,8 +114,8 @@ def metric_words(tally: Tally) -> list[str]:
     told = (
         ("peak MB per 1,000 items", tally.mb_per_1000_items, ".1f"),
         ("MB freed per collection", tally.freed_mb_per_collection, ".1f"),
-        ("splits per run", tally.splitting_rate, ".2f"),
-        ("alerts per job", tally.alerts_per_run, ".2f"),
+        ("splits per job", tally.splitting_rate, ".2f"),
+        ("alerts per job", tally.alerts_per_job, ".2f"),
     )
     return [f"{value:{form}} {name}" for name, value, form in told if value is not None]
 

@@ -74,6 +74,8 @@ def tally_of(runs: Iterable[Run]) -> Tally:
     for run in runs:
         total = total.plus(
             Tally(
+                jobs=run.counted,
+                jobs_split=run.counted and run.children > 0,
                 runs=1,
                 failed=run.outcome != OK and not run.resumed,
                 resumed=run.resumed,

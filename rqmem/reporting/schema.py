@@ -11,9 +11,10 @@ may be added within a version; that one goes or changes its meaning makes a new 
     journal_since        its first hour or day; null: it is empty
     notes                what a reader should know, a sentence each
     metrics              of all job types together: memory_efficiency_mb_per_1000_items (peak MB of runs with items by
-                         their items), collection_effectiveness_mb (freed by a collection), splitting_rate (runs that
-                         split by runs), alerts_per_job (alerts by runs)
+                         their items), collection_effectiveness_mb (freed by a collection), splitting_rate (jobs that
+                         split by jobs), alerts_per_job (alerts by jobs)
     jobs                 by job type:
+        jobs             that somebody enqueued: without children, and once also where one was resumed or gathered
         job, runs, failed, resumed, splits, collections, chunks, items, alerts, leaks, freed_mb, seconds
         leak_mb_per_run  what a run leaves for good, by the leaks found; null without
         breaches         by layer: "checkpoint", "watch", "kill", "kernel"

@@ -31,6 +31,7 @@ class SharedPage(ctypes.Structure):
         in_user_code: horse: an exception may be raised now.
         has_run: horse: the job is memory-aware, a run is kept for it.
         fresh: worker: the horse has run no job before this one.
+        gathers: horse: the job has split before, and gathers; again: RQ's Retry will run the job once more.
         settling: horse: it is recording the job's failure; callbacks may have run.
         declined: horse: it is too heavy for this job, which did not begin.
         capture_unwanted: worker: there is too much of it; capture_ended: horse: none is being made.
@@ -67,6 +68,8 @@ class SharedPage(ctypes.Structure):
     in_user_code: bool
     has_run: bool
     fresh: bool
+    gathers: bool
+    again: bool
     settling: bool
     declined: bool
     told: bool
@@ -94,6 +97,8 @@ class SharedPage(ctypes.Structure):
         ("in_user_code", ctypes.c_bool),
         ("has_run", ctypes.c_bool),
         ("fresh", ctypes.c_bool),
+        ("gathers", ctypes.c_bool),
+        ("again", ctypes.c_bool),
         ("settling", ctypes.c_bool),
         ("declined", ctypes.c_bool),
         ("told", ctypes.c_bool),

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from redis.exceptions import RedisError
 
 from rqmem import events
-from rqmem.journal import history_reader, history_writer
+from rqmem.journal import history_reader, history_writer, ledger
 from rqmem.journal.alert_writer import end_alerts_of_lost_workers
 from rqmem.journal.history import Grown, Live, LiveJob, Run
 from rqmem.journal.ring import RINGS, Sample, merged
@@ -294,6 +294,7 @@ class Recorder:
             resumed=running.resumed, layer=breach.layer if breach else "", freed_mb=ended.freed_mb if ended else 0.0,
             collections=ended.collections if ended else running.collections, chunks=page.chunks, items=page.items,
             largest_chunk=page.largest_chunk, children=running.children,
+            counted=not (running.resumed or page.again or page.gathers or ledger.parent_of(running.job_id)),
         )  # fmt: skip
 
 

@@ -123,6 +123,8 @@ class SettlingWorker(PatientWorker):
         self._outcome = type(error).__name__
         if isinstance(error, HorseLost):
             self.handle_work_horse_killed(job, end.pid, end.status, end.rusage)
+        if self._page is not None:
+            self._page.again = job.should_retry  # where the job goes on instead, that is told otherwise
         if self._page is not None and self._page.settling:
             if isinstance(error, MemoryLimitExceeded):
                 self._tell_breach(job, error.breach, "failed: it had failed before, and this was its failure callback")

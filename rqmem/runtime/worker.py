@@ -84,6 +84,8 @@ class MemoryWorker(LivingWorker):
         writer.release(pipeline, job.id)
         status = JobStatus.FINISHED if self._succeeding else job.get_status(refresh=False)
         page = self._page
+        if page is not None and not self._succeeding:
+            page.again = self._retrying or status in (JobStatus.QUEUED, JobStatus.SCHEDULED)  # a returned Retry
         if ledger.parent_of(job.id) is not None and not self._retrying:  # first, for its run may go with its end
             self._tell_parent(job, status, pipeline)
         if page is not None and page.has_run and status == JobStatus.FINISHED:

@@ -12,7 +12,7 @@ in seconds; what is not known is null::
                           job: {job, job_id, queue, usage_mb, peak_mb, memory_limit_mb, usage_percentage, operation,
                           items_done, seconds} or null
     queues               {name, queued, started, deferred, scheduled, failed, due, scheduler}
-    since, types         job types since then: {job, runs, failed, breaches, resumes, splits, leaks, alerts,
+    since, types         job types since then: {job, jobs, runs, failed, breaches, resumes, splits, leaks, alerts,
                           last_breach_job_id}
     alerts               those open: {rule, job, since, worker, text}
     troubles             {mark, name, text, advice}; mark: "problem" or "note"
@@ -98,6 +98,7 @@ def _type(each: JobType) -> dict[str, Any]:
     tally = each.tally
     return {
         "job": each.job,
+        "jobs": round(tally.jobs),
         "runs": round(tally.runs),
         "failed": round(tally.failed),
         "breaches": round(tally.breached),
@@ -105,8 +106,14 @@ def _type(each: JobType) -> dict[str, Any]:
         "splits": round(tally.splits),
         "leaks": round(tally.leaks),
         "alerts": round(tally.alerts),
+        "splitting_rate": _rate(tally.splitting_rate),
+        "alerts_per_job": _rate(tally.alerts_per_job),
         "last_breach_job_id": each.last_breach.job_id if each.last_breach else None,
     }
+
+
+def _rate(value: float | None) -> float | None:
+    return None if value is None else round(value, 4)
 
 
 def _utc(at: float) -> str:

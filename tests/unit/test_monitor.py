@@ -309,7 +309,7 @@ def job_statistics(runs: list[Run], added: Tally, **more: Any) -> statistics.Job
 def test_runs_are_told_exactly_where_all_are_there() -> None:
     runs = [
         run(50, items=100, chunks=2, collections=2, freed_mb=30.0),
-        run(90, outcome="MemoryLimitExceeded", layer="watch", resumed=True),
+        run(90, outcome="MemoryLimitExceeded", layer="watch", resumed=True, counted=False),
         run(70, outcome="ValueError"),
         run(10, children=3),
         run(99, ended_at=START - 1),
@@ -321,7 +321,7 @@ def test_runs_are_told_exactly_where_all_are_there() -> None:
     assert counted.breaches == {"watch": 1}
     assert (found.peaks.p50_mb, found.peaks.highest_mb, found.runs_above) == (50, 90, 1)
     assert (counted.mb_per_1000_items, counted.freed_mb_per_collection) == (500, 15)
-    assert (counted.splitting_rate, counted.alerts_per_run) == (0.25, 0.25)
+    assert (counted.jobs, counted.splitting_rate, counted.alerts_per_job) == (3, 1 / 3, 1 / 3)
 
 
 def test_tallies_tell_of_runs_that_the_list_no_longer_has() -> None:
@@ -482,7 +482,7 @@ def test_the_text_has_the_same_figures() -> None:
         f"{JOB}: 2 runs, 1 failed, 1 breach (by watch), 2 crossings, 1 alert",
         "peak 90 MB; half stay within 50, 90 % within 90, 99 % 90",
         "100 items in 2 chunks, 30 MB freed in 2 collections",
-        "500.0 peak MB per 1,000 items, 15.0 MB freed per collection, 0.00 splits per run, 0.50 alerts per job",
+        "500.0 peak MB per 1,000 items, 15.0 MB freed per collection, 0.00 splits per job, 0.50 alerts per job",
         "1 crossing of 80 % of the ceiling",
         "1 alert raised",
         "usage: alert 3",
