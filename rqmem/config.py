@@ -2,21 +2,26 @@
 
 Programs call `rqmem.settings.load` once, where they start: that lays command line, environment and config file
 together; nothing deeper reads either. Promises: an unusable value raises `ConfigError` naming the setting, the value
-and what would do; an unknown ``RQMEM_*`` name is an error too, since a misspelt ceiling is no ceiling.
+and what would do. An unknown ``RQMEM_*`` name that is nearly one of ours is an error too, since a misspelt ceiling is
+no ceiling; what Kubernetes and Docker set for a Service called rqmem is passed over, all else is one warning.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import difflib
+import logging
 import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from rqmem.errors import ConfigError
 from rqmem.units import MB
 
+_log = logging.getLogger("rqmem.config")
 _GROWTH_BYTES_PER_SECOND = 8e9  # facts/memory-enforcement.md, section 1
 
 
@@ -131,7 +136,7 @@ class Config:
     @classmethod
     def from_environ(cls, environ: Mapping[str, str]) -> Config:
         """The configuration that ``environ`` alone describes; raises `ConfigError` for a bad value or name."""
-        _refuse_unknown_names(environ)
+        _check_names(environ)
         values: dict[str, Any] = {}
         for variable, (field, parse) in VARIABLES.items():
             text = environ.get(variable, "").strip()
@@ -289,10 +294,42 @@ JOB_SETTINGS: dict[str, Callable[[str, str], Any]] = {
 _OTHER_NAMES = ("RQMEM_CONFIG", "RQMEM_REDIS_URL", "RQMEM_EXECUTION", "RQMEM_RESTARTED")
 
 
-def _refuse_unknown_names(environ: Mapping[str, str]) -> None:
-    known = [*VARIABLES, *_OTHER_NAMES]
-    for name in environ:
-        if name.startswith("RQMEM_") and name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(sorted(known))}"
-            raise ConfigError(f"environment variable {name} is not known: {hint}")
+# What Kubernetes sets for each Service and Docker for each link, here for those whose names begin with "rqmem".
+_OF_SERVICES = re.compile(
+    r"RQMEM(_\w+)?_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR|START|END))?|ENV_\w+)"
+)
+_SERVICE_URL = re.compile(r"(tcp|udp|sctp)://\S+")
+_NEAR = 0.75  # alike by `difflib`, without what all names begin with
+
+
+def _check_names(environ: Mapping[str, str]) -> None:
+    """`ConfigError` for a name that is nearly one of ours; a warning, once, for others that begin as ours do."""
+    known = {name.removeprefix("RQMEM_"): name for name in (*VARIABLES, *_OTHER_NAMES) if name.startswith("RQMEM_")}
+    strange = []
+    for name, value in environ.items():
+        rest = name.removeprefix("RQMEM_")
+        if rest == name or rest in known or _is_of_a_service(name, value):
+            continue
+        near = difflib.get_close_matches(rest, known, n=1, cutoff=_NEAR)
+        near += [each for each in known if rest.startswith(f"{each}_") or (len(rest) > 2 and each.startswith(rest))]
+        if near:
+            raise ConfigError(f"environment variable {name} is not known: did you mean {known[near[0]]}?")
+        strange.append(name)
+    if strange:
+        _warn_of(tuple(sorted(strange)))
+
+
+def _is_of_a_service(name: str, value: str) -> bool:
+    if _OF_SERVICES.fullmatch(name):
+        return True
+    if name.endswith("_PORT"):
+        return _SERVICE_URL.fullmatch(value) is not None
+    return name.endswith("_NAME") and value.startswith("/")  # of a link: /web/rqmem
+
+
+@cache
+def _warn_of(names: tuple[str, ...]) -> None:
+    _log.warning(
+        "environment: %s %s no setting of rqmem and passed over; 'rqmem config' shows all there are",
+        ", ".join(names), "is" if len(names) == 1 else "are",
+    )  # fmt: skip

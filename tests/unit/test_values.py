@@ -99,6 +99,46 @@ def test_a_misspelt_name_gets_a_suggestion() -> None:
         Config.from_environ({"RQMEM_MEMROY": "1"})
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["RQMEM_MEMOR", "RQMEM_MEM", "RQMEM_MEMORY_MB", "RQMEM_MEMORY_LIMIT", "RQMEM_REDIS", "RQMEM_PRELOADS",
+     "RQMEM_ISOLATE", "RQMEM_ALERT_URL", "RQMEM_HEARTBEATS", "RQMEM_MAX_RESUME"],
+)  # fmt: skip
+def test_what_is_nearly_a_setting_is_an_error(name: str) -> None:
+    with pytest.raises(ConfigError, match=rf"{name} is not known: did you mean RQMEM_\w+\?"):
+        Config.from_environ({name: "1"})
+
+
+def _of_service(name: str, port: int = 6379) -> dict[str, str]:
+    """What the kubelet sets for a Service, and Docker for a link."""
+    url = f"tcp://10.0.0.7:{port}"
+    return {
+        f"{name}_SERVICE_HOST": "10.0.0.7", f"{name}_SERVICE_PORT": str(port), f"{name}_SERVICE_PORT_HTTP": str(port),
+        f"{name}_PORT": url, f"{name}_PORT_{port}_TCP": url, f"{name}_PORT_{port}_TCP_PROTO": "tcp",
+        f"{name}_PORT_{port}_TCP_PORT": str(port), f"{name}_PORT_{port}_TCP_ADDR": "10.0.0.7",
+        f"{name}_PORT_53_UDP": "udp://10.0.0.7:53", f"{name}_NAME": "/web/rqmem", f"{name}_ENV_PATH": "/bin",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "service",
+    ["RQMEM", "RQMEM_REDIS", "RQMEM_REDIS_URL", "RQMEM_MEMORY", "RQMEM_EXPORTER", "RQMEM_CONFIG", "RQMEM_X_1"],
+)
+def test_a_service_called_as_we_are_stops_no_worker(service: str, caplog: pytest.LogCaptureFixture) -> None:
+    environ = {**_of_service(service), "RQMEM_MEMORY": "300"}
+    assert Config.from_environ(environ).memory_mb == 300
+    assert not caplog.records
+
+
+def test_other_names_are_one_warning(caplog: pytest.LogCaptureFixture) -> None:
+    environ = {"RQMEM_DEPLOYED_BY": "ada", "RQMEM_PORT": "8080", "RQMEM_NAME": "web", "RQMEM": "1", "PATH": "/bin"}
+    for _ in range(3):
+        assert Config.from_environ(environ) == Config()
+    [record] = caplog.records
+    assert "RQMEM_DEPLOYED_BY, RQMEM_NAME, RQMEM_PORT are no setting of rqmem" in record.getMessage()
+    assert "ada" not in record.getMessage(), "a value may be a secret"
+
+
 def test_a_failing_subscriber_stops_nobody(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     heard: list[events.Event] = []
 
