@@ -46,12 +46,14 @@ _HOMES = {
 }
 
 
-def __getattr__(name: str) -> Any:
-    """The public names, each imported when first used."""
-    if name not in _HOMES:
-        raise AttributeError(f"module 'rqmem' has no attribute {name!r}")
-    from importlib import import_module
+if not TYPE_CHECKING:  # for type checkers a module with such a function has every name there is
 
-    value = getattr(import_module(_HOMES[name]), name)
-    globals()[name] = value
-    return value
+    def __getattr__(name: str) -> Any:
+        """The public names, each imported when first used."""
+        if name not in _HOMES:
+            raise AttributeError(f"module 'rqmem' has no attribute {name!r}")
+        from importlib import import_module
+
+        value = getattr(import_module(_HOMES[name]), name)
+        globals()[name] = value
+        return value

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, overload
 
 from rqmem.connections import connect
 from rqmem.errors import ConfigError, RunTakenOver, SplitInstead
@@ -24,10 +24,12 @@ from rqmem.journal.records import Pending
 
 if TYPE_CHECKING:
     from redis import Redis
+    from typing_extensions import Never
 
     from rqmem.sources import Cuttable, Source
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 ON_BREACH = ("fail", "resume", "split")
 ON_CHILD_FAILURE = ("fail", "continue")
@@ -161,6 +163,37 @@ class MemoryAwareJob(Enqueueable):
         """
         return self._context().checkpoint(operation)
 
+    # What nobody collects, what is put end to end, and what is a result each.
+    @overload
+    def process_in_chunks(
+        self,
+        data: Source[T] | Iterable[T],
+        processor: Callable[[list[T]], None],
+        chunk_size: int | None = None,
+        *,
+        collect: bool = True,
+        adaptive: bool | None = None,
+    ) -> list[Never]: ...
+    @overload
+    def process_in_chunks(
+        self,
+        data: Source[T] | Iterable[T],
+        processor: Callable[[list[T]], list[R] | tuple[R, ...] | None],
+        chunk_size: int | None = None,
+        *,
+        collect: bool = True,
+        adaptive: bool | None = None,
+    ) -> list[R]: ...
+    @overload
+    def process_in_chunks(
+        self,
+        data: Source[T] | Iterable[T],
+        processor: Callable[[list[T]], R | None],
+        chunk_size: int | None = None,
+        *,
+        collect: bool = True,
+        adaptive: bool | None = None,
+    ) -> list[R]: ...
     def process_in_chunks(
         self,
         data: Source[T] | Iterable[T],
