@@ -91,6 +91,11 @@ def _level(value: float, highest: float) -> int:
     return min(len(_HEIGHTS) - 1, int(value / highest * len(_HEIGHTS)))
 
 
+def first_parent(job_id: str) -> str:
+    """Of a child, or a child's child, the job that split first; of any other job itself."""
+    return job_id.partition("-child-")[0]
+
+
 def short_id(job_id: str) -> str:
     """Enough of a job's id to know it by in a line, and of a child (`rqmem.journal.ledger.child_id`) also which one."""
     parent, child, numbers = job_id.partition("-child-")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from rq import Queue
 from rq.job import Job
 
+from rqmem.drawing import first_parent, short_id
 from rqmem.errors import UnknownName
 from rqmem.journal import history_reader, reader
 
@@ -38,10 +39,20 @@ def find(connection: Redis, text: str) -> str:
 
 
 def named(text: str, known: Collection[str]) -> str | None:
-    """The one of ``known`` that ``text`` is or begins; None: there is none. Raises `UnknownName` for several."""
+    """The one of ``known`` that ``text`` is, begins, or is as log lines show it; None: there is none.
+
+    The beginning of a job that has split begins its children too, and means that job.
+
+    Raises:
+        UnknownName: it is the beginning of several.
+    """
     if text in known:
         return text
-    found = sorted(job_id for job_id in known if job_id.startswith(text))
+    shown = [job_id for job_id in known if short_id(job_id) == text]
+    found = shown if len(shown) == 1 else sorted(job_id for job_id in known if job_id.startswith(text))
+    parents = {first_parent(job_id) for job_id in found}
+    if len(found) > 1 and len(parents) == 1 and (parent := parents.pop()).startswith(text):
+        return parent
     if len(found) > 1:
         more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
         raise UnknownName(

@@ -16,6 +16,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+from rqmem.drawing import first_parent
 from rqmem.errors import UnknownName
 from rqmem.memory import procfs, tree
 from rqmem.policy.captures import Capture, superfluous
@@ -78,6 +79,8 @@ def find(directory: Path, job_id: str) -> Capture | None:
     exact = [each for each in there if each.job_id == job_id]
     begun = exact or [each for each in there if job_id and each.job_id.startswith(job_id)]
     ids = sorted({each.job_id for each in begun})
+    if len(ids) > 1 and {first_parent(job_id) for job_id in ids} == {ids[0]}:  # a job that has split, and its children
+        return next(each for each in begun if each.job_id == ids[0])
     if len(ids) > 1:
         more = f" and {len(ids) - _NAMED} more" if len(ids) > _NAMED else ""
         raise UnknownName(f"several jobs with a profile begin with {job_id!r}: {', '.join(ids[:_NAMED])}{more}")
