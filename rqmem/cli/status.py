@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import shutil
 import sys
 import time
@@ -14,19 +15,21 @@ from redis.exceptions import RedisError
 
 from rqmem.cli.terminal import colour, columns, connected, never_fail_on_a_letter, one_line, show
 from rqmem.drawing import json_text
+from rqmem.errors import ConfigError
 from rqmem.inspection import schema as job_schema
 from rqmem.inspection.find import find
 from rqmem.inspection.read import read_case
 from rqmem.inspection.story import header
 from rqmem.status import schema
-from rqmem.status.read import read_facts
-from rqmem.status.screen import screen
+from rqmem.status.read import read_facts, read_worker, worker_names
+from rqmem.status.screen import screen, worker_lines
 from rqmem.status.troubles import healthy, troubles
 
 if TYPE_CHECKING:
     from redis import Redis
 
 _EVERY_SECONDS = 2.0
+_ROWS_IN_A_PIPE = 50
 
 
 @dataclass(frozen=True)
@@ -40,30 +43,52 @@ class _Look:
 
 @click.command(short_help="Show whether it runs, and what is wrong.")
 @click.option("--job", "job_id", metavar="ID", help="Only this job; the beginning of its id will do.")
+@click.option("--worker", metavar="NAME", help="Only this worker: whether it lives.")
+@click.option("--quiet", "-q", is_flag=True, help="Print nothing: the exit code tells.")
 @click.option("--watch", "-w", is_flag=True, help="Again every two seconds, until Ctrl-C.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON (with --watch an object a line).")
 @click.option("--url", "-u", help="URL of Redis.")
 @click.pass_context
-def status(ctx: click.Context, job_id: str | None, watch: bool, as_json: bool, url: str | None) -> None:
+def status(
+    ctx: click.Context, job_id: str | None, worker: str | None, quiet: bool, watch: bool, as_json: bool, url: str | None
+) -> None:
     """Show on one screen whether it runs, and what is wrong and what to do.
 
     Workers with the memory of their jobs, queues, what happened to each job
     type lately, and troubles: a problem is something to act on, a note is
     worth a look. Only looks, changes nothing.
 
-    Exit code 0 when there is no problem, else 1. With --job: 1 when the job
-    failed, was stopped, or its worker is not heard of.
+    Exit code 0 when there is no problem, else 1; also 1 when Redis does not
+    answer. With --job: 1 when the job failed, was stopped, or its worker is
+    not heard of. With --worker: 0 while it is heard of, 1 when it is not, or
+    there is none. That is a probe for an orchestrator, as in Kubernetes:
+
+    \b
+    livenessProbe: {exec: {command:
+      [rqmem, status, --worker, $(POD_NAME), --quiet]}, periodSeconds: 30,
+      timeoutSeconds: 10, failureThreshold: 10}
+
+    Without Redis nobody hears of any worker, and workers sit that out: have
+    the probe fail later than that (failureThreshold times periodSeconds).
 
     The keys of --json stand in rqmem/status/schema.py, those of --job --json
     in rqmem/inspection/schema.py.
     """
+    if job_id is not None and worker is not None:
+        raise ConfigError("--job and --worker: give one of them")
+    if quiet and (watch or as_json):
+        raise ConfigError("--quiet prints nothing: leave out --watch and --json")
     connection, where = connected(url)
     look: Callable[[], _Look]
-    if job_id is not None:
+    if worker is not None:
+        look = lambda: _at_worker(connection, worker)  # noqa: E731
+    elif job_id is not None:
         found = find(connection, job_id)
         look = lambda: _at_job(connection, found)  # noqa: E731
     else:
         look = lambda: _at_all(connection, where)  # noqa: E731
+    if quiet:
+        ctx.exit(0 if look().well else 1)
     well = _watch(look, as_json=as_json) if watch else _once(look(), as_json=as_json)
     ctx.exit(0 if well else 1)
 
@@ -78,6 +103,20 @@ def _at_all(connection: Redis, where: str) -> _Look:
     )
 
 
+def _at_worker(connection: Redis, name: str) -> _Look:
+    now = time.time()
+    worker = read_worker(connection, name, now)
+    if worker is None:
+        near = difflib.get_close_matches(name, worker_names(connection), n=1)
+        text = f"no worker {name!r} is registered{f': did you mean {near[0]}?' if near else ''}"
+        return _Look(lambda width, rows: [text], {"version": schema.VERSION, "name": name, "kind": None}, False)
+    return _Look(
+        lambda width, rows: worker_lines(worker, now, width, colour),
+        schema.worker_json(worker, now),
+        worker.kind != "silent",
+    )
+
+
 def _at_job(connection: Redis, job_id: str) -> _Look:
     case = read_case(connection, job_id, time.time())
     return _Look(lambda width, rows: header(case, width, colour), job_schema.brief(case), case.well)
@@ -85,11 +124,10 @@ def _at_job(connection: Redis, job_id: str) -> _Look:
 
 def _once(look: _Look, *, as_json: bool) -> bool:
     never_fail_on_a_letter()
-    rows = shutil.get_terminal_size().lines - 1 if sys.stdout.isatty() else None
     if as_json:
         click.echo(json_text(look.fields, indent=2))
     else:
-        show(*look.lines(columns(), rows))
+        show(*look.lines(columns(), shutil.get_terminal_size((0, _ROWS_IN_A_PIPE)).lines - 1))
     return look.well
 
 
@@ -118,7 +156,7 @@ def _draw(look: _Look | None, away: str, *, as_json: bool) -> None:
         return
     on_terminal = sys.stdout.isatty()
     size = shutil.get_terminal_size()
-    rows = size.lines - 1 - bool(away) if on_terminal else None
+    rows = (size.lines if on_terminal else _ROWS_IN_A_PIPE) - 1 - bool(away)
     shown = look.lines(columns(), rows) if look is not None else []
     lines = [colour(away[: columns()], "bad"), *shown] if away else shown
     if on_terminal:  # over the last one, so that nothing flickers

@@ -63,10 +63,29 @@ def _hour_of(at: float) -> float:
     return at // history_reader.HOUR_SECONDS * history_reader.HOUR_SECONDS
 
 
+def read_worker(connection: Redis, name: str, now: float) -> Worker | None:
+    """One worker, in a few commands; None: RQ has none of that name, or has given it up."""
+    try:
+        history_reader.check_version(connection)
+        readable = True
+    except JournalVersionError:
+        readable = False
+    return next(iter(_read(connection, [name], now, readable=readable)), None)
+
+
 def read_workers(connection: Redis, now: float, *, readable: bool) -> list[Worker]:
     """By name. ``readable``: whether what rqmem's workers say of themselves is of this version."""
+    return _read(connection, worker_names(connection), now, readable=readable)
+
+
+def worker_names(connection: Redis) -> list[str]:
+    """Those that RQ has registered."""
     prefix = rq.Worker.redis_worker_namespace_prefix
-    names = sorted(key.removeprefix(prefix) for key in worker_registration.get_keys(connection=connection))
+    return sorted(key.removeprefix(prefix) for key in worker_registration.get_keys(connection=connection))
+
+
+def _read(connection: Redis, names: list[str], now: float, *, readable: bool) -> list[Worker]:
+    prefix = rq.Worker.redis_worker_namespace_prefix
     with connection.pipeline(transaction=False) as pipeline:
         for name in names:
             pipeline.hgetall(prefix + name)

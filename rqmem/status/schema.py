@@ -57,6 +57,11 @@ def as_json(facts: Facts, found: Sequence[Trouble]) -> dict[str, Any]:
     }
 
 
+def worker_json(worker: Worker, now: float) -> dict[str, Any]:
+    """One worker, as it is in ``workers``."""
+    return {"version": VERSION, "at": _utc(now), **_worker(worker, now)}
+
+
 def _worker(worker: Worker, now: float) -> dict[str, Any]:
     live = worker.live
     return {

@@ -1,13 +1,15 @@
 """The facts as one screen of text. Pure.
 
-What does not fit is left out where there is most of it, and counted; troubles are left out last.
+The worst comes first. What does not fit is left out where there is most of it, and counted with how it is; troubles are
+left out last. A text of any length takes some lines only.
 """
 
 from __future__ import annotations
 
 import textwrap
 import time
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -20,7 +22,9 @@ from rqmem.units import show_mb
 Mood = Literal["plain", "title", "good", "warning", "bad"]
 Colour = Callable[[str, Mood], str]
 
-_FEWEST = 2  # entries of a table that stay
+_FEWEST = (2, 1)  # entries of a table that stay; where they are too many, fewer
+_MOST_WRONGS = 3  # named of those left out
+_MOST_LINES = 6  # of one text
 _BAR_COLUMNS = 8
 _BAR = " ▏▎▍▌▋▊▉█"
 _SHORT_ID = 8
@@ -29,23 +33,35 @@ _NAME_COLUMNS = 10  # at least
 _NARROW = 64 + _NAME_COLUMNS  # a row of workers has less
 
 
+@dataclass(frozen=True)
+class _Entry:
+    """Some lines. ``wrong``: what with it, in a word or two; empty: it is well."""
+
+    lines: list[str]
+    wrong: str = ""
+
+
 @dataclass
 class _Table:
-    """A heading and entries of some lines each. ``last``: shortened only when the others are."""
+    """A heading and entries, the worst first. ``last``: shortened only when the others are."""
 
     heading: str
-    entries: list[list[str]]
+    entries: list[_Entry]
     last: bool = False
-    hidden: int = field(default=0)
+    hidden: list[_Entry] = field(default_factory=list)
 
-    def lines(self, colour: Colour) -> list[str]:
-        shown = [line for entry in self.entries for line in entry]
-        more = [f"  and {self.hidden:,} more"] if self.hidden else []
-        return ["", colour(self.heading, "title"), *shown, *more]
+    def lines(self, columns: int, colour: Colour) -> list[str]:
+        shown = [line for entry in self.entries for line in entry.lines]
+        return ["", colour(self.heading, "title"), *shown, *([_cut(self._rest(), columns)] if self.hidden else [])]
+
+    def _rest(self) -> str:
+        wrong = Counter(entry.wrong for entry in self.hidden if entry.wrong)
+        words = ", ".join(f"{count:,} {what}" for what, count in wrong.most_common(_MOST_WRONGS)) or "all well"
+        return f"  and {len(self.hidden):,} more, {words}"
 
     @property
     def height(self) -> int:
-        return 2 + sum(map(len, self.entries)) + bool(self.hidden)
+        return 2 + sum(len(entry.lines) for entry in self.entries) + bool(self.hidden)
 
 
 def screen(facts: Facts, found: Sequence[Trouble], columns: int, rows: int | None, colour: Colour) -> list[str]:
@@ -62,7 +78,7 @@ def screen(facts: Facts, found: Sequence[Trouble], columns: int, rows: int | Non
     foot = [] if found else ["", colour("nothing is wrong", "good")]
     if rows is not None:
         _shorten(tables, rows - len(head) - len(foot))
-    return head + [line for table in tables for line in table.lines(colour)] + foot
+    return head + [line for table in tables for line in table.lines(columns, colour)] + foot
 
 
 def _head(facts: Facts, columns: int, colour: Colour) -> list[str]:
@@ -82,29 +98,67 @@ def _head(facts: Facts, columns: int, colour: Colour) -> list[str]:
 
 
 def _tables(facts: Facts, found: Sequence[Trouble], columns: int, colour: Colour) -> list[_Table]:
-    workers = sorted(facts.workers, key=lambda each: (each.kind != "silent", not each.busy, each.name))
+    workers = sorted(
+        facts.workers, key=lambda each: (-bool(_wrong_worker(each)), -_share(each), not each.busy, each.name)
+    )
+    served = {queue for worker in facts.alive for queue in worker.queues}
+    queues = sorted(facts.queues, key=lambda each: (not _wrong_queue(each, served), -each.queued, each.name))
+    types = sorted(facts.types, key=lambda each: not _wrong_type(each))  # a stable sort
     since = time.strftime("%H:%M", time.localtime(facts.since))
     wrong = "what is wrong" if any(each.mark == "problem" for each in found) else "worth a look"
     return [
         _Table(_worker_row("workers", "state", "usage of ceiling", "own MB", "jobs", "breaches", "up", columns),
-               [_worker(each, facts.at, columns, colour) for each in workers]),
+               [_Entry(_worker(each, facts.at, columns, colour), _wrong_worker(each)) for each in workers]),
         _Table(_row("queues", ("queued", "started", "deferred", "scheduled", "failed"), columns),
-               [[_queue(each, columns)] for each in facts.queues]),
+               [_Entry([_queue(each, columns)], _wrong_queue(each, served)) for each in queues]),
         _Table(_row(f"since {since}", ("runs", "failed", "breaches", "resumes"), columns),
-               [[_type(each, columns)] for each in facts.types]),
-        _Table(wrong, [_trouble(each, columns, colour) for each in found], last=True),
+               [_Entry([_type(each, columns)], _wrong_type(each)) for each in types]),
+        _Table(wrong, [_Entry(_trouble(each, columns, colour), each.name) for each in found], last=True),
     ]  # fmt: skip
 
 
 def _shorten(tables: Sequence[_Table], room: int) -> None:
     """Take entries away until all fit, from where there is most."""
-    while sum(table.height for table in tables) > room:
-        long = [table for table in tables if len(table.entries) > _FEWEST]
-        if not long:
-            return
-        longest = max(long, key=lambda table: (not table.last, table.height))
-        longest.entries.pop()
-        longest.hidden += 1
+    for table in tables:
+        fitting = max(1, room)  # each has a line at least
+        table.hidden, table.entries = table.entries[fitting:], table.entries[:fitting]
+    for fewest in _FEWEST:
+        while sum(table.height for table in tables) > room:
+            long = [table for table in tables if len(table.entries) > fewest]
+            if not long:
+                break
+            longest = max(long, key=lambda table: (not table.last, table.height))
+            longest.hidden.append(longest.entries.pop())
+
+
+def _wrong_worker(worker: Worker) -> str:
+    if worker.kind == "silent":
+        return "not heard of"
+    return "near their ceilings" if _share(worker) >= NEAR_CEILING else ""
+
+
+def _wrong_queue(queue: Queue, served: Collection[str]) -> str:
+    if queue.queued and queue.name not in served:
+        return "not served"
+    return "overdue" if queue.due and not queue.scheduler else ""
+
+
+def _wrong_type(each: JobType) -> str:
+    if each.tally.breached or each.tally.leaks:
+        return "with breaches or leaks"
+    return "with failures" if each.tally.failed else ""
+
+
+def _share(worker: Worker) -> float:
+    """What its job uses of its ceiling; 0 for none."""
+    job = worker.live.job if worker.live is not None else None
+    return job.usage_mb / job.limit_mb if job is not None and job.limit_mb else 0.0
+
+
+def worker_lines(worker: Worker, now: float, columns: int, colour: Colour) -> list[str]:
+    """One worker, with the heading of the table."""
+    heading = _worker_row("worker", "state", "usage of ceiling", "own MB", "jobs", "breaches", "up", columns)
+    return [colour(heading, "title"), *_worker(worker, now, columns, colour)]
 
 
 def _worker_row(name: str, state: str, usage: str, own: str, jobs: str, breaches: str, up: str, columns: int) -> str:
@@ -152,7 +206,7 @@ def _doing(job: LiveJob, now: float) -> str:
 
 def _row(name: str, cells: Sequence[object], columns: int, *, tail: bool = False) -> str:
     width = columns - 10 * len(cells)
-    name = printable(name)
+    name = printable(name[-columns:] if tail else name[: columns + 1])
     shown = f"…{name[-(width - 1) :]}" if tail and len(name) > width else _cut(name, width)
     return f"{shown:<{width}}" + "".join(f"{cell:>10}" for cell in cells)
 
@@ -178,11 +232,12 @@ def _trouble(trouble: Trouble, columns: int, colour: Colour) -> list[str]:
 
 
 def _broken(text: str, columns: int) -> list[str]:
-    return textwrap.wrap(printable(text), max(30, columns), break_on_hyphens=False) or [""]
+    columns = max(30, columns)
+    return textwrap.wrap(_cut(text, _MOST_LINES * columns), columns, break_on_hyphens=False) or [""]
 
 
 def _cut(text: str, columns: int) -> str:
-    text = printable(text)
+    text = printable(text[: columns + 1])  # a text of many MB takes its time
     return text if len(text) <= columns else text[: max(0, columns - 1)] + "…"
 
 

@@ -17,6 +17,7 @@ Mark = Literal["note", "problem"]
 
 NEAR_CEILING = 0.9  # of its ceiling: a job there is about to be stopped
 NEARLY_FULL = 0.9  # of Redis' maxmemory, as in `rqmem doctor`
+_NAMED = 5  # queues in one advice
 REPEATED = 3  # breaches of one job type since the last full hour but one
 
 
@@ -157,4 +158,5 @@ def _wait(count: int) -> str:
 
 
 def _start(*queues: str) -> str:
-    return shlex.join(["rqmem", "worker", *queues])
+    more = f" and {len(queues) - _NAMED:,} more queues" if len(queues) > _NAMED else ""
+    return shlex.join(["rqmem", "worker", *queues[:_NAMED]]) + more

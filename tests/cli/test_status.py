@@ -409,6 +409,40 @@ def test_on_a_terminal_each_screen_is_drawn_over_the_last(
     assert b"nothing is wrong" in screen
 
 
+def test_one_worker_as_a_probe(connection: Redis, redis_url: str, start_worker: StartWorker, status: Status) -> None:
+    worker = start_worker("mail", "--name", "pod-1", "--memory", "128", RQMEM_HEARTBEAT="1")
+    wait_until_seen(connection, "pod-1")
+    done = status("--worker", "pod-1", "--quiet")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert re.search(r"^pod-1 ", status("--worker", "pod-1").stdout, re.MULTILINE)
+    assert as_json(status, "--worker", "pod-1")["kind"] == "rqmem"
+    suspend(connection)
+    assert status("--worker", "pod-1", "--quiet").returncode == 0, "a suspended worker is not to be restarted"
+    os.kill(worker.pid, signal.SIGSTOP)
+    wait_until(lambda: not connection.exists(keys.alive("pod-1")), 20)
+    done = status("--worker", "pod-1", "--quiet")
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", "")
+    assert status("--worker", "pod-2", "--quiet").returncode == 1
+    assert "no worker 'pod-2' is registered: did you mean pod-1?" in status("--worker", "pod-2").stdout
+    for options in (["--worker", "a", "--job", "b"], ["--quiet", "--watch"], ["--quiet", "--json"]):
+        assert status(*options).returncode == 2
+    nowhere = rqmem("status", "--worker", "pod-1", "--quiet", RQMEM_REDIS_URL="redis://127.0.0.1:1")
+    assert nowhere.returncode == 1 and len(nowhere.stderr.splitlines()) == 1
+
+
+def test_quiet_tells_by_the_exit_code_alone(connection: Redis, status: Status) -> None:
+    done = status("--quiet")
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", "")
+
+
+def test_a_pipe_gets_one_screen_too(connection: Redis, status: Status) -> None:
+    for number in range(300):
+        register(connection, f"w{number}", f"q{number}", live=a_live(f"w{number}", queues=[f"q{number}"]))
+    shown = status().stdout.splitlines()
+    assert len(shown) <= 50 and any("more, all well" in line for line in shown)
+    assert len(as_json(status)["workers"]) == 300
+
+
 def test_events_and_status_tell_the_same(connection: Redis, work_off: Callable[..., str], status: Status) -> None:
     job = sample_jobs.Squares.enqueue(count=24, item_mb=30, heavy_from=8, connection=connection)
     work_off("--memory", "200")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -21,7 +22,8 @@ from rqmem.inspection.timeline import lines
 from rqmem.journal.alerts import Alert, Open
 from rqmem.journal.history import Live, LiveJob, Run, Tally, Told
 from rqmem.journal.records import Owner, RunRecord
-from rqmem.status.facts import Facts, JobType, Memory, Queue, Worker
+from rqmem.status.facts import Facts, JobType, Kind, Memory, Queue, Worker
+from rqmem.status.schema import as_json
 from rqmem.status.screen import screen
 from rqmem.status.troubles import Trouble, healthy, troubles
 
@@ -386,6 +388,78 @@ def test_ids_and_their_beginnings() -> None:
         named("1f", known)
     with pytest.raises(UnknownName, match="and 1 more"):
         named("", known)
+
+
+PARENT = "1f3a9c20-04c2-4a53-a4f5-6f6e21d8d7c5"
+FAMILY = {PARENT, *(f"{PARENT}-child-{number}" for number in range(12)), f"{PARENT}-child-3-child-0", "2c9a"}
+
+
+def test_a_job_that_has_split_is_found_by_the_beginning_that_logs_show() -> None:
+    assert named("1f3a9c20", FAMILY) == PARENT
+    assert named("1f3a9c20", FAMILY - {PARENT}) == PARENT, "also where it is forgotten, and its children are not"
+    assert named("1f", FAMILY) == PARENT
+    for job_id in FAMILY:
+        assert named(short_id(job_id), FAMILY) == job_id, "as the log shows it"
+    with pytest.raises(UnknownName, match="is the beginning of 2 job ids"):
+        named("1f3a9c20", {*FAMILY, "1f3a9c20-another"} - {f"{PARENT}-child-{n}" for n in range(12)}
+              - {f"{PARENT}-child-3-child-0"})  # fmt: skip
+    with pytest.raises(UnknownName, match="is the beginning of"):
+        named(f"{PARENT}-child-1", FAMILY - {f"{PARENT}-child-1"})
+
+
+# A screen of very much
+
+
+def very_much(count: int, wrong: bool) -> Facts:
+    kind: Kind = "silent" if wrong else "rqmem"
+    workers = [
+        replace(BUSY, name=f"worker-{n}", host=f"host-{n}", kind=kind if n % 2 else "rqmem", live=live(f"worker-{n}"))
+        for n in range(count)
+    ]
+    queues = [Queue("mail", 3), *(Queue(f"q{n}", n * wrong, due=wrong * (n % 3)) for n in range(count))]
+    tally = Tally(runs=9, failed=float(wrong), breaches={"watch": 4.0} if wrong else {})
+    types = [JobType(f"jobs.Type{n}", tally) for n in range(count)]
+    alerts = [Open("memory-usage", f"jobs.Type{n}", NOW, "ada", "uses much " * 9) for n in range(count * wrong)]
+    return replace(WELL, workers=workers, queues=queues, types=types, alerts=alerts)
+
+
+@pytest.mark.parametrize("rows", [24, 50])
+@pytest.mark.parametrize("columns", [60, 100])
+@pytest.mark.parametrize("wrong", [False, True])
+def test_very_much_is_one_screen(columns: int, rows: int, wrong: bool) -> None:
+    facts = very_much(1000, wrong)
+    found = troubles(facts)
+    shown = screen(facts, found, columns, rows, plainly)
+    assert len(shown) <= rows + 4 * wrong  # the worst trouble is told, however little room there is
+    assert all(len(line) <= columns for line in shown)
+    told = "\n".join(shown)
+    assert ("more, all well" in told) == (not wrong)
+    if wrong:
+        assert re.search(r"and \d{3} more, \d{3} not heard of", told)
+        assert re.search(r"and \d,\d{3} more, \S*\d{3} \S+, \S*\d{3} \S+", told), "and of what kinds the others are"
+    whole = as_json(facts, found)
+    assert len(whole["workers"]) == 1000 and len(whole["troubles"]) == len(found)
+
+
+def test_the_worst_are_shown() -> None:
+    workers = [replace(IDLE, name=f"w{n}") for n in range(1000)]
+    workers[700] = replace(BUSY, name="full", live=live("full", usage_mb=250))
+    workers[900] = replace(workers[900], name="gone", kind="silent", live=None)
+    facts = replace(WELL, workers=workers)
+    told = "\n".join(screen(facts, troubles(facts), 100, 24, plainly))
+    assert "\nfull " in told and "\ngone " in told and re.search(r"and 9\d\d more, all well", told)
+
+
+def test_no_advice_names_a_thousand_queues() -> None:
+    facts = replace(WELL, workers=[], queues=[Queue(f"q{n}", 1) for n in range(1000)])
+    [nobody] = [each for each in troubles(facts) if each.name == "no-workers"]
+    assert nobody.advice == "rqmem worker q0 q1 q2 q3 q4 and 995 more queues"
+
+
+def test_a_text_of_many_mb_takes_some_lines() -> None:
+    text = "x y" * 10_000_000
+    facts = replace(WELL, alerts=[Open("memory-usage", text, NOW, "ada", text)], queues=[Queue(text, 3)])
+    assert len(screen(facts, troubles(facts), 100, None, plainly)) < 40
 
 
 # The plot
