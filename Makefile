@@ -18,7 +18,7 @@ campaign: $(VENV)/demo ## Run a campaign and follow it to its last call (CAMPAIG
 seed: $(VENV)/demo ## Fill database and files with a large dataset, or go on with it (SEED_OPTIONS='--customers 1000000')
 	@$(RUN) -m seeds.large_dataset --resume $(SEED_OPTIONS)
 
-load: $(VENV)/dev ## Run the six jobs under load, and the same naively: forty minutes (LOAD_OPTIONS='--short': five)
+load: $(VENV)/dev ## Run the six jobs under load, and the same naively: forty minutes (LOAD_OPTIONS='--short': twenty)
 	@$(RUN) -m scripts.load_test $(LOAD_OPTIONS)
 
 # Tests that race with a watcher, or measure the process that they run in: they have the machine to themselves.

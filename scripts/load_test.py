@@ -67,7 +67,7 @@ FILE = click.Path(dir_okay=False, path_type=Path)
 @click.option("--html", type=FILE, default="load-test.html", show_default=True)
 @click.option("--naive/--no-naive", default=True, show_default=True, help="Also run what the jobs are compared with.")
 @click.option(
-    "--short", is_flag=True, help=f"{SHORT:,} records, if --records names no other number: some five minutes."
+    "--short", is_flag=True, help=f"{SHORT:,} records, if --records names no other number: some twenty minutes."
 )
 @click.option(
     "--folder", type=click.Path(file_okay=False, path_type=Path), default=".load", show_default=True, help="For data."

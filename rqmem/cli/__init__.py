@@ -117,6 +117,7 @@ def _complain(message: str, exit_code: int) -> int:
 def main() -> None:
     """Memory-safe background jobs for Python on RQ.
 
-    Redis is chosen by --url, RQMEM_REDIS_URL or REDIS_URL; without any of
-    them an embedded server is used, one for each directory.
+    Redis is chosen by --url, RQMEM_REDIS_URL, RQ_REDIS_URL or REDIS_URL, in
+    this order; without any of them an embedded server is used, one for each
+    directory.
     """

@@ -63,7 +63,9 @@ def enqueue(path: str, paths: tuple[str, ...], url: str | None, as_json: bool, q
 
     \b
     rqmem enqueue jobs.mail.Send --kwarg tenant_id=7 --kwarg 'name="Ada"'
-    rqmem enqueue jobs.mail.count 7 'days:=[1, 2]' --wait 1m
+    rqmem enqueue jobs.mail.count :7 'days:=[1, 2]' --wait 1m
+
+    A bare 7 is the text "7", as in rq; :7, --arg 7 and n:=7 are the number.
 
     TIME is in seconds, or as in 90s, 10m, 2h, 1d.
 

@@ -15,9 +15,10 @@ _url_option = click.option("--url", metavar="URL", help="Redis to use instead; s
 def redis_group() -> None:
     """Start, stop and look at the embedded Redis.
 
-    Commands use the Redis named by --url, RQMEM_REDIS_URL or REDIS_URL, in this
-    order. Where none is named they use an embedded server, started when needed:
-    one for each user and directory, its data in .rqmem/redis.
+    Commands use the Redis named by --url, RQMEM_REDIS_URL, RQ_REDIS_URL or
+    REDIS_URL, in this order. Where none is named they use an embedded server,
+    started when needed: one for each user and directory, its data in
+    .rqmem/redis.
     """
 
 

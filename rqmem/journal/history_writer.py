@@ -88,6 +88,8 @@ def write_runs(
             _add(pipeline, keys.tally(name, period, int(now // seconds)), counts, seconds * (kept + 1))
         _add(pipeline, keys.totals(name), totals.added(counts, ended, raised), DAYS_KEPT * DAY_SECONDS)
         if ended:
+            began = min(run.ended_at - run.seconds for run in ended)
+            pipeline.hsetnx(keys.totals(name), "since", str(round(began, 3)))
             key = keys.runs(name)
             pipeline.lpush(key, *(run.to_json() for run in ended[-KEPT_RUNS:]))
             pipeline.ltrim(key, 0, KEPT_RUNS - 1)

@@ -25,6 +25,9 @@ def past(connection: Redis, job_type: str, now: float, known_since: float) -> Pa
     """All that is remembered of it, which begins at ``known_since`` (epoch seconds). Raises redis-py's errors."""
     days = history_reader.tallies(connection, job_type, now - DAYS_KEPT * DAY_SECONDS, now, by_day=True)
     runs = history_reader.runs(connection, job_type)
+    totals = history_reader.totals(connection, [job_type]).get(job_type)
+    if totals is not None:  # the hour or day of its first run began before it
+        known_since = max(known_since, totals.since)
     seconds, items = (sum(getattr(run, field) for run in runs if run.items) for field in ("seconds", "items"))
     return Past(
         days=[Day((now - at) / DAY_SECONDS, each.peaks, each.breached) for at, each in days],

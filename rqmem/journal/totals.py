@@ -31,6 +31,7 @@ class Totals:
         jobs, jobs_split, runs, failed, resumed, splits, leaks, leak_mb, collections, freed_mb, chunks, items, seconds:
             as in `rqmem.journal.history.Tally`.
         peak_mb: the peaks of all runs, summed.
+        since: when the first run began, epoch seconds; 0: not known.
         breaches: by layer; ``alerts``: by rule.
         peaks, durations: bound -> runs up to it and above the one before, each bound as text.
     """
@@ -49,6 +50,7 @@ class Totals:
     items: float = 0
     seconds: float = 0
     peak_mb: float = 0
+    since: float = 0
     breaches: dict[str, float] = field(default_factory=dict)
     alerts: dict[str, float] = field(default_factory=dict)
     peaks: dict[str, float] = field(default_factory=dict)

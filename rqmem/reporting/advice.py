@@ -71,7 +71,7 @@ def _fields(advice: Advice) -> dict[str, Any]:
         "runs": int(past.runs),
         "runs_needed": found.needed if isinstance(found, TooLittle) else None,
         "last_run_at": timestamp(advice.last_run_at),
-        "history_days": round(past.history_days, 2),
+        "history_days": round(past.history_days, 4),
         "ceiling_now_mb": past.limit_mb,
         "recommended": {name: value for name, value in values.items() if name not in _OF_THE_HISTORY} or None,
     }

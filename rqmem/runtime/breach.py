@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
 from rqmem import events
+from rqmem.drawing import printable
 from rqmem.journal import reader, writer
 from rqmem.journal.records import RunRecord
 from rqmem.policy import resume
@@ -114,7 +115,7 @@ def plan(ended: EndedEarly, max_resumes: int) -> Plan:
     )
     history = record.history
     if decision.cost:
-        place = f" at {ended.position[:100]}" if ended.position else ""
+        place = f" at {printable(ended.position[:100])}" if ended.position else ""
         history = (*history, f"{ended.cause}{place}, chunk {record.chunk_size}")[-_KEPT_HISTORY:]
     text = "what is left is cut in two child jobs" if decision.cut else resumed.summary()
     return Plan(ended, text, record.stage, resumed, cost=decision.cost, cut=decision.cut, history=history)

@@ -23,7 +23,7 @@ from rqmem.policy.recommendation import FEWEST_RUNS
 from tests import sample_jobs
 from tests.cli.test_commands import rqmem
 from tests.cli.test_report import DAY, GONE, JOB, a_breach, ended
-from tests.journal_filling import a_run
+from tests.journal_filling import a_run, remember
 
 SMALL = "tests.sample_jobs.Squares"
 Recommend = Callable[..., Result]
@@ -50,6 +50,15 @@ def fill_days(connection: Redis, job: str, peak_mb: float, days: int = 10, **cha
     for age in reversed(range(days)):
         run = replace(a_run(job, f"j{age}", 0), peak_mb=peak_mb, **changes)
         ended(connection, time.time() - age * DAY, *[run] * 10)
+
+
+def test_a_history_of_seconds_is_told_as_such(connection: Redis, redis_url: str) -> None:
+    now = time.time()
+    remember(connection, *(a_run(JOB, f"j{n}", now - 0.1 * n) for n in range(62)))
+    done = rqmem("recommend", "--json", RQMEM_REDIS_URL=redis_url)
+    [job] = json.loads(done.stdout)["jobs"]
+    assert job["runs"] == 62
+    assert 0 <= job["history_days"] * 86400 < 600, "since its first run, not since the hour began"
 
 
 def test_a_ceiling_with_why_and_what_it_would_have_changed(connection: Redis, recommend: Recommend) -> None:
