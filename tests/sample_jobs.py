@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import gc
 import logging
@@ -12,6 +13,7 @@ import resource
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from datetime import datetime
@@ -1079,3 +1081,60 @@ def grow_beside_another_user(user: int) -> None:
     with subprocess.Popen(command, user=user, group=user, extra_groups=[], stdout=null, stderr=null):
         time.sleep(0.2)
         grow_blocks()
+
+
+def _use_up_descriptors() -> None:
+    resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+    with contextlib.suppress(OSError):
+        while True:
+            _kept.append(os.open(os.devnull, os.O_RDONLY))
+
+
+def _call_chroot() -> None:
+    os.chroot(tempfile.mkdtemp())
+
+
+def _close_all_and_reuse() -> None:
+    """As programs do that become daemons; what they open next gets the numbers of what was there."""
+    _kept.append(redis())  # else it is closed by itself, and its number free again
+    os.closerange(3, 256)
+    for _ in range(40):
+        file = tempfile.TemporaryFile()  # noqa: SIM115
+        file.write(b"the job's own")
+        file.flush()
+        _kept.append(file)
+
+
+def _lose_proc() -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    mount_namespace, private, lazily = 0x00020000, 1 << 18 | 1 << 14, 2
+    assert libc.unshare(mount_namespace) == 0
+    assert libc.mount(b"none", b"/", None, private, None) == 0
+    assert libc.umount2(b"/proc", lazily) == 0
+
+
+CUT_OFF = {"descriptors": _use_up_descriptors, "chroot": _call_chroot, "files": _close_all_and_reuse,
+           "proc": _lose_proc}  # fmt: skip
+
+
+def be_cut_off_and_grow(how: str) -> str:
+    """What the breach's handler might want to read cannot be read any more."""
+    CUT_OFF[how]()
+    try:
+        grow_blocks()
+    except Exception as error:
+        return repr(error)
+    return ""
+
+
+class IsCutOff(MemoryAwareJob):
+    """Passes checkpoints after that; returns what they read, in MB, and whether its own files are as they were."""
+
+    def handle(self, how: str) -> tuple[list[int], bool]:
+        self.check_memory_usage("before")
+        CUT_OFF[how]()
+        block = bytearray(40 * MB)
+        read = [self.check_memory_usage("after") for _ in range(3)]
+        own = [each for each in _kept if hasattr(each, "read")]
+        whole = all(os.pread(file.fileno(), 100, 0) == b"the job's own" for file in own)
+        return [round(each) for each in read], whole and len(block) > 0

@@ -26,7 +26,8 @@ class Usage:
     def __init__(self, growth_bytes_per_second: float, page: SharedPage | None) -> None:
         self._meter = meter_of_this_process(growth_bytes_per_second)
         self._page = page
-        self.initial = self._highest = self.exact()
+        self._highest = 0
+        self.initial = self.exact()
         self.collections = self.freed = 0
 
     def against(self, limit: int) -> int:
@@ -34,15 +35,19 @@ class Usage:
         now = _clock()
         raw = self._meter.raw()
         usage = self._meter.estimate(raw)
-        proven = usage <= limit and not self._meter.doubtful(raw, limit, now)
+        proven = 0 < usage <= limit and not self._meter.doubtful(raw, limit, now)
         if not proven or self._meter.wants_full(raw, now):
-            usage = self.exact()
+            return self.exact()
         self._highest = max(self._highest, usage)
         return usage
 
     def exact(self) -> int:
         """Usage now, by all that can be read."""
-        return self._meter.full(_clock).usage_bytes
+        usage = self._meter.full(_clock).usage_bytes
+        if usage == 0 and self._page is not None:  # the job has cut us off from /proc; the watcher still reads it
+            usage = self._page.usage_bytes
+        self._highest = max(self._highest, usage)
+        return usage
 
     def reading(self) -> FullReading:
         """Exact, for each process."""

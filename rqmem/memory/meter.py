@@ -201,11 +201,13 @@ class TreeMeter:
         return FullReading(self._full_usage, by_pid, whole, self.hidden)
 
     def _read_usage(self, pid: int, pages: int) -> procfs.Usage | None:
-        """Of one that was hidden only after its ``statm`` had been opened that tells."""
+        """Where ``statm``, opened earlier, is all that can be read any more, that tells."""
         try:
             return procfs.read_usage(pid)
         except OSError:
-            return procfs.Usage(pages * procfs.PAGE_BYTES, pages * procfs.PAGE_BYTES, whole=True)
+            known = self._offset if self._last_pids == [pid] else 0
+            usage_bytes = max(0, pages * procfs.PAGE_BYTES - known)
+            return procfs.Usage(usage_bytes, usage_bytes, whole=True)
 
     def _less_what_forks_share(self, pid: int, usage: procfs.Usage, parents: procfs.Usage | None) -> procfs.Usage:
         """A process that may not be examined, as long as it may be a fork on its way to another program."""

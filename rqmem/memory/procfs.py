@@ -279,12 +279,6 @@ def read_segments(pid: int) -> set[str]:
         return set()
 
 
-def own_held_bytes() -> int:
-    """Resident bytes of this process that belong to no file."""
-    fields = Path("/proc/self/statm").read_bytes().split(b" ", 3)
-    return (int(fields[1]) - int(fields[2])) * PAGE_BYTES
-
-
 def read_children(pid: int) -> list[int]:
     """Pids of the direct children, of whichever of its threads forked them. Raises PermissionError: it is hidden."""
     children: list[int] = []
@@ -368,6 +362,21 @@ def _identity(fd: int) -> tuple[int, int] | None:
     except OSError:
         return None
     return status.st_dev, status.st_ino
+
+
+_own_statm: tuple[int, KeptFile] | None = None  # whose it is, and the file
+
+
+def own_held_bytes() -> int:
+    """Resident bytes of this process that belong to no file. Raises OSError.
+
+    The file stays open from the first call on: later there may be no descriptor left, or no ``/proc`` (chroot).
+    """
+    global _own_statm
+    if _own_statm is None or _own_statm[0] != os.getpid():
+        _own_statm = (os.getpid(), KeptFile("/proc/self/statm", checked=True))
+    fields = _own_statm[1].read().split(b" ", 3)
+    return (int(fields[1]) - int(fields[2])) * PAGE_BYTES
 
 
 _spare: tuple[int, int] | None = None  # the process that keeps it, and its descriptor

@@ -74,7 +74,9 @@ class Members:
         unsettled = now - self._born_at < _UNSETTLED_SECONDS
         if unsettled or (not self._settled and now - self._walked_at >= _WALK_SECONDS):
             self.hidden.clear()
-            before, self._found = self._found, descendants(self._root, self._known, self.hidden)
+            before = self._found
+            with contextlib.suppress(OSError):  # descriptors are used up: then those found last
+                self._found = descendants(self._root, self._known, self.hidden)
             self._settled = not unsettled and self._found == before
             self._last_pid = last_pid  # as it was before the walk: a birth meanwhile causes another
             self._walked_at = now

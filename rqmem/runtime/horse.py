@@ -49,6 +49,7 @@ _LEFT_TO_THE_WORKER = (signal.SIGTERM, signal.SIGUSR2)
 _current: Horse | None = None
 _EVIDENCE_FRACTION = 0.22  # of the reserve, 7 MB by default: the rest is for unwinding
 _FREED_FRACTION = 0.75
+_UNKNOWN_BYTES = 1
 _SHOWN_KINDS = 5
 _KINDS_OF_A_SNAPSHOT = 15
 _SHOWN_KIND_MB = 0.5
@@ -98,6 +99,7 @@ def settle_in(worker_pid: int, group: HorseGroup | None, preloaded: tuple[str, .
         os._exit(1)
     if group is not None:
         group.enter()
+    procfs.own_held_bytes()  # opens what the breach's handler reads: later that may be impossible
     gc.enable()
     os.register_at_fork(after_in_child=_give_forks_their_signals)
     install_signal_handlers()
@@ -157,14 +159,30 @@ def _on_breach_signal(number: int, frame: FrameType | None) -> None:
     signal.alarm(0)  # the job's time limit must not cut its unwinding short
     _taking_evidence = True
     try:
-        breach = Breach.from_json(horse.page.breach_json)
-        breach = replace(breach, where=described(line_of_user_code(frame)))
-        horse.page.breach_json = breach.to_json()  # should the next step take too much
-        breach = replace(breach, kinds=kinds_that_grew(frame, horse.config))
-        horse.page.breach_json = breach.to_json()
+        breach = _evidence(horse, frame)
     finally:
         _taking_evidence = False
     raise MemoryLimitExceeded(breach)
+
+
+def _evidence(horse: Horse, frame: FrameType | None) -> Breach:
+    """The breach as the worker wrote it down, and what can be seen from in here. No error in here may hide it."""
+    page = horse.page
+    breach = Breach(
+        job=page.job, job_id=horse.job_id, queue=horse.queue, worker=horse.worker,
+        used_mb=to_mb(page.usage_bytes), limit_mb=to_mb(page.ceiling_bytes), peak_mb=to_mb(page.peak_bytes),
+        layer="watch", processes=1, operation=page.operation,
+    )  # fmt: skip
+    steps: tuple[Callable[[Breach], Breach], ...] = (
+        lambda breach: Breach.from_json(page.breach_json),
+        lambda breach: replace(breach, where=described(line_of_user_code(frame))),
+        lambda breach: replace(breach, kinds=kinds_that_grew(frame, horse.config)),
+    )
+    for step in steps:
+        with contextlib.suppress(Exception):  # no file can be opened, no memory is left, ...
+            breach = step(breach)
+            page.breach_json = breach.to_json()  # should the next step take too much
+    return breach
 
 
 def remember_kinds() -> None:
@@ -215,11 +233,20 @@ def _on_sample_signal(number: int, frame: FrameType | None) -> None:
 
 def _has_freed(horse: Horse) -> bool:
     """Whether it was told before and has freed much since: a signal sent meanwhile has come late."""
-    if horse.page.held_at_breach == 0:
-        horse.page.held_at_breach = procfs.own_held_bytes()
+    page = horse.page
+    at_first = page.held_at_breach == 0
+    if not at_first:
+        trim()
+    try:
+        held = procfs.own_held_bytes()
+    except (OSError, ValueError, IndexError):  # the job closed the file, and no other can be opened
+        held = 0
+    if at_first:
+        page.held_at_breach = held or _UNKNOWN_BYTES
         return False
-    trim()
-    return procfs.own_held_bytes() < _FREED_FRACTION * horse.page.held_at_breach
+    if held == 0 or page.held_at_breach == _UNKNOWN_BYTES:
+        return page.usage_bytes <= page.ceiling_bytes  # as the watcher read it last
+    return held < _FREED_FRACTION * page.held_at_breach
 
 
 def _is_unwinding() -> bool:

@@ -35,7 +35,7 @@ from rqmem.runtime.page import SharedPage
 from rqmem.runtime.probing import Probing
 from rqmem.runtime.recorder import Recorder
 from rqmem.runtime.verdict import SettlingWorker
-from rqmem.runtime.warm import Channel, Order
+from rqmem.runtime.warm import Channel, Order, Report
 from rqmem.type_of_job import type_of_path
 from rqmem.units import to_bytes
 
@@ -84,14 +84,22 @@ class WorkerInHorse(SettlingWorker):
                 probing.before(order.job_type)
                 self._run_order(order)
                 doomed = self._page is not None and self._page.told
-                report = probing.after(threading.active_count() - threads, doomed=doomed)
+                report = self._look_after(probing, threading.active_count() - threads, doomed)
                 self._install_handlers()  # what is ours is no trace of the job
-                if not channel.send(dataclasses.replace(report, changed=traces.changed(begun, traces.look()))):
+                changed = traces.changed(begun, traces.look()) or report.changed
+                if not channel.send(dataclasses.replace(report, changed=changed)):
                     break
         except BaseException:  # noqa: BLE001  as RQ: whatever it was, this process ends
             _OUR_LOG.exception("worker %s: horse failed", self.name)
             os._exit(1)
         os._exit(0)
+
+    @staticmethod
+    def _look_after(probing: Probing, threads_left: int, doomed: bool) -> Report:
+        try:
+            return probing.after(threads_left, doomed=doomed)
+        except OSError as error:  # a job has called chroot, or used up all descriptors
+            return Report(0, threads_left, changed=f"its memory cannot be read any more ({error.strerror})")
 
     def _greet_redis(self) -> None:
         """Connect before the first order comes."""
