@@ -41,6 +41,14 @@ class EmbeddedRedisError(RqmemError):
     """The embedded Redis server cannot be found, started or stopped."""
 
 
+class RedisTakesAllButThis(RqmemError):
+    """Redis answers, but what was to be written fails each time: it is larger than the server takes, say."""
+
+
+class WorkerBroken(RqmemError):
+    """The worker ended by an error that nobody handled. Its traceback is in the log."""
+
+
 class SourceError(RqmemError):
     """Data handed to ``process_in_chunks`` cannot be cut, saved or resumed as asked."""
 

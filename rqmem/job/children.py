@@ -245,7 +245,7 @@ class _Making:
         execution = Execution(here.execution_id, here.job_id, here.connection)
         children = {number: self._child(number, slice_) for number, slice_ in described}
         add = partial(ledger.add_children, self._queue, here.job_id, execution, children, described[-1][1])
-        until_redis_answers(add, f"make children of job {here.job_id}")
+        until_redis_answers(add, f"make children of job {here.job_id}", here.connection)
 
     def job(self, number: int) -> Job:
         """A child, as RQ's job; not read from Redis."""

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_RESULTS_AT_ONCE = 500
 _log = logging.getLogger("rqmem.jobs")
 
 
@@ -75,9 +76,12 @@ class Gathered(Cuttable[Any]):
 
     def _read(self, first: int, end: int) -> Iterator[tuple[Any, int]]:
         loads = self._horse.serializer.loads
-        for number, raw in ledger.results(self._horse.connection, self._horse.job_id, end, first):
-            if number not in self._failed:
-                yield None if raw is None else loads(raw), number + 1
+        here, what = self._horse, f"read results of children of job {self._horse.job_id}"
+        for begin in range(first, end, _RESULTS_AT_ONCE):
+            batch = partial(ledger.results, here.connection, here.job_id, min(begin + _RESULTS_AT_ONCE, end), begin)
+            for number, raw in until_redis_answers(lambda: list(batch()), what):  # noqa: B023
+                if number not in self._failed:
+                    yield None if raw is None else loads(raw), number + 1
 
 
 def gather(context: MemoryContext, parent: MemoryAwareJob, split: Split) -> Any:
@@ -115,7 +119,9 @@ def _keep_in_meta(here: Horse) -> None:
 
 
 def _failures(here: Horse) -> list[ChildFailure]:
-    found = dict(ledger.outcomes(here.connection, here.job_id))
+    found = until_redis_answers(
+        lambda: dict(ledger.outcomes(here.connection, here.job_id)), f"look for failed children of job {here.job_id}"
+    )
     ended = ((number, text) for number, text in sorted(found.items()) if text != ledger.WAITING)
     return [ChildFailure(number, text) for number, text in ended if text != ledger.OK]
 

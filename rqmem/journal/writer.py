@@ -225,7 +225,9 @@ class RunWriter:
             *(self._job_id, self._execution_id, stage, _as_json(cursor), items_done, KEEP_SECONDS, results, chunks),
             *(chunk_size, chunk_state),
         ]
-        answer = until_redis_answers(lambda: save(keys=names, args=values), f"save a chunk of job {self._job_id}")
+        answer = until_redis_answers(
+            lambda: save(keys=names, args=values), f"save a chunk of job {self._job_id}", self._connection
+        )
         if answer != 1:
             raise RunTakenOver(
                 f"job {self._job_id}: another worker took this run over; this execution ends without a verdict"

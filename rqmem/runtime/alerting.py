@@ -1,8 +1,8 @@
 """What of a worker's events and readings is worth an alert, and telling it: in its heart's thread, once a second.
 
 The rules are `rqmem.policy.alerts`; of the workers that find the same, one tells it (`rqmem.journal.alert_writer`).
-Promises: `take` and `read` talk to nobody and raise nothing; `flush` raises only while Redis is away, and keeps what it
-could not write, up to a bound; what is beyond it, or refused, is counted in ``dropped``.
+Promises: `take` and `read` talk to nobody and raise nothing; `flush` raises only while Redis is away or refuses, and
+keeps what it could not write, up to a bound; what is beyond it, or can never be written, is counted in ``dropped``.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from redis.exceptions import RedisError
 from rqmem import events
 from rqmem.journal.alert_writer import raise_alert, resolve_alert
 from rqmem.journal.alerts import Alert, State
-from rqmem.journal.patience import AWAY
+from rqmem.journal.patience import unavailable
 from rqmem.policy.alerts import RULES, Finding, Levels, Reading, Thresholds, judge, of_event
 
 if TYPE_CHECKING:
@@ -87,16 +87,16 @@ class Alerting:
     def flush(self, connection: Redis, now: float) -> None:
         """Tell what there is to tell, and emit an event for each that nobody else has told.
 
-        Raises redis-py's connection and time-out errors; nothing is lost with them.
+        Raises redis-py's errors while Redis is away or refuses; nothing is lost with them.
         """
         refused: list[str] = []
         while self._waiting:
             alert, told = self._waiting[0], None
             try:
                 told = self._tell(connection, alert, now)
-            except AWAY:
-                raise
             except RedisError as error:
+                if unavailable(error) is not None:
+                    raise
                 self._drop()
                 refused.append(f"{alert.rule}: {error}")
             self._waiting.popleft()

@@ -2,8 +2,8 @@
 
 Says that the worker lives, keeps RQ's heartbeats of the running job, looks for runs of dead workers, and writes what
 the worker remembers for others (`rqmem.runtime.recorder`): once a second while there is something to tell.
-It has a connection of its own with a short timeout; a Redis that is away makes it skip a beat and
-ends nothing.
+It has a connection of its own with a short timeout; a Redis that is away or refuses makes it skip a beat and
+ends nothing. Any other error is logged once, and spoils one step of the beat.
 """
 
 from __future__ import annotations
@@ -16,15 +16,22 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from redis import ConnectionPool, Redis
 from redis.exceptions import RedisError
-from rq.connections import parse_connection
 
 from rqmem.journal import ledger, parent_meta, writer
+from rqmem.journal.patience import (
+    State,
+    connection_with_short_timeout,
+    described,
+    note,
+    reopen_at_failover,
+    unavailable,
+)
 from rqmem.memory import machine
 from rqmem.runtime.recovery import Recovery
 
 if TYPE_CHECKING:
+    from redis import Redis
     from rq.executions import Execution
     from rq.job import Job
 
@@ -33,6 +40,8 @@ if TYPE_CHECKING:
     from rqmem.runtime.recorder import Recorder
 
 _TICK_SECONDS = 1.0
+_AGAIN_SECONDS = 2.0
+_MOST_LOGGED = 20
 log = logging.getLogger("rqmem.heart")
 
 
@@ -44,13 +53,16 @@ class Heart:
         self._recorder = recorder
         self._seconds = config.heartbeat_seconds
         self._connection = connection_with_short_timeout(worker.connection, self._seconds)
+        reopen_at_failover(self._connection)
         self._recovery = Recovery(worker, self._connection, config)
         self._stopped = threading.Event()
         self._errands: deque[Callable[[Redis], object]] = deque()
         self._running: tuple[Job, Execution] | None = None
         self._maintained_at = 0.0
-        self._away = False
         self._parents: set[str] = set()  # of jobs that ran here, whose RQ meta does not say so yet
+        self._state: State | None = None
+        self._changed_at = float("-inf")
+        self._logged: set[str] = set()
         self._oom_kills = deque([machine.oom_kills()] * 2, maxlen=2)
         self._thread = threading.Thread(target=self._beat_until_stopped, name="rqmem-heart", daemon=True)
 
@@ -60,7 +72,7 @@ class Heart:
         What dead workers left comes before what is queued.
         """
         self._recorder.flush(self._worker.connection, 2 * self._seconds)
-        self._try(self._look_for_lost)
+        self._do(self._look_for_lost)
         self._thread.start()
 
     @property
@@ -70,8 +82,8 @@ class Heart:
 
     def waits_for_lost(self) -> bool:
         """Look again whether anything of dead workers is due to come back to the worker's queues."""
-        self._try(self._look_for_lost)
-        return self._recovery.due_back > 0 or self._away
+        self._do(self._look_for_lost)
+        return self._recovery.due_back > 0 or self.away
 
     def stop(self) -> None:
         """Stop beating and say farewell. A Redis that is away is no reason to fail."""
@@ -102,8 +114,13 @@ class Heart:
 
     @property
     def away(self) -> bool:
-        """Whether Redis did not answer the last beat."""
-        return self._away
+        """Whether Redis did not answer the last beat, or refused it."""
+        return self._state is not None
+
+    @property
+    def steady(self) -> bool:
+        """Whether Redis has taken beats for so long that those of other workers stand there again too."""
+        return self._state is None and time.monotonic() - self._changed_at >= 2 * self._seconds
 
     def machine_killed_lately(self) -> bool:
         """Whether the kernel has killed for memory, here or in our container, within the last two beats."""
@@ -116,30 +133,33 @@ class Heart:
         while True:
             now = time.monotonic()
             if now >= beat_at:
-                beat_at = now + pause
                 self._oom_kills.append(machine.oom_kills())
-                self._try(self._beat)
-            elif (self._recorder.busy or self._parents) and not self._away:
-                self._try(self._flush)
+                self._do(self._flush, self._run_errands, self._maintain, self._end_alerts, self._look_for_lost)
+                beat_at = time.monotonic() + (pause if self._state is None else min(pause, _AGAIN_SECONDS))
+            elif (self._recorder.busy or self._parents) and self._state is None:
+                self._do(self._flush)
             if self._stopped.wait(min(_TICK_SECONDS, pause)):
                 return
 
-    def _try(self, step: Callable[[], None]) -> None:
-        try:
-            step()
-            self._tell(away=False)
-        except RedisError as error:
-            self._recovery.forget()
-            self._tell(away=True, reason=str(error))
-        except Exception:
-            log.exception("worker %s: heartbeat failed", self._worker.name)
+    def _do(self, *steps: Callable[[], None]) -> None:
+        """One after another, up to the first for which Redis is away, or refuses."""
+        for step in steps:
+            try:
+                step()
+            except Exception as error:
+                if (state := unavailable(error)) is not None:
+                    note(error)
+                    self._recovery.forget()
+                    self._tell(state, described(error))
+                    return
+                what = f"{type(error).__name__}: {error}"
+                if what not in self._logged and len(self._logged) < _MOST_LOGGED:
+                    self._logged.add(what)
+                    log.exception("worker %s: a part of the heartbeat failed; told once", self._worker.name)
+        self._tell(None)
 
-    def _beat(self) -> None:
-        self._flush()
-        self._run_errands()
-        self._maintain()
+    def _end_alerts(self) -> None:
         self._recorder.end_alerts_of_others(self._connection)
-        self._look_for_lost()
 
     def _look_for_lost(self) -> None:
         self._recovery.scan(time.monotonic())
@@ -159,7 +179,12 @@ class Heart:
 
     def _run_errands(self) -> None:
         while self._errands:
-            self._errands[0](self._connection)
+            try:
+                self._errands[0](self._connection)
+            except RedisError as error:
+                if unavailable(error) is None:
+                    self._errands.popleft()  # else it would fail for ever
+                raise
             self._errands.popleft()
 
     def _maintain(self) -> None:
@@ -172,17 +197,15 @@ class Heart:
         twin.connection = self._connection
         twin.maintain_heartbeats(*running)
 
-    def _tell(self, *, away: bool, reason: str = "") -> None:
-        """One line when Redis goes, one when it is back."""
-        if away != self._away:
-            self._away = away
-            if away:
-                log.warning("worker %s: Redis does not answer the heartbeat: %s", self._worker.name, reason)
-            else:
-                log.warning("worker %s: Redis answers again", self._worker.name)
-
-
-def connection_with_short_timeout(connection: Redis, seconds: float) -> Redis:
-    connection_class, pool_class, kwargs = parse_connection(connection)
-    kwargs.update(socket_timeout=seconds, socket_connect_timeout=seconds)
-    return connection_class(connection_pool=ConnectionPool(connection_class=pool_class, **kwargs))
+    def _tell(self, state: State | None, reason: str = "") -> None:
+        """One line when Redis goes or begins to refuse, and one when that is over."""
+        before, self._state = self._state, state
+        if state == before:
+            return
+        self._changed_at = time.monotonic()
+        if state is None:
+            self._maintained_at = 0.0  # so that nobody takes the job for abandoned
+            log.warning("worker %s: Redis answers again", self._worker.name)
+        else:
+            how = "does not answer" if state == "away" else "refuses"
+            log.warning("worker %s: Redis %s the heartbeat: %s", self._worker.name, how, reason)

@@ -53,7 +53,7 @@ class LivingWorker(WorkerInHorse):
         self._idle_bytes = 0
         self._own_limit_bytes = 0
         self._kernel: KernelLayer | None = None
-        self._switch = threading.Lock()  # held while the running execution changes
+        self._switch = threading.RLock()  # held while the running execution changes, or is told something
         self._others: dict[int, int | None] = {}  # children of this process that somebody else waits for
         self._helpers: set[int] = set()  # of those, the ones that the heart's thread has begun
         self._was_subreaper = False
@@ -100,6 +100,8 @@ class LivingWorker(WorkerInHorse):
         self._was_subreaper = linux.become_subreaper()
         trim.warm_up()
         preload(self.config.preload)
+        if signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN:  # set by a module, or by who started us
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # else the kernel reaps our horses
         gc.freeze()
         self._idle_bytes = usage_of_idle_fork()
         self._check_limits()
@@ -275,13 +277,18 @@ class LivingWorker(WorkerInHorse):
             self._kernel.retire(group)
 
     def _reap(self) -> None:
-        """Ended orphans of jobs are our children, as the subreaper's; nobody else waits for them."""
+        """Ended orphans of jobs are our children, as the subreaper's; nobody else waits for them.
+
+        A horse is reaped by whoever ends it: until then its pid must not be another's.
+        """
         scheduler = self.scheduler._process if self.scheduler is not None else None
         if scheduler is not None and scheduler.pid:
             self._others[scheduler.pid] = procfs.read_start_time(scheduler.pid)
         if self._sender is not None and self._sender.pid:
             self._others[self._sender.pid] = procfs.read_start_time(self._sender.pid)
-        tree.reap_zombies(os.getpid(), self._others)
+        horses = [each.pid for each in (self._warm, self._dying[0] if self._dying else None) if each is not None]
+        horses_of_today = {pid: procfs.read_start_time(pid) for pid in horses}
+        tree.reap_zombies(os.getpid(), self._others | horses_of_today)
 
     def leave_alone(self, pid: int) -> None:
         """A child that the heart's thread has begun, maybe while a job runs: it is of no job's tree."""

@@ -85,6 +85,25 @@ def tell_main_thread(pid: int, number: int) -> None:
             os.kill(pid, number)
 
 
+def open_exit(pid: int) -> int:
+    """A descriptor that can be read once that child has ended (a pidfd), or at once where it was reaped already."""
+    try:
+        return os.pidfd_open(pid)
+    except ProcessLookupError:
+        ended, other = os.pipe()
+        os.close(other)
+        return ended
+
+
+def ended_well(pid: int) -> bool | None:
+    """Whether a child that has ended exited with 0; it is not reaped, so its pid stays its own. None: it is gone."""
+    try:
+        result = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    except ChildProcessError:
+        return None
+    return result is not None and result.si_code == os.CLD_EXITED and result.si_status == os.EX_OK
+
+
 @cache
 def _tgkill() -> tuple[Any, int]:
     system_call = _TGKILL.get(os.uname().machine) if sys.platform == "linux" else None

@@ -1,28 +1,24 @@
-"""An RQ worker that outlives a Redis which is away, and commits each outcome once, if it is still its to commit.
+"""An RQ worker that commits each outcome once, if it is still its to commit, however long Redis is away or refuses.
 
-Stock RQ ends the worker on a connection error between two jobs, and loses the outcome of a job that ends
-while Redis is away. Here both wait. What is repeated because its reply was lost is first looked up, and
-an execution that another worker has taken over commits nothing (`RunTakenOver`).
+Stock RQ loses the outcome of a job that ends meanwhile. Here it waits (`rqmem.journal.patience`). What is repeated
+because its reply was lost is first looked up, and an execution that another worker has taken over commits nothing
+(`RunTakenOver`). What no repetition will commit is a failure, and told.
 """
 
 from __future__ import annotations
 
 import copy
 import logging
-import os
-import signal
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import RedisError
-from rq.exceptions import StopRequested
-from rq.utils import utcformat
-from rq.worker import Worker
+from rq.rate_limit import release_slot
 
-from rqmem.errors import RunTakenOver
+from rqmem.errors import RedisTakesAllButThis, RunTakenOver
 from rqmem.journal import reader
-from rqmem.journal.patience import AWAY, until_redis_answers
-from rqmem.runtime.heart import Heart, connection_with_short_timeout
+from rqmem.journal.patience import until_redis_answers
+from rqmem.runtime.waiting import WaitingWorker, step_of_work
 from rqmem.tracebacks import what_was_raised
 
 if TYPE_CHECKING:
@@ -31,42 +27,24 @@ if TYPE_CHECKING:
     from rq.job import Job
     from rq.queue import Queue
 
-T = TypeVar("T")
-
-_FAILURE_TRIES = 5
-_SIGN_OFF_SECONDS = 3.0
+_KEPT_OF_AN_ERROR = 100_000  # characters, where Redis does not take all of it
 _LOOK_SECONDS = 1
 _log = logging.getLogger("rqmem.worker")
 
 
-class PatientWorker(Worker):
-    """An RQ worker that waits for its Redis."""
+class PatientWorker(WaitingWorker):
+    """A `WaitingWorker` whose commits wait too."""
 
-    _heart: Heart | None = None
-    _watching = False  # a horse works: nothing in the main thread may wait for Redis
-    _asked_to_stop = False
     _failure_line: str = ""
     _retrying = False  # the failure under commit is not the job's end: RQ's Retry runs it once more
     _succeeding = False  # the commit under way is a success's: with repeats left RQ's status does not say so
     _abandoned: str = ""  # an execution that RQ's maintenance failed, and that ended well all the same
+    _commit_error: RedisError | None = None  # of the last commit's transaction: RQ swallows some
 
-    # Between jobs
-
-    def heartbeat(self, timeout: int | None = None, pipeline: Pipeline | None = None) -> None:
-        """RQ's `heartbeat`; one that Redis did not take is skipped."""
-        try:
-            super().heartbeat(timeout, pipeline)
-        except AWAY as error:
-            _log.debug("worker %s: heartbeat skipped: %s", self.name, error)
-
-    def set_state(self, state: str, pipeline: Pipeline | None = None) -> None:
-        """RQ's `set_state`; the worker is in that state also when Redis did not take it."""
-        try:
-            super().set_state(state, pipeline)
-        except AWAY as error:
-            _log.debug("worker %s: state %s not told: %s", self.name, state, error)
-
-    def dequeue_job_and_maintain_ttl(self, timeout: int | None, max_idle_time: int | None = None) -> Any:
+    @step_of_work
+    def dequeue_job_and_maintain_ttl(
+        self, timeout: int | None, max_idle_time: int | None = None
+    ) -> tuple[Job, Queue] | None:
         """RQ's `dequeue_job_and_maintain_ttl`; no job is no reason to end while one is due back from a dead worker."""
         burst = timeout is None
         while True:
@@ -78,67 +56,6 @@ class PatientWorker(Worker):
                 return None
             self.check_for_suspension(burst)
             timeout = max_idle_time = _LOOK_SECONDS
-
-    def check_for_suspension(self, burst: bool) -> None:
-        """RQ's `check_for_suspension`, once Redis answers."""
-        until_redis_answers(lambda: super(PatientWorker, self).check_for_suspension(burst), "look for suspension")
-
-    def run_maintenance_tasks(self) -> None:
-        """RQ's `run_maintenance_tasks`; without Redis, another time."""
-        try:
-            super().run_maintenance_tasks()
-        except AWAY as error:
-            _log.warning("worker %s: maintenance put off: %s", self.name, error)
-
-    def teardown(self) -> None:
-        """RQ's `teardown`; a Redis that is away is no reason to fail on leaving."""
-        try:
-            super().teardown()
-        except RedisError as error:
-            _log.warning("worker %s: could not sign off: %s", self.name, error)
-
-    def register_death(self) -> None:
-        """RQ's `register_death`, on a connection that fails soon: RQ's own waits for jobs, for seven minutes."""
-        leaving = copy.copy(self)
-        leaving.connection = connection_with_short_timeout(self.connection, _SIGN_OFF_SECONDS)
-        super(PatientWorker, leaving).register_death()
-
-    @property
-    def should_run_maintenance_tasks(self) -> bool:
-        """RQ's `should_run_maintenance_tasks`, asked before each wait for a job: the place to notice a stop request.
-
-        RQ's is an exception raised by a signal handler, and `logging`, for one, swallows exceptions.
-        """
-        if self._asked_to_stop:
-            raise StopRequested
-        return super().should_run_maintenance_tasks
-
-    def _shutdown(self) -> None:
-        """RQ's `_shutdown`; the request is remembered also when its exception is lost."""
-        self._asked_to_stop = True
-        super()._shutdown()
-
-    # While a horse works
-
-    def set_shutdown_requested_date(self) -> None:
-        """Replaces RQ's `set_shutdown_requested_date`: no signal handler may wait for Redis; the heart writes it."""
-        if self._heart is None:
-            super().set_shutdown_requested_date()
-            return
-        assert self._shutdown_requested_date is not None
-        key, text = self.key, utcformat(self._shutdown_requested_date)
-        self._heart.soon(lambda connection: connection.hset(key, "shutdown_requested_date", text))
-
-    def stop_scheduler(self) -> None:
-        """RQ's `stop_scheduler`; while a horse works, without waiting for the scheduler's end."""
-        if not self._watching:
-            super().stop_scheduler()
-            return
-        process = self.scheduler._process if self.scheduler is not None else None
-        if process is not None and process.pid and process.is_alive():
-            os.kill(process.pid, signal.SIGTERM)
-
-    # Committing
 
     def prepare_job_execution(self, job: Job, remove_from_intermediate_queue: bool = False) -> None:
         """RQ's `prepare_job_execution`, once Redis answers."""
@@ -161,11 +78,14 @@ class PatientWorker(Worker):
         execution is gone and the transaction looks again. Raises `RunTakenOver`.
         """
         fenced = copy.copy(queue)
+        ready: dict[str, list[str]] = {}
 
-        def move_dependents_to_ready(job: Job, pipeline: Pipeline, **options: Any) -> Any:
+        def move_dependents_to_ready(job: Job, pipeline: Pipeline, **options: Any) -> dict[str, list[str]]:
             pipeline.watch(execution.key)
             self._check_still_ours(job, queue, execution)
-            return queue.move_dependents_to_ready(job, pipeline=pipeline, **options)
+            ready.clear()
+            ready.update(queue.move_dependents_to_ready(job, pipeline=pipeline, **options))
+            return {}  # RQ would try once to enqueue them
 
         fenced.move_dependents_to_ready = move_dependents_to_ready  # type: ignore[assignment, method-assign]
         self._succeeding = True
@@ -175,9 +95,11 @@ class PatientWorker(Worker):
             )
         finally:
             self._succeeding = False
+        self._enqueue_ready(queue, ready)
 
     def cleanup_execution(self, job: Job, pipeline: Pipeline, execution: Execution | None = None) -> None:
-        """RQ's `cleanup_execution`; a job that maintenance had failed meanwhile leaves the failed ones."""
+        """RQ's `cleanup_execution`, a part of each commit; a job that maintenance had failed leaves the failed ones."""
+        self._note_error_of(pipeline)
         super().cleanup_execution(job, pipeline, execution)
         if execution is not None and execution.id == self._abandoned:
             pipeline.zrem(job.failed_job_registry.key, job.id)
@@ -191,7 +113,9 @@ class PatientWorker(Worker):
         def commit() -> None:
             self._check_still_ours(job, queue, execution)
             job.number_of_retries = number
+            self._commit_error = None
             super(PatientWorker, self).handle_job_retry(job, queue, retry, started_job_registry, execution)
+            self._raise_swallowed()
 
         self._commit_once(commit, job)
 
@@ -205,44 +129,110 @@ class PatientWorker(Worker):
     ) -> None:
         """RQ's `handle_job_failure`, once Redis answers, unless the execution is somebody else's by now.
 
-        RQ logs and forgets an error in this commit; here it is looked up whether it is there. And an error whose text
-        Redis cannot take (a file's name in no encoding, say) ended the horse.
+        RQ logs and forgets an error in this commit. And an error whose text Redis cannot take (a file's name in no
+        encoding, say) ended the horse. Of a text that is too long for Redis the end is kept.
         """
         exc_string = exc_string.encode(errors="backslashreplace").decode()
-        retries_left, stopped = job.retries_left, self._stopped_job_id
         self._failure_line = what_was_raised(exc_string)
+        retries_left, stopped, tries = job.retries_left, self._stopped_job_id, 0
+        last, connection = not job.should_retry or stopped == job.id, self.connection
 
-        def commit() -> None:
+        def commit(text: str) -> None:
+            nonlocal tries
             if execution is not None and not self._may_fail(job, queue, execution):
+                if tries and last:  # perhaps it was our own commit, whose reply was lost
+                    self._enqueue_dependents_safely(queue, job)
+                    self._release_slot_safely(job)
                 return
+            if tries:
+                self._try_to_write()
+            tries += 1
             job.retries_left, self._stopped_job_id = retries_left, stopped
-            self._retrying = job.should_retry and stopped != job.id
+            self._retrying, self._commit_error = not last, None
             try:
-                super(PatientWorker, self).handle_job_failure(job, queue, started_job_registry, exc_string, execution)
+                super(PatientWorker, self).handle_job_failure(job, queue, started_job_registry, text, execution)
             finally:
                 self._retrying = False
+            self._raise_swallowed()
 
-        for _ in range(_FAILURE_TRIES):
-            until_redis_answers(commit, f"record the failure of job {job.id}")
-            if execution is None or not until_redis_answers(
-                lambda: self._is_open(execution, queue), f"look for the failure of job {job.id}"
-            ):
+        for text in (exc_string, exc_string[-_KEPT_OF_AN_ERROR:]):
+            try:
+                until_redis_answers(lambda: commit(text), f"record the failure of job {job.id}", connection)  # noqa: B023
+            except (RedisError, RedisTakesAllButThis) as error:
+                _log.error("worker %s: the failure of job %s could not be recorded: %s", self.name, job.id, error)
+            else:
                 return
 
+    def _try_to_write(self) -> None:
+        """Raise what Redis says to a write, before RQ is asked to: it would log a traceback each time."""
+        super(WaitingWorker, self).heartbeat()
+
+    def _note_error_of(self, pipeline: Pipeline) -> None:
+        execute = pipeline.execute
+
+        def noting(*args: Any, **kwargs: Any) -> Any:
+            try:
+                return execute(*args, **kwargs)
+            except RedisError as error:
+                self._commit_error = error
+                raise
+
+        pipeline.execute = noting  # type: ignore[method-assign]
+
+    def _raise_swallowed(self) -> None:
+        if self._commit_error is not None:
+            raise self._commit_error
+
+    def _enqueue_ready(self, queue: Queue, ready: dict[str, list[str]]) -> None:
+        """RQ's `Queue.enqueue_ready_jobs_by_queue`, once Redis answers: RQ's maintenance would do it in ten minutes."""
+        for name, job_ids in ready.items():
+            target = type(queue)(
+                name, connection=queue.connection, job_class=queue.job_class, serializer=queue.serializer
+            )
+            self._safely(lambda: target.ready_job_registry.enqueue_jobs(job_ids), f"enqueue dependents in {name}")  # noqa: B023
+
+    def _enqueue_dependents_safely(self, queue: Queue, job: Job) -> None:
+        """Replaces RQ's `_enqueue_dependents_safely`: the same, once Redis answers."""
+        ready: dict[str, list[str]] = {}
+
+        def move() -> None:
+            ready.update(queue.move_dependents_to_ready(job))
+
+        self._safely(move, f"release the dependents of job {job.id}")
+        self._enqueue_ready(queue, ready)
+
+    def _release_slot_safely(self, job: Job) -> None:
+        """Replaces RQ's `_release_slot_safely`: the same, once Redis answers."""
+        self._safely(lambda: release_slot(job), f"release the slot of job {job.id}")
+
+    def _safely(self, step: Callable[[], Any], what: str) -> None:
+        """What follows a commit: an error in it is logged, as RQ does, and left to RQ's maintenance."""
+        try:
+            until_redis_answers(step, what)
+        except Exception:  # noqa: BLE001
+            _log.exception("worker %s: could not %s", self.name, what)
+
     def _commit_once(self, commit: Callable[[], None], job: Job) -> None:
-        """``commit`` once Redis answers; found taken over after a lost reply, it was our own commit."""
+        """``commit`` once Redis answers; found taken over after a lost reply, it was our own commit.
+
+        What RQ does after its transaction is done once more where anything failed; each of it bears that.
+        """
         tries = 0
 
         def step() -> None:
             nonlocal tries
             tries += 1
+            if tries > 1:
+                self._try_to_write()
             try:
                 commit()
             except RunTakenOver:
                 if tries == 1:
                     raise
 
-        until_redis_answers(step, f"commit job {job.id}")
+        until_redis_answers(step, f"commit job {job.id}", self.connection)
+        if tries > 1:
+            self._release_slot_safely(job)
 
     def _check_still_ours(self, job: Job, queue: Queue, execution: Execution) -> None:
         """Raise `RunTakenOver` where the execution's outcome is not ours to commit."""
@@ -269,7 +259,3 @@ class PatientWorker(Worker):
         with self.connection.pipeline() as pipeline:
             execution.delete(job, pipeline)
             pipeline.execute()
-
-    def _is_open(self, execution: Execution, queue: Queue) -> bool:
-        """Whether nobody has committed an outcome of this execution: all who do remove it in the same step."""
-        return self.connection.zscore(queue.started_job_registry.key, execution.composite_key) is not None

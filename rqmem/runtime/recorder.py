@@ -142,12 +142,10 @@ class Recorder:
             if self._running is not None:
                 self._read_tape(self._running)
             live = self._live(now)
+        self._beat(connection, live, seconds)
         if self._usable is None and self.journal:
             self._usable = self._look_at_journal(connection, now)
         if not (self.journal and self._usable):
-            with connection.pipeline(transaction=False) as pipeline:
-                history_writer.beat(pipeline, live, seconds)
-                pipeline.execute()
             return
         self._sample(live, now)
         self.alerting.read(live, now)
@@ -155,8 +153,7 @@ class Recorder:
         self._dropped["alerts"], self.alerting.dropped = self._dropped["alerts"] + self.alerting.dropped, 0
         told, runs, dropped = list(self._told), list(self._runs), dict(self._dropped)
         grown = list(self._grown)
-        with connection.pipeline(transaction=False) as pipeline:
-            history_writer.beat(pipeline, live, seconds)
+        with connection.pipeline() as pipeline:  # all or nothing: what a refusal cut in two would be counted twice
             history_writer.write_samples(pipeline, live.worker, self._samples, now)
             alerts = Counter((event.job, event.rule) for _, event in told if isinstance(event, events.AlertRaised))
             leaks = [event for _, event in told if isinstance(event, events.LeakFound)]
@@ -171,6 +168,14 @@ class Recorder:
         self._written(told, runs, dropped, answers)
         if told or runs:
             history_writer.trim(connection)
+
+    def _beat(self, connection: Redis, live: Live, seconds: float) -> None:
+        """Command by command: a Redis without memory takes the one that says that the worker lives."""
+        with connection.pipeline(transaction=False) as pipeline:
+            history_writer.beat(pipeline, live, seconds)
+            refused = [answer for answer in pipeline.execute(raise_on_error=False) if isinstance(answer, RedisError)]
+        if refused:
+            raise refused[0]
 
     def end_alerts_of_others(self, connection: Redis) -> None:
         """What lost workers had raised has ended with them. Raises redis-py's errors."""
@@ -191,8 +196,6 @@ class Recorder:
             self._dropped["refused"] += len(refused)
             _log.warning("worker %s: Redis refused %d writes to the journal: %s",
                          self.about.worker, len(refused), refused[0])  # fmt: skip
-            if isinstance(answers[1], RedisError) or not answers[1]:  # not even the heartbeat
-                raise refused[0]
 
     def _look_at_journal(self, connection: Redis, now: float) -> bool:
         """Whether it is ours to write; and the samples of this worker's life before it restarted."""

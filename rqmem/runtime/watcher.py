@@ -115,7 +115,7 @@ class Watcher:
         self.hidden: set[int] = set()
         self._group = group
         self._horse_pid = horse_pid
-        self._exit_fd = os.pidfd_open(horse_pid)
+        self._exit_fd = linux.open_exit(horse_pid)
         self._report = report
         self._ends: list[int | Reports] = [self._exit_fd] if report is None else [self._exit_fd, report]
         self._page = page

@@ -16,7 +16,7 @@ import os
 import signal
 import time
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rq.executions import Execution
 from rq.job import Job, JobStatus
@@ -44,6 +44,7 @@ from rqmem.units import MB, show_leak, show_mb, to_bytes, to_mb
 if TYPE_CHECKING:
     from redis.client import Pipeline
 
+_SWITCH_SECONDS = 1.0
 _ORDERS = 3  # how often a job is ordered from horses that die before they take it
 _OUR_LOG = logging.getLogger("rqmem.worker")
 
@@ -138,9 +139,22 @@ class MemoryWorker(LivingWorker):
         self._settle_end(job, queue, execution, self._watch(job, queue, execution, None))
 
     def kill_horse(self, sig: signal.Signals = signal.SIGKILL) -> None:
-        """RQ's `kill_horse`; without a horse it does nothing (RQ's would signal our own group)."""
-        if self.horse_pid:
-            super().kill_horse(sig)
+        """RQ's `kill_horse`; without a horse it does nothing (RQ's would signal our own group).
+
+        It comes from another thread too: not while the horse is reaped, whose pid may be another's then.
+        """
+        held = self._switch.acquire(timeout=_SWITCH_SECONDS)
+        try:
+            if self.horse_pid:
+                super().kill_horse(sig)
+        finally:
+            if held:
+                self._switch.release()
+
+    def handle_payload(self, message: Any) -> None:
+        """RQ's `handle_payload`, in its thread: a job that is told to stop must not have ended meanwhile."""
+        with self._switch:
+            super().handle_payload(message)
 
     def request_stop_execution(self, execution_id: str) -> None:
         """RQ's `request_stop_execution`, which comes from another thread: never between two jobs of one horse."""
@@ -214,14 +228,16 @@ class MemoryWorker(LivingWorker):
                 heart.stop()
         report = warm.channel.report() if warm is not None else None
         with self._switch:
+            well = linux.ended_well(self.horse_pid) if report is None else True
+            if not well or watcher.breach is not None or (warm is not None and report is None):
+                # Before it is reaped: its number may lead another group then.
+                self._kill_tree(self.horse_pid if well is not None else 0, wait=report is None)
             pid, status, rusage = self.wait_for_horse() if report is None else (self.horse_pid, os.EX_OK, None)
             self._horse_pid = 0
             self.executions.pop(execution.id, None)
         end = End(pid, status, rusage, report, watcher.breach, overdue, warm is not None, watcher.starved)
         if warm is not None:
             warm.worn = watcher.lasted() or self._page.ceiling_bytes != to_bytes(self.limit_mb)
-        if end.broken:
-            self._kill_tree(pid or 0, wait=report is None)
         if warm is None:
             self._retire_group()
         elif report is None:

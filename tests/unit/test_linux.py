@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import select
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 from rqmem.runtime import linux
 from rqmem.runtime.horse import BREACH_SIGNAL
@@ -46,3 +50,22 @@ def test_a_process_that_has_ended_is_told_nothing() -> None:
     child = subprocess.Popen(["true"])
     child.wait()
     linux.tell_main_thread(child.pid, 0)  # no signal: its pid may be another's by now
+
+
+@pytest.mark.parametrize(("code", "well"), [(0, True), (3, False)])
+def test_the_end_of_a_child_is_seen_before_and_after_it_is_reaped(code: int, well: bool) -> None:
+    with subprocess.Popen([sys.executable, "-c", f"raise SystemExit({code})"]) as child:
+        assert ends(child.pid)
+        assert linux.ended_well(child.pid) is well
+        child.wait()
+        assert ends(child.pid)
+        assert linux.ended_well(child.pid) is None
+
+
+def ends(pid: int) -> bool:
+    """Waits for it."""
+    ended = linux.open_exit(pid)
+    try:
+        return select.select([ended], [], [], 20)[0] == [ended]
+    finally:
+        os.close(ended)

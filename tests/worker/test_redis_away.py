@@ -302,7 +302,7 @@ class SwallowsOnce(logging.Handler):
         self.pid = pid
 
     def emit(self, record: logging.LogRecord) -> None:
-        if "retrying in" in record.getMessage() and self.pid != 0:
+        if "Redis is away" in record.getMessage() and self.pid != 0:
             pid, self.pid = self.pid, 0
             with contextlib.suppress(Exception):
                 os.kill(pid, signal.SIGTERM)
@@ -314,7 +314,8 @@ def test_a_stop_request_that_logging_swallowed_is_not_lost(tmp_path: Path) -> No
     connection = Redis.from_url(server.url)
     worker = MemoryWorker(["jobs"], connection=connection, config=Config())
     handler = SwallowsOnce(os.getpid())
-    worker.log.addHandler(handler)
+    logger = logging.getLogger("rqmem.redis")
+    logger.addHandler(handler)
     killer = threading.Timer(1.0, lambda: os.kill(server.pid, signal.SIGKILL))
     killer.start()
     before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
@@ -323,7 +324,7 @@ def test_a_stop_request_that_logging_swallowed_is_not_lost(tmp_path: Path) -> No
     finally:
         signal.signal(signal.SIGTERM, before[0])
         signal.signal(signal.SIGINT, before[1])
-        worker.log.removeHandler(handler)
+        logger.removeHandler(handler)
         killer.cancel()
         embedded_redis.stop(tmp_path)
     assert handler.pid == 0

@@ -19,6 +19,7 @@ from rq.job import Job, JobStatus
 from rqmem import MemoryWorker, embedded_redis
 from rqmem.config import Config
 from rqmem.journal import keys
+from rqmem.memory import procfs, tree
 from rqmem.policy import recycling
 from rqmem.policy.recycling import AfterJob, HorseState
 from rqmem.testing import wait_until
@@ -98,6 +99,42 @@ def test_a_horse_that_died_between_jobs_is_replaced(queue: Queue, start_worker: 
     second = queue.enqueue(sample_jobs.own_pid)
     log = worker.finish()
     assert second.return_value() not in (None, first.return_value()), log
+
+
+def test_a_horse_that_dies_before_its_worker_looks_counts_as_died_idle(
+    queue: Queue, start_worker: StartWorker, tmp_path: Path
+) -> None:
+    go = tmp_path / "go"
+    first = queue.enqueue(sample_jobs.wait_for_file, str(go))
+    worker = start_worker("jobs", "--max-jobs", "3", RQMEM_HEARTBEAT="60")
+    wait_until(lambda: Path(f"{go}.begun").exists(), 20)
+    [horse] = procfs.read_children(worker.pid)
+    os.kill(worker.pid, signal.SIGSTOP)
+    go.touch()
+    wait_until(lambda: first.get_status() == JobStatus.FINISHED and _waits_for_an_order(horse), 20)
+    os.kill(horse, signal.SIGKILL)
+    wait_until(lambda: tree.is_zombie(horse))
+    os.kill(worker.pid, signal.SIGCONT)
+    others = [queue.enqueue(sample_jobs.add, 1), queue.enqueue(sample_jobs.own_pid)]
+    log = worker.finish()
+    assert worker.process.returncode == 0, log
+    assert results(others)[0] == 2, log
+    assert results(others)[1] != horse
+    assert "unhandled" not in log
+
+
+def _waits_for_an_order(horse: int) -> bool:
+    """Whether it has sent its report: it sleeps in the receiving of a message."""
+    return "recvfrom" in Path(f"/proc/{horse}/stack").read_text() or "unix_" in Path(f"/proc/{horse}/wchan").read_text()
+
+
+def test_children_reaped_by_somebody_else_are_no_end_of_the_worker(queue: Queue, start_worker: StartWorker) -> None:
+    jobs = [queue.enqueue(sample_jobs.exit_quietly), queue.enqueue(sample_jobs.add, 1)]
+    worker = start_worker("jobs", "--max-jobs", "2", "--preload", "tests.ignores_children")
+    log = worker.finish()
+    assert worker.process.returncode == 0, log
+    assert jobs[0].get_status() == JobStatus.FAILED
+    assert jobs[1].return_value() == 2, log
 
 
 def test_a_quiet_exit_is_told(queue: Queue, work_off: WorkOff) -> None:
