@@ -567,6 +567,27 @@ class WaitsInItsChunks(MemoryAwareJob):
         return self.process_in_chunks(range(6), work)
 
 
+class WaitsInItsChildren(MemoryAwareJob):
+    """Each child waits for a file. Needs no Redis of its own."""
+
+    queue = "jobs"
+    items_per_child = 2
+
+    def handle(self, path: str, items: Any = None) -> Any:
+        if items is None:
+            return self.split_into_child_jobs(range(6))
+        wait_for_file(path)
+        return [number for chunk in self.chunks(items) for number in chunk]
+
+
+def incompressible(megabytes: int) -> bytes:
+    return os.urandom(megabytes * MB)
+
+
+def raise_at_length(megabytes: int) -> None:
+    raise ValueError(os.urandom(megabytes * MB).hex() + " the end of a long text")
+
+
 def collect_rows() -> None:
     rows = []
     for number in range(10**7):

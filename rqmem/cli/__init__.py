@@ -75,7 +75,9 @@ class _Commands(click.Group):
         except RqmemError as error:
             code = _complain(str(error), error.exit_code)
         except RedisError as error:  # it answered when the command began
-            code = _complain(f"Redis does not answer any more, or refuses: {' '.join(str(error).split())}", 1)
+            from rqmem.journal.patience import described
+
+            code = _complain(f"Redis does not answer any more, or refuses: {described(error)}", 1)
         except click.exceptions.NoArgsIsHelpError as error:
             click.echo(error.format_message())
             code = error.exit_code

@@ -62,13 +62,16 @@ _WRAPPED = (
     re.compile(r"(?:ERR )?Error (?:running|compiling) script.*?@user_script: ?\d+: (?:@user_script: ?\d+: )?"),
 )
 _CODE = re.compile(rf"-?({'|'.join(_CODES)})(?![A-Z])")
-_FULL = re.compile(r"(?:ERR )?max number of clients")
+_WITHOUT_CODE = (
+    (re.compile(r"(?:ERR )?max number of clients"), "max number of clients"),
+    (re.compile(r"(?:ERR )?The user executing the script can't"), "NOPERM"),
+)
 
 _FIRST_PAUSE_SECONDS = 0.05
 _LONGEST_PAUSE_SECONDS = 2.0
 _TOLD_CHANGES = 5
 _LONGEST_REASON = 200
-_TRIES_WHILE_IT_ANSWERS = 12  # some 15 s
+_TRIES_WHILE_IT_ANSWERS = 8  # some 8 s
 _PROBE_SECONDS = 3.0
 _log = logging.getLogger("rqmem.redis")
 _in_use: WeakSet[Redis] = WeakSet()
@@ -81,8 +84,9 @@ def refusal(error: BaseException) -> str:
     text = _unwrapped(error)
     if found := _CODE.match(text):
         return found[1]
-    if _FULL.match(text):
-        return "max number of clients"
+    for pattern, code in _WITHOUT_CODE:
+        if pattern.match(text):
+            return code
     return next((code for kind, code in _CLASSES if isinstance(error, kind)), "")
 
 

@@ -12,6 +12,7 @@ import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 from rq.rate_limit import release_slot
 
@@ -81,6 +82,11 @@ class PatientWorker(WaitingWorker):
         ready: dict[str, list[str]] = {}
 
         def move_dependents_to_ready(job: Job, pipeline: Pipeline, **options: Any) -> dict[str, list[str]]:
+            if (lost := self._commit_error) is not None and "occurred while watching" in str(lost):
+                self._commit_error = None
+                raise RedisConnectionError(
+                    str(lost)
+                )  # redis-py says WatchError, and RQ would repeat it without a pause
             pipeline.watch(execution.key)
             self._check_still_ours(job, queue, execution)
             ready.clear()
@@ -88,7 +94,7 @@ class PatientWorker(WaitingWorker):
             return {}  # RQ would try once to enqueue them
 
         fenced.move_dependents_to_ready = move_dependents_to_ready  # type: ignore[assignment, method-assign]
-        self._succeeding = True
+        self._succeeding, self._commit_error = True, None
         try:
             self._commit_once(
                 lambda: super(PatientWorker, self).handle_job_success(job, fenced, started_job_registry, execution), job

@@ -36,6 +36,8 @@ REPLIES = {
     "EXECABORT Transaction discarded because of: OOM command not allowed when used memory > 'maxmemory'.": "OOM",
     "ERR Error running script (call to f_00): @user_script:3: @user_script: 3: -READONLY You can't write.": "READONLY",
     "ERR Error running script (call to f_00): @user_script:13: -MISCONF Redis is configured to": "MISCONF",
+    "ERR Error running script (call to f_00): @user_script:13: @user_script: 13: "
+    "ERR The user executing the script can't run this command or subcommand": "NOPERM",
     "NOSCRIPT No matching script. Please use EVAL.": "NOSCRIPT",
 }
 LASTING = (

@@ -8,8 +8,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -28,41 +27,9 @@ from rqmem.journal.patience import until_redis_answers
 from rqmem.testing import wait_until
 from tests import sample_jobs
 from tests.conftest import StartWorker, WorkerProcess
+from tests.worker.conftest import OwnRedis
 
 QUICK = {"RQMEM_HEARTBEAT": "0.3"}
-
-
-@dataclass
-class OwnRedis:
-    """A server of one test's own, to stop and to kill."""
-
-    directory: Path
-    server: embedded_redis.Server
-
-    @property
-    def connection(self) -> Redis:
-        return Redis.from_url(self.server.url)
-
-    @property
-    def queue(self) -> Queue:
-        return Queue("jobs", connection=self.connection)
-
-    def kill(self) -> None:
-        os.kill(self.server.pid, signal.SIGKILL)
-        wait_until(lambda: embedded_redis.status(self.directory) is None)
-
-    def start_again(self) -> None:
-        url = self.server.url
-        self.server = embedded_redis.start(self.directory)
-        assert self.server.url == url
-
-
-@pytest.fixture
-def own_redis(tmp_path: Path) -> Iterator[OwnRedis]:
-    own = OwnRedis(tmp_path, embedded_redis.start(tmp_path))
-    own.connection.config_set("appendfsync", "always")
-    yield own
-    embedded_redis.stop(own.directory)
 
 
 @pytest.fixture
