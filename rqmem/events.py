@@ -338,6 +338,28 @@ class HorseRecycled(Event):
 
 
 @dataclass(frozen=True)
+class RunsAgain(Event):
+    """A job used more than its ceiling because of what others had left in its horse; it runs once more, in a new one.
+
+    Nothing of RQ's Retry and no resume is spent. Sizes in MB; ``left_mb`` is what others had left.
+    """
+
+    used_mb: float
+    limit_mb: float
+    left_mb: float
+    layer: Layer
+    operation: str
+
+    def summary(self) -> str:
+        """What happened, without whose it is."""
+        place = f" at '{self.operation}'" if self.operation else ""
+        return (
+            f"used {show_mb(self.used_mb)} MB of {show_mb(self.limit_mb)} MB of memory{place}, but others had left "
+            f"{show_mb(self.left_mb)} MB in its horse: it runs once more, in a new horse"
+        )
+
+
+@dataclass(frozen=True)
 class WorkerFull(Event):
     """The worker process itself is above its own ceiling; ``action``: ``restart``, ``exit`` or ``none``."""
 

@@ -65,6 +65,8 @@ def _line(told: Told) -> Line:
             return Line(told.at, None, f"gave up: {event.reason}", "bad")
         case events.Resumed():
             return Line(told.at, None, f"resumed after {event.cause}: {event.summary()}", "warning")
+        case events.RunsAgain():
+            return Line(told.at, event.used_mb, event.summary(), "warning")
         case _:
             return Line(told.at, None, _words(event), "warning")
 

@@ -30,6 +30,7 @@ from rqmem.journal.patience import until_redis_answers
 from rqmem.journal.records import GATHER, RunRecord
 from rqmem.journal.writer import RunWriter
 from rqmem.policy import chunk_size as chunk_size_policy
+from rqmem.policy import recycling
 from rqmem.policy.ceiling import effective_limit_mb
 from rqmem.runtime import evidence, horse
 from rqmem.sources import Cuttable
@@ -120,10 +121,15 @@ class MemoryContext:
     def _check_that_it_can_hold(self, declared_mb: float | None, here: horse.Horse) -> None:
         """Before anything is done: `HorseTooHeavy`, or in a new horse `ConfigError`, for one already above it."""
         limit_mb, used_mb = self._effective_mb(declared_mb), to_mb(self._usage.initial)
-        if used_mb < limit_mb:
+        page = here.page
+        page.declared_bytes = to_bytes(declared_mb or 0)
+        if not page.fresh and page.job == self._about["job"]:  # else it is called by a job that has begun
+            need = page.need_bytes if page.need_bytes >= 0 else None
+            before = recycling.Fit(page.held_before, page.left_before, need)
+            if used_mb >= limit_mb or recycling.crowded(before, to_bytes(limit_mb)):
+                raise HorseTooHeavy
+        if used_mb < limit_mb or not page.fresh:
             return
-        if not here.page.fresh:
-            raise HorseTooHeavy
         raise ConfigError(
             f"a ceiling of {show_mb(limit_mb)} MB cannot hold for {self._about['job']}: a new horse uses "
             f"{show_mb(used_mb)} MB before the job begins (what is imported and preloaded); declare more"

@@ -120,6 +120,10 @@ def _horse_recycled(event: events.HorseRecycled) -> str:
     return f"worker {event.worker}: new horse with fresh memory after {_name(event)}: {event.reason}"
 
 
+def _runs_again(event: events.RunsAgain) -> str:
+    return f"{_name(event)} {event.summary()}; what it did before that it does again"
+
+
 def _worker_full(event: events.WorkerFull) -> str:
     doing = {
         "restart": "restarts in place, between two jobs",
@@ -181,6 +185,7 @@ WORDS: dict[type[events.Event], tuple[Level, Callable[[Any], str | list[str]]]] 
     events.Split: (INFO, _split),
     events.LeakFound: (WARNING, _leak_found),
     events.HorseRecycled: (INFO, _horse_recycled),
+    events.RunsAgain: (WARNING, _runs_again),
     events.WorkerFull: (WARNING, _worker_full),
     events.WorkerRestarted: (WARNING, _worker_restarted),
     events.WorkerLost: (WARNING, _worker_lost),

@@ -11,7 +11,6 @@ import dataclasses
 import json
 import logging
 import os
-import threading
 import time
 from collections.abc import Sequence
 from datetime import datetime, timezone
@@ -34,6 +33,7 @@ from rqmem.runtime.kernel import HorseGroup
 from rqmem.runtime.page import SharedPage
 from rqmem.runtime.probing import Probing
 from rqmem.runtime.recorder import Recorder
+from rqmem.runtime.threads import Threads
 from rqmem.runtime.verdict import SettlingWorker
 from rqmem.runtime.warm import Channel, Order, Report
 from rqmem.type_of_job import type_of_path
@@ -78,16 +78,18 @@ class WorkerInHorse(SettlingWorker):
             self.setup_work_horse_signals()
             self._is_horse = True
             self._greet_redis()
-            begun, probing = traces.look(), Probing()
+            begun, probing, threads = traces.look(), Probing(), Threads()
             while (order := channel.order()) is not None:
-                threads = threading.active_count()
                 probing.before(order.job_type)
                 self._run_order(order)
-                doomed = self._page is not None and self._page.told
-                report = self._look_after(probing, threading.active_count() - threads, doomed)
+                doomed = self._page is not None and (self._page.told or self._page.runs_again)
+                report = self._look_after(probing, doomed)
                 self._install_handlers()  # what is ours is no trace of the job
                 changed = traces.changed(begun, traces.look()) or report.changed
-                if not channel.send(dataclasses.replace(report, changed=changed)):
+                report = dataclasses.replace(
+                    report, changed=changed, threads=threads.count(), new_threads=threads.new()
+                )
+                if not channel.send(report):
                     break
         except BaseException:  # noqa: BLE001  as RQ: whatever it was, this process ends
             _OUR_LOG.exception("worker %s: horse failed", self.name)
@@ -95,11 +97,11 @@ class WorkerInHorse(SettlingWorker):
         os._exit(0)
 
     @staticmethod
-    def _look_after(probing: Probing, threads_left: int, doomed: bool) -> Report:
+    def _look_after(probing: Probing, doomed: bool) -> Report:
         try:
-            return probing.after(threads_left, doomed=doomed)
+            return probing.after(doomed=doomed)
         except OSError as error:  # a job has called chroot, or used up all descriptors
-            return Report(0, threads_left, changed=f"its memory cannot be read any more ({error.strerror})")
+            return Report(0, changed=f"its memory cannot be read any more ({error.strerror})")
 
     def _greet_redis(self) -> None:
         """Connect before the first order comes."""

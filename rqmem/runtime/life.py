@@ -22,6 +22,7 @@ from rqmem.config import Config
 from rqmem.errors import ConfigError, NameTaken
 from rqmem.memory import machine, procfs, tree, trim
 from rqmem.policy.leaks import Leaks
+from rqmem.policy.needs import Needs
 from rqmem.runtime import linux, naming, platform_check
 from rqmem.runtime.alerting import Alerting
 from rqmem.runtime.capturing import Capturing
@@ -62,6 +63,7 @@ class LivingWorker(WorkerInHorse):
         self._sender: SenderProcess | None = None
         self._snapshots: Snapshots | None = None
         self._leaks = Leaks()
+        self._needs = Needs()
         super().__init__(*args, **kwargs)
         self._before = Restarted.from_environ(os.environ)
         if self._before is not None:

@@ -32,6 +32,9 @@ class SharedPage(ctypes.Structure):
         has_run: horse: the job is memory-aware, a run is kept for it.
         fresh: worker: the horse has run no job before this one.
         gathers: horse: the job has split before, and gathers; again: RQ's Retry will run the job once more.
+        held_before, left_before: worker: what the horse holds before the job, and what of it earlier jobs have left.
+        need_bytes: worker: what such a job is known to take beyond that; -1: it is not known.
+        runs_again: horse: it breached for what others had left; it is to run once more, in a new horse.
         settling: horse: it is recording the job's failure; callbacks may have run.
         declined: horse: it is too heavy for this job, which did not begin.
         capture_unwanted: worker: there is too much of it; capture_ended: horse: none is being made.
@@ -63,6 +66,9 @@ class SharedPage(ctypes.Structure):
     chunk_peak_bytes: int
     chunk_peak_of: int
     held_at_breach: int
+    held_before: int
+    left_before: int
+    need_bytes: int
     stop_asked: bool
     taken: bool
     in_user_code: bool
@@ -72,6 +78,7 @@ class SharedPage(ctypes.Structure):
     again: bool
     settling: bool
     declined: bool
+    runs_again: bool
     told: bool
     capture_unwanted: bool
     capture_ended: bool
@@ -92,6 +99,9 @@ class SharedPage(ctypes.Structure):
         ("chunk_peak_bytes", ctypes.c_int64),
         ("chunk_peak_of", ctypes.c_int64),
         ("held_at_breach", ctypes.c_int64),
+        ("held_before", ctypes.c_int64),
+        ("left_before", ctypes.c_int64),
+        ("need_bytes", ctypes.c_int64),
         ("stop_asked", ctypes.c_bool),
         ("taken", ctypes.c_bool),
         ("in_user_code", ctypes.c_bool),
@@ -101,6 +111,7 @@ class SharedPage(ctypes.Structure):
         ("again", ctypes.c_bool),
         ("settling", ctypes.c_bool),
         ("declined", ctypes.c_bool),
+        ("runs_again", ctypes.c_bool),
         ("told", ctypes.c_bool),
         ("capture_unwanted", ctypes.c_bool),
         ("capture_ended", ctypes.c_bool),

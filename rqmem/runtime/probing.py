@@ -44,7 +44,7 @@ class Probing:
             self._spent_seconds, self._began = self._spent_seconds + time.thread_time() - cpu, _clock()
         self._is_tidy = False
 
-    def after(self, threads_left: int, *, doomed: bool) -> Report:
+    def after(self, *, doomed: bool) -> Report:
         """The job is committed. ``doomed``: the horse will be replaced whatever it holds."""
         self._worked_seconds += _clock() - self._began
         held, left = procfs.own_held_bytes(), None
@@ -66,7 +66,7 @@ class Probing:
             self._types[self._job_type] = (probed or leaks.Probed()).after(left)
         self._held = held
         grew = horse.kinds_that_stay() if left is not None else []
-        return Report(held - self._at_first, threads_left, left, grew)
+        return Report(held - self._at_first, left_bytes=left, grew=grew)
 
     def _tidy(self) -> int:
         trim.collect_and_trim()

@@ -37,6 +37,7 @@ from rqmem.journal import ledger, parent_meta, writer
 from rqmem.journal.patience import until_redis_answers
 from rqmem.journal.records import Pending
 from rqmem.memory import machine, tree
+from rqmem.policy import recycling
 from rqmem.policy.ceiling import effective_limit_mb
 from rqmem.policy.resume import Cause
 from rqmem.runtime import linux
@@ -199,6 +200,14 @@ class SettlingWorker(PatientWorker):
 
         return until_redis_answers(settle, f"look whether job {job.id} goes on")
 
+    def _is_horses_fault(self, breach: events.Breach) -> bool:
+        """Whether the job would have fitted, had others not left so much in its horse."""
+        page = self._page
+        if page is None or page.settling:
+            return False
+        used = max(to_bytes(max(breach.used_mb, breach.peak_mb)), page.peak_bytes)
+        return recycling.is_horses_fault(page.left_before, used, to_bytes(breach.limit_mb))
+
     def _tell_breach(self, job: Job, breach: events.Breach, what_next: str) -> events.Breach:
         """Log and keep it, once: a horse may be killed between telling its breach and committing its verdict.
 
@@ -293,6 +302,9 @@ class SettlingWorker(PatientWorker):
         if isinstance(error, RunTakenOver):
             _log.warning("worker %s: %s", self.name, error)
             until_redis_answers(lambda: self._let_go(job, execution), f"let go of job {job.id}")
+            return
+        if breach is not None and self._is_horses_fault(breach.breach):
+            self._page.runs_again = True  # type: ignore[union-attr]  # the worker orders the job again
             return
         if breach is not None:
             job.ended_at = now()

@@ -43,14 +43,16 @@ class Report:
 
     Attributes:
         kept_bytes: what the horse holds now beyond what it held when it was forked.
-        threads_left: how many threads more than before the job it has.
+        threads: how many threads it has, those of C code too.
+        new_threads: names of those that came with this job, as far as Python knows them.
         left_bytes: what the job left for good, where the horse has tidied right before and right after it.
         grew: kinds of objects that grew since the horse first tidied, where it has now (`horse.kinds_that_stay`).
         changed: what of the process is not as it was when the horse began (`traces.changed`).
     """
 
     kept_bytes: int
-    threads_left: int
+    threads: int = 1
+    new_threads: list[str] = field(default_factory=list)
     left_bytes: int | None = None
     grew: list[tuple[str, int, float]] = field(default_factory=list)
     changed: str = ""

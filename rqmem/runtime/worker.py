@@ -14,6 +14,7 @@ import dataclasses
 import logging
 import os
 import signal
+import sys
 import time
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,7 @@ from rq.worker import WorkerStatus
 
 from rqmem import events
 from rqmem.journal import ledger, writer
+from rqmem.journal.history import OK
 from rqmem.journal.patience import until_redis_answers
 from rqmem.journal.records import Owner
 from rqmem.memory import procfs, tree
@@ -109,13 +111,20 @@ class MemoryWorker(LivingWorker):
             self._look_at_own_memory()
             return
         execution = self.prepare_execution(job)
-        for _ in range(_ORDERS):
+        died_idle = 0
+        while True:
             warm = self._order(job, queue, execution)
             end = self._watch(job, queue, execution, warm)
             if warm.page.declined:
-                self._recycle(job, queue, "it holds more than this job's ceiling; the job begins in a new one")
-            elif end.report is not None or warm.page.taken:
-                break  # else the horse had died idle, and the job did not begin
+                self._needs.of(job_type(job)).declared_bytes = warm.page.declared_bytes
+                self._recycle(job, queue, self._why_declined(warm))
+            elif self._runs_again(job, queue, warm, end):
+                continue
+            elif end.report is None and not warm.page.taken and died_idle < _ORDERS - 1:
+                died_idle += 1  # and the job did not begin
+                self._tell_recycled(job, queue, "it had died before it took the job")
+            else:
+                break
         self._settle_end(job, queue, execution, end)
         self.set_state(WorkerStatus.IDLE)
         self._look_at_own_memory()
@@ -163,9 +172,11 @@ class MemoryWorker(LivingWorker):
 
     def _order(self, job: Job, queue: Queue, execution: Execution) -> WarmHorse:
         """Have a warm horse run this execution. Whether it took the order shows when it ends."""
-        if self._warm is not None:
-            reason = recycling.crowded(self._warm.state, job_type(job), to_bytes(self.limit_mb))
-            if reason:
+        name = job_type(job)
+        known = self._needs.of(name)
+        if self._warm is not None and self._warm.state.jobs:
+            before = recycling.fit(self._warm.state, name, known, self._idle_bytes)
+            if reason := recycling.crowded(before, self._ceiling_of(known.declared_bytes)):
                 self._recycle(job, queue, reason)
         warm = self._warm or self._fork_warm_horse()
         self._bury()
@@ -173,7 +184,12 @@ class MemoryWorker(LivingWorker):
             self._group.hold(to_bytes(self.limit_mb))
         warm.page.reset(to_bytes(self.limit_mb))
         warm.page.fresh = warm.state.jobs == 0
+        before = recycling.fit(warm.state, name, known, self._idle_bytes)
+        warm.page.held_before, warm.page.left_before = before.held_bytes, before.left_bytes
+        warm.page.need_bytes = -1 if before.need_bytes is None else before.need_bytes
         self._page = warm.page
+        if self._asked_to_stop:  # while an earlier order of this job ran
+            warm.page.stop_asked = True
         self._known = set(tree.descendants(os.getpid())) - {warm.pid}
         self._known |= self._helpers  # one may have been begun meanwhile
         self._horse_pid = warm.pid
@@ -242,7 +258,7 @@ class MemoryWorker(LivingWorker):
             self._retire_group()
         elif report is None:
             self._end_warm_horse()
-        elif end.broken or self._page.told:
+        elif end.broken or self._page.told or self._page.runs_again:
             self._kill_warm_horse()
         if watcher.hidden:
             _OUR_LOG.warning(
@@ -288,13 +304,60 @@ class MemoryWorker(LivingWorker):
             self._captures.settle(page.job or job_type(job), job.id, page, breached=breached)
         if self._warm is not None and end.report is not None:
             self._consider_recycling(job, queue, self._warm, end.report)
+        elif end.warm:
+            self._tell_recycled(job, queue, _why_it_went(end, breached=end.breach is not None or page.told))
+
+    def _runs_again(self, job: Job, queue: Queue, warm: WarmHorse, end: End) -> bool:
+        """Whether the job is to be ordered once more: it breached for what others had left in this horse. Told."""
+        page = warm.page
+        killed = end.lost and page.in_user_code and end.breach is not None and self._is_horses_fault(end.breach)
+        if self._stopped_job_id == job.id or not (page.runs_again or killed):
+            return False
+        text = page.breach_json
+        breach = end.breach or (events.Breach.from_json(text) if text else None)
+        left_mb = to_mb(page.left_before)
+        events.emit(
+            events.RunsAgain(
+                job=page.job or job_type(job), job_id=job.id, queue=queue.name, worker=self.name,
+                used_mb=breach.used_mb if breach is not None else to_mb(page.peak_bytes),
+                limit_mb=to_mb(page.ceiling_bytes), left_mb=left_mb,
+                layer=breach.layer if breach is not None else "checkpoint", operation=page.operation,
+            )
+        )  # fmt: skip
+        self._tell_recycled(job, queue, f"others had left {show_mb(left_mb)} MB in it")
+        if self._captures is not None:
+            self._captures.settle(page.job or job_type(job), job.id, page, breached=False)
+        return True
+
+    def _ceiling_of(self, declared_bytes: int) -> int:
+        """The ceiling of a job that declares this one; 0: none."""
+        return min(to_bytes(self.limit_mb), declared_bytes or sys.maxsize)
+
+    def _why_declined(self, warm: WarmHorse) -> str:
+        page = warm.page
+        need = page.need_bytes if page.need_bytes >= 0 else None
+        before = recycling.Fit(page.held_before, page.left_before, need)
+        ceiling = self._ceiling_of(page.declared_bytes)
+        return recycling.crowded(before, ceiling) or "it holds more than the job's ceiling"
 
     def _consider_recycling(self, job: Job, queue: Queue, warm: WarmHorse, report: Report) -> None:
         """A horse that keeps too much, or whose job type leaks, is replaced."""
-        after = AfterJob(job_type(job), report.kept_bytes, report.threads_left, report.changed)
+        page, name = warm.page, job_type(job)
+        known = self._needs.of(name)
+        first = not warm.state.has_run(name)
+        after = AfterJob(name, report.kept_bytes, report.threads, report.changed)
         reason, warm.state = recycling.decide(
-            warm.state, after, to_bytes(self.limit_mb), self.config.max_jobs_per_horse
+            warm.state, after, to_bytes(self.limit_mb), self.config.max_jobs_per_horse, known.threads_allowed
         )
+        if page.outcome == OK:
+            self._needs.ran(name, page.peak_bytes - page.held_before, page.declared_bytes, first=first)
+        threads = warm.state.threads_by.get(name, 0)
+        if self._needs.left_threads(name, threads):
+            named = f" ({', '.join(report.new_threads)})" if report.new_threads else ""
+            _OUR_LOG.info(
+                "worker %s: %s left %d threads running%s: they stay, and only more of them replace the horse",
+                self.name, name, threads, named,
+            )  # fmt: skip
         if (leak := self._leak(job, queue, report)) is not None:
             reason = f"{leak.job} leaks {show_leak(leak.mb_per_run)} a run"
         if reason:
@@ -316,6 +379,9 @@ class MemoryWorker(LivingWorker):
 
     def _recycle(self, job: Job, queue: Queue, reason: str) -> None:
         self._end_warm_horse()
+        self._tell_recycled(job, queue, reason)
+
+    def _tell_recycled(self, job: Job, queue: Queue, reason: str) -> None:
         about = {"job": job_type(job), "job_id": job.id, "queue": queue.name, "worker": self.name}
         events.emit(events.HorseRecycled(reason=reason, **about))
 
@@ -353,3 +419,11 @@ class MemoryWorker(LivingWorker):
             start_time=procfs.read_start_time(pid) or 0,
             groups=str(self._kernel.place.path) if self._kernel is not None else "",
         )
+
+
+def _why_it_went(end: End, *, breached: bool) -> str:
+    if breached:
+        return "the job reached its ceiling"
+    if end.report is None:
+        return "it ended under the job"
+    return "the job left processes running, which stay in its cgroup"

@@ -21,6 +21,7 @@ from rqmem.config import Config
 from rqmem.journal import keys
 from rqmem.memory import procfs, tree
 from rqmem.policy import recycling
+from rqmem.policy.needs import Known
 from rqmem.policy.recycling import AfterJob, HorseState
 from rqmem.testing import wait_until
 from rqmem.units import MB
@@ -84,11 +85,14 @@ def test_a_leak_costs_the_horse_and_no_breach(queue: Queue, work_off: WorkOff) -
     assert not list(queue.connection.scan_iter("rqmem:breaches:*"))
 
 
-def test_threads_that_a_job_left_end_with_its_horse(queue: Queue, work_off: WorkOff) -> None:
-    jobs = [queue.enqueue(work) for work in (sample_jobs.leave_a_thread, sample_jobs.own_pid)]
+def test_threads_left_at_first_stay_and_more_of_them_end_with_the_horse(queue: Queue, work_off: WorkOff) -> None:
+    works = (sample_jobs.leave_a_thread, sample_jobs.leave_a_thread, sample_jobs.own_pid)
+    jobs = [queue.enqueue(work) for work in works]
     log = work_off("jobs")
-    assert len(set(results(jobs))) == 2
-    assert "tests.sample_jobs.leave_a_thread left 1 threads running" in log
+    first, second, after = results(jobs)
+    assert first == second != after
+    assert log.count("leave_a_thread left 1 threads running (Thread-") == 1
+    assert "tests.sample_jobs.leave_a_thread left 1 more thread running than its runs before" in log
 
 
 def test_a_horse_that_died_between_jobs_is_replaced(queue: Queue, start_worker: StartWorker) -> None:
@@ -347,17 +351,17 @@ def test_a_job_does_not_pay_for_what_another_imported(queue: Queue, work_off: Wo
     light = [queue.enqueue(sample_jobs.use_and_tell_pid, 60) for _ in range(2)]
     log = work_off("jobs", "--memory", "128")
     assert len({heavy.return_value(), *results(light)}) == 2, log
-    assert re.search(r"other jobs left (79|8\d)", log)
+    assert re.search(r"others had left (79|8\d)", log)
     assert "--preload shares them" in log
     assert not list(queue.connection.scan_iter("rqmem:breaches:*"))
 
 
 def test_a_horse_above_a_jobs_own_ceiling_is_replaced_before_it_begins(queue: Queue, work_off: WorkOff) -> None:
-    heavy = queue.enqueue(sample_jobs.keep_in_a_global, 80)
+    heavy = queue.enqueue(sample_jobs.keep_in_a_global, 10)
     modest = sample_jobs.Small.enqueue(queue)
     log = work_off("jobs", "--memory", "256")
     assert modest.return_value() not in (None, heavy.return_value()), log
-    assert "it holds more than this job's ceiling; the job begins in a new one" in log
+    assert re.search(r"others had left (9|1\d)[\d.]* MB in it, and what such a job needs is not known yet", log), log
     assert queue.connection.get("begun") == b"1"
 
 
@@ -373,7 +377,8 @@ def test_a_ceiling_below_a_new_horse_is_one_clear_error_and_no_loop(queue: Queue
 def test_no_job_begins_in_a_horse_half_filled_by_others(jobs: list[tuple[str, int]]) -> None:
     ceiling, state, kept = 128 * MB, HorseState(), {}
     for job, grows in jobs:
-        if recycling.crowded(state, job, ceiling):
+        before = recycling.fit(state, job, Known(first_bytes=0, again_bytes=0), 0)
+        if recycling.crowded(before, ceiling):
             state, kept = HorseState(), {}
         assert sum(size for name, size in kept.items() if name != job) <= ceiling / 2
         if job not in kept:
