@@ -96,7 +96,14 @@ class ChildJobsFailed(RqmemError):
 
 
 class HorseLost(RqmemError):
-    """The work-horse ended without a verdict and below its ceiling: somebody else killed it, or it crashed."""
+    """The work-horse ended without a verdict and below its ceiling: somebody else killed it, or it crashed.
+
+    ``by_somebody``: by a signal that is no sign of memory or of a crash.
+    """
+
+    def __init__(self, text: str, *, by_somebody: bool = False) -> None:
+        super().__init__(text)
+        self.by_somebody = by_somebody
 
 
 class HorseTooHeavy(BaseException):

@@ -202,7 +202,7 @@ class Stubborn(MemoryAwareJob):
 
 
 class Crashes(MemoryAwareJob):
-    """Its horse dies in the first chunk, each time."""
+    """It crashes in the first chunk, each time."""
 
     on_breach = "resume"
     chunk_size = 8
@@ -211,9 +211,26 @@ class Crashes(MemoryAwareJob):
     def handle(self, count: int) -> None:
         def work(chunk: list[int]) -> None:
             redis().rpush("sizes", len(chunk))
-            killed_by_somebody()
+            os.kill(os.getpid(), signal.SIGSEGV)
 
         self.process_in_chunks(range(count), work)
+
+
+class KilledAt(MemoryAwareJob):
+    """Its horse is killed, once each, in the chunks that begin with these items."""
+
+    on_breach = "resume"
+    chunk_size = 4
+    adaptive = False
+
+    def handle(self, count: int, firsts: list[int]) -> int:
+        def work(chunk: list[int]) -> None:
+            redis().rpush("sizes", len(chunk))
+            if chunk[0] in firsts and redis().hincrby("killed", str(chunk[0]), 1) == 1:
+                killed_by_somebody()
+
+        self.process_in_chunks(range(count), work)
+        return count
 
 
 class ResumesNothing(MemoryAwareJob):

@@ -10,7 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Cause = Literal["breach", "horse lost", "worker lost", "planned stop"]
+Cause = Literal["breach", "horse lost", "horse killed", "worker lost", "planned stop"]
+"""``horse killed``: by somebody, and not for memory as far as anybody knows."""
 
 
 WITHOUT_PROGRESS = 2
@@ -66,8 +67,10 @@ class GiveUp:
 
 
 def decide(cause: Cause, attempt: Attempt, max_resumes: int) -> Resume | GiveUp:
-    """Half the chunk after a breach or a lost horse; the same chunk after a lost worker that had progressed.
+    """Half the chunk after a breach or a lost horse; the same chunk where nothing points to its size.
 
+    That is a horse that somebody killed, and a lost worker that had progressed or is lost for the first time: a second
+    one at the same place may be the machine's memory.
     A death without progress delays the next try by 0, 1, 3, 7 … seconds. A breach does not: the next try differs.
     """
     if not attempt.resumable:
@@ -86,7 +89,9 @@ def decide(cause: Cause, attempt: Attempt, max_resumes: int) -> Resume | GiveUp:
     delay_seconds = 0.0
     if cause != "breach" and not attempt.progressed:
         delay_seconds = min(LONGEST_DELAY_SECONDS, 2.0 ** min(attempt.spent // WITHOUT_PROGRESS, 10) - 1)
-    if not attempt.began or (cause == "worker lost" and attempt.progressed):
+    first_death = attempt.spent < WITHOUT_PROGRESS
+    same = cause == "horse killed" or (cause == "worker lost" and (attempt.progressed or first_death))
+    if not attempt.began or same:
         return Resume(attempt.chunk_size, cost, delay_seconds=delay_seconds)
     if attempt.chunk_size > 1:
         return Resume(attempt.chunk_size // 2, cost, delay_seconds=delay_seconds)

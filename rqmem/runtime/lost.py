@@ -44,6 +44,13 @@ def how_horse_ended(status: int | None, seen: Circumstances) -> str:
     return f"{rq_words} {_who(status, seen)}; the job {used}{place}"
 
 
+def killed_by_somebody(status: int | None, seen: Circumstances) -> bool:
+    """Whether a signal ended it that is no sign of memory or of a crash: a person's or a program's."""
+    if status is None or not os.WIFSIGNALED(status) or seen.memory_ran_out:
+        return False
+    return os.WTERMSIG(status) not in _CRASHES
+
+
 def _who(status: int | None, seen: Circumstances) -> str:
     if status is None:
         return "(its end was not seen)"

@@ -42,7 +42,7 @@ from rqmem.policy.ceiling import effective_limit_mb
 from rqmem.policy.resume import Cause
 from rqmem.runtime import linux
 from rqmem.runtime.breach import EndedEarly, plan, remember
-from rqmem.runtime.lost import Circumstances, how_horse_ended
+from rqmem.runtime.lost import Circumstances, how_horse_ended, killed_by_somebody
 from rqmem.runtime.page import SharedPage
 from rqmem.runtime.patient import PatientWorker
 from rqmem.runtime.warm import Report
@@ -165,7 +165,8 @@ class SettlingWorker(PatientWorker):
             return JobTimeoutException(
                 f"killed: it went on for {self.kill_after_timeout_seconds} s after its time limit"
             )
-        return HorseLost(how_horse_ended(end.status, self._circumstances(end)))
+        seen = self._circumstances(end)
+        return HorseLost(how_horse_ended(end.status, seen), by_somebody=killed_by_somebody(end.status, seen))
 
     def _circumstances(self, end: End) -> Circumstances:
         page = self._page
@@ -186,7 +187,9 @@ class SettlingWorker(PatientWorker):
             return False
         position = self._page.operation if self._page is not None else ""
         how_it_was_lost = str(error)
-        cause: Cause = "horse lost" if isinstance(error, HorseLost) else "breach"
+        cause: Cause = "breach"
+        if isinstance(error, HorseLost):
+            cause = "horse killed" if error.by_somebody else "horse lost"
         ended = EndedEarly(job, queue, execution, cause, self.name, position)
 
         def settle() -> bool:

@@ -154,6 +154,12 @@ TOLD: list[tuple[events.Event, int, str]] = [
         "worker w: new horse with fresh memory after jobs.x.Y (01234567): it has run 9 jobs",
     ),
     (
+        events.RunsAgain(**WHOSE, used_mb=152.3, limit_mb=150, left_mb=96.0, layer="watch", operation="rows"),
+        WARNING,
+        "jobs.x.Y (01234567) used 152.3 MB of 150 MB of memory at 'rows', but others had left 96 MB in its horse: "
+        "it runs once more, in a new horse; what it did before that it does again",
+    ),
+    (
         events.WorkerFull(**OF_WORKER, used_mb=130.2, limit_mb=120.0, action="restart"),
         WARNING,
         "worker w itself uses 130.2 MB of 120 MB of memory: it restarts in place, between two jobs",

@@ -108,7 +108,7 @@ attempts = st.builds(
     progressed=st.booleans(),
     spent=st.integers(0, 20),
 )
-causes = st.sampled_from(["breach", "horse lost", "worker lost"])
+causes = st.sampled_from(["breach", "horse lost", "horse killed", "worker lost"])
 
 
 @given(causes, attempts, st.integers(1, 20))
@@ -142,6 +142,21 @@ def test_a_lost_worker_is_no_reason_for_smaller_chunks() -> None:
     attempt = Attempt(resumable=True, began=True, chunk_size=8, progressed=True, spent=0)
     assert resume.decide("worker lost", attempt, 5) == Resume(8)
     assert resume.decide("breach", attempt, 5) == Resume(4)
+
+
+@given(st.integers(1, 10**6), st.booleans(), st.integers(0, 20))
+def test_a_kill_by_somebody_leaves_the_chunk_size_alone(chunk_size: int, progressed: bool, spent: int) -> None:
+    attempt = Attempt(resumable=True, began=True, chunk_size=chunk_size, progressed=progressed, spent=spent)
+    plan = resume.decide("horse killed", attempt, max_resumes=30)
+    assert isinstance(plan, Resume) and plan.chunk_size == chunk_size
+
+
+def test_the_second_worker_that_is_lost_at_one_place_halves_the_chunk() -> None:
+    """The first says nothing of the chunk's size; a container that is killed for memory each time does."""
+    sizes = [
+        resume.decide("worker lost", Attempt(True, True, 8, progressed=False, spent=spent), 5) for spent in (0, 2, 4)
+    ]
+    assert [each.chunk_size for each in sizes if isinstance(each, Resume)] == [8, 4, 4]
 
 
 def test_a_planned_stop_costs_nothing_and_changes_nothing() -> None:

@@ -213,7 +213,15 @@ def test_a_lost_horse_goes_on_too(connection: Redis, start_worker: StartWorker) 
     os.kill(horse, 9)
     log = worker.finish()
     assert job.return_value() == 16, log
-    assert "after horse lost" in log
+    assert "after horse killed" in log
+
+
+def test_a_kill_by_somebody_does_not_change_the_chunk_size(connection: Redis, start_worker: StartWorker) -> None:
+    """In the first chunk, and in a later one, twice in one job: nothing had breached."""
+    job = sample_jobs.KilledAt.enqueue("jobs", count=16, firsts=[0, 8], connection=connection)
+    log = start_worker("jobs", "--burst", **QUICK).finish()
+    assert job.return_value() == 16, log
+    assert set(texts(connection, "sizes")) == {"4"}
 
 
 def test_a_crash_loop_ends_after_its_budget_with_its_history(connection: Redis, start_worker: StartWorker) -> None:
