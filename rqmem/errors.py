@@ -6,10 +6,13 @@
 
 from __future__ import annotations
 
+import builtins
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from rqmem.events import Breach
 
 
@@ -134,10 +137,36 @@ class MemoryLimitExceeded(BaseException):
     breach record with all figures is in ``breach``.
     """
 
+    when_dropped: ClassVar[Callable[[MemoryLimitExceeded], None] | None] = None
+    """Called with each one that goes: `rqmem.runtime.swallowed`."""
+
     def __init__(self, breach: Breach) -> None:
         super().__init__(breach.summary())
         self.breach = breach
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.breach,)
+
+    def __del__(self) -> None:
+        if MemoryLimitExceeded.when_dropped is not None:
+            MemoryLimitExceeded.when_dropped(self)
+
     def retold(self, breach: Breach, gave_up: str = "") -> None:
         """The record is complete now: the message says the same; ``gave_up``: and why the job does not go on."""
         self.args, self.breach = (breach.summary() + gave_up,), breach
+
+
+def breach_in(error: BaseException | None) -> MemoryLimitExceeded | None:
+    """The breach that ``error`` is, holds (as a group), or was raised in place of (by a ``finally``, say)."""
+    while error is not None:
+        if isinstance(error, MemoryLimitExceeded):
+            return error
+        for each in getattr(error, "exceptions", ()) if _is_group(error) else ():
+            if (found := breach_in(each)) is not None:
+                return found
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def _is_group(error: BaseException) -> bool:
+    return isinstance(error, getattr(builtins, "BaseExceptionGroup", ()))  # Python 3.11

@@ -141,6 +141,7 @@ class Breach(Event):
         tree: pid, command and MB of its processes, largest first.
         shared_mb, kernel_mb: where its cgroup told, what that was charged for shared memory and files in tmpfs, and for
             the kernel's memory (sockets, pipes, page tables).
+        swallowed: how far the exception got that nobody meant to catch: a line of code.
         segments_left: files in /dev/shm that its processes had mapped and left behind, with MB.
         beyond_reach: pid and command of processes that go on, since the worker may not end them.
         next: what was done about it.
@@ -164,6 +165,7 @@ class Breach(Event):
     shared_mb: float | None = None
     kernel_mb: float | None = None
     segments_left: list[tuple[str, float]] = field(default_factory=list)
+    swallowed: str = ""
     next: str = ""
     counted_whole: int = 0
     hidden: int = 0
@@ -194,6 +196,7 @@ class Breach(Event):
         told = {
             "what grew:": self._kinds(),
             "stopped at:": self.where,
+            "swallowed:": f"it was raised, and got no further than {self.swallowed}" if self.swallowed else "",
             "growth:": self._growth(),
             "checkpoints:": ", ".join(f"{used:.0f} MB at '{name}'" for name, used in self.checkpoints),
             "processes:": ", ".join(f"{used:.0f} MB {command} ({pid})" for pid, command, used in self.tree)

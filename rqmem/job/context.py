@@ -155,6 +155,8 @@ class MemoryContext:
         Raises:
             MemoryLimitExceeded: it is above the ceiling, also after a collection.
         """
+        if self._horse is not None:
+            self._horse.raised.check()
         self.at(operation)
         if not self._enabled:
             return 0.0
@@ -166,7 +168,8 @@ class MemoryContext:
             usage = self.usage_bytes()
             self._collect_above_bytes = int(usage + _COLLECT_AGAIN_FRACTION * self._limit_bytes)
         if usage > self._limit_bytes:
-            raise MemoryLimitExceeded(self._breach(operation, usage))
+            error = MemoryLimitExceeded(self._breach(operation, usage))
+            raise self._horse.raised.new(error) if self._horse is not None else error
         self._told.checkpoint(operation, usage, self._usage.peak, self._limit_bytes)
         return to_mb(usage)
 

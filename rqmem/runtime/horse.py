@@ -19,19 +19,22 @@ import sys
 import sysconfig
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from types import FrameType, ModuleType
 from typing import TYPE_CHECKING, Any
 
+from rq.timeouts import BaseTimeoutException
+
 from rqmem.config import Config
-from rqmem.errors import MemoryLimitExceeded
+from rqmem.errors import MemoryLimitExceeded, RqmemError, breach_in
 from rqmem.events import Breach
 from rqmem.memory import held, procfs
 from rqmem.memory.trim import trim
 from rqmem.runtime import environment, linux
 from rqmem.runtime.page import SharedPage
+from rqmem.runtime.swallowed import Raised
 from rqmem.units import to_bytes, to_mb
 
 if TYPE_CHECKING:
@@ -77,6 +80,7 @@ class Horse:
     worker: str
     group: HorseGroup | None = None
     told_of_cut: frozenset[str] = frozenset()  # job types whose cut ceiling this worker has told of
+    raised: Raised = field(default_factory=lambda: Raised(_described_line, _is_users))
 
     def set_ceiling(self, ceiling_bytes: int) -> None:
         """The job's ceiling from now on, for the watcher and for the kernel."""
@@ -127,15 +131,31 @@ def run_user_code(horse: Horse, call: Callable[[], Any]) -> Any:
     try:
         try:
             page.in_user_code = True
-            return call()
+            result = _unless_swallowed(horse, call)
         finally:
             _leave_user_code(page, pid)
-    except MemoryLimitExceeded as error:
-        traceback.clear_frames(error.__traceback__)  # else the dead frames keep the memory alive
+        page.breach_known = horse.raised.knew
+        return result
+    except BaseException as error:
+        if (breach := breach_in(error)) is not None:
+            traceback.clear_frames(breach.__traceback__)  # else the dead frames keep the memory alive
         raise
     finally:
         _leave_user_code(page, pid)  # again: a signal may have raised inside the first finally
         _current = None
+
+
+def _unless_swallowed(horse: Horse, call: Callable[[], Any]) -> Any:
+    """What ``call`` returns. A breach that somebody swallowed in it is raised instead, also in place of its error."""
+    try:
+        result = call()
+    except (BaseTimeoutException, RqmemError):
+        raise
+    except Exception:
+        horse.raised.check()
+        raise
+    horse.raised.check()
+    return result
 
 
 def _leave_user_code(page: SharedPage, horse_pid: int) -> None:
@@ -162,7 +182,7 @@ def _on_breach_signal(number: int, frame: FrameType | None) -> None:
         breach = _evidence(horse, frame)
     finally:
         _taking_evidence = False
-    raise MemoryLimitExceeded(breach)
+    raise horse.raised.new(MemoryLimitExceeded(breach))
 
 
 def _evidence(horse: Horse, frame: FrameType | None) -> Breach:
@@ -234,29 +254,30 @@ def _on_sample_signal(number: int, frame: FrameType | None) -> None:
 def _has_freed(horse: Horse) -> bool:
     """Whether it was told before and has freed much since: a signal sent meanwhile has come late."""
     page = horse.page
-    at_first = page.held_at_breach == 0
-    if not at_first:
-        trim()
-    try:
-        held = procfs.own_held_bytes()
-    except (OSError, ValueError, IndexError):  # the job closed the file, and no other can be opened
-        held = 0
-    if at_first:
-        page.held_at_breach = held or _UNKNOWN_BYTES
+    if page.held_at_breach == 0:
+        page.held_at_breach = _held_bytes() or _UNKNOWN_BYTES
         return False
-    if held == 0 or page.held_at_breach == _UNKNOWN_BYTES:
-        return page.usage_bytes <= page.ceiling_bytes  # as the watcher read it last
-    return held < _FREED_FRACTION * page.held_at_breach
+    for free in (trim, gc.collect, trim):  # event loops leave what they ran in cycles
+        free()
+        held = _held_bytes()
+        if held == 0 or page.held_at_breach == _UNKNOWN_BYTES:
+            return page.usage_bytes <= page.ceiling_bytes  # as the watcher read it last
+        if held < _FREED_FRACTION * page.held_at_breach:
+            return True
+    return False
+
+
+def _held_bytes() -> int:
+    """0: the job closed the file, and no other can be opened."""
+    try:
+        return procfs.own_held_bytes()
+    except (OSError, ValueError, IndexError):
+        return 0
 
 
 def _is_unwinding() -> bool:
     """Whether the interrupted code handles our exception already (a ``finally`` of the job, say)."""
-    error = sys.exc_info()[1]
-    while error is not None:
-        if isinstance(error, MemoryLimitExceeded):
-            return True
-        error = error.__context__
-    return False
+    return breach_in(sys.exc_info()[1]) is not None
 
 
 def line_of_user_code(frame: FrameType | None) -> str:
@@ -265,7 +286,19 @@ def line_of_user_code(frame: FrameType | None) -> str:
     while frame is not None and frame.f_code.co_filename.startswith(_NOT_USER_CODE):
         frame = frame.f_back
     frame = frame or innermost
-    return f"{frame.f_lineno}:{frame.f_code.co_name}:{frame.f_code.co_filename}" if frame is not None else ""
+    return _line(frame, frame.f_lineno) if frame is not None else ""
+
+
+def _line(frame: FrameType, number: int) -> str:
+    return f"{number}:{frame.f_code.co_name}:{frame.f_code.co_filename}"
+
+
+def _described_line(frame: FrameType, number: int) -> str:
+    return described(_line(frame, number))
+
+
+def _is_users(path: str) -> bool:
+    return not path.startswith(_NOT_USER_CODE)
 
 
 @functools.lru_cache(maxsize=256)

@@ -38,6 +38,7 @@ class SharedPage(ctypes.Structure):
         settling: horse: it is recording the job's failure; callbacks may have run.
         declined: horse: it is too heavy for this job, which did not begin.
         capture_unwanted: worker: there is too much of it; capture_ended: horse: none is being made.
+        breach_known: horse: a breach was raised in it, and the job caught it knowingly.
         told: whoever settles: the breach stands in the journal, as in ``breach_json``.
         items_done: horse: items finished in the present stage, by this execution and those before.
         chunks, items, largest_chunk: horse: finished in this execution.
@@ -79,6 +80,7 @@ class SharedPage(ctypes.Structure):
     settling: bool
     declined: bool
     runs_again: bool
+    breach_known: bool
     told: bool
     capture_unwanted: bool
     capture_ended: bool
@@ -112,6 +114,7 @@ class SharedPage(ctypes.Structure):
         ("settling", ctypes.c_bool),
         ("declined", ctypes.c_bool),
         ("runs_again", ctypes.c_bool),
+        ("breach_known", ctypes.c_bool),
         ("told", ctypes.c_bool),
         ("capture_unwanted", ctypes.c_bool),
         ("capture_ended", ctypes.c_bool),

@@ -32,6 +32,7 @@ from rqmem.errors import (
     PlannedStop,
     RqmemError,
     RunTakenOver,
+    breach_in,
 )
 from rqmem.journal import ledger, parent_meta, writer
 from rqmem.journal.patience import until_redis_answers
@@ -289,7 +290,7 @@ class SettlingWorker(PatientWorker):
     def _finalize_failure(self, job: Job, queue: Queue, execution: Execution, exc_info: ExcInfo) -> None:
         """RQ's `_finalize_failure`; decided before it, since a resume must not look like a failure."""
         error = exc_info[1]
-        breach = _breach_behind(error)
+        breach = breach_in(error)
         if isinstance(error, HorseTooHeavy) and self._page is not None:
             self._page.declined = True  # the worker orders the job again, from a new horse
             return
@@ -332,15 +333,6 @@ class SettlingWorker(PatientWorker):
             call_exception_handlers(self._exc_handlers, job, *exc_info)
         else:
             super().handle_exception(job, *exc_info)
-
-
-def _breach_behind(error: BaseException | None) -> MemoryLimitExceeded | None:
-    """The breach that ``error`` is, or that it was raised in place of (by a ``finally``, a wrapper, a library)."""
-    while error is not None:
-        if isinstance(error, MemoryLimitExceeded):
-            return error
-        error = error.__cause__ or error.__context__
-    return None
 
 
 def _one_line(error: BaseException) -> str:

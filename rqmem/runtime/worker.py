@@ -296,7 +296,10 @@ class MemoryWorker(LivingWorker):
                 lambda: self._settle_lost_horse(job, queue, execution, end), f"settle the end of job {job.id}"
             )
         elif end.breach is not None:
-            self._tell_breach(job, end.breach, "nothing: the job swallowed it and went on to its end")
+            went_on = "caught it (except MemoryLimitExceeded) and went on to its end"
+            self._tell_breach(
+                job, end.breach, f"nothing: the job {went_on if page.breach_known else 'had ended by then'}"
+            )
         if self._recorder is not None:
             self._recorder.ended(self._outcome)
         if self._captures is not None:

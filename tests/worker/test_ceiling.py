@@ -232,12 +232,12 @@ def test_timeout_is_a_cap_on_the_jobs_own_limit(queue: Queue, work_off: WorkOff,
     assert job.timeout == own
 
 
-def test_a_breach_that_the_job_swallowed_is_told_all_the_same(queue: Queue, work_off: WorkOff) -> None:
+def test_a_breach_that_the_job_caught_by_name_is_told_all_the_same(queue: Queue, work_off: WorkOff) -> None:
     job = queue.enqueue(sample_jobs.swallow_once_and_finish)
     log = work_off("jobs", "--memory", "128")
     assert job.return_value() == "all is well"
     [breach] = reader.breaches(queue.connection, job.id)
-    assert breach.next == "nothing: the job swallowed it and went on to its end"
+    assert breach.next == "nothing: the job caught it (except MemoryLimitExceeded) and went on to its end"
     assert breach.summary() in log
 
 

@@ -1,0 +1,124 @@
+"""Whether a breach that was raised in a job was caught by somebody who meant to.
+
+A library that runs the job's code for it (gevent, eventlet, an event loop, a pool) may catch everything, and then the
+job ends well although a part of its work was cut off. So each exception that was raised is followed to where it got:
+its traceback begins with the frame that caught it. Caught knowingly is one whose catcher's code names
+`MemoryLimitExceeded`; one that cut off no code of the job's own (raised in an event loop between two callbacks, say)
+does not matter. Any other is raised again, at the next checkpoint or at the job's end.
+
+No exception is kept alive here: its traceback would keep the memory alive that unwinding is to free.
+"""
+
+from __future__ import annotations
+
+import builtins
+import dis
+import gc
+import os
+import sys
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from types import CodeType, FrameType, TracebackType
+
+from rqmem.errors import MemoryLimitExceeded
+from rqmem.events import Breach
+
+_GROUP = getattr(builtins, "BaseExceptionGroup", ())  # Python 3.11
+
+
+@dataclass(frozen=True)
+class _Caught:
+    """Where an exception got. ``knew``: its catcher names it; ``cut``: it ended code of the job's own."""
+
+    knew: bool
+    cut: bool
+    line: str = ""
+
+
+class Raised:
+    """The breaches raised in one run of a job, in one process.
+
+    Args:
+        line_of: names the line of a frame, as ``rqmem.runtime.horse.line_of_user_code``.
+        is_users: whether a file's code is the job's own.
+    """
+
+    def __init__(self, line_of: Callable[[FrameType, int], str], is_users: Callable[[str], bool]) -> None:
+        self._line_of = line_of
+        self._is_users = is_users
+        self._pid = os.getpid()
+        self._alive: dict[int, tuple[weakref.ref[MemoryLimitExceeded], Breach]] = {}
+        self._swallowed: Breach | None = None
+        self.knew = False
+        MemoryLimitExceeded.when_dropped = self._dropped
+
+    def new(self, error: MemoryLimitExceeded) -> MemoryLimitExceeded:
+        """An exception that is about to be raised."""
+        self._alive[id(error)] = (weakref.ref(error), error.breach)
+        return error
+
+    def check(self) -> None:
+        """Raise `MemoryLimitExceeded` where one was swallowed since the last call.
+
+        To be called where none is on its way: at a checkpoint, or after the job's code has ended well.
+        """
+        if os.getpid() != self._pid:  # a fork of the job: its parent judges
+            return
+        for key, (alive, breach) in list(self._alive.items()):
+            error = alive()
+            if error is not None:
+                caught = self._look(error)
+                self._judge(replace(caught, knew=caught.knew or _group_was_known(error)), breach)
+            self._alive.pop(key, None)
+        swallowed, self._swallowed = self._swallowed, None
+        if swallowed is not None:
+            raise self.new(MemoryLimitExceeded(swallowed))
+
+    def _dropped(self, error: MemoryLimitExceeded) -> None:
+        """The last reference to it goes."""
+        _, breach = self._alive.pop(id(error), (None, None))
+        if breach is not None:
+            caught = self._look(error)
+            dropper = sys._getframe(2)  # below `__del__`
+            star = _has_except_star(dropper.f_code) and _names_it(dropper)
+            self._judge(replace(caught, knew=caught.knew or star), breach)
+
+    def _judge(self, caught: _Caught, breach: Breach) -> None:
+        self.knew = self.knew or caught.knew
+        if caught.cut and not caught.knew:
+            self._swallowed = replace(breach, swallowed=caught.line)
+
+    def _look(self, error: MemoryLimitExceeded) -> _Caught:
+        trace = error.__traceback__
+        if trace is None:
+            return _Caught(knew=False, cut=True)
+        line = self._line_of(trace.tb_frame, trace.tb_lineno)
+        return _Caught(_names_it(trace.tb_frame), self._cuts(trace), line)
+
+    def _cuts(self, trace: TracebackType | None) -> bool:
+        while trace is not None:
+            if self._is_users(trace.tb_frame.f_code.co_filename):
+                return True
+            trace = trace.tb_next
+        return False
+
+
+def _names_it(frame: FrameType) -> bool:
+    code = frame.f_code
+    if MemoryLimitExceeded.__name__ in (*code.co_names, *code.co_varnames, *code.co_freevars, *code.co_cellvars):
+        return True
+    named = (frame.f_globals.get(name) for name in code.co_names)
+    return any(each is MemoryLimitExceeded or (type(each) is tuple and MemoryLimitExceeded in each) for each in named)
+
+
+def _has_except_star(code: CodeType) -> bool:
+    return any(each.opname == "CHECK_EG_MATCH" for each in dis.get_instructions(code))
+
+
+def _group_was_known(error: MemoryLimitExceeded) -> bool:
+    """Whether a group of exceptions that it is in was caught by somebody who names it."""
+    holders = [each for each in gc.get_referrers(error) if type(each) in (tuple, list)]
+    groups = [each for each in gc.get_referrers(*holders) if isinstance(each, _GROUP)] if holders else []
+    traces = [group.__traceback__ for group in groups]
+    return any(trace is not None and _names_it(trace.tb_frame) for trace in traces)
