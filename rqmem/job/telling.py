@@ -35,9 +35,9 @@ class Teller:
         events.emit(kind(**figures, **self._whose))
 
     def checkpoint(self, operation: str, usage_bytes: int, peak_bytes: int, limit_bytes: int) -> None:
-        """The first one, each new 5 % of the ceiling, one in ten seconds and the last are notable."""
+        """The first of each kind of place, each new 5 % of the ceiling, one in ten seconds and the last are notable."""
         fraction = usage_bytes / limit_bytes
-        notable, self._last_line = worth_a_line(self._last_line, fraction, _clock())
+        notable, self._last_line = worth_a_line(self._last_line, fraction, _clock(), operation)
         told = events.Checkpoint(
             operation=operation,
             current_memory_mb=to_mb(usage_bytes),

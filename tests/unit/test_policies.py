@@ -205,3 +205,21 @@ def test_a_thinned_log_tells_each_new_height_and_is_never_silent_for_long(points
             told_at, told_height = now, max(told_height, fraction)
         assert now - told_at < thinning.QUIET_SECONDS
         assert fraction < told_height + thinning.STEP_FRACTION + 1e-9
+
+
+@given(st.lists(st.tuples(st.sampled_from(["rows loaded", "customer_processing_", "chunk "]), st.integers(0, 10**6))))
+def test_the_first_of_each_kind_of_place_is_told(places: list[tuple[str, int]]) -> None:
+    last, told = None, []
+    for kind, number in places:
+        is_told, last = thinning.worth_a_line(last, 0.5, 0.0, f"{kind}{number}")
+        told += [kind] if is_told else []
+    assert told == list(dict.fromkeys(kind for kind, _ in places))
+
+
+def test_places_without_a_number_to_tell_them_apart_by_are_not_all_told() -> None:
+    last, told = None, 0
+    for number in range(5000):
+        name = "".join("ghijklmnop"[int(digit)] for digit in str(number))
+        is_told, last = thinning.worth_a_line(last, 0.5, 0.0, f"at {name}")
+        told += is_told
+    assert told <= 20
