@@ -80,6 +80,7 @@ class Config:
         isolation: ``"warm"``: a horse runs many jobs; ``"fork"``: a horse for each job, as in RQ.
         max_jobs_per_horse: a warm horse is replaced after so many; 0: any number.
         preload: modules imported in the worker before any horse is forked.
+        preload_openmp: what to do about an OpenMP pool that one of them leaves: ``"refuse"``, or ``"end"`` it.
         cgroup: the kernel's layer: ``"auto"``: where it can be had; ``"off"``; ``"require"``.
         worker_memory_mb: the worker process's own ceiling, in MB. None: 512, or twice what it uses when it
             starts, whichever is more.
@@ -115,6 +116,7 @@ class Config:
     isolation: str = "warm"
     max_jobs_per_horse: int = 0
     preload: tuple[str, ...] = ()
+    preload_openmp: str = "refuse"
     cgroup: str = "auto"
     worker_memory_mb: float | None = None
     on_worker_limit: str = "restart"
@@ -217,6 +219,7 @@ def one_of(**choices: str) -> Callable[[str, str], str]:
 isolation = one_of(warm="a horse runs many jobs", fork="a horse for each job")
 cgroup = one_of(auto="use one where it can be had", off="never", require="do not start without one")
 profile = one_of(memray="capture runs", off="do not")
+preload_openmp = one_of(refuse="do not start", end="end the pool before horses are forked")
 on_worker_limit = one_of(restart="restart in place", exit="end with exit code 12")
 
 
@@ -259,6 +262,7 @@ VARIABLES: dict[str, tuple[str, Callable[[str, str], Any]]] = {
     "RQMEM_ISOLATION": ("isolation", isolation),
     "RQMEM_MAX_JOBS_PER_HORSE": ("max_jobs_per_horse", positive_int),
     "RQMEM_PRELOAD": ("preload", _names),
+    "RQMEM_PRELOAD_OPENMP": ("preload_openmp", preload_openmp),
     "RQMEM_RESERVE": ("reserve_mb", reserve_mb),
     "RQMEM_CGROUP": ("cgroup", cgroup),
     "RQMEM_WORKER_MEMORY": ("worker_memory_mb", positive_mb),

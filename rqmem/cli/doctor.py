@@ -11,7 +11,7 @@ import click
 from rqmem import connections, settings
 from rqmem.cli.terminal import show
 from rqmem.config import Config
-from rqmem.doctor import checks, facts, redis_checks, redis_facts, report, selftest, selftest_checks
+from rqmem.doctor import checks, facts, preload_checks, redis_checks, redis_facts, report, selftest, selftest_checks
 from rqmem.doctor.finding import Finding, Mark
 
 _COLOURS: dict[Mark, str] = {"ok": "green", "note": "yellow", "problem": "red"}
@@ -56,6 +56,8 @@ def _groups(
     yield checks.check_memory(memory, config)
     if machine.platform == "linux":
         yield checks.check_kernel_layer(facts.read_kernel_layer(environ), config)
+    if machine.has_fork and config.preload:
+        yield preload_checks.check_preload(preload_checks.look(config.preload), config)
     if redis:
         yield redis_checks.check_redis(redis_facts.read_redis(url))
     if not self_test:

@@ -27,7 +27,16 @@ from rq.utils import import_attribute
 
 from rqmem import log, own_files, settings
 from rqmem.cli.terminal import show
-from rqmem.config import cgroup, isolation, on_worker_limit, positive_int, positive_mb, profile, reserve_mb
+from rqmem.config import (
+    cgroup,
+    isolation,
+    on_worker_limit,
+    positive_int,
+    positive_mb,
+    preload_openmp,
+    profile,
+    reserve_mb,
+)
 from rqmem.connections import connect
 from rqmem.errors import ConfigError, RqmemError, UntrustedFile
 from rqmem.runtime import platform_check
@@ -54,6 +63,7 @@ CGROUP = _parsed("WHEN", cgroup)
 RESERVE = _parsed("MB", reserve_mb)
 ON_LIMIT = _parsed("WHAT", on_worker_limit)
 PROFILE = _parsed("WHAT", profile)
+OPENMP = _parsed("WHAT", preload_openmp)
 
 SETTINGS = {
     "memory": "memory_mb",
@@ -66,6 +76,7 @@ SETTINGS = {
     "auto": "auto",
     "max_jobs_per_horse": "max_jobs_per_horse",
     "preload": "preload",
+    "preload_openmp": "preload_openmp",
     "profile": "profile",
     "profile_job": "profile_job",
     "profile_dir": "profile_dir",
@@ -125,6 +136,7 @@ def given_settings(options: Mapping[str, Any]) -> dict[str, tuple[str, Any]]:
 @click.option("--max-jobs-per-horse", **COUNT, help="Replace a warm horse after so many jobs.")
 @click.option("--auto", is_flag=True, default=None, help="Adaptive jobs begin with recommended chunk sizes.")
 @click.option("--preload", metavar="MODULE", multiple=True, help="Import before any horse is forked.")
+@click.option("--preload-openmp", **OPENMP, help="refuse (default) or end an OpenMP pool that one leaves.")
 @click.option("--profile", **PROFILE, help="memray: capture runs; keep breaches and the worst peaks.")
 @click.option("--profile-job", metavar="TYPE", multiple=True, help="Only runs of this job type; may be repeated.")
 @click.option("--profile-dir", metavar="DIR", help="For profiles and snapshots.  [default: .rqmem/profiles]")

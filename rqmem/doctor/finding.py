@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Group = Literal["Machine", "Memory", "Kernel layer", "Redis", "Self-test"]
+Group = Literal["Machine", "Memory", "Kernel layer", "Preload", "Redis", "Self-test"]
 Mark = Literal["ok", "note", "problem"]
 
 

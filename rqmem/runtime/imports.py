@@ -1,23 +1,26 @@
-"""Importing user code, before the fork (preload) and for a job; with the reason when it fails."""
+"""Importing a job's code, with the reason when it fails."""
 
 from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Iterable
+import sys
 from typing import TYPE_CHECKING
 
 from rq.timeouts import BaseTimeoutException
 
-from rqmem.errors import ConfigError, JobNotImportable
+from rqmem.errors import JobNotImportable
+from rqmem.memory import procfs
 
 if TYPE_CHECKING:
     from rq.job import Job
 
 
-def check_importable(job: Job) -> None:
-    """Import the job's function, which runs user code. Raises `JobNotImportable`."""
+def check_importable(job: Job) -> int:
+    """Import the job's function, which runs user code; returns the bytes that took. Raises `JobNotImportable`."""
     path = job.func_name or ""
+    is_new = path.removesuffix(".run").rpartition(".")[0] not in sys.modules
+    held_bytes = procfs.own_held_bytes() if is_new else 0
     try:
         job.func  # noqa: B018  RQ imports it here
     except BaseTimeoutException:
@@ -28,18 +31,7 @@ def check_importable(job: Job) -> None:
             f"job path {path!r} cannot be imported here: {reason}; start the worker in the directory of "
             f"the code (now {os.getcwd()}) or give --path"  # noqa: PTH109
         ) from None
-
-
-def preload(modules: Iterable[str]) -> None:
-    """Import these now, so that horses share their pages. Raises `ConfigError`."""
-    for module in modules:
-        try:
-            importlib.import_module(module)
-        except Exception as error:
-            raise ConfigError(
-                f"--preload {module} cannot be imported: {type(error).__name__}: {error}; start the worker in "
-                f"the directory of the code or give --path"
-            ) from error
+    return max(0, procfs.own_held_bytes() - held_bytes) if is_new else 0
 
 
 def _why_not_importable(path: str) -> str:

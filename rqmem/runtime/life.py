@@ -28,10 +28,10 @@ from rqmem.runtime.alerting import Alerting
 from rqmem.runtime.capturing import Capturing
 from rqmem.runtime.heart import Heart
 from rqmem.runtime.idle import fastest_growth, usage_of_idle_fork
-from rqmem.runtime.imports import preload
 from rqmem.runtime.in_horse import WorkerInHorse
 from rqmem.runtime.kernel import HorseGroup, KernelLayer, kernel_layer
 from rqmem.runtime.page import SharedPage
+from rqmem.runtime.preloading import preload
 from rqmem.runtime.recorder import About, Recorder
 from rqmem.runtime.restart import EXIT_CODE, Restarted, can_restart, program
 from rqmem.runtime.sender_process import SenderProcess
@@ -101,7 +101,7 @@ class LivingWorker(WorkerInHorse):
         self._others = {pid: procfs.read_start_time(pid) for pid in procfs.read_children(os.getpid())}
         self._was_subreaper = linux.become_subreaper()
         trim.warm_up()
-        preload(self.config.preload)
+        preload(self.config.preload, self.config.preload_openmp)
         if signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN:  # set by a module, or by who started us
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # else the kernel reaps our horses
         gc.freeze()
