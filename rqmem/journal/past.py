@@ -9,6 +9,7 @@ from redis.exceptions import RedisError
 
 from rqmem.errors import JournalVersionError
 from rqmem.journal import history_reader
+from rqmem.journal.history import OK, Run
 from rqmem.journal.history_reader import DAY_SECONDS, DAYS_KEPT
 from rqmem.policy import histogram
 from rqmem.policy.recommendation import Day, Past, Recommendation, recommend
@@ -60,3 +61,44 @@ def advised_chunk_size(connection: Redis, job_type: str, warning_fraction: float
 def _median(values: Iterable[float]) -> float:
     inorder = sorted(values)
     return inorder[len(inorder) // 2] if inorder else 0.0
+
+
+class KnownPeaks:
+    """What the jobs of each type are known to need, by their last runs that ended well: read again now and then."""
+
+    _SECONDS = 600.0
+
+    def __init__(self) -> None:
+        self._known: dict[str, tuple[float, float, float]] = {}
+
+    def knows(self, job_type: str) -> bool:
+        """Whether `of` needs no look into Redis."""
+        return job_type in self._known
+
+    def of(self, connection: Redis | None, job_type: str, initial_mb: float, now: float) -> float:
+        """MB that a run which begins at ``initial_mb`` may be expected to use; 0: nothing is known.
+
+        ``connection``: None where that is not to be read again now. Raises redis-py's errors.
+        """
+        at, peak_mb, grown_mb = self._known.get(job_type, (float("-inf"), 0.0, 0.0))
+        if connection is not None and now - at >= self._SECONDS:
+            peak_mb = grown_mb = 0.0
+            for run in history_reader.runs(connection, job_type):
+                peak_mb, grown_mb = _with(run, peak_mb, grown_mb)
+            if len(self._known) >= _MOST_TYPES:
+                self._known.clear()
+            self._known[job_type] = now, peak_mb, grown_mb
+        return max(peak_mb, initial_mb + grown_mb) if peak_mb else 0.0
+
+    def ran(self, run: Run) -> None:
+        """A run has ended."""
+        if run.job in self._known:
+            at, peak_mb, grown_mb = self._known[run.job]
+            self._known[run.job] = at, *_with(run, peak_mb, grown_mb)
+
+
+def _with(run: Run, peak_mb: float, grown_mb: float) -> tuple[float, float]:
+    """With a run that did not breach."""
+    if run.layer or run.outcome != OK:
+        return peak_mb, grown_mb
+    return max(peak_mb, run.peak_mb), max(grown_mb, run.peak_mb - run.initial_mb)

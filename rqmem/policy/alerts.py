@@ -23,9 +23,7 @@ USAGE_HYSTERESIS = 0.05
 """Usage has to fall so far below the threshold, as a fraction of the ceiling, until its alert has ended."""
 
 WINDOW_SECONDS = 60.0
-SHORTEST_WINDOW_SECONDS = 15.0
-_FEWEST_IN_HALF = 3
-_ENDED_FRACTION = 0.5  # growth has ended, or was none in a half of the window, below so much of its threshold
+_ENDED_FRACTION = 0.5  # growth has ended below so much of its threshold
 
 
 @dataclass(frozen=True)
@@ -119,7 +117,11 @@ def _about(event: Event, rule: Rule, text: str) -> Finding:
 
 @dataclass(frozen=True)
 class Reading:
-    """What the running job used at ``at``. Sizes in MB, times in seconds since any one moment."""
+    """What the running job used at ``at``. Sizes in MB, times in seconds since any one moment.
+
+    ``initial_mb``: what was used when it began, its imports included; None: as much as at the first reading.
+    ``known_mb``: what its type is known to need.
+    """
 
     at: float
     job: str
@@ -128,6 +130,8 @@ class Reading:
     started_at: float
     usage_mb: float
     limit_mb: float
+    initial_mb: float | None = None
+    known_mb: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -137,11 +141,13 @@ class Levels:
     Attributes:
         execution: the one that its readings are of; None: no job runs.
         window: when and how much in MB, of the last minute, oldest first.
+        before_mb: the most it used before that.
         open: what was found and lasts.
     """
 
     execution: tuple[str, float] | None = None
     window: tuple[tuple[float, float], ...] = ()
+    before_mb: float = 0.0
     open: tuple[Finding, ...] = ()
 
 
@@ -159,28 +165,34 @@ def judge(
         levels = Levels(execution)
     if reading is None:
         return [], resolved, levels
-    window = _moved(levels.window, reading)
+    window, before_mb = _moved(levels, reading)
+    risen = rise([(at, max(mb, before_mb, reading.known_mb, reading.initial_mb or 0.0)) for at, mb in window])
     raised: list[Finding] = []
     still: list[Finding] = []
     before = {each.rule: each for each in levels.open}
-    for rule, (begun, ended) in ((USAGE, _usage(reading, thresholds)), (GROWTH, _growth(window, thresholds))):
+    for rule, (begun, ended) in ((USAGE, _usage(reading, thresholds)), (GROWTH, _growth(risen, thresholds))):
         found = before.get(rule.name)
         if found is None and begun:
-            text = _level_text(rule, reading, window)
+            text = _level_text(rule, reading, risen)
             raised.append(Finding(rule.name, reading.job, reading.job_id, reading.queue, text))
             still.append(raised[-1])
         elif found is not None and ended:
-            resolved.append(replace(found, text=_level_text(rule, reading, window)))
+            resolved.append(replace(found, text=_level_text(rule, reading, risen)))
         elif found is not None:
             still.append(found)
-    return raised, resolved, Levels(execution, window, tuple(still))
+    return raised, resolved, Levels(execution, window, before_mb, tuple(still))
 
 
-def _moved(window: tuple[tuple[float, float], ...], reading: Reading) -> tuple[tuple[float, float], ...]:
+def _moved(levels: Levels, reading: Reading) -> tuple[tuple[tuple[float, float], ...], float]:
+    """The window with this reading, and the most that was used before it."""
+    window = levels.window
     if window and reading.at <= window[-1][0]:  # the clock was set back
-        window = ()
+        return ((reading.at, reading.usage_mb),), levels.before_mb
+    if not window and reading.initial_mb is not None and reading.started_at < reading.at:
+        window = ((reading.started_at, reading.initial_mb),)
     kept = tuple(each for each in window if each[0] >= reading.at - WINDOW_SECONDS)
-    return (*kept, (reading.at, reading.usage_mb))
+    before_mb = max([levels.before_mb, *(mb for _, mb in window[: len(window) - len(kept)])])
+    return (*kept, (reading.at, reading.usage_mb)), before_mb
 
 
 def _usage(reading: Reading, thresholds: Thresholds) -> tuple[bool, bool]:
@@ -190,41 +202,38 @@ def _usage(reading: Reading, thresholds: Thresholds) -> tuple[bool, bool]:
     return fraction > thresholds.usage_fraction, fraction <= thresholds.usage_fraction - USAGE_HYSTERESIS
 
 
-def _growth(window: Sequence[tuple[float, float]], thresholds: Thresholds) -> tuple[bool, bool]:
-    """Whether growth is above the threshold, and whether it is clearly below.
+@dataclass(frozen=True)
+class Rise:
+    """From a lowest point to a higher one after it, in MB and seconds."""
 
-    Growth is the slope of a line through the whole window (least squares), and counts when memory rose in both halves
-    of it: one step, such as data loaded once, lies in one of them only, however high it is.
+    mb: float
+    seconds: float
+
+
+def rise(points: Sequence[tuple[float, float]]) -> Rise:
+    """The largest rise between two of these points of (seconds, MB), the earlier of them lower."""
+    lowest_at, lowest = points[0]
+    found = Rise(0.0, 0.0)
+    for at, mb in points:
+        if mb <= lowest:
+            lowest_at, lowest = at, mb
+        elif mb - lowest > found.mb:
+            found = Rise(mb - lowest, at - lowest_at)
+    return found
+
+
+def _growth(risen: Rise, thresholds: Thresholds) -> tuple[bool, bool]:
+    """Whether growth within a minute is above the threshold, and whether it is clearly below.
+
+    A jump counts as a slope does. What the job may be expected to use is no news: what its type is known to need, and
+    what it has used itself before the last minute. So growth is what is above both.
     """
     threshold = thresholds.growth_mb_per_minute
-    if len(window) < 2 or window[-1][0] - window[0][0] < SHORTEST_WINDOW_SECONDS:
-        return False, False
-    rate = mb_per_minute(window)
-    if rate <= threshold:
-        return False, rate <= _ENDED_FRACTION * threshold
-    middle = (window[0][0] + window[-1][0]) / 2
-    halves = [each for each in window if each[0] <= middle], [each for each in window if each[0] > middle]
-    return all(_rises(half, _ENDED_FRACTION * threshold) for half in halves), False
+    return risen.mb > threshold, risen.mb <= _ENDED_FRACTION * threshold
 
 
-def _rises(half: Sequence[tuple[float, float]], rate: float) -> bool:
-    return len(half) >= _FEWEST_IN_HALF and mb_per_minute(half) > rate
-
-
-def _level_text(rule: Rule, reading: Reading, window: Sequence[tuple[float, float]]) -> str:
+def _level_text(rule: Rule, reading: Reading, risen: Rise) -> str:
     usage = f"{show_mb(reading.usage_mb)} MB of {show_mb(reading.limit_mb)} MB"
     if rule is GROWTH:
-        seconds = window[-1][0] - window[0][0]
-        return f"grows by {mb_per_minute(window):.0f} MB a minute (over {seconds:.0f} s), to {usage}"
+        return f"grew by {risen.mb:.0f} MB within {max(1.0, risen.seconds):.0f} s, to {usage}"
     return f"uses {usage} ({100 * reading.usage_mb / reading.limit_mb:.0f} %)"
-
-
-def mb_per_minute(points: Sequence[tuple[float, float]]) -> float:
-    """The slope of the line that lies nearest to points of (seconds, MB), by least squares; 0 for one point."""
-    count = len(points)
-    mean_at = sum(at for at, _ in points) / count
-    mean_mb = sum(mb for _, mb in points) / count
-    spread = sum((at - mean_at) ** 2 for at, _ in points)
-    if spread == 0:
-        return 0.0
-    return 60 * sum((at - mean_at) * (mb - mean_mb) for at, mb in points) / spread

@@ -68,12 +68,17 @@ class Alerting:
         if finding is not None:
             self._keep(finding, "raised", at)
 
-    def read(self, live: Live, now: float) -> None:
-        """What the worker uses now; to be called about once a second."""
+    def read(self, live: Live, now: float, initial_mb: float | None = None, known_mb: float = 0.0) -> None:
+        """What the worker uses now; to be called at least once a second.
+
+        ``initial_mb`` and ``known_mb`` are of the running job, as in `rqmem.policy.alerts.Reading`.
+        """
         job = live.job
         reading = None
         if job is not None:
-            reading = Reading(now, job.job, job.job_id, job.queue, job.started_at, job.usage_mb, job.limit_mb)
+            reading = Reading(
+                now, job.job, job.job_id, job.queue, job.started_at, job.usage_mb, job.limit_mb, initial_mb, known_mb
+            )
         raised, resolved, self._levels = judge(reading, self._levels, self._thresholds)
         for finding in resolved:
             self._untold.pop(finding.rule, None)

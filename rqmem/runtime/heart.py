@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 _TICK_SECONDS = 1.0
 _AGAIN_SECONDS = 2.0
 _MOST_LOGGED = 20
+_LOOKS = 3  # in a tick, at what the job uses: growth is told within a second
 log = logging.getLogger("rqmem.heart")
 
 
@@ -129,16 +130,19 @@ class Heart:
 
     def _beat_until_stopped(self) -> None:
         pause = min(self._seconds, self._worker.job_monitoring_interval)
-        beat_at = 0.0
+        beat_at = flush_at = 0.0
+        tick = min(_TICK_SECONDS, pause)
         while True:
             now = time.monotonic()
             if now >= beat_at:
                 self._oom_kills.append(machine.oom_kills())
                 self._do(self._flush, self._run_errands, self._maintain, self._end_alerts, self._look_for_lost)
                 beat_at = time.monotonic() + (pause if self._state is None else min(pause, _AGAIN_SECONDS))
+                flush_at = time.monotonic() + tick
             elif (self._recorder.busy or self._parents) and self._state is None:
-                self._do(self._flush)
-            if self._stopped.wait(min(_TICK_SECONDS, pause)):
+                self._do(self._flush if now >= flush_at else self._flush_news)
+                flush_at = now + tick if now >= flush_at else flush_at
+            if self._stopped.wait(tick / _LOOKS):
                 return
 
     def _do(self, *steps: Callable[[], None]) -> None:
@@ -163,6 +167,10 @@ class Heart:
 
     def _look_for_lost(self) -> None:
         self._recovery.scan(time.monotonic())
+
+    def _flush_news(self) -> None:
+        if self._recorder.sees_news():
+            self._flush()
 
     def _flush(self) -> None:
         self._recorder.flush(self._connection, 2 * self._seconds)

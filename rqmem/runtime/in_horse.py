@@ -177,7 +177,7 @@ class WorkerInHorse(SettlingWorker):
 
         def import_and_perform() -> Any:
             page.job = type_of_path(job.func_name)
-            check_importable(job)
+            page.imported_bytes = check_importable(job)
             return perform()
 
         def perform_as_user_code() -> Any:

@@ -27,6 +27,7 @@ class SharedPage(ctypes.Structure):
         chunk_peak_bytes: worker: the highest usage seen since so many chunks were finished: ``chunk_peak_of``.
         held_at_breach: horse: what it held itself when it was first told to unwind.
         stop_asked: worker: it is to stop as soon as it can; a job that can go on elsewhere had better.
+        imported_bytes: horse: what importing the job's module took.
         taken: horse: it has read the order for this job.
         in_user_code: horse: an exception may be raised now.
         has_run: horse: the job is memory-aware, a run is kept for it.
@@ -70,6 +71,7 @@ class SharedPage(ctypes.Structure):
     held_before: int
     left_before: int
     need_bytes: int
+    imported_bytes: int
     stop_asked: bool
     taken: bool
     in_user_code: bool
@@ -104,6 +106,7 @@ class SharedPage(ctypes.Structure):
         ("held_before", ctypes.c_int64),
         ("left_before", ctypes.c_int64),
         ("need_bytes", ctypes.c_int64),
+        ("imported_bytes", ctypes.c_int64),
         ("stop_asked", ctypes.c_bool),
         ("taken", ctypes.c_bool),
         ("in_user_code", ctypes.c_bool),

@@ -22,6 +22,7 @@ from rqmem import events
 from rqmem.journal import history_reader, history_writer, ledger
 from rqmem.journal.alert_writer import end_alerts_of_lost_workers
 from rqmem.journal.history import Grown, Live, LiveJob, Run
+from rqmem.journal.past import KnownPeaks
 from rqmem.journal.ring import RINGS, Sample, merged
 from rqmem.memory import procfs
 from rqmem.runtime.alerting import Alerting
@@ -56,6 +57,7 @@ class _Execution:
     job: str
     job_id: str
     queue: str
+    ordered_mb: float
     initial_mb: float
     started_at: float
     horse_pid: int
@@ -91,6 +93,7 @@ class Recorder:
         self._dropped: Counter[str] = Counter()
         self._counts: Counter[str] = Counter()
         self._samples: list[Sample] = []
+        self._known = KnownPeaks()
         self._usable: bool | None = None
 
     # In the worker's main thread
@@ -107,7 +110,7 @@ class Recorder:
     def began(self, page: SharedPage, job: str, job_id: str, queue: str, initial_mb: float, horse_pid: int) -> None:
         """A horse runs this job from now on."""
         with self._lock:
-            self._running = _Execution(page, job, job_id, queue, initial_mb, time.time(), horse_pid)
+            self._running = _Execution(page, job, job_id, queue, initial_mb, initial_mb, time.time(), horse_pid)
 
     def now(self) -> LiveJob | None:
         """The job that runs; from any thread."""
@@ -135,20 +138,32 @@ class Recorder:
         """Whether there is something to tell before the next heartbeat."""
         return self._running is not None or bool(self._told) or bool(self._runs) or self.alerting.busy
 
+    def sees_news(self) -> bool:
+        """Whether there is an alert to tell. Talks to nobody; to be asked between two calls of `flush`."""
+        if not (self.journal and self._usable):
+            return False
+        now = time.time()
+        with self._lock:
+            live, initial_mb = self._live(now), self._initial_mb()
+        if live.job is not None and not self._known.knows(live.job.job):
+            return True  # what it may be expected to need is to be read first
+        self._read_alerts(live, now, initial_mb, None)
+        return self.alerting.busy
+
     def flush(self, connection: Redis, seconds: float) -> None:
         """Say that the worker lives, for ``seconds``, and write what has come together. Raises redis-py's errors."""
         now = time.time()
         with self._lock:
             if self._running is not None:
                 self._read_tape(self._running)
-            live = self._live(now)
+            live, initial_mb = self._live(now), self._initial_mb()
         self._beat(connection, live, seconds)
         if self._usable is None and self.journal:
             self._usable = self._look_at_journal(connection, now)
         if not (self.journal and self._usable):
             return
         self._sample(live, now)
-        self.alerting.read(live, now)
+        self._read_alerts(live, now, initial_mb, connection)
         self.alerting.flush(connection, now)
         self._dropped["alerts"], self.alerting.dropped = self._dropped["alerts"] + self.alerting.dropped, 0
         told, runs, dropped = list(self._told), list(self._runs), dict(self._dropped)
@@ -210,6 +225,18 @@ class Recorder:
             self._samples.append(last[0] if last else Sample(0, 0.0, 0.0, 0.0))
         return True
 
+    def _read_alerts(self, live: Live, now: float, initial_mb: float, connection: Redis | None) -> None:
+        """``connection``: None where what is known of the job's type has been read."""
+        known_mb = self._known.of(connection, live.job.job, initial_mb, now) if live.job is not None else 0.0
+        self.alerting.read(live, now, initial_mb, known_mb)
+
+    def _initial_mb(self) -> float:
+        """What was used when the job began, with what its module has imported."""
+        running = self._running
+        if running is None:
+            return 0.0
+        return max(running.initial_mb, running.ordered_mb + to_mb(running.page.imported_bytes))
+
     def _sample(self, live: Live, now: float) -> None:
         usage_mb, limit_mb = (live.job.usage_mb, live.job.limit_mb) if live.job else (0.0, 0.0)
         self._samples = [
@@ -266,6 +293,7 @@ class Recorder:
         self._told.append((at, event.without_evidence() if isinstance(event, events.Breach) else event))
 
     def _keep_run(self, run: Run) -> None:
+        self._known.ran(run)
         if len(self._runs) >= _KEPT_RUNS:
             self._dropped["runs"] += 1
             return
