@@ -174,11 +174,13 @@ def _leave_user_code(page: SharedPage, horse_pid: int) -> None:
 def _on_breach_signal(number: int, frame: FrameType | None) -> None:
     global _taking_evidence
     horse = _current
-    if horse is None or not horse.page.in_user_code or _taking_evidence or _is_unwinding() or _has_freed(horse):
+    if horse is None or not horse.page.in_user_code or _taking_evidence or horse.raised.judging or _is_unwinding():
         return
-    signal.alarm(0)  # the job's time limit must not cut its unwinding short
-    _taking_evidence = True
+    _taking_evidence = True  # another signal may come meanwhile
     try:
+        if _has_freed(horse):
+            return
+        signal.alarm(0)  # the job's time limit must not cut its unwinding short
         breach = _evidence(horse, frame)
     finally:
         _taking_evidence = False

@@ -40,8 +40,12 @@ class Raised:
     """The breaches raised in one run of a job, in one process.
 
     Args:
-        line_of: names the line of a frame, as ``rqmem.runtime.horse.line_of_user_code``.
+        line_of: tells a line of a frame.
         is_users: whether a file's code is the job's own.
+
+    Attributes:
+        knew: one was caught knowingly.
+        judging: `check` looks at exceptions, and so holds them: none is to be raised meanwhile.
     """
 
     def __init__(self, line_of: Callable[[FrameType, int], str], is_users: Callable[[str], bool]) -> None:
@@ -51,6 +55,7 @@ class Raised:
         self._alive: dict[int, tuple[weakref.ref[MemoryLimitExceeded], Breach]] = {}
         self._swallowed: Breach | None = None
         self.knew = False
+        self.judging = False
         MemoryLimitExceeded.when_dropped = self._dropped
 
     def new(self, error: MemoryLimitExceeded) -> MemoryLimitExceeded:
@@ -65,12 +70,17 @@ class Raised:
         """
         if os.getpid() != self._pid:  # a fork of the job: its parent judges
             return
-        for key, (alive, breach) in list(self._alive.items()):
-            error = alive()
-            if error is not None:
-                caught = self._look(error)
-                self._judge(replace(caught, knew=caught.knew or _group_was_known(error)), breach)
-            self._alive.pop(key, None)
+        self.judging = True
+        try:
+            for key, (alive, breach) in list(self._alive.items()):
+                error = alive()
+                if error is not None:
+                    caught = self._look(error)
+                    self._judge(replace(caught, knew=caught.knew or _group_was_known(error)), breach)
+                self._alive.pop(key, None)
+                del error
+        finally:
+            self.judging = False
         swallowed, self._swallowed = self._swallowed, None
         if swallowed is not None:
             raise self.new(MemoryLimitExceeded(swallowed))

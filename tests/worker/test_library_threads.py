@@ -11,9 +11,10 @@ from rq import Queue
 from rq.job import Job
 
 from tests import library_threads, sample_jobs
+from tests.conftest import StartWorker
 
 WorkOff = Callable[..., str]
-RUNS = 12
+RUNS = 8
 
 
 @pytest.fixture
@@ -30,9 +31,11 @@ def pids(jobs: list[Job]) -> list[Any]:
 
 
 @pytest.mark.parametrize("work", [library_threads.uses_tqdm, library_threads.computes_with_openmp])
-def test_threads_of_a_library_stay_with_their_horse(queue: Queue, work_off: WorkOff, work: Callable[..., int]) -> None:
+def test_threads_of_a_library_stay_with_their_horse(
+    queue: Queue, start_worker: StartWorker, work: Callable[..., int]
+) -> None:
     jobs = [queue.enqueue(work) for _ in range(RUNS)]
-    log = work_off("jobs", "--memory", "500")
+    log = start_worker("jobs", "--burst", "--memory", "500").finish(300)
     assert len(set(pids(jobs))) == 1, log
     assert log.count("they stay, and only more of them replace the horse") == 1
 
