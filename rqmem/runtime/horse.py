@@ -34,7 +34,7 @@ from rqmem.memory import held, procfs
 from rqmem.memory.trim import trim
 from rqmem.runtime import environment, linux
 from rqmem.runtime.page import SharedPage
-from rqmem.runtime.swallowed import Raised
+from rqmem.runtime.swallowed import Raised, is_judging
 from rqmem.units import to_bytes, to_mb
 
 if TYPE_CHECKING:
@@ -174,7 +174,7 @@ def _leave_user_code(page: SharedPage, horse_pid: int) -> None:
 def _on_breach_signal(number: int, frame: FrameType | None) -> None:
     global _taking_evidence
     horse = _current
-    if horse is None or not horse.page.in_user_code or _taking_evidence or horse.raised.judging or _is_unwinding():
+    if horse is None or not horse.page.in_user_code or _taking_evidence or is_judging(frame) or _is_unwinding():
         return
     _taking_evidence = True  # another signal may come meanwhile
     try:

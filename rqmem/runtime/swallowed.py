@@ -45,7 +45,6 @@ class Raised:
 
     Attributes:
         knew: one was caught knowingly.
-        judging: `check` looks at exceptions, and so holds them: none is to be raised meanwhile.
     """
 
     def __init__(self, line_of: Callable[[FrameType, int], str], is_users: Callable[[str], bool]) -> None:
@@ -55,7 +54,6 @@ class Raised:
         self._alive: dict[int, tuple[weakref.ref[MemoryLimitExceeded], Breach]] = {}
         self._swallowed: Breach | None = None
         self.knew = False
-        self.judging = False
         MemoryLimitExceeded.when_dropped = self._dropped
 
     def new(self, error: MemoryLimitExceeded) -> MemoryLimitExceeded:
@@ -70,17 +68,14 @@ class Raised:
         """
         if os.getpid() != self._pid:  # a fork of the job: its parent judges
             return
-        self.judging = True
-        try:
-            for key, (alive, breach) in list(self._alive.items()):
-                error = alive()
-                if error is not None:
-                    caught = self._look(error)
-                    self._judge(replace(caught, knew=caught.knew or _group_was_known(error)), breach)
-                self._alive.pop(key, None)
-                del error
-        finally:
-            self.judging = False
+        for key, (alive, breach) in list(self._alive.items()):
+            error = alive()
+            if error is not None:
+                caught = self._look(error)
+                self._judge(replace(caught, knew=caught.knew or _group_was_known(error)), breach)
+            else:  # gone, and `_dropped` was cut short
+                self._judge(_Caught(knew=False, cut=True), breach)
+            self._alive.pop(key, None)
         swallowed, self._swallowed = self._swallowed, None
         if swallowed is not None:
             raise self.new(MemoryLimitExceeded(swallowed))
@@ -112,6 +107,18 @@ class Raised:
                 return True
             trace = trace.tb_next
         return False
+
+
+_JUDGES = (MemoryLimitExceeded.__del__.__code__, Raised.check.__code__)
+
+
+def is_judging(frame: FrameType | None) -> bool:
+    """Whether code in here runs: it holds exceptions and all that they hold, and must not be cut short by another."""
+    while frame is not None:
+        if frame.f_code in _JUDGES:
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _names_it(frame: FrameType) -> bool:
