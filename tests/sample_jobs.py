@@ -1159,3 +1159,12 @@ class IsCutOff(MemoryAwareJob):
         own = [each for each in _kept if hasattr(each, "read")]
         whole = all(os.pread(file.fileno(), 100, 0) == b"the job's own" for file in own)
         return [round(each) for each in read], whole and len(block) > 0
+
+
+def burst(mb: int, times: int = 1) -> int:
+    """Takes so many MB and gives them back at once, which lasts no longer than the kernel needs for it."""
+    return sum(len(bytearray(mb * MB)) // MB for _ in range(times))
+
+
+def burst_in_a_child(mb: int) -> int:
+    return subprocess.run([sys.executable, "-c", f"bytearray({mb} << 20)"], check=True).returncode

@@ -14,6 +14,7 @@ import gc
 import linecache
 import os
 import random
+import resource
 import signal
 import sys
 import sysconfig
@@ -83,6 +84,11 @@ class Horse:
         self.page.ceiling_bytes = ceiling_bytes
         if self.group is not None:
             self.group.hold(ceiling_bytes)
+
+
+def most_resident_kb() -> int:
+    """The most that was resident in this process since its worker set the mark back, in a microsecond."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def current() -> Horse | None:

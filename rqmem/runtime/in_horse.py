@@ -158,6 +158,7 @@ class WorkerInHorse(SettlingWorker):
     def perform_job(self, job: Job, queue: Queue, execution: Execution) -> bool:
         """RQ's `perform_job`, with the job's own code marked as such and its time limit capped."""
         page = self._page or SharedPage.new(to_bytes(self.limit_mb))
+        most_resident = horse.most_resident_kb()
         here = Horse(
             page=page,
             config=self.config,
@@ -196,6 +197,7 @@ class WorkerInHorse(SettlingWorker):
                 page.outcome = OK
             return done
         finally:
+            page.burst = horse.most_resident_kb() > most_resident
             self._remember_cut(page)
 
     def _remember_cut(self, page: SharedPage) -> None:

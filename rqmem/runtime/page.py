@@ -24,6 +24,8 @@ class SharedPage(ctypes.Structure):
         snapshot_wanted, snapshot_told: worker: number of the snapshot it asked for last; horse: that it answered last.
         samples: horse: how many samples of its stack it has taken.
         peak_bytes: worker: the highest usage seen; ``usage_bytes`` the last one.
+        peak_sampled: worker: it had several processes, so that it may have used more between two readings.
+        burst: horse: more was resident in it than when the job began, by the kernel's mark.
         chunk_peak_bytes: worker: the highest usage seen since so many chunks were finished: ``chunk_peak_of``.
         held_at_breach: horse: what it held itself when it was first told to unwind.
         stop_asked: worker: it is to stop as soon as it can; a job that can go on elsewhere had better.
@@ -63,6 +65,8 @@ class SharedPage(ctypes.Structure):
     chunk_peak_bytes: int
     chunk_peak_of: int
     held_at_breach: int
+    peak_sampled: bool
+    burst: bool
     stop_asked: bool
     taken: bool
     in_user_code: bool
@@ -92,6 +96,8 @@ class SharedPage(ctypes.Structure):
         ("chunk_peak_bytes", ctypes.c_int64),
         ("chunk_peak_of", ctypes.c_int64),
         ("held_at_breach", ctypes.c_int64),
+        ("peak_sampled", ctypes.c_bool),
+        ("burst", ctypes.c_bool),
         ("stop_asked", ctypes.c_bool),
         ("taken", ctypes.c_bool),
         ("in_user_code", ctypes.c_bool),

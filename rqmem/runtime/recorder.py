@@ -296,7 +296,7 @@ class Recorder:
             peak_mb=max(peaks), limit_mb=to_mb(page.ceiling_bytes), final_mb=ended.final_memory_mb if ended else None,
             resumed=running.resumed, layer=breach.layer if breach else "", freed_mb=ended.freed_mb if ended else 0.0,
             collections=ended.collections if ended else running.collections, chunks=page.chunks, items=page.items,
-            largest_chunk=page.largest_chunk, children=running.children,
+            largest_chunk=page.largest_chunk, children=running.children, peak_sampled=page.peak_sampled,
             counted=not (running.resumed or page.again or page.gathers or ledger.parent_of(running.job_id)),
         )  # fmt: skip
 
