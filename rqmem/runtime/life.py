@@ -15,7 +15,7 @@ import os
 import signal
 import sys
 import threading
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rqmem import events, log, settings
 from rqmem.config import Config
@@ -37,6 +37,9 @@ from rqmem.runtime.sender_process import SenderProcess
 from rqmem.runtime.snapshot import Snapshots
 from rqmem.runtime.warm import WarmHorse
 from rqmem.units import MB, show_mb, to_bytes, to_mb
+
+if TYPE_CHECKING:
+    from redis import Redis
 
 _GENEROUS_BYTES = 512 * MB
 _log = logging.getLogger("rqmem.worker")
@@ -66,6 +69,13 @@ class LivingWorker(WorkerInHorse):
         self._before = Restarted.from_environ(os.environ)
         if self._before is not None:
             self.name = self._before.name
+
+    def _set_ip_address(self, connection: Redis) -> None:
+        """RQ's `_set_ip_address`, which gives the connection our name; redis-py cannot read one with "=" in it."""
+        if "=" in self.name:
+            self.ip_address = "unknown"
+        else:
+            super()._set_ip_address(connection)
 
     def work(self, *args: Any, **kwargs: Any) -> bool:
         """RQ's `work`, and after it, where the worker had outgrown its own ceiling, a new life or exit code 12.

@@ -16,12 +16,13 @@ from collections import Counter, deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from rqmem import events
 from rqmem.journal import history_reader, history_writer, ledger
 from rqmem.journal.alert_writer import end_alerts_of_lost_workers
 from rqmem.journal.history import Grown, Live, LiveJob, Run
+from rqmem.journal.kept_types import kept_as
 from rqmem.journal.ring import RINGS, Sample, merged
 from rqmem.memory import procfs
 from rqmem.runtime.alerting import Alerting
@@ -153,14 +154,20 @@ class Recorder:
         self._dropped["alerts"], self.alerting.dropped = self._dropped["alerts"] + self.alerting.dropped, 0
         told, runs, dropped = list(self._told), list(self._runs), dict(self._dropped)
         grown = list(self._grown)
+        alerts = Counter((event.job, event.rule) for _, event in told if isinstance(event, events.AlertRaised))
+        leaks = [event for _, event in told if isinstance(event, events.LeakFound)]
+        names = {run.job for run in runs} | {each.job for each in grown} | {job for job, _ in alerts}
+        names |= {leak.job for leak in leaks}
+        try:
+            kept = kept_as(connection, names, now)
+        except ResponseError:  # a Redis that refuses this much is told of below
+            kept = {}
         with connection.pipeline() as pipeline:  # all or nothing: what a refusal cut in two would be counted twice
             history_writer.write_samples(pipeline, live.worker, self._samples, now)
-            alerts = Counter((event.job, event.rule) for _, event in told if isinstance(event, events.AlertRaised))
-            leaks = [event for _, event in told if isinstance(event, events.LeakFound)]
-            history_writer.write_runs(pipeline, runs, alerts, now, leaks)
+            history_writer.write_runs(pipeline, runs, alerts, now, leaks, kept)
             for job_id, lines in _stories(told).items():
                 history_writer.write_story(pipeline, job_id, lines, now)
-            history_writer.write_grown(pipeline, grown)
+            history_writer.write_grown(pipeline, grown, kept)
             history_writer.count_dropped(pipeline, dropped)
             answers = pipeline.execute(raise_on_error=False)
         for _ in grown:
