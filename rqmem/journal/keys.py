@@ -12,6 +12,10 @@ RUNNING = f"{PREFIX}:running"
 """Hash: job id -> `Owner` of its present execution, as JSON. The fencing token is in it."""
 
 
+EPOCH = f"{PREFIX}:epoch"
+"""String: made by the first worker that finds it gone. Another one than before: Redis has lost its data meanwhile."""
+
+
 def alive(worker: str) -> str:
     """String with a short time to live: there while that worker's heart beats."""
     return f"{PREFIX}:alive:{worker}"

@@ -110,6 +110,7 @@ class WorkerInHorse(SettlingWorker):
         """What RQ's `main_work_horse` does in a new process, in this one."""
         environment.put("RQ_WORKER_ID", self.name)
         environment.put("RQ_JOB_ID", order.job_id)
+        self.began_in = order.began_in
         self._install_handlers()
         queue = self.queue_class(
             order.queue,

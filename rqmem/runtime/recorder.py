@@ -184,6 +184,10 @@ class Recorder:
         if refused:
             raise refused[0]
 
+    def begin_anew(self) -> None:
+        """Redis has lost the journal: the next `flush` looks at it as the first one did."""
+        self._usable, self._samples = None, []
+
     def end_alerts_of_others(self, connection: Redis) -> None:
         """What lost workers had raised has ended with them. Raises redis-py's errors."""
         if self._usable:

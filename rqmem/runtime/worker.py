@@ -77,6 +77,7 @@ class MemoryWorker(LivingWorker):
 
         execution = until_redis_answers(claim, f"claim job {job.id}")
         self.executions[execution.id] = execution
+        self.began_in = self.epoch
         return execution
 
     def cleanup_execution(self, job: Job, pipeline: Pipeline, execution: Execution | None = None) -> None:
@@ -178,7 +179,9 @@ class MemoryWorker(LivingWorker):
         self._known |= self._helpers  # one may have been begun meanwhile
         self._horse_pid = warm.pid
         self.executions[execution.id] = execution
-        warm.channel.send(Order(job.id, job_type(job), queue.name, execution.id, execution.created_at.timestamp()))
+        warm.channel.send(
+            Order(job.id, job_type(job), queue.name, execution.id, execution.created_at.timestamp(), self.began_in)
+        )
         self.procline(f"Ordered {warm.pid} at {time.time()}")
         return warm
 
