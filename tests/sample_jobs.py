@@ -463,6 +463,11 @@ def aware(megabytes: int) -> float:
     return usage
 
 
+@memory_aware()
+def name_a_place(letter: str, length: int) -> None:
+    current_memory().check_memory_usage(letter * length)
+
+
 def how_a_fork_takes_sigterm() -> bool:
     """Whether it is the system's to end it, from its first moment on, and not Python's between two steps."""
     child = os.fork()

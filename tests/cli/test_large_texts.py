@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -11,7 +12,9 @@ from rq.job import Job, JobStatus
 from rq.results import Result
 from rq.utils import now
 
+from rqmem.journal import history_reader
 from rqmem.tracebacks import what_was_raised
+from tests import sample_jobs
 from tests.cli.test_commands import rqmem
 
 SIZE = 60 * 2**20
@@ -57,3 +60,14 @@ def test_the_error_is_found_in_a_large_traceback() -> None:
         chained = f"{HEAD}KeyError: {text}\n\nDuring handling of the above exception, another exception occurred:\n\n"
         assert what_was_raised(f"{chained}{HEAD}ValueError: no") == "ValueError: no"
         assert len(what_was_raised(f"{HEAD}ValueError: {text}")) < 11_000
+
+
+def test_a_checkpoint_with_a_name_of_60_mb_is_told_with_its_beginning(
+    connection: Redis, redis_url: str, work_off: Callable[..., str]
+) -> None:
+    job = Queue("large", connection=connection).enqueue(sample_jobs.name_a_place, "x", SIZE)
+    log = work_off("large", "--memory", "512")
+    assert job.get_status(refresh=True) == JobStatus.FINISHED, log[-2000:]
+    assert len(log) < 50_000 and "at xxx" in log
+    assert "Checkpoint" in [type(each.event).__name__ for each in history_reader.story(connection, job.id)]
+    assert len(rqmem("inspect", job.id, RQMEM_REDIS_URL=redis_url).stdout) < 50_000
