@@ -128,7 +128,7 @@ class WorkerInHorse(SettlingWorker):
                 f"read job {order.job_id}",
             )
         except NoSuchJobError as error:  # somebody deleted it since it was taken from the queue
-            self.forget(queue, execution)
+            until_redis_answers(lambda: self.forget(queue, execution), f"forget job {order.job_id}")
             self._page.outcome = type(error).__name__
             return
         self._page.taken = True
