@@ -134,7 +134,8 @@ class LivingWorker(WorkerInHorse):
         self._heart.start()
         _log.info(
             "worker %s: memory ceiling %s MB for each job (an idle horse uses %s MB), kept by %s",
-            self.name, show_mb(self.limit_mb), show_mb(to_mb(self._idle_bytes)), self._recorder.about.kept_by,
+            self.name, show_mb(self.limit_mb), show_mb(to_mb(self._idle_bytes)),
+            self._recorder.about.kept_by + (f" ({self._kernel.words})" if self._kernel is not None else ""),
         )  # fmt: skip
         if self._before is not None:
             about = {"job": "", "job_id": "", "queue": "", "worker": self.name}

@@ -17,7 +17,7 @@ from rq.job import Job, JobStatus
 
 from rqmem.errors import ConfigError
 from rqmem.journal import reader
-from rqmem.memory import cgroup, procfs, tree
+from rqmem.memory import cgroup, cgroup_places, procfs, tree
 from rqmem.memory.cgroup import Group, Place
 from rqmem.runtime.kernel import kernel_layer
 from rqmem.runtime.lost import Circumstances, how_horse_ended
@@ -35,11 +35,12 @@ def queue(connection: Redis) -> Queue:
 
 
 @pytest.fixture(scope="module")
-def place() -> Place:
-    found = cgroup.find()
-    if isinstance(found, str):
-        pytest.skip(f"no memory group can be made: {found}")
-    return found
+def place() -> Iterator[Place]:
+    taken = cgroup_places.take()
+    if isinstance(taken, str):
+        pytest.skip(f"no memory group can be made: {taken}")
+    yield taken.place
+    cgroup_places.leave(taken)
 
 
 @pytest.fixture(autouse=True)
@@ -167,7 +168,7 @@ def test_without_a_group_it_works_as_before(queue: Queue, work_off: WorkOff) -> 
 
 
 def test_one_that_is_required_and_not_to_be_had_is_bad_usage(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cgroup, "find", lambda: "/sys/fs/cgroup is not writable: Permission denied")
+    monkeypatch.setattr(cgroup_places, "take", lambda: "/sys/fs/cgroup is not writable: Permission denied")
     assert kernel_layer("auto", 32 * MB, 0) is None
     with pytest.raises(
         ConfigError, match="--cgroup require: /sys/fs/cgroup is not writable: Permission denied; 'rqmem"
