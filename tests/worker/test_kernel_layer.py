@@ -181,13 +181,13 @@ def test_survivors_of_a_killed_workers_horse_are_found_by_its_group(
 ) -> None:
     job = sample_jobs.ForksOnce.enqueue(queue)
     worker = start_worker("jobs", "--cgroup", "require")
-    wait_until(lambda: queue.connection.exists("child"))
+    wait_until(lambda: queue.connection.exists("child"), 60)
     child = int(queue.connection.get("child"))
     worker.process.kill()
     worker.process.wait()
     assert not tree.is_zombie(child), "a plain fork has no mark and no parent that takes it along"
     another = start_worker("jobs", "--cgroup", "require", RQMEM_HEARTBEAT="0.3")
-    wait_until(lambda: job.get_status() == JobStatus.FINISHED, 30)
+    wait_until(lambda: job.get_status() == JobStatus.FINISHED, 120)
     another.process.terminate()
     another.finish()
     assert tree.is_zombie(child)
