@@ -928,6 +928,7 @@ class SplitOnce(MemoryAwareJob):
         if items is not None:
             redis().rpush("done", *[item for chunk in self.chunks(items) for item in chunk])
             return None
+        children._BATCH = 20
         return self.split_into_child_jobs(Interrupted(0, count), items_per_child=1)
 
 
@@ -936,7 +937,7 @@ class Interrupted(Range):
 
     def slices(self, *args: Any, **kwargs: Any) -> Any:
         for number, each in enumerate(super().slices(*args, **kwargs)):
-            if number == 450 and redis().incr("killed") == 1:
+            if number == 45 and redis().incr("killed") == 1:
                 os.kill(os.getpid(), signal.SIGKILL)
             yield each
 
