@@ -1174,3 +1174,20 @@ def burst(mb: int, times: int = 1) -> int:
 
 def burst_in_a_child(mb: int) -> int:
     return subprocess.run([sys.executable, "-c", f"bytearray({mb} << 20)"], check=True).returncode
+
+
+def with_hooks(hooks: dict[str, str] | None = None) -> str:
+    """A job for ``tests.misbehaving_hooks``, which reads the argument."""
+    return "done"
+
+
+class WithHooks(MemoryAwareJob):
+    """The same as a class."""
+
+    def handle(self, hooks: dict[str, str] | None = None) -> str:
+        return "done"
+
+
+def enqueue_another() -> None:
+    """On the Redis and with the serializer that this job has."""
+    WithHooks.enqueue(hooks={})
