@@ -8,6 +8,9 @@ from rq.defaults import RQ_KEY_PREFIX
 
 PREFIX = "rqmem" if RQ_KEY_PREFIX == "rq" else f"{RQ_KEY_PREFIX}:rqmem"
 
+PROBE = f"{PREFIX}:probe"
+"""String that is never there for long: whether the Redis user may use our keys at all."""
+
 RUNNING = f"{PREFIX}:running"
 """Hash: job id -> `Owner` of its present execution, as JSON. The fencing token is in it."""
 
