@@ -37,11 +37,15 @@ class SharedPage(ctypes.Structure):
         settling: horse: it is recording the job's failure; callbacks may have run.
         declined: horse: it is too heavy for this job, which did not begin.
         capture_unwanted: worker: there is too much of it; capture_ended: horse: none is being made.
+        committed: horse: the job's outcome stands in Redis; what runs now are hooks.
+        hook_breached: horse: it was one of those hooks that breached.
+        ends_with_hooks: horse: it has hooks to call before it ends.
         told: whoever settles: the breach stands in the journal, as in ``breach_json``.
         items_done: horse: items finished in the present stage, by this execution and those before.
         chunks, items, largest_chunk: horse: finished in this execution.
         tape: horse: the events of the job.
         job: horse: job type, a dotted path.
+        integrations: horse: names of those that are active in it.
         outcome: horse: how the job ended: ``ok`` or the error's name.
         operation: horse: last named place.
         line: horse: where the last sample found it.
@@ -79,6 +83,9 @@ class SharedPage(ctypes.Structure):
     told: bool
     capture_unwanted: bool
     capture_ended: bool
+    committed: bool
+    hook_breached: bool
+    ends_with_hooks: bool
     tape: Tape
 
     _fields_ = [
@@ -110,9 +117,13 @@ class SharedPage(ctypes.Structure):
         ("told", ctypes.c_bool),
         ("capture_unwanted", ctypes.c_bool),
         ("capture_ended", ctypes.c_bool),
+        ("committed", ctypes.c_bool),
+        ("hook_breached", ctypes.c_bool),
+        ("ends_with_hooks", ctypes.c_bool),
         ("tape", Tape),
         ("_job", ctypes.c_char * 256),
         ("_outcome", ctypes.c_char * 128),
+        ("_integrations", ctypes.c_char * 128),
         ("_operation", ctypes.c_char * 256),
         ("_line", ctypes.c_char * 512),
         ("_checkpoints", ctypes.c_char * 1536),
@@ -148,6 +159,14 @@ class SharedPage(ctypes.Structure):
     @outcome.setter
     def outcome(self, text: str) -> None:
         self._set("_outcome", text)
+
+    @property
+    def integrations(self) -> str:
+        return self._get("_integrations")
+
+    @integrations.setter
+    def integrations(self, text: str) -> None:
+        self._set("_integrations", text)
 
     @property
     def operation(self) -> str:

@@ -13,6 +13,7 @@ import os
 import threading
 import time
 from collections import Counter, deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -75,11 +76,17 @@ class _Execution:
 
 @dataclass(eq=False)
 class Recorder:
-    """The memory of one worker for others. ``journal``: whether anything but the heartbeat is written."""
+    """The memory of one worker for others.
+
+    Args:
+        journal: whether anything but the heartbeat is written.
+        listener: called with each event, from any thread; it must not wait.
+    """
 
     about: About
     alerting: Alerting
     journal: bool = True
+    listener: Callable[[events.Event], None] | None = None
     started_at: float = field(default_factory=time.time)
 
     def __post_init__(self) -> None:
@@ -266,6 +273,8 @@ class Recorder:
                 running.children = event.children
             elif isinstance(event, events.Breach):
                 running.breach = event
+        if self.listener is not None:
+            self.listener(event)
         self._counts["breaches"] += isinstance(event, events.Breach)
         self._counts["recycled"] += isinstance(event, events.HorseRecycled)
         if not self.journal:
