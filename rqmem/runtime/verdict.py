@@ -191,7 +191,7 @@ class SettlingWorker(PatientWorker):
             peak_mb=to_mb(page.peak_bytes) if page is not None else 0.0,
             limit_mb=to_mb(page.ceiling_bytes) if page is not None else 0.0,
             operation=page.operation if page is not None else "",
-            in_job=page is not None and page.in_user_code,
+            in_job=page is not None and page.in_user_code and not page.committed,
             memory_ran_out=memory_ran_out,
             container_mb=to_mb(limit_bytes) if limit_bytes is not None else None,
         )

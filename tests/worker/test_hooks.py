@@ -16,6 +16,7 @@ from tests.conftest import StartWorker
 from tests.misbehaving_hooks import CALLED
 
 PLUGIN = ("--plugin", "tests.misbehaving_hooks")
+PRELOAD = ("--preload", "tests.sample_jobs")  # so that a time limit is used up by the hook, and not by an import
 JOBS = ("tests.sample_jobs.with_hooks", "tests.sample_jobs.WithHooks.run")
 HORSES = ("warm", "fork")
 WorkOff = Callable[..., str]
@@ -49,9 +50,9 @@ def test_hooks_are_called_around_each_job(connection: Redis, work_off: WorkOff, 
 def test_a_hook_after_the_job_changes_no_outcome(
     connection: Redis, work_off: WorkOff, how: str, isolation: str
 ) -> None:
-    job = enqueued(connection, JOBS[0], {"after": how}, job_timeout=1)
+    job = enqueued(connection, JOBS[0], {"after": how}, job_timeout=8 if how == "hang" else 180)
     following = enqueued(connection, JOBS[0])
-    log = work_off("jobs", *PLUGIN, "--memory", "64", "--isolation", isolation)
+    log = work_off("jobs", *PLUGIN, *PRELOAD, "--memory", "64", "--isolation", isolation)
     assert job.get_status(refresh=True) == following.get_status(refresh=True) == JobStatus.FINISHED
     assert job.return_value() == "done"
     assert len(job.results()) == 1
@@ -92,8 +93,9 @@ def test_a_hook_that_fails_is_passed_over(connection: Redis, work_off: WorkOff, 
 def test_what_a_hook_uses_before_the_job_counts_as_the_jobs(
     connection: Redis, work_off: WorkOff, how: str, error: str, isolation: str
 ) -> None:
-    job, following = enqueued(connection, JOBS[0], {"before": how}, job_timeout=1), enqueued(connection, JOBS[0])
-    work_off("jobs", *PLUGIN, "--memory", "64", "--isolation", isolation)
+    job = enqueued(connection, JOBS[0], {"before": how}, job_timeout=1 if how == "hang" else 180)
+    following = enqueued(connection, JOBS[0])
+    work_off("jobs", *PLUGIN, *PRELOAD, "--memory", "64", "--isolation", isolation)
     result = job.latest_result()
     assert result is not None and error in (result.exc_string or "")
     if error != "JobTimeoutException":
