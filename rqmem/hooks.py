@@ -92,6 +92,11 @@ def listeners() -> list[tuple[type[Event], Callable[..., Any]]]:
     return list(_listeners)
 
 
+def name_of(hook: Callable[..., Any]) -> str:
+    """For people; what is no function, as `functools.partial` makes it, has no name of its own."""
+    return f"{hook.__module__}.{getattr(hook, '__qualname__', type(hook).__qualname__)}"
+
+
 def _add(name: str, hook: Hook, *arguments: str) -> Hook:
     _check(name, hook, *arguments)
     hooks = _in_horse.setdefault(name, [])

@@ -7,6 +7,7 @@ job has activated) is put back as it would be between two requests of a web serv
 from __future__ import annotations
 
 import importlib.util
+import logging
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -20,14 +21,23 @@ LIBRARIES = {
 """Name of an integration -> the module whose import makes it active."""
 
 _loaded: set[str] = set()
+_unusable: set[str] = set()
+_log = logging.getLogger("rqmem.hooks")
 
 
 def load_imported() -> list[str]:
-    """Load those whose library this process has imported; returns the names of all that are loaded."""
+    """Load those whose library this process has imported; returns the names of all that are loaded.
+
+    One that cannot be used with the installed version of its library is logged and left out.
+    """
     for name, library in LIBRARIES.items():
-        if name not in _loaded and library in sys.modules:
-            _loaded.add(name)
-            importlib.import_module(f"{__name__}.{name}")
+        if name not in _loaded and name not in _unusable and library in sys.modules:
+            try:
+                importlib.import_module(f"{__name__}.{name}")
+                _loaded.add(name)
+            except Exception as error:  # noqa: BLE001  any version may be installed
+                _unusable.add(name)
+                _log.warning("integration %s does not fit what is installed: %s: %s", name, type(error).__name__, error)
     return sorted(_loaded)
 
 

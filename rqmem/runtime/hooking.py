@@ -157,7 +157,7 @@ class Hooking:
         page.operation = ""
 
     def _call(self, page: SharedPage, name: str, hook: Callable[..., Any], *arguments: Any) -> None:
-        shown = page.operation = f"{name} hook {hook.__module__}.{hook.__qualname__}"
+        shown = page.operation = f"{name} hook {hooks.name_of(hook)}"
         try:
             with hook_runs():
                 hook(*arguments)

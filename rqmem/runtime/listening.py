@@ -115,7 +115,7 @@ def _serve(end: socket.socket, parent: int, worker: str, limit_mb: float) -> NoR
             event = events.from_fields(fields, **{name: fields.pop(name) for name in events.WHOSE})
             for kind, hook in hooks.listeners():
                 if isinstance(event, kind):
-                    guard.call(f"on({kind.__name__}) hook {hook.__module__}.{hook.__qualname__}", hook, event)
+                    guard.call(f"on({kind.__name__}) hook {hooks.name_of(hook)}", hook, event)
     except BaseException:  # noqa: BLE001  whatever it was, this process ends
         _log.exception("worker %s: the process of on(...) hooks failed", worker)
         os._exit(1)

@@ -138,7 +138,7 @@ def test_a_job_path_that_cannot_be_imported_is_one_line_and_the_job_is_kept(
 
 def test_queues_by_argument_and_by_option(connection: Redis, start_worker: StartWorker) -> None:
     jobs = [Queue(name, connection=connection).enqueue(sample_jobs.add, 1) for name in ("one", "two", "three")]
-    start_worker("one", "-q", "two", "--queue", "three", "--burst").finish()
+    start_worker("one", "--queue", "two", "--queue", "three", "--burst").finish()
     assert [job.return_value() for job in jobs] == [2, 2, 2]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable
 
@@ -10,7 +11,7 @@ from redis import Redis
 from rq import Queue
 from rq.job import Job, JobStatus
 
-from rqmem import events, hooks
+from rqmem import events, hooks, integrations
 from rqmem.errors import ConfigError
 from tests.conftest import StartWorker
 from tests.misbehaving_hooks import CALLED
@@ -175,6 +176,28 @@ def test_plugins_are_named_by_the_environment_too(connection: Redis, work_off: W
     job = enqueued(connection, JOBS[0])
     work_off("jobs", RQMEM_PLUGINS="json, tests.misbehaving_hooks")
     assert f"before {job.id}" in called(connection)
+
+
+def test_what_is_no_function_can_be_a_hook_too() -> None:
+    bound = functools.partial(nothing_of, 1)
+    try:
+        assert hooks.after_job(bound) is bound
+        assert hooks.registered("after_job")[0] is bound  # the last comes first
+        assert hooks.name_of(bound) == "functools.partial"
+    finally:
+        hooks._in_horse["after_job"].remove(bound)
+
+
+def nothing_of(number: int, job: Job, outcome: str) -> None: ...
+
+
+def test_an_integration_that_does_not_fit_its_library_is_left_out(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(integrations, "LIBRARIES", {"no_such_integration": "json"})
+    monkeypatch.setattr(integrations, "_loaded", set())
+    assert integrations.load_imported() == integrations.load_imported() == []
+    assert caplog.text.count("integration no_such_integration does not fit what is installed: ModuleNotFoundError") == 1
 
 
 async def later(job: Job) -> None: ...
