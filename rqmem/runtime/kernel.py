@@ -110,6 +110,14 @@ class HorseGroup:
             self._limit = limit_bytes
         return done
 
+    def outside_bytes(self) -> int:
+        """What it is charged for and no process holds: files in tmpfs, the kernel's memory. Between two jobs."""
+        with contextlib.suppress(OSError):
+            if self._reader.total() >= MUCH_CACHE_BYTES:
+                charge = self._reader.read()
+                return charge.shmem_bytes + charge.kernel_bytes
+        return 0
+
     def let_go(self) -> None:
         """No limit any more: what lives in it is nobody's job."""
         with contextlib.suppress(OSError):

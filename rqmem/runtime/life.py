@@ -23,7 +23,7 @@ from rq.logutils import setup_loghandlers
 
 from rqmem import events, hooks, integrations, log, settings
 from rqmem.config import Config
-from rqmem.errors import ConfigError, NameTaken
+from rqmem.errors import ConfigError
 from rqmem.journal.permission import check_may_write
 from rqmem.memory import machine, procfs, tree, trim
 from rqmem.policy.leaks import Leaks
@@ -146,7 +146,7 @@ class LivingWorker(WorkerInHorse):
             self._sender.wait_until_ready()
         try:
             super().bootstrap(logging_level, date_format, log_format)
-        except NameTaken:
+        except BaseException:
             if self._sender is not None:
                 self._sender.stop()
             if self._listening is not None:

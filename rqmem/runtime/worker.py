@@ -318,7 +318,8 @@ class MemoryWorker(LivingWorker):
 
     def _consider_recycling(self, job: Job, queue: Queue, warm: WarmHorse, report: Report) -> None:
         """A horse that keeps too much, or whose job type leaks, is replaced."""
-        after = AfterJob(job_type(job), report.kept_bytes, report.threads_left, report.changed)
+        outside_bytes = self._group.outside_bytes() if self._group is not None else 0
+        after = AfterJob(job_type(job), report.kept_bytes, report.threads_left, report.changed, outside_bytes)
         reason, warm.state = recycling.decide(
             warm.state, after, to_bytes(self.limit_mb), self.config.max_jobs_per_horse
         )

@@ -160,6 +160,17 @@ def test_a_daemon_that_a_job_left_is_nobodys_memory(queue: Queue, work_off: Work
         wait_until(lambda: tree.is_zombie(daemon))
 
 
+def test_what_a_job_left_in_tmpfs_is_not_the_next_ones(queue: Queue, work_off: WorkOff) -> None:
+    first = queue.enqueue(kernel_jobs.leave_in_tmpfs, 100)
+    after = queue.enqueue(sample_jobs.hold, 90)
+    try:
+        log = work_off("jobs", "--memory", "128", "--cgroup", "require")
+        assert after.return_value() == 90 * MB, result_of(after)
+        assert "MB for tmpfs and the kernel's memory" in log
+    finally:
+        Path(first.return_value()).unlink(missing_ok=True)
+
+
 def test_without_a_group_it_works_as_before(queue: Queue, work_off: WorkOff) -> None:
     job = queue.enqueue(sample_jobs.grow_in_c)
     log = work_off("jobs", "--memory", "128", "--cgroup", "off")
