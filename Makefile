@@ -4,7 +4,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help demo campaign seed load test lint typecheck bench bench-large rq-suite chaos pictures dashboard clean
+.PHONY: help demo campaign seed load test cgroup2 lint typecheck bench bench-large rq-suite chaos pictures dashboard clean
 
 help: ## Say what each target does
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
@@ -28,6 +28,12 @@ ALONE := $(patsubst %,tests/worker/test_%.py,adversaries auto ceiling evidence f
 test: $(VENV)/dev ## Run all tests (their Redis comes with them)
 	$(RUN) -m pytest -n auto --dist loadfile $(ALONE:%=--ignore=%)
 	$(RUN) -m pytest $(ALONE)
+
+KERNEL_LAYER := tests/unit/test_cgroup_places.py tests/unit/test_cgroup.py tests/worker/test_kernel_layer.py
+
+cgroup2: $(VENV)/dev ## Test the kernel's layer on an emulated machine with cgroup v2, in three situations: an hour
+	@failed=0; for each in alone beside container; do echo "=== $$each"; \
+	  $(RUN) -m scripts.cgroup2_vm --situation $$each -- $(RUN) -m pytest -q $(KERNEL_LAYER) || failed=1; done; exit $$failed
 
 lint: $(VENV)/dev ## Check style and format with ruff
 	$(RUN) -m ruff check .

@@ -30,12 +30,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rqmem.connections import connect
+    from rqmem.job.defaults import use
     from rqmem.job.functions import current_memory, memory_aware
     from rqmem.job.mixin import MemoryAwareJob
     from rqmem.runtime.worker import MemoryWorker
 
 __version__ = "0.1.0"
-__all__ = ["MemoryAwareJob", "MemoryWorker", "connect", "current_memory", "memory_aware"]
+__all__ = ["MemoryAwareJob", "MemoryWorker", "connect", "current_memory", "memory_aware", "use"]
 
 _HOMES = {
     "MemoryAwareJob": "rqmem.job.mixin",
@@ -43,6 +44,7 @@ _HOMES = {
     "connect": "rqmem.connections",
     "current_memory": "rqmem.job.functions",
     "memory_aware": "rqmem.job.functions",
+    "use": "rqmem.job.defaults",
 }
 
 

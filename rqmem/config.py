@@ -81,6 +81,8 @@ class Config:
         max_jobs_per_horse: a warm horse is replaced after so many; 0: any number.
         preload: modules imported in the worker before any horse is forked.
         preload_openmp: what to do about an OpenMP pool that one of them leaves: ``"refuse"``, or ``"end"`` it.
+        plugins: modules of hooks (`rqmem.hooks`), imported likewise.
+        integrations: whether the plugins that come with rqmem are used (`rqmem.integrations`).
         cgroup: the kernel's layer: ``"auto"``: where it can be had; ``"off"``; ``"require"``.
         worker_memory_mb: the worker process's own ceiling, in MB. None: 512, or twice what it uses when it
             starts, whichever is more.
@@ -117,6 +119,8 @@ class Config:
     max_jobs_per_horse: int = 0
     preload: tuple[str, ...] = ()
     preload_openmp: str = "refuse"
+    plugins: tuple[str, ...] = ()
+    integrations: bool = True
     cgroup: str = "auto"
     worker_memory_mb: float | None = None
     on_worker_limit: str = "restart"
@@ -263,6 +267,8 @@ VARIABLES: dict[str, tuple[str, Callable[[str, str], Any]]] = {
     "RQMEM_MAX_JOBS_PER_HORSE": ("max_jobs_per_horse", positive_int),
     "RQMEM_PRELOAD": ("preload", _names),
     "RQMEM_PRELOAD_OPENMP": ("preload_openmp", preload_openmp),
+    "RQMEM_PLUGINS": ("plugins", _names),
+    "RQMEM_INTEGRATIONS": ("integrations", _boolean),
     "RQMEM_RESERVE": ("reserve_mb", reserve_mb),
     "RQMEM_CGROUP": ("cgroup", cgroup),
     "RQMEM_WORKER_MEMORY": ("worker_memory_mb", positive_mb),

@@ -1,18 +1,22 @@
 """Which Redis to use, and a tried connection to it.
 
-The order is ``--url``, ``RQMEM_REDIS_URL``, ``RQ_REDIS_URL`` (which RQ's own commands read), ``REDIS_URL``, else the
-embedded server of the current directory (`rqmem.embedded_redis`), started when needed. Promises: a URL that cannot be
+The order is ``--url``, ``RQMEM_REDIS_URL``, what RQ's settings file names (``-c MODULE``, or ``RQ_CONFIG``; also a
+Sentinel), ``RQ_REDIS_URL`` (which RQ's own commands read), ``REDIS_URL``, else the embedded server of the current
+directory (`rqmem.embedded_redis`), started when needed. Promises: a URL that cannot be
 used raises `ConfigError` and a Redis that does not answer `RedisUnavailable`, both in one line that shows no password
 and within about `_PROBE_SECONDS` a network address. Knows nothing of RQ but that it needs replies as bytes.
 """
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
 import re
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -20,11 +24,13 @@ import redis
 from redis.backoff import NoBackoff
 from redis.connection import parse_url
 from redis.retry import Retry
+from redis.sentinel import SentinelConnectionPool
 
 from rqmem import embedded_redis
 from rqmem.errors import ConfigError, RedisUnavailable, RqmemError
 
-_VARIABLES = ("RQMEM_REDIS_URL", "RQ_REDIS_URL", "REDIS_URL")
+MODULE_VARIABLE = "RQ_CONFIG"
+_HOST_NAMES = ("REDIS_HOST", "REDIS_PORT", "REDIS_DB", "REDIS_PASSWORD", "REDIS_SSL")
 _SCHEMES = ("redis://", "rediss://", "unix://")
 _PROBE_SECONDS = 3.0
 _LONGEST_REASON = 200
@@ -34,15 +40,41 @@ _log = logging.getLogger("rqmem.redis")
 
 @dataclass(frozen=True)
 class Choice:
-    """A Redis that somebody named: its URL, and where it was named (``--url`` or a variable)."""
+    """A Redis that somebody named, and where: ``--url``, a variable or a settings file of RQ's.
+
+    Attributes:
+        url: its URL; empty where the settings file names it otherwise.
+        settings: of that file, where there is no URL.
+    """
 
     url: str = field(repr=False)
     source: str
+    settings: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     @property
     def shown(self) -> str:
-        """The URL without its password, for people."""
-        return mask(self.url)
+        """The URL without its password, or what stands for it, for people."""
+        if self.url:
+            return mask(self.url)
+        sentinel = self.settings.get("SENTINEL")
+        if sentinel is None:
+            return f"redis://{self.settings.get('REDIS_HOST', 'localhost')}:{self.settings.get('REDIS_PORT', 6379)}"
+        places = sentinel.get("INSTANCES", [("localhost", 26379)])
+        where = ", ".join(":".join(map(str, place)) for place in places)
+        return f"{sentinel.get('MASTER_NAME', 'mymaster')} of the Sentinels {where}"
+
+    def client(self, connection_class: type[redis.Redis] = redis.Redis) -> redis.Redis:
+        """A client with redis-py's own timeouts, which RQ raises where it blocks for longer. Raises `ConfigError`."""
+        if self.url:  # as RQ's own connections, without retries: a resent enqueue or commit would happen twice
+            return connection_class.from_url(self.url)
+        from rq.cli.helpers import get_redis_from_config
+
+        try:
+            return get_redis_from_config(self.settings, connection_class)
+        except Exception as error:  # noqa: BLE001  what a person wrote there may be anything
+            raise ConfigError(
+                f"{self.source} names no Redis that can be used: {type(error).__name__}: {error}"
+            ) from None
 
 
 def choose_url(url: str | None = None, environ: Mapping[str, str] = os.environ) -> Choice | None:
@@ -50,19 +82,52 @@ def choose_url(url: str | None = None, environ: Mapping[str, str] = os.environ) 
 
     Does not look at the URL: `check` and `connect` do. Empty values count as unset.
     """
-    named = [("--url", url), *((name, environ.get(name)) for name in _VARIABLES)]
-    for source, text in named:
-        if text and text.strip():
-            return Choice(text.strip(), source)
-    return None
+    first = [("--url", url), ("RQMEM_REDIS_URL", environ.get("RQMEM_REDIS_URL"))]
+    last = [(name, environ.get(name)) for name in ("RQ_REDIS_URL", "REDIS_URL")]
+    module = environ.get(MODULE_VARIABLE, "").strip()
+    return _named(first) or (_named_in(module) if module else None) or _named(last)
 
 
-def connect(url: str | None = None, *, announce: Callable[[str], None] | None = None) -> redis.Redis:
+def _named(texts: Iterable[tuple[str, str | None]]) -> Choice | None:
+    return next((Choice(text.strip(), source) for source, text in texts if text and text.strip()), None)
+
+
+def _named_in(module: str) -> Choice | None:
+    """What RQ's settings file names; None: it names no Redis. Raises `ConfigError`."""
+    settings, source = read_module(module), f"-c {module}"
+    if settings.get("REDIS_URL"):
+        return Choice(str(settings["REDIS_URL"]), source)
+    names = [name for name in ("SENTINEL", *_HOST_NAMES) if settings.get(name) is not None]
+    return Choice("", source, settings) if names else None
+
+
+def read_module(module: str) -> dict[str, Any]:
+    """The upper-case variables of RQ's settings file, a module as ``rq worker -c`` takes it. Raises `ConfigError`."""
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.append(here)
+    try:
+        found = importlib.import_module(module)
+    except (Exception, SystemExit) as error:  # noqa: BLE001  somebody's code
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        raise ConfigError(
+            f"-c {module} (or {MODULE_VARIABLE}) cannot be imported: {reason}; give a module, as in -c shop.rq_settings"
+        ) from None
+    return {name: value for name, value in vars(found).items() if name == name.upper()}
+
+
+def connect(
+    url: str | None = None,
+    *,
+    announce: Callable[[str], None] | None = None,
+    connection_class: type[redis.Redis] = redis.Redis,
+) -> redis.Redis:
     """The Redis that rqmem's commands use, tried and ready; replies are bytes, as RQ demands.
 
     Args:
         url: as ``--url``; None: the environment decides, else the embedded server.
         announce: told one line when the embedded server is used; by default that line is logged.
+        connection_class: of the client, as RQ's ``--connection-class``.
 
     Raises `ConfigError`, `RedisUnavailable` or, about the embedded server, `EmbeddedRedisError`.
     """
@@ -70,14 +135,17 @@ def connect(url: str | None = None, *, announce: Callable[[str], None] | None = 
     if choice is None:
         server = embedded_redis.start()
         (announce or _log.info)(_announcement(server))
-        return _client(server.url)
+        return connection_class.from_url(server.url)
     _probe(choice)
-    return _client(choice.url)
+    return choice.client(connection_class)
 
 
 def check(choice: Choice) -> None:
-    """Raise `ConfigError` when the URL cannot be used; contacts nobody."""
-    _options(choice)
+    """Raise `ConfigError` when the URL or the settings cannot be used; contacts nobody."""
+    if choice.url:
+        _options(choice)
+    else:
+        choice.client()
 
 
 def mask(url: str) -> str:
@@ -94,12 +162,6 @@ def _announcement(server: embedded_redis.Server) -> str:
     )
 
 
-def _client(url: str) -> redis.Redis:
-    """A client for ``url`` with redis-py's own timeouts, which RQ raises where it blocks for longer."""
-    # As RQ's own connections, without retries: a resent enqueue or commit would happen twice.
-    return redis.Redis.from_url(url)
-
-
 def _probe(choice: Choice) -> None:
     """PING through a connection of its own, with short timeouts and no retry."""
     hasty = {
@@ -107,14 +169,26 @@ def _probe(choice: Choice) -> None:
         "socket_connect_timeout": _PROBE_SECONDS,
         "retry": Retry(NoBackoff(), 0),
     }
-    options = _options(choice)
+    options: Mapping[str, Any] = _options(choice) if choice.url else choice.settings.get("SENTINEL") or {}
     try:
-        with redis.Redis.from_pool(redis.ConnectionPool(**options | hasty)) as client:
+        with _hasty(choice, hasty) as client:
             client.ping()
     except (TypeError, ValueError) as error:  # an option that redis-py does not know, a host no DNS takes
         raise _refused(choice, _reason(error, options)) from None
     except (redis.RedisError, OSError, AttributeError) as error:
         raise _explained(choice, error, _reason(error, options)) from error
+
+
+def _hasty(choice: Choice, hasty: dict[str, Any]) -> redis.Redis:
+    if choice.url:
+        return redis.Redis.from_pool(redis.ConnectionPool(**_options(choice) | hasty))
+    client = choice.client()
+    pools = [client.connection_pool]
+    if isinstance(client.connection_pool, SentinelConnectionPool):
+        pools += [each.connection_pool for each in client.connection_pool.sentinel_manager.sentinels]
+    for pool in pools:  # they have no connection yet
+        pool.connection_kwargs.update(hasty)
+    return client
 
 
 def _explained(choice: Choice, error: Exception, reason: str) -> RqmemError:
@@ -193,7 +267,7 @@ def _refused(choice: Choice, reason: str) -> ConfigError:
 def _reason(error: Exception, options: Mapping[str, Any]) -> str:
     """What went wrong in one line, without the password should a server send it back."""
     text = " ".join(str(error).split()) or type(error).__name__
-    password = options.get("password")
-    if password:
-        text = text.replace(password, "***")
+    for password in (options.get("password"), options.get("PASSWORD")):
+        if password:
+            text = text.replace(str(password), "***")
     return text[:_LONGEST_REASON]

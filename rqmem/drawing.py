@@ -57,15 +57,30 @@ def span(seconds: float) -> str:
     return f"{int(seconds)} s"
 
 
+class _Escapes(dict[int, str]):
+    """Code point -> how it is shown. As `str.translate` takes it, which is quick with many MB."""
+
+    def __missing__(self, code: int) -> str:
+        each = chr(code)
+        self[code] = shown = each if each.isprintable() else each.encode("unicode_escape").decode()
+        return shown
+
+
+_escapes = _Escapes()
+
+
 def printable(text: str) -> str:
     """The text on one line, with what would move a cursor, begin a line or turn the direction of reading as an escape.
 
     Names, operations and errors come from users' code, or from whoever may write to Redis. Lone surrogates are escaped
     too (they stand for bytes of a file's name). Twice is the same as once.
     """
-    if text.isprintable():
-        return text
-    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
+    return text if text.isprintable() else text.translate(_escapes)
+
+
+def shortened(text: str, most: int = 10_000) -> str:
+    """The text; where it has more characters than that, its beginning, and how many it has."""
+    return text if len(text) <= most else f"{text[:most]}… ({len(text):,} characters)"
 
 
 def json_text(value: Any, *, indent: int | None = None, default: Callable[[Any], Any] | None = None) -> str:

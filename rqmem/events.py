@@ -334,6 +334,15 @@ class LeakFound(Event):
 
 
 @dataclass(frozen=True)
+class HookFailed(Event):
+    """A hook (`rqmem.hooks`) raised, left, hung or breached, and was passed over; ``where``: the line of code."""
+
+    hook: str
+    error: str
+    where: str = ""
+
+
+@dataclass(frozen=True)
 class HorseRecycled(Event):
     """A warm horse is replaced after this job; ``reason`` says why."""
 

@@ -4,30 +4,35 @@ from __future__ import annotations
 
 import re
 
+from rqmem.drawing import shortened
+
 _HEAD = re.compile(r"(?:  \+ Exception Group )?Traceback \(most recent call last\):")
 _BETWEEN = (
     "The above exception was the direct cause of the following exception:",
     "During handling of the above exception, another exception occurred:",
 )
 _MARGIN = "  | "  # of a group of exceptions
+_ENOUGH = 500_000  # characters, at either end
 
 
 def what_was_raised(text: str) -> str:
     """The error that a traceback ends with, in one line: the first one of what it says, which may have many.
 
     The last line of the traceback may be anything: of SQLAlchemy's errors it is the address of their documentation.
-    What is no traceback is taken for the error itself. Empty for nothing.
+    What is no traceback is taken for the error itself. Empty for nothing. At most some 10,000 characters of it.
     """
+    if len(text) > 2 * _ENOUGH:  # what there may be many MB of is the text of the error
+        text = f"{text[:_ENOUGH]}\n{text[-_ENOUGH:]}"
     lines = text.strip("\n").rstrip().splitlines()
     heads = [number for number, line in enumerate(lines) if _HEAD.fullmatch(line) and _begins(lines, number)]
     below = [line.removeprefix(_MARGIN) for line in lines[heads[-1] + 1 if heads else 0 :]]
     said = [number for number, line in enumerate(below) if line.strip() and not (heads and line.startswith(" "))]
     if not said:
-        return lines[-1].strip() if lines else ""
+        return shortened(lines[-1].strip()) if lines else ""
     error, *more = below[said[0] :]
     if error.rstrip().endswith(":"):  # nothing in its first line but the name
         error = f"{error.rstrip()} {next((line.strip() for line in more if line.strip()), '')}"
-    return error.strip()
+    return shortened(error.strip())
 
 
 def _begins(lines: list[str], number: int) -> bool:

@@ -29,7 +29,7 @@ from pathlib import Path
 import click
 import redis
 
-from rqmem import embedded_files
+from rqmem import embedded_files, own_files
 from rqmem.testing import wait_until
 from scripts import rq_suite_conftest as inside
 
@@ -107,8 +107,7 @@ def fetch(version: str) -> Path:
     folder, name = CACHE / f"rq-{version}", f"rq-{version}"
     if (folder / "tests").exists():
         return folder
-    CACHE.mkdir(exist_ok=True)
-    embedded_files.keep_out_of_git(CACHE)
+    own_files.make_holder(CACHE, "remove it")
     heading(f"Downloading {name}.tar.gz to {CACHE}")
     pip = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--dest", str(CACHE)]
     subprocess.run([*pip, "--no-deps", "--no-binary", ":all:", f"rq=={version}"], check=True)

@@ -71,7 +71,7 @@ class WorkerProcess:
     def pid(self) -> int:
         return self.process.pid
 
-    def finish(self, timeout_seconds: float = 60) -> str:
+    def finish(self, timeout_seconds: float = 300) -> str:
         """Wait for its end and return what it printed."""
         return self.process.communicate(timeout=timeout_seconds)[0]
 

@@ -150,6 +150,14 @@ def charged() -> str:
     return " ".join(f"{int(file.read_text()) // MB} MB charged" for file in files if file.exists())
 
 
+def leave_in_tmpfs(mb: int) -> str:
+    """The file's name; it stays when the job has ended."""
+    with tempfile.NamedTemporaryFile(prefix="rqmem-test-", dir="/dev/shm", delete=False) as file:
+        for _ in range(mb):
+            file.write(bytes(MB))
+        return file.name
+
+
 # Honest: what files cost is the kernel's to drop
 
 

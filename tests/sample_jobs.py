@@ -480,6 +480,11 @@ def aware(megabytes: int) -> float:
     return usage
 
 
+@memory_aware()
+def name_a_place(letter: str, length: int) -> None:
+    current_memory().check_memory_usage(letter * length)
+
+
 def how_a_fork_takes_sigterm() -> bool:
     """Whether it is the system's to end it, from its first moment on, and not Python's between two steps."""
     child = os.fork()
@@ -940,6 +945,7 @@ class SplitOnce(MemoryAwareJob):
         if items is not None:
             redis().rpush("done", *[item for chunk in self.chunks(items) for item in chunk])
             return None
+        children._BATCH = 20
         return self.split_into_child_jobs(Interrupted(0, count), items_per_child=1)
 
 
@@ -948,7 +954,7 @@ class Interrupted(Range):
 
     def slices(self, *args: Any, **kwargs: Any) -> Any:
         for number, each in enumerate(super().slices(*args, **kwargs)):
-            if number == 450 and redis().incr("killed") == 1:
+            if number == 45 and redis().incr("killed") == 1:
                 os.kill(os.getpid(), signal.SIGKILL)
             yield each
 
@@ -1183,3 +1189,29 @@ def jump(mb: int, key: str) -> None:
     held = [bytearray(b"x") * MB for _ in range(mb)]
     redis().set(key, len(held))
     redis().blpop(f"end {key}", 60)
+
+
+def burst(mb: int, times: int = 1) -> int:
+    """Takes so many MB and gives them back at once, which lasts no longer than the kernel needs for it."""
+    return sum(len(bytearray(mb * MB)) // MB for _ in range(times))
+
+
+def burst_in_a_child(mb: int) -> int:
+    return subprocess.run([sys.executable, "-c", f"bytearray({mb} << 20)"], check=True).returncode
+
+
+def with_hooks(hooks: dict[str, str] | None = None) -> str:
+    """A job for ``tests.misbehaving_hooks``, which reads the argument."""
+    return "done"
+
+
+class WithHooks(MemoryAwareJob):
+    """The same as a class."""
+
+    def handle(self, hooks: dict[str, str] | None = None) -> str:
+        return "done"
+
+
+def enqueue_another() -> None:
+    """On the Redis and with the serializer that this job has."""
+    WithHooks.enqueue(hooks={})

@@ -12,11 +12,11 @@ import pytest
 from tests.conftest import ROOT
 
 LAYERS = [
-    {"units", "errors", "events", "config", "drawing", "tracebacks", "type_of_job"},
+    {"units", "errors", "events", "hooks", "config", "drawing", "tracebacks", "type_of_job"},
     {"policy"},
     {"memory", "journal", "profiling", "alerts", "log", "sources", "own_files", "embedded_files",
      "embedded_redis", "connections", "settings", "testing"},
-    {"runtime", "job"},
+    {"runtime", "job", "integrations"},
     {"doctor", "status", "inspection", "monitor", "exporter", "reporting"},
     {"cli"},
 ]  # fmt: skip
@@ -91,6 +91,7 @@ def test_environment_is_read_where_programs_start_only() -> None:
     }
     assert readers == {
         "cli/worker.py",  # handed to `settings`
+        "cli/terminal.py",  # -c MODULE, for the choice of Redis
         "cli/doctor.py",  # handed to `settings`, and to the worker of the self-test
         "runtime/life.py",  # handed to `settings`, for `rq worker -w`; and what a worker was before it restarted
         "job/context.py",  # handed to `settings`, without a worker

@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import click
-from redis.exceptions import RedisError
+from redis.exceptions import NoPermissionError, RedisError
 
 from rqmem.drawing import printable
 from rqmem.errors import RqmemError
+from rqmem.journal.permission import explained
 
 _COMMANDS = {
     "alerts": "alerts.alerts_group",
@@ -74,6 +75,8 @@ class _Commands(click.Group):
             code = super().main(*args, **{**kwargs, "standalone_mode": False})
         except RqmemError as error:
             code = _complain(str(error), error.exit_code)
+        except NoPermissionError as error:
+            code = _complain(explained(error), 1)
         except RedisError as error:  # it answered when the command began
             from rqmem.journal.patience import described
 
@@ -119,7 +122,7 @@ def _complain(message: str, exit_code: int) -> int:
 def main() -> None:
     """Memory-safe background jobs for Python on RQ.
 
-    Redis is chosen by --url, RQMEM_REDIS_URL, RQ_REDIS_URL or REDIS_URL, in
-    this order; without any of them an embedded server is used, one for each
-    directory.
+    Redis is chosen by --url, RQMEM_REDIS_URL, RQ's settings file (-c),
+    RQ_REDIS_URL or REDIS_URL, in this order; without any of them an embedded
+    server is used, one for each directory.
     """

@@ -19,7 +19,7 @@ from rqmem.alerts import addresses as alert_addresses
 from rqmem.alerts import messages, pipe
 from rqmem.alerts.sender import Sender
 from rqmem.alerts.service import keep_others_quiet, services
-from rqmem.cli.terminal import connected, show
+from rqmem.cli.terminal import connected, redis_options, show
 from rqmem.errors import ConfigError, RqmemError
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def test(ctx: click.Context, alert_urls: tuple[str, ...], alert_urls_file: str |
 
 
 @click.command(short_help="Send alerts on as they come.")
-@click.option("--url", "-u", help="URL of Redis.")
+@redis_options
 @_alert_url
 @_alert_urls_file
 @click.option("--name", metavar="NAME", help="Of this sender; no other that runs may have it.")

@@ -15,7 +15,7 @@ from redis.exceptions import RedisError
 from rqmem.cli.alert_sending import deliver, test
 from rqmem.cli.durations import parse_since
 from rqmem.cli.job_types import one_of
-from rqmem.cli.terminal import colour, connected, never_fail_on_a_letter, show
+from rqmem.cli.terminal import colour, connected, never_fail_on_a_letter, redis_options, show
 from rqmem.drawing import json_text
 from rqmem.journal import history_reader
 from rqmem.journal.alerts import Alert
@@ -35,7 +35,7 @@ _MOODS = {"open": "bad", "raised": "warning", "resolved": "good"}
 @click.option("--job", metavar="TYPE", help="Only this job type; its last part will do.")
 @click.option("--follow", "-f", is_flag=True, help="Go on with new ones as they come, until Ctrl-C.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
-@click.option("--url", "-u", help="URL of Redis.")
+@redis_options
 @click.pass_context
 def alerts_group(
     ctx: click.Context, since: str | None, job: str | None, follow: bool, as_json: bool, url: str | None

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import click
 
-from rqmem.cli.terminal import connected, show
+from rqmem.cli.terminal import connected, redis_options, show
 from rqmem.inspection.find import find
 from rqmem.job import family
 
 
 @click.command(short_help="Cancel a job and all its children.")
 @click.argument("job_id")
-@click.option("--url", "-u", help="URL of Redis.")
+@redis_options
 def cancel(job_id: str, url: str | None) -> None:
     """Cancel what is left of a job and of the children it has split into.
 
@@ -26,7 +26,7 @@ def cancel(job_id: str, url: str | None) -> None:
 
 @click.command(short_help="Run a failed job once more.")
 @click.argument("job_id")
-@click.option("--url", "-u", help="URL of Redis.")
+@redis_options
 def retry(job_id: str, url: str | None) -> None:
     """Run a failed job once more; of one that has split, only the children that failed.
 

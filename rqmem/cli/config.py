@@ -13,10 +13,11 @@ from redis.exceptions import RedisError
 from rqmem import connections, settings
 from rqmem.cli import config_tables
 from rqmem.cli.config_tables import JobRow, Redis
-from rqmem.cli.terminal import connected, never_fail_on_a_letter, show
+from rqmem.cli.terminal import connected, never_fail_on_a_letter, redis_options, show
 from rqmem.cli.worker import SETTINGS, given_settings, worker
 from rqmem.drawing import json_text
 from rqmem.errors import ConfigError, RqmemError
+from rqmem.integrations import installed
 from rqmem.job import declared
 from rqmem.journal import history_reader
 from rqmem.reporting.read import read_advice
@@ -33,7 +34,7 @@ _EMBEDDED = "embedded, of this directory"
 @click.argument("modules", metavar="[MODULE]...", nargs=-1)
 @click.option("--jobs", is_flag=True, help="Show job types: those of the modules, or all that are known.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@click.option("--url", "-u", help="URL of Redis.")
+@redis_options
 @click.option("--path", "-P", "paths", metavar="DIR", multiple=True, default=["."], show_default=True,
               help="Where the code of jobs is imported from.")  # fmt: skip
 @click.pass_context
@@ -72,9 +73,9 @@ def config(
     if not jobs:
         redis = _redis(url)
         if as_json:
-            click.echo(_json(config_tables.settings_json(loaded, redis)))
+            click.echo(_json(config_tables.settings_json(loaded, redis, installed())))
         else:
-            show(*config_tables.settings_lines(loaded, redis))
+            show(*config_tables.settings_lines(loaded, redis, installed()))
         return
     sys.path[:0] = [os.path.realpath(path) for path in paths]
     rows, note = _rows(modules, loaded, url)
@@ -98,7 +99,9 @@ def _redis(url: str | None) -> Redis:
     if choice is None:
         return Redis(_EMBEDDED, Origin())
     connections.check(choice)
-    return Redis(choice.shown, Origin("command line" if choice.source == "--url" else "environment", choice.source))
+    return Redis(
+        choice.shown, Origin("command line" if choice.source.startswith("-") else "environment", choice.source)
+    )
 
 
 # Job types

@@ -3,6 +3,7 @@
 Keys of the JSON are stable within a version; new ones may come. What is not known, or not set, is null::
 
     version, config_file     1; the file that was read
+    integrations             names of those that are active in horses which import their library
     settings                 {name, variable, value, origin, source}
                              name: in the config file; origin: "command line", "environment", "config file", "default";
                              source: the option, variable or file. Sizes in MB, times in seconds, rates by the second
@@ -62,7 +63,7 @@ class JobRow:
     recommended: Recommendation | TooLittle | None = None
 
 
-def settings_lines(settings: Settings, redis: Redis) -> list[str]:
+def settings_lines(settings: Settings, redis: Redis, integrations: Sequence[str] = ()) -> list[str]:
     """A table of all settings, with the place that each came from."""
     rows = [("setting", "value", "from"), ("redis", redis.shown, _from(redis.origin))]
     for name, variable in NAMES.items():
@@ -71,16 +72,23 @@ def settings_lines(settings: Settings, redis: Redis) -> list[str]:
         rows.append((name, _shown(of, value), _from(settings.origin(of))))
     widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
     lines = [f"{name:<{widths[0]}}  {value:<{widths[1]}}  {origin}".rstrip() for name, value, origin in rows]
-    return [f"config file: {settings.file or 'none'}", "", *lines]
+    return [f"config file: {settings.file or 'none'}", _integrations(settings, integrations), "", *lines]
 
 
-def settings_json(settings: Settings, redis: Redis) -> dict[str, Any]:
+def _integrations(settings: Settings, names: Sequence[str]) -> str:
+    if not settings.config.integrations:
+        return "integrations: off"
+    return f"integrations: {', '.join(names)} (each in horses that import it)" if names else "integrations: none"
+
+
+def settings_json(settings: Settings, redis: Redis, integrations: Sequence[str] = ()) -> dict[str, Any]:
     """The same as `json` takes it."""
     rows = [_setting("redis", None, redis.shown, redis.origin)]
     for name, variable in NAMES.items():
         of = VARIABLES[variable][0]
         rows.append(_setting(name, variable, _value(of, getattr(settings.config, of)), settings.origin(of)))
-    return {"version": VERSION, "config_file": settings.file, "settings": rows}
+    active = list(integrations) if settings.config.integrations else []
+    return {"version": VERSION, "config_file": settings.file, "integrations": active, "settings": rows}
 
 
 def jobs_lines(rows: Sequence[JobRow], note: str) -> list[str]:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 import click
 
 from rqmem import connections, settings
-from rqmem.cli.terminal import show
+from rqmem.cli.terminal import redis_options, show
 from rqmem.config import Config
 from rqmem.doctor import checks, facts, preload_checks, redis_checks, redis_facts, report, selftest, selftest_checks
 from rqmem.doctor.finding import Finding, Mark
@@ -19,7 +19,7 @@ _COLUMNS = 110
 
 
 @click.command(short_help="Check this machine, its Redis and a real worker.")
-@click.option("--url", "-u", help="URL of Redis.")
+@redis_options
 @click.option("--no-redis", is_flag=True, help="Don't look at Redis.")
 @click.option("--no-self-test", is_flag=True, help="Don't run jobs that breach.")
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")

@@ -16,7 +16,7 @@ from rq.utils import parse_timeout
 from rq.worker_registration import get_keys
 
 from rqmem.cli.call import Target, arguments, resolve
-from rqmem.cli.terminal import show
+from rqmem.cli.terminal import redis_options, show
 from rqmem.cli.waiting import ENDED, until_ended
 from rqmem.connections import connect
 from rqmem.drawing import json_text
@@ -51,7 +51,7 @@ _MOST_SECONDS = 100 * 365 * 86400
 @click.option("--wait", metavar="TIME", help="Wait so long for its end, and print its result.")
 @click.option("--json", "as_json", is_flag=True, help="Print the job as a JSON object.")
 @click.option("--quiet", is_flag=True, help="Print nothing but the job's id and result.")
-@click.option("--url", "-u", help="URL of Redis.")
+@redis_options
 @click.option("--path", "-P", "paths", metavar="DIR", multiple=True, default=["."], show_default=True,
               help="Where the code is imported from.")  # fmt: skip
 def enqueue(path: str, paths: tuple[str, ...], url: str | None, as_json: bool, quiet: bool, **given: Any) -> None:

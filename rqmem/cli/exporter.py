@@ -7,13 +7,12 @@ import threading
 from typing import TYPE_CHECKING
 
 import click
-import redis
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from redis.retry import Retry
 
 from rqmem import connections, log
-from rqmem.cli.terminal import connected, show
+from rqmem.cli.terminal import connected, redis_options, show
 from rqmem.exporter.server import serve
 
 if TYPE_CHECKING:
@@ -25,7 +24,7 @@ _ANSWER_SECONDS = 3.0  # below the 10 s that Prometheus waits for a page
 @click.command(short_help="Serve Prometheus metrics.")
 @click.option("--port", type=click.IntRange(0, 65535), default=9464, show_default=True, help="0: any that is free.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to answer on; 0.0.0.0: all.")
-@click.option("--url", "-u", help="URL of Redis.")
+@redis_options
 def exporter(port: int, host: str, url: str | None) -> None:
     """Serve metrics of queues, workers and job types for Prometheus.
 
@@ -56,11 +55,9 @@ def _connection(url: str | None) -> tuple[Redis, str]:
     if choice is None:
         return connected(None)
     connections.check(choice)
-    connection = redis.Redis.from_url(
-        choice.url,
-        socket_timeout=_ANSWER_SECONDS,
-        socket_connect_timeout=_ANSWER_SECONDS,
-        retry=Retry(NoBackoff(), 0),
+    connection = choice.client()
+    connection.connection_pool.connection_kwargs.update(  # it has no connection yet
+        socket_timeout=_ANSWER_SECONDS, socket_connect_timeout=_ANSWER_SECONDS, retry=Retry(NoBackoff(), 0)
     )
     try:
         connection.ping()

@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from rqmem import settings
-from rqmem.cli.terminal import colour, columns, connected, never_fail_on_a_letter, show
+from rqmem.cli.terminal import colour, columns, connected, never_fail_on_a_letter, redis_options, show
 from rqmem.drawing import json_text
 from rqmem.errors import ConfigError, RqmemError
 from rqmem.inspection import schema
@@ -28,7 +28,7 @@ from rqmem.units import show_mb
 @click.option("--flamegraph", is_flag=True, help="Write where its memory went as HTML, from its profile.")
 @click.option("--output", metavar="FILE", help="With --flamegraph: where to.  [default: JOB_ID-flamegraph.html]")
 @click.option("--profile-dir", metavar="DIR", help="With --flamegraph: where profiles are.  [default: .rqmem/profiles]")
-@click.option("--url", "-u", help="URL of Redis.")
+@redis_options
 def inspect_job(
     job_id: str, as_json: bool, flamegraph: bool, output: str | None, profile_dir: str | None, url: str | None
 ) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from rqmem.cli.terminal import connected, one_line, show
+from rqmem.cli.terminal import connected, one_line, redis_options, show
 from rqmem.drawing import json_text
 from rqmem.errors import ConfigError, JournalVersionError, UnknownName
 from rqmem.journal import clearing, history_reader
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from redis import Redis
 
 _NAMED = 3  # job types in an error message
-_url = click.option("--url", "-u", help="URL of Redis.")
+_url = redis_options
 
 
 @click.group("journal", short_help="See how large the journal is, or forget it.")

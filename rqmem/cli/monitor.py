@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from redis.exceptions import RedisError
 
-from rqmem.cli.terminal import connected, never_fail_on_a_letter, show
+from rqmem.cli.terminal import connected, never_fail_on_a_letter, redis_options, show
 from rqmem.config import positive_int
 from rqmem.errors import ConfigError, RedisUnavailable, RqmemError, UnknownName
 from rqmem.journal import history_reader
@@ -79,7 +79,7 @@ def _parsed(parse: Callable[[str, str], Any]) -> Callable[[click.Context, click.
 @click.option("--fail-on-alert", is_flag=True, help="Exit code 3 when an alert was raised meanwhile.")
 @click.option("--queue", "-q", "queues", metavar="NAME", multiple=True, help="Only this queue; may be repeated.")
 @click.option("--plain", is_flag=True, help="Lines instead of the live view.")
-@click.option("--url", "-u", help="URL of Redis.")
+@redis_options
 @click.pass_context
 def monitor(ctx: click.Context, /, url: str | None, queues: tuple[str, ...], **options: Any) -> None:
     """Watch workers, jobs and queues; at the end, or on Ctrl-C, report.

@@ -9,7 +9,7 @@ import click
 
 from rqmem import settings
 from rqmem.cli.job_types import one_of
-from rqmem.cli.terminal import connected, never_fail_on_a_letter
+from rqmem.cli.terminal import connected, never_fail_on_a_letter, redis_options
 from rqmem.drawing import json_text
 from rqmem.errors import ConfigError
 from rqmem.journal import history_reader
@@ -23,7 +23,7 @@ from rqmem.reporting.read import read_advice
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("--apply", "paste", type=click.Choice(list(PASTED)), is_flag=False, flag_value="class",
               help="Print class attributes, or lines for rqmem.ini, to paste.")  # fmt: skip
-@click.option("--url", "-u", help="URL of Redis.")
+@redis_options
 def recommend(job: str | None, as_json: bool, paste: str | None, url: str | None) -> None:
     """Recommend a ceiling, chunk size and split threshold for each job type.
 

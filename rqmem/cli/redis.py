@@ -5,10 +5,11 @@ from __future__ import annotations
 import click
 
 from rqmem import connections, embedded_redis
-from rqmem.cli.terminal import show
+from rqmem.cli.terminal import redis_options, show
+from rqmem.errors import ConfigError
 from rqmem.units import show_mb, to_mb
 
-_url_option = click.option("--url", metavar="URL", help="Redis to use instead; see `rqmem redis --help`.")
+_url_option = redis_options
 
 
 @click.group("redis")
@@ -69,6 +70,8 @@ def show_url(url: str | None) -> None:
         click.echo(embedded_redis.start().url)
     else:
         connections.check(choice)
+        if not choice.url:
+            raise ConfigError(f"{choice.source} names {choice.shown}, which has no URL")
         click.echo(choice.url)
 
 

@@ -11,7 +11,7 @@ import click
 
 from rqmem.cli.durations import parse_since
 from rqmem.cli.job_types import one_of
-from rqmem.cli.terminal import connected, never_fail_on_a_letter, show
+from rqmem.cli.terminal import connected, never_fail_on_a_letter, redis_options, show
 from rqmem.drawing import json_text
 from rqmem.errors import ConfigError, RqmemError
 from rqmem.journal import history_reader
@@ -36,7 +36,7 @@ _SUFFIXES = {".json": "json", ".html": "html", ".htm": "html"}
 @click.option("--job", metavar="TYPE", help="Only this job type; its last part will do.")
 @click.option("--format", "form", type=click.Choice(list(FORMATS)), help="Instead of the suffix of --output.")
 @click.option("--output", metavar="FILE", help="Write it there.")
-@click.option("--url", "-u", help="URL of Redis.")
+@redis_options
 def report(since: str, job: str | None, form: str | None, output: str | None, url: str | None) -> None:
     """Report on job types: runs, failures, breaches, peaks, trends.
 

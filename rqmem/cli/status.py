@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from redis.exceptions import RedisError
 
-from rqmem.cli.terminal import colour, columns, connected, never_fail_on_a_letter, one_line, show
+from rqmem.cli.terminal import colour, columns, connected, never_fail_on_a_letter, one_line, redis_options, show
 from rqmem.drawing import json_text
 from rqmem.errors import ConfigError
 from rqmem.inspection import schema as job_schema
@@ -47,7 +47,7 @@ class _Look:
 @click.option("--quiet", "-q", is_flag=True, help="Print nothing: the exit code tells.")
 @click.option("--watch", "-w", is_flag=True, help="Again every two seconds, until Ctrl-C.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON (with --watch an object a line).")
-@click.option("--url", "-u", help="URL of Redis.")
+@redis_options
 @click.pass_context
 def status(
     ctx: click.Context, job_id: str | None, worker: str | None, quiet: bool, watch: bool, as_json: bool, url: str | None

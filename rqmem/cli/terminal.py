@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import sys
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -16,6 +18,8 @@ from rqmem.errors import RqmemError
 if TYPE_CHECKING:
     from redis import Redis
 
+Command = TypeVar("Command", bound=Callable[..., Any])
+
 COLOURS: dict[str, dict[str, Any]] = {
     "plain": {}, "title": {"bold": True}, "good": {"fg": "green"}, "warning": {"fg": "yellow"}, "bad": {"fg": "red"},
 }  # fmt: skip
@@ -23,6 +27,21 @@ _CODES = {"\x1b[0m", *(click.style("", **style, reset=False) for style in COLOUR
 _CODE = re.compile(f"({'|'.join(map(re.escape, _CODES))})")
 _ANSWER_SECONDS = 3.0
 _COLUMNS, _FEWEST_COLUMNS = 100, 60
+
+
+def redis_options(command: Command) -> Command:
+    """``--url`` and ``-c``, which name the Redis of a command."""
+    config = click.option(
+        "--config", "-c", metavar="MODULE", expose_value=False, callback=_use_module,
+        help="RQ's settings file, as rq's -c: REDIS_URL, SENTINEL ...",
+    )  # fmt: skip
+    return click.option("--url", "-u", help="URL of Redis.")(config(command))
+
+
+def _use_module(ctx: click.Context, param: click.Parameter, module: str | None) -> None:
+    """For this process and those that it starts; `rqmem.connections` reads it there, as RQ does."""
+    if module:
+        os.environ[connections.MODULE_VARIABLE] = module
 
 
 def connected(url: str | None) -> tuple[Redis, str]:

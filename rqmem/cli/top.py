@@ -12,7 +12,7 @@ from functools import partial
 import click
 from redis.exceptions import RedisError
 
-from rqmem.cli.terminal import columns, connected, never_fail_on_a_letter
+from rqmem.cli.terminal import columns, connected, never_fail_on_a_letter, redis_options
 from rqmem.drawing import json_text
 from rqmem.errors import RqmemError
 from rqmem.journal import history_reader
@@ -31,7 +31,7 @@ Show = Callable[[Top, str], None]
 @click.option("--worker", "name", metavar="NAME", help="Which one, where several run.")
 @click.option("--once", is_flag=True, help="Look once, and end.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON (without --once an object a line).")
-@click.option("--url", "-u", help="URL of Redis.")
+@redis_options
 def top(name: str | None, once: bool, as_json: bool, url: str | None) -> None:
     """Watch one worker: usage against the ceiling, its job, and lines of code.
 

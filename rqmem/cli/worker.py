@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import click
+from redis import Redis
 from rq.defaults import (
+    DEFAULT_CONNECTION_CLASS,
     DEFAULT_JOB_CLASS,
     DEFAULT_JOB_MONITORING_INTERVAL,
     DEFAULT_MAINTENANCE_TASK_INTERVAL,
@@ -26,7 +28,7 @@ from rq.suspension import is_suspended
 from rq.utils import import_attribute
 
 from rqmem import log, own_files, settings
-from rqmem.cli.terminal import show
+from rqmem.cli.terminal import redis_options, show
 from rqmem.config import (
     cgroup,
     isolation,
@@ -37,7 +39,7 @@ from rqmem.config import (
     profile,
     reserve_mb,
 )
-from rqmem.connections import connect
+from rqmem.connections import MODULE_VARIABLE, connect, read_module
 from rqmem.errors import ConfigError, RqmemError, UntrustedFile
 from rqmem.runtime import platform_check
 from rqmem.runtime.worker import MemoryWorker
@@ -53,6 +55,12 @@ def _parsed(metavar: str, parse: Callable[[str, str], Any]) -> dict[str, Any]:
             raise click.UsageError(str(error), ctx) from None
 
     return {"metavar": metavar, "callback": convert}
+
+
+def _log_format(ctx: click.Context, param: click.Parameter, text: str) -> str:
+    if text in ("text", "json") or "%(message)s" in text:
+        return text
+    raise click.UsageError(f"--log-format {text!r}: give text, json, or a format with %(message)s in it", ctx)
 
 
 MB = _parsed("MB", positive_mb)
@@ -77,6 +85,8 @@ SETTINGS = {
     "max_jobs_per_horse": "max_jobs_per_horse",
     "preload": "preload",
     "preload_openmp": "preload_openmp",
+    "plugin": "plugins",
+    "integrations": "integrations",
     "profile": "profile",
     "profile_job": "profile_job",
     "profile_dir": "profile_dir",
@@ -94,14 +104,14 @@ def given_settings(options: Mapping[str, Any]) -> dict[str, tuple[str, Any]]:
 
 @click.command(short_help="Run jobs, each under a memory ceiling.")
 @click.argument("names", metavar="[QUEUES]...", nargs=-1)
-@click.option("--queue", "-q", "more", metavar="NAME", multiple=True, help="A queue; may be repeated.")
+@click.option("--queue", "more", metavar="NAME", multiple=True, help="A queue; may be repeated.")
 @click.option("--memory", "-m", **MB, help="Ceiling in MB; no job on this worker uses more.")
 @click.option("--reserve", **RESERVE, help="MB above the ceiling for unwinding, then the kill.  [default: 32]")
 @click.option("--cgroup", **CGROUP, help="auto, off or require: a cgroup keeps the ceiling too.")
 @click.option("--worker-memory", **MB, help="The worker's own ceiling in MB.")
 @click.option("--on-worker-limit", **ON_LIMIT, help="restart in place (default), or exit with code 12.")
 @click.option("--timeout", **SECONDS, help="No job runs longer on this worker.")
-@click.option("--url", "-u", help="URL of Redis.")
+@redis_options
 @click.option("--name", "-n", help="Name of the worker.")
 @click.option("--burst", "-b", is_flag=True, help="Quit when all queues are empty.")
 @click.option("--max-jobs", **COUNT, help="Quit after so many jobs.")
@@ -115,12 +125,15 @@ def given_settings(options: Mapping[str, Any]) -> dict[str, tuple[str, Any]]:
     help="Which queue is served next.",
 )
 @click.option(
-    "--log-level",
-    type=click.Choice(["debug", "info", "warning", "error"], case_sensitive=False),
-    default="info",
-    show_default=True,
-)
-@click.option("--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True)
+    "--log-level", "--logging-level", "--logging_level", "log_level",
+    type=click.Choice(["debug", "info", "warning", "error", "critical"], case_sensitive=False),
+    default="info", show_default=True,
+)  # fmt: skip
+@click.option("--verbose", "-v", is_flag=True, help="As --log-level debug.")
+@click.option("--quiet", "-q", is_flag=True, help="As --log-level warning.")
+@click.option("--log-format", metavar="FORMAT", default="text", show_default=True, callback=_log_format,
+              help="text, json, or a format of Python's logging.")  # fmt: skip
+@click.option("--date-format", metavar="FORMAT", help="Of times in the log, as '%H:%M:%S'.")
 @click.option("--log-file", metavar="FILE", help="Append log lines to FILE; SIGHUP opens it anew.")
 @click.option("--log-every-checkpoint", is_flag=True, help="Log all checkpoints, not the notable ones only.")
 @click.option(
@@ -137,10 +150,18 @@ def given_settings(options: Mapping[str, Any]) -> dict[str, tuple[str, Any]]:
 @click.option("--auto", is_flag=True, default=None, help="Adaptive jobs begin with recommended chunk sizes.")
 @click.option("--preload", metavar="MODULE", multiple=True, help="Import before any horse is forked.")
 @click.option("--preload-openmp", **OPENMP, help="refuse (default) or end an OpenMP pool that one leaves.")
+@click.option("--plugin", metavar="MODULE", multiple=True, help="Call the hooks in MODULE; may be repeated.")
+@click.option(
+    "--integrations/--no-integrations", default=None, help="Reset Django, SQLAlchemy ... between jobs.  [default: on]"
+)
 @click.option("--profile", **PROFILE, help="memray: capture runs; keep breaches and the worst peaks.")
 @click.option("--profile-job", metavar="TYPE", multiple=True, help="Only runs of this job type; may be repeated.")
 @click.option("--profile-dir", metavar="DIR", help="For profiles and snapshots.  [default: .rqmem/profiles]")
 @click.option("--serializer", "-S", default="pickle", show_default=True, help="pickle, json, or a path.")
+@click.option("--worker-class", "-w", metavar="PATH", envvar="RQ_WORKER_CLASS", default="rqmem.MemoryWorker",
+              help="A subclass of rqmem.MemoryWorker.")  # fmt: skip
+@click.option("--connection-class", metavar="PATH", envvar="RQ_CONNECTION_CLASS", default=DEFAULT_CONNECTION_CLASS,
+              help="Redis client class to use.")  # fmt: skip
 @click.option("--job-class", "-j", metavar="PATH", envvar="RQ_JOB_CLASS", default=DEFAULT_JOB_CLASS,
               help="RQ Job class to use.")  # fmt: skip
 @click.option("--queue-class", metavar="PATH", envvar="RQ_QUEUE_CLASS", default=DEFAULT_QUEUE_CLASS,
@@ -172,25 +193,33 @@ def worker(names: tuple[str, ...], more: tuple[str, ...], **options: Any) -> Non
     rqmem worker high low --memory 512 --with-scheduler
     """
     platform_check.check()
-    queues = _queue_names([*names, *more])
+    sys.path[:0] = [os.path.realpath(path) for path in options["paths"]]
+    module = os.environ.get(MODULE_VARIABLE, "").strip()
+    of_rq = read_module(module) if module else {}
+    queues = _queue_names([*names, *more] or list(of_rq.get("QUEUES", ())))
     config = settings.load(os.environ, given_settings(options)).config
+    level = _log_level(options)
     log.configure(
-        options["log_level"],
+        level,
         options["log_format"],
         options["log_file"],
+        date_format=options["date_format"],
         every_checkpoint=options["log_every_checkpoint"],
     )
-    sys.path[:0] = [os.path.realpath(path) for path in options["paths"]]
+    if of_rq.get("DICT_CONFIG"):
+        log.configure_by(of_rq["DICT_CONFIG"], f"DICT_CONFIG of -c {module}")
     handlers = [_imported(path, "--exception-handler") for path in options["exception_handler"]]
     job_class = _class(options["job_class"], "--job-class", Job)
     queue_class = _class(options["queue_class"], "--queue-class", Queue)
     serializer = _serializer(options["serializer"])
-    connection = connect(options["url"], announce=lambda line: show(line, err=True))
+    worker_class = _class(options["worker_class"], "--worker-class", MemoryWorker)
+    connection_class = _class(options["connection_class"], "--connection-class", Redis)
+    connection = connect(options["url"], announce=lambda line: show(line, err=True), connection_class=connection_class)
     if is_suspended(connection):
         raise RqmemError("RQ is suspended on this Redis: 'rq resume' lets workers go on")
-    instance = MemoryWorker(
+    instance = worker_class(
         queues,
-        name=options["name"] or _readable_name(),
+        name=options["name"] or of_rq.get("NAME") or _readable_name(),
         connection=connection,
         config=config,
         default_result_ttl=options["results_ttl"],
@@ -208,12 +237,18 @@ def worker(names: tuple[str, ...], more: tuple[str, ...], **options: Any) -> Non
         _write_pid(options["pid"])
     instance.work(
         burst=options["burst"],
-        logging_level=options["log_level"],
+        logging_level=level,
         max_jobs=options["max_jobs"],
         max_idle_time=options["max_idle_time"],
         with_scheduler=options["with_scheduler"],
         dequeue_strategy=options["dequeue_strategy"],
     )
+
+
+def _log_level(options: Mapping[str, Any]) -> str:
+    if options["verbose"] and options["quiet"]:
+        raise ConfigError("--verbose and --quiet exclude each other: give one of them")
+    return "debug" if options["verbose"] else "warning" if options["quiet"] else str(options["log_level"])
 
 
 def _queue_names(names: list[str]) -> list[str]:
@@ -238,7 +273,7 @@ def _imported(path: str, option: str) -> Any:
 def _class(path: str, option: str, base: type) -> Any:
     found = _imported(path, option)
     if not (isinstance(found, type) and issubclass(found, base)):
-        raise ConfigError(f"{option} {path!r} is no subclass of RQ's {base.__name__}")
+        raise ConfigError(f"{option} {path!r} is no subclass of {base.__module__.partition('.')[0]}.{base.__name__}")
     return found
 
 

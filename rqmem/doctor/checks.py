@@ -166,12 +166,11 @@ def _watcher(facts: KernelLayer) -> Finding:
 
 
 def _cgroup(facts: KernelLayer, config: Config) -> Finding:
-    if facts.path and config.cgroup == "off":
-        text = f"RQMEM_CGROUP=off; cgroup {facts.version} could be had at {facts.path}"
+    if facts.words and config.cgroup == "off":
+        text = f"RQMEM_CGROUP=off; one could be had: {facts.words}"
         return Finding("Kernel layer", "cgroup", "note", text, "without it, RQMEM_CGROUP=auto, each horse gets one")
-    if facts.path:
-        text = f"{facts.version}, at {facts.path}"
-        return Finding("Kernel layer", "cgroup", "ok", text)
+    if facts.words:
+        return Finding("Kernel layer", "cgroup", "ok", facts.words)
     mark: Mark = "problem" if config.cgroup == "require" else "note"
     advice = f"{_how_to_get_one(facts)}; {_WITHOUT}"
     if mark == "problem":

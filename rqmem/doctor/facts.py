@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Literal
 
 from rqmem.errors import RqmemError
-from rqmem.memory import cgroup, cgroup_files, machine
+from rqmem.memory import cgroup_files, cgroup_places, machine
 from rqmem.memory.own import proc_shortcoming
 from rqmem.runtime import linux
 from rqmem.runtime.idle import Foreign, look_at_foreign_fork, usage_of_idle_fork
@@ -82,14 +82,14 @@ class KernelLayer:
 
     Attributes:
         version: of the memory controller that is mounted.
-        path: where groups can be made; "": nowhere.
+        words: where groups can be made, and in which way; "": nowhere.
         reason: why nowhere.
         surroundings: in what this process runs.
         urgent: how the watching thread may go before others (`rqmem.runtime.linux.urgent`).
     """
 
     version: Literal["v1", "v2", ""]
-    path: str
+    words: str
     reason: str
     surroundings: Surroundings
     urgent: str = "real-time"
@@ -160,16 +160,18 @@ def read_memory() -> Memory:
 
 
 def read_kernel_layer(environ: Mapping[str, str]) -> KernelLayer:
-    """Tries by making a group (see `rqmem.memory.cgroup.find`)."""
+    """Tries by making a group (see `rqmem.memory.cgroup_places`)."""
     own = cgroup_files.read_own()
-    found = cgroup.find()
+    taken = cgroup_places.take()
+    if isinstance(taken, cgroup_places.Taken):
+        cgroup_places.leave(taken)
     there = [path for path in (*_OF_CONTAINERS, _SYSTEMD) if Path(path).exists()]
     with linux.urgent() as how:
         pass
     return KernelLayer(
         version=own.version if own else "",
-        path="" if isinstance(found, str) else str(found.path),
-        reason=found if isinstance(found, str) else "",
+        words="" if isinstance(taken, str) else taken.words,
+        reason=taken if isinstance(taken, str) else "",
         surroundings=surroundings(environ, _read("/proc/self/cgroup"), there),
         urgent=how,
     )

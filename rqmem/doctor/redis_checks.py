@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from rqmem.doctor.finding import Finding
-from rqmem.doctor.redis_facts import NoRedis, Redis
+from rqmem.doctor.redis_facts import NoRedis, Redis, Silent
+from rqmem.journal import keys
 from rqmem.units import to_mb
 
 _NEEDED = (5,)  # rq 3: "requires Redis >= 5 or Valkey >= 7.2"
@@ -12,11 +13,33 @@ _FULL = 0.9
 _SMALL_NODE_BYTES = 512
 
 
-def check_redis(facts: Redis | NoRedis) -> list[Finding]:
+def check_redis(facts: Redis | Silent | NoRedis) -> list[Finding]:
     """Fit for RQ and rqmem, and what jobs could be lost by."""
     if isinstance(facts, NoRedis):
         return [_unasked(facts)]
-    return [_server(facts), *_role(facts), _eviction(facts), _persistence(facts), _results(facts)]
+    if isinstance(facts, Silent):
+        text = f"{facts.where} answers, and refuses INFO ({facts.reason}): version, memory and disk cannot be seen"
+        seen = Finding("Redis", "server", "note", text, "allow INFO to its user, as in ACL SETUSER NAME +info")
+        return [seen, *_keys(facts.keys_refused)]
+    if facts.cluster:
+        text = f"{facts.server} {facts.shown_version} at {facts.where} is a node of a Redis Cluster"
+        advice = "RQ does not support a Cluster: name one primary, with replicas and Sentinel if it must not fail"
+        return [Finding("Redis", "server", "problem", text, advice)]
+    return [
+        *_keys(facts.keys_refused),
+        _server(facts),
+        *_role(facts),
+        _eviction(facts),
+        _persistence(facts),
+        _results(facts),
+    ]
+
+
+def _keys(refused: str) -> list[Finding]:
+    if not refused:
+        return []
+    advice = f"its user needs {keys.PREFIX}:* beside RQ's keys: ACL SETUSER NAME ~{keys.PREFIX}:*"
+    return [Finding("Redis", "keys", "problem", f"rqmem's keys are refused: {refused}", advice)]
 
 
 def _unasked(facts: NoRedis) -> Finding:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import redis
 
 from rqmem import connections, embedded_redis
 from rqmem.errors import EmbeddedRedisError, RedisUnavailable
+from rqmem.journal import permission
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,8 @@ class Redis:
         max_bytes: 0: no limit.
         save: the snapshots it makes; "": none.
         node_bytes: ``stream-node-max-bytes``.
+        cluster: it is a node of a Redis Cluster.
+        keys_refused: why this user may not use rqmem's keys; "": it may.
         save_failed: the last snapshot or append failed; it may refuse writes.
     """
 
@@ -40,6 +43,17 @@ class Redis:
     replica: bool
     read_only: bool
     save_failed: bool
+    cluster: bool = False
+    keys_refused: str = ""
+
+
+@dataclass(frozen=True)
+class Silent:
+    """A server that answers, and refuses ``INFO``, as some managed services do. ``reason``: in its words."""
+
+    where: str
+    reason: str
+    keys_refused: str = ""
 
 
 @dataclass(frozen=True)
@@ -50,7 +64,7 @@ class NoRedis:
     problem: bool
 
 
-def read_redis(url: str | None) -> Redis | NoRedis:
+def read_redis(url: str | None) -> Redis | Silent | NoRedis:
     """The facts on the Redis that commands with this ``--url`` use. Raises `ConfigError` for a bad URL."""
     choice = connections.choose_url(url)
     try:
@@ -69,10 +83,14 @@ def read_redis(url: str | None) -> Redis | NoRedis:
         return NoRedis(f"{where} answered, and then not: {' '.join(str(error).split())}", problem=True)
 
 
-def _ask(client: redis.Redis, where: str) -> Redis:
-    info: Any = client.info()
+def _ask(client: redis.Redis, where: str) -> Redis | Silent:
+    refused = permission.refused(client)
+    try:
+        info: Any = client.info()
+    except redis.ResponseError as error:
+        return Silent(where, " ".join(str(error).split()), refused)
     settings = {**_config(client, "save"), **_config(client, "stream-node-max-bytes")}
-    return from_info(info, settings, where)
+    return replace(from_info(info, settings, where), keys_refused=refused)
 
 
 def _config(client: redis.Redis, name: str) -> Any:
@@ -100,5 +118,6 @@ def from_info(info: Mapping[str, Any], settings: Mapping[str, str], where: str) 
         node_bytes=int(node_bytes) if node_bytes is not None else None,
         replica=info.get("role") in ("slave", "replica"),
         read_only=bool(info.get("slave_read_only", 0)),
+        cluster=info.get("redis_mode") == "cluster" or bool(info.get("cluster_enabled", 0)),
         save_failed="err" in (info.get("rdb_last_bgsave_status"), info.get("aof_last_write_status")),
     )

@@ -11,10 +11,12 @@ from rq import Queue
 from rq.exceptions import NoSuchJobError
 from rq.job import Job
 
+from rqmem.drawing import shortened
 from rqmem.events import JobStarted
 from rqmem.inspection.case import Case, InRq, with_evidence
 from rqmem.job.progress import of_tree
 from rqmem.journal import history_reader, reader
+from rqmem.journal.kept_types import OTHERS
 from rqmem.journal.ring import RINGS, Sample
 from rqmem.tracebacks import what_was_raised
 from rqmem.type_of_job import UNKNOWN, job_type
@@ -57,7 +59,8 @@ def read_case(connection: Redis, job_id: str, now: float) -> Case:
 def _with_runs(connection: Redis, case: Case, said: Live | None) -> Case:
     """The same with its executions that ended, where they grew, and its worker's samples, where it told no story."""
     if case.job:
-        case = replace(case, runs=_runs(connection, case.job, case.job_id))
+        runs = _runs(connection, case.job, case.job_id) or _runs(connection, OTHERS, case.job_id)
+        case = replace(case, runs=runs)
         known = history_reader.grown(connection, case.job, case.now)
         ours = sorted((each for each in known if each.job_id == case.job_id), key=lambda each: each.at)
         case = replace(case, grown=ours)
@@ -100,7 +103,7 @@ def _read_in_rq(connection: Redis, job_id: str) -> InRq | None:
     status = job.get_status(refresh=False).value
     return InRq(
         status=status,
-        call=job.description or "",
+        call=shortened(job.description or ""),
         queue=job.origin,
         worker=job.worker_name or "",
         job_type="" if (known := job_type(job)) == UNKNOWN else known,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Callable
 
-from rqmem.drawing import bar, printable, span
+from rqmem.drawing import bar, printable, shortened, span
 from rqmem.events import JobStarted
 from rqmem.inspection.case import Case
 from rqmem.inspection.outlook import clock, outlook
@@ -19,6 +19,7 @@ Colour = Callable[[str, Mood], str]
 
 _LABEL_COLUMNS = 13
 _BAR_COLUMNS = 10
+_MOST_CHARACTERS = 2000  # of one text
 
 
 def story(case: Case, columns: int, colour: Colour, *, plain: bool = False) -> list[str]:
@@ -191,7 +192,8 @@ def _under(title: str, lines: list[str]) -> list[str]:
 
 
 def _broken(text: str, columns: int, indent: str = "") -> list[str]:
-    return textwrap.wrap(printable(text), max(20, columns), break_on_hyphens=False, subsequent_indent=indent) or [""]
+    text = printable(shortened(text, _MOST_CHARACTERS))
+    return textwrap.wrap(text, max(20, columns), break_on_hyphens=False, subsequent_indent=indent) or [""]
 
 
 def _depth(text: str) -> str:

@@ -95,6 +95,7 @@ def _words(event: events.Event) -> str:
 def _of_run(run: Run) -> list[Line]:
     ended = "ended early, goes on" if run.resumed else f"ended {run.outcome}"
     text = f"{ended} after {run.seconds:.1f} s, peak {run.peak_mb:.1f} MB"
+    text += " as far as samples of its processes tell" if run.peak_sampled else ""
     return [
         Line(run.ended_at - run.seconds, run.initial_mb, f"started on {run.worker}"),
         Line(run.ended_at, run.final_mb, text, "good" if run.outcome == OK else "bad"),

@@ -19,6 +19,7 @@ from rq import get_current_job
 
 from rqmem import events, log, settings
 from rqmem.config import Config
+from rqmem.drawing import shortened
 from rqmem.errors import ConfigError, HorseTooHeavy, MemoryLimitExceeded, SplitInstead
 from rqmem.job import family
 from rqmem.job.stage import SavedStage, Stage, results_of
@@ -37,6 +38,7 @@ from rqmem.sources import Cuttable
 from rqmem.units import MB, show_mb, to_bytes, to_mb
 
 _clock = time.monotonic
+_LONGEST_NAME = 500  # characters of a checkpoint's
 _COLLECT_AGAIN_FRACTION = 0.05  # of the ceiling: growth since the last collection that makes another worth it
 
 
@@ -157,7 +159,7 @@ class MemoryContext:
         """
         if self._horse is not None:
             self._horse.raised.check()
-        self.at(operation)
+        operation = self.at(operation)
         if not self._enabled:
             return 0.0
         usage = self.usage_bytes()
@@ -173,11 +175,12 @@ class MemoryContext:
         self._told.checkpoint(operation, usage, self._usage.peak, self._limit_bytes)
         return to_mb(usage)
 
-    def at(self, operation: str) -> None:
-        """Name the place the job is at, for whoever stops it there."""
-        self._operation = operation
+    def at(self, operation: str) -> str:
+        """Name the place the job is at, for whoever stops it there. Returns the name as it is told, of some length."""
+        self._operation = shortened(operation, _LONGEST_NAME)
         if self._horse is not None:
-            self._horse.page.operation = operation
+            self._horse.page.operation = self._operation
+        return self._operation
 
     def collect(self) -> float:
         """Collect garbage, give freed memory back to the kernel; returns the MB that freed."""

@@ -5,6 +5,7 @@ So RQ's JSON serializer, dashboards and a stock ``rq worker`` understand them.
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable
 from datetime import datetime, timedelta
@@ -68,12 +69,12 @@ class Enqueueable:
 
         Args:
             queue: a name, or a `rq.Queue`.
-            kwargs: besides ``handle``'s arguments RQ's enqueue options; ``connection`` (by default
-                what `rqmem.connect` gives) and ``serializer`` choose the queue's.
+            kwargs: besides ``handle``'s arguments RQ's enqueue options; ``connection`` and ``serializer`` choose the
+                queue's, by default as `rqmem.job.defaults` says.
 
         Raises:
             ConfigError: the arguments do not fit ``handle``, or the class cannot be imported by a worker.
-            RedisUnavailable: Redis does not answer.
+            RedisUnavailable: no Redis is named, or it does not answer.
         """
         target, args, options = cls._prepare(queue, args, kwargs)
         return target.enqueue(f"{cls.path()}.run", *args, **options)
@@ -95,6 +96,13 @@ class Enqueueable:
         cls, queue: str | Queue | None, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[Queue, tuple[Any, ...], dict[str, Any]]:
         """The queue, and what its enqueue methods take: everything is checked before Redis is asked."""
+        connection, serializer = kwargs.pop("connection", None), kwargs.pop("serializer", None)
+        args, options = cls._call(args, kwargs)
+        return cls._queue(queue, connection, serializer), args, options
+
+    @classmethod
+    def _call(cls, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """A call of this class's job as RQ's enqueue methods take it. Raises `ConfigError`."""
         options = {name: value for name, value in kwargs.items() if name in _ENQUEUE_OPTIONS}
         arguments = {name: value for name, value in kwargs.items() if name not in _ENQUEUE_OPTIONS}
         if "args" in options or "kwargs" in options:  # RQ's explicit form
@@ -109,12 +117,13 @@ class Enqueueable:
             meta = options.get("meta") or {}
             options["meta"] = {**meta, "rqmem": {**meta.get("rqmem", {}), AT_FRONT: True}}
         options.setdefault("description", cls._call_string(args, arguments))
-        target = cls._queue(queue, options.pop("connection", None), options.pop("serializer", None))
-        return target, (), {**options, "args": args, "kwargs": arguments}
+        return (), {**options, "args": args, "kwargs": arguments}
 
     @classmethod
     def _queue(cls, queue: str | Queue | None, connection: Any, serializer: Any) -> Queue:
         from rq import Queue
+
+        from rqmem.job import defaults
 
         if isinstance(queue, Queue):
             return queue
@@ -124,11 +133,7 @@ class Enqueueable:
                 f"{cls.__qualname__}: {name!r} is not a queue; the first positional argument of enqueue is "
                 f"the queue's name, arguments of handle are best given by name"
             )
-        if connection is None:
-            from rqmem.connections import connect
-
-            connection = connect()
-        return Queue(name, connection=connection, serializer=serializer)
+        return defaults.queue(name, connection, serializer)
 
     @classmethod
     def check_path(cls) -> None:
@@ -167,6 +172,25 @@ class Enqueueable:
 def is_at_front(job: Job) -> bool:
     """Whether a job was enqueued at the front, as far as RQ or we have kept that."""
     return bool(job.enqueue_at_front or job.meta.get("rqmem", {}).get(AT_FRONT))
+
+
+def accept_job_classes() -> None:
+    """Have ``queue.enqueue(SendInvoices, month=...)`` (also ``enqueue_in``, ``enqueue_at``) do what the class's does.
+
+    RQ raises a `TypeError` for a class. `Queue.parse_args` is where all three learn what they are to call.
+    """
+    from rq import Queue
+
+    parse_args = Queue.parse_args.__func__  # type: ignore[attr-defined]
+
+    @functools.wraps(parse_args)
+    def parse(queue_class: type[Queue], f: Any, *args: Any, **kwargs: Any) -> Any:
+        if isinstance(f, type) and issubclass(f, Enqueueable):
+            args, kwargs = f._call(args, kwargs)
+            f = f"{f.path()}.run"
+        return parse_args(queue_class, f, *args, **kwargs)
+
+    Queue.parse_args = classmethod(parse)  # type: ignore[method-assign, assignment]
 
 
 def _shortened(value: Any, room: int = 75) -> str:

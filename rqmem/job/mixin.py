@@ -11,12 +11,12 @@ import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, overload
 
-from rqmem.connections import connect
 from rqmem.errors import ConfigError, RunTakenOver, SplitInstead
 from rqmem.job.children import ChildJobs, child_jobs, opened
 from rqmem.job.chunks import checked_chunk_size, chunks, process_in_chunks
 from rqmem.job.context import MemoryContext, Paused, checked_limit
-from rqmem.job.enqueueing import Enqueueable
+from rqmem.job.defaults import default_connection
+from rqmem.job.enqueueing import Enqueueable, accept_job_classes
 from rqmem.job.functions import run_monitored
 from rqmem.job.progress import Progress, progress
 from rqmem.job.split import Gathered, cut_in_two, fitting_items, gather, joined, should_split
@@ -321,12 +321,12 @@ class MemoryAwareJob(Enqueueable):
         """How far a job is, with the children it has split into.
 
         Args:
-            connection: to Redis; by default what `rqmem.connect` gives.
+            connection: to Redis; by default as for ``enqueue``.
 
         Raises:
             UnknownName: nobody knows that job.
         """
-        return progress(connection if connection is not None else connect(), job_id)
+        return progress(connection if connection is not None else default_connection(), job_id)
 
     # More
 
@@ -354,6 +354,9 @@ class MemoryAwareJob(Enqueueable):
         self.initialize_memory_monitoring()
         assert self._memory is not None
         return self._memory
+
+
+accept_job_classes()
 
 
 def _either(names: Iterable[str]) -> str:

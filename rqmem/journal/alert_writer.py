@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from rqmem.journal import history_reader, keys, reader
 from rqmem.journal.alerts import Alert, Open
+from rqmem.journal.kept_types import kept_as
 from rqmem.journal.scripts import script
 
 if TYPE_CHECKING:
@@ -26,12 +27,14 @@ def raise_alert(connection: Redis, alert: Alert, cooldown_seconds: float, *, can
 
     Args:
         alert: its id is not looked at.
-        cooldown_seconds: of this one; nobody tells its rule and job type again before.
+        cooldown_seconds: of this one; nobody tells its rule and job type again before. Job types without figures of
+            their own (`rqmem.journal.kept_types`) count as one.
         can_end: it stays open until `resolve_alert`.
     """
     opened = Open(alert.rule, alert.job, alert.at, alert.worker, alert.text)
+    kept = kept_as(connection, [alert.job], alert.at).get(alert.job, alert.job)
     told = script(connection, "raise_alert")(
-        keys=[keys.quiet(alert.rule, alert.job), keys.ALERTS, keys.OPEN_ALERTS],
+        keys=[keys.quiet(alert.rule, kept), keys.ALERTS, keys.OPEN_ALERTS],
         args=[
             alert.to_entry()["alert"],
             max(1, round(1000 * cooldown_seconds)),

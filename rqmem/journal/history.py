@@ -96,6 +96,7 @@ class Run:
         layer: who acted, where it breached; else empty.
         initial_mb: usage before the job.
         peak_mb: the highest anybody saw, also while RQ stored the result, after the job had told its own figures.
+        peak_sampled: it had several processes, so that it may have used more between two readings.
         final_mb: after it; None where nobody read it.
         freed_mb, collections: by collecting garbage.
         chunks, items, largest_chunk: finished in this execution.
@@ -124,6 +125,7 @@ class Run:
     largest_chunk: int = 0
     children: int = 0
     counted: bool = True
+    peak_sampled: bool = False
 
     @property
     def mb_per_item(self) -> float | None:

@@ -7,7 +7,7 @@ takes some commands and not others. What has outgrown its number is removed by `
 from __future__ import annotations
 
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
@@ -21,6 +21,7 @@ from rqmem.journal.history_reader import (
     WEEK_SECONDS,
     WEEKS_KEPT,
 )
+from rqmem.journal.kept_types import KEPT_TYPES, forget_beyond
 from rqmem.journal.ring import RINGS, Sample
 from rqmem.policy.histogram import bucket
 
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from rqmem.events import LeakFound
 
 # At worst 60 MB together, if all of it is there and as long as it may be; a few MB where 20 job types run.
-KEPT_RUNS, KEPT_TYPES = 100, 100
+KEPT_RUNS = 100
 KEPT_STORIES, KEPT_STORY_LINES, STORY_SECONDS = 800, 100, 7 * DAY_SECONDS
 KEPT_SAMPLED_WORKERS = 100
 KEPT_GROWN = 5
@@ -68,24 +69,29 @@ def write_runs(
     alerts: Mapping[tuple[str, str], int],
     now: float,
     leaks: Iterable[LeakFound] = (),
+    kept: Mapping[str, str] | None = None,
 ) -> None:
-    """Runs that ended, alerts raised by job type and rule, and leaks found, since the last time."""
-    by_rule: dict[str, dict[str, int]] = {}
-    for (name, rule), count in alerts.items():
-        by_rule.setdefault(name, {})[rule] = count
+    """Runs that ended, alerts raised by job type and rule, and leaks found, since the last time.
+
+    ``kept``: job type -> the name that its figures are kept under (`rqmem.journal.kept_types`); else its own.
+    """
+    kept_as = kept or {}
+    by_rule: dict[str, Counter[str]] = {}
+    for (job, rule), count in alerts.items():
+        by_rule.setdefault(kept_as.get(job, job), Counter())[rule] += count
     leak_mb: dict[str, list[float]] = {}
     for leak in leaks:
-        leak_mb.setdefault(leak.job, []).append(leak.mb_per_run)
+        leak_mb.setdefault(kept_as.get(leak.job, leak.job), []).append(leak.mb_per_run)
     by_type: dict[str, list[Run]] = {name: [] for name in [*by_rule, *leak_mb] if name}
     for run in runs:
-        by_type.setdefault(run.job, []).append(run)
+        by_type.setdefault(kept_as.get(run.job, run.job), []).append(run)
     if "" in by_rule:  # about no job
         _add(pipeline, keys.totals(""), totals.added({}, [], by_rule[""]), DAYS_KEPT * DAY_SECONDS)
     for name, ended in by_type.items():
-        raised = by_rule.get(name, {})
+        raised = by_rule.get(name, Counter())
         counts = _counts(ended, sum(raised.values()), leak_mb.get(name, []))
-        for period, seconds, kept in (("h", HOUR_SECONDS, HOURS_KEPT), ("d", DAY_SECONDS, DAYS_KEPT)):
-            _add(pipeline, keys.tally(name, period, int(now // seconds)), counts, seconds * (kept + 1))
+        for period, seconds, number in (("h", HOUR_SECONDS, HOURS_KEPT), ("d", DAY_SECONDS, DAYS_KEPT)):
+            _add(pipeline, keys.tally(name, period, int(now // seconds)), counts, seconds * (number + 1))
         _add(pipeline, keys.totals(name), totals.added(counts, ended, raised), DAYS_KEPT * DAY_SECONDS)
         if ended:
             began = min(run.ended_at - run.seconds for run in ended)
@@ -107,11 +113,12 @@ def write_story(pipeline: Pipeline, job_id: str, lines: Sequence[Mapping[str, An
     pipeline.zadd(keys.STORIES, {job_id: round(now)})
 
 
-def write_grown(pipeline: Pipeline, grown: Iterable[Grown]) -> None:
-    """Where runs grew; of a job type and week those with the highest peaks stay."""
+def write_grown(pipeline: Pipeline, grown: Iterable[Grown], kept: Mapping[str, str] | None = None) -> None:
+    """Where runs grew; of a job type and week those with the highest peaks stay. ``kept``: as above."""
+    kept_as = kept or {}
     for each in grown:
         week = int(each.at // WEEK_SECONDS)
-        key = keys.grew(each.job, week)
+        key = keys.grew(kept_as.get(each.job, each.job), week)
         pipeline.zadd(key, {each.to_json(): each.peak_mb})
         pipeline.zremrangebyrank(key, 0, -KEPT_GROWN - 1)
         pipeline.expireat(key, (week + WEEKS_KEPT) * WEEK_SECONDS)
@@ -127,12 +134,11 @@ def count_dropped(pipeline: Pipeline, dropped: Mapping[str, int]) -> None:
 def trim(connection: Redis) -> None:
     """Forget the oldest of what has outgrown its number: job types, stories, sampled workers."""
     with connection.pipeline(transaction=False) as pipeline:
-        for key in (keys.TYPES, keys.STORIES, keys.SAMPLED):
+        for key in (keys.STORIES, keys.SAMPLED):
             pipeline.zcard(key)
-        types, stories, workers = cast("list[int]", pipeline.execute())
+        stories, workers = cast("list[int]", pipeline.execute())
+    forget_beyond(connection, KEPT_TYPES)
     gone = []
-    for name in _popped(connection, keys.TYPES, types - KEPT_TYPES):
-        gone += [keys.runs(name), keys.totals(name)]  # tallies go with time
     for job_id in _popped(connection, keys.STORIES, stories - KEPT_STORIES):
         gone += [keys.story(job_id), keys.breaches(job_id)]
     for worker in _popped(connection, keys.SAMPLED, workers - KEPT_SAMPLED_WORKERS):

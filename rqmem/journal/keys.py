@@ -8,8 +8,15 @@ from rq.defaults import RQ_KEY_PREFIX
 
 PREFIX = "rqmem" if RQ_KEY_PREFIX == "rq" else f"{RQ_KEY_PREFIX}:rqmem"
 
+PROBE = f"{PREFIX}:probe"
+"""String that is never there for long: whether the Redis user may use our keys at all."""
+
 RUNNING = f"{PREFIX}:running"
 """Hash: job id -> `Owner` of its present execution, as JSON. The fencing token is in it."""
+
+
+EPOCH = f"{PREFIX}:epoch"
+"""String: made by the first worker that finds it gone. Another one than before: Redis has lost its data meanwhile."""
 
 
 def alive(worker: str) -> str:

@@ -44,10 +44,17 @@ def standing(connection: Redis, job: Job, queue: Queue, execution: Execution) ->
     with connection.pipeline() as pipeline:
         pipeline.hget(keys.RUNNING, job.id)
         pipeline.zscore(queue.started_job_registry.key, execution.composite_key)
-        pipeline.hget(job.key, "status")
-        raw, score, status = pipeline.execute()
+        pipeline.hmget(job.key, "status", "created_at")
+        raw, score, (status, created_at) = pipeline.execute()
     owner = Owner.from_json(raw.decode()).execution if raw is not None else ""
-    return Standing(owner, owner == execution.id, score is not None, status.decode() if status else "")
+    status = status.decode() if status and created_at else ""
+    return Standing(owner, owner == execution.id, score is not None, status)
+
+
+def epoch(connection: Redis) -> str:
+    """Of the data that Redis has now (`keys.EPOCH`); empty: nobody has named one yet."""
+    raw = cast("bytes | None", connection.get(keys.EPOCH))
+    return raw.decode() if raw is not None else ""
 
 
 def owners(connection: Redis) -> dict[str, Owner]:

@@ -52,7 +52,7 @@ class Standing:
         owner: the execution that owns the job; empty: none does.
         owned: this one does.
         started: RQ counts this one as started.
-        status: the job's.
+        status: the job's; empty: it was deleted, or Redis has lost its data.
     """
 
     owner: str
@@ -64,6 +64,11 @@ class Standing:
     def abandoned(self) -> bool:
         """RQ's maintenance has failed it, too soon."""
         return self.owned and not self.started and self.status == "failed"
+
+    @property
+    def gone(self) -> bool:
+        """Nothing is there of the job and of who runs it."""
+        return not (self.owner or self.started or self.status)
 
     @property
     def ours(self) -> bool:

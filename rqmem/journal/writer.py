@@ -10,6 +10,7 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
+from uuid import uuid4
 
 from rq.executions import Execution, ExecutionRegistry
 from rq.registry import FailedJobRegistry, ScheduledJobRegistry, StartedJobRegistry
@@ -45,6 +46,23 @@ def claim(pipeline: Pipeline, job_id: str, owner: Owner) -> None:
 def release(pipeline: Pipeline, job_id: str) -> None:
     """The execution ended; rides in the transaction that commits its outcome."""
     pipeline.hdel(keys.RUNNING, job_id)
+
+
+def epoch(connection: Redis) -> str:
+    """Of the data that this Redis has now; another one after FLUSHALL, or where the server came back empty."""
+    with connection.pipeline() as pipeline:
+        pipeline.set(keys.EPOCH, uuid4().hex, nx=True)
+        pipeline.get(keys.EPOCH)
+        return str(pipeline.execute()[1].decode())
+
+
+def let_go(connection: Redis, job: Job, execution: Execution) -> None:
+    """An execution ends without an outcome: neither its claim stays, nor what it has written of a deleted job."""
+    with connection.pipeline() as pipeline:
+        execution.delete(job, pipeline)
+        names, values = [keys.RUNNING, job.key], [job.id, execution.id]
+        script(connection, "let_go")(keys=names, args=values, client=pipeline)
+        pipeline.execute()
 
 
 def release_if(connection: Redis, job_id: str, owner: Owner) -> bool:

@@ -9,6 +9,6 @@ from __future__ import annotations
 
 from rqmem.log.formats import JsonFormatter, LogFormat, TextFormatter
 from rqmem.log.lines import write_event
-from rqmem.log.setup import configure
+from rqmem.log.setup import borrow_handlers, configure, configure_by
 
-__all__ = ["JsonFormatter", "LogFormat", "TextFormatter", "configure", "write_event"]
+__all__ = ["JsonFormatter", "LogFormat", "TextFormatter", "borrow_handlers", "configure", "configure_by", "write_event"]

@@ -24,9 +24,9 @@ _COLOURED_BY_RQ = re.compile(r"\x1b\[\d\d(?:;01)?m(.*)\x1b\[39;49;00m", re.DOTAL
 class TextFormatter(logging.Formatter):
     """``12:30:05 text``, warnings and errors marked as such; ``dated``, for what is read days later: with the day."""
 
-    def __init__(self, *, dated: bool = False) -> None:
+    def __init__(self, *, dated: bool = False, date_format: str | None = None) -> None:
         super().__init__()
-        self._clock = "%Y-%m-%d %H:%M:%S" if dated else "%H:%M:%S"
+        self._clock = date_format or ("%Y-%m-%d %H:%M:%S" if dated else "%H:%M:%S")
 
     def format(self, record: logging.LogRecord) -> str:
         clock = time.strftime(self._clock, time.localtime(record.created))
@@ -34,6 +34,16 @@ class TextFormatter(logging.Formatter):
         message = record.getMessage() if hasattr(record, "rqmem") else _message(record)
         first, *more = f"{message}{_traceback(self, record)}".split("\n")
         return "\n".join([f"{clock} {mark}{printable(first)}", *(f"  {printable(line)}" for line in more)])
+
+
+class OwnFormatter(logging.Formatter):
+    """A format of Python's `logging`, as RQ's ``--log-format`` takes it; what follows the first line is indented."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        shown = copy.copy(record)
+        shown.msg, shown.args = record.getMessage() if hasattr(record, "rqmem") else _message(record), ()
+        first, *more = super().format(shown).split("\n")
+        return "\n".join([printable(first), *(f"  {printable(line)}" for line in more)])
 
 
 class JsonFormatter(logging.Formatter):
@@ -51,9 +61,11 @@ class JsonFormatter(logging.Formatter):
         return json_text(fields, default=str)
 
 
-def formatter(log_format: LogFormat, *, dated: bool = False) -> logging.Formatter:
-    """The formatter of that name."""
-    return JsonFormatter() if log_format == "json" else TextFormatter(dated=dated)
+def formatter(log_format: str, *, dated: bool = False, date_format: str | None = None) -> logging.Formatter:
+    """The formatter of that name (`LogFormat`), or one with that format of Python's `logging`."""
+    if log_format not in ("text", "json"):
+        return OwnFormatter(log_format, date_format)
+    return JsonFormatter() if log_format == "json" else TextFormatter(dated=dated, date_format=date_format)
 
 
 def _message(record: logging.LogRecord) -> str:

@@ -3,30 +3,40 @@
 from __future__ import annotations
 
 import logging
+import logging.config
 import signal
 import sys
 from types import FrameType
+from typing import Any
 
 from rqmem.errors import ConfigError
 from rqmem.log.file import LogFile
-from rqmem.log.formats import LogFormat, formatter
+from rqmem.log.formats import formatter
 from rqmem.log.lines import tell_every_checkpoint
 
 
-def configure(level: str, log_format: LogFormat, file: str | None = None, *, every_checkpoint: bool = False) -> None:
+def configure(
+    level: str,
+    log_format: str,
+    file: str | None = None,
+    *,
+    date_format: str | None = None,
+    every_checkpoint: bool = False,
+) -> None:
     """For commands: rqmem's and RQ's lines in one format, to stderr or to ``file``. From the main thread.
 
     Args:
         level: a name of `logging`.
-        log_format: ``"text"`` or ``"json"``.
+        log_format: ``"text"``, ``"json"``, or a format of `logging` with ``%(message)s``.
         file: appended to. SIGHUP then has this process, and what it forks, open the file anew, and ends none of them.
+        date_format: of the times in text lines, as `time.strftime` takes it.
         every_checkpoint: don't thin checkpoints out.
 
     Raises:
         ConfigError: the file cannot be written.
     """
     handler = logging.StreamHandler(sys.stderr) if file is None else _log_file(file)
-    handler.setFormatter(formatter(log_format, dated=file is not None))
+    handler.setFormatter(formatter(log_format, dated=file is not None, date_format=date_format))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     for name in ("rqmem", "rq"):
@@ -34,6 +44,30 @@ def configure(level: str, log_format: LogFormat, file: str | None = None, *, eve
     for name in ("rq.worker", "rq.job"):  # these have a level of their own from RQ's import
         logging.getLogger(name).setLevel(level.upper())
     tell_every_checkpoint(every_checkpoint)
+
+
+def configure_by(dict_config: Any, source: str) -> None:
+    """What RQ's settings file says of the log, above that; RQ's and rqmem's loggers go on. Raises `ConfigError`."""
+    try:
+        logging.config.dictConfig({"disable_existing_loggers": False, **dict_config})
+    except (TypeError, ValueError, AttributeError, ImportError) as error:
+        raise ConfigError(f"{source} cannot be used: {error}") from None
+    for name in logging.root.manager.loggerDict:
+        if name.partition(".")[0] in ("rq", "rqmem"):
+            logging.getLogger(name).disabled = False
+
+
+def borrow_handlers(lender: str = "rq.worker") -> None:
+    """Under another program than ours (``rq worker -w``, django-rq): rqmem's lines go where RQ's go.
+
+    rqmem's logger gets the handlers of RQ's where it has none, and its level where it has none of its own.
+    """
+    theirs, ours = logging.getLogger(lender), logging.getLogger("rqmem")
+    if ours.level == logging.NOTSET:
+        ours.setLevel(theirs.getEffectiveLevel())
+    if not ours.hasHandlers():
+        ours.handlers[:] = theirs.handlers
+        ours.propagate = False
 
 
 def _log_file(path: str) -> LogFile:

@@ -116,6 +116,13 @@ def _leak_found(event: events.LeakFound) -> str:
     return f"{event.job} {event.summary()}; this memory stayed, run after run, over {_many(event.runs, 'run')}"
 
 
+def _hook_failed(event: events.HookFailed) -> str:
+    during = f" in job {_name(event)}" if event.job_id else ""
+    where = f" ({event.where})" if event.where else ""
+    kept = "; the job's outcome stands" if event.hook.startswith("after_job") else ""
+    return f"worker {event.worker}: {event.hook} failed{during}: {event.error}{where}{kept}"
+
+
 def _horse_recycled(event: events.HorseRecycled) -> str:
     return f"worker {event.worker}: new horse with fresh memory after {_name(event)}: {event.reason}"
 
@@ -184,6 +191,7 @@ WORDS: dict[type[events.Event], tuple[Level, Callable[[Any], str | list[str]]]] 
     events.GaveUp: (ERROR, _gave_up),
     events.Split: (INFO, _split),
     events.LeakFound: (WARNING, _leak_found),
+    events.HookFailed: (ERROR, _hook_failed),
     events.HorseRecycled: (INFO, _horse_recycled),
     events.RunsAgain: (WARNING, _runs_again),
     events.WorkerFull: (WARNING, _worker_full),

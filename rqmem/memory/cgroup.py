@@ -20,16 +20,16 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from rqmem.memory import procfs, tree
+from rqmem.memory import tree
 from rqmem.memory.cgroup_files import (
     KILLS,
+    LEAF_SUFFIX,
     Parts,
     Version,
     parse_counters,
     parse_limit,
     parse_parts,
     read_kernel_kills,
-    read_own,
 )
 from rqmem.memory.charge import ChargeReader
 
@@ -38,9 +38,7 @@ _PEAK = {"v1": "memory.max_usage_in_bytes", "v2": "memory.peak"}  # v2: kernel 5
 _MARKS = ("memory.max_usage_in_bytes", "memory.memsw.max_usage_in_bytes")  # v1; memsw: memory and swap together
 _SWAP_LIMIT = "memory.memsw.limit_in_bytes"
 _SOCKETS_LIMIT = "memory.kmem.tcp.limit_in_bytes"  # v1 counts buffers of TCP and UDP where this is set, and only there
-_WORKERS = "rqmem-worker"  # v2: where our own processes go, since inner groups hold none
 _NAME = re.compile(r"rqmem-(\d+)-(\d+)-.+")
-_PROBE_BYTES = 64 * 2**20
 _NO_LIMIT_BYTES = 2**62  # v1 writes a number near 2**63 for none
 _BATCH_BYTES = 2**20  # how far below a limit the last charge that fits may end
 _KILL_SECONDS = 1.0
@@ -60,74 +58,6 @@ def parse_worker(name: str) -> tuple[int, int] | None:
     return (int(match[1]), int(match[2])) if match else None
 
 
-def find() -> Place | str:
-    """Where groups can be made, tried by making one; else the reason why nowhere.
-
-    On v2 this may move the processes of a delegated group that are all ours to a leaf in it (`_hand_down`).
-    Otherwise it leaves nothing behind.
-    """
-    own = read_own()
-    if own is None:
-        return "no memory controller is mounted"
-    path = own.path.parent if own.version == "v2" and own.path.name == _WORKERS else own.path
-    place = Place(own.version, path)
-    try:
-        reason = _hand_down(path) if own.version == "v2" else None
-        if reason is None:
-            name = f"rqmem-{os.getpid()}-{procfs.read_start_time(os.getpid())}-probe"
-            Group.make(place, name, _PROBE_BYTES).remove()
-    except OSError as error:
-        return f"{path} is not writable: {error.strerror}"
-    return reason or place
-
-
-def _hand_down(path: Path) -> str | None:
-    """Have the groups in ``path`` (v2) get the memory controller; the reason where they cannot.
-
-    A group hands a controller down only while no process is in it, the root excepted: where all of them are
-    this process, its ancestors and descendants (a unit of our own), they go to a leaf. On failure they go back.
-    """
-    control = path / "cgroup.subtree_control"
-    if "memory" in control.read_text().split():
-        return None
-    if "memory" not in (path / "cgroup.controllers").read_text().split():
-        return f"{path} has no memory controller"
-    if not (path / "cgroup.type").exists():
-        return f"{path} is the root group and does not hand the memory controller down"
-    pids = _read_members(path)
-    if not {*_lineage(os.getpid()), *tree.descendants(os.getpid())}.issuperset(pids):
-        return f"{path} is not ours alone: it holds other processes and does not hand the memory controller down"
-    leaf = path / _WORKERS
-    try:
-        leaf.mkdir(exist_ok=True)
-        _move(pids, leaf)
-        _write(control, "+memory")
-    except OSError:
-        with contextlib.suppress(OSError):
-            _move(pids, path)
-            leaf.rmdir()
-        raise
-    return None
-
-
-def _lineage(pid: int) -> list[int]:
-    """``pid``, its parent, and so on as far as ``/proc`` shows."""
-    pids = []
-    while pid:
-        pids.append(pid)
-        try:
-            pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
-        except OSError:
-            break
-    return pids
-
-
-def _move(pids: list[int], group: Path) -> None:
-    for pid in pids:
-        with contextlib.suppress(ProcessLookupError):  # it ended
-            _write(group / "cgroup.procs", str(pid))
-
-
 class Group:
     """One group, made with `make`."""
 
@@ -143,7 +73,7 @@ class Group:
         group.path.mkdir()
         try:
             if group.version == "v2":
-                _write(group.path / "memory.oom.group", "1")
+                write(group.path / "memory.oom.group", "1")
                 _write_if_there(group.path / "memory.swap.max", "0")
             group.set_limit(limit_bytes)
         except OSError:
@@ -158,7 +88,7 @@ class Group:
         v1 moves a single thread without that, and a process just forked has but one.
         """
         alone = self.version == "v1" and len(os.listdir("/proc/self/task")) == 1  # noqa: PTH208  a horse's start
-        _write(self.path / ("tasks" if alone else "cgroup.procs"), "0")
+        write(self.path / ("tasks" if alone else "cgroup.procs"), "0")
 
     def set_limit(self, limit_bytes: int | None) -> bool:
         """Set the limit (None: none), for memory and swap together; False when more than that is in use.
@@ -168,14 +98,14 @@ class Group:
         if self.version == "v2":
             if limit_bytes is not None and self._undroppable_above(limit_bytes):
                 return False
-            _write(self.path / _LIMIT["v2"], "max" if limit_bytes is None else str(limit_bytes))
+            write(self.path / _LIMIT["v2"], "max" if limit_bytes is None else str(limit_bytes))
             return True
         value = "-1" if limit_bytes is None else str(limit_bytes)
         lowered = limit_bytes is not None and limit_bytes <= _read_number(self.path / _LIMIT["v1"])
         try:
             if not lowered:  # the one for both must never be the lower
                 _write_if_there(self.path / _SWAP_LIMIT, value)
-            _write(self.path / _LIMIT["v1"], value)
+            write(self.path / _LIMIT["v1"], value)
             if lowered:
                 _write_if_there(self.path / _SWAP_LIMIT, value)
         except OSError as error:
@@ -226,12 +156,12 @@ class Group:
 
     def pids(self) -> list[int]:
         """All processes in it and in sub-groups that a job made, as far as our pid namespace names them."""
-        return sorted({pid for group in self._groups() for pid in _read_members(group)} - {0})
+        return sorted({pid for group in self._groups() for pid in read_members(group)} - {0})
 
     def kill(self, *, wait: bool = True) -> None:
         """SIGKILL all of it, also what is forked meanwhile; with ``wait`` until it has ended, a second at most."""
         with contextlib.suppress(FileNotFoundError):
-            _write(self.path / "cgroup.kill", "1")  # v2, kernel 5.14
+            write(self.path / "cgroup.kill", "1")  # v2, kernel 5.14
         deadline = time.monotonic() + _KILL_SECONDS
         killed: set[int] = set()
         while (pids := self.pids()) and time.monotonic() < deadline:
@@ -243,10 +173,16 @@ class Group:
             if not new:
                 time.sleep(0.001)
 
+    def move_out(self, target: Path) -> None:
+        """Move all processes in it, and in sub-groups, to another group."""
+        for pid in self.pids():
+            with contextlib.suppress(ProcessLookupError):  # it ended
+                write(target / "cgroup.procs", str(pid))
+
     def remove(self) -> bool:
         """Remove it and sub-groups a job made; False, and nothing is removed, while something lives in it."""
         groups = self._groups()
-        if any(_read_members(group) for group in groups):
+        if any(read_members(group) for group in groups):
             return False
         try:
             for group in groups:
@@ -277,7 +213,7 @@ class Group:
         try:
             watched = os.open(self.path / KILLS["v1"], os.O_RDONLY | os.O_CLOEXEC)
             try:
-                _write(self.path / "cgroup.event_control", f"{event} {watched}")
+                write(self.path / "cgroup.event_control", f"{event} {watched}")
             finally:
                 os.close(watched)
         except OSError:
@@ -316,13 +252,15 @@ def remove_stale(place: Place) -> list[Path]:
 def kill_horses(path: Path, pid: int, start_time: int) -> None:
     """End what is in the groups of that worker's horses. What lives in those without a limit is nobody's."""
     for group in path.glob(f"rqmem-{pid}-{start_time}-*"):
+        if group.name.endswith(LEAF_SUFFIX):
+            continue
         version: Version = "v2" if (group / _LIMIT["v2"]).exists() else "v1"
         limit = parse_limit((group / _LIMIT[version]).read_text())
         if limit is not None and limit < _NO_LIMIT_BYTES:
             Group(version, group).kill()
 
 
-def _read_members(group: Path) -> list[int]:
+def read_members(group: Path) -> list[int]:
     """Pids in ``group`` itself, 0 for one of another pid namespace; none where it is gone."""
     try:
         return list(map(int, (group / "cgroup.procs").read_text().split()))
@@ -338,8 +276,11 @@ def _read_number(path: Path) -> int:
         return 0
 
 
-def _write(path: Path, value: str) -> None:
-    """Write in one call. Never creates: cgroup file systems answer that with EACCES, and not with ENOENT."""
+def write(path: Path, value: str) -> None:
+    """Write to a file of a group, in one call.
+
+    Never creates: cgroup file systems answer that with EACCES, and not with ENOENT.
+    """
     file = os.open(path, os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC)
     try:
         os.write(file, value.encode())
@@ -349,4 +290,4 @@ def _write(path: Path, value: str) -> None:
 
 def _write_if_there(path: Path, value: str) -> None:
     with contextlib.suppress(FileNotFoundError):
-        _write(path, value)
+        write(path, value)

@@ -6,12 +6,14 @@ Formats: cgroups(7), proc_pid_mountinfo(5), ``cgroup-v1/memory.rst`` and ``cgrou
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
 Version = Literal["v1", "v2"]
 
+LEAF_SUFFIX = "-worker"  # v2: of the group where a worker and others wait, since inner groups hold no processes
+_LEAF = re.compile(rf"rqmem-\d+-\d+{LEAF_SUFFIX}")
 KILLS = {"v1": "memory.oom_control", "v2": "memory.events"}
 
 
@@ -117,10 +119,14 @@ def parse_limit(text: str) -> int | None:
 
 
 def read_own() -> Own | None:
+    """Our own group; where a worker has moved us to a leaf of it, it is our own all the same."""
     try:
-        return parse_own(Path("/proc/self/cgroup").read_text(), Path("/proc/self/mountinfo").read_text())
+        own = parse_own(Path("/proc/self/cgroup").read_text(), Path("/proc/self/mountinfo").read_text())
     except OSError:
         return None
+    if own is not None and _LEAF.fullmatch(own.path.name) and own.path != own.top:
+        return replace(own, path=own.path.parent)
+    return own
 
 
 def read_kernel_kills(version: Version, group: Path) -> int | None:

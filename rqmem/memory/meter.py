@@ -7,6 +7,11 @@ of ``Pss_Anon + Pss_Shmem + SwapPss``. A child that has no memory of its own yet
 The raw quick reading, without the offset, is not below the full one, so below the ceiling it needs no proof. The
 offset expires: copy-on-write can turn shared pages private while resident memory stays flat.
 
+Readings are samples. The kernel keeps a mark of the most that was ever resident (``VmHWM``), which bursts between two
+readings raise too. Pages of mapped files are in it. What was resident of those before and after a rise is known, so the
+larger of the two is taken off; where they had become fewer by then, the rise tells nothing. (Of a file mapped, read and
+unmapped between two readings it would tell too much.)
+
 A process that may not be examined counts whole in the full reading: its shared pages, too. A fork that is about to
 become another user's program is one for a moment; until `_FORK_SECONDS` are over it is taken to share what its parent
 shares. A process that ``/proc`` hides altogether cannot be counted, and is named.
@@ -28,6 +33,7 @@ _FULL_SECONDS = 0.001  # what a full reading takes, most often
 _SURE_TIMES = 5  # as much is allowed for
 _AT_LEAST_EVERY_SECONDS = 5.0  # what was swapped out since shows only then
 _FORK_SECONDS = 0.25
+_NOISE_KB = 1024  # of the kernel's counters
 _MOST_KEPT_OPEN = 256
 _KEPT_FRACTION = 4  # of the descriptors this process may have
 
@@ -55,10 +61,13 @@ class _Process:
         self._pid = pid
         self._statm = procfs.KeptFile(f"/proc/{pid}/statm", checked=checked) if keep else None
         self._pages = self._correction = 0
+        self._mark_kb = self._file_kb = self._resident_kb = 0
+        self._risen_kb = 0
         self.seen_at = time.monotonic()
         self.parent = procfs.read_parent(pid)
         self._is_parents = True  # its memory; once it is not, it never is again
         self.correct()
+        self._risen_kb = 0  # what was before is nobody's
 
     def has_none_of_its_own(self) -> bool:
         """Whether all its memory is its parent's: it is about to become a program."""
@@ -68,10 +77,31 @@ class _Process:
                 self.correct()
         return self._is_parents
 
-    def correct(self) -> None:
-        """Look at ``status`` again. What it told before stays where it cannot be read."""
-        with contextlib.suppress(OSError):
-            self._correction = procfs.parse_swap_less_file_pages(procfs.read_status(self._pid))
+    def correct(self) -> bool:
+        """Look at ``status`` again. False: it cannot be read, and what it told before stays."""
+        try:
+            kb = procfs.parse_status_kb(procfs.read_status(self._pid))
+        except OSError:
+            return False
+        if "VmHWM" not in kb:  # it has ended
+            return False
+        self._correction = procfs.swap_less_file_pages(kb)
+        if kb["VmHWM"] > self._mark_kb and kb["RssFile"] >= self._file_kb - _NOISE_KB:
+            self._risen_kb = kb["VmHWM"] - max(kb["RssFile"], self._file_kb) + kb["VmSwap"]
+        self._mark_kb, self._file_kb, self._resident_kb = kb["VmHWM"], kb["RssFile"], kb["VmRSS"]
+        return True
+
+    def set_mark_back(self) -> None:
+        """Have the kernel's mark begin anew. Where it may not be, only what rises above it will show."""
+        if self._mark_kb - self._resident_kb > _NOISE_KB:
+            with contextlib.suppress(OSError):
+                procfs.set_mark_back(self._pid)
+                self._mark_kb = self._resident_kb
+
+    def most_of_rise(self) -> int:
+        """Pages of usage that the mark has risen to since this was asked last, as far as it tells; 0: it has not."""
+        risen_kb, self._risen_kb = self._risen_kb, 0
+        return risen_kb * 1024 // procfs.PAGE_BYTES
 
     def pages(self) -> int:
         """Raises ProcessLookupError: it is gone. Where nothing can be read, what was read last."""
@@ -119,7 +149,7 @@ class TreeMeter:
         self._processes: dict[int, _Process] = {}
         self._last_pids: list[int] = []
         self._full_pids: set[int] = set()
-        self._offset = 0
+        self._offset = self._offset_alone = 0
         self._full_usage = 0
         self._corrected_raw = 0
         self._full_at = float("-inf")
@@ -137,10 +167,28 @@ class TreeMeter:
     def assume(self, usage_bytes: int) -> None:
         """Until the first full reading, take this for what the tree uses now."""
         self._offset = max(0, self.raw() - usage_bytes)
+        if len(self._last_pids) == 1:
+            self._offset_alone = self._offset
 
     def estimate(self, raw: int) -> int:
         """Usage in bytes as far as a quick reading tells it."""
         return max(0, raw - self._offset)
+
+    def begin_mark(self, pid: int) -> None:
+        """From now on `take_mark` tells what that process uses at most."""
+        if pid in self._processes:
+            self._processes[pid].set_mark_back()
+
+    def take_mark(self, pid: int, *, look: bool = False) -> int | None:
+        """The most bytes that process used by the kernel's mark; 0: it has not risen since this was asked last.
+
+        ``look``: look at it now, and not only when something else is looked at. None: it cannot be read any more.
+        """
+        process = self._processes.get(pid)
+        if process is None or (look and not process.correct()):
+            return None
+        pages = process.most_of_rise()
+        return max(0, pages * procfs.PAGE_BYTES - self._offset_alone)
 
     @property
     def hidden(self) -> frozenset[int]:
@@ -195,6 +243,8 @@ class TreeMeter:
         self._full_pids = set(by_pid)
         self._corrected_raw = self._sum()
         self._offset = max(0, pages * procfs.PAGE_BYTES - self._full_usage)
+        if self._last_pids == [*by_pid] and len(by_pid) == 1:
+            self._offset_alone = self._offset
         self._full_at = clock()
         self._full_cost = self._full_at - started
         whole = frozenset(pid for pid, usage in usages.items() if usage.whole)

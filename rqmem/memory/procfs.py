@@ -14,7 +14,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -94,9 +94,8 @@ def parse_resident_pages(statm: bytes) -> int:
     return int(statm.split(b" ", 2)[1])
 
 
-def parse_swap_less_file_pages(status: str) -> int:
-    """Swapped pages less resident pages of mapped files, from ``status``; 0 where it names neither."""
-    kb = parse_status_kb(status)
+def swap_less_file_pages(kb: Mapping[str, int]) -> int:
+    """Swapped pages less resident pages of mapped files, from `parse_status_kb`; 0 where it has neither."""
     return (kb.get("VmSwap", 0) - kb.get("RssFile", 0)) * 1024 // PAGE_BYTES
 
 
@@ -186,6 +185,15 @@ def _read_usage(directory: str) -> Usage | None:
         rollup = parse_rollup(text)
         return Usage(rollup.usage_bytes, max(0, rollup.anonymous - rollup.pss_anon))
     return parse_whole_usage(_read_text(f"{directory}/status"))
+
+
+def set_mark_back(pid: int) -> None:
+    """Have ``VmHWM``, the most that was ever resident, begin anew (proc_pid_clear_refs(5)). Raises OSError."""
+    fd = _with_a_descriptor(lambda: os.open(f"/proc/{pid}/clear_refs", os.O_WRONLY | os.O_CLOEXEC))
+    try:
+        os.write(fd, b"5")
+    finally:
+        os.close(fd)
 
 
 def read_resident_pages(pid: int) -> int:

@@ -44,12 +44,13 @@ def writable(path: str, option: str) -> Path:
         given = Path(path).expanduser()
         check_links(given)
         file = given.resolve()  # a link stays one
+        is_directory, has_place = file.is_dir(), file.parent.is_dir()
     except (UntrustedFile, OSError, RuntimeError) as error:  # the last: "~somebody" who has no home
         reason = error.strerror if isinstance(error, OSError) else error
         raise ConfigError(f"{option} {path}: {reason}") from None
-    if file.is_dir():
+    if is_directory:
         raise ConfigError(f"{option} {path}: that is a directory; name a file in it")
-    if not file.parent.is_dir():
+    if not has_place:
         raise ConfigError(f"{option} {path}: there is no directory {file.parent}; make it, or name another")
     beside = _name_beside(file)
     try:

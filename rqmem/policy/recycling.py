@@ -47,12 +47,16 @@ class HorseState:
 
 @dataclass(frozen=True)
 class AfterJob:
-    """What the horse is like after a job: what it keeps, how many threads it has, what the job changed."""
+    """What the horse is like after a job: what it keeps, how many threads it has, what the job changed.
+
+    ``outside_bytes``: what its cgroup is charged for and no process holds, such as files in tmpfs.
+    """
 
     job: str
     kept_bytes: int
     threads: int = 1
     changed: str = ""
+    outside_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -133,6 +137,8 @@ def decide(
         return f"{after.job} left its process changed: {after.changed}", new
     if leaked >= min(KEPT_BYTES, KEPT_FRACTION * ceiling_bytes):
         return f"it holds {to_mb(leaked)} MB more than after the first job of each type", new
+    if after.outside_bytes >= min(KEPT_BYTES, KEPT_FRACTION * ceiling_bytes):
+        return f"its cgroup is charged {to_mb(after.outside_bytes)} MB for tmpfs and the kernel's memory", new
     if max_jobs and new.jobs >= max_jobs:
         return f"it has run {new.jobs} jobs", new
     return "", new

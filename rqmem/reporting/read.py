@@ -8,6 +8,7 @@ from rqmem import __version__
 from rqmem.journal import history_reader
 from rqmem.journal.history import Tally
 from rqmem.journal.history_reader import DAY_SECONDS, DAYS_KEPT, HOUR_SECONDS, HOURS_KEPT
+from rqmem.journal.kept_types import OTHERS
 from rqmem.journal.past import past
 from rqmem.policy.recommendation import recommend
 from rqmem.reporting.advice import Advice, AdviceReport
@@ -52,7 +53,7 @@ def read_advice(
 ) -> AdviceReport:
     """What is advised for all job types, or for ``job``. ``warning_fraction``: MEMORY_WARNING_THRESHOLD."""
     types = history_reader.types(connection)
-    names = sorted(name for name in types if job in (None, name))
+    names = sorted(name for name in types if job in (None, name) and name != OTHERS)
     known = history_reader.first_seen(connection, names, now)
     jobs = []
     for name in names:

@@ -73,6 +73,7 @@ class Heart:
         What dead workers left comes before what is queued.
         """
         self._recorder.flush(self._worker.connection, 2 * self._seconds)
+        self._worker.epoch = writer.epoch(self._worker.connection)
         self._do(self._look_for_lost)
         self._thread.start()
 
@@ -136,7 +137,14 @@ class Heart:
             now = time.monotonic()
             if now >= beat_at:
                 self._oom_kills.append(machine.oom_kills())
-                self._do(self._flush, self._run_errands, self._maintain, self._end_alerts, self._look_for_lost)
+                self._do(
+                    self._flush,
+                    self._register,
+                    self._run_errands,
+                    self._maintain,
+                    self._end_alerts,
+                    self._look_for_lost,
+                )
                 beat_at = time.monotonic() + (pause if self._state is None else min(pause, _AGAIN_SECONDS))
                 flush_at = time.monotonic() + tick
             elif (self._recorder.busy or self._parents) and self._state is None:
@@ -161,6 +169,15 @@ class Heart:
                     self._logged.add(what)
                     log.exception("worker %s: a part of the heartbeat failed; told once", self._worker.name)
         self._tell(None)
+
+    def _register(self) -> None:
+        """Register with RQ again where that is lost: after FLUSHALL, with an empty server, after a long absence."""
+        epoch = writer.epoch(self._connection)
+        if epoch != self._worker.epoch:
+            self._worker.epoch = epoch
+            self._recorder.begin_anew()
+        if not self._stopped.is_set() and self._worker.register_again(self._connection):
+            log.warning("worker %s: Redis knew it no more, and knows it again", self._worker.name)
 
     def _end_alerts(self) -> None:
         self._recorder.end_alerts_of_others(self._connection)

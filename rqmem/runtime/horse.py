@@ -14,11 +14,12 @@ import gc
 import linecache
 import os
 import random
+import resource
 import signal
 import sys
 import sysconfig
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -50,6 +51,7 @@ MARK = "RQMEM_EXECUTION"
 _LEFT_TO_THE_WORKER = (signal.SIGTERM, signal.SIGUSR2)
 
 _current: Horse | None = None
+_in_hook = False
 _EVIDENCE_FRACTION = 0.22  # of the reserve, 7 MB by default: the rest is for unwinding
 _FREED_FRACTION = 0.75
 _UNKNOWN_BYTES = 1
@@ -89,9 +91,30 @@ class Horse:
             self.group.hold(ceiling_bytes)
 
 
+def most_resident_kb() -> int:
+    """The most that was resident in this process since its worker set the mark back, in a microsecond."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
 def current() -> Horse | None:
-    """The horse this process is, while it runs a job of a `MemoryWorker`; else None."""
-    return _current
+    """The horse this process is, while it runs a job of a `MemoryWorker`; else None, in hooks too."""
+    return None if _in_hook else _current
+
+
+@contextlib.contextmanager
+def hook_runs() -> Iterator[None]:
+    """What runs in here is no job: a memory-aware function that a hook calls is none of the job's run."""
+    global _in_hook
+    _in_hook = True
+    try:
+        yield
+    finally:
+        _in_hook = False
+
+
+def inherited(module: str) -> bool:
+    """Whether the worker had imported it already when it forked this horse."""
+    return module in islice(sys.modules, _modules_at_first)
 
 
 def settle_in(worker_pid: int, group: HorseGroup | None, preloaded: tuple[str, ...]) -> None:
@@ -147,6 +170,7 @@ def run_user_code(horse: Horse, call: Callable[[], Any]) -> Any:
 
 def _unless_swallowed(horse: Horse, call: Callable[[], Any]) -> Any:
     """What ``call`` returns. A breach that somebody swallowed in it is raised instead, also in place of its error."""
+    horse.raised.forget()
     try:
         result = call()
     except (BaseTimeoutException, RqmemError):

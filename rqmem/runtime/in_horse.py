@@ -7,12 +7,13 @@ the worker but through Redis, the shared page and the channel.
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import dataclasses
 import json
 import logging
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime, timezone
 from typing import Any, NoReturn
 
@@ -21,12 +22,15 @@ from rq.exceptions import NoSuchJobError
 from rq.executions import Execution
 from rq.job import Job
 from rq.queue import Queue
+from rq.timeouts import JobTimeoutException
 
 from rqmem import events
+from rqmem.errors import MemoryLimitExceeded
 from rqmem.journal.history import OK
 from rqmem.journal.patience import until_redis_answers
 from rqmem.runtime import environment, horse, look_inside, traces
 from rqmem.runtime.capturing import Capturing
+from rqmem.runtime.hooking import ENDING_SECONDS, Hooking
 from rqmem.runtime.horse import Horse
 from rqmem.runtime.imports import check_importable
 from rqmem.runtime.kernel import HorseGroup
@@ -39,6 +43,7 @@ from rqmem.runtime.warm import Channel, Order, Report
 from rqmem.type_of_job import type_of_path
 from rqmem.units import to_bytes
 
+_LEAST_HOOK_SECONDS, _MOST_HOOK_SECONDS = 5, 60  # for hooks after a job; the second as RQ's callbacks
 _OUR_LOG = logging.getLogger("rqmem.worker")
 
 
@@ -49,9 +54,13 @@ class WorkerInHorse(SettlingWorker):
     _recorder: Recorder | None = None
     _captures: Capturing | None = None
     _loggers: Sequence[logging.Logger] = ()
+    _here: Horse | None = None  # the last execution
+    _is_warm = False
+    _hooking: Hooking | None = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._told_of_cut: set[str] = set()
+        self._told_of_integrations: set[str] = set()
         super().__init__(*args, **kwargs)
 
     def setup_work_horse_signals(self) -> None:
@@ -63,6 +72,7 @@ class WorkerInHorse(SettlingWorker):
         if self._recorder is not None:  # the copy of this process; the worker's own hears of it over the tape
             events.unsubscribe(self._recorder.take)
         events.subscribe(self._tell_worker)
+        self._hooking = Hooking(self.name, integrate=self.config.integrations)
 
     def _tell_worker(self, event: events.Event) -> None:
         """An event of the horse, as a subscriber: to the worker, over the tape."""
@@ -76,13 +86,15 @@ class WorkerInHorse(SettlingWorker):
         """The life of a warm horse: orders until there are no more."""
         try:
             self.setup_work_horse_signals()
-            self._is_horse = True
+            self._is_horse = self._is_warm = True
             self._greet_redis()
             begun, probing, threads = traces.look(), Probing(), Threads()
             while (order := channel.order()) is not None:
                 probing.before(order.job_type)
                 self._run_order(order)
                 doomed = self._page is not None and (self._page.told or self._page.runs_again)
+                if doomed:  # it will be killed when it has reported
+                    self._call_ending_hooks()
                 report = self._look_after(probing, doomed)
                 self._install_handlers()  # what is ours is no trace of the job
                 changed = traces.changed(begun, traces.look()) or report.changed
@@ -91,6 +103,7 @@ class WorkerInHorse(SettlingWorker):
                 )
                 if not channel.send(report):
                     break
+            self._call_ending_hooks()
         except BaseException:  # noqa: BLE001  as RQ: whatever it was, this process ends
             _OUR_LOG.exception("worker %s: horse failed", self.name)
             os._exit(1)
@@ -112,6 +125,7 @@ class WorkerInHorse(SettlingWorker):
         """What RQ's `main_work_horse` does in a new process, in this one."""
         environment.put("RQ_WORKER_ID", self.name)
         environment.put("RQ_JOB_ID", order.job_id)
+        self.began_in = order.began_in
         self._install_handlers()
         queue = self.queue_class(
             order.queue,
@@ -129,7 +143,7 @@ class WorkerInHorse(SettlingWorker):
                 f"read job {order.job_id}",
             )
         except NoSuchJobError as error:  # somebody deleted it since it was taken from the queue
-            self.forget(queue, execution)
+            until_redis_answers(lambda: self.forget(queue, execution), f"forget job {order.job_id}")
             self._page.outcome = type(error).__name__
             return
         self._page.taken = True
@@ -137,7 +151,8 @@ class WorkerInHorse(SettlingWorker):
         execution._job = job
         self.executions = {execution.id: execution}
         self._stopped_job_id = None
-        self.perform_job(job, queue, execution)
+        # What a job sets of context variables (of a tracer, a logger, a framework) ends with it.
+        contextvars.copy_context().run(self.perform_job, job, queue, execution)
         self.executions = {}  # else the job and its result stay until the next
 
     def _install_handlers(self) -> None:
@@ -160,6 +175,7 @@ class WorkerInHorse(SettlingWorker):
     def perform_job(self, job: Job, queue: Queue, execution: Execution) -> bool:
         """RQ's `perform_job`, with the job's own code marked as such and its time limit capped."""
         page = self._page or SharedPage.new(to_bytes(self.limit_mb))
+        most_resident = horse.most_resident_kb()
         here = Horse(
             page=page,
             config=self.config,
@@ -173,11 +189,16 @@ class WorkerInHorse(SettlingWorker):
             group=self._group,
             told_of_cut=frozenset(self._told_of_cut),
         )
-        perform, timeout = job.perform, job.timeout
+        perform, timeout, began = job.perform, job.timeout, time.monotonic()
+        self._here = here
+        hooking = self._hooking = self._hooking or Hooking(self.name, integrate=self.config.integrations)
 
         def import_and_perform() -> Any:
             page.job = type_of_path(job.func_name)
+            hooking.new_job(page, job, queue.name)
+            hooking.before(page, job)
             page.imported_bytes = check_importable(job)
+            hooking.before(page, job)
             return perform()
 
         def perform_as_user_code() -> Any:
@@ -196,9 +217,45 @@ class WorkerInHorse(SettlingWorker):
             done = super().perform_job(job, queue, execution)
             if done:
                 page.outcome = OK
+            page.committed = True
+            self._call_after_hooks(hooking, here, job, time.monotonic() - began)
             return done
         finally:
+            page.burst = horse.most_resident_kb() > most_resident
             self._remember_cut(page)
+
+    def _call_after_hooks(self, hooking: Hooking, here: Horse, job: Job, worked_seconds: float) -> None:
+        """The job's outcome is committed: what happens in a hook changes nothing of it."""
+        if not hooking.wanted(here.page):
+            return
+        page, limit = here.page, self._capped_timeout(job)
+        left = _MOST_HOOK_SECONDS if limit == -1 else int(limit - worked_seconds)
+        seconds = max(_LEAST_HOOK_SECONDS, min(_MOST_HOOK_SECONDS, left))
+        outcome = page.outcome
+        self._call_hooks(here, seconds, lambda: hooking.after(page, job, outcome))
+        page.ends_with_hooks = hooking.ends
+        if not self._is_warm and page.ends_with_hooks:
+            self._call_ending_hooks()
+
+    def _call_ending_hooks(self) -> None:
+        """The horse ends; its worker waits, and watches."""
+        here, hooking = self._here, self._hooking
+        if here is not None and hooking is not None and hooking.ends:
+            self._call_hooks(here, ENDING_SECONDS, lambda: hooking.ending(here.page))
+            here.page.ends_with_hooks = False
+
+    def _call_hooks(self, here: Horse, seconds: int, call: Callable[[], None]) -> None:
+        """Within the ceiling and so many seconds. A horse that has breached is only watched for its reserve."""
+        try:
+            with self.death_penalty_class(seconds, JobTimeoutException, job_id=here.job_id):
+                if here.page.breach_json:
+                    call()
+                else:
+                    horse.run_user_code(here, call)
+        except (MemoryLimitExceeded, JobTimeoutException) as error:  # between two hooks
+            _OUR_LOG.error("worker %s: hooks of job %s were cut short: %s", self.name, here.job_id, error)
+        finally:
+            self._keep_logging()
 
     def _remember_cut(self, page: SharedPage) -> None:
         """That this job type's ceiling was cut has been told: for this horse's next jobs, and for the next horse."""

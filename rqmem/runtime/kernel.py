@@ -14,10 +14,12 @@ import logging
 import os
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 from rqmem.errors import ConfigError
-from rqmem.memory import cgroup, procfs
-from rqmem.memory.cgroup import Group, Place
+from rqmem.memory import cgroup, cgroup_places, procfs
+from rqmem.memory.cgroup import Group
+from rqmem.memory.cgroup_places import Taken
 from rqmem.memory.charge import slack_bytes
 from rqmem.policy.ceiling import watch_interval
 from rqmem.policy.page_cache import MUCH_CACHE_BYTES, Charge, judge
@@ -108,6 +110,14 @@ class HorseGroup:
             self._limit = limit_bytes
         return done
 
+    def outside_bytes(self) -> int:
+        """What it is charged for and no process holds: files in tmpfs, the kernel's memory. Between two jobs."""
+        with contextlib.suppress(OSError):
+            if self._reader.total() >= MUCH_CACHE_BYTES:
+                charge = self._reader.read()
+                return charge.shmem_bytes + charge.kernel_bytes
+        return 0
+
     def let_go(self) -> None:
         """No limit any more: what lives in it is nobody's job."""
         with contextlib.suppress(OSError):
@@ -163,6 +173,11 @@ class HorseGroup:
         """End everything in it; with ``wait``, until it has ended."""
         self._group.kill(wait=wait)
 
+    def move_out(self, target: Path) -> None:
+        """What lives in it goes to another group."""
+        with contextlib.suppress(OSError):
+            self._group.move_out(target)
+
     def remove(self) -> bool:
         """False while something lives in it."""
         self.close()
@@ -173,17 +188,19 @@ class KernelLayer:
     """The groups of one worker's horses.
 
     Args:
-        place: where they are made.
+        taken: where they are made; it is left at `close`.
         reserve_bytes: the worker's reserve.
         idle_bytes: what an idle horse uses: pages shared with the worker, whom they are charged to.
     """
 
-    def __init__(self, place: Place, reserve_bytes: int, idle_bytes: int) -> None:
-        self.place = place
+    def __init__(self, taken: Taken, reserve_bytes: int, idle_bytes: int) -> None:
+        self.place = taken.place
+        self.words = taken.words
+        self._taken = taken
         self._room = reserve_bytes - min(idle_bytes, reserve_bytes // 2)
         self._numbers = itertools.count(1)
         self._left: list[HorseGroup] = []
-        cgroup.remove_stale(place)
+        cgroup.remove_stale(taken.place)
 
     def new_group(self, ceiling_bytes: int) -> HorseGroup | None:
         """A group for a new horse; None, and a line in the log, where the kernel refuses."""
@@ -203,17 +220,20 @@ class KernelLayer:
             self._left.append(group)
 
     def close(self) -> None:
-        """Remove what can be removed; the next worker removes the rest."""
+        """Leave nothing behind: what lives on of successful jobs goes to where we are ourselves."""
+        for group in self._left:
+            group.move_out(self._taken.home)
         self._left = [each for each in self._left if not each.remove()]
+        cgroup_places.leave(self._taken)
 
 
 def kernel_layer(wanted: str, reserve_bytes: int, idle_bytes: int) -> KernelLayer | None:
     """The layer as ``--cgroup`` wants it; None where there is none. Raises `ConfigError` where it is required."""
     if wanted == "off":
         return None
-    place = cgroup.find()
-    if isinstance(place, Place):
-        return KernelLayer(place, reserve_bytes, idle_bytes)
+    taken = cgroup_places.take()
+    if isinstance(taken, Taken):
+        return KernelLayer(taken, reserve_bytes, idle_bytes)
     if wanted == "require":
-        raise ConfigError(f"--cgroup require: {place}; 'rqmem doctor' says how to get one, --cgroup auto does without")
+        raise ConfigError(f"--cgroup require: {taken}; 'rqmem doctor' says how to get one, --cgroup auto does without")
     return None

@@ -15,21 +15,27 @@ import os
 import signal
 import sys
 import threading
-from typing import Any
+import time
+from typing import TYPE_CHECKING, Any
 
-from rqmem import events, log, settings
+from rq.defaults import DEFAULT_LOGGING_DATE_FORMAT, DEFAULT_LOGGING_FORMAT
+from rq.logutils import setup_loghandlers
+
+from rqmem import events, hooks, integrations, log, settings
 from rqmem.config import Config
-from rqmem.errors import ConfigError, NameTaken
+from rqmem.errors import ConfigError
+from rqmem.journal.permission import check_may_write
 from rqmem.memory import machine, procfs, tree, trim
 from rqmem.policy.leaks import Leaks
 from rqmem.policy.needs import Needs
-from rqmem.runtime import linux, naming, platform_check
+from rqmem.runtime import hooking, linux, naming, platform_check
 from rqmem.runtime.alerting import Alerting
 from rqmem.runtime.capturing import Capturing
 from rqmem.runtime.heart import Heart
 from rqmem.runtime.idle import fastest_growth, usage_of_idle_fork
 from rqmem.runtime.in_horse import WorkerInHorse
 from rqmem.runtime.kernel import HorseGroup, KernelLayer, kernel_layer
+from rqmem.runtime.listening import Listening
 from rqmem.runtime.page import SharedPage
 from rqmem.runtime.preloading import preload
 from rqmem.runtime.recorder import About, Recorder
@@ -37,9 +43,14 @@ from rqmem.runtime.restart import EXIT_CODE, Restarted, can_restart, program
 from rqmem.runtime.sender_process import SenderProcess
 from rqmem.runtime.snapshot import Snapshots
 from rqmem.runtime.warm import WarmHorse
+from rqmem.runtime.watcher import Identity, Watcher
 from rqmem.units import MB, show_mb, to_bytes, to_mb
 
+if TYPE_CHECKING:
+    from redis import Redis
+
 _GENEROUS_BYTES = 512 * MB
+_NOT_CALLED_WARM = ("main_work_horse", "fork_work_horse", "monitor_work_horse", "wait_for_horse")
 _log = logging.getLogger("rqmem.worker")
 
 
@@ -62,12 +73,20 @@ class LivingWorker(WorkerInHorse):
         self._full = False
         self._sender: SenderProcess | None = None
         self._snapshots: Snapshots | None = None
+        self._listening: Listening | None = None
         self._leaks = Leaks()
         self._needs = Needs()
         super().__init__(*args, **kwargs)
         self._before = Restarted.from_environ(os.environ)
         if self._before is not None:
             self.name = self._before.name
+
+    def _set_ip_address(self, connection: Redis) -> None:
+        """RQ's `_set_ip_address`, which gives the connection our name; redis-py cannot read one with "=" in it."""
+        if "=" in self.name:
+            self.ip_address = "unknown"
+        else:
+            super()._set_ip_address(connection)
 
     def work(self, *args: Any, **kwargs: Any) -> bool:
         """RQ's `work`, and after it, where the worker had outgrown its own ceiling, a new life or exit code 12.
@@ -86,10 +105,19 @@ class LivingWorker(WorkerInHorse):
             self._begin_anew(done)
         return worked
 
-    def bootstrap(self, *args: Any, **kwargs: Any) -> None:
+    def bootstrap(
+        self,
+        logging_level: str | None = "INFO",
+        date_format: str = DEFAULT_LOGGING_DATE_FORMAT,
+        log_format: str = DEFAULT_LOGGING_FORMAT,
+    ) -> None:
         """RQ's `bootstrap`, after a look whether any job could run at all; then the heart."""
+        setup_loghandlers(logging_level, date_format, log_format)  # as RQ's does, before there is anything to tell
+        log.borrow_handlers()
         events.subscribe(log.write_event)
         platform_check.check()
+        self._look_for_own_ways()
+        check_may_write(self.connection)
         if self.config.profile == "memray":
             self._captures = Capturing(self.config, self.name)
         self._snapshots = Snapshots(self)
@@ -102,8 +130,14 @@ class LivingWorker(WorkerInHorse):
         self._was_subreaper = linux.become_subreaper()
         trim.warm_up()
         preload(self.config.preload, self.config.preload_openmp)
+        hooking.load(self.config.plugins)
+        if self.config.integrations:
+            integrations.load_imported()
         if signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN:  # set by a module, or by who started us
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # else the kernel reaps our horses
+        if hooks.listeners():
+            self._listening = Listening(self.name, self.limit_mb)
+            self._listening.start()
         gc.freeze()
         self._idle_bytes = usage_of_idle_fork()
         self._check_limits()
@@ -113,10 +147,12 @@ class LivingWorker(WorkerInHorse):
         if self._sender is not None:
             self._sender.wait_until_ready()
         try:
-            super().bootstrap(*args, **kwargs)
-        except NameTaken:
+            super().bootstrap(logging_level, date_format, log_format)
+        except BaseException:
             if self._sender is not None:
                 self._sender.stop()
+            if self._listening is not None:
+                self._listening.stop()
             if self._kernel is not None:
                 self._kernel.close()
             raise
@@ -126,7 +162,8 @@ class LivingWorker(WorkerInHorse):
         self._heart.start()
         _log.info(
             "worker %s: memory ceiling %s MB for each job (an idle horse uses %s MB), kept by %s",
-            self.name, show_mb(self.limit_mb), show_mb(to_mb(self._idle_bytes)), self._recorder.about.kept_by,
+            self.name, show_mb(self.limit_mb), show_mb(to_mb(self._idle_bytes)),
+            self._recorder.about.kept_by + (f" ({self._kernel.words})" if self._kernel is not None else ""),
         )  # fmt: skip
         if self._before is not None:
             about = {"job": "", "job_id": "", "queue": "", "worker": self.name}
@@ -140,6 +177,19 @@ class LivingWorker(WorkerInHorse):
     def serialize(self) -> dict[str, Any]:
         """RQ's `serialize`, with the process that has the name."""
         return {**super().serialize(), naming.PROCESS: procfs.process_identity()}
+
+    def _look_for_own_ways(self) -> None:
+        """A subclass with a hook of RQ's that a warm horse does not call gets a horse for each job."""
+        for name in _NOT_CALLED_WARM:
+            owner = next((each for each in type(self).__mro__ if name in vars(each)), object)
+            if name not in vars(self) and owner.__module__.partition(".")[0] in ("rq", "rqmem"):
+                continue
+            if self.config.isolation == "warm":
+                self.config = dataclasses.replace(self.config, isolation="fork")
+                _log.warning(
+                    "worker %s: %s overrides %s, which a warm horse does not call: each job gets a horse of its own, "
+                    "as with --isolation fork", self.name, owner.__qualname__, name,
+                )  # fmt: skip
 
     def _shutdown(self) -> None:
         """`_shutdown`; a running job hears of it too, and goes on elsewhere if it can."""
@@ -156,6 +206,8 @@ class LivingWorker(WorkerInHorse):
             self._heart = None
             if self._sender is not None:
                 self._sender.stop()
+            if self._listening is not None:
+                self._listening.stop()
             if self._recorder is not None:
                 events.unsubscribe(self._recorder.take)
             if self._kernel is not None:
@@ -174,7 +226,8 @@ class LivingWorker(WorkerInHorse):
             worker_limit_mb=to_mb(self._own_limit_bytes),
             kept_by="watcher and cgroup" if self._kernel is not None else "watcher",
         )
-        return Recorder(about, Alerting(self.name, self.config), self.config.journal_enabled)
+        listener = self._listening.tell if self._listening is not None else None
+        return Recorder(about, Alerting(self.name, self.config), self.config.journal_enabled, listener)
 
     # Its limits
 
@@ -255,8 +308,31 @@ class LivingWorker(WorkerInHorse):
     def _end_warm_horse(self) -> None:
         warm, self._warm = self._warm, None
         if warm is not None:
+            if warm.page.ends_with_hooks:
+                self._watch_ending_hooks(warm)
             warm.end()
             self._retire_group()
+
+    def _watch_ending_hooks(self, warm: WarmHorse) -> None:
+        """Wait for the hooks that a horse calls before it ends, within its last job's ceiling."""
+        warm.channel.close()
+        page, about = warm.page, {"job": warm.page.job, "job_id": "", "queue": "", "worker": self.name}
+        known = set(tree.descendants(os.getpid())) - {warm.pid}
+        try:
+            watcher = Watcher(warm.pid, page, Identity("hooks of horse_ending", "", "", self.name), self.config, known)
+        except ProcessLookupError:
+            return
+        try:
+            with linux.urgent():
+                ended = watcher.wait(time.monotonic() + hooking.ENDING_SECONDS + 1)
+        finally:
+            watcher.close()
+        if not ended:
+            tree.kill(os.getpid(), known, group=warm.pid)
+        if page.in_user_code or watcher.breach is not None:
+            error = watcher.breach.summary() if watcher.breach is not None else "the horse ended in it"
+            error = error if ended else f"killed: it had not ended after {hooking.ENDING_SECONDS} s"
+            events.emit(events.HookFailed(hook=page.operation or "horse_ending hook", error=error, **about))
 
     def _kill_warm_horse(self) -> None:
         """The same for one that has reported and may not live; `_bury` waits for its end, before the next job."""
@@ -288,6 +364,8 @@ class LivingWorker(WorkerInHorse):
             self._others[scheduler.pid] = procfs.read_start_time(scheduler.pid)
         if self._sender is not None and self._sender.pid:
             self._others[self._sender.pid] = procfs.read_start_time(self._sender.pid)
+        if self._listening is not None and self._listening.pid:
+            self._others[self._listening.pid] = procfs.read_start_time(self._listening.pid)
         horses = [each.pid for each in (self._warm, self._dying[0] if self._dying else None) if each is not None]
         horses_of_today = {pid: procfs.read_start_time(pid) for pid in horses}
         tree.reap_zombies(os.getpid(), self._others | horses_of_today)
@@ -312,8 +390,13 @@ class LivingWorker(WorkerInHorse):
             events.unsubscribe(self._recorder.take)
         self._page = self._group = self._heart = self._stopped_job_id = None
 
-    def _tend_sender(self) -> None:
-        """Between two jobs: the sender of alerts begins again where it died, and is of no job's tree."""
+    def _tend_helpers(self) -> None:
+        """Between two jobs: the sender of alerts and the process of hooks begin again where they died.
+
+        They are of no job's tree.
+        """
+        if self._listening is not None and self._listening.tend():
+            self._known.add(self._listening.pid)
         if self._sender is not None and self._sender.tend():
             self._known.add(self._sender.pid)
 
@@ -321,7 +404,7 @@ class LivingWorker(WorkerInHorse):
     def should_run_maintenance_tasks(self) -> bool:
         """`should_run_maintenance_tasks`, asked before each wait for a job: by now the dead can be buried."""
         self._bury()
-        self._tend_sender()
+        self._tend_helpers()
         return super().should_run_maintenance_tasks
 
     def _new_group(self) -> None:

@@ -24,6 +24,8 @@ class SharedPage(ctypes.Structure):
         snapshot_wanted, snapshot_told: worker: number of the snapshot it asked for last; horse: that it answered last.
         samples: horse: how many samples of its stack it has taken.
         peak_bytes: worker: the highest usage seen; ``usage_bytes`` the last one.
+        peak_sampled: worker: it had several processes, so that it may have used more between two readings.
+        burst: horse: more was resident in it than when the job began, by the kernel's mark.
         chunk_peak_bytes: worker: the highest usage seen since so many chunks were finished: ``chunk_peak_of``.
         held_at_breach: horse: what it held itself when it was first told to unwind.
         stop_asked: worker: it is to stop as soon as it can; a job that can go on elsewhere had better.
@@ -40,11 +42,15 @@ class SharedPage(ctypes.Structure):
         declined: horse: it is too heavy for this job, which did not begin.
         capture_unwanted: worker: there is too much of it; capture_ended: horse: none is being made.
         breach_known: horse: a breach was raised in it, and the job caught it knowingly.
+        committed: horse: the job's outcome stands in Redis; what runs now are hooks.
+        hook_breached: horse: it was one of those hooks that breached.
+        ends_with_hooks: horse: it has hooks to call before it ends.
         told: whoever settles: the breach stands in the journal, as in ``breach_json``.
         items_done: horse: items finished in the present stage, by this execution and those before.
         chunks, items, largest_chunk: horse: finished in this execution.
         tape: horse: the events of the job.
         job: horse: job type, a dotted path.
+        integrations: horse: names of those that are active in it.
         outcome: horse: how the job ended: ``ok`` or the error's name.
         operation: horse: last named place.
         line: horse: where the last sample found it.
@@ -72,6 +78,8 @@ class SharedPage(ctypes.Structure):
     left_before: int
     need_bytes: int
     imported_bytes: int
+    peak_sampled: bool
+    burst: bool
     stop_asked: bool
     taken: bool
     in_user_code: bool
@@ -86,6 +94,9 @@ class SharedPage(ctypes.Structure):
     told: bool
     capture_unwanted: bool
     capture_ended: bool
+    committed: bool
+    hook_breached: bool
+    ends_with_hooks: bool
     tape: Tape
 
     _fields_ = [
@@ -107,6 +118,8 @@ class SharedPage(ctypes.Structure):
         ("left_before", ctypes.c_int64),
         ("need_bytes", ctypes.c_int64),
         ("imported_bytes", ctypes.c_int64),
+        ("peak_sampled", ctypes.c_bool),
+        ("burst", ctypes.c_bool),
         ("stop_asked", ctypes.c_bool),
         ("taken", ctypes.c_bool),
         ("in_user_code", ctypes.c_bool),
@@ -121,9 +134,13 @@ class SharedPage(ctypes.Structure):
         ("told", ctypes.c_bool),
         ("capture_unwanted", ctypes.c_bool),
         ("capture_ended", ctypes.c_bool),
+        ("committed", ctypes.c_bool),
+        ("hook_breached", ctypes.c_bool),
+        ("ends_with_hooks", ctypes.c_bool),
         ("tape", Tape),
         ("_job", ctypes.c_char * 256),
         ("_outcome", ctypes.c_char * 128),
+        ("_integrations", ctypes.c_char * 128),
         ("_operation", ctypes.c_char * 256),
         ("_line", ctypes.c_char * 512),
         ("_checkpoints", ctypes.c_char * 1536),
@@ -159,6 +176,14 @@ class SharedPage(ctypes.Structure):
     @outcome.setter
     def outcome(self, text: str) -> None:
         self._set("_outcome", text)
+
+    @property
+    def integrations(self) -> str:
+        return self._get("_integrations")
+
+    @integrations.setter
+    def integrations(self, text: str) -> None:
+        self._set("_integrations", text)
 
     @property
     def operation(self) -> str:

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 from rq.rate_limit import release_slot
+from rq.registry import CanceledJobRegistry
 
 from rqmem.errors import RedisTakesAllButThis, RunTakenOver
-from rqmem.journal import reader
+from rqmem.journal import reader, writer
 from rqmem.journal.patience import until_redis_answers
 from rqmem.runtime.waiting import WaitingWorker, step_of_work
 from rqmem.tracebacks import what_was_raised
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from rq.executions import Execution
     from rq.job import Job
     from rq.queue import Queue
+
+    from rqmem.journal.records import Standing
 
 _KEPT_OF_AN_ERROR = 100_000  # characters, where Redis does not take all of it
 _LOOK_SECONDS = 1
@@ -40,6 +43,9 @@ class PatientWorker(WaitingWorker):
     _retrying = False  # the failure under commit is not the job's end: RQ's Retry runs it once more
     _succeeding = False  # the commit under way is a success's: with repeats left RQ's status does not say so
     _abandoned: str = ""  # an execution that RQ's maintenance failed, and that ended well all the same
+    _canceled: str = ""  # an execution whose job was cancelled while it ran, and that has ended all the same
+    epoch = ""  # of the data that Redis has now (`rqmem.journal.keys.EPOCH`); kept by the heart
+    began_in = ""  # that in which the execution began; empty: nobody knows
     _commit_error: RedisError | None = None  # of the last commit's transaction: RQ swallows some
 
     @step_of_work
@@ -109,6 +115,8 @@ class PatientWorker(WaitingWorker):
         super().cleanup_execution(job, pipeline, execution)
         if execution is not None and execution.id == self._abandoned:
             pipeline.zrem(job.failed_job_registry.key, job.id)
+        if execution is not None and execution.id == self._canceled:  # RQ leaves it among both
+            pipeline.zrem(CanceledJobRegistry(job.origin, connection=self.connection).key, job.id)
 
     def handle_job_retry(
         self, job: Job, queue: Queue, retry: Any, started_job_registry: Any, execution: Execution
@@ -243,10 +251,19 @@ class PatientWorker(WaitingWorker):
     def _check_still_ours(self, job: Job, queue: Queue, execution: Execution) -> None:
         """Raise `RunTakenOver` where the execution's outcome is not ours to commit."""
         standing = reader.standing(self.connection, job, queue, execution)
-        if not standing.ours:
-            raise RunTakenOver(f"job {job.id}: somebody else took this run over; this execution ends without a verdict")
+        if standing.status == "canceled":
+            self._canceled = execution.id
         if standing.abandoned:
             self._abandoned = execution.id
+        if self._is_ours(standing):
+            return
+        why = "somebody else took this run over" if standing.status else "it was deleted while it ran"
+        raise RunTakenOver(f"job {job.id}: {why}; this execution ends without a verdict")
+
+    def _is_ours(self, standing: Standing) -> bool:
+        """Whether the outcome is ours to commit: also, as for RQ, where Redis has lost all else that it knew."""
+        lost_all = standing.gone and self.began_in and self.began_in != reader.epoch(self.connection)
+        return standing.ours or bool(lost_all)
 
     def _may_fail(self, job: Job, queue: Queue, execution: Execution) -> bool:
         """Whether a failure of the execution is still to be recorded; what RQ's maintenance has failed is cleared."""
@@ -256,12 +273,11 @@ class PatientWorker(WaitingWorker):
                 self.cleanup_execution(job, pipeline, execution)
                 pipeline.execute()
             return False
-        if not standing.ours:
+        ours = self._is_ours(standing)
+        if not ours:
             self._let_go(job, execution)
-        return standing.ours
+        return ours
 
     def _let_go(self, job: Job, execution: Execution) -> None:
-        """The job is somebody else's: what RQ has of our execution goes, or its maintenance takes theirs for lost."""
-        with self.connection.pipeline() as pipeline:
-            execution.delete(job, pipeline)
-            pipeline.execute()
+        """The job is somebody else's, or was deleted: what RQ and we have of our execution goes."""
+        writer.let_go(self.connection, job, execution)

@@ -13,15 +13,17 @@ import os
 import threading
 import time
 from collections import Counter, deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from rqmem import events
 from rqmem.journal import history_reader, history_writer, ledger
 from rqmem.journal.alert_writer import end_alerts_of_lost_workers
 from rqmem.journal.history import Grown, Live, LiveJob, Run
+from rqmem.journal.kept_types import kept_as
 from rqmem.journal.past import KnownPeaks
 from rqmem.journal.ring import RINGS, Sample, merged
 from rqmem.memory import procfs
@@ -76,11 +78,17 @@ class _Execution:
 
 @dataclass(eq=False)
 class Recorder:
-    """The memory of one worker for others. ``journal``: whether anything but the heartbeat is written."""
+    """The memory of one worker for others.
+
+    Args:
+        journal: whether anything but the heartbeat is written.
+        listener: called with each event, from any thread; it must not wait.
+    """
 
     about: About
     alerting: Alerting
     journal: bool = True
+    listener: Callable[[events.Event], None] | None = None
     started_at: float = field(default_factory=time.time)
 
     def __post_init__(self) -> None:
@@ -168,14 +176,20 @@ class Recorder:
         self._dropped["alerts"], self.alerting.dropped = self._dropped["alerts"] + self.alerting.dropped, 0
         told, runs, dropped = list(self._told), list(self._runs), dict(self._dropped)
         grown = list(self._grown)
+        alerts = Counter((event.job, event.rule) for _, event in told if isinstance(event, events.AlertRaised))
+        leaks = [event for _, event in told if isinstance(event, events.LeakFound)]
+        names = {run.job for run in runs} | {each.job for each in grown} | {job for job, _ in alerts}
+        names |= {leak.job for leak in leaks}
+        try:
+            kept = kept_as(connection, names, now)
+        except ResponseError:  # a Redis that refuses this much is told of below
+            kept = {}
         with connection.pipeline() as pipeline:  # all or nothing: what a refusal cut in two would be counted twice
             history_writer.write_samples(pipeline, live.worker, self._samples, now)
-            alerts = Counter((event.job, event.rule) for _, event in told if isinstance(event, events.AlertRaised))
-            leaks = [event for _, event in told if isinstance(event, events.LeakFound)]
-            history_writer.write_runs(pipeline, runs, alerts, now, leaks)
+            history_writer.write_runs(pipeline, runs, alerts, now, leaks, kept)
             for job_id, lines in _stories(told).items():
                 history_writer.write_story(pipeline, job_id, lines, now)
-            history_writer.write_grown(pipeline, grown)
+            history_writer.write_grown(pipeline, grown, kept)
             history_writer.count_dropped(pipeline, dropped)
             answers = pipeline.execute(raise_on_error=False)
         for _ in grown:
@@ -191,6 +205,10 @@ class Recorder:
             refused = [answer for answer in pipeline.execute(raise_on_error=False) if isinstance(answer, RedisError)]
         if refused:
             raise refused[0]
+
+    def begin_anew(self) -> None:
+        """Redis has lost the journal: the next `flush` looks at it as the first one did."""
+        self._usable, self._samples = None, []
 
     def end_alerts_of_others(self, connection: Redis) -> None:
         """What lost workers had raised has ended with them. Raises redis-py's errors."""
@@ -282,6 +300,8 @@ class Recorder:
                 running.children = event.children
             elif isinstance(event, events.Breach):
                 running.breach = event
+        if self.listener is not None:
+            self.listener(event)
         self._counts["breaches"] += isinstance(event, events.Breach)
         self._counts["recycled"] += isinstance(event, events.HorseRecycled)
         if not self.journal:
@@ -324,7 +344,7 @@ class Recorder:
             peak_mb=max(peaks), limit_mb=to_mb(page.ceiling_bytes), final_mb=ended.final_memory_mb if ended else None,
             resumed=running.resumed, layer=breach.layer if breach else "", freed_mb=ended.freed_mb if ended else 0.0,
             collections=ended.collections if ended else running.collections, chunks=page.chunks, items=page.items,
-            largest_chunk=page.largest_chunk, children=running.children,
+            largest_chunk=page.largest_chunk, children=running.children, peak_sampled=page.peak_sampled,
             counted=not (running.resumed or page.again or page.gathers or ledger.parent_of(running.job_id)),
         )  # fmt: skip
 

@@ -35,7 +35,12 @@ class PatientScheduler(RQScheduler):
 
     def heartbeat(self) -> None:
         """RQ's `heartbeat`, once Redis answers."""
-        self._patiently(super().heartbeat, "take its heartbeat")
+        self._patiently(self._beat, "take its heartbeat")
+
+    def _beat(self) -> None:
+        super().heartbeat()
+        if not self.connection.hexists(self.key, "name"):  # Redis has lost its data
+            self.save()
 
     def enqueue_scheduled_jobs(self) -> None:
         """RQ's `enqueue_scheduled_jobs`, once Redis answers."""

@@ -61,6 +61,11 @@ class Raised:
         self._alive[id(error)] = (weakref.ref(error), error.breach)
         return error
 
+    def forget(self) -> None:
+        """What was raised before is of no account any more."""
+        self._alive.clear()
+        self._swallowed, self.knew = None, False
+
     def check(self) -> None:
         """Raise `MemoryLimitExceeded` where one was swallowed since the last call.
 

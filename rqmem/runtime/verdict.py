@@ -6,9 +6,11 @@ worker where the horse left none. What becomes of a job is decided in `rqmem.run
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import os
+import sys
 import time
 from collections.abc import Callable
 from types import TracebackType
@@ -17,7 +19,6 @@ from typing import Any
 from rq.exceptions import AbandonedJobError, InvalidJobOperation
 from rq.executions import Execution
 from rq.job import Job, JobStatus
-from rq.job_lifecycle import call_exception_handlers
 from rq.queue import Queue
 from rq.timeouts import JobTimeoutException
 from rq.utils import now
@@ -43,6 +44,8 @@ from rqmem.policy.ceiling import effective_limit_mb
 from rqmem.policy.resume import Cause
 from rqmem.runtime import linux
 from rqmem.runtime.breach import EndedEarly, plan, remember
+from rqmem.runtime.hooking import Hooking
+from rqmem.runtime.imports import check_importable
 from rqmem.runtime.lost import Circumstances, how_horse_ended, killed_by_somebody
 from rqmem.runtime.page import SharedPage
 from rqmem.runtime.patient import PatientWorker
@@ -52,6 +55,7 @@ from rqmem.type_of_job import job_type
 from rqmem.units import to_bytes, to_mb
 
 _log = logging.getLogger("rqmem.worker")
+HOOK_BREACHED = "the hook was stopped; the job's outcome stands"
 _VERDICT_SECONDS = 60  # for all but the callback of a killed job, which has a time limit of its own
 
 ExcInfo = tuple[type[BaseException] | None, BaseException | None, TracebackType | None]
@@ -112,6 +116,9 @@ class SettlingWorker(PatientWorker):
                 self.cleanup_execution(job, pipeline, execution)
                 pipeline.execute()
             return
+        if self._page is not None and self._page.committed:
+            self._report_lost_in_hook(job, queue, end)
+            return
         if self._page is not None and self._page.has_run:
             writer.note_peak(self.connection, job.id, to_mb(self._page.peak_bytes))
         if self._stopped_job_id == job.id:
@@ -156,6 +163,16 @@ class SettlingWorker(PatientWorker):
             self.cleanup_execution(job, pipeline, execution)
             pipeline.execute()
 
+    def _report_lost_in_hook(self, job: Job, queue: Queue, end: End) -> None:
+        """The horse ended in a hook after its job, whose outcome stands."""
+        assert self._page is not None
+        self._stopped_job_id = None
+        hook, error = self._page.operation or "a hook after the job", self._why(end)
+        about = {"job": self._page.job, "job_id": job.id, "queue": queue.name, "worker": self.name}
+        events.emit(events.HookFailed(hook=hook, error=_one_line(error), **about))
+        if isinstance(error, MemoryLimitExceeded):
+            self._tell_breach(job, error.breach, HOOK_BREACHED)
+
     def _why(self, end: End) -> EndedHorse:
         """The error that stands for the end of a horse which left no verdict."""
         if end.breach is not None:
@@ -177,7 +194,7 @@ class SettlingWorker(PatientWorker):
             peak_mb=to_mb(page.peak_bytes) if page is not None else 0.0,
             limit_mb=to_mb(page.ceiling_bytes) if page is not None else 0.0,
             operation=page.operation if page is not None else "",
-            in_job=page is not None and page.in_user_code,
+            in_job=page is not None and page.in_user_code and not page.committed,
             memory_ran_out=memory_ran_out,
             container_mb=to_mb(limit_bytes) if limit_bytes is not None else None,
         )
@@ -243,6 +260,7 @@ class SettlingWorker(PatientWorker):
     def _settle_in_a_fork(self, job: Job, queue: Queue, which: str, seconds: int, settle: Callable[[], None]) -> None:
         """RQ's way to end a job in a short-lived process, since callbacks are user code; watched as a job is."""
         worker_pid = self._forking_pid = os.getpid()
+        active = self._page.integrations.split() if self._page is not None else []
         known = tree.descendants(worker_pid)
         page = SharedPage.new(self._page.ceiling_bytes if self._page is not None else to_bytes(self.limit_mb))
         pid = os.fork()
@@ -251,7 +269,7 @@ class SettlingWorker(PatientWorker):
                 self._page = page
                 self.setup_work_horse_signals()
                 self._is_horse = True
-                settle()
+                self._settle_with_integrations(job, queue, active, settle)
             except BaseException:  # noqa: BLE001  the worker gives the verdict then
                 _log.exception("worker %s: the verdict on job %s was cut short", self.name, job.id)
             finally:
@@ -268,6 +286,24 @@ class SettlingWorker(PatientWorker):
             os.waitpid(pid, 0)
         if watcher.breach is not None:
             events.emit(dataclasses.replace(watcher.breach, next="killed; the job's own end stands"))
+
+    def _settle_with_integrations(self, job: Job, queue: Queue, active: list[str], settle: Callable[[], None]) -> None:
+        """In that process: connections of its own for callbacks, and Sentry hears of the end.
+
+        ``active``: integrations of the horse that ran the job.
+        """
+        assert self._page is not None
+        hooking = Hooking(self.name, integrate=self.config.integrations, only_integrations=True)
+        if "sentry" in active and "sentry_sdk" not in sys.modules:  # the job's modules have set it up
+            with contextlib.suppress(Exception):
+                check_importable(job)
+        hooking.new_job(self._page, job, queue.name)
+        hooking.before(self._page, job)
+        try:
+            settle()
+        finally:
+            hooking.after(self._page, job, self._outcome)
+            hooking.ending(self._page)
 
     # In the horse
 
@@ -326,13 +362,27 @@ class SettlingWorker(PatientWorker):
 
     def handle_exception(self, job: Job, *exc_info: Any) -> None:
         """RQ's `handle_exception`; our own errors say all in one line, and a breach was told already."""
-        error = exc_info[1]
-        if isinstance(error, RqmemError | MemoryLimitExceeded):
-            if isinstance(error, RqmemError):
-                self.log.error("Worker %s: job %s failed: %s", self.name, job.id, _one_line(error))
-            call_exception_handlers(self._exc_handlers, job, *exc_info)
-        else:
-            super().handle_exception(job, *exc_info)
+        error, log = exc_info[1], self.log
+        if isinstance(error, RqmemError):
+            self.log = _OneLine(f"Worker {self.name}: job {job.id} failed: {_one_line(error)}")
+        elif isinstance(error, MemoryLimitExceeded):
+            self.log = _OneLine("")
+        try:
+            super().handle_exception(job, *exc_info)  # not only RQ's: Sentry, for one, puts its own in its place
+        finally:
+            self.log = log
+
+
+class _OneLine(logging.Logger):
+    """RQ's logger, but for an error: this line in place of the traceback; empty: nothing."""
+
+    def __init__(self, line: str) -> None:
+        super().__init__("rq.worker", logging.ERROR)
+        self._line = line
+
+    def error(self, *args: object, **kwargs: Any) -> None:
+        if self._line:
+            logging.getLogger(self.name).error("%s", self._line)
 
 
 def _one_line(error: BaseException) -> str:

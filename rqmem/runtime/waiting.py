@@ -19,11 +19,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
+from rq import worker_registration
 from rq.defaults import DEFAULT_LOGGING_DATE_FORMAT, DEFAULT_LOGGING_FORMAT
 from rq.exceptions import DequeueTimeout, StopRequested
 from rq.logutils import blue, green
 from rq.utils import utcformat
 from rq.worker import Worker, WorkerStatus
+from rq.worker_registration import WORKERS_BY_QUEUE_KEY
 
 from rqmem.errors import WorkerBroken
 from rqmem.journal.patience import (
@@ -123,6 +125,24 @@ class WaitingWorker(Worker):
             raise error
         note(error)
         _log.debug("worker %s: %s skipped: %s", self.name, what, described(error))
+
+    def register_again(self, connection: Redis) -> bool:
+        """As `register_birth`, for a worker that lives and that Redis has forgotten. Whether it had to be.
+
+        Its counts of jobs begin anew.
+        """
+        names = [self.redis_workers_keys, *(WORKERS_BY_QUEUE_KEY % name for name in self.queue_names())]
+        with connection.pipeline() as pipeline:
+            for name in names:
+                pipeline.sismember(name, self.key)
+            pipeline.hexists(self.key, "birth")
+            if all(pipeline.execute()) or self.birth_date is None:
+                return False
+            pipeline.hset(self.key, mapping={**self.serialize(), "state": self.get_state()})
+            worker_registration.register(self, pipeline)
+            pipeline.expire(self.key, self.worker_ttl + 60)
+            pipeline.execute()
+        return True
 
     @step_of_work
     def check_for_suspension(self, burst: bool) -> None:

@@ -28,13 +28,14 @@ _LEAVE_SECONDS = 1.0
 @dataclass(frozen=True)
 class Order:
     """Run this execution. ``created_at`` is the execution's, in seconds since the epoch; ``job_type`` as its worker
-    knows it."""
+    knows it; ``began_in`` names the data of Redis (`rqmem.journal.keys.EPOCH`)."""
 
     job_id: str
     job_type: str
     queue: str
     execution_id: str
     created_at: float
+    began_in: str
 
 
 @dataclass(frozen=True)

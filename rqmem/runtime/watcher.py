@@ -128,6 +128,7 @@ class Watcher:
         pause = _PAUSE_WITHOUT_KERNEL if group is None else _PAUSE_WITH_KERNEL
         self._meter = TreeMeter(self._members, config.growth_rate, pause)
         self._meter.assume(baseline_bytes)
+        self._meter.begin_mark(horse_pid)
         self._state = WatchState()
         self._started = _clock()
         self._peak = 0
@@ -154,6 +155,7 @@ class Watcher:
                 pause = min(pause, max(0.0, deadline - _clock()))
             if self._pause(pause):
                 self._take_sample()  # what was asked for last, of a job that grew and ended within a look
+                self._note_mark(look=self.lasted() or self._page.burst)
                 return True
 
     def _pause(self, seconds: float) -> bool:
@@ -226,6 +228,8 @@ class Watcher:
         if usage <= ceiling or self._meter.comparable():  # else only the full reading tells
             self._note(usage, now)
             self._page.usage_bytes = usage
+        self._note_mark()
+        self._page.peak_sampled |= self._meter.processes > 1
         self._sample(usage)
         if usage > ceiling or self.breach is not None:  # else there is nothing to decide
             return self._judge(usage, now)
@@ -326,6 +330,7 @@ class Watcher:
 
     def _record(self, full: FullReading, limits: Limits, layer: Layer) -> Breach:
         since, lowest = self._growth_start()
+        self._note_mark()
         self._segments = evidence.segments(full.by_pid)
         self.breach = Breach(
             job=self._page.job or self._identity.job,
@@ -369,6 +374,17 @@ class Watcher:
             page.chunk_peak_bytes = usage
         if now - self._curve[-1][0] >= _CURVE_STEP_SECONDS:
             self._curve.append((now, usage))
+
+    def _note_mark(self, *, look: bool = False) -> None:
+        """What the horse used between two readings, by the kernel's own mark."""
+        mark, page = self._meter.take_mark(self._horse_pid, look=look), self._page
+        if mark is None:  # it has ended, or become another program
+            page.peak_sampled |= look
+            return
+        if mark > self._peak:
+            self._peak = page.peak_bytes = mark
+        if page.chunks == page.chunk_peak_of:
+            page.chunk_peak_bytes = max(page.chunk_peak_bytes, mark)
 
     def _take_sample(self) -> None:
         if self._growth.take(self._page.samples, self._page.line):

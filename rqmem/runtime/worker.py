@@ -37,7 +37,7 @@ from rqmem.runtime import linux
 from rqmem.runtime.heart import Heart
 from rqmem.runtime.life import LivingWorker
 from rqmem.runtime.page import SharedPage
-from rqmem.runtime.verdict import End
+from rqmem.runtime.verdict import HOOK_BREACHED, End
 from rqmem.runtime.warm import Order, Report, WarmHorse
 from rqmem.runtime.watcher import Identity, Watcher
 from rqmem.type_of_job import job_type
@@ -62,6 +62,9 @@ class MemoryWorker(LivingWorker):
         ConfigError: a setting cannot be used.
     """
 
+    _watched = True  # of the last job: somebody kept its ceiling
+    _told_unwatched = False
+
     def prepare_execution(self, job: Job) -> Execution:
         """Replaces RQ's `prepare_execution`: the same records, and who owns the run, in one transaction."""
         tried: list[Execution] = []  # with replies lost, so perhaps there
@@ -79,6 +82,7 @@ class MemoryWorker(LivingWorker):
 
         execution = until_redis_answers(claim, f"claim job {job.id}")
         self.executions[execution.id] = execution
+        self.began_in = self.epoch
         return execution
 
     def cleanup_execution(self, job: Job, pipeline: Pipeline, execution: Execution | None = None) -> None:
@@ -105,9 +109,12 @@ class MemoryWorker(LivingWorker):
 
     def execute_job(self, job: Job, queue: Queue) -> None:
         """RQ's `execute_job`, inside `work` on a warm horse; outside it, or told so, RQ's own with a horse per job."""
-        self._tend_sender()
+        self._tend_helpers()
         if self.config.isolation == "fork" or self._heart is None:
+            self._watched = False
             super().execute_job(job, queue)
+            if not self._watched:
+                self._tell_unwatched(job)
             self._look_at_own_memory()
             return
         execution = self.prepare_execution(job)
@@ -130,6 +137,17 @@ class MemoryWorker(LivingWorker):
         self._look_at_own_memory()
         if self._warm is None and not self._stop_requested:
             self._fork_warm_horse()  # it settles in while the next job is taken
+
+    def _tell_unwatched(self, job: Job) -> None:
+        """A subclass waits for its horse in its own way, so nobody kept the ceiling."""
+        self._retire_group()
+        if not self._told_unwatched:
+            self._told_unwatched = True
+            _OUR_LOG.error(
+                "worker %s: job %s ran without its ceiling: %s.monitor_work_horse does not call MemoryWorker's, "
+                "which keeps it: have it call super().monitor_work_horse(job, queue, execution)",
+                self.name, job.id, type(self).__qualname__,
+            )  # fmt: skip
 
     def fork_work_horse(self, job: Job, queue: Queue) -> None:
         """RQ's `fork_work_horse`, with a page shared between worker and horse, made before the fork."""
@@ -194,7 +212,9 @@ class MemoryWorker(LivingWorker):
         self._known |= self._helpers  # one may have been begun meanwhile
         self._horse_pid = warm.pid
         self.executions[execution.id] = execution
-        warm.channel.send(Order(job.id, job_type(job), queue.name, execution.id, execution.created_at.timestamp()))
+        warm.channel.send(
+            Order(job.id, job_type(job), queue.name, execution.id, execution.created_at.timestamp(), self.began_in)
+        )
         self.procline(f"Ordered {warm.pid} at {time.time()}")
         return warm
 
@@ -205,6 +225,7 @@ class MemoryWorker(LivingWorker):
         it: no alarm raises in here and nothing talks to Redis; heartbeats come from the heart's thread.
         """
         job.started_at = now()
+        self._watched = True
         assert self._page is not None
         watcher = Watcher(
             self.horse_pid,
@@ -291,15 +312,19 @@ class MemoryWorker(LivingWorker):
         page, self._outcome = self._page, ""
         assert page is not None
         self._remember_cut(page)
+        if new := set(page.integrations.split()) - self._told_of_integrations:
+            self._told_of_integrations |= new
+            _OUR_LOG.info(
+                "worker %s: integrations that are active in its horses: %s", self.name, ", ".join(sorted(new))
+            )
         if end.lost or page.in_user_code:  # a horse for one job may have left with 0 in the middle of it
             until_redis_answers(
                 lambda: self._settle_lost_horse(job, queue, execution, end), f"settle the end of job {job.id}"
             )
         elif end.breach is not None:
-            went_on = "caught it (except MemoryLimitExceeded) and went on to its end"
-            self._tell_breach(
-                job, end.breach, f"nothing: the job {went_on if page.breach_known else 'had ended by then'}"
-            )
+            caught = "caught it (except MemoryLimitExceeded) and went on to its end"
+            went_on = f"nothing: the job {caught if page.breach_known else 'had ended by then'}"
+            self._tell_breach(job, end.breach, HOOK_BREACHED if page.hook_breached else went_on)
         if self._recorder is not None:
             self._recorder.ended(self._outcome)
         if self._captures is not None:
@@ -348,7 +373,8 @@ class MemoryWorker(LivingWorker):
         page, name = warm.page, job_type(job)
         known = self._needs.of(name)
         first = not warm.state.has_run(name)
-        after = AfterJob(name, report.kept_bytes, report.threads, report.changed)
+        outside_bytes = self._group.outside_bytes() if self._group is not None else 0
+        after = AfterJob(name, report.kept_bytes, report.threads, report.changed, outside_bytes)
         reason, warm.state = recycling.decide(
             warm.state, after, to_bytes(self.limit_mb), self.config.max_jobs_per_horse, known.threads_allowed
         )

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import click
@@ -137,7 +138,7 @@ def test_a_job_path_that_cannot_be_imported_is_one_line_and_the_job_is_kept(
 
 def test_queues_by_argument_and_by_option(connection: Redis, start_worker: StartWorker) -> None:
     jobs = [Queue(name, connection=connection).enqueue(sample_jobs.add, 1) for name in ("one", "two", "three")]
-    start_worker("one", "-q", "two", "--queue", "three", "--burst").finish()
+    start_worker("one", "--queue", "two", "--queue", "three", "--burst").finish()
     assert [job.return_value() for job in jobs] == [2, 2, 2]
 
 
@@ -200,3 +201,8 @@ def test_an_argument_that_is_no_text_is_one_line(redis_url: str) -> None:
     done = rqmem("inspect", "1f\udcff", "--url", redis_url)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "rqmem: '1f\\udcff' is no text in UTF-8, as all names are: surrogates not allowed\n"
+
+
+@pytest.mark.parametrize("name", ["x=", "a b", "%s{0}", "x" * 300])
+def test_a_worker_bears_any_name(work_off: Callable[..., str], name: str) -> None:
+    assert f"worker {name}: memory ceiling" in work_off("mail", "--name", name)

@@ -40,14 +40,14 @@ def config(tmp_path: Path) -> Config:
 def rows(done: subprocess.CompletedProcess[str]) -> dict[str, tuple[str, str]]:
     """Name -> value and origin, of the table of settings."""
     assert done.returncode == 0, done.stderr
-    cells = [line.split("  ") for line in done.stdout.splitlines()[3:]]
+    cells = [line.split("  ") for line in done.stdout.splitlines()[4:]]
     return {name: (value.strip(), origin.strip()) for name, value, origin in ([c for c in row if c] for row in cells)}
 
 
 def test_each_setting_with_its_origin(config: Config) -> None:
     file = "[rqmem]\nreserve = 16\nmemory = 100\nmemory_default_chunk_size = 7\n"
     done = config("--memory", "512", "--preload", "jobs.a", "--preload", "b", file=file, RQMEM_TIMEOUT="60")
-    assert done.stdout.startswith("config file: rqmem.ini\n\nsetting ")
+    assert done.stdout.startswith("config file: rqmem.ini\nintegrations: ")
     shown = rows(done)
     assert list(shown) == ["redis", *NAMES]
     assert shown["memory"] == ("512 MB", "--memory")
@@ -74,7 +74,7 @@ def test_the_same_as_json(config: Config) -> None:
     done = config("--json", "--alert-url", "json://hunter2/x", "--url", "redis://:hunter2@localhost:1/0",
                   RQMEM_GROWTH_RATE="8000")  # fmt: skip
     shown = json.loads(done.stdout)
-    assert list(shown) == ["version", "config_file", "settings"]
+    assert list(shown) == ["version", "config_file", "integrations", "settings"]
     assert (shown["version"], shown["config_file"]) == (1, None)
     by_name = {each["name"]: each for each in shown["settings"]}
     assert {each["variable"] for each in shown["settings"]} == {None, *VARIABLES}

@@ -43,7 +43,7 @@ def dashboard(redis_url: str) -> Iterator[str]:
             return False
 
     try:
-        wait_until(answers, 30)
+        wait_until(answers, 90)
         yield url
     finally:
         process.terminate()

@@ -33,6 +33,7 @@ from rqmem.exporter.catalogue import METRICS
 from rqmem.exporter.server import serve
 from rqmem.journal import clearing, history_reader, history_writer, keys
 from rqmem.journal.history import LiveJob, Run
+from rqmem.journal.kept_types import KEPT_TYPES
 from rqmem.journal.totals import PEAK_BOUNDS_MB, SECONDS_BOUNDS, Totals, added, cumulative
 from rqmem.testing import wait_until
 from rqmem.units import MB
@@ -242,15 +243,15 @@ def test_totals_are_small_and_go_with_their_type(connection: Redis) -> None:
         Run(job=f"jobs.Type{n}", job_id=f"{n}-{i}", queue="q", worker="w", ended_at=0, outcome="ok",
             seconds=0.001 * 2**i, initial_mb=1, peak_mb=1.5**i, limit_mb=256, layer=layers[i % 5], items=i,
             children=i % 2)
-        for n in range(history_writer.KEPT_TYPES + 5) for i in range(40)
+        for n in range(KEPT_TYPES + 5) for i in range(40)
     ]  # fmt: skip
     remember(connection, *runs)
     history_writer.trim(connection)
     kept = list(connection.scan_iter(keys.totals("*")))
     assert {key.decode().rpartition(":")[2] for key in kept} == set(history_reader.types(connection))
-    assert len(kept) == history_writer.KEPT_TYPES
+    assert len(kept) == KEPT_TYPES
     fields = connection.hlen(kept[0])
-    assert fields <= 10 + len(layers) + len(PEAK_BOUNDS_MB) + len(SECONDS_BOUNDS) + 2
+    assert fields <= 10 + len(layers) + len(PEAK_BOUNDS_MB) + len(SECONDS_BOUNDS) + 3
     size = history_reader.size(connection)["totals"]
     assert size[1] / size[0] < 2048
     assert 29 * 86400 < connection.ttl(kept[0]) <= 30 * 86400

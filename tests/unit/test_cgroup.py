@@ -1,4 +1,4 @@
-"""Memory groups: parsing on captured text, the kernel's part on a real group, v2's writes on plain files."""
+"""Memory groups: parsing on captured text, the kernel's part on a real group, some of v2's files on plain ones."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from rqmem.memory import cgroup, cgroup_files, procfs, tree
+from rqmem.memory import cgroup, cgroup_files, cgroup_places, procfs, tree
 from rqmem.memory.cgroup import Group, Place
 from rqmem.memory.cgroup_files import Own, Parts
 from rqmem.testing import wait_until
@@ -177,7 +177,7 @@ def writes(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     def write(path: Path, value: str) -> None:
         written[f"{path.parent.name}/{path.name}"] = value
 
-    monkeypatch.setattr(cgroup, "_write", write)
+    monkeypatch.setattr(cgroup, "write", write)
     return written
 
 
@@ -226,79 +226,18 @@ def test_reading_a_v2_group(tmp_path: Path) -> None:
     assert (tmp_path / "memory.max").read_text() == str(90 * MB)
 
 
-@pytest.fixture
-def unit(tmp_path: Path) -> Path:
-    """A delegated v2 group that holds this process and the one that started it."""
-    write_file(tmp_path / "cgroup.controllers", "cpu memory pids\n")
-    write_file(tmp_path / "cgroup.subtree_control", "\n")
-    write_file(tmp_path / "cgroup.type", "domain\n")
-    write_file(tmp_path / "cgroup.procs", f"{os.getppid()}\n{os.getpid()}\n")
-    return tmp_path
-
-
-def test_a_group_of_our_own_hands_the_controller_down(unit: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    moved: list[tuple[str, str]] = []
-    monkeypatch.setattr(cgroup, "_write", lambda path, value: moved.append((path.relative_to(unit).as_posix(), value)))
-    monkeypatch.setattr(cgroup, "read_own", lambda: Own("v2", unit, unit))
-    assert cgroup.find() == Place("v2", unit)
-    assert moved[:3] == [
-        ("rqmem-worker/cgroup.procs", str(os.getppid())),
-        ("rqmem-worker/cgroup.procs", str(os.getpid())),
-        ("cgroup.subtree_control", "+memory"),
-    ]
-    monkeypatch.setattr(cgroup, "read_own", lambda: Own("v2", unit / "rqmem-worker", unit))
-    write_file(unit / "cgroup.subtree_control", "memory\n")
-    assert cgroup.find() == Place("v2", unit), "the second worker, or the first after a restart"
-    assert [path.name for path in unit.iterdir() if path.is_dir()] == ["rqmem-worker"], "no probe is left"
-
-
-def test_processes_go_back_when_the_controller_is_refused(unit: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    moved: list[str] = []
-
-    def write(path: Path, value: str) -> None:
-        if path.name == "cgroup.subtree_control":
-            raise OSError(16, "Device or resource busy")
-        moved.append(path.parent.name)
-
-    monkeypatch.setattr(cgroup, "_write", write)
-    monkeypatch.setattr(cgroup, "read_own", lambda: Own("v2", unit, unit))
-    assert cgroup.find() == f"{unit} is not writable: Device or resource busy"
-    assert moved == ["rqmem-worker", "rqmem-worker", unit.name, unit.name]
-    assert not (unit / "rqmem-worker").exists()
-
-
-@pytest.mark.parametrize(
-    ("file", "text", "reason"),
-    [
-        ("cgroup.controllers", "cpu pids\n", "has no memory controller"),
-        ("cgroup.type", None, "is the root group"),
-        ("cgroup.procs", "0\n", "is not ours alone"),
-        ("cgroup.subtree_control", None, "is not writable: No such file"),
-    ],
-)
-def test_others_processes_and_the_root_are_left_alone(
-    unit: Path, monkeypatch: pytest.MonkeyPatch, writes: dict[str, str], file: str, text: str | None, reason: str
-) -> None:
-    monkeypatch.setattr(cgroup, "read_own", lambda: Own("v2", unit, unit))
-    if text is None:
-        (unit / file).unlink()
-    else:
-        write_file(unit / file, text)
-    assert f"{unit} {reason}" in str(cgroup.find())
-    assert writes == {}
-
-
 def test_without_a_controller_there_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cgroup, "read_own", lambda: None)
-    assert cgroup.find() == "no memory controller is mounted"
+    monkeypatch.setattr(cgroup_places, "read_own", lambda: None)
+    assert cgroup_places.take() == "no memory controller is mounted"
 
 
 @pytest.fixture(scope="module")
-def place() -> Place:
-    found = cgroup.find()
-    if isinstance(found, str):
-        pytest.skip(f"no memory group can be made: {found}")
-    return found
+def place() -> Iterator[Place]:
+    taken = cgroup_places.take()
+    if isinstance(taken, str):
+        pytest.skip(f"no memory group can be made: {taken}")
+    yield taken.place
+    cgroup_places.leave(taken)
 
 
 def name_of(pid: int, number: str) -> str:
@@ -348,7 +287,7 @@ def v1(group: Group) -> None:
         pytest.skip("v2 tells by other means, and hands no controller to a job's own group")
 
 
-def test_find_leaves_nothing_behind(place: Place) -> None:
+def test_taking_a_place_leaves_nothing_behind(place: Place) -> None:
     assert not [path for path in place.path.iterdir() if path.name.endswith("-probe")]
 
 

@@ -149,6 +149,12 @@ TOLD: list[tuple[events.Event, int, str]] = [
         "over 1 run",
     ),
     (
+        events.HookFailed(**WHOSE, hook="after_job hook x.clean", error="ValueError: no", where="x.py:3 in clean: f()"),
+        ERROR,
+        "worker w: after_job hook x.clean failed in job jobs.x.Y (01234567): ValueError: no (x.py:3 in clean: f()); "
+        "the job's outcome stands",
+    ),
+    (
         events.HorseRecycled(**WHOSE, reason="it has run 9 jobs"),
         INFO,
         "worker w: new horse with fresh memory after jobs.x.Y (01234567): it has run 9 jobs",
@@ -218,7 +224,7 @@ def test_the_whole_catalogue_is_worded_and_tested() -> None:
     assert {type(event) for event, _, _ in TOLD} == kinds
 
 
-NOT_ABOUT_MEMORY = (events.WorkerLost,)
+NOT_ABOUT_MEMORY = (events.WorkerLost, events.HookFailed)
 
 
 @pytest.mark.parametrize("event", [event for event, _, _ in TOLD], ids=lambda value: type(value).__name__)

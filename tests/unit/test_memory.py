@@ -49,8 +49,8 @@ def test_start_time_after_any_command_name(command: str) -> None:
 
 def test_swap_counts_and_mapped_files_do_not() -> None:
     status = "Name:\tpython\nRssAnon:\t  900 kB\nRssFile:\t  400 kB\nVmSwap:\t   80 kB\n"
-    assert procfs.parse_swap_less_file_pages(status) == (80 - 400) * 1024 // procfs.PAGE_BYTES
-    assert procfs.parse_swap_less_file_pages("Name:\tkthreadd\n") == 0
+    assert procfs.swap_less_file_pages(procfs.parse_status_kb(status)) == (80 - 400) * 1024 // procfs.PAGE_BYTES
+    assert procfs.swap_less_file_pages(procfs.parse_status_kb("Name:\tkthreadd\n")) == 0
 
 
 def test_a_process_that_is_gone_reads_as_nothing() -> None:
@@ -115,6 +115,43 @@ def test_reading_through_a_mapped_file_is_no_usage(start_python, tmp_path) -> No
     assert meter.full(time.monotonic).usage_bytes < 40 * MB
     assert meter.estimate(meter.raw()) < 40 * MB
     meter.close()
+
+
+def test_the_kernels_mark_tells_of_bursts_and_not_of_mapped_files(tmp_path: Path) -> None:
+    path = tmp_path / "data"
+    path.write_bytes(bytes(100 * MB))
+    code = (
+        "import mmap\n"
+        "def step(): print(flush=True); input()\n"
+        "step()\n"
+        "bytearray(70 * 2**20); step()\n"
+        f"f = open({str(path)!r}, 'rb'); m = mmap.mmap(f.fileno(), 0, prot=1); m.find(b'x'); step()\n"
+        "m.close(); step()\n"
+        "bytearray(150 * 2**20); step()\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdin=-1, stdout=-1, text=True) as child:
+        assert child.stdin is not None and child.stdout is not None
+
+        def marked_after_next_step() -> int:
+            assert child.stdout.readline() == "\n"
+            mark = meter.take_mark(child.pid, look=True)
+            child.stdin.write("\n")
+            child.stdin.flush()
+            return mark or 0
+
+        meter = TreeMeter(lambda: [child.pid], 8e9)
+        child.stdout.readline()
+        meter.assume(full := meter.full(time.monotonic).usage_bytes)
+        meter.begin_mark(child.pid)
+        child.stdin.write("\n")
+        child.stdin.flush()
+        assert abs(marked_after_next_step() - full - 70 * MB) < 4 * MB
+        assert marked_after_next_step() < full + 4 * MB, "so much is mapped, and no usage"
+        assert marked_after_next_step() == 0, "it has not risen"
+        assert abs(marked_after_next_step() - full - 150 * MB) < 4 * MB
+        child.wait()
+        assert meter.take_mark(child.pid, look=True) is None
+        meter.close()
 
 
 def test_pages_shared_by_a_forked_pool_are_counted_once(start_python) -> None:

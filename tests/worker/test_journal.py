@@ -11,9 +11,13 @@ from redis import Redis
 from rq import Queue
 
 from rqmem import events
+from rqmem.inspection.read import read_case
 from rqmem.journal import history_reader, history_writer, keys
-from rqmem.journal.history import Run
-from rqmem.journal.history_reader import HOUR_SECONDS
+from rqmem.journal.alert_writer import raise_alert
+from rqmem.journal.alerts import Alert
+from rqmem.journal.history import Grown, Run
+from rqmem.journal.history_reader import DAY_SECONDS, HOUR_SECONDS
+from rqmem.journal.kept_types import KEPT_TYPES, OTHERS, kept_as
 from rqmem.journal.ring import RINGS
 from rqmem.policy import histogram
 from rqmem.testing import wait_until
@@ -156,6 +160,78 @@ def test_without_a_journal_there_is_none(connection: Redis, work_off: Callable[.
     assert history_reader.size(connection) == {}
 
 
+def test_five_thousand_job_types_stay_within_64_mb(connection: Redis) -> None:
+    types, begin = 5000, time.time() - 40 * DAY_SECONDS
+    lines = tuple((9.0, f"a line of code, the {number}th, of some length {'x' * 60}") for number in range(8))
+    history_writer.version_is_ours(connection)
+    for day in range(3):
+        now = begin + day * DAY_SECONDS
+        for start in range(0, types, 500):
+            numbers = range(start, start + 500)
+            names = {number: f"jobs.generated.of_some_length.Job{number}" for number in numbers}
+            runs = [
+                Run(names[n], f"job{n}", "q", "w", now, "ok", n % 60, 20, 30 + n % 200, 256, items=9, largest_chunk=3)
+                for n in numbers
+            ]
+            alerts = {(names[n], rule): 1 for n in numbers for rule in ("memory-usage", "ceiling-exceeded")}
+            kept = kept_as(connection, names.values(), now)
+            with connection.pipeline(transaction=False) as pipeline:
+                history_writer.write_runs(pipeline, runs, alerts, now, kept=kept)
+                grown = [Grown(names[n], f"job{n}", "w", time.time(), 99.0, 256, lines) for n in numbers]
+                history_writer.write_grown(pipeline, grown, kept)
+                pipeline.execute()
+            for n in numbers[:50]:
+                whose = {"job": names[n], "job_id": f"job{n}", "queue": "q", "worker": "w"}
+                raise_alert(connection, Alert("", now, "memory-usage", "raised", **whose, text="x"), 300, can_end=False)
+            history_writer.trim(connection)
+    size = history_reader.size(connection)
+    assert sum(taken for _, taken in size.values()) < 16 * 2**20, size
+    known = history_reader.types(connection)
+    assert len(known) <= KEPT_TYPES and OTHERS in known
+    for family, most in (("tally", 2 * 3), ("totals", 1), ("runs", 1), ("grew", 2)):
+        assert size[family][0] <= most * KEPT_TYPES, (family, size[family])
+    assert sum(each.runs for each in history_reader.totals(connection, known).values()) == 3 * types, "none is lost"
+    assert size["alerts"][0] <= KEPT_TYPES + 2
+
+
+def test_a_type_that_runs_each_night_keeps_its_place(connection: Redis) -> None:
+    now = time.time()
+
+    def see(*names: str, at: float) -> dict[str, str]:
+        kept = kept_as(connection, names, at)
+        with connection.pipeline() as pipeline:
+            for name in names:
+                run = Run(name, "j", "q", "w", at, "ok", 1, 20, 30, 100)
+                history_writer.write_runs(pipeline, [run], {}, at, kept=kept)
+            pipeline.execute()
+        return kept
+
+    early = now - 3 * DAY_SECONDS
+    see("once", at=early - 9)
+    see("nightly", *(f"type{number}" for number in range(KEPT_TYPES - 3)), at=early)
+    for night in range(1, 3):
+        at = early + night * DAY_SECONDS
+        assert see(f"new{night}", at=at - 60)[f"new{night}"] == (OTHERS if night == 1 else "new2")
+        assert see("nightly", at=at)["nightly"] == "nightly"
+    known = history_reader.types(connection)
+    assert "nightly" in known and "once" not in known and "new2" in known
+    others = history_reader.totals(connection, [OTHERS])[OTHERS]
+    assert others.runs == 2, "new1, and once, which has made room for new2"
+    assert history_reader.tally(connection, OTHERS, early - DAY_SECONDS, now).runs == 2
+    assert kept_as(connection, ["", OTHERS], now) == {}
+
+
+def test_runs_of_types_beyond_the_bound_are_told_by_their_own_name(
+    connection: Redis, work_off: Callable[..., str]
+) -> None:
+    connection.zadd(keys.TYPES, {f"type{number}": time.time() for number in range(KEPT_TYPES)})
+    job = Queue(connection=connection).enqueue("tests.sample_jobs.add", 1)
+    work_off()
+    assert [run.job for run in history_reader.runs(connection, OTHERS)] == ["tests.sample_jobs.add"]
+    case = read_case(connection, job.id, time.time())
+    assert (case.job, len(case.runs), case.outcome) == ("tests.sample_jobs.add", 1, "ok")
+
+
 def test_the_journal_does_not_grow_for_ever(connection: Redis) -> None:
     now = time.time()
     for start in range(0, 2 * history_writer.KEPT_STORIES, 100):
@@ -167,10 +243,12 @@ def test_the_journal_does_not_grow_for_ever(connection: Redis) -> None:
                 history_writer.write_story(pipeline, f"job{number}", [line] * 110, now + number)
             pipeline.execute()
         history_writer.trim(connection)
-    for _ in range(10):
+    for _ in range(20):
         history_writer.trim(connection)
     size = history_reader.size(connection)
     assert size["story:*"[:5]][0] == history_writer.KEPT_STORIES
-    assert size["runs"][0] == len(history_reader.types(connection)) == history_writer.KEPT_TYPES
+    types = history_reader.types(connection)
+    assert size["runs"][0] + 1 == len(types) == KEPT_TYPES and OTHERS in types
+    assert history_reader.totals(connection, [OTHERS])[OTHERS].runs == 110 * (1600 - (KEPT_TYPES - 1))
     assert connection.llen(keys.story(f"job{2 * history_writer.KEPT_STORIES - 1}")) == history_writer.KEPT_STORY_LINES
     assert all(connection.ttl(key) > 0 for key in connection.scan_iter(f"{keys.PREFIX}:tally:*"))

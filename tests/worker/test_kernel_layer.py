@@ -17,7 +17,7 @@ from rq.job import Job, JobStatus
 
 from rqmem.errors import ConfigError
 from rqmem.journal import reader
-from rqmem.memory import cgroup, procfs, tree
+from rqmem.memory import cgroup, cgroup_places, procfs, tree
 from rqmem.memory.cgroup import Group, Place
 from rqmem.runtime.kernel import kernel_layer
 from rqmem.runtime.lost import Circumstances, how_horse_ended
@@ -35,11 +35,12 @@ def queue(connection: Redis) -> Queue:
 
 
 @pytest.fixture(scope="module")
-def place() -> Place:
-    found = cgroup.find()
-    if isinstance(found, str):
-        pytest.skip(f"no memory group can be made: {found}")
-    return found
+def place() -> Iterator[Place]:
+    taken = cgroup_places.take()
+    if isinstance(taken, str):
+        pytest.skip(f"no memory group can be made: {taken}")
+    yield taken.place
+    cgroup_places.leave(taken)
 
 
 @pytest.fixture(autouse=True)
@@ -159,6 +160,17 @@ def test_a_daemon_that_a_job_left_is_nobodys_memory(queue: Queue, work_off: Work
         wait_until(lambda: tree.is_zombie(daemon))
 
 
+def test_what_a_job_left_in_tmpfs_is_not_the_next_ones(queue: Queue, work_off: WorkOff) -> None:
+    first = queue.enqueue(kernel_jobs.leave_in_tmpfs, 100)
+    after = queue.enqueue(sample_jobs.hold, 90)
+    try:
+        log = work_off("jobs", "--memory", "128", "--cgroup", "require")
+        assert after.return_value() == 90 * MB, result_of(after)
+        assert "MB for tmpfs and the kernel's memory" in log
+    finally:
+        Path(first.return_value()).unlink(missing_ok=True)
+
+
 def test_without_a_group_it_works_as_before(queue: Queue, work_off: WorkOff) -> None:
     job = queue.enqueue(sample_jobs.grow_in_c)
     log = work_off("jobs", "--memory", "128", "--cgroup", "off")
@@ -167,7 +179,7 @@ def test_without_a_group_it_works_as_before(queue: Queue, work_off: WorkOff) -> 
 
 
 def test_one_that_is_required_and_not_to_be_had_is_bad_usage(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cgroup, "find", lambda: "/sys/fs/cgroup is not writable: Permission denied")
+    monkeypatch.setattr(cgroup_places, "take", lambda: "/sys/fs/cgroup is not writable: Permission denied")
     assert kernel_layer("auto", 32 * MB, 0) is None
     with pytest.raises(
         ConfigError, match="--cgroup require: /sys/fs/cgroup is not writable: Permission denied; 'rqmem"
@@ -180,13 +192,13 @@ def test_survivors_of_a_killed_workers_horse_are_found_by_its_group(
 ) -> None:
     job = sample_jobs.ForksOnce.enqueue(queue)
     worker = start_worker("jobs", "--cgroup", "require")
-    wait_until(lambda: queue.connection.exists("child"))
+    wait_until(lambda: queue.connection.exists("child"), 60)
     child = int(queue.connection.get("child"))
     worker.process.kill()
     worker.process.wait()
     assert not tree.is_zombie(child), "a plain fork has no mark and no parent that takes it along"
     another = start_worker("jobs", "--cgroup", "require", RQMEM_HEARTBEAT="0.3")
-    wait_until(lambda: job.get_status() == JobStatus.FINISHED, 30)
+    wait_until(lambda: job.get_status() == JobStatus.FINISHED, 120)
     another.process.terminate()
     another.finish()
     assert tree.is_zombie(child)

@@ -1,0 +1,158 @@
+"""Which Redis, and which classes of RQ, ``enqueue`` and ``progress`` use where the call names none.
+
+A value is what `use` was given; else, in a Django project, what ``RQ_QUEUES`` says of the queue; else, inside a job,
+the job's; else what the environment names (`rqmem.connections`); else the embedded server of this directory, if it
+runs. None of this starts a server: a private one in a web process would hold jobs that no worker sees.
+"""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from rqmem.errors import ConfigError, RedisUnavailable
+
+if TYPE_CHECKING:
+    from redis import Redis
+    from rq import Queue
+    from rq.job import Job
+
+
+@dataclass(frozen=True)
+class Defaults:
+    """What a project has named. None: nothing."""
+
+    connection: Redis | None = None
+    queue_class: type[Queue] | None = None
+    serializer: Any = None
+    job_class: type[Job] | None = None
+
+
+_used = Defaults()
+
+
+def use(
+    *,
+    connection: Redis | None = None,
+    queue_class: type[Queue] | str | None = None,
+    serializer: Any = None,
+    job_class: type[Job] | str | None = None,
+) -> None:
+    """Name, once per project, what ``enqueue`` and ``progress`` use where a call names nothing. Redis is not asked.
+
+    Args:
+        connection: a `redis.Redis`, with replies as bytes.
+        queue_class, job_class: RQ's or subclasses, or their dotted paths.
+        serializer: as RQ takes it: ``"json"``, ``"pickle"``, a dotted path, or what has ``dumps`` and ``loads``.
+
+    What a call does not name stays as it was.
+
+    Raises:
+        ConfigError: one of them cannot be used; nothing is changed then.
+    """
+    global _used
+    from rq import Queue
+    from rq.job import Job
+
+    named = {
+        "connection": _checked_connection(connection),
+        "queue_class": _checked_class("queue_class", queue_class, Queue),
+        "serializer": _checked_serializer(serializer),
+        "job_class": _checked_class("job_class", job_class, Job),
+    }
+    _used = replace(_used, **{name: value for name, value in named.items() if value is not None})
+
+
+def queue(name: str, connection: Any = None, serializer: Any = None) -> Queue:
+    """The queue of that name by the defaults, or by what the call names. Raises `ConfigError`, `RedisUnavailable`."""
+    from rq import Queue, get_current_job
+
+    used = _used
+    serializer = used.serializer if serializer is None else serializer
+    if connection is None and used.connection is None and _in_django_project():
+        return _queue_of_django(name, used, serializer)
+    if connection is None and used.connection is None and (job := get_current_job()) is not None:
+        connection, serializer = job.connection, job.serializer if serializer is None else serializer
+    if connection is None:
+        connection = default_connection()
+    queue_class = used.queue_class or Queue
+    return queue_class(name, connection=connection, serializer=serializer, job_class=used.job_class)
+
+
+def default_connection() -> Redis:
+    """The Redis where a call names none, tried. Raises `ConfigError`, `RedisUnavailable`."""
+    from rq import get_current_job
+
+    from rqmem import connections, embedded_redis
+
+    if _used.connection is not None:
+        return _used.connection
+    if _in_django_project():
+        return _queue_of_django("default", _used, None).connection
+    if (job := get_current_job()) is not None:
+        return job.connection
+    if connections.choose_url() is None and embedded_redis.status() is None:
+        raise RedisUnavailable(
+            "no Redis is named, and the embedded one of this directory does not run: call rqmem.use(connection=...) "
+            "once in your project, set RQMEM_REDIS_URL, or start a worker here ('rqmem worker')"
+        )
+    return connections.connect()
+
+
+def _in_django_project() -> bool:
+    """Whether this process has set up Django, with queues of django-rq."""
+    conf = sys.modules.get("django.conf")
+    return conf is not None and conf.settings.configured and hasattr(conf.settings, "RQ_QUEUES")
+
+
+def _queue_of_django(name: str, used: Defaults, serializer: Any) -> Queue:
+    """As `django_rq.get_queue`: its queue class decides when the job is enqueued, its timeout is the queue's."""
+    queues = sys.modules["django.conf"].settings.RQ_QUEUES
+    if name not in queues:
+        near = difflib.get_close_matches(name, queues, n=1)
+        hint = f"did you mean {near[0]}?" if near else "add it there, or name one that is"
+        raise ConfigError(f"queue {name!r} is not in RQ_QUEUES ({', '.join(queues)}): {hint}")
+    from django_rq import get_queue
+
+    return get_queue(name, queue_class=used.queue_class, job_class=used.job_class, serializer=serializer)
+
+
+def _checked_connection(connection: Any) -> Any:
+    from redis import Redis
+
+    if connection is None:
+        return None
+    if not isinstance(connection, Redis):
+        raise ConfigError(
+            f"rqmem.use(connection={type(connection).__name__}): give a redis.Redis, as redis.Redis.from_url makes it"
+        )
+    if connection.get_encoder().decode_responses:
+        raise ConfigError("rqmem.use(connection=...) has decode_responses=True: RQ needs replies as bytes")
+    return connection
+
+
+def _checked_class(name: str, given: Any, base: type) -> Any:
+    from rq.utils import import_attribute
+
+    found = given
+    if isinstance(given, str):
+        try:
+            found = import_attribute(given)
+        except (ValueError, ImportError, AttributeError) as error:
+            raise ConfigError(f"rqmem.use({name}={given!r}) cannot be imported: {error}") from None
+    if found is not None and not (isinstance(found, type) and issubclass(found, base)):
+        raise ConfigError(f"rqmem.use({name}={given!r}) is no subclass of RQ's {base.__name__}")
+    return found
+
+
+def _checked_serializer(given: Any) -> Any:
+    from rq.serializers import resolve_serializer
+
+    if given is None:
+        return None
+    try:
+        return resolve_serializer(given)
+    except (ValueError, ImportError, AttributeError, NotImplementedError) as error:
+        raise ConfigError(f"rqmem.use(serializer={given!r}) cannot be used: {error}") from None

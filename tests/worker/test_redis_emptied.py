@@ -1,0 +1,122 @@
+"""A Redis that loses what it knew, and jobs that people delete or cancel while they run."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from redis import Redis
+from rq.job import Job, JobStatus
+from rq.registry import CanceledJobRegistry
+
+from rqmem import embedded_files
+from rqmem.journal import keys
+from rqmem.status.read import read_workers
+from rqmem.testing import wait_until
+from tests import sample_jobs
+from tests.conftest import ROOT, StartWorker, WorkerProcess
+from tests.worker.conftest import OwnRedis
+
+WARM = pytest.mark.parametrize("worker", ["warm"], indirect=True)
+QUICK = {"RQMEM_HEARTBEAT": "0.3"}
+
+
+@pytest.fixture(params=["warm", "fork", "rq worker -w"])
+def worker(
+    request: pytest.FixtureRequest, own_redis: OwnRedis, start_worker: StartWorker, tmp_path: Path
+) -> Iterator[WorkerProcess]:
+    """One of each kind, that has registered."""
+    url = own_redis.server.url
+    if request.param == "rq worker -w":
+        command = [sys.executable, "-m", "rq.cli", "worker", "jobs", "-w", "rqmem.MemoryWorker", "--url", url]
+        worker = WorkerProcess(command, {**os.environ, "PYTHONPATH": str(ROOT), **QUICK}, ROOT)
+    else:
+        worker = start_worker("jobs", "--isolation", request.param, RQMEM_REDIS_URL=url, **QUICK)
+    wait_until(lambda: known(own_redis.connection), 30)
+    yield worker
+    worker.process.terminate()
+    log = worker.finish()
+    assert worker.process.returncode == 0, log
+    assert "Traceback" not in log
+
+
+def known(connection: Redis) -> bool:
+    """Whether status and RQ know the worker, by all that they read."""
+    workers = read_workers(connection, 0.0, readable=True)
+    names = connection.smembers("rq:workers"), connection.smembers("rq:workers:jobs")
+    complete = all(connection.hexists(name, "birth") and connection.ttl(name) > 0 for name in names[0])
+    return len(workers) == 1 and workers[0].kind == "rqmem" and names[0] == names[1] != set() and complete
+
+
+def begin(own: OwnRedis, path: Path) -> Job:
+    job = own.queue.enqueue(sample_jobs.wait_for_file, str(path))
+    wait_until(lambda: Path(f"{path}.begun").exists(), 30)
+    return job
+
+
+def test_an_idle_worker_registers_again_after_flushall(own_redis: OwnRedis, worker: WorkerProcess) -> None:
+    own_redis.connection.flushall()
+    wait_until(lambda: known(own_redis.connection), 30)
+    job = own_redis.queue.enqueue(sample_jobs.add, 1)
+    wait_until(lambda: job.get_status() == JobStatus.FINISHED, 30)
+    assert job.return_value() == 2
+
+
+@pytest.mark.parametrize("noticed", [True, False])
+def test_the_outcome_of_a_job_that_ran_meanwhile_is_kept_as_by_rq(
+    own_redis: OwnRedis, worker: WorkerProcess, tmp_path: Path, noticed: bool
+) -> None:
+    go = tmp_path / "go"
+    job = begin(own_redis, go)
+    own_redis.connection.flushall()
+    if noticed:
+        wait_until(lambda: known(own_redis.connection), 30)
+    go.touch()
+    wait_until(lambda: own_redis.connection.hget(job.key, "status") == b"finished", 30)
+    assert Job.fetch(job.id, connection=own_redis.connection).return_value() == "done"
+    assert own_redis.connection.ttl(job.key) > 0
+    wait_until(lambda: known(own_redis.connection), 30)
+    assert not own_redis.connection.exists(keys.RUNNING)
+
+
+@WARM
+def test_a_worker_registers_with_a_server_that_came_back_empty(own_redis: OwnRedis, worker: WorkerProcess) -> None:
+    own_redis.kill()
+    shutil.rmtree(embedded_files.locate(own_redis.directory).data)
+    own_redis.start_again()
+    wait_until(lambda: known(own_redis.connection), 30)
+
+
+@WARM
+def test_a_job_that_is_deleted_while_it_runs_leaves_nothing(
+    own_redis: OwnRedis, worker: WorkerProcess, tmp_path: Path
+) -> None:
+    """RQ's worker writes it anew when it ends, as finished."""
+    go = tmp_path / "go"
+    job = begin(own_redis, go)
+    job.delete()
+    go.touch()
+    wait_until(lambda: not own_redis.connection.exists(keys.RUNNING), 30)
+    after = own_redis.queue.enqueue(sample_jobs.add, 1)
+    wait_until(lambda: after.get_status() == JobStatus.FINISHED, 30)
+    left = [name.decode() for name in own_redis.connection.scan_iter(f"*{job.id}*")]
+    assert [name for name in left if not name.startswith(keys.story(""))] == []
+
+
+@WARM
+def test_a_job_that_is_cancelled_while_it_runs_ends_in_one_registry(
+    own_redis: OwnRedis, worker: WorkerProcess, tmp_path: Path
+) -> None:
+    """RQ has it in both."""
+    go = tmp_path / "go"
+    job = begin(own_redis, go)
+    job.cancel()
+    go.touch()
+    wait_until(lambda: job.get_status() == JobStatus.FINISHED, 30)
+    assert job.id in own_redis.queue.finished_job_registry
+    assert job.id not in CanceledJobRegistry("jobs", connection=own_redis.connection)
+    wait_until(lambda: not own_redis.connection.exists(keys.RUNNING), 10)
