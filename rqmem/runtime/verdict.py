@@ -343,8 +343,9 @@ class SettlingWorker(PatientWorker):
             _log.warning("worker %s: %s", self.name, error)
             until_redis_answers(lambda: self._let_go(job, execution), f"let go of job {job.id}")
             return
-        if breach is not None and self._is_horses_fault(breach.breach):
-            self._page.runs_again = True  # type: ignore[union-attr]  # the worker orders the job again
+        if breach is not None and self._page is not None and self._is_horses_fault(breach.breach):
+            self._page.outcome = type(breach).__name__
+            self._page.runs_again = True  # the worker orders the job again
             return
         if breach is not None:
             job.ended_at = now()

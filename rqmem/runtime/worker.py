@@ -338,8 +338,9 @@ class MemoryWorker(LivingWorker):
     def _runs_again(self, job: Job, queue: Queue, warm: WarmHorse, end: End) -> bool:
         """Whether the job is to be ordered once more: it breached for what others had left in this horse. Told."""
         page = warm.page
-        killed = end.lost and page.in_user_code and end.breach is not None and self._is_horses_fault(end.breach)
-        if self._stopped_job_id == job.id or not (page.runs_again or killed):
+        killed = end.lost and page.in_user_code and not page.committed and end.breach is not None
+        again = page.runs_again or (killed and end.breach is not None and self._is_horses_fault(end.breach))
+        if self._stopped_job_id == job.id or not again:
             return False
         text = page.breach_json
         breach = end.breach or (events.Breach.from_json(text) if text else None)
