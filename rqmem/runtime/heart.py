@@ -90,7 +90,8 @@ class Heart:
         """Stop beating and say farewell. A Redis that is away is no reason to fail."""
         self._recovery.close(self._seconds)
         self._stopped.set()
-        self._thread.join(timeout=2 * self._seconds)
+        if self._thread.is_alive():
+            self._thread.join(timeout=2 * self._seconds)
         try:
             self._run_errands()
             self._recorder.flush(self._connection, 2 * self._seconds)

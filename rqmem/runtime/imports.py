@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from rq.exceptions import StopRequested
 from rq.timeouts import BaseTimeoutException
 
 from rqmem.errors import ConfigError, JobNotImportable
@@ -35,6 +36,8 @@ def preload(modules: Iterable[str]) -> None:
     for module in modules:
         try:
             importlib.import_module(module)
+        except StopRequested:
+            raise
         except Exception as error:
             raise ConfigError(
                 f"--preload {module} cannot be imported: {type(error).__name__}: {error}; start the worker in "
