@@ -206,7 +206,7 @@ class Breach(Event):
             "not counted:": f"{self.hidden} of its processes, which /proc hides from the worker (hidepid)"
             if self.hidden
             else "",
-            "in tmpfs:": f"{self.shared_mb:.0f} MB of shared memory or files, without a process"
+            "in tmpfs:": f"{self.shared_mb:.0f} MB of shared memory or files that none of its processes has mapped"
             if self.shared_mb
             else "",
             "in the kernel:": f"{self.kernel_mb:.0f} MB of sockets, pipes, page tables and the like"
