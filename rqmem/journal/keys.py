@@ -24,6 +24,9 @@ def alive(worker: str) -> str:
     return f"{PREFIX}:alive:{worker}"
 
 
+PROCESS = "rqmem_process"
+"""Field of a worker's record in RQ: `rqmem.memory.procfs.process_identity`. RQ's own workers have none."""
+
 DELAYED = f"{PREFIX}:delayed"
 """Sorted set: job id -> when its resume is due, in s since 1970. RQ's scheduled registry has it too."""
 

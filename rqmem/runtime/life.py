@@ -26,6 +26,7 @@ from rq.logutils import setup_loghandlers
 from rqmem import events, hooks, integrations, log, settings
 from rqmem.config import Config
 from rqmem.errors import ConfigError
+from rqmem.journal import keys
 from rqmem.journal.permission import check_may_write
 from rqmem.memory import machine, procfs, tree, trim
 from rqmem.policy.leaks import Leaks
@@ -191,7 +192,7 @@ class LivingWorker(WorkerInHorse):
 
     def serialize(self) -> dict[str, Any]:
         """RQ's `serialize`, with the process that has the name."""
-        return {**super().serialize(), naming.PROCESS: procfs.process_identity()}
+        return {**super().serialize(), keys.PROCESS: procfs.process_identity()}
 
     def _look_for_own_ways(self) -> None:
         """A subclass with a hook of RQ's that a warm horse does not call gets a horse for each job."""

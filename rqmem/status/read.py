@@ -18,7 +18,7 @@ from rq.suspension import is_suspended
 from rq.utils import decode_redis_hash, parse_composite_key, utcparse
 
 from rqmem.errors import JournalVersionError
-from rqmem.journal import history_reader, reader
+from rqmem.journal import history_reader, keys, reader
 from rqmem.policy.alerts import LEAK
 from rqmem.status.facts import Facts, JobType, Kind, Memory, Queue, Worker
 
@@ -99,7 +99,8 @@ def _read(connection: Redis, names: list[str], now: float, *, readable: bool) ->
     for name, raw, executions in zip(names, answers[::2], answers[1::2], strict=True):
         if raw:  # else RQ has given it up
             fields = decode_redis_hash(raw, decode_values=True)
-            kind: Kind = "rqmem" if name not in absent else ("silent" if name in ours else "rq")
+            said_so = name in ours or keys.PROCESS in fields
+            kind: Kind = "rqmem" if name not in absent else ("silent" if said_so else "rq")
             workers.append(_worker(name, fields, executions, kind, said.get(name), now))
     return workers
 

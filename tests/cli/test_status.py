@@ -410,7 +410,8 @@ def test_on_a_terminal_each_screen_is_drawn_over_the_last(
 
 
 def test_one_worker_as_a_probe(connection: Redis, redis_url: str, start_worker: StartWorker, status: Status) -> None:
-    worker = start_worker("mail", "--name", "pod-1", "--memory", "128", RQMEM_HEARTBEAT="1")
+    options = {"RQMEM_HEARTBEAT": "1", "RQMEM_JOURNAL": "off"}  # then its record alone says that it is rqmem's
+    worker = start_worker("mail", "--name", "pod-1", "--memory", "128", **options)
     wait_until_seen(connection, "pod-1")
     done = status("--worker", "pod-1", "--quiet")
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
