@@ -285,7 +285,8 @@ class Resumed(Event):
     delay_seconds: float = 0.0
 
     def summary(self) -> str:
-        place = "the beginning" if self.cursor == "null" else f"cursor {self.cursor}"
+        cut_short = f"{self.cursor[:80]}..." if len(self.cursor) > 80 else self.cursor
+        place = "the beginning" if self.cursor == "null" else f"cursor {cut_short}"
         when = f" in {self.delay_seconds:.0f} s" if self.delay_seconds else ""
         text = f"goes on{when} from {place} with chunk size {self.chunk_size}"
         if not self.spent:  # a planned stop costs nothing
