@@ -133,6 +133,10 @@ class Enqueueable:
                 f"{cls.__qualname__}: {name!r} is not a queue; the first positional argument of enqueue is "
                 f"the queue's name, arguments of handle are best given by name"
             )
+        if connection is not None:
+            from rqmem.connections import in_bytes
+
+            connection = in_bytes(connection)
         return defaults.queue(name, connection, serializer)
 
     @classmethod

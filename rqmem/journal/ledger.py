@@ -258,11 +258,13 @@ def _of(parent_id: str) -> tuple[str, str, str]:
 
 @dataclass(frozen=True)
 class Made:
-    """How many children a job has, the description of the last one's slice, and the first cursor of what was cut."""
+    """How many children a job has, one more than the last one's number, the description of its slice, and the first
+    cursor of what was cut."""
 
     children: int
+    end: int
     last: Any
-    first: Any = None
+    first: Any
 
 
 def made(connection: Redis, parent_id: str) -> Made | None:
@@ -273,7 +275,8 @@ def made(connection: Redis, parent_id: str) -> Made | None:
         count, (last, first) = pipeline.execute()
     if not count or last is None:
         return None
-    return Made(count, json.loads(last), None if first is None else json.loads(first))
+    end = 1 + numbers(connection, parent_id)[-1]
+    return Made(count, end, json.loads(last), None if first is None else json.loads(first))
 
 
 def outcomes(connection: Redis, parent_id: str) -> Iterator[tuple[int, str]]:
