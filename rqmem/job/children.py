@@ -16,7 +16,9 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from rq import Queue, get_current_job
+from rq.exceptions import NoSuchJobError
 from rq.executions import Execution
+from rq.job import Job
 
 from rqmem import events
 from rqmem.errors import ConfigError, RqmemError, RunTakenOver, SourceChanged, SourceError
@@ -30,7 +32,6 @@ from rqmem.sources import Concat, Cuttable, Source, as_source, describe_slice, o
 from rqmem.sources.contract import parts_for
 
 if TYPE_CHECKING:
-    from rq.job import Job
     from rq.queue import EnqueueData
 
     from rqmem.job.mixin import MemoryAwareJob
@@ -79,10 +80,7 @@ class ChildJobs(Generic[T]):
         self._arguments = arguments
         self._items_per_child, self._queue = items_per_child, queue
         # An execution that was cut off has left children: the data are what they were for that one.
-        horse = horse_of(context)
-        self._made = until_redis_answers(
-            lambda: ledger.made(horse.connection, horse.job_id), f"look for children of {horse.job_id}"
-        )
+        self._made = None if self._has_split() else _made(horse_of(context))
         self._first = source.first_cursor() if self._made is None else self._made.first
         self._source = source if self._first is None else source.rest(self._first)
 
@@ -92,19 +90,32 @@ class ChildJobs(Generic[T]):
 
     def __iter__(self) -> Iterator[ChildJob[T]]:
         left, begin = self._left()
+        yield from self._made_before(begin)
         for number, each in enumerate(left.slices(self._items_per_child), start=begin):
             yield ChildJob(number, each, self._arguments, self)
+
+    def _made_before(self, end: int) -> Iterator[ChildJob[T]]:
+        """Those that an execution which was cut off has made, with the slices that they have, and has passed over."""
+        here, last = horse_of(self._context), None
+        for number in range(end):
+            each = _slice_of(here, number)
+            if each is None:
+                left = self._source if last is None else self._source.beyond(last)
+                each = next(iter(left.slices(self._items_per_child)), None)
+            if each is not None:
+                yield ChildJob(number, each, self._arguments, self)
+                last = each
 
     def __len__(self) -> int:
         if self._length is None:
             left, number = self._left()
             counted = _number_of_slices(left, self._items_per_child)
-            self._length = number + (sum(1 for _ in self) if counted is None else counted)
+            self._length = sum(1 for _ in self) if counted is None else number + counted
         return self._length
 
     def _left(self) -> tuple[Cuttable[T], int]:
-        """What no earlier execution has made children of, and the number of its first: the rest is not cut again, since
-        other slices may have these numbers by now."""
+        """What lies behind the children that an execution which was cut off has made, and the number of its first. Cut
+        again from the beginning, data that have changed would have other slices under their numbers."""
         if self._made is None:
             return self._source, 0
         return self._source.beyond(open_slice(self._made.last)), self._made.end
@@ -159,11 +170,15 @@ class ChildJobs(Generic[T]):
         """``handle`` has failed: those that were enqueued one by one go."""
         give_up(horse_of(self._context))
 
-    def _check_that_it_may_split(self) -> None:
+    def _has_split(self) -> bool:
         run, parent = self._context.run, self._parent
-        if parent._pending is not None or parent._children is not None or (run.split is not None and run.split.sealed):
+        sealed = run.split is not None and run.split.sealed
+        return parent._pending is not None or parent._children is not None or sealed
+
+    def _check_that_it_may_split(self) -> None:
+        if self._has_split():
             raise ConfigError(
-                f"{parent.path()} has split already, and a job splits once: "
+                f"{self._parent.path()} has split already, and a job splits once: "
                 f"put both together (rqmem.sources.Concat), or have a child split again"
             )
 
@@ -211,7 +226,7 @@ def enqueue_children(
     ``first``: the first cursor of the source, if it has one, for an execution that goes on with it.
     """
     here = horse_of(context)
-    made = until_redis_answers(lambda: ledger.made(here.connection, here.job_id), f"look for children of {here.job_id}")
+    made = _made(here)
     if made is None:
         _undo(here)  # what an undoing that was cut short has left
     try:
@@ -302,10 +317,24 @@ class _Making:
 
 def _begin_one_by_one(here: Horse, first: Any) -> None:
     """The first child is about to be enqueued."""
-    made = until_redis_answers(lambda: ledger.made(here.connection, here.job_id), f"look for children of {here.job_id}")
+    made = _made(here)
     if made is None:
         _undo(here)  # what an undoing that was cut short has left
     _open(here, None, first)
+
+
+def _slice_of(here: Horse, number: int) -> Cuttable[Any] | None:
+    """That of a child which was made; None: there is none of that number (any more)."""
+    try:
+        job = Job.fetch(ledger.child_id(here.job_id, number), connection=here.connection, serializer=here.serializer)
+    except NoSuchJobError:
+        return None
+    return open_slice(job.kwargs[ITEMS][_SLICE])
+
+
+def _made(here: Horse) -> ledger.Made | None:
+    """What an execution that was cut off has left."""
+    return until_redis_answers(lambda: ledger.made(here.connection, here.job_id), f"look for children of {here.job_id}")
 
 
 def give_up(here: Horse) -> None:
