@@ -96,8 +96,8 @@ def in_bytes(connection: redis.Redis) -> redis.Redis:
 
     One with ``decode_responses`` has a sibling to the same server, with a pool of its own, that lives as long.
     """
-    pool = connection.connection_pool
-    if not pool.connection_kwargs.get("decode_responses"):
+    pool: redis.ConnectionPool | None = getattr(connection, "connection_pool", None)
+    if pool is None or not pool.connection_kwargs.get("decode_responses"):
         return connection
     if pool not in _siblings:
         made = copy(pool)
