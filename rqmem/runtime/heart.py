@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from rqmem.runtime.recorder import Recorder
 
 _TICK_SECONDS = 1.0
+_SETTLE_SECONDS = 3.0  # what is being settled for a dead worker may end, when this one stops
 _AGAIN_SECONDS = 2.0
 _MOST_LOGGED = 20
 log = logging.getLogger("rqmem.heart")
@@ -88,7 +89,7 @@ class Heart:
 
     def stop(self) -> None:
         """Stop beating and say farewell. A Redis that is away is no reason to fail."""
-        self._recovery.close(self._seconds)
+        self._recovery.close(min(self._seconds, _SETTLE_SECONDS))
         self._stopped.set()
         if self._thread.is_alive():
             self._thread.join(timeout=2 * self._seconds)

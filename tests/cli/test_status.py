@@ -271,7 +271,10 @@ def test_a_job_whose_worker_is_silent(connection: Redis, start_worker: StartWork
     connection.delete(keys.alive("ada"))
     done = status("--job", job.id)
     assert done.returncode == 1
-    assert "its worker ada is silent: another rqmem worker takes the job over" in " ".join(done.stdout.split())
+    assert (
+        "its worker ada is silent: another rqmem worker ends the job, which cannot go on; RQ's Retry counts"
+        in " ".join(done.stdout.split())
+    )
     assert "silent-worker" in names(as_json(status)) or as_json(status)["workers"][0]["uptime_seconds"] < 15
 
 
