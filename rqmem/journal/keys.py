@@ -19,6 +19,10 @@ EPOCH = f"{PREFIX}:epoch"
 """String: made by the first worker that finds it gone. Another one than before: Redis has lost its data meanwhile."""
 
 
+PROBE = f"{PREFIX}:probe"
+"""Never there: who writes it only where it is there hears whether Redis takes writes."""
+
+
 def alive(worker: str) -> str:
     """String with a short time to live: there while that worker's heart beats."""
     return f"{PREFIX}:alive:{worker}"

@@ -14,7 +14,7 @@ from redis.exceptions import ResponseError
 from rq import worker_registration
 from rq.executions import WORKER_EXECUTIONS_KEY_TEMPLATE
 from rq.scheduler import RQScheduler
-from rq.suspension import is_suspended
+from rq.suspension import WORKERS_SUSPENDED
 from rq.utils import decode_redis_hash, parse_composite_key, utcparse
 
 from rqmem.errors import JournalVersionError
@@ -46,7 +46,7 @@ def read_facts(connection: Redis, where: str, now: float) -> Facts:
     return Facts(
         at=now,
         where=where,
-        suspended=bool(is_suspended(connection)),
+        suspended=bool(connection.exists(WORKERS_SUSPENDED)),
         workers=read_workers(connection, now, readable=readable),
         queues=read_queues(connection, now),
         since=since,
@@ -55,6 +55,7 @@ def read_facts(connection: Redis, where: str, now: float) -> Facts:
         dropped=history_reader.dropped(connection) if readable else {},
         journal_error=journal_error,
         memory=read_memory(connection),
+        refuses=reader.refusal_of_writes(connection),
     )
 
 
