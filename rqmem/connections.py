@@ -15,10 +15,12 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
+from copy import copy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+from weakref import WeakKeyDictionary
 
 import redis
 from redis.backoff import NoBackoff
@@ -36,6 +38,7 @@ _PROBE_SECONDS = 3.0
 _LONGEST_REASON = 200
 
 _log = logging.getLogger("rqmem.redis")
+_siblings: WeakKeyDictionary[redis.ConnectionPool, redis.Redis] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
@@ -86,6 +89,22 @@ def choose_url(url: str | None = None, environ: Mapping[str, str] = os.environ) 
     last = [(name, environ.get(name)) for name in ("RQ_REDIS_URL", "REDIS_URL")]
     module = environ.get(MODULE_VARIABLE, "").strip()
     return _named(first) or (_named_in(module) if module else None) or _named(last)
+
+
+def in_bytes(connection: redis.Redis) -> redis.Redis:
+    """A connection that somebody else made, with replies as bytes, as RQ and rqmem read them.
+
+    One with ``decode_responses`` has a sibling to the same server, with a pool of its own, that lives as long.
+    """
+    pool: redis.ConnectionPool | None = getattr(connection, "connection_pool", None)
+    if pool is None or not pool.connection_kwargs.get("decode_responses"):
+        return connection
+    if pool not in _siblings:
+        made = copy(pool)
+        made.connection_kwargs = {**pool.connection_kwargs, "decode_responses": False}
+        made.reset()
+        _siblings[pool] = type(connection)(connection_pool=made)
+    return _siblings[pool]
 
 
 def _named(texts: Iterable[tuple[str, str | None]]) -> Choice | None:

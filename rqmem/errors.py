@@ -56,6 +56,10 @@ class SourceError(RqmemError):
     """Data handed to ``process_in_chunks`` cannot be cut, saved or resumed as asked."""
 
 
+class SourceChanged(SourceError):
+    """The data are not those that a cursor or a slice belongs to: only from its start can the job run again."""
+
+
 class ItemTooLarge(RqmemError):
     """One item alone does not fit below the ceiling of a job with ``on_breach = "split"``."""
 

@@ -209,7 +209,7 @@ class Breach(Event):
             "not counted:": f"{self.hidden} of its processes, which /proc hides from the worker (hidepid)"
             if self.hidden
             else "",
-            "in tmpfs:": f"{self.shared_mb:.0f} MB of shared memory or files, without a process"
+            "in tmpfs:": f"{self.shared_mb:.0f} MB of shared memory or files that none of its processes has mapped"
             if self.shared_mb
             else "",
             "in the kernel:": f"{self.kernel_mb:.0f} MB of sockets, pipes, page tables and the like"
@@ -288,7 +288,8 @@ class Resumed(Event):
     delay_seconds: float = 0.0
 
     def summary(self) -> str:
-        place = "the beginning" if self.cursor == "null" else f"cursor {self.cursor}"
+        cut_short = f"{self.cursor[:80]}..." if len(self.cursor) > 80 else self.cursor
+        place = "the beginning" if self.cursor == "null" else f"cursor {cut_short}"
         when = f" in {self.delay_seconds:.0f} s" if self.delay_seconds else ""
         text = f"goes on{when} from {place} with chunk size {self.chunk_size}"
         if not self.spent:  # a planned stop costs nothing

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import hypothesis
 import pytest
@@ -16,6 +16,9 @@ import redis
 
 from rqmem import embedded_redis
 from rqmem.testing import wait_until
+
+if TYPE_CHECKING:
+    from tests.postgres import PostgresServer
 
 ROOT = Path(__file__).parents[1]
 
@@ -49,6 +52,17 @@ def redis_url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
         url = embedded_redis.start(directory).url
     yield url
     embedded_redis.stop(directory)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """One server for the whole run. Skips, with the reason, where none can be had."""
+    from tests import postgres as postgres_server  # it needs SQLAlchemy, which not all tests do
+
+    if reason := postgres_server.missing():
+        pytest.skip(reason)
+    with postgres_server.running() as server:
+        yield server
 
 
 @pytest.fixture

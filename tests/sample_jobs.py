@@ -7,6 +7,7 @@ import ctypes
 import gc
 import logging
 import logging.config
+import mmap
 import os
 import re
 import resource
@@ -1215,3 +1216,93 @@ class WithHooks(MemoryAwareJob):
 def enqueue_another() -> None:
     """On the Redis and with the serializer that this job has."""
     WithHooks.enqueue(hooks={})
+
+
+_SYSV_CREATE = 0o1600
+
+
+def _segment(mb: int, *, touch: bool = True) -> int:
+    """A SysV segment, attached and filled; its id."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    number = libc.shmget(0, ctypes.c_size_t(mb * MB), _SYSV_CREATE)
+    assert number >= 0, os.strerror(ctypes.get_errno())
+    if touch:
+        libc.shmat.restype = ctypes.c_void_p
+        address = libc.shmat(number, None, 0)
+        ctypes.memset(address, 1, mb * MB)
+        libc.shmdt(ctypes.c_void_p(address))
+    return number
+
+
+def _in_steps(fd: int, mb: int) -> None:
+    piece = b"x" * MB
+    for _ in range(mb):
+        os.write(fd, piece)
+
+
+def fill_memfds(mb: int) -> None:
+    """Many of them, ten MB each."""
+    for _ in range(mb // 10):
+        _kept.append(os.memfd_create("job"))
+        _in_steps(_kept[-1], 10)
+    time.sleep(30)
+
+
+def fill_memfds_in_children(mb: int) -> None:
+    """Written by processes that have ended."""
+    for _ in range(mb // 10):
+        _kept.append(os.memfd_create("job"))
+        child = os.fork()
+        if child == 0:
+            _in_steps(_kept[-1], 10)
+            os._exit(0)
+        os.waitpid(child, 0)
+    time.sleep(30)
+
+
+def touch_shared_mapping_in_children(mb: int) -> None:
+    """A file in /dev/shm without a name, mapped by the horse, filled by processes that have ended."""
+    file = tempfile.TemporaryFile(dir="/dev/shm")  # noqa: SIM115
+    file.truncate(mb * MB)
+    _kept.append(mmap.mmap(file.fileno(), mb * MB))
+    file.close()
+    view = ctypes.addressof(ctypes.c_char.from_buffer(_kept[-1]))
+    for number in range(mb // 10):
+        child = os.fork()
+        if child == 0:
+            ctypes.memset(view + number * 10 * MB, 1, 10 * MB)
+            os._exit(0)
+        os.waitpid(child, 0)
+    time.sleep(30)
+
+
+def fill_segments(mb: int) -> None:
+    """SysV segments, attached by nobody any more. Whoever enqueued this removes them."""
+    for _ in range(mb // 10):
+        redis().rpush("segments", _segment(10))
+    time.sleep(30)
+
+
+def hold_a_file_of_others(path: str, mb: int) -> int:
+    """A large file in /dev/shm that was there before, opened and partly read; and some memory of its own."""
+    with Path(path).open("rb") as file:
+        block = bytearray(mb * MB)
+        own = os.memfd_create("job")
+        _in_steps(own, 10)
+        time.sleep(0.5)
+        return len(file.read(MB)) + len(block)
+
+
+def keep_a_memfd(mb: int) -> int:
+    """Written to, and left open in the horse; how many there are by now."""
+    _kept.append(os.memfd_create("job"))
+    _in_steps(_kept[-1], mb)
+    time.sleep(0.3)
+    return len(_kept)
+
+
+def leave_an_unmapped_file(mb: int, path: str) -> None:
+    """Written and closed, before it grows in other ways."""
+    with Path(path).open("wb") as file:
+        _in_steps(file.fileno(), mb)
+    grow_blocks()

@@ -26,14 +26,21 @@ def cancel(job_id: str, url: str | None) -> None:
 
 @click.command(short_help="Run a failed job once more.")
 @click.argument("job_id")
+@click.option("--from-start", is_flag=True, help="Forget what it has done: cursors, results, children.")
 @redis_options
-def retry(job_id: str, url: str | None) -> None:
+def retry(job_id: str, from_start: bool, url: str | None) -> None:
     """Run a failed job once more; of one that has split, only the children that failed.
 
+    It goes on where it stopped. With --from-start it begins again, as where its data have changed: what it has done is
+    done twice, and its children are undone. That is also for a job that was cancelled, and never for one that runs.
     The beginning of the id will do, where it is the only one.
     """
     connection, _ = connected(url)
     found = find(connection, job_id)
+    if from_start:
+        family.retry_from_start(connection, found)
+        click.echo(f"job {found} is queued again, from its start")
+        return
     children = family.retry(connection, found)
     show(f"job {found} is queued again" + (f", for {_jobs(children)} that failed" if children else ""))
 

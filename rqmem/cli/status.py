@@ -16,10 +16,6 @@ from redis.exceptions import RedisError
 from rqmem.cli.terminal import colour, columns, connected, never_fail_on_a_letter, one_line, redis_options, show
 from rqmem.drawing import json_text
 from rqmem.errors import ConfigError
-from rqmem.inspection import schema as job_schema
-from rqmem.inspection.find import find
-from rqmem.inspection.read import read_case
-from rqmem.inspection.story import header
 from rqmem.status import schema
 from rqmem.status.read import read_facts, read_worker, worker_names
 from rqmem.status.screen import screen, worker_lines
@@ -83,6 +79,8 @@ def status(
     if worker is not None:
         look = lambda: _at_worker(connection, worker)  # noqa: E731
     elif job_id is not None:
+        from rqmem.inspection.find import find  # not for a probe, which is to be quick
+
         found = find(connection, job_id)
         look = lambda: _at_job(connection, found)  # noqa: E731
     else:
@@ -118,6 +116,10 @@ def _at_worker(connection: Redis, name: str) -> _Look:
 
 
 def _at_job(connection: Redis, job_id: str) -> _Look:
+    from rqmem.inspection import schema as job_schema
+    from rqmem.inspection.read import read_case
+    from rqmem.inspection.story import header
+
     case = read_case(connection, job_id, time.time())
     return _Look(lambda width, rows: header(case, width, colour), job_schema.brief(case), case.well)
 

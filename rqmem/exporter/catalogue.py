@@ -27,6 +27,7 @@ _ALL = (
     Metric("rqmem_up", "gauge", "1 when Redis answered this scrape, else 0, and nothing but this is told."),
     Metric("rqmem_build_info", "gauge", "1; the version of the exporter.", ("version",)),
     Metric("rqmem_scrape_seconds", "gauge", "How long this scrape read from Redis."),
+    Metric("rqmem_redis_refuses", "gauge", "1 while Redis answers and refuses writes; workers wait."),
     Metric("rqmem_suspended", "gauge", "1 while 'rq suspend' keeps workers from taking jobs."),
     Metric(
         "rqmem_journal_readable", "gauge",

@@ -42,7 +42,7 @@ class JournalCollector(Collector):
         """None, and one line in the log for the first time, while Redis does not answer."""
         try:
             scrape = read_scrape(self._connection, time.time())
-        except (RedisError, OSError) as error:
+        except (RedisError, OSError, UnicodeDecodeError) as error:  # the last: a name that somebody wrote as bytes
             if not self._away:
                 _log.warning("Redis does not answer: rqmem_up is 0 until it does: %s", " ".join(str(error).split()))
             self._away = True

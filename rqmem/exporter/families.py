@@ -88,6 +88,7 @@ def families(scrape: Scrape | None, seconds: float) -> list[Family]:
 
 
 def _of_redis(page: _Page, scrape: Scrape) -> None:
+    page.put("rqmem_redis_refuses", bool(scrape.refuses))
     page.put("rqmem_suspended", scrape.suspended)
     page.put("rqmem_journal_readable", scrape.journal)
     for kind in dict.fromkeys([*_DROPPED, *sorted(scrape.dropped)]):

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from rq.suspension import is_suspended
+from rq.suspension import WORKERS_SUSPENDED
 
 from rqmem.errors import JournalVersionError
-from rqmem.journal import history_reader
+from rqmem.journal import history_reader, reader
 from rqmem.journal.alerts import Open
 from rqmem.journal.totals import Totals
 from rqmem.status.facts import Memory, Queue, Worker
@@ -33,6 +33,7 @@ class Scrape:
 
     Attributes:
         at: when it was read, epoch seconds.
+        refuses: with which words Redis refuses writes; empty: it takes them.
         memory: Redis' own; None: it does not tell.
         journal: whether the journal is of our version; if not, nothing of it is here.
         types: job type -> what is known of it.
@@ -51,6 +52,7 @@ class Scrape:
     about_no_job: Totals = field(default_factory=Totals)
     alerts: list[Open] = field(default_factory=list)
     dropped: dict[str, int] = field(default_factory=dict)
+    refuses: str = ""
 
 
 def read_scrape(connection: Redis, now: float) -> Scrape:
@@ -60,11 +62,11 @@ def read_scrape(connection: Redis, now: float) -> Scrape:
         journal = True
     except JournalVersionError:
         journal = False
-    suspended = bool(is_suspended(connection))
+    suspended = bool(connection.exists(WORKERS_SUSPENDED))
     workers, queues = read_workers(connection, now, readable=journal), read_queues(connection, now)
-    memory = read_memory(connection)
+    memory, refuses = read_memory(connection), reader.refusal_of_writes(connection)
     if not journal:
-        return Scrape(now, suspended, workers, queues, memory, journal)
+        return Scrape(now, suspended, workers, queues, memory, journal, refuses=refuses)
     seen = history_reader.types(connection)
     totals = history_reader.totals(connection, [*seen, ""])
     limits = history_reader.last_limits(connection, seen)
@@ -74,4 +76,5 @@ def read_scrape(connection: Redis, now: float) -> Scrape:
         about_no_job=totals.get("", Totals()),
         alerts=history_reader.open_alerts(connection),
         dropped=history_reader.dropped(connection),
+        refuses=refuses,
     )  # fmt: skip

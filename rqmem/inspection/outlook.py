@@ -29,7 +29,9 @@ def _while_running(case: Case) -> str:
     if not case.silent:
         return f"runs on {case.worker}" if case.worker else "runs"
     if case.owner is not None:
-        return f"its worker {case.worker} is silent: another rqmem worker takes the job over"
+        goes_on = case.record.on_breach in ("resume", "split") or case.record.split is not None
+        what = "takes the job over" if goes_on else "ends the job, which cannot go on; RQ's Retry counts"
+        return f"its worker {case.worker} is silent: another rqmem worker {what}"
     return f"its worker {case.worker} is silent: RQ fails the job when its heartbeat has run out"
 
 

@@ -16,10 +16,12 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from rq import Queue, get_current_job
+from rq.exceptions import NoSuchJobError
 from rq.executions import Execution
+from rq.job import Job
 
 from rqmem import events
-from rqmem.errors import ConfigError, RqmemError, RunTakenOver, SourceError
+from rqmem.errors import ConfigError, RqmemError, RunTakenOver, SourceChanged, SourceError
 from rqmem.job import family
 from rqmem.job.context import MemoryContext
 from rqmem.job.enqueueing import AT_FRONT, Enqueueable, is_at_front
@@ -30,7 +32,6 @@ from rqmem.sources import Concat, Cuttable, Source, as_source, describe_slice, o
 from rqmem.sources.contract import parts_for
 
 if TYPE_CHECKING:
-    from rq.job import Job
     from rq.queue import EnqueueData
 
     from rqmem.job.mixin import MemoryAwareJob
@@ -73,26 +74,51 @@ class ChildJobs(Generic[T]):
 
     def __init__(
         self, context: MemoryContext, parent: MemoryAwareJob, job_class: type[MemoryAwareJob],
-        source: Source[T], arguments: dict[str, Any], items_per_child: int, queue: str | None,
+        source: Cuttable[T], arguments: dict[str, Any], items_per_child: int, queue: str | None,
     ) -> None:  # fmt: skip
         self._context, self._parent, self._job_class = context, parent, job_class
-        self._source, self._arguments = source, arguments
+        self._arguments = arguments
         self._items_per_child, self._queue = items_per_child, queue
+        # An execution that was cut off has left children: the data are what they were for that one.
+        self._made = None if self._has_split() else _made(horse_of(context))
+        self._first = source.first_cursor() if self._made is None else self._made.first
+        self._source = source if self._first is None else source.rest(self._first)
 
         self._length: int | None = None
         self._enqueued: set[int] = set()
         self._making: _Making | None = None
 
     def __iter__(self) -> Iterator[ChildJob[T]]:
-        slices: Iterable[Any] = self._source.slices(self._items_per_child)  # type: ignore[attr-defined]
-        for number, each in enumerate(slices):
+        left, begin = self._left()
+        yield from self._made_before(begin)
+        for number, each in enumerate(left.slices(self._items_per_child), start=begin):
             yield ChildJob(number, each, self._arguments, self)
+
+    def _made_before(self, end: int) -> Iterator[ChildJob[T]]:
+        """Those that an execution which was cut off has made, with the slices that they have, and has passed over."""
+        here, last = horse_of(self._context), None
+        for number in range(end):
+            each = _slice_of(here, number)
+            if each is None:
+                left = self._source if last is None else self._source.beyond(last)
+                each = next(iter(left.slices(self._items_per_child)), None)
+            if each is not None:
+                yield ChildJob(number, each, self._arguments, self)
+                last = each
 
     def __len__(self) -> int:
         if self._length is None:
-            counted = _number_of_slices(self._source, self._items_per_child)  # type: ignore[arg-type]
-            self._length = sum(1 for _ in self) if counted is None else counted
+            left, number = self._left()
+            counted = _number_of_slices(left, self._items_per_child)
+            self._length = sum(1 for _ in self) if counted is None else number + counted
         return self._length
+
+    def _left(self) -> tuple[Cuttable[T], int]:
+        """What lies behind the children that an execution which was cut off has made, and the number of its first. Cut
+        again from the beginning, data that have changed would have other slices under their numbers."""
+        if self._made is None:
+            return self._source, 0
+        return self._source.beyond(open_slice(self._made.last)), self._made.end
 
     def __bool__(self) -> bool:
         return True  # there is one at least
@@ -115,7 +141,7 @@ class ChildJobs(Generic[T]):
         self._check_that_it_may_split()
         self._parent._pending = enqueue_children(
             self._context, self._source, type(self._parent), self._job_class, self._arguments,
-            items_per_child=self._items_per_child, queue=self._queue,
+            items_per_child=self._items_per_child, queue=self._queue, first=self._first,
         )  # fmt: skip
         return self._parent._pending.total
 
@@ -124,7 +150,7 @@ class ChildJobs(Generic[T]):
         here = horse_of(self._context)
         if self._making is None:
             self._check_that_it_may_split()
-            _begin_one_by_one(here)
+            _begin_one_by_one(here, self._first)
             self._making = _Making(here, type(self._parent), self._job_class, self._arguments, self._queue)
             self._parent._children = self
         if child.number not in self._enqueued:
@@ -144,11 +170,15 @@ class ChildJobs(Generic[T]):
         """``handle`` has failed: those that were enqueued one by one go."""
         give_up(horse_of(self._context))
 
-    def _check_that_it_may_split(self) -> None:
+    def _has_split(self) -> bool:
         run, parent = self._context.run, self._parent
-        if parent._pending is not None or parent._children is not None or (run.split is not None and run.split.sealed):
+        sealed = run.split is not None and run.split.sealed
+        return parent._pending is not None or parent._children is not None or sealed
+
+    def _check_that_it_may_split(self) -> None:
+        if self._has_split():
             raise ConfigError(
-                f"{parent.path()} has split already, and a job splits once: "
+                f"{self._parent.path()} has split already, and a job splits once: "
                 f"put both together (rqmem.sources.Concat), or have a child split again"
             )
 
@@ -188,13 +218,15 @@ def enqueue_children(
     parts: int | None = None,
     queue: str | None = None,
     cut_stage: int | None = None,
+    first: Any = None,
 ) -> Pending:
     """Cut ``source`` (what is left of ``cut_stage``, if given) and enqueue a child of ``job_class`` for each slice.
 
     An execution that was cut off has left children: this one goes on behind the last of them. An error undoes them all.
+    ``first``: the first cursor of the source, if it has one, for an execution that goes on with it.
     """
     here = horse_of(context)
-    made = until_redis_answers(lambda: ledger.made(here.connection, here.job_id), f"look for children of {here.job_id}")
+    made = _made(here)
     if made is None:
         _undo(here)  # what an undoing that was cut short has left
     try:
@@ -208,7 +240,7 @@ def enqueue_children(
         slices = source.slices(items_per_child, parts=parts)
         while batch := [describe_slice(each) for each in islice(slices, _BATCH)]:
             if total == 0:
-                _open(here, cut_stage)
+                _open(here, cut_stage, first)
             making.add(list(enumerate(batch, start=total)))
             total += len(batch)
             context.checkpoint(f"child {total}")
@@ -283,12 +315,26 @@ class _Making:
         )
 
 
-def _begin_one_by_one(here: Horse) -> None:
+def _begin_one_by_one(here: Horse, first: Any) -> None:
     """The first child is about to be enqueued."""
-    made = until_redis_answers(lambda: ledger.made(here.connection, here.job_id), f"look for children of {here.job_id}")
+    made = _made(here)
     if made is None:
         _undo(here)  # what an undoing that was cut short has left
-    _open(here, None)
+    _open(here, None, first)
+
+
+def _slice_of(here: Horse, number: int) -> Cuttable[Any] | None:
+    """That of a child which was made; None: there is none of that number (any more)."""
+    try:
+        job = Job.fetch(ledger.child_id(here.job_id, number), connection=here.connection, serializer=here.serializer)
+    except NoSuchJobError:
+        return None
+    return open_slice(job.kwargs[ITEMS][_SLICE])
+
+
+def _made(here: Horse) -> ledger.Made | None:
+    """What an execution that was cut off has left."""
+    return until_redis_answers(lambda: ledger.made(here.connection, here.job_id), f"look for children of {here.job_id}")
 
 
 def give_up(here: Horse) -> None:
@@ -315,10 +361,10 @@ def _number_of_slices(source: Cuttable[Any], items_per_child: int | None) -> int
     return parts_for(count.items, items_per_child) if count.items is not None and count.how == "exact" else None
 
 
-def _open(here: Horse, cut_stage: int | None) -> None:
+def _open(here: Horse, cut_stage: int | None, first: Any) -> None:
     own = Queue(here.queue, connection=here.connection)
     until_redis_answers(
-        lambda: ledger.open_split(here.connection, here.job_id, own, time.time(), cut_stage),
+        lambda: ledger.open_split(here.connection, here.job_id, own, time.time(), cut_stage, first),
         f"begin to split job {here.job_id}",
     )
 
@@ -339,6 +385,14 @@ def opened(kwargs: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(described, dict) and _SLICE in described:
         return {**kwargs, ITEMS: as_source(open_slice(described[_SLICE]))}
     return dict(kwargs)
+
+
+def begins_again(context: MemoryContext, error: SourceChanged) -> SourceChanged:
+    """The error with what a person can do, for the job or the one at the top of its tree: the cuts are that one's."""
+    if context.here is None:
+        return error
+    top = ledger.top_of(context.here.job_id)
+    return SourceChanged(f"{error}: 'rqmem retry --from-start {top}' does so")
 
 
 def arguments_of(

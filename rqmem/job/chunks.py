@@ -63,6 +63,8 @@ def _begun(
     """A stage, and the items it has still to do. However it ends, what is finished is saved."""
     source = as_source(data, must_resume=context.resumable)
     with context.stage(checked_chunk_size(chunk_size, "chunk_size"), adaptive=adaptive) as stage:
+        if stage.cursor is None and (first := source.first_cursor()) is not None:
+            stage.begin_at(first)
         if stage.to_be_cut:
             context.cut(source if stage.cursor is None else source.rest(stage.cursor), f"item {stage.items_done + 1}")
         try:

@@ -133,6 +133,10 @@ class Enqueueable:
                 f"{cls.__qualname__}: {name!r} is not a queue; the first positional argument of enqueue is "
                 f"the queue's name, arguments of handle are best given by name"
             )
+        if connection is not None:
+            from rqmem.connections import in_bytes
+
+            connection = in_bytes(connection)
         return defaults.queue(name, connection, serializer)
 
     @classmethod
@@ -181,11 +185,16 @@ def accept_job_classes() -> None:
     """
     from rq import Queue
 
-    parse_args = Queue.parse_args.__func__  # type: ignore[attr-defined]
+    parse_args = getattr(Queue.parse_args, "__func__", None)
+    if parse_args is None:  # another RQ: it goes on raising its TypeError
+        return
 
     @functools.wraps(parse_args)
     def parse(queue_class: type[Queue], f: Any, *args: Any, **kwargs: Any) -> Any:
         if isinstance(f, type) and issubclass(f, Enqueueable):
+            named = {"connection", "serializer"} & set(kwargs)
+            if named:
+                raise ConfigError(f"{f.__qualname__}: {min(named)} is the queue's: {f.__qualname__}.enqueue takes one")
             args, kwargs = f._call(args, kwargs)
             f = f"{f.path()}.run"
         return parse_args(queue_class, f, *args, **kwargs)

@@ -145,6 +145,37 @@ def _undo_batch(connection: Redis, children: list[str], serializer: Any) -> None
             undo(connection, child_id, serializer)
 
 
+def retry_from_start(connection: Redis, job_id: str) -> None:
+    """Run a job that failed, was stopped or was cancelled once more as if it had never run.
+
+    Its next execution forgets cursors, saved results and children (`RunWriter.open`), which are undone: what of them
+    waits is taken back, what runs is told to stop. Cut short, this can be repeated.
+
+    Raises:
+        UnknownName: RQ knows no such job.
+        RqmemError: it runs, waits or has finished; or it is a child, whose slice begins where its parent has cut.
+    """
+    job = _fetch(connection, job_id)
+    if (above := ledger.parent_of(job_id)) is not None:
+        raise RqmemError(
+            f"job {job_id} is a child, and its slice belongs to its parent: 'rqmem retry --from-start {above[0]}'"
+        )
+    status = job.get_status()
+    if status == JobStatus.STARTED or reader.owner(connection, job_id) is not None:
+        raise RqmemError(f"job {job_id} is running, so it cannot begin again: 'rqmem cancel {job_id}' first")
+    queue = Queue(job.origin, connection=connection)
+    registry = queue.canceled_job_registry if status == JobStatus.CANCELED else queue.failed_job_registry
+    try:
+        if status not in (JobStatus.FAILED, JobStatus.STOPPED, JobStatus.CANCELED) or job_id not in registry:
+            raise InvalidJobOperation
+        writer.begin_again(connection, job_id)
+        registry.requeue(job)
+    except InvalidJobOperation:
+        raise RqmemError(
+            f"job {job_id} is {job.get_status().value}: only one that has failed or was cancelled can begin again"
+        ) from None
+
+
 def retry(connection: Redis, job_id: str) -> int:
     """Run a failed job once more; of one that has split, only the children that failed. Returns how many those are.
 

@@ -11,8 +11,8 @@ import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, overload
 
-from rqmem.errors import ConfigError, RunTakenOver, SplitInstead
-from rqmem.job.children import ChildJobs, child_jobs, opened
+from rqmem.errors import ConfigError, RunTakenOver, SourceChanged, SplitInstead
+from rqmem.job.children import ChildJobs, begins_again, child_jobs, opened
 from rqmem.job.chunks import checked_chunk_size, chunks, process_in_chunks
 from rqmem.job.context import MemoryContext, Paused, checked_limit
 from rqmem.job.defaults import default_connection
@@ -131,9 +131,11 @@ class MemoryAwareJob(Enqueueable):
             return self._pending
         except RunTakenOver:
             raise
-        except Exception:
+        except Exception as error:
             if self._children is not None:
                 self._children.undo()
+            if isinstance(error, SourceChanged):
+                raise begins_again(self._context(), error) from error
             raise
         if self._children is not None:
             return self._children.seal()
@@ -326,7 +328,11 @@ class MemoryAwareJob(Enqueueable):
         Raises:
             UnknownName: nobody knows that job.
         """
-        return progress(connection if connection is not None else default_connection(), job_id)
+        if connection is None:
+            return progress(default_connection(), job_id)
+        from rqmem.connections import in_bytes
+
+        return progress(in_bytes(connection), job_id)
 
     # More
 

@@ -64,6 +64,10 @@ class Stage:
         """What processors returned in chunks that earlier executions finished."""
         return []
 
+    def begin_at(self, cursor: Any) -> None:
+        """Nothing is done yet, and this is where the data begin: what is read again from there is the same."""
+        self.cursor = cursor
+
     def begin_chunk(self) -> None:
         """The next chunk begins now."""
         self._context.at(f"items {self.items_done + 1}-{self.items_done + self.chunk_size}")
@@ -145,6 +149,10 @@ class SavedStage(Stage):
             _, self._size = policy.resumed(before, self._context.room_bytes())
         if size is not None:
             self._size = replace(self._size, size=min(size, self._size.size))
+
+    def begin_at(self, cursor: Any) -> None:
+        super().begin_at(cursor)
+        self._writer.save_chunks(self._number, cursor, 0, 0, b"", self.chunk_size, self._size.to_json())
 
     def saved_results(self) -> list[Any]:
         """What processors returned in chunks that earlier executions finished."""

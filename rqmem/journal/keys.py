@@ -19,10 +19,17 @@ EPOCH = f"{PREFIX}:epoch"
 """String: made by the first worker that finds it gone. Another one than before: Redis has lost its data meanwhile."""
 
 
+PROBE = f"{PREFIX}:probe"
+"""Never there: who writes it only where it is there hears whether Redis takes writes."""
+
+
 def alive(worker: str) -> str:
     """String with a short time to live: there while that worker's heart beats."""
     return f"{PREFIX}:alive:{worker}"
 
+
+PROCESS = "rqmem_process"
+"""Field of a worker's record in RQ: `rqmem.memory.procfs.process_identity`. RQ's own workers have none."""
 
 DELAYED = f"{PREFIX}:delayed"
 """Sorted set: job id -> when its resume is due, in s since 1970. RQ's scheduled registry has it too."""

@@ -48,6 +48,7 @@ _FIELDS = (
         "split_failed",
     ),
     *("split_items", "split_peak_mb", "split_reported", "split_ended_at", "split_ended_before", "split_cut_stage"),
+    "split_first",
 )
 """Of a split in its parent's run."""
 _CHILD = re.compile(rf"(?P<parent>.+){_BELOW}(?P<number>\d+)")
@@ -64,6 +65,11 @@ def parent_of(job_id: str) -> tuple[str, int] | None:
     return (found["parent"], int(found["number"])) if found else None
 
 
+def top_of(job_id: str) -> str:
+    """The job at the top of its tree."""
+    return job_id.partition(_BELOW)[0]
+
+
 def _above(job_id: str) -> Iterator[str]:
     """Its parent, and the parent's, up to the top."""
     while (found := parent_of(job_id)) is not None:
@@ -72,9 +78,12 @@ def _above(job_id: str) -> Iterator[str]:
 
 
 def open_split(
-    connection: Redis, parent_id: str, queue: Queue, started_at: float, cut_stage: int | None = None
+    connection: Redis, parent_id: str, queue: Queue, started_at: float, cut_stage: int | None = None, first: Any = None
 ) -> None:
-    """A job of that queue begins to split, or what is left of a stage of it is cut; keeps its first figures."""
+    """A job of that queue begins to split, or what is left of a stage of it is cut; keeps its first figures.
+
+    ``first``: the first cursor of what is cut, for an execution that goes on with it.
+    """
     key = keys.run(parent_id)
     names = {
         "key": queue.key,
@@ -86,6 +95,8 @@ def open_split(
         pipeline.hsetnx(key, "split_started_at", started_at)
         if cut_stage is not None:
             pipeline.hset(key, "split_cut_stage", cut_stage)
+        if first is not None:
+            pipeline.hset(key, "split_first", json.dumps(first))
         pipeline.sadd(keys.SPLITS, parent_id)
         pipeline.expire(key, KEEP_SECONDS)
         if (above := parent_of(parent_id)) is not None:
@@ -96,7 +107,7 @@ def open_split(
 
 def count_cut(connection: Redis, job_id: str) -> int:
     """A job is cut in two after a breach: how often that has happened to the one at its top and all below that."""
-    key = keys.run(job_id.partition(_BELOW)[0])
+    key = keys.run(top_of(job_id))
     with connection.pipeline() as pipeline:
         pipeline.hincrby(key, "cuts", 1)
         pipeline.expire(key, WAITING_SECONDS)  # that one waits for us
@@ -247,19 +258,25 @@ def _of(parent_id: str) -> tuple[str, str, str]:
 
 @dataclass(frozen=True)
 class Made:
-    """How many children a job has, and the description of the last one's slice."""
+    """How many children a job has, one more than the last one's number, the description of its slice, and the first
+    cursor of what was cut."""
 
     children: int
+    end: int
     last: Any
+    first: Any
 
 
 def made(connection: Redis, parent_id: str) -> Made | None:
     """None: it has none."""
     with connection.pipeline() as pipeline:
         pipeline.hlen(keys.children(parent_id))
-        pipeline.hget(keys.run(parent_id), "split_last")
-        count, last = pipeline.execute()
-    return Made(count, json.loads(last)) if count and last is not None else None
+        pipeline.hmget(keys.run(parent_id), ["split_last", "split_first"])
+        count, (last, first) = pipeline.execute()
+    if not count or last is None:
+        return None
+    end = 1 + numbers(connection, parent_id)[-1]
+    return Made(count, end, json.loads(last), None if first is None else json.loads(first))
 
 
 def outcomes(connection: Redis, parent_id: str) -> Iterator[tuple[int, str]]:

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, cast
 
+from redis.exceptions import RedisError
+
 from rqmem.events import Breach
 from rqmem.journal import keys
 from rqmem.journal.history import Live
+from rqmem.journal.patience import described, refusal
 from rqmem.journal.records import Owner, RunRecord, Standing
 
 if TYPE_CHECKING:
@@ -55,6 +58,16 @@ def epoch(connection: Redis) -> str:
     """Of the data that Redis has now (`keys.EPOCH`); empty: nobody has named one yet."""
     raw = cast("bytes | None", connection.get(keys.EPOCH))
     return raw.decode() if raw is not None else ""
+
+
+def refusal_of_writes(connection: Redis) -> str:
+    """With which words Redis refuses to be written to now; empty: it does not, or has nothing against others."""
+    try:
+        connection.set(keys.PROBE, "", xx=True)  # changes nothing
+    except RedisError as error:
+        if refusal(error) not in ("", "NOPERM", "NOAUTH"):  # one may read here and no more: no news of the workers
+            return described(error)
+    return ""
 
 
 def owners(connection: Redis) -> dict[str, Owner]:

@@ -161,6 +161,13 @@ def renew_budget(job: Job) -> None:
     job.connection.hdel(keys.run(job.id), "resumes_spent", "history")
 
 
+def begin_again(connection: Redis, job_id: str) -> None:
+    """The next execution of the job forgets what earlier ones left, as that of another job of the same id does."""
+    key = keys.run(job_id)
+    if connection.exists(key):  # else there is nothing to forget, and nothing that would expire
+        connection.hset(key, "job_created_at", "begins again")
+
+
 def release_due(connection: Redis, job_class: type[Job], queue_class: type[Queue]) -> int:
     """Put jobs whose delayed resume is due at the front of their queues; how many."""
     released = 0

@@ -43,6 +43,8 @@ class LogFile(logging.Handler):
         self._lost = 0
         self._torn = False  # a line was written in part
         self._troubles: set[str] = set()  # told on stderr, and not over
+        self._wanted = False  # to open the file anew
+        self._reopening_in = 0  # the process: a fork may begin while another thread is at it
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write one record, to the file that the path names now."""
@@ -61,6 +63,18 @@ class LogFile(logging.Handler):
         """Go on with the file that the path names now; where it cannot be opened, with the one there is."""
         if self._fd < 0:
             return
+        self._wanted = True
+        if self._reopening_in == os.getpid():  # a signal came meanwhile: whoever is at it does it once more
+            return
+        self._reopening_in = os.getpid()
+        try:
+            while self._wanted:
+                self._wanted = False
+                self._reopen()
+        finally:
+            self._reopening_in = 0
+
+    def _reopen(self) -> None:
         try:
             opened = self._open()
         except OSError as error:

@@ -43,12 +43,14 @@ class FullReading:
     """Usage of the whole tree in bytes, and of each process that could be read.
 
     ``whole``: those whose shared pages count whole; ``hidden``: those that could not be read at all.
+    ``shmem_bytes``: the part of usage that is shared memory.
     """
 
     usage_bytes: int
     by_pid: dict[int, int]
     whole: frozenset[int] = frozenset()
     hidden: frozenset[int] = frozenset()
+    shmem_bytes: int = 0
 
 
 class _Process:
@@ -61,7 +63,7 @@ class _Process:
         self._pid = pid
         self._statm = procfs.KeptFile(f"/proc/{pid}/statm", checked=checked) if keep else None
         self._pages = self._correction = 0
-        self._mark_kb = self._file_kb = self._resident_kb = 0
+        self._mark_kb = self._file_kb = self._resident_kb = self.shmem_kb = 0
         self._risen_kb = 0
         self.seen_at = time.monotonic()
         self.parent = procfs.read_parent(pid)
@@ -89,6 +91,7 @@ class _Process:
         if kb["VmHWM"] > self._mark_kb and kb["RssFile"] >= self._file_kb - _NOISE_KB:
             self._risen_kb = kb["VmHWM"] - max(kb["RssFile"], self._file_kb) + kb["VmSwap"]
         self._mark_kb, self._file_kb, self._resident_kb = kb["VmHWM"], kb["RssFile"], kb["VmRSS"]
+        self.shmem_kb = kb["RssShmem"]
         return True
 
     def set_mark_back(self) -> None:
@@ -195,6 +198,17 @@ class TreeMeter:
         """Processes that could not be read at the last reading, since ``/proc`` hides them."""
         return frozenset(self._hidden)
 
+    def resident_shmem_bytes(self) -> int:
+        """Shared memory in the quick reading as it is now, counted once per sharer."""
+        for process in self._processes.values():
+            process.correct()
+        return sum(process.shmem_kb for process in self._processes.values()) * 1024
+
+    @property
+    def pids(self) -> list[int]:
+        """Those of the last reading."""
+        return self._last_pids
+
     @property
     def processes(self) -> int:
         """How many there were at the last reading."""
@@ -248,7 +262,9 @@ class TreeMeter:
         self._full_at = clock()
         self._full_cost = self._full_at - started
         whole = frozenset(pid for pid, usage in usages.items() if usage.whole)
-        return FullReading(self._full_usage, by_pid, whole, self.hidden)
+        return FullReading(
+            self._full_usage, by_pid, whole, self.hidden, sum(usage.shmem_bytes for usage in usages.values())
+        )
 
     def _read_usage(self, pid: int, pages: int) -> procfs.Usage | None:
         """Where ``statm``, opened earlier, is all that can be read any more, that tells."""

@@ -51,12 +51,14 @@ class Usage:
     Attributes:
         usage_bytes: what it costs and cannot be dropped.
         shared_bytes: anonymous memory of it that others may pay for.
+        shmem_bytes: the part of ``usage_bytes`` that is shared memory.
         whole: its ``smaps_rollup`` may not be read, so each page that it shares counts whole.
     """
 
     usage_bytes: int
     shared_bytes: int
     whole: bool = False
+    shmem_bytes: int = 0
 
 
 def parse_rollup(text: str) -> Rollup:
@@ -86,7 +88,7 @@ def parse_whole_usage(status: str) -> Usage | None:
     if "RssAnon" not in kb:
         return None
     anonymous = kb["RssAnon"] * 1024
-    return Usage(anonymous + (kb["RssShmem"] + kb["VmSwap"]) * 1024, anonymous, whole=True)
+    return Usage(anonymous + (kb["RssShmem"] + kb["VmSwap"]) * 1024, anonymous, True, kb["RssShmem"] * 1024)
 
 
 def parse_resident_pages(statm: bytes) -> int:
@@ -183,7 +185,7 @@ def _read_usage(directory: str) -> Usage | None:
         text = ""
     if text:
         rollup = parse_rollup(text)
-        return Usage(rollup.usage_bytes, max(0, rollup.anonymous - rollup.pss_anon))
+        return Usage(rollup.usage_bytes, max(0, rollup.anonymous - rollup.pss_anon), shmem_bytes=rollup.pss_shmem)
     return parse_whole_usage(_read_text(f"{directory}/status"))
 
 
@@ -274,19 +276,6 @@ def read_command(pid: int) -> str:
         return ""
 
 
-def parse_segments(maps: str) -> set[str]:
-    """Files below /dev/shm in ``maps``, those already removed left out."""
-    paths = (line.partition("/dev/shm/") for line in maps.splitlines())
-    return {slash + name for _, slash, name in paths if name and not name.endswith(" (deleted)")}
-
-
-def read_segments(pid: int) -> set[str]:
-    try:
-        return parse_segments(_read_text(f"/proc/{pid}/maps"))
-    except _NOT_SHOWN:
-        return set()
-
-
 def read_children(pid: int) -> list[int]:
     """Pids of the direct children, of whichever of its threads forked them. Raises PermissionError: it is hidden."""
     children: list[int] = []
@@ -350,8 +339,8 @@ class KeptFile:
         self._fd = _with_a_descriptor(lambda: os.open(path, os.O_RDONLY | os.O_CLOEXEC))
         self._identity = _identity(self._fd) if checked else None
 
-    def read(self) -> bytes:
-        return os.pread(self._fd, 128, 0) if self._is_ours() else _read_whole(self._path)
+    def read(self, most: int = 128) -> bytes:
+        return os.pread(self._fd, most, 0) if self._is_ours() else _read_whole(self._path)
 
     def close(self) -> None:
         if self._is_ours():

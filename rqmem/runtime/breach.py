@@ -106,7 +106,7 @@ def plan(ended: EndedEarly, max_resumes: int) -> Plan:
     resumed = events.Resumed(
         **whose,
         cause=ended.cause,
-        cursor=json.dumps(record.cursors.get(record.stage or 0)),
+        cursor=_cursor(record),
         chunk_size=decision.chunk_size,
         resumes=record.resumes + (decision.cost > 0),
         spent=record.resumes_spent + decision.cost,
@@ -119,6 +119,12 @@ def plan(ended: EndedEarly, max_resumes: int) -> Plan:
         history = (*history, f"{ended.cause}{place}, chunk {record.chunk_size}")[-_KEPT_HISTORY:]
     text = "what is left is cut in two child jobs" if decision.cut else resumed.summary()
     return Plan(ended, text, record.stage, resumed, cost=decision.cost, cut=decision.cut, history=history)
+
+
+def _cursor(record: RunRecord) -> str:
+    """The cursor for people: null where nothing is done yet, and never more than 200 characters."""
+    stage = record.stage or 0
+    return json.dumps(record.cursors.get(stage) if record.items.get(stage) else None)[:200]
 
 
 def may_go_on(job: Job, record: RunRecord) -> bool:

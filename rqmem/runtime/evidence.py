@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 
 from rqmem.memory import procfs
 from rqmem.units import to_mb
@@ -16,22 +15,6 @@ def tree(usage_by_pid: Mapping[int, int]) -> list[tuple[int, str, float]]:
     """Pid, command and MB of each process, largest first."""
     largest = sorted(usage_by_pid.items(), key=lambda each: -each[1])[:_SHOWN_PROCESSES]
     return [(pid, procfs.read_command(pid), to_mb(usage)) for pid, usage in largest]
-
-
-def segments(pids: Iterable[int]) -> set[str]:
-    """Files in /dev/shm that these processes have mapped."""
-    return {path for pid in pids for path in procfs.read_segments(pid)}
-
-
-def sizes(paths: Iterable[str]) -> list[tuple[str, float]]:
-    """Those of the files that are still there, with the MB they take."""
-    found = []
-    for path in sorted(paths):
-        try:
-            found.append((path, to_mb(Path(path).stat().st_blocks * 512)))
-        except OSError:
-            continue
-    return found
 
 
 def curve(points: Iterable[tuple[float, int]], until: float) -> list[tuple[float, float]]:

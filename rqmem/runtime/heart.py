@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from rqmem.runtime.recorder import Recorder
 
 _TICK_SECONDS = 1.0
+_SETTLE_SECONDS = 3.0  # what is being settled for a dead worker may end, when this one stops
 _AGAIN_SECONDS = 2.0
 _MOST_LOGGED = 20
 _LOOKS = 3  # in a tick, at what the job uses: growth is told within a second
@@ -89,9 +90,10 @@ class Heart:
 
     def stop(self) -> None:
         """Stop beating and say farewell. A Redis that is away is no reason to fail."""
-        self._recovery.close(self._seconds)
+        self._recovery.close(min(self._seconds, _SETTLE_SECONDS))
         self._stopped.set()
-        self._thread.join(timeout=2 * self._seconds)
+        if self._thread.is_alive():
+            self._thread.join(timeout=2 * self._seconds)
         try:
             self._run_errands()
             self._recorder.flush(self._connection, 2 * self._seconds)

@@ -16,14 +16,17 @@ import signal
 import sys
 import threading
 import time
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from rq.defaults import DEFAULT_LOGGING_DATE_FORMAT, DEFAULT_LOGGING_FORMAT
+from rq.exceptions import StopRequested
 from rq.logutils import setup_loghandlers
 
 from rqmem import events, hooks, integrations, log, settings
 from rqmem.config import Config
 from rqmem.errors import ConfigError
+from rqmem.journal import keys
 from rqmem.journal.permission import check_may_write
 from rqmem.memory import machine, procfs, tree, trim
 from rqmem.policy.leaks import Leaks
@@ -97,7 +100,12 @@ class LivingWorker(WorkerInHorse):
         max_jobs = call.arguments.get("max_jobs")
         if max_jobs is not None and self._before is not None:
             call.arguments["max_jobs"] = max_jobs - self._before.jobs
-        worked = super().work(*call.args, **call.kwargs)
+        try:
+            worked = super().work(*call.args, **call.kwargs)
+        except StopRequested:  # before RQ's loop, which would leave by `teardown`
+            _log.info("worker %s: told to stop while it started", self.name)
+            self.teardown()
+            return False
         done = self._jobs_done + (self._before.jobs if self._before is not None else 0)
         if self._full and (max_jobs is None or done < max_jobs):
             if self.config.on_worker_limit == "exit":
@@ -111,7 +119,26 @@ class LivingWorker(WorkerInHorse):
         date_format: str = DEFAULT_LOGGING_DATE_FORMAT,
         log_format: str = DEFAULT_LOGGING_FORMAT,
     ) -> None:
-        """RQ's `bootstrap`, after a look whether any job could run at all; then the heart."""
+        """RQ's `bootstrap`, after a look whether any job could run at all; then the heart.
+
+        It takes a while: a request to stop is heard from here on. RQ installs its own handlers after it.
+        """
+        before = {number: signal.signal(number, self._stop_early) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            self._start(logging_level, date_format, log_format)
+        except StopRequested:
+            raise
+        except BaseException:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+            self._leave()
+            raise
+
+    def _stop_early(self, number: int, frame: FrameType | None) -> None:
+        self._asked_to_stop = True  # for the loop, should somebody swallow the exception
+        raise StopRequested
+
+    def _start(self, logging_level: str | None, date_format: str, log_format: str) -> None:
         setup_loghandlers(logging_level, date_format, log_format)  # as RQ's does, before there is anything to tell
         log.borrow_handlers()
         events.subscribe(log.write_event)
@@ -146,16 +173,7 @@ class LivingWorker(WorkerInHorse):
             self.config = dataclasses.replace(self.config, growth_bytes_per_second=fastest_growth())
         if self._sender is not None:
             self._sender.wait_until_ready()
-        try:
-            super().bootstrap(logging_level, date_format, log_format)
-        except BaseException:
-            if self._sender is not None:
-                self._sender.stop()
-            if self._listening is not None:
-                self._listening.stop()
-            if self._kernel is not None:
-                self._kernel.close()
-            raise
+        super().bootstrap(logging_level, date_format, log_format)
         self._recorder = self._new_recorder()
         events.subscribe(self._recorder.take)
         self._heart = Heart(self, self.config, self._recorder)
@@ -176,7 +194,7 @@ class LivingWorker(WorkerInHorse):
 
     def serialize(self) -> dict[str, Any]:
         """RQ's `serialize`, with the process that has the name."""
-        return {**super().serialize(), naming.PROCESS: procfs.process_identity()}
+        return {**super().serialize(), keys.PROCESS: procfs.process_identity()}
 
     def _look_for_own_ways(self) -> None:
         """A subclass with a hook of RQ's that a warm horse does not call gets a horse for each job."""
@@ -199,23 +217,31 @@ class LivingWorker(WorkerInHorse):
 
     def teardown(self) -> None:
         """`teardown`; the horse ends, the heart stops, so that others take over what was left at once."""
-        if not self.is_horse and self._heart is not None:
-            self._end_warm_horse()
-            self._bury()
+        if not self.is_horse:
+            self._leave()
+        super().teardown()
+
+    def _leave(self) -> None:
+        """End what `bootstrap` has begun, as far as it came; once."""
+        snapshots, self._snapshots = self._snapshots, None
+        if snapshots is None:
+            return
+        self._tell_scheduler_to_stop()  # it takes its second while we end the rest
+        self._end_warm_horse()
+        self._bury()
+        if self._heart is not None:
             self._heart.stop()
             self._heart = None
-            if self._sender is not None:
-                self._sender.stop()
-            if self._listening is not None:
-                self._listening.stop()
-            if self._recorder is not None:
-                events.unsubscribe(self._recorder.take)
-            if self._kernel is not None:
-                self._kernel.close()
-            if self._snapshots is not None:
-                self._snapshots.stop()
-            linux.become_subreaper(self._was_subreaper)  # the process may be somebody's, and go on
-        super().teardown()
+        if self._sender is not None:
+            self._sender.stop()
+        if self._listening is not None:
+            self._listening.stop()
+        if self._recorder is not None:
+            events.unsubscribe(self._recorder.take)
+        if self._kernel is not None:
+            self._kernel.close()
+        snapshots.stop()
+        linux.become_subreaper(self._was_subreaper)  # the process may be somebody's, and go on
 
     def _new_recorder(self) -> Recorder:
         """What it remembers for others, from here on."""

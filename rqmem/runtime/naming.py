@@ -30,9 +30,6 @@ if TYPE_CHECKING:
     from redis.client import Pipeline
     from rq.worker import Worker
 
-PROCESS = "rqmem_process"
-"""Field of a worker's record in RQ: `rqmem.memory.procfs.process_identity`."""
-
 _LOOK_SECONDS = 0.1
 _log = logging.getLogger("rqmem.worker")
 
@@ -118,7 +115,7 @@ def _read(pipeline: Pipeline, connection: Redis, worker: Worker) -> _Record | No
 
 
 def _seen(record: _Record) -> Holder:
-    live, process = record.live, record.fields.get(PROCESS, "")
+    live, process = record.live, record.fields.get(keys.PROCESS, "")
     if live is not None and process and live.process != process:
         live = None  # of one that had the name before
     return Holder(

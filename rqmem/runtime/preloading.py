@@ -19,6 +19,8 @@ import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from rq.exceptions import StopRequested
+
 from rqmem.errors import ConfigError
 from rqmem.runtime.threads import native_threads
 
@@ -79,6 +81,8 @@ def imported(modules: Iterable[str]) -> Iterator[Preloaded]:
         threads, known = native_threads(), set(threading.enumerate())
         try:
             importlib.import_module(module)
+        except StopRequested:  # the worker is asked to stop while it starts
+            raise
         except Exception as error:
             raise ConfigError(
                 f"--preload {module} cannot be imported: {type(error).__name__}: {error}; start the worker in "

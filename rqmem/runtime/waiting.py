@@ -41,6 +41,8 @@ from rqmem.runtime.heart import Heart
 from rqmem.runtime.scheduler import PatientScheduler
 
 if TYPE_CHECKING:
+    from multiprocessing.process import BaseProcess
+
     from redis import Redis
     from redis.client import Pipeline, PubSub, PubSubWorkerThread
     from rq.job import Job
@@ -256,6 +258,8 @@ class WaitingWorker(Worker):
 
     def register_death(self) -> None:
         """RQ's `register_death`, on a connection that fails soon: RQ's own waits for jobs, for seven minutes."""
+        if self.birth_date is None:
+            return
         leaving = copy.copy(self)
         leaving.connection = connection_with_short_timeout(self.connection, _SIGN_OFF_SECONDS)
         super(WaitingWorker, leaving).register_death()
@@ -324,10 +328,12 @@ class WaitingWorker(Worker):
 
     def stop_scheduler(self) -> None:
         """Replaces RQ's `stop_scheduler`: the same, not to a pid of old; while a horse works without waiting for it."""
-        process = self.scheduler._process if self.scheduler is not None else None
-        if process is None:
-            return
-        if process.is_alive() and process.pid:
-            os.kill(process.pid, signal.SIGTERM)
-        if not self._watching:
+        process = self._tell_scheduler_to_stop()
+        if process is not None and not self._watching:
             process.join()
+
+    def _tell_scheduler_to_stop(self) -> BaseProcess | None:
+        process = self.scheduler._process if self.scheduler is not None else None
+        if process is not None and process.is_alive() and process.pid:
+            os.kill(process.pid, signal.SIGTERM)
+        return process

@@ -18,6 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NoReturn
 
+from rqmem.memory.shared_objects import Key
 from rqmem.policy.recycling import HorseState
 from rqmem.runtime.page import SharedPage
 
@@ -113,6 +114,7 @@ class WarmHorse:
         self.channel = channel
         self.page = page
         self.state = HorseState()
+        self.shared: dict[Key, int] = {}  # memory it holds that outlives a job (`rqmem.runtime.shared`)
         self.worn = False  # the last job ran for a while or under another ceiling
 
     @classmethod

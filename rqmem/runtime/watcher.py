@@ -20,8 +20,9 @@ from typing import Any, NamedTuple, Protocol
 
 from rqmem.config import Config
 from rqmem.events import Breach, Layer
-from rqmem.memory import procfs, tree
+from rqmem.memory import procfs, shared_objects, tree
 from rqmem.memory.meter import FullReading, TreeMeter
+from rqmem.memory.shared_objects import Held, Key
 from rqmem.policy.ceiling import (
     MAX_INTERVAL_SECONDS,
     Action,
@@ -36,6 +37,7 @@ from rqmem.runtime.growth import Growth
 from rqmem.runtime.horse import BREACH_SIGNAL, SAMPLE_SIGNAL, described, described_growth
 from rqmem.runtime.kernel import HorseGroup
 from rqmem.runtime.page import SharedPage
+from rqmem.runtime.shared import SharedMemory
 from rqmem.units import MB, to_bytes, to_mb
 
 _clock = time.monotonic
@@ -92,6 +94,7 @@ class Watcher:
         report: where a warm horse says that the job has ended.
         baseline_bytes: what the horse used before the job, for the breach record.
         group: the horse's cgroup; None: it has none.
+        held_before: shared memory that the horse held at the end of the job before, by object; kept up to date.
 
     Attributes:
         breach: the job's breach, if it had one.
@@ -109,6 +112,7 @@ class Watcher:
         report: Reports | None = None,
         baseline_bytes: int = 0,
         group: HorseGroup | None = None,
+        held_before: dict[Key, int] | None = None,
     ) -> None:
         self.breach: Breach | None = None
         self.starved = False
@@ -134,7 +138,9 @@ class Watcher:
         self._peak = 0
         self._growth = Growth(to_bytes(config.sample_step_mb))
         self._baseline = baseline_bytes
-        self._segments: set[str] = set()
+        self._shared = SharedMemory({} if held_before is None else held_before)
+        self._unseen = 0  # bytes of shared memory beyond what the meter sees
+        self._left: dict[Key, Held] = {}
         self._last_usage = baseline_bytes
         self._grows = False
         self._calm = _Calm()
@@ -190,11 +196,17 @@ class Watcher:
         return _clock() - self._started >= _UNWATCHED_SECONDS
 
     def segments_left(self) -> list[tuple[str, float]]:
-        """Files in /dev/shm that the job's processes had mapped when they were stopped, and that still are there."""
-        return evidence.sizes(self._segments)
+        """Shared memory that outlives the job's processes: name and MB.
+
+        Files and segments that they held when they were stopped, and new files of theirs in /dev/shm.
+        """
+        held = self._left | self._shared.new_files()
+        return [(name, to_mb(size)) for name, size in shared_objects.still_there(held)]
 
     def close(self) -> None:
         os.close(self._exit_fd)
+        if self._group is None:
+            self._shared.close(self._members())
         self._meter.close()
         self._members.close()
 
@@ -210,7 +222,7 @@ class Watcher:
         return min(group_pause, self._look_at_usage(ceiling, now))
 
     def _look_at_usage(self, ceiling: int, now: float) -> float:
-        raw = self._meter.raw()
+        raw = self._meter.raw() + self._beyond_the_meter(now)
         self.hidden |= self._members.hidden | self._meter.hidden
         calm = self._calm
         if raw == calm.raw and ceiling == calm.ceiling and now < calm.until and self.breach is None:
@@ -222,9 +234,9 @@ class Watcher:
         if self.breach is None and self._meter.doubtful(raw, ceiling, now):
             if not unhurried:
                 return self._judge(ceiling + 1, now)  # it may be above: the stopped tree will tell
-            usage = self._meter.full(_clock).usage_bytes
+            usage = self._meter.full(_clock).usage_bytes + self._unseen
         elif unhurried and self.lasted() and self._meter.wants_full(raw, now):
-            usage = self._meter.full(_clock).usage_bytes
+            usage = self._meter.full(_clock).usage_bytes + self._unseen
         if usage <= ceiling or self._meter.comparable():  # else only the full reading tells
             self._note(usage, now)
             self._page.usage_bytes = usage
@@ -294,7 +306,7 @@ class Watcher:
             if full is not None and full.usage_bytes <= limits.ceiling_bytes and self._grows_in_the_kernel():
                 return  # during a full reading of 1 GB it would take 40 MB more; soon the quick one tells
             if full is None or full.usage_bytes <= limits.ceiling_bytes:
-                full = self._meter.full(_clock)
+                full = self._with_shared(self._meter.full(_clock))
             now = _clock()
             self._last_usage = full.usage_bytes
             self._note(full.usage_bytes, now)
@@ -310,6 +322,18 @@ class Watcher:
             else:
                 tree.resume(stopped, group=self._horse_pid)
 
+    def _beyond_the_meter(self, now: float) -> int:
+        """Bytes of shared memory that no reading of the processes tells of. A cgroup's counter would know them."""
+        if self._group is None and self._shared.changed(self._meter.pids, now):
+            self._unseen = max(0, self._shared.look(self._members()) - self._meter.resident_shmem_bytes())
+        return self._unseen
+
+    def _with_shared(self, full: FullReading) -> FullReading:
+        if self._group is not None:
+            return full
+        self._unseen = max(0, self._shared.look(self._members()) - full.shmem_bytes)
+        return replace(full, usage_bytes=full.usage_bytes + self._unseen)
+
     def _grows_in_the_kernel(self) -> bool:
         """Whether a system call goes on taking memory (MAP_POPULATE, say): SIGSTOP takes effect at its end only."""
         return self._grows and not tree.stops_at_once(self._horse_pid)
@@ -323,7 +347,7 @@ class Watcher:
         self._kill_tree()
 
     def _kill_tree(self) -> None:
-        self._segments |= evidence.segments(self._members())
+        self._left |= self._shared.objects(self._members())
         tree.kill(self._root, self._known, group=self._horse_pid)
         if self._group is not None:
             self._group.kill()
@@ -331,7 +355,7 @@ class Watcher:
     def _record(self, full: FullReading, limits: Limits, layer: Layer) -> Breach:
         since, lowest = self._growth_start()
         self._note_mark()
-        self._segments = evidence.segments(full.by_pid)
+        self._left = self._shared.objects(full.by_pid.keys())
         self.breach = Breach(
             job=self._page.job or self._identity.job,
             job_id=self._identity.job_id,
@@ -344,6 +368,7 @@ class Watcher:
             processes=max(1, len(full.by_pid)),
             counted_whole=len(full.whole),
             hidden=len(self.hidden),
+            shared_mb=to_mb(self._unseen) if self._unseen else None,
             operation=self._page.operation,
             baseline_mb=to_mb(self._baseline) if self._baseline else None,
             from_mb=to_mb(lowest),

@@ -236,6 +236,7 @@ class MemoryWorker(LivingWorker):
             warm.channel if warm is not None else None,
             self._idle_bytes + (warm.state.kept_bytes if warm is not None else 0),
             self._group,
+            warm.shared if warm is not None else None,
         )
         if self._recorder is None:
             self._recorder = self._new_recorder()

@@ -15,7 +15,9 @@ T_co = TypeVar("T_co", covariant=True)
 
 
 class Concat(Cuttable[T_co]):
-    """All items of the first source, then those of the next. The cursor is ``[which source, its cursor]``.
+    """All items of the first source, then those of the next.
+
+    The cursor is ``[which source, its cursor]``; where later ones have a first cursor, those by number come third.
 
     A slice of ``items_per_slice`` never reaches over two sources. Cut into parts, the sources share them by their
     counts; where one of those is unknown, evenly.
@@ -25,15 +27,20 @@ class Concat(Cuttable[T_co]):
         self._sources: tuple[Cuttable[T_co], ...] = tuple(as_source(each, must_resume=True) for each in sources)
         self._first = 0  # the number of sources[0] in the whole
 
-    def items_after(self, cursor: Cursor) -> Iterator[tuple[T_co, Cursor]]:
-        index, inner = self._place(cursor)
-        return self._items(index, inner)
+    def first_cursor(self) -> Cursor:
+        firsts = {str(self._first + index): each.first_cursor() for index, each in enumerate(self._sources)}
+        firsts = {number: first for number, first in firsts.items() if first is not None}
+        return [self._first, firsts.get(str(self._first)), firsts] if firsts else None
 
-    def _items(self, index: int, inner: Cursor) -> Iterator[tuple[T_co, Cursor]]:
+    def items_after(self, cursor: Cursor) -> Iterator[tuple[T_co, Cursor]]:
+        return self._items(*self._place(self.first_cursor() if cursor is None else cursor))
+
+    def _items(self, index: int, inner: Cursor, firsts: dict[str, Cursor]) -> Iterator[tuple[T_co, Cursor]]:
         for number, source in enumerate(self._sources[index:], start=self._first + index):
+            later = {each: first for each, first in firsts.items() if int(each) > number}
             for item, after in source.items_after(inner):
-                yield item, [number, after]
-            inner = None
+                yield item, [number, after, later] if later else [number, after]
+            inner = firsts.get(str(number + 1))
 
     def count(self) -> Count:
         return sum((each.count() for each in self._sources), start=Count.exact(0))
@@ -67,8 +74,12 @@ class Concat(Cuttable[T_co]):
     def rest(self, cursor: Cursor) -> Concat[T_co]:
         if cursor is None:
             return self
-        index, inner = self._place(cursor)
-        return self._part((self._sources[index].rest(inner), *self._sources[index + 1 :]), index)
+        index, inner, firsts = self._place(cursor)
+        later = (
+            each if (first := firsts.get(str(number))) is None else each.rest(first)
+            for number, each in enumerate(self._sources[index + 1 :], start=self._first + index + 1)
+        )  # fmt: skip
+        return self._part((self._sources[index].rest(inner), *later), index)
 
     def beyond(self, piece: Concat[Any]) -> Concat[T_co]:
         last = piece._first + len(piece._sources) - 1 - self._first
@@ -97,13 +108,14 @@ class Concat(Cuttable[T_co]):
         part._sources, part._first = sources, self._first + index
         return part
 
-    def _place(self, cursor: Cursor) -> tuple[int, Cursor]:
+    def _place(self, cursor: Cursor) -> tuple[int, Cursor, dict[str, Cursor]]:
+        """Which source, its cursor, and the first cursors of later ones by number."""
         if cursor is None:
-            return 0, None
-        if isinstance(cursor, list) and len(cursor) == 2 and isinstance(cursor[0], int):
-            index = cursor[0] - self._first
-            if 0 <= index < len(self._sources):
-                return index, cursor[1]
+            return 0, None, {}
+        if isinstance(cursor, list) and len(cursor) in (2, 3) and isinstance(cursor[0], int):
+            index, firsts = cursor[0] - self._first, cursor[2] if len(cursor) == 3 else {}
+            if 0 <= index < len(self._sources) and isinstance(firsts, dict) and all(map(str.isdecimal, firsts)):
+                return index, cursor[1], firsts
         raise SourceError(f"cursor {cursor!r:.100} is none of these {len(self._sources)} sources")
 
 

@@ -113,6 +113,14 @@ class Cuttable(Source[T_co]):
         """Whether there is an item."""
         return next(iter(self.items_after(None)), None) is not None
 
+    def first_cursor(self) -> Cursor:
+        """The cursor before the first item, saved before anything is done.
+
+        For a source that must be fixed by then, since read again it would be another one: the cursor says what it is
+        now. None: there is nothing to fix.
+        """
+        return None
+
     def count(self) -> Count:
         """How many items there are, without reading them all."""
         raise lacks(self, "count")

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import codecs
 import csv
 import os
 import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
-from functools import cache
 from typing import Any, Literal
 
 from rqmem.errors import ConfigError, SourceError
 from rqmem.sources import csv_cuts
-from rqmem.sources.files import LONGEST_RECORD_BYTES, FileSource, check_longest, first
-from rqmem.sources.open_file import OpenFile, first_line_end, lines, opened
+from rqmem.sources.encodings import check_encoding, codec_of
+from rqmem.sources.files import LONGEST_RECORD_BYTES, FileSource, check_errors, check_longest, first
+from rqmem.sources.open_file import OpenFile, first_line_end, lines
 
 _WINDOW_BYTES, _LARGEST_WINDOW_BYTES = 4 * 1024, 16 * 2**20
 _LONGEST_FIELD = 10**6  # characters, where a program set csv.field_size_limit to more
@@ -34,6 +33,7 @@ class CsvFormat:
     has_header: bool = True
     cut_by: Literal["quotes", "lines", "parsing"] = "quotes"
     longest_record: int = LONGEST_RECORD_BYTES
+    errors: str = "strict"
 
     def __post_init__(self) -> None:
         for name, value in (
@@ -48,13 +48,14 @@ class CsvFormat:
         if self.cut_by not in ("quotes", "lines", "parsing"):
             raise ConfigError(f"CsvFile: cut_by is {self.cut_by!r}: give 'quotes', 'lines' or 'parsing'")
         check_longest(self.longest_record, "CsvFile")
-        _check_encoding(self.encoding, f"\r\n{self.delimiter}{self.quotechar or ''}{self.escapechar or ''}")
+        check_errors(self.errors, "CsvFile")
+        special = f"\r\n{self.delimiter}{self.quotechar or ''}{self.escapechar or ''}"
+        check_encoding(self.encoding, special, "CsvFile")
 
     @property
     def codec(self) -> str:
         """The encoding, without a byte order mark: that one is skipped where the file begins."""
-        name = codecs.lookup(self.encoding).name
-        return "utf-8" if name == "utf-8-sig" else name
+        return codec_of(self.encoding)
 
     def reader_options(self) -> dict[str, Any]:
         """The csv module's part."""
@@ -95,6 +96,11 @@ class CsvFile(FileSource[Any]):
             A wrong cut never goes unnoticed: the slice before it ends within a record, which is a `SourceError`.
         longest_record: in bytes; a longer one is an error before it is parsed, since as objects it may be 25 times so
             large.
+        errors: what becomes of bytes that are not of the encoding: ``"strict"`` is an error that names the byte,
+            ``"replace"`` puts a replacement character there, ``"surrogateescape"`` keeps the byte so that encoding
+            gives it back, ``"backslashreplace"`` writes it out, ``"ignore"`` drops it.
+        identity: what the file is, where you know that better than its bytes tell: an ETag, a version. By default the
+            contents decide whether a file that is opened again is the same one.
 
     Raises:
         ConfigError: an argument cannot be used.
@@ -115,15 +121,17 @@ class CsvFile(FileSource[Any]):
         has_header: bool = True,
         cut_by: Literal["quotes", "lines", "parsing"] = "quotes",
         longest_record: int = LONGEST_RECORD_BYTES,
+        errors: str = "strict",
+        identity: str | None = None,
     ) -> None:
         self._format = CsvFormat(
             *(delimiter, quotechar, escapechar, doublequote, skipinitialspace, encoding, has_header, cut_by),
-            longest_record=longest_record,
-        )
-        super().__init__(path)
+            longest_record=longest_record, errors=errors,
+        )  # fmt: skip
+        super().__init__(path, identity)
         self._names: list[str] | None = None
         if has_header:
-            with opened(self._path, self._seen) as file:
+            with self._opened(self._seen) as file:
                 header = first(self._rows(file, self._begin, self._end))
             self._names, self._begin = header if header is not None else ([], self._end)
 
@@ -138,7 +146,7 @@ class CsvFile(FileSource[Any]):
         return ((_named(names, row), offset) for row, offset in self._rows(file, begin, end))
 
     def _rows(self, file: OpenFile, begin: int, end: int) -> Iterator[tuple[list[str], int]]:
-        encoding, longest = self._format.codec, self._format.longest_record
+        encoding, errors, longest = self._format.codec, self._format.errors, self._format.longest_record
         start, offset, within_record = begin, begin, False
 
         def texts() -> Iterator[str]:
@@ -147,11 +155,7 @@ class CsvFile(FileSource[Any]):
             for line in lines(file, begin, end, _split, (b"\n", b"\r"), longest):
                 if offset + len(line) - start > longest:
                     raise self._too_long(start, longest)
-                try:
-                    text = line.decode(encoding)
-                except UnicodeDecodeError as error:
-                    where = f"{self._path}: byte {offset + error.start:,}"
-                    raise SourceError(f"{where}: not {encoding} ({error.reason}): name the encoding") from None
+                text = self._decoded(line, offset, encoding, errors)
                 offset += len(line)
                 within_record = True
                 yield text
@@ -214,20 +218,3 @@ def _named(names: list[str], row: list[str]) -> dict[Any, Any]:
 
 def _split(data: bytes) -> list[bytes]:
     return data.splitlines(keepends=True)
-
-
-@cache
-def _check_encoding(encoding: str, special: str) -> None:
-    """Raise `ConfigError` unless those characters are found in the bytes by looking for theirs."""
-    try:
-        if codecs.lookup(encoding).name in ("utf-8", "ascii"):
-            return
-        plain = bytes(range(128))
-        fits = plain.decode(encoding) == plain.decode("ascii")
-    except LookupError:
-        raise ConfigError(f"CsvFile: there is no encoding {encoding!r}") from None
-    except UnicodeDecodeError:
-        fits = False
-    others = (chr(number).encode(encoding, "ignore") for number in range(128, 0x10000))
-    if not fits or any(byte in each for each in others for byte in special.encode()):
-        raise ConfigError(f"CsvFile: a file in {encoding} cannot be cut: convert it to UTF-8 first")

@@ -1,9 +1,10 @@
 """Files of records as sources: read in blocks from a byte offset, cut by bytes where a record begins.
 
 `FileSource` has all but what a record is, which `CsvFile` and `JsonLines` say. A file is never read into memory: a
-block at a time, and as much of a record as it takes to see its end. It must stay as it is from the first look at it
-until the last item is read: a file that changed, grew, shrank or vanished is a `SourceError`. Bytes that were only
-appended are no exception: nobody can tell a finished last record from a half-written one. Let writers finish, then cut.
+block at a time, and as much of a record as it takes to see its end. Its contents must stay as they are from the first
+look until the last item is read (`rqmem.sources.fingerprint`): a file that changed, grew, shrank or vanished is a
+`SourceChanged`. Bytes that were only appended are no exception: nobody can tell a finished last record from a
+half-written one. Let writers finish, then cut.
 """
 
 from __future__ import annotations
@@ -11,16 +12,18 @@ from __future__ import annotations
 import os
 from abc import abstractmethod
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from copy import copy
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
 from rqmem.errors import ConfigError, SourceError
+from rqmem.sources import file_kinds
 from rqmem.sources.contract import Count, Cursor, Cuttable, check_cut, parts_for
 from rqmem.sources.fingerprint import Fingerprint
 from rqmem.sources.kinds import kind_of
-from rqmem.sources.open_file import OpenFile, changed, opened
+from rqmem.sources.open_file import OpenFile, opened
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -28,7 +31,7 @@ LONGEST_RECORD_BYTES = 2**20  # of many short fields, that is some 25 MB of obje
 _COUNTED_BYTES = 2**20  # up to here a count is exact
 _SAMPLES, _SAMPLE_BYTES = 16, 64 * 1024
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-_COMPRESSED = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"\xfd7zXZ": "xz"}
+ERRORS = ("strict", "replace", "surrogateescape", "backslashreplace", "ignore")
 
 
 class FileSource(Cuttable[T_co]):
@@ -37,13 +40,14 @@ class FileSource(Cuttable[T_co]):
     The cursor is ``[byte offset after the record, records read in this slice, fingerprint of the file]``.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self._path = str(Path(path).absolute())
-        with opened(self._path) as file:
-            head = file.read(0, 16)
-            for magic, name in _COMPRESSED.items():
-                if head.startswith(magic):
-                    raise SourceError(f"{self._path} is compressed ({name}), so it cannot be cut: decompress it first")
+    def __init__(self, path: str | os.PathLike[str], identity: str | None = None) -> None:
+        if identity is not None and not (isinstance(identity, str) and identity):
+            raise ConfigError(f"identity is {identity!r:.100}: give a text, such as an ETag or a version")
+        self._path, self._identity = str(Path(path).absolute()), identity or ""
+        with self._opened() as file:
+            head = file.read(0, file_kinds.HEAD_BYTES)
+            if (what := file_kinds.no_text(head)) is not None:
+                raise SourceError(f"{self._path} {what}")
             self._seen = file.seen
             self._begin = len(_BYTE_ORDER_MARK) if head.startswith(_BYTE_ORDER_MARK) else 0
             self._end = file.seen.size
@@ -60,12 +64,22 @@ class FileSource(Cuttable[T_co]):
         """The keyword arguments with which it was made, but for the path."""
         return {}
 
+    def _opened(self, seen: Fingerprint | None = None) -> AbstractContextManager[OpenFile]:
+        return opened(self._path, seen, self._identity)
+
+    def _known(self) -> Fingerprint:
+        """What the file is, by its contents, which are read once for that."""
+        if not self._seen.contents:
+            with self._opened(self._seen) as file:
+                self._seen = file.with_contents()
+        return self._seen
+
     def items_after(self, cursor: Cursor) -> Iterator[tuple[T_co, Cursor]]:
         return self._items(*self._place(cursor))
 
     def _items(self, begin: int, number: int) -> Iterator[tuple[T_co, Cursor]]:
-        text = self._seen.to_text()
-        with opened(self._path, self._seen) as file:
+        text = self._known().to_text()
+        with self._opened(self._seen) as file:
             for item, offset in self._records(file, begin, self._end):
                 number += 1
                 yield item, [offset, number, text]
@@ -73,7 +87,7 @@ class FileSource(Cuttable[T_co]):
     def count(self) -> Count:
         """Exact up to 1 MB, else estimated from samples taken all over the file."""
         span = self._end - self._begin
-        with opened(self._path, self._seen) as file:
+        with self._opened(self._seen) as file:
             if span <= _COUNTED_BYTES:
                 return Count.exact(sum(1 for _ in self._records(file, self._begin, self._end)))
             records = size = 0
@@ -98,8 +112,8 @@ class FileSource(Cuttable[T_co]):
     def _cut(self, items_per_slice: int | None, parts: int | None) -> Iterator[FileSource[T_co]]:
         if items_per_slice is not None:
             parts = parts_for(self.count().items or 0, items_per_slice)
-        begin = self._begin
-        with opened(self._path, self._seen) as file:
+        begin, _ = self._begin, self._known()  # the slices take it from here
+        with self._opened(self._seen) as file:
             for end in self._cuts(file, min(parts or 1, self._end - begin)):
                 yield self._between(begin, end)
                 begin = end
@@ -137,16 +151,30 @@ class FileSource(Cuttable[T_co]):
         return f"byte {self._begin:,} of {self._path}"
 
     def describe(self) -> dict[str, Any]:
-        where = {"path": self._path, "seen": self._seen.to_text(), "begin": self._begin, "end": self._end}
-        return {"kind": kind_of(type(self)), **where, **self._options()}
+        where = {"path": self._path, "seen": self._known().to_text(), "begin": self._begin, "end": self._end}
+        named = {"identity": self._identity} if self._identity else {}
+        return {"kind": kind_of(type(self)), **where, **named, **self._options()}
 
     @classmethod
     def from_description(cls, fields: dict[str, Any]) -> FileSource[Any]:
         options = dict(fields)
         path, seen = options.pop("path"), Fingerprint.from_text(options.pop("seen"))
         begin, end = int(options.pop("begin")), int(options.pop("end"))
-        with opened(path, seen):  # before anything in it is believed
-            return cls(path, **options)._between(begin, end)
+        with opened(path, seen, options.get("identity", "")) as file:  # before anything in it is believed
+            whole = cls(path, **options)
+            whole._seen = file.seen
+        return whole._between(begin, end)
+
+    def _decoded(self, line: bytes, offset: int, encoding: str, errors: str) -> str:
+        """A line, which begins at that offset, as text. Raises `SourceError`, which names the byte."""
+        try:
+            return line.decode(encoding, errors)
+        except UnicodeDecodeError as error:
+            where = f"{self._path}: byte {offset + error.start:,}"
+            raise SourceError(
+                f"{where}: not {encoding} ({error.reason}): name the encoding (encoding='cp1252' reads any Western "
+                "file), or give errors='replace' to read on"
+            ) from None
 
     def _too_long(self, start: int, longest: int) -> SourceError:
         return SourceError(
@@ -168,12 +196,17 @@ class FileSource(Cuttable[T_co]):
                 f"cursor {cursor!r:.100} is none of {self._path}: those are [offset, records, fingerprint]"
             )
         offset, number, text = cursor
-        what = Fingerprint.from_text(text).change(self._seen)
-        if what is not None:
-            raise changed(self._path, what)
+        with self._opened(Fingerprint.from_text(text)) as file:
+            self._seen = file.seen
         if not self._begin <= offset <= self._end:
             raise SourceError(f"cursor {offset:,} is outside of {self._path} from {self._begin:,} to {self._end:,}")
         return offset, number
+
+
+def check_errors(errors: Any, whose: str) -> None:
+    """Raise `ConfigError` unless it says what becomes of bytes that are not of the encoding."""
+    if errors not in ERRORS:
+        raise ConfigError(f"{whose}: errors is {errors!r:.100}: give one of {', '.join(map(repr, ERRORS))}")
 
 
 def check_longest(longest_record: Any, whose: str) -> None:

@@ -1,64 +1,113 @@
-"""Whether a file is still the one that was cut: a few facts about it that change when its contents do. No promises
-against somebody who sets them back on purpose.
+"""Whether a file is still the one that was cut: by its size and contents, wherever it is and whenever it was written.
 
-A file counts as the same when size, time of writing and the first and last 4 KB are; and, as far as the same machine
-looks at the same disk, the inode: on another machine the same file of a network disk may have another one.
+A file that is downloaded again is the same file. Of up to `WHOLE_BYTES` all is hashed, of a larger one so many bytes in
+blocks all over it, both ends among them; so one byte that changes in the middle of a large file may go unseen, unless
+who knows the file gives it an identity (an ETag, a version), which then decides. To read no more than needed, a file
+whose size, ends, inode and time of writing are the same is taken for the same: no promises against somebody who sets
+them back on purpose.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from hashlib import blake2b
 
 from rqmem.errors import SourceError
 
-_EDGE_BYTES = 4096
+WHOLE_BYTES = 64 * 2**20
+_EDGE_BYTES, _BLOCK_BYTES = 4096, 64 * 1024
 
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """What is remembered of a file. ``place``: which machine and disk; ``edges``: a hash of both ends."""
+    """What is remembered of a file.
+
+    Attributes:
+        written_ns: when it was written to.
+        edges: a hash of both ends.
+        place: which machine and disk: the same file of a network disk may have another inode elsewhere.
+        contents: a hash of it all, or of its blocks. Empty: not looked at (rqmem 0.1 did not).
+        identity: a hash of what the caller calls it; may be empty.
+    """
 
     size: int
     written_ns: int
     edges: str
     place: str
     inode: int
+    contents: str = ""
+    identity: str = ""
 
     @classmethod
-    def of(cls, descriptor: int) -> Fingerprint:
-        """That of an open file: one fstat and two short reads."""
+    def of(cls, descriptor: int, identity: str = "") -> Fingerprint:
+        """That of an open file, without its contents: one fstat and two short reads."""
         status = os.fstat(descriptor)
         edges = os.pread(descriptor, _EDGE_BYTES, 0)
         edges += os.pread(descriptor, _EDGE_BYTES, max(0, status.st_size - _EDGE_BYTES))
-        place = f"{os.uname().nodename}:{status.st_dev}"
-        return cls(status.st_size, status.st_mtime_ns, _hash(edges, 8), _hash(place.encode(), 4), status.st_ino)
+        place = _hash(f"{os.uname().nodename}:{status.st_dev}".encode(), 4)
+        known = _hash(identity.encode(), 8) if identity else ""
+        return cls(
+            status.st_size, status.st_mtime_ns, _hash(edges, 8), place, status.st_ino, contents="", identity=known
+        )
 
     def to_text(self) -> str:
-        return f"{self.size}-{self.written_ns}-{self.edges}-{self.place}-{self.inode}"
+        facts = f"{self.size}-{self.written_ns}-{self.edges}-{self.place}-{self.inode}"
+        return f"{facts}-{self.contents}-{self.identity}"
 
     @classmethod
     def from_text(cls, text: str) -> Fingerprint:
         """Raises `SourceError` for what `to_text` did not write."""
         try:
-            size, written_ns, edges, place, inode = text.split("-")
-            return cls(int(size), int(written_ns), edges, place, int(inode))
+            size, written_ns, edges, place, inode, *newer = text.split("-")
+            contents, identity = newer or ("", "")
+            return cls(int(size), int(written_ns), edges, place, int(inode), contents, identity)
         except (AttributeError, ValueError):
             raise SourceError(f"{text!r:.100} is no fingerprint of a file") from None
 
-    def change(self, now: Fingerprint) -> str | None:
-        """What has changed between this and ``now``, in words that follow the file's name; None: nothing."""
+    def change(self, now: Fingerprint, contents_now: Callable[[], str]) -> str | None:
+        """What has changed between this and ``now``, in words that follow the file's name; None: nothing.
+
+        ``contents_now``: reads its contents; asked only where the rest does not tell.
+        """
+        if self.identity and now.identity and self.identity != now.identity:
+            return "is another one, by the identity that it was given"
         if now.size != self.size:
             verb = "shrank" if now.size < self.size else "grew"
             return f"{verb} from {self.size:,} to {now.size:,} bytes"
-        if now.place == self.place and now.inode != self.inode:
+        if self.identity and now.identity:
+            return None
+        replaced = now.place == self.place and now.inode != self.inode
+        if now.edges == self.edges and now.written_ns == self.written_ns and not replaced:
+            return None
+        if now.edges != self.edges or (self.contents and self.contents != contents_now()):
+            return "has other contents"
+        if self.contents:
+            return None
+        if replaced:
             return "was replaced by another file"
-        if now.written_ns != self.written_ns:
-            moment = datetime.fromtimestamp(now.written_ns // 10**9, timezone.utc)
-            return f"was written to (at {moment:%Y-%m-%d %H:%M:%S} UTC)"
-        return "has other contents" if now.edges != self.edges else None
+        moment = datetime.fromtimestamp(now.written_ns // 10**9, timezone.utc)
+        return f"was written to (at {moment:%Y-%m-%d %H:%M:%S} UTC)"
+
+
+def hash_of_contents(read: Callable[[int, int], bytes], size: int) -> str:
+    """Of a file of that size; ``read(offset, size)`` reads it."""
+    digest = blake2b(digest_size=16)
+    for offset, length in hashed_blocks(size):
+        digest.update(read(offset, length))
+    return digest.hexdigest()
+
+
+def hashed_blocks(size: int) -> Iterator[tuple[int, int]]:
+    """Offset and length of each block that is hashed, in order."""
+    count = -(-min(size, WHOLE_BYTES) // _BLOCK_BYTES)
+    for number in range(count):
+        offset = number * _BLOCK_BYTES
+        if size > WHOLE_BYTES:
+            offset = number * (size - _BLOCK_BYTES) // (count - 1) if count > 1 else 0
+        yield offset, min(_BLOCK_BYTES, size - offset)
 
 
 def _hash(data: bytes, size: int) -> str:

@@ -1,4 +1,4 @@
-"""JSON Lines as a source: one JSON value a line, UTF-8."""
+"""JSON Lines as a source: one JSON value a line."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from rqmem.errors import SourceError
-from rqmem.sources.files import LONGEST_RECORD_BYTES, FileSource, check_longest
+from rqmem.sources.encodings import check_encoding, codec_of
+from rqmem.sources.files import LONGEST_RECORD_BYTES, FileSource, check_errors, check_longest
 from rqmem.sources.open_file import OpenFile, first_line_end, lines
 
 _LINE_END = re.compile(rb"\n")
@@ -21,20 +22,35 @@ class JsonLines(FileSource[Any]):
     Args:
         path: of the file; every worker that gets a slice must see the same file there.
         longest_record: in bytes; a longer line is an error before it is parsed.
+        encoding: as in `CsvFile`.
+        errors: of bytes that are not of the encoding: ``"strict"``, ``"replace"`` and so on, as in `CsvFile`.
+        identity: as in `CsvFile`.
 
     Raises:
-        ConfigError: ``longest_record`` cannot be used.
-        SourceError: the file cannot be read, or (while reading) a line is not JSON, not UTF-8 or too long; its byte is
-            named.
+        ConfigError: an argument cannot be used.
+        SourceError: the file cannot be read, or (while reading) a line is not JSON, not of that encoding, or too long;
+            its byte is named.
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, longest_record: int = LONGEST_RECORD_BYTES) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        longest_record: int = LONGEST_RECORD_BYTES,
+        encoding: str = "utf-8",
+        errors: str = "strict",
+        identity: str | None = None,
+    ) -> None:
         check_longest(longest_record, "JsonLines")
-        self._longest_record = longest_record
-        super().__init__(path)
+        check_encoding(encoding, "\n", "JsonLines")
+        check_errors(errors, "JsonLines")
+        self._longest_record, self._encoding, self._errors = longest_record, encoding, errors
+        super().__init__(path, identity)
 
     def _options(self) -> dict[str, Any]:
-        return {} if self._longest_record == LONGEST_RECORD_BYTES else {"longest_record": self._longest_record}
+        given = {"longest_record": self._longest_record, "encoding": self._encoding, "errors": self._errors}
+        defaults = {"longest_record": LONGEST_RECORD_BYTES, "encoding": "utf-8", "errors": "strict"}
+        return {name: value for name, value in given.items() if value != defaults[name]}
 
     def _records(self, file: OpenFile, begin: int, end: int) -> Iterator[tuple[Any, int]]:
         for line in lines(file, begin, end, _split, (b"\n",), self._longest_record):
@@ -42,9 +58,10 @@ class JsonLines(FileSource[Any]):
             if len(line) > self._longest_record:
                 raise self._too_long(start, self._longest_record)
             if not line.isspace():
+                text = self._decoded(line, start, codec_of(self._encoding), self._errors)
                 try:
-                    value = json.loads(line.decode())
-                except (ValueError, RecursionError) as error:  # not UTF-8 is one, too
+                    value = json.loads(text)
+                except (ValueError, RecursionError) as error:
                     raise SourceError(f"{self._path}: byte {start:,}: no line of JSON: {error}") from None
                 yield value, begin
 

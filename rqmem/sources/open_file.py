@@ -7,10 +7,11 @@ import re
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
-from rqmem.errors import SourceError
-from rqmem.sources.fingerprint import Fingerprint
+from rqmem.errors import SourceChanged, SourceError
+from rqmem.sources.fingerprint import Fingerprint, hash_of_contents
 
 BLOCK_BYTES = 256 * 1024
 
@@ -18,18 +19,35 @@ BLOCK_BYTES = 256 * 1024
 class OpenFile:
     """A regular file that is read at offsets, and that must not change meanwhile."""
 
-    def __init__(self, path: str, descriptor: int) -> None:
+    def __init__(self, path: str, descriptor: int, identity: str = "") -> None:
         self.path = path
-        self.seen = Fingerprint.of(descriptor)
-        self._descriptor = descriptor
+        self.seen = Fingerprint.of(descriptor, identity)
+        self._descriptor, self._identity = descriptor, identity
 
     def read(self, offset: int, size: int) -> bytes:
         """``size`` bytes, fewer at the file's end only. Raises `SourceError` where the file has changed."""
-        data = self._read(offset, size)
-        status = os.fstat(self._descriptor)
-        if (status.st_size, status.st_mtime_ns) != (self.seen.size, self.seen.written_ns):
-            raise changed(self.path, self.seen.change(Fingerprint.of(self._descriptor)) or "was written to")
-        return data
+        while True:
+            data = self._read(offset, size)
+            status = os.fstat(self._descriptor)
+            if (status.st_size, status.st_mtime_ns) == (self.seen.size, self.seen.written_ns):
+                return data
+            self._accept(Fingerprint.of(self._descriptor, self._identity), self.seen)
+
+    def check(self, seen: Fingerprint) -> None:
+        """Raise `SourceChanged` where this is not the file that was ``seen``; else what is known of that is known."""
+        self._accept(self.seen, seen)
+
+    def with_contents(self) -> Fingerprint:
+        """What it is, by its contents too, which are read for that."""
+        if not self.seen.contents:
+            self.seen = replace(self.seen, contents=hash_of_contents(self.read, self.seen.size))
+        return self.seen
+
+    def _accept(self, now: Fingerprint, seen: Fingerprint) -> None:
+        what = seen.change(now, lambda: hash_of_contents(self._read, now.size))
+        if what is not None:
+            raise changed(self.path, what)
+        self.seen = replace(now, contents=seen.contents)
 
     def _read(self, offset: int, size: int) -> bytes:
         try:
@@ -44,7 +62,7 @@ class OpenFile:
 
 
 @contextmanager
-def opened(path: str, seen: Fingerprint | None = None) -> Iterator[OpenFile]:
+def opened(path: str, seen: Fingerprint | None = None, identity: str = "") -> Iterator[OpenFile]:
     """The file, open. Raises `SourceError`: it cannot be read, or is not the one that was ``seen``."""
     try:
         if not stat.S_ISREG(Path(path).stat().st_mode):
@@ -55,18 +73,19 @@ def opened(path: str, seen: Fingerprint | None = None) -> Iterator[OpenFile]:
     except OSError as error:
         raise SourceError(f"{path} cannot be read: {error.strerror}") from error
     try:
-        file = OpenFile(path, descriptor)
-        what = seen.change(file.seen) if seen is not None else None
-        if what is not None:
-            raise changed(path, what)
+        file = OpenFile(path, descriptor, identity)
+        if seen is not None:
+            file.check(seen)
         yield file
     finally:
         os.close(descriptor)
 
 
-def changed(path: str, what: str) -> SourceError:
+def changed(path: str, what: str) -> SourceChanged:
     """The error for a file that is not what was cut."""
-    return SourceError(f"{path} {what}: it changed since it was cut or first read; cut it again, begin again")
+    return SourceChanged(
+        f"{path} {what}: it changed since it was cut or first read; cut it again, begin again from its start"
+    )
 
 
 def lines(

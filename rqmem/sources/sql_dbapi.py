@@ -9,8 +9,9 @@ from contextlib import closing
 from typing import Any, Literal
 
 from rqmem.errors import ConfigError, SourceError
+from rqmem.sources import sql_words, typed_json
 from rqmem.sources.contract import Count
-from rqmem.sources.sql_queries import Key, KeyRange
+from rqmem.sources.sql_queries import Key, KeyOrder, KeyRange, refused
 
 _STYLES: dict[str, Callable[[int], str]] = {
     "qmark": lambda number: "?",
@@ -29,19 +30,31 @@ class DbapiQueries:
         self,
         connect: Callable[[], Any],
         query: str,
-        key: tuple[str, ...],
+        key: KeyOrder,
         parameters: Sequence[Any] | Mapping[str, Any],
         paramstyle: str,
+        at_most: int | None,
+        stable: bool,
     ) -> None:
         if paramstyle not in _STYLES:
             raise ConfigError(f"SqlRows: paramstyle is {paramstyle!r}: give one of {', '.join(_STYLES)}")
         if parameters and isinstance(parameters, Mapping) != (paramstyle in _BY_NAME):
             kind = "a dict" if paramstyle in _BY_NAME else "a tuple"
             raise ConfigError(f"SqlRows: with paramstyle {paramstyle!r} the parameters are {kind}")
-        for name in key:
+        for name in key.names:
             if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_$]*", name):
                 raise ConfigError(f"SqlRows: key {name!r} is no plain name: give that column an alias in the query")
-        self.key = key
+        found = list(sql_words.changing(query))
+        if not stable:
+            first = next((each.word for each in found if not each.selected), None)
+            refused(first, [each.alias for each in found if each.selected], key)
+        if sql_words.ordered(query):
+            raise SourceError(
+                f"SqlRows: the query has an ORDER BY, but rows come in the order of their key ({key}): leave it out, "
+                "and name what it orders by as the key, as key=('-created', 'id')"
+            )
+        self.key, self._at_most = key, at_most
+        self.window = at_most is not None
         self._connect = connect
         # On lines of their own: the query may end in a comment.
         self._rows = f"(\n{query.strip().rstrip(';')}\n) AS rqmem_rows"
@@ -52,43 +65,83 @@ class DbapiQueries:
         values = _Values(self._style, self._parameters)
         where = self._where(keys, values)
         text = f"SELECT * FROM {self._rows}{where} ORDER BY {self._listed()} LIMIT {values.add(limit)}"
-        rows, names = self._run(text, values)
-        if not rows:
-            return []
-        places: list[Any] = [names.index(_folded(name)) for name in self.key]
-        if isinstance(rows[0], Mapping):  # of a driver's dict cursor
-            places = [list(rows[0])[place] for place in places]
-        return [(row, tuple(row[place] for place in places)) for row in rows]
+        return self._read(text, values)
+
+    def rows_of(self, keys: Sequence[Key]) -> list[tuple[Any, Key]]:
+        values = _Values(self._style, self._parameters)
+        are = self._are(keys, values)
+        # The limit is for drivers that look for parameters only where some are given.
+        return self._read(f"SELECT * FROM {self._rows} WHERE {are} LIMIT {values.add(2 * len(keys))}", values)
 
     def count(self, keys: KeyRange, how: Literal["exact", "estimate"]) -> Count:
         values = _Values(self._style, self._parameters)
         where = self._where(keys, values)
-        # The limit is for drivers that look for parameters only where some are given.
         [row], _ = self._run(f"SELECT count(*) AS rqmem_count FROM {self._rows}{where} LIMIT {values.add(1)}", values)
         return Count.exact(_fields(row)[0])
 
     def nth_key(self, keys: KeyRange, number: int) -> Key | None:
         values = _Values(self._style, self._parameters)
-        where, listed = self._where(keys, values), self._listed()
-        first = f"SELECT {listed} FROM {self._rows}{where} ORDER BY {listed} LIMIT {values.add(number)}"
-        backwards = self._listed(" DESC")
-        text = f"SELECT {listed} FROM ({first}) AS rqmem_keys ORDER BY {backwards} LIMIT {values.add(1)}"
+        where, names = self._where(keys, values), ", ".join(self.key.names)
+        first = f"SELECT {names} FROM {self._rows}{where} ORDER BY {self._listed()} LIMIT {values.add(number)}"
+        backwards = self._listed(backwards=True)
+        text = f"SELECT {names} FROM ({first}) AS rqmem_keys ORDER BY {backwards} LIMIT {values.add(1)}"
         return self._one(text, values)
 
     def last_key(self, keys: KeyRange) -> Key | None:
         values = _Values(self._style, self._parameters)
         where = self._where(keys, values)
-        backwards = self._listed(" DESC")
-        return self._one(
-            f"SELECT {self._listed()} FROM {self._rows}{where} ORDER BY {backwards} LIMIT {values.add(1)}", values
-        )
+        names, backwards = ", ".join(self.key.names), self._listed(backwards=True)
+        return self._one(f"SELECT {names} FROM {self._rows}{where} ORDER BY {backwards} LIMIT {values.add(1)}", values)
 
     def null_in_key(self) -> str | None:
         values = _Values(self._style, self._parameters)
-        null = " OR ".join(f"{name} IS NULL" for name in self.key)
-        text = f"SELECT {self._listed()} FROM {self._rows} WHERE {null} LIMIT {values.add(1)}"
+        null = " OR ".join(f"{name} IS NULL" for name in self.key.names)
+        text = f"SELECT {', '.join(self.key.names)} FROM {self._rows} WHERE {null} LIMIT {values.add(1)}"
         key = self._one(text, values)
-        return None if key is None else self.key[key.index(None)]
+        return None if key is None else self.key.names[key.index(None)]
+
+    def unreadable_key(self) -> str | None:
+        return None  # the driver says so when it reads it
+
+    def key_twice(self, keys: KeyRange) -> Key | None:
+        values = _Values(self._style, self._parameters)
+        where, names = self._where(keys, values), ", ".join(self.key.names)
+        text = f"SELECT {names} FROM {self._rows}{where} GROUP BY {names} HAVING count(*) > 1 LIMIT {values.add(1)}"
+        return self._one(text, values)
+
+    def found(self, keys: Sequence[Key]) -> int:
+        values = _Values(self._style, self._parameters)
+        are = self._are(keys, values)
+        text = f"SELECT count(*) AS rqmem_count FROM {self._rows} WHERE {are} LIMIT {values.add(1)}"
+        return int(_fields(self._run(text, values)[0][0])[0])
+
+    def window_keys(self, most: int) -> list[Key]:
+        values = _Values(self._style, self._parameters)
+        names, limit = ", ".join(self.key.names), min(most, self._at_most or most)
+        text = f"SELECT {names} FROM {self._rows} ORDER BY {self._listed()} LIMIT {values.add(limit)}"
+        return [_fields(row) for row in self._run(text, values)[0]]
+
+    def window_range(self) -> KeyRange | None:
+        first = self.nth_key(KeyRange(), 1)
+        return None if first is None else KeyRange(None, self.nth_key(KeyRange(), self._at_most or 1))
+
+    def window_count(self) -> Count:
+        return Count.exact(min(self.count(KeyRange(), "exact").items or 0, self._at_most or 0))
+
+    def to_json(self, key: Key) -> list[Any]:
+        return [typed_json.encode(value) for value in key]
+
+    def from_json(self, values: Sequence[Any]) -> Key:
+        return tuple(typed_json.decode(value) for value in values)
+
+    def _read(self, text: str, values: _Values) -> list[tuple[Any, Key]]:
+        rows, names = self._run(text, values)
+        if not rows:
+            return []
+        places: list[Any] = [names.index(_folded(name)) for name in self.key.names]
+        if isinstance(rows[0], Mapping):  # of a driver's dict cursor
+            places = [list(rows[0])[place] for place in places]
+        return [(row, tuple(row[place] for place in places)) for row in rows]
 
     def _one(self, text: str, values: _Values) -> Key | None:
         rows, _ = self._run(text, values)
@@ -109,7 +162,7 @@ class DbapiQueries:
         with closing(connection.cursor()) as cursor:
             cursor.execute(f"SELECT * FROM {self._rows} WHERE 1 = 0 LIMIT {values.add(1)}", values.given)
             names = [_folded(each[0]) for each in cursor.description]
-        for name in self.key:
+        for name in self.key.names:
             if names.count(_folded(name)) != 1:
                 near = difflib.get_close_matches(_folded(name), names, n=1)
                 hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(names)}"
@@ -117,15 +170,38 @@ class DbapiQueries:
         self._checked = True
 
     def _where(self, keys: KeyRange, values: _Values) -> str:
-        bounds = [
-            _beyond(self.key, key, sign, values)
-            for key, sign in ((keys.after, ">"), (keys.upto, "<"))
-            if key is not None
-        ]
+        bounds = []
+        if keys.after is not None:
+            bounds.append(self._side(0, keys.after, values, beyond=True, including=keys.including))
+        if keys.upto is not None:
+            bounds.append(self._side(0, keys.upto, values, beyond=False, including=True))
         return f" WHERE {' AND '.join(bounds)}" if bounds else ""
 
-    def _listed(self, direction: str = "") -> str:
-        return ", ".join(f"{name}{direction}" for name in self.key)
+    def _side(self, first: int, key: Key, values: _Values, *, beyond: bool, including: bool) -> str:
+        """``names > key``, or ``names <= key``, written out as in `rqmem.sources.sql_selectable`."""
+        name, value = self.key.names[first], key[first]
+        sign = ">" if beyond != self.key.descending[first] else "<"
+        if first == len(key) - 1:
+            return f"{name} {sign}{'=' if including else ''} {values.add(value)}"
+        loosely = f"{name} {sign}= {values.add(value)}"
+        strictly = f"{name} {sign} {values.add(value)}"
+        same = f"{name} = {values.add(value)}"
+        further = self._side(first + 1, key, values, beyond=beyond, including=including)
+        return f"({loosely} AND ({strictly} OR ({same} AND {further})))"
+
+    def _are(self, keys: Sequence[Key], values: _Values) -> str:
+        def is_it(key: Key) -> str:
+            return " AND ".join(f"{name} = {values.add(each)}" for name, each in zip(self.key.names, key, strict=True))
+
+        if len(self.key.names) == 1:
+            return f"{self.key.names[0]} IN ({', '.join(values.add(key[0]) for key in keys)})"
+        return " OR ".join(f"({is_it(key)})" for key in keys)
+
+    def _listed(self, *, backwards: bool = False) -> str:
+        return ", ".join(
+            f"{name} DESC" if down != backwards else name
+            for name, down in zip(self.key.names, self.key.descending, strict=True)
+        )
 
 
 class _Values:
@@ -142,17 +218,6 @@ class _Values:
         else:
             self.given.append(value)
         return _STYLES[self._style](number)
-
-
-def _beyond(names: Sequence[str], key: Key, sign: str, values: _Values) -> str:
-    """``names > key``, or ``names <= key``, written out as in `rqmem.sources.sql_selectable`."""
-    name, value = names[0], key[0]
-    if len(names) == 1:
-        return f"{name} {'>' if sign == '>' else '<='} {values.add(value)}"
-    loosely = f"{name} {sign}= {values.add(value)}"
-    strictly = f"{name} {sign} {values.add(value)}"
-    same = f"{name} = {values.add(value)}"
-    return f"({loosely} AND ({strictly} OR ({same} AND {_beyond(names[1:], key[1:], sign, values)})))"
 
 
 def _fields(row: Any) -> Key:

@@ -62,6 +62,9 @@ class Own(Cuttable[T_co]):
             raise AttributeError(name)
         return getattr(self._source, name)
 
+    def first_cursor(self) -> Cursor:
+        return self._call("first_cursor") if hasattr(self._source, "first_cursor") else None
+
     def items_after(self, cursor: Cursor) -> Iterator[tuple[T_co, Cursor]]:
         return self._source.items_after(cursor)
 

@@ -82,6 +82,7 @@ class Facts:
         at: when it was read, epoch seconds.
         where: which Redis, for people, without password.
         suspended: by ``rq suspend``.
+        refuses: with which words Redis refuses writes; empty: it takes them.
         since: the beginning of what ``types`` tell of.
         alerts: those that have not ended.
         dropped: entries that the journal did not take, by kind.
@@ -100,6 +101,7 @@ class Facts:
     dropped: dict[str, int] = field(default_factory=dict)
     journal_error: str = ""
     memory: Memory | None = None
+    refuses: str = ""
 
     @property
     def alive(self) -> list[Worker]:

@@ -14,11 +14,11 @@ from redis.exceptions import ResponseError
 from rq import worker_registration
 from rq.executions import WORKER_EXECUTIONS_KEY_TEMPLATE
 from rq.scheduler import RQScheduler
-from rq.suspension import is_suspended
+from rq.suspension import WORKERS_SUSPENDED
 from rq.utils import decode_redis_hash, parse_composite_key, utcparse
 
 from rqmem.errors import JournalVersionError
-from rqmem.journal import history_reader, reader
+from rqmem.journal import history_reader, keys, reader
 from rqmem.policy.alerts import LEAK
 from rqmem.status.facts import Facts, JobType, Kind, Memory, Queue, Worker
 
@@ -46,7 +46,7 @@ def read_facts(connection: Redis, where: str, now: float) -> Facts:
     return Facts(
         at=now,
         where=where,
-        suspended=bool(is_suspended(connection)),
+        suspended=bool(connection.exists(WORKERS_SUSPENDED)),
         workers=read_workers(connection, now, readable=readable),
         queues=read_queues(connection, now),
         since=since,
@@ -55,6 +55,7 @@ def read_facts(connection: Redis, where: str, now: float) -> Facts:
         dropped=history_reader.dropped(connection) if readable else {},
         journal_error=journal_error,
         memory=read_memory(connection),
+        refuses=reader.refusal_of_writes(connection),
     )
 
 
@@ -99,7 +100,8 @@ def _read(connection: Redis, names: list[str], now: float, *, readable: bool) ->
     for name, raw, executions in zip(names, answers[::2], answers[1::2], strict=True):
         if raw:  # else RQ has given it up
             fields = decode_redis_hash(raw, decode_values=True)
-            kind: Kind = "rqmem" if name not in absent else ("silent" if name in ours else "rq")
+            said_so = name in ours or keys.PROCESS in fields
+            kind: Kind = "rqmem" if name not in absent else ("silent" if said_so else "rq")
             workers.append(_worker(name, fields, executions, kind, said.get(name), now))
     return workers
 

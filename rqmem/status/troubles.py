@@ -55,7 +55,7 @@ def healthy(found: Sequence[Trouble]) -> bool:
 def _running(facts: Facts) -> Iterator[Trouble]:
     queues = [queue for queue in facts.queues if queue.queued]
     waiting = sum(queue.queued for queue in queues)
-    if facts.state == "no workers":
+    if facts.state == "no workers" and not facts.refuses:
         text = f"no worker is running{f', and {_wait(waiting)}' if waiting else ''}"
         yield Trouble("problem", "no-workers", text, _start(*(queue.name for queue in queues)))
     if facts.suspended:
@@ -65,7 +65,7 @@ def _running(facts: Facts) -> Iterator[Trouble]:
 
 def _silent(facts: Facts) -> Iterator[Trouble]:
     for worker in facts.workers:
-        if worker.kind == "silent":
+        if worker.kind == "silent" and not facts.refuses:
             where = f" (pid {worker.pid} on {worker.host})" if worker.host else ""
             running = f"; its job {worker.job_id} is taken over by another rqmem worker" if worker.job_id else ""
             yield Trouble(
@@ -92,6 +92,9 @@ def _queues(facts: Facts) -> Iterator[Trouble]:
 
 
 def _redis(facts: Facts) -> Iterator[Trouble]:
+    if facts.refuses:
+        text = f"Redis refuses writes ({facts.refuses}): workers wait, and nobody hears of them"
+        yield Trouble("problem", "redis-refuses", text, "mend Redis: they go on by themselves, and nothing is lost")
     memory = facts.memory
     if memory is None or not memory.max_bytes:
         return

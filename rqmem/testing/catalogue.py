@@ -35,7 +35,6 @@ class Adversary(Entry):
     """A job that uses more memory than it may; it must fail, and be told why.
 
     Attributes:
-        seen_by: ``"cgroup"``: without one nobody sees what it uses.
         step_mb: what one of its calls in C adds; no signal interrupts it, so that much comes on top.
         unwinds: False: while its main thread unwinds its others go on, so that only a kill bounds it.
         on_failure: path of the failure callback to enqueue it with.
@@ -43,7 +42,6 @@ class Adversary(Entry):
             Redis stopped for some seconds, or SIGTERM to its worker at the moment the job is stopped.
     """
 
-    seen_by: Literal["any", "cgroup"] = "any"
     step_mb: float = 0
     unwinds: bool = True
     on_failure: str = ""

@@ -96,14 +96,10 @@ def table(how: How, adversaries: Sequence[Adversary], runs: int) -> list[str]:
         figures = f"{statistics.median(above):>7.1f}{max(above):>7.1f}" if above else f"{'-':>7}{'-':>7}"
         acted = ", ".join(sorted({layer for layer, _ in row.above})) or "nobody"
         pause = f"{statistics.median(row.next_ms):.0f}" if row.next_ms else "-"
-        bound = adversary.seen_by == "any" or how.cgroup == "require"
         left = ", ".join(sorted(set(row.left))) or "-"
-        note = "" if bound else "  (seen by a cgroup only)"
-        click.echo(
-            f"{name:<31}{figures}  {acted:<12}{row.told:>4}/{row.runs}{pause:>10}{row.largest_mb:>9.0f}  {left}{note}"
-        )
+        click.echo(f"{name:<31}{figures}  {acted:<12}{row.told:>4}/{row.runs}{pause:>10}{row.largest_mb:>9.0f}  {left}")
         faults = row.faults(how.memory_mb, adversary)
-        if bound and faults:
+        if faults:
             outside.append(f"{name} ({how}): {'; '.join(faults)}")
     return outside
 

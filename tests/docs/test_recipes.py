@@ -1,4 +1,4 @@
-"""The recipes of docs/database-rows.md run, and do what is said of them."""
+"""The recipes of docs/database-rows.md and docs/files.md run, and do what is said of them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ from tests.conftest import ROOT, StartWorker
 PAGE = ROOT / "docs" / "database-rows.md"
 MODULES = {
     block.partition("\n")[0].removeprefix("# "): block
-    for block in re.findall(r"^```python\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+    for page in (PAGE, PAGE.with_name("files.md"))
+    for block in re.findall(r"^```python\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL)
 }
 ORDERS = [
     (number, f"customer {number * 7 % 40}", number * 37 % 1000, ("paid", "unpaid", "unpaid")[number % 3])
@@ -74,6 +75,13 @@ def test_rows_that_are_changed_while_they_are_read_are_all_read(run: Run, shop: 
     assert by_status == {"paid": 433, "reminded": 867}
 
 
+def test_the_newest_hundred_are_reminded(run: Run, shop: Path) -> None:
+    run("newest.RemindNewest")
+    with closing(sqlite3.connect(shop / "shop.db")) as database:
+        reminded = [number for (number,) in database.execute("SELECT id FROM orders WHERE status = 'reminded'")]
+    assert reminded == [number for number, _, _, status in ORDERS if status == "unpaid"][-100:]
+
+
 def test_a_row_at_a_time(shop: Path) -> None:
     expected = sum(cents for _, _, cents, status in ORDERS if status == "paid")
     assert printed(shop, "from revenue import revenue; print(revenue())") == str(expected)
@@ -102,6 +110,13 @@ def test_spread_over_child_jobs(run: Run, shop: Path, connection: Redis) -> None
 def test_garbage_in_cycles_is_collected_where_asked(run: Run) -> None:
     """Some is collected by Python itself meanwhile; of 650 MB in all, much is left for the call."""
     assert run("documents.PrintDocuments") > 50
+
+
+def test_a_file(shop: Path, connection: Redis, start_worker: StartWorker) -> None:
+    (shop / "orders.csv").write_text("id\n" + "7\n" * 250)
+    job = Queue("imports", connection=connection).enqueue("imports.ImportOrders.run", path="orders.csv")
+    log = start_worker("imports", "--burst", "--log-level", "warning", directory=shop).finish()
+    assert job.return_value() == 250, log
 
 
 def test_no_example_is_left_out() -> None:

@@ -189,7 +189,7 @@ def test_doctor_tells_a_cluster_and_a_server_without_info(serve: Callable[..., i
     assert "RQ does not support a Cluster" in " ".join(done.stdout.split())
     port = serve(config="user default on nopass ~* &* +@all -info")
     done = commands.run("doctor", "--no-self-test", "--json", "--url", f"redis://127.0.0.1:{port}")
-    [server] = [each for each in json.loads(done.stdout)["findings"] if each["check"] == "server"]
+    [server] = [each for each in json.loads(done.stdout)["findings"] if each["name"] == "server"]
     assert server["mark"] == "note"
     assert "refuses INFO" in server["text"]
 

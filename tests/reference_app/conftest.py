@@ -19,17 +19,7 @@ from jobs.reminders import SendAppointmentReminderJob
 from jobs.sentiment import AnalyzeCallSentimentJob
 from jobs.staff import BulkAssignStaffToEventTypesJob
 from seeds.retell_stand_in import StandIn
-from tests import postgres as postgres_server
 from tests.postgres import PostgresServer
-
-
-@pytest.fixture(scope="session")
-def postgres() -> Iterator[PostgresServer]:
-    """One server for the whole run. Skips, with the reason, where none can be had."""
-    if reason := postgres_server.missing():
-        pytest.skip(reason)
-    with postgres_server.running() as server:
-        yield server
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

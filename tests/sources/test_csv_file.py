@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import bz2
 import csv
+import gzip
+import io
+import itertools
 import json
+import lzma
 import os
 import re
+import sqlite3
+import tarfile
+import zipfile
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +22,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from rqmem.errors import ConfigError, SourceError
-from rqmem.sources import Count, CsvFile, Cuttable, JsonLines, csv_file, files, open_file, open_slice
+from rqmem.errors import ConfigError, SourceChanged, SourceError
+from rqmem.sources import Count, CsvFile, Cuttable, JsonLines, csv_file, files, fingerprint, open_file, open_slice
 from rqmem.sources.csv_cuts import Quoting, Undecided, record_start
 from rqmem.testing import assert_stays_under
 from tests.sources.makers import as_csv_reads
@@ -141,6 +150,7 @@ def test_what_lies_between_cuts_is_not_read(tmp_path: Path, monkeypatch: pytest.
         return data
 
     monkeypatch.setattr(open_file.OpenFile, "read", counted)
+    monkeypatch.setattr(fingerprint, "WHOLE_BYTES", 2**17)  # what is hashed is read, too
     assert len(list(source.slices(parts=20))) == 20
     assert sum(sizes) < path.stat().st_size / 20
 
@@ -221,12 +231,25 @@ def make_file(path: Path, kind: str) -> Cuttable[Any]:
     return JsonLines(path)
 
 
-def replace(path: Path) -> None:
-    status = path.stat()
-    other = path.with_suffix(".new")
+def downloaded_again(path: Path) -> None:
+    """Written beside and renamed, as downloads are: another inode, another moment."""
+    other = path.with_suffix(".part")
     other.write_bytes(path.read_bytes())
-    os.utime(other, ns=(status.st_atime_ns, status.st_mtime_ns))
     other.replace(path)
+
+
+def written_again(path: Path) -> None:
+    data = path.read_bytes()
+    path.unlink()
+    path.write_bytes(data)
+    os.utime(path, ns=(1, 1))
+
+
+def edited(path: Path) -> None:
+    """One byte in the middle, by a person: the same size."""
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] = data[len(data) // 2] ^ 1
+    path.write_bytes(data)
 
 
 def rewrite_in_place(path: Path) -> None:
@@ -243,8 +266,8 @@ def rewrite_in_place(path: Path) -> None:
         (lambda path: path.unlink(), "vanished: it changed since it was cut"),
         (lambda path: os.truncate(path, 60), "shrank from .* to 60 bytes: it changed since it was cut"),
         (lambda path: path.open("a").write("more\n"), "grew from "),
-        (lambda path: os.utime(path, ns=(1, 1)), r"was written to \(at 1970-01-01 00:00:00 UTC\)"),
-        (replace, "was replaced by another file"),
+        (edited, "has other contents"),
+        (lambda path: (edited(path), downloaded_again(path)), "has other contents"),
         (rewrite_in_place, "has other contents"),
     ],
 )
@@ -261,9 +284,87 @@ def test_a_file_that_changed_since_it_was_cut(tmp_path: Path, kind: str, change:
         read([pieces[1]])
     with pytest.raises(SourceError, match=message):
         list(source.slices(parts=2))
-    if path.exists() and kind == "json" and change is not replace:  # a new look, an old cursor
-        with pytest.raises(SourceError, match=message):
-            list(JsonLines(path).items_after(cursor))
+    if path.exists():  # a new look, an old cursor
+        with pytest.raises(SourceChanged, match=message):
+            list(type(source)(path).items_after(cursor))
+
+
+UNCHANGED = [downloaded_again, written_again, Path.touch, lambda path: os.utime(path, ns=(1, 1))]
+
+
+@pytest.mark.parametrize("kind", ["csv", "json"])
+@pytest.mark.parametrize("whole", [2**20, 128])
+@pytest.mark.parametrize("again", UNCHANGED)
+def test_a_file_with_the_same_contents_is_the_same_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, whole: int, again: Any
+) -> None:
+    monkeypatch.setattr(fingerprint, "WHOLE_BYTES", whole)
+    monkeypatch.setattr(fingerprint, "_BLOCK_BYTES", 16)
+    path = tmp_path / "data"
+    source = make_file(path, kind)
+    pieces = list(source.slices(parts=3))
+    descriptions = [described(piece) for piece in pieces]
+    begun = list(itertools.islice(source.items_after(None), 30))
+    again(path)
+    rest = [item for item, _ in type(source)(path).items_after(begun[-1][1])]
+    assert [item["id"] for item in [*(item for item, _ in begun), *rest]] == [str(n) for n in range(100)]
+    assert read([open_slice(each) for each in descriptions]) == read(pieces) == read([source])
+    elsewhere = tmp_path / "downloads" / "tmp8a7f"  # a cursor knows no path
+    elsewhere.parent.mkdir()
+    elsewhere.write_bytes(path.read_bytes())
+    assert [item for item, _ in type(source)(elsewhere).items_after(begun[-1][1])] == rest
+
+
+@pytest.mark.parametrize("again", UNCHANGED)
+def test_a_file_may_be_written_again_while_it_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, again: Any
+) -> None:
+    path = tmp_path / "data"
+    source = make_file(path, "json")
+    monkeypatch.setattr(open_file, "BLOCK_BYTES", 50)
+    items = source.items_after(None)
+    first = next(items)[0]
+    again(path)
+    assert len([first, *items]) == 100
+
+
+def test_an_identity_decides_where_one_is_given(tmp_path: Path) -> None:
+    path = tmp_path / "data"
+    make_file(path, "csv")
+    *_, (_, cursor) = itertools.islice(CsvFile(path, identity="etag-1").items_after(None), 10)
+    description = described(next(CsvFile(path, identity="etag-1").slices(parts=2)))
+    edited(path)
+    assert len(list(CsvFile(path, identity="etag-1").items_after(cursor))) == 90
+    assert read([open_slice(description)])
+    for identity in ("etag-2", None):
+        with pytest.raises(SourceChanged, match=r"is another one, by the identity|has other contents"):
+            list(CsvFile(path, identity=identity).items_after(cursor))
+    with pytest.raises(ConfigError, match="identity is ''"):
+        JsonLines(path, identity="")
+
+
+def test_cursors_of_jobs_in_flight_from_before_go_on(tmp_path: Path) -> None:
+    path = tmp_path / "data"
+    source = make_file(path, "csv")
+    *_, (_, [offset, number, text]) = itertools.islice(source.items_after(None), 10)
+    old = [offset, number, "-".join(text.split("-")[:5])]
+    description = {**described(source), "seen": old[2], "begin": offset}
+    assert len(list(CsvFile(path).items_after(old))) == len(read([open_slice(description)])) == 90
+    *_, (_, newer) = itertools.islice(CsvFile(path).items_after(old), 10)
+    downloaded_again(path)
+    assert len(list(CsvFile(path).items_after(newer))) == 80  # from then on its contents are known
+    with pytest.raises(SourceChanged, match="was replaced by another file"):
+        list(CsvFile(path).items_after(old))
+    with pytest.raises(SourceError, match="is no fingerprint of a file"):
+        list(CsvFile(path).items_after([offset, number, "1-2-3-4-5-6"]))
+
+
+def test_of_a_large_file_blocks_all_over_it_are_hashed(monkeypatch: pytest.MonkeyPatch) -> None:
+    for size in (0, 1, 65_536, 2**26, 2**26 + 1, 10**11):
+        blocks = list(fingerprint.hashed_blocks(size))
+        assert sum(length for _, length in blocks) == min(size, fingerprint.WHOLE_BYTES)
+        assert all(one + length <= other for (one, length), (other, _) in itertools.pairwise(blocks))
+        assert not size or (blocks[0][0] == 0 and sum(blocks[-1]) == size)
 
 
 @pytest.mark.parametrize("kind", ["csv", "json"])
@@ -278,6 +379,98 @@ def test_a_file_that_changes_while_it_is_read(tmp_path: Path, monkeypatch: pytes
         list(items)
 
 
+def zipped(name: str, data: bytes) -> bytes:
+    raw = io.BytesIO()
+    with zipfile.ZipFile(raw, "w") as archive:
+        archive.writestr(name, data)
+    return raw.getvalue()
+
+
+def tarred(data: bytes) -> bytes:
+    raw = io.BytesIO()
+    with tarfile.open(fileobj=raw, mode="w") as archive:
+        member = tarfile.TarInfo("rows.csv")
+        member.size = len(data)
+        archive.addfile(member, io.BytesIO(data))
+    return raw.getvalue()
+
+
+def a_database(data: bytes) -> bytes:
+    with closing(sqlite3.connect(":memory:")) as database:
+        database.execute("CREATE TABLE t (a)")
+        return database.serialize()
+
+
+ROWS = "id,name\n" + "".join(f"{n},Zoë Smith\n" for n in range(50))
+NO_TEXT = {
+    "gzip": (gzip.compress, r"is compressed \(gzip\), so it cannot be cut: decompress it first \(gunzip\)"),
+    "bzip2": (bz2.compress, r"is compressed \(bzip2\).*\(bunzip2\)"),
+    "xz": (lzma.compress, r"is compressed \(xz\).*\(unxz\)"),
+    "zstd": (lambda data: b"\x28\xb5\x2f\xfd" + data, r"is compressed \(zstd\).*\(unzstd\)"),
+    "zip": (lambda data: zipped("rows.csv", data), "is a zip archive: unpack it first"),
+    "xlsx": (lambda data: zipped("[Content_Types].xml", data), "is an Office file .*: save it as CSV UTF-8"),
+    "xlsx of others": (lambda data: zipped("xl/workbook.xml", data), r"is an Excel file \(\.xlsx\): save it as CSV"),
+    "tar": (tarred, "is a tar archive"),
+    "parquet": (lambda data: b"PAR1\x15\x04\x15" + data, "is a Parquet file: write it as CSV or JSON lines first"),
+    "pdf": (lambda data: b"%PDF-1.7\n" + data, "is a PDF"),
+    "sqlite": (a_database, r"is an SQLite database: read its tables with rqmem\.sources\.SqlRows"),
+    "html": (lambda data: b"\n<!DOCTYPE html>\n<title>403</title>", "is an HTML page, perhaps the error page"),
+    "xml": (lambda data: b'<?xml version="1.0"?><Error/>', "is XML, perhaps the error message of a download"),
+    "lfs": (lambda data: b"version https://git-lfs.github.com/spec/v1\n", "is a pointer of Git LFS"),
+    **{
+        name: (lambda data, name=name: data.decode().encode(name), f"is {says}, so it cannot be cut: convert it to")
+        for name, says in (
+            ("utf-16", "UTF-16"), ("utf-16-le", "UTF-16LE"), ("utf-16-be", "UTF-16BE"), ("utf-32", "UTF-32"),
+            ("utf-32-le", "UTF-32LE"), ("utf-32-be", "UTF-32BE"),
+        )
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NO_TEXT)
+@pytest.mark.parametrize("kind", [CsvFile, JsonLines])
+def test_what_is_no_text_is_named_with_what_to_do(tmp_path: Path, kind: Any, name: str) -> None:
+    made, says = NO_TEXT[name]
+    path = tmp_path / "rows"
+    path.write_bytes(made(ROWS.encode()))
+    with pytest.raises(SourceError, match=says) as told:
+        kind(path)
+    assert str(told.value).startswith(f"{path} is ") and "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize(
+    "header", ["ORC,name", "PAR1,PAR2", "BZh,id", "GIF89a,b", "ORCID,a", "PKey,b", "7z,a", "\x00,b", "<id>,b"]
+)
+def test_a_header_that_only_looks_like_another_kind_is_read(tmp_path: Path, header: str) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text(f"{header}\n1,2\n")
+    assert [list(each.values()) for each in read([CsvFile(path)])] == [["1", "2"]]
+
+
+def test_one_byte_of_another_encoding_need_not_end_a_job(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_bytes("id,name\n1,Zoë\n".encode() + "2,Zoë\n".encode("cp1252") + "3,Zoë\n".encode())
+    with pytest.raises(SourceError, match=r"rows\.csv: byte 19: not utf-8 .*encoding='cp1252'.*errors='replace'"):
+        read([CsvFile(path)])
+    for errors, name in (
+        ("replace", "Zo\ufffd"), ("surrogateescape", "Zo\udceb"), ("backslashreplace", "Zo\\xeb"), ("ignore", "Zo")
+    ):  # fmt: skip
+        pieces = [open_slice(described(piece)) for piece in CsvFile(path, errors=errors).slices(parts=3)]
+        assert [each["name"] for each in read(pieces)] == ["Zoë", name, "Zoë"]
+    lines = tmp_path / "rows.jsonl"
+    lines.write_bytes('["Zoë"]\n'.encode() + '["Zoë"]\n'.encode("cp1252"))
+    with pytest.raises(SourceError, match=r"rows\.jsonl: byte 13: not utf-8"):
+        read([JsonLines(lines)])
+    assert read([JsonLines(lines, errors="replace")]) == [["Zoë"], ["Zo\ufffd"]]
+    latin = JsonLines(lines, encoding="cp1252")
+    assert read([latin]) == read([open_slice(described(latin))]) == [["ZoÃ«"], ["Zoë"]]
+    for kind in (CsvFile, JsonLines):
+        with pytest.raises(ConfigError, match=f"{kind.__name__}: errors is 'xmlcharrefreplace': give one of 'strict'"):
+            kind(path, errors="xmlcharrefreplace")
+        with pytest.raises(ConfigError, match=f"{kind.__name__}: a file in utf-16 cannot be cut"):
+            kind(path, encoding="utf-16")
+
+
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=r"none\.csv does not exist"):
         CsvFile(tmp_path / "none.csv")
@@ -287,10 +480,6 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     os.mkfifo(pipe)
     with pytest.raises(SourceError, match="is no regular file"):
         JsonLines(pipe)
-    packed = tmp_path / "a.csv.gz"
-    packed.write_bytes(b"\x1f\x8b\x08\x00")
-    with pytest.raises(SourceError, match=r"is compressed \(gzip\), so it cannot be cut"):
-        CsvFile(packed)
     lines = tmp_path / "a.jsonl"
     lines.write_text('{"a": 1}\n{"a": \n')
     with pytest.raises(SourceError, match=r"a\.jsonl: byte 9: no line of JSON: Expecting value"):

@@ -109,6 +109,11 @@ def test_arguments_that_do_not_fit_are_refused_there_too(connection: Redis) -> N
         Queue(connection=connection).enqueue(WithHooks, hook={})
 
 
+def test_a_queue_has_its_own_connection(connection: Redis) -> None:
+    with pytest.raises(ConfigError, match="WithHooks: connection is the queue's"):
+        Queue(connection=connection).enqueue(WithHooks, connection=connection)
+
+
 def test_a_job_enqueues_where_it_runs(connection: Redis, redis_url: str, work_off: Callable[..., str]) -> None:
     queue = Queue("jobs", connection=connection, serializer="json")
     job = queue.enqueue("tests.sample_jobs.enqueue_another")

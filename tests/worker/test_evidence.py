@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +11,6 @@ from rq import Queue
 
 from rqmem.events import Breach
 from rqmem.journal import reader
-from rqmem.memory import procfs
 from tests import sample_jobs
 
 WorkOff = Callable[..., str]
@@ -102,13 +100,3 @@ def test_no_unfinished_curve_and_no_growth_before_time(queue: Queue, work_off: W
     assert seconds == sorted(seconds, reverse=True)
     assert 1 <= len(seconds) <= 30
     assert breach.curve[-1][1] <= breach.peak_mb
-
-
-def test_segments_are_read_from_maps() -> None:
-    maps = (
-        "7f00-7f01 rw-s 00000000 00:1a 5 /dev/shm/psm_1\n"
-        "7f02-7f03 rw-s 00000000 00:1a 6 /dev/shm/gone (deleted)\n"
-        "7f04-7f05 r-xp 00000000 08:01 7 /usr/lib/x.so\n"
-    )
-    assert procfs.parse_segments(maps) == {"/dev/shm/psm_1"}
-    assert procfs.read_segments(os.getpid()) == set()

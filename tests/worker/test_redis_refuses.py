@@ -7,6 +7,7 @@ import os
 import re
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timezone
@@ -18,7 +19,10 @@ from redis.exceptions import RedisError
 from rq.command import send_shutdown_command
 from rq.job import Dependency, JobStatus
 
-from rqmem.journal import reader
+from rqmem.exporter.read import read_scrape
+from rqmem.journal import keys, reader
+from rqmem.status.read import read_facts
+from rqmem.status.troubles import troubles
 from rqmem.testing import wait_until
 from tests import sample_jobs
 from tests.conftest import ROOT, StartWorker, WorkerProcess
@@ -368,3 +372,17 @@ def test_a_worker_that_starts_while_redis_refuses_says_so_and_ends_with_1(
     assert worker.process.returncode == 1
     assert "READONLY" in printed.splitlines()[-1]
     assert "Traceback" not in printed
+
+
+@pytest.mark.parametrize("kind", ["READONLY", "OOM", "NOREPLICAS"])
+def test_status_and_exporter_say_that_redis_refuses_and_miss_no_worker(
+    kind: str, own_redis: OwnRedis, admin: Redis
+) -> None:
+    own_redis.queue.enqueue(sample_jobs.add, 1)
+    with REFUSALS[kind](admin):
+        found = {each.name: each.text for each in troubles(read_facts(own_redis.connection, "", time.time()))}
+        assert kind in found["redis-refuses"]
+        assert "no-workers" not in found
+        assert read_scrape(own_redis.connection, time.time()).refuses
+    assert "redis-refuses" not in {each.name for each in troubles(read_facts(own_redis.connection, "", time.time()))}
+    assert not own_redis.connection.exists(keys.PROBE)

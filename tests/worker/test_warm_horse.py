@@ -245,6 +245,20 @@ def test_a_stopped_job_and_the_next(queue: Queue, start_worker: StartWorker) -> 
     assert after.return_value()
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_worker_that_starts_hears_that_it_is_to_stop(
+    connection: Redis, start_worker: StartWorker, tmp_path: Path, number: signal.Signals
+) -> None:
+    go = tmp_path / "go"
+    worker = start_worker("jobs", "--preload", "tests.waits_in_its_import", TESTS_WAIT_FOR=str(go))
+    wait_until(lambda: Path(f"{go}.begun").exists(), 30)
+    worker.process.send_signal(number)
+    log = worker.finish()
+    assert worker.process.returncode == 0, log
+    assert "told to stop while it started" in log
+    assert not list(connection.scan_iter("rq:worker*"))
+
+
 def test_preloaded_modules_are_there_before_the_fork(queue: Queue, work_off: WorkOff) -> None:
     job = queue.enqueue("tests.preloaded.imported_by")
     work_off("jobs", "--preload", "tests.preloaded")
