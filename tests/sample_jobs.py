@@ -428,6 +428,10 @@ def raise_undecodable() -> None:
     raise ValueError(os.fsdecode(b"caf\xe9.csv"))
 
 
+def fail_with(text: str) -> None:
+    raise ValueError(text)
+
+
 def raise_error() -> None:
     raise ValueError("an ordinary failure")
 

@@ -83,8 +83,8 @@ class LivingWorker(WorkerInHorse):
             self.name = self._before.name
 
     def _set_ip_address(self, connection: Redis) -> None:
-        """RQ's `_set_ip_address`, which gives the connection our name; redis-py cannot read one with "=" in it."""
-        if "=" in self.name:
+        """RQ's `_set_ip_address`, which gives the connection our name; not one that Redis or redis-py does not take."""
+        if "=" in self.name or not all("!" <= each <= "~" for each in self.name):
             self.ip_address = "unknown"
         else:
             super()._set_ip_address(connection)
