@@ -1110,7 +1110,8 @@ def start_many_as(user: int, mb: int, dumpable: bool) -> int:
 def grow_beside_another_user(user: int) -> None:
     command = ["sleep", "60"]
     null = subprocess.DEVNULL
-    with subprocess.Popen(command, user=user, group=user, extra_groups=[], stdout=null, stderr=null):
+    with subprocess.Popen(command, user=user, group=user, extra_groups=[], stdout=null, stderr=null) as child:
+        redis().set("child", child.pid)
         time.sleep(0.2)
         grow_blocks()
 

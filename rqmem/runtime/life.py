@@ -329,13 +329,13 @@ class LivingWorker(WorkerInHorse):
         self._warm = WarmHorse.fork(self._page, self._serve)
         return self._warm
 
-    def _end_warm_horse(self) -> None:
+    def _end_warm_horse(self, *, broken: bool = False) -> None:
         warm, self._warm = self._warm, None
         if warm is not None:
             if warm.page.ends_with_hooks:
                 self._watch_ending_hooks(warm)
             warm.end()
-            self._retire_group()
+            self._retire_group(broken=broken)
 
     def _watch_ending_hooks(self, warm: WarmHorse) -> None:
         """Wait for the hooks that a horse calls before it ends, within its last job's ceiling."""
@@ -376,7 +376,7 @@ class LivingWorker(WorkerInHorse):
         warm.end()
         self._reap()
         if group is not None and self._kernel is not None:
-            self._kernel.retire(group)
+            self._kernel.retire(group, keep_limit=True)
 
     def _reap(self) -> None:
         """Ended orphans of jobs are our children, as the subreaper's; nobody else waits for them.
@@ -435,10 +435,10 @@ class LivingWorker(WorkerInHorse):
         if self._kernel is not None:
             self._group = self._kernel.new_group(to_bytes(self.limit_mb))
 
-    def _retire_group(self) -> None:
+    def _retire_group(self, *, broken: bool = False) -> None:
         group, self._group = self._group, None
         if group is not None and self._kernel is not None:
-            self._kernel.retire(group)
+            self._kernel.retire(group, keep_limit=broken)
 
     def _kill_tree(self, horse_pid: int, *, wait: bool = True) -> None:
         """After a breach or a lost horse nothing of the job's tree stays."""
