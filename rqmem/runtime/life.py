@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from rq.defaults import DEFAULT_LOGGING_DATE_FORMAT, DEFAULT_LOGGING_FORMAT
 from rq.exceptions import StopRequested
 from rq.logutils import setup_loghandlers
+from rq.worker import Worker
 
 from rqmem import events, hooks, integrations, log, settings
 from rqmem.config import Config
@@ -94,12 +95,12 @@ class LivingWorker(WorkerInHorse):
 
         ``max_jobs`` counts over all lives.
         """
-        call = inspect.signature(super().work).bind(*args, **kwargs)
+        call = inspect.signature(Worker.work).bind(self, *args, **kwargs)
         max_jobs = call.arguments.get("max_jobs")
         if max_jobs is not None and self._before is not None:
             call.arguments["max_jobs"] = max_jobs - self._before.jobs
         try:
-            worked = super().work(*call.args, **call.kwargs)
+            worked = super().work(*call.args[1:], **call.kwargs)
         except StopRequested:  # before RQ's loop, which would leave by `teardown`
             _log.info("worker %s: told to stop while it started", self.name)
             self.teardown()
