@@ -16,9 +16,10 @@ Reading order: `units`, `errors`, `config`, `events` (values) -> `policy` (decis
 (looking) -> `cli`; `testing` is for users' tests.
 
 In `runtime`: ``watcher`` keeps the ceiling, ``kernel`` has the kernel keep it too, ``verdict`` and ``breach`` say
-what becomes of a job, ``recovery`` and ``mending`` what becomes of what others left, ``recorder`` what is
-remembered (the horse tells it over the ``tape``), ``life``, ``worker``, ``in_horse`` are `MemoryWorker` in three
-layers, above ``patient`` (a Redis that is away) and RQ's own Worker. In `job`: ``mixin`` is what jobs see,
+what becomes of a job, ``recovery`` and ``mending`` what becomes of what others left, ``recorder`` what is remembered
+(the horse tells it over the ``tape``), ``life``, ``worker``, ``in_horse`` are `MemoryWorker` in three layers, above
+``patient`` (a Redis that is away) and RQ's own Worker; ``hooking`` calls the hooks of plugins (`hooks`), of which
+`integrations` come with rqmem, and ``listening`` those that hear of events. In `job`: ``mixin`` is what jobs see,
 ``context`` reads memory for it, ``stage`` and ``chunks`` go on where it stopped, ``children`` and ``split`` share it
 out. In `journal`: ``writer``, ``reader``, ``ledger`` are what running jobs need; ``history_*`` and ``alert_*`` may be
 forgotten.

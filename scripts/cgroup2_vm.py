@@ -3,9 +3,10 @@
     python -m scripts.cgroup2_vm [--situation beside] -- .venv/bin/python -m pytest -q tests/worker/test_kernel_layer.py
 
 A small machine is emulated (qemu without KVM: some twelve times slower than this one, up in eight seconds), with two
-processors. It sees this machine's files under an overlay: what the command writes is gone afterwards. The command runs
-as root, in this directory, with PATH, HOME, LANG, TZ, PYTHON*, VIRTUAL_ENV and RQMEM_* of the caller. Output and exit
-code come back. Debian's packages are installed where they are missing, by apt-get.
+processors. It sees this machine's files under an overlay: what the command writes is kept in memory and gone
+afterwards; only /var/tmp is on a disk. The command runs as root, in this directory, with PATH, HOME, LANG, TZ, PYTHON*,
+VIRTUAL_ENV and RQMEM_* of the caller. Output and exit code come back. Debian's packages are installed where they are
+missing, by apt-get.
 
 Exit codes: the command's; 124: it took too long, or the machine did not come up; 125: the packages cannot be installed.
 """
@@ -56,6 +57,7 @@ $b mount -t proc proc /proc; $b mount -t sysfs sys /sys; $b mount -t devtmpfs de
 for pass in 1 2 3 4; do for m in {modules}; do [ -f /modules/$m.ko ] && $b insmod /modules/$m.ko 2>/dev/null; done; done
 $b mount -t virtiofs root /ro && $b mount -t tmpfs -o size=75% tmpfs /rw && $b mkdir -p /rw/upper /rw/work
 $b mount -t overlay -o lowerdir=/ro,upperdir=/rw/upper,workdir=/rw/work overlay /new
+$b mount --bind /ro{folder}/disk /new/var/tmp
 for d in proc sys dev run; do $b mkdir -p /new/$d; done
 $b mount -t proc proc /new/proc; $b mount -t sysfs sys /new/sys; $b mount --bind /dev /new/dev
 $b mkdir -p /new/dev/shm /new/dev/pts; $b mount -t tmpfs -o size=50% shm /new/dev/shm
@@ -134,9 +136,10 @@ def _initrd(folder: Path, release: str) -> Path:
     for module in _MODULES:
         for file in Path("/lib/modules", release).rglob(f"{module}.ko"):
             shutil.copy(file, root / "modules")
+    (folder / "disk").mkdir(mode=0o1777)
     init = root / "init"
     init.write_text(_INIT.format(modules=" ".join(_MODULES), now=int(time.time()), begins=_BEGINS, ended=_ENDED,
-                                 command=folder / "start"))  # fmt: skip
+                                 command=folder / "start", folder=folder))  # fmt: skip
     init.chmod(0o755)
     names = "\n".join(str(path.relative_to(root)) for path in sorted(root.rglob("*")))
     packed = subprocess.run(["cpio", "-o", "-H", "newc", "--quiet"], cwd=root, input=names.encode(), check=True,

@@ -445,6 +445,10 @@ def raise_undecodable() -> None:
     raise ValueError(os.fsdecode(b"caf\xe9.csv"))
 
 
+def fail_with(text: str) -> None:
+    raise ValueError(text)
+
+
 def raise_error() -> None:
     raise ValueError("an ordinary failure")
 
@@ -1123,7 +1127,8 @@ def start_many_as(user: int, mb: int, dumpable: bool) -> int:
 def grow_beside_another_user(user: int) -> None:
     command = ["sleep", "60"]
     null = subprocess.DEVNULL
-    with subprocess.Popen(command, user=user, group=user, extra_groups=[], stdout=null, stderr=null):
+    with subprocess.Popen(command, user=user, group=user, extra_groups=[], stdout=null, stderr=null) as child:
+        redis().set("child", child.pid)
         time.sleep(0.2)
         grow_blocks()
 

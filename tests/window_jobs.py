@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 import os
+import signal
 import sqlite3
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Boolean, Column, Engine, Integer, MetaData, Table, create_engine, select
@@ -69,3 +71,20 @@ class CallNewest(MemoryAwareJob):
             if finished in self.breaches_at:
                 hog = [os.urandom(2**20) for _ in range(400)]
                 raise AssertionError(f"{len(hog)} MB were not enough")
+
+
+class DispatchNewest(CallNewest):
+    """Dispatches its children in a loop; killed after the second, when newer ones have arrived, once."""
+
+    def handle(self, path: str, most: int, split: bool = False, items: Any = None) -> int:
+        if items is not None:
+            return super().handle(path, most, items=items)
+        rows = SqlRows.from_factory(f"{__name__}:newest", path=path, most=most)
+        for number, child in enumerate(self.create_child_jobs(rows, CallNewest)):
+            child.enqueue()
+            if number == 1 and not Path(f"{path}.killed").exists():
+                Path(f"{path}.killed").touch()
+                with sqlite3.connect(path) as database:
+                    database.execute("INSERT INTO calls SELECT id + 1000, 0, 0 FROM calls WHERE id > 190")
+                os.kill(os.getpid(), signal.SIGKILL)
+        return 0

@@ -80,6 +80,8 @@ def _words(event: events.Event) -> str:
             return f"split into {event.children:,} children"
         case events.LeakFound():
             return event.summary()
+        case events.HookFailed():
+            return f"{event.hook} failed: {event.error}{f' ({event.where})' if event.where else ''}"
         case events.HorseRecycled():
             return f"new horse after it: {event.reason}"
         case events.WorkerLost():

@@ -20,8 +20,8 @@ LIBRARIES = {
 }
 """Name of an integration -> the module whose import makes it active."""
 
-_loaded: set[str] = set()
-_unusable: set[str] = set()
+_waiting = dict(LIBRARIES)  # looked at several times a job
+_loaded: list[str] = []
 _log = logging.getLogger("rqmem.hooks")
 
 
@@ -30,15 +30,14 @@ def load_imported() -> list[str]:
 
     One that cannot be used with the installed version of its library is logged and left out.
     """
-    for name, library in LIBRARIES.items():
-        if name not in _loaded and name not in _unusable and library in sys.modules:
-            try:
-                importlib.import_module(f"{__name__}.{name}")
-                _loaded.add(name)
-            except Exception as error:  # noqa: BLE001  any version may be installed
-                _unusable.add(name)
-                _log.warning("integration %s does not fit what is installed: %s: %s", name, type(error).__name__, error)
-    return sorted(_loaded)
+    for name in [name for name, library in _waiting.items() if library in sys.modules]:
+        del _waiting[name]
+        try:
+            importlib.import_module(f"{__name__}.{name}")
+            _loaded.append(name)
+        except Exception as error:  # noqa: BLE001  any version may be installed
+            _log.warning("integration %s does not fit what is installed: %s: %s", name, type(error).__name__, error)
+    return _loaded
 
 
 def installed() -> list[str]:

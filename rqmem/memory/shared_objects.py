@@ -6,7 +6,7 @@ be asked for its size. Each object counts once, whoever shares it. Reads only; b
 
 Not seen: files that nobody maps or holds open any more; segments whose creator was never seen, before anybody attaches
 them; a shared mapping without a descriptor or a name, where ``map_files`` may not be followed (CAP_CHECKPOINT_RESTORE);
-what is held by processes that may not be examined. A look takes 0.1 ms, and 1 ms for each process that maps some.
+what is held by processes that may not be examined. A look takes some 0.5 ms for each process.
 """
 
 from __future__ import annotations
@@ -61,6 +61,8 @@ def parse_mapped(maps: str, devices: Collection[int]) -> dict[Key, tuple[str, st
     """Objects on these devices in ``maps``: the range of addresses, and the path as it is told."""
     found: dict[Key, tuple[str, str]] = {}
     for line in maps.splitlines():
+        if " 00:" not in line or " 00:00 0" in line:  # most are of files on a disk, or of none
+            continue
         fields = line.split(None, 5)
         if len(fields) == 6 and fields[4] != "0":
             major, _, minor = fields[3].partition(":")

@@ -86,6 +86,7 @@ class Hooking:
         self._only_integrations = only_integrations
         self._started: list[Callable[..., Any]] = []
         self._begun: list[Callable[..., Any]] = []
+        self._named = 0  # integrations that the page names
         self._about: dict[str, str] = {"job": "", "job_id": "", "queue": "", "worker": worker}
 
     def wanted(self, page: SharedPage) -> bool:
@@ -101,6 +102,7 @@ class Hooking:
     def new_job(self, page: SharedPage, job: Job, queue: str) -> None:
         """From here on it is about this job."""
         self._begun = []
+        self._named = 0
         self._about = {"job": page.job, "job_id": job.id, "queue": queue, "worker": self._worker}
 
     def before(self, page: SharedPage, job: Job) -> None:
@@ -131,8 +133,9 @@ class Hooking:
         return [hook for hook in ours if integrations.owns(hook)] if self._only_integrations else ours
 
     def _look_for_integrations(self, page: SharedPage) -> None:
-        if self._integrate and (new := integrations.load_imported()):
-            page.integrations = " ".join(sorted({*page.integrations.split(), *new}))
+        if self._integrate and len(loaded := integrations.load_imported()) != self._named:
+            self._named = len(loaded)
+            page.integrations = " ".join(loaded)
 
     def _not_yet(self, called: list[Callable[..., Any]], name: str) -> Iterator[Callable[..., Any]]:
         for hook in self._hooks(name):

@@ -212,10 +212,14 @@ class KernelLayer:
             _log.warning("no cgroup for this horse: %s: %s", self.place.path / name, error.strerror)
             return None
 
-    def retire(self, group: HorseGroup) -> None:
-        """Its horse has ended. What a successful job left in it lives on, without a limit."""
+    def retire(self, group: HorseGroup, *, keep_limit: bool = False) -> None:
+        """Its horse has ended. What a successful job left in it lives on, without a limit.
+
+        ``keep_limit``: what still lives in it should not, and is another user's, so that we may not end it. It stays
+        there; the next worker removes the group when it has ended.
+        """
         self._left = [each for each in self._left if not each.remove()]
-        if not group.remove():
+        if not group.remove() and not keep_limit:
             group.let_go()
             self._left.append(group)
 

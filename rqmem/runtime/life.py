@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from rq.defaults import DEFAULT_LOGGING_DATE_FORMAT, DEFAULT_LOGGING_FORMAT
 from rq.exceptions import StopRequested
 from rq.logutils import setup_loghandlers
+from rq.worker import Worker
 
 from rqmem import events, hooks, integrations, log, settings
 from rqmem.config import Config
@@ -85,8 +86,8 @@ class LivingWorker(WorkerInHorse):
             self.name = self._before.name
 
     def _set_ip_address(self, connection: Redis) -> None:
-        """RQ's `_set_ip_address`, which gives the connection our name; redis-py cannot read one with "=" in it."""
-        if "=" in self.name:
+        """RQ's `_set_ip_address`, which gives the connection our name; not one that Redis or redis-py does not take."""
+        if "=" in self.name or not all("!" <= each <= "~" for each in self.name):
             self.ip_address = "unknown"
         else:
             super()._set_ip_address(connection)
@@ -96,12 +97,12 @@ class LivingWorker(WorkerInHorse):
 
         ``max_jobs`` counts over all lives.
         """
-        call = inspect.signature(super().work).bind(*args, **kwargs)
+        call = inspect.signature(Worker.work).bind(self, *args, **kwargs)
         max_jobs = call.arguments.get("max_jobs")
         if max_jobs is not None and self._before is not None:
             call.arguments["max_jobs"] = max_jobs - self._before.jobs
         try:
-            worked = super().work(*call.args, **call.kwargs)
+            worked = super().work(*call.args[1:], **call.kwargs)
         except StopRequested:  # before RQ's loop, which would leave by `teardown`
             _log.info("worker %s: told to stop while it started", self.name)
             self.teardown()
@@ -331,13 +332,13 @@ class LivingWorker(WorkerInHorse):
         self._warm = WarmHorse.fork(self._page, self._serve)
         return self._warm
 
-    def _end_warm_horse(self) -> None:
+    def _end_warm_horse(self, *, broken: bool = False) -> None:
         warm, self._warm = self._warm, None
         if warm is not None:
             if warm.page.ends_with_hooks:
                 self._watch_ending_hooks(warm)
             warm.end()
-            self._retire_group()
+            self._retire_group(broken=broken)
 
     def _watch_ending_hooks(self, warm: WarmHorse) -> None:
         """Wait for the hooks that a horse calls before it ends, within its last job's ceiling."""
@@ -378,7 +379,7 @@ class LivingWorker(WorkerInHorse):
         warm.end()
         self._reap()
         if group is not None and self._kernel is not None:
-            self._kernel.retire(group)
+            self._kernel.retire(group, keep_limit=True)
 
     def _reap(self) -> None:
         """Ended orphans of jobs are our children, as the subreaper's; nobody else waits for them.
@@ -437,10 +438,10 @@ class LivingWorker(WorkerInHorse):
         if self._kernel is not None:
             self._group = self._kernel.new_group(to_bytes(self.limit_mb))
 
-    def _retire_group(self) -> None:
+    def _retire_group(self, *, broken: bool = False) -> None:
         group, self._group = self._group, None
         if group is not None and self._kernel is not None:
-            self._kernel.retire(group)
+            self._kernel.retire(group, keep_limit=broken)
 
     def _kill_tree(self, horse_pid: int, *, wait: bool = True) -> None:
         """After a breach or a lost horse nothing of the job's tree stays."""

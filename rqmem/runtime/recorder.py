@@ -72,7 +72,7 @@ class _Execution:
 
     @property
     def job_type(self) -> str:
-        """As the horse says, which knows; as the description says until then."""
+        """As the horse says; until then as the data of the job say, without deserialising them."""
         return self.page.job or self.job
 
 

@@ -277,9 +277,9 @@ class MemoryWorker(LivingWorker):
         if warm is not None:
             warm.worn = watcher.lasted() or self._page.ceiling_bytes != to_bytes(self.limit_mb)
         if warm is None:
-            self._retire_group()
+            self._retire_group(broken=end.broken)
         elif report is None:
-            self._end_warm_horse()
+            self._end_warm_horse(broken=True)
         elif end.broken or self._page.told or self._page.runs_again:
             self._kill_warm_horse()
         if watcher.hidden:

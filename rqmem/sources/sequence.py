@@ -81,7 +81,7 @@ class Sequence(Cuttable[T_co]):
 
 
 class Positional(Cuttable[T_co]):
-    """What can be iterated again and no more: a dict, a queryset. Its cursor is the number of items read.
+    """What can be iterated again and no more: a dict. Its cursor is the number of items read.
 
     To go on it reads what is done once more and drops it. It cannot be cut.
     """

@@ -13,6 +13,8 @@ from rqmem.sources.kinds import describe_slice
 from rqmem.sources.range import Range
 from rqmem.sources.sequence import Positional, Sequence
 
+_QUERY_LIBRARIES = ("django", "sqlalchemy", "peewee", "tortoise", "pymongo", "mongoengine")
+
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
@@ -21,8 +23,8 @@ def as_source(data: Source[T] | Iterable[T], *, must_resume: bool = False) -> Cu
     """``data`` as a source.
 
     Raises:
-        SourceError: ``must_resume`` is set and it cannot be read again in the same order: an iterator, or a set,
-            whose order is another one in another process; or it cannot be iterated at all.
+        SourceError: ``must_resume`` is set and it cannot be read again in the same order: an iterator, a set, whose
+            order is another one in another process, or a query, such as Django's; or it cannot be iterated at all.
     """
     if isinstance(data, Cuttable):
         return data
@@ -41,7 +43,18 @@ def as_source(data: Source[T] | Iterable[T], *, must_resume: bool = False) -> Cu
         )
     if must_resume and isinstance(data, AnySet):
         raise SourceError(f"a {type(data).__name__} has another order in another process: pass sorted(...) of it")
+    if must_resume and _is_query(data):
+        raise SourceError(
+            f"a {type(data).__name__} is run again when the job goes on, and may be another set then: read it by key "
+            "with rqmem.sources.SqlRows (of Django: SqlRows.dbapi with queryset.query.sql_with_params()), or set "
+            "on_breach='fail'"
+        )
     return Positional(data)
+
+
+def _is_query(data: Iterable[Any]) -> bool:
+    """Whether it is no collection but a query that is run each time it is iterated."""
+    return any(cls.__module__.partition(".")[0] in _QUERY_LIBRARIES for cls in type(data).__mro__)
 
 
 def slices_of(

@@ -7,7 +7,7 @@ import logging
 import re
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +29,7 @@ from rqmem.log import words
 from rqmem.monitor.plain import block
 from rqmem.monitor.view import Frame, view
 from rqmem.profiling.snapshots import Inside, Process, Snapshot, as_text
+from tests import sample_jobs
 from tests.journal_filling import a_live, a_run, register, tell
 
 FORGED = "FORGED line"
@@ -290,3 +291,15 @@ def test_the_live_view_moves_no_cursor(connection: Redis) -> None:
         check(line, "plain")
     for shown in view(record, Frame(time.time(), "redis://x", None, 100, 40)):
         assert all(part.isprintable() for part, _ in shown)
+
+
+def test_the_log_of_a_real_worker_cannot_be_forged(connection: Redis, work_off: Callable[..., str]) -> None:
+    names = {"queue": f"q\n{FORGED}", "worker": f"w\u2028{FORGED}\x1b[2J", "text": f"t\r\n{FORGED}\n{FORGED}\x9b\u202e"}
+    queue = Queue(names["queue"], connection=connection)
+    queue.enqueue("operator.concat", "a", 7, description=names["text"])
+    queue.enqueue(sample_jobs.fail_with, names["text"])
+    queue.enqueue(sample_jobs.name_a_place, names["text"], 1)
+    queue.enqueue(f"no.such.{names['text']}")
+    log = work_off(names["queue"], "--name", names["worker"], "--memory", "256")
+    check(log, "log")
+    assert log.count("Job OK") == 1 and f"t\\r\\n{FORGED}" in log and "Warning" not in log

@@ -33,10 +33,10 @@ from sqlalchemy import (
     union_all,
     update,
 )
-from sqlalchemy.orm import DeclarativeBase
+from sqlalchemy.orm import DeclarativeBase, Session
 
 from rqmem.errors import ConfigError, SourceError
-from rqmem.sources import Concat, Count, Cuttable, SqlRows, describe_slice, open_slice, sql_rows
+from rqmem.sources import Concat, Count, Cuttable, SqlRows, as_source, describe_slice, open_slice, sql_rows
 
 CALLS = Table(
     "calls",
@@ -432,3 +432,12 @@ def test_objects_keep_being_objects_in_a_window(url: str, engine: Engine) -> Non
     ]
     assert [type(call) for call in calls] == [Call] * 3
     assert [vars(call)["score"] for call in calls] == [0, 0, 0]
+
+
+def test_a_query_that_is_iterated_is_no_collection_that_a_job_could_go_on_with(engine: Engine) -> None:
+    django = pytest.importorskip("django.db.models.query", reason="Django is not installed")
+    with Session(engine) as session:
+        for query in (session.query(Call), session.query(Call).limit(5), django.QuerySet()):
+            with pytest.raises(SourceError, match=r"is run again when the job goes on.*rqmem\.sources\.SqlRows"):
+                as_source(query, must_resume=True)
+        assert len([item for item, _ in as_source(session.query(Call)).items_after(None)]) == COUNT

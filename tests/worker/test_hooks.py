@@ -194,8 +194,8 @@ def nothing_of(number: int, job: Job, outcome: str) -> None: ...
 def test_an_integration_that_does_not_fit_its_library_is_left_out(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(integrations, "LIBRARIES", {"no_such_integration": "json"})
-    monkeypatch.setattr(integrations, "_loaded", set())
+    monkeypatch.setattr(integrations, "_waiting", {"no_such_integration": "json"})
+    monkeypatch.setattr(integrations, "_loaded", [])
     assert integrations.load_imported() == integrations.load_imported() == []
     assert caplog.text.count("integration no_such_integration does not fit what is installed: ModuleNotFoundError") == 1
 

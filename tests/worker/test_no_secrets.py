@@ -56,6 +56,7 @@ def test_of_a_worker_that_died_before_the_job_began(
     victim = start_worker(*options, RQMEM_HEARTBEAT="0.5", RQMEM_ISOLATION="warm")
     first = queue.enqueue(sample_jobs.add, 1)
     wait_until(lambda: first.get_status() == JobStatus.FINISHED, 30)
+    wait_until(lambda: history_reader.runs(connection, "tests.sample_jobs.add"), 20)
     wait_until(lambda: psutil.Process(victim.pid).children(), 20)
     for horse in psutil.Process(victim.pid).children():
         horse.send_signal(signal.SIGSTOP)

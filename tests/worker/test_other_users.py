@@ -18,7 +18,7 @@ from rq.job import JobStatus
 
 from rqmem.events import Breach
 from rqmem.journal import reader
-from rqmem.memory import tree
+from rqmem.memory import cgroup_files, tree
 from tests import sample_jobs
 
 WorkOff = Callable[..., str]
@@ -120,6 +120,23 @@ def test_what_the_worker_may_not_end_is_named_and_the_next_job_runs(queue: Queue
         assert [pid for pid, _ in only_breach(queue, job.id).beyond_reach] == [child]
         assert re.search(rf"processes of job {job.id} go on, .* may not end them: \S+ \({child}\)", log)
         assert after.return_value() == 5
+    finally:
+        os.kill(child, signal.SIGKILL)
+
+
+def test_what_the_worker_may_not_end_stays_in_its_cgroup_below_the_limit(queue: Queue, work_off: WorkOff) -> None:
+    own = cgroup_files.read_own()
+    if own is None or own.version != "v1":
+        pytest.skip("v2 ends a group whosever its processes are")
+    queue.enqueue(sample_jobs.grow_beside_another_user, NOBODY)
+    work_off("jobs", "--memory", "128", "--cgroup", "require", prefix=without(EXAMINES, ENDS))
+    child = int(queue.connection.get("child"))
+    try:
+        assert not tree.is_zombie(child)
+        line = next(each for each in Path(f"/proc/{child}/cgroup").read_text().splitlines() if ":memory:" in each)
+        group = own.top / line.rpartition(":")[2].lstrip("/")
+        assert group.name.startswith("rqmem-")
+        assert int((group / "memory.limit_in_bytes").read_text()) < 2**30
     finally:
         os.kill(child, signal.SIGKILL)
 

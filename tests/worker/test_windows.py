@@ -36,3 +36,15 @@ def test_children_share_the_window_of_their_parent(tmp_path: Path, connection: R
     assert job.get_status() == JobStatus.FINISHED, log
     assert job.return_value() == [1] * 7
     assert window_jobs.done(path) == NEWEST
+
+
+def test_a_parent_killed_while_it_dispatches_goes_on_with_its_window(
+    tmp_path: Path, connection: Redis, work_off: WorkOff
+) -> None:
+    path = str(tmp_path / "calls.db")
+    window_jobs.fill(path, 200)
+    job = window_jobs.DispatchNewest.enqueue(path=path, most=40, connection=connection)
+    log = work_off("jobs")
+    assert job.get_status() == JobStatus.FINISHED, log
+    assert Path(f"{path}.killed").exists()
+    assert window_jobs.done(path) == NEWEST
