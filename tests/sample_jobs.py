@@ -1289,8 +1289,10 @@ def fill_segments(mb: int) -> None:
 
 
 def hold_a_file_of_others(path: str, mb: int) -> int:
-    """A large file in /dev/shm that was there before, opened and partly read; and some memory of its own."""
-    with Path(path).open("rb") as file:
+    """A large file in /dev/shm that was there before, opened, partly read and written; and some memory of its own."""
+    with Path(path).open("r+b") as file:
+        file.write(b"a little")
+        file.flush()
         block = bytearray(mb * MB)
         own = os.memfd_create("job")
         _in_steps(own, 10)

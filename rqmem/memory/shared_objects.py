@@ -11,14 +11,17 @@ what is held by processes that may not be examined. A look takes some 0.5 ms for
 
 from __future__ import annotations
 
+import ctypes
 import os
 import stat
+import struct
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 _SHM = Path("/dev/shm")
+_AT_FDCWD, _STATX_BTIME = -100, 0x800
 _SYSV = Path("/proc/sysvipc/shm")
 
 Key = tuple[int | str, int]
@@ -27,12 +30,14 @@ Key = tuple[int | str, int]
 
 @dataclass(frozen=True)
 class Held:
-    """An object: its path or what else names it, and its size. ``changed_at``: epoch seconds, when it was written to or
-    changed by a system call."""
+    """An object: its path or what else names it, and its size.
+
+    ``born_at``: epoch seconds, when it was made; where the kernel does not tell, when a system call changed it last.
+    """
 
     name: str
     size_bytes: int
-    changed_at: float
+    born_at: float
 
 
 @dataclass(frozen=True)
@@ -91,7 +96,7 @@ def held_by(pids: Iterable[int], ever: Collection[int] = ()) -> dict[Key, Held]:
             if key[0] == "sysv":
                 attached.add(key[1])
             elif key not in found and (status := _mapped_status(pid, addresses, path, key)) is not None:
-                found[key] = _held(path, status)
+                found[key] = _held(path, status, f"/proc/{pid}/map_files/{addresses}")
     for segment in _segments():
         if segment.number in attached or segment.creator in ever:
             name = f"SysV segment {segment.number} (ipcrm -m {segment.number})"
@@ -112,7 +117,7 @@ def still_there(held: Mapping[Key, Held]) -> list[tuple[str, int]]:
 
 
 def new_files(since: float, user: int) -> dict[Key, Held]:
-    """Files of this user in /dev/shm that were written to or changed since then (epoch seconds)."""
+    """Files of this user in /dev/shm that were made since then (epoch seconds)."""
     found: dict[Key, Held] = {}
     try:
         paths = list(_SHM.iterdir())
@@ -121,7 +126,9 @@ def new_files(since: float, user: int) -> dict[Key, Held]:
     for path in paths:
         status = _status(str(path))
         if status is not None and stat.S_ISREG(status.st_mode) and status.st_uid == user and status.st_ctime >= since:
-            found[status.st_dev, status.st_ino] = _held(str(path), status)
+            held = _held(str(path), status, str(path))
+            if held.born_at >= since:
+                found[status.st_dev, status.st_ino] = held
     return found
 
 
@@ -138,7 +145,7 @@ def _add_open(pid: int, devices: Collection[int], found: dict[Key, Held]) -> Non
                 path = os.readlink(f"{directory}/{name}")  # noqa: PTH115
             except OSError:
                 continue
-            found[status.st_dev, status.st_ino] = _held(path, status)
+            found[status.st_dev, status.st_ino] = _held(path, status, f"{directory}/{name}")
 
 
 def _mapped(pid: int, devices: Collection[int]) -> dict[Key, tuple[str, str]]:
@@ -158,8 +165,19 @@ def _mapped_status(pid: int, addresses: str, path: str, key: Key) -> os.stat_res
     return None
 
 
-def _held(path: str, status: os.stat_result) -> Held:
-    return Held(path, status.st_blocks * 512, status.st_ctime)
+def _held(path: str, status: os.stat_result, where: str) -> Held:
+    return Held(path, status.st_blocks * 512, _born_at(where) or status.st_ctime)
+
+
+def _born_at(path: str) -> float | None:
+    """By statx(2), which Python does not offer."""
+    statx = getattr(ctypes.CDLL(None), "statx", None)
+    answer = ctypes.create_string_buffer(256)
+    if statx is None or statx(_AT_FDCWD, os.fsencode(path), 0, _STATX_BTIME, answer) != 0:
+        return None
+    [known] = struct.unpack_from("I", answer, 0)
+    seconds, nanoseconds = struct.unpack_from("qI", answer, 80)
+    return float(seconds + nanoseconds / 1e9) if known & _STATX_BTIME else None
 
 
 def _status(path: str) -> os.stat_result | None:

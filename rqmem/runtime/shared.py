@@ -1,8 +1,8 @@
 """What a job without a cgroup uses of shared memory beyond what its processes' own figures tell.
 
 Looking takes long, so it is done only when all shared memory of the machine (``Shmem`` of ``/proc/meminfo``, 10 µs) has
-changed by some MB, and for a twentieth of the time at most. Of objects that were there before the job, and that no
-system call of it has changed, nothing counts here; of what its horse held at the end of the job before, only growth.
+changed by some MB, and for a twentieth of the time at most. Objects that were there before the job do not count here;
+of what its horse held at the end of the job before, growth does.
 """
 
 from __future__ import annotations
@@ -61,7 +61,10 @@ class SharedMemory:
         """The job's objects that these processes hold."""
         self._ever.update(pids)
         held = shared_objects.held_by(pids, self._ever)
-        return {key: each for key, each in held.items() if each.changed_at >= self.since - (key[0] == "sysv")}
+        own = (
+            key for key, each in held.items() if key in self._before or each.born_at >= self.since - (key[0] == "sysv")
+        )
+        return {key: held[key] for key in own}
 
     def new_files(self) -> dict[Key, Held]:
         """Files in /dev/shm that are new since the job began, and that no process but its own holds: after a breach."""
