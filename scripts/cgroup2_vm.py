@@ -44,9 +44,9 @@ SITUATIONS = {
     "alone": "echo $$ >/sys/fs/cgroup/app/cgroup.procs",
     "beside": """
         echo +memory >/sys/fs/cgroup/app/cgroup.subtree_control; mkdir /sys/fs/cgroup/app/w
-        echo $$ >/sys/fs/cgroup/app/w/cgroup.procs; sleep 100000 & disown""",
+        echo $$ >/sys/fs/cgroup/app/w/cgroup.procs; (sleep 100000 &)""",
     "container": """
-        echo $$ >/sys/fs/cgroup/app/cgroup.procs; sleep 100000 & disown
+        echo $$ >/sys/fs/cgroup/app/cgroup.procs; (sleep 100000 &)
         set -- unshare --cgroup --mount bash -c \
             'umount /sys/fs/cgroup; mount -t cgroup2 cgroup2 /sys/fs/cgroup; exec "$@"' bash "$@" """,
 }
