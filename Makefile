@@ -7,7 +7,7 @@ RUN := $(VENV)/bin/python
 .PHONY: help demo campaign seed load test cgroup2 lint typecheck bench bench-large rq-suite chaos pictures dashboard clean
 
 help: ## Say what each target does
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
 
 demo: $(VENV)/demo ## Run a real campaign under a ceiling, with one job that breaches, resumes and finishes
 	@$(RUN) -m scripts.demo

@@ -78,7 +78,7 @@ def test_of_a_worker_that_died_before_the_job_began(
 @pytest.mark.parametrize(
     "function",
     [sample_jobs.grow_in_c, sample_jobs.killed_by_somebody, sample_jobs.raise_error, "no_such_module.at_all"],
-    ids=str,
+    ids=lambda function: getattr(function, "__name__", function),
 )
 def test_of_a_job_that_ends_badly(
     connection: Redis, redis_url: str, work_off: Callable[..., str], function: Callable[..., None] | str, isolation: str
