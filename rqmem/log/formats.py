@@ -1,7 +1,7 @@
 """The two formats a line can have: text for people, JSON for programs.
 
-No text that a record carries can look like a record of its own: in its arguments whatever is no printable character is
-an escape, and further lines of its message or traceback are indented.
+No text that a record carries can look like a record of its own: control characters in its arguments are shown as
+escapes, and further lines of its message or traceback are indented.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from rqmem.log.lines import timestamp
 
 LogFormat = Literal["text", "json"]
 
+_TRACEBACK = "Traceback (most recent call last):\n"  # RQ gives one as an argument: it stays readable, and is indented
 _COLOURED_BY_RQ = re.compile(r"\x1b\[\d\d(?:;01)?m(.*)\x1b\[39;49;00m", re.DOTALL)  # on a terminal
 
 
@@ -89,6 +90,8 @@ class _InOneLine:
 
     def __str__(self) -> str:
         text = str(self._value)
+        if text.startswith(_TRACEBACK):
+            return text
         coloured = _COLOURED_BY_RQ.fullmatch(text)
         return printable(text if coloured is None else coloured[1])
 

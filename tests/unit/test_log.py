@@ -7,13 +7,14 @@ import logging
 import subprocess
 import sys
 import time
+import traceback
 from logging import DEBUG, ERROR, INFO, WARNING
 from typing import Any
 
 import pytest
 
 from rqmem import events, log
-from rqmem.log import lines, words
+from rqmem.log import formats, lines, words
 from tests.conftest import ROOT
 
 WHOSE = {"job": "jobs.x.Y", "job_id": "0123456789ab", "queue": "q", "worker": "w"}
@@ -307,6 +308,19 @@ print(json.dumps({
     "fields": [each.rqmem["operation"] for each in Keeping.records if "operation" in getattr(each, "rqmem", {})],
 }))
 """
+
+
+def test_a_traceback_that_rq_logs_stays_readable_and_forges_no_line() -> None:
+    try:
+        raise ValueError("bad\n12:00:00 ERROR forged\x1b[2J")
+    except ValueError:
+        text = traceback.format_exc()
+    record = logging.LogRecord("rq.worker", ERROR, "x.py", 1, "[Job %s]: failed (%s)\n%s", ("j", "a\nb", text), None)
+    first, *more = formats.formatter("text").format(record).splitlines()
+    assert first.endswith("[Job j]: failed (a\\nb)")
+    assert more[0] == "  Traceback (most recent call last):"
+    assert more[-1] == "  12:00:00 ERROR forged\\x1b[2J"
+    assert all(line.startswith("  ") for line in more)
 
 
 def test_the_host_applications_logging_is_used_and_left_as_it_is() -> None:
