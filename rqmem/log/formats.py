@@ -91,7 +91,7 @@ class _InOneLine:
     def __str__(self) -> str:
         text = str(self._value)
         if text.startswith(_TRACEBACK):
-            return text
+            return text.rstrip("\n")
         coloured = _COLOURED_BY_RQ.fullmatch(text)
         return printable(text if coloured is None else coloured[1])
 
