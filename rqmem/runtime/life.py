@@ -124,6 +124,7 @@ class LivingWorker(WorkerInHorse):
 
         It takes a while: a request to stop is heard from here on. RQ installs its own handlers after it.
         """
+        self._has_name = False
         before = {number: signal.signal(number, self._stop_early) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             self._start(logging_level, date_format, log_format)
@@ -192,6 +193,7 @@ class LivingWorker(WorkerInHorse):
         """Replaces RQ's `register_birth`: takes a dead worker's name over. Raises `NameTaken` (a ValueError)."""
         self.log.debug("Worker %s: registering birth", self.name)
         naming.register(self, self.config.heartbeat_seconds)
+        self._has_name = True
 
     def serialize(self) -> dict[str, Any]:
         """RQ's `serialize`, with the process that has the name."""

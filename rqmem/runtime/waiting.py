@@ -84,6 +84,7 @@ class WaitingWorker(Worker):
     _heart: Heart | None = None
     _watching = False  # a horse works: nothing in the main thread may wait for Redis
     _asked_to_stop = False
+    _has_name = True  # False from the start of `work` until its birth is registered: the name may be another worker's
     _deaf_at = float("-inf")  # when the command thread last failed
 
     def work(self, *args: Any, **kwargs: Any) -> bool:
@@ -258,7 +259,7 @@ class WaitingWorker(Worker):
 
     def register_death(self) -> None:
         """RQ's `register_death`, on a connection that fails soon: RQ's own waits for jobs, for seven minutes."""
-        if self.birth_date is None:
+        if not self._has_name:
             return
         leaving = copy.copy(self)
         leaving.connection = connection_with_short_timeout(self.connection, _SIGN_OFF_SECONDS)
