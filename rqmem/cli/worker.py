@@ -126,8 +126,8 @@ def given_settings(options: Mapping[str, Any]) -> dict[str, tuple[str, Any]]:
 )
 @click.option(
     "--log-level", "--logging-level", "--logging_level", "log_level",
-    type=click.Choice(["debug", "info", "warning", "error", "critical"], case_sensitive=False),
-    default="info", show_default=True,
+    type=click.Choice(["debug", "info", "warning", "error", "critical"], case_sensitive=False), metavar="LEVEL",
+    default="info", show_default=True, help="debug, info, warning, error or critical.",
 )  # fmt: skip
 @click.option("--verbose", "-v", is_flag=True, help="As --log-level debug.")
 @click.option("--quiet", "-q", is_flag=True, help="As --log-level warning.")

@@ -63,11 +63,11 @@ def test_help_reads_well_at_80_columns(command: tuple[str, ...]) -> None:
         (["--url", "http://localhost"], "--url 'http://localhost' cannot be used"),
         (["--exception-handler", "no.such.handler"], "--exception-handler 'no.such.handler' cannot be imported"),
         (["--job-class", "no.such.Job"], "--job-class 'no.such.Job' cannot be imported"),
-        (["--job-class", "rq.Queue"], "--job-class 'rq.Queue' is no subclass of RQ's Job"),
-        (["--queue-class", "os.path"], "--queue-class 'os.path' is no subclass of RQ's Queue"),
+        (["--job-class", "rq.Queue"], "--job-class 'rq.Queue' is no subclass of rq.Job"),
+        (["--queue-class", "os.path"], "--queue-class 'os.path' is no subclass of rq.Queue"),
         (["--serializer", "no.such"], "--serializer 'no.such' cannot be used"),
         (["--pid", "/nowhere/pid"], "--pid /nowhere/pid: No such file or directory"),
-        (["--log-format", "xml"], "'xml' is not one of 'text', 'json'"),
+        (["--log-format", "xml"], "--log-format 'xml': give text, json, or a format with %(message)s in it"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -98,15 +98,6 @@ def test_a_redis_that_does_not_answer_is_exit_code_1(start_worker: StartWorker) 
     [line] = worker.finish().splitlines()
     assert "redis://127.0.0.1:1/0" in line
     assert worker.process.returncode == 1
-
-
-def test_a_name_that_is_taken(connection: Redis, start_worker: StartWorker) -> None:
-    connection.hset("rq:worker:taken", "birth", "2026-01-01T00:00:00Z")
-    worker = start_worker("--burst", "--name", "taken")
-    output = worker.finish()
-    assert "There exists an active worker named 'taken' already; give another --name" in output
-    assert "Traceback" not in output
-    assert worker.process.returncode == 2
 
 
 def test_a_suspended_redis_is_said(connection: Redis, start_worker: StartWorker) -> None:

@@ -185,8 +185,9 @@ def test_a_user_that_may_use_rqs_keys_only_is_told_which_are_missing(
 def test_doctor_tells_a_cluster_and_a_server_without_info(serve: Callable[..., int], commands: Commands) -> None:
     cluster = serve(config="cluster-enabled yes")
     done = commands.run("doctor", "--no-self-test", "--url", f"redis://127.0.0.1:{cluster}")
-    assert "is a node of a Redis Cluster" in done.stdout
-    assert "RQ does not support a Cluster" in " ".join(done.stdout.split())
+    said = " ".join(done.stdout.split())
+    assert "is a node of a Redis Cluster" in said
+    assert "RQ does not support a Cluster" in said
     port = serve(config="user default on nopass ~* &* +@all -info")
     done = commands.run("doctor", "--no-self-test", "--json", "--url", f"redis://127.0.0.1:{port}")
     [server] = [each for each in json.loads(done.stdout)["findings"] if each["name"] == "server"]

@@ -55,7 +55,7 @@ def test_every_variable_has_a_name_in_the_file() -> None:
         "on_worker_limit": "exit", "preload": "a.b, c", "memory_warning_threshold": "0.5", "journal": "off",
         "auto": "yes", "profile": "memray", "profile_job": "a.B c.d", "profile_dir": "there",
         "memory_monitoring_enabled": "no", "job_auto_split_enabled": "false",
-        "preload_openmp": "end",
+        "preload_openmp": "end", "integrations": "no", "plugins": "a.b c",
     }  # fmt: skip
     lines = [f"{name} = {examples.get(name, '7')}" for name in NAMES]
     read = parse("[rqmem]\n" + "\n".join(lines), "rqmem.ini").values
