@@ -18,6 +18,7 @@ from typing import IO, Any, cast
 
 from redis import Redis
 from rq import Queue
+from rq.group import Group
 from rq.worker_registration import REDIS_WORKER_KEYS
 
 from rqmem.doctor.selftest import last_words
@@ -84,7 +85,7 @@ def forget(connection: Redis, mark: str, job_types: list[str]) -> None:
         clearing.clear_type(connection, job_type)
     for name in cast("Iterator[bytes]", connection.scan_iter(f"*{mark}*", count=1000)):
         connection.unlink(name)
-    for shared in (Queue.redis_queues_keys, REDIS_WORKER_KEYS, keys.SPLITS):
+    for shared in (Queue.redis_queues_keys, REDIS_WORKER_KEYS, Group.REDIS_GROUP_KEY, keys.SPLITS):
         connection.srem(shared, *_marked(connection.smembers(shared), mark))
     for shared in (keys.SAMPLED, keys.STORIES, keys.DELAYED):
         connection.zrem(shared, *_marked(connection.zrange(shared, 0, -1), mark))

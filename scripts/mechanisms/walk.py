@@ -14,6 +14,7 @@ from rqmem import MemoryAwareJob
 from rqmem.events import Breach
 from rqmem.journal import history_reader, reader
 from rqmem.journal.records import RunRecord
+from rqmem.policy.alerts import USAGE
 from rqmem.units import MB
 from scripts.mechanisms import jobs, verdicts
 from scripts.mechanisms.own_worker import OwnWorker
@@ -102,7 +103,7 @@ class Walk:
     def alert(self) -> Verdict:
         ended = self.run(jobs.NearCeiling, limit_mb=self.memory_mb, fraction=NEAR_FRACTION)
         if ended.result is not None:
-            self.worker.wait_for(lambda: self.rules("resolved"), _RESOLVED_SECONDS)
+            self.worker.wait_for(lambda: USAGE.name in self.rules("resolved"), _RESOLVED_SECONDS)
         return self.judged(
             "alert", ended, lambda seconds: verdicts.alert(seconds, self.rules("raised"), self.rules("resolved"))
         )

@@ -23,7 +23,7 @@ from tests.conftest import ROOT
 
 MECHANISMS = ["tracking", "collection", "ceiling", "chunking", "splitting", "resume", "alert"]
 LOCKS = {keys.MENDING, "rq:clean_groups"}  # any worker's; they expire
-FRAME = {keys.VERSION, keys.ALERTS, keys.DROPPED} | LOCKS  # of any journal
+FRAME = {keys.VERSION, keys.ALERTS, keys.DROPPED, keys.EPOCH} | LOCKS  # of any journal
 
 
 @pytest.fixture

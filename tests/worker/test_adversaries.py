@@ -16,7 +16,7 @@ from rq.job import Job, JobStatus
 
 from rqmem.events import Breach
 from rqmem.journal import reader
-from rqmem.memory import cgroup, tree
+from rqmem.memory import cgroup_files, tree
 from rqmem.testing import adversaries, honest, wait_until
 from rqmem.testing.catalogue import Adversary, Entry, Honest
 from rqmem.testing.meanwhile import happen
@@ -140,7 +140,7 @@ def named(name: str) -> Adversary:
 def test_memory_of_no_process_is_seen_by_a_cgroup_too(
     redis_url: str, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
-    own = cgroup.read_own()
+    own = cgroup_files.read_own()
     if own is None or not os.access(own.path, os.W_OK):
         pytest.skip("no cgroup can be made here")
     isolation = request.config.getoption("--isolation")

@@ -173,7 +173,7 @@ def test_a_directory_that_cannot_be_used_is_refused_at_the_start(start_worker: S
     (tmp_path / "open").chmod(0o755)
     assert "is open to other users: 'chmod 700' it" in refused(start_worker, tmp_path / "open")
     (tmp_path / "file").touch()
-    assert "cannot be used: File exists" in refused(start_worker, tmp_path / "file")
+    assert "is a link or a file" in refused(start_worker, tmp_path / "file")
     (tmp_path / "link").symlink_to(tmp_path / "open")
     assert "is a link or a file" in refused(start_worker, tmp_path / "link")
     assert "cannot be used: No such file or directory" in refused(start_worker, tmp_path / "there" / "not")
