@@ -25,8 +25,11 @@ load: $(VENV)/dev ## Run the six jobs under load, and the same naively: forty mi
 ALONE := $(patsubst %,tests/worker/test_%.py,adversaries auto ceiling evidence functions growth_records journal kernel_layer \
   leaks profiles redis_away snapshots warm_horse worker_memory)
 
+# Half as many again as processors, since most tests wait for processes.
+TESTS_AT_ONCE := $(shell expr $$(nproc) \* 3 / 2)
+
 test: $(VENV)/dev ## Run all tests (their Redis comes with them)
-	$(RUN) -m pytest -n auto --dist loadfile $(ALONE:%=--ignore=%)
+	$(RUN) -m pytest -n $(TESTS_AT_ONCE) --dist loadfile $(ALONE:%=--ignore=%)
 	$(RUN) -m pytest $(ALONE)
 
 KERNEL_LAYER := tests/unit/test_cgroup_places.py tests/unit/test_cgroup.py tests/worker/test_kernel_layer.py
