@@ -127,7 +127,7 @@ def given_settings(options: Mapping[str, Any]) -> dict[str, tuple[str, Any]]:
 @click.option(
     "--log-level", "--logging-level", "--logging_level", "log_level",
     type=click.Choice(["debug", "info", "warning", "error", "critical"], case_sensitive=False), metavar="LEVEL",
-    default="info", show_default=True, help="debug, info, warning, error or critical.",
+    default=None, show_default="info", help="debug, info, warning, error or critical.",
 )  # fmt: skip
 @click.option("--verbose", "-v", is_flag=True, help="As --log-level debug.")
 @click.option("--quiet", "-q", is_flag=True, help="As --log-level warning.")
@@ -248,7 +248,8 @@ def worker(names: tuple[str, ...], more: tuple[str, ...], **options: Any) -> Non
 def _log_level(options: Mapping[str, Any]) -> str:
     if options["verbose"] and options["quiet"]:
         raise ConfigError("--verbose and --quiet exclude each other: give one of them")
-    return "debug" if options["verbose"] else "warning" if options["quiet"] else str(options["log_level"])
+    short = "debug" if options["verbose"] else "warning" if options["quiet"] else "info"
+    return options["log_level"] or short
 
 
 def _queue_names(names: list[str]) -> list[str]:

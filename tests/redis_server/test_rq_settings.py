@@ -200,6 +200,7 @@ def test_doctor_tells_a_cluster_and_a_server_without_info(serve: Callable[..., i
     [
         (("-q",), [], ["Listening on"]),
         (("-v",), ["performing job"], []),
+        (("-q", "--log-level", "debug"), ["performing job"], []),
         (("--logging_level", "WARNING"), [], ["Listening on"]),
         (("--logging-level", "debug"), ["performing job"], []),
         (("--date-format", "at %H o'clock"), ["o'clock Worker", "o'clock worker"], []),
