@@ -22,7 +22,8 @@ load: $(VENV)/dev ## Run the six jobs under load, and the same naively: forty mi
 	@$(RUN) -m scripts.load_test $(LOAD_OPTIONS)
 
 # Tests that race with a watcher, or measure the process that they run in: they have the machine to themselves.
-ALONE := $(patsubst %,tests/worker/test_%.py,adversaries auto ceiling evidence functions growth_records journal kernel_layer \
+ALONE := $(patsubst %,tests/worker/test_%.py,adversaries auto ceiling chaos evidence functions growth_records high_water journal \
+  kernel_layer killed_horses \
   leaks profiles redis_away snapshots warm_horse worker_memory)
 
 # Half as many again as processors, since most tests wait for processes.

@@ -231,7 +231,7 @@ def _raised(text: str) -> Any:
 
 @given(anything, anything)
 def test_no_alert_that_is_sent_and_no_snapshot_can_be_forged(name: str, text: str) -> None:
-    alert = Alert("1-0", 0.0, "memory-usage", "raised", name, name, name, name, text, suppressed=2)
+    alert = Alert("1-0", 0.0, "memory-usage", "raised", name, name, name, name, f"told: {text}", suppressed=2)
     for alerts in ([alert], [alert] * 5):
         sent = message(alerts)
         check(sent.title, "title")

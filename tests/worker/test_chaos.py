@@ -15,5 +15,5 @@ def test_deaths_at_random_change_nothing(redis_url: str, connection: Redis, tmp_
         for seed in range(8):
             try:
                 chaos.play(seed, crew, connection)
-            except AssertionError as error:
+            except Exception as error:
                 raise AssertionError(f"seed {seed}: {error}\n{log.read_text()[-4000:]}") from error

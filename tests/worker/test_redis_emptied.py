@@ -48,7 +48,12 @@ def known(connection: Redis) -> bool:
     """Whether status and RQ know the worker, by all that they read."""
     workers = read_workers(connection, 0.0, readable=True)
     names = connection.smembers("rq:workers"), connection.smembers("rq:workers:jobs")
-    complete = all(connection.hexists(name, "birth") and connection.ttl(name) > 0 for name in names[0])
+    complete = all(
+        connection.hexists(name, "birth")
+        and connection.hget(name, "state") in (b"idle", b"busy")  # it has started: a Redis that goes now ends nothing
+        and connection.ttl(name) > 0
+        for name in names[0]
+    )
     return len(workers) == 1 and workers[0].kind == "rqmem" and names[0] == names[1] != set() and complete
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Callable
 
 import pytest
@@ -17,7 +16,6 @@ from rqmem.errors import RqmemError
 from rqmem.job import family
 from rqmem.journal import history_reader, keys, reader, writer
 from rqmem.journal.records import Owner
-from rqmem.memory.procfs import read_children
 from rqmem.testing import wait_until
 from tests import sample_jobs
 from tests.conftest import StartWorker, wait_for_key
@@ -203,25 +201,6 @@ def test_an_execution_that_lost_a_plain_job_is_not_started_any_more(
     worker.finish()
     assert job.get_status() == JobStatus.STARTED
     assert not connection.keys("rq:wip:jobs") + connection.keys("rq:execution*")
-
-
-def test_a_lost_horse_goes_on_too(connection: Redis, start_worker: StartWorker) -> None:
-    job = sample_jobs.Slow.enqueue("jobs", count=16, seconds=0.05, connection=connection)
-    worker = start_worker("jobs", "--burst")
-    wait_until(lambda: connection.llen("done") >= 2, 30)
-    [horse] = read_children(worker.pid)
-    os.kill(horse, 9)
-    log = worker.finish()
-    assert job.return_value() == 16, log
-    assert "after horse killed" in log
-
-
-def test_a_kill_by_somebody_does_not_change_the_chunk_size(connection: Redis, start_worker: StartWorker) -> None:
-    """In the first chunk, and in a later one, twice in one job: nothing had breached."""
-    job = sample_jobs.KilledAt.enqueue("jobs", count=16, firsts=[0, 8], connection=connection)
-    log = start_worker("jobs", "--burst", **QUICK).finish()
-    assert job.return_value() == 16, log
-    assert set(texts(connection, "sizes")) == {"4"}
 
 
 def test_a_crash_loop_ends_after_its_budget_with_its_history(connection: Redis, start_worker: StartWorker) -> None:
