@@ -56,6 +56,28 @@ def grow_lists() -> None:
         redis().set("finally", len(rows))
 
 
+def grow_and_have_the_horse_killed_after(step: str) -> None:
+    """Of what it does about the breach: it has recorded it, or told it."""
+    from rqmem import events
+    from rqmem.journal import writer
+
+    record = writer.save_breach
+
+    def record_and_die(*args: Any) -> None:
+        record(*args)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def die_of_a_breach(event: events.Event) -> None:
+        if isinstance(event, events.Breach):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    if step == "record":
+        writer.save_breach = record_and_die
+    else:
+        events.subscribe(die_of_a_breach)  # called last: it has been told the worker
+    grow_lists()
+
+
 def grow_in_c() -> None:
     """One C call that fills 1.5 GB: no exception can get in."""
     libc = ctypes.CDLL(None)

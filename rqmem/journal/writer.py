@@ -104,15 +104,14 @@ def finish(pipeline: Pipeline, job_id: str, result_ttl: int) -> None:
         pipeline.expire(key, KEEP_SECONDS if result_ttl < 0 else result_ttl)
 
 
-def save_breach(connection: Redis, breach: Breach) -> None:
-    """Keep the breach with its job."""
+def save_breach(connection: Redis, breach: Breach, execution_id: str) -> None:
+    """Keep the breach of this execution with its job. Done again for the same execution, the last one is kept."""
     key = keys.breaches(breach.job_id)
     with connection.pipeline() as pipeline:
-        pipeline.lpush(key, breach.to_json())
-        pipeline.ltrim(key, 0, KEPT_BREACHES - 1)
+        names, values = [key, keys.run(breach.job_id)], [execution_id, breach.to_json(), KEPT_BREACHES]
+        script(connection, "save_breach")(keys=names, args=values, client=pipeline)
         pipeline.expire(key, KEEP_SECONDS)
         pipeline.zadd(keys.STORIES, {breach.job_id: round(now().timestamp())})
-        pipeline.hincrby(keys.run(breach.job_id), "breaches", 1)
         expire_run(pipeline, breach.job_id)
         pipeline.execute()
 

@@ -299,6 +299,8 @@ class Recorder:
             elif isinstance(event, events.Split):
                 running.children = event.children
             elif isinstance(event, events.Breach):
+                if running.breach is not None and not running.page.told:
+                    return  # its horse died between telling the breach and noting that it had
                 running.breach = event
         if self.listener is not None:
             self.listener(event)

@@ -117,7 +117,7 @@ class SettlingWorker(PatientWorker):
                 pipeline.execute()
             return
         if self._page is not None and self._page.committed:
-            self._report_lost_in_hook(job, queue, end)
+            self._report_lost_in_hook(job, queue, execution, end)
             return
         if self._page is not None and self._page.has_run:
             writer.note_peak(self.connection, job.id, to_mb(self._page.peak_bytes))
@@ -136,7 +136,8 @@ class SettlingWorker(PatientWorker):
             self._page.again = job.should_retry  # where the job goes on instead, that is told otherwise
         if self._page is not None and self._page.settling:
             if isinstance(error, MemoryLimitExceeded):
-                self._tell_breach(job, error.breach, "failed: it had failed before, and this was its failure callback")
+                what_next = "failed: it had failed before, and this was its failure callback"
+                self._tell_breach(job, execution, error.breach, what_next)
         elif self._try_resume(job, queue, execution, error):
             return
         else:
@@ -163,7 +164,7 @@ class SettlingWorker(PatientWorker):
             self.cleanup_execution(job, pipeline, execution)
             pipeline.execute()
 
-    def _report_lost_in_hook(self, job: Job, queue: Queue, end: End) -> None:
+    def _report_lost_in_hook(self, job: Job, queue: Queue, execution: Execution, end: End) -> None:
         """The horse ended in a hook after its job, whose outcome stands."""
         assert self._page is not None
         self._stopped_job_id = None
@@ -171,7 +172,7 @@ class SettlingWorker(PatientWorker):
         about = {"job": self._page.job, "job_id": job.id, "queue": queue.name, "worker": self.name}
         events.emit(events.HookFailed(hook=hook, error=_one_line(error), **about))
         if isinstance(error, MemoryLimitExceeded):
-            self._tell_breach(job, error.breach, HOOK_BREACHED)
+            self._tell_breach(job, execution, error.breach, HOOK_BREACHED)
 
     def _why(self, end: End) -> EndedHorse:
         """The error that stands for the end of a horse which left no verdict."""
@@ -214,7 +215,7 @@ class SettlingWorker(PatientWorker):
             next_step = plan(ended, self.config.max_resumes)
             gave_up = f"; not resumed: {next_step.gave_up.reason}" if next_step.gave_up is not None else ""
             if isinstance(error, MemoryLimitExceeded):
-                error.retold(self._tell_breach(job, error.breach, next_step.next), gave_up)
+                error.retold(self._tell_breach(job, execution, error.breach, next_step.next), gave_up)
             else:
                 error.args = (how_it_was_lost + gave_up,)
             return next_step.carry_out()
@@ -229,7 +230,7 @@ class SettlingWorker(PatientWorker):
         used = max(to_bytes(max(breach.used_mb, breach.peak_mb)), page.peak_bytes)
         return recycling.is_horses_fault(page.left_before, used, to_bytes(breach.limit_mb))
 
-    def _tell_breach(self, job: Job, breach: events.Breach, what_next: str) -> events.Breach:
+    def _tell_breach(self, job: Job, execution: Execution, breach: events.Breach, what_next: str) -> events.Breach:
         """Log and keep it, once: a horse may be killed between telling its breach and committing its verdict.
 
         Returns it as it was told.
@@ -239,7 +240,7 @@ class SettlingWorker(PatientWorker):
             return events.Breach.from_json(page.breach_json) if page.breach_json else breach
         peak_mb = max(breach.peak_mb, to_mb(page.peak_bytes)) if page is not None else breach.peak_mb
         breach = dataclasses.replace(breach, peak_mb=peak_mb, next=what_next)
-        until_redis_answers(lambda: remember(job, breach), f"keep the breach of job {job.id}")
+        until_redis_answers(lambda: remember(job, breach, execution.id), f"keep the breach of job {job.id}")
         events.emit(breach)
         if page is not None:
             page.breach_json, page.told = breach.to_json(), True

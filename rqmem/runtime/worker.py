@@ -325,7 +325,7 @@ class MemoryWorker(LivingWorker):
         elif end.breach is not None:
             caught = "caught it (except MemoryLimitExceeded) and went on to its end"
             went_on = f"nothing: the job {caught if page.breach_known else 'had ended by then'}"
-            self._tell_breach(job, end.breach, HOOK_BREACHED if page.hook_breached else went_on)
+            self._tell_breach(job, execution, end.breach, HOOK_BREACHED if page.hook_breached else went_on)
         if self._recorder is not None:
             self._recorder.ended(self._outcome)
         if self._captures is not None:

@@ -54,7 +54,7 @@ class Month:
                 pipeline.execute()
             for run in ended:
                 if int(run.job_id[4:]) % (_EACH_WITH_A_STORY * _BREACHES_EACH) == 0:
-                    writer.save_breach(self._connection, _breach(run))
+                    writer.save_breach(self._connection, _breach(run), run.job_id)
             history_writer.trim(self._connection)
             self._let_expire(before)
             self._done += count

@@ -266,6 +266,22 @@ def test_a_failure_is_recorded_once_redis_takes_it(
     assert log.count("Traceback") <= 2, log
 
 
+def test_a_breach_is_recorded_once_where_redis_refuses_in_the_middle_of_it(
+    own_redis: OwnRedis, proxy: RefusingProxy, start_worker: StartWorker, tmp_path: Path
+) -> None:
+    job = own_redis.queue.enqueue(sample_jobs.grow_lists)
+
+    def refuse(command: list[bytes]) -> str | None:
+        first = proxy.refused == 0 and command[0] == b"HGET" and command[-1] == b"meta"
+        return "LOADING Redis is loading" if first and reader.breaches(own_redis.connection, job.id) else None
+
+    proxy.refuse = refuse
+    worker = Watched(start_worker, proxy.url, tmp_path, "--max-jobs", "1", "--memory", "128")
+    log = worker.finish()
+    assert proxy.refused == 1
+    assert len(reader.breaches(own_redis.connection, job.id)) == 1, log
+
+
 def test_a_job_that_was_popped_from_one_of_two_queues_is_not_lost(
     own_redis: OwnRedis, proxy: RefusingProxy, start_worker: StartWorker, tmp_path: Path
 ) -> None:
