@@ -32,6 +32,12 @@ class UntrustedFile(ConfigError):
     """A file, directory or link belongs to another user, or others may write to it, and we would have trusted it."""
 
 
+class UnsupportedRq(RqmemError):
+    """The installed RQ differs from the versions that this rqmem knows. Jobs could run without a ceiling on it."""
+
+    exit_code = 2
+
+
 class NameTaken(RqmemError, ValueError):
     """A living worker has the name that this one was given. (RQ raises ValueError then.)"""
 

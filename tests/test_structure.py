@@ -12,7 +12,8 @@ import pytest
 from tests.conftest import ROOT
 
 LAYERS = [
-    {"units", "errors", "events", "hooks", "config", "drawing", "tracebacks", "type_of_job"},
+    {"units", "errors", "events", "hooks", "config", "drawing", "tracebacks", "type_of_job",
+     "rq_seams", "rq_check"},
     {"policy"},
     {"memory", "journal", "profiling", "alerts", "log", "sources", "own_files", "embedded_files",
      "embedded_redis", "connections", "settings", "testing"},

@@ -388,9 +388,9 @@ class LivingWorker(WorkerInHorse):
 
         A horse is reaped by whoever ends it: until then its pid must not be another's.
         """
-        scheduler = self.scheduler._process if self.scheduler is not None else None
-        if scheduler is not None and scheduler.pid:
-            self._others[scheduler.pid] = procfs.read_start_time(scheduler.pid)
+        process = self.scheduler._process if self.scheduler is not None else None
+        if process is not None and process.pid:
+            self._others[process.pid] = procfs.read_start_time(process.pid)
         if self._sender is not None and self._sender.pid:
             self._others[self._sender.pid] = procfs.read_start_time(self._sender.pid)
         if self._listening is not None and self._listening.pid:
