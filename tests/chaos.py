@@ -98,7 +98,8 @@ def _play_before(seed: int, fate: str, crew: Crew, connection: Redis, chance: ra
     kind, count, name = chance.choice((chaos_jobs.InChildren, chaos_jobs.InGrandchildren)), 50, f"before-{seed}"
     broken = chance.sample(range(count), 2) if fate == AFTER_A_FAILURE else []
     _break(name, broken, 100, connection)
-    job = kind.enqueue(run=name, count=count, job_id=f"job-{seed}", connection=connection)
+    options = {"job_id": f"job-{seed}", "result_ttl": chaos_jobs.SHORT_SECONDS, "connection": connection}
+    job = kind.enqueue(run=name, count=count, **options)
     run = Run(name, job, kind, count)
     _strike(run, crew, connection, chance, ("cancel",) if fate == AFTER_A_CANCEL else ())
     wait_until(lambda: _over(connection, run), END_SECONDS)
@@ -156,8 +157,8 @@ def check(run: Run, connection: Redis) -> None:
     done_again = sum(told[f"item {number}"] - 1 for number in items)
     ends = len(run.kills) + (_CUTS if run.heavy >= 0 else 0)
     assert done_again <= _AGAIN * ends, f"more than the chunks in flight done again: {told}"
-    result = run.job.latest_result()
-    assert result is not None and run.job.get_status() == JobStatus.FINISHED, run.job.get_status()
+    result, status = run.job.latest_result(), _status(connection, run)
+    assert result is not None and status == JobStatus.FINISHED, (status, result)
     assert not any(name.startswith("incomplete") for name in told), told
     assert result.return_value == sorted(items), f"not in order, each once: {result.return_value}"
     gathers = {name: times for name, times in told.items() if name.startswith("gathered")}
@@ -169,7 +170,7 @@ def check(run: Run, connection: Redis) -> None:
     if run.before is not None:
         _forget_what_ended_before(connection)
     with suppress(AssertionError):
-        wait_until(lambda: not leftovers(run, connection), 30)
+        wait_until(lambda: not leftovers(run, connection), END_SECONDS)
     assert leftovers(run, connection) == [], leftovers(run, connection)
     for each in (run, run.before) if run.before is not None else (run,):
         assert each is run or _told(connection, each) == each.told, "what had been cancelled went on"
@@ -200,7 +201,7 @@ def _forget_what_ended_before(connection: Redis) -> None:
 
 
 def leftovers(run: Run, connection: Redis) -> list[str]:
-    """What is in Redis still of that run, its children and its queue. The journal may remember."""
+    """What stays in Redis of that run, its children and its queue, longer than a result. The journal may remember."""
     queue = Queue("chaos", connection=connection)
     registries = (
         *(queue.started_job_registry, queue.deferred_job_registry, queue.scheduled_job_registry),
@@ -211,8 +212,14 @@ def leftovers(run: Run, connection: Redis) -> list[str]:
     names = [raw.decode() for raw in connection.scan_iter(f"*{run.job.id}*", count=1000)]
     journal = (keys.story(""), keys.breaches(""), Group.get_key(""))  # RQ's maintenance removes groups without jobs
     # RQ's maintenance marks a job it sees between queue and worker, for a day.
-    left += [name for name in names if not name.startswith(journal) and ":intermediate:first_seen:" not in name]
+    names = [name for name in names if not name.startswith(journal) and ":intermediate:first_seen:" not in name]
+    left += [name for name in names if _stays(connection, name)]
     return left + [name for name in (keys.RUNNING, keys.DELAYED, keys.SPLITS) if connection.exists(name)]
+
+
+def _stays(connection: Redis, name: str) -> bool:
+    seconds = int(connection.ttl(name))
+    return seconds == -1 or seconds > chaos_jobs.RESULT_SECONDS
 
 
 def _told(connection: Redis, run: Run) -> int:

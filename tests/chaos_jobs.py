@@ -18,6 +18,8 @@ from rqmem.sources import Range
 from tests.sample_jobs import MB
 
 CHUNK_SECONDS = 0.01
+RESULT_SECONDS = 3600  # a slow machine, too, finds the result of the job under test
+SHORT_SECONDS = 2  # what children have returned may be gone before it is gathered
 children._BATCH = 3  # children made in one step: few, so that deaths fall between two steps as well
 
 
@@ -57,7 +59,7 @@ class InChunks(MemoryAwareJob):
     chunk_size = 3
     adaptive = False
     items_per_child = 5
-    result_ttl = 2
+    result_ttl = RESULT_SECONDS
     memory_limit_mb = 200
 
     def handle(self, run: str, count: int, heavy: int = -1, items: Any = None) -> list[int]:
@@ -72,12 +74,26 @@ class InChunks(MemoryAwareJob):
         return self.process_in_chunks(range(count) if items is None else items, work)
 
 
+class Child(InChunks):
+    """Works through its slice."""
+
+    result_ttl = SHORT_SECONDS
+
+
+class RetriedChild(Child):
+    """RQ retries it once."""
+
+    retry = Retry(1)
+
+
 class InChildren(InChunks):
     """Splits; each child works through its slice."""
 
+    child_class: type[InChunks] | None = Child
+
     def handle(self, run: str, count: int, heavy: int = -1, items: Any = None) -> Any:
         if items is None:
-            return self.split_into_child_jobs(SlowlyCut(count))
+            return self.split_into_child_jobs(SlowlyCut(count), self.child_class)
         return super().handle(run, count, heavy, items)
 
     def gather(self, results: Any) -> list[int]:
@@ -99,7 +115,7 @@ class InChildren(InChunks):
 class InRetriedChildren(InChildren):
     """RQ retries each child once."""
 
-    retry = Retry(1)
+    child_class = RetriedChild
 
 
 class InGrandchildren(InChildren):
@@ -110,12 +126,13 @@ class InGrandchildren(InChildren):
     def handle(self, run: str, count: int, heavy: int = -1, items: Any = None) -> Any:
         if items is None:
             return self.split_into_child_jobs(SlowlyCut(count))
-        return self.split_into_child_jobs(items, InChunks, 5)
+        return self.split_into_child_jobs(items, Child, 5)
 
 
 class Halving(InChildren):
     """One number of many does not fit: it is isolated, and the others are done."""
 
+    child_class = None  # its own: a child splits as well
     on_breach = "split"
     on_child_failure = "continue"
     items_per_child = 20
