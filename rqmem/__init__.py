@@ -10,19 +10,20 @@ Processes::
                             |                            ^
                             +-- meters, stops, signals, kills (the whole tree)
 
-Reading order: `units`, `errors`, `config`, `events` (values) -> `policy` (decisions, pure) -> `memory` (reading
-``/proc``, cgroups), `settings` (a program's configuration), `journal` (Redis), `log`, `alerts` (sending them) ->
-`sources`, `job` (what jobs use) and `runtime` -> `doctor`, `status`, `inspection`, `monitor`, `reporting`, `exporter`
-(looking) -> `cli`; `testing` is for users' tests.
+Reading order: `units`, `errors`, `events`, `config`, `text`, `words` (values) -> `policy` (decisions, pure) ->
+`measure` (reading ``/proc`` and cgroups), `store` (Redis), `connection`, `log`, `alerts` (sending them) -> `sources`,
+`job` (what jobs use) and `worker` -> `observe` (reading) -> `show`, `live`, `prometheus`, `doctor` (display) -> `cli`.
+`testing` is for users' tests.
 
-In `runtime`: ``watcher`` keeps the ceiling, ``kernel`` has the kernel keep it too, ``verdict`` and ``breach`` say
-what becomes of a job, ``recovery`` and ``mending`` what becomes of what others left, ``recorder`` what is remembered
-(the horse tells it over the ``tape``), ``life``, ``worker``, ``in_horse`` are `MemoryWorker` in three layers, above
-``patient`` (a Redis that is away) and RQ's own Worker; ``hooking`` calls the hooks of plugins (`hooks`), of which
-`integrations` come with rqmem, and ``listening`` those that hear of events. In `job`: ``mixin`` is what jobs see,
-``context`` reads memory for it, ``stage`` and ``chunks`` go on where it stopped, ``children`` and ``split`` share it
-out. In `journal`: ``writer``, ``reader``, ``ledger`` are what running jobs need; ``history_*`` and ``alert_*`` may be
-forgotten.
+In `worker`, ``watcher`` keeps the ceiling and ``kernel`` has the kernel keep it too. ``settlement`` and ``resume``
+decide what becomes of a job, ``takeover`` and ``orphaned_children`` what becomes of jobs that others left.
+``recorder`` writes the history; the horse sends it events over the ``event_ring``. ``memory_worker`` is
+`MemoryWorker`; ``lifecycle``, ``horse.main``, ``settlement``, ``commit`` and ``redis_outage`` are the layers between it
+and RQ's Worker. The horse runs user code in ``horse.user_code`` and calls hooks of plugins (`hooks`, `integrations`) in
+``horse.hook_runner``.
+
+In `job`, ``base`` is what jobs see, ``run`` reads memory for it, ``chunk_progress`` and ``chunks`` continue where it
+stopped, ``children`` and ``split`` share it out.
 """
 
 from __future__ import annotations
@@ -30,19 +31,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rqmem.connections import connect
+    from rqmem.connection.connect import connect
+    from rqmem.job.base import MemoryAwareJob
     from rqmem.job.defaults import use
     from rqmem.job.functions import current_memory, memory_aware
-    from rqmem.job.mixin import MemoryAwareJob
-    from rqmem.runtime.worker import MemoryWorker
+    from rqmem.worker.memory_worker import MemoryWorker
 
 __version__ = "0.1.0"
 __all__ = ["MemoryAwareJob", "MemoryWorker", "connect", "current_memory", "memory_aware", "use"]
 
 _HOMES = {
-    "MemoryAwareJob": "rqmem.job.mixin",
-    "MemoryWorker": "rqmem.runtime.worker",
-    "connect": "rqmem.connections",
+    "MemoryAwareJob": "rqmem.job.base",
+    "MemoryWorker": "rqmem.worker.memory_worker",
+    "connect": "rqmem.connection.connect",
     "current_memory": "rqmem.job.functions",
     "memory_aware": "rqmem.job.functions",
     "use": "rqmem.job.defaults",

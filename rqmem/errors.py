@@ -120,7 +120,7 @@ class HorseLost(RqmemError):
 
 
 class HorseTooHeavy(BaseException):
-    """This horse holds so much that the job had better begin in a new one. Never leaves `rqmem.runtime`.
+    """This horse holds so much that the job had better begin in a new one. Never leaves `rqmem.worker`.
 
     Derives from `BaseException`, so that nothing between the job and its worker swallows it.
     """
@@ -148,7 +148,7 @@ class MemoryLimitExceeded(BaseException):
     """
 
     when_dropped: ClassVar[Callable[[MemoryLimitExceeded], None] | None] = None
-    """Called with each one that goes: `rqmem.runtime.swallowed`."""
+    """Called with each one that goes: `rqmem.worker.horse.swallowed_breaches`."""
 
     def __init__(self, breach: Breach) -> None:
         super().__init__(breach.summary())

@@ -1,8 +1,8 @@
 """The catalogue of what rqmem can tell: each thing that happens is one frozen dataclass here.
 
 Code emits (`emit`); whoever wants to know subscribes (`subscribe`): the log (`rqmem.log`), and the recorder of the
-worker (`rqmem.runtime.recorder`), which feeds journal and alerts; what the horse emits reaches it over the tape
-(`rqmem.runtime.tape`). A subscriber that fails is logged once per failure and stops nobody. Values only: nothing
+worker (`rqmem.worker.recorder`), which feeds journal and alerts; what the horse emits reaches it over the tape
+(`rqmem.worker.event_ring`). A subscriber that fails is logged once per failure and stops nobody. Values only: nothing
 here reads a clock, a process or Redis.
 """
 
@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from rqmem.drawing import printable
+from rqmem.text import printable
 from rqmem.units import show_leak, show_mb
 
 Layer = Literal["checkpoint", "watch", "kill", "kernel"]
@@ -397,7 +397,7 @@ class WorkerLost(Event):
 
 @dataclass(frozen=True)
 class AlertRaised(Event):
-    """Something a person should know; ``rule`` names it (`rqmem.policy.alerts`), ``text`` tells it in one line.
+    """Something a person should know; ``rule`` names it (`rqmem.policy.alert_rules`), ``text`` tells it in one line.
 
     ``suppressed``: how many more of rule and job type were not told since the last one.
     """

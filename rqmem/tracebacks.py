@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from rqmem.drawing import shortened
+from rqmem.text import shortened
 
 _HEAD = re.compile(r"(?:  \+ Exception Group )?Traceback \(most recent call last\):")
 _BETWEEN = (

@@ -27,14 +27,14 @@ from sqlalchemy import select
 
 from jobs.sources import shared_sessions
 from jobs.tables import OPEN, Campaign, Customer
-from rqmem import embedded_redis
-from rqmem.connections import choose_url
+from rqmem.connection import embedded
+from rqmem.connection.connect import choose_url
 from rqmem.errors import ConfigError
 from rqmem.job import progress
-from rqmem.journal import ledger, reader
-from rqmem.journal.records import RunRecord
-from rqmem.runtime.linux import die_with_parent
+from rqmem.store import execution_reader, ledger
+from rqmem.store.execution_records import RunRecord
 from rqmem.testing import wait_until
+from rqmem.worker.linux import die_with_parent
 from seeds.retell_stand_in import Faults
 
 API_KEY = "key_of_the_stand_in"
@@ -124,13 +124,13 @@ def report_jobs(connection: Redis, job_ids: Iterable[str]) -> None:
     """A line for each job and for each of its first children, from RQ and from rqmem's journal; how far they are."""
     click.echo(f"{'job':<32}{'outcome':<10}{'chunks':>7}{'peak MB':>9}{'breaches':>10}{'resumes':>9}{'seconds':>9}")
     for job_id in job_ids:
-        run = reader.run(connection, job_id)
+        run = execution_reader.run(connection, job_id)
         _report_job(connection, job_id, run.job.rpartition(".")[2], run)
         if run.split is None:
             continue
         for number in range(min(run.split.total, SHOWN_CHILDREN)):
             child_id = ledger.child_id(job_id, number)
-            _report_job(connection, child_id, f"  child {number}", reader.run(connection, child_id))
+            _report_job(connection, child_id, f"  child {number}", execution_reader.run(connection, child_id))
         far = progress.progress(connection, job_id)
         click.echo(
             f"  {far.done} of {far.total} children done, {far.failed} failed: {far.items:,} customers, "
@@ -182,13 +182,13 @@ def redis_server() -> Iterator[None]:
     if choose_url() is not None:
         yield
         return
-    server = embedded_redis.start()
+    server = embedded.start()
     heading(f"Embedded Redis {server.version} at {server.url}")
     try:
         yield
     finally:
         if server.started:
-            embedded_redis.stop()
+            embedded.stop()
 
 
 @contextmanager

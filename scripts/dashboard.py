@@ -7,7 +7,7 @@ import sys
 import click
 from rq_dashboard.cli import main as rq_dashboard
 
-from rqmem import connections, embedded_redis
+from rqmem.connection import connect, embedded
 from rqmem.errors import RqmemError
 
 
@@ -16,9 +16,9 @@ from rqmem.errors import RqmemError
 def main(port: int) -> None:
     """Serve rq-dashboard until Ctrl-C."""
     try:
-        connections.connect(announce=lambda line: click.echo(line, err=True))
-        choice = connections.choose_url()
-        url = choice.url if choice else embedded_redis.start().url
+        connect.connect(announce=lambda line: click.echo(line, err=True))
+        choice = connect.choose_url()
+        url = choice.url if choice else embedded.start().url
     except RqmemError as error:
         click.echo(f"dashboard: {error}", err=True)
         raise SystemExit(error.exit_code) from None

@@ -25,8 +25,8 @@ import click
 from redis import Redis
 from rq import Queue
 
-from rqmem import embedded_redis
-from rqmem.journal import history_reader
+from rqmem.connection import embedded
+from rqmem.store.history import history_reader
 from rqmem.testing import wait_until
 from rqmem.units import MB
 from scripts import insight_jobs
@@ -234,7 +234,7 @@ def _environ(url: str) -> dict[str, str]:
 def main(minutes: float) -> None:
     """Run the jobs, ask, and say whether all is as it should be."""
     with tempfile.TemporaryDirectory(prefix="rqmem-insight-") as folder:
-        url = embedded_redis.start(Path(folder)).url
+        url = embedded.start(Path(folder)).url
         try:
             began = time.monotonic()
             with worked(url, lambda _: (time.monotonic() - began) / (60 * minutes)) as count:
@@ -242,7 +242,7 @@ def main(minutes: float) -> None:
                 for command in ("report", "recommend", "status"):
                     click.echo(f"\n$ rqmem {command}\n{_command(url, command)}")
         finally:
-            embedded_redis.stop(Path(folder))
+            embedded.stop(Path(folder))
     click.echo("\n".join([f"{count:,} runs in {minutes:g} minutes", *wrong]))
     if wrong:
         raise SystemExit(1)

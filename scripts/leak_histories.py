@@ -21,7 +21,7 @@ from rqmem.units import MB
 
 KB = 1024
 CEILING_BYTES = 256 * MB
-WORTH_TIDYING_BYTES = 4 * MB  # as rqmem.runtime.probing
+WORTH_TIDYING_BYTES = 4 * MB  # as rqmem.worker.horse.leak_probe
 RUN_SECONDS, PROBE_SECONDS = 0.1, 0.015
 RUNS = 4000
 LONGEST_BYTES = 400 * MB  # that a leak has cost when it counts as not found
@@ -121,7 +121,7 @@ class Horses:
     runs_of: dict[str, int] = field(default_factory=dict)
 
     def run(self, job: Job, keep: Keeps) -> Leak | None:
-        """One job, and all that its horse (`rqmem.runtime.probing`) and its worker do about it."""
+        """One job, and all that its horse (`rqmem.worker.horse.leak_probe`) and its worker do about it."""
         grown = self.tidied - self.by_first_runs
         before = self.probed.get(job.name, Probed())
         probe = leaks.worth_a_probe(grown, self.spent_seconds, self.worked_seconds, before)

@@ -30,10 +30,10 @@ from pathlib import Path
 import click
 from redis import Redis
 
-from rqmem import embedded_redis
+from rqmem.config.load import FILE_VARIABLE
+from rqmem.connection import embedded
 from rqmem.errors import ConfigError, RqmemError
-from rqmem.runtime import linux
-from rqmem.settings import FILE_VARIABLE
+from rqmem.worker import linux
 from scripts import campaign_run
 from scripts.load import report, rules
 from scripts.load.jobs import LoadedJob, named
@@ -175,7 +175,7 @@ def own_server(folder: Path) -> Iterator[Redis]:
     before = dict(os.environ)
     for name in [name for name in os.environ if name.startswith(_SETTINGS)]:
         del os.environ[name]
-    server = embedded_redis.start(folder)
+    server = embedded.start(folder)
     if not server.started:
         raise ConfigError(f"another load test uses {folder}: let it end, or give another --folder")
     was_subreaper = linux.become_subreaper()  # after the server, which is not to become our child
@@ -184,7 +184,7 @@ def own_server(folder: Path) -> Iterator[Redis]:
         with Redis.from_url(server.url) as connection:
             yield connection
     finally:
-        embedded_redis.stop(folder)
+        embedded.stop(folder)
         linux.become_subreaper(was_subreaper)
         os.environ.clear()
         os.environ.update(before)

@@ -19,7 +19,7 @@ from rq.exceptions import NoSuchJobError
 from rq.job import Job
 
 from rqmem.errors import RqmemError
-from rqmem.job import family
+from rqmem.job import tree
 
 
 @contextmanager
@@ -53,7 +53,7 @@ def forget(queue: Queue, job_ids: list[str] | None = None) -> None:
     ended = (queue.finished_job_registry, queue.failed_job_registry, queue.canceled_job_registry)
     for job_id in unfinished(queue) if job_ids is None else job_ids:
         with contextlib.suppress(RqmemError):  # it ended meanwhile, or its parent took it along
-            family.cancel(connection, job_id)
+            tree.cancel(connection, job_id)
     whole = [job_id for each in ended for job_id in each.get_job_ids(cleanup=False)] if job_ids is None else job_ids
     for job_id in whole:
         with contextlib.suppress(NoSuchJobError):  # its time to live is over

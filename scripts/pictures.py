@@ -20,7 +20,7 @@ from pathlib import Path
 
 import click
 
-from rqmem import embedded_redis
+from rqmem.connection import embedded
 from scripts import insight
 
 ROOT = Path(__file__).parents[1]
@@ -52,9 +52,9 @@ def main(seconds: int) -> None:
 def _redis() -> Iterator[str]:
     with tempfile.TemporaryDirectory() as folder:
         try:
-            yield embedded_redis.start(Path(folder)).url
+            yield embedded.start(Path(folder)).url
         finally:
-            embedded_redis.stop(Path(folder))
+            embedded.stop(Path(folder))
 
 
 def _alerts(url: str) -> list[dict[str, str]]:

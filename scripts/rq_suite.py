@@ -29,7 +29,8 @@ from pathlib import Path
 import click
 import redis
 
-from rqmem import embedded_files, own_files
+from rqmem import own_files
+from rqmem.connection import embedded_files
 from rqmem.testing import wait_until
 from scripts import rq_suite_conftest as inside
 

@@ -20,7 +20,7 @@ import redis
 import rqmem
 from rqmem.cli.worker import MB
 from rqmem.errors import RqmemError
-from rqmem.journal import history_reader
+from rqmem.store.history import history_reader
 from scripts.mechanisms.own_worker import forget, new_mark, own_worker
 from scripts.mechanisms.verdicts import Verdict
 from scripts.mechanisms.walk import JOB_TYPES, Walk

@@ -25,11 +25,11 @@ from rq.exceptions import NoSuchJobError
 from rq.group import Group
 from rq.job import Job, JobStatus
 
-from rqmem import embedded_redis
+from rqmem.connection import embedded
 from rqmem.errors import RqmemError
-from rqmem.job import family
-from rqmem.job.stage import SAVE_SECONDS
-from rqmem.journal import keys
+from rqmem.job import tree
+from rqmem.job.chunk_progress import SAVE_SECONDS
+from rqmem.store import keys
 from rqmem.testing import wait_until
 from tests import chaos_jobs
 from tests.chaos_crew import VICTIMS, Crew, crew_on
@@ -142,7 +142,7 @@ def _strike(run: Run, crew: Crew, connection: Redis, chance: random.Random, othe
 
 def _cancelled(run: Run, connection: Redis) -> str:
     try:
-        done = family.cancel(connection, run.job.id)
+        done = tree.cancel(connection, run.job.id)
     except RqmemError:
         return "cancelled too late"
     run.end(connection)
@@ -235,7 +235,7 @@ def _over(connection: Redis, run: Run) -> bool:
     """Whether it has ended; where a person is to retry it once it has failed, that is done here."""
     status = _status(connection, run)
     if status == JobStatus.FAILED and run.fate == RETRIED_BY_HAND:
-        run.kills.append(f"retried for {family.retry(connection, run.job.id)}")
+        run.kills.append(f"retried for {tree.retry(connection, run.job.id)}")
         return False
     return status in ("", JobStatus.FINISHED, JobStatus.FAILED, JobStatus.STOPPED, JobStatus.CANCELED)
 
@@ -247,7 +247,7 @@ def main(runs: int, seed: int) -> None:
     """Kill workers and horses at random over many runs. Ends with 1 at the first run that is not right."""
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory)
-        url = embedded_redis.start(path).url
+        url = embedded.start(path).url
         log = path / "workers.log"
         dealt: Counter[str] = Counter()
         try:
@@ -263,7 +263,7 @@ def main(runs: int, seed: int) -> None:
                     what = f"{run.kind.__name__} {run.fate}".rstrip()
                     click.echo(f"seed {number}: {what}: right after {', '.join(run.kills)}")
         finally:
-            embedded_redis.stop(path)
+            embedded.stop(path)
     total = ", ".join(f"{count} {what}" for what, count in dealt.most_common())
     click.echo(f"{runs} runs, all right: {total}")
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from rqmem.memory.procfs import read_children
+from rqmem.measure.procfs import read_children
 from rqmem.testing import wait_until
 from tests.refusing_redis import RefusingProxy, refusing
 

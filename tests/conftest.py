@@ -14,7 +14,7 @@ import hypothesis
 import pytest
 import redis
 
-from rqmem import embedded_redis
+from rqmem.connection import embedded
 from rqmem.testing import wait_until
 
 if TYPE_CHECKING:
@@ -49,9 +49,9 @@ def redis_url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
             patch.setenv("PATH", str(directory))
         elif not shutil.which("redis-server"):
             pytest.skip("no redis-server on PATH")
-        url = embedded_redis.start(directory).url
+        url = embedded.start(directory).url
     yield url
-    embedded_redis.stop(directory)
+    embedded.stop(directory)
 
 
 @pytest.fixture(scope="session")

@@ -13,10 +13,11 @@ from rq.utils import now as rq_now
 from rq.utils import utcformat
 
 from rqmem import events
-from rqmem.journal import history_writer, keys
-from rqmem.journal.alerts import Alert, Open
-from rqmem.journal.history import Live, LiveJob, Run, Told
-from rqmem.journal.ring import RINGS, Sample
+from rqmem.store import keys
+from rqmem.store.alerts.alert_records import Alert, Open
+from rqmem.store.history import history_writer
+from rqmem.store.history.history_records import Live, LiveJob, Run, Told
+from rqmem.store.history.samples import RINGS, Sample
 
 WORKER = "ada"
 

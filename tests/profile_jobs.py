@@ -10,7 +10,7 @@ import threading
 import time
 from pathlib import Path
 
-from rqmem.runtime import horse
+from rqmem.worker.horse import user_code
 from tests.sample_jobs import redis
 
 
@@ -30,7 +30,7 @@ def fit_with(megabytes: int) -> int:
 def fit_until_seen(megabytes: int) -> int:
     """Holds it until the worker has read so much."""
     held = [bytearray(2**20) for _ in range(megabytes)]
-    here = horse.current()
+    here = user_code.current()
     while here is not None and here.page.peak_bytes < megabytes * 2**20:
         time.sleep(0.01)
     return len(held)

@@ -27,8 +27,8 @@ from rqmem import MemoryAwareJob, current_memory, memory_aware
 from rqmem.errors import ConfigError, MemoryLimitExceeded, SourceError
 from rqmem.job import children
 from rqmem.policy import splitting
-from rqmem.runtime import traces
 from rqmem.sources import Range
+from rqmem.worker.horse import process_state
 
 MB = 2**20
 
@@ -59,9 +59,9 @@ def grow_lists() -> None:
 def grow_and_have_the_horse_killed_after(step: str) -> None:
     """Of what it does about the breach: it has recorded it, or told it."""
     from rqmem import events
-    from rqmem.journal import writer
+    from rqmem.store import executions
 
-    record = writer.save_breach
+    record = executions.save_breach
 
     def record_and_die(*args: Any) -> None:
         record(*args)
@@ -72,7 +72,7 @@ def grow_and_have_the_horse_killed_after(step: str) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
 
     if step == "record":
-        writer.save_breach = record_and_die
+        executions.save_breach = record_and_die
     else:
         events.subscribe(die_of_a_breach)  # called last: it has been told the worker
     grow_lists()
@@ -442,7 +442,7 @@ def configure_logging() -> None:
 
 def own_traces() -> dict[str, str]:
     """What this process is like, as far as `leave_changed` changes it."""
-    return {name: re.sub(" at 0x[0-9a-f]+", "", str(value)) for name, value in traces.look().items()}
+    return {name: re.sub(" at 0x[0-9a-f]+", "", str(value)) for name, value in process_state.look().items()}
 
 
 def fork_and_return() -> str:
@@ -532,9 +532,9 @@ def fork_children_that_end_in_three_ways() -> list[int]:
                 sys.exit(3)
             raise ValueError("in the child")
         codes.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
-    from rqmem.runtime import horse
+    from rqmem.worker.horse import user_code
 
-    here = horse.current()
+    here = user_code.current()
     assert here is not None
     assert here.page.in_user_code, "a child must not say that the horse has left user code"
     return codes
@@ -559,9 +559,9 @@ class CallsAnother(MemoryAwareJob):
 
 
 def horse_ceiling_mb() -> float:
-    from rqmem.runtime import horse
+    from rqmem.worker.horse import user_code
 
-    here = horse.current()
+    here = user_code.current()
     assert here is not None
     return here.page.ceiling_bytes / MB
 

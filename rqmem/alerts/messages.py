@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Literal
 
-from rqmem.drawing import printable
-from rqmem.journal.alerts import Alert
-from rqmem.policy.alerts import RULES
+from rqmem.policy.alert_rules import RULES
+from rqmem.store.alerts.alert_records import Alert
+from rqmem.text import printable
 
 Kind = Literal["info", "success", "warning", "failure"]
 _NAMED = 3  # alerts of a summary that are told one by one

@@ -6,7 +6,7 @@ from __future__ import annotations
 import logging
 import sys
 
-from rqmem.drawing import printable
+from rqmem.text import printable
 
 READY, REFUSED = "READY", "REFUSED"
 

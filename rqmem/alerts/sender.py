@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rqmem.alerts.delivery import Delivery, RedisAway
-from rqmem.journal.alert_outbox import Outbox
+from rqmem.store.alerts.alert_outbox import Outbox
 
 if TYPE_CHECKING:
     from redis import Redis

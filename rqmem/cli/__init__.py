@@ -16,9 +16,9 @@ from typing import Any
 import click
 from redis.exceptions import NoPermissionError, RedisError
 
-from rqmem.drawing import printable
 from rqmem.errors import RqmemError
-from rqmem.journal.permission import explained
+from rqmem.store.permission import explained
+from rqmem.text import printable
 
 _COMMANDS = {
     "alerts": "alerts.alerts_group",
@@ -78,7 +78,7 @@ class _Commands(click.Group):
         except NoPermissionError as error:
             code = _complain(explained(error), 1)
         except RedisError as error:  # it answered when the command began
-            from rqmem.journal.patience import described
+            from rqmem.store.retrying import described
 
             code = _complain(f"Redis does not answer any more, or refuses: {described(error)}", 1)
         except click.exceptions.NoArgsIsHelpError as error:

@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING
 import click
 from redis.exceptions import RedisError
 
-from rqmem import log, settings
+from rqmem import log
 from rqmem.alerts import addresses as alert_addresses
 from rqmem.alerts import messages, pipe
 from rqmem.alerts.sender import Sender
 from rqmem.alerts.service import keep_others_quiet, services
 from rqmem.cli.terminal import connected, redis_options, show
+from rqmem.config.load import load
 from rqmem.errors import ConfigError, RqmemError
 
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ def deliver(
 
 
 def _deliver_for_worker(parent: int, url: str | None, name: str | None) -> int:
-    """The same for a worker, which hears all that there is to say (`rqmem.runtime.sender_process`)."""
+    """The same for a worker, which hears all that there is to say (`rqmem.worker.alert_sender`)."""
     for number in (signal.SIGTERM, signal.SIGINT):  # sent to all processes, by systemd say; the worker decides
         signal.signal(number, signal.SIG_IGN)
     logging.getLogger("rqmem").addHandler(pipe.ToWorker())
@@ -134,7 +135,7 @@ def _started(found: list[Address], url: str | None, name: str | None) -> tuple[S
 
 def _addresses(urls: tuple[str, ...], file: str | None) -> list[Address]:
     """Those of the command line, else of environment or config file. Raises `ConfigError`, also for none."""
-    config = settings.load(os.environ).config
+    config = load(os.environ).config
     if urls or file:
         config = dataclasses.replace(config, alert_urls=urls, alert_urls_file=file)
     found = alert_addresses.addresses(config)

@@ -16,10 +16,10 @@ from rqmem.cli.alert_sending import deliver, test
 from rqmem.cli.durations import parse_since
 from rqmem.cli.job_types import one_of
 from rqmem.cli.terminal import colour, connected, never_fail_on_a_letter, redis_options, show
-from rqmem.drawing import json_text
-from rqmem.journal import history_reader
-from rqmem.journal.alerts import Alert
-from rqmem.policy.alerts import RULES
+from rqmem.policy.alert_rules import RULES
+from rqmem.store.alerts.alert_records import Alert
+from rqmem.store.history import history_reader
+from rqmem.text import json_text
 
 if TYPE_CHECKING:
     from redis import Redis

@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 import click
 
 from rqmem.errors import ConfigError
-from rqmem.job.mixin import MemoryAwareJob
+from rqmem.job.base import MemoryAwareJob
 
 _NAMED = 5  # names in an error message
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import click
 
 from rqmem.cli.terminal import connected, redis_options, show
-from rqmem.inspection.find import find
-from rqmem.job import family
+from rqmem.job import tree
+from rqmem.observe.find import find
 
 
 @click.command(short_help="Cancel a job and all its children.")
@@ -20,7 +20,7 @@ def cancel(job_id: str, url: str | None) -> None:
     """
     connection, _ = connected(url)
     found = find(connection, job_id)
-    done = family.cancel(connection, found)
+    done = tree.cancel(connection, found)
     show(f"job {found}: {_jobs(done.taken_back)} cancelled, {done.stopped} running told to stop")
 
 
@@ -38,10 +38,10 @@ def retry(job_id: str, from_start: bool, url: str | None) -> None:
     connection, _ = connected(url)
     found = find(connection, job_id)
     if from_start:
-        family.retry_from_start(connection, found)
+        tree.retry_from_start(connection, found)
         click.echo(f"job {found} is queued again, from its start")
         return
-    children = family.retry(connection, found)
+    children = tree.retry(connection, found)
     show(f"job {found} is queued again" + (f", for {_jobs(children)} that failed" if children else ""))
 
 

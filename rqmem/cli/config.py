@@ -1,4 +1,4 @@
-"""``rqmem config``: the settings and where each came from, by `rqmem.settings`; job types, by `rqmem.job.declared`."""
+"""``rqmem config``: the settings and where each came from; job types and what they declare."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from typing import TYPE_CHECKING, Any
 import click
 from redis.exceptions import RedisError
 
-from rqmem import connections, settings
 from rqmem.cli import config_tables
 from rqmem.cli.config_tables import JobRow, Redis
 from rqmem.cli.terminal import connected, never_fail_on_a_letter, redis_options, show
 from rqmem.cli.worker import SETTINGS, given_settings, worker
-from rqmem.drawing import json_text
+from rqmem.config.load import Origin, Settings, load
+from rqmem.connection import connect
 from rqmem.errors import ConfigError, RqmemError
 from rqmem.integrations import installed
 from rqmem.job import declared
-from rqmem.journal import history_reader
-from rqmem.reporting.read import read_advice
-from rqmem.settings import Origin, Settings
+from rqmem.observe.period_read import read_advice
+from rqmem.store.history import history_reader
+from rqmem.text import json_text
 
 if TYPE_CHECKING:
     from rqmem.job.declared import Declared
-    from rqmem.reporting.advice import Advice
+    from rqmem.observe.advice import Advice
 
 _EMBEDDED = "embedded, of this directory"
 
@@ -68,7 +68,7 @@ def config(
     """
     if modules and not jobs:
         raise ConfigError(f"{modules[0]}: modules go with --jobs: rqmem config --jobs {' '.join(modules)}")
-    loaded = settings.load(os.environ, given_settings(options))
+    loaded = load(os.environ, given_settings(options))
     never_fail_on_a_letter()
     if not jobs:
         redis = _redis(url)
@@ -95,10 +95,10 @@ def _json(fields: dict[str, Any]) -> str:
 
 def _redis(url: str | None) -> Redis:
     """Which Redis would be used; it is not asked anything. Raises `ConfigError`."""
-    choice = connections.choose_url(url)
+    choice = connect.choose_url(url)
     if choice is None:
         return Redis(_EMBEDDED, Origin())
-    connections.check(choice)
+    connect.check(choice)
     return Redis(
         choice.shown, Origin("command line" if choice.source.startswith("-") else "environment", choice.source)
     )

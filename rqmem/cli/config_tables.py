@@ -24,9 +24,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from rqmem.config import VARIABLES, JobSettings
+from rqmem.config.load import NAMES, Origin, Settings
+from rqmem.config.settings import VARIABLES, JobSettings
 from rqmem.policy.recommendation import Recommendation, TooLittle
-from rqmem.settings import NAMES, Origin, Settings
 from rqmem.units import MB, show_mb
 
 if TYPE_CHECKING:

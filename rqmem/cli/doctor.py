@@ -8,9 +8,10 @@ from collections.abc import Iterator, Mapping
 
 import click
 
-from rqmem import connections, settings
 from rqmem.cli.terminal import redis_options, show
-from rqmem.config import Config
+from rqmem.config.load import load
+from rqmem.config.settings import Config
+from rqmem.connection import connect
 from rqmem.doctor import checks, facts, preload_checks, redis_checks, redis_facts, report, selftest, selftest_checks
 from rqmem.doctor.finding import Finding, Mark
 
@@ -34,10 +35,10 @@ def doctor(ctx: click.Context, url: str | None, no_redis: bool, no_self_test: bo
 
     Exit code 1 when there is a problem.
     """
-    config = settings.load(os.environ).config
-    choice = None if no_redis else connections.choose_url(url)
+    config = load(os.environ).config
+    choice = None if no_redis else connect.choose_url(url)
     if choice is not None:
-        connections.check(choice)
+        connect.check(choice)
     findings: list[Finding] = []
     for group in _groups(config, os.environ, url, redis=not no_redis, self_test=not no_self_test):
         findings += group

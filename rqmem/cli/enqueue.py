@@ -18,10 +18,10 @@ from rq.worker_registration import get_keys
 from rqmem.cli.call import Target, arguments, resolve
 from rqmem.cli.terminal import redis_options, show
 from rqmem.cli.waiting import ENDED, until_ended
-from rqmem.connections import connect
-from rqmem.drawing import json_text
+from rqmem.connection.connect import connect
 from rqmem.errors import ConfigError, RqmemError
-from rqmem.inspection.find import find
+from rqmem.observe.find import find
+from rqmem.text import json_text
 
 if TYPE_CHECKING:
     from redis import Redis

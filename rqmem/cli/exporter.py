@@ -1,4 +1,4 @@
-"""``rqmem exporter``: Prometheus metrics over HTTP, by `rqmem.exporter`."""
+"""``rqmem exporter``: Prometheus metrics over HTTP, by `rqmem.prometheus`."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from redis.retry import Retry
 
-from rqmem import connections, log
+from rqmem import log
 from rqmem.cli.terminal import connected, redis_options, show
-from rqmem.exporter.server import serve
+from rqmem.connection import connect
+from rqmem.prometheus.server import serve
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -51,10 +52,10 @@ def _connection(url: str | None) -> tuple[Redis, str]:
 
     Raises `ConfigError` for a URL that cannot be used, `RqmemError` for an embedded server that does not run.
     """
-    choice = connections.choose_url(url)
+    choice = connect.choose_url(url)
     if choice is None:
         return connected(None)
-    connections.check(choice)
+    connect.check(choice)
     connection = choice.client()
     connection.connection_pool.connection_kwargs.update(  # it has no connection yet
         socket_timeout=_ANSWER_SECONDS, socket_connect_timeout=_ANSWER_SECONDS, retry=Retry(NoBackoff(), 0)

@@ -1,4 +1,4 @@
-"""``rqmem inspect``: the story of one job, by `rqmem.inspection`."""
+"""``rqmem inspect``: the story of one job, by `rqmem.observe.job`."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from pathlib import Path
 
 import click
 
-from rqmem import settings
 from rqmem.cli.terminal import colour, columns, connected, never_fail_on_a_letter, redis_options, show
-from rqmem.drawing import json_text
+from rqmem.config.load import load
 from rqmem.errors import ConfigError, RqmemError
-from rqmem.inspection import schema
-from rqmem.inspection.find import find
-from rqmem.inspection.read import read_case
-from rqmem.inspection.story import story
+from rqmem.observe import job_json
+from rqmem.observe.find import find
+from rqmem.observe.job_read import read_case
 from rqmem.profiling import captures, directory
 from rqmem.profiling import flamegraph as html
+from rqmem.show.job_text import story
+from rqmem.text import json_text
 from rqmem.units import show_mb
 
 
@@ -45,7 +45,7 @@ def inspect_job(
     --flamegraph needs a profile of it, which a worker with --profile memray
     keeps of breaches and of the worst peaks of each job type, on its host.
 
-    The keys of --json stand in rqmem/inspection/schema.py.
+    The keys of --json stand in rqmem/observe/job_json.py.
     """
     if flamegraph:
         if as_json:
@@ -58,7 +58,7 @@ def inspect_job(
     case = read_case(connection, find(connection, job_id), time.time())
     never_fail_on_a_letter()
     if as_json:
-        click.echo(json_text(schema.whole(case), indent=2))
+        click.echo(json_text(job_json.whole(case), indent=2))
         return
     plain = not (sys.stdout.encoding or "").lower().startswith("utf")
     show(*story(case, columns(), colour, plain=plain))
@@ -67,7 +67,7 @@ def inspect_job(
 def _write_flamegraph(job_id: str, output: str | None, profile_dir: str | None, url: str | None) -> None:
     """The profile of the job's last run that has one, as HTML. Redis is asked only where there is none."""
     given = {"profile_dir": ("--profile-dir", profile_dir)}
-    where = directory.located(settings.load(os.environ, given).config.profile_dir)
+    where = directory.located(load(os.environ, given).config.profile_dir)
     try:
         directory.check(where)
         found = captures.find(where, job_id)

@@ -1,4 +1,4 @@
-"""``rqmem journal``: how much is remembered, and forgetting it, by `rqmem.journal`."""
+"""``rqmem journal``: how much is remembered, and forgetting it, by `rqmem.store.history`."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import click
 
 from rqmem.cli.terminal import connected, one_line, redis_options, show
-from rqmem.drawing import json_text
 from rqmem.errors import ConfigError, JournalVersionError, UnknownName
-from rqmem.journal import clearing, history_reader
+from rqmem.store.history import clearing, history_reader
+from rqmem.text import json_text
 from rqmem.units import MB
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""``rqmem monitor``: options, checked, to a run of `rqmem.monitor`, and its report."""
+"""``rqmem monitor``: options, checked, to a run of `rqmem.live`, and its report."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ import click
 from redis.exceptions import RedisError
 
 from rqmem.cli.terminal import connected, never_fail_on_a_letter, redis_options, show
-from rqmem.config import positive_int
+from rqmem.config.settings import positive_int
 from rqmem.errors import ConfigError, RedisUnavailable, RqmemError, UnknownName
-from rqmem.journal import history_reader
-from rqmem.monitor.look import known_queues
-from rqmem.monitor.loop import Watch
-from rqmem.monitor.report import Report, Setting
-from rqmem.monitor.report_text import summary
-from rqmem.monitor.saving import Output, output
-from rqmem.monitor.screen import Display, PlainDisplay, RichDisplay, can_draw, rich_is_installed
-from rqmem.monitor.stopping import Stopping
+from rqmem.live.look import known_queues
+from rqmem.live.loop import Watch
+from rqmem.live.recording import Report, Setting
+from rqmem.live.recording_text import summary
+from rqmem.live.saving import Output, output
+from rqmem.live.screen import Display, PlainDisplay, RichDisplay, can_draw, rich_is_installed
+from rqmem.live.stopping import Stopping
+from rqmem.store.history import history_reader
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -89,7 +89,7 @@ def monitor(ctx: click.Context, /, url: str | None, queues: tuple[str, ...], **o
     and jobs above --threshold at once. Only looks: writes nothing to Redis.
 
     The report has samples, figures by job type, alerts and four metrics; the
-    keys of its JSON stand in rqmem/monitor/report.py. It is saved each minute
+    keys of its JSON stand in rqmem/live/recording.py. It is saved each minute
     too, and printed as a summary without --output-file.
 
     With --fail-on-alert, crossings of --threshold alone do not count, nor do

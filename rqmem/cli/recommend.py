@@ -7,15 +7,15 @@ import time
 
 import click
 
-from rqmem import settings
 from rqmem.cli.job_types import one_of
 from rqmem.cli.terminal import connected, never_fail_on_a_letter, redis_options
-from rqmem.drawing import json_text
+from rqmem.config.load import load
 from rqmem.errors import ConfigError
-from rqmem.journal import history_reader
-from rqmem.reporting.advice import as_fields
-from rqmem.reporting.advice_text import PASTED, to_text
-from rqmem.reporting.read import read_advice
+from rqmem.observe.advice import as_fields
+from rqmem.observe.period_read import read_advice
+from rqmem.show.advice_text import PASTED, to_text
+from rqmem.store.history import history_reader
+from rqmem.text import json_text
 
 
 @click.command(short_help="Recommend ceilings, chunk sizes and split thresholds.")
@@ -36,11 +36,11 @@ def recommend(job: str | None, as_json: bool, paste: str | None, url: str | None
     rqmem recommend --job ProcessCampaign --apply
     rqmem recommend --apply config
 
-    The keys of --json stand in rqmem/reporting/advice.py.
+    The keys of --json stand in rqmem/observe/advice.py.
     """
     if as_json and paste:
         raise ConfigError("--apply and --json: give one of them")
-    config = settings.load(os.environ).config
+    config = load(os.environ).config
     connection, where = connected(url)
     history_reader.check_version(connection)
     job = one_of(job, history_reader.types(connection)) if job is not None else None

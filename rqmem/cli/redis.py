@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import click
 
-from rqmem import connections, embedded_redis
 from rqmem.cli.terminal import redis_options, show
+from rqmem.connection import connect, embedded
 from rqmem.errors import ConfigError
 from rqmem.units import show_mb, to_mb
 
@@ -29,7 +29,7 @@ def start() -> None:
 
     It goes on running in the background until `rqmem redis stop`.
     """
-    server = embedded_redis.start()
+    server = embedded.start()
     click.echo("started" if server.started else "already running")
     _show(server)
 
@@ -37,7 +37,7 @@ def start() -> None:
 @redis_group.command()
 def stop() -> None:
     """Stop the embedded Redis. Its data are saved and kept."""
-    stopped = embedded_redis.stop()
+    stopped = embedded.stop()
     click.echo("stopped" if stopped else "no embedded Redis runs for this directory")
 
 
@@ -45,11 +45,11 @@ def stop() -> None:
 @_url_option
 def status(url: str | None) -> None:
     """Show whether the embedded Redis runs, and whether commands use it."""
-    choice = connections.choose_url(url)
+    choice = connect.choose_url(url)
     if choice is not None:
-        connections.check(choice)
+        connect.check(choice)
         show(f"commands here use {choice.shown} (from {choice.source}), not the embedded Redis")
-    server = embedded_redis.status()
+    server = embedded.status()
     if server is None:
         click.echo("no embedded Redis runs for this directory")
     else:
@@ -65,17 +65,17 @@ def show_url(url: str | None) -> None:
     The embedded Redis is started if it is the one. The URL is printed as it was
     given, with its password, for use in scripts: rq info --url "$(rqmem redis url)"
     """
-    choice = connections.choose_url(url)
+    choice = connect.choose_url(url)
     if choice is None:
-        click.echo(embedded_redis.start().url)
+        click.echo(embedded.start().url)
     else:
-        connections.check(choice)
+        connect.check(choice)
         if not choice.url:
             raise ConfigError(f"{choice.source} names {choice.shown}, which has no URL")
         click.echo(choice.url)
 
 
-def _show(server: embedded_redis.Server) -> None:
+def _show(server: embedded.Server) -> None:
     facts = {
         "url": server.url,
         "version": server.version,

@@ -1,4 +1,4 @@
-"""``rqmem report``: what happened to job types, by `rqmem.reporting`."""
+"""``rqmem report``: what happened to job types, by `rqmem.observe.period`."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ import click
 from rqmem.cli.durations import parse_since
 from rqmem.cli.job_types import one_of
 from rqmem.cli.terminal import connected, never_fail_on_a_letter, redis_options, show
-from rqmem.drawing import json_text
 from rqmem.errors import ConfigError, RqmemError
-from rqmem.journal import history_reader
-from rqmem.monitor.saving import replace, writable
-from rqmem.reporting.page import check_that_pages_can_be_made, to_html
-from rqmem.reporting.read import read_report
-from rqmem.reporting.report import Report
-from rqmem.reporting.schema import as_fields
-from rqmem.reporting.text import to_text
+from rqmem.live.saving import replace, writable
+from rqmem.observe.period import Report
+from rqmem.observe.period_json import as_fields
+from rqmem.observe.period_read import read_report
+from rqmem.show.html.report_page import check_that_pages_can_be_made, to_html
+from rqmem.show.report_text import to_text
+from rqmem.store.history import history_reader
+from rqmem.text import json_text
 
 
 def _to_json(report: Report) -> str:
@@ -45,7 +45,7 @@ def report(since: str, job: str | None, form: str | None, output: str | None, ur
     before. A job type whose code is gone is reported all the same.
 
     HTML is one file with plots that needs no network (pip install
-    'rqmem[report]'). The keys of the JSON stand in rqmem/reporting/schema.py.
+    'rqmem[report]'). The keys of the JSON stand in rqmem/observe/period_json.py.
 
     \b
     rqmem report --since 7d --output report.html

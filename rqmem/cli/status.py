@@ -1,4 +1,4 @@
-"""``rqmem status``: one screen by `rqmem.status`, or one job by `rqmem.inspection`; once, or again and again."""
+"""``rqmem status``: one screen or one job; once, or again and again."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ import click
 from redis.exceptions import RedisError
 
 from rqmem.cli.terminal import colour, columns, connected, never_fail_on_a_letter, one_line, redis_options, show
-from rqmem.drawing import json_text
 from rqmem.errors import ConfigError
-from rqmem.status import schema
-from rqmem.status.read import read_facts, read_worker, worker_names
-from rqmem.status.screen import screen, worker_lines
-from rqmem.status.troubles import healthy, troubles
+from rqmem.observe import status_json
+from rqmem.observe.problems import healthy, troubles
+from rqmem.observe.snapshot import read_facts, read_worker, worker_names
+from rqmem.show.status_text import screen, worker_lines
+from rqmem.text import json_text
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -67,8 +67,8 @@ def status(
     Without Redis nobody hears of any worker, and workers sit that out: have
     the probe fail later than that (failureThreshold times periodSeconds).
 
-    The keys of --json stand in rqmem/status/schema.py, those of --job --json
-    in rqmem/inspection/schema.py.
+    The keys of --json stand in rqmem/observe/status_json.py, those of --job --json
+    in rqmem/observe/job_json.py.
     """
     if job_id is not None and worker is not None:
         raise ConfigError("--job and --worker: give one of them")
@@ -79,7 +79,7 @@ def status(
     if worker is not None:
         look = lambda: _at_worker(connection, worker)  # noqa: E731
     elif job_id is not None:
-        from rqmem.inspection.find import find  # not for a probe, which is to be quick
+        from rqmem.observe.find import find  # not for a probe, which is to be quick
 
         found = find(connection, job_id)
         look = lambda: _at_job(connection, found)  # noqa: E731
@@ -96,7 +96,7 @@ def _at_all(connection: Redis, where: str) -> _Look:
     found = troubles(facts)
     return _Look(
         lambda width, rows: screen(facts, found, width, rows, colour),
-        schema.as_json(facts, found),
+        status_json.as_json(facts, found),
         healthy(found),
     )
 
@@ -107,18 +107,18 @@ def _at_worker(connection: Redis, name: str) -> _Look:
     if worker is None:
         near = difflib.get_close_matches(name, worker_names(connection), n=1)
         text = f"no worker {name!r} is registered{f': did you mean {near[0]}?' if near else ''}"
-        return _Look(lambda width, rows: [text], {"version": schema.VERSION, "name": name, "kind": None}, False)
+        return _Look(lambda width, rows: [text], {"version": status_json.VERSION, "name": name, "kind": None}, False)
     return _Look(
         lambda width, rows: worker_lines(worker, now, width, colour),
-        schema.worker_json(worker, now),
+        status_json.worker_json(worker, now),
         worker.kind != "silent",
     )
 
 
 def _at_job(connection: Redis, job_id: str) -> _Look:
-    from rqmem.inspection import schema as job_schema
-    from rqmem.inspection.read import read_case
-    from rqmem.inspection.story import header
+    from rqmem.observe import job_json as job_schema
+    from rqmem.observe.job_read import read_case
+    from rqmem.show.job_text import header
 
     case = read_case(connection, job_id, time.time())
     return _Look(lambda width, rows: header(case, width, colour), job_schema.brief(case), case.well)

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from rqmem import connections, embedded_redis
-from rqmem.drawing import printable
+from rqmem.connection import connect, embedded
 from rqmem.errors import RqmemError
+from rqmem.text import printable
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -39,9 +39,9 @@ def redis_options(command: Command) -> Command:
 
 
 def _use_module(ctx: click.Context, param: click.Parameter, module: str | None) -> None:
-    """For this process and those that it starts; `rqmem.connections` reads it there, as RQ does."""
+    """For this process and those that it starts; `rqmem.connection.connect` reads it there, as RQ does."""
     if module:
-        os.environ[connections.MODULE_VARIABLE] = module
+        os.environ[connect.MODULE_VARIABLE] = module
 
 
 def connected(url: str | None) -> tuple[Redis, str]:
@@ -49,13 +49,13 @@ def connected(url: str | None) -> tuple[Redis, str]:
 
     Raises `ConfigError` or `RqmemError` for a Redis that cannot be used or is not there.
     """
-    choice = connections.choose_url(url)
-    if choice is None and embedded_redis.status() is None:
+    choice = connect.choose_url(url)
+    if choice is None and embedded.status() is None:
         raise RqmemError(
             "no Redis is named, and the embedded one of this directory does not run, so nothing does: "
             "'rqmem worker' starts both; or name a Redis with --url or RQMEM_REDIS_URL"
         )
-    connection = connections.connect(url, announce=lambda line: None)
+    connection = connect.connect(url, announce=lambda line: None)
     timeouts = {"socket_timeout": _ANSWER_SECONDS, "socket_connect_timeout": _ANSWER_SECONDS}
     connection.connection_pool.connection_kwargs.update(timeouts)  # it has no connection yet
     return connection, choice.shown if choice is not None else "the embedded Redis of this directory"

@@ -1,4 +1,4 @@
-"""``rqmem top``: one worker by `rqmem.monitor.top`; once, or again and again on a terminal or in a pipe."""
+"""``rqmem top``: one worker by `rqmem.live.top`; once, or again and again on a terminal or in a pipe."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ import click
 from redis.exceptions import RedisError
 
 from rqmem.cli.terminal import columns, connected, never_fail_on_a_letter, redis_options
-from rqmem.drawing import json_text
 from rqmem.errors import RqmemError
-from rqmem.journal import history_reader
-from rqmem.monitor import top as of_worker
-from rqmem.monitor.lines import text
-from rqmem.monitor.screen import OutputClosed, Screen, can_draw, closed_is_said, rich_is_installed
-from rqmem.monitor.stopping import Stopping
-from rqmem.monitor.top import Top
-from rqmem.monitor.view import clock
+from rqmem.live import top as of_worker
+from rqmem.live.lines import text
+from rqmem.live.screen import OutputClosed, Screen, can_draw, closed_is_said, rich_is_installed
+from rqmem.live.stopping import Stopping
+from rqmem.live.top import Top
+from rqmem.live.view import clock
+from rqmem.store.history import history_reader
+from rqmem.text import json_text
 
 _LIVE_SECONDS, _PIPE_SECONDS = 1.0, 5.0
 Show = Callable[[Top, str], None]
@@ -40,7 +40,7 @@ def top(name: str | None, once: bool, as_json: bool, url: str | None) -> None:
     their job type. Once a second on a terminal (pip install 'rqmem[tui]'), in
     a pipe every five, until Ctrl-C or the worker's end. Only looks.
 
-    The keys of --json stand in rqmem/monitor/top.py.
+    The keys of --json stand in rqmem/live/top.py.
 
     \b
     rqmem top --worker web-1

@@ -27,9 +27,10 @@ from rq.serializers import resolve_serializer
 from rq.suspension import is_suspended
 from rq.utils import import_attribute
 
-from rqmem import log, own_files, settings
+from rqmem import log, own_files
 from rqmem.cli.terminal import redis_options, show
-from rqmem.config import (
+from rqmem.config.load import load
+from rqmem.config.settings import (
     cgroup,
     isolation,
     on_worker_limit,
@@ -39,10 +40,10 @@ from rqmem.config import (
     profile,
     reserve_mb,
 )
-from rqmem.connections import MODULE_VARIABLE, connect, read_module
+from rqmem.connection.connect import MODULE_VARIABLE, connect, read_module
 from rqmem.errors import ConfigError, RqmemError, UntrustedFile
-from rqmem.runtime import platform_check
-from rqmem.runtime.worker import MemoryWorker
+from rqmem.worker import platform_check
+from rqmem.worker.memory_worker import MemoryWorker
 
 
 def _parsed(metavar: str, parse: Callable[[str, str], Any]) -> dict[str, Any]:
@@ -93,11 +94,11 @@ SETTINGS = {
     "alert_url": "alert_urls",
     "alert_urls_file": "alert_urls_file",
 }
-"""Parameter of an option that is a setting -> its field of `rqmem.config.Config`; ``rqmem config`` has them too."""
+"""Parameter of an option that is a setting -> its field of `Config`; ``rqmem config`` has them too."""
 
 
 def given_settings(options: Mapping[str, Any]) -> dict[str, tuple[str, Any]]:
-    """Those options as `rqmem.settings.load` takes them."""
+    """Those options as `rqmem.config.load.load` takes them."""
     given = {name: None if options[name] == () else options[name] for name in SETTINGS}  # (): may be repeated, was not
     return {of: (f"--{name.replace('_', '-')}", given[name]) for name, of in SETTINGS.items()}
 
@@ -197,7 +198,7 @@ def worker(names: tuple[str, ...], more: tuple[str, ...], **options: Any) -> Non
     module = os.environ.get(MODULE_VARIABLE, "").strip()
     of_rq = read_module(module) if module else {}
     queues = _queue_names([*names, *more] or list(of_rq.get("QUEUES", ())))
-    config = settings.load(os.environ, given_settings(options)).config
+    config = load(os.environ, given_settings(options)).config
     level = _log_level(options)
     log.configure(
         level,

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from rqmem.config import Config
+from rqmem.config.settings import Config
 from rqmem.doctor.facts import KernelLayer, Machine, Memory
 from rqmem.doctor.finding import Finding, Mark
 from rqmem.policy.ceiling import effective_limit_mb
-from rqmem.runtime.platform_check import unsupported
 from rqmem.units import show_mb, to_bytes, to_mb
+from rqmem.worker.platform_check import unsupported
 
 _WORKER_MB = 60  # what a worker itself takes, about
 _UNHIDE = "have jobs start nothing as another user, or mount /proc with gid= of the worker's group"

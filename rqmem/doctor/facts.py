@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Literal
 
 from rqmem.errors import RqmemError
-from rqmem.memory import cgroup_files, cgroup_places, machine
-from rqmem.memory.own import proc_shortcoming
-from rqmem.runtime import linux
-from rqmem.runtime.idle import Foreign, look_at_foreign_fork, usage_of_idle_fork
-from rqmem.runtime.platform_check import has_pidfd
+from rqmem.measure import cgroup_files, cgroup_places, machine
+from rqmem.measure.own_process import proc_shortcoming
+from rqmem.worker import linux
+from rqmem.worker.platform_check import has_pidfd
+from rqmem.worker.startup_checks import Foreign, look_at_foreign_fork, usage_of_idle_fork
 
 Surroundings = Literal["kubernetes", "container", "systemd", ""]
 
@@ -85,7 +85,7 @@ class KernelLayer:
         words: where groups can be made, and in which way; "": nowhere.
         reason: why nowhere.
         surroundings: in what this process runs.
-        urgent: how the watching thread may go before others (`rqmem.runtime.linux.urgent`).
+        urgent: how the watching thread may go before others (`rqmem.worker.linux.urgent`).
     """
 
     version: Literal["v1", "v2", ""]
@@ -160,7 +160,7 @@ def read_memory() -> Memory:
 
 
 def read_kernel_layer(environ: Mapping[str, str]) -> KernelLayer:
-    """Tries by making a group (see `rqmem.memory.cgroup_places`)."""
+    """Tries by making a group (see `rqmem.measure.cgroup_places`)."""
     own = cgroup_files.read_own()
     taken = cgroup_places.take()
     if isinstance(taken, cgroup_places.Taken):

@@ -7,7 +7,7 @@ import mmap
 import os
 import time
 
-from rqmem.memory import procfs
+from rqmem.measure import procfs
 from rqmem.units import MB, to_bytes, to_mb
 
 _OBJECT_BYTES = 1000

@@ -8,10 +8,10 @@ import sys
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 
-from rqmem.config import Config
+from rqmem.config.settings import Config
 from rqmem.doctor.finding import Finding
 from rqmem.errors import ConfigError
-from rqmem.runtime.preloading import Preloaded, imported, warning
+from rqmem.worker.preloading import Preloaded, imported, warning
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rqmem.doctor.finding import Finding
 from rqmem.doctor.redis_facts import NoRedis, Redis, Silent
-from rqmem.journal import keys
+from rqmem.store import keys
 from rqmem.units import to_mb
 
 _NEEDED = (5,)  # rq 3: "requires Redis >= 5 or Valkey >= 7.2"

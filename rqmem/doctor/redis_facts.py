@@ -9,9 +9,9 @@ from typing import Any
 
 import redis
 
-from rqmem import connections, embedded_redis
+from rqmem.connection import connect, embedded
 from rqmem.errors import EmbeddedRedisError, RedisUnavailable
-from rqmem.journal import permission
+from rqmem.store import permission
 
 
 @dataclass(frozen=True)
@@ -66,12 +66,12 @@ class NoRedis:
 
 def read_redis(url: str | None) -> Redis | Silent | NoRedis:
     """The facts on the Redis that commands with this ``--url`` use. Raises `ConfigError` for a bad URL."""
-    choice = connections.choose_url(url)
+    choice = connect.choose_url(url)
     try:
         if choice is not None:
-            with connections.connect(url) as client:
+            with connect.connect(url) as client:
                 return _ask(client, f"{choice.shown} ({choice.source})")
-        server = embedded_redis.status()
+        server = embedded.status()
         if server is None:
             return NoRedis("none is named: the embedded one would be used, and started when needed", problem=False)
         with redis.Redis.from_url(server.url) as client:

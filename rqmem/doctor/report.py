@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Callable, Sequence
 
 from rqmem.doctor.finding import Finding, Mark
-from rqmem.drawing import json_text, printable
+from rqmem.text import json_text, printable
 
 _NAME_COLUMNS = 10
 _MARK_COLUMNS = 7

@@ -19,12 +19,12 @@ import redis
 from rq import Queue
 from rq.job import Job
 
-from rqmem import embedded_files, embedded_redis
-from rqmem.config import Config
+from rqmem.config.settings import Config
+from rqmem.connection import embedded, embedded_files
 from rqmem.doctor import jobs
 from rqmem.errors import EmbeddedRedisError
 from rqmem.events import Breach
-from rqmem.journal import reader
+from rqmem.store import execution_reader
 from rqmem.tracebacks import what_was_raised
 from rqmem.units import MB, show_mb, to_mb
 
@@ -98,10 +98,10 @@ def run(
         with tempfile.TemporaryDirectory(prefix="rqmem-doctor-") as folder:
             directory = Path(folder)
             try:
-                url = embedded_redis.start(directory).url
+                url = embedded.start(directory).url
                 return _run(url, ceiling_mb, bound_mb, config.reserve_mb, directory, environ)
             finally:
-                embedded_redis.stop(directory)
+                embedded.stop(directory)
     except EmbeddedRedisError as error:
         return NotTested(str(error))
 
@@ -162,7 +162,7 @@ def last_words(log: str) -> str:
 def _ended(connection: redis.Redis, job: Job) -> Ended:
     result = job.latest_result()
     raised = what_was_raised((result.exc_string if result is not None else "") or "")
-    breaches = reader.breaches(connection, job.id)
+    breaches = execution_reader.breaches(connection, job.id)
     return Ended(job.get_status().value, raised, breaches[0] if breaches else None)
 
 

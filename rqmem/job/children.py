@@ -22,20 +22,20 @@ from rq.job import Job
 
 from rqmem import events
 from rqmem.errors import ConfigError, RqmemError, RunTakenOver, SourceChanged, SourceError
-from rqmem.job import family
-from rqmem.job.context import MemoryContext
-from rqmem.job.enqueueing import AT_FRONT, Enqueueable, is_at_front
-from rqmem.journal import ledger
-from rqmem.journal.patience import until_redis_answers
-from rqmem.journal.records import Pending
+from rqmem.job import tree
+from rqmem.job.enqueue import AT_FRONT, Enqueueable, is_at_front
+from rqmem.job.run import MemoryContext
 from rqmem.sources import Concat, Cuttable, Source, as_source, describe_slice, open_slice
 from rqmem.sources.contract import parts_for
+from rqmem.store import ledger
+from rqmem.store.execution_records import Pending
+from rqmem.store.retrying import until_redis_answers
 
 if TYPE_CHECKING:
     from rq.queue import EnqueueData
 
-    from rqmem.job.mixin import MemoryAwareJob
-    from rqmem.runtime.horse import Horse
+    from rqmem.job.base import MemoryAwareJob
+    from rqmem.worker.horse.user_code import Horse
 
 T = TypeVar("T")
 
@@ -346,7 +346,7 @@ def give_up(here: Horse) -> None:
 
 def _undo(here: Horse) -> None:
     until_redis_answers(
-        lambda: family.undo(here.connection, here.job_id, here.serializer), f"undo children of job {here.job_id}"
+        lambda: tree.undo(here.connection, here.job_id, here.serializer), f"undo children of job {here.job_id}"
     )
 
 

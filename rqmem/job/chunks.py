@@ -8,8 +8,8 @@ from itertools import islice
 from typing import Any, TypeVar
 
 from rqmem.errors import ConfigError
-from rqmem.job.context import MemoryContext
-from rqmem.job.stage import Stage
+from rqmem.job.chunk_progress import Stage
+from rqmem.job.run import MemoryContext
 from rqmem.sources import Source, as_source
 
 T = TypeVar("T")

@@ -13,13 +13,13 @@ from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
 
-from rqmem.config import JobSettings
+from rqmem.config.load import Origin, Settings
+from rqmem.config.settings import JobSettings
 from rqmem.errors import ConfigError
+from rqmem.job.base import MemoryAwareJob
 from rqmem.job.children import ITEMS
 from rqmem.job.functions import DECLARED
-from rqmem.job.mixin import MemoryAwareJob
 from rqmem.policy.ceiling import effective_limit_mb
-from rqmem.settings import Origin, Settings
 
 
 @dataclass(frozen=True)

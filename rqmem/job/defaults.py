@@ -1,7 +1,7 @@
 """Which Redis, and which classes of RQ, ``enqueue`` and ``progress`` use where the call names none.
 
 A value is what `use` was given; else, in a Django project, what ``RQ_QUEUES`` says of the queue; else, inside a job,
-the job's; else what the environment names (`rqmem.connections`); else the embedded server of this directory, if it
+the job's; else what the environment names; else the embedded server of this directory, if it
 runs. None of this starts a server: a private one in a web process would hold jobs that no worker sees.
 """
 
@@ -85,7 +85,7 @@ def default_connection() -> Redis:
     """The Redis where a call names none, tried. Raises `ConfigError`, `RedisUnavailable`."""
     from rq import get_current_job
 
-    from rqmem import connections, embedded_redis
+    from rqmem.connection import connect, embedded
 
     if _used.connection is not None:
         return _used.connection
@@ -93,12 +93,12 @@ def default_connection() -> Redis:
         return _queue_of_django("default", _used, None).connection
     if (job := get_current_job()) is not None:
         return job.connection
-    if connections.choose_url() is None and embedded_redis.status() is None:
+    if connect.choose_url() is None and embedded.status() is None:
         raise RedisUnavailable(
             "no Redis is named, and the embedded one of this directory does not run: call rqmem.use(connection=...) "
             "once in your project, set RQMEM_REDIS_URL, or start a worker here ('rqmem worker')"
         )
-    return connections.connect()
+    return connect.connect()
 
 
 def _in_django_project() -> bool:

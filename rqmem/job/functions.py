@@ -14,7 +14,7 @@ from contextvars import ContextVar
 from typing import Any, ParamSpec, TypeVar
 
 from rqmem.errors import RqmemError
-from rqmem.job.context import MemoryContext, Paused, checked_limit
+from rqmem.job.run import MemoryContext, Paused, checked_limit
 
 P = ParamSpec("P")
 R = TypeVar("R")

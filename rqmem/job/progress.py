@@ -13,8 +13,8 @@ from rq.job import Job, JobStatus
 from rq.registry import StartedJobRegistry
 
 from rqmem.errors import UnknownName
-from rqmem.journal import ledger, reader
-from rqmem.journal.records import RunRecord
+from rqmem.store import execution_reader, ledger
+from rqmem.store.execution_records import RunRecord
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -55,7 +55,7 @@ class Progress:
 
 def progress(connection: Redis, job_id: str) -> Progress:
     """Raises `UnknownName` for a job that neither RQ nor rqmem knows."""
-    run = reader.run(connection, job_id)
+    run = execution_reader.run(connection, job_id)
     if run.split is not None:
         return of_tree(connection, job_id, run, time.time())
     raw = cast("bytes | None", connection.hget(Job.key_for(job_id), "status"))
@@ -111,7 +111,7 @@ def of_tree(connection: Redis, job_id: str, run: RunRecord, now: float) -> Progr
         numbers, count = ledger.split_children(connection, parent_id, MOST_SPLITS + 1 - len(found))
         below[parent_id] = []
         for child_id in (ledger.child_id(parent_id, number) for number in numbers):
-            child = reader.run(connection, child_id)
+            child = execution_reader.run(connection, child_id)
             if child.split is not None:
                 found[child_id] = of_split(child_id, child, running[child_id], now)
                 below[parent_id].append(child_id)

@@ -1,6 +1,6 @@
 """Splitting: whether a job had better make children (`rqmem.job.children`), and what it does when they have ended.
 
-The end of the parent's execution is committed by the worker (`rqmem.runtime.verdict`), and so is each child's end.
+The end of the parent's execution is committed by the worker (`rqmem.worker.settlement`), and so is each child's end.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from rq import get_current_job
 
 from rqmem.errors import ChildFailure, ChildJobsFailed, ItemTooLarge
 from rqmem.job.children import arguments_of, enqueue_children, horse_of
-from rqmem.job.context import MemoryContext
-from rqmem.job.enqueueing import is_at_front
-from rqmem.journal import ledger, parent_meta, reader
-from rqmem.journal.patience import until_redis_answers
-from rqmem.journal.records import Pending, Split
+from rqmem.job.enqueue import is_at_front
+from rqmem.job.run import MemoryContext
 from rqmem.policy import splitting
 from rqmem.policy.splitting import Decision
 from rqmem.sources import Count, Cuttable
+from rqmem.store import execution_reader, ledger, parent_meta
+from rqmem.store.execution_records import Pending, Split
+from rqmem.store.retrying import until_redis_answers
 from rqmem.units import show_mb, to_mb
 
 if TYPE_CHECKING:
-    from rqmem.job.mixin import MemoryAwareJob
-    from rqmem.runtime.horse import Horse
+    from rqmem.job.base import MemoryAwareJob
+    from rqmem.worker.horse.user_code import Horse
 
 T = TypeVar("T")
 
@@ -120,7 +120,8 @@ def _keep_in_meta(here: Horse) -> None:
 
 def _failures(here: Horse) -> list[ChildFailure]:
     found = until_redis_answers(
-        lambda: dict(ledger.outcomes(here.connection, here.job_id)), f"look for failed children of job {here.job_id}"
+        lambda: dict(ledger.outcomes(here.connection, here.job_id)),
+        f"look for failed children of job {here.job_id}",
     )
     ended = ((number, text) for number, text in sorted(found.items()) if text != ledger.WAITING)
     return [ChildFailure(number, text) for number, text in ended if text != ledger.OK]
@@ -223,6 +224,8 @@ def cut_in_two(context: MemoryContext, job: MemoryAwareJob, rest: Cuttable[Any],
 
 def _estimated(here: Horse) -> str:
     """What the item takes, by the breach that it has just been isolated with: it was stopped on its way up."""
-    last = next(iter(until_redis_answers(lambda: reader.breaches(here.connection, here.job_id), "size an item")), None)
+    last = next(
+        iter(until_redis_answers(lambda: execution_reader.breaches(here.connection, here.job_id), "size an item")), None
+    )
     needed_mb = splitting.item_mb(last) if last is not None else None
     return f", it takes {show_mb(needed_mb)} MB at least" if needed_mb is not None else ""

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import time
 
-from rqmem.memory.meter import FullReading
-from rqmem.memory.own import meter_of_this_process
-from rqmem.memory.trim import collect_and_trim
-from rqmem.runtime.page import SharedPage
+from rqmem.measure.meter import FullReading
+from rqmem.measure.own_process import meter_of_this_process
+from rqmem.measure.trim import collect_and_trim
+from rqmem.worker.shared_memory import SharedPage
 
 _clock = time.monotonic
 

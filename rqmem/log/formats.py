@@ -13,8 +13,8 @@ import time
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from rqmem.drawing import json_text, printable
 from rqmem.log.lines import timestamp
+from rqmem.text import json_text, printable
 
 LogFormat = Literal["text", "json"]
 

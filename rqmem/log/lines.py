@@ -11,8 +11,7 @@ import time
 from datetime import datetime, timezone
 from typing import Any
 
-from rqmem import events
-from rqmem.log import words
+from rqmem import events, words
 
 _log = logging.getLogger("rqmem.jobs")
 _every_checkpoint = False

@@ -1,6 +1,6 @@
 """Which ceiling applies to a job, and what to do about a reading. Pure.
 
-The watcher (``rqmem.runtime.watcher``) reads and acts; here is only the decision, so that it can be
+The watcher (``rqmem.worker.watcher``) reads and acts; here is only the decision, so that it can be
 tested over any sequence of readings. Sizes in bytes, times in seconds on any one clock.
 """
 

@@ -16,11 +16,11 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from rqmem.drawing import first_parent
 from rqmem.errors import UnknownName
-from rqmem.memory import procfs, tree
+from rqmem.measure import process_tree, procfs
 from rqmem.policy.captures import Capture, superfluous
 from rqmem.profiling import directory as private
+from rqmem.text import first_parent
 
 _RUNNING, _KEPT, _SUFFIX = "running-", "capture-", ".memray"
 _NAMED = 3
@@ -92,7 +92,7 @@ def sweep(directory: Path) -> None:
     for path in directory.glob(f"{_RUNNING}{_host()}-*{_SUFFIX}"):
         pid, _, rest = path.name.removeprefix(f"{_RUNNING}{_host()}-").partition("-")
         start_time = rest.partition("-")[0]
-        if pid.isdigit() and start_time.isdigit() and tree.is_gone(int(pid), int(start_time)):
+        if pid.isdigit() and start_time.isdigit() and process_tree.is_gone(int(pid), int(start_time)):
             path.unlink(missing_ok=True)
 
 

@@ -9,8 +9,8 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from rqmem.drawing import printable
 from rqmem.profiling import directory as private
+from rqmem.text import printable
 
 KEPT = 20
 _NAME = "snapshot-"

@@ -25,9 +25,9 @@ import redis
 from rq import Queue
 from rq.job import Job
 
-from rqmem import embedded_redis
+from rqmem.connection import embedded
 from rqmem.events import Breach
-from rqmem.journal import reader
+from rqmem.store import execution_reader
 from rqmem.tracebacks import what_was_raised
 from rqmem.units import show_mb
 
@@ -105,8 +105,8 @@ class RealWorker:
 
     def _outcome(self, job: Job, log: str) -> Outcome:
         result = job.latest_result()
-        breaches = reader.breaches(self.connection, job.id)
-        run = reader.run(self.connection, job.id)
+        breaches = execution_reader.breaches(self.connection, job.id)
+        run = execution_reader.run(self.connection, job.id)
         raised = (result.exc_string or "") if result is not None else ""
         peaks = [breach.peak_mb for breach in breaches] + ([run.peak_mb] if run.peak_mb else [])
         return Outcome(
@@ -124,8 +124,8 @@ class RealWorker:
 def memory_worker_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """URL of a Redis for `memory_worker` alone."""
     directory = tmp_path_factory.mktemp("memory_worker")
-    yield embedded_redis.start(directory).url
-    embedded_redis.stop(directory)
+    yield embedded.start(directory).url
+    embedded.stop(directory)
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
-from rqmem.memory import procfs, tree
+from rqmem.measure import process_tree, procfs
 from rqmem.testing.catalogue import Honest, about
 from rqmem.units import MB
 
@@ -155,7 +155,7 @@ def imports_pandas() -> bool:
 
 def processes_beside() -> list[int]:
     """Not in ``ALL``: what else lives (or waits to be reaped) below this job's worker, for tests to ask."""
-    return [pid for pid in tree.descendants(os.getppid()) if pid != os.getpid()]
+    return [pid for pid in process_tree.descendants(os.getppid()) if pid != os.getpid()]
 
 
 def _of(function: Callable[..., Any], **more: Any) -> Honest:

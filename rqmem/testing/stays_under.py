@@ -22,9 +22,9 @@ from types import TracebackType
 from typing import Any, Protocol, TypeVar
 
 from rqmem.errors import ConfigError
-from rqmem.memory import tree
-from rqmem.memory.meter import TreeMeter
-from rqmem.memory.trim import collect_and_trim
+from rqmem.measure import process_tree
+from rqmem.measure.meter import TreeMeter
+from rqmem.measure.trim import collect_and_trim
 from rqmem.units import MB, show_mb, to_bytes, to_mb
 
 _SAMPLE_SECONDS = 0.003
@@ -103,7 +103,7 @@ class _Samples:
 
     def __init__(self, allowed_bytes: int) -> None:
         pid = os.getpid()
-        self._below = tree.Members(pid, frozenset(tree.descendants(pid)))
+        self._below = process_tree.Members(pid, frozenset(process_tree.descendants(pid)))
         self._meter = TreeMeter(lambda: [pid, *self._below()], _MACHINE_BYTES_PER_SECOND)
         self._thread = threading.Thread(target=self._run, name="assert_stays_under", daemon=True)
         self._ended = threading.Event()

@@ -10,8 +10,8 @@ import click
 from rq import Callback, Queue
 from rq.job import Job, JobStatus
 
-from rqmem import connections
-from rqmem.journal import reader
+from rqmem.connection import connect
+from rqmem.store import execution_reader
 from rqmem.testing.catalogue import Adversary
 from rqmem.testing.meanwhile import happen
 from scripts.bench import jobs
@@ -44,7 +44,7 @@ class Row:
     def add(self, adversary: Adversary, job: Job, after: Job) -> None:
         result = job.latest_result()
         lines = ((result.exc_string if result else None) or "").strip().splitlines() or [""]
-        breaches = reader.breaches(job.connection, job.id)
+        breaches = execution_reader.breaches(job.connection, job.id)
         right = f"MemoryLimitExceeded: {adversary.path} used " in lines[-1]
         self.told += bool(right and breaches and job.get_status() == JobStatus.FAILED)
         self.above += [(breach.layer, breach.peak_mb - breach.limit_mb) for breach in breaches]
@@ -106,7 +106,7 @@ def table(how: How, adversaries: Sequence[Adversary], runs: int) -> list[str]:
 
 def measure(how: How, adversary: Adversary, runs: int) -> Row:
     """Run an adversary, each time followed by a job that does nothing."""
-    connection = connections.connect()
+    connection = connect.connect()
     connection.flushall()
     queue = Queue(QUEUE, connection=connection)
     row = Row(runs)

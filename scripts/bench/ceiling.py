@@ -13,9 +13,9 @@ from pathlib import Path
 
 import click
 
-from rqmem import embedded_redis
-from rqmem.runtime import linux
+from rqmem.connection import embedded
 from rqmem.testing import adversaries, honest
+from rqmem.worker import linux
 from scripts.bench import adversary_table, costs, honest_table
 from scripts.bench.worker_runs import How, cgroup_modes, stolen_since_now
 
@@ -52,7 +52,7 @@ def main(
     outside: list[str] = []
     stolen = stolen_since_now()
     with tempfile.TemporaryDirectory() as folder:
-        server = embedded_redis.start(Path(folder))
+        server = embedded.start(Path(folder))
         linux.become_subreaper()  # after the server, which is not to become our child
         os.environ["RQMEM_REDIS_URL"] = server.url
         try:
@@ -70,7 +70,7 @@ def main(
                     outside += costs.breaches_in_a_row(how, breaches)
                 costs.rates(jobs)
         finally:
-            embedded_redis.stop(Path(folder))
+            embedded.stop(Path(folder))
     click.echo(
         f"\nprocessor time that the host of this virtual machine took: {stolen():.0f} % (above some 5 % look again)"
     )

@@ -13,8 +13,8 @@ import click
 from rq import Queue
 from rq.job import Job, JobStatus
 
-from rqmem import connections
-from rqmem.memory import procfs, tree
+from rqmem.connection import connect
+from rqmem.measure import process_tree, procfs
 from rqmem.testing import wait_until
 from scripts.bench import jobs
 from scripts.bench.worker_runs import QUEUE, How, cpu_seconds, run, serving
@@ -99,7 +99,7 @@ class _Figures:
 
 def _figures(pid: int, queue: Queue) -> _Figures:
     resident = procfs.parse_resident_pages(Path(f"/proc/{pid}/statm").read_bytes()) * procfs.PAGE_BYTES / 2**20
-    zombies = sum(tree.is_zombie(child) for child in procfs.read_children(pid))
+    zombies = sum(process_tree.is_zombie(child) for child in procfs.read_children(pid))
     keys: Any = queue.connection.dbsize()
     return _Figures(resident, len(list(Path(f"/proc/{pid}/fd").iterdir())), zombies, keys)
 
@@ -133,6 +133,6 @@ def rates(count: int) -> None:
 
 
 def _empty_queue() -> Queue:
-    connection = connections.connect()
+    connection = connect.connect()
     connection.flushall()
     return Queue(QUEUE, connection=connection)

@@ -15,7 +15,8 @@ from redis import Redis
 from rq import Queue
 from rq.job import JobStatus
 
-from rqmem.journal import history_reader, reader
+from rqmem.store import execution_reader
+from rqmem.store.history import history_reader
 from scripts.bench.guide_examples import GUIDE, Tip, make_shop, tips
 from scripts.bench.measuring import end, own_redis
 from scripts.bench.worker_runs import QUEUE, How, Running
@@ -45,7 +46,7 @@ class Example:
         connection.flushall()
         job = Queue(QUEUE, connection=connection).enqueue(f"{self.job}.run", job_timeout=600)
         ended = Running(How(WORKER_MB).command("--burst"), folder).finish(_PATIENCE_SECONDS)
-        self.breached = bool(reader.breaches(connection, job.id))
+        self.breached = bool(execution_reader.breaches(connection, job.id))
         if job.get_status() != JobStatus.FINISHED and not self.breached:
             raise click.ClickException(f"{self.job} ended {job.get_status().value}: {ended.last_line}")
         self.result = job.return_value()

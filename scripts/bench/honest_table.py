@@ -11,8 +11,8 @@ import click
 from rq import Queue
 from rq.job import Job, JobStatus
 
-from rqmem import connections
-from rqmem.journal import reader
+from rqmem.connection import connect
+from rqmem.store import execution_reader
 from rqmem.testing.catalogue import Honest
 from scripts.bench.worker_runs import QUEUE, How, run
 
@@ -41,7 +41,7 @@ def table(how: How, honest: Sequence[Honest], runs: int) -> list[str]:
 
 
 def _run(honest: Honest, command: list[str], ceiling_mb: int, runs: int) -> list[Job]:
-    connection = connections.connect()
+    connection = connect.connect()
     connection.flushall()
     queue = Queue(QUEUE, connection=connection)
     enqueued = [queue.enqueue(honest.path, kwargs=honest.kwargs(ceiling_mb)) for _ in range(runs)]
@@ -55,7 +55,7 @@ def _run(honest: Honest, command: list[str], ceiling_mb: int, runs: int) -> list
 
 def _touched(job: Job) -> str:
     """Why a job counts as touched; "" for one that was let be."""
-    breaches = reader.breaches(job.connection, job.id)
+    breaches = execution_reader.breaches(job.connection, job.id)
     if breaches:
         return breaches[0].summary()
     if job.get_status() != JobStatus.FINISHED or job.return_value() is not True:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 
-from rqmem.memory import procfs
+from rqmem.measure import procfs
 from rqmem.units import MB
 
 

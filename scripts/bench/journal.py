@@ -19,13 +19,14 @@ import click
 from redis import Redis
 from rq import Queue, Worker
 
-from rqmem import connections, current_memory, embedded_redis, memory_aware
-from rqmem.journal import history_reader, history_writer
-from rqmem.journal.history import Live, LiveJob
-from rqmem.journal.ring import RINGS, Sample
-from rqmem.memory import tree
-from rqmem.runtime import linux
+from rqmem import current_memory, memory_aware
+from rqmem.connection import connect, embedded
+from rqmem.measure import process_tree
+from rqmem.store.history import history_reader, history_writer
+from rqmem.store.history.history_records import Live, LiveJob
+from rqmem.store.history.samples import RINGS, Sample
 from rqmem.units import MB
+from rqmem.worker import linux
 from scripts.bench import jobs
 from scripts.bench.journal_of_a_month import Month
 from scripts.bench.worker_runs import QUEUE, Running, cpu_seconds, run, stolen_since_now
@@ -153,7 +154,7 @@ def monitor(seconds: int) -> None:
         _go_on(connection, workers, seconds)
         share = (cpu_seconds(monitor.pid) - before) / (time.monotonic() - began)
     finally:
-        too_early = tree.is_zombie(monitor.pid)
+        too_early = process_tree.is_zombie(monitor.pid)
         monitor.terminate()
         ended = monitor.finish(_SETTLE_SECONDS)
     if too_early:
@@ -190,7 +191,7 @@ def _work(connection: Redis, names: list[str]) -> None:
 
 
 def _empty_redis() -> Redis:
-    connection = connections.connect()
+    connection = connect.connect()
     connection.flushall()
     return connection
 
@@ -210,7 +211,7 @@ def main(runs: int, rounds: int, count: int, short: bool) -> None:
     ]
     stolen = stolen_since_now()
     with tempfile.TemporaryDirectory() as folder:
-        server = embedded_redis.start(Path(folder))
+        server = embedded.start(Path(folder))
         linux.become_subreaper()  # after the server, which is not to become our child
         os.environ["RQMEM_REDIS_URL"] = server.url
         try:
@@ -218,7 +219,7 @@ def main(runs: int, rounds: int, count: int, short: bool) -> None:
             checkpoints(2000 if short else 20_000)
             monitor(5 if short else 30)
         finally:
-            embedded_redis.stop(Path(folder))
+            embedded.stop(Path(folder))
     click.echo(f"\nprocessor time that the host took: {stolen():.0f} % (above some 5 % look again)")
     click.echo("\nall within the budget" if not outside else "\noutside the budget:\n  " + "\n  ".join(outside))
     sys.exit(1 if outside else 0)

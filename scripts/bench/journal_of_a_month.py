@@ -13,10 +13,11 @@ from typing import Any
 from redis import Redis
 
 from rqmem import events
-from rqmem.journal import history_writer, keys, writer
-from rqmem.journal.history import Run
-from rqmem.journal.history_reader import DAY_SECONDS, DAYS_KEPT, HOUR_SECONDS, HOURS_KEPT
-from rqmem.journal.ring import RINGS, Sample
+from rqmem.store import executions, keys
+from rqmem.store.history import history_writer
+from rqmem.store.history.history_reader import DAY_SECONDS, DAYS_KEPT, HOUR_SECONDS, HOURS_KEPT
+from rqmem.store.history.history_records import Run
+from rqmem.store.history.samples import RINGS, Sample
 
 _DAYS = 35
 _AT_ONCE = 500
@@ -54,7 +55,7 @@ class Month:
                 pipeline.execute()
             for run in ended:
                 if int(run.job_id[4:]) % (_EACH_WITH_A_STORY * _BREACHES_EACH) == 0:
-                    writer.save_breach(self._connection, _breach(run), run.job_id)
+                    executions.save_breach(self._connection, _breach(run), run.job_id)
             history_writer.trim(self._connection)
             self._let_expire(before)
             self._done += count
@@ -82,7 +83,7 @@ class Month:
             yield {"at": round(self._now, 3), **whose, **events.to_fields(event)}
 
     def _let_expire(self, before: float) -> None:
-        """Tallies whose time to live ended since: see `rqmem.journal.history_writer.write_runs`."""
+        """Tallies whose time to live ended since: see `rqmem.store.history.history_writer.write_runs`."""
         gone = []
         for period, seconds, kept in (("h", HOUR_SECONDS, HOURS_KEPT), ("d", DAY_SECONDS, DAYS_KEPT)):
             oldest = int(self._now // seconds) - kept - 1

@@ -14,10 +14,10 @@ import click
 from redis import Redis
 from rq.job import Job, JobStatus
 
-from rqmem import embedded_redis
-from rqmem.memory import procfs
-from rqmem.runtime import linux
+from rqmem.connection import embedded
+from rqmem.measure import procfs
 from rqmem.units import MB, to_mb
+from rqmem.worker import linux
 from scripts.bench.worker_runs import Running, stolen_since_now
 
 
@@ -31,7 +31,7 @@ def own_redis() -> Iterator[Redis]:
     """
     stolen = stolen_since_now()
     with tempfile.TemporaryDirectory() as folder:
-        server = embedded_redis.start(Path(folder))
+        server = embedded.start(Path(folder))
         linux.become_subreaper()  # after the server, which is not to become our child
         os.environ["RQMEM_REDIS_URL"] = server.url
         try:
@@ -39,7 +39,7 @@ def own_redis() -> Iterator[Redis]:
                 connection.config_set("appendonly", "no")
                 yield connection
         finally:
-            embedded_redis.stop(Path(folder))
+            embedded.stop(Path(folder))
     click.echo(f"\nprocessor time that the host took: {stolen():.0f} % (above some 5 % look again)")
 
 

@@ -12,9 +12,9 @@ import time
 from importlib import import_module
 from pathlib import Path
 
-from rqmem.memory import procfs
-from rqmem.runtime import linux
+from rqmem.measure import procfs
 from rqmem.units import MB
+from rqmem.worker import linux
 
 NAMES = ("lists", "dicts", "blocks", "memset_in_c", "huge_pages", "populated_mmap", "calm_then_burst", "slow_leak")
 TARGET = Path(__file__).parents[2] / "tests" / "unit" / "growth_curves.json"

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from rqmem.memory import procfs
+from rqmem.measure import procfs
 from rqmem.units import MB
 
 TARGET = Path(__file__).parents[2] / "tests" / "unit" / "usage_curves.json"

@@ -19,7 +19,7 @@ from redis import Redis
 from rq import Queue
 from rq.job import Job, JobStatus
 
-from rqmem.journal import ledger
+from rqmem.store import ledger
 from scripts.bench import jobs
 from scripts.bench.measuring import end, own_redis, result_of, used_bytes, work_of, work_off
 from scripts.bench.split_jobs import Phases

@@ -28,9 +28,9 @@ from jobs.training_features import read_row
 from jobs.training_figures import balanced_f1
 from jobs.training_order import Order
 from jobs.training_summary import Moments, balanced
-from rqmem import connections, embedded_redis
-from rqmem.runtime import linux
+from rqmem.connection import connect, embedded
 from rqmem.testing import wait_until
+from rqmem.worker import linux
 from scripts.bench.worker_runs import QUEUE, Running
 from seeds.training_rows import write_csv
 
@@ -62,14 +62,14 @@ def main(counts: tuple[int, ...], workers: int, passes: int, skip_memory: bool) 
     outside: list[str] = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        server = embedded_redis.start(folder)
+        server = embedded.start(folder)
         linux.become_subreaper()  # after the server, which is not to become our child
         os.environ["RQMEM_REDIS_URL"] = server.url
         try:
             for count in counts:
                 outside += measure(folder, count, workers, passes, in_memory_too=not skip_memory)
         finally:
-            embedded_redis.stop(folder)
+            embedded.stop(folder)
     click.echo("\nall within the budget" if not outside else "\noutside the budget:\n  " + "\n  ".join(outside))
     sys.exit(1 if outside else 0)
 
@@ -120,7 +120,7 @@ def faults(found: list[Trained]) -> list[str]:
 
 def trained_by_workers(way: str, order: Order, workers: int) -> Trained:
     """By one job, or by its children on so many workers where the job would split by itself."""
-    connection = connections.connect()
+    connection = connect.connect()
     os.environ["JOB_AUTO_SPLIT_ENABLED"] = "true" if way == "children" else "false"
     arguments = {"rows": order.rows, "model": order.model, "passes": order.passes}
     job = TrainMLModelJob.enqueue(QUEUE, connection=connection, **arguments)

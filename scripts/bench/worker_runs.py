@@ -21,8 +21,8 @@ import click
 from rq import Worker
 from rq.job import Job
 
-from rqmem import connections
-from rqmem.memory import tree
+from rqmem.connection import connect
+from rqmem.measure import process_tree
 from rqmem.testing import wait_until
 
 ROOT = Path(__file__).parents[2]
@@ -69,7 +69,7 @@ class Running:
     """A worker that runs; end it with `finish`."""
 
     def __init__(self, command: list[str], directory: Path = ROOT) -> None:
-        self._known = tree.descendants(os.getpid())
+        self._known = process_tree.descendants(os.getpid())
         self._shm = set(os.listdir("/dev/shm"))  # noqa: PTH208
         self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115  closed in `finish`
         self._process = subprocess.Popen(
@@ -97,19 +97,19 @@ class Running:
         os.kill(self.pid, signal.SIGTERM)
 
     def wait_for_start(self) -> None:
-        connection = connections.connect()
+        connection = connect.connect()
         wait_until(lambda: any(worker.pid == self.pid for worker in Worker.all(connection)), _START_SECONDS)
 
     def _take_away(self) -> tuple[str, ...]:
         """What is left of the worker's tree, of files and of groups, in words; processes are ended."""
         here = os.getpid()
-        found = tree.descendants(here, self._known)
-        zombies = [pid for pid in found if tree.is_zombie(pid)]
+        found = process_tree.descendants(here, self._known)
+        zombies = [pid for pid in found if process_tree.is_zombie(pid)]
         words = [f"{len(zombies)} zombies"] if zombies else []
         if len(found) > len(zombies):
             words.append(f"{len(found) - len(zombies)} processes")
-        tree.kill(here, self._known)
-        tree.reap_zombies(here, self._known)
+        process_tree.kill(here, self._known)
+        process_tree.reap_zombies(here, self._known)
         words += [f"/dev/shm/{name}" for name in sorted(set(os.listdir("/dev/shm")) - self._shm)]  # noqa: PTH208
         words += [f"cgroup {path.name}" for path in Path("/sys/fs/cgroup").rglob(f"rqmem-{self.pid}-*")]
         return tuple(words)

@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from rqmem.config import Config
+from rqmem.config.settings import Config
 from rqmem.units import show_mb
 from scripts.bench.training import MOST_WORSE
 from scripts.load.trials import Idle, Measured

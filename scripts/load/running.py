@@ -24,8 +24,9 @@ from rq.job import Job, JobStatus
 
 from jobs.database import create_schema, open_database
 from rqmem.errors import ConfigError
-from rqmem.journal import history_reader, reader
-from rqmem.memory import tree
+from rqmem.measure import process_tree
+from rqmem.store import execution_reader
+from rqmem.store.history import history_reader
 from scripts import campaign_run
 from scripts.bench.worker_runs import Running
 from scripts.load import idle, outcomes, receiver, sampling
@@ -95,7 +96,7 @@ class Bench:
                 with sampling.Sampler(worker.pid, NAIVE_MOST_MB if naive else None) as sampler:
                     in_time = self._until_ended(enqueued, queue, worker, began + patience(trial))
                     seconds = time.monotonic() - began
-                gone = not in_time and tree.is_zombie(worker.pid)
+                gone = not in_time and process_tree.is_zombie(worker.pid)
             finally:  # also when we are told to end
                 worker.terminate()
                 ended = worker.finish(_END_SECONDS)
@@ -150,7 +151,7 @@ class Bench:
         while time.monotonic() < deadline:
             if job.get_status() in _ENDED and queue.count == 0 and all_ended(self.connection):
                 return True
-            if tree.is_zombie(worker.pid):
+            if process_tree.is_zombie(worker.pid):
                 return False
             time.sleep(_LOOK_SECONDS)
         return False
@@ -176,7 +177,7 @@ class Bench:
         )
         if trial.way == "naive":
             return measured
-        record = reader.run(self.connection, enqueued.id)
+        record = execution_reader.run(self.connection, enqueued.id)
         runs = [
             each
             for job_type in history_reader.types(self.connection)

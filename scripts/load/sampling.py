@@ -14,7 +14,7 @@ import threading
 import time
 from types import TracebackType
 
-from rqmem.memory import procfs, tree
+from rqmem.measure import process_tree, procfs
 from rqmem.units import MB
 
 _INTERVAL_SECONDS = 0.1
@@ -54,7 +54,7 @@ class Sampler:
         cost = 0.0
         while not self._stop.wait(max(_INTERVAL_SECONDS, _SHARE * cost)):
             began = time.monotonic()
-            pids = tree.descendants(self._worker_pid)
+            pids = process_tree.descendants(self._worker_pid)
             readings = [procfs.read_usage(pid) for pid in pids]
             usage_mb = sum(each.usage_bytes for each in readings if each is not None) / MB
             cost = time.monotonic() - began

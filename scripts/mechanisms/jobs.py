@@ -9,8 +9,8 @@ from collections.abc import Iterable
 from rq import get_current_job
 
 from rqmem import MemoryAwareJob
-from rqmem.journal import history_reader
-from rqmem.policy.alerts import USAGE
+from rqmem.policy.alert_rules import USAGE
+from rqmem.store.history import history_reader
 from rqmem.units import MB, to_bytes
 
 KB = 1024

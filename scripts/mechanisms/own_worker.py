@@ -21,10 +21,11 @@ from rq import Queue
 from rq.group import Group
 from rq.worker_registration import REDIS_WORKER_KEYS
 
+from rqmem.config.load import FILE_VARIABLE
 from rqmem.doctor.selftest import last_words
 from rqmem.errors import RqmemError
-from rqmem.journal import clearing, keys
-from rqmem.settings import FILE_VARIABLE
+from rqmem.store import keys
+from rqmem.store.history import clearing
 from rqmem.testing import wait_until
 from rqmem.units import show_mb
 

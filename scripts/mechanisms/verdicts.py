@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from rqmem.config import Config
+from rqmem.config.settings import Config
 from rqmem.events import Breach
-from rqmem.journal.records import RunRecord
-from rqmem.policy.alerts import CEILING, SPLIT, USAGE
+from rqmem.policy.alert_rules import CEILING, SPLIT, USAGE
+from rqmem.store.execution_records import RunRecord
 from rqmem.units import show_mb
 
 TOLERANCE_MB = 4.0  # between what a job allocated and what is read: the interpreter's own ups and downs

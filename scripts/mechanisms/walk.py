@@ -12,9 +12,10 @@ from rq.job import Job, JobStatus
 
 from rqmem import MemoryAwareJob
 from rqmem.events import Breach
-from rqmem.journal import history_reader, reader
-from rqmem.journal.records import RunRecord
-from rqmem.policy.alerts import USAGE
+from rqmem.policy.alert_rules import USAGE
+from rqmem.store import execution_reader
+from rqmem.store.execution_records import RunRecord
+from rqmem.store.history import history_reader
 from rqmem.units import MB
 from scripts.mechanisms import jobs, verdicts
 from scripts.mechanisms.own_worker import OwnWorker
@@ -130,8 +131,8 @@ class Walk:
             status=job.get_status().value,
             result=result.return_value if result is not None else None,
             error=raised.rpartition("\n")[2],
-            run=reader.run(self.connection, job.id),
-            breaches=reader.breaches(self.connection, job.id),
+            run=execution_reader.run(self.connection, job.id),
+            breaches=execution_reader.breaches(self.connection, job.id),
         )
 
     def judged(self, mechanism: str, ended: Ended, judge: Callable[[Any], Verdict]) -> Verdict:

@@ -17,12 +17,12 @@ from typing import Any
 import pytest
 from redis import Redis
 
-from rqmem import embedded_redis
 from rqmem.cli.durations import parse_since
+from rqmem.connection import embedded
 from rqmem.errors import ConfigError
-from rqmem.journal import keys
-from rqmem.journal.alert_writer import raise_alert, resolve_alert
-from rqmem.journal.alerts import Alert
+from rqmem.store import keys
+from rqmem.store.alerts.alert_records import Alert
+from rqmem.store.alerts.alert_writer import raise_alert, resolve_alert
 from rqmem.testing import wait_until
 from tests.conftest import ROOT, StartWorker
 from tests.receiver import Receiver
@@ -193,18 +193,18 @@ def test_new_ones_are_shown_as_they_come(
 def test_redis_may_go_and_come_back(tmp_path: Path, follow: Callable[..., subprocess.Popen[str]]) -> None:
     out, err, place = tmp_path / "out", tmp_path / "err", tmp_path / "redis"
     place.mkdir()
-    server = embedded_redis.start(place)
+    server = embedded.start(place)
     try:
         tell(Redis.from_url(server.url), "job-split", "jobs.A", 60)
         follow(server.url, "--json")
         wait_until(lambda: out.read_text().count("\n") == 1, 20)
         os.kill(server.pid, signal.SIGKILL)
         wait_until(lambda: err.read_text() != "")
-        assert embedded_redis.start(place).url == server.url
+        assert embedded.start(place).url == server.url
         tell(Redis.from_url(server.url), "job-split", "jobs.B", 0)
         wait_until(lambda: out.read_text().count("\n") == 2)
     finally:
-        embedded_redis.stop(place)
+        embedded.stop(place)
     assert [json.loads(line)["job"] for line in out.read_text().splitlines()] == ["jobs.A", "jobs.B"]
     gone, back = err.read_text().splitlines()[:2]
     assert gone.startswith("rqmem: Redis does not answer (")

@@ -12,10 +12,10 @@ import pytest
 from redis import Redis
 from rq import Queue
 
-from rqmem.config import VARIABLES
-from rqmem.journal import history_reader
-from rqmem.journal.history import Run
-from rqmem.settings import NAMES
+from rqmem.config.load import NAMES
+from rqmem.config.settings import VARIABLES
+from rqmem.store.history import history_reader
+from rqmem.store.history.history_records import Run
 from tests import sample_jobs
 from tests.cli.test_commands import rqmem
 from tests.conftest import ROOT, StartWorker

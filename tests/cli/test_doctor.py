@@ -13,15 +13,15 @@ from typing import Any
 import pytest
 from redis import Redis
 
-from rqmem import embedded_redis
-from rqmem.config import Config
+from rqmem.config.settings import Config
+from rqmem.connection import embedded
 from rqmem.doctor import checks, facts, redis_checks, redis_facts, report, selftest, selftest_checks
 from rqmem.doctor.facts import KernelLayer, Machine, Memory
 from rqmem.doctor.finding import Finding
 from rqmem.doctor.redis_facts import NoRedis
 from rqmem.doctor.selftest import Ended, NotTested, SelfTest
 from rqmem.events import Breach
-from rqmem.runtime.idle import Foreign, look_at_foreign_fork
+from rqmem.worker.startup_checks import Foreign, look_at_foreign_fork
 from tests.conftest import ROOT
 
 MB = 2**20
@@ -346,7 +346,7 @@ def test_no_self_test_where_memory_is_short_or_there_is_no_server(monkeypatch: p
     assert said(selftest_checks.check_self_test(short), "skipped").startswith("note: it may take 466 MB, 200 are free")
 
     def nowhere() -> str:
-        raise embedded_redis.EmbeddedRedisError("no Redis server found: install one")
+        raise embedded.EmbeddedRedisError("no Redis server found: install one")
 
     monkeypatch.setattr(selftest.embedded_files, "find_program", nowhere)
     assert selftest.run(14 * MB, None, Config(), os.environ) == NotTested("no Redis server found: install one")
@@ -442,11 +442,11 @@ def test_the_embedded_server_is_not_started_for_a_look(tmp_path: Path) -> None:
 
 def test_the_embedded_server_that_runs_is_looked_at(redis_url: str, tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
-    embedded_redis.start(tmp_path)
+    embedded.start(tmp_path)
     try:
         done = doctor("--no-self-test", directory=tmp_path)
     finally:
-        embedded_redis.stop(tmp_path)
+        embedded.stop(tmp_path)
     assert "at the embedded one of this directory" in done.stdout
     assert "stream-node-max-bytes 256" in done.stdout
 

@@ -27,14 +27,16 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 from rq import Queue
 
-from rqmem import embedded_redis, exporter
+from rqmem import exporter
+from rqmem.connection import embedded
 from rqmem.errors import ConfigError
-from rqmem.exporter.catalogue import METRICS
-from rqmem.exporter.server import serve
-from rqmem.journal import clearing, history_reader, history_writer, keys
-from rqmem.journal.history import LiveJob, Run
-from rqmem.journal.kept_types import KEPT_TYPES
-from rqmem.journal.totals import PEAK_BOUNDS_MB, SECONDS_BOUNDS, Totals, added, cumulative
+from rqmem.prometheus.catalogue import METRICS
+from rqmem.prometheus.server import serve
+from rqmem.store import keys
+from rqmem.store.history import clearing, history_reader, history_writer
+from rqmem.store.history.history_records import LiveJob, Run
+from rqmem.store.history.kept_types import KEPT_TYPES
+from rqmem.store.history.totals import PEAK_BOUNDS_MB, SECONDS_BOUNDS, Totals, added, cumulative
 from rqmem.testing import wait_until
 from rqmem.units import MB
 from tests import sample_jobs
@@ -303,19 +305,19 @@ def test_redis_away_is_told_on_the_page_and_once_in_the_log(
 ) -> None:
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "run"))
     (tmp_path / "run").mkdir()
-    url = embedded_redis.start(tmp_path).url
+    url = embedded.start(tmp_path).url
     try:
         running = start_exporter(url)
         assert value(running.page(), "rqmem_up") == 1
-        embedded_redis.stop(tmp_path)
+        embedded.stop(tmp_path)
         for _ in range(2):
             page = running.page()
             assert value(page, "rqmem_up") == 0
             assert names(page) == {"rqmem_up", "rqmem_build_info"}
-        assert embedded_redis.start(tmp_path).url == url
+        assert embedded.start(tmp_path).url == url
         wait_until(lambda: value(running.page(), "rqmem_up"), 20)
     finally:
-        embedded_redis.stop(tmp_path)
+        embedded.stop(tmp_path)
     said = running.end()
     assert "Traceback" not in said
     assert (said.count("does not answer"), said.count("answers again")) == (1, 1), said

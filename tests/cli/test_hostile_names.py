@@ -18,17 +18,17 @@ from hypothesis import strategies as st
 from redis import Redis
 from rq import Queue
 
-from rqmem import events, log
+from rqmem import events, log, words
 from rqmem.alerts.messages import message
 from rqmem.cli import main
-from rqmem.drawing import json_text, printable
-from rqmem.journal import history_writer, keys
-from rqmem.journal.alerts import Alert, Open
-from rqmem.journal.history import Grown, LiveJob, Told
-from rqmem.log import words
-from rqmem.monitor.plain import block
-from rqmem.monitor.view import Frame, view
+from rqmem.live.plain import block
+from rqmem.live.view import Frame, view
 from rqmem.profiling.snapshots import Inside, Process, Snapshot, as_text
+from rqmem.store import keys
+from rqmem.store.alerts.alert_records import Alert, Open
+from rqmem.store.history import history_writer
+from rqmem.store.history.history_records import Grown, LiveJob, Told
+from rqmem.text import json_text, printable
 from tests import sample_jobs
 from tests.journal_filling import a_live, a_run, register, tell
 
@@ -257,7 +257,7 @@ def test_metrics_of_hostile_names_can_be_read(connection: Redis) -> None:
     from prometheus_client import CollectorRegistry, generate_latest
     from prometheus_client.parser import text_string_to_metric_families
 
-    from rqmem.exporter import collector
+    from rqmem.prometheus import collector
 
     fill(connection, USUAL)
     Queue("same\nname", connection=connection).enqueue("time.sleep", 0)
@@ -280,9 +280,9 @@ def test_printable_text_stays_and_the_rest_is_escaped_once(text: str) -> None:
 
 
 def test_the_live_view_moves_no_cursor(connection: Redis) -> None:
-    from rqmem.monitor.look import Before, look
-    from rqmem.monitor.record import Record
-    from rqmem.monitor.system import read_system
+    from rqmem.live.look import Before, look
+    from rqmem.live.record import Record
+    from rqmem.live.system import read_system
 
     fill(connection, USUAL)
     seen = look(connection, time.time(), Before())

@@ -13,8 +13,9 @@ from redis import Redis
 from rq import Queue
 
 from rqmem import events
-from rqmem.journal import history_reader, keys, reader
-from rqmem.journal.history import Told
+from rqmem.store import execution_reader, keys
+from rqmem.store.history import history_reader
+from rqmem.store.history.history_records import Told
 from rqmem.testing import wait_until
 from tests import sample_jobs
 from tests.cli.test_commands import rqmem
@@ -45,8 +46,8 @@ def test_the_story_of_a_breach_and_its_resume(
     log = work_off("--memory", "200", "--name", "ada")
     done = inspect(job.id)
     told = text(done)
-    assert len(reader.breaches(connection, job.id)) == 1, log
-    [breach] = reader.breaches(connection, job.id)
+    assert len(execution_reader.breaches(connection, job.id)) == 1, log
+    [breach] = execution_reader.breaches(connection, job.id)
     story = [told.event for told in history_reader.story(connection, job.id)]
     [resumed] = [each for each in story if isinstance(each, events.Resumed)]
     for words in (
@@ -88,7 +89,7 @@ def test_json_has_the_whole_of_it(connection: Redis, work_off: Callable[..., str
     assert times == sorted(times), "whoever told it, and whenever it was written"
     kinds = [each["event"] for each in shown["events"] if not each["event"].startswith("Alert")]
     assert (kinds[0], kinds[-1], kinds.count("Breach"), kinds.count("Resumed")) == ("JobStarted", "RunEnded", 1, 1)
-    [breach] = reader.breaches(connection, job.id)
+    [breach] = execution_reader.breaches(connection, job.id)
     assert shown["breaches"][0]["summary"] == breach.summary()
     assert shown["breaches"][0]["grew"] == [list(each) for each in breach.grew] != []
     assert shown["peak_mb"] == max(first.peak_mb, breach.peak_mb)

@@ -14,7 +14,8 @@ from redis import Redis
 from rq import Queue
 from rq.job import JobStatus
 
-from rqmem.journal import clearing, history_reader, history_writer, keys
+from rqmem.store import keys
+from rqmem.store.history import clearing, history_reader, history_writer
 from rqmem.testing import wait_until
 from tests import sample_jobs
 from tests.conftest import ROOT, StartWorker, wait_for_key

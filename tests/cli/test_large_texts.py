@@ -12,7 +12,7 @@ from rq.job import Job, JobStatus
 from rq.results import Result
 from rq.utils import now
 
-from rqmem.journal import history_reader
+from rqmem.store.history import history_reader
 from rqmem.tracebacks import what_was_raised
 from tests import sample_jobs
 from tests.cli.test_commands import rqmem

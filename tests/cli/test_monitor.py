@@ -22,15 +22,16 @@ import pytest
 from redis import Redis
 from rq import Queue
 
-from rqmem import embedded_redis
-from rqmem.journal import history_reader, history_writer, keys
-from rqmem.journal.history import LiveJob
-from rqmem.journal.ring import RINGS, Ring, Sample
-from rqmem.monitor import loop
-from rqmem.monitor.record import News, Record
-from rqmem.monitor.report import Setting
-from rqmem.monitor.saving import output
-from rqmem.monitor.stopping import Stopping
+from rqmem.connection import embedded
+from rqmem.live import loop
+from rqmem.live.record import News, Record
+from rqmem.live.recording import Setting
+from rqmem.live.saving import output
+from rqmem.live.stopping import Stopping
+from rqmem.store import keys
+from rqmem.store.history import history_reader, history_writer
+from rqmem.store.history.history_records import LiveJob
+from rqmem.store.history.samples import RINGS, Ring, Sample
 from rqmem.testing import wait_until
 from tests import sample_jobs
 from tests.conftest import ROOT, StartWorker
@@ -319,19 +320,19 @@ def test_redis_that_is_gone_and_comes_again(
     directory = tmp_path / "its Redis"
     directory.mkdir()
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
-    url = embedded_redis.start(directory).url
+    url = embedded.start(directory).url
     try:
         with Redis.from_url(url) as own:
             populate(own)
         started = start_monitor("--output-file", "report.json", url=url)
         started.wait_for("worker ada")
-        embedded_redis.stop(directory)
+        embedded.stop(directory)
         started.wait_for("Redis does not answer: waiting for it")
-        assert embedded_redis.start(directory).url == url
+        assert embedded.start(directory).url == url
         started.wait_for("Redis answers again")
         assert started.end() == 0
     finally:
-        embedded_redis.stop(directory)
+        embedded.stop(directory)
     assert json.loads((started.shown.parent / "report.json").read_text())["redis_away_seconds"] > 0
 
 
@@ -341,14 +342,14 @@ def test_redis_that_is_gone_at_the_end(
     directory = tmp_path / "its Redis"
     directory.mkdir()
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
-    url = embedded_redis.start(directory).url
+    url = embedded.start(directory).url
     try:
         with Redis.from_url(url) as own:
             populate(own)
         started = start_monitor(url=url)
         started.wait_for("worker ada")
     finally:
-        embedded_redis.stop(directory)
+        embedded.stop(directory)
     started.wait_for("Redis does not answer")
     assert started.end() == 0
     assert "Redis was away for " in started.shown.read_text()

@@ -15,7 +15,8 @@ from redis import Redis
 from rq import Queue
 from rq.job import Job, JobStatus
 
-from rqmem.journal import history_reader, reader
+from rqmem.store import execution_reader
+from rqmem.store.history import history_reader
 from rqmem.testing import wait_until
 from tests import sample_jobs
 from tests.cli.test_commands import rqmem
@@ -78,7 +79,10 @@ def test_one_night(
 
     leaked, spiked = one_run(LEAKY, leak), one_run(SPIKE, spike)
     [last, first] = history_reader.runs(connection, SQUARES)
-    [spike_breach], [resumed_breach] = reader.breaches(connection, spike.id), reader.breaches(connection, breach.id)
+    [spike_breach], [resumed_breach] = (
+        execution_reader.breaches(connection, spike.id),
+        execution_reader.breaches(connection, breach.id),
+    )
 
     # The log
     log = lines_of(log_file.read_text())

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
-from rqmem import embedded_files, embedded_redis
+from rqmem.connection import embedded, embedded_files
 from rqmem.errors import UntrustedFile
 from tests.cli.test_commands import rqmem
 
@@ -102,11 +102,11 @@ def test_a_lock_of_another_user_is_not_read(shared: Path) -> None:
     place.server_lock.write_text("/tmp/theirs.sock")
     os.chown(place.server_lock, OTHER, OTHER)
     with pytest.raises(UntrustedFile, match=r"server\.lock belongs to user nobody"):
-        embedded_redis.status(shared)
+        embedded.status(shared)
     place.server_lock.unlink()
     place.server_lock.symlink_to(shared / "anywhere")
     with pytest.raises(Exception, match=r"the embedded Redis cannot use .*server\.lock"):
-        embedded_redis.start(shared)
+        embedded.start(shared)
     assert not (shared / "anywhere").exists()
 
 
@@ -123,7 +123,7 @@ def test_a_directory_that_everybody_may_write_to_is_refused(shared: Path) -> Non
         assert ignore.read_text() == "*\n" and not ignore.is_symlink()
         assert rqmem("redis", "status", directory=shared).returncode == 0
     finally:
-        embedded_redis.stop(shared)
+        embedded.stop(shared)
 
 
 @pytest.mark.usefixtures("no_redis_named")
@@ -134,7 +134,7 @@ def test_a_link_of_ours_in_it_is_not_followed_either(shared: Path) -> None:
         assert rqmem("redis", "start", directory=shared, TMPDIR=str(shared), XDG_RUNTIME_DIR="").returncode == 0
         assert not (shared / "target").exists()
     finally:
-        embedded_redis.stop(shared)
+        embedded.stop(shared)
 
 
 @pytest.mark.usefixtures("no_redis_named")

@@ -16,10 +16,12 @@ import pytest
 from click.testing import CliRunner, Result
 from redis import Redis
 
-from rqmem import MemoryAwareJob, settings
+from rqmem import MemoryAwareJob
 from rqmem.cli import main
-from rqmem.journal import history_reader, keys
+from rqmem.config.load import parse
 from rqmem.policy.recommendation import FEWEST_RUNS
+from rqmem.store import keys
+from rqmem.store.history import history_reader
 from tests import sample_jobs
 from tests.cli.test_commands import rqmem
 from tests.cli.test_report import DAY, GONE, JOB, a_breach, ended
@@ -126,7 +128,7 @@ def test_lines_for_the_config_file_are_read_by_it(connection: Redis, recommend: 
     fill_days(connection, evil, 120.0)
     done = recommend("--apply", "config")
     assert done.exit_code == 0, done.stderr
-    file = settings.parse(done.stdout, "rqmem.ini")
+    file = parse(done.stdout, "rqmem.ini")
     found = as_json(recommend)[JOB]["recommended"]
     assert set(file.jobs) == {JOB}
     assert file.jobs[JOB].given == {

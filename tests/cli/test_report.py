@@ -23,12 +23,13 @@ from redis import Redis
 from rq import Queue
 
 from rqmem.cli import main
-from rqmem.journal import history_reader, history_writer, keys
-from rqmem.journal.history import Run
+from rqmem.observe.period_json import as_fields
+from rqmem.observe.period_read import period_of, read_report
 from rqmem.policy.histogram import RATIO
-from rqmem.reporting.read import period_of, read_report
-from rqmem.reporting.schema import as_fields
-from rqmem.reporting.text import to_text
+from rqmem.show.report_text import to_text
+from rqmem.store import keys
+from rqmem.store.history import history_reader, history_writer
+from rqmem.store.history.history_records import Run
 from tests import sample_jobs
 from tests.cli.test_commands import rqmem
 from tests.conftest import ROOT

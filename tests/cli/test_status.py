@@ -23,9 +23,11 @@ from redis import Redis
 from rq import Queue
 from rq.suspension import suspend
 
-from rqmem import embedded_redis, events
-from rqmem.journal import history_reader, keys
-from rqmem.journal.history import LiveJob, Run
+from rqmem import events
+from rqmem.connection import embedded
+from rqmem.store import keys
+from rqmem.store.history import history_reader
+from rqmem.store.history.history_records import LiveJob, Run
 from rqmem.testing import wait_until
 from tests import sample_jobs
 from tests.cli.test_commands import rqmem
@@ -369,19 +371,19 @@ def test_watch_survives_redis_lost_and_back(
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     project = tmp_path / "project"
     project.mkdir()
-    url = embedded_redis.start(project).url
+    url = embedded.start(project).url
     try:
         watching = watch(url)
         wait_until(lambda: watching.count("rqmem: no workers"), 30)
-        embedded_redis.stop(project)
+        embedded.stop(project)
         wait_until(lambda: watching.count("Redis does not answer since "), 30)
-        assert embedded_redis.start(project).url == url
+        assert embedded.start(project).url == url
         seen = len(watching.lines)
         wait_until(lambda: any("no worker is running" in line for line in watching.lines[seen:][-3:]), 30)
         wait_until(lambda: "Redis does not answer" not in "".join(watching.lines[-8:]), 30)
         assert watching.interrupt() == 1
     finally:
-        embedded_redis.stop(project)
+        embedded.stop(project)
 
 
 def test_on_a_terminal_each_screen_is_drawn_over_the_last(

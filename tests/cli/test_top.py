@@ -14,8 +14,8 @@ import pytest
 from redis import Redis
 from rq import Queue
 
-from rqmem.journal import history_reader
-from rqmem.journal.history import LiveJob
+from rqmem.store.history import history_reader
+from rqmem.store.history.history_records import LiveJob
 from rqmem.testing import wait_until
 from tests import profile_jobs
 from tests.cli.test_commands import rqmem

@@ -13,8 +13,8 @@ from redis import Redis
 from rq import Queue
 from rq.job import Job, JobStatus
 
-from rqmem.journal import reader
 from rqmem.policy.splitting import should_split
+from rqmem.store import execution_reader
 from scripts.bench import guide
 from scripts.bench.guide_examples import GUIDE, make_shop, tips
 from tests.conftest import ROOT, StartWorker
@@ -48,7 +48,7 @@ def test_a_tip_does_the_same_with_less(
     for name in ("Before", "After"):
         connection.flushall()
         log = run(connection, start_worker, shop, f"{tip.module}.{name}", "--memory", str(guide.WORKER_MB))
-        breaches.append(len(reader.breaches(connection, "a-job")))
+        breaches.append(len(execution_reader.breaches(connection, "a-job")))
         assert (a_job(connection).get_status() == JobStatus.FAILED) == bool(breaches[-1]), log
         results.append(a_job(connection).return_value())
         growths.append(max(guide.grown(connection, f"{tip.module}.{name}")))
@@ -100,7 +100,7 @@ def test_a_job_that_does_not_split_says_why(connection: Redis, start_worker: Sta
 
 def test_what_is_said_of_a_breach(connection: Redis, start_worker: StartWorker, shop: Path) -> None:
     run(connection, start_worker, shop, "checking.Before")
-    [breach] = reader.breaches(connection, "a-job")
+    [breach] = execution_reader.breaches(connection, "a-job")
     assert "checking.py" in str(breach.grew) + breach.where
     assert "rqmem" in a_job(connection).meta
 

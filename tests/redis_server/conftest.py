@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from rqmem import embedded_redis
+from rqmem.connection import embedded
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     for name in ("RQMEM_REDIS_URL", "RQ_REDIS_URL", "REDIS_URL"):
         monkeypatch.delenv(name, raising=False)
     yield directory
-    embedded_redis.stop(directory)
+    embedded.stop(directory)
     shutil.rmtree(runtime, ignore_errors=True)
 
 

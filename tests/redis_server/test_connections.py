@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from rq import Queue, Worker
 
-from rqmem import connections, embedded_redis
-from rqmem.connections import choose_url, connect, mask
+from rqmem.connection import embedded
+from rqmem.connection.connect import choose_url, connect, mask
 from rqmem.errors import ConfigError, RedisUnavailable
 
 
@@ -105,7 +105,7 @@ def test_bad_urls_name_their_source_and_reason(
 
 
 def test_database_out_of_range(project: Path) -> None:
-    url = embedded_redis.start().url
+    url = embedded.start().url
     with pytest.raises(ConfigError, match=r"^--url .*DB index is out of range"):
         connect(f"{url}?db=99")
 
@@ -127,7 +127,7 @@ def test_mask(url: str, masked: str) -> None:
 
 
 def test_wrong_password_is_not_shown(project: Path) -> None:
-    server = embedded_redis.start()
+    server = embedded.start()
     with connect(server.url) as client:
         client.config_set("requirepass", "right-secret")
     for url in (server.url.replace("unix://", "unix://:wrong-secret@"), server.url):
@@ -170,7 +170,7 @@ def test_a_password_sent_back_is_not_shown(listener: socket.socket, speak: Calla
 
 
 def test_a_server_that_never_answers(listener: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connections, "_PROBE_SECONDS", 0.2)
+    monkeypatch.setattr(connect, "_PROBE_SECONDS", 0.2)
     before = time.monotonic()
     with pytest.raises(RedisUnavailable, match=r"no answer within 0\.2 s"):
         connect(url_of(listener) + "?socket_timeout=60&retry_on_timeout=yes")
@@ -181,7 +181,7 @@ def test_the_embedded_server_is_announced_in_one_line(project: Path) -> None:
     lines: list[str] = []
     with connect(announce=lines.append) as client:
         assert client.ping()
-    server = embedded_redis.start()
+    server = embedded.start()
     assert lines == [
         f"rqmem: using the embedded Redis {server.version} at {server.url} (data in .rqmem/redis); "
         "set RQMEM_REDIS_URL to use another"
@@ -195,7 +195,7 @@ def test_a_library_logs_the_announcement(project: Path, caplog: pytest.LogCaptur
 
 
 def test_a_named_redis_is_not_announced(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RQMEM_REDIS_URL", embedded_redis.start().url)
+    monkeypatch.setenv("RQMEM_REDIS_URL", embedded.start().url)
     lines: list[str] = []
     with connect(announce=lines.append) as client:
         assert client.ping()

@@ -13,12 +13,12 @@ import pytest
 import redis
 from click.testing import CliRunner
 
-from rqmem import embedded_files, embedded_redis
 from rqmem.cli.redis import redis_group
+from rqmem.connection import embedded, embedded_files
 from rqmem.errors import EmbeddedRedisError, UntrustedFile
 from rqmem.testing import wait_until
 
-REPOSITORY = Path(embedded_redis.__file__).parents[1]
+REPOSITORY = Path(embedded.__file__).parents[1]
 START = "from rqmem import embedded_redis; print('ready', flush=True); print(embedded_redis.start().pid)"
 
 
@@ -39,18 +39,18 @@ def kill(pid: int) -> None:
     wait_until(lambda: not is_running(pid))
 
 
-def client(server: embedded_redis.Server) -> redis.Redis:
+def client(server: embedded.Server) -> redis.Redis:
     return redis.Redis.from_url(server.url)
 
 
 def test_starts_once_and_stops(project: Path, program: str) -> None:
-    first = embedded_redis.start()
-    again = embedded_redis.start(project)
+    first = embedded.start()
+    again = embedded.start(project)
     assert (first.started, again.started) == (True, False)
     assert first.pid == again.pid
-    assert embedded_redis.stop()
+    assert embedded.stop()
     assert not is_running(first.pid)
-    assert not embedded_redis.stop()
+    assert not embedded.stop()
 
 
 def test_eight_processes_starting_at_once_get_one_server(project: Path, program: str) -> None:
@@ -68,30 +68,30 @@ def test_starters_killed_at_any_moment_leave_at_most_one_server(project: Path, p
             process.wait(milliseconds / 1000)
         process.kill()
         process.communicate()
-        server = embedded_redis.start()
+        server = embedded.start()
         assert embedded_files.holders(embedded_files.locate().server_lock) == [server.pid]
-        assert embedded_redis.stop()
+        assert embedded.stop()
 
 
 def test_data_persist_over_stop_and_start(project: Path, program: str) -> None:
-    client(embedded_redis.start()).set("key", "kept")
-    embedded_redis.stop()
-    assert client(embedded_redis.start()).get("key") == b"kept"
+    client(embedded.start()).set("key", "kept")
+    embedded.stop()
+    assert client(embedded.start()).get("key") == b"kept"
 
 
 def test_data_persist_over_sigkill_which_leaves_a_stale_socket(project: Path, program: str) -> None:
-    server = embedded_redis.start()
+    server = embedded.start()
     client(server).set("key", "kept")
     kill(server.pid)
     assert embedded_files.locate().socket.exists()
-    assert embedded_redis.status() is None
-    assert client(embedded_redis.start()).get("key") == b"kept"
+    assert embedded.status() is None
+    assert client(embedded.start()).get("key") == b"kept"
 
 
 def test_outlives_its_starter_detached(project: Path, program: str) -> None:
     process = run_python(START)
     process.communicate(timeout=60)
-    server = embedded_redis.start()
+    server = embedded.start()
     assert not server.started
     assert os.getsid(server.pid) not in (os.getsid(0), process.pid)
     descriptors = [Path(f"/proc/{server.pid}/fd/{number}").readlink() for number in range(3)]
@@ -99,13 +99,13 @@ def test_outlives_its_starter_detached(project: Path, program: str) -> None:
 
 
 def test_settings(project: Path, program: str) -> None:
-    settings = client(embedded_redis.start()).config_get("*")
+    settings = client(embedded.start()).config_get("*")
     wanted = {"appendonly": "yes", "save": "", "port": "0", "stream-node-max-bytes": "256", "maxmemory": "0"}
     assert {name: settings[name] for name in wanted} == wanted
 
 
 def test_everything_is_private(project: Path, program: str) -> None:
-    embedded_redis.start()
+    embedded.start()
     place = embedded_files.locate()
     for path in (place.socket, place.socket.parent, place.data, place.data.parent):
         assert stat.S_IMODE(path.stat().st_mode) == 0o700
@@ -115,51 +115,51 @@ def test_directories_have_servers_of_their_own(project: Path) -> None:
     other = project / "other"
     other.mkdir()
     try:
-        assert embedded_redis.start().pid != embedded_redis.start(other).pid
+        assert embedded.start().pid != embedded.start(other).pid
     finally:
-        assert embedded_redis.stop(other)
+        assert embedded.stop(other)
 
 
 def test_status(project: Path, program: str) -> None:
-    assert embedded_redis.status() is None
+    assert embedded.status() is None
     assert not (project / ".rqmem").exists()
-    server = embedded_redis.start()
+    server = embedded.start()
     client(server).mset({"a": 1, "b": 2})
-    found = embedded_redis.status()
+    found = embedded.status()
     assert found is not None
     assert (found.pid, found.url, found.keys) == (server.pid, server.url, 2)
     assert found.data == project / ".rqmem" / "redis"
 
 
 def test_another_environment_finds_the_same_server(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    server = embedded_redis.start()
+    server = embedded.start()
     monkeypatch.delenv("XDG_RUNTIME_DIR")
     assert embedded_files.locate().url != server.url
-    assert embedded_redis.start().url == server.url
+    assert embedded.start().url == server.url
 
 
 def test_a_server_whose_socket_was_deleted_is_replaced(project: Path) -> None:
-    server = embedded_redis.start()
+    server = embedded.start()
     client(server).set("key", "kept")
     shutil.rmtree(embedded_files.locate().socket.parent)
     with pytest.raises(EmbeddedRedisError, match="runs but does not answer"):
-        embedded_redis.status()
-    assert client(embedded_redis.start()).get("key") == b"kept"
+        embedded.status()
+    assert client(embedded.start()).get("key") == b"kept"
     assert not is_running(server.pid)
 
 
 def test_a_server_whose_data_were_deleted_is_replaced(project: Path) -> None:
-    server = embedded_redis.start()
+    server = embedded.start()
     client(server).set("key", "gone")
     shutil.rmtree(project / ".rqmem")
-    assert client(embedded_redis.start()).get("key") is None
+    assert client(embedded.start()).get("key") is None
     wait_until(lambda: not is_running(server.pid))
 
 
 def test_stop_ends_a_server_that_refuses_us(project: Path) -> None:
-    server = embedded_redis.start()
+    server = embedded.start()
     client(server).config_set("requirepass", "secret")
-    assert embedded_redis.stop()
+    assert embedded.stop()
     assert not is_running(server.pid)
 
 
@@ -168,7 +168,7 @@ def test_a_server_that_dies_at_start_says_why(project: Path, program: str) -> No
     data.mkdir(parents=True, mode=0o700)
     (data / "appendonly.aof").write_text("no append-only file\n")
     with pytest.raises(EmbeddedRedisError, match=r"Bad file format.*redis\.log") as caught:
-        embedded_redis.start()
+        embedded.start()
     assert "\n" not in str(caught.value)
 
 
@@ -178,20 +178,20 @@ def test_data_of_a_newer_server_are_not_ignored(project: Path, program: str) -> 
     (project / ".rqmem" / "redis" / "appendonlydir").mkdir(parents=True)
     (project / ".rqmem" / "redis").chmod(0o700)
     with pytest.raises(EmbeddedRedisError, match="Redis 7 or later"):
-        embedded_redis.start()
+        embedded.start()
 
 
 def test_no_program(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(project))
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(EmbeddedRedisError, match=r"no Redis server found: install one .*RQMEM_REDIS_URL"):
-        embedded_redis.start()
+        embedded.start()
 
 
 def test_a_directory_that_takes_no_data(project: Path) -> None:
     (project / ".rqmem").write_text("in the way")
     with pytest.raises(UntrustedFile, match=r"\.rqmem is a link or a file, and must be a directory"):
-        embedded_redis.start()
+        embedded.start()
     (project / ".rqmem").unlink()
 
 
@@ -200,14 +200,14 @@ def test_a_socket_directory_open_to_others_is_refused(project: Path) -> None:
     directory.mkdir()
     directory.chmod(0o755)
     with pytest.raises(UntrustedFile, match="open to other users"):
-        embedded_redis.start()
+        embedded.start()
 
 
 def test_a_planted_link_is_refused(project: Path, tmp_path: Path) -> None:
     (tmp_path / "planted").mkdir(mode=0o700)
     embedded_files.locate().socket.parent.symlink_to(tmp_path / "planted")
     with pytest.raises(UntrustedFile, match="is a link or a file"):
-        embedded_redis.start()
+        embedded.start()
 
 
 def test_a_long_runtime_directory_is_passed_over(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -221,7 +221,7 @@ def test_a_long_runtime_directory_is_passed_over(project: Path, monkeypatch: pyt
 def test_current_directory_deleted(project: Path) -> None:
     project.rmdir()
     with pytest.raises(EmbeddedRedisError, match="the current directory no longer exists"):
-        embedded_redis.start()
+        embedded.start()
     project.mkdir()
 
 
@@ -237,7 +237,7 @@ def test_commands(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert run("stop") == "no embedded Redis runs for this directory\n"
     assert run("url") == f"{embedded_files.locate().url}\n"
     assert run("start").startswith("already running\n")
-    assert f"pid      {embedded_redis.start().pid}\n" in run("status")
+    assert f"pid      {embedded.start().pid}\n" in run("status")
     monkeypatch.setenv("REDIS_URL", "redis://:secret@elsewhere/1")
     assert "use redis://:***@elsewhere/1 (from REDIS_URL)" in run("status")
     assert run("url") == "redis://:secret@elsewhere/1\n"

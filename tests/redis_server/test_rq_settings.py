@@ -16,10 +16,10 @@ import pytest
 import redis
 from rq import Queue
 
-from rqmem import connections
+from rqmem.connection import connect
 from rqmem.errors import ConfigError
-from rqmem.runtime.linux import die_with_parent
 from rqmem.testing import wait_until
+from rqmem.worker.linux import die_with_parent
 from tests.conftest import ROOT
 
 
@@ -155,14 +155,14 @@ def test_the_order_in_which_a_redis_is_chosen(tmp_path: Path, monkeypatch: pytes
     sources = []
     for gone in ("", "RQMEM_REDIS_URL", "RQ_CONFIG"):
         environ.pop(gone, None)
-        choice = connections.choose_url(None, environ)
+        choice = connect.choose_url(None, environ)
         assert choice is not None
         sources.append(choice.source)
     assert sources == ["RQMEM_REDIS_URL", "-c order_settings", "RQ_REDIS_URL"]
-    choice = connections.choose_url(None, {"RQ_CONFIG": "empty_settings", "REDIS_URL": "redis://c"})
+    choice = connect.choose_url(None, {"RQ_CONFIG": "empty_settings", "REDIS_URL": "redis://c"})
     assert choice is not None and choice.source == "REDIS_URL"
     with pytest.raises(ConfigError):
-        connections.choose_url(None, {"RQ_CONFIG": "no_such_settings"})
+        connect.choose_url(None, {"RQ_CONFIG": "no_such_settings"})
 
 
 def test_a_user_that_may_use_rqs_keys_only_is_told_which_are_missing(

@@ -44,7 +44,7 @@ from jobs.retell_api import (
 from jobs.sources import shared_sessions
 from jobs.tables import Campaign, Customer, utc_now
 from rqmem.errors import ConfigError
-from rqmem.journal import reader
+from rqmem.store import execution_reader
 from rqmem.testing import wait_until
 from scripts.own_queue import own_queue
 from scripts.test_campaign import follow
@@ -76,7 +76,7 @@ def test_a_campaign_is_called_and_completed(
     log = start_worker("campaigns", "--memory", "256", "--burst", "--log-level", "debug", **environ).finish()
     assert job.return_value() == {"called": seeded.valid_numbers, "failed": 120 - seeded.valid_numbers}, log
     assert_called_exactly_once(database, retell)
-    assert reader.run(connection, job.id).chunks >= 2
+    assert execution_reader.run(connection, job.id).chunks >= 2
     for checkpoint in ("customer_processing_1", "customer_processing_120", "api_call", "campaign_completion"):
         assert f"at {checkpoint}\n" in log
     record = retell.service.record()
@@ -97,7 +97,7 @@ def test_killed_workers_and_the_next_ones_call_each_customer_once(
     start_worker("campaigns", "--memory", "256", **environ)
     wait_until(lambda: job.get_status() == JobStatus.FINISHED, 60)
     assert_called_exactly_once(database, retell)
-    assert reader.run(connection, job.id).resumes == 2
+    assert execution_reader.run(connection, job.id).resumes == 2
     assert retell.service.record()["duplicates"] >= 1, "killed between a call and its record"
 
 
@@ -166,10 +166,10 @@ def test_an_api_that_is_down_for_a_while_is_waited_for(
     seeded = seed_campaign(database, count=160, seed=5)
     job = enqueue(seeded.campaign_id, connection, HastyCampaignJob)
     worker = start_worker("campaigns", "--with-scheduler", "--log-level", "error", **environ)
-    wait_until(lambda: sum(reader.run(connection, job.id).items.values()) >= 50, 60)
+    wait_until(lambda: sum(execution_reader.run(connection, job.id).items.values()) >= 50, 60)
     retell.stop()
     wait_until(lambda: job.get_status() == JobStatus.SCHEDULED, 60)
-    asked, done = listen(retell), sum(reader.run(connection, job.id).items.values())
+    asked, done = listen(retell), sum(execution_reader.run(connection, job.id).items.values())
     retell.start()
     wait_until(lambda: job.get_status() == JobStatus.FINISHED, 60)
     worker.process.terminate()
@@ -177,7 +177,7 @@ def test_an_api_that_is_down_for_a_while_is_waited_for(
     assert_called_exactly_once(database, retell)
     assert 50 <= done < 160
     assert min(each.customer for each in asked) > done
-    assert sum(reader.run(connection, job.id).items.values()) == 160
+    assert sum(execution_reader.run(connection, job.id).items.values()) == 160
     assert "RetellUnavailable: Retell does not answer" in log
     assert "Traceback" not in log
 
@@ -197,7 +197,7 @@ def test_a_refused_key_ends_it_at_once(
     log = start_worker("campaigns", "--burst", **{**environ, "RETELL_API_KEY": "wrong"}).finish()
     assert log.count("ConfigError: Retell refuses RETELL_API_KEY") == 1, log
     assert job.get_status() == JobStatus.FAILED
-    assert reader.run(connection, job.id).split is None
+    assert execution_reader.run(connection, job.id).split is None
     assert retell.service.record()["requests"] <= ProcessRetellAICampaignJob.concurrency
 
 
@@ -444,7 +444,7 @@ def test_the_call_plan_breaches_is_resumed_and_is_whole(
     job = ExportCallPlanJob.enqueue(campaign_id=seeded.campaign_id, path=str(path), connection=connection)
     start_worker("campaigns", "--memory", "90", "--burst", **environ).finish()
     assert job.return_value() == 600 * 7 * 48
-    assert reader.run(connection, job.id).breaches >= 1
+    assert execution_reader.run(connection, job.id).breaches >= 1
     with path.open(newline="") as file:
         rows = [(int(row["customer_id"]), float(row["score"])) for row in csv.DictReader(file)]
     assert len(rows) == 600 * 7 * 48

@@ -18,7 +18,8 @@ from sqlalchemy.engine import Engine
 
 from jobs.campaigns import ProcessRetellAICampaignJob
 from jobs.retell_api import RetellApi
-from rqmem.journal import history_reader, reader
+from rqmem.store import execution_reader
+from rqmem.store.history import history_reader
 from rqmem.testing import wait_until
 from seeds.campaign import seed_campaign
 from seeds.retell_stand_in import Faults, StandIn
@@ -89,7 +90,7 @@ def test_many_in_flight_stay_under_the_ceiling(
     assert 5 * IN_FLIGHT < max(together) <= 200
     assert job.get_status() == JobStatus.FINISHED
     assert_called_exactly_once(database, retell)
-    run = reader.run(connection, job.id)
+    run = execution_reader.run(connection, job.id)
     assert run.breaches == 0
     assert run.peak_mb < 256
 
@@ -143,7 +144,7 @@ def test_a_breach_ends_what_is_in_flight(
     job = enqueue(1, connection, GreedyCampaignJob)
     worker = start_worker("campaigns", "--memory", "256", **environ)
     wait_until(lambda: job.get_status() == JobStatus.SCHEDULED, 60)
-    [breach] = reader.breaches(connection, job.id)
+    [breach] = execution_reader.breaches(connection, job.id)
     assert breach.where.startswith("tests/reference_app/campaign_jobs.py"), "it unwound by itself"
     assert "killed" not in breach.next
     assert retell.service.record()["requests"] >= IN_FLIGHT - 1
@@ -207,7 +208,7 @@ def test_a_killed_horse_is_replaced_and_each_customer_is_called_once(
     wait_until(lambda: job.get_status() == JobStatus.FINISHED, 60)
     assert worker.process.poll() is None
     assert_called_exactly_once(database, retell)
-    assert reader.run(connection, job.id).resumes == 1
+    assert execution_reader.run(connection, job.id).resumes == 1
     assert retell.service.record()["duplicates"] >= 1
 
 

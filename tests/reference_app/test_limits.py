@@ -18,7 +18,7 @@ from jobs.sentiment import AnalyzeCallSentimentJob
 from jobs.staff import BulkAssignStaffToEventTypesJob
 from jobs.training import PrepareTrainingRowsJob, TrainMLModelJob
 from rqmem import MemoryAwareJob
-from rqmem.journal import history_reader
+from rqmem.store.history import history_reader
 from tests.conftest import ROOT, StartWorker
 from tests.reference_app.campaign_jobs import ON_SQLITE
 

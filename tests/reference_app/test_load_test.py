@@ -18,7 +18,7 @@ from redis import Redis
 from rq import Queue
 from rq.job import JobStatus
 
-from rqmem import settings
+from rqmem.config.load import load
 from rqmem.errors import UnknownName
 from scripts import load_test as load_test_script
 from scripts.load import rules, sampling
@@ -156,10 +156,10 @@ def test_no_settings_of_this_directory_are_measured(tmp_path: Path, monkeypatch:
     (tmp_path / "rqmem.ini").write_text("[rqmem]\nreserve = 64\n")
     monkeypatch.chdir(tmp_path)
     (tmp_path / "data").mkdir()
-    assert settings.load(os.environ).config.reserve_mb == 64
+    assert load(os.environ).config.reserve_mb == 64
     with own_server(tmp_path / "data"):
-        assert settings.load(os.environ).config.reserve_mb == 32
-    assert settings.load(os.environ).config.reserve_mb == 64
+        assert load(os.environ).config.reserve_mb == 32
+    assert load(os.environ).config.reserve_mb == 64
 
 
 def test_a_full_disk_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

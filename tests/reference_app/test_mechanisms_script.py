@@ -15,8 +15,8 @@ from redis import Redis
 from rq.suspension import suspend
 
 from rqmem.events import Breach
-from rqmem.journal import keys
-from rqmem.journal.records import Owner, RunRecord, Split
+from rqmem.store import keys
+from rqmem.store.execution_records import Owner, RunRecord, Split
 from rqmem.testing import wait_until
 from scripts.mechanisms import verdicts
 from tests.conftest import ROOT

@@ -53,7 +53,7 @@ from jobs.reminders import SendAppointmentReminderJob
 from jobs.sources import shared_sessions
 from jobs.tables import Appointment, Reminder, utc_now
 from rqmem.errors import ConfigError
-from rqmem.journal import reader
+from rqmem.store import execution_reader
 from rqmem.testing import wait_until
 from seeds import appointments as seeds
 from tests.conftest import StartWorker
@@ -644,7 +644,7 @@ def test_reminders_of_all_types_at_their_time(
         assert f"at reminders_{name}\n" in log
     assert SECRET not in log
     assert "0100" not in log  # no addresses either
-    assert reader.run(connection, job.id).peak_mb < 128
+    assert execution_reader.run(connection, job.id).peak_mb < 128
 
 
 def test_cut_off_while_sending_nothing_is_sent_twice(
@@ -677,7 +677,7 @@ def test_cut_off_while_sending_nothing_is_sent_twice(
     assert sent <= times.keys() <= sent | maybe
     assert set(times.values()) == {1}, log
     assert job.return_value() == {"sms": {"sent": 60 - len(unknown), "unknown": len(unknown)}}
-    assert reader.run(connection, job.id).resumes == 2
+    assert execution_reader.run(connection, job.id).resumes == 2
 
 
 def test_run_twice_and_by_two_workers_at_once_each_is_sent_once(
@@ -701,7 +701,7 @@ def test_run_twice_and_by_two_workers_at_once_each_is_sent_once(
     assert together["sent"] == len(wanted)
     assert set(together) <= {"sent", "skipped", "due"}
     assert together["due"] == 0
-    assert max(reader.run(connection, job.id).peak_mb for job in jobs) < 128
+    assert max(execution_reader.run(connection, job.id).peak_mb for job in jobs) < 128
 
 
 @sqlite_alone

@@ -31,7 +31,8 @@ from jobs.tables import Agent, AgentSentiment, Call, CallSentiment
 from jobs.unscored_calls import LONG_CHARACTERS, length
 from jobs.unscored_calls import transcripts as read_transcripts
 from rqmem.errors import ConfigError
-from rqmem.journal import history_reader, reader
+from rqmem.store import execution_reader
+from rqmem.store.history import history_reader
 from rqmem.testing import wait_until
 from seeds.transcripts import FIRST_DAY, agents, transcripts
 from tests.conftest import StartWorker
@@ -143,7 +144,7 @@ def test_calls_are_scored_and_a_second_run_finds_nothing_to_do(
 
 def items_of(connection: Redis, job: Job) -> int:
     """How many calls it dealt with."""
-    return sum(reader.run(connection, job.id).items.values())
+    return sum(execution_reader.run(connection, job.id).items.values())
 
 
 def test_two_workers_at_once_count_each_call_once(
@@ -216,7 +217,7 @@ def test_ten_megabytes_are_read_in_pieces_and_empty_or_broken_ones_are_an_outcom
     job = enqueue(connection)
     log = work_off("analysis")
     assert job.get_status() == JobStatus.FINISHED, log
-    run = reader.run(connection, job.id)
+    run = execution_reader.run(connection, job.id)
     assert (run.breaches, run.chunks) == (0, 1)
     assert run.peak_mb < 110  # all four at once would take as much again as the job
     rows = [row for _, row in sorted(stored(database).items())]

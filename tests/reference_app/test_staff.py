@@ -38,8 +38,8 @@ from jobs.tables import (
     utc_now,
 )
 from rqmem.errors import ConfigError
-from rqmem.journal import reader
 from rqmem.sources import CsvFile, JsonLines, describe_slice, open_slice
+from rqmem.store import execution_reader
 from rqmem.testing import assert_stays_under, wait_until
 from seeds import assignments as seeds
 from tests.conftest import StartWorker
@@ -407,7 +407,7 @@ def test_a_file_a_file_of_json_and_requests_say_the_same(
         assert reported(office, job.id) == expected.reasons
     assert "at assignment_processing_" in log
     assert "at database_operations_" in log
-    assert all(reader.run(connection, job.id).peak_mb < 256 for job in jobs)
+    assert all(execution_reader.run(connection, job.id).peak_mb < 256 for job in jobs)
     details = _details(office, first.id)
     assert details["unknown staff"].startswith("nobody has the address nobody.")
     assert details["duplicate"] == "an earlier line is for the same two"
@@ -480,7 +480,7 @@ def test_killed_where_it_matters_most_each_line_counts_once(
     start_worker("staff", **environ)
     wait_until(lambda: job.get_status(refresh=True) == JobStatus.FINISHED, 60)
     assert_applied_once(office, job, Expected(lines(400)))
-    assert reader.run(connection, job.id).resumes == 3
+    assert execution_reader.run(connection, job.id).resumes == 3
 
 
 def test_the_same_file_by_two_workers_at_once(
@@ -541,7 +541,7 @@ def test_what_a_person_must_mend_is_one_line_and_changes_nothing(
     assert "Traceback" not in log
     assert [job.get_status() for job in jobs] == [JobStatus.FAILED] * len(jobs)
     assert count(office, StaffAssignment) == 0
-    assert max(reader.run(connection, job.id).peak_mb for job in jobs) < 128
+    assert max(execution_reader.run(connection, job.id).peak_mb for job in jobs) < 128
 
 
 # The seeds

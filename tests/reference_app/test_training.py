@@ -32,7 +32,7 @@ from jobs.training_order import CALL_OUTCOMES, Columns, Order
 from jobs.training_process import LearnerProcess
 from jobs.training_summary import Moments, balanced, make_plan
 from rqmem.errors import ConfigError, RqmemError
-from rqmem.journal import keys, reader
+from rqmem.store import execution_reader, keys
 from rqmem.testing import assert_stays_under, wait_until
 from seeds.training_rows import COLUMNS, LEARNABLE_F1, OUTCOMES, training_rows, write_csv
 from tests.conftest import StartWorker
@@ -123,7 +123,7 @@ def test_a_model_is_trained_judged_and_saved(connection: Redis, work_off: WorkOf
     assert told is not None, log
     for checkpoint in ("data_preparation", "training", "model_saving"):
         assert f"at {checkpoint}\n" in log
-    assert reader.run(connection, job.id).peak_mb < 400
+    assert execution_reader.run(connection, job.id).peak_mb < 400
     read = about(model)
     assert told["balanced_f1"] == read["figures"]["balanced_f1"] >= LEARNABLE_F1
     assert told["rows"]["training"] + told["rows"]["held_out"] == COUNT
@@ -193,7 +193,7 @@ def test_killed_anywhere_it_ends_with_one_model_the_same(
     log = last.finish()
     assert job.get_status() == JobStatus.FINISHED, log
     assert about(model)["sha256"] == expected
-    run = reader.run(connection, job.id)
+    run = execution_reader.run(connection, job.id)
     assert run.resumes == 2
     assert run.items[1] == MANY_PASSES, "each block was counted once"
 
@@ -207,7 +207,7 @@ def test_a_training_process_is_metered_as_part_of_the_job(
         job = enqueue(connection, rows, model, process=process)
         work_off("training", "--memory", "600")
         result(job)
-        peaks_mb[process] = reader.run(connection, job.id).peak_mb
+        peaks_mb[process] = execution_reader.run(connection, job.id).peak_mb
         model.unlink()
     assert peaks_mb["spawn"] > peaks_mb[None] + 30
     config = tmp_path / "rqmem.ini"
@@ -217,7 +217,7 @@ def test_a_training_process_is_metered_as_part_of_the_job(
     work_off("training", "--memory", "600", RQMEM_CONFIG=str(config), RQMEM_MAX_RESUMES="2")
     assert job.get_status() == JobStatus.FAILED
     assert "MemoryLimitExceeded" in error_of(job)
-    assert max(breach.processes for breach in reader.breaches(connection, job.id)) >= 2
+    assert max(breach.processes for breach in execution_reader.breaches(connection, job.id)) >= 2
     assert not model.exists()
 
 
@@ -257,7 +257,7 @@ def test_a_training_that_repeats_trains_each_time(
     job = TrainMLModelJob.enqueue(connection=connection, repeat=Repeat(times=1), **arguments)
     log = work_off("training", "--log-level", "debug")
     assert log.count("at model_saving\n") == len(job.results()) == 2
-    assert about(model)["run"] == f"{job.id}, run {reader.run(connection, job.id).run_id}"
+    assert about(model)["run"] == f"{job.id}, run {execution_reader.run(connection, job.id).run_id}"
 
 
 def test_what_a_job_left_that_nobody_knows_is_removed(

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rqmem.policy.alerts import Levels, Reading, Thresholds, judge
+from rqmem.policy.alert_rules import Levels, Reading, Thresholds, judge
 
 Curve = list[tuple[float, float]]
 CURVES: dict[str, Curve] = json.loads((Path(__file__).parent / "usage_curves.json").read_text())

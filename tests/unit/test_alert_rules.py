@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rqmem import events
-from rqmem.config import Config
+from rqmem.config.settings import Config
 from rqmem.errors import ConfigError
 from rqmem.policy import delivery
-from rqmem.policy.alerts import (
+from rqmem.policy.alert_rules import (
     RULES,
     USAGE_HYSTERESIS,
     WINDOW_SECONDS,

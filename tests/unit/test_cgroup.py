@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from rqmem.memory import cgroup, cgroup_files, cgroup_places, procfs, tree
-from rqmem.memory.cgroup import Group, Place
-from rqmem.memory.cgroup_files import Own, Parts
+from rqmem.measure import cgroup, cgroup_files, cgroup_places, process_tree, procfs
+from rqmem.measure.cgroup import Group, Place
+from rqmem.measure.cgroup_files import Own, Parts
 from rqmem.testing import wait_until
 
 MB = 2**20
@@ -311,7 +311,7 @@ def test_a_process_enters_with_all_its_threads(group: Group, threads: int) -> No
 import threading, time
 from pathlib import Path
 from typing import Any
-from rqmem.memory.cgroup import Group
+from rqmem.measure.cgroup import Group
 for _ in range({threads}):
     threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
 Group({group.version!r}, Path({str(group.path)!r})).enter()
@@ -394,7 +394,7 @@ def test_kill_ends_all_of_it_and_then_it_can_be_removed(group: Group, start: Sta
     assert inner.exists()
     group.kill()
     assert group.pids() == []
-    assert all(tree.is_zombie(pid) for pid in pids)
+    assert all(process_tree.is_zombie(pid) for pid in pids)
     assert child.wait() == -signal.SIGKILL
     wait_until(group.remove)
     assert not group.path.exists()

@@ -17,9 +17,9 @@ from typing import Any
 
 import pytest
 
-from rqmem.memory import cgroup, cgroup_files
-from rqmem.memory import cgroup_places as places
-from rqmem.memory.cgroup import Place
+from rqmem.measure import cgroup, cgroup_files
+from rqmem.measure import cgroup_places as places
+from rqmem.measure.cgroup import Place
 from rqmem.testing import wait_until
 
 TOP = Path("/sys/fs/cgroup")

@@ -8,11 +8,11 @@ import pytest
 
 from rqmem import MemoryAwareJob, memory_aware
 from rqmem.cli.config_tables import JobRow, jobs_json, jobs_lines, split_rule
-from rqmem.config import Config, JobSettings
+from rqmem.config.load import Origin, Settings
+from rqmem.config.settings import Config, JobSettings
 from rqmem.errors import ConfigError
 from rqmem.job.declared import Declared, applied, find, of_path
 from rqmem.policy.recommendation import TooLittle
-from rqmem.settings import Origin, Settings
 from scripts import jobs_table
 
 JOB = "jobs.mail.Send"

@@ -8,15 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rqmem import settings
-from rqmem.config import VARIABLES, Config, JobSettings
+from rqmem.config.load import NAMES, Origin, load, parse
+from rqmem.config.settings import VARIABLES, Config, JobSettings
 from rqmem.errors import ConfigError
-from rqmem.settings import NAMES, Origin, parse
 
 
 def test_nothing_given_is_the_defaults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    loaded = settings.load({})
+    loaded = load({})
     assert loaded.config == Config()
     assert (loaded.file, loaded.origin("memory_mb")) == (None, Origin("default", ""))
 
@@ -25,7 +24,7 @@ def test_each_place_stands_above_the_next(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.chdir(tmp_path)
     Path("rqmem.ini").write_text("[rqmem]\nmemory = 1\ntimeout = 1\nreserve = 1\n")
     environ = {"RQMEM_MEMORY": "2", "RQMEM_TIMEOUT": "2"}
-    loaded = settings.load(environ, {"memory_mb": ("--memory", 3.0), "timeout_seconds": ("--timeout", None)})
+    loaded = load(environ, {"memory_mb": ("--memory", 3.0), "timeout_seconds": ("--timeout", None)})
     config = loaded.config
     assert (config.memory_mb, config.timeout_seconds, config.reserve_mb, config.grace_seconds) == (3, 2, 1, 2)
     assert loaded.origin("memory_mb") == Origin("command line", "--memory")
@@ -35,7 +34,7 @@ def test_each_place_stands_above_the_next(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_a_value_of_nothing_on_the_command_line_is_a_value() -> None:
-    loaded = settings.load({"RQMEM_RESERVE": "5"}, {"reserve_mb": ("--reserve", 0.0)})
+    loaded = load({"RQMEM_RESERVE": "5"}, {"reserve_mb": ("--reserve", 0.0)})
     assert loaded.config.reserve_mb == 0
 
 
@@ -43,9 +42,9 @@ def test_the_file_is_the_one_named_else_the_one_here(tmp_path: Path, monkeypatch
     monkeypatch.chdir(tmp_path)
     (tmp_path / "rqmem.ini").write_text("[rqmem]\nmemory = 100\n")
     (tmp_path / "other.ini").write_text("[rqmem]\nmemory = 200\n")
-    assert settings.load({}).config.memory_mb == 100
-    assert settings.load({"RQMEM_CONFIG": "  "}).config.memory_mb == 100
-    named = settings.load({"RQMEM_CONFIG": str(tmp_path / "other.ini")})
+    assert load({}).config.memory_mb == 100
+    assert load({"RQMEM_CONFIG": "  "}).config.memory_mb == 100
+    named = load({"RQMEM_CONFIG": str(tmp_path / "other.ini")})
     assert (named.config.memory_mb, named.file) == (200, str(tmp_path / "other.ini"))
 
 
@@ -135,10 +134,10 @@ def test_a_file_that_cannot_be_read(tmp_path: Path, content: bytes | None, messa
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(ConfigError) as raised:
-        settings.load({"RQMEM_CONFIG": str(path)})
+        load({"RQMEM_CONFIG": str(path)})
     assert message.format(path=path) in str(raised.value)
 
 
 def test_a_directory_is_no_file(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot be read: Is a directory"):
-        settings.load({"RQMEM_CONFIG": str(tmp_path)})
+        load({"RQMEM_CONFIG": str(tmp_path)})

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from rqmem.runtime import environment
+from rqmem.worker.horse import environment
 
 NAME = "RQMEM_TEST_OF_ENVIRONMENT"
 

@@ -11,7 +11,7 @@ from rq.serializers import JSONSerializer
 from rqmem import MemoryAwareJob
 from rqmem.errors import ChildFailure
 from rqmem.job.split import Gathered
-from rqmem.journal import keys
+from rqmem.store import keys
 
 TOTAL, FAILED = 1200, (0, 7, 1199)
 BEFORE = [-2, -1]

@@ -12,7 +12,7 @@ from tests.conftest import ROOT
 MB = 2**20
 PROGRAM = """
 import gc, os, sys
-from rqmem.memory import held, procfs
+from rqmem.measure import live_objects, procfs
 gc.collect(); gc.freeze()
 spare = {spare}
 class Row:
@@ -20,7 +20,7 @@ class Row:
         self.number, self.name = float(number), str(number) + "x" * 20
 def look(frame):
     before = procfs.read_usage(os.getpid()).usage_bytes
-    kinds = held.growth(held.kinds(frame, spare), {{}})
+    kinds = live_objects.growth(live_objects.kinds(frame, spare), {{}})
     print(procfs.read_usage(os.getpid()).usage_bytes - before)
     for name, count, size in kinds[:9]:
         print(name, count, size)
@@ -181,9 +181,9 @@ def test_the_largest_containers_are_never_missed(kind: str, fill: str, objects: 
         f"""
 texts, cache = [], {{}}
 many = [[number] for number in range(100_000)]
-before = held.kinds(modules=[sys.modules["__main__"]])
+before = live_objects.kinds(modules=[sys.modules["__main__"]])
 {fill}
-grown = held.growth(held.kinds(modules=[sys.modules["__main__"]]), before)
+grown = live_objects.growth(live_objects.kinds(modules=[sys.modules["__main__"]]), before)
 print(0)
 for name, count, size in grown[:9]:
     print(name, count, size)

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from rqmem.runtime import linux
-from rqmem.runtime.horse import BREACH_SIGNAL
 from rqmem.testing import wait_until
+from rqmem.worker import linux
+from rqmem.worker.horse.user_code import BREACH_SIGNAL
 
 BLOCKED_IN_THE_MAIN_THREAD = f"""
 import signal, sys, threading

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from rqmem import events, log
-from rqmem.log import formats, lines, words
+from rqmem import events, log, words
+from rqmem.log import formats, lines
 from tests.conftest import ROOT
 
 WHOSE = {"job": "jobs.x.Y", "job_id": "0123456789ab", "queue": "q", "worker": "w"}

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from rqmem.memory import cgroup_files as cgroup
-from rqmem.memory import machine
-from rqmem.memory.cgroup_files import Own, Version
+from rqmem.measure import cgroup_files as cgroup
+from rqmem.measure import machine
+from rqmem.measure.cgroup_files import Own, Version
 
 MB = 2**20
 

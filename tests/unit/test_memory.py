@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from rqmem.memory import procfs, shared_space, tree
-from rqmem.memory.meter import TreeMeter
-from rqmem.memory.trim import collect_and_trim
+from rqmem.measure import process_tree, procfs, shared_space
+from rqmem.measure.meter import TreeMeter
+from rqmem.measure.trim import collect_and_trim
 from rqmem.testing import wait_until
 
 MB = 2**20
@@ -59,7 +59,7 @@ def test_a_process_that_is_gone_reads_as_nothing() -> None:
     assert procfs.read_usage(child.pid) is None
     assert procfs.read_start_time(child.pid) is None
     assert procfs.read_children(child.pid) == []
-    assert tree.is_zombie(child.pid)
+    assert process_tree.is_zombie(child.pid)
 
 
 PYTHON = """
@@ -85,14 +85,14 @@ def start_python() -> Iterator[object]:
 
     yield start
     for child in children:
-        for pid in tree.descendants(child.pid):
+        for pid in process_tree.descendants(child.pid):
             os.kill(pid, signal.SIGKILL)
         child.kill()
         child.communicate()
 
 
 def meter_of(pid: int) -> TreeMeter:
-    return TreeMeter(lambda: [pid, *tree.descendants(pid)], 8e9)
+    return TreeMeter(lambda: [pid, *process_tree.descendants(pid)], 8e9)
 
 
 def test_the_quick_reading_is_never_below_the_full_one(start_python) -> None:
@@ -159,7 +159,7 @@ def test_pages_shared_by_a_forked_pool_are_counted_once(start_python) -> None:
         "import os; x = bytearray(100 * 2**20)\nfor _ in range(3):\n  if os.fork() == 0: time.sleep(600)"
     )
     meter = meter_of(child.pid)
-    wait_until(lambda: len(tree.descendants(child.pid)) == 3)
+    wait_until(lambda: len(process_tree.descendants(child.pid)) == 3)
     raw = meter.raw()
     full = meter.full(time.monotonic)
     assert raw > 380 * MB
@@ -174,8 +174,8 @@ def test_pages_shared_by_a_forked_pool_are_counted_once(start_python) -> None:
 def test_what_is_found_only_while_it_is_read_counts_once_too(start_python) -> None:
     """A fork bomb was told to have used 90 MB above its ceiling, 25 for each process that came late."""
     child = start_python("import os; x = bytearray(50 * 2**20)\nif os.fork() == 0: time.sleep(600)")
-    wait_until(lambda: len(tree.descendants(child.pid)) == 1)
-    late = [[child.pid], [child.pid, *tree.descendants(child.pid)]]
+    wait_until(lambda: len(process_tree.descendants(child.pid)) == 1)
+    late = [[child.pid], [child.pid, *process_tree.descendants(child.pid)]]
     meter = TreeMeter(lambda: late.pop(0) if len(late) > 1 else late[0], 8e9)
     full = meter.full(time.monotonic)
     if len(full.by_pid) == 1:  # it is looked for once only
@@ -197,10 +197,10 @@ def test_a_process_whose_main_thread_has_ended_is_measured_and_killed(start_pyth
     meter = TreeMeter(lambda: [child.pid], 8e9)
     assert meter.raw() > 50 * MB
     assert meter.full(time.monotonic).usage_bytes > 50 * MB
-    assert not tree.is_zombie(child.pid)
+    assert not process_tree.is_zombie(child.pid)
     meter.close()
     parent = os.getpid()
-    assert child.pid in tree.kill(parent, set(tree.descendants(parent)) - {child.pid})
+    assert child.pid in process_tree.kill(parent, set(process_tree.descendants(parent)) - {child.pid})
     assert child.wait() == -signal.SIGKILL
 
 
@@ -208,7 +208,7 @@ def test_a_process_whose_main_thread_has_ended_is_measured_and_killed(start_pyth
 def test_what_may_not_be_examined_counts_whole(start_python) -> None:
     child = start_python("import os; os.setresuid(65534, 65534, 65534); x = bytearray(50 * 2**20)")
     code = (
-        "import os, time; from rqmem.memory import procfs; from rqmem.memory.meter import TreeMeter\n"
+        "import os, time; from rqmem.measure import procfs; from rqmem.measure.meter import TreeMeter\n"
         f"meter = TreeMeter(lambda: [{child.pid}], 8e9)\n"
         "print(meter.raw() >> 20, (full := meter.full(time.monotonic)).usage_bytes >> 20, len(full.whole))"
     )
@@ -222,14 +222,14 @@ def test_what_may_not_be_examined_counts_whole(start_python) -> None:
 
 def test_all_processes_count_where_few_descriptors_are_left(start_python) -> None:
     child = start_python("import os\nfor _ in range(60):\n  if os.fork() == 0: time.sleep(600)")
-    wait_until(lambda: len(tree.descendants(child.pid)) == 60)
+    wait_until(lambda: len(process_tree.descendants(child.pid)) == 60)
     code = (
         "import os, resource, time\n"
-        "from rqmem.memory import procfs, tree\n"
-        "from rqmem.memory.meter import TreeMeter\n"
+        "from rqmem.measure import process_tree, procfs\n"
+        "from rqmem.measure.meter import TreeMeter\n"
         "procfs.keep_a_spare_descriptor()\n"
         "resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40))\n"
-        f"meter = TreeMeter(lambda: [{child.pid}, *tree.descendants({child.pid})], 8e9)\n"
+        f"meter = TreeMeter(lambda: [{child.pid}, *process_tree.descendants({child.pid})], 8e9)\n"
         "print(len(meter.full(time.monotonic).by_pid))\n"
         "held = []\n"
         "try:\n"
@@ -253,7 +253,7 @@ def test_a_child_before_exec_has_no_memory_of_its_own_where_kcmp_may_not_be_aske
         "os.posix_spawn('/bin/true', ['true'], {}, file_actions="
         f"[(os.POSIX_SPAWN_OPEN, 0, {str(fifo)!r}, os.O_RDONLY, 0)])"
     )
-    wait_until(lambda: len(tree.descendants(child.pid)) == 1)
+    wait_until(lambda: len(process_tree.descendants(child.pid)) == 1)
     monkeypatch.setattr(shared_space, "_system_call", lambda: (None, 0))
     meter = meter_of(child.pid)
     reading = meter.full(time.monotonic)
@@ -268,7 +268,7 @@ def test_a_child_before_exec_has_no_memory_of_its_own_where_kcmp_may_not_be_aske
 
 def test_a_fork_that_waits_is_not_taken_for_one_before_exec(start_python, monkeypatch: pytest.MonkeyPatch) -> None:
     child = start_python("import os; kept = bytearray(50 * 2**20)\nif os.fork() == 0: time.sleep(600)")
-    wait_until(lambda: len(tree.descendants(child.pid)) == 1)
+    wait_until(lambda: len(process_tree.descendants(child.pid)) == 1)
     monkeypatch.setattr(shared_space, "_system_call", lambda: (None, 0))
     meter = meter_of(child.pid)
     assert all(meter.full(time.monotonic).by_pid.values())
@@ -277,21 +277,23 @@ def test_a_fork_that_waits_is_not_taken_for_one_before_exec(start_python, monkey
 
 def test_a_tree_is_stopped_and_killed_whole(start_python) -> None:
     child = start_python("import os\nfor _ in range(3):\n  if os.fork() == 0:\n    os.fork(); time.sleep(600)")
-    wait_until(lambda: len(tree.descendants(child.pid)) == 6)
-    stopped = tree.stop(child.pid)
+    wait_until(lambda: len(process_tree.descendants(child.pid)) == 6)
+    stopped = process_tree.stop(child.pid)
     assert len(stopped) == 6
-    tree.send(stopped, signal.SIGCONT)
+    process_tree.send(stopped, signal.SIGCONT)
     known = stopped[0]
-    spared = {known, *tree.descendants(known)}
-    assert set(tree.kill(child.pid, known=[known])) == set(stopped) - spared
-    wait_until(lambda: {pid for pid in tree.descendants(child.pid) if not tree.is_zombie(pid)} == spared)
+    spared = {known, *process_tree.descendants(known)}
+    assert set(process_tree.kill(child.pid, known=[known])) == set(stopped) - spared
+    wait_until(
+        lambda: {pid for pid in process_tree.descendants(child.pid) if not process_tree.is_zombie(pid)} == spared
+    )
 
 
 def test_marked_processes_are_found_by_their_environment() -> None:
     marked = subprocess.Popen(["sleep", "60"], env={**os.environ, "RQMEM_TEST_MARK": "yes"})
     other = subprocess.Popen(["sleep", "60"], env={**os.environ, "RQMEM_TEST_MARK": "yes, but another"})
     try:
-        assert tree.kill_marked("RQMEM_TEST_MARK", "yes") == [marked.pid]
+        assert process_tree.kill_marked("RQMEM_TEST_MARK", "yes") == [marked.pid]
         assert marked.wait() == -signal.SIGKILL
         assert other.poll() is None
     finally:
@@ -303,17 +305,17 @@ def test_marked_processes_are_found_by_their_environment() -> None:
 def test_a_process_is_known_by_pid_and_start_time(monkeypatch: pytest.MonkeyPatch) -> None:
     start = procfs.read_start_time(os.getpid())
     assert start is not None
-    assert not tree.is_gone(os.getpid(), start)
-    assert tree.is_gone(os.getpid(), start + 1)
+    assert not process_tree.is_gone(os.getpid(), start)
+    assert process_tree.is_gone(os.getpid(), start + 1)
     child = subprocess.Popen(["true"])
     os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
     child_start = procfs.read_start_time(child.pid)
     assert child_start is not None
-    assert tree.is_gone(child.pid, child_start), "a zombie has ended"
+    assert process_tree.is_gone(child.pid, child_start), "a zombie has ended"
     child.wait()
-    assert tree.is_gone(child.pid, child_start)
-    monkeypatch.setattr(tree, "read_start_time", lambda pid: None)  # hidden by hidepid
-    assert not tree.is_gone(1, 7)
+    assert process_tree.is_gone(child.pid, child_start)
+    monkeypatch.setattr(process_tree, "read_start_time", lambda pid: None)  # hidden by hidepid
+    assert not process_tree.is_gone(1, 7)
 
 
 def test_freed_memory_goes_back_to_the_kernel() -> None:
@@ -330,19 +332,19 @@ def test_freed_memory_goes_back_to_the_kernel() -> None:
 
 def test_after_a_kill_nothing_is_alive_any_more(start_python) -> None:
     child = start_python("import os\nif os.fork() == 0:\n  x = bytearray(500 * 2**20); time.sleep(600)")
-    wait_until(lambda: procfs.read_usage(tree.descendants(child.pid)[0]).usage_bytes > 500 * MB)
-    [killed] = tree.kill(child.pid)
-    assert tree.is_zombie(killed)
+    wait_until(lambda: procfs.read_usage(process_tree.descendants(child.pid)[0]).usage_bytes > 500 * MB)
+    [killed] = process_tree.kill(child.pid)
+    assert process_tree.is_zombie(killed)
 
 
 def test_what_only_the_groups_stroke_reached_goes_on_too() -> None:
     leader = subprocess.Popen(["sleep", "60"], preexec_fn=os.setpgrp)
     beside = subprocess.Popen(["sleep", "60"], preexec_fn=lambda: os.setpgid(0, leader.pid))
     try:
-        stopped = tree.stop(leader.pid, group=leader.pid)  # below the leader there is nobody
+        stopped = process_tree.stop(leader.pid, group=leader.pid)  # below the leader there is nobody
         assert stopped == []
         wait_until(lambda: {state(leader.pid), state(beside.pid)} == {"T"})
-        tree.resume(stopped, group=leader.pid)
+        process_tree.resume(stopped, group=leader.pid)
         wait_until(lambda: "T" not in {state(leader.pid), state(beside.pid)})
     finally:
         for child in (leader, beside):
@@ -362,10 +364,10 @@ def test_a_tree_that_has_settled_is_not_walked_until_somebody_is_born(monkeypatc
         walks += 1
         return [1, 2]
 
-    monkeypatch.setattr(tree, "descendants", walk)
-    monkeypatch.setattr(tree.time, "monotonic", lambda: now)
-    monkeypatch.setattr(tree.KeptFile, "read", lambda _: b"0.00 0.01 0.05 1/80 " + last_pid)
-    members = tree.Members(os.getpid())
+    monkeypatch.setattr(process_tree, "descendants", walk)
+    monkeypatch.setattr(process_tree.time, "monotonic", lambda: now)
+    monkeypatch.setattr(process_tree.KeptFile, "read", lambda _: b"0.00 0.01 0.05 1/80 " + last_pid)
+    members = process_tree.Members(os.getpid())
     try:
         for _ in range(1000):  # ten seconds of looks
             now += 0.01
@@ -387,8 +389,8 @@ def test_a_process_that_was_missed_while_it_was_adopted_is_found_without_another
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     walks = [[1, 2], [1, 2, 3]]  # 3 was a child of neither its dead parent nor of us while we walked
-    monkeypatch.setattr(tree, "descendants", lambda *_: walks.pop(0) if len(walks) > 1 else walks[0])
-    members = tree.Members(os.getpid())
+    monkeypatch.setattr(process_tree, "descendants", lambda *_: walks.pop(0) if len(walks) > 1 else walks[0])
+    members = process_tree.Members(os.getpid())
     try:
         assert members() == [1, 2]
         wait_until(lambda: members() == [1, 2, 3], 5)

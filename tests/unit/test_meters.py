@@ -15,10 +15,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from rqmem.memory import own
-from rqmem.memory.own import ExactMeter, Meter
-from rqmem.memory.portable import PortableMeter
-from rqmem.memory.trim import collect_and_trim
+from rqmem.measure import own_process
+from rqmem.measure.own_process import ExactMeter, Meter
+from rqmem.measure.portable import PortableMeter
+from rqmem.measure.trim import collect_and_trim
 from tests.conftest import ROOT
 from tests.sample_jobs import clone_sharing_memory
 
@@ -31,8 +31,8 @@ METERS: dict[str, Callable[[], Meter]] = {"exact": lambda: ExactMeter(RATE), "ps
 
 @pytest.fixture(params=METERS)
 def meter(request: pytest.FixtureRequest) -> Iterator[Meter]:
-    if request.param == "exact" and own.proc_shortcoming():
-        pytest.skip(own.proc_shortcoming())
+    if request.param == "exact" and own_process.proc_shortcoming():
+        pytest.skip(own_process.proc_shortcoming())
     collect_and_trim()
     made = METERS[request.param]()
     yield made
@@ -154,7 +154,7 @@ def test_psutils_reads_nothing_rather_than_fail(monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr(psutil, "Process", refuse)
     meter = PortableMeter()
-    assert meter.full(time.monotonic) == own.FullReading(0, {})
+    assert meter.full(time.monotonic) == own_process.FullReading(0, {})
     assert quick(meter) == 0
 
 
@@ -163,25 +163,25 @@ def test_psutils_reads_nothing_rather_than_fail(monkeypatch: pytest.MonkeyPatch)
 
 @pytest.fixture
 def told(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
-    own._tell.cache_clear()
-    with caplog.at_level(logging.WARNING, "rqmem.memory"):
+    own_process._tell.cache_clear()
+    with caplog.at_level(logging.WARNING, "rqmem.measure"):
         yield caplog
-    own._tell.cache_clear()
+    own_process._tell.cache_clear()
 
 
 def test_where_proc_can_be_read_the_exact_one_without_a_word(told: pytest.LogCaptureFixture) -> None:
-    if own.proc_shortcoming():
-        pytest.skip(own.proc_shortcoming())
-    meter = own.meter_of_this_process(RATE)
+    if own_process.proc_shortcoming():
+        pytest.skip(own_process.proc_shortcoming())
+    meter = own_process.meter_of_this_process(RATE)
     meter.close()
     assert isinstance(meter, ExactMeter)
     assert not told.records
 
 
 def test_elsewhere_psutils_with_one_line(told: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(own, "proc_shortcoming", lambda: "macOS has no /proc as Linux has it")
-    assert isinstance(own.meter_of_this_process(RATE), PortableMeter)
-    assert isinstance(own.meter_of_this_process(RATE), PortableMeter)
+    monkeypatch.setattr(own_process, "proc_shortcoming", lambda: "macOS has no /proc as Linux has it")
+    assert isinstance(own_process.meter_of_this_process(RATE), PortableMeter)
+    assert isinstance(own_process.meter_of_this_process(RATE), PortableMeter)
     [line] = told.messages
     assert line == "memory is read by psutil here, which is less exact: macOS has no /proc as Linux has it"
 
@@ -189,9 +189,9 @@ def test_elsewhere_psutils_with_one_line(told: pytest.LogCaptureFixture, monkeyp
 def test_where_nothing_can_be_read_the_line_says_that(
     told: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(own, "proc_shortcoming", lambda: "/proc is not mounted")
+    monkeypatch.setattr(own_process, "proc_shortcoming", lambda: "/proc is not mounted")
     monkeypatch.setattr(PortableMeter, "raw", lambda self: 0)
-    own.meter_of_this_process(RATE)
+    own_process.meter_of_this_process(RATE)
     assert "checkpoints keep no ceiling: /proc is not mounted" in told.text
 
 
@@ -207,15 +207,15 @@ def test_where_nothing_can_be_read_the_line_says_that(
     ids=["macOS", "BSD", "no /proc", "forbidden", "old"],
 )
 def test_words_for_a_proc_that_falls_short(platform: str, error: OSError, has_proc: bool, words: str) -> None:
-    assert words in own.why_unreadable(platform, error, has_proc)
+    assert words in own_process.why_unreadable(platform, error, has_proc)
 
 
 def test_a_job_called_directly_is_metered_and_stopped_without_proc() -> None:
     """As on macOS, as far as that can be had here: only psutil reads."""
     code = (
         "import logging; logging.basicConfig()\n"
-        "from rqmem.memory import own\n"
-        "own.proc_shortcoming = lambda: 'macOS has no /proc as Linux has it'\n"
+        "from rqmem.measure import own_process\n"
+        "own_process.proc_shortcoming = lambda: 'macOS has no /proc as Linux has it'\n"
         "from rqmem import MemoryAwareJob\n"
         "class Job(MemoryAwareJob):\n"
         "    memory_limit_mb = 150\n"
@@ -234,7 +234,7 @@ def test_a_job_called_directly_is_metered_and_stopped_without_proc() -> None:
 def test_psutil_is_not_imported_before_it_is_needed() -> None:
     code = (
         "import sys; sys.modules['opentelemetry'] = None;"  # redis-py imports it, and it psutil
-        "import rqmem; rqmem.MemoryAwareJob; import rqmem.memory.own; print('psutil' in sys.modules)"
+        "import rqmem; rqmem.MemoryAwareJob; import rqmem.measure.own_process; print('psutil' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"

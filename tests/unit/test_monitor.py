@@ -13,22 +13,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rqmem.cli.monitor import duration, threshold
-from rqmem.drawing import bar, sparkline
 from rqmem.errors import ConfigError
-from rqmem.journal.alerts import Alert, Open
-from rqmem.journal.history import Live, LiveJob, Run, Tally
-from rqmem.journal.ring import Sample
-from rqmem.monitor import plain, report_text, saving, statistics
-from rqmem.monitor.crossings import Crossings
-from rqmem.monitor.lines import columns, cut, cut_middle, fit, line, shortened, text
-from rqmem.monitor.look import Look, Queue, Worker
-from rqmem.monitor.record import Record
-from rqmem.monitor.report import SCHEMA_VERSION, Report, Setting, as_fields, to_json
-from rqmem.monitor.screen import PlainDisplay
-from rqmem.monitor.steps import Step, Steps, WorkerStep
-from rqmem.monitor.system import Pressure, System, parse_pressure, read_pressure
-from rqmem.monitor.view import Frame, view
+from rqmem.live import plain, recording_text, saving
+from rqmem.live.crossings import Crossings
+from rqmem.live.lines import columns, cut, cut_middle, fit, line, shortened, text
+from rqmem.live.look import Look, Queue, Worker
+from rqmem.live.record import Record
+from rqmem.live.recording import SCHEMA_VERSION, Report, Setting, as_fields, to_json
+from rqmem.live.screen import PlainDisplay
+from rqmem.live.steps import Step, Steps, WorkerStep
+from rqmem.live.system import Pressure, System, parse_pressure, read_pressure
+from rqmem.live.view import Frame, view
+from rqmem.observe import statistics
 from rqmem.policy.histogram import bucket
+from rqmem.store.alerts.alert_records import Alert, Open
+from rqmem.store.history.history_records import Live, LiveJob, Run, Tally
+from rqmem.store.history.samples import Sample
+from rqmem.text import bar, sparkline
 
 JOB = "jobs.campaigns.ProcessRetellAICampaignJob"
 START = 1_700_000_000.0
@@ -441,9 +442,9 @@ def a_report(**more: Any) -> Report:
 
 
 def test_every_key_of_the_report_is_documented() -> None:
-    from rqmem.monitor import report
+    from rqmem.live import recording
 
-    words = set(report.__doc__.replace("`", " ").replace(",", " ").replace("(", " ").replace(")", " ").split())
+    words = set(recording.__doc__.replace("`", " ").replace(",", " ").replace("(", " ").replace(")", " ").split())
 
     def keys(value: Any) -> set[str]:
         if isinstance(value, dict):
@@ -476,7 +477,7 @@ def test_the_json_is_the_fields_a_line_a_sample() -> None:
 
 
 def test_the_text_has_the_same_figures() -> None:
-    written = report_text.to_text(a_report())
+    written = recording_text.to_text(a_report())
     for words in (
         "rqmem monitor on redis://localhost:6379/0, 1 min 0 s from 2023-11-14T22:13:20Z",
         f"{JOB}: 2 runs, 1 failed, 1 breach (by watch), 2 crossings, 1 alert",
@@ -493,7 +494,7 @@ def test_the_text_has_the_same_figures() -> None:
 
 def test_a_summary_says_what_is_left_out_and_what_is_not_known() -> None:
     many = [an_alert(number) for number in range(9)]
-    lines = report_text.summary(
+    lines = recording_text.summary(
         a_report(
             alerts=many, alerts_raised=9, redis_away_seconds=20.0, jobs_read_at=START + 40, jobs=[], complete=False,
             setting=Setting("x", 10, 80, ("mail",)),

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from redis import exceptions as redis_errors
 from redis._parsers.base import BaseParser
 
-from rqmem.journal import patience
-from rqmem.journal.patience import described, refusal, unavailable, until_redis_answers
+from rqmem.store import retrying
+from rqmem.store.retrying import described, refusal, unavailable, until_redis_answers
 
 REPLIES = {
     "READONLY You can't write against a read only replica.": "READONLY",
@@ -100,8 +100,8 @@ def test_an_error_of_somebody_else_is_neither() -> None:
 
 
 def test_a_wait_tells_each_reason_once(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(patience, "_LONGEST_PAUSE_SECONDS", 0.0)
-    monkeypatch.setattr(patience, "_FIRST_PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr(retrying, "_LONGEST_PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr(retrying, "_FIRST_PAUSE_SECONDS", 0.0)
     gone, replica = (
         redis_errors.ConnectionError("gone"),
         answer("READONLY You can't write against a read only replica."),

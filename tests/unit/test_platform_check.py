@@ -7,8 +7,8 @@ import os
 import pytest
 
 from rqmem.errors import ConfigError
-from rqmem.runtime import platform_check
-from rqmem.runtime.platform_check import unsupported
+from rqmem.worker import platform_check
+from rqmem.worker.platform_check import unsupported
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,8 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rqmem.policy import resume, takeover, thinning
+from rqmem.policy import after_breach, dead_workers, thinning
+from rqmem.policy.after_breach import Attempt, GiveUp, Resume
 from rqmem.policy.ceiling import (
     MAX_INTERVAL_SECONDS,
     MIN_INTERVAL_SECONDS,
@@ -19,7 +20,6 @@ from rqmem.policy.ceiling import (
     effective_limit_mb,
     watch_interval,
 )
-from rqmem.policy.resume import Attempt, GiveUp, Resume
 
 LIMITS = Limits(ceiling_bytes=1000, reserve_bytes=100, grace_seconds=2.0)
 limits_mb = st.floats(1, 1e6)
@@ -112,8 +112,10 @@ causes = st.sampled_from(["breach", "horse lost", "horse killed", "worker lost"]
 
 
 @given(causes, attempts, st.integers(1, 20))
-def test_the_budget_bounds_resumes_and_a_chunk_never_grows(cause: resume.Cause, attempt: Attempt, budget: int) -> None:
-    plan = resume.decide(cause, attempt, budget)
+def test_the_budget_bounds_resumes_and_a_chunk_never_grows(
+    cause: after_breach.Cause, attempt: Attempt, budget: int
+) -> None:
+    plan = after_breach.decide(cause, attempt, budget)
     if isinstance(plan, Resume):
         assert attempt.spent < budget
         assert 1 <= plan.chunk_size <= attempt.chunk_size
@@ -124,7 +126,7 @@ def test_a_breach_without_progress_never_repeats_its_parameters(chunk_size: int)
     resumes = 0
     while True:
         attempt = Attempt(resumable=True, began=True, chunk_size=chunk_size, progressed=False, spent=resumes)
-        plan = resume.decide("breach", attempt, max_resumes=1000)
+        plan = after_breach.decide("breach", attempt, max_resumes=1000)
         if isinstance(plan, GiveUp):
             break
         assert plan.chunk_size < chunk_size
@@ -135,64 +137,65 @@ def test_a_breach_without_progress_never_repeats_its_parameters(chunk_size: int)
 
 def test_a_job_that_never_asked_is_not_resumed() -> None:
     attempt = Attempt(resumable=False, began=True, chunk_size=8, progressed=True, spent=0)
-    assert resume.decide("breach", attempt, 5) == GiveUp("")
+    assert after_breach.decide("breach", attempt, 5) == GiveUp("")
 
 
 def test_a_lost_worker_is_no_reason_for_smaller_chunks() -> None:
     attempt = Attempt(resumable=True, began=True, chunk_size=8, progressed=True, spent=0)
-    assert resume.decide("worker lost", attempt, 5) == Resume(8)
-    assert resume.decide("breach", attempt, 5) == Resume(4)
+    assert after_breach.decide("worker lost", attempt, 5) == Resume(8)
+    assert after_breach.decide("breach", attempt, 5) == Resume(4)
 
 
 @given(st.integers(1, 10**6), st.booleans(), st.integers(0, 20))
 def test_a_kill_by_somebody_leaves_the_chunk_size_alone(chunk_size: int, progressed: bool, spent: int) -> None:
     attempt = Attempt(resumable=True, began=True, chunk_size=chunk_size, progressed=progressed, spent=spent)
-    plan = resume.decide("horse killed", attempt, max_resumes=30)
+    plan = after_breach.decide("horse killed", attempt, max_resumes=30)
     assert isinstance(plan, Resume) and plan.chunk_size == chunk_size
 
 
 def test_the_second_worker_that_is_lost_at_one_place_halves_the_chunk() -> None:
     """The first says nothing of the chunk's size; a container that is killed for memory each time does."""
     sizes = [
-        resume.decide("worker lost", Attempt(True, True, 8, progressed=False, spent=spent), 5) for spent in (0, 2, 4)
+        after_breach.decide("worker lost", Attempt(True, True, 8, progressed=False, spent=spent), 5)
+        for spent in (0, 2, 4)
     ]
     assert [each.chunk_size for each in sizes if isinstance(each, Resume)] == [8, 4, 4]
 
 
 def test_a_planned_stop_costs_nothing_and_changes_nothing() -> None:
     attempt = Attempt(resumable=True, began=True, chunk_size=8, progressed=False, spent=10**6)
-    assert resume.decide("planned stop", attempt, 5) == Resume(8, cost=0)
+    assert after_breach.decide("planned stop", attempt, 5) == Resume(8, cost=0)
 
 
 def test_a_resume_without_progress_costs_twice() -> None:
     for progressed, cost in ((True, 1), (False, 2)):
         attempt = Attempt(resumable=True, began=True, chunk_size=8, progressed=progressed, spent=0)
-        assert resume.decide("horse lost", attempt, 5) == Resume(4, cost)
+        assert after_breach.decide("horse lost", attempt, 5) == Resume(4, cost)
 
 
 def test_deaths_without_progress_wait_longer_each_time_and_breaches_do_not() -> None:
     delays, spent, chunk_size = [], 0, 1000
     while not isinstance(
-        plan := resume.decide("horse lost", Attempt(True, True, chunk_size, False, spent), max_resumes=20), GiveUp
+        plan := after_breach.decide("horse lost", Attempt(True, True, chunk_size, False, spent), max_resumes=20), GiveUp
     ):
         delays.append(plan.delay_seconds)
         spent, chunk_size = spent + plan.cost, plan.chunk_size
     assert delays == [0, 1, 3, 7, 15, 31, 60, 60, 60, 60], "down to one item, and that one once more"
     assert plan.reason == "resumes have cost 26 of a budget of 20 already"
     for cause, progressed in (("breach", False), ("horse lost", True), ("worker lost", True)):
-        known = resume.decide(cause, Attempt(True, True, 8, progressed, spent=10), max_resumes=20)
+        known = after_breach.decide(cause, Attempt(True, True, 8, progressed, spent=10), max_resumes=20)
         assert isinstance(known, Resume) and known.delay_seconds == 0
 
 
 def test_absence_counts_only_while_it_is_seen_without_a_gap() -> None:
-    seen = takeover.absences({}, {"a", "b"}, now=10)
-    seen = takeover.absences(seen, {"a"}, now=15)
+    seen = dead_workers.absences({}, {"a", "b"}, now=10)
+    seen = dead_workers.absences(seen, {"a"}, now=15)
     assert seen == {"a": 10}
-    assert takeover.absences(seen, {"a", "b"}, now=20) == {"a": 10, "b": 20}
-    assert not takeover.may_take_over(10, now=15, heartbeat_seconds=5, known_dead=False)
-    assert takeover.may_take_over(10, now=20, heartbeat_seconds=5, known_dead=False)
-    assert takeover.may_take_over(None, now=0, heartbeat_seconds=5, known_dead=True)
-    assert not takeover.may_take_over(None, now=math.inf, heartbeat_seconds=5, known_dead=False)
+    assert dead_workers.absences(seen, {"a", "b"}, now=20) == {"a": 10, "b": 20}
+    assert not dead_workers.may_take_over(10, now=15, heartbeat_seconds=5, known_dead=False)
+    assert dead_workers.may_take_over(10, now=20, heartbeat_seconds=5, known_dead=False)
+    assert dead_workers.may_take_over(None, now=0, heartbeat_seconds=5, known_dead=True)
+    assert not dead_workers.may_take_over(None, now=math.inf, heartbeat_seconds=5, known_dead=False)
 
 
 @given(st.lists(st.tuples(st.floats(0, 2), st.floats(0, 1)), min_size=1, max_size=100))

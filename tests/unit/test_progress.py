@@ -7,10 +7,10 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rqmem.inspection.case import Case
-from rqmem.inspection.story import header
 from rqmem.job.progress import of_split
-from rqmem.journal.records import RunRecord, Split
+from rqmem.observe.job import Case
+from rqmem.show.job_text import header
+from rqmem.store.execution_records import RunRecord, Split
 
 HALF = Split(
     sealed=True, total=10, ended=5, failed=1, items=40, peak_mb=90, started_at=100, reported=False, ended_at=150

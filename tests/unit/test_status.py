@@ -11,21 +11,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rqmem import events
-from rqmem.drawing import short_id, span
 from rqmem.errors import UnknownName
-from rqmem.inspection.case import Case, InRq, with_evidence
-from rqmem.inspection.find import named
-from rqmem.inspection.outlook import outlook
-from rqmem.inspection.plot import Point, executions, plot
-from rqmem.inspection.story import offset, story
-from rqmem.inspection.timeline import lines
-from rqmem.journal.alerts import Alert, Open
-from rqmem.journal.history import Live, LiveJob, Run, Tally, Told
-from rqmem.journal.records import Owner, RunRecord
-from rqmem.status.facts import Facts, JobType, Kind, Memory, Queue, Worker
-from rqmem.status.schema import as_json
-from rqmem.status.screen import screen
-from rqmem.status.troubles import Trouble, healthy, troubles
+from rqmem.observe.find import named
+from rqmem.observe.job import Case, InRq, with_evidence
+from rqmem.observe.model import Facts, JobType, Kind, Memory, Queue, Worker
+from rqmem.observe.next_step import outlook
+from rqmem.observe.problems import Trouble, healthy, troubles
+from rqmem.observe.status_json import as_json
+from rqmem.show.job_text import offset, story
+from rqmem.show.plot import Point, executions, plot
+from rqmem.show.status_text import screen
+from rqmem.show.timeline import lines
+from rqmem.store.alerts.alert_records import Alert, Open
+from rqmem.store.execution_records import Owner, RunRecord
+from rqmem.store.history.history_records import Live, LiveJob, Run, Tally, Told
+from rqmem.text import short_id, span
 
 NOW = 1_790_000_000.0
 MB = 2**20

@@ -9,12 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rqmem import events, settings
-from rqmem.config import Config
+from rqmem import events
+from rqmem.config.load import load
+from rqmem.config.settings import Config
 from rqmem.errors import ConfigError, MemoryLimitExceeded, SourceError
-from rqmem.journal.history import Run
-from rqmem.journal.records import Owner, RunRecord
 from rqmem.sources import Positional, as_source
+from rqmem.store.execution_records import Owner, RunRecord
+from rqmem.store.history.history_records import Run
 
 WHOSE = {"job": "jobs.x.Y", "job_id": "0123456789ab", "queue": "q", "worker": "w"}
 
@@ -69,7 +70,7 @@ def test_defaults() -> None:
 def test_environment_and_options_over_it() -> None:
     environ = {"RQMEM_MEMORY": "100", "MEMORY_WARNING_THRESHOLD": "0.5", "MEMORY_MONITORING_ENABLED": "off"}
     options = {"memory_mb": ("--memory", 50.0), "timeout_seconds": ("--timeout", None)}
-    config = settings.load(environ, options).config
+    config = load(environ, options).config
     assert (config.memory_mb, config.warning_threshold, config.monitoring_enabled) == (50.0, 0.5, False)
 
 

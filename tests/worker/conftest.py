@@ -12,7 +12,7 @@ import pytest
 from redis import Redis
 from rq import Queue
 
-from rqmem import embedded_redis
+from rqmem.connection import embedded
 from rqmem.testing import wait_until
 
 
@@ -21,7 +21,7 @@ class OwnRedis:
     """A server of one test's own, to stop and to kill."""
 
     directory: Path
-    server: embedded_redis.Server
+    server: embedded.Server
 
     @property
     def connection(self) -> Redis:
@@ -33,17 +33,17 @@ class OwnRedis:
 
     def kill(self) -> None:
         os.kill(self.server.pid, signal.SIGKILL)
-        wait_until(lambda: embedded_redis.status(self.directory) is None)
+        wait_until(lambda: embedded.status(self.directory) is None)
 
     def start_again(self) -> None:
         url = self.server.url
-        self.server = embedded_redis.start(self.directory)
+        self.server = embedded.start(self.directory)
         assert self.server.url == url
 
 
 @pytest.fixture
 def own_redis(tmp_path: Path) -> Iterator[OwnRedis]:
-    own = OwnRedis(tmp_path, embedded_redis.start(tmp_path))
+    own = OwnRedis(tmp_path, embedded.start(tmp_path))
     own.connection.config_set("appendfsync", "always")
     yield own
-    embedded_redis.stop(own.directory)
+    embedded.stop(own.directory)

@@ -15,8 +15,8 @@ from rq import Callback, Queue
 from rq.job import Job, JobStatus
 
 from rqmem.events import Breach
-from rqmem.journal import reader
-from rqmem.memory import cgroup_files, tree
+from rqmem.measure import cgroup_files, process_tree
+from rqmem.store import execution_reader
 from rqmem.testing import adversaries, honest, wait_until
 from rqmem.testing.catalogue import Adversary, Entry, Honest
 from rqmem.testing.meanwhile import happen
@@ -69,7 +69,7 @@ def ended(job: Job, after: Job) -> Ended:
         status=job.get_status(),
         told=told[-1],
         result=result.return_value if result else None,
-        breaches=reader.breaches(job.connection, job.id),
+        breaches=execution_reader.breaches(job.connection, job.id),
         next_ran=after.get_status() == JobStatus.FINISHED,
         beside=after.return_value(),
     )
@@ -241,4 +241,4 @@ def test_memory_worker_ends_a_worker_that_takes_too_long(memory_worker: RealWork
     with pytest.raises(AssertionError, match="still ran after 2 s"):
         memory_worker.run(sample_jobs.start_a_child_and_wait, timeout_seconds=2)
     child = int(memory_worker.connection.get("child"))
-    wait_until(lambda: tree.is_zombie(child))
+    wait_until(lambda: process_tree.is_zombie(child))

@@ -21,22 +21,24 @@ from redis import Redis
 from redis.exceptions import ConnectionError as LostConnection
 from redis.exceptions import ResponseError
 
-from rqmem import embedded_redis, events
+from rqmem import events
 from rqmem.alerts import delivery
 from rqmem.alerts.addresses import Address, addresses
 from rqmem.alerts.sender import Sender
 from rqmem.alerts.service import services
-from rqmem.config import Config
+from rqmem.config.settings import Config
+from rqmem.connection import embedded
 from rqmem.errors import ConfigError
-from rqmem.journal import history_reader, keys
-from rqmem.journal.alert_outbox import Outbox
-from rqmem.journal.alert_writer import end_alerts_of_lost_workers, raise_alert, resolve_alert
-from rqmem.journal.alerts import Alert
-from rqmem.journal.history import Live, LiveJob
-from rqmem.memory import procfs, tree
-from rqmem.runtime.alerting import Alerting
-from rqmem.runtime.sender_process import SenderProcess, url_of
+from rqmem.measure import process_tree, procfs
+from rqmem.store import keys
+from rqmem.store.alerts.alert_outbox import Outbox
+from rqmem.store.alerts.alert_records import Alert
+from rqmem.store.alerts.alert_writer import end_alerts_of_lost_workers, raise_alert, resolve_alert
+from rqmem.store.history import history_reader
+from rqmem.store.history.history_records import Live, LiveJob
 from rqmem.testing import wait_until
+from rqmem.worker.alert_sender import SenderProcess, url_of
+from rqmem.worker.alerting import Alerting
 from tests.conftest import ROOT
 from tests.receiver import Receiver
 
@@ -389,7 +391,7 @@ def test_a_journal_that_is_cleared_stops_no_sender(
 def test_redis_that_goes_and_comes_back(
     tmp_path: Path, receiver: Receiver, start_sender: Callable[..., Sender], caplog: pytest.LogCaptureFixture
 ) -> None:
-    server = embedded_redis.start(tmp_path)
+    server = embedded.start(tmp_path)
     try:
         connection = Redis.from_url(server.url)
         connection.config_set("appendfsync", "always")
@@ -398,15 +400,15 @@ def test_redis_that_goes_and_comes_back(
         tell(connection, "jobs.A")
         wait_until(lambda: receiver.messages)
         os.kill(server.pid, signal.SIGKILL)
-        wait_until(lambda: embedded_redis.status(tmp_path) is None)
+        wait_until(lambda: embedded.status(tmp_path) is None)
         receiver.held.set()  # taken, and Redis cannot hear of it yet
         wait_until(lambda: any("alerts: Redis does not answer" in text for text in caplog.messages))
-        embedded_redis.start(tmp_path)
+        embedded.start(tmp_path)
         connection = Redis.from_url(server.url)
         tell(connection, "jobs.B")
         wait_until(lambda: len(receiver.messages) == 2 and all_done(connection), 20)
     finally:
-        embedded_redis.stop(tmp_path)
+        embedded.stop(tmp_path)
     assert [each["title"][-8:] for each in receiver.messages] == ["[jobs.A]", "[jobs.B]"], "none twice"
     said = [text for text in caplog.messages if "Redis" in text and text.startswith("alerts:")]
     assert said[1:2] == ["alerts: Redis answers again"]
@@ -465,7 +467,7 @@ def test_who_left_long_ago_is_forgotten(connection: Redis, monkeypatch: pytest.M
         [taken] = Outbox(connection, "g", name).take(1)
         if name == "left":
             Outbox(connection, "g", name).done([taken.id])
-    monkeypatch.setattr("rqmem.journal.alert_outbox._LEFT_MS", -1)
+    monkeypatch.setattr("rqmem.store.alerts.alert_outbox._LEFT_MS", -1)
     Outbox(connection, "g", "new").take_over(60, 10)
     assert [each["name"] for each in connection.xinfo_consumers(keys.ALERTS, "g")] == [b"owes"]
 
@@ -590,7 +592,7 @@ def test_a_workers_sender_sends_and_drains_at_its_end(
     process.stop()
     assert process.pid == 0
     assert start_time is not None
-    assert tree.is_gone(pid, start_time)
+    assert process_tree.is_gone(pid, start_time)
     assert [each["title"][-8:] for each in receiver.messages] == ["[jobs.A]", "[jobs.B]"]
     process.stop()
     assert not process.tend(), "stopped is stopped"
@@ -621,7 +623,7 @@ def test_one_that_was_well_until_it_died_is_begun_again_at_once(
     process = new_process(receiver.url)
     process.wait_until_ready()
     before, looks = process.pid, []
-    monkeypatch.setattr("rqmem.runtime.sender_process._LONG_LIFE_SECONDS", 0)
+    monkeypatch.setattr("rqmem.worker.alert_sender._LONG_LIFE_SECONDS", 0)
     os.kill(before, signal.SIGKILL)
     wait_until(lambda: looks.append((process.tend(), process.pid)) or looks[-1][0])
     assert {pid for began, pid in looks if not began} <= {before}, "no look saw it dead and began none"
@@ -661,8 +663,8 @@ def test_its_log_lines_come_out_of_the_workers_log(
 
 def test_it_does_not_outlive_its_worker(redis_url: str, connection: Redis, receiver: Receiver) -> None:
     program = (
-        "import os, sys; from redis import Redis; from rqmem.config import Config\n"
-        "from rqmem.runtime.sender_process import SenderProcess\n"
+        "import os, sys; from redis import Redis; from rqmem.config.settings import Config\n"
+        "from rqmem.worker.alert_sender import SenderProcess\n"
         "process = SenderProcess(Config(alert_urls=(sys.stdin.read(),)), Redis.from_url(sys.argv[1]), 'w1')\n"
         "process.start(); process.wait_until_ready(); print(process.pid, flush=True); os.kill(os.getpid(), 9)\n"
     )
@@ -671,7 +673,7 @@ def test_it_does_not_outlive_its_worker(redis_url: str, connection: Redis, recei
         timeout=60,
     )  # fmt: skip
     pid = int(done.stdout)
-    wait_until(lambda: not Path(f"/proc/{pid}").exists() or tree.is_zombie(pid), 20)
+    wait_until(lambda: not Path(f"/proc/{pid}").exists() or process_tree.is_zombie(pid), 20)
 
 
 def test_the_url_of_a_connection_leads_to_the_same_redis(redis_url: str, connection: Redis) -> None:

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
-from rqmem.journal import history_reader, keys
-from rqmem.journal.history import Run
+from rqmem.store import keys
+from rqmem.store.history import history_reader
+from rqmem.store.history.history_records import Run
 from tests import auto_jobs
 from tests.auto_jobs import Chunky, Fixed
 from tests.cli.test_commands import rqmem

@@ -13,8 +13,8 @@ from rq import Callback, Queue, Retry
 from rq.command import send_stop_job_command
 from rq.job import Job, JobStatus
 
-from rqmem.journal import reader
-from rqmem.memory import tree
+from rqmem.measure import process_tree
+from rqmem.store import execution_reader
 from rqmem.testing import wait_until
 from tests import sample_jobs
 from tests.conftest import ROOT
@@ -41,7 +41,7 @@ def test_a_job_above_the_ceiling_fails_with_the_reason_and_the_next_one_runs(que
     assert "of 128 MB" in last_line
     assert honest.return_value() == 5
     assert "waitpid" not in log
-    [breach] = reader.breaches(queue.connection, greedy.id)
+    [breach] = execution_reader.breaches(queue.connection, greedy.id)
     assert breach.layer == "watch"
     assert breach.limit_mb == 128
     assert 128 <= breach.used_mb < 128 + 32  # in MB to one digit
@@ -60,7 +60,7 @@ def test_what_cannot_unwind_is_killed_and_told_in_the_same_words(queue: Queue, w
     work_off("jobs", "--memory", "128")
     assert job.get_status() == JobStatus.FAILED
     assert "MemoryLimitExceeded: tests.sample_jobs.grow_in_c used" in result_of(job)
-    [breach] = reader.breaches(queue.connection, job.id)
+    [breach] = execution_reader.breaches(queue.connection, job.id)
     assert breach.layer in ("kill", "kernel")  # whoever was first
     assert f"by {breach.layer}" in result_of(job)
 
@@ -77,9 +77,9 @@ def test_memory_of_a_subprocess_counts_and_nothing_of_the_tree_stays(queue: Queu
     job = queue.enqueue(sample_jobs.grow_in_a_child)
     work_off("jobs", "--memory", "128")
     assert "MemoryLimitExceeded" in result_of(job)
-    [breach] = reader.breaches(queue.connection, job.id)
+    [breach] = execution_reader.breaches(queue.connection, job.id)
     assert breach.processes == 2
-    assert tree.is_zombie(int(queue.connection.get("child")))
+    assert process_tree.is_zombie(int(queue.connection.get("child")))
 
 
 def test_a_crowd_does_not_go_on_while_the_horse_unwinds(queue: Queue, work_off: WorkOff) -> None:
@@ -87,7 +87,7 @@ def test_a_crowd_does_not_go_on_while_the_horse_unwinds(queue: Queue, work_off: 
     job = queue.enqueue(sample_jobs.grow_before_a_crowd)
     work_off("jobs", "--memory", "128")
     assert "MemoryLimitExceeded" in result_of(job)
-    [breach] = reader.breaches(queue.connection, job.id)
+    [breach] = execution_reader.breaches(queue.connection, job.id)
     assert (breach.layer, breach.processes) == ("watch", 21)
     assert queue.connection.get("crowd") == b"T" * 20
 
@@ -120,7 +120,7 @@ def test_processes_of_a_successful_job_are_let_be(queue: Queue, work_off: WorkOf
     try:
         assert f"left processes behind: [{daemon}]" in log
         assert after.get_status() == JobStatus.FAILED
-        assert not tree.is_zombie(daemon), "the next job's breach must not kill it"
+        assert not process_tree.is_zombie(daemon), "the next job's breach must not kill it"
     finally:
         os.kill(daemon, 9)
 
@@ -129,7 +129,7 @@ def test_retry_counts_for_a_breach_that_fails(queue: Queue, work_off: WorkOff) -
     job = queue.enqueue(sample_jobs.grow_lists, retry=Retry(max=1))
     work_off("jobs", "--memory", "128")
     assert job.get_status() == JobStatus.FAILED
-    assert len(reader.breaches(queue.connection, job.id)) == 2
+    assert len(execution_reader.breaches(queue.connection, job.id)) == 2
 
 
 @pytest.mark.parametrize("work", [sample_jobs.grow_lists, sample_jobs.grow_in_c])
@@ -195,7 +195,7 @@ def test_the_horse_dies_with_its_worker(queue: Queue, start_worker: Callable) ->
     wait_until(lambda: queue.connection.exists("asleep"))
     horse = int(queue.connection.get("asleep"))
     worker.kill()
-    wait_until(lambda: tree.is_zombie(horse))
+    wait_until(lambda: process_tree.is_zombie(horse))
 
 
 def test_a_stop_command_ends_the_job(queue: Queue, start_worker: Callable) -> None:
@@ -236,7 +236,7 @@ def test_a_breach_that_the_job_caught_by_name_is_told_all_the_same(queue: Queue,
     job = queue.enqueue(sample_jobs.swallow_once_and_finish)
     log = work_off("jobs", "--memory", "128")
     assert job.return_value() == "all is well"
-    [breach] = reader.breaches(queue.connection, job.id)
+    [breach] = execution_reader.breaches(queue.connection, job.id)
     assert breach.next == "nothing: the job caught it (except MemoryLimitExceeded) and went on to its end"
     assert breach.summary() in log
 
@@ -245,7 +245,7 @@ def test_a_breach_stays_one_when_the_clean_up_raises_something_else(queue: Queue
     job = queue.enqueue(sample_jobs.raise_another)
     work_off("jobs", "--memory", "128")
     assert result_of(job).strip().splitlines()[-1].startswith("rqmem.errors.MemoryLimitExceeded: ")
-    assert len(reader.breaches(queue.connection, job.id)) == 1
+    assert len(execution_reader.breaches(queue.connection, job.id)) == 1
 
 
 def test_a_job_that_ignores_its_time_limit_is_killed_with_its_children(queue: Queue, redis_url: str) -> None:
@@ -260,13 +260,13 @@ def test_a_cold_shutdown_takes_what_the_job_started_with_it(queue: Queue, start_
     worker = start_worker("jobs")
     wait_until(lambda: queue.connection.exists("child"))
     wait_until(lambda: worker.process.poll() is not None or worker.process.terminate())
-    wait_until(lambda: tree.is_zombie(int(queue.connection.get("child"))))
+    wait_until(lambda: process_tree.is_zombie(int(queue.connection.get("child"))))
 
 
 def test_the_breach_names_the_lines_that_used_the_memory(queue: Queue, work_off: WorkOff) -> None:
     job = queue.enqueue(sample_jobs.grow_at_three_lines)
     log = work_off("jobs", "--memory", "256")
-    [breach] = reader.breaches(queue.connection, job.id)
+    [breach] = execution_reader.breaches(queue.connection, job.id)
     by_line = {line.partition(": ")[2].partition(" = ")[0]: grown_mb for grown_mb, line in breach.grew}
     assert set(by_line) == {"first", "second", "third"}, breach.grew
     # 61 and 92 MB; the next line gets what grew before the sample that found it.

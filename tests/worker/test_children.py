@@ -10,8 +10,8 @@ from rq import Queue, Retry
 from rq.group import Group
 from rq.job import Job, JobStatus
 
-from rqmem.journal import ledger
 from rqmem.sources import CsvFile, JsonLines, Range, as_source
+from rqmem.store import ledger
 from rqmem.testing import wait_until
 from tests import children_jobs
 from tests.conftest import StartWorker

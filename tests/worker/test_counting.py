@@ -13,10 +13,10 @@ from redis import Redis
 from rq import Queue, Retry
 
 from rqmem import MemoryAwareJob
-from rqmem.exporter.families import families
-from rqmem.exporter.read import read_scrape
-from rqmem.journal import history_reader
-from rqmem.monitor.statistics import tally_of
+from rqmem.observe.statistics import tally_of
+from rqmem.prometheus.families import families
+from rqmem.prometheus.read import read_scrape
+from rqmem.store.history import history_reader
 from tests import children_jobs, sample_jobs
 from tests.cli.test_commands import rqmem
 

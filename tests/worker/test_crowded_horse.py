@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from rq import Queue, Retry
 from rq.job import JobStatus
 
-from rqmem.journal import reader
 from rqmem.policy import recycling
 from rqmem.policy.needs import Known, Needs
 from rqmem.policy.recycling import AfterJob, Fit, HorseState
+from rqmem.store import execution_reader
 from rqmem.units import MB
 from tests import crowded_jobs
 
@@ -101,7 +101,7 @@ def test_the_second_breach_is_the_jobs_own(queue: Queue, work_off: WorkOff) -> N
     log = work_off("jobs", "--memory", "1000")
     assert job.get_status() == JobStatus.FAILED
     assert len(AGAIN.findall(log)) == 1
-    [breach] = reader.breaches(queue.connection, job.id)
+    [breach] = execution_reader.breaches(queue.connection, job.id)
     assert "MemoryLimitExceeded" in (job.latest_result().exc_string or "")
     assert breach.limit_mb == 150
     assert int(queue.connection.get("begun")) == 3
@@ -126,7 +126,7 @@ def test_a_job_in_chunks_goes_on_from_its_cursor_with_its_chunk_size_and_no_resu
     assert job.return_value() == [[4], [4]], log
     chunks = [text.decode() for text in queue.connection.lrange("chunks", 0, -1)]
     assert chunks[1:] == ["[1, 1, 1, 1]", "[25, 25, 25, 25]", "[25, 25, 25, 25]"]
-    assert reader.run(queue.connection, job.id).resumes == 0
+    assert execution_reader.run(queue.connection, job.id).resumes == 0
     assert len(AGAIN.findall(log)) == 1
     assert no_breaches(queue)
 

@@ -10,7 +10,7 @@ from redis import Redis
 from rq import Queue
 from rq.job import JobStatus
 
-from rqmem.journal import reader
+from rqmem.store import execution_reader
 from tests import sample_jobs
 
 WorkOff = Callable[..., str]
@@ -35,7 +35,7 @@ def test_the_breach_comes_and_no_other_error_in_its_place(queue: Queue, work_off
     log = work_off("jobs", "--memory", "128", "--cgroup", "off")
     assert job.get_status() == JobStatus.FAILED, job.return_value()
     assert "MemoryLimitExceeded: tests.sample_jobs.be_cut_off_and_grow used" in job.latest_result().exc_string
-    [breach] = reader.breaches(queue.connection, job.id)
+    [breach] = execution_reader.breaches(queue.connection, job.id)
     assert breach.layer == "watch"
     assert [name for name, _, _ in breach.kinds] == ["bytearray"]
     assert after.return_value() == 5, log

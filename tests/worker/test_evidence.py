@@ -10,7 +10,7 @@ from redis import Redis
 from rq import Queue
 
 from rqmem.events import Breach
-from rqmem.journal import reader
+from rqmem.store import execution_reader
 from tests import sample_jobs
 
 WorkOff = Callable[..., str]
@@ -22,7 +22,7 @@ def queue(connection: Redis) -> Queue:
 
 
 def only_breach(queue: Queue, job_id: str) -> Breach:
-    [breach] = reader.breaches(queue.connection, job_id)
+    [breach] = execution_reader.breaches(queue.connection, job_id)
     return breach
 
 

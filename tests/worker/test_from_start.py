@@ -13,8 +13,8 @@ from rq.registry import CanceledJobRegistry, FailedJobRegistry
 
 from rqmem.cli import main
 from rqmem.errors import RqmemError
-from rqmem.job import family
-from rqmem.journal import keys, reader
+from rqmem.job import tree
+from rqmem.store import execution_reader, keys
 from rqmem.testing import wait_until
 from tests import file_jobs
 from tests.conftest import StartWorker
@@ -87,7 +87,7 @@ def test_children_are_undone_and_cut_again(
     assert "1 of " in error_of(job) and "child jobs failed" in error_of(job)
     child = f"{job.id}-child-0"
     with pytest.raises(RqmemError, match=f"is a child.*'rqmem retry --from-start {job.id}'"):
-        family.retry_from_start(connection, child)
+        tree.retry_from_start(connection, child)
     store.write_text(good)
     file_jobs.fetch(store, tmp_path / "rows.csv")
     retry(redis_url, job.id)
@@ -110,23 +110,23 @@ def test_a_job_that_was_cancelled_begins_again_and_one_that_runs_does_not(
     file_jobs.fill(tmp_path, 100)
     (tmp_path / "breached").touch()
     job = ImportRows.enqueue(directory=str(tmp_path), connection=connection)
-    family.cancel(connection, job.id)
+    tree.cancel(connection, job.id)
     assert job in CanceledJobRegistry("jobs", connection=connection)
-    family.retry_from_start(connection, job.id)
+    tree.retry_from_start(connection, job.id)
     assert job not in CanceledJobRegistry("jobs", connection=connection)
     with pytest.raises(RqmemError, match="is queued: only one that has failed or was cancelled can begin again"):
-        family.retry_from_start(connection, job.id)
+        tree.retry_from_start(connection, job.id)
     work_off("jobs")
     assert done(tmp_path) == EACH
     with pytest.raises(RqmemError, match="is finished: only one that has failed or was cancelled"):
-        family.retry_from_start(connection, job.id)
+        tree.retry_from_start(connection, job.id)
 
     flag = tmp_path / "flag"
     running = WaitForFile.enqueue(path=str(flag), connection=connection)
     worker = start_worker("jobs", "--burst")
     wait_until(Path(f"{flag}.running").exists, 30)
     with pytest.raises(RqmemError, match=rf"is running, so it cannot begin again: 'rqmem cancel {running.id}' first"):
-        family.retry_from_start(connection, running.id)
+        tree.retry_from_start(connection, running.id)
     flag.touch()
     worker.finish()
     assert running.get_status(refresh=True) == JobStatus.FINISHED
@@ -147,10 +147,10 @@ def test_beginning_again_that_was_cut_short_can_be_repeated(
             raise KeyboardInterrupt
 
         patch.setattr(FailedJobRegistry, "requeue", killed)
-        family.retry_from_start(connection, job.id)
+        tree.retry_from_start(connection, job.id)
     assert job.get_status() == JobStatus.FAILED
-    assert reader.run(connection, job.id).items[0] == 60
-    family.retry_from_start(connection, job.id)
+    assert execution_reader.run(connection, job.id).items[0] == 60
+    tree.retry_from_start(connection, job.id)
     (tmp_path / "done").unlink()
     work_off("jobs")
     assert done(tmp_path) == EACH[:60]  # and fails at the same line again

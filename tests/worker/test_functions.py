@@ -12,7 +12,7 @@ from rq.job import JobStatus
 
 from rqmem import MemoryAwareJob, current_memory, memory_aware
 from rqmem.errors import ConfigError, MemoryLimitExceeded, RqmemError
-from rqmem.journal import reader
+from rqmem.store import execution_reader
 from tests import sample_jobs
 
 
@@ -22,7 +22,7 @@ def test_under_a_memory_worker_its_own_ceiling_holds(connection: Redis, work_off
     log = work_off("jobs", "--memory", "512")
     assert 30 < fits.return_value() < 100
     assert breaches.get_status() == JobStatus.FAILED
-    [breach] = reader.breaches(connection, breaches.id)
+    [breach] = execution_reader.breaches(connection, breaches.id)
     assert (breach.job, breach.limit_mb) == ("tests.sample_jobs.aware", 100)
     assert "tests.sample_jobs.aware" in log
     assert "at loaded" in log

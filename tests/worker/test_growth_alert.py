@@ -6,8 +6,9 @@ from redis import Redis
 from rq import Queue
 from rq.job import JobStatus
 
-from rqmem.journal import history_reader, keys
-from rqmem.journal.alerts import Alert
+from rqmem.store import keys
+from rqmem.store.alerts.alert_records import Alert
+from rqmem.store.history import history_reader
 from rqmem.testing import wait_until
 from tests import sample_jobs
 from tests.conftest import StartWorker, wait_for_key

@@ -9,10 +9,11 @@ from pathlib import Path
 from redis import Redis
 from rq import Queue
 
-from rqmem.journal import clearing, history_reader, history_writer, keys
-from rqmem.journal.history import Grown
-from rqmem.runtime.peaks import Peaks
+from rqmem.store import keys
+from rqmem.store.history import clearing, history_reader, history_writer
+from rqmem.store.history.history_records import Grown
 from rqmem.testing import wait_until
+from rqmem.worker.peak_records import Peaks
 from tests import profile_jobs
 from tests.conftest import ROOT, StartWorker
 

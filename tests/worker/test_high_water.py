@@ -10,9 +10,9 @@ from redis import Redis
 from rq import Queue
 
 from rqmem.events import Breach
-from rqmem.journal import history_reader
-from rqmem.journal.history import Run
-from rqmem.memory import procfs
+from rqmem.measure import procfs
+from rqmem.store.history import history_reader
+from rqmem.store.history.history_records import Run
 from tests import sample_jobs
 
 WorkOff = Callable[..., str]

@@ -145,7 +145,7 @@ def test_a_listener_that_fails_stops_no_job(connection: Redis, work_off: WorkOff
 def test_failures_of_hooks_are_remembered(connection: Redis, work_off: WorkOff) -> None:
     job = enqueued(connection, JOBS[0], {"after": "raise"})
     work_off("jobs", *PLUGIN)
-    from rqmem.journal import history_reader
+    from rqmem.store.history import history_reader
 
     told = [line.event for line in history_reader.story(connection, job.id)]
     [failed] = [event for event in told if isinstance(event, events.HookFailed)]

@@ -11,15 +11,16 @@ from redis import Redis
 from rq import Queue
 
 from rqmem import events
-from rqmem.inspection.read import read_case
-from rqmem.journal import history_reader, history_writer, keys
-from rqmem.journal.alert_writer import raise_alert
-from rqmem.journal.alerts import Alert
-from rqmem.journal.history import Grown, Run
-from rqmem.journal.history_reader import DAY_SECONDS, HOUR_SECONDS
-from rqmem.journal.kept_types import KEPT_TYPES, OTHERS, kept_as
-from rqmem.journal.ring import RINGS
+from rqmem.observe.job_read import read_case
 from rqmem.policy import histogram
+from rqmem.store import keys
+from rqmem.store.alerts.alert_records import Alert
+from rqmem.store.alerts.alert_writer import raise_alert
+from rqmem.store.history import history_reader, history_writer
+from rqmem.store.history.history_reader import DAY_SECONDS, HOUR_SECONDS
+from rqmem.store.history.history_records import Grown, Run
+from rqmem.store.history.kept_types import KEPT_TYPES, OTHERS, kept_as
+from rqmem.store.history.samples import RINGS
 from rqmem.testing import wait_until
 from tests import sample_jobs
 from tests.conftest import StartWorker, wait_for_key

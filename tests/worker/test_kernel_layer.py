@@ -16,12 +16,12 @@ from rq import Queue
 from rq.job import Job, JobStatus
 
 from rqmem.errors import ConfigError
-from rqmem.journal import reader
-from rqmem.memory import cgroup, cgroup_places, procfs, tree
-from rqmem.memory.cgroup import Group, Place
-from rqmem.runtime.kernel import kernel_layer
-from rqmem.runtime.lost import Circumstances, how_horse_ended
+from rqmem.measure import cgroup, cgroup_places, process_tree, procfs
+from rqmem.measure.cgroup import Group, Place
+from rqmem.store import execution_reader
 from rqmem.testing import wait_until
+from rqmem.worker.exit_reason import Circumstances, how_horse_ended
+from rqmem.worker.kernel import kernel_layer
 from tests import kernel_jobs, sample_jobs
 from tests.conftest import ROOT, StartWorker
 
@@ -48,7 +48,7 @@ def nothing_left(place: Place) -> Iterator[None]:
     yield
     cgroup.remove_stale(place)  # those of workers that a test has killed
     groups = {path.name: cgroup.parse_worker(path.name) for path in place.path.iterdir()}
-    assert not [name for name, worker in groups.items() if worker and tree.is_gone(*worker)]
+    assert not [name for name, worker in groups.items() if worker and process_tree.is_gone(*worker)]
 
 
 def result_of(job: Job) -> str:
@@ -61,7 +61,7 @@ def test_data_in_tmpfs_that_nobody_maps_is_a_breach_by_the_kernel(queue: Queue, 
     try:
         log = work_off("jobs", "--memory", "128", "--cgroup", "require")
         assert result_of(job).endswith("by kernel, 1 process)"), log
-        [breach] = reader.breaches(queue.connection, job.id)
+        [breach] = execution_reader.breaches(queue.connection, job.id)
         assert 128 < breach.used_mb <= 160
         assert breach.shared_mb is not None
         assert breach.shared_mb > 100
@@ -88,7 +88,7 @@ def hidden(place: Place, redis_url: str) -> dict[tuple[str, int, bool], Job]:
         for job in jobs.values():
             assert job.get_status() == JobStatus.FAILED, job.return_value()
             assert "by kernel" in result_of(job)
-            [breach] = reader.breaches(connection, job.id)
+            [breach] = execution_reader.breaches(connection, job.id)
             assert breach.used_mb > 128
             job.meta["explained"] = "\n".join(breach.explanation())
         return jobs
@@ -130,8 +130,8 @@ def test_the_kernel_kills_the_largest_process_and_the_job_is_told_all_the_same(q
     job = queue.enqueue(sample_jobs.have_a_child_killed_at_the_limit)
     work_off("jobs", "--memory", "128", "--cgroup", "require", RQMEM_GROWTH_RATE="1")  # a watcher that looks too late
     assert "MemoryLimitExceeded" in result_of(job)
-    assert reader.breaches(queue.connection, job.id)[0].layer in ("kernel", "watch")
-    assert tree.is_zombie(int(queue.connection.get("child")))
+    assert execution_reader.breaches(queue.connection, job.id)[0].layer in ("kernel", "watch")
+    assert process_tree.is_zombie(int(queue.connection.get("child")))
 
 
 @pytest.mark.parametrize("isolation", ["warm", "fork"])
@@ -143,7 +143,7 @@ def test_a_ceiling_that_a_job_raises_is_raised_for_the_kernel_too(
     work_off("jobs", "--cgroup", "require", "--isolation", isolation, MEMORY_DEFAULT_LIMIT_MB="128")
     assert big.return_value() == 350
     assert "of 128 MB" in result_of(small)
-    [breach] = reader.breaches(queue.connection, small.id)
+    [breach] = execution_reader.breaches(queue.connection, small.id)
     assert breach.peak_mb <= 161, "ceiling and reserve, and what the reading of a process may be ahead of its group"
 
 
@@ -157,7 +157,7 @@ def test_a_daemon_that_a_job_left_is_nobodys_memory(queue: Queue, work_off: Work
         wait_until(lambda: (rollup := procfs.read_usage(daemon)) and rollup.usage_bytes > 200 * MB)
     finally:
         os.kill(daemon, signal.SIGKILL)
-        wait_until(lambda: tree.is_zombie(daemon))
+        wait_until(lambda: process_tree.is_zombie(daemon))
 
 
 def test_what_a_job_left_in_tmpfs_is_not_the_next_ones(queue: Queue, work_off: WorkOff) -> None:
@@ -196,12 +196,12 @@ def test_survivors_of_a_killed_workers_horse_are_found_by_its_group(
     child = int(queue.connection.get("child"))
     worker.process.kill()
     worker.process.wait()
-    assert not tree.is_zombie(child), "a plain fork has no mark and no parent that takes it along"
+    assert not process_tree.is_zombie(child), "a plain fork has no mark and no parent that takes it along"
     another = start_worker("jobs", "--cgroup", "require", RQMEM_HEARTBEAT="0.3")
     wait_until(lambda: job.get_status() == JobStatus.FINISHED, 120)
     another.process.terminate()
     another.finish()
-    assert tree.is_zombie(child)
+    assert process_tree.is_zombie(child)
 
 
 # Five ends

@@ -10,8 +10,9 @@ from rq import Queue, Retry
 from rq.job import JobStatus
 
 from rqmem.events import Breach
-from rqmem.journal import history_reader, reader
-from rqmem.memory.procfs import read_children
+from rqmem.measure.procfs import read_children
+from rqmem.store import execution_reader
+from rqmem.store.history import history_reader
 from rqmem.testing import wait_until
 from tests import sample_jobs
 from tests.conftest import StartWorker
@@ -36,8 +37,8 @@ def test_a_breach_is_recorded_and_told_once_where_its_horse_dies_of_a_kill_meanw
     log = start_worker("jobs", "--burst", "--memory", "128").finish()
     assert job.get_status() == JobStatus.FAILED, log
     assert "MemoryLimitExceeded" in job.latest_result().exc_string
-    assert len(reader.breaches(connection, job.id)) == 1
-    assert reader.run(connection, job.id).breaches == 1
+    assert len(execution_reader.breaches(connection, job.id)) == 1
+    assert execution_reader.run(connection, job.id).breaches == 1
     told = [each.event for each in history_reader.story(connection, job.id) if isinstance(each.event, Breach)]
     assert len(told) == 1
 
@@ -46,8 +47,8 @@ def test_each_breach_of_a_job_that_is_retried_is_recorded(connection: Redis, sta
     queue = Queue("jobs", connection=connection)
     job = queue.enqueue(sample_jobs.grow_and_have_the_horse_killed_after, "record", retry=Retry(1))
     log = start_worker("jobs", "--burst", "--memory", "128").finish()
-    assert len(reader.breaches(connection, job.id)) == 2, log
-    assert reader.run(connection, job.id).breaches == 2
+    assert len(execution_reader.breaches(connection, job.id)) == 2, log
+    assert execution_reader.run(connection, job.id).breaches == 2
 
 
 def test_a_kill_by_somebody_does_not_change_the_chunk_size(connection: Redis, start_worker: StartWorker) -> None:

@@ -10,7 +10,7 @@ from redis import Redis
 from rq.job import Job
 
 from rqmem import events
-from rqmem.journal import history_reader
+from rqmem.store.history import history_reader
 from rqmem.units import show_leak
 from tests import leaking_jobs
 from tests.cli.test_commands import rqmem

@@ -17,10 +17,10 @@ from redis import Redis
 from rq.job import JobStatus
 from rq.worker import Worker
 
-from rqmem.journal import keys
-from rqmem.journal.keys import PROCESS
-from rqmem.memory import procfs
-from rqmem.policy.takeover import Holder, name_is
+from rqmem.measure import procfs
+from rqmem.policy.dead_workers import Holder, name_is
+from rqmem.store import keys
+from rqmem.store.keys import PROCESS
 from rqmem.testing import wait_until
 from tests import sample_jobs
 from tests.conftest import ROOT, StartWorker, WorkerProcess

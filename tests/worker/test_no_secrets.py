@@ -13,7 +13,8 @@ from redis import Redis
 from rq import Callback, Queue
 from rq.job import Job, JobStatus
 
-from rqmem.journal import history_reader, keys
+from rqmem.store import keys
+from rqmem.store.history import history_reader
 from rqmem.testing import wait_until
 from tests import sample_jobs
 from tests.cli.test_commands import rqmem

@@ -17,8 +17,8 @@ from rq import Queue
 from rq.job import JobStatus
 
 from rqmem.events import Breach
-from rqmem.journal import reader
-from rqmem.memory import cgroup_files, tree
+from rqmem.measure import cgroup_files, process_tree
+from rqmem.store import execution_reader
 from tests import sample_jobs
 
 WorkOff = Callable[..., str]
@@ -62,7 +62,7 @@ def queue(connection: Redis, redis_url: str) -> Queue:
 
 
 def only_breach(queue: Queue, job_id: str) -> Breach:
-    [breach] = reader.breaches(queue.connection, job_id)
+    [breach] = execution_reader.breaches(queue.connection, job_id)
     return breach
 
 
@@ -115,7 +115,7 @@ def test_what_the_worker_may_not_end_is_named_and_the_next_job_runs(queue: Queue
     log = work_off("jobs", "--memory", "128", "--cgroup", "off", prefix=without(EXAMINES, ENDS))
     child = int(queue.connection.get("child"))
     try:
-        assert not tree.is_zombie(child)
+        assert not process_tree.is_zombie(child)
         assert job.get_status() == JobStatus.FAILED
         assert [pid for pid, _ in only_breach(queue, job.id).beyond_reach] == [child]
         assert re.search(rf"processes of job {job.id} go on, .* may not end them: \S+ \({child}\)", log)
@@ -132,7 +132,7 @@ def test_what_the_worker_may_not_end_stays_in_its_cgroup_below_the_limit(queue: 
     work_off("jobs", "--memory", "128", "--cgroup", "require", prefix=without(EXAMINES, ENDS))
     child = int(queue.connection.get("child"))
     try:
-        assert not tree.is_zombie(child)
+        assert not process_tree.is_zombie(child)
         line = next(each for each in Path(f"/proc/{child}/cgroup").read_text().splitlines() if ":memory:" in each)
         group = own.top / line.rpartition(":")[2].lstrip("/")
         assert group.name.startswith("rqmem-")
@@ -159,7 +159,7 @@ def test_the_child_of_a_hidden_process_is_found() -> None:
     """As seen by a process in a mount namespace whose /proc hides the one between."""
     code = (
         "import os, time\n"
-        "from rqmem.memory import tree\n"
+        "from rqmem.measure import process_tree\n"
         "ready = os.pipe()\n"
         "if os.fork() == 0:\n"
         "    grandchild = os.fork()\n"
@@ -168,7 +168,7 @@ def test_the_child_of_a_hidden_process_is_found() -> None:
         "    time.sleep(60)\n"
         f"os.setresuid({USER}, {USER}, {USER})\n"
         "os.read(ready[0], 1); os.read(ready[0], 1)\n"
-        "found = tree.descendants(os.getpid())\n"
+        "found = process_tree.descendants(os.getpid())\n"
         "print(len(found), flush=True)\n"
     )
     script = 'mount -t proc -o hidepid=2 proc /proc && exec "$@"'

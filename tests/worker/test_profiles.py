@@ -12,8 +12,8 @@ import pytest
 from redis import Redis
 from rq import Queue
 
-from rqmem.journal import reader
 from rqmem.profiling import captures
+from rqmem.store import execution_reader
 from tests import profile_jobs, sample_jobs
 from tests.cli.test_commands import rqmem
 from tests.conftest import ROOT, StartWorker
@@ -48,7 +48,7 @@ def test_a_breach_is_kept_private_and_drawn(
 ) -> None:
     job = queue.enqueue(profile_jobs.grow_beyond)
     log = work_off_profiled("--memory", "128")
-    [breach] = reader.breaches(queue.connection, job.id)
+    [breach] = execution_reader.breaches(queue.connection, job.id)
     assert breach.layer == "watch"
     assert breach.peak_mb < breach.used_mb + 8, "its main thread hears of it at once, beside memray's own thread too"
     found = captures.find(tmp_path / "profiles", job.id[:8])
@@ -71,7 +71,7 @@ def test_the_ceiling_holds_where_only_a_kill_helps(queue: Queue, work_off_profil
     """It catches every breach: the watcher kills it within the reserve, and its capture can be read."""
     job = queue.enqueue(sample_jobs.grow_and_swallow)
     log = work_off_profiled("--memory", "128")
-    [breach] = reader.breaches(queue.connection, job.id)
+    [breach] = execution_reader.breaches(queue.connection, job.id)
     assert breach.layer in ("kill", "kernel")  # whoever was first
     assert breach.peak_mb < 128 + 32 + 8, "the ceiling holds while it is traced"
     found = captures.find(tmp_path / "profiles", job.id)
@@ -107,7 +107,7 @@ def test_a_horse_for_each_job_is_captured_too(queue: Queue, work_off_profiled: P
     log = work_off_profiled("--memory", "128", "--isolation", "fork")
     found = {each.job_id: each.breached for each in captures.kept(tmp_path / "profiles")}
     assert found == {breach.id: True, kept.id: False}, log
-    [evidence] = reader.breaches(queue.connection, breach.id)
+    [evidence] = execution_reader.breaches(queue.connection, breach.id)
     assert evidence.peak_mb < 128 + 32
 
 

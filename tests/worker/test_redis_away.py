@@ -19,11 +19,12 @@ from rq import Queue, Retry
 from rq.executions import Execution
 from rq.job import Job, JobStatus
 
-from rqmem import MemoryWorker, embedded_redis
-from rqmem.config import Config
+from rqmem import MemoryWorker
+from rqmem.config.settings import Config
+from rqmem.connection import embedded
 from rqmem.errors import RunTakenOver
-from rqmem.journal import keys, reader, writer
-from rqmem.journal.patience import until_redis_answers
+from rqmem.store import execution_reader, executions, keys
+from rqmem.store.retrying import until_redis_answers
 from rqmem.testing import wait_until
 from tests import sample_jobs
 from tests.conftest import StartWorker, WorkerProcess
@@ -121,7 +122,7 @@ def test_the_ceiling_holds_without_redis_and_sigterm_does_not_blind_the_watcher(
     log = worker.finish()
     assert worker.process.returncode == 0, log
     assert outcome(own_redis, job).get_status() == JobStatus.FAILED, log
-    [breach] = reader.breaches(own_redis.connection, job.id)
+    [breach] = execution_reader.breaches(own_redis.connection, job.id)
     assert breach.peak_mb < 128 + 40
     assert breach.layer in ("watch", "kernel"), "no kill by a watcher that came too late"
     assert own_redis.connection.hget(f"rq:worker:{breach.worker}", "shutdown_requested_date")
@@ -129,9 +130,9 @@ def test_the_ceiling_holds_without_redis_and_sigterm_does_not_blind_the_watcher(
 
 def _has_no_large_child(pid: int) -> bool:
     """Whether what grew has been freed: the job has unwound."""
-    from rqmem.memory import procfs, tree
+    from rqmem.measure import process_tree, procfs
 
-    rollups = [procfs.read_usage(child) for child in tree.descendants(pid)]
+    rollups = [procfs.read_usage(child) for child in process_tree.descendants(pid)]
     return bool(rollups) and all(rollup is None or rollup.usage_bytes < 100 * 2**20 for rollup in rollups)
 
 
@@ -146,7 +147,7 @@ def test_chunks_that_finish_without_redis_are_saved_once(own_redis: OwnRedis, st
     log = worker.finish()
     assert outcome(own_redis, job).return_value() == list(range(6)), log
     assert Path(f"{go}.done").read_text().split() == [str(number) for number in range(6)]
-    assert reader.run(own_redis.connection, job.id).resumes == 0
+    assert execution_reader.run(own_redis.connection, job.id).resumes == 0
 
 
 def test_an_idle_worker_outlives_a_redis_that_goes(own_redis: OwnRedis, start: Callable) -> None:
@@ -185,7 +186,7 @@ def taken(connection: Redis) -> tuple[MemoryWorker, Queue, Job, Execution]:
 
 def test_who_was_taken_over_commits_nothing(taken: tuple[MemoryWorker, Queue, Job, Execution]) -> None:
     worker, queue, job, execution = taken
-    assert writer.requeue(job, queue, execution, None, 0, cost=0)
+    assert executions.requeue(job, queue, execution, None, 0, cost=0)
     another = MemoryWorker([queue], connection=queue.connection, config=Config(), name="another")
     theirs = another.prepare_execution(job)
     another.prepare_job_execution(job)
@@ -203,7 +204,7 @@ def test_taken_over_between_the_look_and_the_commit(taken: tuple[MemoryWorker, Q
     increment = worker.increment_successful_job_count
 
     def taken_over_now(pipeline: object = None) -> None:
-        writer.requeue(job, queue, execution, None, 0, cost=0)
+        executions.requeue(job, queue, execution, None, 0, cost=0)
         increment(pipeline)
 
     worker.increment_successful_job_count = taken_over_now  # type: ignore[method-assign]
@@ -253,12 +254,12 @@ def test_a_commit_whose_reply_was_lost_is_done_once(
 
 def test_a_chunk_whose_reply_was_lost_is_saved_once(taken: tuple[MemoryWorker, Queue, Job, Execution]) -> None:
     _, queue, job, execution = taken
-    runs = writer.RunWriter(queue.connection, job.id, execution.id)
+    runs = executions.RunWriter(queue.connection, job.id, execution.id)
     for _ in range(2):
         runs.save_chunks(0, 9, 10, 1, b"results", 10, "{}")
-    record = reader.run(queue.connection, job.id)
+    record = execution_reader.run(queue.connection, job.id)
     assert (record.items, record.chunks, record.cursors) == ({0: 10}, 1, {0: 9})
-    assert reader.results(queue.connection, job.id, 0) == [b"results"]
+    assert execution_reader.results(queue.connection, job.id, 0) == [b"results"]
 
 
 class SwallowsOnce(logging.Handler):
@@ -277,7 +278,7 @@ class SwallowsOnce(logging.Handler):
 
 
 def test_a_stop_request_that_logging_swallowed_is_not_lost(tmp_path: Path) -> None:
-    server = embedded_redis.start(tmp_path)
+    server = embedded.start(tmp_path)
     connection = Redis.from_url(server.url)
     worker = MemoryWorker(["jobs"], connection=connection, config=Config())
     handler = SwallowsOnce(os.getpid())
@@ -293,7 +294,7 @@ def test_a_stop_request_that_logging_swallowed_is_not_lost(tmp_path: Path) -> No
         signal.signal(signal.SIGINT, before[1])
         logger.removeHandler(handler)
         killer.cancel()
-        embedded_redis.stop(tmp_path)
+        embedded.stop(tmp_path)
     assert handler.pid == 0
 
 

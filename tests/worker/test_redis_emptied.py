@@ -13,9 +13,9 @@ from redis import Redis
 from rq.job import Job, JobStatus
 from rq.registry import CanceledJobRegistry
 
-from rqmem import embedded_files
-from rqmem.journal import keys
-from rqmem.status.read import read_workers
+from rqmem.connection import embedded_files
+from rqmem.observe.snapshot import read_workers
+from rqmem.store import keys
 from rqmem.testing import wait_until
 from tests import sample_jobs
 from tests.conftest import ROOT, StartWorker, WorkerProcess

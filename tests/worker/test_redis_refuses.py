@@ -19,10 +19,10 @@ from redis.exceptions import RedisError
 from rq.command import send_shutdown_command
 from rq.job import Dependency, JobStatus
 
-from rqmem.exporter.read import read_scrape
-from rqmem.journal import keys, reader
-from rqmem.status.read import read_facts
-from rqmem.status.troubles import troubles
+from rqmem.observe.problems import troubles
+from rqmem.observe.snapshot import read_facts
+from rqmem.prometheus.read import read_scrape
+from rqmem.store import execution_reader, keys
 from rqmem.testing import wait_until
 from tests import sample_jobs
 from tests.conftest import ROOT, StartWorker, WorkerProcess
@@ -204,7 +204,7 @@ def test_a_worker_waits_until_redis_no_longer_refuses(
     assert (plain.return_value(), chunked.return_value(), last.return_value()) == ("done", list(range(6)), 2), log
     assert [len(each.results()) for each in (plain, chunked, last)] == [1, 1, 1]
     assert Path(f"{in_its_chunks}.done").read_text().split() == [str(number) for number in range(6)]
-    assert reader.run(own_redis.connection, chunked.id).resumes == 0
+    assert execution_reader.run(own_redis.connection, chunked.id).resumes == 0
     assert kind in log
     assert "Traceback" not in log
     assert log.count("Redis refuses") <= 12, log
@@ -273,13 +273,13 @@ def test_a_breach_is_recorded_once_where_redis_refuses_in_the_middle_of_it(
 
     def refuse(command: list[bytes]) -> str | None:
         first = proxy.refused == 0 and command[0] == b"HGET" and command[-1] == b"meta"
-        return "LOADING Redis is loading" if first and reader.breaches(own_redis.connection, job.id) else None
+        return "LOADING Redis is loading" if first and execution_reader.breaches(own_redis.connection, job.id) else None
 
     proxy.refuse = refuse
     worker = Watched(start_worker, proxy.url, tmp_path, "--max-jobs", "1", "--memory", "128")
     log = worker.finish()
     assert proxy.refused == 1
-    assert len(reader.breaches(own_redis.connection, job.id)) == 1, log
+    assert len(execution_reader.breaches(own_redis.connection, job.id)) == 1, log
 
 
 def test_a_job_that_was_popped_from_one_of_two_queues_is_not_lost(

@@ -13,9 +13,10 @@ from rq.job import Job, JobStatus
 from rq.registry import StartedJobRegistry
 
 from rqmem.errors import RqmemError
-from rqmem.job import family
-from rqmem.journal import history_reader, keys, reader, writer
-from rqmem.journal.records import Owner
+from rqmem.job import tree
+from rqmem.store import execution_reader, executions, keys
+from rqmem.store.execution_records import Owner
+from rqmem.store.history import history_reader
 from rqmem.testing import wait_until
 from tests import sample_jobs
 from tests.conftest import StartWorker, wait_for_key
@@ -34,9 +35,9 @@ def test_a_breach_halves_the_chunk_and_goes_on_from_the_last_finished_one(connec
     log = work_off("jobs", "--memory", "128")
     assert job.return_value() == [number * number for number in range(32)], log
     assert texts(connection, "chunks") == ["0-7", "8-15", "16-19", "20-23", "24-27", "28-31"]
-    run = reader.run(connection, job.id)
+    run = execution_reader.run(connection, job.id)
     assert (run.resumes, run.breaches, run.chunks) == (1, 1, 6)
-    [breach] = reader.breaches(connection, job.id)
+    [breach] = execution_reader.breaches(connection, job.id)
     assert breach.operation == "items 17-24"
     assert breach.next == "goes on from cursor 16 with chunk size 4 (resume 1, 1 of 30 spent)"
     assert breach.summary() in log
@@ -72,7 +73,7 @@ def test_a_job_without_chunks_is_not_repeated(connection: Redis, work_off: WorkO
     job = sample_jobs.ResumesNothing.enqueue("jobs", connection=connection)
     log = work_off("jobs", "--memory", "128")
     assert job.get_status() == JobStatus.FAILED
-    assert len(reader.breaches(connection, job.id)) == 1
+    assert len(execution_reader.breaches(connection, job.id)) == 1
     assert "not resumed: it had not begun process_in_chunks" in log
 
 
@@ -110,27 +111,27 @@ def test_a_killed_worker_is_replaced_and_every_item_is_done(
     assert len(done) <= 24 + 2 * times, "only the chunk in flight may be done again"
     assert job.return_value() == 24
     assert "is lost; it was running tests.sample_jobs.Slow" in log
-    assert 1 <= reader.run(connection, job.id).resumes <= times, "one may be killed before it took the job"
+    assert 1 <= execution_reader.run(connection, job.id).resumes <= times, "one may be killed before it took the job"
 
 
 def test_what_is_cancelled_while_its_worker_is_dead_is_not_resumed(
     connection: Redis, start_worker: StartWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(family, "_STOP_SECONDS", 0.2)
+    monkeypatch.setattr(tree, "_STOP_SECONDS", 0.2)
     job = sample_jobs.Slow.enqueue("jobs", count=24, seconds=0.05, connection=connection)
     worker = start_worker("jobs", **QUICK)
     wait_until(lambda: connection.llen("done") >= 4, 30)
     worker.kill()
     done = connection.llen("done")
-    assert family.cancel(connection, job.id) == family.Cancelled(taken_back=1)
+    assert tree.cancel(connection, job.id) == tree.Cancelled(taken_back=1)
     start_worker("jobs", **QUICK)
-    wait_until(lambda: reader.owner(connection, job.id) is None, 30)
+    wait_until(lambda: execution_reader.owner(connection, job.id) is None, 30)
     after = sample_jobs.Slow.enqueue("jobs", count=1, seconds=0, connection=connection)
     wait_until(lambda: after.get_status() == JobStatus.FINISHED, 30)
     assert job.get_status() == JobStatus.CANCELED
     assert connection.llen("done") == done + 1
     with pytest.raises(RqmemError, match="is canceled already"):
-        family.cancel(connection, job.id)
+        tree.cancel(connection, job.id)
 
 
 def test_a_living_survivor_takes_over(connection: Redis, start_worker: StartWorker) -> None:
@@ -216,7 +217,7 @@ def test_a_crash_loop_ends_after_its_budget_with_its_history(connection: Redis, 
     assert "HorseLost: " in error and "not resumed: resumes have cost 4 of a budget of 4 already" in error
     assert "before it: horse lost at items 1-8, chunk 8; horse lost at items 1-4, chunk 4" in error
     assert not connection.exists(keys.DELAYED, "rq:scheduled:jobs", keys.RUNNING)
-    assert reader.run(connection, job.id).resumes_spent == 0, "who requeues it by hand gives it a new budget"
+    assert execution_reader.run(connection, job.id).resumes_spent == 0, "who requeues it by hand gives it a new budget"
 
 
 @pytest.mark.parametrize("meanwhile", ["nothing", "canceled", "deleted", "moved by RQ's scheduler", "moved twice"])
@@ -224,10 +225,10 @@ def test_a_delayed_resume_is_put_into_its_queue_once_when_it_is_due(connection: 
     job, owner = run_owned_elsewhere(connection)
     execution = Execution(owner.execution, job.id, connection, owner.worker)
     queue = Queue("jobs", connection=connection)
-    assert writer.requeue(job, queue, execution, 0, 1, cost=2, history=["a", "b"], delay_seconds=100)
+    assert executions.requeue(job, queue, execution, 0, 1, cost=2, history=["a", "b"], delay_seconds=100)
     assert (job.get_status(), queue.job_ids, queue.scheduled_job_registry.get_job_ids()) == ("scheduled", [], [job.id])
-    assert reader.run(connection, job.id).history == ("a", "b")
-    writer.release_due(connection, Job, Queue)
+    assert execution_reader.run(connection, job.id).history == ("a", "b")
+    executions.release_due(connection, Job, Queue)
     assert queue.job_ids == [], "not yet due"
     if meanwhile == "canceled":
         job.cancel()
@@ -237,10 +238,10 @@ def test_a_delayed_resume_is_put_into_its_queue_once_when_it_is_due(connection: 
         queue.scheduled_job_registry.remove(job)
         queue.enqueue_job(job)
     connection.zadd(keys.DELAYED, {job.id: 1})
-    writer.release_due(connection, Job, Queue)
+    executions.release_due(connection, Job, Queue)
     if meanwhile == "moved twice":
         connection.zadd(keys.DELAYED, {job.id: 1})
-        writer.release_due(connection, Job, Queue)
+        executions.release_due(connection, Job, Queue)
     assert queue.job_ids == ([] if meanwhile in ("canceled", "deleted") else [job.id])
     assert not connection.exists(keys.DELAYED)
     assert queue.scheduled_job_registry.count == 0
@@ -278,25 +279,25 @@ def test_a_run_of_a_living_worker_elsewhere_is_left_alone(connection: Redis, sta
     worker.finish()
     assert other.get_status() == JobStatus.FINISHED
     assert job.get_status() == JobStatus.STARTED
-    assert reader.owner(connection, job.id) == owner
+    assert execution_reader.owner(connection, job.id) == owner
 
 
 def test_two_survivors_take_a_run_over_once(connection: Redis) -> None:
     job, owner = run_owned_elsewhere(connection)
     execution = Execution(owner.execution, job.id, connection, owner.worker)
     queue = Queue("jobs", connection=connection)
-    assert [writer.requeue(job, queue, execution, 0, 1, cost=1) for _ in range(2)] == [True, False]
+    assert [executions.requeue(job, queue, execution, 0, 1, cost=1) for _ in range(2)] == [True, False]
     assert queue.job_ids == [job.id]
-    assert reader.run(connection, job.id).resumes == 1
+    assert execution_reader.run(connection, job.id).resumes == 1
 
 
 def test_a_dead_owner_is_not_forgotten_over_a_new_one(connection: Redis) -> None:
     job, dead = run_owned_elsewhere(connection)
     new = dataclasses.replace(dead, execution="new", worker="another")
     connection.hset(keys.RUNNING, job.id, new.to_json())
-    assert not writer.release_if(connection, job.id, dead)
-    assert reader.owner(connection, job.id) == new
-    assert writer.release_if(connection, job.id, new)
+    assert not executions.release_if(connection, job.id, dead)
+    assert execution_reader.owner(connection, job.id) == new
+    assert executions.release_if(connection, job.id, new)
 
 
 @pytest.mark.parametrize("status", ["finished", "canceled", "stopped"])
@@ -305,7 +306,7 @@ def test_a_run_that_somebody_ended_meanwhile_is_not_revived(connection: Redis, s
     connection.hset(job.key, "status", status)
     execution = Execution(owner.execution, job.id, connection, owner.worker)
     queue = Queue("jobs", connection=connection)
-    assert not writer.requeue(job, queue, execution, 0, 1, cost=1)
+    assert not executions.requeue(job, queue, execution, 0, 1, cost=1)
     assert queue.job_ids == []
     assert job.get_status() == status
 
@@ -330,7 +331,7 @@ def test_a_new_job_with_an_old_id_begins_anew(connection: Redis, work_off: WorkO
         work_off("jobs")
         assert job.return_value() == [number * number for number in range(16)]
     assert texts(connection, "chunks") == ["0-7", "8-15"] * 2
-    assert reader.run(connection, "nightly").chunks == 2
+    assert execution_reader.run(connection, "nightly").chunks == 2
 
 
 def test_what_a_run_kept_goes_with_its_result(connection: Redis, work_off: WorkOff) -> None:
@@ -381,11 +382,11 @@ def test_a_worker_that_is_asked_to_stop_hands_its_job_over(connection: Redis, st
     assert Queue("jobs", connection=connection).job_ids == [job.id, waiting.id], "it goes on first"
     assert connection.hlen(keys.RUNNING) == 0 and job.get_executions() == []
     kept = keys.run(job.id), keys.results(job.id)
-    assert min(map(connection.ttl, kept)) > writer.KEEP_SECONDS, "it may wait longer than a run is kept"
+    assert min(map(connection.ttl, kept)) > executions.KEEP_SECONDS, "it may wait longer than a run is kept"
     start_worker("jobs", "--burst", **QUICK).finish()
     assert job.get_status() == JobStatus.FINISHED
     assert texts(connection, "done") == [str(number) for number in range(40)], "nothing is done twice"
-    assert reader.run(connection, job.id).resumes == 0, "it costs nothing"
+    assert execution_reader.run(connection, job.id).resumes == 0, "it costs nothing"
     runs = history_reader.runs(connection, "tests.sample_jobs.Slow")
     assert [(run.outcome, run.resumed) for run in runs] == [("ok", False), ("PlannedStop", True)]
 
@@ -405,7 +406,7 @@ def test_the_generator_form_goes_on_where_it_was(connection: Redis, work_off: Wo
     assert job.get_status() == JobStatus.FINISHED
     numbers = [int(text) for text in texts(connection, "done")]
     assert sorted(set(numbers)) == list(range(30))
-    assert reader.run(connection, job.id).resumes == 1
+    assert execution_reader.run(connection, job.id).resumes == 1
     repeated = [number for number in set(numbers) if numbers.count(number) > 1]
     assert len(repeated) <= 3 * 4, "the chunk in flight, and what was finished within 20 ms"
 
@@ -418,7 +419,7 @@ def test_chunks_grow_while_there_is_room_and_shrink_before_the_ceiling(connectio
     assert sizes[0] == 10 and max(sizes) >= 80, "light items: larger chunks"
     heavy = sizes[-3:]
     assert max(heavy) < max(sizes), "heavy ones: smaller again"
-    assert reader.run(connection, job.id).breaches <= 1
+    assert execution_reader.run(connection, job.id).breaches <= 1
 
 
 def worker_name(connection: Redis) -> str:
@@ -431,8 +432,8 @@ def test_a_job_called_by_anothers_code_is_part_of_it(connection: Redis, work_off
     log = work_off("jobs", "--memory", "512")
     sums = [sum(n * n for n in range(3 + number)) for number in range(4)]
     assert job.return_value() == [value for total in sums for value in (total, 200.0)], log
-    assert reader.run(connection, job.id).job == "tests.sample_jobs.CallsAnother"
-    assert reader.run(connection, job.id).resumes == 1
+    assert execution_reader.run(connection, job.id).job == "tests.sample_jobs.CallsAnother"
+    assert execution_reader.run(connection, job.id).resumes == 1
 
 
 def test_a_new_job_with_the_id_of_a_failed_one_begins_anew(connection: Redis, work_off: WorkOff) -> None:
@@ -445,7 +446,7 @@ def test_a_new_job_with_the_id_of_a_failed_one_begins_anew(connection: Redis, wo
     work_off("jobs", "--memory", "128")
     assert again.return_value() == [number * number for number in range(16)]
     assert texts(connection, "chunks")[-2:] == ["0-7", "8-15"]
-    assert reader.run(connection, "nightly").resumes == 0
+    assert execution_reader.run(connection, "nightly").resumes == 0
 
 
 def test_a_job_that_repeats_begins_anew_each_time(connection: Redis, work_off: WorkOff) -> None:
@@ -453,4 +454,4 @@ def test_a_job_that_repeats_begins_anew_each_time(connection: Redis, work_off: W
     log = work_off("jobs")
     assert texts(connection, "chunks") == 2 * ["0-7", "8-15"], log
     assert [result.return_value for result in job.results()] == 2 * [[number * number for number in range(16)]]
-    assert reader.run(connection, job.id).chunks == 2
+    assert execution_reader.run(connection, job.id).chunks == 2

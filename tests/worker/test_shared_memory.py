@@ -13,8 +13,8 @@ from redis import Redis
 from rq import Queue
 from rq.job import JobStatus
 
-from rqmem.journal import reader
-from rqmem.memory import shared_objects
+from rqmem.measure import shared_objects
+from rqmem.store import execution_reader
 from tests import sample_jobs
 
 WorkOff = Callable[..., str]
@@ -57,7 +57,7 @@ def test_it_counts_although_no_process_has_it_mapped(queue: Queue, work_off: Wor
     log = work_off(*OPTIONS)
     assert job.get_status() == JobStatus.FAILED
     assert "MemoryLimitExceeded" in job.latest_result().exc_string
-    [breach] = reader.breaches(queue.connection, job.id)
+    [breach] = execution_reader.breaches(queue.connection, job.id)
     assert breach.used_mb > CEILING_MB
     assert breach.shared_mb is not None and breach.shared_mb > 50
     assert "of shared memory or files that none of its processes has mapped" in log

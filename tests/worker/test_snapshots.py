@@ -15,10 +15,10 @@ from redis import Redis
 from rq import Queue
 from rq.results import Result
 
-from rqmem.journal import history_reader
-from rqmem.memory import procfs
+from rqmem.measure import procfs
 from rqmem.profiling import snapshots
 from rqmem.profiling.snapshots import Process, Snapshot
+from rqmem.store.history import history_reader
 from rqmem.testing import wait_until
 from tests import profile_jobs
 from tests.conftest import StartWorker, WorkerProcess, wait_for_key

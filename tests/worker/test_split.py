@@ -16,11 +16,11 @@ from rq.registry import DeferredJobRegistry, ScheduledJobRegistry
 from rq.serializers import DefaultSerializer, JSONSerializer
 
 from rqmem.errors import ConfigError, RqmemError, UnknownName
-from rqmem.job import family
-from rqmem.journal import keys, ledger, reader
-from rqmem.journal.writer import KEEP_SECONDS
-from rqmem.runtime.mending import Mending
+from rqmem.job import tree
+from rqmem.store import execution_reader, keys, ledger
+from rqmem.store.executions import KEEP_SECONDS
 from rqmem.testing import wait_until
+from rqmem.worker.orphaned_children import Mending
 from tests import sample_jobs
 from tests.cli.test_commands import rqmem
 from tests.conftest import StartWorker
@@ -87,7 +87,7 @@ def test_while_children_run_the_parent_is_deferred(connection: Redis, start_work
     worker = start_worker("jobs", "--burst")
     wait_until(lambda: job.get_status() == JobStatus.DEFERRED, 30)
     assert job.id in DeferredJobRegistry("jobs", connection=connection)
-    split = reader.run(connection, job.id).split
+    split = execution_reader.run(connection, job.id).split
     assert split is not None and (split.sealed, split.total) == (True, 2)
     ledger_keys = keys.run(job.id), keys.children(job.id)
     assert min(map(connection.ttl, ledger_keys)) > KEEP_SECONDS, "it may wait longer than a run is kept"
@@ -126,7 +126,7 @@ def test_progress_counts_all_executions_of_a_child_once(connection: Redis, work_
     assert (far.done, far.failed, far.items) == (1, 1, 18), log
     assert far.peak_mb > 100, "of the execution that was killed"
     connection.set("mended", 1)
-    assert family.retry(connection, job.id) == 1
+    assert tree.retry(connection, job.id) == 1
     log = work_off("jobs")
     far = sample_jobs.KilledOnce.progress(job.id, connection)
     assert (far.done, far.failed, far.items) == (2, 0, 20), log
@@ -138,7 +138,7 @@ def test_a_whole_tree_is_cancelled_and_what_failed_is_retried(connection: Redis,
     worker = start_worker("jobs", **QUICK)
     wait_until(lambda: job.get_status() == JobStatus.DEFERRED, 30)
     wait_until(lambda: sample_jobs.Counted.progress(job.id, connection).running == 1, 60)
-    done = family.cancel(connection, job.id)
+    done = tree.cancel(connection, job.id)
     assert done.taken_back >= 8 and done.taken_back + done.stopped >= 10
     assert job.get_status() == JobStatus.CANCELED
     wait_until(lambda: sample_jobs.Counted.progress(job.id, connection).running == 0, 30)
@@ -147,13 +147,13 @@ def test_a_whole_tree_is_cancelled_and_what_failed_is_retried(connection: Redis,
     assert job.get_status() == JobStatus.CANCELED and not connection.exists("gathered")
     assert Queue("jobs", connection=connection).count == 0
     with pytest.raises(RqmemError, match="is canceled already"):
-        family.cancel(connection, job.id)
+        tree.cancel(connection, job.id)
     with pytest.raises(RqmemError, match="only one that has failed can run once more"):
-        family.retry(connection, job.id)
+        tree.retry(connection, job.id)
     broken = sample_jobs.Counted.enqueue(count=30, failing=[12], connection=connection)
     start_worker("jobs", "--burst").finish()
     connection.set("mended", 1)
-    assert family.retry(connection, broken.id) == 1
+    assert tree.retry(connection, broken.id) == 1
     start_worker("jobs", "--burst").finish()
     assert broken.return_value() == [n * n for n in range(30)]
 
@@ -195,7 +195,7 @@ def test_children_that_could_not_be_sent_are_an_error_before_anything_is_written
     assert "no worker could import tests.sample_jobs.Nobody: " in said[2]
     assert "no worker could import this tests.sample_jobs.Counted: another thing" in said[3]
     assert all("argument 'when' of the children cannot be sent by JSONSerializer (" in each for each in said[4:])
-    assert reader.run(connection, job.id).split is None
+    assert execution_reader.run(connection, job.id).split is None
 
 
 def test_children_have_as_many_items_as_fit_where_nobody_names_a_number(connection: Redis, work_off: WorkOff) -> None:
@@ -341,7 +341,7 @@ def test_an_item_that_does_not_fit_is_isolated_and_everything_else_finishes(
     assert set(numbers(connection)) == set(range(32)) - {13}
     far = sample_jobs.Halved.progress(job.id, connection)
     assert far.items == 31, "its own before the cut, and those of all below it"
-    assert far.peak_mb >= max(each.peak_mb for each in reader.breaches(connection, job.id)) > 200
+    assert far.peak_mb >= max(each.peak_mb for each in execution_reader.breaches(connection, job.id)) > 200
     assert sorted(job.return_value()) == sorted(set(range(32)) - {13})
     said = re.search(
         r"item 14 \(13\) does not fit alone below its ceiling of 200 MB, it takes ([\d.]+) MB at least", log
@@ -418,7 +418,7 @@ def test_failed_children_run_once_more_however_often_that_is_begun(connection: R
     queue = Queue("jobs", connection=connection)
     for _ in range(2):
         ledger.run_again(queue, job.id, 0)
-    split = reader.run(connection, job.id).split
+    split = execution_reader.run(connection, job.id).split
     assert split is not None and (split.ended, split.failed) == (3, 2)
     assert queue.job_ids == [f"{job.id}-child-0"]
     job.requeue(at_front=True)
@@ -455,10 +455,10 @@ def test_children_of_a_failed_parent_are_cancelled_also_from_above(connection: R
     Queue("jobs", connection=connection).push_job_id(ids[2])
     connection.hset(keys.children("top"), "0", "ValueError: broken")
     connection.hset(keys.children("top-child-0"), "0", "")
-    assert family.cancel(connection, "top") == family.Cancelled(taken_back=2)
+    assert tree.cancel(connection, "top") == tree.Cancelled(taken_back=2)
     assert Job.fetch(ids[2], connection=connection).get_status() == JobStatus.CANCELED
     with pytest.raises(RqmemError, match="is failed already"):
-        family.cancel(connection, "top-child-0")
+        tree.cancel(connection, "top-child-0")
 
 
 def test_a_cancel_reaches_a_job_whose_worker_has_died_and_one_that_was_just_taken(connection: Redis) -> None:
@@ -489,12 +489,12 @@ def test_a_cancel_reaches_a_job_whose_worker_has_died_and_one_that_was_just_take
         connection.hset(taken.key, "status", "stopped")
 
     for job, step, done in (
-        (dead, resume, family.Cancelled(taken_back=1)),
-        (taken, begin_and_be_stopped, family.Cancelled(stopped=1)),
+        (dead, resume, tree.Cancelled(taken_back=1)),
+        (taken, begin_and_be_stopped, tree.Cancelled(stopped=1)),
     ):
         later = threading.Timer(0.2, step)
         later.start()
-        assert family.cancel(connection, job.id) == done
+        assert tree.cancel(connection, job.id) == done
         later.join()
     assert (dead.get_status(), taken.get_status()) == (JobStatus.CANCELED, JobStatus.STOPPED)
     commands.close()
@@ -505,7 +505,7 @@ def test_a_job_is_not_retried_for_a_failure_of_one_that_had_its_id(connection: R
     work_off("jobs")
     sample_jobs.Counted.enqueue(count=20, job_id="nightly", connection=connection)
     with pytest.raises(RqmemError, match="is queued: only one that has failed"):
-        family.retry(connection, "nightly")
+        tree.retry(connection, "nightly")
 
 
 def test_a_tree_of_two_levels_is_retried_and_cancelled(
@@ -516,14 +516,14 @@ def test_a_tree_of_two_levels_is_retried_and_cancelled(
     work_off("jobs")
     assert broken.get_status() == JobStatus.FAILED
     connection.set("mended", 1)
-    assert family.retry(connection, broken.id) == 2
+    assert tree.retry(connection, broken.id) == 2
     work_off("jobs")
     assert broken.return_value() == [n * n for n in range(60)]
     connection.delete("done")
     job = sample.enqueue(count=200, pause=0.05, connection=connection)
     worker = start_worker("jobs", **QUICK)
     wait_until(lambda: connection.llen("done") >= 1, 30)
-    family.cancel(connection, job.id)
+    tree.cancel(connection, job.id)
     worker.process.terminate()
     worker.finish()
     assert job.get_status() == JobStatus.CANCELED and Queue("jobs", connection=connection).count == 0

@@ -15,7 +15,7 @@ from rq.job import JobStatus
 
 from rqmem.errors import MemoryLimitExceeded, breach_in
 from rqmem.events import Breach
-from rqmem.journal import reader
+from rqmem.store import execution_reader
 from tests import swallowing_jobs
 
 WorkOff = Callable[..., str]
@@ -49,7 +49,7 @@ def ended(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
             name: (
                 job.get_status(),
                 job.latest_result(),
-                reader.breaches(connection, job.id),
+                execution_reader.breaches(connection, job.id),
                 done.stdout + done.stderr,
             )
             for name, job in jobs.items()
@@ -86,7 +86,7 @@ def test_a_chunk_whose_greenlets_died_is_done_again(connection: Redis, work_off:
     assert job.return_value() == 16, log
     items = {int(each) // (25 * 2**20) for each in connection.smembers("items")}
     assert items == set(range(16)), "no item was lost with its greenlet"
-    assert reader.run(connection, job.id).resumes >= 1
+    assert execution_reader.run(connection, job.id).resumes >= 1
 
 
 def test_a_breach_can_be_sent_to_another_process() -> None:

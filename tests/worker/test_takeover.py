@@ -13,9 +13,9 @@ from rq.executions import Execution
 from rq.job import Dependency, Job, JobStatus
 from rq.worker import Worker
 
-from rqmem.inspection.outlook import outlook
-from rqmem.inspection.read import read_case
-from rqmem.journal import keys, reader, writer
+from rqmem.observe.job_read import read_case
+from rqmem.observe.next_step import outlook
+from rqmem.store import execution_reader, executions, keys
 from rqmem.testing import wait_until
 from tests import sample_jobs, takeover_jobs
 from tests.conftest import StartWorker, WorkerProcess
@@ -67,7 +67,7 @@ def test_a_run_that_goes_on_after_a_while_is_waited_for(connection: Redis, work_
     elsewhere = sample_jobs.Slow.enqueue("another", count=1, seconds=0, connection=connection)
     connection.zadd(keys.DELAYED, {elsewhere.id: time.time() + 3600})
     execution = Execution(owner.execution, job.id, connection, owner.worker)
-    assert writer.requeue(job, Queue("jobs", connection=connection), execution, 0, 1, cost=2, delay_seconds=2.5)
+    assert executions.requeue(job, Queue("jobs", connection=connection), execution, 0, 1, cost=2, delay_seconds=2.5)
     work_off("jobs", **QUICK)
     assert job.get_status() == JobStatus.FINISHED
 
@@ -81,7 +81,7 @@ def test_a_retry_that_waits_is_left_to_the_scheduler_as_in_rq(connection: Redis,
 
 def test_what_a_dead_worker_left_is_the_first_job_of_the_next(connection: Redis, start_worker: StartWorker) -> None:
     job, _ = run_owned_elsewhere(connection)
-    owner = reader.owner(connection, job.id)
+    owner = execution_reader.owner(connection, job.id)
     assert owner is not None
     dead = WorkerProcess(["true"], {}, None)  # type: ignore[arg-type]
     dead.finish()
@@ -107,10 +107,10 @@ def test_a_job_that_waits_does_not_run_too(connection: Redis, start_worker: Star
     worker = start_worker("jobs", "--name", "dead", RQMEM_HEARTBEAT="30")
     wait_until(lambda: (case := read_case(connection, job.id, time.time())).live is not None and case.running, 90)
     worker.kill()
-    owner = reader.owner(connection, job.id)
+    owner = execution_reader.owner(connection, job.id)
     assert owner is not None
     execution = Execution(owner.execution, job.id, connection, "dead")
-    writer.requeue(job, Queue("jobs", connection=connection), execution, 0, 1, cost=1)
+    executions.requeue(job, Queue("jobs", connection=connection), execution, 0, 1, cost=1)
     case = read_case(connection, job.id, time.time())
     assert (case.status, case.running) == ("queued", False)
     assert "runs on" not in outlook(case)
@@ -212,7 +212,7 @@ def test_a_cancelled_job_of_a_dead_worker_stays_cancelled(connection: Redis, sta
 
 
 def dead_here(pid: int, execution: str) -> str:
-    from rqmem.journal.records import Owner
-    from rqmem.memory.procfs import host_identity
+    from rqmem.measure.procfs import host_identity
+    from rqmem.store.execution_records import Owner
 
     return Owner(execution, "dead", "jobs", host_identity(), pid, 1).to_json()

@@ -16,13 +16,14 @@ from redis import Redis
 from rq import Queue, Retry
 from rq.job import Job, JobStatus
 
-from rqmem import MemoryWorker, embedded_redis
-from rqmem.config import Config
-from rqmem.journal import keys
-from rqmem.memory import procfs, tree
+from rqmem import MemoryWorker
+from rqmem.config.settings import Config
+from rqmem.connection import embedded
+from rqmem.measure import process_tree, procfs
 from rqmem.policy import recycling
 from rqmem.policy.needs import Known
 from rqmem.policy.recycling import AfterJob, HorseState
+from rqmem.store import keys
 from rqmem.testing import wait_until
 from rqmem.units import MB
 from tests import sample_jobs
@@ -117,7 +118,7 @@ def test_a_horse_that_dies_before_its_worker_looks_counts_as_died_idle(
     go.touch()
     wait_until(lambda: first.get_status() == JobStatus.FINISHED and _waits_for_an_order(horse), 20)
     os.kill(horse, signal.SIGKILL)
-    wait_until(lambda: tree.is_zombie(horse))
+    wait_until(lambda: process_tree.is_zombie(horse))
     os.kill(worker.pid, signal.SIGCONT)
     others = [queue.enqueue(sample_jobs.add, 1), queue.enqueue(sample_jobs.own_pid)]
     log = worker.finish()
@@ -334,7 +335,7 @@ def test_small_garbage_of_many_jobs_does_not_add_up(queue: Queue, work_off: Work
 
 
 def test_a_redis_that_was_restarted_between_jobs_is_no_loss(tmp_path: Path, start_worker: StartWorker) -> None:
-    server = embedded_redis.start(tmp_path)
+    server = embedded.start(tmp_path)
     try:
         worker = start_worker("jobs", "--max-jobs", "2", RQMEM_REDIS_URL=server.url)
         with Redis.from_url(server.url) as connection:
@@ -342,14 +343,14 @@ def test_a_redis_that_was_restarted_between_jobs_is_no_loss(tmp_path: Path, star
             wait_until(lambda: first.get_status() == JobStatus.FINISHED, 20)
             # RQ's worker takes a lost connection only while it waits for a job; see the blocked client.
             wait_until(lambda: connection.info("clients")["blocked_clients"] == 1)
-        embedded_redis.stop(tmp_path)
-        assert embedded_redis.start(tmp_path).url == server.url
+        embedded.stop(tmp_path)
+        assert embedded.start(tmp_path).url == server.url
         with Redis.from_url(server.url) as connection:
             second = Queue("jobs", connection=connection).enqueue(sample_jobs.own_pid)
             log = worker.finish()
             assert second.return_value(), log
     finally:
-        embedded_redis.stop(tmp_path)
+        embedded.stop(tmp_path)
 
 
 def test_jobs_leave_no_descriptors_open_in_their_horse(queue: Queue, work_off: WorkOff) -> None:

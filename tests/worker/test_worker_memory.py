@@ -12,8 +12,8 @@ from rq import Queue
 from rq.job import JobStatus
 from rq.worker import Worker
 
-from rqmem.runtime.restart import Restarted, can_restart
 from rqmem.testing import wait_until
+from rqmem.worker.restart import Restarted, can_restart
 from tests import sample_jobs
 from tests.conftest import ROOT, StartWorker
 from tests.worker.test_ceiling import rq_worker

@@ -1,0 +1,1 @@
+"""The configuration: one frozen value (`settings`), read from environment, files and options (`load`)."""

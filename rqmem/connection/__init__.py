@@ -1,0 +1,1 @@
+"""Which Redis rqmem uses, and the embedded server."""

@@ -1,0 +1,207 @@
+"""Enqueueing of jobs that are classes: by their importable path, with plain arguments, checked before Redis is asked.
+
+So RQ's JSON serializer, dashboards and a stock ``rq worker`` understand them.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from rqmem.errors import ConfigError, SourceError
+from rqmem.sources.kinds import imported
+
+if TYPE_CHECKING:
+    from rq import Queue, Retry
+    from rq.job import Job
+
+# Names that Queue.enqueue takes for itself (rq.queue.Queue.parse_args), and ours.
+_ENQUEUE_OPTIONS = frozenset(
+    (
+        *("job_timeout", "description", "result_ttl", "ttl", "failure_ttl", "depends_on", "job_id", "at_front"),
+        *("meta", "retry", "repeat", "on_success", "on_failure", "on_stopped", "rate_limit", "webhooks"),
+        *("pipeline", "unique", "args", "kwargs"),
+        *("connection", "serializer"),
+    )
+)
+
+
+AT_FRONT = "at_front"
+"""Key of ``meta["rqmem"]``: the job was enqueued at the front of its queue, which RQ forgets; so are its children."""
+
+
+class Enqueueable:
+    """The part of `rqmem.MemoryAwareJob` that puts it into a queue.
+
+    Raises:
+        ConfigError: when a class is made whose ``handle`` has a parameter with the name of an enqueue option.
+    """
+
+    queue: ClassVar[str] = "default"
+    job_timeout: ClassVar[int | str | None] = None
+    retry: ClassVar[Retry | None] = None
+    result_ttl: ClassVar[int | None] = None
+
+    handle: Callable[..., Any]
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        parameters = inspect.signature(cls.handle).parameters.values()
+        named = {each.name for each in parameters if each.kind not in (each.VAR_POSITIONAL, each.VAR_KEYWORD)}
+        taken = sorted(_ENQUEUE_OPTIONS & named)
+        if taken:
+            raise ConfigError(
+                f"{cls.__qualname__}.handle has a parameter {taken[0]!r}, which is the name of an enqueue "
+                f"option, so it could never be passed: rename it"
+            )
+
+    @classmethod
+    def path(cls) -> str:
+        """The dotted path of this class: what log lines, journal and reports call the job type."""
+        return f"{cls.__module__}.{cls.__qualname__}"
+
+    @classmethod
+    def enqueue(cls, queue: str | Queue | None = None, /, *args: Any, **kwargs: Any) -> Job:
+        """Enqueue this job on ``queue``, or the class's, with ``handle``'s arguments and RQ's options.
+
+        Args:
+            queue: a name, or a `rq.Queue`.
+            kwargs: besides ``handle``'s arguments RQ's enqueue options; ``connection`` and ``serializer`` choose the
+                queue's, by default as `rqmem.job.defaults` says.
+
+        Raises:
+            ConfigError: the arguments do not fit ``handle``, or the class cannot be imported by a worker.
+            RedisUnavailable: no Redis is named, or it does not answer.
+        """
+        target, args, options = cls._prepare(queue, args, kwargs)
+        return target.enqueue(f"{cls.path()}.run", *args, **options)
+
+    @classmethod
+    def enqueue_in(cls, delay: timedelta, queue: str | Queue | None = None, /, *args: Any, **kwargs: Any) -> Job:
+        """As `enqueue`, after ``delay``; needs a worker ``--with-scheduler``."""
+        target, args, options = cls._prepare(queue, args, kwargs)
+        return target.enqueue_in(delay, f"{cls.path()}.run", *args, **options)
+
+    @classmethod
+    def enqueue_at(cls, when: datetime, queue: str | Queue | None = None, /, *args: Any, **kwargs: Any) -> Job:
+        """As `enqueue`, at ``when``; needs a worker ``--with-scheduler``."""
+        target, args, options = cls._prepare(queue, args, kwargs)
+        return target.enqueue_at(when, f"{cls.path()}.run", *args, **options)
+
+    @classmethod
+    def _prepare(
+        cls, queue: str | Queue | None, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[Queue, tuple[Any, ...], dict[str, Any]]:
+        """The queue, and what its enqueue methods take: everything is checked before Redis is asked."""
+        connection, serializer = kwargs.pop("connection", None), kwargs.pop("serializer", None)
+        args, options = cls._call(args, kwargs)
+        return cls._queue(queue, connection, serializer), args, options
+
+    @classmethod
+    def _call(cls, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """A call of this class's job as RQ's enqueue methods take it. Raises `ConfigError`."""
+        options = {name: value for name, value in kwargs.items() if name in _ENQUEUE_OPTIONS}
+        arguments = {name: value for name, value in kwargs.items() if name not in _ENQUEUE_OPTIONS}
+        if "args" in options or "kwargs" in options:  # RQ's explicit form
+            args, arguments = tuple(options.pop("args", ())), dict(options.pop("kwargs", {}))
+        cls.check_path()
+        cls.check_arguments(args, arguments)
+        for name in ("job_timeout", "retry", "result_ttl"):
+            declared = getattr(cls, name)
+            if declared is not None:
+                options.setdefault(name, declared)
+        if options.get("at_front"):
+            meta = options.get("meta") or {}
+            options["meta"] = {**meta, "rqmem": {**meta.get("rqmem", {}), AT_FRONT: True}}
+        options.setdefault("description", cls._call_string(args, arguments))
+        return (), {**options, "args": args, "kwargs": arguments}
+
+    @classmethod
+    def _queue(cls, queue: str | Queue | None, connection: Any, serializer: Any) -> Queue:
+        from rq import Queue
+
+        from rqmem.job import defaults
+
+        if isinstance(queue, Queue):
+            return queue
+        name = cls.queue if queue is None else queue
+        if not isinstance(name, str) or not name.strip():
+            raise ConfigError(
+                f"{cls.__qualname__}: {name!r} is not a queue; the first positional argument of enqueue is "
+                f"the queue's name, arguments of handle are best given by name"
+            )
+        if connection is not None:
+            from rqmem.connection.connect import in_bytes
+
+            connection = in_bytes(connection)
+        return defaults.queue(name, connection, serializer)
+
+    @classmethod
+    def check_path(cls) -> None:
+        """Raise `ConfigError` where no worker could import the class."""
+        if cls.__module__ == "__main__" or "<locals>" in cls.__qualname__:
+            raise ConfigError(
+                f"{cls.__qualname__} is defined in {cls.__module__} where a worker cannot import it: "
+                f"move the class to the top level of a module"
+            )
+        try:
+            found = imported(f"{cls.__module__}:{cls.__qualname__}")
+        except SourceError as error:
+            raise ConfigError(f"no worker could import {cls.path()}: {error}") from None
+        if found is not cls:
+            raise ConfigError(
+                f"no worker could import this {cls.path()}: another thing ({found!r:.100}) has that name there; "
+                f"give the class the name under which its module has it"
+            )
+
+    @classmethod
+    def check_arguments(cls, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Raise `ConfigError` where ``handle`` does not take these."""
+        try:
+            inspect.signature(cls.handle).bind(None, *args, **kwargs)
+        except TypeError as error:
+            raise ConfigError(f"{cls.__qualname__}.handle: {error}") from None
+
+    @classmethod
+    def _call_string(cls, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
+        """The call as people read it on a dashboard."""
+        shown = [_shortened(value) for value in args]
+        shown += [f"{name}={_shortened(value)}" for name, value in kwargs.items()]
+        return f"{cls.path()}({', '.join(shown)})"
+
+
+def is_at_front(job: Job) -> bool:
+    """Whether a job was enqueued at the front, as far as RQ or we have kept that."""
+    return bool(job.enqueue_at_front or job.meta.get("rqmem", {}).get(AT_FRONT))
+
+
+def accept_job_classes() -> None:
+    """Have ``queue.enqueue(SendInvoices, month=...)`` (also ``enqueue_in``, ``enqueue_at``) do what the class's does.
+
+    RQ raises a `TypeError` for a class. `Queue.parse_args` is where all three learn what they are to call.
+    """
+    from rq import Queue
+
+    parse_args = getattr(Queue.parse_args, "__func__", None)
+    if parse_args is None:  # another RQ: it goes on raising its TypeError
+        return
+
+    @functools.wraps(parse_args)
+    def parse(queue_class: type[Queue], f: Any, *args: Any, **kwargs: Any) -> Any:
+        if isinstance(f, type) and issubclass(f, Enqueueable):
+            named = {"connection", "serializer"} & set(kwargs)
+            if named:
+                raise ConfigError(f"{f.__qualname__}: {min(named)} is the queue's: {f.__qualname__}.enqueue takes one")
+            args, kwargs = f._call(args, kwargs)
+            f = f"{f.path()}.run"
+        return parse_args(queue_class, f, *args, **kwargs)
+
+    Queue.parse_args = classmethod(parse)  # type: ignore[method-assign, assignment]
+
+
+def _shortened(value: Any, room: int = 75) -> str:
+    text = repr(value)
+    return text if len(text) <= room else f"{text[:room]}..."

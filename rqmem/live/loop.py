@@ -1,0 +1,173 @@
+"""A run of the monitor: looks once a second, shows, saves now and then, and makes the report. Has the clocks.
+
+Redis may be away meanwhile: that is shown, counted, and a gap in the samples. When it cannot be asked at the end
+either, the report says until when it knows. Writes nothing but the report's file.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from redis.exceptions import RedisError
+
+import rqmem
+from rqmem.live.job_types import JobTypes
+from rqmem.live.look import Before, look
+from rqmem.live.record import News, Record
+from rqmem.live.recording import Report, Setting
+from rqmem.live.saving import Output
+from rqmem.live.screen import Display, OutputClosed
+from rqmem.live.stopping import Stopping
+from rqmem.live.system import read_system
+from rqmem.observe.statistics import JobStatistics, job_statistics
+from rqmem.store.history.history_records import Tally
+
+if TYPE_CHECKING:
+    from redis import Redis
+
+LOOK_SECONDS = 1.0
+SAVE_SECONDS = 60.0
+_NOTHING = Tally()
+_SAVING_SHARE = 200  # saving takes half a percent of the time at most, however long the report has become
+
+
+@dataclass
+class Watch:
+    """One run of the monitor, from its making on. Raises redis-py's errors when Redis does not answer the first time.
+
+    Attributes:
+        duration_seconds: None: until a signal comes.
+        notice: what went wrong meanwhile and is shown: the report could not be saved.
+    """
+
+    connection: Redis
+    setting: Setting
+    duration_seconds: float | None
+    output: Output | None
+    notice: str = ""
+
+    def __post_init__(self) -> None:
+        self._begun = time.monotonic()
+        now, system = time.time(), read_system()
+        self.jobs = JobTypes(self.connection, now)
+        first = look(self.connection, now, Before(), self.setting.queues)
+        self.record = Record(
+            first,
+            system,
+            step_seconds=self.setting.interval_seconds,
+            threshold_percentage=self.setting.threshold_percentage,
+        )
+        self._save_at = self._begun + SAVE_SECONDS
+
+    @property
+    def until(self) -> float | None:
+        """When it will end, epoch seconds."""
+        return None if self.duration_seconds is None else self.record.started_at + self.duration_seconds
+
+    def until_over(self, display: Display, stopping: Stopping) -> Report:
+        """Look until it is over; the whole report."""
+        ended_by, news, ticks = "duration", self.record.news, 0
+        try:
+            with display:
+                while True:
+                    display.show(self.record, news, time.time(), self.notice)
+                    left = self._seconds_left()
+                    ticks = max(ticks + 1, int((time.monotonic() - self._begun) / LOOK_SECONDS))
+                    pause = self._begun + ticks * LOOK_SECONDS - time.monotonic()
+                    if stopping.wait(min(pause, left)):
+                        ended_by = stopping.reason
+                        break
+                    if self._seconds_left() <= 0:
+                        break
+                    news = self._look()
+                    self._save_meanwhile()
+        except OutputClosed:
+            ended_by = stopping.reason or "output closed"
+        self._look()
+        self._read_jobs()
+        return self.report(time.time(), ended_by)
+
+    def report(self, now: float, ended_by: str = "", *, complete: bool = True) -> Report:
+        """What is known until ``now``."""
+        record, crossings = self.record, self.record.workers.crossings
+        return Report(
+            rqmem_version=rqmem.__version__,
+            setting=self.setting,
+            host=os.uname().nodename,
+            started_at=record.started_at,
+            ended_at=now,
+            ended_by=ended_by,
+            complete=complete,
+            sampling_seconds=record.steps.step_seconds,
+            redis_away_seconds=record.away_seconds(now),
+            jobs_read_at=self.jobs.read_at,
+            samples=record.steps.all,
+            workers=record.workers.totals,
+            jobs=self._statistics(),
+            alerts_raised=record.alerts_raised,
+            alerts=list(record.alerts),
+            threshold_crossings=crossings.count,
+            crossings=crossings.kept,
+            crossings_by_worker=dict(crossings.by_worker),
+        )
+
+    def _seconds_left(self) -> float:
+        if self.duration_seconds is None:
+            return LOOK_SECONDS
+        return self._begun + self.duration_seconds - time.monotonic()
+
+    def _look(self) -> News:
+        system, now = read_system(), time.time()
+        try:
+            seen = look(self.connection, now, self.record.before, self.setting.queues)
+        except RedisError:
+            self.record.away(now, system)
+            return News()
+        return self.record.add(seen, system)
+
+    def _read_jobs(self) -> None:
+        if self.record.away_since is not None:
+            return
+        now = time.time()
+        try:
+            self.jobs.read(self.connection, now)
+        except RedisError:
+            self.record.away(now, self.record.system)
+
+    def _save_meanwhile(self) -> None:
+        """Read what jobs did, which the journal forgets, and save, for a monitor that is killed."""
+        begun = time.monotonic()
+        if begun < self._save_at:
+            return
+        self._read_jobs()
+        if self.output is not None:
+            try:
+                self.output.save(self.output.write(self.report(time.time(), complete=False)))
+                self.notice = ""
+            except OSError as error:
+                self.notice = f"{self.output.path} cannot be written now: {error.strerror}"
+        ended = time.monotonic()
+        self._save_at = ended + max(SAVE_SECONDS, _SAVING_SHARE * (ended - begun))
+
+    def _statistics(self) -> list[JobStatistics]:
+        """Of job types that something happened to, by name."""
+        added, record = self.jobs.added, self.record
+        crossings = record.workers.crossings.by_job
+        names = sorted({*added, *(name for name in record.alerts_by_job if name), *crossings})
+        found = [
+            job_statistics(
+                name,
+                self.jobs.runs.get(name, []),
+                added.get(name, _NOTHING),
+                since=record.started_at,
+                queues=self.setting.queues,
+                threshold_percentage=self.setting.threshold_percentage,
+                alerts=record.alerts_by_job[name],
+                crossings=crossings[name],
+            )
+            for name in names
+        ]
+        return [each for each in found if each.tally.runs or each.tally.alerts or each.crossings]

@@ -1,0 +1,159 @@
+"""Where the monitor shows what it sees: lines in a pipe, or a terminal's whole screen by rich (extra ``tui``)."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Protocol
+
+from rqmem.live import plain
+from rqmem.live.lines import Line, Mood
+from rqmem.live.record import News, Record
+from rqmem.live.view import Frame, clock, view
+
+if TYPE_CHECKING:
+    from rich.text import Text
+
+_STYLES: dict[Mood, str] = {
+    "plain": "", "title": "bold", "faint": "dim", "good": "green", "warning": "bold yellow", "bad": "bold red",
+}  # fmt: skip
+
+
+class OutputClosed(Exception):
+    """Nobody reads what is shown: the pipe is closed, the terminal is gone, or the disk behind it is full."""
+
+
+class Display(Protocol):
+    """Shows a run as it goes on; used as a context, at whose end the terminal is as before. Raises `OutputClosed`."""
+
+    def __enter__(self) -> Display: ...
+    def __exit__(self, *error: object) -> None: ...
+
+    def show(self, record: Record, news: News, now: float, notice: str = "") -> None:
+        """How it stands ``now``, and what is new since the last time."""
+
+
+@contextmanager
+def closed_is_said() -> Iterator[None]:
+    """What cannot be written in the block raises `OutputClosed`."""
+    try:
+        yield
+    except OSError as error:
+        raise OutputClosed(str(error)) from error
+
+
+class PlainDisplay:
+    """What is new at once, and how it stands once in ``interval_seconds``. ``write`` prints one line."""
+
+    def __init__(self, interval_seconds: float, write: Callable[[str], None]) -> None:
+        self._interval = interval_seconds
+        self._print = write
+        self._next_at = float("-inf")
+        self._notice = ""
+        self._was_away = False
+
+    def __enter__(self) -> PlainDisplay:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+    def show(self, record: Record, news: News, now: float, notice: str = "") -> None:
+        away = record.away_since is not None
+        if away != self._was_away:
+            self._write(f"{clock(now)} {'Redis does not answer: waiting for it' if away else 'Redis answers again'}")
+        if notice and notice != self._notice:
+            self._write(f"{clock(now)} {notice}")
+        self._was_away, self._notice = away, notice
+        for crossing in news.crossings:
+            self._write(plain.crossing(crossing, record.threshold_percentage))
+        for alert in news.alerts:
+            self._write(plain.alert(alert))
+        if now >= self._next_at and not away:
+            self._next_at = now + self._interval - 0.5  # looks are a second apart, more or less
+            for line in plain.block(record):
+                self._write(line)
+
+    def _write(self, line: str) -> None:
+        with closed_is_said():
+            self._print(line)
+
+
+class Screen:
+    """The terminal's other screen, so that what stood there stands there again afterwards. Raises `OutputClosed`."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.live import Live
+
+        self._console = Console(highlight=False)
+        self._live = Live(
+            console=self._console, screen=True, auto_refresh=False, redirect_stdout=False, redirect_stderr=False
+        )
+        self._shown: object = None
+
+    def __enter__(self) -> Screen:
+        with closed_is_said():
+            self._live.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        with closed_is_said():
+            self._live.stop()
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Columns and rows."""
+        return self._console.size
+
+    @property
+    def ascii_only(self) -> bool:
+        return not self._console.encoding.lower().startswith("utf")
+
+    def draw(self, lines: list[Line]) -> None:
+        """These lines and nothing else; drawn where they, or the terminal's size, are other than before."""
+        if (self.size, lines) != self._shown:
+            self._shown = self.size, lines
+            with closed_is_said():
+                self._live.update(_as_text(lines), refresh=True)
+
+
+class RichDisplay(Screen):
+    """The live view."""
+
+    def __init__(self, redis: str, until: float | None) -> None:
+        super().__init__()
+        self._redis, self._until = redis, until
+
+    def __enter__(self) -> RichDisplay:
+        super().__enter__()
+        return self
+
+    def show(self, record: Record, news: News, now: float, notice: str = "") -> None:
+        width, height = self.size
+        self.draw(view(record, Frame(now, self._redis, self._until, width, height, notice, self.ascii_only)))
+
+
+def _as_text(lines: list[Line]) -> Text:
+    from rich.text import Text
+
+    whole = Text(no_wrap=True, overflow="crop", end="")
+    for number, line in enumerate(lines):
+        whole.append("\n" if number else "")
+        for part, mood in line:
+            whole.append(part, _STYLES[mood])
+    return whole
+
+
+def rich_is_installed() -> bool:
+    """Whether there can be a live view."""
+    return importlib.util.find_spec("rich") is not None
+
+
+def can_draw() -> bool:
+    """Whether stdout is a terminal whose cursor can be moved; rich must be installed."""
+    from rich.console import Console
+
+    console = Console()
+    return console.is_terminal and not console.is_dumb_terminal

@@ -1,0 +1,201 @@
+"""One worker by line of code, for ``rqmem top``: reading what it says, as lines and as JSON. Only reads.
+
+Keys of the JSON are stable within a version; new ones may come. Sizes in MB, times in UTC; what is not known is null::
+
+    version, at, redis   1; when it was read; which Redis, without password
+    worker               {name, kind, state, host, pid, memory_mb, memory_limit_mb, jobs, breaches}
+                         kind: "rqmem", "rq" (not watched) or "silent" (rqmem's, and not heard of)
+    job                  {job, job_id, queue, usage_mb, peak_mb, memory_limit_mb, usage_percentage, operation,
+                         items_done, seconds, grew} or null; grew: [[mb, line of code]], so far in this run
+    records              {job, job_id, at, peak_mb, memory_limit_mb, grew}: runs of it that ended, whose peaks are
+                         records of their job type, newest first
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from rqmem.errors import RqmemError, UnknownName
+from rqmem.live.lines import Line, Mood, fit, line
+from rqmem.live.look import Before, Worker, look
+from rqmem.live.recording import timestamp
+from rqmem.live.view import clock
+from rqmem.live.worker_lines import percent, share_of
+from rqmem.store.history import history_reader
+from rqmem.store.history.history_records import Grown, LiveJob
+from rqmem.text import bar, short_id, span, sparkline
+from rqmem.units import show_mb
+
+if TYPE_CHECKING:
+    from redis import Redis
+
+    from rqmem.store.history.samples import Sample
+
+VERSION = 1
+_MOST_TYPES = 20  # whose records are read
+_MOST_RECORDS = 5
+_LINES_OF_A_RECORD = 3
+_NAMED = 5
+_HIGH = 0.8
+_BAR_COLUMNS, _SPARK_COLUMNS = 20, 30
+
+
+@dataclass(frozen=True)
+class Top:
+    """How a worker stands ``at`` epoch seconds. ``samples``: of its last minutes, oldest first."""
+
+    at: float
+    redis: str
+    worker: Worker
+    samples: tuple[Sample, ...] = ()
+    records: tuple[Grown, ...] = ()
+
+    @property
+    def job(self) -> LiveJob | None:
+        return self.worker.live.job if self.worker.live is not None else None
+
+
+def choose(names: Sequence[str], wanted: str | None) -> str:
+    """The worker that is meant; the only one, where none is named. Raises `RqmemError` and `UnknownName`."""
+    if not names:
+        raise RqmemError("no worker runs on this Redis: 'rqmem worker' starts one; is it the right --url?")
+    known = ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
+    if wanted is None:
+        if len(names) > 1:
+            raise UnknownName(f"{len(names)} workers run: name one with --worker: {known}")
+        return names[0]
+    if wanted not in names:
+        near = difflib.get_close_matches(wanted, names, n=1)
+        raise UnknownName(
+            f"--worker {wanted!r} does not run: {f'did you mean {near[0]}?' if near else f'there are {known}'}"
+        )
+    return wanted
+
+
+def read(connection: Redis, redis: str, name: str | None, now: float) -> Top:
+    """How it stands now. Raises `RqmemError` where there is no such worker, and redis-py's errors."""
+    workers = {each.name: each for each in look(connection, now, Before()).workers}
+    worker = workers[choose(sorted(workers), name)]
+    return Top(now, redis, worker, worker.samples, tuple(_records(connection, worker.name, now)))
+
+
+def _records(connection: Redis, worker: str, now: float) -> list[Grown]:
+    """Of the job types that were seen last."""
+    seen = history_reader.types(connection)
+    latest = sorted(seen, key=lambda each: -seen[each])[:_MOST_TYPES]
+    found = [each for name in latest for each in history_reader.grown(connection, name, now) if each.worker == worker]
+    return sorted(found, key=lambda each: -each.at)[:_MOST_RECORDS]
+
+
+def lines(top: Top, width: int, *, ascii_only: bool = False, notice: str = "") -> list[Line]:
+    """As lines of at most so many columns."""
+    shown = [_title(top), *([line((notice, "bad"))] if notice else []), *_usage(top, ascii_only=ascii_only)]
+    if top.job is not None:
+        shown += [line(), line(("where it grew so far in this run", "title"))]
+        if top.job.grew:
+            shown += _grew(top.job.grew, top.job.limit_mb)
+        else:
+            shown.append(line(("  no line yet: it has not grown by a step (RQMEM_SAMPLE_STEP)", "faint")))
+    shown += [line(), line(("records of this worker", "title"))]
+    if not top.records:
+        shown.append(line(("  none yet: runs whose peaks are records of their job type are shown here", "faint")))
+    for each in top.records:
+        peak = f"peak {show_mb(each.peak_mb)} of {show_mb(each.limit_mb)} MB"
+        shown.append(line(f"  {clock(each.at)}  {peak}  {each.job} ({short_id(each.job_id)})"))
+        shown += _grew(each.grew[:_LINES_OF_A_RECORD], each.limit_mb)
+    return [fit(each, width) for each in shown]
+
+
+def _title(top: Top) -> Line:
+    live = top.worker.live
+    told = (
+        f"  pid {live.pid} on {live.host}  {live.jobs:,} jobs, {live.breaches:,} breaches  "
+        f"itself {show_mb(live.worker_mb)} of {show_mb(live.worker_limit_mb)} MB"
+        if live is not None
+        else f"  on {top.worker.host}"
+    )
+    return line((f"rqmem top  {clock(top.at)}  {top.worker.name}", "title"), told, (f"  {top.redis}", "faint"))
+
+
+def _usage(top: Top, *, ascii_only: bool) -> list[Line]:
+    """Usage against the ceiling, and the job."""
+    job = top.job
+    if top.worker.live is None:
+        if top.worker.kind == "rq":
+            return [
+                line(("a stock rq worker: its memory is not watched; 'rqmem worker' runs its queues too", "warning"))
+            ]
+        return [line(("not heard of: it hangs, or is dead ('rqmem status' says what becomes of its jobs)", "bad"))]
+    if job is None:
+        return [line(("idle", "faint"))]
+    share = share_of(top.worker)
+    mood: Mood = "good" if share <= _HIGH else "warning" if share <= 1 else "bad"
+    history = sparkline(
+        [each.usage_mb for each in top.samples], _SPARK_COLUMNS, top=job.limit_mb, ascii_only=ascii_only
+    )
+    place = f" at {job.operation}" if job.operation else ""
+    items = f", {job.items_done:,} items" if job.items_done else ""
+    return [
+        line((bar(share, _BAR_COLUMNS, ascii_only=ascii_only), mood), "  ",
+             (f"{job.usage_mb:,.1f} of {show_mb(job.limit_mb)} MB ({percent(share)})", mood),
+             f"  peak {job.peak_mb:,.1f} MB  {history.strip()}"),
+        line(f"{job.job} ({short_id(job.job_id)}) for {span(top.at - job.started_at)}{place}{items}"),
+    ]  # fmt: skip
+
+
+def _grew(grew: Sequence[tuple[float, str]], limit_mb: float) -> list[Line]:
+    """MB, that as a share of the ceiling, and the line of code."""
+    return [
+        line(f"  {grown_mb:>8,.1f} MB {percent(grown_mb / limit_mb) if limit_mb else '':>6}  {where}")
+        for grown_mb, where in grew
+    ]
+
+
+def as_json(top: Top) -> dict[str, Any]:
+    """The same as `json` takes it."""
+    worker, live, job = top.worker, top.worker.live, top.job
+    return {
+        "version": VERSION,
+        "at": timestamp(top.at),
+        "redis": top.redis,
+        "worker": {
+            "name": worker.name,
+            "kind": worker.kind,
+            "state": worker.state,
+            "host": worker.host,
+            "pid": live.pid if live else None,
+            "memory_mb": live.worker_mb if live else None,
+            "memory_limit_mb": live.worker_limit_mb if live else None,
+            "jobs": worker.ended,
+            "breaches": live.breaches if live else None,
+        },
+        "job": {
+            "job": job.job,
+            "job_id": job.job_id,
+            "queue": job.queue,
+            "usage_mb": job.usage_mb,
+            "peak_mb": job.peak_mb,
+            "memory_limit_mb": job.limit_mb,
+            "usage_percentage": round(100 * job.usage_mb / job.limit_mb, 1) if job.limit_mb else None,
+            "operation": job.operation,
+            "items_done": job.items_done,
+            "seconds": round(top.at - job.started_at, 1),
+            "grew": [list(each) for each in job.grew],
+        }
+        if job is not None
+        else None,
+        "records": [
+            {
+                "job": each.job,
+                "job_id": each.job_id,
+                "at": timestamp(each.at),
+                "peak_mb": each.peak_mb,
+                "memory_limit_mb": each.limit_mb,
+                "grew": [list(grown) for grown in each.grew],
+            }
+            for each in top.records
+        ],
+    }

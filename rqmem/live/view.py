@@ -1,0 +1,153 @@
+"""The live view: a record and the size of a terminal to lines. Pure.
+
+What does not fit is left out from the right and from below, and said: where there are more workers than rows, those
+nearest their ceilings are shown.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+
+from rqmem.live.lines import Line, columns, cut_middle, fit, line
+from rqmem.live.record import Record
+from rqmem.live.recording_text import duration
+from rqmem.live.system import System
+from rqmem.live.worker_lines import NARROW, WIDE, percent, share_of, worker_lines
+from rqmem.text import bar
+
+_MOST_QUEUES, _MOST_ALERTS, _FEWEST_WORKERS = 6, 8, 3
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What the view needs beside the record.
+
+    Attributes:
+        now: epoch seconds.
+        redis: which one, for people.
+        until: when it ends, epoch seconds; None: when it is told to.
+        notice: one more line, at the top; empty: none.
+        ascii_only: the terminal has no block characters.
+    """
+
+    now: float
+    redis: str
+    until: float | None
+    width: int
+    height: int
+    notice: str = ""
+    ascii_only: bool = False
+
+
+def view(record: Record, frame: Frame) -> list[Line]:
+    """The lines, at most as many and as wide as the frame."""
+    top = [_title(record, frame), *_notices(record, frame), _memory(record.system, frame)]
+    alerts = _alerts(record, max(1, min(_MOST_ALERTS, frame.height // 6)))
+    queues = _queues(record, max(1, min(_MOST_QUEUES, frame.height // 8)))
+    room = frame.height - len(top) - len(alerts) - len(queues) - 1
+    workers = _workers(record, frame, max(_FEWEST_WORKERS, room))
+    return [fit(each, frame.width) for each in [*top, line(), *workers, *queues, *alerts]][: frame.height]
+
+
+def _title(record: Record, frame: Frame) -> Line:
+    passed = duration(math.floor(frame.now - record.started_at))
+    asked = f" of {duration(frame.until - record.started_at)}" if frame.until is not None else ""
+    alerts, crossings = record.alerts_raised, record.workers.crossings.count
+    return line(
+        ("rqmem monitor", "title"),
+        f"  {passed}{asked}  ",
+        (f"{crossings} over {record.threshold_percentage:g} %", "warning" if crossings else "plain"),
+        "  ",
+        (f"{alerts} alert{'' if alerts == 1 else 's'}", "bad" if alerts else "plain"),
+        (f"  {frame.redis}", "faint"),
+    )
+
+
+def _notices(record: Record, frame: Frame) -> list[Line]:
+    lines = [line((frame.notice, "warning"))] if frame.notice else []
+    if record.away_since is not None:
+        away = duration(math.floor(frame.now - record.away_since))
+        lines.append(line((f"Redis does not answer since {away}: what is below is of before", "bad")))
+    return lines
+
+
+def _memory(system: System, frame: Frame) -> Line:
+    share = system.used_percentage / 100
+    pressure = system.pressure
+    told = (
+        f"pressure {pressure.some_10:.1f} % some, {pressure.full_10:.1f} % full"
+        if pressure is not None
+        else "pressure: this kernel tells none"
+    )
+    pressed = pressure is not None and pressure.full_10 >= 1
+    width = 0 if frame.width < NARROW else 10 if frame.width < WIDE else 20
+    return line(
+        "memory  ",
+        (bar(share, width, ascii_only=frame.ascii_only), "bad" if share > 0.95 else "good"),
+        "  " if width else "",
+        f"{_gb(system.used_mb)} of {_gb(system.total_mb)} GB ({percent(share)}) on {system.host}  ",
+        (told, "bad" if pressed else "plain"),
+        f"  swap {_gb(system.swap_used_mb)} of {_gb(system.swap_total_mb)} GB" if system.swap_total_mb else "",
+    )
+
+
+def _gb(size_mb: float) -> str:
+    return f"{size_mb / 1024:.1f}"
+
+
+def _workers(record: Record, frame: Frame, rows: int) -> list[Line]:
+    workers, rate = record.look.workers, record.ended_per_minute
+    ended = f", {rate:,.0f} jobs ended a minute" if rate is not None else ""
+    title = line((f"{_count(len(workers), 'worker')}{ended}", "title"))
+    if not workers:
+        return [title, line("  'rqmem worker' starts one")]
+    fitting = len(workers) if len(workers) < rows else rows - 2
+    nearest = sorted(workers, key=lambda each: -share_of(each))
+    shown = sorted(nearest[:fitting], key=lambda each: each.name)
+    hidden = nearest[fitting:]
+    lines = [title, *worker_lines(shown, record, frame.now, frame.width, ascii_only=frame.ascii_only)]
+    if hidden:
+        highest = share_of(hidden[0])
+        near = f", at {percent(highest)} of their ceilings at most" if highest >= 0 else ", without a job"
+        lines.append(line((f"  and {_count(len(hidden), 'more worker')}{near}", "faint")))
+    return lines
+
+
+def _queues(record: Record, rows: int) -> list[Line]:
+    queues = sorted(record.look.queues, key=lambda each: -(each.queued + each.started))
+    shown = sorted(queues[:rows], key=lambda each: each.name)
+    if not queues:
+        return [line(("no queues", "title"))]
+    cells = [
+        [f"  {cut_middle(queue.name, 24)}", f"{queue.queued:,} queued", f"{queue.started:,} started",
+         f"{queue.deferred:,} deferred", f"{queue.failed:,} failed"]
+        for queue in shown
+    ]  # fmt: skip
+    lines = [line((_count(len(queues), "queue"), "title")), *(line(row) for row in columns(cells))]
+    return [*lines, line((f"  and {len(queues) - rows} more", "faint"))] if len(queues) > rows else lines
+
+
+def _alerts(record: Record, rows: int) -> list[Line]:
+    """Open ones first, then what was told last, newest first; of each there is one at least where there is room."""
+    opened = record.look.open_alerts
+    lines = [
+        line((f"  open since {clock(each.since)}  {each.rule}: {each.text}", "bad"))
+        for each in opened[: rows - 1 if record.recent else rows]
+    ]
+    for each in list(reversed(record.recent))[: rows - len(lines)]:
+        resolved = each.state == "resolved"
+        words = f"  {clock(each.at)}  {each.rule}{' resolved' if resolved else ''}: {each.text}"
+        lines.append(line((words, "good" if resolved else "warning")))
+    title = f"alerts, {len(opened) or 'none'} open" if lines else "no alerts"
+    return [line((title, "title")), *lines]
+
+
+def clock(at: float) -> str:
+    """The time of day here."""
+    return time.strftime("%H:%M:%S", time.localtime(at))
+
+
+def _count(number: int, thing: str) -> str:
+    return f"{number or 'no'} {thing}{'' if number == 1 else 's'}"

@@ -1,0 +1,133 @@
+"""The lines of workers in the live view: memory against the ceiling as a bar, its history, the job. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rqmem.live.lines import Line, Mood, Part, cut, cut_middle, line, shortened
+from rqmem.live.look import HISTORY_SECONDS, Worker
+from rqmem.live.record import Record
+from rqmem.live.recording_text import duration
+from rqmem.store.history.history_records import LiveJob
+from rqmem.store.history.samples import Sample
+from rqmem.text import bar, short_id, sparkline
+
+NARROW, WIDE, _VERY_WIDE = 80, 100, 140
+_STALE_SECONDS = 4.0  # a worker with a job speaks each second
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """Widths of columns; 0: left out. ``job``: what remains."""
+
+    name: int
+    bar: int
+    figures: int
+    spark: int
+    own: int
+    job: int
+
+    @classmethod
+    def of(cls, width: int, name: int, figures: int) -> _Layout:
+        drawn, spark, own = (16, 20, 6) if width >= _VERY_WIDE else (10, 12, 0) if width >= WIDE else (6, 8, 0)
+        if width < NARROW:
+            spark = 0
+        if width < NARROW * 3 // 4:
+            drawn = 0
+        own_figures = own + len("  itself  512 MB") if own else 0
+        taken = 2 + name + sum(2 + each for each in (drawn, figures, spark) if each) + own_figures + 2
+        return cls(name, drawn, figures, spark, own, max(0, width - taken))
+
+
+def worker_lines(
+    workers: Sequence[Worker], record: Record, now: float, width: int, *, ascii_only: bool = False
+) -> list[Line]:
+    """A line a worker, what matters most at the left."""
+    names = shortened([each.name for each in workers], max(8, width // 5))
+    figures = [_figures(each) for each in workers]
+    layout = _Layout.of(width, max(map(len, names)), max(map(len, figures)))
+    return [
+        _line(worker, name, figure, record, now, layout, ascii_only)
+        for worker, name, figure in zip(workers, names, figures, strict=True)
+    ]
+
+
+def share_of(worker: Worker) -> float:
+    """Usage as a fraction of the ceiling; below 0: no job, or not known."""
+    job = worker.live.job if worker.live is not None else None
+    return job.usage_mb / job.limit_mb if job is not None and job.limit_mb > 0 else -1.0
+
+
+def percent(share: float) -> str:
+    """``48 %`` for 0.48."""
+    return f"{100 * share:.0f} %"
+
+
+def _figures(worker: Worker) -> str:
+    if worker.live is None:
+        return ""
+    job = worker.live.job
+    if job is None:
+        return "idle"
+    return f"{job.usage_mb:,.0f}/{job.limit_mb:,.0f} MB {percent(max(0.0, share_of(worker))):>5}"
+
+
+def _line(
+    worker: Worker, name: str, figures: str, record: Record, now: float, layout: _Layout, ascii_only: bool
+) -> Line:
+    live, share = worker.live, share_of(worker)
+    if live is None:
+        known: Part = ("not watched: a stock rq worker", "faint")
+        unheard: Part = ("not heard of: it hangs, or is dead", "bad")
+        return line(f"  {name:<{layout.name}}  {worker.state}; ", known if worker.kind == "rq" else unheard)
+    mood = _mood(share, record.threshold_percentage)
+    parts: list[str | Part] = [("! " if mood in ("warning", "bad") else "  ", mood), f"{name:<{layout.name}}"]
+    if layout.bar:
+        parts += ["  ", (bar(share, layout.bar, ascii_only=ascii_only), mood)]
+    parts += ["  ", (f"{figures:>{layout.figures}}", mood if live.job is not None else "faint")]
+    if layout.spark:
+        heights = _history(record.workers.history(worker.name), live.limit_mb, now, layout.spark)
+        parts += ["  ", sparkline(heights, layout.spark, top=1.0, ascii_only=ascii_only)]
+    if layout.own:
+        own = live.worker_mb / live.worker_limit_mb if live.worker_limit_mb else 0.0
+        parts += ["  itself ", bar(own, layout.own, ascii_only=ascii_only), f" {live.worker_mb:>4.0f} MB"]
+    if live.job is not None:
+        silent = record.workers.silent_seconds(worker.name, record.look.at)
+        said = f" ({duration(math.floor(silent))} ago)" if silent > _STALE_SECONDS else ""
+        parts += ["  ", _job(live.job, layout.job - len(said)), (said, "warning")]
+    return line(*parts)
+
+
+def _job(job: LiveJob, width: int) -> str:
+    """Its class, its id where there is room, the place it named last and items done."""
+    name = job.job.rpartition(".")[2]
+    place = f" at {job.operation}" if job.operation else ""
+    items = f", {job.items_done:,} items" if job.items_done else ""
+    for text in (f"{name} ({short_id(job.job_id)}){place}{items}", f"{name}{place}{items}", f"{name}{place}"):
+        if len(text) <= width:
+            return text
+    short = cut_middle(name, max(8, width - len(place), width // 2))
+    return cut(f"{short}{place}", width)
+
+
+def _mood(share: float, threshold_percentage: float) -> Mood:
+    if 100 * share <= threshold_percentage:
+        return "good"
+    return "bad" if share > 1 else "warning"
+
+
+def _history(samples: Sequence[Sample], limit_mb: float, now: float, width: int) -> list[float | None]:
+    """Usage as a fraction of the ceiling by column, over `HISTORY_SECONDS`; None where nothing was said."""
+    seconds = HISTORY_SECONDS / width
+    begin = now - HISTORY_SECONDS
+    found: list[float | None] = [None] * width
+    for sample in samples:
+        column = int((sample.at - begin) / seconds)
+        if 0 <= column < width:
+            share = sample.usage_mb / (sample.limit_mb or limit_mb or 1.0)
+            before = found[column]
+            if before is None or share > before:
+                found[column] = share
+    return found

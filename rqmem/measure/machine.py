@@ -1,0 +1,57 @@
+"""Facts on the machine and the container this process is in: memory there is, and kills for want of it.
+
+Bytes, and counts since boot (or since the group was made). What cannot be read is None.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rqmem.measure import cgroup_files as cgroup
+
+
+def parse_total_bytes(meminfo: str) -> int:
+    """``MemTotal`` from ``/proc/meminfo``."""
+    kb = next(line.split()[1] for line in meminfo.splitlines() if line.startswith("MemTotal:"))
+    return int(kb) * 1024
+
+
+def total_bytes() -> int:
+    return parse_total_bytes(Path("/proc/meminfo").read_text())
+
+
+def container_limit_bytes() -> int | None:
+    """The smallest limit on our own group and its ancestors; None where none is below the machine's memory."""
+    own = cgroup.read_own()
+    limits = read_limits(own) if own else []
+    return min((limit for limit in limits if limit < total_bytes()), default=None)
+
+
+def read_limits(own: cgroup.Own) -> list[int]:
+    """Limits that apply in ``own``. v1 tells the smallest one, of ancestors too; v2 is asked group by group."""
+    if own.version == "v1":
+        stat = _read(own.path / "memory.stat")
+        limit = cgroup.parse_counters(stat or "").get("hierarchical_memory_limit")
+        return [] if limit is None else [limit]
+    below_top = [path for path in (own.path, *own.path.parents) if path.is_relative_to(own.top)]
+    texts = [_read(path / "memory.max") for path in below_top]  # the root has none
+    limits = [cgroup.parse_limit(text) for text in texts if text is not None]
+    return [limit for limit in limits if limit is not None]
+
+
+def oom_kills() -> int | None:
+    """All kills for memory on this machine since boot, those for a group's limit included."""
+    return cgroup.parse_counters(_read(Path("/proc/vmstat")) or "").get("oom_kill")
+
+
+def own_group_oom_kills() -> int | None:
+    """Kills for memory in the group that this process is in."""
+    own = cgroup.read_own()
+    return cgroup.read_kernel_kills(own.version, own.path) if own else None
+
+
+def _read(path: Path) -> str | None:
+    try:
+        return path.read_text()
+    except OSError:
+        return None

@@ -1,0 +1,95 @@
+"""Which job is meant: by its id, by the beginning of one (log lines show eight characters), or by neither."""
+
+from __future__ import annotations
+
+import difflib
+from itertools import chain
+from typing import TYPE_CHECKING
+
+from rq import Queue
+from rq.job import Job
+
+from rqmem.errors import UnknownName
+from rqmem.store import execution_reader
+from rqmem.store.history import history_reader
+from rqmem.text import first_parent, short_id
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from redis import Redis
+
+_RECENT = 500  # of each queue and registry, where an id is looked for
+_NAMED = 3  # ids in an error message
+
+
+def find(connection: Redis, text: str) -> str:
+    """The id of the job that ``text`` names. Raises `UnknownName`, naming near ones, for none and for several."""
+    if not text.strip():
+        raise UnknownName("an empty job id names no job: 'rqmem status' shows those that run now")
+    if Job.exists(text, connection):
+        return text
+    known = {*history_reader.stories(connection), *execution_reader.owners(connection), *_recent_in_rq(connection)}
+    found = named(text, known)
+    if found is None:
+        known.update(_of_runs(connection))
+        found = named(text, known)
+    if found is None:
+        raise UnknownName(f"no job {text!r}: {_hint(text, known)}")
+    return found
+
+
+def named(text: str, known: Collection[str]) -> str | None:
+    """The one of ``known`` that ``text`` is, begins, or is as log lines show it; None: there is none.
+
+    The beginning of a job that has split begins its children too, and means that job.
+
+    Raises:
+        UnknownName: it is the beginning of several.
+    """
+    if text in known:
+        return text
+    shown = [job_id for job_id in known if short_id(job_id) == text]
+    found = shown if len(shown) == 1 else sorted(job_id for job_id in known if job_id.startswith(text))
+    parents = {first_parent(job_id) for job_id in found}
+    if len(found) > 1 and len(parents) == 1 and (parent := parents.pop()).startswith(text):
+        return parent
+    if len(found) > 1:
+        more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
+        raise UnknownName(
+            f"{text!r} is the beginning of {len(found)} job ids: give more of it: {', '.join(found[:_NAMED])}{more}"
+        )
+    return found[0] if found else None
+
+
+def _hint(text: str, known: Collection[str]) -> str:
+    near = difflib.get_close_matches(text, known, n=_NAMED)
+    if near:
+        return f"did you mean {' or '.join(near)}?"
+    if not known:
+        return "neither RQ nor the journal on this Redis has any job; is it the right --url?"
+    return "RQ has none of that id, or has forgotten it, and the journal has none either; is it the right --url?"
+
+
+def _recent_in_rq(connection: Redis) -> set[str]:
+    """Ids of jobs that wait, run, or ended lately."""
+    ids: set[str] = set()
+    for queue in Queue.all(connection):
+        ids.update(queue.get_job_ids(0, _RECENT))
+        for registry in (
+            queue.started_job_registry,
+            queue.failed_job_registry,
+            queue.finished_job_registry,
+            queue.deferred_job_registry,
+            queue.scheduled_job_registry,
+            queue.canceled_job_registry,
+        ):
+            # Without RQ's clean-up, which writes.
+            ids.update(registry.get_job_ids(0, _RECENT - 1, desc=True, cleanup=False))
+    return ids
+
+
+def _of_runs(connection: Redis) -> set[str]:
+    """Ids of the last runs of all job types: functions, whose jobs have no story."""
+    runs = (history_reader.runs(connection, job_type) for job_type in history_reader.types(connection))
+    return {run.job_id for run in chain.from_iterable(runs)}

@@ -1,0 +1,52 @@
+"""What becomes of a job now, in one line. Pure."""
+
+from __future__ import annotations
+
+import time
+
+from rqmem import events
+from rqmem.observe.job import Case, InRq
+
+_WAITING = ("queued", "deferred", "scheduled")
+
+
+def outlook(case: Case) -> str:
+    """What happens next to a job, and who does it."""
+    if case.running:
+        return _while_running(case)
+    if case.in_rq is None:
+        return "nothing: it ended, and RQ has forgotten it"
+    if case.status in _WAITING:
+        resumed = case.of(events.Resumed)
+        return _while_waiting(case, case.in_rq) + (f"; then {resumed[-1].summary()}" if resumed else "")
+    if case.status in ("failed", "stopped"):
+        stopped = "it is stopped" if case.status == "stopped" else "nothing by itself"
+        return f"{stopped}; 'rqmem retry {case.job_id}' runs it again"
+    return "nothing: it was never enqueued" if case.status == "created" else f"nothing: it is {case.status}"
+
+
+def _while_running(case: Case) -> str:
+    if not case.silent:
+        return f"runs on {case.worker}" if case.worker else "runs"
+    if case.owner is not None:
+        goes_on = case.record.on_breach in ("resume", "split") or case.record.split is not None
+        what = "takes the job over" if goes_on else "ends the job, which cannot go on; RQ's Retry counts"
+        return f"its worker {case.worker} is silent: another rqmem worker {what}"
+    return f"its worker {case.worker} is silent: RQ fails the job when its heartbeat has run out"
+
+
+def _while_waiting(case: Case, in_rq: InRq) -> str:
+    if case.status == "deferred":
+        if case.children is not None:
+            return f"gathers when its {case.children.total or 0:,} child jobs have ended"
+        return f"waits for {', '.join(in_rq.waits_for) or 'other jobs'}"
+    if case.status == "scheduled" and in_rq.due_at is not None:
+        late = " (it is late: does a worker run --with-scheduler?)" if in_rq.due_at < case.now else ""
+        return f"moved to queue {case.queue!r} at {clock(in_rq.due_at)}{late}"
+    place = f"number {in_rq.position + 1}" if in_rq.position is not None else "waits"
+    return f"{place} in queue {case.queue!r}"
+
+
+def clock(at: float) -> str:
+    """``2026-11-24 00:31:07``, in local time."""
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at))

@@ -1,0 +1,184 @@
+"""What happened to job types in a time, and in as long a time before it. Pure. Times in epoch seconds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rqmem.live.recording import timestamp
+from rqmem.observe.statistics import JobStatistics, peaks_in, peaks_of
+from rqmem.policy import histogram
+from rqmem.store.history.history_records import Run, Tally
+
+HOUR_SECONDS = 3600.0
+EMPTY = "the journal is empty: 'rqmem worker' writes it while jobs run, unless RQMEM_JOURNAL is off there"
+
+
+@dataclass(frozen=True)
+class Period:
+    """The time that is told of.
+
+    Attributes:
+        asked_since: by whoever asks.
+        since, until: the journal counts by hours or days, so it begins with one.
+        step_seconds: an hour or a day.
+        before_since: as long a time before it, in whole steps, begins then; None: the journal does not go back so far.
+        known_since: the journal's first hour or day; None: it is empty.
+    """
+
+    asked_since: float
+    since: float
+    until: float
+    step_seconds: float
+    before_since: float | None
+    known_since: float | None
+
+    @property
+    def seconds(self) -> float:
+        return self.until - self.since
+
+    @property
+    def before_seconds(self) -> float:
+        return self.since - self.before_since if self.before_since is not None else 0.0
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What can be compared between times of different lengths; None: no run, or no items.
+
+    Attributes:
+        runs_per_hour: executions that ended.
+        failed_share, breached_share: of them.
+        p90_mb: nine of ten peaks stay within, up to 5 % too high.
+        mb_per_1000_items: memory efficiency.
+    """
+
+    runs_per_hour: float
+    failed_share: float | None
+    breached_share: float | None
+    p90_mb: float | None
+    mb_per_1000_items: float | None
+
+
+@dataclass(frozen=True)
+class TypeReport:
+    """A job type.
+
+    Attributes:
+        statistics: its counts and peaks.
+        limit_mb: the ceiling of its last run, in MB; None: not known any more.
+        steps: beginning of an hour or day -> what happened in it, oldest first; those without a run are left out.
+        before: what happened in the time before; None: not known.
+    """
+
+    statistics: JobStatistics
+    limit_mb: float | None
+    steps: Sequence[tuple[float, Tally]]
+    before: Tally | None
+
+    @property
+    def job(self) -> str:
+        return self.statistics.job
+
+    @property
+    def tally(self) -> Tally:
+        return self.statistics.tally
+
+
+@dataclass(frozen=True)
+class Report:
+    """All of it.
+
+    Attributes:
+        redis: which one, without password.
+        job: that was asked for; None: all.
+        types: those with most breaches, then failures, then runs first.
+        quiet: job types that the journal knows, and that nothing happened to meanwhile, latest first.
+    """
+
+    rqmem_version: str
+    redis: str
+    job: str | None
+    period: Period
+    types: Sequence[TypeReport]
+    quiet: Sequence[str] = ()
+
+    @property
+    def tally(self) -> Tally:
+        """All job types together."""
+        total = Tally()
+        for each in self.types:
+            total = total.plus(each.tally)
+        return total
+
+    @property
+    def notes(self) -> list[str]:
+        """What a reader should know of the time that is told of."""
+        period, notes = self.period, []
+        if period.known_since is None:
+            return [EMPTY]
+        if period.since < period.known_since:
+            notes.append(f"the journal begins at {timestamp(period.known_since)}: nothing is known of the time before")
+        elif period.asked_since < period.since:
+            notes.append(f"the journal keeps 30 days: this begins at {timestamp(period.since)}")
+        if not self.types:
+            before = ": --since 30d shows what did before" if self.quiet else ""
+            notes.append(f"no job ended since {timestamp(period.since)}{before}")
+        elif period.before_since is None:
+            notes.append(f"there is no time before to compare with: the journal has not all of {self._missing()}")
+        return notes
+
+    def _missing(self) -> str:
+        period = self.period
+        unit = "hours" if period.step_seconds == HOUR_SECONDS else "days"
+        kept = "2 days of hours" if unit == "hours" else "30 days"
+        return f"the {int(period.seconds // period.step_seconds)} {unit} before (it keeps {kept})"
+
+
+def type_report(
+    job: str, runs: Sequence[Run], steps: Sequence[tuple[float, Tally]], before: Tally | None, period: Period
+) -> TypeReport:
+    """A job type by what the journal has of it.
+
+    Args:
+        runs: its last ones, newest first, also from before.
+        steps: by hour or day, oldest first.
+    """
+    tally = Tally()
+    for _, each in steps:
+        tally = tally.plus(each)
+    within = [run for run in runs if run.ended_at >= period.since]
+    exact = len(within) == tally.runs
+    statistics = JobStatistics(
+        job=job,
+        source="runs" if exact else "tallies",
+        tally=tally,
+        peaks=peaks_of(within) if exact else peaks_in(tally.peaks),
+        crossings=0,
+        runs_above=None,
+    )
+    limit_mb = next((run.limit_mb for run in runs if run.limit_mb), None)
+    return TypeReport(statistics, limit_mb, steps, before)
+
+
+def figures(tally: Tally, seconds: float) -> Figures:
+    """What can be compared, of so long a time."""
+    return Figures(
+        runs_per_hour=tally.runs / max(seconds, 1.0) * HOUR_SECONDS,
+        failed_share=tally.failed / tally.runs if tally.runs else None,
+        breached_share=tally.breached / tally.runs if tally.runs else None,
+        p90_mb=histogram.percentile(tally.peaks, 0.9),
+        mb_per_1000_items=tally.mb_per_1000_items,
+    )
+
+
+def trend(each: TypeReport, period: Period) -> tuple[Figures, Figures] | None:
+    """The figures of a job type now and before; None where the time before is not known."""
+    if each.before is None:
+        return None
+    return figures(each.tally, period.seconds), figures(each.before, period.before_seconds)
+
+
+def ordered(types: Sequence[TypeReport]) -> list[TypeReport]:
+    """Those with most breaches, then failures, then runs first."""
+    return sorted(types, key=lambda each: (-each.tally.breached, -each.tally.failed, -each.tally.runs, each.job))

@@ -1,0 +1,77 @@
+"""Report and advice, read from the journal. Changes nothing."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rqmem import __version__
+from rqmem.observe.advice import Advice, AdviceReport
+from rqmem.observe.period import Period, Report, ordered, type_report
+from rqmem.policy.recommendation import recommend
+from rqmem.store.history import history_reader
+from rqmem.store.history.history_reader import DAY_SECONDS, DAYS_KEPT, HOUR_SECONDS, HOURS_KEPT
+from rqmem.store.history.history_records import Tally
+from rqmem.store.history.kept_types import OTHERS
+from rqmem.store.history.learned import past
+
+if TYPE_CHECKING:
+    from redis import Redis
+
+
+def period_of(since: float, now: float, known_since: float | None) -> Period:
+    """The time from ``since`` until ``now`` as the journal can tell of it, which begins at ``known_since``."""
+    by_hour = now - _beginning(since, HOUR_SECONDS) <= HOURS_KEPT * HOUR_SECONDS
+    step, kept = (HOUR_SECONDS, HOURS_KEPT) if by_hour else (DAY_SECONDS, DAYS_KEPT)
+    begin = _beginning(max(since, now - DAYS_KEPT * DAY_SECONDS), step)
+    before: float | None = begin - max(1, int((now - begin) // step)) * step
+    if known_since is None or before is None or before < known_since or before < now - (kept + 1) * step:
+        before = None
+    return Period(since, begin, now, step, before, known_since)
+
+
+def read_report(connection: Redis, where: str, since: float, now: float, job: str | None = None) -> Report:
+    """What happened since then; only to ``job``, where that is given."""
+    types = history_reader.types(connection)
+    known = history_reader.first_seen(connection, types, now)
+    period = period_of(since, now, min(known.values(), default=None))
+    names = [name for name in types if job in (None, name)]
+    found = []
+    for name in names:
+        by_day = period.step_seconds == DAY_SECONDS
+        steps = history_reader.tallies(connection, name, period.since, now, by_day=by_day)
+        if steps:
+            begun = [(at - period.step_seconds / 2, each) for at, each in steps]
+            before = _before(connection, name, period)
+            found.append(type_report(name, history_reader.runs(connection, name), begun, before, period))
+    told = {each.job for each in found}
+    quiet = sorted((name for name in names if name not in told), key=lambda name: -types[name])
+    return Report(__version__, where, job, period, ordered(found), quiet)
+
+
+def read_advice(
+    connection: Redis, where: str, warning_fraction: float, now: float, job: str | None = None
+) -> AdviceReport:
+    """What is advised for all job types, or for ``job``. ``warning_fraction``: MEMORY_WARNING_THRESHOLD."""
+    types = history_reader.types(connection)
+    names = sorted(name for name in types if job in (None, name) and name != OTHERS)
+    known = history_reader.first_seen(connection, names, now)
+    jobs = []
+    for name in names:
+        known_of = past(connection, name, now, known.get(name, now))
+        jobs.append(Advice(name, known_of, types[name], recommend(known_of, warning_fraction)))
+    return AdviceReport(__version__, where, now, job, jobs)
+
+
+def _before(connection: Redis, name: str, period: Period) -> Tally | None:
+    if period.before_since is None:
+        return None
+    total = Tally()
+    by_day = period.step_seconds == DAY_SECONDS
+    steps = history_reader.tallies(connection, name, period.before_since, period.since - 1, by_day=by_day)
+    for _, each in steps:
+        total = total.plus(each)
+    return total
+
+
+def _beginning(at: float, step_seconds: float) -> float:
+    return at // step_seconds * step_seconds

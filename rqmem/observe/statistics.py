@@ -1,0 +1,151 @@
+"""Runs and tallies of the monitored time to figures by job type. Pure. Sizes in MB.
+
+Two things are known of a job type: its last runs one by one, exact, but a bounded number of them; and by how much its
+tallies grew, which count all runs, but sizes in steps of 5 %. The runs are used where they are all there.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from rqmem.policy import histogram
+from rqmem.store.history.history_records import OK, Run, Tally
+
+Source = Literal["runs", "tallies", "last runs"]
+"""``runs``: each one; ``tallies``: all counted, sizes in steps of 5 %; ``last runs``: more ended than are kept."""
+
+
+@dataclass(frozen=True)
+class Peaks:
+    """How the peaks of runs are spread, in MB; None: no run."""
+
+    p50_mb: float | None
+    p90_mb: float | None
+    p99_mb: float | None
+    highest_mb: float | None
+
+
+@dataclass(frozen=True)
+class JobStatistics:
+    """What happened to a job type in the monitored time.
+
+    Attributes:
+        tally: its counters; ``alerts`` in it are those that the monitor saw raised.
+        crossings: seen by looks; ``runs_above``: runs whose peak was above the threshold, None: not known.
+    """
+
+    job: str
+    source: Source
+    tally: Tally
+    peaks: Peaks
+    crossings: int
+    runs_above: int | None
+
+
+def percentile(ordered: Sequence[float], fraction: float) -> float | None:
+    """The smallest value that at least ``fraction`` of the values do not exceed (nearest rank); None without values."""
+    if not ordered:
+        return None
+    return ordered[max(0, math.ceil(fraction * len(ordered) - 1e-9) - 1)]
+
+
+def grown(before: Tally, after: Tally) -> Tally:
+    """What was added to a tally; all of it, where it has begun anew meanwhile (the journal was cleared)."""
+    if after.runs < before.runs or after.seconds < before.seconds:
+        return after
+    added: dict[str, object] = {}
+    for each in dataclasses.fields(Tally):
+        ours, theirs = getattr(before, each.name), getattr(after, each.name)
+        if isinstance(theirs, dict):
+            more = {key: count - ours.get(key, 0) for key, count in theirs.items()}
+            added[each.name] = {key: count for key, count in more.items() if count > 0}
+        else:
+            added[each.name] = max(0, round(theirs - ours, 3))
+    return Tally(**added)  # type: ignore[arg-type]
+
+
+def tally_of(runs: Iterable[Run]) -> Tally:
+    """The counters of these runs, without histograms and alerts."""
+    total = Tally()
+    for run in runs:
+        total = total.plus(
+            Tally(
+                jobs=run.counted,
+                jobs_split=run.counted and run.children > 0,
+                runs=1,
+                failed=run.outcome != OK and not run.resumed,
+                resumed=run.resumed,
+                splits=run.children > 0,
+                collections=run.collections,
+                freed_mb=run.freed_mb,
+                chunks=run.chunks,
+                items=run.items,
+                seconds=run.seconds,
+                peak_sum_mb=run.peak_mb if run.items else 0.0,
+                breaches={run.layer: 1} if run.layer else {},
+            )
+        )
+    return total
+
+
+def peaks_of(runs: Iterable[Run]) -> Peaks:
+    """Exact, by nearest rank."""
+    ordered = sorted(run.peak_mb for run in runs)
+    p50, p90, p99, highest = (_rounded(percentile(ordered, fraction)) for fraction in (0.5, 0.9, 0.99, 1.0))
+    return Peaks(p50, p90, p99, highest)
+
+
+def peaks_in(counts: Mapping[int, float]) -> Peaks:
+    """The upper ends of histogram buckets: at most 5 % too high."""
+    p50, p90, p99, highest = (_rounded(histogram.percentile(counts, fraction)) for fraction in (0.5, 0.9, 0.99, 1.0))
+    return Peaks(p50, p90, p99, highest)
+
+
+def job_statistics(
+    job: str,
+    runs: Sequence[Run],
+    added: Tally,
+    *,
+    since: float,
+    queues: Sequence[str] = (),
+    threshold_percentage: float,
+    alerts: int = 0,
+    crossings: int = 0,
+) -> JobStatistics:
+    """The figures of one job type.
+
+    Args:
+        runs: its last ones that the journal keeps, in any order, also from before.
+        added: by how much its tallies grew since ``since`` (epoch seconds).
+        queues: only runs on these; tallies do not tell queues apart, so then the runs must do.
+        alerts, crossings: that the monitor saw.
+    """
+    within = [run for run in runs if run.ended_at > since and (not queues or run.queue in queues)]
+    complete = any(run.ended_at <= since for run in runs) or len(runs) >= added.runs
+    source: Source = "runs" if complete else "last runs" if queues else "tallies"
+    tally = added if source == "tallies" else tally_of(within)
+    above = sum(run.peak_mb > threshold_percentage / 100 * run.limit_mb > 0 for run in within)
+    return JobStatistics(
+        job=job,
+        source=source,
+        tally=dataclasses.replace(tally, alerts=alerts),
+        peaks=peaks_in(added.peaks) if source == "tallies" else peaks_of(within),
+        crossings=crossings,
+        runs_above=above if complete else None,
+    )
+
+
+def total(jobs: Iterable[JobStatistics]) -> Tally:
+    """All job types together."""
+    summed = Tally()
+    for each in jobs:
+        summed = summed.plus(each.tally)
+    return summed
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 1)

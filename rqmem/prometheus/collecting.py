@@ -1,0 +1,53 @@
+"""The collector: each scrape reads Redis anew, so the process keeps nothing, and counters survive its restart."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from prometheus_client import Metric as Family
+from prometheus_client.registry import Collector
+from redis.exceptions import RedisError
+
+from rqmem.prometheus.catalogue import METRICS
+from rqmem.prometheus.families import empty, families
+from rqmem.prometheus.read import Scrape, read_scrape
+
+if TYPE_CHECKING:
+    from redis import Redis
+
+_log = logging.getLogger("rqmem.exporter")
+
+
+class JournalCollector(Collector):
+    """Reads from ``connection``, which any number of scrapes may share. No error of Redis leaves it."""
+
+    def __init__(self, connection: Redis) -> None:
+        self._connection = connection
+        self._away = False
+
+    def describe(self) -> Iterable[Family]:
+        """The families without samples, for a registry that looks for names taken twice; Redis is not asked."""
+        return [empty(name) for name in METRICS]
+
+    def collect(self) -> Iterable[Family]:
+        """The families as they are now; nothing but ``rqmem_up`` 0 while Redis is away."""
+        began = time.perf_counter()
+        scrape = self._read()
+        return families(scrape, time.perf_counter() - began)
+
+    def _read(self) -> Scrape | None:
+        """None, and one line in the log for the first time, while Redis does not answer."""
+        try:
+            scrape = read_scrape(self._connection, time.time())
+        except (RedisError, OSError, UnicodeDecodeError) as error:  # the last: a name that somebody wrote as bytes
+            if not self._away:
+                _log.warning("Redis does not answer: rqmem_up is 0 until it does: %s", " ".join(str(error).split()))
+            self._away = True
+            return None
+        if self._away:
+            _log.warning("Redis answers again")
+        self._away = False
+        return scrape

@@ -1,0 +1,182 @@
+"""Scrape as Prometheus' metric families. Pure; needs prometheus-client (the extra ``metrics``)."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, get_args
+
+from prometheus_client import Metric as Family
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.utils import floatToGoString
+
+from rqmem import __version__
+from rqmem.events import Layer
+from rqmem.policy.alert_rules import RULES, WORKER_FULL
+from rqmem.prometheus.catalogue import METRICS
+from rqmem.store.history.totals import PEAK_BOUNDS_MB, SECONDS_BOUNDS, Totals, cumulative
+from rqmem.text import printable
+from rqmem.units import MB
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from rqmem.prometheus.read import JobType, Scrape
+    from rqmem.store.history.history_records import Live
+
+KINDS = ("rqmem", "rq", "silent")
+_USUAL_STATES = ("busy", "idle")
+_QUEUE_STATES = ("queued", "started", "deferred", "scheduled", "failed")
+_DROPPED = ("events", "runs", "alerts", "refused")
+_RULES = tuple(name for name in RULES if name != WORKER_FULL.name)  # that one is about no job
+
+
+class _Page:
+    """The families of one scrape, in the catalogue's order."""
+
+    def __init__(self) -> None:
+        self._families: dict[str, CounterMetricFamily | GaugeMetricFamily | HistogramMetricFamily] = {}
+
+    def put(self, name: str, value: float, *labels: str) -> None:
+        """A sample of a gauge or counter."""
+        family = self._family(name)
+        assert not isinstance(family, HistogramMetricFamily)
+        family.add_metric(_shown(labels), value)
+
+    def spread(self, name: str, counts: Sequence[tuple[float | None, float]], total: float, *labels: str) -> None:
+        """A histogram: how many are up to each bound, None for all, and their sum."""
+        family = self._family(name)
+        assert isinstance(family, HistogramMetricFamily)
+        buckets = [("+Inf" if bound is None else floatToGoString(bound), count) for bound, count in counts]
+        family.add_metric(_shown(labels), buckets, total)
+
+    def families(self) -> Iterator[Family]:
+        """Those that have something."""
+        return (self._families[name] for name in METRICS if name in self._families)
+
+    def _family(self, name: str) -> CounterMetricFamily | GaugeMetricFamily | HistogramMetricFamily:
+        if name not in self._families:
+            self._families[name] = empty(name)
+        return self._families[name]
+
+
+def _shown(labels: Sequence[str]) -> list[str]:
+    """Names as labels, each on one line. A backslash in one is doubled, so that two names never become one label."""
+    return [printable(label.replace("\\", r"\\")) for label in labels]
+
+
+def empty(name: str) -> CounterMetricFamily | GaugeMetricFamily | HistogramMetricFamily:
+    """A family without samples."""
+    metric = METRICS[name]
+    kinds = {"gauge": GaugeMetricFamily, "counter": CounterMetricFamily, "histogram": HistogramMetricFamily}
+    return kinds[metric.kind](name, metric.help, labels=metric.labels)
+
+
+def families(scrape: Scrape | None, seconds: float) -> list[Family]:
+    """The page. ``scrape`` None: Redis did not answer; ``seconds``: how long it took to read them."""
+    page = _Page()
+    page.put("rqmem_up", scrape is not None)
+    page.put("rqmem_build_info", 1, __version__)
+    if scrape is not None:
+        page.put("rqmem_scrape_seconds", seconds)
+        _of_redis(page, scrape)
+        _of_queues(page, scrape)
+        _of_workers(page, scrape)
+        if scrape.journal:
+            _of_jobs(page, scrape)
+    return list(page.families())
+
+
+def _of_redis(page: _Page, scrape: Scrape) -> None:
+    page.put("rqmem_redis_refuses", bool(scrape.refuses))
+    page.put("rqmem_suspended", scrape.suspended)
+    page.put("rqmem_journal_readable", scrape.journal)
+    for kind in dict.fromkeys([*_DROPPED, *sorted(scrape.dropped)]):
+        page.put("rqmem_journal_dropped_total", scrape.dropped.get(kind, 0), kind)
+    if scrape.memory is not None:
+        page.put("rqmem_redis_used_bytes", scrape.memory.used_bytes)
+        page.put("rqmem_redis_limit_bytes", scrape.memory.max_bytes)
+
+
+def _of_queues(page: _Page, scrape: Scrape) -> None:
+    serving = Counter(queue for worker in scrape.workers if worker.kind != "silent" for queue in set(worker.queues))
+    for queue in scrape.queues:
+        for state in _QUEUE_STATES:
+            page.put("rqmem_queue_jobs", getattr(queue, state), queue.name, state)
+        page.put("rqmem_queue_overdue_jobs", queue.due, queue.name)
+        page.put("rqmem_queue_workers", serving[queue.name], queue.name)
+
+
+def _of_workers(page: _Page, scrape: Scrape) -> None:
+    there = Counter((str(worker.kind), worker.state) for worker in scrape.workers)
+    usual = [(kind, state) for kind in KINDS for state in _USUAL_STATES]
+    for kind, state in sorted({*usual, *there}):
+        page.put("rqmem_workers", there[kind, state], kind, state)
+    for worker in scrape.workers:
+        if worker.live is not None:
+            _of_worker(page, worker.live, scrape.at)
+
+
+def _of_worker(page: _Page, live: Live, now: float) -> None:
+    job = live.job
+    limit_mb = job.limit_mb if job is not None else live.limit_mb
+    usage_mb = job.usage_mb if job is not None else 0.0
+    for name, value in {
+        "rqmem_worker_start_time_seconds": live.started_at,
+        "rqmem_worker_memory_bytes": MB * live.worker_mb,
+        "rqmem_worker_memory_limit_bytes": MB * live.worker_limit_mb,
+        "rqmem_worker_job_usage_bytes": MB * usage_mb,
+        "rqmem_worker_job_limit_bytes": MB * limit_mb,
+        "rqmem_worker_job_usage_ratio": usage_mb / limit_mb if limit_mb else 0.0,
+        "rqmem_worker_job_seconds": max(0.0, now - job.started_at) if job is not None else 0.0,
+        "rqmem_worker_jobs_total": live.jobs,
+        "rqmem_worker_breaches_total": live.breaches,
+        "rqmem_worker_recycled_horses_total": live.recycled,
+    }.items():
+        page.put(name, value, live.worker)
+
+
+def _of_jobs(page: _Page, scrape: Scrape) -> None:
+    lives = [worker.live for worker in scrape.workers if worker.live is not None]
+    running = Counter(live.job.job for live in lives if live.job is not None)
+    for job in sorted({*scrape.types, *running}):
+        page.put("rqmem_job_running", running[job], job)
+    for job, known in scrape.types.items():
+        _of_job(page, job, known)
+    _counts(page, "rqmem_job_alerts_total", "", scrape.about_no_job.alerts, [WORKER_FULL.name])
+    for alert in scrape.alerts:
+        page.put("rqmem_job_open_alerts", 1, alert.job, alert.rule)
+
+
+def _of_job(page: _Page, job: str, known: JobType) -> None:
+    totals: Totals = known.totals
+    for name, value in {
+        "rqmem_job_jobs_total": totals.jobs,
+        "rqmem_job_jobs_split_total": totals.jobs_split,
+        "rqmem_job_runs_total": totals.runs,
+        "rqmem_job_failures_total": totals.failed,
+        "rqmem_job_resumes_total": totals.resumed,
+        "rqmem_job_splits_total": totals.splits,
+        "rqmem_job_leaks_total": totals.leaks,
+        "rqmem_job_collections_total": totals.collections,
+        "rqmem_job_freed_bytes_total": MB * totals.freed_mb,
+        "rqmem_job_chunks_total": totals.chunks,
+        "rqmem_job_items_total": totals.items,
+        "rqmem_job_seen_timestamp_seconds": known.seen_at,
+    }.items():
+        page.put(name, value, job)
+    if totals.leaks:
+        page.put("rqmem_job_leak_run_bytes", MB * totals.leak_mb / totals.leaks, job)
+    if known.limit_mb is not None:
+        page.put("rqmem_job_limit_bytes", MB * known.limit_mb, job)
+    _counts(page, "rqmem_job_breaches_total", job, totals.breaches, get_args(Layer))
+    _counts(page, "rqmem_job_alerts_total", job, totals.alerts, _RULES)
+    peaks = [(None if end is None else MB * end, count) for end, count in cumulative(totals.peaks, PEAK_BOUNDS_MB)]
+    page.spread("rqmem_job_peak_bytes", peaks, MB * totals.peak_mb, job)
+    page.spread("rqmem_job_run_seconds", cumulative(totals.durations, SECONDS_BOUNDS), totals.seconds, job)
+
+
+def _counts(page: _Page, name: str, job: str, counts: Mapping[str, float], usual: Sequence[str]) -> None:
+    """What has not happened is 0: for Prometheus a counter that begins with 1 has never risen."""
+    for what in dict.fromkeys([*usual, *sorted(counts)]):
+        page.put(name, counts.get(what, 0), job, what)

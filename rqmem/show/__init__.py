@@ -1,0 +1,1 @@
+"""Text and pages made of what `rqmem.observe` has read. Reads nothing itself."""

@@ -1,0 +1,245 @@
+"""The facts as one screen of text. Pure.
+
+The worst comes first. What does not fit is left out where there is most of it, and counted with how it is; troubles are
+left out last. A text of any length takes some lines only.
+"""
+
+from __future__ import annotations
+
+import textwrap
+import time
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from rqmem.observe.model import Facts, JobType, Queue, Worker
+from rqmem.observe.problems import NEAR_CEILING, Trouble
+from rqmem.store.history.history_records import LiveJob
+from rqmem.text import bar, printable, span
+from rqmem.units import show_mb
+
+Mood = Literal["plain", "title", "good", "warning", "bad"]
+Colour = Callable[[str, Mood], str]
+
+_FEWEST = (2, 1)  # entries of a table that stay; where they are too many, fewer
+_MOST_WRONGS = 3  # named of those left out
+_MOST_LINES = 6  # of one text
+_BAR_COLUMNS = 8
+_BAR = " ▏▎▍▌▋▊▉█"
+_SHORT_ID = 8
+_MARK_COLUMNS = 9
+_NAME_COLUMNS = 10  # at least
+_NARROW = 64 + _NAME_COLUMNS  # a row of workers has less
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """Some lines. ``wrong``: what with it, in a word or two; empty: it is well."""
+
+    lines: list[str]
+    wrong: str = ""
+
+
+@dataclass
+class _Table:
+    """A heading and entries, the worst first. ``last``: shortened only when the others are."""
+
+    heading: str
+    entries: list[_Entry]
+    last: bool = False
+    hidden: list[_Entry] = field(default_factory=list)
+
+    def lines(self, columns: int, colour: Colour) -> list[str]:
+        shown = [line for entry in self.entries for line in entry.lines]
+        return ["", colour(self.heading, "title"), *shown, *([_cut(self._rest(), columns)] if self.hidden else [])]
+
+    def _rest(self) -> str:
+        wrong = Counter(entry.wrong for entry in self.hidden if entry.wrong)
+        words = ", ".join(f"{count:,} {what}" for what, count in wrong.most_common(_MOST_WRONGS)) or "all well"
+        return f"  and {len(self.hidden):,} more, {words}"
+
+    @property
+    def height(self) -> int:
+        return 2 + sum(len(entry.lines) for entry in self.entries) + bool(self.hidden)
+
+
+def screen(facts: Facts, found: Sequence[Trouble], columns: int, rows: int | None, colour: Colour) -> list[str]:
+    """The lines to show.
+
+    Args:
+        found: what is wrong.
+        columns: no line is longer.
+        rows: about how many lines may be shown; None: any number.
+        colour: gives a text the colour of its mood.
+    """
+    head = _head(facts, columns, colour)
+    tables = [table for table in _tables(facts, found, columns, colour) if table.entries]
+    foot = [] if found else ["", colour("nothing is wrong", "good")]
+    if rows is not None:
+        _shorten(tables, rows - len(head) - len(foot))
+    return head + [line for table in tables for line in table.lines(columns, colour)] + foot
+
+
+def _head(facts: Facts, columns: int, colour: Colour) -> list[str]:
+    mood: Mood = "good" if facts.state == "running" else "bad"
+    busy = sum(worker.busy for worker in facts.alive)
+    counts = [_count(len(facts.alive), "worker") + (f" ({busy} busy)" if busy else "")]
+    for state in ("queued", "started", "failed"):
+        total = sum(getattr(queue, state) for queue in facts.queues)
+        counts.append(f"{total:,} {state}")
+    shown_clock = time.strftime("%H:%M:%S", time.localtime(facts.at))
+    title, told = f"rqmem: {colour(facts.state, mood)}", ", ".join(counts)
+    fits = len(told) <= columns - 10 - len(facts.state)
+    return [
+        *([f"{title}   {told}"] if fits else [title, _cut(told, columns)]),
+        _cut(facts.where, columns - len(shown_clock) - 2) + "  " + shown_clock,
+    ]
+
+
+def _tables(facts: Facts, found: Sequence[Trouble], columns: int, colour: Colour) -> list[_Table]:
+    workers = sorted(
+        facts.workers, key=lambda each: (-bool(_wrong_worker(each)), -_share(each), not each.busy, each.name)
+    )
+    served = {queue for worker in facts.alive for queue in worker.queues}
+    queues = sorted(facts.queues, key=lambda each: (not _wrong_queue(each, served), -each.queued, each.name))
+    types = sorted(facts.types, key=lambda each: not _wrong_type(each))  # a stable sort
+    since = time.strftime("%H:%M", time.localtime(facts.since))
+    wrong = "what is wrong" if any(each.mark == "problem" for each in found) else "worth a look"
+    return [
+        _Table(_worker_row("workers", "state", "usage of ceiling", "own MB", "jobs", "breaches", "up", columns),
+               [_Entry(_worker(each, facts.at, columns, colour), _wrong_worker(each)) for each in workers]),
+        _Table(_row("queues", ("queued", "started", "deferred", "scheduled", "failed"), columns),
+               [_Entry([_queue(each, columns)], _wrong_queue(each, served)) for each in queues]),
+        _Table(_row(f"since {since}", ("runs", "failed", "breaches", "resumes"), columns),
+               [_Entry([_type(each, columns)], _wrong_type(each)) for each in types]),
+        _Table(wrong, [_Entry(_trouble(each, columns, colour), each.name) for each in found], last=True),
+    ]  # fmt: skip
+
+
+def _shorten(tables: Sequence[_Table], room: int) -> None:
+    """Take entries away until all fit, from where there is most."""
+    for table in tables:
+        fitting = max(1, room)  # each has a line at least
+        table.hidden, table.entries = table.entries[fitting:], table.entries[:fitting]
+    for fewest in _FEWEST:
+        while sum(table.height for table in tables) > room:
+            long = [table for table in tables if len(table.entries) > fewest]
+            if not long:
+                break
+            longest = max(long, key=lambda table: (not table.last, table.height))
+            longest.hidden.append(longest.entries.pop())
+
+
+def _wrong_worker(worker: Worker) -> str:
+    if worker.kind == "silent":
+        return "not heard of"
+    return "near their ceilings" if _share(worker) >= NEAR_CEILING else ""
+
+
+def _wrong_queue(queue: Queue, served: Collection[str]) -> str:
+    if queue.queued and queue.name not in served:
+        return "not served"
+    return "overdue" if queue.due and not queue.scheduler else ""
+
+
+def _wrong_type(each: JobType) -> str:
+    if each.tally.breached or each.tally.leaks:
+        return "with breaches or leaks"
+    return "with failures" if each.tally.failed else ""
+
+
+def _share(worker: Worker) -> float:
+    """What its job uses of its ceiling; 0 for none."""
+    job = worker.live.job if worker.live is not None else None
+    return job.usage_mb / job.limit_mb if job is not None and job.limit_mb else 0.0
+
+
+def worker_lines(worker: Worker, now: float, columns: int, colour: Colour) -> list[str]:
+    """One worker, with the heading of the table."""
+    heading = _worker_row("worker", "state", "usage of ceiling", "own MB", "jobs", "breaches", "up", columns)
+    return [colour(heading, "title"), *_worker(worker, now, columns, colour)]
+
+
+def _worker_row(name: str, state: str, usage: str, own: str, jobs: str, breaches: str, up: str, columns: int) -> str:
+    """A narrow one has no room for a bar in ``usage``, nor for ``own``."""
+    if columns < _NARROW:
+        width = columns - 51
+        row = f"{_cut(name, width):<{width}} {state:<9} {_cut(usage.lstrip(_BAR), 16):<16}"
+    else:
+        width = max(_NAME_COLUMNS, columns - 64)
+        row = f"{_cut(name, width):<{width}} {state:<9} {usage:<22} {own:>6}"
+    return _cut(f"{row} {jobs:>7} {breaches:>8} {up:>6}".rstrip(), columns)
+
+
+def _worker(worker: Worker, now: float, columns: int, colour: Colour) -> list[str]:
+    live = worker.live
+    up = span(now - worker.born_at) if worker.born_at is not None else ""
+    if live is None:
+        usage = {"rq": "not watched (rq's own)", "silent": "silent", "rqmem": "tells nothing"}[worker.kind]
+        line = _worker_row(worker.name, worker.state, usage, "", f"{worker.jobs:,}", "", up, columns)
+        running = [_cut(f"  job {worker.job_id}", columns)] if worker.job_id else []
+        return [colour(line, "bad") if worker.kind == "silent" else line, *running]
+    line = _worker_row(
+        worker.name, worker.state, _usage(live.job), f"{live.worker_mb:.0f}", f"{live.jobs:,}",
+        f"{live.breaches:,}", up, columns,
+    )  # fmt: skip
+    if live.job is None:
+        return [line]
+    near = live.job.limit_mb and live.job.usage_mb >= NEAR_CEILING * live.job.limit_mb
+    return [colour(line, "warning") if near else line, _cut(f"  {_doing(live.job, now)}", columns)]
+
+
+def _usage(job: LiveJob | None) -> str:
+    if job is None or not job.limit_mb:
+        return ""
+    share = job.usage_mb / job.limit_mb
+    return f"{bar(min(1.0, share), _BAR_COLUMNS)} {100 * share:.0f} % of {show_mb(round(job.limit_mb))}"
+
+
+def _doing(job: LiveJob, now: float) -> str:
+    parts = [f"{job.job} {job.job_id[:_SHORT_ID]}"]
+    parts += [f"at {job.operation}"] if job.operation else []
+    parts += [f"{_count(job.items_done, 'item')} done"] if job.items_done else []
+    return ", ".join([*parts, span(now - job.started_at)])
+
+
+def _row(name: str, cells: Sequence[object], columns: int, *, tail: bool = False) -> str:
+    width = columns - 10 * len(cells)
+    name = printable(name[-columns:] if tail else name[: columns + 1])
+    shown = f"…{name[-(width - 1) :]}" if tail and len(name) > width else _cut(name, width)
+    return f"{shown:<{width}}" + "".join(f"{cell:>10}" for cell in cells)
+
+
+def _queue(queue: Queue, columns: int) -> str:
+    counts = (queue.queued, queue.started, queue.deferred, queue.scheduled, queue.failed)
+    return _row(queue.name, [f"{count:,}" for count in counts], columns)
+
+
+def _type(each: JobType, columns: int) -> str:
+    tally = each.tally
+    counts = (tally.runs, tally.failed, tally.breached, tally.resumed)
+    return _row(each.job, [f"{count:,.0f}" for count in counts], columns, tail=True)
+
+
+def _trouble(trouble: Trouble, columns: int, colour: Colour) -> list[str]:
+    mark = colour(f"{trouble.mark:<{_MARK_COLUMNS}}", "bad" if trouble.mark == "problem" else "warning")
+    indent = " " * _MARK_COLUMNS
+    first, *rest = _broken(trouble.text, columns - _MARK_COLUMNS)
+    advice, *more = _broken(trouble.advice, columns - _MARK_COLUMNS - 3)
+    lines = [mark + first, *(indent + line for line in rest)]
+    return [*lines, f"{indent}-> {advice}", *(f"{indent}   {line}" for line in more)]
+
+
+def _broken(text: str, columns: int) -> list[str]:
+    columns = max(30, columns)
+    return textwrap.wrap(_cut(text, _MOST_LINES * columns), columns, break_on_hyphens=False) or [""]
+
+
+def _cut(text: str, columns: int) -> str:
+    text = printable(text[: columns + 1])  # a text of many MB takes its time
+    return text if len(text) <= columns else text[: max(0, columns - 1)] + "…"
+
+
+def _count(number: int, thing: str) -> str:
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"

@@ -1,0 +1,1 @@
+"""Alerts as Redis keeps them, and the stream that senders read."""

@@ -1,0 +1,104 @@
+"""All reads of rqmem's own Redis keys; changes nothing. Connections answer in bytes, as RQ demands."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, cast
+
+from redis.exceptions import RedisError
+
+from rqmem.events import Breach
+from rqmem.store import keys
+from rqmem.store.execution_records import Owner, RunRecord, Standing
+from rqmem.store.history.history_records import Live
+from rqmem.store.retrying import described, refusal
+
+if TYPE_CHECKING:
+    from redis import Redis
+    from rq.executions import Execution
+    from rq.job import Job
+    from rq.queue import Queue
+
+
+def run(connection: Redis, job_id: str) -> RunRecord:
+    """The run of a job; an empty record for one that has none."""
+    return RunRecord.from_hash(cast("dict[bytes, bytes]", connection.hgetall(keys.run(job_id))))
+
+
+def breaches(connection: Redis, job_id: str) -> list[Breach]:
+    """The last breaches of a job, newest first."""
+    return [Breach.from_json(text.decode()) for text in _list(connection, keys.breaches(job_id))]
+
+
+def results(connection: Redis, job_id: str, stage: int) -> list[bytes]:
+    """What finished chunks of a stage returned, in order, each as it was serialised."""
+    mark = f"{stage}:".encode()
+    return [part[len(mark) :] for part in _list(connection, keys.results(job_id)) if part.startswith(mark)]
+
+
+def owner(connection: Redis, job_id: str) -> Owner | None:
+    """Who runs the job now."""
+    raw = cast("bytes | None", connection.hget(keys.RUNNING, job_id))
+    return None if raw is None else Owner.from_json(raw.decode())
+
+
+def standing(connection: Redis, job: Job, queue: Queue, execution: Execution) -> Standing:
+    """How an execution stands now, in one look."""
+    with connection.pipeline() as pipeline:
+        pipeline.hget(keys.RUNNING, job.id)
+        pipeline.zscore(queue.started_job_registry.key, execution.composite_key)
+        pipeline.hmget(job.key, "status", "created_at")
+        raw, score, (status, created_at) = pipeline.execute()
+    owner = Owner.from_json(raw.decode()).execution if raw is not None else ""
+    status = status.decode() if status and created_at else ""
+    return Standing(owner, owner == execution.id, score is not None, status)
+
+
+def epoch(connection: Redis) -> str:
+    """Of the data that Redis has now (`keys.EPOCH`); empty: nobody has named one yet."""
+    raw = cast("bytes | None", connection.get(keys.EPOCH))
+    return raw.decode() if raw is not None else ""
+
+
+def refusal_of_writes(connection: Redis) -> str:
+    """With which words Redis refuses to be written to now; empty: it does not, or has nothing against others."""
+    try:
+        connection.set(keys.PROBE, "", xx=True)  # changes nothing
+    except RedisError as error:
+        if refusal(error) not in ("", "NOPERM", "NOAUTH"):  # one may read here and no more: no news of the workers
+            return described(error)
+    return ""
+
+
+def owners(connection: Redis) -> dict[str, Owner]:
+    """Job id -> owner, of all executions that have not ended."""
+    raw = cast("dict[bytes, bytes]", connection.hgetall(keys.RUNNING))
+    return {job_id.decode(): Owner.from_json(text.decode()) for job_id, text in raw.items()}
+
+
+def absent(connection: Redis, workers: Iterable[str]) -> set[str]:
+    """Those of ``workers`` whose heartbeat is gone."""
+    names = sorted(set(workers))
+    with connection.pipeline(transaction=False) as pipeline:
+        for name in names:
+            pipeline.exists(keys.alive(name))
+        return {name for name, there in zip(names, pipeline.execute(), strict=True) if not there}
+
+
+def silent(connection: Redis, owners: Mapping[str, Owner]) -> set[str]:
+    """Job ids of those ``owners`` that are not heard of: no worker of that name is, or another process has the name."""
+    names = sorted({owner.worker for owner in owners.values()})
+    raw = cast("list[bytes | None]", connection.mget([keys.alive(name) for name in names])) if names else []
+    said = dict(zip(names, raw, strict=True))
+    return {job_id for job_id, owner in owners.items() if not _is_heard(said[owner.worker], owner)}
+
+
+def _is_heard(said: bytes | None, owner: Owner) -> bool:
+    if said is None:
+        return False
+    process = Live.from_json(said.decode()).process if said.startswith(b"{") else ""
+    return process in ("", owner.process)  # empty: of an older rqmem
+
+
+def _list(connection: Redis, key: str) -> list[bytes]:
+    return cast("list[bytes]", connection.lrange(key, 0, -1))

@@ -1,0 +1,297 @@
+"""All writes to rqmem's own Redis keys. Reading is `reader`'s, naming is `keys`'.
+
+Promises: a write of an execution that no longer owns its job is refused and raises `RunTakenOver`;
+what several keys must agree on is written in one script or one transaction.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, cast
+from uuid import uuid4
+
+from rq.executions import Execution, ExecutionRegistry
+from rq.registry import FailedJobRegistry, ScheduledJobRegistry, StartedJobRegistry
+from rq.utils import now, utcformat
+
+from rqmem.errors import RunTakenOver, SourceError
+from rqmem.events import Breach
+from rqmem.store import keys
+from rqmem.store.execution_records import Owner
+from rqmem.store.retrying import until_redis_answers
+from rqmem.store.scripts import script
+
+if TYPE_CHECKING:
+    from redis import Redis
+    from redis.client import Pipeline
+    from rq.job import Job
+    from rq.queue import Queue
+
+KEEP_SECONDS = 7 * 24 * 3600
+"""How long the record of a run stays when nothing more is written to it."""
+
+WAITING_SECONDS = 90 * 24 * 3600
+"""How long it stays while its job waits for children, in its queue, or for its time; then the job begins anew."""
+
+KEPT_BREACHES = 8
+
+
+def claim(pipeline: Pipeline, job_id: str, owner: Owner) -> None:
+    """Name the owner of a job's execution; from now on older executions are refused."""
+    pipeline.hset(keys.RUNNING, job_id, owner.to_json())
+
+
+def release(pipeline: Pipeline, job_id: str) -> None:
+    """The execution ended; rides in the transaction that commits its outcome."""
+    pipeline.hdel(keys.RUNNING, job_id)
+
+
+def epoch(connection: Redis) -> str:
+    """Of the data that this Redis has now; another one after FLUSHALL, or where the server came back empty."""
+    with connection.pipeline() as pipeline:
+        pipeline.set(keys.EPOCH, uuid4().hex, nx=True)
+        pipeline.get(keys.EPOCH)
+        return str(pipeline.execute()[1].decode())
+
+
+def let_go(connection: Redis, job: Job, execution: Execution) -> None:
+    """An execution ends without an outcome: neither its claim stays, nor what it has written of a deleted job."""
+    with connection.pipeline() as pipeline:
+        execution.delete(job, pipeline)
+        names, values = [keys.RUNNING, job.key], [job.id, execution.id]
+        script(connection, "let_go")(keys=names, args=values, client=pipeline)
+        pipeline.execute()
+
+
+def release_if(connection: Redis, job_id: str, owner: Owner) -> bool:
+    """Forget a dead owner, unless somebody else owns the job by now."""
+    return script(connection, "release_if")(keys=[keys.RUNNING], args=[job_id, owner.execution]) == 1
+
+
+def adopt(connection: Redis, job_id: str, dead: Owner, settler: Owner) -> bool:
+    """``settler`` owns the run of ``dead`` from now on, unless somebody else owns it by now."""
+    was = (dead.execution, dead.host, dead.pid, dead.start_time)
+    return script(connection, "adopt")(keys=[keys.RUNNING], args=[job_id, *was, settler.to_json()]) == 1
+
+
+def disown(connection: Redis, job_id: str) -> None:
+    """Nobody owns the job: whatever execution of it still runs commits nothing."""
+    connection.hdel(keys.RUNNING, job_id)
+
+
+def farewell(connection: Redis, worker: str) -> None:
+    """Say that ``worker`` ends; what it still owned may be taken over at once."""
+    connection.delete(keys.alive(worker))
+
+
+def expire_run(pipeline: Pipeline, job_id: str) -> None:
+    """All that is kept of a run goes at one time: a cursor without its results would lose them without a word."""
+    for key in (keys.run(job_id), *keys.beside_run(job_id)):
+        pipeline.expire(key, KEEP_SECONDS)
+
+
+def finish(pipeline: Pipeline, job_id: str, result_ttl: int) -> None:
+    """The job is done: its run stays as long as its result; a repetition, or another job of that id, begins anew."""
+    pipeline.delete(*keys.beside_run(job_id))
+    pipeline.srem(keys.SPLITS, job_id)
+    if result_ttl == 0:
+        pipeline.delete(keys.run(job_id), keys.split_below(job_id))
+        return
+    pipeline.hset(keys.run(job_id), "finished", 1)
+    for key in (keys.run(job_id), keys.split_below(job_id)):
+        pipeline.expire(key, KEEP_SECONDS if result_ttl < 0 else result_ttl)
+
+
+def save_breach(connection: Redis, breach: Breach, execution_id: str) -> None:
+    """Keep the breach of this execution with its job. Done again for the same execution, the last one is kept."""
+    key = keys.breaches(breach.job_id)
+    with connection.pipeline() as pipeline:
+        names, values = [key, keys.run(breach.job_id)], [execution_id, breach.to_json(), KEPT_BREACHES]
+        script(connection, "save_breach")(keys=names, args=values, client=pipeline)
+        pipeline.expire(key, KEEP_SECONDS)
+        pipeline.zadd(keys.STORIES, {breach.job_id: round(now().timestamp())})
+        expire_run(pipeline, breach.job_id)
+        pipeline.execute()
+
+
+def note_peak(connection: Redis, job_id: str, peak_mb: float) -> None:
+    """A horse that used so much is gone, and its run does not know: the run's peak is the highest of all executions."""
+    script(connection, "note_peak")(keys=[keys.run(job_id)], args=[peak_mb])
+
+
+def requeue(
+    job: Job,
+    queue: Queue,
+    execution: Execution,
+    stage: int | None,
+    chunk_size: int,
+    cost: int,
+    *,
+    cut: bool = False,
+    history: Sequence[str] = (),
+    delay_seconds: float = 0.0,
+) -> bool:
+    """End ``execution`` and put its job at the front of its queue again, once; ``cost`` is counted as resumes.
+
+    ``cut``: the next execution is to cut what is left in two children. ``history``: how the executions ended.
+    ``delay_seconds``: only then, by `release_due`; until then RQ shows it as scheduled.
+
+    Returns False where the execution no longer owns the job, or the job was ended by somebody else.
+    """
+    failed = FailedJobRegistry(job.origin, connection=job.connection).key
+    answer = script(job.connection, "requeue")(
+        keys=[
+            *keys_of_an_end(job, queue, execution, failed),
+            ScheduledJobRegistry(job.origin, connection=job.connection).key,
+            keys.DELAYED,
+        ],
+        args=[
+            *(job.id, execution.id, "" if stage is None else stage, chunk_size, utcformat(now()), cost, int(cut)),
+            *("\n".join(history), time.time() + delay_seconds if delay_seconds else 0, WAITING_SECONDS),
+        ],
+    )
+    return answer == 1
+
+
+def renew_budget(job: Job) -> None:
+    """The job is about to fail: what comes after (RQ's Retry, a person who requeues it) may resume as often again."""
+    job.connection.hdel(keys.run(job.id), "resumes_spent", "history")
+
+
+def begin_again(connection: Redis, job_id: str) -> None:
+    """The next execution of the job forgets what earlier ones left, as that of another job of the same id does."""
+    key = keys.run(job_id)
+    if connection.exists(key):  # else there is nothing to forget, and nothing that would expire
+        connection.hset(key, "job_created_at", "begins again")
+
+
+def release_due(connection: Redis, job_class: type[Job], queue_class: type[Queue]) -> int:
+    """Put jobs whose delayed resume is due at the front of their queues; how many."""
+    released = 0
+    for raw in cast("list[bytes]", connection.zrangebyscore(keys.DELAYED, 0, time.time(), start=0, num=100)):
+        job_id = raw.decode()
+        origin = cast("bytes | None", connection.hget(job_class.key_for(job_id), "origin"))
+        queue = queue_class(origin.decode() if origin else "default", connection=connection)
+        registry = ScheduledJobRegistry(queue.name, connection=connection)
+        released += script(connection, "due")(
+            keys=[keys.DELAYED, registry.key, job_class.key_for(job_id), queue.key, queue.redis_queues_keys],
+            args=[job_id, utcformat(now())],
+        )
+    return released
+
+
+def keys_of_an_end(job: Job, queue: Queue, execution: Execution, registry_key: str) -> list[str]:
+    """What a script that ends an execution of a job touches, in the order in which `requeue` and `defer` take it.
+
+    ``registry_key``: of RQ's registry that the job leaves or enters.
+    """
+    connection = job.connection
+    return [
+        keys.RUNNING,
+        job.key,
+        StartedJobRegistry(job.origin, connection=connection).key,
+        execution.key,
+        ExecutionRegistry(job.id, connection=connection).key,
+        execution.worker_executions_key,
+        queue.intermediate_queue_key,
+        queue.key,
+        registry_key,
+        keys.run(job.id),
+        queue.redis_queues_keys,
+        *keys.beside_run(job.id),
+    ]
+
+
+def put_back(queue: Queue, job_id: str) -> bool:
+    """Move a job that nobody began from the intermediate queue to the front of its queue, once."""
+    job_key = queue.job_class.key_for(job_id)
+    answer = script(queue.connection, "put_back")(
+        keys=[queue.intermediate_queue_key, queue.key, job_key], args=[job_id]
+    )
+    return answer == 1
+
+
+class RunWriter:
+    """Writes of one execution of a memory-aware job to the job's run. A Redis that is away is waited for."""
+
+    def __init__(self, connection: Redis, job_id: str, execution_id: str) -> None:
+        self._connection = connection
+        self._job_id = job_id
+        self._execution_id = execution_id
+
+    def open(self, job: str, job_created_at: str, run_id: str, on_breach: str, *, anew: bool) -> None:
+        """A new execution begins: its own count of chunks starts at 0; ``anew`` forgets what went before."""
+        if anew:
+            own = (keys.run, keys.breaches, keys.split_below)
+            old = (*(key(self._job_id) for key in own), *keys.beside_run(self._job_id))
+            until_redis_answers(lambda: self._connection.delete(*old), f"begin the run of job {self._job_id}")
+        about = {"job": job, "job_created_at": job_created_at, "run_id": run_id, "on_breach": on_breach}
+        self._update({**about, "execution_chunks": 0})
+
+    def begin_stage(self, stage: int, chunk_size: int) -> None:
+        self._update({"stage": stage, f"chunk_size:{stage}": chunk_size})
+
+    def save_chunks(
+        self, stage: int, cursor: Any, items_done: int, chunks: int, results: bytes, chunk_size: int, chunk_state: str
+    ) -> None:
+        """So many chunks are finished: the cursor after them, the stage's items so far, results, and what is known
+        of the size of the next, in one step, once.
+
+        Raises:
+            RunTakenOver: another execution owns the job.
+            SourceError: the cursor is no JSON.
+        """
+        save = script(self._connection, "save_chunks")
+        names = [keys.RUNNING, keys.run(self._job_id), keys.results(self._job_id)]
+        values = [
+            *(self._job_id, self._execution_id, stage, _as_json(cursor), items_done, KEEP_SECONDS, results, chunks),
+            *(chunk_size, chunk_state),
+        ]
+        answer = until_redis_answers(
+            lambda: save(keys=names, args=values), f"save a chunk of job {self._job_id}", self._connection
+        )
+        if answer != 1:
+            raise RunTakenOver(
+                f"job {self._job_id}: another worker took this run over; this execution ends without a verdict"
+            )
+
+    def close(self, peak_mb: float, seconds: float, unsaved_chunks: int, unsaved_items: int) -> None:
+        """An execution of ``handle`` ended, well or not; those ``unsaved`` had no `save_chunks` of their own.
+
+        Where it ended otherwise than well, their items will be done again: 0.
+        """
+        key = keys.run(self._job_id)
+
+        def write() -> None:
+            with self._connection.pipeline() as pipeline:
+                pipeline.hset(key, "peak_mb", peak_mb)
+                pipeline.hincrbyfloat(key, "seconds", seconds)
+                pipeline.hincrby(key, "chunks", unsaved_chunks)
+                if unsaved_items:
+                    pipeline.hset(key, "items_unsaved", unsaved_items)
+                expire_run(pipeline, self._job_id)
+                pipeline.execute()
+
+        until_redis_answers(write, f"close the run of job {self._job_id}")
+
+    def _update(self, mapping: Mapping[Any, Any]) -> None:
+        key = keys.run(self._job_id)
+
+        def write() -> None:
+            with self._connection.pipeline() as pipeline:
+                pipeline.hset(key, mapping=mapping)
+                expire_run(pipeline, self._job_id)
+                pipeline.execute()
+
+        until_redis_answers(write, f"write to the run of job {self._job_id}")
+
+
+def _as_json(cursor: Any) -> str:
+    try:
+        return json.dumps(cursor, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise SourceError(
+            f"a source gave the cursor {cursor!r:.200}, which is no JSON ({error}): give one that is"
+        ) from None

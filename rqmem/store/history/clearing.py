@@ -1,0 +1,91 @@
+"""Forgetting the journal, whole or of one job type. Nothing that running or resumable jobs need is part of it.
+
+Keys are found by SCAN and removed by UNLINK, some hundreds at once, so Redis serves others meanwhile. What workers
+write while it goes on may be gone or there afterwards.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import TYPE_CHECKING, cast
+
+from rqmem.store import keys
+from rqmem.store.alerts.alert_records import Alert
+from rqmem.store.history import history_reader, history_writer
+
+if TYPE_CHECKING:
+    from redis import Redis
+
+_AT_ONCE = 500
+
+
+def clear(connection: Redis) -> int:
+    """Forget all of it, whichever version it has, and begin a new one of ours. Returns the number of keys removed."""
+    removed = sum(_unlink(connection, _scan(connection, pattern)) for pattern in keys.JOURNAL_PATTERNS)
+    history_writer.version_is_ours(connection)  # workers that run look at the mark only when they start
+    return removed
+
+
+def clear_type(connection: Redis, job_type: str) -> int:
+    """Forget one job type: runs, figures, alerts, and the stories of its jobs. Returns the number of keys removed.
+
+    Raises:
+        JournalVersionError: the journal is of another version; it can be cleared as a whole only.
+    """
+    history_reader.check_version(connection)
+    removed = sum(_unlink(connection, _scan(connection, pattern)) for pattern in keys.of_type(job_type))
+    for of_job in (keys.story, keys.breaches):
+        names = list(_about(connection, _scan(connection, of_job("*")), job_type))
+        removed += _unlink(connection, names)
+        for batch in _batches(name.removeprefix(of_job("").encode()) for name in names):
+            connection.zrem(keys.STORIES, *batch)
+    _forget_alerts(connection, job_type)
+    connection.zrem(keys.TYPES, job_type)
+    return removed
+
+
+def _scan(connection: Redis, pattern: str) -> Iterator[bytes]:
+    yield from cast("Iterator[bytes]", connection.scan_iter(pattern, count=_AT_ONCE))
+
+
+def _unlink(connection: Redis, names: Iterable[bytes]) -> int:
+    removed = 0
+    for batch in _batches(names):
+        removed += connection.unlink(*batch)
+    return removed
+
+
+def _about(connection: Redis, lists: Iterable[bytes], job_type: str) -> Iterator[bytes]:
+    """Those of these lists (stories, breaches) whose first entry tells of that job type."""
+    for batch in _batches(lists):
+        with connection.pipeline(transaction=False) as pipeline:
+            for name in batch:
+                pipeline.lindex(name, 0)
+            firsts = cast("list[bytes | None]", pipeline.execute())
+        for name, first in zip(batch, firsts, strict=True):
+            if first is not None and json.loads(first).get("job") == job_type:
+                yield name
+
+
+def _forget_alerts(connection: Redis, job_type: str) -> None:
+    ended = [each.field for each in history_reader.open_alerts(connection) if each.job == job_type]
+    if ended:
+        connection.hdel(keys.OPEN_ALERTS, *ended)
+    after = "-"
+    while True:
+        found = connection.xrange(keys.ALERTS, after, "+", _AT_ONCE)
+        entries = cast("list[tuple[bytes, dict[bytes, bytes]]]", found)
+        ours = [entry_id for entry_id, entry in entries if Alert.from_entry(entry_id, entry).job == job_type]
+        if ours:
+            connection.xdel(keys.ALERTS, *ours)
+        if len(entries) < _AT_ONCE:
+            return
+        after = f"({entries[-1][0].decode()}"
+
+
+def _batches(names: Iterable[bytes]) -> Iterator[list[bytes]]:
+    rest = iter(names)
+    while batch := list(islice(rest, _AT_ONCE)):
+        yield batch

@@ -1,0 +1,267 @@
+"""The values of the journal: what is running now, how runs ended, what job types cost. No I/O."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from rqmem.events import Event
+
+VERSION = 1
+"""Of everything here and in `rqmem.store.history.samples`: another version's journal is said, not misread."""
+
+OK = "ok"
+
+
+Lines = tuple[tuple[float, str], ...]
+"""MB and line of code, most first."""
+
+
+@dataclass(frozen=True)
+class LiveJob:
+    """A job that runs now. Sizes in MB, times in epoch seconds.
+
+    Attributes:
+        usage_mb, peak_mb, limit_mb: of its tree of processes, as last read by the watcher; its ceiling.
+        operation: the place it last named.
+        items_done: finished in its present stage, where it works in chunks.
+        grew: where its memory grew so far, in steps of some MB.
+    """
+
+    job: str
+    job_id: str
+    queue: str
+    started_at: float
+    usage_mb: float
+    peak_mb: float
+    limit_mb: float
+    operation: str = ""
+    items_done: int = 0
+    grew: Lines = ()
+
+
+@dataclass(frozen=True)
+class Live:
+    """A worker as it last said of itself; gone when it has not for two heartbeats. Sizes in MB.
+
+    Attributes:
+        at: when it said so, epoch seconds.
+        worker_mb, worker_limit_mb: its own process and that one's ceiling.
+        horse_pid: 0: it has none now.
+        limit_mb: the ceiling of jobs that declare none.
+        kept_by: ``"watcher"`` or ``"watcher and cgroup"``.
+        jobs, breaches, recycled: since it started.
+        process: `rqmem.measure.procfs.process_identity` of the worker.
+    """
+
+    worker: str
+    host: str
+    pid: int
+    at: float
+    started_at: float
+    worker_mb: float
+    worker_limit_mb: float
+    limit_mb: float
+    horse_pid: int
+    kept_by: str
+    jobs: int
+    breaches: int
+    recycled: int
+    queues: list[str] = field(default_factory=list)
+    job: LiveJob | None = None
+    process: str = ""
+
+    def to_json(self) -> str:
+        return json.dumps(dataclasses.asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> Live:
+        """The state in ``text``; fields of a newer rqmem are passed over."""
+        values = _known(cls, json.loads(text))
+        job = values.pop("job", None)
+        return cls(**values, job=LiveJob(**_with_lines(_known(LiveJob, job))) if job else None)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One execution of a job, from its beginning to its end. Sizes in MB.
+
+    Attributes:
+        ended_at: epoch seconds.
+        outcome: ``ok`` or the error's name.
+        resumed: it ended early, and the job goes on in another execution.
+        layer: who acted, where it breached; else empty.
+        initial_mb: usage before the job.
+        peak_mb: the highest anybody saw, also while RQ stored the result, after the job had told its own figures.
+        peak_sampled: it had several processes, so that it may have used more between two readings.
+        final_mb: after it; None where nobody read it.
+        freed_mb, collections: by collecting garbage.
+        chunks, items, largest_chunk: finished in this execution.
+        children: it split into.
+        counted: with it the job counts as one that somebody enqueued. Not so a child, an execution after which the job
+            runs again (a resume, RQ's Retry), and a gather.
+    """
+
+    job: str
+    job_id: str
+    queue: str
+    worker: str
+    ended_at: float
+    outcome: str
+    seconds: float
+    initial_mb: float
+    peak_mb: float
+    limit_mb: float
+    final_mb: float | None = None
+    resumed: bool = False
+    layer: str = ""
+    freed_mb: float = 0.0
+    collections: int = 0
+    chunks: int = 0
+    items: int = 0
+    largest_chunk: int = 0
+    children: int = 0
+    counted: bool = True
+    peak_sampled: bool = False
+
+    @property
+    def mb_per_item(self) -> float | None:
+        """What one item of a chunk costs while it is worked on: growth by the items held at once; None: no chunks."""
+        if self.largest_chunk == 0:
+            return None
+        return max(0.0, self.peak_mb - self.initial_mb) / self.largest_chunk
+
+    def to_json(self) -> str:
+        return json.dumps({name: value for name, value in vars(self).items() if value or value == 0.0})
+
+    @classmethod
+    def from_json(cls, text: str) -> Run:
+        """The run in ``text``; fields of a newer rqmem are passed over, texts that are empty were not written."""
+        texts = dict.fromkeys(("job", "job_id", "queue", "worker", "outcome"), "")
+        return cls(**{**texts, **_known(cls, json.loads(text))})
+
+
+@dataclass(frozen=True)
+class Grown:
+    """Where the memory of a run grew whose peak was a record of its job type. A breach has its own evidence.
+
+    Attributes:
+        at: when it ended, epoch seconds.
+        peak_mb, limit_mb: as `Run` has them.
+        grew: where, in steps of some MB.
+    """
+
+    job: str
+    job_id: str
+    worker: str
+    at: float
+    peak_mb: float
+    limit_mb: float
+    grew: Lines
+
+    def to_json(self) -> str:
+        return json.dumps(vars(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> Grown:
+        """The record in ``text``; fields of a newer rqmem are passed over."""
+        return cls(**_with_lines(_known(cls, json.loads(text))))
+
+
+@dataclass(frozen=True)
+class Tally:
+    """What happened to a job type within some time. Sizes in MB.
+
+    Attributes:
+        jobs: that somebody enqueued, each counted with one execution (`Run.counted`); ``jobs_split``: those that split.
+        runs: executions that ended; ``failed``: the job failed with it; ``resumed``: it went on in another.
+        breaches: by layer.
+        collections, freed_mb, chunks, items, seconds: summed.
+        splits: runs that split.
+        alerts: raised.
+        leaks: found; ``leak_mb``: what a run leaves by each of them, summed.
+        peak_sum_mb: the peaks of runs that finished items, summed.
+        peaks, durations, costs: histograms (`rqmem.policy.histogram`) of peak MB, seconds, and **KB** per item.
+    """
+
+    jobs: float = 0
+    jobs_split: float = 0
+    runs: float = 0
+    failed: float = 0
+    resumed: float = 0
+    splits: float = 0
+    alerts: float = 0
+    leaks: float = 0
+    leak_mb: float = 0
+    collections: float = 0
+    freed_mb: float = 0
+    chunks: float = 0
+    items: float = 0
+    seconds: float = 0
+    peak_sum_mb: float = 0
+    breaches: dict[str, float] = field(default_factory=dict)
+    peaks: dict[int, float] = field(default_factory=dict)
+    durations: dict[int, float] = field(default_factory=dict)
+    costs: dict[int, float] = field(default_factory=dict)
+
+    def plus(self, other: Tally) -> Tally:
+        """Both together."""
+        summed: dict[str, Any] = {}
+        for each in dataclasses.fields(self):
+            ours, theirs = getattr(self, each.name), getattr(other, each.name)
+            if isinstance(ours, dict):
+                summed[each.name] = {key: ours.get(key, 0) + theirs.get(key, 0) for key in {**ours, **theirs}}
+            else:
+                summed[each.name] = ours + theirs
+        return Tally(**summed)
+
+    @property
+    def breached(self) -> float:
+        """Breaches by any layer."""
+        return sum(self.breaches.values())
+
+    @property
+    def mb_per_1000_items(self) -> float | None:
+        """Memory efficiency: peak MB by a thousand items; None without items."""
+        return 1000 * self.peak_sum_mb / self.items if self.items else None
+
+    @property
+    def leak_mb_per_run(self) -> float | None:
+        """What a run leaves for good, by the leaks found; None without."""
+        return self.leak_mb / self.leaks if self.leaks else None
+
+    @property
+    def freed_mb_per_collection(self) -> float | None:
+        """Collection effectiveness; None without collections."""
+        return self.freed_mb / self.collections if self.collections else None
+
+    @property
+    def splitting_rate(self) -> float | None:
+        """Jobs that split by all that somebody enqueued; None without."""
+        return self.jobs_split / self.jobs if self.jobs else None
+
+    @property
+    def alerts_per_job(self) -> float | None:
+        """Alerts by jobs that somebody enqueued; None without."""
+        return self.alerts / self.jobs if self.jobs else None
+
+
+@dataclass(frozen=True)
+class Told:
+    """An event of a job's story, and when it was told (epoch seconds)."""
+
+    at: float
+    event: Event
+
+
+def _with_lines(values: dict[str, Any]) -> dict[str, Any]:
+    """JSON has no tuples."""
+    return {**values, "grew": tuple((grown_mb, line) for grown_mb, line in values.get("grew", ()))}
+
+
+def _known(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
+    names = {each.name for each in dataclasses.fields(cls)}
+    return {name: value for name, value in values.items() if name in names}

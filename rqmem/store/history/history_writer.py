@@ -1,0 +1,192 @@
+"""All writes to the journal but alerts (`rqmem.store.alerts.alert_writer`). Everything is bounded where it is written.
+
+Functions add commands to a pipeline that is sent anyway; they must bear being refused one by one, since a full Redis
+takes some commands and not others. What has outgrown its number is removed by `trim`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, cast
+
+from rqmem.policy.histogram import bucket
+from rqmem.store import keys
+from rqmem.store.history import totals
+from rqmem.store.history.history_reader import (
+    DAY_SECONDS,
+    DAYS_KEPT,
+    HOUR_SECONDS,
+    HOURS_KEPT,
+    WEEK_SECONDS,
+    WEEKS_KEPT,
+)
+from rqmem.store.history.history_records import OK, VERSION, Grown, Live, Run
+from rqmem.store.history.kept_types import KEPT_TYPES, forget_beyond
+from rqmem.store.history.samples import RINGS, Sample
+
+if TYPE_CHECKING:
+    from redis import Redis
+    from redis.client import Pipeline
+
+    from rqmem.events import LeakFound
+
+# At worst 60 MB together, if all of it is there and as long as it may be; a few MB where 20 job types run.
+KEPT_RUNS = 100
+KEPT_STORIES, KEPT_STORY_LINES, STORY_SECONDS = 800, 100, 7 * DAY_SECONDS
+KEPT_SAMPLED_WORKERS = 100
+KEPT_GROWN = 5
+_TRIMMED_AT_ONCE = 500
+
+
+def version_is_ours(connection: Redis) -> bool:
+    """Mark the journal as of this version, unless it has a mark; whether that is ours."""
+    connection.set(keys.VERSION, VERSION, nx=True)
+    return connection.get(keys.VERSION) == str(VERSION).encode()
+
+
+def beat(pipeline: Pipeline, live: Live, seconds: float) -> None:
+    """Say that a worker lives, for ``seconds`` from now, and what it does.
+
+    A Redis out of memory refuses the first command and takes the second: the worker lives all the same.
+    """
+    pipeline.set(keys.alive(live.worker), live.to_json(), px=int(seconds * 1000))
+    pipeline.pexpire(keys.alive(live.worker), int(seconds * 1000))
+
+
+def write_samples(pipeline: Pipeline, worker: str, samples: Sequence[Sample], now: float) -> None:
+    """The present slot of each ring, `RINGS` in their order."""
+    for ring, sample in zip(RINGS, samples, strict=True):
+        key = keys.samples(worker, ring.step_seconds)
+        pipeline.setrange(key, ring.offset(sample.at), ring.pack(sample))
+        pipeline.expire(key, ring.seconds)
+    pipeline.zadd(keys.SAMPLED, {worker: round(now)})
+
+
+def write_runs(
+    pipeline: Pipeline,
+    runs: Iterable[Run],
+    alerts: Mapping[tuple[str, str], int],
+    now: float,
+    leaks: Iterable[LeakFound] = (),
+    kept: Mapping[str, str] | None = None,
+) -> None:
+    """Runs that ended, alerts raised by job type and rule, and leaks found, since the last time.
+
+    ``kept``: job type -> the name that its figures are kept under (`rqmem.store.history.kept_types`); else its own.
+    """
+    kept_as = kept or {}
+    by_rule: dict[str, Counter[str]] = {}
+    for (job, rule), count in alerts.items():
+        by_rule.setdefault(kept_as.get(job, job), Counter())[rule] += count
+    leak_mb: dict[str, list[float]] = {}
+    for leak in leaks:
+        leak_mb.setdefault(kept_as.get(leak.job, leak.job), []).append(leak.mb_per_run)
+    by_type: dict[str, list[Run]] = {name: [] for name in [*by_rule, *leak_mb] if name}
+    for run in runs:
+        by_type.setdefault(kept_as.get(run.job, run.job), []).append(run)
+    if "" in by_rule:  # about no job
+        _add(pipeline, keys.totals(""), totals.added({}, [], by_rule[""]), DAYS_KEPT * DAY_SECONDS)
+    for name, ended in by_type.items():
+        raised = by_rule.get(name, Counter())
+        counts = _counts(ended, sum(raised.values()), leak_mb.get(name, []))
+        for period, seconds, number in (("h", HOUR_SECONDS, HOURS_KEPT), ("d", DAY_SECONDS, DAYS_KEPT)):
+            _add(pipeline, keys.tally(name, period, int(now // seconds)), counts, seconds * (number + 1))
+        _add(pipeline, keys.totals(name), totals.added(counts, ended, raised), DAYS_KEPT * DAY_SECONDS)
+        if ended:
+            began = min(run.ended_at - run.seconds for run in ended)
+            pipeline.hsetnx(keys.totals(name), "since", str(round(began, 3)))
+            key = keys.runs(name)
+            pipeline.lpush(key, *(run.to_json() for run in ended[-KEPT_RUNS:]))
+            pipeline.ltrim(key, 0, KEPT_RUNS - 1)
+            pipeline.expire(key, DAYS_KEPT * DAY_SECONDS)
+    if by_type:
+        pipeline.zadd(keys.TYPES, dict.fromkeys(by_type, round(now)))
+
+
+def write_story(pipeline: Pipeline, job_id: str, lines: Sequence[Mapping[str, Any]], now: float) -> None:
+    """Events of a job, oldest first, each with ``at`` and whose it is."""
+    key = keys.story(job_id)
+    pipeline.rpush(key, *(json.dumps(line) for line in lines[-KEPT_STORY_LINES:]))
+    pipeline.ltrim(key, -KEPT_STORY_LINES, -1)
+    pipeline.expire(key, STORY_SECONDS)
+    pipeline.zadd(keys.STORIES, {job_id: round(now)})
+
+
+def write_grown(pipeline: Pipeline, grown: Iterable[Grown], kept: Mapping[str, str] | None = None) -> None:
+    """Where runs grew; of a job type and week those with the highest peaks stay. ``kept``: as above."""
+    kept_as = kept or {}
+    for each in grown:
+        week = int(each.at // WEEK_SECONDS)
+        key = keys.grew(kept_as.get(each.job, each.job), week)
+        pipeline.zadd(key, {each.to_json(): each.peak_mb})
+        pipeline.zremrangebyrank(key, 0, -KEPT_GROWN - 1)
+        pipeline.expireat(key, (week + WEEKS_KEPT) * WEEK_SECONDS)
+
+
+def count_dropped(pipeline: Pipeline, dropped: Mapping[str, int]) -> None:
+    """What was not written since the last time, by kind."""
+    for kind, count in dropped.items():
+        if count:
+            pipeline.hincrby(keys.DROPPED, kind, count)
+
+
+def trim(connection: Redis) -> None:
+    """Forget the oldest of what has outgrown its number: job types, stories, sampled workers."""
+    with connection.pipeline(transaction=False) as pipeline:
+        for key in (keys.STORIES, keys.SAMPLED):
+            pipeline.zcard(key)
+        stories, workers = cast("list[int]", pipeline.execute())
+    forget_beyond(connection, KEPT_TYPES)
+    gone = []
+    for job_id in _popped(connection, keys.STORIES, stories - KEPT_STORIES):
+        gone += [keys.story(job_id), keys.breaches(job_id)]
+    for worker in _popped(connection, keys.SAMPLED, workers - KEPT_SAMPLED_WORKERS):
+        gone += [keys.samples(worker, ring.step_seconds) for ring in RINGS]
+    if gone:
+        connection.unlink(*gone)
+
+
+def _add(pipeline: Pipeline, key: str, counts: Mapping[str, float], seconds: int) -> None:
+    """Add to the fields of a hash, which lives so long from now."""
+    for field, amount in counts.items():
+        if isinstance(amount, int):
+            pipeline.hincrby(key, field, amount)
+        else:
+            pipeline.hincrbyfloat(key, field, round(amount, 3))
+    pipeline.expire(key, seconds)
+
+
+def _popped(connection: Redis, key: str, count: int) -> list[str]:
+    if count <= 0:
+        return []
+    popped = cast("list[tuple[bytes, float]]", connection.zpopmin(key, min(count, _TRIMMED_AT_ONCE)))
+    return [name.decode() for name, _ in popped]
+
+
+def _counts(runs: Iterable[Run], alerts: int, leak_mb: Sequence[float]) -> dict[str, float]:
+    """What to add to the tallies, by their fields."""
+    counts: defaultdict[str, float] = defaultdict(int, alerts=alerts, leaks=len(leak_mb), leak_mb=float(sum(leak_mb)))
+    for run in runs:
+        cost = run.mb_per_item
+        for field, amount in (
+            ("jobs", int(run.counted)),
+            ("jobs_split", int(run.counted and run.children > 0)),
+            ("runs", 1),
+            ("failed", int(run.outcome != OK and not run.resumed)),
+            ("resumed", int(run.resumed)),
+            ("splits", int(run.children > 0)),
+            ("collections", run.collections),
+            ("chunks", run.chunks),
+            ("items", run.items),
+            ("freed_mb", run.freed_mb),
+            ("seconds", run.seconds),
+            ("peak_sum_mb", run.peak_mb if run.items else 0),
+            (f"breach:{run.layer}", int(run.layer != "")),
+            (f"peak:{bucket(run.peak_mb)}", 1),
+            (f"sec:{bucket(run.seconds)}", 1),
+            (f"item:{bucket(1024 * (cost or 0))}", int(cost is not None)),
+        ):
+            counts[field] += amount
+    return {field: amount for field, amount in counts.items() if amount}

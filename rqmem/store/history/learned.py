@@ -1,0 +1,104 @@
+"""What the journal has of a job type as `rqmem.policy.recommendation` takes it, and the chunk size advised on it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from redis.exceptions import RedisError
+
+from rqmem.errors import JournalVersionError
+from rqmem.policy import histogram
+from rqmem.policy.recommendation import Day, Past, Recommendation, recommend
+from rqmem.store.history import history_reader
+from rqmem.store.history.history_reader import DAY_SECONDS, DAYS_KEPT
+from rqmem.store.history.history_records import OK, Run
+
+if TYPE_CHECKING:
+    from redis import Redis
+
+_KNOWN_SECONDS = 60.0
+_MOST_TYPES = 100
+_known: dict[str, tuple[float, int | None]] = {}
+
+
+def past(connection: Redis, job_type: str, now: float, known_since: float) -> Past:
+    """All that is remembered of it, which begins at ``known_since`` (epoch seconds). Raises redis-py's errors."""
+    days = history_reader.tallies(connection, job_type, now - DAYS_KEPT * DAY_SECONDS, now, by_day=True)
+    runs = history_reader.runs(connection, job_type)
+    totals = history_reader.totals(connection, [job_type]).get(job_type)
+    if totals is not None:  # the hour or day of its first run began before it
+        known_since = max(known_since, totals.since)
+    seconds, items = (sum(getattr(run, field) for run in runs if run.items) for field in ("seconds", "items"))
+    return Past(
+        days=[Day((now - at) / DAY_SECONDS, each.peaks, each.breached) for at, each in days],
+        history_days=(now - known_since) / DAY_SECONDS,
+        limit_mb=next((run.limit_mb for run in runs if run.limit_mb), None),
+        initial_mb=_median(run.initial_mb for run in runs),
+        costs=histogram.summed((each.costs, histogram.weight(now - at)) for at, each in days),
+        seconds_per_item=seconds / items if items else None,
+        largest_chunk=max((run.largest_chunk for run in runs), default=0),
+    )
+
+
+def advised_chunk_size(connection: Redis, job_type: str, warning_fraction: float, now: float) -> int | None:
+    """What ``rqmem recommend`` says, read once a minute at most; None where it says none, or Redis does not answer."""
+    at, size = _known.get(job_type, (float("-inf"), None))
+    if now - at < _KNOWN_SECONDS:
+        return size
+    try:
+        history_reader.check_version(connection)
+        found = recommend(past(connection, job_type, now, now), warning_fraction)
+        size = found.chunk_size if isinstance(found, Recommendation) else None
+    except (RedisError, JournalVersionError):
+        size = None
+    if len(_known) >= _MOST_TYPES:
+        _known.clear()
+    _known[job_type] = (now, size)
+    return size
+
+
+def _median(values: Iterable[float]) -> float:
+    inorder = sorted(values)
+    return inorder[len(inorder) // 2] if inorder else 0.0
+
+
+class KnownPeaks:
+    """What the jobs of each type are known to need, by their last runs that ended well: read again now and then."""
+
+    _SECONDS = 600.0
+
+    def __init__(self) -> None:
+        self._known: dict[str, tuple[float, float, float]] = {}
+
+    def knows(self, job_type: str) -> bool:
+        """Whether `of` needs no look into Redis."""
+        return job_type in self._known
+
+    def of(self, connection: Redis | None, job_type: str, initial_mb: float, now: float) -> float:
+        """MB that a run which begins at ``initial_mb`` may be expected to use; 0: nothing is known.
+
+        ``connection``: None where that is not to be read again now. Raises redis-py's errors.
+        """
+        at, peak_mb, grown_mb = self._known.get(job_type, (float("-inf"), 0.0, 0.0))
+        if connection is not None and now - at >= self._SECONDS:
+            peak_mb = grown_mb = 0.0
+            for run in history_reader.runs(connection, job_type):
+                peak_mb, grown_mb = _with(run, peak_mb, grown_mb)
+            if len(self._known) >= _MOST_TYPES:
+                self._known.clear()
+            self._known[job_type] = now, peak_mb, grown_mb
+        return max(peak_mb, initial_mb + grown_mb) if peak_mb else 0.0
+
+    def ran(self, run: Run) -> None:
+        """A run has ended."""
+        if run.job in self._known:
+            at, peak_mb, grown_mb = self._known[run.job]
+            self._known[run.job] = at, *_with(run, peak_mb, grown_mb)
+
+
+def _with(run: Run, peak_mb: float, grown_mb: float) -> tuple[float, float]:
+    """With a run that did not breach."""
+    if run.layer or run.outcome != OK:
+        return peak_mb, grown_mb
+    return max(peak_mb, run.peak_mb), max(grown_mb, run.peak_mb - run.initial_mb)

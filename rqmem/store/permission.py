@@ -1,0 +1,44 @@
+"""Whether the Redis user may use rqmem's keys: one that was made for RQ has ``rq:*`` only."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from redis.exceptions import NoPermissionError, RedisError
+from rq.defaults import RQ_KEY_PREFIX
+
+from rqmem.errors import RedisUnavailable
+from rqmem.store import keys
+
+if TYPE_CHECKING:
+    from redis import Redis
+
+
+def check_may_write(connection: Redis) -> None:
+    """Raise `RedisUnavailable` where Redis forbids our keys. Other troubles show where they matter."""
+    try:
+        connection.set(keys.PROBE, 1, px=1)
+    except NoPermissionError as error:
+        user = connection.connection_pool.connection_kwargs.get("username") or "default"
+        raise RedisUnavailable(explained(error, user)) from None
+    except RedisError:
+        pass
+
+
+def refused(connection: Redis) -> str:
+    """Why our keys may not be read; empty: they may. Writes nothing."""
+    try:
+        connection.exists(keys.PROBE)
+    except NoPermissionError as error:
+        return " ".join(str(error).split())
+    except RedisError:  # another trouble
+        pass
+    return ""
+
+
+def explained(error: NoPermissionError, user: str = "NAME") -> str:
+    """In one line, with what to do."""
+    return (
+        f"Redis refuses us: {' '.join(str(error).split())}; its user needs the keys {keys.PREFIX}:* beside "
+        f"{RQ_KEY_PREFIX}:*, as in ACL SETUSER {user} ~{keys.PREFIX}:*"
+    )

@@ -1,0 +1,128 @@
+"""Jobs that cannot go on and whose worker is dead: ended as RQ's `StartedJobRegistry.cleanup` ends abandoned jobs.
+
+Only it does so when a heartbeat has run out, minutes later. Callbacks and exception handlers are user code, so a
+process of its own runs them: the heart must beat, and the main thread may be watching a horse. That process belongs
+to no job's tree. Whoever owns the run by then (`rqmem.store.executions.adopt`) settles it; cut short, it is done again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from rq.exceptions import NoSuchJobError
+from rq.executions import Execution
+
+from rqmem.store import executions
+from rqmem.worker import linux
+
+if TYPE_CHECKING:
+    from redis import Redis
+
+    from rqmem.worker.lifecycle import LivingWorker
+
+_TRIES = 3
+_LONGEST_SECONDS = 600.0  # without an end after so long it hangs
+_log = logging.getLogger("rqmem.worker")
+
+
+@dataclass(frozen=True)
+class Abandoned:
+    """The run of a dead worker, of a job that cannot go on."""
+
+    job_id: str
+    queue: str
+    execution_id: str
+    lost_worker: str
+
+
+class Settler:
+    """The process that settles them, one at a time, for one worker."""
+
+    def __init__(self, worker: LivingWorker, connection: Redis) -> None:
+        self._worker = worker
+        self._connection = connection
+        self._tries: Counter[str] = Counter()
+        self._pid = 0
+        self._kill_at = 0.0
+        self._left = 0
+        self._closed = False
+
+    def begin(self, found: Sequence[Abandoned]) -> int:
+        """Have those settled that are not settled yet, unless that is under way; how many have been since last time."""
+        settled, self._left = max(0, self._left - len(found)), len(found)
+        if self._busy() or self._closed or not found:
+            return settled
+        hopeful = [each for each in found if self._tries[each.execution_id] < _TRIES]
+        for each in found:
+            if each not in hopeful:  # its job's record cannot be read, say
+                _log.warning("job %s of lost worker %s is left to RQ's maintenance", each.job_id, each.lost_worker)
+                executions.disown(self._connection, each.job_id)
+        self._tries.update(each.execution_id for each in hopeful)
+        if hopeful:
+            self._fork(hopeful)
+        return settled
+
+    def close(self, seconds: float) -> None:
+        """Wait so long for its end, then kill it."""
+        self._closed = True
+        until = time.monotonic() + seconds
+        while self._busy() and time.monotonic() < until:
+            time.sleep(0.01)
+        self._kill_at = 0.0
+        self._busy()
+
+    def _busy(self) -> bool:
+        if not self._pid:
+            return False
+        with contextlib.suppress(ChildProcessError):
+            if time.monotonic() >= self._kill_at:
+                os.kill(self._pid, signal.SIGKILL)
+                os.waitpid(self._pid, 0)
+            elif os.waitpid(self._pid, os.WNOHANG) == (0, 0):
+                return True
+        self._worker.forget_helper(self._pid)
+        self._pid = 0
+        return False
+
+    def _fork(self, found: Sequence[Abandoned]) -> None:
+        worker, parent = self._worker, os.getpid()
+        self._pid = os.fork()
+        if self._pid:
+            worker.leave_alone(self._pid)
+            self._kill_at = time.monotonic() + _LONGEST_SECONDS
+            return
+        try:
+            linux.die_with_parent()
+            if os.getppid() == parent:
+                worker.begin_settling()
+                for each in found:
+                    _settle(worker, each)
+        except BaseException:  # noqa: BLE001  whatever it was, this process ends
+            _log.exception("worker %s: settling what a dead worker left was cut short", worker.name)
+        finally:
+            os._exit(0)
+
+
+def _settle(worker: LivingWorker, run: Abandoned) -> None:
+    queue = worker.queue_class(
+        run.queue,
+        connection=worker.connection,
+        job_class=worker.job_class,
+        serializer=worker.serializer,
+        death_penalty_class=worker.death_penalty_class,
+    )
+    execution = Execution(run.execution_id, run.job_id, worker.connection, run.lost_worker)
+    try:
+        job = worker.job_class.fetch(run.job_id, connection=worker.connection, serializer=worker.serializer)
+    except NoSuchJobError:
+        worker.forget(queue, execution)
+        return
+    worker.settle_abandoned(job, queue, execution)

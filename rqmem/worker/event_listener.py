@@ -1,0 +1,157 @@
+"""The process beside a worker in which hooks of `rqmem.hooks.on` run, so that they can slow no job and end no worker.
+
+Forked from the worker when all plugins have been imported. The worker writes events to a socket and never waits: what
+finds no room is dropped and counted. A hook that takes longer than a minute, or with which the process holds more than
+a job may, ends the process with an error in the log; between two jobs the worker begins another one.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable
+from typing import NoReturn
+
+from rqmem import events, hooks
+from rqmem.measure import procfs
+from rqmem.units import show_mb, to_bytes
+from rqmem.worker import linux
+
+_MOST_SECONDS = 60.0
+_LOOK_SECONDS = 0.1
+_DRAIN_SECONDS = 5.0
+_AGAIN_SECONDS = 1.0
+_MESSAGE_BYTES = 128 * 1024
+_log = logging.getLogger("rqmem.hooks")
+
+
+class Listening:
+    """One worker's process for `on` hooks; `start`, `tend` and `stop` are for its main thread, `tell` for any."""
+
+    def __init__(self, worker: str, limit_mb: float) -> None:
+        self.pid = 0
+        self._worker = worker
+        self._limit_mb = limit_mb
+        self._end: socket.socket | None = None
+        self._begun_at = 0.0
+        self._dropped = 0
+
+    def start(self) -> None:
+        """Fork it."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._begun_at = time.monotonic()
+        parent = os.getpid()
+        pid = os.fork()
+        if pid == 0:
+            ours.close()
+            _serve(theirs, parent, self._worker, self._limit_mb)
+        theirs.close()
+        self.pid, self._end = pid, ours
+
+    def tell(self, event: events.Event) -> None:
+        """Have the hooks hear of it."""
+        whose = {name: getattr(event, name) for name in events.WHOSE}
+        try:
+            if self._end is not None:
+                self._end.send(json.dumps({**whose, **events.to_fields(event)}).encode(), socket.MSG_DONTWAIT)
+        except OSError:  # no room, or it is dead
+            self._dropped += 1
+
+    def tend(self) -> bool:
+        """Between two jobs: whether it had died and another one has begun."""
+        if self._dropped:
+            _log.warning("worker %s: hooks did not hear of %d events: they take too long", self._worker, self._dropped)
+            self._dropped = 0
+        if self._lives():
+            return False
+        self.pid = 0
+        if self._end is not None:
+            self._end.close()
+            self._end = None
+        if time.monotonic() - self._begun_at < _AGAIN_SECONDS:
+            return False
+        self.start()
+        return True
+
+    def stop(self) -> None:
+        """Have it call the hooks for what it has been told, for a few seconds, and end."""
+        if self._end is not None:
+            self._end.close()
+        deadline = time.monotonic() + _DRAIN_SECONDS
+        while self._lives():
+            if time.monotonic() > deadline:
+                _log.error("worker %s: hooks of on(...) were cut short: they take too long", self._worker)
+                os.kill(self.pid, signal.SIGKILL)
+                os.waitpid(self.pid, 0)
+                break
+            time.sleep(0.002)
+        self.pid = 0
+
+    def _lives(self) -> bool:
+        """Whether it has not ended; one that has is reaped."""
+        try:
+            return bool(self.pid) and os.waitpid(self.pid, os.WNOHANG) == (0, 0)
+        except ChildProcessError:
+            return False
+
+
+def _serve(end: socket.socket, parent: int, worker: str, limit_mb: float) -> NoReturn:
+    """The life of the process: until its worker closes its end."""
+    linux.die_with_parent()
+    if os.getppid() != parent:
+        os._exit(1)
+    os.setpgrp()
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2):  # the worker decides
+        signal.signal(number, signal.SIG_IGN)
+    guard = _Guard(worker, limit_mb)
+    try:
+        while text := end.recv(_MESSAGE_BYTES):
+            fields = json.loads(text)
+            event = events.from_fields(fields, **{name: fields.pop(name) for name in events.WHOSE})
+            for kind, hook in hooks.listeners():
+                if isinstance(event, kind):
+                    guard.call(f"on({kind.__name__}) hook {hooks.name_of(hook)}", hook, event)
+    except BaseException:  # noqa: BLE001  whatever it was, this process ends
+        _log.exception("worker %s: the process of on(...) hooks failed", worker)
+        os._exit(1)
+    os._exit(0)
+
+
+class _Guard:
+    """Calls hooks; a thread of it ends the process in which one takes too long or too much."""
+
+    def __init__(self, worker: str, limit_mb: float) -> None:
+        self._worker = worker
+        self._limit_mb = limit_mb
+        self._most_bytes = procfs.own_held_bytes() + to_bytes(limit_mb)
+        self._running: tuple[str, float] | None = None
+        threading.Thread(target=self._look, name="rqmem-guard", daemon=True).start()
+
+    def call(self, name: str, hook: Callable[..., object], event: events.Event) -> None:
+        self._running = (name, time.monotonic())
+        try:
+            hook(event)
+        except BaseException as error:  # noqa: BLE001  it is the hook that fails or wants to leave, and no other
+            _log.error(
+                "worker %s: %s failed: %s", self._worker, name, f"{type(error).__name__}: {error}", exc_info=True
+            )
+        self._running = None
+
+    def _look(self) -> None:
+        while True:
+            time.sleep(_LOOK_SECONDS)
+            running = self._running
+            if running is not None and time.monotonic() - running[1] > _MOST_SECONDS:
+                self._end(f"{running[0]} took longer than {_MOST_SECONDS:.0f} s")
+            if procfs.own_held_bytes() > self._most_bytes:
+                hook = f"with {running[0]} " if running is not None else ""
+                self._end(f"{hook}it holds more than the {show_mb(self._limit_mb)} MB of a job")
+
+    def _end(self, why: str) -> None:
+        _log.error("worker %s: the process of on(...) hooks ends, and another one begins: %s", self._worker, why)
+        os._exit(1)

@@ -1,0 +1,238 @@
+"""The worker's helper thread: everything that talks to Redis while the main thread watches a horse.
+
+Says that the worker lives, keeps RQ's heartbeats of the running job, looks for runs of dead workers, and writes what
+the worker remembers for others (`rqmem.worker.recorder`): once a second while there is something to tell.
+It has a connection of its own with a short timeout; a Redis that is away or refuses makes it skip a beat and
+ends nothing. Any other error is logged once, and spoils one step of the beat.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from redis.exceptions import RedisError
+
+from rqmem.measure import machine
+from rqmem.store import executions, ledger, parent_meta
+from rqmem.store.retrying import (
+    State,
+    connection_with_short_timeout,
+    described,
+    note,
+    reopen_at_failover,
+    unavailable,
+)
+from rqmem.worker.takeover import Recovery
+
+if TYPE_CHECKING:
+    from redis import Redis
+    from rq.executions import Execution
+    from rq.job import Job
+
+    from rqmem.config.settings import Config
+    from rqmem.worker.lifecycle import LivingWorker
+    from rqmem.worker.recorder import Recorder
+
+_TICK_SECONDS = 1.0
+_SETTLE_SECONDS = 3.0  # what is being settled for a dead worker may end, when this one stops
+_AGAIN_SECONDS = 2.0
+_MOST_LOGGED = 20
+_LOOKS = 3  # in a tick, at what the job uses: growth is told within a second
+log = logging.getLogger("rqmem.heart")
+
+
+class Heart:
+    """Beats for one worker from `start` to `stop`."""
+
+    def __init__(self, worker: LivingWorker, config: Config, recorder: Recorder) -> None:
+        self._worker = worker
+        self._recorder = recorder
+        self._seconds = config.heartbeat_seconds
+        self._connection = connection_with_short_timeout(worker.connection, self._seconds)
+        reopen_at_failover(self._connection)
+        self._recovery = Recovery(worker, self._connection, config)
+        self._stopped = threading.Event()
+        self._errands: deque[Callable[[Redis], object]] = deque()
+        self._running: tuple[Job, Execution] | None = None
+        self._maintained_at = 0.0
+        self._parents: set[str] = set()  # of jobs that ran here, whose RQ meta does not say so yet
+        self._state: State | None = None
+        self._changed_at = float("-inf")
+        self._logged: set[str] = set()
+        self._oom_kills = deque([machine.oom_kills()] * 2, maxlen=2)
+        self._thread = threading.Thread(target=self._beat_until_stopped, name="rqmem-heart", daemon=True)
+
+    def start(self) -> None:
+        """Beat once at once, so that no run is claimed by a worker that seems dead; then in the thread.
+
+        What dead workers left comes before what is queued.
+        """
+        self._recorder.flush(self._worker.connection, 2 * self._seconds)
+        self._worker.epoch = executions.epoch(self._worker.connection)
+        self._do(self._look_for_lost)
+        self._thread.start()
+
+    @property
+    def put_back(self) -> int:
+        """How often a job of a dead worker was queued again or settled here, so far."""
+        return self._recovery.put_back
+
+    def waits_for_lost(self) -> bool:
+        """Look again whether anything of dead workers is due to come back to the worker's queues."""
+        self._do(self._look_for_lost)
+        return self._recovery.due_back > 0 or self.away
+
+    def stop(self) -> None:
+        """Stop beating and say farewell. A Redis that is away is no reason to fail."""
+        self._recovery.close(min(self._seconds, _SETTLE_SECONDS))
+        self._stopped.set()
+        if self._thread.is_alive():
+            self._thread.join(timeout=2 * self._seconds)
+        try:
+            self._run_errands()
+            self._recorder.flush(self._connection, 2 * self._seconds)
+            executions.farewell(self._connection, self._worker.name)
+        except RedisError as error:
+            log.warning("worker %s: could not say farewell to Redis: %s", self._worker.name, error)
+
+    def running(self, job: Job, execution: Execution) -> None:
+        """From now on that job's heartbeats are kept too."""
+        self._maintained_at = time.monotonic()
+        self._running = (job, execution)
+        if (child := ledger.parent_of(job.id)) is not None:
+            self._parents.add(child[0])
+
+    def idle(self) -> None:
+        """No job runs."""
+        self._running = None
+
+    def soon(self, errand: Callable[[Redis], object]) -> None:
+        """Have ``errand`` done at the next beat, in the thread that may wait for Redis; it must bear being repeated."""
+        self._errands.append(errand)
+
+    @property
+    def away(self) -> bool:
+        """Whether Redis did not answer the last beat, or refused it."""
+        return self._state is not None
+
+    @property
+    def steady(self) -> bool:
+        """Whether Redis has taken beats for so long that those of other workers stand there again too."""
+        return self._state is None and time.monotonic() - self._changed_at >= 2 * self._seconds
+
+    def machine_killed_lately(self) -> bool:
+        """Whether the kernel has killed for memory, here or in our container, within the last two beats."""
+        before, now = self._oom_kills[0], machine.oom_kills()
+        return before is not None and now is not None and now > before
+
+    def _beat_until_stopped(self) -> None:
+        pause = min(self._seconds, self._worker.job_monitoring_interval)
+        beat_at = flush_at = 0.0
+        tick = min(_TICK_SECONDS, pause)
+        while True:
+            now = time.monotonic()
+            if now >= beat_at:
+                self._oom_kills.append(machine.oom_kills())
+                self._do(
+                    self._flush,
+                    self._register,
+                    self._run_errands,
+                    self._maintain,
+                    self._end_alerts,
+                    self._look_for_lost,
+                )
+                beat_at = time.monotonic() + (pause if self._state is None else min(pause, _AGAIN_SECONDS))
+                flush_at = time.monotonic() + tick
+            elif (self._recorder.busy or self._parents) and self._state is None:
+                self._do(self._flush if now >= flush_at else self._flush_news)
+                flush_at = now + tick if now >= flush_at else flush_at
+            if self._stopped.wait(tick / _LOOKS):
+                return
+
+    def _do(self, *steps: Callable[[], None]) -> None:
+        """One after another, up to the first for which Redis is away, or refuses."""
+        for step in steps:
+            try:
+                step()
+            except Exception as error:
+                if (state := unavailable(error)) is not None:
+                    note(error)
+                    self._recovery.forget()
+                    self._tell(state, described(error))
+                    return
+                what = f"{type(error).__name__}: {error}"
+                if what not in self._logged and len(self._logged) < _MOST_LOGGED:
+                    self._logged.add(what)
+                    log.exception("worker %s: a part of the heartbeat failed; told once", self._worker.name)
+        self._tell(None)
+
+    def _register(self) -> None:
+        """Register with RQ again where that is lost: after FLUSHALL, with an empty server, after a long absence."""
+        epoch = executions.epoch(self._connection)
+        if epoch != self._worker.epoch:
+            self._worker.epoch = epoch
+            self._recorder.begin_anew()
+        if not self._stopped.is_set() and self._worker.register_again(self._connection):
+            log.warning("worker %s: Redis knew it no more, and knows it again", self._worker.name)
+
+    def _end_alerts(self) -> None:
+        self._recorder.end_alerts_of_others(self._connection)
+
+    def _look_for_lost(self) -> None:
+        self._recovery.scan(time.monotonic())
+
+    def _flush_news(self) -> None:
+        if self._recorder.sees_news():
+            self._flush()
+
+    def _flush(self) -> None:
+        self._recorder.flush(self._connection, 2 * self._seconds)
+        self._tell_parents()
+
+    def _tell_parents(self) -> None:
+        """RQ's meta of jobs whose children run here, or ended here since."""
+        for parent_id in tuple(self._parents):
+            running = self._running
+            child = ledger.parent_of(running[0].id) if running is not None else None
+            told = parent_meta.refresh(self._connection, parent_id, self._worker.serializer)
+            if told and (child is None or child[0] != parent_id):  # else again in a second
+                self._parents.discard(parent_id)
+
+    def _run_errands(self) -> None:
+        while self._errands:
+            try:
+                self._errands[0](self._connection)
+            except RedisError as error:
+                if unavailable(error) is None:
+                    self._errands.popleft()  # else it would fail for ever
+                raise
+            self._errands.popleft()
+
+    def _maintain(self) -> None:
+        running = self._running
+        now = time.monotonic()
+        if running is None or now - self._maintained_at < self._worker.job_monitoring_interval:
+            return
+        self._maintained_at = now
+        twin = copy.copy(self._worker)  # the same worker on this thread's connection
+        twin.connection = self._connection
+        twin.maintain_heartbeats(*running)
+
+    def _tell(self, state: State | None, reason: str = "") -> None:
+        """One line when Redis goes or begins to refuse, and one when that is over."""
+        before, self._state = self._state, state
+        if state == before:
+            return
+        self._changed_at = time.monotonic()
+        if state is None:
+            self._maintained_at = 0.0  # so that nobody takes the job for abandoned
+            log.warning("worker %s: Redis answers again", self._worker.name)
+        else:
+            how = "does not answer" if state == "away" else "refuses"
+            log.warning("worker %s: Redis %s the heartbeat: %s", self._worker.name, how, reason)

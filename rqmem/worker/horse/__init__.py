@@ -1,0 +1,1 @@
+"""The work-horse: the process that runs the code of users."""

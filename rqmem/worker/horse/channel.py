@@ -1,0 +1,145 @@
+"""The warm horse: one process that runs job after job. The worker's handle on it, and what they say.
+
+Forked by the worker at the first job inside ``work()``, ended with it or before. The worker gives an
+order, the horse answers with a report when the job is committed; an end of file on either side means
+that the other has ended. Nothing in here knows RQ's records.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import NoReturn
+
+from rqmem.measure.shared_objects import Key
+from rqmem.policy.recycling import HorseState
+from rqmem.worker.shared_memory import SharedPage
+
+_MESSAGE_BYTES = 64 * 1024
+_LEAVE_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class Order:
+    """Run this execution. ``created_at`` is the execution's, in seconds since the epoch; ``job_type`` as its worker
+    knows it; ``began_in`` names the data of Redis (`rqmem.store.keys.EPOCH`)."""
+
+    job_id: str
+    job_type: str
+    queue: str
+    execution_id: str
+    created_at: float
+    began_in: str
+
+
+@dataclass(frozen=True)
+class Report:
+    """The job is committed.
+
+    Attributes:
+        kept_bytes: what the horse holds now beyond what it held when it was forked.
+        threads: how many threads it has, those of C code too.
+        new_threads: names of those that came with this job, as far as Python knows them.
+        left_bytes: what the job left for good, where the horse has tidied right before and right after it.
+        grew: kinds of objects that grew since the horse first tidied, where it has now (`horse.kinds_that_stay`).
+        changed: what of the process is not as it was when the horse began (`traces.changed`).
+    """
+
+    kept_bytes: int
+    threads: int = 1
+    new_threads: list[str] = field(default_factory=list)
+    left_bytes: int | None = None
+    grew: list[tuple[str, int, float]] = field(default_factory=list)
+    changed: str = ""
+
+
+class Channel:
+    """One end of the pair over which orders and reports go, one message each."""
+
+    def __init__(self, end: socket.socket) -> None:
+        self._end = end
+
+    def fileno(self) -> int:
+        return self._end.fileno()
+
+    def send(self, message: Order | Report) -> bool:
+        """False: the other side has ended."""
+        try:
+            self._end.send(json.dumps(dataclasses.asdict(message)).encode())
+        except (BrokenPipeError, ConnectionResetError):
+            return False
+        return True
+
+    def order(self) -> Order | None:
+        """The next order; None: the worker has ended, or wants us to."""
+        text = self._end.recv(_MESSAGE_BYTES)
+        return Order(**json.loads(text)) if text else None
+
+    def report(self) -> Report | None:
+        """The report of the job that was ordered; None: the horse has ended without one."""
+        try:
+            text = self._end.recv(_MESSAGE_BYTES, socket.MSG_DONTWAIT)
+        except (ConnectionResetError, BlockingIOError):  # blocking: a child of the dead horse holds its end
+            return None
+        if not text:
+            return None
+        values = json.loads(text)
+        return Report(**{**values, "grew": [tuple(each) for each in values["grew"]]})
+
+    def closed(self) -> bool:
+        """Whether the other side has closed its end, and said nothing that is not read yet."""
+        try:
+            return not self._end.recv(1, socket.MSG_DONTWAIT | socket.MSG_PEEK)
+        except BlockingIOError:
+            return False
+        except ConnectionResetError:
+            return True
+
+    def close(self) -> None:
+        self._end.close()
+
+
+class WarmHorse:
+    """A warm horse as its worker holds it."""
+
+    def __init__(self, pid: int, channel: Channel, page: SharedPage) -> None:
+        self.pid = pid
+        self.channel = channel
+        self.page = page
+        self.state = HorseState()
+        self.shared: dict[Key, int] = {}  # memory it holds that outlives a job (`rqmem.worker.shared_usage`)
+        self.worn = False  # the last job ran for a while or under another ceiling
+
+    @classmethod
+    def fork(cls, page: SharedPage, serve: Callable[[Channel], NoReturn]) -> WarmHorse:
+        """Fork from the main thread; ``serve`` is the horse's life."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        pid = os.fork()
+        if pid == 0:
+            ours.close()
+            os.setpgrp()
+            serve(Channel(theirs))
+        theirs.close()
+        with contextlib.suppress(OSError):  # the horse does it too; whoever comes first
+            os.setpgid(pid, pid)
+        return cls(pid, Channel(ours), page)
+
+    def end(self) -> None:
+        """Have it leave, by force if it does not within a second, and reap it."""
+        self.channel.close()
+        deadline = time.monotonic() + _LEAVE_SECONDS
+        with contextlib.suppress(ChildProcessError):
+            while os.waitpid(self.pid, os.WNOHANG) == (0, 0):
+                if time.monotonic() > deadline:
+                    with contextlib.suppress(PermissionError):  # it has become another user
+                        os.kill(self.pid, signal.SIGKILL)
+                        os.waitpid(self.pid, 0)
+                    return
+                time.sleep(0.0003)

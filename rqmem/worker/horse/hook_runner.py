@@ -1,0 +1,188 @@
+"""Running hooks (`rqmem.hooks`) in a work-horse, and loading the modules that have them.
+
+Promises: a hook that fails is reported and the next one runs. A breach or the end of the time limit leaves `before`,
+since the job has no outcome yet; it never leaves `after` and `ending`. Whoever calls sees to the ceiling and the time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import importlib
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from rq.timeouts import BaseTimeoutException
+
+from rqmem import events, hooks, integrations
+from rqmem.errors import ConfigError, MemoryLimitExceeded
+from rqmem.worker.horse.user_code import described, hook_runs
+
+if TYPE_CHECKING:
+    from rq.job import Job
+
+    from rqmem.worker.shared_memory import SharedPage
+
+GROUP = "rqmem.plugins"
+ENDING_SECONDS = 10  # for all hooks of a horse that ends
+_LIMITS = (MemoryLimitExceeded, BaseTimeoutException)
+
+
+def load(plugins: Iterable[str]) -> None:
+    """Import the plugins named, and those of installed packages. Raises `ConfigError`."""
+    from importlib.metadata import entry_points
+
+    for name in plugins:
+        _import(name, f"--plugin {name}")
+    for entry in entry_points(group=GROUP):
+        _import(entry.value.partition(":")[0], f"plugin {entry.name} of the installed package {_package(entry)}")
+
+
+def _import(name: str, whose: str) -> None:
+    try:
+        importlib.import_module(name)
+    except ConfigError:  # of `rqmem.hooks`, about a hook in it
+        raise
+    except (Exception, SystemExit) as error:  # noqa: BLE001  somebody's code
+        absent = (error.name or "") if isinstance(error, ModuleNotFoundError) else ""
+        missing = bool(absent) and f"{name}.".startswith(f"{absent}.")
+        reason = f"there is no module {absent}" if missing else f"{type(error).__name__}: {error}"
+        hint = _near(name) if missing else "start the worker in the directory of the code or give --path"
+        raise ConfigError(f"{whose} cannot be imported: {' '.join(reason.split())}; {hint}") from None
+
+
+def _near(name: str) -> str:
+    """Modules that may have been meant, where that one should be."""
+    import pkgutil
+
+    parent, _, last = name.rpartition(".")
+    where = getattr(sys.modules.get(parent), "__path__", None) if parent else None
+    there = sorted({each.name for each in pkgutil.iter_modules(where)}) if not parent or where else []
+    near = difflib.get_close_matches(last, there, n=1)
+    prefix = f"{parent}." if parent else ""
+    return (
+        f"did you mean {prefix}{near[0]}?" if near else "start the worker in the directory of the code or give --path"
+    )
+
+
+def _package(entry: Any) -> str:
+    return entry.dist.name if entry.dist is not None else "?"
+
+
+class Hooking:
+    """The hooks of one process that runs jobs.
+
+    Args:
+        worker: its name.
+        integrate: whether integrations are used.
+        only_integrations: hooks of users are left out: it is a process that settles a job's end, and no horse.
+    """
+
+    def __init__(self, worker: str, *, integrate: bool, only_integrations: bool = False) -> None:
+        self._worker = worker
+        self._integrate = integrate
+        self._only_integrations = only_integrations
+        self._started: list[Callable[..., Any]] = []
+        self._begun: list[Callable[..., Any]] = []
+        self._named = 0  # integrations that the page names
+        self._about: dict[str, str] = {"job": "", "job_id": "", "queue": "", "worker": worker}
+
+    def wanted(self, page: SharedPage) -> bool:
+        """Whether there is anything to call after a job."""
+        self._look_for_integrations(page)
+        return any(self._hooks(name) for name in ("horse_started", "after_job", "horse_ending"))
+
+    @property
+    def ends(self) -> bool:
+        """Whether there is anything to call when the process ends."""
+        return bool(self._started) and bool(self._hooks("horse_ending"))
+
+    def new_job(self, page: SharedPage, job: Job, queue: str) -> None:
+        """From here on it is about this job."""
+        self._begun = []
+        self._named = 0
+        self._about = {"job": page.job, "job_id": job.id, "queue": queue, "worker": self._worker}
+
+    def before(self, page: SharedPage, job: Job) -> None:
+        """Those that come before the job and have not been called for it yet: its import may have brought new ones.
+
+        Raises `MemoryLimitExceeded` and the job's time-out.
+        """
+        self._look_for_integrations(page)
+        operation = page.operation
+        for hook in self._not_yet(self._started, "horse_started"):
+            self._call(page, "horse_started", hook)
+        for hook in self._not_yet(self._begun, "before_job"):
+            self._call(page, "before_job", hook, job)
+        page.operation = operation
+
+    def after(self, page: SharedPage, job: Job, outcome: str) -> None:
+        """All that come after the job, whatever happens in them."""
+        calls = [("horse_started", hook, ()) for hook in self._not_yet(self._started, "horse_started")]
+        self._call_all(page, [*calls, *(("after_job", hook, (job, outcome)) for hook in self._hooks("after_job"))])
+
+    def ending(self, page: SharedPage) -> None:
+        """All that come before the end of a process that has run a job."""
+        if self._started:
+            self._call_all(page, [("horse_ending", hook, ()) for hook in self._hooks("horse_ending")])
+
+    def _hooks(self, name: str) -> list[Callable[..., Any]]:
+        ours = hooks.registered(name)
+        return [hook for hook in ours if integrations.owns(hook)] if self._only_integrations else ours
+
+    def _look_for_integrations(self, page: SharedPage) -> None:
+        if self._integrate and len(loaded := integrations.load_imported()) != self._named:
+            self._named = len(loaded)
+            page.integrations = " ".join(loaded)
+
+    def _not_yet(self, called: list[Callable[..., Any]], name: str) -> Iterator[Callable[..., Any]]:
+        for hook in self._hooks(name):
+            if hook not in called:
+                called.append(hook)
+                yield hook
+
+    def _call_all(self, page: SharedPage, calls: list[tuple[str, Callable[..., Any], tuple[Any, ...]]]) -> None:
+        pid = os.getpid()
+        while calls:
+            name = ""
+            try:
+                while calls:
+                    name, hook, arguments = calls.pop(0)
+                    self._call(page, name, hook, *arguments)
+            except _LIMITS as error:
+                page.hook_breached |= isinstance(error, MemoryLimitExceeded)
+                with contextlib.suppress(*_LIMITS):
+                    self._report(page.operation or name, error)
+            if os.getpid() != pid:  # a child that a hook forked and let return
+                os._exit(0)
+        page.operation = ""
+
+    def _call(self, page: SharedPage, name: str, hook: Callable[..., Any], *arguments: Any) -> None:
+        shown = page.operation = f"{name} hook {hooks.name_of(hook)}"
+        try:
+            with hook_runs():
+                hook(*arguments)
+        except _LIMITS:
+            raise
+        except BaseException as error:  # noqa: BLE001  also SystemExit: it is the hook that wants to leave
+            self._report(shown, error)
+
+    def _report(self, hook: str, error: BaseException) -> None:
+        events.emit(events.HookFailed(hook=hook, error=_one_line(error), where=_where(error), **self._about))
+
+
+def _one_line(error: BaseException) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}".rstrip(": ")[:500]
+
+
+def _where(error: BaseException) -> str:
+    """The line of code that raised."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    if trace is None:
+        return ""
+    code = trace.tb_frame.f_code
+    return described(f"{trace.tb_lineno}:{code.co_name}:{code.co_filename}")

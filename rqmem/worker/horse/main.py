@@ -1,0 +1,271 @@
+"""What `rqmem.MemoryWorker` does inside the horse: serve orders, run a job's own code as such, tidy up.
+
+The process is a fork of the worker, so it is the same object in another life: nothing it changes reaches
+the worker but through Redis, the shared page and the channel.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import dataclasses
+import json
+import logging
+import os
+import time
+from collections.abc import Callable, Sequence
+from datetime import datetime, timezone
+from typing import Any, NoReturn
+
+from redis.exceptions import RedisError
+from rq.exceptions import NoSuchJobError
+from rq.executions import Execution
+from rq.job import Job
+from rq.queue import Queue
+from rq.timeouts import JobTimeoutException
+
+from rqmem import events
+from rqmem.errors import MemoryLimitExceeded
+from rqmem.store.history.history_records import OK
+from rqmem.store.retrying import until_redis_answers
+from rqmem.type_of_job import type_of_path
+from rqmem.units import to_bytes
+from rqmem.worker.horse import environment, process_state, self_report, user_code
+from rqmem.worker.horse.channel import Channel, Order, Report
+from rqmem.worker.horse.hook_runner import ENDING_SECONDS, Hooking
+from rqmem.worker.horse.leak_probe import Probing
+from rqmem.worker.horse.user_code import Horse
+from rqmem.worker.imports import check_importable
+from rqmem.worker.kernel import HorseGroup
+from rqmem.worker.profiling import Capturing
+from rqmem.worker.recorder import Recorder
+from rqmem.worker.settlement import SettlingWorker
+from rqmem.worker.shared_memory import SharedPage
+from rqmem.worker.threads import Threads
+
+_LEAST_HOOK_SECONDS, _MOST_HOOK_SECONDS = 5, 60  # for hooks after a job; the second as RQ's callbacks
+_OUR_LOG = logging.getLogger("rqmem.worker")
+
+
+class WorkerInHorse(SettlingWorker):
+    """The part of `rqmem.MemoryWorker` that runs in the horse."""
+
+    _group: HorseGroup | None = None
+    _recorder: Recorder | None = None
+    _captures: Capturing | None = None
+    _loggers: Sequence[logging.Logger] = ()
+    _here: Horse | None = None  # the last execution
+    _is_warm = False
+    _hooking: Hooking | None = None
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._told_of_cut: set[str] = set()
+        self._told_of_integrations: set[str] = set()
+        super().__init__(*args, **kwargs)
+
+    def setup_work_horse_signals(self) -> None:
+        """RQ's hook at the very start of a horse: also tie it to its worker and install the breach handler."""
+        super().setup_work_horse_signals()
+        self._loggers = process_state.own_loggers()
+        user_code.settle_in(self._forking_pid, self._group, self.config.preload)
+        self_report.install(lambda: self._page)
+        if self._recorder is not None:  # the copy of this process; the worker's own hears of it over the tape
+            events.unsubscribe(self._recorder.take)
+        events.subscribe(self._tell_worker)
+        self._hooking = Hooking(self.name, integrate=self.config.integrations)
+
+    def _tell_worker(self, event: events.Event) -> None:
+        """An event of the horse, as a subscriber: to the worker, over the tape."""
+        if self._page is None or (isinstance(event, events.Checkpoint) and not event.notable):
+            return
+        if isinstance(event, events.Breach):
+            event = event.without_evidence()
+        self._page.tape.write(json.dumps({"at": time.time(), "job": event.job, **events.to_fields(event)}))
+
+    def _serve(self, channel: Channel) -> NoReturn:
+        """The life of a warm horse: orders until there are no more."""
+        try:
+            self.setup_work_horse_signals()
+            self._is_horse = self._is_warm = True
+            self._greet_redis()
+            begun, probing, threads = process_state.look(), Probing(), Threads()
+            while (order := channel.order()) is not None:
+                probing.before(order.job_type)
+                self._run_order(order)
+                doomed = self._page is not None and (self._page.told or self._page.runs_again)
+                if doomed:  # it will be killed when it has reported
+                    self._call_ending_hooks()
+                report = self._look_after(probing, doomed)
+                self._install_handlers()  # what is ours is no trace of the job
+                changed = process_state.changed(begun, process_state.look()) or report.changed
+                report = dataclasses.replace(
+                    report, changed=changed, threads=threads.count(), new_threads=threads.new()
+                )
+                if not channel.send(report):
+                    break
+            self._call_ending_hooks()
+        except BaseException:  # noqa: BLE001  as RQ: whatever it was, this process ends
+            _OUR_LOG.exception("worker %s: horse failed", self.name)
+            os._exit(1)
+        os._exit(0)
+
+    @staticmethod
+    def _look_after(probing: Probing, doomed: bool) -> Report:
+        try:
+            return probing.after(doomed=doomed)
+        except OSError as error:  # a job has called chroot, or used up all descriptors
+            return Report(0, changed=f"its memory cannot be read any more ({error.strerror})")
+
+    def _greet_redis(self) -> None:
+        """Connect before the first order comes."""
+        with contextlib.suppress(RedisError):  # whoever needs it will wait for it
+            self.connection.ping()
+
+    def _run_order(self, order: Order) -> None:
+        """What RQ's `main_work_horse` does in a new process, in this one."""
+        environment.put("RQ_WORKER_ID", self.name)
+        environment.put("RQ_JOB_ID", order.job_id)
+        self.began_in = order.began_in
+        self._install_handlers()
+        queue = self.queue_class(
+            order.queue,
+            connection=self.connection,
+            job_class=self.job_class,
+            serializer=self.serializer,
+            death_penalty_class=self.death_penalty_class,
+        )
+        execution = Execution(order.execution_id, order.job_id, self.connection, self.name)
+        execution.created_at = datetime.fromtimestamp(order.created_at, timezone.utc)
+        assert self._page is not None
+        try:
+            job = until_redis_answers(
+                lambda: self.job_class.fetch(order.job_id, connection=self.connection, serializer=self.serializer),
+                f"read job {order.job_id}",
+            )
+        except NoSuchJobError as error:  # somebody deleted it since it was taken from the queue
+            until_redis_answers(lambda: self.forget(queue, execution), f"forget job {order.job_id}")
+            self._page.outcome = type(error).__name__
+            return
+        self._page.taken = True
+        job.redis_server_version = self.get_redis_server_version()
+        execution._job = job
+        self.executions = {execution.id: execution}
+        self._stopped_job_id = None
+        # What a job sets of context variables (of a tracer, a logger, a framework) ends with it.
+        contextvars.copy_context().run(self.perform_job, job, queue, execution)
+        self.executions = {}  # else the job and its result stay until the next
+
+    def _install_handlers(self) -> None:
+        user_code.install_signal_handlers()
+        self_report.install(lambda: self._page)
+        self._keep_logging()
+
+    def _keep_logging(self) -> None:
+        for logger in self._loggers:
+            logger.disabled = False
+
+    def forget(self, queue: Queue, execution: Execution) -> None:
+        """Remove the records of an execution whose job is gone."""
+        job = self.job_class(execution.job_id, connection=self.connection)
+        job.origin = queue.name
+        with self.connection.pipeline() as pipeline:
+            self.cleanup_execution(job, pipeline, execution)
+            pipeline.execute()
+
+    def perform_job(self, job: Job, queue: Queue, execution: Execution) -> bool:
+        """RQ's `perform_job`, with the job's own code marked as such and its time limit capped."""
+        page = self._page or SharedPage.new(to_bytes(self.limit_mb))
+        most_resident = user_code.most_resident_kb()
+        here = Horse(
+            page=page,
+            config=self.config,
+            connection=self.connection,
+            serializer=self.serializer,
+            job_id=job.id,
+            job_created_at=job.created_at.isoformat(),
+            execution_id=execution.id if execution is not None else "",  # RQ's tests fork without one
+            queue=queue.name,
+            worker=self.name,
+            group=self._group,
+            told_of_cut=frozenset(self._told_of_cut),
+        )
+        perform, timeout, began = job.perform, job.timeout, time.monotonic()
+        self._here = here
+        hooking = self._hooking = self._hooking or Hooking(self.name, integrate=self.config.integrations)
+
+        def import_and_perform() -> Any:
+            page.job = type_of_path(job.func_name)
+            hooking.new_job(page, job, queue.name)
+            hooking.before(page, job)
+            page.imported_bytes = check_importable(job)
+            hooking.before(page, job)
+            return perform()
+
+        def perform_as_user_code() -> Any:
+            job.timeout = timeout  # RQ has read it; what is saved with the job stays the job's own
+            try:
+                if self._captures is None:
+                    return user_code.run_user_code(here, import_and_perform)
+                with self._captures.captured(page, type_of_path(job.func_name), here.execution_id):
+                    return user_code.run_user_code(here, import_and_perform)
+            finally:
+                self._keep_logging()
+
+        job.perform = perform_as_user_code  # type: ignore[method-assign]
+        job.timeout = self._capped_timeout(job)
+        try:
+            done = super().perform_job(job, queue, execution)
+            if done:
+                page.outcome = OK
+            page.committed = True
+            self._call_after_hooks(hooking, here, job, time.monotonic() - began)
+            return done
+        finally:
+            page.burst = user_code.most_resident_kb() > most_resident
+            self._remember_cut(page)
+
+    def _call_after_hooks(self, hooking: Hooking, here: Horse, job: Job, worked_seconds: float) -> None:
+        """The job's outcome is committed: what happens in a hook changes nothing of it."""
+        if not hooking.wanted(here.page):
+            return
+        page, limit = here.page, self._capped_timeout(job)
+        left = _MOST_HOOK_SECONDS if limit == -1 else int(limit - worked_seconds)
+        seconds = max(_LEAST_HOOK_SECONDS, min(_MOST_HOOK_SECONDS, left))
+        outcome = page.outcome
+        self._call_hooks(here, seconds, lambda: hooking.after(page, job, outcome))
+        page.ends_with_hooks = hooking.ends
+        if not self._is_warm and page.ends_with_hooks:
+            self._call_ending_hooks()
+
+    def _call_ending_hooks(self) -> None:
+        """The horse ends; its worker waits, and watches."""
+        here, hooking = self._here, self._hooking
+        if here is not None and hooking is not None and hooking.ends:
+            self._call_hooks(here, ENDING_SECONDS, lambda: hooking.ending(here.page))
+            here.page.ends_with_hooks = False
+
+    def _call_hooks(self, here: Horse, seconds: int, call: Callable[[], None]) -> None:
+        """Within the ceiling and so many seconds. A horse that has breached is only watched for its reserve."""
+        try:
+            with self.death_penalty_class(seconds, JobTimeoutException, job_id=here.job_id):
+                if here.page.breach_json:
+                    call()
+                else:
+                    user_code.run_user_code(here, call)
+        except (MemoryLimitExceeded, JobTimeoutException) as error:  # between two hooks
+            _OUR_LOG.error("worker %s: hooks of job %s were cut short: %s", self.name, here.job_id, error)
+        finally:
+            self._keep_logging()
+
+    def _remember_cut(self, page: SharedPage) -> None:
+        """That this job type's ceiling was cut has been told: for this horse's next jobs, and for the next horse."""
+        if page.declared_bytes > page.ceiling_bytes:
+            self._told_of_cut.add(page.job)
+
+    def _capped_timeout(self, job: Job) -> int:
+        """The job's time limit in seconds (-1: none), never above the worker's ``--timeout``."""
+        timeout = int(job.timeout or self.queue_class.DEFAULT_TIMEOUT)
+        cap = self.config.timeout_seconds
+        if cap is None:
+            return timeout
+        return cap if timeout == -1 else min(timeout, cap)

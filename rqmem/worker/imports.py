@@ -1,0 +1,50 @@
+"""Importing a job's code, with the reason when it fails."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from typing import TYPE_CHECKING
+
+from rq.timeouts import BaseTimeoutException
+
+from rqmem.errors import JobNotImportable
+from rqmem.measure import procfs
+
+if TYPE_CHECKING:
+    from rq.job import Job
+
+
+def check_importable(job: Job) -> int:
+    """Import the job's function, which runs user code; returns the bytes that took. Raises `JobNotImportable`."""
+    path = job.func_name or ""
+    is_new = path.removesuffix(".run").rpartition(".")[0] not in sys.modules
+    held_bytes = procfs.own_held_bytes() if is_new else 0
+    try:
+        job.func  # noqa: B018  RQ imports it here
+    except BaseTimeoutException:
+        raise  # the job's time limit, not the import
+    except Exception as error:  # noqa: BLE001
+        reason = _why_not_importable(path) or str(error)
+        raise JobNotImportable(
+            f"job path {path!r} cannot be imported here: {reason}; start the worker in the directory of "
+            f"the code (now {os.getcwd()}) or give --path"  # noqa: PTH109
+        ) from None
+    return max(0, procfs.own_held_bytes() - held_bytes) if is_new else 0
+
+
+def _why_not_importable(path: str) -> str:
+    """The import error behind a path, which RQ's own message does not tell."""
+    parts = path.split(".")
+    for end in range(1, len(parts)):
+        module = ".".join(parts[:end])
+        try:
+            importlib.import_module(module)
+        except ModuleNotFoundError as error:
+            if error.name != module or end == 1:
+                return str(error)
+            break
+        except Exception as error:  # noqa: BLE001
+            return f"importing {module} failed: {type(error).__name__}: {error}"
+    return ""

@@ -1,0 +1,243 @@
+"""The kernel's layer of the ceiling: a cgroup for each horse, with the limit at ceiling + reserve, and its page cache.
+
+The watcher acts before it; the kernel is there for what outruns or escapes the watcher: a burst of huge pages,
+data written to tmpfs without being mapped, full sockets and pipes, a worker that is stopped or dead. Where no group can
+be made there is no such layer, and nothing else changes. Page cache is charged to a group too, and gives it room
+(`rqmem.policy.page_cache`); who uses that room for anything else is found by reading the charge, in time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import logging
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from rqmem.errors import ConfigError
+from rqmem.measure import cgroup, cgroup_places, procfs
+from rqmem.measure.cgroup import Group
+from rqmem.measure.cgroup_places import Taken
+from rqmem.measure.charge import slack_bytes
+from rqmem.policy.ceiling import watch_interval
+from rqmem.policy.page_cache import MUCH_CACHE_BYTES, Charge, judge
+
+_NEAR_FRACTION = 0.5  # of the limit: it is time to look what the charge consists of
+_MIN_LOOK_SECONDS = 0.002  # a look takes 60 µs
+Stopped = Callable[[], contextlib.AbstractContextManager[None]]
+_log = logging.getLogger("rqmem.worker")
+
+
+class HorseGroup:
+    """The group of one horse, as worker and horse hold it.
+
+    Args:
+        group: made, and entered by nobody yet.
+        limit_bytes: what it was made with.
+        room_bytes: what a job may be charged beyond its ceiling.
+
+    Attributes:
+        alarm: to wait on (`rqmem.measure.cgroup.Group.alarm`).
+        suspected: the kernel may have killed in it; `killed` will tell.
+        breach: at the last `look` the job held more than its ceiling and the reserve.
+    """
+
+    def __init__(self, group: Group, limit_bytes: int, room_bytes: int) -> None:
+        self.alarm = group.alarm()
+        self.suspected = False
+        self.breach = False
+        self._group = group
+        self._room = room_bytes
+        self._base = self._limit = limit_bytes
+        self._slack = slack_bytes()
+        self._look_at = 0.0
+        self._reader = group.charge()
+        self._charge = Charge(0, 0, 0, 0, 0)
+        self._kills = 0
+
+    def enter(self) -> None:
+        """The calling process and what it starts are in it from now on."""
+        try:
+            self._group.enter()
+        except OSError as error:
+            _log.warning("this horse has no cgroup: %s: %s", self._group.path, error.strerror)
+
+    def hold(self, ceiling_bytes: int) -> None:
+        """The limit for a job with this ceiling. What is in use already may be above it: then it stays as it was."""
+        base_bytes = ceiling_bytes + self._room
+        with contextlib.suppress(OSError):
+            self._group.set_limit(judge(self._reader.read(), base_bytes, base_bytes, self._slack).limit_bytes)
+
+    def look(self, ceiling_bytes: int, growth_rate: float, now: float, stopped: Stopped) -> float:
+        """Give page cache its room, and find out who else uses it (`breach`). To be called at each reading.
+
+        Returns the seconds until it wants to look again. The ceiling is given anew each time: the horse may have set
+        another (`hold` in its copy of this). While in doubt, the job stands still within ``stopped``.
+        """
+        base_bytes = ceiling_bytes + self._room
+        if base_bytes == self._base and now < self._look_at:
+            return self._look_at - now
+        headroom_bytes: float = self._base
+        with contextlib.suppress(OSError):  # a group that somebody removed keeps nothing
+            if base_bytes != self._base:
+                self._base, self._limit = base_bytes, self._group.limit_bytes()
+            headroom_bytes = self._base - self._reader.total()
+            if headroom_bytes < _NEAR_FRACTION * self._base or self._limit != self._base:
+                headroom_bytes = self._judge(stopped)
+        pause = max(_MIN_LOOK_SECONDS, watch_interval(headroom_bytes, growth_rate))
+        self._look_at = now + pause
+        return pause
+
+    def _judge(self, stopped: Stopped) -> float:
+        """Read what the charge consists of and act on it; returns how much the job may grow until the next time."""
+        self._charge = charge = self._reader.read()
+        judgement = judge(charge, self._base, self._limit, self._slack)
+        self.breach = judgement.breach
+        if judgement.doubt:
+            with stopped():
+                droppable = self._set_limit(judgement.limit_bytes)
+            self.breach = not droppable and charge.file_bytes < MUCH_CACHE_BYTES
+        elif not judgement.breach and judgement.limit_bytes != self._limit:
+            self._set_limit(judgement.limit_bytes)
+        return self._base - charge.held_bytes
+
+    def _set_limit(self, limit_bytes: int) -> bool:
+        """False when the kernel can not drop so much."""
+        done = self._group.set_limit(limit_bytes)
+        if done:
+            self._limit = limit_bytes
+        return done
+
+    def outside_bytes(self) -> int:
+        """What it is charged for and no process holds: files in tmpfs, the kernel's memory. Between two jobs."""
+        with contextlib.suppress(OSError):
+            if self._reader.total() >= MUCH_CACHE_BYTES:
+                charge = self._reader.read()
+                return charge.shmem_bytes + charge.kernel_bytes
+        return 0
+
+    def let_go(self) -> None:
+        """No limit any more: what lives in it is nobody's job."""
+        with contextlib.suppress(OSError):
+            self._group.set_limit(None)
+
+    def killed(self) -> bool:
+        """Whether the kernel has killed in it, for memory, since this was last found so. Costs little if not."""
+        if self._alarm_went_off():
+            self.suspected = True  # v1 tells before it kills and counts
+        if not self.suspected:
+            return False
+        kills = self._group.kernel_kills()
+        if kills == self._kills:
+            return False
+        self._kills, self.suspected = kills, False
+        return True
+
+    def close(self) -> None:
+        """Close what it holds open; again is harmless."""
+        self._reader.close()
+        if self.alarm is not None:
+            os.close(self.alarm)
+            self.alarm = None
+
+    def _alarm_went_off(self) -> bool:
+        if self.alarm is None:
+            return True
+        if self._group.version == "v2":
+            os.pread(self.alarm, 4096, 0)
+            return True
+        try:
+            os.read(self.alarm, 8)
+        except BlockingIOError:
+            return False
+        return True
+
+    def hit_limit(self) -> bool:
+        """Whether that was for its own limit, and not an ancestor's or the machine's want of memory."""
+        return self._group.hit_limit()
+
+    def charged(self) -> Charge:
+        """What was the job's own when the kernel killed in it, or when `look` found a breach.
+
+        After a kill memory is on its way out. But all that could be dropped had been: the charge was the limit.
+        """
+        charge = self._charge
+        if not self.breach:
+            peak_bytes = min(self._group.peak_bytes(), self._limit)
+            charge = replace(charge, total_bytes=peak_bytes, file_bytes=0, shmem_bytes=self._group.parts().shmem_bytes)
+        return charge
+
+    def kill(self, *, wait: bool = True) -> None:
+        """End everything in it; with ``wait``, until it has ended."""
+        self._group.kill(wait=wait)
+
+    def move_out(self, target: Path) -> None:
+        """What lives in it goes to another group."""
+        with contextlib.suppress(OSError):
+            self._group.move_out(target)
+
+    def remove(self) -> bool:
+        """False while something lives in it."""
+        self.close()
+        return self._group.remove()
+
+
+class KernelLayer:
+    """The groups of one worker's horses.
+
+    Args:
+        taken: where they are made; it is left at `close`.
+        reserve_bytes: the worker's reserve.
+        idle_bytes: what an idle horse uses: pages shared with the worker, whom they are charged to.
+    """
+
+    def __init__(self, taken: Taken, reserve_bytes: int, idle_bytes: int) -> None:
+        self.place = taken.place
+        self.words = taken.words
+        self._taken = taken
+        self._room = reserve_bytes - min(idle_bytes, reserve_bytes // 2)
+        self._numbers = itertools.count(1)
+        self._left: list[HorseGroup] = []
+        cgroup.remove_stale(taken.place)
+
+    def new_group(self, ceiling_bytes: int) -> HorseGroup | None:
+        """A group for a new horse; None, and a line in the log, where the kernel refuses."""
+        name = f"rqmem-{os.getpid()}-{procfs.read_start_time(os.getpid())}-{next(self._numbers)}"
+        limit_bytes = ceiling_bytes + self._room
+        try:
+            return HorseGroup(Group.make(self.place, name, limit_bytes), limit_bytes, self._room)
+        except OSError as error:
+            _log.warning("no cgroup for this horse: %s: %s", self.place.path / name, error.strerror)
+            return None
+
+    def retire(self, group: HorseGroup, *, keep_limit: bool = False) -> None:
+        """Its horse has ended. What a successful job left in it lives on, without a limit.
+
+        ``keep_limit``: what still lives in it should not, and is another user's, so that we may not end it. It stays
+        there; the next worker removes the group when it has ended.
+        """
+        self._left = [each for each in self._left if not each.remove()]
+        if not group.remove() and not keep_limit:
+            group.let_go()
+            self._left.append(group)
+
+    def close(self) -> None:
+        """Leave nothing behind: what lives on of successful jobs goes to where we are ourselves."""
+        for group in self._left:
+            group.move_out(self._taken.home)
+        self._left = [each for each in self._left if not each.remove()]
+        cgroup_places.leave(self._taken)
+
+
+def kernel_layer(wanted: str, reserve_bytes: int, idle_bytes: int) -> KernelLayer | None:
+    """The layer as ``--cgroup`` wants it; None where there is none. Raises `ConfigError` where it is required."""
+    if wanted == "off":
+        return None
+    taken = cgroup_places.take()
+    if isinstance(taken, Taken):
+        return KernelLayer(taken, reserve_bytes, idle_bytes)
+    if wanted == "require":
+        raise ConfigError(f"--cgroup require: {taken}; 'rqmem doctor' says how to get one, --cgroup auto does without")
+    return None

@@ -1,0 +1,372 @@
+"""What a worker remembers for others: gathered while it works, written to the journal once a second by its heart.
+
+Events of the worker come by subscription, those of the horse over its tape, readings from the shared page. Promises:
+nothing in here waits for Redis but `flush`, which the heart's thread calls; what cannot be written is kept up to a
+bound, then dropped and counted; a journal of another version is left alone.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from redis.exceptions import RedisError, ResponseError
+
+from rqmem import events
+from rqmem.measure import procfs
+from rqmem.store import ledger
+from rqmem.store.alerts.alert_writer import end_alerts_of_lost_workers
+from rqmem.store.history import history_reader, history_writer
+from rqmem.store.history.history_records import Grown, Live, LiveJob, Run
+from rqmem.store.history.kept_types import kept_as
+from rqmem.store.history.learned import KnownPeaks
+from rqmem.store.history.samples import RINGS, Sample, merged
+from rqmem.units import to_mb
+from rqmem.worker.alerting import Alerting
+from rqmem.worker.horse.user_code import described_growth
+from rqmem.worker.peak_records import Peaks
+from rqmem.worker.shared_memory import SharedPage
+
+if TYPE_CHECKING:
+    from redis import Redis
+
+_KEPT_EVENTS, _KEPT_RUNS = 2000, 2000
+_log = logging.getLogger("rqmem.journal")
+
+
+@dataclass(frozen=True)
+class About:
+    """What does not change while a worker lives. Sizes in MB."""
+
+    worker: str
+    queues: list[str]
+    limit_mb: float
+    worker_limit_mb: float
+    kept_by: str
+
+
+@dataclass
+class _Execution:
+    """The execution that runs now."""
+
+    page: SharedPage
+    job: str
+    job_id: str
+    queue: str
+    ordered_mb: float
+    initial_mb: float
+    started_at: float
+    horse_pid: int
+    position: int = 0
+    ended: events.RunEnded | None = None
+    resumed: bool = False
+    children: int = 0
+    collections: int = 0
+    breach: events.Breach | None = None
+
+    @property
+    def job_type(self) -> str:
+        """As the horse says; until then as the data of the job say, without deserialising them."""
+        return self.page.job or self.job
+
+
+@dataclass(eq=False)
+class Recorder:
+    """The memory of one worker for others.
+
+    Args:
+        journal: whether anything but the heartbeat is written.
+        listener: called with each event, from any thread; it must not wait.
+    """
+
+    about: About
+    alerting: Alerting
+    journal: bool = True
+    listener: Callable[[events.Event], None] | None = None
+    started_at: float = field(default_factory=time.time)
+
+    def __post_init__(self) -> None:
+        self._lock = threading.Lock()  # between the main thread's `ended` and the heart's `flush`
+        self._running: _Execution | None = None
+        self._told: deque[tuple[float, events.Event]] = deque()
+        self._runs: deque[Run] = deque()
+        self._grown: deque[Grown] = deque()
+        self._peaks = Peaks(history_writer.KEPT_GROWN, history_reader.WEEK_SECONDS)
+        self._dropped: Counter[str] = Counter()
+        self._counts: Counter[str] = Counter()
+        self._samples: list[Sample] = []
+        self._known = KnownPeaks()
+        self._usable: bool | None = None
+
+    # In the worker's main thread
+
+    def take(self, event: events.Event) -> None:
+        """An event of this worker, as a subscriber."""
+        if event.worker != self.about.worker:
+            return
+        with self._lock:
+            if self._running is not None:
+                self._read_tape(self._running)  # what the horse told comes first
+            self._note(time.time(), event)
+
+    def began(self, page: SharedPage, job: str, job_id: str, queue: str, initial_mb: float, horse_pid: int) -> None:
+        """A horse runs this job from now on."""
+        with self._lock:
+            self._running = _Execution(page, job, job_id, queue, initial_mb, initial_mb, time.time(), horse_pid)
+
+    def now(self) -> LiveJob | None:
+        """The job that runs; from any thread."""
+        running = self._running
+        return _live_job(running) if running is not None else None
+
+    def ended(self, outcome: str) -> None:
+        """It has ended; ``outcome`` where the horse left no word."""
+        with self._lock:
+            running, now = self._running, time.time()
+            if running is None:
+                return
+            self._read_tape(running)
+            self._running = None
+            self._counts["jobs"] += 1
+            if self.journal:
+                run = self._run(running, running.page.outcome or outcome, now)
+                self._keep_run(run)
+                self._keep_growth(running.page, run)
+
+    # In the heart's thread
+
+    @property
+    def busy(self) -> bool:
+        """Whether there is something to tell before the next heartbeat."""
+        return self._running is not None or bool(self._told) or bool(self._runs) or self.alerting.busy
+
+    def sees_news(self) -> bool:
+        """Whether there is an alert to tell. Talks to nobody; to be asked between two calls of `flush`."""
+        if not (self.journal and self._usable):
+            return False
+        now = time.time()
+        with self._lock:
+            live, initial_mb = self._live(now), self._initial_mb()
+        if live.job is not None and not self._known.knows(live.job.job):
+            return True  # what it may be expected to need is to be read first
+        self._read_alerts(live, now, initial_mb, None)
+        return self.alerting.busy
+
+    def flush(self, connection: Redis, seconds: float) -> None:
+        """Say that the worker lives, for ``seconds``, and write what has come together. Raises redis-py's errors."""
+        now = time.time()
+        with self._lock:
+            if self._running is not None:
+                self._read_tape(self._running)
+            live, initial_mb = self._live(now), self._initial_mb()
+        self._beat(connection, live, seconds)
+        if self._usable is None and self.journal:
+            self._usable = self._look_at_journal(connection, now)
+        if not (self.journal and self._usable):
+            return
+        self._sample(live, now)
+        self._read_alerts(live, now, initial_mb, connection)
+        self.alerting.flush(connection, now)
+        self._dropped["alerts"], self.alerting.dropped = self._dropped["alerts"] + self.alerting.dropped, 0
+        told, runs, dropped = list(self._told), list(self._runs), dict(self._dropped)
+        grown = list(self._grown)
+        alerts = Counter((event.job, event.rule) for _, event in told if isinstance(event, events.AlertRaised))
+        leaks = [event for _, event in told if isinstance(event, events.LeakFound)]
+        names = {run.job for run in runs} | {each.job for each in grown} | {job for job, _ in alerts}
+        names |= {leak.job for leak in leaks}
+        try:
+            kept = kept_as(connection, names, now)
+        except ResponseError:  # a Redis that refuses this much is told of below
+            kept = {}
+        with connection.pipeline() as pipeline:  # all or nothing: what a refusal cut in two would be counted twice
+            history_writer.write_samples(pipeline, live.worker, self._samples, now)
+            history_writer.write_runs(pipeline, runs, alerts, now, leaks, kept)
+            for job_id, lines in _stories(told).items():
+                history_writer.write_story(pipeline, job_id, lines, now)
+            history_writer.write_grown(pipeline, grown, kept)
+            history_writer.count_dropped(pipeline, dropped)
+            answers = pipeline.execute(raise_on_error=False)
+        for _ in grown:
+            self._grown.popleft()
+        self._written(told, runs, dropped, answers)
+        if told or runs:
+            history_writer.trim(connection)
+
+    def _beat(self, connection: Redis, live: Live, seconds: float) -> None:
+        """Command by command: a Redis without memory takes the one that says that the worker lives."""
+        with connection.pipeline(transaction=False) as pipeline:
+            history_writer.beat(pipeline, live, seconds)
+            refused = [answer for answer in pipeline.execute(raise_on_error=False) if isinstance(answer, RedisError)]
+        if refused:
+            raise refused[0]
+
+    def begin_anew(self) -> None:
+        """Redis has lost the journal: the next `flush` looks at it as the first one did."""
+        self._usable, self._samples = None, []
+
+    def end_alerts_of_others(self, connection: Redis) -> None:
+        """What lost workers had raised has ended with them. Raises redis-py's errors."""
+        if self._usable:
+            end_alerts_of_lost_workers(connection, time.time())
+
+    def _written(
+        self, told: list[tuple[float, events.Event]], runs: list[Run], dropped: dict[str, int], answers: list[Any]
+    ) -> None:
+        """Forget what was written, or refused; what came meanwhile stays."""
+        for _ in told:
+            self._told.popleft()
+        for _ in runs:
+            self._runs.popleft()
+        self._dropped -= Counter(dropped)
+        refused = [answer for answer in answers if isinstance(answer, RedisError)]
+        if refused:
+            self._dropped["refused"] += len(refused)
+            _log.warning("worker %s: Redis refused %d writes to the journal: %s",
+                         self.about.worker, len(refused), refused[0])  # fmt: skip
+
+    def _look_at_journal(self, connection: Redis, now: float) -> bool:
+        """Whether it is ours to write; and the samples of this worker's life before it restarted."""
+        if not history_writer.version_is_ours(connection):
+            _log.warning(
+                "worker %s: the journal on this Redis is of another version of rqmem and is left alone: nothing is "
+                "remembered of what runs here; 'rqmem journal clear' begins a new one", self.about.worker,
+            )  # fmt: skip
+            return False
+        for ring in RINGS:
+            last = history_reader.samples(connection, self.about.worker, now, ring)[-1:]
+            self._samples.append(last[0] if last else Sample(0, 0.0, 0.0, 0.0))
+        return True
+
+    def _read_alerts(self, live: Live, now: float, initial_mb: float, connection: Redis | None) -> None:
+        """``connection``: None where what is known of the job's type has been read."""
+        known_mb = self._known.of(connection, live.job.job, initial_mb, now) if live.job is not None else 0.0
+        self.alerting.read(live, now, initial_mb, known_mb)
+
+    def _initial_mb(self) -> float:
+        """What was used when the job began, with what its module has imported."""
+        running = self._running
+        if running is None:
+            return 0.0
+        return max(running.initial_mb, running.ordered_mb + to_mb(running.page.imported_bytes))
+
+    def _sample(self, live: Live, now: float) -> None:
+        usage_mb, limit_mb = (live.job.usage_mb, live.job.limit_mb) if live.job else (0.0, 0.0)
+        self._samples = [
+            merged(before, Sample(ring.begin(now), usage_mb, limit_mb, live.worker_mb))
+            for ring, before in zip(RINGS, self._samples, strict=True)
+        ]
+
+    def _live(self, now: float) -> Live:
+        running = self._running
+        return Live(
+            worker=self.about.worker, host=os.uname().nodename, pid=os.getpid(), at=now, started_at=self.started_at,
+            worker_mb=to_mb(procfs.own_held_bytes()), worker_limit_mb=self.about.worker_limit_mb,
+            limit_mb=self.about.limit_mb, horse_pid=running.horse_pid if running else 0, kept_by=self.about.kept_by,
+            jobs=self._counts["jobs"], breaches=self._counts["breaches"], recycled=self._counts["recycled"],
+            queues=self.about.queues, job=_live_job(running) if running else None, process=procfs.process_identity(),
+        )  # fmt: skip
+
+    # Either
+
+    def _read_tape(self, running: _Execution) -> None:
+        lines, running.position, lost = running.page.tape.read(running.position)
+        self._dropped["events"] += lost
+        for line in lines:
+            fields = json.loads(line)
+            event = events.from_fields(
+                fields, job=fields.pop("job"), job_id=running.job_id, queue=running.queue, worker=self.about.worker
+            )
+            if event is not None:
+                self._note(fields["at"], event, running)
+
+    def _note(self, at: float, event: events.Event, running: _Execution | None = None) -> None:
+        running = running or self._running
+        if running is not None and event.job_id == running.job_id:
+            if isinstance(event, events.RunEnded) and event.job == running.job_type:
+                running.ended = event
+            elif isinstance(event, events.JobStarted) and event.job == running.job_type:
+                running.initial_mb = event.memory_mb
+            elif isinstance(event, events.Collection):
+                running.collections = event.collections
+            elif isinstance(event, events.Resumed):
+                running.resumed = True
+            elif isinstance(event, events.Split):
+                running.children = event.children
+            elif isinstance(event, events.Breach):
+                if running.breach is not None and not running.page.told:
+                    return  # its horse died between telling the breach and noting that it had
+                running.breach = event
+        if self.listener is not None:
+            self.listener(event)
+        self._counts["breaches"] += isinstance(event, events.Breach)
+        self._counts["recycled"] += isinstance(event, events.HorseRecycled)
+        if not self.journal:
+            return
+        self.alerting.take(event, at)
+        if len(self._told) >= _KEPT_EVENTS:
+            self._dropped["events"] += 1
+            return
+        self._told.append((at, event.without_evidence() if isinstance(event, events.Breach) else event))
+
+    def _keep_run(self, run: Run) -> None:
+        self._known.ran(run)
+        if len(self._runs) >= _KEPT_RUNS:
+            self._dropped["runs"] += 1
+            return
+        self._runs.append(run)
+
+    def _keep_growth(self, page: SharedPage, run: Run) -> None:
+        """Where a run grew whose peak is a record; one that never grew by a step, or breached, costs nothing here."""
+        grew = page.grew
+        if not grew or run.layer or not self._peaks.is_record(run.job, run.peak_mb, run.ended_at):
+            return
+        if len(self._grown) >= _KEPT_RUNS:
+            self._dropped["growth"] += 1
+            return
+        lines = tuple(described_growth(page))
+        self._grown.append(
+            Grown(run.job, run.job_id, run.worker, round(run.ended_at, 3), run.peak_mb, run.limit_mb, lines)
+        )
+
+    def _run(self, running: _Execution, outcome: str, now: float) -> Run:
+        """How the execution went, as far as anybody knows: a killed job tells no figures of its own."""
+        page, breach, ended = running.page, running.breach, running.ended
+        peaks = [running.initial_mb, to_mb(page.peak_bytes)]
+        peaks += [breach.peak_mb] if breach else []
+        peaks += [ended.peak_memory_mb] if ended else []
+        return Run(
+            job=running.job_type, job_id=running.job_id, queue=running.queue, worker=self.about.worker, ended_at=now,
+            outcome=outcome, seconds=round(now - running.started_at, 3), initial_mb=running.initial_mb,
+            peak_mb=max(peaks), limit_mb=to_mb(page.ceiling_bytes), final_mb=ended.final_memory_mb if ended else None,
+            resumed=running.resumed, layer=breach.layer if breach else "", freed_mb=ended.freed_mb if ended else 0.0,
+            collections=ended.collections if ended else running.collections, chunks=page.chunks, items=page.items,
+            largest_chunk=page.largest_chunk, children=running.children, peak_sampled=page.peak_sampled,
+            counted=not (running.resumed or page.again or page.gathers or ledger.parent_of(running.job_id)),
+        )  # fmt: skip
+
+
+def _live_job(running: _Execution) -> LiveJob:
+    page = running.page
+    return LiveJob(
+        job=running.job_type, job_id=running.job_id, queue=running.queue, started_at=running.started_at,
+        usage_mb=to_mb(page.usage_bytes), peak_mb=to_mb(page.peak_bytes), limit_mb=to_mb(page.ceiling_bytes),
+        operation=page.operation, items_done=page.items_done, grew=tuple(described_growth(page)),
+    )  # fmt: skip
+
+
+def _stories(told: list[tuple[float, events.Event]]) -> dict[str, list[dict[str, Any]]]:
+    """Job id -> its events as a story keeps them. Events that are about no job are in none."""
+    stories: dict[str, list[dict[str, Any]]] = {}
+    for at, event in told:
+        if event.job_id:
+            whose = {name: getattr(event, name) for name in events.WHOSE}
+            line = {"at": round(at, 3), **whose, **events.to_fields(event)}
+            stories.setdefault(event.job_id, []).append(line)
+    return stories

@@ -1,0 +1,166 @@
+"""What becomes of a job whose execution ended early: it goes on from its cursor, or it fails.
+
+One place for every way to get here: unwound in the horse, killed, horse lost, worker lost. The
+decision is `rqmem.policy.after_breach`'s, the commit one script (`rqmem.store.executions.requeue`).
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, cast
+
+from rqmem import events
+from rqmem.policy import after_breach
+from rqmem.policy.after_breach import Attempt, Cause, GiveUp
+from rqmem.store import execution_reader, executions
+from rqmem.store.execution_records import RunRecord
+from rqmem.text import printable
+from rqmem.type_of_job import path_of
+
+if TYPE_CHECKING:
+    from rq.executions import Execution
+    from rq.job import Job
+    from rq.queue import Queue
+
+_log = logging.getLogger("rqmem.worker")
+_KEPT_HISTORY = 30
+_SHOWN_HISTORY = 6
+
+
+@dataclass(frozen=True)
+class EndedEarly:
+    """An execution that ended before its job did, and what is known of it.
+
+    ``position`` is the place last named; ``worker`` tells it in events, and need not be the one that ran it.
+    """
+
+    job: Job
+    queue: Queue
+    execution: Execution
+    cause: Cause
+    worker: str
+    position: str = ""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What will become of the job: it goes on (``resumed``), else the caller fails it; ``next`` says so in words.
+
+    ``gave_up``: it wanted to be resumed, and may not. ``history``: how its executions ended, with this one.
+    """
+
+    ended: EndedEarly
+    next: str
+    stage: int | None = None
+    resumed: events.Resumed | None = None
+    gave_up: events.GaveUp | None = None
+    cost: int = 1
+    cut: bool = False
+    history: tuple[str, ...] = ()
+
+    def carry_out(self) -> bool:
+        """Put the job back where it goes on. Whether the execution is settled: else the caller fails the job."""
+        if self.resumed is None:
+            if self.gave_up is not None:
+                events.emit(self.gave_up)
+                executions.renew_budget(self.ended.job)
+            return False
+        ended = self.ended
+        if executions.requeue(
+            *(ended.job, ended.queue, ended.execution, self.stage, self.resumed.chunk_size, self.cost),
+            cut=self.cut,
+            history=self.history,
+            delay_seconds=self.resumed.delay_seconds,
+        ):
+            events.emit(self.resumed)
+        else:
+            _log.warning("job %s does not go on here: somebody else ended this run meanwhile", ended.job.id)
+        return True
+
+
+def plan(ended: EndedEarly, max_resumes: int) -> Plan:
+    """Whether the job goes on from its cursor: where it asked for that and its budget allows."""
+    job = ended.job
+    record = execution_reader.run(job.connection, job.id)
+    opened = _opened(job, record)
+    attempt = Attempt(
+        resumable=may_go_on(job, record),
+        cuts=opened and record.on_breach == "split" and record.split is None,
+        cut=record.cut_stage == record.stage,
+        began=opened and record.began,
+        chunk_size=record.chunk_size,
+        progressed=opened and record.execution_chunks > 0,
+        spent=record.resumes_spent,
+        position=ended.position,
+    )
+    decision = after_breach.decide(ended.cause, attempt, max_resumes)
+    whose = {"job": record.job, "job_id": job.id, "queue": ended.queue.name, "worker": ended.worker}
+    if isinstance(decision, GiveUp):
+        if not decision.reason:
+            return Plan(ended, "failed")
+        reason = decision.reason + _told(record.history)
+        gave_up = events.GaveUp(cause=ended.cause, reason=reason, resumes=record.resumes, **whose)
+        return Plan(ended, f"failed; not resumed: {reason}", gave_up=gave_up)
+    resumed = events.Resumed(
+        **whose,
+        cause=ended.cause,
+        cursor=_cursor(record),
+        chunk_size=decision.chunk_size,
+        resumes=record.resumes + (decision.cost > 0),
+        spent=record.resumes_spent + decision.cost,
+        max_resumes=max_resumes,
+        delay_seconds=decision.delay_seconds,
+    )
+    history = record.history
+    if decision.cost:
+        place = f" at {printable(ended.position[:100])}" if ended.position else ""
+        history = (*history, f"{ended.cause}{place}, chunk {record.chunk_size}")[-_KEPT_HISTORY:]
+    text = "what is left is cut in two child jobs" if decision.cut else resumed.summary()
+    return Plan(ended, text, record.stage, resumed, cost=decision.cost, cut=decision.cut, history=history)
+
+
+def _cursor(record: RunRecord) -> str:
+    """The cursor for people: null where nothing is done yet, and never more than 200 characters."""
+    stage = record.stage or 0
+    return json.dumps(record.cursors.get(stage) if record.items.get(stage) else None)[:200]
+
+
+def may_go_on(job: Job, record: RunRecord) -> bool:
+    """Whether the job asked for it. One that died before its class could say so has done nothing yet: it may."""
+    if _opened(job, record):
+        return record.on_breach in ("resume", "split") or record.split is not None
+    path, dot, name = (path_of(job) or "").rpartition(".")
+    return bool(dot) and name == "run" and (job.description or "").startswith(f"{path}(")
+
+
+def _opened(job: Job, record: RunRecord) -> bool:
+    """Whether ``handle`` was entered, in this execution of the job or one before."""
+    return record.job_created_at == job.created_at.isoformat()
+
+
+def _told(history: tuple[str, ...]) -> str:
+    """What went before, for the last word: the newest few."""
+    shown = history[-_SHOWN_HISTORY:]
+    more = f"{len(history) - len(shown)} more, " if len(history) > len(shown) else ""
+    return f"; before it: {more}{'; '.join(shown)}" if shown else ""
+
+
+def remember(job: Job, breach: events.Breach, execution_id: str) -> None:
+    """Keep the breach: its record in the journal, and a small summary with the job, as ``job.meta["rqmem"]``.
+
+    Before the verdict, while the job still is this execution's. What the job itself saved in its meta stays.
+    """
+    executions.save_breach(job.connection, breach, execution_id)
+    raw = cast("bytes | None", job.connection.hget(job.key, "meta"))
+    try:
+        meta = job.serializer.loads(raw) if raw else {}
+        meta["rqmem"] = {**meta.get("rqmem", {}), **breach.short()}
+        text = job.serializer.dumps(meta)
+    except Exception as error:  # noqa: BLE001  a serializer raises what it likes; the record is kept all the same
+        _log.debug("job %s: meta cannot be written: %s", job.id, error)
+        return
+    if job.connection.hexists(job.key, "status"):  # else it was deleted meanwhile
+        job.connection.hset(job.key, "meta", text)
+        job.meta["rqmem"] = meta["rqmem"]

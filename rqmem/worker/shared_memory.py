@@ -1,0 +1,250 @@
+"""The shared page: memory that worker and horse both see, made before the fork, one per horse.
+
+The horse writes where it is; the worker writes what it measured. No locks: each field has one writer at a
+time, and the worker trusts texts only while the tree is stopped or dead.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+
+from rqmem.worker.event_ring import Tape
+
+_BREACH_BYTES = 16384
+_KEPT_CHECKPOINTS = 5
+
+
+class SharedPage(ctypes.Structure):
+    """The page as attributes. Texts are cut to their room; a torn one is read with replacement characters.
+
+    Attributes:
+        ceiling_bytes: horse: the job's effective ceiling.
+        declared_bytes: horse: what the job declared; 0 where it declared none.
+        snapshot_wanted, snapshot_told: worker: number of the snapshot it asked for last; horse: that it answered last.
+        samples: horse: how many samples of its stack it has taken.
+        peak_bytes: worker: the highest usage seen; ``usage_bytes`` the last one.
+        peak_sampled: worker: it had several processes, so that it may have used more between two readings.
+        burst: horse: more was resident in it than when the job began, by the kernel's mark.
+        chunk_peak_bytes: worker: the highest usage seen since so many chunks were finished: ``chunk_peak_of``.
+        held_at_breach: horse: what it held itself when it was first told to unwind.
+        stop_asked: worker: it is to stop as soon as it can; a job that can go on elsewhere had better.
+        imported_bytes: horse: what importing the job's module took.
+        taken: horse: it has read the order for this job.
+        in_user_code: horse: an exception may be raised now.
+        has_run: horse: the job is memory-aware, a run is kept for it.
+        fresh: worker: the horse has run no job before this one.
+        gathers: horse: the job has split before, and gathers; again: RQ's Retry will run the job once more.
+        held_before, left_before: worker: what the horse holds before the job, and what of it earlier jobs have left.
+        need_bytes: worker: what such a job is known to take beyond that; -1: it is not known.
+        runs_again: horse: it breached for what others had left; it is to run once more, in a new horse.
+        settling: horse: it is recording the job's failure; callbacks may have run.
+        declined: horse: it is too heavy for this job, which did not begin.
+        capture_unwanted: worker: there is too much of it; capture_ended: horse: none is being made.
+        breach_known: horse: a breach was raised in it, and the job caught it knowingly.
+        committed: horse: the job's outcome stands in Redis; what runs now are hooks.
+        hook_breached: horse: it was one of those hooks that breached.
+        ends_with_hooks: horse: it has hooks to call before it ends.
+        told: whoever settles: the breach stands in the journal, as in ``breach_json``.
+        items_done: horse: items finished in the present stage, by this execution and those before.
+        chunks, items, largest_chunk: horse: finished in this execution.
+        tape: horse: the events of the job.
+        job: horse: job type, a dotted path.
+        integrations: horse: names of those that are active in it.
+        outcome: horse: how the job ended: ``ok`` or the error's name.
+        operation: horse: last named place.
+        line: horse: where the last sample found it.
+        checkpoints: horse: the last few, with MB used.
+        grew: worker: MB and line of code where usage grew, most first; lines as they were sampled.
+        breach_json: worker, then horse (adds its line): the breach.
+        snapshot_json: horse: what it says of itself, when it was asked.
+    """
+
+    ceiling_bytes: int
+    declared_bytes: int
+    samples: int
+    snapshot_wanted: int
+    snapshot_told: int
+    peak_bytes: int
+    usage_bytes: int
+    items_done: int
+    chunks: int
+    items: int
+    largest_chunk: int
+    chunk_peak_bytes: int
+    chunk_peak_of: int
+    held_at_breach: int
+    held_before: int
+    left_before: int
+    need_bytes: int
+    imported_bytes: int
+    peak_sampled: bool
+    burst: bool
+    stop_asked: bool
+    taken: bool
+    in_user_code: bool
+    has_run: bool
+    fresh: bool
+    gathers: bool
+    again: bool
+    settling: bool
+    declined: bool
+    runs_again: bool
+    breach_known: bool
+    told: bool
+    capture_unwanted: bool
+    capture_ended: bool
+    committed: bool
+    hook_breached: bool
+    ends_with_hooks: bool
+    tape: Tape
+
+    _fields_ = [
+        ("ceiling_bytes", ctypes.c_int64),
+        ("declared_bytes", ctypes.c_int64),
+        ("samples", ctypes.c_int64),
+        ("snapshot_wanted", ctypes.c_int64),
+        ("snapshot_told", ctypes.c_int64),
+        ("peak_bytes", ctypes.c_int64),
+        ("usage_bytes", ctypes.c_int64),
+        ("items_done", ctypes.c_int64),
+        ("chunks", ctypes.c_int64),
+        ("items", ctypes.c_int64),
+        ("largest_chunk", ctypes.c_int64),
+        ("chunk_peak_bytes", ctypes.c_int64),
+        ("chunk_peak_of", ctypes.c_int64),
+        ("held_at_breach", ctypes.c_int64),
+        ("held_before", ctypes.c_int64),
+        ("left_before", ctypes.c_int64),
+        ("need_bytes", ctypes.c_int64),
+        ("imported_bytes", ctypes.c_int64),
+        ("peak_sampled", ctypes.c_bool),
+        ("burst", ctypes.c_bool),
+        ("stop_asked", ctypes.c_bool),
+        ("taken", ctypes.c_bool),
+        ("in_user_code", ctypes.c_bool),
+        ("has_run", ctypes.c_bool),
+        ("fresh", ctypes.c_bool),
+        ("gathers", ctypes.c_bool),
+        ("again", ctypes.c_bool),
+        ("settling", ctypes.c_bool),
+        ("declined", ctypes.c_bool),
+        ("runs_again", ctypes.c_bool),
+        ("breach_known", ctypes.c_bool),
+        ("told", ctypes.c_bool),
+        ("capture_unwanted", ctypes.c_bool),
+        ("capture_ended", ctypes.c_bool),
+        ("committed", ctypes.c_bool),
+        ("hook_breached", ctypes.c_bool),
+        ("ends_with_hooks", ctypes.c_bool),
+        ("tape", Tape),
+        ("_job", ctypes.c_char * 256),
+        ("_outcome", ctypes.c_char * 128),
+        ("_integrations", ctypes.c_char * 128),
+        ("_operation", ctypes.c_char * 256),
+        ("_line", ctypes.c_char * 512),
+        ("_checkpoints", ctypes.c_char * 1536),
+        ("_grew", ctypes.c_char * 2048),
+        ("_breach_json", ctypes.c_char * _BREACH_BYTES),
+        ("_snapshot_json", ctypes.c_char * _BREACH_BYTES),
+    ]
+
+    @classmethod
+    def new(cls, ceiling_bytes: int) -> SharedPage:
+        """A page that children forked from now on share with this process."""
+        page = cls.from_buffer(mmap.mmap(-1, ctypes.sizeof(cls)))
+        page.ceiling_bytes = ceiling_bytes
+        return page
+
+    def reset(self, ceiling_bytes: int) -> None:
+        """Ready for another job."""
+        ctypes.memset(ctypes.addressof(self), 0, ctypes.sizeof(self))
+        self.ceiling_bytes = ceiling_bytes
+
+    @property
+    def job(self) -> str:
+        return self._get("_job")
+
+    @job.setter
+    def job(self, text: str) -> None:
+        self._set("_job", text)
+
+    @property
+    def outcome(self) -> str:
+        return self._get("_outcome")
+
+    @outcome.setter
+    def outcome(self, text: str) -> None:
+        self._set("_outcome", text)
+
+    @property
+    def integrations(self) -> str:
+        return self._get("_integrations")
+
+    @integrations.setter
+    def integrations(self, text: str) -> None:
+        self._set("_integrations", text)
+
+    @property
+    def operation(self) -> str:
+        return self._get("_operation")
+
+    @operation.setter
+    def operation(self, text: str) -> None:
+        self._set("_operation", text)
+
+    @property
+    def line(self) -> str:
+        return self._get("_line")
+
+    def add_sample(self, line: str) -> None:
+        """The horse's line of code at a sample; counted after it is written."""
+        self._set("_line", line)
+        self.samples += 1
+
+    @property
+    def checkpoints(self) -> list[tuple[str, float]]:
+        return [(name, float(used)) for used, _, name in map(_partition, self._get("_checkpoints").splitlines())]
+
+    def add_checkpoint(self, operation: str, used_mb: float) -> None:
+        """The job passed a checkpoint; the oldest of the kept ones goes."""
+        lines = self._get("_checkpoints").splitlines()[1 - _KEPT_CHECKPOINTS :]
+        name = " ".join(operation.split())[:200]
+        self._set("_checkpoints", "\n".join([*lines, f"{used_mb}\t{name}"]))
+
+    @property
+    def grew(self) -> list[tuple[float, str]]:
+        return [(float(grown), line) for grown, _, line in map(_partition, self._get("_grew").splitlines())]
+
+    @grew.setter
+    def grew(self, lines: list[tuple[float, str]]) -> None:
+        self._set("_grew", "\n".join(f"{grown_mb}\t{line}" for grown_mb, line in lines))
+
+    @property
+    def breach_json(self) -> str:
+        return self._get("_breach_json")
+
+    @breach_json.setter
+    def breach_json(self, text: str) -> None:
+        if len(text.encode()) < _BREACH_BYTES:  # half a JSON text is worth nothing
+            self._set("_breach_json", text)
+
+    @property
+    def snapshot_json(self) -> str:
+        return self._get("_snapshot_json")
+
+    @snapshot_json.setter
+    def snapshot_json(self, text: str) -> None:
+        self._set("_snapshot_json", text if len(text.encode()) < _BREACH_BYTES else "")
+
+    def _get(self, field: str) -> str:
+        raw: bytes = getattr(self, field)
+        return raw.decode("utf-8", "replace")
+
+    def _set(self, field: str, text: str) -> None:
+        room = getattr(type(self), field).size
+        setattr(self, field, text.encode("utf-8", "replace")[: room - 1])
+
+
+def _partition(line: str) -> tuple[str, str, str]:
+    return line.partition("\t")

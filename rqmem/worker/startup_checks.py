@@ -1,0 +1,118 @@
+"""What is measured in a short-lived fork before a worker starts: an idle horse, and how fast memory can grow here."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import mmap
+import os
+import time
+from dataclasses import dataclass
+from typing import Literal
+
+from rqmem.errors import RqmemError
+from rqmem.measure import process_tree, procfs
+from rqmem.measure.own_process import proc_shortcoming
+from rqmem.units import MB
+from rqmem.worker import linux
+
+_TRIES = 3
+_TRY_BYTES = 24 * MB
+_SECOND_CORE = 1.25  # two cores share one memory: measured, not twice
+_SLOWEST, _FASTEST = 4e9, 40e9
+
+
+def usage_of_idle_fork() -> int:
+    """Bytes a horse uses that has done nothing yet, by the same measure as the ceiling. Raises `RqmemError`."""
+    ready, go = os.pipe(), os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.write(ready[1], b"1")
+        os.read(go[0], 1)
+        os._exit(0)
+    os.read(ready[0], 1)
+    try:
+        usage = procfs.read_usage(pid)
+    except (KeyError, OSError):  # a kernel before 5.4; hidden
+        usage = None
+    os.write(go[1], b"1")
+    os.waitpid(pid, 0)
+    for fd in (*ready, *go):
+        os.close(fd)
+    if usage is None:
+        why = proc_shortcoming() or (
+            "/proc shows nothing of our own children (mounted with hidepid and without gid= of our group, "
+            "or a security policy forbids it)"
+        )
+        raise RqmemError(f"no ceiling can be kept here: {why}; 'rqmem doctor' says what to do")
+    return usage.usage_bytes
+
+
+@dataclass(frozen=True)
+class Foreign:
+    """How this process stands to a real one that it may not examine as its own.
+
+    Attributes:
+        another_users: it was another user's; else it was our own, and not dumpable, as setuid programs are.
+        measured: ``exactly``, ``whole``: with all pages it shares, or ``not``: ``/proc`` hides it.
+        can_be_ended: we may signal it.
+    """
+
+    another_users: bool
+    measured: Literal["exactly", "whole", "not"]
+    can_be_ended: bool
+
+
+def look_at_foreign_fork() -> Foreign:
+    """Fork a process of that kind and look at it: another user's where we may make one."""
+    ready, go = os.pipe(), os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.close(go[1])
+        changed = linux.become_nobody()
+        os.write(ready[1], b"u" if changed else b"d")
+        os.read(go[0], 1)
+        os._exit(0)
+    another_users = os.read(ready[0], 1) == b"u"
+    try:
+        usage = procfs.read_usage(pid)
+    except OSError:
+        usage = None
+    can_be_ended = not process_tree.beyond_reach([pid])
+    for fd in (*ready, *go):
+        os.close(fd)
+    os.waitpid(pid, 0)
+    return Foreign(another_users, "not" if usage is None else "whole" if usage.whole else "exactly", can_be_ended)
+
+
+def fastest_growth() -> float:
+    """Bytes per second by which memory can grow here: huge pages filled in C, in a fork of 24 MB, some 10 ms.
+
+    Never below 4 GB/s, should the machine be busy just now: too high a rate costs a little CPU, too low a rate
+    costs the ceiling.
+    """
+    answer, say = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        with contextlib.suppress(Exception):
+            os.write(say, str(_measured_growth()).encode())
+        os._exit(0)
+    os.close(say)
+    text = os.read(answer, 64).decode()
+    os.close(answer)
+    os.waitpid(pid, 0)
+    return min(_FASTEST, max(_SLOWEST, _SECOND_CORE * float(text or 0)))
+
+
+def _measured_growth() -> float:
+    best = 0.0
+    for _ in range(_TRIES):
+        with mmap.mmap(-1, _TRY_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as memory:
+            with contextlib.suppress(OSError, AttributeError):
+                memory.madvise(mmap.MADV_HUGEPAGE)
+            view = ctypes.c_char.from_buffer(memory)
+            began = time.perf_counter()
+            ctypes.memset(ctypes.addressof(view), 1, _TRY_BYTES)
+            best = max(best, _TRY_BYTES / (time.perf_counter() - began))
+            del view
+    return best

@@ -1,0 +1,191 @@
+"""Finding what dead workers left: runs to take over, jobs taken from a queue and never begun.
+
+Runs in the heart's thread of every worker, for that worker's queues, and in its main thread before it begins and
+before it ends. Two workers that find the same run are told apart by one script that only one of them wins. A job that
+cannot go on is ended as RQ ends abandoned jobs (`rqmem.worker.abandoned_jobs`).
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from rq.exceptions import NoSuchJobError
+from rq.executions import Execution
+from rq.job import JobStatus
+
+from rqmem import events
+from rqmem.measure import cgroup, process_tree, procfs
+from rqmem.policy.dead_workers import absences, may_take_over
+from rqmem.store import execution_reader, executions, keys
+from rqmem.store.execution_records import Owner
+from rqmem.type_of_job import job_type
+from rqmem.worker.abandoned_jobs import Abandoned, Settler
+from rqmem.worker.horse.user_code import MARK
+from rqmem.worker.orphaned_children import Mending
+from rqmem.worker.resume import EndedEarly, may_go_on, plan
+
+if TYPE_CHECKING:
+    from redis import Redis
+    from rq.queue import Queue
+
+    from rqmem.config.settings import Config
+    from rqmem.worker.lifecycle import LivingWorker
+
+_LOOKED_AT_DELAYED = 1000
+
+
+class Recovery:
+    """Scans on behalf of one worker, over one connection.
+
+    Attributes:
+        due_back: jobs of the worker's queues that will be queued again, or settled: runs of dead workers, and those
+            that wait a while before they go on.
+        put_back: how often a job was queued again or settled here, so far.
+    """
+
+    def __init__(self, worker: LivingWorker, connection: Redis, config: Config) -> None:
+        self.due_back = self.put_back = 0
+        self._worker = worker
+        self._connection = connection
+        self._config = config
+        self._queues = {
+            queue.name: worker.queue_class(
+                queue.name,
+                connection=connection,
+                job_class=worker.job_class,
+                serializer=worker.serializer,
+            )
+            for queue in worker.queues
+        }
+        self._mending = Mending(connection, worker.job_class, worker.serializer)
+        self._absent_since: dict[str, float] = {}
+        self._unbegun_since: dict[str, float] = {}
+        self._settler = Settler(worker, connection)
+        self._process = procfs.process_identity()
+        self._turn = threading.Lock()
+
+    def forget(self) -> None:
+        """Redis could not be reached: what looked absent must be seen absent anew."""
+        self._absent_since.clear()
+        self._unbegun_since.clear()
+
+    def scan(self, now: float) -> None:
+        """Look once and take over what may be; raises redis-py's errors."""
+        with self._turn:
+            self.due_back = 0
+            waited_for, to_settle = self._take_over_runs(now)
+            self.put_back += self._settler.begin(to_settle)
+            self._put_back_unbegun(now)
+            released = executions.release_due(self._connection, self._worker.job_class, self._worker.queue_class)
+            self.put_back += released
+            self._mending.scan(now)
+            self.due_back = waited_for + len(to_settle) + self._delayed()
+
+    def close(self, seconds: float) -> None:
+        """What is being settled may take so long to end; what is cut short, another worker does again."""
+        with self._turn:
+            self._settler.close(seconds)
+
+    def _take_over_runs(self, now: float) -> tuple[int, list[Abandoned]]:
+        """How many runs are not heard of and may not be taken over yet; and which are ours to settle."""
+        owned = {
+            job_id: owner
+            for job_id, owner in execution_reader.owners(self._connection).items()
+            if owner.queue in self._queues
+        }
+        ours = {job_id: owner for job_id, owner in owned.items() if owner.process == self._process}
+        owners = {job_id: owner for job_id, owner in owned.items() if job_id not in ours}
+        silent = execution_reader.silent(self._connection, owners)
+        gone = {f"{job_id}:{owners[job_id].execution}" for job_id in silent}
+        self._absent_since = absences(self._absent_since, gone, now)
+        waited_for = 0
+        left = [_abandoned(job_id, owner) for job_id, owner in ours.items() if owner.settles]
+        for job_id, owner in owners.items():
+            since = self._absent_since.get(f"{job_id}:{owner.execution}")
+            if may_take_over(since, now, self._config.heartbeat_seconds, _known_dead(owner)):
+                left += self._take_over(job_id, owner)
+            else:
+                waited_for += job_id in silent
+        return waited_for, left
+
+    def _take_over(self, job_id: str, owner: Owner) -> list[Abandoned]:
+        """The job goes on, or is nobody's any more; else it is ours to settle, and returned."""
+        queue = self._queues[owner.queue]
+        if owner.host == procfs.host_identity():
+            process_tree.kill_marked(MARK, owner.execution)  # what the dead horse started by exec
+            if owner.groups:
+                cgroup.kill_horses(Path(owner.groups), owner.pid, owner.start_time)
+        try:
+            job = queue.job_class.fetch(job_id, connection=self._connection, serializer=queue.serializer)
+        except NoSuchJobError:
+            executions.release_if(self._connection, job_id, owner)
+            return []
+        record = execution_reader.run(self._connection, job_id)
+        never_began = job.get_status(refresh=False) == JobStatus.QUEUED
+        goes_on = never_began or (may_go_on(job, record) and not owner.settles)
+        if not goes_on and not executions.adopt(self._connection, job_id, owner, self._settling(owner)):
+            return []
+        execution = Execution(owner.execution, job_id, self._connection, owner.worker)
+        events.emit(
+            events.WorkerLost(
+                job=record.job or job_type(job),
+                job_id=job_id,
+                queue=queue.name,
+                worker=self._worker.name,
+                lost_worker=owner.worker,
+            )
+        )
+        if not goes_on:
+            return [_abandoned(job_id, self._settling(owner))]
+        self.put_back += 1
+        if never_began:
+            executions.requeue(job, queue, execution, stage=None, chunk_size=0, cost=0)
+            return []
+        ended = EndedEarly(job, queue, execution, "worker lost", self._worker.name)
+        if plan(ended, self._config.max_resumes).carry_out():
+            return []
+        adopted = executions.adopt(self._connection, job_id, owner, self._settling(owner))
+        return [_abandoned(job_id, self._settling(owner))] if adopted else []
+
+    def _settling(self, dead: Owner) -> Owner:
+        """This process as the owner of a run that it settles."""
+        return replace(
+            dead, worker=self._worker.name, host=procfs.host_identity(), pid=os.getpid(),
+            start_time=procfs.read_start_time(os.getpid()) or 0, groups="", settles=dead.settles or dead.worker,
+        )  # fmt: skip
+
+    def _delayed(self) -> int:
+        """Jobs of our queues that wait a while before they go on."""
+        job_ids = cast("list[bytes]", self._connection.zrange(keys.DELAYED, 0, _LOOKED_AT_DELAYED - 1))
+        if not job_ids:
+            return 0
+        with self._connection.pipeline(transaction=False) as pipeline:
+            for job_id in job_ids:
+                pipeline.hget(self._worker.job_class.key_for(job_id.decode()), "origin")
+            return sum(origin is not None and origin.decode() in self._queues for origin in pipeline.execute())
+
+    def _put_back_unbegun(self, now: float) -> None:
+        """Jobs that somebody took and died before beginning: seen twice, two intervals apart."""
+        unbegun: dict[str, Queue] = {}
+        for queue in self._queues.values():
+            started = {job_id for job_id, _ in queue.started_job_registry.get_job_and_execution_ids(cleanup=False)}
+            for job_id in queue.intermediate_queue.get_job_ids():
+                if job_id not in started:
+                    unbegun[job_id] = queue
+        self._unbegun_since = absences(self._unbegun_since, unbegun, now)
+        for job_id, queue in unbegun.items():
+            if may_take_over(self._unbegun_since[job_id], now, self._config.heartbeat_seconds, known_dead=False):
+                self.put_back += executions.put_back(queue, job_id)
+
+
+def _abandoned(job_id: str, settler: Owner) -> Abandoned:
+    return Abandoned(job_id, settler.queue, settler.execution, settler.settles)
+
+
+def _known_dead(owner: Owner) -> bool:
+    """Whether the owner's process ran on this host and does not any more."""
+    return owner.host == procfs.host_identity() and process_tree.is_gone(owner.pid, owner.start_time)

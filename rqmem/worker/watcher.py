@@ -1,0 +1,446 @@
+"""Keeping the ceiling of one job: read, decide (`rqmem.policy.ceiling`), act, until the job has ended.
+
+Runs in the worker's main thread, which does nothing else meanwhile: a watcher in a process whose other
+threads hold the interpreter is no ceiling (measured: 1,168 MB over). No Redis, no alarms, no logging
+in here. Promises: the tree is never left stopped by a watcher that goes on living; after a breach
+nothing of the job's tree is left alive.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import time
+from collections import deque
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple, Protocol
+
+from rqmem.config.settings import Config
+from rqmem.events import Breach, Layer
+from rqmem.measure import process_tree, procfs, shared_objects
+from rqmem.measure.meter import FullReading, TreeMeter
+from rqmem.measure.shared_objects import Held, Key
+from rqmem.policy.ceiling import (
+    MAX_INTERVAL_SECONDS,
+    Action,
+    Limits,
+    Reading,
+    WatchState,
+    decide,
+    watch_interval,
+)
+from rqmem.units import MB, to_bytes, to_mb
+from rqmem.worker import evidence, linux
+from rqmem.worker.growth import Growth
+from rqmem.worker.horse.user_code import BREACH_SIGNAL, SAMPLE_SIGNAL, described, described_growth
+from rqmem.worker.kernel import HorseGroup
+from rqmem.worker.shared_memory import SharedPage
+from rqmem.worker.shared_usage import SharedMemory
+
+_clock = time.monotonic
+_CURVE_SECONDS = 10.0
+_CURVE_STEP_SECONDS = 0.01
+_GROWING_BYTES, _GROWING_SECONDS = 2 * MB, 0.005  # so that samples find the line while it still runs
+_PAUSE_WITHOUT_KERNEL = 20  # a twentieth of the time at most to prove a forked pool innocent
+_PAUSE_WITH_KERNEL = 100  # its limit bounds what might be missed
+_UNWATCHED_SECONDS = 0.02  # a job this short costs no full reading
+_CALM_SECONDS = 0.05
+_CROWD = 16  # so many grow by too much between two looks: they stay stopped while the horse unwinds
+_ALERT_SECONDS = 0.05  # after a breach, without a pause between readings: a block may be growing in C
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What a breach record says about whose it is."""
+
+    job: str
+    job_id: str
+    queue: str
+    worker: str
+
+
+class _Calm(NamedTuple):
+    """A look that found nothing to do, what it read, and for how long the same reading needs no other answer.
+
+    Most looks at a job that computes are so. Each costs a wake-up with cold caches: the less of us runs, the better
+    (a third of the worker's processor time, measured).
+    """
+
+    raw: int = -1
+    ceiling: int = -1
+    until: float = 0.0
+    pause: float = 0.0
+
+
+class Reports(Protocol):
+    """Where a warm horse says that the job has ended."""
+
+    def fileno(self) -> int: ...
+    def closed(self) -> bool: ...
+
+
+class Watcher:
+    """Watches one horse.
+
+    Args:
+        horse_pid: the process to wait for; a child of this process.
+        page: shared with it; holds the ceiling, which the job may change while it runs.
+        identity: for the breach record.
+        config: for reserve, grace, the machine's growth rate.
+        known: processes below the worker that are not this job's; more may come while it runs.
+        report: where a warm horse says that the job has ended.
+        baseline_bytes: what the horse used before the job, for the breach record.
+        group: the horse's cgroup; None: it has none.
+        held_before: shared memory that the horse held at the end of the job before, by object; kept up to date.
+
+    Attributes:
+        breach: the job's breach, if it had one.
+        starved: the kernel killed in the group for want of memory elsewhere: no fault of the job.
+        hidden: processes of the job that could not be measured, since ``/proc`` hides them.
+    """
+
+    def __init__(
+        self,
+        horse_pid: int,
+        page: SharedPage,
+        identity: Identity,
+        config: Config,
+        known: Collection[int] = (),
+        report: Reports | None = None,
+        baseline_bytes: int = 0,
+        group: HorseGroup | None = None,
+        held_before: dict[Key, int] | None = None,
+    ) -> None:
+        self.breach: Breach | None = None
+        self.starved = False
+        self.hidden: set[int] = set()
+        self._group = group
+        self._horse_pid = horse_pid
+        self._exit_fd = linux.open_exit(horse_pid)
+        self._report = report
+        self._ends: list[int | Reports] = [self._exit_fd] if report is None else [self._exit_fd, report]
+        self._page = page
+        self._identity = identity
+        self._config = config
+        self._processors = len(os.sched_getaffinity(0))
+        self._known = known  # not a copy: the worker's heart may add a helper of its own
+        self._root = os.getpid()
+        self._members = process_tree.Members(self._root, self._known)
+        pause = _PAUSE_WITHOUT_KERNEL if group is None else _PAUSE_WITH_KERNEL
+        self._meter = TreeMeter(self._members, config.growth_rate, pause)
+        self._meter.assume(baseline_bytes)
+        self._meter.begin_mark(horse_pid)
+        self._state = WatchState()
+        self._started = _clock()
+        self._peak = 0
+        self._growth = Growth(to_bytes(config.sample_step_mb))
+        self._baseline = baseline_bytes
+        self._shared = SharedMemory({} if held_before is None else held_before)
+        self._unseen = 0  # bytes of shared memory beyond what the meter sees
+        self._left: dict[Key, Held] = {}
+        self._last_usage = baseline_bytes
+        self._grows = False
+        self._calm = _Calm()
+        self._curve: deque[tuple[float, int]] = deque(
+            [(self._started, baseline_bytes)], maxlen=int(_CURVE_SECONDS / _CURVE_STEP_SECONDS)
+        )
+
+    def wait(self, deadline: float | None) -> bool:
+        """Watch until the job has ended (True) or the monotonic ``deadline`` passes (False).
+
+        It has ended when the horse has exited (it is not reaped here) or something can be read from ``report``.
+        """
+        while True:
+            pause = self._look()
+            if deadline is not None:
+                if _clock() >= deadline:
+                    return False
+                pause = min(pause, max(0.0, deadline - _clock()))
+            if self._pause(pause):
+                self._take_sample()  # what was asked for last, of a job that grew and ended within a look
+                self._note_mark(look=self.lasted() or self._page.burst)
+                return True
+
+    def _pause(self, seconds: float) -> bool:
+        """Wait for the next reading, the job's end (True) or the kernel's word that it killed in the group."""
+        group = self._group
+        alarms = [group.alarm] if group is not None and group.alarm is not None else []
+        ends, _, exceptional = select.select([*self._ends, *alarms], [], alarms, seconds)
+        if group is not None and (ends or exceptional or group.suspected) and group.killed():
+            self._tell_kernel_kill(group)
+        if self._report is not None and self._report in ends and self._report.closed():
+            self._ends.remove(self._report)  # the job closed its files, or became another program: it goes on
+            ends.remove(self._report)
+        return any(end in ends for end in self._ends)
+
+    def _tell_kernel_kill(self, group: HorseGroup) -> None:
+        """The kernel killed the largest process, not the one to blame: the rest goes too, if it was for our limit."""
+        if not group.hit_limit():
+            self.starved = True
+            return
+        self._end_for_group(group)
+
+    def _end_for_group(self, group: HorseGroup) -> None:
+        """What is charged to the group is above the ceiling and the reserve, as the kernel or a look at it found."""
+        if self.breach is None or self.breach.layer != "kernel":
+            breach = self.breach or self._record(self._meter.full(_clock), self._limits(), "kernel")
+            breach = self._as_the_horse_left_it(breach, "kernel")
+            self.breach = replace(breach, **_charged(group, breach))
+        self._kill_tree()
+
+    def lasted(self) -> bool:
+        """Whether the job ran long enough to be read."""
+        return _clock() - self._started >= _UNWATCHED_SECONDS
+
+    def segments_left(self) -> list[tuple[str, float]]:
+        """Shared memory that outlives the job's processes: name and MB.
+
+        Files and segments that they held when they were stopped, and new files of theirs in /dev/shm.
+        """
+        held = self._left | self._shared.new_files()
+        return [(name, to_mb(size)) for name, size in shared_objects.still_there(held)]
+
+    def close(self) -> None:
+        os.close(self._exit_fd)
+        if self._group is None:
+            self._shared.close(self._members())
+        self._meter.close()
+        self._members.close()
+
+    def _look(self) -> float:
+        """One reading and what follows from it; returns seconds until the next."""
+        now = _clock()
+        ceiling = self._page.ceiling_bytes
+        group_pause = MAX_INTERVAL_SECONDS
+        if self._group is not None:
+            group_pause = self._group.look(ceiling, self._fastest_growth(), now, self._stopped)
+            if self._group.breach:
+                self._end_for_group(self._group)
+        return min(group_pause, self._look_at_usage(ceiling, now))
+
+    def _look_at_usage(self, ceiling: int, now: float) -> float:
+        raw = self._meter.raw() + self._beyond_the_meter(now)
+        self.hidden |= self._members.hidden | self._meter.hidden
+        calm = self._calm
+        if raw == calm.raw and ceiling == calm.ceiling and now < calm.until and self.breach is None:
+            return calm.pause
+        usage = self._meter.estimate(raw)
+        grows = usage - self._last_usage >= _GROWING_BYTES
+        self._last_usage, self._grows = usage, grows
+        unhurried = not grows and not self._meter.takes_long(ceiling - usage)
+        if self.breach is None and self._meter.doubtful(raw, ceiling, now):
+            if not unhurried:
+                return self._judge(ceiling + 1, now)  # it may be above: the stopped tree will tell
+            usage = self._meter.full(_clock).usage_bytes + self._unseen
+        elif unhurried and self.lasted() and self._meter.wants_full(raw, now):
+            usage = self._meter.full(_clock).usage_bytes + self._unseen
+        if usage <= ceiling or self._meter.comparable():  # else only the full reading tells
+            self._note(usage, now)
+            self._page.usage_bytes = usage
+        self._note_mark()
+        self._page.peak_sampled |= self._meter.processes > 1
+        self._sample(usage)
+        if usage > ceiling or self.breach is not None:  # else there is nothing to decide
+            return self._judge(usage, now)
+        pause = self._interval(ceiling - usage)
+        if grows:
+            return min(pause, _GROWING_SECONDS)
+        if raw <= ceiling:  # without an offset, which expires
+            self._calm = _Calm(raw, ceiling, now + _CALM_SECONDS, pause)
+        return pause
+
+    def _judge(self, usage: int, now: float) -> float:
+        """Near the end of a job's patience: decide and act; returns seconds until the next reading."""
+        limits = self._limits()
+        self._act(self._decide(usage, limits, now), limits)
+        if self.breach is None:
+            return self._interval(limits.ceiling_bytes - self._last_usage)
+        if not self._page.in_user_code:
+            self._signal_children(signal.SIGKILL)  # the job is over; they must not grow while its verdict is committed
+        elif usage > to_bytes(self.breach.used_mb) + _GROWING_BYTES:
+            self._signal_children(signal.SIGSTOP)  # they go on growing while the horse unwinds
+        alert = self._processors > 1 and now - (self._state.breached_at or 0.0) < _ALERT_SECONDS
+        return 0.0 if alert else self._interval(0)  # one processor watches, another unwinds
+
+    def _interval(self, headroom_bytes: int) -> float:
+        """Seconds in which the headroom might be used up."""
+        return watch_interval(headroom_bytes, self._fastest_growth())
+
+    def _fastest_growth(self) -> float:
+        """Bytes per second: of several processes at once, as many as can run."""
+        return min(self._processors, max(1, self._meter.processes)) * self._config.growth_rate
+
+    def _decide(self, usage: int, limits: Limits, now: float, *, confirmed: bool = False) -> Action:
+        reading = Reading(usage, confirmed, self._page.in_user_code)
+        action, self._state = decide(reading, limits, self._state, now)
+        return action
+
+    def _act(self, action: Action, limits: Limits) -> None:
+        if action is Action.CONFIRM:
+            self._confirm(limits)
+        elif action is Action.SIGNAL:
+            linux.tell_main_thread(self._horse_pid, BREACH_SIGNAL)
+        elif action is Action.KILL:
+            self._kill()
+
+    @contextmanager
+    def _stopped(self) -> Iterator[None]:
+        """The tree stands still. One that unwinds does not: it has its reserve and its grace."""
+        if self.breach is not None:
+            yield
+            return
+        stopped = process_tree.stop(self._root, self._known, group=self._horse_pid)
+        try:
+            yield
+        finally:
+            process_tree.resume(stopped, group=self._horse_pid)
+
+    def _confirm(self, limits: Limits) -> None:
+        """Stop the tree and take the full reading; go on, tell the job to unwind, or kill."""
+        stopped = process_tree.stop(self._root, self._known, group=self._horse_pid)
+        try:
+            full = self._meter.lone()
+            if full is not None and full.usage_bytes <= limits.ceiling_bytes and self._grows_in_the_kernel():
+                return  # during a full reading of 1 GB it would take 40 MB more; soon the quick one tells
+            if full is None or full.usage_bytes <= limits.ceiling_bytes:
+                full = self._with_shared(self._meter.full(_clock))
+            now = _clock()
+            self._last_usage = full.usage_bytes
+            self._note(full.usage_bytes, now)
+            action = self._decide(full.usage_bytes, limits, now, confirmed=True)
+            if action is Action.BREACH:
+                self._record(full, limits, "watch")
+                linux.tell_main_thread(self._horse_pid, BREACH_SIGNAL)
+            elif action is Action.KILL:
+                self._kill()
+        finally:
+            if self.breach is not None and len(stopped) > _CROWD:
+                process_tree.resume([self._horse_pid])
+            else:
+                process_tree.resume(stopped, group=self._horse_pid)
+
+    def _beyond_the_meter(self, now: float) -> int:
+        """Bytes of shared memory that no reading of the processes tells of. A cgroup's counter would know them."""
+        if self._group is None and self._shared.changed(self._meter.pids, now):
+            self._unseen = max(0, self._shared.look(self._members()) - self._meter.resident_shmem_bytes())
+        return self._unseen
+
+    def _with_shared(self, full: FullReading) -> FullReading:
+        if self._group is not None:
+            return full
+        self._unseen = max(0, self._shared.look(self._members()) - full.shmem_bytes)
+        return replace(full, usage_bytes=full.usage_bytes + self._unseen)
+
+    def _grows_in_the_kernel(self) -> bool:
+        """Whether a system call goes on taking memory (MAP_POPULATE, say): SIGSTOP takes effect at its end only."""
+        return self._grows and not process_tree.stops_at_once(self._horse_pid)
+
+    def _signal_children(self, number: int) -> None:
+        process_tree.send([pid for pid in self._members() if pid != self._horse_pid], number)
+
+    def _kill(self) -> None:
+        if self.breach is not None:
+            self.breach = self._as_the_horse_left_it(self.breach, "kill")
+        self._kill_tree()
+
+    def _kill_tree(self) -> None:
+        self._left |= self._shared.objects(self._members())
+        process_tree.kill(self._root, self._known, group=self._horse_pid)
+        if self._group is not None:
+            self._group.kill()
+
+    def _record(self, full: FullReading, limits: Limits, layer: Layer) -> Breach:
+        since, lowest = self._growth_start()
+        self._note_mark()
+        self._left = self._shared.objects(full.by_pid.keys())
+        self.breach = Breach(
+            job=self._page.job or self._identity.job,
+            job_id=self._identity.job_id,
+            queue=self._identity.queue,
+            worker=self._identity.worker,
+            used_mb=to_mb(full.usage_bytes),
+            limit_mb=to_mb(limits.ceiling_bytes),
+            peak_mb=to_mb(self._page.peak_bytes),
+            layer=layer,
+            processes=max(1, len(full.by_pid)),
+            counted_whole=len(full.whole),
+            hidden=len(self.hidden),
+            shared_mb=to_mb(self._unseen) if self._unseen else None,
+            operation=self._page.operation,
+            baseline_mb=to_mb(self._baseline) if self._baseline else None,
+            from_mb=to_mb(lowest),
+            growth_seconds=_clock() - since,
+            curve=evidence.curve(self._curve, _clock()),
+            grew=described_growth(self._page),
+            checkpoints=self._page.checkpoints,
+            tree=evidence.tree(full.by_pid),
+            beyond_reach=[(pid, procfs.read_command(pid)) for pid in process_tree.beyond_reach(self._members())],
+        )
+        self._page.breach_json = self.breach.to_json()
+        return self.breach
+
+    def _as_the_horse_left_it(self, breach: Breach, layer: Layer) -> Breach:
+        """The record as the horse may have completed it, by this layer, with the peak so far."""
+        text = self._page.breach_json
+        last = Breach.from_json(text) if text else breach
+        where = last.where or described(self._page.line)
+        return replace(breach, layer=layer, where=where, kinds=last.kinds, peak_mb=to_mb(self._page.peak_bytes))
+
+    def _note(self, usage: int, now: float) -> None:
+        page = self._page
+        if usage > self._peak:
+            self._peak = page.peak_bytes = usage
+        if page.chunks != page.chunk_peak_of:
+            page.chunk_peak_bytes, page.chunk_peak_of = usage, page.chunks
+        elif usage > page.chunk_peak_bytes:
+            page.chunk_peak_bytes = usage
+        if now - self._curve[-1][0] >= _CURVE_STEP_SECONDS:
+            self._curve.append((now, usage))
+
+    def _note_mark(self, *, look: bool = False) -> None:
+        """What the horse used between two readings, by the kernel's own mark."""
+        mark, page = self._meter.take_mark(self._horse_pid, look=look), self._page
+        if mark is None:  # it has ended, or become another program
+            page.peak_sampled |= look
+            return
+        if mark > self._peak:
+            self._peak = page.peak_bytes = mark
+        if page.chunks == page.chunk_peak_of:
+            page.chunk_peak_bytes = max(page.chunk_peak_bytes, mark)
+
+    def _take_sample(self) -> None:
+        if self._growth.take(self._page.samples, self._page.line):
+            self._page.grew = [(to_mb(grown), line) for grown, line in self._growth.lines()]
+
+    def _sample(self, usage: int) -> None:
+        self._take_sample()
+        wanted = self._page.in_user_code and self._growth.wants_sample(usage)
+        if wanted and procfs.catches(self._horse_pid, SAMPLE_SIGNAL):  # after an exec it would end the job
+            linux.tell_main_thread(self._horse_pid, SAMPLE_SIGNAL)
+
+    def _growth_start(self) -> tuple[float, int]:
+        """When and from which usage the last growth began: the lowest reading of the last seconds."""
+        recent = [point for point in self._curve if point[0] >= _clock() - _CURVE_SECONDS]
+        return min(recent or [(self._started, 0)], key=lambda point: point[1])
+
+    def _limits(self) -> Limits:
+        return Limits(
+            ceiling_bytes=self._page.ceiling_bytes,
+            reserve_bytes=to_bytes(self._config.reserve_mb),
+            grace_seconds=self._config.grace_seconds,
+        )
+
+
+def _charged(group: HorseGroup, breach: Breach) -> dict[str, Any]:
+    """What only the group knows: what it was charged, and how much of that is of no process."""
+    charge = group.charged()
+    peak_mb = max(breach.peak_mb, to_mb(charge.held_bytes))
+    return {
+        "used_mb": max(breach.used_mb, peak_mb),
+        "peak_mb": peak_mb,
+        "shared_mb": to_mb(charge.shmem_bytes),
+        "kernel_mb": to_mb(charge.kernel_bytes),
+    }

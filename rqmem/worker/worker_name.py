@@ -1,0 +1,144 @@
+"""A worker's name: taken over from a dead worker at once, waited for where that is not known yet, refused else.
+
+RQ refuses a name until its record runs out, eight minutes after a kill. Here the rule is that for runs
+(`rqmem.policy.dead_workers`): at once where the process is known to have ended, else after two heartbeats of silence.
+RQ's own workers say nothing so often, but they listen for commands, and the kernel hangs up for a dead one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import socket
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, cast
+
+from redis.exceptions import RedisError, WatchError
+from rq import worker_registration
+from rq.utils import now, utcparse
+
+from rqmem.errors import NameTaken
+from rqmem.measure import process_tree, procfs
+from rqmem.policy.dead_workers import Holder, name_is
+from rqmem.store import keys
+from rqmem.store.history.history_records import Live
+
+if TYPE_CHECKING:
+    from redis import Redis
+    from redis.client import Pipeline
+    from rq.worker import Worker
+
+_LOOK_SECONDS = 0.1
+_log = logging.getLogger("rqmem.worker")
+
+
+@dataclass(frozen=True)
+class _Record:
+    """What RQ and rqmem keep under a worker's name."""
+
+    fields: dict[str, str]
+    live: Live | None
+    subscribers: int | None
+
+    @property
+    def whose(self) -> str:
+        """For people."""
+        return f"process {self.fields.get('pid', '?')} on {self.fields.get('hostname') or 'an unknown host'}"
+
+
+def register(worker: Worker, heartbeat_seconds: float) -> None:
+    """Register the birth of ``worker`` under its name, once that is free; one line where it waits for that.
+
+    Raises:
+        NameTaken: a living worker has it.
+    """
+    first: Holder | None = None
+    began = silent_since = time.monotonic()
+    with worker.connection.pipeline() as pipeline:
+        while True:
+            pipeline.watch(worker.key)
+            record = _read(pipeline, worker.connection, worker)
+            if record is not None:
+                holder = _seen(record)
+                first = first or holder
+                at = time.monotonic()
+                silent_since = silent_since if holder.silent else at
+                silent_seconds = at - silent_since if holder.silent else None
+                found = name_is(first, holder, at - began, silent_seconds, heartbeat_seconds)
+                if found == "taken":
+                    raise NameTaken(
+                        f"a worker named {worker.name!r} is alive ({record.whose}): stop that one, or give this one "
+                        f"another --name"
+                    )
+                if found == "not known":
+                    if holder is first:
+                        _log.warning(
+                            "worker %s: the name was another worker's (%s), which may be dead: waiting until that is "
+                            "known, some %.0f s", worker.name, record.whose, 4 * heartbeat_seconds,
+                        )  # fmt: skip
+                    pipeline.unwatch()
+                    time.sleep(min(_LOOK_SECONDS, heartbeat_seconds))
+                    continue
+                _log.warning("worker %s: takes the name over from a dead worker (%s)", worker.name, record.whose)
+            with contextlib.suppress(WatchError):  # another new worker was faster: look at that one
+                _write(pipeline, worker, record)
+                return
+
+
+def _write(pipeline: Pipeline, worker: Worker, dead: _Record | None) -> None:
+    """As RQ's `register_birth`; of a dead worker that had the name nothing stays."""
+    pipeline.multi()
+    pipeline.delete(worker.key, worker.executions_key)
+    for queue in (dead.fields.get("queues", "") if dead is not None else "").split(","):
+        pipeline.srem(worker_registration.WORKERS_BY_QUEUE_KEY % queue, worker.key)
+    worker.birth_date = worker.last_heartbeat = now()
+    pipeline.hset(worker.key, mapping=worker.serialize())
+    worker_registration.register(worker, pipeline)
+    pipeline.expire(worker.key, worker.worker_ttl + 60)
+    pipeline.execute()
+
+
+def _read(pipeline: Pipeline, connection: Redis, worker: Worker) -> _Record | None:
+    """None: nobody has the name, or who had it has registered its death."""
+    raw = cast("dict[bytes, bytes]", pipeline.hgetall(worker.key))
+    fields = {name.decode(): value.decode(errors="replace") for name, value in raw.items()}
+    if not fields or "death" in fields:
+        return None
+    said = cast("bytes | None", pipeline.get(keys.alive(worker.name)))
+    live = Live.from_json(said.decode()) if said is not None and said.startswith(b"{") else None
+    subscribers: int | None = None
+    with contextlib.suppress(RedisError):  # forbidden, perhaps
+        [(_, subscribers)] = connection.pubsub_numsub(worker.pubsub_channel_name)
+    return _Record(fields, live, subscribers)
+
+
+def _seen(record: _Record) -> Holder:
+    live, process = record.live, record.fields.get(keys.PROCESS, "")
+    if live is not None and process and live.process != process:
+        live = None  # of one that had the name before
+    return Holder(
+        dead=_is_dead(process) if process else _is_dead_by_rqs_word(record.fields),
+        said_at=live.at if live is not None else None,
+        subscribed=None if record.subscribers is None else record.subscribers > 0,
+        tells=bool(process) or live is not None,
+    )
+
+
+def _is_dead(process: str) -> bool | None:
+    host, pid, start_time = process.rsplit(":", 2)
+    return process_tree.is_gone(int(pid), int(start_time)) if host == procfs.host_identity() else None
+
+
+def _is_dead_by_rqs_word(fields: dict[str, str]) -> bool | None:
+    """RQ names host and pid, so True is not certain: containers may share a host's name."""
+    pid = fields.get("pid", "")
+    if fields.get("hostname") != socket.gethostname() or not pid.isdigit():
+        return None
+    start_time = procfs.read_start_time(int(pid))
+    if start_time is None:
+        return True
+    begun_at = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME) + start_time / os.sysconf("SC_CLK_TCK")
+    later = "birth" in fields and begun_at > utcparse(fields["birth"]).timestamp() + 1
+    return True if later else None
