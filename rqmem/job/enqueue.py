@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from rqmem.errors import ConfigError, SourceError
-from rqmem.sources.kinds import imported
+from rqmem.sources.naming import imported
 
 if TYPE_CHECKING:
     from rq import Queue, Retry

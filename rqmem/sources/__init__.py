@@ -4,11 +4,10 @@ A source yields its items in a fixed order, each with the cursor *after* it: a J
 another process on another machine, goes on with the next item. Cut into slices, each described as JSON, it is spread
 over child jobs without being read into memory.
 
-`Sequence`, `Range`, `CsvFile`, `JsonLines`, `SqlRows` and `Concat` are the ones that rqmem has; `contract` says what
-to write for one's own: `items_after` is enough to be processed in chunks and resumed. Reading order: `contract`,
-`wrapping`, `sequence`, `range`, `concat`; `kinds`, `typed_json` (slices as JSON); `fingerprint`, `open_file`, `files`,
-`csv_cuts` (where a CSV file can be cut), `csv_file`, `json_lines`; `sql_rows`, `sql_queries`, `sql_selectable`,
-`sql_dbapi`.
+`Sequence`, `Range`, `CsvFile`, `JsonLines`, `SqlRows` and `Concat` come with rqmem. `contract` says how to write your
+own: `items_after` is enough to be processed in chunks and resumed. Reading order: `contract`, `naming` (slices as
+JSON), `typed_json`, `sequence`, `range`, `registry`, `concat`; `fingerprint`, `open_file`, `files`, `csv_cuts` (where a
+CSV file can be cut), `csv_file`, `json_lines`; `sql_queries`, `sql_selectable`, `sql_dbapi`, `sql_rows`.
 """
 
 from __future__ import annotations
@@ -16,10 +15,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from rqmem.sources.contract import Count, Cursor, Cuttable, Source, even_bounds
-from rqmem.sources.kinds import describe_slice, open_slice
+from rqmem.sources.naming import KINDS, describe_slice, imported
 from rqmem.sources.range import Range
+from rqmem.sources.registry import as_source, open_slice, slices_of
 from rqmem.sources.sequence import Positional, Sequence
-from rqmem.sources.wrapping import as_source, slices_of
 
 if TYPE_CHECKING:
     from rqmem.sources.concat import Concat
@@ -46,15 +45,12 @@ __all__ = [
     "slices_of",
 ]
 
-_HOMES = {"Concat": "concat", "CsvFile": "csv_file", "JsonLines": "json_lines", "SqlRows": "sql_rows"}
+_PATHS = {path.partition(":")[2]: path for path in KINDS.values()}
 
 
 def __getattr__(name: str) -> Any:
-    """The sources that not every job needs, each imported when first used."""
-    if name not in _HOMES:
+    """Import a source when it is first used: not every job needs each."""
+    if name not in _PATHS:
         raise AttributeError(f"module 'rqmem.sources' has no attribute {name!r}")
-    from importlib import import_module
-
-    value = getattr(import_module(f"rqmem.sources.{_HOMES[name]}"), name)
-    globals()[name] = value
+    value = globals()[name] = imported(_PATHS[name])
     return value

@@ -8,8 +8,8 @@ from typing import Any, TypeVar
 
 from rqmem.errors import SourceError
 from rqmem.sources.contract import Count, Cursor, Cuttable, Source, check_cut
-from rqmem.sources.kinds import describe_slice, kind_of, open_slice
-from rqmem.sources.wrapping import as_source
+from rqmem.sources.naming import describe_slice, kind_of
+from rqmem.sources.registry import as_source, open_slice
 
 T_co = TypeVar("T_co", covariant=True)
 

@@ -22,7 +22,7 @@ from rqmem.errors import ConfigError, SourceError
 from rqmem.sources import file_kinds
 from rqmem.sources.contract import Count, Cursor, Cuttable, check_cut, parts_for
 from rqmem.sources.fingerprint import Fingerprint
-from rqmem.sources.kinds import kind_of
+from rqmem.sources.naming import kind_of
 from rqmem.sources.open_file import OpenFile, opened
 
 T_co = TypeVar("T_co", covariant=True)

@@ -7,7 +7,7 @@ from typing import Any
 
 from rqmem.errors import SourceError
 from rqmem.sources.contract import Count, Cursor, Cuttable, even_bounds
-from rqmem.sources.kinds import kind_of
+from rqmem.sources.naming import kind_of
 
 
 class Range(Cuttable[int]):

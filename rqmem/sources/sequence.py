@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from rqmem.errors import SourceError
 from rqmem.sources import typed_json
 from rqmem.sources.contract import Count, Cursor, Cuttable, even_bounds
-from rqmem.sources.kinds import kind_of
+from rqmem.sources.naming import kind_of
 
 T_co = TypeVar("T_co", covariant=True)
 

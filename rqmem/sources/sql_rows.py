@@ -25,7 +25,7 @@ from uuid import UUID
 from rqmem.errors import ConfigError, SourceChanged, SourceError
 from rqmem.sources import typed_json
 from rqmem.sources.contract import Count, Cursor, Cuttable, check_cut, even_bounds
-from rqmem.sources.kinds import imported, kind_of
+from rqmem.sources.naming import imported, kind_of
 from rqmem.sources.sql_queries import Key, KeyOrder, KeyRange, Queries, refusal
 
 if TYPE_CHECKING:

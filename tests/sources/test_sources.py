@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rqmem import sources
 from rqmem.errors import SourceError
 from rqmem.sources import (
     Concat,
@@ -28,6 +30,7 @@ from rqmem.sources import (
     typed_json,
 )
 from rqmem.sources.concat import grouped, shared_out
+from rqmem.sources.naming import KINDS, kind_of
 from tests.conftest import ROOT
 from tests.sources.makers import Bare, Own, kept_values
 
@@ -204,3 +207,14 @@ def test_importing_the_sources_imports_neither_sqlalchemy_nor_csv() -> None:
     code = "import rqmem.sources, sys; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert {"sqlalchemy", "csv"}.isdisjoint(done.stdout.split())
+
+
+def test_a_wrapped_source_that_an_older_rqmem_pickled_is_loaded() -> None:
+    pickled = pickle.dumps(as_source(Bare())).replace(b"rqmem.sources.registry", b"rqmem.sources.wrapping")
+    assert list(pickle.loads(pickled)) == ["a", "b", "c"]
+
+
+def test_each_built_in_kind_is_public_under_the_name_of_its_class() -> None:
+    classes = {name.partition(":")[2] for name in KINDS.values()}
+    assert classes <= set(sources.__all__)
+    assert all(kind_of(getattr(sources, name)) in KINDS for name in classes)

@@ -1,7 +1,7 @@
-"""Slices as JSON and back: which class a description belongs to, found by a short name or by its path.
+"""The names by which a slice's JSON names its class.
 
-rqmem's own kinds have short names. A class of one's own is named by ``module:Class``, which the worker imports as it
-imports jobs: the class must stand at the top of a module that the worker can import.
+rqmem's own kinds of source have short names (`KINDS`). A class of one's own is named by ``module:Class``. The worker
+imports it as it imports jobs, so the class must be defined at the top level of a module that the worker can import.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ from importlib import import_module
 from typing import Any
 
 from rqmem.errors import SourceError
-from rqmem.sources.contract import Cuttable, Source, lacks
+from rqmem.sources.contract import Source, lacks
 
+# Slices in Redis name their class by these: neither a name nor a path may change.
 KINDS = {
     "sequence": "rqmem.sources.sequence:Sequence",
     "range": "rqmem.sources.range:Range",
@@ -25,32 +26,8 @@ KINDS = {
 _NAMES = {path: name for name, path in KINDS.items()}
 
 
-def open_slice(description: Any) -> Cuttable[Any]:
-    """The slice that ``description`` describes (what its ``describe`` gave, through JSON).
-
-    Raises:
-        SourceError: it describes none, its class cannot be imported here, or the data are gone or have changed since
-            they were cut.
-    """
-    from rqmem.sources.wrapping import as_source
-
-    if not isinstance(description, dict) or not isinstance(description.get("kind"), str):
-        raise SourceError(f"{description!r:.200} is no description of a slice: give what describe() returned")
-    fields = {name: value for name, value in description.items() if name != "kind"}
-    cls = _class_of(description["kind"])
-    make = getattr(cls, "from_description", None)
-    try:
-        source = make(fields) if make is not None else cls(**fields)
-    except (KeyError, TypeError, ValueError) as error:
-        reason = f"{type(error).__name__}: {error}"
-        raise SourceError(f"{description!r:.200} does not describe a slice of {cls.__qualname__}: {reason}") from error
-    if not isinstance(source, Source):
-        raise SourceError(f"{description['kind']} made a {type(source).__name__}, which has no items_after()")
-    return as_source(source)
-
-
 def describe_slice(source: Source[Any]) -> dict[str, Any]:
-    """``source`` as JSON, complete and checked: what `open_slice` opens.
+    """``source`` as JSON that `rqmem.sources.open_slice` opens again.
 
     Raises:
         SourceError: the source has no ``describe``, what it returned is no JSON, or its class cannot be imported.
@@ -74,14 +51,12 @@ def kind_of(cls: type) -> str:
     if path in _NAMES:
         return _NAMES[path]
     if cls.__module__ == "__main__" or imported(path) is not cls:
-        raise SourceError(
-            f"{path} cannot be imported by a worker: put the class at the top of a module of your package"
-        )
+        raise SourceError(f"{path} cannot be imported by a worker: define the class at the top level of a module")
     return path
 
 
 def imported(path: str) -> Any:
-    """What stands at ``module:name`` (dots in the name allowed). Raises `SourceError`."""
+    """Import the object at ``module:name``; the name may have dots. Raises `SourceError`."""
     module, _, name = path.partition(":")
     try:
         found: Any = import_module(module)
@@ -92,7 +67,8 @@ def imported(path: str) -> Any:
     return found
 
 
-def _class_of(kind: str) -> Any:
+def class_of(kind: str) -> Any:
+    """The class that `kind_of` has named so. Raises `SourceError`."""
     if ":" in kind:
         return imported(kind)
     if kind not in KINDS:
