@@ -12,7 +12,7 @@ import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from rq.job import Job
+    from rqmem.rq_names import Job
 
 UNKNOWN = "(unknown)"
 """The type of a job whose data only its own serializer can read, or whose path is none (it may be an argument)."""

@@ -13,7 +13,7 @@ from tests.conftest import ROOT
 
 LAYERS = [
     {"units", "errors", "events", "hooks", "text", "words", "tracebacks", "type_of_job", "own_files", "config",
-     "rq_seams", "rq_check"},
+     "rq_seams", "rq_check", "rq_names", "rq_cli_names"},
     {"policy"},
     {"measure", "store", "profiling", "alerts", "log", "sources", "connection", "testing"},
     {"worker", "job", "integrations"},
@@ -47,6 +47,13 @@ def imports(path: Path) -> set[str]:
     return names
 
 
+def every_import(path: Path) -> set[str]:
+    """As `imports`, with those for type checking."""
+    nodes = list(ast.walk(ast.parse(path.read_text())))
+    plain = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    return plain | {node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module}
+
+
 def layer(part: str) -> int | None:
     return next((number for number, parts in enumerate(LAYERS) if part in parts), None)
 
@@ -76,6 +83,11 @@ def test_the_worker_does_not_know_the_jobs_that_use_it(path: Path) -> None:
 @pytest.mark.parametrize("path", modules("rqmem/policy"), ids=lambda path: path.name)
 def test_policies_are_pure(path: Path) -> None:
     assert imports(path).isdisjoint({"os", "time", "datetime", "redis", "rq", "random", "logging"})
+
+
+def test_rq_is_imported_behind_the_check_of_its_version_only() -> None:
+    of_rq = {path.name for path in modules("rqmem") if any(name.split(".")[0] == "rq" for name in every_import(path))}
+    assert of_rq == {"rq_names.py", "rq_cli_names.py"}
 
 
 @pytest.mark.parametrize("path", modules("jobs"), ids=lambda path: path.name)

@@ -17,7 +17,6 @@ import click
 from redis.exceptions import NoPermissionError, RedisError
 
 from rqmem.errors import RqmemError
-from rqmem.store.permission import explained
 from rqmem.text import printable
 
 _COMMANDS = {
@@ -76,6 +75,8 @@ class _Commands(click.Group):
         except RqmemError as error:
             code = _complain(str(error), error.exit_code)
         except NoPermissionError as error:
+            from rqmem.store.permission import explained
+
             code = _complain(explained(error), 1)
         except RedisError as error:  # it answered when the command began
             from rqmem.store.retrying import described

@@ -152,7 +152,7 @@ def arguments(
         args: of --arg: JSON where it is, else text.
         kwargs: of --kwarg: ``name=json``.
     """
-    from rq.cli.helpers import parse_function_args
+    from rqmem.rq_cli_names import parse_function_args
 
     try:
         positional, named = parse_function_args(typed)

@@ -8,12 +8,6 @@ from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
 import click
-from rq import Queue, Retry
-from rq.exceptions import TimeoutFormatError
-from rq.job import Job, validate_job_id
-from rq.serializers import resolve_serializer
-from rq.utils import parse_timeout
-from rq.worker_registration import get_keys
 
 from rqmem.cli.call import Target, arguments, resolve
 from rqmem.cli.terminal import redis_options, show
@@ -21,6 +15,16 @@ from rqmem.cli.waiting import ENDED, until_ended
 from rqmem.connection.connect import connect
 from rqmem.errors import ConfigError, RqmemError
 from rqmem.observe.find import find
+from rqmem.rq_names import (
+    Job,
+    Queue,
+    Retry,
+    TimeoutFormatError,
+    get_worker_keys,
+    parse_timeout,
+    resolve_serializer,
+    validate_job_id,
+)
 from rqmem.text import json_text
 
 if TYPE_CHECKING:
@@ -207,7 +211,7 @@ def _enqueue(
 def _told(job: Job, due: datetime | None, connection: Redis) -> str:
     """What was done, for the person at the shell; whether somebody will take it."""
     when = f"scheduled for {due.astimezone():%Y-%m-%d %H:%M:%S}" if due is not None else "enqueued"
-    served = get_keys(Queue(job.origin, connection=connection))
+    served = get_worker_keys(Queue(job.origin, connection=connection))
     nobody = "" if served else f"; no worker serves it now: rqmem worker {job.origin}"
     return f"{when}: {job.description} on queue {job.origin!r}{nobody}"
 

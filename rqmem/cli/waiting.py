@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from redis.exceptions import ConnectionError, TimeoutError
-from rq.exceptions import InvalidJobOperation
-from rq.job import Job, JobStatus
 
 from rqmem.errors import RqmemError
+from rqmem.rq_names import InvalidJobOperation, Job, JobStatus
 from rqmem.tracebacks import what_was_raised
 
 ENDED = (JobStatus.FINISHED, JobStatus.FAILED, JobStatus.STOPPED, JobStatus.CANCELED)

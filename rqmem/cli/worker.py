@@ -12,20 +12,6 @@ from typing import Any
 
 import click
 from redis import Redis
-from rq.defaults import (
-    DEFAULT_CONNECTION_CLASS,
-    DEFAULT_JOB_CLASS,
-    DEFAULT_JOB_MONITORING_INTERVAL,
-    DEFAULT_MAINTENANCE_TASK_INTERVAL,
-    DEFAULT_QUEUE_CLASS,
-    DEFAULT_RESULT_TTL,
-    DEFAULT_WORKER_TTL,
-)
-from rq.job import Job
-from rq.queue import Queue
-from rq.serializers import resolve_serializer
-from rq.suspension import is_suspended
-from rq.utils import import_attribute
 
 from rqmem import log, own_files
 from rqmem.cli.terminal import redis_options, show
@@ -42,6 +28,20 @@ from rqmem.config.settings import (
 )
 from rqmem.connection.connect import MODULE_VARIABLE, connect, read_module
 from rqmem.errors import ConfigError, RqmemError, UntrustedFile
+from rqmem.rq_names import (
+    DEFAULT_CONNECTION_CLASS,
+    DEFAULT_JOB_CLASS,
+    DEFAULT_JOB_MONITORING_INTERVAL,
+    DEFAULT_MAINTENANCE_TASK_INTERVAL,
+    DEFAULT_QUEUE_CLASS,
+    DEFAULT_RESULT_TTL,
+    DEFAULT_WORKER_TTL,
+    Job,
+    Queue,
+    import_attribute,
+    is_suspended,
+    resolve_serializer,
+)
 from rqmem.worker import platform_check
 from rqmem.worker.memory_worker import MemoryWorker
 

@@ -70,7 +70,7 @@ class Choice:
         """A client with redis-py's own timeouts, which RQ raises where it blocks for longer. Raises `ConfigError`."""
         if self.url:  # as RQ's own connections, without retries: a resent enqueue or commit would happen twice
             return connection_class.from_url(self.url)
-        from rq.cli.helpers import get_redis_from_config
+        from rqmem.rq_cli_names import get_redis_from_config
 
         try:
             return get_redis_from_config(self.settings, connection_class)

@@ -16,14 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import redis
-from rq import Queue
-from rq.job import Job
 
 from rqmem.config.settings import Config
 from rqmem.connection import embedded, embedded_files
 from rqmem.doctor import jobs
 from rqmem.errors import EmbeddedRedisError
 from rqmem.events import Breach
+from rqmem.rq_names import Job, Queue
 from rqmem.store import execution_reader
 from rqmem.tracebacks import what_was_raised
 from rqmem.units import MB, show_mb, to_mb

@@ -15,16 +15,12 @@ from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from rq import Queue, get_current_job
-from rq.exceptions import NoSuchJobError
-from rq.executions import Execution
-from rq.job import Job
-
 from rqmem import events
 from rqmem.errors import ConfigError, RqmemError, RunTakenOver, SourceChanged, SourceError
 from rqmem.job import tree
 from rqmem.job.enqueue import AT_FRONT, Enqueueable, is_at_front
 from rqmem.job.run import MemoryContext
+from rqmem.rq_names import Execution, Job, NoSuchJobError, Queue, get_current_job
 from rqmem.sources import Concat, Cuttable, Source, as_source, describe_slice, open_slice
 from rqmem.sources.contract import parts_for
 from rqmem.store import ledger
@@ -32,9 +28,8 @@ from rqmem.store.execution_records import Pending
 from rqmem.store.retrying import until_redis_answers
 
 if TYPE_CHECKING:
-    from rq.queue import EnqueueData
-
     from rqmem.job.base import MemoryAwareJob
+    from rqmem.rq_names import EnqueueData
     from rqmem.worker.horse.user_code import Horse
 
 T = TypeVar("T")

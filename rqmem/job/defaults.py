@@ -16,8 +16,8 @@ from rqmem.errors import ConfigError, RedisUnavailable
 
 if TYPE_CHECKING:
     from redis import Redis
-    from rq import Queue
-    from rq.job import Job
+
+    from rqmem.rq_names import Job, Queue
 
 
 @dataclass(frozen=True)
@@ -53,8 +53,7 @@ def use(
         ConfigError: one of them cannot be used; nothing is changed then.
     """
     global _used
-    from rq import Queue
-    from rq.job import Job
+    from rqmem.rq_names import Job, Queue
 
     named = {
         "connection": _checked_connection(connection),
@@ -67,7 +66,7 @@ def use(
 
 def queue(name: str, connection: Any = None, serializer: Any = None) -> Queue:
     """The queue of that name by the defaults, or by what the call names. Raises `ConfigError`, `RedisUnavailable`."""
-    from rq import Queue, get_current_job
+    from rqmem.rq_names import Queue, get_current_job
 
     used = _used
     serializer = used.serializer if serializer is None else serializer
@@ -83,9 +82,8 @@ def queue(name: str, connection: Any = None, serializer: Any = None) -> Queue:
 
 def default_connection() -> Redis:
     """The Redis where a call names none, tried. Raises `ConfigError`, `RedisUnavailable`."""
-    from rq import get_current_job
-
     from rqmem.connection import connect, embedded
+    from rqmem.rq_names import get_current_job
 
     if _used.connection is not None:
         return _used.connection
@@ -134,7 +132,7 @@ def _checked_connection(connection: Any) -> Any:
 
 
 def _checked_class(name: str, given: Any, base: type) -> Any:
-    from rq.utils import import_attribute
+    from rqmem.rq_names import import_attribute
 
     found = given
     if isinstance(given, str):
@@ -148,7 +146,7 @@ def _checked_class(name: str, given: Any, base: type) -> Any:
 
 
 def _checked_serializer(given: Any) -> Any:
-    from rq.serializers import resolve_serializer
+    from rqmem.rq_names import resolve_serializer
 
     if given is None:
         return None

@@ -12,22 +12,14 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from rqmem.errors import ConfigError, SourceError
+from rqmem.rq_seams import ENQUEUE_OPTIONS
 from rqmem.sources.naming import imported
 
 if TYPE_CHECKING:
-    from rq import Queue, Retry
-    from rq.job import Job
+    from rqmem.rq_names import Job, Queue, Retry
 
-# Names that Queue.enqueue takes for itself (rq.queue.Queue.parse_args), and ours.
-_ENQUEUE_OPTIONS = frozenset(
-    (
-        *("job_timeout", "description", "result_ttl", "ttl", "failure_ttl", "depends_on", "job_id", "at_front"),
-        *("meta", "retry", "repeat", "on_success", "on_failure", "on_stopped", "rate_limit", "webhooks"),
-        *("pipeline", "unique", "args", "kwargs"),
-        *("connection", "serializer"),
-    )
-)
-
+_ENQUEUE_OPTIONS = ENQUEUE_OPTIONS | {"connection", "serializer"}
+"""RQ's, and ours."""
 
 AT_FRONT = "at_front"
 """Key of ``meta["rqmem"]``: the job was enqueued at the front of its queue, which RQ forgets; so are its children."""
@@ -121,9 +113,8 @@ class Enqueueable:
 
     @classmethod
     def _queue(cls, queue: str | Queue | None, connection: Any, serializer: Any) -> Queue:
-        from rq import Queue
-
         from rqmem.job import defaults
+        from rqmem.rq_names import Queue
 
         if isinstance(queue, Queue):
             return queue
@@ -183,11 +174,9 @@ def accept_job_classes() -> None:
 
     RQ raises a `TypeError` for a class. `Queue.parse_args` is where all three learn what they are to call.
     """
-    from rq import Queue
+    from rqmem.rq_names import Queue
 
-    parse_args = getattr(Queue.parse_args, "__func__", None)
-    if parse_args is None:  # another RQ: it goes on raising its TypeError
-        return
+    parse_args = vars(Queue)["parse_args"].__func__
 
     @functools.wraps(parse_args)
     def parse(queue_class: type[Queue], f: Any, *args: Any, **kwargs: Any) -> Any:

@@ -8,11 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, cast
 
-from rq import Queue
-from rq.job import Job, JobStatus
-from rq.registry import StartedJobRegistry
-
 from rqmem.errors import UnknownName
+from rqmem.rq_names import Job, JobStatus, Queue, StartedJobRegistry
 from rqmem.store import execution_reader, ledger
 from rqmem.store.execution_records import RunRecord
 

@@ -15,8 +15,6 @@ from contextlib import contextmanager
 from typing import Any
 from uuid import uuid4
 
-from rq import get_current_job
-
 from rqmem import events, log
 from rqmem.config.load import load
 from rqmem.config.settings import Config
@@ -28,6 +26,7 @@ from rqmem.job.usage import Usage
 from rqmem.policy import chunk_size as chunk_size_policy
 from rqmem.policy import recycling
 from rqmem.policy.ceiling import effective_limit_mb
+from rqmem.rq_names import get_current_job
 from rqmem.sources import Cuttable
 from rqmem.store import execution_reader
 from rqmem.store.execution_records import GATHER, RunRecord

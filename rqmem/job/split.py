@@ -11,14 +11,13 @@ from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from rq import get_current_job
-
 from rqmem.errors import ChildFailure, ChildJobsFailed, ItemTooLarge
 from rqmem.job.children import arguments_of, enqueue_children, horse_of
 from rqmem.job.enqueue import is_at_front
 from rqmem.job.run import MemoryContext
 from rqmem.policy import splitting
 from rqmem.policy.splitting import Decision
+from rqmem.rq_names import get_current_job
 from rqmem.sources import Count, Cuttable
 from rqmem.store import execution_reader, ledger, parent_meta
 from rqmem.store.execution_records import Pending, Split

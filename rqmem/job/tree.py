@@ -8,12 +8,8 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any, cast
 
-from rq.command import send_stop_job_command
-from rq.exceptions import InvalidJobOperation, NoSuchJobError
-from rq.job import Job, JobStatus
-from rq.queue import Queue
-
 from rqmem.errors import RqmemError, UnknownName
+from rqmem.rq_names import InvalidJobOperation, Job, JobStatus, NoSuchJobError, Queue, send_stop_job_command
 from rqmem.store import execution_reader, executions, keys, ledger
 
 if TYPE_CHECKING:

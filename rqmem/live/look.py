@@ -13,9 +13,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
-import rq
-from rq import worker_registration
-
+from rqmem.rq_names import Queue as RqQueue
+from rqmem.rq_names import Worker as RqWorker
+from rqmem.rq_names import get_worker_keys
 from rqmem.store.alerts.alert_records import Alert, Open
 from rqmem.store.history import history_reader
 from rqmem.store.history.history_records import Live
@@ -112,13 +112,13 @@ def look(connection: Redis, now: float, before: Before, queues: Sequence[str] = 
 
 def known_queues(connection: Redis) -> set[str]:
     """Queues that had a job, or that a worker serves."""
-    names = {queue.name for queue in rq.Queue.all(connection)}
+    names = {queue.name for queue in RqQueue.all(connection)}
     return names.union(*(worker.queues for worker in _as_rq_has_them(connection, _registered(connection))))
 
 
 def _registered(connection: Redis) -> list[str]:
-    prefix = rq.Worker.redis_worker_namespace_prefix
-    return sorted(key.removeprefix(prefix) for key in worker_registration.get_keys(connection=connection))
+    prefix = RqWorker.redis_worker_namespace_prefix
+    return sorted(key.removeprefix(prefix) for key in get_worker_keys(connection=connection))
 
 
 def _workers(connection: Redis, now: float, before: Before, queues: set[str]) -> list[Worker]:
@@ -145,7 +145,7 @@ def _as_rq_has_them(connection: Redis, names: Sequence[str]) -> list[Worker]:
         return []
     with connection.pipeline(transaction=False) as pipeline:
         for name in names:
-            pipeline.hmget(rq.Worker.redis_worker_namespace_prefix + name, *_WORKER_FIELDS)
+            pipeline.hmget(RqWorker.redis_worker_namespace_prefix + name, *_WORKER_FIELDS)
         answers = pipeline.execute()
     sampled = history_reader.sampled_workers(connection)
     workers = []
@@ -167,7 +167,7 @@ def _samples(connection: Redis, now: float, before: Before, names: Sequence[str]
 
 
 def _queues(connection: Redis, wanted: set[str]) -> list[Queue]:
-    queues = sorted(rq.Queue.all(connection), key=lambda queue: queue.name)
+    queues = sorted(RqQueue.all(connection), key=lambda queue: queue.name)
     queues = [queue for queue in queues if not wanted or queue.name in wanted]
     with connection.pipeline(transaction=False) as pipeline:
         for queue in queues:

@@ -6,10 +6,8 @@ import difflib
 from itertools import chain
 from typing import TYPE_CHECKING
 
-from rq import Queue
-from rq.job import Job
-
 from rqmem.errors import UnknownName
+from rqmem.rq_names import Job, Queue
 from rqmem.store import execution_reader
 from rqmem.store.history import history_reader
 from rqmem.text import first_parent, short_id

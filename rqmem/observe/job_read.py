@@ -7,13 +7,10 @@ from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from rq import Queue
-from rq.exceptions import NoSuchJobError
-from rq.job import Job
-
 from rqmem.events import JobStarted
 from rqmem.job.progress import of_tree
 from rqmem.observe.job import Case, InRq, with_evidence
+from rqmem.rq_names import Job, NoSuchJobError, Queue
 from rqmem.store import execution_reader
 from rqmem.store.history import history_reader
 from rqmem.store.history.kept_types import OTHERS

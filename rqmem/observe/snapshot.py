@@ -9,17 +9,22 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-import rq
 from redis.exceptions import ResponseError
-from rq import worker_registration
-from rq.executions import WORKER_EXECUTIONS_KEY_TEMPLATE
-from rq.scheduler import RQScheduler
-from rq.suspension import WORKERS_SUSPENDED
-from rq.utils import decode_redis_hash, parse_composite_key, utcparse
 
 from rqmem.errors import JournalVersionError
 from rqmem.observe.model import Facts, JobType, Kind, Memory, Queue, Worker
 from rqmem.policy.alert_rules import LEAK
+from rqmem.rq_names import (
+    WORKER_EXECUTIONS_KEY_TEMPLATE,
+    WORKERS_SUSPENDED,
+    RQScheduler,
+    decode_redis_hash,
+    get_worker_keys,
+    parse_composite_key,
+    utcparse,
+)
+from rqmem.rq_names import Queue as RqQueue
+from rqmem.rq_names import Worker as RqWorker
 from rqmem.store import execution_reader, keys
 from rqmem.store.history import history_reader
 
@@ -82,12 +87,12 @@ def read_workers(connection: Redis, now: float, *, readable: bool) -> list[Worke
 
 def worker_names(connection: Redis) -> list[str]:
     """Those that RQ has registered."""
-    prefix = rq.Worker.redis_worker_namespace_prefix
-    return sorted(key.removeprefix(prefix) for key in worker_registration.get_keys(connection=connection))
+    prefix = RqWorker.redis_worker_namespace_prefix
+    return sorted(key.removeprefix(prefix) for key in get_worker_keys(connection=connection))
 
 
 def _read(connection: Redis, names: list[str], now: float, *, readable: bool) -> list[Worker]:
-    prefix = rq.Worker.redis_worker_namespace_prefix
+    prefix = RqWorker.redis_worker_namespace_prefix
     with connection.pipeline(transaction=False) as pipeline:
         for name in names:
             pipeline.hgetall(prefix + name)
@@ -131,7 +136,7 @@ def _worker(
 
 def read_queues(connection: Redis, now: float) -> list[Queue]:
     """All that RQ knows, by name."""
-    queues = sorted(rq.Queue.all(connection), key=lambda queue: queue.name)
+    queues = sorted(RqQueue.all(connection), key=lambda queue: queue.name)
     with connection.pipeline(transaction=False) as pipeline:
         for queue in queues:
             pipeline.llen(queue.key)

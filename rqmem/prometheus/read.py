@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from rq.suspension import WORKERS_SUSPENDED
-
 from rqmem.errors import JournalVersionError
 from rqmem.observe.model import Memory, Queue, Worker
 from rqmem.observe.snapshot import read_memory, read_queues, read_workers
+from rqmem.rq_names import WORKERS_SUSPENDED
 from rqmem.store import execution_reader
 from rqmem.store.alerts.alert_records import Open
 from rqmem.store.history import history_reader

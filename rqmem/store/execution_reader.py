@@ -15,9 +15,8 @@ from rqmem.store.retrying import described, refusal
 
 if TYPE_CHECKING:
     from redis import Redis
-    from rq.executions import Execution
-    from rq.job import Job
-    from rq.queue import Queue
+
+    from rqmem.rq_names import Execution, Job, Queue
 
 
 def run(connection: Redis, job_id: str) -> RunRecord:

@@ -12,12 +12,17 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 from uuid import uuid4
 
-from rq.executions import Execution, ExecutionRegistry
-from rq.registry import FailedJobRegistry, ScheduledJobRegistry, StartedJobRegistry
-from rq.utils import now, utcformat
-
 from rqmem.errors import RunTakenOver, SourceError
 from rqmem.events import Breach
+from rqmem.rq_names import (
+    Execution,
+    ExecutionRegistry,
+    FailedJobRegistry,
+    ScheduledJobRegistry,
+    StartedJobRegistry,
+    now,
+    utcformat,
+)
 from rqmem.store import keys
 from rqmem.store.execution_records import Owner
 from rqmem.store.retrying import until_redis_answers
@@ -26,8 +31,8 @@ from rqmem.store.scripts import script
 if TYPE_CHECKING:
     from redis import Redis
     from redis.client import Pipeline
-    from rq.job import Job
-    from rq.queue import Queue
+
+    from rqmem.rq_names import Job, Queue
 
 KEEP_SECONDS = 7 * 24 * 3600
 """How long the record of a run stays when nothing more is written to it."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from rq.defaults import RQ_KEY_PREFIX
+from rqmem.rq_names import RQ_KEY_PREFIX
 
 PREFIX = "rqmem" if RQ_KEY_PREFIX == "rq" else f"{RQ_KEY_PREFIX}:rqmem"
 

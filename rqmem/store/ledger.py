@@ -13,13 +13,17 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
-from rq.group import Group
-from rq.job import Job
-from rq.queue import Queue
-from rq.registry import CanceledJobRegistry, DeferredJobRegistry, FailedJobRegistry
-from rq.utils import now, utcformat
-
 from rqmem.errors import RunTakenOver
+from rqmem.rq_names import (
+    CanceledJobRegistry,
+    DeferredJobRegistry,
+    FailedJobRegistry,
+    Group,
+    Job,
+    Queue,
+    now,
+    utcformat,
+)
 from rqmem.store import keys
 from rqmem.store.execution_records import GATHER, Pending, Split
 from rqmem.store.executions import KEEP_SECONDS, WAITING_SECONDS, expire_run, keys_of_an_end
@@ -28,8 +32,8 @@ from rqmem.store.scripts import script
 if TYPE_CHECKING:
     from redis import Redis
     from redis.client import Pipeline
-    from rq.executions import Execution
-    from rq.queue import EnqueueData
+
+    from rqmem.rq_names import EnqueueData, Execution
 
 OK, WAITING = "ok", ""
 _BATCH = 500

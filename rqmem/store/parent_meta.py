@@ -11,8 +11,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
 
 from redis.exceptions import RedisError
-from rq.job import Job, JobStatus
 
+from rqmem.rq_names import Job, JobStatus
 from rqmem.store import execution_reader, keys
 
 if TYPE_CHECKING:

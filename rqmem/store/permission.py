@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from redis.exceptions import NoPermissionError, RedisError
-from rq.defaults import RQ_KEY_PREFIX
 
 from rqmem.errors import RedisUnavailable
+from rqmem.rq_names import RQ_KEY_PREFIX
 from rqmem.store import keys
 
 if TYPE_CHECKING:

@@ -33,9 +33,9 @@ from redis.exceptions import (
 )
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
-from rq.connections import parse_connection
 
 from rqmem.errors import RedisTakesAllButThis
+from rqmem.rq_names import parse_connection
 
 T = TypeVar("T")
 State = Literal["away", "refuses"]

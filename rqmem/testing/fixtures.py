@@ -22,11 +22,10 @@ from typing import IO, Any
 
 import pytest
 import redis
-from rq import Queue
-from rq.job import Job
 
 from rqmem.connection import embedded
 from rqmem.events import Breach
+from rqmem.rq_names import Job, Queue
 from rqmem.store import execution_reader
 from rqmem.tracebacks import what_was_raised
 from rqmem.units import show_mb

@@ -17,9 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from rq.exceptions import NoSuchJobError
-from rq.executions import Execution
-
+from rqmem.rq_names import Execution, NoSuchJobError
 from rqmem.store import executions
 from rqmem.worker import linux
 

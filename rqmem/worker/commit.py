@@ -14,10 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
-from rq.rate_limit import release_slot
-from rq.registry import CanceledJobRegistry
 
 from rqmem.errors import RedisTakesAllButThis, RunTakenOver
+from rqmem.rq_names import CanceledJobRegistry, release_slot
 from rqmem.store import execution_reader, executions
 from rqmem.store.retrying import until_redis_answers
 from rqmem.tracebacks import what_was_raised
@@ -25,10 +24,8 @@ from rqmem.worker.redis_outage import WaitingWorker, step_of_work
 
 if TYPE_CHECKING:
     from redis.client import Pipeline
-    from rq.executions import Execution
-    from rq.job import Job
-    from rq.queue import Queue
 
+    from rqmem.rq_names import Execution, Job, Queue
     from rqmem.store.execution_records import Standing
 
 _KEPT_OF_AN_ERROR = 100_000  # characters, where Redis does not take all of it

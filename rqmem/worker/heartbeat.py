@@ -32,10 +32,9 @@ from rqmem.worker.takeover import Recovery
 
 if TYPE_CHECKING:
     from redis import Redis
-    from rq.executions import Execution
-    from rq.job import Job
 
     from rqmem.config.settings import Config
+    from rqmem.rq_names import Execution, Job
     from rqmem.worker.lifecycle import LivingWorker
     from rqmem.worker.recorder import Recorder
 

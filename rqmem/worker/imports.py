@@ -7,13 +7,12 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from rq.timeouts import BaseTimeoutException
-
 from rqmem.errors import JobNotImportable
 from rqmem.measure import procfs
+from rqmem.rq_names import BaseTimeoutException
 
 if TYPE_CHECKING:
-    from rq.job import Job
+    from rqmem.rq_names import Job
 
 
 def check_importable(job: Job) -> int:

@@ -19,11 +19,6 @@ import time
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from rq.defaults import DEFAULT_LOGGING_DATE_FORMAT, DEFAULT_LOGGING_FORMAT
-from rq.exceptions import StopRequested
-from rq.logutils import setup_loghandlers
-from rq.worker import Worker
-
 from rqmem import events, hooks, integrations, log
 from rqmem.config.load import load
 from rqmem.config.settings import Config
@@ -31,6 +26,7 @@ from rqmem.errors import ConfigError
 from rqmem.measure import machine, process_tree, procfs, trim
 from rqmem.policy.leaks import Leaks
 from rqmem.policy.needs import Needs
+from rqmem.rq_names import DEFAULT_LOGGING_DATE_FORMAT, DEFAULT_LOGGING_FORMAT, StopRequested, Worker, setup_loghandlers
 from rqmem.store import keys
 from rqmem.store.permission import check_may_write
 from rqmem.units import MB, show_mb, to_bytes, to_mb

@@ -19,16 +19,11 @@ import time
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
-from rq.executions import Execution
-from rq.job import Job, JobStatus
-from rq.queue import Queue
-from rq.utils import now
-from rq.worker import WorkerStatus
-
 from rqmem import events
 from rqmem.measure import process_tree, procfs
 from rqmem.policy import leaks, recycling
 from rqmem.policy.recycling import AfterJob
+from rqmem.rq_names import Execution, Job, JobStatus, Queue, WorkerStatus, now
 from rqmem.store import executions, ledger
 from rqmem.store.execution_records import Owner
 from rqmem.store.history.history_records import OK

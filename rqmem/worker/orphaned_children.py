@@ -9,9 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from rq.exceptions import NoSuchJobError
-from rq.job import Job, JobStatus
-
+from rqmem.rq_names import Job, JobStatus, NoSuchJobError
 from rqmem.store import keys, ledger, parent_meta
 from rqmem.tracebacks import what_was_raised
 

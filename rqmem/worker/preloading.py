@@ -19,9 +19,8 @@ import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from rq.exceptions import StopRequested
-
 from rqmem.errors import ConfigError
+from rqmem.rq_names import StopRequested
 from rqmem.worker.threads import native_threads
 
 _OPENMP = re.compile(r"/lib[gi]?omp[^/]*\.so")

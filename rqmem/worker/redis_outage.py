@@ -19,15 +19,21 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
-from rq import worker_registration
-from rq.defaults import DEFAULT_LOGGING_DATE_FORMAT, DEFAULT_LOGGING_FORMAT
-from rq.exceptions import DequeueTimeout, StopRequested
-from rq.logutils import blue, green
-from rq.utils import utcformat
-from rq.worker import Worker, WorkerStatus
-from rq.worker_registration import WORKERS_BY_QUEUE_KEY
 
 from rqmem.errors import WorkerBroken
+from rqmem.rq_names import (
+    DEFAULT_LOGGING_DATE_FORMAT,
+    DEFAULT_LOGGING_FORMAT,
+    WORKERS_BY_QUEUE_KEY,
+    DequeueTimeout,
+    StopRequested,
+    Worker,
+    WorkerStatus,
+    blue,
+    green,
+    register_worker,
+    utcformat,
+)
 from rqmem.store.retrying import (
     Wait,
     connection_with_short_timeout,
@@ -45,8 +51,8 @@ if TYPE_CHECKING:
 
     from redis import Redis
     from redis.client import Pipeline, PubSub, PubSubWorkerThread
-    from rq.job import Job
-    from rq.queue import Queue
+
+    from rqmem.rq_names import Job, Queue
 
 _SIGN_OFF_SECONDS = 3.0
 _COMMAND_PAUSE_SECONDS, _ONE_SPELL_SECONDS = 2.0, 10.0
@@ -142,7 +148,7 @@ class WaitingWorker(Worker):
             if all(pipeline.execute()) or self.birth_date is None:
                 return False
             pipeline.hset(self.key, mapping={**self.serialize(), "state": self.get_state()})
-            worker_registration.register(self, pipeline)
+            register_worker(self, pipeline)
             pipeline.expire(self.key, self.worker_ttl + 60)
             pipeline.execute()
         return True

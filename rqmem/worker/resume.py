@@ -20,9 +20,7 @@ from rqmem.text import printable
 from rqmem.type_of_job import path_of
 
 if TYPE_CHECKING:
-    from rq.executions import Execution
-    from rq.job import Job
-    from rq.queue import Queue
+    from rqmem.rq_names import Execution, Job, Queue
 
 _log = logging.getLogger("rqmem.worker")
 _KEPT_HISTORY = 30

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from typing import Any
 
 from redis.exceptions import RedisError
-from rq.scheduler import RQScheduler
 
+from rqmem.rq_names import RQScheduler
 from rqmem.store.retrying import described, reopen_at_failover, until_redis_answers
 
 _log = logging.getLogger("rqmem.worker")

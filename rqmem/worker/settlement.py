@@ -16,13 +16,6 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
-from rq.exceptions import AbandonedJobError, InvalidJobOperation
-from rq.executions import Execution
-from rq.job import Job, JobStatus
-from rq.queue import Queue
-from rq.timeouts import JobTimeoutException
-from rq.utils import now
-
 from rqmem import events
 from rqmem.config.settings import Config
 from rqmem.errors import (
@@ -39,6 +32,16 @@ from rqmem.measure import machine, process_tree
 from rqmem.policy import recycling
 from rqmem.policy.after_breach import Cause
 from rqmem.policy.ceiling import effective_limit_mb
+from rqmem.rq_names import (
+    AbandonedJobError,
+    Execution,
+    InvalidJobOperation,
+    Job,
+    JobStatus,
+    JobTimeoutException,
+    Queue,
+    now,
+)
 from rqmem.store import executions, ledger, parent_meta
 from rqmem.store.execution_records import Pending
 from rqmem.store.retrying import until_redis_answers

@@ -13,13 +13,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from rq.exceptions import NoSuchJobError
-from rq.executions import Execution
-from rq.job import JobStatus
-
 from rqmem import events
 from rqmem.measure import cgroup, process_tree, procfs
 from rqmem.policy.dead_workers import absences, may_take_over
+from rqmem.rq_names import Execution, JobStatus, NoSuchJobError
 from rqmem.store import execution_reader, executions, keys
 from rqmem.store.execution_records import Owner
 from rqmem.type_of_job import job_type
@@ -30,9 +27,9 @@ from rqmem.worker.resume import EndedEarly, may_go_on, plan
 
 if TYPE_CHECKING:
     from redis import Redis
-    from rq.queue import Queue
 
     from rqmem.config.settings import Config
+    from rqmem.rq_names import Queue
     from rqmem.worker.lifecycle import LivingWorker
 
 _LOOKED_AT_DELAYED = 1000

@@ -16,19 +16,19 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
 from redis.exceptions import RedisError, WatchError
-from rq import worker_registration
-from rq.utils import now, utcparse
 
 from rqmem.errors import NameTaken
 from rqmem.measure import process_tree, procfs
 from rqmem.policy.dead_workers import Holder, name_is
+from rqmem.rq_names import WORKERS_BY_QUEUE_KEY, now, register_worker, utcparse
 from rqmem.store import keys
 from rqmem.store.history.history_records import Live
 
 if TYPE_CHECKING:
     from redis import Redis
     from redis.client import Pipeline
-    from rq.worker import Worker
+
+    from rqmem.rq_names import Worker
 
 _LOOK_SECONDS = 0.1
 _log = logging.getLogger("rqmem.worker")
@@ -92,10 +92,10 @@ def _write(pipeline: Pipeline, worker: Worker, dead: _Record | None) -> None:
     pipeline.multi()
     pipeline.delete(worker.key, worker.executions_key)
     for queue in (dead.fields.get("queues", "") if dead is not None else "").split(","):
-        pipeline.srem(worker_registration.WORKERS_BY_QUEUE_KEY % queue, worker.key)
+        pipeline.srem(WORKERS_BY_QUEUE_KEY % queue, worker.key)
     worker.birth_date = worker.last_heartbeat = now()
     pipeline.hset(worker.key, mapping=worker.serialize())
-    worker_registration.register(worker, pipeline)
+    register_worker(worker, pipeline)
     pipeline.expire(worker.key, worker.worker_ttl + 60)
     pipeline.execute()
 

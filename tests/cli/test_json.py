@@ -69,7 +69,9 @@ def filled(connection: Redis) -> Redis:
     split = {"split_queue": "q", "split_sealed": 1, "split_total": 3, "split_ended": 1, "split_failed": 1}
     connection.hset(keys.run("parent"), mapping={**split, "split_started_at": now - 10, "job": "shop.jobs.Split"})
     with connection.pipeline() as pipeline:
-        history_writer.write_samples(pipeline, "cleo", [Sample(ring.begin(now), 80.0, 256.0, 30.0) for ring in RINGS], now)
+        history_writer.write_samples(
+            pipeline, "cleo", [Sample(ring.begin(now), 80.0, 256.0, 30.0) for ring in RINGS], now
+        )
         grown = Grown(JOB, "j1", WORKER, now, 158.7, 256.0, ((80.5, "a.py:7 rows"),))
         pipeline.zadd(keys.grew(JOB, int(now // history_writer.WEEK_SECONDS)), {grown.to_json(): 158.7})
         pipeline.execute()

@@ -241,15 +241,15 @@ def listed(part: Part) -> set[str]:
 EVERY_NAME = set().union(*map(listed, ALL)) | {part.where.partition(":")[2] for part in ALL}
 
 
-def trees() -> Iterator[tuple[Path, ast.Module]]:
-    for path in sorted((ROOT / "rqmem").rglob("*.py")):
-        yield path.relative_to(ROOT), ast.parse(path.read_text())
+@functools.cache
+def trees() -> list[tuple[Path, ast.Module]]:
+    paths = sorted((ROOT / "rqmem").rglob("*.py"))
+    return [(path.relative_to(ROOT), ast.parse(path.read_text())) for path in paths]
 
 
 def test_every_method_of_rq_that_we_override_is_listed() -> None:
     for path, tree in trees():  # so that each class of ours that derives from RQ's is known
-        names = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module}
-        if any(name.split(".")[0] == "rq" or name == "rqmem.rq_names" for name in names):
+        if works_with_rq(tree):
             importlib.import_module(".".join(path.with_suffix("").parts).removesuffix(".__init__"))
     overriding = set()
     for where, theirs in (
@@ -273,6 +273,15 @@ def subclasses(theirs: type) -> Iterator[type]:
             yield from subclasses(each)
         elif each.__module__.partition(".")[0] == "rq":
             yield from subclasses(each)
+
+
+def test_every_name_imported_from_rq_is_listed() -> None:
+    for path, tree in trees():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "rq":
+                for name in (alias.name for alias in node.names):
+                    of_module = listed(LISTED[node.module]) if node.module in LISTED else set()
+                    assert name in of_module or f"{node.module}:{name}" in LISTED, f"{path}: {node.module}.{name}"
 
 
 RECEIVERS: dict[str, type] = {
@@ -304,12 +313,7 @@ def stored(theirs: type) -> set[str]:
 
 
 def works_with_rq(tree: ast.Module) -> bool:
-    return any(
-        isinstance(node, ast.ImportFrom)
-        and node.module is not None
-        and (node.module.split(".")[0] == "rq" or node.module == "rqmem.rq_names")
-        for node in ast.walk(tree)
-    )
+    return any(isinstance(node, ast.ImportFrom) and node.module == "rqmem.rq_names" for node in ast.walk(tree))
 
 
 def test_every_attribute_of_an_object_of_rq_that_we_use_is_listed() -> None:

@@ -114,7 +114,7 @@ def while_its_worker_is_terminated(mb: int = 1500) -> None:
 
 
 def _say_begun() -> None:
-    from rq import get_current_job
+    from rqmem.rq_names import get_current_job
 
     job = get_current_job()
     if job is not None:

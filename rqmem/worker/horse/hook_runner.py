@@ -14,15 +14,13 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from rq.timeouts import BaseTimeoutException
-
 from rqmem import events, hooks, integrations
 from rqmem.errors import ConfigError, MemoryLimitExceeded
+from rqmem.rq_names import BaseTimeoutException
 from rqmem.worker.horse.user_code import described, hook_runs
 
 if TYPE_CHECKING:
-    from rq.job import Job
-
+    from rqmem.rq_names import Job
     from rqmem.worker.shared_memory import SharedPage
 
 GROUP = "rqmem.plugins"

@@ -18,14 +18,10 @@ from datetime import datetime, timezone
 from typing import Any, NoReturn
 
 from redis.exceptions import RedisError
-from rq.exceptions import NoSuchJobError
-from rq.executions import Execution
-from rq.job import Job
-from rq.queue import Queue
-from rq.timeouts import JobTimeoutException
 
 from rqmem import events
 from rqmem.errors import MemoryLimitExceeded
+from rqmem.rq_names import Execution, Job, JobTimeoutException, NoSuchJobError, Queue
 from rqmem.store.history.history_records import OK
 from rqmem.store.retrying import until_redis_answers
 from rqmem.type_of_job import type_of_path

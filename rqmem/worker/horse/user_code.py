@@ -26,13 +26,12 @@ from pathlib import Path
 from types import FrameType, ModuleType
 from typing import TYPE_CHECKING, Any
 
-from rq.timeouts import BaseTimeoutException
-
 from rqmem.config.settings import Config
 from rqmem.errors import MemoryLimitExceeded, RqmemError, breach_in
 from rqmem.events import Breach
 from rqmem.measure import live_objects, procfs
 from rqmem.measure.trim import trim
+from rqmem.rq_names import BaseTimeoutException
 from rqmem.units import to_bytes, to_mb
 from rqmem.worker import linux
 from rqmem.worker.horse import environment
