@@ -9,9 +9,8 @@ here reads a clock, a process or Redis.
 from __future__ import annotations
 
 import dataclasses
-import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -258,18 +257,6 @@ class Breach(Event):
             self, curve=[], grew=[], kinds=[], checkpoints=[], tree=[], segments_left=[], beyond_reach=[]
         )
 
-    def to_json(self) -> str:
-        return json.dumps(dataclasses.asdict(self))
-
-    @classmethod
-    def from_json(cls, text: str) -> Breach:
-        """The breach in ``text``; fields of a newer rqmem are passed over."""
-        known = {each.name for each in dataclasses.fields(cls)}
-        values = {name: value for name, value in json.loads(text).items() if name in known}
-        for name in ("curve", "grew", "kinds", "checkpoints", "tree", "segments_left", "beyond_reach"):
-            values[name] = [tuple(each) for each in values.get(name, [])]
-        return cls(**values)
-
 
 @dataclass(frozen=True)
 class Resumed(Event):
@@ -417,20 +404,6 @@ class AlertResolved(Event):
 
 CATALOGUE: dict[str, type[Event]] = {each.__name__: each for each in Event.__subclasses__()}
 """Every kind of event by name."""
-
-
-def to_fields(event: Event) -> dict[str, Any]:
-    """The event as JSON takes it, without whose it is; ``event`` is its name."""
-    return {"event": type(event).__name__, **{k: v for k, v in vars(event).items() if k not in WHOSE}}
-
-
-def from_fields(fields: Mapping[str, Any], **whose: str) -> Event | None:
-    """The event of `to_fields`; None for one of a newer rqmem, whose unknown fields are passed over."""
-    kind = CATALOGUE.get(fields["event"])
-    if kind is None:
-        return None
-    known = {each.name for each in dataclasses.fields(kind)}
-    return kind(**{name: value for name, value in fields.items() if name in known}, **whose)
 
 
 Subscriber = Callable[[Event], None]

@@ -14,6 +14,7 @@ from itertools import accumulate
 from random import Random
 
 from rqmem.policy import chunk_size
+from rqmem.store import codec
 from rqmem.units import MB
 
 KB = 1024
@@ -113,7 +114,7 @@ def _steps(job: SimulatedJob, ceiling: int, declared: int, adaptive: bool) -> It
             yield Step(now, items, before, ceiling, baseline, breached=True)
             leaked, pool, progressed = 0, 0, False
             _, state = chunk_size.after_breach(state, items)
-            size, state = chunk_size.resumed(chunk_size.State.from_json(state.to_json()), new_horse)
+            size, state = chunk_size.resumed(codec.from_json(chunk_size.State, codec.to_json(state)), new_horse)
             continue
         leaked, progressed = leaked + leak, True
         pool = max(pool, held) if job.allocator_keeps else 0

@@ -13,7 +13,7 @@ from rq.utils import now as rq_now
 from rq.utils import utcformat
 
 from rqmem import events
-from rqmem.store import keys
+from rqmem.store import codec, keys
 from rqmem.store.alerts.alert_records import Alert, Open
 from rqmem.store.history import history_writer
 from rqmem.store.history.history_records import Live, LiveJob, Run, Told
@@ -50,9 +50,9 @@ def fill(connection: Redis, job_type: str, job_id: str) -> None:
         history_writer.write_story(pipeline, job_id, [_line(now, whose, event) for event in story], now)
         pipeline.xadd(keys.ALERTS, alert.to_entry())
         opened = Open("usage", job_type, now, WORKER, "above 80 %")
-        pipeline.hset(keys.OPEN_ALERTS, opened.field, opened.to_json())
+        pipeline.hset(keys.OPEN_ALERTS, opened.field, codec.to_json(opened))
         pipeline.set(keys.quiet("usage", job_type), 0, ex=600)
-        pipeline.lpush(keys.breaches(job_id), breach.to_json())
+        pipeline.lpush(keys.breaches(job_id), codec.to_json(breach))
         pipeline.execute()
 
 
@@ -72,7 +72,7 @@ def fill_what_jobs_need(connection: Redis, job_id: str) -> None:
 
 
 def _line(at: float, whose: Mapping[str, str], event: events.Event) -> dict[str, object]:
-    return {"at": at, **whose, **events.to_fields(event)}
+    return {"at": at, **codec.event_to_values(event)}
 
 
 def a_live(worker: str, job: LiveJob | None = None, **more: Any) -> Live:

@@ -15,7 +15,7 @@ from rqmem.measure.trim import collect_and_trim
 from rqmem.policy import chunk_size as policy
 from rqmem.policy.chunk_size import Observation
 from rqmem.policy.item_growth import Growth
-from rqmem.store import execution_reader
+from rqmem.store import codec, execution_reader
 from rqmem.store.retrying import until_redis_answers
 
 if TYPE_CHECKING:
@@ -143,7 +143,7 @@ class SavedStage(Stage):
     def _resume_size(self, run: RunRecord) -> None:
         known, size = run.chunk_states.get(self._number), run.chunk_sizes.get(self._number)
         if known is not None:
-            before = replace(policy.State.from_json(known), adaptive=self._size.adaptive)
+            before = replace(codec.from_json(policy.State, known), adaptive=self._size.adaptive)
             if size is not None and size < before.size:  # halved when it ended early
                 _, before = policy.after_breach(before, before.size)
             _, self._size = policy.resumed(before, self._context.room_bytes())
@@ -152,7 +152,7 @@ class SavedStage(Stage):
 
     def begin_at(self, cursor: Any) -> None:
         super().begin_at(cursor)
-        self._writer.save_chunks(self._number, cursor, 0, 0, b"", self.chunk_size, self._size.to_json())
+        self._writer.save_chunks(self._number, cursor, 0, 0, b"", self.chunk_size, codec.to_json(self._size))
 
     def saved_results(self) -> list[Any]:
         """What processors returned in chunks that earlier executions finished."""
@@ -175,7 +175,7 @@ class SavedStage(Stage):
             return
         self._writer.save_chunks(
             self._number, self.cursor, self.items_done, self._unsaved_chunks, self._serialised(self._unsaved),
-            self.chunk_size, self._size.to_json(),
+            self.chunk_size, codec.to_json(self._size),
         )  # fmt: skip
         self._unsaved, self._unsaved_chunks, self._saved_at = [], 0, _clock()
 

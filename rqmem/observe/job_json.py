@@ -35,9 +35,10 @@ import dataclasses
 import time
 from typing import Any
 
-from rqmem.events import Breach, Event, to_fields
+from rqmem.events import WHOSE, Breach, Event
 from rqmem.observe.job import Case
 from rqmem.observe.next_step import outlook
+from rqmem.store import codec
 
 VERSION = 1
 
@@ -101,7 +102,8 @@ def _grew(case: Case) -> list[dict[str, Any]]:
 
 def _fields(event: Event) -> dict[str, Any]:
     """An event as JSON; the evidence of a breach stands with the breaches."""
-    return to_fields(event.without_evidence() if isinstance(event, Breach) else event)
+    values = codec.event_to_values(event.without_evidence() if isinstance(event, Breach) else event)
+    return {name: value for name, value in values.items() if name not in WHOSE}
 
 
 def _utc(at: float | None) -> str | None:

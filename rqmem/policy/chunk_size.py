@@ -18,9 +18,8 @@ every chunk needs three quarters of the room whatever its size, and gives it bac
 
 from __future__ import annotations
 
-import json
 import math
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 
 MARGIN = 1.15  # as the vertical autoscaler's
 HALF_LIFE_CHUNKS = 32  # after so many the highest cost seen counts half
@@ -48,7 +47,7 @@ class Observation:
 
 @dataclass(frozen=True)
 class State:
-    """What is known so far."""
+    """What is known so far. Kept for the next execution of the job, which continues with `resumed`."""
 
     declared: int  # the size at the start; time alone brings it no lower
     size: int  # of the next chunk
@@ -57,15 +56,6 @@ class State:
     item_seconds: float = 0.0  # smoothed; 0: nothing was seen yet
     room_bytes: float = 0.0  # what the next chunk has
     floor_bytes: int | None = None  # the lowest usage before a chunk in this execution; None: nothing was seen yet
-
-    def to_json(self) -> str:
-        """A small object, for `from_json` in another execution (then `resumed`)."""
-        return json.dumps(asdict(self))
-
-    @classmethod
-    def from_json(cls, text: str) -> State:
-        """The state in ``text``; fields of a newer rqmem are passed over."""
-        return cls(**{name: value for name, value in json.loads(text).items() if name in cls.__dataclass_fields__})
 
 
 def room(used_bytes: float, ceiling_bytes: float, warning_fraction: float) -> float:

@@ -7,9 +7,7 @@ A capture that grows is ``running-...``: its name tells whose it is. One that is
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import hashlib
-import json
 import os
 import re
 import time
@@ -20,6 +18,7 @@ from rqmem.errors import UnknownName
 from rqmem.measure import process_tree, procfs
 from rqmem.policy.captures import Capture, superfluous
 from rqmem.profiling import directory as private
+from rqmem.store import codec
 from rqmem.text import first_parent
 
 _RUNNING, _KEPT, _SUFFIX = "running-", "capture-", ".memray"
@@ -43,7 +42,7 @@ def keep(growing: Path, about: Capture) -> bool:
     moment = time.strftime("%Y%m%dT%H%M%S", time.gmtime(about.at))
     name = f"{_KEPT}{moment}-{hashlib.sha256(growing.name.encode()).hexdigest()[:12]}"
     about = replace(about, name=name, size_bytes=growing.stat().st_size)
-    private.write(directory / f"{name}.json", json.dumps(dataclasses.asdict(about)))
+    private.write(directory / f"{name}.json", codec.to_json(about))
     growing.replace(directory / f"{name}{_SUFFIX}")
     gone = superfluous(kept(directory), about.at)
     for each in gone:
@@ -56,7 +55,7 @@ def kept(directory: Path) -> list[Capture]:
     found = []
     for path in directory.glob(f"{_KEPT}*.json"):
         with contextlib.suppress(OSError, ValueError, TypeError):  # another worker removes it, or it is not ours
-            found.append(Capture(**json.loads(path.read_text(encoding="utf-8"))))
+            found.append(codec.from_json(Capture, path.read_text(encoding="utf-8")))
     return sorted(found, key=lambda each: -each.at)
 
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import re
 import time
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from rqmem.profiling import directory as private
@@ -33,16 +32,6 @@ class Inside:
     threads: list[tuple[str, str]] = field(default_factory=list)
     kinds: list[tuple[str, int, float]] = field(default_factory=list)
     note: str = ""
-
-    def to_json(self) -> str:
-        return json.dumps(asdict(self))
-
-    @classmethod
-    def from_json(cls, text: str) -> Inside:
-        values = json.loads(text)
-        for name in ("threads", "kinds"):
-            values[name] = [tuple(each) for each in values[name]]
-        return cls(**values)
 
 
 @dataclass(frozen=True)

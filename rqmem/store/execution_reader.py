@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, cast
 from redis.exceptions import RedisError
 
 from rqmem.events import Breach
-from rqmem.store import keys
+from rqmem.store import codec, keys
 from rqmem.store.execution_records import Owner, RunRecord, Standing
 from rqmem.store.history.history_records import Live
 from rqmem.store.retrying import described, refusal
@@ -26,7 +26,7 @@ def run(connection: Redis, job_id: str) -> RunRecord:
 
 def breaches(connection: Redis, job_id: str) -> list[Breach]:
     """The last breaches of a job, newest first."""
-    return [Breach.from_json(text.decode()) for text in _list(connection, keys.breaches(job_id))]
+    return [codec.from_json(Breach, text) for text in _list(connection, keys.breaches(job_id))]
 
 
 def results(connection: Redis, job_id: str, stage: int) -> list[bytes]:
@@ -38,7 +38,7 @@ def results(connection: Redis, job_id: str, stage: int) -> list[bytes]:
 def owner(connection: Redis, job_id: str) -> Owner | None:
     """Who runs the job now."""
     raw = cast("bytes | None", connection.hget(keys.RUNNING, job_id))
-    return None if raw is None else Owner.from_json(raw.decode())
+    return None if raw is None else codec.from_json(Owner, raw)
 
 
 def standing(connection: Redis, job: Job, queue: Queue, execution: Execution) -> Standing:
@@ -48,7 +48,7 @@ def standing(connection: Redis, job: Job, queue: Queue, execution: Execution) ->
         pipeline.zscore(queue.started_job_registry.key, execution.composite_key)
         pipeline.hmget(job.key, "status", "created_at")
         raw, score, (status, created_at) = pipeline.execute()
-    owner = Owner.from_json(raw.decode()).execution if raw is not None else ""
+    owner = codec.from_json(Owner, raw).execution if raw is not None else ""
     status = status.decode() if status and created_at else ""
     return Standing(owner, owner == execution.id, score is not None, status)
 
@@ -72,7 +72,7 @@ def refusal_of_writes(connection: Redis) -> str:
 def owners(connection: Redis) -> dict[str, Owner]:
     """Job id -> owner, of all executions that have not ended."""
     raw = cast("dict[bytes, bytes]", connection.hgetall(keys.RUNNING))
-    return {job_id.decode(): Owner.from_json(text.decode()) for job_id, text in raw.items()}
+    return {job_id.decode(): codec.from_json(Owner, text) for job_id, text in raw.items()}
 
 
 def absent(connection: Redis, workers: Iterable[str]) -> set[str]:
@@ -95,7 +95,7 @@ def silent(connection: Redis, owners: Mapping[str, Owner]) -> set[str]:
 def _is_heard(said: bytes | None, owner: Owner) -> bool:
     if said is None:
         return False
-    process = Live.from_json(said.decode()).process if said.startswith(b"{") else ""
+    process = codec.from_json(Live, said).process if said.startswith(b"{") else ""
     return process in ("", owner.process)  # empty: of an older rqmem
 
 

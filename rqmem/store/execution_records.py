@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
+
+from rqmem.store import codec
 
 GATHER = 1_000_000
 """The number of ``gather``'s first stage: apart from ``handle``'s, whose cursors are of other data."""
@@ -33,15 +33,6 @@ class Owner:
     def process(self) -> str:
         """As `rqmem.measure.procfs.process_identity`."""
         return f"{self.host}:{self.pid}:{self.start_time}"
-
-    def to_json(self) -> str:
-        return json.dumps(dataclasses.asdict(self))
-
-    @classmethod
-    def from_json(cls, text: str) -> Owner:
-        """The owner in ``text``; fields of a newer rqmem are passed over."""
-        known = {field.name for field in dataclasses.fields(cls)}
-        return cls(**{name: value for name, value in json.loads(text).items() if name in known})
 
 
 @dataclass(frozen=True)
@@ -104,14 +95,14 @@ class Split:
         cut_stage: whose rest the children are, where the job was cut after a breach; None: it split by itself.
     """
 
-    sealed: bool
-    total: int
-    ended: int
-    failed: int
-    items: int
-    peak_mb: float
-    started_at: float
-    reported: bool
+    sealed: bool = False
+    total: int = 0
+    ended: int = 0
+    failed: int = 0
+    items: int = 0
+    peak_mb: float = 0.0
+    started_at: float = 0.0
+    reported: bool = False
     ended_at: float = 0.0
     ended_before: int = 0
     cut_stage: int | None = None
@@ -121,25 +112,6 @@ class Split:
     def complete(self) -> bool:
         """All children are there, and have ended."""
         return self.sealed and self.ended >= self.total
-
-    @classmethod
-    def from_fields(cls, fields: Mapping[str, str]) -> Split | None:
-        if "split_queue" not in fields:
-            return None
-        return cls(
-            sealed=fields.get("split_sealed") == "1",
-            total=int(fields.get("split_total", 0)),
-            ended=int(fields.get("split_ended", 0)),
-            failed=int(fields.get("split_failed", 0)),
-            items=int(fields.get("split_items", 0)),
-            peak_mb=float(fields.get("split_peak_mb", 0)),
-            started_at=float(fields.get("split_started_at", 0)),
-            reported=fields.get("split_reported") == "1",
-            ended_at=float(fields.get("split_ended_at", 0)),
-            ended_before=int(fields.get("split_ended_before", 0)),
-            cut_stage=int(fields["split_cut_stage"]) if "split_cut_stage" in fields else None,
-            end=int(fields.get("split_end", fields.get("split_total", 0))),
-        )
 
 
 @dataclass(frozen=True)
@@ -151,7 +123,7 @@ class RunRecord:
     which it began, so no other run has had it. ``cut_stage``: of that one, what
     is left is to be cut in two.
     ``history``: how executions ended that did not end well, a line each, oldest first.
-    ``items``: finished, by stage; ``unsaved_items``: by an execution that saves nothing, and ended well.
+    ``items``: finished, by stage; ``items_unsaved``: by an execution that saves nothing, and ended well.
     """
 
     job: str = ""
@@ -159,11 +131,11 @@ class RunRecord:
     run_id: str = ""
     on_breach: str = "fail"
     stage: int | None = None
-    chunk_sizes: dict[int, int] = field(default_factory=dict)
-    chunk_states: dict[int, str] = field(default_factory=dict)
-    cursors: dict[int, Any] = field(default_factory=dict)
-    items: dict[int, int] = field(default_factory=dict)
-    unsaved_items: int = 0
+    chunk_sizes: dict[int, int] = field(default_factory=dict, metadata={"name": "chunk_size:"})
+    chunk_states: dict[int, str] = field(default_factory=dict, metadata={"name": "chunk_state:"})
+    cursors: dict[int, Any] = field(default_factory=dict, metadata={"name": "cursor:"})
+    items: dict[int, int] = field(default_factory=dict, metadata={"name": "items:"})
+    items_unsaved: int = 0
     chunks: int = 0
     execution_chunks: int = 0
     resumes: int = 0
@@ -185,7 +157,7 @@ class RunRecord:
     @property
     def all_items(self) -> int:
         """Finished by ``handle`` itself, in all its executions."""
-        return sum(items for stage, items in self.items.items() if stage < GATHER) + self.unsaved_items
+        return sum(items for stage, items in self.items.items() if stage < GATHER) + self.items_unsaved
 
     @property
     def chunk_size(self) -> int:
@@ -194,36 +166,6 @@ class RunRecord:
 
     @classmethod
     def from_hash(cls, raw: Mapping[bytes, bytes]) -> RunRecord:
-        """The record of what Redis holds; fields of a newer rqmem are passed over."""
-        fields = {key.decode(): value.decode() for key, value in raw.items()}
-        numbered: dict[str, dict[int, Any]] = {"chunk_size": {}, "cursor": {}, "items": {}}
-        states: dict[int, str] = {}
-        for key, value in fields.items():
-            name, colon, stage = key.partition(":")
-            if colon and name in numbered:
-                numbered[name][int(stage)] = json.loads(value)
-            elif colon and name == "chunk_state":
-                states[int(stage)] = value
-        return cls(
-            job=fields.get("job", ""),
-            job_created_at=fields.get("job_created_at", ""),
-            run_id=fields.get("run_id", ""),
-            on_breach=fields.get("on_breach", "fail"),
-            stage=int(fields["stage"]) if "stage" in fields else None,
-            chunk_sizes=numbered["chunk_size"],
-            chunk_states=states,
-            cursors=numbered["cursor"],
-            items=numbered["items"],
-            unsaved_items=int(fields.get("items_unsaved", 0)),
-            chunks=int(fields.get("chunks", 0)),
-            execution_chunks=int(fields.get("execution_chunks", 0)),
-            resumes=int(fields.get("resumes", 0)),
-            resumes_spent=int(fields.get("resumes_spent", 0)),
-            breaches=int(fields.get("breaches", 0)),
-            peak_mb=float(fields.get("peak_mb", 0)),
-            seconds=float(fields.get("seconds", 0)),
-            finished="finished" in fields,
-            cut_stage=int(fields["cut_stage"]) if "cut_stage" in fields else None,
-            history=tuple(fields.get("history", "").splitlines()),
-            split=Split.from_fields(fields),
-        )
+        """The record in the hash ``keys.run``."""
+        split = codec.from_hash(Split, raw, "split_") if b"split_queue" in raw else None
+        return replace(codec.from_hash(cls, raw), split=split)

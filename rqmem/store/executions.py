@@ -23,7 +23,7 @@ from rqmem.rq_names import (
     now,
     utcformat,
 )
-from rqmem.store import keys
+from rqmem.store import codec, keys
 from rqmem.store.execution_records import Owner
 from rqmem.store.retrying import until_redis_answers
 from rqmem.store.scripts import script
@@ -45,7 +45,7 @@ KEPT_BREACHES = 8
 
 def claim(pipeline: Pipeline, job_id: str, owner: Owner) -> None:
     """Name the owner of a job's execution; from now on older executions are refused."""
-    pipeline.hset(keys.RUNNING, job_id, owner.to_json())
+    pipeline.hset(keys.RUNNING, job_id, codec.to_json(owner))
 
 
 def release(pipeline: Pipeline, job_id: str) -> None:
@@ -78,7 +78,7 @@ def release_if(connection: Redis, job_id: str, owner: Owner) -> bool:
 def adopt(connection: Redis, job_id: str, dead: Owner, settler: Owner) -> bool:
     """``settler`` owns the run of ``dead`` from now on, unless somebody else owns it by now."""
     was = (dead.execution, dead.host, dead.pid, dead.start_time)
-    return script(connection, "adopt")(keys=[keys.RUNNING], args=[job_id, *was, settler.to_json()]) == 1
+    return script(connection, "adopt")(keys=[keys.RUNNING], args=[job_id, *was, codec.to_json(settler)]) == 1
 
 
 def disown(connection: Redis, job_id: str) -> None:
@@ -113,7 +113,7 @@ def save_breach(connection: Redis, breach: Breach, execution_id: str) -> None:
     """Keep the breach of this execution with its job. Done again for the same execution, the last one is kept."""
     key = keys.breaches(breach.job_id)
     with connection.pipeline() as pipeline:
-        names, values = [key, keys.run(breach.job_id)], [execution_id, breach.to_json(), KEPT_BREACHES]
+        names, values = [key, keys.run(breach.job_id)], [execution_id, codec.to_json(breach), KEPT_BREACHES]
         script(connection, "save_breach")(keys=names, args=values, client=pipeline)
         pipeline.expire(key, KEEP_SECONDS)
         pipeline.zadd(keys.STORIES, {breach.job_id: round(now().timestamp())})

@@ -19,6 +19,7 @@ from typing import NoReturn
 
 from rqmem import events, hooks
 from rqmem.measure import procfs
+from rqmem.store import codec
 from rqmem.units import show_mb, to_bytes
 from rqmem.worker import linux
 
@@ -55,10 +56,9 @@ class Listening:
 
     def tell(self, event: events.Event) -> None:
         """Have the hooks hear of it."""
-        whose = {name: getattr(event, name) for name in events.WHOSE}
         try:
             if self._end is not None:
-                self._end.send(json.dumps({**whose, **events.to_fields(event)}).encode(), socket.MSG_DONTWAIT)
+                self._end.send(json.dumps(codec.event_to_values(event)).encode(), socket.MSG_DONTWAIT)
         except OSError:  # no room, or it is dead
             self._dropped += 1
 
@@ -111,8 +111,7 @@ def _serve(end: socket.socket, parent: int, worker: str, limit_mb: float) -> NoR
     guard = _Guard(worker, limit_mb)
     try:
         while text := end.recv(_MESSAGE_BYTES):
-            fields = json.loads(text)
-            event = events.from_fields(fields, **{name: fields.pop(name) for name in events.WHOSE})
+            event = codec.event_from_values(json.loads(text))
             for kind, hook in hooks.listeners():
                 if isinstance(event, kind):
                     guard.call(f"on({kind.__name__}) hook {hooks.name_of(hook)}", hook, event)

@@ -24,7 +24,7 @@ from rqmem.measure import process_tree, procfs
 from rqmem.policy import leaks, recycling
 from rqmem.policy.recycling import AfterJob
 from rqmem.rq_names import Execution, Job, JobStatus, Queue, WorkerStatus, now
-from rqmem.store import executions, ledger
+from rqmem.store import codec, executions, ledger
 from rqmem.store.execution_records import Owner
 from rqmem.store.history.history_records import OK
 from rqmem.store.retrying import until_redis_answers
@@ -339,7 +339,7 @@ class MemoryWorker(LivingWorker):
         if self._stopped_job_id == job.id or not again:
             return False
         text = page.breach_json
-        breach = end.breach or (events.Breach.from_json(text) if text else None)
+        breach = end.breach or (codec.from_json(events.Breach, text) if text else None)
         left_mb = to_mb(page.left_before)
         events.emit(
             events.RunsAgain(

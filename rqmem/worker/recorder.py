@@ -21,7 +21,7 @@ from redis.exceptions import RedisError, ResponseError
 
 from rqmem import events
 from rqmem.measure import procfs
-from rqmem.store import ledger
+from rqmem.store import codec, ledger
 from rqmem.store.alerts.alert_writer import end_alerts_of_lost_workers
 from rqmem.store.history import history_reader, history_writer
 from rqmem.store.history.history_records import Grown, Live, LiveJob, Run
@@ -280,9 +280,8 @@ class Recorder:
         self._dropped["events"] += lost
         for line in lines:
             fields = json.loads(line)
-            event = events.from_fields(
-                fields, job=fields.pop("job"), job_id=running.job_id, queue=running.queue, worker=self.about.worker
-            )
+            whose = {"job_id": running.job_id, "queue": running.queue, "worker": self.about.worker}
+            event = codec.event_from_values({**fields, **whose})
             if event is not None:
                 self._note(fields["at"], event, running)
 
@@ -366,7 +365,6 @@ def _stories(told: list[tuple[float, events.Event]]) -> dict[str, list[dict[str,
     stories: dict[str, list[dict[str, Any]]] = {}
     for at, event in told:
         if event.job_id:
-            whose = {name: getattr(event, name) for name in events.WHOSE}
-            line = {"at": round(at, 3), **whose, **events.to_fields(event)}
+            line = {"at": round(at, 3), **codec.event_to_values(event)}
             stories.setdefault(event.job_id, []).append(line)
     return stories

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+
+from rqmem.store import codec
 
 EXIT_CODE = 12
 """Of a worker that stopped itself for memory, as Laravel's ``queue:work``."""
@@ -31,11 +31,11 @@ class Restarted:
         text = environ.get(VARIABLE)
         if not text:
             return None
-        before = cls(**json.loads(text))
+        before = codec.from_json(cls, text)
         return before if before.pid == os.getpid() else None
 
     def to_environ(self) -> dict[str, str]:
-        return {VARIABLE: json.dumps(dataclasses.asdict(self))}
+        return {VARIABLE: codec.to_json(self)}
 
 
 def can_restart(program_file: str) -> bool:

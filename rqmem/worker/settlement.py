@@ -42,7 +42,7 @@ from rqmem.rq_names import (
     Queue,
     now,
 )
-from rqmem.store import executions, ledger, parent_meta
+from rqmem.store import codec, executions, ledger, parent_meta
 from rqmem.store.execution_records import Pending
 from rqmem.store.retrying import until_redis_answers
 from rqmem.type_of_job import job_type
@@ -181,7 +181,7 @@ class SettlingWorker(PatientWorker):
         """The error that stands for the end of a horse which left no verdict."""
         if end.breach is not None:
             if self._page is not None and self._page.told:
-                return MemoryLimitExceeded(events.Breach.from_json(self._page.breach_json))
+                return MemoryLimitExceeded(codec.from_json(events.Breach, self._page.breach_json))
             return MemoryLimitExceeded(end.breach)
         if end.overdue:
             return JobTimeoutException(
@@ -240,13 +240,13 @@ class SettlingWorker(PatientWorker):
         """
         page = self._page
         if page is not None and page.told:
-            return events.Breach.from_json(page.breach_json) if page.breach_json else breach
+            return codec.from_json(events.Breach, page.breach_json) if page.breach_json else breach
         peak_mb = max(breach.peak_mb, to_mb(page.peak_bytes)) if page is not None else breach.peak_mb
         breach = dataclasses.replace(breach, peak_mb=peak_mb, next=what_next)
         until_redis_answers(lambda: remember(job, breach, execution.id), f"keep the breach of job {job.id}")
         events.emit(breach)
         if page is not None:
-            page.breach_json, page.told = breach.to_json(), True
+            page.breach_json, page.told = codec.to_json(breach), True
         return breach
 
     def _handle_stopped_job(self, job: Job, queue: Queue, execution: Execution) -> None:

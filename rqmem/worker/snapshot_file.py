@@ -26,6 +26,7 @@ from rqmem.errors import ConfigError
 from rqmem.measure import process_tree, procfs
 from rqmem.profiling import directory as private
 from rqmem.profiling.snapshots import Inside, Process, Snapshot, path_for, save
+from rqmem.store import codec
 from rqmem.units import show_mb, to_mb
 from rqmem.worker import linux
 from rqmem.worker.horse.self_report import stack_of
@@ -113,7 +114,7 @@ class Snapshots:
                 return None
             time.sleep(_POLL_SECONDS)
         try:
-            inside = Inside.from_json(page.snapshot_json)
+            inside = codec.from_json(Inside, page.snapshot_json)
         except ValueError:  # a new job has emptied the page
             return None
         return replace(

@@ -32,6 +32,7 @@ from rqmem.policy.ceiling import (
     decide,
     watch_interval,
 )
+from rqmem.store import codec
 from rqmem.units import MB, to_bytes, to_mb
 from rqmem.worker import evidence, linux
 from rqmem.worker.growth import Growth
@@ -379,13 +380,13 @@ class Watcher:
             tree=evidence.tree(full.by_pid),
             beyond_reach=[(pid, procfs.read_command(pid)) for pid in process_tree.beyond_reach(self._members())],
         )
-        self._page.breach_json = self.breach.to_json()
+        self._page.breach_json = codec.to_json(self.breach)
         return self.breach
 
     def _as_the_horse_left_it(self, breach: Breach, layer: Layer) -> Breach:
         """The record as the horse may have completed it, by this layer, with the peak so far."""
         text = self._page.breach_json
-        last = Breach.from_json(text) if text else breach
+        last = codec.from_json(Breach, text) if text else breach
         where = last.where or described(self._page.line)
         return replace(breach, layer=layer, where=where, kinds=last.kinds, peak_mb=to_mb(self._page.peak_bytes))
 

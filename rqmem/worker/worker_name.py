@@ -21,7 +21,7 @@ from rqmem.errors import NameTaken
 from rqmem.measure import process_tree, procfs
 from rqmem.policy.dead_workers import Holder, name_is
 from rqmem.rq_names import WORKERS_BY_QUEUE_KEY, now, register_worker, utcparse
-from rqmem.store import keys
+from rqmem.store import codec, keys
 from rqmem.store.history.history_records import Live
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ def _read(pipeline: Pipeline, connection: Redis, worker: Worker) -> _Record | No
     if not fields or "death" in fields:
         return None
     said = cast("bytes | None", pipeline.get(keys.alive(worker.name)))
-    live = Live.from_json(said.decode()) if said is not None and said.startswith(b"{") else None
+    live = codec.from_json(Live, said) if said is not None and said.startswith(b"{") else None
     subscribers: int | None = None
     with contextlib.suppress(RedisError):  # forbidden, perhaps
         [(_, subscribers)] = connection.pubsub_numsub(worker.pubsub_channel_name)

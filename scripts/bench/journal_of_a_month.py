@@ -13,7 +13,7 @@ from typing import Any
 from redis import Redis
 
 from rqmem import events
-from rqmem.store import executions, keys
+from rqmem.store import codec, executions, keys
 from rqmem.store.history import history_writer
 from rqmem.store.history.history_reader import DAY_SECONDS, DAYS_KEPT, HOUR_SECONDS, HOURS_KEPT
 from rqmem.store.history.history_records import Run
@@ -80,7 +80,7 @@ class Month:
                 **whose, operation=f"items {50 * number + 1}-{50 * number + 50}", current_memory_mb=run.peak_mb,
                 peak_memory_mb=run.peak_mb, memory_limit_mb=run.limit_mb,
             )  # fmt: skip
-            yield {"at": round(self._now, 3), **whose, **events.to_fields(event)}
+            yield {"at": round(self._now, 3), **codec.event_to_values(event)}
 
     def _let_expire(self, before: float) -> None:
         """Tallies whose time to live ended since: see `rqmem.store.history.history_writer.write_runs`."""

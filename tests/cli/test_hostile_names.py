@@ -24,7 +24,7 @@ from rqmem.cli import main
 from rqmem.live.plain import block
 from rqmem.live.view import Frame, view
 from rqmem.profiling.snapshots import Inside, Process, Snapshot, as_text
-from rqmem.store import keys
+from rqmem.store import codec, keys
 from rqmem.store.alerts.alert_records import Alert, Open
 from rqmem.store.history import history_writer
 from rqmem.store.history.history_records import Grown, LiveJob, Told
@@ -105,8 +105,8 @@ def fill(connection: Redis, by: Hostile) -> None:
         history_writer.write_grown(pipeline, [Grown(by.job, by.job_id, by.worker, now, 270.0, 256.0, tuple(grew))])
         pipeline.xadd(keys.ALERTS, alert.to_entry())
         opened = Open("memory-usage", by.job, now, by.worker, by.error_text)
-        pipeline.hset(keys.OPEN_ALERTS, opened.field, opened.to_json())
-        pipeline.lpush(keys.breaches(by.job_id), breach.to_json())
+        pipeline.hset(keys.OPEN_ALERTS, opened.field, codec.to_json(opened))
+        pipeline.lpush(keys.breaches(by.job_id), codec.to_json(breach))
         pipeline.hset(keys.DROPPED, "events", 2)
         pipeline.execute()
     description = by.description_text.encode(errors="replace").decode()

@@ -15,7 +15,7 @@ from redis import Redis
 from rq.suspension import suspend
 
 from rqmem.events import Breach
-from rqmem.store import keys
+from rqmem.store import codec, keys
 from rqmem.store.execution_records import Owner, RunRecord, Split
 from rqmem.testing import wait_until
 from scripts.mechanisms import verdicts
@@ -48,7 +48,7 @@ def test_all_hold_and_nothing_is_left(connection: Redis, environ: dict[str, str]
     connection.set("somebody's", "own")
     connection.sadd("rq:queues", "rq:queue:somebody's")
     theirs = Owner("execution", "their worker", "their queue", "their host", pid=1, start_time=1)
-    connection.hset(keys.RUNNING, "somebody's", theirs.to_json())
+    connection.hset(keys.RUNNING, "somebody's", codec.to_json(theirs))
     connection.set(keys.alive("their worker"), "it lives")
     connection.zadd(keys.STORIES, {"somebody's": 1})
     before = dump(connection)

@@ -24,6 +24,7 @@ from rqmem.policy.chunk_size import (
     room,
     start,
 )
+from rqmem.store import codec
 from rqmem.units import MB
 from scripts.chunk_size_plot import main
 from scripts.simulated_jobs import BASELINE_MB, WARNING_FRACTION, Run, SimulatedJob, catalogue, run
@@ -97,15 +98,15 @@ def test_after_a_breach_at_most_half_also_in_the_next_execution(
     smaller, state = after_breach(state, size)
     assert 1 <= smaller <= max(1, size // 2)
     assert smaller <= declared
-    begun, state = resumed(State.from_json(state.to_json()), room_after)
+    begun, state = resumed(codec.from_json(State, codec.to_json(state)), room_after)
     assert 1 <= begun <= smaller
     assert state.room_bytes == room_after
 
 
 def test_a_state_survives_json_and_a_newer_rqmem() -> None:
     _, state = next_size(start(100, None, 1e8)[1], observed(100, (60, 10, 1, 0.5, True)))
-    assert State.from_json(state.to_json()) == state
-    assert State.from_json(state.to_json().replace("{", '{"colour": "red", ', 1)) == state
+    assert codec.from_json(State, codec.to_json(state)) == state
+    assert codec.from_json(State, codec.to_json(state).replace("{", '{"colour": "red", ', 1)) == state
 
 
 def test_what_the_journal_knows_makes_only_the_first_chunk_smaller() -> None:

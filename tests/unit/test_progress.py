@@ -32,7 +32,7 @@ def test_the_rate_ends_with_the_end_and_begins_again_with_what_runs_once_more() 
 
 
 def test_a_parent_counts_its_own_items_and_peak_too() -> None:
-    run = RunRecord(split=HALF, items={0: 3, 1: 4}, unsaved_items=5, peak_mb=120)
+    run = RunRecord(split=HALF, items={0: 3, 1: 4}, items_unsaved=5, peak_mb=120)
     far = of_split("a", run, 2, 200)
     assert (far.total, far.done, far.failed, far.running, far.items, far.peak_mb) == (10, 4, 1, 2, 52, 120)
 

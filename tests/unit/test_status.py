@@ -71,7 +71,10 @@ def test_nothing_is_wrong() -> None:
     assert healthy([])
 
 
-RUN = Run("jobs.mail.Send", "1f3a9c20", "mail", "ada", NOW, "MemoryLimitExceeded", 3.0, 20, 271.3, 256, layer="watch")
+RUN = Run(
+    job="jobs.mail.Send", job_id="1f3a9c20", queue="mail", worker="ada", ended_at=NOW, outcome="MemoryLimitExceeded",
+    seconds=3.0, initial_mb=20, peak_mb=271.3, limit_mb=256, layer="watch",
+)  # fmt: skip
 BREACHED = JobType("jobs.mail.Send", Tally(runs=9, breaches={"watch": 2, "kernel": 1}), RUN)
 LEAKING = JobType(
     "jobs.mail.Send", Tally(runs=90, leaks=2, leak_mb=0.04),

@@ -28,8 +28,8 @@ def fill(connection: Redis, job: type[Chunky], runs: int = 30) -> None:
         connection,
         *(
             Run(
-                job.path(), f"j{number}", "auto", "ada", time.time(), "ok", 0.4, initial_mb=25, peak_mb=75,
-                limit_mb=256, chunks=4, items=400, largest_chunk=100,
+                job=job.path(), job_id=f"j{number}", queue="auto", worker="ada", ended_at=time.time(), outcome="ok",
+                seconds=0.4, initial_mb=25, peak_mb=75, limit_mb=256, chunks=4, items=400, largest_chunk=100,
             )
             for number in range(runs)
         ),

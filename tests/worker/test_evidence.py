@@ -10,7 +10,7 @@ from redis import Redis
 from rq import Queue
 
 from rqmem.events import Breach
-from rqmem.store import execution_reader
+from rqmem.store import codec, execution_reader
 from tests import sample_jobs
 
 WorkOff = Callable[..., str]
@@ -66,7 +66,7 @@ def test_the_tree_is_told_by_process_and_arguments_stay_secret(queue: Queue, wor
     assert child == int(queue.connection.get("child"))
     assert used_mb > horse_mb
     assert f"processes:     {used_mb:.0f} MB {command} ({child}), " in log
-    assert "bytearray(2**20)" not in breach.to_json()
+    assert "bytearray(2**20)" not in codec.to_json(breach)
 
 
 def test_segments_that_dead_processes_leave_are_reported(queue: Queue, work_off: WorkOff) -> None:

@@ -11,6 +11,7 @@ from rq import Queue
 
 from rqmem.events import Breach
 from rqmem.measure import procfs
+from rqmem.store import codec
 from rqmem.store.history import history_reader
 from rqmem.store.history.history_records import Run
 from tests import sample_jobs
@@ -53,7 +54,7 @@ def test_used_is_never_above_the_peak() -> None:
     whose = {"job": "j", "job_id": "1", "queue": "q", "worker": "w"}
     breach = Breach(used_mb=179.7, limit_mb=150, peak_mb=166.1, layer="kernel", processes=1, operation="", **whose)
     assert breach.peak_mb == 179.7
-    assert Breach.from_json(breach.to_json()) == breach
+    assert codec.from_json(Breach, codec.to_json(breach)) == breach
 
 
 def test_the_mark_of_another_process_can_be_set_back() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from itertools import pairwise
+from typing import Any
 
 import pytest
 from redis import Redis
@@ -35,6 +36,11 @@ def told(connection: Redis, job_id: str) -> list[str]:
 def last_hour(connection: Redis, job_type: str) -> history_reader.Tally:
     now = time.time()
     return history_reader.tally(connection, job_type, now - HOUR_SECONDS, now)
+
+
+def a_run(job: str, ended_at: float, **more: Any) -> Run:
+    values = {"job_id": "j", "queue": "q", "worker": "w", "seconds": 1, "initial_mb": 20, "peak_mb": 30, **more}
+    return Run(job=job, ended_at=ended_at, outcome="ok", limit_mb=256, **values)
 
 
 def test_a_run_stands_in_the_journal(connection: Redis, work_off: Callable[..., str]) -> None:
@@ -171,7 +177,7 @@ def test_five_thousand_job_types_stay_within_64_mb(connection: Redis) -> None:
             numbers = range(start, start + 500)
             names = {number: f"jobs.generated.of_some_length.Job{number}" for number in numbers}
             runs = [
-                Run(names[n], f"job{n}", "q", "w", now, "ok", n % 60, 20, 30 + n % 200, 256, items=9, largest_chunk=3)
+                a_run(names[n], now, job_id=f"job{n}", seconds=n % 60, peak_mb=30 + n % 200, items=9, largest_chunk=3)
                 for n in numbers
             ]
             alerts = {(names[n], rule): 1 for n in numbers for rule in ("memory-usage", "ceiling-exceeded")}
@@ -202,7 +208,7 @@ def test_a_type_that_runs_each_night_keeps_its_place(connection: Redis) -> None:
         kept = kept_as(connection, names, at)
         with connection.pipeline() as pipeline:
             for name in names:
-                run = Run(name, "j", "q", "w", at, "ok", 1, 20, 30, 100)
+                run = a_run(name, at)
                 history_writer.write_runs(pipeline, [run], {}, at, kept=kept)
             pipeline.execute()
         return kept
@@ -238,7 +244,7 @@ def test_the_journal_does_not_grow_for_ever(connection: Redis) -> None:
     for start in range(0, 2 * history_writer.KEPT_STORIES, 100):
         with connection.pipeline(transaction=False) as pipeline:
             for number in range(start, start + 100):
-                run = Run(f"type{number}", f"job{number}", "q", f"w{number}", now, "ok", 1, 20, 30, 100)
+                run = a_run(f"type{number}", now, job_id=f"job{number}", worker=f"w{number}")
                 history_writer.write_runs(pipeline, [run] * 110, {}, now)
                 line = {"at": now, "job": "x", "event": "JobStarted"}
                 history_writer.write_story(pipeline, f"job{number}", [line] * 110, now + number)

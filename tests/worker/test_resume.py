@@ -14,7 +14,7 @@ from rq.registry import StartedJobRegistry
 
 from rqmem.errors import RqmemError
 from rqmem.job import tree
-from rqmem.store import execution_reader, executions, keys
+from rqmem.store import codec, execution_reader, executions, keys
 from rqmem.store.execution_records import Owner
 from rqmem.store.history import history_reader
 from rqmem.testing import wait_until
@@ -198,7 +198,7 @@ def test_an_execution_that_lost_a_plain_job_is_not_started_any_more(
     worker = start_worker("jobs", "--burst")
     wait_for_key(connection, "asleep")
     other = Owner("another", worker="elsewhere", queue="jobs", host="elsewhere", pid=1, start_time=1)
-    connection.hset(keys.RUNNING, job.id, other.to_json())  # as a second job of this id, begun there, would
+    connection.hset(keys.RUNNING, job.id, codec.to_json(other))  # as a second job of this id, begun there, would
     worker.finish()
     assert job.get_status() == JobStatus.STARTED
     assert not connection.keys("rq:wip:jobs") + connection.keys("rq:execution*")
@@ -254,7 +254,7 @@ def run_owned_elsewhere(connection: Redis) -> tuple[Job, Owner]:
     owner = Owner("abcd", "far-away", "jobs", host="another machine", pid=1, start_time=1)
     connection.hset(job.key, "status", "started")
     connection.zadd("rq:wip:jobs", {f"{job.id}:abcd": 2**40})
-    connection.hset(keys.RUNNING, job.id, owner.to_json())
+    connection.hset(keys.RUNNING, job.id, codec.to_json(owner))
     connection.hset(
         keys.run(job.id), mapping={"on_breach": "resume", "stage": 0, "cursor:0": 2, "items:0": 2, "chunk_size:0": 2}
     )
@@ -294,7 +294,7 @@ def test_two_survivors_take_a_run_over_once(connection: Redis) -> None:
 def test_a_dead_owner_is_not_forgotten_over_a_new_one(connection: Redis) -> None:
     job, dead = run_owned_elsewhere(connection)
     new = dataclasses.replace(dead, execution="new", worker="another")
-    connection.hset(keys.RUNNING, job.id, new.to_json())
+    connection.hset(keys.RUNNING, job.id, codec.to_json(new))
     assert not executions.release_if(connection, job.id, dead)
     assert execution_reader.owner(connection, job.id) == new
     assert executions.release_if(connection, job.id, new)

@@ -15,7 +15,7 @@ from rq.worker import Worker
 
 from rqmem.observe.job_read import read_case
 from rqmem.observe.next_step import outlook
-from rqmem.store import execution_reader, executions, keys
+from rqmem.store import codec, execution_reader, executions, keys
 from rqmem.testing import wait_until
 from tests import sample_jobs, takeover_jobs
 from tests.conftest import StartWorker, WorkerProcess
@@ -215,4 +215,4 @@ def dead_here(pid: int, execution: str) -> str:
     from rqmem.measure.procfs import host_identity
     from rqmem.store.execution_records import Owner
 
-    return Owner(execution, "dead", "jobs", host_identity(), pid, 1).to_json()
+    return codec.to_json(Owner(execution, "dead", "jobs", host_identity(), pid, 1))

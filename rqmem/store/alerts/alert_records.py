@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
+
+from rqmem.store import codec
 
 State = Literal["raised", "resolved"]
 
@@ -36,17 +37,13 @@ class Alert:
     suppressed: int = 0
 
     def to_entry(self) -> dict[str, str]:
-        """As the stream takes it."""
-        values = dataclasses.asdict(self)
-        del values["id"]
-        return {"alert": json.dumps(values)}
+        """The alert as an entry of the stream, which has the id itself."""
+        return {"alert": json.dumps({name: value for name, value in vars(self).items() if name != "id"})}
 
     @classmethod
     def from_entry(cls, entry_id: bytes, entry: Mapping[bytes, bytes]) -> Alert:
-        """The alert of a stream's entry; fields of a newer rqmem are passed over."""
-        known = {each.name for each in dataclasses.fields(cls)}
-        values: dict[str, Any] = json.loads(entry[b"alert"])
-        return cls(id=entry_id.decode(), **{name: value for name, value in values.items() if name in known})
+        """The alert in an entry of the stream."""
+        return codec.from_values(cls, {**json.loads(entry[b"alert"]), "id": entry_id.decode()})
 
 
 @dataclass(frozen=True)
@@ -63,10 +60,3 @@ class Open:
     def field(self) -> str:
         """Its name in the hash."""
         return f"{self.rule}|{self.job}"
-
-    def to_json(self) -> str:
-        return json.dumps(dataclasses.asdict(self))
-
-    @classmethod
-    def from_json(cls, text: str) -> Open:
-        return cls(**json.loads(text))

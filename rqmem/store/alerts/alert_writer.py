@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from rqmem.store import execution_reader, keys
+from rqmem.store import codec, execution_reader, keys
 from rqmem.store.alerts.alert_records import Alert, Open
 from rqmem.store.history import history_reader
 from rqmem.store.history.kept_types import kept_as
@@ -42,7 +42,7 @@ def raise_alert(connection: Redis, alert: Alert, cooldown_seconds: float, *, can
             _COUNT_KEPT_MS,
             KEPT_ALERTS,
             opened.field if can_end else "",
-            opened.to_json(),
+            codec.to_json(opened),
             KEPT_OPEN,
         ],
     )

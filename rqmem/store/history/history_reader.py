@@ -9,10 +9,9 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, cast
 
-from rqmem import events
 from rqmem.errors import JournalVersionError
 from rqmem.policy import histogram
-from rqmem.store import keys
+from rqmem.store import codec, keys
 from rqmem.store.alerts.alert_records import Alert, Open
 from rqmem.store.history.history_records import VERSION, Grown, Live, Run, Tally, Told
 from rqmem.store.history.samples import RINGS, Ring, Sample
@@ -40,7 +39,7 @@ def workers(connection: Redis, names: Iterable[str]) -> list[Live]:
     """Those of the workers with these names that are rqmem's and live, as they last said; by name."""
     asked = sorted(set(names))
     raw = cast("list[bytes | None]", connection.mget([keys.alive(name) for name in asked])) if asked else []
-    return [Live.from_json(text.decode()) for text in raw if text is not None and text.startswith(b"{")]
+    return [codec.from_json(Live, text) for text in raw if text is not None and text.startswith(b"{")]
 
 
 def samples(connection: Redis, worker: str, now: float, ring: Ring = RINGS[0]) -> list[Sample]:
@@ -94,7 +93,7 @@ def stories(connection: Redis) -> dict[str, float]:
 def runs(connection: Redis, job_type: str) -> list[Run]:
     """The last runs of a job type, newest first."""
     raw = cast("list[bytes]", connection.lrange(keys.runs(job_type), 0, -1))
-    return [Run.from_json(text.decode()) for text in raw]
+    return [codec.from_json(Run, text) for text in raw]
 
 
 def grown(connection: Redis, job_type: str, now: float) -> list[Grown]:
@@ -103,7 +102,7 @@ def grown(connection: Redis, job_type: str, now: float) -> list[Grown]:
     with connection.pipeline(transaction=False) as pipeline:
         for week in range(this - WEEKS_KEPT + 1, this + 1):
             pipeline.zrange(keys.grew(job_type, week), 0, -1)
-        found = [Grown.from_json(text.decode()) for texts in pipeline.execute() for text in texts]
+        found = [codec.from_json(Grown, text) for texts in pipeline.execute() for text in texts]
     return sorted(found, key=lambda each: -each.peak_mb)
 
 
@@ -168,7 +167,7 @@ def last_limits(connection: Redis, job_types: Iterable[str]) -> dict[str, float]
         for name in asked:
             pipeline.lindex(keys.runs(name), 0)
         answers = cast("list[bytes | None]", pipeline.execute())
-    return {name: Run.from_json(raw.decode()).limit_mb for name, raw in zip(asked, answers, strict=True) if raw}
+    return {name: codec.from_json(Run, raw).limit_mb for name, raw in zip(asked, answers, strict=True) if raw}
 
 
 def totals(connection: Redis, job_types: Iterable[str]) -> dict[str, Totals]:
@@ -202,8 +201,7 @@ def story(connection: Redis, job_id: str) -> list[Told]:
     told = []
     for text in cast("list[bytes]", connection.lrange(keys.story(job_id), 0, -1)):
         fields = json.loads(text)
-        whose = {name: fields.get(name, "") for name in events.WHOSE}
-        event = events.from_fields({k: v for k, v in fields.items() if k not in events.WHOSE}, **whose)
+        event = codec.event_from_values(fields)
         if event is not None:
             told.append(Told(fields["at"], event))
     return sorted(told, key=lambda each: each.at)  # worker and horse tell over two ways
@@ -227,7 +225,7 @@ def next_alerts(connection: Redis, after: str, wait_seconds: float) -> list[Aler
 def open_alerts(connection: Redis) -> list[Open]:
     """Alerts that can end and have not, longest first."""
     raw = cast("dict[bytes, bytes]", connection.hgetall(keys.OPEN_ALERTS))
-    return sorted((Open.from_json(text.decode()) for text in raw.values()), key=lambda each: each.since)
+    return sorted((codec.from_json(Open, text) for text in raw.values()), key=lambda each: each.since)
 
 
 def dropped(connection: Redis) -> dict[str, int]:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -74,18 +72,8 @@ class Live:
     job: LiveJob | None = None
     process: str = ""
 
-    def to_json(self) -> str:
-        return json.dumps(dataclasses.asdict(self))
 
-    @classmethod
-    def from_json(cls, text: str) -> Live:
-        """The state in ``text``; fields of a newer rqmem are passed over."""
-        values = _known(cls, json.loads(text))
-        job = values.pop("job", None)
-        return cls(**values, job=LiveJob(**_with_lines(_known(LiveJob, job))) if job else None)
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Run:
     """One execution of a job, from its beginning to its end. Sizes in MB.
 
@@ -105,12 +93,12 @@ class Run:
             runs again (a resume, RQ's Retry), and a gather.
     """
 
-    job: str
-    job_id: str
-    queue: str
-    worker: str
+    job: str = ""
+    job_id: str = ""
+    queue: str = ""
+    worker: str = ""
     ended_at: float
-    outcome: str
+    outcome: str = ""
     seconds: float
     initial_mb: float
     peak_mb: float
@@ -134,15 +122,6 @@ class Run:
             return None
         return max(0.0, self.peak_mb - self.initial_mb) / self.largest_chunk
 
-    def to_json(self) -> str:
-        return json.dumps({name: value for name, value in vars(self).items() if value or value == 0.0})
-
-    @classmethod
-    def from_json(cls, text: str) -> Run:
-        """The run in ``text``; fields of a newer rqmem are passed over, texts that are empty were not written."""
-        texts = dict.fromkeys(("job", "job_id", "queue", "worker", "outcome"), "")
-        return cls(**{**texts, **_known(cls, json.loads(text))})
-
 
 @dataclass(frozen=True)
 class Grown:
@@ -161,14 +140,6 @@ class Grown:
     peak_mb: float
     limit_mb: float
     grew: Lines
-
-    def to_json(self) -> str:
-        return json.dumps(vars(self))
-
-    @classmethod
-    def from_json(cls, text: str) -> Grown:
-        """The record in ``text``; fields of a newer rqmem are passed over."""
-        return cls(**_with_lines(_known(cls, json.loads(text))))
 
 
 @dataclass(frozen=True)
@@ -255,13 +226,3 @@ class Told:
 
     at: float
     event: Event
-
-
-def _with_lines(values: dict[str, Any]) -> dict[str, Any]:
-    """JSON has no tuples."""
-    return {**values, "grew": tuple((grown_mb, line) for grown_mb, line in values.get("grew", ()))}
-
-
-def _known(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
-    names = {each.name for each in dataclasses.fields(cls)}
-    return {name: value for name, value in values.items() if name in names}

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from rqmem.policy.histogram import bucket
-from rqmem.store import keys
+from rqmem.store import codec, keys
 from rqmem.store.history import totals
 from rqmem.store.history.history_reader import (
     DAY_SECONDS,
@@ -51,7 +51,7 @@ def beat(pipeline: Pipeline, live: Live, seconds: float) -> None:
 
     A Redis out of memory refuses the first command and takes the second: the worker lives all the same.
     """
-    pipeline.set(keys.alive(live.worker), live.to_json(), px=int(seconds * 1000))
+    pipeline.set(keys.alive(live.worker), codec.to_json(live), px=int(seconds * 1000))
     pipeline.pexpire(keys.alive(live.worker), int(seconds * 1000))
 
 
@@ -98,7 +98,7 @@ def write_runs(
             began = min(run.ended_at - run.seconds for run in ended)
             pipeline.hsetnx(keys.totals(name), "since", str(round(began, 3)))
             key = keys.runs(name)
-            pipeline.lpush(key, *(run.to_json() for run in ended[-KEPT_RUNS:]))
+            pipeline.lpush(key, *(codec.to_json(run) for run in ended[-KEPT_RUNS:]))
             pipeline.ltrim(key, 0, KEPT_RUNS - 1)
             pipeline.expire(key, DAYS_KEPT * DAY_SECONDS)
     if by_type:
@@ -120,7 +120,7 @@ def write_grown(pipeline: Pipeline, grown: Iterable[Grown], kept: Mapping[str, s
     for each in grown:
         week = int(each.at // WEEK_SECONDS)
         key = keys.grew(kept_as.get(each.job, each.job), week)
-        pipeline.zadd(key, {each.to_json(): each.peak_mb})
+        pipeline.zadd(key, {codec.to_json(each): each.peak_mb})
         pipeline.zremrangebyrank(key, 0, -KEPT_GROWN - 1)
         pipeline.expireat(key, (week + WEEKS_KEPT) * WEEK_SECONDS)
 

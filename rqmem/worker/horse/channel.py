@@ -8,8 +8,6 @@ that the other has ended. Nothing in here knows RQ's records.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-import json
 import os
 import signal
 import socket
@@ -20,6 +18,7 @@ from typing import NoReturn
 
 from rqmem.measure.shared_objects import Key
 from rqmem.policy.recycling import HorseState
+from rqmem.store import codec
 from rqmem.worker.shared_memory import SharedPage
 
 _MESSAGE_BYTES = 64 * 1024
@@ -72,7 +71,7 @@ class Channel:
     def send(self, message: Order | Report) -> bool:
         """False: the other side has ended."""
         try:
-            self._end.send(json.dumps(dataclasses.asdict(message)).encode())
+            self._end.send(codec.to_json(message).encode())
         except (BrokenPipeError, ConnectionResetError):
             return False
         return True
@@ -80,7 +79,7 @@ class Channel:
     def order(self) -> Order | None:
         """The next order; None: the worker has ended, or wants us to."""
         text = self._end.recv(_MESSAGE_BYTES)
-        return Order(**json.loads(text)) if text else None
+        return codec.from_json(Order, text) if text else None
 
     def report(self) -> Report | None:
         """The report of the job that was ordered; None: the horse has ended without one."""
@@ -88,10 +87,7 @@ class Channel:
             text = self._end.recv(_MESSAGE_BYTES, socket.MSG_DONTWAIT)
         except (ConnectionResetError, BlockingIOError):  # blocking: a child of the dead horse holds its end
             return None
-        if not text:
-            return None
-        values = json.loads(text)
-        return Report(**{**values, "grew": [tuple(each) for each in values["grew"]]})
+        return codec.from_json(Report, text) if text else None
 
     def closed(self) -> bool:
         """Whether the other side has closed its end, and said nothing that is not read yet."""

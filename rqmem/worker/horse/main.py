@@ -22,6 +22,7 @@ from redis.exceptions import RedisError
 from rqmem import events
 from rqmem.errors import MemoryLimitExceeded
 from rqmem.rq_names import Execution, Job, JobTimeoutException, NoSuchJobError, Queue
+from rqmem.store import codec
 from rqmem.store.history.history_records import OK
 from rqmem.store.retrying import until_redis_answers
 from rqmem.type_of_job import type_of_path
@@ -40,6 +41,7 @@ from rqmem.worker.shared_memory import SharedPage
 from rqmem.worker.threads import Threads
 
 _LEAST_HOOK_SECONDS, _MOST_HOOK_SECONDS = 5, 60  # for hooks after a job; the second as RQ's callbacks
+_KNOWN_TO_WORKER = ("job_id", "queue", "worker")  # of the events that it gets from its horse
 _OUR_LOG = logging.getLogger("rqmem.worker")
 
 
@@ -76,7 +78,8 @@ class WorkerInHorse(SettlingWorker):
             return
         if isinstance(event, events.Breach):
             event = event.without_evidence()
-        self._page.tape.write(json.dumps({"at": time.time(), "job": event.job, **events.to_fields(event)}))
+        known = {name: value for name, value in codec.event_to_values(event).items() if name not in _KNOWN_TO_WORKER}
+        self._page.tape.write(json.dumps({"at": time.time(), **known}))
 
     def _serve(self, channel: Channel) -> NoReturn:
         """The life of a warm horse: orders until there are no more."""

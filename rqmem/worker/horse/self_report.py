@@ -16,6 +16,7 @@ from collections.abc import Callable
 from types import FrameType
 
 from rqmem.profiling.snapshots import Inside
+from rqmem.store import codec
 from rqmem.units import MB
 from rqmem.worker import profiling
 from rqmem.worker.horse import user_code
@@ -52,7 +53,7 @@ def _on_snapshot_signal(number: int, frame: FrameType | None) -> None:
         signal.pthread_sigmask(signal.SIG_BLOCK, _MAY_RAISE)  # their exceptions come right after
         _answering = True
         wanted = page.snapshot_wanted
-        page.snapshot_json = _inside(page, frame).to_json()
+        page.snapshot_json = codec.to_json(_inside(page, frame))
         page.snapshot_told = wanted
     finally:
         _answering = False

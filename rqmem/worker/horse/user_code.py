@@ -32,6 +32,7 @@ from rqmem.events import Breach
 from rqmem.measure import live_objects, procfs
 from rqmem.measure.trim import trim
 from rqmem.rq_names import BaseTimeoutException
+from rqmem.store import codec
 from rqmem.units import to_bytes, to_mb
 from rqmem.worker import linux
 from rqmem.worker.horse import environment
@@ -220,14 +221,14 @@ def _evidence(horse: Horse, frame: FrameType | None) -> Breach:
         layer="watch", processes=1, operation=page.operation,
     )  # fmt: skip
     steps: tuple[Callable[[Breach], Breach], ...] = (
-        lambda breach: Breach.from_json(page.breach_json),
+        lambda breach: codec.from_json(Breach, page.breach_json),
         lambda breach: replace(breach, where=described(line_of_user_code(frame))),
         lambda breach: replace(breach, kinds=kinds_that_grew(frame, horse.config)),
     )
     for step in steps:
         with contextlib.suppress(Exception):  # no file can be opened, no memory is left, ...
             breach = step(breach)
-            page.breach_json = breach.to_json()  # should the next step take too much
+            page.breach_json = codec.to_json(breach)  # should the next step take too much
     return breach
 
 
