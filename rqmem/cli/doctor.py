@@ -31,7 +31,8 @@ def doctor(ctx: click.Context, url: str | None, no_redis: bool, no_self_test: bo
     Looks at kernel, memory, cgroups and Redis, and says what to do where
     something is missing. Then a worker with a Redis of its own runs jobs that
     breach, and honest ones: that shows how accurately ceilings are kept here.
-    It takes 10 seconds at most, and some 450 MB of memory for a moment.
+    It takes a few seconds (a minute at most, on a busy machine), and some
+    450 MB of memory for a moment.
 
     Exit code 1 when there is a problem.
     """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rqmem.doctor.finding import Finding
-from rqmem.doctor.selftest import Ended, NotTested, SelfTest
+from rqmem.doctor.selftest import SECONDS, Ended, NotTested, SelfTest
 from rqmem.events import Breach
 from rqmem.units import show_mb
 
@@ -19,7 +19,7 @@ def check_self_test(facts: SelfTest | NotTested) -> list[Finding]:
         return [Finding("Self-test", "skipped", "note", facts.why, advice)]
     open_still = [each.status for each in _all(facts) if each.status in ("queued", "started")]
     if open_still:
-        when = "after 9 s" if facts.timed_out else "when its worker ended"
+        when = f"after {SECONDS:g} s" if facts.timed_out else "when its worker ended"
         text = f"of 4 jobs {', '.join(open_still)} still {when}; it said: {facts.words}"
         advice = "try again when the machine is quiet; else see what 'rqmem worker --burst' says"
         return [Finding("Self-test", "worker", "problem", text, advice)]

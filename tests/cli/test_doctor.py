@@ -331,7 +331,7 @@ def test_a_self_test_that_went_well() -> None:
         ),
         ({"honest": [Ended("failed", "Memory", breach("watch", 78))]}, "honest job", "problem: "),
         ({"new_horse_ms": 900.0}, "new horse", "note: the next job ran 900 ms"),
-        ({"in_one_call": Ended("started", "", None), "timed_out": True}, "worker", "started still after 9 s"),
+        ({"in_one_call": Ended("started", "", None), "timed_out": True}, "worker", "started still after 60 s"),
         ({"in_objects": Ended("queued", "", None), "words": "rqmem: no"}, "worker", "when its worker ended; it said: "),
     ],
     ids=str,
@@ -381,7 +381,7 @@ def doctor(*options: str, directory: Path, **environ: str) -> subprocess.Complet
     clean = {k: v for k, v in os.environ.items() if not k.startswith(("RQMEM_", "MEMORY_", "REDIS_"))}
     full = {**clean, "PYTHONPATH": str(ROOT), "COLUMNS": "110", "XDG_RUNTIME_DIR": str(directory), **environ}
     command = [sys.executable, "-m", "rqmem", "doctor", *options]
-    return subprocess.run(command, env=full, cwd=directory, capture_output=True, text=True, timeout=60)
+    return subprocess.run(command, env=full, cwd=directory, capture_output=True, text=True, timeout=300)
 
 
 def test_the_whole_of_it(connection: Redis, redis_url: str, tmp_path: Path) -> None:
