@@ -15,13 +15,13 @@ from redis.exceptions import RedisError
 from rqmem.cli.terminal import connected, never_fail_on_a_letter, redis_options, show
 from rqmem.config.settings import positive_int
 from rqmem.errors import ConfigError, RedisUnavailable, RqmemError, UnknownName
-from rqmem.live.look import known_queues
 from rqmem.live.loop import Watch
 from rqmem.live.recording import Report, Setting
 from rqmem.live.recording_text import summary
 from rqmem.live.saving import Output, output
 from rqmem.live.screen import Display, PlainDisplay, RichDisplay, can_draw, rich_is_installed
 from rqmem.live.stopping import Stopping
+from rqmem.observe.snapshot import known_queues
 from rqmem.store.history import history_reader
 
 if TYPE_CHECKING:

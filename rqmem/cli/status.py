@@ -16,8 +16,8 @@ from redis.exceptions import RedisError
 from rqmem.cli.terminal import colour, columns, connected, never_fail_on_a_letter, one_line, redis_options, show
 from rqmem.errors import ConfigError
 from rqmem.observe import status_json
-from rqmem.observe.problems import healthy, troubles
-from rqmem.observe.snapshot import read_facts, read_worker, worker_names
+from rqmem.observe.problems import healthy, problems
+from rqmem.observe.snapshot import read_status, read_worker, worker_names
 from rqmem.show.status_text import screen, worker_lines
 from rqmem.text import json_text
 
@@ -51,7 +51,7 @@ def status(
     """Show on one screen whether it runs, and what is wrong and what to do.
 
     Workers with the memory of their jobs, queues, what happened to each job
-    type lately, and troubles: a problem is something to act on, a note is
+    type lately, and problems: a problem is something to act on, a note is
     worth a look. Only looks, changes nothing.
 
     Exit code 0 when there is no problem, else 1; also 1 when Redis does not
@@ -92,11 +92,11 @@ def status(
 
 
 def _at_all(connection: Redis, where: str) -> _Look:
-    facts = read_facts(connection, where, time.time())
-    found = troubles(facts)
+    snapshot = read_status(connection, where, time.time())
+    found = problems(snapshot)
     return _Look(
-        lambda width, rows: screen(facts, found, width, rows, colour),
-        status_json.as_json(facts, found),
+        lambda width, rows: screen(snapshot, found, width, rows, colour),
+        status_json.as_json(snapshot, found),
         healthy(found),
     )
 

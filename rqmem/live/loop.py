@@ -15,13 +15,13 @@ from redis.exceptions import RedisError
 
 import rqmem
 from rqmem.live.job_types import JobTypes
-from rqmem.live.look import Before, look
 from rqmem.live.record import News, Record
 from rqmem.live.recording import Report, Setting
 from rqmem.live.saving import Output
 from rqmem.live.screen import Display, OutputClosed
 from rqmem.live.stopping import Stopping
 from rqmem.live.system import read_system
+from rqmem.observe.snapshot import Before, read_news
 from rqmem.observe.statistics import JobStatistics, job_statistics
 from rqmem.store.history.history_records import Tally
 
@@ -53,7 +53,7 @@ class Watch:
         self._begun = time.monotonic()
         now, system = time.time(), read_system()
         self.jobs = JobTypes(self.connection, now)
-        first = look(self.connection, now, Before(), self.setting.queues)
+        first = read_news(self.connection, now, Before(), self.setting.queues)
         self.record = Record(
             first,
             system,
@@ -122,7 +122,7 @@ class Watch:
     def _look(self) -> News:
         system, now = read_system(), time.time()
         try:
-            seen = look(self.connection, now, self.record.before, self.setting.queues)
+            seen = read_news(self.connection, now, self.record.before, self.setting.queues)
         except RedisError:
             self.record.away(now, system)
             return News()

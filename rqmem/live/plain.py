@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from rqmem.live.crossings import Crossing
-from rqmem.live.look import Worker
 from rqmem.live.record import Record
 from rqmem.live.view import clock
+from rqmem.live.worker_lines import WITHOUT_REPORT
+from rqmem.observe.model import Worker
 from rqmem.store.alerts.alert_records import Alert
 from rqmem.text import printable
 from rqmem.units import show_mb
@@ -42,8 +43,7 @@ def block(record: Record) -> Iterator[str]:
 def _worker(worker: Worker, record: Record) -> str:
     live = worker.live
     if live is None:
-        said = "not watched: a stock rq worker" if worker.kind == "rq" else "not heard of: it hangs, or is dead"
-        return f"{worker.state}; {said}"
+        return f"{worker.state}; {WITHOUT_REPORT[worker.kind]}"
     itself = f"itself {show_mb(live.worker_mb)} of {show_mb(live.worker_limit_mb)} MB"
     job = live.job
     if job is None:

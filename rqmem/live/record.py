@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from rqmem.live.crossings import Crossing
-from rqmem.live.look import Before, Look
 from rqmem.live.steps import Step, Steps
 from rqmem.live.system import System
 from rqmem.live.workers import Workers
+from rqmem.observe.model import Snapshot
+from rqmem.observe.snapshot import Before
 from rqmem.store.alerts.alert_records import Alert
 
 RECENT_ALERTS = 5
@@ -22,7 +23,7 @@ RATE_SECONDS = 60.0
 class News:
     """What is new by a look: alerts, and crossings that began."""
 
-    alerts: tuple[Alert, ...] = ()
+    alerts: Sequence[Alert] = ()
     crossings: tuple[Crossing, ...] = ()
 
 
@@ -38,7 +39,7 @@ class Record:
         away_since: Redis is away since then, epoch seconds.
     """
 
-    def __init__(self, first: Look, system: System, *, step_seconds: float, threshold_percentage: float) -> None:
+    def __init__(self, first: Snapshot, system: System, *, step_seconds: float, threshold_percentage: float) -> None:
         self.started_at = first.at
         self.threshold_percentage = threshold_percentage
         self.look, self.system = first, system
@@ -67,7 +68,7 @@ class Record:
         (first_at, first), (last_at, last) = self._ended[0], self._ended[-1]
         return 60 * (last - first) / (last_at - first_at) if last_at > first_at else None
 
-    def add(self, look: Look, system: System) -> News:
+    def add(self, look: Snapshot, system: System) -> News:
         """What a look saw; what is new by it."""
         self._away_seconds, self.away_since = self.away_seconds(look.at), None
         self.look, self.system = look, system
@@ -85,7 +86,7 @@ class Record:
         """How long Redis was away until ``now``, all in all."""
         return self._away_seconds + (max(0.0, now - self.away_since) if self.away_since is not None else 0.0)
 
-    def _see(self, look: Look, *, first_look: bool = False) -> News:
+    def _see(self, look: Snapshot, *, first_look: bool = False) -> News:
         seen = {worker.name: self.workers.add(worker, look.at, first_look=first_look) for worker in look.workers}
         self.workers.forget_all_but(seen)
         ended = sum(each.ended for each in seen.values())

@@ -7,10 +7,11 @@ so a report of a month is as large as one of an hour.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from rqmem.live.look import Queue
 from rqmem.live.system import System
+from rqmem.observe.model import Queue
 
 MOST_STEPS = 3600
 
@@ -53,7 +54,7 @@ class Step:
     at: float
     system: System
     workers: dict[str, WorkerStep]
-    queues: tuple[Queue, ...] = ()
+    queues: Sequence[Queue] = ()
     ended: int = 0
 
     def plus(self, later: Step) -> Step:

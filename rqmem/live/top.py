@@ -20,10 +20,11 @@ from typing import TYPE_CHECKING, Any
 
 from rqmem.errors import RqmemError, UnknownName
 from rqmem.live.lines import Line, Mood, fit, line
-from rqmem.live.look import Before, Worker, look
 from rqmem.live.recording import timestamp
 from rqmem.live.view import clock
-from rqmem.live.worker_lines import percent, share_of
+from rqmem.live.worker_lines import percent
+from rqmem.observe.model import Kind, Worker
+from rqmem.observe.snapshot import Before, read_news
 from rqmem.store.history import history_reader
 from rqmem.store.history.history_records import Grown, LiveJob
 from rqmem.text import bar, short_id, span, sparkline
@@ -41,6 +42,11 @@ _LINES_OF_A_RECORD = 3
 _NAMED = 5
 _HIGH = 0.8
 _BAR_COLUMNS, _SPARK_COLUMNS = 20, 30
+_WITHOUT_REPORT: dict[Kind, str] = {
+    "rq": "a stock rq worker: its memory is not watched; 'rqmem worker' runs its queues too",
+    "rqmem": "it reports nothing: its journal is off (RQMEM_JOURNAL)",
+    "silent": "not heard of: it hangs, or is dead ('rqmem status' says what becomes of its jobs)",
+}
 
 
 @dataclass(frozen=True)
@@ -55,7 +61,7 @@ class Top:
 
     @property
     def job(self) -> LiveJob | None:
-        return self.worker.live.job if self.worker.live is not None else None
+        return self.worker.job
 
 
 def choose(names: Sequence[str], wanted: str | None) -> str:
@@ -77,7 +83,7 @@ def choose(names: Sequence[str], wanted: str | None) -> str:
 
 def read(connection: Redis, redis: str, name: str | None, now: float) -> Top:
     """How it stands now. Raises `RqmemError` where there is no such worker, and redis-py's errors."""
-    workers = {each.name: each for each in look(connection, now, Before()).workers}
+    workers = {each.name: each for each in read_news(connection, now, Before()).workers}
     worker = workers[choose(sorted(workers), name)]
     return Top(now, redis, worker, worker.samples, tuple(_records(connection, worker.name, now)))
 
@@ -124,14 +130,10 @@ def _usage(top: Top, *, ascii_only: bool) -> list[Line]:
     """Usage against the ceiling, and the job."""
     job = top.job
     if top.worker.live is None:
-        if top.worker.kind == "rq":
-            return [
-                line(("a stock rq worker: its memory is not watched; 'rqmem worker' runs its queues too", "warning"))
-            ]
-        return [line(("not heard of: it hangs, or is dead ('rqmem status' says what becomes of its jobs)", "bad"))]
+        return [line((_WITHOUT_REPORT[top.worker.kind], "bad" if top.worker.kind == "silent" else "warning"))]
     if job is None:
         return [line(("idle", "faint"))]
-    share = share_of(top.worker)
+    share = top.worker.share or 0.0
     mood: Mood = "good" if share <= _HIGH else "warning" if share <= 1 else "bad"
     history = sparkline(
         [each.usage_mb for each in top.samples], _SPARK_COLUMNS, top=job.limit_mb, ascii_only=ascii_only
@@ -169,7 +171,7 @@ def as_json(top: Top) -> dict[str, Any]:
             "pid": live.pid if live else None,
             "memory_mb": live.worker_mb if live else None,
             "memory_limit_mb": live.worker_limit_mb if live else None,
-            "jobs": worker.ended,
+            "jobs": worker.jobs,
             "breaches": live.breaches if live else None,
         },
         "job": {

@@ -14,7 +14,7 @@ from rqmem.live.lines import Line, columns, cut_middle, fit, line
 from rqmem.live.record import Record
 from rqmem.live.recording_text import duration
 from rqmem.live.system import System
-from rqmem.live.worker_lines import NARROW, WIDE, percent, share_of, worker_lines
+from rqmem.live.worker_lines import NARROW, WIDE, percent, worker_lines
 from rqmem.text import bar
 
 _MOST_QUEUES, _MOST_ALERTS, _FEWEST_WORKERS = 6, 8, 3
@@ -104,13 +104,13 @@ def _workers(record: Record, frame: Frame, rows: int) -> list[Line]:
     if not workers:
         return [title, line("  'rqmem worker' starts one")]
     fitting = len(workers) if len(workers) < rows else rows - 2
-    nearest = sorted(workers, key=lambda each: -share_of(each))
+    nearest = sorted(workers, key=lambda each: -1.0 if each.share is None else each.share, reverse=True)
     shown = sorted(nearest[:fitting], key=lambda each: each.name)
     hidden = nearest[fitting:]
     lines = [title, *worker_lines(shown, record, frame.now, frame.width, ascii_only=frame.ascii_only)]
     if hidden:
-        highest = share_of(hidden[0])
-        near = f", at {percent(highest)} of their ceilings at most" if highest >= 0 else ", without a job"
+        highest = hidden[0].share
+        near = f", at {percent(highest)} of their ceilings at most" if highest is not None else ", without a job"
         lines.append(line((f"  and {_count(len(hidden), 'more worker')}{near}", "faint")))
     return lines
 

@@ -7,15 +7,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rqmem.live.lines import Line, Mood, Part, cut, cut_middle, line, shortened
-from rqmem.live.look import HISTORY_SECONDS, Worker
 from rqmem.live.record import Record
 from rqmem.live.recording_text import duration
+from rqmem.observe.model import Kind, Worker
+from rqmem.observe.snapshot import HISTORY_SECONDS
 from rqmem.store.history.history_records import LiveJob
 from rqmem.store.history.samples import Sample
 from rqmem.text import bar, short_id, sparkline
 
 NARROW, WIDE, _VERY_WIDE = 80, 100, 140
 _STALE_SECONDS = 4.0  # a worker with a job speaks each second
+WITHOUT_REPORT: dict[Kind, str] = {
+    "rq": "not watched: a stock rq worker",
+    "rqmem": "reports nothing: its journal is off",
+    "silent": "not heard of: it hangs, or is dead",
+}
 
 
 @dataclass(frozen=True)
@@ -54,12 +60,6 @@ def worker_lines(
     ]
 
 
-def share_of(worker: Worker) -> float:
-    """Usage as a fraction of the ceiling; below 0: no job, or not known."""
-    job = worker.live.job if worker.live is not None else None
-    return job.usage_mb / job.limit_mb if job is not None and job.limit_mb > 0 else -1.0
-
-
 def percent(share: float) -> str:
     """``48 %`` for 0.48."""
     return f"{100 * share:.0f} %"
@@ -71,17 +71,16 @@ def _figures(worker: Worker) -> str:
     job = worker.live.job
     if job is None:
         return "idle"
-    return f"{job.usage_mb:,.0f}/{job.limit_mb:,.0f} MB {percent(max(0.0, share_of(worker))):>5}"
+    return f"{job.usage_mb:,.0f}/{job.limit_mb:,.0f} MB {percent(worker.share or 0.0):>5}"
 
 
 def _line(
     worker: Worker, name: str, figures: str, record: Record, now: float, layout: _Layout, ascii_only: bool
 ) -> Line:
-    live, share = worker.live, share_of(worker)
+    live, share = worker.live, worker.share or 0.0
     if live is None:
-        known: Part = ("not watched: a stock rq worker", "faint")
-        unheard: Part = ("not heard of: it hangs, or is dead", "bad")
-        return line(f"  {name:<{layout.name}}  {worker.state}; ", known if worker.kind == "rq" else unheard)
+        unseen: Mood = "bad" if worker.kind == "silent" else "faint"
+        return line(f"  {name:<{layout.name}}  {worker.state}; ", (WITHOUT_REPORT[worker.kind], unseen))
     mood = _mood(share, record.threshold_percentage)
     parts: list[str | Part] = [("! " if mood in ("warning", "bad") else "  ", mood), f"{name:<{layout.name}}"]
     if layout.bar:

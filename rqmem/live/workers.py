@@ -7,8 +7,9 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 
 from rqmem.live.crossings import Crossing, Crossings
-from rqmem.live.look import HISTORY_SECONDS, Kind, Worker
 from rqmem.live.steps import WorkerStep, fullest
+from rqmem.observe.model import Kind, Worker
+from rqmem.observe.snapshot import HISTORY_SECONDS
 from rqmem.store.history.history_records import Live
 from rqmem.store.history.samples import Sample
 
@@ -83,13 +84,13 @@ class Workers:
         step = _step(live) if live is not None else None
         known = self._totals.get(worker.name)
         if known is None:
-            known = Totals(worker.name, worker.host, worker.kind, at, at, worker.ended if first_look else 0)
-        ended = worker.ended - known.counted if worker.ended >= known.counted else worker.ended  # it began anew
+            known = Totals(worker.name, worker.host, worker.kind, at, at, worker.jobs if first_look else 0)
+        ended = worker.jobs - known.counted if worker.jobs >= known.counted else worker.jobs  # it began anew
         self._totals[worker.name] = replace(
             known,
             kind=worker.kind,
             last_seen_at=at,
-            counted=worker.ended,
+            counted=worker.jobs,
             ended=known.ended + ended,
             fullest=fullest(known.fullest, step) if step is not None else known.fullest,
         )

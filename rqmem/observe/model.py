@@ -1,12 +1,18 @@
-"""How workers, queues, job types and Redis stand. Values only."""
+"""The read model: workers, hosts, queues, job types and Redis as values. Every display shows these and no others.
+
+No I/O and no clock. Sizes are in MB, times in epoch seconds.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 from rqmem.store.alerts.alert_records import Alert, Open
-from rqmem.store.history.history_records import Live, Run, Tally
+from rqmem.store.history.history_records import Live, LiveJob, Run, Tally
+from rqmem.store.history.samples import Sample
+from rqmem.store.history.totals import Totals
 
 Kind = Literal["rqmem", "silent", "rq"]
 
@@ -16,33 +22,62 @@ class Worker:
     """A worker that is registered with RQ.
 
     Attributes:
-        state: RQ's: ``busy``, ``idle``, ``suspended``, ``starting``; ``busy`` too where ``live`` has a job still.
-        kind: ``rqmem``: it watches its jobs; ``silent``: it should, and has not been heard of; ``rq``: RQ's own.
-        born_at: epoch seconds.
-        job_id: that it runs, by RQ; empty for none.
-        jobs: that it has run.
-        live: what it last said of itself, where it is rqmem's.
+        kind: ``rqmem``: it watches its jobs; ``silent``: it should, and its heartbeat is gone; ``rq``: RQ's own.
+        state: RQ's: ``busy``, ``idle``, ``suspended``, ``starting``; ``busy`` too while ``live`` has a job.
+        job_id: the job that it runs, according to RQ; empty for none.
+        jobs: how many it has run since it started.
+        live: its last report about itself; None: it makes none, or it is out of date.
+        samples: its memory by the second, oldest first, where the reader asked for them.
     """
 
     name: str
-    state: str
     kind: Kind
+    state: str
     queues: tuple[str, ...]
     host: str = ""
     pid: int = 0
-    born_at: float | None = None
+    started_at: float | None = None
     job_id: str = ""
     jobs: int = 0
     live: Live | None = None
+    samples: tuple[Sample, ...] = ()
 
     @property
     def busy(self) -> bool:
-        return self.state == "busy" or (self.live is not None and self.live.job is not None)
+        return self.state == "busy"
+
+    @property
+    def job(self) -> LiveJob | None:
+        """The job that it reports."""
+        return self.live.job if self.live is not None else None
+
+    @property
+    def ceiling_mb(self) -> float | None:
+        """The ceiling of its job, else that of jobs that declare none; None: not known."""
+        if self.live is None:
+            return None
+        return self.live.job.limit_mb if self.live.job is not None else self.live.limit_mb
+
+    @property
+    def share(self) -> float | None:
+        """The usage of its job as a fraction of the ceiling; None: no job, or not known."""
+        return self.job.usage_mb / self.job.limit_mb if self.job is not None and self.job.limit_mb > 0 else None
+
+
+@dataclass(frozen=True)
+class Host:
+    """A machine, by what its workers report. ``usage_mb`` is the sum of their jobs' usage."""
+
+    name: str
+    workers: int
+    busy: int
+    usage_mb: float
+    own_memory_mb: float
 
 
 @dataclass(frozen=True)
 class Queue:
-    """How many jobs a queue has. ``due``: scheduled ones whose time has come; ``scheduler``: 1: somebody moves them."""
+    """How many jobs a queue has. ``due``: scheduled jobs whose time has come; ``scheduler``: a worker moves them."""
 
     name: str
     queued: int
@@ -51,23 +86,33 @@ class Queue:
     scheduled: int = 0
     failed: int = 0
     due: int = 0
-    scheduler: int = 0
+    scheduler: bool = False
 
 
 @dataclass(frozen=True)
 class JobType:
-    """What happened to a job type lately. ``last_breach``: the last run that breached; ``last_leak``: the last alert
-    about a leak; each where it is remembered."""
+    """A job type.
 
-    job: str
-    tally: Tally
+    Attributes:
+        job_type: its dotted path.
+        tally: what happened to it since the snapshot's ``since``; ``totals``: since it was first seen. A reader fills
+            the one that it was asked for.
+        ceiling_mb: of its last run, where that is remembered.
+        last_breach: its last run that breached; ``last_leak``: the last alert about a leak of it.
+    """
+
+    job_type: str
+    tally: Tally = field(default_factory=Tally)
     last_breach: Run | None = None
     last_leak: Alert | None = None
+    totals: Totals = field(default_factory=Totals)
+    seen_at: float | None = None
+    ceiling_mb: float | None = None
 
 
 @dataclass(frozen=True)
-class Memory:
-    """Redis' own. ``max_bytes`` 0: no limit; ``policy``: what happens at it."""
+class RedisMemory:
+    """The memory of Redis. ``max_bytes`` 0: no limit; ``policy``: what Redis does at the limit."""
 
     used_bytes: int
     max_bytes: int
@@ -75,37 +120,42 @@ class Memory:
 
 
 @dataclass(frozen=True)
-class Facts:
-    """All of it.
+class Snapshot:
+    """One reading of everything. Workers and queues are sorted by name.
 
     Attributes:
-        at: when it was read, epoch seconds.
         where: which Redis, for people, without password.
         suspended: by ``rq suspend``.
-        refuses: with which words Redis refuses writes; empty: it takes them.
-        since: the beginning of what ``types`` tell of.
-        alerts: those that have not ended.
+        since: ``job_types`` say what happened from then on.
+        about_no_job: totals of what concerns no job type.
+        alerts: raised since the reading before, oldest first, where the reader asked for them.
+        last_alert: the id of the last of all alerts; ``"-"``: none.
+        open_alerts: alerts that have not ended, the longest first.
         dropped: entries that the journal did not take, by kind.
-        journal_error: why the journal cannot be read; nothing of it is here then.
-        memory: None: Redis does not tell.
+        journal_error: why the journal cannot be read; the snapshot has nothing from it then.
+        memory: None: Redis does not allow ``INFO``.
+        refuses: the words in which Redis refuses writes; empty: it takes them.
     """
 
     at: float
-    where: str
+    where: str = ""
     suspended: bool = False
-    workers: list[Worker] = field(default_factory=list)
-    queues: list[Queue] = field(default_factory=list)
+    workers: Sequence[Worker] = ()
+    queues: Sequence[Queue] = ()
     since: float = 0.0
-    types: list[JobType] = field(default_factory=list)
-    alerts: list[Open] = field(default_factory=list)
+    job_types: Sequence[JobType] = ()
+    about_no_job: Totals = field(default_factory=Totals)
+    alerts: Sequence[Alert] = ()
+    last_alert: str = "-"
+    open_alerts: Sequence[Open] = ()
     dropped: dict[str, int] = field(default_factory=dict)
     journal_error: str = ""
-    memory: Memory | None = None
+    memory: RedisMemory | None = None
     refuses: str = ""
 
     @property
     def alive(self) -> list[Worker]:
-        """Workers that are there, as far as anybody knows."""
+        """Workers whose heartbeat is there, or that have none because they are RQ's own."""
         return [worker for worker in self.workers if worker.kind != "silent"]
 
     @property
@@ -114,6 +164,18 @@ class Facts:
             return "no workers"
         return "suspended" if self.suspended else "running"
 
+    @property
+    def hosts(self) -> list[Host]:
+        """The machines that workers run on, by name."""
+        found = []
+        for name in sorted({worker.host for worker in self.alive}):
+            here = [worker for worker in self.alive if worker.host == name]
+            lives = [worker.live for worker in here if worker.live is not None]
+            usage_mb = sum(live.job.usage_mb for live in lives if live.job is not None)
+            busy = sum(worker.busy for worker in here)
+            found.append(Host(name, len(here), busy, round(usage_mb, 1), round(sum(e.worker_mb for e in lives), 1)))
+        return found
+
     def serving(self, queue: str) -> list[Worker]:
-        """The workers that are there and take jobs from a queue."""
+        """The workers that are alive and take jobs from a queue."""
         return [worker for worker in self.alive if queue in worker.queues]

@@ -1,18 +1,22 @@
-"""The facts, read from RQ and the journal in a few round trips. Changes nothing.
+"""Reads workers, queues, job types and Redis into one `Snapshot`, in a few round trips. Changes nothing.
+
+Status, monitor, top, exporter and `rqmem.api` call this module, so they cannot disagree about a worker. Raises
+redis-py's errors.
 
 RQ's `Worker.all` and the counts of its registries tidy up while they read, and a `Worker` sets the timeouts of the
-connection it is given; so here RQ's keys are asked for by the names that RQ gives them.
+connection it is given. So this module reads RQ's keys, by the names that RQ gives them.
 """
 
 from __future__ import annotations
 
 from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import ResponseError
 
 from rqmem.errors import JournalVersionError
-from rqmem.observe.model import Facts, JobType, Kind, Memory, Queue, Worker
+from rqmem.observe.model import JobType, Kind, Queue, RedisMemory, Snapshot, Worker
 from rqmem.policy.alert_rules import LEAK
 from rqmem.rq_names import (
     WORKER_EXECUTIONS_KEY_TEMPLATE,
@@ -27,71 +31,133 @@ from rqmem.rq_names import Queue as RqQueue
 from rqmem.rq_names import Worker as RqWorker
 from rqmem.store import execution_reader, keys
 from rqmem.store.history import history_reader
+from rqmem.store.history.totals import Totals
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from redis import Redis
 
     from rqmem.store.alerts.alert_records import Alert
     from rqmem.store.history.history_records import Live
+    from rqmem.store.history.samples import Sample
 
 LATELY_SECONDS = 3600
-_YOUNG_SECONDS = 15  # a worker registers, and beats a moment later
+HISTORY_SECONDS = 300
+"""How far back a worker's samples are read when it is first seen."""
+
+_YOUNG_SECONDS = 15  # a worker registers, and its first heartbeat comes a moment later
+_UNHEARD_SECONDS = 15.0  # an idle worker reports every few seconds
+_CLOCKS_APART_SECONDS = 10  # the clock of a worker may be ahead of ours, and its newest samples are wanted
 
 
-def read_facts(connection: Redis, where: str, now: float) -> Facts:
-    """How it all stands ``now`` (epoch seconds) on that Redis, which people know as ``where``."""
-    journal_error = ""
-    try:
-        history_reader.check_version(connection)
-    except JournalVersionError as error:
-        journal_error = str(error)
+@dataclass(frozen=True)
+class Before:
+    """What earlier readings have seen: the id of the last alert, and for each worker the time of its last sample."""
+
+    alert: str = "-"
+    sampled: Mapping[str, float] = field(default_factory=dict)
+
+
+def read_snapshot(connection: Redis, now: float, where: str = "") -> Snapshot:
+    """The state ``now`` (epoch seconds) of that Redis, which people know as ``where``; without job types."""
+    journal_error = _journal_error(connection)
     readable = not journal_error
-    since = _hour_of(now - LATELY_SECONDS)
-    return Facts(
+    return Snapshot(
         at=now,
         where=where,
         suspended=bool(connection.exists(WORKERS_SUSPENDED)),
-        workers=read_workers(connection, now, readable=readable),
-        queues=read_queues(connection, now),
-        since=since,
-        types=_types(connection, since, now) if readable else [],
-        alerts=history_reader.open_alerts(connection) if readable else [],
+        workers=_read_workers(connection, worker_names(connection), now, readable=readable),
+        queues=_read_queues(connection, now),
+        open_alerts=history_reader.open_alerts(connection) if readable else (),
         dropped=history_reader.dropped(connection) if readable else {},
         journal_error=journal_error,
-        memory=read_memory(connection),
+        memory=_read_memory(connection),
         refuses=execution_reader.refusal_of_writes(connection),
     )
 
 
-def _hour_of(at: float) -> float:
-    """The beginning of its hour: tallies are kept by the hour."""
-    return at // history_reader.HOUR_SECONDS * history_reader.HOUR_SECONDS
+def read_status(connection: Redis, where: str, now: float) -> Snapshot:
+    """The same, with the job types that something happened to lately."""
+    begin = (now - LATELY_SECONDS) // history_reader.HOUR_SECONDS * history_reader.HOUR_SECONDS  # tallies are by hour
+    return with_job_types(connection, read_snapshot(connection, now, where), begin)
+
+
+def with_job_types(connection: Redis, snapshot: Snapshot, since: float) -> Snapshot:
+    """The same, with the job types that something happened to since then, the busiest first."""
+    found = []
+    for name, seen_at in ({} if snapshot.journal_error else history_reader.types(connection)).items():
+        if seen_at < since:
+            continue
+        tally = history_reader.tally(connection, name, since, snapshot.at)
+        runs = history_reader.runs(connection, name) if tally.breached else []
+        leak = _last_leak(connection, name) if tally.leaks else None
+        breach = next((run for run in runs if run.layer), None)
+        found.append(JobType(name, tally, seen_at=seen_at, last_breach=breach, last_leak=leak))
+    return replace(snapshot, since=since, job_types=sorted(found, key=lambda each: (-each.tally.runs, each.job_type)))
+
+
+def read_totals(connection: Redis, now: float) -> Snapshot:
+    """The state with all job types that are remembered, by name, and their totals."""
+    snapshot = read_snapshot(connection, now)
+    if snapshot.journal_error:
+        return snapshot
+    seen = history_reader.types(connection)
+    totals = history_reader.totals(connection, [*seen, ""])
+    ceilings = history_reader.last_limits(connection, seen)
+    found = [
+        JobType(name, totals=totals[name], seen_at=seen[name], ceiling_mb=ceilings.get(name))
+        for name in sorted(seen)
+        if name in totals
+    ]
+    return replace(snapshot, job_types=found, about_no_job=totals.get("", Totals()))
+
+
+def read_news(connection: Redis, now: float, before: Before, queues: Sequence[str] = (), where: str = "") -> Snapshot:
+    """The state with samples and alerts that are newer than ``before``.
+
+    ``queues``: only these, and the workers that serve one of them; empty: all.
+    """
+    snapshot = read_snapshot(connection, now, where)
+    alerts = history_reader.alerts(connection, before.alert)
+    workers = [each for each in snapshot.workers if not queues or set(queues).intersection(each.queues)]
+    samples = _samples(connection, now, before, [each.name for each in workers if each.live is not None])
+    return replace(
+        snapshot,
+        workers=[replace(each, samples=tuple(samples.get(each.name, ()))) for each in workers],
+        queues=[each for each in snapshot.queues if not queues or each.name in queues],
+        alerts=[alert for alert in alerts if not queues or alert.queue in {"", *queues}],
+        last_alert=alerts[-1].id if alerts else before.alert,
+    )
 
 
 def read_worker(connection: Redis, name: str, now: float) -> Worker | None:
     """One worker, in a few commands; None: RQ has none of that name, or has given it up."""
-    try:
-        history_reader.check_version(connection)
-        readable = True
-    except JournalVersionError:
-        readable = False
-    return next(iter(_read(connection, [name], now, readable=readable)), None)
-
-
-def read_workers(connection: Redis, now: float, *, readable: bool) -> list[Worker]:
-    """By name. ``readable``: whether what rqmem's workers say of themselves is of this version."""
-    return _read(connection, worker_names(connection), now, readable=readable)
+    return next(iter(_read_workers(connection, [name], now, readable=not _journal_error(connection))), None)
 
 
 def worker_names(connection: Redis) -> list[str]:
-    """Those that RQ has registered."""
+    """The workers that RQ has registered."""
     prefix = RqWorker.redis_worker_namespace_prefix
     return sorted(key.removeprefix(prefix) for key in get_worker_keys(connection=connection))
 
 
-def _read(connection: Redis, names: list[str], now: float, *, readable: bool) -> list[Worker]:
+def known_queues(connection: Redis) -> set[str]:
+    """Queues that had a job, or that a worker serves."""
+    workers = _read_workers(connection, worker_names(connection), 0.0, readable=False)
+    return {queue.name for queue in RqQueue.all(connection)}.union(*(worker.queues for worker in workers))
+
+
+def _journal_error(connection: Redis) -> str:
+    try:
+        history_reader.check_version(connection)
+    except JournalVersionError as error:
+        return str(error)
+    return ""
+
+
+def _read_workers(connection: Redis, names: list[str], now: float, *, readable: bool) -> list[Worker]:
+    """By name. ``readable``: the reports of rqmem's workers are of this version."""
     prefix = RqWorker.redis_worker_namespace_prefix
     with connection.pipeline(transaction=False) as pipeline:
         for name in names:
@@ -99,16 +165,16 @@ def _read(connection: Redis, names: list[str], now: float, *, readable: bool) ->
             pipeline.smembers(WORKER_EXECUTIONS_KEY_TEMPLATE.format(name))
         answers = pipeline.execute()
     absent = execution_reader.absent(connection, names)
-    said = {live.worker: live for live in (history_reader.workers(connection, names) if readable else [])}
+    reports = {live.worker: live for live in (history_reader.workers(connection, names) if readable else [])}
     ours = {owner.worker for owner in execution_reader.owners(connection).values()}
     ours.update(history_reader.sampled_workers(connection) if readable else ())
     workers = []
     for name, raw, executions in zip(names, answers[::2], answers[1::2], strict=True):
         if raw:  # else RQ has given it up
             fields = decode_redis_hash(raw, decode_values=True)
-            said_so = name in ours or keys.PROCESS in fields
-            kind: Kind = "rqmem" if name not in absent else ("silent" if said_so else "rq")
-            workers.append(_worker(name, fields, executions, kind, said.get(name), now))
+            is_ours = name in ours or keys.PROCESS in fields
+            kind: Kind = "rqmem" if name not in absent else ("silent" if is_ours else "rq")
+            workers.append(_worker(name, fields, executions, kind, reports.get(name), now))
     return workers
 
 
@@ -122,19 +188,26 @@ def _worker(
     done = sum(int(fields.get(f"{how}_job_count") or 0) for how in ("successful", "failed"))
     return Worker(
         name=name,
-        state="busy" if live is not None and live.job is not None else fields.get("state", "starting"),
         kind=kind,
+        state="busy" if live is not None and live.job is not None else fields.get("state", "starting"),
         queues=tuple(queue for queue in fields.get("queues", "").split(",") if queue),
         host=fields.get("hostname", ""),
         pid=int(fields.get("pid") or 0),
-        born_at=live.started_at if live is not None else born_at,
+        started_at=live.started_at if live is not None else born_at,
         job_id=live.job.job_id if live is not None and live.job is not None else "".join(running[:1]),
         jobs=live.jobs if live is not None else done,
         live=live,
     )
 
 
-def read_queues(connection: Redis, now: float) -> list[Queue]:
+def _samples(connection: Redis, now: float, before: Before, names: Sequence[str]) -> dict[str, list[Sample]]:
+    """Of workers that are new, or were long unheard of; for the others, their reports are samples."""
+    known = {name: before.sampled.get(name, now - HISTORY_SECONDS) for name in names}
+    wanted = {name: at for name, at in known.items() if now - at > _UNHEARD_SECONDS}
+    return history_reader.newest_samples(connection, wanted, now + _CLOCKS_APART_SECONDS) if wanted else {}
+
+
+def _read_queues(connection: Redis, now: float) -> list[Queue]:
     """All that RQ knows, by name."""
     queues = sorted(RqQueue.all(connection), key=lambda queue: queue.name)
     with connection.pipeline(transaction=False) as pipeline:
@@ -147,32 +220,21 @@ def read_queues(connection: Redis, now: float) -> list[Queue]:
             pipeline.zcount(queue.scheduled_job_registry.key, 0, now)
             pipeline.exists(RQScheduler.get_locking_key(queue.name))
         answers = iter(pipeline.execute())
-    return [Queue(queue.name, *counts) for queue, counts in zip(queues, zip(*[answers] * 7, strict=True), strict=True)]
+    rows = zip(queues, zip(*[answers] * 7, strict=True), strict=True)
+    found = [(queue.name, *counts[:6], bool(counts[6])) for queue, counts in rows]
+    return [Queue(*each) for each in found]
 
 
-def _types(connection: Redis, since: float, now: float) -> list[JobType]:
-    """Job types that something happened to, busiest first."""
-    found = []
-    for name, seen in history_reader.types(connection).items():
-        if seen < since:
-            continue
-        tally = history_reader.tally(connection, name, since, now)
-        runs = history_reader.runs(connection, name) if tally.breached else []
-        leak = _last_leak(connection, name) if tally.leaks else None
-        found.append(JobType(name, tally, next((run for run in runs if run.layer), None), leak))
-    return sorted(found, key=lambda each: (-each.tally.runs, each.job))
-
-
-def _last_leak(connection: Redis, job: str) -> Alert | None:
+def _last_leak(connection: Redis, job_type: str) -> Alert | None:
     alerts = history_reader.alerts(connection)
-    return next((each for each in reversed(alerts) if (each.rule, each.job) == (LEAK.name, job)), None)
+    return next((each for each in reversed(alerts) if (each.rule, each.job) == (LEAK.name, job_type)), None)
 
 
-def read_memory(connection: Redis) -> Memory | None:
-    """Redis' own; None where ``INFO`` is forbidden, as managed services may."""
+def _read_memory(connection: Redis) -> RedisMemory | None:
+    """None where ``INFO`` is forbidden, as managed services may."""
     with suppress(ResponseError):
         info: Any = connection.info("memory")
         if "used_memory" in info:
             limit, policy = int(info.get("maxmemory", 0)), str(info.get("maxmemory_policy", "noeviction"))
-            return Memory(int(info["used_memory"]), limit, policy)
+            return RedisMemory(int(info["used_memory"]), limit, policy)
     return None

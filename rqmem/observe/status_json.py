@@ -1,4 +1,4 @@
-"""The facts as JSON: what ``rqmem status --json`` prints. Pure.
+"""The snapshot as JSON: what ``rqmem status --json`` prints. Pure.
 
 Keys are stable within a version; new ones may come. Sizes in MB, times in UTC (``2026-11-24T00:31:07.120Z``), spans
 in seconds; what is not known is null::
@@ -27,30 +27,30 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from rqmem.observe.model import Facts, JobType, Worker
-from rqmem.observe.problems import Trouble, healthy
+from rqmem.observe.model import JobType, Snapshot, Worker
+from rqmem.observe.problems import Problem, healthy
 from rqmem.store.history.history_records import LiveJob
 from rqmem.units import to_mb
 
 VERSION = 1
 
 
-def as_json(facts: Facts, found: Sequence[Trouble]) -> dict[str, Any]:
+def as_json(snapshot: Snapshot, found: Sequence[Problem]) -> dict[str, Any]:
     """All of it, as `json` takes it."""
-    memory = facts.memory
+    memory = snapshot.memory
     return {
         "version": VERSION,
-        "at": _utc(facts.at),
-        "redis": facts.where,
-        "state": facts.state,
+        "at": _utc(snapshot.at),
+        "redis": snapshot.where,
+        "state": snapshot.state,
         "healthy": healthy(found),
-        "workers": [_worker(worker, facts.at) for worker in facts.workers],
-        "queues": [{**vars(queue), "scheduler": bool(queue.scheduler)} for queue in facts.queues],
-        "since": _utc(facts.since),
-        "types": [_type(each) for each in facts.types],
-        "alerts": [{**dataclasses.asdict(alert), "since": _utc(alert.since)} for alert in facts.alerts],
+        "workers": [_worker(worker, snapshot.at) for worker in snapshot.workers],
+        "queues": [dict(vars(queue)) for queue in snapshot.queues],
+        "since": _utc(snapshot.since),
+        "types": [_type(each) for each in snapshot.job_types],
+        "alerts": [{**dataclasses.asdict(alert), "since": _utc(alert.since)} for alert in snapshot.open_alerts],
         "troubles": [dataclasses.asdict(each) for each in found],
-        "journal": {"error": facts.journal_error, "dropped": facts.dropped},
+        "journal": {"error": snapshot.journal_error, "dropped": snapshot.dropped},
         "redis_memory": None
         if memory is None
         else {"used_mb": to_mb(memory.used_bytes), "max_mb": to_mb(memory.max_bytes), "policy": memory.policy},
@@ -71,7 +71,7 @@ def _worker(worker: Worker, now: float) -> dict[str, Any]:
         "host": worker.host,
         "pid": worker.pid,
         "queues": list(worker.queues),
-        "uptime_seconds": round(now - worker.born_at, 1) if worker.born_at is not None else None,
+        "uptime_seconds": round(now - worker.started_at, 1) if worker.started_at is not None else None,
         "jobs": worker.jobs,
         "job_id": worker.job_id,
         "breaches": live.breaches if live else None,
@@ -102,7 +102,7 @@ def _job(job: LiveJob, now: float) -> dict[str, Any]:
 def _type(each: JobType) -> dict[str, Any]:
     tally = each.tally
     return {
-        "job": each.job,
+        "job": each.job_type,
         "jobs": round(tally.jobs),
         "runs": round(tally.runs),
         "failed": round(tally.failed),

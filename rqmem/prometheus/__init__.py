@@ -6,7 +6,7 @@
     REGISTRY.register(rqmem.prometheus.collector(rqmem.connect()))  # beside the application's own metrics
 
 All processes that tell them tell the same, so Prometheus asks one. Needs prometheus-client: the extra ``metrics``.
-Reading order: `catalogue` (what there is) -> `read` (from Redis) -> `families` (as Prometheus has it) ->
+Reading order: `catalogue` (what there is) -> `families` (as Prometheus has it) ->
 `collecting`, `server`.
 """
 

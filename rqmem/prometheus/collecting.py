@@ -11,9 +11,10 @@ from prometheus_client import Metric as Family
 from prometheus_client.registry import Collector
 from redis.exceptions import RedisError
 
+from rqmem.observe.model import Snapshot
+from rqmem.observe.snapshot import read_totals
 from rqmem.prometheus.catalogue import METRICS
 from rqmem.prometheus.families import empty, families
-from rqmem.prometheus.read import Scrape, read_scrape
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -35,13 +36,13 @@ class JournalCollector(Collector):
     def collect(self) -> Iterable[Family]:
         """The families as they are now; nothing but ``rqmem_up`` 0 while Redis is away."""
         began = time.perf_counter()
-        scrape = self._read()
-        return families(scrape, time.perf_counter() - began)
+        snapshot = self._read()
+        return families(snapshot, time.perf_counter() - began)
 
-    def _read(self) -> Scrape | None:
+    def _read(self) -> Snapshot | None:
         """None, and one line in the log for the first time, while Redis does not answer."""
         try:
-            scrape = read_scrape(self._connection, time.time())
+            snapshot = read_totals(self._connection, time.time())
         except (RedisError, OSError, UnicodeDecodeError) as error:  # the last: a name that somebody wrote as bytes
             if not self._away:
                 _log.warning("Redis does not answer: rqmem_up is 0 until it does: %s", " ".join(str(error).split()))
@@ -50,4 +51,4 @@ class JournalCollector(Collector):
         if self._away:
             _log.warning("Redis answers again")
         self._away = False
-        return scrape
+        return snapshot

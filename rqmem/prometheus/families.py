@@ -1,4 +1,4 @@
-"""Scrape as Prometheus' metric families. Pure; needs prometheus-client (the extra ``metrics``)."""
+"""A snapshot as Prometheus' metric families. Pure; needs prometheus-client (the extra ``metrics``)."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from rqmem import __version__
 from rqmem.events import Layer
 from rqmem.policy.alert_rules import RULES, WORKER_FULL
 from rqmem.prometheus.catalogue import METRICS
-from rqmem.store.history.totals import PEAK_BOUNDS_MB, SECONDS_BOUNDS, Totals, cumulative
+from rqmem.store.history.totals import PEAK_BOUNDS_MB, SECONDS_BOUNDS, cumulative
 from rqmem.text import printable
 from rqmem.units import MB
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from rqmem.prometheus.read import JobType, Scrape
+    from rqmem.observe.model import JobType, Snapshot, Worker
     from rqmem.store.history.history_records import Live
 
 KINDS = ("rqmem", "rq", "silent")
@@ -32,7 +32,7 @@ _RULES = tuple(name for name in RULES if name != WORKER_FULL.name)  # that one i
 
 
 class _Page:
-    """The families of one scrape, in the catalogue's order."""
+    """The families of one snapshot, in the catalogue's order."""
 
     def __init__(self) -> None:
         self._families: dict[str, CounterMetricFamily | GaugeMetricFamily | HistogramMetricFamily] = {}
@@ -72,62 +72,60 @@ def empty(name: str) -> CounterMetricFamily | GaugeMetricFamily | HistogramMetri
     return kinds[metric.kind](name, metric.help, labels=metric.labels)
 
 
-def families(scrape: Scrape | None, seconds: float) -> list[Family]:
-    """The page. ``scrape`` None: Redis did not answer; ``seconds``: how long it took to read them."""
+def families(snapshot: Snapshot | None, seconds: float) -> list[Family]:
+    """The page. ``snapshot`` None: Redis did not answer; ``seconds``: how long reading took."""
     page = _Page()
-    page.put("rqmem_up", scrape is not None)
+    page.put("rqmem_up", snapshot is not None)
     page.put("rqmem_build_info", 1, __version__)
-    if scrape is not None:
+    if snapshot is not None:
         page.put("rqmem_scrape_seconds", seconds)
-        _of_redis(page, scrape)
-        _of_queues(page, scrape)
-        _of_workers(page, scrape)
-        if scrape.journal:
-            _of_jobs(page, scrape)
+        _of_redis(page, snapshot)
+        _of_queues(page, snapshot)
+        _of_workers(page, snapshot)
+        if not snapshot.journal_error:
+            _of_jobs(page, snapshot)
     return list(page.families())
 
 
-def _of_redis(page: _Page, scrape: Scrape) -> None:
-    page.put("rqmem_redis_refuses", bool(scrape.refuses))
-    page.put("rqmem_suspended", scrape.suspended)
-    page.put("rqmem_journal_readable", scrape.journal)
-    for kind in dict.fromkeys([*_DROPPED, *sorted(scrape.dropped)]):
-        page.put("rqmem_journal_dropped_total", scrape.dropped.get(kind, 0), kind)
-    if scrape.memory is not None:
-        page.put("rqmem_redis_used_bytes", scrape.memory.used_bytes)
-        page.put("rqmem_redis_limit_bytes", scrape.memory.max_bytes)
+def _of_redis(page: _Page, snapshot: Snapshot) -> None:
+    page.put("rqmem_redis_refuses", bool(snapshot.refuses))
+    page.put("rqmem_suspended", snapshot.suspended)
+    page.put("rqmem_journal_readable", not snapshot.journal_error)
+    for kind in dict.fromkeys([*_DROPPED, *sorted(snapshot.dropped)]):
+        page.put("rqmem_journal_dropped_total", snapshot.dropped.get(kind, 0), kind)
+    if snapshot.memory is not None:
+        page.put("rqmem_redis_used_bytes", snapshot.memory.used_bytes)
+        page.put("rqmem_redis_limit_bytes", snapshot.memory.max_bytes)
 
 
-def _of_queues(page: _Page, scrape: Scrape) -> None:
-    serving = Counter(queue for worker in scrape.workers if worker.kind != "silent" for queue in set(worker.queues))
-    for queue in scrape.queues:
+def _of_queues(page: _Page, snapshot: Snapshot) -> None:
+    serving = Counter(queue for worker in snapshot.workers if worker.kind != "silent" for queue in set(worker.queues))
+    for queue in snapshot.queues:
         for state in _QUEUE_STATES:
             page.put("rqmem_queue_jobs", getattr(queue, state), queue.name, state)
         page.put("rqmem_queue_overdue_jobs", queue.due, queue.name)
         page.put("rqmem_queue_workers", serving[queue.name], queue.name)
 
 
-def _of_workers(page: _Page, scrape: Scrape) -> None:
-    there = Counter((str(worker.kind), worker.state) for worker in scrape.workers)
+def _of_workers(page: _Page, snapshot: Snapshot) -> None:
+    there = Counter((str(worker.kind), worker.state) for worker in snapshot.workers)
     usual = [(kind, state) for kind in KINDS for state in _USUAL_STATES]
     for kind, state in sorted({*usual, *there}):
         page.put("rqmem_workers", there[kind, state], kind, state)
-    for worker in scrape.workers:
+    for worker in snapshot.workers:
         if worker.live is not None:
-            _of_worker(page, worker.live, scrape.at)
+            _of_worker(page, worker, worker.live, snapshot.at)
 
 
-def _of_worker(page: _Page, live: Live, now: float) -> None:
+def _of_worker(page: _Page, worker: Worker, live: Live, now: float) -> None:
     job = live.job
-    limit_mb = job.limit_mb if job is not None else live.limit_mb
-    usage_mb = job.usage_mb if job is not None else 0.0
     for name, value in {
         "rqmem_worker_start_time_seconds": live.started_at,
         "rqmem_worker_memory_bytes": MB * live.worker_mb,
         "rqmem_worker_memory_limit_bytes": MB * live.worker_limit_mb,
-        "rqmem_worker_job_usage_bytes": MB * usage_mb,
-        "rqmem_worker_job_limit_bytes": MB * limit_mb,
-        "rqmem_worker_job_usage_ratio": usage_mb / limit_mb if limit_mb else 0.0,
+        "rqmem_worker_job_usage_bytes": MB * job.usage_mb if job is not None else 0.0,
+        "rqmem_worker_job_limit_bytes": MB * (worker.ceiling_mb or 0.0),
+        "rqmem_worker_job_usage_ratio": worker.share or 0.0,
         "rqmem_worker_job_seconds": max(0.0, now - job.started_at) if job is not None else 0.0,
         "rqmem_worker_jobs_total": live.jobs,
         "rqmem_worker_breaches_total": live.breaches,
@@ -136,20 +134,19 @@ def _of_worker(page: _Page, live: Live, now: float) -> None:
         page.put(name, value, live.worker)
 
 
-def _of_jobs(page: _Page, scrape: Scrape) -> None:
-    lives = [worker.live for worker in scrape.workers if worker.live is not None]
-    running = Counter(live.job.job for live in lives if live.job is not None)
-    for job in sorted({*scrape.types, *running}):
+def _of_jobs(page: _Page, snapshot: Snapshot) -> None:
+    running = Counter(worker.job.job for worker in snapshot.workers if worker.job is not None)
+    for job in sorted({*(each.job_type for each in snapshot.job_types), *running}):
         page.put("rqmem_job_running", running[job], job)
-    for job, known in scrape.types.items():
-        _of_job(page, job, known)
-    _counts(page, "rqmem_job_alerts_total", "", scrape.about_no_job.alerts, [WORKER_FULL.name])
-    for alert in scrape.alerts:
+    for each in snapshot.job_types:
+        _of_job(page, each)
+    _counts(page, "rqmem_job_alerts_total", "", snapshot.about_no_job.alerts, [WORKER_FULL.name])
+    for alert in snapshot.open_alerts:
         page.put("rqmem_job_open_alerts", 1, alert.job, alert.rule)
 
 
-def _of_job(page: _Page, job: str, known: JobType) -> None:
-    totals: Totals = known.totals
+def _of_job(page: _Page, known: JobType) -> None:
+    job, totals = known.job_type, known.totals
     for name, value in {
         "rqmem_job_jobs_total": totals.jobs,
         "rqmem_job_jobs_split_total": totals.jobs_split,
@@ -162,13 +159,13 @@ def _of_job(page: _Page, job: str, known: JobType) -> None:
         "rqmem_job_freed_bytes_total": MB * totals.freed_mb,
         "rqmem_job_chunks_total": totals.chunks,
         "rqmem_job_items_total": totals.items,
-        "rqmem_job_seen_timestamp_seconds": known.seen_at,
+        "rqmem_job_seen_timestamp_seconds": known.seen_at or 0.0,
     }.items():
         page.put(name, value, job)
     if totals.leaks:
         page.put("rqmem_job_leak_run_bytes", MB * totals.leak_mb / totals.leaks, job)
-    if known.limit_mb is not None:
-        page.put("rqmem_job_limit_bytes", MB * known.limit_mb, job)
+    if known.ceiling_mb is not None:
+        page.put("rqmem_job_limit_bytes", MB * known.ceiling_mb, job)
     _counts(page, "rqmem_job_breaches_total", job, totals.breaches, get_args(Layer))
     _counts(page, "rqmem_job_alerts_total", job, totals.alerts, _RULES)
     peaks = [(None if end is None else MB * end, count) for end, count in cumulative(totals.peaks, PEAK_BOUNDS_MB)]

@@ -1,6 +1,6 @@
-"""The facts as one screen of text. Pure.
+"""The snapshot as one screen of text. Pure.
 
-The worst comes first. What does not fit is left out where there is most of it, and counted with how it is; troubles are
+The worst comes first. What does not fit is left out where there is most of it, and counted with how it is; problems are
 left out last. A text of any length takes some lines only.
 """
 
@@ -13,8 +13,8 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from rqmem.observe.model import Facts, JobType, Queue, Worker
-from rqmem.observe.problems import NEAR_CEILING, Trouble
+from rqmem.observe.model import JobType, Queue, Snapshot, Worker
+from rqmem.observe.problems import NEAR_CEILING, Problem
 from rqmem.store.history.history_records import LiveJob
 from rqmem.text import bar, printable, span
 from rqmem.units import show_mb
@@ -64,7 +64,7 @@ class _Table:
         return 2 + sum(len(entry.lines) for entry in self.entries) + bool(self.hidden)
 
 
-def screen(facts: Facts, found: Sequence[Trouble], columns: int, rows: int | None, colour: Colour) -> list[str]:
+def screen(snapshot: Snapshot, found: Sequence[Problem], columns: int, rows: int | None, colour: Colour) -> list[str]:
     """The lines to show.
 
     Args:
@@ -73,42 +73,42 @@ def screen(facts: Facts, found: Sequence[Trouble], columns: int, rows: int | Non
         rows: about how many lines may be shown; None: any number.
         colour: gives a text the colour of its mood.
     """
-    head = _head(facts, columns, colour)
-    tables = [table for table in _tables(facts, found, columns, colour) if table.entries]
+    head = _head(snapshot, columns, colour)
+    tables = [table for table in _tables(snapshot, found, columns, colour) if table.entries]
     foot = [] if found else ["", colour("nothing is wrong", "good")]
     if rows is not None:
         _shorten(tables, rows - len(head) - len(foot))
     return head + [line for table in tables for line in table.lines(columns, colour)] + foot
 
 
-def _head(facts: Facts, columns: int, colour: Colour) -> list[str]:
-    mood: Mood = "good" if facts.state == "running" else "bad"
-    busy = sum(worker.busy for worker in facts.alive)
-    counts = [_count(len(facts.alive), "worker") + (f" ({busy} busy)" if busy else "")]
+def _head(snapshot: Snapshot, columns: int, colour: Colour) -> list[str]:
+    mood: Mood = "good" if snapshot.state == "running" else "bad"
+    busy = sum(worker.busy for worker in snapshot.alive)
+    counts = [_count(len(snapshot.alive), "worker") + (f" ({busy} busy)" if busy else "")]
     for state in ("queued", "started", "failed"):
-        total = sum(getattr(queue, state) for queue in facts.queues)
+        total = sum(getattr(queue, state) for queue in snapshot.queues)
         counts.append(f"{total:,} {state}")
-    shown_clock = time.strftime("%H:%M:%S", time.localtime(facts.at))
-    title, told = f"rqmem: {colour(facts.state, mood)}", ", ".join(counts)
-    fits = len(told) <= columns - 10 - len(facts.state)
+    shown_clock = time.strftime("%H:%M:%S", time.localtime(snapshot.at))
+    title, told = f"rqmem: {colour(snapshot.state, mood)}", ", ".join(counts)
+    fits = len(told) <= columns - 10 - len(snapshot.state)
     return [
         *([f"{title}   {told}"] if fits else [title, _cut(told, columns)]),
-        _cut(facts.where, columns - len(shown_clock) - 2) + "  " + shown_clock,
+        _cut(snapshot.where, columns - len(shown_clock) - 2) + "  " + shown_clock,
     ]
 
 
-def _tables(facts: Facts, found: Sequence[Trouble], columns: int, colour: Colour) -> list[_Table]:
+def _tables(snapshot: Snapshot, found: Sequence[Problem], columns: int, colour: Colour) -> list[_Table]:
     workers = sorted(
-        facts.workers, key=lambda each: (-bool(_wrong_worker(each)), -_share(each), not each.busy, each.name)
+        snapshot.workers, key=lambda each: (-bool(_wrong_worker(each)), -(each.share or 0.0), not each.busy, each.name)
     )
-    served = {queue for worker in facts.alive for queue in worker.queues}
-    queues = sorted(facts.queues, key=lambda each: (not _wrong_queue(each, served), -each.queued, each.name))
-    types = sorted(facts.types, key=lambda each: not _wrong_type(each))  # a stable sort
-    since = time.strftime("%H:%M", time.localtime(facts.since))
+    served = {queue for worker in snapshot.alive for queue in worker.queues}
+    queues = sorted(snapshot.queues, key=lambda each: (not _wrong_queue(each, served), -each.queued, each.name))
+    types = sorted(snapshot.job_types, key=lambda each: not _wrong_type(each))  # a stable sort
+    since = time.strftime("%H:%M", time.localtime(snapshot.since))
     wrong = "what is wrong" if any(each.mark == "problem" for each in found) else "worth a look"
     return [
         _Table(_worker_row("workers", "state", "usage of ceiling", "own MB", "jobs", "breaches", "up", columns),
-               [_Entry(_worker(each, facts.at, columns, colour), _wrong_worker(each)) for each in workers]),
+               [_Entry(_worker(each, snapshot.at, columns, colour), _wrong_worker(each)) for each in workers]),
         _Table(_row("queues", ("queued", "started", "deferred", "scheduled", "failed"), columns),
                [_Entry([_queue(each, columns)], _wrong_queue(each, served)) for each in queues]),
         _Table(_row(f"since {since}", ("runs", "failed", "breaches", "resumes"), columns),
@@ -134,7 +134,7 @@ def _shorten(tables: Sequence[_Table], room: int) -> None:
 def _wrong_worker(worker: Worker) -> str:
     if worker.kind == "silent":
         return "not heard of"
-    return "near their ceilings" if _share(worker) >= NEAR_CEILING else ""
+    return "near their ceilings" if (worker.share or 0.0) >= NEAR_CEILING else ""
 
 
 def _wrong_queue(queue: Queue, served: Collection[str]) -> str:
@@ -147,12 +147,6 @@ def _wrong_type(each: JobType) -> str:
     if each.tally.breached or each.tally.leaks:
         return "with breaches or leaks"
     return "with failures" if each.tally.failed else ""
-
-
-def _share(worker: Worker) -> float:
-    """What its job uses of its ceiling; 0 for none."""
-    job = worker.live.job if worker.live is not None else None
-    return job.usage_mb / job.limit_mb if job is not None and job.limit_mb else 0.0
 
 
 def worker_lines(worker: Worker, now: float, columns: int, colour: Colour) -> list[str]:
@@ -174,7 +168,7 @@ def _worker_row(name: str, state: str, usage: str, own: str, jobs: str, breaches
 
 def _worker(worker: Worker, now: float, columns: int, colour: Colour) -> list[str]:
     live = worker.live
-    up = span(now - worker.born_at) if worker.born_at is not None else ""
+    up = span(now - worker.started_at) if worker.started_at is not None else ""
     if live is None:
         usage = {"rq": "not watched (rq's own)", "silent": "silent", "rqmem": "tells nothing"}[worker.kind]
         line = _worker_row(worker.name, worker.state, usage, "", f"{worker.jobs:,}", "", up, columns)
@@ -186,7 +180,7 @@ def _worker(worker: Worker, now: float, columns: int, colour: Colour) -> list[st
     )  # fmt: skip
     if live.job is None:
         return [line]
-    near = live.job.limit_mb and live.job.usage_mb >= NEAR_CEILING * live.job.limit_mb
+    near = (worker.share or 0.0) >= NEAR_CEILING
     return [colour(line, "warning") if near else line, _cut(f"  {_doing(live.job, now)}", columns)]
 
 
@@ -219,10 +213,10 @@ def _queue(queue: Queue, columns: int) -> str:
 def _type(each: JobType, columns: int) -> str:
     tally = each.tally
     counts = (tally.runs, tally.failed, tally.breached, tally.resumed)
-    return _row(each.job, [f"{count:,.0f}" for count in counts], columns, tail=True)
+    return _row(each.job_type, [f"{count:,.0f}" for count in counts], columns, tail=True)
 
 
-def _trouble(trouble: Trouble, columns: int, colour: Colour) -> list[str]:
+def _trouble(trouble: Problem, columns: int, colour: Colour) -> list[str]:
     mark = colour(f"{trouble.mark:<{_MARK_COLUMNS}}", "bad" if trouble.mark == "problem" else "warning")
     indent = " " * _MARK_COLUMNS
     first, *rest = _broken(trouble.text, columns - _MARK_COLUMNS)

@@ -280,12 +280,12 @@ def test_printable_text_stays_and_the_rest_is_escaped_once(text: str) -> None:
 
 
 def test_the_live_view_moves_no_cursor(connection: Redis) -> None:
-    from rqmem.live.look import Before, look
     from rqmem.live.record import Record
     from rqmem.live.system import read_system
+    from rqmem.observe.snapshot import Before, read_news
 
     fill(connection, USUAL)
-    seen = look(connection, time.time(), Before())
+    seen = read_news(connection, time.time(), Before())
     record = Record(seen, read_system(), step_seconds=1, threshold_percentage=80)
     for line in block(record):
         check(line, "plain")

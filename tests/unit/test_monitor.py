@@ -17,7 +17,6 @@ from rqmem.errors import ConfigError
 from rqmem.live import plain, recording_text, saving
 from rqmem.live.crossings import Crossings
 from rqmem.live.lines import columns, cut, cut_middle, fit, line, shortened, text
-from rqmem.live.look import Look, Queue, Worker
 from rqmem.live.record import Record
 from rqmem.live.recording import SCHEMA_VERSION, Report, Setting, as_fields, to_json
 from rqmem.live.screen import PlainDisplay
@@ -25,6 +24,7 @@ from rqmem.live.steps import Step, Steps, WorkerStep
 from rqmem.live.system import Pressure, System, parse_pressure, read_pressure
 from rqmem.live.view import Frame, view
 from rqmem.observe import statistics
+from rqmem.observe.model import Queue, Snapshot, Worker
 from rqmem.policy.histogram import bucket
 from rqmem.store.alerts.alert_records import Alert, Open
 from rqmem.store.history.history_records import Live, LiveJob, Run, Tally
@@ -349,7 +349,7 @@ def live(worker: str, of: LiveJob | None, at: float, jobs: int = 0) -> Live:
 
 def a_worker(name: str, of: LiveJob | None, at: float, jobs: int = 0, samples: tuple[Sample, ...] = ()) -> Worker:
     state = "busy" if of else "idle"
-    return Worker(name, "rqmem", state, "web-1", ("q",), jobs, live(name, of, at, jobs), samples)
+    return Worker(name, "rqmem", state, ("q",), "web-1", jobs=jobs, live=live(name, of, at, jobs), samples=samples)
 
 
 def an_alert(number: int, state: Any = "raised") -> Alert:
@@ -357,14 +357,17 @@ def an_alert(number: int, state: Any = "raised") -> Alert:
 
 
 def a_record(*workers: Worker, **more: Any) -> Record:
-    return Record(Look(START, workers, **more), SYSTEM, step_seconds=10, threshold_percentage=80)
+    return Record(Snapshot(START, workers=workers, **more), SYSTEM, step_seconds=10, threshold_percentage=80)
 
 
 def test_what_ended_is_counted_from_the_first_look_on() -> None:
     record = a_record(a_worker("w", None, START, jobs=100))
-    record.add(Look(START + 1, (a_worker("w", None, START + 1, jobs=103),)), SYSTEM)
-    record.add(Look(START + 2, (a_worker("w", None, START + 2, jobs=1),)), SYSTEM)  # began anew
-    record.add(Look(START + 3, (a_worker("w", None, START + 3, jobs=1), a_worker("new", None, START + 3, 2))), SYSTEM)
+    record.add(Snapshot(START + 1, workers=(a_worker("w", None, START + 1, jobs=103),)), SYSTEM)
+    record.add(Snapshot(START + 2, workers=(a_worker("w", None, START + 2, jobs=1),)), SYSTEM)  # began anew
+    record.add(
+        Snapshot(START + 3, workers=(a_worker("w", None, START + 3, jobs=1), a_worker("new", None, START + 3, 2))),
+        SYSTEM,
+    )
     assert {each.worker: each.ended for each in record.workers.totals} == {"w": 4, "new": 2}
     assert record.steps.all[0].ended == 6
     assert record.ended_per_minute == 6 / 3 * 60
@@ -374,10 +377,10 @@ def test_the_rate_is_of_the_last_minute() -> None:
     record = a_record(a_worker("w", None, START))
     assert record.ended_per_minute is None
     for at in range(1, 200):
-        record.add(Look(START + at, (a_worker("w", None, START + at, jobs=min(at, 100)),)), SYSTEM)
+        record.add(Snapshot(START + at, workers=(a_worker("w", None, START + at, jobs=min(at, 100)),)), SYSTEM)
     assert record.ended_per_minute == 0
     for at in range(200, 230):
-        record.add(Look(START + at, (a_worker("w", None, START + at, jobs=at - 99),)), SYSTEM)
+        record.add(Snapshot(START + at, workers=(a_worker("w", None, START + at, jobs=at - 99),)), SYSTEM)
     assert record.ended_per_minute == 30
 
 
@@ -385,7 +388,7 @@ def test_alerts_from_before_are_shown_and_not_counted() -> None:
     record = a_record(alerts=(an_alert(1),), last_alert="1-0")
     assert (record.alerts_raised, record.news.alerts, [each.id for each in record.recent]) == (0, (), ["1-0"])
     assert record.before.alert == "1-0"
-    news = record.add(Look(START + 1, (), (), (an_alert(2), an_alert(3, "resolved")), "3-0"), SYSTEM)
+    news = record.add(Snapshot(START + 1, alerts=(an_alert(2), an_alert(3, "resolved")), last_alert="3-0"), SYSTEM)
     assert (record.alerts_raised, len(news.alerts), record.before.alert) == (1, 2, "3-0")
     assert [each.id for each in record.recent] == ["1-0", "2-0", "3-0"]
 
@@ -395,7 +398,7 @@ def test_redis_away_is_counted_and_a_gap() -> None:
     record.away(START + 10, SYSTEM)
     record.away(START + 12, SYSTEM)
     assert record.away_seconds(START + 15) == 5
-    record.add(Look(START + 32, (a_worker("w", None, START + 32),)), SYSTEM)
+    record.add(Snapshot(START + 32, workers=(a_worker("w", None, START + 32),)), SYSTEM)
     assert (record.away_since, record.away_seconds(START + 40)) == (None, 22)
     assert [step.at - START for step in record.steps.all] == [0, 30]
 
@@ -404,9 +407,9 @@ def test_histories_begin_with_the_journals_samples_and_go_on_with_workers_words(
     samples = tuple(Sample(int(START) - 9 + at, 10.0 + at, 100.0, 40.0) for at in range(9))
     record = a_record(a_worker("w", job(50), START, samples=samples))
     assert record.before.sampled == {"w": START}
-    record.add(Look(START + 400, (a_worker("w", job(60), START + 400),)), SYSTEM)
+    record.add(Snapshot(START + 400, workers=(a_worker("w", job(60), START + 400),)), SYSTEM)
     assert [each.usage_mb for each in record.workers.history("w")] == [60], "five minutes are kept"
-    record.add(Look(START + 401), SYSTEM)
+    record.add(Snapshot(START + 401), SYSTEM)
     assert record.workers.history("w") == []
     assert record.workers.totals[0].fullest is not None
 
@@ -417,7 +420,10 @@ def test_histories_begin_with_the_journals_samples_and_go_on_with_workers_words(
 def a_report(**more: Any) -> Report:
     runs = [run(50, items=100, chunks=2, collections=2, freed_mb=30.0), run(90, layer="watch", outcome="x")]
     record = a_record(a_worker("w", job(85), START), a_worker("idle", None, START))
-    record.add(Look(START + 12, (a_worker("w", job(95), START + 12, 1),), (), (an_alert(3),), "3-0"), SYSTEM)
+    record.add(
+        Snapshot(START + 12, workers=(a_worker("w", job(95), START + 12, 1),), alerts=(an_alert(3),), last_alert="3-0"),
+        SYSTEM,
+    )
     values: dict[str, Any] = {
         "rqmem_version": "0.1.0",
         "setting": Setting("redis://localhost:6379/0", 10, 80.0, ()),
@@ -597,8 +603,8 @@ def a_full_record(workers: int = 30) -> Record:
         a_worker(f"web-host-{each:02d}-4711-abcd", job(each * 3.0, job_id=f"j{each}"), START) for each in range(workers)
     ]
     seen.append(a_worker("idle-one", None, START))
-    seen.append(Worker("stock-one", "rq", "busy", "web-2", ("q",), 5))
-    seen.append(Worker("lost-one", "silent", "busy", "web-2", ("q",), 5))
+    seen.append(Worker("stock-one", "rq", "busy", ("q",), "web-2", jobs=5))
+    seen.append(Worker("lost-one", "silent", "busy", ("q",), "web-2", jobs=5))
     queues = tuple(Queue(f"queue-{each}", 1000 * each, each, 0, 2) for each in range(12))
     opened = tuple(Open("growth", JOB, START - 60, "w", f"grows {each}") for each in range(3))
     return a_record(*seen, queues=queues, alerts=tuple(an_alert(each) for each in range(8)), open_alerts=opened)
@@ -658,7 +664,7 @@ def test_a_kernel_that_tells_no_pressure_is_said() -> None:
 def test_a_worker_that_says_nothing_new_for_long_is_marked() -> None:
     record = a_record(a_worker("w", job(50), START))
     for at in range(1, 8):
-        record.add(Look(START + at, (a_worker("w", job(50), START),)), SYSTEM)
+        record.add(Snapshot(START + at, workers=(a_worker("w", job(50), START),)), SYSTEM)
     assert "(7 s ago)" in shown(record, 120, 30)
 
 
@@ -672,7 +678,10 @@ def test_lines_tell_what_is_new_at_once_and_how_it_stands_by_interval() -> None:
     display.show(record, record.news, START)
     assert any("worker w: 50 of 100 MB (50 %) " in each for each in written)
     written.clear()
-    news = record.add(Look(START + 1, (a_worker("w", job(90), START + 1),), (), (an_alert(1),), "1-0"), SYSTEM)
+    news = record.add(
+        Snapshot(START + 1, workers=(a_worker("w", job(90), START + 1),), alerts=(an_alert(1),), last_alert="1-0"),
+        SYSTEM,
+    )
     display.show(record, news, START + 1)
     assert [each.split(" ", 1)[1].split(":")[0] for each in written] == ["ABOVE 80 %", "alert raised"]
     written.clear()
@@ -681,7 +690,9 @@ def test_lines_tell_what_is_new_at_once_and_how_it_stands_by_interval() -> None:
         display.show(record, dataclasses.replace(news, alerts=(), crossings=()), START + at)
     assert [each.split(" ", 1)[1] for each in written] == ["Redis does not answer: waiting for it"]
     written.clear()
-    display.show(record, record.add(Look(START + 13, (a_worker("w", None, START + 13),)), SYSTEM), START + 13)
+    display.show(
+        record, record.add(Snapshot(START + 13, workers=(a_worker("w", None, START + 13),)), SYSTEM), START + 13
+    )
     assert written[0].endswith("Redis answers again")
     assert any("worker w: idle" in each for each in written)
 

@@ -14,9 +14,9 @@ from rqmem import events
 from rqmem.errors import UnknownName
 from rqmem.observe.find import named
 from rqmem.observe.job import Case, InRq, with_evidence
-from rqmem.observe.model import Facts, JobType, Kind, Memory, Queue, Worker
+from rqmem.observe.model import JobType, Kind, Queue, RedisMemory, Snapshot, Worker
 from rqmem.observe.next_step import outlook
-from rqmem.observe.problems import Trouble, healthy, troubles
+from rqmem.observe.problems import Problem, healthy, problems
 from rqmem.observe.status_json import as_json
 from rqmem.show.job_text import offset, story
 from rqmem.show.plot import Point, executions, plot
@@ -43,13 +43,15 @@ def live(worker: str = "ada", usage_mb: float = 100, job: bool = True) -> Live:
     )  # fmt: skip
 
 
-IDLE = Worker("ada", "idle", "rqmem", ("mail",), live=live(job=False), born_at=NOW - 7300)
-BUSY = Worker("bob", "busy", "rqmem", ("mail",), live=live("bob"), born_at=NOW - 7300)
-WELL = Facts(NOW, "redis://here", workers=[IDLE], queues=[Queue("mail", 3)], memory=Memory(10 * MB, 0, "noeviction"))
+IDLE = Worker("ada", "rqmem", "idle", ("mail",), live=live(job=False), started_at=NOW - 7300)
+BUSY = Worker("bob", "rqmem", "busy", ("mail",), live=live("bob"), started_at=NOW - 7300)
+WELL = Snapshot(
+    NOW, "redis://here", workers=[IDLE], queues=[Queue("mail", 3)], memory=RedisMemory(10 * MB, 0, "noeviction")
+)
 
 
-def said(facts: Facts, name: str) -> Trouble:
-    [found] = [each for each in troubles(facts) if each.name == name]
+def said(snapshot: Snapshot, name: str) -> Problem:
+    [found] = [each for each in problems(snapshot) if each.name == name]
     assert found.advice, "what is wrong says what to do"
     return found
 
@@ -58,8 +60,8 @@ def said(facts: Facts, name: str) -> Trouble:
 
 
 def test_a_narrow_screen_tells_all_that_a_wide_one_does_and_names_move_no_cursor() -> None:
-    facts = replace(WELL, workers=[replace(BUSY, name="a\nb")], queues=[Queue("m\x1b[31m", 1234, 12, failed=10)])
-    shown = screen(facts, troubles(facts), 60, None, plainly)
+    snapshot = replace(WELL, workers=[replace(BUSY, name="a\nb")], queues=[Queue("m\x1b[31m", 1234, 12, failed=10)])
+    shown = screen(snapshot, problems(snapshot), 60, None, plainly)
     assert all(len(line) <= 60 and line.isprintable() for line in shown)
     assert shown[:2] == ["rqmem: running", "1 worker (1 busy), 1,234 queued, 12 started, 10 failed"]
     assert shown[4].split() == ["workers", "state", "usage", "of", "ceiling", "jobs", "breaches", "up"]
@@ -67,7 +69,7 @@ def test_a_narrow_screen_tells_all_that_a_wide_one_does_and_names_move_no_cursor
 
 
 def test_nothing_is_wrong() -> None:
-    assert troubles(WELL) == []
+    assert problems(WELL) == []
     assert healthy([])
 
 
@@ -113,24 +115,24 @@ LEAKING = JobType(
             "note: jobs.mail.Send uses 94 % of its 256 MB: it is stopped at the ceiling -> rqmem inspect 1f3a9c20-1",
         ),
         (
-            {"types": [BREACHED]},
+            {"job_types": [BREACHED]},
             "breaches",
             "problem: 3 breaches of jobs.mail.Send lately (the last: peak 271.3 of 256 MB) -> raise memory_limit_mb or "
             "lower chunk_size; rqmem inspect 1f3a9c20",
         ),
         (
-            {"types": [LEAKING]},
+            {"job_types": [LEAKING]},
             "leak",
             "problem: jobs.mail.Send leaks 1.2 MB a run: dict +900 (2 MB) -> something outlives its runs (a global, a "
             "cache without bound); horses are replaced meanwhile; rqmem inspect 1f3a9c20",
         ),
         (
-            {"types": [replace(LEAKING, last_leak=None)]},
+            {"job_types": [replace(LEAKING, last_leak=None)]},
             "leak",
             "problem: jobs.mail.Send leaks 20 KB a run -> something outlives its runs (a global, a cache",
         ),
         (
-            {"alerts": [Open("usage", "jobs.mail.Send", NOW, "ada", "above 80 %")]},
+            {"open_alerts": [Open("usage", "jobs.mail.Send", NOW, "ada", "above 80 %")]},
             "alert",
             "problem: open alert usage of jobs.mail.Send: above 80 % -> rqmem alerts",
         ),
@@ -140,9 +142,9 @@ LEAKING = JobType(
             "problem: the journal has version 9 -> clear it",
         ),
         ({"dropped": {"runs": 1200, "events": 3}}, "journal-dropped", "take everything: 3 events, 1,200 runs -> "),
-        ({"memory": Memory(1, 9 * MB, "allkeys-lru")}, "eviction", "(maxmemory-policy allkeys-lru) -> CONFIG SET"),
+        ({"memory": RedisMemory(1, 9 * MB, "allkeys-lru")}, "eviction", "(maxmemory-policy allkeys-lru) -> CONFIG SET"),
         (
-            {"memory": Memory(95 * MB, 100 * MB, "noeviction")},
+            {"memory": RedisMemory(95 * MB, 100 * MB, "noeviction")},
             "redis-full",
             "95 % of its maxmemory (100 MB) -> when it",
         ),
@@ -161,39 +163,39 @@ def test_what_is_wrong_and_what_to_do(change: dict[str, Any], name: str, words: 
         {"workers": [BUSY, IDLE]},
         {"queues": [Queue("mail", 0, scheduled=4, due=2, scheduler=1)]},
         {"workers": [IDLE, replace(BUSY, live=live("bob", 229))]},
-        {"types": [replace(BREACHED, tally=Tally(runs=9, breaches={"watch": 2}))]},
-        {"memory": Memory(89 * MB, 100 * MB, "noeviction")},
+        {"job_types": [replace(BREACHED, tally=Tally(runs=9, breaches={"watch": 2}))]},
+        {"memory": RedisMemory(89 * MB, 100 * MB, "noeviction")},
         {"memory": None},
     ],
     ids=["one is idle", "a scheduler", "below 90 %", "two breaches", "below 90 % of Redis", "INFO forbidden"],
 )
 def test_what_is_not_wrong(change: dict[str, Any]) -> None:
-    assert troubles(replace(WELL, **change)) == []
+    assert problems(replace(WELL, **change)) == []
 
 
 def test_problems_stand_before_notes_and_one_cause_is_told_once() -> None:
-    both = replace(WELL, workers=[BUSY], alerts=[Open("usage", "x", NOW, "ada", "t")])
-    assert [each.mark for each in troubles(both)] == ["problem", "note"]
-    assert [each.name for each in troubles(replace(WELL, workers=[]))] == ["no-workers"]
-    assert [each.name for each in troubles(replace(WELL, workers=[BUSY], suspended=True))] == ["suspended"]
+    both = replace(WELL, workers=[BUSY], open_alerts=[Open("usage", "x", NOW, "ada", "t")])
+    assert [each.mark for each in problems(both)] == ["problem", "note"]
+    assert [each.name for each in problems(replace(WELL, workers=[]))] == ["no-workers"]
+    assert [each.name for each in problems(replace(WELL, workers=[BUSY], suspended=True))] == ["suspended"]
 
 
 # The screen
 
 
-def many(count: int) -> Facts:
+def many(count: int) -> Snapshot:
     workers = [replace(BUSY, name=f"machine-{number}-ab12") for number in range(count)]
     queues = [Queue(f"queue{number}", 1) for number in range(count)]
     types = [
         JobType(f"jobs.a_package.a_module.Job{number}", Tally(runs=5, breaches={"watch": 3})) for number in range(9)
     ]
-    return replace(WELL, workers=workers, queues=queues, types=types)
+    return replace(WELL, workers=workers, queues=queues, job_types=types)
 
 
 def test_a_small_setup_fits_on_80_by_24() -> None:
-    types = [replace(BREACHED, job=f"jobs.reports.of.many.words.RebuildOfTheIndex{number}") for number in range(2)]
-    facts = replace(WELL, workers=[BUSY, IDLE], queues=[Queue("mail", 14), Queue("reports", 0, 1)], types=types)
-    shown = screen(facts, troubles(facts), 80, 24, plainly)
+    types = [replace(BREACHED, job_type=f"jobs.reports.of.many.words.RebuildOfTheIndex{number}") for number in range(2)]
+    snapshot = replace(WELL, workers=[BUSY, IDLE], queues=[Queue("mail", 14), Queue("reports", 0, 1)], job_types=types)
+    shown = screen(snapshot, problems(snapshot), 80, 24, plainly)
     assert len(shown) <= 24
     assert max(map(len, shown)) <= 80
     text = "\n".join(shown)
@@ -204,18 +206,18 @@ def test_a_small_setup_fits_on_80_by_24() -> None:
 
 @pytest.mark.parametrize(("columns", "rows"), [(80, 24), (60, 30), (200, 50)])
 def test_a_large_setup_is_shortened_where_there_is_most_and_troubles_last(columns: int, rows: int) -> None:
-    facts = many(40)
-    shown = screen(facts, troubles(facts), columns, rows, plainly)
+    snapshot = many(40)
+    shown = screen(snapshot, problems(snapshot), columns, rows, plainly)
     assert max(map(len, shown)) <= columns
     assert len(shown) <= max(rows, 30)  # two of each table stay
     counted = [int(line.split()[1]) for line in shown if line.startswith("  and ")]
     assert counted and all(counted)
     assert "what is wrong" in shown
-    assert len(screen(facts, troubles(facts), columns, None, plainly)) > 100
+    assert len(screen(snapshot, problems(snapshot), columns, None, plainly)) > 100
 
 
 def test_workers_that_nothing_is_known_of() -> None:
-    workers = [Worker("stock", "busy", "rq", ("mail",), job_id="abc", jobs=9), replace(BUSY, kind="silent", live=None)]
+    workers = [Worker("stock", "rq", "busy", ("mail",), job_id="abc", jobs=9), replace(BUSY, kind="silent", live=None)]
     text = "\n".join(screen(replace(WELL, workers=workers), [], 80, None, plainly))
     assert "not watched (rq's own)" in text and "  job abc" in text
     assert text.index("silent") < text.index("stock")
@@ -416,7 +418,7 @@ def test_a_job_that_has_split_is_found_by_the_beginning_that_logs_show() -> None
 # A screen of very much
 
 
-def very_much(count: int, wrong: bool) -> Facts:
+def very_much(count: int, wrong: bool) -> Snapshot:
     kind: Kind = "silent" if wrong else "rqmem"
     workers = [
         replace(BUSY, name=f"worker-{n}", host=f"host-{n}", kind=kind if n % 2 else "rqmem", live=live(f"worker-{n}"))
@@ -426,16 +428,16 @@ def very_much(count: int, wrong: bool) -> Facts:
     tally = Tally(runs=9, failed=float(wrong), breaches={"watch": 4.0} if wrong else {})
     types = [JobType(f"jobs.Type{n}", tally) for n in range(count)]
     alerts = [Open("memory-usage", f"jobs.Type{n}", NOW, "ada", "uses much " * 9) for n in range(count * wrong)]
-    return replace(WELL, workers=workers, queues=queues, types=types, alerts=alerts)
+    return replace(WELL, workers=workers, queues=queues, job_types=types, open_alerts=alerts)
 
 
 @pytest.mark.parametrize("rows", [24, 50])
 @pytest.mark.parametrize("columns", [60, 100])
 @pytest.mark.parametrize("wrong", [False, True])
 def test_very_much_is_one_screen(columns: int, rows: int, wrong: bool) -> None:
-    facts = very_much(1000, wrong)
-    found = troubles(facts)
-    shown = screen(facts, found, columns, rows, plainly)
+    snapshot = very_much(1000, wrong)
+    found = problems(snapshot)
+    shown = screen(snapshot, found, columns, rows, plainly)
     assert len(shown) <= rows + 4 * wrong  # the worst trouble is told, however little room there is
     assert all(len(line) <= columns for line in shown)
     told = "\n".join(shown)
@@ -443,7 +445,7 @@ def test_very_much_is_one_screen(columns: int, rows: int, wrong: bool) -> None:
     if wrong:
         assert re.search(r"and \d{3} more, \d{3} not heard of", told)
         assert re.search(r"and \d,\d{3} more, \S*\d{3} \S+, \S*\d{3} \S+", told), "and of what kinds the others are"
-    whole = as_json(facts, found)
+    whole = as_json(snapshot, found)
     assert len(whole["workers"]) == 1000 and len(whole["troubles"]) == len(found)
 
 
@@ -451,21 +453,21 @@ def test_the_worst_are_shown() -> None:
     workers = [replace(IDLE, name=f"w{n}") for n in range(1000)]
     workers[700] = replace(BUSY, name="full", live=live("full", usage_mb=250))
     workers[900] = replace(workers[900], name="gone", kind="silent", live=None)
-    facts = replace(WELL, workers=workers)
-    told = "\n".join(screen(facts, troubles(facts), 100, 24, plainly))
+    snapshot = replace(WELL, workers=workers)
+    told = "\n".join(screen(snapshot, problems(snapshot), 100, 24, plainly))
     assert "\nfull " in told and "\ngone " in told and re.search(r"and 9\d\d more, all well", told)
 
 
 def test_no_advice_names_a_thousand_queues() -> None:
-    facts = replace(WELL, workers=[], queues=[Queue(f"q{n}", 1) for n in range(1000)])
-    [nobody] = [each for each in troubles(facts) if each.name == "no-workers"]
+    snapshot = replace(WELL, workers=[], queues=[Queue(f"q{n}", 1) for n in range(1000)])
+    [nobody] = [each for each in problems(snapshot) if each.name == "no-workers"]
     assert nobody.advice == "rqmem worker q0 q1 q2 q3 q4 and 995 more queues"
 
 
 def test_a_text_of_many_mb_takes_some_lines() -> None:
     text = "x y" * 10_000_000
-    facts = replace(WELL, alerts=[Open("memory-usage", text, NOW, "ada", text)], queues=[Queue(text, 3)])
-    assert len(screen(facts, troubles(facts), 100, None, plainly)) < 40
+    snapshot = replace(WELL, open_alerts=[Open("memory-usage", text, NOW, "ada", text)], queues=[Queue(text, 3)])
+    assert len(screen(snapshot, problems(snapshot), 100, None, plainly)) < 40
 
 
 # The plot

@@ -13,9 +13,9 @@ from redis import Redis
 from rq import Queue, Retry
 
 from rqmem import MemoryAwareJob
+from rqmem.observe.snapshot import read_totals
 from rqmem.observe.statistics import tally_of
 from rqmem.prometheus.families import families
-from rqmem.prometheus.read import read_scrape
 from rqmem.store.history import history_reader
 from tests import children_jobs, sample_jobs
 from tests.cli.test_commands import rqmem
@@ -47,7 +47,7 @@ def test_rates_are_by_jobs_that_somebody_enqueued(connection: Redis, redis_url: 
     assert (tally.jobs, tally.jobs_split) == (3, 2)
     page = {
         (sample.name, sample.labels.get("job_type")): sample.value
-        for family in families(read_scrape(connection, time.time()), 0.0)
+        for family in families(read_totals(connection, time.time()), 0.0)
         for sample in family.samples
     }
     assert page["rqmem_job_jobs_total", COUNTED] == 3 and page["rqmem_job_jobs_split_total", COUNTED] == 2

@@ -14,7 +14,7 @@ from rq.job import Job, JobStatus
 from rq.registry import CanceledJobRegistry
 
 from rqmem.connection import embedded_files
-from rqmem.observe.snapshot import read_workers
+from rqmem.observe.snapshot import read_snapshot
 from rqmem.store import keys
 from rqmem.testing import wait_until
 from tests import sample_jobs
@@ -46,7 +46,7 @@ def worker(
 
 def known(connection: Redis) -> bool:
     """Whether status and RQ know the worker, by all that they read."""
-    workers = read_workers(connection, 0.0, readable=True)
+    workers = read_snapshot(connection, 0.0).workers
     names = connection.smembers("rq:workers"), connection.smembers("rq:workers:jobs")
     complete = all(
         connection.hexists(name, "birth")

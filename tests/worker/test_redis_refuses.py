@@ -19,9 +19,8 @@ from redis.exceptions import RedisError
 from rq.command import send_shutdown_command
 from rq.job import Dependency, JobStatus
 
-from rqmem.observe.problems import troubles
-from rqmem.observe.snapshot import read_facts
-from rqmem.prometheus.read import read_scrape
+from rqmem.observe.problems import problems
+from rqmem.observe.snapshot import read_status, read_totals
 from rqmem.store import execution_reader, keys
 from rqmem.testing import wait_until
 from tests import sample_jobs
@@ -396,9 +395,9 @@ def test_status_and_exporter_say_that_redis_refuses_and_miss_no_worker(
 ) -> None:
     own_redis.queue.enqueue(sample_jobs.add, 1)
     with REFUSALS[kind](admin):
-        found = {each.name: each.text for each in troubles(read_facts(own_redis.connection, "", time.time()))}
+        found = {each.name: each.text for each in problems(read_status(own_redis.connection, "", time.time()))}
         assert kind in found["redis-refuses"]
         assert "no-workers" not in found
-        assert read_scrape(own_redis.connection, time.time()).refuses
-    assert "redis-refuses" not in {each.name for each in troubles(read_facts(own_redis.connection, "", time.time()))}
+        assert read_totals(own_redis.connection, time.time()).refuses
+    assert "redis-refuses" not in {each.name for each in problems(read_status(own_redis.connection, "", time.time()))}
     assert not own_redis.connection.exists(keys.PROBE)
