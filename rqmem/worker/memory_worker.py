@@ -10,13 +10,13 @@ what the horse does is in `rqmem.worker.horse.main`.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import logging
 import os
 import signal
 import sys
 import time
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from rqmem import events
@@ -31,6 +31,7 @@ from rqmem.store.retrying import until_redis_answers
 from rqmem.type_of_job import job_type
 from rqmem.units import MB, show_leak, show_mb, to_bytes, to_mb
 from rqmem.worker import linux
+from rqmem.worker.execution import Ended, Event, Instruction, Overdue, Phase, State, after, ordered_again
 from rqmem.worker.heartbeat import Heart
 from rqmem.worker.horse.channel import Order, Report, WarmHorse
 from rqmem.worker.lifecycle import LivingWorker
@@ -42,7 +43,6 @@ if TYPE_CHECKING:
     from redis.client import Pipeline
 
 _SWITCH_SECONDS = 1.0
-_ORDERS = 3  # how often a job is ordered from horses that die before they take it
 _OUR_LOG = logging.getLogger("rqmem.worker")
 
 
@@ -76,6 +76,7 @@ class MemoryWorker(LivingWorker):
             return execution
 
         execution = until_redis_answers(claim, f"claim job {job.id}")
+        self._stopped_job_id = None  # a stop that came too late for an execution before is none of this one's
         self.executions[execution.id] = execution
         self.began_in = self.epoch
         return execution
@@ -113,21 +114,16 @@ class MemoryWorker(LivingWorker):
             self._look_at_own_memory()
             return
         execution = self.prepare_execution(job)
-        died_idle = 0
+        state = State()
         while True:
             warm = self._order(job, queue, execution)
             end = self._watch(job, queue, execution, warm)
-            if warm.page.declined:
-                self._needs.of(job_type(job)).declared_bytes = warm.page.declared_bytes
-                self._recycle(job, queue, self._why_declined(warm))
-            elif self._runs_again(job, queue, warm, end):
-                continue
-            elif end.report is None and not warm.page.taken and died_idle < _ORDERS - 1:
-                died_idle += 1  # and the job did not begin
-                self._tell_recycled(job, queue, "it had died before it took the job")
-            else:
+            state, instructions = self._after(replace(warm.page.state, orders=state.orders), job, end)
+            if Instruction.ORDER_AGAIN not in instructions:
                 break
-        self._settle_end(job, queue, execution, end)
+            self._make_way(job, queue, warm, end, state.phase)
+            state = ordered_again(state)
+        self._settle_end(job, queue, execution, end, instructions)
         self.set_state(WorkerStatus.IDLE)
         self._look_at_own_memory()
         if self._warm is None and not self._stop_requested:
@@ -147,7 +143,8 @@ class MemoryWorker(LivingWorker):
     def fork_work_horse(self, job: Job, queue: Queue) -> None:
         """RQ's `fork_work_horse`, with a page shared between worker and horse, made before the fork."""
         self._page = SharedPage.new(to_bytes(self.limit_mb))
-        self._page.fresh = self._page.taken = True
+        self._page.fresh = True
+        self._page.advance(Event.TAKEN)
         self._new_group()
         self._forking_pid = os.getpid()
         self._known = set(process_tree.descendants(self._forking_pid))
@@ -158,7 +155,26 @@ class MemoryWorker(LivingWorker):
 
     def monitor_work_horse(self, job: Job, queue: Queue, execution: Execution) -> None:
         """Replaces RQ's `monitor_work_horse`: waits for the horse, watching its memory, and settles its end."""
-        self._settle_end(job, queue, execution, self._watch(job, queue, execution, None))
+        end = self._watch(job, queue, execution, None)
+        assert self._page is not None
+        _, instructions = self._after(self._page.state, job, end)
+        self._settle_end(job, queue, execution, end, instructions)
+
+    def _after(self, state: State, job: Job, end: End) -> tuple[State, tuple[Instruction, ...]]:
+        """What follows from the end of the job's time on its horse."""
+        horses_fault = end.breach is not None and self._is_horses_fault(end.breach)
+        ended = Ended(end.lost, self._stopped_job_id == job.id, horses_fault)
+        return after(replace(state, breached=end.breach is not None), ended)
+
+    def _make_way(self, job: Job, queue: Queue, warm: WarmHorse, end: End, phase: Phase) -> None:
+        """The job is to be ordered once more: this horse goes, and the log says why."""
+        if phase is Phase.DECLINED:
+            self._needs.of(job_type(job)).declared_bytes = warm.page.declared_bytes
+            self._recycle(job, queue, self._why_declined(warm))
+        elif phase is Phase.SPOILED:
+            self._tell_spoiled(job, queue, warm.page, end)
+        else:
+            self._tell_recycled(job, queue, "it had died before it took the job")
 
     def kill_horse(self, sig: signal.Signals = signal.SIGKILL) -> None:
         """RQ's `kill_horse`; without a horse it does nothing (RQ's would signal our own group).
@@ -275,7 +291,7 @@ class MemoryWorker(LivingWorker):
             self._retire_group(broken=end.broken)
         elif report is None:
             self._end_warm_horse(broken=True)
-        elif end.broken or self._page.told or self._page.runs_again:
+        elif end.broken or self._page.state.ends_horse:
             self._kill_warm_horse()
         if watcher.hidden:
             _OUR_LOG.warning(
@@ -284,7 +300,7 @@ class MemoryWorker(LivingWorker):
             )  # fmt: skip
         self._name_what_is_left(job, broken=end.broken)
         if end.breach is not None and (left := watcher.segments_left()):
-            end = dataclasses.replace(end, breach=dataclasses.replace(end.breach, segments_left=left))
+            end = replace(end, breach=replace(end.breach, segments_left=left))
             names = ", ".join(f"{name} ({show_mb(used)} MB)" for name, used in left)
             _OUR_LOG.warning("worker %s: processes of job %s are dead and left %s", self.name, job.id, names)
         return end
@@ -298,12 +314,15 @@ class MemoryWorker(LivingWorker):
         """Whether the job ended before it was to be killed; one that only waits for Redis to commit is let be."""
         assert self._page is not None
         while not watcher.wait(kill_at):
-            if self._page.in_user_code or self._heart is None or not self._heart.away:
+            overdue = Overdue(redis_away=self._heart is not None and self._heart.away)
+            if Instruction.KILL in self._page.advance(overdue):
                 return False
             kill_at = time.monotonic() + self.kill_after_timeout_seconds
         return True
 
-    def _settle_end(self, job: Job, queue: Queue, execution: Execution, end: End) -> None:
+    def _settle_end(
+        self, job: Job, queue: Queue, execution: Execution, end: End, instructions: tuple[Instruction, ...]
+    ) -> None:
         """What happens after each kind of end, as in RQ's `monitor_work_horse`; and what becomes of the horse."""
         page, self._outcome = self._page, ""
         assert page is not None
@@ -313,31 +332,28 @@ class MemoryWorker(LivingWorker):
             _OUR_LOG.info(
                 "worker %s: integrations that are active in its horses: %s", self.name, ", ".join(sorted(new))
             )
-        if end.lost or page.in_user_code:  # a horse for one job may have left with 0 in the middle of it
+        if Instruction.SETTLE in instructions:
             until_redis_answers(
                 lambda: self._settle_lost_horse(job, queue, execution, end), f"settle the end of job {job.id}"
             )
-        elif end.breach is not None:
+        elif Instruction.REPORT_HOOK in instructions:
+            self._report_lost_in_hook(job, queue, execution, end)
+        elif Instruction.RECORD_BREACH in instructions and end.breach is not None:
             caught = "caught it (except MemoryLimitExceeded) and went on to its end"
             went_on = f"nothing: the job {caught if page.breach_known else 'had ended by then'}"
             self._tell_breach(job, execution, end.breach, HOOK_BREACHED if page.hook_breached else went_on)
         if self._recorder is not None:
             self._recorder.ended(self._outcome)
         if self._captures is not None:
-            breached = end.breach is not None or page.told
+            breached = end.breach is not None or page.recorded
             self._captures.settle(page.job or job_type(job), job.id, page, breached=breached)
         if self._warm is not None and end.report is not None:
             self._consider_recycling(job, queue, self._warm, end.report)
         elif end.warm:
-            self._tell_recycled(job, queue, _why_it_went(end, breached=end.breach is not None or page.told))
+            self._tell_recycled(job, queue, _why_it_went(end, breached=end.breach is not None or page.recorded))
 
-    def _runs_again(self, job: Job, queue: Queue, warm: WarmHorse, end: End) -> bool:
-        """Whether the job is to be ordered once more: it breached for what others had left in this horse. Told."""
-        page = warm.page
-        killed = end.lost and page.in_user_code and not page.committed and end.breach is not None
-        again = page.runs_again or (killed and end.breach is not None and self._is_horses_fault(end.breach))
-        if self._stopped_job_id == job.id or not again:
-            return False
+    def _tell_spoiled(self, job: Job, queue: Queue, page: SharedPage, end: End) -> None:
+        """The job breached because of what others had left in this horse."""
         text = page.breach_json
         breach = end.breach or (codec.from_json(events.Breach, text) if text else None)
         left_mb = to_mb(page.left_before)
@@ -352,7 +368,6 @@ class MemoryWorker(LivingWorker):
         self._tell_recycled(job, queue, f"others had left {show_mb(left_mb)} MB in it")
         if self._captures is not None:
             self._captures.settle(page.job or job_type(job), job.id, page, breached=False)
-        return True
 
     def _ceiling_of(self, declared_bytes: int) -> int:
         """The ceiling of a job that declares this one; 0: none."""

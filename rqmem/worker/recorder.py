@@ -299,7 +299,7 @@ class Recorder:
             elif isinstance(event, events.Split):
                 running.children = event.children
             elif isinstance(event, events.Breach):
-                if running.breach is not None and not running.page.told:
+                if running.breach is not None and not running.page.recorded:
                     return  # its horse died between telling the breach and noting that it had
                 running.breach = event
         if self.listener is not None:

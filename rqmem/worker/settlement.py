@@ -49,6 +49,7 @@ from rqmem.type_of_job import job_type
 from rqmem.units import to_bytes, to_mb
 from rqmem.worker import linux
 from rqmem.worker.commit import PatientWorker
+from rqmem.worker.execution import Event, Phase
 from rqmem.worker.exit_reason import Circumstances, how_horse_ended, killed_by_somebody
 from rqmem.worker.horse.channel import Report
 from rqmem.worker.horse.hook_runner import Hooking
@@ -119,9 +120,6 @@ class SettlingWorker(PatientWorker):
                 self.cleanup_execution(job, pipeline, execution)
                 pipeline.execute()
             return
-        if self._page is not None and self._page.committed:
-            self._report_lost_in_hook(job, queue, execution, end)
-            return
         if self._page is not None and self._page.has_run:
             executions.note_peak(self.connection, job.id, to_mb(self._page.peak_bytes))
         if self._stopped_job_id == job.id:
@@ -137,7 +135,7 @@ class SettlingWorker(PatientWorker):
             self.handle_work_horse_killed(job, end.pid, end.status, end.rusage)
         if self._page is not None:
             self._page.again = job.should_retry  # where the job goes on instead, that is told otherwise
-        if self._page is not None and self._page.settling:
+        if self._page is not None and self._page.state.phase is Phase.FAILING:
             if isinstance(error, MemoryLimitExceeded):
                 what_next = "failed: it had failed before, and this was its failure callback"
                 self._tell_breach(job, execution, error.breach, what_next)
@@ -180,7 +178,7 @@ class SettlingWorker(PatientWorker):
     def _why(self, end: End) -> EndedHorse:
         """The error that stands for the end of a horse which left no verdict."""
         if end.breach is not None:
-            if self._page is not None and self._page.told:
+            if self._page is not None and self._page.recorded:
                 return MemoryLimitExceeded(codec.from_json(events.Breach, self._page.breach_json))
             return MemoryLimitExceeded(end.breach)
         if end.overdue:
@@ -198,7 +196,7 @@ class SettlingWorker(PatientWorker):
             peak_mb=to_mb(page.peak_bytes) if page is not None else 0.0,
             limit_mb=to_mb(page.ceiling_bytes) if page is not None else 0.0,
             operation=page.operation if page is not None else "",
-            in_job=page is not None and page.in_user_code and not page.committed,
+            in_job=page is not None and page.in_user_code and not page.in_hooks,
             memory_ran_out=memory_ran_out,
             container_mb=to_mb(limit_bytes) if limit_bytes is not None else None,
         )
@@ -228,7 +226,7 @@ class SettlingWorker(PatientWorker):
     def _is_horses_fault(self, breach: events.Breach) -> bool:
         """Whether the job would have fitted, had others not left so much in its horse."""
         page = self._page
-        if page is None or page.settling:
+        if page is None or page.state.phase is Phase.FAILING:
             return False
         used = max(to_bytes(max(breach.used_mb, breach.peak_mb)), page.peak_bytes)
         return recycling.is_horses_fault(page.left_before, used, to_bytes(breach.limit_mb))
@@ -239,14 +237,14 @@ class SettlingWorker(PatientWorker):
         Returns it as it was told.
         """
         page = self._page
-        if page is not None and page.told:
+        if page is not None and page.recorded:
             return codec.from_json(events.Breach, page.breach_json) if page.breach_json else breach
         peak_mb = max(breach.peak_mb, to_mb(page.peak_bytes)) if page is not None else breach.peak_mb
         breach = dataclasses.replace(breach, peak_mb=peak_mb, next=what_next)
         until_redis_answers(lambda: remember(job, breach, execution.id), f"keep the breach of job {job.id}")
         events.emit(breach)
         if page is not None:
-            page.breach_json, page.told = codec.to_json(breach), True
+            page.breach_json, page.recorded = codec.to_json(breach), True
         return breach
 
     def _handle_stopped_job(self, job: Job, queue: Queue, execution: Execution) -> None:
@@ -332,7 +330,7 @@ class SettlingWorker(PatientWorker):
         error = exc_info[1]
         breach = breach_in(error)
         if isinstance(error, HorseTooHeavy) and self._page is not None:
-            self._page.declined = True  # the worker orders the job again, from a new horse
+            self._page.advance(Event.DECLINED)  # the worker orders the job again, from a new horse
             return
         if isinstance(error, PlannedStop | RunTakenOver) and self._page is not None:
             self._page.outcome = type(error).__name__
@@ -349,7 +347,7 @@ class SettlingWorker(PatientWorker):
             return
         if breach is not None and self._page is not None and self._is_horses_fault(breach.breach):
             self._page.outcome = type(breach).__name__
-            self._page.runs_again = True  # the worker orders the job again
+            self._page.advance(Event.SPOILED)  # the worker orders the job again
             return
         if breach is not None:
             job.ended_at = now()
@@ -361,7 +359,7 @@ class SettlingWorker(PatientWorker):
         elif isinstance(error, ConfigError):
             job.retries_left = 0  # a retry would only fail again; a person has to mend it
         if self._page is not None:
-            self._page.settling = True
+            self._page.advance(Event.FAILING)
             self._page.outcome = type(error).__name__
         super()._finalize_failure(job, queue, execution, exc_info)
 

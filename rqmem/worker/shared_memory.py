@@ -1,7 +1,8 @@
 """The shared page: memory that worker and horse both see, made before the fork, one per horse.
 
 The horse writes where it is; the worker writes what it measured. No locks: each field has one writer at a
-time, and the worker trusts texts only while the tree is stopped or dead.
+time, and the worker trusts texts only while the tree is stopped or dead. How far the execution has come is one
+number (`rqmem.worker.execution`); the other fields are facts that do not follow from it.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import ctypes
 import mmap
 
 from rqmem.worker.event_ring import Tape
+from rqmem.worker.execution import Ended, Event, Instruction, Overdue, Phase, State, after, in_user_code, seen
 
 _BREACH_BYTES = 16384
 _KEPT_CHECKPOINTS = 5
@@ -30,22 +32,18 @@ class SharedPage(ctypes.Structure):
         held_at_breach: horse: what it held itself when it was first told to unwind.
         stop_asked: worker: it is to stop as soon as it can; a job that can go on elsewhere had better.
         imported_bytes: horse: what importing the job's module took.
-        taken: horse: it has read the order for this job.
-        in_user_code: horse: an exception may be raised now.
+        in_hooks: horse's main thread: hooks run after the job.
+        breached: worker: the job was found above its ceiling.
+        recorded: whoever settles: the breach is in the journal, as in ``breach_json``.
         has_run: horse: the job is memory-aware, a run is kept for it.
         fresh: worker: the horse has run no job before this one.
         gathers: horse: the job has split before, and gathers; again: RQ's Retry will run the job once more.
         held_before, left_before: worker: what the horse holds before the job, and what of it earlier jobs have left.
         need_bytes: worker: what such a job is known to take beyond that; -1: it is not known.
-        runs_again: horse: it breached for what others had left; it is to run once more, in a new horse.
-        settling: horse: it is recording the job's failure; callbacks may have run.
-        declined: horse: it is too heavy for this job, which did not begin.
         capture_unwanted: worker: there is too much of it; capture_ended: horse: none is being made.
         breach_known: horse: a breach was raised in it, and the job caught it knowingly.
-        committed: horse: the job's outcome stands in Redis; what runs now are hooks.
         hook_breached: horse: it was one of those hooks that breached.
         ends_with_hooks: horse: it has hooks to call before it ends.
-        told: whoever settles: the breach stands in the journal, as in ``breach_json``.
         items_done: horse: items finished in the present stage, by this execution and those before.
         chunks, items, largest_chunk: horse: finished in this execution.
         tape: horse: the events of the job.
@@ -81,20 +79,16 @@ class SharedPage(ctypes.Structure):
     peak_sampled: bool
     burst: bool
     stop_asked: bool
-    taken: bool
-    in_user_code: bool
+    in_hooks: bool
+    breached: bool
+    recorded: bool
     has_run: bool
     fresh: bool
     gathers: bool
     again: bool
-    settling: bool
-    declined: bool
-    runs_again: bool
     breach_known: bool
-    told: bool
     capture_unwanted: bool
     capture_ended: bool
-    committed: bool
     hook_breached: bool
     ends_with_hooks: bool
     tape: Tape
@@ -118,23 +112,20 @@ class SharedPage(ctypes.Structure):
         ("left_before", ctypes.c_int64),
         ("need_bytes", ctypes.c_int64),
         ("imported_bytes", ctypes.c_int64),
+        ("_phase", ctypes.c_int32),
         ("peak_sampled", ctypes.c_bool),
         ("burst", ctypes.c_bool),
         ("stop_asked", ctypes.c_bool),
-        ("taken", ctypes.c_bool),
-        ("in_user_code", ctypes.c_bool),
+        ("in_hooks", ctypes.c_bool),
+        ("breached", ctypes.c_bool),
+        ("recorded", ctypes.c_bool),
         ("has_run", ctypes.c_bool),
         ("fresh", ctypes.c_bool),
         ("gathers", ctypes.c_bool),
         ("again", ctypes.c_bool),
-        ("settling", ctypes.c_bool),
-        ("declined", ctypes.c_bool),
-        ("runs_again", ctypes.c_bool),
         ("breach_known", ctypes.c_bool),
-        ("told", ctypes.c_bool),
         ("capture_unwanted", ctypes.c_bool),
         ("capture_ended", ctypes.c_bool),
-        ("committed", ctypes.c_bool),
         ("hook_breached", ctypes.c_bool),
         ("ends_with_hooks", ctypes.c_bool),
         ("tape", Tape),
@@ -160,6 +151,30 @@ class SharedPage(ctypes.Structure):
         """Ready for another job."""
         ctypes.memset(ctypes.addressof(self), 0, ctypes.sizeof(self))
         self.ceiling_bytes = ceiling_bytes
+
+    @property
+    def state(self) -> State:
+        """The execution by now, as both processes have written it."""
+        return State(seen(Phase(self._phase), self.breached), self.in_hooks, self.breached, self.recorded)
+
+    @property
+    def in_user_code(self) -> bool:
+        return in_user_code(self._phase, self.in_hooks)
+
+    def advance(self, event: Event | Overdue | Ended) -> tuple[Instruction, ...]:
+        """Write what follows from an event, in one store, and return what to do.
+
+        The phase is written by the horse's main thread only, and by the worker before it forks a horse.
+        """
+        before = self.state
+        state, instructions = after(before, event)
+        if event is not Event.BREACHED and state.phase is not before.phase:
+            self._phase = state.phase
+        elif state.in_hooks != before.in_hooks:
+            self.in_hooks = state.in_hooks
+        elif state.breached != before.breached:
+            self.breached = state.breached
+        return instructions
 
     @property
     def job(self) -> str:

@@ -35,6 +35,7 @@ from rqmem.policy.ceiling import (
 from rqmem.store import codec
 from rqmem.units import MB, to_bytes, to_mb
 from rqmem.worker import evidence, linux
+from rqmem.worker.execution import Event
 from rqmem.worker.growth import Growth
 from rqmem.worker.horse.user_code import BREACH_SIGNAL, SAMPLE_SIGNAL, described, described_growth
 from rqmem.worker.kernel import HorseGroup
@@ -381,6 +382,7 @@ class Watcher:
             beyond_reach=[(pid, procfs.read_command(pid)) for pid in process_tree.beyond_reach(self._members())],
         )
         self._page.breach_json = codec.to_json(self.breach)
+        self._page.advance(Event.BREACHED)
         return self.breach
 
     def _as_the_horse_left_it(self, breach: Breach, layer: Layer) -> Breach:

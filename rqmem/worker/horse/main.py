@@ -27,6 +27,7 @@ from rqmem.store.history.history_records import OK
 from rqmem.store.retrying import until_redis_answers
 from rqmem.type_of_job import type_of_path
 from rqmem.units import to_bytes
+from rqmem.worker.execution import Event
 from rqmem.worker.horse import environment, process_state, self_report, user_code
 from rqmem.worker.horse.channel import Channel, Order, Report
 from rqmem.worker.horse.hook_runner import ENDING_SECONDS, Hooking
@@ -91,7 +92,7 @@ class WorkerInHorse(SettlingWorker):
             while (order := channel.order()) is not None:
                 probing.before(order.job_type)
                 self._run_order(order)
-                doomed = self._page is not None and (self._page.told or self._page.runs_again)
+                doomed = self._page is not None and self._page.state.ends_horse
                 if doomed:  # it will be killed when it has reported
                     self._call_ending_hooks()
                 report = self._look_after(probing, doomed)
@@ -145,7 +146,7 @@ class WorkerInHorse(SettlingWorker):
             until_redis_answers(lambda: self.forget(queue, execution), f"forget job {order.job_id}")
             self._page.outcome = type(error).__name__
             return
-        self._page.taken = True
+        self._page.advance(Event.TAKEN)
         job.redis_server_version = self.get_redis_server_version()
         execution._job = job
         self.executions = {execution.id: execution}
@@ -216,7 +217,7 @@ class WorkerInHorse(SettlingWorker):
             done = super().perform_job(job, queue, execution)
             if done:
                 page.outcome = OK
-            page.committed = True
+            page.advance(Event.COMMITTED)
             self._call_after_hooks(hooking, here, job, time.monotonic() - began)
             return done
         finally:

@@ -19,6 +19,7 @@ from rqmem.profiling.snapshots import Inside
 from rqmem.store import codec
 from rqmem.units import MB
 from rqmem.worker import profiling
+from rqmem.worker.execution import Phase
 from rqmem.worker.horse import user_code
 from rqmem.worker.horse.user_code import SNAPSHOT_SIGNAL
 from rqmem.worker.shared_memory import SharedPage
@@ -61,7 +62,8 @@ def _on_snapshot_signal(number: int, frame: FrameType | None) -> None:
 
 
 def _inside(page: SharedPage, frame: FrameType | None) -> Inside:
-    doing = "the job's code" if page.in_user_code else "RQ's code around a job" if page.taken else "no job"
+    around = "no job" if page.state.phase is Phase.ORDERED else "RQ's code around a job"
+    doing = "the job's code" if page.in_user_code else around
     stack, threads = stack_of(frame), _other_threads()
     room = max(0, page.ceiling_bytes - page.usage_bytes) // _ROOM_FRACTION
     if _POINTER_BYTES * sys.getallocatedblocks() > min(room, _MOST_LIST_BYTES):

@@ -35,6 +35,7 @@ from rqmem.rq_names import BaseTimeoutException
 from rqmem.store import codec
 from rqmem.units import to_bytes, to_mb
 from rqmem.worker import linux
+from rqmem.worker.execution import Event, Instruction
 from rqmem.worker.horse import environment
 from rqmem.worker.horse.swallowed_breaches import Raised, is_judging
 from rqmem.worker.shared_memory import SharedPage
@@ -154,7 +155,7 @@ def run_user_code(horse: Horse, call: Callable[[], Any]) -> Any:
     environment.put(MARK, horse.execution_id)
     try:
         try:
-            page.in_user_code = True
+            page.advance(Event.ENTERED)
             result = _unless_swallowed(horse, call)
         finally:
             _leave_user_code(page, pid)
@@ -186,7 +187,7 @@ def _unless_swallowed(horse: Horse, call: Callable[[], Any]) -> Any:
 def _leave_user_code(page: SharedPage, horse_pid: int) -> None:
     """From here on nothing may raise. A child that the job forked and let return ends: it must not commit."""
     if os.getpid() == horse_pid:
-        page.in_user_code = False
+        page.advance(Event.LEFT)
         return
     error = sys.exc_info()[1]
     code = error.code if isinstance(error, SystemExit) else int(error is not None)
@@ -209,7 +210,8 @@ def _on_breach_signal(number: int, frame: FrameType | None) -> None:
         breach = _evidence(horse, frame)
     finally:
         _taking_evidence = False
-    raise horse.raised.new(MemoryLimitExceeded(breach))
+    if Instruction.RAISE in horse.page.advance(Event.SIGNALLED):
+        raise horse.raised.new(MemoryLimitExceeded(breach))
 
 
 def _evidence(horse: Horse, frame: FrameType | None) -> Breach:
