@@ -1,4 +1,4 @@
-"""Bars, sparklines, spans of time, short ids and texts of others, as plain text. Pure."""
+"""One kit for text: counts, times, spans, cutting, wrapping, columns, bars, sparklines, names of others. Pure."""
 
 from __future__ import annotations
 
@@ -6,13 +6,215 @@ import itertools
 import json
 import math
 import re
-from collections.abc import Callable, Sequence
-from typing import Any
+import string
+import textwrap
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Literal
 
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
 _HEIGHTS = "▁▂▃▄▅▆▇█"
 _ASCII_HEIGHTS = "_.:-=+*#"
 _NOT_ASCII = re.compile(r"[^\n\x20-\x7e]")
+_LONGEST_PARAGRAPH = 2000  # characters
+
+Mood = Literal["plain", "title", "faint", "good", "warning", "bad"]
+Part = tuple[str, Mood]
+Line = tuple[Part, ...]
+"""Parts of a line, each with its mood; `rqmem.live.screen` makes colours of moods."""
+
+# Counts and times
+
+
+def counted(number: float, thing: str) -> str:
+    """``no jobs``, ``1 job``, ``1,200 jobs``, ``2 breaches``."""
+    plural = "" if number == 1 else "es" if thing.endswith("ch") else "s"
+    return f"{f'{number:,.0f}' if number else 'no'} {thing}{plural}"
+
+
+def timestamp(at: float) -> str:
+    """Epoch seconds as ``2025-08-06T10:30:00Z``."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(at))
+
+
+def timestamp_ms(at: float | None) -> str | None:
+    """Epoch seconds as ``2025-08-06T10:30:00.250Z``, for JSON; None stays None."""
+    return None if at is None else f"{timestamp(at)[:-1]}.{int(at * 1000) % 1000:03}Z"
+
+
+def clock(at: float) -> str:
+    """The local time of day, as ``10:30:00``."""
+    return time.strftime("%H:%M:%S", time.localtime(at))
+
+
+def date_and_clock(at: float) -> str:
+    """The local date and time, as ``2025-08-06 10:30:00``."""
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at))
+
+
+def span(seconds: float) -> str:
+    """``0.4 s``, ``14 s``, ``3 min``, ``2 h``, ``5 d``: a span of time in its largest unit, at most seven columns."""
+    seconds = max(0.0, seconds)
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    for length, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= 2 * length:
+            return f"{int(seconds // length)} {unit}"
+    return f"{int(seconds)} s"
+
+
+def duration(seconds: float) -> str:
+    """``4.2 s``, ``12 min 5 s`` or ``3 h 0 min``: a span of time in its two largest units."""
+    if seconds < 60:
+        return f"{seconds:.1f} s".replace(".0 s", " s")
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+# Texts and names that others wrote
+
+
+class _Escapes(dict[int, str]):
+    """Code point -> how it is shown. As `str.translate` takes it, which is quick with many MB."""
+
+    def __missing__(self, code: int) -> str:
+        each = chr(code)
+        self[code] = shown = each if each.isprintable() else each.encode("unicode_escape").decode()
+        return shown
+
+
+_escapes = _Escapes()
+
+
+def printable(text: str) -> str:
+    """The text on one line, with what would move a cursor, begin a line or turn the direction of reading as an escape.
+
+    Names, operations and errors come from users' code, or from whoever may write to Redis. Lone surrogates are escaped
+    too (they stand for bytes of a file's name). Twice is the same as once.
+    """
+    return text if text.isprintable() else text.translate(_escapes)
+
+
+def shortened(text: str, most: int = 10_000) -> str:
+    """The text. If it has more than ``most`` characters: its beginning, and how many it has."""
+    return text if len(text) <= most else f"{text[:most]}… ({len(text):,} characters)"
+
+
+def wrapped(text: str, columns: int, *, indent: str = "", whole_words: bool = False) -> list[str]:
+    """The text in lines of at most ``columns``, one line at least.
+
+    Args:
+        indent: begins each line but the first.
+        whole_words: a word that is longer than a line is not broken, so that it can be copied.
+    """
+    text = printable(shortened(text, _LONGEST_PARAGRAPH))
+    return textwrap.wrap(
+        text, max(20, columns), subsequent_indent=indent, break_on_hyphens=False, break_long_words=not whole_words
+    ) or [""]
+
+
+def json_text(value: Any, *, indent: int | None = None, default: Callable[[Any], Any] | None = None) -> str:
+    """The value as JSON in which every character can be printed: the others are JSON's own escapes."""
+    text = json.dumps(value, indent=indent, ensure_ascii=False, default=default)
+    return _NOT_ASCII.sub(_escaped, text)
+
+
+def _escaped(found: re.Match[str]) -> str:
+    return found[0] if found[0].isprintable() else json.dumps(found[0])[1:-1]
+
+
+def first_parent(job_id: str) -> str:
+    """Of a child, or a child's child, the job that split first; of any other job itself."""
+    return job_id.partition("-child-")[0]
+
+
+def short_id(job_id: str) -> str:
+    """Enough of a job's id to know it by in a line, and of a child (`rqmem.store.ledger.child_id`) also which one."""
+    parent, child, numbers = job_id.partition("-child-")
+    return parent[:8] + child + numbers
+
+
+# Widths
+
+
+def cut(text: str, width: int) -> str:
+    """The text in at most ``width`` columns, printable. A longer one ends with an ellipsis."""
+    text = printable(text[: max(0, width) + 1])  # a text may have many MB
+    if len(text) <= width:
+        return text
+    return text[: width - 1] + "…" if width > 0 else ""
+
+
+def cut_middle(text: str, width: int) -> str:
+    """As `cut`, with the ellipsis in the middle: names of workers and job types differ at their end."""
+    if len(text) <= width:
+        return text
+    if width < 5:
+        return cut(text, width)
+    tail = (width - 1) * 2 // 3
+    return f"{text[: width - 1 - tail]}…{text[-tail:]}"
+
+
+def cut_names(names: Sequence[str], width: int) -> list[str]:
+    """The names in at most ``width`` columns each. What they have in common goes first, so that they still differ."""
+    if max(map(len, names), default=0) <= width:
+        return list(names)
+    begin = _common(names)
+    end = _common([name[begin:][::-1] for name in names])
+    if len(names) == 1 or begin + end == 0:
+        return [cut_middle(name, width) for name in names]
+    short = [f"…{name[begin:]}" if begin > 1 else name for name in names]
+    if max(map(len, short)) > width and end > 1:
+        short = [f"{name[:-end]}…" for name in short]
+    return [cut_middle(name, width) for name in short]
+
+
+def _common(names: Sequence[str]) -> int:
+    """How many letters they all begin with, in whole words: ``web-21`` and ``web-29`` have ``web-`` in common."""
+    first, last = min(names), max(names)  # the two that differ soonest
+    same = sum(itertools.takewhile(bool, (ours == theirs for ours, theirs in zip(first, last, strict=False))))
+    return len(first[:same].rstrip(string.ascii_letters + string.digits))
+
+
+def line(*parts: str | Part) -> Line:
+    """A line of texts, each with its mood or none. What cannot be printed becomes an escape."""
+    moods: list[Part] = [(part, "plain") if isinstance(part, str) else part for part in parts]
+    return tuple((printable(part), mood) for part, mood in moods if part)
+
+
+def without_moods(of: Line) -> str:
+    """The line as text."""
+    return "".join(part for part, _ in of)
+
+
+def fit(of: Line, width: int) -> Line:
+    """The line in at most ``width`` columns."""
+    parts: list[Part] = []
+    left = width
+    for part, mood in of:
+        shown = cut(part, left)
+        if shown:
+            parts.append((shown, mood))
+        left -= len(part)
+        if left < 0:
+            break
+    return tuple(parts)
+
+
+def columns(rows: Iterable[list[str]], gap: int = 2) -> list[str]:
+    """Rows of cells as lines, the first cell of each row at the left, the others aligned at the right."""
+    cells = list(rows)
+    widths = [max(len(cell) for cell in column) for column in zip(*cells, strict=True)] if cells else []
+    return [
+        (" " * gap).join(
+            cell.ljust(width) if number == 0 else cell.rjust(width)
+            for number, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in cells
+    ]
+
+
+# Pictures
 
 
 def bar(fraction: float, width: int, *, ascii_only: bool = False) -> str:
@@ -46,53 +248,6 @@ def sparkline(values: Sequence[float | None], width: int, *, top: float | None =
     return "".join(" " if value is None else heights[_level(value, highest)] for value in columns).rjust(max(0, width))
 
 
-def span(seconds: float) -> str:
-    """``0.4 s``, ``14 s``, ``3 min``, ``2 h``, ``5 d``: a span of time in its largest unit, at most seven columns."""
-    seconds = max(0.0, seconds)
-    if seconds < 9.95:
-        return f"{seconds:.1f} s"
-    for length, unit in ((86400, "d"), (3600, "h"), (60, "min")):
-        if seconds >= 2 * length:
-            return f"{int(seconds // length)} {unit}"
-    return f"{int(seconds)} s"
-
-
-class _Escapes(dict[int, str]):
-    """Code point -> how it is shown. As `str.translate` takes it, which is quick with many MB."""
-
-    def __missing__(self, code: int) -> str:
-        each = chr(code)
-        self[code] = shown = each if each.isprintable() else each.encode("unicode_escape").decode()
-        return shown
-
-
-_escapes = _Escapes()
-
-
-def printable(text: str) -> str:
-    """The text on one line, with what would move a cursor, begin a line or turn the direction of reading as an escape.
-
-    Names, operations and errors come from users' code, or from whoever may write to Redis. Lone surrogates are escaped
-    too (they stand for bytes of a file's name). Twice is the same as once.
-    """
-    return text if text.isprintable() else text.translate(_escapes)
-
-
-def shortened(text: str, most: int = 10_000) -> str:
-    """The text; where it has more characters than that, its beginning, and how many it has."""
-    return text if len(text) <= most else f"{text[:most]}… ({len(text):,} characters)"
-
-
-def json_text(value: Any, *, indent: int | None = None, default: Callable[[Any], Any] | None = None) -> str:
-    """The value as JSON in which every character can be printed: the others are JSON's own escapes."""
-    text = json.dumps(value, indent=indent, ensure_ascii=False, default=default)
-    return _NOT_ASCII.sub(_escaped, text)
-
-
-def _escaped(found: re.Match[str]) -> str:
-    return found[0] if found[0].isprintable() else json.dumps(found[0])[1:-1]
-
-
 def _columns(values: Sequence[float | None], width: int) -> list[float | None]:
     count = min(len(values), max(0, width))
     bounds = [len(values) * column // count for column in range(count + 1)] if count else []
@@ -104,14 +259,3 @@ def _level(value: float, highest: float) -> int:
     if not (highest > 0 and value > 0):
         return 0
     return min(len(_HEIGHTS) - 1, int(value / highest * len(_HEIGHTS)))
-
-
-def first_parent(job_id: str) -> str:
-    """Of a child, or a child's child, the job that split first; of any other job itself."""
-    return job_id.partition("-child-")[0]
-
-
-def short_id(job_id: str) -> str:
-    """Enough of a job's id to know it by in a line, and of a child (`rqmem.store.ledger.child_id`) also which one."""
-    parent, child, numbers = job_id.partition("-child-")
-    return parent[:8] + child + numbers

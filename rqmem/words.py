@@ -11,7 +11,7 @@ from logging import DEBUG, ERROR, INFO, WARNING
 from typing import Any
 
 from rqmem import events
-from rqmem.text import printable, short_id
+from rqmem.text import counted, printable, short_id
 from rqmem.units import show_mb
 
 _WORTH_TELLING_MB = 1.0  # freed by one collection; a job may collect at each of thousands of checkpoints
@@ -103,17 +103,17 @@ def _level_of_resumed(event: events.Resumed) -> int:
 
 
 def _gave_up(event: events.GaveUp) -> str:
-    resumes = f" and {_many(event.resumes, 'resume')}" if event.resumes else ""
+    resumes = f" and {counted(event.resumes, 'resume')}" if event.resumes else ""
     reason = f": {event.reason}" if event.reason else ""
     return f"{_name(event)} gave up after {_cause(event.cause)}{resumes}{reason}"
 
 
 def _split(event: events.Split) -> str:
-    return f"{_name(event)} is split, for its memory, into {_many(event.children, 'child job')}"
+    return f"{_name(event)} is split, for its memory, into {counted(event.children, 'child job')}"
 
 
 def _leak_found(event: events.LeakFound) -> str:
-    return f"{event.job} {event.summary()}; this memory stayed, run after run, over {_many(event.runs, 'run')}"
+    return f"{event.job} {event.summary()}; this memory stayed, run after run, over {counted(event.runs, 'run')}"
 
 
 def _hook_failed(event: events.HookFailed) -> str:
@@ -142,7 +142,7 @@ def _worker_full(event: events.WorkerFull) -> str:
 
 
 def _worker_restarted(event: events.WorkerRestarted) -> str:
-    return f"worker {event.worker} has begun anew in place, with fresh memory, after {_many(event.jobs, 'job')}"
+    return f"worker {event.worker} has begun anew in place, with fresh memory, after {counted(event.jobs, 'job')}"
 
 
 def _worker_lost(event: events.WorkerLost) -> str:
@@ -170,10 +170,6 @@ def _about(event: events.Event) -> str:
 
 def _cause(cause: str) -> str:
     return "a memory breach" if cause == "breach" else cause
-
-
-def _many(count: int, what: str) -> str:
-    return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"
 
 
 Level = int | Callable[[Any], int]

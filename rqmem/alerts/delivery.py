@@ -25,6 +25,7 @@ from rqmem.policy.delivery import (
     pause_after,
     to_send,
 )
+from rqmem.text import counted
 
 if TYPE_CHECKING:
     from rqmem.alerts.service import Service
@@ -161,7 +162,7 @@ class Delivery:
         self._tries += 1
         pause = pause_after(self._tries)
         if pause is None:
-            lost = _counted(len(self._message))
+            lost = counted(len(self._message), "alert")
             _log.error("%s: %s not sent, after %d tries: %s", self._service.shown, lost, self._tries, reason)
             self._finish(dropped=True)
             return
@@ -178,11 +179,7 @@ class Delivery:
         oldest = time.time() - WORTH_SENDING_SECONDS
         old = [each for each in self._waiting if each.at < oldest]
         if old:
-            _log.warning("%s: %s not sent: older than an hour", self._service.shown, _counted(len(old)))
+            _log.warning("%s: %s not sent: older than an hour", self._service.shown, counted(len(old), "alert"))
             self._waiting = deque(each for each in self._waiting if each.at >= oldest)
             self._done += [each.id for each in old]
             self._dropped += len(old)
-
-
-def _counted(alerts: int) -> str:
-    return "an alert" if alerts == 1 else f"{alerts} alerts"

@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import time
 from collections.abc import Callable, Collection
-from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
 import click
@@ -19,7 +18,7 @@ from rqmem.cli.terminal import colour, connected, never_fail_on_a_letter, redis_
 from rqmem.policy.alert_rules import RULES
 from rqmem.store.alerts.alert_records import Alert
 from rqmem.store.history import history_reader
-from rqmem.text import json_text
+from rqmem.text import date_and_clock, json_text, timestamp_ms
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -112,18 +111,17 @@ def _is_among(alert: Alert, still: Collection[tuple[str, str, str, float]]) -> b
 
 def _nothing(job: str | None, before: int, after: float) -> str:
     about = f" about {job}" if job else ""
-    since = datetime.fromtimestamp(after).strftime("%Y-%m-%d %H:%M:%S")
+    since = date_and_clock(after)
     more = f"; {before:,} before (--since 30d shows them)" if before else ""
     return f"no alerts{about} since {since}{more}"
 
 
 def _shown(alert: Alert, still_open: bool, as_json: bool, width: int) -> str:
     if as_json:
-        when = datetime.fromtimestamp(alert.at, timezone.utc).isoformat(timespec="milliseconds")
-        fields = {**dataclasses.asdict(alert), "time": when.replace("+00:00", "Z"), "open": still_open}
+        fields = {**dataclasses.asdict(alert), "time": timestamp_ms(alert.at), "open": still_open}
         return json_text(fields)
     state = "open" if still_open else alert.state
-    when = datetime.fromtimestamp(alert.at).strftime("%Y-%m-%d %H:%M:%S")
+    when = date_and_clock(alert.at)
     more = f" (+{alert.suppressed})" if alert.suppressed else ""
     mark = colour(f"{state:<8}", _MOODS[state])
     return f"{when}  {mark}  {alert.rule:<19}  {alert.job or '-':<{width}}  {alert.text}{more}"

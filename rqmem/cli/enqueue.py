@@ -25,7 +25,7 @@ from rqmem.rq_names import (
     resolve_serializer,
     validate_job_id,
 )
-from rqmem.text import json_text
+from rqmem.text import json_text, timestamp
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -223,5 +223,5 @@ def _fields(job: Job, due: datetime | None) -> dict[str, Any]:
         "call": job.description,
         "queue": job.origin,
         "status": job.get_status(refresh=False).value,
-        "scheduled_for": due.astimezone(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ") if due is not None else None,
+        "scheduled_for": timestamp(due.timestamp()) if due is not None else None,
     }

@@ -11,7 +11,7 @@ import click
 from rqmem.cli.terminal import connected, one_line, redis_options, show
 from rqmem.errors import ConfigError, JournalVersionError, UnknownName
 from rqmem.store.history import clearing, history_reader
-from rqmem.text import json_text
+from rqmem.text import counted, json_text
 from rqmem.units import MB
 
 if TYPE_CHECKING:
@@ -78,14 +78,14 @@ def clear(ctx: click.Context, url: str | None, job_type: str | None, yes: bool) 
         click.echo("nothing was forgotten")
         ctx.exit(1)
     removed = clearing.clear(connection) if job_type is None else clearing.clear_type(connection, job_type)
-    show(f"forgot {job_type or 'the journal'}: {_many_keys(removed)}")
+    show(f"forgot {job_type or 'the journal'}: {counted(removed, 'key')}")
 
 
 def _question(connection: Redis, where: str, job_type: str | None) -> str:
     if job_type is not None:
         return f"Forget what is known of {job_type} on {where}?"
     total_keys, total_bytes = _total(history_reader.size(connection))
-    return f"Forget the journal on {where} ({_many_keys(total_keys)}, {total_bytes / MB:.1f} MB)?"
+    return f"Forget the journal on {where} ({counted(total_keys, 'key')}, {total_bytes / MB:.1f} MB)?"
 
 
 def _check_type(connection: Redis, job_type: str) -> None:
@@ -136,7 +136,3 @@ def _as_json(kinds: Mapping[str, tuple[int, int]], dropped: Mapping[str, int], n
 
 def _total(kinds: Mapping[str, tuple[int, int]]) -> tuple[int, int]:
     return sum(count for count, _ in kinds.values()), sum(size_bytes for _, size_bytes in kinds.values())
-
-
-def _many_keys(count: int) -> str:
-    return "1 key" if count == 1 else f"{count:,} keys"

@@ -20,7 +20,7 @@ from rqmem.observe.period_read import read_report
 from rqmem.show.html.report_page import check_that_pages_can_be_made, to_html
 from rqmem.show.report_text import to_text
 from rqmem.store.history import history_reader
-from rqmem.text import json_text
+from rqmem.text import counted, json_text
 
 
 def _to_json(report: Report) -> str:
@@ -77,8 +77,7 @@ def _save(found: Report, file: Path, form: str) -> None:
         raise RqmemError(
             f"--output {file} could not be written ({error.strerror}); what was there is as before"
         ) from None
-    tally = found.tally
-    types = f"{len(found.types)} job type{'' if len(found.types) == 1 else 's'}"
-    show(f"report: {file} ({types}, {tally.runs:,.0f} runs, {tally.breached:,.0f} breaches)")
+    counts = ((len(found.types), "job type"), (found.tally.runs, "run"), (found.tally.breached, "breach"))
+    show(f"report: {file} ({', '.join(counted(number, thing) for number, thing in counts)})")
     for note in found.notes:
         show(f"note: {note}", err=True)

@@ -19,7 +19,7 @@ from rqmem.observe import status_json
 from rqmem.observe.problems import healthy, problems
 from rqmem.observe.snapshot import read_status, read_worker, worker_names
 from rqmem.show.status_text import screen, worker_lines
-from rqmem.text import json_text
+from rqmem.text import clock, json_text
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -143,7 +143,7 @@ def _watch(look: Callable[[], _Look], *, as_json: bool) -> bool:
             try:
                 last, lost_at, away = look(), "", ""
             except RedisError as error:
-                lost_at = lost_at or time.strftime("%H:%M:%S")
+                lost_at = lost_at or clock(time.time())
                 away = f"Redis does not answer since {lost_at}, trying again: {' '.join(str(error).split())}"
             _draw(last, away, as_json=as_json)
             time.sleep(_EVERY_SECONDS)

@@ -15,13 +15,11 @@ from redis.exceptions import RedisError
 from rqmem.cli.terminal import columns, connected, never_fail_on_a_letter, redis_options
 from rqmem.errors import RqmemError
 from rqmem.live import top as of_worker
-from rqmem.live.lines import text
 from rqmem.live.screen import OutputClosed, Screen, can_draw, closed_is_said, rich_is_installed
 from rqmem.live.stopping import Stopping
 from rqmem.live.top import Top
-from rqmem.live.view import clock
 from rqmem.store.history import history_reader
-from rqmem.text import json_text
+from rqmem.text import clock, json_text, without_moods
 
 _LIVE_SECONDS, _PIPE_SECONDS = 1.0, 5.0
 Show = Callable[[Top, str], None]
@@ -106,5 +104,5 @@ def _print(seen: Top, notice: str, *, as_json: bool) -> None:
 def _plain(seen: Top, notice: str = "") -> str:
     ascii_only = not (sys.stdout.encoding or "").lower().startswith("utf")
     return "\n".join(
-        text(each).rstrip() for each in of_worker.lines(seen, columns(), ascii_only=ascii_only, notice=notice)
+        without_moods(each).rstrip() for each in of_worker.lines(seen, columns(), ascii_only=ascii_only, notice=notice)
     )

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import textwrap
 from collections.abc import Callable, Sequence
 
 from rqmem.doctor.finding import Finding, Mark
-from rqmem.text import json_text, printable
+from rqmem.text import counted, json_text, wrapped
 
 _NAME_COLUMNS = 10
 _MARK_COLUMNS = 7
@@ -22,31 +21,22 @@ def group_lines(findings: Sequence[Finding], columns: int, colour: Callable[[str
         colour: gives a mark's text its colour.
     """
     lines: list[str] = [findings[0].group]
+    columns = max(40, columns - len(_INDENT))
     for each in findings:
         mark = colour(f"{each.mark:<{_MARK_COLUMNS}}", each.mark)
-        first, *rest = _broken(each.text, columns)
+        first, *rest = wrapped(each.text, columns, whole_words=True)
         lines.append(f"  {mark}  {each.name:<{_NAME_COLUMNS}}  {first}")
         lines += [_INDENT + line for line in rest]
         if each.advice:
-            first, *rest = _broken(each.advice, columns - 3)
+            first, *rest = wrapped(each.advice, columns - 3, whole_words=True)
             lines += [f"{_INDENT}-> {first}", *(f"{_INDENT}   {line}" for line in rest)]
     return lines
-
-
-def _broken(text: str, columns: int) -> list[str]:
-    return textwrap.wrap(
-        printable(text), max(40, columns - len(_INDENT)), break_long_words=False, break_on_hyphens=False
-    ) or [""]
 
 
 def summary(findings: Sequence[Finding]) -> str:
     """The last line."""
     problems, notes = (sum(each.mark == mark for each in findings) for mark in ("problem", "note"))
-    return f"{_count(problems, 'problem')}, {_count(notes, 'note')}"
-
-
-def _count(number: int, thing: str) -> str:
-    return f"{number or 'no'} {thing}{'' if number == 1 else 's'}"
+    return f"{counted(problems, 'problem')}, {counted(notes, 'note')}"
 
 
 def healthy(findings: Sequence[Finding]) -> bool:

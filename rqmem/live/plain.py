@@ -6,11 +6,10 @@ from collections.abc import Iterator
 
 from rqmem.live.crossings import Crossing
 from rqmem.live.record import Record
-from rqmem.live.view import clock
 from rqmem.live.worker_lines import WITHOUT_REPORT
 from rqmem.observe.model import Worker
 from rqmem.store.alerts.alert_records import Alert
-from rqmem.text import printable
+from rqmem.text import clock, printable
 from rqmem.units import show_mb
 
 

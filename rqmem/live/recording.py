@@ -50,7 +50,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from datetime import datetime, timezone
 from typing import Any
 
 from rqmem.live.crossings import Crossing
@@ -60,7 +59,7 @@ from rqmem.live.workers import Totals
 from rqmem.observe.statistics import JobStatistics, total
 from rqmem.store.alerts.alert_records import Alert
 from rqmem.store.history.history_records import Tally
-from rqmem.text import json_text
+from rqmem.text import json_text, timestamp
 
 SCHEMA_VERSION = 1
 
@@ -150,11 +149,6 @@ def as_fields(report: Report) -> dict[str, Any]:
         "workers": [_totals(each, report.crossings_by_worker.get(each.worker, 0)) for each in report.workers],
         "samples": [_step(each) for each in report.samples],
     }
-
-
-def timestamp(at: float) -> str:
-    """As in the log, ISO 8601 in UTC."""
-    return datetime.fromtimestamp(at, timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def metrics(tally: Tally) -> dict[str, float | None]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from rqmem.live.recording import Report, timestamp
+from rqmem.live.recording import Report
 from rqmem.live.steps import Step, WorkerStep
 from rqmem.observe.statistics import JobStatistics
 from rqmem.store.history.history_records import Tally
-from rqmem.text import printable, short_id
+from rqmem.text import counted, duration, printable, short_id, timestamp
 from rqmem.units import show_leak, show_mb
 
 _SHOWN_LINES = 5
@@ -49,19 +49,11 @@ def summary(report: Report, *, shown: int | None = _SHOWN_LINES) -> list[str]:
         f"({each.usage_percentage:.0f} %) {each.job} ({short_id(each.job_id)}) on {each.worker}"
         for each in report.crossings
     ]
-    counted = _count(report.threshold_crossings, "crossing")
-    lines += ["", f"{counted} of {report.setting.threshold_percentage:g} % of the ceiling", *_last(crossed, shown)]
+    crossings = counted(report.threshold_crossings, "crossing")
+    lines += ["", f"{crossings} of {report.setting.threshold_percentage:g} % of the ceiling", *_last(crossed, shown)]
     told = [f"{timestamp(each.at)}  {each.rule}: {each.text}" for each in report.alerts]
-    lines += ["", f"{_count(report.alerts_raised, 'alert')} raised", *_last(told, shown)]
+    lines += ["", f"{counted(report.alerts_raised, 'alert')} raised", *_last(told, shown)]
     return [printable(line) for line in lines]
-
-
-def duration(seconds: float) -> str:
-    """``4.2 s``, ``12 min 5 s`` or ``3 h 0 min``."""
-    if seconds < 60:
-        return f"{seconds:.1f} s".replace(".0 s", " s")
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def _ending(report: Report) -> str:
@@ -74,13 +66,13 @@ def job_lines(job: JobStatistics) -> Iterable[str]:
     """What happened to a job type, in three lines or four."""
     tally, peaks = job.tally, job.peaks
     told = [
-        _count(tally.runs, "run"),
+        counted(tally.runs, "run"),
         f"{tally.failed:g} failed" if tally.failed else "",
         f"{tally.resumed:g} resumed" if tally.resumed else "",
         f"{tally.splits:g} split" if tally.splits else "",
-        f"{_count(tally.breached, 'breach', 'breaches')} (by {_layers(tally.breaches)})" if tally.breached else "",
-        _count(job.crossings, "crossing") if job.crossings else "",
-        _count(tally.alerts, "alert") if tally.alerts else "",
+        f"{counted(tally.breached, 'breach')} (by {_layers(tally.breaches)})" if tally.breached else "",
+        counted(job.crossings, "crossing") if job.crossings else "",
+        counted(tally.alerts, "alert") if tally.alerts else "",
         leak_words(tally),
     ]
     yield f"{job.job}: {', '.join(each for each in told if each)}"
@@ -93,7 +85,7 @@ def job_lines(job: JobStatistics) -> Iterable[str]:
     if tally.runs:
         yield (
             f"  {duration(tally.seconds)} of work, {tally.items:,.0f} items in {tally.chunks:,.0f} chunks, "
-            f"{show_mb(tally.freed_mb)} MB freed in {_count(tally.collections, 'collection')}"
+            f"{show_mb(tally.freed_mb)} MB freed in {counted(tally.collections, 'collection')}"
         )
     if _SOURCES[job.source]:
         yield f"  ({_SOURCES[job.source]})"
@@ -102,7 +94,7 @@ def job_lines(job: JobStatistics) -> Iterable[str]:
 def leak_words(tally: Tally) -> str:
     """How often a leak was found, and how large; empty without."""
     size_mb = tally.leak_mb_per_run
-    return "" if size_mb is None else f"{_count(tally.leaks, 'leak')} found ({show_leak(size_mb)} a run)"
+    return "" if size_mb is None else f"{counted(tally.leaks, 'leak')} found ({show_leak(size_mb)} a run)"
 
 
 def _layers(breaches: dict[str, float]) -> str:
@@ -145,7 +137,3 @@ def _worker(worker: WorkerStep) -> str:
         f"itself {show_mb(worker.worker_mb)} MB: {worker.job} ({short_id(worker.job_id)})"
         f"{f' at {worker.operation}' if worker.operation else ''}"
     )
-
-
-def _count(number: float, thing: str, things: str = "") -> str:
-    return f"{f'{number:,.0f}' if number else 'no'} {thing if number == 1 else things or thing + 's'}"

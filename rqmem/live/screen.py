@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
 from rqmem.live import plain
-from rqmem.live.lines import Line, Mood
 from rqmem.live.record import News, Record
-from rqmem.live.view import Frame, clock, view
+from rqmem.live.view import Frame, view
+from rqmem.text import Line, Mood, clock
 
 if TYPE_CHECKING:
     from rich.text import Text

@@ -19,15 +19,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rqmem.errors import RqmemError, UnknownName
-from rqmem.live.lines import Line, Mood, fit, line
-from rqmem.live.recording import timestamp
-from rqmem.live.view import clock
 from rqmem.live.worker_lines import percent
 from rqmem.observe.model import Kind, Worker
 from rqmem.observe.snapshot import Before, read_news
 from rqmem.store.history import history_reader
 from rqmem.store.history.history_records import Grown, LiveJob
-from rqmem.text import bar, short_id, span, sparkline
+from rqmem.text import Line, Mood, bar, clock, fit, line, short_id, span, sparkline, timestamp
 from rqmem.units import show_mb
 
 if TYPE_CHECKING:

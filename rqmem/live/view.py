@@ -7,15 +7,12 @@ nearest their ceilings are shown.
 from __future__ import annotations
 
 import math
-import time
 from dataclasses import dataclass
 
-from rqmem.live.lines import Line, columns, cut_middle, fit, line
 from rqmem.live.record import Record
-from rqmem.live.recording_text import duration
 from rqmem.live.system import System
 from rqmem.live.worker_lines import NARROW, WIDE, percent, worker_lines
-from rqmem.text import bar
+from rqmem.text import Line, bar, clock, columns, counted, cut_middle, duration, fit, line
 
 _MOST_QUEUES, _MOST_ALERTS, _FEWEST_WORKERS = 6, 8, 3
 
@@ -60,7 +57,7 @@ def _title(record: Record, frame: Frame) -> Line:
         f"  {passed}{asked}  ",
         (f"{crossings} over {record.threshold_percentage:g} %", "warning" if crossings else "plain"),
         "  ",
-        (f"{alerts} alert{'' if alerts == 1 else 's'}", "bad" if alerts else "plain"),
+        (counted(alerts, "alert"), "bad" if alerts else "plain"),
         (f"  {frame.redis}", "faint"),
     )
 
@@ -100,7 +97,7 @@ def _gb(size_mb: float) -> str:
 def _workers(record: Record, frame: Frame, rows: int) -> list[Line]:
     workers, rate = record.look.workers, record.ended_per_minute
     ended = f", {rate:,.0f} jobs ended a minute" if rate is not None else ""
-    title = line((f"{_count(len(workers), 'worker')}{ended}", "title"))
+    title = line((f"{counted(len(workers), 'worker')}{ended}", "title"))
     if not workers:
         return [title, line("  'rqmem worker' starts one")]
     fitting = len(workers) if len(workers) < rows else rows - 2
@@ -111,7 +108,7 @@ def _workers(record: Record, frame: Frame, rows: int) -> list[Line]:
     if hidden:
         highest = hidden[0].share
         near = f", at {percent(highest)} of their ceilings at most" if highest is not None else ", without a job"
-        lines.append(line((f"  and {_count(len(hidden), 'more worker')}{near}", "faint")))
+        lines.append(line((f"  and {counted(len(hidden), 'more worker')}{near}", "faint")))
     return lines
 
 
@@ -125,7 +122,7 @@ def _queues(record: Record, rows: int) -> list[Line]:
          f"{queue.deferred:,} deferred", f"{queue.failed:,} failed"]
         for queue in shown
     ]  # fmt: skip
-    lines = [line((_count(len(queues), "queue"), "title")), *(line(row) for row in columns(cells))]
+    lines = [line((counted(len(queues), "queue"), "title")), *(line(row) for row in columns(cells))]
     return [*lines, line((f"  and {len(queues) - rows} more", "faint"))] if len(queues) > rows else lines
 
 
@@ -142,12 +139,3 @@ def _alerts(record: Record, rows: int) -> list[Line]:
         lines.append(line((words, "good" if resolved else "warning")))
     title = f"alerts, {len(opened) or 'none'} open" if lines else "no alerts"
     return [line((title, "title")), *lines]
-
-
-def clock(at: float) -> str:
-    """The time of day here."""
-    return time.strftime("%H:%M:%S", time.localtime(at))
-
-
-def _count(number: int, thing: str) -> str:
-    return f"{number or 'no'} {thing}{'' if number == 1 else 's'}"

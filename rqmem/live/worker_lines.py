@@ -6,14 +6,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rqmem.live.lines import Line, Mood, Part, cut, cut_middle, line, shortened
 from rqmem.live.record import Record
-from rqmem.live.recording_text import duration
 from rqmem.observe.model import Kind, Worker
 from rqmem.observe.snapshot import HISTORY_SECONDS
 from rqmem.store.history.history_records import LiveJob
 from rqmem.store.history.samples import Sample
-from rqmem.text import bar, short_id, sparkline
+from rqmem.text import Line, Mood, Part, bar, cut, cut_middle, cut_names, duration, line, short_id, sparkline
 
 NARROW, WIDE, _VERY_WIDE = 80, 100, 140
 _STALE_SECONDS = 4.0  # a worker with a job speaks each second
@@ -51,7 +49,7 @@ def worker_lines(
     workers: Sequence[Worker], record: Record, now: float, width: int, *, ascii_only: bool = False
 ) -> list[Line]:
     """A line a worker, what matters most at the left."""
-    names = shortened([each.name for each in workers], max(8, width // 5))
+    names = cut_names([each.name for each in workers], max(8, width // 5))
     figures = [_figures(each) for each in workers]
     layout = _Layout.of(width, max(map(len, names)), max(map(len, figures)))
     return [

@@ -13,8 +13,7 @@ import time
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from rqmem.log.lines import timestamp
-from rqmem.text import json_text, printable
+from rqmem.text import json_text, printable, timestamp
 
 LogFormat = Literal["text", "json"]
 

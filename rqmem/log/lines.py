@@ -8,10 +8,10 @@ from __future__ import annotations
 import dataclasses
 import logging
 import time
-from datetime import datetime, timezone
 from typing import Any
 
 from rqmem import events, words
+from rqmem.text import timestamp
 
 _log = logging.getLogger("rqmem.jobs")
 _every_checkpoint = False
@@ -40,11 +40,6 @@ def fields(event: events.Event, at: float) -> dict[str, Any]:
         return _checkpoint_fields(event, at)
     values = dataclasses.asdict(event)
     return {"job": values.pop("job"), "event": type(event).__name__, "timestamp": timestamp(at), **values}
-
-
-def timestamp(at: float) -> str:
-    """Epoch seconds as ``2025-08-06T10:30:00Z``."""
-    return datetime.fromtimestamp(at, timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _checkpoint_fields(event: events.Checkpoint, at: float) -> dict[str, Any]:

@@ -17,9 +17,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from rqmem.live.recording import timestamp
 from rqmem.observe.period import EMPTY
 from rqmem.policy.recommendation import Past, Recommendation, TooLittle
+from rqmem.text import timestamp
 
 SCHEMA_VERSION = 1
 _OF_THE_HISTORY = ("runs", "history_days")

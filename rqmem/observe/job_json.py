@@ -32,13 +32,13 @@ and with ``inspect``::
 from __future__ import annotations
 
 import dataclasses
-import time
 from typing import Any
 
 from rqmem.events import WHOSE, Breach, Event
 from rqmem.observe.job import Case
 from rqmem.observe.next_step import outlook
 from rqmem.store import codec
+from rqmem.text import timestamp_ms as utc
 
 VERSION = 1
 
@@ -48,7 +48,7 @@ def brief(case: Case) -> dict[str, Any]:
     live, checkpoint = case.live, case.last_checkpoint
     return {
         "version": VERSION,
-        "at": _utc(case.now),
+        "at": utc(case.now),
         "job_id": case.job_id,
         "job": case.job,
         "call": case.call,
@@ -62,15 +62,15 @@ def brief(case: Case) -> dict[str, Any]:
         "outcome": case.outcome,
         "error": case.error,
         "next": outlook(case),
-        "began_at": _utc(case.began_at),
-        "ended_at": _utc(case.ended_at),
+        "began_at": utc(case.began_at),
+        "ended_at": utc(case.ended_at),
         "usage_mb": live.usage_mb if live else None,
         "peak_mb": case.peak_mb,
         "memory_limit_mb": case.ceiling_mb,
         "usage_percentage": round(100 * live.usage_mb / live.limit_mb, 1) if live and live.limit_mb else None,
         "operation": live.operation if live else "",
         "items_done": case.items_done,
-        "last_checkpoint": {**vars(checkpoint), "at": _utc(checkpoint.at)} if checkpoint else None,
+        "last_checkpoint": {**vars(checkpoint), "at": utc(checkpoint.at)} if checkpoint else None,
         "executions": case.executions,
         "breaches_count": case.breached,
         "resumes": case.resumes,
@@ -82,19 +82,19 @@ def whole(case: Case) -> dict[str, Any]:
     """The same, and its story."""
     return {
         **brief(case),
-        "runs": [{**dataclasses.asdict(run), "ended_at": _utc(run.ended_at)} for run in case.runs],
-        "events": [{"at": _utc(told.at), **_fields(told.event)} for told in case.told],
+        "runs": [{**dataclasses.asdict(run), "ended_at": utc(run.ended_at)} for run in case.runs],
+        "events": [{"at": utc(told.at), **_fields(told.event)} for told in case.told],
         "breaches": [{"summary": each.summary(), **dataclasses.asdict(each)} for each in case.breaches],
         "grew": _grew(case),
         "samples": [
-            {"at": _utc(each.at), "usage_mb": round(each.usage_mb, 1), "memory_limit_mb": round(each.limit_mb, 1)}
+            {"at": utc(each.at), "usage_mb": round(each.usage_mb, 1), "memory_limit_mb": round(each.limit_mb, 1)}
             for each in case.samples
         ],
     }
 
 
 def _grew(case: Case) -> list[dict[str, Any]]:
-    ended = [{"at": _utc(each.at), "peak_mb": each.peak_mb, "lines": each.grew} for each in case.grown]
+    ended = [{"at": utc(each.at), "peak_mb": each.peak_mb, "lines": each.grew} for each in case.grown]
     live = case.live
     now = [{"at": None, "peak_mb": live.peak_mb, "lines": live.grew}] if live is not None and live.grew else []
     return ended + now
@@ -104,9 +104,3 @@ def _fields(event: Event) -> dict[str, Any]:
     """An event as JSON; the evidence of a breach stands with the breaches."""
     values = codec.event_to_values(event.without_evidence() if isinstance(event, Breach) else event)
     return {name: value for name, value in values.items() if name not in WHOSE}
-
-
-def _utc(at: float | None) -> str | None:
-    if at is None:
-        return None
-    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(at))}.{int(at * 1000) % 1000:03}Z"

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import time
-
 from rqmem import events
 from rqmem.observe.job import Case, InRq
+from rqmem.text import date_and_clock
 
 _WAITING = ("queued", "deferred", "scheduled")
 
@@ -42,11 +41,6 @@ def _while_waiting(case: Case, in_rq: InRq) -> str:
         return f"waits for {', '.join(in_rq.waits_for) or 'other jobs'}"
     if case.status == "scheduled" and in_rq.due_at is not None:
         late = " (it is late: does a worker run --with-scheduler?)" if in_rq.due_at < case.now else ""
-        return f"moved to queue {case.queue!r} at {clock(in_rq.due_at)}{late}"
+        return f"moved to queue {case.queue!r} at {date_and_clock(in_rq.due_at)}{late}"
     place = f"number {in_rq.position + 1}" if in_rq.position is not None else "waits"
     return f"{place} in queue {case.queue!r}"
-
-
-def clock(at: float) -> str:
-    """``2026-11-24 00:31:07``, in local time."""
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at))

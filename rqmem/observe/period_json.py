@@ -33,10 +33,11 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from rqmem.live.recording import job_fields, metrics, timestamp
+from rqmem.live.recording import job_fields, metrics
 from rqmem.observe.period import Period, Report, TypeReport, trend
 from rqmem.observe.statistics import peaks_in
 from rqmem.store.history.history_records import Tally
+from rqmem.text import timestamp
 
 SCHEMA_VERSION = 1
 

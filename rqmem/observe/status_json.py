@@ -23,13 +23,13 @@ in seconds; what is not known is null::
 from __future__ import annotations
 
 import dataclasses
-import time
 from collections.abc import Sequence
 from typing import Any
 
 from rqmem.observe.model import JobType, Snapshot, Worker
 from rqmem.observe.problems import Problem, healthy
 from rqmem.store.history.history_records import LiveJob
+from rqmem.text import timestamp_ms
 from rqmem.units import to_mb
 
 VERSION = 1
@@ -40,15 +40,15 @@ def as_json(snapshot: Snapshot, found: Sequence[Problem]) -> dict[str, Any]:
     memory = snapshot.memory
     return {
         "version": VERSION,
-        "at": _utc(snapshot.at),
+        "at": timestamp_ms(snapshot.at),
         "redis": snapshot.where,
         "state": snapshot.state,
         "healthy": healthy(found),
         "workers": [_worker(worker, snapshot.at) for worker in snapshot.workers],
         "queues": [dict(vars(queue)) for queue in snapshot.queues],
-        "since": _utc(snapshot.since),
+        "since": timestamp_ms(snapshot.since),
         "types": [_type(each) for each in snapshot.job_types],
-        "alerts": [{**dataclasses.asdict(alert), "since": _utc(alert.since)} for alert in snapshot.open_alerts],
+        "alerts": [{**dataclasses.asdict(alert), "since": timestamp_ms(alert.since)} for alert in snapshot.open_alerts],
         "troubles": [dataclasses.asdict(each) for each in found],
         "journal": {"error": snapshot.journal_error, "dropped": snapshot.dropped},
         "redis_memory": None
@@ -59,7 +59,7 @@ def as_json(snapshot: Snapshot, found: Sequence[Problem]) -> dict[str, Any]:
 
 def worker_json(worker: Worker, now: float) -> dict[str, Any]:
     """One worker, as it is in ``workers``."""
-    return {"version": VERSION, "at": _utc(now), **_worker(worker, now)}
+    return {"version": VERSION, "at": timestamp_ms(now), **_worker(worker, now)}
 
 
 def _worker(worker: Worker, now: float) -> dict[str, Any]:
@@ -119,7 +119,3 @@ def _type(each: JobType) -> dict[str, Any]:
 
 def _rate(value: float | None) -> float | None:
     return None if value is None else round(value, 4)
-
-
-def _utc(at: float) -> str:
-    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(at))}.{int(at * 1000) % 1000:03}Z"

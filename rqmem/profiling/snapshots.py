@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from rqmem.profiling import directory as private
-from rqmem.text import printable
+from rqmem.text import printable, timestamp
 
 KEPT = 20
 _NAME = "snapshot-"
@@ -69,7 +69,7 @@ class Snapshot:
 
 def as_text(snapshot: Snapshot) -> str:
     """For people."""
-    moment = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(snapshot.at))
+    moment = timestamp(snapshot.at)
     lines = [f"worker {snapshot.worker}, {moment}", *(f"{label:<12}{text}" for label, text in snapshot.facts if text)]
     lines += _section("processes", (
         f"{each.used_mb:>8.1f} MB  {each.pid:>8}  {each.command}{f'  ({each.role})' if each.role else ''}"

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 
 from rqmem.observe.advice import Advice, AdviceReport
 from rqmem.policy.recommendation import Recommendation, TooLittle
-from rqmem.text import printable, span
+from rqmem.text import counted, printable, span
 from rqmem.units import show_mb
 
 _DAY_SECONDS = 86400.0
@@ -64,7 +64,7 @@ def _too_little(advice: Advice, found: TooLittle) -> Iterable[str]:
 
 
 def _runs_needed(found: TooLittle) -> str:
-    runs = f"{found.runs:,} run{'' if found.runs == 1 else 's'}"
+    runs = counted(found.runs, "run")
     return f"too little history: {runs} in 30 days, a recommendation takes {found.needed}"
 
 

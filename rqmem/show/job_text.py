@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Callable
 
 from rqmem.events import JobStarted
 from rqmem.job.progress import Progress
 from rqmem.observe.job import Case
-from rqmem.observe.next_step import clock, outlook
+from rqmem.observe.next_step import outlook
 from rqmem.show.plot import executions, plot
 from rqmem.show.timeline import Line, Mood, lines
 from rqmem.store.history.history_records import Lines
-from rqmem.text import bar, printable, shortened, span
+from rqmem.text import bar, counted, date_and_clock, printable, span, wrapped
 from rqmem.units import show_mb
 
 Colour = Callable[[str, Mood], str]
 
 _LABEL_COLUMNS = 13
 _BAR_COLUMNS = 10
-_MOST_CHARACTERS = 2000  # of one text
 
 
 def story(case: Case, columns: int, colour: Colour, *, plain: bool = False) -> list[str]:
@@ -45,7 +43,7 @@ def header(case: Case, columns: int, colour: Colour) -> list[str]:
     """What job it is, how it stands, and what becomes of it."""
     lines = [printable(f"{case.job or 'a job of unknown type'}  {case.job_id}")]
     for label, text, mood in _facts(case):
-        for number, part in enumerate(_broken(text, columns - _LABEL_COLUMNS, _depth(text)) if text else []):
+        for number, part in enumerate(wrapped(text, columns - _LABEL_COLUMNS, indent=_depth(text)) if text else []):
             lines.append(f"  {label if not number else '':<{_LABEL_COLUMNS - 2}}{colour(part, mood)}")
     return lines
 
@@ -100,12 +98,8 @@ def _children(children: Progress) -> str:
 
 def _outcome(case: Case) -> str:
     counts = [(case.executions, "execution"), (case.breached, "breach"), (case.resumes, "resume")]
-    told = [f"{count} {_plural(thing) if count > 1 else thing}" for count, thing in counts if count]
+    told = [counted(count, thing) for count, thing in counts if count]
     return ", ".join([case.outcome, *told])
-
-
-def _plural(thing: str) -> str:
-    return thing + ("es" if thing.endswith("ch") else "s")
 
 
 def _peak(case: Case) -> str:
@@ -124,7 +118,7 @@ def _time(case: Case) -> str:
         return ""
     end = case.ended_at if case.ended_at is not None else case.now
     took = "" if case.ended_at is None and not case.running else f", {span(end - case.began_at)}"
-    return f"began {clock(case.began_at)}{took}{' so far' if took and case.ended_at is None else ''}"
+    return f"began {date_and_clock(case.began_at)}{took}{' so far' if took and case.ended_at is None else ''}"
 
 
 def _timeline(case: Case, columns: int, colour: Colour, *, plain: bool) -> list[str]:
@@ -142,7 +136,7 @@ def _shown(line: Line, start: float, limit_mb: float | None, columns: int, colou
     filled = bar((line.memory_mb or 0.0) / limit_mb, _BAR_COLUMNS, ascii_only=plain) if limit_mb else ""
     filled = filled if line.memory_mb is not None else " " * len(filled)
     left = f"{offset(line.at - start):>9} {used}  {filled}{'  ' if filled else ''}"
-    first, *rest = _broken(line.text, columns - len(left))
+    first, *rest = wrapped(line.text, columns - len(left))
     return [left + colour(first, line.mood), *(" " * len(left) + colour(part, line.mood) for part in rest)]
 
 
@@ -164,7 +158,7 @@ def _growth(case: Case) -> list[tuple[str, Lines]]:
 def _grew(grew: Lines, columns: int) -> list[str]:
     lines = []
     for grown_mb, line in grew:
-        first, *rest = _broken(line, columns - 14)
+        first, *rest = wrapped(line, columns - 14)
         lines += [f"  {grown_mb:>7.0f} MB  {first}", *(" " * 14 + part for part in rest)]
     return lines
 
@@ -179,21 +173,16 @@ def _breaches(case: Case, columns: int, colour: Colour) -> list[str]:
     for number, breach in enumerate(case.breaches):
         if number:
             lines.append("")
-        first, *rest = _broken(breach.summary(), columns - 2)
+        first, *rest = wrapped(breach.summary(), columns - 2)
         lines += ["  " + colour(first, "bad"), *("  " + colour(part, "bad") for part in rest)]
         for line in breach.explanation():  # its labels take 15 columns
-            first, *rest = _broken(line[15:], columns - 19)
+            first, *rest = wrapped(line[15:], columns - 19)
             lines += [f"    {line[:15]}{first}", *(" " * 19 + part for part in rest)]
     return lines
 
 
 def _under(title: str, lines: list[str]) -> list[str]:
     return [title, *lines] if lines else []
-
-
-def _broken(text: str, columns: int, indent: str = "") -> list[str]:
-    text = printable(shortened(text, _MOST_CHARACTERS))
-    return textwrap.wrap(text, max(20, columns), break_on_hyphens=False, subsequent_indent=indent) or [""]
 
 
 def _depth(text: str) -> str:

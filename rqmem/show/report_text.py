@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from rqmem.live.recording import timestamp
-from rqmem.live.recording_text import duration, job_lines, metric_words
+from rqmem.live.recording_text import job_lines, metric_words
 from rqmem.observe.period import Figures, Period, Report, TypeReport, trend
-from rqmem.text import printable
+from rqmem.text import duration, printable, timestamp
 from rqmem.units import show_mb
 
 _QUIET_SHOWN = 5

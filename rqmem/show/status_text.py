@@ -6,8 +6,6 @@ left out last. A text of any length takes some lines only.
 
 from __future__ import annotations
 
-import textwrap
-import time
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +14,7 @@ from typing import Literal
 from rqmem.observe.model import JobType, Queue, Snapshot, Worker
 from rqmem.observe.problems import NEAR_CEILING, Problem
 from rqmem.store.history.history_records import LiveJob
-from rqmem.text import bar, printable, span
+from rqmem.text import bar, clock, counted, cut, printable, span, wrapped
 from rqmem.units import show_mb
 
 Mood = Literal["plain", "title", "good", "warning", "bad"]
@@ -52,7 +50,7 @@ class _Table:
 
     def lines(self, columns: int, colour: Colour) -> list[str]:
         shown = [line for entry in self.entries for line in entry.lines]
-        return ["", colour(self.heading, "title"), *shown, *([_cut(self._rest(), columns)] if self.hidden else [])]
+        return ["", colour(self.heading, "title"), *shown, *([cut(self._rest(), columns)] if self.hidden else [])]
 
     def _rest(self) -> str:
         wrong = Counter(entry.wrong for entry in self.hidden if entry.wrong)
@@ -84,16 +82,16 @@ def screen(snapshot: Snapshot, found: Sequence[Problem], columns: int, rows: int
 def _head(snapshot: Snapshot, columns: int, colour: Colour) -> list[str]:
     mood: Mood = "good" if snapshot.state == "running" else "bad"
     busy = sum(worker.busy for worker in snapshot.alive)
-    counts = [_count(len(snapshot.alive), "worker") + (f" ({busy} busy)" if busy else "")]
+    counts = [counted(len(snapshot.alive), "worker") + (f" ({busy} busy)" if busy else "")]
     for state in ("queued", "started", "failed"):
         total = sum(getattr(queue, state) for queue in snapshot.queues)
         counts.append(f"{total:,} {state}")
-    shown_clock = time.strftime("%H:%M:%S", time.localtime(snapshot.at))
+    shown_clock = clock(snapshot.at)
     title, told = f"rqmem: {colour(snapshot.state, mood)}", ", ".join(counts)
     fits = len(told) <= columns - 10 - len(snapshot.state)
     return [
-        *([f"{title}   {told}"] if fits else [title, _cut(told, columns)]),
-        _cut(snapshot.where, columns - len(shown_clock) - 2) + "  " + shown_clock,
+        *([f"{title}   {told}"] if fits else [title, cut(told, columns)]),
+        cut(snapshot.where, columns - len(shown_clock) - 2) + "  " + shown_clock,
     ]
 
 
@@ -104,7 +102,7 @@ def _tables(snapshot: Snapshot, found: Sequence[Problem], columns: int, colour: 
     served = {queue for worker in snapshot.alive for queue in worker.queues}
     queues = sorted(snapshot.queues, key=lambda each: (not _wrong_queue(each, served), -each.queued, each.name))
     types = sorted(snapshot.job_types, key=lambda each: not _wrong_type(each))  # a stable sort
-    since = time.strftime("%H:%M", time.localtime(snapshot.since))
+    since = clock(snapshot.since)[:5]
     wrong = "what is wrong" if any(each.mark == "problem" for each in found) else "worth a look"
     return [
         _Table(_worker_row("workers", "state", "usage of ceiling", "own MB", "jobs", "breaches", "up", columns),
@@ -159,11 +157,11 @@ def _worker_row(name: str, state: str, usage: str, own: str, jobs: str, breaches
     """A narrow one has no room for a bar in ``usage``, nor for ``own``."""
     if columns < _NARROW:
         width = columns - 51
-        row = f"{_cut(name, width):<{width}} {state:<9} {_cut(usage.lstrip(_BAR), 16):<16}"
+        row = f"{cut(name, width):<{width}} {state:<9} {cut(usage.lstrip(_BAR), 16):<16}"
     else:
         width = max(_NAME_COLUMNS, columns - 64)
-        row = f"{_cut(name, width):<{width}} {state:<9} {usage:<22} {own:>6}"
-    return _cut(f"{row} {jobs:>7} {breaches:>8} {up:>6}".rstrip(), columns)
+        row = f"{cut(name, width):<{width}} {state:<9} {usage:<22} {own:>6}"
+    return cut(f"{row} {jobs:>7} {breaches:>8} {up:>6}".rstrip(), columns)
 
 
 def _worker(worker: Worker, now: float, columns: int, colour: Colour) -> list[str]:
@@ -172,7 +170,7 @@ def _worker(worker: Worker, now: float, columns: int, colour: Colour) -> list[st
     if live is None:
         usage = {"rq": "not watched (rq's own)", "silent": "silent", "rqmem": "tells nothing"}[worker.kind]
         line = _worker_row(worker.name, worker.state, usage, "", f"{worker.jobs:,}", "", up, columns)
-        running = [_cut(f"  job {worker.job_id}", columns)] if worker.job_id else []
+        running = [cut(f"  job {worker.job_id}", columns)] if worker.job_id else []
         return [colour(line, "bad") if worker.kind == "silent" else line, *running]
     line = _worker_row(
         worker.name, worker.state, _usage(live.job), f"{live.worker_mb:.0f}", f"{live.jobs:,}",
@@ -181,7 +179,7 @@ def _worker(worker: Worker, now: float, columns: int, colour: Colour) -> list[st
     if live.job is None:
         return [line]
     near = (worker.share or 0.0) >= NEAR_CEILING
-    return [colour(line, "warning") if near else line, _cut(f"  {_doing(live.job, now)}", columns)]
+    return [colour(line, "warning") if near else line, cut(f"  {_doing(live.job, now)}", columns)]
 
 
 def _usage(job: LiveJob | None) -> str:
@@ -194,14 +192,14 @@ def _usage(job: LiveJob | None) -> str:
 def _doing(job: LiveJob, now: float) -> str:
     parts = [f"{job.job} {job.job_id[:_SHORT_ID]}"]
     parts += [f"at {job.operation}"] if job.operation else []
-    parts += [f"{_count(job.items_done, 'item')} done"] if job.items_done else []
+    parts += [f"{counted(job.items_done, 'item')} done"] if job.items_done else []
     return ", ".join([*parts, span(now - job.started_at)])
 
 
 def _row(name: str, cells: Sequence[object], columns: int, *, tail: bool = False) -> str:
     width = columns - 10 * len(cells)
     name = printable(name[-columns:] if tail else name[: columns + 1])
-    shown = f"…{name[-(width - 1) :]}" if tail and len(name) > width else _cut(name, width)
+    shown = f"…{name[-(width - 1) :]}" if tail and len(name) > width else cut(name, width)
     return f"{shown:<{width}}" + "".join(f"{cell:>10}" for cell in cells)
 
 
@@ -227,13 +225,4 @@ def _trouble(trouble: Problem, columns: int, colour: Colour) -> list[str]:
 
 def _broken(text: str, columns: int) -> list[str]:
     columns = max(30, columns)
-    return textwrap.wrap(_cut(text, _MOST_LINES * columns), columns, break_on_hyphens=False) or [""]
-
-
-def _cut(text: str, columns: int) -> str:
-    text = printable(text[: columns + 1])  # a text of many MB takes its time
-    return text if len(text) <= columns else text[: max(0, columns - 1)] + "…"
-
-
-def _count(number: int, thing: str) -> str:
-    return f"{number:,} {thing}{'' if number == 1 else 's'}"
+    return wrapped(cut(text, _MOST_LINES * columns), columns)

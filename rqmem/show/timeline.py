@@ -8,6 +8,7 @@ from typing import Literal
 from rqmem import events
 from rqmem.observe.job import Case
 from rqmem.store.history.history_records import OK, Run, Told
+from rqmem.text import counted
 from rqmem.units import show_mb
 
 Mood = Literal["plain", "good", "warning", "bad"]
@@ -50,9 +51,11 @@ def _line(told: Told) -> Line:
         case events.Collection():
             return Line(told.at, event.memory_mb, f"collection {event.collections} freed {event.freed_mb:.1f} MB")
         case events.ChunkDone():
-            return Line(told.at, event.memory_mb, f"chunk of {_items(event.items)} done, {event.items_done:,} in all")
+            return Line(
+                told.at, event.memory_mb, f"chunk of {counted(event.items, 'item')} done, {event.items_done:,} in all"
+            )
         case events.RunEnded():
-            chunks = f", {_items(event.items)} in {_count(event.chunks, 'chunk')}" if event.chunks else ""
+            chunks = f", {counted(event.items, 'item')} in {counted(event.chunks, 'chunk')}" if event.chunks else ""
             grown = event.growth_kb_per_item
             stayed = "" if grown is None else f", {grown:.2g} KB stayed of each"
             text = f"ended {event.outcome} after {event.duration_seconds:.1f} s{chunks}{stayed}"
@@ -102,11 +105,3 @@ def _of_run(run: Run) -> list[Line]:
         Line(run.ended_at - run.seconds, run.initial_mb, f"started on {run.worker}"),
         Line(run.ended_at, run.final_mb, text, "good" if run.outcome == OK else "bad"),
     ]
-
-
-def _items(count: int) -> str:
-    return _count(count, "item")
-
-
-def _count(number: int, thing: str) -> str:
-    return f"{number:,} {thing}{'' if number == 1 else 's'}"

@@ -28,12 +28,12 @@ from __future__ import annotations
 
 import os
 import platform
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import rqmem
+from rqmem.text import timestamp
 from rqmem.units import show_mb
 from scripts.load import rules
 from scripts.load.jobs import JOBS
@@ -60,7 +60,7 @@ def to_json(found: Found) -> dict[str, Any]:
     """All of it."""
     return {
         "version": VERSION,
-        "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(found.at)),
+        "at": timestamp(found.at),
         "machine": machine(),
         "records": {"few": found.few, "many": found.many},
         "seconds": round(found.seconds, 1),

@@ -16,7 +16,6 @@ from rqmem.cli.monitor import duration, threshold
 from rqmem.errors import ConfigError
 from rqmem.live import plain, recording_text, saving
 from rqmem.live.crossings import Crossings
-from rqmem.live.lines import columns, cut, cut_middle, fit, line, shortened, text
 from rqmem.live.record import Record
 from rqmem.live.recording import SCHEMA_VERSION, Report, Setting, as_fields, to_json
 from rqmem.live.screen import PlainDisplay
@@ -29,7 +28,7 @@ from rqmem.policy.histogram import bucket
 from rqmem.store.alerts.alert_records import Alert, Open
 from rqmem.store.history.history_records import Live, LiveJob, Run, Tally
 from rqmem.store.history.samples import Sample
-from rqmem.text import bar, sparkline
+from rqmem.text import bar, columns, cut, cut_middle, cut_names, fit, line, sparkline, without_moods
 
 JOB = "jobs.campaigns.ProcessRetellAICampaignJob"
 START = 1_700_000_000.0
@@ -90,25 +89,25 @@ def test_sparklines() -> None:
 def test_what_is_cut_fits(words: str, width: int) -> None:
     assert len(cut(words, width)) <= width
     assert len(cut_middle(words, width)) <= width
-    assert len(text(fit(line(words, ("more", "bad"), words), width))) <= width
+    assert len(without_moods(fit(line(words, ("more", "bad"), words), width))) <= width
 
 
 def test_names_stay_apart_when_they_are_shortened() -> None:
     names = [f"web-host-{number:02d}-4711-abcd" for number in range(20)]
-    assert shortened(names, 30) == names
-    assert shortened(names, 15)[3] == "…03-4711-abcd"
-    assert shortened(names, 6)[3] == "…03…"
-    assert shortened(["web-21", "web-29"], 3) == ["…21", "…29"]
-    assert shortened(["a-single-long-name"], 8) == ["a-s…name"]
+    assert cut_names(names, 30) == names
+    assert cut_names(names, 15)[3] == "…03-4711-abcd"
+    assert cut_names(names, 6)[3] == "…03…"
+    assert cut_names(["web-21", "web-29"], 3) == ["…21", "…29"]
+    assert cut_names(["a-single-long-name"], 8) == ["a-s…name"]
 
 
 @given(st.lists(st.text(min_size=1, max_size=40), min_size=1, max_size=8, unique=True), st.integers(8, 30))
 def test_shortened_names_fit(names: list[str], width: int) -> None:
-    assert all(len(each) <= width for each in shortened(names, width))
+    assert all(len(each) <= width for each in cut_names(names, width))
 
 
 def test_what_users_code_names_cannot_move_the_cursor() -> None:
-    assert text(line("a\x1b[2Jb\nc")) == r"a\x1b[2Jb\nc"
+    assert without_moods(line("a\x1b[2Jb\nc")) == r"a\x1b[2Jb\nc"
 
 
 def test_cells_are_aligned() -> None:
@@ -613,7 +612,8 @@ def a_full_record(workers: int = 30) -> Record:
 @given(st.integers(20, 240), st.integers(8, 80), st.booleans(), st.integers(0, 40))
 def test_the_view_fits_any_terminal(width: int, height: int, ascii_only: bool, workers: int) -> None:
     record = a_full_record(workers)
-    lines = [text(each) for each in view(record, Frame(START, "redis://x", START + 60, width, height, "", ascii_only))]
+    frame = Frame(START, "redis://x", START + 60, width, height, "", ascii_only)
+    lines = [without_moods(each) for each in view(record, frame)]
     assert len(lines) <= height
     assert max(map(len, lines)) <= width
     assert not any(each.startswith("memory ") and "█" in each for each in lines if ascii_only)
@@ -621,7 +621,7 @@ def test_the_view_fits_any_terminal(width: int, height: int, ascii_only: bool, w
 
 def shown(record: Record, width: int, height: int, **more: Any) -> str:
     frame = Frame(START, "redis://x", START + 60, width, height, **more)
-    return "\n".join(text(each) for each in view(record, frame))
+    return "\n".join(without_moods(each) for each in view(record, frame))
 
 
 def test_what_does_not_fit_is_said_and_what_is_fullest_is_shown() -> None:

@@ -11,13 +11,12 @@ from html import escape as escaped
 from importlib.util import find_spec
 
 from rqmem.errors import ConfigError
-from rqmem.live.recording import timestamp
-from rqmem.live.recording_text import duration, metric_words
+from rqmem.live.recording_text import metric_words
 from rqmem.observe.period import Report, TypeReport
 from rqmem.show.html import report_plots
 from rqmem.show.report_text import ceiling_words, quiet_words, trend_words
 from rqmem.store.history.history_records import Tally
-from rqmem.text import printable
+from rqmem.text import duration, printable, timestamp
 from rqmem.units import show_mb
 
 PLOTTED_TYPES = 20  # a browser draws so many in a second or two; the table has all

@@ -9,11 +9,10 @@ import html
 from collections.abc import Sequence
 from typing import Any
 
-from rqmem.live.recording import timestamp
 from rqmem.observe.period import Period, TypeReport
 from rqmem.observe.statistics import peaks_in
 from rqmem.policy.histogram import upper_end
-from rqmem.text import printable
+from rqmem.text import printable, timestamp
 
 Figure = dict[str, Any]
 
