@@ -4,7 +4,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help demo campaign seed load test cgroup2 lint typecheck bench bench-large rq-suite chaos pictures dashboard clean
+.PHONY: help demo campaign seed load test cgroup2 lint typecheck bench bench-large rq-suite rq-newest chaos pictures dashboard clean
 
 help: ## Say what each target does
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
@@ -56,6 +56,13 @@ bench-large: $(VENV)/bench ## Measure chunks, splits, cutting of files and readi
 rq-suite: $(VENV)/dev ## Run RQ's own tests with MemoryWorker in place of Worker, warm and forked: 10 minutes
 	$(RUN) -m scripts.rq_suite --tb=short -W ignore
 	$(RUN) -m scripts.rq_suite --isolation fork --tb=short -W ignore
+
+rq-newest: $(VENV)/dev ## Compare the newest RQ with the list of what rqmem relies on (rqmem/rq_seams.py)
+	@where=$$(mktemp -d) && trap 'rm -rf "$$where"' EXIT && export PYTHONPATH="$$where" && \
+	  if ! $(RUN) -m pip install --quiet --disable-pip-version-check --no-deps --retries 0 --timeout 5 \
+	    --target "$$where" rq; then echo "no package index can be reached: the newest RQ was not compared"; exit 0; fi && \
+	  $(RUN) -c 'import rq; print("RQ", rq.__version__, "from", *rq.__path__)' && \
+	  $(RUN) -m pytest -q tests/unit/test_rq_seams.py -k 'installed or listed'
 
 chaos: $(VENV)/dev ## Kill workers and horses at random over 200 runs of chunked and split jobs: 15 minutes
 	$(RUN) -m tests.chaos

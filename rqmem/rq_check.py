@@ -1,7 +1,7 @@
 """Whether the installed RQ has all that rqmem relies on (`rqmem.rq_seams`).
 
 `rqmem.rq_names` calls `check` before it imports anything of RQ, so nothing of rqmem that works with RQ starts on one
-that differs. It compares names, parameters, and which names a function uses. That takes two milliseconds, and nothing
+that differs. It compares names, parameters, and which names a function uses. That takes three milliseconds, and nothing
 is called. Only RQ's own tests show a change of behaviour behind the same names (``make rq-suite``).
 """
 
@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from importlib import import_module
 from types import CodeType, FunctionType
 from typing import Any
 
 from rqmem.errors import UnsupportedRq
-from rqmem.rq_seams import ENQUEUE_OPTIONS, KNOWN, PARTS, Part
+from rqmem.rq_seams import KNOWN, PARTS, Part
 
 
 def check(parts: Sequence[Part] = PARTS) -> None:
@@ -28,50 +28,59 @@ def check(parts: Sequence[Part] = PARTS) -> None:
     installed = getattr(import_module("rq"), "__version__", "of an unknown version")
     more = f" (and {len(found) - 1} more differences)" if len(found) > 1 else ""
     raise UnsupportedRq(
-        f"rqmem {__version__} does not work with the installed RQ {installed}: {found[0]}{more}; it knows RQ {KNOWN}: "
-        f"install that (pip install 'rq{KNOWN}'), or an rqmem that knows RQ {installed}"
+        f"the installed RQ {installed} does not fit rqmem {__version__}: it has no {found[0]}{more}; rqmem knows RQ "
+        f"{KNOWN}: install that (pip install 'rq{KNOWN}'), or an rqmem that knows RQ {installed}"
     )
 
 
 def differences(parts: Sequence[Part]) -> Iterator[str]:
-    """What the installed RQ has otherwise than ``parts`` say, in words."""
+    """What of ``parts`` the installed RQ does not have, in words that follow "it has no"."""
     for part in parts:
+        where = part.where.replace(":", ".")
         try:
             owner = _resolve(part.where)
         except (ImportError, AttributeError):
-            yield f"it has no {part.where.replace(':', '.')}"
+            yield where
             continue
-        yield from _differences_of(part, owner)
+        found = (*_functions(part, owner), *_names(part, owner), *_values(part, owner), *_texts(part, owner))
+        yield from (f"{where}.{each}" for each in found)
 
 
-def _differences_of(part: Part, owner: Any) -> Iterator[str]:
-    where = part.where.replace(":", ".")
+def _functions(part: Part, owner: Any) -> Iterator[str]:
     for entry in part.overridden + part.called:
         name, wanted, callers = _parsed(entry)
-        function = _function(owner, name)
-        if function is None:
-            yield f"it has no {where}.{name}"
+        if _looked_up(owner, name) is None:
+            yield name
             continue
-        fits = wanted == _parameters(function) if entry in part.overridden else _takes(function, wanted)
-        if not fits:
-            yield f"{where}.{name} has other parameters ({', '.join(_parameters(function))})"
+        function = _function(owner, name)
+        if function is not None:
+            there = _parameters(function)
+            if not (there == wanted if entry in part.overridden else _takes(there, wanted)):
+                yield f"{name}({', '.join(wanted)}), but {name}({', '.join(there)})"
         for caller in callers:
-            if name not in _inside(_function_at(caller, owner)):
-                yield f"{caller.rpartition(':')[2]} does not call {where}.{name}"
-    made = _inside(_function(owner, "__init__")) if isinstance(owner, type) else frozenset()
-    for name in part.names.split():
-        if _looked_up(owner, name) is None and name not in made:
-            yield f"it has no {where}.{name}"
+            module, _, calling = caller.rpartition(":")
+            where = sys.modules.get(module) if module else owner
+            if where is None or _missing(where, calling, {name}):
+                yield f"{name} that {calling} calls"
+
+
+def _names(part: Part, owner: Any) -> Iterator[str]:
+    missing = {name for name in part.names.split() if _looked_up(owner, name) is None}
+    yield from sorted(_missing(owner, "__init__", missing) if isinstance(owner, type) else missing)
+
+
+def _values(part: Part, owner: Any) -> Iterator[str]:
     for name, value in part.values.items():
-        found = getattr(owner, name, None)
-        if found != _with_prefix(value):
-            yield f"{where}.{name} is {getattr(found, 'value', found)!r}"
-    for name, wanted_inside in part.inside.items():
-        missing = set(wanted_inside.split()) - _inside(_function(owner, name))
-        if missing:
-            yield f"{where}.{name} has no {min(missing)!r}"
-        if name == "parse_args" and (new := _options(_function(owner, name)) - ENQUEUE_OPTIONS):
-            yield f"{where}.{name} takes the new option {min(new)!r}"
+        if getattr(owner, name, None) != _with_prefix(value):
+            yield f"{name} that is {value!r}"
+
+
+def _texts(part: Part, owner: Any) -> Iterator[str]:
+    for name, texts in part.inside.items():
+        yield from (f"{name} with {text!r} in it" for text in sorted(_missing(owner, name, set(texts.split()))))
+    for name, options in part.options.items():
+        yield from (f"{name} with the option {option!r}" for option in sorted(_missing(owner, name, options)))
+        yield from (f"{name} that leaves {option!r} to the job" for option in _options(owner, name) - options)
 
 
 def _resolve(where: str) -> Any:
@@ -88,28 +97,26 @@ def _parsed(entry: str) -> tuple[str, list[str], list[str]]:
 
 
 def _looked_up(owner: Any, name: str) -> Any:
-    """As it is in the class or module, without calling any descriptor; None: it is not there."""
-    for each in getattr(owner, "__mro__", (owner,)):
-        if name in vars(each):
-            return vars(each)[name]
-    return None
+    """As it is in RQ's class or module, without calling any descriptor; None: it is not there."""
+    homes = [each for each in owner.__mro__ if _is_rqs(each)] if isinstance(owner, type) else [owner]
+    return next((vars(home)[name] for home in homes if name in vars(home)), None)
 
 
 def _function(owner: Any, name: str) -> FunctionType | None:
-    """The function behind a method, a property or a decorated function; None: there is none."""
+    """RQ's function behind a method, a property or a decorated function.
+
+    None: it is not there, or a library that instruments RQ has put another one in its place, without `functools.wraps`.
+    """
     found = _looked_up(owner, name)
-    for step in ("fget", "__func__", "__wrapped__"):
+    for step in ("fget", "__func__"):
         found = getattr(found, step, found)
-    return found if isinstance(found, FunctionType) else None
+    while hasattr(found, "__wrapped__"):
+        found = found.__wrapped__
+    return found if isinstance(found, FunctionType) and _is_rqs(found) else None
 
 
-def _function_at(caller: str, owner: Any) -> FunctionType | None:
-    """``caller`` is a method of ``owner``, or ``module:function``."""
-    module, _, name = caller.rpartition(":")
-    try:
-        return _function(import_module(module) if module else owner, name)
-    except ImportError:
-        return None
+def _is_rqs(found: Any) -> bool:
+    return str(found.__module__).partition(".")[0] == "rq"
 
 
 def _parameters(function: FunctionType) -> list[str]:
@@ -129,18 +136,20 @@ def _parameters(function: FunctionType) -> list[str]:
     return names[1:] if positional[:1] in (["self"], ["cls"]) else names
 
 
-def _takes(function: FunctionType, wanted: list[str]) -> bool:
-    """Whether the function can be called with ``wanted``: positional ones, and after ``*`` those by keyword."""
-    there = _parameters(function)
+def _takes(there: list[str], wanted: list[str]) -> bool:
+    """Whether such a function can be called with ``wanted``: positional ones, and after ``*`` those by keyword."""
     names = [each.rstrip("=") for each in there]
     positional = wanted[: wanted.index("*")] if "*" in wanted else wanted
     needed = [each for each in there if not each.endswith("=") and not each.startswith("*")]
     return names[: len(positional)] == positional and set(wanted) - {"*"} <= set(names) and set(needed) <= set(wanted)
 
 
-def _inside(function: FunctionType | None) -> frozenset[str]:
-    """The attributes and texts in the code of a function, with those of functions in it."""
-    return frozenset(_names_in(function.__code__)) if function is not None else frozenset()
+def _missing(owner: Any, name: str, texts: Set[str]) -> Set[str]:
+    """Which of ``texts`` are no attribute or text in the code of RQ's function, or of functions in it."""
+    function = _function(owner, name)
+    if function is not None:
+        return texts - set(_names_in(function.__code__))
+    return texts if _looked_up(owner, name) is None else set()
 
 
 def _names_in(code: CodeType) -> Iterator[str]:
@@ -153,9 +162,10 @@ def _names_in(code: CodeType) -> Iterator[str]:
                 yield from _names_in(each)
 
 
-def _options(parse_args: FunctionType | None) -> set[str]:
-    """The names that `Queue.parse_args` looks for among the keyword arguments."""
-    texts = parse_args.__code__.co_consts if parse_args is not None else ()
+def _options(owner: Any, name: str) -> set[str]:
+    """The names that a function looks for among its keyword arguments: the texts in it that could be names."""
+    function = _function(owner, name)
+    texts = function.__code__.co_consts if function is not None else ()
     return {each for each in texts if isinstance(each, str) and re.fullmatch("[a-z][a-z_]*", each)}
 
 

@@ -34,6 +34,7 @@ class Part(NamedTuple):
         names: what must only be there. An attribute of an instance must be named in ``__init__``.
         values: what must have this value, with RQ's key prefix ``rq``.
         inside: function -> attributes and texts that its code must contain.
+        options: function -> the names that it looks for among its keyword arguments, neither more nor fewer.
     """
 
     where: str
@@ -42,6 +43,7 @@ class Part(NamedTuple):
     names: str = ""
     values: Mapping[str, str] = {}
     inside: Mapping[str, str] = {}
+    options: Mapping[str, frozenset[str]] = {}
 
 
 PARTS = (
@@ -228,11 +230,11 @@ PARTS = (
         "finished_job_registry intermediate_queue intermediate_queue_key job_class key name ready_job_registry "
         "redis_queues_keys scheduled_job_registry serializer started_job_registry",
         inside={
-            "parse_args": " ".join(sorted(ENQUEUE_OPTIONS)),
             "_fetch_dequeued_job": "queue job_id",  # which it sets on the error that it raises
             "enqueue": "parse_args",
             "enqueue_at": "parse_args",
         },
+        options={"parse_args": ENQUEUE_OPTIONS},
     ),
     Part("rq.queue:EnqueueData", names="at_front"),
     Part(

@@ -24,7 +24,7 @@ def renamed(tmp_path: Path) -> Renamed:
 
     def rename(name: str) -> Path:
         package = Path(rq.__file__).parent
-        shutil.copytree(package, tmp_path / "rq", ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(package, tmp_path / "rq", ignore=shutil.ignore_patterns("__pycache__"), dirs_exist_ok=True)
         for path in (tmp_path / "rq").rglob("*.py"):
             path.write_text(re.sub(rf"\b{name}\b", f"{name}_renamed", path.read_text()))
         return tmp_path
@@ -42,7 +42,7 @@ def run(where: Path, *command: str) -> subprocess.CompletedProcess[str]:
 def assert_refused(done: subprocess.CompletedProcess[str], name: str) -> None:
     assert (done.returncode, done.stdout) == (2, "")
     [line] = done.stderr.splitlines()
-    assert line.startswith("rqmem: rqmem 0.") and name in line and "pip install" in line
+    assert line.startswith("rqmem: the installed RQ ") and name in line and "pip install" in line
 
 
 @pytest.mark.parametrize(
@@ -91,6 +91,19 @@ def test_python_code_gets_a_named_error(program: str, renamed: Renamed) -> None:
     )
     done = run(renamed("handle_job_success"), "-c", program)
     assert "rq.worker.Worker.handle_job_success" in done.stdout, done.stderr
+
+
+def test_an_rq_that_sentry_has_patched_is_taken(renamed: Renamed) -> None:
+    pytest.importorskip("sentry_sdk", reason="sentry-sdk is not installed")
+    program = (
+        "import rq, sentry_sdk\n"
+        "from sentry_sdk.integrations.rq import RqIntegration\n"
+        "sentry_sdk.init(dsn='http://key@127.0.0.1:9/1', integrations=[RqIntegration()])\n"
+        "assert rq.Worker.handle_exception.__module__.startswith('sentry_sdk')\n"
+        "import rqmem; rqmem.MemoryWorker; rqmem.MemoryAwareJob\n"
+    )
+    assert run(renamed("no_such_name"), "-c", program).returncode == 0
+    assert "handle_job_retry" in run(renamed("handle_job_retry"), "-c", program).stderr
 
 
 def test_rqs_own_command_does_not_start_our_worker(renamed: Renamed, redis_url: str) -> None:
