@@ -129,6 +129,6 @@ def work_off(start_worker: StartWorker) -> Callable[..., str]:
     return run
 
 
-def wait_for_key(connection: redis.Redis, key: str, timeout_seconds: float = 20) -> None:
+def wait_for_key(connection: redis.Redis, key: str, timeout_seconds: float = 90) -> None:
     """Jobs of the tests say where they are by setting a key."""
     wait_until(lambda: connection.exists(key), timeout_seconds)

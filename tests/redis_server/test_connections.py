@@ -174,7 +174,7 @@ def test_a_server_that_never_answers(listener: socket.socket, monkeypatch: pytes
     before = time.monotonic()
     with pytest.raises(RedisUnavailable, match=r"no answer within 0\.2 s"):
         connect(url_of(listener) + "?socket_timeout=60&retry_on_timeout=yes")
-    assert time.monotonic() - before < 5
+    assert time.monotonic() - before < 30
 
 
 def test_the_embedded_server_is_announced_in_one_line(project: Path) -> None:
