@@ -170,7 +170,7 @@ def test_a_password_sent_back_is_not_shown(listener: socket.socket, speak: Calla
 
 
 def test_a_server_that_never_answers(listener: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connect, "_PROBE_SECONDS", 0.2)
+    monkeypatch.setattr("rqmem.connection.connect._PROBE_SECONDS", 0.2)
     before = time.monotonic()
     with pytest.raises(RedisUnavailable, match=r"no answer within 0\.2 s"):
         connect(url_of(listener) + "?socket_timeout=60&retry_on_timeout=yes")

@@ -19,7 +19,7 @@ from rqmem.errors import EmbeddedRedisError, UntrustedFile
 from rqmem.testing import wait_until
 
 REPOSITORY = Path(embedded.__file__).parents[1]
-START = "from rqmem import embedded_redis; print('ready', flush=True); print(embedded_redis.start().pid)"
+START = "from rqmem.connection import embedded; print('ready', flush=True); print(embedded.start().pid)"
 
 
 def run_python(code: str) -> subprocess.Popen[str]:
