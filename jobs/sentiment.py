@@ -25,7 +25,7 @@ from jobs.sources import shared_sessions
 from jobs.tables import AgentSentiment, Call, CallSentiment, SentimentOutcome
 from jobs.unscored_calls import transcripts, unscored_calls
 from rqmem import MemoryAwareJob
-from rqmem.job.split import Gathered
+from rqmem.job.gather import Gathered
 from rqmem.sources import Cuttable
 
 

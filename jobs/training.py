@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from jobs.training_process import Trainer
-    from rqmem.job.split import Gathered
+    from rqmem.job.gather import Gathered
     from rqmem.sources import Source
 
 Record = dict[Any, Any]

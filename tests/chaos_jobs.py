@@ -13,7 +13,7 @@ from rq import Retry, get_current_job
 
 from rqmem import MemoryAwareJob
 from rqmem.job import children
-from rqmem.job.children import ITEMS, opened
+from rqmem.job.child_enqueuer import ITEMS, opened
 from rqmem.sources import Range
 from tests.sample_jobs import MB
 

@@ -665,7 +665,7 @@ class GrowsBelowTheWatch(MemoryAwareJob):
             if number % 10 == 0:
                 self.check_memory_usage(f"block {number}")
                 time.sleep(0.03)
-        self._context()._limit_bytes = 60 * MB  # the watcher goes by the page, which still says 400
+        self._monitored().ceiling.bytes = 60 * MB  # the watcher goes by the page, which still says 400
         self.check_memory_usage("the end")
 
 

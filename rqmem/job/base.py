@@ -1,32 +1,35 @@
-"""`MemoryAwareJob`: a job as a class, with its ceiling declared and its memory work done for it.
+"""`MemoryAwareJob`: a job as a class that declares its ceiling and runs its ``handle`` under monitoring.
 
-What it does: runs ``handle`` under monitoring, enqueues itself on RQ by its importable path with plain
-arguments (so RQ's JSON serializer, dashboards and a stock ``rq worker`` understand it). What it does
-not: keep the ceiling from outside; that is `rqmem.MemoryWorker`'s.
+It enqueues itself on RQ by its importable path with plain arguments, so RQ's JSON serializer, dashboards and a stock
+``rq worker`` understand it. It does not keep the ceiling from outside: `rqmem.MemoryWorker` does.
 """
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, overload
 
 from rqmem.errors import ConfigError, RunTakenOver, SourceChanged, SplitInstead
-from rqmem.job.children import ChildJobs, begins_again, child_jobs, opened
+from rqmem.job.ceiling import checked_limit
+from rqmem.job.checkpoints import Paused
+from rqmem.job.child_enqueuer import opened
+from rqmem.job.children import ChildJobs, begins_again, child_jobs
 from rqmem.job.chunks import checked_chunk_size, chunks, process_in_chunks
 from rqmem.job.defaults import default_connection
 from rqmem.job.enqueue import Enqueueable, accept_job_classes
 from rqmem.job.functions import run_monitored
+from rqmem.job.gather import Gathered, gather, joined
 from rqmem.job.progress import Progress, progress
-from rqmem.job.run import MemoryContext, Paused, checked_limit
-from rqmem.job.split import Gathered, cut_in_two, fitting_items, gather, joined, should_split
-from rqmem.store.execution_records import Pending
+from rqmem.job.run import JobRun
+from rqmem.job.split import cut_in_two, fitting_items, should_split
 
 if TYPE_CHECKING:
     from redis import Redis
     from typing_extensions import Never
 
-    from rqmem.sources import Cuttable, Source
+    from rqmem.sources import Source
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -38,28 +41,29 @@ ON_CHILD_FAILURE = ("fail", "continue")
 class MemoryAwareJob(Enqueueable):
     """Base of jobs that know their memory. Override `handle`; all attributes are optional.
 
-    What a config file says of the job type (`rqmem.config.load`) stands above what is declared here.
+    What a config file says of the job type (`rqmem.config.load`) takes precedence over these attributes.
+
     Attributes:
         memory_limit_mb: the ceiling, in MB. None: the worker's.
         chunk_size: items per chunk at the start. None: MEMORY_DEFAULT_CHUNK_SIZE.
-        adaptive: whether the chunk size follows what chunks are seen to cost (`rqmem.policy.chunk_size`).
-        on_breach: ``"fail"``: an ordinary failure. ``"resume"``: go on after the last finished chunk
-            in a new horse, with half the chunk after a breach; also after the worker's death. ``"split"``: the same,
-            but after a breach what is left is cut in two child jobs.
-        bytes_per_item: what an item costs, in bytes, for `should_split_job`. None: as the journal has seen.
-        split_above_items: split above so many items, whatever they weigh.
+        adaptive: whether the chunk size follows what chunks cost (`rqmem.policy.chunk_size`).
+        on_breach: ``"fail"``: an ordinary failure. ``"resume"``: go on after the last finished chunk in a new horse,
+            with half the chunk after a breach; also after the worker's death. ``"split"``: the same, but after a breach
+            what is left is cut in two child jobs.
+        bytes_per_item: what an item costs, in bytes, for `should_split_job`. None: what the journal has seen.
+        split_above_items: split above this number of items, whatever they cost.
         items_per_child: items of a child. None: what fits by the cost of an item, at most JOB_MAX_ITEMS_PER_CHILD.
-        on_child_failure: ``"fail"``: a child that fails fails the job, when all have ended, with
-            `rqmem.errors.ChildJobsFailed`; a retry runs only those. ``"continue"``: `gather` gets what there is.
-        queue: the queue ``enqueue`` uses where none is given.
+        on_child_failure: ``"fail"``: if a child fails, the job fails with `rqmem.errors.ChildJobsFailed` when all have
+            ended; a retry runs only the failed ones. ``"continue"``: `gather` gets the results that there are.
+        queue: the queue that ``enqueue`` uses if none is given.
         job_timeout, retry, result_ttl: RQ's enqueue options; None leaves RQ's default.
         args, kwargs: the arguments as enqueued, on the instance that runs.
-        run_id: names the run, on the instance that runs: the same however often it is resumed or retried; another one
-            in each repetition, and in another job of the same id.
+        run_id: names the run, on the instance that runs. It stays the same when the run is resumed or retried. Each
+            repetition has another one, and so has another job of the same id.
 
     Raises:
-        ConfigError: when the class is made, for an attribute that cannot be used or a parameter of
-            ``handle`` that has the name of one of RQ's enqueue options.
+        ConfigError: when the class is defined, for an attribute that cannot be used or a parameter of ``handle`` that
+            has the name of one of RQ's enqueue options.
     """
 
     memory_limit_mb: ClassVar[float | None] = None
@@ -74,9 +78,7 @@ class MemoryAwareJob(Enqueueable):
     args: tuple[Any, ...] = ()
     kwargs: dict[str, Any] = {}
     run_id: str = ""
-    _memory: MemoryContext | None = None
-    _pending: Pending | None = None
-    _children: ChildJobs[Any] | None = None  # of which some were enqueued one by one
+    _memory: JobRun | None = None
     _fitting_items: int = 0  # as `should_split_job` has found
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -87,23 +89,23 @@ class MemoryAwareJob(Enqueueable):
         checked_chunk_size(cls.split_above_items, f"{cls.__qualname__}.split_above_items")
         for name, choices in (("on_breach", ON_BREACH), ("on_child_failure", ON_CHILD_FAILURE)):
             if getattr(cls, name) not in choices:
-                raise ConfigError(f"{cls.__qualname__}.{name} is {getattr(cls, name)!r}: give {_either(choices)}")
+                given = " or ".join(map(repr, choices))
+                raise ConfigError(f"{cls.__qualname__}.{name} is {getattr(cls, name)!r}: give {given}")
 
     def handle(self, *args: Any, **kwargs: Any) -> Any:
         """The work itself, with the arguments as enqueued. Its result is the job's."""
         raise NotImplementedError(f"{type(self).__qualname__} has no handle method")
 
     def gather(self, results: Gathered) -> Any:
-        """After a split, once all children have ended: what this returns is the job's result.
+        """Called after a split, once all children have ended. What it returns is the job's result.
 
         Args:
             results: what the children returned, in the order of slices; read as it is iterated. Its ``failures`` are
-                the children that failed, where ``on_child_failure`` is ``"continue"``.
+                the children that failed, if ``on_child_failure`` is ``"continue"``.
 
         Returns:
-            By default, where the class has a method ``reduce(a, b)``, all results taken together by it, two by two in
-            the order of slices (None where there are none). Else all results: those that are lists one after the
-            other, others as they are.
+            By default all results in one list, in which results that are lists are joined. If the class has a method
+            ``reduce(a, b)``, it combines the results two by two, in the order of slices (None if there are none).
         """
         reduce = getattr(self, "reduce", None)
         if reduce is None:
@@ -118,54 +120,54 @@ class MemoryAwareJob(Enqueueable):
         """What RQ calls: ``handle`` on a new instance, under monitoring. May be called directly too."""
         job = cls()
         job.args, job.kwargs = args, kwargs
-        return run_monitored(job._context(), job._perform)
+        return run_monitored(job._monitored(), job._perform)
 
     def _perform(self) -> Any:
         """`handle`, or what comes after it in a job that has split."""
-        split = self._context().run.split
-        if split is not None and split.sealed:
-            return gather(self._context(), self, split)
+        run = self._monitored()
+        if run.record.split is not None and run.record.split.sealed:
+            return gather(run, self, run.record.split)
         try:
             result = self.handle(*self.args, **opened(self.kwargs))
         except SplitInstead:
-            return self._pending
+            return run.pending
         except RunTakenOver:
             raise
         except Exception as error:
-            if self._children is not None:
-                self._children.undo()
+            if run.open_split is not None:
+                run.open_split.undo()
             if isinstance(error, SourceChanged):
-                raise begins_again(self._context(), error) from error
+                raise begins_again(run, error) from error
             raise
-        if self._children is not None:
-            return self._children.seal()
-        return result if self._pending is None else self._pending
+        if run.open_split is not None:
+            return run.open_split.seal()
+        return result if run.pending is None else run.pending
 
     # Memory
 
     def initialize_memory_monitoring(self) -> None:
-        """Begin to monitor; happens by itself before ``handle``, again is harmless."""
+        """Begin to monitor. This happens by itself before ``handle``; doing it again is harmless."""
         if self._memory is None:
-            self._memory = MemoryContext(self.path(), self.memory_limit_mb, self.on_breach)
-            vars(self).update(self._memory.configured)  # on the instance, so above the class
-            self.run_id = self._memory.run_id
-            self._memory.cutter = self._cut_rest
+            run = self._memory = JobRun(self.path(), self.memory_limit_mb, self.on_breach)
+            vars(self).update(run.configured)  # on the instance, so it takes precedence over the class
+            self.run_id = run.run_id
+            run.cut_rest = partial(cut_in_two, run, self)
 
     def set_memory_limit(self, limit_mb: float) -> None:
         """Change the ceiling of this run, in MB; never above the worker's. Raises `ConfigError`."""
-        self._context().set_limit(checked_limit(limit_mb, "set_memory_limit"))
+        self._monitored().ceiling.set(checked_limit(limit_mb, "set_memory_limit"))
 
     def check_memory_usage(self, operation: str) -> float:
-        """A checkpoint: read and log usage at a named place; returns MB used.
+        """A checkpoint: read and log usage at a named place. Returns the MB used.
 
-        Near the ceiling garbage is collected and freed memory given back to the kernel.
+        Near the ceiling, garbage is collected and freed memory is given back to the kernel.
 
         Raises:
-            MemoryLimitExceeded: usage is above the ceiling all the same.
+            MemoryLimitExceeded: usage is above the ceiling even then.
         """
-        return self._context().checkpoint(operation)
+        return self._monitored().checkpoints.check(operation)
 
-    # What nobody collects, what is put end to end, and what is a result each.
+    # Three kinds of processors: of no results, of lists that are joined, and of one result each.
     @overload
     def process_in_chunks(
         self,
@@ -207,18 +209,18 @@ class MemoryAwareJob(Enqueueable):
     ) -> list[Any]:
         """Process ``data`` a chunk at a time, with a checkpoint after each.
 
-        With ``on_breach = "resume"`` finished chunks are saved with what the processor returned for them: a later
-        execution goes on after the last one. Work is at-least-once for the chunk in flight, and for what was
-        finished within the 20 ms before the horse was killed.
+        With ``on_breach = "resume"``, finished chunks are saved with what the processor returned for them, and a later
+        execution goes on after the last one. Work is at-least-once for the chunk in flight, and for what was finished
+        within the 20 ms before the horse was killed.
 
         Args:
             data: any iterable, or a source (`rqmem.sources`). A resumable job needs one that yields
                 the same items again.
             processor: called with each chunk as a list.
-            chunk_size: items per chunk; by default the class's, or on a worker ``--auto`` the recommended.
+            chunk_size: items per chunk; by default the class's, or the recommended one on a worker with ``--auto``.
             collect: whether results are kept.
-            adaptive: whether the chunk size may change; by default the class's where ``chunk_size`` is not given
-                here, else False. A breach halves it all the same.
+            adaptive: whether the chunk size may change. By default it is the class's, or False if ``chunk_size`` is
+                given here. A breach halves the size in any case.
 
         Returns:
             What the processor returned, concatenated: lists and tuples are joined, None is left out,
@@ -228,8 +230,8 @@ class MemoryAwareJob(Enqueueable):
             SourceError: ``data`` or the results cannot be used as asked.
             MemoryLimitExceeded: usage after a chunk is above the ceiling.
         """
-        context, (size, adapts) = self._context(), self._chunking(chunk_size, adaptive)
-        return process_in_chunks(context, data, processor, size, collect=collect, adaptive=adapts)
+        size, adapts = self._chunking(chunk_size, adaptive)
+        return process_in_chunks(self._monitored(), data, processor, size, collect=collect, adaptive=adapts)
 
     def chunks(
         self, data: Source[T] | Iterable[T], chunk_size: int | None = None, *, adaptive: bool | None = None
@@ -239,28 +241,27 @@ class MemoryAwareJob(Enqueueable):
         A chunk is finished when the next one is asked for; leaving the loop early leaves the last one unfinished.
         No results are kept. Arguments and errors as there.
         """
-        context, (size, adapts) = self._context(), self._chunking(chunk_size, adaptive)
-        return chunks(context, data, size, adaptive=adapts)
+        size, adapts = self._chunking(chunk_size, adaptive)
+        return chunks(self._monitored(), data, size, adaptive=adapts)
 
     def _chunking(self, chunk_size: int | None, adaptive: bool | None) -> tuple[int | None, bool]:
-        """Items per chunk at the start, and whether that may change. A size in the call stands above all others."""
+        """Items per chunk at the start, and whether that may change. A size in the call takes precedence."""
+        run = self._monitored()
         adapts = (self.adaptive and chunk_size is None) if adaptive is None else adaptive
-        if chunk_size is not None:
-            return chunk_size, adapts
-        return (self._context().advised_chunk_size() if adapts else None) or self.chunk_size, adapts
+        if chunk_size is None and adapts:
+            chunk_size = run.advised_chunk_size()
+        return self.chunk_size if chunk_size is None else chunk_size, adapts
 
     # Splitting
 
     def should_split_job(self, count: int, bytes_per_item: float | None = None) -> bool:
-        """Whether so many items had better be split among child jobs; the log says why, if so.
+        """Whether a job with this number of items should be split into child jobs. If so, the log says why.
 
         Args:
-            count: of items.
+            count: number of items.
             bytes_per_item: what one costs, in bytes; by default the class's, or what the journal has seen.
         """
-        context = self._context()
-        cost = self.bytes_per_item if bytes_per_item is None else bytes_per_item
-        decision = should_split(context, self, count, cost)
+        decision = should_split(self._monitored(), self, count, bytes_per_item)
         self._fitting_items = decision.items_per_child
         return decision.yes
 
@@ -275,20 +276,23 @@ class MemoryAwareJob(Enqueueable):
     ) -> ChildJobs[T]:
         """A child job of ``job_class`` for each slice of ``data``, none of them enqueued yet.
 
-        Look at them one by one (their slice is ``items``); ``enqueue()`` of what this returns enqueues them all,
-        ``enqueue()`` of one only that. When ``handle`` returns after that, the job is not finished but deferred until
-        the last child that was enqueued has ended; then `gather` is called, in an execution of its own, and its result
-        is the job's. The options that the job was enqueued with reach its children: ``at_front``, ``job_timeout``,
-        ``result_ttl``, ``failure_ttl`` and ``meta``, but not ``ttl``, ``retry``, ``repeat``, callbacks and webhooks,
-        which are about the job as a whole. What a class of their own declares stands above that.
+        Look at them one by one (their slice is ``items``). ``enqueue()`` of what this returns enqueues them all;
+        ``enqueue()`` of one enqueues only that. When ``handle`` returns after that, the job is not finished but
+        deferred until the last enqueued child has ended. Then `gather` is called, in an execution of its own, and its
+        result is the job's.
+
+        These options of the job reach its children, unless a class of their own declares them: ``at_front``,
+        ``job_timeout``, ``result_ttl``, ``failure_ttl`` and ``meta``. These do not, because they are about the job as
+        a whole: ``ttl``, ``retry``, ``repeat``, callbacks and webhooks.
 
         Args:
-            data: a list or the like, or a source (`rqmem.sources`); cut without being read into memory.
+            data: a list or the like, or a source (`rqmem.sources`). It is cut without being read into memory.
             job_class: its ``handle`` gets its slice as a source in the argument ``items``.
-            items_per_child: by default the class's; where that names none, what fits by the cost of an item that
-                `should_split_job` went by, at most JOB_MAX_ITEMS_PER_CHILD.
+            items_per_child: by default the class's. If that names none, what fits by the cost of an item that
+                `should_split_job` used, at most JOB_MAX_ITEMS_PER_CHILD.
             kwargs: other arguments of each child; by default this job's own, as far as the child takes them.
-            queue: of the children; by default that of their class, if it is another one and names one, else this job's.
+            queue: the queue of the children; by default that of their class, if it is another one and names one, else
+                this job's.
 
         Raises:
             ConfigError: the class or the arguments cannot be used, or there is nothing to split; by ``enqueue()``: the
@@ -296,10 +300,10 @@ class MemoryAwareJob(Enqueueable):
             SourceError: ``data`` cannot be cut.
             RqmemError: this runs without a `rqmem.MemoryWorker`, so nobody could wait for children.
         """
-        context = self._context()
+        run = self._monitored()
         size = checked_chunk_size(items_per_child, "items_per_child")
-        size = size or self.items_per_child or self._fitting_items or fitting_items(context, self)
-        return child_jobs(context, self, data, job_class, items_per_child=size, kwargs=kwargs, queue=queue)
+        size = size or self.items_per_child or self._fitting_items or fitting_items(run, self)
+        return child_jobs(run, self, data, job_class, items_per_child=size, kwargs=kwargs, queue=queue)
 
     def split_into_child_jobs(
         self,
@@ -337,33 +341,22 @@ class MemoryAwareJob(Enqueueable):
     # More
 
     def force_garbage_collection(self) -> float:
-        """Collect garbage and give freed memory back to the kernel; returns the MB that freed."""
-        return self._context().collect()
+        """Collect garbage and give freed memory back to the kernel. Returns the MB that this freed."""
+        return self._monitored().checkpoints.collect()
 
     def disable_memory_monitoring(self) -> Paused:
-        """No readings and no log lines from here on; the ceiling stays on.
-
-        In a ``with`` statement only until its end.
-        """
-        return self._context().disable()
+        """Read and log nothing from here on; in a ``with`` statement, until its end. The ceiling stays on."""
+        return self._monitored().checkpoints.disable()
 
     def finalize_memory_monitoring(self) -> None:
-        """End monitoring and log the run's figures; happens by itself after ``handle``."""
+        """End monitoring and log the run's figures. This happens by itself after ``handle``."""
         if self._memory is not None:
             self._memory.close("ok")
 
-    def _cut_rest(self, rest: Cuttable[Any], position: str) -> bool:
-        self._pending = cut_in_two(self._context(), self, rest, position)
-        return self._pending is not None
-
-    def _context(self) -> MemoryContext:
+    def _monitored(self) -> JobRun:
         self.initialize_memory_monitoring()
         assert self._memory is not None
         return self._memory
 
 
 accept_job_classes()
-
-
-def _either(names: Iterable[str]) -> str:
-    return " or ".join(repr(name) for name in names)

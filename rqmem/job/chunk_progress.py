@@ -1,7 +1,7 @@
 """One call of ``process_in_chunks`` or ``chunks``: where it is, how large its next chunk is, what is saved of it.
 
-A chunk that is finished is saved soon, not at once where chunks are short: what a killed horse may have to do again is
-the chunk in flight and what was finished within the last `SAVE_SECONDS`. Whatever ends a stage otherwise saves first.
+A finished chunk is saved soon. It is not saved at once where chunks are short, so a killed horse may have to repeat the
+chunk in flight and what was finished within the last `SAVE_SECONDS`. Any other end saves first.
 """
 
 from __future__ import annotations
@@ -11,49 +11,81 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from rqmem.errors import PlannedStop, SourceError
+from rqmem.job.asking import ask
+from rqmem.job.checkpoints import Checkpoints
 from rqmem.measure.trim import collect_and_trim
 from rqmem.policy import chunk_size as policy
-from rqmem.policy.chunk_size import Observation
 from rqmem.policy.item_growth import Growth
 from rqmem.store import codec, execution_reader
-from rqmem.store.retrying import until_redis_answers
 
 if TYPE_CHECKING:
-    from rqmem.job.run import MemoryContext
     from rqmem.store.execution_records import RunRecord
     from rqmem.store.executions import RunWriter
     from rqmem.worker.horse.user_code import Horse
+    from rqmem.worker.shared_memory import SharedPage
 
 SAVE_SECONDS = 0.02
 _clock = time.monotonic
 
 
-class Stage:
-    """A stage of a run.
+class ChunkCounts:
+    """The chunks of a run, over all its calls. On a worker, the shared page has the figures too.
+
+    Attributes:
+        own_items: items of outermost calls. A call within a chunk of another one works on that one's items.
+        growth_per_item: bytes that stay of each item, in the outermost call where most stays; None: nothing stays.
+    """
+
+    def __init__(self, page: SharedPage | None) -> None:
+        self._page = page
+        self.chunks = self.items = self.own_items = self.largest = 0
+        self.growth_per_item: float | None = None
+
+    def add(self, items: int) -> None:
+        """Count a finished chunk."""
+        self.chunks += 1
+        self.items += items
+        self.largest = max(self.largest, items)
+        if self._page is not None:
+            self._page.chunks, self._page.items, self._page.largest_chunk = self.chunks, self.items, self.largest
+
+    def add_own(self, items: int, items_done: int) -> None:
+        """The chunk was one of an outermost call."""
+        self.own_items += items
+        if self._page is not None:
+            self._page.items_done = items_done
+
+    def peak_bytes(self) -> int:
+        """The highest usage that the watcher saw during the last chunk; 0 where it saw none."""
+        page = self._page
+        return page.chunk_peak_bytes if page is not None and page.chunk_peak_of == self.chunks - 1 else 0
+
+    def note_growth(self, bytes_per_item: float | None) -> None:
+        """An outermost call has ended."""
+        if bytes_per_item is not None:
+            self.growth_per_item = max(self.growth_per_item or 0.0, bytes_per_item)
+
+
+class ChunkProgress:
+    """The progress of a call.
 
     Args:
-        context: of the run; reads memory.
-        declared: items per chunk at the start.
-        adaptive: whether the size follows what chunks are seen to cost.
-        prior_kb_per_item: what an item of this job type cost before, in KB; None: nobody knows.
+        size: what is known of the chunk size at the start.
+        outermost: it is not called within a chunk of another call.
 
     Attributes:
         cursor, items_done: where it is, over all executions.
-        growth: what stays of its items, in this execution.
-        to_be_cut: an earlier execution breached in it, and what is left is to become child jobs.
+        to_be_cut: an earlier execution breached here, and what is left is to become child jobs.
     """
 
-    def __init__(
-        self, context: MemoryContext, declared: int, *, adaptive: bool, prior_kb_per_item: float | None = None
-    ) -> None:
-        self._context = context
-        _, self._size = policy.start(declared, prior_kb_per_item, context.room_bytes(), adaptive)
+    def __init__(self, checkpoints: Checkpoints, counts: ChunkCounts, size: policy.State, *, outermost: bool) -> None:
+        self._checkpoints, self._counts, self._size, self._outermost = checkpoints, counts, size, outermost
         self.cursor: Any = None
         self.items_done = 0
         self.to_be_cut = False
         self._began = _clock()
-        self._before = context.read_bytes()
-        self.growth = Growth()
+        self._before = 0
+        self._growth = Growth()
 
     @property
     def chunk_size(self) -> int:
@@ -61,20 +93,20 @@ class Stage:
         return self._size.size
 
     def saved_results(self) -> list[Any]:
-        """What processors returned in chunks that earlier executions finished."""
+        """What processors returned in the chunks that earlier executions finished."""
         return []
 
     def begin_at(self, cursor: Any) -> None:
-        """Nothing is done yet, and this is where the data begin: what is read again from there is the same."""
+        """Nothing is done yet, and the data begin at this cursor. Data that are read again from there are the same."""
         self.cursor = cursor
 
     def begin_chunk(self) -> None:
         """The next chunk begins now."""
-        self._context.at(f"items {self.items_done + 1}-{self.items_done + self.chunk_size}")
-        self._began, self._before = _clock(), self._context.read_bytes()
+        place = f"items {self.items_done + 1}-{self.items_done + self.chunk_size}"
+        self._began, self._before = _clock(), self._checkpoints.begin_chunk(place)
 
-    def finish_chunk(self, items: int, cursor: Any, held_bytes: int, results: list[Any]) -> None:
-        """So many items are done, and released; ``held_bytes``: usage while they were held.
+    def finish_chunk(self, items: int, cursor: Any, full_bytes: int, results: list[Any]) -> None:
+        """The chunk is finished and its items are released. ``full_bytes``: usage before that.
 
         Raises:
             MemoryLimitExceeded: usage is above the ceiling now.
@@ -84,82 +116,83 @@ class Stage:
         seconds = _clock() - self._began
         first, self.items_done, self.cursor = self.items_done + 1, self.items_done + items, cursor
         self._save_soon(results)
-        after = self._context.chunk_finished(f"items {first}-{self.items_done}", items, self.items_done)
-        if after is None:  # nobody reads memory now
+        self._counts.add(items)
+        if self._outermost:
+            self._counts.add_own(items, self.items_done)
+        after = self._checkpoints.end_chunk(f"items {first}-{self.items_done}", items, self.items_done)
+        if after is None:
             return
-        self.growth = self.growth.after(self.items_done, after)
-        peak = max(held_bytes, self._context.chunk_peak_bytes())
-        limit, warning = self._context.limit_bytes, self._context.warning_fraction
-        _, self._size = policy.next_size(
-            self._size, Observation(items, self._before, peak, after, seconds, limit, warning)
-        )
+        self._growth = self._growth.after(self.items_done, after)
+        peak = max(full_bytes, self._counts.peak_bytes())
+        limit, warning = self._checkpoints.limit_bytes, self._checkpoints.warning_fraction
+        seen = policy.Observation(items, self._before, peak, after, seconds, limit, warning)
+        _, self._size = policy.next_size(self._size, seen)
 
-    def confirmed_growth(self) -> float | None:
-        """Bytes that stay of each item, now that all are done: garbage may look like it, so it is collected."""
-        if self.growth.per_item() is None:
-            return None
-        collect_and_trim()
-        return self.growth.confirmed(self._context.read_bytes())
+    def note_growth(self, *, finished: bool) -> None:
+        """Keep how much memory stays of each item. Once all are ``finished``, garbage is collected first."""
+        if not self._outermost:
+            return
+        growth = self._growth.per_item()
+        if growth is not None and finished:
+            collect_and_trim()
+            growth = self._growth.confirmed(self._checkpoints.read_bytes())
+        self._counts.note_growth(growth)
 
     def _save_soon(self, results: list[Any]) -> None:
-        """Where nothing is saved, there is nothing to do."""
+        """Save the finished chunk, now or later; here nothing is saved."""
 
     def save(self) -> None:
         """Save what is not saved yet."""
 
 
-class SavedStage(Stage):
-    """A stage whose finished chunks are saved, so that a later execution goes on after them.
+class SavedChunkProgress(ChunkProgress):
+    """An outermost call whose finished chunks are saved, so that a later execution goes on after them.
 
     Args:
-        number: the n-th stage of the run.
-        run: what earlier executions left.
+        number: this is the n-th such call of the run.
+        record: what earlier executions left.
     """
 
     def __init__(
         self,
-        context: MemoryContext,
-        declared: int,
+        checkpoints: Checkpoints,
+        counts: ChunkCounts,
+        size: policy.State,
         *,
-        adaptive: bool,
-        prior_kb_per_item: float | None = None,
         number: int,
-        run: RunRecord,
+        record: RunRecord,
         writer: RunWriter,
         horse: Horse,
     ) -> None:
-        super().__init__(context, declared, adaptive=adaptive, prior_kb_per_item=prior_kb_per_item)
-        self._number = number
-        self._writer = writer
-        self._horse = horse
-        self.cursor, self.items_done = run.cursors.get(number), run.items.get(number, 0)
-        self.to_be_cut = run.cut_stage == number
-        self._resume_size(run)
+        super().__init__(checkpoints, counts, size, outermost=True)
+        self._number, self._writer, self._horse = number, writer, horse
+        self.cursor, self.items_done = record.cursors.get(number), record.items.get(number, 0)
+        self.to_be_cut = record.cut_stage == number
+        self._resume_size(record)
         self._unsaved: list[Any] = []
         self._unsaved_chunks = 0
         self._saved_at = float("-inf")
         writer.begin_stage(number, self.chunk_size)
 
-    def _resume_size(self, run: RunRecord) -> None:
-        known, size = run.chunk_states.get(self._number), run.chunk_sizes.get(self._number)
+    def _resume_size(self, record: RunRecord) -> None:
+        known, size = record.chunk_states.get(self._number), record.chunk_sizes.get(self._number)
         if known is not None:
             before = replace(codec.from_json(policy.State, known), adaptive=self._size.adaptive)
-            if size is not None and size < before.size:  # halved when it ended early
+            if size is not None and size < before.size:  # it was halved when the execution ended early
                 _, before = policy.after_breach(before, before.size)
-            _, self._size = policy.resumed(before, self._context.room_bytes())
+            _, self._size = policy.resumed(before, self._checkpoints.room_bytes())
         if size is not None:
             self._size = replace(self._size, size=min(size, self._size.size))
 
     def begin_at(self, cursor: Any) -> None:
         super().begin_at(cursor)
-        self._writer.save_chunks(self._number, cursor, 0, 0, b"", self.chunk_size, codec.to_json(self._size))
+        self._write(0, b"")
 
     def saved_results(self) -> list[Any]:
-        """What processors returned in chunks that earlier executions finished."""
         return [] if self.cursor is None else results_of(self._horse, self._number)
 
-    def finish_chunk(self, items: int, cursor: Any, held_bytes: int, results: list[Any]) -> None:
-        super().finish_chunk(items, cursor, held_bytes, results)
+    def finish_chunk(self, items: int, cursor: Any, full_bytes: int, results: list[Any]) -> None:
+        super().finish_chunk(items, cursor, full_bytes, results)
         if self._horse.page.stop_asked:
             self.save()
             raise PlannedStop
@@ -171,13 +204,14 @@ class SavedStage(Stage):
             self.save()
 
     def save(self) -> None:
-        if self._unsaved_chunks == 0:
-            return
+        if self._unsaved_chunks:
+            self._write(self._unsaved_chunks, self._serialised(self._unsaved))
+            self._unsaved, self._unsaved_chunks, self._saved_at = [], 0, _clock()
+
+    def _write(self, chunks: int, results: bytes) -> None:
         self._writer.save_chunks(
-            self._number, self.cursor, self.items_done, self._unsaved_chunks, self._serialised(self._unsaved),
-            self.chunk_size, codec.to_json(self._size),
-        )  # fmt: skip
-        self._unsaved, self._unsaved_chunks, self._saved_at = [], 0, _clock()
+            self._number, self.cursor, self.items_done, chunks, results, self.chunk_size, codec.to_json(self._size)
+        )
 
     def _serialised(self, results: list[Any]) -> bytes:
         if not results:
@@ -192,9 +226,6 @@ class SavedStage(Stage):
 
 
 def results_of(horse: Horse, number: int) -> list[Any]:
-    """What processors returned in the finished chunks of a stage."""
-    parts = until_redis_answers(
-        lambda: execution_reader.results(horse.connection, horse.job_id, number),
-        f"read what is done of job {horse.job_id}",
-    )
+    """What processors returned in the finished chunks of the n-th call."""
+    parts = ask(horse, "read finished chunks", execution_reader.results, number)
     return [result for part in parts for result in horse.serializer.loads(part)]

@@ -8,15 +8,15 @@ from itertools import islice
 from typing import Any, TypeVar
 
 from rqmem.errors import ConfigError
-from rqmem.job.chunk_progress import Stage
-from rqmem.job.run import MemoryContext
+from rqmem.job.chunk_progress import ChunkProgress
+from rqmem.job.run import JobRun
 from rqmem.sources import Source, as_source
 
 T = TypeVar("T")
 
 
 def process_in_chunks(
-    context: MemoryContext,
+    run: JobRun,
     data: Source[T] | Iterable[T],
     processor: Callable[[list[T]], Any],
     chunk_size: int | None,
@@ -25,60 +25,59 @@ def process_in_chunks(
     adaptive: bool,
 ) -> list[Any]:
     """See `rqmem.MemoryAwareJob.process_in_chunks`, which is its public form."""
-    with _begun(context, data, chunk_size, adaptive) as (stage, items):
-        results = stage.saved_results() if collect else []
+    with _begun(run, data, chunk_size, adaptive) as (progress, items):
+        results = progress.saved_results() if collect else []
         while True:
-            chunk, cursor = _next_chunk(stage, items)
-            count = len(chunk)  # now: what the processor does with its list is its own affair
+            chunk, cursor = _next_chunk(progress, items)
+            count = len(chunk)  # before the processor, which may change its list
             if count == 0:
                 return results
             returned = processor(chunk)
-            held = context.read_bytes()
+            full_bytes = run.checkpoints.read_bytes()
             kept = _as_list(returned) if collect else []
             del chunk, returned
-            stage.finish_chunk(count, cursor, held, kept)
+            progress.finish_chunk(count, cursor, full_bytes, kept)
             results.extend(kept)
 
 
-def chunks(
-    context: MemoryContext, data: Source[T] | Iterable[T], chunk_size: int | None, *, adaptive: bool
-) -> Iterator[list[T]]:
+def chunks(run: JobRun, data: Source[T] | Iterable[T], chunk_size: int | None, *, adaptive: bool) -> Iterator[list[T]]:
     """See `rqmem.MemoryAwareJob.chunks`, which is its public form."""
-    with _begun(context, data, chunk_size, adaptive) as (stage, items):
+    with _begun(run, data, chunk_size, adaptive) as (progress, items):
         while True:
-            chunk, cursor = _next_chunk(stage, items)
+            chunk, cursor = _next_chunk(progress, items)
             count = len(chunk)
             if count == 0:
                 return
             yield chunk
-            held = context.read_bytes()
+            full_bytes = run.checkpoints.read_bytes()
             del chunk
-            stage.finish_chunk(count, cursor, held, [])
+            progress.finish_chunk(count, cursor, full_bytes, [])
 
 
 @contextmanager
 def _begun(
-    context: MemoryContext, data: Source[T] | Iterable[T], chunk_size: int | None, adaptive: bool
-) -> Iterator[tuple[Stage, Iterator[tuple[T, Any]]]]:
-    """A stage, and the items it has still to do. However it ends, what is finished is saved."""
-    source = as_source(data, must_resume=context.resumable)
-    with context.stage(checked_chunk_size(chunk_size, "chunk_size"), adaptive=adaptive) as stage:
-        if stage.cursor is None and (first := source.first_cursor()) is not None:
-            stage.begin_at(first)
-        if stage.to_be_cut:
-            context.cut(source if stage.cursor is None else source.rest(stage.cursor), f"item {stage.items_done + 1}")
+    run: JobRun, data: Source[T] | Iterable[T], chunk_size: int | None, adaptive: bool
+) -> Iterator[tuple[ChunkProgress, Iterator[tuple[T, Any]]]]:
+    """The progress of a call, and the items that are left. However the call ends, what is finished is saved."""
+    source = as_source(data, must_resume=run.resumable)
+    with run.chunk_progress(checked_chunk_size(chunk_size, "chunk_size"), adaptive=adaptive) as progress:
+        if progress.cursor is None and (first := source.first_cursor()) is not None:
+            progress.begin_at(first)
+        if progress.to_be_cut:
+            rest = source if progress.cursor is None else source.rest(progress.cursor)
+            run.cut(rest, f"item {progress.items_done + 1}")
         try:
-            yield stage, iter(source.items_after(stage.cursor))
+            yield progress, iter(source.items_after(progress.cursor))
         finally:
-            stage.save()
+            progress.save()
 
 
-def _next_chunk(stage: Stage, items: Iterator[tuple[T, Any]]) -> tuple[list[T], Any]:
-    """The items of the next chunk, and the cursor after the last: those of the others are not kept. Empty: no more."""
-    stage.begin_chunk()
+def _next_chunk(progress: ChunkProgress, items: Iterator[tuple[T, Any]]) -> tuple[list[T], Any]:
+    """The items of the next chunk, and the cursor after the last one; other cursors are not kept. Empty at the end."""
+    progress.begin_chunk()
     chunk: list[T] = []
     cursor = None
-    for item, cursor in islice(items, stage.chunk_size):  # noqa: B007 - it is returned
+    for item, cursor in islice(items, progress.chunk_size):  # noqa: B007 - it is returned
         chunk.append(item)
     return chunk, cursor
 

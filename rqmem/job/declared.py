@@ -17,7 +17,7 @@ from rqmem.config.load import Origin, Settings
 from rqmem.config.settings import JobSettings
 from rqmem.errors import ConfigError
 from rqmem.job.base import MemoryAwareJob
-from rqmem.job.children import ITEMS
+from rqmem.job.child_enqueuer import ITEMS
 from rqmem.job.functions import DECLARED
 from rqmem.policy.ceiling import effective_limit_mb
 

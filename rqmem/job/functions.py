@@ -1,7 +1,7 @@
-"""The same for plain functions: `memory_aware` declares, `current_memory` works inside.
+"""Plain functions as memory-aware jobs: `memory_aware` declares a ceiling, `current_memory` gives checkpoints.
 
-A job of RQ that is a function gets its ceiling from the worker anyway; declared like this it has one of
-its own, checkpoints and a final line in the log, with or without a `MemoryWorker`.
+Any function that is a job gets the worker's ceiling. A decorated one has a ceiling of its own, checkpoints and a final
+line in the log, with or without a `MemoryWorker`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ from contextvars import ContextVar
 from typing import Any, ParamSpec, TypeVar
 
 from rqmem.errors import RqmemError
-from rqmem.job.run import MemoryContext, Paused, checked_limit
+from rqmem.job.ceiling import checked_limit
+from rqmem.job.checkpoints import Paused
+from rqmem.job.run import JobRun
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -22,11 +24,11 @@ R = TypeVar("R")
 DECLARED = "__rqmem_limit_mb__"
 """Attribute of a decorated function: the ceiling that it declares, in MB, or None."""
 
-_current: ContextVar[MemoryContext | None] = ContextVar("rqmem_current_memory", default=None)
+_current: ContextVar[JobRun | None] = ContextVar("rqmem_current_memory", default=None)
 
 
 def memory_aware(memory_limit_mb: float | None = None) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Decorate a function that is a job: it runs under monitoring, with this ceiling in MB.
+    """Decorate a function that is a job, so that it runs under monitoring with this ceiling in MB.
 
     The worker's own ceiling is never exceeded. Raises `ConfigError` for a ceiling that is no positive number.
     """
@@ -37,7 +39,7 @@ def memory_aware(memory_limit_mb: float | None = None) -> Callable[[Callable[P, 
 
         @functools.wraps(function)
         def monitored(*args: P.args, **kwargs: P.kwargs) -> R:
-            return run_monitored(MemoryContext(name, limit_mb, "fail"), lambda: function(*args, **kwargs))
+            return run_monitored(JobRun(name, limit_mb, "fail"), lambda: function(*args, **kwargs))
 
         setattr(monitored, DECLARED, limit_mb)
         return monitored
@@ -47,38 +49,38 @@ def memory_aware(memory_limit_mb: float | None = None) -> Callable[[Callable[P, 
 
 def current_memory() -> CurrentMemory:
     """The memory of the job that runs here. Raises `RqmemError` outside a memory-aware job."""
-    context = _current.get()
-    if context is None:
+    run = _current.get()
+    if run is None:
         raise RqmemError("current_memory() is for code that a MemoryAwareJob or a @memory_aware function runs")
-    return CurrentMemory(context)
+    return CurrentMemory(run)
 
 
 class CurrentMemory:
-    """What job code may do with its memory, as the methods of `rqmem.MemoryAwareJob` of the same names."""
+    """What job code may do with its memory. The methods are those of `rqmem.MemoryAwareJob` of the same names."""
 
-    def __init__(self, context: MemoryContext) -> None:
-        self._context = context
+    def __init__(self, run: JobRun) -> None:
+        self._run = run
 
     def check_memory_usage(self, operation: str) -> float:
         """A checkpoint; returns MB used. Raises `MemoryLimitExceeded`."""
-        return self._context.checkpoint(operation)
+        return self._run.checkpoints.check(operation)
 
     def force_garbage_collection(self) -> float:
-        """Collect garbage and trim; returns the MB that freed."""
-        return self._context.collect()
+        """Collect garbage and give freed memory back; returns the MB that this freed."""
+        return self._run.checkpoints.collect()
 
     def disable_memory_monitoring(self) -> Paused:
-        """No readings and log lines from here on, or until the end of a ``with`` statement; the ceiling stays on."""
-        return self._context.disable()
+        """Read and log nothing from here on; in a ``with`` statement, until its end. The ceiling stays on."""
+        return self._run.checkpoints.disable()
 
     def set_memory_limit(self, limit_mb: float) -> None:
         """Change the ceiling of this run, in MB; never above the worker's. Raises `ConfigError`."""
-        self._context.set_limit(checked_limit(limit_mb, "set_memory_limit"))
+        self._run.ceiling.set(checked_limit(limit_mb, "set_memory_limit"))
 
 
-def run_monitored(context: MemoryContext, call: Callable[[], Any]) -> Any:
-    """Run a job's own code in ``context``, to its end if it is a coroutine, and close the context."""
-    token = _current.set(context)
+def run_monitored(run: JobRun, call: Callable[[], Any]) -> Any:
+    """Run a job's own code, to its end if it is a coroutine, and close the run."""
+    token = _current.set(run)
     outcome = "ok"
     try:
         result = call()
@@ -88,4 +90,4 @@ def run_monitored(context: MemoryContext, call: Callable[[], Any]) -> Any:
         raise
     finally:
         _current.reset(token)
-        context.close(outcome)
+        run.close(outcome)

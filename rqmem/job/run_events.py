@@ -1,4 +1,4 @@
-"""What one run of a job tells of its memory: events, thinned where there would be thousands. Nothing is read here."""
+"""The events of one run of a job, thinned where there would be thousands. Nothing is read here."""
 
 from __future__ import annotations
 
@@ -11,63 +11,64 @@ from rqmem.policy.thinning import LastLine, worth_a_line
 from rqmem.units import to_mb
 
 _clock = time.monotonic
-_CHUNK_SECONDS = 1.0  # between two chunks that are told
+_CHUNK_SECONDS = 1.0  # between two events about chunks
 
 
-class Teller:
-    """Of one run.
+class Reporter:
+    """Emits the events of a run.
 
     Args:
-        whose: job, job_id, queue and worker of each event.
-        warning_fraction: of the ceiling, above which a warning is told once until usage is below it again.
+        about: job, job_id, queue and worker of each event.
+        warning_fraction: of the ceiling. Usage above it is one warning, until it has been below it again.
     """
 
-    def __init__(self, whose: dict[str, Any], warning_fraction: float) -> None:
-        self._whose = whose
+    def __init__(self, about: dict[str, Any], warning_fraction: float) -> None:
+        self.about = about
         self._warning_fraction = warning_fraction
         self._last_line: LastLine | None = None
-        self._untold: events.Checkpoint | None = None
+        self._unlogged: events.Checkpoint | None = None
         self._warned = False
         self._chunk_at = float("-inf")
 
-    def tell(self, kind: type[events.Event], **figures: Any) -> None:
-        """An event as it is."""
-        events.emit(kind(**figures, **self._whose))
+    def report(self, kind: type[events.Event], **figures: Any) -> None:
+        """Emit an event of that kind."""
+        events.emit(kind(**figures, **self.about))
 
     def checkpoint(self, operation: str, usage_bytes: int, peak_bytes: int, limit_bytes: int) -> None:
-        """The first of each kind of place, each new 5 % of the ceiling, one in ten seconds and the last are notable."""
+        """Emit a checkpoint. It is notable if it is the first of its kind, 5 % above the last notable one, or 10 s
+        after it."""
         fraction = usage_bytes / limit_bytes
         notable, self._last_line = worth_a_line(self._last_line, fraction, _clock(), operation)
-        told = events.Checkpoint(
+        checkpoint = events.Checkpoint(
             operation=operation,
             current_memory_mb=to_mb(usage_bytes),
             peak_memory_mb=to_mb(peak_bytes),
             memory_limit_mb=to_mb(limit_bytes),
             notable=notable,
-            **self._whose,
+            **self.about,
         )
-        events.emit(told)
-        self._untold = None if notable else told
+        events.emit(checkpoint)
+        self._unlogged = None if notable else checkpoint
         high = fraction > self._warning_fraction
         if high and not self._warned:
-            self.tell(
+            self.report(
                 events.UsageWarning,
                 operation=operation,
-                current_memory_mb=told.current_memory_mb,
-                memory_limit_mb=told.memory_limit_mb,
+                current_memory_mb=checkpoint.current_memory_mb,
+                memory_limit_mb=checkpoint.memory_limit_mb,
                 threshold_percentage=round(100 * self._warning_fraction, 1),
             )
         self._warned = high
 
     def chunk(self, items: int, items_done: int, usage_bytes: int) -> None:
-        """A finished chunk, one a second at most."""
+        """Emit a finished chunk, at most one a second."""
         now = _clock()
         if now - self._chunk_at >= _CHUNK_SECONDS:
             self._chunk_at = now
-            self.tell(events.ChunkDone, items=items, items_done=items_done, memory_mb=to_mb(usage_bytes))
+            self.report(events.ChunkDone, items=items, items_done=items_done, memory_mb=to_mb(usage_bytes))
 
     def end(self, **figures: Any) -> None:
-        """The run's figures, after its last checkpoint where that was not told."""
-        if self._untold is not None:
-            events.emit(replace(self._untold, notable=True, again=True))
-        self.tell(events.RunEnded, **figures)
+        """Emit the last checkpoint, if it was not notable, and then the figures of the run."""
+        if self._unlogged is not None:
+            events.emit(replace(self._unlogged, notable=True, again=True))
+        self.report(events.RunEnded, **figures)

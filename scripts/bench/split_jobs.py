@@ -10,7 +10,7 @@ from rq import get_current_job
 from rq.job import Job
 
 from rqmem import MemoryAwareJob
-from rqmem.job.split import Gathered
+from rqmem.job.gather import Gathered
 from rqmem.sources import Source
 from scripts.bench.measuring import forget_peak, peak_mb, resident_mb
 from scripts.bench.worker_runs import QUEUE

@@ -10,7 +10,7 @@ from rq.serializers import JSONSerializer
 
 from rqmem import MemoryAwareJob
 from rqmem.errors import ChildFailure
-from rqmem.job.split import Gathered
+from rqmem.job.gather import Gathered
 from rqmem.store import keys
 
 TOTAL, FAILED = 1200, (0, 7, 1199)

@@ -258,7 +258,7 @@ def test_a_chunk_that_is_emptied_is_counted_all_the_same() -> None:
     for chunk in job.chunks(range(7, 10), chunk_size=2):
         work(chunk)
     assert seen == list(range(10))
-    assert job._context()._items == 10
+    assert job._monitored().counts.items == 10
 
 
 def test_only_the_cursor_after_a_chunk_is_kept() -> None:

@@ -1,0 +1,89 @@
+"""The ceiling of one run: the job declares it, the worker's bounds it, and the horse is set to it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from rqmem import events
+from rqmem.errors import ConfigError, HorseTooHeavy
+from rqmem.policy import chunk_size, recycling
+from rqmem.policy.ceiling import effective_limit_mb
+from rqmem.units import MB, show_mb, to_bytes, to_mb
+
+if TYPE_CHECKING:
+    from rqmem.config.settings import Config
+    from rqmem.job.run_events import Reporter
+    from rqmem.worker.horse.user_code import Horse
+
+
+class Ceiling:
+    """The ceiling of a run, in ``bytes``.
+
+    Args:
+        horse: the horse that runs the job; None without a `MemoryWorker`.
+    """
+
+    def __init__(self, config: Config, horse: Horse | None, reporter: Reporter) -> None:
+        self._config, self._horse, self._reporter = config, horse, reporter
+        self._job = reporter.about["job"]
+        self._before = horse.page.ceiling_bytes if horse is not None else 0
+        self.bytes = 0
+
+    @property
+    def warning_bytes(self) -> float:
+        """Usage at which warnings begin."""
+        return self._config.warning_threshold * self.bytes
+
+    def room_bytes(self, used_bytes: int) -> float:
+        """How much a chunk that begins now may take."""
+        return chunk_size.room(used_bytes, self.bytes, self._config.warning_threshold)
+
+    def set(self, declared_mb: float | None) -> None:
+        """The job declares this ceiling from now on. The worker's own is never exceeded."""
+        limit_mb = self._effective_mb(declared_mb)
+        self.bytes = to_bytes(limit_mb)
+        if self._horse is None:
+            return
+        self._horse.page.declared_bytes = to_bytes(declared_mb or 0)
+        if self._horse.page.ceiling_bytes != self.bytes:
+            self._horse.set_ceiling(self.bytes)
+        if declared_mb and declared_mb > limit_mb and self._job not in self._horse.told_of_cut:
+            self._reporter.report(events.CeilingCut, declared_mb=declared_mb, allowed_mb=limit_mb)
+
+    def restore(self) -> None:
+        """Set the horse back to the ceiling that it had before this run."""
+        if self._horse is not None:
+            self._horse.set_ceiling(self._before)
+
+    def check_fit(self, declared_mb: float | None, used_bytes: int) -> None:
+        """Check, before the job begins, that it can run in a horse that uses so much already.
+
+        Raises:
+            HorseTooHeavy: not in this one, because of what earlier jobs left in it.
+            ConfigError: not in a new one either.
+        """
+        assert self._horse is not None
+        page, limit_mb, used_mb = self._horse.page, self._effective_mb(declared_mb), to_mb(used_bytes)
+        page.declared_bytes = to_bytes(declared_mb or 0)
+        if not page.fresh and page.job == self._job:  # else a job that has begun calls this one
+            need = page.need_bytes if page.need_bytes >= 0 else None
+            fit = recycling.Fit(page.held_before, page.left_before, need)
+            if used_mb >= limit_mb or recycling.crowded(fit, to_bytes(limit_mb)):
+                raise HorseTooHeavy
+        if page.fresh and used_mb >= limit_mb:
+            raise ConfigError(
+                f"a ceiling of {show_mb(limit_mb)} MB cannot hold for {self._job}: a new horse uses "
+                f"{show_mb(used_mb)} MB before the job begins (what is imported and preloaded); declare more"
+            )
+
+    def _effective_mb(self, declared_mb: float | None) -> float:
+        return effective_limit_mb(declared_mb, self._config.memory_mb, self._config.default_limit_mb)
+
+
+def checked_limit(limit_mb: Any, whose: str) -> float | None:
+    """A declared ceiling as MB; None stays None. Raises `ConfigError`."""
+    if limit_mb is None:
+        return None
+    if isinstance(limit_mb, bool) or not isinstance(limit_mb, int | float) or not 0 < limit_mb < 2**63 / MB:
+        raise ConfigError(f"{whose} is {limit_mb!r}: give a number of MB greater than 0, for example 256")
+    return float(limit_mb)

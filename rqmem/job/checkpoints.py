@@ -1,0 +1,167 @@
+"""The checkpoints of one run: they read usage, give memory back near the ceiling, log, and stop a job above it.
+
+They are the first of the three layers that keep a ceiling, and the only one that acts where the job is in a consistent
+state. Without a `MemoryWorker` (a direct call, a stock ``rq worker``) they are the only layer.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TYPE_CHECKING
+
+from rqmem import events
+from rqmem.errors import MemoryLimitExceeded
+from rqmem.job.usage import Usage
+from rqmem.text import shortened
+from rqmem.units import to_mb
+from rqmem.worker import evidence
+from rqmem.worker.horse import user_code
+
+if TYPE_CHECKING:
+    from rqmem.config.settings import Config
+    from rqmem.job.ceiling import Ceiling
+    from rqmem.job.run_events import Reporter
+
+_clock = time.monotonic
+_LONGEST_NAME = 500  # characters of a checkpoint's
+_COLLECT_AGAIN_FRACTION = 0.05  # of the ceiling: growth since the last collection that makes another one worth it
+
+
+class Paused:
+    """Monitoring that was switched off. As a context manager, it restores the state before at the end."""
+
+    def __init__(self, checkpoints: Checkpoints, enabled_before: bool) -> None:
+        self._checkpoints, self._enabled_before = checkpoints, enabled_before
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._checkpoints.enabled = self._enabled_before
+
+
+class Checkpoints:
+    """The checkpoints of a run.
+
+    Args:
+        horse: the horse that runs the job; None without a `MemoryWorker`.
+
+    Attributes:
+        usage: of this process and the processes that it has started.
+        enabled: False: nothing is read and logged. The ceiling stays on.
+    """
+
+    def __init__(self, config: Config, horse: user_code.Horse | None, ceiling: Ceiling, reporter: Reporter) -> None:
+        self._config, self._horse, self._ceiling, self._reporter = config, horse, ceiling, reporter
+        self.usage = Usage(config.growth_rate, horse.page if horse is not None else None)
+        self.enabled = config.monitoring_enabled
+        self._started = _clock()
+        self._operation = ""
+        self._collect_above_bytes = 0
+
+    def check(self, operation: str) -> float:
+        """A checkpoint: returns MB used.
+
+        Raises:
+            MemoryLimitExceeded: usage is above the ceiling, also after a collection.
+        """
+        if self._horse is not None:
+            self._horse.raised.check()
+        operation = self.at(operation)
+        if not self.enabled:
+            return 0.0
+        limit, usage = self._ceiling.bytes, self.usage_bytes()
+        if self._horse is not None:
+            self._horse.page.add_checkpoint(operation, to_mb(usage))
+        if usage >= max(self._ceiling.warning_bytes, self._collect_above_bytes):
+            self.collect()
+            usage = self.usage_bytes()
+            self._collect_above_bytes = int(usage + _COLLECT_AGAIN_FRACTION * limit)
+        if usage > limit:
+            error = MemoryLimitExceeded(self._breach(operation, usage))
+            raise self._horse.raised.new(error) if self._horse is not None else error
+        self._reporter.checkpoint(operation, usage, self.usage.peak, limit)
+        return to_mb(usage)
+
+    def at(self, operation: str) -> str:
+        """Name the place where the job is, for whoever stops it there. Returns the name, shortened if it is long."""
+        self._operation = shortened(operation, _LONGEST_NAME)
+        if self._horse is not None:
+            self._horse.page.operation = self._operation
+        return self._operation
+
+    def begin_chunk(self, operation: str) -> int:
+        """A chunk begins at this place: usage before it, in bytes."""
+        self.at(operation)
+        return self.read_bytes()
+
+    def end_chunk(self, operation: str, items: int, items_done: int) -> int | None:
+        """A chunk has ended: usage after its checkpoint, in bytes; None while monitoring is disabled."""
+        self.check(operation)
+        if not self.enabled:
+            return None
+        usage = self.usage_bytes()
+        self._reporter.chunk(items, items_done, usage)
+        return usage
+
+    def collect(self) -> float:
+        """Collect garbage and give freed memory back to the kernel. Returns the MB that this freed."""
+        freed, after = self.usage.collect()
+        self._reporter.report(
+            events.Collection,
+            operation=self._operation,
+            freed_mb=to_mb(freed),
+            memory_mb=to_mb(after),
+            collections=self.usage.collections,
+        )
+        return to_mb(freed)
+
+    def disable(self) -> Paused:
+        """Read and log nothing from here on, or until the returned block ends. The ceiling stays on."""
+        before, self.enabled = self.enabled, False
+        return Paused(self, before)
+
+    def usage_bytes(self) -> int:
+        """Usage now."""
+        return self.usage.against(self._ceiling.bytes)
+
+    def read_bytes(self) -> int:
+        """Usage now; 0 while monitoring is disabled."""
+        return self.usage_bytes() if self.enabled else 0
+
+    @property
+    def limit_bytes(self) -> int:
+        """The ceiling now."""
+        return self._ceiling.bytes
+
+    @property
+    def warning_fraction(self) -> float:
+        """Of the ceiling: above this, warnings begin."""
+        return self._config.warning_threshold
+
+    def room_bytes(self) -> float:
+        """How much a chunk that begins now may take."""
+        return self._ceiling.room_bytes(self.usage_bytes())
+
+    def _breach(self, operation: str, usage: int) -> events.Breach:
+        reading = self.usage.reading()
+        page = self._horse.page if self._horse is not None else None
+        return events.Breach(
+            used_mb=to_mb(usage),
+            limit_mb=to_mb(self._ceiling.bytes),
+            peak_mb=to_mb(self.usage.peak),
+            layer="checkpoint",
+            processes=len(reading.by_pid),
+            counted_whole=len(reading.whole),
+            hidden=len(reading.hidden),
+            operation=operation,
+            where=user_code.described(user_code.line_of_user_code(sys._getframe())),
+            from_mb=to_mb(self.usage.initial),
+            growth_seconds=_clock() - self._started,
+            grew=user_code.described_growth(page) if page is not None else [],
+            kinds=user_code.kinds_that_grew(sys._getframe(), self._config),
+            checkpoints=page.checkpoints if page is not None else [],
+            tree=evidence.tree(reading.by_pid),
+            **self._reporter.about,
+        )
