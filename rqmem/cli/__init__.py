@@ -95,7 +95,7 @@ class _Commands(click.Group):
                 raise
             where = error.filename or "the output"
             code = _complain(f"{where} could not be written: {error.strerror}; what is there is not whole", 1)
-            _write_no_more()
+            write_no_more()
         except UnicodeEncodeError as error:
             alien = next((text for text in sys.argv[1:] if text.encode(errors="replace").decode() != text), None)
             if alien is None:
@@ -108,8 +108,8 @@ class _Commands(click.Group):
         sys.exit(code if isinstance(code, int) else 0)
 
 
-def _write_no_more() -> None:
-    """What could not be written would be tried again at the exit, with a traceback."""
+def write_no_more() -> None:
+    """Let stdout be nobody's. What could not be written would be tried again at the exit, with a traceback."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import math
-import os
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from redis.exceptions import RedisError
 
+from rqmem.cli import write_no_more
 from rqmem.cli.terminal import connected, never_fail_on_a_letter, redis_options, show
 from rqmem.config.settings import positive_int
 from rqmem.errors import ConfigError, RedisUnavailable, RqmemError, UnknownName
@@ -165,4 +165,4 @@ def _print(*lines: str) -> None:
     try:
         show(*lines)
     except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        write_no_more()

@@ -12,6 +12,7 @@ from functools import partial
 import click
 from redis.exceptions import RedisError
 
+from rqmem.cli import write_no_more
 from rqmem.cli.terminal import columns, connected, never_fail_on_a_letter, redis_options
 from rqmem.errors import RqmemError
 from rqmem.live import top as of_worker
@@ -72,7 +73,7 @@ def _watch(last: Top, again: Callable[[float], Top], stopping: Stopping, *, as_j
                 except RqmemError:
                     raise RqmemError(f"worker {last.worker.name} has ended") from None
         except OutputClosed:
-            return
+            write_no_more()
 
 
 def _display(stack: ExitStack, *, as_json: bool) -> tuple[Show, float]:
