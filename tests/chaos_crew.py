@@ -14,6 +14,7 @@ from pathlib import Path
 
 from rqmem.measure.procfs import read_children
 from rqmem.testing import wait_until
+from tests import forked
 from tests.refusing_redis import RefusingProxy, refusing
 
 ROOT = Path(__file__).parents[1]
@@ -44,7 +45,7 @@ class Crew:
         }
         arguments = [sys.executable, "-m", "rqmem", "worker", "--queue", "chaos", "--memory", "200"]
         with self._log.open("ab") as log:
-            return subprocess.Popen(arguments, env=environ, stdout=log, stderr=log)
+            return forked.Popen(arguments, env=environ, stdout=log, stderr=log)
 
     def strike(self, victim: str, chance: random.Random) -> str:
         """Do that to one of the two, or to Redis; says what became of it."""

@@ -16,11 +16,14 @@ import redis
 
 from rqmem.connection import embedded
 from rqmem.testing import wait_until
+from tests import forked
 
 if TYPE_CHECKING:
     from tests.postgres import PostgresServer
 
 ROOT = Path(__file__).parents[1]
+
+os.environ.pop("PYTHONUNBUFFERED", None)  # else commands write each line at once, and so fail at once on a closed pipe
 
 hypothesis.settings.register_profile("untimed", deadline=None)  # a busy machine fails no test
 hypothesis.settings.load_profile("untimed")
@@ -77,7 +80,7 @@ class WorkerProcess:
     """A ``rqmem worker`` (or another command) running beside the test; its output is read at the end."""
 
     def __init__(self, arguments: list[str], environ: dict[str, str], directory: Path) -> None:
-        self.process = subprocess.Popen(
+        self.process = forked.Popen(
             arguments, env=environ, cwd=directory, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
 

@@ -13,6 +13,7 @@ from rq import Queue
 from rq.job import Job
 
 from rqmem.config.settings import VARIABLES, Config
+from tests import forked
 from tests.conftest import ROOT, StartWorker
 
 README = (ROOT / "README.md").read_text()
@@ -56,7 +57,7 @@ def test_the_example_of_enqueueing_runs(
     worker = start_worker("squares", directory=tmp_path)
     environ = {"RQMEM_REDIS_URL": redis_url, "PYTHONPATH": f"{tmp_path}:{ROOT}", "PATH": ""}
     command = [sys.executable, "-m", "rqmem", *arguments.split()]
-    done = subprocess.run(command, env=environ, cwd=tmp_path, capture_output=True, text=True)
+    done = forked.run(command, env=environ, cwd=tmp_path)
     worker.process.terminate()
     assert done.returncode == 0, done.stderr
     assert str(sum(number * number for number in range(2600))) in done.stdout
@@ -73,7 +74,7 @@ def test_the_example_tests_pass(tmp_path: Path) -> None:
     (tmp_path / "test_reports.py").write_text(blocks("python")[4])
     environ = {"PYTHONPATH": str(ROOT), "PATH": ""}
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
-    done = subprocess.run(command, env=environ, cwd=tmp_path, capture_output=True, text=True)
+    done = forked.run(command, env=environ, cwd=tmp_path)
     assert "2 passed" in done.stdout, done.stdout
 
 

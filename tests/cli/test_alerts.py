@@ -24,6 +24,7 @@ from rqmem.store import keys
 from rqmem.store.alerts.alert_records import Alert
 from rqmem.store.alerts.alert_writer import raise_alert, resolve_alert
 from rqmem.testing import wait_until
+from tests import forked
 from tests.conftest import ROOT, StartWorker
 from tests.receiver import Receiver
 
@@ -41,7 +42,7 @@ def alerts(redis_url: str) -> Callable[..., subprocess.CompletedProcess[str]]:
     def run(*options: str, **environ: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "rqmem", "alerts", *options]
         full = environment(**{"RQMEM_REDIS_URL": redis_url, **environ})
-        return subprocess.run(command, env=full, capture_output=True, text=True, timeout=60)
+        return forked.run(command, env=full, timeout=60)
 
     return run
 
@@ -165,7 +166,7 @@ def follow(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
     def start(url: str, *options: str) -> subprocess.Popen[str]:
         command = [sys.executable, "-m", "rqmem", "alerts", "--follow", *options]
         with (tmp_path / "out").open("w") as out, (tmp_path / "err").open("w") as err:
-            process = subprocess.Popen(command, env=environment(RQMEM_REDIS_URL=url), stdout=out, stderr=err, text=True)
+            process = forked.Popen(command, env=environment(RQMEM_REDIS_URL=url), stdout=out, stderr=err, text=True)
         started.append(process)
         return process
 

@@ -16,15 +16,13 @@ from rq import Queue
 from rq.job import JobStatus
 
 from rqmem.cli import main
-from tests import sample_jobs
+from tests import forked, sample_jobs
 from tests.conftest import ROOT, StartWorker
 
 
 def rqmem(*arguments: str, directory: Path = ROOT, **environ: str) -> subprocess.CompletedProcess[str]:
     full = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "80", **environ}
-    return subprocess.run(
-        [sys.executable, "-m", "rqmem", *arguments], env=full, cwd=directory, capture_output=True, text=True, timeout=60
-    )
+    return forked.run([sys.executable, "-m", "rqmem", *arguments], env=full, cwd=directory, timeout=60)
 
 
 def every_command(group: click.Group, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:

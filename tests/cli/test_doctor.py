@@ -22,6 +22,7 @@ from rqmem.doctor.redis_facts import NoRedis
 from rqmem.doctor.selftest import Ended, NotTested, SelfTest
 from rqmem.events import Breach
 from rqmem.worker.startup_checks import Foreign, look_at_foreign_fork
+from tests import forked
 from tests.conftest import ROOT
 
 MB = 2**20
@@ -381,7 +382,7 @@ def doctor(*options: str, directory: Path, **environ: str) -> subprocess.Complet
     clean = {k: v for k, v in os.environ.items() if not k.startswith(("RQMEM_", "MEMORY_", "REDIS_"))}
     full = {**clean, "PYTHONPATH": str(ROOT), "COLUMNS": "110", "XDG_RUNTIME_DIR": str(directory), **environ}
     command = [sys.executable, "-m", "rqmem", "doctor", *options]
-    return subprocess.run(command, env=full, cwd=directory, capture_output=True, text=True, timeout=300)
+    return forked.run(command, env=full, cwd=directory, timeout=300)
 
 
 def test_the_whole_of_it(connection: Redis, redis_url: str, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from rq.job import Job, JobStatus
 
 from rqmem.cli.call import arguments, resolve
 from rqmem.errors import ConfigError
-from tests import sample_jobs
+from tests import forked, sample_jobs
 from tests.cli.test_commands import rqmem
 from tests.conftest import ROOT, StartWorker
 
@@ -67,7 +67,7 @@ def test_a_function_as_rq_would(enqueued: Callable[..., Job], redis_url: str, co
     typed = ["7", "b:=[1, 2]"]
     ours = enqueued(ADD, *typed)
     command = [sys.executable, "-m", "rq.cli", "enqueue", "--url", redis_url, ADD, *typed]
-    subprocess.run(command, check=True, cwd=ROOT, capture_output=True, timeout=60)
+    forked.run(command, check=True, cwd=ROOT, timeout=60)
     [job_id] = set(Queue(connection=connection).job_ids) - {ours.id}
     theirs = Job.fetch(job_id, connection=connection)
     for name in ("func_name", "kwargs", "origin", "description", "timeout", "result_ttl", "ttl", "meta"):

@@ -39,7 +39,7 @@ from rqmem.store.history.kept_types import KEPT_TYPES
 from rqmem.store.history.totals import PEAK_BOUNDS_MB, SECONDS_BOUNDS, Totals, added, cumulative
 from rqmem.testing import wait_until
 from rqmem.units import MB
-from tests import sample_jobs
+from tests import forked, sample_jobs
 from tests.cli.test_commands import rqmem
 from tests.conftest import ROOT
 from tests.journal_filling import a_live, a_run, fill, register, remember
@@ -59,7 +59,7 @@ class Exporter:
 
     def __init__(self, redis_url: str, *options: str) -> None:
         clean = {k: v for k, v in os.environ.items() if not k.startswith(("RQMEM_", "MEMORY_"))}
-        self.process = subprocess.Popen(
+        self.process = forked.Popen(
             [sys.executable, "-m", "rqmem", "exporter", "--port", "0", "--url", redis_url, *options],
             env={**clean, "PYTHONPATH": str(ROOT)}, cwd=ROOT, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip

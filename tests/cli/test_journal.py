@@ -17,7 +17,7 @@ from rq.job import JobStatus
 from rqmem.store import keys
 from rqmem.store.history import clearing, history_reader, history_writer
 from rqmem.testing import wait_until
-from tests import sample_jobs
+from tests import forked, sample_jobs
 from tests.conftest import ROOT, StartWorker, wait_for_key
 from tests.journal_filling import fill, fill_what_jobs_need
 
@@ -32,9 +32,7 @@ def environ(redis_url: str) -> dict[str, str]:
 
 def journal(environ: dict[str, str], *arguments: str, directory: Path = ROOT) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "rqmem", "journal", *arguments]
-    return subprocess.run(
-        command, env=environ, cwd=directory, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60
-    )
+    return forked.run(command, env=environ, cwd=directory, stdin=subprocess.DEVNULL, timeout=60)
 
 
 def answered(environ: dict[str, str], answer: str, *arguments: str) -> tuple[int, str]:

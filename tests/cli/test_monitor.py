@@ -33,7 +33,7 @@ from rqmem.store.history import history_reader, history_writer
 from rqmem.store.history.history_records import LiveJob
 from rqmem.store.history.samples import RINGS, Ring, Sample
 from rqmem.testing import wait_until
-from tests import sample_jobs
+from tests import forked, sample_jobs
 from tests.conftest import ROOT, StartWorker
 from tests.journal_filling import a_live, a_run, fill, raise_alert, register, remember
 
@@ -48,7 +48,7 @@ class Monitor:
     def __init__(self, directory: Path, *options: str, **environ: str) -> None:
         self.shown, self.said = directory / "stdout", directory / "stderr"
         with self.shown.open("w") as stdout, self.said.open("w") as stderr:
-            self.process = subprocess.Popen(
+            self.process = forked.Popen(
                 [sys.executable, "-m", "rqmem", "monitor", *options],
                 env={**ENVIRON, "PYTHONPATH": str(ROOT), **environ}, cwd=directory, stdout=stdout, stderr=stderr,
             )  # fmt: skip
@@ -91,9 +91,9 @@ def start_monitor(redis_url: str, connection: Redis, tmp_path: Path) -> Iterator
 
 def monitor(*options: str, directory: Path, **more: Any) -> subprocess.CompletedProcess[str]:
     """One that ends by itself."""
-    return subprocess.run(
+    return forked.run(
         [sys.executable, "-m", "rqmem", "monitor", *options],
-        env={**ENVIRON, "PYTHONPATH": str(ROOT)}, cwd=directory, capture_output=True, text=True, timeout=60, **more,
+        env={**ENVIRON, "PYTHONPATH": str(ROOT)}, cwd=directory, timeout=60, **more,
     )  # fmt: skip
 
 
@@ -373,7 +373,7 @@ def test_a_full_disk_loses_no_report(connection: Redis, redis_url: str, tmp_path
 def test_nobody_reads_its_output_any_more(connection: Redis, redis_url: str, tmp_path: Path) -> None:
     populate(connection)
     options = ["--interval", "1", "--output-file", "report.json", "--url", redis_url]
-    process = subprocess.Popen(
+    process = forked.Popen(
         [sys.executable, "-m", "rqmem", "monitor", *options],
         env={**ENVIRON, "PYTHONPATH": str(ROOT)}, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip

@@ -18,7 +18,7 @@ from rq.job import Job, JobStatus
 from rqmem.store import execution_reader
 from rqmem.store.history import history_reader
 from rqmem.testing import wait_until
-from tests import sample_jobs
+from tests import forked, sample_jobs
 from tests.cli.test_commands import rqmem
 from tests.conftest import ROOT, StartWorker
 from tests.receiver import Receiver
@@ -49,7 +49,7 @@ def test_one_night(
 ) -> None:
     log_file, report_file = tmp_path / "worker.log", tmp_path / "report.json"
     options = ("--interval", "1", "--duration", "600", "--threshold", "80", "--output-file", str(report_file))
-    monitor = subprocess.Popen(
+    monitor = forked.Popen(
         [sys.executable, "-m", "rqmem", "monitor", "--url", redis_url, *options],
         cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip

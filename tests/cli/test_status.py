@@ -29,7 +29,7 @@ from rqmem.store import keys
 from rqmem.store.history import history_reader
 from rqmem.store.history.history_records import LiveJob, Run
 from rqmem.testing import wait_until
-from tests import sample_jobs
+from tests import forked, sample_jobs
 from tests.cli.test_commands import rqmem
 from tests.conftest import ROOT, StartWorker, wait_for_key
 from tests.journal_filling import a_live, fill, register, remember
@@ -317,7 +317,7 @@ class Watching:
     def __init__(self, url: str, *options: str, stdout: int | None = None) -> None:
         environ = {**os.environ, "PYTHONPATH": str(ROOT), "RQMEM_REDIS_URL": url}
         command = [sys.executable, "-m", "rqmem", "status", "--watch", *options]
-        self.process = subprocess.Popen(
+        self.process = forked.Popen(
             command, env=environ, cwd=ROOT, stdout=subprocess.PIPE if stdout is None else stdout, text=True
         )
         self.lines: list[str] = []

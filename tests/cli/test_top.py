@@ -17,7 +17,7 @@ from rq import Queue
 from rqmem.store.history import history_reader
 from rqmem.store.history.history_records import LiveJob
 from rqmem.testing import wait_until
-from tests import profile_jobs
+from tests import forked, profile_jobs
 from tests.cli.test_commands import rqmem
 from tests.cli.test_monitor import Terminal
 from tests.conftest import ROOT, StartWorker
@@ -91,7 +91,7 @@ def test_which_worker_is_asked_for(connection: Redis, top: Callable[..., Any]) -
 def test_in_a_pipe_until_the_worker_ends(connection: Redis, redis_url: str) -> None:
     register(connection, "ada", "q", live=a_live("ada"))
     command = [sys.executable, "-m", "rqmem", "top", "--json", "--url", redis_url]
-    with subprocess.Popen(
+    with forked.Popen(
         command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ}
     ) as process:
         assert process.stdout is not None and process.stderr is not None
@@ -106,7 +106,7 @@ def test_in_a_pipe_until_the_worker_ends(connection: Redis, redis_url: str) -> N
 def test_a_pipe_that_is_closed_ends_it_quietly(connection: Redis, redis_url: str) -> None:
     register(connection, "ada", "q", live=a_live("ada"))
     command = [sys.executable, "-m", "rqmem", "top", "--url", redis_url]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with forked.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None and process.stderr is not None
         assert process.stdout.readline().startswith("rqmem top  ")
         process.stdout.close()

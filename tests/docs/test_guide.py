@@ -17,6 +17,7 @@ from rqmem.policy.splitting import should_split
 from rqmem.store import execution_reader
 from scripts.bench import guide
 from scripts.bench.guide_examples import GUIDE, make_shop, tips
+from tests import forked
 from tests.conftest import ROOT, StartWorker
 
 ORDERS = 200_000
@@ -113,9 +114,7 @@ def test_the_commands_of_debug_mode(connection: Redis, redis_url: str, shop: Pat
     printed = []
     for program, *arguments in commands:
         assert program == "rqmem"
-        done = subprocess.run(
-            [sys.executable, "-m", "rqmem", *arguments], env=environ, cwd=shop, capture_output=True, text=True
-        )
+        done = forked.run([sys.executable, "-m", "rqmem", *arguments], env=environ, cwd=shop)
         assert done.returncode == 0 or arguments[0] == "doctor", done.stdout + done.stderr
         assert "Traceback" not in done.stderr
         printed.append(done.stdout + done.stderr)

@@ -20,6 +20,7 @@ from rqmem.connection import connect
 from rqmem.errors import ConfigError
 from rqmem.testing import wait_until
 from rqmem.worker.linux import die_with_parent
+from tests import forked
 from tests.conftest import ROOT
 
 
@@ -74,8 +75,8 @@ class Commands:
     def run(self, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
         names = ("RQMEM_", "MEMORY_", "RQ_", "REDIS_")
         clean = {name: value for name, value in os.environ.items() if not name.startswith(names)}
-        return subprocess.run(
-            [sys.executable, "-m", "rqmem", *arguments], cwd=self.directory, capture_output=True, text=True, timeout=60,
+        return forked.run(
+            [sys.executable, "-m", "rqmem", *arguments], cwd=self.directory, timeout=60,
             env={**clean, "PYTHONPATH": str(ROOT), **environ},
         )  # fmt: skip
 
@@ -178,7 +179,7 @@ def test_a_user_that_may_use_rqs_keys_only_is_told_which_are_missing(
     found = json.loads(commands.run("doctor", "--no-self-test", "--json", "--url", url).stdout)
     assert "rqmem's keys are refused" in json.dumps(found)
     command = [sys.executable, "-m", "rq.cli", "worker", "--burst", "-w", "rqmem.MemoryWorker", "--url", url]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    done = forked.run(command, cwd=ROOT, timeout=60)
     assert "rqmem:* beside rq:*" in done.stdout + done.stderr
 
 

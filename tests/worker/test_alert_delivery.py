@@ -39,6 +39,7 @@ from rqmem.store.history.history_records import Live, LiveJob
 from rqmem.testing import wait_until
 from rqmem.worker.alert_sender import SenderProcess, url_of
 from rqmem.worker.alerting import Alerting
+from tests import forked
 from tests.conftest import ROOT
 from tests.receiver import Receiver
 
@@ -484,7 +485,7 @@ def start_deliver(redis_url: str) -> Iterator[Callable[..., subprocess.Popen[str
         own = {"PYTHONPATH": str(ROOT), "RQMEM_REDIS_URL": redis_url, "RQMEM_ALERT_URLS": " ".join(urls)}
         command = [sys.executable, "-m", "rqmem", "alerts", "deliver", "--name", "the-sender"]
         started.append(
-            subprocess.Popen(
+            forked.Popen(
                 command, env={**clean, **own, **environ}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
             )
         )

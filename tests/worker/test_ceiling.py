@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from collections.abc import Callable
 
@@ -16,9 +15,10 @@ from rq.job import Job, JobStatus
 from rqmem.measure import process_tree
 from rqmem.store import execution_reader
 from rqmem.testing import wait_until
-from tests import sample_jobs
+from tests import forked, sample_jobs
 from tests.conftest import ROOT
 
+pytestmark = pytest.mark.alone  # they race with the watcher
 WorkOff = Callable[..., str]
 
 
@@ -168,7 +168,7 @@ def rq_worker(worker_class: str, redis_url: str, **environ: str) -> str:
     """Run RQ's own command with this worker class; its output."""
     command = [sys.executable, "-m", "rq.cli", "worker", "-w", worker_class, "-u", redis_url, "-b", "jobs"]
     full = {**os.environ, "PYTHONPATH": str(ROOT), **environ}
-    done = subprocess.run(command, env=full, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    done = forked.run(command, env=full, cwd=ROOT, timeout=60)
     return done.stdout + done.stderr
 
 

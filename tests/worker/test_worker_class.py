@@ -13,6 +13,7 @@ import pytest
 from redis import Redis
 from rq import Queue
 
+from tests import forked
 from tests.conftest import ROOT, StartWorker
 
 WorkOff = Callable[..., str]
@@ -63,9 +64,7 @@ def test_under_rq_worker_our_lines_are_in_its_log_with_times(
     Queue("jobs", connection=connection).enqueue("tests.misbehaving_hooks.greedy")
     command = [sys.executable, "-m", "rq.cli", "worker", "jobs", "--burst", "-w", "rqmem.MemoryWorker", *options]
     environ = {**os.environ, "PYTHONPATH": str(ROOT), "RQMEM_MEMORY": "64"}
-    done = subprocess.run(
-        [*command, "--url", redis_url], cwd=ROOT, env=environ, capture_output=True, text=True, check=True
-    )
+    done = forked.run([*command, "--url", redis_url], cwd=ROOT, env=environ, check=True)
     log = done.stdout + done.stderr
     assert re.search(r"^\d\d:\d\d:\d\d MemoryLimitExceeded: tests.misbehaving_hooks.greedy used", log, re.MULTILINE)
     ceiling = re.search(r"^\d\d:\d\d:\d\d worker \w+: memory ceiling 64 MB for each job", log, re.MULTILINE)

@@ -1,0 +1,182 @@
+"""Starts ``python -m rqmem ...`` by forking a process that has imported rqmem: that saves 0.6 s of CPU a start.
+
+`Popen` and `run` are those of `subprocess`. They fork if the started program cannot tell the difference. Otherwise (a
+prefix, another program, a terminal as output, a variable that Python or a library reads when it starts) they start it
+as usual. Tests of the start itself, of imports or of a worker's own memory use `subprocess`.
+
+Run as a program, this file is the process that is forked. It forks twice. The first child ends at once, so that the
+second becomes a child of the test's process, which is a subreaper for that moment.
+"""
+
+from __future__ import annotations
+
+import functools
+import gc
+import importlib
+import inspect
+import json
+import os
+import runpy
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+PROGRAMS = ("rqmem", "rq.cli")
+READ_AT_START = ("PYTHON", "LD_", "LC_", "LANG", "MALLOC", "GLIBC", "TZ", "OMP_", "OTEL_")
+LARGEST_REQUEST = 100_000
+_PARAMETERS = list(inspect.signature(subprocess.Popen._execute_child).parameters)[1:]  # type: ignore[attr-defined]
+_one_at_a_time = threading.Lock()
+
+
+class Popen(subprocess.Popen):  # type: ignore[type-arg]
+    def _execute_child(self, *values: Any) -> None:
+        given = dict(zip(_PARAMETERS, values, strict=True))
+        files = [given["p2cread"], given["c2pwrite"], given["errwrite"]]
+        files = [own if file < 0 else file for own, file in enumerate(files)]
+        environ = os.environ if given["env"] is None else given["env"]
+        request = {
+            "arguments": [os.fsdecode(argument) for argument in given["args"]],
+            "directory": str(given["cwd"] or os.getcwd()),  # noqa: PTH109
+            "environ": dict(environ),
+            "new_session": given["start_new_session"],
+            "parent": os.getpid(),
+        }
+        message = json.dumps(request).encode()
+        asks_for_more = any(given[name] for name in ("preexec_fn", "pass_fds", "uid", "gid"))
+        if not asks_for_more and len(message) < LARGEST_REQUEST and _can_fork(request, files):
+            self.pid = _fork(message, files)
+            self._child_created = True
+            self._close_pipe_fds(*values[_PARAMETERS.index("p2cread") :][:6])  # type: ignore[attr-defined]
+        else:
+            super()._execute_child(*values)  # type: ignore[misc]
+
+
+def run(
+    arguments: list[str], *, timeout: float | None = None, check: bool = False, **options: Any
+) -> subprocess.CompletedProcess[str]:
+    """`subprocess.run` with ``capture_output=True, text=True``."""
+    with Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options) as process:
+        try:
+            output, errors = process.communicate(timeout=timeout)
+        except BaseException:
+            process.kill()
+            raise
+    done = subprocess.CompletedProcess(arguments, process.returncode, output, errors)
+    if check:
+        done.check_returncode()
+    return done
+
+
+def _can_fork(request: Mapping[str, Any], files: list[int]) -> bool:
+    arguments, environ = request["arguments"], request["environ"]
+    return (
+        arguments[:2] == [sys.executable, "-m"]
+        and arguments[2] in PROGRAMS
+        and _read_at_start(environ) == _read_at_start(_server(os.getpid())[1])
+        and not any(map(os.isatty, files))
+        and Path(request["directory"]).is_dir()
+    )
+
+
+def _read_at_start(environ: Mapping[str, str]) -> dict[str, str]:
+    read = {name: value for name, value in environ.items() if name.startswith(READ_AT_START)}
+    read.pop("PYTHONPATH", None)
+    return read
+
+
+@functools.cache
+def _server(of_process: int) -> tuple[socket.socket, dict[str, str]]:
+    """Where this process asks for a fork, and the environment that was there when the server started."""
+    environ = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with theirs:
+        command = [sys.executable, __file__, str(theirs.fileno())]
+        subprocess.Popen(
+            command,
+            env=environ,
+            cwd=ROOT,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            pass_fds=[theirs.fileno()],
+        )
+    return ours, environ
+
+
+def _fork(message: bytes, files: list[int]) -> int:
+    from rqmem.worker import linux
+
+    server, _ = _server(os.getpid())
+    with _one_at_a_time:
+        before = linux.become_subreaper()
+        socket.send_fds(server, [message], files)
+        pid = int(server.recv(20))
+        server.recv(20)  # the first child has ended
+        linux.become_subreaper(before)
+    return pid
+
+
+def _serve(asked: socket.socket) -> dict[str, Any] | None:
+    """Fork for each request. Returns it in the process forked for it, and None in this one at the end."""
+    while True:
+        message, files, _, _ = socket.recv_fds(asked, LARGEST_REQUEST, 3)
+        if not message:
+            return None
+        if first := os.fork():
+            os.waitpid(first, 0)
+            asked.send(b"ended")
+            for file in files:
+                os.close(file)
+        elif second := os.fork():
+            asked.send(str(second).encode())
+            os._exit(0)
+        else:
+            asked.close()
+            for own, file in enumerate(files):
+                os.dup2(file, own)
+                os.close(file)
+            request: dict[str, Any] = json.loads(message)
+            return request
+
+
+def _become(request: dict[str, Any]) -> None:
+    """Be as a process that was started with these arguments, in this directory and environment."""
+    while os.getppid() != request["parent"]:
+        time.sleep(0.0005)
+    for own, name in enumerate(("stdin", "stdout", "stderr")):
+        was = getattr(sys, name)  # it was made for another kind of file
+        now = open(own, was.mode, encoding=was.encoding, errors=was.errors, closefd=False)  # noqa: SIM115
+        now.reconfigure(line_buffering=was.line_buffering)
+        setattr(sys, name, now)
+        setattr(sys, f"__{name}__", now)
+    if request["new_session"]:
+        os.setsid()
+    os.chdir(request["directory"])
+    os.environ.clear()
+    os.environ.update(request["environ"])
+    sys.orig_argv[:] = request["arguments"]
+    sys.argv[:] = request["arguments"][2:]
+    paths = request["environ"].get("PYTHONPATH", "")
+    sys.path[:2] = [str(Path(path).absolute()) for path in (".", *filter(None, paths.split(os.pathsep)))]
+    importlib.invalidate_caches()
+    runpy.run_module(request["arguments"][2], run_name="__main__", alter_sys=True)
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(ROOT))
+    import click
+
+    from rqmem import cli
+
+    for name in cli._COMMANDS:
+        cli.main.get_command(click.Context(cli.main), name)
+    importlib.import_module("rq.cli")
+    gc.collect()
+    gc.freeze()  # or else a forked process copies all of this when it ends
+    if request := _serve(socket.socket(fileno=int(sys.argv[1]))):
+        _become(request)
