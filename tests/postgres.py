@@ -73,10 +73,10 @@ class PostgresServer:
         return URL.create("postgresql+psycopg", USER, database=database, query=query).render_as_string()
 
     @contextmanager
-    def database(self) -> Iterator[str]:
-        """The URL of an empty database, dropped at the end, whoever may still use it."""
+    def database(self, template: str = "template1") -> Iterator[str]:
+        """The URL of a copy of that database (an empty one), dropped at the end, whoever may still use it."""
         name = f"test_{next(self._numbers)}"
-        self._execute(f"CREATE DATABASE {name}")
+        self._execute(f"CREATE DATABASE {name} TEMPLATE {template}")
         try:
             yield self.url(name)
         finally:

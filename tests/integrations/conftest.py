@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -15,16 +16,8 @@ from redis import Redis
 from rq import Queue
 from rq.job import Job
 
-from tests import postgres
 from tests.conftest import ROOT, StartWorker
-
-
-@pytest.fixture(scope="session")
-def postgres_server() -> Iterator[postgres.PostgresServer]:
-    if (why := postgres.missing()) is not None:
-        pytest.skip(why)
-    with postgres.running() as server:
-        yield server
+from tests.postgres import PORT, USER, PostgresServer
 
 
 @dataclass(frozen=True)
@@ -54,15 +47,20 @@ class Project:
         return [outcome(job) for job in queued]
 
     def manage(self, *arguments: str, **environ: str) -> str:
-        done = subprocess.run(
-            [sys.executable, "-m", "tests.integrations.manage", *arguments],
-            cwd=ROOT, env={**os.environ, **self.environ, **environ}, capture_output=True, text=True, check=True,
-        )  # fmt: skip
-        return done.stdout + done.stderr
+        return manage({**self.environ, **environ}, *arguments)
 
     def python(self, code: str) -> str:
         """What a program of the project prints."""
         return self.manage("shell", "-v", "0", "-c", code)
+
+
+def manage(environ: dict[str, str], *arguments: str) -> str:
+    """What ``manage.py`` of the project prints."""
+    command = [sys.executable, "-m", "tests.integrations.manage", *arguments]
+    done = subprocess.run(
+        command, cwd=ROOT, env={**os.environ, **environ}, capture_output=True, text=True, check=True
+    )  # fmt: skip
+    return done.stdout + done.stderr
 
 
 def outcome(job: Job) -> object:
@@ -71,31 +69,54 @@ def outcome(job: Job) -> object:
     return result.return_value if result.exc_string is None else result.exc_string.strip().splitlines()[-1]
 
 
+MIGRATE = ("migrate", "--run-syncdb", "-v", "0")
+DJANGO = {"DJANGO_SETTINGS_MODULE": "tests.integrations.settings"}
+
+
+@pytest.fixture(scope="session")
+def migrated_file(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An SQLite database with the project's tables, to be copied."""
+    path = tmp_path_factory.mktemp("django") / "shop.db"
+    manage({**DJANGO, "TEST_REDIS_URL": redis_url, "TEST_SQLITE": str(path)}, *MIGRATE)
+    return path
+
+
+@pytest.fixture(scope="session")
+def migrated_database(redis_url: str, postgres: PostgresServer) -> Iterator[str]:
+    """The name of one in PostgreSQL."""
+    with postgres.database() as url:
+        manage({**DJANGO, "TEST_REDIS_URL": redis_url, **in_postgres(postgres, url)}, *MIGRATE)
+        yield name_of(url)
+
+
 @pytest.fixture(params=["postgresql", "sqlite"])
 def project(
     request: pytest.FixtureRequest, redis_url: str, connection: Redis, start_worker: StartWorker, tmp_path: Path
 ) -> Iterator[Project]:
-    environ = {"DJANGO_SETTINGS_MODULE": "tests.integrations.settings", "TEST_REDIS_URL": redis_url}
+    environ = {**DJANGO, "TEST_REDIS_URL": redis_url}
     if request.param == "sqlite":
-        made = Project({**environ, "TEST_SQLITE": str(tmp_path / "shop.db")}, connection, start_worker)
-        made.manage("migrate", "--run-syncdb", "-v", "0")
-        yield made
+        path = shutil.copy(request.getfixturevalue("migrated_file"), tmp_path)
+        yield Project({**environ, "TEST_SQLITE": str(path)}, connection, start_worker)
         return
-    server: postgres.PostgresServer = request.getfixturevalue("postgres_server")
-    with server.database() as url:
-        name = url.rpartition("/")[2].partition("?")[0]
-        environ |= {"TEST_POSTGRES": name, "TEST_POSTGRES_HOST": str(server.directory)}
-        made = Project(environ, connection, start_worker)
-        made.manage("migrate", "--run-syncdb", "-v", "0")
-        yield made
+    server: PostgresServer = request.getfixturevalue("postgres")
+    with server.database(request.getfixturevalue("migrated_database")) as url:
+        yield Project({**environ, **in_postgres(server, url)}, connection, start_worker)
+
+
+def in_postgres(server: PostgresServer, url: str) -> dict[str, str]:
+    return {"TEST_POSTGRES": name_of(url), "TEST_POSTGRES_HOST": str(server.directory)}
+
+
+def name_of(url: str) -> str:
+    return url.rpartition("/")[2].partition("?")[0]
 
 
 @pytest.fixture
-def end_backends(postgres_server: postgres.PostgresServer) -> Callable[[str], int]:
+def end_backends(postgres: PostgresServer) -> Callable[[str], int]:
     """End all sessions in that database, as a failover or a restart of the server does; how many there were."""
 
     def end(database: str) -> int:
-        where = {"host": str(postgres_server.directory), "port": int(postgres.PORT), "user": postgres.USER}
+        where = {"host": str(postgres.directory), "port": int(PORT), "user": USER}
         with psycopg.connect(dbname="postgres", autocommit=True, **where) as session:  # type: ignore[arg-type]
             found = session.execute(
                 "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = %s", [database]

@@ -55,7 +55,7 @@ def database(
         _execute(url, table)
         yield Database(url, connection, start_worker)
         return
-    server: postgres.PostgresServer = request.getfixturevalue("postgres_server")
+    server: postgres.PostgresServer = request.getfixturevalue("postgres")
     with server.database() as url:
         _execute(url, TABLE.replace("INTEGER", "SERIAL"))
         yield Database(url, connection, start_worker)
