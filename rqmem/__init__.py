@@ -30,6 +30,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from rqmem._version import __version__ as __version__
+
 if TYPE_CHECKING:
     from rqmem.connection.connect import connect
     from rqmem.job.base import MemoryAwareJob
@@ -37,7 +39,6 @@ if TYPE_CHECKING:
     from rqmem.job.functions import current_memory, memory_aware
     from rqmem.worker.memory_worker import MemoryWorker
 
-__version__ = "0.1.0"
 __all__ = ["MemoryAwareJob", "MemoryWorker", "connect", "current_memory", "memory_aware", "use"]
 
 _HOMES = {

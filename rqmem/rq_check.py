@@ -14,6 +14,7 @@ from importlib import import_module
 from types import CodeType, FunctionType
 from typing import Any
 
+from rqmem._version import __version__
 from rqmem.errors import UnsupportedRq
 from rqmem.rq_seams import KNOWN, PARTS, Part
 
@@ -23,8 +24,6 @@ def check(parts: Sequence[Part] = PARTS) -> None:
     found = list(differences(parts))
     if not found:
         return
-    from rqmem import __version__
-
     installed = getattr(import_module("rq"), "__version__", "of an unknown version")
     more = f" (and {len(found) - 1} more differences)" if len(found) > 1 else ""
     raise UnsupportedRq(

@@ -1,6 +1,6 @@
 """Bringing the alerts of the journal to one service; a thread for each service, so that none waits for another.
 
-`rqmem.policy.delivery` says when; `rqmem.store.alerts.alert_outbox` is the stream that alerts are taken from. Promises:
+`rqmem.policy.alert_pace` says when, and `rqmem.store.alerts.alert_outbox` is the stream of alerts. Promises:
 an alert is done with only after the service took it, so each is sent at least once, and twice only where a sender died
 in between; a message that fails is tried again, a bounded number of times, then dropped and counted; without Redis
 what was taken is sent all the same, and the rest when it is back.
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from redis.exceptions import RedisError
 
 from rqmem.alerts.messages import message
-from rqmem.policy.delivery import (
+from rqmem.policy.alert_pace import (
     MESSAGES_A_MINUTE,
     WORTH_SENDING_SECONDS,
     may_send_at,

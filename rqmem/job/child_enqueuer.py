@@ -9,8 +9,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from rqmem.errors import ConfigError
-from rqmem.job.contract import ParentJob
 from rqmem.job.enqueue import AT_FRONT, Enqueueable, is_at_front
+from rqmem.job.parent import ParentJob
 from rqmem.rq_names import Execution, Job, Queue, get_current_job
 from rqmem.sources import as_source, open_slice
 from rqmem.store import ledger

@@ -18,8 +18,8 @@ from rqmem.errors import ConfigError, RunTakenOver, SourceChanged, SourceError
 from rqmem.job import tree
 from rqmem.job.asking import ask
 from rqmem.job.child_enqueuer import ITEMS, SLICE, ChildEnqueuer, arguments_of, check_sendable
-from rqmem.job.contract import ParentJob, ParentRun, horse_of
 from rqmem.job.enqueue import Enqueueable
+from rqmem.job.parent import ParentJob, ParentRun, horse_of
 from rqmem.rq_names import Execution, Job, NoSuchJobError, Queue
 from rqmem.sources import Concat, Cuttable, Source, as_source, describe_slice, open_slice
 from rqmem.sources.contract import parts_for

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from rqmem.errors import ChildFailure, ChildJobsFailed
 from rqmem.job.asking import ask
 from rqmem.job.chunk_progress import results_of
-from rqmem.job.contract import ParentJob, ParentRun, horse_of
 from rqmem.job.enqueue import is_at_front
+from rqmem.job.parent import ParentJob, ParentRun, horse_of
 from rqmem.rq_names import get_current_job
 from rqmem.sources import Count, Cuttable
 from rqmem.store import ledger, parent_meta

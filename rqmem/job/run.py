@@ -20,7 +20,7 @@ from rqmem.job.asking import ask
 from rqmem.job.ceiling import Ceiling
 from rqmem.job.checkpoints import Checkpoints
 from rqmem.job.chunk_progress import ChunkCounts, ChunkProgress, SavedChunkProgress
-from rqmem.job.contract import OpenSplit
+from rqmem.job.parent import OpenSplit
 from rqmem.job.run_events import Reporter
 from rqmem.policy import chunk_size as chunk_size_policy
 from rqmem.rq_names import get_current_job
@@ -48,7 +48,7 @@ class JobRun:
         configured: what the config file says of the job type, by attribute of the job.
         resumable: finished chunks are saved, so that a later execution goes on after them.
         cut_rest: makes children of the rest of a source, which begins at a position; None if there is no rest.
-        others: see `rqmem.job.contract.ParentRun`.
+        others: see `rqmem.job.parent.ParentRun`.
     """
 
     def __init__(self, job: str, declared_mb: float | None, on_breach: str) -> None:

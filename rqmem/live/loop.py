@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from redis.exceptions import RedisError
 
-import rqmem
+from rqmem._version import __version__
 from rqmem.live.job_types import JobTypes
 from rqmem.live.record import News, Record
 from rqmem.live.recording import Report, Setting
@@ -94,7 +94,7 @@ class Watch:
         """What is known until ``now``."""
         record, crossings = self.record, self.record.workers.crossings
         return Report(
-            rqmem_version=rqmem.__version__,
+            rqmem_version=__version__,
             setting=self.setting,
             host=os.uname().nodename,
             started_at=record.started_at,

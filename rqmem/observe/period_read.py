@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rqmem import __version__
+from rqmem._version import __version__
 from rqmem.observe.advice import Advice, AdviceReport
 from rqmem.observe.period import Period, Report, ordered, type_report
 from rqmem.policy.recommendation import recommend

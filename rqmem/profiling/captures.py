@@ -1,7 +1,7 @@
 """Captures of runs in the profile directory: while they grow, those that are kept, and what is left of dead workers.
 
 A capture that grows is ``running-...``: its name tells whose it is. One that is kept is ``capture-...memray`` with a
-``.json`` of the same name beside it that says of which run. Which are kept is `rqmem.policy.captures`'s to say.
+``.json`` of the same name beside it that says of which run. Which are kept is `rqmem.policy.kept_captures`'s to say.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 
 from rqmem.errors import UnknownName
 from rqmem.measure import process_tree, procfs
-from rqmem.policy.captures import Capture, superfluous
+from rqmem.policy.kept_captures import Capture, superfluous
 from rqmem.profiling import directory as private
 from rqmem.store import codec
 from rqmem.text import first_parent

@@ -10,7 +10,7 @@ from prometheus_client import Metric as Family
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.utils import floatToGoString
 
-from rqmem import __version__
+from rqmem._version import __version__
 from rqmem.events import Layer
 from rqmem.policy.alert_rules import RULES, WORKER_FULL
 from rqmem.prometheus.catalogue import METRICS

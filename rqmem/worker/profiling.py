@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rqmem.errors import ConfigError
-from rqmem.policy.captures import KEPT_PEAKS, MOST_SECONDS, Capture
+from rqmem.policy.kept_captures import KEPT_PEAKS, MOST_SECONDS, Capture
 from rqmem.profiling import captures
 from rqmem.profiling import directory as private
 from rqmem.units import MB, show_mb, to_mb

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from rqmem import events
 from rqmem.config.settings import Config
 from rqmem.errors import ConfigError
-from rqmem.policy import delivery
+from rqmem.policy import alert_pace
 from rqmem.policy.alert_rules import (
     RULES,
     USAGE_HYSTERESIS,
@@ -271,23 +271,23 @@ def test_a_minute_has_so_many_messages_and_nothing_waits_for_ever(arrivals: list
     for count, pause in [*arrivals, *[(0, 61.0)] * 2]:
         now += pause
         waiting, arrived = waiting + count, arrived + count
-        while number := delivery.to_send(waiting, sent_at[-delivery.MESSAGES_A_MINUTE :], now):
-            assert delivery.may_send_at(sent_at[-delivery.MESSAGES_A_MINUTE :], now) == now
+        while number := alert_pace.to_send(waiting, sent_at[-alert_pace.MESSAGES_A_MINUTE :], now):
+            assert alert_pace.may_send_at(sent_at[-alert_pace.MESSAGES_A_MINUTE :], now) == now
             sent_at.append(now)
             waiting, delivered = waiting - number, delivered + number
         if waiting:
-            due = delivery.may_send_at(sent_at[-delivery.MESSAGES_A_MINUTE :], now)
+            due = alert_pace.may_send_at(sent_at[-alert_pace.MESSAGES_A_MINUTE :], now)
             assert now < due <= now + 60
-            assert delivery.to_send(waiting, sent_at[-delivery.MESSAGES_A_MINUTE :], due + 1e-6) > 0
+            assert alert_pace.to_send(waiting, sent_at[-alert_pace.MESSAGES_A_MINUTE :], due + 1e-6) > 0
     assert (waiting, delivered) == (0, arrived)
     for begin in sent_at:
-        assert sum(begin <= at < begin + 60 for at in sent_at) <= delivery.MESSAGES_A_MINUTE
+        assert sum(begin <= at < begin + 60 for at in sent_at) <= alert_pace.MESSAGES_A_MINUTE
 
 
 def test_the_last_message_of_a_minute_holds_all_the_rest() -> None:
     sent_at: list[float] = []
     sizes, waiting = [], 100
-    while size := delivery.to_send(waiting, sent_at, now=5.0):
+    while size := alert_pace.to_send(waiting, sent_at, now=5.0):
         sent_at.append(5.0)
         sizes.append(size)
         waiting -= size
@@ -295,6 +295,6 @@ def test_the_last_message_of_a_minute_holds_all_the_rest() -> None:
 
 
 def test_six_tries_within_five_minutes() -> None:
-    pauses = [delivery.pause_after(tries) for tries in range(1, 8)]
+    pauses = [alert_pace.pause_after(tries) for tries in range(1, 8)]
     assert pauses == [5, 15, 30, 75, 175, None, None]
     assert sum(pause or 0 for pause in pauses) == 300

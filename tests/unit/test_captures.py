@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rqmem.policy.captures import KEPT_BREACHES, KEPT_PEAKS, MOST, MOST_BYTES, MOST_SECONDS, Capture, superfluous
+from rqmem.policy.kept_captures import KEPT_BREACHES, KEPT_PEAKS, MOST, MOST_BYTES, MOST_SECONDS, Capture, superfluous
 from rqmem.units import MB
 
 

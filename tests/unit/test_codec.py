@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rqmem import events
-from rqmem.policy.captures import Capture
 from rqmem.policy.chunk_size import State
+from rqmem.policy.kept_captures import Capture
 from rqmem.profiling.snapshots import Inside
 from rqmem.store import codec
 from rqmem.store.alerts.alert_records import Alert, Open
