@@ -195,7 +195,7 @@ def _forget_what_ended_before(connection: Redis) -> None:
             connection.zrem(registry.key, job_id)
             with suppress(NoSuchJobError):
                 Job.fetch(job_id, connection=connection).delete()
-            for key in (keys.run(job_id), keys.split_below(job_id), *keys.beside_run(job_id)):
+            for key in keys.forgotten("run ends", job_id):
                 assert connection.ttl(key) != -1, f"{key} is kept for ever"
                 connection.delete(key)
 

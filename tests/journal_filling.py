@@ -53,6 +53,7 @@ def fill(connection: Redis, job_type: str, job_id: str) -> None:
         pipeline.hset(keys.OPEN_ALERTS, opened.field, codec.to_json(opened))
         pipeline.set(keys.quiet("usage", job_type), 0, ex=600)
         pipeline.lpush(keys.breaches(job_id), codec.to_json(breach))
+        pipeline.expire(keys.breaches(job_id), keys.KEEP_SECONDS)
         pipeline.execute()
 
 

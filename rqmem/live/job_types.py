@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rqmem.observe.statistics import grown
+from rqmem.store import keys
 from rqmem.store.history import history_reader
 from rqmem.store.history.history_records import Run, Tally
 
@@ -49,6 +50,6 @@ class JobTypes:
     def _hours(self, connection: Redis, now: float) -> dict[tuple[str, int], Tally]:
         """The tallies of the hours from the last reading until now, of job types that were seen in them."""
         since = self.read_at - _CLOCKS_APART_SECONDS
-        begin = since // history_reader.HOUR_SECONDS * history_reader.HOUR_SECONDS
+        begin = since // keys.HOUR_SECONDS * keys.HOUR_SECONDS
         names = [name for name, seen_at in history_reader.types(connection).items() if seen_at >= begin - 1]
         return history_reader.hourly(connection, names, since, now + _CLOCKS_APART_SECONDS)

@@ -9,10 +9,10 @@ from rqmem.observe.advice import Advice, AdviceReport
 from rqmem.observe.period import Period, Report, ordered, type_report
 from rqmem.policy.recommendation import recommend
 from rqmem.store.history import history_reader
-from rqmem.store.history.history_reader import DAY_SECONDS, DAYS_KEPT, HOUR_SECONDS, HOURS_KEPT
 from rqmem.store.history.history_records import Tally
 from rqmem.store.history.kept_types import OTHERS
 from rqmem.store.history.learned import past
+from rqmem.store.keys import DAY_SECONDS, DAYS_KEPT, HOUR_SECONDS, HOURS_KEPT
 
 if TYPE_CHECKING:
     from redis import Redis

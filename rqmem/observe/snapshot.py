@@ -79,7 +79,7 @@ def read_snapshot(connection: Redis, now: float, where: str = "") -> Snapshot:
 
 def read_status(connection: Redis, where: str, now: float) -> Snapshot:
     """The same, with the job types that something happened to lately."""
-    begin = (now - LATELY_SECONDS) // history_reader.HOUR_SECONDS * history_reader.HOUR_SECONDS  # tallies are by hour
+    begin = (now - LATELY_SECONDS) // keys.HOUR_SECONDS * keys.HOUR_SECONDS  # tallies are by hour
     return with_job_types(connection, read_snapshot(connection, now, where), begin)
 
 

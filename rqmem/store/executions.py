@@ -25,6 +25,7 @@ from rqmem.rq_names import (
 )
 from rqmem.store import codec, keys
 from rqmem.store.execution_records import Owner
+from rqmem.store.keys import KEEP_SECONDS, WAITING_SECONDS
 from rqmem.store.retrying import until_redis_answers
 from rqmem.store.scripts import script
 
@@ -33,12 +34,6 @@ if TYPE_CHECKING:
     from redis.client import Pipeline
 
     from rqmem.rq_names import Job, Queue
-
-KEEP_SECONDS = 7 * 24 * 3600
-"""How long the record of a run stays when nothing more is written to it."""
-
-WAITING_SECONDS = 90 * 24 * 3600
-"""How long it stays while its job waits for children, in its queue, or for its time; then the job begins anew."""
 
 KEPT_BREACHES = 8
 
@@ -92,20 +87,20 @@ def farewell(connection: Redis, worker: str) -> None:
 
 
 def expire_run(pipeline: Pipeline, job_id: str) -> None:
-    """All that is kept of a run goes at one time: a cursor without its results would lose them without a word."""
-    for key in (keys.run(job_id), *keys.beside_run(job_id)):
+    """Keep all of a run for some days from now."""
+    for key in keys.forgotten("run ends", job_id):
         pipeline.expire(key, KEEP_SECONDS)
 
 
 def finish(pipeline: Pipeline, job_id: str, result_ttl: int) -> None:
     """The job is done: its run stays as long as its result; a repetition, or another job of that id, begins anew."""
-    pipeline.delete(*keys.beside_run(job_id))
     pipeline.srem(keys.SPLITS, job_id)
     if result_ttl == 0:
-        pipeline.delete(keys.run(job_id), keys.split_below(job_id))
+        pipeline.delete(*keys.forgotten("run ends", job_id))
         return
+    pipeline.delete(*keys.forgotten("job is done", job_id))
     pipeline.hset(keys.run(job_id), "finished", 1)
-    for key in (keys.run(job_id), keys.split_below(job_id)):
+    for key in keys.forgotten("run ends", job_id):
         pipeline.expire(key, KEEP_SECONDS if result_ttl < 0 else result_ttl)
 
 
@@ -115,7 +110,7 @@ def save_breach(connection: Redis, breach: Breach, execution_id: str) -> None:
     with connection.pipeline() as pipeline:
         names, values = [key, keys.run(breach.job_id)], [execution_id, codec.to_json(breach), KEPT_BREACHES]
         script(connection, "save_breach")(keys=names, args=values, client=pipeline)
-        pipeline.expire(key, KEEP_SECONDS)
+        pipeline.expire(key, keys.breaches.expires)
         pipeline.zadd(keys.STORIES, {breach.job_id: round(now().timestamp())})
         expire_run(pipeline, breach.job_id)
         pipeline.execute()
@@ -145,13 +140,10 @@ def requeue(
 
     Returns False where the execution no longer owns the job, or the job was ended by somebody else.
     """
-    failed = FailedJobRegistry(job.origin, connection=job.connection).key
+    registries = (FailedJobRegistry, ScheduledJobRegistry)
+    registry_keys = [each(job.origin, connection=job.connection).key for each in registries]
     answer = script(job.connection, "requeue")(
-        keys=[
-            *keys_of_an_end(job, queue, execution, failed),
-            ScheduledJobRegistry(job.origin, connection=job.connection).key,
-            keys.DELAYED,
-        ],
+        keys=keys_of_an_end(job, queue, execution, *registry_keys, keys.DELAYED),
         args=[
             *(job.id, execution.id, "" if stage is None else stage, chunk_size, utcformat(now()), cost, int(cut)),
             *("\n".join(history), time.time() + delay_seconds if delay_seconds else 0, WAITING_SECONDS),
@@ -187,11 +179,8 @@ def release_due(connection: Redis, job_class: type[Job], queue_class: type[Queue
     return released
 
 
-def keys_of_an_end(job: Job, queue: Queue, execution: Execution, registry_key: str) -> list[str]:
-    """What a script that ends an execution of a job touches, in the order in which `requeue` and `defer` take it.
-
-    ``registry_key``: of RQ's registry that the job leaves or enters.
-    """
+def keys_of_an_end(job: Job, queue: Queue, execution: Execution, *more: str) -> list[str]:
+    """The keys of a script that ends an execution of a job; ``more``: those that only this script needs."""
     connection = job.connection
     return [
         keys.RUNNING,
@@ -202,10 +191,10 @@ def keys_of_an_end(job: Job, queue: Queue, execution: Execution, registry_key: s
         execution.worker_executions_key,
         queue.intermediate_queue_key,
         queue.key,
-        registry_key,
         keys.run(job.id),
         queue.redis_queues_keys,
-        *keys.beside_run(job.id),
+        *more,
+        *keys.forgotten("run ends", job.id),
     ]
 
 
@@ -229,8 +218,7 @@ class RunWriter:
     def open(self, job: str, job_created_at: str, run_id: str, on_breach: str, *, anew: bool) -> None:
         """A new execution begins: its own count of chunks starts at 0; ``anew`` forgets what went before."""
         if anew:
-            own = (keys.run, keys.breaches, keys.split_below)
-            old = (*(key(self._job_id) for key in own), *keys.beside_run(self._job_id))
+            old = keys.forgotten("job begins anew", self._job_id)
             until_redis_answers(lambda: self._connection.delete(*old), f"begin the run of job {self._job_id}")
         about = {"job": job, "job_created_at": job_created_at, "run_id": run_id, "on_breach": on_breach}
         self._update({**about, "execution_chunks": 0})

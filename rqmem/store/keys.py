@@ -1,158 +1,157 @@
-"""All Redis keys of rqmem, named here and nowhere else."""
+"""All Redis keys of rqmem in one table: what each holds, how long it may live, and when it is forgotten.
+
+A new key is one entry here. Everything that expires, deletes, counts or clears keys goes by the table.
+"""
 
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
+from typing import Literal
 
 from rqmem.rq_names import RQ_KEY_PREFIX
 
 PREFIX = "rqmem" if RQ_KEY_PREFIX == "rq" else f"{RQ_KEY_PREFIX}:rqmem"
 
-PROBE = f"{PREFIX}:probe"
-"""String that is never there for long: whether the Redis user may use our keys at all."""
+HOUR_SECONDS, DAY_SECONDS, WEEK_SECONDS = 3600, 86400, 7 * 86400
+HOURS_KEPT, DAYS_KEPT, WEEKS_KEPT = 48, 30, 2
 
-RUNNING = f"{PREFIX}:running"
-"""Hash: job id -> `Owner` of its present execution, as JSON. The fencing token is in it."""
+KEEP_SECONDS = WEEK_SECONDS
+"""How long the record of a run is kept after the last write to it."""
+
+WAITING_SECONDS = 90 * DAY_SECONDS
+"""How long it is kept while its job waits for children, in its queue, or for its time."""
+
+Type = Literal["string", "hash", "list", "set", "zset", "stream"]
+
+Occasion = Literal["run ends", "job is done", "split is undone", "job begins anew", "story", "job type", "journal"]
+"""When a key is forgotten: with the record of the run, ..., with the story of its job, with its job type, or when the
+journal is cleared. The parts of a run expire together: a cursor without its results would lose them silently."""
+
+_GLOBS = {"period": "[hd]", "number": "[0-9]*", "week": "[0-9]*", "step": "[0-9]*"}
+_NAME = re.compile(r"\{(\w+)\}")
 
 
-EPOCH = f"{PREFIX}:epoch"
-"""String: made by the first worker that finds it gone. Another one than before: Redis has lost its data meanwhile."""
+@dataclass(frozen=True)
+class Key:
+    """One kind of key. Calling it with the names in its template, in order, gives a key.
+
+    Attributes:
+        type: as Redis' command TYPE says it.
+        expires: the longest time to live in seconds; True: that is configured; False: it never expires.
+    """
+
+    template: str
+    type: Type
+    holds: str
+    expires: int | bool
+    forgotten: tuple[Occasion, ...]
+
+    def __call__(self, *names: object) -> str:
+        values = iter(names)
+        return f"{PREFIX}:{_NAME.sub(lambda _: str(next(values)), self.template)}"
+
+    def pattern(self, **known: str) -> str:
+        """The pattern of these keys for SCAN; names that are not ``known`` may be anything."""
+        return f"{PREFIX}:{_NAME.sub(lambda name: known.get(name[1], _GLOBS.get(name[1], '*')), self.template)}"
+
+    @property
+    def family(self) -> str:
+        """The pattern of all keys that begin with the same word."""
+        word, colon, _ = self.template.partition(":")
+        return f"{word}:*" if colon else word
 
 
-PROBE = f"{PREFIX}:probe"
-"""Never there: who writes it only where it is there hears whether Redis takes writes."""
+TABLE: list[Key] = []
 
 
-def alive(worker: str) -> str:
-    """String with a short time to live: there while that worker's heart beats."""
-    return f"{PREFIX}:alive:{worker}"
+def _key(template: str, type: Type, holds: str, expires: int | bool, *forgotten: Occasion) -> Key:
+    TABLE.append(Key(template, type, holds, expires, forgotten))
+    return TABLE[-1]
 
+
+# What running and resumable jobs need
+
+RUNNING = _key("running", "hash", "job id -> `Owner` of its execution, with the fencing token", False)()
+EPOCH = _key("epoch", "string", "a name of the data in Redis: another one after Redis has lost its data", False)()
+DELAYED = _key("delayed", "zset", "job id -> when its resume is due, epoch seconds; RQ has it as scheduled", False)()
+SPLITS = _key("splits", "set", "ids of jobs that make children or wait for them", False)()
+MENDING = _key("mending", "string", "some worker looks for children whose end was not counted", 60)()
+PROBE = _key("probe", "string", "nothing: written to find out whether Redis takes writes to our keys", 1)()
+alive = _key("alive:{worker}", "string", "what a worker last said of itself (`Live`); gone when it is dead", True)
+parent_told = _key("parenttold:{job_id}", "string", "RQ's meta of that job has just been brought up to date", 1)
+
+_RUN: tuple[Occasion, ...] = ("run ends", "job begins anew")
+run = _key("run:{job_id}", "hash", "a job over all its executions (`RunRecord`)", WAITING_SECONDS, *_RUN)
+results = _key(
+    "results:{job_id}", "list", "what finished chunks returned: ``stage:serialised list``", WAITING_SECONDS,
+    *_RUN, "job is done",
+)  # fmt: skip
+children = _key(
+    "children:{job_id}", "hash", "number of a child -> how it ended; empty until then", WAITING_SECONDS,
+    *_RUN, "job is done", "split is undone",
+)  # fmt: skip
+gathered = _key(
+    "gathered:{job_id}", "hash", "number of a child -> what it returned, serialised", WAITING_SECONDS,
+    *_RUN, "job is done", "split is undone",
+)  # fmt: skip
+split_below = _key(
+    "splitbelow:{job_id}", "set", "numbers of its children that have split themselves", WAITING_SECONDS,
+    *_RUN, "split is undone",
+)  # fmt: skip
+
+# The journal: what may be forgotten. Everything in it is bounded in number, in length and in time.
+
+VERSION = _key("journal:version", "string", "version of the journal's records", False, "journal")()
+DROPPED = _key("journal:dropped", "hash", "kind -> how many were not written to the journal", False, "journal")()
+SAMPLED = _key("sampled", "zset", "worker -> when last sampled; capped, with its samples", False, "journal")()
+samples = _key(
+    "samples:{worker}:{step}", "string", "a ring of packed samples, one a step (`history.samples`)",
+    DAYS_KEPT * DAY_SECONDS, "journal",
+)  # fmt: skip
+TYPES = _key("types", "zset", "job type -> when last seen; capped, with its figures", False, "journal")()
+runs = _key(
+    "runs:{job_type}", "list", "the last runs of a job type (`Run`), newest first, capped", DAYS_KEPT * DAY_SECONDS,
+    "job type", "journal",
+)  # fmt: skip
+tally = _key(
+    "tally:{job_type}:{period}{number}", "hash", "counters of one hour (``h``) or day (``d``), counted from 1970",
+    (DAYS_KEPT + 1) * DAY_SECONDS, "job type", "journal",
+)  # fmt: skip
+grew = _key(
+    "grew:{job_type}:w{week}", "zset", "`Grown` -> peak MB; the highest of a week, counted from 1970",
+    WEEKS_KEPT * WEEK_SECONDS, "job type", "journal",
+)  # fmt: skip
+totals = _key(
+    "totals:{job_type}", "hash", "counters since the job type was first seen (`Totals`)", DAYS_KEPT * DAY_SECONDS,
+    "job type", "journal",
+)  # fmt: skip
+STORIES = _key("stories", "zset", "job id -> when its story was last written to; capped, with it", False, "journal")()
+story = _key("story:{job_id}", "list", "events of a job, oldest first, capped", WEEK_SECONDS, "story", "journal")
+breaches = _key(
+    "breaches:{job_id}", "list", "breaches of a job (`Breach`), newest first, capped", KEEP_SECONDS,
+    "job begins anew", "story", "journal",
+)  # fmt: skip
+ALERTS = _key("alerts", "stream", "alerts raised and resolved, capped; senders are consumer groups", False, "journal")()
+OPEN_ALERTS = _key("alerts:open", "hash", "``rule|job type`` -> `Open`: alerts that can end", False, "journal")()
+quiet = _key(
+    "alerts:quiet:{rule}:{job_type}", "string", "how many alerts were not sent; an hour longer than the cool-down",
+    True, "job type", "journal",
+)  # fmt: skip
 
 PROCESS = "rqmem_process"
 """Field of a worker's record in RQ: `rqmem.measure.procfs.process_identity`. RQ's own workers have none."""
 
-DELAYED = f"{PREFIX}:delayed"
-"""Sorted set: job id -> when its resume is due, in s since 1970. RQ's scheduled registry has it too."""
+JOURNAL_PATTERNS = tuple(dict.fromkeys(f"{PREFIX}:{each.family}" for each in TABLE if "journal" in each.forgotten))
+"""Patterns of all keys of the journal, few, since Redis goes through all its keys for each."""
 
 
-def run(job_id: str) -> str:
-    """Hash: what is known of a memory-aware job over all its executions (`RunRecord`)."""
-    return f"{PREFIX}:run:{job_id}"
+def forgotten(occasion: Occasion, job_id: str) -> list[str]:
+    """The keys of a job that are forgotten then."""
+    return [each(job_id) for each in TABLE if occasion in each.forgotten]
 
 
-def breaches(job_id: str) -> str:
-    """List: the breaches of a job as JSON, newest first, capped."""
-    return f"{PREFIX}:breaches:{job_id}"
-
-
-def results(job_id: str) -> str:
-    """List: what the processors of finished chunks returned, one ``stage:serialised list`` a chunk."""
-    return f"{PREFIX}:results:{job_id}"
-
-
-# The journal proper: what may be forgotten. Everything in it is bounded in number, in length and in time.
-
-VERSION = f"{PREFIX}:journal:version"
-"""String: of the values below (`rqmem.store.history.history_records.VERSION`)."""
-
-DROPPED = f"{PREFIX}:journal:dropped"
-"""Hash: what was not written, by kind: since Redis was away or refused, or there was too much."""
-
-SAMPLED = f"{PREFIX}:sampled"
-"""Sorted set: worker -> when last sampled; capped, with the rings of those that go."""
-
-TYPES = f"{PREFIX}:types"
-"""Sorted set: job type -> when last seen; capped, with what is known of those that go."""
-
-STORIES = f"{PREFIX}:stories"
-"""Sorted set: job id -> when last written to; capped, with the stories of those that go."""
-
-ALERTS = f"{PREFIX}:alerts"
-"""Stream: alerts as they were raised and resolved, capped; each sender reads it as a consumer group."""
-
-OPEN_ALERTS = f"{PREFIX}:alerts:open"
-"""Hash: ``rule|job type`` -> `rqmem.store.alerts.alert_records.Open`, as JSON: those that can end and have not."""
-
-
-def samples(worker: str, step_seconds: int) -> str:
-    """String: a ring of packed samples, one a step (`rqmem.store.history.samples`)."""
-    return f"{PREFIX}:samples:{worker}:{step_seconds}"
-
-
-def runs(job_type: str) -> str:
-    """List: the last runs of a job type as JSON, newest first, capped."""
-    return f"{PREFIX}:runs:{job_type}"
-
-
-def tally(job_type: str, period: str, number: int) -> str:
-    """Hash: counters and histograms of a job type in one hour (``"h"``) or day (``"d"``), counted from 1970."""
-    return f"{PREFIX}:tally:{job_type}:{period}{number}"
-
-
-def grew(job_type: str, week: int) -> str:
-    """Sorted set: `Grown` as JSON -> peak MB; the highest of a week, counted from 1970."""
-    return f"{PREFIX}:grew:{job_type}:w{week}"
-
-
-def totals(job_type: str) -> str:
-    """Hash: counters of a job type since it was first seen (`rqmem.store.history.totals`); goes with the type."""
-    return f"{PREFIX}:totals:{job_type}"
-
-
-def story(job_id: str) -> str:
-    """List: the events of a job as JSON, oldest first, capped."""
-    return f"{PREFIX}:story:{job_id}"
-
-
-def quiet(rule: str, job_type: str) -> str:
-    """String with a time to live of an hour more than the alert is quiet for: counts those not told."""
-    return f"{PREFIX}:alerts:quiet:{rule}:{job_type}"
-
-
-def of_type(job_type: str) -> tuple[str, ...]:
-    """Patterns for what is kept under the name of a job type; jobs' stories and breaches are under their own."""
+def of_type(job_type: str) -> list[str]:
+    """Patterns of the keys of a job type; stories and breaches are kept by job."""
     name = re.sub(r"[\\*?\[\]]", r"\\\g<0>", job_type)
-    by_period = f"{PREFIX}:tally:{name}:[hd][0-9]*", f"{PREFIX}:grew:{name}:w[0-9]*"
-    return runs(name), *by_period, totals(name), quiet("*", name)
-
-
-JOURNAL_PATTERNS = tuple(
-    f"{PREFIX}:{name}"
-    for name in (
-        *("journal:*", "sampled", "samples:*", "types", "runs:*", "tally:*", "grew:*", "totals:*"),
-        *("stories", "story:*", "breaches:*", "alerts", "alerts:*"),
-    )
-)
-"""Everything of the journal. Not in it: what running and resumable jobs need (`RUNNING`, `alive`, `run`, `results`)."""
-
-
-MENDING = f"{PREFIX}:mending"
-"""String with a short time to live: a worker looks for children that have not told of their end."""
-
-SPLITS = f"{PREFIX}:splits"
-"""Set: ids of jobs that make children, or wait for them."""
-
-
-def children(parent_id: str) -> str:
-    """Hash: number of a child -> how it ended; empty until then."""
-    return f"{PREFIX}:children:{parent_id}"
-
-
-def split_below(parent_id: str) -> str:
-    """Set: numbers of its children that have split themselves; lives as long as its run."""
-    return f"{PREFIX}:splitbelow:{parent_id}"
-
-
-def gathered(parent_id: str) -> str:
-    """Hash: number of a child -> what it returned, serialised."""
-    return f"{PREFIX}:gathered:{parent_id}"
-
-
-def parent_told(parent_id: str) -> str:
-    """String with a short time to live: RQ's meta of that job has been told how far its children are."""
-    return f"{PREFIX}:parenttold:{parent_id}"
-
-
-def beside_run(job_id: str) -> tuple[str, str, str]:
-    """What is of no use without the `run` of that job, and it without them."""
-    return results(job_id), children(job_id), gathered(job_id)
+    return [each.pattern(job_type=name) for each in TABLE if "job type" in each.forgotten]

@@ -26,7 +26,8 @@ from rqmem.rq_names import (
 )
 from rqmem.store import keys
 from rqmem.store.execution_records import GATHER, Pending, Split
-from rqmem.store.executions import KEEP_SECONDS, WAITING_SECONDS, expire_run, keys_of_an_end
+from rqmem.store.executions import expire_run, keys_of_an_end
+from rqmem.store.keys import KEEP_SECONDS, WAITING_SECONDS
 from rqmem.store.scripts import script
 
 if TYPE_CHECKING:
@@ -249,7 +250,7 @@ def forget(connection: Redis, parent_id: str) -> None:
 
 
 def _forget(pipeline: Pipeline, parent_id: str) -> None:
-    pipeline.delete(*(key(parent_id) for key in (keys.children, keys.gathered, keys.split_below)))
+    pipeline.delete(*keys.forgotten("split is undone", parent_id))
     pipeline.srem(keys.SPLITS, parent_id)
 
 

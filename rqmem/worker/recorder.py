@@ -21,7 +21,7 @@ from redis.exceptions import RedisError, ResponseError
 
 from rqmem import events
 from rqmem.measure import procfs
-from rqmem.store import codec, ledger
+from rqmem.store import codec, keys, ledger
 from rqmem.store.alerts.alert_writer import end_alerts_of_lost_workers
 from rqmem.store.history import history_reader, history_writer
 from rqmem.store.history.history_records import Grown, Live, LiveJob, Run
@@ -98,7 +98,7 @@ class Recorder:
         self._told: deque[tuple[float, events.Event]] = deque()
         self._runs: deque[Run] = deque()
         self._grown: deque[Grown] = deque()
-        self._peaks = Peaks(history_writer.KEPT_GROWN, history_reader.WEEK_SECONDS)
+        self._peaks = Peaks(history_writer.KEPT_GROWN, keys.WEEK_SECONDS)
         self._dropped: Counter[str] = Counter()
         self._counts: Counter[str] = Counter()
         self._samples: list[Sample] = []

@@ -15,9 +15,9 @@ from redis import Redis
 from rqmem import events
 from rqmem.store import codec, executions, keys
 from rqmem.store.history import history_writer
-from rqmem.store.history.history_reader import DAY_SECONDS, DAYS_KEPT, HOUR_SECONDS, HOURS_KEPT
 from rqmem.store.history.history_records import Run
 from rqmem.store.history.samples import RINGS, Sample
+from rqmem.store.keys import DAY_SECONDS, DAYS_KEPT, HOUR_SECONDS, HOURS_KEPT
 
 _DAYS = 35
 _AT_ONCE = 500

@@ -73,7 +73,7 @@ def filled(connection: Redis) -> Redis:
             pipeline, "cleo", [Sample(ring.begin(now), 80.0, 256.0, 30.0) for ring in RINGS], now
         )
         grown = Grown(JOB, "j1", WORKER, now, 158.7, 256.0, ((80.5, "a.py:7 rows"),))
-        pipeline.zadd(keys.grew(JOB, int(now // history_writer.WEEK_SECONDS)), {codec.to_json(grown): 158.7})
+        pipeline.zadd(keys.grew(JOB, int(now // keys.WEEK_SECONDS)), {codec.to_json(grown): 158.7})
         pipeline.execute()
     raise_alert(connection, JOB, "above 90 %")
     return connection

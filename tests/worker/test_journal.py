@@ -18,10 +18,10 @@ from rqmem.store import keys
 from rqmem.store.alerts.alert_records import Alert
 from rqmem.store.alerts.alert_writer import raise_alert
 from rqmem.store.history import history_reader, history_writer
-from rqmem.store.history.history_reader import DAY_SECONDS, HOUR_SECONDS
 from rqmem.store.history.history_records import Grown, Run
 from rqmem.store.history.kept_types import KEPT_TYPES, OTHERS, kept_as
 from rqmem.store.history.samples import RINGS
+from rqmem.store.keys import DAY_SECONDS, HOUR_SECONDS
 from rqmem.testing import wait_until
 from tests import sample_jobs
 from tests.conftest import StartWorker, wait_for_key

@@ -382,7 +382,7 @@ def test_a_worker_that_is_asked_to_stop_hands_its_job_over(connection: Redis, st
     assert Queue("jobs", connection=connection).job_ids == [job.id, waiting.id], "it goes on first"
     assert connection.hlen(keys.RUNNING) == 0 and job.get_executions() == []
     kept = keys.run(job.id), keys.results(job.id)
-    assert min(map(connection.ttl, kept)) > executions.KEEP_SECONDS, "it may wait longer than a run is kept"
+    assert min(map(connection.ttl, kept)) > keys.KEEP_SECONDS, "it may wait longer than a run is kept"
     start_worker("jobs", "--burst", **QUICK).finish()
     assert job.get_status() == JobStatus.FINISHED
     assert texts(connection, "done") == [str(number) for number in range(40)], "nothing is done twice"

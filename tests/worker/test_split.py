@@ -18,7 +18,7 @@ from rq.serializers import DefaultSerializer, JSONSerializer
 from rqmem.errors import ConfigError, RqmemError, UnknownName
 from rqmem.job import tree
 from rqmem.store import execution_reader, keys, ledger
-from rqmem.store.executions import KEEP_SECONDS
+from rqmem.store.keys import KEEP_SECONDS
 from rqmem.testing import wait_until
 from rqmem.worker.orphaned_children import Mending
 from tests import sample_jobs

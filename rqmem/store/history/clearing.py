@@ -36,7 +36,7 @@ def clear_type(connection: Redis, job_type: str) -> int:
     """
     history_reader.check_version(connection)
     removed = sum(_unlink(connection, _scan(connection, pattern)) for pattern in keys.of_type(job_type))
-    for of_job in (keys.story, keys.breaches):
+    for of_job in (each for each in keys.TABLE if "story" in each.forgotten):
         names = list(_about(connection, _scan(connection, of_job("*")), job_type))
         removed += _unlink(connection, names)
         for batch in _batches(name.removeprefix(of_job("").encode()) for name in names):

@@ -16,13 +16,10 @@ from rqmem.store.alerts.alert_records import Alert, Open
 from rqmem.store.history.history_records import VERSION, Grown, Live, Run, Tally, Told
 from rqmem.store.history.samples import RINGS, Ring, Sample
 from rqmem.store.history.totals import Totals
+from rqmem.store.keys import DAY_SECONDS, DAYS_KEPT, HOUR_SECONDS, HOURS_KEPT, WEEK_SECONDS, WEEKS_KEPT
 
 if TYPE_CHECKING:
     from redis import Redis
-
-HOUR_SECONDS, DAY_SECONDS = 3600, 86400
-HOURS_KEPT, DAYS_KEPT = 48, 30
-WEEK_SECONDS, WEEKS_KEPT = 7 * DAY_SECONDS, 2
 
 
 def check_version(connection: Redis) -> None:

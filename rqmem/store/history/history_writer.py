@@ -14,7 +14,10 @@ from typing import TYPE_CHECKING, Any, cast
 from rqmem.policy.histogram import bucket
 from rqmem.store import codec, keys
 from rqmem.store.history import totals
-from rqmem.store.history.history_reader import (
+from rqmem.store.history.history_records import OK, VERSION, Grown, Live, Run
+from rqmem.store.history.kept_types import KEPT_TYPES, forget_beyond
+from rqmem.store.history.samples import RINGS, Sample
+from rqmem.store.keys import (
     DAY_SECONDS,
     DAYS_KEPT,
     HOUR_SECONDS,
@@ -22,9 +25,6 @@ from rqmem.store.history.history_reader import (
     WEEK_SECONDS,
     WEEKS_KEPT,
 )
-from rqmem.store.history.history_records import OK, VERSION, Grown, Live, Run
-from rqmem.store.history.kept_types import KEPT_TYPES, forget_beyond
-from rqmem.store.history.samples import RINGS, Sample
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 # At worst 60 MB together, if all of it is there and as long as it may be; a few MB where 20 job types run.
 KEPT_RUNS = 100
-KEPT_STORIES, KEPT_STORY_LINES, STORY_SECONDS = 800, 100, 7 * DAY_SECONDS
+KEPT_STORIES, KEPT_STORY_LINES = 800, 100
 KEPT_SAMPLED_WORKERS = 100
 KEPT_GROWN = 5
 _TRIMMED_AT_ONCE = 500
@@ -87,20 +87,20 @@ def write_runs(
     for run in runs:
         by_type.setdefault(kept_as.get(run.job, run.job), []).append(run)
     if "" in by_rule:  # about no job
-        _add(pipeline, keys.totals(""), totals.added({}, [], by_rule[""]), DAYS_KEPT * DAY_SECONDS)
+        _add(pipeline, keys.totals(""), totals.added({}, [], by_rule[""]), keys.totals.expires)
     for name, ended in by_type.items():
         raised = by_rule.get(name, Counter())
         counts = _counts(ended, sum(raised.values()), leak_mb.get(name, []))
         for period, seconds, number in (("h", HOUR_SECONDS, HOURS_KEPT), ("d", DAY_SECONDS, DAYS_KEPT)):
             _add(pipeline, keys.tally(name, period, int(now // seconds)), counts, seconds * (number + 1))
-        _add(pipeline, keys.totals(name), totals.added(counts, ended, raised), DAYS_KEPT * DAY_SECONDS)
+        _add(pipeline, keys.totals(name), totals.added(counts, ended, raised), keys.totals.expires)
         if ended:
             began = min(run.ended_at - run.seconds for run in ended)
             pipeline.hsetnx(keys.totals(name), "since", str(round(began, 3)))
             key = keys.runs(name)
             pipeline.lpush(key, *(codec.to_json(run) for run in ended[-KEPT_RUNS:]))
             pipeline.ltrim(key, 0, KEPT_RUNS - 1)
-            pipeline.expire(key, DAYS_KEPT * DAY_SECONDS)
+            pipeline.expire(key, keys.runs.expires)
     if by_type:
         pipeline.zadd(keys.TYPES, dict.fromkeys(by_type, round(now)))
 
@@ -110,7 +110,7 @@ def write_story(pipeline: Pipeline, job_id: str, lines: Sequence[Mapping[str, An
     key = keys.story(job_id)
     pipeline.rpush(key, *(json.dumps(line) for line in lines[-KEPT_STORY_LINES:]))
     pipeline.ltrim(key, -KEPT_STORY_LINES, -1)
-    pipeline.expire(key, STORY_SECONDS)
+    pipeline.expire(key, keys.story.expires)
     pipeline.zadd(keys.STORIES, {job_id: round(now)})
 
 
@@ -141,7 +141,7 @@ def trim(connection: Redis) -> None:
     forget_beyond(connection, KEPT_TYPES)
     gone = []
     for job_id in _popped(connection, keys.STORIES, stories - KEPT_STORIES):
-        gone += [keys.story(job_id), keys.breaches(job_id)]
+        gone += keys.forgotten("story", job_id)
     for worker in _popped(connection, keys.SAMPLED, workers - KEPT_SAMPLED_WORKERS):
         gone += [keys.samples(worker, ring.step_seconds) for ring in RINGS]
     if gone:

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, cast
 
 from rqmem.store import keys
-from rqmem.store.history.history_reader import (
+from rqmem.store.keys import (
     DAY_SECONDS,
     DAYS_KEPT,
     HOUR_SECONDS,

@@ -11,8 +11,8 @@ from rqmem.errors import JournalVersionError
 from rqmem.policy import histogram
 from rqmem.policy.recommendation import Day, Past, Recommendation, recommend
 from rqmem.store.history import history_reader
-from rqmem.store.history.history_reader import DAY_SECONDS, DAYS_KEPT
 from rqmem.store.history.history_records import OK, Run
+from rqmem.store.keys import DAY_SECONDS, DAYS_KEPT
 
 if TYPE_CHECKING:
     from redis import Redis

@@ -3,8 +3,8 @@
 -- Refused (0) unless the given execution still owns the job; -1 when the job itself is gone or was
 -- ended by somebody else meanwhile. RQ's records afterwards are those of a job just enqueued.
 -- KEYS: 1 running, 2 job, 3 started registry, 4 execution, 5 job's executions, 6 worker's executions,
---       7 intermediate queue, 8 queue, 9 failed registry, 10 run, 11 set of queues,
---       12 to 14 what is kept beside the run, 15 scheduled registry, 16 resumes that wait
+--       7 intermediate queue, 8 queue, 9 run, 10 set of queues, 11 failed registry, 12 scheduled registry,
+--       13 delayed resumes, 14... all keys that expire with the run
 -- ARGV: 1 job id, 2 execution id, 3 stage ('' to leave the run as it is), 4 chunk size, 5 now (text),
 --       6 what that takes from the budget of resumes, 7 1: the next execution is to cut what is left of that stage,
 --       8 how its executions ended ('' to leave that as it is), 9 when it is due, in s since 1970 (0: now),
@@ -28,7 +28,7 @@ elseif status ~= 'started' and status ~= 'queued' and status ~= 'failed' then
   return -1
 end
 if status == 'failed' then
-  redis.call('ZREM', KEYS[9], ARGV[1])
+  redis.call('ZREM', KEYS[11], ARGV[1])
 end
 redis.call('PERSIST', KEYS[2])
 redis.call('LREM', KEYS[8], 0, ARGV[1])
@@ -36,27 +36,27 @@ local due = tonumber(ARGV[9])
 if due > 0 then
   -- RQ's scheduler would be a minute later: it moves what nobody of ours has moved.
   redis.call('HSET', KEYS[2], 'status', 'scheduled')
-  redis.call('ZADD', KEYS[15], math.ceil(due) + 60, ARGV[1])
-  redis.call('ZADD', KEYS[16], ARGV[9], ARGV[1])
+  redis.call('ZADD', KEYS[12], math.ceil(due) + 60, ARGV[1])
+  redis.call('ZADD', KEYS[13], ARGV[9], ARGV[1])
 else
   redis.call('HSET', KEYS[2], 'status', 'queued', 'enqueued_at', ARGV[5])
-  redis.call('SADD', KEYS[11], KEYS[8])
+  redis.call('SADD', KEYS[10], KEYS[8])
   redis.call('LPUSH', KEYS[8], ARGV[1])
 end
 if ARGV[3] ~= '' then
-  redis.call('HSET', KEYS[10], 'chunk_size:' .. ARGV[3], ARGV[4])
+  redis.call('HSET', KEYS[9], 'chunk_size:' .. ARGV[3], ARGV[4])
 end
 if tonumber(ARGV[6]) > 0 then
-  redis.call('HINCRBY', KEYS[10], 'resumes', 1)
-  redis.call('HINCRBY', KEYS[10], 'resumes_spent', ARGV[6])
+  redis.call('HINCRBY', KEYS[9], 'resumes', 1)
+  redis.call('HINCRBY', KEYS[9], 'resumes_spent', ARGV[6])
 end
 if ARGV[8] ~= '' then
-  redis.call('HSET', KEYS[10], 'history', ARGV[8])
+  redis.call('HSET', KEYS[9], 'history', ARGV[8])
 end
 if ARGV[7] == '1' then
-  redis.call('HSET', KEYS[10], 'cut_stage', ARGV[3])
+  redis.call('HSET', KEYS[9], 'cut_stage', ARGV[3])
 end
-for _, key in ipairs({KEYS[10], KEYS[12], KEYS[13], KEYS[14]}) do
-  redis.call('EXPIRE', key, ARGV[10])
+for i = 14, #KEYS do
+  redis.call('EXPIRE', KEYS[i], ARGV[10])
 end
 return 1
