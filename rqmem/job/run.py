@@ -28,8 +28,7 @@ from rqmem.sources import Cuttable
 from rqmem.store import execution_reader
 from rqmem.store.execution_records import GATHER, Pending, RunRecord
 from rqmem.store.executions import RunWriter
-from rqmem.store.history import item_costs
-from rqmem.store.history.learned import advised_chunk_size
+from rqmem.store.history import learned
 from rqmem.units import to_mb
 from rqmem.worker.horse import user_code
 
@@ -146,7 +145,7 @@ class JobRun:
             return None
         if not (self.config.auto and self.config.journal_enabled):
             return None
-        return advised_chunk_size(self.horse.connection, self._job, self.config.warning_threshold, time.time())
+        return learned.advised_chunk_size(self.horse.connection, self._job, self.config.warning_threshold, time.time())
 
     def bytes_per_item(self) -> float | None:
         """What an item of this job type has cost so far; None where the journal does not know."""
@@ -156,7 +155,7 @@ class JobRun:
     def _kb_per_item(self) -> float | None:
         if self.horse is None or not self.config.journal_enabled:
             return None
-        return item_costs.kb_per_item(self.horse.connection, self._job, time.time())
+        return learned.kb_per_item(self.horse.connection, self._job, time.time())
 
     # The end
 

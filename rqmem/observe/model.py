@@ -10,9 +10,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from rqmem.store.alerts.alert_records import Alert, Open
-from rqmem.store.history.history_records import Live, LiveJob, Run, Tally
+from rqmem.store.history.history_records import Live, LiveJob, Run, Tally, Totals
 from rqmem.store.history.samples import Sample
-from rqmem.store.history.totals import Totals
 
 Kind = Literal["rqmem", "silent", "rq"]
 

@@ -31,7 +31,7 @@ from rqmem.rq_names import Queue as RqQueue
 from rqmem.rq_names import Worker as RqWorker
 from rqmem.store import execution_reader, keys
 from rqmem.store.history import history_reader
-from rqmem.store.history.totals import Totals
+from rqmem.store.history.history_records import Totals
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

@@ -7,11 +7,13 @@ every 24 hours). Here a bucket is counted by the hour and by the day, and the we
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from bisect import bisect_left
+from collections.abc import Iterable, Mapping, Sequence
 
 RATIO = 1.05
 HALF_LIFE_SECONDS = 24 * 3600.0
 _SMALLEST = 0.001
+_ABOVE = "inf"
 
 
 def bucket(value: float) -> int:
@@ -49,3 +51,19 @@ def percentile(histogram: Mapping[int, float], fraction: float) -> float | None:
         if reached >= fraction * total * (1 - 1e-12):
             return upper_end(number)
     return upper_end(max(histogram))
+
+
+def bound(value: float, bounds: Sequence[float]) -> str:
+    """The lowest of the bounds that is not below ``value``, as text; above all of them ``"inf"``."""
+    at = bisect_left(bounds, value)
+    return f"{bounds[at]:g}" if at < len(bounds) else _ABOVE
+
+
+def cumulative(counts: Mapping[str, float], bounds: Sequence[float]) -> list[tuple[float | None, float]]:
+    """Each bound and how many values are up to it, by counts under `bound`; last None and how many there are."""
+    found: list[tuple[float | None, float]] = []
+    reached = 0.0
+    for each in bounds:
+        reached += counts.get(f"{each:g}", 0)
+        found.append((each, reached))
+    return [*found, (None, reached + counts.get(_ABOVE, 0))]

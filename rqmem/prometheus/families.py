@@ -13,8 +13,9 @@ from prometheus_client.utils import floatToGoString
 from rqmem._version import __version__
 from rqmem.events import Layer
 from rqmem.policy.alert_rules import RULES, WORKER_FULL
+from rqmem.policy.histogram import cumulative
 from rqmem.prometheus.catalogue import METRICS
-from rqmem.store.history.totals import PEAK_BOUNDS_MB, SECONDS_BOUNDS, cumulative
+from rqmem.store.history.history_records import PEAK_BOUNDS_MB, SECONDS_BOUNDS
 from rqmem.text import printable
 from rqmem.units import MB
 

@@ -30,13 +30,13 @@ from rq import Queue
 from rqmem import exporter
 from rqmem.connection import embedded
 from rqmem.errors import ConfigError
+from rqmem.policy.histogram import cumulative
 from rqmem.prometheus.catalogue import METRICS
 from rqmem.prometheus.server import serve
-from rqmem.store import keys
+from rqmem.store import codec, keys
 from rqmem.store.history import clearing, history_reader, history_writer
-from rqmem.store.history.history_records import LiveJob, Run
+from rqmem.store.history.history_records import PEAK_BOUNDS_MB, SECONDS_BOUNDS, LiveJob, Run, Totals
 from rqmem.store.history.kept_types import KEPT_TYPES
-from rqmem.store.history.totals import PEAK_BOUNDS_MB, SECONDS_BOUNDS, Totals, added, cumulative
 from rqmem.testing import wait_until
 from rqmem.units import MB
 from tests import forked, sample_jobs
@@ -280,8 +280,8 @@ def a_run_of(peak_mb: float, seconds: float) -> Run:
 
 @given(st.lists(st.builds(a_run_of, st.floats(0, 1e6), st.floats(0, 1e6)), max_size=20))
 def test_histograms_count_each_run_once_and_below_the_right_bounds(runs: list[Run]) -> None:
-    fields = added({"runs": len(runs)}, runs, {})
-    totals = Totals.from_hash({name.encode(): str(amount).encode() for name, amount in fields.items()})
+    fields = history_writer.counts_of_totals({"runs": len(runs)}, runs, {})
+    totals = codec.from_hash(Totals, {name.encode(): str(amount).encode() for name, amount in fields.items()})
     for counts, bounds, values in (
         (totals.peaks, PEAK_BOUNDS_MB, [run.peak_mb for run in runs]),
         (totals.durations, SECONDS_BOUNDS, [run.seconds for run in runs]),
@@ -292,7 +292,9 @@ def test_histograms_count_each_run_once_and_below_the_right_bounds(runs: list[Ru
 
 
 def test_totals_of_a_newer_rqmem_are_passed_over() -> None:
-    totals = Totals.from_hash({b"runs": b"3", b"novelty": b"1", b"breach:watch": b"2", b"new:x": b"1", b"peak:7": b"9"})
+    totals = codec.from_hash(
+        Totals, {b"runs": b"3", b"novelty": b"1", b"breach:watch": b"2", b"new:x": b"1", b"peak:7": b"9"}
+    )
     assert (totals.runs, totals.breaches) == (3, {"watch": 2})
     assert cumulative(totals.peaks, PEAK_BOUNDS_MB)[-1] == (None, 0)
 

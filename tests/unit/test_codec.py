@@ -18,7 +18,7 @@ from rqmem.profiling.snapshots import Inside
 from rqmem.store import codec
 from rqmem.store.alerts.alert_records import Alert, Open
 from rqmem.store.execution_records import Owner, RunRecord, Split
-from rqmem.store.history.history_records import Grown, Live, Run
+from rqmem.store.history.history_records import Grown, Live, Run, Tally, Totals
 from rqmem.worker.horse.channel import Order, Report
 
 WRITTEN: dict[str, Any] = json.loads((Path(__file__).parent / "texts_in_redis.json").read_text())
@@ -63,6 +63,17 @@ def test_hashes_of_before_the_codec_are_read_whole() -> None:
             sealed=True, total=3, ended=2, failed=1, items=70, peak_mb=91.5, started_at=1760000000.5, reported=False,
             ended_at=1760000005.5, ended_before=1, cut_stage=0, end=4,
         ),
+    )  # fmt: skip
+    sums: dict[str, Any] = {
+        "jobs": 3, "jobs_split": 1, "runs": 4, "failed": 1, "resumed": 1, "splits": 1, "leaks": 1, "leak_mb": 1.5,
+        "collections": 4, "freed_mb": 31, "chunks": 24, "items": 1200, "seconds": 12.3, "breaches": {"watch": 1},
+    }  # fmt: skip
+    assert codec.from_hash(Tally, raw("tally")) == Tally(
+        **sums, alerts=2, peak_sum_mb=158.7, peaks={37: 3}, durations={12: 4}, costs={5: 1}
+    )
+    assert codec.from_hash(Totals, raw("totals")) == Totals(
+        **sums, peak_mb=300.5, since=1759990000.5, alerts={"usage": 2},
+        peaks={"192": 3, "inf": 1}, durations={"30": 4},
     )  # fmt: skip
 
 

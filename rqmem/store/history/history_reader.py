@@ -13,9 +13,8 @@ from rqmem.errors import JournalVersionError
 from rqmem.policy import histogram
 from rqmem.store import codec, keys
 from rqmem.store.alerts.alert_records import Alert, Open
-from rqmem.store.history.history_records import VERSION, Grown, Live, Run, Tally, Told
+from rqmem.store.history.history_records import VERSION, Grown, Live, Run, Tally, Told, Totals
 from rqmem.store.history.samples import RINGS, Ring, Sample
-from rqmem.store.history.totals import Totals
 from rqmem.store.keys import DAY_SECONDS, DAYS_KEPT, HOUR_SECONDS, HOURS_KEPT, WEEK_SECONDS, WEEKS_KEPT
 
 if TYPE_CHECKING:
@@ -118,7 +117,7 @@ def tallies(
         for number in numbers:
             pipeline.hgetall(keys.tally(job_type, period, number))
         found = zip(numbers, pipeline.execute(), strict=True)
-        return [((number + 0.5) * seconds, _tally(raw)) for number, raw in found if raw]
+        return [((number + 0.5) * seconds, codec.from_hash(Tally, raw)) for number, raw in found if raw]
 
 
 def first_seen(connection: Redis, job_types: Iterable[str], now: float) -> dict[str, float]:
@@ -146,7 +145,7 @@ def hourly(connection: Redis, job_types: Iterable[str], since: float, until: flo
         for name, hour in asked:
             pipeline.hgetall(keys.tally(name, "h", hour))
         answers = cast("list[dict[bytes, bytes]]", pipeline.execute())
-    return {each: _tally(raw) for each, raw in zip(asked, answers, strict=True) if raw}
+    return {each: codec.from_hash(Tally, raw) for each, raw in zip(asked, answers, strict=True) if raw}
 
 
 def tally(connection: Redis, job_type: str, since: float, until: float) -> Tally:
@@ -174,7 +173,7 @@ def totals(connection: Redis, job_types: Iterable[str]) -> dict[str, Totals]:
         for name in asked:
             pipeline.hgetall(keys.totals(name))
         answers = cast("list[dict[bytes, bytes]]", pipeline.execute())
-    return {name: Totals.from_hash(raw) for name, raw in zip(asked, answers, strict=True) if raw}
+    return {name: codec.from_hash(Totals, raw) for name, raw in zip(asked, answers, strict=True) if raw}
 
 
 def decayed(
@@ -254,20 +253,3 @@ def _scores(connection: Redis, key: str) -> dict[str, float]:
 
 def _beyond(after: str) -> str:
     return "-" if after in ("-", "0") else f"({after}"
-
-
-_HISTOGRAMS = {"peak": "peaks", "sec": "durations", "item": "costs"}
-
-
-def _tally(raw: Mapping[bytes, bytes]) -> Tally:
-    counters: dict[str, float] = {}
-    by_name: dict[str, dict[str, float]] = {}
-    known = Tally.__dataclass_fields__
-    for key, value in raw.items():
-        name, colon, part = key.decode().partition(":")
-        if colon:
-            by_name.setdefault(name, {})[part] = float(value)
-        elif name in known:
-            counters[name] = float(value)
-    histograms = {ours: {int(k): v for k, v in by_name.get(name, {}).items()} for name, ours in _HISTOGRAMS.items()}
-    return Tally(**counters, breaches=by_name.get("breach", {}), **histograms)  # type: ignore[arg-type]

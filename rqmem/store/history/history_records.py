@@ -14,6 +14,9 @@ VERSION = 1
 OK = "ok"
 
 
+PEAK_BOUNDS_MB = (16, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 4096, 8192, 16384)
+SECONDS_BOUNDS = (0.01, 0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600)
+
 Lines = tuple[tuple[float, str], ...]
 """MB and line of code, most first."""
 
@@ -143,19 +146,16 @@ class Grown:
 
 
 @dataclass(frozen=True)
-class Tally:
+class Sums:
     """What happened to a job type within some time. Sizes in MB.
 
     Attributes:
         jobs: that somebody enqueued, each counted with one execution (`Run.counted`); ``jobs_split``: those that split.
         runs: executions that ended; ``failed``: the job failed with it; ``resumed``: it went on in another.
-        breaches: by layer.
         collections, freed_mb, chunks, items, seconds: summed.
         splits: runs that split.
-        alerts: raised.
         leaks: found; ``leak_mb``: what a run leaves by each of them, summed.
-        peak_sum_mb: the peaks of runs that finished items, summed.
-        peaks, durations, costs: histograms (`rqmem.policy.histogram`) of peak MB, seconds, and **KB** per item.
+        breaches: by layer.
     """
 
     jobs: float = 0
@@ -164,7 +164,6 @@ class Tally:
     failed: float = 0
     resumed: float = 0
     splits: float = 0
-    alerts: float = 0
     leaks: float = 0
     leak_mb: float = 0
     collections: float = 0
@@ -172,11 +171,45 @@ class Tally:
     chunks: float = 0
     items: float = 0
     seconds: float = 0
+    breaches: dict[str, float] = field(default_factory=dict, metadata={"name": "breach:"})
+
+
+@dataclass(frozen=True)
+class Totals(Sums):
+    """Sums since the job type was first seen: counters that never fall, which the sums of tallies would not be.
+
+    They are kept as long as the type, so they are small: histograms have few bounds. The hash under no job type's name
+    counts the alerts that are about none.
+
+    Attributes:
+        peak_mb: the peaks of all runs, summed.
+        since: when the first run began, epoch seconds; 0: not known.
+        alerts: by rule.
+        peaks, durations: bound (`PEAK_BOUNDS_MB`, `SECONDS_BOUNDS`) as text -> runs up to it and above the one before.
+    """
+
+    peak_mb: float = 0
+    since: float = 0
+    alerts: dict[str, float] = field(default_factory=dict, metadata={"name": "alert:"})
+    peaks: dict[str, float] = field(default_factory=dict, metadata={"name": "peak:"})
+    durations: dict[str, float] = field(default_factory=dict, metadata={"name": "sec:"})
+
+
+@dataclass(frozen=True)
+class Tally(Sums):
+    """Sums of an hour or a day.
+
+    Attributes:
+        alerts: raised.
+        peak_sum_mb: the peaks of runs that finished items, summed.
+        peaks, durations, costs: histograms (`rqmem.policy.histogram`) of peak MB, seconds, and **KB** per item.
+    """
+
+    alerts: float = 0
     peak_sum_mb: float = 0
-    breaches: dict[str, float] = field(default_factory=dict)
-    peaks: dict[int, float] = field(default_factory=dict)
-    durations: dict[int, float] = field(default_factory=dict)
-    costs: dict[int, float] = field(default_factory=dict)
+    peaks: dict[int, float] = field(default_factory=dict, metadata={"name": "peak:"})
+    durations: dict[int, float] = field(default_factory=dict, metadata={"name": "sec:"})
+    costs: dict[int, float] = field(default_factory=dict, metadata={"name": "item:"})
 
     def plus(self, other: Tally) -> Tally:
         """Both together."""

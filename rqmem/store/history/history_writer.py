@@ -9,12 +9,12 @@ from __future__ import annotations
 import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any, cast
 
-from rqmem.policy.histogram import bucket
+from rqmem.policy.histogram import bound, bucket
 from rqmem.store import codec, keys
-from rqmem.store.history import totals
-from rqmem.store.history.history_records import OK, VERSION, Grown, Live, Run
+from rqmem.store.history.history_records import OK, PEAK_BOUNDS_MB, SECONDS_BOUNDS, VERSION, Grown, Live, Run, Sums
 from rqmem.store.history.kept_types import KEPT_TYPES, forget_beyond
 from rqmem.store.history.samples import RINGS, Sample
 from rqmem.store.keys import (
@@ -38,6 +38,7 @@ KEPT_STORIES, KEPT_STORY_LINES = 800, 100
 KEPT_SAMPLED_WORKERS = 100
 KEPT_GROWN = 5
 _TRIMMED_AT_ONCE = 500
+_SUMS = {each.name for each in fields(Sums)}
 
 
 def version_is_ours(connection: Redis) -> bool:
@@ -87,13 +88,13 @@ def write_runs(
     for run in runs:
         by_type.setdefault(kept_as.get(run.job, run.job), []).append(run)
     if "" in by_rule:  # about no job
-        _add(pipeline, keys.totals(""), totals.added({}, [], by_rule[""]), keys.totals.expires)
+        _add(pipeline, keys.totals(""), counts_of_totals({}, [], by_rule[""]), keys.totals.expires)
     for name, ended in by_type.items():
         raised = by_rule.get(name, Counter())
         counts = _counts(ended, sum(raised.values()), leak_mb.get(name, []))
         for period, seconds, number in (("h", HOUR_SECONDS, HOURS_KEPT), ("d", DAY_SECONDS, DAYS_KEPT)):
             _add(pipeline, keys.tally(name, period, int(now // seconds)), counts, seconds * (number + 1))
-        _add(pipeline, keys.totals(name), totals.added(counts, ended, raised), keys.totals.expires)
+        _add(pipeline, keys.totals(name), counts_of_totals(counts, ended, raised), keys.totals.expires)
         if ended:
             began = min(run.ended_at - run.seconds for run in ended)
             pipeline.hsetnx(keys.totals(name), "since", str(round(began, 3)))
@@ -190,3 +191,21 @@ def _counts(runs: Iterable[Run], alerts: int, leak_mb: Sequence[float]) -> dict[
         ):
             counts[field] += amount
     return {field: amount for field, amount in counts.items() if amount}
+
+
+def counts_of_totals(
+    tallied: Mapping[str, float], runs: Iterable[Run], alerts: Mapping[str, int]
+) -> Mapping[str, float]:
+    """What to add to the totals, by their fields.
+
+    ``tallied``: what is added to the tallies, which share the sums; ``alerts``: raised, by rule.
+    """
+    shared = {name: amount for name, amount in tallied.items() if name in _SUMS or name.startswith("breach:")}
+    counts: defaultdict[str, float] = defaultdict(int, shared)
+    for run in runs:
+        counts["peak_mb"] += run.peak_mb
+        counts[f"peak:{bound(run.peak_mb, PEAK_BOUNDS_MB)}"] += 1
+        counts[f"sec:{bound(run.seconds, SECONDS_BOUNDS)}"] += 1
+    for rule, count in alerts.items():
+        counts[f"alert:{rule}"] += count
+    return counts

@@ -1,15 +1,15 @@
-"""What the journal has of a job type as `rqmem.policy.recommendation` takes it, and the chunk size advised on it."""
+"""What the history of a job type teaches: its recommendation, chunk sizes, costs per item and expected peaks."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from redis.exceptions import RedisError
 
 from rqmem.errors import JournalVersionError
 from rqmem.policy import histogram
-from rqmem.policy.recommendation import Day, Past, Recommendation, recommend
+from rqmem.policy.recommendation import COST_FRACTION, Day, Past, Recommendation, recommend
 from rqmem.store.history import history_reader
 from rqmem.store.history.history_records import OK, Run
 from rqmem.store.keys import DAY_SECONDS, DAYS_KEPT
@@ -17,9 +17,11 @@ from rqmem.store.keys import DAY_SECONDS, DAYS_KEPT
 if TYPE_CHECKING:
     from redis import Redis
 
+T = TypeVar("T")
+
 _KNOWN_SECONDS = 60.0
 _MOST_TYPES = 100
-_known: dict[str, tuple[float, int | None]] = {}
+_known: dict[tuple[str, str], tuple[float, Any]] = {}
 
 
 def past(connection: Redis, job_type: str, now: float, known_since: float) -> Past:
@@ -42,20 +44,37 @@ def past(connection: Redis, job_type: str, now: float, known_since: float) -> Pa
 
 
 def advised_chunk_size(connection: Redis, job_type: str, warning_fraction: float, now: float) -> int | None:
-    """What ``rqmem recommend`` says, read once a minute at most; None where it says none, or Redis does not answer."""
-    at, size = _known.get(job_type, (float("-inf"), None))
-    if now - at < _KNOWN_SECONDS:
-        return size
-    try:
-        history_reader.check_version(connection)
+    """The chunk size that ``rqmem recommend`` advises; None where it advises none, or Redis does not answer."""
+
+    def read() -> int | None:
         found = recommend(past(connection, job_type, now, now), warning_fraction)
-        size = found.chunk_size if isinstance(found, Recommendation) else None
-    except (RedisError, JournalVersionError):
-        size = None
-    if len(_known) >= _MOST_TYPES:
-        _known.clear()
-    _known[job_type] = (now, size)
-    return size
+        return found.chunk_size if isinstance(found, Recommendation) else None
+
+    return _cached("chunk size", connection, job_type, now, read)
+
+
+def kb_per_item(connection: Redis, job_type: str, now: float) -> float | None:
+    """A high percentile of KB per item, for the first chunk of a run; None: not known, or Redis does not answer."""
+
+    def read() -> float | None:
+        return histogram.percentile(history_reader.decayed(connection, job_type, now)[2], COST_FRACTION)
+
+    return _cached("KB per item", connection, job_type, now, read)
+
+
+def _cached(what: str, connection: Redis, job_type: str, now: float, read: Callable[[], T | None]) -> T | None:
+    """What ``read`` returns, read at most once a minute; None where the journal cannot be read."""
+    at, value = _known.get((what, job_type), (float("-inf"), None))
+    if now - at >= _KNOWN_SECONDS:
+        try:
+            history_reader.check_version(connection)
+            value = read()
+        except (RedisError, JournalVersionError):
+            value = None
+        if len(_known) >= _MOST_TYPES:
+            _known.clear()
+        _known[what, job_type] = (now, value)
+    return value
 
 
 def _median(values: Iterable[float]) -> float:
