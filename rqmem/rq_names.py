@@ -29,7 +29,6 @@ from rq.exceptions import (
     InvalidJobOperation,
     NoSuchJobError,
     StopRequested,
-    TimeoutFormatError,
 )
 from rq.executions import WORKER_EXECUTIONS_KEY_TEMPLATE, Execution, ExecutionRegistry
 from rq.group import Group
@@ -48,7 +47,7 @@ from rq.scheduler import RQScheduler
 from rq.serializers import resolve_serializer
 from rq.suspension import WORKERS_SUSPENDED, is_suspended
 from rq.timeouts import BaseTimeoutException, JobTimeoutException
-from rq.utils import decode_redis_hash, import_attribute, now, parse_composite_key, parse_timeout, utcformat, utcparse
+from rq.utils import decode_redis_hash, import_attribute, now, parse_composite_key, utcformat, utcparse
 from rq.worker import Worker, WorkerStatus
 from rq.worker_registration import WORKERS_BY_QUEUE_KEY
 from rq.worker_registration import get_keys as get_worker_keys

@@ -273,7 +273,7 @@ PARTS = (
     Part("rq.timeouts", names="BaseTimeoutException JobTimeoutException"),
     Part(
         "rq.exceptions",
-        names="AbandonedJobError DequeueTimeout InvalidJobOperation NoSuchJobError StopRequested TimeoutFormatError",
+        names="AbandonedJobError DequeueTimeout InvalidJobOperation NoSuchJobError StopRequested",
     ),
     Part("rq.command", called=("send_stop_job_command(connection, job_id)",)),
     Part("rq.connections", called=("parse_connection(connection)",)),
@@ -288,7 +288,6 @@ PARTS = (
             "import_attribute(name)",
             "now()",
             "parse_composite_key(composite_key)",
-            "parse_timeout(timeout)",
             "utcformat(dt)",
             "utcparse(string)",
         ),

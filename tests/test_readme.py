@@ -12,7 +12,8 @@ from redis import Redis
 from rq import Queue
 from rq.job import Job
 
-from rqmem.config.settings import VARIABLES, Config
+from rqmem.config.settings import SETTINGS, Config
+from scripts import readme_tables
 from tests import forked
 from tests.conftest import ROOT, StartWorker
 
@@ -83,15 +84,17 @@ def test_the_json_line_is_json_with_the_keys_in_their_order() -> None:
     assert list(json.loads(line))[-3:] == ["job_id", "queue", "worker"]
 
 
-def test_the_table_of_settings_is_complete_and_right() -> None:
+def test_the_tables_are_as_they_are_declared() -> None:
+    for name, table in readme_tables.TABLES.items():
+        assert readme_tables.in_readme(name, README) == table(), "python -m scripts.readme_tables --update"
+
+
+def test_every_setting_has_a_row_and_its_default_is_the_one_that_is_read() -> None:
     rows = dict(re.findall(r"^\| `(\w+)` \| (\S+) \|", README, re.MULTILINE))
-    assert set(rows) == set(VARIABLES)
-    for variable, shown in rows.items():
-        default = getattr(Config(), VARIABLES[variable][0])
-        if shown == "none":
-            assert not default
-        else:
-            assert VARIABLES[variable][1](shown, variable) == default
+    assert set(rows) == {setting.variable for setting in SETTINGS.values()}
+    for field, setting in SETTINGS.items():
+        value, shown = getattr(Config(), field), rows[setting.variable]
+        assert not value if shown == "none" else setting.parse(shown, setting.variable) == value
 
 
 def test_every_make_target_is_real() -> None:

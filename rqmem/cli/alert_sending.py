@@ -19,6 +19,7 @@ from rqmem.alerts import addresses as alert_addresses
 from rqmem.alerts import messages, pipe
 from rqmem.alerts.sender import Sender
 from rqmem.alerts.service import keep_others_quiet, services
+from rqmem.cli.options import setting_options
 from rqmem.cli.terminal import connected, redis_options, show
 from rqmem.config.load import load
 from rqmem.errors import ConfigError, RqmemError
@@ -29,16 +30,9 @@ if TYPE_CHECKING:
 _LOOK_SECONDS = 1.0
 _log = logging.getLogger("rqmem.alerts")
 
-_alert_url = click.option(
-    "--alert-url", "alert_urls", metavar="URL", multiple=True,
-    help="Where to, in Apprise's form; may be repeated. 'ps' shows it.",
-)  # fmt: skip
-_alert_urls_file = click.option("--alert-urls-file", metavar="FILE", help="A file of such, one a line.")
-
 
 @click.command(short_help="Send a test message to each URL.")
-@_alert_url
-@_alert_urls_file
+@setting_options("Alerts")
 @click.pass_context
 def test(ctx: click.Context, alert_urls: tuple[str, ...], alert_urls_file: str | None) -> None:
     """Send a message to each alert URL, now, and say which took it.
@@ -61,8 +55,7 @@ def test(ctx: click.Context, alert_urls: tuple[str, ...], alert_urls_file: str |
 
 @click.command(short_help="Send alerts on as they come.")
 @redis_options
-@_alert_url
-@_alert_urls_file
+@setting_options("Alerts")
 @click.option("--name", metavar="NAME", help="Of this sender; no other that runs may have it.")
 @click.option("--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True)
 @click.option("--parent", metavar="PID", type=int, hidden=True)

@@ -12,9 +12,9 @@ import click
 from redis.exceptions import RedisError
 
 from rqmem.cli.alert_sending import deliver, test
-from rqmem.cli.durations import parse_since
 from rqmem.cli.job_types import one_of
 from rqmem.cli.terminal import colour, connected, never_fail_on_a_letter, redis_options, show
+from rqmem.config.parsers import moment
 from rqmem.policy.alert_rules import RULES
 from rqmem.store.alerts.alert_records import Alert
 from rqmem.store.history import history_reader
@@ -52,7 +52,7 @@ def alerts_group(
     """
     if ctx.invoked_subcommand is not None:
         return
-    after = parse_since(since or _SINCE, time.time())
+    after = moment(since or _SINCE, "--since", time.time())
     connection, _ = connected(url)
     history_reader.check_version(connection)
     never_fail_on_a_letter()

@@ -12,8 +12,8 @@ from redis.exceptions import RedisError
 
 from rqmem.cli import config_tables
 from rqmem.cli.config_tables import JobRow, Redis
+from rqmem.cli.options import given_settings, setting_options
 from rqmem.cli.terminal import connected, never_fail_on_a_letter, redis_options, show
-from rqmem.cli.worker import SETTINGS, given_settings, worker
 from rqmem.config.load import Origin, Settings, load
 from rqmem.connection import connect
 from rqmem.errors import ConfigError, RqmemError
@@ -37,6 +37,7 @@ _EMBEDDED = "embedded, of this directory"
 @redis_options
 @click.option("--path", "-P", "paths", metavar="DIR", multiple=True, default=["."], show_default=True,
               help="Where the code of jobs is imported from.")  # fmt: skip
+@setting_options()
 @click.pass_context
 def config(
     ctx: click.Context,
@@ -84,9 +85,6 @@ def config(
     else:
         show(*config_tables.jobs_lines(rows, note))
     ctx.exit(1 if any(row.problem and row.job in loaded.config.jobs for row in rows) else 0)
-
-
-config.params += [each for each in worker.params if each.name in SETTINGS]
 
 
 def _json(fields: dict[str, Any]) -> str:

@@ -24,19 +24,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from rqmem.config.load import NAMES, Origin, Settings
-from rqmem.config.settings import VARIABLES, JobSettings
+from rqmem.config.load import Origin, Settings
+from rqmem.config.settings import SETTINGS, JobSettings, Setting, shown
 from rqmem.policy.recommendation import Recommendation, TooLittle
-from rqmem.units import MB, show_mb
+from rqmem.units import show_mb
 
 if TYPE_CHECKING:
     from rqmem.job.declared import Applied, Declared
 
 VERSION = 1
-_UNITS = {
-    "_mb": "MB", "_mb_per_minute": "MB a minute", "_bytes_per_second": "MB a second", "_seconds": "seconds",
-}  # fmt: skip
-_SECRET = "alert_urls"
 
 
 @dataclass(frozen=True)
@@ -66,10 +62,9 @@ class JobRow:
 def settings_lines(settings: Settings, redis: Redis, integrations: Sequence[str] = ()) -> list[str]:
     """A table of all settings, with the place that each came from."""
     rows = [("setting", "value", "from"), ("redis", redis.shown, _from(redis.origin))]
-    for name, variable in NAMES.items():
-        of = VARIABLES[variable][0]
-        value = _value(of, getattr(settings.config, of))
-        rows.append((name, _shown(of, value), _from(settings.origin(of))))
+    for field, setting in SETTINGS.items():
+        text, origin = shown(field, getattr(settings.config, field)), _from(settings.origin(field))
+        rows.append((setting.name, f"{text} {setting.unit}".rstrip() if text else "none", origin))
     widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
     lines = [f"{name:<{widths[0]}}  {value:<{widths[1]}}  {origin}".rstrip() for name, value, origin in rows]
     return [f"config file: {settings.file or 'none'}", _integrations(settings, integrations), "", *lines]
@@ -84,9 +79,9 @@ def _integrations(settings: Settings, names: Sequence[str]) -> str:
 def settings_json(settings: Settings, redis: Redis, integrations: Sequence[str] = ()) -> dict[str, Any]:
     """The same as `json` takes it."""
     rows = [_setting("redis", None, redis.shown, redis.origin)]
-    for name, variable in NAMES.items():
-        of = VARIABLES[variable][0]
-        rows.append(_setting(name, variable, _value(of, getattr(settings.config, of)), settings.origin(of)))
+    for field, setting in SETTINGS.items():
+        value = _value(setting, getattr(settings.config, field))
+        rows.append(_setting(setting.name, setting.variable, value, settings.origin(field)))
     active = list(integrations) if settings.config.integrations else []
     return {"version": VERSION, "config_file": settings.file, "integrations": active, "settings": rows}
 
@@ -113,26 +108,11 @@ def jobs_json(rows: Sequence[JobRow], settings: Settings, note: str) -> dict[str
 # Settings
 
 
-def _value(of: str, value: Any) -> Any:
-    """As `json` takes it, in the unit that people give it in."""
-    if of == _SECRET:
+def _value(setting: Setting, value: Any) -> Any:
+    """As `json` takes it."""
+    if setting.secret:
         return ["***" for _ in value]
-    if of.endswith("_bytes_per_second") and value is not None:
-        return round(value / MB, 1)
     return list(value) if isinstance(value, tuple) else value
-
-
-def _shown(of: str, value: Any) -> str:
-    if value is None or value == [] or (of == "max_jobs_per_horse" and value == 0):
-        return "none"
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if of == _SECRET:
-        return f"{len(value)}, not shown"
-    if isinstance(value, list):
-        return " ".join(value)
-    unit = next((unit for end, unit in _UNITS.items() if of.endswith(end)), "")
-    return f"{value:g} {unit}".rstrip() if isinstance(value, (int, float)) else str(value)
 
 
 def _from(origin: Origin) -> str:

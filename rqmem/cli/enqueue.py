@@ -12,6 +12,7 @@ import click
 from rqmem.cli.call import Target, arguments, resolve
 from rqmem.cli.terminal import redis_options, show
 from rqmem.cli.waiting import ENDED, until_ended
+from rqmem.config.parsers import whole_seconds
 from rqmem.connection.connect import connect
 from rqmem.errors import ConfigError, RqmemError
 from rqmem.observe.find import find
@@ -19,9 +20,7 @@ from rqmem.rq_names import (
     Job,
     Queue,
     Retry,
-    TimeoutFormatError,
     get_worker_keys,
-    parse_timeout,
     resolve_serializer,
     validate_job_id,
 )
@@ -29,8 +28,6 @@ from rqmem.text import json_text, timestamp
 
 if TYPE_CHECKING:
     from redis import Redis
-
-_MOST_SECONDS = 100 * 365 * 86400
 
 
 @click.command(short_help="Enqueue a job from a shell.")
@@ -71,7 +68,7 @@ def enqueue(path: str, paths: tuple[str, ...], url: str | None, as_json: bool, q
 
     A bare 7 is the text "7", as in rq; :7, --arg 7 and n:=7 are the number.
 
-    TIME is in seconds, or as in 90s, 10m, 2h, 1d.
+    TIME is in seconds, or as in 90s, 10m, 2h, 3d.
 
     Exit code 1 when --wait ends before the job, or the job fails.
     """
@@ -122,10 +119,10 @@ def _options(given: dict[str, Any]) -> dict[str, Any]:
         intervals = [_seconds(text, "--retry-interval", 0) or 0 for text in given["retry_interval"]]
         retry = Retry(max=given["retry_max"], interval=intervals or 0)
     options = {
-        "job_timeout": _seconds(given["timeout"], "--timeout", 1, none=-1),
-        "result_ttl": _seconds(given["result_ttl"], "--result-ttl", 0, none=-1),
+        "job_timeout": _seconds(given["timeout"], "--timeout", 1, or_none=True),
+        "result_ttl": _seconds(given["result_ttl"], "--result-ttl", 0, or_none=True),
         "ttl": _seconds(given["ttl"], "--ttl", 1),
-        "failure_ttl": _seconds(given["failure_ttl"], "--failure-ttl", 0, none=-1),
+        "failure_ttl": _seconds(given["failure_ttl"], "--failure-ttl", 0, or_none=True),
         "description": given["description"],
         "job_id": given["job_id"],
         "at_front": given["at_front"] or None,
@@ -134,20 +131,12 @@ def _options(given: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
 
 
-def _seconds(text: str | None, option: str, least: int, none: int | None = None) -> int | None:
-    """A time in rq's forms, at least so many seconds, or ``none`` for no limit. Raises `ConfigError`."""
+def _seconds(text: str | None, option: str, least: int, *, or_none: bool = False) -> int | None:
+    """A time in whole seconds; -1, which RQ takes for no limit, only with ``or_none``. Raises `ConfigError`."""
     if text is None:
         return None
-    try:
-        value = parse_timeout(text)
-    except TimeoutFormatError:
-        value = None
-    if value is None or (value < least and value != none):
-        unlimited = f", or {none} for no limit" if none is not None else ""
-        raise ConfigError(f"{option}={text!r}: give at least {least} s, as in 90s, 10m, 2h, 1d{unlimited}")
-    if value > _MOST_SECONDS:
-        raise ConfigError(f"{option}={text!r}: that is more than 100 years, which Redis or Python do not take")
-    return value
+    seconds = whole_seconds(text, option, least, "-1" if or_none else "")
+    return -1 if seconds is None else seconds
 
 
 def _due(delay: str | None, at: str | None) -> datetime | None:

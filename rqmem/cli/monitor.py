@@ -5,15 +5,16 @@ from __future__ import annotations
 import difflib
 import math
 import sys
-from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
 from redis.exceptions import RedisError
 
 from rqmem.cli import write_no_more
+from rqmem.cli.options import parsed
 from rqmem.cli.terminal import connected, never_fail_on_a_letter, redis_options, show
-from rqmem.config.settings import positive_int
+from rqmem.config.parsers import whole_seconds
 from rqmem.errors import ConfigError, RedisUnavailable, RqmemError, UnknownName
 from rqmem.live.loop import Watch
 from rqmem.live.recording import Report, Setting
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 
 ALERTS_RAISED = 3
 _ANSWER_SECONDS = 2.0
-UNLIMITED = "unlimited"
 
 
 def threshold(text: str, name: str) -> float:
@@ -45,36 +45,14 @@ def threshold(text: str, name: str) -> float:
     return value
 
 
-def duration(text: str, name: str) -> int | None:
-    """``text`` as whole seconds; None for ``unlimited``. Raises `ConfigError` naming ``name``."""
-    if text.strip().lower() == UNLIMITED:
-        return None
-    try:
-        return positive_int(text, name)
-    except ConfigError as error:
-        raise ConfigError(f"{error} (seconds), or {UNLIMITED}") from None
-
-
-def interval(text: str, name: str) -> int:
-    """``text`` as whole seconds. Raises `ConfigError` naming ``name``."""
-    try:
-        return positive_int(text, name)
-    except ConfigError as error:
-        raise ConfigError(f"{error} (seconds)") from None
-
-
-def _parsed(parse: Callable[[str, str], Any]) -> Callable[[click.Context, click.Parameter, str | None], Any]:
-    return lambda ctx, param, text: None if text is None else parse(text, param.opts[0])
-
-
 @click.command(short_help="Watch memory live, and report on it.")
-@click.option("--interval", metavar="SECONDS", default="60", show_default=True, callback=_parsed(interval),
+@click.option("--interval", **parsed("TIME", whole_seconds), default="60", show_default=True,
               help="Between samples of the report.")  # fmt: skip
-@click.option("--duration", metavar="SECONDS", default="3600", show_default=True, callback=_parsed(duration),
-              help="How long, or unlimited.")  # fmt: skip
-@click.option("--threshold", metavar="PERCENT", default="80", show_default=True, callback=_parsed(threshold),
+@click.option("--duration", **parsed("TIME", partial(whole_seconds, unlimited="unlimited")), default="1h",
+              show_default=True, help="How long, or unlimited.")  # fmt: skip
+@click.option("--threshold", **parsed("PERCENT", threshold), default="80", show_default=True,
               help="Of a job's ceiling; above it is marked and counted.")  # fmt: skip
-@click.option("--output-file", metavar="FILE", callback=_parsed(lambda text, name: output(text)),
+@click.option("--output-file", **parsed("FILE", lambda text, name: output(text)),
               help="Write the report there: .json or .txt.")  # fmt: skip
 @click.option("--fail-on-alert", is_flag=True, help="Exit code 3 when an alert was raised meanwhile.")
 @click.option("--queue", "-q", "queues", metavar="NAME", multiple=True, help="Only this queue; may be repeated.")
@@ -96,7 +74,7 @@ def monitor(ctx: click.Context, /, url: str | None, queues: tuple[str, ...], **o
     alerts that were open before.
 
     \b
-    rqmem monitor --interval 60 --duration 3600 --output-file report.json
+    rqmem monitor --interval 1m --duration 1h --output-file report.json
     """
     connection, where = connected(url)
     timeouts = {"socket_timeout": _ANSWER_SECONDS, "socket_connect_timeout": _ANSWER_SECONDS}

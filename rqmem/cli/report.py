@@ -9,9 +9,9 @@ from pathlib import Path
 
 import click
 
-from rqmem.cli.durations import parse_since
 from rqmem.cli.job_types import one_of
 from rqmem.cli.terminal import connected, never_fail_on_a_letter, redis_options, show
+from rqmem.config.parsers import moment
 from rqmem.errors import ConfigError, RqmemError
 from rqmem.live.saving import replace, writable
 from rqmem.observe.period import Report
@@ -51,7 +51,7 @@ def report(since: str, job: str | None, form: str | None, output: str | None, ur
     rqmem report --since 7d --output report.html
     """
     now = time.time()
-    after = parse_since(since, now)
+    after = moment(since, "--since", now)
     file = writable(output, "--output") if output is not None else None
     form = form or _SUFFIXES.get(Path(output or "").suffix.lower(), "text")
     if form == "html":

@@ -6,7 +6,7 @@ import os
 import secrets
 import socket
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +14,10 @@ import click
 from redis import Redis
 
 from rqmem import log, own_files
+from rqmem.cli.options import GroupedCommand, given_settings, grouped, parsed, setting_options
 from rqmem.cli.terminal import redis_options, show
 from rqmem.config.load import load
-from rqmem.config.settings import (
-    cgroup,
-    isolation,
-    on_worker_limit,
-    positive_int,
-    positive_mb,
-    preload_openmp,
-    profile,
-    reserve_mb,
-)
+from rqmem.config.parsers import positive_int, whole_seconds
 from rqmem.connection.connect import MODULE_VARIABLE, connect, read_module
 from rqmem.errors import ConfigError, RqmemError, UntrustedFile
 from rqmem.rq_names import (
@@ -46,139 +38,88 @@ from rqmem.worker import platform_check
 from rqmem.worker.memory_worker import MemoryWorker
 
 
-def _parsed(metavar: str, parse: Callable[[str, str], Any]) -> dict[str, Any]:
-    """Settings of an option whose text is parsed by the same function as its environment variable's."""
-
-    def convert(ctx: click.Context, param: click.Parameter, text: str | None) -> Any:
-        try:
-            return None if text is None else parse(text, param.opts[0])
-        except ConfigError as error:
-            raise click.UsageError(str(error), ctx) from None
-
-    return {"metavar": metavar, "callback": convert}
-
-
 def _log_format(ctx: click.Context, param: click.Parameter, text: str) -> str:
     if text in ("text", "json") or "%(message)s" in text:
         return text
     raise click.UsageError(f"--log-format {text!r}: give text, json, or a format with %(message)s in it", ctx)
 
 
-MB = _parsed("MB", positive_mb)
-SECONDS = _parsed("SECONDS", positive_int)
-COUNT = _parsed("COUNT", positive_int)
-ISOLATION = _parsed("KIND", isolation)
-CGROUP = _parsed("WHEN", cgroup)
-RESERVE = _parsed("MB", reserve_mb)
-ON_LIMIT = _parsed("WHAT", on_worker_limit)
-PROFILE = _parsed("WHAT", profile)
-OPENMP = _parsed("WHAT", preload_openmp)
-
-SETTINGS = {
-    "memory": "memory_mb",
-    "timeout": "timeout_seconds",
-    "isolation": "isolation",
-    "reserve": "reserve_mb",
-    "cgroup": "cgroup",
-    "worker_memory": "worker_memory_mb",
-    "on_worker_limit": "on_worker_limit",
-    "auto": "auto",
-    "max_jobs_per_horse": "max_jobs_per_horse",
-    "preload": "preload",
-    "preload_openmp": "preload_openmp",
-    "plugin": "plugins",
-    "integrations": "integrations",
-    "profile": "profile",
-    "profile_job": "profile_job",
-    "profile_dir": "profile_dir",
-    "alert_url": "alert_urls",
-    "alert_urls_file": "alert_urls_file",
-}
-"""Parameter of an option that is a setting -> its field of `Config`; ``rqmem config`` has them too."""
+def _ttl(text: str, name: str) -> int:
+    return -1 if text.strip() == "-1" else whole_seconds(text, name, least=0, unlimited="-1") or 0
 
 
-def given_settings(options: Mapping[str, Any]) -> dict[str, tuple[str, Any]]:
-    """Those options as `rqmem.config.load.load` takes them."""
-    given = {name: None if options[name] == () else options[name] for name in SETTINGS}  # (): may be repeated, was not
-    return {of: (f"--{name.replace('_', '-')}", given[name]) for name, of in SETTINGS.items()}
+_TIME = parsed("TIME", whole_seconds)
+_COUNT = parsed("COUNT", positive_int)
 
 
-@click.command(short_help="Run jobs, each under a memory ceiling.")
+def _path(option: str, short: str, default: str, help: str, variable: str | None = None) -> Any:
+    names = [option, short] if short else [option]
+    return click.option(*names, metavar="PATH", envvar=variable, default=default, show_default=True, help=help)
+
+
+@click.command(cls=GroupedCommand, short_help="Run jobs, each under a memory ceiling.")
 @click.argument("names", metavar="[QUEUES]...", nargs=-1)
-@click.option("--queue", "more", metavar="NAME", multiple=True, help="A queue; may be repeated.")
-@click.option("--memory", "-m", **MB, help="Ceiling in MB; no job on this worker uses more.")
-@click.option("--reserve", **RESERVE, help="MB above the ceiling for unwinding, then the kill.  [default: 32]")
-@click.option("--cgroup", **CGROUP, help="auto, off or require: a cgroup keeps the ceiling too.")
-@click.option("--worker-memory", **MB, help="The worker's own ceiling in MB.")
-@click.option("--on-worker-limit", **ON_LIMIT, help="restart in place (default), or exit with code 12.")
-@click.option("--timeout", **SECONDS, help="No job runs longer on this worker.")
-@redis_options
-@click.option("--name", "-n", help="Name of the worker.")
-@click.option("--burst", "-b", is_flag=True, help="Quit when all queues are empty.")
-@click.option("--max-jobs", **COUNT, help="Quit after so many jobs.")
-@click.option("--max-idle-time", **SECONDS, help="Quit after so long without a job.")
-@click.option("--with-scheduler", "-s", is_flag=True, help="Move scheduled jobs when they are due.")
-@click.option(
-    "--dequeue-strategy",
-    type=click.Choice(["default", "round_robin", "random"]),
-    default="default",
-    show_default=True,
-    help="Which queue is served next.",
-)
-@click.option(
-    "--log-level", "--logging-level", "--logging_level", "log_level",
-    type=click.Choice(["debug", "info", "warning", "error", "critical"], case_sensitive=False), metavar="LEVEL",
-    default=None, show_default="info", help="debug, info, warning, error or critical.",
+@grouped(
+    "Queues and Redis",
+    click.option("--queue", "more", metavar="NAME", multiple=True, help="A queue; may be repeated."),
+    click.option(
+        "--dequeue-strategy", type=click.Choice(["default", "round_robin", "random"]), default="default",
+        show_default=True, help="Which queue is served next.",
+    ),
+    redis_options,
 )  # fmt: skip
-@click.option("--verbose", "-v", is_flag=True, help="As --log-level debug.")
-@click.option("--quiet", "-q", is_flag=True, help="As --log-level warning.")
-@click.option("--log-format", metavar="FORMAT", default="text", show_default=True, callback=_log_format,
-              help="text, json, or a format of Python's logging.")  # fmt: skip
-@click.option("--date-format", metavar="FORMAT", help="Of times in the log, as '%H:%M:%S'.")
-@click.option("--log-file", metavar="FILE", help="Append log lines to FILE; SIGHUP opens it anew.")
-@click.option("--log-every-checkpoint", is_flag=True, help="Log all checkpoints, not the notable ones only.")
-@click.option(
-    "--alert-url", metavar="URL", multiple=True,
-    help="Send alerts there (Apprise). 'ps' shows it: rather RQMEM_ALERT_URLS.",
+@grouped("Memory", setting_options("Memory"))
+@grouped(
+    "Jobs",
+    setting_options("Jobs"),
+    click.option("--max-jobs", **_COUNT, help="Quit after this number of jobs."),
+    click.option("--max-idle-time", **_TIME, help="Quit after this time without a job."),
+    click.option("--burst", "-b", is_flag=True, help="Quit when all queues are empty."),
+    click.option("--with-scheduler", "-s", is_flag=True, help="Move scheduled jobs to their queues when they are due."),
+    click.option(
+        "--path", "-P", "paths", metavar="DIR", multiple=True, default=["."], show_default=True,
+        help="Where the code of jobs is imported from.",
+    ),
 )  # fmt: skip
-@click.option("--alert-urls-file", metavar="FILE", help="Send alerts to the URLs in FILE, one a line.")
-@click.option(
-    "--path", "-P", "paths", metavar="DIR", multiple=True, default=["."], show_default=True,
-    help="Where the code of jobs is imported from.",
+@grouped("Horses", setting_options("Horses"))
+@grouped("Alerts", setting_options("Alerts"))
+@grouped("Profiles", setting_options("Profiles"))
+@grouped(
+    "Log",
+    click.option(
+        "--log-level", "--logging-level", "--logging_level", "log_level",
+        type=click.Choice(["debug", "info", "warning", "error", "critical"], case_sensitive=False), metavar="LEVEL",
+        default=None, show_default="info", help="debug, info, warning, error or critical.",
+    ),
+    click.option("--verbose", "-v", is_flag=True, help="As --log-level debug."),
+    click.option("--quiet", "-q", is_flag=True, help="As --log-level warning."),
+    click.option("--log-format", metavar="FORMAT", default="text", show_default=True, callback=_log_format,
+                 help="text, json, or a format of Python's logging."),
+    click.option("--date-format", metavar="FORMAT", help="Of times in the log, as '%H:%M:%S'."),
+    click.option("--log-file", metavar="FILE", help="Append log lines to FILE; SIGHUP opens it anew."),
+    click.option("--log-every-checkpoint", is_flag=True, help="Log all checkpoints, not only the notable ones."),
+    click.option("--disable-job-desc-logging", is_flag=True, help="Keep arguments of jobs out of the log."),
 )  # fmt: skip
-@click.option("--isolation", **ISOLATION, help="warm: a horse runs many jobs; fork: one each.")
-@click.option("--max-jobs-per-horse", **COUNT, help="Replace a warm horse after so many jobs.")
-@click.option("--auto", is_flag=True, default=None, help="Adaptive jobs begin with recommended chunk sizes.")
-@click.option("--preload", metavar="MODULE", multiple=True, help="Import before any horse is forked.")
-@click.option("--preload-openmp", **OPENMP, help="refuse (default) or end an OpenMP pool that one leaves.")
-@click.option("--plugin", metavar="MODULE", multiple=True, help="Call the hooks in MODULE; may be repeated.")
-@click.option(
-    "--integrations/--no-integrations", default=None, help="Reset Django, SQLAlchemy ... between jobs.  [default: on]"
-)
-@click.option("--profile", **PROFILE, help="memray: capture runs; keep breaches and the worst peaks.")
-@click.option("--profile-job", metavar="TYPE", multiple=True, help="Only runs of this job type; may be repeated.")
-@click.option("--profile-dir", metavar="DIR", help="For profiles and snapshots.  [default: .rqmem/profiles]")
-@click.option("--serializer", "-S", default="pickle", show_default=True, help="pickle, json, or a path.")
-@click.option("--worker-class", "-w", metavar="PATH", envvar="RQ_WORKER_CLASS", default="rqmem.MemoryWorker",
-              help="A subclass of rqmem.MemoryWorker.")  # fmt: skip
-@click.option("--connection-class", metavar="PATH", envvar="RQ_CONNECTION_CLASS", default=DEFAULT_CONNECTION_CLASS,
-              help="Redis client class to use.")  # fmt: skip
-@click.option("--job-class", "-j", metavar="PATH", envvar="RQ_JOB_CLASS", default=DEFAULT_JOB_CLASS,
-              help="RQ Job class to use.")  # fmt: skip
-@click.option("--queue-class", metavar="PATH", envvar="RQ_QUEUE_CLASS", default=DEFAULT_QUEUE_CLASS,
-              help="RQ Queue class to use.")  # fmt: skip
-@click.option("--exception-handler", metavar="PATH", multiple=True, help="Called with failed jobs.")
-@click.option("--disable-default-exception-handler", "-d", is_flag=True, help="Failures are the handlers' business.")
-@click.option("--disable-job-desc-logging", is_flag=True, help="Keep arguments of jobs out of the log.")
-@click.option("--results-ttl", metavar="SECONDS", type=int, default=DEFAULT_RESULT_TTL, show_default=True,
-              help="How long results are kept.")  # fmt: skip
-@click.option("--worker-ttl", **SECONDS, default=str(DEFAULT_WORKER_TTL), show_default=True,
-              help="How long RQ believes in a silent worker.")  # fmt: skip
-@click.option("--maintenance-interval", **SECONDS, default=str(DEFAULT_MAINTENANCE_TASK_INTERVAL),
-              show_default=True, help="Time between RQ's clean-ups.")  # fmt: skip
-@click.option("--job-monitoring-interval", **SECONDS, default=str(DEFAULT_JOB_MONITORING_INTERVAL),
-              show_default=True, help="Time between RQ's heartbeats of a job.")  # fmt: skip
-@click.option("--pid", metavar="FILE", help="Write the worker's process id to FILE.")
+@grouped(
+    "RQ",
+    click.option("--name", "-n", help="Name of the worker."),
+    click.option("--pid", metavar="FILE", help="Write the worker's process id to FILE."),
+    click.option("--exception-handler", metavar="PATH", multiple=True, help="Called with failed jobs."),
+    click.option("--disable-default-exception-handler", "-d", is_flag=True, help="Only these handlers see failures."),
+    click.option("--results-ttl", **parsed("TIME", _ttl), default=str(DEFAULT_RESULT_TTL), show_default=True,
+                 help="How long results are kept; -1: for ever."),
+    click.option("--worker-ttl", **_TIME, default=str(DEFAULT_WORKER_TTL), show_default=True,
+                 help="How long RQ believes in a silent worker."),
+    click.option("--maintenance-interval", **_TIME, default=str(DEFAULT_MAINTENANCE_TASK_INTERVAL), show_default=True,
+                 help="Time between RQ's clean-ups."),
+    click.option("--job-monitoring-interval", **_TIME, default=str(DEFAULT_JOB_MONITORING_INTERVAL), show_default=True,
+                 help="Time between RQ's heartbeats of a job."),
+    click.option("--serializer", "-S", default="pickle", show_default=True, help="pickle, json, or a path."),
+    _path("--worker-class", "-w", "rqmem.MemoryWorker", "A subclass of rqmem.MemoryWorker.", "RQ_WORKER_CLASS"),
+    _path("--connection-class", "", DEFAULT_CONNECTION_CLASS, "Redis client class.", "RQ_CONNECTION_CLASS"),
+    _path("--job-class", "-j", DEFAULT_JOB_CLASS, "RQ Job class.", "RQ_JOB_CLASS"),
+    _path("--queue-class", "", DEFAULT_QUEUE_CLASS, "RQ Queue class.", "RQ_QUEUE_CLASS"),
+)  # fmt: skip
 def worker(names: tuple[str, ...], more: tuple[str, ...], **options: Any) -> None:
     """Run the jobs of one or more QUEUES ("default" if none is named).
 

@@ -28,13 +28,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rqmem import own_files
-from rqmem.config.settings import JOB_SETTINGS, VARIABLES, Config, JobSettings
+from rqmem.config import environment
+from rqmem.config.settings import FIELDS, JOB_SETTINGS, SETTINGS, Config, JobSettings
 from rqmem.errors import ConfigError, UntrustedFile
 
 FILE_VARIABLE, FILE_NAME = "RQMEM_CONFIG", "rqmem.ini"
-NAMES = {variable.removeprefix("RQMEM_").lower(): variable for variable in VARIABLES}
-"""Name of a setting in the config file -> its variable."""
-
 _SECTION, _JOB = "rqmem", "job "
 
 Kind = Literal["command line", "job class", "environment", "config file", "default"]
@@ -81,17 +79,16 @@ def load(environ: Mapping[str, str], options: Mapping[str, tuple[str, Any]] | No
         ConfigError: a name that is not known, or a value that cannot be used, in any of them.
     """
     file = read(environ)
-    from_environ = Config.from_environ(environ)
-    named = {of: variable for variable, (of, _) in VARIABLES.items() if environ.get(variable, "").strip()}
+    named = environment.read(environ)
     given = {of: each for of, each in (options or {}).items() if each[1] is not None}
     values = {
         **(file.values if file is not None else {}),
-        **{of: getattr(from_environ, of) for of in named},
+        **named,
         **{of: value for of, (_, value) in given.items()},
     }
     origins = {
         **({of: Origin("config file", file.path) for of in file.values} if file is not None else {}),
-        **{of: Origin("environment", variable) for of, variable in named.items()},
+        **{of: Origin("environment", SETTINGS[of].variable) for of in named},
         **{of: Origin("command line", option) for of, (option, _) in given.items()},
     }
     jobs = file.jobs if file is not None else {}
@@ -169,10 +166,10 @@ def _settings(section: Mapping[str, str], path: str) -> dict[str, Any]:
     for name, text in section.items():
         if name == "redis_url":
             raise ConfigError(f"{path}: redis_url is no setting: Redis is named by --url or RQMEM_REDIS_URL")
-        if name not in NAMES:
-            raise ConfigError(f"{path}: [{_SECTION}] {name} is not known: {_near(name, NAMES)}")
-        of, parse_value = VARIABLES[NAMES[name]]
-        values[of] = parse_value(_present(text, f"{path}: {name}"), f"{path}: {name}")
+        if name not in FIELDS:
+            raise ConfigError(f"{path}: [{_SECTION}] {name} is not known: {_near(name, FIELDS)}")
+        of, where = FIELDS[name], f"{path}: {name}"
+        values[of] = SETTINGS[of].parse(_present(text, where), where)
     return values
 
 

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from rqmem import events, hooks, integrations, log
 from rqmem.config.load import load
-from rqmem.config.settings import Config
+from rqmem.config.settings import LEAST_WORKER_MEMORY_MB, Config
 from rqmem.errors import ConfigError
 from rqmem.measure import machine, process_tree, procfs, trim
 from rqmem.policy.leaks import Leaks
@@ -51,7 +51,6 @@ from rqmem.worker.watcher import Identity, Watcher
 if TYPE_CHECKING:
     from redis import Redis
 
-_GENEROUS_BYTES = 512 * MB
 _NOT_CALLED_WARM = ("main_work_horse", "fork_work_horse", "monitor_work_horse", "wait_for_horse")
 _log = logging.getLogger("rqmem.worker")
 
@@ -169,8 +168,8 @@ class LivingWorker(WorkerInHorse):
         self._idle_bytes = usage_of_idle_fork()
         self._check_limits()
         self._kernel = kernel_layer(self.config.cgroup, to_bytes(self.config.reserve_mb), self._idle_bytes)
-        if self.config.growth_bytes_per_second is None:
-            self.config = dataclasses.replace(self.config, growth_bytes_per_second=fastest_growth())
+        if self.config.growth_mb_per_second is None:
+            self.config = dataclasses.replace(self.config, growth_mb_per_second=fastest_growth() / MB)
         if self._sender is not None:
             self._sender.wait_until_ready()
         super().bootstrap(logging_level, date_format, log_format)
@@ -267,7 +266,8 @@ class LivingWorker(WorkerInHorse):
                 f"{show_mb(idle_mb)} MB; give --memory (or RQMEM_MEMORY) clearly more than that"
             )
         wanted_mb = self.config.worker_memory_mb
-        self._own_limit_bytes = to_bytes(wanted_mb) if wanted_mb else max(_GENEROUS_BYTES, 2 * own_bytes)
+        generous_bytes = max(to_bytes(LEAST_WORKER_MEMORY_MB), 2 * own_bytes)
+        self._own_limit_bytes = to_bytes(wanted_mb) if wanted_mb else generous_bytes
         if own_bytes >= self._own_limit_bytes:
             raise ConfigError(
                 f"a ceiling of {show_mb(to_mb(self._own_limit_bytes))} MB for the worker itself cannot hold: it starts "

@@ -388,7 +388,7 @@ class MemoryWorker(LivingWorker):
         outside_bytes = self._group.outside_bytes() if self._group is not None else 0
         after = AfterJob(name, report.kept_bytes, report.threads, report.changed, outside_bytes)
         reason, warm.state = recycling.decide(
-            warm.state, after, to_bytes(self.limit_mb), self.config.max_jobs_per_horse, known.threads_allowed
+            warm.state, after, to_bytes(self.limit_mb), self.config.max_jobs_per_horse or 0, known.threads_allowed
         )
         if page.outcome == OK:
             self._needs.ran(name, page.peak_bytes - page.held_before, page.declared_bytes, first=first)

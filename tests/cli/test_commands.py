@@ -56,7 +56,7 @@ def test_help_reads_well_at_80_columns(command: tuple[str, ...]) -> None:
         (["--isolation", "none"], "--isolation='none': give warm (a horse runs many jobs) or fork"),
         (["--queue", ""], "queue name '' is empty"),
         (["  "], "queue name '  ' is empty"),
-        (["--timeout", "soon"], "--timeout='soon': give a whole number of at least 1"),
+        (["--timeout", "soon"], "--timeout='soon': give whole seconds, at least 1"),
         (["--max-jobs", "0"], "--max-jobs='0': give a whole number of at least 1"),
         (["--url", "http://localhost"], "--url 'http://localhost' cannot be used"),
         (["--exception-handler", "no.such.handler"], "--exception-handler 'no.such.handler' cannot be imported"),

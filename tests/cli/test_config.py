@@ -12,8 +12,7 @@ import pytest
 from redis import Redis
 from rq import Queue
 
-from rqmem.config.load import NAMES
-from rqmem.config.settings import VARIABLES
+from rqmem.config.settings import FIELDS, SETTINGS
 from rqmem.store.history import history_reader
 from rqmem.store.history.history_records import Run
 from tests import sample_jobs
@@ -49,7 +48,7 @@ def test_each_setting_with_its_origin(config: Config) -> None:
     done = config("--memory", "512", "--preload", "jobs.a", "--preload", "b", file=file, RQMEM_TIMEOUT="60")
     assert done.stdout.startswith("config file: rqmem.ini\nintegrations: ")
     shown = rows(done)
-    assert list(shown) == ["redis", *NAMES]
+    assert list(shown) == ["redis", *FIELDS]
     assert shown["memory"] == ("512 MB", "--memory")
     assert shown["preload"] == ("jobs.a b", "--preload")
     assert shown["timeout"] == ("60 seconds", "RQMEM_TIMEOUT")
@@ -77,7 +76,10 @@ def test_the_same_as_json(config: Config) -> None:
     assert list(shown) == ["version", "config_file", "integrations", "settings"]
     assert (shown["version"], shown["config_file"]) == (1, None)
     by_name = {each["name"]: each for each in shown["settings"]}
-    assert {each["variable"] for each in shown["settings"]} == {None, *VARIABLES}
+    assert {each["variable"] for each in shown["settings"]} == {
+        None,
+        *(setting.variable for setting in SETTINGS.values()),
+    }
     assert by_name["growth_rate"] == {
         "name": "growth_rate", "variable": "RQMEM_GROWTH_RATE", "value": 8000, "origin": "environment",
         "source": "RQMEM_GROWTH_RATE",

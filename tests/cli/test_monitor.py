@@ -254,10 +254,10 @@ def test_crossings_and_alerts_from_before_fail_nothing(connection: Redis, redis_
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--interval", "0"], "--interval='0': give a whole number of at least 1 (seconds)"),
-        (["--interval", "-1"], "--interval='-1': give a whole number of at least 1"),
-        (["--duration", "0"], "--duration='0': give a whole number of at least 1 (seconds), or unlimited"),
-        (["--duration", "-5"], "--duration='-5': give a whole number of at least 1"),
+        (["--interval", "0"], "--interval='0': give whole seconds, at least 1, as in 90s, 10m"),
+        (["--interval", "-1"], "--interval='-1': give whole seconds, at least 1"),
+        (["--duration", "0"], "--duration='0': give whole seconds, at least 1, as in 90s, 10m, 2h or 3d, or unlimited"),
+        (["--duration", "-5"], "--duration='-5': give whole seconds, at least 1"),
         (["--threshold", "0.8"], "--threshold 0.8: give a percentage, for 0.8 write 80"),
         (["--threshold", "800"], "--threshold 800: give a percentage of the ceiling above 1 and up to 100"),
         (["--output-file", "nowhere/report.json"], "--output-file nowhere/report.json: there is no directory /"),

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rqmem import events
+from rqmem.config.load import load
 from rqmem.config.settings import Config
 from rqmem.errors import ConfigError
 from rqmem.policy import alert_pace
@@ -114,10 +115,10 @@ def test_thresholds_are_those_of_the_configuration() -> None:
         "RQMEM_ALERT_GROWTH": "20",
         "RQMEM_ALERT_COLLECTIONS": "7",
     }
-    assert Thresholds.of(Config.from_environ(environ)) == Thresholds(0.9, 20, 7)
+    assert Thresholds.of(load(environ).config) == Thresholds(0.9, 20, 7)
     assert Thresholds.of(Config()) == Thresholds() == Thresholds(0.8, 50, 100)
     with pytest.raises(ConfigError, match="RQMEM_ALERT_COLLECTIONS='0'"):
-        Config.from_environ({"RQMEM_ALERT_COLLECTIONS": "0"})
+        load({"RQMEM_ALERT_COLLECTIONS": "0"})
 
 
 # Usage

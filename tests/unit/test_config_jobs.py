@@ -13,7 +13,7 @@ from rqmem.config.settings import Config, JobSettings
 from rqmem.errors import ConfigError
 from rqmem.job.declared import Declared, applied, find, of_path
 from rqmem.policy.recommendation import TooLittle
-from scripts import jobs_table
+from scripts import readme_tables
 
 JOB = "jobs.mail.Send"
 
@@ -185,26 +185,24 @@ def test_notes_below_the_table() -> None:
 # README
 
 
-def test_readme_has_the_table_of_jobs_as_the_classes_declare_them() -> None:
-    readme = jobs_table.README.read_text(encoding="utf-8")
-    assert jobs_table.in_readme(readme) == jobs_table.table(), "python -m scripts.jobs_table --update"
-
-
 def test_the_table_of_jobs_has_all_of_them() -> None:
-    jobs = {each.job.rpartition(".")[2] for each in jobs_table.jobs()}
+    jobs = {each.job.rpartition(".")[2] for each in readme_tables.jobs()}
     assert {"ProcessRetellAICampaignJob", "ProcessRetellAICampaignBatchJob", "TrainMLModelJob"} <= jobs
-    assert len({each.job.rpartition(".")[0] for each in jobs_table.jobs()}) == 6
-    assert all(each.about and each.queue for each in jobs_table.jobs())
+    assert len({each.job.rpartition(".")[0] for each in readme_tables.jobs()}) == 6
+    assert all(each.about and each.queue for each in readme_tables.jobs())
 
 
-def test_the_table_goes_between_its_comments_and_nowhere_else() -> None:
-    text = f"before\n{jobs_table.BEGIN}\nold\n{jobs_table.END}\nafter\n"
-    new = jobs_table.updated(text)
-    assert new == f"before\n{jobs_table.BEGIN}\n{jobs_table.table()}\n{jobs_table.END}\nafter\n"
-    assert jobs_table.updated(new) == new
+def test_the_tables_go_between_their_comments_and_nowhere_else() -> None:
+    places = [f"{begin}\nold\n{end}" for begin, end in map(readme_tables.marks, readme_tables.TABLES)]
+    new = readme_tables.updated("before\n" + "\nbetween\n".join(places) + "\nafter\n")
+    assert new.startswith("before\n") and new.endswith("\nafter\n") and "\nbetween\n" in new and "old" not in new
+    assert all(table() in new for table in readme_tables.TABLES.values())
+    assert readme_tables.updated(new) == new
 
 
-@pytest.mark.parametrize("text", ["", jobs_table.BEGIN, f"{jobs_table.END}\n{jobs_table.BEGIN}"])
-def test_no_place_for_the_table_is_said(text: str) -> None:
+@pytest.mark.parametrize(
+    "text", ["", "\n".join(readme_tables.marks("settings")), "\n".join(reversed(readme_tables.marks("settings")))]
+)
+def test_no_place_for_a_table_is_said(text: str) -> None:
     with pytest.raises(ConfigError, match="has no place for the table"):
-        jobs_table.updated(text)
+        readme_tables.updated(text)

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
+import click
 import pytest
+from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rqmem.config.load import NAMES, Origin, load, parse
-from rqmem.config.settings import VARIABLES, Config, JobSettings
+from rqmem.cli import main
+from rqmem.cli.options import given_settings, setting_options
+from rqmem.config.load import Origin, load, parse
+from rqmem.config.parsers import duration, moment, whole_seconds
+from rqmem.config.settings import FIELDS, SETTINGS, Config, JobSettings
 from rqmem.errors import ConfigError
 
 
@@ -56,11 +64,11 @@ def test_every_variable_has_a_name_in_the_file() -> None:
         "memory_monitoring_enabled": "no", "job_auto_split_enabled": "false",
         "preload_openmp": "end", "integrations": "no", "plugins": "a.b c",
     }  # fmt: skip
-    lines = [f"{name} = {examples.get(name, '7')}" for name in NAMES]
+    lines = [f"{name} = {examples.get(name, '7')}" for name in FIELDS]
     read = parse("[rqmem]\n" + "\n".join(lines), "rqmem.ini").values
-    environ = {variable: examples.get(name, "7") for name, variable in NAMES.items()}
-    assert Config(**read) == Config.from_environ(environ)
-    assert set(read) == {field for field, _ in VARIABLES.values()}
+    environ = {setting.variable: examples.get(setting.name, "7") for setting in SETTINGS.values()}
+    assert Config(**read) == load(environ).config
+    assert set(read) == set(SETTINGS) == {each.name for each in fields(Config)} - {"grace_seconds", "jobs"}
 
 
 def test_job_types_have_sections() -> None:
@@ -141,3 +149,55 @@ def test_a_file_that_cannot_be_read(tmp_path: Path, content: bytes | None, messa
 def test_a_directory_is_no_file(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot be read: Is a directory"):
         load({"RQMEM_CONFIG": str(tmp_path)})
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("90", 90), ("90s", 90), ("10m", 600), (" 1.5 H ", 5400), ("3d", 259200), ("2w", 1209600), (".5m", 30)],
+)
+def test_a_time_means_the_same_everywhere(text: str, seconds: int) -> None:
+    assert whole_seconds(text, "--timeout") == duration(text, "--timeout") == seconds
+    assert moment(text, "--since", 1e9) == 1e9 - seconds
+    places = (
+        load({"RQMEM_TIMEOUT": text, "RQMEM_HEARTBEAT": text}).config,
+        Config(**parse(f"[rqmem]\ntimeout = {text}\nheartbeat = {text}", "rqmem.ini").values),
+    )
+    assert {(each.timeout_seconds, each.heartbeat_seconds) for each in places} == {(seconds, seconds)}
+
+
+@pytest.mark.parametrize("text", ["", "0", "-5m", "1e9d", "nan", "inf", "5 minutes", "m", "1h30m"])
+def test_what_is_no_time_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match=r"give a time above 0, as in 90s, 10m, 2h or 3d"):
+        duration(text, "--timeout")
+    with pytest.raises(ConfigError, match=r"give whole seconds, at least 1, as in 90s, 10m, 2h or 3d"):
+        whole_seconds(text, "--timeout")
+
+
+def test_a_time_has_an_end() -> None:
+    with pytest.raises(ConfigError, match="more than 100 years"):
+        duration("36501d", "--timeout")
+    with pytest.raises(ConfigError, match=r"at least 1, as in .*, or unlimited for no limit"):
+        whole_seconds("0.5", "--duration", unlimited="unlimited")
+    assert whole_seconds(" Unlimited", "--duration", unlimited="unlimited") is None
+
+
+def test_every_option_of_a_setting_has_its_default_and_a_heading() -> None:
+    shown = CliRunner().invoke(main, ["worker", "--help"]).output
+    for field, setting in SETTINGS.items():
+        if setting.options:
+            assert f"\n{setting.group}:\n" in shown and re.search(rf"[ ,]{setting.options[0]}\b", shown), field
+    assert "[default: 32]" in shown and "[default: warm]" in shown
+
+
+def test_an_option_reads_its_text_as_its_variable_does() -> None:
+    @click.command()
+    @setting_options()
+    def command(**options: Any) -> None:
+        given.append(load({}, given_settings(options)).config)
+
+    given: list[Config] = []
+    texts = {"--memory": "512", "--timeout": "10m", "--preload": "a, b", "--plugin": "c", "--isolation": "fork"}
+    command.main([word for pair in texts.items() for word in pair] + ["--no-integrations"], standalone_mode=False)
+    variables = {setting.options[0]: setting.variable for setting in SETTINGS.values() if setting.options}
+    environ = {variables[option]: text for option, text in texts.items()}
+    assert given == [load({**environ, "RQMEM_INTEGRATIONS": "no"}).config]

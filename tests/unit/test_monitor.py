@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rqmem.cli.monitor import duration, threshold
+from rqmem.cli.monitor import threshold
 from rqmem.errors import ConfigError
 from rqmem.live import plain, recording_text, saving
 from rqmem.live.crossings import Crossings
@@ -584,14 +584,6 @@ def test_thresholds_that_are_none(given: str, words: str) -> None:
     with pytest.raises(ConfigError) as raised:
         threshold(given, "--threshold")
     assert words in str(raised.value)
-
-
-def test_durations() -> None:
-    assert duration("3600", "--duration") == 3600
-    assert duration("unlimited", "--duration") is None
-    for wrong in ("0", "-5", "1.5", "long"):
-        with pytest.raises(ConfigError, match=r"whole number of at least 1 \(seconds\), or unlimited"):
-            duration(wrong, "--duration")
 
 
 # The view

@@ -62,7 +62,7 @@ def test_an_ordinary_except_does_not_swallow_a_breach() -> None:
 
 
 def test_defaults() -> None:
-    config = Config.from_environ({})
+    config = load({}).config
     assert (config.memory_mb, config.default_limit_mb, config.default_chunk_size) == (None, 256.0, 100)
 
 
@@ -91,12 +91,12 @@ def test_environment_and_options_over_it() -> None:
 )
 def test_a_bad_value_is_named_with_its_variable(name: str, value: str) -> None:
     with pytest.raises(ConfigError, match=f"^{name}='{value}': "):
-        Config.from_environ({name: value})
+        load({name: value})
 
 
 def test_a_misspelt_name_gets_a_suggestion() -> None:
     with pytest.raises(ConfigError, match=r"RQMEM_MEMROY is not known: did you mean RQMEM_MEMORY\?"):
-        Config.from_environ({"RQMEM_MEMROY": "1"})
+        load({"RQMEM_MEMROY": "1"})
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,7 @@ def test_a_misspelt_name_gets_a_suggestion() -> None:
 )  # fmt: skip
 def test_what_is_nearly_a_setting_is_an_error(name: str) -> None:
     with pytest.raises(ConfigError, match=rf"{name} is not known: did you mean RQMEM_\w+\?"):
-        Config.from_environ({name: "1"})
+        load({name: "1"})
 
 
 def _of_service(name: str, port: int = 6379) -> dict[str, str]:
@@ -126,14 +126,14 @@ def _of_service(name: str, port: int = 6379) -> dict[str, str]:
 )
 def test_a_service_called_as_we_are_stops_no_worker(service: str, caplog: pytest.LogCaptureFixture) -> None:
     environ = {**_of_service(service), "RQMEM_MEMORY": "300"}
-    assert Config.from_environ(environ).memory_mb == 300
+    assert load(environ).config.memory_mb == 300
     assert not caplog.records
 
 
 def test_other_names_are_one_warning(caplog: pytest.LogCaptureFixture) -> None:
     environ = {"RQMEM_DEPLOYED_BY": "ada", "RQMEM_PORT": "8080", "RQMEM_NAME": "web", "RQMEM": "1", "PATH": "/bin"}
     for _ in range(3):
-        assert Config.from_environ(environ) == Config()
+        assert load(environ).config == Config()
     [record] = caplog.records
     assert "RQMEM_DEPLOYED_BY, RQMEM_NAME, RQMEM_PORT are no setting of rqmem" in record.getMessage()
     assert "ada" not in record.getMessage(), "a value may be a secret"

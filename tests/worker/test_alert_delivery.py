@@ -26,6 +26,7 @@ from rqmem.alerts import delivery
 from rqmem.alerts.addresses import Address, addresses
 from rqmem.alerts.sender import Sender
 from rqmem.alerts.service import services
+from rqmem.config.load import load
 from rqmem.config.settings import Config
 from rqmem.connection import embedded
 from rqmem.errors import ConfigError
@@ -708,8 +709,8 @@ def test_urls_from_everywhere_each_once_and_never_shown(tmp_path: Path, caplog: 
     file = tmp_path / "urls"
     file.write_text("# chat\nslack://hunter2/b\n\n  mailto://x:hunter2@example.com  \n")
     file.chmod(0o644)
-    config = Config.from_environ({"RQMEM_ALERT_URLS": " json://hunter2/\n slack://hunter2/b ",
-                                  "RQMEM_ALERT_URLS_FILE": str(file)})  # fmt: skip
+    config = load({"RQMEM_ALERT_URLS": " json://hunter2/\n slack://hunter2/b ",
+                                  "RQMEM_ALERT_URLS_FILE": str(file)}).config  # fmt: skip
     found = addresses(config)
     assert [each.shown for each in found] == [
         "alert URL 1 (json://****)", "alert URL 2 (slack://****)", "alert URL 3 (mailto://****)",

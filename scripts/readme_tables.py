@@ -1,0 +1,106 @@
+"""README's tables of the settings and of the six jobs: ``python -m scripts.readme_tables [--update]``.
+
+They are made from the declarations of the settings and from the classes of the jobs. Each has its place between two
+comments. ``--update`` writes them there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import click
+
+from rqmem.cli.config_tables import split_rule
+from rqmem.config.settings import SETTINGS, default
+from rqmem.errors import ConfigError, RqmemError
+from rqmem.job.declared import Declared, find
+from rqmem.units import show_mb
+
+README = Path(__file__).parents[1] / "README.md"
+MODULES = (
+    "jobs.campaigns", "jobs.campaign_batches", "jobs.training", "jobs.sentiment", "jobs.reminders", "jobs.staff",
+)  # fmt: skip
+
+_AFTER = {"fail": "fails", "resume": "goes on", "split": "is cut in two"}
+
+
+def jobs() -> list[Declared]:
+    """The jobs, in the order of their modules. Raises `ConfigError`."""
+    return [each for module in MODULES for each in find(module)]
+
+
+def jobs_table() -> str:
+    """As Markdown, a line for each job."""
+    head = ("job", "what it does", "queue", "ceiling MB", "chunk", "splits", "on breach")
+    return _markdown(head, [_job(each) for each in jobs()])
+
+
+def settings_table() -> str:
+    """As Markdown, a line for each setting."""
+    rows = []
+    for field, setting in SETTINGS.items():
+        option = f"; `{setting.options[0]}`" if setting.options else ""
+        rows.append((f"`{setting.variable}`", default(field) or "none", setting.help + option))
+    return _markdown(("variable", "default", "meaning"), rows)
+
+
+TABLES: dict[str, Callable[[], str]] = {"settings": settings_table, "jobs": jobs_table}
+
+
+def in_readme(name: str, text: str) -> str:
+    """The table that README has. Raises `ConfigError` if its two comments are not in it."""
+    begin, end = marks(name)
+    if text.count(begin) != 1 or text.count(end) != 1 or text.index(begin) > text.index(end):
+        raise ConfigError(f"README.md has no place for the table: write {begin!r} and below it {end!r}, once each")
+    return text.partition(begin)[2].partition(end)[0].strip("\n")
+
+
+def updated(text: str) -> str:
+    """README with the tables as they are now. Raises `ConfigError`."""
+    for name, table in TABLES.items():
+        in_readme(name, text)
+        begin, end = marks(name)
+        head, _, rest = text.partition(begin)
+        text = f"{head}{begin}\n{table()}\n{end}{rest.partition(end)[2]}"
+    return text
+
+
+def marks(name: str) -> tuple[str, str]:
+    """The comments before and after a table."""
+    return f"<!-- table of {name}: python -m scripts.readme_tables --update -->", f"<!-- end of the table of {name} -->"
+
+
+def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    return "\n".join(f"| {' | '.join(row)} |" for row in [head, ["---"] * len(head), *rows])
+
+
+def _job(declared: Declared) -> tuple[str, ...]:
+    limits = declared.limits
+    return (
+        f"`{declared.job}`",
+        declared.about.rstrip("."),
+        declared.queue,
+        "the worker's" if limits.memory_limit_mb is None else show_mb(limits.memory_limit_mb),
+        "by default" if limits.chunk_size is None else f"{limits.chunk_size:,}",
+        split_rule(limits, declared.splits) or "never",
+        _AFTER[declared.on_breach],
+    )
+
+
+@click.command()
+@click.option("--update", is_flag=True, help="Write them into README.md.")
+def main(update: bool) -> None:
+    """Print the tables."""
+    try:
+        if update:
+            README.write_text(updated(README.read_text(encoding="utf-8")), encoding="utf-8")
+        else:
+            click.echo("\n\n".join(table() for table in TABLES.values()))
+    except RqmemError as error:
+        click.echo(f"readme_tables: {error}", err=True)
+        raise SystemExit(error.exit_code) from None
+
+
+if __name__ == "__main__":
+    main()
