@@ -180,6 +180,11 @@ def test_nothing_heavy_is_imported_before_it_is_used(program: str) -> None:
     assert loaded.isdisjoint(HEAVY)
 
 
+def test_the_command_line_imports_rq_only_for_a_command_that_needs_it() -> None:
+    code = "import rqmem, rqmem.cli, rqmem.errors, rqmem.rq_seams, sys; sys.exit('rq' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+
+
 def test_only_rqmem_is_in_the_wheel(tmp_path: Path) -> None:
     pytest.importorskip("setuptools", reason="setuptools is not installed")
     pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", str(tmp_path)]
