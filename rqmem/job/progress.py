@@ -1,4 +1,4 @@
-"""How far a job is, by what its run and its children have told; right also when RQ has forgotten the children."""
+"""How far a job is, by its own record and its children's. It is right even if RQ has forgotten the children."""
 
 from __future__ import annotations
 

@@ -1,12 +1,12 @@
-"""A job together with the children it has split into, and theirs: cancelled, undone, or run once more."""
+"""Cancels, undoes or repeats a job together with its children and theirs."""
 
 from __future__ import annotations
 
 import contextlib
 import time
 from dataclasses import dataclass
-from itertools import islice
-from typing import TYPE_CHECKING, Any, cast
+from itertools import compress, islice
+from typing import TYPE_CHECKING, Any
 
 from rqmem.errors import RqmemError, UnknownName
 from rqmem.rq_names import InvalidJobOperation, Job, JobStatus, NoSuchJobError, Queue, send_stop_job_command
@@ -17,13 +17,14 @@ if TYPE_CHECKING:
 
 _BATCH = 500
 _STOP_SECONDS = 5.0
-_TELL_AGAIN_SECONDS = 0.5
+_STOP_AGAIN_SECONDS = 0.5
+_LOOK_SECONDS = 0.02
 _ENDED = (JobStatus.FINISHED, JobStatus.FAILED, JobStatus.CANCELED, JobStatus.STOPPED)
 
 
 @dataclass(frozen=True)
 class Cancelled:
-    """How many jobs were taken back before they ran, and how many that run were told to stop."""
+    """How many jobs were taken back before they ran, and how many that ran were stopped."""
 
     taken_back: int = 0
     stopped: int = 0
@@ -34,11 +35,10 @@ class Cancelled:
 
 
 def cancel(connection: Redis, job_id: str) -> Cancelled:
-    """Cancel what is left of a job and of all below it; what has ended stays.
+    """Cancel what is left of a job and of all below it. What has ended stays.
 
-    The job first, so that it makes no more children and none releases it.
-
-    A job that failed while its children live is left failed, and they are cancelled.
+    The job is cancelled first, so that it makes no more children and none releases it. A job that failed while its
+    children live stays failed, and they are cancelled.
 
     Raises:
         UnknownName: RQ knows no such job.
@@ -51,39 +51,36 @@ def cancel(connection: Redis, job_id: str) -> Cancelled:
     except InvalidJobOperation:
         raise RqmemError(f"job {job_id} ended meanwhile: there is nothing to cancel") from None
     known = sorted(set(ledger.outcomes(connection, job_id)), reverse=True)  # workers go the other way
-    left = [ledger.child_id(job_id, number) for number, outcome in known if outcome != ledger.OK]  # failed ones too:
-    running = {child_id for child_id in left if _status(connection, child_id) == JobStatus.STARTED}  # theirs may run
-    for child_id in sorted(left, key=running.__contains__):  # those last, else the next ones begin
+    # Children that failed may have children that still run.
+    left = [ledger.child_id(job_id, number) for number, outcome in known if outcome != ledger.OK]
+    statuses = _fields(connection, left, "status")
+    # A worker whose job is stopped takes the next one, so those that run are stopped last.
+    for child_id in sorted(left, key=lambda child_id: statuses.get(child_id) == JobStatus.STARTED):
         done = done.plus(_cancel_child(connection, child_id))
     if done == Cancelled():
         raise RqmemError(f"job {job_id} is {status.value} already: there is nothing to cancel")
     return done
 
 
-def _status(connection: Redis, job_id: str) -> str:
-    status = cast("bytes | None", connection.hget(Job.key_for(job_id), "status"))
-    return status.decode() if status is not None else ""
-
-
 def _end(connection: Redis, job: Job) -> Cancelled:
-    """Take the job back, or have it stopped and wait for that: until then one that is about to split makes children.
+    """Take the job back, or have it stopped and wait for that: a job that is about to split makes children until then.
 
-    Usually within 0.1 s. One that a worker has just taken is not taken back but stopped; one whose worker is dead
-    waits in its queue again soon, or is marked as cancelled where nobody has found that out in time: whoever finds it
-    then leaves it.
+    This usually takes 0.1 s. A job that a worker has just taken is stopped. A job whose worker is dead is in its queue
+    again soon. If nobody has found the dead worker in time, the job is marked as cancelled, and whoever finds it leaves
+    it alone.
     """
     queue = Queue(job.origin, connection=connection)
-    until, tell_at, stopped = time.monotonic() + _STOP_SECONDS, 0.0, 0
+    until, stop_at, stopped = time.monotonic() + _STOP_SECONDS, 0.0, 0
     while (status := job.get_status()) not in _ENDED:
         now = time.monotonic()
-        if status == JobStatus.STARTED and now >= tell_at:
+        if status == JobStatus.STARTED and now >= stop_at:
             with contextlib.suppress(InvalidJobOperation, NoSuchJobError):  # it has ended since
                 send_stop_job_command(connection, job.id)
-            stopped, tell_at = 1, now + _TELL_AGAIN_SECONDS
+            stopped, stop_at = 1, now + _STOP_AGAIN_SECONDS
         if now >= until or (status != JobStatus.STARTED and (status != JobStatus.QUEUED or queue.remove(job))):
             job.cancel()
             return Cancelled(taken_back=1)
-        time.sleep(0.02)
+        time.sleep(_LOOK_SECONDS)
     return Cancelled(stopped=stopped)
 
 
@@ -99,9 +96,10 @@ def _cancel_child(connection: Redis, child_id: str) -> Cancelled:
 
 
 def undo(connection: Redis, job_id: str, serializer: Any = None) -> None:
-    """Forget the children of a job, and theirs, as if it had not split; jobs that have ended stay with RQ.
+    """Forget the children of a job, and theirs, as if it had not split. Jobs that have ended stay with RQ.
 
-    What waits is taken back, what runs is told to stop; going on, it commits nothing. Cut short, it can be repeated.
+    Waiting jobs are taken back. Running jobs are asked to stop, and can no longer commit anything. If this is cut
+    short, it can be repeated.
     """
     numbers = sorted({number for number, _ in ledger.outcomes(connection, job_id)})  # as queued: near the queue's head
     children = (ledger.child_id(job_id, number) for number in numbers)
@@ -111,45 +109,49 @@ def undo(connection: Redis, job_id: str, serializer: Any = None) -> None:
 
 
 def _undo_batch(connection: Redis, children: list[str], serializer: Any) -> None:
-    with connection.pipeline(transaction=False) as pipeline:
-        for child_id in children:
-            pipeline.hget(Job.key_for(child_id), "origin")
-        origins = [origin.decode() if origin is not None else None for origin in pipeline.execute()]
-    found = [(child_id, origin) for child_id, origin in zip(children, origins, strict=True) if origin is not None]
-    ledger.take_back(connection, found)
-    with connection.pipeline(transaction=False) as pipeline:
-        for child_id in children:
-            pipeline.hget(Job.key_for(child_id), "status")
-            pipeline.exists(keys.children(child_id))
-        looks = iter(pipeline.execute())
-    left = [(child_id, status, split) for child_id, status, split in zip(children, looks, looks, strict=True)]
-    open_ones = [child_id for child_id, status, _ in left if status is not None and status.decode() not in _ENDED]
-    for child_id in open_ones:
+    ledger.take_back(connection, list(_fields(connection, children, "origin").items()))
+    running = [child_id for child_id, status in _fields(connection, children, "status").items() if status not in _ENDED]
+    for child_id in running:
         with contextlib.suppress(InvalidJobOperation, NoSuchJobError):
             send_stop_job_command(connection, child_id, serializer)
     until = time.monotonic() + _STOP_SECONDS
-    while any(_status(connection, each) == JobStatus.STARTED for each in open_ones) and time.monotonic() < until:
-        time.sleep(0.02)
-    for child_id in open_ones:
-        with contextlib.suppress(NoSuchJobError):
-            job = Job.fetch(child_id, connection=connection, serializer=serializer)
-            if job.get_status(refresh=False) not in _ENDED:
-                job.delete()
-                executions.disown(connection, child_id)
-    for child_id, _, split in left:
-        if split:
-            undo(connection, child_id, serializer)
+    while JobStatus.STARTED in _fields(connection, running, "status").values() and time.monotonic() < until:
+        time.sleep(_LOOK_SECONDS)
+    for child_id in running:
+        _delete_unless_ended(connection, child_id, serializer)
+    with connection.pipeline(transaction=False) as pipeline:
+        for child_id in children:
+            pipeline.exists(keys.children(child_id))
+        have_split = pipeline.execute()
+    for child_id in compress(children, have_split):
+        undo(connection, child_id, serializer)
+
+
+def _delete_unless_ended(connection: Redis, job_id: str, serializer: Any) -> None:
+    with contextlib.suppress(NoSuchJobError):
+        job = Job.fetch(job_id, connection=connection, serializer=serializer)
+        if job.get_status(refresh=False) not in _ENDED:
+            job.delete()
+            executions.disown(connection, job_id)
+
+
+def _fields(connection: Redis, job_ids: list[str], name: str) -> dict[str, str]:
+    """A field of RQ's record of each of these jobs that has it."""
+    with connection.pipeline(transaction=False) as pipeline:
+        for job_id in job_ids:
+            pipeline.hget(Job.key_for(job_id), name)
+        values = pipeline.execute()
+    return {job_id: value.decode() for job_id, value in zip(job_ids, values, strict=True) if value is not None}
 
 
 def retry_from_start(connection: Redis, job_id: str) -> None:
     """Run a job that failed, was stopped or was cancelled once more as if it had never run.
 
-    Its next execution forgets cursors, saved results and children (`RunWriter.open`), which are undone: what of them
-    waits is taken back, what runs is told to stop. Cut short, this can be repeated.
+    Its next execution forgets cursors and saved results (`RunWriter.open`), and undoes the children (`undo`).
 
     Raises:
         UnknownName: RQ knows no such job.
-        RqmemError: it runs, waits or has finished; or it is a child, whose slice begins where its parent has cut.
+        RqmemError: it runs, waits or has finished, or it is a child: its parent has cut its slice.
     """
     job = _fetch(connection, job_id)
     if (above := ledger.parent_of(job_id)) is not None:

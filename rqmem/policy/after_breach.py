@@ -1,8 +1,8 @@
 """Whether a job whose execution ended early goes on, and with which chunk size. Pure.
 
-A crash loop is impossible by construction: each resume either changes a parameter (the chunk halves,
-at most log2 times) or has made progress, and their number is bounded. One that follows a death and has
-made no progress waits, longer each time: whatever killed it may pass.
+A crash loop is impossible by construction. Each resume either changes a parameter (the chunk halves, at most log2
+times) or has made progress, and the number of resumes is bounded. A resume that follows a death without progress waits,
+longer each time, since the cause of the death may pass.
 """
 
 from __future__ import annotations
@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 Cause = Literal["breach", "horse lost", "horse killed", "worker lost", "planned stop"]
-"""``horse killed``: by somebody, and not for memory as far as anybody knows."""
-
+"""``horse killed``: by somebody, and as far as anybody knows not for memory."""
 
 WITHOUT_PROGRESS = 2
 """What a resume costs that has finished no chunk; others cost 1."""
@@ -31,9 +30,9 @@ class Attempt:
         chunk_size: items per chunk in this execution.
         progressed: at least one chunk was finished in it.
         spent: what resumes have cost so far.
-        position: the items it was at, for the message.
-        cuts: after a breach what is left had better become children (``on_breach = "split"``).
-        cut: it was told so before, of the same data.
+        position: the items that it worked on, for the message.
+        cuts: after a breach, what is left is made child jobs (``on_breach = "split"``).
+        cut: that has been tried before, with the same data.
     """
 
     resumable: bool
@@ -45,12 +44,17 @@ class Attempt:
     cuts: bool = False
     cut: bool = False
 
+    @property
+    def cost(self) -> int:
+        """What a resume costs."""
+        return 1 if self.progressed else WITHOUT_PROGRESS
+
 
 @dataclass(frozen=True)
 class Resume:
-    """Go on from the cursor, with this chunk size; ``cost`` is what that takes from the budget.
+    """Go on from the cursor, with this chunk size, after ``delay_seconds``.
 
-    ``cut``: not go on, but cut what is left in two children. ``delay_seconds``: not before.
+    ``cost`` is taken from the budget. ``cut``: do not go on, but cut what is left in two children.
     """
 
     chunk_size: int
@@ -61,43 +65,52 @@ class Resume:
 
 @dataclass(frozen=True)
 class GiveUp:
-    """Fail the job; ``reason`` is empty where the job never asked to be resumed."""
+    """Fail the job; ``reason`` is empty if the job never asked to be resumed."""
 
     reason: str
 
 
 def decide(cause: Cause, attempt: Attempt, max_resumes: int) -> Resume | GiveUp:
-    """Half the chunk after a breach or a lost horse; the same chunk where nothing points to its size.
-
-    That is a horse that somebody killed, and a lost worker that had progressed or is lost for the first time: a second
-    one at the same place may be the machine's memory.
-    A death without progress delays the next try by 0, 1, 3, 7 … seconds. A breach does not: the next try differs.
-    """
+    """Whether the job goes on within its budget, and how."""
     if not attempt.resumable:
         return GiveUp("")
     if cause == "planned stop":
         return Resume(attempt.chunk_size, cost=0)
     if attempt.spent >= max_resumes:
         return GiveUp(f"resumes have cost {attempt.spent} of a budget of {max_resumes} already")
-    if not attempt.began and cause == "breach":
+    return _after_breach(attempt) if cause == "breach" else _after_death(cause, attempt)
+
+
+def _after_breach(attempt: Attempt) -> Resume | GiveUp:
+    """Half the chunk, or child jobs, at once. The next execution must differ from this one."""
+    if not attempt.began:
         return GiveUp("it had not begun process_in_chunks, so the next run would do the same")
-    if cause == "breach" and attempt.cuts and attempt.cut and not attempt.progressed:
+    if attempt.cuts and attempt.cut and not attempt.progressed:
         return GiveUp("what is left was to be cut, and it is not its items that do not fit")
-    if cause == "breach" and attempt.cuts:
+    if attempt.cuts:
         return Resume(attempt.chunk_size, cut=True)
-    cost = 1 if attempt.progressed else WITHOUT_PROGRESS
+    if attempt.chunk_size > 1:
+        return Resume(attempt.chunk_size // 2, attempt.cost)
+    if attempt.progressed:
+        return Resume(1)
+    place = f" ({attempt.position})" if attempt.position else ""
+    return GiveUp(f"breach with a chunk of one item{place}: it does not fit alone")
+
+
+def _after_death(cause: Cause, attempt: Attempt) -> Resume:
+    """Half the chunk after a lost horse, the same chunk where nothing points to its size.
+
+    Nothing does if somebody killed the horse, or if a worker is lost that had progressed or is the first one lost. A
+    second lost worker at the same place may be the machine's memory. Without progress, the next try is delayed by 0, 1,
+    3, 7, ... seconds.
+    """
     delay_seconds = 0.0
-    if cause != "breach" and not attempt.progressed:
+    if not attempt.progressed:
         delay_seconds = min(LONGEST_DELAY_SECONDS, 2.0 ** min(attempt.spent // WITHOUT_PROGRESS, 10) - 1)
     first_death = attempt.spent < WITHOUT_PROGRESS
     same = cause == "horse killed" or (cause == "worker lost" and (attempt.progressed or first_death))
     if not attempt.began or same:
-        return Resume(attempt.chunk_size, cost, delay_seconds=delay_seconds)
+        return Resume(attempt.chunk_size, attempt.cost, delay_seconds=delay_seconds)
     if attempt.chunk_size > 1:
-        return Resume(attempt.chunk_size // 2, cost, delay_seconds=delay_seconds)
-    if attempt.progressed:
-        return Resume(1)
-    if cause != "breach":
-        return Resume(1, ALONE, delay_seconds=delay_seconds)
-    place = f" ({attempt.position})" if attempt.position else ""
-    return GiveUp(f"breach with a chunk of one item{place}: it does not fit alone")
+        return Resume(attempt.chunk_size // 2, attempt.cost, delay_seconds=delay_seconds)
+    return Resume(1, 1 if attempt.progressed else ALONE, delay_seconds=delay_seconds)
