@@ -6,6 +6,7 @@ import difflib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
+from functools import partial
 from typing import Any, Literal
 
 from rqmem.errors import ConfigError, SourceError
@@ -53,7 +54,7 @@ class DbapiQueries:
                 f"SqlRows: the query has an ORDER BY, but rows come in the order of their key ({key}): leave it out, "
                 "and name what it orders by as the key, as key=('-created', 'id')"
             )
-        self.key, self._at_most = key, at_most
+        self.key, self._at_most, self._names = key, at_most, ", ".join(key.names)
         self.window = at_most is not None
         self._connect = connect
         # On lines of their own: the query may end in a comment.
@@ -62,64 +63,41 @@ class DbapiQueries:
         self._checked = False
 
     def page(self, keys: KeyRange, limit: int) -> list[tuple[Any, Key]]:
-        values = _Values(self._style, self._parameters)
-        where = self._where(keys, values)
-        text = f"SELECT * FROM {self._rows}{where} ORDER BY {self._listed()} LIMIT {values.add(limit)}"
-        return self._read(text, values)
+        return self._read(self._select("*", partial(self._within, keys), self._order(), limit))
 
     def rows_of(self, keys: Sequence[Key]) -> list[tuple[Any, Key]]:
-        values = _Values(self._style, self._parameters)
-        are = self._are(keys, values)
-        # The limit is for drivers that look for parameters only where some are given.
-        return self._read(f"SELECT * FROM {self._rows} WHERE {are} LIMIT {values.add(2 * len(keys))}", values)
+        return self._read(self._select("*", partial(self._are, keys), limit=2 * len(keys)))
 
     def count(self, keys: KeyRange, how: Literal["exact", "estimate"]) -> Count:
-        values = _Values(self._style, self._parameters)
-        where = self._where(keys, values)
-        [row], _ = self._run(f"SELECT count(*) AS rqmem_count FROM {self._rows}{where} LIMIT {values.add(1)}", values)
-        return Count.exact(_fields(row)[0])
+        return Count.exact(self._number(partial(self._within, keys)))
 
     def nth_key(self, keys: KeyRange, number: int) -> Key | None:
-        values = _Values(self._style, self._parameters)
-        where, names = self._where(keys, values), ", ".join(self.key.names)
-        first = f"SELECT {names} FROM {self._rows}{where} ORDER BY {self._listed()} LIMIT {values.add(number)}"
-        backwards = self._listed(backwards=True)
-        text = f"SELECT {names} FROM ({first}) AS rqmem_keys ORDER BY {backwards} LIMIT {values.add(1)}"
-        return self._one(text, values)
+        text, values = self._select(self._names, partial(self._within, keys), self._order(), number)
+        order = self._order(backwards=True)
+        text = f"SELECT {self._names} FROM ({text}) AS rqmem_keys{order} LIMIT {values.add(1)}"
+        return self._one((text, values))
 
     def last_key(self, keys: KeyRange) -> Key | None:
-        values = _Values(self._style, self._parameters)
-        where = self._where(keys, values)
-        names, backwards = ", ".join(self.key.names), self._listed(backwards=True)
-        return self._one(f"SELECT {names} FROM {self._rows}{where} ORDER BY {backwards} LIMIT {values.add(1)}", values)
+        return self._one(self._select(self._names, partial(self._within, keys), self._order(backwards=True)))
 
     def null_in_key(self) -> str | None:
-        values = _Values(self._style, self._parameters)
         null = " OR ".join(f"{name} IS NULL" for name in self.key.names)
-        text = f"SELECT {', '.join(self.key.names)} FROM {self._rows} WHERE {null} LIMIT {values.add(1)}"
-        key = self._one(text, values)
+        key = self._one(self._select(self._names, lambda values: null))
         return None if key is None else self.key.names[key.index(None)]
 
     def unreadable_key(self) -> str | None:
         return None  # the driver says so when it reads it
 
     def key_twice(self, keys: KeyRange) -> Key | None:
-        values = _Values(self._style, self._parameters)
-        where, names = self._where(keys, values), ", ".join(self.key.names)
-        text = f"SELECT {names} FROM {self._rows}{where} GROUP BY {names} HAVING count(*) > 1 LIMIT {values.add(1)}"
-        return self._one(text, values)
+        grouped = f" GROUP BY {self._names} HAVING count(*) > 1"
+        return self._one(self._select(self._names, partial(self._within, keys), grouped))
 
     def found(self, keys: Sequence[Key]) -> int:
-        values = _Values(self._style, self._parameters)
-        are = self._are(keys, values)
-        text = f"SELECT count(*) AS rqmem_count FROM {self._rows} WHERE {are} LIMIT {values.add(1)}"
-        return int(_fields(self._run(text, values)[0][0])[0])
+        return self._number(partial(self._are, keys))
 
     def window_keys(self, most: int) -> list[Key]:
-        values = _Values(self._style, self._parameters)
-        names, limit = ", ".join(self.key.names), min(most, self._at_most or most)
-        text = f"SELECT {names} FROM {self._rows} ORDER BY {self._listed()} LIMIT {values.add(limit)}"
-        return [_fields(row) for row in self._run(text, values)[0]]
+        rows, _ = self._run(self._select(self._names, then=self._order(), limit=min(most, self._at_most or most)))
+        return [_fields(row) for row in rows]
 
     def window_range(self) -> KeyRange | None:
         first = self.nth_key(KeyRange(), 1)
@@ -134,8 +112,15 @@ class DbapiQueries:
     def from_json(self, values: Sequence[Any]) -> Key:
         return tuple(typed_json.decode(value) for value in values)
 
-    def _read(self, text: str, values: _Values) -> list[tuple[Any, Key]]:
-        rows, names = self._run(text, values)
+    def _select(self, what: str, where: _Where = lambda values: "", then: str = "", limit: int = 1) -> _Query:
+        """A query on the rows. It always has a LIMIT: some drivers look for parameters only where there are any."""
+        values = _Values(self._style, self._parameters)
+        conditions = where(values)
+        only = f" WHERE {conditions}" if conditions else ""
+        return f"SELECT {what} FROM {self._rows}{only}{then} LIMIT {values.add(limit)}", values
+
+    def _read(self, query: _Query) -> list[tuple[Any, Key]]:
+        rows, names = self._run(query)
         if not rows:
             return []
         places: list[Any] = [names.index(_folded(name)) for name in self.key.names]
@@ -143,25 +128,24 @@ class DbapiQueries:
             places = [list(rows[0])[place] for place in places]
         return [(row, tuple(row[place] for place in places)) for row in rows]
 
-    def _one(self, text: str, values: _Values) -> Key | None:
-        rows, _ = self._run(text, values)
+    def _one(self, query: _Query) -> Key | None:
+        rows, _ = self._run(query)
         return _fields(rows[0]) if rows else None
 
-    def _run(self, text: str, values: _Values) -> tuple[list[Any], list[str]]:
+    def _number(self, where: _Where) -> int:
+        rows, _ = self._run(self._select("count(*) AS rqmem_count", where))
+        return int(_fields(rows[0])[0])
+
+    def _run(self, query: _Query) -> tuple[list[Any], list[str]]:
         """The rows, and the names of their columns."""
         with closing(self._connect()) as connection:
             if not self._checked:
                 self._check(connection)
-            with closing(connection.cursor()) as cursor:
-                cursor.execute(text, values.given)
-                return list(cursor.fetchall()), [_folded(each[0]) for each in cursor.description]
+            return _executed(connection, query)
 
     def _check(self, connection: Any) -> None:
         """Ask once, before anything is read, which columns the query has. Raises `SourceError` for a key not there."""
-        values = _Values(self._style, self._parameters)
-        with closing(connection.cursor()) as cursor:
-            cursor.execute(f"SELECT * FROM {self._rows} WHERE 1 = 0 LIMIT {values.add(1)}", values.given)
-            names = [_folded(each[0]) for each in cursor.description]
+        _, names = _executed(connection, self._select("*", lambda values: "1 = 0"))
         for name in self.key.names:
             if names.count(_folded(name)) != 1:
                 near = difflib.get_close_matches(_folded(name), names, n=1)
@@ -169,13 +153,13 @@ class DbapiQueries:
                 raise SourceError(f"SqlRows: the query has no single column {name!r}, so it cannot be its key; {hint}")
         self._checked = True
 
-    def _where(self, keys: KeyRange, values: _Values) -> str:
+    def _within(self, keys: KeyRange, values: _Values) -> str:
         bounds = []
         if keys.after is not None:
             bounds.append(self._side(0, keys.after, values, beyond=True, including=keys.including))
         if keys.upto is not None:
             bounds.append(self._side(0, keys.upto, values, beyond=False, including=True))
-        return f" WHERE {' AND '.join(bounds)}" if bounds else ""
+        return " AND ".join(bounds)
 
     def _side(self, first: int, key: Key, values: _Values, *, beyond: bool, including: bool) -> str:
         """``names > key``, or ``names <= key``, written out as in `rqmem.sources.sql_selectable`."""
@@ -197,11 +181,12 @@ class DbapiQueries:
             return f"{self.key.names[0]} IN ({', '.join(values.add(key[0]) for key in keys)})"
         return " OR ".join(f"({is_it(key)})" for key in keys)
 
-    def _listed(self, *, backwards: bool = False) -> str:
-        return ", ".join(
+    def _order(self, *, backwards: bool = False) -> str:
+        listed = (
             f"{name} DESC" if down != backwards else name
             for name, down in zip(self.key.names, self.key.descending, strict=True)
         )
+        return f" ORDER BY {', '.join(listed)}"
 
 
 class _Values:
@@ -218,6 +203,17 @@ class _Values:
         else:
             self.given.append(value)
         return _STYLES[self._style](number)
+
+
+_Query = tuple[str, _Values]
+_Where = Callable[[_Values], str]
+
+
+def _executed(connection: Any, query: _Query) -> tuple[list[Any], list[str]]:
+    text, values = query
+    with closing(connection.cursor()) as cursor:
+        cursor.execute(text, values.given)
+        return list(cursor.fetchall()), [_folded(each[0]) for each in cursor.description]
 
 
 def _fields(row: Any) -> Key:
