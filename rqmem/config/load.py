@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rqmem import own_files
-from rqmem.config import environment
+from rqmem.config import variables
 from rqmem.config.settings import FIELDS, JOB_SETTINGS, SETTINGS, Config, JobSettings
 from rqmem.errors import ConfigError, UntrustedFile
 
@@ -79,7 +79,7 @@ def load(environ: Mapping[str, str], options: Mapping[str, tuple[str, Any]] | No
         ConfigError: a name that is not known, or a value that cannot be used, in any of them.
     """
     file = read(environ)
-    named = environment.read(environ)
+    named = variables.read(environ)
     given = {of: each for of, each in (options or {}).items() if each[1] is not None}
     values = {
         **(file.values if file is not None else {}),
