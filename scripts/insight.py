@@ -91,15 +91,19 @@ def worked(url: str, progress: Callable[[int], float]) -> Iterator[int]:
 
 def look(url: str) -> Views:
     """Ask the commands."""
-    report = json.loads(_command(url, "report", "--format", "json"))
+    report = json.loads(_command(url, "report", "--json"))
     recommended = json.loads(_command(url, "recommend", "--json"))
     status = json.loads(_command(url, "status", "--json"))
 
     def by_job(rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-        return {row["job"]: row for row in rows}
+        return {row["job_type"]: row for row in rows}
 
     return Views(
-        by_job(report["jobs"]), by_job(recommended["jobs"]), by_job(status["types"]), status["troubles"], _page(url)
+        by_job(report["job_types"]),
+        by_job(recommended["job_types"]),
+        by_job(status["job_types"]),
+        status["problems"],
+        _page(url),
     )
 
 
@@ -127,7 +131,7 @@ def _misnamed(views: Views) -> Iterator[str]:
     ):
         told = {
             "report": {job for job, row in views.report.items() if _count(row[what])},
-            "status": {job for job, row in views.status.items() if row[what]},
+            "status": {job for job, row in views.status.items() if _count(row[what])},
             "exporter": {job for job in NAMES.values() if views.summed(metric, job)},
         }
         for where, jobs in told.items():
@@ -139,10 +143,10 @@ def _misnamed(views: Views) -> Iterator[str]:
             yield f"status has {name} in {texts or 'no trouble'}: it is {guilty}"
     if not any("Record" in each["text"] for each in views.troubles if each["name"] == "leak"):
         yield "status does not name the type of object that leaks"
-    if (found := views.report[leaking]["leak_mb_per_run"]) is None or not 0.7 < found < 2.5:
+    if (found := views.report[leaking]["leak_per_run_mb"]) is None or not 0.7 < found < 2.5:
         yield f"the leak is told to be {found} MB a run: it is some 1.5"
     for job, row in views.recommended.items():
-        wanted, now = (row["recommended"] or {}).get("ceiling_mb", 0), row["ceiling_now_mb"]
+        wanted, now = (row["recommended"] or {}).get("ceiling_mb", 0), row["ceiling_mb"]
         if (wanted > now) != (job == drifting):
             yield f"recommend advises {wanted} MB for {job}, which has {now}"
 
@@ -155,18 +159,19 @@ def _unequal(views: Views) -> Iterator[str]:
         def page(name: str, job: str = job) -> float:
             return views.summed(f"rqmem_job_{name}", job)
 
-        leak_mb = report["leak_mb_per_run"]
+        leak_mb = report["leak_per_run_mb"]
         figures: dict[str, list[float | None]] = {
             "runs": [report["runs"], status["runs"], advice["runs"], page("runs_total")],
             "failures": [report["failed"], status["failed"], page("failures_total")],
             "breaches": [
-                _count(report["breaches"]), status["breaches"], (advice["recommended"] or {}).get("breaches"),
+                _count(report["breaches"]), _count(status["breaches"]),
+                (advice["recommended"] or {}).get("breaches_seen"),
                 page("breaches_total"),
             ],
             "leaks": [report["leaks"], status["leaks"], page("leaks_total")],
             "alerts": [report["alerts"], status["alerts"], page("alerts_total")],
             "MB a run": [leak_mb or 0.0, round(page("leak_run_bytes") / MB, 3)],
-            "MB of ceiling": [report["ceiling_mb"], advice["ceiling_now_mb"], page("limit_bytes") / MB],
+            "MB of ceiling": [report["ceiling_mb"], advice["ceiling_mb"], page("limit_bytes") / MB],
             "items": [report["items"], page("items_total")],
             "peaks": [report["runs"], page("peak_bytes_count")],
         }  # fmt: skip
@@ -176,8 +181,8 @@ def _unequal(views: Views) -> Iterator[str]:
 
 
 def _count(what: Any) -> int:
-    """Breaches by layer, or a number."""
-    return sum(what.values()) if isinstance(what, dict) else int(what)
+    """Breaches in all, or a number."""
+    return int(what["total"] if isinstance(what, dict) else what)
 
 
 def _ended(connection: Redis) -> float:

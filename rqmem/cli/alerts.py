@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import time
 from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING
@@ -15,10 +14,11 @@ from rqmem.cli.alert_sending import deliver, test
 from rqmem.cli.job_types import one_of
 from rqmem.cli.terminal import colour, connected, never_fail_on_a_letter, redis_options, show
 from rqmem.config.parsers import moment
+from rqmem.observe.as_json import of_alert
 from rqmem.policy.alert_rules import RULES
 from rqmem.store.alerts.alert_records import Alert
 from rqmem.store.history import history_reader
-from rqmem.text import date_and_clock, json_text, timestamp_ms
+from rqmem.text import date_and_clock, json_text
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -118,8 +118,7 @@ def _nothing(job: str | None, before: int, after: float) -> str:
 
 def _shown(alert: Alert, still_open: bool, as_json: bool, width: int) -> str:
     if as_json:
-        fields = {**dataclasses.asdict(alert), "time": timestamp_ms(alert.at), "open": still_open}
-        return json_text(fields)
+        return json_text(of_alert(alert, still_open=still_open))
     state = "open" if still_open else alert.state
     when = date_and_clock(alert.at)
     more = f" (+{alert.suppressed})" if alert.suppressed else ""

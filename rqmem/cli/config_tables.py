@@ -1,8 +1,8 @@
 """What ``rqmem config`` shows, as text and as JSON. Pure.
 
-Keys of the JSON are stable within a version; new ones may come. What is not known, or not set, is null::
+The JSON, by the vocabulary of `rqmem.observe.as_json`::
 
-    version, config_file     1; the file that was read
+    version, config_file     the file that was read
     integrations             names of those that are active in horses which import their library
     settings                 {name, variable, value, origin, source}
                              name: in the config file; origin: "command line", "environment", "config file", "default";
@@ -10,29 +10,28 @@ Keys of the JSON are stable within a version; new ones may come. What is not kno
                              but for alert_growth, which is by the minute. URLs that alerts are sent to are "***"
                              with --jobs in its place:
     note                     why nothing is recommended at all
-    jobs                     {job, problem, on_breach, queue, declared, applies, recommended, runs_needed}
-                             declared, applies: {memory_limit_mb, chunk_size, bytes_per_item, split_above_items,
+    job_types                {job_type, ceiling_mb, declared_ceiling_mb, recommended_ceiling_mb, problem, on_breach,
+                             queue, declared, applies, recommended, runs_needed}
+                             declared, applies: {ceiling_mb, chunk_size, bytes_per_item, split_above_items,
                              items_per_child}; in applies each {value, origin, source}
-                             recommended: {memory_limit_mb, chunk_size, split_above_items, confidence}; runs_needed: so
-                             many runs it takes, where there are fewer
+                             recommended: as in ``rqmem recommend``; runs_needed: so many runs it takes, where there
+                             are fewer
 """
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rqmem.config.load import Origin, Settings
 from rqmem.config.settings import SETTINGS, JobSettings, Setting, shown
+from rqmem.observe.as_json import encoded, job_type_head, of_recommendation, recommended_ceiling_mb, versioned
 from rqmem.policy.recommendation import Recommendation, TooLittle
 from rqmem.units import show_mb
 
 if TYPE_CHECKING:
     from rqmem.job.declared import Applied, Declared
-
-VERSION = 1
 
 
 @dataclass(frozen=True)
@@ -83,7 +82,7 @@ def settings_json(settings: Settings, redis: Redis, integrations: Sequence[str] 
         value = _value(setting, getattr(settings.config, field))
         rows.append(_setting(setting.name, setting.variable, value, settings.origin(field)))
     active = list(integrations) if settings.config.integrations else []
-    return {"version": VERSION, "config_file": settings.file, "integrations": active, "settings": rows}
+    return versioned(config_file=settings.file, integrations=active) | {"settings": rows}
 
 
 def jobs_lines(rows: Sequence[JobRow], note: str) -> list[str]:
@@ -101,8 +100,8 @@ def jobs_lines(rows: Sequence[JobRow], note: str) -> list[str]:
 
 def jobs_json(rows: Sequence[JobRow], settings: Settings, note: str) -> dict[str, Any]:
     """The same as `json` takes it."""
-    jobs = [_job(row) for row in rows]
-    return {"version": VERSION, "config_file": settings.file, "note": note or None, "jobs": jobs}
+    job_types = [_job(row) for row in rows]
+    return versioned(config_file=settings.file, note=note or None) | {"job_types": job_types}
 
 
 # Settings
@@ -183,19 +182,17 @@ def _job(row: JobRow) -> dict[str, Any]:
         }
     recommended = row.recommended
     return {
-        "job": row.job,
+        **job_type_head(
+            row.job,
+            row.applied.limits.memory_limit_mb if row.applied else None,
+            row.declared.limits.memory_limit_mb if row.declared else None,
+            recommended_ceiling_mb(recommended),
+        ),
         "problem": row.problem or None,
         "on_breach": row.declared.on_breach if row.declared else None,
         "queue": (row.declared.queue or None) if row.declared else None,
-        "declared": dataclasses.asdict(row.declared.limits) if row.declared else None,
-        "applies": applies,
-        "recommended": {
-            "memory_limit_mb": recommended.ceiling_mb,
-            "chunk_size": recommended.chunk_size,
-            "split_above_items": recommended.split_above_items,
-            "confidence": recommended.confidence,
-        }
-        if isinstance(recommended, Recommendation)
-        else None,
+        "declared": encoded(row.declared.limits) if row.declared else None,
+        "applies": encoded(applies),
+        "recommended": of_recommendation(recommended) if isinstance(recommended, Recommendation) else None,
         "runs_needed": recommended.needed if isinstance(recommended, TooLittle) else None,
     }

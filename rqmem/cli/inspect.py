@@ -12,7 +12,7 @@ import click
 from rqmem.cli.terminal import colour, columns, connected, never_fail_on_a_letter, redis_options, show
 from rqmem.config.load import load
 from rqmem.errors import ConfigError, RqmemError
-from rqmem.observe import job_json
+from rqmem.observe import as_json as schema
 from rqmem.observe.find import find
 from rqmem.observe.job_read import read_case
 from rqmem.profiling import captures, directory
@@ -45,7 +45,7 @@ def inspect_job(
     --flamegraph needs a profile of it, which a worker with --profile memray
     keeps of breaches and of the worst peaks of each job type, on its host.
 
-    The keys of --json stand in rqmem/observe/job_json.py.
+    The names in --json are explained in rqmem/observe/as_json.py.
     """
     if flamegraph:
         if as_json:
@@ -58,7 +58,7 @@ def inspect_job(
     case = read_case(connection, find(connection, job_id), time.time())
     never_fail_on_a_letter()
     if as_json:
-        click.echo(json_text(job_json.whole(case), indent=2))
+        click.echo(json_text(schema.of_story(case), indent=2))
         return
     plain = not (sys.stdout.encoding or "").lower().startswith("utf")
     show(*story(case, columns(), colour, plain=plain))

@@ -10,6 +10,7 @@ import click
 
 from rqmem.cli.terminal import connected, one_line, redis_options, show
 from rqmem.errors import ConfigError, JournalVersionError, UnknownName
+from rqmem.observe.as_json import encoded, versioned
 from rqmem.store.history import clearing, history_reader
 from rqmem.text import counted, json_text
 from rqmem.units import MB
@@ -126,9 +127,8 @@ def _table(kinds: Mapping[str, tuple[int, int]]) -> list[str]:
 def _as_json(kinds: Mapping[str, tuple[int, int]], dropped: Mapping[str, int], note: str) -> dict[str, object]:
     total_keys, total_bytes = _total(kinds)
     return {
-        "keys": total_keys,
-        "bytes": total_bytes,
-        "kinds": {kind: {"keys": count, "bytes": size_bytes} for kind, (count, size_bytes) in kinds.items()},
+        **versioned(keys=total_keys, size_mb=total_bytes / MB),
+        "kinds": [encoded({"kind": kind, "keys": each[0], "size_mb": each[1] / MB}) for kind, each in kinds.items()],
         "dropped": dict(dropped),
         "note": note,
     }

@@ -11,7 +11,7 @@ from rqmem.cli.job_types import one_of
 from rqmem.cli.terminal import connected, never_fail_on_a_letter, redis_options
 from rqmem.config.load import load
 from rqmem.errors import ConfigError
-from rqmem.observe.advice import as_fields
+from rqmem.observe import as_json as schema
 from rqmem.observe.period_read import read_advice
 from rqmem.show.advice_text import PASTED, to_text
 from rqmem.store.history import history_reader
@@ -36,7 +36,7 @@ def recommend(job: str | None, as_json: bool, paste: str | None, url: str | None
     rqmem recommend --job ProcessCampaign --apply
     rqmem recommend --apply config
 
-    The keys of --json stand in rqmem/observe/advice.py.
+    The names in --json are explained in rqmem/observe/as_json.py.
     """
     if as_json and paste:
         raise ConfigError("--apply and --json: give one of them")
@@ -47,6 +47,6 @@ def recommend(job: str | None, as_json: bool, paste: str | None, url: str | None
     found = read_advice(connection, where, config.warning_threshold, time.time(), job)
     never_fail_on_a_letter()
     if as_json:
-        click.echo(json_text(as_fields(found), indent=2))
+        click.echo(json_text(schema.of_advice(found), indent=2))
     else:
         click.echo(PASTED[paste](found) if paste is not None else to_text(found), nl=False)

@@ -14,8 +14,8 @@ from rqmem.cli.terminal import connected, never_fail_on_a_letter, redis_options,
 from rqmem.config.parsers import moment
 from rqmem.errors import ConfigError, RqmemError
 from rqmem.live.saving import replace, writable
+from rqmem.observe.as_json import of_report
 from rqmem.observe.period import Report
-from rqmem.observe.period_json import as_fields
 from rqmem.observe.period_read import read_report
 from rqmem.show.html.report_page import check_that_pages_can_be_made, to_html
 from rqmem.show.report_text import to_text
@@ -24,7 +24,7 @@ from rqmem.text import counted, json_text
 
 
 def _to_json(report: Report) -> str:
-    return json_text(as_fields(report), indent=2) + "\n"
+    return json_text(of_report(report), indent=2) + "\n"
 
 
 FORMATS: dict[str, Callable[[Report], str]] = {"text": to_text, "json": _to_json, "html": to_html}
@@ -35,9 +35,10 @@ _SUFFIXES = {".json": "json", ".html": "html", ".htm": "html"}
 @click.option("--since", metavar="WHEN", default="24h", show_default=True, help="30m, 7d, 2026-08-06T10:30.")
 @click.option("--job", metavar="TYPE", help="Only this job type; its last part will do.")
 @click.option("--format", "form", type=click.Choice(list(FORMATS)), help="Instead of the suffix of --output.")
+@click.option("--json", "as_json", is_flag=True, help="The same as JSON.")
 @click.option("--output", metavar="FILE", help="Write it there.")
 @redis_options
-def report(since: str, job: str | None, form: str | None, output: str | None, url: str | None) -> None:
+def report(since: str, job: str | None, form: str | None, as_json: bool, output: str | None, url: str | None) -> None:
     """Report on job types: runs, failures, breaches, peaks, trends.
 
     By the journal, which counts by the hour for two days and by the day for 30,
@@ -45,7 +46,8 @@ def report(since: str, job: str | None, form: str | None, output: str | None, ur
     before. A job type whose code is gone is reported all the same.
 
     HTML is one file with plots that needs no network (pip install
-    'rqmem[report]'). The keys of the JSON stand in rqmem/observe/period_json.py.
+    'rqmem[report]'). The names in the JSON are explained in
+    rqmem/observe/as_json.py.
 
     \b
     rqmem report --since 7d --output report.html
@@ -53,7 +55,11 @@ def report(since: str, job: str | None, form: str | None, output: str | None, ur
     now = time.time()
     after = moment(since, "--since", now)
     file = writable(output, "--output") if output is not None else None
-    form = form or _SUFFIXES.get(Path(output or "").suffix.lower(), "text")
+    if as_json and form not in (None, "json"):
+        raise ConfigError(f"--json and --format {form}: give one of them")
+    if form == "json":
+        click.echo("rqmem: --format json is called --json now", err=True)
+    form = "json" if as_json else form or _SUFFIXES.get(Path(output or "").suffix.lower(), "text")
     if form == "html":
         check_that_pages_can_be_made()
         if file is None and sys.stdout.isatty():

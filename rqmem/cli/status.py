@@ -15,7 +15,7 @@ from redis.exceptions import RedisError
 
 from rqmem.cli.terminal import colour, columns, connected, never_fail_on_a_letter, one_line, redis_options, show
 from rqmem.errors import ConfigError
-from rqmem.observe import status_json
+from rqmem.observe import as_json as schema
 from rqmem.observe.problems import healthy, problems
 from rqmem.observe.snapshot import read_status, read_worker, worker_names
 from rqmem.show.status_text import screen, worker_lines
@@ -67,8 +67,7 @@ def status(
     Without Redis nobody hears of any worker, and workers sit that out: have
     the probe fail later than that (failureThreshold times periodSeconds).
 
-    The keys of --json stand in rqmem/observe/status_json.py, those of --job --json
-    in rqmem/observe/job_json.py.
+    The names in --json are explained in rqmem/observe/as_json.py.
     """
     if job_id is not None and worker is not None:
         raise ConfigError("--job and --worker: give one of them")
@@ -96,7 +95,7 @@ def _at_all(connection: Redis, where: str) -> _Look:
     found = problems(snapshot)
     return _Look(
         lambda width, rows: screen(snapshot, found, width, rows, colour),
-        status_json.as_json(snapshot, found),
+        schema.of_snapshot(snapshot, found),
         healthy(found),
     )
 
@@ -107,21 +106,20 @@ def _at_worker(connection: Redis, name: str) -> _Look:
     if worker is None:
         near = difflib.get_close_matches(name, worker_names(connection), n=1)
         text = f"no worker {name!r} is registered{f': did you mean {near[0]}?' if near else ''}"
-        return _Look(lambda width, rows: [text], {"version": status_json.VERSION, "name": name, "kind": None}, False)
+        return _Look(lambda width, rows: [text], schema.versioned(name=name, kind=None), False)
     return _Look(
         lambda width, rows: worker_lines(worker, now, width, colour),
-        status_json.worker_json(worker, now),
+        schema.versioned(at=now) | schema.of_worker(worker, now),
         worker.kind != "silent",
     )
 
 
 def _at_job(connection: Redis, job_id: str) -> _Look:
-    from rqmem.observe import job_json as job_schema
     from rqmem.observe.job_read import read_case
     from rqmem.show.job_text import header
 
     case = read_case(connection, job_id, time.time())
-    return _Look(lambda width, rows: header(case, width, colour), job_schema.brief(case), case.well)
+    return _Look(lambda width, rows: header(case, width, colour), schema.of_job(case), case.well)
 
 
 def _once(look: _Look, *, as_json: bool) -> bool:
@@ -153,7 +151,7 @@ def _watch(look: Callable[[], _Look], *, as_json: bool) -> bool:
 
 def _draw(look: _Look | None, away: str, *, as_json: bool) -> None:
     if as_json:
-        fields = {"error": away} if away or look is None else look.fields
+        fields = schema.versioned(error=away) if away or look is None else look.fields
         click.echo(json_text(fields))
         return
     on_terminal = sys.stdout.isatty()

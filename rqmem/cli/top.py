@@ -19,6 +19,7 @@ from rqmem.live import top as of_worker
 from rqmem.live.screen import OutputClosed, Screen, can_draw, closed_is_said, rich_is_installed
 from rqmem.live.stopping import Stopping
 from rqmem.live.top import Top
+from rqmem.observe.as_json import versioned
 from rqmem.store.history import history_reader
 from rqmem.text import clock, json_text, without_moods
 
@@ -39,7 +40,7 @@ def top(name: str | None, once: bool, as_json: bool, url: str | None) -> None:
     their job type. Once a second on a terminal (pip install 'rqmem[tui]'), in
     a pipe every five, until Ctrl-C or the worker's end. Only looks.
 
-    The keys of --json stand in rqmem/live/top.py.
+    The names in --json are explained in rqmem/observe/as_json.py.
 
     \b
     rqmem top --worker web-1
@@ -96,7 +97,7 @@ def _draw(screen: Screen, seen: Top, notice: str) -> None:
 def _print(seen: Top, notice: str, *, as_json: bool) -> None:
     with closed_is_said():
         if as_json:
-            click.echo(json_text({"error": notice} if notice else of_worker.as_json(seen)))
+            click.echo(json_text(versioned(error=notice) if notice else of_worker.as_json(seen)))
         else:
             click.echo(f"{_plain(seen, notice)}\n")
         sys.stdout.flush()

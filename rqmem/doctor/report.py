@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Sequence
 
 from rqmem.doctor.finding import Finding, Mark
+from rqmem.observe.as_json import versioned
 from rqmem.text import counted, json_text, wrapped
 
 _NAME_COLUMNS = 10
@@ -44,6 +44,5 @@ def healthy(findings: Sequence[Finding]) -> bool:
 
 
 def to_json(findings: Sequence[Finding]) -> str:
-    """``{"healthy": ..., "findings": [{"group", "name", "mark", "text", "advice"}, ...]}``."""
-    shown = {"healthy": healthy(findings), "findings": [dataclasses.asdict(each) for each in findings]}
-    return json_text(shown, indent=2)
+    """``{"version", "healthy", "findings": [{"group", "name", "mark", "text", "advice"}, ...]}``."""
+    return json_text(versioned(healthy=healthy(findings), findings=list(findings)), indent=2)

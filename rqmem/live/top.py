@@ -1,14 +1,8 @@
-"""One worker by line of code, for ``rqmem top``: reading what it says, as lines and as JSON. Only reads.
+"""One worker by line of code, for ``rqmem top``: reading what it reports, as lines and as JSON. Only reads.
 
-Keys of the JSON are stable within a version; new ones may come. Sizes in MB, times in UTC; what is not known is null::
-
-    version, at, redis   1; when it was read; which Redis, without password
-    worker               {name, kind, state, host, pid, memory_mb, memory_limit_mb, jobs, breaches}
-                         kind: "rqmem", "rq" (not watched) or "silent" (rqmem's, and not heard of)
-    job                  {job, job_id, queue, usage_mb, peak_mb, memory_limit_mb, usage_percentage, operation,
-                         items_done, seconds, grew} or null; grew: [[mb, line of code]], so far in this run
-    records              {job, job_id, at, peak_mb, memory_limit_mb, grew}: runs of it that ended, whose peaks are
-                         records of their job type, newest first
+The JSON is ``version, at, redis``, ``worker`` (as in ``rqmem status``) and ``records``: runs of this worker that ended
+and whose peaks are records of their job type, newest first, each ``{job_type, job_id, worker, at, peak_mb, ceiling_mb,
+grew}``.
 """
 
 from __future__ import annotations
@@ -20,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 from rqmem.errors import RqmemError, UnknownName
 from rqmem.live.worker_lines import percent
+from rqmem.observe.as_json import encoded, of_worker, versioned
 from rqmem.observe.model import Kind, Worker
 from rqmem.observe.snapshot import Before, read_news
 from rqmem.store.history import history_reader
 from rqmem.store.history.history_records import Grown, LiveJob
-from rqmem.text import Line, Mood, bar, clock, fit, line, short_id, span, sparkline, timestamp
+from rqmem.text import Line, Mood, bar, clock, fit, line, short_id, span, sparkline
 from rqmem.units import show_mb
 
 if TYPE_CHECKING:
@@ -32,7 +27,6 @@ if TYPE_CHECKING:
 
     from rqmem.store.history.samples import Sample
 
-VERSION = 1
 _MOST_TYPES = 20  # whose records are read
 _MOST_RECORDS = 5
 _LINES_OF_A_RECORD = 3
@@ -154,47 +148,6 @@ def _grew(grew: Sequence[tuple[float, str]], limit_mb: float) -> list[Line]:
 
 
 def as_json(top: Top) -> dict[str, Any]:
-    """The same as `json` takes it."""
-    worker, live, job = top.worker, top.worker.live, top.job
-    return {
-        "version": VERSION,
-        "at": timestamp(top.at),
-        "redis": top.redis,
-        "worker": {
-            "name": worker.name,
-            "kind": worker.kind,
-            "state": worker.state,
-            "host": worker.host,
-            "pid": live.pid if live else None,
-            "memory_mb": live.worker_mb if live else None,
-            "memory_limit_mb": live.worker_limit_mb if live else None,
-            "jobs": worker.jobs,
-            "breaches": live.breaches if live else None,
-        },
-        "job": {
-            "job": job.job,
-            "job_id": job.job_id,
-            "queue": job.queue,
-            "usage_mb": job.usage_mb,
-            "peak_mb": job.peak_mb,
-            "memory_limit_mb": job.limit_mb,
-            "usage_percentage": round(100 * job.usage_mb / job.limit_mb, 1) if job.limit_mb else None,
-            "operation": job.operation,
-            "items_done": job.items_done,
-            "seconds": round(top.at - job.started_at, 1),
-            "grew": [list(each) for each in job.grew],
-        }
-        if job is not None
-        else None,
-        "records": [
-            {
-                "job": each.job,
-                "job_id": each.job_id,
-                "at": timestamp(each.at),
-                "peak_mb": each.peak_mb,
-                "memory_limit_mb": each.limit_mb,
-                "grew": [list(grown) for grown in each.grew],
-            }
-            for each in top.records
-        ],
-    }
+    """What ``--json`` prints; its names are those of `rqmem.observe.as_json`."""
+    head = versioned(at=top.at, redis=top.redis)
+    return {**head, "worker": of_worker(top.worker, top.at), "records": encoded(top.records)}

@@ -18,7 +18,7 @@ MOST_KEPT = 1000
 
 
 @dataclass(frozen=True)
-class Totals:
+class WorkerTotals:
     """A worker over the whole time. Times in epoch seconds.
 
     Attributes:
@@ -52,10 +52,10 @@ class Workers:
         self.crossings = Crossings(threshold_percentage)
         self._histories: dict[str, deque[Sample]] = {}
         self._spoke: dict[str, tuple[float, float]] = {}
-        self._totals: dict[str, Totals] = {}
+        self._totals: dict[str, WorkerTotals] = {}
 
     @property
-    def totals(self) -> list[Totals]:
+    def totals(self) -> list[WorkerTotals]:
         """By name."""
         return sorted(self._totals.values(), key=lambda each: each.worker)
 
@@ -84,7 +84,7 @@ class Workers:
         step = _step(live) if live is not None else None
         known = self._totals.get(worker.name)
         if known is None:
-            known = Totals(worker.name, worker.host, worker.kind, at, at, worker.jobs if first_look else 0)
+            known = WorkerTotals(worker.name, worker.host, worker.kind, at, at, worker.jobs if first_look else 0)
         ended = worker.jobs - known.counted if worker.jobs >= known.counted else worker.jobs  # it began anew
         self._totals[worker.name] = replace(
             known,

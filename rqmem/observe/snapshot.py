@@ -85,15 +85,16 @@ def read_status(connection: Redis, where: str, now: float) -> Snapshot:
 
 def with_job_types(connection: Redis, snapshot: Snapshot, since: float) -> Snapshot:
     """The same, with the job types that something happened to since then, the busiest first."""
+    seen = {} if snapshot.journal_error else history_reader.types(connection)
+    lately = {name: at for name, at in seen.items() if at >= since}
+    ceilings = history_reader.last_limits(connection, lately)
     found = []
-    for name, seen_at in ({} if snapshot.journal_error else history_reader.types(connection)).items():
-        if seen_at < since:
-            continue
+    for name, seen_at in lately.items():
         tally = history_reader.tally(connection, name, since, snapshot.at)
         runs = history_reader.runs(connection, name) if tally.breached else []
         leak = _last_leak(connection, name) if tally.leaks else None
         breach = next((run for run in runs if run.layer), None)
-        found.append(JobType(name, tally, seen_at=seen_at, last_breach=breach, last_leak=leak))
+        found.append(JobType(name, tally, breach, leak, seen_at=seen_at, ceiling_mb=ceilings.get(name)))
     return replace(snapshot, since=since, job_types=sorted(found, key=lambda each: (-each.tally.runs, each.job_type)))
 
 

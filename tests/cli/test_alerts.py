@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from rqmem.store import keys
 from rqmem.store.alerts.alert_records import Alert
 from rqmem.store.alerts.alert_writer import raise_alert, resolve_alert
 from rqmem.testing import wait_until
+from rqmem.text import timestamp_ms
 from tests import forked
 from tests.conftest import ROOT, StartWorker
 from tests.receiver import Receiver
@@ -98,10 +99,10 @@ def test_json_is_an_object_a_line(night: list[Alert], alerts: Callable[..., subp
     assert [line["id"] for line in lines] == [each.id for each in night]
     assert [line["open"] for line in lines] == [True, False, False, False, False]
     assert lines[-1] == {
-        "id": night[-1].id, "at": night[-1].at, "rule": "ceiling-exceeded", "state": "raised",
-        "job": "jobs.campaigns.Process", "job_id": "j1", "queue": "q", "worker": "w",
+        "version": 2, "id": night[-1].id, "at": timestamp_ms(night[-1].at), "rule": "ceiling-exceeded",
+        "state": "raised",
+        "job_type": "jobs.campaigns.Process", "job_id": "j1", "queue": "q", "worker": "w",
         "text": "about jobs.campaigns.Process", "suppressed": 2, "open": False,
-        "time": datetime.fromtimestamp(night[-1].at, timezone.utc).isoformat(timespec="milliseconds")[:-6] + "Z",
     }  # fmt: skip
 
 
@@ -206,7 +207,7 @@ def test_redis_may_go_and_come_back(tmp_path: Path, follow: Callable[..., subpro
         wait_until(lambda: out.read_text().count("\n") == 2)
     finally:
         embedded.stop(place)
-    assert [json.loads(line)["job"] for line in out.read_text().splitlines()] == ["jobs.A", "jobs.B"]
+    assert [json.loads(line)["job_type"] for line in out.read_text().splitlines()] == ["jobs.A", "jobs.B"]
     gone, back = err.read_text().splitlines()[:2]
     assert gone.startswith("rqmem: Redis does not answer (")
     assert back == "rqmem: Redis answers again"

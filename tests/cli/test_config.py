@@ -74,7 +74,7 @@ def test_the_same_as_json(config: Config) -> None:
                   RQMEM_GROWTH_RATE="8000")  # fmt: skip
     shown = json.loads(done.stdout)
     assert list(shown) == ["version", "config_file", "integrations", "settings"]
-    assert (shown["version"], shown["config_file"]) == (1, None)
+    assert (shown["version"], shown["config_file"]) == (2, None)
     by_name = {each["name"]: each for each in shown["settings"]}
     assert {each["variable"] for each in shown["settings"]} == {
         None,
@@ -160,22 +160,19 @@ def test_job_types_that_the_journal_knows_with_what_it_recommends(
     shown = table(done)
     assert list(shown) == ["gone.jobs.Job", PLAIN, SQUARES]
     recommended = rqmem("recommend", "--json", RQMEM_REDIS_URL=redis_url)
-    advice = {each["job"]: each for each in json.loads(recommended.stdout)["jobs"]}
-    assert shown[PLAIN][:3] == ["200 MB", "256 MB", f"{advice[PLAIN]['recommended']['ceiling_mb']} MB"]
+    advice = {each["job_type"]: each for each in json.loads(recommended.stdout)["job_types"]}
+    assert shown[PLAIN][:3] == ["200 MB", "256 MB", f"{advice[PLAIN]['recommended']['ceiling_mb']:.0f} MB"]
     assert shown[SQUARES][2] == "-"  # too little is known
     assert shown["gone.jobs.Job"] == ["?", "?", "-", "?", "?"]
     assert "gone.jobs.Job: cannot be imported: there is no module gone" in done.stdout
 
     fields = json.loads(config("--jobs", "--json", RQMEM_REDIS_URL=redis_url).stdout)
-    assert list(fields) == ["version", "config_file", "note", "jobs"]
-    by_job = {each["job"]: each for each in fields["jobs"]}
-    assert list(by_job[PLAIN]) == [
-        "job", "problem", "on_breach", "queue", "declared", "applies", "recommended", "runs_needed",
-    ]  # fmt: skip
-    assert by_job[PLAIN]["applies"]["memory_limit_mb"] == {
+    assert list(fields) == ["version", "config_file", "note", "job_types"]
+    by_job = {each["job_type"]: each for each in fields["job_types"]}
+    assert by_job[PLAIN]["applies"]["ceiling_mb"] == {
         "value": 256, "origin": "config file", "source": "rqmem.ini",
     }  # fmt: skip
-    assert by_job[PLAIN]["recommended"]["memory_limit_mb"] == advice[PLAIN]["recommended"]["ceiling_mb"]
+    assert by_job[PLAIN]["recommended_ceiling_mb"] == advice[PLAIN]["recommended"]["ceiling_mb"]
     assert (by_job[SQUARES]["recommended"], by_job[SQUARES]["runs_needed"]) == (None, 20)
     assert by_job["gone.jobs.Job"]["problem"].startswith("cannot be imported")
 

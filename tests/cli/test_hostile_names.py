@@ -126,7 +126,7 @@ COMMANDS = [
     ["enqueue", "operator.concat", "a", "b", "--description", "\n" + FORGED],
     ["monitor", "--duration", "1", "--interval", "1", "--plain", "--queue", "QUEUE"],
 ]  # fmt: skip
-WITH_JSON = [["status"], ["inspect", "ID"], ["alerts"], ["report", "--format", "json"], ["recommend"],
+WITH_JSON = [["status"], ["inspect", "ID"], ["alerts"], ["report"], ["recommend"],
              ["top", "--once", "--worker", "WORKER"], ["status", "--job", "waits"], ["journal", "size"],
              ["config", "--jobs"]]  # fmt: skip
 USUAL = Hostile(

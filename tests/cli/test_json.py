@@ -34,7 +34,7 @@ JOB = "shop.jobs.Rebuild"
 Run = Callable[..., Any]
 
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z")
-_OF_THE_MOMENT = re.compile(r"(^|_)(at|since|until|seconds|bytes|history_days|rate)$")
+_OF_THE_MOMENT = re.compile(r"(^|_)(at|since|until|seconds|size_mb|rate)$")
 _OF_THE_MACHINE = ("host", "redis")
 
 
@@ -58,11 +58,19 @@ def filled(connection: Redis) -> Redis:
     ended = events.RunEnded(
         **whose, outcome="ok", duration_seconds=12.3, initial_memory_mb=40.0, peak_memory_mb=158.7,
         final_memory_mb=60.3, memory_limit_mb=256.0, collections=4, freed_mb=31.0, chunks=24, items=1200,
+        growth_kb_per_item=2.5,
     )  # fmt: skip
     resumed = events.Resumed(
         **whose, cause="breach", cursor="150", chunk_size=25, resumes=1, max_resumes=5, spent=1, delay_seconds=2.0
     )
     tell(connection, [Told(now + 1, resumed), Told(now + 2, ended)])
+    breach = events.Breach(
+        **whose, used_mb=271.3, limit_mb=256.0, peak_mb=274.0, layer="watch", processes=2, operation="loaded",
+        where="a.py:7", baseline_mb=31, curve=[(0.5, 200.0), (0.0, 271.3)], grew=[(106.0, "a.py:7 rows")],
+        kinds=[("dict", 900, 2.5)], checkpoints=[("loaded", 80.0)], tree=[(7, "python", 271.3)],
+        segments_left=[("/dev/shm/x", 1.0)], beyond_reach=[(9, "sudo")],
+    )  # fmt: skip
+    connection.lset(keys.breaches("j1"), 0, codec.to_json(breach))
     remember(connection, *(a_run(JOB, f"r{number}", now) for number in range(30)))
     remember(connection, replace(a_run("shop.jobs.Mail", "m1", now), outcome="ValueError", chunks=0, items=0))
     remember(connection, replace(a_run("shop.jobs.Split", "parent", now), children=3, layer="watch", resumed=True))
@@ -132,7 +140,7 @@ COMMANDS = {
     "inspect": ["inspect", "j1", "--json"],
     "inspect-split": ["inspect", "parent", "--json"],
     "top": ["top", "--worker", WORKER, "--once", "--json"],
-    "report": ["report", "--format", "json"],
+    "report": ["report", "--json"],
     "recommend": ["recommend", "--json"],
     "alerts": ["alerts", "--json"],
     "journal": ["journal", "size", "--json"],
@@ -163,3 +171,33 @@ def test_doctor_prints_the_json_of_its_golden_file(run: Run) -> None:
     shown = run("doctor", "--no-redis", "--no-self-test", "--json")
     [memory] = [each for each in shown["findings"] if each["name"] == "memory"] or shown["findings"][:1]
     compare("doctor", {**shown, "healthy": True, "findings": [{**memory, "mark": "ok", "text": "", "advice": ""}]})
+
+
+OLD_NAMES = {"schema_version", "types", "troubles", "limit_mb", "memory_limit_mb", "seconds", "resumed_count", "bytes"}
+
+
+def check(value: Any, name: str = "", *, size: bool = False) -> None:
+    """The value, which has this name, keeps the rules of the vocabulary."""
+    assert name not in OLD_NAMES and (name != "job" or not isinstance(value, str)), name
+    if isinstance(value, dict):
+        for key, each in value.items():
+            check(each, key, size=name.endswith("_mb"))
+    elif isinstance(value, list):
+        for each in value:
+            check(each, size=name.endswith("_mb"))
+    elif (size or name.endswith("_mb")) and value is not None:
+        assert isinstance(value, float), f"{name}: {value!r}"
+    elif name in ("at", "since", "until") or name.endswith("_at"):
+        assert value in (None, "0000-00-00T00:00:00.000Z"), f"{name}: {value!r}"
+    elif "seconds" in name:
+        assert name.endswith("_seconds") and isinstance(value, float | None), f"{name}: {value!r}"
+    if name in ("job_types", "workers") and isinstance(value, list):
+        assert all(("job_type" if name == "job_types" else "name") in each for each in value)
+
+
+@pytest.mark.parametrize("file", sorted(GOLDEN.glob("*.json")), ids=lambda file: file.stem)
+def test_all_json_has_one_vocabulary(file: Path) -> None:
+    shown = json.loads(file.read_text())
+    for each in shown if isinstance(shown, list) else [shown]:
+        assert next(iter(each.items())) == ("version", 2)
+        check(each)

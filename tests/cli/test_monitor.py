@@ -155,25 +155,24 @@ def test_the_report_has_what_happened_meanwhile(connection: Redis, start_monitor
     assert started.end(signal.SIGINT) == 0, started.said.read_text()
 
     report = json.loads((tmp_path / "monitor 0" / "report.json").read_text())
-    assert (report["schema_version"], report["complete"], report["ended_by"]) == (1, True, "SIGINT")
+    assert (report["version"], report["complete"], report["ended_by"]) == (2, True, "SIGINT")
     assert (report["alerts_raised"], report["alerts"][0]["text"]) == (1, "uses 230 MB of 256 MB")
     assert report["threshold_crossings"] == 1
     assert report["crossings"][0]["usage_percentage"] == 90.0
-    [job] = report["jobs"]
-    assert (job["job"], job["source"], job["runs"], job["failed"], job["resumed"]) == (JOB, "runs", 10, 0, 1)
-    assert job["breaches"] == {"watch": 1}
-    assert job["peak_mb"] == {"p50": 104.0, "p90": 108.0, "p99": 260.0, "highest": 260.0}
+    [job] = report["job_types"]
+    assert (job["job_type"], job["source"], job["runs"], job["failed"], job["resumes"]) == (JOB, "runs", 10, 0, 1)
+    assert job["breaches"] == {"total": 1, "by_layer": {"watch": 1}}
+    assert job["peak_mb"] == {"p50": 104.0, "p90": 108.0, "p99": 260.0, "max": 260.0}
     assert (job["items"], job["chunks"], job["collections"], job["alerts"]) == (12000, 240, 40, 1)
     assert job["runs_above_threshold"] == 1
-    assert job["metrics"] == report["metrics"]
-    assert report["metrics"]["alerts_per_job"] == 0.1
-    assert report["metrics"]["collection_effectiveness_mb"] == 7.75
+    assert report["totals"]["alerts_per_job"] == job["alerts_per_job"] == 0.1
+    assert report["totals"]["freed_per_collection_mb"] == 7.75
     [ada, bob, stock] = report["workers"]
-    assert (ada["worker"], ada["jobs_ended"], ada["crossings"], ada["kind"]) == ("ada", 3, 1, "rqmem")
+    assert (ada["name"], ada["jobs_ended"], ada["crossings"], ada["kind"]) == ("ada", 3, 1, "rqmem")
     assert (ada["fullest"]["usage_mb"], ada["fullest"]["job_id"]) == (230.4, "j1")
-    assert (bob["fullest"]["job"], stock["kind"], stock["fullest"]) == (None, "rq", None)
+    assert (bob["fullest"]["job_type"], stock["kind"], stock["fullest"]) == (None, "rq", None)
     assert len(report["samples"]) >= 2
-    assert {each["worker"] for each in report["samples"][0]["workers"]} == {"ada", "bob"}
+    assert {each["name"] for each in report["samples"][0]["workers"]} == {"ada", "bob"}
     assert {"name": "q", "queued": 1, "started": 0, "deferred": 0, "failed": 0} in report["samples"][0]["queues"]
     assert report["samples"][0]["system"]["total_mb"] > 0
     assert "report: report.json (" in started.shown.read_text()
@@ -193,9 +192,9 @@ def test_more_runs_than_the_journal_keeps_one_by_one(connection: Redis, start_mo
     for _ in range(3):
         remember(connection, *(a_run(JOB, f"r{each}", time.time()) for each in range(100)))
     assert started.end() == 0
-    [job] = json.loads((started.shown.parent / "report.json").read_text())["jobs"]
+    [job] = json.loads((started.shown.parent / "report.json").read_text())["job_types"]
     assert (job["source"], job["runs"], job["items"], job["runs_above_threshold"]) == ("tallies", 300, 360_000, None)
-    assert job["peak_mb"]["highest"] == pytest.approx(158.7, rel=0.06)
+    assert job["peak_mb"]["max"] == pytest.approx(158.7, rel=0.06)
 
 
 @pytest.mark.parametrize("by", [signal.SIGTERM, signal.SIGHUP])
@@ -593,12 +592,12 @@ def test_a_real_worker_and_its_breach(
     wait_until(lambda: history_reader.runs(connection, name), 30)
     assert started.end() == 0
     report = json.loads((tmp_path / "monitor 0" / "report.json").read_text())
-    [found] = report["jobs"]
+    [found] = report["job_types"]
     [run] = history_reader.runs(connection, name)
-    assert (found["job"], found["runs"], found["failed"]) == (name, 1, 1)
-    assert found["breaches"] == {run.layer: 1}
-    assert found["peak_mb"]["highest"] == round(run.peak_mb, 1) > 96
+    assert (found["job_type"], found["runs"], found["failed"]) == (name, 1, 1)
+    assert found["breaches"]["by_layer"] == {run.layer: 1}
+    assert found["peak_mb"]["max"] == round(run.peak_mb, 1) > 96
     assert found["runs_above_threshold"] == 1
     [real] = report["workers"]
-    assert (real["worker"], real["jobs_ended"]) == ("real", 1)
+    assert (real["name"], real["jobs_ended"]) == ("real", 1)
     worker.kill()

@@ -98,21 +98,21 @@ def test_one_night(
 
     # status
     assert status["workers"][0]["name"] == "ada"
-    types = {each["job"]: each for each in status["types"]}
+    types = {each["job_type"]: each for each in status["job_types"]}
     assert (types[SPIKE]["failed"], types[SQUARES]["resumes"]) == (1, 1)
-    assert sum(types[each]["breaches"] for each in (SPIKE, SQUARES)) == 2
+    assert sum(types[each]["breaches"]["total"] for each in (SPIKE, SQUARES)) == 2
 
     # inspect
     story = json.loads(shown(redis_url, "inspect", breach.id, "--json"))
-    assert (story["executions"], story["breaches_count"], story["resumes"]) == (2, 1, 1)
-    assert story["breaches"][0]["peak_mb"] == resumed_breach.peak_mb == first.peak_mb
+    assert (story["executions"], story["breaches"]["total"], story["resumes"]) == (2, 1, 1)
+    assert story["breach_records"][0]["peak_mb"] == resumed_breach.peak_mb == first.peak_mb
     assert story["peak_mb"] == max(first.peak_mb, last.peak_mb)
     leak_story = json.loads(shown(redis_url, "inspect", leak.id, "--json"))
     assert leak_story["peak_mb"] == leaked.peak_mb
 
     # alerts, and what was sent
     alerts = lines_of(shown(redis_url, "alerts", "--json"))
-    raised = {(each["rule"], each["job"]) for each in alerts if each["state"] == "raised"}
+    raised = {(each["rule"], each["job_type"]) for each in alerts if each["state"] == "raised"}
     assert {("memory-growth", LEAKY), ("ceiling-exceeded", SPIKE), ("ceiling-exceeded", SQUARES)} <= raised
     assert {each["rule"] for each in alerts if each["state"] == "resolved"} >= {"memory-growth", "memory-usage"}
     for rule, job in raised:
@@ -121,11 +121,11 @@ def test_one_night(
 
     # the monitor's report
     report = json.loads(report_file.read_text())
-    assert (report["schema_version"], report["complete"], report["ended_by"]) == (1, True, "SIGINT"), said
-    jobs = {each["job"]: each for each in report["jobs"]}
-    assert jobs[LEAKY]["peak_mb"]["highest"] == leaked.peak_mb
-    assert jobs[SPIKE]["peak_mb"]["highest"] == spike_breach.peak_mb
-    assert jobs[SPIKE]["breaches"] == {spike_breach.layer: 1}
-    assert (jobs[SQUARES]["runs"], jobs[SQUARES]["resumed"], jobs[SQUARES]["items"]) == (2, 1, 24)
-    assert {(each["rule"], each["job"]) for each in report["alerts"]} == raised
+    assert (report["version"], report["complete"], report["ended_by"]) == (2, True, "SIGINT"), said
+    jobs = {each["job_type"]: each for each in report["job_types"]}
+    assert jobs[LEAKY]["peak_mb"]["max"] == leaked.peak_mb
+    assert jobs[SPIKE]["peak_mb"]["max"] == spike_breach.peak_mb
+    assert jobs[SPIKE]["breaches"]["by_layer"] == {spike_breach.layer: 1}
+    assert (jobs[SQUARES]["runs"], jobs[SQUARES]["resumes"], jobs[SQUARES]["items"]) == (2, 1, 24)
+    assert {(each["rule"], each["job_type"]) for each in report["alerts"]} == raised
     assert report["threshold_crossings"] >= 1

@@ -23,7 +23,7 @@ from redis import Redis
 from rq import Queue
 
 from rqmem.cli import main
-from rqmem.observe.period_json import as_fields
+from rqmem.observe.as_json import of_report
 from rqmem.observe.period_read import period_of, read_report
 from rqmem.policy.histogram import RATIO
 from rqmem.show.report_text import to_text
@@ -72,7 +72,7 @@ def a_breach(job: str, limit_mb: float = 256.0, layer: str = "watch") -> Run:
 
 
 def as_json(report: Report, *options: str) -> Any:
-    done = report("--format", "json", *options)
+    done = report("--json", *options)
     assert done.exit_code == 0, done.stderr
     return json.loads(done.stdout)
 
@@ -114,26 +114,25 @@ def test_text_has_all_that_happened(connection: Redis) -> None:
 
 def test_json_has_the_same_by_its_schema(connection: Redis) -> None:
     now = fill_two_days(connection)
-    shown = as_fields(read_report(connection, "a Redis", now - DAY, now))
+    shown = of_report(read_report(connection, "a Redis", now - DAY, now))
     assert json.loads(json.dumps(shown)) == shown
-    [job] = shown["jobs"]
-    assert (shown["schema_version"], shown["step_seconds"], shown["notes"]) == (1, 3600, [])
-    assert {name: job[name] for name in ("runs", "failed", "resumed", "splits", "alerts", "collections")} == {
-        "runs": 27, "failed": 1, "resumed": 1, "splits": 0, "alerts": 3, "collections": 108,
+    [job] = shown["job_types"]
+    assert (shown["version"], shown["step_seconds"], shown["notes"]) == (2, 3600, [])
+    assert {name: job[name] for name in ("runs", "failed", "resumes", "splits", "alerts", "collections")} == {
+        "runs": 27, "failed": 1, "resumes": 1, "splits": 0, "alerts": 3, "collections": 108,
     }  # fmt: skip
-    assert job["breaches"] == {"watch": 1, "kernel": 1}
+    assert job["breaches"] == {"total": 2, "by_layer": {"watch": 1, "kernel": 1}}
     assert job["ceiling_mb"] == 256
-    assert (job["source"], job["peak_mb"]["p50"], job["peak_mb"]["highest"]) == ("runs", 180, 258)
-    assert job["metrics"]["collection_effectiveness_mb"] == 7.75
-    assert job["metrics"]["alerts_per_job"] == pytest.approx(3 / 27, abs=1e-4)
-    assert job["metrics"] == shown["metrics"]
+    assert (job["source"], job["peak_mb"]["p50"], job["peak_mb"]["max"]) == ("runs", 180, 258)
+    assert job["freed_per_collection_mb"] == shown["totals"]["freed_per_collection_mb"] == 7.75
+    assert job["alerts_per_job"] == pytest.approx(3 / 27, abs=1e-4)
     trend = job["trend"]
     assert trend["runs_per_hour"]["before"] == 1
     assert trend["breached_share"] == {"now": pytest.approx(2 / 27, abs=1e-4), "before": 0}
     assert 120 <= trend["p90_mb"]["before"] <= 120 * RATIO
     assert 180 <= trend["p90_mb"]["now"] <= 180 * RATIO
     assert sum(step["runs"] for step in job["steps"]) == 27
-    assert [step["breaches"] for step in job["steps"] if step["breaches"]] == [2]
+    assert [step["breaches"]["total"] for step in job["steps"] if step["breaches"]["total"]] == [2]
     assert job["steps"] == sorted(job["steps"], key=lambda step: step["at"])
 
 
@@ -146,14 +145,14 @@ def test_what_is_printed_and_what_is_written(connection: Redis, report: Report, 
         assert report("--output", str(tmp_path / name)).exit_code == 0
         assert (tmp_path / name).read_text().startswith(begin)
     assert report("--output", str(tmp_path / "plain"), "--format", "json").exit_code == 0
-    assert json.loads((tmp_path / "plain").read_text())["jobs"][0]["job"] == JOB
+    assert json.loads((tmp_path / "plain").read_text())["job_types"][0]["job_type"] == JOB
 
 
 def test_one_job_type_by_the_end_of_its_name(connection: Redis, report: Report) -> None:
     fill(connection, JOB, "j1")
     fill(connection, GONE, "j2")
     shown = as_json(report, "--job", "ProcessRetellAICampaignJob")
-    assert (shown["job"], [job["job"] for job in shown["jobs"]]) == (JOB, [JOB])
+    assert (shown["job_type"], [job["job_type"] for job in shown["job_types"]]) == (JOB, [JOB])
     done = report("--job", "ProcessRetellCampaignJob")
     assert (done.exit_code, done.stderr.count("\n")) == (2, 1)
     assert f"did you mean {JOB}?" in done.stderr
@@ -161,7 +160,7 @@ def test_one_job_type_by_the_end_of_its_name(connection: Redis, report: Report) 
 
 def test_more_runs_than_are_kept_one_by_one_are_all_counted(connection: Redis, report: Report) -> None:
     ended(connection, time.time(), *[a_run(JOB, f"j{number}", 0) for number in range(250)])
-    [job] = as_json(report)["jobs"]
+    [job] = as_json(report)["job_types"]
     assert (job["runs"], job["source"]) == (250, "tallies")
     assert 158.7 <= job["peak_mb"]["p50"] <= 158.7 * RATIO
     assert "peaks up to 5 % too high" in report().stdout
@@ -174,8 +173,8 @@ def test_days_for_what_is_longer_than_two_days(connection: Redis) -> None:
     now = time.time()
     for days in reversed(range(14)):
         ended(connection, now - days * DAY, a_run(JOB, f"j{days}", 0))
-    shown = as_fields(read_report(connection, "a Redis", now - 6 * DAY, now))
-    [job] = shown["jobs"]
+    shown = of_report(read_report(connection, "a Redis", now - 6 * DAY, now))
+    [job] = shown["job_types"]
     assert (shown["step_seconds"], job["runs"], len(job["steps"])) == (86400, 7, 7)
     assert job["trend"]["runs_per_hour"]["before"] == pytest.approx(1 / 24, abs=1e-3)
 
@@ -186,11 +185,11 @@ def test_a_time_before_the_journal_is_said(connection: Redis, report: Report) ->
     assert re.search(
         r"note: the journal begins at \d{4}-\d\d-\d\dT\d\d:00:00Z: nothing is known of the time", done.stdout
     )
-    assert as_json(report, "--since", "2h")["jobs"] == []
+    assert as_json(report, "--since", "2h")["job_types"] == []
     quiet = report("--since", "2h").stdout
     assert "no job ended since" in quiet
     assert f"nothing happened meanwhile to {JOB}" in quiet
-    [job] = as_json(report, "--since", "24h")["jobs"]
+    [job] = as_json(report, "--since", "24h")["job_types"]
     assert job["trend"] is None
 
 
@@ -198,7 +197,7 @@ def test_an_empty_journal_says_what_to_run(report: Report) -> None:
     done = report()
     assert done.exit_code == 0
     assert "note: the journal is empty: 'rqmem worker' writes it while jobs run" in done.stdout
-    assert as_json(report)["jobs"] == []
+    assert as_json(report)["job_types"] == []
 
 
 @pytest.mark.parametrize(("since_days", "by_day", "known"), [(0.04, False, True), (1, False, True), (1.9, False, False),
@@ -343,20 +342,19 @@ def test_what_a_real_worker_did_with_the_figures_of_status(
     Queue("q", connection=connection).enqueue("tests.sample_jobs.raise_error")
     work_off("--queue", "q", "--memory", "200", "--log-level", "error")
     # From a directory that none of these jobs can be imported in.
-    done = rqmem("report", "--format", "json", directory=tmp_path, RQMEM_REDIS_URL=redis_url)
+    done = rqmem("report", "--json", directory=tmp_path, RQMEM_REDIS_URL=redis_url)
     assert done.returncode == 0, done.stderr
-    shown = {job["job"]: job for job in json.loads(done.stdout)["jobs"]}
+    shown = {job["job_type"]: job for job in json.loads(done.stdout)["job_types"]}
     squares, failing = shown[SQUARES], shown["tests.sample_jobs.raise_error"]
     runs = history_reader.runs(connection, SQUARES)
-    assert squares["runs"] == len(runs) == 4 + squares["resumed"]
-    assert sum(squares["breaches"].values()) == sum(run.layer != "" for run in runs) >= 1
+    assert squares["runs"] == len(runs) == 4 + squares["resumes"]
+    assert squares["breaches"]["total"] == sum(run.layer != "" for run in runs) >= 1
     assert squares["items"] == 24 + 8 + 9 + 10
-    assert squares["peak_mb"]["highest"] == max(run.peak_mb for run in runs)
+    assert squares["peak_mb"]["max"] == max(run.peak_mb for run in runs)
     assert squares["ceiling_mb"] == 200
     assert (failing["runs"], failing["failed"]) == (1, 1)
     status = json.loads(rqmem("status", "--json", RQMEM_REDIS_URL=redis_url).stdout)
-    by_status = {each["job"]: each for each in status["types"]}
+    by_status = {each["job_type"]: each for each in status["job_types"]}
     for name, job in shown.items():
-        assert (job["runs"], job["failed"], job["resumed"], job["alerts"]) == tuple(
-            by_status[name][field] for field in ("runs", "failed", "resumes", "alerts")
-        )
+        for field in ("runs", "failed", "resumes", "alerts", "breaches", "peak_per_1000_items_mb"):
+            assert job[field] == by_status[name][field]

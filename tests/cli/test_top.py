@@ -55,18 +55,19 @@ def test_a_worker_and_its_job_by_line(
     assert LINE in first and " MB " in first
 
     seen = json.loads(top("--once", "--json", "--worker", "ada").stdout)
-    assert (seen["version"], seen["worker"]["name"], seen["worker"]["kind"]) == (1, "ada", "rqmem")
-    assert (seen["job"]["job"], seen["job"]["job_id"], seen["job"]["memory_limit_mb"]) == (JOB, job.id, 256.0)
-    assert seen["job"]["usage_mb"] > 64
-    assert seen["job"]["grew"][0][0] >= 16 and LINE in seen["job"]["grew"][0][1]
+    assert (seen["version"], seen["worker"]["name"], seen["worker"]["kind"]) == (2, "ada", "rqmem")
+    running = seen["worker"]["job"]
+    assert (running["job_type"], running["job_id"], running["ceiling_mb"]) == (JOB, job.id, 256.0)
+    assert running["usage_mb"] > 64
+    assert running["grew"][0]["grown_mb"] >= 16 and LINE in running["grew"][0]["line"]
     assert seen["records"] == []
 
     (tmp_path / "go").touch()
     wait_until(lambda: history_reader.runs(connection, JOB) and running(connection) is None, 30)
     ended = json.loads(top("--once", "--json").stdout)
     [record] = ended["records"]
-    assert (record["job"], record["job_id"], ended["job"]) == (JOB, job.id, None)
-    assert record["peak_mb"] > 64 and LINE in record["grew"][0][1]
+    assert (record["job_type"], record["job_id"], ended["worker"]["job"]) == (JOB, job.id, None)
+    assert record["peak_mb"] > 64 and LINE in record["grew"][0]["line"]
     told = top("--once").stdout
     assert "\nidle\n" in told and f"{JOB} ({job.id[:8]})" in told and LINE in told
     worker.kill()

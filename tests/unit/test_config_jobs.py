@@ -177,9 +177,9 @@ def test_notes_below_the_table() -> None:
         "nothing is recommended: no Redis",
     ]
     shown = jobs_json(rows, settings, "")
-    assert shown["jobs"][0]["runs_needed"] == 20 and shown["jobs"][0]["recommended"] is None
-    assert shown["jobs"][0]["applies"]["items_per_child"] == {"value": 500, "origin": "default", "source": None}
-    assert shown["jobs"][1]["declared"] is None and shown["jobs"][1]["problem"]
+    assert shown["job_types"][0]["runs_needed"] == 20 and shown["job_types"][0]["recommended"] is None
+    assert shown["job_types"][0]["applies"]["items_per_child"] == {"value": 500, "origin": "default", "source": None}
+    assert shown["job_types"][1]["declared"] is None and shown["job_types"][1]["problem"]
 
 
 # README

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import random
+import re
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from rqmem.errors import ConfigError
 from rqmem.live import plain, recording_text, saving
 from rqmem.live.crossings import Crossings
 from rqmem.live.record import Record
-from rqmem.live.recording import SCHEMA_VERSION, Report, Setting, as_fields, to_json
+from rqmem.live.recording import Report, Setting, as_fields, to_json
 from rqmem.live.screen import PlainDisplay
 from rqmem.live.steps import Step, Steps, WorkerStep
 from rqmem.live.system import Pressure, System, parse_pressure, read_pressure
@@ -448,8 +449,9 @@ def a_report(**more: Any) -> Report:
 
 def test_every_key_of_the_report_is_documented() -> None:
     from rqmem.live import recording
+    from rqmem.observe import as_json
 
-    words = set(recording.__doc__.replace("`", " ").replace(",", " ").replace("(", " ").replace(")", " ").split())
+    words = set(re.findall(r"\w+", f"{recording.__doc__} {as_json.__doc__}"))
 
     def keys(value: Any) -> set[str]:
         if isinstance(value, dict):
@@ -464,19 +466,15 @@ def test_the_json_is_the_fields_a_line_a_sample() -> None:
     written = to_json(a_report())
     fields = json.loads(written)
     assert fields == json.loads(json.dumps(as_fields(a_report())))
-    assert fields["schema_version"] == SCHEMA_VERSION == 1
-    assert (fields["started_at"], fields["seconds"]) == ("2023-11-14T22:13:20Z", 60.0)
-    assert [sample["at"] for sample in fields["samples"]] == ["2023-11-14T22:13:20Z", "2023-11-14T22:13:30Z"]
-    busy = next(each for each in fields["samples"][0]["workers"] if each["worker"] == "w")
+    assert (fields["version"], fields["started_at"], fields["run_seconds"]) == (2, "2023-11-14T22:13:20.000Z", 60.0)
+    assert [sample["at"] for sample in fields["samples"]] == ["2023-11-14T22:13:20.000Z", "2023-11-14T22:13:30.000Z"]
+    busy = next(each for each in fields["samples"][0]["workers"] if each["name"] == "w")
     assert (busy["usage_percentage"], busy["operation"], busy["items_done"]) == (85.0, "chunk 3", 150)
-    idle = next(each for each in fields["samples"][0]["workers"] if each["worker"] == "idle")
-    assert (idle["job"], idle["usage_percentage"]) == (None, None)
-    assert fields["metrics"] == {
-        "memory_efficiency_mb_per_1000_items": 500.0,
-        "collection_effectiveness_mb": 15.0,
-        "splitting_rate": 0.0,
-        "alerts_per_job": 0.5,
-    }
+    idle = next(each for each in fields["samples"][0]["workers"] if each["name"] == "idle")
+    assert (idle["job_type"], idle["usage_percentage"]) == (None, None)
+    totals = fields["totals"]
+    assert (totals["peak_per_1000_items_mb"], totals["freed_per_collection_mb"]) == (500.0, 15.0)
+    assert (totals["splitting_rate"], totals["alerts_per_job"]) == (0.0, 0.5)
     assert fields["threshold_crossings"] == fields["workers"][1]["crossings"] == 1
     assert sum(line.startswith('    {"at"') for line in written.splitlines()) == 4  # samples, alert, crossing
 

@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 
 from rqmem import events
 from rqmem.errors import UnknownName
+from rqmem.observe.as_json import of_snapshot
 from rqmem.observe.find import named
 from rqmem.observe.job import Case, InRq, with_evidence
 from rqmem.observe.model import JobType, Kind, Queue, RedisMemory, Snapshot, Worker
 from rqmem.observe.next_step import outlook
 from rqmem.observe.problems import Problem, healthy, problems
-from rqmem.observe.status_json import as_json
 from rqmem.show.job_text import offset, story
 from rqmem.show.plot import Point, executions, plot
 from rqmem.show.status_text import screen
@@ -445,8 +445,8 @@ def test_very_much_is_one_screen(columns: int, rows: int, wrong: bool) -> None:
     if wrong:
         assert re.search(r"and \d{3} more, \d{3} not heard of", told)
         assert re.search(r"and \d,\d{3} more, \S*\d{3} \S+, \S*\d{3} \S+", told), "and of what kinds the others are"
-    whole = as_json(snapshot, found)
-    assert len(whole["workers"]) == 1000 and len(whole["troubles"]) == len(found)
+    whole = of_snapshot(snapshot, found)
+    assert len(whole["workers"]) == 1000 and len(whole["problems"]) == len(found)
 
 
 def test_the_worst_are_shown() -> None:

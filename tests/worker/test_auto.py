@@ -38,7 +38,7 @@ def fill(connection: Redis, job: type[Chunky], runs: int = 30) -> None:
 
 def advised(redis_url: str, job: type[Chunky]) -> int:
     done = rqmem("recommend", "--job", job.path(), "--json", RQMEM_REDIS_URL=redis_url)
-    [found] = json.loads(done.stdout)["jobs"]
+    [found] = json.loads(done.stdout)["job_types"]
     size: int = found["recommended"]["chunk_size"]
     return size
 

@@ -35,13 +35,13 @@ def test_rates_are_by_jobs_that_somebody_enqueued(connection: Redis, redis_url: 
     Queue("jobs", connection=connection).enqueue(sample_jobs.raise_error, retry=Retry(2))
     sample_jobs.Squares.enqueue("jobs", count=16, item_mb=20, connection=connection)
     work_off("jobs", "--memory", "128")
-    types = {each["job"]: each for each in shown(redis_url, "report", "--format", "json")["jobs"]}
+    types = {each["job_type"]: each for each in shown(redis_url, "report", "--json")["job_types"]}
     assert {name: each["jobs"] for name, each in types.items()} == {COUNTED: 3, ERROR: 1, SQUARES: 1}
     assert types[ERROR]["runs"] == 3 and types[SQUARES]["runs"] == 2 and types[COUNTED]["runs"] == 3 + 10 + 4 + 2
-    rates = types[COUNTED]["metrics"]
+    rates = types[COUNTED]
     assert rates["splitting_rate"] == 0.6667
     assert rates["alerts_per_job"] == round(types[COUNTED]["alerts"] / 3, 4) > 0, "each split raises one"
-    [status] = [each for each in shown(redis_url, "status", "--json")["types"] if each["job"] == COUNTED]
+    [status] = [each for each in shown(redis_url, "status", "--json")["job_types"] if each["job_type"] == COUNTED]
     assert (status["jobs"], status["splitting_rate"], status["alerts_per_job"]) == (3, 0.6667, rates["alerts_per_job"])
     tally = tally_of(history_reader.runs(connection, COUNTED))  # as the monitor has it
     assert (tally.jobs, tally.jobs_split) == (3, 2)

@@ -50,7 +50,7 @@ def test_a_leak_among_healthy_jobs_is_found(connection: Redis, redis_url: str, w
     [recycled] = [event for event in told if isinstance(event, events.HorseRecycled)]
     assert recycled.reason == f"{LEAKY} leaks {show_leak(leak.mb_per_run)} a run"
     done = rqmem("status", "--json", RQMEM_REDIS_URL=redis_url)
-    troubles = {each["name"]: each for each in json.loads(done.stdout)["troubles"]}
+    troubles = {each["name"]: each for each in json.loads(done.stdout)["problems"]}
     assert raised.text in troubles["leak"]["text"] and LEAKY in troubles["leak"]["text"]
     assert f"rqmem inspect {raised.job_id}" in troubles["leak"]["advice"]
 

@@ -1,0 +1,418 @@
+"""The one JSON vocabulary, version 2: what each command prints with ``--json``, and ``to_json`` of `rqmem.api`. Pure.
+
+Names are stable within a version; new ones may come. The rules:
+
+- ``version`` comes first.
+- Times (``at``, ``since``, ``until``, ``..._at``) are ISO 8601 in UTC: ``2026-11-24T00:31:07.120Z``.
+- Sizes are in MB (2**20 bytes), as floats, and their names end in ``_mb``. Names of seconds end in ``_seconds``.
+- What is not known is null, or empty where it is a text or a list.
+
+A worker (``workers`` of status, ``worker`` of top, ``rqmem status --worker``)::
+
+    name, host, pid, queues
+    kind                 "rqmem"; "silent": rqmem's, and its heartbeat is gone; "rq": RQ's own, not watched
+    state                "busy", "idle", "suspended" or "starting"
+    ceiling_mb, usage_mb the ceiling of its job, else of jobs that declare none; what its job uses
+    job                  {job_type, job_id, queue, started_at, usage_mb, peak_mb, ceiling_mb, operation, items_done,
+                         grew, usage_percentage, run_seconds} or null; grew: [{grown_mb, line}]
+    job_id, jobs         the job that RQ says it runs; how many it has run
+    started_at, uptime_seconds
+    own_memory_mb, own_ceiling_mb       of the worker's own process
+    default_ceiling_mb   of jobs that declare none
+    breaches, recycled, kept_by         since it started; "watcher" or "watcher and cgroup"
+
+A job type (``job_types`` of status, report, recommend, monitor, config)::
+
+    job_type
+    ceiling_mb           of its last run; declared_ceiling_mb: by its code, which only ``rqmem config --jobs`` reads;
+                         recommended_ceiling_mb: by its history, in recommend and config
+    jobs                 that somebody enqueued: without children; a job that was resumed or gathered counts once
+    runs, failed, resumes, splits, leaks, alerts, collections, chunks, items
+    breaches             {total, by_layer}; layers are "checkpoint", "watch", "kill" and "kernel"
+    freed_mb, leak_per_run_mb, work_seconds
+    peak_mb              {p50, p90, p99, max}
+    peak_per_1000_items_mb, freed_per_collection_mb, splitting_rate, alerts_per_job   the four metrics
+
+``rqmem status``::
+
+    version, at, redis, state, healthy   state: "running", "suspended" or "no workers"
+    workers, hosts       hosts: {name, workers, busy, usage_mb, own_memory_mb}
+    queues               {name, queued, started, deferred, scheduled, failed, due, scheduler}
+    since, job_types     what happened since then
+    alerts               open ones: {rule, job_type, since, worker, text}
+    problems             {mark, name, text, advice}; mark: "problem" or "note"
+    journal              {error, dropped}; dropped: entries that it did not take, by kind
+    redis_memory         {used_mb, max_mb, policy} or null
+
+``rqmem inspect`` and, down to ``children``, ``rqmem status --job``::
+
+    version, at, job_id, job_type, call, queue, status   status: RQ's; empty: RQ has forgotten it
+    execution, worker, worker_silent, running, well, outcome, error, next
+    started_at, ended_at of the first execution, of the last one
+    usage_mb, peak_mb, ceiling_mb, usage_percentage, operation, items_done
+    last_checkpoint      {operation, usage_mb, at}
+    executions, breaches, resumes
+    children             of a job that has split, as `rqmem.job.progress.Progress`; splits: the same for those of its
+                         children that have split, 20 in the tree at most; more: how many are left out
+    runs                 executions that ended, as `rqmem.store.history.history_records.Run`
+    events               {at, event, ...} as in rqmem/events.py, oldest first
+    breach_records       with their evidence, as `rqmem.events.Breach`, oldest first; summary: in one line
+    grew                 {at, peak_mb, lines} of executions whose peak is a record of the job type; at null: it runs
+    samples              {at, usage_mb, ceiling_mb} of its worker, for a job without events
+
+``rqmem report``::
+
+    version, rqmem_version, redis, job_type   job_type: that was asked for; null: all
+    since, until, step_seconds   begins with an hour or a day, because the journal counts by those
+    before_since         "before" in trends is from then to "since"; null: the journal does not go back so far
+    journal_since        its first hour or day; null: it is empty
+    notes, totals        sentences for the reader; the figures of all job types together
+    job_types            and: source ("runs": peaks are exact; "tallies": up to 5 % too high); trend: null, or of each
+                         figure {now, before}; steps: {at, runs, failed, breaches, peak_mb} of each hour or day
+    quiet_job_types      job types without a run in that time
+
+``rqmem recommend``::
+
+    version, rqmem_version, at, redis, notes
+    job_types            {job_type, runs, runs_needed, last_run_at, history_seconds, ceiling_mb, declared_ceiling_mb,
+                         recommended_ceiling_mb, recommended}; recommended: as rqmem/policy/recommendation.py, or null
+                         with runs_needed: so many runs it takes
+
+``rqmem alerts``, an object a line::
+
+    version, id, at, rule, state, job_type, job_id, queue, worker, text, suppressed, open
+                         state: "raised" or "resolved"; suppressed: how many of this kind were left out before it
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rqmem.events import WHOSE, Breach, Event
+from rqmem.observe.advice import Advice, AdviceReport
+from rqmem.observe.job import Case
+from rqmem.observe.model import JobType, Snapshot, Worker
+from rqmem.observe.next_step import outlook
+from rqmem.observe.period import Period, Report, TypeReport, trend
+from rqmem.observe.problems import Problem, healthy
+from rqmem.observe.statistics import JobStatistics, Peaks, peaks_in
+from rqmem.policy.recommendation import Recommendation, TooLittle
+from rqmem.store.alerts.alert_records import Alert
+from rqmem.store.history.history_records import LiveJob, Tally
+from rqmem.text import timestamp_ms
+from rqmem.units import to_mb
+
+VERSION = 2
+
+_NAMES = {
+    "job": "job_type",
+    "limit_mb": "ceiling_mb",
+    "memory_limit_mb": "ceiling_mb",
+    "declared_mb": "declared_ceiling_mb",
+    "allowed_mb": "ceiling_mb",
+    "used_mb": "usage_mb",
+    "memory_mb": "usage_mb",
+    "current_memory_mb": "usage_mb",
+    "peak_memory_mb": "peak_mb",
+    "initial_memory_mb": "initial_mb",
+    "final_memory_mb": "final_mb",
+    "worker_mb": "own_memory_mb",
+    "worker_limit_mb": "own_ceiling_mb",
+    "mb_per_run": "leak_per_run_mb",
+    "mb_per_1000_items": "peak_per_1000_items_mb",
+    "seconds": "run_seconds",
+    "duration_seconds": "run_seconds",
+}
+"""Names of fields in rqmem's records -> the same in the vocabulary."""
+
+_COLUMNS = {
+    "grew": ("grown_mb", "line"),
+    "kinds": ("type", "objects", "grown_mb"),
+    "checkpoints": ("operation", "usage_mb"),
+    "tree": ("pid", "command", "usage_mb"),
+    "curve": ("before_seconds", "usage_mb"),
+    "segments_left": ("file", "size_mb"),
+    "beyond_reach": ("pid", "command"),
+}
+"""Fields that are lists of tuples -> the names of what is in each."""
+
+
+def encoded(value: Any, name: str = "") -> Any:
+    """A record of rqmem, or a value with this name, by the vocabulary."""
+    if dataclasses.is_dataclass(value):
+        value = vars(value)
+    if isinstance(value, Mapping):
+        inner = name if name.endswith("_mb") else ""
+        return {_name(key, each): encoded(each, inner or _name(key, each)) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        columns = _COLUMNS.get(name)
+        rows = value if columns is None else [dict(zip(columns, each, strict=True)) for each in value]
+        return [encoded(each, name) for each in rows]
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        if name in ("at", "since", "until") or name.endswith("_at"):
+            return timestamp_ms(value)
+        if name.endswith(("_mb", "_seconds")):
+            return round(float(value), 3 if abs(value) >= 1 else 6)
+        return round(value, 4) if isinstance(value, float) else value
+    return value
+
+
+def _name(name: str, value: Any) -> str:
+    return name if name == "job" and not isinstance(value, str) else _NAMES.get(name, name)
+
+
+def versioned(**fields: Any) -> dict[str, Any]:
+    """An object of the vocabulary, with its version first."""
+    return {"version": VERSION, **encoded(fields)}
+
+
+# Status and top
+
+
+def of_snapshot(snapshot: Snapshot, found: Sequence[Problem]) -> dict[str, Any]:
+    """What ``rqmem status --json`` prints."""
+    memory = snapshot.memory
+    return {
+        **versioned(at=snapshot.at, redis=snapshot.where, state=snapshot.state, healthy=healthy(found)),
+        "workers": [of_worker(each, snapshot.at) for each in snapshot.workers],
+        "hosts": encoded(snapshot.hosts),
+        "queues": encoded(list(snapshot.queues)),
+        "since": timestamp_ms(snapshot.since),
+        "job_types": [of_job_type(each) for each in snapshot.job_types],
+        "alerts": encoded(list(snapshot.open_alerts)),
+        "problems": encoded(list(found)),
+        "journal": {"error": snapshot.journal_error, "dropped": snapshot.dropped},
+        "redis_memory": None
+        if memory is None
+        else {"used_mb": to_mb(memory.used_bytes), "max_mb": to_mb(memory.max_bytes), "policy": memory.policy},
+    }
+
+
+def of_worker(worker: Worker, now: float) -> dict[str, Any]:
+    """A worker, without a version."""
+    live, job = worker.live, worker.job
+    return encoded(
+        {
+            "name": worker.name,
+            "host": worker.host,
+            "pid": worker.pid,
+            "kind": worker.kind,
+            "state": worker.state,
+            "queues": worker.queues,
+            "ceiling_mb": worker.ceiling_mb,
+            "usage_mb": job.usage_mb if job is not None else None,
+            "job": _of_live_job(job, now) if job is not None else None,
+            "job_id": worker.job_id,
+            "jobs": worker.jobs,
+            "started_at": worker.started_at,
+            "uptime_seconds": now - worker.started_at if worker.started_at is not None else None,
+            "own_memory_mb": live.worker_mb if live else None,
+            "own_ceiling_mb": live.worker_limit_mb if live else None,
+            "default_ceiling_mb": live.limit_mb if live else None,
+            "breaches": live.breaches if live else None,
+            "recycled": live.recycled if live else None,
+            "kept_by": live.kept_by if live else None,
+        }
+    )
+
+
+def _of_live_job(job: LiveJob, now: float) -> dict[str, Any]:
+    share = percentage(job.usage_mb, job.limit_mb)
+    return {**vars(job), "usage_percentage": share, "run_seconds": max(0.0, now - job.started_at)}
+
+
+def percentage(usage_mb: float, ceiling_mb: float) -> float | None:
+    """Of the ceiling; None without one."""
+    return round(100 * usage_mb / ceiling_mb, 1) if ceiling_mb else None
+
+
+# Job types
+
+
+def of_job_type(each: JobType) -> dict[str, Any]:
+    """A job type by what happened to it lately."""
+    head = job_type_head(each.job_type, each.ceiling_mb)
+    last = each.last_breach.job_id if each.last_breach else None
+    return {**head, **of_tally(each.tally, peaks_in(each.tally.peaks)), "last_breach_job_id": last}
+
+
+def of_statistics(each: JobStatistics, ceiling_mb: float | None = None) -> dict[str, Any]:
+    """A job type by its statistics."""
+    head = job_type_head(each.job, ceiling_mb)
+    return {**head, **of_tally(each.tally, each.peaks), "source": each.source}
+
+
+def job_type_head(
+    job_type: str, ceiling_mb: float | None, declared_mb: float | None = None, recommended_mb: float | None = None
+) -> dict[str, Any]:
+    """The beginning of each job type."""
+    ceilings = {"ceiling_mb": ceiling_mb, "declared_ceiling_mb": declared_mb, "recommended_ceiling_mb": recommended_mb}
+    return {"job_type": job_type, **encoded(ceilings)}
+
+
+def of_tally(tally: Tally, peaks: Peaks | None = None) -> dict[str, Any]:
+    """The figures of a tally."""
+    counts = ("jobs", "runs", "failed")
+    more = ("splits", "leaks", "alerts", "collections", "chunks", "items")
+    fields = {
+        **{name: round(getattr(tally, name)) for name in counts},
+        "resumes": round(tally.resumed),
+        **{name: round(getattr(tally, name)) for name in more},
+        "breaches": of_breaches(tally.breaches),
+        "freed_mb": tally.freed_mb,
+        "leak_per_run_mb": tally.leak_mb_per_run,
+        "work_seconds": tally.seconds,
+        "peak_per_1000_items_mb": tally.mb_per_1000_items,
+        "freed_per_collection_mb": tally.freed_mb_per_collection,
+        "splitting_rate": tally.splitting_rate,
+        "alerts_per_job": tally.alerts_per_job,
+    }
+    return encoded({**fields, **({"peak_mb": of_peaks(peaks)} if peaks is not None else {})})
+
+
+def of_breaches(by_layer: Mapping[str, float], total: float | None = None) -> dict[str, Any]:
+    """Breaches by layer, and all of them, which may be more than are remembered."""
+    counts = {layer: round(count) for layer, count in by_layer.items()}
+    return {"total": sum(counts.values()) if total is None else round(total), "by_layer": counts}
+
+
+def of_peaks(peaks: Peaks) -> dict[str, float | None]:
+    """How peaks are spread."""
+    return {"p50": peaks.p50_mb, "p90": peaks.p90_mb, "p99": peaks.p99_mb, "max": peaks.highest_mb}
+
+
+# One job
+
+
+def of_job(case: Case) -> dict[str, Any]:
+    """What ``rqmem status --job --json`` prints."""
+    live, checkpoint = case.live, case.last_checkpoint
+    layers: dict[str, float] = {}
+    for each in case.breaches:
+        layers[each.layer] = layers.get(each.layer, 0) + 1
+    return versioned(
+        at=case.now,
+        job_id=case.job_id,
+        job_type=case.job,
+        call=case.call,
+        queue=case.queue,
+        status=case.status,
+        execution=case.owner.execution if case.owner else "",
+        worker=case.worker,
+        worker_silent=case.silent,
+        running=case.running,
+        well=case.well,
+        outcome=case.outcome,
+        error=case.error,
+        next=outlook(case),
+        started_at=case.began_at,
+        ended_at=case.ended_at,
+        usage_mb=live.usage_mb if live else None,
+        peak_mb=case.peak_mb,
+        ceiling_mb=case.ceiling_mb,
+        usage_percentage=percentage(live.usage_mb, live.limit_mb) if live else None,
+        operation=live.operation if live else "",
+        items_done=case.items_done,
+        last_checkpoint=checkpoint,
+        executions=case.executions,
+        breaches=of_breaches(layers, case.breached),
+        resumes=case.resumes,
+        children=case.children,
+    )
+
+
+def of_story(case: Case) -> dict[str, Any]:
+    """What ``rqmem inspect --json`` prints."""
+    live = case.live
+    grew = [{"at": each.at, "peak_mb": each.peak_mb, "grew": each.grew} for each in case.grown]
+    if live is not None and live.grew:
+        grew.append({"at": None, "peak_mb": live.peak_mb, "grew": live.grew})
+    return {
+        **of_job(case),
+        "runs": encoded(case.runs),
+        "events": [{"at": timestamp_ms(told.at), **_of_event(told.event)} for told in case.told],
+        "breach_records": [{"summary": each.summary(), **encoded(each)} for each in case.breaches],
+        "grew": [{**encoded({**each, "grew": ()}), "grew": encoded(each["grew"], "grew")} for each in grew],
+        "samples": [encoded({"at": e.at, "usage_mb": e.usage_mb, "ceiling_mb": e.limit_mb}) for e in case.samples],
+    }
+
+
+def _of_event(event: Event) -> dict[str, Any]:
+    """An event without whose it is; the evidence of a breach is in ``breach_records``."""
+    bare = event.without_evidence() if isinstance(event, Breach) else event
+    values = {name: value for name, value in vars(bare).items() if name not in WHOSE}
+    growth_kb = values.pop("growth_kb_per_item", None)
+    if growth_kb is not None:
+        values["growth_per_item_mb"] = growth_kb / 1024
+    return {"event": type(event).__name__, **encoded(values)}
+
+
+# A period
+
+
+def of_report(report: Report) -> dict[str, Any]:
+    """What ``rqmem report --json`` prints."""
+    period = report.period
+    return {
+        **versioned(rqmem_version=report.rqmem_version, redis=report.redis, job_type=report.job),
+        **encoded({"since": period.since, "until": period.until, "step_seconds": period.step_seconds}),
+        "before_since": timestamp_ms(period.before_since),
+        "journal_since": timestamp_ms(period.known_since),
+        "notes": report.notes,
+        "totals": of_tally(report.tally),
+        "job_types": [_of_type_report(each, period) for each in report.types],
+        "quiet_job_types": list(report.quiet),
+    }
+
+
+def _of_type_report(each: TypeReport, period: Period) -> dict[str, Any]:
+    compared = trend(each, period)
+    now, before = (encoded(figures) for figures in compared) if compared is not None else ({}, {})
+    return {
+        **of_statistics(each.statistics, each.limit_mb),
+        "trend": {name: {"now": now[name], "before": before[name]} for name in now} or None,
+        "steps": [_of_step(at, tally) for at, tally in each.steps],
+    }
+
+
+def _of_step(at: float, tally: Tally) -> dict[str, Any]:
+    counts = {"runs": round(tally.runs), "failed": round(tally.failed), "breaches": of_breaches(tally.breaches)}
+    return {"at": timestamp_ms(at), **counts, "peak_mb": encoded(of_peaks(peaks_in(tally.peaks)), "peak_mb")}
+
+
+def of_advice(report: AdviceReport) -> dict[str, Any]:
+    """What ``rqmem recommend --json`` prints."""
+    head = versioned(rqmem_version=report.rqmem_version, at=report.at, redis=report.redis, notes=report.notes)
+    return {**head, "job_types": [_of_advice(each) for each in report.jobs]}
+
+
+def _of_advice(advice: Advice) -> dict[str, Any]:
+    past, found = advice.past, advice.found
+    return {
+        **job_type_head(advice.job, past.limit_mb, recommended_mb=recommended_ceiling_mb(found)),
+        "runs": int(past.runs),
+        "runs_needed": found.needed if isinstance(found, TooLittle) else None,
+        **encoded({"last_run_at": advice.last_run_at, "history_seconds": past.history_days * 86400}),
+        "recommended": of_recommendation(found) if isinstance(found, Recommendation) else None,
+    }
+
+
+def recommended_ceiling_mb(found: Recommendation | TooLittle | None) -> float | None:
+    """None: nothing is recommended."""
+    return found.ceiling_mb if isinstance(found, Recommendation) else None
+
+
+def of_recommendation(found: Recommendation) -> dict[str, Any]:
+    """What is recommended, with what speaks for it."""
+    values = {name: value for name, value in vars(found).items() if name not in ("runs", "history_days", "breaches")}
+    return {**encoded(values), "breaches_seen": found.breaches}
+
+
+# Alerts
+
+
+def of_alert(alert: Alert, *, still_open: bool) -> dict[str, Any]:
+    """A line of ``rqmem alerts --json``."""
+    return {**versioned(**vars(alert)), "open": still_open}
