@@ -13,13 +13,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, overload
 
 from rqmem.errors import ConfigError, RunTakenOver, SourceChanged, SplitInstead
 from rqmem.job.ceiling import checked_limit
-from rqmem.job.checkpoints import Paused
 from rqmem.job.child_enqueuer import opened
 from rqmem.job.children import ChildJobs, begins_again, child_jobs
 from rqmem.job.chunks import checked_chunk_size, chunks, process_in_chunks
 from rqmem.job.defaults import default_connection
 from rqmem.job.enqueue import Enqueueable, accept_job_classes
-from rqmem.job.functions import run_monitored
+from rqmem.job.functions import MemoryMethods, run_monitored
 from rqmem.job.gather import Gathered, gather, joined
 from rqmem.job.progress import Progress, progress
 from rqmem.job.run import JobRun
@@ -38,7 +37,7 @@ ON_BREACH = ("fail", "resume", "split")
 ON_CHILD_FAILURE = ("fail", "continue")
 
 
-class MemoryAwareJob(Enqueueable):
+class MemoryAwareJob(MemoryMethods, Enqueueable):
     """Base of jobs that know their memory. Override `handle`; all attributes are optional.
 
     What a config file says of the job type (`rqmem.config.load`) takes precedence over these attributes.
@@ -153,21 +152,12 @@ class MemoryAwareJob(Enqueueable):
             self.run_id = run.run_id
             run.cut_rest = partial(cut_in_two, run, self)
 
-    def set_memory_limit(self, limit_mb: float) -> None:
-        """Change the ceiling of this run, in MB; never above the worker's. Raises `ConfigError`."""
-        self._monitored().ceiling.set(checked_limit(limit_mb, "set_memory_limit"))
+    def finalize_memory_monitoring(self) -> None:
+        """End monitoring and log the run's figures. This happens by itself after ``handle``."""
+        if self._memory is not None:
+            self._memory.close("ok")
 
-    def check_memory_usage(self, operation: str) -> float:
-        """A checkpoint: read and log usage at a named place. Returns the MB used.
-
-        Near the ceiling, garbage is collected and freed memory is given back to the kernel.
-
-        Raises:
-            MemoryLimitExceeded: usage is above the ceiling even then.
-        """
-        return self._monitored().checkpoints.check(operation)
-
-    # Three kinds of processors: of no results, of lists that are joined, and of one result each.
+    # Processors return nothing, lists, which are joined, or one result each.
     @overload
     def process_in_chunks(
         self,
@@ -337,21 +327,6 @@ class MemoryAwareJob(Enqueueable):
         from rqmem.connection.connect import in_bytes
 
         return progress(in_bytes(connection), job_id)
-
-    # More
-
-    def force_garbage_collection(self) -> float:
-        """Collect garbage and give freed memory back to the kernel. Returns the MB that this freed."""
-        return self._monitored().checkpoints.collect()
-
-    def disable_memory_monitoring(self) -> Paused:
-        """Read and log nothing from here on; in a ``with`` statement, until its end. The ceiling stays on."""
-        return self._monitored().checkpoints.disable()
-
-    def finalize_memory_monitoring(self) -> None:
-        """End monitoring and log the run's figures. This happens by itself after ``handle``."""
-        if self._memory is not None:
-            self._memory.close("ok")
 
     def _monitored(self) -> JobRun:
         self.initialize_memory_monitoring()

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Ceiling:
-    """The ceiling of a run, in ``bytes``.
+    """The ceiling of a run, in ``bytes``. Above ``warning_fraction`` of it, warnings begin.
 
     Args:
         horse: the horse that runs the job; None without a `MemoryWorker`.
@@ -28,15 +28,16 @@ class Ceiling:
         self._job = reporter.about["job"]
         self._before = horse.page.ceiling_bytes if horse is not None else 0
         self.bytes = 0
+        self.warning_fraction = config.warning_threshold
 
     @property
     def warning_bytes(self) -> float:
         """Usage at which warnings begin."""
-        return self._config.warning_threshold * self.bytes
+        return self.warning_fraction * self.bytes
 
     def room_bytes(self, used_bytes: int) -> float:
         """How much a chunk that begins now may take."""
-        return chunk_size.room(used_bytes, self.bytes, self._config.warning_threshold)
+        return chunk_size.room(used_bytes, self.bytes, self.warning_fraction)
 
     def set(self, declared_mb: float | None) -> None:
         """The job declares this ceiling from now on. The worker's own is never exceeded."""

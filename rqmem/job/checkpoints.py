@@ -53,7 +53,7 @@ class Checkpoints:
     """
 
     def __init__(self, config: Config, horse: user_code.Horse | None, ceiling: Ceiling, reporter: Reporter) -> None:
-        self._config, self._horse, self._ceiling, self._reporter = config, horse, ceiling, reporter
+        self._config, self._horse, self.ceiling, self._reporter = config, horse, ceiling, reporter
         self.usage = Usage(config.growth_rate, horse.page if horse is not None else None)
         self.enabled = config.monitoring_enabled
         self._started = _clock()
@@ -71,10 +71,10 @@ class Checkpoints:
         operation = self.at(operation)
         if not self.enabled:
             return 0.0
-        limit, usage = self._ceiling.bytes, self.usage_bytes()
+        limit, usage = self.ceiling.bytes, self.usage_bytes()
         if self._horse is not None:
             self._horse.page.add_checkpoint(operation, to_mb(usage))
-        if usage >= max(self._ceiling.warning_bytes, self._collect_above_bytes):
+        if usage >= max(self.ceiling.warning_bytes, self._collect_above_bytes):
             self.collect()
             usage = self.usage_bytes()
             self._collect_above_bytes = int(usage + _COLLECT_AGAIN_FRACTION * limit)
@@ -124,32 +124,22 @@ class Checkpoints:
 
     def usage_bytes(self) -> int:
         """Usage now."""
-        return self.usage.against(self._ceiling.bytes)
+        return self.usage.against(self.ceiling.bytes)
 
     def read_bytes(self) -> int:
         """Usage now; 0 while monitoring is disabled."""
         return self.usage_bytes() if self.enabled else 0
 
-    @property
-    def limit_bytes(self) -> int:
-        """The ceiling now."""
-        return self._ceiling.bytes
-
-    @property
-    def warning_fraction(self) -> float:
-        """Of the ceiling: above this, warnings begin."""
-        return self._config.warning_threshold
-
     def room_bytes(self) -> float:
         """How much a chunk that begins now may take."""
-        return self._ceiling.room_bytes(self.usage_bytes())
+        return self.ceiling.room_bytes(self.usage_bytes())
 
     def _breach(self, operation: str, usage: int) -> events.Breach:
         reading = self.usage.reading()
         page = self._horse.page if self._horse is not None else None
         return events.Breach(
             used_mb=to_mb(usage),
-            limit_mb=to_mb(self._ceiling.bytes),
+            limit_mb=to_mb(self.ceiling.bytes),
             peak_mb=to_mb(self.usage.peak),
             layer="checkpoint",
             processes=len(reading.by_pid),

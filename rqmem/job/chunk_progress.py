@@ -124,8 +124,8 @@ class ChunkProgress:
             return
         self._growth = self._growth.after(self.items_done, after)
         peak = max(full_bytes, self._counts.peak_bytes())
-        limit, warning = self._checkpoints.limit_bytes, self._checkpoints.warning_fraction
-        seen = policy.Observation(items, self._before, peak, after, seconds, limit, warning)
+        ceiling = self._checkpoints.ceiling
+        seen = policy.Observation(items, self._before, peak, after, seconds, ceiling.bytes, ceiling.warning_fraction)
         _, self._size = policy.next_size(self._size, seen)
 
     def note_growth(self, *, finished: bool) -> None:

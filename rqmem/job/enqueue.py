@@ -22,7 +22,7 @@ _ENQUEUE_OPTIONS = ENQUEUE_OPTIONS | {"connection", "serializer"}
 """RQ's, and ours."""
 
 AT_FRONT = "at_front"
-"""Key of ``meta["rqmem"]``: the job was enqueued at the front of its queue, which RQ forgets; so are its children."""
+"""Key of ``meta["rqmem"]``: the job was enqueued at the front of its queue, and its children are too. RQ forgets it."""
 
 
 class Enqueueable:
@@ -68,32 +68,32 @@ class Enqueueable:
             ConfigError: the arguments do not fit ``handle``, or the class cannot be imported by a worker.
             RedisUnavailable: no Redis is named, or it does not answer.
         """
-        target, args, options = cls._prepare(queue, args, kwargs)
-        return target.enqueue(f"{cls.path()}.run", *args, **options)
+        target, options = cls._prepare(queue, args, kwargs)
+        return target.enqueue(f"{cls.path()}.run", **options)
 
     @classmethod
     def enqueue_in(cls, delay: timedelta, queue: str | Queue | None = None, /, *args: Any, **kwargs: Any) -> Job:
         """As `enqueue`, after ``delay``; needs a worker ``--with-scheduler``."""
-        target, args, options = cls._prepare(queue, args, kwargs)
-        return target.enqueue_in(delay, f"{cls.path()}.run", *args, **options)
+        target, options = cls._prepare(queue, args, kwargs)
+        return target.enqueue_in(delay, f"{cls.path()}.run", **options)
 
     @classmethod
     def enqueue_at(cls, when: datetime, queue: str | Queue | None = None, /, *args: Any, **kwargs: Any) -> Job:
         """As `enqueue`, at ``when``; needs a worker ``--with-scheduler``."""
-        target, args, options = cls._prepare(queue, args, kwargs)
-        return target.enqueue_at(when, f"{cls.path()}.run", *args, **options)
+        target, options = cls._prepare(queue, args, kwargs)
+        return target.enqueue_at(when, f"{cls.path()}.run", **options)
 
     @classmethod
     def _prepare(
         cls, queue: str | Queue | None, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[Queue, tuple[Any, ...], dict[str, Any]]:
+    ) -> tuple[Queue, dict[str, Any]]:
         """The queue, and what its enqueue methods take: everything is checked before Redis is asked."""
         connection, serializer = kwargs.pop("connection", None), kwargs.pop("serializer", None)
-        args, options = cls._call(args, kwargs)
-        return cls._queue(queue, connection, serializer), args, options
+        options = cls._call(args, kwargs)
+        return cls._queue(queue, connection, serializer), options
 
     @classmethod
-    def _call(cls, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    def _call(cls, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
         """A call of this class's job as RQ's enqueue methods take it. Raises `ConfigError`."""
         options = {name: value for name, value in kwargs.items() if name in _ENQUEUE_OPTIONS}
         arguments = {name: value for name, value in kwargs.items() if name not in _ENQUEUE_OPTIONS}
@@ -101,15 +101,13 @@ class Enqueueable:
             args, arguments = tuple(options.pop("args", ())), dict(options.pop("kwargs", {}))
         cls.check_path()
         cls.check_arguments(args, arguments)
-        for name in ("job_timeout", "retry", "result_ttl"):
-            declared = getattr(cls, name)
-            if declared is not None:
-                options.setdefault(name, declared)
+        declared = {name: getattr(cls, name) for name in ("job_timeout", "retry", "result_ttl")}
+        options = {**{name: value for name, value in declared.items() if value is not None}, **options}
         if options.get("at_front"):
             meta = options.get("meta") or {}
             options["meta"] = {**meta, "rqmem": {**meta.get("rqmem", {}), AT_FRONT: True}}
         options.setdefault("description", cls._call_string(args, arguments))
-        return (), {**options, "args": args, "kwargs": arguments}
+        return {**options, "args": args, "kwargs": arguments}
 
     @classmethod
     def _queue(cls, queue: str | Queue | None, connection: Any, serializer: Any) -> Queue:
@@ -165,7 +163,7 @@ class Enqueueable:
 
 
 def is_at_front(job: Job) -> bool:
-    """Whether a job was enqueued at the front, as far as RQ or we have kept that."""
+    """Whether a job was enqueued at the front, if RQ or we have kept that."""
     return bool(job.enqueue_at_front or job.meta.get("rqmem", {}).get(AT_FRONT))
 
 
@@ -184,7 +182,7 @@ def accept_job_classes() -> None:
             named = {"connection", "serializer"} & set(kwargs)
             if named:
                 raise ConfigError(f"{f.__qualname__}: {min(named)} is the queue's: {f.__qualname__}.enqueue takes one")
-            args, kwargs = f._call(args, kwargs)
+            args, kwargs = (), f._call(args, kwargs)
             f = f"{f.path()}.run"
         return parse_args(queue_class, f, *args, **kwargs)
 

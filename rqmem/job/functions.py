@@ -48,34 +48,51 @@ def memory_aware(memory_limit_mb: float | None = None) -> Callable[[Callable[P, 
 
 
 def current_memory() -> CurrentMemory:
-    """The memory of the job that runs here. Raises `RqmemError` outside a memory-aware job."""
+    """What the code of the job that runs here may do with its memory. Raises `RqmemError` outside such a job."""
     run = _current.get()
     if run is None:
         raise RqmemError("current_memory() is for code that a MemoryAwareJob or a @memory_aware function runs")
     return CurrentMemory(run)
 
 
-class CurrentMemory:
-    """What job code may do with its memory. The methods are those of `rqmem.MemoryAwareJob` of the same names."""
+class MemoryMethods:
+    """What job code may do with its memory."""
+
+    def _monitored(self) -> JobRun:
+        """The run, monitored from now on."""
+        raise NotImplementedError
+
+    def check_memory_usage(self, operation: str) -> float:
+        """A checkpoint: read and log usage at a named place. Returns the MB used.
+
+        Near the ceiling, garbage is collected and freed memory is given back to the kernel.
+
+        Raises:
+            MemoryLimitExceeded: usage is above the ceiling even then.
+        """
+        return self._monitored().checkpoints.check(operation)
+
+    def force_garbage_collection(self) -> float:
+        """Collect garbage and give freed memory back to the kernel. Returns the MB that this freed."""
+        return self._monitored().checkpoints.collect()
+
+    def disable_memory_monitoring(self) -> Paused:
+        """Read and log nothing from here on; in a ``with`` statement, until its end. The ceiling stays on."""
+        return self._monitored().checkpoints.disable()
+
+    def set_memory_limit(self, limit_mb: float) -> None:
+        """Change the ceiling of this run, in MB; never above the worker's. Raises `ConfigError`."""
+        self._monitored().ceiling.set(checked_limit(limit_mb, "set_memory_limit"))
+
+
+class CurrentMemory(MemoryMethods):
+    """The memory of the job that runs here."""
 
     def __init__(self, run: JobRun) -> None:
         self._run = run
 
-    def check_memory_usage(self, operation: str) -> float:
-        """A checkpoint; returns MB used. Raises `MemoryLimitExceeded`."""
-        return self._run.checkpoints.check(operation)
-
-    def force_garbage_collection(self) -> float:
-        """Collect garbage and give freed memory back; returns the MB that this freed."""
-        return self._run.checkpoints.collect()
-
-    def disable_memory_monitoring(self) -> Paused:
-        """Read and log nothing from here on; in a ``with`` statement, until its end. The ceiling stays on."""
-        return self._run.checkpoints.disable()
-
-    def set_memory_limit(self, limit_mb: float) -> None:
-        """Change the ceiling of this run, in MB; never above the worker's. Raises `ConfigError`."""
-        self._run.ceiling.set(checked_limit(limit_mb, "set_memory_limit"))
+    def _monitored(self) -> JobRun:
+        return self._run
 
 
 def run_monitored(run: JobRun, call: Callable[[], Any]) -> Any:

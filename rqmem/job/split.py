@@ -34,7 +34,7 @@ def should_split(run: ParentRun, job: ParentJob, count: int, bytes_per_item: flo
     decision = splitting.should_split(
         count,
         _bytes_per_item(run, job) if bytes_per_item is None else bytes_per_item,
-        ceiling_bytes=run.checkpoints.limit_bytes,
+        ceiling_bytes=run.checkpoints.ceiling.bytes,
         used_bytes=run.checkpoints.usage_bytes(),
         warning_fraction=run.config.warning_threshold,
         split_above_items=job.split_above_items,
@@ -92,7 +92,7 @@ def _too_large(
             f"{job.path()}: cut in two {splitting.MOST_CUTS:,} times, and {position} still breaches: that is no single "
             f"item which does not fit; give the job a higher ceiling"
         )
-    limit = show_mb(to_mb(run.checkpoints.limit_bytes))
+    limit = show_mb(to_mb(run.checkpoints.ceiling.bytes))
     item = next((f"{item!r:.80}" for item, _ in rest.items_after(None)), "")
     breaches = ask(horse, "read breaches", execution_reader.breaches)
     # The item is alone in its chunk by now, and was stopped on its way up.
