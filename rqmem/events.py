@@ -20,6 +20,9 @@ from rqmem.units import show_leak, show_mb
 Layer = Literal["checkpoint", "watch", "kill", "kernel"]
 """Which layer acted at a breach: the job at a checkpoint, the watcher's signal, its SIGKILL, or the job's cgroup."""
 
+EVIDENCE = ("curve", "grew", "kinds", "checkpoints", "tree", "segments_left", "beyond_reach")
+"""The fields of a breach that may be large."""
+
 _UNSEEN_FRACTION = 0.5  # of what a job used: from there on the types of objects found do not explain it
 
 
@@ -144,6 +147,7 @@ class Breach(Event):
         segments_left: files in /dev/shm that its processes had mapped and left behind, with MB.
         beyond_reach: pid and command of processes that go on, since the worker may not end them.
         next: what was done about it.
+        execution: in which execution of the job it happened.
     """
 
     used_mb: float
@@ -169,6 +173,7 @@ class Breach(Event):
     counted_whole: int = 0
     hidden: int = 0
     beyond_reach: list[tuple[int, str]] = field(default_factory=list)
+    execution: str = ""
 
     def __post_init__(self) -> None:
         if self.peak_mb < self.used_mb:  # each was read by somebody else, or at another moment
@@ -252,10 +257,9 @@ class Breach(Event):
         }
 
     def without_evidence(self) -> Breach:
-        """What a timeline needs of it; the whole is kept with the job's breaches."""
-        return dataclasses.replace(
-            self, curve=[], grew=[], kinds=[], checkpoints=[], tree=[], segments_left=[], beyond_reach=[]
-        )
+        """The same without the fields in `EVIDENCE`."""
+        bare: dict[str, Any] = {name: [] for name in EVIDENCE}
+        return dataclasses.replace(self, **bare)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -39,7 +39,7 @@ def fill(connection: Redis, job_type: str, job_id: str) -> None:
         **whose, used_mb=271.3, limit_mb=256.0, peak_mb=274.0, layer="watch", processes=1, operation="loaded"
     )
     leak = events.LeakFound(**whose, mb_per_run=1.5, runs=40, grew=[("dict", 900, 2.5)])
-    story = [events.JobStarted(**whose, memory_mb=40.0, memory_limit_mb=256.0), breach.without_evidence()]
+    story = [events.JobStarted(**whose, memory_mb=40.0, memory_limit_mb=256.0), breach]
     alert = Alert("", now, "usage", "raised", **whose, text="above 80 %")
     history_writer.version_is_ours(connection)
     with connection.pipeline() as pipeline:
@@ -47,7 +47,7 @@ def fill(connection: Redis, job_type: str, job_id: str) -> None:
             pipeline, WORKER, [Sample(ring.begin(now), 80.0, 256.0, 30.0) for ring in RINGS], now
         )
         history_writer.write_runs(pipeline, [a_run(job_type, job_id, now)], {(job_type, "usage"): 1}, now, [leak])
-        history_writer.write_story(pipeline, job_id, [_line(now, whose, event) for event in story], now)
+        history_writer.write_story(pipeline, job_id, [history_writer.story_line(now, event) for event in story], now)
         pipeline.xadd(keys.ALERTS, alert.to_entry())
         opened = Open("usage", job_type, now, WORKER, "above 80 %")
         pipeline.hset(keys.OPEN_ALERTS, opened.field, codec.to_json(opened))
@@ -70,10 +70,6 @@ def fill_what_jobs_need(connection: Redis, job_id: str) -> None:
         pipeline.hset(keys.run(job_id), "stage", 0)
         pipeline.rpush(keys.results(job_id), b"0:x")
         pipeline.execute()
-
-
-def _line(at: float, whose: Mapping[str, str], event: events.Event) -> dict[str, object]:
-    return {"at": at, **codec.event_to_values(event)}
 
 
 def a_live(worker: str, job: LiveJob | None = None, **more: Any) -> Live:
@@ -109,8 +105,7 @@ def tell(connection: Redis, told: Iterable[Told]) -> None:
     history_writer.version_is_ours(connection)
     with connection.pipeline() as pipeline:
         for each in told:
-            whose = {name: getattr(each.event, name) for name in events.WHOSE}
-            line = _line(each.at, whose, each.event)
+            line = history_writer.story_line(each.at, each.event)
             history_writer.write_story(pipeline, each.event.job_id, [line], each.at)
         pipeline.execute()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 from rqmem import events
@@ -244,14 +244,3 @@ class Case:
     def of(self, kind: type[E]) -> list[E]:
         """Its events of one kind, oldest first."""
         return [told.event for told in self.told if isinstance(told.event, kind)]
-
-
-def with_evidence(told: list[Told], breaches: list[events.Breach]) -> list[Told]:
-    """The story with the breaches as they were kept apart, whole; both end with the last one."""
-    left = list(breaches)
-    whole: list[Told] = []
-    for each in reversed(told):
-        if isinstance(each.event, events.Breach) and left:
-            each = replace(each, event=left.pop())
-        whole.append(each)
-    return whole[::-1]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from rqmem.events import JobStarted
 from rqmem.job.progress import of_tree
-from rqmem.observe.job import Case, InRq, with_evidence
+from rqmem.observe.job import Case, InRq
 from rqmem.rq_names import Job, NoSuchJobError, Queue
 from rqmem.store import execution_reader
 from rqmem.store.history import history_reader
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from redis import Redis
 
     from rqmem.store.execution_records import Owner
-    from rqmem.store.history.history_records import Live, Run, Told
+    from rqmem.store.history.history_records import Live, Run
 
 _ENDED_BADLY = ("failed", "stopped", "canceled")
 
@@ -48,7 +48,7 @@ def read_case(connection: Redis, job_id: str, now: float) -> Case:
         silent=_silent(connection, job_id, in_rq, owner),
         record=record,
         children=of_tree(connection, job_id, record, now) if record.split is not None else None,
-        told=with_evidence(_in_order(history_reader.story(connection, job_id)), breaches),
+        told=history_reader.story(connection, job_id),
         breaches=breaches,
     )
     return _with_runs(connection, case, said)
@@ -69,11 +69,6 @@ def _with_runs(connection: Redis, case: Case, said: Live | None) -> Case:
         return case
     until = case.now if case.running else (case.ended_at or case.now)
     return replace(case, samples=_samples(connection, case.worker, case.began_at, until, case.now))
-
-
-def _in_order(told: list[Told]) -> list[Told]:
-    """By time: what the worker tells may be written before what its horse told earlier."""
-    return sorted(told, key=lambda each: each.at)
 
 
 def _runs(connection: Redis, job_type: str, job_id: str) -> list[Run]:

@@ -10,6 +10,7 @@ from redis.exceptions import RedisError
 from rqmem.events import Breach
 from rqmem.store import codec, keys
 from rqmem.store.execution_records import Owner, RunRecord, Standing
+from rqmem.store.executions import KEPT_EVIDENCE
 from rqmem.store.history.history_records import Live
 from rqmem.store.retrying import described, refusal
 
@@ -25,8 +26,12 @@ def run(connection: Redis, job_id: str) -> RunRecord:
 
 
 def breaches(connection: Redis, job_id: str) -> list[Breach]:
-    """The last breaches of a job, newest first."""
-    return [codec.from_json(Breach, text) for text in _list(connection, keys.breaches(job_id))]
+    """The last breaches of the job's present run, newest first, with their evidence."""
+    with connection.pipeline() as pipeline:
+        pipeline.lrange(keys.breaches(job_id), 0, KEPT_EVIDENCE - 1)
+        pipeline.hmget(keys.run(job_id), "job_created_at", "breaches")
+        texts, (begun, count) = pipeline.execute()
+    return [codec.from_json(Breach, text) for text in (texts[: int(count or 0)] if begun else texts)]
 
 
 def results(connection: Redis, job_id: str, stage: int) -> list[bytes]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 from uuid import uuid4
 
 from rqmem.errors import RunTakenOver, SourceError
-from rqmem.events import Breach
+from rqmem.events import EVIDENCE, Breach
 from rqmem.rq_names import (
     Execution,
     ExecutionRegistry,
@@ -35,7 +35,8 @@ if TYPE_CHECKING:
 
     from rqmem.rq_names import Job, Queue
 
-KEPT_BREACHES = 8
+KEPT_BREACHES, KEPT_EVIDENCE = 50, 8
+"""How many breaches of a job are kept, as many as its story can name, and how many of them with their evidence."""
 
 
 def claim(pipeline: Pipeline, job_id: str, owner: Owner) -> None:
@@ -104,11 +105,12 @@ def finish(pipeline: Pipeline, job_id: str, result_ttl: int) -> None:
         pipeline.expire(key, KEEP_SECONDS if result_ttl < 0 else result_ttl)
 
 
-def save_breach(connection: Redis, breach: Breach, execution_id: str) -> None:
-    """Keep the breach of this execution with its job. Done again for the same execution, the last one is kept."""
+def save_breach(connection: Redis, breach: Breach) -> None:
+    """Keep a breach with its job; of two breaches of one execution the last one."""
     key = keys.breaches(breach.job_id)
     with connection.pipeline() as pipeline:
-        names, values = [key, keys.run(breach.job_id)], [execution_id, codec.to_json(breach), KEPT_BREACHES]
+        names = [key, keys.run(breach.job_id)]
+        values = [breach.execution, codec.to_json(breach), KEPT_BREACHES, KEPT_EVIDENCE, *EVIDENCE]
         script(connection, "save_breach")(keys=names, args=values, client=pipeline)
         pipeline.expire(key, keys.breaches.expires)
         pipeline.zadd(keys.STORIES, {breach.job_id: round(now().timestamp())})
@@ -218,7 +220,7 @@ class RunWriter:
     def open(self, job: str, job_created_at: str, run_id: str, on_breach: str, *, anew: bool) -> None:
         """A new execution begins: its own count of chunks starts at 0; ``anew`` forgets what went before."""
         if anew:
-            old = keys.forgotten("job begins anew", self._job_id)
+            old = keys.forgotten("run ends", self._job_id)
             until_redis_answers(lambda: self._connection.delete(*old), f"begin the run of job {self._job_id}")
         about = {"job": job, "job_created_at": job_created_at, "run_id": run_id, "on_breach": on_breach}
         self._update({**about, "execution_chunks": 0})

@@ -24,7 +24,7 @@ WAITING_SECONDS = 90 * DAY_SECONDS
 
 Type = Literal["string", "hash", "list", "set", "zset", "stream"]
 
-Occasion = Literal["run ends", "job is done", "split is undone", "job begins anew", "story", "job type", "journal"]
+Occasion = Literal["run ends", "job is done", "split is undone", "story", "job type", "journal"]
 """When a key is forgotten: with the record of the run, ..., with the story of its job, with its job type, or when the
 journal is cleared. The parts of a run expire together: a cursor without its results would lose them silently."""
 
@@ -81,23 +81,22 @@ PROBE = _key("probe", "string", "nothing: written to find out whether Redis take
 alive = _key("alive:{worker}", "string", "what a worker last said of itself (`Live`); gone when it is dead", True)
 parent_told = _key("parenttold:{job_id}", "string", "RQ's meta of that job has just been brought up to date", 1)
 
-_RUN: tuple[Occasion, ...] = ("run ends", "job begins anew")
-run = _key("run:{job_id}", "hash", "a job over all its executions (`RunRecord`)", WAITING_SECONDS, *_RUN)
+run = _key("run:{job_id}", "hash", "a job over all its executions (`RunRecord`)", WAITING_SECONDS, "run ends")
 results = _key(
     "results:{job_id}", "list", "what finished chunks returned: ``stage:serialised list``", WAITING_SECONDS,
-    *_RUN, "job is done",
+    "run ends", "job is done",
 )  # fmt: skip
 children = _key(
     "children:{job_id}", "hash", "number of a child -> how it ended; empty until then", WAITING_SECONDS,
-    *_RUN, "job is done", "split is undone",
+    "run ends", "job is done", "split is undone",
 )  # fmt: skip
 gathered = _key(
     "gathered:{job_id}", "hash", "number of a child -> what it returned, serialised", WAITING_SECONDS,
-    *_RUN, "job is done", "split is undone",
+    "run ends", "job is done", "split is undone",
 )  # fmt: skip
 split_below = _key(
     "splitbelow:{job_id}", "set", "numbers of its children that have split themselves", WAITING_SECONDS,
-    *_RUN, "split is undone",
+    "run ends", "split is undone",
 )  # fmt: skip
 
 # The journal: what may be forgotten. Everything in it is bounded in number, in length and in time.
@@ -130,7 +129,7 @@ STORIES = _key("stories", "zset", "job id -> when its story was last written to;
 story = _key("story:{job_id}", "list", "events of a job, oldest first, capped", WEEK_SECONDS, "story", "journal")
 breaches = _key(
     "breaches:{job_id}", "list", "breaches of a job (`Breach`), newest first, capped", KEEP_SECONDS,
-    "job begins anew", "story", "journal",
+    "story", "journal",
 )  # fmt: skip
 ALERTS = _key("alerts", "stream", "alerts raised and resolved, capped; senders are consumer groups", False, "journal")()
 OPEN_ALERTS = _key("alerts:open", "hash", "``rule|job type`` -> `Open`: alerts that can end", False, "journal")()

@@ -365,6 +365,5 @@ def _stories(told: list[tuple[float, events.Event]]) -> dict[str, list[dict[str,
     stories: dict[str, list[dict[str, Any]]] = {}
     for at, event in told:
         if event.job_id:
-            line = {"at": round(at, 3), **codec.event_to_values(event)}
-            stories.setdefault(event.job_id, []).append(line)
+            stories.setdefault(event.job_id, []).append(history_writer.story_line(at, event))
     return stories

@@ -145,12 +145,12 @@ def _told(history: tuple[str, ...]) -> str:
     return f"; before it: {more}{'; '.join(shown)}" if shown else ""
 
 
-def remember(job: Job, breach: events.Breach, execution_id: str) -> None:
+def remember(job: Job, breach: events.Breach) -> None:
     """Keep the breach: its record in the journal, and a small summary with the job, as ``job.meta["rqmem"]``.
 
     Before the verdict, while the job still is this execution's. What the job itself saved in its meta stays.
     """
-    executions.save_breach(job.connection, breach, execution_id)
+    executions.save_breach(job.connection, breach)
     raw = cast("bytes | None", job.connection.hget(job.key, "meta"))
     try:
         meta = job.serializer.loads(raw) if raw else {}

@@ -240,8 +240,8 @@ class SettlingWorker(PatientWorker):
         if page is not None and page.recorded:
             return codec.from_json(events.Breach, page.breach_json) if page.breach_json else breach
         peak_mb = max(breach.peak_mb, to_mb(page.peak_bytes)) if page is not None else breach.peak_mb
-        breach = dataclasses.replace(breach, peak_mb=peak_mb, next=what_next)
-        until_redis_answers(lambda: remember(job, breach, execution.id), f"keep the breach of job {job.id}")
+        breach = dataclasses.replace(breach, peak_mb=peak_mb, next=what_next, execution=execution.id)
+        until_redis_answers(lambda: remember(job, breach), f"keep the breach of job {job.id}")
         events.emit(breach)
         if page is not None:
             page.breach_json, page.recorded = codec.to_json(breach), True

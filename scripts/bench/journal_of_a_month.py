@@ -13,7 +13,7 @@ from typing import Any
 from redis import Redis
 
 from rqmem import events
-from rqmem.store import codec, executions, keys
+from rqmem.store import executions, keys
 from rqmem.store.history import history_writer
 from rqmem.store.history.history_records import Run
 from rqmem.store.history.samples import RINGS, Sample
@@ -55,7 +55,7 @@ class Month:
                 pipeline.execute()
             for run in ended:
                 if int(run.job_id[4:]) % (_EACH_WITH_A_STORY * _BREACHES_EACH) == 0:
-                    executions.save_breach(self._connection, _breach(run), run.job_id)
+                    executions.save_breach(self._connection, _breach(run))
             history_writer.trim(self._connection)
             self._let_expire(before)
             self._done += count
@@ -80,7 +80,7 @@ class Month:
                 **whose, operation=f"items {50 * number + 1}-{50 * number + 50}", current_memory_mb=run.peak_mb,
                 peak_memory_mb=run.peak_mb, memory_limit_mb=run.limit_mb,
             )  # fmt: skip
-            yield {"at": round(self._now, 3), **codec.event_to_values(event)}
+            yield history_writer.story_line(self._now, event)
 
     def _let_expire(self, before: float) -> None:
         """Tallies whose time to live ended since: see `rqmem.store.history.history_writer.write_runs`."""
@@ -105,7 +105,8 @@ def _breach(run: Run) -> events.Breach:
     """One with all the evidence there can be."""
     return events.Breach(
         job=run.job, job_id=run.job_id, queue=run.queue, worker=run.worker, used_mb=run.peak_mb, limit_mb=run.limit_mb,
-        peak_mb=run.peak_mb, layer="watch", processes=4, operation="items 1200-1250", where="jobs/x.py:41 " + "x" * 150,
+        peak_mb=run.peak_mb, layer="watch", processes=4, execution=run.job_id,
+        operation="items 1200-1250", where="jobs/x.py:41 " + "x" * 150,
         curve=[(number / 10, 200.0 + number) for number in range(64)],
         grew=[(40.0, f"jobs/exports.py:{number} in handle: " + "x" * 150) for number in range(5)],
         kinds=[("dict", 100_000 * number, 50.0) for number in range(5)],

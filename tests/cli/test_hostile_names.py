@@ -81,7 +81,7 @@ def fill(connection: Redis, by: Hostile) -> None:
         events.UsageWarning(**whose, operation=by.operation_text, current_memory_mb=250, memory_limit_mb=256,
                             threshold_percentage=80.0),
         events.Collection(**whose, operation=by.operation_text, freed_mb=3.0, memory_mb=50.0, collections=1),
-        breach.without_evidence(),
+        breach,
         events.Resumed(**whose, cause=by.error_text, cursor=by.operation_text, chunk_size=5, resumes=1, max_resumes=30,
                        spent=1),
         events.GaveUp(**whose, cause=by.error_text, reason=by.error_text, resumes=1),

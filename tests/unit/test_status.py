@@ -14,7 +14,7 @@ from rqmem import events
 from rqmem.errors import UnknownName
 from rqmem.observe.as_json import of_snapshot
 from rqmem.observe.find import named
-from rqmem.observe.job import Case, InRq, with_evidence
+from rqmem.observe.job import Case, InRq
 from rqmem.observe.model import JobType, Kind, Queue, RedisMemory, Snapshot, Worker
 from rqmem.observe.next_step import outlook
 from rqmem.observe.problems import Problem, healthy, problems
@@ -331,14 +331,6 @@ def test_a_function_has_no_story_and_its_runs_tell() -> None:
     first, last = lines(case)
     assert (first.at, first.memory_mb, first.text) == (NOW - 3, 20, "started on ada")
     assert (last.text, last.mood) == ("ended MemoryLimitExceeded after 3.0 s, peak 271.3 MB", "bad")
-
-
-def test_the_last_breaches_get_their_evidence() -> None:
-    story = [Told(at, breach(at_mb=300 + at)) for at in range(3)]
-    kept = [breach(at_mb=300 + at, where=f"line {at}") for at in (1, 2)]
-    whole = [told.event for told in with_evidence(story, kept)]
-    assert [each.where for each in whole if isinstance(each, events.Breach)] == ["", "line 1", "line 2"]
-    assert with_evidence(story[:1], kept)[0].event == kept[1]
 
 
 def test_every_event_has_a_line() -> None:

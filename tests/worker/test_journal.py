@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
 from itertools import pairwise
@@ -14,7 +15,7 @@ from rq import Queue
 from rqmem import events
 from rqmem.observe.job_read import read_case
 from rqmem.policy import histogram
-from rqmem.store import keys
+from rqmem.store import execution_reader, executions, keys
 from rqmem.store.alerts.alert_records import Alert
 from rqmem.store.alerts.alert_writer import raise_alert
 from rqmem.store.history import history_reader, history_writer
@@ -24,7 +25,7 @@ from rqmem.store.history.samples import RINGS
 from rqmem.store.keys import DAY_SECONDS, HOUR_SECONDS
 from rqmem.testing import wait_until
 from tests import sample_jobs
-from tests.conftest import StartWorker, wait_for_key
+from tests.conftest import ROOT, StartWorker, wait_for_key
 
 SQUARES, PLAIN = "tests.sample_jobs.Squares", "tests.sample_jobs.Plain"
 
@@ -259,3 +260,58 @@ def test_the_journal_does_not_grow_for_ever(connection: Redis) -> None:
     assert history_reader.totals(connection, [OTHERS])[OTHERS].runs == 110 * (1600 - (KEPT_TYPES - 1))
     assert connection.llen(keys.story(f"job{2 * history_writer.KEPT_STORIES - 1}")) == history_writer.KEPT_STORY_LINES
     assert all(connection.ttl(key) > 0 for key in connection.scan_iter(f"{keys.PREFIX}:tally:*"))
+
+
+def test_a_breach_is_kept_once_and_the_story_refers_to_it(connection: Redis, work_off: Callable[..., str]) -> None:
+    job = Queue(connection=connection).enqueue(sample_jobs.grow_lists)
+    log = work_off("--memory", "100")
+    [kept] = execution_reader.breaches(connection, job.id)
+    [told] = [each.event for each in history_reader.story(connection, job.id) if isinstance(each.event, events.Breach)]
+    assert told == kept and kept.curve and kept.execution, log
+    lines = [json.loads(line) for line in connection.lrange(keys.story(job.id), 0, -1)]
+    [line] = [line for line in lines if line["event"] == "Breach"]
+    assert set(line) == {"at", "event", *events.WHOSE, "execution"}
+
+
+def test_a_story_tells_all_breaches_of_a_job_and_the_newest_keep_their_evidence(connection: Redis) -> None:
+    numbers = range(executions.KEPT_EVIDENCE + 3)
+    whose = {"job": SQUARES, "job_id": "j", "queue": "q", "worker": "w"}
+    for number in numbers:
+        breach = events.Breach(
+            **whose, used_mb=300.25 + number, limit_mb=256, peak_mb=310.5, layer="watch", processes=1, operation="",
+            curve=[(0.5, 300.0)], execution=f"e{number}",
+        )  # fmt: skip
+        for _ in range(2):  # the reply to the first was lost
+            executions.save_breach(connection, breach)
+        with connection.pipeline() as pipeline:
+            history_writer.write_story(pipeline, "j", [history_writer.story_line(number, breach)], number)
+            pipeline.execute()
+    told = [each.event for each in history_reader.story(connection, "j")]
+    assert [each.used_mb for each in told if isinstance(each, events.Breach)] == [300.25 + each for each in numbers]
+    assert [bool(each.curve) for each in told if isinstance(each, events.Breach)] == [False] * 3 + [True] * 8
+    assert [each.execution for each in execution_reader.breaches(connection, "j")] == [f"e{n}" for n in numbers[:2:-1]]
+
+
+def test_a_story_of_before_breaches_were_referred_to_is_read(connection: Redis) -> None:
+    written = json.loads((ROOT / "tests" / "unit" / "texts_in_redis.json").read_text())
+    connection.rpush(keys.story("j"), *written["story"])
+    connection.lpush(keys.breaches("j"), written["texts"]["Breach"])
+    assert told(connection, "j") == ["JobStarted", "Breach", "LeakFound", "Resumed", "RunEnded"]
+    [kept] = execution_reader.breaches(connection, "j")
+    [shown] = [each.event for each in history_reader.story(connection, "j") if isinstance(each.event, events.Breach)]
+    assert shown == kept.without_evidence()
+
+
+def test_breaches_of_a_job_that_had_the_id_before_are_in_its_story_only(connection: Redis) -> None:
+    whose = {"job": SQUARES, "job_id": "j", "queue": "q", "worker": "w"}
+    breach = events.Breach(
+        **whose, used_mb=300, limit_mb=256, peak_mb=310, layer="watch", processes=1, operation="", execution="e0"
+    )
+    executions.save_breach(connection, breach)
+    with connection.pipeline() as pipeline:
+        history_writer.write_story(pipeline, "j", [history_writer.story_line(1.0, breach)], 1.0)
+        pipeline.execute()
+    assert execution_reader.breaches(connection, "j") == [breach]
+    executions.RunWriter(connection, "j", "e1").open(SQUARES, "now", "e1", "fail", anew=True)
+    assert execution_reader.breaches(connection, "j") == []
+    assert told(connection, "j") == ["Breach"]

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, cast
 
 from rqmem.errors import JournalVersionError
+from rqmem.events import Breach
 from rqmem.policy import histogram
 from rqmem.store import codec, keys
 from rqmem.store.alerts.alert_records import Alert, Open
@@ -193,11 +194,17 @@ def decayed(
 
 
 def story(connection: Redis, job_id: str) -> list[Told]:
-    """What is remembered of a job, oldest first; kinds of event of a newer rqmem are passed over."""
+    """What is remembered of a job, oldest first; a class of events that this version does not know is left out."""
+    with connection.pipeline(transaction=False) as pipeline:
+        pipeline.lrange(keys.story(job_id), 0, -1)
+        pipeline.lrange(keys.breaches(job_id), 0, -1)
+        lines, texts = pipeline.execute()
+    breaches = {each.execution: each for each in (codec.from_json(Breach, text) for text in texts)}
     told = []
-    for text in cast("list[bytes]", connection.lrange(keys.story(job_id), 0, -1)):
+    for text in lines:
         fields = json.loads(text)
-        event = codec.event_from_values(fields)
+        refers = "execution" in fields  # rqmem 0.1 wrote the breach itself at first
+        event = breaches.get(fields["execution"]) if refers else codec.event_from_values(fields)
         if event is not None:
             told.append(Told(fields["at"], event))
     return sorted(told, key=lambda each: each.at)  # worker and horse tell over two ways

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any, cast
 
+from rqmem.events import WHOSE, Breach, Event
 from rqmem.policy.histogram import bound, bucket
 from rqmem.store import codec, keys
 from rqmem.store.history.history_records import OK, PEAK_BOUNDS_MB, SECONDS_BOUNDS, VERSION, Grown, Live, Run, Sums
@@ -106,8 +107,15 @@ def write_runs(
         pipeline.zadd(keys.TYPES, dict.fromkeys(by_type, round(now)))
 
 
+def story_line(at: float, event: Event) -> dict[str, Any]:
+    """The event for `write_story`. Of a breach only which one it was: `executions.save_breach` has kept it."""
+    values = codec.event_to_values(event)
+    names = ("event", *WHOSE, "execution") if isinstance(event, Breach) else values
+    return {"at": round(at, 3), **{name: values[name] for name in names}}
+
+
 def write_story(pipeline: Pipeline, job_id: str, lines: Sequence[Mapping[str, Any]], now: float) -> None:
-    """Events of a job, oldest first, each with ``at`` and whose it is."""
+    """Events of a job as `story_line` has them, oldest first."""
     key = keys.story(job_id)
     pipeline.rpush(key, *(json.dumps(line) for line in lines[-KEPT_STORY_LINES:]))
     pipeline.ltrim(key, -KEPT_STORY_LINES, -1)
