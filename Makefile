@@ -21,17 +21,12 @@ seed: $(VENV)/demo ## Fill database and files with a large dataset, or go on wit
 load: $(VENV)/dev ## Run the six jobs under load, and the same naively: forty minutes (LOAD_OPTIONS='--short': twenty)
 	@$(RUN) -m scripts.load_test $(LOAD_OPTIONS)
 
-# Tests that race with a watcher, or measure the process that they run in: they have the machine to themselves.
-ALONE := $(patsubst %,tests/worker/test_%.py,adversaries auto ceiling chaos evidence functions growth_records high_water journal \
-  kernel_layer killed_horses \
-  leaks profiles redis_away snapshots warm_horse worker_memory)
-
 # Half as many again as processors, since most tests wait for processes.
 TESTS_AT_ONCE := $(shell expr $$(nproc) \* 3 / 2)
 
 test: $(VENV)/dev ## Run all tests (their Redis comes with them)
-	$(RUN) -m pytest -n $(TESTS_AT_ONCE) --dist loadfile $(ALONE:%=--ignore=%)
-	$(RUN) -m pytest $(ALONE)
+	$(RUN) -m pytest -n $(TESTS_AT_ONCE) --dist loadfile -m "not alone"
+	$(RUN) -m pytest -m alone
 
 KERNEL_LAYER := tests/unit/test_cgroup_places.py tests/unit/test_cgroup.py tests/worker/test_kernel_layer.py
 

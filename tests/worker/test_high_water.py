@@ -16,6 +16,7 @@ from rqmem.store.history import history_reader
 from rqmem.store.history.history_records import Run
 from tests import sample_jobs
 
+pytestmark = pytest.mark.alone  # they race with the watcher
 WorkOff = Callable[..., str]
 SAMPLE = "tests.sample_jobs."
 

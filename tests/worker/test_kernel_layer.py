@@ -25,6 +25,7 @@ from rqmem.worker.kernel import kernel_layer
 from tests import kernel_jobs, sample_jobs
 from tests.conftest import ROOT, StartWorker
 
+pytestmark = pytest.mark.alone  # they race with the watcher
 WorkOff = Callable[..., str]
 MB = 2**20
 

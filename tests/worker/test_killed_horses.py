@@ -17,6 +17,8 @@ from rqmem.testing import wait_until
 from tests import sample_jobs
 from tests.conftest import StartWorker
 
+pytestmark = pytest.mark.alone  # a kernel's kill elsewhere misleads them
+
 
 def test_a_lost_horse_goes_on_too(connection: Redis, start_worker: StartWorker) -> None:
     job = sample_jobs.Slow.enqueue("jobs", count=16, seconds=0.05, connection=connection)
