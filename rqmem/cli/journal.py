@@ -10,7 +10,7 @@ import click
 
 from rqmem.cli.terminal import connected, one_line, redis_options, show
 from rqmem.errors import ConfigError, JournalVersionError, UnknownName
-from rqmem.observe.as_json import encoded, versioned
+from rqmem.observe.vocabulary import encoded, versioned
 from rqmem.store.history import clearing, history_reader
 from rqmem.text import counted, json_text
 from rqmem.units import MB

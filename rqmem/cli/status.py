@@ -18,6 +18,7 @@ from rqmem.errors import ConfigError
 from rqmem.observe import as_json as schema
 from rqmem.observe.problems import healthy, problems
 from rqmem.observe.snapshot import read_status, read_worker, worker_names
+from rqmem.observe.vocabulary import versioned
 from rqmem.show.status_text import screen, worker_lines
 from rqmem.text import clock, json_text
 
@@ -106,10 +107,10 @@ def _at_worker(connection: Redis, name: str) -> _Look:
     if worker is None:
         near = difflib.get_close_matches(name, worker_names(connection), n=1)
         text = f"no worker {name!r} is registered{f': did you mean {near[0]}?' if near else ''}"
-        return _Look(lambda width, rows: [text], schema.versioned(name=name, kind=None), False)
+        return _Look(lambda width, rows: [text], versioned(name=name, kind=None), False)
     return _Look(
         lambda width, rows: worker_lines(worker, now, width, colour),
-        schema.versioned(at=now) | schema.of_worker(worker, now),
+        versioned(at=now) | worker.to_json(),
         worker.kind != "silent",
     )
 
@@ -151,7 +152,7 @@ def _watch(look: Callable[[], _Look], *, as_json: bool) -> bool:
 
 def _draw(look: _Look | None, away: str, *, as_json: bool) -> None:
     if as_json:
-        fields = schema.versioned(error=away) if away or look is None else look.fields
+        fields = versioned(error=away) if away or look is None else look.fields
         click.echo(json_text(fields))
         return
     on_terminal = sys.stdout.isatty()

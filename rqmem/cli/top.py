@@ -19,7 +19,7 @@ from rqmem.live import top as of_worker
 from rqmem.live.screen import OutputClosed, Screen, can_draw, closed_is_said, rich_is_installed
 from rqmem.live.stopping import Stopping
 from rqmem.live.top import Top
-from rqmem.observe.as_json import versioned
+from rqmem.observe.vocabulary import versioned
 from rqmem.store.history import history_reader
 from rqmem.text import clock, json_text, without_moods
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from rqmem.doctor.finding import Finding, Mark
-from rqmem.observe.as_json import versioned
+from rqmem.observe.vocabulary import versioned
 from rqmem.text import counted, json_text, wrapped
 
 _NAME_COLUMNS = 10

@@ -37,8 +37,9 @@ from typing import Any
 from rqmem.live.crossings import Crossing
 from rqmem.live.steps import Step, WorkerStep
 from rqmem.live.workers import WorkerTotals
-from rqmem.observe.as_json import encoded, of_statistics, of_tally, percentage, versioned
+from rqmem.observe.as_json import of_statistics
 from rqmem.observe.statistics import JobStatistics, total
+from rqmem.observe.vocabulary import encoded, of_tally, percentage, versioned
 from rqmem.store.alerts.alert_records import Alert
 from rqmem.store.history.history_records import Tally
 from rqmem.text import json_text, timestamp_ms

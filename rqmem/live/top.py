@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from rqmem.errors import RqmemError, UnknownName
 from rqmem.live.worker_lines import percent
-from rqmem.observe.as_json import encoded, of_worker, versioned
 from rqmem.observe.model import Kind, Worker
 from rqmem.observe.snapshot import Before, read_news
+from rqmem.observe.vocabulary import encoded, versioned
 from rqmem.store.history import history_reader
 from rqmem.store.history.history_records import Grown, LiveJob
 from rqmem.text import Line, Mood, bar, clock, fit, line, short_id, span, sparkline
@@ -150,4 +150,4 @@ def _grew(grew: Sequence[tuple[float, str]], limit_mb: float) -> list[Line]:
 def as_json(top: Top) -> dict[str, Any]:
     """What ``--json`` prints; its names are those of `rqmem.observe.as_json`."""
     head = versioned(at=top.at, redis=top.redis)
-    return {**head, "worker": of_worker(top.worker, top.at), "records": encoded(top.records)}
+    return {**head, "worker": top.worker.to_json(), "records": encoded(top.records)}

@@ -1,5 +1,9 @@
-"""Reading: RQ's and rqmem's data as values. All surfaces show these values, so two of them cannot disagree.
+"""The only reader of RQ's and rqmem's data. Displays show its values, so that two of them cannot disagree.
 
-One snapshot of everything: `model`, `snapshot`, `problems`. One job: `find`, `job_read`, `job`, `next_step`. A period:
-`period_read`, `period`, `advice`, `statistics`. Imports no job, so a job type whose code is gone is shown too.
+- Everything at one moment: `snapshot` reads a `model.Snapshot`; `problems` says what is wrong in it.
+- One job: `find` (its id), `job_read`, `job`, `next_step`.
+- A period: `period_read`, `period`, `advice`, `statistics`, `metric_words`.
+- All of it as JSON: `vocabulary` (the rules), `as_json` (what each command prints).
+
+`rqmem.api` is the public side. This package imports no job's code, so it shows a job type whose code is gone too.
 """

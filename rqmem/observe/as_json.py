@@ -1,4 +1,4 @@
-"""The one JSON vocabulary, version 2: what each command prints with ``--json``, and ``to_json`` of `rqmem.api`. Pure.
+"""The one JSON vocabulary, version 2: what each command prints with ``--json``, and `rqmem.api` returns. Pure.
 
 Names are stable within a version; new ones may come. The rules:
 
@@ -86,89 +86,30 @@ A job type (``job_types`` of status, report, recommend, monitor, config)::
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from rqmem.events import WHOSE, Breach, Event
 from rqmem.observe.advice import Advice, AdviceReport
 from rqmem.observe.job import Case
-from rqmem.observe.model import JobType, Snapshot, Worker
+from rqmem.observe.model import Snapshot
 from rqmem.observe.next_step import outlook
 from rqmem.observe.period import Period, Report, TypeReport, trend
 from rqmem.observe.problems import Problem, healthy
-from rqmem.observe.statistics import JobStatistics, Peaks, peaks_in
+from rqmem.observe.statistics import JobStatistics, peaks_in
+from rqmem.observe.vocabulary import (
+    encoded,
+    job_type_head,
+    of_breaches,
+    of_peaks,
+    of_tally,
+    percentage,
+    versioned,
+)
 from rqmem.policy.recommendation import Recommendation, TooLittle
-from rqmem.store.alerts.alert_records import Alert
-from rqmem.store.history.history_records import LiveJob, Tally
+from rqmem.store.history.history_records import Tally
 from rqmem.text import timestamp_ms
 from rqmem.units import to_mb
-
-VERSION = 2
-
-_NAMES = {
-    "job": "job_type",
-    "limit_mb": "ceiling_mb",
-    "memory_limit_mb": "ceiling_mb",
-    "declared_mb": "declared_ceiling_mb",
-    "allowed_mb": "ceiling_mb",
-    "used_mb": "usage_mb",
-    "memory_mb": "usage_mb",
-    "current_memory_mb": "usage_mb",
-    "peak_memory_mb": "peak_mb",
-    "initial_memory_mb": "initial_mb",
-    "final_memory_mb": "final_mb",
-    "worker_mb": "own_memory_mb",
-    "worker_limit_mb": "own_ceiling_mb",
-    "mb_per_run": "leak_per_run_mb",
-    "mb_per_1000_items": "peak_per_1000_items_mb",
-    "seconds": "run_seconds",
-    "duration_seconds": "run_seconds",
-}
-"""Names of fields in rqmem's records -> the same in the vocabulary."""
-
-_COLUMNS = {
-    "grew": ("grown_mb", "line"),
-    "kinds": ("type", "objects", "grown_mb"),
-    "checkpoints": ("operation", "usage_mb"),
-    "tree": ("pid", "command", "usage_mb"),
-    "curve": ("before_seconds", "usage_mb"),
-    "segments_left": ("file", "size_mb"),
-    "beyond_reach": ("pid", "command"),
-}
-"""Fields that are lists of tuples -> the names of what is in each."""
-
-
-def encoded(value: Any, name: str = "") -> Any:
-    """A record of rqmem, or a value with this name, by the vocabulary."""
-    if dataclasses.is_dataclass(value):
-        value = vars(value)
-    if isinstance(value, Mapping):
-        inner = name if name.endswith("_mb") else ""
-        return {_name(key, each): encoded(each, inner or _name(key, each)) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        columns = _COLUMNS.get(name)
-        rows = value if columns is None else [dict(zip(columns, each, strict=True)) for each in value]
-        return [encoded(each, name) for each in rows]
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        if name in ("at", "since", "until") or name.endswith("_at"):
-            return timestamp_ms(value)
-        if name.endswith(("_mb", "_seconds")):
-            return round(float(value), 3 if abs(value) >= 1 else 6)
-        return round(value, 4) if isinstance(value, float) else value
-    return value
-
-
-def _name(name: str, value: Any) -> str:
-    return name if name == "job" and not isinstance(value, str) else _NAMES.get(name, name)
-
-
-def versioned(**fields: Any) -> dict[str, Any]:
-    """An object of the vocabulary, with its version first."""
-    return {"version": VERSION, **encoded(fields)}
-
-
-# Status and top
 
 
 def of_snapshot(snapshot: Snapshot, found: Sequence[Problem]) -> dict[str, Any]:
@@ -176,11 +117,11 @@ def of_snapshot(snapshot: Snapshot, found: Sequence[Problem]) -> dict[str, Any]:
     memory = snapshot.memory
     return {
         **versioned(at=snapshot.at, redis=snapshot.where, state=snapshot.state, healthy=healthy(found)),
-        "workers": [of_worker(each, snapshot.at) for each in snapshot.workers],
-        "hosts": encoded(snapshot.hosts),
-        "queues": encoded(list(snapshot.queues)),
+        "workers": [each.to_json() for each in snapshot.workers],
+        "hosts": [each.to_json() for each in snapshot.hosts],
+        "queues": [each.to_json() for each in snapshot.queues],
         "since": timestamp_ms(snapshot.since),
-        "job_types": [of_job_type(each) for each in snapshot.job_types],
+        "job_types": [each.to_json() for each in snapshot.job_types],
         "alerts": encoded(list(snapshot.open_alerts)),
         "problems": encoded(list(found)),
         "journal": {"error": snapshot.journal_error, "dropped": snapshot.dropped},
@@ -190,97 +131,10 @@ def of_snapshot(snapshot: Snapshot, found: Sequence[Problem]) -> dict[str, Any]:
     }
 
 
-def of_worker(worker: Worker, now: float) -> dict[str, Any]:
-    """A worker, without a version."""
-    live, job = worker.live, worker.job
-    return encoded(
-        {
-            "name": worker.name,
-            "host": worker.host,
-            "pid": worker.pid,
-            "kind": worker.kind,
-            "state": worker.state,
-            "queues": worker.queues,
-            "ceiling_mb": worker.ceiling_mb,
-            "usage_mb": job.usage_mb if job is not None else None,
-            "job": _of_live_job(job, now) if job is not None else None,
-            "job_id": worker.job_id,
-            "jobs": worker.jobs,
-            "started_at": worker.started_at,
-            "uptime_seconds": now - worker.started_at if worker.started_at is not None else None,
-            "own_memory_mb": live.worker_mb if live else None,
-            "own_ceiling_mb": live.worker_limit_mb if live else None,
-            "default_ceiling_mb": live.limit_mb if live else None,
-            "breaches": live.breaches if live else None,
-            "recycled": live.recycled if live else None,
-            "kept_by": live.kept_by if live else None,
-        }
-    )
-
-
-def _of_live_job(job: LiveJob, now: float) -> dict[str, Any]:
-    share = percentage(job.usage_mb, job.limit_mb)
-    return {**vars(job), "usage_percentage": share, "run_seconds": max(0.0, now - job.started_at)}
-
-
-def percentage(usage_mb: float, ceiling_mb: float) -> float | None:
-    """Of the ceiling; None without one."""
-    return round(100 * usage_mb / ceiling_mb, 1) if ceiling_mb else None
-
-
-# Job types
-
-
-def of_job_type(each: JobType) -> dict[str, Any]:
-    """A job type by what happened to it lately."""
-    head = job_type_head(each.job_type, each.ceiling_mb)
-    last = each.last_breach.job_id if each.last_breach else None
-    return {**head, **of_tally(each.tally, peaks_in(each.tally.peaks)), "last_breach_job_id": last}
-
-
 def of_statistics(each: JobStatistics, ceiling_mb: float | None = None) -> dict[str, Any]:
     """A job type by its statistics."""
     head = job_type_head(each.job, ceiling_mb)
     return {**head, **of_tally(each.tally, each.peaks), "source": each.source}
-
-
-def job_type_head(
-    job_type: str, ceiling_mb: float | None, declared_mb: float | None = None, recommended_mb: float | None = None
-) -> dict[str, Any]:
-    """The beginning of each job type."""
-    ceilings = {"ceiling_mb": ceiling_mb, "declared_ceiling_mb": declared_mb, "recommended_ceiling_mb": recommended_mb}
-    return {"job_type": job_type, **encoded(ceilings)}
-
-
-def of_tally(tally: Tally, peaks: Peaks | None = None) -> dict[str, Any]:
-    """The figures of a tally."""
-    counts = ("jobs", "runs", "failed")
-    more = ("splits", "leaks", "alerts", "collections", "chunks", "items")
-    fields = {
-        **{name: round(getattr(tally, name)) for name in counts},
-        "resumes": round(tally.resumed),
-        **{name: round(getattr(tally, name)) for name in more},
-        "breaches": of_breaches(tally.breaches),
-        "freed_mb": tally.freed_mb,
-        "leak_per_run_mb": tally.leak_mb_per_run,
-        "work_seconds": tally.seconds,
-        "peak_per_1000_items_mb": tally.mb_per_1000_items,
-        "freed_per_collection_mb": tally.freed_mb_per_collection,
-        "splitting_rate": tally.splitting_rate,
-        "alerts_per_job": tally.alerts_per_job,
-    }
-    return encoded({**fields, **({"peak_mb": of_peaks(peaks)} if peaks is not None else {})})
-
-
-def of_breaches(by_layer: Mapping[str, float], total: float | None = None) -> dict[str, Any]:
-    """Breaches by layer, and all of them, which may be more than are remembered."""
-    counts = {layer: round(count) for layer, count in by_layer.items()}
-    return {"total": sum(counts.values()) if total is None else round(total), "by_layer": counts}
-
-
-def of_peaks(peaks: Peaks) -> dict[str, float | None]:
-    """How peaks are spread."""
-    return {"p50": peaks.p50_mb, "p90": peaks.p90_mb, "p99": peaks.p99_mb, "max": peaks.highest_mb}
 
 
 # One job
@@ -408,11 +262,3 @@ def of_recommendation(found: Recommendation) -> dict[str, Any]:
     """What is recommended, with what speaks for it."""
     values = {name: value for name, value in vars(found).items() if name not in ("runs", "history_days", "breaches")}
     return {**encoded(values), "breaches_seen": found.breaches}
-
-
-# Alerts
-
-
-def of_alert(alert: Alert, *, still_open: bool) -> dict[str, Any]:
-    """A line of ``rqmem alerts --json``."""
-    return {**versioned(**vars(alert)), "open": still_open}

@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING
 from rqmem.events import JobStarted
 from rqmem.job.progress import of_tree
 from rqmem.observe.job import Case, InRq
+from rqmem.observe.model import SplitJob
 from rqmem.rq_names import Job, NoSuchJobError, Queue
 from rqmem.store import execution_reader
 from rqmem.store.history import history_reader
 from rqmem.store.history.kept_types import OTHERS
 from rqmem.store.history.samples import RINGS, Sample
+from rqmem.store.ledger import splitting
 from rqmem.text import shortened
 from rqmem.tracebacks import what_was_raised
 from rqmem.type_of_job import UNKNOWN, job_type
@@ -52,6 +54,16 @@ def read_case(connection: Redis, job_id: str, now: float) -> Case:
         breaches=breaches,
     )
     return _with_runs(connection, case, said)
+
+
+def read_splits(connection: Redis, now: float) -> list[SplitJob]:
+    """The jobs that have split and wait for their children, by id."""
+    records = {job_id: execution_reader.run(connection, job_id) for job_id in splitting(connection)}
+    return [
+        SplitJob(job_id, record.job, of_tree(connection, job_id, record, now))
+        for job_id, record in records.items()
+        if record.split is not None
+    ]
 
 
 def _with_runs(connection: Redis, case: Case, said: Live | None) -> Case:

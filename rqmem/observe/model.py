@@ -7,8 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
+from rqmem.job.progress import Progress
+from rqmem.observe.statistics import peaks_in
+from rqmem.observe.vocabulary import encoded, job_type_head, of_tally, percentage, versioned
 from rqmem.store.alerts.alert_records import Alert, Open
 from rqmem.store.history.history_records import Live, LiveJob, Run, Tally, Totals
 from rqmem.store.history.samples import Sample
@@ -27,6 +30,7 @@ class Worker:
         jobs: how many it has run since it started.
         live: its last report about itself; None: it makes none, or it is out of date.
         samples: its memory by the second, oldest first, where the reader asked for them.
+        read_at: when this was read.
     """
 
     name: str
@@ -40,6 +44,7 @@ class Worker:
     jobs: int = 0
     live: Live | None = None
     samples: tuple[Sample, ...] = ()
+    read_at: float = 0.0
 
     @property
     def busy(self) -> bool:
@@ -49,6 +54,11 @@ class Worker:
     def job(self) -> LiveJob | None:
         """The job that it reports."""
         return self.live.job if self.live is not None else None
+
+    @property
+    def usage_mb(self) -> float | None:
+        """What its job uses; None: no job, or not known."""
+        return self.job.usage_mb if self.job is not None else None
 
     @property
     def ceiling_mb(self) -> float | None:
@@ -62,6 +72,35 @@ class Worker:
         """The usage of its job as a fraction of the ceiling; None: no job, or not known."""
         return self.job.usage_mb / self.job.limit_mb if self.job is not None and self.job.limit_mb > 0 else None
 
+    def to_json(self) -> dict[str, Any]:
+        live, job = self.live, self.job
+        values = {
+            "name": self.name,
+            "host": self.host,
+            "pid": self.pid,
+            "kind": self.kind,
+            "state": self.state,
+            "queues": self.queues,
+            "ceiling_mb": self.ceiling_mb,
+            "usage_mb": self.usage_mb,
+            "job": self._job_values(job) if job is not None else None,
+            "job_id": self.job_id,
+            "jobs": self.jobs,
+            "started_at": self.started_at,
+            "uptime_seconds": self.read_at - self.started_at if self.started_at is not None else None,
+            "own_memory_mb": live.worker_mb if live else None,
+            "own_ceiling_mb": live.worker_limit_mb if live else None,
+            "default_ceiling_mb": live.limit_mb if live else None,
+            "breaches": live.breaches if live else None,
+            "recycled": live.recycled if live else None,
+            "kept_by": live.kept_by if live else None,
+        }
+        return encoded(values)
+
+    def _job_values(self, job: LiveJob) -> dict[str, Any]:
+        share = percentage(job.usage_mb, job.limit_mb)
+        return {**vars(job), "usage_percentage": share, "run_seconds": max(0.0, self.read_at - job.started_at)}
+
 
 @dataclass(frozen=True)
 class Host:
@@ -72,6 +111,9 @@ class Host:
     busy: int
     usage_mb: float
     own_memory_mb: float
+
+    def to_json(self) -> dict[str, Any]:
+        return encoded(self)
 
 
 @dataclass(frozen=True)
@@ -86,6 +128,9 @@ class Queue:
     failed: int = 0
     due: int = 0
     scheduler: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        return encoded(self)
 
 
 @dataclass(frozen=True)
@@ -107,6 +152,33 @@ class JobType:
     totals: Totals = field(default_factory=Totals)
     seen_at: float | None = None
     ceiling_mb: float | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        head = job_type_head(self.job_type, self.ceiling_mb)
+        last = self.last_breach.job_id if self.last_breach else None
+        return {**head, **of_tally(self.tally, peaks_in(self.tally.peaks)), "last_breach_job_id": last}
+
+
+@dataclass(frozen=True)
+class KnownAlert(Alert):
+    """An alert; ``open``: what it is about has not ended."""
+
+    open: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        return versioned(**vars(self))
+
+
+@dataclass(frozen=True)
+class SplitJob:
+    """A job that has split, and how far its children are."""
+
+    job_id: str
+    job_type: str
+    children: Progress
+
+    def to_json(self) -> dict[str, Any]:
+        return encoded(self)
 
 
 @dataclass(frozen=True)

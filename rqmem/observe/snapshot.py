@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from redis.exceptions import ResponseError
 
 from rqmem.errors import JournalVersionError
-from rqmem.observe.model import JobType, Kind, Queue, RedisMemory, Snapshot, Worker
+from rqmem.observe.model import JobType, Kind, KnownAlert, Queue, RedisMemory, Snapshot, Worker
 from rqmem.policy.alert_rules import LEAK
 from rqmem.rq_names import (
     WORKER_EXECUTIONS_KEY_TEMPLATE,
@@ -79,12 +79,15 @@ def read_snapshot(connection: Redis, now: float, where: str = "") -> Snapshot:
 
 def read_status(connection: Redis, where: str, now: float) -> Snapshot:
     """The same, with the job types that something happened to lately."""
-    begin = (now - LATELY_SECONDS) // keys.HOUR_SECONDS * keys.HOUR_SECONDS  # tallies are by hour
-    return with_job_types(connection, read_snapshot(connection, now, where), begin)
+    return with_job_types(connection, read_snapshot(connection, now, where), now - LATELY_SECONDS)
 
 
 def with_job_types(connection: Redis, snapshot: Snapshot, since: float) -> Snapshot:
-    """The same, with the job types that something happened to since then, the busiest first."""
+    """The same, with the job types that something happened to since then, the busiest first.
+
+    The journal counts by the hour, so the time begins with one.
+    """
+    since = since // keys.HOUR_SECONDS * keys.HOUR_SECONDS
     seen = {} if snapshot.journal_error else history_reader.types(connection)
     lately = {name: at for name, at in seen.items() if at >= since}
     ceilings = history_reader.last_limits(connection, lately)
@@ -130,6 +133,15 @@ def read_news(connection: Redis, now: float, before: Before, queues: Sequence[st
         alerts=[alert for alert in alerts if not queues or alert.queue in {"", *queues}],
         last_alert=alerts[-1].id if alerts else before.alert,
     )
+
+
+def read_alerts(connection: Redis) -> list[KnownAlert]:
+    """All alerts that are remembered, oldest first."""
+    still = {(each.rule, each.job, each.worker, each.since) for each in history_reader.open_alerts(connection)}
+    return [
+        KnownAlert(**vars(each), open=each.state == "raised" and (each.rule, each.job, each.worker, each.at) in still)
+        for each in history_reader.alerts(connection)
+    ]
 
 
 def read_worker(connection: Redis, name: str, now: float) -> Worker | None:
@@ -198,6 +210,7 @@ def _worker(
         job_id=live.job.job_id if live is not None and live.job is not None else "".join(running[:1]),
         jobs=live.jobs if live is not None else done,
         live=live,
+        read_at=now,
     )
 
 

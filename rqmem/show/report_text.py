@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from rqmem.live.recording_text import job_lines, metric_words
+from rqmem.observe.metric_words import job_lines, metric_words
 from rqmem.observe.period import Figures, Period, Report, TypeReport, trend
 from rqmem.text import duration, printable, timestamp
 from rqmem.units import show_mb

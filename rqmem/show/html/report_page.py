@@ -11,7 +11,7 @@ from html import escape as escaped
 from importlib.util import find_spec
 
 from rqmem.errors import ConfigError
-from rqmem.live.recording_text import metric_words
+from rqmem.observe.metric_words import metric_words
 from rqmem.observe.period import Report, TypeReport
 from rqmem.show.html import report_plots
 from rqmem.show.report_text import ceiling_words, quiet_words, trend_words
