@@ -19,7 +19,7 @@ from typing import Any
 import click
 
 from rqmem.policy.histogram import bucket
-from rqmem.policy.recommendation import BUMP_MB, BUMP_RATIO, MARGIN, Day, Past, Recommendation, recommend
+from rqmem.policy.recommendation import BUMP_MB, BUMP_RATIO, MARGIN, Day, Recommendation, TypeHistory, recommend
 
 FIXED_MB = 256.0
 KEPT_DAYS = 30
@@ -82,7 +82,7 @@ def recommended(nights: Sequence[Night]) -> float:
     """By the days that the journal keeps."""
     kept = list(reversed(nights))[:KEPT_DAYS]
     days = [Day(age + 0.5, Counter(map(bucket, night.seen_mb)), night.stopped) for age, night in enumerate(kept)]
-    found = recommend(Past(days, float(len(kept))), WARNING_FRACTION)
+    found = recommend(TypeHistory(days, float(len(kept))), WARNING_FRACTION)
     return found.ceiling_mb if isinstance(found, Recommendation) else FIXED_MB
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from rqmem import events
 from rqmem.errors import MemoryLimitExceeded
-from rqmem.job.usage import Usage
+from rqmem.job.usage import RunUsage
 from rqmem.text import shortened
 from rqmem.units import to_mb
 from rqmem.worker import evidence
@@ -54,7 +54,7 @@ class Checkpoints:
 
     def __init__(self, config: Config, horse: user_code.Horse | None, ceiling: Ceiling, reporter: Reporter) -> None:
         self._config, self._horse, self.ceiling, self._reporter = config, horse, ceiling, reporter
-        self.usage = Usage(config.growth_rate, horse.page if horse is not None else None)
+        self.usage = RunUsage(config.growth_rate, horse.page if horse is not None else None)
         self.enabled = config.monitoring_enabled
         self._started = _clock()
         self._operation = ""

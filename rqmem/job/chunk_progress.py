@@ -15,7 +15,7 @@ from rqmem.job.asking import ask
 from rqmem.job.checkpoints import Checkpoints
 from rqmem.measure.trim import collect_and_trim
 from rqmem.policy import chunk_size as policy
-from rqmem.policy.item_growth import Growth
+from rqmem.policy.item_growth import ItemGrowth
 from rqmem.store import codec, execution_reader
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ class ChunkProgress:
         self.to_be_cut = False
         self._began = _clock()
         self._before = 0
-        self._growth = Growth()
+        self._growth = ItemGrowth()
 
     @property
     def chunk_size(self) -> int:

@@ -15,7 +15,7 @@ from rqmem.worker.shared_memory import SharedPage
 _clock = time.monotonic
 
 
-class Usage:
+class RunUsage:
     """Of this process and what it started, while one run lasts. All figures are bytes.
 
     Args:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rqmem.observe.period import EMPTY
-from rqmem.policy.recommendation import Past, Recommendation, TooLittle
+from rqmem.policy.recommendation import Recommendation, TooLittle, TypeHistory
 
 
 @dataclass(frozen=True)
@@ -14,7 +14,7 @@ class Advice:
     """For a job type. ``last_run_at``: epoch seconds."""
 
     job: str
-    past: Past
+    past: TypeHistory
     last_run_at: float
     found: Recommendation | TooLittle
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 Cause = Literal["breach", "horse lost", "horse killed", "worker lost", "planned stop"]
-"""``horse killed``: by somebody, and as far as anybody knows not for memory."""
+"""``horse killed``: by somebody, and not for memory, as far as is known."""
 
 WITHOUT_PROGRESS = 2
 """What a resume costs that has finished no chunk; others cost 1."""

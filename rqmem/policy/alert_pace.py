@@ -9,7 +9,7 @@ PAUSES_SECONDS = (5.0, 15.0, 30.0, 75.0, 175.0)
 """Before the second try, the third, …: six tries within five minutes."""
 
 WORTH_SENDING_SECONDS = 3600.0
-"""What is older is history: `rqmem alerts` shows it."""
+"""Older alerts are not sent; `rqmem alerts` shows them."""
 
 
 def pause_after(tries: int) -> float | None:
@@ -20,11 +20,11 @@ def pause_after(tries: int) -> float | None:
 def to_send(waiting: int, sent_at: Sequence[float], now: float) -> int:
     """How many of the waiting alerts the next message holds; 0: none may go now.
 
-    One as a rule. The last message that the minute allows holds all that wait, so that none has to wait for long.
+    Usually one. The last message that the minute allows holds all waiting alerts, so that none waits for long.
 
     Args:
         waiting: how many alerts wait.
-        sent_at: when the last messages went, at least `MESSAGES_A_MINUTE` of them if there were so many.
+        sent_at: when the last messages were sent, at least `MESSAGES_A_MINUTE` of them if there were that many.
         now: on the same clock.
     """
     left = MESSAGES_A_MINUTE - sum(now - at < 60 for at in sent_at)

@@ -1,7 +1,7 @@
 """What is worth an alert: rules over events, and over readings of the running job. Pure: no clock, no I/O.
 
-Some rules are about something that happened (`of_event`), others about something that lasts (`judge`): those are told
-again when it has ended. Who hears of it, and how often, is not decided here but where it is written
+Some rules are about something that happened (`of_event`), others about something that lasts (`judge`). The end of what
+lasts is reported too. Who gets an alert, and how often, is decided where it is written
 (`rqmem.store.alerts.alert_writer`).
 """
 
@@ -20,15 +20,15 @@ if TYPE_CHECKING:
     from rqmem.events import Event
 
 USAGE_HYSTERESIS = 0.05
-"""Usage has to fall so far below the threshold, as a fraction of the ceiling, until its alert has ended."""
+"""Its alert ends when usage falls below the threshold by this fraction of the ceiling."""
 
 WINDOW_SECONDS = 60.0
-_ENDED_FRACTION = 0.5  # growth has ended below so much of its threshold
+_ENDED_FRACTION = 0.5  # of its threshold: below this, growth has ended
 
 
 @dataclass(frozen=True)
 class Rule:
-    """``can_end``: it is about something that lasts, and "resolved" is told. ``grave``: work was lost or endangered."""
+    """``can_end``: it is about something lasting, whose end is reported. ``grave``: work was lost or may be lost."""
 
     name: str
     can_end: bool = False
@@ -53,7 +53,7 @@ RULES = {
 
 @dataclass(frozen=True)
 class Thresholds:
-    """Above what something is worth an alert.
+    """Above these values there is an alert.
 
     Attributes:
         usage_fraction: of the job's ceiling.
@@ -71,8 +71,8 @@ class Thresholds:
 
 
 @dataclass(frozen=True)
-class Finding:
-    """A rule that applies, or that has ceased to: what it is about, and one line for people without the job's name."""
+class Condition:
+    """A rule that applies, or no longer applies; ``text`` is one line for people, without the job's name."""
 
     rule: str
     job: str
@@ -84,8 +84,8 @@ class Finding:
 # What happened
 
 
-def of_event(event: Event, thresholds: Thresholds) -> Finding | None:
-    """What there is to tell about an event; None for most."""
+def of_event(event: Event, thresholds: Thresholds) -> Condition | None:
+    """What an event is an alert about; None for most events."""
     match event:
         case events.Breach():
             return _about(event, CEILING, event.summary().removeprefix(f"{event.job} "))
@@ -108,15 +108,15 @@ def of_event(event: Event, thresholds: Thresholds) -> Finding | None:
     return None
 
 
-def _about(event: Event, rule: Rule, text: str) -> Finding:
-    return Finding(rule.name, event.job, event.job_id, event.queue, printable(" ".join(text.split())))
+def _about(event: Event, rule: Rule, text: str) -> Condition:
+    return Condition(rule.name, event.job, event.job_id, event.queue, printable(" ".join(text.split())))
 
 
 # What lasts
 
 
 @dataclass(frozen=True)
-class Reading:
+class JobReading:
     """What the running job used at ``at``. Sizes in MB, times in seconds since any one moment.
 
     ``initial_mb``: what was used when it began, its imports included; None: as much as at the first reading.
@@ -148,18 +148,18 @@ class Levels:
     execution: tuple[str, float] | None = None
     window: tuple[tuple[float, float], ...] = ()
     before_mb: float = 0.0
-    open: tuple[Finding, ...] = ()
+    open: tuple[Condition, ...] = ()
 
 
 def judge(
-    reading: Reading | None, levels: Levels, thresholds: Thresholds
-) -> tuple[list[Finding], list[Finding], Levels]:
-    """What has begun with this reading and what has ended, and what to remember; to be asked about once a second.
+    reading: JobReading | None, levels: Levels, thresholds: Thresholds
+) -> tuple[list[Condition], list[Condition], Levels]:
+    """What has begun with this reading, what has ended, and what to remember. Call it about once a second.
 
-    ``reading`` is None where no job runs: then all has ended.
+    ``reading`` is None if no job runs: then everything has ended.
     """
     execution = None if reading is None else (reading.job_id, reading.started_at)
-    resolved: list[Finding] = []
+    resolved: list[Condition] = []
     if execution != levels.execution:
         resolved = [replace(each, text="its job has ended") for each in levels.open]
         levels = Levels(execution)
@@ -167,14 +167,14 @@ def judge(
         return [], resolved, levels
     window, before_mb = _moved(levels, reading)
     risen = rise([(at, max(mb, before_mb, reading.known_mb, reading.initial_mb or 0.0)) for at, mb in window])
-    raised: list[Finding] = []
-    still: list[Finding] = []
+    raised: list[Condition] = []
+    still: list[Condition] = []
     before = {each.rule: each for each in levels.open}
     for rule, (begun, ended) in ((USAGE, _usage(reading, thresholds)), (GROWTH, _growth(risen, thresholds))):
         found = before.get(rule.name)
         if found is None and begun:
             text = _level_text(rule, reading, risen)
-            raised.append(Finding(rule.name, reading.job, reading.job_id, reading.queue, text))
+            raised.append(Condition(rule.name, reading.job, reading.job_id, reading.queue, text))
             still.append(raised[-1])
         elif found is not None and ended:
             resolved.append(replace(found, text=_level_text(rule, reading, risen)))
@@ -183,7 +183,7 @@ def judge(
     return raised, resolved, Levels(execution, window, before_mb, tuple(still))
 
 
-def _moved(levels: Levels, reading: Reading) -> tuple[tuple[tuple[float, float], ...], float]:
+def _moved(levels: Levels, reading: JobReading) -> tuple[tuple[tuple[float, float], ...], float]:
     """The window with this reading, and the most that was used before it."""
     window = levels.window
     if window and reading.at <= window[-1][0]:  # the clock was set back
@@ -195,7 +195,7 @@ def _moved(levels: Levels, reading: Reading) -> tuple[tuple[tuple[float, float],
     return (*kept, (reading.at, reading.usage_mb)), before_mb
 
 
-def _usage(reading: Reading, thresholds: Thresholds) -> tuple[bool, bool]:
+def _usage(reading: JobReading, thresholds: Thresholds) -> tuple[bool, bool]:
     if reading.limit_mb <= 0:
         return False, False
     fraction = reading.usage_mb / reading.limit_mb
@@ -232,7 +232,7 @@ def _growth(risen: Rise, thresholds: Thresholds) -> tuple[bool, bool]:
     return risen.mb > threshold, risen.mb <= _ENDED_FRACTION * threshold
 
 
-def _level_text(rule: Rule, reading: Reading, risen: Rise) -> str:
+def _level_text(rule: Rule, reading: JobReading, risen: Rise) -> str:
     usage = f"{show_mb(reading.usage_mb)} MB of {show_mb(reading.limit_mb)} MB"
     if rule is GROWTH:
         return f"grew by {risen.mb:.0f} MB within {max(1.0, risen.seconds):.0f} s, to {usage}"

@@ -1,6 +1,6 @@
 """Which ceiling applies to a job, and what to do about a reading. Pure.
 
-The watcher (``rqmem.worker.watcher``) reads and acts; here is only the decision, so that it can be
+The watcher (``rqmem.worker.watcher``) reads and acts; only the decision is here, so that it can be
 tested over any sequence of readings. Sizes in bytes, times in seconds on any one clock.
 """
 
@@ -33,8 +33,8 @@ class Action(Enum):
 
     WATCH = "watch"
     CONFIRM = "confirm"  # stop the tree and take the full reading
-    BREACH = "breach"  # tell the job to unwind
-    SIGNAL = "signal"  # it has not unwound yet: tell it again
+    BREACH = "breach"  # signal the job to unwind
+    SIGNAL = "signal"  # it has not unwound yet: signal it again
     KILL = "kill"
 
 
@@ -46,12 +46,12 @@ class Limits:
     reserve_bytes: int
     grace_seconds: float
     repeat_seconds: float = 0.1  # between two signals to a job that has not unwound
-    freed_repeat_seconds: float = 0.5  # the same, to one that is below its ceiling again: it is freeing, most likely
+    freed_repeat_seconds: float = 0.5  # the same, to one below its ceiling again: it is probably freeing memory
 
 
 @dataclass(frozen=True)
 class WatchState:
-    """Since when a breached job is unwinding (None: no breach), and when it was last told."""
+    """Since when a breached job is unwinding (None: no breach), and when it was last signalled."""
 
     breached_at: float | None = None
     signalled_at: float = 0.0

@@ -13,7 +13,7 @@ TCP's congestion control (RFC 5681) with memory for bandwidth, and the estimate 
 What a chunk held and gave back is the cost of its items. What stays when it is over (a leak, collected results, an
 allocator that keeps its pages) takes room away, and is never remembered as their cost: else a leak of one MB a chunk
 would make a chunk of one item look as dear as one of a thousand, and the size would fall to 1 for good. (It does where
-every chunk needs three quarters of the room whatever its size, and gives it back: that is not told apart here.)
+every chunk needs three quarters of the room whatever its size, and gives it back. This case is not recognised.)
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import math
 from dataclasses import dataclass, replace
 
 MARGIN = 1.15  # as the vertical autoscaler's
-HALF_LIFE_CHUNKS = 32  # after so many the highest cost seen counts half
+HALF_LIFE_CHUNKS = 32  # after this number of chunks the highest cost seen counts half
 PLANNED, MOST = 0.5, 0.75  # of the room
 TARGET_SECONDS = 1.0  # so that stops and cursors are timely
 _DECAY = 0.5 ** (1 / HALF_LIFE_CHUNKS)
@@ -120,7 +120,7 @@ def next_size(state: State, seen: Observation) -> tuple[int, State]:
 def after_breach(state: State, size: int) -> tuple[int, State]:
     """The size after a chunk of ``size`` items breached (or its horse was lost), and what is known then.
 
-    At most half, fixed or not, and at most the declared one; its items cost at least the room they had.
+    It is at most half, fixed or not, and at most the declared one. Its items cost at least the room they had.
     """
     smaller = max(1, min(size // 2, state.declared))
     item_bytes = max(state.item_bytes, state.room_bytes / size)

@@ -1,7 +1,7 @@
-"""When a worker counts as dead, so that another may take its runs over, or its name. Pure.
+"""When a worker counts as dead, so that another may take over its runs or its name. Pure.
 
-A Redis that was away makes every heartbeat look old: absence counts only while it was seen, scan after
-scan, by somebody who could reach Redis.
+When Redis was away, every heartbeat looks old. So absence counts only while somebody who could reach Redis saw it, scan
+after scan.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ class Holder:
 
     Attributes:
         dead: its process is known to have ended. (False: it is there; None: that cannot be seen from here.)
-        said_at: when it last said that it lives, epoch seconds; None: nothing is heard of it.
+        said_at: when it last said that it lives, epoch seconds; None: it has said nothing.
         subscribed: whether somebody listens to commands for that name; None: Redis does not say.
-        tells: it is an rqmem worker, which says that it lives; of RQ's own only ``subscribed`` tells.
+        tells: it is an rqmem worker, which says that it lives. For RQ's own workers there is only ``subscribed``.
     """
 
     dead: bool | None

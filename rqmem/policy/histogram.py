@@ -27,7 +27,7 @@ def upper_end(number: int) -> float:
 
 
 def weight(age_seconds: float) -> float:
-    """What a value of that age counts beside one of now."""
+    """The weight of a value of that age; a value of now has 1."""
     return 2.0 ** (-max(0.0, age_seconds) / HALF_LIFE_SECONDS)
 
 

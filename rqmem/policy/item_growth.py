@@ -25,7 +25,7 @@ _KEPT_POINTS = 64
 
 
 @dataclass(frozen=True)
-class Growth:
+class ItemGrowth:
     """What is remembered of a stage.
 
     Attributes:
@@ -39,7 +39,7 @@ class Growth:
     width: int = 1
     first: int = FIRST_CHUNKS
 
-    def after(self, items_done: int, usage_bytes: int) -> Growth:
+    def after(self, items_done: int, usage_bytes: int) -> ItemGrowth:
         """After one more chunk."""
         if self.first:
             return replace(self, first=self.first - 1)

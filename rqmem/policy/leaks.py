@@ -1,14 +1,14 @@
-"""Whether a job type leaks: what its runs leave in a warm horse, run after run. Pure.
+"""Whether a job type leaks: whether its runs leave more and more in a warm horse. Pure.
 
 What one run leaves for good is known where the horse has collected and trimmed right before and right after it: such a
 run is a probe (`worth_a_probe` says when). Other runs are only counted, so other types in between change nothing. The
 first run of a type in each horse is left out: it imports, connects and fills caches.
 
 A leak is growth that goes on in one horse: much in sum (what probes left, for as many runs as there were), more than
-chance, in each quarter of the probes, and in the later half as much as in the earlier. A cache that fills and then
-stops is told from a leak when it stops or slows down; before that only its size tells them apart. Where no horse lives
-long enough, several together show it: a fast leak when each of its last runs left much the same, a slow one when it
-goes on in each of them at the same pace, and to its end.
+chance, in each quarter of the probes, and in the later half as much as in the earlier. A cache that fills is
+no leak once it stops or slows down; before that, only its size differs. If no horse lives long enough, several horses
+together show a leak: a fast one if each of the last runs left about the same, a slow one if it goes on in each horse at
+the same pace, and to its end.
 """
 
 from __future__ import annotations
@@ -24,26 +24,26 @@ FIRST_RUNS = 1
 """Of a type in a horse; what they leave is no leak."""
 LEAST_PROBES = 8
 LEAST_FRACTION, LEAST_BYTES = 0.125, 40 * MB
-"""In sum: of the ceiling, or so much at any. A horse that keeps a fifth of the ceiling is replaced in any case."""
+"""In sum: this fraction of the ceiling, or this size. A horse that keeps a fifth of the ceiling is replaced anyway."""
 STEADY_FRACTION = 0.25
-"""What the probes of each quarter left is at least so much of a quarter of all."""
+"""The probes of each quarter left at least this fraction of a quarter of all."""
 LASTING_FRACTION = 0.7
-"""What those of the later half left is at least so much of what those of the earlier left."""
+"""The later half of the probes left at least this fraction of what the earlier half left."""
 SURE_ERRORS = 5.0
-"""What a block of probes left on average is so many standard errors above nothing: a walk up and down is no leak."""
+"""The average of the blocks is at least this number of standard errors above 0: a random walk is no leak."""
 FAST_PROBES = 6
 REGULAR_FRACTION = 0.5
-"""Over several horses: each of the last `FAST_PROBES` left at least so much of their mean."""
+"""Over several horses: each of the last `FAST_PROBES` left at least this fraction of their mean."""
 PROBING = ((24 * MB, 0.1), (8 * MB, 0.02))
-"""A horse that has grown by so much spends at most so much of the time it works on probes, beyond the free ones."""
+"""Growth of a horse, and the fraction of its working time that it may then spend on probes, besides free ones."""
 FREE_SECONDS_PER_BYTE = 0.25 / (8 * MB)
-"""Of probes, by growth of the horse: where runs are short, its life is too short to save up for some."""
+"""Free time for probes, by growth of the horse: where runs are short, its life is too short to earn any."""
 QUIET_PROBES, QUIET_BYTES, QUIET_RUNS = 4, 4096, 8
-"""A type whose probes, so many at least, left less than so much on average is probed each so many runs only."""
+"""If at least this number of probes left less than this size on average, only one run in `QUIET_RUNS` is probed."""
 LASTING_OVER_HORSES = 0.85
 LASTING_IN_EACH = 0.8
-"""Over several horses: in none, or in one of ten, the later half of the probes left less than so much of what the
-earlier left, as where a cache fills."""
+"""Over several horses: in at most one of ten, the later half of the probes left less than this fraction of what the
+earlier half left, as where a cache fills."""
 _KEPT_BLOCKS = 64
 _KEPT_HORSES = 48
 
@@ -58,7 +58,7 @@ class Probed:
 
     @property
     def quiet(self) -> bool:
-        """It has left nothing so far that is worth a closer look."""
+        """It has left too little so far for a closer look."""
         return self.probes >= QUIET_PROBES and self.left_bytes < QUIET_BYTES * self.probes
 
     def after(self, left_bytes: int | None) -> Probed:
@@ -69,7 +69,7 @@ class Probed:
 
 
 def worth_a_probe(grown_bytes: int, spent_seconds: float, worked_seconds: float, probed: Probed) -> bool:
-    """Whether a horse had better look closely at the run of a job type that comes next.
+    """Whether a horse should look closely at the next run of a job type.
 
     Args:
         grown_bytes: beyond what the first runs of its job types left.
@@ -85,7 +85,7 @@ def worth_a_probe(grown_bytes: int, spent_seconds: float, worked_seconds: float,
 
 
 @dataclass(frozen=True)
-class Horse:
+class EndedHorse:
     """What a job type did in a horse that is gone: runs, and bytes a run by the earlier and the later probes."""
 
     runs: int
@@ -94,15 +94,15 @@ class Horse:
 
 
 @dataclass(frozen=True)
-class Past:
-    """Of one job type in the present horse.
+class TypeProbes:
+    """Probes of one job type in the present horse.
 
     Attributes:
         runs: all.
-        blocks: what probes left, in bytes, oldest first, so many probes (``width``) summed in each.
+        blocks: what probes left, in bytes, oldest first; each is the sum of ``width`` probes.
         filled: probes in the last block.
-        last: what the last probes left, also in the horses before.
-        before: the last horses before, as far as this type was probed in them.
+        last: what the last probes left, also in earlier horses.
+        before: the last horses before in which this type was probed enough.
     """
 
     runs: int = 0
@@ -110,22 +110,22 @@ class Past:
     width: int = 1
     filled: int = 1
     last: tuple[int, ...] = ()
-    before: tuple[Horse, ...] = ()
+    before: tuple[EndedHorse, ...] = ()
 
     @property
     def probes(self) -> int:
         return self.width * (len(self.blocks) - 1) + self.filled if self.blocks else 0
 
-    def gone(self) -> tuple[Horse, ...]:
+    def gone(self) -> tuple[EndedHorse, ...]:
         """The horses before, once this one is gone."""
         half = len(self.blocks) // 2
         if self.probes < LEAST_PROBES or not half:
             return self.before
         earlier = sum(self.blocks[:half]) / (half * self.width)
         later = sum(self.blocks[half:]) / (self.probes - half * self.width)
-        return (*self.before, Horse(self.runs, earlier, later))[-_KEPT_HORSES:]
+        return (*self.before, EndedHorse(self.runs, earlier, later))[-_KEPT_HORSES:]
 
-    def probed(self, left_bytes: int) -> Past:
+    def probed(self, left_bytes: int) -> TypeProbes:
         """With one probe more; older ones are summed by twos when there are many."""
         last = (*self.last, left_bytes)[-FAST_PROBES:]
         blocks, width = self.blocks, self.width
@@ -141,11 +141,11 @@ class Past:
 class Leaks:
     """What is known of the job types of one worker."""
 
-    types: Mapping[str, Past] = field(default_factory=dict)
+    types: Mapping[str, TypeProbes] = field(default_factory=dict)
 
     def in_new_horse(self) -> Leaks:
-        """All begins again: imports, caches."""
-        return Leaks({name: Past(last=past.last, before=past.gone()) for name, past in self.types.items()})
+        """What is known when a new horse begins: imports and caches begin again."""
+        return Leaks({name: TypeProbes(last=past.last, before=past.gone()) for name, past in self.types.items()})
 
 
 @dataclass(frozen=True)
@@ -162,7 +162,7 @@ def observe(leaks: Leaks, job: str, left_bytes: int | None, ceiling_bytes: int) 
 
     ``left_bytes``: what the run left for good, where it was a probe.
     """
-    past = leaks.types.get(job, Past())
+    past = leaks.types.get(job, TypeProbes())
     past = replace(past, runs=past.runs + 1)
     found = None
     if past.runs > FIRST_RUNS and left_bytes is not None:
@@ -170,11 +170,11 @@ def observe(leaks: Leaks, job: str, left_bytes: int | None, ceiling_bytes: int) 
         least_bytes = min(LEAST_BYTES, LEAST_FRACTION * ceiling_bytes)
         found = judge(job, past, least_bytes) or judge_horses(job, past.before, least_bytes)
     if found is not None:
-        past = Past(runs=past.runs)
+        past = TypeProbes(runs=past.runs)
     return found, Leaks({**leaks.types, job: past})
 
 
-def judge(job: str, past: Past, least_bytes: float) -> Leak | None:
+def judge(job: str, past: TypeProbes, least_bytes: float) -> Leak | None:
     """Whether what the probes left goes on growing, and is that much."""
     mean = sum(past.last) / FAST_PROBES
     if len(past.last) == FAST_PROBES and sum(past.last) >= least_bytes and min(past.last) >= REGULAR_FRACTION * mean:
@@ -196,7 +196,7 @@ def judge(job: str, past: Past, least_bytes: float) -> Leak | None:
     return Leak(job, total / past.probes, past.runs)
 
 
-def judge_horses(job: str, horses: tuple[Horse, ...], least_bytes: float) -> Leak | None:
+def judge_horses(job: str, horses: tuple[EndedHorse, ...], least_bytes: float) -> Leak | None:
     """Whether a type went on growing in each of several horses, to the end of each."""
     if len(horses) < 3:
         return None

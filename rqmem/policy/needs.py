@@ -1,4 +1,4 @@
-"""What jobs of each type are known to need, as far as one worker has seen its own. No I/O, no clock.
+"""What jobs of each type need, by the runs that one worker has seen. No I/O, no clock.
 
 A type's first run in a horse grows by what it imports as well; later ones there do not. So both are remembered.
 A need that is no longer seen fades: one large run does not cost the runs after it their warm horse for ever.
@@ -52,7 +52,7 @@ class Needs:
         return known
 
     def ran(self, job: str, grown_bytes: int, declared_bytes: int, *, first: bool) -> None:
-        """A run that did not breach grew by so much; ``first``: of its type in its horse."""
+        """A run that did not breach grew by this. ``first``: it is the first of its type in its horse."""
         known = self.of(job)
         known.declared_bytes = declared_bytes
         if first:
@@ -61,7 +61,7 @@ class Needs:
             known.again_bytes = _faded(known.again_bytes, grown_bytes)
 
     def left_threads(self, job: str, count: int) -> bool:
-        """A type has left so many threads in a horse. Whether that is worth telling: the first time."""
+        """A type has left this number of threads in a horse. Returns whether to report it: the first time."""
         known = self.of(job)
         if count <= known.threads:
             return False

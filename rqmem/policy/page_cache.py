@@ -25,7 +25,7 @@ class Charge:
         file_bytes: page cache that the kernel can drop (after it has written it, where need be); shared memory, tmpfs
             and what is locked into memory are not in it.
         anon_bytes, shmem_bytes: of processes; of shared memory, tmpfs and memfd.
-        perhaps_bytes: kernel memory that it may be able to drop (cached inodes), or not (sockets): nobody tells.
+        perhaps_bytes: kernel memory; some of it can be dropped (cached inodes), some cannot (sockets).
     """
 
     total_bytes: int
@@ -50,8 +50,8 @@ class Judgement(NamedTuple):
 
     Attributes:
         breach: the job holds more than it may, for sure.
-        doubt: it may be so. The limit is to be lowered below the charge, while the job is stopped: only the kernel
-            knows what it can drop.
+        doubt: it may be so. Lower the limit below the charge while the job is stopped: only the kernel knows what it
+            can drop.
         limit_bytes: what the group's limit should be.
     """
 

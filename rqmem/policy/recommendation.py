@@ -1,9 +1,9 @@
-"""Which ceiling, chunk size and split threshold a job type had better have, by what it used. Pure.
+"""Which ceiling, chunk size and split threshold to recommend for a job type, by what it used. Pure.
 
 The ceiling is that of the Kubernetes vertical autoscaler (its recommender's flags and ``aggregations_config.go``): the
 highest peak of each day in a histogram with old days worth less, a high percentile of it, and 15 % above; a run that
-was stopped counts as 20 % more than it had, at least 100 MB, since it only tells that it needed more; and an interval
-that narrows as the history grows. What differs, and why:
+was stopped counts as 20 % more than it had, at least 100 MB, since nobody knows how much more it needed; and an
+interval that narrows as the history grows. What differs, and why:
 
 - The percentile is 0.95, the autoscaler's upper bound: its target is a request, but a job above its ceiling is stopped.
 - A day's weight is halved in four days, not in one: what happens once a week is not forgotten within the week.
@@ -31,7 +31,7 @@ BUMP_RATIO, BUMP_MB = 1.2, 100.0
 USUAL_FRACTION = 0.9
 COST_FRACTION = 0.9  # of the costs per item, also for the first chunk of a run
 FEWEST_RUNS = 20
-RUNS_A_DAY = 24  # so many make a day of history a whole one
+RUNS_A_DAY = 24  # with fewer, a day of history counts as a part of one
 STEP_MB = 4
 _LEAST_KNOWN_DAYS = 1 / RUNS_A_DAY
 
@@ -53,7 +53,7 @@ class Day:
 
 
 @dataclass(frozen=True)
-class Past:
+class TypeHistory:
     """What is known of a job type.
 
     Attributes:
@@ -85,12 +85,12 @@ class Past:
 
 @dataclass(frozen=True)
 class Recommendation:
-    """What a job type had better have, and why. Sizes in MB.
+    """What is recommended for a job type, and why. Sizes in MB.
 
     Attributes:
-        ceiling_mb: recommended; the truth lies between ``lowest_mb`` and ``highest_mb``, as far as the history tells.
+        ceiling_mb: recommended; the truth lies between ``lowest_mb`` and ``highest_mb``, by the history.
         chunk_size: items per chunk to begin with; None: it has no chunks.
-        split_above_items: so many items at once fit below the warning threshold; None: what an item costs is not known.
+        split_above_items: how many items at once fit below the warning threshold; None: an item's cost is not known.
         confidence: ``low``: less than a day's worth of runs; ``high``: more than a week's. ``history_days``: in days.
         breaches: that the history has; ``breaches_avoided``: of those, the ones whose estimate is below the new
             ceiling; ``breaches_added``: runs that went well above it.
@@ -121,7 +121,7 @@ class TooLittle:
     needed: int = FEWEST_RUNS
 
 
-def recommend(past: Past, warning_fraction: float) -> Recommendation | TooLittle:
+def recommend(past: TypeHistory, warning_fraction: float) -> Recommendation | TooLittle:
     """The recommendation for a job type. ``warning_fraction``: MEMORY_WARNING_THRESHOLD.
 
     Promises (tested): neither one more breach nor one more run above the ceiling, of whatever age, lowers it; after a
@@ -169,7 +169,7 @@ def recommend(past: Past, warning_fraction: float) -> Recommendation | TooLittle
 
 
 def first_chunk_size(kb_per_item: float, seconds_per_item: float | None, room_bytes: float, at_least: int = 1) -> int:
-    """How many items the first chunk had better have, in as much room (`rqmem.policy.chunk_size.room`).
+    """How many items to recommend for the first chunk, in that room (`rqmem.policy.chunk_size.room`).
 
     As many as are planned for it, and no more than take `rqmem.policy.chunk_size.TARGET_SECONDS`; time alone brings it
     no lower than ``at_least``. What `rqmem.policy.chunk_size.start` does with a declared size is to lower it.
@@ -216,13 +216,13 @@ def _percentile(histogram: Mapping[int, float], fraction: float) -> float:
     return found
 
 
-def _kb_per_item(past: Past) -> float | None:
+def _kb_per_item(past: TypeHistory) -> float | None:
     """None where it has no items, or they cost nothing that can be measured."""
     cost = percentile(past.costs, COST_FRACTION)
     return cost if cost is not None and cost > upper_end(0) else None
 
 
-def _for_chunks(past: Past, warning_fraction: float) -> float:
+def _for_chunks(past: TypeHistory, warning_fraction: float) -> float:
     """MB that chunks as large as now need, or of a second if that is less, planned as usual; never above the ceiling
     it has now."""
     cost = _kb_per_item(past)
@@ -233,7 +233,7 @@ def _for_chunks(past: Past, warning_fraction: float) -> float:
     return min(past.limit_mb, (past.initial_mb + room_mb) / warning_fraction)
 
 
-def _chunk_size(past: Past, ceiling_mb: float, warning_fraction: float) -> int | None:
+def _chunk_size(past: TypeHistory, ceiling_mb: float, warning_fraction: float) -> int | None:
     cost = _kb_per_item(past)
     if cost is None or not past.largest_chunk:
         return None
@@ -241,8 +241,8 @@ def _chunk_size(past: Past, ceiling_mb: float, warning_fraction: float) -> int |
     return _two_digits(first_chunk_size(cost, past.seconds_per_item, room, past.largest_chunk))
 
 
-def _split_above(past: Past, ceiling_mb: float, warning_fraction: float) -> int | None:
-    """So many items at once are below the warning threshold, as `rqmem.policy.splitting` asks."""
+def _split_above(past: TypeHistory, ceiling_mb: float, warning_fraction: float) -> int | None:
+    """How many items at once are below the warning threshold, as in `rqmem.policy.splitting`."""
     cost = _kb_per_item(past)
     if cost is None:
         return None

@@ -84,7 +84,7 @@ def fit(state: HorseState, job: str, known: Known, idle_bytes: int) -> Fit:
 
 
 def crowded(before: Fit, ceiling_bytes: int) -> str:
-    """Why a job with this ceiling had better run in a new horse; empty: it may run in this one."""
+    """Why a job with this ceiling should run in a new horse; empty: it may run in this one."""
     if before.left_bytes <= CLEAN_FRACTION * ceiling_bytes:
         return ""
     left = f"others had left {show_mb(to_mb(before.left_bytes))} MB in it"
@@ -100,14 +100,14 @@ def crowded(before: Fit, ceiling_bytes: int) -> str:
 
 
 def is_horses_fault(left_bytes: int, used_bytes: int, ceiling_bytes: int) -> bool:
-    """Whether a job that used so much would have fitted into a new horse."""
+    """Whether a job that used this would have fitted into a new horse."""
     return left_bytes > CLEAN_FRACTION * ceiling_bytes and used_bytes - left_bytes <= ceiling_bytes
 
 
 def decide(
     state: HorseState, after: AfterJob, ceiling_bytes: int, max_jobs: int, threads_allowed: int = 0
 ) -> tuple[str, HorseState]:
-    """Why the horse is to be replaced (empty: it is kept), and its state after this job.
+    """Why to replace the horse (empty: keep it), and its state after this job.
 
     Args:
         max_jobs: how many jobs it may run; 0: any number.

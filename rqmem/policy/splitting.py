@@ -9,7 +9,7 @@ from rqmem.policy.chunk_size import room
 from rqmem.units import MB, show_mb
 
 MOST_CUTS = 1000
-"""Of one job and all below it, after breaches: more is no matter of a few items that do not fit."""
+"""Of one job and all below it, after breaches. More cuts mean that it is not a few items that do not fit."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ def should_split(
     auto_split_enabled: bool,
     max_items_per_child: int,
 ) -> Decision:
-    """Split where ``count`` items at once do not fit below the warning threshold, beside what is used already.
+    """Split where ``count`` items at once do not fit below the warning threshold, given what is used already.
 
     ``bytes_per_item``: given, or measured; None: nothing is known. ``split_above_items``, where set, decides alone,
     whatever the items weigh. ``auto_split_enabled``: JOB_AUTO_SPLIT_ENABLED. ``max_items_per_child``: as
@@ -92,7 +92,7 @@ def parts_of_rest(fewest_items: int, items_done: int, cuts: int) -> int:
 def item_mb(breach: Breach) -> float | None:
     """What the one item that was in hand had taken when it breached, in MB: above what was held before it.
 
-    Less than it needs, for it was stopped on its way up. None: the breach does not say where it grew from.
+    Less than it needs, since it was stopped on its way up. None: the breach does not say where it grew from.
     """
     before = breach.from_mb if breach.from_mb is not None else breach.baseline_mb
     return max(0.0, breach.peak_mb - before) if before is not None else None

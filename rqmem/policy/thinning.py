@@ -17,9 +17,9 @@ _NUMBERS = re.compile(r"[0-9a-f]*[0-9][0-9a-f-]*", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class LastLine:
-    """When the last line was written, and the highest usage told so far as a fraction of the ceiling.
+    """When the last line was written, and the highest usage logged so far as a fraction of the ceiling.
 
-    ``kinds``: of the places told so far; no more than twenty are told apart.
+    ``kinds``: of the places logged so far, at most twenty.
     """
 
     at: float

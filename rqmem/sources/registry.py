@@ -29,7 +29,7 @@ def as_source(data: Source[T] | Iterable[T], *, must_resume: bool = False) -> Cu
     if isinstance(data, Cuttable):
         return data
     if isinstance(data, Source):
-        return Own(data)
+        return WrappedSource(data)
     if isinstance(data, range):
         return Range(data.start, data.stop, data.step)  # type: ignore[return-value]
     if isinstance(data, AnySequence):
@@ -86,7 +86,7 @@ def open_slice(description: Any) -> Cuttable[Any]:
     return as_source(source)
 
 
-class Own(Cuttable[T_co]):
+class WrappedSource(Cuttable[T_co]):
     """A source that was written without `Cuttable`. A method that it lacks is an error that names the method."""
 
     def __init__(self, source: Source[T_co]) -> None:
@@ -114,7 +114,7 @@ class Own(Cuttable[T_co]):
         return as_source(self._call("rest", cursor))
 
     def beyond(self, piece: Any) -> Cuttable[T_co]:
-        return as_source(self._call("beyond", piece._source if isinstance(piece, Own) else piece))
+        return as_source(self._call("beyond", piece._source if isinstance(piece, WrappedSource) else piece))
 
     def begins_at(self) -> str:
         return str(self._call("begins_at")) if hasattr(self._source, "begins_at") else ""

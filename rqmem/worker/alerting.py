@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from redis.exceptions import RedisError
 
 from rqmem import events
-from rqmem.policy.alert_rules import RULES, Finding, Levels, Reading, Thresholds, judge, of_event
+from rqmem.policy.alert_rules import RULES, Condition, JobReading, Levels, Thresholds, judge, of_event
 from rqmem.store.alerts.alert_records import Alert, State
 from rqmem.store.alerts.alert_writer import raise_alert, resolve_alert
 from rqmem.store.retrying import unavailable
@@ -36,7 +36,7 @@ _log = logging.getLogger("rqmem.alerts")
 class _Untold:
     """What lasts and was not told, since one like it was told lately; from ``at`` on it may be."""
 
-    finding: Finding
+    finding: Condition
     at: float
 
 
@@ -71,12 +71,12 @@ class Alerting:
     def read(self, live: Live, now: float, initial_mb: float | None = None, known_mb: float = 0.0) -> None:
         """What the worker uses now; to be called at least once a second.
 
-        ``initial_mb`` and ``known_mb`` are of the running job, as in `rqmem.policy.alert_rules.Reading`.
+        ``initial_mb`` and ``known_mb`` are of the running job, as in `rqmem.policy.alert_rules.JobReading`.
         """
         job = live.job
         reading = None
         if job is not None:
-            reading = Reading(
+            reading = JobReading(
                 now, job.job, job.job_id, job.queue, job.started_at, job.usage_mb, job.limit_mb, initial_mb, known_mb
             )
         raised, resolved, self._levels = judge(reading, self._levels, self._thresholds)
@@ -125,7 +125,7 @@ class Alerting:
             if (finding.rule, finding.job_id) == (alert.rule, alert.job_id):
                 self._untold[finding.rule] = _Untold(finding, now + self._cooldown)
 
-    def _keep(self, finding: Finding, state: State, at: float) -> None:
+    def _keep(self, finding: Condition, state: State, at: float) -> None:
         alert = Alert(
             id="", at=round(at, 3), rule=finding.rule, state=state, job=finding.job, job_id=finding.job_id,
             queue=finding.queue, worker=self._worker, text=finding.text,

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rqmem.policy.alert_rules import Levels, Reading, Thresholds, judge
+from rqmem.policy.alert_rules import JobReading, Levels, Thresholds, judge
 
 Curve = list[tuple[float, float]]
 CURVES: dict[str, Curve] = json.loads((Path(__file__).parent / "usage_curves.json").read_text())
@@ -28,7 +28,7 @@ def told(curve: Curve, known_mb: float = 0.0, offset: float = 0.2) -> list[tuple
     """When the alert was raised and resolved, by looks that begin ``offset`` seconds after the job."""
     levels, found, now = Levels(), [], offset
     while now <= curve[-1][0]:
-        reading = Reading(now, "jobs.A", "a", "q", 0.0, at(curve, now), 1e6, curve[0][1], known_mb)
+        reading = JobReading(now, "jobs.A", "a", "q", 0.0, at(curve, now), 1e6, curve[0][1], known_mb)
         raised, resolved, levels = judge(reading, levels, Thresholds())
         found += [("raised", now) for each in raised if each.rule == "memory-growth"]
         found += [("resolved", now) for each in resolved if each.rule == "memory-growth"]

@@ -18,9 +18,9 @@ from rqmem.policy.alert_rules import (
     RULES,
     USAGE_HYSTERESIS,
     WINDOW_SECONDS,
-    Finding,
+    Condition,
+    JobReading,
     Levels,
-    Reading,
     Thresholds,
     judge,
     of_event,
@@ -37,7 +37,7 @@ def timeline(
     """(which reading, ``raised`` or ``resolved``, rule) of a job that used so much, a reading a second."""
     levels, told = Levels(), []
     for number, usage in enumerate(usages):
-        reading = Reading(1e9 + seconds * number, "jobs.Export", "j1", "q", 1e9, usage, limit_mb)
+        reading = JobReading(1e9 + seconds * number, "jobs.Export", "j1", "q", 1e9, usage, limit_mb)
         raised, resolved, levels = judge(reading, levels, thresholds or Thresholds())
         told += [(number, "raised", each.rule) for each in raised]
         told += [(number, "resolved", each.rule) for each in resolved]
@@ -85,7 +85,7 @@ BREACH = events.Breach(
     ids=lambda value: type(value).__name__ if isinstance(value, events.Event) else "",
 )
 def test_events_that_are_worth_an_alert(event: events.Event, rule: str, text: str) -> None:
-    assert of_event(event, Thresholds()) == Finding(rule, event.job, event.job_id, event.queue, text)
+    assert of_event(event, Thresholds()) == Condition(rule, event.job, event.job_id, event.queue, text)
 
 
 def test_other_events_are_not_alerts_themselves_included() -> None:
@@ -146,7 +146,7 @@ def test_usage_that_hovers_at_the_threshold_does_not_flap(fractions: list[float]
 
 
 def test_a_job_that_ends_ends_what_it_raised_and_the_next_begins_anew() -> None:
-    first = Reading(100, "jobs.A", "a", "q", 90, 250, 256)
+    first = JobReading(100, "jobs.A", "a", "q", 90, 250, 256)
     raised, resolved, levels = judge(first, Levels(), Thresholds())
     assert [(each.rule, each.job_id, each.text) for each in raised] == [
         ("memory-usage", "a", "uses 250 MB of 256 MB (98 %)")
@@ -198,7 +198,7 @@ def test_a_jump_is_growth_for_a_minute(before: int, height: float, after: int) -
 
 @given(st.floats(51, 1e5), st.floats(0.01, 0.9))
 def test_a_jump_before_the_first_reading_is_seen_too(height: float, seconds: float) -> None:
-    reading = Reading(100 + seconds, "jobs.A", "a", "q", 100, 20 + height, LIMIT_MB, initial_mb=20)
+    reading = JobReading(100 + seconds, "jobs.A", "a", "q", 100, 20 + height, LIMIT_MB, initial_mb=20)
     [found], _, levels = judge(reading, Levels(), Thresholds())
     assert found.text.startswith(f"grew by {height:.0f} MB within 1 s, to ")
     assert len(levels.window) == 2
@@ -208,7 +208,7 @@ def test_a_jump_before_the_first_reading_is_seen_too(height: float, seconds: flo
 def test_what_a_type_is_known_to_need_is_no_news(usages: list[float], known_mb: float) -> None:
     levels = Levels()
     for number, usage in enumerate(usages):
-        reading = Reading(number, "jobs.A", "a", "q", 0, usage, LIMIT_MB, 0, known_mb)
+        reading = JobReading(number, "jobs.A", "a", "q", 0, usage, LIMIT_MB, 0, known_mb)
         raised, _, levels = judge(reading, levels, Thresholds())
         assert not raised or max(usages[: number + 1]) > known_mb + 50
 
@@ -237,7 +237,7 @@ def test_growth_is_raised_and_resolved_in_turns(usages: list[float], seconds: fl
 def test_what_is_remembered_is_bounded(usages: list[float], seconds: float) -> None:
     levels = Levels()
     for number, usage in enumerate(usages):
-        reading = Reading(seconds * number, "jobs.Export", "j1", "q", 0, usage, LIMIT_MB)
+        reading = JobReading(seconds * number, "jobs.Export", "j1", "q", 0, usage, LIMIT_MB)
         levels = judge(reading, levels, Thresholds())[2]
         assert len(levels.window) <= WINDOW_SECONDS / seconds + 1.01
 
@@ -245,7 +245,7 @@ def test_what_is_remembered_is_bounded(usages: list[float], seconds: float) -> N
 def test_a_clock_that_is_set_back_begins_a_new_window() -> None:
     levels = Levels()
     for at, usage in [(100.0, 0.0), (110.0, 10.0), (50.0, 500.0)]:
-        levels = judge(Reading(at, "jobs.Export", "j1", "q", 0, usage, LIMIT_MB), levels, Thresholds())[2]
+        levels = judge(JobReading(at, "jobs.Export", "j1", "q", 0, usage, LIMIT_MB), levels, Thresholds())[2]
     assert levels.window == ((50.0, 500.0),)
 
 

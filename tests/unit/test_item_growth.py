@@ -1,4 +1,4 @@
-"""Growth by the item within one job: told where it is there, and not where it is noise, a cache or garbage."""
+"""ItemGrowth by the item within one job: told where it is there, and not where it is noise, a cache or garbage."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rqmem.policy.item_growth import LEAST_BYTES, Growth
+from rqmem.policy.item_growth import LEAST_BYTES, ItemGrowth
 from rqmem.units import MB
 
 BASE = 30 * MB
 
 
-def seen(usages: list[int], items: int = 100) -> Growth:
-    growth = Growth()
+def seen(usages: list[int], items: int = 100) -> ItemGrowth:
+    growth = ItemGrowth()
     for number, usage in enumerate(usages, 1):
         growth = growth.after(number * items, usage)
     return growth

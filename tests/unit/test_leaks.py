@@ -19,8 +19,8 @@ from rqmem.policy.leaks import (
     LEAST_PROBES,
     Leak,
     Leaks,
-    Past,
     Probed,
+    TypeProbes,
 )
 from rqmem.units import MB
 from scripts import leak_histories
@@ -79,7 +79,7 @@ def test_a_cache_that_is_full_before_it_is_much_is_none(entries: int, idle: int)
 
 @given(st.lists(st.integers(-MB, MB), max_size=400))
 def test_what_is_remembered_is_bounded_and_adds_up(lefts: list[int]) -> None:
-    past = Past()
+    past = TypeProbes()
     for left in lefts:
         past = past.probed(left)
     assert len(past.blocks) <= 64 and len(past.last) <= leaks.FAST_PROBES

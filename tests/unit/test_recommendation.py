@@ -23,9 +23,9 @@ from rqmem.policy.recommendation import (
     MARGIN,
     STEP_MB,
     Day,
-    Past,
     Recommendation,
     TooLittle,
+    TypeHistory,
     first_chunk_size,
     recommend,
 )
@@ -42,7 +42,7 @@ def a_day(age_days: float, sizes_mb: list[float], breaches: int = 0) -> Day:
 
 
 @st.composite
-def pasts(draw: st.DrawFn) -> Past:
+def pasts(draw: st.DrawFn) -> TypeHistory:
     """As the journal has them: a day each, 30 of them at most, at least one run today and enough in all."""
     ages = draw(st.lists(st.integers(0, 29), unique=True, max_size=12))
     days = [a_day(age + 0.5, draw(peaks), draw(st.integers(0, 5))) for age in ages if age]
@@ -51,17 +51,17 @@ def pasts(draw: st.DrawFn) -> Past:
     limit = draw(st.none() | st.floats(16, 4000))
     costs = draw(st.dictionaries(st.integers(0, 300), st.floats(0.01, 10), max_size=4))
     seconds, largest = draw(st.none() | st.floats(1e-5, 10)), draw(st.integers(0, 10_000))
-    return Past(days, max(ages, default=0) + 0.5, limit, draw(st.floats(0, 200)), costs, seconds, largest)
+    return TypeHistory(days, max(ages, default=0) + 0.5, limit, draw(st.floats(0, 200)), costs, seconds, largest)
 
 
-def recommended(past: Past, warning: float = WARNING) -> Recommendation:
+def recommended(past: TypeHistory, warning: float = WARNING) -> Recommendation:
     found = recommend(past, warning)
     assert isinstance(found, Recommendation)
     return found
 
 
-def of_days(*days: Day, **more: Any) -> Past:
-    return Past(days, max((day.age_days for day in days), default=0), **more)
+def of_days(*days: Day, **more: Any) -> TypeHistory:
+    return TypeHistory(days, max((day.age_days for day in days), default=0), **more)
 
 
 def steady(size_mb: float, days: int = 20, runs: int = 30, breaches: int = 0) -> list[Day]:
@@ -73,7 +73,7 @@ def steady(size_mb: float, days: int = 20, runs: int = 30, breaches: int = 0) ->
 
 @untimed
 @given(pasts(), st.floats(0.5, 1))
-def test_what_holds_always(past: Past, warning: float) -> None:
+def test_what_holds_always(past: TypeHistory, warning: float) -> None:
     found = recommended(past, warning)
     assert found.ceiling_mb % STEP_MB == 0
     assert 0 < found.lowest_mb <= found.ceiling_mb <= found.highest_mb
@@ -88,7 +88,7 @@ def test_what_holds_always(past: Past, warning: float) -> None:
 
 @untimed
 @given(pasts(), st.integers(0, 29), st.floats(0, 4000), st.booleans())
-def test_a_run_above_the_ceiling_never_lowers_it(past: Past, age: int, more_mb: float, breach: bool) -> None:
+def test_a_run_above_the_ceiling_never_lowers_it(past: TypeHistory, age: int, more_mb: float, breach: bool) -> None:
     before = recommended(past).ceiling_mb
     added = {bucket(before + more_mb + 1): 1.0}
     days = [*past.days]
@@ -103,7 +103,7 @@ def test_a_run_above_the_ceiling_never_lowers_it(past: Past, age: int, more_mb: 
 
 @untimed
 @given(pasts(), st.integers(0, 12))
-def test_one_more_breach_never_lowers_it(past: Past, which: int) -> None:
+def test_one_more_breach_never_lowers_it(past: TypeHistory, which: int) -> None:
     index = which % len(past.days)
     day = past.days[index]
     days = [*past.days]
@@ -113,7 +113,7 @@ def test_one_more_breach_never_lowers_it(past: Past, which: int) -> None:
 
 @untimed
 @given(pasts(), st.floats(16, 4000))
-def test_after_a_breach_today_it_is_above_what_that_run_is_taken_to_need(past: Past, stopped_mb: float) -> None:
+def test_after_a_breach_today_it_is_above_what_that_run_is_taken_to_need(past: TypeHistory, stopped_mb: float) -> None:
     *earlier, today = past.days
     well = {number: count for number, count in today.peaks.items() if number < bucket(stopped_mb)}
     breached = replace(past, days=[*earlier, Day(0, Counter(well) + Counter({bucket(stopped_mb): 1}), 1)])
@@ -123,7 +123,7 @@ def test_after_a_breach_today_it_is_above_what_that_run_is_taken_to_need(past: P
 
 @untimed
 @given(pasts())
-def test_what_is_recommended_fits_by_the_rules_it_is_for(past: Past) -> None:
+def test_what_is_recommended_fits_by_the_rules_it_is_for(past: TypeHistory) -> None:
     found = recommended(past)
     cost = percentile(past.costs, COST_FRACTION)
     if found.chunk_size is not None and found.chunk_size > 1:
@@ -174,10 +174,10 @@ def test_a_steady_job_gets_a_margin_and_stays_below_the_warning() -> None:
 
 
 def test_confidence_grows_with_days_and_runs() -> None:
-    assert recommended(Past(steady(100, 1), 0.05)).confidence == "low"
-    assert recommended(Past(steady(100, 20, runs=1), 20)).confidence == "low"
-    assert recommended(Past(steady(100, 3), 3)).confidence == "fair"
-    assert recommended(Past(steady(100, 10), 10)).confidence == "high"
+    assert recommended(TypeHistory(steady(100, 1), 0.05)).confidence == "low"
+    assert recommended(TypeHistory(steady(100, 20, runs=1), 20)).confidence == "low"
+    assert recommended(TypeHistory(steady(100, 3), 3)).confidence == "fair"
+    assert recommended(TypeHistory(steady(100, 10), 10)).confidence == "high"
 
 
 def test_a_run_that_was_stopped_tells_only_that_it_needed_more() -> None:

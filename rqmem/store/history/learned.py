@@ -9,7 +9,7 @@ from redis.exceptions import RedisError
 
 from rqmem.errors import JournalVersionError
 from rqmem.policy import histogram
-from rqmem.policy.recommendation import COST_FRACTION, Day, Past, Recommendation, recommend
+from rqmem.policy.recommendation import COST_FRACTION, Day, Recommendation, TypeHistory, recommend
 from rqmem.store.history import history_reader
 from rqmem.store.history.history_records import OK, Run
 from rqmem.store.keys import DAY_SECONDS, DAYS_KEPT
@@ -24,7 +24,7 @@ _MOST_TYPES = 100
 _known: dict[tuple[str, str], tuple[float, Any]] = {}
 
 
-def past(connection: Redis, job_type: str, now: float, known_since: float) -> Past:
+def past(connection: Redis, job_type: str, now: float, known_since: float) -> TypeHistory:
     """All that is remembered of it, which begins at ``known_since`` (epoch seconds). Raises redis-py's errors."""
     days = history_reader.tallies(connection, job_type, now - DAYS_KEPT * DAY_SECONDS, now, by_day=True)
     runs = history_reader.runs(connection, job_type)
@@ -32,7 +32,7 @@ def past(connection: Redis, job_type: str, now: float, known_since: float) -> Pa
     if totals is not None:  # the hour or day of its first run began before it
         known_since = max(known_since, totals.since)
     seconds, items = (sum(getattr(run, field) for run in runs if run.items) for field in ("seconds", "items"))
-    return Past(
+    return TypeHistory(
         days=[Day((now - at) / DAY_SECONDS, each.peaks, each.breached) for at, each in days],
         history_days=(now - known_since) / DAY_SECONDS,
         limit_mb=next((run.limit_mb for run in runs if run.limit_mb), None),
