@@ -10,6 +10,7 @@ second becomes a child of the test's process, which is a subreaper for that mome
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import gc
 import importlib
@@ -22,7 +23,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +34,16 @@ READ_AT_START = ("PYTHON", "LD_", "LC_", "LANG", "MALLOC", "GLIBC", "TZ", "OMP_"
 LARGEST_REQUEST = 100_000
 _PARAMETERS = list(inspect.signature(subprocess.Popen._execute_child).parameters)[1:]  # type: ignore[attr-defined]
 _one_at_a_time = threading.Lock()
+_libraries: tuple[str, ...] = ()
+
+
+@contextmanager
+def preloading(*libraries: str) -> Iterator[None]:
+    """In the block, fork a process that has imported these too, as far as they are installed."""
+    global _libraries
+    before, _libraries = _libraries, libraries
+    yield
+    _libraries = before
 
 
 class Popen(subprocess.Popen):  # type: ignore[type-arg]
@@ -78,7 +90,7 @@ def _can_fork(request: Mapping[str, Any], files: list[int]) -> bool:
     return (
         arguments[:2] == [sys.executable, "-m"]
         and arguments[2] in PROGRAMS
-        and _read_at_start(environ) == _read_at_start(_server(os.getpid())[1])
+        and _read_at_start(environ) == _read_at_start(_server(os.getpid(), _libraries)[1])
         and not any(map(os.isatty, files))
         and Path(request["directory"]).is_dir()
     )
@@ -91,27 +103,21 @@ def _read_at_start(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 @functools.cache
-def _server(of_process: int) -> tuple[socket.socket, dict[str, str]]:
+def _server(of_process: int, libraries: tuple[str, ...]) -> tuple[socket.socket, dict[str, str]]:
     """Where this process asks for a fork, and the environment that was there when the server started."""
     environ = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with theirs:
-        command = [sys.executable, __file__, str(theirs.fileno())]
-        subprocess.Popen(
-            command,
-            env=environ,
-            cwd=ROOT,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            pass_fds=[theirs.fileno()],
-        )
+        command = [sys.executable, __file__, str(theirs.fileno()), *libraries]
+        nothing = subprocess.DEVNULL
+        subprocess.Popen(command, env=environ, cwd=ROOT, stdin=nothing, stdout=nothing, pass_fds=[theirs.fileno()])
     return ours, environ
 
 
 def _fork(message: bytes, files: list[int]) -> int:
     from rqmem.worker import linux
 
-    server, _ = _server(os.getpid())
+    server, _ = _server(os.getpid(), _libraries)
     with _one_at_a_time:
         before = linux.become_subreaper()
         socket.send_fds(server, [message], files)
@@ -175,7 +181,9 @@ if __name__ == "__main__":
 
     for name in cli._COMMANDS:
         cli.main.get_command(click.Context(cli.main), name)
-    importlib.import_module("rq.cli")
+    for name in ("rq.cli", *sys.argv[2:]):
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
     gc.collect()
     gc.freeze()  # or else a forked process copies all of this when it ends
     if request := _serve(socket.socket(fileno=int(sys.argv[1]))):

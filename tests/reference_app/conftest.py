@@ -19,7 +19,15 @@ from jobs.reminders import SendAppointmentReminderJob
 from jobs.sentiment import AnalyzeCallSentimentJob
 from jobs.staff import BulkAssignStaffToEventTypesJob
 from seeds.retell_stand_in import StandIn
+from tests import forked
 from tests.postgres import PostgresServer
+
+
+@pytest.fixture(scope="module", autouse=True)
+def libraries(request: pytest.FixtureRequest) -> Iterator[None]:
+    """What workers of these tests have imported when they start. Importing it costs 1 to 2 s of CPU each time."""
+    with forked.preloading(*getattr(request.module, "LIBRARIES", ("sqlalchemy.orm", "psycopg", "retell"))):
+        yield
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

@@ -37,6 +37,7 @@ from rqmem.testing import assert_stays_under, wait_until
 from seeds.training_rows import COLUMNS, LEARNABLE_F1, OUTCOMES, training_rows, write_csv
 from tests.conftest import StartWorker
 
+LIBRARIES = ("sklearn.feature_extraction", "sklearn.linear_model")
 WorkOff = Callable[..., str]
 COUNT = 5000
 FEATURES = 2**12  # a learner of a MB: each call of it, and each save, is quick
