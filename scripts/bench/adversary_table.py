@@ -10,12 +10,12 @@ import click
 from rq import Callback, Queue
 from rq.job import Job, JobStatus
 
-from rqmem.connection import connect
 from rqmem.store import execution_reader
 from rqmem.testing.catalogue import Adversary
 from rqmem.testing.meanwhile import happen
 from scripts.bench import jobs
-from scripts.bench.worker_runs import QUEUE, Ended, How, Running, milliseconds_between, run
+from scripts.bench.measuring import error_of
+from scripts.bench.worker_runs import Ended, How, Running, empty_queue, milliseconds_between, run
 
 UNWOUND_MB, KILLED_MB = 8.0, 32.0 + 8.0
 UNWOUND_LAYERS = {"watch", "checkpoint"}
@@ -42,10 +42,8 @@ class Row:
     failures: list[str] = field(default_factory=list)
 
     def add(self, adversary: Adversary, job: Job, after: Job) -> None:
-        result = job.latest_result()
-        lines = ((result.exc_string if result else None) or "").strip().splitlines() or [""]
         breaches = execution_reader.breaches(job.connection, job.id)
-        right = f"MemoryLimitExceeded: {adversary.path} used " in lines[-1]
+        right = f"MemoryLimitExceeded: {adversary.path} used " in error_of(job)
         self.told += bool(right and breaches and job.get_status() == JobStatus.FAILED)
         self.above += [(breach.layer, breach.peak_mb - breach.limit_mb) for breach in breaches]
         pause = milliseconds_between(job, after)
@@ -106,10 +104,7 @@ def table(how: How, adversaries: Sequence[Adversary], runs: int) -> list[str]:
 
 def measure(how: How, adversary: Adversary, runs: int) -> Row:
     """Run an adversary, each time followed by a job that does nothing."""
-    connection = connect.connect()
-    connection.flushall()
-    queue = Queue(QUEUE, connection=connection)
-    row = Row(runs)
+    queue, row = empty_queue(), Row(runs)
     if not adversary.meanwhile:
         pairs = [(_enqueue(queue, adversary, how), queue.enqueue(jobs.nothing)) for _ in range(runs)]
         row.end(run(how.command("--burst")))
@@ -119,7 +114,7 @@ def measure(how: How, adversary: Adversary, runs: int) -> Row:
     for _ in range(runs):
         job, after = _enqueue(queue, adversary, how), queue.enqueue(jobs.nothing)
         worker = Running(how.command("--burst"))
-        happen(adversary, connection, worker.pid)
+        happen(adversary, queue.connection, worker.pid)
         row.end(worker.finish())
         run(how.command("--burst"))  # one that was terminated leaves the next job to others
         row.add(adversary, job, after)

@@ -6,18 +6,12 @@ when something is outside the budget of the design, and says what.
 
 from __future__ import annotations
 
-import os
-import sys
-import tempfile
-from pathlib import Path
-
 import click
 
-from rqmem.connection import embedded
 from rqmem.testing import adversaries, honest
-from rqmem.worker import linux
 from scripts.bench import adversary_table, costs, honest_table
-from scripts.bench.worker_runs import How, cgroup_modes, stolen_since_now
+from scripts.bench.measuring import end, own_redis
+from scripts.bench.worker_runs import How, cgroup_modes
 
 SHORT = (
     *("lists", "one_block", "memset_in_c", "calm_then_burst", "huge_pages", "four_threads", "a_new_session"),
@@ -50,32 +44,21 @@ def main(
     if short:
         runs, breaches = 1, min(breaches, SHORT_BREACHES)
     outside: list[str] = []
-    stolen = stolen_since_now()
-    with tempfile.TemporaryDirectory() as folder:
-        server = embedded.start(Path(folder))
-        linux.become_subreaper()  # after the server, which is not to become our child
-        os.environ["RQMEM_REDIS_URL"] = server.url
-        try:
-            click.echo(adversary_table.HEADER.strip())
-            isolations = ["warm", "fork"] if isolation == "both" else [isolation]
-            hows = [How(memory, kind, mode) for kind in isolations for mode in cgroup_modes(cgroup, memory)]
+    with own_redis():
+        click.echo(adversary_table.HEADER.strip())
+        isolations = ["warm", "fork"] if isolation == "both" else [isolation]
+        hows = [How(memory, kind, mode) for kind in isolations for mode in cgroup_modes(cgroup, memory)]
+        for how in hows:
+            if chosen:
+                outside += adversary_table.table(how, chosen, runs)
+            if calm:
+                outside += honest_table.table(how, calm, runs)
+        if not only:
             for how in hows:
-                if chosen:
-                    outside += adversary_table.table(how, chosen, runs)
-                if calm:
-                    outside += honest_table.table(how, calm, runs)
-            if not only:
-                for how in hows:
-                    costs.watching(how, *((3, 2) if short else (10, 6)))
-                    outside += costs.breaches_in_a_row(how, breaches)
-                costs.rates(jobs)
-        finally:
-            embedded.stop(Path(folder))
-    click.echo(
-        f"\nprocessor time that the host of this virtual machine took: {stolen():.0f} % (above some 5 % look again)"
-    )
-    click.echo("\nall within the budget" if not outside else "\noutside the budget:\n  " + "\n  ".join(outside))
-    sys.exit(1 if outside else 0)
+                costs.watching(how, *((3, 2) if short else (10, 6)))
+                outside += costs.breaches_in_a_row(how, breaches)
+            costs.rates(jobs)
+    end(outside)
 
 
 if __name__ == "__main__":

@@ -14,12 +14,10 @@ from collections.abc import Sequence
 from statistics import median
 
 import click
-from redis import Redis
-from rq import Queue
 
 from scripts.bench.chunk_jobs import WAYS, Loop, go_through
 from scripts.bench.measuring import end, own_redis, result_of, work_off
-from scripts.bench.worker_runs import QUEUE, How
+from scripts.bench.worker_runs import How, empty_queue
 
 ITEM_SECONDS = 10e-6
 MOST_OVERHEAD, MOST_GROWTH_MB = 0.02, 4.0
@@ -37,10 +35,9 @@ def turns_of_an_item() -> int:
     return max(1, round(turns * ITEM_SECONDS * _CALIBRATION_ITEMS / took))
 
 
-def loops(connection: Redis, ways: Sequence[str], count: int, turns: int, *, in_turns: bool = False) -> list[Loop]:
+def loops(ways: Sequence[str], count: int, turns: int, *, in_turns: bool = False) -> list[Loop]:
     """What jobs measure that go through ``count`` items, one after the other in one worker, in these ways."""
-    connection.flushall()
-    queue = Queue(QUEUE, connection=connection)
+    queue = empty_queue()
     arguments = [{"way": way, "count": count, "turns": turns, "in_turns": in_turns} for way in ways]
     path = "scripts.bench.chunk_jobs.GoThrough.run"
     jobs = [queue.enqueue(path, kwargs=each, job_timeout=3600, result_ttl=-1) for each in arguments]  # read at the end
@@ -52,7 +49,7 @@ def loops(connection: Redis, ways: Sequence[str], count: int, turns: int, *, in_
     return done
 
 
-def overhead(connection: Redis, count: int, rounds: int, turns: int) -> list[str]:
+def overhead(count: int, rounds: int, turns: int) -> list[str]:
     """The table of times; returns what is outside the budget."""
     click.echo(
         f"{count:,} items in {rounds} jobs each way; medians. What chunks add to the time and to the CPU: to the"
@@ -61,7 +58,7 @@ def overhead(connection: Redis, count: int, rounds: int, turns: int) -> list[str
     click.echo(f"{'':<20}{'us an item':>12}{'to by hand':>20}{'between chunks':>21}{'items':>10}")
     click.echo(f"{'':<20}{'by hand':>12}{'time':>10}{'CPU':>10}{'time':>11}{'CPU':>10}{'a chunk':>10}")
     order = [way for _ in range(rounds) for way in WAYS]
-    done = loops(connection, order, count // rounds, turns, in_turns=True)
+    done = loops(order, count // rounds, turns, in_turns=True)
     outside = []
     for number, way in enumerate(WAYS):
         found = done[number :: len(WAYS)]
@@ -79,13 +76,13 @@ def overhead(connection: Redis, count: int, rounds: int, turns: int) -> list[str
     return outside
 
 
-def memory(connection: Redis, count: int, turns: int) -> list[str]:
+def memory(count: int, turns: int) -> list[str]:
     """The table of sizes; returns what is outside the budget."""
     click.echo(f"\n{count:,} items in one job; resident MB of the work-horse\n")
     click.echo(f"{'':<20}{'start':>7}{'after a tenth':>17}{'end':>7}{'peak':>7}{'between chunks':>18}{'chunks':>8}")
     outside = []
     for way in WAYS:  # each in a worker of its own: what one leaves is no start for the other
-        [loop] = loops(connection, [way], count, turns)
+        [loop] = loops([way], count, turns)
         click.echo(
             f"{way:<20}{loop.start_mb:>7.1f}{loop.early_mb:>17.1f}{loop.end_mb:>7.1f}{loop.peak_mb:>7.1f}"
             f"{loop.whole.cpu_seconds / loop.inside.cpu_seconds - 1:>14.2%} CPU{loop.chunks:>8,}"
@@ -105,8 +102,8 @@ def main(items: int, rounds: int, short: bool) -> None:
     if short:
         items, rounds = 500_000, 5
     turns = turns_of_an_item()
-    with own_redis() as connection:
-        outside = overhead(connection, items, rounds, turns) + memory(connection, items, turns)
+    with own_redis():
+        outside = overhead(items, rounds, turns) + memory(items, turns)
     end(outside)
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,11 @@ import click
 from rq import Queue
 from rq.job import Job, JobStatus
 
-from rqmem.connection import connect
 from rqmem.measure import process_tree, procfs
 from rqmem.testing import wait_until
 from scripts.bench import jobs
-from scripts.bench.worker_runs import QUEUE, How, cpu_seconds, run, serving
+from scripts.bench.measuring import resident_mb
+from scripts.bench.worker_runs import QUEUE, How, cpu_share, empty_queue, run, serving, stock_worker
 
 _NEAR_MB = 20
 _FIRST_BREACHES = 5
@@ -35,27 +35,24 @@ def watching(how: How, idle_seconds: float, busy_seconds: float) -> None:
         (f"busy horse, {_NEAR_MB} MB below it", busy_seconds, jobs.work_near, (how.memory_mb, _NEAR_MB)),
     ]
     for name, seconds, work, arguments in works:
-        queue = _empty_queue()
+        queue = empty_queue()
         with serving(how) as worker:
             if work is not None:
-                job = queue.enqueue(work, *arguments, seconds + 3 * _SETTLE_SECONDS)
-                _wait_for_start(job)
+                wait_until(partial(_started, queue.enqueue(work, *arguments, seconds + 3 * _SETTLE_SECONDS)))
             time.sleep(_SETTLE_SECONDS)
-            before, began = cpu_seconds(worker.pid), time.monotonic()
-            time.sleep(seconds)
-            share = (cpu_seconds(worker.pid) - before) / (time.monotonic() - began)
+            share = cpu_share(worker.pid, partial(time.sleep, seconds))
         click.echo(f"{name:<34}{100 * share:>6.2f} %")
 
 
-def _wait_for_start(job: Job) -> None:
-    wait_until(lambda: job.get_status() == JobStatus.STARTED)
+def _started(job: Job) -> bool:
+    return job.get_status() == JobStatus.STARTED
 
 
 def breaches_in_a_row(how: How, count: int) -> list[str]:
     """One worker, many breaches, good jobs between them: nothing may pile up. Returns what did."""
     click.echo(f"\n{count} breaches in a row on one worker, a good job after each, {how}\n")
     click.echo(f"{'after':>6}{'RSS MB':>9}{'fds':>6}{'zombies':>9}{'keys':>7}{'keys a pair':>13}{'good jobs':>11}")
-    queue = _empty_queue()
+    queue = empty_queue()
     first = min(_FIRST_BREACHES, count)
     with serving(how) as worker:
         good = _breach(queue, first)
@@ -98,10 +95,9 @@ class _Figures:
 
 
 def _figures(pid: int, queue: Queue) -> _Figures:
-    resident = procfs.parse_resident_pages(Path(f"/proc/{pid}/statm").read_bytes()) * procfs.PAGE_BYTES / 2**20
     zombies = sum(process_tree.is_zombie(child) for child in procfs.read_children(pid))
     keys: Any = queue.connection.dbsize()
-    return _Figures(resident, len(list(Path(f"/proc/{pid}/fd").iterdir())), zombies, keys)
+    return _Figures(resident_mb(pid), len(list(Path(f"/proc/{pid}/fd").iterdir())), zombies, keys)
 
 
 def _show(count: int, seen: _Figures, good: int) -> None:
@@ -113,12 +109,11 @@ def _show(count: int, seen: _Figures, good: int) -> None:
 
 def rates(count: int) -> None:
     """No-op jobs a second against rq.Worker, and CPU of the whole worker per job, in one run."""
-    quiet_rq = ["rq.cli", "worker", QUEUE, "--burst", "--quiet", "--url", os.environ["RQMEM_REDIS_URL"]]
     quiet_rqmem = ["rqmem", "worker", QUEUE, "--burst", "--log-level", "error"]
     seconds_of = {}
     click.echo(f"\n{count} no-op jobs{'':<14}{'jobs/s':>8}{'CPU ms a job':>14}")
-    for name, command in (("rq worker --quiet", quiet_rq), ("rqmem worker", quiet_rqmem)):
-        queue = _empty_queue()
+    for name, command in (("rq worker --quiet", stock_worker()), ("rqmem worker", quiet_rqmem)):
+        queue = empty_queue()
         done = [queue.enqueue(jobs.nothing) for _ in range(count)]
         cpu = run(command).cpu_seconds
         for job in done:
@@ -130,9 +125,3 @@ def rates(count: int) -> None:
         click.echo(f"{name:<26}{count / seconds_of[name]:>8.0f}{1000 * cpu / count:>14.1f}")
     ratio = seconds_of["rq worker --quiet"] / seconds_of["rqmem worker"]
     click.echo(f"\nrqmem worker does {ratio:.2f} times the jobs of rq worker")
-
-
-def _empty_queue() -> Queue:
-    connection = connect.connect()
-    connection.flushall()
-    return Queue(QUEUE, connection=connection)

@@ -12,14 +12,13 @@ from statistics import median
 
 import click
 from redis import Redis
-from rq import Queue
 from rq.job import JobStatus
 
 from rqmem.store import execution_reader
 from rqmem.store.history import history_reader
 from scripts.bench.guide_examples import GUIDE, Tip, make_shop, tips
 from scripts.bench.measuring import end, own_redis
-from scripts.bench.worker_runs import QUEUE, How, Running
+from scripts.bench.worker_runs import How, Running, empty_queue
 
 BEGIN, END = "<!-- figures: python -m scripts.bench.guide --update -->", "<!-- end of the figures -->"
 WORKER_MB = 1024
@@ -43,8 +42,7 @@ class Example:
 
     def run(self, connection: Redis, folder: Path) -> None:
         """Once more, on a worker of its own in that folder."""
-        connection.flushall()
-        job = Queue(QUEUE, connection=connection).enqueue(f"{self.job}.run", job_timeout=600)
+        job = empty_queue().enqueue(f"{self.job}.run", job_timeout=600)
         ended = Running(How(WORKER_MB).command("--burst"), folder).finish(_PATIENCE_SECONDS)
         self.breached = bool(execution_reader.breaches(connection, job.id))
         if job.get_status() != JobStatus.FINISHED and not self.breached:

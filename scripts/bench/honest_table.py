@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import statistics
 from collections.abc import Sequence
 from dataclasses import replace
 
 import click
-from rq import Queue
 from rq.job import Job, JobStatus
 
-from rqmem.connection import connect
 from rqmem.store import execution_reader
 from rqmem.testing.catalogue import Honest
-from scripts.bench.worker_runs import QUEUE, How, run
+from scripts.bench.measuring import error_of, work_off
+from scripts.bench.worker_runs import How, empty_queue, stock_worker
 
 
 def table(how: How, honest: Sequence[Honest], runs: int) -> list[str]:
@@ -28,11 +26,10 @@ def table(how: How, honest: Sequence[Honest], runs: int) -> list[str]:
             click.echo(f"{name:<31}needs {', '.join(each.missing)}")
             continue
         own = replace(how, memory_mb=each.ceiling_mb or how.memory_mb)
-        stock = ["rq.cli", "worker", QUEUE, "--burst", "--quiet", "--url", os.environ["RQMEM_REDIS_URL"]]
-        _run(each, stock, how.memory_mb, 1)  # a virtual machine may have to fetch its memory from its host first
+        _run(each, stock_worker(), how.memory_mb, 1)  # its host may have to give it memory first
         done = _run(each, own.command("--burst"), how.memory_mb, runs)
         touched = [reason for reason in map(_touched, done) if reason]
-        seconds, usual = _seconds(done), _seconds(_run(each, stock, how.memory_mb, runs))
+        seconds, usual = _seconds(done), _seconds(_run(each, stock_worker(), how.memory_mb, runs))
         slower = f"{100 * (seconds / usual - 1):+.1f} %" if seconds and usual else "-"
         click.echo(f"{name:<31}{own.memory_mb:>8}{len(touched):>9}{seconds:>9.3f}{usual:>11.3f}{slower:>9}")
         if touched:
@@ -41,13 +38,9 @@ def table(how: How, honest: Sequence[Honest], runs: int) -> list[str]:
 
 
 def _run(honest: Honest, command: list[str], ceiling_mb: int, runs: int) -> list[Job]:
-    connection = connect.connect()
-    connection.flushall()
-    queue = Queue(QUEUE, connection=connection)
+    queue = empty_queue()
     enqueued = [queue.enqueue(honest.path, kwargs=honest.kwargs(ceiling_mb)) for _ in range(runs)]
-    ended = run(command)
-    if ended.code != 0:
-        raise click.ClickException(f"{' '.join(command)} ended with {ended.code}: {ended.last_line}")
+    work_off(command)
     for job in enqueued:
         job.refresh()
     return enqueued
@@ -59,9 +52,7 @@ def _touched(job: Job) -> str:
     if breaches:
         return breaches[0].summary()
     if job.get_status() != JobStatus.FINISHED or job.return_value() is not True:
-        result = job.latest_result()
-        lines = ((result.exc_string if result else None) or "").strip().splitlines()
-        return lines[-1] if lines else f"{job.get_status().value}, returned {job.return_value()!r}"
+        return error_of(job) or f"{job.get_status().value}, returned {job.return_value()!r}"
     return ""
 
 

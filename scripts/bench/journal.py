@@ -7,29 +7,28 @@ workers on a Redis of its own. Ends with 1 when something is outside the budget 
 from __future__ import annotations
 
 import os
-import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import click
 from redis import Redis
-from rq import Queue, Worker
+from rq import Worker
 
 from rqmem import current_memory, memory_aware
-from rqmem.connection import connect, embedded
 from rqmem.measure import process_tree
 from rqmem.store.history import history_reader, history_writer
 from rqmem.store.history.history_records import Live, LiveJob
 from rqmem.store.history.samples import RINGS, Sample
 from rqmem.units import MB
-from rqmem.worker import linux
 from scripts.bench import jobs
 from scripts.bench.journal_of_a_month import Month
-from scripts.bench.worker_runs import QUEUE, Running, cpu_seconds, run, stolen_since_now
+from scripts.bench.measuring import end, own_redis, result_of, work_of, work_off
+from scripts.bench.worker_runs import QUEUE, Running, cpu_share, empty_queue, run, stock_worker
 
 MOST_MB, MOST_GROWTH, MOST_CPU_OF_RQ = 64, 1.05, 0.10
 _WORKERS = 20
@@ -40,7 +39,7 @@ def size(runs: int) -> list[str]:
     """The journal after that many runs, and after a fifth more: it must not grow any more."""
     click.echo(f"Size of the journal, {runs:,} runs of {Month.TYPES} job types in 35 days, every 250th with a story\n")
     click.echo(f"{'runs':>10}{'keys':>8}{'MB':>8}   by kind, MB")
-    connection = _empty_redis()
+    connection = empty_queue().connection
     month = Month(connection, runs)
     taken = {}
     for until in (runs // 10, runs // 2, runs, runs + runs // 5):
@@ -57,10 +56,9 @@ def size(runs: int) -> list[str]:
 
 def costs_in_redis(rounds: int, loads: list[tuple[str, int, Callable[..., Any], tuple[Any, ...]]]) -> list[str]:
     """Commands and Redis CPU a job: rq's worker, ours without the journal, ours with it."""
-    url = os.environ["RQMEM_REDIS_URL"]
     ours = ["rqmem", "worker", QUEUE, "--burst", "--log-level", "error"]
     ways = {
-        "rq worker": (["rq.cli", "worker", QUEUE, "--burst", "--quiet", "--url", url], "on"),
+        "rq worker": (stock_worker(), "on"),
         "rqmem, no journal": (ours, "off"),
         "rqmem": (ours, "on"),
     }
@@ -86,24 +84,16 @@ def _costs(
     command: list[str], journal: str, count: int, function: Callable[..., Any], arguments: tuple[Any, ...]
 ) -> tuple[float, float]:
     """Commands and microseconds of Redis's CPU a job, of the worker that works off so many."""
-    connection = _empty_redis()
-    queue = Queue(QUEUE, connection=connection)
+    queue = empty_queue()
     for _ in range(count):
         queue.enqueue(function, *arguments)
     os.environ["RQMEM_JOURNAL"] = journal
-    commands, seconds = _work_of(connection)
-    ended = run(command)
-    if ended.code != 0 or queue.count:
+    commands, seconds = work_of(queue.connection)
+    ended = work_off(command)
+    if queue.count:
         raise click.ClickException(f"{' '.join(command[:2])} did not work off its queue: {ended.last_line}")
-    commands_then, seconds_then = _work_of(connection)
+    commands_then, seconds_then = work_of(queue.connection)
     return (commands_then - commands) / count, 1e6 * (seconds_then - seconds) / count
-
-
-def _work_of(connection: Redis) -> tuple[int, float]:
-    """Commands that Redis has executed, and the CPU seconds it has used."""
-    stats: Any = connection.info("commandstats")
-    cpu: Any = connection.info("cpu")
-    return sum(each["calls"] for each in stats.values()), cpu["used_cpu_user"] + cpu["used_cpu_sys"]
 
 
 def checkpoints(count: int) -> None:
@@ -117,13 +107,9 @@ def checkpoints(count: int) -> None:
     os.environ["RQMEM_JOURNAL"] = "on"
     with tempfile.TemporaryDirectory() as folder:
         for name, (monitored, options) in ways.items():
-            queue = Queue(QUEUE, connection=_empty_redis())
-            job = queue.enqueue("scripts.bench.journal.pass_checkpoints", count, monitored)
+            job = empty_queue().enqueue("scripts.bench.journal.pass_checkpoints", count, monitored)
             run(["rqmem", "worker", QUEUE, "--burst", "--log-file", str(Path(folder) / "log"), *options])
-            taken = job.return_value()
-            if taken is None:
-                raise click.ClickException(f"the job that passes checkpoints ended {job.get_status()}")
-            click.echo(f"{name:<30}{taken:>8.2f} us")
+            click.echo(f"{name:<30}{result_of(job):>8.2f} us")
 
 
 @memory_aware()
@@ -141,7 +127,7 @@ def pass_checkpoints(count: int, monitored: bool) -> float:
 def monitor(seconds: int) -> None:
     """CPU of ``rqmem monitor`` that looks every second at workers that all work."""
     click.echo(f"\nCPU of rqmem monitor --interval 1, {_WORKERS} workers that work, {seconds} s\n")
-    connection = _empty_redis()
+    connection = empty_queue().connection
     workers = [Worker([QUEUE], connection=connection, name=f"worker-{number}") for number in range(_WORKERS)]
     for worker in workers:
         worker.register_birth()
@@ -150,9 +136,7 @@ def monitor(seconds: int) -> None:
     monitor = Running(["rqmem", "monitor", "--interval", "1", "--duration", duration])
     try:
         _go_on(connection, workers, _SETTLE_SECONDS)
-        before, began = cpu_seconds(monitor.pid), time.monotonic()
-        _go_on(connection, workers, seconds)
-        share = (cpu_seconds(monitor.pid) - before) / (time.monotonic() - began)
+        share = cpu_share(monitor.pid, partial(_go_on, connection, workers, seconds))
     finally:
         too_early = process_tree.is_zombie(monitor.pid)
         monitor.terminate()
@@ -190,12 +174,6 @@ def _work(connection: Redis, names: list[str]) -> None:
         pipeline.execute()
 
 
-def _empty_redis() -> Redis:
-    connection = connect.connect()
-    connection.flushall()
-    return connection
-
-
 @click.command()
 @click.option("--runs", type=click.IntRange(1000), default=1_000_000, show_default=True, help="Runs remembered.")
 @click.option("--rounds", type=click.IntRange(1), default=3, show_default=True, help="Runs of each load.")
@@ -209,20 +187,11 @@ def main(runs: int, rounds: int, count: int, short: bool) -> None:
         ("no-op", count, jobs.nothing, ()),
         ("50 ms", count // 5, jobs.work_for, (0.05,)),
     ]
-    stolen = stolen_since_now()
-    with tempfile.TemporaryDirectory() as folder:
-        server = embedded.start(Path(folder))
-        linux.become_subreaper()  # after the server, which is not to become our child
-        os.environ["RQMEM_REDIS_URL"] = server.url
-        try:
-            outside = size(runs) + costs_in_redis(rounds, loads)
-            checkpoints(2000 if short else 20_000)
-            monitor(5 if short else 30)
-        finally:
-            embedded.stop(Path(folder))
-    click.echo(f"\nprocessor time that the host took: {stolen():.0f} % (above some 5 % look again)")
-    click.echo("\nall within the budget" if not outside else "\noutside the budget:\n  " + "\n  ".join(outside))
-    sys.exit(1 if outside else 0)
+    with own_redis():
+        outside = size(runs) + costs_in_redis(rounds, loads)
+        checkpoints(2000 if short else 20_000)
+        monitor(5 if short else 30)
+    end(outside)
 
 
 if __name__ == "__main__":

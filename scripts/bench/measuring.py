@@ -1,4 +1,4 @@
-"""What the larger measurements share: a Redis of their own, what it had to do, sizes of a process, the last lines."""
+"""What the measurements share: a Redis of their own, what it had to do, sizes of a process, the last lines."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from rq.job import Job, JobStatus
 
 from rqmem.connection import embedded
 from rqmem.measure import procfs
+from rqmem.tracebacks import what_was_raised
 from rqmem.units import MB, to_mb
 from rqmem.worker import linux
-from scripts.bench.worker_runs import Running, stolen_since_now
+from scripts.bench.worker_runs import LONGEST_SECONDS, Ended, Running, stolen_since_now
 
 
 @contextmanager
 def own_redis() -> Iterator[Redis]:
     """A server that the workers started meanwhile use too; in the end it is gone with its data.
 
-    It keeps no log on disk: writing that anew while it grows takes a processor for seconds, and more of them the more
-    is done, which would be taken for ours.
-    After it the host's part of the time is told, since a measurement on a virtual machine is worth no more than that.
+    It writes no append-only file: rewriting that takes a processor for seconds, and the time would look like ours.
+    At the end, print how much time the host of this virtual machine took: the figures are worth no more than that.
     """
     stolen = stolen_since_now()
     with tempfile.TemporaryDirectory() as folder:
@@ -56,26 +56,31 @@ def used_bytes(connection: Redis) -> int:
     return int(memory["used_memory"])
 
 
-def work_off(command: list[str], patience_seconds: float) -> None:
+def work_off(command: list[str], patience_seconds: float = LONGEST_SECONDS) -> Ended:
     """Have a worker work until it ends by itself. Raises `click.ClickException` where that takes too long or fails."""
     ended = Running(command).finish(patience_seconds)
     if ended.code != 0:
         raise click.ClickException(f"{' '.join(command[:2])} ended with {ended.code}: {ended.last_line}")
+    return ended
 
 
 def result_of(job: Job) -> Any:
     """What the job returned. Raises `click.ClickException` for one that did not finish, with its error."""
     job.refresh()
+    if job.get_status() != JobStatus.FINISHED:
+        raise click.ClickException(f"{job.description} ended {job.get_status().value}: {error_of(job) or 'no result'}")
+    return job.return_value()
+
+
+def error_of(job: Job) -> str:
+    """What its last execution raised, in one line; empty: nothing."""
     result = job.latest_result()
-    if job.get_status() != JobStatus.FINISHED or result is None:
-        lines = ((result.exc_string if result else None) or "").strip().splitlines() or ["no result"]
-        raise click.ClickException(f"{job.description} ended {job.get_status().value}: {lines[-1]}")
-    return result.return_value
+    return what_was_raised((result.exc_string if result else None) or "")
 
 
-def resident_mb() -> float:
-    """Of this process, now, in MB."""
-    return to_mb(procfs.parse_resident_pages(Path("/proc/self/statm").read_bytes()) * procfs.PAGE_BYTES)
+def resident_mb(pid: int | str = "self") -> float:
+    """Of a process, now, in MB."""
+    return to_mb(procfs.parse_resident_pages(Path(f"/proc/{pid}/statm").read_bytes()) * procfs.PAGE_BYTES)
 
 
 def peak_mb() -> float:

@@ -15,12 +15,10 @@ from statistics import median
 from typing import Any
 
 import click
-from redis import Redis
-from rq import Queue
 
 from scripts.bench.measuring import end, own_redis, result_of, work_off
 from scripts.bench.row_jobs import ADAPTIVE, CEILING_MB, FIXED, MOST_MB, WAYS, Read, fill
-from scripts.bench.worker_runs import QUEUE, How
+from scripts.bench.worker_runs import How, empty_queue
 
 PARTS = (0.01, 0.03, 0.1, 0.3, 1.0)
 MOST_MB_IN = {FIXED: 16.0, ADAPTIVE: 0.8 * CEILING_MB}
@@ -31,11 +29,9 @@ _PATIENCE_SECONDS = 1800.0
 Table = dict[str, list[Read]]
 
 
-def read(connection: Redis, job: str, **arguments: Any) -> Read:
+def read(job: str, **arguments: Any) -> Read:
     """What a job of `scripts.bench.row_jobs` measures in a worker of its own."""
-    connection.flushall()
-    queue = Queue(QUEUE, connection=connection)
-    enqueued = queue.enqueue(f"scripts.bench.row_jobs.{job}.run", kwargs=arguments, job_timeout=3600)
+    enqueued = empty_queue().enqueue(f"scripts.bench.row_jobs.{job}.run", kwargs=arguments, job_timeout=3600)
     work_off(How(MOST_MB).command("--burst"), _PATIENCE_SECONDS)
     done: Read = result_of(enqueued)
     if done.rows != arguments["rows"]:
@@ -49,7 +45,7 @@ def middle(runs: list[Read]) -> Read:
     return Read(runs[0].rows, total, median(run.seconds for run in runs), median(run.growth_mb for run in runs))
 
 
-def rows_of_all_ways(connection: Redis, path: str, counts: list[int], rounds: int) -> Table:
+def rows_of_all_ways(path: str, counts: list[int], rounds: int) -> Table:
     """Print the table of ways by number of rows, in turns, so that a slow minute of the machine is everybody's."""
     click.echo(
         f"MB above what the job had before, and seconds; medians of {rounds}; ceiling of chunks {CEILING_MB} MB\n"
@@ -58,7 +54,7 @@ def rows_of_all_ways(connection: Redis, path: str, counts: list[int], rounds: in
     click.echo(f"{'':<24}" + f"{'MB':>10}{'s':>9}" * len(counts))
     found: dict[tuple[str, int], list[Read]] = {}
     for _, count, way in itertools.product(range(rounds), counts, WAYS):
-        done = read(connection, "ReadOrders", path=path, way=way, rows=count)
+        done = read("ReadOrders", path=path, way=way, rows=count)
         found.setdefault((way, count), []).append(done)
     table = {way: [middle(found[way, count]) for count in counts] for way in WAYS}
     for way, cells in table.items():
@@ -66,15 +62,13 @@ def rows_of_all_ways(connection: Redis, path: str, counts: list[int], rounds: in
     return table
 
 
-def statements(connection: Redis, path: str, rows: int, rounds: int) -> None:
+def statements(path: str, rows: int, rounds: int) -> None:
     """Print what a collection after each chunk does for documents in cycles."""
     click.echo(f"\n{rows:,} documents of {_PICTURE_BYTES / 1000:.0f} KB in cycles, chunks of 50{'MB':>10}{'s':>9}\n")
     runs: dict[str, list[Read]] = {"as Python collects": [], "collected after each chunk": []}
     for _, (name, done) in itertools.product(range(rounds), runs.items()):
         collects = name != "as Python collects"
-        done.append(
-            read(connection, "PrintStatements", path=path, rows=rows, picture_bytes=_PICTURE_BYTES, collects=collects)
-        )
+        done.append(read("PrintStatements", path=path, rows=rows, picture_bytes=_PICTURE_BYTES, collects=collects))
     for name, done in runs.items():
         cell = middle(done)
         click.echo(f"{name:<48}{cell.growth_mb:>10.1f}{cell.seconds:>9.2f}")
@@ -126,11 +120,11 @@ def main(output: Path | None, rows: int, rounds: int, short: bool) -> None:
     if short:
         rows, rounds = 20_000, 1
     counts = [int(part * rows) for part in PARTS]
-    with tempfile.TemporaryDirectory() as folder, own_redis() as connection:
+    with tempfile.TemporaryDirectory() as folder, own_redis():
         path = Path(folder) / "orders.db"
         fill(path, rows)
-        table = rows_of_all_ways(connection, str(path), counts[-2:] if short else counts, rounds)
-        statements(connection, str(path), min(rows, _STATEMENTS), rounds)
+        table = rows_of_all_ways(str(path), counts[-2:] if short else counts, rounds)
+        statements(str(path), min(rows, _STATEMENTS), rounds)
     if output is not None:
         _draw_or_say(table, output)
     end(faults(table))

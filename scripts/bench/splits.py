@@ -8,7 +8,6 @@ beside it. Ends with 1 when something is outside the budget of the design, and s
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import mean, median
@@ -23,7 +22,7 @@ from rqmem.store import ledger
 from scripts.bench import jobs
 from scripts.bench.measuring import end, own_redis, result_of, used_bytes, work_of, work_off
 from scripts.bench.split_jobs import Phases
-from scripts.bench.worker_runs import QUEUE, How
+from scripts.bench.worker_runs import How, empty_queue, stock_worker
 
 MOST_GROWN = 1.2  # time a child among many, against among few
 MOST_LIVE_KB, MOST_GROWTH_MB = 2.5, 8.0
@@ -57,8 +56,7 @@ class Tree:
 
 def grow(connection: Redis, children: int) -> Tree:
     """Have a job split into so many children, run them, and gather."""
-    connection.flushall()
-    queue = Queue(QUEUE, connection=connection)
+    queue = empty_queue()
     patience, (commands, _) = _patience(children), work_of(connection)
     job = queue.enqueue("scripts.bench.split_jobs.SumUp.run", kwargs={"numbers": children}, job_timeout=int(patience))
     before = used_bytes(connection)
@@ -161,11 +159,7 @@ def faults(tree: Tree, beside: Tree) -> list[str]:
 
 def fan_ins(connection: Redis, sizes: Sequence[int]) -> None:
     """The table against one job that depends on all others: Redis commands, and seconds of all jobs together."""
-    url = os.environ["RQMEM_REDIS_URL"]
-    single = {
-        "rq worker, one job on all": ["rq.cli", "worker", QUEUE, "--burst", "--quiet", "--url", url],
-        "rqmem worker, one job on all": HOW.command("--burst"),
-    }
+    single = {"rq worker, one job on all": stock_worker(), "rqmem worker, one job on all": HOW.command("--burst")}
     click.echo(f"\n{'':<30}" + "".join(f"{f'{size:,} jobs':>22}" for size in sizes))
     click.echo(f"{'':<30}" + f"{'commands':>12}{'seconds':>10}" * len(sizes))
     for name, command in single.items():
@@ -181,8 +175,7 @@ def _cell(commands: float, seconds: float) -> str:
 
 def _wait_for_all(connection: Redis, command: list[str], count: int) -> tuple[int, float]:
     """Commands, and seconds from the start of the first of so many jobs to the end of the one that waits for all."""
-    connection.flushall()
-    queue = Queue(QUEUE, connection=connection)
+    queue = empty_queue()
     commands, _ = work_of(connection)
     waited_for = queue.enqueue_many([Queue.prepare_data(jobs.nothing) for _ in range(count)])
     last = queue.enqueue(jobs.nothing, depends_on=waited_for)

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import click
-from rq import Worker
+from rq import Queue, Worker
 from rq.job import Job
 
 from rqmem.connection import connect
@@ -28,7 +28,7 @@ from rqmem.testing import wait_until
 ROOT = Path(__file__).parents[2]
 QUEUE = "bench"
 _TICKS = os.sysconf("SC_CLK_TCK")
-_LONGEST_SECONDS = 300.0
+LONGEST_SECONDS = 300.0
 _START_SECONDS = 20.0
 
 
@@ -77,7 +77,7 @@ class Running:
         )
         self.pid = self._process.pid
 
-    def finish(self, timeout_seconds: float = _LONGEST_SECONDS) -> Ended:
+    def finish(self, timeout_seconds: float = LONGEST_SECONDS) -> Ended:
         """Wait for its end; one that does not end is killed, and its code is that of the kill."""
         deadline = time.monotonic() + timeout_seconds
         while not (done := os.wait4(self.pid, os.WNOHANG))[0]:
@@ -115,6 +115,18 @@ class Running:
         return tuple(words)
 
 
+def stock_worker() -> list[str]:
+    """The command of RQ's own worker, to compare with."""
+    return ["rq.cli", "worker", QUEUE, "--burst", "--quiet", "--url", os.environ["RQMEM_REDIS_URL"]]
+
+
+def empty_queue() -> Queue:
+    """The queue of all measurements, on an empty Redis."""
+    connection = connect.connect()
+    connection.flushall()
+    return Queue(QUEUE, connection=connection)
+
+
 def run(command: list[str]) -> Ended:
     return Running(command).finish()
 
@@ -131,8 +143,14 @@ def serving(how: How) -> Iterator[Running]:
         worker.finish(_START_SECONDS)
 
 
-def cpu_seconds(pid: int) -> float:
-    """CPU time of one process so far, without its children's."""
+def cpu_share(pid: int, wait: Callable[[], object]) -> float:
+    """CPU of one process while ``wait()`` runs, as a part of one core, without its children's."""
+    before, began = _cpu_seconds(pid), time.monotonic()
+    wait()
+    return (_cpu_seconds(pid) - before) / (time.monotonic() - began)
+
+
+def _cpu_seconds(pid: int) -> float:
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / _TICKS
 

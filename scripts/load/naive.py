@@ -85,12 +85,12 @@ def batches(campaign_id: int) -> int:
 
 
 def training(rows: str, model: str) -> float:
-    """All rows and their features in memory, as `scripts.bench.training` does it; the balanced F1."""
+    """All rows and their features in memory; the balanced F1."""
     from jobs.training_order import Order
-    from scripts.bench.training import trained_in_memory
+    from scripts.load.in_memory import trained_in_memory
 
     trained = trained_in_memory(Order.of(rows, model))
-    Path(model).write_text(json.dumps({"balanced_f1": trained.balanced_f1, "accuracy": trained.accuracy}))
+    Path(model).write_text(json.dumps(trained._asdict()))
     return trained.balanced_f1
 
 

@@ -547,7 +547,7 @@ def test_neither_order_nor_process_nor_a_second_run_makes_another_model(
 
 @pytest.mark.parametrize("balance", ["weights", "sample", "none"])
 def test_streamed_is_as_good_as_in_memory(rows: Path, model: Path, balance: str) -> None:
-    from scripts.bench.training import trained_in_memory
+    from scripts.load.in_memory import trained_in_memory
 
     told = train(rows, model, balance=balance)["figures"]
     assert told["balanced_f1"] > 3 * told["always_the_most_frequent"]["balanced_f1"]
