@@ -57,7 +57,7 @@ class Ceiling:
             self._horse.set_ceiling(self._before)
 
     def check_fit(self, declared_mb: float | None, used_bytes: int) -> None:
-        """Check, before the job begins, that it can run in a horse that uses so much already.
+        """Check, before the job begins, that it can run in a horse that uses this much already.
 
         Raises:
             HorseTooHeavy: not in this one, because of what earlier jobs left in it.

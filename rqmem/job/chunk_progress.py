@@ -75,7 +75,7 @@ class ChunkProgress:
 
     Attributes:
         cursor, items_done: where it is, over all executions.
-        to_be_cut: an earlier execution breached here, and what is left is to become child jobs.
+        to_be_cut: an earlier execution breached here, so child jobs must be made of what is left.
     """
 
     def __init__(self, checkpoints: Checkpoints, counts: ChunkCounts, size: policy.State, *, outermost: bool) -> None:

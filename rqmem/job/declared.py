@@ -1,6 +1,6 @@
-"""What job types declare, and what of it applies under a configuration: for tables of job types.
+"""What job types declare, and which of these values apply under a configuration, for tables of job types.
 
-Job types are found in modules or by their paths, which imports them and runs nothing else of them. Redis is not asked.
+Job types are found in modules or by their paths. That imports them, and runs nothing else. Redis is not asked.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ class Declared:
 
     Attributes:
         job: its dotted path.
-        limits: of the table of limits; None in it: not declared.
+        limits: a field that is None is not declared.
         about: the first line of its docstring.
-        splits: its ``handle`` takes ``items=None``, a slice of its own work: it may split into its own kind.
+        splits: its ``handle`` takes ``items=None``, so it may split into jobs of its own type.
     """
 
     job: str
@@ -43,7 +43,7 @@ class Declared:
 
 @dataclass(frozen=True)
 class Applied:
-    """What applies to a job type in the end, field of it -> where that came from, and what the config file says."""
+    """What applies to a job type, what the config file says, and for each field where its value came from."""
 
     limits: JobSettings
     said: JobSettings
@@ -84,7 +84,7 @@ def of_path(path: str) -> Declared:
 
 
 def applied(declared: Declared, settings: Settings) -> Applied:
-    """What applies: the config file's word on the job type, else its code's, else the worker's, else the default."""
+    """The value of the config file for the job type, else of its code, else of the worker, else the default."""
     config = settings.config
     said = config.jobs.get(declared.job, JobSettings())
     values = {**declared.limits.given, **said.given}

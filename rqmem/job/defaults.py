@@ -1,8 +1,8 @@
-"""Which Redis, and which classes of RQ, ``enqueue`` and ``progress`` use where the call names none.
+"""Which Redis, and which classes of RQ, ``enqueue`` and ``progress`` use if the call names none.
 
-A value is what `use` was given; else, in a Django project, what ``RQ_QUEUES`` says of the queue; else, inside a job,
-the job's; else what the environment names; else the embedded server of this directory, if it
-runs. None of this starts a server: a private one in a web process would hold jobs that no worker sees.
+The first of these that there is: what `use` was given; in a Django project, what ``RQ_QUEUES`` says of the queue;
+inside a job, the job's; what the environment names; the embedded server of this directory, if it runs. No server is
+started: jobs in a private one, started by a web process, would be seen by no worker.
 """
 
 from __future__ import annotations

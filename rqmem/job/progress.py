@@ -17,24 +17,23 @@ if TYPE_CHECKING:
     from redis import Redis
 
 MOST_SPLITS = 20
-"""Of a tree: jobs below its top that are told of."""
+"""How many jobs below the top of a tree are shown."""
 
 
 @dataclass(frozen=True)
 class Progress:
-    """Of a job, and of its children where it has split.
+    """The progress of a job, and of its children if it has split.
 
     Attributes:
-        job_id: whose.
-        total: children; 1 for a job that has not split; None while they are still being made.
-        done, failed, running: of those, by now. ``done`` ended well.
-        items: finished, in all executions: by the job itself, and by all below it that have ended.
-        rate: of those ``total`` that end in a second, since it split (or failed ones began once more) until all have
-            ended; None: nothing has ended.
+        total: number of children; 1 for a job that has not split; None while they are still being made.
+        done, failed, running: how many of those have succeeded, have failed, and run now.
+        items: items finished in all executions, by the job itself and by all below it that have ended.
+        rate: children that end in a second, since the job split (or failed ones were run again) until all have ended;
+            None: nothing has ended.
         eta_seconds: until all have ended, at that rate.
-        peak_mb: the highest that was used, in MB, by it or by one below it that has ended.
+        peak_mb: the highest usage, in MB, of the job and of those below it that have ended.
         splits: those of its children that have split themselves, in order.
-        more: so many more have, but are not in ``splits``: a tree has 20 at most, and some may be forgotten.
+        more: how many more have split but are not in ``splits``: a tree has 20 at most, and some may be forgotten.
     """
 
     job_id: str

@@ -1,6 +1,6 @@
 """How much memory a run uses: read as cheaply as its ceiling allows, the highest seen, and what a collection gave back.
 
-Nothing is judged or told here.
+Nothing is decided or reported here.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ class RunUsage:
     """Of this process and what it started, while one run lasts. All figures are bytes.
 
     Args:
-        growth_bytes_per_second: that are thought possible between two exact readings.
-        page: the horse's, where the watcher leaves what it saw; None: nobody watches.
+        growth_bytes_per_second: the fastest growth to expect between two exact readings.
+        page: the shared page, to which the watcher writes what it saw; None: nobody watches.
     """
 
     def __init__(self, growth_bytes_per_second: float, page: SharedPage | None) -> None:
@@ -31,7 +31,7 @@ class RunUsage:
         self.collections = self.freed = 0
 
     def against(self, limit: int) -> int:
-        """Usage now: estimated where that proves it to be at most ``limit``, else `exact`."""
+        """Usage now: estimated if the estimate proves that it is at most ``limit``, else `exact`."""
         now = _clock()
         raw = self._meter.raw()
         usage = self._meter.estimate(raw)

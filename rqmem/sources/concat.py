@@ -17,10 +17,11 @@ T_co = TypeVar("T_co", covariant=True)
 class Concat(Cuttable[T_co]):
     """All items of the first source, then those of the next.
 
-    The cursor is ``[which source, its cursor]``; where later ones have a first cursor, those by number come third.
+    The cursor is ``[which source, its cursor]``. If later sources have a first cursor, a dict of those by number comes
+    third.
 
-    A slice of ``items_per_slice`` never reaches over two sources. Cut into parts, the sources share them by their
-    counts; where one of those is unknown, evenly.
+    A slice of ``items_per_slice`` never spans two sources. ``parts`` are shared among the sources by their counts, or
+    evenly if one of those is unknown.
     """
 
     def __init__(self, *sources: Source[T_co] | Iterable[T_co]) -> None:
@@ -138,7 +139,7 @@ def shared_out(parts: int, weights: list[int]) -> list[int]:
 
 
 def grouped(weights: list[int], groups: int) -> Iterator[tuple[int, int]]:
-    """Neighbours in so many groups (fewer than there are weights) of about the same weight: begin and end of each."""
+    """Neighbours in groups (fewer than there are weights) of about the same weight: begin and end of each."""
     begin, left = 0, sum(weights)
     for group in range(groups, 0, -1):
         end, weight = begin + 1, weights[begin]

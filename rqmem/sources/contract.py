@@ -1,8 +1,8 @@
-"""What a source is: the contract that rqmem's own follow, and that one's own may follow as far as it needs to.
+"""What a source is: the contract that rqmem's own sources follow, and that yours may follow as far as you need.
 
-Only `Source.items_after` is required: a job whose source has it can be processed in chunks and resumed. The rest, in
-`Cuttable`, is for sources that are spread over child jobs; what a source lacks is an error that names the method to
-write. Derive from `Cuttable` or write the same methods without it; rqmem takes either::
+Only `Source.items_after` is required: with it, data can be processed in chunks and resumed. The rest, in `Cuttable`, is
+for sources that are spread over child jobs. A missing method is an error that names the method to write. Derive from
+`Cuttable`, or write the same methods without it::
 
     class Orders(Cuttable[Order]):
         def __init__(self, shop, first, last): ...
@@ -24,7 +24,7 @@ write. Derive from `Cuttable` or write the same methods without it; rqmem takes 
         def describe(self):
             return {"shop": self.shop, "first": self.first, "last": self.last}
 
-Promises that a source makes, and that ``tests/sources/test_contract.py`` tests for each of rqmem's:
+A source makes these promises; ``tests/sources/test_contract.py`` tests them for each of rqmem's:
 
 - Items come in one fixed order. Going on after any cursor, in another process on another machine, gives exactly the
   items that were not yet given.
@@ -116,8 +116,8 @@ class Cuttable(Source[T_co]):
     def first_cursor(self) -> Cursor:
         """The cursor before the first item, saved before anything is done.
 
-        For a source that must be fixed by then, since read again it would be another one: the cursor says what it is
-        now. None: there is nothing to fix.
+        It is for a source that would be another one if it were read again: the cursor says what it is now. None: there
+        is nothing to fix.
         """
         return None
 
@@ -129,8 +129,8 @@ class Cuttable(Source[T_co]):
         """The source as slices, in order, made one by one as they are asked for.
 
         Args:
-            items_per_slice: so many items each (sources that only estimate their count: about so many).
-            parts: instead, at most so many slices of about the same size.
+            items_per_slice: items of each slice (about that number, for sources that only estimate their count).
+            parts: instead, the largest number of slices, which have about the same size.
 
         Raises:
             ConfigError: neither or both are given, or one is no whole number of at least 1.
@@ -149,23 +149,23 @@ class Cuttable(Source[T_co]):
         raise lacks(self, "beyond")
 
     def begins_at(self) -> str:
-        """Where its first item stands in the whole, for a person: ``item 14``, ``byte 1,204 of /data/orders.csv``.
+        """Where in the whole its first item is, for a person: ``item 14``, ``byte 1,204 of /data/orders.csv``.
 
-        Empty where that is not known, as in a source of one's own that does not say.
+        Empty if that is not known.
         """
         return ""
 
     def describe(self) -> dict[str, Any]:
         """This slice as JSON, for `rqmem.sources.open_slice`.
 
-        One's own class returns the keyword arguments that make the slice again; or anything, where it has a class
-        method ``from_description``. The class is found by its module and name.
+        A class of yours returns the keyword arguments that make the slice again; or anything, if it has a class method
+        ``from_description``. The class is found by its module and name.
         """
         raise lacks(self, "describe")
 
 
 def lacks(source: object, method: str) -> SourceError:
-    """The error for a method that a source of one's own does not have."""
+    """The error for a method that a source does not have."""
     name = type(source).__qualname__
     return SourceError(f"{name} has no {method}(): write {name}.{method} as rqmem.sources.Cuttable.{method} says")
 
@@ -189,5 +189,5 @@ def even_bounds(length: int, items_per_slice: int | None, parts: int | None) -> 
 
 
 def parts_for(count: int, items_per_slice: int) -> int:
-    """Into how many parts to cut for about so many items each."""
+    """Into how many parts to cut for about that number of items each."""
     return max(1, math.ceil(count / items_per_slice))

@@ -1,10 +1,10 @@
-"""Where in the middle of a CSV file a record begins, without reading what stands before. Pure.
+"""Where in the middle of a CSV file a record begins, without reading what comes before. Pure.
 
-A line end within quotes ends no record, and whether a byte stands within quotes depends on all quotes before it. But
-the quotes near it tell, since a file as RFC 4180 wants it has a quote in few places only. Take a run of quotes, what
-stands before it and what after (S: a delimiter or a line end; x: anything else)::
+A line end within quotes ends no record, and whether a byte is within quotes depends on all quotes before it. But the
+quotes near it are enough, since a file that follows RFC 4180 has quotes in few places. Take a run of quotes with what
+comes before and after it (S: a delimiter or a line end; x: anything else)::
 
-    S"x    opens a field        odd run: the text before stands outside of quotes, the text after within
+    S"x    opens a field        odd run: the text before is outside of quotes, the text after within
     x"S    closes a field       odd run: within, then outside
     x""x, x""S, S""x            even run: escaped quotes, so within before and after
     S"S, S""S                   may be either: look on
@@ -30,7 +30,7 @@ _CUT_CHARACTERS = 8  # of which the window may hold a part only, at both ends
 
 
 class Undecided(Exception):
-    """What stands here does not tell whether it is within quotes."""
+    """The bytes here do not show whether they are within quotes."""
 
 
 @dataclass(frozen=True)
@@ -69,12 +69,12 @@ def record_start(
         longest_field: characters, in that encoding, that no field is longer than.
 
     Returns:
-        None where more of the file is needed to tell.
+        None if more of the file is needed.
 
     Raises:
-        Undecided: it cannot be told from here.
+        Undecided: the data do not show it.
     """
-    first_run = quoting.runs.match(data)  # perhaps the second half of a run: it tells nothing
+    first_run = quoting.runs.match(data)  # perhaps the second half of a run, so it decides nothing
     begin = first_run.end() if first_run else 0
     if begin == len(data):
         return begin if at_end else None
@@ -110,7 +110,7 @@ def _telling_runs(data: bytes, begin: int, quoting: Quoting, quotes: int) -> Ite
 
 
 def _only_empty_fields(data: bytes, begin: int, quoting: Quoting, quotes: int) -> bool:
-    """Whether every quote stands in a S""S: as many pairs after an S, and before one, as half of all quotes."""
+    """Whether every quote is in a S""S: as many pairs after an S, and before one, as half of all quotes."""
     pair, separators = 2 * quoting.quote, [bytes([each]) for each in quoting.separators]
     return all(
         any(2 * pairs == quotes for pairs in accumulate(data.count(each, begin) for each in patterns))

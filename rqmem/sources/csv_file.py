@@ -65,7 +65,7 @@ class CsvFormat:
 
     @property
     def effective_cut(self) -> str:
-        """How cuts are found: quotes tell only where they are escaped by doubling them, as RFC 4180 has it."""
+        """How cuts are found: by quotes only if they are escaped by doubling them, as in RFC 4180."""
         if self.quotechar is None and self.escapechar is None:
             return "lines"
         plain = self.escapechar is None and self.doublequote and not self.skipinitialspace
@@ -99,8 +99,8 @@ class CsvFile(FileSource[Any]):
         errors: what becomes of bytes that are not of the encoding: ``"strict"`` is an error that names the byte,
             ``"replace"`` puts a replacement character there, ``"surrogateescape"`` keeps the byte so that encoding
             gives it back, ``"backslashreplace"`` writes it out, ``"ignore"`` drops it.
-        identity: what the file is, where you know that better than its bytes tell: an ETag, a version. By default the
-            contents decide whether a file that is opened again is the same one.
+        identity: an ETag or a version of the file, if you have one. By default the contents decide whether a file that
+            is opened again is the same one.
 
     Raises:
         ConfigError: an argument cannot be used.
@@ -201,13 +201,13 @@ class CsvFile(FileSource[Any]):
             )
             if start is not None:
                 return offset + start
-            # Where the first quotes do not tell, those of a whole field do.
+            # Where the first quotes do not decide, those of a whole field do.
             size = max(4 * size, longest + longest // 8) if size < longest else 4 * size
         raise csv_cuts.Undecided
 
 
 def _named(names: list[str], row: list[str]) -> dict[Any, Any]:
-    """As `csv.DictReader`: what is missing is None, what is too much stands under None."""
+    """As `csv.DictReader`: missing fields are None, and additional ones are a list under the key None."""
     record: dict[Any, Any] = dict(zip(names, row, strict=False))
     if len(row) > len(names):
         record[None] = row[len(names) :]

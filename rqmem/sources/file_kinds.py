@@ -1,4 +1,4 @@
-"""What a file is that is no text in an encoding which can be cut: told by its first bytes, with what to do. Pure."""
+"""Recognises, by its first bytes, a file that is no text or cannot be cut, and says what to do about it. Pure."""
 
 from __future__ import annotations
 

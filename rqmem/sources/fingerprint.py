@@ -1,10 +1,10 @@
 """Whether a file is still the one that was cut: by its size and contents, wherever it is and whenever it was written.
 
-A file that is downloaded again is the same file. Of up to `WHOLE_BYTES` all is hashed, of a larger one so many bytes in
-blocks all over it, both ends among them; so one byte that changes in the middle of a large file may go unseen, unless
-who knows the file gives it an identity (an ETag, a version), which then decides. To read no more than needed, a file
-whose size, ends, inode and time of writing are the same is taken for the same: no promises against somebody who sets
-them back on purpose.
+A file that is downloaded again is the same file. A file of up to `WHOLE_BYTES` is hashed whole. Of a larger one, that
+number of bytes is hashed, in blocks all over it and at both ends. So a changed byte in the middle of a large file can
+go unseen. If you know the file better, give it an identity (an ETag, a version), which then decides. To read no more
+than needed, a file with the same size, ends, inode and time of writing counts as the same. This does not protect
+against somebody who sets them back on purpose.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class Fingerprint:
     def change(self, now: Fingerprint, contents_now: Callable[[], str]) -> str | None:
         """What has changed between this and ``now``, in words that follow the file's name; None: nothing.
 
-        ``contents_now``: reads its contents; asked only where the rest does not tell.
+        ``contents_now``: reads its contents; called only if the rest does not decide.
         """
         if self.identity and now.identity and self.identity != now.identity:
             return "is another one, by the identity that it was given"

@@ -1,6 +1,6 @@
 """The names by which a slice's JSON names its class.
 
-rqmem's own kinds of source have short names (`KINDS`). A class of one's own is named by ``module:Class``. The worker
+rqmem's own kinds of source have short names (`KINDS`). A class of yours is named by ``module:Class``. The worker
 imports it as it imports jobs, so the class must be defined at the top level of a module that the worker can import.
 """
 

@@ -1,4 +1,4 @@
-"""A file that is read at offsets, in blocks, and must stay as it is meanwhile: what `rqmem.sources.files` stands on."""
+"""A file that is read at offsets, in blocks, and must not change meanwhile. `rqmem.sources.files` is built on it."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class OpenFile:
             self._accept(Fingerprint.of(self._descriptor, self._identity), self.seen)
 
     def check(self, seen: Fingerprint) -> None:
-        """Raise `SourceChanged` where this is not the file that was ``seen``; else what is known of that is known."""
+        """Raise `SourceChanged` if this is not the file that was ``seen``; else keep what is known of that one."""
         self._accept(self.seen, seen)
 
     def with_contents(self) -> Fingerprint:
@@ -93,7 +93,7 @@ def lines(
 ) -> Iterator[bytes]:
     """The lines in these bytes, with their ends, a block at a time. ``split`` cuts at ``ends`` and keeps them.
 
-    Of a line of many more than ``longest`` bytes only a beginning of more than so many comes, and then nothing.
+    Of a line that is much longer than ``longest`` bytes, only a beginning longer than that comes, and then nothing.
     """
     held: list[bytes] = []
     while begin < end:

@@ -34,7 +34,7 @@ class HeldKeys:
         return HeldKeys(self.keys[begin:end], self.first + begin)
 
     def batches(self, size: int = KEYS_PER_QUERY) -> Iterator[HeldKeys]:
-        """The keys, so many at a time."""
+        """The keys, in batches of this size."""
         return (self.between(begin, begin + size) for begin in range(0, len(self.keys), size))
 
 

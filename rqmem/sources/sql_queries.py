@@ -1,4 +1,4 @@
-"""What `SqlRows` asks of a database, by whichever road: `sql_selectable` (SQLAlchemy) or `sql_dbapi` (a driver)."""
+"""What `SqlRows` asks of a database, through `sql_selectable` (SQLAlchemy) or `sql_dbapi` (a driver)."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Queries(Protocol):
 
     @property
     def window(self) -> bool:
-        """Whether only the first rows in some order are wanted: which ones, is to be fixed before the first is read."""
+        """Whether only the first rows in some order are wanted. They must be fixed before the first is read."""
         ...
 
     def page(self, keys: KeyRange, limit: int) -> list[tuple[Any, Key]]:

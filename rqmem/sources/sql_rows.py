@@ -53,7 +53,7 @@ class SqlRows(Cuttable[Any]):
         page_size: rows per query; a page is in memory at a time.
         count: ``"estimate"`` asks PostgreSQL's planner how many rows there are, which is quick and rough; other
             databases count.
-        at_most: only the first so many rows in the order of the key, as there are when the first is read.
+        at_most: only this number of rows in the order of the key, as they are when the first is read.
         stable: nothing that is selected from changes until the job is done. Without this promise a select in which a
             row depends on others (a LIMIT in a subquery, DISTINCT ON, a window function) is refused.
 

@@ -134,7 +134,7 @@ def _bare(query: Any) -> tuple[Any, tuple[tuple[str, Any], ...]]:
 
 
 def _with_order(shape: Shape, clauses: Iterable[Any], around: Any) -> Shape:
-    """``around``: the subquery whose columns the order has to be told in; None: it may stand as it is."""
+    """``around``: the subquery in whose columns the order must be written; None: it may stay as it is."""
     order: list[Ordered] | None = []
     written = []
     for number, clause in enumerate(clauses):

@@ -1,6 +1,6 @@
-"""What in the text of a query makes another set of it each time it is run. Pure.
+"""Finds what in the text of a query makes it another set each time it is run. Pure.
 
-A row of such a query is in it or not depending on other rows: LIMIT, OFFSET, FETCH, TOP, DISTINCT ON, window functions,
+In such a query, whether a row is selected depends on others: LIMIT, OFFSET, FETCH, TOP, DISTINCT ON, window functions,
 samples, and functions that are random. They are harmless in the list of what is selected (``SELECT id, (SELECT ...
 LIMIT 1) FROM ...``) and within EXISTS. Words in texts, quoted names and comments are none.
 """
@@ -37,7 +37,7 @@ AGGREGATES = frozenset(("max", "min", "count", "sum", "avg", "array_agg", "strin
 
 @dataclass(frozen=True)
 class Found:
-    """Such a word; ``outermost``: it stands in no subquery. ``alias``: what a column made by it is called."""
+    """Such a word. ``outermost``: it is in no subquery. ``alias``: the name of the column that it makes."""
 
     word: str
     outermost: bool
@@ -110,7 +110,7 @@ def _meaning(word: str, before: str, after: str) -> str:
 
 
 def _alias(words: list[str], at: int, depth: int) -> str:
-    """The name of the column in the list of what is selected in which the word at that place stands."""
+    """The name of the selected column that contains the word at that place."""
     end = at
     while end < len(words):
         depth += (words[end] == "(") - (words[end] == ")")

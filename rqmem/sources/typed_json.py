@@ -1,6 +1,6 @@
 """Values as JSON that come back as they were: also tuples, moments, Decimals, UUIDs and bytes, which JSON lacks.
 
-A value that JSON has stands as itself; any other as ``{"$": kind, "v": text}``. What would come back as something
+A value that JSON has is written as itself, any other as ``{"$": kind, "v": text}``. What would come back as something
 else (an object, a dict whose keys are not texts, a subclass of int) is refused, never changed.
 """
 

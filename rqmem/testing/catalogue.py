@@ -13,7 +13,7 @@ Kwargs = Callable[[int], dict[str, Any]]
 
 @dataclass(frozen=True)
 class Entry:
-    """A job to run against one's own set-up: enqueue ``path`` with ``kwargs(ceiling in MB)``.
+    """A job to run against your own set-up: enqueue ``path`` with ``kwargs(ceiling in MB)``.
 
     ``says`` is its one line for people; ``needs`` names modules that must be importable.
     """
@@ -32,14 +32,14 @@ class Entry:
 
 @dataclass(frozen=True)
 class Adversary(Entry):
-    """A job that uses more memory than it may; it must fail, and be told why.
+    """A job that uses more memory than it may; it must fail, and its error must say why.
 
     Attributes:
         step_mb: what one of its calls in C adds; no signal interrupts it, so that much comes on top.
-        unwinds: False: while its main thread unwinds its others go on, so that only a kill bounds it.
+        unwinds: False: its other threads go on while its main thread unwinds, so that only a kill ends it.
         on_failure: path of the failure callback to enqueue it with.
-        meanwhile: what is to happen beside it, once `BEGUN` is in Redis (its value is the job's pid):
-            Redis stopped for some seconds, or SIGTERM to its worker at the moment the job is stopped.
+        meanwhile: what to do while it runs, once `BEGUN` is in Redis (its value is the job's pid): stop Redis for some
+            seconds, or send SIGTERM to its worker at the moment the job is stopped.
     """
 
     step_mb: float = 0

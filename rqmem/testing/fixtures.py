@@ -72,7 +72,7 @@ class RealWorker:
         timeout_seconds: float = 60,
         **kwargs: Any,
     ) -> Outcome:
-        """Enqueue ``job`` with these arguments, run it to its end, and tell how it ended.
+        """Enqueue ``job`` with these arguments, run it to its end, and return how it ended.
 
         Args:
             job: a `MemoryAwareJob`, a function, or the dotted path of one.

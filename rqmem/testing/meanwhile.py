@@ -1,4 +1,4 @@
-"""What is to happen beside those adversaries that name a ``meanwhile``. Redis and worker must be on this machine."""
+"""Does what adversaries name in ``meanwhile`` while they run. Redis and worker must be on this machine."""
 
 from __future__ import annotations
 

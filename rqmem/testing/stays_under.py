@@ -1,6 +1,6 @@
-"""`assert_stays_under`: a block of code, and the processes it starts, use at most so much more memory.
+"""`assert_stays_under`: a block of code, and the processes it starts, use at most this much more memory.
 
-Two readings, the higher counts. For this process the kernel's own high-water mark of resident memory, set
+Of two readings, the higher counts. For this process the kernel's own high-water mark of resident memory, set
 back at the start, so a spike of a microsecond is seen; mapped files are in that mark and cannot be told
 apart afterwards, so the most that samples saw of them is taken off. And samples of the whole tree, every
 few milliseconds by a thread: they are all there is for child processes, and for this process where the mark
@@ -158,7 +158,7 @@ def _running_line(thread: int) -> str:
 
 
 def _status_bytes(name: str) -> int:
-    """A size that ``/proc/self/status`` tells."""
+    """A size in ``/proc/self/status``."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith(f"{name}:"):
             return int(line.split()[1]) * 1024

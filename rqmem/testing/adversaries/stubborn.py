@@ -29,7 +29,7 @@ def bare_except(mb: int = 1500) -> None:
 
 
 def stays_where_it_is(mb: int = 1500) -> None:
-    """Swallows what it is told, stops growing, keeps what it has."""
+    """Swallows the error, stops growing, keeps what it has."""
     held: list[bytearray] = []
     end: float | None = None
     while end is None or time.monotonic() < end:
@@ -65,7 +65,7 @@ def closes_all_files(mb: int = 1500) -> None:
 
 
 def finally_that_grows(mb: int = 1500) -> None:
-    """Told to unwind, it goes on in its finally."""
+    """Goes on in its finally when it has to unwind."""
     try:
         blocks(mb)
     finally:
