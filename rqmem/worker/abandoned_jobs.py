@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from rqmem import events
 from rqmem.rq_names import Execution, NoSuchJobError
 from rqmem.store import executions
 from rqmem.worker import linux
@@ -24,7 +25,11 @@ from rqmem.worker import linux
 if TYPE_CHECKING:
     from redis import Redis
 
-    from rqmem.worker.lifecycle import LivingWorker
+    from rqmem.rq_names import Worker
+    from rqmem.worker.context import Context
+    from rqmem.worker.horse.main import HorseMain
+    from rqmem.worker.horse_pool import HorsePool
+    from rqmem.worker.settlement import Settlement
 
 _TRIES = 3
 _LONGEST_SECONDS = 600.0  # without an end after so long it hangs
@@ -44,16 +49,21 @@ class Abandoned:
 class Settler:
     """The process that settles them, one at a time, for one worker."""
 
-    def __init__(self, worker: LivingWorker, connection: Redis) -> None:
+    def __init__(
+        self, worker: Worker, context: Context, pool: HorsePool, settlement: Settlement, horse: HorseMain
+    ) -> None:
         self._worker = worker
-        self._connection = connection
+        self._context = context
+        self._pool = pool
+        self._settlement = settlement
+        self._horse = horse
         self._tries: Counter[str] = Counter()
         self._pid = 0
         self._kill_at = 0.0
         self._left = 0
         self._closed = False
 
-    def begin(self, found: Sequence[Abandoned]) -> int:
+    def begin(self, found: Sequence[Abandoned], connection: Redis) -> int:
         """Have those settled that are not settled yet, unless that is under way; how many have been since last time."""
         settled, self._left = max(0, self._left - len(found)), len(found)
         if self._busy() or self._closed or not found:
@@ -62,7 +72,7 @@ class Settler:
         for each in found:
             if each not in hopeful:  # its job's record cannot be read, say
                 _log.warning("job %s of lost worker %s is left to RQ's maintenance", each.job_id, each.lost_worker)
-                executions.disown(self._connection, each.job_id)
+                executions.disown(connection, each.job_id)
         self._tries.update(each.execution_id for each in hopeful)
         if hopeful:
             self._fork(hopeful)
@@ -86,7 +96,7 @@ class Settler:
                 os.waitpid(self._pid, 0)
             elif os.waitpid(self._pid, os.WNOHANG) == (0, 0):
                 return True
-        self._worker.forget_helper(self._pid)
+        self._pool.forget_helper(self._pid)
         self._pid = 0
         return False
 
@@ -94,33 +104,43 @@ class Settler:
         worker, parent = self._worker, os.getpid()
         self._pid = os.fork()
         if self._pid:
-            worker.leave_alone(self._pid)
+            self._pool.leave_alone(self._pid)
             self._kill_at = time.monotonic() + _LONGEST_SECONDS
             return
         try:
             linux.die_with_parent()
             if os.getppid() == parent:
-                worker.begin_settling()
+                self._begin_settling()
                 for each in found:
-                    _settle(worker, each)
+                    self._settle(each)
         except BaseException:  # noqa: BLE001  whatever it was, this process ends
             _log.exception("worker %s: settling what a dead worker left was cut short", worker.name)
         finally:
             os._exit(0)
 
+    def _begin_settling(self) -> None:
+        """In that process: nothing of the worker's job and horse is its own."""
+        os.setpgrp()
+        linux.become_subreaper()
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2):  # the worker decides when it ends
+            signal.signal(number, signal.SIG_IGN)
+        if self._context.recorder is not None:
+            events.unsubscribe(self._context.recorder.take)
+        self._context.page = self._context.heart = self._pool.group = self._worker._stopped_job_id = None
 
-def _settle(worker: LivingWorker, run: Abandoned) -> None:
-    queue = worker.queue_class(
-        run.queue,
-        connection=worker.connection,
-        job_class=worker.job_class,
-        serializer=worker.serializer,
-        death_penalty_class=worker.death_penalty_class,
-    )
-    execution = Execution(run.execution_id, run.job_id, worker.connection, run.lost_worker)
-    try:
-        job = worker.job_class.fetch(run.job_id, connection=worker.connection, serializer=worker.serializer)
-    except NoSuchJobError:
-        worker.forget(queue, execution)
-        return
-    worker.settle_abandoned(job, queue, execution)
+    def _settle(self, run: Abandoned) -> None:
+        worker = self._worker
+        queue = worker.queue_class(
+            run.queue,
+            connection=worker.connection,
+            job_class=worker.job_class,
+            serializer=worker.serializer,
+            death_penalty_class=worker.death_penalty_class,
+        )
+        execution = Execution(run.execution_id, run.job_id, worker.connection, run.lost_worker)
+        try:
+            job = worker.job_class.fetch(run.job_id, connection=worker.connection, serializer=worker.serializer)
+        except NoSuchJobError:
+            self._horse.forget(queue, execution)
+            return
+        self._settlement.settle_abandoned(job, queue, execution)

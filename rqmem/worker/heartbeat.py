@@ -8,7 +8,6 @@ ends nothing. Any other error is logged once, and spoils one step of the beat.
 
 from __future__ import annotations
 
-import copy
 import logging
 import threading
 import time
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING
 from redis.exceptions import RedisError
 
 from rqmem.measure import machine
+from rqmem.rq_names import WORKERS_BY_QUEUE_KEY, Worker, register_worker
 from rqmem.store import executions, ledger, parent_meta
 from rqmem.store.retrying import (
     State,
@@ -28,14 +28,15 @@ from rqmem.store.retrying import (
     reopen_at_failover,
     unavailable,
 )
+from rqmem.worker.redis_outage import OnConnection
 from rqmem.worker.takeover import Recovery
 
 if TYPE_CHECKING:
     from redis import Redis
 
-    from rqmem.config.settings import Config
     from rqmem.rq_names import Execution, Job
-    from rqmem.worker.lifecycle import LivingWorker
+    from rqmem.worker.abandoned_jobs import Settler
+    from rqmem.worker.context import Context
     from rqmem.worker.recorder import Recorder
 
 _TICK_SECONDS = 1.0
@@ -47,15 +48,23 @@ log = logging.getLogger("rqmem.heart")
 
 
 class Heart:
-    """Beats for one worker from `start` to `stop`."""
+    """Beats for one worker from `start` to `stop`.
 
-    def __init__(self, worker: LivingWorker, config: Config, recorder: Recorder) -> None:
+    Args:
+        worker: RQ's.
+        context: of the worker.
+        recorder: what it writes.
+        settler: of runs of dead workers that cannot go on.
+    """
+
+    def __init__(self, worker: Worker, context: Context, recorder: Recorder, settler: Settler) -> None:
         self._worker = worker
+        self._context = context
         self._recorder = recorder
-        self._seconds = config.heartbeat_seconds
+        self._seconds = context.config.heartbeat_seconds
         self._connection = connection_with_short_timeout(worker.connection, self._seconds)
         reopen_at_failover(self._connection)
-        self._recovery = Recovery(worker, self._connection, config)
+        self._recovery = Recovery(worker, self._connection, context.config, settler)
         self._stopped = threading.Event()
         self._errands: deque[Callable[[Redis], object]] = deque()
         self._running: tuple[Job, Execution] | None = None
@@ -73,7 +82,7 @@ class Heart:
         What dead workers left comes before what is queued.
         """
         self._recorder.flush(self._worker.connection, 2 * self._seconds)
-        self._worker.epoch = executions.epoch(self._worker.connection)
+        self._context.epoch = executions.epoch(self._worker.connection)
         self._do(self._look_for_lost)
         self._thread.start()
 
@@ -174,10 +183,10 @@ class Heart:
     def _register(self) -> None:
         """Register with RQ again where that is lost: after FLUSHALL, with an empty server, after a long absence."""
         epoch = executions.epoch(self._connection)
-        if epoch != self._worker.epoch:
-            self._worker.epoch = epoch
+        if epoch != self._context.epoch:
+            self._context.epoch = epoch
             self._recorder.begin_anew()
-        if not self._stopped.is_set() and self._worker.register_again(self._connection):
+        if not self._stopped.is_set() and register_again(self._worker, self._connection):
             log.warning("worker %s: Redis knew it no more, and knows it again", self._worker.name)
 
     def _end_alerts(self) -> None:
@@ -219,9 +228,7 @@ class Heart:
         if running is None or now - self._maintained_at < self._worker.job_monitoring_interval:
             return
         self._maintained_at = now
-        twin = copy.copy(self._worker)  # the same worker on this thread's connection
-        twin.connection = self._connection
-        twin.maintain_heartbeats(*running)
+        Worker.maintain_heartbeats(OnConnection(self._worker, self._connection), *running)  # type: ignore[arg-type]
 
     def _tell(self, state: State | None, reason: str = "") -> None:
         """One line when Redis goes or begins to refuse, and one when that is over."""
@@ -235,3 +242,22 @@ class Heart:
         else:
             how = "does not answer" if state == "away" else "refuses"
             log.warning("worker %s: Redis %s the heartbeat: %s", self._worker.name, how, reason)
+
+
+def register_again(worker: Worker, connection: Redis) -> bool:
+    """As RQ's `register_birth`, for a worker that lives and that Redis has forgotten. Whether it had to be.
+
+    Its counts of jobs begin anew.
+    """
+    names = [worker.redis_workers_keys, *(WORKERS_BY_QUEUE_KEY % name for name in worker.queue_names())]
+    with connection.pipeline() as pipeline:
+        for name in names:
+            pipeline.sismember(name, worker.key)
+        pipeline.hexists(worker.key, "birth")
+        if all(pipeline.execute()) or worker.birth_date is None:
+            return False
+        pipeline.hset(worker.key, mapping={**worker.serialize(), "state": worker.get_state()})
+        register_worker(worker, pipeline)
+        pipeline.expire(worker.key, worker.worker_ttl + 60)
+        pipeline.execute()
+    return True

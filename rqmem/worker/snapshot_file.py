@@ -33,7 +33,9 @@ from rqmem.worker.horse.self_report import stack_of
 from rqmem.worker.horse.user_code import SNAPSHOT_SIGNAL, described, described_growth
 
 if TYPE_CHECKING:
-    from rqmem.worker.lifecycle import LivingWorker
+    from rqmem.rq_names import Worker
+    from rqmem.worker.context import Context
+    from rqmem.worker.horse_pool import HorsePool
     from rqmem.worker.shared_memory import SharedPage
 
 _ANSWER_SECONDS, _LATE_SECONDS = 2.0, 30.0
@@ -45,8 +47,10 @@ _log = logging.getLogger("rqmem.worker")
 class Snapshots:
     """Writes them for one worker, from `start` in its main thread to `stop`."""
 
-    def __init__(self, worker: LivingWorker) -> None:
+    def __init__(self, worker: Worker, context: Context, pool: HorsePool) -> None:
         self._worker = worker
+        self._context = context
+        self._pool = pool
         self._asked, self._ask = os.pipe()
         os.set_blocking(self._ask, False)
         self._pid = os.getpid()
@@ -82,8 +86,8 @@ class Snapshots:
 
     def _write(self) -> None:
         at = time.time()
-        path = path_for(private.located(self._worker.config.profile_dir), self._worker.name, at)
-        page, horse_pid = self._worker._page, self._worker.horse_pid or self._worker.idle_horse_pid
+        path = path_for(private.located(self._context.config.profile_dir), self._worker.name, at)
+        page, horse_pid = self._context.page, self._horse_pid()
         asked = page is not None and self._ask_horse(page, horse_pid)
         inside = self._answer(page, horse_pid, _ANSWER_SECONDS) if page is not None and asked else None
         snapshot = replace(self._from_outside(at, page), inside=inside)
@@ -123,9 +127,12 @@ class Snapshots:
             threads=[(name, described(line)) for name, line in inside.threads],
         )
 
+    def _horse_pid(self) -> int:
+        return self._worker.horse_pid or self._pool.idle_pid
+
     def _from_outside(self, at: float, page: SharedPage | None) -> Snapshot:
-        worker = self._worker
-        running = worker._recorder.now() if worker._recorder is not None else None
+        worker, recorder = self._worker, self._context.recorder
+        running = recorder.now() if recorder is not None else None
         facts = [("process", f"{os.getpid()} on {os.uname().nodename}, queues {', '.join(worker.queue_names())}")]
         if running is None:
             facts.append(("job", "none: the worker is idle"))
@@ -143,9 +150,9 @@ class Snapshots:
         return Snapshot(worker.name, at, facts, self._processes(), grew=grew)
 
     def _processes(self) -> list[Process]:
-        worker, own = self._worker, os.getpid()
-        roles = {own: "worker", worker.horse_pid or worker.idle_horse_pid: "horse"}
-        roles |= dict.fromkeys(worker._known, "not of the job")
+        own = os.getpid()
+        roles = {own: "worker", self._horse_pid(): "horse"}
+        roles |= dict.fromkeys(self._pool.known, "not of the job")
         found = [own, *process_tree.descendants(own)[: _MOST_PROCESSES - 1]]
         processes = []
         for pid in found:

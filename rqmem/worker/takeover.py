@@ -20,7 +20,7 @@ from rqmem.rq_names import Execution, JobStatus, NoSuchJobError
 from rqmem.store import execution_reader, executions, keys
 from rqmem.store.execution_records import Owner
 from rqmem.type_of_job import job_type
-from rqmem.worker.abandoned_jobs import Abandoned, Settler
+from rqmem.worker.abandoned_jobs import Abandoned
 from rqmem.worker.horse.user_code import MARK
 from rqmem.worker.orphaned_children import Mending
 from rqmem.worker.resume import EndedEarly, may_go_on, plan
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from redis import Redis
 
     from rqmem.config.settings import Config
-    from rqmem.rq_names import Queue
-    from rqmem.worker.lifecycle import LivingWorker
+    from rqmem.rq_names import Queue, Worker
+    from rqmem.worker.abandoned_jobs import Settler
 
 _LOOKED_AT_DELAYED = 1000
 
@@ -44,7 +44,7 @@ class Recovery:
         put_back: how often a job was queued again or settled here, so far.
     """
 
-    def __init__(self, worker: LivingWorker, connection: Redis, config: Config) -> None:
+    def __init__(self, worker: Worker, connection: Redis, config: Config, settler: Settler) -> None:
         self.due_back = self.put_back = 0
         self._worker = worker
         self._connection = connection
@@ -61,7 +61,7 @@ class Recovery:
         self._mending = Mending(connection, worker.job_class, worker.serializer)
         self._absent_since: dict[str, float] = {}
         self._unbegun_since: dict[str, float] = {}
-        self._settler = Settler(worker, connection)
+        self._settler = settler
         self._process = procfs.process_identity()
         self._turn = threading.Lock()
 
@@ -75,7 +75,7 @@ class Recovery:
         with self._turn:
             self.due_back = 0
             waited_for, to_settle = self._take_over_runs(now)
-            self.put_back += self._settler.begin(to_settle)
+            self.put_back += self._settler.begin(to_settle, self._connection)
             self._put_back_unbegun(now)
             released = executions.release_due(self._connection, self._worker.job_class, self._worker.queue_class)
             self.put_back += released

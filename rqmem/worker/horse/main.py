@@ -1,21 +1,21 @@
-"""What `rqmem.MemoryWorker` does inside the horse: serve orders, run a job's own code as such, tidy up.
+"""What happens inside the horse: serve orders, run a job's own code as such, tidy up.
 
-The process is a fork of the worker, so it is the same object in another life: nothing it changes reaches
-the worker but through Redis, the shared page and the channel.
+The process is a fork of the worker, so it has copies of all objects. Nothing it changes reaches the worker but through
+Redis, the shared page and the channel.
 """
 
 from __future__ import annotations
 
 import contextlib
 import contextvars
-import dataclasses
 import json
 import logging
 import os
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import datetime, timezone
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from redis.exceptions import RedisError
 
@@ -26,86 +26,94 @@ from rqmem.store import codec
 from rqmem.store.history.history_records import OK
 from rqmem.store.retrying import until_redis_answers
 from rqmem.type_of_job import type_of_path
-from rqmem.units import to_bytes
+from rqmem.worker.commit import Committer
+from rqmem.worker.context import Context
 from rqmem.worker.execution import Event
 from rqmem.worker.horse import environment, process_state, self_report, user_code
 from rqmem.worker.horse.channel import Channel, Order, Report
 from rqmem.worker.horse.hook_runner import ENDING_SECONDS, Hooking
 from rqmem.worker.horse.leak_probe import Probing
 from rqmem.worker.horse.user_code import Horse
+from rqmem.worker.horse_pool import HorsePool
 from rqmem.worker.imports import check_importable
-from rqmem.worker.kernel import HorseGroup
-from rqmem.worker.profiling import Capturing
-from rqmem.worker.recorder import Recorder
-from rqmem.worker.settlement import SettlingWorker
 from rqmem.worker.shared_memory import SharedPage
 from rqmem.worker.threads import Threads
 
-_LEAST_HOOK_SECONDS, _MOST_HOOK_SECONDS = 5, 60  # for hooks after a job; the second as RQ's callbacks
+if TYPE_CHECKING:
+    from rqmem.rq_names import Worker
+
 _KNOWN_TO_WORKER = ("job_id", "queue", "worker")  # of the events that it gets from its horse
-_OUR_LOG = logging.getLogger("rqmem.worker")
+_LEAST_HOOK_SECONDS, _MOST_HOOK_SECONDS = 5, 60  # for hooks after a job; the second as RQ's callbacks
+_log = logging.getLogger("rqmem.worker")
 
 
-class WorkerInHorse(SettlingWorker):
-    """The part of `rqmem.MemoryWorker` that runs in the horse."""
+class HorseMain:
+    """The horse's side of one worker.
 
-    _group: HorseGroup | None = None
-    _recorder: Recorder | None = None
-    _captures: Capturing | None = None
-    _loggers: Sequence[logging.Logger] = ()
-    _here: Horse | None = None  # the last execution
-    _is_warm = False
-    _hooking: Hooking | None = None
+    Args:
+        worker: RQ's.
+        context: of the worker.
+        pool: has the horse's cgroup.
+        committer: removes the records of an execution whose job is gone.
+    """
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, worker: Worker, context: Context, pool: HorsePool, committer: Committer) -> None:
+        self._worker = worker
+        self._context = context
+        self._pool = pool
+        self._committer = committer
+        self._loggers: Sequence[logging.Logger] = ()
+        self._here: Horse | None = None  # the last execution
+        self._is_warm = False
+        self._hooking: Hooking | None = None
         self._told_of_cut: set[str] = set()
-        self._told_of_integrations: set[str] = set()
-        super().__init__(*args, **kwargs)
 
-    def setup_work_horse_signals(self) -> None:
-        """RQ's hook at the very start of a horse: also tie it to its worker and install the breach handler."""
-        super().setup_work_horse_signals()
+    def settle_in(self) -> None:
+        """First thing in a new horse: tie it to its worker and install the breach handler."""
+        context = self._context
         self._loggers = process_state.own_loggers()
-        user_code.settle_in(self._forking_pid, self._group, self.config.preload)
-        self_report.install(lambda: self._page)
-        if self._recorder is not None:  # the copy of this process; the worker's own hears of it over the tape
-            events.unsubscribe(self._recorder.take)
+        user_code.settle_in(context.forking_pid, self._pool.group, context.config.preload)
+        self_report.install(lambda: context.page)
+        if context.recorder is not None:  # the copy of this process; the worker's own hears of it over the event ring
+            events.unsubscribe(context.recorder.take)
         events.subscribe(self._tell_worker)
-        self._hooking = Hooking(self.name, integrate=self.config.integrations)
+        self._hooking = Hooking(context.name, integrate=context.config.integrations)
 
     def _tell_worker(self, event: events.Event) -> None:
-        """An event of the horse, as a subscriber: to the worker, over the tape."""
-        if self._page is None or (isinstance(event, events.Checkpoint) and not event.notable):
+        """An event of the horse, as a subscriber: to the worker, over the event ring."""
+        page = self._context.page
+        if page is None or (isinstance(event, events.Checkpoint) and not event.notable):
             return
         if isinstance(event, events.Breach):
             event = event.without_evidence()
         known = {name: value for name, value in codec.event_to_values(event).items() if name not in _KNOWN_TO_WORKER}
-        self._page.tape.write(json.dumps({"at": time.time(), **known}))
+        page.tape.write(json.dumps({"at": time.time(), **known}))
 
-    def _serve(self, channel: Channel) -> NoReturn:
+    def serve(self, channel: Channel) -> NoReturn:
         """The life of a warm horse: orders until there are no more."""
+        worker, page = self._worker, self._context.page
+        assert page is not None
         try:
-            self.setup_work_horse_signals()
-            self._is_horse = self._is_warm = True
-            self._greet_redis()
+            worker.setup_work_horse_signals()
+            worker._is_horse = self._is_warm = True
+            with contextlib.suppress(RedisError):  # before the first order comes; whoever needs it will wait for it
+                worker.connection.ping()
             begun, probing, threads = process_state.look(), Probing(), Threads()
             while (order := channel.order()) is not None:
                 probing.before(order.job_type)
-                self._run_order(order)
-                doomed = self._page is not None and self._page.state.ends_horse
+                self._run_order(order, page)
+                doomed = page.state.ends_horse
                 if doomed:  # it will be killed when it has reported
                     self._call_ending_hooks()
                 report = self._look_after(probing, doomed)
                 self._install_handlers()  # what is ours is no trace of the job
                 changed = process_state.changed(begun, process_state.look()) or report.changed
-                report = dataclasses.replace(
-                    report, changed=changed, threads=threads.count(), new_threads=threads.new()
-                )
+                report = replace(report, changed=changed, threads=threads.count(), new_threads=threads.new())
                 if not channel.send(report):
                     break
             self._call_ending_hooks()
         except BaseException:  # noqa: BLE001  as RQ: whatever it was, this process ends
-            _OUR_LOG.exception("worker %s: horse failed", self.name)
+            _log.exception("worker %s: horse failed", worker.name)
             os._exit(1)
         os._exit(0)
 
@@ -116,48 +124,45 @@ class WorkerInHorse(SettlingWorker):
         except OSError as error:  # a job has called chroot, or used up all descriptors
             return Report(0, changed=f"its memory cannot be read any more ({error.strerror})")
 
-    def _greet_redis(self) -> None:
-        """Connect before the first order comes."""
-        with contextlib.suppress(RedisError):  # whoever needs it will wait for it
-            self.connection.ping()
-
-    def _run_order(self, order: Order) -> None:
+    def _run_order(self, order: Order, page: SharedPage) -> None:
         """What RQ's `main_work_horse` does in a new process, in this one."""
-        environment.put("RQ_WORKER_ID", self.name)
+        worker = self._worker
+        environment.put("RQ_WORKER_ID", worker.name)
         environment.put("RQ_JOB_ID", order.job_id)
-        self.began_in = order.began_in
+        self._context.began_in = order.began_in
         self._install_handlers()
-        queue = self.queue_class(
+        queue = worker.queue_class(
             order.queue,
-            connection=self.connection,
-            job_class=self.job_class,
-            serializer=self.serializer,
-            death_penalty_class=self.death_penalty_class,
+            connection=worker.connection,
+            job_class=worker.job_class,
+            serializer=worker.serializer,
+            death_penalty_class=worker.death_penalty_class,
         )
-        execution = Execution(order.execution_id, order.job_id, self.connection, self.name)
+        execution = Execution(order.execution_id, order.job_id, worker.connection, worker.name)
         execution.created_at = datetime.fromtimestamp(order.created_at, timezone.utc)
-        assert self._page is not None
         try:
             job = until_redis_answers(
-                lambda: self.job_class.fetch(order.job_id, connection=self.connection, serializer=self.serializer),
+                lambda: worker.job_class.fetch(
+                    order.job_id, connection=worker.connection, serializer=worker.serializer
+                ),
                 f"read job {order.job_id}",
             )
         except NoSuchJobError as error:  # somebody deleted it since it was taken from the queue
             until_redis_answers(lambda: self.forget(queue, execution), f"forget job {order.job_id}")
-            self._page.outcome = type(error).__name__
+            page.outcome = type(error).__name__
             return
-        self._page.advance(Event.TAKEN)
-        job.redis_server_version = self.get_redis_server_version()
+        page.advance(Event.TAKEN)
+        job.redis_server_version = worker.get_redis_server_version()
         execution._job = job
-        self.executions = {execution.id: execution}
-        self._stopped_job_id = None
+        worker.executions = {execution.id: execution}
+        worker._stopped_job_id = None
         # What a job sets of context variables (of a tracer, a logger, a framework) ends with it.
-        contextvars.copy_context().run(self.perform_job, job, queue, execution)
-        self.executions = {}  # else the job and its result stay until the next
+        contextvars.copy_context().run(worker.perform_job, job, queue, execution)
+        worker.executions = {}  # else the job and its result stay until the next
 
     def _install_handlers(self) -> None:
         user_code.install_signal_handlers()
-        self_report.install(lambda: self._page)
+        self_report.install(lambda: self._context.page)
         self._keep_logging()
 
     def _keep_logging(self) -> None:
@@ -166,32 +171,31 @@ class WorkerInHorse(SettlingWorker):
 
     def forget(self, queue: Queue, execution: Execution) -> None:
         """Remove the records of an execution whose job is gone."""
-        job = self.job_class(execution.job_id, connection=self.connection)
+        job = self._worker.job_class(execution.job_id, connection=self._worker.connection)
         job.origin = queue.name
-        with self.connection.pipeline() as pipeline:
-            self.cleanup_execution(job, pipeline, execution)
-            pipeline.execute()
+        self._committer.remove_records(job, execution)
 
-    def perform_job(self, job: Job, queue: Queue, execution: Execution) -> bool:
+    def perform(self, job: Job, queue: Queue, execution: Execution, rqs: Callable[[], bool]) -> bool:
         """RQ's `perform_job`, with the job's own code marked as such and its time limit capped."""
-        page = self._page or SharedPage.new(to_bytes(self.limit_mb))
+        worker, context = self._worker, self._context
+        page = context.page or SharedPage.new(context.limit_bytes)
         most_resident = user_code.most_resident_kb()
         here = Horse(
             page=page,
-            config=self.config,
-            connection=self.connection,
-            serializer=self.serializer,
+            config=context.config,
+            connection=worker.connection,
+            serializer=worker.serializer,
             job_id=job.id,
             job_created_at=job.created_at.isoformat(),
             execution_id=execution.id if execution is not None else "",  # RQ's tests fork without one
             queue=queue.name,
-            worker=self.name,
-            group=self._group,
+            worker=worker.name,
+            group=self._pool.group,
             told_of_cut=frozenset(self._told_of_cut),
         )
         perform, timeout, began = job.perform, job.timeout, time.monotonic()
         self._here = here
-        hooking = self._hooking = self._hooking or Hooking(self.name, integrate=self.config.integrations)
+        hooking = self._hooking = self._hooking or Hooking(worker.name, integrate=context.config.integrations)
 
         def import_and_perform() -> Any:
             page.job = type_of_path(job.func_name)
@@ -204,17 +208,17 @@ class WorkerInHorse(SettlingWorker):
         def perform_as_user_code() -> Any:
             job.timeout = timeout  # RQ has read it; what is saved with the job stays the job's own
             try:
-                if self._captures is None:
+                if context.captures is None:
                     return user_code.run_user_code(here, import_and_perform)
-                with self._captures.captured(page, type_of_path(job.func_name), here.execution_id):
+                with context.captures.captured(page, type_of_path(job.func_name), here.execution_id):
                     return user_code.run_user_code(here, import_and_perform)
             finally:
                 self._keep_logging()
 
         job.perform = perform_as_user_code  # type: ignore[method-assign]
-        job.timeout = self._capped_timeout(job)
+        job.timeout = self.capped_timeout(job)
         try:
-            done = super().perform_job(job, queue, execution)
+            done = rqs()
             if done:
                 page.outcome = OK
             page.advance(Event.COMMITTED)
@@ -222,13 +226,13 @@ class WorkerInHorse(SettlingWorker):
             return done
         finally:
             page.burst = user_code.most_resident_kb() > most_resident
-            self._remember_cut(page)
+            self.remember_cut(page)
 
     def _call_after_hooks(self, hooking: Hooking, here: Horse, job: Job, worked_seconds: float) -> None:
         """The job's outcome is committed: what happens in a hook changes nothing of it."""
         if not hooking.wanted(here.page):
             return
-        page, limit = here.page, self._capped_timeout(job)
+        page, limit = here.page, self.capped_timeout(job)
         left = _MOST_HOOK_SECONDS if limit == -1 else int(limit - worked_seconds)
         seconds = max(_LEAST_HOOK_SECONDS, min(_MOST_HOOK_SECONDS, left))
         outcome = page.outcome
@@ -245,27 +249,27 @@ class WorkerInHorse(SettlingWorker):
             here.page.ends_with_hooks = False
 
     def _call_hooks(self, here: Horse, seconds: int, call: Callable[[], None]) -> None:
-        """Within the ceiling and so many seconds. A horse that has breached is only watched for its reserve."""
+        """Within the ceiling and a time limit. A horse that has breached is only watched for its reserve."""
         try:
-            with self.death_penalty_class(seconds, JobTimeoutException, job_id=here.job_id):
+            with self._worker.death_penalty_class(seconds, JobTimeoutException, job_id=here.job_id):
                 if here.page.breach_json:
                     call()
                 else:
                     user_code.run_user_code(here, call)
         except (MemoryLimitExceeded, JobTimeoutException) as error:  # between two hooks
-            _OUR_LOG.error("worker %s: hooks of job %s were cut short: %s", self.name, here.job_id, error)
+            _log.error("worker %s: hooks of job %s were cut short: %s", self._worker.name, here.job_id, error)
         finally:
             self._keep_logging()
 
-    def _remember_cut(self, page: SharedPage) -> None:
-        """That this job type's ceiling was cut has been told: for this horse's next jobs, and for the next horse."""
+    def remember_cut(self, page: SharedPage) -> None:
+        """The log has said that this job type's ceiling was cut: for this horse's next jobs, and for the next horse."""
         if page.declared_bytes > page.ceiling_bytes:
             self._told_of_cut.add(page.job)
 
-    def _capped_timeout(self, job: Job) -> int:
+    def capped_timeout(self, job: Job) -> int:
         """The job's time limit in seconds (-1: none), never above the worker's ``--timeout``."""
-        timeout = int(job.timeout or self.queue_class.DEFAULT_TIMEOUT)
-        cap = self.config.timeout_seconds
+        timeout = int(job.timeout or self._worker.queue_class.DEFAULT_TIMEOUT)
+        cap = self._context.config.timeout_seconds
         if cap is None:
             return timeout
         return cap if timeout == -1 else min(timeout, cap)

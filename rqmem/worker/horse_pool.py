@@ -1,0 +1,161 @@
+"""The horses of one worker: the warm one, the one that is dying, their cgroups, and the processes that jobs leave.
+
+The worker is the subreaper, so ended orphans of jobs are its children. It reaps them by pid, never with
+``waitpid(-1)``, which would take the exit status of RQ's scheduler.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterable
+from typing import NoReturn
+
+from rqmem import events
+from rqmem.measure import process_tree, procfs
+from rqmem.worker import linux
+from rqmem.worker.context import Context
+from rqmem.worker.horse.channel import Channel, WarmHorse
+from rqmem.worker.horse.hook_runner import ENDING_SECONDS
+from rqmem.worker.kernel import HorseGroup, KernelLayer
+from rqmem.worker.watcher import Identity, Watcher
+
+
+class HorsePool:
+    """Forks, ends and reaps.
+
+    Args:
+        context: of the worker.
+        helper_pids: children of the worker that somebody else waits for, as they are now.
+
+    Attributes:
+        warm: the horse that takes the next job.
+        group: the cgroup of the horse that runs, if it has one.
+        kernel: makes those groups; None: there are none.
+        idle_bytes: what a horse uses that has done nothing.
+        known: processes below the worker that are not the running job's. The heart's thread may add to it.
+    """
+
+    def __init__(self, context: Context, helper_pids: Callable[[], Iterable[int]] = tuple) -> None:
+        self._context = context
+        self._helper_pids = helper_pids
+        self.warm: WarmHorse | None = None
+        self.group: HorseGroup | None = None
+        self.kernel: KernelLayer | None = None
+        self.idle_bytes = 0
+        self.known: set[int] = set()
+        self._dying: tuple[WarmHorse, HorseGroup | None] | None = None
+        self._others: dict[int, int | None] = {}  # children that somebody else waits for
+        self._helpers: set[int] = set()  # of those, the ones that the heart's thread has begun
+
+    @property
+    def idle_pid(self) -> int:
+        """The pid of the warm horse, between two jobs too; 0: there is none."""
+        return self.warm.pid if self.warm is not None else 0
+
+    def note_others(self) -> None:
+        """The children of this process that are there before the first horse."""
+        self._others = {pid: procfs.read_start_time(pid) for pid in procfs.read_children(os.getpid())}
+
+    def note_known(self) -> None:
+        """What lives below the worker now is not the next job's."""
+        self.known = set(process_tree.descendants(os.getpid())) - {self.idle_pid}
+        self.known |= self._helpers  # one may have been begun meanwhile
+
+    def leave_alone(self, pid: int) -> None:
+        """A child that the heart's thread has begun, maybe while a job runs: it is of no job's tree."""
+        self._others[pid] = procfs.read_start_time(pid)
+        self._helpers.add(pid)
+        self.known.add(pid)
+
+    def forget_helper(self, pid: int) -> None:
+        """That child has ended."""
+        self._helpers.discard(pid)
+
+    def fork(self, serve: Callable[[Channel], NoReturn]) -> WarmHorse:
+        """A new warm horse, whose life is ``serve``."""
+        page = self._context.new_page()
+        self.new_group()
+        self.warm = WarmHorse.fork(page, serve)
+        return self.warm
+
+    def end_warm(self, *, broken: bool = False) -> None:
+        """Have the warm horse call its last hooks and leave."""
+        warm, self.warm = self.warm, None
+        if warm is not None:
+            if warm.page.ends_with_hooks:
+                self._watch_ending_hooks(warm)
+            warm.end()
+            self.retire_group(broken=broken)
+
+    def _watch_ending_hooks(self, warm: WarmHorse) -> None:
+        """Wait for the hooks that a horse calls before it ends, within its last job's ceiling."""
+        warm.channel.close()
+        name, page = self._context.name, warm.page
+        known = set(process_tree.descendants(os.getpid())) - {warm.pid}
+        identity = Identity("hooks of horse_ending", "", "", name)
+        try:
+            watcher = Watcher(warm.pid, page, identity, self._context.config, known)
+        except ProcessLookupError:
+            return
+        try:
+            with linux.urgent():
+                ended = watcher.wait(time.monotonic() + ENDING_SECONDS + 1)
+        finally:
+            watcher.close()
+        if not ended:
+            process_tree.kill(os.getpid(), known, group=warm.pid)
+        if page.in_user_code or watcher.breach is not None:
+            error = watcher.breach.summary() if watcher.breach is not None else "the horse ended in it"
+            error = error if ended else f"killed: it had not ended after {ENDING_SECONDS} s"
+            about = {"job": page.job, "job_id": "", "queue": "", "worker": name}
+            events.emit(events.HookFailed(hook=page.operation or "horse_ending hook", error=error, **about))
+
+    def kill_warm(self) -> None:
+        """End a horse that has reported and may not live. `bury` waits for its end, before the next job."""
+        self.bury()
+        warm, self.warm = self.warm, None
+        if warm is not None:
+            process_tree.send([warm.pid], signal.SIGKILL)
+            self._dying = (warm, self.group)
+            self.group = None
+
+    def bury(self) -> None:
+        """Wait until the last killed horse and what it started have ended, and remove what is left of them."""
+        if self._dying is None:
+            return
+        (warm, group), self._dying = self._dying, None
+        process_tree.kill(os.getpid(), self.known | ({self.warm.pid} if self.warm is not None else set()))
+        warm.end()
+        self.reap()
+        if group is not None and self.kernel is not None:
+            self.kernel.retire(group, keep_limit=True)
+
+    def reap(self) -> None:
+        """Reap what jobs have left and what has ended. A horse is reaped by whoever ends it."""
+        for pid in self._helper_pids():
+            self._others[pid] = procfs.read_start_time(pid)
+        horses = [each.pid for each in (self.warm, self._dying[0] if self._dying else None) if each is not None]
+        process_tree.reap_zombies(os.getpid(), self._others | {pid: procfs.read_start_time(pid) for pid in horses})
+
+    def left_by_job(self) -> list[int]:
+        """Processes of the job that still run."""
+        self.reap()
+        return [pid for pid in process_tree.descendants(os.getpid(), self.known) if pid != self.idle_pid]
+
+    def kill_tree(self, horse_pid: int, *, wait: bool = True) -> None:
+        """End everything of the job's tree."""
+        process_tree.kill(os.getpid(), self.known, group=horse_pid, wait=wait)
+        if self.group is not None:
+            self.group.kill(wait=wait)
+
+    def new_group(self) -> None:
+        """A cgroup for the horse that is about to be forked."""
+        if self.kernel is not None:
+            self.group = self.kernel.new_group(self._context.limit_bytes)
+
+    def retire_group(self, *, broken: bool = False) -> None:
+        group, self.group = self.group, None
+        if group is not None and self.kernel is not None:
+            self.kernel.retire(group, keep_limit=broken)

@@ -1,0 +1,89 @@
+"""What one worker knows of its job types and its horse, to decide when the horse is replaced (`rqmem.policy`)."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+from rqmem import events
+from rqmem.policy import leaks, recycling
+from rqmem.policy.leaks import Leaks
+from rqmem.policy.needs import Needs
+from rqmem.policy.recycling import AfterJob, Fit
+from rqmem.store.history.history_records import OK
+from rqmem.units import MB, show_leak
+from rqmem.worker.context import Context
+from rqmem.worker.horse.channel import Report, WarmHorse
+from rqmem.worker.shared_memory import SharedPage
+from rqmem.worker.watcher import Identity
+
+_log = logging.getLogger("rqmem.worker")
+
+
+class Recycling:
+    """Remembers for one worker."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._leaks = Leaks()
+        self._needs = Needs()
+
+    def new_horse(self) -> None:
+        """What was seen of leaks in the horse before does not count any more."""
+        self._leaks = self._leaks.in_new_horse()
+
+    def fit(self, warm: WarmHorse, job_type: str, idle_bytes: int) -> Fit:
+        """How a job of this type would fit into the horse."""
+        return recycling.fit(warm.state, job_type, self._needs.of(job_type), idle_bytes)
+
+    def crowded(self, warm: WarmHorse, job_type: str, idle_bytes: int) -> str:
+        """Why such a job had better run in a new horse; empty: it may run in this one."""
+        declared_bytes = self._needs.of(job_type).declared_bytes
+        return recycling.crowded(self.fit(warm, job_type, idle_bytes), self._ceiling_of(declared_bytes))
+
+    def declined(self, page: SharedPage, job_type: str) -> str:
+        """Why the horse has declined a job of this type."""
+        self._needs.of(job_type).declared_bytes = page.declared_bytes
+        need = page.need_bytes if page.need_bytes >= 0 else None
+        before = Fit(page.held_before, page.left_before, need)
+        return (
+            recycling.crowded(before, self._ceiling_of(page.declared_bytes)) or "it holds more than the job's ceiling"
+        )
+
+    def after_job(self, warm: WarmHorse, about: Identity, report: Report, outside_bytes: int) -> str:
+        """Why the horse is to be replaced after this job; empty: it is kept."""
+        page, name = warm.page, about.job
+        known = self._needs.of(name)
+        first = not warm.state.has_run(name)
+        after = AfterJob(name, report.kept_bytes, report.threads, report.changed, outside_bytes)
+        config = self._context.config
+        reason, warm.state = recycling.decide(
+            warm.state, after, self._context.limit_bytes, config.max_jobs_per_horse or 0, known.threads_allowed
+        )
+        if page.outcome == OK:
+            self._needs.ran(name, page.peak_bytes - page.held_before, page.declared_bytes, first=first)
+        threads = warm.state.threads_by.get(name, 0)
+        if self._needs.left_threads(name, threads):
+            named = f" ({', '.join(report.new_threads)})" if report.new_threads else ""
+            _log.info(
+                "worker %s: %s left %d threads running%s: they stay, and only more of them replace the horse",
+                about.worker, name, threads, named,
+            )  # fmt: skip
+        return self._leak(page, about, report) or reason
+
+    def _leak(self, page: SharedPage, about: Identity, report: Report) -> str:
+        """That this job's type leaks, if this run has shown it."""
+        name = page.job or about.job
+        found, self._leaks = leaks.observe(self._leaks, name, report.left_bytes, page.ceiling_bytes)
+        if found is None:
+            return ""
+        leak = events.LeakFound(
+            mb_per_run=found.bytes_per_run / MB, runs=found.runs, grew=report.grew,
+            job=name, job_id=about.job_id, queue=about.queue, worker=about.worker,
+        )  # fmt: skip
+        events.emit(leak)
+        return f"{leak.job} leaks {show_leak(leak.mb_per_run)} a run"
+
+    def _ceiling_of(self, declared_bytes: int) -> int:
+        """The ceiling of a job that declares this one; 0: none."""
+        return min(self._context.limit_bytes, declared_bytes or sys.maxsize)

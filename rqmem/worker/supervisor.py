@@ -1,0 +1,354 @@
+"""One execution in the worker: order it from a horse, watch it, and act on what follows from its end.
+
+What follows is decided by `rqmem.worker.execution`. While a horse works, the main thread does no Redis I/O and no
+alarm raises in it; heartbeats come from the heart's thread.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import os
+import signal
+import threading
+import time
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING
+
+from rqmem import events
+from rqmem.measure import process_tree, procfs
+from rqmem.rq_names import Execution, Job, Queue, now
+from rqmem.store import codec
+from rqmem.store.retrying import until_redis_answers
+from rqmem.type_of_job import job_type
+from rqmem.units import show_mb, to_mb
+from rqmem.worker import linux
+from rqmem.worker.context import Context, Heartbeat
+from rqmem.worker.execution import Ended, Event, Instruction, Overdue, Phase, State, after, ordered_again
+from rqmem.worker.horse.channel import Order, WarmHorse
+from rqmem.worker.horse.main import HorseMain
+from rqmem.worker.horse_pool import HorsePool
+from rqmem.worker.horse_recycling import Recycling
+from rqmem.worker.recorder import Recorder
+from rqmem.worker.settlement import HOOK_BREACHED, End, Settlement
+from rqmem.worker.shared_memory import SharedPage
+from rqmem.worker.watcher import Identity, Watcher
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rqmem.rq_names import Worker
+
+_log = logging.getLogger("rqmem.worker")
+
+
+class Supervisor:
+    """Supervises the executions of one worker, one at a time.
+
+    Args:
+        worker: RQ's.
+        context: of the worker.
+        pool: its horses.
+        horse: what they do.
+        settlement: records outcomes in their place.
+        new_recorder, new_heart: for a job outside of `work`, where nobody has begun them.
+
+    Attributes:
+        switch: held while the running execution changes, or is told something.
+        watched: of the last job: somebody kept its ceiling.
+    """
+
+    def __init__(
+        self,
+        worker: Worker,
+        context: Context,
+        pool: HorsePool,
+        horse: HorseMain,
+        settlement: Settlement,
+        new_recorder: Callable[[], Recorder],
+        new_heart: Callable[[], Heartbeat],
+    ) -> None:
+        self._worker = worker
+        self._context = context
+        self._pool = pool
+        self._horse = horse
+        self._settlement = settlement
+        self._new_recorder = new_recorder
+        self._new_heart = new_heart
+        self._recycling = Recycling(context)
+        self._integrations: set[str] = set()  # that the log has named
+        self.switch = threading.RLock()
+        self.watched = True
+
+    def run_warm(self, job: Job, queue: Queue, execution: Execution) -> None:
+        """Run this execution on a warm horse to its end."""
+        state = State()
+        while True:
+            warm = self._order(job, queue, execution)
+            end = self._watch(job, queue, execution, warm)
+            state, instructions = self._after(dataclasses.replace(warm.page.state, orders=state.orders), job, end)
+            if Instruction.ORDER_AGAIN not in instructions:
+                break
+            self._make_way(self._about(job, queue), warm.page, end, state.phase)
+            state = ordered_again(state)
+        self._settle(job, queue, execution, end, instructions)
+
+    def keep_a_horse(self) -> WarmHorse:
+        """The warm horse; a new one where there is none."""
+        if self._pool.warm is None:
+            self._recycling.new_horse()
+            self._pool.fork(self._horse.serve)
+        assert self._pool.warm is not None
+        return self._pool.warm
+
+    def prepare_fork(self) -> None:
+        """Before a horse for one job is forked."""
+        page = self._context.new_page()
+        page.fresh = True
+        page.advance(Event.TAKEN)
+        self._pool.new_group()
+        self._pool.note_known()
+
+    def monitor(self, job: Job, queue: Queue, execution: Execution) -> None:
+        """Watch a horse for one job, and settle its end."""
+        end = self._watch(job, queue, execution, None)
+        _, instructions = self._after(self._page.state, job, end)
+        self._settle(job, queue, execution, end, instructions)
+
+    @property
+    def _page(self) -> SharedPage:
+        page = self._context.page
+        assert page is not None, "a horse shares its page"
+        return page
+
+    def _about(self, job: Job, queue: Queue) -> Identity:
+        return Identity(job_type(job), job.id, queue.name, self._worker.name)
+
+    def _order(self, job: Job, queue: Queue, execution: Execution) -> WarmHorse:
+        """Have a warm horse run this execution. Whether it took the order shows when it ends."""
+        worker, pool, about = self._worker, self._pool, self._about(job, queue)
+        warm = pool.warm
+        if warm and warm.state.jobs and (reason := self._recycling.crowded(warm, about.job, pool.idle_bytes)):
+            self._recycle(about, reason)
+        warm = self.keep_a_horse()
+        pool.bury()
+        if warm.worn and pool.group is not None:
+            pool.group.hold(self._context.limit_bytes)
+        page = warm.page
+        page.reset(self._context.limit_bytes)
+        page.fresh = warm.state.jobs == 0
+        before = self._recycling.fit(warm, about.job, pool.idle_bytes)
+        page.held_before, page.left_before = before.held_bytes, before.left_bytes
+        page.need_bytes = -1 if before.need_bytes is None else before.need_bytes
+        self._context.page = page
+        if self._context.asked_to_stop:  # while an earlier order of this job ran
+            page.stop_asked = True
+        pool.note_known()
+        worker._horse_pid = warm.pid
+        worker.executions[execution.id] = execution
+        began_in = self._context.began_in
+        warm.channel.send(
+            Order(job.id, about.job, queue.name, execution.id, execution.created_at.timestamp(), began_in)
+        )
+        worker.procline(f"Ordered {warm.pid} at {time.time()}")
+        return warm
+
+    def _watch(self, job: Job, queue: Queue, execution: Execution, warm: WarmHorse | None) -> End:
+        """Watch the job's memory until it has ended, and end what may not go on.
+
+        As RQ's `monitor_work_horse`, a job that outlives its time limit by a minute is killed.
+        """
+        worker, context, pool, page = self._worker, self._context, self._pool, self._page
+        about = self._about(job, queue)
+        job.started_at = now()
+        self.watched = True
+        baseline = pool.idle_bytes + (warm.state.kept_bytes if warm is not None else 0)
+        watcher = Watcher(
+            worker.horse_pid,
+            page,
+            about,
+            context.config,
+            pool.known,
+            warm.channel if warm is not None else None,
+            baseline,
+            pool.group,
+            warm.shared if warm is not None else None,
+        )
+        context.recorder = context.recorder or self._new_recorder()
+        heart = context.heart or self._new_heart()  # outside `work` one for this job
+        if context.heart is None:
+            heart.start()
+        context.recorder.began(page, about.job, job.id, queue.name, to_mb(baseline), worker.horse_pid)
+        heart.running(job, execution)
+        context.watching = True
+        try:
+            with self._captures_looked_after(page, execution), linux.urgent():
+                overdue = not self._wait(watcher, page, self._kill_at(job))
+                if overdue:
+                    worker.kill_horse()
+                    watcher.wait(None)
+        except SystemExit:  # a second SIGTERM: the horse is dead, and what it started must not outlive us
+            for number in (signal.SIGTERM, signal.SIGINT):  # a third one must not cut this short
+                signal.signal(number, signal.SIG_IGN)
+            pool.kill_tree(worker.horse_pid)
+            raise
+        finally:
+            context.watching = False
+            watcher.close()
+            heart.idle()
+            if context.heart is None:
+                heart.stop()
+        end = self._take_end(execution, warm, watcher, overdue=overdue)
+        self._end_horse(end, warm, page, lasted=watcher.lasted())
+        if watcher.hidden:
+            _log.warning(
+                "worker %s: what %d processes of job %s used did not count: they are another user's, and /proc hides "
+                "them (hidepid); mount it with gid= of the worker's group", worker.name, len(watcher.hidden), job.id,
+            )  # fmt: skip
+        self._name_what_is_left(job, broken=end.broken)
+        if end.breach is not None and (left := watcher.segments_left()):
+            end = dataclasses.replace(end, breach=dataclasses.replace(end.breach, segments_left=left))
+            names = ", ".join(f"{name} ({show_mb(used)} MB)" for name, used in left)
+            _log.warning("worker %s: processes of job %s are dead and left %s", worker.name, job.id, names)
+        return end
+
+    def _take_end(self, execution: Execution, warm: WarmHorse | None, watcher: Watcher, *, overdue: bool) -> End:
+        """The horse has reported or ended: reap it in the second case, and its tree with it."""
+        worker = self._worker
+        report = warm.channel.report() if warm is not None else None
+        with self.switch:
+            well = linux.ended_well(worker.horse_pid) if report is None else True
+            if not well or watcher.breach is not None or (warm is not None and report is None):
+                # Before it is reaped: its number may lead another group then.
+                self._pool.kill_tree(worker.horse_pid if well is not None else 0, wait=report is None)
+            pid, status, rusage = worker.wait_for_horse() if report is None else (worker.horse_pid, os.EX_OK, None)
+            worker._horse_pid = 0
+            worker.executions.pop(execution.id, None)
+        return End(pid, status, rusage, report, watcher.breach, overdue, warm is not None, watcher.starved)
+
+    def _end_horse(self, end: End, warm: WarmHorse | None, page: SharedPage, *, lasted: bool) -> None:
+        """The horse goes where it is broken; a warm one that may live is kept."""
+        if warm is None:
+            self._pool.retire_group(broken=end.broken)
+            return
+        warm.worn = lasted or page.ceiling_bytes != self._context.limit_bytes
+        if end.report is None:
+            self._pool.end_warm(broken=True)
+        elif end.broken or page.state.ends_horse:
+            self._pool.kill_warm()
+
+    def _captures_looked_after(self, page: SharedPage, execution: Execution) -> AbstractContextManager[None]:
+        captures = self._context.captures
+        if captures is None:
+            return nullcontext()
+        return captures.looked_after(page, self._worker.horse_pid, execution.id)
+
+    def _wait(self, watcher: Watcher, page: SharedPage, kill_at: float | None) -> bool:
+        """Whether the job ended before it was to be killed."""
+        while not watcher.wait(kill_at):
+            heart = self._context.heart
+            if Instruction.KILL in page.advance(Overdue(redis_away=heart is not None and heart.away)):
+                return False
+            kill_at = time.monotonic() + self._context.kill_after_seconds
+        return True
+
+    def _kill_at(self, job: Job) -> float | None:
+        """When (monotonic) a job that ignores its time limit is killed; None: it has none."""
+        timeout = self._horse.capped_timeout(job)
+        return None if timeout == -1 else time.monotonic() + timeout + self._context.kill_after_seconds
+
+    def _after(self, state: State, job: Job, end: End) -> tuple[State, tuple[Instruction, ...]]:
+        """What follows from the end of the job's time on its horse."""
+        horses_fault = end.breach is not None and self._settlement.is_horses_fault(end.breach)
+        ended = Ended(end.lost, self._worker._stopped_job_id == job.id, horses_fault)
+        return after(dataclasses.replace(state, breached=end.breach is not None), ended)
+
+    def _make_way(self, about: Identity, page: SharedPage, end: End, phase: Phase) -> None:
+        """The job is to be ordered once more: this horse goes, and the log says why."""
+        if phase is Phase.DECLINED:
+            self._recycle(about, self._recycling.declined(page, about.job))
+        elif phase is Phase.SPOILED:
+            self._tell_spoiled(about, page, end)
+        else:
+            self._tell_recycled(about, "it had died before it took the job")
+
+    def _tell_spoiled(self, about: Identity, page: SharedPage, end: End) -> None:
+        """The job breached because of what others had left in this horse."""
+        text = page.breach_json
+        breach = end.breach or (codec.from_json(events.Breach, text) if text else None)
+        left_mb, name = to_mb(page.left_before), page.job or about.job
+        events.emit(
+            events.RunsAgain(
+                job=name, job_id=about.job_id, queue=about.queue, worker=about.worker,
+                used_mb=breach.used_mb if breach is not None else to_mb(page.peak_bytes),
+                limit_mb=to_mb(page.ceiling_bytes), left_mb=left_mb,
+                layer=breach.layer if breach is not None else "checkpoint", operation=page.operation,
+            )
+        )  # fmt: skip
+        self._tell_recycled(about, f"others had left {show_mb(left_mb)} MB in it")
+        if self._context.captures is not None:
+            self._context.captures.settle(name, about.job_id, page, breached=False)
+
+    def _settle(
+        self, job: Job, queue: Queue, execution: Execution, end: End, instructions: tuple[Instruction, ...]
+    ) -> None:
+        """What happens after each kind of end, as in RQ's `monitor_work_horse`; and what becomes of the horse."""
+        context, settlement, page, about = self._context, self._settlement, self._page, self._about(job, queue)
+        settlement.outcome = ""
+        self._horse.remember_cut(page)
+        if new := set(page.integrations.split()) - self._integrations:
+            self._integrations |= new
+            _log.info("worker %s: integrations that are active in its horses: %s", about.worker, ", ".join(sorted(new)))
+        if Instruction.SETTLE in instructions:
+            until_redis_answers(
+                lambda: settlement.settle_lost_horse(job, queue, execution, end), f"settle the end of job {job.id}"
+            )
+        elif Instruction.REPORT_HOOK in instructions:
+            settlement.report_lost_in_hook(job, queue, execution, end)
+        elif Instruction.RECORD_BREACH in instructions and end.breach is not None:
+            caught = "caught it (except MemoryLimitExceeded) and went on to its end"
+            went_on = f"nothing: the job {caught if page.breach_known else 'had ended by then'}"
+            settlement.record_breach(job, execution, end.breach, HOOK_BREACHED if page.hook_breached else went_on)
+        if context.recorder is not None:
+            context.recorder.ended(settlement.outcome)
+        breached = end.breach is not None or page.recorded
+        if context.captures is not None:
+            context.captures.settle(page.job or about.job, job.id, page, breached=breached)
+        warm, group = self._pool.warm, self._pool.group
+        if warm is not None and end.report is not None:
+            outside_bytes = group.outside_bytes() if group is not None else 0
+            if reason := self._recycling.after_job(warm, about, end.report, outside_bytes):
+                self._recycle(about, reason)
+        elif end.warm:
+            self._tell_recycled(about, _why_it_went(end, breached=breached))
+
+    def _recycle(self, about: Identity, reason: str) -> None:
+        self._pool.end_warm()
+        self._tell_recycled(about, reason)
+
+    @staticmethod
+    def _tell_recycled(about: Identity, reason: str) -> None:
+        events.emit(events.HorseRecycled(reason=reason, **dataclasses.asdict(about)))
+
+    def _name_what_is_left(self, job: Job, *, broken: bool) -> None:
+        """What a successful job left running is let be, and named; after any other what we may not end."""
+        left = self._pool.left_by_job()
+        if left and not broken:
+            _log.info("worker %s: job %s left processes behind: %s", self._worker.name, job.id, left)
+            if self._pool.group is not None:
+                self._pool.end_warm()  # they stay in its group, whose limit must not count them for the next job
+        if broken and (beyond_reach := process_tree.beyond_reach(left)):
+            _log.warning(
+                "worker %s: processes of job %s go on, since they are another user's and this worker may not end them: "
+                "%s; end them yourself, or give the worker CAP_KILL",
+                self._worker.name, job.id,
+                ", ".join(f"{procfs.read_command(pid)} ({pid})" for pid in beyond_reach),
+            )  # fmt: skip
+
+
+def _why_it_went(end: End, *, breached: bool) -> str:
+    if breached:
+        return "the job reached its ceiling"
+    if end.report is None:
+        return "it ended under the job"
+    return "the job left processes running, which stay in its cgroup"
