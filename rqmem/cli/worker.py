@@ -34,7 +34,7 @@ from rqmem.rq_names import (
     is_suspended,
     resolve_serializer,
 )
-from rqmem.worker import platform_check
+from rqmem.worker import startup_checks
 from rqmem.worker.memory_worker import MemoryWorker
 
 
@@ -134,7 +134,7 @@ def worker(names: tuple[str, ...], more: tuple[str, ...], **options: Any) -> Non
     rqmem worker --queue campaigns --memory 256
     rqmem worker high low --memory 512 --with-scheduler
     """
-    platform_check.check()
+    startup_checks.check_platform()
     sys.path[:0] = [os.path.realpath(path) for path in options["paths"]]
     module = os.environ.get(MODULE_VARIABLE, "").strip()
     of_rq = read_module(module) if module else {}

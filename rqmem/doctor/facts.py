@@ -18,8 +18,7 @@ from rqmem.errors import RqmemError
 from rqmem.measure import cgroup_files, cgroup_places, machine
 from rqmem.measure.own_process import proc_shortcoming
 from rqmem.worker import linux
-from rqmem.worker.platform_check import has_pidfd
-from rqmem.worker.startup_checks import Foreign, look_at_foreign_fork, usage_of_idle_fork
+from rqmem.worker.startup_checks import Foreign, has_pidfd, look_at_foreign_fork, usage_of_idle_fork
 
 Surroundings = Literal["kubernetes", "container", "systemd", ""]
 

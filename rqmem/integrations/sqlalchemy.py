@@ -23,7 +23,7 @@ from sqlalchemy.pool import Pool, SingletonThreadPool, StaticPool
 from sqlalchemy.util import ScopedRegistry, ThreadLocalRegistry
 
 from rqmem import hooks
-from rqmem.worker.horse import user_code
+from rqmem.worker.horse import object_kinds
 
 _MARK = "rqmem"  # in a pooled connection's info: the process that opened it, and the last job that took it
 _log = logging.getLogger("rqmem.hooks")
@@ -121,7 +121,7 @@ def _taken(dbapi_connection: Any, record: Any, proxy: Any) -> None:
     """Raise `DisconnectionError`, which has the pool open another one, for one that cannot be used."""
     here = (os.getpid(), _job_number)
     pid, number = record.info.get(_MARK, (None, 0))
-    if pid is None and not user_code.inherited("sqlalchemy"):  # opened in this horse, before anybody listened
+    if pid is None and not object_kinds.inherited("sqlalchemy"):  # opened in this horse, before anybody listened
         pid = here[0]
     if pid != here[0] and not isinstance(proxy._pool, StaticPool | SingletonThreadPool):  # SQLite in memory: a copy
         _of_our_parent.append(dbapi_connection)

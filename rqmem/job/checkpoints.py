@@ -16,7 +16,7 @@ from rqmem.job.usage import RunUsage
 from rqmem.text import shortened
 from rqmem.units import to_mb
 from rqmem.worker import evidence
-from rqmem.worker.horse import user_code
+from rqmem.worker.horse import object_kinds, source_lines, user_code
 
 if TYPE_CHECKING:
     from rqmem.config.settings import Config
@@ -146,11 +146,11 @@ class Checkpoints:
             counted_whole=len(reading.whole),
             hidden=len(reading.hidden),
             operation=operation,
-            where=user_code.described(user_code.line_of_user_code(sys._getframe())),
+            where=source_lines.described(source_lines.line_of_user_code(sys._getframe())),
             from_mb=to_mb(self.usage.initial),
             growth_seconds=_clock() - self._started,
-            grew=user_code.described_growth(page) if page is not None else [],
-            kinds=user_code.kinds_that_grew(sys._getframe(), self._config),
+            grew=source_lines.described_growth(page) if page is not None else [],
+            kinds=object_kinds.kinds_that_grew(sys._getframe(), self._config),
             checkpoints=page.checkpoints if page is not None else [],
             tree=evidence.tree(reading.by_pid),
             **self._reporter.about,

@@ -24,7 +24,7 @@ from rqmem.measure import machine, procfs, trim
 from rqmem.rq_names import StopRequested, setup_loghandlers
 from rqmem.store.permission import check_may_write
 from rqmem.units import MB, show_mb, to_bytes, to_mb
-from rqmem.worker import linux, platform_check
+from rqmem.worker import linux
 from rqmem.worker.alert_sender import SenderProcess
 from rqmem.worker.alerting import Alerting
 from rqmem.worker.context import Context, Heartbeat
@@ -38,7 +38,7 @@ from rqmem.worker.recorder import About, Recorder
 from rqmem.worker.redis_outage import RedisOutage
 from rqmem.worker.restart import EXIT_CODE, Restarted, can_restart, program
 from rqmem.worker.snapshot_file import Snapshots
-from rqmem.worker.startup_checks import fastest_growth, usage_of_idle_fork
+from rqmem.worker.startup_checks import check_platform, fastest_growth, usage_of_idle_fork
 
 if TYPE_CHECKING:
     from rqmem.rq_names import Worker
@@ -110,7 +110,7 @@ class Lifecycle:
         context, pool, config = self._context, self.pool, self._context.config
         log.borrow_handlers()
         events.subscribe(log.write_event)
-        platform_check.check()
+        check_platform()
         self._look_for_own_ways()
         check_may_write(self._worker.connection)
         if config.profile == "memray":

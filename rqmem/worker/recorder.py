@@ -30,7 +30,7 @@ from rqmem.store.history.learned import KnownPeaks
 from rqmem.store.history.samples import RINGS, Sample, merged
 from rqmem.units import to_mb
 from rqmem.worker.alerting import Alerting
-from rqmem.worker.horse.user_code import described_growth
+from rqmem.worker.horse.source_lines import described_growth
 from rqmem.worker.peak_records import Peaks
 from rqmem.worker.shared_memory import SharedPage
 

@@ -30,7 +30,8 @@ from rqmem.store import codec
 from rqmem.units import show_mb, to_mb
 from rqmem.worker import linux
 from rqmem.worker.horse.self_report import stack_of
-from rqmem.worker.horse.user_code import SNAPSHOT_SIGNAL, described, described_growth
+from rqmem.worker.horse.source_lines import described, described_growth
+from rqmem.worker.horse.user_code import SNAPSHOT_SIGNAL
 
 if TYPE_CHECKING:
     from rqmem.rq_names import Worker

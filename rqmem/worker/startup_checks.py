@@ -1,4 +1,7 @@
-"""What is measured in a short-lived fork before a worker starts: an idle horse, and how fast memory can grow here."""
+"""What is looked at before a worker starts: whether it can keep ceilings on this system, and two measurements.
+
+An idle horse, and how fast memory can grow here, are measured in a short-lived fork.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +9,12 @@ import contextlib
 import ctypes
 import mmap
 import os
+import sys
 import time
 from dataclasses import dataclass
 from typing import Literal
 
-from rqmem.errors import RqmemError
+from rqmem.errors import ConfigError, RqmemError
 from rqmem.measure import process_tree, procfs
 from rqmem.measure.own_process import proc_shortcoming
 from rqmem.units import MB
@@ -20,6 +24,51 @@ _TRIES = 3
 _TRY_BYTES = 24 * MB
 _SECOND_CORE = 1.25  # two cores share one memory: measured, not twice
 _SLOWEST, _FASTEST = 4e9, 40e9
+_STOCK = "run 'rq worker': checkpoints of memory-aware jobs still read memory"
+
+
+def unsupported(platform: str, has_fork: bool, has_pidfd: bool, proc_readable: bool) -> str:
+    """Why ``rqmem worker`` cannot run, and what to do, in one line; "" where it can.
+
+    Args:
+        platform: as `sys.platform`.
+        has_fork, has_pidfd: `os.fork` exists; `os.pidfd_open` exists and the kernel lets us.
+        proc_readable: usage and children of our own processes can be read from ``/proc``.
+    """
+    if platform != "linux":
+        name = "macOS" if platform == "darwin" else platform
+        return f"rqmem worker keeps ceilings on Linux only; on {name} {_STOCK}, less exactly"
+    if not has_fork:
+        return f"rqmem worker forks its horses, and this Python cannot fork; {_STOCK}"
+    if not proc_readable:
+        return (
+            "rqmem worker cannot keep a ceiling here, since /proc does not tell usage and children of its processes: "
+            "'rqmem doctor' says why"
+        )
+    if not has_pidfd:
+        return (
+            "rqmem worker needs pidfd_open(2), which is refused here: it takes Linux 5.3 or later, Python built for it "
+            "and a sandbox (seccomp profile) that lets it through"
+        )
+    return ""
+
+
+def check_platform() -> None:
+    """Raise `ConfigError` where a worker cannot keep ceilings."""
+    why = unsupported(sys.platform, hasattr(os, "fork"), has_pidfd(), not proc_shortcoming())
+    if why:
+        raise ConfigError(why)
+
+
+def has_pidfd() -> bool:
+    """Whether `os.pidfd_open` works, tried on ourselves: old sandboxes refuse it."""
+    if not hasattr(os, "pidfd_open"):
+        return False
+    try:
+        os.close(os.pidfd_open(os.getpid()))
+    except OSError:
+        return False
+    return True
 
 
 def usage_of_idle_fork() -> int:

@@ -36,8 +36,8 @@ from rqmem.store import codec
 from rqmem.units import MB, to_bytes, to_mb
 from rqmem.worker import evidence, linux
 from rqmem.worker.execution import Event
-from rqmem.worker.growth import Growth
-from rqmem.worker.horse.user_code import BREACH_SIGNAL, SAMPLE_SIGNAL, described, described_growth
+from rqmem.worker.horse.source_lines import described, described_growth
+from rqmem.worker.horse.user_code import BREACH_SIGNAL, SAMPLE_SIGNAL
 from rqmem.worker.kernel import HorseGroup
 from rqmem.worker.shared_memory import SharedPage
 from rqmem.worker.shared_usage import SharedMemory
@@ -138,7 +138,7 @@ class Watcher:
         self._state = WatchState()
         self._started = _clock()
         self._peak = 0
-        self._growth = Growth(to_bytes(config.sample_step_mb))
+        self._growth = evidence.Growth(to_bytes(config.sample_step_mb))
         self._baseline = baseline_bytes
         self._shared = SharedMemory({} if held_before is None else held_before)
         self._unseen = 0  # bytes of shared memory beyond what the meter sees

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rqmem.worker.growth import Growth
+from rqmem.worker.evidence import Growth
 
 STEP_BYTES = 16 * 2**20
 

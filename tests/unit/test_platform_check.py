@@ -7,8 +7,8 @@ import os
 import pytest
 
 from rqmem.errors import ConfigError
-from rqmem.worker import platform_check
-from rqmem.worker.platform_check import unsupported
+from rqmem.worker import startup_checks
+from rqmem.worker.startup_checks import unsupported
 
 
 @pytest.mark.parametrize(
@@ -31,9 +31,9 @@ def test_one_line_says_what_is_missing(facts: tuple[str, bool, bool, bool], word
 
 
 def test_where_it_is_unsupported_the_check_raises(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(platform_check.sys, "platform", "darwin")
+    monkeypatch.setattr(startup_checks.sys, "platform", "darwin")
     with pytest.raises(ConfigError, match="less exactly") as error:
-        platform_check.check()
+        startup_checks.check_platform()
     assert error.value.exit_code == 2
 
 
@@ -41,8 +41,8 @@ def test_a_kernel_that_refuses_pidfds_has_none(monkeypatch: pytest.MonkeyPatch) 
     def refuse(pid: int) -> int:
         raise PermissionError(1, "Operation not permitted")
 
-    assert platform_check.has_pidfd()
+    assert startup_checks.has_pidfd()
     monkeypatch.setattr(os, "pidfd_open", refuse)
-    assert not platform_check.has_pidfd()
+    assert not startup_checks.has_pidfd()
     monkeypatch.delattr(os, "pidfd_open")
-    assert not platform_check.has_pidfd()
+    assert not startup_checks.has_pidfd()

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 from rqmem import events, hooks, integrations
 from rqmem.errors import ConfigError, MemoryLimitExceeded
 from rqmem.rq_names import BaseTimeoutException
-from rqmem.worker.horse.user_code import described, hook_runs
+from rqmem.worker.horse.source_lines import described
+from rqmem.worker.horse.user_code import hook_runs
 
 if TYPE_CHECKING:
     from rqmem.rq_names import Job

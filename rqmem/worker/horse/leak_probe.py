@@ -12,7 +12,7 @@ import time
 from rqmem.measure import procfs, trim
 from rqmem.policy import leaks
 from rqmem.units import MB
-from rqmem.worker.horse import user_code
+from rqmem.worker.horse import object_kinds
 from rqmem.worker.horse.channel import Report
 
 WORTH_TIDYING_BYTES = 4 * MB
@@ -54,7 +54,7 @@ class Probing:
             held = self._tidy()
             left = held - before if self._probing else None
             if abs(held - self._kinds_at) >= WORTH_TIDYING_BYTES:
-                user_code.remember_kinds()
+                object_kinds.remember_kinds()
                 held = self._tidied = self._kinds_at = procfs.own_held_bytes()
             self._is_tidy = True
             if self._probing:
@@ -65,7 +65,7 @@ class Probing:
         if probed is None or probed.probes or left is not None:
             self._types[self._job_type] = (probed or leaks.Probed()).after(left)
         self._held = held
-        grew = user_code.kinds_that_stay() if left is not None else []
+        grew = object_kinds.kinds_that_stay() if left is not None else []
         return Report(held - self._at_first, left_bytes=left, grew=grew)
 
     def _tidy(self) -> int:

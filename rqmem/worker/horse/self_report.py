@@ -20,7 +20,8 @@ from rqmem.store import codec
 from rqmem.units import MB
 from rqmem.worker import profiling
 from rqmem.worker.execution import Phase
-from rqmem.worker.horse import user_code
+from rqmem.worker.horse import object_kinds, user_code
+from rqmem.worker.horse.source_lines import line_of_user_code
 from rqmem.worker.horse.user_code import SNAPSHOT_SIGNAL
 from rqmem.worker.shared_memory import SharedPage
 
@@ -68,7 +69,7 @@ def _inside(page: SharedPage, frame: FrameType | None) -> Inside:
     room = max(0, page.ceiling_bytes - page.usage_bytes) // _ROOM_FRACTION
     if _POINTER_BYTES * sys.getallocatedblocks() > min(room, _MOST_LIST_BYTES):
         return Inside(doing, stack, threads, note="too many objects to list them within what is left of the ceiling")
-    kinds = user_code.kinds_by_now()
+    kinds = object_kinds.kinds_by_now()
     return Inside(doing, stack, threads, kinds, "" if kinds else "none that the garbage collector sees")
 
 
@@ -86,6 +87,6 @@ def _other_threads() -> list[tuple[str, str]]:
     main = threading.main_thread().ident
     frames = [(ident, frame) for ident, frame in sys._current_frames().items() if ident != main]
     return [
-        (names.get(ident, str(ident))[:50], user_code.line_of_user_code(frame)[:_LONGEST_LINE])
+        (names.get(ident, str(ident))[:50], line_of_user_code(frame)[:_LONGEST_LINE])
         for ident, frame in frames[:_MOST_THREADS]
     ]

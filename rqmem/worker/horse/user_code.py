@@ -9,34 +9,30 @@ without a `MemoryWorker` there is none.
 from __future__ import annotations
 
 import contextlib
-import functools
 import gc
-import linecache
 import os
 import random
 import resource
 import signal
 import sys
-import sysconfig
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from itertools import islice
-from pathlib import Path
-from types import FrameType, ModuleType
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from rqmem.config.settings import Config
 from rqmem.errors import MemoryLimitExceeded, RqmemError, breach_in
 from rqmem.events import Breach
-from rqmem.measure import live_objects, procfs
+from rqmem.measure import procfs
 from rqmem.measure.trim import trim
 from rqmem.rq_names import BaseTimeoutException
 from rqmem.store import codec
-from rqmem.units import to_bytes, to_mb
+from rqmem.units import to_mb
 from rqmem.worker import linux
 from rqmem.worker.execution import Event, Instruction
-from rqmem.worker.horse import environment
+from rqmem.worker.horse import environment, object_kinds
+from rqmem.worker.horse.source_lines import described, described_line, is_users, line_of_user_code
 from rqmem.worker.horse.swallowed_breaches import Raised, is_judging
 from rqmem.worker.shared_memory import SharedPage
 
@@ -54,18 +50,8 @@ _LEFT_TO_THE_WORKER = (signal.SIGTERM, signal.SIGUSR2)
 
 _current: Horse | None = None
 _in_hook = False
-_EVIDENCE_FRACTION = 0.22  # of the reserve, 7 MB by default: the rest is for unwinding
 _FREED_FRACTION = 0.75
 _UNKNOWN_BYTES = 1
-_SHOWN_KINDS = 5
-_KINDS_OF_A_SNAPSHOT = 15
-_SHOWN_KIND_MB = 0.5
-_SHOWN_KINDS_OF_A_LEAK = 5
-_kinds_before: live_objects.Kinds = {}
-_kept: live_objects.Kinds = {}
-_kept_at_first: live_objects.Kinds | None = None
-_modules_at_first = 0
-_preloaded: tuple[str, ...] = ()
 _taking_evidence = False
 
 
@@ -84,7 +70,7 @@ class Horse:
     worker: str
     group: HorseGroup | None = None
     told_of_cut: frozenset[str] = frozenset()  # job types whose cut ceiling this worker has told of
-    raised: Raised = field(default_factory=lambda: Raised(_described_line, _is_users))
+    raised: Raised = field(default_factory=lambda: Raised(described_line, is_users))
 
     def set_ceiling(self, ceiling_bytes: int) -> None:
         """The job's ceiling from now on, for the watcher and for the kernel."""
@@ -114,15 +100,9 @@ def hook_runs() -> Iterator[None]:
         _in_hook = False
 
 
-def inherited(module: str) -> bool:
-    """Whether the worker had imported it already when it forked this horse."""
-    return module in islice(sys.modules, _modules_at_first)
-
-
 def settle_in(worker_pid: int, group: HorseGroup | None, preloaded: tuple[str, ...]) -> None:
     """First thing in a new horse: tied to its worker's life, in its cgroup, signals in place."""
-    global _modules_at_first, _preloaded
-    _modules_at_first, _preloaded = len(sys.modules), preloaded
+    object_kinds.begin(preloaded)
     linux.die_with_parent()
     if os.getppid() != worker_pid:  # it died before we asked to die with it
         os._exit(1)
@@ -225,52 +205,13 @@ def _evidence(horse: Horse, frame: FrameType | None) -> Breach:
     steps: tuple[Callable[[Breach], Breach], ...] = (
         lambda breach: codec.from_json(Breach, page.breach_json),
         lambda breach: replace(breach, where=described(line_of_user_code(frame))),
-        lambda breach: replace(breach, kinds=kinds_that_grew(frame, horse.config)),
+        lambda breach: replace(breach, kinds=object_kinds.kinds_that_grew(frame, horse.config)),
     )
     for step in steps:
         with contextlib.suppress(Exception):  # no file can be opened, no memory is left, ...
             breach = step(breach)
             page.breach_json = codec.to_json(breach)  # should the next step take too much
     return breach
-
-
-def remember_kinds() -> None:
-    """What this horse holds between jobs; later `kinds_that_grew` and `kinds_that_stay` tell what came since."""
-    global _kinds_before, _kept, _kept_at_first
-    _kinds_before = live_objects.kinds()
-    _kept = live_objects.kinds(modules=_modules_of_jobs())
-    if _kept_at_first is None:
-        _kept_at_first = _kept
-
-
-def _modules_of_jobs() -> list[ModuleType]:
-    """Those imported in this horse, latest first, and those preloaded for it. Others' pages are shared: hands off."""
-    count = max(0, len(sys.modules) - _modules_at_first)
-    found = [*islice(reversed(sys.modules.values()), count), *(sys.modules.get(name) for name in _preloaded)]
-    return [module for module in found if type(module) is ModuleType]
-
-
-def kinds_that_stay() -> list[tuple[str, int, float]]:
-    """Types of which this horse held more when it last remembered than when it first did; as `kinds_that_grew`."""
-    return _in_mb(live_objects.growth(_kept, _kept_at_first or {}), _SHOWN_KINDS_OF_A_LEAK)
-
-
-def kinds_that_grew(frame: FrameType | None, config: Config) -> list[tuple[str, int, float]]:
-    """Types of which the job holds more than there was before it: objects and MB, most MB first."""
-    now = live_objects.kinds(frame, int(_EVIDENCE_FRACTION * to_bytes(config.reserve_mb)))
-    return _in_mb(live_objects.growth(now, _kinds_before), _SHOWN_KINDS)
-
-
-def kinds_by_now() -> list[tuple[str, int, float]]:
-    """Types of which this horse holds more than when it last remembered; for one that goes on living."""
-    grown = live_objects.growth(live_objects.kinds(), _kinds_before)
-    return [(name, objects, round(to_mb(size), 2)) for name, objects, size in grown[:_KINDS_OF_A_SNAPSHOT]]
-
-
-def _in_mb(grown: list[tuple[str, int, int]], count: int) -> list[tuple[str, int, float]]:
-    """The first of them, as far as they are worth telling."""
-    shown = [(name, objects, to_mb(size)) for name, objects, size in grown[:count]]
-    return [each for each in shown if each[2] >= _SHOWN_KIND_MB]
 
 
 def _on_sample_signal(number: int, frame: FrameType | None) -> None:
@@ -307,52 +248,6 @@ def _held_bytes() -> int:
 def _is_unwinding() -> bool:
     """Whether the interrupted code handles our exception already (a ``finally`` of the job, say)."""
     return breach_in(sys.exc_info()[1]) is not None
-
-
-def line_of_user_code(frame: FrameType | None) -> str:
-    """``line:function:path`` of the innermost frame outside Python's library and rqmem; see `described`."""
-    innermost = frame
-    while frame is not None and frame.f_code.co_filename.startswith(_NOT_USER_CODE):
-        frame = frame.f_back
-    frame = frame or innermost
-    return _line(frame, frame.f_lineno) if frame is not None else ""
-
-
-def _line(frame: FrameType, number: int) -> str:
-    return f"{number}:{frame.f_code.co_name}:{frame.f_code.co_filename}"
-
-
-def _described_line(frame: FrameType, number: int) -> str:
-    return described(_line(frame, number))
-
-
-def _is_users(path: str) -> bool:
-    return not path.startswith(_NOT_USER_CODE)
-
-
-@functools.lru_cache(maxsize=256)
-def described(line: str) -> str:
-    """A line of code for people: ``path:line in function: source``."""
-    number, _, rest = line.partition(":")
-    function, _, path = rest.partition(":")
-    if not number.isdigit():
-        return ""
-    source = linecache.getline(path, int(number)).strip()
-    with contextlib.suppress(ValueError, OSError):
-        path = str(Path(path).relative_to(Path.cwd()))
-    return f"{path}:{number} in {function}: {source}"[:200]
-
-
-def described_growth(page: SharedPage) -> list[tuple[float, str]]:
-    """MB and line of code for people, most first."""
-    return [(grown_mb, described(line)) for grown_mb, line in page.grew]
-
-
-_NOT_USER_CODE = (
-    "<",
-    *(sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")),
-    str(Path(__file__).parents[2]),
-)
 
 
 def _leave_it_to_the_worker(number: int, frame: FrameType | None) -> None:

@@ -1,0 +1,57 @@
+"""Lines of code of a job: the innermost one of a frame, in a short form for the shared page, and in words."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import linecache
+import sysconfig
+from pathlib import Path
+from types import FrameType
+
+from rqmem.worker.shared_memory import SharedPage
+
+_NOT_USER_CODE = (
+    "<",
+    *(sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")),
+    str(Path(__file__).parents[2]),
+)
+
+
+def line_of_user_code(frame: FrameType | None) -> str:
+    """``line:function:path`` of the innermost frame outside Python's library and rqmem; see `described`."""
+    innermost = frame
+    while frame is not None and frame.f_code.co_filename.startswith(_NOT_USER_CODE):
+        frame = frame.f_back
+    frame = frame or innermost
+    return _line(frame, frame.f_lineno) if frame is not None else ""
+
+
+def _line(frame: FrameType, number: int) -> str:
+    return f"{number}:{frame.f_code.co_name}:{frame.f_code.co_filename}"
+
+
+def described_line(frame: FrameType, number: int) -> str:
+    return described(_line(frame, number))
+
+
+def is_users(path: str) -> bool:
+    return not path.startswith(_NOT_USER_CODE)
+
+
+@functools.lru_cache(maxsize=256)
+def described(line: str) -> str:
+    """A line of code for people: ``path:line in function: source``."""
+    number, _, rest = line.partition(":")
+    function, _, path = rest.partition(":")
+    if not number.isdigit():
+        return ""
+    source = linecache.getline(path, int(number)).strip()
+    with contextlib.suppress(ValueError, OSError):
+        path = str(Path(path).relative_to(Path.cwd()))
+    return f"{path}:{number} in {function}: {source}"[:200]
+
+
+def described_growth(page: SharedPage) -> list[tuple[float, str]]:
+    """MB and line of code for people, most first."""
+    return [(grown_mb, described(line)) for grown_mb, line in page.grew]
