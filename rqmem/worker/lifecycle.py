@@ -22,6 +22,7 @@ from rqmem.config.settings import LEAST_WORKER_MEMORY_MB
 from rqmem.errors import ConfigError
 from rqmem.measure import machine, procfs, trim
 from rqmem.rq_names import StopRequested, setup_loghandlers
+from rqmem.store import scripts
 from rqmem.store.permission import check_may_write
 from rqmem.units import MB, show_mb, to_bytes, to_mb
 from rqmem.worker import linux
@@ -124,6 +125,7 @@ class Lifecycle:
         pool.note_others()
         self._was_subreaper = linux.become_subreaper()
         trim.warm_up()
+        scripts.read_all()
         preload(config.preload, config.preload_openmp)
         hook_runner.load(config.plugins)
         if config.integrations:
