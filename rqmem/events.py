@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from rqmem.text import printable
-from rqmem.units import show_leak, show_mb
+from rqmem.units import show_mb
 
 Layer = Literal["checkpoint", "watch", "kill", "kernel"]
 """Which layer acted at a breach: the job at a checkpoint, the watcher's signal, its SIGKILL, or the job's cgroup."""
@@ -180,23 +180,28 @@ class Breach(Event):
             object.__setattr__(self, "peak_mb", self.used_mb)
 
     def summary(self) -> str:
-        """The one line that stands in the job's result: which job, how much, where, who acted."""
+        """The one line in the job's result: which job, how much, where, who acted."""
+        return printable(f"{self.job} {self.what()}")
+
+    def what(self) -> str:
+        """How much, where and who acted, without whose it is."""
         place = f" at '{self.operation}'" if self.operation else ""
         count = "1 process" if self.processes == 1 else f"{self.processes} processes"
         count += f", {self.counted_whole} of them counted whole" if self.counted_whole else ""
         count += f", {self.hidden} more not counted" if self.hidden else ""
-        return printable(
-            f"{self.job} used {show_mb(self.used_mb)} MB of {show_mb(self.limit_mb)} MB{place} "
+        return (
+            f"used {show_mb(self.used_mb)} MB of {show_mb(self.limit_mb)} MB{place} "
             f"(peak {self.peak_mb:.1f} MB, by {self.layer}, {count})"
         )
 
     def explanation(self) -> list[str]:
-        """Lines below the summary: where and what it was that grew, and what was done, as far as known."""
-        lines = []
-        label = "where it grew:"
-        for grown_mb, line in self.grew:
-            lines.append(f"{label:<14} {grown_mb:>6.0f} MB  {line}")
-            label = ""
+        """The evidence as lines, below the summary."""
+        return [f"{label:<14} {text}" for label, text in self.evidence()]
+
+    def evidence(self) -> list[tuple[str, str]]:
+        """Labels and texts: where and what it was that grew, and what was done, as far as known."""
+        grew = [f"{grown_mb:>6.0f} MB  {line}" for grown_mb, line in self.grew]
+        lines = [("" if number else "where it grew:", text) for number, text in enumerate(grew)]
         told = {
             "what grew:": self._kinds(),
             "stopped at:": self.where,
@@ -226,7 +231,7 @@ class Breach(Event):
             else "",
             "next:": self.next,
         }
-        return [printable(line) for line in (*lines, *(f"{label:<14} {text}" for label, text in told.items() if text))]
+        return [(label, printable(text)) for label, text in (*lines, *told.items()) if text]
 
     def _kinds(self) -> str:
         """Types of objects, and how much they leave unexplained: memory of C code, a list that is being sorted."""
@@ -278,15 +283,6 @@ class Resumed(Event):
     spent: int
     delay_seconds: float = 0.0
 
-    def summary(self) -> str:
-        cut_short = f"{self.cursor[:80]}..." if len(self.cursor) > 80 else self.cursor
-        place = "the beginning" if self.cursor == "null" else f"cursor {cut_short}"
-        when = f" in {self.delay_seconds:.0f} s" if self.delay_seconds else ""
-        text = f"goes on{when} from {place} with chunk size {self.chunk_size}"
-        if not self.spent:  # a planned stop costs nothing
-            return text
-        return f"{text} (resume {self.resumes}, {self.spent} of {self.max_resumes} spent)"
-
 
 @dataclass(frozen=True)
 class GaveUp(Event):
@@ -319,11 +315,6 @@ class LeakFound(Event):
     runs: int
     grew: list[tuple[str, int, float]] = field(default_factory=list)
 
-    def summary(self) -> str:
-        """What it leaks, without whose it is."""
-        grew = ", ".join(f"{name} {count:+,} ({show_mb(grown)} MB)" for name, count, grown in self.grew)
-        return f"leaks {show_leak(self.mb_per_run)} a run: {grew or 'no objects that the garbage collector sees'}"
-
 
 @dataclass(frozen=True)
 class HookFailed(Event):
@@ -353,14 +344,6 @@ class RunsAgain(Event):
     left_mb: float
     layer: Layer
     operation: str
-
-    def summary(self) -> str:
-        """What happened, without whose it is."""
-        place = f" at '{self.operation}'" if self.operation else ""
-        return (
-            f"used {show_mb(self.used_mb)} MB of {show_mb(self.limit_mb)} MB of memory{place}, but others had left "
-            f"{show_mb(self.left_mb)} MB in its horse: it runs once more, in a new horse"
-        )
 
 
 @dataclass(frozen=True)

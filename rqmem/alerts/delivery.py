@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from redis.exceptions import RedisError
 
+from rqmem import words
 from rqmem.alerts.messages import message
 from rqmem.policy.alert_pace import (
     MESSAGES_A_MINUTE,
@@ -53,9 +54,9 @@ class RedisAway:
                 return
             self._away = bool(reason)
         if reason:
-            _log.warning("alerts: Redis does not answer: %s", reason)
+            _log.warning("alerts: %s: %s", words.REDIS_GONE["away"], reason)
         else:
-            _log.warning("alerts: Redis answers again")
+            _log.warning("alerts: %s", words.REDIS_BACK["away"])
 
 
 class Delivery:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 from redis.exceptions import RedisError
 
+from rqmem import words
 from rqmem.cli.alert_sending import deliver, test
 from rqmem.cli.job_types import one_of
 from rqmem.cli.terminal import colour, connected, never_fail_on_a_letter, redis_options, show
@@ -86,12 +87,12 @@ def _follow(connection: Redis, last: str, tell: Callable[[Alert], None]) -> None
                 found = history_reader.next_alerts(connection, last, _WAIT_SECONDS)
             except RedisError as error:
                 if not away:
-                    show(f"rqmem: Redis does not answer ({error}): waiting for it", err=True)
+                    show(f"rqmem: {words.REDIS_GONE['away']} ({error}): waiting for it", err=True)
                 away = True
                 time.sleep(_WAIT_SECONDS)
                 continue
             if away:
-                click.echo("rqmem: Redis answers again", err=True)
+                click.echo(f"rqmem: {words.REDIS_BACK['away']}", err=True)
             away = False
             for each in found:
                 last = each.id

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from redis.exceptions import RedisError
 
+from rqmem import words
 from rqmem.cli.terminal import colour, columns, connected, never_fail_on_a_letter, one_line, redis_options, show
 from rqmem.errors import ConfigError
 from rqmem.observe import as_json as schema
@@ -143,7 +144,7 @@ def _watch(look: Callable[[], _Look], *, as_json: bool) -> bool:
                 last, lost_at, away = look(), "", ""
             except RedisError as error:
                 lost_at = lost_at or clock(time.time())
-                away = f"Redis does not answer since {lost_at}, trying again: {' '.join(str(error).split())}"
+                away = f"{words.REDIS_GONE['away']} since {lost_at}, trying again: {' '.join(str(error).split())}"
             _draw(last, away, as_json=as_json)
             time.sleep(_EVERY_SECONDS)
     except KeyboardInterrupt:

@@ -12,6 +12,7 @@ from functools import partial
 import click
 from redis.exceptions import RedisError
 
+from rqmem import words
 from rqmem.cli import write_no_more
 from rqmem.cli.terminal import columns, connected, never_fail_on_a_letter, redis_options
 from rqmem.errors import RqmemError
@@ -70,7 +71,7 @@ def _watch(last: Top, again: Callable[[float], Top], stopping: Stopping, *, as_j
                 try:
                     last, notice = again(time.time()), ""
                 except RedisError:
-                    notice = notice or f"Redis does not answer since {clock(time.time())}: what is below is of before"
+                    notice = notice or words.redis_gone_since(clock(time.time()))
                 except RqmemError:
                     raise RqmemError(f"worker {last.worker.name} has ended") from None
         except OutputClosed:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
+from rqmem import words
 from rqmem.live import plain
 from rqmem.live.record import News, Record
 from rqmem.live.view import Frame, view
@@ -62,7 +63,8 @@ class PlainDisplay:
     def show(self, record: Record, news: News, now: float, notice: str = "") -> None:
         away = record.away_since is not None
         if away != self._was_away:
-            self._write(f"{clock(now)} {'Redis does not answer: waiting for it' if away else 'Redis answers again'}")
+            told = f"{words.REDIS_GONE['away']}: waiting for it" if away else words.REDIS_BACK["away"]
+            self._write(f"{clock(now)} {told}")
         if notice and notice != self._notice:
             self._write(f"{clock(now)} {notice}")
         self._was_away, self._notice = away, notice

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from rqmem import words
 from rqmem.live.record import Record
 from rqmem.live.system import System
 from rqmem.live.worker_lines import NARROW, WIDE, percent, worker_lines
@@ -66,7 +67,7 @@ def _notices(record: Record, frame: Frame) -> list[Line]:
     lines = [line((frame.notice, "warning"))] if frame.notice else []
     if record.away_since is not None:
         away = duration(math.floor(frame.now - record.away_since))
-        lines.append(line((f"Redis does not answer since {away}: what is below is of before", "bad")))
+        lines.append(line((words.redis_gone_since(away), "bad")))
     return lines
 
 
@@ -135,7 +136,7 @@ def _alerts(record: Record, rows: int) -> list[Line]:
     ]
     for each in list(reversed(record.recent))[: rows - len(lines)]:
         resolved = each.state == "resolved"
-        words = f"  {clock(each.at)}  {each.rule}{' resolved' if resolved else ''}: {each.text}"
-        lines.append(line((words, "good" if resolved else "warning")))
+        told = f"  {clock(each.at)}  {each.rule}{' resolved' if resolved else ''}: {each.text}"
+        lines.append(line((told, "good" if resolved else "warning")))
     title = f"alerts, {len(opened) or 'none'} open" if lines else "no alerts"
     return [line((title, "title")), *lines]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rqmem import events
+from rqmem import events, words
 from rqmem.observe.job import Case, InRq
 from rqmem.text import date_and_clock
 
@@ -17,7 +17,7 @@ def outlook(case: Case) -> str:
         return "nothing: it ended, and RQ has forgotten it"
     if case.status in _WAITING:
         resumed = case.of(events.Resumed)
-        return _while_waiting(case, case.in_rq) + (f"; then {resumed[-1].summary()}" if resumed else "")
+        return _while_waiting(case, case.in_rq) + (f"; then {words.goes_on(resumed[-1])}" if resumed else "")
     if case.status in ("failed", "stopped"):
         stopped = "it is stopped" if case.status == "stopped" else "nothing by itself"
         return f"{stopped}; 'rqmem retry {case.job_id}' runs it again"

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from rqmem import events
+from rqmem import events, words
 from rqmem.config.settings import Config
 from rqmem.text import printable
 from rqmem.units import show_mb
@@ -84,28 +84,22 @@ class Condition:
 # What happened
 
 
+_OF_EVENTS: dict[type[Event], Rule] = {
+    events.Breach: CEILING,
+    events.Split: SPLIT,
+    events.WorkerLost: WORKER_LOST,
+    events.WorkerFull: WORKER_FULL,
+    events.GaveUp: BUDGET_SPENT,
+    events.LeakFound: LEAK,
+}
+
+
 def of_event(event: Event, thresholds: Thresholds) -> Condition | None:
     """What an event is an alert about; None for most events."""
-    match event:
-        case events.Breach():
-            return _about(event, CEILING, event.summary().removeprefix(f"{event.job} "))
-        case events.Collection() if event.collections == thresholds.collections + 1:  # once in a run
-            return _about(
-                event, COLLECTIONS, f"garbage was collected more than {thresholds.collections} times in a run"
-            )
-        case events.Split():
-            return _about(event, SPLIT, f"split into {event.children:,} child jobs")
-        case events.WorkerLost():
-            return _about(event, WORKER_LOST, f"worker {event.lost_worker} is lost; this job was running on it")
-        case events.WorkerFull():
-            used, limit = show_mb(event.used_mb), show_mb(event.limit_mb)
-            return _about(event, WORKER_FULL, f"worker {event.worker} itself uses {used} MB of {limit} MB")
-        case events.GaveUp():
-            tries = f" after {event.resumes} resumes" if event.resumes else ""
-            return _about(event, BUDGET_SPENT, f"goes on no more{tries}: {event.reason}")
-        case events.LeakFound():
-            return _about(event, LEAK, event.summary())
-    return None
+    if isinstance(event, events.Collection) and event.collections == thresholds.collections + 1:  # once in a run
+        return _about(event, COLLECTIONS, f"garbage was collected more than {thresholds.collections} times in a run")
+    rule = _OF_EVENTS.get(type(event))
+    return _about(event, rule, words.short(event)) if rule is not None else None
 
 
 def _about(event: Event, rule: Rule, text: str) -> Condition:

@@ -11,6 +11,7 @@ from prometheus_client import Metric as Family
 from prometheus_client.registry import Collector
 from redis.exceptions import RedisError
 
+from rqmem import words
 from rqmem.observe.model import Snapshot
 from rqmem.observe.snapshot import read_totals
 from rqmem.prometheus.catalogue import METRICS
@@ -45,10 +46,11 @@ class JournalCollector(Collector):
             snapshot = read_totals(self._connection, time.time())
         except (RedisError, OSError, UnicodeDecodeError) as error:  # the last: a name that somebody wrote as bytes
             if not self._away:
-                _log.warning("Redis does not answer: rqmem_up is 0 until it does: %s", " ".join(str(error).split()))
+                reason = " ".join(str(error).split())
+                _log.warning("%s: rqmem_up is 0 until it does: %s", words.REDIS_GONE["away"], reason)
             self._away = True
             return None
         if self._away:
-            _log.warning("Redis answers again")
+            _log.warning(words.REDIS_BACK["away"])
         self._away = False
         return snapshot

@@ -175,9 +175,9 @@ def _breaches(case: Case, columns: int, colour: Colour) -> list[str]:
             lines.append("")
         first, *rest = wrapped(breach.summary(), columns - 2)
         lines += ["  " + colour(first, "bad"), *("  " + colour(part, "bad") for part in rest)]
-        for line in breach.explanation():  # its labels take 15 columns
-            first, *rest = wrapped(line[15:], columns - 19)
-            lines += [f"    {line[:15]}{first}", *(" " * 19 + part for part in rest)]
+        for label, text in breach.evidence():
+            first, *rest = wrapped(text, columns - 19)
+            lines += [f"    {label:<15}{first}", *(" " * 19 + part for part in rest)]
     return lines
 
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from rqmem import events
+from rqmem import events, words
 from rqmem.observe.job import Case
 from rqmem.store.history.history_records import OK, Run, Told
-from rqmem.text import counted
-from rqmem.units import show_mb
 
 Mood = Literal["plain", "good", "warning", "bad"]
+_MEMORY = ("current_memory_mb", "memory_mb", "final_memory_mb", "used_mb")  # fields of events: what was used then
 
 
 @dataclass(frozen=True)
@@ -39,62 +38,20 @@ def lines(case: Case) -> list[Line]:
 
 def _line(told: Told) -> Line:
     event = told.event
+    mark = "BREACH: " if isinstance(event, events.Breach) else ""
+    memory_mb = next((getattr(event, name) for name in _MEMORY if hasattr(event, name)), None)
+    return Line(told.at, memory_mb, mark + words.short(event), _mood(event))
+
+
+def _mood(event: events.Event) -> Mood:
     match event:
-        case events.JobStarted():
-            on = f" on {event.worker}" if event.worker else ""
-            return Line(told.at, event.memory_mb, f"started{on}, ceiling {show_mb(event.memory_limit_mb)} MB")
-        case events.Checkpoint():
-            return Line(told.at, event.current_memory_mb, event.operation)
-        case events.UsageWarning():
-            text = f"above {show_mb(event.threshold_percentage)} % of the ceiling at {event.operation}"
-            return Line(told.at, event.current_memory_mb, text, "warning")
-        case events.Collection():
-            return Line(told.at, event.memory_mb, f"collection {event.collections} freed {event.freed_mb:.1f} MB")
-        case events.ChunkDone():
-            return Line(
-                told.at, event.memory_mb, f"chunk of {counted(event.items, 'item')} done, {event.items_done:,} in all"
-            )
+        case events.JobStarted() | events.Checkpoint() | events.Collection() | events.ChunkDone():
+            return "plain"
         case events.RunEnded():
-            chunks = f", {counted(event.items, 'item')} in {counted(event.chunks, 'chunk')}" if event.chunks else ""
-            grown = event.growth_kb_per_item
-            stayed = "" if grown is None else f", {grown:.2g} KB stayed of each"
-            text = f"ended {event.outcome} after {event.duration_seconds:.1f} s{chunks}{stayed}"
-            return Line(told.at, event.final_memory_mb, text, "good" if event.outcome == OK else "bad")
-        case events.Breach():
-            place = f" at {event.operation}" if event.operation else ""
-            text = f"BREACH, {show_mb(event.used_mb)} of {show_mb(event.limit_mb)} MB{place}, by {event.layer}"
-            return Line(told.at, event.used_mb, text, "bad")
-        case events.GaveUp():
-            return Line(told.at, None, f"gave up: {event.reason}", "bad")
-        case events.Resumed():
-            return Line(told.at, None, f"resumed after {event.cause}: {event.summary()}", "warning")
-        case events.RunsAgain():
-            return Line(told.at, event.used_mb, event.summary(), "warning")
-        case _:
-            return Line(told.at, None, _words(event), "warning")
-
-
-def _words(event: events.Event) -> str:
-    """Of events that say nothing of memory."""
-    match event:
-        case events.CeilingCut():
-            return f"declares {show_mb(event.declared_mb)} MB; its worker allows {show_mb(event.allowed_mb)}"
-        case events.Split():
-            return f"split into {event.children:,} children"
-        case events.LeakFound():
-            return event.summary()
-        case events.HookFailed():
-            return f"{event.hook} failed: {event.error}{f' ({event.where})' if event.where else ''}"
-        case events.HorseRecycled():
-            return f"new horse after it: {event.reason}"
-        case events.WorkerLost():
-            return f"worker {event.lost_worker} is lost"
-        case events.AlertRaised():
-            return f"alert {event.rule}: {event.text}"
-        case events.AlertResolved():
-            return f"alert {event.rule} ended: {event.text}"
-        case _:
-            return type(event).__name__
+            return "good" if event.outcome == OK else "bad"
+        case events.Breach() | events.GaveUp():
+            return "bad"
+    return "warning"
 
 
 def _of_run(run: Run) -> list[Line]:

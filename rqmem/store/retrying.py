@@ -34,6 +34,7 @@ from redis.exceptions import (
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from rqmem import words
 from rqmem.errors import RedisTakesAllButThis
 from rqmem.rq_names import parse_connection
 
@@ -158,16 +159,15 @@ class Wait:
         reason = f"{state} {refusal(error)}"
         if reason not in self._told and len(self._told) < _TOLD_CHANGES:
             self._told.append(reason)
-            how = "is away" if state == "away" else "refuses"
-            _log.warning("Redis %s (%s): waiting for it to %s", how, described(error), self._what)
+            _log.warning("%s (%s): waiting for it to %s", words.REDIS_GONE[state], described(error), self._what)
         time.sleep(self._pause)
         self._pause = min(2 * self._pause, _LONGEST_PAUSE_SECONDS)
 
     def over(self) -> None:
         """It succeeded."""
-        if self._since is not None:
-            how = "is back" if self._state == "away" else "no longer refuses"
-            _log.warning("Redis %s after %.1f s: could %s", how, time.monotonic() - self._since, self._what)
+        if self._since is not None and self._state is not None:
+            passed = time.monotonic() - self._since
+            _log.warning("%s after %.1f s: could %s", words.REDIS_BACK[self._state], passed, self._what)
 
 
 def until_redis_answers(step: Callable[[], T], what: str, large_on: Redis | None = None) -> T:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from redis.exceptions import RedisError
 
+from rqmem import words
 from rqmem.measure import machine
 from rqmem.rq_names import WORKERS_BY_QUEUE_KEY, Worker, register_worker
 from rqmem.store import executions, ledger, parent_meta
@@ -238,10 +239,9 @@ class Heart:
         self._changed_at = time.monotonic()
         if state is None:
             self._maintained_at = 0.0  # so that nobody takes the job for abandoned
-            log.warning("worker %s: Redis answers again", self._worker.name)
+            log.warning("worker %s: %s", self._worker.name, words.REDIS_BACK["away"])
         else:
-            how = "does not answer" if state == "away" else "refuses"
-            log.warning("worker %s: Redis %s the heartbeat: %s", self._worker.name, how, reason)
+            log.warning("worker %s: %s the heartbeat: %s", self._worker.name, words.REDIS_GONE[state], reason)
 
 
 def register_again(worker: Worker, connection: Redis) -> bool:

@@ -11,7 +11,7 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
-from rqmem import events
+from rqmem import events, words
 from rqmem.policy import after_breach
 from rqmem.policy.after_breach import Attempt, Cause, GiveUp
 from rqmem.store import execution_reader, executions
@@ -115,7 +115,7 @@ def plan(ended: EndedEarly, max_resumes: int) -> Plan:
     if decision.cost:
         place = f" at {printable(ended.position[:100])}" if ended.position else ""
         history = (*history, f"{ended.cause}{place}, chunk {record.chunk_size}")[-_KEPT_HISTORY:]
-    text = "what is left is cut in two child jobs" if decision.cut else resumed.summary()
+    text = "what is left is cut in two child jobs" if decision.cut else words.goes_on(resumed)
     return Plan(ended, text, record.stage, resumed, cost=decision.cost, cut=decision.cut, history=history)
 
 

@@ -74,7 +74,7 @@ BREACH = events.Breach(
         (
             events.GaveUp(**WHOSE, cause="breach", reason="item 7 does not\nfit alone", resumes=3),
             "resume-budget-spent",
-            "goes on no more after 3 resumes: item 7 does not fit alone",
+            "gave up after a memory breach and 3 resumes: item 7 does not fit alone",
         ),
         (
             events.Collection(**WHOSE, operation="", freed_mb=0, memory_mb=9, collections=101),

@@ -114,13 +114,13 @@ TOLD: list[tuple[events.Event, int, str]] = [
     (
         resumed("breach"),
         DEBUG,
-        f"jobs.x.Y (01234567) {resumed('').summary()} after a memory breach",
+        f"jobs.x.Y (01234567) {words.goes_on(resumed(''))} after a memory breach",
     ),
-    (resumed("planned stop"), INFO, f"jobs.x.Y (01234567) {resumed('').summary()} after planned stop"),
+    (resumed("planned stop"), INFO, f"jobs.x.Y (01234567) {words.goes_on(resumed(''))} after planned stop"),
     (
         resumed("horse lost"),
         WARNING,
-        f"jobs.x.Y (01234567) {resumed('').summary()} after horse lost",
+        f"jobs.x.Y (01234567) {words.goes_on(resumed(''))} after horse lost",
     ),
     (
         events.GaveUp(**WHOSE, cause="breach", reason="it does not fit alone", resumes=3),
@@ -223,6 +223,23 @@ def test_the_whole_catalogue_is_worded_and_tested() -> None:
     kinds = set(events.CATALOGUE.values())
     assert set(words.WORDS) == kinds
     assert {type(event) for event, _, _ in TOLD} == kinds
+
+
+def test_short_words_do_not_say_whose_the_event_is() -> None:
+    of_jobs = [event for event, _, _ in TOLD if event.job]
+    assert len(of_jobs) > len(words.WORDS) / 2
+    for event in of_jobs:
+        short = words.short(event)
+        assert short and event.job not in short and event.job_id not in short and "\n" not in short
+
+
+def test_a_breach_has_its_evidence_as_values_and_as_lines() -> None:
+    told = breach(grew=[(3.0, "x.py:1 in f: a"), (2.0, "x.py:2 in f: b")], next="failed")
+    assert told.evidence() == [
+        ("where it grew:", "     3 MB  x.py:1 in f: a"), ("", "     2 MB  x.py:2 in f: b"), ("next:", "failed"),
+    ]  # fmt: skip
+    assert told.explanation()[1:] == ["                    2 MB  x.py:2 in f: b", "next:          failed"]
+    assert told.summary() == f"{told.job} {told.what()}"
 
 
 NOT_ABOUT_MEMORY = (events.WorkerLost, events.HookFailed)

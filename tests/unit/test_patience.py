@@ -116,7 +116,7 @@ def test_a_wait_tells_each_reason_once(caplog: pytest.LogCaptureFixture, monkeyp
 
     assert until_redis_answers(step, "commit job x") == 7
     assert caplog.messages[:2] == [
-        "Redis is away (gone): waiting for it to commit job x",
+        "Redis does not answer (gone): waiting for it to commit job x",
         "Redis refuses (READONLY You can't write against a read only replica.): waiting for it to commit job x",
     ]
     assert len(caplog.messages) == 3

@@ -368,7 +368,7 @@ def test_the_whole_story_fits_its_width() -> None:
     for words in (
         "2 executions, 1 breach, 1 resume",
         "memory over time",
-        "BREACH, 271.3 of 256 MB at items 9-16",
+        "BREACH: used 271.3 MB of 256 MB at 'items 9-16'",
         "+1:04",
     ):
         assert words in joined

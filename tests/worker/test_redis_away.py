@@ -49,8 +49,8 @@ def test_a_wait_is_told_when_it_begins_and_when_it_ends(caplog: pytest.LogCaptur
 
     assert until_redis_answers(step, "commit job x") == 7
     first, last = caplog.messages
-    assert first == "Redis is away (refused): waiting for it to commit job x"
-    assert last.startswith("Redis is back after 0.")
+    assert first == "Redis does not answer (refused): waiting for it to commit job x"
+    assert last.startswith("Redis answers again after 0.")
 
 
 def outcome(own: OwnRedis, job: Job) -> Job:
@@ -270,7 +270,7 @@ class SwallowsOnce(logging.Handler):
         self.pid = pid
 
     def emit(self, record: logging.LogRecord) -> None:
-        if "Redis is away" in record.getMessage() and self.pid != 0:
+        if "Redis does not answer" in record.getMessage() and self.pid != 0:
             pid, self.pid = self.pid, 0
             with contextlib.suppress(Exception):
                 os.kill(pid, signal.SIGTERM)
