@@ -11,7 +11,7 @@ import click
 from redis.exceptions import RedisError
 
 from rqmem.cli import config_tables
-from rqmem.cli.config_tables import JobRow, Redis
+from rqmem.cli.config_tables import JobRow, NamedRedis
 from rqmem.cli.options import given_settings, setting_options
 from rqmem.cli.terminal import connected, never_fail_on_a_letter, redis_options, show
 from rqmem.config.load import Origin, Settings, load
@@ -91,13 +91,13 @@ def _json(fields: dict[str, Any]) -> str:
     return json_text(fields, indent=2)
 
 
-def _redis(url: str | None) -> Redis:
+def _redis(url: str | None) -> NamedRedis:
     """Which Redis would be used; it is not asked anything. Raises `ConfigError`."""
     choice = connect.choose_url(url)
     if choice is None:
-        return Redis(_EMBEDDED, Origin())
+        return NamedRedis(_EMBEDDED, Origin())
     connect.check(choice)
-    return Redis(
+    return NamedRedis(
         choice.shown, Origin("command line" if choice.source.startswith("-") else "environment", choice.source)
     )
 

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Redis:
+class NamedRedis:
     """Which Redis, without its password, and who named it."""
 
     shown: str
@@ -59,7 +59,7 @@ class JobRow:
     recommended: Recommendation | TooLittle | None = None
 
 
-def settings_lines(settings: Settings, redis: Redis, integrations: Sequence[str] = ()) -> list[str]:
+def settings_lines(settings: Settings, redis: NamedRedis, integrations: Sequence[str] = ()) -> list[str]:
     """A table of all settings, with the place that each came from."""
     rows = [("setting", "value", "from"), ("redis", redis.shown, _from(redis.origin))]
     for field, setting in SETTINGS.items():
@@ -76,7 +76,7 @@ def _integrations(settings: Settings, names: Sequence[str]) -> str:
     return f"integrations: {', '.join(names)} (each in horses that import it)" if names else "integrations: none"
 
 
-def settings_json(settings: Settings, redis: Redis, integrations: Sequence[str] = ()) -> dict[str, Any]:
+def settings_json(settings: Settings, redis: NamedRedis, integrations: Sequence[str] = ()) -> dict[str, Any]:
     """The same as `json` takes it."""
     rows = [_setting("redis", None, redis.shown, redis.origin)]
     for field, setting in SETTINGS.items():

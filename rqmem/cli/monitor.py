@@ -17,7 +17,7 @@ from rqmem.cli.terminal import connected, never_fail_on_a_letter, redis_options,
 from rqmem.config.parsers import whole_seconds
 from rqmem.errors import ConfigError, RedisUnavailable, RqmemError, UnknownName
 from rqmem.live.loop import Watch
-from rqmem.live.recording import Report, Setting
+from rqmem.live.recording import MonitorOptions, Recording, to_json
 from rqmem.live.recording_text import summary
 from rqmem.live.saving import Output, output
 from rqmem.live.screen import Display, PlainDisplay, RichDisplay, can_draw, rich_is_installed
@@ -56,6 +56,7 @@ def threshold(text: str, name: str) -> float:
               help="Write the report there: .json or .txt.")  # fmt: skip
 @click.option("--fail-on-alert", is_flag=True, help="Exit code 3 when an alert was raised meanwhile.")
 @click.option("--queue", "-q", "queues", metavar="NAME", multiple=True, help="Only this queue; may be repeated.")
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON at the end.")
 @click.option("--plain", is_flag=True, help="Lines instead of the live view.")
 @redis_options
 @click.pass_context
@@ -66,9 +67,9 @@ def monitor(ctx: click.Context, /, url: str | None, queues: tuple[str, ...], **o
     'rqmem[tui]'); else there are lines, all of them once in --interval, alerts
     and jobs above --threshold at once. Only looks: writes nothing to Redis.
 
-    The report has samples, figures by job type, alerts and four metrics; the
-    keys of its JSON stand in rqmem/live/recording.py. It is saved each minute
-    too, and printed as a summary without --output-file.
+    The report has samples, figures by job type, alerts and four metrics.
+    rqmem/live/recording.py explains the names in its JSON. It is saved each
+    minute too, and printed as a summary without --output-file.
 
     With --fail-on-alert, crossings of --threshold alone do not count, nor do
     alerts that were open before.
@@ -86,15 +87,15 @@ def monitor(ctx: click.Context, /, url: str | None, queues: tuple[str, ...], **o
         _check_queues(connection, queues)
         watch = Watch(
             connection,
-            Setting(where, options["interval"], options["threshold"], queues),
+            MonitorOptions(where, options["interval"], options["threshold"], queues),
             options["duration"],
             file,
         )
     except RedisError as error:
         raise RedisUnavailable(f"Redis at {where} answered, and then not: {' '.join(str(error).split())}") from error
     with Stopping() as stopping:
-        report = watch.until_over(_display(watch, plain=options["plain"]), stopping)
-        _finish(report, file)
+        report = watch.until_over(_display(watch, plain=options["plain"], as_json=options["as_json"]), stopping)
+        _finish(report, file, as_json=options["as_json"])
     raised = options["fail_on_alert"] and report.alerts_raised
     ctx.exit(ALERTS_RAISED if raised else 0)
 
@@ -109,8 +110,10 @@ def _check_queues(connection: Redis, names: tuple[str, ...]) -> None:
             raise UnknownName(f"--queue {name!r} is not known: {f'did you mean {near[0]}?' if near else known_ones}")
 
 
-def _display(watch: Watch, *, plain: bool) -> Display:
-    """The live view where there can be one."""
+def _display(watch: Watch, *, plain: bool, as_json: bool) -> Display:
+    """The live view where there can be one; lines on stderr where stdout is for JSON."""
+    if as_json:
+        return PlainDisplay(watch.setting.interval_seconds, partial(show, err=True))
     if not plain and sys.stdout.isatty():
         if not rich_is_installed():
             click.echo("rqmem: for a live view: pip install 'rqmem[tui]'", err=True)
@@ -119,10 +122,13 @@ def _display(watch: Watch, *, plain: bool) -> Display:
     return PlainDisplay(watch.setting.interval_seconds, show)
 
 
-def _finish(report: Report, file: Output | None) -> None:
+def _finish(report: Recording, file: Output | None, *, as_json: bool) -> None:
     """The report where it belongs; printed where that fails, so that it is not lost. Raises `RqmemError` then."""
-    if file is None:
+    if as_json:
+        _print(*to_json(report).splitlines())
+    elif file is None:
         _print("", *summary(report))
+    if file is None:
         return
     text = file.write(report)
     try:
@@ -132,15 +138,16 @@ def _finish(report: Report, file: Output | None) -> None:
         raise RqmemError(
             f"{file.path} could not be written ({error.strerror}); the report is printed instead"
         ) from None
-    _print(
+    told = (
         f"report: {file.path} ({len(report.samples)} samples, {len(report.jobs)} job types, "
         f"{report.threshold_crossings} crossings, {report.alerts_raised} alerts)"
     )
+    _print(told, err=as_json)
 
 
-def _print(*lines: str) -> None:
-    """To stdout; where nobody reads it any more, to nobody, and nothing is said of that at the exit either."""
+def _print(*lines: str, err: bool = False) -> None:
+    """To stdout, or stderr. If nobody reads that any more, nothing is printed, also no error at the exit."""
     try:
-        show(*lines)
+        show(*lines, err=err)
     except OSError:
         write_no_more()

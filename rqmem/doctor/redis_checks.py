@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from rqmem.doctor.finding import Finding
-from rqmem.doctor.redis_facts import NoRedis, Redis, Silent
+from rqmem.doctor.redis_facts import NoRedis, RedisServer, Silent
+from rqmem.observe.problems import NEARLY_FULL
 from rqmem.store import keys
 from rqmem.units import to_mb
 
 _NEEDED = (5,)  # rq 3: "requires Redis >= 5 or Valkey >= 7.2"
 _HAS_LMOVE = (6, 2)
-_FULL = 0.9
 _SMALL_NODE_BYTES = 512
 
 
-def check_redis(facts: Redis | Silent | NoRedis) -> list[Finding]:
+def check_redis(facts: RedisServer | Silent | NoRedis) -> list[Finding]:
     """Fit for RQ and rqmem, and what jobs could be lost by."""
     if isinstance(facts, NoRedis):
         return [_unasked(facts)]
@@ -51,7 +51,7 @@ def _unasked(facts: NoRedis) -> Finding:
     return Finding("Redis", "server", "problem", text, advice)
 
 
-def _server(facts: Redis) -> Finding:
+def _server(facts: RedisServer) -> Finding:
     text = f"{facts.server} {facts.shown_version} at {facts.where}"
     if facts.version < _NEEDED:
         return Finding("Redis", "server", "problem", text, "RQ 3 needs Redis 5 or Valkey 7.2, or later")
@@ -61,7 +61,7 @@ def _server(facts: Redis) -> Finding:
     return Finding("Redis", "server", "ok", text)
 
 
-def _role(facts: Redis) -> list[Finding]:
+def _role(facts: RedisServer) -> list[Finding]:
     if not facts.replica:
         return []
     if facts.read_only:
@@ -69,20 +69,21 @@ def _role(facts: Redis) -> list[Finding]:
     return [Finding("Redis", "role", "note", "a replica", "what is written here is lost at its next resync")]
 
 
-def _eviction(facts: Redis) -> Finding:
-    limit = f"maxmemory {to_mb(facts.max_bytes):,.0f} MB, {facts.policy}"
-    if not facts.max_bytes:
+def _eviction(facts: RedisServer) -> Finding:
+    memory = facts.memory
+    limit = f"maxmemory {to_mb(memory.max_bytes):,.0f} MB, {memory.policy}"
+    if not memory.max_bytes:
         return Finding("Redis", "eviction", "ok", "no maxmemory, so nothing is evicted")
-    if facts.policy != "noeviction":
+    if memory.policy != "noeviction":
         advice = "when it is full, Redis deletes jobs and results: CONFIG SET maxmemory-policy noeviction"
         return Finding("Redis", "eviction", "problem", limit, advice)
-    if facts.used_bytes > _FULL * facts.max_bytes:
-        text = f"{limit}; {100 * facts.used_bytes / facts.max_bytes:.0f} % in use"
+    if memory.used_bytes > NEARLY_FULL * memory.max_bytes:
+        text = f"{limit}; {100 * memory.used_bytes / memory.max_bytes:.0f} % in use"
         return Finding("Redis", "eviction", "note", text, "when it is full, jobs can neither be enqueued nor finished")
     return Finding("Redis", "eviction", "ok", limit)
 
 
-def _persistence(facts: Redis) -> Finding:
+def _persistence(facts: RedisServer) -> Finding:
     if facts.save_failed:
         text = "its last write to disk failed"
         return Finding(
@@ -100,7 +101,7 @@ def _persistence(facts: Redis) -> Finding:
     return Finding("Redis", "on disk", "note", text, "appendonly yes in its configuration")
 
 
-def _results(facts: Redis) -> Finding:
+def _results(facts: RedisServer) -> Finding:
     if facts.node_bytes is None:
         text = "stream-node-max-bytes cannot be read (CONFIG is forbidden)"
         return Finding("Redis", "results", "note", text, "at 256 a finished job's result takes 1.5 KB, at 4096 5.2 KB")

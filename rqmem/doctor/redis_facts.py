@@ -11,18 +11,19 @@ import redis
 
 from rqmem.connection import connect, embedded
 from rqmem.errors import EmbeddedRedisError, RedisUnavailable
+from rqmem.observe.model import RedisMemory
+from rqmem.observe.snapshot import memory_of
 from rqmem.store import permission
 
 
 @dataclass(frozen=True)
-class Redis:
+class RedisServer:
     """A server that answers. None: it does not tell (``CONFIG`` may be forbidden).
 
     Attributes:
         where: its URL without password and who named it, or that it is the embedded one.
         server: ``Redis`` or ``Valkey``.
         version: as Redis counts, which Valkey tells too.
-        max_bytes: 0: no limit.
         save: the snapshots it makes; "": none.
         node_bytes: ``stream-node-max-bytes``.
         cluster: it is a node of a Redis Cluster.
@@ -34,9 +35,7 @@ class Redis:
     server: str
     shown_version: str
     version: tuple[int, ...]
-    used_bytes: int
-    max_bytes: int
-    policy: str
+    memory: RedisMemory
     appendonly: bool
     save: str | None
     node_bytes: int | None
@@ -64,7 +63,7 @@ class NoRedis:
     problem: bool
 
 
-def read_redis(url: str | None) -> Redis | Silent | NoRedis:
+def read_redis(url: str | None) -> RedisServer | Silent | NoRedis:
     """The facts on the Redis that commands with this ``--url`` use. Raises `ConfigError` for a bad URL."""
     choice = connect.choose_url(url)
     try:
@@ -83,7 +82,7 @@ def read_redis(url: str | None) -> Redis | Silent | NoRedis:
         return NoRedis(f"{where} answered, and then not: {' '.join(str(error).split())}", problem=True)
 
 
-def _ask(client: redis.Redis, where: str) -> Redis | Silent:
+def _ask(client: redis.Redis, where: str) -> RedisServer | Silent:
     refused = permission.refused(client)
     try:
         info: Any = client.info()
@@ -101,18 +100,16 @@ def _config(client: redis.Redis, name: str) -> Any:
         return {}
 
 
-def from_info(info: Mapping[str, Any], settings: Mapping[str, str], where: str) -> Redis:
+def from_info(info: Mapping[str, Any], settings: Mapping[str, str], where: str) -> RedisServer:
     """The facts in the answers of ``INFO`` and ``CONFIG GET``."""
     valkey = info.get("valkey_version")
     node_bytes = settings.get("stream-node-max-bytes")
-    return Redis(
+    return RedisServer(
         where=where,
         server="Valkey" if valkey else "Redis",
         shown_version=str(valkey or info["redis_version"]),
         version=tuple(int(part) for part in re.findall(r"\d+", str(info["redis_version"]))[:3]),
-        used_bytes=int(info.get("used_memory", 0)),
-        max_bytes=int(info.get("maxmemory", 0)),
-        policy=str(info.get("maxmemory_policy", "noeviction")),
+        memory=memory_of(info),
         appendonly=bool(info.get("aof_enabled", 0)),
         save=settings.get("save"),
         node_bytes=int(node_bytes) if node_bytes is not None else None,

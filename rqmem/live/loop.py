@@ -16,7 +16,7 @@ from redis.exceptions import RedisError
 from rqmem._version import __version__
 from rqmem.live.job_types import JobTypes
 from rqmem.live.record import News, Record
-from rqmem.live.recording import Report, Setting
+from rqmem.live.recording import MonitorOptions, Recording
 from rqmem.live.saving import Output
 from rqmem.live.screen import Display, OutputClosed
 from rqmem.live.stopping import Stopping
@@ -44,7 +44,7 @@ class Watch:
     """
 
     connection: Redis
-    setting: Setting
+    setting: MonitorOptions
     duration_seconds: float | None
     output: Output | None
     notice: str = ""
@@ -67,7 +67,7 @@ class Watch:
         """When it will end, epoch seconds."""
         return None if self.duration_seconds is None else self.record.started_at + self.duration_seconds
 
-    def until_over(self, display: Display, stopping: Stopping) -> Report:
+    def until_over(self, display: Display, stopping: Stopping) -> Recording:
         """Look until it is over; the whole report."""
         ended_by, news, ticks = "duration", self.record.news, 0
         try:
@@ -90,10 +90,10 @@ class Watch:
         self._read_jobs()
         return self.report(time.time(), ended_by)
 
-    def report(self, now: float, ended_by: str = "", *, complete: bool = True) -> Report:
+    def report(self, now: float, ended_by: str = "", *, complete: bool = True) -> Recording:
         """What is known until ``now``."""
         record, crossings = self.record, self.record.workers.crossings
-        return Report(
+        return Recording(
             rqmem_version=__version__,
             setting=self.setting,
             host=os.uname().nodename,

@@ -48,7 +48,7 @@ _OF_AN_ALERT = ("at", "rule", "job", "job_id", "queue", "worker", "text")
 
 
 @dataclass(frozen=True)
-class Setting:
+class MonitorOptions:
     """What was asked for."""
 
     redis: str
@@ -58,11 +58,11 @@ class Setting:
 
 
 @dataclass(frozen=True)
-class Report:
+class Recording:
     """All that is in it; times in epoch seconds. The docstring of this module tells the rest."""
 
     rqmem_version: str
-    setting: Setting
+    setting: MonitorOptions
     host: str
     started_at: float
     ended_at: float
@@ -90,7 +90,7 @@ class Report:
         return total(self.jobs).plus(Tally(alerts=self.alerts_raised - sum(each.tally.alerts for each in self.jobs)))
 
 
-def to_json(report: Report) -> str:
+def to_json(report: Recording) -> str:
     """The report by this module's schema; a line a sample, so that a long one can be read and compared."""
     fields = as_fields(report)
     lines = [f"  {json_text(name)}: {_value(value)}" for name, value in fields.items()]
@@ -104,7 +104,7 @@ def _value(value: Any) -> str:
     return json_text(value)
 
 
-def as_fields(report: Report) -> dict[str, Any]:
+def as_fields(report: Recording) -> dict[str, Any]:
     """The report as JSON takes it."""
     setting = report.setting
     head = versioned(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from rqmem.live.recording import Report
+from rqmem.live.recording import Recording
 from rqmem.live.steps import Step, WorkerStep
 from rqmem.observe.metric_words import job_lines, metric_words
 from rqmem.text import counted, duration, printable, short_id, timestamp
@@ -13,7 +13,7 @@ from rqmem.units import show_mb
 _SHOWN_LINES = 5
 
 
-def to_text(report: Report) -> str:
+def to_text(report: Recording) -> str:
     """All of it: summary, all alerts and crossings, samples."""
     lines = summary(report, shown=None)
     lines += ["", "samples" if report.samples else "no samples"]
@@ -22,7 +22,7 @@ def to_text(report: Report) -> str:
     return "\n".join(lines) + "\n"
 
 
-def summary(report: Report, *, shown: int | None = _SHOWN_LINES) -> list[str]:
+def summary(report: Recording, *, shown: int | None = _SHOWN_LINES) -> list[str]:
     """Its lines. ``shown``: so many of the last alerts and crossings; None: all that are kept."""
     setting = report.setting
     lines = [
@@ -50,7 +50,7 @@ def summary(report: Report, *, shown: int | None = _SHOWN_LINES) -> list[str]:
     return [printable(line) for line in lines]
 
 
-def _ending(report: Report) -> str:
+def _ending(report: Recording) -> str:
     if not report.complete:
         return "not over yet"
     return "as long as asked for" if report.ended_by == "duration" else f"ended by {report.ended_by}"

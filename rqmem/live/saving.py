@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rqmem.errors import ConfigError, UntrustedFile
-from rqmem.live.recording import Report, to_json
+from rqmem.live.recording import Recording, to_json
 from rqmem.live.recording_text import to_text
 from rqmem.own_files import check_links
 
-FORMATS: dict[str, Callable[[Report], str]] = {".json": to_json, ".txt": to_text}
+FORMATS: dict[str, Callable[[Recording], str]] = {".json": to_json, ".txt": to_text}
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Output:
 
     path: str
     file: Path
-    write: Callable[[Report], str]
+    write: Callable[[Recording], str]
 
     def save(self, text: str) -> None:
         """Replace the file by one with this text, so that nobody ever reads half of one. Raises `OSError`."""

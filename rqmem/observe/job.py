@@ -44,7 +44,7 @@ class InRq:
 
 
 @dataclass(frozen=True)
-class Checkpoint:
+class LastCheckpoint:
     """The last checkpoint of a job, or the place it named last."""
 
     operation: str
@@ -178,11 +178,11 @@ class Case:
         return kept + max(0, self.live.items_done - saved)
 
     @property
-    def last_checkpoint(self) -> Checkpoint | None:
+    def last_checkpoint(self) -> LastCheckpoint | None:
         for told in reversed(self.told):
             if isinstance(told.event, events.Checkpoint):
-                return Checkpoint(told.event.operation, told.event.current_memory_mb, told.at)
-        return Checkpoint(self.live.operation, None, None) if self.live and self.live.operation else None
+                return LastCheckpoint(told.event.operation, told.event.current_memory_mb, told.at)
+        return LastCheckpoint(self.live.operation, None, None) if self.live and self.live.operation else None
 
     @property
     def began_at(self) -> float | None:

@@ -16,7 +16,7 @@ from rqmem.units import show_leak, show_mb, to_mb
 Mark = Literal["note", "problem"]
 
 NEAR_CEILING = 0.9  # of its ceiling: a job there is about to be stopped
-NEARLY_FULL = 0.9  # of Redis' maxmemory, as in `rqmem doctor`
+NEARLY_FULL = 0.9  # of Redis' maxmemory
 _NAMED = 5  # queues in one advice
 REPEATED = 3  # breaches of one job type since the last full hour but one
 

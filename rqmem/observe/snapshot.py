@@ -249,6 +249,11 @@ def _read_memory(connection: Redis) -> RedisMemory | None:
     with suppress(ResponseError):
         info: Any = connection.info("memory")
         if "used_memory" in info:
-            limit, policy = int(info.get("maxmemory", 0)), str(info.get("maxmemory_policy", "noeviction"))
-            return RedisMemory(int(info["used_memory"]), limit, policy)
+            return memory_of(info)
     return None
+
+
+def memory_of(info: Mapping[str, Any]) -> RedisMemory:
+    """Parses the answer of ``INFO``."""
+    limit, policy = int(info.get("maxmemory", 0)), str(info.get("maxmemory_policy", "noeviction"))
+    return RedisMemory(int(info.get("used_memory", 0)), limit, policy)

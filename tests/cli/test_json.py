@@ -12,11 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner
 from redis import Redis
 
 from rqmem import __version__
-from rqmem.cli import main
 from tests.cli.conftest import Run
 from tests.conftest import ROOT
 from tests.journal_filling import WORKER
@@ -74,10 +72,10 @@ def test_a_command_prints_the_json_of_its_golden_file(filled: Redis, run: Run, n
     compare(name, run(*COMMANDS[name]))
 
 
-def test_the_monitor_writes_the_json_of_its_golden_file(filled: Redis, run: Run, tmp_path: Path) -> None:
+def test_the_monitor_writes_and_prints_the_json_of_its_golden_file(filled: Redis, run: Run, tmp_path: Path) -> None:
     file = tmp_path / "report.json"
-    CliRunner().invoke(main, ["monitor", "--duration", "1", "--plain", "--threshold", "40", "--output-file", str(file)])
-    shown = json.loads(file.read_text())
+    shown = run("monitor", "--duration", "1", "--threshold", "40", "--json", "--output-file", str(file))
+    assert shown == json.loads(file.read_text())
     compare("monitor", {**shown, "samples": shown["samples"][:1]})
 
 

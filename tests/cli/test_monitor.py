@@ -25,7 +25,7 @@ from rq import Queue
 from rqmem.connection import embedded
 from rqmem.live import loop
 from rqmem.live.record import News, Record
-from rqmem.live.recording import Setting
+from rqmem.live.recording import MonitorOptions
 from rqmem.live.saving import output
 from rqmem.live.stopping import Stopping
 from rqmem.store import keys
@@ -429,7 +429,7 @@ def test_it_is_saved_meanwhile_for_one_that_is_killed(
     monkeypatch.setattr(loop, "LOOK_SECONDS", 0.05)
     file = output(str(tmp_path / "report.json"))
     display = _Watching(file.file)
-    watch = loop.Watch(connection, Setting("here", 1, 80.0, ()), 2.0, file)
+    watch = loop.Watch(connection, MonitorOptions("here", 1, 80.0, ()), 2.0, file)
     with Stopping() as stopping:
         report = watch.until_over(display, stopping)
     assert display.seen == {False}

@@ -18,7 +18,7 @@ from rqmem.errors import ConfigError
 from rqmem.live import plain, recording_text, saving
 from rqmem.live.crossings import Crossings
 from rqmem.live.record import Record
-from rqmem.live.recording import Report, Setting, as_fields, to_json
+from rqmem.live.recording import MonitorOptions, Recording, as_fields, to_json
 from rqmem.live.screen import PlainDisplay
 from rqmem.live.steps import Step, Steps, WorkerStep
 from rqmem.live.system import Pressure, System, parse_pressure, read_pressure
@@ -414,10 +414,10 @@ def test_histories_begin_with_the_journals_samples_and_go_on_with_workers_words(
     assert record.workers.totals[0].fullest is not None
 
 
-# Report
+# Recording
 
 
-def a_report(**more: Any) -> Report:
+def a_report(**more: Any) -> Recording:
     runs = [run(50, items=100, chunks=2, collections=2, freed_mb=30.0), run(90, layer="watch", outcome="x")]
     record = a_record(a_worker("w", job(85), START), a_worker("idle", None, START))
     record.add(
@@ -426,7 +426,7 @@ def a_report(**more: Any) -> Report:
     )
     values: dict[str, Any] = {
         "rqmem_version": "0.1.0",
-        "setting": Setting("redis://localhost:6379/0", 10, 80.0, ()),
+        "setting": MonitorOptions("redis://localhost:6379/0", 10, 80.0, ()),
         "host": "web-1",
         "started_at": START,
         "ended_at": START + 60,
@@ -444,7 +444,7 @@ def a_report(**more: Any) -> Report:
         "crossings": record.workers.crossings.kept,
         "crossings_by_worker": dict(record.workers.crossings.by_worker),
     }
-    return Report(**{**values, **more})
+    return Recording(**{**values, **more})
 
 
 def test_every_key_of_the_report_is_documented() -> None:
@@ -500,7 +500,7 @@ def test_a_summary_says_what_is_left_out_and_what_is_not_known() -> None:
     lines = recording_text.summary(
         a_report(
             alerts=many, alerts_raised=9, redis_away_seconds=20.0, jobs_read_at=START + 40, jobs=[], complete=False,
-            setting=Setting("x", 10, 80, ("mail",)),
+            setting=MonitorOptions("x", 10, 80, ("mail",)),
         )
     )  # fmt: skip
     for words in (
