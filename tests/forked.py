@@ -1,8 +1,8 @@
 """Starts ``python -m rqmem ...`` by forking a process that has imported rqmem: that saves 0.6 s of CPU a start.
 
-`Popen` and `run` are those of `subprocess`. They fork if the started program cannot tell the difference. Otherwise (a
-prefix, another program, a terminal as output, a variable that Python or a library reads when it starts) they start it
-as usual. Tests of the start itself, of imports or of a worker's own memory use `subprocess`.
+`Popen` and `run` are those of `subprocess`. They fork if the started program cannot tell the difference. Otherwise they
+start it as usual: with a prefix, another program, a terminal as output, a ``sitecustomize``, or a changed variable that
+Python or a library reads when it starts. Tests of the start itself and of imports use `subprocess`.
 
 Run as a program, this file is the process that is forked. It forks twice. The first child ends at once, so that the
 second becomes a child of the test's process, which is a subreaper for that moment.
@@ -93,6 +93,7 @@ def _can_fork(request: Mapping[str, Any], files: list[int]) -> bool:
         and _read_at_start(environ) == _read_at_start(_server(os.getpid(), _libraries)[1])
         and not any(map(os.isatty, files))
         and Path(request["directory"]).is_dir()
+        and not any(Path(path, "sitecustomize.py").exists() for path in environ.get("PYTHONPATH", "").split(os.pathsep))
     )
 
 
