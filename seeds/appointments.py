@@ -16,7 +16,7 @@ from zoneinfo import ZoneInfo
 
 from jobs.reminder_types import zone_called
 from seeds.blocks import pick, stream
-from seeds.people import PEOPLE
+from seeds.people import BY_SHARE, PEOPLE
 from seeds.phone_numbers import invalid_number, valid_number
 
 FIRST_DAY = date(2030, 1, 7)
@@ -50,8 +50,6 @@ TITLES = (
     "Eye test",
 )
 
-_BY_SHARE = tuple(country for country, people in PEOPLE.items() for _ in range(people.share))
-
 
 def appointments(seed: int, count: int, start: int = 0, *, around: datetime = BASE) -> Iterator[dict[str, Any]]:
     """Yield ``count`` appointments from index ``start`` on, as columns of `jobs.tables.Appointment`.
@@ -70,7 +68,7 @@ def from_day(row: dict[str, Any], day: date) -> dict[str, Any]:
 
 
 def _appointment(rng: Random, index: int, around: datetime) -> dict[str, Any]:
-    country = pick(rng, _BY_SHARE)
+    country = pick(rng, BY_SHARE)
     zone = pick(rng, ZONES[country])
     people = PEOPLE[country]
     return {

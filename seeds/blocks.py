@@ -1,7 +1,8 @@
-"""Streams of made-up rows that can begin anywhere: a block of rows is drawn from one sequence, and blocks are apart."""
+"""Streams of made-up rows that can begin anywhere: each block of rows is drawn from a random sequence of its own."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from random import Random
 from typing import TypeVar
@@ -28,3 +29,8 @@ def stream(name: str, seed: int, count: int, start: int, make: Callable[[Random,
 def pick(rng: Random, items: Sequence[T]) -> T:
     """One of the items, each as likely as the others."""
     return items[int(rng.random() * len(items))]
+
+
+def normal(rng: Random) -> float:
+    """A standard normal draw (Box and Muller), from ``random`` alone so that it stays the same."""
+    return math.sqrt(-2.0 * math.log(1.0 - rng.random())) * math.cos(math.tau * rng.random())

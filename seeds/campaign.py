@@ -11,16 +11,15 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
-from typing import NoReturn, TypeVar
+from typing import Any, TypeVar
 
 import click
 from sqlalchemy import delete, insert, update
 from sqlalchemy.engine import Engine
-from sqlalchemy.exc import SQLAlchemyError
 
 from jobs.database import create_schema, open_database
 from jobs.tables import Campaign, CampaignBatch, Customer
-from rqmem.errors import RqmemError
+from seeds.command_errors import one_line_errors
 from seeds.customers import customers
 from seeds.phone_numbers import FROM_NUMBER, is_e164
 
@@ -60,12 +59,8 @@ def seed_campaign(
     ``on_batch`` is told the number of rows after each commit. Whatever is raised on the way leaves
     a campaign of status ``seeding`` behind.
     """
-    campaign = insert(Campaign).values(
-        name=name or f"Seed {seed}, {count:,} customers",
-        from_number=from_number,
-        agent_id=agent_id,
-        status="seeding",
-    )
+    name = name or f"Seed {seed}, {count:,} customers"
+    campaign = insert(Campaign).values(name=name, from_number=from_number, agent_id=agent_id, status="seeding")
     with engine.connect() as connection:
         campaign_id: int = connection.execute(campaign.returning(Campaign.id)).scalar_one()
         connection.commit()
@@ -94,71 +89,30 @@ def _batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
 
 
 @click.command()
-@click.option(
-    "--customers",
-    "count",
-    type=click.IntRange(min=1),
-    default=2000,
-    show_default=True,
-    help="How many to make.",
-)
-@click.option(
-    "--seed",
-    type=click.IntRange(min=0),
-    default=7,
-    show_default=True,
-    help="The same seed makes the same customers.",
-)
+@click.option("--customers", "count", type=click.IntRange(1), default=2000, show_default=True, help="How many to make.")
+@click.option("--seed", type=click.IntRange(0), default=7, show_default=True, help="The same: same customers.")
 @click.option("--name", default="", help="Name of the campaign; made from the figures if not given.")
 @click.option("--from-number", default=FROM_NUMBER, show_default=True, help="The caller's number, in E.164.")
 @click.option("--agent-id", help="Retell agent that makes the calls; the number's own if not given.")
 @click.option("--database-url", help="Instead of DATABASE_URL; by default sqlite:///rqmem-app.db.")
 @click.option("--fresh", is_flag=True, help="Delete all campaigns and customers of the database first.")
 @click.option("--quiet", is_flag=True, help="Print the campaign's id alone, and no progress.")
-def main(
-    count: int,
-    seed: int,
-    name: str,
-    from_number: str,
-    agent_id: str | None,
-    database_url: str | None,
-    fresh: bool,
-    quiet: bool,
-) -> None:
+def main(count: int, from_number: str, database_url: str | None, fresh: bool, quiet: bool, **campaign: Any) -> None:
     """Create the schema and one campaign with made-up customers.
 
     About 2 % of the phone numbers are invalid, as in life. The last line on stdout names the campaign.
     """
     if not is_e164(from_number):
         raise click.BadParameter(f"{from_number!r} is not E.164, like {FROM_NUMBER}", param_hint="'--from-number'")
-    try:
+    with one_line_errors("--fresh clears away what was written"):
         engine = open_database(database_url)
         create_schema(engine)
         if fresh:
             clear(engine)
         hidden = quiet or not sys.stderr.isatty()
         with click.progressbar(length=count, label="customers", file=sys.stderr, hidden=hidden) as bar:
-            seeded = seed_campaign(
-                engine,
-                count=count,
-                seed=seed,
-                name=name,
-                from_number=from_number,
-                agent_id=agent_id,
-                on_batch=bar.update,
-            )
-    except RqmemError as error:
-        _fail(str(error), error.exit_code)
-    except SQLAlchemyError as error:
-        reason = " ".join(str(getattr(error, "orig", None) or error).split())
-        _fail(f"database: {reason}", 1)
+            seeded = seed_campaign(engine, count=count, from_number=from_number, on_batch=bar.update, **campaign)
     click.echo(seeded.campaign_id if quiet else seeded.summary())
-
-
-def _fail(message: str, exit_code: int) -> NoReturn:
-    """One line on stderr and that exit code, instead of a traceback."""
-    click.echo(f"Error: {message}", err=True)
-    raise SystemExit(exit_code)
 
 
 if __name__ == "__main__":

@@ -10,18 +10,16 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import date, datetime
 from pathlib import Path
 
 import click
 from sqlalchemy.engine import Engine
-from sqlalchemy.exc import SQLAlchemyError
 
 from jobs.database import create_schema, open_database
-from rqmem.errors import ConfigError, RqmemError
+from rqmem.errors import ConfigError
 from seeds import ledger
+from seeds.command_errors import one_line_errors
 from seeds.dataset_parts import Wanted, parts
 from seeds.filling import FilePart, TablePart, fill_file, fill_table, refuse_what_is_not_ours
 
@@ -61,7 +59,7 @@ def main(
 
     0 leaves a part out. Prints a line for each part.
     """
-    with one_line_errors():
+    with one_line_errors("--resume goes on"):
         wanted = Wanted(**counts, appointments_from=appointments_from.date())
         engine = open_database(database_url)
         create_schema(engine)
@@ -117,26 +115,6 @@ def fill(engine: Engine, part: TablePart | FilePart, seed: int, count: int, *, q
     new = f"{written:,} of them now, " if before else ""
     how = f"{new}in {seconds:.1f} s ({rate()})" if written else "all of them from before"
     click.echo(f"{part.name:<14}{max(count, before):>12,} {there}: {how}")
-
-
-@contextmanager
-def one_line_errors() -> Iterator[None]:
-    """What a person must know is one line on stderr and an exit code, not a traceback."""
-    try:
-        yield
-        return
-    except RqmemError as error:
-        message, code = str(error), error.exit_code
-    except SQLAlchemyError as error:
-        message, code = "database: " + " ".join(str(getattr(error, "orig", None) or error).split()), 1
-    except BrokenPipeError:  # whoever read has seen enough: click ends without a word
-        raise
-    except OSError as error:
-        message, code = f"{error.filename or 'a file'}: {error.strerror}", 1
-    except KeyboardInterrupt:
-        message, code = "cut off; --resume goes on", 130
-    click.echo(f"Error: {message}", err=True)
-    raise SystemExit(code)
 
 
 if __name__ == "__main__":

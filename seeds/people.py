@@ -96,6 +96,9 @@ PEOPLE: dict[str, People] = {
     ),
 }
 
+BY_SHARE = tuple(country for country, people in PEOPLE.items() for _ in range(people.share))
+"""Pick one: a country as often as its customers come."""
+
 NOTES: dict[str, tuple[str, ...]] = {
     "en": (
         "Prefers calls after 5 pm.",

@@ -11,6 +11,8 @@ from collections.abc import Callable
 from random import Random
 from typing import NamedTuple
 
+from seeds.blocks import pick
+
 # From the range that North America keeps for fiction.
 FROM_NUMBER = "+14155550100"
 
@@ -52,7 +54,7 @@ _STRIDE = 611_953  # shares no factor with 10**6, so its multiples run through a
 def valid_number(rng: Random, country: str, index: int) -> str:
     """A number of the country in E.164. Numbers of up to a million different indexes all differ."""
     plan = PLANS[country]
-    prefix = plan.prefixes[int(rng.random() * len(plan.prefixes))]
+    prefix = pick(rng, plan.prefixes)
     filler = plan.digits - 6
     middle = f"{int(rng.random() * 10**filler):0{filler}d}" if filler else ""
     return f"+{plan.country_code}{prefix}{middle}{index * _STRIDE % _LAST_DIGITS:06d}"
@@ -60,32 +62,14 @@ def valid_number(rng: Random, country: str, index: int) -> str:
 
 def invalid_number(rng: Random, country: str, index: int) -> str:
     """A number as bad data has it: never valid E.164, and never the same mistake for long."""
-    mistake = MISTAKES[int(rng.random() * len(MISTAKES))]
-    return mistake(valid_number(rng, country, index))
+    return pick(rng, MISTAKES)(valid_number(rng, country, index))
 
 
-def _no_plus(number: str) -> str:
-    return number[1:]
-
-
-def _too_short(number: str) -> str:
-    return number[:5]
-
-
-def _too_long(number: str) -> str:
-    return number + number[1:8]
-
-
-def _letters(number: str) -> str:
-    return number[:-7] + "FLOWERS"
-
-
-def _spaces(number: str) -> str:
-    return f"{number[:3]} {number[3:6]} {number[6:]}"
-
-
-def _empty(number: str) -> str:
-    return ""
-
-
-MISTAKES: tuple[Callable[[str], str], ...] = (_no_plus, _too_short, _too_long, _letters, _spaces, _empty)
+MISTAKES: tuple[Callable[[str], str], ...] = (
+    lambda number: number[1:],  # no plus
+    lambda number: number[:5],  # too short
+    lambda number: number + number[1:8],  # too long
+    lambda number: number[:-7] + "FLOWERS",
+    lambda number: f"{number[:3]} {number[3:6]} {number[6:]}",
+    lambda number: "",
+)

@@ -1,7 +1,6 @@
-"""Made-up outcomes of calls to learn from: ``python -m seeds.training_rows --rows 20000 rows.csv``.
+"""Made-up outcomes of calls to learn from: a pure stream of plain dicts.
 
-A pure stream of plain dicts, decided by a seed number and each row's index alone: a stream may begin anywhere, and the
-same rows come on every machine and Python, since only ``Random.random`` is drawn from.
+A seed number and the row's index alone decide each: a stream may begin anywhere, and is the same on every machine.
 
 There is something to learn, and not all of it can be learnt. First a row's outcome is drawn (`OUTCOMES`, unbalanced),
 then what goes with it: more attempts and later hours where nobody answered, words in the notes. `MISLEADING` rows get
@@ -11,19 +10,13 @@ what goes with another outcome, as notes of clerks do. A linear classifier reach
 
 from __future__ import annotations
 
-import csv
 import math
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from random import Random
-from typing import TypeVar
 
-import click
-
-from seeds.people import NOTES, PEOPLE
+from seeds.blocks import normal, pick
+from seeds.people import BY_SHARE, NOTES, PEOPLE
 
 LEARNABLE_F1 = 0.6
 MISLEADING = 0.08
@@ -37,10 +30,7 @@ COLUMNS = (
 _PRODUCTS = ("basic", "plus", "premium", "business", "trial")
 _WEEKDAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat")
 _HOURS = range(8, 21)
-_BY_SHARE = tuple(country for country, people in PEOPLE.items() for _ in range(people.share))
 _MOST_ROWS = 10**9  # ids have so many digits
-
-Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -95,22 +85,22 @@ def training_rows(seed: int, count: int, start: int = 0) -> Iterator[dict[str, s
 
 
 def _row(rng: Random, index: int) -> dict[str, str]:
-    name = _pick(rng, _BY_OUTCOME)
-    looks_like = OUTCOMES[name if rng.random() >= MISLEADING else _pick(rng, tuple(OUTCOMES))]
-    country = _pick(rng, _BY_SHARE)
-    language = _pick(rng, PEOPLE[country].languages)
-    hour = min(max(round(looks_like.hour + 3 * _normal(rng)), _HOURS[0]), _HOURS[-1])
+    name = pick(rng, _BY_OUTCOME)
+    looks_like = OUTCOMES[name if rng.random() >= MISLEADING else pick(rng, tuple(OUTCOMES))]
+    country = pick(rng, BY_SHARE)
+    language = pick(rng, PEOPLE[country].languages)
+    hour = min(max(round(looks_like.hour + 3 * normal(rng)), _HOURS[0]), _HOURS[-1])
     return {
         "call_id": f"call-{index:09d}",
         "country": country,
         "language": language,
-        "product": _pick(rng, looks_like.products),
-        "weekday": _pick(rng, _WEEKDAYS),
+        "product": pick(rng, looks_like.products),
+        "weekday": pick(rng, _WEEKDAYS),
         "hour": str(hour),
         "attempts": _sometimes_missing(rng, str(1 + int(looks_like.attempts * -math.log(1 - rng.random())))),
-        "days_since_contact": _sometimes_missing(rng, str(int(looks_like.days * math.exp(0.9 * _normal(rng))))),
-        "contract_months": _sometimes_missing(rng, str(int(looks_like.months * math.exp(0.6 * _normal(rng))))),
-        "monthly_fee": f"{24 * math.exp(0.5 * _normal(rng)):.2f}",
+        "days_since_contact": _sometimes_missing(rng, str(int(looks_like.days * math.exp(0.9 * normal(rng))))),
+        "contract_months": _sometimes_missing(rng, str(int(looks_like.months * math.exp(0.6 * normal(rng))))),
+        "monthly_fee": f"{24 * math.exp(0.5 * normal(rng)):.2f}",
         "notes": _notes(rng, language, looks_like.said),
         "outcome": name,
     }
@@ -120,58 +110,11 @@ def _notes(rng: Random, language: str, said: Sequence[str]) -> str:
     """What was said, among what is always noted; or only the latter, or nothing."""
     if rng.random() < WITHOUT_NOTES:
         return ""
-    sentences = [_pick(rng, NOTES[language]) for _ in range(int(3 * rng.random()))]
+    sentences = [pick(rng, NOTES[language]) for _ in range(int(3 * rng.random()))]
     if rng.random() < 0.7 or not sentences:
-        sentences.insert(int(rng.random() * (len(sentences) + 1)), _pick(rng, said))
+        sentences.insert(int(rng.random() * (len(sentences) + 1)), pick(rng, said))
     return " ".join(sentences)
 
 
 def _sometimes_missing(rng: Random, text: str) -> str:
     return text if rng.random() >= MISSING_NUMBERS else ""
-
-
-def _normal(rng: Random) -> float:
-    """A standard normal draw (Box and Muller), from ``random`` alone so that it stays the same."""
-    return math.sqrt(-2.0 * math.log(1.0 - rng.random())) * math.cos(math.tau * rng.random())
-
-
-def _pick(rng: Random, items: Sequence[Item]) -> Item:
-    return items[int(rng.random() * len(items))]
-
-
-def write_csv(
-    path: Path, seed: int, count: int, start: int = 0, on_rows: Callable[[int], object] = lambda rows: None
-) -> None:
-    """Write rows to ``path``, whole or not at all. ``on_rows`` is told every thousand. Raises `OSError`."""
-    draft = path.with_name(f"{path.name}.draft")
-    try:
-        with draft.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, COLUMNS)
-            writer.writeheader()
-            for number, row in enumerate(training_rows(seed, count, start), start=1):
-                writer.writerow(row)
-                if number % 1000 == 0 or number == count:
-                    on_rows(number % 1000 or 1000)
-        draft.replace(path)
-    finally:
-        with suppress(OSError):
-            draft.unlink()
-
-
-@click.command()
-@click.argument("path", type=click.Path(dir_okay=False, path_type=Path))
-@click.option("--rows", type=click.IntRange(1, _MOST_ROWS), default=20_000, show_default=True, help="How many.")
-@click.option("--seed", type=click.IntRange(0), default=7, show_default=True, help="The same: same rows.")
-def main(path: Path, rows: int, seed: int) -> None:
-    """Write a CSV file of made-up outcomes of calls to PATH."""
-    try:
-        with click.progressbar(length=rows, label="rows", file=sys.stderr, hidden=not sys.stderr.isatty()) as bar:
-            write_csv(path, seed, rows, on_rows=bar.update)
-    except OSError as error:
-        click.echo(f"Error: {path}: {error.strerror}", err=True)
-        sys.exit(1)
-    click.echo(f"{path}: {rows:,} rows, {path.stat().st_size / 2**20:.1f} MB")
-
-
-if __name__ == "__main__":
-    main(prog_name="python -m seeds.training_rows")

@@ -1,9 +1,8 @@
 """Made-up calls with their transcripts: a pure stream of rows, each decided by a seed and its index alone.
 
-The same seed gives the same calls on every machine and Python: only ``Random.random`` is drawn from, whose sequence
-Python promises to keep. Each call has a sequence of its own, so a stream may begin anywhere. What a call is meant to
-sound like is known (`facts`), and so is which agents do better or worse with time (`drift`), so there is something to
-find, and to compare with what was found.
+Each call has a random sequence of its own, so a stream may begin anywhere, and is the same on every machine. `facts`
+says what a call is meant to sound like, and `drift` which agents do better or worse with time: so tests can compare
+what the job finds with what is there.
 """
 
 from __future__ import annotations
@@ -13,8 +12,9 @@ import math
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta, timezone
 from random import Random
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple
 
+from seeds.blocks import normal, pick
 from seeds.phrases import AGENT, CLOSINGS, CUSTOMER, OPENINGS, SLOTS
 
 Tone = Literal["positive", "neutral", "negative", "silent"]
@@ -38,8 +38,6 @@ AGENT_MOOD = 0.25
 CONTRARY = 0.08  # of those have another one
 
 _OTHERS = {"positive": ("negative",), "negative": ("positive",), "neutral": ("positive", "negative")}
-
-Item = TypeVar("Item")
 
 
 class Facts(NamedTuple):
@@ -96,7 +94,7 @@ def _drawn(seed: int, index: int) -> tuple[Random, Facts]:
     day = DAYS * rng.random()
     form: Literal["text", "json"] = "json" if rng.random() < JSON_SHARE else "text"
     tone = _tone(rng.random(), drift(agent_id) * (day / DAYS - 0.5))
-    length = MEDIAN_CHARACTERS * math.exp(SPREAD * _normal(rng))
+    length = MEDIAN_CHARACTERS * math.exp(SPREAD * normal(rng))
     if index % LONG_EVERY == first_long(seed):
         tone = tone if tone != "silent" else "neutral"
         length = MEDIAN_CHARACTERS * LONG_FACTOR * (1 + 3 * rng.random())
@@ -132,11 +130,11 @@ def _turns(rng: Random, known: Facts) -> list[tuple[str, str]]:
 def _sentence(rng: Random, of: dict[str, tuple[str, ...]], tone: Tone, mood: float) -> str:
     if rng.random() >= mood:
         return _filled(rng, of["neutral"])
-    return _filled(rng, of[_pick(rng, _OTHERS[tone]) if rng.random() < CONTRARY else tone])
+    return _filled(rng, of[pick(rng, _OTHERS[tone]) if rng.random() < CONTRARY else tone])
 
 
 def _filled(rng: Random, templates: Sequence[str]) -> str:
-    template = _pick(rng, templates)
+    template = pick(rng, templates)
     return template.format_map(_Slots(rng)) if "{" in template else template
 
 
@@ -150,7 +148,7 @@ class _Slots(dict[str, str]):
     def __missing__(self, name: str) -> str:
         if name == "digits":
             return f"{int(self._rng.random() * 10_000):04}"
-        return _pick(self._rng, SLOTS[name])
+        return pick(self._rng, SLOTS[name])
 
 
 def _written(turns: list[tuple[str, str]], form: Literal["text", "json"]) -> str:
@@ -160,12 +158,3 @@ def _written(turns: list[tuple[str, str]], form: Literal["text", "json"]) -> str
     if form == "json":
         return json.dumps([{"role": role, "content": words} for role, words in turns], ensure_ascii=False)
     return "".join(f"{role.capitalize()}: {words}\n" for role, words in turns)
-
-
-def _normal(rng: Random) -> float:
-    """A standard normal draw (Box and Muller), from ``random`` alone so that it stays the same."""
-    return math.sqrt(-2.0 * math.log(1.0 - rng.random())) * math.cos(math.tau * rng.random())
-
-
-def _pick(rng: Random, items: Sequence[Item]) -> Item:
-    return items[int(rng.random() * len(items))]

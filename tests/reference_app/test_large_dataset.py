@@ -30,7 +30,8 @@ from rqmem.errors import RqmemError
 from rqmem.testing import wait_until
 from seeds import filling, ledger
 from seeds.assignments import assignments, staff_email
-from seeds.customers import BLOCK, customers
+from seeds.blocks import BLOCK
+from seeds.customers import customers
 from seeds.dataset_parts import Wanted, parts
 from seeds.filling import batches, fill_table
 from seeds.large_dataset import main

@@ -34,7 +34,7 @@ from jobs.training_summary import Moments, balanced, make_plan
 from rqmem.errors import ConfigError, RqmemError
 from rqmem.store import execution_reader, keys
 from rqmem.testing import assert_stays_under, wait_until
-from seeds.training_rows import COLUMNS, LEARNABLE_F1, OUTCOMES, training_rows, write_csv
+from seeds.training_rows import COLUMNS, LEARNABLE_F1, OUTCOMES, training_rows
 from tests.conftest import StartWorker
 
 LIBRARIES = ("sklearn.feature_extraction", "sklearn.linear_model")
@@ -49,7 +49,7 @@ MANY_PASSES = 100  # a block and some 20 ms each: time enough to be killed in
 def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A file that no test changes."""
     path = tmp_path_factory.mktemp("training") / "rows.csv"
-    write_csv(path, seed=3, count=COUNT)
+    write_records(path, list(training_rows(3, COUNT)))
     return path
 
 
@@ -580,7 +580,7 @@ def test_two_classes_numbers_alone_and_other_columns(tmp_path: Path, model: Path
 def test_memory_does_not_grow_with_the_file(tmp_path: Path, rows: Path, model: Path) -> None:
     train(rows, model)  # imports
     large = tmp_path / "large.csv"
-    write_csv(large, seed=4, count=20_000)
+    write_records(large, list(training_rows(4, 20_000)))
     with assert_stays_under(60):  # all of it as dicts takes 40 MB, hashed 20, and learnt as one block as much again
         train(large, model, passes=1)
 
