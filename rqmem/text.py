@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import itertools
 import json
 import math
@@ -98,6 +99,12 @@ def printable(text: str) -> str:
 def shortened(text: str, most: int = 10_000) -> str:
     """The text. If it has more than ``most`` characters: its beginning, and how many it has."""
     return text if len(text) <= most else f"{text[:most]}… ({len(text):,} characters)"
+
+
+def did_you_mean(name: str, known: Iterable[str], otherwise: str) -> str:
+    """``did you mean x?`` with the known name that is most like this one; ``otherwise`` if none is like it."""
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean {near[0]}?" if near else otherwise
 
 
 def wrapped(text: str, columns: int, *, indent: str = "", whole_words: bool = False) -> list[str]:

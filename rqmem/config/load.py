@@ -19,7 +19,6 @@ Promises: an unknown section or name and an unusable value raise `ConfigError` i
 from __future__ import annotations
 
 import configparser
-import difflib
 import os
 import stat
 from collections.abc import Iterable, Mapping
@@ -31,6 +30,7 @@ from rqmem import own_files
 from rqmem.config import variables
 from rqmem.config.settings import FIELDS, JOB_SETTINGS, SETTINGS, Config, JobSettings
 from rqmem.errors import ConfigError, UntrustedFile
+from rqmem.text import did_you_mean
 
 FILE_VARIABLE, FILE_NAME = "RQMEM_CONFIG", "rqmem.ini"
 _SECTION, _JOB = "rqmem", "job "
@@ -199,5 +199,4 @@ def _present(text: str, name: str) -> str:
 
 def _near(name: str, known: Iterable[str]) -> str:
     names = sorted(known)
-    near = difflib.get_close_matches(name, names, n=1)
-    return f"did you mean {near[0]}?" if near else f"known are {', '.join(names)}"
+    return did_you_mean(name, names, f"known are {', '.join(names)}")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 import time
+from contextlib import AbstractContextManager, ExitStack
 from typing import TYPE_CHECKING
 
 from rqmem import events
@@ -26,19 +27,6 @@ if TYPE_CHECKING:
 _clock = time.monotonic
 _LONGEST_NAME = 500  # characters of a checkpoint's
 _COLLECT_AGAIN_FRACTION = 0.05  # of the ceiling: growth since the last collection that makes another one worth it
-
-
-class Paused:
-    """Monitoring that was switched off. As a context manager, it restores the state before at the end."""
-
-    def __init__(self, checkpoints: Checkpoints, enabled_before: bool) -> None:
-        self._checkpoints, self._enabled_before = checkpoints, enabled_before
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, *exc_info: object) -> None:
-        self._checkpoints.enabled = self._enabled_before
 
 
 class Checkpoints:
@@ -117,10 +105,12 @@ class Checkpoints:
         )
         return to_mb(freed)
 
-    def disable(self) -> Paused:
-        """Read and log nothing from here on, or until the returned block ends. The ceiling stays on."""
-        before, self.enabled = self.enabled, False
-        return Paused(self, before)
+    def disable(self) -> AbstractContextManager[object]:
+        """Read and log nothing from here on, or until the returned context ends. The ceiling stays on."""
+        context = ExitStack()
+        context.callback(setattr, self, "enabled", self.enabled)
+        self.enabled = False
+        return context
 
     def usage_bytes(self) -> int:
         """Usage now."""

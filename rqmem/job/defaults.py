@@ -7,12 +7,12 @@ started: jobs in a private one, started by a web process, would be seen by no wo
 
 from __future__ import annotations
 
-import difflib
 import sys
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from rqmem.errors import ConfigError, RedisUnavailable
+from rqmem.text import did_you_mean
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -109,8 +109,7 @@ def _queue_of_django(name: str, used: Defaults, serializer: Any) -> Queue:
     """As `django_rq.get_queue`: its queue class decides when the job is enqueued, its timeout is the queue's."""
     queues = sys.modules["django.conf"].settings.RQ_QUEUES
     if name not in queues:
-        near = difflib.get_close_matches(name, queues, n=1)
-        hint = f"did you mean {near[0]}?" if near else "add it there, or name one that is"
+        hint = did_you_mean(name, queues, "add it there, or name one that is")
         raise ConfigError(f"queue {name!r} is not in RQ_QUEUES ({', '.join(queues)}): {hint}")
     from django_rq import get_queue
 

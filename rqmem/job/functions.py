@@ -10,12 +10,12 @@ import asyncio
 import functools
 import inspect
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from typing import Any, ParamSpec, TypeVar
 
 from rqmem.errors import RqmemError
 from rqmem.job.ceiling import checked_limit
-from rqmem.job.checkpoints import Paused
 from rqmem.job.run import JobRun
 
 P = ParamSpec("P")
@@ -76,7 +76,7 @@ class MemoryMethods:
         """Collect garbage and give freed memory back to the kernel. Returns the MB that this freed."""
         return self._monitored().checkpoints.collect()
 
-    def disable_memory_monitoring(self) -> Paused:
+    def disable_memory_monitoring(self) -> AbstractContextManager[object]:
         """Read and log nothing from here on; in a ``with`` statement, until its end. The ceiling stays on."""
         return self._monitored().checkpoints.disable()
 

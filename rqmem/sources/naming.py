@@ -6,13 +6,13 @@ imports it as it imports jobs, so the class must be defined at the top level of 
 
 from __future__ import annotations
 
-import difflib
 import json
 from importlib import import_module
 from typing import Any
 
 from rqmem.errors import SourceError
 from rqmem.sources.contract import Source, lacks
+from rqmem.text import did_you_mean
 
 # Slices in Redis name their class by these: neither a name nor a path may change.
 KINDS = {
@@ -72,7 +72,6 @@ def class_of(kind: str) -> Any:
     if ":" in kind:
         return imported(kind)
     if kind not in KINDS:
-        near = difflib.get_close_matches(kind, KINDS, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"rqmem knows {', '.join(KINDS)}, and module:Class"
+        hint = did_you_mean(kind, KINDS, f"rqmem knows {', '.join(KINDS)}, and module:Class")
         raise SourceError(f"no source is called {kind!r}: {hint}")
     return imported(KINDS[kind])

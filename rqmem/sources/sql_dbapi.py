@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
@@ -13,6 +12,7 @@ from rqmem.errors import ConfigError, SourceError
 from rqmem.sources import sql_words, typed_json
 from rqmem.sources.contract import Count
 from rqmem.sources.sql_queries import Key, KeyOrder, KeyRange, refused
+from rqmem.text import did_you_mean
 
 _STYLES: dict[str, Callable[[int], str]] = {
     "qmark": lambda number: "?",
@@ -148,8 +148,7 @@ class DbapiQueries:
         _, names = _executed(connection, self._select("*", lambda values: "1 = 0"))
         for name in self.key.names:
             if names.count(_folded(name)) != 1:
-                near = difflib.get_close_matches(_folded(name), names, n=1)
-                hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(names)}"
+                hint = did_you_mean(_folded(name), names, f"it has {', '.join(names)}")
                 raise SourceError(f"SqlRows: the query has no single column {name!r}, so it cannot be its key; {hint}")
         self._checked = True
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import enum
 import json
 from collections.abc import Callable, Sequence
@@ -38,6 +37,7 @@ from rqmem.sources import typed_json
 from rqmem.sources.contract import Count
 from rqmem.sources.sql_queries import Key, KeyOrder, KeyRange, refused
 from rqmem.sources.sql_shapes import Ordered, Shape, same_column, shape_of
+from rqmem.text import did_you_mean
 
 
 class SelectableQueries:
@@ -281,8 +281,7 @@ def _find(things: Sequence[Any], name: str) -> tuple[Any, Callable[[Any], Any]]:
             known.extend(mapper.column_attrs.keys())
             if name in mapper.column_attrs:
                 return getattr(thing["entity"], name), partial(_attribute, number, name)
-    near = difflib.get_close_matches(name, known, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(known)}"
+    hint = did_you_mean(name, known, f"it has {', '.join(known)}")
     raise SourceError(f"SqlRows: what is selected has no {name!r}, so it cannot be its key: select it; {hint}")
 
 

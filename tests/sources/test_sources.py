@@ -146,7 +146,7 @@ def test_what_cannot_be_described() -> None:
     [
         (None, "is no description of a slice"),
         ({"begin": 1}, "is no description of a slice"),
-        ({"kind": "rang"}, "no source is called 'rang': did you mean 'range'"),
+        ({"kind": "rang"}, "no source is called 'rang': did you mean range?"),
         ({"kind": "qqq"}, "rqmem knows sequence, range"),
         ({"kind": "range", "start": 1}, "does not describe a slice of Range: KeyError: 'stop'"),
         ({"kind": "no.such:Thing"}, "no.such:Thing cannot be imported here: No module named 'no'"),

@@ -118,7 +118,7 @@ def test_selects_of_all_kinds(engine: Engine) -> None:
 
 def test_a_key_that_is_not_there_is_refused_before_anything_is_run(engine: Engine, asked: list[str]) -> None:
     for selectable, key, message in (
-        (Shop, "nmae", "no 'nmae', so it cannot be its key: select it; did you mean 'name'"),
+        (Shop, "nmae", "no 'nmae', so it cannot be its key: select it; did you mean name?"),
         (select(Shop.name), None, "no 'id', so it cannot be its key"),
         (select(Shop.id, Visit.at), None, "has no primary key: name columns that are unique"),
         (table("shops", column("id")), None, "shops has no primary key"),
@@ -196,7 +196,7 @@ def test_a_plain_query_is_checked_before_it_is_read(path: str) -> None:
     connect = lambda: sqlite3.connect(path)  # noqa: E731
     for query, key, message in (
         ("SELECT name FROM shops", "id", "no single column 'id', so it cannot be its key; it has name"),
-        ("SELECT id AS idx FROM shops", "id", "did you mean 'idx'"),
+        ("SELECT id AS idx FROM shops", "id", "did you mean idx?"),
     ):
         source = SqlRows.dbapi(connect, query, key=key)
         for use in (items_of, lambda source: list(source.slices(2))):
