@@ -173,7 +173,8 @@ def test_the_report_has_what_happened_meanwhile(connection: Redis, start_monitor
     assert (bob["fullest"]["job_type"], stock["kind"], stock["fullest"]) == (None, "rq", None)
     assert len(report["samples"]) >= 2
     assert {each["name"] for each in report["samples"][0]["workers"]} == {"ada", "bob"}
-    assert {"name": "q", "queued": 1, "started": 0, "deferred": 0, "failed": 0} in report["samples"][0]["queues"]
+    queues = {each["name"]: each for each in report["samples"][0]["queues"]}
+    assert (queues["q"]["queued"], queues["q"]["started"]) == (1, 0)
     assert report["samples"][0]["system"]["total_mb"] > 0
     assert "report: report.json (" in started.shown.read_text()
     assert (tmp_path / "monitor 0" / "report.json").stat().st_mode & 0o777 == 0o666 & ~current_umask()

@@ -56,10 +56,10 @@ def test_a_worker_and_its_job_by_line(
 
     seen = json.loads(top("--once", "--json", "--worker", "ada").stdout)
     assert (seen["version"], seen["worker"]["name"], seen["worker"]["kind"]) == (2, "ada", "rqmem")
-    running = seen["worker"]["job"]
-    assert (running["job_type"], running["job_id"], running["ceiling_mb"]) == (JOB, job.id, 256.0)
-    assert running["usage_mb"] > 64
-    assert running["grew"][0]["grown_mb"] >= 16 and LINE in running["grew"][0]["line"]
+    now = seen["worker"]["job"]
+    assert (now["job_type"], now["job_id"], now["ceiling_mb"]) == (JOB, job.id, 256.0)
+    assert now["usage_mb"] > 64
+    assert now["grew"][0]["grown_mb"] >= 16 and LINE in now["grew"][0]["line"]
     assert seen["records"] == []
 
     (tmp_path / "go").touch()
