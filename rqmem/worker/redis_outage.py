@@ -12,6 +12,7 @@ import logging
 import math
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -41,11 +42,16 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def step_of_work(method: F) -> F:
-    """A method that RQ's loop in `work` calls: an error that leaves the last one of them has ended the worker."""
+    """A method that RQ's loop in `work` calls: an error that leaves the last one of them has ended the worker.
+
+    The heart's thread calls some of them too. What it meets does not end the worker.
+    """
 
     @functools.wraps(method)
     def noted(self: Any, *args: Any, **kwargs: Any) -> Any:
         outage: RedisOutage = self._outage
+        if threading.current_thread() is not threading.main_thread():
+            return method(self, *args, **kwargs)
         try:
             result = method(self, *args, **kwargs)
         except (StopRequested, SystemExit):
@@ -60,7 +66,10 @@ def step_of_work(method: F) -> F:
 
 
 class OnConnection:
-    """RQ's worker over another connection, as `self` of RQ's own methods. What they set stays in here."""
+    """RQ's worker over another connection, as `self` of one of RQ's own methods.
+
+    What that method sets stays in here. What it calls is the worker's own, and must not need the connection.
+    """
 
     def __init__(self, worker: Worker, connection: Redis) -> None:
         self._worker = worker
@@ -68,9 +77,6 @@ class OnConnection:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._worker, name)
-
-    def heartbeat(self, *args: Any, **kwargs: Any) -> None:
-        Worker.heartbeat(self, *args, **kwargs)  # type: ignore[arg-type]
 
 
 class RedisOutage:

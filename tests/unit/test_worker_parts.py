@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -157,6 +158,17 @@ def test_what_rq_sets_over_another_connection_does_not_reach_the_worker() -> Non
     assert (elsewhere.name, elsewhere.connection) == ("a worker", there)
     assert worker.connection is here
     assert not hasattr(worker, "last_heartbeat")
+
+
+def test_what_the_heart_meets_does_not_hide_the_error_that_ended_the_worker() -> None:
+    worker = Stepping()
+    with pytest.raises(KeyError):
+        worker.step(raising(KeyError("broken")))
+    heart = threading.Thread(target=worker.step, args=(lambda: None,))
+    heart.start()
+    heart.join()
+    with pytest.raises(WorkerBroken):
+        worker._outage.check()
 
 
 # Recycling
