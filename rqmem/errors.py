@@ -79,7 +79,13 @@ class RunTakenOver(RqmemError):
 
 
 class JournalVersionError(RqmemError):
-    """The journal on this Redis was written by an rqmem whose values this one cannot read."""
+    """The journal on this Redis was written by an rqmem whose values this one cannot read. ``what``: without advice."""
+
+    ADVICE = "use the rqmem that wrote it, or forget it with 'rqmem journal clear'"
+
+    def __init__(self, what: str) -> None:
+        super().__init__(f"{what}: {self.ADVICE}")
+        self.what = what
 
 
 class UnknownName(RqmemError):

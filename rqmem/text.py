@@ -120,6 +120,12 @@ def wrapped(text: str, columns: int, *, indent: str = "", whole_words: bool = Fa
     ) or [""]
 
 
+def did_you_mean(name: str, known: Iterable[str], otherwise: str = "", most: int = 1) -> str:
+    """``did you mean mail?``, with up to ``most`` names; ``otherwise`` if none of those known is near."""
+    near = difflib.get_close_matches(name, list(known), n=most)
+    return f"did you mean {' or '.join(near)}?" if near else otherwise
+
+
 def json_text(value: Any, *, indent: int | None = None, default: Callable[[Any], Any] | None = None) -> str:
     """The value as JSON in which every character can be printed: the others are JSON's own escapes."""
     text = json.dumps(value, indent=indent, ensure_ascii=False, default=default)

@@ -5,7 +5,6 @@ All that is wrong is a `ConfigError` that says what would do; nothing here talks
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import inspect
 import json
@@ -20,6 +19,7 @@ import click
 
 from rqmem.errors import ConfigError
 from rqmem.job.base import MemoryAwareJob
+from rqmem.text import did_you_mean
 
 _NAMED = 5  # names in an error message
 
@@ -108,8 +108,8 @@ def _import(parts: Sequence[str], directories: Sequence[str]) -> tuple[ModuleTyp
                 raise ConfigError(f"importing {name} failed: {error}") from None
             if module is not None:
                 return module, end - 1
-            near = difflib.get_close_matches(name, [each.name for each in pkgutil.iter_modules(directories)], n=1)
-            hint = f"did you mean {near[0]}?" if near else "--path DIR says where the code is"
+            there = [each.name for each in pkgutil.iter_modules(directories)]
+            hint = did_you_mean(name, there, "--path DIR says where the code is")
             raise ConfigError(f"no module {name!r} in {' or '.join(directories)}, nor installed: {hint}") from None
         except (Exception, SystemExit) as error:  # noqa: BLE001  somebody's code
             raise ConfigError(f"importing {name} failed: {type(error).__name__}: {error}") from None
@@ -119,8 +119,7 @@ def _import(parts: Sequence[str], directories: Sequence[str]) -> tuple[ModuleTyp
 
 def _refuse_unknown(path: str, where: str, owner: Any, name: str) -> NoReturn:
     names = _callables(owner) + _submodules(owner)
-    near = difflib.get_close_matches(name, names, n=_NAMED)
-    hint = f"did you mean {_listed(near)}?" if near else f"it has {_listed(names)}"
+    hint = did_you_mean(name, names, f"it has {_listed(names)}", _NAMED)
     raise ConfigError(f"{path}: {where} has no {name!r}: {hint}")
 
 

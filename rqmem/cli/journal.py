@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import sys
 from typing import TYPE_CHECKING
 
@@ -12,7 +11,7 @@ from rqmem.cli.terminal import connected, one_line, redis_options, show
 from rqmem.errors import ConfigError, JournalVersionError, UnknownName
 from rqmem.observe.vocabulary import encoded, versioned
 from rqmem.store.history import clearing, history_reader
-from rqmem.text import counted, json_text
+from rqmem.text import counted, did_you_mean, json_text
 from rqmem.units import MB
 
 if TYPE_CHECKING:
@@ -95,15 +94,10 @@ def _check_type(connection: Redis, job_type: str) -> None:
     known = history_reader.types(connection)
     if job_type in known:
         return
-    near = difflib.get_close_matches(job_type, known, n=_NAMED)
-    if near:
-        hint = f"did you mean {' or '.join(near)}?"
-    elif known:
-        latest = sorted(known, key=lambda name: -known[name])
-        more = f" and {len(latest) - _NAMED} more" if len(latest) > _NAMED else ""
-        hint = f"it has {', '.join(latest[:_NAMED])}{more}"
-    else:
-        hint = "it has none at all; is it the right --url?"
+    latest = sorted(known, key=lambda name: -known[name])
+    more = f" and {len(latest) - _NAMED} more" if len(latest) > _NAMED else ""
+    listed = f"it has {', '.join(latest[:_NAMED])}{more}" if known else "it has none at all; is it the right --url?"
+    hint = did_you_mean(job_type, known, listed, _NAMED)
     raise UnknownName(f"the journal has no job type {job_type!r}: {hint}")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 import sys
 from functools import partial
@@ -24,6 +23,7 @@ from rqmem.live.screen import Display, PlainDisplay, RichDisplay, can_draw, rich
 from rqmem.live.stopping import Stopping
 from rqmem.observe.snapshot import known_queues
 from rqmem.store.history import history_reader
+from rqmem.text import did_you_mean
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -105,9 +105,8 @@ def _check_queues(connection: Redis, names: tuple[str, ...]) -> None:
     known = known_queues(connection) if names else set()
     for name in names:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
             known_ones = f"known are {', '.join(sorted(known))}" if known else "none had a job or a worker yet"
-            raise UnknownName(f"--queue {name!r} is not known: {f'did you mean {near[0]}?' if near else known_ones}")
+            raise UnknownName(f"--queue {name!r} is not known: {did_you_mean(name, known, known_ones)}")
 
 
 def _display(watch: Watch, *, plain: bool, as_json: bool) -> Display:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import shutil
 import sys
 import time
@@ -21,7 +20,7 @@ from rqmem.observe.problems import healthy, problems
 from rqmem.observe.snapshot import read_status, read_worker, worker_names
 from rqmem.observe.vocabulary import versioned
 from rqmem.show.status_text import screen, worker_lines
-from rqmem.text import clock, json_text
+from rqmem.text import clock, did_you_mean, json_text
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -106,8 +105,8 @@ def _at_worker(connection: Redis, name: str) -> _Look:
     now = time.time()
     worker = read_worker(connection, name, now)
     if worker is None:
-        near = difflib.get_close_matches(name, worker_names(connection), n=1)
-        text = f"no worker {name!r} is registered{f': did you mean {near[0]}?' if near else ''}"
+        hint = did_you_mean(name, worker_names(connection))
+        text = f"no worker {name!r} is registered{f': {hint}' if hint else ''}"
         return _Look(lambda width, rows: [text], versioned(name=name, kind=None), False)
     return _Look(
         lambda width, rows: worker_lines(worker, now, width, colour),

@@ -7,7 +7,6 @@ grew}``.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -19,7 +18,7 @@ from rqmem.observe.snapshot import Before, read_news
 from rqmem.observe.vocabulary import encoded, versioned
 from rqmem.store.history import history_reader
 from rqmem.store.history.history_records import Grown, LiveJob
-from rqmem.text import Line, Mood, bar, clock, fit, line, short_id, span, sparkline
+from rqmem.text import Line, Mood, bar, clock, did_you_mean, fit, line, short_id, span, sparkline
 from rqmem.units import show_mb
 
 if TYPE_CHECKING:
@@ -65,10 +64,7 @@ def choose(names: Sequence[str], wanted: str | None) -> str:
             raise UnknownName(f"{len(names)} workers run: name one with --worker: {known}")
         return names[0]
     if wanted not in names:
-        near = difflib.get_close_matches(wanted, names, n=1)
-        raise UnknownName(
-            f"--worker {wanted!r} does not run: {f'did you mean {near[0]}?' if near else f'there are {known}'}"
-        )
+        raise UnknownName(f"--worker {wanted!r} does not run: {did_you_mean(wanted, names, f'there are {known}')}")
     return wanted
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from itertools import chain
 from typing import TYPE_CHECKING
 
@@ -10,7 +9,7 @@ from rqmem.errors import UnknownName
 from rqmem.rq_names import Job, Queue
 from rqmem.store import execution_reader
 from rqmem.store.history import history_reader
-from rqmem.text import first_parent, short_id
+from rqmem.text import did_you_mean, first_parent, short_id
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -61,9 +60,8 @@ def named(text: str, known: Collection[str]) -> str | None:
 
 
 def _hint(text: str, known: Collection[str]) -> str:
-    near = difflib.get_close_matches(text, known, n=_NAMED)
-    if near:
-        return f"did you mean {' or '.join(near)}?"
+    if near := did_you_mean(text, known, most=_NAMED):
+        return near
     if not known:
         return "neither RQ nor the journal on this Redis has any job; is it the right --url?"
     return "RQ has none of that id, or has forgotten it, and the journal has none either; is it the right --url?"

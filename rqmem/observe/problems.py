@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from rqmem.errors import JournalVersionError
 from rqmem.observe.model import JobType, Snapshot
 from rqmem.units import show_leak, show_mb, to_mb
 
@@ -147,8 +148,7 @@ def _near_ceiling(snapshot: Snapshot) -> Iterator[Problem]:
 
 def _journal(snapshot: Snapshot) -> Iterator[Problem]:
     if snapshot.journal_error:
-        text, _, advice = snapshot.journal_error.partition(": ")  # our errors end with what to do
-        yield Problem("problem", "journal-version", text, advice or "use the rqmem that wrote it")
+        yield Problem("problem", "journal-version", snapshot.journal_error, JournalVersionError.ADVICE)
     if snapshot.dropped:
         lost = ", ".join(f"{count:,} {kind}" for kind, count in sorted(snapshot.dropped.items()))
         advice = "Redis was away or full, or there was too much; figures here may miss them; jobs lost nothing"

@@ -165,7 +165,7 @@ def _journal_error(connection: Redis) -> str:
     try:
         history_reader.check_version(connection)
     except JournalVersionError as error:
-        return str(error)
+        return error.what
     return ""
 
 

@@ -137,9 +137,9 @@ LEAKING = JobType(
             "problem: open alert usage of jobs.mail.Send: above 80 % -> rqmem alerts",
         ),
         (
-            {"journal_error": "the journal has version 9: clear it"},
+            {"journal_error": "the journal has version 9"},
             "journal-version",
-            "problem: the journal has version 9 -> clear it",
+            "problem: the journal has version 9 -> use the rqmem that wrote it, or forget it",
         ),
         ({"dropped": {"runs": 1200, "events": 3}}, "journal-dropped", "take everything: 3 events, 1,200 runs -> "),
         ({"memory": RedisMemory(1, 9 * MB, "allkeys-lru")}, "eviction", "(maxmemory-policy allkeys-lru) -> CONFIG SET"),

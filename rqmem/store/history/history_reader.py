@@ -27,8 +27,7 @@ def check_version(connection: Redis) -> None:
     raw = cast("bytes | None", connection.get(keys.VERSION))
     if raw is not None and raw != str(VERSION).encode():
         raise JournalVersionError(
-            f"the journal on this Redis has version {raw.decode(errors='replace')}, this rqmem reads {VERSION}: "
-            f"use the rqmem that wrote it, or forget it with 'rqmem journal clear'"
+            f"the journal on this Redis has version {raw.decode(errors='replace')}, this rqmem reads {VERSION}"
         )
 
 
