@@ -1,5 +1,6 @@
-"""What rqmem keeps in Redis. Nothing else in rqmem writes there.
+"""The data of rqmem in Redis. Nothing else in rqmem writes there.
 
-`keys` names each key. `executions` writes what running jobs need, `execution_reader` reads it, `execution_records`
-has its values, `ledger` is the ledger of children. `history` and `alerts` may be forgotten. The scripts are in `lua`.
+`keys` has the table of all keys, `codec` turns records into text and back. `executions` writes what running jobs need,
+`execution_reader` reads it, `execution_records` has its records; `ledger` keeps the children of a job. `history` and
+`alerts` may be forgotten. The scripts are in `lua`.
 """

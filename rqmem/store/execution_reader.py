@@ -1,10 +1,11 @@
-"""All reads of rqmem's own Redis keys; changes nothing. Connections answer in bytes, as RQ demands."""
+"""All reads about running and resumable jobs; changes nothing. Connections answer in bytes, as RQ demands."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, cast
 
+from redis import Redis
 from redis.exceptions import RedisError
 
 from rqmem.events import Breach
@@ -13,6 +14,7 @@ from rqmem.store.execution_records import Owner, RunRecord, Standing
 from rqmem.store.executions import KEPT_EVIDENCE
 from rqmem.store.history.history_records import Live
 from rqmem.store.retrying import described, refusal
+from rqmem.store.scripts import of_each
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -35,7 +37,7 @@ def breaches(connection: Redis, job_id: str) -> list[Breach]:
 
 
 def results(connection: Redis, job_id: str, stage: int) -> list[bytes]:
-    """What finished chunks of a stage returned, in order, each as it was serialised."""
+    """The serialised results of the finished chunks of a stage, in order."""
     mark = f"{stage}:".encode()
     return [part[len(mark) :] for part in _list(connection, keys.results(job_id)) if part.startswith(mark)]
 
@@ -47,7 +49,7 @@ def owner(connection: Redis, job_id: str) -> Owner | None:
 
 
 def standing(connection: Redis, job: Job, queue: Queue, execution: Execution) -> Standing:
-    """How an execution stands now, in one look."""
+    """The state of an execution, read in one transaction."""
     with connection.pipeline() as pipeline:
         pipeline.hget(keys.RUNNING, job.id)
         pipeline.zscore(queue.started_job_registry.key, execution.composite_key)
@@ -59,17 +61,17 @@ def standing(connection: Redis, job: Job, queue: Queue, execution: Execution) ->
 
 
 def epoch(connection: Redis) -> str:
-    """Of the data that Redis has now (`keys.EPOCH`); empty: nobody has named one yet."""
+    """The name of the data in Redis (`keys.EPOCH`); empty before the first worker."""
     raw = cast("bytes | None", connection.get(keys.EPOCH))
     return raw.decode() if raw is not None else ""
 
 
 def refusal_of_writes(connection: Redis) -> str:
-    """With which words Redis refuses to be written to now; empty: it does not, or has nothing against others."""
+    """What Redis says when it refuses writes; empty if it takes them, or refuses only those of this user."""
     try:
         connection.set(keys.PROBE, "", xx=True)  # changes nothing
     except RedisError as error:
-        if refusal(error) not in ("", "NOPERM", "NOAUTH"):  # one may read here and no more: no news of the workers
+        if refusal(error) not in ("", "NOPERM", "NOAUTH"):  # this user may only read; workers may write
             return described(error)
     return ""
 
@@ -81,16 +83,14 @@ def owners(connection: Redis) -> dict[str, Owner]:
 
 
 def absent(connection: Redis, workers: Iterable[str]) -> set[str]:
-    """Those of ``workers`` whose heartbeat is gone."""
+    """The workers whose heartbeat is gone."""
     names = sorted(set(workers))
-    with connection.pipeline(transaction=False) as pipeline:
-        for name in names:
-            pipeline.exists(keys.alive(name))
-        return {name for name, there in zip(names, pipeline.execute(), strict=True) if not there}
+    there = of_each(connection, Redis.exists, map(keys.alive, names))
+    return {name for name, lives in zip(names, there, strict=True) if not lives}
 
 
 def silent(connection: Redis, owners: Mapping[str, Owner]) -> set[str]:
-    """Job ids of those ``owners`` that are not heard of: no worker of that name is, or another process has the name."""
+    """Job ids of those ``owners`` whose worker is silent, or whose worker's name another process has."""
     names = sorted({owner.worker for owner in owners.values()})
     raw = cast("list[bytes | None]", connection.mget([keys.alive(name) for name in names])) if names else []
     said = dict(zip(names, raw, strict=True))

@@ -1,4 +1,4 @@
-"""The values that stand in the journal, and their text forms. No I/O."""
+"""The records of running and resumable jobs. No I/O."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import Any
 from rqmem.store import codec
 
 GATHER = 1_000_000
-"""The number of ``gather``'s first stage: apart from ``handle``'s, whose cursors are of other data."""
+"""The number of ``gather``'s first stage. ``handle`` has lower numbers: its cursors belong to other data."""
 
 
 @dataclass(frozen=True)
 class Owner:
-    """Who runs a job now. ``execution`` is the fencing token; (host, pid, start) name the process.
+    """Who runs a job now. ``execution`` is the fencing token; host, pid and start time identify the process.
 
-    ``groups`` is the directory in which the cgroups of its horses are, empty where they have none. ``settles``: it
-    does not run the job but ends it in place of this worker, which died.
+    ``groups``: the directory with the cgroups of its horses, or empty. ``settles``: the name of a dead worker in whose
+    place this one ends the job, without running it.
     """
 
     execution: str
@@ -37,13 +37,13 @@ class Owner:
 
 @dataclass(frozen=True)
 class Standing:
-    """An execution as Redis has it.
+    """The state of an execution in Redis.
 
     Attributes:
-        owner: the execution that owns the job; empty: none does.
-        owned: this one does.
-        started: RQ counts this one as started.
-        status: the job's; empty: it was deleted, or Redis has lost its data.
+        owner: the execution that owns the job, or empty.
+        owned: whether this execution owns the job.
+        started: whether RQ counts this execution as started.
+        status: of the job; empty if it was deleted, or Redis has lost its data.
     """
 
     owner: str
@@ -53,17 +53,17 @@ class Standing:
 
     @property
     def abandoned(self) -> bool:
-        """RQ's maintenance has failed it, too soon."""
+        """Whether RQ's maintenance has failed the job although it still runs."""
         return self.owned and not self.started and self.status == "failed"
 
     @property
     def gone(self) -> bool:
-        """Nothing is there of the job and of who runs it."""
+        """Whether Redis has neither the job nor its execution."""
         return not (self.owner or self.started or self.status)
 
     @property
     def ours(self) -> bool:
-        """Whether its outcome is this execution's to commit: a running job that was cancelled still ends, as in RQ."""
+        """Whether this execution may commit an outcome. As in RQ, a job that was cancelled while it ran may."""
         if self.owned:
             return self.started or self.status in ("failed", "canceled")
         return self.started and not self.owner
@@ -71,9 +71,9 @@ class Standing:
 
 @dataclass(frozen=True)
 class Pending:
-    """What a job that has split returns instead of a result: it waits for so many children.
+    """What a job that has split returns instead of a result. It waits for ``total`` children.
 
-    ``end``: their numbers are below it; not each of them was enqueued where it is above ``total``.
+    ``end``: one more than their highest number; above ``total`` if some numbers were not enqueued.
     """
 
     total: int
@@ -82,17 +82,18 @@ class Pending:
 
 @dataclass(frozen=True)
 class Split:
-    """A job that has split, or is about to, as its run has it.
+    """The children of a job that has split or is splitting.
 
     Attributes:
-        sealed: all its children are there; ``total`` of them, with numbers below ``end``.
-        ended, failed: children by now; those that failed have ended too.
-        items: finished by all below that have ended, of those that failed what is saved.
-        peak_mb: the highest of theirs.
-        started_at: epoch seconds; where failed children run once more, since then: ``ended_before`` had ended.
-        ended_at: when the last of those that have ended did.
-        reported: the failures have failed the job; its next execution runs them once more.
-        cut_stage: whose rest the children are, where the job was cut after a breach; None: it split by itself.
+        sealed: all children have been made: ``total``, with numbers below ``end``.
+        ended, failed: how many children have ended, and how many of these have failed.
+        items: finished by all descendants that have ended; of those that failed, what is saved.
+        peak_mb: the highest peak of a descendant.
+        started_at: epoch seconds; when the children began, or failed children began again.
+        ended_before: how many had ended at ``started_at``.
+        ended_at: when a child ended last.
+        reported: their failures have failed the job; its next execution runs them again.
+        cut_stage: the stage whose rest the children do, if a breach cut the job; None: the job split itself.
     """
 
     sealed: bool = False
@@ -110,20 +111,23 @@ class Split:
 
     @property
     def complete(self) -> bool:
-        """All children are there, and have ended."""
+        """Whether all children have been made and have ended."""
         return self.sealed and self.ended >= self.total
 
 
 @dataclass(frozen=True)
 class RunRecord:
-    """A memory-aware job over all its executions. Cursors are JSON values, by stage.
+    """A memory-aware job over all its executions.
 
-    A stage is the n-th call of ``process_in_chunks`` in ``handle``, counted from 0; in ``gather``, from `GATHER`.
-    ``job_created_at`` tells a job that was requeued from another one of the same id. ``run_id``: of the execution with
-    which it began, so no other run has had it. ``cut_stage``: of that one, what
-    is left is to be cut in two.
-    ``history``: how executions ended that did not end well, a line each, oldest first.
-    ``items``: finished, by stage; ``items_unsaved``: by an execution that saves nothing, and ended well.
+    A stage is one call of ``process_in_chunks``. Stages are numbered from 0 in ``handle``, from `GATHER` in ``gather``.
+
+    Attributes:
+        job_created_at: of RQ's job; another job with the same id has another time.
+        run_id: the id of its first execution, which no other run has.
+        cursors: JSON values by stage.
+        items: finished, by stage; ``items_unsaved``: by an execution that saved nothing and ended well.
+        cut_stage: the stage whose rest the next execution cuts in two.
+        history: how executions ended that did not end well, a line each, oldest first.
     """
 
     job: str = ""
@@ -150,18 +154,18 @@ class RunRecord:
 
     @property
     def began(self) -> bool:
-        """Whether ``handle``, or ``gather`` where it is at that, had begun a stage."""
+        """Whether the present method, ``handle`` or ``gather``, has begun a stage."""
         gathers = self.split is not None and self.split.sealed
         return self.stage is not None and (self.stage >= GATHER) == gathers
 
     @property
     def all_items(self) -> int:
-        """Finished by ``handle`` itself, in all its executions."""
+        """Items that ``handle`` itself has finished, in all executions."""
         return sum(items for stage, items in self.items.items() if stage < GATHER) + self.items_unsaved
 
     @property
     def chunk_size(self) -> int:
-        """Items per chunk of the present stage; 1 where none has begun."""
+        """Items per chunk of the present stage; 1 before the first stage."""
         return self.chunk_sizes.get(-1 if self.stage is None else self.stage, 1)
 
     @classmethod

@@ -1,7 +1,7 @@
-"""All writes to rqmem's own Redis keys. Reading is `reader`'s, naming is `keys`'.
+"""All writes about running and resumable jobs.
 
-Promises: a write of an execution that no longer owns its job is refused and raises `RunTakenOver`;
-what several keys must agree on is written in one script or one transaction.
+Promises: a write of an execution that no longer owns its job is refused, or raises `RunTakenOver`. Keys that must agree
+are written in one script or one transaction.
 """
 
 from __future__ import annotations
@@ -40,17 +40,17 @@ KEPT_BREACHES, KEPT_EVIDENCE = 50, 8
 
 
 def claim(pipeline: Pipeline, job_id: str, owner: Owner) -> None:
-    """Name the owner of a job's execution; from now on older executions are refused."""
+    """Make ``owner`` the owner of the job. Writes of older executions are refused from now on."""
     pipeline.hset(keys.RUNNING, job_id, codec.to_json(owner))
 
 
 def release(pipeline: Pipeline, job_id: str) -> None:
-    """The execution ended; rides in the transaction that commits its outcome."""
+    """End the ownership, in the transaction that commits the outcome."""
     pipeline.hdel(keys.RUNNING, job_id)
 
 
 def epoch(connection: Redis) -> str:
-    """Of the data that this Redis has now; another one after FLUSHALL, or where the server came back empty."""
+    """The name of the data in Redis: another one after FLUSHALL, or if the server came back empty."""
     with connection.pipeline() as pipeline:
         pipeline.set(keys.EPOCH, uuid4().hex, nx=True)
         pipeline.get(keys.EPOCH)
@@ -58,7 +58,7 @@ def epoch(connection: Redis) -> str:
 
 
 def let_go(connection: Redis, job: Job, execution: Execution) -> None:
-    """An execution ends without an outcome: neither its claim stays, nor what it has written of a deleted job."""
+    """End an execution without an outcome: remove its claim, and what it has written about a deleted job."""
     with connection.pipeline() as pipeline:
         execution.delete(job, pipeline)
         names, values = [keys.RUNNING, job.key], [job.id, execution.id]
@@ -67,23 +67,23 @@ def let_go(connection: Redis, job: Job, execution: Execution) -> None:
 
 
 def release_if(connection: Redis, job_id: str, owner: Owner) -> bool:
-    """Forget a dead owner, unless somebody else owns the job by now."""
+    """Remove a dead owner, unless the job has another owner by now."""
     return script(connection, "release_if")(keys=[keys.RUNNING], args=[job_id, owner.execution]) == 1
 
 
 def adopt(connection: Redis, job_id: str, dead: Owner, settler: Owner) -> bool:
-    """``settler`` owns the run of ``dead`` from now on, unless somebody else owns it by now."""
+    """Make ``settler`` the owner in place of ``dead``, unless the job has another owner by now."""
     was = (dead.execution, dead.host, dead.pid, dead.start_time)
     return script(connection, "adopt")(keys=[keys.RUNNING], args=[job_id, *was, codec.to_json(settler)]) == 1
 
 
 def disown(connection: Redis, job_id: str) -> None:
-    """Nobody owns the job: whatever execution of it still runs commits nothing."""
+    """Remove the owner: an execution of the job that still runs cannot commit."""
     connection.hdel(keys.RUNNING, job_id)
 
 
 def farewell(connection: Redis, worker: str) -> None:
-    """Say that ``worker`` ends; what it still owned may be taken over at once."""
+    """Say that ``worker`` ends, so that its jobs may be taken over at once."""
     connection.delete(keys.alive(worker))
 
 
@@ -94,7 +94,7 @@ def expire_run(pipeline: Pipeline, job_id: str) -> None:
 
 
 def finish(pipeline: Pipeline, job_id: str, result_ttl: int) -> None:
-    """The job is done: its run stays as long as its result; a repetition, or another job of that id, begins anew."""
+    """The job is done: keep its run as long as its result. A repetition, or another job with this id, starts afresh."""
     pipeline.srem(keys.SPLITS, job_id)
     if result_ttl == 0:
         pipeline.delete(*keys.forgotten("run ends", job_id))
@@ -119,7 +119,7 @@ def save_breach(connection: Redis, breach: Breach) -> None:
 
 
 def note_peak(connection: Redis, job_id: str, peak_mb: float) -> None:
-    """A horse that used so much is gone, and its run does not know: the run's peak is the highest of all executions."""
+    """Raise the peak of the run to that of an execution whose horse died before it could save it."""
     script(connection, "note_peak")(keys=[keys.run(job_id)], args=[peak_mb])
 
 
@@ -135,12 +135,12 @@ def requeue(
     history: Sequence[str] = (),
     delay_seconds: float = 0.0,
 ) -> bool:
-    """End ``execution`` and put its job at the front of its queue again, once; ``cost`` is counted as resumes.
+    """End ``execution`` and put its job back at the front of its queue, once. It spends ``cost`` resumes.
 
-    ``cut``: the next execution is to cut what is left in two children. ``history``: how the executions ended.
-    ``delay_seconds``: only then, by `release_due`; until then RQ shows it as scheduled.
+    ``cut``: the next execution cuts the rest into two children. ``history``: how the executions ended.
+    ``delay_seconds``: `release_due` enqueues it after this time; until then RQ shows it as scheduled.
 
-    Returns False where the execution no longer owns the job, or the job was ended by somebody else.
+    Returns False if the execution no longer owns the job, or somebody else has ended the job.
     """
     registries = (FailedJobRegistry, ScheduledJobRegistry)
     registry_keys = [each(job.origin, connection=job.connection).key for each in registries]
@@ -155,19 +155,19 @@ def requeue(
 
 
 def renew_budget(job: Job) -> None:
-    """The job is about to fail: what comes after (RQ's Retry, a person who requeues it) may resume as often again."""
+    """Give the job its full budget of resumes again, before it fails: RQ's Retry or a person may run it again."""
     job.connection.hdel(keys.run(job.id), "resumes_spent", "history")
 
 
 def begin_again(connection: Redis, job_id: str) -> None:
-    """The next execution of the job forgets what earlier ones left, as that of another job of the same id does."""
+    """Have the next execution forget what earlier ones left, as if the job were another one with the same id."""
     key = keys.run(job_id)
-    if connection.exists(key):  # else there is nothing to forget, and nothing that would expire
+    if connection.exists(key):  # else the new field would never expire
         connection.hset(key, "job_created_at", "begins again")
 
 
 def release_due(connection: Redis, job_class: type[Job], queue_class: type[Queue]) -> int:
-    """Put jobs whose delayed resume is due at the front of their queues; how many."""
+    """Put jobs whose delayed resume is due at the front of their queues; returns how many."""
     released = 0
     for raw in cast("list[bytes]", connection.zrangebyscore(keys.DELAYED, 0, time.time(), start=0, num=100)):
         job_id = raw.decode()
@@ -210,7 +210,7 @@ def put_back(queue: Queue, job_id: str) -> bool:
 
 
 class RunWriter:
-    """Writes of one execution of a memory-aware job to the job's run. A Redis that is away is waited for."""
+    """What one execution of a memory-aware job writes to the run of the job. It waits while Redis is away."""
 
     def __init__(self, connection: Redis, job_id: str, execution_id: str) -> None:
         self._connection = connection
@@ -218,7 +218,7 @@ class RunWriter:
         self._execution_id = execution_id
 
     def open(self, job: str, job_created_at: str, run_id: str, on_breach: str, *, anew: bool) -> None:
-        """A new execution begins: its own count of chunks starts at 0; ``anew`` forgets what went before."""
+        """Begin a new execution, whose own count of chunks is 0; ``anew`` forgets the executions before it."""
         if anew:
             old = keys.forgotten("run ends", self._job_id)
             until_redis_answers(lambda: self._connection.delete(*old), f"begin the run of job {self._job_id}")
@@ -231,8 +231,7 @@ class RunWriter:
     def save_chunks(
         self, stage: int, cursor: Any, items_done: int, chunks: int, results: bytes, chunk_size: int, chunk_state: str
     ) -> None:
-        """So many chunks are finished: the cursor after them, the stage's items so far, results, and what is known
-        of the size of the next, in one step, once.
+        """Save finished chunks in one step, once: cursor, items of the stage so far, results, and the next size.
 
         Raises:
             RunTakenOver: another execution owns the job.
@@ -253,9 +252,10 @@ class RunWriter:
             )
 
     def close(self, peak_mb: float, seconds: float, unsaved_chunks: int, unsaved_items: int) -> None:
-        """An execution of ``handle`` ended, well or not; those ``unsaved`` had no `save_chunks` of their own.
+        """End an execution of ``handle``.
 
-        Where it ended otherwise than well, their items will be done again: 0.
+        ``unsaved_chunks``, ``unsaved_items``: without a `save_chunks` of their own; no items if it did not end well,
+        since they will be done again.
         """
         key = keys.run(self._job_id)
 

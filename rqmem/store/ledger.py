@@ -1,8 +1,9 @@
-"""The ledger of a job that has split: which of its children ended, and how. Writes and reads of its keys.
+"""The ledger of a job that has split: which of its children have ended, and how. Writes and reads of its keys.
 
-One hash has a field for each child: empty until it ends, then ``ok`` or what went wrong. What the children returned
-stands in another. Sums stand in the parent's run. A child is known by its id, which names its parent and number.
-Promises: a child counts once, whoever tells of it and how often; the last one releases the parent in the same step.
+One hash has a field for each child: empty until it ends, then ``ok`` or what went wrong. Another hash has the results
+of the children. Sums are in the run of the parent. The id of a child contains the id of its parent and its number.
+Promises: the end of a child counts once, however often it is reported; the last one releases the parent in the same
+step.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, cast
 
 from rqmem.errors import RunTakenOver
@@ -41,42 +42,29 @@ _BATCH = 500
 _LONGEST_OUTCOME = 300
 _SHOWN_DEPENDENCIES = 1000
 _BELOW = "-child-"
-_FIELDS = (
-    *(
-        "split_queue",
-        "split_started_at",
-        "split_last",
-        "split_sealed",
-        "split_total",
-        "split_end",
-        "split_ended",
-        "split_failed",
-    ),
-    *("split_items", "split_peak_mb", "split_reported", "split_ended_at", "split_ended_before", "split_cut_stage"),
-    "split_first",
-)
-"""Of a split in its parent's run."""
+_FIELDS = [f"split_{name}" for name in (*(each.name for each in fields(Split)), "queue", "last", "first")]
+"""The fields of a split in the run of its parent."""
 _CHILD = re.compile(rf"(?P<parent>.+){_BELOW}(?P<number>\d+)")
 
 
 def child_id(parent_id: str, number: int) -> str:
-    """The job id of a child: made twice, it is made once."""
+    """The job id of a child; a child that is made again has the same id."""
     return f"{parent_id}{_BELOW}{number}"
 
 
 def parent_of(job_id: str) -> tuple[str, int] | None:
-    """Whose child a job is, and the how many-th; None: nobody's."""
+    """The parent of a job, and its number among the children; None if it is no child."""
     found = _CHILD.fullmatch(job_id)
     return (found["parent"], int(found["number"])) if found else None
 
 
 def top_of(job_id: str) -> str:
-    """The job at the top of its tree."""
+    """The job at the top of the tree that this job is in."""
     return job_id.partition(_BELOW)[0]
 
 
 def _above(job_id: str) -> Iterator[str]:
-    """Its parent, and the parent's, up to the top."""
+    """The ancestors of a job, the parent first."""
     while (found := parent_of(job_id)) is not None:
         job_id = found[0]
         yield job_id
@@ -85,9 +73,9 @@ def _above(job_id: str) -> Iterator[str]:
 def open_split(
     connection: Redis, parent_id: str, queue: Queue, started_at: float, cut_stage: int | None = None, first: Any = None
 ) -> None:
-    """A job of that queue begins to split, or what is left of a stage of it is cut; keeps its first figures.
+    """Note that a job of this queue begins to split, or that the rest of one of its stages is cut.
 
-    ``first``: the first cursor of what is cut, for an execution that goes on with it.
+    ``first``: the first cursor of the rest, for the execution that continues.
     """
     key = keys.run(parent_id)
     names = {
@@ -111,29 +99,29 @@ def open_split(
 
 
 def count_cut(connection: Redis, job_id: str) -> int:
-    """A job is cut in two after a breach: how often that has happened to the one at its top and all below that."""
+    """Count that a breach cut this job in two; returns how often that has happened in its whole tree."""
     key = keys.run(top_of(job_id))
     with connection.pipeline() as pipeline:
         pipeline.hincrby(key, "cuts", 1)
-        pipeline.expire(key, WAITING_SECONDS)  # that one waits for us
+        pipeline.expire(key, WAITING_SECONDS)  # the job at the top waits
         cuts, _ = pipeline.execute()
     return int(cuts)
 
 
 def report(connection: Redis, parent_id: str) -> None:
-    """The failures of its children are about to fail the parent: its next execution runs them once more."""
+    """Note that failures of children fail the parent: its next execution runs those children again."""
     connection.hset(keys.run(parent_id), "split_reported", 1)
 
 
 def add_children(
     queue: Queue, parent_id: str, execution: Execution, children: Mapping[int, EnqueueData], last: Any
 ) -> None:
-    """Enqueue those of ``children`` (by number, in order) that are not there yet, all or none.
+    """Enqueue the ``children`` (by number, in order) that do not exist yet, all or none.
 
-    ``last``: the description of the last one's slice, so that another execution can go on behind it. What is left of a
-    job that had the id of one of them, and has ended, is forgotten.
+    ``last``: the description of the last child's slice, so that another execution can continue behind it. A job that
+    had the id of one of them, and has ended, is removed.
 
-    Raises `RunTakenOver`; fenced: taken over between the look and the commit, the transaction fails and looks again.
+    Raises `RunTakenOver`. If the run is taken over before the commit, the transaction fails and checks again.
     """
 
     def enqueue(pipeline: Pipeline) -> None:
@@ -160,7 +148,7 @@ def add_children(
 
 
 def defer(job: Job, queue: Queue, execution: Execution, pending: Pending) -> bool:
-    """End an execution that has split, its job waits for its children; False where it is not ours any more."""
+    """End an execution that has split: its job waits for its children. False if it no longer owns the job."""
     deferred = DeferredJobRegistry(job.origin, connection=job.connection).key
     there = range(pending.end) if pending.end == pending.total else numbers(job.connection, job.id)
     shown = [child_id(job.id, number) for number in there[:_SHOWN_DEPENDENCIES]]
@@ -177,9 +165,9 @@ def defer(job: Job, queue: Queue, execution: Execution, pending: Pending) -> boo
 def tell_parent(
     connection: Redis | Pipeline, child: Job, outcome: str, *, result: bytes = b"", peak_mb: float = 0.0
 ) -> Any:
-    """A child ended with ``outcome`` (`OK`, or one line). In a pipeline it rides in the transaction that ends it.
+    """Count that a child ended with ``outcome``: `OK`, or one line. In a pipeline: in the transaction that ends it.
 
-    What it has done and used stands in its run; ``peak_mb``: where its last execution used more.
+    Its items and its peak come from its run; ``peak_mb``: the peak of the last execution, if that is higher.
     """
     found = parent_of(child.id)
     assert found is not None
@@ -195,7 +183,7 @@ def tell_parent(
 
 
 def can_run_again(connection: Redis, job_id: str) -> Queue | None:
-    """The queue of a child that has failed; None: it is gone, or has not failed (but was cancelled, say)."""
+    """The queue of a child that has failed; None if it is gone or has not failed (it was cancelled, say)."""
     origin = cast("bytes | None", connection.hget(Job.key_for(job_id), "origin"))
     if origin is None:
         return None
@@ -204,7 +192,7 @@ def can_run_again(connection: Redis, job_id: str) -> Queue | None:
 
 
 def run_again(queue: Queue, parent_id: str, number: int, *, at_front: bool = False) -> None:
-    """This child has failed, and runs once more; one that has not, or is gone, is let be."""
+    """Run a child that has failed again. Does nothing if it has not failed or is gone."""
     job_id = child_id(parent_id, number)
     run, children, _ = _of(parent_id)
     names = [run, children, Job.key_for(job_id), queue.failed_job_registry.key, queue.key, queue.redis_queues_keys]
@@ -212,7 +200,7 @@ def run_again(queue: Queue, parent_id: str, number: int, *, at_front: bool = Fal
 
 
 def give_up(parent_id: str, execution: Execution) -> None:
-    """The children made so far are to be undone: nobody goes on behind the last of them. Raises `RunTakenOver`."""
+    """Before the children are undone: no execution may continue behind the last of them. Raises `RunTakenOver`."""
 
     def mark(pipeline: Pipeline) -> None:
         if not pipeline.exists(execution.key):
@@ -224,7 +212,7 @@ def give_up(parent_id: str, execution: Execution) -> None:
 
 
 def begin_again(connection: Redis, parent_id: str) -> None:
-    """As if the job had not begun to split; what its chunks have finished stays."""
+    """Undo the split in the ledger; what its chunks have finished stays."""
     with connection.pipeline() as pipeline:
         pipeline.hdel(keys.run(parent_id), *_FIELDS)
         _forget(pipeline, parent_id)
@@ -232,7 +220,7 @@ def begin_again(connection: Redis, parent_id: str) -> None:
 
 
 def take_back(connection: Redis, children: Sequence[tuple[str, str]]) -> None:
-    """Forget those of these jobs (id, name of its queue) that wait in their queue."""
+    """Remove the jobs (id, name of the queue) that still wait in their queue."""
     with connection.pipeline(transaction=False) as pipeline:
         for job_id, origin in children:
             names = [Job.key_for(job_id), Queue(origin, connection=connection).key, Job.dependents_key_for(job_id)]
@@ -241,7 +229,7 @@ def take_back(connection: Redis, children: Sequence[tuple[str, str]]) -> None:
 
 
 def forget(connection: Redis, parent_id: str) -> None:
-    """The parent is gone."""
+    """Remove the children and results of a parent that is gone."""
     with connection.pipeline() as pipeline:
         _forget(pipeline, parent_id)
         pipeline.delete(keys.results(parent_id))
@@ -263,8 +251,11 @@ def _of(parent_id: str) -> tuple[str, str, str]:
 
 @dataclass(frozen=True)
 class Made:
-    """How many children a job has, one more than the last one's number, the description of its slice, and the first
-    cursor of what was cut."""
+    """The children that a job has made.
+
+    ``end``: one more than the highest number; ``last``: the description of the last slice; ``first``: the first cursor
+    of what was cut.
+    """
 
     children: int
     end: int
@@ -273,7 +264,7 @@ class Made:
 
 
 def made(connection: Redis, parent_id: str) -> Made | None:
-    """None: it has none."""
+    """The children of a job; None if it has none."""
     with connection.pipeline() as pipeline:
         pipeline.hlen(keys.children(parent_id))
         pipeline.hmget(keys.run(parent_id), ["split_last", "split_first"])
@@ -285,13 +276,13 @@ def made(connection: Redis, parent_id: str) -> Made | None:
 
 
 def outcomes(connection: Redis, parent_id: str) -> Iterator[tuple[int, str]]:
-    """Number and outcome of each child, a batch at a time, in no order; one may come twice."""
+    """Number and outcome of each child, read in batches, in no order; a child may come twice."""
     for number, outcome in connection.hscan_iter(keys.children(parent_id), count=_BATCH):
         yield int(number), outcome.decode()
 
 
 def results(connection: Redis, parent_id: str, end: int, begin: int = 0) -> Iterator[tuple[int, bytes | None]]:
-    """Number and serialised result of each child in the order of slices, a batch at a time; None: it left none."""
+    """Number and serialised result (or None) of each child, in the order of the slices, read in batches."""
     for first in range(begin, end, _BATCH):
         numbers = range(first, min(first + _BATCH, end))
         values = cast("list[bytes | None]", connection.hmget(keys.gathered(parent_id), [str(each) for each in numbers]))
@@ -299,17 +290,17 @@ def results(connection: Redis, parent_id: str, end: int, begin: int = 0) -> Iter
 
 
 def numbers(connection: Redis, parent_id: str) -> list[int]:
-    """Of its children, in order."""
+    """The numbers of its children, in order."""
     return sorted({number for number, _ in outcomes(connection, parent_id)})
 
 
 def missing(connection: Redis, parent_id: str, split: Split) -> set[int]:
-    """Numbers below the split's end that no child has: it was not enqueued."""
+    """The numbers below the end of the split whose child was not enqueued."""
     return set() if split.end == split.total else set(range(split.end)) - set(numbers(connection, parent_id))
 
 
 def split_children(connection: Redis, parent_id: str, most: int) -> tuple[list[int], int]:
-    """The first ``most`` of its children that have split themselves, by number; and how many there are in all."""
+    """The numbers of the first ``most`` children that have split themselves, and how many there are in all."""
     key = keys.split_below(parent_id)
     with connection.pipeline() as pipeline:
         pipeline.sort(key, start=0, num=max(0, most))

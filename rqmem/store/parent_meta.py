@@ -1,7 +1,7 @@
-"""How far a job's children are, in RQ's own ``meta["rqmem"]`` of the job: for tools that know RQ and not rqmem.
+"""The progress of a job's children in RQ's own ``meta["rqmem"]`` of the job, for tools that know RQ but not rqmem.
 
-Written once a second at most while it waits for them, over all workers, and when all have ended. Nothing of ours
-depends on it; a serializer that does not take the job's meta, or a job that is gone, is passed over.
+All workers together write it at most once a second while the job waits, and when all children have ended. rqmem itself
+does not read it. A job that is gone, or whose meta the serializer refuses, is skipped.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _log = logging.getLogger("rqmem.worker")
 
 
 def refresh(connection: Redis, parent_id: str, serializer: Any) -> bool:
-    """Write how far they are while the job waits for them; False: somebody has within the last second."""
+    """Write the progress while the job waits; False if another worker has done so within the last second."""
     if not connection.set(keys.parent_told(parent_id), 1, nx=True, px=int(1000 * _PAUSE_SECONDS)):
         return False
     write(connection, parent_id, serializer, None, while_deferred=True)
@@ -34,7 +34,7 @@ def refresh(connection: Redis, parent_id: str, serializer: Any) -> bool:
 def write(
     connection: Redis, parent_id: str, serializer: Any, children: int | None, *, while_deferred: bool = False
 ) -> dict[str, int]:
-    """Write how far they are; returns what that is. ``children``: how many, where its run does not say so yet."""
+    """Write and return the progress. ``children``: how many there are, if the run does not have the number yet."""
     key = Job.key_for(parent_id)
     split = execution_reader.run(connection, parent_id).split
     if split is None:

@@ -1,4 +1,4 @@
-"""Whether the Redis user may use rqmem's keys: one that was made for RQ has ``rq:*`` only."""
+"""Whether the Redis user may use rqmem's keys. A user that was made for RQ may only use ``rq:*``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def check_may_write(connection: Redis) -> None:
-    """Raise `RedisUnavailable` where Redis forbids our keys. Other troubles show where they matter."""
+    """Raise `RedisUnavailable` if Redis forbids our keys. Other errors show up where they matter."""
     try:
         connection.set(keys.PROBE, 1, px=1)
     except NoPermissionError as error:
@@ -26,12 +26,12 @@ def check_may_write(connection: Redis) -> None:
 
 
 def refused(connection: Redis) -> str:
-    """Why our keys may not be read; empty: they may. Writes nothing."""
+    """Why our keys may not be read, or empty. Writes nothing."""
     try:
         connection.exists(keys.PROBE)
     except NoPermissionError as error:
         return " ".join(str(error).split())
-    except RedisError:  # another trouble
+    except RedisError:  # another error
         pass
     return ""
 

@@ -1,11 +1,11 @@
-"""Redis that is away or refuses for now: which errors pass by themselves, and waiting until they have.
+"""Waiting for a Redis that is away or refuses, and which errors say so.
 
-*Away*: the server is gone, or does not answer. *Refuses*: it answers, and says no for a reason that lies in the server
-and not in what it was asked: after a failover, without memory, with a full disk, while it loads. Both are waited for
-without end, since the one who waits holds the outcome of a job. Any other error is raised: it would come again.
+*Away*: the server is gone or does not answer. *Refuses*: it answers with an error whose reason lies in the server and
+not in the command: after a failover, without memory, with a full disk, while it loads. `until_redis_answers` waits for
+both without end, because the caller holds the outcome of a job. It raises every other error, which would come again.
 
-A value larger than a server takes has it close the connection, as if it were away. So who writes what may be large
-names the connection, and is told where that happens again and again though the server answers (`RedisTakesAllButThis`).
+A server closes the connection at a value that is too large, as if it were away. Whoever writes a value that may be
+large names the connection, and gets `RedisTakesAllButThis` if that happens again and again although the server answers.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ _WITHOUT_CODE = (
 
 _FIRST_PAUSE_SECONDS = 0.05
 _LONGEST_PAUSE_SECONDS = 2.0
-_TOLD_CHANGES = 5
+_LOGGED_REASONS = 5
 _LONGEST_REASON = 200
 _TRIES_WHILE_IT_ANSWERS = 8  # some 8 s
 _PROBE_SECONDS = 3.0
@@ -79,7 +79,7 @@ _in_use: WeakSet[Redis] = WeakSet()
 
 
 def refusal(error: BaseException) -> str:
-    """The code with which Redis refuses for now (``READONLY``, ``OOM``...); empty: it is no such error."""
+    """The code with which Redis refuses (``READONLY``, ``OOM``...); empty for any other error."""
     if not isinstance(error, RedisError):
         return ""
     text = _unwrapped(error)
@@ -92,21 +92,21 @@ def refusal(error: BaseException) -> str:
 
 
 def unavailable(error: BaseException) -> State | None:
-    """Whether this error says that Redis is away, or refuses for now; None: neither, and it would come again."""
+    """Whether this error says that Redis is away or refuses; None for an error that would come again."""
     if refusal(error):
         return "refuses"
     return "away" if isinstance(error, RedisConnectionError | RedisTimeoutError) else None
 
 
 def described(error: BaseException) -> str:
-    """What Redis said, in one line that begins with its code; without the command, which may hold anything."""
+    """What Redis said, in one line that begins with its code. Without the command, which may contain anything."""
     code, text = refusal(error), _unwrapped(error).lstrip("-")
     text = " ".join(text.split()) or type(error).__name__
     return (text if code in text else f"{code} {text}")[:_LONGEST_REASON]
 
 
 def _unwrapped(error: BaseException) -> str:
-    """The server's own words, without those of redis-py, a transaction or a script around them."""
+    """The words of the server, without those that redis-py, a transaction or a script put around them."""
     text = str(error)
     for wrapping in _WRAPPED:
         text = wrapping.sub("", text, count=1) if wrapping.match(text) else text
@@ -114,22 +114,22 @@ def _unwrapped(error: BaseException) -> str:
 
 
 def reopen_at_failover(connection: Redis) -> None:
-    """From now on, new connections are opened for it where the server says READONLY: it was the master once.
+    """Have this client open new connections when the server says READONLY: it was the master once.
 
-    A name is then resolved anew, and Sentinel asked again.
+    Then the name is resolved again, and Sentinel is asked again.
     """
     _in_use.add(connection)
 
 
 def note(error: BaseException) -> None:
-    """An error of Redis that somebody waits for by other means than `until_redis_answers`."""
+    """Take notice of an error that is not handled by `until_redis_answers`."""
     if refusal(error) == "READONLY":
         for connection in list(_in_use):
             connection.connection_pool.disconnect(inuse_connections=False)
 
 
 class Wait:
-    """One wait for Redis, told when it begins and when it ends, and a few times when its reason changes."""
+    """One wait for Redis. Logs its beginning, its end and the first few changes of its reason."""
 
     def __init__(self, what: str, large_on: Redis | None = None) -> None:
         self._what = what
@@ -137,11 +137,11 @@ class Wait:
         self._pause = _FIRST_PAUSE_SECONDS
         self._since: float | None = None
         self._state: State = "away"
-        self._told: list[str] = []
+        self._logged: list[str] = []
         self._failed_though_it_answers = 0
 
     def again(self, error: RedisError) -> None:
-        """It failed with ``error``: pause if that may pass, else raise it."""
+        """Pause after this error, or raise it if it would come again."""
         state = unavailable(error)
         if state is None:
             raise error
@@ -157,27 +157,27 @@ class Wait:
                 ) from error
         self._state = state
         reason = f"{state} {refusal(error)}"
-        if reason not in self._told and len(self._told) < _TOLD_CHANGES:
-            self._told.append(reason)
+        if reason not in self._logged and len(self._logged) < _LOGGED_REASONS:
+            self._logged.append(reason)
             _log.warning("%s (%s): waiting for it to %s", words.REDIS_GONE[state], described(error), self._what)
         time.sleep(self._pause)
         self._pause = min(2 * self._pause, _LONGEST_PAUSE_SECONDS)
 
     def over(self) -> None:
-        """It succeeded."""
+        """The step has succeeded."""
         if self._since is not None and self._state is not None:
             passed = time.monotonic() - self._since
             _log.warning("%s after %.1f s: could %s", words.REDIS_BACK[self._state], passed, self._what)
 
 
 def until_redis_answers(step: Callable[[], T], what: str, large_on: Redis | None = None) -> T:
-    """Repeat ``step`` while Redis is away or refuses; one line when the wait begins and one when it ends.
+    """Repeat ``step`` while Redis is away or refuses.
 
-    The step may have been done although its reply was lost, so it must bear being repeated. Whatever else
-    it raises is raised here too. ``large_on``: the connection over which it writes what a user made, and may be large.
+    Redis may have done the step although its reply was lost, so the step must be safe to repeat. Other errors are
+    raised. ``large_on``: the connection over which the step writes values of users, which may be large.
 
     Raises:
-        RedisTakesAllButThis: that fails again and again, and Redis is there.
+        RedisTakesAllButThis: the step fails again and again although Redis answers.
     """
     wait = Wait(what, large_on)
     while True:
@@ -191,7 +191,7 @@ def until_redis_answers(step: Callable[[], T], what: str, large_on: Redis | None
 
 
 def connection_with_short_timeout(connection: Redis, seconds: float) -> Redis:
-    """One of its own to the same server, which fails soon."""
+    """A new connection to the same server, with a short timeout."""
     connection_class, pool_class, kwargs = parse_connection(connection)
     kwargs.update(socket_timeout=seconds, socket_connect_timeout=seconds)
     return connection_class(connection_pool=ConnectionPool(connection_class=pool_class, **kwargs))

@@ -1,7 +1,8 @@
-"""The Lua scripts of the journal, each in a file of the directory `lua`."""
+"""Commands that need only one round trip: the Lua scripts in the directory `lua`, and one command for many keys."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ _FOLDER = Path(__file__).parent / "lua"
 
 
 def script(connection: Redis | Pipeline, name: str) -> Any:
-    """What runs ``<name>.lua`` on that Redis: call it with ``keys=`` and ``args=``."""
+    """A function that runs ``<name>.lua`` on that Redis; call it with ``keys=`` and ``args=``."""
     return connection.register_script(_source(name))
 
 
@@ -22,6 +23,14 @@ def read_all() -> None:
     """Read the scripts now. In a horse it may be impossible later: a job can use up all descriptors."""
     for path in _FOLDER.glob("*.lua"):
         _source(path.stem)
+
+
+def of_each(connection: Redis, command: Callable[..., Any], names: Iterable[str | bytes], *arguments: Any) -> list[Any]:
+    """The answers to a command (``Redis.hgetall``) for each of these keys."""
+    with connection.pipeline(transaction=False) as pipeline:
+        for name in names:
+            command(pipeline, name, *arguments)
+        return pipeline.execute()
 
 
 @cache

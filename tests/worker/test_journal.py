@@ -21,6 +21,7 @@ from rqmem.store.alerts.alert_writer import raise_alert
 from rqmem.store.history import history_reader, history_writer
 from rqmem.store.history.history_records import Grown, Run
 from rqmem.store.history.kept_types import KEPT_TYPES, OTHERS, kept_as
+from rqmem.store.history.learned import KnownPeaks
 from rqmem.store.history.samples import RINGS
 from rqmem.store.keys import DAY_SECONDS, HOUR_SECONDS
 from rqmem.testing import wait_until
@@ -89,8 +90,8 @@ def test_a_breach_its_resume_and_the_end(connection: Redis, work_off: Callable[.
     assert names.index("Breach") < names.index("Resumed") < names.index("RunEnded", names.index("Resumed"))
     tally = last_hour(connection, SQUARES)
     assert (tally.runs, tally.failed, tally.resumed, tally.breached, tally.items) == (2, 0, 1, 1, 24)
-    peaks, _, costs = history_reader.decayed(connection, SQUARES, time.time())
-    assert histogram.percentile(peaks, 1.0) >= first.peak_mb
+    assert (histogram.percentile(tally.peaks, 1.0) or 0) >= first.peak_mb
+    costs = history_reader.decayed_costs(connection, SQUARES, time.time())
     assert sum(costs.values()) == pytest.approx(2, abs=0.1)  # ages count from the middle of the hour
 
 
@@ -260,6 +261,12 @@ def test_the_journal_does_not_grow_for_ever(connection: Redis) -> None:
     assert history_reader.totals(connection, [OTHERS])[OTHERS].runs == 110 * (1600 - (KEPT_TYPES - 1))
     assert connection.llen(keys.story(f"job{2 * history_writer.KEPT_STORIES - 1}")) == history_writer.KEPT_STORY_LINES
     assert all(connection.ttl(key) > 0 for key in connection.scan_iter(f"{keys.PREFIX}:tally:*"))
+
+
+def test_runs_that_redis_refuses_to_read_say_nothing_of_peaks(connection: Redis) -> None:
+    """A worker whose heartbeat came during the job logged a traceback."""
+    connection.set(keys.runs(PLAIN), "not a list")
+    assert KnownPeaks().of(connection, PLAIN, 40.0, time.time()) == 0
 
 
 def test_a_breach_is_kept_once_and_the_story_refers_to_it(connection: Redis, work_off: Callable[..., str]) -> None:

@@ -1,1 +1,1 @@
-"""Alerts as Redis keeps them, and the stream that senders read."""
+"""Alerts in Redis, and the stream that senders read."""

@@ -1,7 +1,7 @@
-"""The stream of alerts as one receiver of them sees it: a consumer group, which any number of senders may serve.
+"""The stream of alerts for one receiver: a consumer group, which any number of senders may serve.
 
-Each alert is taken by one sender and stays that one's until `done`; what a sender that died had taken is taken over.
-So each alert is handled at least once. Works from Redis 5 on, and survives that the journal is cleared.
+Each alert is taken by one sender, which keeps it until `done`; others take over the alerts of a dead sender. So each
+alert is handled at least once. Works from Redis 5 on, also when the journal is cleared meanwhile.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_LEFT_MS = 3600 * 1000  # a sender that has not asked for so long and owes nothing is forgotten
+_LEFT_MS = 3600 * 1000  # an idle sender without alerts is forgotten after this time
 
 
 class Outbox:
-    """The alerts for ``group``, as ``consumer`` takes them. All methods raise redis-py's errors."""
+    """The alerts of ``group`` for one ``consumer``. All methods raise redis-py's errors."""
 
     def __init__(self, connection: Redis, group: str, consumer: str) -> None:
         self._connection = connection
@@ -32,7 +32,7 @@ class Outbox:
         self._after = ""
 
     def open(self) -> None:
-        """From now on alerts are kept for this group; a new one gets none of those before."""
+        """Make the group, unless it exists. It gets the alerts from now on."""
         if not self._after:
             newest = cast("list[tuple[bytes, Any]]", self._connection.xrevrange(keys.ALERTS, count=1))
             self._after = newest[0][0].decode() if newest else "0-0"
@@ -43,24 +43,24 @@ class Outbox:
                 raise
 
     def take(self, limit: int, wait_seconds: float = 0) -> list[Alert]:
-        """New alerts, oldest first, as soon as there are some; none when there were none for so long."""
+        """New alerts, oldest first, as soon as there are any; none if there are none within ``wait_seconds``."""
         return self._unless_gone(lambda: self._read(">", limit, round(1000 * wait_seconds) or None))
 
     def take_again(self, limit: int) -> list[Alert]:
-        """What this very consumer had taken in an earlier life and not done."""
+        """Alerts that this consumer had taken before it was started again, and not done."""
         return self._unless_gone(lambda: self._read("0", limit, None))
 
     def take_over(self, idle_seconds: float, limit: int) -> list[Alert]:
-        """What others took and neither did nor held (`hold`) for so long: they are dead."""
+        """Alerts that others have taken and neither done nor held (`hold`) for ``idle_seconds``: they are dead."""
         return self._unless_gone(lambda: self._claim(round(1000 * idle_seconds), limit))
 
     def hold(self, ids: Sequence[str]) -> None:
-        """Say that these are being worked on still, so that nobody takes them over."""
+        """Keep these alerts, so that nobody takes them over."""
         if ids:
             self._unless_gone(lambda: self._xclaim(0, list(ids), justid=True))
 
     def done(self, ids: Sequence[str], dropped: int = 0) -> None:
-        """These are handled; so many of them were dropped, which is counted."""
+        """These alerts are handled. ``dropped``: how many of them were given up, which is counted."""
         with self._connection.pipeline(transaction=False) as pipeline:
             if ids:
                 pipeline.xack(keys.ALERTS, self._group, *ids)
@@ -69,11 +69,11 @@ class Outbox:
             pipeline.execute()
 
     def leave(self) -> None:
-        """This consumer ends and has nothing left to do."""
+        """Remove this consumer, which has no alerts left."""
         self._unless_gone(lambda: [self._connection.xgroup_delconsumer(keys.ALERTS, self._group, self._consumer)])
 
     def _unless_gone(self, step: Callable[[], list[T]]) -> list[T]:
-        """``step``; where the journal was cleared, or Redis lost it, the group is made anew and there is nothing."""
+        """Do ``step``; if the journal was cleared or lost, make the group again and return nothing."""
         try:
             return step()
         except ResponseError as error:
@@ -96,7 +96,7 @@ class Outbox:
             return []
         claimed = self._xclaim(idle_ms, theirs)
         for entry_id in set(theirs) - {each[0] for each in claimed}:
-            if not self._connection.xrange(keys.ALERTS, entry_id, entry_id):  # trimmed: nobody can do it
+            if not self._connection.xrange(keys.ALERTS, entry_id, entry_id):  # trimmed from the stream
                 self._connection.xack(keys.ALERTS, self._group, entry_id)
         return self._alerts(claimed)
 
@@ -112,7 +112,7 @@ class Outbox:
         return [alert for _, entries in streams for alert in self._alerts(entries)]
 
     def _alerts(self, entries: Iterable[tuple[bytes | None, dict[bytes, bytes] | None]]) -> list[Alert]:
-        """The alerts of entries; what is none, or was trimmed meanwhile, is done with."""
+        """The alerts in these entries. Entries that are none, or were trimmed, are acknowledged."""
         alerts = []
         for entry_id, entry in entries:
             if entry_id is None:

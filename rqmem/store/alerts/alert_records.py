@@ -1,4 +1,4 @@
-"""The values of alerts as the journal has them. No I/O."""
+"""The records of alerts. No I/O."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ State = Literal["raised", "resolved"]
 
 @dataclass(frozen=True)
 class Alert:
-    """An alert that was raised, or the word that what it was about has ended.
+    """An alert that was raised, or that has ended.
 
     Attributes:
         id: of its entry in the stream; sorts by time.
         at: epoch seconds.
         rule: `rqmem.policy.alert_rules` names them.
-        job, job_id, queue, worker: what it is about; empty where it is about none.
-        text: it in one line.
-        suppressed: how many more of rule and job type were not told since the last one.
+        job, job_id, queue, worker: what it is about; empty if that does not apply.
+        text: one line.
+        suppressed: how many alerts of this rule and job type were only counted since the last one.
     """
 
     id: str
@@ -48,7 +48,7 @@ class Alert:
 
 @dataclass(frozen=True)
 class Open:
-    """An alert that can end and has not: since when, who raised it, and what it says."""
+    """An alert that can end and has not ended."""
 
     rule: str
     job: str

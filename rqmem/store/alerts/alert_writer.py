@@ -1,8 +1,8 @@
-"""All writes of alerts. Each is one script, so that of many workers that find the same one, one tells it.
+"""All writes of alerts. Each is one script, so only one of many workers that find the same alert raises it.
 
-An alert is known by its rule and job type. Told once, it is not told again until its cool-down is over; those that
-come meanwhile are counted, and the next that is told says how many. One that can end stays open until the worker
-that raised it, or whoever sees that this worker is gone, says that it has ended.
+An alert is identified by its rule and job type. After it was raised, the same alert is only counted until its cool-down
+is over; the next one says how many there were. An alert that can end stays open until the worker that raised it says
+that it has ended, or another worker finds that worker dead.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ if TYPE_CHECKING:
     from redis import Redis
 
 KEPT_ALERTS, KEPT_OPEN = 1000, 500
-_COUNT_KEPT_MS = 3600 * 1000  # how long after its cool-down the number of those not told is remembered
+_COUNT_KEPT_MS = 3600 * 1000  # the count is kept for so long after the cool-down
 
 
 def raise_alert(connection: Redis, alert: Alert, cooldown_seconds: float, *, can_end: bool) -> Alert | None:
-    """Tell ``alert``; as it was told, with its id and how many were not; None: one like it was told lately.
+    """Raise an alert. Returns it with its id and the number of suppressed ones; None if it was only counted.
 
     Args:
-        alert: its id is not looked at.
-        cooldown_seconds: of this one; nobody tells its rule and job type again before. Job types without figures of
-            their own (`rqmem.store.history.kept_types`) count as one.
+        alert: its id is ignored.
+        cooldown_seconds: how long alerts of this rule and job type are only counted from now on. Job types without
+            figures of their own (`rqmem.store.history.kept_types`) count as one.
         can_end: it stays open until `resolve_alert`.
     """
     opened = Open(alert.rule, alert.job, alert.at, alert.worker, alert.text)
@@ -50,7 +50,7 @@ def raise_alert(connection: Redis, alert: Alert, cooldown_seconds: float, *, can
 
 
 def resolve_alert(connection: Redis, alert: Alert) -> Alert | None:
-    """Tell that what ``alert`` names has ended; None: its worker has no such alert open."""
+    """End the open alert of this rule and job type; None if its worker has no such alert open."""
     field = Open(alert.rule, alert.job, alert.at, alert.worker, alert.text).field
     told = script(connection, "resolve_alert")(
         keys=[keys.OPEN_ALERTS, keys.ALERTS], args=[field, alert.worker, alert.to_entry()["alert"], KEPT_ALERTS]
@@ -59,7 +59,7 @@ def resolve_alert(connection: Redis, alert: Alert) -> Alert | None:
 
 
 def end_alerts_of_lost_workers(connection: Redis, now: float) -> list[Alert]:
-    """Tell that the open alerts of workers that are gone have ended; those that this call told."""
+    """End the open alerts of dead workers; returns those that this call has ended."""
     told = []
     still_open = history_reader.open_alerts(connection)
     gone = execution_reader.absent(connection, {each.worker for each in still_open}) if still_open else set()

@@ -1,7 +1,7 @@
-"""Forgetting the journal, whole or of one job type. Nothing that running or resumable jobs need is part of it.
+"""Clearing the journal, or one job type of it. Running and resumable jobs need nothing of it.
 
-Keys are found by SCAN and removed by UNLINK, some hundreds at once, so Redis serves others meanwhile. What workers
-write while it goes on may be gone or there afterwards.
+Keys are found by SCAN and removed by UNLINK, some hundreds at a time, so that Redis can serve others meanwhile. Entries
+that workers write at the same time may be kept or lost.
 """
 
 from __future__ import annotations
@@ -9,30 +9,30 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator
 from itertools import islice
-from typing import TYPE_CHECKING, cast
+from typing import cast
+
+from redis import Redis
 
 from rqmem.store import keys
 from rqmem.store.alerts.alert_records import Alert
 from rqmem.store.history import history_reader, history_writer
-
-if TYPE_CHECKING:
-    from redis import Redis
+from rqmem.store.scripts import of_each
 
 _AT_ONCE = 500
 
 
 def clear(connection: Redis) -> int:
-    """Forget all of it, whichever version it has, and begin a new one of ours. Returns the number of keys removed."""
+    """Clear a journal of any version and begin a new one. Returns the number of keys removed."""
     removed = sum(_unlink(connection, _scan(connection, pattern)) for pattern in keys.JOURNAL_PATTERNS)
-    history_writer.version_is_ours(connection)  # workers that run look at the mark only when they start
+    history_writer.version_is_ours(connection)  # running workers looked at the mark when they started
     return removed
 
 
 def clear_type(connection: Redis, job_type: str) -> int:
-    """Forget one job type: runs, figures, alerts, and the stories of its jobs. Returns the number of keys removed.
+    """Clear runs, figures and alerts of a job type, and stories of its jobs. Returns the number of keys removed.
 
     Raises:
-        JournalVersionError: the journal is of another version; it can be cleared as a whole only.
+        JournalVersionError: the journal is of another version, and can only be cleared as a whole.
     """
     history_reader.check_version(connection)
     removed = sum(_unlink(connection, _scan(connection, pattern)) for pattern in keys.of_type(job_type))
@@ -58,13 +58,9 @@ def _unlink(connection: Redis, names: Iterable[bytes]) -> int:
 
 
 def _about(connection: Redis, lists: Iterable[bytes], job_type: str) -> Iterator[bytes]:
-    """Those of these lists (stories, breaches) whose first entry tells of that job type."""
+    """The lists (stories, breaches) whose first entry is about this job type."""
     for batch in _batches(lists):
-        with connection.pipeline(transaction=False) as pipeline:
-            for name in batch:
-                pipeline.lindex(name, 0)
-            firsts = cast("list[bytes | None]", pipeline.execute())
-        for name, first in zip(batch, firsts, strict=True):
+        for name, first in zip(batch, of_each(connection, Redis.lindex, batch, 0), strict=True):
             if first is not None and json.loads(first).get("job") == job_type:
                 yield name
 

@@ -1,13 +1,15 @@
 """All reads of the journal; changes nothing. Connections answer in bytes, as RQ demands.
 
-A journal that another version of rqmem wrote is said (`JournalVersionError`, from `check_version`), not misread.
+Call `check_version` first: a journal of another version of rqmem is an error instead of being misread.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, cast
+from collections.abc import Iterable, Mapping, Sequence
+from typing import cast
+
+from redis import Redis
 
 from rqmem.errors import JournalVersionError
 from rqmem.events import Breach
@@ -17,13 +19,11 @@ from rqmem.store.alerts.alert_records import Alert, Open
 from rqmem.store.history.history_records import VERSION, Grown, Live, Run, Tally, Told, Totals
 from rqmem.store.history.samples import RINGS, Ring, Sample
 from rqmem.store.keys import DAY_SECONDS, DAYS_KEPT, HOUR_SECONDS, HOURS_KEPT, WEEK_SECONDS, WEEKS_KEPT
-
-if TYPE_CHECKING:
-    from redis import Redis
+from rqmem.store.scripts import of_each
 
 
 def check_version(connection: Redis) -> None:
-    """Raise `JournalVersionError` where the journal is of another version; to be called before any other read."""
+    """Raise `JournalVersionError` if the journal is of another version."""
     raw = cast("bytes | None", connection.get(keys.VERSION))
     if raw is not None and raw != str(VERSION).encode():
         raise JournalVersionError(
@@ -32,7 +32,7 @@ def check_version(connection: Redis) -> None:
 
 
 def workers(connection: Redis, names: Iterable[str]) -> list[Live]:
-    """Those of the workers with these names that are rqmem's and live, as they last said; by name."""
+    """What the workers with these names last said of themselves, by name; without those that are dead or RQ's own."""
     asked = sorted(set(names))
     raw = cast("list[bytes | None]", connection.mget([keys.alive(name) for name in asked])) if asked else []
     return [codec.from_json(Live, text) for text in raw if text is not None and text.startswith(b"{")]
@@ -47,7 +47,7 @@ def samples(connection: Redis, worker: str, now: float, ring: Ring = RINGS[0]) -
 def newest_samples(
     connection: Redis, since: Mapping[str, float], now: float, ring: Ring = RINGS[0]
 ) -> dict[str, list[Sample]]:
-    """Worker -> its samples from the time given for it on, oldest first; only those are sent, in one round trip."""
+    """Worker -> its samples since the time given for it, oldest first. Only those are read, in one round trip."""
     slot_bytes = ring.offset(ring.step_seconds)
     ranges: list[tuple[str, int, int]] = []
     for worker, begin in since.items():
@@ -72,17 +72,17 @@ def newest_samples(
 
 
 def sampled_workers(connection: Redis) -> dict[str, float]:
-    """Worker -> when it was last sampled, of all whose samples are kept."""
+    """Worker -> when it was last sampled; all workers whose samples are kept."""
     return _scores(connection, keys.SAMPLED)
 
 
 def types(connection: Redis) -> dict[str, float]:
-    """Job type -> when last seen, of all that are remembered."""
+    """Job type -> when it was last seen."""
     return _scores(connection, keys.TYPES)
 
 
 def stories(connection: Redis) -> dict[str, float]:
-    """Job id -> when its story was last written to, of all whose story is kept."""
+    """Job id -> when its story was last written to; all jobs whose story is kept."""
     return _scores(connection, keys.STORIES)
 
 
@@ -93,43 +93,42 @@ def runs(connection: Redis, job_type: str) -> list[Run]:
 
 
 def grown(connection: Redis, job_type: str, now: float) -> list[Grown]:
-    """Where the runs with the highest peaks of a job type grew, this week's and last week's, highest first."""
+    """Where the runs with the highest peaks of this and last week grew, highest first."""
     this = int(now // WEEK_SECONDS)
-    with connection.pipeline(transaction=False) as pipeline:
-        for week in range(this - WEEKS_KEPT + 1, this + 1):
-            pipeline.zrange(keys.grew(job_type, week), 0, -1)
-        found = [codec.from_json(Grown, text) for texts in pipeline.execute() for text in texts]
+    names = [keys.grew(job_type, week) for week in range(this - WEEKS_KEPT + 1, this + 1)]
+    found = [
+        codec.from_json(Grown, text) for texts in of_each(connection, Redis.zrange, names, 0, -1) for text in texts
+    ]
     return sorted(found, key=lambda each: -each.peak_mb)
 
 
 def tallies(
     connection: Redis, job_type: str, since: float, until: float, *, by_day: bool | None = None
 ) -> list[tuple[float, Tally]]:
-    """What happened to a job type from ``since`` until ``until``, by the hour, or beyond two days by the day.
+    """The tallies of a job type from ``since`` to ``until``, oldest first, with the middle of the period of each.
 
-    Each with the time in the middle of its period, oldest first; periods without a run are left out. ``by_day``: by
-    the day or by the hour, however long that is.
+    Periods without a run are left out. ``by_day``: by the day or by the hour; None: by the hour for up to two days.
     """
     hourly = until - since <= HOURS_KEPT * HOUR_SECONDS if by_day is None else not by_day
     period, seconds = ("h", HOUR_SECONDS) if hourly else ("d", DAY_SECONDS)
     numbers = range(int(since // seconds), int(until // seconds) + 1)
-    with connection.pipeline(transaction=False) as pipeline:
-        for number in numbers:
-            pipeline.hgetall(keys.tally(job_type, period, number))
-        found = zip(numbers, pipeline.execute(), strict=True)
-        return [((number + 0.5) * seconds, codec.from_hash(Tally, raw)) for number, raw in found if raw]
+    found = _tallies(connection, [(job_type, period, number) for number in numbers])
+    return [((number + 0.5) * seconds, each) for (_, _, number), each in found.items()]
+
+
+def _tallies(connection: Redis, asked: Sequence[tuple[str, str, int]]) -> dict[tuple[str, str, int], Tally]:
+    """The tallies that there are, by job type, period and number."""
+    answers = of_each(connection, Redis.hgetall, [keys.tally(*each) for each in asked])
+    return {each: codec.from_hash(Tally, raw) for each, raw in zip(asked, answers, strict=True) if raw}
 
 
 def first_seen(connection: Redis, job_types: Iterable[str], now: float) -> dict[str, float]:
-    """Job type -> the beginning of the first hour, or beyond two days day, that something is known of."""
+    """Job type -> the beginning of its first tally: of an hour, or before the last two days of a day."""
     hours = range(int(now // HOUR_SECONDS) - HOURS_KEPT, int(now // HOUR_SECONDS) + 1)
     days = range(int(now // DAY_SECONDS) - DAYS_KEPT, int(hours[0] * HOUR_SECONDS // DAY_SECONDS) + 1)
     periods = [("d", number, DAY_SECONDS) for number in days] + [("h", number, HOUR_SECONDS) for number in hours]
     asked = [(name, *period) for name in job_types for period in periods]
-    with connection.pipeline(transaction=False) as pipeline:
-        for name, period, number, _ in asked:
-            pipeline.exists(keys.tally(name, period, number))
-        answers = cast("list[int]", pipeline.execute())
+    answers = of_each(connection, Redis.exists, [keys.tally(*each[:3]) for each in asked])
     found: dict[str, float] = {}
     for (name, _, number, seconds), there in zip(asked, answers, strict=True):
         if there:
@@ -138,18 +137,14 @@ def first_seen(connection: Redis, job_types: Iterable[str], now: float) -> dict[
 
 
 def hourly(connection: Redis, job_types: Iterable[str], since: float, until: float) -> dict[tuple[str, int], Tally]:
-    """Job type and hour, counted from 1970 -> what happened; in one round trip, hours without a run left out."""
+    """Job type and hour, counted from 1970 -> its tally, without the hours that have no run. One round trip."""
     hours = range(int(since // HOUR_SECONDS), int(until // HOUR_SECONDS) + 1)
-    asked = [(name, hour) for name in job_types for hour in hours]
-    with connection.pipeline(transaction=False) as pipeline:
-        for name, hour in asked:
-            pipeline.hgetall(keys.tally(name, "h", hour))
-        answers = cast("list[dict[bytes, bytes]]", pipeline.execute())
-    return {each: codec.from_hash(Tally, raw) for each, raw in zip(asked, answers, strict=True) if raw}
+    found = _tallies(connection, [(name, "h", hour) for name in job_types for hour in hours])
+    return {(name, hour): each for (name, _, hour), each in found.items()}
 
 
 def tally(connection: Redis, job_type: str, since: float, until: float) -> Tally:
-    """The same in one sum."""
+    """The sum of `tallies`."""
     total = Tally()
     for _, each in tallies(connection, job_type, since, until):
         total = total.plus(each)
@@ -157,39 +152,26 @@ def tally(connection: Redis, job_type: str, since: float, until: float) -> Tally
 
 
 def last_limits(connection: Redis, job_types: Iterable[str]) -> dict[str, float]:
-    """Job type -> the ceiling in MB that its last run had, of those whose last run is remembered."""
+    """Job type -> the ceiling in MB of its last run, if that is remembered."""
     asked = list(job_types)
-    with connection.pipeline(transaction=False) as pipeline:
-        for name in asked:
-            pipeline.lindex(keys.runs(name), 0)
-        answers = cast("list[bytes | None]", pipeline.execute())
+    answers = of_each(connection, Redis.lindex, map(keys.runs, asked), 0)
     return {name: codec.from_json(Run, raw).limit_mb for name, raw in zip(asked, answers, strict=True) if raw}
 
 
 def totals(connection: Redis, job_types: Iterable[str]) -> dict[str, Totals]:
-    """Job type -> what has happened to it since it was first seen, of those that something is kept of."""
+    """Job type -> its totals, if there are any."""
     asked = list(job_types)
-    with connection.pipeline(transaction=False) as pipeline:
-        for name in asked:
-            pipeline.hgetall(keys.totals(name))
-        answers = cast("list[dict[bytes, bytes]]", pipeline.execute())
+    answers = of_each(connection, Redis.hgetall, map(keys.totals, asked))
     return {name: codec.from_hash(Totals, raw) for name, raw in zip(asked, answers, strict=True) if raw}
 
 
-def decayed(
-    connection: Redis, job_type: str, now: float
-) -> tuple[dict[int, float], dict[int, float], dict[int, float]]:
-    """A job type's histograms of peak MB, seconds and KB per item over all its time, old runs worth less."""
-    hours = tallies(connection, job_type, now - HOURS_KEPT * HOUR_SECONDS + HOUR_SECONDS, now)
-    days = tallies(connection, job_type, now - DAYS_KEPT * DAY_SECONDS, now)
+def decayed_costs(connection: Redis, job_type: str, now: float) -> dict[int, float]:
+    """The histogram of KB per item over all that is kept of a job type; old runs count less."""
     oldest_hour = now - HOURS_KEPT * HOUR_SECONDS
-    weighted = [(each, histogram.weight(now - at)) for at, each in hours]
-    weighted += [(each, histogram.weight(now - at)) for at, each in days if at + DAY_SECONDS / 2 <= oldest_hour]
-    return (
-        histogram.summed((each.peaks, factor) for each, factor in weighted),
-        histogram.summed((each.durations, factor) for each, factor in weighted),
-        histogram.summed((each.costs, factor) for each, factor in weighted),
-    )
+    kept = tallies(connection, job_type, oldest_hour + HOUR_SECONDS, now)
+    days = tallies(connection, job_type, now - DAYS_KEPT * DAY_SECONDS, now)
+    kept += [(at, each) for at, each in days if at + DAY_SECONDS / 2 <= oldest_hour]
+    return histogram.summed((each.costs, histogram.weight(now - at)) for at, each in kept)
 
 
 def story(connection: Redis, job_id: str) -> list[Told]:
@@ -210,7 +192,7 @@ def story(connection: Redis, job_id: str) -> list[Told]:
 
 
 def alerts(connection: Redis, after: str = "-", limit: int = 1000) -> list[Alert]:
-    """Alerts after the one with the id ``after`` (``"-"``: from the first kept), oldest first, the last ``limit``."""
+    """The last ``limit`` alerts after the one with the id ``after`` (``"-"``: of all that are kept), oldest first."""
     newest = cast(
         "list[tuple[bytes, dict[bytes, bytes]]]", connection.xrevrange(keys.ALERTS, "+", _beyond(after), limit)
     )
@@ -218,20 +200,20 @@ def alerts(connection: Redis, after: str = "-", limit: int = 1000) -> list[Alert
 
 
 def next_alerts(connection: Redis, after: str, wait_seconds: float) -> list[Alert]:
-    """Alerts after that id, as soon as there are some; an empty list when there were none for so long."""
+    """Alerts after that id, as soon as there are any; an empty list if there are none within ``wait_seconds``."""
     streams = connection.xread({keys.ALERTS: after}, block=max(1, int(1000 * wait_seconds)))
     found = cast("list[tuple[bytes, list[tuple[bytes, dict[bytes, bytes]]]]]", streams)
     return [Alert.from_entry(entry_id, entry) for _, entries in found for entry_id, entry in entries]
 
 
 def open_alerts(connection: Redis) -> list[Open]:
-    """Alerts that can end and have not, longest first."""
+    """The alerts that have not ended and can end, oldest first."""
     raw = cast("dict[bytes, bytes]", connection.hgetall(keys.OPEN_ALERTS))
     return sorted((codec.from_json(Open, text) for text in raw.values()), key=lambda each: each.since)
 
 
 def dropped(connection: Redis) -> dict[str, int]:
-    """What the journal did not take, by kind."""
+    """How many entries were not written to the journal, by kind."""
     raw = cast("dict[bytes, bytes]", connection.hgetall(keys.DROPPED))
     return {kind.decode(): int(count) for kind, count in raw.items()}
 
@@ -242,10 +224,7 @@ def size(connection: Redis) -> dict[str, tuple[int, int]]:
     for pattern in keys.JOURNAL_PATTERNS:
         kind = pattern.removeprefix(f"{keys.PREFIX}:").removesuffix(":*")
         names = list(connection.scan_iter(pattern, count=1000))
-        with connection.pipeline(transaction=False) as pipeline:
-            for name in names:
-                pipeline.memory_usage(name)
-            taken = sum(each or 0 for each in pipeline.execute())
+        taken = sum(each or 0 for each in of_each(connection, Redis.memory_usage, names))
         if names:
             count, before = found.get(kind, (0, 0))
             found[kind] = (count + len(names), before + taken)

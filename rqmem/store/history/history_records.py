@@ -1,4 +1,4 @@
-"""The values of the journal: what is running now, how runs ended, what job types cost. No I/O."""
+"""The records of the journal: what runs now, how runs ended, what job types cost. No I/O."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from rqmem.events import Event
 
 VERSION = 1
-"""Of everything here and in `rqmem.store.history.samples`: another version's journal is said, not misread."""
+"""The version of everything here and in `rqmem.store.history.samples`."""
 
 OK = "ok"
 
@@ -26,10 +26,10 @@ class LiveJob:
     """A job that runs now. Sizes in MB, times in epoch seconds.
 
     Attributes:
-        usage_mb, peak_mb, limit_mb: of its tree of processes, as last read by the watcher; its ceiling.
-        operation: the place it last named.
-        items_done: finished in its present stage, where it works in chunks.
-        grew: where its memory grew so far, in steps of some MB.
+        usage_mb, peak_mb: of its process tree, as the watcher last read them; ``limit_mb``: its ceiling.
+        operation: the last named place.
+        items_done: finished in its present stage, if it works in chunks.
+        grew: where its memory has grown, in steps of some MB.
     """
 
     job: str
@@ -46,15 +46,15 @@ class LiveJob:
 
 @dataclass(frozen=True)
 class Live:
-    """A worker as it last said of itself; gone when it has not for two heartbeats. Sizes in MB.
+    """What a worker last said of itself. It expires after two missed heartbeats. Sizes in MB.
 
     Attributes:
-        at: when it said so, epoch seconds.
-        worker_mb, worker_limit_mb: its own process and that one's ceiling.
-        horse_pid: 0: it has none now.
+        at: epoch seconds.
+        worker_mb, worker_limit_mb: usage and ceiling of the worker process itself.
+        horse_pid: 0 if it has no horse.
         limit_mb: the ceiling of jobs that declare none.
         kept_by: ``"watcher"`` or ``"watcher and cgroup"``.
-        jobs, breaches, recycled: since it started.
+        jobs, breaches, recycled: how many since it started.
         process: `rqmem.measure.procfs.process_identity` of the worker.
     """
 
@@ -83,17 +83,17 @@ class Run:
     Attributes:
         ended_at: epoch seconds.
         outcome: ``ok`` or the error's name.
-        resumed: it ended early, and the job goes on in another execution.
-        layer: who acted, where it breached; else empty.
+        resumed: it ended early, and the job continues in another execution.
+        layer: which layer acted at its breach; empty without a breach.
         initial_mb: usage before the job.
-        peak_mb: the highest anybody saw, also while RQ stored the result, after the job had told its own figures.
-        peak_sampled: it had several processes, so that it may have used more between two readings.
-        final_mb: after it; None where nobody read it.
-        freed_mb, collections: by collecting garbage.
+        peak_mb: the highest reading, also while RQ stored the result.
+        peak_sampled: it had several processes, so it may have used more between two readings.
+        final_mb: usage after the job; None if nobody read it.
+        freed_mb, collections: by garbage collection.
         chunks, items, largest_chunk: finished in this execution.
-        children: it split into.
-        counted: with it the job counts as one that somebody enqueued. Not so a child, an execution after which the job
-            runs again (a resume, RQ's Retry), and a gather.
+        children: how many it split into.
+        counted: whether this execution counts the job as one that somebody enqueued. Children, gathers, and executions
+            after which the job runs again (a resume, RQ's Retry) do not.
     """
 
     job: str = ""
@@ -120,7 +120,7 @@ class Run:
 
     @property
     def mb_per_item(self) -> float | None:
-        """What one item of a chunk costs while it is worked on: growth by the items held at once; None: no chunks."""
+        """The growth of the run by the items of its largest chunk; None without chunks."""
         if self.largest_chunk == 0:
             return None
         return max(0.0, self.peak_mb - self.initial_mb) / self.largest_chunk
@@ -128,12 +128,12 @@ class Run:
 
 @dataclass(frozen=True)
 class Grown:
-    """Where the memory of a run grew whose peak was a record of its job type. A breach has its own evidence.
+    """Where the memory of a run grew, if its peak was a record of its job type. A breach has its own evidence.
 
     Attributes:
-        at: when it ended, epoch seconds.
-        peak_mb, limit_mb: as `Run` has them.
-        grew: where, in steps of some MB.
+        at: when the run ended, epoch seconds.
+        peak_mb, limit_mb: as in `Run`.
+        grew: in steps of some MB.
     """
 
     job: str
@@ -150,11 +150,11 @@ class Sums:
     """What happened to a job type within some time. Sizes in MB.
 
     Attributes:
-        jobs: that somebody enqueued, each counted with one execution (`Run.counted`); ``jobs_split``: those that split.
-        runs: executions that ended; ``failed``: the job failed with it; ``resumed``: it went on in another.
-        collections, freed_mb, chunks, items, seconds: summed.
+        jobs: that somebody enqueued (`Run.counted`); ``jobs_split``: those of them that split.
+        runs: executions that ended; ``failed``: the job failed with them; ``resumed``: it continued in another one.
+        collections, freed_mb, chunks, items, seconds: sums.
         splits: runs that split.
-        leaks: found; ``leak_mb``: what a run leaves by each of them, summed.
+        leaks: found; ``leak_mb``: the sum of what they leave per run.
         breaches: by layer.
     """
 
@@ -234,7 +234,7 @@ class Tally(Sums):
 
     @property
     def leak_mb_per_run(self) -> float | None:
-        """What a run leaves for good, by the leaks found; None without."""
+        """MB that stay after a run, on average of the leaks found; None without leaks."""
         return self.leak_mb / self.leaks if self.leaks else None
 
     @property
@@ -255,7 +255,7 @@ class Tally(Sums):
 
 @dataclass(frozen=True)
 class Told:
-    """An event of a job's story, and when it was told (epoch seconds)."""
+    """An event of a job's story, and when it happened (epoch seconds)."""
 
     at: float
     event: Event

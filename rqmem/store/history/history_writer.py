@@ -1,7 +1,7 @@
-"""All writes to the journal but alerts (`rqmem.store.alerts.alert_writer`). Everything is bounded where it is written.
+"""All writes to the journal except alerts (`rqmem.store.alerts.alert_writer`). Every write bounds what it adds to.
 
-Functions add commands to a pipeline that is sent anyway; they must bear being refused one by one, since a full Redis
-takes some commands and not others. What has outgrown its number is removed by `trim`.
+Functions add commands to a pipeline of the caller. A full Redis takes some commands and refuses others, so each command
+must be correct without the others. `trim` removes what has outgrown its number.
 """
 
 from __future__ import annotations
@@ -18,14 +18,7 @@ from rqmem.store import codec, keys
 from rqmem.store.history.history_records import OK, PEAK_BOUNDS_MB, SECONDS_BOUNDS, VERSION, Grown, Live, Run, Sums
 from rqmem.store.history.kept_types import KEPT_TYPES, forget_beyond
 from rqmem.store.history.samples import RINGS, Sample
-from rqmem.store.keys import (
-    DAY_SECONDS,
-    DAYS_KEPT,
-    HOUR_SECONDS,
-    HOURS_KEPT,
-    WEEK_SECONDS,
-    WEEKS_KEPT,
-)
+from rqmem.store.keys import DAY_SECONDS, DAYS_KEPT, HOUR_SECONDS, HOURS_KEPT, WEEK_SECONDS, WEEKS_KEPT
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -33,7 +26,7 @@ if TYPE_CHECKING:
 
     from rqmem.events import LeakFound
 
-# At worst 60 MB together, if all of it is there and as long as it may be; a few MB where 20 job types run.
+# At worst 60 MB together, if everything reaches its bound; a few MB with 20 job types.
 KEPT_RUNS = 100
 KEPT_STORIES, KEPT_STORY_LINES = 800, 100
 KEPT_SAMPLED_WORKERS = 100
@@ -43,7 +36,7 @@ _SUMS = {each.name for each in fields(Sums)}
 
 
 def version_is_ours(connection: Redis) -> bool:
-    """Mark the journal as of this version, unless it has a mark; whether that is ours."""
+    """Mark the journal with our version, unless it has a mark. Returns whether the mark is ours."""
     connection.set(keys.VERSION, VERSION, nx=True)
     return connection.get(keys.VERSION) == str(VERSION).encode()
 
@@ -51,14 +44,14 @@ def version_is_ours(connection: Redis) -> bool:
 def beat(pipeline: Pipeline, live: Live, seconds: float) -> None:
     """Say that a worker lives, for ``seconds`` from now, and what it does.
 
-    A Redis out of memory refuses the first command and takes the second: the worker lives all the same.
+    A Redis without memory refuses the first command and takes the second, so the worker still counts as alive.
     """
     pipeline.set(keys.alive(live.worker), codec.to_json(live), px=int(seconds * 1000))
     pipeline.pexpire(keys.alive(live.worker), int(seconds * 1000))
 
 
 def write_samples(pipeline: Pipeline, worker: str, samples: Sequence[Sample], now: float) -> None:
-    """The present slot of each ring, `RINGS` in their order."""
+    """Write the present sample of each ring, in the order of `RINGS`."""
     for ring, sample in zip(RINGS, samples, strict=True):
         key = keys.samples(worker, ring.step_seconds)
         pipeline.setrange(key, ring.offset(sample.at), ring.pack(sample))
@@ -74,9 +67,9 @@ def write_runs(
     leaks: Iterable[LeakFound] = (),
     kept: Mapping[str, str] | None = None,
 ) -> None:
-    """Runs that ended, alerts raised by job type and rule, and leaks found, since the last time.
+    """Add runs that ended, leaks found, and alerts raised (by job type and rule) to the figures of their job types.
 
-    ``kept``: job type -> the name that its figures are kept under (`rqmem.store.history.kept_types`); else its own.
+    ``kept``: job type -> the name under which its figures are kept (`rqmem.store.history.kept_types`), if not its own.
     """
     kept_as = kept or {}
     by_rule: dict[str, Counter[str]] = {}
@@ -124,7 +117,7 @@ def write_story(pipeline: Pipeline, job_id: str, lines: Sequence[Mapping[str, An
 
 
 def write_grown(pipeline: Pipeline, grown: Iterable[Grown], kept: Mapping[str, str] | None = None) -> None:
-    """Where runs grew; of a job type and week those with the highest peaks stay. ``kept``: as above."""
+    """Add where runs grew. Those with the highest peaks of a job type and week stay. ``kept``: as in `write_runs`."""
     kept_as = kept or {}
     for each in grown:
         week = int(each.at // WEEK_SECONDS)
@@ -135,14 +128,14 @@ def write_grown(pipeline: Pipeline, grown: Iterable[Grown], kept: Mapping[str, s
 
 
 def count_dropped(pipeline: Pipeline, dropped: Mapping[str, int]) -> None:
-    """What was not written since the last time, by kind."""
+    """Add to the numbers of entries that were not written, by kind."""
     for kind, count in dropped.items():
         if count:
             pipeline.hincrby(keys.DROPPED, kind, count)
 
 
 def trim(connection: Redis) -> None:
-    """Forget the oldest of what has outgrown its number: job types, stories, sampled workers."""
+    """Forget the oldest job types, stories and sampled workers beyond their numbers."""
     with connection.pipeline(transaction=False) as pipeline:
         for key in (keys.STORIES, keys.SAMPLED):
             pipeline.zcard(key)
@@ -158,7 +151,7 @@ def trim(connection: Redis) -> None:
 
 
 def _add(pipeline: Pipeline, key: str, counts: Mapping[str, float], seconds: int) -> None:
-    """Add to the fields of a hash, which lives so long from now."""
+    """Add to the fields of a hash, and keep it for ``seconds`` from now."""
     for field, amount in counts.items():
         if isinstance(amount, int):
             pipeline.hincrby(key, field, amount)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from rqmem.errors import JournalVersionError
 from rqmem.policy import histogram
@@ -25,11 +26,11 @@ _known: dict[tuple[str, str], tuple[float, Any]] = {}
 
 
 def past(connection: Redis, job_type: str, now: float, known_since: float) -> TypeHistory:
-    """All that is remembered of it, which begins at ``known_since`` (epoch seconds). Raises redis-py's errors."""
+    """All that is remembered of a job type since ``known_since`` (epoch seconds). Raises redis-py's errors."""
     days = history_reader.tallies(connection, job_type, now - DAYS_KEPT * DAY_SECONDS, now, by_day=True)
     runs = history_reader.runs(connection, job_type)
     totals = history_reader.totals(connection, [job_type]).get(job_type)
-    if totals is not None:  # the hour or day of its first run began before it
+    if totals is not None:  # the tally of its first run begins earlier
         known_since = max(known_since, totals.since)
     seconds, items = (sum(getattr(run, field) for run in runs if run.items) for field in ("seconds", "items"))
     return TypeHistory(
@@ -57,7 +58,7 @@ def kb_per_item(connection: Redis, job_type: str, now: float) -> float | None:
     """A high percentile of KB per item, for the first chunk of a run; None: not known, or Redis does not answer."""
 
     def read() -> float | None:
-        return histogram.percentile(history_reader.decayed(connection, job_type, now)[2], COST_FRACTION)
+        return histogram.percentile(history_reader.decayed_costs(connection, job_type, now), COST_FRACTION)
 
     return _cached("KB per item", connection, job_type, now, read)
 
@@ -83,7 +84,7 @@ def _median(values: Iterable[float]) -> float:
 
 
 class KnownPeaks:
-    """What the jobs of each type are known to need, by their last runs that ended well: read again now and then."""
+    """What jobs of each type need, by their last runs that ended well. Read again every ten minutes."""
 
     _SECONDS = 600.0
 
@@ -91,19 +92,20 @@ class KnownPeaks:
         self._known: dict[str, tuple[float, float, float]] = {}
 
     def knows(self, job_type: str) -> bool:
-        """Whether `of` needs no look into Redis."""
+        """Whether `of` can answer without Redis."""
         return job_type in self._known
 
     def of(self, connection: Redis | None, job_type: str, initial_mb: float, now: float) -> float:
-        """MB that a run which begins at ``initial_mb`` may be expected to use; 0: nothing is known.
+        """MB that a run will probably use if it begins at ``initial_mb``; 0 if nothing is known.
 
-        ``connection``: None where that is not to be read again now. Raises redis-py's errors.
+        ``connection``: None to answer without Redis. Raises redis-py's errors.
         """
         at, peak_mb, grown_mb = self._known.get(job_type, (float("-inf"), 0.0, 0.0))
         if connection is not None and now - at >= self._SECONDS:
             peak_mb = grown_mb = 0.0
-            for run in history_reader.runs(connection, job_type):
-                peak_mb, grown_mb = _with(run, peak_mb, grown_mb)
+            with suppress(ResponseError):  # what Redis refuses is reported when it is written
+                for run in history_reader.runs(connection, job_type):
+                    peak_mb, grown_mb = _with(run, peak_mb, grown_mb)
             if len(self._known) >= _MOST_TYPES:
                 self._known.clear()
             self._known[job_type] = now, peak_mb, grown_mb
@@ -117,7 +119,7 @@ class KnownPeaks:
 
 
 def _with(run: Run, peak_mb: float, grown_mb: float) -> tuple[float, float]:
-    """With a run that did not breach."""
+    """The highest peak and growth, with those of this run if it ended well."""
     if run.layer or run.outcome != OK:
         return peak_mb, grown_mb
     return max(peak_mb, run.peak_mb), max(grown_mb, run.peak_mb - run.initial_mb)

@@ -1,6 +1,7 @@
-"""A ring of samples in one Redis string: a slot for each step of time, overwritten when its time comes again. Pure.
+"""A ring of samples in one Redis string, with a slot for each step of time. Pure.
 
-Each slot holds its own time, so what is old is told from what is new. Bounded by construction; one SETRANGE writes.
+A slot is overwritten when the ring comes round again. It contains its time, so old samples are recognised. The size is
+fixed, and a write is one SETRANGE.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ class Sample:
 
     Attributes:
         at: when the step began, epoch seconds.
-        usage_mb: of the horse and what it started.
-        limit_mb: the ceiling of the job that used it; 0: none ran.
+        usage_mb: of the horse and everything it started.
+        limit_mb: the ceiling of the job that ran; 0 if none ran.
         worker_mb: of the worker process itself.
     """
 
@@ -38,22 +39,22 @@ class Ring:
 
     @property
     def seconds(self) -> int:
-        """How far back it goes."""
+        """How far back the ring goes."""
         return self.step_seconds * self.slots
 
     def begin(self, now: float) -> int:
-        """When the step of ``now`` began."""
+        """The beginning of the step that contains ``now``."""
         return int(now) // self.step_seconds * self.step_seconds
 
     def offset(self, at: int) -> int:
-        """Where the slot of the step that began at ``at`` stands, in bytes."""
+        """The offset in bytes of the slot for the step that began at ``at``."""
         return at // self.step_seconds % self.slots * _SLOT.size
 
     def pack(self, sample: Sample) -> bytes:
         return _SLOT.pack(sample.at, sample.usage_mb, sample.limit_mb, sample.worker_mb)
 
     def unpack(self, raw: bytes, now: float) -> Iterator[Sample]:
-        """The samples in ``raw`` that are not older than the ring, oldest first."""
+        """The samples in ``raw`` that are not too old for the ring, oldest first."""
         whole = raw[: len(raw) // _SLOT.size * _SLOT.size]
         oldest = self.begin(now) - self.seconds
         found = [Sample(*each) for each in _SLOT.iter_unpack(whole)]
@@ -65,7 +66,7 @@ RINGS = (Ring(1, 900), Ring(60, 1440), Ring(3600, 720))
 
 
 def merged(before: Sample | None, sample: Sample) -> Sample:
-    """One sample for both, where they are of the same step; else the later one."""
+    """One sample of two of the same step; else the later one."""
     if before is None or before.at != sample.at:
         return sample
     fuller = max(before, sample, key=lambda each: each.usage_mb)
