@@ -101,12 +101,6 @@ def shortened(text: str, most: int = 10_000) -> str:
     return text if len(text) <= most else f"{text[:most]}… ({len(text):,} characters)"
 
 
-def did_you_mean(name: str, known: Iterable[str], otherwise: str) -> str:
-    """``did you mean x?`` with the known name that is most like this one; ``otherwise`` if none is like it."""
-    near = difflib.get_close_matches(name, known, n=1)
-    return f"did you mean {near[0]}?" if near else otherwise
-
-
 def wrapped(text: str, columns: int, *, indent: str = "", whole_words: bool = False) -> list[str]:
     """The text in lines of at most ``columns``, one line at least.
 
