@@ -89,7 +89,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from rqmem.events import WHOSE, Breach, Event
+from rqmem.events import WHOSE, Breach, Event, LeakFound
 from rqmem.observe.advice import Advice, AdviceReport
 from rqmem.observe.job import Case
 from rqmem.observe.model import Snapshot
@@ -197,6 +197,8 @@ def _of_event(event: Event) -> dict[str, Any]:
     """An event without whose it is; the evidence of a breach is in ``breach_records``."""
     bare = event.without_evidence() if isinstance(event, Breach) else event
     values = {name: value for name, value in vars(bare).items() if name not in WHOSE}
+    if isinstance(event, LeakFound):
+        values["kinds"] = values.pop("grew")  # of objects, not of lines
     growth_kb = values.pop("growth_kb_per_item", None)
     if growth_kb is not None:
         values["growth_per_item_mb"] = growth_kb / 1024

@@ -33,7 +33,7 @@ _NAMES = {
 }
 """Names of fields in rqmem's records -> the same in the vocabulary."""
 
-_COLUMNS = {
+COLUMNS = {
     "grew": ("grown_mb", "line"),
     "kinds": ("type", "objects", "grown_mb"),
     "checkpoints": ("operation", "usage_mb"),
@@ -53,7 +53,7 @@ def encoded(value: Any, name: str = "") -> Any:
         inner = name if name.endswith("_mb") else ""
         return {_name(key, each): encoded(each, inner or _name(key, each)) for key, each in value.items()}
     if isinstance(value, list | tuple):
-        columns = _COLUMNS.get(name)
+        columns = COLUMNS.get(name)
         rows = value if columns is None else [dict(zip(columns, each, strict=True)) for each in value]
         return [encoded(each, name) for each in rows]
     if isinstance(value, int | float) and not isinstance(value, bool):

@@ -53,7 +53,8 @@ def filled(connection: Redis) -> Redis:
     resumed = events.Resumed(
         **whose, cause="breach", cursor="150", chunk_size=25, resumes=1, max_resumes=5, spent=1, delay_seconds=2.0
     )
-    tell(connection, [Told(now + 1, resumed), Told(now + 2, ended)])
+    leak = events.LeakFound(**whose, mb_per_run=1.5, runs=40, grew=[("dict", 900, 2.5)])
+    tell(connection, [Told(now + 1, resumed), Told(now + 2, ended), Told(now + 3, leak)])
     breach = events.Breach(
         **whose, used_mb=271.3, limit_mb=256.0, peak_mb=274.0, layer="watch", processes=2, operation="loaded",
         where="a.py:7", baseline_mb=31, curve=[(0.5, 200.0), (0.0, 271.3)], grew=[(106.0, "a.py:7 rows")],

@@ -9,12 +9,12 @@ import json
 import os
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_origin, get_type_hints
 
 import pytest
 from redis import Redis
 
-from rqmem import __version__
+from rqmem import __version__, events
 from tests.cli.conftest import Run
 from tests.conftest import ROOT
 from tests.journal_filling import WORKER
@@ -120,3 +120,12 @@ def test_all_json_has_one_vocabulary(file: Path) -> None:
     for each in shown if isinstance(shown, list) else [shown]:
         assert next(iter(each.items())) == ("version", 2)
         check(each)
+
+
+def test_each_part_of_a_tuple_in_an_event_has_a_name() -> None:
+    for kind in events.CATALOGUE.values():
+        for name, hint in get_type_hints(kind).items():
+            [inner] = get_args(hint) if get_origin(hint) is list else [None]
+            if get_origin(inner) is tuple:
+                named = "kinds" if (kind, name) == (events.LeakFound, "grew") else name
+                assert len(COLUMNS[named]) == len(get_args(inner)), f"{kind.__name__}.{name}"
