@@ -23,8 +23,9 @@ decide what becomes of a job, ``takeover`` and ``orphaned_children`` what become
 and RQ's Worker. The horse runs user code in ``horse.user_code`` and calls hooks of plugins (`hooks`, `integrations`) in
 ``horse.hook_runner``.
 
-In `job`, ``base`` is what jobs see, ``run`` reads memory for it, ``chunk_progress`` and ``chunks`` continue where it
-stopped, ``children`` and ``split`` share it out.
+In `job`, ``base`` is what jobs see, and ``run`` is one run of a job, with its ``ceiling``, its ``checkpoints`` and its
+``chunk_progress``. ``chunks`` works in chunks, ``split`` decides whether to split, ``children`` makes child jobs, and
+``gather`` comes when they have ended. ``tree`` cancels or repeats a job with its children.
 """
 
 from __future__ import annotations

@@ -69,7 +69,7 @@ def room(used_bytes: float, ceiling_bytes: float, warning_fraction: float) -> fl
 def start(
     declared: int, prior_kb_per_item: float | None, room_bytes: float, adaptive: bool = True
 ) -> tuple[int, State]:
-    """The first size: the declared one, or less where the job type's past says that it does not fit.
+    """The first size: the declared one, or less if the history of the job type says that it does not fit.
 
     ``prior_kb_per_item``: a high percentile of the journal's, which is of whole runs, kept memory included: it decides
     about the first chunk only.

@@ -26,7 +26,7 @@ _KEPT_POINTS = 64
 
 @dataclass(frozen=True)
 class ItemGrowth:
-    """What is remembered of a stage.
+    """What is known of one call of ``process_in_chunks``.
 
     Attributes:
         chunks: seen, the first ones left out.

@@ -145,7 +145,7 @@ class Leaks:
 
     def in_new_horse(self) -> Leaks:
         """What is known when a new horse begins: imports and caches begin again."""
-        return Leaks({name: TypeProbes(last=past.last, before=past.gone()) for name, past in self.types.items()})
+        return Leaks({name: TypeProbes(last=known.last, before=known.gone()) for name, known in self.types.items()})
 
 
 @dataclass(frozen=True)
@@ -162,28 +162,28 @@ def observe(leaks: Leaks, job: str, left_bytes: int | None, ceiling_bytes: int) 
 
     ``left_bytes``: what the run left for good, where it was a probe.
     """
-    past = leaks.types.get(job, TypeProbes())
-    past = replace(past, runs=past.runs + 1)
+    known = leaks.types.get(job, TypeProbes())
+    known = replace(known, runs=known.runs + 1)
     found = None
-    if past.runs > FIRST_RUNS and left_bytes is not None:
-        past = past.probed(left_bytes)
+    if known.runs > FIRST_RUNS and left_bytes is not None:
+        known = known.probed(left_bytes)
         least_bytes = min(LEAST_BYTES, LEAST_FRACTION * ceiling_bytes)
-        found = judge(job, past, least_bytes) or judge_horses(job, past.before, least_bytes)
+        found = judge(job, known, least_bytes) or judge_horses(job, known.before, least_bytes)
     if found is not None:
-        past = TypeProbes(runs=past.runs)
-    return found, Leaks({**leaks.types, job: past})
+        known = TypeProbes(runs=known.runs)
+    return found, Leaks({**leaks.types, job: known})
 
 
-def judge(job: str, past: TypeProbes, least_bytes: float) -> Leak | None:
+def judge(job: str, known: TypeProbes, least_bytes: float) -> Leak | None:
     """Whether what the probes left goes on growing, and is that much."""
-    mean = sum(past.last) / FAST_PROBES
-    if len(past.last) == FAST_PROBES and sum(past.last) >= least_bytes and min(past.last) >= REGULAR_FRACTION * mean:
-        return Leak(job, mean, past.runs)
-    blocks, count = past.blocks, len(past.blocks)
-    if past.probes < LEAST_PROBES:
+    mean = sum(known.last) / FAST_PROBES
+    if len(known.last) == FAST_PROBES and sum(known.last) >= least_bytes and min(known.last) >= REGULAR_FRACTION * mean:
+        return Leak(job, mean, known.runs)
+    blocks, count = known.blocks, len(known.blocks)
+    if known.probes < LEAST_PROBES:
         return None
     total = sum(blocks)
-    if total / past.probes * past.runs < least_bytes:
+    if total / known.probes * known.runs < least_bytes:
         return None
     error = statistics.stdev(blocks) / math.sqrt(count)
     if total / count < SURE_ERRORS * error:
@@ -193,7 +193,7 @@ def judge(job: str, past: TypeProbes, least_bytes: float) -> Leak | None:
         return None
     if quarters[2] + quarters[3] < LASTING_FRACTION * (quarters[0] + quarters[1]):
         return None
-    return Leak(job, total / past.probes, past.runs)
+    return Leak(job, total / known.probes, known.runs)
 
 
 def judge_horses(job: str, horses: tuple[EndedHorse, ...], least_bytes: float) -> Leak | None:

@@ -121,20 +121,20 @@ class TooLittle:
     needed: int = FEWEST_RUNS
 
 
-def recommend(past: TypeHistory, warning_fraction: float) -> Recommendation | TooLittle:
+def recommend(history: TypeHistory, warning_fraction: float) -> Recommendation | TooLittle:
     """The recommendation for a job type. ``warning_fraction``: MEMORY_WARNING_THRESHOLD.
 
     Promises (tested): neither one more breach nor one more run above the ceiling, of whatever age, lowers it; after a
     breach today it is above what that run is taken to need.
     """
-    if past.runs < FEWEST_RUNS:
-        return TooLittle(int(past.runs))
-    days = [_Estimates(day) for day in past.days if day.runs]
+    if history.runs < FEWEST_RUNS:
+        return TooLittle(int(history.runs))
+    days = [_Estimates(day) for day in history.days if day.runs]
     tops = summed(({day.top: 1.0}, day.weight) for day in days)
     high_mb = _percentile(tops, FRACTION)
     usual_mb = _percentile(summed((day.peaks, day.weight) for day in days), USUAL_FRACTION)
     by_margin_mb, by_warning_mb = MARGIN * high_mb, usual_mb / warning_fraction
-    for_chunks_mb = _for_chunks(past, warning_fraction)
+    for_chunks_mb = _for_chunks(history, warning_fraction)
     ceiling_mb = _rounded_up(max(by_margin_mb, by_warning_mb, for_chunks_mb))
     evidence = [
         f"the highest peak of a day, recent days before old ones: {show_mb(high_mb)} MB; {MARGIN - 1:.0%} above it: "
@@ -143,27 +143,27 @@ def recommend(past: TypeHistory, warning_fraction: float) -> Recommendation | To
     if by_warning_mb > by_margin_mb:
         share = f"{warning_fraction:.0%} of the ceiling, where warnings begin"
         evidence.append(f"nine of ten runs use at most {show_mb(usual_mb)} MB, and are to stay below {share}")
-    if past.breaches:
+    if history.breaches:
         evidence.append(
-            f"runs that were stopped ({past.breaches:,.0f}) are taken to need {BUMP_RATIO - 1:.0%} more than they had, "
-            f"at least {show_mb(BUMP_MB)} MB more"
+            f"runs that were stopped ({history.breaches:,.0f}) are taken to need {BUMP_RATIO - 1:.0%} more than they "
+            f"had, at least {show_mb(BUMP_MB)} MB more"
         )
     if for_chunks_mb > max(by_margin_mb, by_warning_mb):
         evidence.append("chunks fill the room they are given: with less they would be smaller than they are")
-    known_days = min(past.history_days, past.runs / RUNS_A_DAY)
+    known_days = min(history.history_days, history.runs / RUNS_A_DAY)
     return Recommendation(
         ceiling_mb=ceiling_mb,
         lowest_mb=min(ceiling_mb, _rounded_up(MARGIN * _percentile(tops, 0.5))),
         highest_mb=_rounded_up(ceiling_mb * (1 + 1 / max(known_days, _LEAST_KNOWN_DAYS))),
-        chunk_size=_chunk_size(past, ceiling_mb, warning_fraction),
-        split_above_items=_split_above(past, ceiling_mb, warning_fraction),
+        chunk_size=_chunk_size(history, ceiling_mb, warning_fraction),
+        split_above_items=_split_above(history, ceiling_mb, warning_fraction),
         confidence="low" if known_days < 1 else "fair" if known_days < 7 else "high",
-        history_days=round(past.history_days, 2),
-        runs=int(past.runs),
-        breaches=int(past.breaches),
+        history_days=round(history.history_days, 2),
+        runs=int(history.runs),
+        breaches=int(history.breaches),
         breaches_avoided=int(sum(day.stopped_within(ceiling_mb) for day in days)),
         breaches_added=int(sum(day.went_well_above(ceiling_mb) for day in days)),
-        given_back_mb=None if past.limit_mb is None else round(past.limit_mb - ceiling_mb, 1),
+        given_back_mb=None if history.limit_mb is None else round(history.limit_mb - ceiling_mb, 1),
         evidence=tuple(evidence),
     )
 
@@ -216,37 +216,37 @@ def _percentile(histogram: Mapping[int, float], fraction: float) -> float:
     return found
 
 
-def _kb_per_item(past: TypeHistory) -> float | None:
+def _kb_per_item(history: TypeHistory) -> float | None:
     """None where it has no items, or they cost nothing that can be measured."""
-    cost = percentile(past.costs, COST_FRACTION)
+    cost = percentile(history.costs, COST_FRACTION)
     return cost if cost is not None and cost > upper_end(0) else None
 
 
-def _for_chunks(past: TypeHistory, warning_fraction: float) -> float:
+def _for_chunks(history: TypeHistory, warning_fraction: float) -> float:
     """MB that chunks as large as now need, or of a second if that is less, planned as usual; never above the ceiling
     it has now."""
-    cost = _kb_per_item(past)
-    if cost is None or past.limit_mb is None or not past.largest_chunk:
+    cost = _kb_per_item(history)
+    if cost is None or history.limit_mb is None or not history.largest_chunk:
         return 0.0
-    timely = chunk_size.TARGET_SECONDS / past.seconds_per_item if past.seconds_per_item else math.inf
-    room_mb = min(past.largest_chunk, timely) * cost / 1024 * chunk_size.MARGIN / chunk_size.PLANNED
-    return min(past.limit_mb, (past.initial_mb + room_mb) / warning_fraction)
+    timely = chunk_size.TARGET_SECONDS / history.seconds_per_item if history.seconds_per_item else math.inf
+    room_mb = min(history.largest_chunk, timely) * cost / 1024 * chunk_size.MARGIN / chunk_size.PLANNED
+    return min(history.limit_mb, (history.initial_mb + room_mb) / warning_fraction)
 
 
-def _chunk_size(past: TypeHistory, ceiling_mb: float, warning_fraction: float) -> int | None:
-    cost = _kb_per_item(past)
-    if cost is None or not past.largest_chunk:
+def _chunk_size(history: TypeHistory, ceiling_mb: float, warning_fraction: float) -> int | None:
+    cost = _kb_per_item(history)
+    if cost is None or not history.largest_chunk:
         return None
-    room = chunk_size.room(past.initial_mb * MB, ceiling_mb * MB, warning_fraction)
-    return _two_digits(first_chunk_size(cost, past.seconds_per_item, room, past.largest_chunk))
+    room = chunk_size.room(history.initial_mb * MB, ceiling_mb * MB, warning_fraction)
+    return _two_digits(first_chunk_size(cost, history.seconds_per_item, room, history.largest_chunk))
 
 
-def _split_above(past: TypeHistory, ceiling_mb: float, warning_fraction: float) -> int | None:
+def _split_above(history: TypeHistory, ceiling_mb: float, warning_fraction: float) -> int | None:
     """How many items at once are below the warning threshold, as in `rqmem.policy.splitting`."""
-    cost = _kb_per_item(past)
+    cost = _kb_per_item(history)
     if cost is None:
         return None
-    return _two_digits(max(1, int((warning_fraction * ceiling_mb - past.initial_mb) * 1024 / cost)))
+    return _two_digits(max(1, int((warning_fraction * ceiling_mb - history.initial_mb) * 1024 / cost)))
 
 
 def _two_digits(number: int) -> int:

@@ -23,7 +23,7 @@ NEED_MARGIN = 1.25  # a run may need more than those before it
 
 @dataclass(frozen=True)
 class HorseState:
-    """A horse's past.
+    """What has happened in a horse.
 
     Attributes:
         kept_bytes: what it holds beyond what it held when it was forked.

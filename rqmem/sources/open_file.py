@@ -95,21 +95,21 @@ def lines(
 
     Of a line that is much longer than ``longest`` bytes, only a beginning longer than that comes, and then nothing.
     """
-    held: list[bytes] = []
+    unsplit: list[bytes] = []
     while begin < end:
         block = file.read(begin, min(BLOCK_BYTES, end - begin))
         begin += len(block)
-        held.append(block)
+        unsplit.append(block)
         if begin < end and any(each in block for each in ends):  # else a line longer than the block
-            whole = split(b"".join(held))
+            whole = split(b"".join(unsplit))
             # A last one without "\n" goes on in the next block, or is followed there by the "\n" of its "\r\n".
-            held = [] if whole[-1].endswith(b"\n") else [whole.pop()]
+            unsplit = [] if whole[-1].endswith(b"\n") else [whole.pop()]
             yield from whole
-        elif begin < end and sum(map(len, held)) > longest:
-            yield b"".join(held)
+        elif begin < end and sum(map(len, unsplit)) > longest:
+            yield b"".join(unsplit)
             return
-    if held:
-        yield from split(b"".join(held))
+    if unsplit:
+        yield from split(b"".join(unsplit))
 
 
 def first_line_end(file: OpenFile, offset: int, end: int, pattern: re.Pattern[bytes]) -> int:

@@ -23,17 +23,17 @@ _EXACT = (int, UUID)  # types that a database and Python take for equal in the s
 
 
 @dataclass(frozen=True)
-class HeldKeys:
+class KeyList:
     """A window by its keys, as JSON. ``first``: the number of the first of them in the whole window."""
 
     keys: list[Any]
     first: int = 0
 
-    def between(self, begin: int, end: int) -> HeldKeys:
+    def between(self, begin: int, end: int) -> KeyList:
         """The keys from one position to another."""
-        return HeldKeys(self.keys[begin:end], self.first + begin)
+        return KeyList(self.keys[begin:end], self.first + begin)
 
-    def batches(self, size: int = KEYS_PER_QUERY) -> Iterator[HeldKeys]:
+    def batches(self, size: int = KEYS_PER_QUERY) -> Iterator[KeyList]:
         """The keys, in batches of this size."""
         return (self.between(begin, begin + size) for begin in range(0, len(self.keys), size))
 
@@ -80,11 +80,11 @@ class CheckedQueries:
             if any(self._same(key, each) for each in there) and not self.unchecked.found([key]):
                 raise self._rounded(key)
 
-    def rows_of(self, held: HeldKeys) -> dict[str, tuple[Any]]:
+    def rows_of(self, listed: KeyList) -> dict[str, tuple[Any]]:
         """The rows with these keys that there still are, by `text_of` their key."""
         rows: dict[str, tuple[Any]] = {}
-        wanted = {text_of(key) for key in held.keys}
-        for item, key in self.unchecked.rows_of([self.unchecked.from_json(key) for key in held.keys]):
+        wanted = {text_of(key) for key in listed.keys}
+        for item, key in self.unchecked.rows_of([self.unchecked.from_json(key) for key in listed.keys]):
             text = text_of(self.to_json(key))
             if text in rows or text not in wanted:
                 raise self._twice(key)

@@ -23,7 +23,7 @@ from rqmem.errors import ConfigError, SourceChanged, SourceError
 from rqmem.sources import typed_json
 from rqmem.sources.contract import Count, Cursor, Cuttable, check_cut, even_bounds
 from rqmem.sources.naming import imported, kind_of
-from rqmem.sources.sql_keys import KEYS_PER_QUERY, CheckedQueries, HeldKeys, text_of
+from rqmem.sources.sql_keys import KEYS_PER_QUERY, CheckedQueries, KeyList, text_of
 from rqmem.sources.sql_queries import Key, KeyOrder, KeyRange, Queries
 
 if TYPE_CHECKING:
@@ -139,7 +139,7 @@ class SqlRows(Cuttable[Any]):
             raise ConfigError(f"SqlRows: page_size is {page_size!r}: give a whole number of at least 1")
         self._queries, self._page_size, self._how = queries, page_size, how
         self._checked = CheckedQueries(queries)
-        self._part: KeyRange | HeldKeys | None = None if queries.window else KeyRange()  # None: a window, not yet fixed
+        self._part: KeyRange | KeyList | None = None if queries.window else KeyRange()  # None: a window, not yet fixed
         self._factory: dict[str, Any] | None = None
 
     def first_cursor(self) -> Cursor:
@@ -150,7 +150,7 @@ class SqlRows(Cuttable[Any]):
             rest = self._fixed() if cursor is None else self._rest(cursor)
             return ((item, rest._rest(after)._bounds()) for item, after in rest.items_after(None))
         part = self._rest(cursor)._part
-        return self._held_items(part) if isinstance(part, HeldKeys) else self._items(part, fresh=cursor is None)
+        return self._listed_items(part) if isinstance(part, KeyList) else self._items(part, fresh=cursor is None)
 
     def _items(self, keys: KeyRange | None, *, fresh: bool) -> Iterator[tuple[Any, Cursor]]:
         assert keys is not None
@@ -166,8 +166,8 @@ class SqlRows(Cuttable[Any]):
                 return
             keys, first = KeyRange(rows[self._page_size - 1][1], keys.upto), False
 
-    def _held_items(self, held: HeldKeys) -> Iterator[tuple[Any, Cursor]]:
-        for batch in held.batches(min(self._page_size, KEYS_PER_QUERY)):
+    def _listed_items(self, listed: KeyList) -> Iterator[tuple[Any, Cursor]]:
+        for batch in listed.batches(min(self._page_size, KEYS_PER_QUERY)):
             rows = self._checked.rows_of(batch)
             for number, key in enumerate(batch.keys, start=batch.first + 1):
                 if (found := rows.get(text_of(key))) is not None:  # else it is gone, or no longer selected
@@ -184,7 +184,7 @@ class SqlRows(Cuttable[Any]):
         """As `Cuttable.slices`, with the exact number of rows as of now. Each slice is a short query on the key."""
         check_cut(items_per_slice, parts)
         part = self._fixed()._part
-        if isinstance(part, HeldKeys):
+        if isinstance(part, KeyList):
             bounds = even_bounds(len(part.keys), items_per_slice, parts)
             return (self._with(part.between(begin, end)) for begin, end in bounds)
         return self._walk(part, items_per_slice, parts)
@@ -215,7 +215,7 @@ class SqlRows(Cuttable[Any]):
 
     def beyond(self, piece: SqlRows) -> SqlRows:
         whole, part = self._fixed()._part, piece._part
-        if isinstance(whole, HeldKeys) and isinstance(part, HeldKeys):
+        if isinstance(whole, KeyList) and isinstance(part, KeyList):
             at = part.first + len(part.keys) - whole.first
             fits = 0 <= at <= len(whole.keys)
             if not fits or (at > 0 and part.keys and whole.keys[at - 1] != part.keys[-1]):
@@ -227,7 +227,7 @@ class SqlRows(Cuttable[Any]):
 
     def begins_at(self) -> str:
         part = self._fixed()._part
-        if isinstance(part, HeldKeys):
+        if isinstance(part, KeyList):
             key = self._queries.from_json(part.keys[0]) if part.keys else ()
         else:
             key = next((key for _, key in self._queries.page(part or KeyRange(), 1)), ())
@@ -255,9 +255,9 @@ class SqlRows(Cuttable[Any]):
         keys = self._queries.window_keys(FEW_KEYS + 1)
         for key in keys:
             self._checked.check_complete(key)
-        held = [self._checked.to_json(key) for key in keys]
-        if len(held) <= FEW_KEYS and len(json.dumps(held)) <= FEW_BYTES:
-            return self._with(HeldKeys(held))
+        listed = [self._checked.to_json(key) for key in keys]
+        if len(listed) <= FEW_KEYS and len(json.dumps(listed)) <= FEW_BYTES:
+            return self._with(KeyList(listed))
         keys_range = self._queries.window_range()
         if keys_range is None:
             raise SourceError(
@@ -282,7 +282,7 @@ class SqlRows(Cuttable[Any]):
     def _bounds(self) -> dict[str, Any]:
         """The part as JSON, for `_within`."""
         part = self._part
-        if isinstance(part, HeldKeys):
+        if isinstance(part, KeyList):
             return {"first": part.first, "keys": part.keys}
         assert part is not None
         ends = {"after": part.after, "upto": part.upto}
@@ -293,18 +293,18 @@ class SqlRows(Cuttable[Any]):
         if not isinstance(bounds, dict):
             raise self._no_cursor(bounds)
         if "keys" in bounds:
-            first, held = bounds.get("first"), bounds["keys"]
-            if not isinstance(held, list) or isinstance(first, bool) or not isinstance(first, int):
+            first, listed = bounds.get("first"), bounds["keys"]
+            if not isinstance(listed, list) or isinstance(first, bool) or not isinstance(first, int):
                 raise self._no_cursor(bounds)
-            for key in held:
+            for key in listed:
                 self._key_of(key)
-            return self._with(HeldKeys(held, first))
+            return self._with(KeyList(listed, first))
         if not {"after", "upto"} <= bounds.keys():
             raise self._no_cursor(bounds)
         after, upto = (None if bounds[name] is None else self._key_of(bounds[name]) for name in ("after", "upto"))
         return self._with(KeyRange(after, upto, bounds.get("including") is True))
 
-    def _with(self, part: KeyRange | HeldKeys) -> SqlRows:
+    def _with(self, part: KeyRange | KeyList) -> SqlRows:
         piece = copy(self)
         piece._part = part
         return piece
@@ -318,7 +318,7 @@ class SqlRows(Cuttable[Any]):
         if self._part is None:  # as where the select had no LIMIT before, or an older rqmem did not fix it
             return SourceChanged(f"cursor {cursor!r:.100} is no window on these rows; begin again from the start")
         part, what = self._part, f"no list of ({self._queries.key})"
-        if isinstance(part, HeldKeys):
+        if isinstance(part, KeyList):
             what = f"none of {len(part.keys)} rows"
         return SourceError(f"cursor {cursor!r:.100} is {what}")
 

@@ -8,7 +8,7 @@ LIMIT 1) FROM ...``) and within EXISTS. Words in texts, quoted names and comment
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 _PATTERN = r"""
@@ -90,23 +90,29 @@ def ordered(query: str) -> bool:
 
 
 def _meaning(word: str, before: str, after: str) -> str:
-    if word in ("limit", "offset") and before != "." and (_NUMBER.match(after) and after != "("):
-        return word.upper()
-    if word == "limit" and after == "(":
-        return "LIMIT"
-    if word == "fetch" and after in ("first", "next"):
-        return "FETCH"
-    if word == "top" and before in ("select", "distinct", "all") and _NUMBER.match(after):
-        return "TOP"
-    if word == "distinct" and after == "on":
-        return "DISTINCT ON"
-    if word == "over" and before == ")" and (after == "(" or _NAME.fullmatch(after)):
-        return "a window function"
-    if word == "tablesample":
-        return "TABLESAMPLE"
+    """What the word means between these two; empty: nothing."""
+    if word in _KEYWORDS:
+        name, means_it = _KEYWORDS[word]
+        return name if means_it(before, after) else ""
     if word == "rownum" or (word in RANDOM | AGGREGATES and after == "(" and before != "."):
         return f"{word}()" if after == "(" else word.upper()
     return ""
+
+
+def _counts(before: str, after: str) -> bool:
+    return before != "." and after != "(" and _NUMBER.match(after) is not None
+
+
+_KEYWORDS: dict[str, tuple[str, Callable[[str, str], bool]]] = {
+    "limit": ("LIMIT", lambda before, after: after == "(" or _counts(before, after)),
+    "offset": ("OFFSET", _counts),
+    "fetch": ("FETCH", lambda before, after: after in ("first", "next")),
+    "top": ("TOP", lambda before, after: before in ("select", "distinct", "all") and bool(_NUMBER.match(after))),
+    "distinct": ("DISTINCT ON", lambda before, after: after == "on"),
+    "over": ("a window function", lambda before, after: before == ")" and (after == "(" or bool(_NAME.match(after)))),
+    "tablesample": ("TABLESAMPLE", lambda before, after: True),
+}
+"""Each with its meaning, and whether it has that between the word before it and the one after it."""
 
 
 def _alias(words: list[str], at: int, depth: int) -> str:
