@@ -15,6 +15,7 @@ import pytest
 from redis import Redis
 
 from rqmem import __version__, events
+from rqmem.observe.vocabulary import COLUMNS
 from tests.cli.conftest import Run
 from tests.conftest import ROOT
 from tests.journal_filling import WORKER
