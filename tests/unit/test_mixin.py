@@ -317,3 +317,10 @@ def test_a_mapped_file_at_the_ceiling_is_no_breach(tmp_path: Path) -> None:
     path = tmp_path / "data"
     path.write_bytes(os.urandom(2**20) * 12)
     assert MapsAFile.run(str(path)) > 0
+
+
+def test_items_of_a_call_count_while_another_call_is_open() -> None:
+    job = InHand()
+    for _ in zip(job.chunks(range(4), chunk_size=2), job.chunks(range(4), chunk_size=2), strict=False):
+        pass
+    assert job._monitored().counts.own_items == 4
