@@ -43,7 +43,7 @@ def alerts_group(
 ) -> None:
     """Show what was worth an alert, oldest first.
 
-    An alert that lasts is shown as open, until its end is told as resolved.
+    An alert that lasts is shown as open until it ends; then it is resolved.
     Once told, an alert of the same rule and job type is not told again for a
     while (RQMEM_ALERT_COOLDOWN, five minutes); the next one says how many were
     not: (+3).

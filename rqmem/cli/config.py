@@ -63,7 +63,7 @@ def config(
 
     With --jobs: a table of job types with the ceiling that each declares, the
     one that applies, and the one its history recommends. A MODULE may be a
-    package. What a [job ...] section says stands above the job's class.
+    package. A [job ...] section overrides the job's class.
 
     Exit code 1 when a job type of the config file cannot be found.
     """

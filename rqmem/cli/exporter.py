@@ -34,7 +34,7 @@ def exporter(port: int, host: str, url: str | None) -> None:
     reaches the port may read names of queues, workers and job types.
 
     docs/metrics.md lists the metrics; a Grafana dashboard and alert rules are
-    beside it. SIGTERM and Ctrl-C end it.
+    next to it. SIGTERM and Ctrl-C end it.
     """
     log.configure("info", "text")
     connection, where = _connection(url)

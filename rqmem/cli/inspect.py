@@ -34,7 +34,7 @@ def inspect_job(
 ) -> None:
     """Tell the story of one job, running or ended.
 
-    How it stands and what becomes of it, its memory over time against its
+    Its state and what happens next, its memory over time against its
     ceiling, what happened when (checkpoints, chunks, collections, resumes),
     and its breaches with their evidence. The beginning of the id will do,
     where it is the only one. What RQ has forgotten, the journal still tells.

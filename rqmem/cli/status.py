@@ -31,7 +31,7 @@ _ROWS_IN_A_PIPE = 50
 
 @dataclass(frozen=True)
 class _Look:
-    """What there is to show, as text for so many columns and rows and as JSON; and whether all is well."""
+    """What to show, as text for given columns and rows and as JSON; ``well``: there is no problem."""
 
     lines: Callable[[int, int | None], list[str]]
     fields: dict[str, Any]
@@ -49,7 +49,7 @@ class _Look:
 def status(
     ctx: click.Context, job_id: str | None, worker: str | None, quiet: bool, watch: bool, as_json: bool, url: str | None
 ) -> None:
-    """Show on one screen whether it runs, and what is wrong and what to do.
+    """Show on one screen whether it runs, what is wrong, and what to do.
 
     Workers with the memory of their jobs, queues, what happened to each job
     type lately, and problems: a problem is something to act on, a note is

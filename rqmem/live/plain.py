@@ -1,4 +1,4 @@
-"""A record as lines of a log, for pipes and files: each begins with the time and can be found with grep. Pure."""
+"""A record as lines of a log, for pipes and files. Each line begins with the time and can be found with grep. Pure."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rqmem.units import show_mb
 
 
 def block(record: Record) -> Iterator[str]:
-    """How it stands: a line for the machine, one a worker, one a queue, one for each open alert."""
+    """The present state: a line for the machine, and one for each worker, queue and open alert."""
     system, look = record.system, record.look
     begin = clock(look.at)
     pressure = system.pressure

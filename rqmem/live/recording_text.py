@@ -23,7 +23,7 @@ def to_text(report: Recording) -> str:
 
 
 def summary(report: Recording, *, shown: int | None = _SHOWN_LINES) -> list[str]:
-    """Its lines. ``shown``: so many of the last alerts and crossings; None: all that are kept."""
+    """Its lines. ``shown``: how many of the last alerts and crossings to show; None: all that are kept."""
     setting = report.setting
     lines = [
         f"rqmem monitor on {setting.redis}, {duration(report.seconds)} "

@@ -22,7 +22,7 @@ _STYLES: dict[Mood, str] = {
 
 
 class OutputClosed(Exception):
-    """Nobody reads what is shown: the pipe is closed, the terminal is gone, or the disk behind it is full."""
+    """Nothing can be shown any more: the pipe is closed, the terminal is gone, or the disk is full."""
 
 
 class Display(Protocol):
@@ -32,7 +32,7 @@ class Display(Protocol):
     def __exit__(self, *error: object) -> None: ...
 
     def show(self, record: Record, news: News, now: float, notice: str = "") -> None:
-        """How it stands ``now``, and what is new since the last time."""
+        """Show the state ``now``, and what is new since the last time."""
 
 
 @contextmanager
@@ -45,7 +45,7 @@ def closed_is_said() -> Iterator[None]:
 
 
 class PlainDisplay:
-    """What is new at once, and how it stands once in ``interval_seconds``. ``write`` prints one line."""
+    """Prints what is new at once, and the whole state every ``interval_seconds``. ``write`` prints one line."""
 
     def __init__(self, interval_seconds: float, write: Callable[[str], None]) -> None:
         self._interval = interval_seconds
@@ -83,7 +83,7 @@ class PlainDisplay:
 
 
 class Screen:
-    """The terminal's other screen, so that what stood there stands there again afterwards. Raises `OutputClosed`."""
+    """The terminal's alternate screen: afterwards the terminal is as before. Raises `OutputClosed`."""
 
     def __init__(self) -> None:
         from rich.console import Console

@@ -1,4 +1,4 @@
-"""Waiting that a signal ends: the one place where a run of the monitor is told to end."""
+"""Waiting until a signal comes, which ends a run of the monitor."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Stopping:
-    """Takes SIGINT, SIGTERM and SIGHUP while it is entered, but those that are ignored (``nohup``), and notes them.
+    """While it is entered, it catches and notes SIGINT, SIGTERM and SIGHUP, except those that are ignored (``nohup``).
 
-    Nothing is interrupted by them but `wait`: what is being read or written is finished first.
+    They interrupt only `wait`. Reading and writing is finished first.
 
     Attributes:
         reason: the name of the first one; empty: none came.

@@ -41,7 +41,7 @@ _WITHOUT_REPORT: dict[Kind, str] = {
 
 @dataclass(frozen=True)
 class Top:
-    """How a worker stands ``at`` epoch seconds. ``samples``: of its last minutes, oldest first."""
+    """A worker at one moment (``at``, epoch seconds). ``samples``: its last minutes, oldest first."""
 
     at: float
     redis: str
@@ -55,7 +55,7 @@ class Top:
 
 
 def choose(names: Sequence[str], wanted: str | None) -> str:
-    """The worker that is meant; the only one, where none is named. Raises `RqmemError` and `UnknownName`."""
+    """The worker that is wanted; without a name, the only one. Raises `RqmemError` and `UnknownName`."""
     if not names:
         raise RqmemError("no worker runs on this Redis: 'rqmem worker' starts one; is it the right --url?")
     known = ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
@@ -69,7 +69,7 @@ def choose(names: Sequence[str], wanted: str | None) -> str:
 
 
 def read(connection: Redis, redis: str, name: str | None, now: float) -> Top:
-    """How it stands now. Raises `RqmemError` where there is no such worker, and redis-py's errors."""
+    """Read it now. Raises `RqmemError` if there is no such worker, and redis-py's errors."""
     workers = {each.name: each for each in read_news(connection, now, Before()).workers}
     worker = workers[choose(sorted(workers), name)]
     return Top(now, redis, worker, worker.samples, tuple(_records(connection, worker.name, now)))
@@ -84,7 +84,7 @@ def _records(connection: Redis, worker: str, now: float) -> list[Grown]:
 
 
 def lines(top: Top, width: int, *, ascii_only: bool = False, notice: str = "") -> list[Line]:
-    """As lines of at most so many columns."""
+    """The lines to show, of at most ``width`` columns."""
     shown = [_title(top), *([line((notice, "bad"))] if notice else []), *_usage(top, ascii_only=ascii_only)]
     if top.job is not None:
         shown += [line(), line(("where it grew so far in this run", "title"))]

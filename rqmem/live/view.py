@@ -1,7 +1,7 @@
 """The live view: a record and the size of a terminal to lines. Pure.
 
-What does not fit is left out from the right and from below, and said: where there are more workers than rows, those
-nearest their ceilings are shown.
+What does not fit is left out at the right and below, and counted. If there are more workers than rows, the view shows
+those nearest their ceilings.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ _MOST_QUEUES, _MOST_ALERTS, _FEWEST_WORKERS = 6, 8, 3
 
 @dataclass(frozen=True)
 class Frame:
-    """What the view needs beside the record.
+    """What the view needs in addition to the record.
 
     Attributes:
         now: epoch seconds.
         redis: which one, for people.
-        until: when it ends, epoch seconds; None: when it is told to.
+        until: when it ends, epoch seconds; None: when a signal comes.
         notice: one more line, at the top; empty: none.
         ascii_only: the terminal has no block characters.
     """

@@ -75,8 +75,8 @@ A job type (``job_types`` of status, report, recommend, monitor, config)::
 
     version, rqmem_version, at, redis, notes
     job_types            {job_type, runs, runs_needed, last_run_at, history_seconds, ceiling_mb, declared_ceiling_mb,
-                         recommended_ceiling_mb, recommended}; recommended: as rqmem/policy/recommendation.py, or null
-                         with runs_needed: so many runs it takes
+                         recommended_ceiling_mb, recommended}; recommended: as rqmem/policy/recommendation.py, or null;
+                         then runs_needed says how many runs a recommendation needs
 
 ``rqmem alerts``, an object a line::
 

@@ -1,4 +1,4 @@
-"""What happened to job types in a time, and in as long a time before it. Pure. Times in epoch seconds."""
+"""What happened to job types in a period, and in an equally long one before it. Pure. Times are epoch seconds."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ EMPTY = "the journal is empty: 'rqmem worker' writes it while jobs run, unless R
 
 @dataclass(frozen=True)
 class Period:
-    """The time that is told of.
+    """The time that a report is about.
 
     Attributes:
         asked_since: by whoever asks.
@@ -113,7 +113,7 @@ class Report:
 
     @property
     def notes(self) -> list[str]:
-        """What a reader should know of the time that is told of."""
+        """What the reader should know about the time of the report."""
         period, notes = self.period, []
         if period.known_since is None:
             return [EMPTY]

@@ -3,11 +3,11 @@
 ``rqmem exporter`` serves them; an application that has a web server of its own can mount them there::
 
     app = DispatcherMiddleware(app, {"/metrics": rqmem.prometheus.wsgi_app(rqmem.connect())})  # werkzeug
-    REGISTRY.register(rqmem.prometheus.collector(rqmem.connect()))  # beside the application's own metrics
+    REGISTRY.register(rqmem.prometheus.collector(rqmem.connect()))  # with the application's own metrics
 
-All processes that tell them tell the same, so Prometheus asks one. Needs prometheus-client: the extra ``metrics``.
-Reading order: `catalogue` (what there is) -> `families` (as Prometheus has it) ->
-`collecting`, `server`.
+All processes that serve them serve the same figures, so Prometheus asks one. Needs prometheus-client: the extra
+``metrics``.
+Reading order: `catalogue` (what there is) -> `families` (as Prometheus has it) -> `collecting`, `server`.
 """
 
 from __future__ import annotations

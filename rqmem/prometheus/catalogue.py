@@ -15,7 +15,7 @@ Kind = Literal["gauge", "counter", "histogram"]
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric as it stands on the page; counters end in ``_total``."""
+    """A metric of the page; names of counters end in ``_total``."""
 
     name: str
     kind: Kind

@@ -41,7 +41,7 @@ def _to_paste(
 ) -> str:
     lines = [f"# {note}" for note in report.notes]
     pasted = False
-    highest_mb = 0.0  # no job that is told of may be cut, those without a recommendation neither
+    highest_mb = 0.0  # so that no job of the report has its ceiling cut, also none without a recommendation
     for each in report.jobs:
         needed_mb: float | None = each.past.limit_mb
         if isinstance(each.found, TooLittle):

@@ -40,7 +40,7 @@ def story(case: Case, columns: int, colour: Colour, *, plain: bool = False) -> l
 
 
 def header(case: Case, columns: int, colour: Colour) -> list[str]:
-    """What job it is, how it stands, and what becomes of it."""
+    """Which job it is, its present state, and what happens to it next."""
     lines = [printable(f"{case.job or 'a job of unknown type'}  {case.job_id}")]
     for label, text, mood in _facts(case):
         for number, part in enumerate(wrapped(text, columns - _LABEL_COLUMNS, indent=_depth(text)) if text else []):

@@ -1,6 +1,6 @@
 """A job's memory over the time it worked, drawn with block characters. Pure.
 
-Executions stand one after another; the time between them, in which a job waits to go on, is left out.
+Executions are drawn one after another. The time between them, in which the job waits, is left out.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def _points(at: float, event: events.Event) -> list[Point]:
 
 
 def _peak(at: float, peak_mb: float, before: list[Point], now: list[Point]) -> list[Point]:
-    """A peak that nobody told of was between the last reading and this one: halfway, for want of better."""
+    """A peak without a reading lies between the last reading and this one; it is drawn halfway."""
     if not before or peak_mb <= max(point.memory_mb for point in before + now):
         return []
     return [Point((before[-1].at + at) / 2, peak_mb)]

@@ -25,7 +25,7 @@ def to_text(report: Report) -> str:
 
 
 def headline(report: Report) -> str:
-    """What is told of."""
+    """Which job types, Redis and period the report is about."""
     period, about = report.period, f" {report.job}" if report.job else ""
     return (
         f"rqmem report{about} on {report.redis}, {duration(period.seconds)} "

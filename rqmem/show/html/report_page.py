@@ -19,7 +19,7 @@ from rqmem.store.history.history_records import Tally
 from rqmem.text import duration, printable, timestamp
 from rqmem.units import show_mb
 
-PLOTTED_TYPES = 20  # a browser draws so many in a second or two; the table has all
+PLOTTED_TYPES = 20  # a browser draws that many in a second or two; the table has all of them
 _POLICY = (
     "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:; "
     "form-action 'none'; base-uri 'none'"
