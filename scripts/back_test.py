@@ -20,6 +20,7 @@ import click
 
 from rqmem.policy.histogram import bucket
 from rqmem.policy.recommendation import BUMP_MB, BUMP_RATIO, MARGIN, Day, Recommendation, TypeHistory, recommend
+from scripts.drawing import drawing, output_option
 
 FIXED_MB = 256.0
 KEPT_DAYS = 30
@@ -109,14 +110,12 @@ def replay(trace: Trace, name: str) -> Replay:
 
 
 @click.command()
-@click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="Draw into this .svg or .png file.")
+@output_option
 @click.option("--days", type=click.IntRange(min=8), default=60, show_default=True)
 @click.option("--runs", type=click.IntRange(min=1), default=100, show_default=True, help="A day.")
 @click.option("--seed", type=int, default=1, show_default=True)
 def main(output: Path | None, days: int, runs: int, seed: int) -> None:
     """Replay kinds of memory use under kinds of ceilings; print a table, and draw it."""
-    if output is not None and output.suffix not in (".svg", ".png"):
-        raise click.BadParameter(f"{output} ends neither in .svg nor in .png", param_hint="'--output'")
     found = traces(days, runs, seed)
     click.echo(f"{days} days of {runs} runs. Breaches in 1,000 runs, and idle memory (ceiling minus peak) a run:\n")
     click.echo(f"{'':<14}" + "".join(f"{name:>22}" for name in KINDS))
@@ -126,33 +125,13 @@ def main(output: Path | None, days: int, runs: int, seed: int) -> None:
         click.echo(f"{kind:<14}" + "".join(cells))
     if output is None:
         return
-    try:
-        _draw(found, replays, output)
-    except ImportError:
-        click.echo("back_test: nothing is drawn without matplotlib: pip install 'rqmem[plot]'", err=True)
-        raise SystemExit(1) from None
-    except OSError as error:
-        click.echo(f"back_test: {output} cannot be written: {error.strerror}", err=True)
-        raise SystemExit(1) from None
-    click.echo(f"\ndrawn into {output}")
-
-
-def _draw(found: dict[str, Trace], replays: dict[str, list[Replay]], output: Path) -> None:
-    """Raises `ImportError` without matplotlib, `OSError` where ``output`` cannot be written."""
-    import matplotlib
-
-    matplotlib.use("agg")
-    from matplotlib import pyplot
-
-    matplotlib.rcParams.update({"svg.hashsalt": "rqmem", "font.size": 8, "axes.spines.top": False})
     rows = -(-len(found) // COLUMNS)
-    figure, axes = pyplot.subplots(rows, COLUMNS, figsize=(6 * COLUMNS, 2.6 * rows), layout="constrained")
-    for (kind, trace), part in zip(found.items(), axes.flat, strict=False):
-        _draw_trace(part, kind, trace, replays[kind])
-    handles, labels = axes.flat[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower right", ncols=len(labels), markerscale=5)
-    figure.savefig(output, metadata={"Date": None} if output.suffix == ".svg" else None, dpi=110)
-    pyplot.close(figure)
+    with drawing(output, 6 * COLUMNS, 2.6 * rows) as figure:
+        axes = figure.subplots(rows, COLUMNS).flat
+        for (kind, trace), part in zip(found.items(), axes, strict=False):
+            _draw_trace(part, kind, trace, replays[kind])
+        handles, labels = axes[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower right", ncols=len(labels), markerscale=5)
 
 
 def _draw_trace(axes: Any, kind: str, trace: Trace, done: Sequence[Replay]) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from rqmem.units import MB
+from scripts.drawing import drawing, output_option
 from scripts.simulated_jobs import BASELINE_MB, WARNING_FRACTION, Run, catalogue, run
 
 DECLARED = 100
@@ -20,7 +21,7 @@ COLUMNS = 3
 
 
 @click.command()
-@click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="Draw into this .svg or .png file.")
+@output_option
 @click.option(
     "--ceiling", "ceiling_mb", type=click.IntRange(min=BASELINE_MB + 36), default=128, show_default=True, metavar="MB"
 )
@@ -28,8 +29,6 @@ COLUMNS = 3
 @click.option("--seed", type=int, default=1, show_default=True)
 def main(output: Path | None, ceiling_mb: int, items: int, seed: int) -> None:
     """Simulate how the chunk size adapts to kinds of jobs; print a table, and draw it."""
-    if output is not None and output.suffix not in (".svg", ".png"):
-        raise click.BadParameter(f"{output} ends neither in .svg nor in .png", param_hint="'--output'")
     jobs = catalogue(items, seed)
     click.echo(f"Ceiling {ceiling_mb} MB, {BASELINE_MB} MB of it used before the job. Breaches, and the time beside")
     click.echo("that of the items (between chunks, lost in breaches), as a fraction of that; adaptive chunks")
@@ -39,33 +38,17 @@ def main(output: Path | None, ceiling_mb: int, items: int, seed: int) -> None:
     for job, adaptive in zip(jobs, runs, strict=True):
         fixed = [run(job, ceiling_mb, size, adaptive=False) for size in FIXED]
         click.echo(f"{job.name:<16}{_cell(adaptive):>13}" + "".join(f"{_cell(each):>16}" for each in fixed))
-    if output is None:
-        return
-    try:
-        _draw(runs, ceiling_mb, output)
-    except ImportError:
-        click.echo("chunk_size_plot: nothing is drawn without matplotlib: pip install matplotlib", err=True)
-        raise SystemExit(1) from None
-    except OSError as error:
-        click.echo(f"chunk_size_plot: {output} cannot be written: {error.strerror}", err=True)
-        raise SystemExit(1) from None
-    click.echo(f"\ndrawn into {output}")
+    if output is not None:
+        rows = -(-len(runs) // COLUMNS)
+        with drawing(output, 5 * COLUMNS, 3.2 * rows) as figure:
+            _draw(figure, rows, runs, ceiling_mb)
 
 
 def _cell(done: Run) -> str:
     return f"{done.breaches or '-'}  {done.overhead:>7.1%}"
 
 
-def _draw(runs: list[Run], ceiling_mb: int, output: Path) -> None:
-    """Raises `ImportError` without matplotlib, `OSError` where ``output`` cannot be written."""
-    import matplotlib
-
-    matplotlib.use("agg")
-    from matplotlib import pyplot
-
-    matplotlib.rcParams.update({"svg.hashsalt": "rqmem", "font.size": 8, "axes.spines.top": False})
-    rows = -(-len(runs) // COLUMNS)
-    figure = pyplot.figure(figsize=(5 * COLUMNS, 3.2 * rows), layout="constrained")
+def _draw(figure: Any, rows: int, runs: list[Run], ceiling_mb: int) -> None:
     for done, part in zip(runs, figure.subfigures(rows, COLUMNS, squeeze=False).flat, strict=False):
         memory, size = part.subplots(2, 1, sharex=True, height_ratios=(3, 2))
         memory.set_title(f"{done.job.name}: breaches {done.breaches}, overhead {done.overhead:.1%}", loc="left")
@@ -74,8 +57,6 @@ def _draw(runs: list[Run], ceiling_mb: int, output: Path) -> None:
     handles, labels = memory.get_legend_handles_labels()
     more, named = size.get_legend_handles_labels()
     figure.legend(handles + more, labels + named, loc="outside lower right", ncols=7)
-    figure.savefig(output, metadata={"Date": None} if output.suffix == ".svg" else None, dpi=110)
-    pyplot.close(figure)
 
 
 def _draw_memory(axes: Any, done: Run, ceiling_mb: int) -> None:

@@ -8,20 +8,17 @@ import click
 from rq_dashboard.cli import main as rq_dashboard
 
 from rqmem.connection import connect, embedded
-from rqmem.errors import RqmemError
+from scripts.harness import one_line_errors
 
 
 @click.command()
 @click.option("--port", type=click.IntRange(1, 65535), default=9181, show_default=True)
 def main(port: int) -> None:
     """Serve rq-dashboard until Ctrl-C."""
-    try:
+    with one_line_errors("dashboard"):
         connect.connect(announce=lambda line: click.echo(line, err=True))
         choice = connect.choose_url()
         url = choice.url if choice else embedded.start().url
-    except RqmemError as error:
-        click.echo(f"dashboard: {error}", err=True)
-        raise SystemExit(error.exit_code) from None
     sys.argv = ["rq-dashboard", "--bind", "127.0.0.1", "--port", str(port), "--redis-url", url]
     rq_dashboard()
 

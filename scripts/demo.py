@@ -17,16 +17,13 @@ from pathlib import Path
 import click
 
 import rqmem
-from rqmem.cli.worker import MB
-from rqmem.errors import RqmemError
 from rqmem.units import show_mb
 from scripts import campaign_run
 from scripts.campaign_run import heading, python
-from scripts.mechanisms.own_worker import end
+from scripts.harness import MB, ROOT, end, one_line_errors
 from scripts.own_queue import own_queue
 from seeds.retell_stand_in import Faults
 
-ROOT = Path(__file__).parents[1]
 FAULTS = Faults(rate_limit=250, error_every=300, error_mode="after", slow_every=500, slow_ms=200)
 
 
@@ -40,16 +37,13 @@ def main(customers: int, seed: int, memory: float) -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what was started is ended then too
     folder = Path(".demo")
     os.environ["DATABASE_URL"] = f"sqlite:///{folder}/demo.db"  # new each time: an older run's may have another schema
-    try:
-        with (
-            campaign_run.own_folder(folder, "demo.db"),
-            campaign_run.redis_server(),
-            campaign_run.stand_in(FAULTS) as url,
-        ):
-            complete = run(customers, seed, show_mb(memory), folder, url)
-    except RqmemError as error:
-        click.echo(f"demo: {error}", err=True)
-        raise SystemExit(error.exit_code) from None
+    with (
+        one_line_errors("demo"),
+        campaign_run.own_folder(folder, "demo.db"),
+        campaign_run.redis_server(),
+        campaign_run.stand_in(FAULTS) as url,
+    ):
+        complete = run(customers, seed, show_mb(memory), folder, url)
     click.echo("\nLook at it in rq-dashboard: make dashboard   (then http://127.0.0.1:9181)")
     sys.exit(0 if complete else 1)
 

@@ -10,7 +10,7 @@ from jobs.campaigns import ProcessRetellAICampaignJob
 from jobs.database import open_sessions
 from jobs.exports import ExportCallPlanJob
 from jobs.tables import Campaign
-from rqmem.errors import RqmemError
+from scripts.harness import one_line_errors
 
 
 @click.command()
@@ -20,7 +20,7 @@ from rqmem.errors import RqmemError
 @click.option("--queue", metavar="NAME", help="Instead of the jobs' own.")
 def main(campaign_id: int, call_plan: str | None, batches: bool, queue: str | None) -> None:
     """Enqueue the campaign CAMPAIGN_ID; prints the ids of the jobs."""
-    try:
+    with one_line_errors("enqueue_campaign"):
         with open_sessions()() as session:
             if session.get(Campaign, campaign_id) is None:
                 raise click.UsageError(f"campaign {campaign_id} does not exist: python -m seeds.campaign makes one")
@@ -30,9 +30,6 @@ def main(campaign_id: int, call_plan: str | None, batches: bool, queue: str | No
             click.echo(plan.id)
         job_class = ProcessRetellAICampaignBatchJob if batches else ProcessRetellAICampaignJob
         click.echo(job_class.enqueue(queue, campaign_id=campaign_id, connection=connection).id)
-    except RqmemError as error:
-        click.echo(f"enqueue_campaign: {error}", err=True)
-        raise SystemExit(error.exit_code) from None
 
 
 if __name__ == "__main__":

@@ -8,16 +8,13 @@ right job types, or two of them tell different figures.
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
 
@@ -25,14 +22,13 @@ import click
 from redis import Redis
 from rq import Queue
 
-from rqmem.connection import embedded
 from rqmem.store.history import history_reader
 from rqmem.testing import wait_until
 from rqmem.units import MB
 from scripts import insight_jobs
+from scripts.harness import ROOT, end, own_redis, without_settings
 from scripts.insight_jobs import Caching, Drifting, Healthy, Leaking
 
-ROOT = Path(__file__).parents[1]
 WORKER, MEMORY_MB = "insight", 160
 DRIFT_FROM_MB, DRIFT_MB = 5, 110
 LEAKS_A_ROUND = 3
@@ -199,8 +195,7 @@ def _worker(url: str) -> Iterator[subprocess.Popen[bytes]]:
     try:
         yield process
     finally:
-        process.terminate()
-        process.wait(60)
+        end(process)
 
 
 def _command(url: str, *arguments: str) -> str:
@@ -230,24 +225,19 @@ def _page(url: str) -> Samples:
 
 
 def _environ(url: str) -> dict[str, str]:
-    clean = {name: value for name, value in os.environ.items() if not name.startswith(("RQMEM_", "MEMORY_"))}
-    return {**clean, "PYTHONPATH": str(ROOT), "RQMEM_REDIS_URL": url}
+    return {**without_settings(), "PYTHONPATH": str(ROOT), "RQMEM_REDIS_URL": url}
 
 
 @click.command()
 @click.option("--minutes", type=click.FloatRange(min=0.2), default=5, show_default=True, help="How long jobs come.")
 def main(minutes: float) -> None:
     """Run the jobs, ask, and say whether all is as it should be."""
-    with tempfile.TemporaryDirectory(prefix="rqmem-insight-") as folder:
-        url = embedded.start(Path(folder)).url
-        try:
-            began = time.monotonic()
-            with worked(url, lambda _: (time.monotonic() - began) / (60 * minutes)) as count:
-                wrong = complaints(look(url))
-                for command in ("report", "recommend", "status"):
-                    click.echo(f"\n$ rqmem {command}\n{_command(url, command)}")
-        finally:
-            embedded.stop(Path(folder))
+    with own_redis() as url:
+        began = time.monotonic()
+        with worked(url, lambda _: (time.monotonic() - began) / (60 * minutes)) as count:
+            wrong = complaints(look(url))
+            for command in ("report", "recommend", "status"):
+                click.echo(f"\n$ rqmem {command}\n{_command(url, command)}")
     click.echo("\n".join([f"{count:,} runs in {minutes:g} minutes", *wrong]))
     if wrong:
         raise SystemExit(1)

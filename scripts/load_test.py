@@ -30,11 +30,11 @@ from pathlib import Path
 import click
 from redis import Redis
 
-from rqmem.config.load import FILE_VARIABLE
 from rqmem.connection import embedded
 from rqmem.errors import ConfigError, RqmemError
 from rqmem.worker import linux
 from scripts import campaign_run
+from scripts.harness import ROOT, without_settings
 from scripts.load import report, rules
 from scripts.load.jobs import LoadedJob, named
 from scripts.load.page import to_html
@@ -42,10 +42,8 @@ from scripts.load.report import Found
 from scripts.load.running import Bench
 from scripts.load.trials import Idle, Measured, Trial
 
-ROOT = Path(__file__).parents[1]
 FEW, MANY, SHORT = 10_000, 50_000, 1_200
 LEAST_MB = 64
-_SETTINGS = ("RQMEM_", "MEMORY_", "JOB_")  # what is measured is rqmem as it comes
 
 FILE = click.Path(dir_okay=False, path_type=Path)
 
@@ -173,21 +171,24 @@ def run_all(bench: Bench, plan: Sequence[tuple[LoadedJob, list[Trial]]], many: i
 def own_server(folder: Path) -> Iterator[Redis]:
     """A Redis that nobody else uses, and no setting of rqmem's from outside; what is left of workers ends up here."""
     before = dict(os.environ)
-    for name in [name for name in os.environ if name.startswith(_SETTINGS)]:
-        del os.environ[name]
+    replace_environ(without_settings(before))
     server = embedded.start(folder)
     if not server.started:
         raise ConfigError(f"another load test uses {folder}: let it end, or give another --folder")
     was_subreaper = linux.become_subreaper()  # after the server, which is not to become our child
-    os.environ |= {"RQMEM_REDIS_URL": server.url, FILE_VARIABLE: os.devnull}
+    os.environ["RQMEM_REDIS_URL"] = server.url
     try:
         with Redis.from_url(server.url) as connection:
             yield connection
     finally:
         embedded.stop(folder)
         linux.become_subreaper(was_subreaper)
-        os.environ.clear()
-        os.environ.update(before)
+        replace_environ(before)
+
+
+def replace_environ(environ: dict[str, str]) -> None:
+    os.environ.clear()
+    os.environ.update(environ)
 
 
 if __name__ == "__main__":

@@ -12,18 +12,14 @@ import pty
 import re
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import click
 
-from rqmem.connection import embedded
 from scripts import insight
+from scripts.harness import ROOT, own_redis
 
-ROOT = Path(__file__).parents[1]
 PICTURES = ROOT / "docs" / "pictures"
 _COLUMNS = 100
 _FONT = re.compile(r"@font-face \{.*?\}\s*", re.DOTALL)  # fetched from elsewhere; any fixed-width one does
@@ -36,25 +32,16 @@ def main(seconds: int) -> None:
     PICTURES.mkdir(exist_ok=True)
     for script, name in (("back_test", "recommended-ceilings"), ("chunk_size_plot", "chunk-sizes")):
         _run([sys.executable, "-m", f"scripts.{script}", "--output", str(PICTURES / f"{name}.png")])
-    with _redis() as url:
+    with own_redis() as url:
         _run([sys.executable, "-m", "scripts.demo"], RQMEM_REDIS_URL=url)
         [breach] = [each for each in _alerts(url) if each["rule"] == "ceiling-exceeded"]
         _picture("inspect", url, "inspect", breach["job_id"])
-    with _redis() as url:
+    with own_redis() as url:
         began = time.monotonic()
         with insight.worked(url, lambda rounds: min(1.0, (time.monotonic() - began) / seconds)):
             for command in ("status", "report", "recommend"):
                 _picture(command, url, command)
     click.echo(f"made in {PICTURES.relative_to(ROOT)}: {', '.join(sorted(each.name for each in PICTURES.iterdir()))}")
-
-
-@contextmanager
-def _redis() -> Iterator[str]:
-    with tempfile.TemporaryDirectory() as folder:
-        try:
-            yield embedded.start(Path(folder)).url
-        finally:
-            embedded.stop(Path(folder))
 
 
 def _alerts(url: str) -> list[dict[str, str]]:

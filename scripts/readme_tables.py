@@ -13,9 +13,10 @@ import click
 
 from rqmem.cli.config_tables import split_rule
 from rqmem.config.settings import SETTINGS, default
-from rqmem.errors import ConfigError, RqmemError
+from rqmem.errors import ConfigError
 from rqmem.job.declared import Declared, find
 from rqmem.units import show_mb
+from scripts.harness import one_line_errors
 
 README = Path(__file__).parents[1] / "README.md"
 MODULES = (
@@ -48,22 +49,31 @@ def settings_table() -> str:
 TABLES: dict[str, Callable[[], str]] = {"settings": settings_table, "jobs": jobs_table}
 
 
+def cut_at(begin: str, end: str, text: str) -> tuple[str, str, str]:
+    """The page before, between and after two comments. Raises `ConfigError` if they are not in it."""
+    if text.count(begin) != 1 or text.count(end) != 1 or text.index(begin) > text.index(end):
+        raise ConfigError(f"the page has no place for the table: write {begin!r} and below it {end!r}, once each")
+    head, _, rest = text.partition(begin)
+    between, _, tail = rest.partition(end)
+    return head, between, tail
+
+
 def in_readme(name: str, text: str) -> str:
     """The table that README has. Raises `ConfigError` if its two comments are not in it."""
-    begin, end = marks(name)
-    if text.count(begin) != 1 or text.count(end) != 1 or text.index(begin) > text.index(end):
-        raise ConfigError(f"README.md has no place for the table: write {begin!r} and below it {end!r}, once each")
-    return text.partition(begin)[2].partition(end)[0].strip("\n")
+    return cut_at(*marks(name), text)[1].strip("\n")
 
 
 def updated(text: str) -> str:
     """README with the tables as they are now. Raises `ConfigError`."""
     for name, table in TABLES.items():
-        in_readme(name, text)
-        begin, end = marks(name)
-        head, _, rest = text.partition(begin)
-        text = f"{head}{begin}\n{table()}\n{end}{rest.partition(end)[2]}"
+        text = replaced(*marks(name), text, table())
     return text
+
+
+def replaced(begin: str, end: str, text: str, table: str) -> str:
+    """The page with this table between the two comments. Raises `ConfigError`."""
+    head, _, tail = cut_at(begin, end, text)
+    return f"{head}{begin}\n{table}\n{end}{tail}"
 
 
 def marks(name: str) -> tuple[str, str]:
@@ -92,14 +102,11 @@ def _job(declared: Declared) -> tuple[str, ...]:
 @click.option("--update", is_flag=True, help="Write them into README.md.")
 def main(update: bool) -> None:
     """Print the tables."""
-    try:
+    with one_line_errors("readme_tables"):
         if update:
             README.write_text(updated(README.read_text(encoding="utf-8")), encoding="utf-8")
         else:
             click.echo("\n\n".join(table() for table in TABLES.values()))
-    except RqmemError as error:
-        click.echo(f"readme_tables: {error}", err=True)
-        raise SystemExit(error.exit_code) from None
 
 
 if __name__ == "__main__":

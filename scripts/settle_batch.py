@@ -13,7 +13,7 @@ from jobs.campaign_batches import FollowUpCallBatchJob
 from jobs.campaigns import complete, find
 from jobs.sources import shared_sessions
 from rqmem import connect
-from rqmem.errors import RqmemError
+from scripts.harness import one_line_errors
 
 
 @click.command()
@@ -21,7 +21,7 @@ from rqmem.errors import RqmemError
 @click.option("--sent/--not-sent", "sent", default=None, help="What Retell's dashboard says.")
 def main(batch_id: str, sent: bool | None) -> None:
     """Settle the batch BATCH_ID."""
-    try:
+    with one_line_errors("settle_batch"):
         batch = call_batches.read(shared_sessions(), batch_id)
         if batch is None:
             raise click.UsageError(f"there is no batch {batch_id}: its campaign's figures say what became of it")
@@ -40,9 +40,6 @@ def main(batch_id: str, sent: bool | None) -> None:
             call_batches.undo(shared_sessions(), batch_id)
             complete(shared_sessions(), campaign.id)
             click.echo(f"its customers are pending again: python -m scripts.enqueue_campaign {campaign.id} --batches")
-    except RqmemError as error:
-        click.echo(f"settle_batch: {error}", err=True)
-        raise SystemExit(error.exit_code) from None
 
 
 if __name__ == "__main__":

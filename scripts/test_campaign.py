@@ -31,18 +31,15 @@ from jobs.campaigns import ProcessRetellAICampaignJob
 from jobs.database import create_schema, open_database
 from jobs.sources import shared_sessions
 from jobs.tables import OPEN, Campaign, Customer
-from rqmem.cli.worker import MB
 from rqmem.doctor.selftest import last_words
-from rqmem.errors import RqmemError
 from rqmem.units import show_mb
 from scripts import campaign_run
 from scripts.campaign_run import heading
-from scripts.mechanisms.own_worker import end
+from scripts.harness import MB, ROOT, end, error_of, one_line_errors
 from scripts.own_queue import own_queue, unfinished
 from seeds.campaign import seed_campaign
 from seeds.retell_stand_in import Faults
 
-ROOT = Path(__file__).parents[1]
 WORKER = [sys.executable, "-m", "rqmem", "worker", "--with-scheduler"]
 LOOK_SECONDS = 0.2
 LOOKS = 10  # a job that was just taken from its queue is in no registry of RQ's yet
@@ -119,16 +116,13 @@ def main(customers: int, seed: int, batches: bool, workers: int, memory: float, 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what was started is ended then too
     named = os.environ.get("DATABASE_URL")
     os.environ["DATABASE_URL"] = named or f"sqlite:///{folder}/campaign.db"
-    try:
-        with (
-            campaign_run.own_folder(folder, None if named else "campaign.db"),
-            campaign_run.redis_server(),
-            campaign_run.stand_in(faults) as url,
-        ):
-            complete = run(customers, seed, batches, Workers(workers, show_mb(memory), folder), url)
-    except RqmemError as error:
-        click.echo(f"test_campaign: {error}", err=True)
-        raise SystemExit(error.exit_code) from None
+    with (
+        one_line_errors("test_campaign"),
+        campaign_run.own_folder(folder, None if named else "campaign.db"),
+        campaign_run.redis_server(),
+        campaign_run.stand_in(faults) as url,
+    ):
+        complete = run(customers, seed, batches, Workers(workers, show_mb(memory), folder), url)
     sys.exit(0 if complete else 1)
 
 
@@ -155,8 +149,7 @@ def run(count: int, seed: int, batches: bool, workers: Workers, url: str) -> boo
         rate = outcome.calls_received / seconds
         click.echo(f"seconds                  {seconds:>8.1f}   ({rate:,.0f} calls a second)")
         if job.get_status() in FAILED:
-            result = job.latest_result()
-            click.echo((result.exc_string or "").strip().splitlines()[-1] if result else "the job failed", err=True)
+            click.echo(error_of(job) or "the job failed", err=True)
     if ended:
         click.echo(f"test_campaign: the workers have ended: {workers.last_words()}", err=True)
     campaign_run.verdict(outcome.complete)

@@ -18,9 +18,8 @@ import click
 import redis
 
 import rqmem
-from rqmem.cli.worker import MB
-from rqmem.errors import RqmemError
 from rqmem.store.history import history_reader
+from scripts.harness import MB, one_line_errors
 from scripts.mechanisms.own_worker import forget, new_mark, own_worker
 from scripts.mechanisms.verdicts import Verdict
 from scripts.mechanisms.walk import JOB_TYPES, Walk
@@ -39,10 +38,8 @@ def main(url: str | None, memory: float) -> None:
     if url:
         os.environ["RQMEM_REDIS_URL"] = url
     try:
-        found = walk(memory)
-    except RqmemError as error:
-        click.echo(f"test_memory_management: {error}", err=True)
-        raise SystemExit(error.exit_code) from None
+        with one_line_errors("test_memory_management"):
+            found = walk(memory)
     except redis.RedisError as error:
         click.echo(f"test_memory_management: Redis went away: {' '.join(str(error).split())}", err=True)
         raise SystemExit(1) from None

@@ -14,8 +14,8 @@ from rqmem.store import execution_reader
 from rqmem.testing.catalogue import Adversary
 from rqmem.testing.meanwhile import happen
 from scripts.bench import jobs
-from scripts.bench.measuring import error_of
 from scripts.bench.worker_runs import Ended, How, Running, empty_queue, milliseconds_between, run
+from scripts.harness import error_of
 
 UNWOUND_MB, KILLED_MB = 8.0, 32.0 + 8.0
 UNWOUND_LAYERS = {"watch", "checkpoint"}

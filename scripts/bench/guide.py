@@ -19,6 +19,8 @@ from rqmem.store.history import history_reader
 from scripts.bench.guide_examples import GUIDE, Tip, make_shop, tips
 from scripts.bench.measuring import end, own_redis
 from scripts.bench.worker_runs import How, Running, empty_queue
+from scripts.harness import one_line_errors
+from scripts.readme_tables import replaced
 
 BEGIN, END = "<!-- figures: python -m scripts.bench.guide --update -->", "<!-- end of the figures -->"
 WORKER_MB = 1024
@@ -88,11 +90,8 @@ def faults(found: dict[Tip, tuple[Example, Example]]) -> list[str]:
 
 
 def in_guide(text: str, figures: str) -> str:
-    """The guide with these figures. Raises `click.ClickException`."""
-    if text.count(BEGIN) != 1 or text.count(END) != 1:
-        raise click.ClickException(f"the guide has no place for the figures: write {BEGIN!r} and below it {END!r}")
-    head, _, rest = text.partition(BEGIN)
-    return f"{head}{BEGIN}\n{figures}\n{END}{rest.partition(END)[2]}"
+    """The guide with these figures. Raises `ConfigError`."""
+    return replaced(BEGIN, END, text, figures)
 
 
 @click.command()
@@ -107,7 +106,8 @@ def main(orders: int, rounds: int, update: bool) -> None:
         found = measured(connection, folder, rounds)
     click.echo(table(found))
     if update:
-        GUIDE.write_text(in_guide(GUIDE.read_text(), table(found)))
+        with one_line_errors("guide"):
+            GUIDE.write_text(in_guide(GUIDE.read_text(), table(found)))
     end(faults(found))
 
 

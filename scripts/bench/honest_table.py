@@ -11,8 +11,9 @@ from rq.job import Job, JobStatus
 
 from rqmem.store import execution_reader
 from rqmem.testing.catalogue import Honest
-from scripts.bench.measuring import error_of, work_off
+from scripts.bench.measuring import work_off
 from scripts.bench.worker_runs import How, empty_queue, stock_worker
+from scripts.harness import error_of
 
 
 def table(how: How, honest: Sequence[Honest], runs: int) -> list[str]:

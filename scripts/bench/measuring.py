@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,11 +13,10 @@ import click
 from redis import Redis
 from rq.job import Job, JobStatus
 
-from rqmem.connection import embedded
 from rqmem.measure import procfs
-from rqmem.tracebacks import what_was_raised
 from rqmem.units import MB, to_mb
 from rqmem.worker import linux
+from scripts import harness
 from scripts.bench.worker_runs import LONGEST_SECONDS, Ended, Running, stolen_since_now
 
 
@@ -30,16 +28,11 @@ def own_redis() -> Iterator[Redis]:
     At the end, print how much time the host of this virtual machine took: the figures are worth no more than that.
     """
     stolen = stolen_since_now()
-    with tempfile.TemporaryDirectory() as folder:
-        server = embedded.start(Path(folder))
+    with harness.own_redis() as url, Redis.from_url(url) as connection:
         linux.become_subreaper()  # after the server, which is not to become our child
-        os.environ["RQMEM_REDIS_URL"] = server.url
-        try:
-            with Redis.from_url(server.url) as connection:
-                connection.config_set("appendonly", "no")
-                yield connection
-        finally:
-            embedded.stop(Path(folder))
+        os.environ["RQMEM_REDIS_URL"] = url
+        connection.config_set("appendonly", "no")
+        yield connection
     click.echo(f"\nprocessor time that the host took: {stolen():.0f} % (above some 5 % look again)")
 
 
@@ -68,14 +61,9 @@ def result_of(job: Job) -> Any:
     """What the job returned. Raises `click.ClickException` for one that did not finish, with its error."""
     job.refresh()
     if job.get_status() != JobStatus.FINISHED:
-        raise click.ClickException(f"{job.description} ended {job.get_status().value}: {error_of(job) or 'no result'}")
+        why = harness.error_of(job) or "no result"
+        raise click.ClickException(f"{job.description} ended {job.get_status().value}: {why}")
     return job.return_value()
-
-
-def error_of(job: Job) -> str:
-    """What its last execution raised, in one line; empty: nothing."""
-    result = job.latest_result()
-    return what_was_raised((result.exc_string if result else None) or "")
 
 
 def resident_mb(pid: int | str = "self") -> float:

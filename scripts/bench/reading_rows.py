@@ -19,6 +19,7 @@ import click
 from scripts.bench.measuring import end, own_redis, result_of, work_off
 from scripts.bench.row_jobs import ADAPTIVE, CEILING_MB, FIXED, MOST_MB, WAYS, Read, fill
 from scripts.bench.worker_runs import How, empty_queue
+from scripts.drawing import drawing, output_option
 
 PARTS = (0.01, 0.03, 0.1, 0.3, 1.0)
 MOST_MB_IN = {FIXED: 16.0, ADAPTIVE: 0.8 * CEILING_MB}
@@ -84,15 +85,8 @@ def faults(table: Table) -> list[str]:
     ]
 
 
-def draw(table: Table, output: Path) -> None:
-    """Raises `ImportError` without matplotlib, `OSError` where ``output`` cannot be written."""
-    import matplotlib
-
-    matplotlib.use("agg")
-    from matplotlib import pyplot
-
-    matplotlib.rcParams.update({"svg.hashsalt": "rqmem", "font.size": 8, "axes.spines.top": False})
-    figure, (memory, time) = pyplot.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
+def draw(table: Table, figure: Any) -> None:
+    memory, time = figure.subplots(1, 2)
     for way, cells in table.items():
         rows, style = [cell.rows for cell in cells], "-o" if way in MOST_MB_IN else "--o"
         memory.plot(rows, [max(cell.growth_mb, 0.1) for cell in cells], style, label=way, markersize=3)
@@ -104,19 +98,15 @@ def draw(table: Table, output: Path) -> None:
         axes.set(xscale="log", yscale="log", xlabel="rows")
         axes.grid(alpha=0.3)
     figure.legend(loc="outside lower center", ncols=5)
-    figure.savefig(output, metadata={"Date": None} if output.suffix == ".svg" else None, dpi=110)
-    pyplot.close(figure)
 
 
 @click.command()
-@click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="Draw into this .svg or .png file.")
+@output_option
 @click.option("--rows", type=click.IntRange(1000), default=1_000_000, show_default=True, help="Of the largest reading.")
 @click.option("--rounds", type=click.IntRange(1), default=3, show_default=True)
 @click.option("--short", is_flag=True, help="20,000 rows, one round.")
 def main(output: Path | None, rows: int, rounds: int, short: bool) -> None:
     """Print the tables, and draw the first."""
-    if output is not None and output.suffix not in (".svg", ".png"):
-        raise click.BadParameter(f"{output} ends neither in .svg nor in .png", param_hint="'--output'")
     if short:
         rows, rounds = 20_000, 1
     counts = [int(part * rows) for part in PARTS]
@@ -126,18 +116,9 @@ def main(output: Path | None, rows: int, rounds: int, short: bool) -> None:
         table = rows_of_all_ways(str(path), counts[-2:] if short else counts, rounds)
         statements(str(path), min(rows, _STATEMENTS), rounds)
     if output is not None:
-        _draw_or_say(table, output)
+        with drawing(output, 10, 3.6) as figure:
+            draw(table, figure)
     end(faults(table))
-
-
-def _draw_or_say(table: Table, output: Path) -> None:
-    try:
-        draw(table, output)
-    except ImportError:
-        raise click.ClickException("nothing is drawn without matplotlib: pip install 'rqmem[plot]'") from None
-    except OSError as error:
-        raise click.ClickException(f"{output} cannot be written: {error.strerror}") from None
-    click.echo(f"\ndrawn into {output}")
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from rq import Queue, Worker
 from rq.job import Job
 
 from rqmem.connection import connect
-from rqmem.measure import process_tree
+from rqmem.measure import process_tree, procfs
 from rqmem.testing import wait_until
 
 ROOT = Path(__file__).parents[2]
@@ -69,7 +69,7 @@ class Running:
     """A worker that runs; end it with `finish`."""
 
     def __init__(self, command: list[str], directory: Path = ROOT) -> None:
-        self._known = process_tree.descendants(os.getpid())
+        self._known = {pid: procfs.read_start_time(pid) for pid in process_tree.descendants(os.getpid())}
         self._shm = set(os.listdir("/dev/shm"))  # noqa: PTH208
         self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115  closed in `finish`
         self._process = subprocess.Popen(

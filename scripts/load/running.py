@@ -29,6 +29,7 @@ from rqmem.store import execution_reader
 from rqmem.store.history import history_reader
 from scripts import campaign_run
 from scripts.bench.worker_runs import Running
+from scripts.harness import error_of
 from scripts.load import idle, outcomes, receiver, sampling
 from scripts.load.jobs import LoadedJob
 from scripts.load.outcomes import Place
@@ -163,12 +164,11 @@ class Bench:
         outcome = "finished" if status == JobStatus.FINISHED else "failed" if in_time else "did not end"
         if sampler.killed:
             outcome = "killed"
-        result = enqueued.latest_result()
-        lines = ((result.exc_string if result and status != JobStatus.FINISHED else None) or "").strip().splitlines()
+        error = "" if status == JobStatus.FINISHED else error_of(enqueued)
         measured = Measured(
             trial,
             outcome=outcome,
-            error=lines[-1][:300] if lines else "",
+            error=error[:300],
             seconds=seconds,
             peak_mb=sampling.peak_mb(sampler.samples),
             sampled_peak_mb=sampling.peak_mb(sampler.samples),

@@ -8,29 +8,26 @@ from __future__ import annotations
 
 import os
 import secrets
-import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import IO, Any, cast
+from typing import IO, cast
 
 from redis import Redis
 from rq import Queue
 from rq.group import Group
 from rq.worker_registration import REDIS_WORKER_KEYS
 
-from rqmem.config.load import FILE_VARIABLE
 from rqmem.doctor.selftest import last_words
 from rqmem.errors import RqmemError
 from rqmem.store import keys
 from rqmem.store.history import clearing
 from rqmem.testing import wait_until
 from rqmem.units import show_mb
+from scripts.harness import end, without_settings
 
-_END_SECONDS = 15.0
-_SETTINGS = ("RQMEM_", "MEMORY_", "JOB_")  # what is walked through is rqmem as it comes
 _WHICH_REDIS = "RQMEM_REDIS_URL"
 
 
@@ -68,9 +65,7 @@ def own_worker(mark: str, memory_mb: float) -> Iterator[OwnWorker]:
     """A worker on the queue ``mark`` with default settings; ended, with all it runs, when the block is left."""
     command = [sys.executable, "-m", "rqmem", "worker", mark, "--memory", show_mb(memory_mb)]
     options = ["--name", f"{mark}-worker", "--path", os.curdir, "--log-level", "info"]
-    environ = {
-        name: value for name, value in os.environ.items() if name == _WHICH_REDIS or not name.startswith(_SETTINGS)
-    } | {FILE_VARIABLE: os.devnull}  # nor what an rqmem.ini here says
+    environ = without_settings() | {name: os.environ[name] for name in (_WHICH_REDIS,) if name in os.environ}
     with tempfile.TemporaryFile("w+") as log:
         process = subprocess.Popen([*command, *options], env=environ, stdout=log, stderr=subprocess.STDOUT, text=True)
         try:
@@ -96,17 +91,3 @@ def forget(connection: Redis, mark: str, job_types: list[str]) -> None:
 def _marked(members: object, mark: str) -> list[bytes]:
     """Those of ours; never none, which Redis would refuse."""
     return [member for member in cast("set[bytes]", members) if mark.encode() in member] or [mark.encode()]
-
-
-def end(process: subprocess.Popen[Any]) -> None:
-    """In order if it will: the second SIGTERM, which RQ heeds a second after the first, ends a job that runs."""
-    for _ in range(3):
-        if process.poll() is None:
-            process.send_signal(signal.SIGTERM)
-            try:
-                process.wait(_END_SECONDS / 3)
-            except subprocess.TimeoutExpired:
-                continue
-    if process.poll() is None:
-        process.kill()  # its horse dies with it
-    process.wait()

@@ -17,6 +17,7 @@ from rqmem.store import execution_reader
 from rqmem.store.execution_records import RunRecord
 from rqmem.store.history import history_reader
 from rqmem.units import MB
+from scripts.harness import error_of
 from scripts.mechanisms import jobs, verdicts
 from scripts.mechanisms.own_worker import OwnWorker
 from scripts.mechanisms.verdicts import Verdict
@@ -125,12 +126,10 @@ class Walk:
         return self.ended(job)
 
     def ended(self, job: Job) -> Ended:
-        result = job.latest_result()
-        raised = ((result.exc_string if result is not None else "") or "").strip()
         return Ended(
             status=job.get_status().value,
-            result=result.return_value if result is not None else None,
-            error=raised.rpartition("\n")[2],
+            result=job.return_value(),
+            error=error_of(job),
             run=execution_reader.run(self.connection, job.id),
             breaches=execution_reader.breaches(self.connection, job.id),
         )

@@ -1,0 +1,75 @@
+"""What the scripts share: their errors, a Redis of their own, environments without settings, the end of a worker."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+from rq.job import Job
+
+from rqmem.cli.options import parsed
+from rqmem.config.load import FILE_VARIABLE
+from rqmem.config.settings import positive_mb
+from rqmem.connection import embedded
+from rqmem.errors import RqmemError
+from rqmem.tracebacks import what_was_raised
+
+ROOT = Path(__file__).parents[1]
+MB = parsed("MB", positive_mb)
+"""The arguments of `click.option` for a size."""
+
+_SETTINGS = ("RQMEM_", "MEMORY_", "JOB_")
+_END_SECONDS = 15.0
+
+
+@contextmanager
+def one_line_errors(script: str) -> Iterator[None]:
+    """An error of rqmem ends the process, with one line on stderr and the error's exit code."""
+    try:
+        yield
+    except RqmemError as error:
+        click.echo(f"{script}: {error}", err=True)
+        raise SystemExit(error.exit_code) from None
+
+
+@contextmanager
+def own_redis() -> Iterator[str]:
+    """The URL of an embedded Redis that nobody else uses; at the end it is gone with its data."""
+    with tempfile.TemporaryDirectory(prefix="rqmem-script-") as folder:
+        try:
+            yield embedded.start(Path(folder)).url
+        finally:
+            embedded.stop(Path(folder))
+
+
+def without_settings(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """The environment without rqmem's settings, those of an rqmem.ini too: scripts show rqmem with its defaults."""
+    clean = {name: value for name, value in environ.items() if not name.startswith(_SETTINGS)}
+    return clean | {FILE_VARIABLE: os.devnull}
+
+
+def error_of(job: Job) -> str:
+    """What its last execution raised, in one line; empty: nothing."""
+    result = job.latest_result()
+    return what_was_raised((result.exc_string if result else None) or "")
+
+
+def end(process: subprocess.Popen[Any]) -> None:
+    """End a worker in order. RQ heeds a second SIGTERM a second after the first: it ends a job that runs."""
+    for _ in range(3):
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+            try:
+                process.wait(_END_SECONDS / 3)
+            except subprocess.TimeoutExpired:
+                continue
+    if process.poll() is None:
+        process.kill()  # its horse dies with it
+    process.wait()
