@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 from redis import Redis
 from redis.exceptions import RedisError
 
 from rqmem.events import Breach
+from rqmem.rq_names import Execution, Job, Queue
 from rqmem.store import codec, keys
 from rqmem.store.execution_records import Owner, RunRecord, Standing
 from rqmem.store.executions import KEPT_EVIDENCE
 from rqmem.store.history.history_records import Live
 from rqmem.store.retrying import described, refusal
 from rqmem.store.scripts import of_each
-
-if TYPE_CHECKING:
-    from redis import Redis
-
-    from rqmem.rq_names import Execution, Job, Queue
 
 
 def run(connection: Redis, job_id: str) -> RunRecord:

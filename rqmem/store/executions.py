@@ -9,8 +9,11 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 from uuid import uuid4
+
+from redis import Redis
+from redis.client import Pipeline
 
 from rqmem.errors import RunTakenOver, SourceError
 from rqmem.events import EVIDENCE, Breach
@@ -18,6 +21,8 @@ from rqmem.rq_names import (
     Execution,
     ExecutionRegistry,
     FailedJobRegistry,
+    Job,
+    Queue,
     ScheduledJobRegistry,
     StartedJobRegistry,
     now,
@@ -28,12 +33,6 @@ from rqmem.store.execution_records import Owner
 from rqmem.store.keys import KEEP_SECONDS, WAITING_SECONDS
 from rqmem.store.retrying import until_redis_answers
 from rqmem.store.scripts import script
-
-if TYPE_CHECKING:
-    from redis import Redis
-    from redis.client import Pipeline
-
-    from rqmem.rq_names import Job, Queue
 
 KEPT_BREACHES, KEPT_EVIDENCE = 50, 8
 """How many breaches of a job are kept, as many as its story can name, and how many of them with their evidence."""
@@ -257,26 +256,18 @@ class RunWriter:
         ``unsaved_chunks``, ``unsaved_items``: without a `save_chunks` of their own; no items if it did not end well,
         since they will be done again.
         """
+        more = {"items_unsaved": unsaved_items} if unsaved_items else {}
+        self._update({"peak_mb": peak_mb, **more}, {"seconds": seconds, "chunks": unsaved_chunks})
+
+    def _update(self, values: Mapping[Any, Any], added: Mapping[str, float] | None = None) -> None:
+        """Set these fields of the run, and add to the others."""
         key = keys.run(self._job_id)
 
         def write() -> None:
             with self._connection.pipeline() as pipeline:
-                pipeline.hset(key, "peak_mb", peak_mb)
-                pipeline.hincrbyfloat(key, "seconds", seconds)
-                pipeline.hincrby(key, "chunks", unsaved_chunks)
-                if unsaved_items:
-                    pipeline.hset(key, "items_unsaved", unsaved_items)
-                expire_run(pipeline, self._job_id)
-                pipeline.execute()
-
-        until_redis_answers(write, f"close the run of job {self._job_id}")
-
-    def _update(self, mapping: Mapping[Any, Any]) -> None:
-        key = keys.run(self._job_id)
-
-        def write() -> None:
-            with self._connection.pipeline() as pipeline:
-                pipeline.hset(key, mapping=mapping)
+                pipeline.hset(key, mapping=values)
+                for field, amount in (added or {}).items():
+                    pipeline.hincrbyfloat(key, field, amount)
                 expire_run(pipeline, self._job_id)
                 pipeline.execute()
 

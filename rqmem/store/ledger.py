@@ -12,12 +12,17 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
+
+from redis import Redis
+from redis.client import Pipeline
 
 from rqmem.errors import RunTakenOver
 from rqmem.rq_names import (
     CanceledJobRegistry,
     DeferredJobRegistry,
+    EnqueueData,
+    Execution,
     FailedJobRegistry,
     Group,
     Job,
@@ -30,12 +35,6 @@ from rqmem.store.execution_records import GATHER, Pending, Split
 from rqmem.store.executions import expire_run, keys_of_an_end
 from rqmem.store.keys import KEEP_SECONDS, WAITING_SECONDS
 from rqmem.store.scripts import script
-
-if TYPE_CHECKING:
-    from redis import Redis
-    from redis.client import Pipeline
-
-    from rqmem.rq_names import EnqueueData, Execution
 
 OK, WAITING = "ok", ""
 _BATCH = 500

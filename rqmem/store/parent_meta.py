@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
+from redis import Redis
+from redis.client import Pipeline
 from redis.exceptions import RedisError
 
 from rqmem.rq_names import Job, JobStatus
 from rqmem.store import execution_reader, keys
-
-if TYPE_CHECKING:
-    from redis import Redis
-    from redis.client import Pipeline
 
 _PAUSE_SECONDS = 1.0
 _log = logging.getLogger("rqmem.worker")

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from redis import Redis
 from redis.exceptions import NoPermissionError, RedisError
 
 from rqmem.errors import RedisUnavailable
 from rqmem.rq_names import RQ_KEY_PREFIX
 from rqmem.store import keys
-
-if TYPE_CHECKING:
-    from redis import Redis
 
 
 def check_may_write(connection: Redis) -> None:

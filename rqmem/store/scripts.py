@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from redis import Redis
-    from redis.client import Pipeline
+from redis import Redis
+from redis.client import Pipeline
 
 _FOLDER = Path(__file__).parent / "lua"
 

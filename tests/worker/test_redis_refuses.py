@@ -194,7 +194,7 @@ def test_a_worker_waits_until_redis_no_longer_refuses(
     begun(in_its_chunks)
     with refuses(admin):
         in_its_chunks.touch()
-        worker.wait_for(r"Redis refuses .*: waiting for it to (save a chunk|close the run) of job")
+        worker.wait_for(r"Redis refuses .*: waiting for it to (save a chunk|write to the run) of job")
     wait_until(lambda: chunked.get_status() == JobStatus.FINISHED, 30)
     with refuses(admin):
         pass

@@ -7,15 +7,13 @@ alert is handled at least once. Works from Redis 5 on, also when the journal is 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import Any, TypeVar, cast
 
+from redis import Redis
 from redis.exceptions import ResponseError
 
 from rqmem.store import keys
 from rqmem.store.alerts.alert_records import Alert
-
-if TYPE_CHECKING:
-    from redis import Redis
 
 T = TypeVar("T")
 

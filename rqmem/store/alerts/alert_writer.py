@@ -8,16 +8,14 @@ that it has ended, or another worker finds that worker dead.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+
+from redis import Redis
 
 from rqmem.store import codec, execution_reader, keys
 from rqmem.store.alerts.alert_records import Alert, Open
 from rqmem.store.history import history_reader
 from rqmem.store.history.kept_types import kept_as
 from rqmem.store.scripts import script
-
-if TYPE_CHECKING:
-    from redis import Redis
 
 KEPT_ALERTS, KEPT_OPEN = 1000, 500
 _COUNT_KEPT_MS = 3600 * 1000  # the count is kept for so long after the cool-down

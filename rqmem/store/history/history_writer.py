@@ -10,21 +10,18 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
-from rqmem.events import WHOSE, Breach, Event
+from redis import Redis
+from redis.client import Pipeline
+
+from rqmem.events import WHOSE, Breach, Event, LeakFound
 from rqmem.policy.histogram import bound, bucket
 from rqmem.store import codec, keys
 from rqmem.store.history.history_records import OK, PEAK_BOUNDS_MB, SECONDS_BOUNDS, VERSION, Grown, Live, Run, Sums
 from rqmem.store.history.kept_types import KEPT_TYPES, forget_beyond
 from rqmem.store.history.samples import RINGS, Sample
 from rqmem.store.keys import DAY_SECONDS, DAYS_KEPT, HOUR_SECONDS, HOURS_KEPT, WEEK_SECONDS, WEEKS_KEPT
-
-if TYPE_CHECKING:
-    from redis import Redis
-    from redis.client import Pipeline
-
-    from rqmem.events import LeakFound
 
 # At worst 60 MB together, if everything reaches its bound; a few MB with 20 job types.
 KEPT_RUNS = 100

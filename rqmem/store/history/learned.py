@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
+from redis import Redis
 from redis.exceptions import RedisError, ResponseError
 
 from rqmem.errors import JournalVersionError
@@ -14,9 +15,6 @@ from rqmem.policy.recommendation import COST_FRACTION, Day, Recommendation, Type
 from rqmem.store.history import history_reader
 from rqmem.store.history.history_records import OK, Run
 from rqmem.store.keys import DAY_SECONDS, DAYS_KEPT
-
-if TYPE_CHECKING:
-    from redis import Redis
 
 T = TypeVar("T")
 
