@@ -17,6 +17,19 @@ _BREACH_BYTES = 16384
 _KEPT_CHECKPOINTS = 5
 
 
+class _Text:
+    """A text of the page, kept in the bytes of one field."""
+
+    def __init__(self, field: str) -> None:
+        self._field = field
+
+    def __get__(self, page: SharedPage, owner: type[SharedPage]) -> str:
+        return page._get(self._field)
+
+    def __set__(self, page: SharedPage, text: str) -> None:
+        page._set(self._field, text)
+
+
 class SharedPage(ctypes.Structure):
     """The page as attributes. Texts are cut to their room; a torn one is read with replacement characters.
 
@@ -92,42 +105,14 @@ class SharedPage(ctypes.Structure):
     hook_breached: bool
     ends_with_hooks: bool
     tape: Tape
+    job, outcome, integrations, operation, line = map(
+        _Text, ("_job", "_outcome", "_integrations", "_operation", "_line")
+    )
 
     _fields_ = [
-        ("ceiling_bytes", ctypes.c_int64),
-        ("declared_bytes", ctypes.c_int64),
-        ("samples", ctypes.c_int64),
-        ("snapshot_wanted", ctypes.c_int64),
-        ("snapshot_told", ctypes.c_int64),
-        ("peak_bytes", ctypes.c_int64),
-        ("usage_bytes", ctypes.c_int64),
-        ("items_done", ctypes.c_int64),
-        ("chunks", ctypes.c_int64),
-        ("items", ctypes.c_int64),
-        ("largest_chunk", ctypes.c_int64),
-        ("chunk_peak_bytes", ctypes.c_int64),
-        ("chunk_peak_of", ctypes.c_int64),
-        ("held_at_breach", ctypes.c_int64),
-        ("held_before", ctypes.c_int64),
-        ("left_before", ctypes.c_int64),
-        ("need_bytes", ctypes.c_int64),
-        ("imported_bytes", ctypes.c_int64),
+        *((name, ctypes.c_int64) for name, kind in __annotations__.items() if kind == "int"),
+        *((name, ctypes.c_bool) for name, kind in __annotations__.items() if kind == "bool"),
         ("_phase", ctypes.c_int32),
-        ("peak_sampled", ctypes.c_bool),
-        ("burst", ctypes.c_bool),
-        ("stop_asked", ctypes.c_bool),
-        ("in_hooks", ctypes.c_bool),
-        ("breached", ctypes.c_bool),
-        ("recorded", ctypes.c_bool),
-        ("has_run", ctypes.c_bool),
-        ("fresh", ctypes.c_bool),
-        ("gathers", ctypes.c_bool),
-        ("again", ctypes.c_bool),
-        ("breach_known", ctypes.c_bool),
-        ("capture_unwanted", ctypes.c_bool),
-        ("capture_ended", ctypes.c_bool),
-        ("hook_breached", ctypes.c_bool),
-        ("ends_with_hooks", ctypes.c_bool),
         ("tape", Tape),
         ("_job", ctypes.c_char * 256),
         ("_outcome", ctypes.c_char * 128),
@@ -175,42 +160,6 @@ class SharedPage(ctypes.Structure):
         elif state.breached != before.breached:
             self.breached = state.breached
         return instructions
-
-    @property
-    def job(self) -> str:
-        return self._get("_job")
-
-    @job.setter
-    def job(self, text: str) -> None:
-        self._set("_job", text)
-
-    @property
-    def outcome(self) -> str:
-        return self._get("_outcome")
-
-    @outcome.setter
-    def outcome(self, text: str) -> None:
-        self._set("_outcome", text)
-
-    @property
-    def integrations(self) -> str:
-        return self._get("_integrations")
-
-    @integrations.setter
-    def integrations(self, text: str) -> None:
-        self._set("_integrations", text)
-
-    @property
-    def operation(self) -> str:
-        return self._get("_operation")
-
-    @operation.setter
-    def operation(self, text: str) -> None:
-        self._set("_operation", text)
-
-    @property
-    def line(self) -> str:
-        return self._get("_line")
 
     def add_sample(self, line: str) -> None:
         """The horse's line of code at a sample; counted after it is written."""
