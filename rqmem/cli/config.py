@@ -12,7 +12,7 @@ from redis.exceptions import RedisError
 
 from rqmem.cli import config_tables
 from rqmem.cli.config_tables import JobRow, NamedRedis
-from rqmem.cli.options import given_settings, setting_options
+from rqmem.cli.options import code_path, given_settings, setting_options
 from rqmem.cli.terminal import connected, never_fail_on_a_letter, redis_options, show
 from rqmem.config.load import Origin, Settings, load
 from rqmem.connection import connect
@@ -35,8 +35,7 @@ _EMBEDDED = "embedded, of this directory"
 @click.option("--jobs", is_flag=True, help="Show job types: those of the modules, or all that are known.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @redis_options
-@click.option("--path", "-P", "paths", metavar="DIR", multiple=True, default=["."], show_default=True,
-              help="Where the code of jobs is imported from.")  # fmt: skip
+@code_path
 @setting_options()
 @click.pass_context
 def config(

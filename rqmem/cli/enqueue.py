@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 import sys
 from datetime import datetime, timedelta, timezone
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from rqmem.cli.call import Target, arguments, resolve
+from rqmem.cli.options import code_path, parsed, serializer, serializer_option
 from rqmem.cli.terminal import redis_options, show
 from rqmem.cli.waiting import ENDED, until_ended
-from rqmem.config.parsers import whole_seconds
+from rqmem.config.parsers import seconds_or_no_limit, whole_seconds
 from rqmem.connection.connect import connect
 from rqmem.errors import ConfigError, RqmemError
 from rqmem.observe.find import find
@@ -21,7 +23,6 @@ from rqmem.rq_names import (
     Queue,
     Retry,
     get_worker_keys,
-    resolve_serializer,
     validate_job_id,
 )
 from rqmem.text import json_text, timestamp
@@ -30,31 +31,37 @@ if TYPE_CHECKING:
     from redis import Redis
 
 
+_TIME = parsed("TIME", whole_seconds)
+_PAUSE = parsed("TIME", partial(whole_seconds, least=0))
+_TTL = parsed("TIME", seconds_or_no_limit)
+
+
 @click.command(short_help="Enqueue a job from a shell.")
 @click.argument("path")
 @click.argument("arguments", nargs=-1)
 @click.option("--arg", "args", metavar="VALUE", multiple=True, help="An argument: JSON where it is, else text.")
 @click.option("--kwarg", "kwargs", metavar="NAME=JSON", multiple=True, help="An argument by name.")
 @click.option("--queue", "-q", metavar="NAME", help="Instead of the class's, or 'default'.")
-@click.option("--timeout", metavar="TIME", help="The job runs no longer; -1: any time.")
-@click.option("--result-ttl", metavar="TIME", help="How long job and result are kept; -1: for ever.")
-@click.option("--ttl", metavar="TIME", help="How long it may wait before it is dropped.")
-@click.option("--failure-ttl", metavar="TIME", help="How long it is kept when it fails; -1: for ever.")
+@click.option(
+    "--timeout", **parsed("TIME", partial(seconds_or_no_limit, least=1)), help="The job runs no longer; -1: any time."
+)
+@click.option("--result-ttl", **_TTL, help="How long job and result are kept; -1: for ever.")
+@click.option("--ttl", **_TIME, help="How long it may wait before it is dropped.")
+@click.option("--failure-ttl", **_TTL, help="How long it is kept when it fails; -1: for ever.")
 @click.option("--description", metavar="TEXT", help="Instead of the call.")
 @click.option("--depends-on", metavar="ID", multiple=True, help="A job that must finish first.")
 @click.option("--job-id", metavar="ID", help="Instead of a random one.")
 @click.option("--at-front", is_flag=True, help="Before all that waits.")
 @click.option("--retry-max", metavar="N", type=click.IntRange(min=1), help="Try again so often when it fails.")
-@click.option("--retry-interval", metavar="TIME", multiple=True, help="Before each try; the last one goes on.")
-@click.option("--schedule-in", metavar="TIME", help="Enqueue it after that time.")
+@click.option("--retry-interval", **_PAUSE, multiple=True, help="Before each try; the last one goes on.")
+@click.option("--schedule-in", **_PAUSE, help="Enqueue it after that time.")
 @click.option("--schedule-at", metavar="ISO", help="Enqueue it then, as 2026-05-27T21:45:00[+02:00].")
-@click.option("--serializer", "-S", default="pickle", show_default=True, help="pickle, json, or a path.")
-@click.option("--wait", metavar="TIME", help="Wait so long for its end, and print its result.")
+@serializer_option
+@click.option("--wait", **_TIME, help="Wait so long for its end, and print its result.")
 @click.option("--json", "as_json", is_flag=True, help="Print the job as a JSON object.")
 @click.option("--quiet", is_flag=True, help="Print nothing but the job's id and result.")
 @redis_options
-@click.option("--path", "-P", "paths", metavar="DIR", multiple=True, default=["."], show_default=True,
-              help="Where the code is imported from.")  # fmt: skip
+@code_path
 def enqueue(path: str, paths: tuple[str, ...], url: str | None, as_json: bool, quiet: bool, **given: Any) -> None:
     """Enqueue the job at PATH and print its id.
 
@@ -77,7 +84,6 @@ def enqueue(path: str, paths: tuple[str, ...], url: str | None, as_json: bool, q
     args, kwargs = arguments(given["arguments"], given["args"], given["kwargs"])
     target.check(args, kwargs)
     options, due = _options(given), _due(given["schedule_in"], given["schedule_at"])
-    wait = _seconds(given["wait"], "--wait", 1)
     _check_serializer(given["serializer"], args, kwargs)
     connection = connect(url, announce=lambda line: None if quiet else show(line, err=True))
     if given["depends_on"]:
@@ -90,11 +96,11 @@ def enqueue(path: str, paths: tuple[str, ...], url: str | None, as_json: bool, q
         show(_told(job, due, connection), err=True)
     if not as_json:
         click.echo(job.id)
-    if wait is None:
+    if given["wait"] is None:
         if as_json:
             click.echo(json_text(_fields(job, due)))
         return
-    end = until_ended(job, wait)
+    end = until_ended(job, given["wait"])
     if as_json:
         click.echo(json_text({**_fields(job, due), **vars(end)}, default=repr))
     elif not end.error:
@@ -110,19 +116,18 @@ def _options(given: dict[str, Any]) -> dict[str, Any]:
     """RQ's enqueue options, those that were given. Raises `ConfigError`."""
     if given["retry_interval"] and not given["retry_max"]:
         raise ConfigError("--retry-interval without --retry-max: say how often to try again")
-    if given["depends_on"] and (given["schedule_in"] or given["schedule_at"]):
+    if given["depends_on"] and (given["schedule_in"] is not None or given["schedule_at"]):
         raise ConfigError(
             "--depends-on with --schedule-in or --schedule-at: such a job runs when due, whatever it depends on"
         )
     retry = None
     if given["retry_max"]:
-        intervals = [_seconds(text, "--retry-interval", 0) or 0 for text in given["retry_interval"]]
-        retry = Retry(max=given["retry_max"], interval=intervals or 0)
+        retry = Retry(max=given["retry_max"], interval=list(given["retry_interval"]) or 0)
     options = {
-        "job_timeout": _seconds(given["timeout"], "--timeout", 1, or_none=True),
-        "result_ttl": _seconds(given["result_ttl"], "--result-ttl", 0, or_none=True),
-        "ttl": _seconds(given["ttl"], "--ttl", 1),
-        "failure_ttl": _seconds(given["failure_ttl"], "--failure-ttl", 0, or_none=True),
+        "job_timeout": given["timeout"],
+        "result_ttl": given["result_ttl"],
+        "ttl": given["ttl"],
+        "failure_ttl": given["failure_ttl"],
         "description": given["description"],
         "job_id": given["job_id"],
         "at_front": given["at_front"] or None,
@@ -131,19 +136,10 @@ def _options(given: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
 
 
-def _seconds(text: str | None, option: str, least: int, *, or_none: bool = False) -> int | None:
-    """A time in whole seconds; -1, which RQ takes for no limit, only with ``or_none``. Raises `ConfigError`."""
-    if text is None:
-        return None
-    seconds = whole_seconds(text, option, least, "-1" if or_none else "")
-    return -1 if seconds is None else seconds
-
-
-def _due(delay: str | None, at: str | None) -> datetime | None:
+def _due(seconds: int | None, at: str | None) -> datetime | None:
     """When the job is to be enqueued; None: now. Raises `ConfigError`."""
-    if delay and at:
+    if seconds is not None and at is not None:
         raise ConfigError("--schedule-in and --schedule-at: give one of them")
-    seconds = _seconds(delay, "--schedule-in", 0)
     if seconds is not None:
         return datetime.now(timezone.utc) + timedelta(seconds=seconds)
     if at is None:
@@ -156,14 +152,9 @@ def _due(delay: str | None, at: str | None) -> datetime | None:
 
 def _check_serializer(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     """Whether it is there and takes these arguments. Raises `ConfigError`."""
+    found = serializer(name)
     try:
-        serializer = resolve_serializer(name)
-    except (ValueError, ImportError, AttributeError, NotImplementedError) as error:
-        raise ConfigError(
-            f"--serializer {name!r} cannot be used: {error}; give pickle, json or a dotted path"
-        ) from None
-    try:
-        serializer.dumps((args, kwargs))
+        found.dumps((args, kwargs))
     except Exception as error:  # noqa: BLE001  serializers raise many kinds
         raise ConfigError(f"--serializer {name} does not take these arguments: {error}") from None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from itertools import chain
 from typing import Any
 
 import click
@@ -10,6 +11,7 @@ import click
 from rqmem.config.parsers import OneOf, Parser
 from rqmem.config.settings import SETTINGS, Config, Setting, default
 from rqmem.errors import ConfigError
+from rqmem.rq_names import resolve_serializer
 
 Decorator = Callable[[Any], Any]
 
@@ -20,12 +22,32 @@ def parsed(metavar: str, parse: Parser) -> dict[str, Any]:
     def convert(ctx: click.Context, param: click.Parameter, text: str | tuple[str, ...] | None) -> Any:
         try:
             if isinstance(text, tuple):
-                return tuple(value for each in text for value in parse(each, param.opts[0]))
+                values = [parse(each, param.opts[0]) for each in text]
+                return tuple(chain.from_iterable(each if isinstance(each, tuple) else (each,) for each in values))
             return None if text is None else parse(text, param.opts[0])
         except ConfigError as error:
             raise click.UsageError(str(error), ctx) from None
 
     return {"metavar": metavar, "callback": convert}
+
+
+code_path = click.option(
+    "--path", "-P", "paths", metavar="DIR", multiple=True, default=["."], show_default=True,
+    help="Where the code of jobs is imported from.",
+)  # fmt: skip
+serializer_option = click.option(
+    "--serializer", "-S", default="pickle", show_default=True, help="pickle, json, or a path."
+)
+
+
+def serializer(name: str) -> Any:
+    """The serializer that ``--serializer`` names. Raises `ConfigError`."""
+    try:
+        return resolve_serializer(name)
+    except (ValueError, ImportError, AttributeError, NotImplementedError) as error:
+        raise ConfigError(
+            f"--serializer {name!r} cannot be used: {error}; give pickle, json or a dotted path"
+        ) from None
 
 
 def setting_options(*groups: str) -> Decorator:

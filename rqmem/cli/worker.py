@@ -14,10 +14,19 @@ import click
 from redis import Redis
 
 from rqmem import log, own_files
-from rqmem.cli.options import GroupedCommand, given_settings, grouped, parsed, setting_options
+from rqmem.cli.options import (
+    GroupedCommand,
+    code_path,
+    given_settings,
+    grouped,
+    parsed,
+    serializer,
+    serializer_option,
+    setting_options,
+)
 from rqmem.cli.terminal import redis_options, show
 from rqmem.config.load import load
-from rqmem.config.parsers import positive_int, whole_seconds
+from rqmem.config.parsers import positive_int, seconds_or_no_limit, whole_seconds
 from rqmem.connection.connect import MODULE_VARIABLE, connect, read_module
 from rqmem.errors import ConfigError, RqmemError, UntrustedFile
 from rqmem.rq_names import (
@@ -32,23 +41,19 @@ from rqmem.rq_names import (
     Queue,
     import_attribute,
     is_suspended,
-    resolve_serializer,
 )
 from rqmem.worker import startup_checks
 from rqmem.worker.memory_worker import MemoryWorker
 
 
-def _log_format(ctx: click.Context, param: click.Parameter, text: str) -> str:
+def _log_format(text: str, name: str) -> str:
     if text in ("text", "json") or "%(message)s" in text:
         return text
-    raise click.UsageError(f"--log-format {text!r}: give text, json, or a format with %(message)s in it", ctx)
-
-
-def _ttl(text: str, name: str) -> int:
-    return -1 if text.strip() == "-1" else whole_seconds(text, name, least=0, unlimited="-1") or 0
+    raise ConfigError(f"{name} {text!r}: give text, json, or a format with %(message)s in it")
 
 
 _TIME = parsed("TIME", whole_seconds)
+_TTL = parsed("TIME", seconds_or_no_limit)
 _COUNT = parsed("COUNT", positive_int)
 
 
@@ -76,10 +81,7 @@ def _path(option: str, short: str, default: str, help: str, variable: str | None
     click.option("--max-idle-time", **_TIME, help="Quit after this time without a job."),
     click.option("--burst", "-b", is_flag=True, help="Quit when all queues are empty."),
     click.option("--with-scheduler", "-s", is_flag=True, help="Move scheduled jobs to their queues when they are due."),
-    click.option(
-        "--path", "-P", "paths", metavar="DIR", multiple=True, default=["."], show_default=True,
-        help="Where the code of jobs is imported from.",
-    ),
+    code_path,
 )  # fmt: skip
 @grouped("Horses", setting_options("Horses"))
 @grouped("Alerts", setting_options("Alerts"))
@@ -93,7 +95,7 @@ def _path(option: str, short: str, default: str, help: str, variable: str | None
     ),
     click.option("--verbose", "-v", is_flag=True, help="As --log-level debug."),
     click.option("--quiet", "-q", is_flag=True, help="As --log-level warning."),
-    click.option("--log-format", metavar="FORMAT", default="text", show_default=True, callback=_log_format,
+    click.option("--log-format", **parsed("FORMAT", _log_format), default="text", show_default=True,
                  help="text, json, or a format of Python's logging."),
     click.option("--date-format", metavar="FORMAT", help="Of times in the log, as '%H:%M:%S'."),
     click.option("--log-file", metavar="FILE", help="Append log lines to FILE; SIGHUP opens it anew."),
@@ -106,7 +108,7 @@ def _path(option: str, short: str, default: str, help: str, variable: str | None
     click.option("--pid", metavar="FILE", help="Write the worker's process id to FILE."),
     click.option("--exception-handler", metavar="PATH", multiple=True, help="Called with failed jobs."),
     click.option("--disable-default-exception-handler", "-d", is_flag=True, help="Only these handlers see failures."),
-    click.option("--results-ttl", **parsed("TIME", _ttl), default=str(DEFAULT_RESULT_TTL), show_default=True,
+    click.option("--results-ttl", **_TTL, default=str(DEFAULT_RESULT_TTL), show_default=True,
                  help="How long results are kept; -1: for ever."),
     click.option("--worker-ttl", **_TIME, default=str(DEFAULT_WORKER_TTL), show_default=True,
                  help="How long RQ believes in a silent worker."),
@@ -114,7 +116,7 @@ def _path(option: str, short: str, default: str, help: str, variable: str | None
                  help="Time between RQ's clean-ups."),
     click.option("--job-monitoring-interval", **_TIME, default=str(DEFAULT_JOB_MONITORING_INTERVAL), show_default=True,
                  help="Time between RQ's heartbeats of a job."),
-    click.option("--serializer", "-S", default="pickle", show_default=True, help="pickle, json, or a path."),
+    serializer_option,
     _path("--worker-class", "-w", "rqmem.MemoryWorker", "A subclass of rqmem.MemoryWorker.", "RQ_WORKER_CLASS"),
     _path("--connection-class", "", DEFAULT_CONNECTION_CLASS, "Redis client class.", "RQ_CONNECTION_CLASS"),
     _path("--job-class", "-j", DEFAULT_JOB_CLASS, "RQ Job class.", "RQ_JOB_CLASS"),
@@ -153,7 +155,7 @@ def worker(names: tuple[str, ...], more: tuple[str, ...], **options: Any) -> Non
     handlers = [_imported(path, "--exception-handler") for path in options["exception_handler"]]
     job_class = _class(options["job_class"], "--job-class", Job)
     queue_class = _class(options["queue_class"], "--queue-class", Queue)
-    serializer = _serializer(options["serializer"])
+    used_serializer = serializer(options["serializer"])
     worker_class = _class(options["worker_class"], "--worker-class", MemoryWorker)
     connection_class = _class(options["connection_class"], "--connection-class", Redis)
     connection = connect(options["url"], announce=lambda line: show(line, err=True), connection_class=connection_class)
@@ -173,7 +175,7 @@ def worker(names: tuple[str, ...], more: tuple[str, ...], **options: Any) -> Non
         exception_handlers=handlers or None,
         disable_default_exception_handler=options["disable_default_exception_handler"],
         log_job_description=not options["disable_job_desc_logging"],
-        serializer=serializer,
+        serializer=used_serializer,
     )
     if options["pid"]:
         _write_pid(options["pid"])
@@ -218,15 +220,6 @@ def _class(path: str, option: str, base: type) -> Any:
     if not (isinstance(found, type) and issubclass(found, base)):
         raise ConfigError(f"{option} {path!r} is no subclass of {base.__module__.partition('.')[0]}.{base.__name__}")
     return found
-
-
-def _serializer(name: str) -> Any:
-    try:
-        return resolve_serializer(name)
-    except (ValueError, ImportError, AttributeError, NotImplementedError) as error:
-        raise ConfigError(
-            f"--serializer {name!r} cannot be used: {error}; give pickle, json or a dotted path"
-        ) from None
 
 
 def _write_pid(path: str) -> None:

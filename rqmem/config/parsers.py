@@ -114,6 +114,12 @@ def whole_seconds(text: str, name: str, least: int = 1, unlimited: str = "") -> 
     return int(_bounded(value, text, name))
 
 
+def seconds_or_no_limit(text: str, name: str, least: int = 0) -> int:
+    """The same; -1 stays -1, which RQ takes for no limit."""
+    value = whole_seconds(text, name, least, "-1")
+    return -1 if value is None else value
+
+
 def moment(text: str, name: str, now: float) -> float:
     """A moment that has passed, in epoch seconds; 0 if it is before 1970.
 
