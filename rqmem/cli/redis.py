@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from rqmem.cli.terminal import redis_options, show
 from rqmem.connection import connect, embedded
 from rqmem.errors import ConfigError
+from rqmem.observe.vocabulary import versioned
+from rqmem.text import json_text
 from rqmem.units import show_mb, to_mb
 
 _url_option = redis_options
@@ -43,11 +47,16 @@ def stop() -> None:
 
 @redis_group.command()
 @_url_option
-def status(url: str | None) -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def status(url: str | None, as_json: bool) -> None:
     """Show whether the embedded Redis runs, and whether commands use it."""
     choice = connect.choose_url(url)
     if choice is not None:
         connect.check(choice)
+    if as_json:
+        click.echo(json_text(_fields(choice, embedded.status()), indent=2))
+        return
+    if choice is not None:
         show(f"commands here use {choice.shown} (from {choice.source}), not the embedded Redis")
     server = embedded.status()
     if server is None:
@@ -73,6 +82,21 @@ def show_url(url: str | None) -> None:
         if not choice.url:
             raise ConfigError(f"{choice.source} names {choice.shown}, which has no URL")
         click.echo(choice.url)
+
+
+def _fields(choice: connect.Choice | None, server: embedded.Server | None) -> dict[str, Any]:
+    """``redis``: which one commands use, without its password; ``embedded``: the server of this directory, or null."""
+    head = versioned(redis=choice.shown if choice else "embedded", source=choice.source if choice else "")
+    of_server = server and {
+        "url": server.url,
+        "version": server.version,
+        "pid": server.pid,
+        "uptime_seconds": float(server.uptime_seconds),
+        "keys": server.keys,
+        "used_mb": to_mb(server.memory_bytes),
+        "data": str(server.data),
+    }
+    return {**head, "embedded": of_server}
 
 
 def _show(server: embedded.Server) -> None:

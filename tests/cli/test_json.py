@@ -15,6 +15,7 @@ import pytest
 from redis import Redis
 
 from rqmem import __version__, events
+from rqmem.connection import embedded
 from rqmem.observe.vocabulary import COLUMNS
 from tests.cli.conftest import Run
 from tests.conftest import ROOT
@@ -85,6 +86,12 @@ def test_config_prints_the_json_of_its_golden_file(filled: Redis, run: Run) -> N
     shown["settings"] = [each for each in shown["settings"] if each["name"] in ("redis", "memory", "chunk_size")]
     shown["settings"][0]["value"] = ""
     compare("config", {**shown, "integrations": []})
+
+
+def test_redis_status_prints_the_json_of_its_golden_file(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    server = embedded.Server("unix:///run/redis.sock", "6.2.14", 7, Path("/data"), 2**20, 60, 3)
+    monkeypatch.setattr(embedded, "status", lambda: server)
+    compare("redis", run("redis", "status", "--json"))
 
 
 def test_doctor_prints_the_json_of_its_golden_file(run: Run) -> None:
