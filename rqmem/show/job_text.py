@@ -9,9 +9,9 @@ from rqmem.job.progress import Progress
 from rqmem.observe.job import Case
 from rqmem.observe.next_step import outlook
 from rqmem.show.plot import executions, plot
-from rqmem.show.timeline import Line, Mood, lines
+from rqmem.show.timeline import Line, lines
 from rqmem.store.history.history_records import Lines
-from rqmem.text import bar, counted, date_and_clock, printable, span, wrapped
+from rqmem.text import Mood, bar, counted, date_and_clock, printable, span, wrapped
 from rqmem.units import show_mb
 
 Colour = Callable[[str, Mood], str]

@@ -9,15 +9,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
 from rqmem.observe.model import JobType, Queue, Snapshot, Worker
 from rqmem.observe.problems import NEAR_CEILING, Problem
 from rqmem.store.history.history_records import LiveJob
-from rqmem.text import bar, clock, counted, cut, printable, span, wrapped
+from rqmem.text import Mood, bar, clock, counted, cut, printable, span, wrapped
 from rqmem.units import show_mb
 
-Mood = Literal["plain", "title", "good", "warning", "bad"]
 Colour = Callable[[str, Mood], str]
 
 _FEWEST = (2, 1)  # entries of a table that stay; where they are too many, fewer
