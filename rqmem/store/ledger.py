@@ -124,8 +124,6 @@ def add_children(
     """
 
     def enqueue(pipeline: Pipeline) -> None:
-        if not pipeline.exists(execution.key):
-            raise RunTakenOver(f"job {parent_id}: another worker took this run over; it makes no more children")
         there = cast("list[bytes | None]", pipeline.hmget(keys.children(parent_id), [str(each) for each in children]))
         new = [(number, data) for (number, data), known in zip(children.items(), there, strict=True) if known is None]
         pipeline.multi()
@@ -143,7 +141,7 @@ def add_children(
             pipeline.expire(keys.children(parent_id), KEEP_SECONDS)
             pipeline.hset(keys.run(parent_id), "split_last", json.dumps(last))
 
-    queue.connection.transaction(cast("Callable[[Pipeline], None]", enqueue), execution.key)
+    _while_owned(execution, parent_id, "it makes no more children", enqueue)
 
 
 def defer(job: Job, queue: Queue, execution: Execution, pending: Pending) -> bool:
@@ -202,12 +200,21 @@ def give_up(parent_id: str, execution: Execution) -> None:
     """Before the children are undone: no execution may continue behind the last of them. Raises `RunTakenOver`."""
 
     def mark(pipeline: Pipeline) -> None:
-        if not pipeline.exists(execution.key):
-            raise RunTakenOver(f"job {parent_id}: another worker took this run over; its children stay")
         pipeline.multi()
         pipeline.hdel(keys.run(parent_id), "split_last")
 
-    execution.connection.transaction(cast("Callable[[Pipeline], None]", mark), execution.key)
+    _while_owned(execution, parent_id, "its children stay", mark)
+
+
+def _while_owned(execution: Execution, parent_id: str, consequence: str, change: Callable[[Pipeline], None]) -> None:
+    """Do ``change`` in a transaction that fails if the execution ends meanwhile; then it is checked again."""
+
+    def fenced(pipeline: Pipeline) -> None:
+        if not pipeline.exists(execution.key):
+            raise RunTakenOver(f"job {parent_id}: another worker took this run over; {consequence}")
+        change(pipeline)
+
+    execution.connection.transaction(cast("Callable[[Pipeline], None]", fenced), execution.key)
 
 
 def begin_again(connection: Redis, parent_id: str) -> None:

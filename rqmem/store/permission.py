@@ -35,6 +35,6 @@ def refused(connection: Redis) -> str:
 def explained(error: NoPermissionError, user: str = "NAME") -> str:
     """In one line, with what to do."""
     return (
-        f"Redis refuses us: {' '.join(str(error).split())}; its user needs the keys {keys.PREFIX}:* beside "
+        f"Redis refuses us: {' '.join(str(error).split())}; its user needs the keys {keys.PREFIX}:* as well as "
         f"{RQ_KEY_PREFIX}:*, as in ACL SETUSER {user} ~{keys.PREFIX}:*"
     )

@@ -175,12 +175,12 @@ def test_a_user_that_may_use_rqs_keys_only_is_told_which_are_missing(
         done = commands.run(*arguments, "--url", url)
         assert done.returncode == 1
         [line] = [line for line in done.stderr.splitlines() if line.startswith("rqmem: ")]
-        assert "rqmem:* beside rq:*" in line and "~rqmem:*" in line
+        assert "rqmem:* as well as rq:*" in line and "~rqmem:*" in line
     found = json.loads(commands.run("doctor", "--no-self-test", "--json", "--url", url).stdout)
     assert "rqmem's keys are refused" in json.dumps(found)
     command = [sys.executable, "-m", "rq.cli", "worker", "--burst", "-w", "rqmem.MemoryWorker", "--url", url]
     done = forked.run(command, cwd=ROOT, timeout=60)
-    assert "rqmem:* beside rq:*" in done.stdout + done.stderr
+    assert "rqmem:* as well as rq:*" in done.stdout + done.stderr
 
 
 def test_doctor_tells_a_cluster_and_a_server_without_info(serve: Callable[..., int], commands: Commands) -> None:

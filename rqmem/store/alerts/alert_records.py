@@ -36,6 +36,11 @@ class Alert:
     text: str
     suppressed: int = 0
 
+    @property
+    def opened(self) -> Open:
+        """Its record among the open alerts."""
+        return Open(self.rule, self.job, self.at, self.worker, self.text)
+
     def to_entry(self) -> dict[str, str]:
         """The alert as an entry of the stream, which has the id itself."""
         return {"alert": json.dumps({name: value for name, value in vars(self).items() if name != "id"})}

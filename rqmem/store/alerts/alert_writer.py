@@ -12,13 +12,13 @@ from dataclasses import replace
 from redis import Redis
 
 from rqmem.store import codec, execution_reader, keys
-from rqmem.store.alerts.alert_records import Alert, Open
+from rqmem.store.alerts.alert_records import Alert
 from rqmem.store.history import history_reader
 from rqmem.store.history.kept_types import kept_as
 from rqmem.store.scripts import script
 
 KEPT_ALERTS, KEPT_OPEN = 1000, 500
-_COUNT_KEPT_MS = 3600 * 1000  # the count is kept for so long after the cool-down
+_COUNT_KEPT_MS = 3600 * 1000  # how long the count is kept after the cool-down
 
 
 def raise_alert(connection: Redis, alert: Alert, cooldown_seconds: float, *, can_end: bool) -> Alert | None:
@@ -30,35 +30,34 @@ def raise_alert(connection: Redis, alert: Alert, cooldown_seconds: float, *, can
             figures of their own (`rqmem.store.history.kept_types`) count as one.
         can_end: it stays open until `resolve_alert`.
     """
-    opened = Open(alert.rule, alert.job, alert.at, alert.worker, alert.text)
     kept = kept_as(connection, [alert.job], alert.at).get(alert.job, alert.job)
-    told = script(connection, "raise_alert")(
+    raised = script(connection, "raise_alert")(
         keys=[keys.quiet(alert.rule, kept), keys.ALERTS, keys.OPEN_ALERTS],
         args=[
             alert.to_entry()["alert"],
             max(1, round(1000 * cooldown_seconds)),
             _COUNT_KEPT_MS,
             KEPT_ALERTS,
-            opened.field if can_end else "",
-            codec.to_json(opened),
+            alert.opened.field if can_end else "",
+            codec.to_json(alert.opened),
             KEPT_OPEN,
         ],
     )
-    return None if told is None else replace(alert, id=told[0].decode(), suppressed=int(told[1]))
+    return None if raised is None else replace(alert, id=raised[0].decode(), suppressed=int(raised[1]))
 
 
 def resolve_alert(connection: Redis, alert: Alert) -> Alert | None:
     """End the open alert of this rule and job type; None if its worker has no such alert open."""
-    field = Open(alert.rule, alert.job, alert.at, alert.worker, alert.text).field
-    told = script(connection, "resolve_alert")(
-        keys=[keys.OPEN_ALERTS, keys.ALERTS], args=[field, alert.worker, alert.to_entry()["alert"], KEPT_ALERTS]
+    entry_id = script(connection, "resolve_alert")(
+        keys=[keys.OPEN_ALERTS, keys.ALERTS],
+        args=[alert.opened.field, alert.worker, alert.to_entry()["alert"], KEPT_ALERTS],
     )
-    return None if told is None else replace(alert, id=told.decode())
+    return None if entry_id is None else replace(alert, id=entry_id.decode())
 
 
 def end_alerts_of_lost_workers(connection: Redis, now: float) -> list[Alert]:
     """End the open alerts of dead workers; returns those that this call has ended."""
-    told = []
+    ended = []
     still_open = history_reader.open_alerts(connection)
     gone = execution_reader.absent(connection, {each.worker for each in still_open}) if still_open else set()
     for each in still_open:
@@ -69,5 +68,5 @@ def end_alerts_of_lost_workers(connection: Redis, now: float) -> list[Alert]:
             )  # fmt: skip
             resolved = resolve_alert(connection, alert)
             if resolved is not None:
-                told.append(resolved)
-    return told
+                ended.append(resolved)
+    return ended

@@ -188,7 +188,7 @@ def story(connection: Redis, job_id: str) -> list[Told]:
         event = breaches.get(fields["execution"]) if refers else codec.event_from_values(fields)
         if event is not None:
             told.append(Told(fields["at"], event))
-    return sorted(told, key=lambda each: each.at)  # worker and horse tell over two ways
+    return sorted(told, key=lambda each: each.at)  # events of worker and horse come over two ways
 
 
 def alerts(connection: Redis, after: str = "-", limit: int = 1000) -> list[Alert]:

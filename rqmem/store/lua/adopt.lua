@@ -1,5 +1,5 @@
--- The run of a dead process is another process's from now on, which settles it. Refused (0) where somebody else owns
--- it by now.
+-- Make another process the owner of a dead process's run, which it settles. Refused (0) if the job has another owner
+-- by now.
 -- KEYS: running   ARGV: 1 job id, 2 execution id, 3 host, 4 pid, 5 start time of the dead process, 6 the new owner
 local raw = redis.call('HGET', KEYS[1], ARGV[1])
 if not raw then

@@ -1,7 +1,7 @@
--- A child of a split job has ended; the last one releases its parent, which then gathers. Repeated, it changes nothing.
--- Returns 0: nobody waits for it, 1: counted, 2: the parent was released.
--- A child of an earlier run that ends late is nobody's: another job has its id by now.
--- KEYS: 1 parent's run, 2 children, 3 gathered, 4 parent job, 5 child's run, 6 child job, 7... runs of those above
+-- Count that a child of a split job has ended. The last child releases its parent, which then gathers. Repeated, it
+-- changes nothing. Returns 0: nobody waits for the child, 1: counted, 2: the parent was released.
+-- Nobody waits for a child of an earlier run that ends late: another job has its id by now.
+-- KEYS: 1 parent's run, 2 children, 3 gathered, 4 parent job, 5 child's run, 6 child job, 7... runs of ancestors
 -- ARGV: 1 parent id, 2 number of the child, 3 outcome ('ok' or what went wrong), 4 result, 5 peak in MB,
 --       6 now (text), 7 seconds to live, 8 now (epoch), 9 seconds to live while the parent waits,
 --       10 stages from this number are gather's, whose items are results, 11 when the child was made (text)
@@ -30,9 +30,9 @@ if ok then
 else
   redis.call('HINCRBY', KEYS[1], 'split_failed', 1)
 end
--- What the child did itself, in all its executions; those below it have told of theirs. A child that failed may run
--- once more: what has been told of it stands in its run.
-local items, told, peak = 0, 0, tonumber(ARGV[5])
+-- The items of the child itself, in all its executions; its own children were counted before. A child that failed may
+-- run again, so its run keeps how many of its items were counted.
+local items, counted, peak = 0, 0, tonumber(ARGV[5])
 local fields = redis.call('HGETALL', KEYS[5])
 for i = 1, #fields, 2 do
   local name, value = fields[i], fields[i + 1]
@@ -40,19 +40,19 @@ for i = 1, #fields, 2 do
   if name == 'items_unsaved' or (stage and tonumber(stage) < tonumber(ARGV[10])) then
     items = items + tonumber(value)
   elseif name == 'items_told' then
-    told = tonumber(value)
+    counted = tonumber(value)
   elseif name == 'peak_mb' then
     peak = math.max(peak, tonumber(value))
   end
 end
-if items > told and not ok then
+if items > counted and not ok then
   redis.call('HSET', KEYS[5], 'items_told', items)
 end
 for i = 1, #KEYS do
   local above = i == 1 or i > 6
   if above and (i == 1 or redis.call('EXISTS', KEYS[i]) == 1) then
-    if items > told then
-      redis.call('HINCRBY', KEYS[i], 'split_items', items - told)
+    if items > counted then
+      redis.call('HINCRBY', KEYS[i], 'split_items', items - counted)
     end
     if peak > tonumber(redis.call('HGET', KEYS[i], 'split_peak_mb') or '0') then
       redis.call('HSET', KEYS[i], 'split_peak_mb', tostring(peak))

@@ -1,10 +1,10 @@
--- End the execution of a job that has split, and have it wait for its children; with all of them ended already it is
--- queued again at once. Refused (0) unless the given execution still owns the job.
+-- End the execution of a job that has split. The job waits for its children; if all have ended already, it is queued
+-- again at once. Refused (0) unless the given execution still owns the job.
 -- KEYS: 1 running, 2 job, 3 started registry, 4 execution, 5 job's executions, 6 worker's executions,
 --       7 intermediate queue, 8 queue, 9 run, 10 set of queues, 11 deferred registry,
 --       12... all keys that expire with the run
 -- ARGV: 1 job id, 2 execution id, 3 children, 4 now (text), 5 now (epoch), 6 ids of children (JSON), 7 the first,
---       8 seconds that run may wait, 9 the children's numbers are below it
+--       8 seconds that run may wait, 9 one more than the highest number of a child
 local owner = redis.call('HGET', KEYS[1], ARGV[1])
 if not owner or cjson.decode(owner)['execution'] ~= ARGV[2] then
   return 0
@@ -18,7 +18,7 @@ redis.call('SREM', KEYS[6], composite)
 redis.call('LREM', KEYS[7], 0, ARGV[1])
 redis.call('PERSIST', KEYS[2])
 if redis.call('HGET', KEYS[9], 'split_sealed') == '1' then
-  -- Some run once more: their rate counts from here.
+  -- Some children run again: their rate counts from now on.
   redis.call('HSET', KEYS[9], 'split_started_at', ARGV[5],
     'split_ended_before', redis.call('HGET', KEYS[9], 'split_ended') or 0)
 end

@@ -1,9 +1,9 @@
 -- Put a job whose resume was delayed at the front of its queue, once.
--- KEYS: 1 resumes that wait, 2 scheduled registry, 3 job, 4 queue, 5 set of queues   ARGV: 1 job id, 2 now (text)
+-- KEYS: 1 delayed resumes, 2 scheduled registry, 3 job, 4 queue, 5 set of queues   ARGV: 1 job id, 2 now (text)
 if redis.call('ZREM', KEYS[1], ARGV[1]) == 0 then
   return 0
 end
--- Cancelled, deleted, or moved by somebody else meanwhile.
+-- It was cancelled, deleted, or moved by somebody else meanwhile.
 if redis.call('ZREM', KEYS[2], ARGV[1]) == 0 or redis.call('HGET', KEYS[3], 'status') ~= 'scheduled' then
   return 0
 end

@@ -1,4 +1,4 @@
--- A run used so much in an execution that could not say so itself.   KEYS: run   ARGV: peak in MB
+-- Raise the peak of a run to that of an execution that could not save it.   KEYS: run   ARGV: peak in MB
 if redis.call('EXISTS', KEYS[1]) == 1 and
   tonumber(ARGV[1]) > tonumber(redis.call('HGET', KEYS[1], 'peak_mb') or '0') then
   redis.call('HSET', KEYS[1], 'peak_mb', ARGV[1])

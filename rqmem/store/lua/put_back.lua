@@ -1,5 +1,5 @@
--- Give back a job that somebody took from the queue and never began: from the intermediate queue to
--- the front of the queue, once.   KEYS: intermediate queue, queue, job   ARGV: job id
+-- Move a job that somebody took and never began from the intermediate queue to the front of its queue, once.
+-- KEYS: intermediate queue, queue, job   ARGV: job id
 if redis.call('LREM', KEYS[1], 1, ARGV[1]) == 0 then
   return 0
 end

@@ -1,10 +1,10 @@
--- Tell an alert, unless its rule and job type were told within the cool-down; then only count it.
--- The quiet key outlives the cool-down, so that the next one can say how many were not told: there is quiet
--- while it has more than that afterlife left. No clock but Redis' own.
+-- Raise an alert. Within the cool-down of its rule and job type only count it.
+-- The quiet key outlives the cool-down, so that the next alert can say how many were only counted: the cool-down lasts
+-- while the key has more than that extra time left. Only the clock of Redis is used.
 -- KEYS: 1 quiet, 2 stream of alerts, 3 open alerts
--- ARGV: 1 alert (JSON), 2 cool-down (ms), 3 afterlife of the count (ms), 4 alerts kept,
---       5 its field among the open ones ('' for one that cannot end), 6 what stands there (JSON), 7 most open ones
--- Returns {entry id, how many were not told}, or nil.
+-- ARGV: 1 alert (JSON), 2 cool-down (ms), 3 extra time of the count (ms), 4 alerts kept,
+--       5 its field among the open ones ('' for one that cannot end), 6 its record there (JSON), 7 the most open ones
+-- Returns {entry id, how many were only counted}, or nil.
 if redis.call('PTTL', KEYS[1]) > tonumber(ARGV[3]) then
   redis.call('INCR', KEYS[1])
   return nil

@@ -1,7 +1,6 @@
--- End an execution and put its job back at the front of its queue, at once or when a time has come, all or
--- nothing, once.
--- Refused (0) unless the given execution still owns the job; -1 when the job itself is gone or was
--- ended by somebody else meanwhile. RQ's records afterwards are those of a job just enqueued.
+-- End an execution and put its job back at the front of its queue, now or at a given time; all or nothing, once.
+-- Refused (0) unless the execution still owns the job; -1 if the job is gone or somebody else has ended it. Afterwards
+-- RQ's records are those of a job that was just enqueued.
 -- KEYS: 1 running, 2 job, 3 started registry, 4 execution, 5 job's executions, 6 worker's executions,
 --       7 intermediate queue, 8 queue, 9 run, 10 set of queues, 11 failed registry, 12 scheduled registry,
 --       13 delayed resumes, 14... all keys that expire with the run
@@ -21,7 +20,7 @@ redis.call('ZREM', KEYS[5], ARGV[2])
 redis.call('SREM', KEYS[6], composite)
 redis.call('LREM', KEYS[7], 0, ARGV[1])
 local status = redis.call('HGET', KEYS[2], 'status')
--- 'failed' with an owner: RQ's maintenance found it abandoned before we did.
+-- 'failed' with an owner: RQ's maintenance took it for abandoned before we did.
 if status == 'started' and was_started == 0 then
   return -1
 elseif status ~= 'started' and status ~= 'queued' and status ~= 'failed' then
@@ -34,7 +33,7 @@ redis.call('PERSIST', KEYS[2])
 redis.call('LREM', KEYS[8], 0, ARGV[1])
 local due = tonumber(ARGV[9])
 if due > 0 then
-  -- RQ's scheduler would be a minute later: it moves what nobody of ours has moved.
+  -- RQ's scheduler comes a minute later and moves the job if no worker of ours has.
   redis.call('HSET', KEYS[2], 'status', 'scheduled')
   redis.call('ZADD', KEYS[12], math.ceil(due) + 60, ARGV[1])
   redis.call('ZADD', KEYS[13], ARGV[9], ARGV[1])

@@ -1,4 +1,4 @@
--- Tell that what an alert was about has ended, once; only if it is open, and if it is that worker who raised it.
+-- End an open alert, once, if this worker has raised it.
 -- KEYS: 1 open alerts, 2 stream of alerts
 -- ARGV: 1 its field among the open ones, 2 worker, 3 alert (JSON), 4 alerts kept
 -- Returns the entry's id, or nil.

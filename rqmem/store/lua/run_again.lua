@@ -1,5 +1,5 @@
--- A child of a split job that has failed is counted as one that has not ended, and queued once more: both, or neither.
--- Repeated, it changes nothing. Returns 1: done; 0: it has not failed, or is not among RQ's failed jobs any more.
+-- Count a child of a split job that has failed as one that has not ended, and queue it again: both, or neither.
+-- Repeated, it changes nothing. Returns 1: done; 0: it has not failed, or is no longer among RQ's failed jobs.
 -- KEYS: 1 parent's run, 2 children, 3 child job, 4 failed registry, 5 queue, 6 set of queues
 -- ARGV: 1 child id, 2 number of the child, 3 now (text), 4 1: at the front
 local outcome = redis.call('HGET', KEYS[2], ARGV[2])

@@ -1,5 +1,5 @@
--- Keep the breach of an execution, once. It comes again where a reply was lost, and from the worker where the horse
--- died before it could say that the breach is kept: the last one replaces the one before.
+-- Keep the breach of an execution, once. It comes again if a reply was lost, or from the worker if the horse died
+-- before it could say that the breach is kept: the last one replaces the one before.
 -- KEYS: 1 breaches, 2 run
 -- ARGV: 1 execution id, 2 breach, 3 how many are kept, 4 how many with their evidence, 5... fields of the evidence
 if redis.call('HGET', KEYS[2], 'breach_of') == ARGV[1] then

@@ -1,5 +1,5 @@
--- Record finished chunks, unless another execution owns the job by now (fencing).
--- Repeated because its reply was lost, it changes nothing.
+-- Save finished chunks, unless another execution owns the job by now (fencing). Repeated because a reply was lost, it
+-- changes nothing.
 -- KEYS: running, run, results
 -- ARGV: 1 job id, 2 execution id, 3 stage, 4 cursor, 5 items of the stage so far, 6 seconds to live, 7 results,
 --       8 how many chunks, 9 size of the next chunk, 10 what is known of it
