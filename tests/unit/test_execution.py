@@ -259,6 +259,14 @@ def test_a_job_that_is_stopped_is_not_ordered_again(life: Life) -> None:
         assert state.phase is Phase.LOST
 
 
+@pytest.mark.parametrize("phase", [Phase.DECLINED, Phase.SPOILED])
+def test_a_job_that_was_on_the_wrong_horse_is_ordered_again(phase: Phase) -> None:
+    for lost in (False, True):
+        state, instructions = after(State(phase), Ended(lost))
+        assert instructions == (Instruction.ORDER_AGAIN,)
+        assert ordered_again(state) == State()
+
+
 def test_a_job_is_ordered_from_a_few_horses_that_die_idle_and_then_fails() -> None:
     life = Life("finished", hooks=False, dies_at=0, breached_at=-1, signalled_at=-1, stopped_at=-1, horses_fault=False)
     world, horses = play(iter([life] * (MOST_ORDERS + 1)))
