@@ -20,22 +20,22 @@ from rqmem.errors import RqmemError
 from rqmem.text import printable
 
 _COMMANDS = {
-    "alerts": "alerts.alerts_group",
-    "cancel": "cancel.cancel",
-    "config": "config.config",
-    "doctor": "doctor.doctor",
-    "enqueue": "enqueue.enqueue",
-    "exporter": "exporter.exporter",
-    "inspect": "inspect.inspect_job",
-    "journal": "journal.journal_group",
-    "monitor": "monitor.monitor",
-    "recommend": "recommend.recommend",
-    "redis": "redis.redis_group",
-    "report": "report.report",
-    "retry": "cancel.retry",
-    "status": "status.status",
-    "top": "top.top",
-    "worker": "worker.worker",
+    "alerts": ("alerts.alerts_group", "Show alerts, and send them on."),
+    "cancel": ("cancel.cancel", "Cancel a job and all its children."),
+    "config": ("config.config", "Show settings, and where each came from."),
+    "doctor": ("doctor.doctor", "Check this machine, its Redis and a real worker."),
+    "enqueue": ("enqueue.enqueue", "Enqueue a job from a shell."),
+    "exporter": ("exporter.exporter", "Serve Prometheus metrics."),
+    "inspect": ("inspect.inspect_job", "Tell the story of one job: memory, breaches, resumes."),
+    "journal": ("journal.journal_group", "See how large the journal is, or forget it."),
+    "monitor": ("monitor.monitor", "Watch memory live, and report on it."),
+    "recommend": ("recommend.recommend", "Recommend ceilings, chunk sizes and split thresholds."),
+    "redis": ("redis.redis_group", "Start, stop and look at the embedded Redis."),
+    "report": ("report.report", "Report on what job types used, and whether it gets worse."),
+    "retry": ("cancel.retry", "Run a failed job once more."),
+    "status": ("status.status", "Show whether it runs, and what is wrong."),
+    "top": ("top.top", "Watch one worker's memory by line of code."),
+    "worker": ("worker.worker", "Run jobs, each under a memory ceiling."),
 }
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
@@ -52,9 +52,14 @@ class _Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in _COMMANDS:
             return None
-        module, _, name = _COMMANDS[cmd_name].partition(".")
+        module, _, name = _COMMANDS[cmd_name][0].partition(".")
         command: click.Command = getattr(import_module(f"rqmem.cli.{module}"), name)
         return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Replaces click's, which would import each command for its first line."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, about) for name, (_, about) in _COMMANDS.items()])
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

@@ -31,7 +31,7 @@ _WIDEST_JOB = 48
 _MOODS = {"open": "bad", "raised": "warning", "resolved": "good"}
 
 
-@click.group("alerts", invoke_without_command=True, short_help="Show alerts, and send them on.")
+@click.group("alerts", invoke_without_command=True)
 @click.option("--since", metavar="WHEN", help=f"24h, 30m, 7d, 2026-08-06T10:30.  [default: {_SINCE}]")
 @click.option("--job", metavar="TYPE", help="Only this job type; its last part will do.")
 @click.option("--follow", "-f", is_flag=True, help="Go on with new ones as they come, until Ctrl-C.")

@@ -9,7 +9,7 @@ from rqmem.job import tree
 from rqmem.observe.find import find
 
 
-@click.command(short_help="Cancel a job and all its children.")
+@click.command()
 @click.argument("job_id")
 @redis_options
 def cancel(job_id: str, url: str | None) -> None:
@@ -24,7 +24,7 @@ def cancel(job_id: str, url: str | None) -> None:
     show(f"job {found}: {_jobs(done.taken_back)} cancelled, {done.stopped} running told to stop")
 
 
-@click.command(short_help="Run a failed job once more.")
+@click.command()
 @click.argument("job_id")
 @click.option("--from-start", is_flag=True, help="Forget what it has done: cursors, results, children.")
 @redis_options

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 _EMBEDDED = "embedded, of this directory"
 
 
-@click.command("config", short_help="Show settings, and where each came from.")
+@click.command("config")
 @click.argument("modules", metavar="[MODULE]...", nargs=-1)
 @click.option("--jobs", is_flag=True, help="Show job types: those of the modules, or all that are known.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")

@@ -19,7 +19,7 @@ _COLOURS: dict[Mark, str] = {"ok": "green", "note": "yellow", "problem": "red"}
 _COLUMNS = 110
 
 
-@click.command(short_help="Check this machine, its Redis and a real worker.")
+@click.command()
 @redis_options
 @click.option("--no-redis", is_flag=True, help="Don't look at Redis.")
 @click.option("--no-self-test", is_flag=True, help="Don't run jobs that breach.")

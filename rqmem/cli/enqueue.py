@@ -36,7 +36,7 @@ _PAUSE = parsed("TIME", partial(whole_seconds, least=0))
 _TTL = parsed("TIME", seconds_or_no_limit)
 
 
-@click.command(short_help="Enqueue a job from a shell.")
+@click.command()
 @click.argument("path")
 @click.argument("arguments", nargs=-1)
 @click.option("--arg", "args", metavar="VALUE", multiple=True, help="An argument: JSON where it is, else text.")

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _ANSWER_SECONDS = 3.0  # below the 10 s that Prometheus waits for a page
 
 
-@click.command(short_help="Serve Prometheus metrics.")
+@click.command()
 @click.option("--port", type=click.IntRange(0, 65535), default=9464, show_default=True, help="0: any that is free.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to answer on; 0.0.0.0: all.")
 @redis_options

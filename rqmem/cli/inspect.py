@@ -22,7 +22,7 @@ from rqmem.text import json_text
 from rqmem.units import show_mb
 
 
-@click.command("inspect", short_help="Tell the story of one job: memory, breaches, resumes.")
+@click.command("inspect")
 @click.argument("job_id")
 @click.option("--json", "as_json", is_flag=True, help="Print the story as JSON.")
 @click.option("--flamegraph", is_flag=True, help="Write where its memory went as HTML, from its profile.")

@@ -23,7 +23,7 @@ _NAMED = 3  # job types in an error message
 _url = redis_options
 
 
-@click.group("journal", short_help="See how large the journal is, or forget it.")
+@click.group("journal")
 def journal_group() -> None:
     """What rqmem remembers in Redis, apart from what jobs need.
 

@@ -45,7 +45,7 @@ def threshold(text: str, name: str) -> float:
     return value
 
 
-@click.command(short_help="Watch memory live, and report on it.")
+@click.command()
 @click.option("--interval", **parsed("TIME", whole_seconds), default="60", show_default=True,
               help="Between samples of the report.")  # fmt: skip
 @click.option("--duration", **parsed("TIME", partial(whole_seconds, unlimited="unlimited")), default="1h",

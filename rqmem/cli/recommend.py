@@ -18,7 +18,7 @@ from rqmem.store.history import history_reader
 from rqmem.text import json_text
 
 
-@click.command(short_help="Recommend ceilings, chunk sizes and split thresholds.")
+@click.command()
 @click.option("--job", metavar="TYPE", help="Only this job type; its last part will do.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("--apply", "paste", type=click.Choice(list(PASTED)), is_flag=False, flag_value="class",

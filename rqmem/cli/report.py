@@ -31,7 +31,7 @@ FORMATS: dict[str, Callable[[Report], str]] = {"text": to_text, "json": _to_json
 _SUFFIXES = {".json": "json", ".html": "html", ".htm": "html"}
 
 
-@click.command(short_help="Report on what job types used, and whether it gets worse.")
+@click.command()
 @click.option("--since", metavar="WHEN", default="24h", show_default=True, help="30m, 7d, 2026-08-06T10:30.")
 @click.option("--job", metavar="TYPE", help="Only this job type; its last part will do.")
 @click.option("--format", "form", type=click.Choice(list(FORMATS)), help="Instead of the suffix of --output.")

@@ -38,7 +38,7 @@ class _Look:
     well: bool
 
 
-@click.command(short_help="Show whether it runs, and what is wrong.")
+@click.command()
 @click.option("--job", "job_id", metavar="ID", help="Only this job; the beginning of its id will do.")
 @click.option("--worker", metavar="NAME", help="Only this worker: whether it lives.")
 @click.option("--quiet", "-q", is_flag=True, help="Print nothing: the exit code tells.")

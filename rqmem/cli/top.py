@@ -28,7 +28,7 @@ _LIVE_SECONDS, _PIPE_SECONDS = 1.0, 5.0
 Show = Callable[[Top, str], None]
 
 
-@click.command(short_help="Watch one worker's memory by line of code.")
+@click.command()
 @click.option("--worker", "name", metavar="NAME", help="Which one, where several run.")
 @click.option("--once", is_flag=True, help="Look once, and end.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON (without --once an object a line).")

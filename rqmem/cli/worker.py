@@ -62,7 +62,7 @@ def _path(option: str, short: str, default: str, help: str, variable: str | None
     return click.option(*names, metavar="PATH", envvar=variable, default=default, show_default=True, help=help)
 
 
-@click.command(cls=GroupedCommand, short_help="Run jobs, each under a memory ceiling.")
+@click.command(cls=GroupedCommand)
 @click.argument("names", metavar="[QUEUES]...", nargs=-1)
 @grouped(
     "Queues and Redis",

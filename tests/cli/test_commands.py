@@ -41,6 +41,17 @@ def test_help_reads_well_at_80_columns(command: tuple[str, ...]) -> None:
     assert max(len(line) for line in done.stdout.splitlines()) <= 80
 
 
+def test_the_list_of_commands_imports_none_of_them() -> None:
+    program = (
+        "import sys, rqmem.cli\n"
+        "try: rqmem.cli.main(['--help'])\n"
+        "finally: print([name for name in sys.modules if name.startswith(('rqmem.cli.', 'rqmem.worker'))])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert all(f"  {name} " in done.stdout for name in main.list_commands(click.Context(main)))
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
