@@ -14,8 +14,7 @@ from dataclasses import asdict, fields
 from typing import Any, TypedDict, get_args
 
 from rq import Retry
-from sqlalchemy import Table, select
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import select
 from sqlalchemy.orm import Session, sessionmaker
 
 from jobs.aggregates import Moments, all_merged, merged
@@ -24,6 +23,7 @@ from jobs.sentiment_scores import CallScore, analyzer, changes, score_call
 from jobs.sources import shared_sessions
 from jobs.tables import AgentSentiment, Call, CallSentiment, SentimentOutcome
 from jobs.unscored_calls import transcripts, unscored_calls
+from jobs.upserts import insert_into
 from rqmem import MemoryAwareJob
 from rqmem.job.gather import Gathered
 from rqmem.sources import Cuttable
@@ -92,7 +92,6 @@ def _insert_new(session: Session, scores: Sequence[CallScore]) -> set[int]:
     """Of calls that have no score; a call that another transaction is about to score is waited for."""
     if not scores:
         return set()
-    table = _table(CallSentiment)
     rows = [
         {
             "call_id": each.call_id,
@@ -105,7 +104,7 @@ def _insert_new(session: Session, scores: Sequence[CallScore]) -> set[int]:
         }
         for each in scores
     ]
-    statement = _insert(session, table).on_conflict_do_nothing().returning(table.c.call_id)
+    statement = insert_into(session, CallSentiment).on_conflict_do_nothing().returning(CallSentiment.call_id)
     return set(session.scalars(statement, rows))
 
 
@@ -113,16 +112,16 @@ def _merge_in(session: Session, added: dict[tuple[Any, Any], Moments]) -> None:
     """`merged`, done by the database in the row itself, so that nobody's share is lost."""
     if not added:
         return
-    table = _table(AgentSentiment)
     names = [each.name for each in fields(Moments)]
-    insert = _insert(session, table)
-    together = merged(Moments(*(table.c[name] for name in names)), Moments(*(insert.excluded[name] for name in names)))
+    insert = insert_into(session, AgentSentiment)
+    there = Moments(*(getattr(AgentSentiment, name) for name in names))
+    together = merged(there, Moments(*(insert.excluded[name] for name in names)))
     statement = insert.on_conflict_do_update(
-        index_elements=[table.c.agent_id, table.c.voice],
+        index_elements=["agent_id", "voice"],
         set_={**vars(together), "updated_at": insert.excluded.updated_at},
     )
     rows = [{"agent_id": agent, "voice": voice, **asdict(added[agent, voice])} for agent, voice in sorted(added)]
-    session.execute(statement.returning(table.c.agent_id), rows)  # without RETURNING, a statement for each row
+    session.execute(statement.returning(AgentSentiment.agent_id), rows)  # without RETURNING, a statement for each row
 
 
 def summary(sessions: sessionmaker[Session]) -> Summary:
@@ -141,13 +140,3 @@ def summary(sessions: sessionmaker[Session]) -> Summary:
         "variance": total.variance if total else None,
         "trend": total.slope if total else None,
     }
-
-
-def _insert(session: Session, table: Table) -> Any:
-    """The database's own INSERT, which has ON CONFLICT."""
-    return (postgresql if session.get_bind().dialect.name == "postgresql" else sqlite).insert(table)
-
-
-def _table(mapped: type) -> Table:
-    table: Table = mapped.__table__  # type: ignore[attr-defined]
-    return table

@@ -10,13 +10,10 @@ import multiprocessing
 import os
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from jobs.training_summary import Plan
 from rqmem.errors import RqmemError
-
-if TYPE_CHECKING:
-    from types import TracebackType
 
 
 class Trainer(Protocol):
@@ -55,9 +52,7 @@ class LearnerProcess:
     def __enter__(self) -> LearnerProcess:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._process.kill()  # whatever it has to keep it has saved
         self._process.join()
         self._ours.close()

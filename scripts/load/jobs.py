@@ -6,7 +6,6 @@ load test takes, and decides nothing.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -19,6 +18,7 @@ from jobs.staff import BulkAssignStaffToEventTypesJob
 from jobs.training import TrainMLModelJob
 from rqmem import MemoryAwareJob
 from rqmem.errors import UnknownName
+from rqmem.text import did_you_mean
 from scripts.load import naive, outcomes
 from scripts.load.fixed import FixedAssignments, FixedCampaign, FixedReminders, FixedSentiment
 from scripts.load.fixed_training import FixedTraining
@@ -136,7 +136,6 @@ def named(names: tuple[str, ...]) -> list[LoadedJob]:
     known = {each.name: each for each in JOBS}
     for name in names:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
-            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
+            hint = did_you_mean(name, known, f"there are {', '.join(known)}")
             raise UnknownName(f"--jobs {name!r} is none of the six: {hint}")
     return [each for each in JOBS if not names or each.name in names]

@@ -67,23 +67,15 @@ def to_json(found: Found) -> dict[str, Any]:
         "holds": not found.faults,
         "faults": list(found.faults),
         "runs": [_run(each) for each in found.runs],
-        "idle": [
-            {"job": each.job, "idle_mb": round(each.idle_mb, 1), "preloaded_mb": round(each.preloaded_mb, 1)}
-            for each in found.idle
-        ],
+        "idle": [_rounded(vars(each)) for each in found.idle],
         "growth": [
-            {
-                "job": each.job,
-                "way": each.way,
-                "few": each.records[0],
-                "many": each.records[1],
-                "few_peak_mb": round(each.peaks_mb[0], 1),
-                "many_peak_mb": round(each.peaks_mb[1], 1),
-                "share": round(each.share, 3),
-            }
+            _rounded({
+                "job": each.job, "way": each.way, "few": each.records[0], "many": each.records[1],
+                "few_peak_mb": each.peaks_mb[0], "many_peak_mb": each.peaks_mb[1], "share": each.share,
+            })
             for each in rules.growths(found.runs)
         ],
-    }
+    }  # fmt: skip
 
 
 def machine() -> dict[str, Any]:
@@ -95,29 +87,21 @@ def machine() -> dict[str, Any]:
 
 def _run(run: Measured) -> dict[str, Any]:
     trial = run.trial
+    measured = {name: value for name, value in vars(run).items() if name not in ("trial", "above", "samples")}
     return {
-        "way": trial.way,
-        "setting": trial.setting,
-        "worker": trial.words,
-        "job": trial.job,
-        "records": trial.records,
-        "memory_mb": None if trial.way == "naive" else trial.memory_mb,
-        "ceiling_mb": CEILINGS_MB[trial.job],
-        "outcome": run.outcome,
-        "error": run.error,
-        "right": run.right,
-        "found": run.found,
-        "seconds": round(run.seconds, 2),
-        "peak_mb": round(run.peak_mb, 1),
-        "sampled_peak_mb": round(run.sampled_peak_mb, 1),
-        "crossed_after_seconds": _rounded(run.crossed_after_seconds, 2),
-        "breaches": run.breaches,
-        "resumes": run.resumes,
-        "children": run.children,
-        "chunks": run.chunks,
-        "largest_chunk": run.largest_chunk,
-        "balanced_f1": _rounded(run.balanced_f1, 4),
+        "way": trial.way, "setting": trial.setting, "worker": trial.words, "job": trial.job, "records": trial.records,
+        "memory_mb": None if trial.way == "naive" else trial.memory_mb, "ceiling_mb": CEILINGS_MB[trial.job],
+        **_rounded(measured),
         "samples": [[round(seconds, 2), round(usage_mb, 1)] for seconds, usage_mb in run.samples],
+    }  # fmt: skip
+
+
+def _rounded(values: dict[str, Any]) -> dict[str, Any]:
+    """Sizes with one digit after the point, spans with two, figures of models and shares with four."""
+    digits = {"mb": 1, "seconds": 2}
+    return {
+        name: round(value, digits.get(name.rpartition("_")[2], 4)) if isinstance(value, float) else value
+        for name, value in values.items()
     }
 
 
@@ -165,7 +149,3 @@ def summary(found: Found) -> Iterator[str]:
             f"{idle.job}: its idle horse takes {show_mb(idle.idle_mb)} MB, "
             f"{show_mb(idle.preloaded_mb)} MB with --preload"
         )
-
-
-def _rounded(value: float | None, digits: int) -> float | None:
-    return None if value is None else round(value, digits)

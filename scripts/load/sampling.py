@@ -12,7 +12,6 @@ import os
 import signal
 import threading
 import time
-from types import TracebackType
 
 from rqmem.measure import process_tree, procfs
 from rqmem.units import MB
@@ -44,9 +43,7 @@ class Sampler:
         self._thread.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._stop.set()
         self._thread.join()
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from dataclasses import fields
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, get_args, get_type_hints
 
 import click
 
@@ -14,31 +15,26 @@ from seeds.retell_stand_in.faults import ErrorMode, Faults
 from seeds.retell_stand_in.server import DEFAULT_KEY, StandIn
 
 
+def fault_options(command: Any) -> Any:
+    """An option for each fault, as `Faults` declares it."""
+    helps = get_type_hints(Faults, include_extras=True)
+    for fault in reversed(fields(Faults)):
+        choices = get_args(ErrorMode) if fault.name == "error_mode" else None
+        kind: Any = click.Choice(choices) if choices else type(fault.default)
+        name, about = f"--{fault.name.replace('_', '-')}", helps[fault.name].__metadata__[0]
+        options = {"type": kind, "is_flag": kind is bool, "show_default": bool(choices), "help": about}
+        command = click.option(name, default=fault.default, **options)(command)
+    return command
+
+
 @click.command()
 @click.option("--port", type=click.IntRange(0, 65535), default=0, help="Default: a free one.")
 @click.option("--api-key", default=DEFAULT_KEY, show_default=True, help="The key that clients must send.")
-@click.option("--rate-limit", type=float, default=0.0, help="Requests per second; above it 429 with Retry-After.")
-@click.option("--error-every", type=int, default=0, metavar="N", help="Each Nth valid request goes wrong.")
 @click.option(
-    "--error-mode",
-    type=click.Choice(get_args(ErrorMode)),
-    default="before",
-    show_default=True,
-    help="500 before a call is made, 500 after, or after it drop the connection.",
-)
-@click.option("--latency-ms", type=float, default=0.0, help="Hold back every answer.")
-@click.option("--slow-every", type=int, default=0, metavar="N", help="Hold back each Nth answer by --slow-ms.")
-@click.option("--slow-ms", type=float, default=0.0)
-@click.option("--unanswered-every", type=int, default=0, metavar="N", help="Nobody picks up at each Nth call.")
-@click.option("--refused-number", default="", help="A number that is not to be called.")
-@click.option("--busy", is_flag=True, help="All lines are taken: batches are accepted, and their calls wait.")
-@click.option("--reserved-lines", type=int, default=0, help="Of 20, for calls that come in.")
-@click.option("--changing-lines", type=int, default=0, help="Of a busy account's: between two calls.")
-@click.option(
-    "--ready-file",
-    type=click.Path(dir_okay=False, path_type=Path),
+    "--ready-file", type=click.Path(dir_okay=False, path_type=Path),
     help="Write the URL there once it listens; removed at the end.",
-)
+)  # fmt: skip
+@fault_options
 def main(port: int, api_key: str, ready_file: Path | None, **faults: Any) -> None:
     """A local stand-in for Retell's API, until SIGTERM or Ctrl-C.
 

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
+
+from rqmem.text import did_you_mean
 
 ErrorMode = Literal["before", "after", "drop"]
 
 _ROUNDING = 1e-9
-_NUMBERS = (
-    "rate_limit", "error_every", "latency_ms", "slow_every", "slow_ms", "unanswered_every",
-    "reserved_lines", "changing_lines",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -26,22 +23,24 @@ class Faults:
     After the last two only an idempotency key keeps a retry from calling twice, and for a batch nothing does.
     """
 
-    rate_limit: float = 0.0  # requests per second, and as many at once; above it 429
-    error_every: int = 0
-    error_mode: ErrorMode = "before"
-    latency_ms: float = 0.0  # of every answer
-    slow_every: int = 0
-    slow_ms: float = 0.0  # more, of every slow_every-th answer
-    unanswered_every: int = 0  # calls, not requests: nobody picks up the phone
-    refused_number: str = ""  # is not to be called, as one on the account's do-not-call list
-    busy: bool = False  # all lines are taken: the calls of a batch wait, and are listed once they are made
-    reserved_lines: int = 0  # for calls that come in: those of a batch never get them
-    changing_lines: int = 0  # of a busy account's: one call has ended, the next has not begun
+    rate_limit: Annotated[float, "Requests per second, and as many at once; above it 429 with Retry-After."] = 0.0
+    error_every: Annotated[int, "Each Nth valid request goes wrong."] = 0
+    error_mode: Annotated[ErrorMode, "500 before a call is made, 500 after, or after it no answer at all."] = "before"
+    latency_ms: Annotated[float, "Hold back every answer."] = 0.0
+    slow_every: Annotated[int, "Hold back each Nth answer by --slow-ms."] = 0
+    slow_ms: Annotated[float, "For so long."] = 0.0
+    unanswered_every: Annotated[int, "Nobody picks up at each Nth call."] = 0
+    refused_number: Annotated[str, "A number that is not to be called, as one on the account's do-not-call list."] = ""
+    busy: Annotated[bool, "All lines are taken: batches are accepted, and their calls wait."] = False
+    reserved_lines: Annotated[int, "Of 20, for calls that come in: those of a batch never get them."] = 0
+    changing_lines: Annotated[int, "Of a busy account's: one call has ended, the next has not begun."] = 0
 
     def __post_init__(self) -> None:
         """Raises ValueError, in one line, for a value that means nothing."""
-        for name in _NUMBERS:
-            value, whole = getattr(self, name), name.endswith(("_every", "_lines"))
+        for each in fields(self):
+            name, value, whole = each.name, getattr(self, each.name), type(each.default) is int
+            if not whole and type(each.default) is not float:
+                continue
             if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)):
                 raise ValueError(f"{name} must be a {'whole ' if whole else ''}number, got {value!r}")
             if not 0 <= value < math.inf:
@@ -61,9 +60,8 @@ class Faults:
         known = [item.name for item in fields(cls)]
         for name in values:
             if name not in known:
-                near = difflib.get_close_matches(name, known, n=1)
-                hint = f"; did you mean {near[0]}?" if near else f"; known are {', '.join(known)}"
-                raise ValueError(f"unknown fault {name!r}{hint}")
+                hint = did_you_mean(name, known, f"known are {', '.join(known)}")
+                raise ValueError(f"unknown fault {name!r}; {hint}")
         return cls(**values)
 
     def as_dict(self) -> dict[str, Any]:

@@ -14,7 +14,6 @@ from collections.abc import Iterable, Iterator
 from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import islice
-from types import TracebackType
 from typing import Any
 
 from seeds.retell_stand_in.answers import Answer, error_answer, json_answer
@@ -76,9 +75,7 @@ class StandIn:
     def __enter__(self) -> StandIn:
         return self.start()
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stop()
 
 
