@@ -300,7 +300,7 @@ class MemoryWorker(Worker):
         super()._shutdown()
 
     def set_shutdown_requested_date(self) -> None:
-        """RQ's `set_shutdown_requested_date`, by the heart: no signal handler may wait for Redis."""
+        """Replaces RQ's `set_shutdown_requested_date`: the heart writes it; a signal handler may not wait."""
         heart = self._context.heart
         if heart is None:
             super().set_shutdown_requested_date()
