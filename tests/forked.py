@@ -35,6 +35,7 @@ LARGEST_REQUEST = 100_000
 _PARAMETERS = list(inspect.signature(subprocess.Popen._execute_child).parameters)[1:]  # type: ignore[attr-defined]
 _one_at_a_time = threading.Lock()
 _libraries: tuple[str, ...] = ()
+_starts_anew = False
 
 
 @contextmanager
@@ -44,6 +45,15 @@ def preloading(*libraries: str) -> Iterator[None]:
     before, _libraries = _libraries, libraries
     yield
     _libraries = before
+
+
+@contextmanager
+def starting_anew() -> Iterator[None]:
+    """In the block, fork nothing: pages shared with a parent would change what the tests measure."""
+    global _starts_anew
+    _starts_anew = True
+    yield
+    _starts_anew = False
 
 
 class Popen(subprocess.Popen):  # type: ignore[type-arg]
@@ -88,7 +98,8 @@ def run(
 def _can_fork(request: Mapping[str, Any], files: list[int]) -> bool:
     arguments, environ = request["arguments"], request["environ"]
     return (
-        arguments[:2] == [sys.executable, "-m"]
+        not _starts_anew
+        and arguments[:2] == [sys.executable, "-m"]
         and arguments[2] in PROGRAMS
         and _read_at_start(environ) == _read_at_start(_server(os.getpid(), _libraries)[1])
         and not any(map(os.isatty, files))

@@ -58,11 +58,11 @@ def test_the_command_prints_them_and_what_a_config_file_makes_of_them(redis_url:
     environ = {"RQMEM_CONFIG": str(config), "RQMEM_REDIS_URL": redis_url, "PATH": ""}
     done = subprocess.run(command, env=environ, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    rows = {row["job"]: row for row in json.loads(done.stdout)["jobs"]}
+    rows = {row["job_type"]: row for row in json.loads(done.stdout)["job_types"]}
     for job, (memory_mb, _, _) in LIMITS.items():
         row = rows[job.path()]
-        assert row["declared"]["memory_limit_mb"] == memory_mb
-        assert row["applies"]["memory_limit_mb"]["value"] == (200 if job.path() == name else memory_mb)
+        assert row["declared"]["ceiling_mb"] == memory_mb
+        assert row["applies"]["ceiling_mb"]["value"] == (200 if job.path() == name else memory_mb)
     assert rows[name]["applies"]["chunk_size"]["value"] == 7
 
 

@@ -350,7 +350,7 @@ def test_one_that_is_down_keeps_no_other_from_it_and_is_given_up_with_a_count(
     wait_until(lambda: history_reader.dropped(connection) == {"alerts": 1} and all_done(connection))
     assert len(receiver.messages) == 1
     last = caplog.messages[-1]
-    assert last == "alert URL 1 (json://****): an alert not sent, after 6 tries: it cannot be reached"
+    assert last == "alert URL 1 (json://****): 1 alert not sent, after 6 tries: it cannot be reached"
     assert SECRET not in caplog.text
 
 

@@ -15,6 +15,8 @@ from rqmem.errors import ConfigError, MemoryLimitExceeded, RqmemError
 from rqmem.store import execution_reader
 from tests import sample_jobs
 
+pytestmark = pytest.mark.alone  # they measure the process that they run in
+
 
 def test_under_a_memory_worker_its_own_ceiling_holds(connection: Redis, work_off: Callable[..., str]) -> None:
     queue = Queue("jobs", connection=connection)

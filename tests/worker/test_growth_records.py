@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from redis import Redis
 from rq import Queue
 
@@ -17,6 +18,7 @@ from rqmem.worker.peak_records import Peaks
 from tests import profile_jobs
 from tests.conftest import ROOT, StartWorker
 
+pytestmark = pytest.mark.alone  # they race with the watcher
 WorkOff = Callable[..., str]
 JOB = "tests.profile_jobs.fit_with"
 LINE = "held = [bytearray(2**20) for _ in range(megabytes)]"

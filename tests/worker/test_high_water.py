@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 from redis import Redis
@@ -14,11 +14,17 @@ from rqmem.measure import procfs
 from rqmem.store import codec
 from rqmem.store.history import history_reader
 from rqmem.store.history.history_records import Run
-from tests import sample_jobs
+from tests import forked, sample_jobs
 
 pytestmark = pytest.mark.alone  # they race with the watcher
 WorkOff = Callable[..., str]
 SAMPLE = "tests.sample_jobs."
+
+
+@pytest.fixture(autouse=True)
+def exact() -> Iterator[None]:
+    with forked.starting_anew():
+        yield
 
 
 @pytest.fixture
