@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import assume, example, given
+from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
 from rqmem.policy.page_cache import MUCH_CACHE_BYTES, Charge, judge
@@ -30,6 +30,7 @@ def test_a_job_below_its_limit_is_left_alone(charge: Charge, limit: int) -> None
     assert judgement.limit_bytes >= max(BASE, charge.total_bytes)
 
 
+@settings(suppress_health_check=[HealthCheck.filter_too_much])  # most charges are below the limit
 @given(charges, limits)
 @example(charge_of(1000 * MB, shmem=BASE + 2 * MB), 3000 * MB)
 @example(charge_of(0, kernel=BASE + 2 * MB), 3000 * MB)

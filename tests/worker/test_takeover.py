@@ -87,8 +87,8 @@ def test_what_a_dead_worker_left_is_the_first_job_of_the_next(connection: Redis,
     dead.finish()
     connection.hset(keys.RUNNING, job.id, dead_here(dead.pid, owner.execution))
     waiting = sample_jobs.Plain.enqueue("jobs", number=1, connection=connection)
-    start_worker("jobs", "--max-jobs", "1").finish()
-    assert (job.get_status(), waiting.get_status()) == (JobStatus.FINISHED, JobStatus.QUEUED)
+    log = start_worker("jobs", "--max-jobs", "1").finish()
+    assert (job.get_status(), waiting.get_status()) == (JobStatus.FINISHED, JobStatus.QUEUED), log
 
 
 def test_a_burst_worker_that_is_told_to_stop_does_not_wait(connection: Redis, start_worker: StartWorker) -> None:
