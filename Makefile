@@ -26,7 +26,8 @@ TESTS_AT_ONCE := $(shell expr $$(nproc) \* 2)
 
 test: $(VENV)/dev ## Run all tests (their Redis comes with them)
 	$(RUN) -m pytest -n $(TESTS_AT_ONCE) --dist loadfile -m "not alone"
-	$(RUN) -m pytest -m alone
+	$(RUN) -m pytest -m alone --ignore=tests/worker/test_functions.py
+	$(RUN) -m pytest tests/worker/test_functions.py # it measures its own process, with all that tests have started there
 
 KERNEL_LAYER := tests/unit/test_cgroup_places.py tests/unit/test_cgroup.py tests/worker/test_kernel_layer.py
 
