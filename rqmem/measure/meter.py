@@ -96,6 +96,7 @@ class _Process:
 
     def set_mark_back(self) -> None:
         """Have the kernel's mark begin anew. Where it may not be, only what rises above it will show."""
+        self._risen_kb = 0
         if self._mark_kb - self._resident_kb > _NOISE_KB:
             with contextlib.suppress(OSError):
                 procfs.set_mark_back(self._pid)
@@ -151,12 +152,27 @@ class TreeMeter:
         self._rate = growth_bytes_per_second
         self._processes: dict[int, _Process] = {}
         self._last_pids: list[int] = []
+        self._forget()
+
+    def _forget(self) -> None:
         self._full_pids: set[int] = set()
         self._offset = self._offset_alone = 0
         self._full_usage = 0
         self._corrected_raw = 0
         self._full_at = float("-inf")
         self._full_cost = 0.0
+
+    def begin(self, usage_bytes: int, pid: int) -> None:
+        """Another job begins: until its first full reading, take this for what the tree uses now.
+
+        From now on `take_mark` tells what process ``pid`` uses at most.
+        """
+        self._forget()
+        self._offset = max(0, self.raw() - usage_bytes)
+        if len(self._last_pids) == 1:
+            self._offset_alone = self._offset
+        if pid in self._processes:
+            self._processes[pid].set_mark_back()
 
     def raw(self) -> int:
         """The quick reading in bytes, shared pages counted once per sharer."""
@@ -167,20 +183,9 @@ class TreeMeter:
             raw = self._corrected_raw = self._sum()
         return raw
 
-    def assume(self, usage_bytes: int) -> None:
-        """Until the first full reading, take this for what the tree uses now."""
-        self._offset = max(0, self.raw() - usage_bytes)
-        if len(self._last_pids) == 1:
-            self._offset_alone = self._offset
-
     def estimate(self, raw: int) -> int:
         """Usage in bytes as far as a quick reading tells it."""
         return max(0, raw - self._offset)
-
-    def begin_mark(self, pid: int) -> None:
-        """From now on `take_mark` tells what that process uses at most."""
-        if pid in self._processes:
-            self._processes[pid].set_mark_back()
 
     def take_mark(self, pid: int, *, look: bool = False) -> int | None:
         """The most bytes that process used by the kernel's mark; 0: it has not risen since this was asked last.

@@ -66,6 +66,12 @@ class Members:
         self._born_at = self._walked_at = float("-inf")
         self._settled = False
 
+    def leave_out(self, known: Collection[int]) -> None:
+        """From now on these are the processes that do not count."""
+        if known != self._known or len(self._found) > 1:  # some of these may have ended
+            self._last_pid = b""
+        self._known = known
+
     def __call__(self) -> list[int]:
         last_pid = self._read_last_pid()
         now = time.monotonic()

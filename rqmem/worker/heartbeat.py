@@ -8,11 +8,13 @@ ends nothing. Any other error is logged once, and spoils one step of the beat.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
 from redis.exceptions import RedisError
@@ -67,7 +69,8 @@ class Heart:
         reopen_at_failover(self._connection)
         self._recovery = Recovery(worker, self._connection, context.config, settler)
         self._stopped = threading.Event()
-        self._errands: deque[Callable[[Redis], object]] = deque()
+        self._new_errands: SimpleQueue[Callable[[Redis], object] | None] = SimpleQueue()
+        self._errands: deque[Callable[[Redis], object]] = deque()  # of the thread alone
         self._running: tuple[Job, Execution] | None = None
         self._maintained_at = 0.0
         self._parents: set[str] = set()  # of jobs that ran here, whose RQ meta does not say so yet
@@ -101,9 +104,11 @@ class Heart:
         """Stop beating and say farewell. A Redis that is away is no reason to fail."""
         self._recovery.close(min(self._seconds, _SETTLE_SECONDS))
         self._stopped.set()
+        self._new_errands.put(None)
         if self._thread.is_alive():
             self._thread.join(timeout=2 * self._seconds)
         try:
+            self._take_errands(0)
             self._run_errands()
             self._recorder.flush(self._connection, 2 * self._seconds)
             executions.farewell(self._connection, self._worker.name)
@@ -122,8 +127,11 @@ class Heart:
         self._running = None
 
     def soon(self, errand: Callable[[Redis], object]) -> None:
-        """Have ``errand`` done at the next beat, in the thread that may wait for Redis; it must bear being repeated."""
-        self._errands.append(errand)
+        """Have ``errand`` done at once, in the thread that may wait for Redis; it must bear being repeated.
+
+        While Redis is away, it waits for the next beat. Signal handlers may call this: a `SimpleQueue` bears it.
+        """
+        self._new_errands.put(errand)
 
     @property
     def away(self) -> bool:
@@ -158,10 +166,14 @@ class Heart:
                 )
                 beat_at = time.monotonic() + (pause if self._state is None else min(pause, _AGAIN_SECONDS))
                 flush_at = time.monotonic() + tick
+            elif self._errands and self._state is None:
+                self._do(self._run_errands)
+                beat_at = min(beat_at, now + _AGAIN_SECONDS) if self._state is not None else beat_at
             elif (self._recorder.busy or self._parents) and self._state is None:
                 self._do(self._flush if now >= flush_at else self._flush_news)
                 flush_at = now + tick if now >= flush_at else flush_at
-            if self._stopped.wait(tick / _LOOKS):
+            self._take_errands(tick / _LOOKS)
+            if self._stopped.is_set():
                 return
 
     def _do(self, *steps: Callable[[], None]) -> None:
@@ -213,11 +225,21 @@ class Heart:
             if told and (child is None or child[0] != parent_id):  # else again in a second
                 self._parents.discard(parent_id)
 
+    def _take_errands(self, seconds: float) -> None:
+        """Wait so long for new errands, if there are none."""
+        with contextlib.suppress(Empty):
+            while True:
+                errand = self._new_errands.get(timeout=seconds)
+                if errand is None:
+                    return
+                self._errands.append(errand)
+                seconds = 0.0
+
     def _run_errands(self) -> None:
         while self._errands:
             try:
                 self._errands[0](self._connection)
-            except RedisError as error:
+            except Exception as error:
                 if unavailable(error) is None:
                     self._errands.popleft()  # else it would fail for ever
                 raise

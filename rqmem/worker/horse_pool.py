@@ -84,6 +84,7 @@ class HorsePool:
         """Have the warm horse call its last hooks and leave."""
         warm, self.warm = self.warm, None
         if warm is not None:
+            warm.unwatch()
             if warm.page.ends_with_hooks:
                 self._watch_ending_hooks(warm)
             warm.end()
@@ -117,6 +118,7 @@ class HorsePool:
         self.bury()
         warm, self.warm = self.warm, None
         if warm is not None:
+            warm.unwatch()  # else the next horse has copies of what its watcher holds open
             process_tree.send([warm.pid], signal.SIGKILL)
             self._dying = (warm, self.group)
             self.group = None

@@ -34,6 +34,8 @@ class SharedPage(ctypes.Structure):
     """The page as attributes. Texts are cut to their room; a torn one is read with replacement characters.
 
     Attributes:
+        seq: number of the job on the page, even; odd while that changes. Worker: with each order. It begins with 2.
+        breach_seq: worker: that number of the job that was found above its ceiling last; 0: none was.
         ceiling_bytes: horse: the job's effective ceiling.
         declared_bytes: horse: what the job declared; 0 where it declared none.
         snapshot_wanted, snapshot_told: worker: number of the snapshot it asked for last; horse: that it answered last.
@@ -60,6 +62,7 @@ class SharedPage(ctypes.Structure):
         items_done: horse: items finished in the present stage, by this execution and those before.
         chunks, items, largest_chunk: horse: finished in this execution.
         tape: horse: the events of the job.
+        job_id, queue: worker: of the job that was ordered.
         job: horse: job type, a dotted path.
         integrations: horse: names of those that are active in it.
         outcome: horse: how the job ended: ``ok`` or the error's name.
@@ -71,6 +74,8 @@ class SharedPage(ctypes.Structure):
         snapshot_json: horse: what it says of itself, when it was asked.
     """
 
+    seq: int
+    breach_seq: int
     ceiling_bytes: int
     declared_bytes: int
     samples: int
@@ -105,8 +110,8 @@ class SharedPage(ctypes.Structure):
     hook_breached: bool
     ends_with_hooks: bool
     tape: Tape
-    job, outcome, integrations, operation, line = map(
-        _Text, ("_job", "_outcome", "_integrations", "_operation", "_line")
+    job_id, queue, job, outcome, integrations, operation, line = map(
+        _Text, ("_job_id", "_queue", "_job", "_outcome", "_integrations", "_operation", "_line")
     )
 
     _fields_ = [
@@ -114,6 +119,8 @@ class SharedPage(ctypes.Structure):
         *((name, ctypes.c_bool) for name, kind in __annotations__.items() if kind == "bool"),
         ("_phase", ctypes.c_int32),
         ("tape", Tape),
+        ("_job_id", ctypes.c_char * 256),
+        ("_queue", ctypes.c_char * 256),
         ("_job", ctypes.c_char * 256),
         ("_outcome", ctypes.c_char * 128),
         ("_integrations", ctypes.c_char * 128),
@@ -129,13 +136,21 @@ class SharedPage(ctypes.Structure):
     def new(cls, ceiling_bytes: int) -> SharedPage:
         """A page that children forked from now on share with this process."""
         page = cls.from_buffer(mmap.mmap(-1, ctypes.sizeof(cls)))
+        page.seq = 2
         page.ceiling_bytes = ceiling_bytes
         return page
 
     def reset(self, ceiling_bytes: int) -> None:
-        """Ready for another job."""
+        """Ready for another job. Nothing that was meant for the one before concerns it, since its number is another."""
+        number = self.seq + 2
         ctypes.memset(ctypes.addressof(self), 0, ctypes.sizeof(self))
+        self.seq = number
         self.ceiling_bytes = ceiling_bytes
+
+    @property
+    def is_breach_signal_due(self) -> bool:
+        """Whether it was this job that was found above its ceiling, and not one before it."""
+        return self.breach_seq == self.seq
 
     @property
     def state(self) -> State:

@@ -136,6 +136,7 @@ class Supervisor:
             pool.group.hold(self._context.limit_bytes)
         page = warm.page
         page.reset(self._context.limit_bytes)
+        page.job_id, page.queue = job.id, queue.name
         page.fresh = warm.state.jobs == 0
         before = self._recycling.fit(warm, about.job, pool.idle_bytes)
         page.held_before, page.left_before = before.held_bytes, before.left_bytes
@@ -163,17 +164,7 @@ class Supervisor:
         job.started_at = now()
         self.watched = True
         baseline = pool.idle_bytes + (warm.state.kept_bytes if warm is not None else 0)
-        watcher = Watcher(
-            worker.horse_pid,
-            page,
-            about,
-            context.config,
-            pool.known,
-            warm.channel if warm is not None else None,
-            baseline,
-            pool.group,
-            warm.shared if warm is not None else None,
-        )
+        watcher = self._watcher(warm, about, baseline)
         context.recorder = context.recorder or self._new_recorder()
         heart = context.heart or self._new_heart()  # outside `work` one for this job
         if context.heart is None:
@@ -194,7 +185,9 @@ class Supervisor:
             raise
         finally:
             context.watching = False
-            watcher.close()
+            watcher.end_job()
+            if warm is None:
+                watcher.close()
             heart.idle()
             if context.heart is None:
                 heart.stop()
@@ -211,6 +204,17 @@ class Supervisor:
             names = ", ".join(f"{name} ({show_mb(used)} MB)" for name, used in left)
             _log.warning("worker %s: processes of job %s are dead and left %s", worker.name, job.id, names)
         return end
+
+    def _watcher(self, warm: WarmHorse | None, about: Identity, baseline_bytes: int) -> Watcher:
+        """Watches this job from now on. A warm horse keeps its watcher."""
+        pool, config, page = self._pool, self._context.config, self._page
+        if warm is None:
+            return Watcher(self._worker.horse_pid, page, about, config, pool.known, None, baseline_bytes, pool.group)
+        if warm.watcher is None:
+            warm.watcher = Watcher(warm.pid, page, about, config, pool.known, warm.channel, baseline_bytes, pool.group)
+        else:
+            warm.watcher.next_job(about, pool.known, baseline_bytes)
+        return warm.watcher
 
     def _take_end(self, execution: Execution, warm: WarmHorse | None, watcher: Watcher, *, overdue: bool) -> End:
         """The horse has reported or ended: reap it in the second case, and its tree with it."""

@@ -85,7 +85,7 @@ class Reports(Protocol):
 
 
 class Watcher:
-    """Watches one horse.
+    """Watches one horse, job after job.
 
     Args:
         horse_pid: the process to wait for; a child of this process.
@@ -96,7 +96,6 @@ class Watcher:
         report: where a warm horse says that the job has ended.
         baseline_bytes: what the horse used before the job, for the breach record.
         group: the horse's cgroup; None: it has none.
-        held_before: shared memory that the horse held at the end of the job before, by object; kept up to date.
 
     Attributes:
         breach: the job's breach, if it had one.
@@ -114,33 +113,39 @@ class Watcher:
         report: Reports | None = None,
         baseline_bytes: int = 0,
         group: HorseGroup | None = None,
-        held_before: dict[Key, int] | None = None,
     ) -> None:
-        self.breach: Breach | None = None
-        self.starved = False
-        self.hidden: set[int] = set()
         self._group = group
         self._horse_pid = horse_pid
         self._exit_fd = linux.open_exit(horse_pid)
         self._report = report
-        self._ends: list[int | Reports] = [self._exit_fd] if report is None else [self._exit_fd, report]
         self._page = page
-        self._identity = identity
         self._config = config
         self._processors = len(os.sched_getaffinity(0))
-        self._known = known  # not a copy: the worker's heart may add a helper of its own
         self._root = os.getpid()
-        self._members = process_tree.Members(self._root, self._known)
+        self._members = process_tree.Members(self._root, known)
         pause = _PAUSE_WITHOUT_KERNEL if group is None else _PAUSE_WITH_KERNEL
         self._meter = TreeMeter(self._members, config.growth_rate, pause)
-        self._meter.assume(baseline_bytes)
-        self._meter.begin_mark(horse_pid)
+        self._held: dict[Key, int] = {}  # shared memory that outlives the jobs of the horse, by object
+        self.next_job(identity, known, baseline_bytes)
+
+    def next_job(self, identity: Identity, known: Collection[int], baseline_bytes: int) -> None:
+        """From now on another job is watched; the arguments are those of the class."""
+        self.breach: Breach | None = None
+        self.starved = False
+        self.hidden: set[int] = set()
+        self._ends: list[int | Reports] = [self._exit_fd]
+        if self._report is not None:
+            self._ends.append(self._report)
+        self._identity = identity
+        self._known = known  # not a copy: the worker's heart may add a helper of its own
+        self._members.leave_out(known)
+        self._meter.begin(baseline_bytes, self._horse_pid)
         self._state = WatchState()
         self._started = _clock()
         self._peak = 0
-        self._growth = evidence.Growth(to_bytes(config.sample_step_mb))
+        self._growth = evidence.Growth(to_bytes(self._config.sample_step_mb))
         self._baseline = baseline_bytes
-        self._shared = SharedMemory({} if held_before is None else held_before)
+        self._shared = SharedMemory(self._held)
         self._unseen = 0  # bytes of shared memory beyond what the meter sees
         self._left: dict[Key, Held] = {}
         self._last_usage = baseline_bytes
@@ -205,10 +210,14 @@ class Watcher:
         held = self._left | self._shared.new_files()
         return [(name, to_mb(size)) for name, size in shared_objects.still_there(held)]
 
-    def close(self) -> None:
-        os.close(self._exit_fd)
+    def end_job(self) -> None:
+        """The job has ended; the horse may go on."""
         if self._group is None:
             self._shared.close(self._members())
+
+    def close(self) -> None:
+        """The horse goes, or nobody watches it any more."""
+        os.close(self._exit_fd)
         self._meter.close()
         self._members.close()
 
@@ -382,6 +391,7 @@ class Watcher:
             beyond_reach=[(pid, procfs.read_command(pid)) for pid in process_tree.beyond_reach(self._members())],
         )
         self._page.breach_json = codec.to_json(self.breach)
+        self._page.breach_seq = self._page.seq
         self._page.advance(Event.BREACHED)
         return self.breach
 

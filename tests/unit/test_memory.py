@@ -141,8 +141,8 @@ def test_the_kernels_mark_tells_of_bursts_and_not_of_mapped_files(tmp_path: Path
 
         meter = TreeMeter(lambda: [child.pid], 8e9)
         child.stdout.readline()
-        meter.assume(full := meter.full(time.monotonic).usage_bytes)
-        meter.begin_mark(child.pid)
+        full = meter.full(time.monotonic).usage_bytes
+        meter.begin(full, child.pid)
         child.stdin.write("\n")
         child.stdin.flush()
         assert abs(marked_after_next_step() - full - 70 * MB) < 4 * MB

@@ -14,12 +14,14 @@ import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
-from rqmem.measure.shared_objects import Key
 from rqmem.policy.recycling import HorseState
 from rqmem.store import codec
 from rqmem.worker.shared_memory import SharedPage
+
+if TYPE_CHECKING:
+    from rqmem.worker.watcher import Watcher
 
 _MESSAGE_BYTES = 64 * 1024
 _LEAVE_SECONDS = 1.0
@@ -110,7 +112,7 @@ class WarmHorse:
         self.channel = channel
         self.page = page
         self.state = HorseState()
-        self.shared: dict[Key, int] = {}  # memory it holds that outlives a job (`rqmem.worker.shared_usage`)
+        self.watcher: Watcher | None = None  # since its first job
         self.worn = False  # the last job ran for a while or under another ceiling
 
     @classmethod
@@ -127,8 +129,15 @@ class WarmHorse:
             os.setpgid(pid, pid)
         return cls(pid, Channel(ours), page)
 
+    def unwatch(self) -> None:
+        """Nobody watches it any more; again is harmless."""
+        watcher, self.watcher = self.watcher, None
+        if watcher is not None:
+            watcher.close()
+
     def end(self) -> None:
         """Have it leave, by force if it does not within a second, and reap it."""
+        self.unwatch()
         self.channel.close()
         deadline = time.monotonic() + _LEAVE_SECONDS
         with contextlib.suppress(ChildProcessError):

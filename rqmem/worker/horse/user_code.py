@@ -180,7 +180,9 @@ def _leave_user_code(page: SharedPage, horse_pid: int) -> None:
 def _on_breach_signal(number: int, frame: FrameType | None) -> None:
     global _taking_evidence
     horse = _current
-    if horse is None or not horse.page.in_user_code or _taking_evidence or is_judging(frame) or _is_unwinding():
+    if horse is None or not horse.page.in_user_code or not horse.page.is_breach_signal_due:
+        return
+    if _taking_evidence or is_judging(frame) or _is_unwinding():
         return
     _taking_evidence = True  # another signal may come meanwhile
     try:

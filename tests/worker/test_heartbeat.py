@@ -1,0 +1,67 @@
+"""The heart's thread: what it is asked to do, it does at once, and not at its next beat."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from redis import Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
+from rq import Queue
+
+from rqmem import MemoryWorker
+from rqmem.config.settings import Config
+from rqmem.testing import wait_until
+from rqmem.worker.context import Heartbeat
+
+
+@pytest.fixture
+def heart(connection: Redis) -> Iterator[Heartbeat]:
+    """Of a worker that beats once a minute."""
+    worker = MemoryWorker([Queue("jobs", connection=connection)], config=Config(heartbeat_seconds=60))
+    worker._context.recorder = worker._life.new_recorder()
+    heart = worker._new_heart()
+    heart.start()
+    wait_until(lambda: not cast(Any, heart)._new_errands.qsize())
+    yield heart
+    heart.stop()
+
+
+def test_an_errand_is_done_at_once(heart: Heartbeat, connection: Redis) -> None:
+    done: list[str] = []
+    heart.soon(lambda redis: done.append("first"))
+    heart.soon(lambda redis: done.append("second"))
+    wait_until(lambda: done == ["first", "second"], 30)  # the next beat comes in a minute
+
+
+def test_an_errand_that_fails_is_done_once(heart: Heartbeat) -> None:
+    tries: list[int] = []
+    heart.soon(lambda redis: tries.append(1) or SimpleNamespace().missing)
+    heart.soon(lambda redis: tries.append(2))
+    heart.soon(lambda redis: tries.append(3))
+    wait_until(lambda: tries[-1:] == [3], 30)
+    assert tries == [1, 2, 3]
+
+
+def test_an_errand_is_done_again_where_redis_was_away(heart: Heartbeat) -> None:
+    tries: list[int] = []
+
+    def errand(redis: Redis) -> None:
+        tries.append(1)
+        if len(tries) == 1:
+            raise RedisConnectionError("gone")
+
+    heart.soon(errand)
+    wait_until(lambda: len(tries) == 2, 60)
+
+
+def test_what_is_still_to_do_is_done_before_the_heart_stops(connection: Redis) -> None:
+    worker = MemoryWorker([Queue("jobs", connection=connection)], config=Config(heartbeat_seconds=60))
+    worker._context.recorder = worker._life.new_recorder()
+    heart = worker._new_heart()
+    done: list[int] = []
+    heart.soon(lambda redis: done.append(1))
+    heart.stop()
+    assert done == [1]
