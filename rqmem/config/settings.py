@@ -1,8 +1,8 @@
 """All settings of rqmem. Each is declared once, at its field of `Config`.
 
 From the declaration come the variable, the name in the config file, the option of ``rqmem worker``, the default, the
-text of ``--help`` and the row in README (`scripts.readme_tables`). `rqmem.config.load` reads the values, once, where a
-program starts; nothing deeper reads the environment.
+text of ``--help`` and the row in docs/settings.md (`scripts.docs_tables`). `rqmem.config.load` reads the values, once,
+where a program starts; nothing deeper reads the environment.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Setting:
 
     Attributes:
         variable: of the environment.
-        about: what it means, for README and ``--help``.
+        about: what it means, for docs/settings.md and ``--help``.
         options: of ``rqmem worker``, the long one first; empty: it has none.
         group: the heading of its option in ``--help``.
         metavar: the value of the option in ``--help``.

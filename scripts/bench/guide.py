@@ -19,8 +19,8 @@ from rqmem.store.history import history_reader
 from scripts.bench.guide_examples import GUIDE, Tip, make_shop, tips
 from scripts.bench.measuring import end, own_redis
 from scripts.bench.worker_runs import How, Running, empty_queue
+from scripts.docs_tables import replaced
 from scripts.harness import one_line_errors
-from scripts.readme_tables import replaced
 
 BEGIN, END = "<!-- figures: python -m scripts.bench.guide --update -->", "<!-- end of the figures -->"
 WORKER_MB = 1024

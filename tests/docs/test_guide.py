@@ -136,4 +136,3 @@ def test_no_example_is_left_out() -> None:
     assert modules == {tip.module for tip in tips()} | {"quiet"}
     named = re.findall(r"\]\((?!http|#)([^)]+)\)", PAGE)
     assert named and all((GUIDE.parent / name).exists() for name in named)
-    assert "docs/guide.md" in (ROOT / "README.md").read_text()

@@ -1,4 +1,4 @@
-"""What job types declare, and what applies; the tables of it, README's among them."""
+"""What job types declare, and what applies; the tables of it, those of the docs among them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rqmem.config.settings import Config, JobSettings
 from rqmem.errors import ConfigError
 from rqmem.job.declared import Declared, applied, find, of_path
 from rqmem.policy.recommendation import TooLittle
-from scripts import readme_tables
+from scripts import docs_tables
 
 JOB = "jobs.mail.Send"
 
@@ -182,27 +182,26 @@ def test_notes_below_the_table() -> None:
     assert shown["job_types"][1]["declared"] is None and shown["job_types"][1]["problem"]
 
 
-# README
+# The docs
 
 
 def test_the_table_of_jobs_has_all_of_them() -> None:
-    jobs = {each.job.rpartition(".")[2] for each in readme_tables.jobs()}
+    jobs = {each.job.rpartition(".")[2] for each in docs_tables.jobs()}
     assert {"ProcessRetellAICampaignJob", "ProcessRetellAICampaignBatchJob", "TrainMLModelJob"} <= jobs
-    assert len({each.job.rpartition(".")[0] for each in readme_tables.jobs()}) == 6
-    assert all(each.about and each.queue for each in readme_tables.jobs())
+    assert len({each.job.rpartition(".")[0] for each in docs_tables.jobs()}) == 6
+    assert all(each.about and each.queue for each in docs_tables.jobs())
 
 
 def test_the_tables_go_between_their_comments_and_nowhere_else() -> None:
-    places = [f"{begin}\nold\n{end}" for begin, end in map(readme_tables.marks, readme_tables.TABLES)]
-    new = readme_tables.updated("before\n" + "\nbetween\n".join(places) + "\nafter\n")
-    assert new.startswith("before\n") and new.endswith("\nafter\n") and "\nbetween\n" in new and "old" not in new
-    assert all(table() in new for table in readme_tables.TABLES.values())
-    assert readme_tables.updated(new) == new
+    begin, end = docs_tables.marks("settings")
+    new = docs_tables.replaced(begin, end, f"before\n{begin}\nold\n{end}\nafter\n", "| new |")
+    assert new == f"before\n{begin}\n| new |\n{end}\nafter\n"
+    assert docs_tables.in_page("settings", new) == "| new |"
 
 
 @pytest.mark.parametrize(
-    "text", ["", "\n".join(readme_tables.marks("settings")), "\n".join(reversed(readme_tables.marks("settings")))]
+    "text", ["", docs_tables.marks("settings")[0], "\n".join(reversed(docs_tables.marks("settings")))]
 )
 def test_no_place_for_a_table_is_said(text: str) -> None:
     with pytest.raises(ConfigError, match="has no place for the table"):
-        readme_tables.updated(text)
+        docs_tables.in_page("settings", text)

@@ -1,7 +1,7 @@
-"""README's tables of the settings and of the six jobs: ``python -m scripts.readme_tables [--update]``.
+"""The docs' tables of the settings and of the six jobs: ``python -m scripts.docs_tables [--update]``.
 
 They are made from the declarations of the settings and from the classes of the jobs. Each has its place between two
-comments. ``--update`` writes them there.
+comments in a page of its own. ``--update`` writes them there.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from rqmem.job.declared import Declared, find
 from rqmem.units import show_mb
 from scripts.harness import one_line_errors
 
-README = Path(__file__).parents[1] / "README.md"
+DOCS = Path(__file__).parents[1] / "docs"
 MODULES = (
     "jobs.campaigns", "jobs.campaign_batches", "jobs.training", "jobs.sentiment", "jobs.reminders", "jobs.staff",
 )  # fmt: skip
@@ -46,7 +46,11 @@ def settings_table() -> str:
     return _markdown(("variable", "default", "meaning"), rows)
 
 
-TABLES: dict[str, Callable[[], str]] = {"settings": settings_table, "jobs": jobs_table}
+TABLES: dict[str, tuple[Path, Callable[[], str]]] = {
+    "settings": (DOCS / "settings.md", settings_table),
+    "jobs": (DOCS / "six-jobs.md", jobs_table),
+}
+"""Name of a table -> its page, and what makes it."""
 
 
 def cut_at(begin: str, end: str, text: str) -> tuple[str, str, str]:
@@ -58,16 +62,9 @@ def cut_at(begin: str, end: str, text: str) -> tuple[str, str, str]:
     return head, between, tail
 
 
-def in_readme(name: str, text: str) -> str:
-    """The table that README has. Raises `ConfigError` if its two comments are not in it."""
+def in_page(name: str, text: str) -> str:
+    """The table that a page has. Raises `ConfigError` if its two comments are not in it."""
     return cut_at(*marks(name), text)[1].strip("\n")
-
-
-def updated(text: str) -> str:
-    """README with the tables as they are now. Raises `ConfigError`."""
-    for name, table in TABLES.items():
-        text = replaced(*marks(name), text, table())
-    return text
 
 
 def replaced(begin: str, end: str, text: str, table: str) -> str:
@@ -78,7 +75,7 @@ def replaced(begin: str, end: str, text: str, table: str) -> str:
 
 def marks(name: str) -> tuple[str, str]:
     """The comments before and after a table."""
-    return f"<!-- table of {name}: python -m scripts.readme_tables --update -->", f"<!-- end of the table of {name} -->"
+    return f"<!-- table of {name}: python -m scripts.docs_tables --update -->", f"<!-- end of the table of {name} -->"
 
 
 def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -99,14 +96,15 @@ def _job(declared: Declared) -> tuple[str, ...]:
 
 
 @click.command()
-@click.option("--update", is_flag=True, help="Write them into README.md.")
+@click.option("--update", is_flag=True, help="Write them into their pages.")
 def main(update: bool) -> None:
     """Print the tables."""
-    with one_line_errors("readme_tables"):
-        if update:
-            README.write_text(updated(README.read_text(encoding="utf-8")), encoding="utf-8")
-        else:
-            click.echo("\n\n".join(table() for table in TABLES.values()))
+    with one_line_errors("docs_tables"):
+        for name, (page, table) in TABLES.items():
+            if update:
+                page.write_text(replaced(*marks(name), page.read_text(encoding="utf-8"), table()), encoding="utf-8")
+            else:
+                click.echo(f"{table()}\n")
 
 
 if __name__ == "__main__":

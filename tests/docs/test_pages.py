@@ -1,0 +1,172 @@
+"""README and docs: links lead somewhere, commands exist, tables are the code's, examples run."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import click
+import pytest
+from redis import Redis
+from rq import Queue
+from rq.job import Job
+
+from rqmem.cli import main as rqmem
+from rqmem.config.settings import SETTINGS, Config
+from scripts import docs_tables
+from tests import forked
+from tests.conftest import ROOT, StartWorker
+
+DOCS = ROOT / "docs"
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.rglob("*.md"))]
+MOST_LINES_OF_README = 120
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL)
+
+
+def files(page: Path) -> dict[str, str]:
+    """The examples of a page that begin with the name of their file."""
+    named = {code.splitlines()[0].removeprefix("# "): code for code in blocks(page, "python")}
+    return {name: code for name, code in named.items() if re.fullmatch(r"\w+\.py", name)}
+
+
+def commands(page: Path) -> list[list[str]]:
+    """The words of each rqmem command in a page, in a block or within a line."""
+    text = page.read_text()
+    lines = re.findall(r"^\$ (rqmem .*)$", text, re.MULTILINE) + re.findall(r"`(rqmem [^`]+)`", text)
+    return [shlex.split(line, comments=True)[1:] for line in lines]
+
+
+def anchors(page: Path) -> set[str]:
+    titles = re.findall(r"^#+ (.*)$", re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.M | re.S), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+def page_id(page: Path) -> str:
+    return page.relative_to(ROOT).as_posix()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_id)
+def test_every_link_leads_somewhere(page: Path) -> None:
+    for link in re.findall(r"\]\((?!https?://)([^)\s]+)\)", page.read_text()):
+        name, _, anchor = link.partition("#")
+        target = (page.parent / name).resolve() if name else page
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target), link
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_id)
+def test_every_command_and_option_exists(page: Path) -> None:
+    for words in commands(page):
+        command: click.Command = rqmem
+        context = click.Context(command)
+        while isinstance(command, click.Group) and words and not words[0].startswith("-"):
+            found = command.get_command(context, words[0])
+            if found is None:
+                assert command is not rqmem, f"rqmem has no command {words[0]}"
+                break
+            command, words = found, words[1:]
+        known = {name for each in command.get_params(context) for name in (*each.opts, *each.secondary_opts)}
+        used = {word.partition("=")[0] for word in words if re.match(r"--?[a-zA-Z]", word)}
+        assert used <= known | {"--version", "-h"}, (page_id(page), command.name, used - known)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_id)
+def test_every_make_target_and_script_is_real(page: Path) -> None:
+    targets = set(re.findall(r"^([a-z0-9-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    text = page.read_text()
+    named = re.findall(r"(?:^\$ |`)make ([a-z0-9 -]+)", text, re.MULTILINE)
+    assert {word for words in named for word in words.split()} <= targets
+    for module in re.findall(r"python -m ((?:scripts|seeds|jobs)[\w.]*)", re.sub(r"-m\s+", "-m ", text)):
+        assert import_module(module)
+
+
+def test_readme_is_short() -> None:
+    assert len((ROOT / "README.md").read_text().splitlines()) <= MOST_LINES_OF_README
+
+
+def test_every_page_is_reachable_from_readme() -> None:
+    seen, waiting = set(), [ROOT / "README.md"]
+    while waiting:
+        page = waiting.pop()
+        seen.add(page)
+        links = re.findall(r"\]\((?!https?://)([^)#\s]+\.md)", page.read_text())
+        waiting += {(page.parent / link).resolve() for link in links} - seen
+    assert set(DOCS.rglob("*.md")) <= seen
+
+
+def test_the_tables_are_as_they_are_declared() -> None:
+    for name, (page, table) in docs_tables.TABLES.items():
+        assert docs_tables.in_page(name, page.read_text()) == table(), "python -m scripts.docs_tables --update"
+
+
+def test_every_setting_has_a_row_and_its_default_is_the_one_that_is_read() -> None:
+    rows = dict(re.findall(r"^\| `(\w+)` \| (\S+) \|", (DOCS / "settings.md").read_text(), re.MULTILINE))
+    assert set(rows) == {setting.variable for setting in SETTINGS.values()}
+    for field, setting in SETTINGS.items():
+        value, shown = getattr(Config(), field), rows[setting.variable]
+        assert not value if shown == "none" else setting.parse(shown, setting.variable) == value
+
+
+def test_the_json_line_has_its_keys_in_their_order() -> None:
+    [line] = blocks(DOCS / "chunks.md", "json")
+    assert list(json.loads(line))[-3:] == ["job_id", "queue", "worker"]
+
+
+def enqueue(script: str, redis_url: str, directory: Path) -> list[str]:
+    """Run a script that ends with jobs in variables; their ids."""
+    jobs = re.findall(r"^(\w+) = \w+\.enqueue\(", script, re.MULTILINE)
+    done = subprocess.run(
+        [sys.executable, "-c", f"{script}\nprint({', '.join(f'{name}.id' for name in jobs)})"],
+        env={"RQMEM_REDIS_URL": redis_url, "PYTHONPATH": f"{directory}:{ROOT}", "PATH": ""},
+        cwd=directory, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    return done.stdout.split()
+
+
+@pytest.mark.parametrize("page", [ROOT / "README.md", DOCS / "chunks.md"], ids=page_id)
+def test_the_job_in_chunks_runs(
+    connection: Redis, redis_url: str, tmp_path: Path, start_worker: StartWorker, page: Path
+) -> None:
+    [(name, module)] = [each for each in files(page).items() if "SendInvoices" in each[1]]
+    (tmp_path / name).write_text(module)
+    [script] = [each for each in blocks(page, "python") if "SendInvoices.enqueue(" in each]
+    ids = enqueue(script, redis_url, tmp_path)
+    assert ids
+    start_worker("invoices", "night", "--burst", "--memory", "256", directory=tmp_path).finish()
+    for job_id in ids:
+        assert Job.fetch(job_id, connection=connection).return_value() == 1000
+
+
+@pytest.mark.parametrize("page", [ROOT / "README.md", DOCS / "splits.md"], ids=page_id)
+def test_the_job_that_splits_runs(
+    connection: Redis, redis_url: str, tmp_path: Path, start_worker: StartWorker, page: Path
+) -> None:
+    [(name, module)] = [each for each in files(page).items() if "SumOfSquares" in each[1]]
+    (tmp_path / name).write_text(module)
+    path = f"{name.removesuffix('.py')}.SumOfSquares.run"
+    job = Queue("squares", connection=connection).enqueue(path, numbers=2600)
+    start_worker("squares", "--burst", directory=tmp_path).finish()
+    assert job.return_value() == sum(number * number for number in range(2600))
+    assert len(Job.fetch(job.id, connection=connection).fetch_dependencies()) == 6
+
+
+def test_the_declared_function_runs() -> None:
+    """In a process of its own: this one may use more than 200 MB."""
+    code = files(DOCS / "ceilings.md")["yearly.py"] + "\nprint(build_report(2026))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "1000\n"
+
+
+def test_the_example_tests_pass(tmp_path: Path) -> None:
+    (tmp_path / "test_reports.py").write_text(files(DOCS / "testing.md")["test_reports.py"])
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+    done = forked.run(command, env={"PYTHONPATH": str(ROOT), "PATH": ""}, cwd=tmp_path)
+    assert "2 passed" in done.stdout, done.stdout
