@@ -81,6 +81,10 @@ PROBE = _key("probe", "string", "nothing: written to find out whether Redis take
 alive = _key("alive:{worker}", "string", "what a worker last said of itself (`Live`); gone when it is dead", True)
 parent_told = _key("parenttold:{job_id}", "string", "RQ's meta of that job has just been brought up to date", 1)
 
+taken = _key("taken:{worker}", "list", "ids of the jobs that a worker has taken in a lease and not ended", False)
+lease = _key("lease:{worker}", "hash", "a worker's lease: its token, owner, queues, and which job begins", False)
+LEASES = _key("leases", "set", "names of the workers that have a lease", False)()
+
 run = _key("run:{job_id}", "hash", "a job over all its executions (`RunRecord`)", WAITING_SECONDS, "run ends")
 results = _key(
     "results:{job_id}", "list", "what finished chunks returned: ``stage:serialised list``", WAITING_SECONDS,

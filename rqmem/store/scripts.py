@@ -15,13 +15,13 @@ _FOLDER = Path(__file__).parent / "lua"
 
 def script(connection: Redis | Pipeline, name: str) -> Any:
     """A function that runs ``<name>.lua`` on that Redis; call it with ``keys=`` and ``args=``."""
-    return connection.register_script(_source(name))
+    return connection.register_script(source(name))
 
 
 def read_all() -> None:
     """Read the scripts now. In a horse it may be impossible later: a job can use up all descriptors."""
     for path in _FOLDER.glob("*.lua"):
-        _source(path.stem)
+        source(path.stem)
 
 
 def of_each(connection: Redis, command: Callable[..., Any], names: Iterable[str | bytes], *arguments: Any) -> list[Any]:
@@ -33,5 +33,8 @@ def of_each(connection: Redis, command: Callable[..., Any], names: Iterable[str 
 
 
 @cache
-def _source(name: str) -> str:
-    return (_FOLDER / f"{name}.lua").read_text()
+def source(name: str) -> str:
+    """The text of ``<name>.lua``. ``lease_common.lua`` stands before each other script whose name begins with that."""
+    shared = _FOLDER / f"{name.partition('_')[0]}_common.lua"
+    before = shared.read_text() if shared.exists() else ""
+    return before + (_FOLDER / f"{name}.lua").read_text()

@@ -7,9 +7,12 @@ import time
 
 from redis import Redis
 
+from rqmem.rq_names import Queue
 from rqmem.store import executions, keys
+from rqmem.store.execution_records import Owner
 from rqmem.store.history import history_writer
 from rqmem.store.history.history_records import Grown
+from rqmem.store.lease_connection import LeaseConnection
 from rqmem.testing import wait_until
 from tests import sample_jobs
 from tests.conftest import StartWorker
@@ -43,6 +46,14 @@ def checked(connection: Redis) -> set[str]:
     return found
 
 
+def take_a_job(connection: Redis) -> None:
+    Queue("leased", connection=connection).enqueue("time.time")
+    lease = LeaseConnection(connection, "ada", "a token")
+    lease.send_take(["leased"], 1, Owner("", "ada", "", "host", 1, 2))
+    assert len(lease.read_batch().jobs) == 1
+    lease.close()
+
+
 def test_every_key_has_its_type_and_time_to_live(connection: Redis, start_worker: StartWorker) -> None:
     job = sample_jobs.Counted.enqueue(count=20, pause=0.2, connection=connection)
     worker = start_worker("jobs", "--burst")
@@ -60,6 +71,7 @@ def test_every_key_has_its_type_and_time_to_live(connection: Redis, start_worker
         pipeline.zadd(keys.DELAYED, {"two": now})
         executions.expire_run(pipeline, "two")
         pipeline.execute()
+    take_a_job(connection)
     found |= checked(connection)
     assert {each.template for each in keys.TABLE} - found <= SHORT_LIVED
 

@@ -1,0 +1,70 @@
+-- What several scripts about leases share; it is put before each of them.
+-- RQ's keys are made here from the names of queues and jobs: P is RQ's prefix.
+
+local function owner_is(running, id, execution)
+  local raw = redis.call('HGET', running, id)
+  return raw and cjson.decode(raw)['execution'] == execution
+end
+
+-- The records that RQ has of a running job. Returns whether RQ had it as started.
+local function remove_start(P, running, worker_executions, queue, id, execution)
+  local composite = id .. ':' .. execution
+  local was_started = redis.call('ZREM', P .. ':wip:' .. queue, composite)
+  redis.call('DEL', P .. ':execution:' .. composite)
+  redis.call('ZREM', P .. ':executions:' .. id, execution)
+  redis.call('SREM', worker_executions, composite)
+  if owner_is(running, id, execution) then
+    redis.call('HDEL', running, id)
+  end
+  return was_started == 1
+end
+
+-- As RQ's `Execution.create` and `Job.prepare_for_execution`, with the owner of the run.
+local function add_start(P, running, worker_executions, worker, queue, id, execution, iso, epoch, now, ttl, owner)
+  local composite, job = id .. ':' .. execution, P .. ':job:' .. id
+  local record, registry = P .. ':execution:' .. composite, P .. ':executions:' .. id
+  redis.call('LREM', P .. ':queue:' .. queue .. ':intermediate', 1, id)
+  redis.call('HSET', job, 'status', 'started', 'started_at', iso, 'last_heartbeat', iso, 'worker_name', worker)
+  redis.call('PERSIST', job)
+  redis.call('HSET', record, 'id', execution, 'job_id', id, 'created_at', epoch, 'last_heartbeat', epoch,
+    'worker_name', worker)
+  redis.call('EXPIRE', record, ttl)
+  redis.call('ZADD', registry, now + ttl + 60, execution)
+  redis.call('EXPIRE', registry, ttl + 60)
+  redis.call('ZADD', P .. ':wip:' .. queue, now + ttl, composite)
+  redis.call('SADD', worker_executions, composite)
+  redis.call('EXPIRE', worker_executions, ttl + 60)
+  redis.call('HSET', running, id, owner)
+end
+
+-- All ids but `keep` go from the taken list to the front of their queues, in order, unless the job has ended meanwhile.
+-- Returns how many are in their queues again.
+local function put_back_all(P, taken, lease, keep)
+  local count = 0
+  local ids = redis.call('LRANGE', taken, 0, -1)
+  for i = #ids, 1, -1 do
+    local id = ids[i]
+    if id ~= keep then
+      redis.call('LREM', taken, -1, id)
+      local job = redis.call('HMGET', P .. ':job:' .. id, 'status', 'origin')
+      if job[2] then
+        local queue = P .. ':queue:' .. job[2]
+        if redis.call('LREM', queue .. ':intermediate', -1, id) == 1 and job[1] == 'queued' then
+          redis.call('LPUSH', queue, id)
+          redis.call('SADD', P .. ':queues', queue)
+          count = count + 1
+        end
+      else
+        for queue in string.gmatch(redis.call('HGET', lease, 'queues') or '', '[^\n]+') do
+          redis.call('LREM', P .. ':queue:' .. queue .. ':intermediate', 1, id)
+        end
+      end
+    end
+  end
+  return count
+end
+
+local function close(worker, taken, lease, leases)
+  redis.call('DEL', taken, lease)
+  redis.call('SREM', leases, worker)
+end

@@ -1,0 +1,84 @@
+-- Take up to k jobs from the front of these queues, in the order of the queues. Stops before the first job that needs
+-- more than a lease does; it stays in its queue. As RQ's `dequeue_any`, ids whose job is gone are dropped.
+-- Returns why it stopped ('': it has k jobs, or enough bytes; 'empty', 'needs', 'suspended', 'recalled', 'token'), what
+-- the job needs that stopped it, and then for each job: queue (a number from 0), id, data, timeout, result TTL, when it
+-- was made.
+-- KEYS: 1 taken, 2 lease, 3 set of leases, 4 suspended
+-- ARGV: 1 RQ's prefix, 2 worker, 3 token, 4 k, 5 bytes of data that are enough, 6 owner, to open the lease, or '',
+--       7... names of queues
+local P = ARGV[1]
+if redis.call('EXISTS', KEYS[4]) == 1 then
+  return {'suspended', ''}
+end
+local known = redis.call('HMGET', KEYS[2], 'token', 'recalled')
+if known[1] ~= ARGV[3] and (known[1] or ARGV[6] == '') then
+  return {'token', ''}
+elseif known[2] then
+  return {'recalled', ''}
+end
+local left, room = tonumber(ARGV[4]), tonumber(ARGV[5])
+local reply, seen = {'empty', ''}, {}
+
+local function needs(job, id)
+  if job[1] ~= 'queued' or seen[id] then
+    return 'status'
+  elseif job[2] ~= job[3] then
+    return 'origin'
+  end
+  for i, name in ipairs({'success_callback_name', 'rate_limit_key', 'webhooks'}) do
+    if (job[8 + i] or '') ~= '' then
+      return name
+    end
+  end
+  if (tonumber(job[12] or '') or 0) > 0 then
+    return 'repeats_left'
+  end
+  local ttl = tonumber(job[6] or '') or 500
+  if ttl < -1 or (ttl == 0 and (job[8] or '') ~= '') then
+    return 'result_ttl'
+  end
+end
+
+for number = 7, #ARGV do
+  local queue = P .. ':queue:' .. ARGV[number]
+  local ids = redis.call('LRANGE', queue, 0, left - 1)
+  local passed = 0
+  for _, id in ipairs(ids) do
+    local job = redis.call('HMGET', P .. ':job:' .. id, 'status', 'origin', 'data', 'data', 'timeout', 'result_ttl',
+      'created_at', 'group_id', 'success_callback_name', 'rate_limit_key', 'webhooks', 'repeats_left')
+    job[3] = ARGV[number]
+    if job[4] then
+      local what = needs(job, id)
+      if what then
+        reply[1], reply[2] = 'needs', what
+        break
+      end
+      if #reply == 2 then
+        redis.call('HSET', KEYS[2], 'token', ARGV[3])
+        if not known[1] then
+          redis.call('HSET', KEYS[2], 'owner', ARGV[6], 'queues', table.concat(ARGV, '\n', 7))
+          redis.call('SADD', KEYS[3], ARGV[2])
+        end
+      end
+      seen[id] = true
+      redis.call('RPUSH', queue .. ':intermediate', id)
+      redis.call('RPUSH', KEYS[1], id)
+      local at = #reply
+      reply[at + 1], reply[at + 2], reply[at + 3] = number - 7, id, job[4]
+      reply[at + 4], reply[at + 5], reply[at + 6] = job[5] or '', job[6] or '', job[7] or ''
+      left, room = left - 1, room - #job[4]
+    end
+    passed = passed + 1
+    if left == 0 or room <= 0 then
+      reply[1] = ''
+      break
+    end
+  end
+  if passed > 0 then
+    redis.call('LTRIM', queue, passed, -1)
+  end
+  if reply[1] ~= 'empty' then
+    break
+  end
+end
+return reply
