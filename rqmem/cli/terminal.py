@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from rqmem.connection import connect, embedded
-from rqmem.errors import RqmemError
+from rqmem.connection import connect
+from rqmem.connection.looking import EMBEDDED, running_embedded
 from rqmem.text import printable
 
 if TYPE_CHECKING:
@@ -50,15 +50,12 @@ def connected(url: str | None) -> tuple[Redis, str]:
     Raises `ConfigError` or `RqmemError` for a Redis that cannot be used or is not there.
     """
     choice = connect.choose_url(url)
-    if choice is None and embedded.status() is None:
-        raise RqmemError(
-            "no Redis is named, and the embedded one of this directory does not run, so nothing does: "
-            "'rqmem worker' starts both; or name a Redis with --url or RQMEM_REDIS_URL"
-        )
+    if choice is None:
+        running_embedded()
     connection = connect.connect(url, announce=lambda line: None)
     timeouts = {"socket_timeout": _ANSWER_SECONDS, "socket_connect_timeout": _ANSWER_SECONDS}
     connection.connection_pool.connection_kwargs.update(timeouts)  # it has no connection yet
-    return connection, choice.shown if choice is not None else "the embedded Redis of this directory"
+    return connection, choice.shown if choice is not None else EMBEDDED
 
 
 def columns() -> int:

@@ -6,10 +6,11 @@ from collections.abc import Callable
 
 from rqmem.events import JobStarted
 from rqmem.job.progress import Progress
+from rqmem.observe.curve import executions
 from rqmem.observe.job import Case
 from rqmem.observe.next_step import outlook
-from rqmem.show.plot import executions, plot
-from rqmem.show.timeline import Line, lines
+from rqmem.observe.timeline import Line, lines
+from rqmem.show.plot import plot
 from rqmem.store.history.history_records import Lines
 from rqmem.text import Mood, bar, counted, date_and_clock, printable, span, wrapped
 from rqmem.units import show_mb

@@ -13,15 +13,16 @@ from hypothesis import strategies as st
 from rqmem import events
 from rqmem.errors import UnknownName
 from rqmem.observe.as_json import of_snapshot
+from rqmem.observe.curve import Point, executions
 from rqmem.observe.find import named
 from rqmem.observe.job import Case, InRq
 from rqmem.observe.model import JobType, Kind, Queue, RedisMemory, Snapshot, Worker
 from rqmem.observe.next_step import outlook
 from rqmem.observe.problems import Problem, healthy, problems
+from rqmem.observe.timeline import lines
 from rqmem.show.job_text import offset, story
-from rqmem.show.plot import Point, executions, plot
+from rqmem.show.plot import plot
 from rqmem.show.status_text import screen
-from rqmem.show.timeline import lines
 from rqmem.store.alerts.alert_records import Alert, Open
 from rqmem.store.execution_records import Owner, RunRecord
 from rqmem.store.history.history_records import Live, LiveJob, Run, Tally, Told

@@ -1,0 +1,71 @@
+"""Puts the parts together: the Flask application, its state, its errors."""
+
+from __future__ import annotations
+
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from flask import Flask, current_app, jsonify, render_template, request
+from redis.exceptions import RedisError
+from werkzeug.exceptions import HTTPException
+
+from rqmem.dashboard import filters, job_pages, live_views, overview_pages, security  # noqa: F401  they add pages
+from rqmem.dashboard.blueprint import pages
+from rqmem.dashboard.hub import Hub
+from rqmem.dashboard.state import EXTENSION, State
+from rqmem.errors import JournalVersionError, RqmemError, UnknownName
+from rqmem.store.retrying import described
+
+if TYPE_CHECKING:
+    from flask.typing import ResponseReturnValue
+    from redis import Redis
+
+    from rqmem.dashboard.options import Options
+
+_STATIC = Path(__file__).parent / "static"
+
+
+def build(connection: Redis, where: str, options: Options) -> Flask:
+    """The application. Contacts nobody."""
+    app = Flask("rqmem.dashboard")
+    app.json.sort_keys = False  # type: ignore[attr-defined]
+    app.extensions[EXTENSION] = State(connection, where, options, Hub(connection, where))
+    security.protect(app, options)
+    filters.add_to(app, _versions())
+    for blueprint in (security.blueprint, pages, live_views.blueprint):
+        app.register_blueprint(blueprint)
+    app.context_processor(lambda: {"options": options, "where": where})
+    app.register_error_handler(HTTPException, _refused)
+    app.register_error_handler(UnknownName, lambda error: _answer(404, "Not found", str(error)))
+    app.register_error_handler(JournalVersionError, lambda error: _answer(500, "Another version", str(error)))
+    app.register_error_handler(RqmemError, lambda error: _answer(400, "That cannot be done", str(error)))
+    app.register_error_handler(RedisError, _away)
+    return app
+
+
+def _refused(error: HTTPException) -> ResponseReturnValue:
+    if error.response is not None:
+        return error
+    status, headers = error.code or 500, [(k, v) for k, v in error.get_headers() if k != "Content-Type"]
+    response = current_app.make_response(_answer(status, error.name, error.description or ""))
+    response.headers.extend(headers)
+    return response
+
+
+def _away(error: Exception) -> ResponseReturnValue:
+    """Redis does not answer, or refuses. The page tries again by itself."""
+    hint = "This page tries again by itself. The workers wait for Redis too; no job is lost."
+    return _answer(503, "Redis does not answer", described(error), hint, retry=True)
+
+
+def _answer(status: int, title: str, text: str, hint: str = "", *, retry: bool = False) -> ResponseReturnValue:
+    if request.path.startswith("/api/"):
+        return jsonify(error=f"{title}: {text}" if text else title, hint=hint), status
+    return render_template("error.html", title=title, text=text, hint=hint, retry=retry), status
+
+
+def _versions() -> dict[str, str]:
+    """Static file -> a part of the digest of what is in it, so that browsers may keep it for ever."""
+    files = [path for path in _STATIC.rglob("*") if path.is_file()]
+    return {path.relative_to(_STATIC).as_posix(): sha256(path.read_bytes()).hexdigest()[:12] for path in files}

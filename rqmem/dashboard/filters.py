@@ -1,0 +1,63 @@
+"""What templates call: sizes, times, links. Pure but for links."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from flask import url_for
+from markupsafe import Markup
+
+from rqmem import text, units
+from rqmem.dashboard import drawing
+
+if TYPE_CHECKING:
+    from flask import Flask
+
+
+UNKNOWN = "\N{EN DASH}"
+"""Stands for what is not known."""
+
+
+def add_to(app: Flask, versions: dict[str, str]) -> None:
+    """Make them known. ``versions``: static file -> its version."""
+    app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
+    app.jinja_env.filters.update(
+        mb=mb, time=time_tag, span=text.span, duration=text.duration, short_id=text.short_id,
+        number=number, percent=percent, counted=text.counted, tail=tail, leak=units.show_leak,
+    )  # fmt: skip
+    app.jinja_env.globals.update(
+        asset=lambda name: url_for("static", filename=name, v=versions[name]),
+        bar=drawing.bar, sparkline=drawing.sparkline, has_page=app.view_functions.__contains__,
+    )  # fmt: skip
+
+
+def mb(size_mb: float | None) -> str:
+    """``1,250``, ``12.3``, and a dash for what is not known: a column of MB needs no more digits than that."""
+    if size_mb is None or not math.isfinite(size_mb):
+        return UNKNOWN
+    return f"{size_mb:,.0f}" if abs(size_mb) >= 99.95 else f"{size_mb:,.1f}".removesuffix(".0")
+
+
+def number(value: float | None) -> str:
+    """A whole number with commas, and a dash for what is not known."""
+    return UNKNOWN if value is None else f"{value:,.0f}"
+
+
+def percent(fraction: float | None) -> str:
+    """``83 %``."""
+    return UNKNOWN if fraction is None else f"{100 * fraction:.0f} %"
+
+
+def tail(job_type: str) -> Markup:
+    """A dotted path with its last name first to see: the module faint, the name plain."""
+    module, dot, name = job_type.rpartition(".")
+    return Markup('<span class="module">{}{}</span><wbr>{}').format(module, dot, name)
+
+
+def time_tag(at: float | None, form: str = "clock") -> Markup:
+    """A time in UTC, which the page's script tells in the viewer's zone. ``form``: clock, date or ago."""
+    if at is None:
+        return Markup(UNKNOWN)
+    stamp = text.timestamp(at)
+    return Markup('<time datetime="{}" data-form="{}">{} UTC</time>').format(stamp, form, stamp[:19].replace("T", " "))

@@ -1,0 +1,59 @@
+"""The pages, as HTML that is complete without a script. Each answers the question in its heading."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from flask import redirect, render_template, request, url_for
+
+from rqmem.dashboard.blueprint import pages
+from rqmem.dashboard.state import state
+from rqmem.errors import UnknownName
+from rqmem.observe.find import find
+from rqmem.observe.problems import problems
+from rqmem.observe.snapshot import read_status
+from rqmem.store.history import history_reader
+
+if TYPE_CHECKING:
+    from flask.typing import ResponseReturnValue
+
+NAVIGATION = [("pages.overview", "Overview"), ("pages.live", "Live")]
+"""Endpoints, and what the menu says."""
+
+
+@pages.app_context_processor
+def _navigation() -> dict[str, object]:
+    return {"navigation": NAVIGATION}
+
+
+@pages.get("/")
+def overview() -> str:
+    """Is anything wrong?"""
+    snapshot = read_status(state().connection, state().where, time.time())
+    near = sorted((each for each in snapshot.alive if each.share is not None), key=lambda each: -(each.share or 0))
+    return render_template("overview.html", snapshot=snapshot, problems=problems(snapshot), near=near[:8])
+
+
+@pages.get("/live")
+def live() -> str:
+    """Which worker is near its ceiling?"""
+    return render_template("live.html", events=state().options.own_server)
+
+
+@pages.get("/search")
+def search() -> ResponseReturnValue:
+    """To the job or the job type that is meant; a list where several are."""
+    asked = request.args.get("q", "").strip()
+    types = sorted(history_reader.types(state().connection))
+    meant = [each for each in types if asked and asked.lower() in each.lower()]
+    exact = [each for each in meant if asked in (each, each.rpartition(".")[2])]
+    if len(exact or meant) == 1:
+        return redirect(url_for("pages.job_type", job_type=(exact or meant)[0]))
+    why = ""
+    if not meant:
+        try:
+            return redirect(url_for("pages.job", job_id=find(state().connection, asked)))
+        except UnknownName as error:
+            why = str(error)
+    return render_template("search.html", asked=asked, types=meant, why=why), 200 if meant else 404

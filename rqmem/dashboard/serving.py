@@ -1,0 +1,71 @@
+"""Our own server: waitress, in threads, on loopback unless there is a password."""
+
+from __future__ import annotations
+
+import errno
+import socket
+from typing import TYPE_CHECKING, Any
+
+from rqmem.dashboard.security import is_loopback
+from rqmem.errors import ConfigError
+
+if TYPE_CHECKING:
+    from flask import Flask
+
+    from rqmem.dashboard.options import Options
+
+THREADS = 64
+
+
+def on_loopback(address: str) -> bool:
+    """Whether only this machine reaches that address."""
+    return is_loopback(_in_url(address))
+
+
+def check(host: str, options: Options) -> None:
+    """Raise `ConfigError` where strangers could reach a dashboard without a password."""
+    if options.open and not on_loopback(host):
+        raise ConfigError(
+            f"--host {host} is reached by others: set RQMEM_DASHBOARD_PASSWORD (or RQMEM_DASHBOARD_PASSWORD_FILE), "
+            "or keep 127.0.0.1 and use an SSH tunnel"
+        )
+
+
+class Server:
+    """A server that listens. Raises `ConfigError` for an address that cannot be used. ``port`` 0: any free one."""
+
+    def __init__(self, app: Flask, host: str, port: int) -> None:
+        from waitress.server import create_server
+
+        try:
+            self._server: Any = create_server(
+                app, host=host, port=port, threads=THREADS, ident=None, clear_untrusted_proxy_headers=True,
+                channel_request_lookahead=1,
+            )  # fmt: skip
+        except (OSError, ValueError) as error:
+            raise ConfigError(_why_not(error, host, port)) from None
+        ports = getattr(self._server, "effective_listen", None) or [(host, self._server.effective_port)]
+        self.url = f"http://{_in_url(host)}:{ports[0][1]}/"
+
+    def run(self) -> None:
+        """Answer, until `KeyboardInterrupt` or `SystemExit`."""
+        self._server.run()
+
+    def close(self) -> None:
+        """Answer nobody any more."""
+        self._server.close()
+
+
+def _in_url(address: str) -> str:
+    return f"[{address}]" if ":" in address else address
+
+
+def _why_not(error: Exception, host: str, port: int) -> str:
+    code = getattr(error, "errno", None)
+    if code == errno.EADDRINUSE:
+        return f"port {port} on {host} is in use, perhaps by another dashboard: give another --port, or 0 for any"
+    if code == errno.EACCES:
+        return f"port {port} on {host} is not for us: give a --port from 1024 on"
+    if isinstance(error, socket.gaierror | ValueError) or code == errno.EADDRNOTAVAIL:
+        return f"--host {host!r} is no address of this machine: give 127.0.0.1, or 0.0.0.0 for all it has"
+    return f"port {port} on {host} cannot be used: {getattr(error, 'strerror', None) or error}"

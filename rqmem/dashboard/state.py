@@ -1,0 +1,31 @@
+"""What the views of one application share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, cast
+
+from flask import current_app
+
+if TYPE_CHECKING:
+    from redis import Redis
+
+    from rqmem.dashboard.hub import Hub
+    from rqmem.dashboard.options import Options
+
+EXTENSION = "rqmem"
+
+
+@dataclass(frozen=True)
+class State:
+    """``where``: which Redis, for people, without password."""
+
+    connection: Redis
+    where: str
+    options: Options
+    hub: Hub
+
+
+def state() -> State:
+    """Of the application that answers now."""
+    return cast("State", current_app.extensions[EXTENSION])

@@ -1,0 +1,47 @@
+// Charts beside tables: <div class="plot" data-chart='{"x": [...], "y": [...], "ceiling": 256}'>.
+(function () {
+  "use strict";
+  const drawn = new Set();
+
+  function colours() {
+    const probe = document.createElement("span");
+    document.body.append(probe);
+    const of = (name) => { probe.style.color = "var(--" + name + ")"; return getComputedStyle(probe).color; };
+    const found = { accent: of("accent"), soft: of("accent-soft"), bad: of("bad"), line: of("line"), faint: of("faint"), good: of("good") };
+    probe.remove();
+    return found;
+  }
+  let paint = colours();
+
+  const span = (seconds) => seconds < 120 ? +seconds.toFixed(1) + " s" : seconds < 7200 ? Math.round(seconds / 60) + " min" : Math.round(seconds / 3600) + " h";
+  const date = new Intl.DateTimeFormat(undefined, { month: "short", day: "numeric" });
+
+  function draw(box) {
+    const told = JSON.parse(box.dataset.chart);
+    const axis = { stroke: () => paint.faint, grid: { stroke: () => paint.line, width: 1 }, ticks: { stroke: () => paint.line, width: 1 } };
+    const series = [{}], data = [told.x];
+    const line = (values, more) => { data.push(values); series.push(Object.assign({ width: 1.5, points: { show: told.x.length < 40, size: 4 } }, more)); };
+    line(told.y, { stroke: () => paint.accent, fill: () => paint.soft });
+    if (told.before) line(told.before, { stroke: () => paint.faint, dash: [3, 3], points: { show: false } });
+    if (told.ceiling) line(told.x.map((_, i) => Array.isArray(told.ceiling) ? told.ceiling[i] : told.ceiling), { stroke: () => paint.bad, width: 1, dash: [5, 4], points: { show: false } });
+    const numbers = data.slice(1).flat().filter((each) => each !== null), top = Math.max(1, ...numbers) * 1.08;
+    const height = box.classList.contains("low") ? 130 : 210;
+    const plot = new uPlot({
+      width: box.clientWidth, height: height, legend: { show: false }, padding: [6, 8, 0, 0],
+      cursor: { show: false },
+      scales: { x: { time: false }, y: { range: [0, top] } },
+      axes: [Object.assign({ values: (_, ticks) => ticks.map((each) => told.dates ? date.format(new Date(1000 * each)) : span(each)), size: 26, space: 70 }, axis),
+        Object.assign({ values: (_, ticks) => ticks.map((each) => each.toLocaleString("en")), size: 52, space: 26 }, axis)],
+      series: series,
+    }, data, box);
+    drawn.add({ box: box, plot: plot, height: height });
+  }
+
+  function all(root) { root.querySelectorAll("[data-chart]").forEach((box) => { if (!box.firstChild) draw(box); }); }
+  function redraw() { paint = colours(); drawn.forEach((each) => each.box.isConnected ? each.plot.redraw() : drawn.delete(each)); }
+  all(document);
+  document.addEventListener("rqmem-part", (event) => all(event.detail));
+  document.addEventListener("rqmem-theme", redraw);
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
+  addEventListener("resize", () => drawn.forEach((each) => each.plot.setSize({ width: each.box.clientWidth, height: each.height })));
+})();
