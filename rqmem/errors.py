@@ -74,6 +74,10 @@ class JobNotImportable(RqmemError):
     """The worker cannot import a job's function. RQ's Retry counts: a deploy may be under way."""
 
 
+class SignatureError(RqmemError):
+    """The data of a job are not signed with a key of this process. Nothing of them was deserialised."""
+
+
 class RunTakenOver(RqmemError):
     """This execution no longer owns its job: another worker took it over. Its writes are refused."""
 

@@ -11,6 +11,8 @@ import json
 import re
 from typing import TYPE_CHECKING
 
+from rqmem.signatures import unsigned
+
 if TYPE_CHECKING:
     from rqmem.rq_names import Job
 
@@ -37,8 +39,9 @@ def type_of_path(path: str | None) -> str:
 
 
 def path_of(job: Job) -> str | None:
-    """RQ's ``func_name``, as the pickle and JSON serializers write it; None: neither wrote these data."""
+    """RQ's ``func_name``, as the pickle and JSON serializers write it, also signed; None: neither wrote these data."""
     data = job.data[:_FIRST_BYTES]
+    data = unsigned(data) or data
     pickled = _PICKLED.match(data)
     if pickled is not None:
         length = int.from_bytes(pickled[pickled.lastindex or 0], "little")

@@ -212,6 +212,11 @@ class Config:
     alert_urls_file: str | None = _setting(
         None, "RQMEM_ALERT_URLS_FILE", path, "a file with one such URL a line", "--alert-urls-file", "Alerts", "FILE"
     )
+    signing_keys: tuple[str, ...] = _setting(
+        (), "RQMEM_SIGNING_KEY", words,
+        "keys of `rqmem.serializers.Signed`, with spaces between; the first signs, and all verify", secret=True,
+    )  # fmt: skip
+    signing_key_file: str | None = _setting(None, "RQMEM_SIGNING_KEY_FILE", path, "a file with one such key a line")
     auto_split_enabled: bool = _setting(True, "JOB_AUTO_SPLIT_ENABLED", boolean, "`should_split_job` may say yes")
     max_items_per_child: int = _setting(
         500, "JOB_MAX_ITEMS_PER_CHILD", positive_int,

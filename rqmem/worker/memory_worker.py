@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import RedisError
 
+from rqmem import serializers
 from rqmem.config.load import load
 from rqmem.config.settings import Config
 from rqmem.errors import MemoryLimitExceeded, RqmemError
@@ -81,6 +82,7 @@ class MemoryWorker(Worker):
     def __init__(self, *args: Any, config: Config | None = None, **kwargs: Any) -> None:
         config = load(os.environ).config if config is None else config
         super().__init__(*args, **kwargs)
+        serializers.check(self.serializer, config)
         before = Restarted.from_environ(os.environ)
         if before is not None:
             self.name = before.name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 import shlex
@@ -86,6 +87,17 @@ def test_every_make_target_and_script_is_real(page: Path) -> None:
     assert {word for words in named for word in words.split()} <= targets
     for module in re.findall(r"python -m ((?:scripts|seeds|jobs)[\w.]*)", re.sub(r"-m\s+", "-m ", text)):
         assert import_module(module)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_id)
+def test_every_example_compiles_and_imports_what_there_is(page: Path) -> None:
+    for code in blocks(page, "python"):
+        tree = ast.parse(code)
+        for each in ast.walk(tree):
+            if isinstance(each, ast.ImportFrom) and (each.module or "").partition(".")[0] in ("rqmem", "rq"):
+                module = import_module(each.module or "")
+                missing = [alias.name for alias in each.names if not hasattr(module, alias.name)]
+                assert not missing or all(import_module(f"{each.module}.{name}") for name in missing)
 
 
 def test_readme_is_short() -> None:
