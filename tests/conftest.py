@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[1]
 
 os.environ.pop("PYTHONUNBUFFERED", None)  # else commands write each line at once, and so fail at once on a closed pipe
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell has started us in the background
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # else what we start would ignore it too
 
 hypothesis.settings.register_profile("untimed", deadline=None)  # a busy machine fails no test
 hypothesis.settings.load_profile("untimed")

@@ -117,7 +117,7 @@ def running() -> Iterator[PostgresServer]:
         process = _start(where, directory, become)
         try:
             server = PostgresServer(directory)
-            wait_until(lambda: process.poll() is not None or server.answers(), 60)
+            wait_until(lambda: process.poll() is not None or server.answers())
             if process.poll() is not None:
                 raise RuntimeError(f"PostgreSQL did not start:\n{(directory / 'log').read_text()}")
             yield server
@@ -154,7 +154,7 @@ def _start(where: Path, directory: Path, become: dict[str, Any]) -> subprocess.P
 def _end(process: subprocess.Popen[bytes]) -> None:
     process.send_signal(signal.SIGINT)  # to PostgreSQL: at once, and in order
     try:
-        process.wait(30)
+        process.wait(60)
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()

@@ -10,7 +10,9 @@ import threading
 import time
 from pathlib import Path
 
+from rqmem.testing import wait_until
 from rqmem.worker.horse import user_code
+from rqmem.worker.shared_memory import SharedPage
 from tests.sample_jobs import redis
 
 
@@ -22,24 +24,53 @@ class Row:
         self.text = f"row number {number} of many"
 
 
-def fit_with(megabytes: int) -> int:
-    held = [bytearray(2**20) for _ in range(megabytes)]  # the line that is named
-    return len(held)
+def fit_with(megabytes: int) -> None:
+    """The line that is named goes on until the worker, which may be slow, has asked for it. Of 1 MB it never asks."""
+    page = page_of_this_job()
+    held = [bytearray(2**20) for _ in range(megabytes)], wait_until(lambda: page.samples or megabytes == 1)
+    del held
 
 
 def fit_until_seen(megabytes: int) -> int:
     """Holds it until the worker has read so much."""
     held = [bytearray(2**20) for _ in range(megabytes)]
-    here = user_code.current()
-    while here is not None and here.page.peak_bytes < megabytes * 2**20:
-        time.sleep(0.01)
+    page = page_of_this_job()
+    wait_until(lambda: page.peak_bytes >= megabytes * 2**20)
     return len(held)
 
 
-def fit_slowly(path: str, megabytes: int = 64) -> int:
-    held = [bytearray(2**20) for _ in range(megabytes)]  # the line that is named
+def fit_slowly(path: str, megabytes: int = 64) -> None:
+    page = page_of_this_job()
+    held = [bytearray(2**20) for _ in range(megabytes)], wait_until(lambda: page.grew)  # the line that is named
     wait_for(path)
-    return len(held)
+    del held
+
+
+def grow_at_three_lines() -> None:
+    """Each line goes on until the worker, which may be slow, has asked for it."""
+    page = page_of_this_job()
+    first = [[0] * 1000 for _ in range(8_000)], wait_until(lambda: page.samples)
+    asked = page.samples
+    second = [[0] * 1000 for _ in range(12_000)], wait_until(lambda: page.samples > asked)
+    third = [[0] * 1000 for _ in range(400_000)]
+    del first, second, third
+
+
+def wait_after_growing() -> None:
+    """Is asked where it is while it grows, and answers from the line where it has waited since."""
+    page = page_of_this_job()
+    signal.pthread_sigmask(signal.SIG_BLOCK, [user_code.SAMPLE_SIGNAL])
+    held = [bytearray(2**20) for _ in range(24)]
+    wait_until(lambda: user_code.SAMPLE_SIGNAL in signal.sigpending())
+    time.sleep(0.01)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [user_code.SAMPLE_SIGNAL]), wait_until(lambda: page.samples)
+    del held
+
+
+def page_of_this_job() -> SharedPage:
+    here = user_code.current()
+    assert here is not None
+    return here.page
 
 
 def hold_rows(path: str, count: int = 60_000) -> int:

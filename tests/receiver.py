@@ -23,7 +23,7 @@ class Receiver:
                 message = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
                 status = receiver.answers.pop(0) if receiver.answers else 200
                 receiver.messages.append({**message, "status": status, "path": self.path})
-                receiver.held.wait(30)
+                receiver.held.wait(60)
                 try:
                     self.send_response(status)
                     self.end_headers()

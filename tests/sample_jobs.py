@@ -480,13 +480,6 @@ def raise_in_many_lines() -> None:
     raise ValueError("no such table\n[SQL: SELECT 1]\n(Background on this error at: https://sqlalche.me/e/20/e3q8)")
 
 
-def grow_at_three_lines() -> None:
-    first = [[0] * 1000 for _ in range(8_000)]
-    second = [[0] * 1000 for _ in range(12_000)]
-    third = [[0] * 1000 for _ in range(400_000)]
-    del first, second, third
-
-
 def become_another_program() -> None:
     """exec: no handler of ours is left, and it grows, but stays under its ceiling."""
     os.execv(sys.executable, [sys.executable, "-c", "x = [bytearray(2**20) for _ in range(60)]"])

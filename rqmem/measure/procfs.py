@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 T = TypeVar("T")
 
@@ -252,20 +252,42 @@ def read_start_time(pid: int) -> int | None:
         return None
 
 
-def parse_caught_signals(status: str) -> int:
-    """The mask of signals with a handler (``SigCgt``), from ``status``; bit 0 is signal 1."""
-    for line in status.splitlines():
-        if line.startswith("SigCgt:"):
-            return int(line.split()[1], 16)
-    return 0
+class MainThread(NamedTuple):
+    """What a process's main thread does, from ``status``.
+
+    Attributes:
+        waits: it sleeps in the kernel.
+        waits_so_far: how often it has begun to.
+        caught: the signals that have a handler (``SigCgt``); bit 0 is signal 1.
+    """
+
+    waits: bool
+    waits_so_far: int
+    caught: int
+
+    def catches(self, number: int) -> bool:
+        """Whether that signal has a handler; it would end a process that has none."""
+        return bool(self.caught >> (number - 1) & 1)
+
+
+def parse_main_thread(status: str) -> MainThread:
+    words = {line.partition(":")[0]: line.split()[1] for line in status.splitlines() if len(line.split()) > 1}
+    waits_so_far = int(words.get("voluntary_ctxt_switches", "0"))
+    return MainThread(words.get("State") == "S", waits_so_far, int(words.get("SigCgt", "0"), 16))
+
+
+def read_main_thread(pid: int) -> MainThread | None:
+    """None: the process is gone, or hidden."""
+    try:
+        return parse_main_thread(_read_text(f"/proc/{pid}/status"))
+    except _NOT_SHOWN:
+        return None
 
 
 def catches(pid: int, number: int) -> bool:
-    """Whether ``pid`` has a handler for that signal; one without would be ended by it."""
-    try:
-        return bool(parse_caught_signals(_read_text(f"/proc/{pid}/status")) >> (number - 1) & 1)
-    except _NOT_SHOWN:
-        return False
+    """Whether that signal has a handler in ``pid``; it would end a process that has none."""
+    thread = read_main_thread(pid)
+    return thread is not None and thread.catches(number)
 
 
 def read_command(pid: int) -> str:

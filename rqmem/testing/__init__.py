@@ -17,7 +17,7 @@ __all__ = ["assert_stays_under", "wait_until"]
 _POLL_SECONDS = 0.01
 
 
-def wait_until(condition: Callable[[], object], timeout_seconds: float = 30) -> None:
+def wait_until(condition: Callable[[], object], timeout_seconds: float = 60) -> None:
     """Return once ``condition()`` is true; raise `AssertionError` when it is not within the time."""
     deadline = time.monotonic() + timeout_seconds
     while not condition():

@@ -1,7 +1,8 @@
 """What is written down about a job when it is stopped: its processes, its usage, and the lines where it grew.
 
 Lines cost nothing while a job does not grow. Each time usage has grown by a step, the horse is asked where it is (a
-signal; its handler writes one line to the shared page). The growth since the sample before is charged to that line.
+signal; its handler writes one line to the shared page). The growth since the sample before is charged to that line. If
+the horse was waiting by then, the growth may be of the lines before it, and the line is marked `AT_OR_BEFORE`.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from rqmem.units import to_mb
 _SHOWN_PROCESSES = 8
 _CURVE_POINTS = 30
 _SHOWN_LINES = 5
+AT_OR_BEFORE = "~"
+"""Before a line: the horse may have left the line that grew and have begun to wait in this one."""
 
 
 def tree(usage_by_pid: Mapping[int, int]) -> list[tuple[int, str, float]]:
@@ -31,33 +34,47 @@ def curve(points: Iterable[tuple[float, int]], until: float) -> list[tuple[float
 
 
 class Growth:
-    """Growth of one job by line, in steps of ``step_bytes``."""
+    """Growth of one job by line, in steps of ``step_bytes``, from the ``baseline_bytes`` that its horse held before."""
 
-    def __init__(self, step_bytes: int) -> None:
+    def __init__(self, step_bytes: int, baseline_bytes: int) -> None:
         self._step = step_bytes
         self.by_line: Counter[str] = Counter()
-        self._accounted: int | None = None
+        self._accounted = baseline_bytes
         self._asked_at: int | None = None
         self._samples = 0
+        self._waits: int | None = None
 
     def wants_sample(self, usage_bytes: int) -> bool:
         """Whether usage has grown by a step since the last sample; False while one is being waited for."""
-        if self._accounted is None or usage_bytes < self._accounted:
-            self._accounted = usage_bytes
+        self._accounted = min(self._accounted, usage_bytes)
         if self._asked_at is not None or usage_bytes - self._accounted < self._step:
             return False
         self._asked_at = usage_bytes
         return True
 
-    def take(self, samples: int, line: str) -> bool:
-        """What the page says now: how many samples there were, and the line of the last. Whether that was new."""
-        if self._asked_at is None or samples == self._samples or self._accounted is None:
+    def asked(self, waits: int | None) -> None:
+        """The sample is asked for. ``waits``: how often the horse had begun to wait before; None: it waits now."""
+        self._waits = waits
+
+    def take(self, samples: int, line: str, waits: int) -> bool:
+        """What the page says now. Whether that was new.
+
+        Args:
+            samples: how many there were.
+            line: of the last.
+            waits: how often the horse had begun to wait by then.
+        """
+        if self._asked_at is None or samples == self._samples:
             return False
         self._samples = samples
-        self.by_line[line] += self._asked_at - self._accounted
+        self.by_line[line if waits == self._waits else AT_OR_BEFORE + line] += self._asked_at - self._accounted
         self._accounted, self._asked_at = self._asked_at, None
         return True
 
     def lines(self) -> list[tuple[int, str]]:
-        """Bytes and line, most first."""
-        return [(grown, line) for line, grown in self.by_line.most_common(_SHOWN_LINES)]
+        """Bytes and line, most first. A line that was seen to grow needs no mark."""
+        charged: Counter[str] = Counter()
+        for line, grown in self.by_line.items():
+            plain = line.removeprefix(AT_OR_BEFORE)
+            charged[plain if plain in self.by_line else line] += grown
+        return [(grown, line) for line, grown in charged.most_common(_SHOWN_LINES)]

@@ -40,6 +40,7 @@ class SharedPage(ctypes.Structure):
         declared_bytes: horse: what the job declared; 0 where it declared none.
         snapshot_wanted, snapshot_told: worker: number of the snapshot it asked for last; horse: that it answered last.
         samples: horse: how many samples of its stack it has taken.
+        waits: horse: how often its main thread had begun to wait by the last sample.
         peak_bytes: worker: the highest usage seen; ``usage_bytes`` the last one.
         peak_sampled: worker: it had several processes, so that it may have used more between two readings.
         burst: horse: more was resident in it than when the job began, by the kernel's mark.
@@ -79,6 +80,7 @@ class SharedPage(ctypes.Structure):
     ceiling_bytes: int
     declared_bytes: int
     samples: int
+    waits: int
     snapshot_wanted: int
     snapshot_told: int
     peak_bytes: int
@@ -176,9 +178,10 @@ class SharedPage(ctypes.Structure):
             self.breached = state.breached
         return instructions
 
-    def add_sample(self, line: str) -> None:
+    def add_sample(self, line: str, waits: int) -> None:
         """The horse's line of code at a sample; counted after it is written."""
         self._set("_line", line)
+        self.waits = waits
         self.samples += 1
 
     @property

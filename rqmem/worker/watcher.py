@@ -143,7 +143,7 @@ class Watcher:
         self._state = WatchState()
         self._started = _clock()
         self._peak = 0
-        self._growth = evidence.Growth(to_bytes(self._config.sample_step_mb))
+        self._growth = evidence.Growth(to_bytes(self._config.sample_step_mb), baseline_bytes)
         self._baseline = baseline_bytes
         self._shared = SharedMemory(self._held)
         self._unseen = 0  # bytes of shared memory beyond what the meter sees
@@ -425,13 +425,16 @@ class Watcher:
             page.chunk_peak_bytes = max(page.chunk_peak_bytes, mark)
 
     def _take_sample(self) -> None:
-        if self._growth.take(self._page.samples, self._page.line):
+        if self._growth.take(self._page.samples, self._page.line, self._page.waits):
             self._page.grew = [(to_mb(grown), line) for grown, line in self._growth.lines()]
 
     def _sample(self, usage: int) -> None:
         self._take_sample()
-        wanted = self._page.in_user_code and self._growth.wants_sample(usage)
-        if wanted and procfs.catches(self._horse_pid, SAMPLE_SIGNAL):  # after an exec it would end the job
+        if not (self._page.in_user_code and self._growth.wants_sample(usage)):
+            return
+        thread = procfs.read_main_thread(self._horse_pid)
+        if thread is not None and thread.catches(SAMPLE_SIGNAL):  # after an exec it would end the job
+            self._growth.asked(None if thread.waits else thread.waits_so_far)
             linux.tell_main_thread(self._horse_pid, SAMPLE_SIGNAL)
 
     def _growth_start(self) -> tuple[float, int]:

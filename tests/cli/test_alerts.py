@@ -183,12 +183,12 @@ def test_new_ones_are_shown_as_they_come(
     out, err = tmp_path / "out", tmp_path / "err"
     tell(connection, "job-split", "jobs.A", 60)
     process = follow(redis_url)
-    wait_until(lambda: "about jobs.A" in out.read_text(), 20)
+    wait_until(lambda: "about jobs.A" in out.read_text())
     tell(connection, "memory-usage", "jobs.B", 0, can_end=True)
     wait_until(lambda: "about jobs.B" in out.read_text())
     assert "open      memory-usage" in out.read_text().splitlines()[1]
     process.send_signal(signal.SIGINT)
-    assert process.wait(10) == 0
+    assert process.wait(60) == 0
     assert err.read_text() == ""
 
 
@@ -199,7 +199,7 @@ def test_redis_may_go_and_come_back(tmp_path: Path, follow: Callable[..., subpro
     try:
         tell(Redis.from_url(server.url), "job-split", "jobs.A", 60)
         follow(server.url, "--json")
-        wait_until(lambda: out.read_text().count("\n") == 1, 20)
+        wait_until(lambda: out.read_text().count("\n") == 1)
         os.kill(server.pid, signal.SIGKILL)
         wait_until(lambda: err.read_text() != "")
         assert embedded.start(place).url == server.url

@@ -73,7 +73,7 @@ class Exporter:
         self.url = found[0]
 
     def text(self, accept: str = "text/plain") -> str:
-        with urlopen(Request(self.url, headers={"Accept": accept}), timeout=20) as answer:
+        with urlopen(Request(self.url, headers={"Accept": accept}), timeout=60) as answer:
             assert answer.status == 200
             page: str = answer.read().decode()
             return page
@@ -84,7 +84,7 @@ class Exporter:
     def end(self) -> str:
         """SIGTERM, and all that it said."""
         self.process.send_signal(signal.SIGTERM)
-        rest = self.process.communicate(timeout=20)[1]
+        rest = self.process.communicate(timeout=60)[1]
         assert self.process.returncode == 0, rest
         return "".join(self.said) + rest
 
@@ -317,7 +317,7 @@ def test_redis_away_is_told_on_the_page_and_once_in_the_log(
             assert value(page, "rqmem_up") == 0
             assert names(page) == {"rqmem_up", "rqmem_build_info"}
         assert embedded.start(tmp_path).url == url
-        wait_until(lambda: value(running.page(), "rqmem_up"), 20)
+        wait_until(lambda: value(running.page(), "rqmem_up"))
     finally:
         embedded.stop(tmp_path)
     said = running.end()
@@ -387,7 +387,7 @@ def test_mounted_in_a_wsgi_application(connection: Redis) -> None:
     with make_server("127.0.0.1", 0, exporter.wsgi_app(connection)) as server:
         thread = Thread(target=server.handle_request)
         thread.start()
-        with urlopen(f"http://127.0.0.1:{server.server_port}/", timeout=20) as answer:
+        with urlopen(f"http://127.0.0.1:{server.server_port}/", timeout=60) as answer:
             page = parsed(answer.read().decode())
         thread.join()
     assert value(page, "rqmem_job_runs_total", job_type=EXPORT) == 1
@@ -421,7 +421,7 @@ def test_several_scrapes_at_once(connection: Redis) -> None:
     pages: list[Samples] = []
 
     def scrape() -> None:
-        with urlopen(server.url, timeout=20) as answer:
+        with urlopen(server.url, timeout=60) as answer:
             pages.append(parsed(answer.read().decode()))
 
     try:

@@ -133,9 +133,7 @@ def test_a_job_that_runs_shows_what_is_so_far(connection: Redis, start_worker: S
     start_worker("--name", "ada", "--memory", "128")
     wait_for_key(connection, "asleep")
     began = time.time()
-    wait_until(
-        lambda: len([s for s in history_reader.samples(connection, "ada", time.time()) if s.at > began]) >= 2, 30
-    )
+    wait_until(lambda: len([s for s in history_reader.samples(connection, "ada", time.time()) if s.at > began]) >= 2)
     done = inspect(job.id)
     told = text(done)
     assert "outcome running, 1 execution" in told and "so far" in told and "next runs on ada" in told

@@ -227,8 +227,8 @@ def test_a_running_job_and_its_worker_go_on_and_are_remembered_anew(
     sleeper = queue.enqueue(sample_jobs.say_hello_and_sleep, 1.0)
     wait_for_key(connection, "asleep")
     assert journal(environ, "clear", "--yes").returncode == 0
-    wait_until(lambda: sleeper.get_status() == JobStatus.FINISHED, 20)
-    wait_until(lambda: history_reader.runs(connection, "tests.sample_jobs.say_hello_and_sleep"), 10)
+    wait_until(lambda: sleeper.get_status() == JobStatus.FINISHED)
+    wait_until(lambda: history_reader.runs(connection, "tests.sample_jobs.say_hello_and_sleep"))
     history_reader.check_version(connection)
     assert [live.worker for live in history_reader.workers(connection, ["ada"])] == ["ada"]
 

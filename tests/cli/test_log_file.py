@@ -216,7 +216,7 @@ def test_logrotate_and_a_hangup_disturb_neither_worker_nor_job(
         os.kill(pid, signal.SIGHUP)
     wait_until(path.exists)
     after = sample_jobs.Plain.enqueue("jobs", number=1, connection=connection)
-    wait_until(lambda: after.get_status() == JobStatus.FINISHED, 20)
+    wait_until(lambda: after.get_status() == JobStatus.FINISHED)
     assert slow.get_status() == JobStatus.FINISHED
     assert "Plain" not in path.with_suffix(".1").read_text()
     assert slow.id in path.with_suffix(".1").read_text()

@@ -58,11 +58,11 @@ class Monitor:
             assert self.process.poll() is None, self.shown.read_text() + self.said.read_text()
             return self.shown.read_text().count(words) >= times
 
-        wait_until(there, 30)
+        wait_until(there)
 
     def end(self, by: signal.Signals = signal.SIGINT) -> int:
         self.process.send_signal(by)
-        return self.process.wait(30)
+        return self.process.wait(60)
 
     def kill(self) -> None:
         if self.process.poll() is None:
@@ -382,7 +382,7 @@ def test_nobody_reads_its_output_any_more(connection: Redis, redis_url: str, tmp
         assert process.stderr is not None
         process.stdout.readline()
         process.stdout.close()
-        assert process.wait(30) == 0
+        assert process.wait(60) == 0
         assert process.stderr.read() == b""
         process.stderr.close()
     finally:
@@ -400,7 +400,7 @@ def test_two_at_once_with_one_file(
         each.wait_for("worker ada", 2)
     for each in both:
         each.process.send_signal(signal.SIGINT)
-    assert [each.process.wait(30) for each in both] == [0, 0]
+    assert [each.process.wait(60) for each in both] == [0, 0]
     assert json.loads((tmp_path / "report.json").read_text())["complete"] is True
     assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["report.json"]
 
@@ -464,7 +464,7 @@ class Terminal:
         return self.output
 
     def wait_for(self, words: str) -> None:
-        wait_until(lambda: words in self.read(), 30)
+        wait_until(lambda: words in self.read())
 
     def ended(self) -> bool:
         self.read()
@@ -502,7 +502,7 @@ def test_the_live_view_and_the_terminal_as_before(connection: Redis, terminal: C
     register(connection, "ada", "q", live=a_live("ada", a_job(64.0, "j2")))
     screen.wait_for("64/256 MB")
     os.write(screen.master, b"\x03")  # Ctrl-C
-    wait_until(screen.ended, 30)
+    wait_until(screen.ended)
     assert screen.process.returncode == 0
     view, _, after = screen.read().rpartition("\x1b[?1049l")
     assert "1 over 80 %" in view
@@ -524,7 +524,7 @@ def test_a_terminal_that_is_closed_loses_no_report(
     os.close(screen.slave)
     os.close(screen.master)
     try:
-        assert screen.process.wait(30) == 0
+        assert screen.process.wait(60) == 0
     finally:
         screen.process.kill()
         screen.process.wait()
@@ -536,7 +536,7 @@ def test_a_terminal_without_rich_gets_lines_and_is_told(connection: Redis, termi
     screen = terminal("-c", WITHOUT_RICH)
     screen.wait_for("worker ada: 230.4 of 256 MB")
     screen.process.send_signal(signal.SIGTERM)
-    wait_until(screen.ended, 30)
+    wait_until(screen.ended)
     assert screen.output.startswith("rqmem: for a live view: pip install 'rqmem[tui]'")
     assert "\x1b" not in screen.output
     assert screen.process.returncode == 0
@@ -584,13 +584,13 @@ def test_a_real_worker_and_its_breach(
     connection: Redis, start_worker: StartWorker, start_monitor: StartMonitor, tmp_path: Path
 ) -> None:
     worker = start_worker("--memory", "96", "--name", "real", "q")
-    wait_until(lambda: connection.exists(keys.alive("real")), 30)
+    wait_until(lambda: connection.exists(keys.alive("real")))
     started = start_monitor("--output-file", "report.json")
     started.wait_for("worker real: idle")
     job = Queue("q", connection=connection).enqueue(sample_jobs.grow_lists)
-    wait_until(lambda: job.get_status(refresh=True) == "failed", 30)
+    wait_until(lambda: job.get_status(refresh=True) == "failed")
     name = "tests.sample_jobs.grow_lists"
-    wait_until(lambda: history_reader.runs(connection, name), 30)
+    wait_until(lambda: history_reader.runs(connection, name))
     assert started.end() == 0
     report = json.loads((tmp_path / "monitor 0" / "report.json").read_text())
     [found] = report["job_types"]

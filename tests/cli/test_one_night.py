@@ -58,15 +58,15 @@ def test_one_night(
             "--memory", str(CEILING_MB), "--name", "ada", "--log-format", "json", "--log-file", str(log_file),
             RQMEM_ALERT_URLS=receiver.url, RQMEM_HEARTBEAT="1",
         )  # fmt: skip
-        wait_until(lambda: history_reader.workers(connection, ["ada"]) != [], 60)
+        wait_until(lambda: history_reader.workers(connection, ["ada"]) != [])
         leak = sample_jobs.Leaky.enqueue(seconds=22, mb_a_second=7, connection=connection)
         spike = Queue(connection=connection).enqueue(SPIKE)
         breach = sample_jobs.Squares.enqueue(count=24, item_mb=30, heavy_from=8, connection=connection)
         wait_until(lambda: breach.get_status() == JobStatus.FINISHED, 120)
         rules = {"memory-growth", "memory-usage", "ceiling-exceeded"}
-        wait_until(lambda: all(any(rule in text for text in receiver.texts) for rule in rules), 60)
-        wait_until(lambda: len(history_reader.runs(connection, SQUARES)) == 2, 30)
-        wait_until(lambda: "memory-usage" not in {each.rule for each in history_reader.open_alerts(connection)}, 30)
+        wait_until(lambda: all(any(rule in text for text in receiver.texts) for rule in rules))
+        wait_until(lambda: len(history_reader.runs(connection, SQUARES)) == 2)
+        wait_until(lambda: "memory-usage" not in {each.rule for each in history_reader.open_alerts(connection)})
         status = json.loads(shown(redis_url, "status", "--json") if worker.process.poll() is None else "{}")
     finally:
         monitor.send_signal(signal.SIGINT)

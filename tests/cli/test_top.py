@@ -44,7 +44,7 @@ def test_a_worker_and_its_job_by_line(
 ) -> None:
     job = Queue(connection=connection).enqueue(profile_jobs.fit_slowly, str(tmp_path / "go"))
     worker = start_worker("--name", "ada", "--memory", "256")
-    wait_until(lambda: running(connection) is not None, 30)
+    wait_until(lambda: running(connection) is not None)
     shown = top("--once")
     assert (shown.returncode, shown.stderr) == (0, "")
     title, usage, whose, _, grew, first, *_ = shown.stdout.splitlines()
@@ -63,7 +63,7 @@ def test_a_worker_and_its_job_by_line(
     assert seen["records"] == []
 
     (tmp_path / "go").touch()
-    wait_until(lambda: history_reader.runs(connection, JOB) and running(connection) is None, 30)
+    wait_until(lambda: history_reader.runs(connection, JOB) and running(connection) is None)
     ended = json.loads(top("--once", "--json").stdout)
     [record] = ended["records"]
     assert (record["job_type"], record["job_id"], ended["worker"]["job"]) == (JOB, job.id, None)
@@ -100,7 +100,7 @@ def test_in_a_pipe_until_the_worker_ends(connection: Redis, redis_url: str) -> N
         for key in ("rq:worker:ada", *connection.scan_iter("rqmem:*ada*")):
             connection.delete(key)
         connection.srem("rq:workers", "rq:worker:ada")
-        assert process.wait(30) == 1
+        assert process.wait(60) == 1
         assert process.stderr.read() == "rqmem: worker ada has ended\n"
 
 
@@ -111,7 +111,7 @@ def test_a_pipe_that_is_closed_ends_it_quietly(connection: Redis, redis_url: str
         assert process.stdout is not None and process.stderr is not None
         assert process.stdout.readline().startswith("rqmem top  ")
         process.stdout.close()
-        assert (process.wait(30), process.stderr.read()) == (0, "")
+        assert (process.wait(60), process.stderr.read()) == (0, "")
 
 
 @pytest.fixture
@@ -135,6 +135,6 @@ def test_the_live_view_and_the_terminal_as_before(connection: Redis, screen: Ter
     register(connection, "ada", "q", live=a_live("ada", a_job(230.4)))
     screen.wait_for("230.4 of 256 MB (90 %)")
     os.write(screen.master, b"\x03")  # Ctrl-C
-    wait_until(screen.ended, 30)
+    wait_until(screen.ended)
     assert screen.process.returncode == 0
     assert "\x1b[?25h" in screen.read().rpartition("\x1b[?1049l")[0] + screen.output, "the cursor is shown again"

@@ -39,9 +39,9 @@ def test_no_job_fails_after_the_server_ended_the_session(
     )
     for name in ("backend", "make one", "make two"):
         job = project.enqueue(*name.split())
-        wait_until(lambda job=job: job.is_finished or job.is_failed, 20)  # type: ignore[misc]
+        wait_until(lambda job=job: job.is_finished or job.is_failed)  # type: ignore[misc]
         assert isinstance(outcome(job), int)
-        wait_until(lambda: "tests.integrations" not in "".join(_running(project)), 20)
+        wait_until(lambda: "tests.integrations" not in "".join(_running(project)))
         end_backends(project.environ["TEST_POSTGRES"])
     worker.process.terminate()
     worker.finish()

@@ -99,7 +99,7 @@ def test_no_job_fails_after_the_server_ended_the_session(
     worker = database.start_worker("default", TEST_DATABASE=database.url)
     for name in ("add a", "leave_flushed", "add b", "leave_core", "add c"):
         job = database.enqueue(*name.split())
-        wait_until(lambda job=job: job.is_finished or job.is_failed, 30)  # type: ignore[misc]
+        wait_until(lambda job=job: job.is_finished or job.is_failed)  # type: ignore[misc]
         assert outcome(job) in (None, "a", "b", "c")
         assert end_backends(database.url.rpartition("/")[2].partition("?")[0]) > 0
     worker.process.terminate()
@@ -113,7 +113,7 @@ def test_a_horse_does_not_use_the_workers_connections(database: Database, end_ba
         "--preload", "tests.integrations.sessions", TEST_DATABASE=database.url, TEST_QUERY_AT_PRELOAD="1"
     )
     jobs = [database.enqueue("backend") for _ in range(2)]
-    wait_until(lambda: jobs[1].is_finished or jobs[1].is_failed, 30)
+    wait_until(lambda: jobs[1].is_finished or jobs[1].is_failed)
     assert outcome(jobs[0]) == outcome(jobs[1])  # it keeps its own
     assert end_backends(database.url.rpartition("/")[2].partition("?")[0]) == 2  # and the worker's still lives
     worker.process.terminate()

@@ -46,7 +46,7 @@ def serve(tmp_path: Path) -> Iterator[Callable[..., int]]:
         (directory / "redis.conf").write_text(f"bind 127.0.0.1\nport {port}\ndir {directory}\n{config}\n")
         command = [found, str(directory / "redis.conf"), *(["--sentinel"] if sentinel else []), *options]
         started.append(subprocess.Popen(command, stdout=subprocess.DEVNULL, preexec_fn=die_with_parent))
-        wait_until(lambda: _answers(port), 20)
+        wait_until(lambda: _answers(port))
         return port
 
     yield start

@@ -77,7 +77,7 @@ def here(
 
 
 def ended(database: Engine) -> None:
-    wait_until(lambda: campaign(database).status == "completed", 60)
+    wait_until(lambda: campaign(database).status == "completed")
 
 
 def failures(connection: Redis) -> list[str]:
@@ -119,7 +119,7 @@ def test_a_campaign_too_heavy_for_one_job_is_split_and_two_workers_share_it(
     options = ("campaigns", "--with-scheduler", "--log-level", "error")  # one may look before the other has sent
     workers = [start_worker(*options, RQMEM_CONFIG=str(config), **environ) for _ in range(2)]
     ended(database)
-    wait_until(lambda: job.get_status() == JobStatus.FINISHED, 60)
+    wait_until(lambda: job.get_status() == JobStatus.FINISHED)
     for each in workers:
         each.process.terminate()
         each.finish()
@@ -142,7 +142,7 @@ def test_killed_workers_and_the_next_ones_call_each_customer_once(
     enqueue(1, connection, HastyBatchJob)
     for accepted in (2, 4):
         killed = start_worker("campaigns", **environ)
-        wait_until(lambda: retell.service.record()["batches"] >= accepted, 60)  # noqa: B023
+        wait_until(lambda: retell.service.record()["batches"] >= accepted)  # noqa: B023
         killed.kill()
         assert "sending" in {batch.status for batch in batches(database)}
     worker()
@@ -210,7 +210,7 @@ def test_an_api_that_is_down_and_a_refused_key_leave_nobody_in_a_batch(
     retell.stop()
     job = enqueue(1, connection, HastyBatchJob)
     worker()
-    wait_until(lambda: job.get_status() == JobStatus.SCHEDULED, 60)
+    wait_until(lambda: job.get_status() == JobStatus.SCHEDULED)
     assert statuses(database)["batched"] == 0 and batches(database) == []
     retell.start()
     ended(database)
@@ -226,7 +226,7 @@ def test_where_the_api_cannot_tell_a_person_is_asked(
     seed_campaign(database, count=15, seed=5)
     enqueue(1, connection, SoonAskingBatchJob)
     worker()
-    wait_until(lambda: retell.service.record()["batches"] == 1, 60)
+    wait_until(lambda: retell.service.record()["batches"] == 1)
     retell.service.set_faults(Faults(busy=True))
     ended(database)
     [batch] = batches(database)
@@ -240,8 +240,8 @@ def test_where_the_api_cannot_tell_a_person_is_asked(
     retell.service.set_faults(Faults())  # the lines are free: its calls are made
     done = subprocess.run([*settle, "--sent"], cwd=ROOT, env=full, capture_output=True, text=True)
     assert done.returncode in (0, 2), "a later look may have seen the calls first"
-    wait_until(lambda: statuses(database)["unknown"] == 0, 60)
-    wait_until(lambda: batches(database)[0].status == "collected", 60)
+    wait_until(lambda: statuses(database)["unknown"] == 0)
+    wait_until(lambda: batches(database)[0].status == "collected")
     assert_called_exactly_once(database, retell)
     assert retell.service.record()["batches"] == 1
 

@@ -143,12 +143,12 @@ def test_a_breach_ends_what_is_in_flight(
     seed_campaign(database, count=20, seed=5)
     job = enqueue(1, connection, GreedyCampaignJob)
     worker = start_worker("campaigns", "--memory", "256", **environ)
-    wait_until(lambda: job.get_status() == JobStatus.SCHEDULED, 60)
+    wait_until(lambda: job.get_status() == JobStatus.SCHEDULED)
     [breach] = execution_reader.breaches(connection, job.id)
     assert breach.where.startswith("tests/reference_app/campaign_jobs.py"), "it unwound by itself"
     assert "killed" not in breach.next
     assert retell.service.record()["requests"] >= IN_FLIGHT - 1
-    wait_until(lambda: connections_to(retell.url) == 0, 20)
+    wait_until(lambda: connections_to(retell.url) == 0)
     assert worker.process.poll() is None
 
 
@@ -161,14 +161,14 @@ def test_a_stop_ends_what_is_in_flight(
     seed_campaign(database, count=60, seed=5)
     job = enqueue(1, connection)
     start_worker("campaigns", **environ)
-    wait_until(lambda: connections_to(retell.url) == retell.service.record()["requests"] == IN_FLIGHT, 60)
+    wait_until(lambda: connections_to(retell.url) == retell.service.record()["requests"] == IN_FLIGHT)
     send_stop_job_command(connection, job.id)
-    wait_until(lambda: job.get_status() == JobStatus.STOPPED, 60)
-    wait_until(lambda: connections_to(retell.url) == 0, 20)
+    wait_until(lambda: job.get_status() == JobStatus.STOPPED)
+    wait_until(lambda: connections_to(retell.url) == 0)
     assert retell.service.record()["requests"] == IN_FLIGHT
     retell.service.set_faults(Faults())
     job.requeue()
-    wait_until(lambda: job.get_status() == JobStatus.FINISHED, 60)
+    wait_until(lambda: job.get_status() == JobStatus.FINISHED)
     assert_called_exactly_once(database, retell)
     assert retell.service.record()["duplicates"] == IN_FLIGHT
 
@@ -182,7 +182,7 @@ def test_a_deploy_waits_for_what_is_in_flight_and_another_worker_goes_on(
     seed_campaign(database, count=150, seed=5)
     job = enqueue(1, connection)
     worker = start_worker("campaigns", **environ)
-    wait_until(lambda: retell.service.record()["calls"] >= 20, 60)
+    wait_until(lambda: retell.service.record()["calls"] >= 20)
     worker.process.terminate()
     worker.finish()
     assert 0 < statuses(database)["called"] < 140
@@ -202,10 +202,10 @@ def test_a_killed_horse_is_replaced_and_each_customer_is_called_once(
     seed_campaign(database, count=150, seed=5)
     job = enqueue(1, connection)
     worker = start_worker("campaigns", "--name", "ada", **environ)
-    wait_until(lambda: retell.service.record()["calls"] >= 20, 60)
+    wait_until(lambda: retell.service.record()["calls"] >= 20)
     [live] = history_reader.workers(connection, ["ada"])
     os.kill(live.horse_pid, signal.SIGKILL)
-    wait_until(lambda: job.get_status() == JobStatus.FINISHED, 60)
+    wait_until(lambda: job.get_status() == JobStatus.FINISHED)
     assert worker.process.poll() is None
     assert_called_exactly_once(database, retell)
     assert execution_reader.run(connection, job.id).resumes == 1
@@ -264,7 +264,7 @@ def test_what_is_raised_by_a_signal_cancels_all_when_the_context_is_left(in_flig
         raise Stopped
 
     def when_all_are_there() -> None:
-        wait_until(in_flight.all_there, 20)
+        wait_until(in_flight.all_there)
         os.kill(os.getpid(), signal.SIGUSR1)
 
     before = signal.signal(signal.SIGUSR1, stop)
@@ -277,7 +277,7 @@ def test_what_is_raised_by_a_signal_cancels_all_when_the_context_is_left(in_flig
         thread.join()
         signal.signal(signal.SIGUSR1, before)
     assert sorted(in_flight.cancelled) == list(range(5))
-    wait_until(lambda: connections_to(in_flight.retell.url) == 0, 20)
+    wait_until(lambda: connections_to(in_flight.retell.url) == 0)
 
 
 def test_the_time_limit_ends_it_where_the_client_takes_any_error_for_the_networks(

@@ -205,7 +205,7 @@ def test_killed_from_outside_in_the_middle(tmp_path: Path, folder: Path) -> None
             return sum(entry.done for entry in ledger.entries(connection))
 
     try:
-        wait_until(lambda: done() > 0 or process.poll() is not None, 30)
+        wait_until(lambda: done() > 0 or process.poll() is not None)
     finally:
         process.kill()
         process.wait()

@@ -76,7 +76,7 @@ def started(environ: dict[str, str], tmp_path: Path) -> Iterator[subprocess.Pope
 
 def worker_at_work(connection: Redis) -> int:
     """The pid of the script's worker, once it has begun a job."""
-    wait_until(lambda: connection.keys("rqmem:run:mechanisms-*"), 60)
+    wait_until(lambda: connection.keys("rqmem:run:mechanisms-*"))
     [worker] = connection.smembers("rq:workers")
     assert worker.startswith(b"rq:worker:mechanisms-")
     return int(connection.hget(worker, "pid"))

@@ -528,7 +528,7 @@ def test_the_command(tmp_path: Path, environment: dict[str, str], number: signal
         with Retell(api_key="key_x", base_url=url) as client:
             assert _failures(client, 2) == [2]
             process.send_signal(number)
-            assert process.wait(timeout=20) == 0
+            assert process.wait(60) == 0
         assert process.stdout.read() == ""
         assert not ready.exists()
     finally:

@@ -122,7 +122,7 @@ def wait_until_about_to_write(connection: Redis, *workers: str) -> None:
         lives = history_reader.workers(connection, workers)
         return [live.job.operation for live in lives if live.job] == ["sentiment_analysis"] * len(workers)
 
-    wait_until(waiting, 60)
+    wait_until(waiting)
 
 
 # On workers
@@ -172,10 +172,10 @@ def test_a_killed_worker_and_another_one_count_each_call_once(
         worker.kill()
     assert scored(database) == 0
     worker = start_worker("analysis", **BEAT)
-    wait_until(lambda: scored(database) > 0, 60)
+    wait_until(lambda: scored(database) > 0)
     worker.kill()
     start_worker("analysis", **BEAT)
-    wait_until(lambda: job.get_status() == JobStatus.FINISHED, 60)
+    wait_until(lambda: job.get_status() == JobStatus.FINISHED)
     assert scored(database) == 400
     assert_each_call_scored_once(database)
 

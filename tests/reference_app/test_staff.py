@@ -459,10 +459,10 @@ def test_split_over_two_workers_of_which_one_is_killed(
     job = SplitAssignments.enqueue(path=str(path), connection=connection)
     mark, environ = tmp_path / "staged", {HOLD_DIRECTORY: str(tmp_path), "RQMEM_HEARTBEAT": "0.5"}
     workers = [start_worker("staff", **environ) for _ in range(2)]
-    wait_until(mark.exists, 30)
+    wait_until(mark.exists)
     [worker] = [each for each in workers if each.pid == int(mark.read_text())]
     worker.kill()
-    wait_until(lambda: job.get_status(refresh=True) == JobStatus.FINISHED, 60)
+    wait_until(lambda: job.get_status(refresh=True) == JobStatus.FINISHED)
     assert_applied_once(office, job, Expected(lines()))
     assert SplitAssignments.progress(job.id, connection).total >= 5
 
@@ -475,10 +475,10 @@ def test_killed_where_it_matters_most_each_line_counts_once(
     environ = {HOLD_DIRECTORY: str(tmp_path), "RQMEM_HEARTBEAT": "0.5"}
     for place in ("staged", "written", "applied"):
         worker = start_worker("staff", **environ)
-        wait_until((tmp_path / place).exists, 30)
+        wait_until((tmp_path / place).exists)
         worker.kill()
     start_worker("staff", **environ)
-    wait_until(lambda: job.get_status(refresh=True) == JobStatus.FINISHED, 60)
+    wait_until(lambda: job.get_status(refresh=True) == JobStatus.FINISHED)
     assert_applied_once(office, job, Expected(lines(400)))
     assert execution_reader.run(connection, job.id).resumes == 3
 
@@ -494,7 +494,7 @@ def test_the_same_file_by_two_workers_at_once(
     environ = {HOLD_DIRECTORY: str(tmp_path), "RQMEM_HEARTBEAT": "0.5"}
     workers = [start_worker("staff", "--burst", **environ) for _ in range(2)]
     logs = [worker.finish() for worker in workers]
-    wait_until(lambda: all(job.get_status(refresh=True) == JobStatus.FINISHED for job in jobs), 30)
+    wait_until(lambda: all(job.get_status(refresh=True) == JobStatus.FINISHED for job in jobs))
     figures = [job.return_value() for job in jobs]
     found = assignments(office)
     assert sum(each["created"] for each in figures) == len(found), logs

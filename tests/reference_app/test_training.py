@@ -161,7 +161,7 @@ def test_split_over_two_workers_it_is_the_same_model(
     environ = splitting(tmp_path, split_above_items=2000, items_per_child=700)
     job = enqueue(connection, rows, model)
     workers = [start_worker("training", "--memory", "400", "--log-level", "error", **environ) for _ in range(2)]
-    wait_until(lambda: job.get_status() in (JobStatus.FINISHED, JobStatus.FAILED), 60)
+    wait_until(lambda: job.get_status() in (JobStatus.FINISHED, JobStatus.FAILED))
     for worker in workers:
         worker.process.terminate()
         assert worker.finish() == ""
@@ -185,11 +185,11 @@ def test_killed_anywhere_it_ends_with_one_model_the_same(
     job = enqueue(connection, rows, model, passes=MANY_PASSES, process=process)
     for moment in ("*.rows", "learner-*.joblib"):
         worker = start_worker("training", **environ)
-        wait_until(lambda: any(model.parent.glob(f"*/{moment}")), 60)  # noqa: B023
+        wait_until(lambda: any(model.parent.glob(f"*/{moment}")))  # noqa: B023
         worker.kill()
         assert not model.exists(), "it was over too soon to be killed in the middle"
     last = start_worker("training", **environ)
-    wait_until(lambda: job.get_status() in (JobStatus.FINISHED, JobStatus.FAILED), 90)
+    wait_until(lambda: job.get_status() in (JobStatus.FINISHED, JobStatus.FAILED))
     last.process.terminate()
     log = last.finish()
     assert job.get_status() == JobStatus.FINISHED, log
@@ -437,7 +437,7 @@ def test_a_full_disk_leaves_the_old_model_and_a_retry_finishes(
     _, hard = resource.prlimit(worker.pid, resource.RLIMIT_FSIZE)
     resource.prlimit(worker.pid, resource.RLIMIT_FSIZE, (3 * 2**20, hard))  # shards fit, the learner does not
     job = enqueue(connection, rows, model, features=2**16)
-    wait_until(lambda: job.get_status() == JobStatus.FAILED, 60)
+    wait_until(lambda: job.get_status() == JobStatus.FAILED)
     worker.process.terminate()
     log = worker.finish()
     assert log.count("ConfigError: ") == 1 and "cannot be written: File too large; " in log

@@ -261,7 +261,7 @@ def test_workers_that_come_and_go_and_are_killed_at_any_moment_leave_nothing(
         busy = [FORK.Process(target=take_and_leave, args=(where(),)) for _ in range(2)]
         for each in busy:
             each.start()
-            wait_until(lambda: where() != parent, 60)
+            wait_until(lambda: where() != parent)
         time.sleep(random.Random(number).random() / 5)  # any moment will do
         for each in busy:
             each.kill()

@@ -40,7 +40,7 @@ def test_a_signal_for_the_main_thread_goes_to_no_other() -> None:
         try:
             assert child.stdout is not None and child.stdout.readline() == b"ready\n"
             linux.tell_main_thread(child.pid, BREACH_SIGNAL)
-            wait_until(lambda: pending(child.pid, "SigPnd"), 5)
+            wait_until(lambda: pending(child.pid, "SigPnd"))
             assert not pending(child.pid, "ShdPnd")
         finally:
             child.kill()

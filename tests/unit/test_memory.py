@@ -47,6 +47,15 @@ def test_start_time_after_any_command_name(command: str) -> None:
     assert procfs.parse_start_time(f"4242 ({command}) {' '.join(fields)}") == 22
 
 
+def test_a_main_thread_that_waits() -> None:
+    status = "Name:\tpython\nUmask:\nState:\tS (sleeping)\nSigCgt:\t0000000000000005\nvoluntary_ctxt_switches:\t7\n"
+    thread = procfs.parse_main_thread(status)
+    assert (thread.waits, thread.waits_so_far) == (True, 7)
+    assert [thread.catches(number) for number in (1, 2, 3)] == [True, False, True]
+    assert not procfs.parse_main_thread(status.replace("S (sl", "R (ru")).waits
+    assert procfs.read_main_thread(2**22 + 1) is None
+
+
 def test_swap_counts_and_mapped_files_do_not() -> None:
     status = "Name:\tpython\nRssAnon:\t  900 kB\nRssFile:\t  400 kB\nVmSwap:\t   80 kB\n"
     assert procfs.swap_less_file_pages(procfs.parse_status_kb(status)) == (80 - 400) * 1024 // procfs.PAGE_BYTES
@@ -393,6 +402,6 @@ def test_a_process_that_was_missed_while_it_was_adopted_is_found_without_another
     members = process_tree.Members(os.getpid())
     try:
         assert members() == [1, 2]
-        wait_until(lambda: members() == [1, 2, 3], 5)
+        wait_until(lambda: members() == [1, 2, 3])
     finally:
         members.close()

@@ -239,8 +239,17 @@ def test_memory_worker_finds_jobs_of_a_project_anywhere(
     assert memory_worker.run("jobs_of_a_user.double", 21).result == 42
 
 
-def test_memory_worker_ends_a_worker_that_takes_too_long(memory_worker: RealWorker) -> None:
-    with pytest.raises(AssertionError, match="still ran after 2 s"):
-        memory_worker.run(sample_jobs.start_a_child_and_wait, timeout_seconds=2)
+def test_memory_worker_ends_a_worker_that_takes_too_long(
+    memory_worker: RealWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wait = subprocess.Popen.wait
+
+    def wait_once_the_child_is_there(worker: subprocess.Popen[bytes], timeout: float | None = None) -> int:
+        wait_until(lambda: memory_worker.connection.exists("child"))
+        return wait(worker, timeout)
+
+    monkeypatch.setattr(subprocess.Popen, "wait", wait_once_the_child_is_there)
+    with pytest.raises(AssertionError, match="still ran after 1 s"):
+        memory_worker.run(sample_jobs.start_a_child_and_wait, timeout_seconds=1)
     child = int(memory_worker.connection.get("child"))
     wait_until(lambda: process_tree.is_zombie(child))

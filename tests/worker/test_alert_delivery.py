@@ -408,7 +408,7 @@ def test_redis_that_goes_and_comes_back(
         embedded.start(tmp_path)
         connection = Redis.from_url(server.url)
         tell(connection, "jobs.B")
-        wait_until(lambda: len(receiver.messages) == 2 and all_done(connection), 20)
+        wait_until(lambda: len(receiver.messages) == 2 and all_done(connection))
     finally:
         embedded.stop(tmp_path)
     assert [each["title"][-8:] for each in receiver.messages] == ["[jobs.A]", "[jobs.B]"], "none twice"
@@ -491,7 +491,7 @@ def start_deliver(redis_url: str) -> Iterator[Callable[..., subprocess.Popen[str
             )
         )
         groups = {Address(1, url).group.encode() for url in urls}
-        wait_until(lambda: groups <= _consumed_groups(connection), 30)
+        wait_until(lambda: groups <= _consumed_groups(connection))
         return started[-1]
 
     yield start
@@ -517,7 +517,7 @@ def test_a_sender_killed_before_it_could_say_so_sends_again(
     first.wait()
     receiver.held.set()
     start_deliver(connection, receiver.url)
-    wait_until(lambda: len(receiver.messages) == 2 and all_done(connection), 20)
+    wait_until(lambda: len(receiver.messages) == 2 and all_done(connection))
 
 
 def test_sigterm_has_it_send_what_is_there(
@@ -530,7 +530,7 @@ def test_sigterm_has_it_send_what_is_there(
     sender.terminate()
     tell(connection, "jobs.B")
     receiver.held.set()
-    output = sender.communicate(timeout=20)[0]
+    output = sender.communicate(timeout=60)[0]
     assert sender.returncode == 0
     assert [each["title"][-8:] for each in receiver.messages] == ["[jobs.A]", "[jobs.B]"]
     assert all_done(connection)
@@ -549,7 +549,7 @@ def test_no_secret_is_shown_anywhere(
     tell(connection)
     wait_until(lambda: receiver.messages)
     sender.terminate()
-    output = sender.communicate(timeout=30)[0]
+    output = sender.communicate(timeout=60)[0]
     assert output.count("did not take an alert") == 3, output
     assert "alert URL 2 (json://****) did not take an alert: it cannot be reached" in output
     kept = [connection.dump(key) or b"" for key in connection.scan_iter()]
@@ -616,7 +616,7 @@ def test_one_that_died_is_begun_again_after_a_pause(
     assert time.monotonic() - killed_at >= 1
     assert caplog.messages[-1] == "worker w1: the sender of alerts has died (signal 9); another begins in 1 s"
     assert process.pid not in (0, before)
-    wait_until(lambda: receiver.messages, 20)
+    wait_until(lambda: receiver.messages)
 
 
 def test_one_that_was_well_until_it_died_is_begun_again_at_once(
@@ -660,7 +660,7 @@ def test_its_log_lines_come_out_of_the_workers_log(
     new_process(receiver.url).wait_until_ready()
     tell(connection)
     expected = "alert URL 1 (json://****) did not take an alert: it answered HTTP 404; it is tried again"
-    wait_until(lambda: ("rqmem.alerts", expected) in [(each.name, each.message) for each in caplog.records], 20)
+    wait_until(lambda: ("rqmem.alerts", expected) in [(each.name, each.message) for each in caplog.records])
 
 
 def test_it_does_not_outlive_its_worker(redis_url: str, connection: Redis, receiver: Receiver) -> None:
@@ -675,7 +675,7 @@ def test_it_does_not_outlive_its_worker(redis_url: str, connection: Redis, recei
         timeout=60,
     )  # fmt: skip
     pid = int(done.stdout)
-    wait_until(lambda: not Path(f"/proc/{pid}").exists() or process_tree.is_zombie(pid), 20)
+    wait_until(lambda: not Path(f"/proc/{pid}").exists() or process_tree.is_zombie(pid))
 
 
 def test_the_url_of_a_connection_leads_to_the_same_redis(redis_url: str, connection: Redis) -> None:

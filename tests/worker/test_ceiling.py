@@ -15,7 +15,7 @@ from rq.job import Job, JobStatus
 from rqmem.measure import process_tree
 from rqmem.store import execution_reader
 from rqmem.testing import wait_until
-from tests import forked, sample_jobs
+from tests import forked, profile_jobs, sample_jobs
 from tests.conftest import ROOT
 
 pytestmark = pytest.mark.alone  # they race with the watcher
@@ -264,7 +264,7 @@ def test_a_cold_shutdown_takes_what_the_job_started_with_it(queue: Queue, start_
 
 
 def test_the_breach_names_the_lines_that_used_the_memory(queue: Queue, work_off: WorkOff) -> None:
-    job = queue.enqueue(sample_jobs.grow_at_three_lines)
+    job = queue.enqueue(profile_jobs.grow_at_three_lines)
     log = work_off("jobs", "--memory", "256")
     [breach] = execution_reader.breaches(queue.connection, job.id)
     by_line = {line.partition(": ")[2].partition(" = ")[0]: grown_mb for grown_mb, line in breach.grew}

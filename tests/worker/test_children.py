@@ -163,7 +163,7 @@ def test_rqs_meta_of_the_parent_says_how_far_its_children_are(connection: Redis,
     def far() -> bool:
         return parent.get_meta().get("rqmem") == {"children": 4, "done": 2, "failed": 1}
 
-    wait_until(far, 90)
+    wait_until(far)
     assert parent.get_status() == JobStatus.DEFERRED
     connection.set("go on", 1)
     worker.finish()

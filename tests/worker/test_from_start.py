@@ -124,7 +124,7 @@ def test_a_job_that_was_cancelled_begins_again_and_one_that_runs_does_not(
     flag = tmp_path / "flag"
     running = WaitForFile.enqueue(path=str(flag), connection=connection)
     worker = start_worker("jobs", "--burst")
-    wait_until(Path(f"{flag}.running").exists, 30)
+    wait_until(Path(f"{flag}.running").exists)
     with pytest.raises(RqmemError, match=rf"is running, so it cannot begin again: 'rqmem cancel {running.id}' first"):
         tree.retry_from_start(connection, running.id)
     flag.touch()

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
 from redis import Redis
 from rq import Queue
 
@@ -18,7 +17,6 @@ from rqmem.worker.peak_records import Peaks
 from tests import profile_jobs
 from tests.conftest import ROOT, StartWorker
 
-pytestmark = pytest.mark.alone  # they race with the watcher
 WorkOff = Callable[..., str]
 JOB = "tests.profile_jobs.fit_with"
 LINE = "held = [bytearray(2**20) for _ in range(megabytes)]"
@@ -44,6 +42,14 @@ def test_the_lines_of_a_record_are_kept_without_a_breach(connection: Redis, work
     assert grown(connection) == []
 
 
+def test_growth_is_not_charged_to_a_line_that_waited_for_the_question(connection: Redis, work_off: WorkOff) -> None:
+    Queue(connection=connection).enqueue(profile_jobs.wait_after_growing)
+    work_off("--memory", "256")
+    [record] = grown(connection, "tests.profile_jobs.wait_after_growing")
+    [(_, line)] = record.grew
+    assert line.startswith("at or before tests/profile_jobs.py:")
+
+
 def test_a_small_job_leaves_none(connection: Redis, work_off: WorkOff) -> None:
     Queue(connection=connection).enqueue(profile_jobs.fit_with, 1)
     work_off("--memory", "256")
@@ -66,7 +72,7 @@ def test_a_running_job_says_where_it_grew_so_far(connection: Redis, start_worker
         [live] = history_reader.workers(connection, ["ada"]) or [None]
         return live.job.grew if live is not None and live.job is not None else ()
 
-    wait_until(lines, 30)
+    wait_until(lines)
     assert LINE in lines()[0][1]
     (tmp_path / "go").touch()
     worker.finish()

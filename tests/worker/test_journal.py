@@ -132,12 +132,12 @@ def test_a_running_job_is_seen(connection: Redis, start_worker: StartWorker) -> 
         lives = history_reader.workers(connection, ["ada", "nobody"])
         return lives and lives[0].job is not None and lives[0].job.usage_mb and lives[0].job.job
 
-    wait_until(lambda: live_job() == "tests.sample_jobs.say_hello_and_sleep", 20)
+    wait_until(lambda: live_job() == "tests.sample_jobs.say_hello_and_sleep")
     [live] = history_reader.workers(connection, ["ada"])
     assert (live.pid, live.limit_mb, live.queues) == (worker.pid, 128, ["default"])
     assert live.job is not None and 0 < live.job.usage_mb <= live.job.peak_mb < live.job.limit_mb == 128
     assert live.horse_pid == int(connection.get("asleep") or 0)
-    wait_until(lambda: len(history_reader.samples(connection, "ada", time.time())) >= 2, 20)
+    wait_until(lambda: len(history_reader.samples(connection, "ada", time.time())) >= 2)
     for ring in RINGS:
         newest = history_reader.samples(connection, "ada", time.time(), ring)[-1]
         assert newest.usage_mb > 0 and newest.limit_mb == 128 and newest.worker_mb > 0

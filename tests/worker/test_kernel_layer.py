@@ -193,7 +193,7 @@ def test_survivors_of_a_killed_workers_horse_are_found_by_its_group(
 ) -> None:
     job = sample_jobs.ForksOnce.enqueue(queue)
     worker = start_worker("jobs", "--cgroup", "require")
-    wait_until(lambda: queue.connection.exists("child"), 60)
+    wait_until(lambda: queue.connection.exists("child"))
     child = int(queue.connection.get("child"))
     worker.process.kill()
     worker.process.wait()

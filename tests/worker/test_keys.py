@@ -57,7 +57,7 @@ def take_a_job(connection: Redis) -> None:
 def test_every_key_has_its_type_and_time_to_live(connection: Redis, start_worker: StartWorker) -> None:
     job = sample_jobs.Counted.enqueue(count=20, pause=0.2, connection=connection)
     worker = start_worker("jobs", "--burst")
-    wait_until(lambda: connection.exists(keys.gathered(job.id)), 30)
+    wait_until(lambda: connection.exists(keys.gathered(job.id)))
     found = checked(connection)
     worker.finish()
     found |= checked(connection)

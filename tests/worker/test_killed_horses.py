@@ -23,7 +23,7 @@ pytestmark = pytest.mark.alone  # a kernel's kill elsewhere misleads them
 def test_a_lost_horse_goes_on_too(connection: Redis, start_worker: StartWorker) -> None:
     job = sample_jobs.Slow.enqueue("jobs", count=16, seconds=0.05, connection=connection)
     worker = start_worker("jobs", "--burst")
-    wait_until(lambda: connection.llen("done") >= 2, 30)
+    wait_until(lambda: connection.llen("done") >= 2)
     [horse] = read_children(worker.pid)
     os.kill(horse, 9)
     log = worker.finish()

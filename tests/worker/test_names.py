@@ -52,7 +52,7 @@ def test_the_name_of_a_killed_worker_is_taken_over_at_once_and_its_job_goes_on(
 ) -> None:
     job = sample_jobs.Slow.enqueue("jobs", count=12, seconds=0.1, connection=connection)
     killed = start_worker("jobs", "old queue", "--name", "fixed", **SLOW_HEART)
-    wait_until(lambda: connection.llen("done") >= 2, 90)
+    wait_until(lambda: connection.llen("done") >= 2)
     killed.kill()
     new = start_worker("jobs", "--name", "fixed", "--burst", **SLOW_HEART)
     log = new.finish()
@@ -64,7 +64,7 @@ def test_the_name_of_a_killed_worker_is_taken_over_at_once_and_its_job_goes_on(
 
 def test_a_living_workers_name_is_refused_with_exit_code_1(connection: Redis, start_worker: StartWorker) -> None:
     first = start_worker("jobs", "--name", "fixed", **SLOW_HEART)
-    wait_until(lambda: registered(connection, first.pid), 90)
+    wait_until(lambda: registered(connection, first.pid))
     second = start_worker("jobs", "--name", "fixed", **SLOW_HEART)
     log = second.finish()
     assert second.process.returncode == 1
@@ -118,7 +118,7 @@ def test_of_two_new_workers_one_gets_the_name_of_a_dead_one(connection: Redis, s
     gone.wait()
     worker_elsewhere(connection, f"{procfs.host_identity()}:{gone.pid}:1")
     both = [start_worker("jobs", "--name", "fixed", **SLOW_HEART) for _ in range(2)]
-    wait_until(lambda: [each.process.poll() for each in both].count(1) == 1, 60)
+    wait_until(lambda: [each.process.poll() for each in both].count(1) == 1)
     [winner] = [each for each in both if each.process.poll() is None]
     wait_until(lambda: registered(connection, winner.pid))
 
@@ -127,7 +127,7 @@ def test_the_name_of_rqs_own_worker_is_taken_over_when_it_was_killed(
     connection: Redis, redis_url: str, start_worker: StartWorker
 ) -> None:
     with rq_worker(redis_url) as stock:
-        wait_until(lambda: connection.pubsub_numsub("rq:pubsub:fixed")[0][1] == 1, 90)
+        wait_until(lambda: connection.pubsub_numsub("rq:pubsub:fixed")[0][1] == 1)
         refused = start_worker("jobs", "--name", "fixed", RQMEM_HEARTBEAT="0.3")
         assert "is alive" in refused.finish() and refused.process.returncode == 1
         assert stock.process.poll() is None
@@ -141,10 +141,10 @@ def test_the_name_of_rqs_own_worker_is_taken_over_when_it_was_killed(
 
 def test_rqs_command_with_our_class_takes_a_name_over_too(connection: Redis, redis_url: str) -> None:
     with rq_worker(redis_url, "-w", "rqmem.MemoryWorker") as killed:
-        wait_until(lambda: registered(connection, killed.pid), 90)
+        wait_until(lambda: registered(connection, killed.pid))
         killed.kill()
     with rq_worker(redis_url, "-w", "rqmem.MemoryWorker") as new:
-        wait_until(lambda: registered(connection, new.pid), 90)
+        wait_until(lambda: registered(connection, new.pid))
         assert len(Worker.all(connection)) == 1
         with rq_worker(redis_url, "-w", "rqmem.MemoryWorker") as refused:
             assert "is alive" in refused.finish() and refused.process.returncode == 1

@@ -58,7 +58,7 @@ def outcome(own: OwnRedis, job: Job) -> Job:
 
 
 def begin(path: Path) -> str:
-    wait_until(lambda: Path(f"{path}.begun").exists(), 20)
+    wait_until(lambda: Path(f"{path}.begun").exists())
     return str(path)
 
 
@@ -113,7 +113,7 @@ def test_the_ceiling_holds_without_redis_and_sigterm_does_not_blind_the_watcher(
     worker.process.terminate()
     go.touch()
     try:
-        wait_until(lambda: Path(f"{go}.begun").exists() and _has_no_large_child(worker.pid), 20)
+        wait_until(lambda: Path(f"{go}.begun").exists() and _has_no_large_child(worker.pid))
     finally:
         if how == "stopped":
             os.kill(own_redis.server.pid, signal.SIGCONT)
@@ -153,7 +153,7 @@ def test_chunks_that_finish_without_redis_are_saved_once(own_redis: OwnRedis, st
 def test_an_idle_worker_outlives_a_redis_that_goes(own_redis: OwnRedis, start: Callable) -> None:
     first = own_redis.queue.enqueue(sample_jobs.add, 1)
     worker = start("--max-jobs", "2")
-    wait_until(lambda: outcome(own_redis, first).get_status() == JobStatus.FINISHED, 20)
+    wait_until(lambda: outcome(own_redis, first).get_status() == JobStatus.FINISHED)
     own_redis.kill()  # wherever the worker is in its loop by now
     own_redis.start_again()
     second = own_redis.queue.enqueue(sample_jobs.add, 2)
@@ -164,7 +164,7 @@ def test_an_idle_worker_outlives_a_redis_that_goes(own_redis: OwnRedis, start: C
 def test_a_worker_whose_redis_is_gone_leaves_quietly(own_redis: OwnRedis, start: Callable) -> None:
     first = own_redis.queue.enqueue(sample_jobs.add, 1)
     worker = start()
-    wait_until(lambda: outcome(own_redis, first).get_status() == JobStatus.FINISHED, 20)
+    wait_until(lambda: outcome(own_redis, first).get_status() == JobStatus.FINISHED)
     own_redis.kill()
     worker.process.terminate()
     log = worker.finish()

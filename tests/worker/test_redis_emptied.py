@@ -36,7 +36,7 @@ def worker(
         worker = WorkerProcess(command, {**os.environ, "PYTHONPATH": str(ROOT), **QUICK}, ROOT)
     else:
         worker = start_worker("jobs", "--isolation", request.param, RQMEM_REDIS_URL=url, **QUICK)
-    wait_until(lambda: known(own_redis.connection), 30)
+    wait_until(lambda: known(own_redis.connection))
     yield worker
     worker.process.terminate()
     log = worker.finish()
@@ -59,15 +59,15 @@ def known(connection: Redis) -> bool:
 
 def begin(own: OwnRedis, path: Path) -> Job:
     job = own.queue.enqueue(sample_jobs.wait_for_file, str(path))
-    wait_until(lambda: Path(f"{path}.begun").exists(), 30)
+    wait_until(lambda: Path(f"{path}.begun").exists())
     return job
 
 
 def test_an_idle_worker_registers_again_after_flushall(own_redis: OwnRedis, worker: WorkerProcess) -> None:
     own_redis.connection.flushall()
-    wait_until(lambda: known(own_redis.connection), 30)
+    wait_until(lambda: known(own_redis.connection))
     job = own_redis.queue.enqueue(sample_jobs.add, 1)
-    wait_until(lambda: job.get_status() == JobStatus.FINISHED, 30)
+    wait_until(lambda: job.get_status() == JobStatus.FINISHED)
     assert job.return_value() == 2
 
 
@@ -79,12 +79,12 @@ def test_the_outcome_of_a_job_that_ran_meanwhile_is_kept_as_by_rq(
     job = begin(own_redis, go)
     own_redis.connection.flushall()
     if noticed:
-        wait_until(lambda: known(own_redis.connection), 30)
+        wait_until(lambda: known(own_redis.connection))
     go.touch()
-    wait_until(lambda: own_redis.connection.hget(job.key, "status") == b"finished", 30)
+    wait_until(lambda: own_redis.connection.hget(job.key, "status") == b"finished")
     assert Job.fetch(job.id, connection=own_redis.connection).return_value() == "done"
     assert own_redis.connection.ttl(job.key) > 0
-    wait_until(lambda: known(own_redis.connection), 30)
+    wait_until(lambda: known(own_redis.connection))
     assert not own_redis.connection.exists(keys.RUNNING)
 
 
@@ -93,7 +93,7 @@ def test_a_worker_registers_with_a_server_that_came_back_empty(own_redis: OwnRed
     own_redis.kill()
     shutil.rmtree(embedded_files.locate(own_redis.directory).data)
     own_redis.start_again()
-    wait_until(lambda: known(own_redis.connection), 30)
+    wait_until(lambda: known(own_redis.connection))
 
 
 @WARM
@@ -105,9 +105,9 @@ def test_a_job_that_is_deleted_while_it_runs_leaves_nothing(
     job = begin(own_redis, go)
     job.delete()
     go.touch()
-    wait_until(lambda: not own_redis.connection.exists(keys.RUNNING), 30)
+    wait_until(lambda: not own_redis.connection.exists(keys.RUNNING))
     after = own_redis.queue.enqueue(sample_jobs.add, 1)
-    wait_until(lambda: after.get_status() == JobStatus.FINISHED, 30)
+    wait_until(lambda: after.get_status() == JobStatus.FINISHED)
     left = [name.decode() for name in own_redis.connection.scan_iter(f"*{job.id}*")]
     assert [name for name in left if not name.startswith(keys.story(""))] == []
 
@@ -121,7 +121,7 @@ def test_a_job_that_is_cancelled_while_it_runs_ends_in_one_registry(
     job = begin(own_redis, go)
     job.cancel()
     go.touch()
-    wait_until(lambda: job.get_status() == JobStatus.FINISHED, 30)
+    wait_until(lambda: job.get_status() == JobStatus.FINISHED)
     assert job.id in own_redis.queue.finished_job_registry
     assert job.id not in CanceledJobRegistry("jobs", connection=own_redis.connection)
-    wait_until(lambda: not own_redis.connection.exists(keys.RUNNING), 10)
+    wait_until(lambda: not own_redis.connection.exists(keys.RUNNING))

@@ -167,7 +167,7 @@ class Watched:
 
     def wait_for(self, text: str, times: int = 1) -> None:
         try:
-            wait_until(lambda: len(re.findall(text, self.log)) >= times, 30)
+            wait_until(lambda: len(re.findall(text, self.log)) >= times)
         except TimeoutError:
             raise AssertionError(f"{text!r} is not {times} times in\n{self.log}") from None
 
@@ -178,7 +178,7 @@ class Watched:
 
 
 def begun(path: Path) -> str:
-    wait_until(lambda: Path(f"{path}.begun").exists(), 20)
+    wait_until(lambda: Path(f"{path}.begun").exists())
     return str(path)
 
 
@@ -200,7 +200,7 @@ def test_a_worker_waits_until_redis_no_longer_refuses(
     with refuses(admin):
         in_its_chunks.touch()
         worker.wait_for(r"Redis refuses .*: waiting for it to (save a chunk|write to the run) of job")
-    wait_until(lambda: chunked.get_status() == JobStatus.FINISHED, 30)
+    wait_until(lambda: chunked.get_status() == JobStatus.FINISHED)
     with refuses(admin):
         pass
     last = queue.enqueue(sample_jobs.add, 1)
@@ -243,7 +243,7 @@ def test_each_reply_that_passes_is_waited_for(
         go.touch()
         worker.wait_for(rf"Redis refuses .*: waiting for it to \w+ .* of job {jobs[-1].id}")
         proxy.refuse = None
-        wait_until(lambda: jobs[-1].get_status() == JobStatus.FINISHED, 30)
+        wait_until(lambda: jobs[-1].get_status() == JobStatus.FINISHED)
     log = worker.finish()
     assert [len(job.results()) for job in jobs] == [1] * len(lines), log
 
@@ -261,7 +261,7 @@ def test_a_failure_is_recorded_once_redis_takes_it(
     go.touch()
     refused = proxy.refused
     worker.wait_for("waiting for it to")
-    wait_until(lambda: proxy.refused > refused + 6, 30)
+    wait_until(lambda: proxy.refused > refused + 6)
     proxy.refuse = None
     log = worker.finish()
     assert job.get_status() == JobStatus.FAILED, log
@@ -291,10 +291,10 @@ def test_a_job_that_was_popped_from_one_of_two_queues_is_not_lost(
 ) -> None:
     """With several queues, RQ pops the id before it reads the job."""
     worker = Watched(start_worker, proxy.url, tmp_path, "others", "--max-jobs", "1")
-    wait_until(lambda: any(client["cmd"] == "blpop" for client in own_redis.connection.client_list()), 30)
+    wait_until(lambda: any(client["cmd"] == "blpop" for client in own_redis.connection.client_list()))
     proxy.refuse = lambda command: "LOADING Redis is loading" if command[0] == b"HGETALL" else None
     job = own_redis.queue.enqueue(sample_jobs.add, 1)
-    wait_until(lambda: proxy.refused >= 2, 30)
+    wait_until(lambda: proxy.refused >= 2)
     proxy.refuse = None
     log = worker.finish()
     assert job.return_value() == 2, log
@@ -309,11 +309,11 @@ def test_an_idle_worker_asks_again_after_a_forced_unblock(
     def waiting() -> list[str]:
         return [client["id"] for client in connection.client_list() if client["cmd"] == "blmove"]
 
-    wait_until(waiting, 30)
+    wait_until(waiting)
     [client] = waiting()
     connection.execute_command("CLIENT", "UNBLOCK", client, "ERROR")
     worker.wait_for("UNBLOCKED")
-    wait_until(waiting, 30)
+    wait_until(waiting)
     job = own_redis.queue.enqueue(sample_jobs.add, 1)
     log = worker.finish()
     assert job.return_value() == 2, log
@@ -323,12 +323,12 @@ def test_commands_are_heard_after_a_refused_subscription(
     own_redis: OwnRedis, proxy: RefusingProxy, start_worker: StartWorker, tmp_path: Path
 ) -> None:
     worker = Watched(start_worker, proxy.url, tmp_path)
-    wait_until(lambda: _subscribed(own_redis), 30)
+    wait_until(lambda: _subscribed(own_redis))
     proxy.refuse = lambda command: "BUSY Redis is busy running a script" if command[0] == b"SUBSCRIBE" else None
     proxy.cut()
     worker.wait_for("no commands are heard")
     proxy.refuse = None
-    wait_until(lambda: _subscribed(own_redis), 30)
+    wait_until(lambda: _subscribed(own_redis))
     [name] = (key.decode().rpartition(":")[2] for key in own_redis.connection.smembers("rq:workers"))
     own_redis.connection.publish(f"rq:pubsub:{name}", "no command at all")
     send_shutdown_command(own_redis.connection, name)
@@ -343,7 +343,7 @@ def test_the_scheduler_goes_on(
     own_redis: OwnRedis, proxy: RefusingProxy, start_worker: StartWorker, tmp_path: Path
 ) -> None:
     worker = Watched(start_worker, proxy.url, tmp_path, "--with-scheduler", "--max-jobs", "1")
-    wait_until(lambda: any(own_redis.connection.scan_iter("rq:scheduler:*")), 30)
+    wait_until(lambda: any(own_redis.connection.scan_iter("rq:scheduler:*")))
     proxy.refuse = everything("READONLY You can't write against a read only replica.")
     worker.wait_for("let the scheduler")
     job = own_redis.queue.enqueue_at(datetime.now(timezone.utc), sample_jobs.add, 1)

@@ -100,10 +100,10 @@ def test_a_killed_worker_is_replaced_and_every_item_is_done(
     job = sample_jobs.Slow.enqueue("jobs", count=24, seconds=0.05, connection=connection)
     for kill in range(1, times + 1):
         worker = start_worker("jobs", **QUICK)
-        wait_until(lambda: connection.llen("done") >= 4 * kill, 30)  # noqa: B023
+        wait_until(lambda: connection.llen("done") >= 4 * kill)  # noqa: B023
         worker.kill()
     last = start_worker("jobs", **QUICK)
-    wait_until(lambda: job.get_status() == JobStatus.FINISHED, 60)
+    wait_until(lambda: job.get_status() == JobStatus.FINISHED)
     last.process.terminate()
     log = last.finish()
     done = [int(number) for number in connection.lrange("done", 0, -1)]
@@ -120,14 +120,14 @@ def test_what_is_cancelled_while_its_worker_is_dead_is_not_resumed(
     monkeypatch.setattr(tree, "_STOP_SECONDS", 0.2)
     job = sample_jobs.Slow.enqueue("jobs", count=24, seconds=0.05, connection=connection)
     worker = start_worker("jobs", **QUICK)
-    wait_until(lambda: connection.llen("done") >= 4, 30)
+    wait_until(lambda: connection.llen("done") >= 4)
     worker.kill()
     done = connection.llen("done")
     assert tree.cancel(connection, job.id) == tree.Cancelled(taken_back=1)
     start_worker("jobs", **QUICK)
-    wait_until(lambda: execution_reader.owner(connection, job.id) is None, 30)
+    wait_until(lambda: execution_reader.owner(connection, job.id) is None)
     after = sample_jobs.Slow.enqueue("jobs", count=1, seconds=0, connection=connection)
-    wait_until(lambda: after.get_status() == JobStatus.FINISHED, 30)
+    wait_until(lambda: after.get_status() == JobStatus.FINISHED)
     assert job.get_status() == JobStatus.CANCELED
     assert connection.llen("done") == done + 1
     with pytest.raises(RqmemError, match="is canceled already"):
@@ -142,10 +142,10 @@ def test_a_living_survivor_takes_over(connection: Redis, start_worker: StartWork
     busy = sample_jobs.Slow.enqueue("other", count=2, seconds=3, connection=connection)
     wait_until(lambda: busy.get_status() == JobStatus.STARTED)
     job = sample_jobs.Slow.enqueue("jobs", count=40, seconds=0.1, connection=connection)
-    wait_until(lambda: connection.llen("done") >= 4, 30)
+    wait_until(lambda: connection.llen("done") >= 4)
     assert connection.hget(job.key, "worker_name") == b"victim"
     victim.kill()
-    wait_until(lambda: job.get_status() == JobStatus.FINISHED, 60)
+    wait_until(lambda: job.get_status() == JobStatus.FINISHED)
     done = [int(number) for number in connection.lrange("done", 0, -1)]
     assert set(done) == set(range(40))
     survivor.process.terminate()
@@ -155,7 +155,7 @@ def test_a_living_survivor_takes_over(connection: Redis, start_worker: StartWork
 def test_a_run_that_rqs_maintenance_failed_as_abandoned_goes_on(connection: Redis, start_worker: StartWorker) -> None:
     job = sample_jobs.Slow.enqueue("jobs", count=12, seconds=0.05, connection=connection)
     worker = start_worker("jobs", **QUICK)
-    wait_until(lambda: connection.llen("done") >= 2, 30)
+    wait_until(lambda: connection.llen("done") >= 2)
     worker.kill()
     registry = StartedJobRegistry("jobs", connection=connection)
     for member, _ in connection.zscan_iter(registry.key):
@@ -163,7 +163,7 @@ def test_a_run_that_rqs_maintenance_failed_as_abandoned_goes_on(connection: Redi
     registry.cleanup()
     assert job.get_status() == JobStatus.FAILED
     last = start_worker("jobs", **QUICK)
-    wait_until(lambda: job.get_status() == JobStatus.FINISHED, 60)
+    wait_until(lambda: job.get_status() == JobStatus.FINISHED)
     last.kill()
     assert job.failed_job_registry.count == 0
     assert set(connection.lrange("done", 0, -1)) == {str(n).encode() for n in range(12)}
@@ -173,7 +173,7 @@ def test_a_job_taken_and_never_begun_is_put_back(connection: Redis, start_worker
     job = sample_jobs.Plain.enqueue(number=1, connection=connection)
     connection.lmove("rq:queue:plain", "rq:queue:plain:intermediate")  # and its worker died
     worker = start_worker("plain", **QUICK)
-    wait_until(lambda: job.get_status() == JobStatus.FINISHED, 60)
+    wait_until(lambda: job.get_status() == JobStatus.FINISHED)
     worker.kill()
     assert connection.llen("rq:queue:plain:intermediate") == 0
 
@@ -181,7 +181,7 @@ def test_a_job_taken_and_never_begun_is_put_back(connection: Redis, start_worker
 def test_an_execution_that_lost_its_job_writes_nothing_more(connection: Redis, start_worker: StartWorker) -> None:
     job = sample_jobs.Slow.enqueue("jobs", count=40, seconds=0.1, connection=connection)
     worker = start_worker("jobs", "--burst")
-    wait_until(lambda: connection.llen("done") >= 2, 30)
+    wait_until(lambda: connection.llen("done") >= 2)
     connection.hset(keys.RUNNING, job.id, '{"execution": "another"}')
     log = worker.finish()
     assert "another worker took this run over" in log
@@ -207,7 +207,7 @@ def test_an_execution_that_lost_a_plain_job_is_not_started_any_more(
 def test_a_crash_loop_ends_after_its_budget_with_its_history(connection: Redis, start_worker: StartWorker) -> None:
     job = sample_jobs.Crashes.enqueue("jobs", count=16, connection=connection)
     worker = start_worker("jobs", RQMEM_MAX_RESUMES="4", **QUICK)
-    wait_until(lambda: job.get_status() == JobStatus.FAILED, 60)
+    wait_until(lambda: job.get_status() == JobStatus.FAILED)
     worker.process.terminate()
     log = worker.finish()
     assert texts(connection, "sizes") == ["8", "4", "2"]
@@ -266,7 +266,7 @@ def test_a_run_of_a_dead_worker_elsewhere_is_taken_over_from_its_cursor(
 ) -> None:
     job, _ = run_owned_elsewhere(connection)
     worker = start_worker("jobs", **QUICK)
-    wait_until(lambda: job.get_status() == JobStatus.FINISHED, 30)
+    wait_until(lambda: job.get_status() == JobStatus.FINISHED)
     worker.kill()
     assert texts(connection, "done") == ["2", "3"]
 
@@ -358,13 +358,13 @@ def test_a_cold_shutdown_leaves_nothing_and_the_job_goes_on_elsewhere(
 ) -> None:
     job = sample_jobs.Slow.enqueue("jobs", count=4, seconds=3, connection=connection)
     worker = start_worker("jobs", **QUICK)
-    wait_until(lambda: job.get_status() == JobStatus.STARTED, 30)
+    wait_until(lambda: job.get_status() == JobStatus.STARTED)
     worker.process.terminate()
     wait_until(lambda: connection.hexists(f"rq:worker:{worker_name(connection)}", "shutdown_requested_date"))
     wait_until(lambda: worker.process.poll() is not None or worker.process.terminate())  # RQ ignores one within 1 s
     assert "cold shut down" in worker.finish()
     start_worker("jobs", **QUICK)
-    wait_until(lambda: job.get_status() == JobStatus.FINISHED, 30)
+    wait_until(lambda: job.get_status() == JobStatus.FINISHED)
     assert {int(number) for number in texts(connection, "done")} == set(range(4))
 
 
@@ -372,7 +372,7 @@ def test_a_worker_that_is_asked_to_stop_hands_its_job_over(connection: Redis, st
     job = sample_jobs.Slow.enqueue("jobs", count=40, seconds=0.1, connection=connection)
     waiting = sample_jobs.Plain.enqueue("jobs", number=1, connection=connection)
     worker = start_worker("jobs", **QUICK)
-    wait_until(lambda: connection.llen("done") >= 4, 30)
+    wait_until(lambda: connection.llen("done") >= 4)
     worker.process.terminate()
     log = worker.finish()
     assert worker.process.returncode == 0, log

@@ -39,9 +39,9 @@ def test_all_displays_agree_about_a_worker_that_was_killed(
 
     Queue("q", connection=connection).enqueue(sample_jobs.wait_for_file, str(gate))
     worker = start_worker("q", "--name", "ada", RQMEM_JOURNAL="off", RQMEM_HEARTBEAT="1")
-    wait_until(lambda: connection.zcard("rq:wip:q"), 20)
+    wait_until(lambda: connection.zcard("rq:wip:q"))
     os.kill(worker.pid, signal.SIGKILL)
-    wait_until(lambda: not connection.exists(keys.alive("ada")), 20)
+    wait_until(lambda: not connection.exists(keys.alive("ada")))
     connection.hset("rq:worker:ada", "birth", utcformat(now()))
     assert kinds() == {"rqmem"}, "a worker that has just been born may not have made its first heartbeat"
     connection.hset("rq:worker:ada", "birth", "2026-01-01T00:00:00.000000Z")

@@ -40,19 +40,19 @@ def snapshot(worker: WorkerProcess, tmp_path: Path) -> str:
     """Ask for one and wait until it is there."""
     before = taken(tmp_path)
     os.kill(worker.pid, signal.SIGUSR2)
-    wait_until(lambda: len(taken(tmp_path)) > len(before), 30)
+    wait_until(lambda: len(taken(tmp_path)) > len(before))
     return taken(tmp_path)[-1].read_text()
 
 
 def snapshot_with_the_horse(worker: WorkerProcess, tmp_path: Path) -> str:
     """The same, with what the horse says: on a busy machine it may come later."""
     snapshot(worker, tmp_path)
-    wait_until(lambda: "the horse is in " in taken(tmp_path)[-1].read_text(), 30)
+    wait_until(lambda: "the horse is in " in taken(tmp_path)[-1].read_text())
     return taken(tmp_path)[-1].read_text()
 
 
 def wait_until_it_catches(worker: WorkerProcess) -> None:
-    wait_until(lambda: procfs.catches(worker.pid, signal.SIGUSR2), 30)
+    wait_until(lambda: procfs.catches(worker.pid, signal.SIGUSR2))
 
 
 def test_a_running_job_is_told_by_line_and_type_and_ends_well(
@@ -85,7 +85,7 @@ def test_an_idle_worker_tells_of_itself_and_goes_on(
     connection: Redis, start: Callable[..., WorkerProcess], tmp_path: Path
 ) -> None:
     worker = start("--max-jobs", "1")
-    wait_until(lambda: history_reader.workers(connection, ["ada"]), 30)
+    wait_until(lambda: history_reader.workers(connection, ["ada"]))
     text = snapshot(worker, tmp_path)
     assert "none: the worker is idle" in text
     assert "(worker)" in text
@@ -103,7 +103,7 @@ def test_twenty_in_a_row_harm_nothing(connection: Redis, start: Callable[..., Wo
     for number in range(20):
         os.kill(worker.pid, signal.SIGUSR2)
         time.sleep(0.01 * (number % 3))
-    wait_until(lambda: taken(tmp_path), 30)
+    wait_until(lambda: taken(tmp_path))
     (tmp_path / "go").touch()
     for _ in range(20):
         os.kill(worker.pid, signal.SIGUSR2)
@@ -118,7 +118,7 @@ def test_in_the_middle_of_the_commit(connection: Redis, start: Callable[..., Wor
     queue = Queue(connection=connection)
     job = queue.enqueue(profile_jobs.slow_to_commit, str(tmp_path / "go"))
     worker = start("--burst")
-    wait_until((tmp_path / "go-ready").exists, 30)
+    wait_until((tmp_path / "go-ready").exists)
     texts = [snapshot_with_the_horse(worker, tmp_path) for _ in range(3)]
     (tmp_path / "go").touch()
     log = worker.finish()
@@ -159,11 +159,11 @@ def test_a_horse_in_c_answers_late_and_that_is_said(
     with held.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         worker = start("--burst")
-        wait_until(lambda: waited_for(held), 30)
+        wait_until(lambda: waited_for(held))
         text = snapshot(worker, tmp_path)
         assert "has not answered within 2 s: it is in C code" in text
         assert "tests.profile_jobs.lock_in_c" in text and "(horse)" in text
-    wait_until(lambda: "it was asked: until then it was in C code." in taken(tmp_path)[-1].read_text(), 30)
+    wait_until(lambda: "it was asked: until then it was in C code." in taken(tmp_path)[-1].read_text())
     assert "in lock_in_c: " in taken(tmp_path)[-1].read_text()
     worker.finish()
     assert job.return_value(refresh=True) == "locked"

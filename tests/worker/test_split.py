@@ -73,7 +73,7 @@ def test_children_are_found_by_group_and_meta_while_the_parent_waits(
 ) -> None:
     job = sample_jobs.Counted.enqueue(count=30, pause=0.1, connection=connection)
     worker = start_worker("jobs", "--burst")
-    wait_until(lambda: job.get_status() == JobStatus.DEFERRED, 30)
+    wait_until(lambda: job.get_status() == JobStatus.DEFERRED)
     children = sorted(Group.fetch(job.id, connection).get_jobs(), key=lambda child: child.id)
     assert [child.get_meta()["rqmem"] for child in children] == [
         {"parent": job.id, "child": n, "total": 3} for n in range(3)
@@ -85,13 +85,13 @@ def test_children_are_found_by_group_and_meta_while_the_parent_waits(
 def test_while_children_run_the_parent_is_deferred(connection: Redis, start_worker: StartWorker) -> None:
     job = sample_jobs.Counted.enqueue(count=20, pause=0.2, connection=connection)
     worker = start_worker("jobs", "--burst")
-    wait_until(lambda: job.get_status() == JobStatus.DEFERRED, 30)
+    wait_until(lambda: job.get_status() == JobStatus.DEFERRED)
     assert job.id in DeferredJobRegistry("jobs", connection=connection)
     split = execution_reader.run(connection, job.id).split
     assert split is not None and (split.sealed, split.total) == (True, 2)
     ledger_keys = keys.run(job.id), keys.children(job.id)
     assert min(map(connection.ttl, ledger_keys)) > KEEP_SECONDS, "it may wait longer than a run is kept"
-    wait_until(lambda: connection.exists(keys.gathered(job.id)), 30)
+    wait_until(lambda: connection.exists(keys.gathered(job.id)))
     assert min(map(connection.ttl, (*ledger_keys, keys.gathered(job.id)))) > KEEP_SECONDS
     worker.finish()
     assert job.get_status() == JobStatus.FINISHED
@@ -102,8 +102,8 @@ def test_while_children_run_the_parent_is_deferred(connection: Redis, start_work
 def test_progress_is_told(connection: Redis, redis_url: str, start_worker: StartWorker) -> None:
     job = sample_jobs.Elsewhere.enqueue(count=60, failing=[1], pause=0.05, connection=connection)
     worker = start_worker("jobs", "elsewhere", "--burst")
-    wait_until(lambda: sample_jobs.Counted.progress(job.id, connection).running == 1, 60)
-    wait_until(lambda: sample_jobs.Counted.progress(job.id, connection).done >= 2, 60)
+    wait_until(lambda: sample_jobs.Counted.progress(job.id, connection).running == 1)
+    wait_until(lambda: sample_jobs.Counted.progress(job.id, connection).done >= 2)
     now = sample_jobs.Counted.progress(job.id, connection)
     assert (now.total, now.failed) == (6, 1) and now.items == 10 * now.done and now.running <= 1
     assert now.rate is not None and now.eta_seconds is not None and 0 < now.peak_mb < 256
@@ -136,12 +136,12 @@ def test_progress_counts_all_executions_of_a_child_once(connection: Redis, work_
 def test_a_whole_tree_is_cancelled_and_what_failed_is_retried(connection: Redis, start_worker: StartWorker) -> None:
     job = sample_jobs.Counted.enqueue(count=100, pause=0.1, connection=connection)
     worker = start_worker("jobs", **QUICK)
-    wait_until(lambda: job.get_status() == JobStatus.DEFERRED, 30)
-    wait_until(lambda: sample_jobs.Counted.progress(job.id, connection).running == 1, 60)
+    wait_until(lambda: job.get_status() == JobStatus.DEFERRED)
+    wait_until(lambda: sample_jobs.Counted.progress(job.id, connection).running == 1)
     done = tree.cancel(connection, job.id)
     assert done.taken_back >= 8 and done.taken_back + done.stopped >= 10
     assert job.get_status() == JobStatus.CANCELED
-    wait_until(lambda: sample_jobs.Counted.progress(job.id, connection).running == 0, 30)
+    wait_until(lambda: sample_jobs.Counted.progress(job.id, connection).running == 0)
     worker.process.terminate()
     worker.finish()
     assert job.get_status() == JobStatus.CANCELED and not connection.exists("gathered")
@@ -161,7 +161,7 @@ def test_a_whole_tree_is_cancelled_and_what_failed_is_retried(connection: Redis,
 def test_two_workers_share_the_children(connection: Redis, start_worker: StartWorker) -> None:
     job = sample_jobs.Counted.enqueue(count=200, pause=0.002, connection=connection)
     workers = [start_worker("jobs", **QUICK) for _ in range(2)]
-    wait_until(lambda: job.get_status() == JobStatus.FINISHED, 60)
+    wait_until(lambda: job.get_status() == JobStatus.FINISHED)
     for worker in workers:
         worker.process.terminate()
         worker.finish()
@@ -301,7 +301,7 @@ def test_nothing_to_split_is_said(connection: Redis, work_off: WorkOff) -> None:
 def test_a_parent_killed_while_it_makes_children_makes_no_twins(connection: Redis, start_worker: StartWorker) -> None:
     job = sample_jobs.SplitOnce.enqueue(count=60, connection=connection)
     worker = start_worker("jobs", "--log-level", "error", **QUICK)  # so many jobs' lines would fill the pipe
-    wait_until(lambda: job.get_status() == JobStatus.FINISHED, 90)
+    wait_until(lambda: job.get_status() == JobStatus.FINISHED)
     worker.process.terminate()
     worker.finish()
     assert int(connection.get("killed") or 0) >= 1
@@ -311,9 +311,9 @@ def test_a_parent_killed_while_it_makes_children_makes_no_twins(connection: Redi
 def test_a_child_that_a_person_deletes_does_not_strand_its_parent(connection: Redis, start_worker: StartWorker) -> None:
     job = sample_jobs.Tolerant.enqueue(count=40, pause=0.05, connection=connection)
     worker = start_worker("jobs", **QUICK)
-    wait_until(lambda: job.get_status() == JobStatus.DEFERRED, 30)
+    wait_until(lambda: job.get_status() == JobStatus.DEFERRED)
     Job.fetch(f"{job.id}-child-3", connection=connection).delete()
-    wait_until(lambda: job.get_status() == JobStatus.FINISHED, 60)
+    wait_until(lambda: job.get_status() == JobStatus.FINISHED)
     worker.process.terminate()
     worker.finish()
     assert job.return_value()[:2] == [3, 1]
@@ -393,7 +393,7 @@ def test_a_job_that_split_and_was_cancelled_begins_anew_under_its_id(
 ) -> None:
     worker = start_worker("jobs", **QUICK)
     old = sample_jobs.Counted.enqueue(count=60, pause=0.05, job_id="nightly", connection=connection)
-    wait_until(lambda: sample_jobs.Counted.progress(old.id, connection).done >= 1, 30)
+    wait_until(lambda: sample_jobs.Counted.progress(old.id, connection).done >= 1)
     worker.kill()  # its child stays as one that runs
     Queue("jobs", connection=connection).remove("nightly-child-5")
     connection.hset("rq:job:nightly", "status", "failed")
@@ -522,7 +522,7 @@ def test_a_tree_of_two_levels_is_retried_and_cancelled(
     connection.delete("done")
     job = sample.enqueue(count=200, pause=0.05, connection=connection)
     worker = start_worker("jobs", **QUICK)
-    wait_until(lambda: connection.llen("done") >= 1, 30)
+    wait_until(lambda: connection.llen("done") >= 1)
     tree.cancel(connection, job.id)
     worker.process.terminate()
     worker.finish()

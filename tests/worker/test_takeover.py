@@ -29,7 +29,7 @@ CALLBACK = Callback(takeover_jobs.remember_abandoned)
 def killed_in(connection: Redis, start_worker: StartWorker, *options: str, began: int = 1) -> WorkerProcess:
     """A worker that was killed while it ran a job which says that it has begun."""
     worker = start_worker("jobs", *options)
-    wait_until(lambda: connection.llen("began") >= began, 90)
+    wait_until(lambda: connection.llen("began") >= began)
     worker.kill()
     return worker
 
@@ -47,7 +47,7 @@ def no_trace_of_a_run(connection: Redis, job: Job, worker: str) -> bool:
 def test_a_burst_worker_finishes_what_a_killed_one_left(connection: Redis, start_worker: StartWorker) -> None:
     job = sample_jobs.Slow.enqueue("jobs", count=12, seconds=0.05, connection=connection)
     worker = start_worker("jobs")
-    wait_until(lambda: connection.llen("done") >= 2, 90)
+    wait_until(lambda: connection.llen("done") >= 2)
     worker.kill()
     start_worker("jobs", "--burst").finish()
     assert job.get_status() == JobStatus.FINISHED
@@ -94,7 +94,7 @@ def test_what_a_dead_worker_left_is_the_first_job_of_the_next(connection: Redis,
 def test_a_burst_worker_that_is_told_to_stop_does_not_wait(connection: Redis, start_worker: StartWorker) -> None:
     run_owned_elsewhere(connection)
     worker = start_worker("jobs", "--burst", RQMEM_HEARTBEAT="300")
-    wait_until(lambda: Worker.count(connection) == 1, 90)
+    wait_until(lambda: Worker.count(connection) == 1)
     [name] = [key.rpartition(":")[2] for key in Worker.all_keys(connection)]
     wait_until(lambda: connection.pubsub_numsub(f"rq:pubsub:{name}")[0][1] == 1)
     send_shutdown_command(connection, name)
@@ -105,7 +105,7 @@ def test_a_job_that_waits_does_not_run_too(connection: Redis, start_worker: Star
     """The worker's own word is up to two heartbeats old."""
     job = sample_jobs.Slow.enqueue("jobs", count=12, seconds=0.2, connection=connection)
     worker = start_worker("jobs", "--name", "dead", RQMEM_HEARTBEAT="30")
-    wait_until(lambda: (case := read_case(connection, job.id, time.time())).live is not None and case.running, 90)
+    wait_until(lambda: (case := read_case(connection, job.id, time.time())).live is not None and case.running)
     worker.kill()
     owner = execution_reader.owner(connection, job.id)
     assert owner is not None
@@ -124,15 +124,15 @@ def test_a_job_that_cannot_go_on_is_ended_at_once(connection: Redis, start_worke
     queue = Queue("jobs", connection=connection)
     victim = start_worker("jobs", "--name", "victim", RQMEM_HEARTBEAT="60")  # nobody hears of it by its silence
     job = queue.enqueue(takeover_jobs.wait_for, "never", on_failure=CALLBACK)
-    wait_until(lambda: connection.llen("began") == 1, 90)
+    wait_until(lambda: connection.llen("began") == 1)
     other = Queue("other", connection=connection).enqueue(takeover_jobs.wait_for, "end of the other")
     if not busy:
         connection.set("end of the other", 1)
     start_worker("other", "jobs", "--name", "survivor")
-    wait_until(lambda: connection.llen("began") == 2, 90)
+    wait_until(lambda: connection.llen("began") == 2)
     after = queue.enqueue(sample_jobs.add, 1, depends_on=Dependency([job], allow_failure=True))
     victim.kill()
-    wait_until(lambda: job.get_status() == JobStatus.FAILED, 90)
+    wait_until(lambda: job.get_status() == JobStatus.FAILED)
     assert [text.decode() for text in connection.lrange("failures", 0, -1)] == [
         "AbandonedJobError: worker victim died while it ran the job, which is not run again by itself"
     ]
@@ -143,8 +143,8 @@ def test_a_job_that_cannot_go_on_is_ended_at_once(connection: Redis, start_worke
     if busy:
         assert other.get_status() == JobStatus.STARTED
         connection.set("end of the other", 1)
-    wait_until(lambda: other.get_status() == JobStatus.FINISHED, 90)
-    wait_until(lambda: after.get_status() == JobStatus.FINISHED, 90)
+    wait_until(lambda: other.get_status() == JobStatus.FINISHED)
+    wait_until(lambda: after.get_status() == JobStatus.FINISHED)
 
 
 def test_rqs_retry_applies_and_a_burst_worker_runs_it(connection: Redis, start_worker: StartWorker) -> None:
@@ -167,7 +167,7 @@ def test_a_parent_gathers_when_a_childs_worker_was_killed(
     others = [start_worker("jobs", "--burst") for _ in range(survivors)]
     for each in others:
         each.finish()
-    wait_until(lambda: parent.get_status() == JobStatus.FINISHED, 90)
+    wait_until(lambda: parent.get_status() == JobStatus.FINISHED)
     [error], results = parent.return_value()
     assert "AbandonedJobError: worker" in error
     assert results == ["go on"]

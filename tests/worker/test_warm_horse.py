@@ -112,11 +112,11 @@ def test_a_horse_that_dies_before_its_worker_looks_counts_as_died_idle(
     go = tmp_path / "go"
     first = queue.enqueue(sample_jobs.wait_for_file, str(go))
     worker = start_worker("jobs", "--max-jobs", "3", RQMEM_HEARTBEAT="60")
-    wait_until(lambda: Path(f"{go}.begun").exists(), 20)
+    wait_until(lambda: Path(f"{go}.begun").exists())
     [horse] = procfs.read_children(worker.pid)
     os.kill(worker.pid, signal.SIGSTOP)
     go.touch()
-    wait_until(lambda: first.get_status() == JobStatus.FINISHED and _waits_for_an_order(horse), 20)
+    wait_until(lambda: first.get_status() == JobStatus.FINISHED and _waits_for_an_order(horse))
     os.kill(horse, signal.SIGKILL)
     wait_until(lambda: process_tree.is_zombie(horse))
     os.kill(worker.pid, signal.SIGCONT)
@@ -252,7 +252,7 @@ def test_a_worker_that_starts_hears_that_it_is_to_stop(
 ) -> None:
     go = tmp_path / "go"
     worker = start_worker("jobs", "--preload", "tests.waits_in_its_import", TESTS_WAIT_FOR=str(go))
-    wait_until(lambda: Path(f"{go}.begun").exists(), 30)
+    wait_until(lambda: Path(f"{go}.begun").exists())
     worker.process.send_signal(number)
     log = worker.finish()
     assert worker.process.returncode == 0, log
@@ -340,7 +340,7 @@ def test_a_redis_that_was_restarted_between_jobs_is_no_loss(tmp_path: Path, star
         worker = start_worker("jobs", "--max-jobs", "2", RQMEM_REDIS_URL=server.url)
         with Redis.from_url(server.url) as connection:
             first = Queue("jobs", connection=connection).enqueue(sample_jobs.own_pid)
-            wait_until(lambda: first.get_status() == JobStatus.FINISHED, 20)
+            wait_until(lambda: first.get_status() == JobStatus.FINISHED)
             # RQ's worker takes a lost connection only while it waits for a job; see the blocked client.
             wait_until(lambda: connection.info("clients")["blocked_clients"] == 1)
         embedded.stop(tmp_path)

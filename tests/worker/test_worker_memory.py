@@ -53,9 +53,9 @@ def test_max_jobs_counts_over_all_lives(queue: Queue, start_worker: StartWorker)
 def test_the_scheduler_is_ended_and_begins_again(queue: Queue, start_worker: StartWorker) -> None:
     worker = start_worker("jobs", "--with-scheduler", *FATTENING)
     jobs = [queue.enqueue(sample_jobs.add, 1) for _ in range(12)]
-    wait_until(lambda: jobs[-1].get_status() == JobStatus.FINISHED, 30)
+    wait_until(lambda: jobs[-1].get_status() == JobStatus.FINISHED)
     later = queue.enqueue_in(timedelta(seconds=1), sample_jobs.add, 5)
-    wait_until(lambda: later.get_status() == JobStatus.FINISHED, 30)
+    wait_until(lambda: later.get_status() == JobStatus.FINISHED)
     worker.process.terminate()
     log = worker.finish()
     assert worker.process.returncode == 0

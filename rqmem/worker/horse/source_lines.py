@@ -9,6 +9,7 @@ import sysconfig
 from pathlib import Path
 from types import FrameType
 
+from rqmem.worker.evidence import AT_OR_BEFORE
 from rqmem.worker.shared_memory import SharedPage
 
 _NOT_USER_CODE = (
@@ -41,15 +42,16 @@ def is_users(path: str) -> bool:
 
 @functools.lru_cache(maxsize=256)
 def described(line: str) -> str:
-    """A line of code for people: ``path:line in function: source``."""
-    number, _, rest = line.partition(":")
+    """A line of code for people: ``path:line in function: source``; where `evidence` has marked it, that is said."""
+    mark = "at or before " if line.startswith(AT_OR_BEFORE) else ""
+    number, _, rest = line.removeprefix(AT_OR_BEFORE).partition(":")
     function, _, path = rest.partition(":")
     if not number.isdigit():
         return ""
     source = linecache.getline(path, int(number)).strip()
     with contextlib.suppress(ValueError, OSError):
         path = str(Path(path).relative_to(Path.cwd()))
-    return f"{path}:{number} in {function}: {source}"[:200]
+    return f"{mark}{path}:{number} in {function}: {source}"[:200]
 
 
 def described_growth(page: SharedPage) -> list[tuple[float, str]]:

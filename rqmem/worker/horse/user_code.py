@@ -220,7 +220,7 @@ def _on_sample_signal(number: int, frame: FrameType | None) -> None:
     """Memory grew: say where. Runs while the job does, so it does as little as it can."""
     horse = _current
     if horse is not None and horse.page.in_user_code:
-        horse.page.add_sample(line_of_user_code(frame))
+        horse.page.add_sample(line_of_user_code(frame), resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw)
 
 
 def _has_freed(horse: Horse) -> bool:
