@@ -75,8 +75,7 @@ def page_of_this_job() -> SharedPage:
 
 def hold_rows(path: str, count: int = 60_000) -> int:
     rows = [Row(number) for number in range(count)]
-    redis().set("ready", 1)
-    wait_for(path)
+    wait_for(path, "ready")
     return len(rows)
 
 
@@ -96,7 +95,10 @@ def slow_to_commit(path: str) -> SlowToPickle:
     return SlowToPickle(path)
 
 
-def wait_for(path: str) -> None:
+def wait_for(path: str, key: str = "") -> None:
+    """Sets the key, if there is one, when it waits."""
+    if key:
+        redis().set(key, 1)
     while not Path(path).exists():  # the line where it waits
         time.sleep(0.01)
 

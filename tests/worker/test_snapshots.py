@@ -69,7 +69,7 @@ def test_a_running_job_is_told_by_line_and_type_and_ends_well(
     assert job.return_value() == 60_000
     assert f"tests.profile_jobs.hold_rows ({job.id}), queue default, for " in text
     assert "the horse is in the job's code, innermost line first" in text
-    assert "in wait_for: " in text and "in hold_rows: wait_for(path)" in text
+    assert "in wait_for: " in text and 'in hold_rows: wait_for(path, "ready")' in text
     row = next(line for line in text.splitlines() if line.endswith("tests.profile_jobs.Row"))
     assert 50_000 < int(row.split()[2].replace(",", "")) < 70_000
     for role in ("worker", "horse"):
