@@ -67,6 +67,8 @@ class LeaseConnection:
     def send_step(self, finished: Sequence[bytes], seconds: float, begins: bytes = b"") -> None:
         """Commit what has ``finished`` (`pack_finished`), in the order in which it ran; and say what ``begins``.
 
+        Raises redis-py's errors of a lost connection; then `resend` sends it.
+
         Args:
             seconds: the time that those jobs took in all.
             begins: `pack_begins`, or empty: none.
@@ -100,7 +102,10 @@ class LeaseConnection:
         return lease_commands.stepped(reply) if kind == "step" else lease_commands.batch(reply)
 
     def resend(self) -> None:
-        """On a new connection, send all steps again whose replies were lost. Raises redis-py's errors."""
+        """On a new connection, send all steps that have no reply, in order. Raises redis-py's errors.
+
+        A step that Redis had done is refused as ``"gone"``; `rqmem.store.lease.was_committed` tells.
+        """
         self._connection.disconnect()
         self._connection.connect()
         self._lost = False
@@ -118,9 +123,9 @@ class LeaseConnection:
         self._pool.release(self._connection)
 
     def _send(self, kind: str, command: bytes) -> None:
+        self._owed.append((kind, command))
         if self._lost:
             raise RedisConnectionError("the connection was lost")  # redis-py would silently open another one
-        self._owed.append((kind, command))
         self._write(command)
 
     def _write(self, command: bytes) -> None:

@@ -1,8 +1,8 @@
 -- Take up to k jobs from the front of these queues, in the order of the queues. Stops before the first job that needs
--- more than a lease does; it stays in its queue. As RQ's `dequeue_any`, ids whose job is gone are dropped.
--- Returns why it stopped ('': it has k jobs, or enough bytes; 'empty', 'needs', 'suspended', 'recalled', 'token'), what
--- the job needs that stopped it, and then for each job: queue (a number from 0), id, data, timeout, result TTL, when it
--- was made.
+-- more than a lease does; it stays in its queue. As in RQ's `dequeue_any`, ids whose job is gone are dropped.
+-- Returns why it stopped, what the next job needs, and for each job taken: queue (a number from 0), id, data, timeout,
+-- result TTL, when it was made. Why: '': it has k jobs, or enough bytes, or has dropped many ids; 'empty', 'needs',
+-- 'suspended', 'recalled', 'token'.
 -- KEYS: 1 taken, 2 lease, 3 set of leases, 4 suspended
 -- ARGV: 1 RQ's prefix, 2 worker, 3 token, 4 k, 5 bytes of data that are enough, 6 owner, to open the lease, or '',
 --       7... names of queues
@@ -24,6 +24,8 @@ local function needs(job, id)
     return 'status'
   elseif job[2] ~= job[3] then
     return 'origin'
+  elseif string.sub(job[4], 1, 1) ~= 'x' then
+    return 'data'  -- not compressed: RQ's commit would do it
   end
   for i, name in ipairs({'success_callback_name', 'rate_limit_key', 'webhooks'}) do
     if (job[8 + i] or '') ~= '' then
@@ -36,10 +38,13 @@ local function needs(job, id)
   local ttl = tonumber(job[6] or '') or 500
   if ttl < -1 or (ttl == 0 and (job[8] or '') ~= '') then
     return 'result_ttl'
+  elseif redis.call('EXISTS', P .. ':job:' .. id .. ':dependents') == 1 then
+    return 'dependents'  -- they follow it at once
   end
 end
 
-for number = 7, #ARGV do
+-- Returns how many ids it has looked at.
+local function take_from(number)
   local queue = P .. ':queue:' .. ARGV[number]
   local ids = redis.call('LRANGE', queue, 0, left - 1)
   local passed = 0
@@ -53,12 +58,9 @@ for number = 7, #ARGV do
         reply[1], reply[2] = 'needs', what
         break
       end
-      if #reply == 2 then
-        redis.call('HSET', KEYS[2], 'token', ARGV[3])
-        if not known[1] then
-          redis.call('HSET', KEYS[2], 'owner', ARGV[6], 'queues', table.concat(ARGV, '\n', 7))
-          redis.call('SADD', KEYS[3], ARGV[2])
-        end
+      if #reply == 2 and not known[1] then
+        redis.call('HSET', KEYS[2], 'token', ARGV[3], 'owner', ARGV[6], 'queues', table.concat(ARGV, '\n', 7))
+        redis.call('SADD', KEYS[3], ARGV[2])
       end
       seen[id] = true
       redis.call('RPUSH', queue .. ':intermediate', id)
@@ -77,8 +79,17 @@ for number = 7, #ARGV do
   if passed > 0 then
     redis.call('LTRIM', queue, passed, -1)
   end
-  if reply[1] ~= 'empty' then
-    break
+  return #ids
+end
+
+local looked, number = 0, 7
+while number <= #ARGV and reply[1] == 'empty' do
+  local count = take_from(number)
+  looked = looked + count
+  if looked > 1000 and reply[1] == 'empty' then
+    reply[1] = ''  -- that many were dropped: Redis has others to serve
+  elseif count == 0 then
+    number = number + 1
   end
 end
 return reply

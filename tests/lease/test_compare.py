@@ -1,0 +1,49 @@
+"""What a lease leaves in Redis is what a stock RQ worker leaves for the same jobs."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import redis
+from redis import Redis
+
+from tests import forked
+from tests.conftest import ROOT
+from tests.lease import cases
+from tests.lease.dump import differences, dump
+from tests.lease.jobs import ORDER
+from tests.lease.stand_in import StandIn
+
+QUEUES = ("jobs", "other")
+
+
+def stock(url: str, *options: str) -> None:
+    """A stock ``rq worker`` until its queues are empty."""
+    command = [sys.executable, "-m", "rq.cli", "worker", "--burst", "-u", url, "-n", "w", "--quiet", *options, *QUEUES]
+    process = forked.Popen(command, env={**os.environ, "PYTHONPATH": str(ROOT)}, cwd=ROOT)
+    assert process.wait(300) == 0
+
+
+@pytest.fixture(scope="module")
+def expected(redis_url: str) -> Iterator[dict[str, Any]]:
+    """What a stock worker leaves of all cases."""
+    with redis.Redis.from_url(redis_url) as connection:
+        connection.flushall()
+        cases.enqueue_all(connection)
+        stock(redis_url)
+        yield dump(connection)
+
+
+@pytest.mark.parametrize(("k", "batch"), [(1, 1), (4, 1), (64, 8)])
+def test_a_lease_leaves_what_a_stock_worker_leaves(
+    expected: dict[str, Any], connection: Redis, k: int, batch: int
+) -> None:
+    cases.enqueue_all(connection)
+    StandIn(connection, QUEUES, k=k, batch=batch).work()
+    assert "\n".join(differences(expected, dump(connection))) == ""
+    assert not list(connection.scan_iter("rqmem:*"))
+    assert len(connection.lrange(ORDER, 0, -1)) > 50
