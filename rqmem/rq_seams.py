@@ -182,14 +182,21 @@ PARTS = (
             "requeue()",
             "return_value(*, refresh)",
         ),
+        values={"redis_job_namespace_prefix": "rq:job:"},
         names="_result _stopped_callback_name args connection created_at data dependency_ids description ended_at "
         "enqueue_at_front enqueued_at failed_job_registry failure_callback_timeout failure_ttl func func_name id key "
         "kwargs meta number_of_retries origin redis_server_version result_ttl retries_left serializer should_retry "
         "started_at stopped_callback_timeout timeout worker_name",
         inside={
             # Our scripts read and write these fields.
-            "to_dict": "created_at data dependency_id dependency_ids ended_at enqueued_at meta origin started_at "
-            "status",
+            "to_dict": "created_at data dependency_id dependency_ids ended_at enqueued_at group_id last_heartbeat meta "
+            "origin rate_limit_key repeats_left result_ttl started_at status success_callback_name timeout webhooks "
+            "worker_name",
+            "dependents_key_for": ":dependents",
+            "dependencies_key": ":dependencies",
+            "prepare_for_execution": "last_heartbeat status started_at worker_name",
+            "_handle_success": "set_status save create finished_job_registry add",
+            "cleanup": "delete expire",
         },
     ),
     Part(
@@ -235,6 +242,7 @@ PARTS = (
             "enqueue_at": "parse_args",
         },
         options={"parse_args": ENQUEUE_OPTIONS},
+        values={"redis_queue_namespace_prefix": "rq:queue:", "redis_queues_keys": "rq:queues"},
     ),
     Part("rq.queue:EnqueueData", names="at_front"),
     Part(
@@ -247,7 +255,12 @@ PARTS = (
         names="_job composite_key connection created_at id job_id key worker_executions_key worker_name",
         inside={"composite_key": "job_id : id"},  # as our scripts write it
     ),
-    Part("rq.executions:ExecutionRegistry", called=("__init__(job_id, connection)",), names="key"),
+    Part(
+        "rq.executions:ExecutionRegistry",
+        called=("__init__(job_id, connection)",),
+        names="key",
+        values={"key_template": "rq:executions:{0}"},
+    ),
     Part("rq.executions", values={"WORKER_EXECUTIONS_KEY_TEMPLATE": "rq:worker:{0}:executions"}),
     Part(
         "rq.registry:BaseRegistry",
@@ -259,13 +272,31 @@ PARTS = (
         ),
         names="key",
     ),
-    Part("rq.registry:StartedJobRegistry", called=("get_job_and_execution_ids(*, cleanup)",)),
+    Part(
+        "rq.registry:StartedJobRegistry",
+        called=("get_job_and_execution_ids(*, cleanup)",),
+        values={"key_template": "rq:wip:{0}"},
+    ),
+    Part("rq.registry:FinishedJobRegistry", values={"key_template": "rq:finished:{0}"}),
     Part("rq.registry:ScheduledJobRegistry", called=("get_scheduled_time(job_or_id)",)),
     Part("rq.registry:ReadyJobRegistry", called=("enqueue_jobs(job_ids)",)),
     Part("rq.registry", names="CanceledJobRegistry DeferredJobRegistry FailedJobRegistry"),
-    Part("rq.intermediate_queue:IntermediateQueue", called=("get_job_ids()",)),
+    Part(
+        "rq.intermediate_queue:IntermediateQueue",
+        called=("get_job_ids()",),
+        inside={"get_intermediate_queue_key": ":intermediate"},
+    ),
     Part("rq.group:Group", called=("get_key(name)",), names="REDIS_GROUP_KEY"),
-    Part("rq.results:Result", names="exc_string return_value"),
+    Part(
+        "rq.results:Result",
+        names="exc_string return_value",
+        # Under a lease our script writes the result.
+        inside={
+            "get_key": ":results:",
+            "save": "xadd maxlen persist expire",
+            "serialize": "type worker_name return_value execution_id execution_started_at execution_ended_at timestamp",
+        },
+    ),
     Part(
         "rq.timeouts:BaseDeathPenalty",
         called=("__init__(timeout, exception, **kwargs)", "__enter__()", "__exit__(type, value, traceback)"),
@@ -296,7 +327,7 @@ PARTS = (
         "rq.defaults",
         names="DEFAULT_CONNECTION_CLASS DEFAULT_JOB_CLASS DEFAULT_JOB_MONITORING_INTERVAL DEFAULT_LOGGING_DATE_FORMAT "
         "DEFAULT_LOGGING_FORMAT DEFAULT_MAINTENANCE_TASK_INTERVAL DEFAULT_QUEUE_CLASS DEFAULT_RESULT_TTL "
-        "DEFAULT_WORKER_TTL RQ_KEY_PREFIX",
+        "DEFAULT_WORKER_TTL RQ_KEY_PREFIX UNSERIALIZABLE_RETURN_VALUE_PAYLOAD",
     ),
 )
 
