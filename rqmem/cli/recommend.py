@@ -12,8 +12,9 @@ from rqmem.cli.terminal import connected, never_fail_on_a_letter, redis_options
 from rqmem.config.load import load
 from rqmem.errors import ConfigError
 from rqmem.observe import as_json as schema
+from rqmem.observe.advice_to_paste import PASTED
 from rqmem.observe.period_read import read_advice
-from rqmem.show.advice_text import PASTED, to_text
+from rqmem.show.advice_text import to_text
 from rqmem.store.history import history_reader
 from rqmem.text import json_text
 

@@ -10,7 +10,7 @@ from flask import Flask, current_app, jsonify, render_template, request
 from redis.exceptions import RedisError
 from werkzeug.exceptions import HTTPException
 
-from rqmem.dashboard import filters, job_pages, live_views, overview_pages, security  # noqa: F401  they add pages
+from rqmem.dashboard import filters, job_views, live_views, memory_views, overview_views, rq_views, security, type_views  # noqa: F401  they add pages
 from rqmem.dashboard.blueprint import pages
 from rqmem.dashboard.hub import Hub
 from rqmem.dashboard.state import EXTENSION, State

@@ -30,6 +30,14 @@ def bar(share: float | None, colour: str = "") -> Markup:
     ).format(colour or mood(share), width)
 
 
+def progress(done: float, colour: str = "good") -> Markup:
+    """How much is done, as a fraction: a bar without a ceiling."""
+    return Markup(
+        '<svg class="bar" viewBox="0 0 100 10" preserveAspectRatio="none" aria-hidden="true">'
+        '<rect class="track" width="100" height="10" rx="1"/><rect class="{}" width="{:.1f}" height="10" rx="1"/></svg>'
+    ).format(colour, 100 * min(1.0, max(0.0, done)))
+
+
 def sparkline(values: Sequence[float | None], label: str = "") -> Markup:
     """A small line, the newest at the right. It begins at zero, so that a small change looks small."""
     known = [value for value in values if value is not None]
@@ -84,10 +92,9 @@ def histogram(
                 "end" if to_left else "start", text,
             )
         )  # fmt: skip
-    for value, anchor in ((counts[0][0], "start"), (counts[-1][1], "end")):
-        parts.append(
-            Markup('<text x="{:.1f}" y="155" text-anchor="{}">{:,.4g} {}</text>').format(x(value), anchor, value, unit)
-        )
+    for value, anchor in ((low, "start"), (high, "end")):
+        label_of_end = Markup('<text x="{:.1f}" y="155" text-anchor="{}">{:,.0f} {}</text>')
+        parts.append(label_of_end.format(x(value), anchor, value, unit))
     inside = Markup("").join(parts)
     return Markup('<svg class="histogram" viewBox="0 0 600 160" role="img" aria-label="{}">{}</svg>').format(
         escape(label), inside

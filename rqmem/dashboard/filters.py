@@ -25,10 +25,12 @@ def add_to(app: Flask, versions: dict[str, str]) -> None:
     app.jinja_env.filters.update(
         mb=mb, time=time_tag, span=text.span, duration=text.duration, short_id=text.short_id,
         number=number, percent=percent, counted=text.counted, tail=tail, leak=units.show_leak,
+        sentence=sentence,
     )  # fmt: skip
     app.jinja_env.globals.update(
         asset=lambda name: url_for("static", filename=name, v=versions[name]),
-        bar=drawing.bar, sparkline=drawing.sparkline, has_page=app.view_functions.__contains__,
+        bar=drawing.bar,
+        progress=drawing.progress, sparkline=drawing.sparkline, has_page=app.view_functions.__contains__,
     )  # fmt: skip
 
 
@@ -53,6 +55,11 @@ def tail(job_type: str) -> Markup:
     """A dotted path with its last name first to see: the module faint, the name plain."""
     module, dot, name = job_type.rpartition(".")
     return Markup('<span class="module">{}{}</span><wbr>{}').format(module, dot, name)
+
+
+def sentence(words: str) -> str:
+    """With a capital at the beginning and a full stop at the end."""
+    return f"{words[:1].upper()}{words[1:].rstrip('.')}."
 
 
 def time_tag(at: float | None, form: str = "clock") -> Markup:

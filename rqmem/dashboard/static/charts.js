@@ -14,6 +14,7 @@
   let paint = colours();
 
   const span = (seconds) => seconds < 120 ? +seconds.toFixed(1) + " s" : seconds < 7200 ? Math.round(seconds / 60) + " min" : Math.round(seconds / 3600) + " h";
+  const clock = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit" });
   const date = new Intl.DateTimeFormat(undefined, { month: "short", day: "numeric" });
 
   function draw(box) {
@@ -30,7 +31,7 @@
       width: box.clientWidth, height: height, legend: { show: false }, padding: [6, 8, 0, 0],
       cursor: { show: false },
       scales: { x: { time: false }, y: { range: [0, top] } },
-      axes: [Object.assign({ values: (_, ticks) => ticks.map((each) => told.dates ? date.format(new Date(1000 * each)) : span(each)), size: 26, space: 70 }, axis),
+      axes: [Object.assign({ values: (_, ticks) => ticks.map((each) => told.dates ? date.format(new Date(1000 * each)) : told.clock ? clock.format(new Date(1000 * each)) : span(each)), size: 26, space: 70 }, axis),
         Object.assign({ values: (_, ticks) => ticks.map((each) => each.toLocaleString("en")), size: 52, space: 26 }, axis)],
       series: series,
     }, data, box);

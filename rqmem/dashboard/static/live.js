@@ -7,7 +7,7 @@
   const SECONDS = 900;
   const rows = new Map();      // worker -> its row
   const memory = new Map();    // worker -> Map of second -> [usage, ceiling]
-  let source = null, timer = 0, etag = "", heard = 0, lastSort = 0, newest = 0;
+  let source = null, timer = 0, etag = "", heard = 0, lastSort = 0, newest = 0, shown = SECONDS;
 
   const mb = (value) => value >= 99.95 ? Math.round(value).toLocaleString("en") : String(Math.round(value * 10) / 10);
   const span = (seconds) => seconds < 60 ? Math.round(seconds) + " s" : seconds < 3600 ? Math.round(seconds / 60) + " min"
@@ -78,7 +78,7 @@
     if (!width || !newest) return;
     const xs = [], usage = [], ceiling = [];
     let top = 0;
-    for (let at = newest - SECONDS + 1; at <= newest; at++) {
+    for (let at = newest - shown + 1; at <= newest; at++) {
       const point = points.get(at), runs = point && point[1] > 0;
       xs.push(at);
       usage.push(runs ? point[0] : null);
@@ -90,9 +90,9 @@
       row.plot = new uPlot({
         width: width, height: 48, legend: { show: false }, cursor: { show: false }, padding: [3, 0, 2, 0],
         axes: [{ show: false }, { show: false }],
-        scales: { x: { time: false, range: () => [newest - SECONDS + 1, newest] }, y: { range: () => [0, (row.top || 1) * 1.04] } },
+        scales: { x: { time: false, range: () => [newest - shown + 1, newest] }, y: { range: () => [0, (row.top || 1) * 1.04] } },
         series: [{}, { stroke: () => paint.accent, fill: () => paint.soft, width: 1.5, points: { show: false } },
-          { stroke: () => paint.bad, width: 1, dash: [4, 3], points: { show: false } }],
+          { stroke: () => paint.bad, width: 1, dash: [4, 3], paths: uPlot.paths.stepped({ align: 1 }), points: { show: false } }],
       }, [[newest], [null], [null]], row.chart);
     }
     row.top = top;
@@ -163,7 +163,7 @@
         card.append(svg, element("p", "small", mb(used) + " of " + mb(host.total_mb) + " MB used"));
       }
       card.append(element("p", "small", "jobs " + mb(host.usage_mb) + " MB, workers themselves " + mb(host.own_memory_mb) + " MB"));
-      if (typeof host.pressure_some === "number") card.append(element("p", "small faint", "memory pressure " + host.pressure_some.toFixed(1) + " %"));
+      if (typeof host.pressure_some_percentage === "number") card.append(element("p", "small faint", "memory pressure " + host.pressure_some_percentage.toFixed(1) + " %"));
       return card;
     });
     document.getElementById("hosts").replaceChildren(...made);
@@ -193,6 +193,10 @@
       for (const [at, usage, ceiling] of look.samples[name]) { points.set(at, [usage, ceiling]); newest = Math.max(newest, at); }
       for (const at of points.keys()) if (at <= newest - SECONDS) points.delete(at);
     }
+    let oldest = newest;   // a worker that has just begun fills its row all the same
+    for (const points of memory.values()) for (const [at, point] of points) if (point[1] && at < oldest) oldest = at;
+    shown = Math.min(SECONDS, Math.max(120, Math.ceil((newest - oldest + 1) / 60) * 60));
+    set(document.getElementById("h-chart"), "Last " + shown / 60 + " minutes");
     const names = new Set(look.workers.map((each) => each.name));
     for (const [name, row] of rows) if (!names.has(name)) { seen.unobserve(row.tr); if (row.plot) row.plot.destroy(); row.tr.remove(); rows.delete(name); memory.delete(name); }
     look.workers.forEach(showRow);

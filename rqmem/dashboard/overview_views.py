@@ -18,7 +18,17 @@ from rqmem.store.history import history_reader
 if TYPE_CHECKING:
     from flask.typing import ResponseReturnValue
 
-NAVIGATION = [("pages.overview", "Overview"), ("pages.live", "Live")]
+NAVIGATION = [
+    ("pages.overview", "Overview"),
+    ("pages.live", "Live"),
+    ("pages.types", "Job types"),
+    ("pages.splitting", "Splitting"),
+    ("pages.leaks", "Leaks"),
+    ("pages.alerts", "Alerts"),
+    ("pages.trends", "Trends"),
+    ("pages.queues", "Queues"),
+    ("pages.workers", "Workers"),
+]
 """Endpoints, and what the menu says."""
 
 

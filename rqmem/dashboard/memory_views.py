@@ -1,0 +1,87 @@
+"""Pages about memory over time: splitting, leaks, alerts, trends."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from flask import render_template, request
+
+from rqmem.dashboard import csv_table
+from rqmem.dashboard.blueprint import pages
+from rqmem.dashboard.state import state
+from rqmem.dashboard.type_views import read_rows
+from rqmem.dashboard.windows import WINDOWS, chosen
+from rqmem.observe.job_read import read_splits
+from rqmem.observe.period import trend
+from rqmem.observe.period_read import read_report
+from rqmem.observe.snapshot import read_alerts
+from rqmem.policy.alert_rules import LEAK
+from rqmem.store.history import history_reader
+
+if TYPE_CHECKING:
+    from flask import Response
+
+_MOST_ALERTS = 200
+
+
+@pages.get("/splitting")
+def splitting() -> str:
+    """Which jobs split, and are they getting done?"""
+    connection, now = state().connection, time.time()
+    rows = [row for row in read_rows(connection, chosen("30d"), now) if row.tally.jobs_split]
+    return render_template("splitting.html", running=read_splits(connection, now), rows=rows)
+
+
+@pages.get("/leaks")
+def leaks() -> str:
+    """Which job type keeps memory?"""
+    connection, now = state().connection, time.time()
+    window = chosen(request.args.get("window", ""), "7d")
+    rows = [row for row in read_rows(connection, window, now) if row.tally.leaks]
+    last = {each.job: each for each in read_alerts(connection) if each.rule == LEAK.name}
+    rows.sort(key=lambda row: -(row.tally.leak_mb_per_run or 0))
+    return render_template("leaks.html", rows=rows, last=last, window=window, windows=WINDOWS)
+
+
+@pages.get("/alerts")
+def alerts() -> str:
+    """What was raised, and what is still open?"""
+    history_reader.check_version(state().connection)
+    found = read_alerts(state().connection)[::-1]
+    rule, only_open = request.args.get("rule", ""), request.args.get("open") == "1"
+    rows = [each for each in found if rule in ("", each.rule) and (each.open or not only_open)]
+    return render_template(
+        "alerts.html",
+        rows=sorted(rows, key=lambda each: not each.open)[:_MOST_ALERTS],
+        count=len(rows),
+        open_count=sum(each.open for each in found),
+        rules=sorted({each.rule for each in found}),
+        rule=rule,
+        only_open=only_open,
+    )
+
+
+@pages.get("/alerts.csv")
+def alerts_csv() -> Response:
+    """The same as CSV, oldest first."""
+    columns = ["at", "rule", "state", "open", "job_type", "job_id", "queue", "worker", "text"]
+    found = [each.to_json() for each in read_alerts(state().connection)]
+    return csv_table.answer("alerts", columns, [[each[name] for name in columns] for each in found])
+
+
+@pages.get("/trends")
+def trends() -> str:
+    """Is it getting better or worse?"""
+    window, now = chosen(request.args.get("window", ""), "7d"), time.time()
+    report = read_report(state().connection, state().where, now - window.seconds, now)
+    rows = [(each, trend(each, report.period)) for each in report.types]
+    steps: dict[float, list[float]] = {}
+    for each in report.types:
+        for at, tally in each.steps:
+            sums = steps.setdefault(at, [0.0, 0.0, 0.0, 0.0])
+            for place, value in enumerate((tally.runs, tally.failed, tally.breached, tally.items)):
+                sums[place] += value
+    return render_template(
+        "trends.html", report=report, rows=rows, steps=sorted(steps.items()), window=window, windows=WINDOWS
+    )

@@ -1,0 +1,160 @@
+"""Pages about job types: all of them, and one."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from flask import abort, render_template, request
+
+from rqmem.config.settings import Config
+from rqmem.dashboard import csv_table
+from rqmem.dashboard.blueprint import pages
+from rqmem.dashboard.drawing import histogram
+from rqmem.dashboard.state import state
+from rqmem.dashboard.windows import WINDOWS, Window, chosen
+from rqmem.observe.advice_to_paste import to_class
+from rqmem.observe.period_read import read_advice
+from rqmem.observe.statistics import Peaks, peaks_in
+from rqmem.policy import histogram as histograms
+from rqmem.policy.recommendation import Recommendation
+from rqmem.store.history import history_reader
+from rqmem.store.history.history_records import Tally
+from rqmem.store.keys import DAY_SECONDS, HOUR_SECONDS
+
+if TYPE_CHECKING:
+    from flask import Response
+    from markupsafe import Markup
+    from redis import Redis
+
+_SORTED_BY = ("runs", "failed", "breaches", "peak", "name")
+_BARS = 32
+_MOST_RUNS = 100
+
+
+@dataclass(frozen=True)
+class TypeRow:
+    """A job type in a window. ``steps``: the 90th percentile of peaks in MB by hour or day, None without a run."""
+
+    job_type: str
+    tally: Tally
+    peaks: Peaks
+    ceiling_mb: float | None
+    steps: list[float | None]
+
+
+def read_rows(connection: Redis, window: Window, now: float) -> list[TypeRow]:
+    """All job types with a run in the window."""
+    history_reader.check_version(connection)
+    seconds = DAY_SECONDS if window.by_day else HOUR_SECONDS
+    since = (now - window.seconds) // seconds * seconds
+    names = [name for name, at in history_reader.types(connection).items() if at >= since]
+    ceilings = history_reader.last_limits(connection, names)
+    found = []
+    for name in names:
+        tallies = dict(history_reader.tallies(connection, name, since, now, by_day=window.by_day))
+        total = Tally()
+        for each in tallies.values():
+            total = total.plus(each)
+        numbers = range(int(since // seconds), int(now // seconds) + 1)
+        by_step = [tallies.get((number + 0.5) * seconds) for number in numbers]
+        steps = [histograms.percentile(each.peaks, 0.9) if each else None for each in by_step]
+        if total.runs:
+            found.append(TypeRow(name, total, peaks_in(total.peaks), ceilings.get(name), steps))
+    return found
+
+
+def sorted_rows(rows: list[TypeRow], by: str) -> list[TypeRow]:
+    """The highest first; by name, the first first."""
+    keys = {
+        "runs": lambda row: -row.tally.runs,
+        "failed": lambda row: -row.tally.failed,
+        "breaches": lambda row: -row.tally.breached,
+        "peak": lambda row: -(row.peaks.highest_mb or 0),
+        "name": lambda row: 0,
+    }
+    return sorted(rows, key=lambda row: (keys[by](row), row.job_type))
+
+
+@pages.get("/types")
+def types() -> str:
+    """What does each job type need?"""
+    window, by = chosen(request.args.get("window", "")), request.args.get("sort", "")
+    by = by if by in _SORTED_BY else "runs"
+    rows = sorted_rows(read_rows(state().connection, window, time.time()), by)
+    return render_template("types.html", rows=rows, window=window, windows=WINDOWS, by=by)
+
+
+@pages.get("/types.csv")
+def types_csv() -> Response:
+    """The same as CSV."""
+    rows = sorted_rows(read_rows(state().connection, chosen(request.args.get("window", "")), time.time()), "name")
+    columns = ["job_type", "runs", "failed", "breaches", "resumes", "splits", "items", "peak_mb_p50", "peak_mb_p90",
+               "peak_mb_p99", "peak_mb_max", "ceiling_mb", "peak_per_1000_items_mb"]  # fmt: skip
+    return csv_table.answer(
+        "job-types",
+        columns,
+        [
+            (row.job_type, row.tally.runs, row.tally.failed, row.tally.breached, row.tally.resumed, row.tally.splits,
+             row.tally.items, row.peaks.p50_mb, row.peaks.p90_mb, row.peaks.p99_mb, row.peaks.highest_mb,
+             row.ceiling_mb, row.tally.mb_per_1000_items)
+            for row in rows
+        ],
+    )  # fmt: skip
+
+
+@pages.get("/types/<path:job_type>")
+def job_type(job_type: str) -> str:
+    """What does this job type need?"""
+    connection, now = state().connection, time.time()
+    history_reader.check_version(connection)
+    if job_type not in history_reader.types(connection):
+        abort(404, f"Nothing is remembered of a job type {job_type!r}.")
+    days = history_reader.tallies(connection, job_type, now - 30 * DAY_SECONDS, now, by_day=True)
+    total = Tally()
+    for _, each in days:
+        total = total.plus(each)
+    advice = read_advice(connection, state().where, Config.warning_threshold, now, job_type)
+    found = advice.jobs[0].found if advice.jobs else None
+    recommended = found if isinstance(found, Recommendation) else None
+    runs = history_reader.runs(connection, job_type)
+    ceiling_mb = next((run.limit_mb for run in runs if run.limit_mb), None)
+    bars = bars_of(total.peaks)
+    return render_template(
+        "job_type.html",
+        job_type=job_type,
+        tally=total,
+        peaks=peaks_in(total.peaks),
+        recommended=recommended,
+        found=found,
+        pasted=to_class(advice) if recommended else "",
+        runs=runs[:_MOST_RUNS],
+        ceiling_mb=ceiling_mb,
+        bars=bars,
+        picture=_picture(bars, ceiling_mb, recommended),
+        days=[(at, each.runs, peaks_in(each.peaks), each.breached) for at, each in days],
+        grown=history_reader.grown(connection, job_type, now)[:5],
+    )
+
+
+def bars_of(peaks: dict[int, float]) -> list[tuple[float, float, float]]:
+    """A histogram of MB with at most `_BARS` bars: from, to, and how many runs. A bar is some buckets of the tally."""
+    if not peaks:
+        return []
+    low, high = min(peaks), max(peaks)
+    step = -(-(high - low + 1) // _BARS)
+    bars = []
+    for first in range(low, high + 1, step):
+        count = sum(peaks.get(number, 0.0) for number in range(first, first + step))
+        bars.append((histograms.upper_end(first - 1), histograms.upper_end(first + step - 1), count))
+    return bars
+
+
+def _picture(
+    bars: list[tuple[float, float, float]], ceiling_mb: float | None, recommended: Recommendation | None
+) -> Markup:
+    marks = [("ceiling", ceiling_mb, f"ceiling {ceiling_mb:,.0f} MB")] if ceiling_mb else []
+    if recommended is not None:
+        marks.append(("advised", float(recommended.ceiling_mb), f"recommended {recommended.ceiling_mb:,} MB"))
+    return histogram(bars, marks, "MB", "How many runs had which peak; the table below has the numbers")
