@@ -35,10 +35,27 @@ from rqmem.errors import ConfigError, RedisUnavailable
 from rqmem.job.defaults import default_connection
 from rqmem.observe.as_json import of_story
 from rqmem.observe.find import find
+from rqmem.observe.find import search as find_all
 from rqmem.observe.job import Case
-from rqmem.observe.job_read import read_case, read_splits
-from rqmem.observe.model import Host, JobType, KnownAlert, Queue, SplitJob, Worker
+from rqmem.observe.job_lists import Filter, read_page
+from rqmem.observe.job_read import read_case, read_ended_splits, read_splits
+from rqmem.observe.model import (
+    EndedSplitJob,
+    Found,
+    Host,
+    JobPage,
+    JobRow,
+    JobType,
+    KnownAlert,
+    Queue,
+    SplitJob,
+    State,
+    Worker,
+)
 from rqmem.observe.snapshot import read_alerts, read_snapshot, with_job_types
+from rqmem.observe.vocabulary import versioned
+from rqmem.store.actions import Action as ActionRecord
+from rqmem.store.actions import read as read_actions
 from rqmem.store.history.history_reader import check_version
 from rqmem.store.retrying import described
 
@@ -46,8 +63,9 @@ if TYPE_CHECKING:
     from rqmem.observe.model import Snapshot
 
 __all__ = [
-    "Host", "Job", "JobType", "KnownAlert", "Queue", "SplitJob", "Worker", "alerts", "hosts", "job", "job_types",
-    "queues", "splits", "workers",
+    "Action", "EndedSplitJob", "Found", "Host", "Job", "JobPage", "JobRow", "JobType", "KnownAlert", "Queue",
+    "SplitJob", "Worker", "actions", "alerts", "ended_splits", "hosts", "job", "job_types", "jobs", "queues", "search",
+    "splits", "workers",
 ]  # fmt: skip
 
 
@@ -58,6 +76,14 @@ class Job(Case):
     def to_json(self) -> dict[str, Any]:
         """What ``rqmem inspect --json`` prints."""
         return of_story(self)
+
+
+@dataclass(frozen=True)
+class Action(ActionRecord):
+    """Something that a person did with a job or a queue, by the command line or the dashboard."""
+
+    def to_json(self) -> dict[str, Any]:
+        return versioned(**vars(self))
 
 
 def workers(*, connection: Redis | None = None) -> list[Worker]:
@@ -97,6 +123,51 @@ def splits(*, connection: Redis | None = None) -> list[SplitJob]:
     """Jobs that have split and whose children have not all ended, with how far those are."""
     with _reading(connection) as redis:
         return read_splits(redis, time.time())
+
+
+def ended_splits(*, connection: Redis | None = None) -> list[EndedSplitJob]:
+    """The last 200 jobs whose children have all ended, the latest first."""
+    with _reading(connection) as redis:
+        return read_ended_splits(redis)
+
+
+def jobs(
+    state: State = "failed",
+    *,
+    queue: str = "",
+    job_type: str = "",
+    error: str = "",
+    cursor: str = "",
+    limit: int = 20,
+    connection: Redis | None = None,
+) -> JobPage:
+    """A page of the jobs that RQ has in one state: next to run, next due, or last ended first.
+
+    Args:
+        state: ``"queued"``, ``"started"``, ``"deferred"``, ``"scheduled"``, ``"failed"``, ``"finished"`` or
+            ``"canceled"``.
+        queue, job_type: only of this queue, of this type; empty: of any.
+        error: only where the line that says what was raised has this text in it.
+        cursor: of the page before; empty: from the first.
+        limit: at most so many, up to 200.
+
+    Raises `ConfigError` for a state, a cursor or a limit that there is not.
+    """
+    with _reading(connection) as redis:
+        return read_page(redis, state, Filter(queue, job_type, error), cursor=cursor, limit=limit)
+
+
+def search(text: str, *, limit: int = 20, connection: Redis | None = None) -> Found:
+    """Ids that are or begin with this text, and job types that have it in their path."""
+    with _reading(connection) as redis:
+        check_version(redis)
+        return find_all(redis, text, limit)
+
+
+def actions(limit: int = 100, *, job_id: str = "", connection: Redis | None = None) -> list[Action]:
+    """What people did with jobs and queues, newest first; 1,000 are kept. ``job_id``: only with this job."""
+    with _reading(connection) as redis:
+        return [Action(**vars(each)) for each in read_actions(redis, limit, job_id)]
 
 
 def alerts(since: str | datetime = "24h", *, connection: Redis | None = None) -> list[KnownAlert]:

@@ -44,6 +44,7 @@ from rq.registry import (
     ScheduledJobRegistry,
     StartedJobRegistry,
 )
+from rq.results import Result
 from rq.scheduler import RQScheduler
 from rq.serializers import resolve_serializer
 from rq.suspension import WORKERS_SUSPENDED, is_suspended

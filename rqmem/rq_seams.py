@@ -289,6 +289,7 @@ PARTS = (
     Part("rq.group:Group", called=("get_key(name)",), names="REDIS_GROUP_KEY"),
     Part(
         "rq.results:Result",
+        called=("get_key(job_id)",),
         names="exc_string return_value",
         # Under a lease our script writes the result.
         inside={

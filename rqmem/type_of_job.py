@@ -23,7 +23,8 @@ _LONGEST = 255
 _PATH = re.compile(r"[\w<>-]+(?:\.[\w<>-]+)*")  # <lambda>, <locals>; a module's file may have a hyphen
 _PICKLED = re.compile(rb"(?:\x80.)?(?:\x95.{8})?\((?:\x8c(.)|X(.{4})|\x8d(.{8}))", re.DOTALL)  # protocols 1 to 5
 _JSON = re.compile(rb'\s*\[\s*("[^"\\]*(?:\\.[^"\\]*)*")', re.DOTALL)
-_FIRST_BYTES = 4096
+FIRST_BYTES = 4096
+"""So much of a job's data tells its type."""
 
 
 def job_type(job: Job) -> str:
@@ -40,7 +41,11 @@ def type_of_path(path: str | None) -> str:
 
 def path_of(job: Job) -> str | None:
     """RQ's ``func_name``, as the pickle and JSON serializers write it, also signed; None: neither wrote these data."""
-    data = job.data[:_FIRST_BYTES]
+    return path_in(job.data[:FIRST_BYTES])
+
+
+def path_in(data: bytes) -> str | None:
+    """The same of the first `FIRST_BYTES` of a job's data."""
     data = unsigned(data) or data
     pickled = _PICKLED.match(data)
     if pickled is not None:

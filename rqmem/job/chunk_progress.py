@@ -55,6 +55,11 @@ class ChunkCounts:
         if self._page is not None:
             self._page.items_done = items_done
 
+    def expect(self, items: int | None) -> None:
+        """So many items are in all of the outermost call that begins; None: that is not known."""
+        if self._page is not None:
+            self._page.items_total = 0 if items is None else items + 1
+
     def peak_bytes(self) -> int:
         """The highest usage that the watcher saw during the last chunk; 0 where it saw none."""
         page = self._page
@@ -99,6 +104,11 @@ class ChunkProgress:
     def begin_at(self, cursor: Any) -> None:
         """Nothing is done yet, and the data begin at this cursor. Data that are read again from there are the same."""
         self.cursor = cursor
+
+    def expect(self, items: int | None) -> None:
+        """So many items are there in all; None: that is not known exactly."""
+        if self._outermost:
+            self._counts.expect(items)
 
     def begin_chunk(self) -> None:
         """The next chunk begins now."""

@@ -5,9 +5,12 @@ Bytes, and counts since boot (or since the group was made). What cannot be read 
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 from rqmem.measure import cgroup_files as cgroup
+from rqmem.units import MB
 
 
 def parse_total_bytes(meminfo: str) -> int:
@@ -37,6 +40,43 @@ def read_limits(own: cgroup.Own) -> list[int]:
     texts = [_read(path / "memory.max") for path in below_top]  # the root has none
     limits = [cgroup.parse_limit(text) for text in texts if text is not None]
     return [limit for limit in limits if limit is not None]
+
+
+class Memory(NamedTuple):
+    """Sizes in MB; shares of the last ten seconds in percent."""
+
+    total_mb: float
+    available_mb: float
+    container_limit_mb: float | None
+    some_percentage: float | None
+    full_percentage: float | None
+
+
+def read_memory() -> Memory | None:
+    """The memory of the machine, and of the container that this process is in, by now; None: ``/proc`` is not there."""
+    text = _read(Path("/proc/meminfo"))
+    if text is None:
+        return None
+    kb = {name: int(rest.split()[0]) for name, _, rest in (line.partition(":") for line in text.splitlines())}
+    pressure = parse_pressure(_read(Path("/proc/pressure/memory")) or "")
+    limit = _container_limit_mb()
+    return Memory(
+        round(kb["MemTotal"] / 1024, 1), round(kb.get("MemAvailable", 0) / 1024, 1), limit,
+        pressure.get("some"), pressure.get("full"),
+    )  # fmt: skip
+
+
+def parse_pressure(text: str) -> dict[str, float]:
+    """``some`` and ``full`` -> ``avg10`` of ``/proc/pressure/memory``; empty where the kernel does not tell."""
+    lines = (line.split() for line in text.splitlines())
+    return {words[0]: float(words[1].removeprefix("avg10=")) for words in lines if len(words) > 1}
+
+
+@cache
+def _container_limit_mb() -> float | None:
+    """As it was when it was first asked for: it is read with each heartbeat."""
+    limit = container_limit_bytes()
+    return None if limit is None else round(limit / MB, 1)
 
 
 def oom_kills() -> int | None:

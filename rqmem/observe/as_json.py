@@ -14,7 +14,7 @@ A worker (``workers`` of status, ``worker`` of top, ``rqmem status --worker``)::
     state                "busy", "idle", "suspended" or "starting"
     ceiling_mb, usage_mb the ceiling of its job, else of jobs that declare none; what its job uses
     job                  {job_type, job_id, queue, started_at, usage_mb, peak_mb, ceiling_mb, operation, items_done,
-                         grew, usage_percentage, run_seconds} or null; grew: [{grown_mb, line}]
+                         items_total, grew, usage_percentage, run_seconds} or null; grew: [{grown_mb, line}]
     job_id, jobs         the job that RQ says it runs; how many it has run
     started_at, uptime_seconds
     own_memory_mb, own_ceiling_mb       of the worker's own process
@@ -36,8 +36,11 @@ A job type (``job_types`` of status, report, recommend, monitor, config)::
 ``rqmem status``::
 
     version, at, redis, state, healthy   state: "running", "suspended" or "no workers"
-    workers, hosts       hosts: {name, workers, busy, usage_mb, own_memory_mb}
-    queues               {name, queued, started, deferred, scheduled, failed, due, scheduler}
+    workers, hosts       hosts: {name, workers, busy, usage_mb, own_memory_mb, total_mb, available_mb,
+                         container_limit_mb, pressure_some_percentage, pressure_full_percentage}; pressure: the part of
+                         the last ten seconds in which some process, or all, waited for memory
+    queues               {name, queued, started, deferred, scheduled, failed, due, scheduler, finished, paused,
+                         oldest_enqueued_at}
     since, job_types     what happened since then
     alerts               open ones: {rule, job_type, since, worker, text}
     problems             {mark, name, text, advice}; mark: "problem" or "note"
@@ -54,8 +57,10 @@ A job type (``job_types`` of status, report, recommend, monitor, config)::
     executions, breaches, resumes
     children             of a job that has split, as `rqmem.job.progress.Progress`; splits: the same for those of its
                          children that have split, 20 in the tree at most; more: how many are left out
-    runs                 executions that ended, as `rqmem.store.history.history_records.Run`
-    events               {at, event, ...} as in rqmem/events.py, oldest first
+    runs                 executions that ended, as `rqmem.store.history.history_records.Run`; curve_mb: the highest
+                         usage of each curve_step_seconds from its beginning
+    events               {at, event, ...} as in rqmem/events.py, oldest first; events_cut_at: of a long story the first
+                         20 and the last 79 are kept, and here the first ones end; null: it has all
     breach_records       with their evidence, as `rqmem.events.Breach`, oldest first; summary: in one line
     grew                 {at, peak_mb, lines} of executions whose peak is a record of the job type; at null: it runs
     samples              {at, usage_mb, ceiling_mb} of its worker, for a job without events
@@ -187,6 +192,7 @@ def of_story(case: Case) -> dict[str, Any]:
         **of_job(case),
         "runs": encoded(case.runs),
         "events": [{"at": timestamp_ms(told.at), **_of_event(told.event)} for told in case.told],
+        "events_cut_at": timestamp_ms(case.cut_at),
         "breach_records": [{"summary": each.summary(), **encoded(each)} for each in case.breaches],
         "grew": [{**encoded({**each, "grew": ()}), "grew": encoded(each["grew"], "grew")} for each in grew],
         "samples": [encoded({"at": e.at, "usage_mb": e.usage_mb, "ceiling_mb": e.limit_mb}) for e in case.samples],

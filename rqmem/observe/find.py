@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from itertools import chain
 from typing import TYPE_CHECKING
 
 from rqmem.errors import UnknownName
+from rqmem.observe.model import Found
 from rqmem.rq_names import Job, Queue
-from rqmem.store import execution_reader
+from rqmem.store import execution_reader, keys
 from rqmem.store.history import history_reader
 from rqmem.text import did_you_mean, first_parent, short_id
 
@@ -29,11 +29,40 @@ def find(connection: Redis, text: str) -> str:
     known = {*history_reader.stories(connection), *execution_reader.owners(connection), *_recent_in_rq(connection)}
     found = named(text, known)
     if found is None:
-        known.update(_of_runs(connection))
+        known.update(_of_runs(connection, text))
         found = named(text, known)
     if found is None:
         raise UnknownName(f"no job {text!r}: {_hint(text, known)}")
     return found
+
+
+def is_known(connection: Redis, job_id: str) -> bool:
+    """Whether RQ, rqmem's records of runs, or a story has this very id. Reads no run of a job type."""
+    with connection.pipeline(transaction=False) as pipeline:
+        pipeline.exists(Job.key_for(job_id))
+        pipeline.exists(keys.run(job_id), keys.story(job_id))
+        pipeline.hexists(keys.RUNNING, job_id)
+        return any(pipeline.execute())
+
+
+def search(connection: Redis, text: str, limit: int = 20) -> Found:
+    """What somebody means who typed this into a search box: an id, the beginning of one, or a part of a type's path.
+
+    A job that has split stands for its children, unless the text goes on after its id.
+    """
+    text = text.strip()
+    if not text:
+        return Found(text)
+    types = sorted(name for name in history_reader.types(connection) if text.lower() in name.lower())
+    if is_known(connection, text):
+        ids = [text]
+    else:
+        known = {*history_reader.stories(connection), *execution_reader.owners(connection), *_recent_in_rq(connection)}
+        begun = {job_id for job_id in known if job_id.startswith(text) or short_id(job_id) == text}
+        parents = {first_parent(job_id) for job_id in begun}
+        ids = sorted({parent for parent in parents if parent.startswith(text)} or begun)
+    more = len(ids) > limit or len(types) > limit
+    return Found(text, tuple(ids[:limit]), tuple(types[:limit]), more)
 
 
 def named(text: str, known: Collection[str]) -> str | None:
@@ -85,7 +114,7 @@ def _recent_in_rq(connection: Redis) -> set[str]:
     return ids
 
 
-def _of_runs(connection: Redis) -> set[str]:
-    """Ids of the last runs of all job types: functions, whose jobs have no story."""
-    runs = (history_reader.runs(connection, job_type) for job_type in history_reader.types(connection))
-    return {run.job_id for run in chain.from_iterable(runs)}
+def _of_runs(connection: Redis, text: str) -> set[str]:
+    """Ids with this text among the last runs of all job types: of functions, whose jobs have no story."""
+    of_types = history_reader.runs_with(connection, history_reader.types(connection), text)
+    return {run.job_id for run in of_types if text in run.job_id}

@@ -63,6 +63,8 @@ class Case:
         live: as its worker last said.
         silent: its worker has not been heard of.
         told: its story, oldest first; ``breaches``: with their evidence, and ``runs``: executions that ended, likewise.
+        cut_at: until then the story has its first entries, and entries between them and its last ones are left out;
+            None: it has all.
         samples: of its worker while it ran, where it has no story.
         children: how far they are; None for a job that has not split.
         grown: where its executions grew whose peaks are records of the job type, oldest first.
@@ -81,6 +83,7 @@ class Case:
     samples: list[Sample] = field(default_factory=list)
     children: Progress | None = None
     grown: list[Grown] = field(default_factory=list)
+    cut_at: float | None = None
 
     @property
     def job(self) -> str:

@@ -2,32 +2,26 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from dataclasses import replace
-from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from rqmem.events import JobStarted
 from rqmem.job.progress import of_tree
 from rqmem.observe.job import Case, InRq
-from rqmem.observe.model import SplitJob
-from rqmem.rq_names import Job, NoSuchJobError, Queue
+from rqmem.observe.model import EndedSplitJob, SplitJob
+from rqmem.observe.rq_jobs import read_jobs
+from rqmem.rq_names import Queue
 from rqmem.store import execution_reader
 from rqmem.store.history import history_reader
 from rqmem.store.history.kept_types import OTHERS
 from rqmem.store.history.samples import RINGS, Sample
 from rqmem.store.ledger import splitting
-from rqmem.text import shortened
-from rqmem.tracebacks import what_was_raised
-from rqmem.type_of_job import UNKNOWN, job_type
 
 if TYPE_CHECKING:
     from redis import Redis
 
     from rqmem.store.execution_records import Owner
     from rqmem.store.history.history_records import Live, Run
-
-_ENDED_BADLY = ("failed", "stopped", "canceled")
 
 
 def read_case(connection: Redis, job_id: str, now: float) -> Case:
@@ -40,7 +34,7 @@ def read_case(connection: Redis, job_id: str, now: float) -> Case:
     if in_rq is not None and in_rq.status != "started":
         live = None  # the worker's word is up to two heartbeats old
     breaches = execution_reader.breaches(connection, job_id)[::-1]
-    record = execution_reader.run(connection, job_id)
+    record, story = execution_reader.run(connection, job_id), history_reader.whole_story(connection, job_id)
     case = Case(
         job_id=job_id,
         now=now,
@@ -50,7 +44,9 @@ def read_case(connection: Redis, job_id: str, now: float) -> Case:
         silent=_silent(connection, job_id, in_rq, owner),
         record=record,
         children=of_tree(connection, job_id, record, now) if record.split is not None else None,
-        told=history_reader.story(connection, job_id),
+        told=story.told,
+        runs=story.runs,
+        cut_at=story.cut_at,
         breaches=breaches,
     )
     return _with_runs(connection, case, said)
@@ -66,25 +62,40 @@ def read_splits(connection: Redis, now: float) -> list[SplitJob]:
     ]
 
 
+def read_ended_splits(connection: Redis) -> list[EndedSplitJob]:
+    """The jobs whose children have all ended, the last ones first: 200 at most; without those that wait again."""
+    waiting = set(splitting(connection))
+    ended = [each for each in history_reader.ended_splits(connection) if each.job_id not in waiting]
+    rows = read_jobs(connection, [each.job_id for each in ended], errors=False)
+    return [
+        EndedSplitJob(**vars(each), status=row.status if row is not None else "")
+        for each, row in zip(ended, rows, strict=True)
+    ]
+
+
 def _with_runs(connection: Redis, case: Case, said: Live | None) -> Case:
     """The same with its executions that ended, where they grew, and its worker's samples, where it told no story."""
+    types = [case.job, OTHERS] if case.job else list(history_reader.types(connection))
+    case = replace(case, runs=_joined(case.runs, _runs(connection, types, case.job_id)))
     if case.job:
-        runs = _runs(connection, case.job, case.job_id) or _runs(connection, OTHERS, case.job_id)
-        case = replace(case, runs=runs)
         known = history_reader.grown(connection, case.job, case.now)
         ours = sorted((each for each in known if each.job_id == case.job_id), key=lambda each: each.at)
         case = replace(case, grown=ours)
-    else:
-        of_types = (_runs(connection, name, case.job_id) for name in history_reader.types(connection))
-        case = replace(case, runs=next((runs for runs in of_types if runs), []))
     if case.of(JobStarted) or case.began_at is None or not case.worker:
         return case
     until = case.now if case.running else (case.ended_at or case.now)
     return replace(case, samples=_samples(connection, case.worker, case.began_at, until, case.now))
 
 
-def _runs(connection: Redis, job_type: str, job_id: str) -> list[Run]:
-    return [run for run in history_reader.runs(connection, job_type) if run.job_id == job_id][::-1]
+def _runs(connection: Redis, job_types: list[str], job_id: str) -> list[Run]:
+    found = history_reader.runs_with(connection, job_types, job_id)
+    return [run for run in found if run.job_id == job_id]
+
+
+def _joined(drawn: list[Run], known: list[Run]) -> list[Run]:
+    """Executions, oldest first: those that the story has with their curves, and those that only their type has."""
+    found = {run.ended_at: run for run in [*known, *drawn]}
+    return [found[at] for at in sorted(found)]
 
 
 def _samples(connection: Redis, worker: str, since: float, until: float, now: float) -> list[Sample]:
@@ -101,37 +112,23 @@ def _silent(connection: Redis, job_id: str, in_rq: InRq | None, owner: Owner | N
 
 
 def _read_in_rq(connection: Redis, job_id: str) -> InRq | None:
-    try:
-        job = Job.fetch(job_id, connection=connection)
-    except (NoSuchJobError, ValueError):  # ValueError: an id that RQ does not take
+    [row] = read_jobs(connection, [job_id])
+    if row is None:
         return None
-    status = job.get_status(refresh=False).value
+    queue = Queue(row.queue or "default", connection=connection)
+    position = connection.lpos(queue.key, job_id) if row.status == "queued" else None
+    due_at = connection.zscore(queue.scheduled_job_registry.key, job_id) if row.status == "scheduled" else None
     return InRq(
-        status=status,
-        call=shortened(job.description or ""),
-        queue=job.origin,
-        worker=job.worker_name or "",
-        job_type="" if (known := job_type(job)) == UNKNOWN else known,
-        enqueued_at=_seconds(job.enqueued_at),
-        started_at=_seconds(job.started_at),
-        ended_at=_seconds(job.ended_at),
-        error=_error(job) if status in _ENDED_BADLY else "",
-        position=job.get_position() if status == "queued" else None,
-        waits_for=tuple(sorted(job.dependency_ids)) if status == "deferred" else (),
-        due_at=_due_at(connection, job) if status == "scheduled" else None,
+        status=row.status,
+        call=row.call,
+        queue=row.queue,
+        worker=row.worker,
+        job_type=row.job_type,
+        enqueued_at=row.enqueued_at,
+        started_at=row.started_at,
+        ended_at=row.ended_at,
+        error=row.error,
+        position=cast("int | None", position),
+        waits_for=row.waits_for,
+        due_at=due_at,
     )
-
-
-def _error(job: Job) -> str:
-    result = job.latest_result()
-    return what_was_raised(result.exc_string or "") if result is not None else ""
-
-
-def _due_at(connection: Redis, job: Job) -> float | None:
-    with suppress(NoSuchJobError):
-        return Queue(job.origin, connection=connection).scheduled_job_registry.get_scheduled_time(job).timestamp()
-    return None
-
-
-def _seconds(at: datetime | None) -> float | None:
-    return at.timestamp() if at is not None else None

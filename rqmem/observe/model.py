@@ -5,15 +5,15 @@ No I/O and no clock. Sizes are in MB, times in epoch seconds.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from rqmem.job.progress import Progress
 from rqmem.observe.statistics import peaks_in
 from rqmem.observe.vocabulary import encoded, job_type_head, of_tally, percentage, versioned
 from rqmem.store.alerts.alert_records import Alert, Open
-from rqmem.store.history.history_records import Live, LiveJob, Run, Tally, Totals
+from rqmem.store.history.history_records import EndedSplit, HostMemory, Live, LiveJob, Run, Tally, Told, Totals
 from rqmem.store.history.samples import Sample
 
 Kind = Literal["rqmem", "silent", "rq"]
@@ -104,21 +104,44 @@ class Worker:
 
 @dataclass(frozen=True)
 class Host:
-    """A machine, by what its workers report. ``usage_mb`` is the sum of their jobs' usage."""
+    """A machine, by what its workers report. Sizes in MB.
+
+    Attributes:
+        usage_mb, own_memory_mb: the sums of what their jobs use, and of what they use themselves.
+        memory: of the whole machine, as one of them read it lately; None: none of them tells.
+    """
 
     name: str
     workers: int
     busy: int
     usage_mb: float
     own_memory_mb: float
+    memory: HostMemory | None = None
 
     def to_json(self) -> dict[str, Any]:
-        return encoded(self)
+        """``pressure_..._percentage``: of the last ten seconds in which processes waited for memory."""
+        of, values = self.memory, {name: value for name, value in vars(self).items() if name != "memory"}
+        return encoded(
+            {
+                **values,
+                "total_mb": of.total_mb if of else None,
+                "available_mb": of.available_mb if of else None,
+                "container_limit_mb": of.container_limit_mb if of else None,
+                "pressure_some_percentage": of.some_percentage if of else None,
+                "pressure_full_percentage": of.full_percentage if of else None,
+            }
+        )
 
 
 @dataclass(frozen=True)
 class Queue:
-    """How many jobs a queue has. ``due``: scheduled jobs whose time has come; ``scheduler``: a worker moves them."""
+    """How many jobs a queue has.
+
+    Attributes:
+        due: scheduled jobs whose time has come; ``scheduler``: a worker moves them.
+        paused: rqmem's workers take no job from it (``rqmem pause``).
+        oldest_enqueued_at: when the job was enqueued that is next to run, epoch seconds; None: none waits.
+    """
 
     name: str
     queued: int
@@ -128,6 +151,9 @@ class Queue:
     failed: int = 0
     due: int = 0
     scheduler: bool = False
+    finished: int = 0
+    paused: bool = False
+    oldest_enqueued_at: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         return encoded(self)
@@ -143,6 +169,8 @@ class JobType:
             the one that it was asked for.
         ceiling_mb: of its last run, where that is remembered.
         last_breach: its last run that breached; ``last_leak``: the last alert about a leak of it.
+        leak: the last `rqmem.events.LeakFound` in it, with the types of objects that grew, and when; None: none within
+            a month.
     """
 
     job_type: str
@@ -152,6 +180,7 @@ class JobType:
     totals: Totals = field(default_factory=Totals)
     seen_at: float | None = None
     ceiling_mb: float | None = None
+    leak: Told | None = None
 
     def to_json(self) -> dict[str, Any]:
         head = job_type_head(self.job_type, self.ceiling_mb)
@@ -182,6 +211,104 @@ class SplitJob:
 
 
 @dataclass(frozen=True)
+class EndedSplitJob(EndedSplit):
+    """A job whose children have all ended. ``status``: RQ's now, ``finished`` say; empty: RQ has forgotten it."""
+
+    status: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        return encoded(self)
+
+
+State = Literal["queued", "started", "deferred", "scheduled", "failed", "finished", "canceled"]
+"""Of jobs in RQ's queues and registries. A job that was stopped is among the failed ones."""
+
+STATES: tuple[State, ...] = get_args(State)
+
+
+@dataclass(frozen=True)
+class JobRow:
+    """A job as RQ has it, for a row of a list. Times in epoch seconds; None: not yet, or not known.
+
+    Attributes:
+        status: RQ's: one of `State`, or ``stopped``, ``created``.
+        job_type: the dotted path of what it runs; empty where its data do not tell.
+        call: its description, which has its arguments.
+        worker: that runs it, or ran it last; empty for none.
+        error: what it raised, in one line, if it ended badly.
+        waits_for: ids of jobs that must end first, if it is deferred.
+        due_at: when it is moved to its queue, if it is scheduled.
+        position: in its queue, from 0, if it is queued.
+    """
+
+    job_id: str
+    status: str
+    job_type: str
+    call: str
+    queue: str
+    worker: str = ""
+    enqueued_at: float | None = None
+    started_at: float | None = None
+    ended_at: float | None = None
+    error: str = ""
+    waits_for: tuple[str, ...] = ()
+    due_at: float | None = None
+    position: int | None = None
+
+    @property
+    def seconds(self) -> float | None:
+        """How long its last execution took; None: it has not ended."""
+        begun, ended = self.started_at, self.ended_at
+        return max(0.0, ended - begun) if begun is not None and ended is not None and self.status != "started" else None
+
+    def to_json(self) -> dict[str, Any]:
+        return encoded({**vars(self), "run_seconds": self.seconds})
+
+
+@dataclass(frozen=True)
+class JobPage:
+    """Some jobs of one state, in order: those that run or are due next, or ended last, first.
+
+    Attributes:
+        total: of the whole list; with a filter by type or error None, since nobody has counted.
+        cursor: asks for the jobs after these; empty: there are none.
+        looked_at: how many jobs were compared with the filter. Where this is all that one answer may look at, ``rows``
+            may be few or none, and ``cursor`` goes on.
+    """
+
+    state: State
+    rows: tuple[JobRow, ...]
+    total: int | None
+    cursor: str = ""
+    looked_at: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        return versioned(
+            state=self.state, jobs=[each.to_json() for each in self.rows], total=self.total, cursor=self.cursor,
+            looked_at=self.looked_at,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a text that somebody typed may mean.
+
+    Attributes:
+        job_ids: jobs with that id, or whose id begins so; a job stands for its children.
+        job_types: types whose path has it in it.
+        more: there are more than these.
+    """
+
+    text: str
+    job_ids: tuple[str, ...] = ()
+    job_types: tuple[str, ...] = ()
+    more: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        return versioned(**vars(self))
+
+
+@dataclass(frozen=True)
 class RedisMemory:
     """The memory of Redis. ``max_bytes`` 0: no limit; ``policy``: what Redis does at the limit."""
 
@@ -206,6 +333,7 @@ class Snapshot:
         journal_error: why the journal cannot be read; the snapshot has nothing from it then.
         memory: None: Redis does not allow ``INFO``.
         refuses: the words in which Redis refuses writes; empty: it takes them.
+        host_memory: by the name of a machine.
     """
 
     at: float
@@ -223,6 +351,7 @@ class Snapshot:
     journal_error: str = ""
     memory: RedisMemory | None = None
     refuses: str = ""
+    host_memory: Mapping[str, HostMemory] = field(default_factory=dict)
 
     @property
     def alive(self) -> list[Worker]:
@@ -244,7 +373,9 @@ class Snapshot:
             lives = [worker.live for worker in here if worker.live is not None]
             usage_mb = sum(live.job.usage_mb for live in lives if live.job is not None)
             busy = sum(worker.busy for worker in here)
-            found.append(Host(name, len(here), busy, round(usage_mb, 1), round(sum(e.worker_mb for e in lives), 1)))
+            own_mb = sum(live.worker_mb for live in lives)
+            memory = self.host_memory.get(name)
+            found.append(Host(name, len(here), busy, round(usage_mb, 1), round(own_mb, 1), memory))
         return found
 
     def serving(self, queue: str) -> list[Worker]:

@@ -13,6 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from redis import Redis
 from redis.exceptions import ResponseError
 
 from rqmem.errors import JournalVersionError
@@ -21,6 +22,7 @@ from rqmem.policy.alert_rules import LEAK
 from rqmem.rq_names import (
     WORKER_EXECUTIONS_KEY_TEMPLATE,
     WORKERS_SUSPENDED,
+    Job,
     RQScheduler,
     decode_redis_hash,
     get_worker_keys,
@@ -32,11 +34,10 @@ from rqmem.rq_names import Worker as RqWorker
 from rqmem.store import execution_reader, keys
 from rqmem.store.history import history_reader
 from rqmem.store.history.history_records import Totals
+from rqmem.store.scripts import of_each
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
-
-    from redis import Redis
 
     from rqmem.store.alerts.alert_records import Alert
     from rqmem.store.history.history_records import Live
@@ -63,17 +64,19 @@ def read_snapshot(connection: Redis, now: float, where: str = "") -> Snapshot:
     """The state ``now`` (epoch seconds) of that Redis, which people know as ``where``; without job types."""
     journal_error = _journal_error(connection)
     readable = not journal_error
+    workers = _read_workers(connection, worker_names(connection), now, readable=readable)
     return Snapshot(
         at=now,
         where=where,
         suspended=bool(connection.exists(WORKERS_SUSPENDED)),
-        workers=_read_workers(connection, worker_names(connection), now, readable=readable),
+        workers=workers,
         queues=_read_queues(connection, now),
         open_alerts=history_reader.open_alerts(connection) if readable else (),
         dropped=history_reader.dropped(connection) if readable else {},
         journal_error=journal_error,
         memory=_read_memory(connection),
         refuses=execution_reader.refusal_of_writes(connection),
+        host_memory=history_reader.hosts(connection, {each.host for each in workers}) if readable else {},
     )
 
 
@@ -90,14 +93,15 @@ def with_job_types(connection: Redis, snapshot: Snapshot, since: float) -> Snaps
     since = since // keys.HOUR_SECONDS * keys.HOUR_SECONDS
     seen = {} if snapshot.journal_error else history_reader.types(connection)
     lately = {name: at for name, at in seen.items() if at >= since}
-    ceilings = history_reader.last_limits(connection, lately)
+    ceilings, leaks = history_reader.last_limits(connection, lately), history_reader.last_leaks(connection, lately)
     found = []
     for name, seen_at in lately.items():
         tally = history_reader.tally(connection, name, since, snapshot.at)
         runs = history_reader.runs(connection, name) if tally.breached else []
         leak = _last_leak(connection, name) if tally.leaks else None
         breach = next((run for run in runs if run.layer), None)
-        found.append(JobType(name, tally, breach, leak, seen_at=seen_at, ceiling_mb=ceilings.get(name)))
+        ceiling_mb = ceilings.get(name)
+        found.append(JobType(name, tally, breach, leak, seen_at=seen_at, ceiling_mb=ceiling_mb, leak=leaks.get(name)))
     return replace(snapshot, since=since, job_types=sorted(found, key=lambda each: (-each.tally.runs, each.job_type)))
 
 
@@ -225,6 +229,7 @@ def _read_queues(connection: Redis, now: float) -> list[Queue]:
     """All that RQ knows, by name."""
     queues = sorted(RqQueue.all(connection), key=lambda queue: queue.name)
     with connection.pipeline(transaction=False) as pipeline:
+        pipeline.smembers(keys.PAUSED)
         for queue in queues:
             pipeline.llen(queue.key)
             pipeline.zcard(queue.started_job_registry.key)
@@ -233,10 +238,28 @@ def _read_queues(connection: Redis, now: float) -> list[Queue]:
             pipeline.zcard(queue.failed_job_registry.key)
             pipeline.zcount(queue.scheduled_job_registry.key, 0, now)
             pipeline.exists(RQScheduler.get_locking_key(queue.name))
-        answers = iter(pipeline.execute())
-    rows = zip(queues, zip(*[answers] * 7, strict=True), strict=True)
-    found = [(queue.name, *counts[:6], bool(counts[6])) for queue, counts in rows]
-    return [Queue(*each) for each in found]
+            pipeline.zcard(queue.finished_job_registry.key)
+            pipeline.lindex(queue.key, 0)
+        paused, *answers = pipeline.execute()
+    rows = list(zip(*[iter(answers)] * 9, strict=True))
+    since = _enqueued_at(connection, [next_job for *_, next_job in rows])
+    found = []
+    for queue, counts in zip(queues, rows, strict=True):
+        queued, started, deferred, scheduled, failed, due, scheduler, finished, next_job = counts
+        found.append(
+            Queue(
+                queue.name, queued, started, deferred, scheduled, failed, due, bool(scheduler), finished,
+                queue.name.encode() in paused, since.get(next_job),
+            )
+        )  # fmt: skip
+    return found
+
+
+def _enqueued_at(connection: Redis, job_ids: Sequence[bytes | None]) -> dict[bytes | None, float]:
+    """Job id -> when it was enqueued, of those that there are."""
+    asked = [job_id for job_id in job_ids if job_id is not None]
+    answers = of_each(connection, Redis.hget, [Job.key_for(each.decode()) for each in asked], "enqueued_at")
+    return {job_id: utcparse(at.decode()).timestamp() for job_id, at in zip(asked, answers, strict=True) if at}
 
 
 def _last_leak(connection: Redis, job_type: str) -> Alert | None:

@@ -127,6 +127,8 @@ def _timeline(case: Case, columns: int, colour: Colour, *, plain: bool) -> list[
     if not told:
         return []
     shown = [_shown(line, told[0].at, case.ceiling_mb, columns, colour, plain=plain) for line in told]
+    if case.cut_at is not None:
+        shown.insert(sum(line.at <= case.cut_at for line in told), ["  what was between is forgotten"])
     if case.record.job and case.told and not isinstance(case.told[0].event, JobStarted):
         shown.insert(0, ["  what was before is forgotten"])
     return [part for parts in shown for part in parts]

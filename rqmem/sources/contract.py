@@ -93,7 +93,12 @@ class Cuttable(Source[T_co]):
     """A source that can be counted, cut into slices, and opened elsewhere. Each method is optional.
 
     It can be iterated, as often as its items can be read. It has a length where `count` is exact.
+
+    Attributes:
+        counts_at_once: `count` is exact and reads none of the data, so a running job can say how much there is in all.
     """
+
+    counts_at_once = False
 
     def __iter__(self) -> Iterator[T_co]:
         return (item for item, _ in self.items_after(None))

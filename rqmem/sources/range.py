@@ -13,6 +13,8 @@ from rqmem.sources.naming import kind_of
 class Range(Cuttable[int]):
     """``range(...)``, with its arguments. The cursor is how many numbers were given."""
 
+    counts_at_once = True
+
     def __init__(self, *arguments: int) -> None:
         self._numbers = range(*arguments)
         self._before = 0  # numbers of the whole that stand before these

@@ -23,6 +23,8 @@ class Sequence(Cuttable[T_co]):
     list of ids; large data belong into a file or a table.
     """
 
+    counts_at_once = True
+
     def __init__(self, items: AnySequence[T_co]) -> None:
         self._items = items
         self._begin, self._end = 0, len(items)

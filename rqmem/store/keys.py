@@ -129,8 +129,15 @@ totals = _key(
     "totals:{job_type}", "hash", "counters since the job type was first seen (`Totals`)", DAYS_KEPT * DAY_SECONDS,
     "job type", "journal",
 )  # fmt: skip
+leak = _key(
+    "leak:{job_type}", "string", "the last leak that was found in a job type (`Told`)", DAYS_KEPT * DAY_SECONDS,
+    "job type", "journal",
+)  # fmt: skip
 STORIES = _key("stories", "zset", "job id -> when its story was last written to; capped, with it", False, "journal")()
-story = _key("story:{job_id}", "list", "events of a job, oldest first, capped", WEEK_SECONDS, "story", "journal")
+story = _key(
+    "story:{job_id}", "list", "events of a job and ends of its executions, oldest first; the first and last ones stay",
+    WEEK_SECONDS, "story", "journal",
+)  # fmt: skip
 breaches = _key(
     "breaches:{job_id}", "list", "breaches of a job (`Breach`), newest first, capped", KEEP_SECONDS,
     "story", "journal",
@@ -141,6 +148,15 @@ quiet = _key(
     "alerts:quiet:{rule}:{job_type}", "string", "how many alerts were not sent; an hour longer than the cool-down",
     True, "job type", "journal",
 )  # fmt: skip
+
+ENDED_SPLITS = _key("ended", "list", "jobs whose children have all ended (`EndedSplit`), newest first, capped", False,
+                    "journal")()  # fmt: skip
+
+# What people see and do
+
+host = _key("host:{host}", "string", "the memory of a machine (`HostMemory`); gone when no worker runs there", True)
+ACTIONS = _key("actions", "stream", "what people did with jobs and queues (`Action`), capped", False)()
+PAUSED = _key("paused", "set", "names of queues from which rqmem's workers take no job", False)()
 
 PROCESS = "rqmem_process"
 """Field of a worker's record in RQ: `rqmem.measure.procfs.process_identity`. RQ's own workers have none."""

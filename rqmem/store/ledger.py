@@ -37,6 +37,7 @@ from rqmem.store.keys import KEEP_SECONDS, WAITING_SECONDS
 from rqmem.store.scripts import script
 
 OK, WAITING = "ok", ""
+KEPT_ENDED = 200
 _BATCH = 500
 _LONGEST_OUTCOME = 300
 _SHOWN_DEPENDENCIES = 1000
@@ -169,12 +170,13 @@ def tell_parent(
     found = parent_of(child.id)
     assert found is not None
     parent_id, number = found
-    names = [*_of(parent_id), child.key_for(parent_id), keys.run(child.id), child.key]
+    names = [*_of(parent_id), child.key_for(parent_id), keys.run(child.id), child.key, keys.ENDED_SPLITS]
     names += [keys.run(each) for each in _above(parent_id)]
     at = now()
     values = [
         *(parent_id, number, outcome[:_LONGEST_OUTCOME], result, peak_mb, utcformat(at), KEEP_SECONDS),
         *(at.timestamp(), WAITING_SECONDS, GATHER, utcformat(child.created_at)),
+        0 if parent_of(parent_id) else KEPT_ENDED,
     ]
     return script(connection, "child_ended")(keys=names, args=values, client=connection)
 

@@ -14,17 +14,18 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import RedisError, ResponseError
 
 from rqmem import events
-from rqmem.measure import procfs
+from rqmem.measure import machine, procfs
+from rqmem.policy.memory_curve import MemoryCurve
 from rqmem.store import codec, keys, ledger
 from rqmem.store.alerts.alert_writer import end_alerts_of_lost_workers
 from rqmem.store.history import history_reader, history_writer
-from rqmem.store.history.history_records import Grown, Live, LiveJob, Run
+from rqmem.store.history.history_records import Grown, HostMemory, Live, LiveJob, Run
 from rqmem.store.history.kept_types import kept_as
 from rqmem.store.history.learned import KnownPeaks
 from rqmem.store.history.samples import RINGS, Sample, merged
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from redis import Redis
 
 _KEPT_EVENTS, _KEPT_RUNS = 2000, 2000
+_LEAST_POINTS, _LONG_SECONDS = 2, 5.0  # of a curve that is kept; the second for a job without a story
 _log = logging.getLogger("rqmem.journal")
 
 
@@ -70,6 +72,8 @@ class _Execution:
     children: int = 0
     collections: int = 0
     breach: events.Breach | None = None
+    whole_time: MemoryCurve = field(default_factory=MemoryCurve)
+    told: bool = False
 
     @property
     def job_type(self) -> str:
@@ -97,6 +101,7 @@ class Recorder:
         self._running: _Execution | None = None
         self._told: deque[tuple[float, events.Event]] = deque()
         self._runs: deque[Run] = deque()
+        self._drawn: deque[Run] = deque()  # those whose curves go into stories
         self._grown: deque[Grown] = deque()
         self._peaks = Peaks(history_writer.KEPT_GROWN, keys.WEEK_SECONDS)
         self._dropped: Counter[str] = Counter()
@@ -116,10 +121,15 @@ class Recorder:
                 self._read_tape(self._running)  # what the horse told comes first
             self._note(time.time(), event)
 
-    def began(self, page: SharedPage, job: str, job_id: str, queue: str, initial_mb: float, horse_pid: int) -> None:
-        """A horse runs this job from now on."""
+    def began(
+        self, page: SharedPage, job: str, job_id: str, queue: str, initial_mb: float, horse_pid: int,
+        whole_time: MemoryCurve,
+    ) -> None:  # fmt: skip
+        """A horse runs this job from now on; ``whole_time`` is filled meanwhile."""
         with self._lock:
-            self._running = _Execution(page, job, job_id, queue, initial_mb, initial_mb, time.time(), horse_pid)
+            self._running = _Execution(
+                page, job, job_id, queue, initial_mb, initial_mb, time.time(), horse_pid, whole_time=whole_time
+            )
 
     def now(self) -> LiveJob | None:
         """The job that runs; from any thread."""
@@ -138,6 +148,7 @@ class Recorder:
             if self.journal:
                 run = self._run(running, running.page.outcome or outcome, now)
                 self._keep_run(run)
+                self._keep_curve(running, run)
                 self._keep_growth(running.page, run)
 
     # In the heart's thread
@@ -176,7 +187,7 @@ class Recorder:
         self.alerting.flush(connection, now)
         self._dropped["alerts"], self.alerting.dropped = self._dropped["alerts"] + self.alerting.dropped, 0
         told, runs, dropped = list(self._told), list(self._runs), dict(self._dropped)
-        grown = list(self._grown)
+        grown, drawn = list(self._grown), list(self._drawn)
         alerts = Counter((event.job, event.rule) for _, event in told if isinstance(event, events.AlertRaised))
         leaks = [event for _, event in told if isinstance(event, events.LeakFound)]
         names = {run.job for run in runs} | {each.job for each in grown} | {job for job, _ in alerts}
@@ -188,13 +199,15 @@ class Recorder:
         with connection.pipeline() as pipeline:  # all or nothing: what a refusal cut in two would be counted twice
             history_writer.write_samples(pipeline, live.worker, self._samples, now)
             history_writer.write_runs(pipeline, runs, alerts, now, leaks, kept)
-            for job_id, lines in _stories(told).items():
+            for job_id, lines in _stories(told, drawn).items():
                 history_writer.write_story(pipeline, job_id, lines, now)
             history_writer.write_grown(pipeline, grown, kept)
             history_writer.count_dropped(pipeline, dropped)
             answers = pipeline.execute(raise_on_error=False)
         for _ in grown:
             self._grown.popleft()
+        for _ in drawn:
+            self._drawn.popleft()
         self._written(told, runs, dropped, answers)
         if told or runs:
             history_writer.trim(connection)
@@ -203,6 +216,8 @@ class Recorder:
         """Command by command: a Redis without memory takes the one that says that the worker lives."""
         with connection.pipeline(transaction=False) as pipeline:
             history_writer.beat(pipeline, live, seconds)
+            if (memory := machine.read_memory()) is not None:
+                history_writer.write_host(pipeline, HostMemory(live.host, live.at, *memory), seconds)
             refused = [answer for answer in pipeline.execute(raise_on_error=False) if isinstance(answer, RedisError)]
         if refused:
             raise refused[0]
@@ -288,6 +303,7 @@ class Recorder:
     def _note(self, at: float, event: events.Event, running: _Execution | None = None) -> None:
         running = running or self._running
         if running is not None and event.job_id == running.job_id:
+            running.told = True
             if isinstance(event, events.RunEnded) and event.job == running.job_type:
                 running.ended = event
             elif isinstance(event, events.JobStarted) and event.job == running.job_type:
@@ -320,6 +336,16 @@ class Recorder:
             self._dropped["runs"] += 1
             return
         self._runs.append(run)
+
+    def _keep_curve(self, running: _Execution, run: Run) -> None:
+        """For the story of the job. A short one of a job that tells none is left out: it would displace others."""
+        curve = running.whole_time.points(run.seconds)
+        if len(curve) < _LEAST_POINTS or not (running.told or run.seconds >= _LONG_SECONDS):
+            return
+        if len(self._drawn) >= _KEPT_RUNS:
+            self._dropped["curves"] += 1
+            return
+        self._drawn.append(replace(run, curve_mb=curve, curve_step_seconds=round(running.whole_time.step_seconds, 3)))
 
     def _keep_growth(self, page: SharedPage, run: Run) -> None:
         """Where a run grew whose peak is a record; one that never grew by a step, or breached, costs nothing here."""
@@ -357,13 +383,16 @@ def _live_job(running: _Execution) -> LiveJob:
         job=running.job_type, job_id=running.job_id, queue=running.queue, started_at=running.started_at,
         usage_mb=to_mb(page.usage_bytes), peak_mb=to_mb(page.peak_bytes), limit_mb=to_mb(page.ceiling_bytes),
         operation=page.operation, items_done=page.items_done, grew=tuple(described_growth(page)),
+        items_total=page.items_total - 1 if page.items_total else None,
     )  # fmt: skip
 
 
-def _stories(told: list[tuple[float, events.Event]]) -> dict[str, list[dict[str, Any]]]:
-    """Job id -> its events as a story keeps them. Events that are about no job are in none."""
+def _stories(told: list[tuple[float, events.Event]], drawn: list[Run]) -> dict[str, list[dict[str, Any]]]:
+    """Job id -> its events and ends as a story keeps them. Events that are about no job are in none."""
     stories: dict[str, list[dict[str, Any]]] = {}
     for at, event in told:
         if event.job_id:
             stories.setdefault(event.job_id, []).append(history_writer.story_line(at, event))
+    for run in drawn:
+        stories.setdefault(run.job_id, []).append(history_writer.end_line(run))
     return stories

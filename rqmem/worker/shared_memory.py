@@ -61,6 +61,7 @@ class SharedPage(ctypes.Structure):
         hook_breached: horse: it was one of those hooks that breached.
         ends_with_hooks: horse: it has hooks to call before it ends.
         items_done: horse: items finished in the present stage, by this execution and those before.
+        items_total: horse: how many the present stage has in all, plus 1; 0 where that is not known exactly.
         chunks, items, largest_chunk: horse: finished in this execution.
         tape: horse: the events of the job.
         job_id, queue: worker: of the job that was ordered.
@@ -86,6 +87,7 @@ class SharedPage(ctypes.Structure):
     peak_bytes: int
     usage_bytes: int
     items_done: int
+    items_total: int
     chunks: int
     items: int
     largest_chunk: int

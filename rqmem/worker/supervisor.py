@@ -169,7 +169,9 @@ class Supervisor:
         heart = context.heart or self._new_heart()  # outside `work` one for this job
         if context.heart is None:
             heart.start()
-        context.recorder.began(page, about.job, job.id, queue.name, to_mb(baseline), worker.horse_pid)
+        context.recorder.began(
+            page, about.job, job.id, queue.name, to_mb(baseline), worker.horse_pid, watcher.whole_time
+        )
         heart.running(job, execution)
         context.watching = True
         try:

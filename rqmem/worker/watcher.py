@@ -32,6 +32,7 @@ from rqmem.policy.ceiling import (
     decide,
     watch_interval,
 )
+from rqmem.policy.memory_curve import MemoryCurve
 from rqmem.store import codec
 from rqmem.units import MB, to_bytes, to_mb
 from rqmem.worker import evidence, linux
@@ -101,6 +102,7 @@ class Watcher:
         breach: the job's breach, if it had one.
         starved: the kernel killed in the group for want of memory elsewhere: no fault of the job.
         hidden: processes of the job that could not be measured, since ``/proc`` hides them.
+        whole_time: usage in MB since the beginning.
     """
 
     def __init__(
@@ -143,6 +145,7 @@ class Watcher:
         self._state = WatchState()
         self._started = _clock()
         self._peak = 0
+        self.whole_time = MemoryCurve()
         self._growth = evidence.Growth(to_bytes(self._config.sample_step_mb), baseline_bytes)
         self._baseline = baseline_bytes
         self._shared = SharedMemory(self._held)
@@ -404,6 +407,7 @@ class Watcher:
 
     def _note(self, usage: int, now: float) -> None:
         page = self._page
+        self.whole_time.add(now - self._started, usage / MB)
         if usage > self._peak:
             self._peak = page.peak_bytes = usage
         if page.chunks != page.chunk_peak_of:
@@ -421,6 +425,7 @@ class Watcher:
             return
         if mark > self._peak:
             self._peak = page.peak_bytes = mark
+            self.whole_time.add(_clock() - self._started, mark / MB)
         if page.chunks == page.chunk_peak_of:
             page.chunk_peak_bytes = max(page.chunk_peak_bytes, mark)
 

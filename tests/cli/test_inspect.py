@@ -158,8 +158,9 @@ def test_a_story_that_is_too_long_says_so(connection: Redis, inspect: Inspect) -
             current_memory_mb=used, peak_memory_mb=used, memory_limit_mb=256)))  # fmt: skip
     tell(connection, told)
     shown = text(inspect("long-1"))
-    assert "what was before is forgotten" in shown
-    assert "customer 119" in shown and "customer 5 " not in shown
+    assert "customer 18 " in shown and "customer 19 " not in shown and "customer 119" in shown
+    assert "what was between is forgotten" in shown
+    assert "customer 119" in shown and "customer 5 " in shown and "customer 30 " not in shown
     assert "checkpoint 139.0 MB at customer 119" in shown
 
 

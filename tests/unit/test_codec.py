@@ -32,6 +32,13 @@ def raw(name: str) -> dict[bytes, bytes]:
     return {field.encode(): value.encode() for field, value in WRITTEN["hashes"][name].items()}
 
 
+def contains(read: Any, written: Any) -> bool:
+    """Whether all that was written was read; records within records may have new fields too."""
+    if isinstance(written, dict):
+        return all(name in read and contains(read[name], value) for name, value in written.items())
+    return bool(read == written)
+
+
 @pytest.mark.parametrize("name", WRITTEN["texts"])
 def test_a_text_of_before_the_codec_is_read_whole(name: str) -> None:
     text = WRITTEN["texts"][name]
@@ -40,7 +47,7 @@ def test_a_text_of_before_the_codec_is_read_whole(name: str) -> None:
     if kind is Alert:
         values["id"] = "1-1"
     record = codec.from_values(kind, values)
-    assert json.loads(json.dumps(dataclasses.asdict(record))).items() >= values.items()
+    assert contains(json.loads(json.dumps(dataclasses.asdict(record))), values)
     assert codec.from_json(kind, codec.to_json(record)) == record
 
 

@@ -8,7 +8,7 @@ import time
 from redis import Redis
 
 from rqmem.rq_names import Queue
-from rqmem.store import executions, keys
+from rqmem.store import actions, executions, keys, pausing
 from rqmem.store.execution_records import Owner
 from rqmem.store.history import history_writer
 from rqmem.store.history.history_records import Grown
@@ -69,9 +69,11 @@ def test_every_key_has_its_type_and_time_to_live(connection: Redis, start_worker
         history_writer.count_dropped(pipeline, {"events": 1})
         pipeline.sadd(keys.split_below("two"), 1)
         pipeline.zadd(keys.DELAYED, {"two": now})
+        pausing.pause(pipeline, "jobs")
         executions.expire_run(pipeline, "two")
         pipeline.execute()
     take_a_job(connection)
+    actions.note(connection, actions.Action("pause", "ada", "command line", queue="jobs"))
     found |= checked(connection)
     assert {each.template for each in keys.TABLE} - found <= SHORT_LIVED
 

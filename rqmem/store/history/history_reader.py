@@ -16,7 +16,20 @@ from rqmem.events import Breach
 from rqmem.policy import histogram
 from rqmem.store import codec, keys
 from rqmem.store.alerts.alert_records import Alert, Open
-from rqmem.store.history.history_records import VERSION, Grown, Live, Run, Tally, Told, Totals
+from rqmem.store.history.history_records import (
+    CUT,
+    RUN,
+    VERSION,
+    EndedSplit,
+    Grown,
+    HostMemory,
+    Live,
+    Run,
+    Story,
+    Tally,
+    Told,
+    Totals,
+)
 from rqmem.store.history.samples import RINGS, Ring, Sample
 from rqmem.store.keys import DAY_SECONDS, DAYS_KEPT, HOUR_SECONDS, HOURS_KEPT, WEEK_SECONDS, WEEKS_KEPT
 from rqmem.store.scripts import of_each
@@ -90,6 +103,15 @@ def runs(connection: Redis, job_type: str) -> list[Run]:
     """The last runs of a job type, newest first."""
     raw = cast("list[bytes]", connection.lrange(keys.runs(job_type), 0, -1))
     return [codec.from_json(Run, text) for text in raw]
+
+
+def runs_with(connection: Redis, job_types: Iterable[str], text: str) -> list[Run]:
+    """Those of the last runs of these types that have this text anywhere in their record; newest first by type.
+
+    Only they are decoded, so this is quick also for all job types.
+    """
+    raw, wanted = of_each(connection, Redis.lrange, map(keys.runs, job_types), 0, -1), json.dumps(text)[1:-1].encode()
+    return [codec.from_json(Run, each) for texts in raw for each in texts if wanted in each]
 
 
 def grown(connection: Redis, job_type: str, now: float) -> list[Grown]:
@@ -175,20 +197,62 @@ def decayed_costs(connection: Redis, job_type: str, now: float) -> dict[int, flo
 
 
 def story(connection: Redis, job_id: str) -> list[Told]:
-    """What is remembered of a job, oldest first; a class of events that this version does not know is left out."""
+    """The events of `whole_story`."""
+    return whole_story(connection, job_id).told
+
+
+def whole_story(connection: Redis, job_id: str) -> Story:
+    """What is remembered of a job; a class of events that this version does not know is left out."""
     with connection.pipeline(transaction=False) as pipeline:
         pipeline.lrange(keys.story(job_id), 0, -1)
         pipeline.lrange(keys.breaches(job_id), 0, -1)
         lines, texts = pipeline.execute()
     breaches = {each.execution: each for each in (codec.from_json(Breach, text) for text in texts)}
-    told = []
+    told, ended, last_at, cut_at = [], [], None, None
     for text in lines:
         fields = json.loads(text)
+        if fields["event"] == CUT:
+            cut_at = last_at
+            continue
+        last_at = fields["at"]
+        if fields["event"] == RUN:
+            ended.append(codec.from_values(Run, fields))
+            continue
         refers = "execution" in fields  # rqmem 0.1 wrote the breach itself at first
         event = breaches.get(fields["execution"]) if refers else codec.event_from_values(fields)
         if event is not None:
             told.append(Told(fields["at"], event))
-    return sorted(told, key=lambda each: each.at)  # events of worker and horse come over two ways
+    told.sort(key=lambda each: each.at)  # events of worker and horse come over two ways
+    return Story(told, ended, cut_at)
+
+
+def last_leaks(connection: Redis, job_types: Iterable[str]) -> dict[str, Told]:
+    """Job type -> the last `LeakFound` in it, if there was one within a month."""
+    asked = list(job_types)
+    raw = cast("list[bytes | None]", connection.mget(map(keys.leak, asked))) if asked else []
+    found = {}
+    for name, text in zip(asked, raw, strict=True):
+        fields = json.loads(text) if text is not None else {}
+        event = codec.event_from_values(fields) if fields else None
+        if event is not None:
+            found[name] = Told(fields["at"], event)
+    return found
+
+
+def hosts(connection: Redis, names: Iterable[str]) -> dict[str, HostMemory]:
+    """Machine -> its memory, of those of which a worker has told it lately."""
+    asked = sorted(set(names))
+    raw = cast("list[bytes | None]", connection.mget(map(keys.host, asked))) if asked else []
+    return {name: codec.from_json(HostMemory, text) for name, text in zip(asked, raw, strict=True) if text is not None}
+
+
+def ended_splits(connection: Redis) -> list[EndedSplit]:
+    """Jobs whose children have all ended, newest first; of a job whose children ended twice, the last time."""
+    found: dict[str, EndedSplit] = {}
+    for text in cast("list[bytes]", connection.lrange(keys.ENDED_SPLITS, 0, -1)):
+        ended = codec.from_json(EndedSplit, text)
+        found.setdefault(ended.job_id, ended)
+    return list(found.values())
 
 
 def alerts(connection: Redis, after: str = "-", limit: int = 1000) -> list[Alert]:

@@ -12,6 +12,10 @@ VERSION = 1
 """The version of everything here and in `rqmem.store.history.samples`."""
 
 OK = "ok"
+RUN = "Run"
+"""What an entry of a story calls the end of an execution, where others have the name of an event."""
+CUT = "Cut"
+"""And the place where entries have been left out."""
 
 
 PEAK_BOUNDS_MB = (16, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 4096, 8192, 16384)
@@ -28,7 +32,8 @@ class LiveJob:
     Attributes:
         usage_mb, peak_mb: of its process tree, as the watcher last read them; ``limit_mb``: its ceiling.
         operation: the last named place.
-        items_done: finished in its present stage, if it works in chunks.
+        items_done: finished in its present stage, if it works in chunks; ``items_total``: of how many; None: the
+            source cannot count them exactly.
         grew: where its memory has grown, in steps of some MB.
     """
 
@@ -42,6 +47,48 @@ class LiveJob:
     operation: str = ""
     items_done: int = 0
     grew: Lines = ()
+    items_total: int | None = None
+
+
+@dataclass(frozen=True)
+class HostMemory:
+    """The memory of a machine, as one of its workers read it. Sizes in MB.
+
+    Attributes:
+        at: epoch seconds.
+        total_mb, available_mb: of the machine, as the kernel has it.
+        container_limit_mb: the limit on the worker's own cgroup, or on one above it; None: there is none.
+        some_percentage, full_percentage: of the last ten seconds in which some process, or all, waited for memory
+            (the kernel's PSI); None: the kernel does not tell.
+    """
+
+    host: str
+    at: float
+    total_mb: float
+    available_mb: float
+    container_limit_mb: float | None = None
+    some_percentage: float | None = None
+    full_percentage: float | None = None
+
+
+@dataclass(frozen=True)
+class EndedSplit:
+    """A job whose children have all ended. It may gather still; RQ has its status.
+
+    Attributes:
+        children, failed: how many, and how many of them failed; ``items``: that they finished.
+        peak_mb: the highest usage of one of them.
+        started_at, ended_at: epoch seconds; of the children.
+    """
+
+    job_id: str
+    job: str = ""
+    children: int = 0
+    failed: int = 0
+    items: int = 0
+    peak_mb: float = 0.0
+    started_at: float = 0.0
+    ended_at: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -94,6 +141,8 @@ class Run:
         children: how many it split into.
         counted: whether this execution counts the job as one that somebody enqueued. Children, gathers, and executions
             after which the job runs again (a resume, RQ's Retry) do not.
+        curve_mb: the highest reading of each step of ``curve_step_seconds`` since its beginning, at most 96. It is kept
+            with the story of the job only, and empty elsewhere.
     """
 
     job: str = ""
@@ -117,6 +166,14 @@ class Run:
     children: int = 0
     counted: bool = True
     peak_sampled: bool = False
+    curve_mb: tuple[float, ...] = ()
+    curve_step_seconds: float = 0.0
+
+    @property
+    def curve(self) -> list[tuple[float, float]]:
+        """Seconds from the beginning to the end of a step, and the highest MB in it."""
+        ends = (self.curve_step_seconds * (number + 1) for number in range(len(self.curve_mb)))
+        return [(round(min(end, self.seconds), 3), mb) for end, mb in zip(ends, self.curve_mb, strict=True)]
 
     @property
     def mb_per_item(self) -> float | None:
@@ -259,3 +316,15 @@ class Told:
 
     at: float
     event: Event
+
+
+@dataclass(frozen=True)
+class Story:
+    """What is remembered of a job, oldest first: its events, and how its executions ended, with their curves.
+
+    ``cut_at``: of a long story the first and the last entries are kept; here the first ones end (epoch seconds).
+    """
+
+    told: list[Told] = field(default_factory=list)
+    runs: list[Run] = field(default_factory=list)
+    cut_at: float | None = None

@@ -18,14 +18,27 @@ from redis.client import Pipeline
 from rqmem.events import WHOSE, Breach, Event, LeakFound
 from rqmem.policy.histogram import bound, bucket
 from rqmem.store import codec, keys
-from rqmem.store.history.history_records import OK, PEAK_BOUNDS_MB, SECONDS_BOUNDS, VERSION, Grown, Live, Run, Sums
+from rqmem.store.history.history_records import (
+    CUT,
+    OK,
+    PEAK_BOUNDS_MB,
+    RUN,
+    SECONDS_BOUNDS,
+    VERSION,
+    Grown,
+    HostMemory,
+    Live,
+    Run,
+    Sums,
+)
 from rqmem.store.history.kept_types import KEPT_TYPES, forget_beyond
 from rqmem.store.history.samples import RINGS, Sample
 from rqmem.store.keys import DAY_SECONDS, DAYS_KEPT, HOUR_SECONDS, HOURS_KEPT, WEEK_SECONDS, WEEKS_KEPT
+from rqmem.store.scripts import script
 
 # At worst 60 MB together, if everything reaches its bound; a few MB with 20 job types.
 KEPT_RUNS = 100
-KEPT_STORIES, KEPT_STORY_LINES = 800, 100
+KEPT_STORIES, KEPT_STORY_LINES, KEPT_FIRST_LINES = 800, 100, 20
 KEPT_SAMPLED_WORKERS = 100
 KEPT_GROWN = 5
 _TRIMMED_AT_ONCE = 500
@@ -45,6 +58,11 @@ def beat(pipeline: Pipeline, live: Live, seconds: float) -> None:
     """
     pipeline.set(keys.alive(live.worker), codec.to_json(live), px=int(seconds * 1000))
     pipeline.pexpire(keys.alive(live.worker), int(seconds * 1000))
+
+
+def write_host(pipeline: Pipeline, memory: HostMemory, seconds: float) -> None:
+    """Say how much memory a machine has; for ``seconds`` from now. The last of its workers to say so is right."""
+    pipeline.set(keys.host(memory.host), codec.to_json(memory), px=int(seconds * 1000))
 
 
 def write_samples(pipeline: Pipeline, worker: str, samples: Sequence[Sample], now: float) -> None:
@@ -72,6 +90,7 @@ def write_runs(
     by_rule: dict[str, Counter[str]] = {}
     for (job, rule), count in alerts.items():
         by_rule.setdefault(kept_as.get(job, job), Counter())[rule] += count
+    leaks = list(leaks)
     leak_mb: dict[str, list[float]] = {}
     for leak in leaks:
         leak_mb.setdefault(kept_as.get(leak.job, leak.job), []).append(leak.mb_per_run)
@@ -93,6 +112,9 @@ def write_runs(
             pipeline.lpush(key, *(codec.to_json(run) for run in ended[-KEPT_RUNS:]))
             pipeline.ltrim(key, 0, KEPT_RUNS - 1)
             pipeline.expire(key, keys.runs.expires)
+    for leak in leaks:
+        told = {"at": round(now, 3), **codec.event_to_values(leak)}
+        pipeline.set(keys.leak(kept_as.get(leak.job, leak.job)), json.dumps(told), ex=keys.leak.expires)
     if by_type:
         pipeline.zadd(keys.TYPES, dict.fromkeys(by_type, round(now)))
 
@@ -104,11 +126,16 @@ def story_line(at: float, event: Event) -> dict[str, Any]:
     return {"at": round(at, 3), **{name: values[name] for name in names}}
 
 
+def end_line(run: Run) -> dict[str, Any]:
+    """The end of an execution for `write_story`, with its curve. An rqmem that does not know it leaves it out."""
+    return {"at": round(run.ended_at, 3), "event": RUN, **json.loads(codec.to_json(run))}
+
+
 def write_story(pipeline: Pipeline, job_id: str, lines: Sequence[Mapping[str, Any]], now: float) -> None:
-    """Events of a job as `story_line` has them, oldest first."""
+    """Events of a job as `story_line` or `end_line` has them, oldest first. The first and the last ones stay."""
     key = keys.story(job_id)
-    pipeline.rpush(key, *(json.dumps(line) for line in lines[-KEPT_STORY_LINES:]))
-    pipeline.ltrim(key, -KEPT_STORY_LINES, -1)
+    values = [KEPT_FIRST_LINES, KEPT_STORY_LINES, json.dumps({"event": CUT}), *(json.dumps(line) for line in lines)]
+    script(pipeline, "write_story")(keys=[key], args=values, client=pipeline)
     pipeline.expire(key, keys.story.expires)
     pipeline.zadd(keys.STORIES, {job_id: round(now)})
 

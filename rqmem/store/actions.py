@@ -1,0 +1,70 @@
+"""What people did with jobs and queues: a stream with the last `KEPT_ACTIONS` entries. Written and read here.
+
+Promises: an entry that Redis does not take is logged and undoes nothing: what was done is done.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from dataclasses import dataclass
+from typing import Literal, cast
+
+from redis import Redis
+from redis.exceptions import RedisError
+
+from rqmem.store import codec, keys
+from rqmem.store.retrying import described
+
+KEPT_ACTIONS = 1000
+_log = logging.getLogger("rqmem.actions")
+
+What = Literal["cancel", "retry", "retry from start", "retry by filter", "pause", "resume"]
+Surface = Literal["command line", "dashboard", "api"]
+
+
+@dataclass(frozen=True)
+class Action:
+    """One of them.
+
+    Attributes:
+        at: epoch seconds.
+        who: a name of the person, as far as it is known: of the user, or of the login.
+        surface: by what it was done.
+        job_id, queue, job_type: what it was done to, or the filter; ``error``: of the filter. Empty: does not apply.
+        count: how many jobs it concerned.
+        text: the answer in one line.
+        id: of its entry in the stream; sorts by time.
+    """
+
+    what: What
+    who: str
+    surface: Surface
+    at: float = 0.0
+    job_id: str = ""
+    queue: str = ""
+    job_type: str = ""
+    error: str = ""
+    count: int = 0
+    text: str = ""
+    id: str = ""
+
+
+def note(connection: Redis, action: Action) -> None:
+    """Keep an action that was done now."""
+    text = json.dumps({**vars(action), "at": round(time.time(), 3)})
+    try:
+        connection.xadd(keys.ACTIONS, {"action": text}, maxlen=KEPT_ACTIONS, approximate=False)
+    except RedisError as error:
+        _log.warning(
+            "%s by %s is done, and Redis did not take its record: %s", action.what, action.who, described(error)
+        )
+
+
+def read(connection: Redis, limit: int = 100, job_id: str = "") -> list[Action]:
+    """The last ones, newest first; ``job_id``: only those that name this job."""
+    asked = KEPT_ACTIONS if job_id else limit
+    raw = cast("list[tuple[bytes, dict[bytes, bytes]]]", connection.xrevrange(keys.ACTIONS, "+", "-", asked))
+    found = [codec.from_values(Action, {**json.loads(entry[b"action"]), "id": name.decode()}) for name, entry in raw]
+    return [each for each in found if job_id in ("", each.job_id)][:limit]
