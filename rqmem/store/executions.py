@@ -200,10 +200,10 @@ def keys_of_an_end(job: Job, queue: Queue, execution: Execution, *more: str) -> 
 
 
 def put_back(queue: Queue, job_id: str) -> bool:
-    """Move a job that nobody began from the intermediate queue to the front of its queue, once."""
+    """Move a job that nobody began from the intermediate queue to the front of its queue, once; not one of a lease."""
     job_key = queue.job_class.key_for(job_id)
     answer = script(queue.connection, "put_back")(
-        keys=[queue.intermediate_queue_key, queue.key, job_key], args=[job_id]
+        keys=[queue.intermediate_queue_key, queue.key, job_key, keys.LEASES], args=[job_id, keys.taken("")]
     )
     return answer == 1
 

@@ -14,7 +14,7 @@ from rq import Queue
 from rq.job import Job
 from rq.suspension import resume, suspend
 
-from rqmem.store import execution_reader, keys, lease
+from rqmem.store import execution_reader, executions, keys, lease
 from rqmem.store.execution_records import Owner
 from rqmem.store.lease_commands import Batch, Stepped, Taken, pack_begins, pack_finished
 from rqmem.store.lease_connection import LeaseConnection
@@ -352,6 +352,35 @@ def test_the_jobs_of_a_dead_worker_that_had_begun_none_all_go_back(
     assert lease.take_over(connection, "ada", "token") == lease.TakenOver(2, "")
     assert waiting(connection) == ["b", "c"]
     assert not connection.exists(keys.RUNNING, keys.taken("ada"), keys.lease("ada"), keys.LEASES)
+
+
+def test_what_looks_abandoned_is_not_put_back_from_a_lease(
+    ada: Lease, connection: Redis, enqueue: Callable[..., Job]
+) -> None:
+    enqueue("a")
+    (a,) = ada.take().jobs
+    low = Queue("low", connection=connection)
+    assert not executions.put_back(low, "a")
+    assert ada.step(a).refused == {}
+    enqueue("b")
+    connection.lmove("rq:queue:low", "rq:queue:low:intermediate")  # as a stock worker that died then
+    assert executions.put_back(low, "b")
+    assert waiting(connection) == ["b"]
+
+
+def test_a_job_that_somebody_else_put_back_is_not_committed(
+    ada: Lease, connection: Redis, enqueue: Callable[..., Job]
+) -> None:
+    job = enqueue("a")
+    (a,) = ada.take().jobs
+    ada.step(begins=a)
+    connection.lrem("rq:queue:low:intermediate", 1, "a")  # by an rqmem that knows no leases
+    connection.lpush("rq:queue:low", "a")
+    assert ada.show(a, hand_over=True) == "ended"
+    assert ada.step(a).refused == {b"a": "gone"}
+    assert job.get_status() == "queued"
+    ada.give_back()
+    assert waiting(connection) == ["a"]
 
 
 def test_given_back_jobs_keep_their_order_whatever_became_of_some(

@@ -6,6 +6,11 @@ local function owner_is(running, id, execution)
   return raw and cjson.decode(raw)['execution'] == execution
 end
 
+-- Whether an id was in the intermediate queue. If not, somebody took the job for abandoned and has put it back.
+local function leave_intermediate(P, queue, id)
+  return redis.call('LREM', P .. ':queue:' .. queue .. ':intermediate', 1, id) == 1
+end
+
 -- The records that RQ has of a running job. Returns whether RQ had it as started.
 local function remove_start(P, running, worker_executions, queue, id, execution)
   local composite = id .. ':' .. execution
@@ -19,11 +24,11 @@ local function remove_start(P, running, worker_executions, queue, id, execution)
   return was_started == 1
 end
 
--- As RQ's `Execution.create` and `Job.prepare_for_execution`, with the owner of the run.
+-- As RQ's `Execution.create` and `Job.prepare_for_execution`, with the owner of the run. The job was taken: it is in the
+-- intermediate queue no more.
 local function add_start(P, running, worker_executions, worker, queue, id, execution, iso, epoch, now, ttl, owner)
   local composite, job = id .. ':' .. execution, P .. ':job:' .. id
   local record, registry = P .. ':execution:' .. composite, P .. ':executions:' .. id
-  redis.call('LREM', P .. ':queue:' .. queue .. ':intermediate', 1, id)
   redis.call('HSET', job, 'status', 'started', 'started_at', iso, 'last_heartbeat', iso, 'worker_name', worker)
   redis.call('PERSIST', job)
   redis.call('HSET', record, 'id', execution, 'job_id', id, 'created_at', epoch, 'last_heartbeat', epoch,
@@ -56,7 +61,7 @@ local function put_back_all(P, taken, lease, keep)
         end
       else
         for queue in string.gmatch(redis.call('HGET', lease, 'queues') or '', '[^\n]+') do
-          redis.call('LREM', P .. ':queue:' .. queue .. ':intermediate', 1, id)
+          leave_intermediate(P, queue, id)
         end
       end
     end

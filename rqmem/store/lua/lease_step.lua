@@ -15,7 +15,7 @@ local shown = redis.call('HGET', lease, 'shown')
 local refused, committed = {''}, 0
 
 local function refusal(queue, id, created_at, execution, job)
-  local deleted = job[2] ~= created_at
+  local deleted, was_there = job[2] ~= created_at, leave_intermediate(P, queue, id)
   if shown == id then
     local ours = owner_is(running, id, execution)
     if ours and (job[1] == 'failed' or job[1] == 'canceled') and not deleted then
@@ -27,7 +27,10 @@ local function refusal(queue, id, created_at, execution, job)
     if not deleted and not (ours and started and job[1] == 'started') then
       return 'gone'
     end
-  elseif job[1] ~= 'queued' and not deleted then
+  elseif not deleted then
+    if job[1] == 'queued' then
+      return not was_there and 'gone' or nil
+    end
     return job[1] == 'started' and 'gone' or 'status'
   end
   if deleted then
@@ -49,9 +52,6 @@ for at = 11, 1 + 10 * tonumber(ARGV[5]), 10 do
   else
     local job = redis.call('HMGET', key, 'status', 'created_at', 'dependency_id')
     why = refusal(queue, id, ARGV[at + 2], ARGV[at + 3], job)
-    if why ~= 'plain' then
-      redis.call('LREM', P .. ':queue:' .. queue .. ':intermediate', 1, id)
-    end
     if not why then
       committed = committed + 1
       local ttl = tonumber(ARGV[at + 8])

@@ -11,16 +11,16 @@ if known[1] ~= ARGV[3] then
 end
 local id, begun = known[2], ''
 if id and redis.call('LREM', taken, 1, id) == 1 then
+  local was_there = leave_intermediate(P, known[4], id)
   if known[8] == id then
     begun = id
-  elseif redis.call('HGET', P .. ':job:' .. id, 'status') == 'queued' then
+  elseif was_there and redis.call('HGET', P .. ':job:' .. id, 'status') == 'queued' then
     local owner = cjson.decode(known[7])
     owner['execution'], owner['queue'] = known[3], known[4]
     add_start(P, KEYS[4], KEYS[5], ARGV[2], known[4], id, known[3], known[5], known[6], ARGV[4], ARGV[5],
       cjson.encode(owner))
     begun = id
   end
-  redis.call('LREM', P .. ':queue:' .. known[4] .. ':intermediate', 1, id)
 end
 local count = put_back_all(P, taken, lease, '')
 close(ARGV[2], taken, lease, KEYS[3])
