@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from rqmem.cli.auditing import note
 from rqmem.cli.terminal import connected, redis_options, show
 from rqmem.job import tree
 from rqmem.observe.find import find
@@ -21,7 +22,9 @@ def cancel(job_id: str, url: str | None) -> None:
     connection, _ = connected(url)
     found = find(connection, job_id)
     done = tree.cancel(connection, found)
-    show(f"job {found}: {_jobs(done.taken_back)} cancelled, {done.stopped} running told to stop")
+    text = f"job {found}: {_jobs(done.taken_back)} cancelled, {done.stopped} running told to stop"
+    note(connection, "cancel", text, job_id=found, count=done.taken_back + done.stopped)
+    show(text)
 
 
 @click.command()
@@ -39,10 +42,12 @@ def retry(job_id: str, from_start: bool, url: str | None) -> None:
     found = find(connection, job_id)
     if from_start:
         tree.retry_from_start(connection, found)
-        click.echo(f"job {found} is queued again, from its start")
-        return
-    children = tree.retry(connection, found)
-    show(f"job {found} is queued again" + (f", for {_jobs(children)} that failed" if children else ""))
+        text = f"job {found} is queued again, from its start"
+    else:
+        children = tree.retry(connection, found)
+        text = f"job {found} is queued again" + (f", for {_jobs(children)} that failed" if children else "")
+    note(connection, "retry from start" if from_start else "retry", text, job_id=found, count=1)
+    show(text)
 
 
 def _jobs(count: int) -> str:

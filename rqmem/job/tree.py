@@ -1,4 +1,4 @@
-"""Cancels, undoes or repeats a job together with its children and theirs."""
+"""Cancels, undoes or repeats a job together with its children and theirs. Arguments and meta are not deserialised."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def _end(connection: Redis, job: Job) -> Cancelled:
         now = time.monotonic()
         if status == JobStatus.STARTED and now >= stop_at:
             with contextlib.suppress(InvalidJobOperation, NoSuchJobError):  # it has ended since
-                send_stop_job_command(connection, job.id)
+                send_stop_job_command(connection, job.id, _Unread)
             stopped, stop_at = 1, now + _STOP_AGAIN_SECONDS
         if now >= until or (status != JobStatus.STARTED and (status != JobStatus.QUEUED or queue.remove(job))):
             job.cancel()
@@ -194,8 +194,20 @@ def retry(connection: Redis, job_id: str) -> int:
     return split.failed if split is not None else 0
 
 
+class _Unread:
+    """RQ's serializer of jobs whose arguments and meta stay as they are: nothing is loaded, since that may run code."""
+
+    @staticmethod
+    def loads(data: bytes) -> Any:
+        raise ValueError("it is not to be loaded")
+
+    @staticmethod
+    def dumps(value: Any) -> bytes:
+        raise ValueError("it is not to be written")
+
+
 def _fetch(connection: Redis, job_id: str) -> Job:
     try:
-        return Job.fetch(job_id, connection=connection)
+        return Job.fetch(job_id, connection=connection, serializer=_Unread)
     except (NoSuchJobError, ValueError):  # ValueError: an id that RQ does not take
         raise UnknownName(f"RQ knows no job {job_id!r}: it never was here, or its time to live is over") from None

@@ -74,9 +74,10 @@ class Filter:
         return (not self.job_type or row.job_type == self.job_type) and self.error.lower() in row.error.lower()
 
 
-def read_page(
-    connection: Redis, state: State, wanted: Filter = Filter(), *, cursor: str = "", limit: int = 20
-) -> JobPage:
+ANY = Filter()
+
+
+def read_page(connection: Redis, state: State, wanted: Filter = ANY, *, cursor: str = "", limit: int = 20) -> JobPage:
     """Up to ``limit`` jobs of this state after the cursor.
 
     Raises:

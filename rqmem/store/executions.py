@@ -208,6 +208,15 @@ def put_back(queue: Queue, job_id: str) -> bool:
     return answer == 1
 
 
+def give_back(queue: Queue, job_id: str) -> None:
+    """Put a job that was taken and not begun back to the front of its queue; it may be repeated."""
+    with queue.connection.pipeline() as pipeline:
+        pipeline.lrem(queue.intermediate_queue_key, 0, job_id)
+        pipeline.lrem(queue.key, 1, job_id)
+        pipeline.lpush(queue.key, job_id)
+        pipeline.execute()
+
+
 class RunWriter:
     """What one execution of a memory-aware job writes to the run of the job. It waits while Redis is away."""
 

@@ -22,6 +22,8 @@ from redis.exceptions import RedisError
 
 from rqmem.errors import WorkerBroken
 from rqmem.rq_names import DequeueTimeout, StopRequested, Worker, WorkerStatus, blue, green
+from rqmem.store import pausing
+from rqmem.store.executions import give_back
 from rqmem.store.retrying import Wait, described, note, unavailable, until_redis_answers
 from rqmem.worker.context import Context
 from rqmem.worker.scheduler import PatientScheduler
@@ -177,21 +179,43 @@ class RedisOutage:
         """RQ's `Queue.dequeue_any`; a job that it has popped is read, however long that takes."""
         worker = self._worker
         queue_class, connection = worker.queue_class, worker.connection
+        paused = pausing.paused(connection)
+        queues = [queue for queue in worker._ordered_queues if queue.name not in paused]
+        if len(queues) < len(worker._ordered_queues) and timeout is not None:
+            timeout = min(timeout, _LOOK_SECONDS)  # one may be resumed soon
+        if not queues:
+            self._wait_while_paused(timeout)
+            return None
         options: dict[str, Any] = {
             "job_class": worker.job_class,
             "serializer": worker.serializer,
             "death_penalty_class": worker.death_penalty_class,
         }
         try:
-            return queue_class.dequeue_any(worker._ordered_queues, timeout, connection=connection, **options)
+            found = queue_class.dequeue_any(queues, timeout, connection=connection, **options)
         except RedisError as error:
             queue, job_id = getattr(error, "queue", None), getattr(error, "job_id", "")
             if queue is None or unavailable(error) is None:
                 raise
+        else:
+            return found if found is None else self._unless_paused(*found)
         found = until_redis_answers(
             lambda: queue_class._fetch_dequeued_job(connection, queue.key, job_id, **options), f"read job {job_id}"
         )
-        return found if found is not None else self._dequeue(timeout)  # None: deleted meanwhile
+        return self._unless_paused(*found) if found is not None else self._dequeue(timeout)  # None: deleted meanwhile
+
+    def _wait_while_paused(self, timeout: int | None) -> None:
+        """All queues are paused: as if they were empty."""
+        if timeout is not None:
+            time.sleep(timeout)
+            raise DequeueTimeout(timeout, self._worker.queue_names())
+
+    def _unless_paused(self, job: Job, queue: Queue) -> tuple[Job, Queue] | None:
+        """The job; where its queue was paused while we waited for it, it goes back to the front and another comes."""
+        if queue.name not in pausing.paused(self._worker.connection):
+            return job, queue
+        until_redis_answers(lambda: give_back(queue, job.id), f"put job {job.id} back into its paused queue")
+        raise DequeueTimeout
 
     def _tell_dequeued(self, job: Job, queue: Queue) -> None:
         """What RQ's loop does and logs then."""
