@@ -24,10 +24,11 @@ load: $(VENV)/dev ## Run the six jobs under load, and the same naively: forty mi
 # Twice as many as processors, since most tests wait for processes.
 TESTS_AT_ONCE := $(shell expr $$(nproc) \* 2)
 
+test: export PYTHONDONTWRITEBYTECODE := # else each process compiles the tests and rqmem anew
 test: $(VENV)/dev ## Run all tests (their Redis comes with them)
-	$(RUN) -m pytest -n $(TESTS_AT_ONCE) --dist loadfile -m "not alone"
 	$(RUN) -m pytest -m alone --ignore=tests/worker/test_functions.py
 	$(RUN) -m pytest tests/worker/test_functions.py # it measures its own process, with all that tests have started there
+	$(RUN) -m pytest -n $(TESTS_AT_ONCE) --dist worksteal -m "not alone"
 
 KERNEL_LAYER := tests/unit/test_cgroup_places.py tests/unit/test_cgroup.py tests/worker/test_kernel_layer.py
 

@@ -8,9 +8,17 @@ import pytest
 from redis import Redis
 from rq import Queue
 
+from tests import forked
 from tests.integrations.sink import Sink
 
 JOBS = "tests.integrations.reporting_jobs"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def libraries() -> Iterator[None]:
+    """Of those that Sentry looks for an integration, what is slow to import."""
+    with forked.preloading("django.http", "django.db.models", "flask", "httpx", "sqlalchemy", "pydantic"):
+        yield
 
 
 @pytest.fixture

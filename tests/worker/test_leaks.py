@@ -30,13 +30,13 @@ def rules(connection: Redis) -> list[tuple[str, str]]:
 
 
 def test_a_leak_among_healthy_jobs_is_found(connection: Redis, redis_url: str, work_off: WorkOff) -> None:
-    for number in range(80):
+    for number in range(30):
         for _ in range(3):
             leaking_jobs.LeaksObjects.enqueue(connection=connection)
         leaking_jobs.Healthy.enqueue(connection=connection)
-        leaking_jobs.Caches.enqueue(key=number, kb=50, connection=connection)
+        leaking_jobs.Caches.enqueue(key=number, kb=50, entries=20, connection=connection)
         leaking_jobs.Imports.enqueue(number=number, connection=connection)
-    log = work_off("leaks", "--memory", "160", "--name", "ada")
+    log = work_off("leaks", "--memory", "100", "--name", "ada")
     assert "MemoryLimitExceeded" not in log
     lines = [line for line in log.splitlines() if " leaks " in line]
     found = [line for line in lines if "this memory stayed, run after run" in line]
@@ -56,7 +56,7 @@ def test_a_leak_among_healthy_jobs_is_found(connection: Redis, redis_url: str, w
 
 
 def test_what_only_looks_like_one_is_none(connection: Redis, work_off: WorkOff) -> None:
-    for number in range(150):
+    for number in range(75):
         leaking_jobs.Caches.enqueue(key=number, connection=connection)
         leaking_jobs.Imports.enqueue(number=number, connection=connection)
         leaking_jobs.Fragments.enqueue(seed=number, connection=connection)
