@@ -14,8 +14,6 @@ again: it also follows up its batches that no job does.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from typing import Any
 
 from rq import Retry
 
@@ -29,6 +27,7 @@ from jobs.sources import customers_of, shared_sessions
 from jobs.tables import CampaignBatch, Customer, utc_now
 from rqmem import MemoryAwareJob
 from rqmem.errors import RqmemError
+from rqmem.job.gather import Gathered
 from rqmem.sources import Cuttable
 
 E164 = re.compile(r"\+[1-9][0-9]{6,14}")
@@ -180,7 +179,7 @@ class ProcessRetellAICampaignBatchJob(MemoryAwareJob):
             self.process_in_chunks(everybody if items is None else items, self.dispatch_all, collect=False)
         return complete(self.sessions, campaign_id) if items is None else None
 
-    def gather(self, results: Sequence[Any]) -> dict[str, int]:
+    def gather(self, results: Gathered) -> dict[str, int]:
         return complete(shared_sessions(), self.kwargs["campaign_id"])
 
     def dispatch_all(self, chunk: list[Customer]) -> None:

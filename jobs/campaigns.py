@@ -23,6 +23,7 @@ from jobs.sources import customers_of, shared_sessions
 from jobs.tables import OPEN, Campaign, Customer, UtcDateTime, utc_now
 from rqmem import MemoryAwareJob
 from rqmem.errors import ConfigError
+from rqmem.job.gather import Gathered
 from rqmem.sources import Cuttable
 
 KEYS_LAST = timedelta(minutes=50)  # the API says an hour; less what its clock and ours may differ, and a slow request
@@ -68,7 +69,7 @@ class ProcessRetellAICampaignJob(MemoryAwareJob):
             self.process_in_chunks(everybody if items is None else items, self.call_all, collect=False)
         return self.close() if items is None else None
 
-    def gather(self, results: Sequence[Any]) -> dict[str, int]:
+    def gather(self, results: Gathered) -> dict[str, int]:
         self.sessions = shared_sessions()
         self.campaign = start(self.sessions, self.kwargs["campaign_id"])
         return self.close()

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from logging import Logger
 from typing import Any
 
-from sqlalchemy import and_, bindparam, func, literal, literal_column, not_, or_, select, tuple_, update
+from sqlalchemy import ColumnElement, and_, bindparam, func, literal, literal_column, not_, or_, select, tuple_, update
 from sqlalchemy.orm import Session, aliased, sessionmaker
 
 from jobs.reminder_sending import Answer
@@ -78,7 +78,8 @@ def claim(
     if not appointments:
         return []
     other = aliased(Reminder)
-    this_id = literal_column(f"{Reminder.__tablename__}.appointment_id")  # of the row that is there already
+    # Of the row that is there already.
+    this_id: ColumnElement[int] = literal_column(f"{Reminder.__tablename__}.appointment_id")
     told_last = select(func.max(other.claimed_at)).where(
         other.appointment_id == this_id, other.type == rule.name, other.status.in_(TAKEN)
     )

@@ -14,7 +14,6 @@ lock the staff that they change.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from typing import Any
 
 from rq import Retry, get_current_job
@@ -27,6 +26,7 @@ from jobs.sources import shared_sessions
 from jobs.tables import utc_now
 from jobs.unreadable import told_as_for_a_person_to_mend
 from rqmem import MemoryAwareJob
+from rqmem.job.gather import Gathered
 from rqmem.sources import Cuttable
 
 
@@ -70,7 +70,7 @@ class BulkAssignStaffToEventTypesJob(MemoryAwareJob):
         self.process_in_chunks(source, self.stage, collect=False)
         return self.apply_all()
 
-    def gather(self, results: Sequence[None]) -> dict[str, Any]:
+    def gather(self, results: Gathered) -> dict[str, Any]:
         self.sessions, self.run_id = shared_sessions(), self.kwargs.get("run") or self.run_id
         return self.apply_all()
 

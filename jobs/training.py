@@ -179,7 +179,7 @@ def check_columns(source: CsvFile, order: Order) -> None:
     if first is None:
         raise ConfigError(f"{order.rows} has no rows: there is nothing to learn from")
     header = CsvFile(order.rows, encoding=order.encoding, has_header=False)
-    found = next((names for names, _ in header.items_after(None)), [])
+    found: list[str] = next((names for names, _ in header.items_after(None)), [])
     twice = [name for name in order.columns.names if found.count(name) > 1]
     if twice:
         raise ConfigError(f"{order.rows}: two columns are called {twice[0]!r}: which one is it? Rename the other")

@@ -154,14 +154,12 @@ def open_shard(path: str) -> Prepared:
 
 def _within(contents: mmap.mmap, rows: Rows) -> Rows:
     """The same arrays in one mapping: joblib makes one for each, which costs more than a small shard's names do."""
-    return Rows(
-        *(
-            np.frombuffer(contents, array.dtype, array.size, array.offset).reshape(array.shape)
-            if isinstance(array, np.memmap)
-            else array  # an empty one
-            for array in vars(rows).values()
-        )
-    )
+    mapped = {name: array for name, array in vars(rows).items() if isinstance(array, np.memmap)}  # others are empty
+    views: dict[str, Any] = {
+        name: np.frombuffer(contents, array.dtype, array.size, array.offset).reshape(array.shape)
+        for name, array in mapped.items()
+    }
+    return replace(rows, **views)
 
 
 def as_arrays(rows: Sequence[Row], tokens: Any, classes: Sequence[str], order: Order) -> Rows:

@@ -58,7 +58,7 @@ def transcripts(sessions: sessionmaker[Session], calls: Sequence[Call]) -> Itera
     if short:
         with sessions() as session:
             as_bytes = session.get_bind().dialect.name == "sqlite"
-            text = cast(Call.transcript, LargeBinary) if as_bytes else Call.transcript
+            text: Any = cast(Call.transcript, LargeBinary) if as_bytes else Call.transcript
             wanted = select(Call.id, text).where(
                 Call.id.between(min(short), max(short)), Call.transcript_length <= LONG_CHARACTERS, UNSCORED
             )

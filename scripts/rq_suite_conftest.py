@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ def redirect_connections(port: int) -> None:
         finally:
             self.port = named
 
-    redis.connection.Connection._connect = connect_to_ours
+    redis.connection.Connection._connect = connect_to_ours  # type: ignore[method-assign]
 
 
 def replace_worker() -> None:
@@ -43,13 +44,14 @@ def replace_worker() -> None:
     from rqmem import MemoryWorker
 
     for module in (rq, rq.worker, rq.worker_pool):
-        module.Worker = MemoryWorker
+        setattr(module, "Worker", MemoryWorker)  # noqa: B010  mypy knows no such attribute of a module
 
 
 def pytest_report_header() -> str:
     import rq
 
-    return f"rq {rq.VERSION} from {Path(rq.__file__).parent}, rq.Worker is {rq.Worker.__module__}.{rq.Worker.__name__}"
+    worker = rq.Worker
+    return f"rq {version('rq')} from {Path(rq.__file__).parent}, rq.Worker is {worker.__module__}.{worker.__name__}"
 
 
 def pytest_runtest_logreport(report: Any) -> None:

@@ -101,7 +101,7 @@ class GoThrough(MemoryAwareJob):
         return loop
 
     def process(self, chunk: list[int]) -> None:
-        done, parts = self.loop.items, [(self.loop.inside, chunk)]
+        done, parts = self.loop.items, list[tuple[Spent, Iterable[int]]]([(self.loop.inside, chunk)])
         if self.in_turns:
             parts.insert(self.loop.chunks.bit_count() % 2, (self.loop.by_hand, range(done, done + len(chunk))))
         for number, (spent, numbers) in enumerate(parts):

@@ -205,11 +205,9 @@ class Bench:
 
 def all_ended(connection: Redis) -> bool:
     """Whether each job on this server has: one that was just taken from its queue is in no registry of RQ's yet."""
-    for key in connection.scan_iter(f"{Job.redis_job_namespace_prefix}*", count=1000, _type="hash"):
-        status = connection.hget(key, "status")
-        if status is not None and status.decode() not in _ENDED:
-            return False
-    return True
+    keys = connection.scan_iter(f"{Job.redis_job_namespace_prefix}*", count=1000, _type="hash")
+    statuses: Iterator[Any] = (connection.hget(key, "status") for key in keys)
+    return all(status is None or status.decode() in _ENDED for status in statuses)
 
 
 def patience(trial: Trial) -> float:
