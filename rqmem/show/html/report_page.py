@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from html import escape as escaped
 from importlib.util import find_spec
+from typing import Any
 
 from rqmem.errors import ConfigError
 from rqmem.observe.metric_words import metric_words
@@ -20,7 +21,7 @@ from rqmem.text import duration, printable, timestamp
 from rqmem.units import show_mb
 
 PLOTTED_TYPES = 20  # a browser draws that many in a second or two; the table has all of them
-_POLICY = (
+CONTENT_POLICY = (
     "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:; "
     "form-action 'none'; base-uri 'none'"
 )
@@ -66,7 +67,7 @@ def to_html(report: Report) -> str:
     title = f"rqmem report{f' {report.job}' if report.job else ''}"
     parts = [
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">',
-        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">',
+        f'<meta http-equiv="Content-Security-Policy" content="{CONTENT_POLICY}">',
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
         f"<title>{escape(title)}</title><style>{_STYLE}</style>",
         f"<script>{get_plotlyjs()}</script>" if plotted else "",
@@ -78,7 +79,7 @@ def to_html(report: Report) -> str:
     if report.types:
         parts += [*_figures(report.tally), *_table(report.types)]
     if plotted:
-        parts += ["<h2>Peaks against ceilings</h2>", _drawn(report_plots.overview(plotted), "plot-overview")]
+        parts += ["<h2>Peaks against ceilings</h2>", drawn(report_plots.overview(plotted), "plot-overview")]
     for number, each in enumerate(plotted):
         parts += _job(report, each, number)
     if len(plotted) < sum(bool(each.tally.runs) for each in report.types):
@@ -135,15 +136,16 @@ def _job(report: Report, each: TypeReport, number: int) -> Iterable[str]:
         before = f"in the {duration(report.period.before_seconds)} before: {', '.join(changes)}"
         yield f'<p class="faint">{escape(before)}</p>'
     yield '<div class="pair">'
-    yield _drawn(report_plots.over_time(each, report.period), f"plot-{number}-over-time")
-    yield _drawn(report_plots.distribution(each), f"plot-{number}-distribution")
+    yield drawn(report_plots.over_time(each, report.period), f"plot-{number}-over-time")
+    yield drawn(report_plots.distribution(each), f"plot-{number}-distribution")
     yield "</div>"
 
 
-def _drawn(figure: report_plots.Figure, name: str) -> str:
+def drawn(figure: Any, name: str) -> str:
+    """A figure of plotly's, or the dictionary of one, as HTML without plotly's JavaScript."""
     from plotly.io import to_html as plotly_html  # type: ignore[import-untyped]
 
-    drawn: str = plotly_html(
+    html: str = plotly_html(
         figure,
         config={"displayModeBar": False, "responsive": True},
         include_plotlyjs=False,
@@ -151,7 +153,7 @@ def _drawn(figure: report_plots.Figure, name: str) -> str:
         validate=False,
         div_id=name,
     )
-    return drawn
+    return html
 
 
 def _bad(count: float) -> str:
