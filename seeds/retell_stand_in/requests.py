@@ -1,19 +1,22 @@
-"""What Retell accepts in a request body: checks without state, no clock and no I/O.
+"""What Retell accepts in a request body, as pydantic models. No clock and no I/O.
 
-Covers the two endpoints as retell-sdk 6 calls them. Fields that are not known are ignored, as HTTP
-APIs commonly do; known ones must have their type.
+They cover the endpoints as retell-sdk 6 calls them. Fields that are not known are ignored, as HTTP APIs commonly do;
+known ones must have their type. A filter of calls that is not known is refused.
 """
 
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, model_validator
+from pydantic_core import PydanticCustomError
 
 from seeds.phone_numbers import is_e164
 
 
 class Refused(Exception):
-    """A request that gets no call: HTTP status, a slug to count it under, and one line for people."""
+    """A request that gets no call: the HTTP status, a reason to count it under, and one line for people."""
 
     def __init__(self, status: int, reason: str, message: str) -> None:
         super().__init__(message)
@@ -22,36 +25,97 @@ class Refused(Exception):
         self.message = message
 
 
-# Optional fields of a call, by what they must be in JSON.
-_CALL_FIELDS: dict[str, tuple[type, ...]] = {
-    "agent_override": (dict,),
-    "custom_sip_headers": (dict,),
-    "honor_internal_dnc": (bool,),
-    "idempotency_key": (str,),
-    "ignore_e164_validation": (bool,),
-    "metadata": (dict,),
-    "override_agent_id": (str,),
-    "override_agent_version": (str, int),
-    "retell_llm_dynamic_variables": (dict,),
-}
-_BATCH_FIELDS: dict[str, tuple[type, ...]] = {
-    "call_time_window": (dict,),
-    "name": (str,),
-    "reserved_concurrency": (int,),
-    "trigger_timestamp": (int, float),
-}
-_TEXT_MAPS = ("custom_sip_headers", "retell_llm_dynamic_variables")
-_JSON_NAMES = {
-    dict: "an object",
-    str: "a string",
-    int: "an integer",
-    float: "a number",
-    bool: "true or false",
-}
+def _e164(number: str, info: ValidationInfo) -> str:
+    if not is_e164(number) and not (info.field_name == "from_number" and info.data.get("ignore_e164_validation")):
+        got = json.dumps(number if len(number) <= 40 else f"{number[:40]}...")
+        raise PydanticCustomError("not_e164", "must be in E.164 format, got {got}", {"got": got})
+    return number
+
+
+Number = Annotated[str, AfterValidator(_e164)]
+
+
+class _Request(BaseModel):
+    model_config = ConfigDict(strict=True)
+
+
+class Task(_Request):
+    """A call of a batch."""
+
+    to_number: Number
+    agent_override: dict[str, Any] = {}
+    custom_sip_headers: dict[str, str] = {}
+    honor_internal_dnc: bool = False
+    idempotency_key: str = Field("-", min_length=1)
+    ignore_e164_validation: bool = False
+    metadata: dict[str, Any] = {}
+    override_agent_id: str = ""
+    override_agent_version: str | int = 0
+    retell_llm_dynamic_variables: dict[str, str] = {}
+
+
+class PhoneCall(Task):
+    """A request to ``/v2/create-phone-call``."""
+
+    from_number: Number
+
+
+class BatchCall(_Request):
+    """A request to ``/create-batch-call``: wholly right, or refused as a whole."""
+
+    from_number: Number
+    tasks: list[Task] = Field(min_length=1)
+    call_time_window: dict[str, Any] = {}
+    name: str = ""
+    reserved_concurrency: int = 0
+    trigger_timestamp: int | float = 0
+
+
+class TextFilter(_Request):
+    """A text that is equal to a value (``string``, ``eq``) or to one of some (``enum``, ``in``)."""
+
+    type: Literal["string", "enum"]
+    op: Literal["eq", "in"]
+    value: str | list[str]
+
+    @property
+    def values(self) -> list[str]:
+        return [self.value] if isinstance(self.value, str) else self.value
+
+
+class MetadataFilter(TextFilter):
+    """The same of a field of the metadata."""
+
+    key: str
+
+
+class Filters(_Request, extra="forbid"):
+    """Which calls are listed: those for which all of these are true."""
+
+    metadata: list[MetadataFilter] = []
+    batch_call_id: TextFilter | None = None
+    call_id: TextFilter | None = None
+
+
+class ListCalls(_Request):
+    """A request to ``/v3/list-calls``."""
+
+    limit: int = Field(50, ge=1, le=1000)
+    skip: int = Field(0, ge=0)
+    sort_order: Literal["ascending", "descending"] = "descending"
+    pagination_key: str | None = Field(None, pattern="^[0-9]+$")
+    filter_criteria: Filters = Filters()
+    include_total: bool = False
+
+    @model_validator(mode="after")
+    def _begins_at_one_place(self) -> ListCalls:
+        if self.skip and self.pagination_key is not None:
+            raise PydanticCustomError("both", "skip and pagination_key exclude each other")
+        return self
 
 
 def json_object(body: bytes) -> dict[str, Any]:
-    """The body as a JSON object."""
+    """The body as a JSON object. Raises `Refused`."""
     try:
         value = json.loads(body)
     except (ValueError, RecursionError):
@@ -61,57 +125,15 @@ def json_object(body: bytes) -> dict[str, Any]:
     return value
 
 
-def check_phone_call(request: dict[str, Any]) -> None:
-    """A request to ``/v2/create-phone-call``."""
-    _check_types(request, _CALL_FIELDS)
-    _check_number(request, "from_number", any_form=request.get("ignore_e164_validation", False))
-    _check_number(request, "to_number")
-    if request.get("idempotency_key") == "":
-        raise Refused(400, "wrong_type", "idempotency_key must not be empty.")
-
-
-def check_batch_call(request: dict[str, Any]) -> None:
-    """A request to ``/create-batch-call``: wholly right, or refused as a whole."""
-    _check_types(request, _BATCH_FIELDS)
-    _check_number(request, "from_number")
-    tasks = request.get("tasks")
-    if tasks is None:
-        raise Refused(400, "missing_field", "tasks is required.")
-    if not isinstance(tasks, list) or not tasks:
-        raise Refused(400, "wrong_type", "tasks must be an array with at least one task.")
-    for index, task in enumerate(tasks):
-        where = f"tasks[{index}]"
-        if not isinstance(task, dict):
-            raise Refused(400, "wrong_type", f"{where} must be an object.")
-        _check_types(task, _CALL_FIELDS, f"{where}.")
-        _check_number(task, "to_number", f"{where}.")
-
-
-def _check_types(request: dict[str, Any], fields: dict[str, tuple[type, ...]], where: str = "") -> None:
-    for name, types in fields.items():
-        if name in request and not _is_one_of(request[name], types):
-            names = " or ".join(_JSON_NAMES[type_] for type_ in types)
-            raise Refused(400, "wrong_type", f"{where}{name} must be {names}.")
-    for name in _TEXT_MAPS:
-        if not all(isinstance(value, str) for value in request.get(name, {}).values()):
-            raise Refused(400, "wrong_type", f"{where}{name} must map strings to strings.")
-
-
-def _is_one_of(value: object, types: tuple[type, ...]) -> bool:
-    """isinstance as JSON sees it: ``true`` is no number."""
-    return isinstance(value, types) and (not isinstance(value, bool) or bool in types)
-
-
-def _check_number(request: dict[str, Any], name: str, where: str = "", any_form: bool = False) -> None:
-    number = request.get(name)
-    if number is None:
-        raise Refused(400, "missing_field", f"{where}{name} is required.")
-    if not isinstance(number, str):
-        raise Refused(400, "wrong_type", f"{where}{name} must be a string.")
-    if not any_form and not is_e164(number):
-        raise Refused(400, "not_e164", f"{where}{name} must be in E.164 format, got {_quoted(number)}.")
-
-
-def _quoted(text: str) -> str:
-    """On one line, and short, whatever it holds."""
-    return json.dumps(text if len(text) <= 40 else text[:40] + "...")
+def check(model: type[_Request], body: bytes) -> Any:
+    """The body, which is a JSON object, as a request of this kind. Raises `Refused`, with the first thing wrong."""
+    try:
+        return model.model_validate_json(body)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"])[1:]
+        if first["type"] == "missing" or first["input"] is None:
+            raise Refused(400, "missing_field", f"{where} is required.") from None
+        if first["type"] == "not_e164":
+            raise Refused(400, "not_e164", f"{where} {first['msg']}.") from None
+        raise Refused(400, "wrong_type", f"{where}: {first['msg']}.".removeprefix(": ")) from None

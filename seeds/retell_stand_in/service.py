@@ -23,7 +23,7 @@ from uuid import uuid4
 from seeds.retell_stand_in.answers import Answer, error_answer, json_answer, json_bytes
 from seeds.retell_stand_in.calls import RecordedCall, page
 from seeds.retell_stand_in.faults import Faults, TokenBucket
-from seeds.retell_stand_in.requests import Refused, check_batch_call, check_phone_call, json_object
+from seeds.retell_stand_in.requests import BatchCall, ListCalls, PhoneCall, Refused, check, json_object
 
 PHONE_CALL = "/v2/create-phone-call"
 BATCH_CALL = "/create-batch-call"
@@ -82,19 +82,14 @@ class RetellService:
             )
         request = json_object(body) if body or path != LIST_CALLS else {}
         if path == LIST_CALLS:
-            return self._with_faults(200, lambda: json_bytes(page(self._calls, request)))
-        if path == PHONE_CALL:
-            check_phone_call(request)
-            self._refuse_number(request)
-            return self._with_faults(201, lambda: self._phone_call(request, now))
-        check_batch_call(request)
-        for task in request["tasks"]:
-            self._refuse_number(task)
-        return self._with_faults(201, lambda: self._batch_call(request, now))
-
-    def _refuse_number(self, task: dict[str, Any]) -> None:
-        if task["to_number"] == self._faults.refused_number:
-            raise Refused(400, "do_not_call", f"{task['to_number']} is marked as do not call.")
+            wanted = check(ListCalls, body or b"{}")
+            return self._with_faults(200, lambda: json_bytes(page(self._calls, wanted)))
+        check(PhoneCall if path == PHONE_CALL else BatchCall, body)
+        for task in request.get("tasks", [request]):
+            if task["to_number"] == self._faults.refused_number:
+                raise Refused(400, "do_not_call", f"{task['to_number']} is marked as do not call.")
+        work = self._phone_call if path == PHONE_CALL else self._batch_call
+        return self._with_faults(201, lambda: work(request, now))
 
     def concurrency(self) -> Answer:
         """How many lines the account has, and how many are taken."""

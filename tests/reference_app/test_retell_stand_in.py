@@ -179,16 +179,22 @@ def test_a_list_is_read_page_by_page(stand_in: StandIn, client: Retell) -> None:
 @pytest.mark.parametrize(
     ("request_", "message"),
     [
-        ({"limit": 1001}, "limit must be an integer from 1 to 1000"),
-        ({"limit": True}, "limit must be an integer"),
-        ({"skip": -1}, "skip must be an integer of at least 0"),
-        ({"skip": 1, "pagination_key": "1"}, "exclude each other"),
-        ({"pagination_key": "call_1"}, "none of ours"),
-        ({"sort_order": "up"}, "sort_order must be"),
-        ({"filter_criteria": []}, "filter_criteria must be an object"),
-        ({"filter_criteria": {"direction": {}}}, "has no filter_criteria.direction"),
-        ({"filter_criteria": {"metadata": [{"type": "string", "op": "co", "value": "x", "key": "k"}]}}, "string eq"),
-        ({"filter_criteria": {"metadata": [{"type": "string", "op": "eq", "value": "x"}]}}, "needs a key"),
+        ({"limit": 1001}, "limit: Input should be less than or equal to 1000"),
+        ({"limit": True}, "limit: Input should be a valid integer"),
+        ({"skip": -1}, "skip: Input should be greater than or equal to 0"),
+        ({"skip": 1, "pagination_key": "1"}, "skip and pagination_key exclude each other"),
+        ({"pagination_key": "call_1"}, "pagination_key: String should match pattern"),
+        ({"sort_order": "up"}, "sort_order: Input should be 'ascending' or 'descending'"),
+        ({"filter_criteria": []}, "filter_criteria: Input should be an object"),
+        ({"filter_criteria": {"direction": {}}}, "filter_criteria.direction: Extra inputs are not permitted"),
+        (
+            {"filter_criteria": {"metadata": [{"type": "string", "op": "co", "value": "x", "key": "k"}]}},
+            "filter_criteria.metadata[0].op: Input should be 'eq' or 'in'",
+        ),
+        (
+            {"filter_criteria": {"metadata": [{"type": "string", "op": "eq", "value": "x"}]}},
+            "filter_criteria.metadata[0].key is required",
+        ),
     ],
 )
 def test_a_bad_list(stand_in: StandIn, request_: dict[str, Any], message: str) -> None:
@@ -253,12 +259,16 @@ def test_a_wrong_key(stand_in: StandIn) -> None:
         ({"to_number": "+1415\n5550101" * 90}, "not_e164", "to_number must be in E.164"),
         ({"from_number": "+١٢٣٤٥٦٧٨٩"}, "not_e164", "from_number must be in E.164"),
         ({"to_number": None}, "missing_field", "to_number is required"),
-        ({"from_number": 14155550100}, "wrong_type", "from_number must be a string"),
-        ({"idempotency_key": ""}, "wrong_type", "idempotency_key must not be empty"),
-        ({"metadata": "x"}, "wrong_type", "metadata must be an object"),
-        ({"honor_internal_dnc": 1}, "wrong_type", "honor_internal_dnc must be true or false"),
-        ({"override_agent_version": True}, "wrong_type", "override_agent_version must be a string or an int"),
-        ({"retell_llm_dynamic_variables": {"n": 1}}, "wrong_type", "must map strings to strings"),
+        ({"from_number": 14155550100}, "wrong_type", "from_number: Input should be a valid string"),
+        ({"idempotency_key": ""}, "wrong_type", "idempotency_key: String should have at least 1 character"),
+        ({"metadata": "x"}, "wrong_type", "metadata: Input should be an object"),
+        ({"honor_internal_dnc": 1}, "wrong_type", "honor_internal_dnc: Input should be a valid boolean"),
+        ({"override_agent_version": True}, "wrong_type", "override_agent_version.str: Input should be a valid string"),
+        (
+            {"retell_llm_dynamic_variables": {"n": 1}},
+            "wrong_type",
+            "retell_llm_dynamic_variables.n: Input should be a valid string",
+        ),
     ],
 )
 def test_a_bad_call(stand_in: StandIn, client: Retell, change: dict[str, Any], reason: str, message: str) -> None:
@@ -275,8 +285,8 @@ def test_a_bad_call(stand_in: StandIn, client: Retell, change: dict[str, Any], r
 @pytest.mark.parametrize(
     ("tasks", "message"),
     [
-        ([], "tasks must be an array with at least one task"),
-        (["x"], "tasks[0] must be an object"),
+        ([], "tasks: List should have at least 1 item"),
+        (["x"], "tasks[0]: Input should be an object"),
         ([{"to_number": "+4915112345678"}, {"to_number": "x"}], "tasks[1].to_number must be in E.164"),
         ([{}], "tasks[0].to_number is required"),
     ],
