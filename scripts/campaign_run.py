@@ -35,6 +35,7 @@ from rqmem.store import execution_reader, ledger
 from rqmem.store.execution_records import RunRecord
 from rqmem.testing import wait_until
 from rqmem.worker.linux import die_with_parent
+from scripts.harness import running
 from seeds.retell_stand_in import Faults
 
 API_KEY = "key_of_the_stand_in"
@@ -196,12 +197,11 @@ def stand_in(faults: Faults) -> Iterator[str]:
     """Retell's API, played by ``python -m seeds.retell_stand_in``; its URL and key are put into the environment."""
     with tempfile.TemporaryDirectory() as folder:
         ready = Path(folder) / "url"
-        command = ["-m", "seeds.retell_stand_in", "--port", "0", "--api-key", API_KEY, "--ready-file", str(ready)]
-        process = subprocess.Popen(
-            [sys.executable, *command, *_as_options(faults)], stdout=subprocess.DEVNULL,
-            process_group=0, preexec_fn=die_with_parent,  # after Ctrl-C the workers' last calls are still answered
-        )  # fmt: skip
-        try:
+        command = ["seeds.retell_stand_in", "--port", "0", "--api-key", API_KEY, "--ready-file", str(ready)]
+        with running(
+            *command, *_as_options(faults), stdout=subprocess.DEVNULL,
+            process_group=0, preexec_fn=die_with_parent,  # after Ctrl-C it still answers the workers' last calls
+        ) as process:  # fmt: skip
             wait_until(lambda: ready.exists() or process.poll() is not None, 30)
             if process.poll() is not None:
                 sys.exit(1)  # it said why
@@ -209,9 +209,6 @@ def stand_in(faults: Faults) -> Iterator[str]:
             os.environ["RETELL_API_KEY"], os.environ["RETELL_BASE_URL"] = API_KEY, url
             heading(f"Retell stand-in on {url}{_mood(faults)}")
             yield url
-        finally:
-            process.terminate()
-            process.wait()
 
 
 def _as_options(faults: Faults) -> list[str]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -20,7 +19,7 @@ import rqmem
 from rqmem.units import show_mb
 from scripts import campaign_run
 from scripts.campaign_run import heading, python
-from scripts.harness import MB, ROOT, end, one_line_errors
+from scripts.harness import MB, ROOT, one_line_errors, running
 from scripts.own_queue import own_queue
 from seeds.retell_stand_in import Faults
 
@@ -62,7 +61,8 @@ def run(customers: int, seed: int, memory: str, folder: Path, url: str) -> bool:
         options = ["--call-plan", str(plan), "--queue", queue.name]
         job_ids = python("-m", "scripts.enqueue_campaign", str(campaign_id), *options).split()
         heading(f"rqmem worker --queue {queue.name} --memory {memory} --burst")
-        exit_code = work_off(queue.name, memory)
+        with running("rqmem", "worker", "--queue", queue.name, "--memory", memory, "--burst") as worker:
+            exit_code = worker.wait()
         heading("What happened")
         outcome = campaign_run.look(campaign_id, campaign_run.calls_received(url))
         campaign_run.report_jobs(connection, job_ids)
@@ -75,16 +75,6 @@ def run(customers: int, seed: int, memory: str, folder: Path, url: str) -> bool:
     complete = exit_code == 0 and outcome.complete and rows == customers * 7 * 48
     campaign_run.verdict(complete)
     return complete
-
-
-def work_off(queue: str, memory: str) -> int:
-    """Run a worker until its queue is empty; its exit code. Its end is awaited where ours comes first."""
-    command = [sys.executable, "-m", "rqmem", "worker", "--queue", queue, "--memory", memory, "--burst"]
-    process = subprocess.Popen(command)
-    try:
-        return process.wait()
-    finally:
-        end(process)
 
 
 def count_rows(path: Path) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -61,8 +62,22 @@ def error_of(job: Job) -> str:
     return what_was_raised((result.exc_string if result else None) or "")
 
 
+@contextmanager
+def running(*command: str, **options: Any) -> Iterator[subprocess.Popen[Any]]:
+    """A program, started by ``python -m`` in the repository's root. It is ended when the block is left.
+
+    Args:
+        options: of `subprocess.Popen`.
+    """
+    process = subprocess.Popen([sys.executable, "-m", *command], **{"cwd": ROOT, **options})
+    try:
+        yield process
+    finally:
+        end(process)
+
+
 def end(process: subprocess.Popen[Any]) -> None:
-    """End a worker in order. RQ heeds a second SIGTERM a second after the first: it ends a job that runs."""
+    """Ask a program to end, and kill it if it does not. A second SIGTERM ends the job that an RQ worker runs."""
     for _ in range(3):
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)

@@ -26,7 +26,7 @@ from rqmem.store.history import history_reader
 from rqmem.testing import wait_until
 from rqmem.units import MB
 from scripts import insight_jobs
-from scripts.harness import ROOT, end, own_redis, without_settings
+from scripts.harness import ROOT, own_redis, running, without_settings
 from scripts.insight_jobs import Caching, Drifting, Healthy, Leaking
 
 WORKER, MEMORY_MB = "insight", 160
@@ -63,7 +63,13 @@ def worked(url: str, progress: Callable[[int], float]) -> Iterator[int]:
 
     The worker is there, and idle, until the end.
     """
-    with Redis.from_url(url) as connection, _worker(url) as process:
+    command = ["rqmem", "worker", insight_jobs.QUEUE, "--memory", str(MEMORY_MB), "--name", WORKER]
+    options = ["--log-level", "warning", "--isolation", "warm"]
+    environ, nowhere = {**_environ(url), "RQMEM_HEARTBEAT": "1"}, subprocess.DEVNULL
+    with (
+        Redis.from_url(url) as connection,
+        running(*command, *options, env=environ, stdout=nowhere, stderr=nowhere) as process,
+    ):
 
         def wait(condition: Callable[[], object]) -> None:
             wait_until(lambda: condition() or process.poll() is not None, _SECONDS)
@@ -186,18 +192,6 @@ def _ended(connection: Redis) -> float:
     return sum(each.runs for each in totals.values())
 
 
-@contextmanager
-def _worker(url: str) -> Iterator[subprocess.Popen[bytes]]:
-    options = ["--memory", str(MEMORY_MB), "--name", WORKER, "--log-level", "warning", "--isolation", "warm"]
-    quiet: Any = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    command = [sys.executable, "-m", "rqmem", "worker", insight_jobs.QUEUE, *options]
-    process = subprocess.Popen(command, env={**_environ(url), "RQMEM_HEARTBEAT": "1"}, cwd=ROOT, **quiet)
-    try:
-        yield process
-    finally:
-        end(process)
-
-
 def _command(url: str, *arguments: str) -> str:
     command = [sys.executable, "-m", "rqmem", *arguments]
     done = subprocess.run(command, env=_environ(url), cwd=ROOT, capture_output=True, text=True, check=False)
@@ -210,16 +204,11 @@ def _page(url: str) -> Samples:
     """The exporter's, asked for as Prometheus does."""
     from prometheus_client.parser import text_string_to_metric_families
 
-    command = [sys.executable, "-m", "rqmem", "exporter", "--port", "0"]
-    process = subprocess.Popen(command, env=_environ(url), cwd=ROOT, stderr=subprocess.PIPE, text=True)
-    try:
-        assert process.stderr is not None
-        where = next(found for line in process.stderr if (found := re.search(r"http://\S+/metrics", line)))[0]
+    with running("rqmem", "exporter", "--port", "0", env=_environ(url), stderr=subprocess.PIPE, text=True) as exporter:
+        assert exporter.stderr is not None
+        where = next(found for line in exporter.stderr if (found := re.search(r"http://\S+/metrics", line)))[0]
         with urlopen(where, timeout=20) as answer:
             text = answer.read().decode()
-    finally:
-        process.terminate()
-        process.communicate(timeout=20)
     families = text_string_to_metric_families(text)
     return {(each.name, frozenset(each.labels.items())): each.value for family in families for each in family.samples}
 

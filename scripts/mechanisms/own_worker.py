@@ -1,7 +1,7 @@
 """A real ``rqmem worker`` of the script's own, and the traces that it and its jobs leave in Redis.
 
-Whatever is made has the mark in its name: the queue, the worker, each job, and so each key. It may be somebody's
-Redis: nothing else is touched.
+Everything that is made has a mark in its name: the queue, the worker, each job, and so each key. The Redis may belong
+to somebody else, so nothing without the mark is touched.
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ from __future__ import annotations
 import os
 import secrets
 import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import IO, cast
+from dataclasses import dataclass
+from typing import IO, Any, cast
 
 from redis import Redis
 from rq import Queue
@@ -26,9 +26,7 @@ from rqmem.store import keys
 from rqmem.store.history import clearing
 from rqmem.testing import wait_until
 from rqmem.units import show_mb
-from scripts.harness import end, without_settings
-
-_WHICH_REDIS = "RQMEM_REDIS_URL"
+from scripts.harness import running, without_settings
 
 
 def new_mark() -> str:
@@ -36,46 +34,44 @@ def new_mark() -> str:
     return f"mechanisms-{secrets.token_hex(4)}"
 
 
+@dataclass(frozen=True)
 class OwnWorker:
-    """A worker that runs; `wait_for` notices when it does not any more."""
+    """A worker that runs, and the file that it writes its log to."""
 
-    def __init__(self, process: subprocess.Popen[str], log: IO[str]) -> None:
-        self._process = process
-        self._log = log
+    process: subprocess.Popen[Any]
+    log_file: IO[str]
 
     def wait_for(self, condition: Callable[[], object], seconds: float) -> bool:
-        """Whether the condition came true within that time. Raises `RqmemError` when the worker has ended."""
+        """Whether the condition came true within that time. Raises `RqmemError` if the worker has ended."""
         try:
-            wait_until(lambda: self._process.poll() is not None or condition(), seconds)
+            wait_until(lambda: self.process.poll() is not None or condition(), seconds)
         except AssertionError:
             return False
-        if self._process.poll() is not None and not condition():
-            code = self._process.returncode
-            raise RqmemError(f"the worker ended with {code}: {last_words(self.log())}")
+        if self.process.poll() is not None and not condition():
+            raise RqmemError(f"the worker ended with {self.process.returncode}: {last_words(self.log())}")
         return True
 
     def log(self) -> str:
-        """What it has said so far."""
-        self._log.seek(0)
-        return self._log.read()
+        """What the worker has logged so far."""
+        self.log_file.seek(0)
+        return self.log_file.read()
 
 
 @contextmanager
 def own_worker(mark: str, memory_mb: float) -> Iterator[OwnWorker]:
-    """A worker on the queue ``mark`` with default settings; ended, with all it runs, when the block is left."""
-    command = [sys.executable, "-m", "rqmem", "worker", mark, "--memory", show_mb(memory_mb)]
-    options = ["--name", f"{mark}-worker", "--path", os.curdir, "--log-level", "info"]
-    environ = without_settings() | {name: os.environ[name] for name in (_WHICH_REDIS,) if name in os.environ}
-    with tempfile.TemporaryFile("w+") as log:
-        process = subprocess.Popen([*command, *options], env=environ, stdout=log, stderr=subprocess.STDOUT, text=True)
-        try:
-            yield OwnWorker(process, log)
-        finally:
-            end(process)
+    """A worker with default settings on the queue ``mark``. It and its jobs are ended when the block is left."""
+    command = ["rqmem", "worker", mark, "--memory", show_mb(memory_mb), "--name", f"{mark}-worker"]
+    chosen = {name: value for name, value in os.environ.items() if name == "RQMEM_REDIS_URL"}
+    options: Any = {"env": without_settings() | chosen, "cwd": None, "stderr": subprocess.STDOUT}
+    with (
+        tempfile.TemporaryFile("w+") as log,
+        running(*command, "--path", os.curdir, "--log-level", "info", stdout=log, **options) as process,
+    ):
+        yield OwnWorker(process, log)
 
 
 def forget(connection: Redis, mark: str, job_types: list[str]) -> None:
-    """Remove what jobs and worker of this mark have left, and what the journal has of these job types."""
+    """Remove what the jobs and the worker of this mark have left, and the history of these job types."""
     Queue(mark, connection=connection).delete(delete_jobs=True)
     for job_type in job_types:
         clearing.clear_type(connection, job_type)
@@ -89,5 +85,5 @@ def forget(connection: Redis, mark: str, job_types: list[str]) -> None:
 
 
 def _marked(members: object, mark: str) -> list[bytes]:
-    """Those of ours; never none, which Redis would refuse."""
+    """The members with the mark in them. If there is none, the mark itself: Redis refuses an empty list."""
     return [member for member in cast("set[bytes]", members) if mark.encode() in member] or [mark.encode()]

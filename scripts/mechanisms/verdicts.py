@@ -63,8 +63,9 @@ def ceiling(status: str, error: str, breach: Breach | None, next_result: object)
     return Verdict("ceiling", told and above <= ALLOWED_MB and next_result == "ran", figures)
 
 
-def chunking(items: int, total_mb: float, done: int, before_mb: float, run: RunRecord, limit_mb: float) -> Verdict:
-    """``items`` of ``total_mb`` together went through a job in chunks."""
+def chunking(items: int, total_mb: float, result: tuple[int, float], run: RunRecord, limit_mb: float) -> Verdict:
+    """``items`` of ``total_mb`` together went through a job in chunks. It returned how many, and MB used before."""
+    done, before_mb = result
     holds = done == items and run.chunks >= 2 and run.breaches == 0 and run.peak_mb <= limit_mb < total_mb
     figures = (
         f"{done:,} of {items:,} items, {show_mb(total_mb)} MB, in {run.chunks:,} chunks: {before_mb:.1f} MB before, "

@@ -1,14 +1,13 @@
-"""Runs the job of each mechanism, one after the other on one worker, and asks for its verdict."""
+"""Runs the job of each mechanism, one after the other on one worker, and judges what came of it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 from redis import Redis
-from rq.job import Job, JobStatus
+from rq.job import JobStatus
 
 from rqmem import MemoryAwareJob
 from rqmem.events import Breach
@@ -45,87 +44,62 @@ class Ended:
     run: RunRecord
     breaches: list[Breach]
 
-    @property
-    def well(self) -> bool:
-        return self.status == JobStatus.FINISHED.value
+    def judged(self, mechanism: str, judge: Callable[[], Verdict]) -> Verdict:
+        """The verdict on a job that finished, or that it did not finish."""
+        finished = self.status == JobStatus.FINISHED.value
+        return judge() if finished else verdicts.unfinished(mechanism, self.status, self.error)
 
 
+@dataclass(frozen=True)
 class Walk:
-    """The mechanisms in turn. ``memory_mb``: the worker's ceiling, which the jobs' sizes follow."""
+    """Goes through the mechanisms. ``memory_mb`` is the worker's ceiling; the sizes of the jobs follow it."""
 
-    def __init__(self, connection: Redis, worker: OwnWorker, mark: str, memory_mb: float) -> None:
-        self.connection = connection
-        self.worker = worker
-        self.mark = mark
-        self.memory_mb = memory_mb
+    connection: Redis
+    worker: OwnWorker
+    mark: str
+    memory_mb: float
 
     def verdicts(self) -> Iterator[Verdict]:
-        """One after the other, each as soon as it is known. Raises `RqmemError` when the worker ends."""
-        steps: list[Callable[[], Verdict]] = [
-            self.tracking, self.collection, self.ceiling, self.chunking, self.splitting, self.resume, self.alert,
-        ]  # fmt: skip
-        for step in steps:
-            yield step()
+        """One verdict after the other, each as soon as it is known. Raises `RqmemError` if the worker ends."""
+        held = self.run(jobs.Tracked, megabytes=HELD_MB)
+        yield held.judged("tracking", lambda: verdicts.tracking(HELD_MB, tuple(held.result), held.run.peak_mb))
 
-    def tracking(self) -> Verdict:
-        ended = self.run(jobs.Tracked, megabytes=HELD_MB)
-        return self.judged("tracking", ended, lambda seen: verdicts.tracking(HELD_MB, tuple(seen), ended.run.peak_mb))
+        collected = self.run(jobs.Collected, megabytes=HELD_MB)
+        yield collected.judged("collection", lambda: verdicts.collection(HELD_MB, collected.result))
 
-    def collection(self) -> Verdict:
-        return self.judged(
-            "collection", self.run(jobs.Collected, megabytes=HELD_MB), partial(verdicts.collection, HELD_MB)
-        )
-
-    def ceiling(self) -> Verdict:
         greedy = self.run(jobs.Greedy, bound_mb=round(self.memory_mb) + BEYOND_MB)
-        after = self.run(jobs.After)
         breach = greedy.breaches[0] if greedy.breaches else None
-        return verdicts.ceiling(greedy.status, greedy.error, breach, after.result)
+        yield verdicts.ceiling(greedy.status, greedy.error, breach, self.run(jobs.After).result)
 
-    def chunking(self) -> Verdict:
         items = max(ITEMS, round(2 * self.memory_mb * 1024 / ITEM_KB))  # twice the ceiling at least
         total_mb = items * ITEM_KB * 1024 / MB
-        ended = self.run(jobs.Chunked, count=items, item_kb=ITEM_KB)
-        return self.judged(
-            "chunking",
-            ended,
-            lambda seen: verdicts.chunking(items, total_mb, seen[0], seen[1], ended.run, self.memory_mb),
+        chunked = self.run(jobs.Chunked, count=items, item_kb=ITEM_KB)
+        yield chunked.judged(
+            "chunking", lambda: verdicts.chunking(items, total_mb, chunked.result, chunked.run, self.memory_mb)
         )
 
-    def splitting(self) -> Verdict:
-        ended = self.run(jobs.Divided, count=NUMBERS)
-        return self.judged(
-            "splitting", ended, lambda total: verdicts.splitting(total, sum(range(NUMBERS)), CHILDREN, ended.run)
-        )
+        divided, expected = self.run(jobs.Divided, count=NUMBERS), sum(range(NUMBERS))
+        yield divided.judged("splitting", lambda: verdicts.splitting(divided.result, expected, CHILDREN, divided.run))
 
-    def resume(self) -> Verdict:
-        ended = self.run(jobs.Resumed, count=HEAVY_ITEMS, item_mb=round(HEAVY_FRACTION * self.memory_mb))
-        return self.judged("resume", ended, lambda result: verdicts.resume(result, HEAVY_ITEMS, ended.run))
+        heavy = self.run(jobs.Resumed, count=HEAVY_ITEMS, item_mb=round(HEAVY_FRACTION * self.memory_mb))
+        yield heavy.judged("resume", lambda: verdicts.resume(heavy.result, HEAVY_ITEMS, heavy.run))
 
-    def alert(self) -> Verdict:
-        ended = self.run(jobs.NearCeiling, limit_mb=self.memory_mb, fraction=NEAR_FRACTION)
-        if ended.result is not None:
+        near = self.run(jobs.NearCeiling, limit_mb=self.memory_mb, fraction=NEAR_FRACTION)
+        if near.result is not None:
             self.worker.wait_for(lambda: USAGE.name in self.rules("resolved"), _RESOLVED_SECONDS)
-        return self.judged(
-            "alert", ended, lambda seconds: verdicts.alert(seconds, self.rules("raised"), self.rules("resolved"))
-        )
+        raised, resolved = self.rules("raised"), self.rules("resolved")
+        yield near.judged("alert", lambda: verdicts.alert(near.result, raised, resolved))
 
     def rules(self, state: str) -> set[str]:
-        """Of the alerts that were raised, or resolved, about jobs of this script."""
-        return {
-            alert.rule
-            for alert in history_reader.alerts(self.connection)
-            if alert.job in JOB_TYPES and alert.state == state
-        }
+        """The rules of the alerts in that state (raised or resolved) about jobs of this script."""
+        alerts = history_reader.alerts(self.connection)
+        return {alert.rule for alert in alerts if alert.job in JOB_TYPES and alert.state == state}
 
     def run(self, job_class: type[MemoryAwareJob], **kwargs: Any) -> Ended:
         """Run a job to its end, or for as long as one may take."""
         name = f"{self.mark}-{job_class.__name__}"
         job = job_class.enqueue(self.mark, connection=self.connection, job_id=name, **kwargs)
         self.worker.wait_for(lambda: job.get_status() in _ENDED, _JOB_SECONDS)
-        return self.ended(job)
-
-    def ended(self, job: Job) -> Ended:
         return Ended(
             status=job.get_status().value,
             result=job.return_value(),
@@ -133,7 +107,3 @@ class Walk:
             run=execution_reader.run(self.connection, job.id),
             breaches=execution_reader.breaches(self.connection, job.id),
         )
-
-    def judged(self, mechanism: str, ended: Ended, judge: Callable[[Any], Verdict]) -> Verdict:
-        """The verdict on the result of a job that ended well, or that it did not."""
-        return judge(ended.result) if ended.well else verdicts.unfinished(mechanism, ended.status, ended.error)

@@ -153,12 +153,12 @@ def split(total: int, ended: int, failed: int = 0) -> RunRecord:
         (verdicts.ceiling("failed", TOLD, BREACH, "ran"), verdicts.ceiling("failed", TOLD, BREACH, None)),
         (verdicts.ceiling("failed", TOLD, BREACH, "ran"), verdicts.ceiling("failed", "MemoryError", BREACH, "ran")),
         (
-            verdicts.chunking(9, 200, 9, 20, RunRecord(chunks=3, peak_mb=40), 128),
-            verdicts.chunking(9, 200, 8, 20, RunRecord(chunks=3, peak_mb=40), 128),
+            verdicts.chunking(9, 200, (9, 20), RunRecord(chunks=3, peak_mb=40), 128),
+            verdicts.chunking(9, 200, (8, 20), RunRecord(chunks=3, peak_mb=40), 128),
         ),
         (
-            verdicts.chunking(9, 200, 9, 20, RunRecord(chunks=3, peak_mb=40), 128),
-            verdicts.chunking(9, 200, 9, 20, RunRecord(chunks=1, peak_mb=40), 128),
+            verdicts.chunking(9, 200, (9, 20), RunRecord(chunks=3, peak_mb=40), 128),
+            verdicts.chunking(9, 200, (9, 20), RunRecord(chunks=1, peak_mb=40), 128),
         ),
         (verdicts.splitting(7, 7, 4, split(4, 4)), verdicts.splitting(7, 7, 4, RunRecord())),
         (verdicts.splitting(7, 7, 4, split(4, 4)), verdicts.splitting(6, 7, 4, split(4, 4))),
