@@ -8,10 +8,9 @@ cut off leaves a campaign that nobody takes for whole. ``--fresh`` clears such r
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import islice
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 from sqlalchemy import delete, insert, update
@@ -21,11 +20,10 @@ from jobs.database import create_schema, open_database
 from jobs.tables import Campaign, CampaignBatch, Customer
 from seeds.command_errors import one_line_errors
 from seeds.customers import customers
+from seeds.filling import batches
 from seeds.phone_numbers import FROM_NUMBER, is_e164
 
 BATCH_SIZE = 1000
-
-Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -65,7 +63,7 @@ def seed_campaign(
         campaign_id: int = connection.execute(campaign.returning(Campaign.id)).scalar_one()
         connection.commit()
         valid = 0
-        for batch in _batches(customers(seed, count), batch_size):
+        for batch in batches(customers(seed, count), batch_size):
             connection.execute(insert(Customer), [{"campaign_id": campaign_id, **row} for row in batch])
             connection.commit()
             valid += sum(is_e164(row["phone"]) for row in batch)
@@ -80,12 +78,6 @@ def clear(engine: Engine) -> None:
     with engine.begin() as connection:
         for table in (Customer, CampaignBatch, Campaign):
             connection.execute(delete(table))
-
-
-def _batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
-    iterator = iter(items)
-    while batch := list(islice(iterator, size)):
-        yield batch
 
 
 @click.command()

@@ -2,8 +2,8 @@
 
 Children of one item each, on a real worker and a Redis of its own: time and Redis commands a child, Redis memory of a
 child that waits, growth of the parent while it splits. A worker is started twice for each tree: between the two all
-children are there, and none has run. Then the other way to wait for many jobs, one job that depends on all of them,
-beside it. Ends with 1 when something is outside the budget of the design, and says what. ``--short``: half a minute.
+children are there, and none has run. Ends with 1 if something is outside the budget of the design, and says what.
+``--short``: half a minute.
 """
 
 from __future__ import annotations
@@ -15,14 +15,12 @@ from typing import Any
 
 import click
 from redis import Redis
-from rq import Queue
 from rq.job import Job, JobStatus
 
 from rqmem.store import ledger
-from scripts.bench import jobs
 from scripts.bench.measuring import end, own_redis, result_of, used_bytes, work_of, work_off
 from scripts.bench.split_jobs import Phases
-from scripts.bench.worker_runs import How, empty_queue, stock_worker
+from scripts.bench.worker_runs import How, empty_queue
 
 MOST_GROWN = 1.2  # time a child among many, against among few
 MOST_LIVE_KB, MOST_GROWTH_MB = 2.5, 8.0
@@ -157,49 +155,17 @@ def faults(tree: Tree, beside: Tree) -> list[str]:
     return outside
 
 
-def fan_ins(connection: Redis, sizes: Sequence[int]) -> None:
-    """The table against one job that depends on all others: Redis commands, and seconds of all jobs together."""
-    single = {"rq worker, one job on all": stock_worker(), "rqmem worker, one job on all": HOW.command("--burst")}
-    click.echo(f"\n{'':<30}" + "".join(f"{f'{size:,} jobs':>22}" for size in sizes))
-    click.echo(f"{'':<30}" + f"{'commands':>12}{'seconds':>10}" * len(sizes))
-    for name, command in single.items():
-        click.echo(f"{name:<30}" + "".join(_cell(*_wait_for_all(connection, command, size)) for size in sizes))
-    grown = [grow(connection, size) for size in sizes]
-    cells = [_cell(tree.commands * tree.children, tree.all_us * tree.children / 1e6) for tree in grown]
-    click.echo(f"{'rqmem worker, split':<30}" + "".join(cells))
-
-
-def _cell(commands: float, seconds: float) -> str:
-    return f"{commands:>12,.0f}{seconds:>10.2f}"
-
-
-def _wait_for_all(connection: Redis, command: list[str], count: int) -> tuple[int, float]:
-    """Commands, and seconds from the start of the first of so many jobs to the end of the one that waits for all."""
-    queue = empty_queue()
-    commands, _ = work_of(connection)
-    waited_for = queue.enqueue_many([Queue.prepare_data(jobs.nothing) for _ in range(count)])
-    last = queue.enqueue(jobs.nothing, depends_on=waited_for)
-    work_off(command, _patience(count))
-    commands = work_of(connection)[0] - commands
-    result_of(last)
-    waited_for[0].refresh()
-    assert waited_for[0].started_at is not None
-    assert last.ended_at is not None
-    return commands, (last.ended_at - waited_for[0].started_at).total_seconds()
-
-
 @click.command()
 @click.option("--children", type=click.IntRange(100), default=100_000, show_default=True, help="Of the largest tree.")
 @click.option("--rounds", type=click.IntRange(1), default=3, show_default=True, help="Of small trees.")
-@click.option("--short", is_flag=True, help="400 children, and 100 jobs in the other way.")
+@click.option("--short", is_flag=True, help="400 children.")
 def main(children: int, rounds: int, short: bool) -> None:
     """Print the tables."""
-    sizes, waits = [children // 100, children // 10, children], [200, 400, 800]
+    sizes = [children // 100, children // 10, children]
     if short:
-        sizes, waits, rounds = [100, 400], [50, 100], 1
+        sizes, rounds = [100, 400], 1
     with own_redis() as connection:
         outside = trees(connection, sizes, rounds)
-        fan_ins(connection, waits)
     end(outside)
 
 

@@ -1,4 +1,4 @@
-"""A mail service that takes what Apprise sends to ``json://127.0.0.1:PORT/ADDRESS`` and counts it by address."""
+"""A mail service for the load test. It takes what Apprise sends to ``json://127.0.0.1:PORT/ADDRESS``."""
 
 from __future__ import annotations
 
@@ -6,43 +6,32 @@ import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from werkzeug import Request, Response
+from werkzeug.serving import WSGIRequestHandler, make_server
 
 
-class Receiver:
-    """``taken``: messages by address, as the path of the URL has it."""
-
-    def __init__(self, port: int) -> None:
-        self.port = port
-        self.taken: Counter[str] = Counter()
-
-    @property
-    def url(self) -> str:
-        """For REMINDER_EMAIL_URL."""
-        return f"json://127.0.0.1:{self.port}/{{to}}"
+class _Quiet(WSGIRequestHandler):
+    def log(self, *_: object) -> None:
+        pass
 
 
 @contextmanager
-def receiving() -> Iterator[Receiver]:
-    """One that listens on a free port of the loopback until the block is left."""
+def receiving() -> Iterator[tuple[str, Counter[str]]]:
+    """Listens on a free port of the loopback. Yields the value for REMINDER_EMAIL_URL, and messages by address."""
+    taken: Counter[str] = Counter()
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            self.rfile.read(int(self.headers["Content-Length"]))
-            receiver.taken[self.path] += 1
-            self.send_response(200)
-            self.end_headers()
+    @Request.application
+    def take(request: Request) -> Response:
+        request.get_data()  # else the rest of it would be taken for the next request
+        taken[request.path] += 1
+        return Response()
 
-        def log_message(self, *args: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    receiver = Receiver(server.server_address[1])
+    server = make_server("127.0.0.1", 0, take, threaded=True, request_handler=_Quiet)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:
-        yield receiver
+        yield f"json://127.0.0.1:{server.port}/{{to}}", taken
     finally:
         server.shutdown()
         server.server_close()

@@ -141,9 +141,8 @@ class Bench:
                 with redirect_stdout(StringIO()):
                     place = replace(place, calls_url=stack.enter_context(campaign_run.stand_in(Faults())))
             elif job.partner == "mail":
-                mail = stack.enter_context(receiver.receiving())
-                os.environ["REMINDER_EMAIL_URL"] = mail.url
-                place = replace(place, received=mail.taken)
+                os.environ["REMINDER_EMAIL_URL"], received = stack.enter_context(receiver.receiving())
+                place = replace(place, received=received)
                 outcomes.make_due(place)
             yield place
 
