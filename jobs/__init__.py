@@ -1,4 +1,4 @@
-"""The reference application: jobs a company with outbound call campaigns runs, and their database.
+"""The reference application: the jobs of a company with outbound call campaigns, and their database.
 
-Lives in the repository beside `rqmem` and is no part of its wheel. Nothing in `rqmem` imports it.
+It is in the repository next to `rqmem`, and not in the wheel. Nothing in `rqmem` imports it.
 """

@@ -1,8 +1,8 @@
 """Count, mean, variance and trend of what was measured, as a few numbers that can be merged. Pure.
 
-No measurement is kept: what is known of a million calls is as large as what is known of one, and what two workers know
-is put together in any order, within floating error. Sums of deviations from the mean are kept instead of sums of
-squares, whose difference would lose all digits where the spread is small beside the mean.
+No measurement is kept: the figures of a million calls are as large as those of one. The figures of two workers can be
+merged in any order; only rounding differs. Sums of squared deviations from the mean are kept, not sums of squares:
+their difference would lose all digits if the spread is small compared with the mean.
 
 Source: Chan, Golub, LeVeque, "Updating Formulae and a Pairwise Algorithm for Computing Sample Variances" (1979); the
 same for sums of products in Pébay, "Formulas for Robust, One-Pass Parallel Computation of Covariances" (SAND2008-6212).

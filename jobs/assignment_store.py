@@ -229,7 +229,7 @@ def figures(sessions: sessionmaker[Session], run: str) -> dict[str, Any]:
 
 
 def _each_some(session: Session, keys: Iterable[K], statement: Callable[[list[K]], Any]) -> Iterable[Any]:
-    """The rows of a statement for some of the keys after the other: a statement takes so many parameters only."""
+    """The rows of a statement, run for some of the keys at a time: the parameters of one statement are limited."""
     left = iter(keys)
     while some := list(islice(left, ASKED_AT_ONCE)):
         yield from session.execute(statement(some)).all()

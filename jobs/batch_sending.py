@@ -1,4 +1,4 @@
-"""Sending batches: to whom, what becomes of one that the API refuses, and the follow-up that each is given before."""
+"""Sends batches, and halves of batches that the API refuses. The follow-up job of each is enqueued before."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class BatchSender:
         """Send a batch that is written as ``sending``; where the API refuses it, as halves (`take_apart`).
 
         Raises:
-            AnswerLost: of so many in a row that the API must be in trouble. What became of one its follow-up finds out.
+            AnswerLost: three answers in a row were lost. Each follow-up finds out what became of its batch.
             RetellUnavailable: the API could not be reached.
             ConfigError: it refuses the key, the account, or all that the campaign asks for.
         """
@@ -84,9 +84,10 @@ class BatchSender:
             call_batches.mark_sent(self.sessions, batch_id, batch_call_id)
 
     def take_apart(self, batch_id: str, theirs: list[Customer], refusal: str) -> None:
-        """A batch that was refused, as two halves, until those it refuses are alone.
+        """Send a refused batch as two halves, and so on, until each customer that the API refuses is alone.
 
-        It stays written until all its customers are in others: whoever dies meanwhile, its follow-up finds the rest.
+        The batch stays in the database until all its customers are in others. If the job dies before that, the batch's
+        follow-up finds the rest.
         """
         with self._giving_back(batch_id, also_if_lost=True):
             if len(theirs) == 1:
@@ -107,7 +108,7 @@ class BatchSender:
 
     @contextmanager
     def _giving_back(self, batch_id: str, *, also_if_lost: bool = False) -> Iterator[None]:
-        """Undo a batch where it ends with an error that leaves it unsent; of an `AnswerLost` only who asks can say."""
+        """Undo a batch if the block raises an error that leaves it unsent. `AnswerLost` may mean either."""
         try:
             yield
         except (RetellUnavailable, ConfigError) as error:
@@ -124,7 +125,7 @@ def enqueue_follow_up(
     seconds: float = 0.0,
     **arguments: Any,
 ) -> None:
-    """Enqueue the n-th look after a batch, in so many seconds, where the job is that runs now."""
+    """Enqueue the n-th look at a batch, in ``seconds``, on the queue of the job that runs now."""
     here = get_current_job()
     where = {"connection": here.connection, "serializer": here.serializer} if here else {"connection": connect()}
     options = {**where, "job_id": f"{name_of(campaign, batch_id)}-look-{look}"}
@@ -139,9 +140,9 @@ def enqueue_follow_up(
 def follow_up_the_forgotten(
     job_class: type[MemoryAwareJob], sessions: sessionmaker[Session], campaign: Campaign
 ) -> None:
-    """A follow-up for each batch of a campaign that has not been collected, and that no job follows up any more.
+    """Enqueue a follow-up for each batch that has not been collected and that no job follows up any more.
 
-    Where one was about to enqueue the next just then there are two: wasteful, but right.
+    If a follow-up is just about to enqueue the next one, there will be two. That is wasteful but harmless.
     """
     open_ones = call_batches.not_collected(sessions, campaign.id)
     if not open_ones:

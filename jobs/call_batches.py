@@ -1,7 +1,7 @@
-"""Batches of calls as the database keeps them, and what is to be done about one whose fate is open.
+"""Batches of calls in the database, and the decision what to do about a batch that may or may not have been accepted.
 
-A batch and whom it is for are written in one transaction before the request is sent, so whatever dies later leaves a
-trace of what may have been asked for. `judge` decides, from what the API lists, what becomes of it.
+A batch and its customers are written in one transaction before the request is sent. So a process that dies later leaves
+a record of what it may have asked for. `judge` decides what to do next, by the calls that the API lists.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Patience:
     Attributes:
         settle_seconds: the API makes the calls of a batch at once, as far as it has free lines; for so long it may all
             the same show none.
-        idle_looks: so many in a row have to find the API idle, before what it has not shown by then will not come.
+        idle_looks: looks in a row that must find the API idle. What it has not shown by then will not come.
         give_up_seconds: as long as lines are taken nobody can tell whether a batch was accepted; after so long a person
             has to. An accepted one is waited for as long as that takes.
     """
@@ -57,13 +57,13 @@ def judge(
     """What to do about a batch. Pure.
 
     Args:
-        status: as it stands in the database; ``unknown``: a person has been asked already.
+        status: as in the database; ``unknown``: a person has been asked already.
         left: of its customers, whose outcome is not known.
         listed: calls of it that the API shows.
         under_way: of these, not over yet.
         age_seconds: since it was sent.
-        idle_looks: so many in a row, this one too, have found the API idle: lines clearly free, no other batch of ours
-            that it has calls to make of, and no news of this one.
+        idle_looks: looks in a row, this one included, that found the API idle: lines clearly free, no other batch of
+            ours that it has calls to make of, and no news of this one.
         patience: how long to wait.
     """
     accepted = status == "sent" or listed > 0
@@ -130,7 +130,7 @@ def open_batch(
 
 
 def undo(sessions: sessionmaker[Session], batch_id: str) -> None:
-    """A batch that was certainly not accepted: it never was, and its customers are pending again."""
+    """Remove a batch that was certainly not accepted. Its customers are pending again."""
     theirs = Customer.batch_id == batch_id, Customer.status.in_(WAITING)
     with sessions.begin() as session:
         session.execute(update(Customer).where(in_order(*theirs), *theirs).values(status="pending", batch_id=None))
@@ -138,7 +138,7 @@ def undo(sessions: sessionmaker[Session], batch_id: str) -> None:
 
 
 def mark_sent(sessions: sessionmaker[Session], batch_id: str, batch_call_id: str | None = None) -> None:
-    """The API has accepted a batch, under that id where it has told it. Its follow-up may have found out before."""
+    """The API has accepted a batch, under ``batch_call_id`` if known. Its follow-up may have marked it already."""
     in_doubt = CampaignBatch.status.in_(("sending", "unknown"))
     changes = {
         "status": case((in_doubt, "sent"), else_=CampaignBatch.status),
@@ -156,7 +156,7 @@ def mark_collected(sessions: sessionmaker[Session], batch_id: str) -> None:
 
 
 def mark_unknown(sessions: sessionmaker[Session], batch_id: str) -> None:
-    """Nobody knows whether the API has accepted a batch, so neither whether its customers were called."""
+    """Nobody knows whether the API has accepted the batch, so nobody knows whether its customers were called."""
     still = CampaignBatch.id == batch_id, CampaignBatch.status == "sending"
     theirs = Customer.batch_id == batch_id, Customer.status == "batched"
     with sessions.begin() as session:
@@ -166,7 +166,7 @@ def mark_unknown(sessions: sessionmaker[Session], batch_id: str) -> None:
 
 
 def begin_again(sessions: sessionmaker[Session], batch: CampaignBatch) -> bool:
-    """Take it upon oneself to send the batch again; False: somebody else has."""
+    """Reserve the right to send the batch again. False: another execution has it."""
     same = CampaignBatch.id == batch.id, CampaignBatch.sending_since == batch.sending_since
     still = *same, CampaignBatch.status == "sending"
     with sessions.begin() as session:
@@ -204,6 +204,6 @@ def not_collected(sessions: sessionmaker[Session], campaign_id: int) -> list[str
 
 
 def read(sessions: sessionmaker[Session], batch_id: str) -> CampaignBatch | None:
-    """A batch as it stands; None: there is none (yet, or any more)."""
+    """The batch; None if it is not written yet, or was removed."""
     with sessions() as session:
         return session.get(CampaignBatch, batch_id)

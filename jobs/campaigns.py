@@ -1,10 +1,10 @@
 """Outbound call campaigns through Retell AI: one call to each customer, each exactly once.
 
-Customers are marked before they are called, and their outcomes are written as soon as their chunk ends, however it
-ends. A crash between the two makes the next run ask for the same calls with the same idempotency keys, which the API
-answers with the calls it already made. It knows a key for an hour, and for one request: calls that were begun earlier,
-or that it now refuses, are looked up among those that it lists. So the job may be run again at any time, and twice at
-once.
+Customers are marked before they are called. Their outcomes are written as soon as their chunk ends, however it ends.
+After a crash between the two, the next run asks for the same calls with the same idempotency keys, and the API answers
+with the calls that it already made. The API knows a key for an hour, and for one request only. Calls that were begun
+earlier, or that it now refuses, are looked up among the calls that it lists. So the job may be run again at any time,
+and two runs may overlap.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ Outcome = dict[str, Any]
 class ProcessRetellAICampaignJob(MemoryAwareJob):
     """Call every customer of a campaign who has not been called, then complete the campaign with its figures.
 
-    A large campaign is split, and completed once all its children have ended well: `ChildJobsFailed` names those that
-    have not, and a retry runs only them. With the API down the job goes on later from where it is, which needs a worker
-    ``--with-scheduler``.
+    A large campaign is split, and completed once all its children have finished. `ChildJobsFailed` names those that
+    have not, and a retry runs only them. If the API is down, the job continues later from its cursor, which needs a
+    worker ``--with-scheduler``.
 
     Attributes:
         concurrency: calls in flight at a time.
@@ -128,7 +128,7 @@ class ProcessRetellAICampaignJob(MemoryAwareJob):
             raise self.refusals.error(self.campaign.id)
 
     def settle_doubts(self) -> None:
-        """Refused though they may have been called before: those who have been are."""
+        """Calls that were refused now, but may have been made before: the API's list decides."""
         made = self.calls_made_before([customer for customer, _ in self.in_doubt])
         self.outcomes += made
         known = {outcome["customer"] for outcome in made}
@@ -137,7 +137,7 @@ class ProcessRetellAICampaignJob(MemoryAwareJob):
                 self.refuse(customer, why)
 
     def calls_made_before(self, begun: Sequence[Customer]) -> list[Outcome]:
-        """Outcomes of the calls to these that a run has made: by what the API lists, whatever it knows of keys."""
+        """Outcomes of calls to these customers that the API lists, whether or not it still knows their keys."""
         by_key = {key_of(self.campaign, each): each.id for each in begun}
         made = {call.metadata["key"]: call.call_id for call in self.api.calls("key", by_key)}
         if made:
@@ -151,7 +151,7 @@ def key_of(campaign: Campaign, customer: Customer) -> str:
 
 
 def call_of(campaign: Campaign, customer: Customer, **metadata: Any) -> dict[str, Any]:
-    """What the API is told of a call, alone or in a batch."""
+    """The request for a call, alone or in a batch."""
     agent = {"override_agent_id": campaign.agent_id} if campaign.agent_id else {}
     return {
         "to_number": customer.phone,
@@ -203,7 +203,7 @@ def begin_calls(sessions: sessionmaker[Session], chunk: Iterable[Customer]) -> d
 
 
 def in_order(*conditions: ColumnElement[bool]) -> ColumnElement[bool]:
-    """A condition, too: those customers, locked by their ids. Else two who write the same would wait for each other."""
+    """A condition that locks these customers in the order of their ids, so that two writers cannot block each other."""
     return Customer.id.in_(select(Customer.id).where(*conditions).order_by(Customer.id).with_for_update())
 
 
@@ -219,7 +219,7 @@ def record(sessions: sessionmaker[Session], outcomes: list[Outcome]) -> None:
 
 
 def take_back(sessions: sessionmaker[Session], customer_ids: Sequence[int]) -> None:
-    """Those who were not called after all, and have no outcome either: pending again."""
+    """Make those pending again who were not called after all and have no outcome."""
     theirs = Customer.id.in_(customer_ids), Customer.call_id.is_(None)
     open_ones = *theirs, Customer.status.in_(("calling", "batched", "failed"))
     as_before = {"status": "pending", "calling_since": None, "batch_id": None, "failure": None, "called_at": None}
@@ -228,7 +228,7 @@ def take_back(sessions: sessionmaker[Session], customer_ids: Sequence[int]) -> N
 
 
 def complete(sessions: sessionmaker[Session], campaign_id: int) -> dict[str, int]:
-    """Write the campaign's figures, and close it where nobody is left to call. Returns called and failed."""
+    """Write the campaign's figures, and close it if nobody is left to call. Returns called and failed."""
     this = update(Campaign).where(Campaign.id == campaign_id)
     counts = select(Customer.status, func.count()).where(Customer.campaign_id == campaign_id).group_by(Customer.status)
     with sessions.begin() as session:
@@ -244,7 +244,7 @@ def complete(sessions: sessionmaker[Session], campaign_id: int) -> dict[str, int
 
 
 def complete_if_over(sessions: sessionmaker[Session], campaign_id: int) -> None:
-    """`complete`, where nobody is left to call: for who may be the last of many, since that counts all customers."""
+    """`complete`, if nobody is left to call. Cheaper than `complete`, which counts all customers."""
     open_one = select(Customer.id).where(Customer.campaign_id == campaign_id, Customer.status.in_(OPEN)).limit(1)
     with sessions() as session:
         over = session.scalar(open_one) is None

@@ -1,4 +1,4 @@
-"""Counting rows by what stands in one of their columns."""
+"""Counts rows by the value in one of their columns."""
 
 from __future__ import annotations
 

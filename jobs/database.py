@@ -146,9 +146,7 @@ def _engine(url: URL) -> Engine:
 
 
 def _wait_for_server(dialect: Dialect, _record: object, args: list[Any], kwargs: dict[str, Any]) -> object:
-    """Connect, and try again for so long as SQLite waits for others: with a server that is started again at night, all
-    jobs would fail at once, and their retries as well.
-    """
+    """Connect, and try again for `BUSY_SECONDS`. Else all jobs and their retries would fail while a server restarts."""
     deadline = time.monotonic() + BUSY_SECONDS
     while True:
         try:
@@ -200,7 +198,7 @@ def _switch_to_wal(cursor: sqlite3.Cursor) -> None:
     """Readers and a writer at the same time. Kept in the file, so only the first process changes it.
 
     SQLite does not wait for the busy timeout when two processes make this change at once: one of
-    them is told "database is locked" straight away, so it asks again.
+    them fails at once with "database is locked", so it tries again.
     """
     deadline = time.monotonic() + BUSY_SECONDS
     while True:
@@ -215,7 +213,7 @@ def _switch_to_wal(cursor: sqlite3.Cursor) -> None:
 
 
 def _shown(url: URL) -> str:
-    """The URL for people: no password, and no query, where one may stand too."""
+    """The URL for people: without the password, and without the query, which may hold one too."""
     return url.set(query={}).render_as_string(hide_password=True)
 
 

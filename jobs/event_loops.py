@@ -1,4 +1,4 @@
-"""An event loop within a job, and the job's time limit, which is a signal that raises wherever the main thread is."""
+"""Lets a job's time limit, a signal whose handler raises an exception, end an event loop in order."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from contextlib import contextmanager
 
 @contextmanager
 def ended_by_time_limit(loop: asyncio.AbstractEventLoop) -> Iterator[None]:
-    """What runs in the loop meanwhile is cancelled at the job's time limit, whose error is raised once that has ended.
+    """At the job's time limit, cancel what runs in the loop. Once that has ended, raise the time limit's error.
 
-    Raised within the loop, asyncio or the client would take it for an error of the network and go on without a limit.
+    If it were raised within the loop, asyncio or the client would take it for a network error and go on.
     """
     at_limit = signal.getsignal(signal.SIGALRM)
     if not callable(at_limit) or threading.current_thread() is not threading.main_thread():

@@ -20,10 +20,10 @@ UTC_OFFSETS = {"US": -6, "BR": -3, "GB": 0, "DE": 1, "FR": 1, "ES": 1, "TR": 3, 
 class ExportCallPlanJob(MemoryAwareJob):
     """When to call whom: a CSV row for each customer and each half hour of the week.
 
-    Written the way such exports are: everything at once, as a list of dicts, in chunks that nobody has measured. With a
-    few thousand customers that is more memory than a worker has; rqmem stops it, halves the chunk, and it fits. Each
-    time anew: with ``adaptive`` it would begin with what fitted before.
-    Each chunk is a file of its own, renamed into place; those that rqmem knows to be finished are joined.
+    It is written as such exports often are: each chunk as one list of dicts, and nobody has measured the chunk size.
+    With a few thousand customers a chunk needs more memory than the worker has. rqmem stops the job and halves the
+    chunk, and then it fits. With ``adaptive`` the job would begin with the size that fitted last time. Each chunk is
+    written to its own file, which is renamed into place. At the end the finished files are joined.
     """
 
     chunk_size = 2000

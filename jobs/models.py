@@ -1,8 +1,8 @@
 """Trained classifiers as files: what `jobs.training` saves, and what whoever uses a model loads.
 
-A model is one file of arrays (numpy's ``.npz``) with its metadata in it: nothing in it is executed when it is loaded,
-it needs no certain version of scikit-learn, and weights and metadata cannot contradict each other. Beside it lies a
-JSON file for people and tools: the same metadata, which run made it and when, and the model's SHA-256.
+A model is one file of arrays (numpy's ``.npz``) with its metadata in it. Loading it executes nothing, it needs no
+certain version of scikit-learn, and weights and metadata cannot contradict each other. Next to it is a JSON file for
+people and tools: the same metadata, which run made it and when, and the model's SHA-256.
 
     model = load_model("outcomes.npz")
     model.predict([{"call_id": "1", "country": "DE", "attempts": "3", ...}])   # -> ["no_answer"]
@@ -102,10 +102,10 @@ def load_model(path: str | Path) -> Model:
 
 
 def save_model(path: Path, model: Model, run: str, trained_at: str, drafts: Path) -> None:
-    """Put the model at ``path``, and its JSON beside it, in place of what was there.
+    """Put the model at ``path``, and its JSON next to it, replacing what was there.
 
-    Both are written before either is given its name, so a full disk changes nothing. A kill between the two names
-    leaves a new model beside an old JSON, until the run that was killed goes on.
+    Both are written before either gets its name, so a full disk changes nothing. A kill between the two renames leaves
+    a new model with an old JSON, until the killed run continues.
 
     Args:
         run: which one made it.

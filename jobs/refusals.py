@@ -1,4 +1,4 @@
-"""Whether the API refuses customers, or the campaign that they are in. No I/O."""
+"""Decides whether the API refuses single customers or the whole campaign. No I/O."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ ALIKE, FEWEST_ALIKE = 20, 3
 
 
 class Refusals:
-    """What one execution of a campaign's job has been told of its customers, one by one.
+    """The API's answers to one execution of a campaign's job, customer by customer.
 
     Args:
         out_of: customers of the campaign; None: many.
@@ -35,11 +35,11 @@ class Refusals:
 
     @property
     def of_the_campaign(self) -> bool:
-        """Whether it is the campaign that is refused: so many in a row, or all of a few, as none was taken before."""
+        """Whether the API refuses the campaign: it took no call, and refused enough of them in a row."""
         return not self._any_accepted and len(self.alike) >= self._enough
 
     def error(self, campaign_id: int) -> ConfigError:
-        """What a person has to know then."""
+        """The error for the person who has to mend the campaign."""
         return ConfigError(
             f"Retell refuses all calls of campaign {campaign_id}, {len(self.alike)} in a row: {self._words}; "
             "mend its from_number, agent_id or customers, then run it again"

@@ -1,4 +1,4 @@
-"""Reminders in the database: which are due, and the rows that see to it that none is sent twice.
+"""Reminders in the database: which are due, and the rows that keep any from being sent twice.
 
 A row is claimed by an insert that the primary key lets only one run make, and settled by an update. Messages are
 claimed and settled `AT_ONCE` at a time, in two transactions: one before they are sent and one after. Each locks its
@@ -22,7 +22,7 @@ from jobs.upserts import insert_into
 from rqmem.sources import SqlRows
 
 LOOK_BACK = timedelta(days=1)
-"""Appointments that began in this time, without a reminder, are written down as skipped; older ones are let be."""
+"""Appointments that began within this time without a reminder are recorded as skipped; older ones are ignored."""
 
 AT_ONCE = 10
 """Messages claimed in one transaction, so also the most whose fate is unknown after a run was killed."""
@@ -32,7 +32,7 @@ CLAIM_AGE = timedelta(minutes=10)
 
 OPEN = or_(Reminder.status == "postponed", Reminder.status == "skipped", Reminder.status == "doubted")
 TAKEN = ("claimed", "sent", "unknown")
-"""The customer was told that time, or perhaps."""
+"""The customer was reminded of that time, or may have been."""
 
 _KEY = ("appointment_id", "type", "starts_at")
 
@@ -115,7 +115,7 @@ def settle(
     run: str,
     now: datetime,
 ) -> None:
-    """What became of each message, also where somebody took this run for dead meanwhile."""
+    """Record the outcome of each message, even if another run has taken this one for dead in the meantime."""
     rows = [
         {"id": each.id, "at": each.starts_at, "now_is": answer.status, "why": answer.why}
         for each, answer in sorted(outcomes, key=lambda outcome: outcome[0].id)
@@ -144,7 +144,7 @@ def write_skipped(
     run: str,
     now: datetime,
 ) -> None:
-    """Why those were not sent; once, however often they are looked at."""
+    """Record why these were not sent; once, however often they are looked at."""
     rows: list[dict[str, Any]] = [
         {
             "appointment_id": each.id, "type": rule.name, "starts_at": each.starts_at, "status": "skipped",
@@ -168,7 +168,7 @@ def write_skipped(
 
 
 def take_back_refusals(sessions: sessionmaker[Session], rule: ReminderType, run: str) -> None:
-    """Perhaps it was not the messages that the provider refused: they are sent once more, after all others."""
+    """The provider may have refused us and not these messages, so they are sent once more, after all others."""
     with sessions.begin() as session:
         session.execute(
             update(Reminder)

@@ -18,7 +18,6 @@ anything else, no answer above all          ``unknown``: it may have been, so it
 
 from __future__ import annotations
 
-import difflib
 import logging
 import re
 import time
@@ -32,6 +31,7 @@ from rq.timeouts import BaseTimeoutException
 
 from jobs.reminder_types import REMINDER_TYPES, ReminderType
 from rqmem.errors import ConfigError
+from rqmem.text import did_you_mean
 
 PAUSES = (1.0, 4.0, 15.0)  # seconds before a message is tried again
 DOWN_IN_A_ROW, REFUSED_IN_A_ROW = 3, 20
@@ -204,8 +204,8 @@ def _unusable(url: str, apprise: Any) -> str:
     known = [each for service in services for kind in kinds for each in service[kind] or ()]
     if scheme in known:
         return f"what follows {scheme}:// is not what that service needs, or a package that it needs is not installed"
-    near = difflib.get_close_matches(scheme, known, n=1)
-    return f"Apprise has no service {scheme}://" + (f"; did you mean {near[0]}://?" if near else "")
+    hint = did_you_mean(scheme, known)
+    return f"Apprise has no service {scheme}://{hint and f'; {hint}'}"
 
 
 class _Heard(logging.Handler):

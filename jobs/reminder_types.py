@@ -9,7 +9,6 @@ otherwise comes an hour before they begin.
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from typing import Literal
 from zoneinfo import ZoneInfo
 
 from rqmem.errors import ConfigError
+from rqmem.text import did_you_mean
 
 EVENING = timedelta(hours=1)  # before the quiet hours begin: time enough for a run that is late
 LONGEST_NAME = 60  # characters of names and titles that are shown
@@ -156,8 +156,7 @@ def types_named(names: Sequence[str]) -> list[ReminderType]:
     """The types of these names, each once. Raises `ConfigError` for one that there is not."""
     for name in names:
         if name not in REMINDER_TYPES:
-            near = difflib.get_close_matches(str(name), REMINDER_TYPES, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(REMINDER_TYPES)}"
+            hint = did_you_mean(str(name), REMINDER_TYPES, f"there are {', '.join(REMINDER_TYPES)}")
             raise ConfigError(f"no reminder type is called {name!r}: {hint}")
     return [each for each in REMINDER_TYPES.values() if each.name in names]
 

@@ -1,8 +1,8 @@
-"""Retell's API as the campaign jobs use it: the official client, several requests in flight, errors in one's own words.
+"""Retell's API as the campaign jobs use it: the official client, several requests in flight, three kinds of errors.
 
-The client is asynchronous, in an event loop that runs only while a method of `RetellApi` does, in the thread that calls
-it. So what is in flight ends at once when a job is stopped, by its ceiling too: a thread that waits for an answer would
-go on. Nothing in here knows the database.
+The client is asynchronous. Its event loop runs in the calling thread, and only during a method of `RetellApi`. So
+requests in flight end at once when a job is stopped, also at its ceiling; a thread that waits for an answer would go
+on. This module does not use the database.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ _sleep = asyncio.sleep  # of its own, so that a test can watch it
 
 
 class RequestRefused(RqmemError):
-    """The API refuses this request as it stands, and has done nothing."""
+    """The API refuses this request, and has done nothing."""
 
 
 class RetellUnavailable(RqmemError):
-    """The API does not answer, or not sensibly. What was asked for has not been done, or may be asked for again."""
+    """The API gives no usable answer. The request has not been carried out, or may be repeated without harm."""
 
 
 class AnswerLost(RetellUnavailable):
-    """Nobody knows whether the API has done what it was asked for, and asked again it might do it twice."""
+    """Nobody knows whether the API has carried out the request. If it is repeated, it may be carried out twice."""
 
 
 class ListedCall(NamedTuple):
@@ -58,8 +58,8 @@ class ListedCall(NamedTuple):
 class RetellApi:
     """The API, as a context manager. Methods raise `ConfigError` where it refuses the key or the account.
 
-    As long as the API says that it is asked too often they wait as told, and ask again: only the job's own time limit
-    ends that. The client reads RETELL_API_KEY and RETELL_BASE_URL.
+    If the API says that there are too many requests, they wait as long as it asks and try again. Only the job's own
+    time limit ends that. The client reads RETELL_API_KEY and RETELL_BASE_URL.
 
     Args:
         retries: of a request that got no sensible answer, by the SDK, with back-off; not of batches.
@@ -110,8 +110,8 @@ class RetellApi:
     def each(self, items: Collection[T], work: Callable[[T], Awaitable[None]], in_flight: int) -> None:
         """Do ``work`` for each of ``items``, at most ``in_flight`` at a time. The first error ends it.
 
-        What is in flight then is cancelled, and has been when this returns; but for what is raised from outside, by a
-        signal: then it is cancelled when the context is left.
+        Requests in flight are cancelled before this returns. If a signal raises the error, they are cancelled when the
+        context is left.
         """
         self._run(self._each(items, work, in_flight))
 
@@ -210,7 +210,7 @@ class RetellApi:
 async def _as_often_as_allowed(
     ask: Callable[[], Awaitable[T]], *, once: bool = False, within_seconds: float = math.inf
 ) -> T:
-    """Ask; as long as the API says that it is asked too often, wait as told and ask again, but not after that time."""
+    """Ask. If there were too many requests, wait as long as the API says and ask again, within ``within_seconds``."""
     from retell import RateLimitError
 
     last, wait, at_once = time.monotonic() + within_seconds, 0.0, 0.0
@@ -227,14 +227,14 @@ async def _as_often_as_allowed(
 
 
 async def _leave_429_to_us(response: httpx.Response) -> None:
-    """The SDK would try again by itself, sooner than it was told where that is more than a minute."""
+    """The SDK would try again by itself, and too early if the API asks it to wait for more than a minute."""
     if response.status_code == 429:
         response.headers["x-should-retry"] = "false"
 
 
 @contextmanager
 def _in_our_words(*, once: bool = False) -> Iterator[None]:
-    """Errors of the SDK as those above; of being asked too often as they are. ``once``: what is asked has no key."""
+    """Turn the SDK's errors into those above, except for too many requests. ``once``: the request has no key."""
     import httpx
     import retell
 
@@ -253,8 +253,8 @@ def _in_our_words(*, once: bool = False) -> Iterator[None]:
             raise ConfigError(f"Retell answers {error.status_code}: {reason(error)}; {hint}") from None
         raise unanswered(f"Retell answers {error.status_code}: {reason(error)}") from None
     except ValueError as error:  # also of broken JSON
-        hint = "look at RETELL_BASE_URL, and at what stands between"
-        raise unanswered(f"what answers for Retell does not speak as it does ({error}); {hint}") from None
+        hint = "look at RETELL_BASE_URL, and at proxies in between"
+        raise unanswered(f"the answer is not one of Retell's ({error}); {hint}") from None
     except retell.APIConnectionError as error:
         if isinstance(error.__cause__, httpx.UnsupportedProtocol):
             raise ConfigError("RETELL_BASE_URL is no URL of an API: it begins with https://") from None
@@ -263,7 +263,7 @@ def _in_our_words(*, once: bool = False) -> Iterator[None]:
 
 
 def _told(answer: Any, name: str, kind: Any) -> Any:
-    """That field of an answer. The SDK takes anything for an answer, a proxy's page or an empty object too.
+    """A field of an answer. The SDK accepts anything as an answer, even a proxy's page or an empty object.
 
     Raises:
         ValueError: it is not in there.

@@ -13,7 +13,7 @@ Confusion = Sequence[Sequence[int]]
 
 
 def figures(confusion: Confusion, classes: Sequence[str]) -> dict[str, Any]:
-    """What is told about a model, as JSON.
+    """The figures of a model, as JSON.
 
     ``accuracy``: the part of rows with the right class. ``balanced_f1``: the mean of the classes' F1, each of the same
     weight (scikit-learn's ``f1_score(average="macro")``). ``always_the_most_frequent``: what those would be for an

@@ -5,7 +5,7 @@ A linear classifier with logistic loss, learnt by stochastic gradient descent an
 the slices or the executions were, so the same plan gives the same weights.
 
 What it has learnt is saved every `SAVE_BLOCKS`, with how far that is: in one file, so the two cannot contradict each
-other. An execution that was cut off goes on from there; at most so many blocks are learnt again, with the same result.
+other. An execution that was cut off goes on from there and learns at most `SAVE_BLOCKS` again, with the same result.
 
 Needs numpy, SciPy and scikit-learn: import it where it is used.
 """
@@ -57,7 +57,7 @@ class Learner:
             self.done, self._classifier = joblib.load(self._saved)
 
     def learn_to(self, done: int) -> None:
-        """Learn until so many blocks are done; nothing where they are already."""
+        """Learn until ``done`` blocks are learnt; does nothing if they are."""
         while self.done < done:
             number, block = divmod(self.done, self._plan.blocks)
             self._learn(number, block)
@@ -70,7 +70,7 @@ class Learner:
         return self._classifier.coef_, self._classifier.intercept_
 
     def confusion(self) -> list[list[int]]:
-        """How the rows held out are told: `jobs.training_figures`."""
+        """The confusion matrix of the rows held out: `jobs.training_figures`."""
         found = np.zeros((len(self._plan.classes),) * 2, dtype=np.int64)
         for rows in self._held_out():
             np.add.at(found, (rows.labels, self._classifier.predict(self._matrix(rows))), 1)

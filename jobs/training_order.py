@@ -48,7 +48,7 @@ class Columns:
             raise ConfigError(f"columns: {wrong[0]!r} is no name of a column")
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
-            raise ConfigError(f"columns: {twice[0]!r} stands there twice: give each column one use")
+            raise ConfigError(f"columns: {twice[0]!r} is named twice: give each column one use")
         if len(names) == 2:
             raise ConfigError("columns: there is nothing to learn from: name numeric, categorical or text columns")
 
@@ -59,7 +59,7 @@ class Columns:
 
     @property
     def learnt(self) -> list[str]:
-        """Those that a record needs whose class is to be told."""
+        """The columns that `Model.predict` needs."""
         return self.names[2:]
 
     @classmethod

@@ -1,7 +1,7 @@
 """Prepared rows as files of arrays, which are mapped and not read: made once from the CSV file, read at every pass.
 
-The rows of a shard stand in the order of their places (the hash of their ids), so the n-th part of all rows by place
-is one run of rows in each shard. A shard's name is the hash of its contents: the same rows written twice are one file.
+The rows of a shard are sorted by their places (the hashes of their ids), so the n-th part of all rows by place is one
+run of rows in each shard. A shard's name is the hash of its contents: the same rows written twice are one file.
 
 Needs numpy, SciPy and scikit-learn: import it where it is used.
 """
@@ -59,7 +59,7 @@ class Rows:
         )  # fmt: skip
 
     def part(self, number: int, parts: int) -> Rows:
-        """The rows in the n-th of so many equal parts of all places."""
+        """The rows in the n-th part of all places, which are cut into ``parts`` equal parts."""
         bounds = [number * PLACES // parts, (number + 1) * PLACES // parts - 1]
         begin = int(np.searchsorted(self.places, np.uint64(bounds[0]), side="left"))
         return self.cut(begin, int(np.searchsorted(self.places, np.uint64(bounds[1]), side="right")))
@@ -178,7 +178,7 @@ def as_arrays(rows: Sequence[Row], tokens: Any, classes: Sequence[str], order: O
 
 
 def hashed_tokens(rows: Sequence[Sequence[tuple[str, float]]], features: int) -> Any:
-    """A sparse matrix of so many columns (Weinberger et al. 2009, as scikit-learn has it)."""
+    """A sparse matrix with ``features`` columns (feature hashing: Weinberger et al. 2009)."""
     if not rows:
         return csr_matrix((0, features), dtype=np.float32)
     return FeatureHasher(n_features=features, input_type="pair", dtype=np.float32).transform(rows)

@@ -20,7 +20,7 @@ from rqmem.errors import ConfigError
 
 MOST_CLASSES = 100  # each costs its own weights
 BLOCK_ROWS = 20_000  # are in memory at a time while training
-BLOCK_NONZEROS = 4_000_000  # or so many numbers of theirs, where rows are long or have many columns: 50 MB
+BLOCK_NONZEROS = 4_000_000  # a block has at most so many numbers, if rows are long or have many columns: 50 MB
 _UNIT_BITS = 1074  # each finite float is a whole multiple of 2**-1074 (IEEE 754 double precision)
 
 
@@ -103,7 +103,8 @@ class Plan:
         weights: of a row, by class.
         rates: which part of a class's rows a pass takes, by class.
         means, deviations: of the numeric columns.
-        blocks: in so many the training rows are cut, by the hash of their ids; one is in memory at a time.
+        blocks: number of blocks that the training rows are cut into, by the hash of their ids. One is in memory at a
+            time.
         passes, seed, features: as ordered.
     """
 
@@ -137,7 +138,7 @@ def make_plan(order: Order, shards: Sequence[Shard]) -> Plan:
     """The training that ``order`` asks for, of these rows.
 
     Raises:
-        ConfigError: nothing can be learnt from them, or nothing told about what was learnt.
+        ConfigError: nothing can be learnt from them, or the result could not be judged.
     """
     training: Counter[str] = Counter()
     held_out: Counter[str] = Counter()
@@ -170,7 +171,7 @@ def make_plan(order: Order, shards: Sequence[Shard]) -> Plan:
 
 
 def balanced(counts: Sequence[int], balance: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Weight of a row and rate at which rows are taken, by class, for so many rows of each.
+    """Weight of a row and rate at which rows are taken, by class. ``counts`` are the rows of each class.
 
     Weights are rows / (classes * rows of the class), as scikit-learn's ``class_weight="balanced"`` has them (King and
     Zeng 2001). A class that no training row has gets 0.

@@ -1,4 +1,4 @@
-"""Files that cannot be read, as for RQ's Retry: there is no use in it."""
+"""Turns errors of files that cannot be read into `ConfigError`, which RQ does not retry."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rqmem.errors import ConfigError, SourceError
 
 @contextmanager
 def told_as_for_a_person_to_mend() -> Iterator[None]:
-    """A file that cannot be read is not read better next time: `SourceError` becomes `ConfigError`, so no retries."""
+    """`SourceError` becomes `ConfigError`: a retry would read the same file, so a person has to mend it."""
     try:
         yield
     except SourceError as error:

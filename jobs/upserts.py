@@ -1,4 +1,4 @@
-"""``INSERT ... ON CONFLICT``, which SQLite and PostgreSQL have in the same words and SQLAlchemy under two names."""
+"""``INSERT ... ON CONFLICT``: the same in SQLite and PostgreSQL, but under two names in SQLAlchemy."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Files that a job makes: written whole or not at all, and the directory in which a run keeps what it is not done with.
+"""Files that a job makes, written whole or not at all, and the directory for a run's unfinished work.
 
-A file is written under another name in a directory of the same file system, brought to the disk, and renamed: whoever
-looks sees the old one or the new one, also after a power cut, and a full disk leaves the old one.
+A file is written under another name on the same file system, flushed to the disk, and renamed. A reader sees the old
+file or the new one, even after a power cut. If the disk is full, the old file stays.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _LEFT_SECONDS = 24 * 3600
 
 
 def write_draft(draft: Path, write: Callable[[BinaryIO], Any], for_path: Path) -> None:
-    """Write ``draft``, which is to become ``for_path``, and bring it to the disk.
+    """Write ``draft``, which will become ``for_path``, and flush it to the disk.
 
     Raises:
         ConfigError: it could not be written; nothing of it is left.
@@ -44,7 +44,7 @@ def write_draft(draft: Path, write: Callable[[BinaryIO], Any], for_path: Path) -
     except OSError as error:
         with suppress(OSError):
             draft.unlink()
-        kept = "what stood there before is unchanged" if for_path.exists() else "nothing was left there"
+        kept = "the file that was there is unchanged" if for_path.exists() else "no file was left there"
         raise ConfigError(
             f"{for_path} cannot be written: {error.strerror or error}; {kept}: make room, then run 'rqmem retry' on "
             "the job"
@@ -66,7 +66,7 @@ def publish(draft: Path, path: Path) -> None:
 
 @contextmanager
 def alone_in(directory: Path) -> Iterator[None]:
-    """Others who ask for the same on this machine wait. It ends with the process. Some network disks cannot lock."""
+    """A lock: other processes of this machine wait for it. It ends with the process. Some network disks cannot lock."""
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
         with suppress(OSError):
@@ -77,7 +77,7 @@ def alone_in(directory: Path) -> Iterator[None]:
 
 
 def write_whole(path: Path, write: Callable[[BinaryIO], Any]) -> None:
-    """Both, with the draft beside the file. Two processes may do it at once. Raises `ConfigError`."""
+    """`write_draft` next to the file, then `publish`. Two processes may do it at once. Raises `ConfigError`."""
     draft = path.with_name(f"{path.name}.{uuid4().hex[:8]}.draft")
     write_draft(draft, write, path)
     publish(draft, path)
@@ -86,9 +86,9 @@ def write_whole(path: Path, write: Callable[[BinaryIO], Any]) -> None:
 class WorkDirectory:
     """Where one run of a job keeps its shards, its half-trained learner and its drafts: ``MODEL.work-JOB``.
 
-    It stays when the job fails, for ``rqmem retry``. What is left of jobs that RQ no longer knows, and in which nothing
-    was written for a day, is removed by the next run for the same model. Where there is no job (a direct call) it goes
-    with this object.
+    It stays when the job fails, for ``rqmem retry``. The next run for the same model removes the directories of jobs
+    that RQ no longer knows, if nothing was written in them for a day. Without a job (a direct call) it is removed with
+    this object.
 
     Attributes:
         model: what the run makes.
@@ -129,10 +129,10 @@ class WorkDirectory:
                     self.remove_at(other)
 
     def remove(self) -> None:
-        """The run has come to its end."""
+        """The run has ended well."""
         self.remove_at(self.path)
 
     @staticmethod
     def remove_at(path: Path) -> None:
-        """Whatever is there."""
+        """Remove the directory, if it is there."""
         shutil.rmtree(path, ignore_errors=True)

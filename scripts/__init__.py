@@ -1,1 +1,1 @@
-"""Programs around rqmem: the demo, and what an application would write to use it."""
+"""Programs around rqmem: the demo, benches, simulations, and what an application would write to use it."""

@@ -1,9 +1,9 @@
-"""How recommended ceilings would have done: ``python -m scripts.back_test --output back_test.svg``.
+"""Shows how recommended ceilings would have done: ``python -m scripts.back_test --output back_test.svg``.
 
-Replays generated traces of peaks under three kinds of ceilings: one that stays as it is, 15 % above the highest peak so
-far, and the recommended one (`rqmem.policy.recommendation`). The last two are set anew each night, by what the journal
-would have by then: peaks in buckets by the day, and of a run that was stopped only where that was. Prints breaches and
-idle memory (ceiling minus peak), and draws ceilings over peaks. Nothing is measured on this machine.
+Replays generated traces of peaks under three kinds of ceilings: a fixed one, 15 % above the highest peak so far, and
+the recommended one (`rqmem.policy.recommendation`). The last two are set each night, by what the journal would have by
+then: peaks in buckets by day, and for a run that was stopped only the usage at that moment. Prints breaches and idle
+memory (ceiling minus peak), and draws ceilings over peaks. Nothing is measured on this machine.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ Trace = list[list[float]]
 
 @dataclass(frozen=True)
 class Night:
-    """A day as the journal has it: peaks of runs, as far as they were let, and how many were stopped."""
+    """A day in the journal: the peaks of its runs until they ended or were stopped, and how many were stopped."""
 
     seen_mb: Sequence[float]
     stopped: int
@@ -40,7 +40,7 @@ class Night:
 
 @dataclass(frozen=True)
 class Replay:
-    """A trace under one kind of ceiling, which was as in ``ceilings_mb`` each day."""
+    """A trace under one kind of ceiling. ``ceilings_mb`` has the ceiling of each day."""
 
     name: str
     ceilings_mb: list[float]
@@ -49,7 +49,7 @@ class Replay:
 
 
 def traces(days: int, runs: int, seed: int) -> dict[str, Trace]:
-    """One of each kind, with so many runs a day."""
+    """One trace of each kind, with ``runs`` runs a day."""
     rng = random.Random(seed)
 
     def trace(peak: Callable[[int], float]) -> Trace:
@@ -66,12 +66,12 @@ def traces(days: int, runs: int, seed: int) -> dict[str, Trace]:
 
 
 def fixed(nights: Sequence[Night]) -> float:
-    """The default, whatever happens."""
+    """Always the default."""
     return FIXED_MB
 
 
 def peak_so_far(nights: Sequence[Night]) -> float:
-    """Never less than before; what was stopped is taken to need as much more as in the recommendation."""
+    """Never lower than before. A stopped run counts as needing more, by the same rule as in the recommendation."""
     highest = 0.0
     for night in nights:
         top = max(night.seen_mb)
@@ -80,7 +80,7 @@ def peak_so_far(nights: Sequence[Night]) -> float:
 
 
 def recommended(nights: Sequence[Night]) -> float:
-    """By the days that the journal keeps."""
+    """The recommendation, made from the days that the journal keeps."""
     kept = list(reversed(nights))[:KEPT_DAYS]
     days = [Day(age + 0.5, Counter(map(bucket, night.seen_mb)), night.stopped) for age, night in enumerate(kept)]
     found = recommend(TypeHistory(days, float(len(kept))), WARNING_FRACTION)
@@ -140,8 +140,8 @@ def _draw_trace(axes: Any, kind: str, trace: Trace, done: Sequence[Replay]) -> N
     for each, colour in zip(done, ("tab:grey", "tab:orange", "tab:blue"), strict=True):
         axes.step(range(len(trace) + 1), [*each.ceilings_mb, each.ceilings_mb[-1]], where="post", color=colour,
                   linewidth=1.2, label=each.name)  # fmt: skip
-    told = ", ".join(f"{each.breaches} {each.name}" for each in done)
-    axes.set_title(f"{kind}: breaches {told}", loc="left")
+    counts = ", ".join(f"{each.breaches} {each.name}" for each in done)
+    axes.set_title(f"{kind}: breaches {counts}", loc="left")
     axes.set_xlim(0, len(trace))
     axes.set_ylim(0, None)
     axes.set_xlabel("days")

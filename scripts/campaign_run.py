@@ -1,4 +1,4 @@
-"""What a run of a campaign on this machine needs, and how it is judged: a Redis, a stand-in for Retell, the outcome.
+"""Starts what a campaign needs on this machine (a Redis, a stand-in for Retell), and judges the outcome.
 
 Used by `scripts.demo`, `scripts.test_campaign` and `scripts.load_test`.
 """
@@ -44,10 +44,10 @@ SHOWN_CHILDREN = 20
 
 @dataclass(frozen=True)
 class Outcome:
-    """Every customer, as the database and the stand-in have them.
+    """Every customer, by the database and by the stand-in.
 
-    ``campaign``: its status. ``failed_after_call``: there was a call, and nobody answered it, say. ``unaccounted``: the
-    two do not agree on it.
+    ``campaign`` is its status. ``failed_after_call``: a call was made and failed, for example because nobody answered.
+    ``unaccounted``: the database and the stand-in disagree.
     """
 
     campaign: str
@@ -84,7 +84,7 @@ class Outcome:
 
 
 def verdict(complete: bool) -> None:
-    """The last line."""
+    """Print the verdict, as the last line."""
     text, colour = ("every customer is accounted for exactly once", "green")
     if not complete:
         text, colour = ("SOMETHING IS MISSING OR DOUBLE", "red")
@@ -117,12 +117,12 @@ def look(campaign_id: int, calls: list[dict[str, Any]]) -> Outcome:
 
 
 def kind(failure: str | None) -> str:
-    """Why a call failed, without the number it failed for."""
+    """Why a call failed, without the phone number."""
     return (failure or "?").partition(", got")[0]
 
 
 def report_jobs(connection: Redis, job_ids: Iterable[str]) -> None:
-    """A line for each job and for each of its first children, from RQ and from rqmem's journal; how far they are."""
+    """Print a line for each job and each of its first children, from RQ and from the journal, and their progress."""
     click.echo(f"{'job':<32}{'outcome':<10}{'chunks':>7}{'peak MB':>9}{'breaches':>10}{'resumes':>9}{'seconds':>9}")
     for job_id in job_ids:
         run = execution_reader.run(connection, job_id)
@@ -151,7 +151,7 @@ def _report_job(connection: Redis, job_id: str, name: str, run: RunRecord) -> No
 
 
 def make_folder(path: Path) -> None:
-    """Make it where it is not there yet. Raises `ConfigError` where nothing can be written to it."""
+    """Make the folder if it is missing. Raises `ConfigError` if it cannot be written to."""
     try:
         path.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path):
@@ -162,9 +162,9 @@ def make_folder(path: Path) -> None:
 
 @contextmanager
 def own_folder(path: Path, database: str | None) -> Iterator[None]:
-    """The folder is ours until the block is left; what an older run has left of ``database`` in it is removed.
+    """Lock the folder until the block is left. Files of ``database`` that an older run left in it are removed.
 
-    Raises `ConfigError` where nothing can be written to it, or another run has it.
+    Raises `ConfigError` if it cannot be written to, or another run has it.
     """
     make_folder(path)
     with (path / "lock").open("ab") as file:
@@ -179,7 +179,7 @@ def own_folder(path: Path, database: str | None) -> Iterator[None]:
 
 @contextmanager
 def redis_server() -> Iterator[None]:
-    """The Redis that commands choose; an embedded one is ended again if we started it."""
+    """The Redis that rqmem's commands use. An embedded one is stopped at the end if this script started it."""
     if choose_url() is not None:
         yield
         return
@@ -194,7 +194,7 @@ def redis_server() -> Iterator[None]:
 
 @contextmanager
 def stand_in(faults: Faults) -> Iterator[str]:
-    """Retell's API, played by ``python -m seeds.retell_stand_in``; its URL and key are put into the environment."""
+    """Run ``python -m seeds.retell_stand_in`` in place of Retell's API. Its URL and key go into the environment."""
     with tempfile.TemporaryDirectory() as folder:
         ready = Path(folder) / "url"
         command = ["seeds.retell_stand_in", "--port", "0", "--api-key", API_KEY, "--ready-file", str(ready)]
@@ -212,7 +212,7 @@ def stand_in(faults: Faults) -> Iterator[str]:
 
 
 def _as_options(faults: Faults) -> list[str]:
-    """Those of the stand-in's command that set them."""
+    """The options of the stand-in's command that set these faults."""
     options: list[str] = []
     for name, value in faults.as_dict().items():
         option = f"--{name.replace('_', '-')}"
@@ -234,7 +234,7 @@ def calls_received(url: str) -> list[dict[str, Any]]:
 
 
 def python(*arguments: str) -> str:
-    """Run a Python program of the repository; what it prints. Its failure is ours."""
+    """Run a Python program of the repository and return what it prints. If it fails, exit with its code."""
     done = subprocess.run([sys.executable, *arguments], stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode:
         sys.exit(done.returncode)
@@ -242,6 +242,6 @@ def python(*arguments: str) -> str:
 
 
 def heading(text: str) -> None:
-    """A line that says what comes."""
+    """Print a heading."""
     click.secho(f"\n== {text}", bold=True)
     sys.stdout.flush()

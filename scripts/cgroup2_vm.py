@@ -1,4 +1,4 @@
-"""Run a command on Linux 6.1 with cgroup v2, as most production hosts have it, on this machine's own files.
+"""Runs a command on Linux 6.1 with cgroup v2, as most production hosts have it, on this machine's own files.
 
     python -m scripts.cgroup2_vm [--situation beside] -- .venv/bin/python -m pytest -q tests/worker/test_kernel_layer.py
 

@@ -1,4 +1,4 @@
-"""How the chunk size adapts: ``python -m scripts.chunk_size_plot --output chunk_size.svg``.
+"""Shows how the chunk size adapts: ``python -m scripts.chunk_size_plot --output chunk_size.svg``.
 
 Runs the simulated jobs (`scripts.simulated_jobs`) under one ceiling, prints what adaptive and fixed sizes cost, and
 draws chunk size and memory over time, one pair of panels a kind of job. Nothing is measured on this machine.
@@ -30,9 +30,11 @@ COLUMNS = 3
 def main(output: Path | None, ceiling_mb: int, items: int, seed: int) -> None:
     """Simulate how the chunk size adapts to kinds of jobs; print a table, and draw it."""
     jobs = catalogue(items, seed)
-    click.echo(f"Ceiling {ceiling_mb} MB, {BASELINE_MB} MB of it used before the job. Breaches, and the time beside")
-    click.echo("that of the items (between chunks, lost in breaches), as a fraction of that; adaptive chunks")
-    click.echo(f"begin with {DECLARED} items:\n")
+    click.echo(
+        f"Ceiling {ceiling_mb} MB, of which {BASELINE_MB} MB are used before the job. Adaptive chunks begin with"
+    )
+    click.echo(f"{DECLARED} items. Breaches, and overhead (time between chunks and lost in breaches, as a fraction of")
+    click.echo("the items' own):\n")
     click.echo(f"{'':<16}{'adaptive':>13}" + "".join(f"{f'fixed {size:,}':>16}" for size in FIXED))
     runs = [run(job, ceiling_mb, DECLARED) for job in jobs]
     for job, adaptive in zip(jobs, runs, strict=True):

@@ -1,8 +1,8 @@
-"""``make demo``: a campaign of 2,000 customers under a ceiling of 256 MB, from nothing to a summary.
+"""``make demo``: runs a campaign of 2,000 customers under a ceiling of 256 MB, and prints a summary.
 
-Starts an embedded Redis, a stand-in for Retell's API and a worker; seeds, enqueues, runs, and checks
-that every customer was called exactly once. Exit code 0 only then. What it starts it also ends, and its jobs are on a
-queue of its own, of which nothing waits afterwards.
+Starts an embedded Redis, a stand-in for Retell's API and a worker. Seeds and enqueues the campaign, runs it, and checks
+that every customer was called exactly once; only then the exit code is 0. It stops everything that it started. Its jobs
+are on a queue of its own, and none waits there afterwards.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def main(customers: int, seed: int, memory: float) -> None:
 
 
 def run(customers: int, seed: int, memory: str, folder: Path, url: str) -> bool:
-    """All of it; whether every customer has been called once, and every row of the plan is there."""
+    """Run the demo. Returns whether every customer has been called once, and every row of the plan is there."""
     started = time.monotonic()
     heading(f"Seeding {customers:,} customers")
     seeded = python("-m", "seeds.campaign", "--customers", str(customers), "--seed", str(seed), "--quiet")
@@ -78,7 +78,7 @@ def run(customers: int, seed: int, memory: str, folder: Path, url: str) -> bool:
 
 
 def count_rows(path: Path) -> int:
-    """Lines of a file without its header; 0 where there is none."""
+    """Lines of a file without its header; 0 if there is no file."""
     if not path.exists():
         return 0
     with path.open("rb") as file:

@@ -1,4 +1,4 @@
-"""How scripts draw with matplotlib, which is an extra: the option that names the file, and the file."""
+"""Draws with matplotlib, which is in the extra ``plot``: the option that names the file, and the file."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ output_option = click.option(
 
 @contextmanager
 def drawing(output: Path, width: float, height: float) -> Iterator[Any]:
-    """A figure of matplotlib's, in inches, saved at the end of the block. Raises `click.ClickException`."""
+    """A matplotlib figure of that size in inches, saved at the end of the block. Raises `click.ClickException`."""
     try:
         import matplotlib
 
         matplotlib.use("agg")
         from matplotlib import pyplot
     except ImportError:
-        raise click.ClickException("nothing is drawn without matplotlib: pip install 'rqmem[plot]'") from None
+        raise click.ClickException("drawing needs matplotlib: pip install 'rqmem[plot]'") from None
     matplotlib.rcParams.update({"svg.hashsalt": "rqmem", "font.size": 8, "axes.spines.top": False})
     figure = pyplot.figure(figsize=(width, height), layout="constrained")
     yield figure

@@ -1,4 +1,4 @@
-"""Enqueue a seeded campaign, as an application would: ``python -m scripts.enqueue_campaign 1``."""
+"""Enqueues a seeded campaign, as an application would: ``python -m scripts.enqueue_campaign 1``."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from scripts.harness import one_line_errors
 
 @click.command()
 @click.argument("campaign_id", type=int)
-@click.option("--call-plan", type=click.Path(), help="Also export the call plan to this CSV file, before.")
-@click.option("--batches", is_flag=True, help="Call in batches. Again: also follow up those that no job does.")
+@click.option("--call-plan", type=click.Path(), help="Also export the call plan to this CSV file, first.")
+@click.option("--batches", is_flag=True, help="Call in batches. Run again to follow up batches that were left.")
 @click.option("--queue", metavar="NAME", help="Instead of the jobs' own.")
 def main(campaign_id: int, call_plan: str | None, batches: bool, queue: str | None) -> None:
     """Enqueue the campaign CAMPAIGN_ID; prints the ids of the jobs."""

@@ -1,4 +1,4 @@
-"""What the scripts share: their errors, a Redis of their own, environments without settings, the end of a worker."""
+"""Shared by the scripts: errors in one line, a Redis of their own, a clean environment, running programs."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def one_line_errors(script: str) -> Iterator[None]:
 
 @contextmanager
 def own_redis() -> Iterator[str]:
-    """The URL of an embedded Redis that nobody else uses; at the end it is gone with its data."""
+    """The URL of an embedded Redis that nobody else uses. At the end it is stopped and its data are removed."""
     with tempfile.TemporaryDirectory(prefix="rqmem-script-") as folder:
         try:
             yield embedded.start(Path(folder)).url
@@ -51,13 +51,13 @@ def own_redis() -> Iterator[str]:
 
 
 def without_settings(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """The environment without rqmem's settings, those of an rqmem.ini too: scripts show rqmem with its defaults."""
+    """The environment without rqmem's settings and config file, so that a script uses rqmem with its defaults."""
     clean = {name: value for name, value in environ.items() if not name.startswith(_SETTINGS)}
     return clean | {FILE_VARIABLE: os.devnull}
 
 
 def error_of(job: Job) -> str:
-    """What its last execution raised, in one line; empty: nothing."""
+    """What the job's last execution raised, in one line; empty if nothing."""
     result = job.latest_result()
     return what_was_raised((result.exc_string if result else None) or "")
 

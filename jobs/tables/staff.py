@@ -98,7 +98,7 @@ class StagedAssignment(Base):
 
     __tablename__ = "staged_assignments"
     __table_args__ = (
-        # As they are applied, and to find what stands earlier in the input for the same two.
+        # In the order in which they are applied; also finds an earlier line of the input for the same two.
         Index("ix_staged_assignments_staff", "run", "staff_id", "position"),
         Index("ix_staged_assignments_pair", "run", "staff_id", "event_type_id", "position"),
     )

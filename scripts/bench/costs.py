@@ -6,14 +6,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import click
+import psutil
 from rq import Queue
 from rq.job import Job, JobStatus
 
-from rqmem.measure import process_tree, procfs
 from rqmem.testing import wait_until
 from scripts.bench import jobs
 from scripts.bench.measuring import resident_mb
@@ -95,9 +94,10 @@ class _Figures:
 
 
 def _figures(pid: int, queue: Queue) -> _Figures:
-    zombies = sum(process_tree.is_zombie(child) for child in procfs.read_children(pid))
+    process = psutil.Process(pid)
     keys: Any = queue.connection.dbsize()
-    return _Figures(resident_mb(pid), len(list(Path(f"/proc/{pid}/fd").iterdir())), zombies, keys)
+    zombies = sum(child.status() == psutil.STATUS_ZOMBIE for child in process.children())
+    return _Figures(resident_mb(pid), process.num_fds(), zombies, keys)
 
 
 def _show(count: int, seen: _Figures, good: int) -> None:

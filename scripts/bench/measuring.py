@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import click
+import psutil
 from redis import Redis
 from rq.job import Job, JobStatus
 
-from rqmem.measure import procfs
 from rqmem.units import MB, to_mb
 from rqmem.worker import linux
 from scripts import harness
@@ -66,9 +66,9 @@ def result_of(job: Job) -> Any:
     return job.return_value()
 
 
-def resident_mb(pid: int | str = "self") -> float:
-    """Of a process, now, in MB."""
-    return to_mb(procfs.parse_resident_pages(Path(f"/proc/{pid}/statm").read_bytes()) * procfs.PAGE_BYTES)
+def resident_mb(pid: int | None = None) -> float:
+    """Of a process (None: this one), now, in MB."""
+    return to_mb(psutil.Process(pid).memory_info().rss)
 
 
 def peak_mb() -> float:

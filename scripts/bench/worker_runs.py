@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import click
+import psutil
 from rq import Queue, Worker
 from rq.job import Job
 
@@ -27,7 +28,6 @@ from rqmem.testing import wait_until
 
 ROOT = Path(__file__).parents[2]
 QUEUE = "bench"
-_TICKS = os.sysconf("SC_CLK_TCK")
 LONGEST_SECONDS = 300.0
 _START_SECONDS = 20.0
 
@@ -145,29 +145,22 @@ def serving(how: How) -> Iterator[Running]:
 
 def cpu_share(pid: int, wait: Callable[[], object]) -> float:
     """CPU of one process while ``wait()`` runs, as a part of one core, without its children's."""
-    before, began = _cpu_seconds(pid), time.monotonic()
+    process = psutil.Process(pid)
+    before, began = process.cpu_times(), time.monotonic()
     wait()
-    return (_cpu_seconds(pid) - before) / (time.monotonic() - began)
-
-
-def _cpu_seconds(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / _TICKS
+    after = process.cpu_times()
+    return (after.user + after.system - before.user - before.system) / (time.monotonic() - began)
 
 
 def stolen_since_now() -> Callable[[], float]:
-    """Returns what tells how much of the machine's time the host took since (steal in proc_stat(5)), in per cent."""
-    before = _jiffies()
+    """Returns a function that says how much CPU time the host took from this machine since, in per cent."""
+    before = psutil.cpu_times()
 
     def since() -> float:
-        passed = [now - then for now, then in zip(_jiffies(), before, strict=True)]
-        return 100 * passed[7] / max(1, sum(passed[:8]))
+        now = psutil.cpu_times()
+        return 100 * (now.steal - before.steal) / max(0.01, sum(now[:8]) - sum(before[:8]))
 
     return since
-
-
-def _jiffies() -> list[int]:
-    return [int(field) for field in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]]
 
 
 def milliseconds_between(first: Job, second: Job) -> float | None:

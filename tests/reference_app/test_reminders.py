@@ -192,7 +192,7 @@ def test_an_sms_is_one_sms(name: str, title: str, zone_name: str) -> None:
 @pytest.mark.parametrize(
     ("names", "line"),
     [
-        (["smss"], "no reminder type is called 'smss': did you mean 'sms'?"),
+        (["smss"], "no reminder type is called 'smss': did you mean sms?"),
         (["sms", "fax"], "no reminder type is called 'fax': there are push, sms, whatsapp, email"),
     ],
 )
@@ -274,7 +274,7 @@ def test_what_answers_say_of_a_provider() -> None:
         (None, {}, "none of REMINDER_PUSH_URL, REMINDER_SMS_URL, REMINDER_WHATSAPP_URL, REMINDER_EMAIL_URL is set"),
         ([SMS], {"REMINDER_EMAIL_URL": "json://h/{to}"}, "REMINDER_SMS_URL is not set"),
         (None, {"REMINDER_SMS_URL": "json://user:hunter2@h"}, "REMINDER_SMS_URL has no {to} in it"),
-        (None, {"REMINDER_SMS_URL": "jsn://hunter2@h/{to}"}, "no service jsn://; did you mean json://?"),
+        (None, {"REMINDER_SMS_URL": "jsn://hunter2@h/{to}"}, "no service jsn://; did you mean json?"),
         (None, {"REMINDER_SMS_URL": "hunter2 {to}"}, "it must begin with a service"),
         (None, {"REMINDER_SMS_URL": "twilio://hunter2/{to}"}, "what follows twilio:// is not what that service needs"),
         (None, {"REMINDER_EMAIL_URL": "mailto://u:hunter2@h.de/{to}/a@h.de"}, "has other recipients than {to}"),
