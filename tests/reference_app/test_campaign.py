@@ -383,7 +383,7 @@ def test_what_is_no_answer_of_the_api_is_no_outcome(
     with monkeypatch.context() as patched:
         for body in b"{}", b"[]", b'{"call_id": null}', b'{"call_id": ', b"":
             patched.setattr(retell.service, "post", lambda *request, body=body: Answer(200, body))
-            with pytest.raises(RetellUnavailable, match="does not speak as it does"):
+            with pytest.raises(RetellUnavailable, match="the answer is not one of Retell"):
                 ProcessRetellAICampaignJob.run(campaign_id=1)
             assert set(statuses(database)) == {"calling"}
         with RetellApi() as api, pytest.raises(AnswerLost):

@@ -415,7 +415,7 @@ def test_a_bad_row_in_a_slice_fails_the_whole_and_says_where(
         ({"encoding": "utf-99"}, "there is no encoding 'utf-99'"),
         ({"columns": {"id": "call_id"}}, "give an object with id, label and numeric, categorical, text"),
         ({"columns": {"id": "call_id", "label": "outcome"}}, "there is nothing to learn from"),
-        ({"columns": {"id": "a", "label": "b", "text": ["b"]}}, "'b' stands there twice"),
+        ({"columns": {"id": "a", "label": "b", "text": ["b"]}}, "'b' is named twice"),
         ({"columns": {"id": "a", "label": "b", "text": "b"}}, "text is 'b': give a list of names"),
         ({"model": "/nowhere/at/all.npz"}, "there is no directory /nowhere/at: make it"),
     ],
@@ -494,7 +494,7 @@ def test_a_model_is_replaced_whole_or_not_at_all(rows: Path, model: Path) -> Non
         try:
             save_model(model, new, "another", "now", model.parent)
         except ConfigError as error:
-            line = f"{model} cannot be written: File too large; what stood there before is unchanged: make room"
+            line = f"{model} cannot be written: File too large; the file that was there is unchanged: make room"
             os._exit(0 if str(error).startswith(line) else 1)
         finally:
             os._exit(2)

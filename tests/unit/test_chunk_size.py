@@ -324,7 +324,7 @@ def test_without_the_plotting_library_the_table_is_there_and_one_line_says_what_
     done = CliRunner().invoke(main, ["--items", "2000", "--output", str(tmp_path / "chunk_size.svg")])
     assert done.exit_code == 1
     assert "heavy blocks" in done.output
-    assert done.stderr == "Error: nothing is drawn without matplotlib: pip install 'rqmem[plot]'\n"
+    assert done.stderr == "Error: drawing needs matplotlib: pip install 'rqmem[plot]'\n"
 
 
 def test_a_file_it_cannot_draw_is_refused_before_anything_runs() -> None:
