@@ -1,8 +1,8 @@
-"""Whether rqmem finds what is wrong: ``python -m scripts.insight [--minutes 5]``.
+"""Tests whether rqmem finds what is wrong: ``python -m scripts.insight [--minutes 5]``.
 
 A real worker runs leaking, caching, drifting and healthy jobs (`scripts.insight_jobs`) on a Redis of its own; then
-``rqmem report``, ``recommend``, ``status`` and ``exporter`` are asked. Ends with 1 where one of them does not name the
-right job types, or two of them tell different figures.
+``rqmem report``, ``recommend``, ``status`` and ``exporter`` are asked. Ends with 1 if one of them does not name the
+right job types, or two of them disagree.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ Samples = Mapping[tuple[str, frozenset[tuple[str, str]]], float]
 
 @dataclass(frozen=True)
 class Views:
-    """What four commands tell at one time, job types by their paths."""
+    """What four commands say at one time; job types by their paths."""
 
     report: dict[str, dict[str, Any]]
     recommended: dict[str, dict[str, Any]]
@@ -49,19 +49,19 @@ class Views:
     page: Samples
 
     def metric(self, name: str, job: str, **labels: str) -> float:
-        """Of a job type; 0 where the page has none."""
+        """The value of a metric for a job type; 0 if the page has none."""
         return self.page.get((name, frozenset({"job_type": job, **labels}.items())), 0.0)
 
     def summed(self, name: str, job: str) -> float:
-        """Over all other labels."""
+        """The sum of a metric over all other labels."""
         return sum(value for (each, labels), value in self.page.items() if each == name and ("job_type", job) in labels)
 
 
 @contextmanager
 def worked(url: str, progress: Callable[[int], float]) -> Iterator[int]:
-    """Run rounds of all job types on a worker until ``progress(rounds)`` is 1; how many executions there were.
+    """Run rounds of all job types on a worker until ``progress(rounds)`` is 1. Yields the number of executions.
 
-    The worker is there, and idle, until the end.
+    The worker stays, idle, until the block is left.
     """
     command = ["rqmem", "worker", insight_jobs.QUEUE, "--memory", str(MEMORY_MB), "--name", WORKER]
     options = ["--log-level", "warning", "--isolation", "warm"]
@@ -92,7 +92,7 @@ def worked(url: str, progress: Callable[[int], float]) -> Iterator[int]:
 
 
 def look(url: str) -> Views:
-    """Ask the commands."""
+    """Run the commands and read what they print."""
     report = json.loads(_command(url, "report", "--json"))
     recommended = json.loads(_command(url, "recommend", "--json"))
     status = json.loads(_command(url, "status", "--json"))
@@ -110,7 +110,7 @@ def look(url: str) -> Views:
 
 
 def complaints(views: Views) -> list[str]:
-    """What is not as it should be; empty: the right ones are named, with equal figures."""
+    """What is wrong with the views; empty if they name the right job types, with equal figures."""
     found = [f"{job} is missing in {where}" for where, job in _missing(views)]
     return found or [*_misnamed(views), *_unequal(views)]
 
@@ -125,28 +125,28 @@ def _missing(views: Views) -> Iterator[tuple[str, str]]:
 
 
 def _misnamed(views: Views) -> Iterator[str]:
-    """Leaks and breaches of others than those that leak and drift, or none of those."""
+    """Views that blame another job type for a leak or a breach, or none at all."""
     leaking, drifting = NAMES["Leaking"], NAMES["Drifting"]
     for what, guilty, metric in (
         ("leaks", leaking, "rqmem_job_leaks_total"),
         ("breaches", drifting, "rqmem_job_breaches_total"),
     ):
-        told = {
+        blamed = {
             "report": {job for job, row in views.report.items() if _count(row[what])},
             "status": {job for job, row in views.status.items() if _count(row[what])},
             "exporter": {job for job in NAMES.values() if views.summed(metric, job)},
         }
-        for where, jobs in told.items():
+        for where, jobs in blamed.items():
             if jobs != {guilty}:
-                yield f"{where} tells of {what} of {sorted(jobs) or 'none'}: it is {guilty}"
+                yield f"{where} reports {what} for {sorted(jobs) or 'none'}, not for {guilty} alone"
     for name, guilty in (("leak", leaking), ("breaches", drifting)):
         texts = [each["text"] for each in views.troubles if each["name"] == name]
         if len(texts) != 1 or guilty not in texts[0]:
-            yield f"status has {name} in {texts or 'no trouble'}: it is {guilty}"
+            yield f"status reports {name} in {texts or 'no problem'}, not for {guilty}"
     if not any("Record" in each["text"] for each in views.troubles if each["name"] == "leak"):
         yield "status does not name the type of object that leaks"
     if (found := views.report[leaking]["leak_per_run_mb"]) is None or not 0.7 < found < 2.5:
-        yield f"the leak is told to be {found} MB a run: it is some 1.5"
+        yield f"report says the leak is {found} MB a run; it is about 1.5 MB"
     for job, row in views.recommended.items():
         wanted, now = (row["recommended"] or {}).get("ceiling_mb", 0), row["ceiling_mb"]
         if (wanted > now) != (job == drifting):
@@ -154,7 +154,7 @@ def _misnamed(views: Views) -> Iterator[str]:
 
 
 def _unequal(views: Views) -> Iterator[str]:
-    """Where two of them tell different figures of a job type."""
+    """Figures of a job type on which two views disagree."""
     for job in NAMES.values():
         report, status, advice = views.report[job], views.status[job], views.recommended[job]
 
@@ -177,13 +177,13 @@ def _unequal(views: Views) -> Iterator[str]:
             "items": [report["items"], page("items_total")],
             "peaks": [report["runs"], page("peak_bytes_count")],
         }  # fmt: skip
-        for what, told in figures.items():
-            if len(set(told)) != 1:
-                yield f"{what} of {job} differ: {told}"
+        for what, values in figures.items():
+            if len(set(values)) != 1:
+                yield f"{what} of {job} differ: {values}"
 
 
 def _count(what: Any) -> int:
-    """Breaches in all, or a number."""
+    """The total of a breakdown, or the number itself."""
     return int(what["total"] if isinstance(what, dict) else what)
 
 
@@ -201,7 +201,7 @@ def _command(url: str, *arguments: str) -> str:
 
 
 def _page(url: str) -> Samples:
-    """The exporter's, asked for as Prometheus does."""
+    """The exporter's page, read as Prometheus reads it."""
     from prometheus_client.parser import text_string_to_metric_families
 
     with running("rqmem", "exporter", "--port", "0", env=_environ(url), stderr=subprocess.PIPE, text=True) as exporter:
@@ -220,7 +220,7 @@ def _environ(url: str) -> dict[str, str]:
 @click.command()
 @click.option("--minutes", type=click.FloatRange(min=0.2), default=5, show_default=True, help="How long jobs come.")
 def main(minutes: float) -> None:
-    """Run the jobs, ask, and say whether all is as it should be."""
+    """Run the jobs, ask the commands, and report whether they found what is wrong."""
     with own_redis() as url:
         began = time.monotonic()
         with worked(url, lambda _: (time.monotonic() - began) / (60 * minutes)) as count:

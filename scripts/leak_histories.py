@@ -1,4 +1,4 @@
-"""How well leaks are told from what only looks like one: ``python -m scripts.leak_histories [--histories 1000]``.
+"""Tests how well leaks are told apart from lookalikes: ``python -m scripts.leak_histories [--histories 1000]``.
 
 Simulated histories of a warm horse, run through the policies that the worker uses (`rqmem.policy.leaks` and
 `rqmem.policy.recycling`): healthy ones, in which every leak found is a false alarm, and leaks of 10 KB to 10 MB a run
@@ -43,7 +43,7 @@ def nothing(chance: random.Random) -> Keeps:
 
 
 def imports(chance: random.Random) -> Keeps:
-    """At its first run, and at two later ones that come to other branches of the code."""
+    """Imports in the first run, and in two later ones that reach other branches of the code."""
     sizes = {run: chance.randrange(2 * MB, 15 * MB) for run in (0, chance.randrange(1, 50), chance.randrange(50, 800))}
     return lambda run, _: sizes.get(run, 0)
 
@@ -55,7 +55,7 @@ def cache_that_fills(chance: random.Random) -> Keeps:
 
 
 def cache_by_key(chance: random.Random) -> Keeps:
-    """Each run asks for some of so many keys; what was asked for stays."""
+    """Each run asks for some of a number of keys; what was asked for stays."""
     keys, size, asked = chance.randrange(200, 2000), chance.randrange(10 * MB, 40 * MB), chance.randrange(1, 20)
     known: set[int] = set()
 
@@ -70,7 +70,7 @@ def cache_by_key(chance: random.Random) -> Keeps:
 
 
 def fragmentation(chance: random.Random) -> Keeps:
-    """Holes that come and go: a walk that is drawn back, the more the farther it went."""
+    """Holes in the heap that come and go: a random walk that is pulled back to the middle."""
     step, span = chance.randrange(200 * KB, 3 * MB), chance.randrange(4 * MB, 25 * MB)
     at = 0.0
 
@@ -84,7 +84,7 @@ def fragmentation(chance: random.Random) -> Keeps:
 
 
 def leak_of(bytes_per_run: int) -> Callable[[random.Random], Keeps]:
-    """So much each run, a third more or less."""
+    """``bytes_per_run`` in each run, give or take a third."""
     return lambda chance: lambda run, chance: round(bytes_per_run * chance.uniform(0.67, 1.33))
 
 

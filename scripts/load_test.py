@@ -55,7 +55,7 @@ FILE = click.Path(dir_okay=False, path_type=Path)
 )  # fmt: skip
 @click.option(
     "--memory", "ceilings_mb", type=click.IntRange(LEAST_MB), metavar="MB", multiple=True, default=[128],
-    show_default=True, help="A worker's ceiling, beside the declared ones; may be repeated.",
+    show_default=True, help="A worker's ceiling, in addition to the declared ones; may be repeated.",
 )  # fmt: skip
 @click.option(
     "--timeout", type=click.IntRange(1), default=300, show_default=True, help="Of a job on those, in seconds."
@@ -109,7 +109,7 @@ def main(
 
 
 def check(*files: Path) -> None:
-    """Raise `ConfigError` for what would fail only after the runs."""
+    """Raise `ConfigError` for anything that would fail only after the runs."""
     for path in files:
         if not path.absolute().parent.is_dir():
             raise ConfigError(f"{path}: there is no directory {path.absolute().parent}; make it, or name another")
@@ -126,7 +126,7 @@ def few_of(many: int) -> int:
 
 
 def trials(job: LoadedJob, many: int, ceilings_mb: Sequence[int], timeout: int, *, naive: bool) -> list[Trial]:
-    """All runs of a job, in this order; what comes of one with a lower ceiling tells whether the next is needed."""
+    """All runs of a job, in this order. A run with a lower ceiling decides whether the next one is needed."""
     counts = sorted({job.records(few_of(many)), job.records(many)})
     few = counts[0]
     as_it_is = counts if job.fixed_class is None else counts[-1:]
@@ -145,7 +145,7 @@ def trials(job: LoadedJob, many: int, ceilings_mb: Sequence[int], timeout: int, 
 
 
 def run_all(bench: Bench, plan: Sequence[tuple[LoadedJob, list[Trial]]], many: int) -> Found:
-    """Seed and run, telling each run as it ends."""
+    """Seed and run, and print each run as it ends."""
     began = time.monotonic()
     runs: list[Measured] = []
     idle: list[Idle] = []
@@ -169,7 +169,7 @@ def run_all(bench: Bench, plan: Sequence[tuple[LoadedJob, list[Trial]]], many: i
 
 @contextmanager
 def own_server(folder: Path) -> Iterator[Redis]:
-    """A Redis that nobody else uses, and no setting of rqmem's from outside; what is left of workers ends up here."""
+    """A Redis that nobody else uses, and no settings from outside. This process adopts what workers leave behind."""
     before = dict(os.environ)
     replace_environ(without_settings(before))
     server = embedded.start(folder)

@@ -1,8 +1,8 @@
-"""A queue of a script's own, on what may be somebody's Redis.
+"""A queue of a script's own, on a Redis that may belong to somebody else.
 
-Others' workers do not take its jobs, which talk to a stand-in and to a database that are the script's, and its worker
-does not take others' jobs. What is left of them at the end, however the script ends, is removed: nobody would take it
-up, and `rqmem status` would ask for a worker. A script that is killed leaves it.
+Other workers must not take the script's jobs, which use the script's database and its stand-in for Retell, and its
+worker must not take other jobs. At the end, however the script ends, the jobs that are left are removed: nobody would
+run them, and `rqmem status` would ask for a worker. A script that is killed leaves them.
 """
 
 from __future__ import annotations
@@ -24,20 +24,19 @@ from rqmem.job import tree
 
 @contextmanager
 def own_queue(connection: Redis, prefix: str, *, keep_ended: bool = False) -> Iterator[Queue]:
-    """A queue that is forgotten when the block is left, in which its workers must have ended.
+    """A queue that is removed when the block is left. Its workers must have ended by then.
 
     Args:
-        keep_ended: jobs that have ended stay, for rq-dashboard, and their queue with them: until the next script's
-            with the same prefix.
+        keep_ended: jobs that have ended stay for rq-dashboard, with their queue, until a script runs with this prefix.
     """
     queue = Queue(f"{prefix}-{os.getpid()}", connection=connection)
     for old in Queue.all(connection=connection):
         if old.name.startswith(f"{prefix}-") and not unfinished(old) and not Worker.count(queue=old):
-            forget(old)  # no worker: none has a job in hand that is in no registry yet
+            forget(old)  # without a worker, no job can be on its way to a registry
     try:
         yield queue
     finally:
-        with contextlib.suppress(redis.RedisError):  # it is away: what came first is what must be said
+        with contextlib.suppress(redis.RedisError):  # Redis is gone: the first error matters
             forget(queue, unfinished(queue) if keep_ended else None)
 
 
@@ -48,7 +47,7 @@ def unfinished(queue: Queue) -> list[str]:
 
 
 def forget(queue: Queue, job_ids: list[str] | None = None) -> None:
-    """Remove these jobs; by default all, those that have ended too, and the queue."""
+    """Remove these jobs. By default remove all jobs, also those that have ended, and the queue."""
     connection = queue.connection
     ended = (queue.finished_job_registry, queue.failed_job_registry, queue.canceled_job_registry)
     for job_id in unfinished(queue) if job_ids is None else job_ids:

@@ -1,7 +1,7 @@
 """``make pictures``: makes README's pictures anew, in docs/pictures/. Three minutes.
 
-What commands print stands there as they printed it: of the demo, and of a worker with a job that leaks and one whose
-needs grow (`scripts.insight`). The plots are those that `scripts.back_test` and `scripts.chunk_size_plot` draw.
+They show what commands really print: for the demo, and for a worker with a job that leaks and one whose needs grow
+(`scripts.insight`). The plots are those that `scripts.back_test` and `scripts.chunk_size_plot` draw.
 """
 
 from __future__ import annotations

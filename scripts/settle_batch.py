@@ -1,6 +1,6 @@
-"""A person says whether Retell has accepted a batch: ``python -m scripts.settle_batch ID --sent`` (or ``--not-sent``).
+"""Records whether Retell has accepted a batch: ``python -m scripts.settle_batch ID --sent`` (or ``--not-sent``).
 
-For batches of which the API could not tell (`jobs.campaign_batches`): Retell's dashboard shows batches by name.
+For a batch whose fate the API could not tell (`jobs.campaign_batches`). Retell's dashboard shows batches by name.
 """
 
 from __future__ import annotations

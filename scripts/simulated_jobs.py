@@ -1,4 +1,4 @@
-"""Jobs that exist as figures only, worked through in chunks: what `rqmem.policy.chunk_size` is tested and drawn with.
+"""Simulated jobs that work in chunks. `rqmem.policy.chunk_size` is tested and drawn with them.
 
 A job is what each item costs in memory and time. A run takes chunks of the size the policy names, adds up usage, and
 at a breach goes on from the last finished chunk in a new horse, as rqmem does. No clock, no process; seeded, so the
@@ -86,7 +86,7 @@ class Run:
 
     @property
     def overhead(self) -> float:
-        """Time beside the items' own, as a fraction of that: between chunks, and lost in breaches."""
+        """Time between chunks and lost in breaches, as a fraction of the time that the items take."""
         return self.steps[-1].at_seconds / self.job.seconds - 1
 
 

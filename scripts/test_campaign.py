@@ -1,8 +1,8 @@
-"""A campaign from nothing to its last call: ``python -m scripts.test_campaign --customers 1000``.
+"""Runs a campaign from its first to its last call: ``python -m scripts.test_campaign --customers 1000``.
 
-Seeds a campaign, enqueues its job on a queue of its own, starts workers for that, follows it with a progress bar, and
-holds what the database says against what the stand-in for Retell received. Exit code 0 only where every customer is
-accounted for exactly once. The database is ``DATABASE_URL``, else a new file in ``.campaign/`` (``--folder``), where
+Seeds a campaign, enqueues its job on a queue of its own, starts workers, and follows the job with a progress bar. Then
+it compares the database with what the stand-in for Retell received. Exit code 0 only if every customer is accounted for
+exactly once. The database is ``DATABASE_URL``, else a new file in ``.campaign/`` (``--folder``), where
 the workers' logs are too.
 """
 
@@ -62,7 +62,7 @@ def _faults(context: click.Context, parameter: click.Parameter, given: tuple[str
 
 @dataclass(frozen=True)
 class Workers:
-    """So many workers, with that ceiling in MB, whose logs go to that folder."""
+    """``number`` workers with the ceiling ``memory`` in MB. Their logs go to ``folder``."""
 
     number: int
     memory: str
@@ -70,7 +70,7 @@ class Workers:
 
     @contextmanager
     def working(self, queue: str) -> Iterator[Callable[[], bool]]:
-        """They work on that queue until the end of the block. Yields whether any is alive."""
+        """Run the workers on that queue until the block is left. Yields a function: whether any is alive."""
         command = [*WORKER, "--queue", queue, "--memory", self.memory]
         processes: list[subprocess.Popen[bytes]] = []
         try:
@@ -85,11 +85,11 @@ class Workers:
                 end(process)
 
     def log(self, number: int) -> Path:
-        """Of that worker."""
+        """The log of a worker."""
         return self.folder / f"worker-{number}.log"
 
     def last_words(self) -> str:
-        """Why one has ended or a job has failed, and where more of it is."""
+        """The last lines of the logs, and where the logs are."""
         logs = "\n".join(self.log(number).read_text(errors="replace") for number in range(1, self.number + 1))
         return f"{last_words(logs)}   ({self.folder}/)"
 
@@ -127,7 +127,7 @@ def main(customers: int, seed: int, batches: bool, workers: int, memory: float, 
 
 
 def run(count: int, seed: int, batches: bool, workers: Workers, url: str) -> bool:
-    """One campaign; whether it is complete. Of its queue nothing is left."""
+    """Run one campaign. Returns whether it is complete. Its queue is removed."""
     engine = open_database()
     create_schema(engine)
     connection = rqmem.connect()
@@ -164,7 +164,7 @@ def follow(
     show: Callable[[int], object],
     last_words: Callable[[], str],
 ) -> None:
-    """Until the campaign is completed, or nothing is left that could complete it."""
+    """Wait until the campaign is completed, or nothing is left that could complete it."""
     settled = select(func.count()).where(Customer.campaign_id == campaign_id, Customer.status.not_in(OPEN))
     looks, waits = 0, False
     while True:

@@ -1,11 +1,11 @@
 """Tries each mechanism for real: ``python -m scripts.test_memory_management``.
 
-Tracking, collection, ceiling, chunking, splitting, resume and alert, each by a small job on a real worker with default
-settings, on the Redis that rqmem uses here. Prints a line with figures for each; takes about 15 seconds. Exit code 0:
-all hold; 1: one does not, or the worker failed.
+The mechanisms are tracking, collection, ceiling, chunking, splitting, resume and alert. For each, a small job runs on a
+real worker with default settings, on the Redis that rqmem uses here. Prints a line with figures for each; takes about
+15 seconds. Exit code 0: all hold; 1: one does not, or the worker failed.
 
-Queue, worker and jobs have names of their own, and are removed again with all that was remembered of them. Where other
-workers on that Redis send alerts, those of this script are sent too.
+Queue, worker and jobs have names of their own. At the end they are removed, and their history too. If other workers on
+that Redis send alerts, the alerts of this script are sent too.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _LINES = 30  # of the worker's log, shown when something does not hold
 def main(url: str | None, memory: float) -> None:
     """Walk through rqmem's mechanisms on a real worker, and say of each whether it holds."""
     if memory < 96:
-        raise click.UsageError(f"--memory {memory:g}: give 96 MB at least, jobs here hold 40 MB beside Python")
+        raise click.UsageError(f"--memory {memory:g}: give 96 MB at least, since jobs here hold 40 MB on top of Python")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that what is ours is removed
     if url:
         os.environ["RQMEM_REDIS_URL"] = url

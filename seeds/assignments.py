@@ -16,7 +16,7 @@ from seeds.people import PEOPLE
 
 STAFF, EVENT_TYPES = 1_000, 60
 INACTIVE = 0.05
-EXCLUSIVE_EVERY, GROUP = 3, 4  # each third event type is exclusive, within a group of so many
+EXCLUSIVE_EVERY, GROUP = 3, 4  # each third event type is exclusive, within a group of four
 BAD = 0.05  # in equal shares: unknown staff, unknown event type, no staff, no such role
 
 SUBJECTS = ("intro-call", "demo", "support", "onboarding", "review", "training", "audit", "home-visit")

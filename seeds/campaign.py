@@ -1,8 +1,8 @@
 """Seeds the database with one campaign: ``python -m seeds.campaign --customers 2000 --seed 7``.
 
-Streams: memory is the same for two thousand customers and for a million. Customers are committed
-batch by batch, and the campaign has the status ``seeding`` until the last one is in: a run that is
-cut off leaves a campaign that nobody takes for whole. ``--fresh`` clears such remains away.
+It needs the same memory for two thousand customers and for a million. Customers are committed batch by batch. Until the
+last one is written the campaign has the status ``seeding``, so a run that was cut off leaves no campaign that looks
+complete. ``--fresh`` removes what is left of such runs.
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ def seed_campaign(
 ) -> Seeded:
     """Write a new campaign with ``count`` customers; the schema must exist.
 
-    ``on_batch`` is told the number of rows after each commit. Whatever is raised on the way leaves
-    a campaign of status ``seeding`` behind.
+    ``on_batch`` is called with the number of rows after each commit. An error on the way leaves a campaign with the
+    status ``seeding``.
     """
     name = name or f"Seed {seed}, {count:,} customers"
     campaign = insert(Campaign).values(name=name, from_number=from_number, agent_id=agent_id, status="seeding")

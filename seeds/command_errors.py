@@ -13,7 +13,7 @@ from rqmem.errors import RqmemError
 
 @contextmanager
 def one_line_errors(go_on: str) -> Iterator[None]:
-    """End the process where the block raises what a person has to know. ``go_on``: what to do after Ctrl-C."""
+    """Print an error of the block in one line, and end the process. ``go_on``: what to do after Ctrl-C."""
     try:
         yield
         return

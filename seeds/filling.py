@@ -1,4 +1,4 @@
-"""Writes streams of rows to tables and CSV files so that a run can be cut off anywhere and gone on with.
+"""Writes streams of rows to tables and CSV files. A run that is cut off anywhere can be resumed.
 
 A stream is a function of (seed, count, start): the rows from ``start`` on, the same whenever they are asked for. So it
 is enough to know how many are there (`seeds.ledger`). Memory is that of one batch, whatever is written.

@@ -1,7 +1,7 @@
-"""How far each part of a large dataset is, kept in the database that it goes to.
+"""Keeps the progress of each part of a large dataset, in the database that the dataset goes to.
 
-The count is moved in the same transaction as the rows it counts, and before them: so whatever ends a run, rows and
-count agree, and of two runs that write the same part one is refused. A file's count goes with its length in bytes.
+The count is changed in the same transaction as the rows that it counts, and before them. So rows and count agree
+however a run ends, and if two runs write the same part, one is refused. A file's count goes with its length in bytes.
 """
 
 from __future__ import annotations

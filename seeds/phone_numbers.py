@@ -20,12 +20,12 @@ E164 = re.compile(r"\+[1-9][0-9]{6,14}")
 
 
 def is_e164(number: str) -> bool:
-    """Whether the number can be dialled as it stands."""
+    """Whether the number can be dialled as it is written."""
     return E164.fullmatch(number) is not None
 
 
 class NumberPlan(NamedTuple):
-    """Numbers of a country: one of the prefixes (after the country code), then so many digits (6 to 8)."""
+    """Numbers of a country: one of the prefixes (after the country code), then ``digits`` digits (6 to 8)."""
 
     country_code: str
     prefixes: tuple[str, ...]

@@ -30,7 +30,7 @@ COLUMNS = (
 _PRODUCTS = ("basic", "plus", "premium", "business", "trial")
 _WEEKDAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat")
 _HOURS = range(8, 21)
-_MOST_ROWS = 10**9  # ids have so many digits
+_MOST_ROWS = 10**9  # ids have nine digits
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Outcome:
     Attributes:
         share: of 1,000 calls.
         hour, attempts, days, months: where these lie about, before they are scattered.
-        products: one is picked; one that stands there twice is twice as likely.
+        products: one is picked; one that is listed twice is twice as likely.
         said: what clerks note, one or two of them.
     """
 

@@ -25,7 +25,7 @@ DAYS = 365
 
 MEDIAN_CHARACTERS = 2500
 SPREAD = 0.8  # of the logarithm of lengths
-LONG_EVERY = 5000  # one call in so many is a thousand times the median, to four thousand times
+LONG_EVERY = 5000  # one call in 5,000 is a thousand to four thousand times as long as the median
 LONG_FACTOR = 1000
 
 SILENT = 0.02
@@ -41,7 +41,7 @@ _OTHERS = {"positive": ("negative",), "negative": ("positive",), "neutral": ("po
 
 
 class Facts(NamedTuple):
-    """What is decided of a call before a word of it is made up. ``characters``: about so many."""
+    """What is decided about a call before its words are made up. ``characters``: its approximate length."""
 
     agent_id: int
     started_at: datetime

@@ -1,4 +1,4 @@
-"""The table by adversary: how far above the ceiling, who acted, what the job was told, what stayed behind."""
+"""The table of adversaries: how far above the ceiling, who acted, whether the error is right, what was left behind."""
 
 from __future__ import annotations
 

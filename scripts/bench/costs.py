@@ -73,7 +73,7 @@ def breaches_in_a_row(how: How, count: int) -> list[str]:
 
 
 def _breach(queue: Queue, count: int) -> int:
-    """Have so many jobs breach, each followed by a good one; returns how many good ones finished."""
+    """Run ``count`` jobs that breach, each followed by a good one. Returns how many good ones finished."""
     after: list[Job] = []
     for _ in range(count):
         queue.enqueue("rqmem.testing.adversaries.blocks")

@@ -28,7 +28,7 @@ def tips() -> list[Tip]:
 
 
 def make_shop(folder: Path, orders: int) -> None:
-    """All modules of the page, and so many orders for them: ``orders.csv`` and the table in ``shop.db``."""
+    """Write all modules of the page, and orders for them: ``orders.csv`` and a table in ``shop.db``."""
     for name, code in re.findall(r"^```python\n# (\w+\.py)\n(.*?)^```$", GUIDE.read_text(), re.MULTILINE | re.DOTALL):
         (folder / name).write_text(code)
     with (folder / "orders.csv").open("w", newline="") as file:

@@ -48,7 +48,7 @@ def _run(honest: Honest, command: list[str], ceiling_mb: int, runs: int) -> list
 
 
 def _touched(job: Job) -> str:
-    """Why a job counts as touched; "" for one that was let be."""
+    """Why a job counts as touched; "" if it was not."""
     breaches = execution_reader.breaches(job.connection, job.id)
     if breaches:
         return breaches[0].summary()

@@ -83,7 +83,7 @@ def costs_in_redis(rounds: int, loads: list[tuple[str, int, Callable[..., Any], 
 def _costs(
     command: list[str], journal: str, count: int, function: Callable[..., Any], arguments: tuple[Any, ...]
 ) -> tuple[float, float]:
-    """Commands and microseconds of Redis's CPU a job, of the worker that works off so many."""
+    """Redis commands a job, and microseconds of Redis CPU a job, of a worker that runs ``count`` jobs."""
     queue = empty_queue()
     for _ in range(count):
         queue.enqueue(function, *arguments)
@@ -97,8 +97,8 @@ def _costs(
 
 
 def checkpoints(count: int) -> None:
-    """Microseconds that a checkpoint takes a job on a worker, told and not."""
-    click.echo(f"\nTime of a checkpoint, {count:,} in a row: usage is read, judged, and told\n")
+    """Print the microseconds that a checkpoint takes a job on a worker, with and without its log line."""
+    click.echo(f"\nTime of a checkpoint, {count:,} in a row: usage is read, judged, and logged\n")
     ways = {
         "logged, each of them": (True, ["--log-every-checkpoint"]),
         "thinned, as by default": (True, []),
@@ -154,7 +154,7 @@ def _go_on(connection: Redis, workers: list[Worker], seconds: float) -> None:
 
 
 def _work(connection: Redis, names: list[str]) -> None:
-    """What so many busy workers say of themselves in one second."""
+    """Write what that many busy workers report in one second."""
     now = time.time()
     history_writer.version_is_ours(connection)
     with connection.pipeline(transaction=False) as pipeline:

@@ -42,7 +42,7 @@ class Month:
         self._fill_rings()
 
     def go_on_until(self, runs: int) -> None:
-        """Write until so many runs in all are written."""
+        """Write until ``runs`` runs in all are written."""
         while self._done < runs:
             count = min(_AT_ONCE, runs - self._done)
             before, self._now = self._now, self._now + count * self._step_seconds

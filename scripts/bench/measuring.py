@@ -1,4 +1,4 @@
-"""What the measurements share: a Redis of their own, what it had to do, sizes of a process, the last lines."""
+"""Shared by the measurements: a Redis of their own, its work, sizes of a process, the last lines."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from scripts.bench.worker_runs import LONGEST_SECONDS, Ended, Running, stolen_si
 
 @contextmanager
 def own_redis() -> Iterator[Redis]:
-    """A server that the workers started meanwhile use too; in the end it is gone with its data.
+    """A server that workers started in the block use too. At the end it is stopped and its data are removed.
 
     It writes no append-only file: rewriting that takes a processor for seconds, and the time would look like ours.
-    At the end, print how much time the host of this virtual machine took: the figures are worth no more than that.
+    At the end, print how much CPU time the host took from this machine: the figures are no better than that.
     """
     stolen = stolen_since_now()
     with harness.own_redis() as url, Redis.from_url(url) as connection:

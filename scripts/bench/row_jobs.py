@@ -36,7 +36,7 @@ class Order(Base):
 
 
 def fill(path: Path, rows: int) -> None:
-    """A SQLite file with so many orders."""
+    """Make a SQLite file with that many orders."""
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute("CREATE TABLE orders (id INTEGER PRIMARY KEY, customer TEXT, note TEXT, cents INTEGER)")
         values = ((number, f"customer {number % 9973}", f"{number:>09} " * 8, number % 1000) for number in range(rows))
@@ -54,7 +54,7 @@ class Read:
 
 
 class ReadOrders(MemoryAwareJob):
-    """The first so many orders, read in one of the `WAYS`."""
+    """Reads the first ``rows`` orders in one of the `WAYS`."""
 
     queue = QUEUE
     memory_limit_mb = CEILING_MB

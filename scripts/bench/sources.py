@@ -2,7 +2,7 @@
 
 Files of four kinds, since cuts are found by the quotes near them: notes with line ends in quotes, no quotes at all,
 empty quoted fields alone (which tell nothing), and everything quoted. Each is cut in a fresh process, with the file in
-the page cache (it was just written); reading it from end to end, in blocks, is the yardstick. Ends with 1 when
+the page cache (it was just written). The time is compared with that of reading the file in blocks. Ends with 1 when
 something is outside the budget of the design, and says what. ``--short``: 100 MB.
 """
 

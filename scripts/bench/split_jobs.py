@@ -32,7 +32,7 @@ class Phases:
 
 
 class SumUp(MemoryAwareJob):
-    """The sum of so many numbers, each by a child."""
+    """Sums the numbers below ``numbers``, each by a child."""
 
     queue = QUEUE
     memory_limit_mb = 256

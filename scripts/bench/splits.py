@@ -24,10 +24,10 @@ from scripts.bench.worker_runs import How, empty_queue
 
 MOST_GROWN = 1.2  # time a child among many, against among few
 MOST_LIVE_KB, MOST_GROWTH_MB = 2.5, 8.0
-SMALL_PART = 0.01  # of a child's time: of a smaller part is told what it takes, and it is not judged by itself
+SMALL_PART = 0.01  # of a child's time: a smaller part is printed, but not judged by itself
 HOW = How(256)
 _SAMPLE = 200
-_SMALL = 20_000  # trees of fewer children are measured more than once, with at most so many together
+_SMALL = 20_000  # smaller trees are measured more than once, with at most so many children together
 _START_SECONDS, _CHILD_SECONDS = 60.0, 0.2  # before a worker is given up
 
 
@@ -53,7 +53,7 @@ class Tree:
 
 
 def grow(connection: Redis, children: int) -> Tree:
-    """Have a job split into so many children, run them, and gather."""
+    """Have a job split into ``children``, run them, and gather."""
     queue = empty_queue()
     patience, (commands, _) = _patience(children), work_of(connection)
     job = queue.enqueue("scripts.bench.split_jobs.SumUp.run", kwargs={"numbers": children}, job_timeout=int(patience))
@@ -100,7 +100,9 @@ def trees(connection: Redis, sizes: Sequence[int], rounds: int) -> list[str]:
     click.echo(
         "Children of one item each. Trees of the smallest size are measured before and after each larger one too:"
     )
-    click.echo("the machine's speed changes within minutes, and a larger one is compared with those beside it\n")
+    click.echo(
+        "the machine's speed changes within minutes, and a larger tree is compared with those before and after it\n"
+    )
     click.echo(
         f"{'':>9}{'us a child':>30}{'commands':>11}{'Redis, KB a waiting child':>27}{'parent':>9}{'all, to':>10}"
     )
@@ -139,7 +141,7 @@ _FIGURES = ("split_us", "run_us", "gather_us", "commands", "hash_kb", "beside_kb
 
 
 def faults(tree: Tree, beside: Tree) -> list[str]:
-    """What is outside the budget; ``beside``: the smallest trees before and after it. `SMALL_PART` is let be."""
+    """What is outside the budget. ``beside``: the smallest trees before and after it. Small parts are not judged."""
     outside = []
     for part in ("split", "run", "gather", "all"):
         few, many = getattr(beside, f"{part}_us"), getattr(tree, f"{part}_us")
@@ -149,7 +151,7 @@ def faults(tree: Tree, beside: Tree) -> list[str]:
                 f"{beside.children:,} before and after them"
             )
     if tree.beside_kb > MOST_LIVE_KB:
-        outside.append(f"{tree.beside_kb:.2f} KB of Redis a waiting child beside RQ's hash, {MOST_LIVE_KB} allowed")
+        outside.append(f"{tree.beside_kb:.2f} KB of Redis a waiting child on top of RQ's hash, {MOST_LIVE_KB} allowed")
     if tree.growth_mb > MOST_GROWTH_MB:
         outside.append(f"the parent grew by {tree.growth_mb:.1f} MB, {MOST_GROWTH_MB:.0f} allowed")
     return outside

@@ -1,7 +1,7 @@
 """Running workers for the measurements, and what can be seen of them from outside: CPU, size, what they leave.
 
-The measuring process is the subreaper of all it starts, so whatever outlives a worker ends up here, is told
-and is ended. Only processes below this one are ever signalled.
+The measuring process is the subreaper of all it starts. So it adopts whatever outlives a worker, reports it and ends
+it. Only processes below this one are ever signalled.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The six jobs as the load test runs them: with which data, which arguments, and how it is seen what they did. Values.
+"""The six jobs as the load test runs them: their data, their arguments, and the checks of their outcome. Values only.
 
-``PACE`` is what a thousand records took on two cores of a virtual machine (see README), to say beforehand how long a
-load test takes, and decides nothing.
+``pace`` is what a thousand records took on two cores of a virtual machine. It serves to estimate how long a load test
+takes, and decides nothing.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ class LoadedJob:
     """One of the six.
 
     Attributes:
-        fixed_class: the same with chunks of one size; None: it is so itself.
-        wanted: a number of records -> the dataset.
+        fixed_class: the same job with chunks of one size; None: its own chunks are of one size.
+        wanted: number of records -> the dataset.
         arguments: of the job, and of the function that does the same naively.
         check: whether every record has its outcome once.
         needs: modules that the job imports when it runs: its idle horse has them.
-        partner: whom it talks to.
-        times: records that it gets for each that is asked for: rows of a file are small.
+        partner: the service it talks to.
+        times: records that it gets for each one asked for, since rows of a file are small.
         at_most, naive_at_most: records; what is asked for beyond is not run.
         pace, naive_pace: seconds for a thousand records.
     """
@@ -71,11 +71,11 @@ class LoadedJob:
         return float(self.job_class.memory_limit_mb)
 
     def records(self, asked: int) -> int:
-        """How many of so many it gets."""
+        """How many records it gets if ``asked`` are asked for."""
         return min(self.times * asked, self.at_most or self.times * asked)
 
     def naive_records(self, records: int) -> int:
-        """How many of these the naive function gets."""
+        """How many of these records the naive function gets."""
         return min(records, self.naive_at_most or records)
 
 
@@ -132,7 +132,7 @@ JOBS = (
 
 
 def named(names: tuple[str, ...]) -> list[LoadedJob]:
-    """Those of these names, each once; all for none. Raises `UnknownName`."""
+    """The jobs of these names, each once; all jobs if there are no names. Raises `UnknownName`."""
     known = {each.name: each for each in JOBS}
     for name in names:
         if name not in known:

@@ -1,6 +1,6 @@
-"""What became of each record, as the database has it, and who was called and written to.
+"""Checks what became of each record, by the database, the calls that were made and the messages that were sent.
 
-Each check says whether every record has its outcome exactly once, and a few words with the figures.
+Each check says whether every record has its outcome exactly once, with the figures in a few words.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from jobs.tables import (
 )
 from scripts import campaign_run
 
-_SPREAD = 32  # appointments begin at so many moments within the time that e-mail is for
+_SPREAD = 32  # moments at which appointments begin, within the time for e-mail
 
 
 @dataclass(frozen=True)

@@ -119,11 +119,11 @@ def line(run: Measured) -> str:
 
 
 def remark(run: Measured, idle: Idle | None) -> str:
-    """What is to be said of a run beside its figures; empty: nothing."""
+    """A remark on a run next to its figures; empty if there is none."""
     if run.trial.way == "naive":
         ceiling = CEILINGS_MB[run.trial.job]
         if run.outcome == "killed":
-            return f"killed at {show_mb(run.peak_mb)} MB, which is all that the load test gives it"
+            return f"killed at {show_mb(run.peak_mb)} MB, the most that the load test allows"
         if run.crossed_after_seconds is not None:
             at = f"after {run.crossed_after_seconds:.1f} s"
             return f"above the {show_mb(ceiling)} MB that the job declares {at}: a container of that size kills it then"
@@ -134,7 +134,7 @@ def remark(run: Measured, idle: Idle | None) -> str:
 
 
 def summary(found: Found) -> Iterator[str]:
-    """Growth, and what an idle horse takes: lines for people."""
+    """Lines for people: growth, and what an idle horse takes."""
     growths = {(each.job, each.way): each for each in rules.growths(found.runs)}
     if growths:
         yield f"{'peak MB, fewer and more records':<38}{'rqmem':>26}{'naive':>30}"

@@ -42,7 +42,7 @@ from seeds.retell_stand_in import Faults
 QUEUE = "load"
 SEED = 7
 NAIVE_MOST_MB = 4096.0
-"""A naive job is killed above this: so much has the machine for it."""
+"""A naive job is killed above this, to protect the machine."""
 
 _LOOK_SECONDS = 0.05
 _END_SECONDS = 20.0
@@ -98,7 +98,7 @@ class Bench:
                     in_time = self._until_ended(enqueued, queue, worker, began + patience(trial))
                     seconds = time.monotonic() - began
                 gone = not in_time and process_tree.is_zombie(worker.pid)
-            finally:  # also when we are told to end
+            finally:  # also if this script has to end
                 worker.terminate()
                 ended = worker.finish(_END_SECONDS)
             if gone:
@@ -108,7 +108,7 @@ class Bench:
             return replace(measured, right=checked.right, found=checked.words, balanced_f1=checked.balanced_f1)
 
     def idle_mb(self, job: LoadedJob, *, preload: bool) -> float:
-        """What the horse of such a job takes before it does anything."""
+        """What the job's horse takes before it does anything."""
         self.connection.flushall()
         queue = Queue(QUEUE, connection=self.connection)
         asked = queue.enqueue(idle.usage_after_imports, list(job.needs), result_ttl=-1)
@@ -127,7 +127,7 @@ class Bench:
 
     @contextmanager
     def _place(self, job: LoadedJob, records: int) -> Iterator[Place]:
-        """A copy of the data, an empty server, and whom the job talks to."""
+        """A copy of the data, an empty Redis, and the service that the job talks to."""
         self.connection.flushall()
         data, own = self.data_of(job, records), Path(tempfile.mkdtemp(prefix="run-", dir=self.folder))
         _copy(data / "app.db", own / "app.db")
@@ -147,7 +147,7 @@ class Bench:
             yield place
 
     def _until_ended(self, job: Job, queue: Queue, worker: Running, deadline: float) -> bool:
-        """Whether it and what it has enqueued ended in time."""
+        """Whether the job and all jobs that it enqueued ended in time."""
         while time.monotonic() < deadline:
             if job.get_status() in _ENDED and queue.count == 0 and all_ended(self.connection):
                 return True
@@ -183,12 +183,12 @@ class Bench:
             for each in history_reader.runs(self.connection, job_type)
         ]
         split_peak_mb = record.split.peak_mb if record.split else 0.0
-        told = (measured.sampled_peak_mb, record.peak_mb, split_peak_mb, *(each.peak_mb for each in runs))
+        peaks_mb = (measured.sampled_peak_mb, record.peak_mb, split_peak_mb, *(each.peak_mb for each in runs))
         totals = history_reader.totals(self.connection, history_reader.types(self.connection))
         return replace(
             measured,
             error=measured.error or ("" if measured.finished else next(iter(record.history[-1:]), ""))[:300],
-            peak_mb=max(told),
+            peak_mb=max(peaks_mb),
             above=tuple(
                 f"{each.job.rpartition('.')[2]} used {each.peak_mb:.1f} MB of {each.limit_mb:.0f} MB"
                 for each in runs
@@ -203,7 +203,7 @@ class Bench:
 
 
 def all_ended(connection: Redis) -> bool:
-    """Whether each job on this server has: one that was just taken from its queue is in no registry of RQ's yet."""
+    """Whether all jobs on this server have ended. RQ's registries miss a job that was just taken from its queue."""
     keys = connection.scan_iter(f"{Job.redis_job_namespace_prefix}*", count=1000, _type="hash")
     statuses: Iterator[Any] = (connection.hget(key, "status") for key in keys)
     return all(status is None or status.decode() in _ENDED for status in statuses)
@@ -215,7 +215,7 @@ def patience(trial: Trial) -> float:
 
 
 def _copy(path: Path, to: Path) -> None:
-    """The database as it is, with what stands in its log."""
+    """Copy the database, with what is in its write-ahead log."""
     with sqlite3.connect(path) as database:
         database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     database.close()

@@ -17,7 +17,7 @@ from rqmem.measure import process_tree, procfs
 from rqmem.units import MB
 
 _INTERVAL_SECONDS = 0.1
-_SHARE = 10  # of the time at most one part in so many is spent on reading
+_SHARE = 10  # at most a tenth of the time is spent on reading
 KEPT = 400
 
 
@@ -25,8 +25,8 @@ class Sampler:
     """Reads in a thread until the block is left.
 
     Args:
-        worker_pid: whose jobs these are.
-        kill_above_mb: what is below the worker is killed when it uses more: the machine has not more for it.
+        worker_pid: the worker; the processes below it are read.
+        kill_above_mb: the worker's processes are killed if they use more, to protect the machine.
     """
 
     def __init__(self, worker_pid: int, kill_above_mb: float | None = None) -> None:
@@ -64,17 +64,17 @@ class Sampler:
 
 
 def peak_mb(samples: list[tuple[float, float]]) -> float:
-    """The highest of them; 0 for none."""
+    """The highest sample; 0 if there is none."""
     return max((usage_mb for _, usage_mb in samples), default=0.0)
 
 
 def crossed_after(samples: list[tuple[float, float]], ceiling_mb: float) -> float | None:
-    """Seconds until usage was first above that; None: it never was."""
+    """Seconds until usage was first above the ceiling; None if it never was."""
     return next((seconds for seconds, usage_mb in samples if usage_mb > ceiling_mb), None)
 
 
 def thinned(samples: list[tuple[float, float]], kept: int = KEPT) -> list[tuple[float, float]]:
-    """At most so many: the highest of each of as many spans of equal length."""
+    """At most ``kept`` samples: the highest of each span, all spans of equal length."""
     step = -(-len(samples) // kept)
     if step <= 1:
         return samples

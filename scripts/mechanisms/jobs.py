@@ -1,4 +1,4 @@
-"""One small job for each mechanism. Each brings about what its mechanism is for, and returns what it saw itself."""
+"""One small job for each mechanism. Each needs its mechanism, and returns what it observed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _ALERT_SECONDS = 15.0  # usage is judged once a second
 
 
 class Tracked(MemoryAwareJob):
-    """Holds so many MB between two checkpoints; MB used before, meanwhile and after."""
+    """Holds ``megabytes`` between two checkpoints. Returns the MB used before, then, and after."""
 
     def handle(self, megabytes: int) -> tuple[float, float, float]:
         before = self.check_memory_usage("before")
@@ -29,7 +29,7 @@ class Tracked(MemoryAwareJob):
 
 
 class Collected(MemoryAwareJob):
-    """Leaves so many MB of objects that only a collection finds; MB it freed."""
+    """Leaves ``megabytes`` of objects that only a collection finds. Returns the MB that it freed."""
 
     def handle(self, megabytes: int) -> float:
         gc.disable()  # else Python might collect some of them first
@@ -44,7 +44,7 @@ class Collected(MemoryAwareJob):
 
 
 class Greedy(MemoryAwareJob):
-    """Grows in small objects up to a bound far above its ceiling, and never gets there."""
+    """Grows in small objects up to a bound far above its ceiling, and is stopped before."""
 
     def handle(self, bound_mb: int) -> None:
         rows = []
@@ -60,7 +60,7 @@ class After(MemoryAwareJob):
 
 
 class Chunked(MemoryAwareJob):
-    """Works through items that together are far larger than its ceiling; how many it did, and MB used before."""
+    """Works through items that together are far larger than its ceiling. Returns how many, and the MB used before."""
 
     chunk_size = 100
     on_breach = "resume"
@@ -91,7 +91,7 @@ class Divided(MemoryAwareJob):
 
 
 class Resumed(MemoryAwareJob):
-    """Holds a chunk of items at once: a full one does not fit, half of one does. Which items it did."""
+    """Holds a chunk of items at once: a full one does not fit, half of one does. Returns the items."""
 
     on_breach = "resume"
     chunk_size = 8
@@ -107,7 +107,7 @@ class Resumed(MemoryAwareJob):
 
 
 class NearCeiling(MemoryAwareJob):
-    """Stays at that part of its ceiling until there is an alert about it; seconds that took, None if none came."""
+    """Stays at ``fraction`` of its ceiling until there is an alert about it. Returns the seconds; None if none came."""
 
     def handle(self, limit_mb: float, fraction: float) -> float | None:
         wanted_mb = fraction * limit_mb - self.check_memory_usage("before")

@@ -42,7 +42,7 @@ def tracking(held_mb: float, seen: tuple[float, float, float], peak_mb: float) -
 
 
 def collection(left_mb: float, freed_mb: float) -> Verdict:
-    """``left_mb`` MB of unreachable cycles, of which so many were freed."""
+    """``left_mb`` MB were left in unreachable cycles, and ``freed_mb`` of them were freed."""
     holds = freed_mb >= COLLECTED_FRACTION * left_mb
     return Verdict("collection", holds, f"{freed_mb:.1f} MB freed of {show_mb(left_mb)} MB in cycles")
 
@@ -52,15 +52,15 @@ def ceiling(status: str, error: str, breach: Breach | None, next_result: object)
     if breach is None:
         return Verdict("ceiling", False, f"the job {status} and was not stopped for its memory: {error or 'no error'}")
     above = breach.peak_mb - breach.limit_mb
-    told = status == "failed" and "MemoryLimitExceeded" in error
+    named = status == "failed" and "MemoryLimitExceeded" in error
     after = "the next job ran" if next_result == "ran" else f"the next job returned {next_result!r}"
     figures = (
         f"stopped at {show_mb(breach.used_mb)} MB of {show_mb(breach.limit_mb)} MB, peak {above:+.1f} MB, "
         f"by {breach.layer}; {after}"
     )
-    if not told:
+    if not named:
         figures += f"; but it {status} with {error or 'no error'}"
-    return Verdict("ceiling", told and above <= ALLOWED_MB and next_result == "ran", figures)
+    return Verdict("ceiling", named and above <= ALLOWED_MB and next_result == "ran", figures)
 
 
 def chunking(items: int, total_mb: float, result: tuple[int, float], run: RunRecord, limit_mb: float) -> Verdict:
@@ -98,16 +98,16 @@ def resume(result: object, items: int, run: RunRecord) -> Verdict:
 
 
 def alert(seconds: float | None, raised: Collection[str], resolved: Collection[str]) -> Verdict:
-    """Rules that were told of this script's jobs, and after how many seconds the one about usage was."""
+    """``raised``, ``resolved``: rules with alerts about this script's jobs. ``seconds``: until the one about usage."""
     expected = {USAGE.name, CEILING.name, SPLIT.name}
     missing = sorted(expected - set(raised))
-    told = f"{USAGE.name} told after {seconds:.1f} s" if seconds is not None else f"{USAGE.name} not told"
-    ended = "and ended" if USAGE.name in resolved else "and not ended"
+    usage = f"{USAGE.name} raised after {seconds:.1f} s" if seconds is not None else f"{USAGE.name} not raised"
+    ended = "and resolved" if USAGE.name in resolved else "and not resolved"
     others = ", ".join(sorted(set(raised) - {USAGE.name})) or "nothing else"
-    figures = f"{told} {ended}; {others}" + (f"; missing: {', '.join(missing)}" if missing else "")
+    figures = f"{usage} {ended}; {others}" + (f"; missing: {', '.join(missing)}" if missing else "")
     return Verdict("alert", seconds is not None and not missing and USAGE.name in resolved, figures)
 
 
 def unfinished(mechanism: str, status: str, error: str) -> Verdict:
-    """The job did not end well, so there is nothing to judge."""
-    return Verdict(mechanism, False, f"its job is {status}: {error or 'no error is told'}")
+    """The job did not finish, so there is nothing to judge."""
+    return Verdict(mechanism, False, f"its job is {status}: {error or 'no error is known'}")

@@ -1,4 +1,4 @@
-"""What the Retell stand-in does wrong on purpose, as one checked value, and its rate limit."""
+"""The faults that the stand-in for Retell shows on purpose, as one checked value, and its rate limit."""
 
 from __future__ import annotations
 

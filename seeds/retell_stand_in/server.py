@@ -199,7 +199,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(answer.body)
 
     def _send_lines(self, calls: Iterator[RecordedCall]) -> None:
-        """A stream, in HTTP's chunks: the whole record never stands in memory as text."""
+        """Stream the calls in HTTP chunks, so that the whole record is never in memory as text."""
         self.send_response(200)
         self.send_header("Content-Type", "application/x-ndjson; charset=utf-8")
         self.send_header("Transfer-Encoding", "chunked")
@@ -212,7 +212,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(b"%x\r\n%b\r\n" % (len(data), data))
 
     def log_message(self, format: str, *args: object) -> None:
-        """Quiet: the record says what was received."""
+        """Log nothing: the record says what was received."""
 
 
 def _refusal(headers: Message) -> Answer | None:

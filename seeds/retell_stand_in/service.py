@@ -238,5 +238,5 @@ class RetellService:
 
 
 def _agent_version(wanted: str | int | None) -> int:
-    """The version number that was asked for; tags and "latest" stand for version 1 here."""
+    """The version number that was asked for; tags and "latest" count as version 1 here."""
     return wanted if isinstance(wanted, int) else 1
