@@ -1,13 +1,13 @@
-"""What is made of a line that assigns a member of staff to an event type. Pure.
+"""Decides what to do with a line that assigns a member of staff to an event type. Pure.
 
-A line is a mapping with ``staff`` (an email address), ``event_type`` (a slug) and, if it is not `DEFAULT_ROLE`, a
-``role``. Lines are judged in the order of the input, whatever order they are read in:
+A line is a mapping with ``staff`` (an email address), ``event_type`` (a slug) and a ``role`` (by default
+`DEFAULT_ROLE`). Lines count in the order of the input, in whatever order they are read:
 
-- What cannot be read, or names somebody or something unknown or inactive, is skipped.
-- Of several lines for the same two the first one counts, the others are duplicates.
-- Nobody is assigned to two event types of the same exclusive group: what is there counts before what comes, and the
-  earlier line before the later one. The other one is a conflict.
-- An assignment that is there gets the line's role.
+- A line is skipped if it cannot be read, or names somebody or something unknown or inactive.
+- If several lines are for the same two, the first one counts; the others are duplicates.
+- Nobody is assigned to two event types of one exclusive group. An existing assignment wins over a line, and an earlier
+  line over a later one. The other one is a conflict.
+- An existing assignment gets the line's role.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ LONGEST = 200  # characters of a field
 
 
 class Line(NamedTuple):
-    """A line that says what it should; whether those exist is not known yet."""
+    """A line with all it needs. It is not known yet whether the two that it names exist."""
 
     position: int
     staff: str
@@ -69,7 +69,7 @@ def parse(position: int, record: Any) -> Line | Skip:
 
 
 class StagedLine(Protocol):
-    """A valid line, with what is known of the two that it names; None: it has been deleted meanwhile.
+    """A valid line, with what is known of the two that it names; None: it has been deleted in the meantime.
 
     ``repeated``: an earlier line of the input is for the same two.
     """

@@ -1,7 +1,7 @@
 """Where assignments come from: a file of CSV or of JSON lines, or a batch of requests in the database.
 
-A file is looked through before anything is done with it. That costs little and means that one with a broken encoding,
-a line of many megabytes or other columns changes nothing, also where child jobs would have begun with other parts.
+A file is checked as a whole first, which takes little time. So a file with a broken encoding, a line of many megabytes
+or other columns changes nothing, even if child jobs would already have begun with other parts of it.
 """
 
 from __future__ import annotations

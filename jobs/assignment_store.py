@@ -32,11 +32,11 @@ from rqmem.sources import SqlRows
 ASKED_AT_ONCE = 1_000
 FORGOTTEN_AT_ONCE = 5_000
 PAUSE_SECONDS = 0.01
-"""SQLite lets those in who ask just then: they ask every 0.1 s."""
+"""A pause in which other writers, which ask every 0.1 s, may get SQLite's lock."""
 
 ABANDONED = timedelta(days=100)
-"""What a run has staged is kept for so long where it was never completed: longer than its job may wait for its children
-or in its queue before it begins anew (90 days), else it would go on with nothing."""
+"""How long the staged lines of a run that never completed are kept. Longer than its job may wait for its children or in
+its queue before it starts over (90 days), since else it would find nothing."""
 
 AS_IT_IS: Final = {"synchronize_session": False}
 """No objects of these are in the session, so SQLAlchemy need not look which ones a statement changes."""
@@ -73,14 +73,14 @@ def splits(sessions: sessionmaker[Session], run: str, yes: bool) -> bool:
 
 
 def staff_by_email(session: Session, emails: Collection[str]) -> dict[str, tuple[int, bool]]:
-    """Id and activity of those that there are."""
+    """Id and activity of those who exist."""
     query = select(Staff.email, Staff.id, Staff.active)
     rows = _each_some(session, emails, lambda some: query.where(Staff.email.in_(some)))
     return {email: (staff_id, active) for email, staff_id, active in rows}
 
 
 def event_types_by_slug(session: Session, slugs: Collection[str]) -> dict[str, int]:
-    """Ids of those that there are."""
+    """Ids of those that exist."""
     query = select(EventType.slug, EventType.id)
     return dict(_each_some(session, slugs, lambda some: query.where(EventType.slug.in_(some))))
 
@@ -132,9 +132,9 @@ def staged(sessions: sessionmaker[Session], run: str) -> SqlRows:
 
 
 def take(session: Session, run: str, positions: Collection[int]) -> set[int]:
-    """Those of the lines that nobody has applied: they are this transaction's now.
+    """Reserve those lines that nobody has applied, for this transaction.
 
-    A write, and the first one, so on SQLite nobody else writes until the transaction ends.
+    It is the transaction's first write, so on SQLite nobody else writes until the transaction ends.
     """
     taken = (
         update(StagedAssignment)
@@ -148,10 +148,10 @@ def take(session: Session, run: str, positions: Collection[int]) -> set[int]:
 
 
 def lock_staff(session: Session, staff_ids: Collection[int]) -> dict[int, bool]:
-    """Who of these is active; what they have is this transaction's to change until it ends.
+    """Lock these members of staff until the transaction ends. Returns whether each is active.
 
-    In one order for everybody, so that on PostgreSQL two runs wait for each other and not in a circle. SQLite needs no
-    such lock (`take`), and leaves the words away.
+    They are locked in one order, so that on PostgreSQL two runs never wait for each other in a circle. SQLite needs no
+    such lock (`take`), and SQLAlchemy leaves it out there.
     """
     query = select(Staff.id, Staff.active).order_by(Staff.id).with_for_update()
     return dict(_each_some(session, sorted(staff_ids), lambda some: query.where(Staff.id.in_(some))))
@@ -195,7 +195,7 @@ def write(session: Session, run: str, decided: Decided, now: datetime) -> None:
 
 
 def complete(sessions: sessionmaker[Session], run: str, now: datetime) -> None:
-    """All lines are applied: what was staged is not needed any more."""
+    """Mark the run as completed. Its staged lines are deleted."""
     forget_staged(sessions, run)
     with sessions.begin() as session:
         session.execute(

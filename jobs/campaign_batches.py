@@ -1,14 +1,14 @@
 """Campaigns called in batches: one request has Retell call many customers, and a follow-up job collects the outcomes.
 
-The batch endpoint has no idempotency key: asked twice it calls twice. So a batch is written as ``sending`` with its
-customers before it is sent, and each of its calls carries its name in the metadata. Whatever comes between sending and
-knowing (a crash, a lost answer), nobody simply sends it again: its follow-up looks among the calls that the API lists,
-and sends it again only once the API would have to show some if it had ever accepted it: look after look found most of
-its lines free, and no other batch of ours waiting. Where the API cannot tell, a person is asked
-(`scripts.settle_batch`). An accepted batch is looked after until its calls have ended, however long it waits for lines.
+The batch endpoint has no idempotency key: a batch that is sent twice calls twice. So a batch is written as ``sending``
+with its customers before it is sent, and each of its calls carries the batch's name in its metadata. After a crash or a
+lost answer the batch is not simply sent again. Its follow-up looks among the calls that the API lists. It sends the
+batch again only when the API would have shown some of its calls if it had accepted it: look after look found most lines
+free, and no other batch of ours waiting. If the API cannot tell, a person is asked (`scripts.settle_batch`). An
+accepted batch is followed up until its calls have ended, however long they wait for free lines.
 
-Follow-ups enqueue one another; where a chain has broken (Redis lost its data, a look failed for good), run the campaign
-again: it also follows up its batches that no job does.
+Each follow-up enqueues the next one. If this chain breaks (Redis lost its data, or a look failed for good), run the
+campaign again: it also follows up batches that no job follows up.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class BatchInDoubt(RqmemError):
 
 
 class FollowUpCallBatchJob(MemoryAwareJob):
-    """Find out what became of a batch, and write it to its customers; come again until all calls have ended.
+    """Find out what became of a batch, and write it to its customers; look again until all its calls have ended.
 
     Attributes:
         look_again_seconds: between two looks, growing to minutes where lines are taken; needs a worker
@@ -110,7 +110,7 @@ class FollowUpCallBatchJob(MemoryAwareJob):
         return step
 
     def is_idle(self, api: RetellApi, batch: CampaignBatch) -> bool:
-        """Whether the API, were there a call of this batch to be made, would make it now."""
+        """Whether the API would make a call of this batch now, if there were one to make."""
         if call_batches.others_waiting(self.sessions, batch, older=batch.status == "sent"):
             return False
         return api.free_lines() >= CLEARLY_FREE
@@ -119,7 +119,7 @@ class FollowUpCallBatchJob(MemoryAwareJob):
         enqueue_follow_up(type(self), self.campaign, batch_id, look + 1, seconds, idle_looks=idle_looks)
 
     def send_again(self, api: RetellApi, batch: CampaignBatch, theirs: list[Customer]) -> None:
-        """Whatever comes of it, the batch or those it is taken apart into are there for the looks that follow."""
+        """Send the batch again. Whatever happens, the next looks find the batch or the halves it was split into."""
         if call_batches.begin_again(self.sessions, batch):
             sender = BatchSender(
                 api, self.sessions, self.campaign, type(self), gives_back=False, checkpoint=self.check_memory_usage

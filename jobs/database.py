@@ -93,7 +93,7 @@ def create_schema(engine: Engine, metadata: MetaData = Base.metadata) -> None:
         metadata: of the tables; by default the application's.
 
     Raises:
-        ConfigError: a table is there that lacks a column: it is an older version's.
+        ConfigError: a table lacks a column, since it is an older version's.
     """
     with engine.begin() as connection:
         if connection.dialect.name == "postgresql":

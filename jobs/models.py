@@ -1,4 +1,4 @@
-"""Trained classifiers as files: what `jobs.training` saves, and what whoever uses a model loads.
+"""Trained classifiers as files: saved by `jobs.training`, loaded by those who use a model.
 
 A model is one file of arrays (numpy's ``.npz``) with its metadata in it. Loading it executes nothing, it needs no
 certain version of scikit-learn, and weights and metadata cannot contradict each other. Next to it is a JSON file for
@@ -113,7 +113,7 @@ def save_model(path: Path, model: Model, run: str, trained_at: str, drafts: Path
         drafts: a directory of the same file system.
 
     Raises:
-        ConfigError: it could not be written; what was there is there.
+        ConfigError: it could not be written; what was there is unchanged.
     """
     data = model.to_bytes()
     about = {"model": path.name, "sha256": sha256(data).hexdigest(), "run": run, "trained_at": trained_at}

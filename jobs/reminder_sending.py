@@ -1,9 +1,10 @@
 """Sending through Apprise, the only module here that knows it: a URL for each type of reminder, from the environment.
 
-``REMINDER_SMS_URL`` is for SMS, and so on: any URL of Apprise's, with ``{to}`` where the customer's address goes, as in
-``twilio://SID:TOKEN@+14155550111/{to}`` or ``mailtos://USER:PASSWORD@mail.example/?to={to}``. Others get a copy as bcc
-alone. URLs are secrets: no part of one is in a log line, an error or the database. What Apprise and those below it log
-is heard here and goes no further; only a status of HTTP or SMTP is taken from it, or that there was no connection.
+``REMINDER_SMS_URL`` is for SMS, and so on. It is any Apprise URL with ``{to}`` in place of the customer's address, as
+in ``twilio://SID:TOKEN@+14155550111/{to}`` or ``mailtos://USER:PASSWORD@mail.example/?to={to}``. Other recipients can
+only get a bcc. URLs are secrets: no part of one is in a log line, an error or the database. The log records of Apprise
+and its libraries are read here and not passed on. Only an HTTP or SMTP status is taken from them, or that there was no
+connection.
 
 Providers have no idempotency key, so of each answer it matters whether the message may have been taken:
 
@@ -49,7 +50,7 @@ _NO_MAIL_YET = "Connection error while submitting email"  # Apprise: before the 
 
 @dataclass(frozen=True)
 class Answer:
-    """What became of a message, and ``why``. ``trouble``: what it says of the provider, or of our account there."""
+    """The outcome of a message, and ``why``. ``trouble``: what it means for the provider or for our account there."""
 
     status: Literal["sent", "refused", "postponed", "doubted", "unknown"]
     why: str | None = None
@@ -61,7 +62,7 @@ UNUSABLE = Answer("refused", "the service cannot use this address")
 
 
 def answer_of(heard: str, address: str = "") -> Answer:
-    """What a failure to send to that address means, by what was logged of it. Pure."""
+    """The outcome of a failed message to that address, by what was logged about it. Pure."""
     refused = dict(re.findall(r"SMTP recipient (\S+) was refused: ([45]\d\d)\b", heard))
     if refused:  # not all: of those who get a copy, perhaps
         return _of_smtp(int(refused[address])) if address in refused else SENT
@@ -93,9 +94,9 @@ def _of_smtp(status: int) -> Answer:
 
 
 def trouble_in(answers: Sequence[Answer], *, takes_others: bool = False) -> Literal["", "down", "key"]:
-    """What the last answers of a provider, oldest first, say of it. ``key``: it refuses us and not a message. Pure.
+    """What a provider's last answers, oldest first, mean. ``key``: it refuses our account and not a message. Pure.
 
-    ``takes_others``: it has just taken other messages, so what it refuses now is refused for itself.
+    ``takes_others``: it has just taken other messages, so it refuses these messages themselves.
     """
     if answers and answers[-1].trouble == "key":
         return "key"
@@ -129,7 +130,7 @@ class Channel:
             raise ConfigError(f"{variable(rule)} has other recipients than {TO}: leave these out, or make them bcc")
 
     def send(self, address: str, title: str, body: str, pauses: Sequence[float] = PAUSES) -> Answer:
-        """Send a message; what surely was not taken is tried again after each of the pauses, in seconds."""
+        """Send a message. If it surely was not taken, try again after each of the pauses, in seconds."""
         answer = self._send_once(address, title, body)
         for pause in pauses:
             if answer.status != "postponed" or answer.trouble == "key":
@@ -172,7 +173,7 @@ def _misread(plugin: Any, address: str) -> bool:
 
 @contextmanager
 def channels(types: Sequence[ReminderType] | None, environ: Mapping[str, str]) -> Iterator[list[Channel]]:
-    """A channel for each of the types; None: for each that has a URL. What Apprise logs is heard meanwhile.
+    """A channel for each of the types; None: for each type that has a URL. Apprise's log records are captured.
 
     Raises:
         ConfigError: a URL is missing or cannot be used, or Apprise is not installed.
@@ -209,7 +210,7 @@ def _unusable(url: str, apprise: Any) -> str:
 
 
 class _Heard(logging.Handler):
-    """What was logged of a message, as far as it tells why it was not taken."""
+    """Collects the log records about a message that say why it was not taken."""
 
     def __init__(self) -> None:
         super().__init__(logging.DEBUG)
@@ -227,7 +228,7 @@ class _Heard(logging.Handler):
 
 @contextmanager
 def _hearing() -> Iterator[_Heard]:
-    """Nothing that those loggers say gets out; afterwards they are as they were."""
+    """Capture the records of these loggers. Afterwards the loggers are as before."""
     heard = _Heard()
     loggers = [logging.getLogger(name) for name in _LOGGERS]
     before = [(each.handlers[:], each.level, each.propagate) for each in loggers]

@@ -2,9 +2,9 @@
 
 A new type is one more `ReminderType` in `REMINDER_TYPES`, and a URL in the environment (`jobs.reminder_sending`).
 
-Hours before an appointment are hours that pass, whatever clocks do meanwhile; quiet hours are those of the clock on
-the customer's wall. A reminder that would come in quiet hours waits for their end, where that is early enough, and
-otherwise comes an hour before they begin.
+Hours before an appointment are elapsed hours, even if clocks are changed in between. Quiet hours follow the customer's
+local time. A reminder that would come in quiet hours waits for their end if that is early enough; otherwise it comes an
+hour before they begin.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ class ReminderType:
 
     @property
     def earliest(self) -> timedelta:
-        """The most time before an appointment that it may be sent at."""
+        """The longest time before an appointment at which it may be sent."""
         return self.before + (self.quiet.longest + EVENING if self.quiet else timedelta(0))
 
     def message(self, name: str, title: str, starts_at: datetime, zone: ZoneInfo) -> tuple[str, str]:
@@ -179,7 +179,7 @@ class Decision:
 
 
 def decide(rule: ReminderType, starts_at: datetime, zone_name: str, address: str, now: datetime) -> Decision:
-    """Whether the reminder is sent now, later, or not as things are."""
+    """Whether the reminder is sent now, later, or not at all."""
     if now >= starts_at:
         return Decision("skip", "the appointment had begun")
     zone = zone_called(zone_name)
@@ -209,7 +209,7 @@ def zone_called(name: str) -> ZoneInfo | None:
 
 
 def _in_utc(day: date, at: time, zone: ZoneInfo, fold: int = 0) -> datetime:
-    """A time that clocks jump over becomes the one that they show then."""
+    """The moment in UTC. A local time that clocks skip becomes the one that they show instead."""
     return datetime.combine(day, at.replace(fold=fold), tzinfo=zone).astimezone(timezone.utc)
 
 

@@ -1,20 +1,20 @@
 """Reminders of appointments, by type, each at its time and none twice.
 
-The rule, for every type: a row for the appointment and the type is *claimed* before a message is sent and *settled*
-after it. A run that cannot claim the row leaves the message to the run that could, so runs may overlap. A claim that
-nobody settled is left by a run that was killed. Providers have no idempotency key, so nobody can know whether the
-customer got that message: it is reported as ``unknown`` and never sent again. (Delete its row to have it sent again.)
+For every type, a row for the appointment and the type is *claimed* before a message is sent, and *settled* after it. A
+run that cannot claim the row leaves the message to the run that could, so runs may overlap. A claim that is never
+settled comes from a run that was killed. Providers have no idempotency key, so nobody can know whether the customer got
+that message. It is reported as ``unknown`` and never sent again. (Delete its row to have it sent again.)
 
-Ten messages are claimed at a time and sent one after the other, since a transaction for each took longer than sending
-it. So a run that is killed leaves ten messages unknown at most. A run that ends in any other way (a breach, its time
-limit, a provider that is down) leaves one at most: what it had sent is written down, the rest is given back.
+Ten messages are claimed at a time and sent one after the other, since a transaction for each message took longer than
+sending it. So a run that is killed leaves at most ten messages unknown. A run that ends in any other way (a breach, its
+time limit, a provider that is down) leaves at most one: it records what it has sent, and gives back the rest.
 
-A provider that refuses many in a row refuses us, or these addresses (all of a country, say). Nobody can tell, so the
-run stops and leaves them *doubted*: later runs send those after all others, and where it took one of the others, what
-it refuses again stays refused.
+If a provider refuses many messages in a row, it may refuse us, or only these addresses (for example all of a country).
+The run cannot tell, so it stops and leaves these messages *doubted*. Later runs send them after all others. If the
+provider has taken one of the others by then, what it refuses again stays refused.
 
-Run it every few minutes. What could not be sent, since a provider is down or a customer's time zone makes no sense, is
-looked at by each run until the appointment begins.
+Run the job every few minutes. A message that could not be sent, because a provider was down or a customer's time zone
+is not known, is looked at by each run until the appointment begins.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ _log = logging.getLogger(__name__)
 
 
 class ProviderDown(RqmemError):
-    """A provider takes no messages. What was to be sent is sent by a later run, if that is not too late."""
+    """A provider takes no messages. A later run sends them, if that is not too late."""
 
 
 class SendAppointmentReminderJob(MemoryAwareJob):
@@ -65,7 +65,7 @@ class SendAppointmentReminderJob(MemoryAwareJob):
     job_timeout = 3600
     retry = Retry(max=3)
     pauses: ClassVar[Sequence[float]] = PAUSES
-    trouble: RqmemError | None = None  # with the present channel
+    trouble: RqmemError | None = None  # with the current channel
     doubted = took_one = False  # what is sent now; whether the channel took a message in this run
 
     def handle(self, types: list[str] | str | None = None) -> dict[str, dict[str, int]]:
@@ -109,7 +109,7 @@ class SendAppointmentReminderJob(MemoryAwareJob):
             self.send(claim(self.sessions, rule, wanted[begin : begin + AT_ONCE], self.run_id, utc_now()))
 
     def send(self, claimed: Sequence[Appointment]) -> None:
-        """Send these reminders, and settle what became of each: also of those that were not sent, since one failed."""
+        """Send these reminders and settle each, also those that were not sent because an earlier one failed."""
         rule, begun, trouble = self.channel.rule, 0, ""
         outcomes: list[tuple[Appointment, Answer]] = []
         try:

@@ -1,10 +1,10 @@
 """How calls sound, and how their agents do: scores of transcripts, and running figures for each agent.
 
-A call's score and what it adds to its agent's figures are written in one transaction, and it adds only where the score
-is new: the database decides that (a unique key), and merges what is added into the figures as they are at that moment.
-So a call counts once, whether a worker dies before, in or after the transaction, or two score it at the same time; and
-nothing is read of an agent's older calls, however many there are. The price: figures keep what a call added when it is
-deleted later.
+A call's score and its contribution to its agent's figures are written in one transaction. It contributes only if the
+score is new. The database decides that (by a unique key), and merges the contribution into the figures as they are at
+that moment. So a call counts once, whether a worker dies before, in or after the transaction, or two workers score it
+at the same time. No older calls of an agent are read. The price: if a call is deleted later, the figures keep its
+contribution.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from rqmem.sources import Cuttable
 
 
 class Summary(TypedDict):
-    """All calls that were ever looked at, by outcome; mean, variance and trend (score per day) of those scored."""
+    """All calls that were ever processed, by outcome; mean, variance and trend (score per day) of those scored."""
 
     scored: int
     empty: int
@@ -77,10 +77,10 @@ class AnalyzeCallSentimentJob(MemoryAwareJob):
 
 
 def record(sessions: sessionmaker[Session], scores: Sequence[CallScore]) -> int:
-    """Write scores that are new, and what they add to their agents' figures, or nothing; how many were new.
+    """Write the scores that are new and their contribution to the agents' figures. Returns how many were new.
 
-    Two statements (SQLAlchemy makes one of each thousand rows). Rows come in the order of their keys, calls before
-    agents, in every process: so those who wait for each other's rows never do so in a circle.
+    These are two statements for a thousand rows. In every process rows come in the order of their keys, calls before
+    agents, so that two processes never wait for each other in a circle.
     """
     with sessions.begin() as session:
         new = _insert_new(session, sorted(scores, key=lambda score: score.call_id))
@@ -89,7 +89,7 @@ def record(sessions: sessionmaker[Session], scores: Sequence[CallScore]) -> int:
 
 
 def _insert_new(session: Session, scores: Sequence[CallScore]) -> set[int]:
-    """Of calls that have no score; a call that another transaction is about to score is waited for."""
+    """Insert scores of calls that have none, and wait for other transactions that do so. Returns the ids inserted."""
     if not scores:
         return set()
     rows = [
@@ -109,7 +109,7 @@ def _insert_new(session: Session, scores: Sequence[CallScore]) -> set[int]:
 
 
 def _merge_in(session: Session, added: dict[tuple[Any, Any], Moments]) -> None:
-    """`merged`, done by the database in the row itself, so that nobody's share is lost."""
+    """`merged`, computed by the database within the row, so that no contribution is lost."""
     if not added:
         return
     names = [each.name for each in fields(Moments)]

@@ -1,4 +1,4 @@
-"""How a call sounds: the scores of its sentences by VADER, and their means for the call and for each side of it.
+"""Scores a call: the scores of its sentences by VADER, and their means for the call and for each side of it.
 
 VADER (Hutto and Gilbert, 2014) adds up the valence of words it knows, with rules for negation, degree and emphasis, to
 a *compound* score from -1 to 1. It knows English; what it does not know is neutral. Its lexicon is loaded once in a
@@ -28,7 +28,7 @@ EPOCH = datetime(2020, 1, 1, tzinfo=timezone.utc)
 
 @dataclass(frozen=True)
 class CallScore:
-    """What came of one call. ``scores``: of the whole, and of those who spoke; none where nothing can be scored."""
+    """The outcome of one call. ``scores``: of the whole call and of each speaker; empty if nothing can be scored."""
 
     call_id: int
     agent_id: int
@@ -76,7 +76,7 @@ def analyzer() -> Any:
 
 
 def changes(scores: Iterable[CallScore]) -> dict[tuple[int, Voice], Moments]:
-    """What these calls add to what is known of their agents, by agent and voice."""
+    """The contributions of these calls to the figures of their agents, by agent and voice."""
     found: dict[tuple[int, Voice], Moments] = {}
     for each in scores:
         for voice, score in each.scores.items():

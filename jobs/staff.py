@@ -1,14 +1,14 @@
 """Assigning staff to event types in bulk, from a file or from a batch of requests.
 
-Two steps. Lines are *staged*: read, judged one by one, and the valid ones kept in a table, in child jobs where there
-are many. Then all are *applied*, by staff and in the order of the input, so the outcome is the same however the input
-was cut; duplicates and conflicts are seen here (`jobs.assignment_rules` says what counts). A file that turns out to be
-broken in the middle has changed nothing.
+There are two steps. First, lines are *staged*: they are read and checked one by one, and the valid ones are kept in a
+table; child jobs do this if there are many. Then all are *applied*, by staff and in the order of the input, so the
+outcome does not depend on how the input was cut. Duplicates and conflicts are found here (`jobs.assignment_rules`). A
+file that is broken in the middle changes nothing.
 
 A line is marked as applied in the transaction that makes its change, its entry in the report
-(`jobs.tables.AssignmentSkip`) and the run's figures, so whatever is killed or run twice counts once. A transaction has
-at most `ASKED_AT_ONCE` lines, however large a chunk is, since others wait for it. Operations that run at the same time
-lock the staff that they change.
+(`jobs.tables.AssignmentSkip`) and the run's figures. So each line counts once, even after a kill or if it is run twice.
+A transaction has at most `ASKED_AT_ONCE` lines, however large a chunk is, since others wait for it. Operations that run
+at the same time lock the staff that they change.
 """
 
 from __future__ import annotations

@@ -1,13 +1,13 @@
 """Training a classifier from a CSV file of any size: which outcome will a call have?
 
-There are two passes. In the first the file is read as a stream: its rows are checked, counted and hashed. What comes
-out are shards (arrays on disk) and exact sums, so it makes no difference whether one job reads the file or many
-children a slice each. In the second the shards are learnt block by block in the order of their rows' hashes, a shuffle
-that needs no memory, and the rows held out judge the result. The same rows give the same model, to the last bit.
+There are two passes. The first reads the file as a stream; it checks, counts and hashes the rows. Its results are
+shards (arrays on disk) and exact sums, so it makes no difference whether one job reads the file or many children read a
+slice each. The second pass learns the shards block by block in the order of their rows' hashes, which is a shuffle that
+needs no memory. The rows held out judge the result. The same rows give the same model, to the last bit.
 
-Killed at any moment, a run goes on: preparation after the last finished chunk, training after the last save of the
-learner (`jobs.training_learner`), saving from its beginning. So there is no RQ Retry: what fails here is for a person
-to mend, and ``rqmem retry`` goes on from there. The model is replaced whole or not at all.
+A run that is killed can be resumed: preparation after the last finished chunk, training after the last save of the
+learner (`jobs.training_learner`), saving from its beginning. There is no RQ Retry, since a failure here needs a person;
+``rqmem retry`` then continues. The model is replaced whole or not at all.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ class TrainMLModelJob(MemoryAwareJob):
                 self.check_memory_usage("training")
 
             self.process_in_chunks(range(plan.steps), learn, chunk_size=1, collect=False)
-            trainer.learn_to(plan.steps)  # the cursor may be farther than what a killed run had saved
+            trainer.learn_to(plan.steps)  # the cursor may be ahead of what a killed run had saved
             about = metadata(order, plan, trainer.confusion())
             model = Model(*trainer.weights(), about)
         save_model(work.model, model, work.run, datetime.now(timezone.utc).isoformat(), drafts=work.path)
@@ -144,7 +144,7 @@ def learner(plan: Plan, directory: Path, process: str | None) -> AbstractContext
 
 
 def metadata(order: Order, plan: Plan, confusion: list[list[int]]) -> Outcome:
-    """All that is known of a model, as JSON: what it needs to predict, what it was made of, how good it is."""
+    """The metadata of a model, as JSON: what it needs to predict, what it was made of, how good it is."""
     return {
         "columns": asdict(order.columns),
         "classes": list(plan.classes),

@@ -34,7 +34,7 @@ _OPEN_SHARDS = 1000  # a few KB each, and one of the 65,530 mappings that Linux 
 
 
 class Learner:
-    """A training that goes on where an earlier execution left it.
+    """A training that continues where an earlier execution stopped.
 
     Args:
         plan: what to do.

@@ -1,7 +1,7 @@
 """The training step in a process of its own, which belongs to the job: its memory counts, and it ends with the job.
 
-What that is good for: the memory of the training is given back to the last byte, and a crash of native code in it is
-an error of the job and not the end of its horse. Both ways learn the same.
+So all memory of the training is given back, and a crash of native code is an error of the job and does not end its
+horse. The result is the same as in the job's own process.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class LearnerProcess:
         method: ``"fork"``: begins at once, with all modules that the job has; ``"spawn"``: a new Python.
 
     Raises:
-        RqmemError: from its methods: the process has died; what was saved is there for the next try.
+        RqmemError: from its methods, if the process has died. What it had saved is used by the next try.
     """
 
     def __init__(self, plan: Plan, directory: Path, method: str) -> None:

@@ -1,8 +1,8 @@
 """What was said in a call, as a stream of sentences with their speakers. Pure: pieces of text in, sentences out.
 
-A transcript is never whole in memory: a piece of it is, and of a JSON transcript a turn. Where the pieces are cut makes
-no difference. What cannot be read raises `UnreadableTranscript`, perhaps after sentences were given: half a transcript
-may tell the opposite of the whole, so drop those.
+Only a piece of a transcript is in memory; of a JSON transcript, a turn. It makes no difference where the pieces are
+cut. A transcript that cannot be read raises `UnreadableTranscript`, perhaps after some sentences. Drop those: half a
+transcript may say the opposite of the whole.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from jobs.tables import TranscriptFormat
 Speaker = Literal["agent", "customer"]
 
 LONGEST_SENTENCE = 500
-"""In characters; what goes on for longer (nobody set a full stop) is cut at a space. A scorer's time is quadratic."""
+"""In characters. A longer sentence (one without a full stop) is cut at a space: scoring takes quadratic time."""
 
 SPEAKERS: dict[str, Speaker] = {"agent": "agent", "user": "customer", "customer": "customer"}
 

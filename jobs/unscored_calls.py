@@ -1,8 +1,8 @@
-"""Calls that nobody has scored yet, as a source, and their transcripts: in memory are a few short ones, or a piece.
+"""Calls without a score as a source, and their transcripts. A few short ones or a piece of a long one are in memory.
 
-A call that is scored leaves the source; the others stay where they are, since they are read and cut by id. So a second
-run, or one that goes on after a crash, reads only what is left, and two at once come to no harm: each may read what the
-other is about to score, and `jobs.sentiment` sees to it that one of them counts.
+A scored call leaves the source. The others keep their places, since they are read and cut by id. So a second run, or
+one that resumes after a crash, reads only what is left. Two runs at once are harmless: each may read what the other is
+about to score, and `jobs.sentiment` lets only one of them count.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ Rows = Callable[[int, int, int], Iterator[Row]]
 """Seed, count and start to rows."""
 
 Told = Callable[[int], object]
-"""Called with the number of rows after each batch that is there to stay."""
+"""Called with the number of rows after each batch that is committed."""
 
 BATCH_ROWS = 2_000
 BATCH_BYTES = 4 * MB  # of text: a batch of long transcripts is a short one
@@ -53,7 +53,7 @@ class TablePart:
         return self.name
 
     def is_there(self, connection: Connection, entry: Entry) -> bool:
-        """Whether what was written has not been cleared away meanwhile."""
+        """Whether the rows that were written are still there."""
         return entry.done == 0 or connection.execute(select(literal(1)).select_from(self.table).limit(1)).scalar() == 1
 
     def reopen(self, connection: Connection, owner_id: int) -> None:
@@ -179,7 +179,7 @@ def _lines(rows: Iterable[Sequence[Any]]) -> bytes:
 
 
 def refuse_what_is_not_ours(engine: Engine, part: FilePart) -> None:
-    """Raise `ConfigError` where its file is there and the ledger does not know it."""
+    """Raise `ConfigError` if the part's file exists and the ledger does not know it."""
     with engine.connect() as connection:
         if ledger.read(connection, part.key) is not None:
             return

@@ -44,7 +44,7 @@ COUNT = click.IntRange(min=0)
 @click.option(
     "--folder", type=click.Path(file_okay=False, path_type=Path), default=".", show_default=True, help="For files."
 )
-@click.option("--resume", is_flag=True, help="Go on with what was begun; nothing is written twice.")
+@click.option("--resume", is_flag=True, help="Continue with what was begun; nothing is written twice.")
 @click.option("--quiet", is_flag=True, help="No progress.")
 def main(
     seed: int,
@@ -75,7 +75,7 @@ def main(
 
 
 def check(engine: Engine, seed: int, resume: bool) -> None:
-    """Raise `ConfigError` where the database holds a dataset that is not to be gone on with, or of another seed."""
+    """Raise `ConfigError` if the database holds a dataset, unless ``resume`` is set and the seed is the same."""
     with engine.connect() as connection:
         begun = ledger.entries(connection)
     if begun and not resume:

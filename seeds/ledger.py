@@ -77,7 +77,7 @@ def advance(connection: Connection, entry: Entry, done: int, size_bytes: int = 0
 
 
 def forget(connection: Connection, part: str) -> None:
-    """Take a part out: what it counted is gone."""
+    """Remove the entry of a part whose rows are gone."""
     connection.execute(delete(_parts).where(_parts.c.part == part))
 
 

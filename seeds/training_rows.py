@@ -107,7 +107,7 @@ def _row(rng: Random, index: int) -> dict[str, str]:
 
 
 def _notes(rng: Random, language: str, said: Sequence[str]) -> str:
-    """What was said, among what is always noted; or only the latter, or nothing."""
+    """Notes: what was said, between general remarks; or only remarks; or nothing."""
     if rng.random() < WITHOUT_NOTES:
         return ""
     sentences = [pick(rng, NOTES[language]) for _ in range(int(3 * rng.random()))]

@@ -40,7 +40,7 @@ class Appointment(Base):
 
 
 class Reminder(Base):
-    """What became of the reminder of one type for one appointment at that time: moved, or moved back, it is sent anew.
+    """The reminder of one type for one appointment at that time. If the appointment is moved, another one is sent.
 
     ``claimed``: a run is about to send it, or was cut off while it did. ``sent``, ``refused``: the provider's answer.
     ``unknown``: it may have been sent, nobody knows; it is not sent again. ``postponed``, ``skipped``,

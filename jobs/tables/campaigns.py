@@ -13,7 +13,7 @@ from jobs.tables.base import Base, utc_now
 CampaignStatus = Literal["seeding", "pending", "running", "completed"]
 CustomerStatus = Literal["pending", "calling", "batched", "called", "failed", "unknown"]
 OPEN: tuple[CustomerStatus, ...] = ("pending", "calling", "batched")
-"""Still to be called, or called without a known outcome; whoever is unknown waits for a person."""
+"""Still to be called, or called without a known outcome. Not ``unknown``: that waits for a person."""
 
 BatchStatus = Literal["sending", "sent", "collected", "unknown"]
 
@@ -22,8 +22,8 @@ class Campaign(Base):
     """One outbound call campaign.
 
     ``seeding`` means that its customers are still being written, or that writing them was cut off:
-    such a campaign must not be run. ``completed``: no customer is left to call. How far it is stands
-    in its customers alone.
+    such a campaign must not be run. ``completed``: no customer is left to call. Only its customers
+    say how far it is.
     """
 
     __tablename__ = "campaigns"
@@ -82,8 +82,8 @@ class CampaignBatch(Base):
     """Customers of a campaign who are called with one request. It is written before that is sent.
 
     ``sending``: the request may have been accepted, nobody knows yet. ``sent``: it was. ``collected``: the outcome of
-    each of its calls stands with its customer. ``unknown``: the API cannot tell, and a person has to look.
-    ``id`` is made by whoever makes the batch; ``batch_call_id`` is the API's, where it was told.
+    each of its calls is in its customer's row. ``unknown``: the API cannot tell, and a person has to look.
+    ``id`` is our own; ``batch_call_id`` is the API's, if it is known.
     """
 
     __tablename__ = "campaign_batches"

@@ -43,7 +43,7 @@ class StaffAssignment(Base):
 
     __tablename__ = "staff_assignments"
     __table_args__ = (
-        # The rule as the database keeps it, whoever writes. NULLs are all different to it.
+        # The database enforces the rule. For it, all NULLs are different.
         UniqueConstraint("staff_id", "exclusive_group"),
     )
 
@@ -93,7 +93,7 @@ class AssignmentRun(Base):
 class StagedAssignment(Base):
     """A valid line of a run that is not completed; ``position`` orders the lines of its input.
 
-    No foreign keys: who is deleted meanwhile is noticed when the line is applied.
+    No foreign keys: if somebody is deleted in the meantime, that is noticed when the line is applied.
     """
 
     __tablename__ = "staged_assignments"

@@ -1,17 +1,18 @@
 """Judges what was measured. Pure.
 
-**Ceilings.** On a worker with the ceiling that a job declares, the job finishes and no execution of it is above that.
-On a worker with a lower one it may be stopped there, with `MemoryLimitExceeded`, and resumes or fails: what is asked is
-that it never used more than the ceiling, or where it breached than that and rqmem's reserve for unwinding, that nothing
-is missing or double where it finished, and that it failed for memory and nothing else where it did not. Such a one is
-said not to fit, with what its idle horse takes.
+**Ceilings.** On a worker with the ceiling that a job declares, the job must finish, and no execution may be above the
+ceiling. On a worker with a lower ceiling, the job may be stopped with `MemoryLimitExceeded`, and resume or fail. Then
+these rules hold:
 
-**Growth.** The peak with many records is held against the peak with fewer. Adaptive chunks fill the room that they are
-given up to what takes a second: they differ with how busy the machine is and how long there was to adapt, and that is
-their purpose. So both numbers are run with chunks of the size that the class declares (``adaptive = False``, the job's
-own attribute, `scripts.load.fixed`; two of the six are so themselves), and what is left is what the number of records
-does. That the job as it is, with its adaptive chunks, stays under its ceiling is the rule above. Of a job that split
-the peak is the highest of its children's and its own.
+- It never used more than the ceiling; if it breached, no more than the ceiling and rqmem's reserve for unwinding.
+- If it finished, no record is missing or double.
+- If it did not, it failed for memory and nothing else. It is reported as not fitting, with what its idle horse takes.
+
+**Growth.** The peak with many records is compared with the peak with fewer. Adaptive chunks grow into the room that
+they are given, so they depend on how busy the machine is and how long they could adapt. Therefore both numbers of
+records are run with chunks of the size that the class declares (``adaptive = False``, `scripts.load.fixed`; two of the
+six declare that themselves), and only the number of records makes a difference. The rule above covers the job with
+adaptive chunks. If a job split, its peak is the highest of its own and its children's.
 """
 
 from __future__ import annotations

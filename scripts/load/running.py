@@ -61,7 +61,7 @@ class Bench:
         return self.folder / "data" / f"{job.name}-{records}"
 
     def seed(self, job: LoadedJob, records: int) -> None:
-        """Make the dataset, or what is missing of it; anew where it is an older version's."""
+        """Make the dataset, or what is missing of it. One of an older version is made again."""
         data = self.data_of(job, records)
         data.mkdir(parents=True, exist_ok=True)
         engine = open_database(f"sqlite:///{data}/app.db")

@@ -48,7 +48,7 @@ def collection(left_mb: float, freed_mb: float) -> Verdict:
 
 
 def ceiling(status: str, error: str, breach: Breach | None, next_result: object) -> Verdict:
-    """How a job that grows for ever ended, and what the next one on its worker returned."""
+    """How a job ended that grows without end, and what the next job on its worker returned."""
     if breach is None:
         return Verdict("ceiling", False, f"the job {status} and was not stopped for its memory: {error or 'no error'}")
     above = breach.peak_mb - breach.limit_mb

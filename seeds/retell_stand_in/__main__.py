@@ -62,7 +62,7 @@ def main(port: int, api_key: str, ready_file: Path | None, **faults: Any) -> Non
 
 
 def _announce(stand_in: StandIn, ready_file: Path | None) -> None:
-    """Say where it listens. The file is there with its whole content, or not at all."""
+    """Print where it listens, and write the file, whole or not at all."""
     if ready_file is not None:
         unfinished = ready_file.with_name(f"{ready_file.name}.{os.getpid()}")
         unfinished.write_text(stand_in.url + "\n")

@@ -101,7 +101,7 @@ class _Server(ThreadingHTTPServer):
         super().shutdown_request(request)
 
     def server_close(self) -> None:
-        """Also end the connections that clients keep alive: else they would go on being served."""
+        """Also end the connections that clients keep alive: else they would still be served."""
         self.stopping.set()
         super().server_close()
         for connection in list(self._connections):
@@ -111,7 +111,7 @@ class _Server(ThreadingHTTPServer):
                 pass  # it has ended by itself
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that went away (killed in the middle, on purpose) is no error of ours."""
+        """A client that went away (perhaps killed on purpose) is not an error of the server."""
         if not isinstance(sys.exc_info()[1], ConnectionError):
             super().handle_error(request, client_address)
 
