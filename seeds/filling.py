@@ -190,14 +190,14 @@ def refuse_what_is_not_ours(engine: Engine, part: FilePart) -> None:
             )
 
 
-def batches(rows: Iterable[Row], most_rows: int = BATCH_ROWS) -> Iterator[list[Row]]:
-    """Rows by the batch: ``most_rows``, or `BATCH_BYTES` of text, whichever is reached first."""
+def batches(rows: Iterable[Row], most_rows: int | None = None) -> Iterator[list[Row]]:
+    """Rows by the batch: ``most_rows`` (`BATCH_ROWS`) or `BATCH_BYTES` of text, whichever is reached first."""
     batch: list[Row] = []
     size = 0
     for row in rows:
         batch.append(row)
         size += sum(len(value) for value in row.values() if isinstance(value, str))
-        if len(batch) >= most_rows or size >= BATCH_BYTES:
+        if len(batch) >= (most_rows or BATCH_ROWS) or size >= BATCH_BYTES:
             yield batch
             batch, size = [], 0
     if batch:
