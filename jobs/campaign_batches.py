@@ -13,14 +13,13 @@ campaign again: it also follows up batches that no job follows up.
 
 from __future__ import annotations
 
-import re
-
 from rq import Retry
 
 from jobs import call_batches
 from jobs.batch_sending import BatchSender, enqueue_follow_up, follow_up_the_forgotten
 from jobs.call_batches import CLEARLY_FREE, NOT_MADE, Patience, name_of
 from jobs.campaigns import complete, complete_if_over, failed, find, record, start
+from jobs.phone_numbers import E164
 from jobs.refusals import Refusals
 from jobs.retell_api import RetellApi
 from jobs.sources import customers_of, shared_sessions
@@ -30,7 +29,6 @@ from rqmem.errors import RqmemError
 from rqmem.job.gather import Gathered
 from rqmem.sources import Cuttable
 
-E164 = re.compile(r"\+[1-9][0-9]{6,14}")
 LATER = Retry(max=5, interval=[30, 120, 600, 1800, 3600])
 LOOKS_FOR_WRITTEN = 6
 

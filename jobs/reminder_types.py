@@ -16,6 +16,7 @@ from datetime import date, datetime, time, timedelta, timezone
 from typing import Literal
 from zoneinfo import ZoneInfo
 
+from jobs.phone_numbers import E164
 from rqmem.errors import ConfigError
 from rqmem.text import did_you_mean
 
@@ -23,7 +24,6 @@ EVENING = timedelta(hours=1)  # before the quiet hours begin: time enough for a 
 LONGEST_NAME = 60  # characters of names and titles that are shown
 
 _EMAIL = re.compile(r"[^\s@,;<>\"]{1,64}@[^\s@,;<>\"]{1,255}")
-_PHONE = re.compile(r"\+[1-9][0-9]{6,14}")
 _TOKEN = re.compile(r"[A-Za-z0-9_:.\-]{8,4096}")
 
 
@@ -116,7 +116,7 @@ PUSH = ReminderType(
 SMS = ReminderType(
     name="sms",
     address="phone",
-    valid=_PHONE,
+    valid=E164,
     before=timedelta(hours=2),
     latest=timedelta(minutes=15),
     title="",
@@ -127,7 +127,7 @@ SMS = ReminderType(
 WHATSAPP = ReminderType(
     name="whatsapp",
     address="phone",
-    valid=_PHONE,
+    valid=E164,
     before=timedelta(hours=4),
     latest=timedelta(minutes=30),
     title="Your appointment",

@@ -85,24 +85,20 @@ class LearnerProcess:
 
 def _serve(theirs: Connection, parents: Connection, plan: Plan, directory: Path) -> None:
     """The process: answers until the job is gone."""
-    parents.close()  # else a job that died would never be seen to
-    try:
-        _answer_all(theirs, plan, directory)
-    except (EOFError, OSError):
-        os._exit(1)
-
-
-def _answer_all(theirs: Connection, plan: Plan, directory: Path) -> None:
     from jobs.training_learner import Learner
 
+    parents.close()  # else the end of a job that died would not be noticed
     learner: Learner | None = None
-    while True:
-        method, args = theirs.recv()
-        answer: Any = None
-        problem: Exception | None = None
-        try:
-            learner = learner or Learner(plan, directory)
-            answer = getattr(learner, method)(*args)
-        except Exception as error:  # noqa: BLE001  the job's to judge
-            problem = error
-        theirs.send((answer, problem))
+    try:
+        while True:
+            method, args = theirs.recv()
+            answer: Any = None
+            problem: Exception | None = None
+            try:
+                learner = learner or Learner(plan, directory)
+                answer = getattr(learner, method)(*args)
+            except Exception as error:  # noqa: BLE001  the job decides
+                problem = error
+            theirs.send((answer, problem))
+    except (EOFError, OSError):
+        os._exit(1)

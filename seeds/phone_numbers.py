@@ -6,17 +6,15 @@ Retell account the seeded caller's number, `FROM_NUMBER`, is refused, since no a
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from random import Random
 from typing import NamedTuple
 
+from jobs.phone_numbers import E164
 from seeds.blocks import pick
 
 # From the range that North America keeps for fiction.
 FROM_NUMBER = "+14155550100"
-
-E164 = re.compile(r"\+[1-9][0-9]{6,14}")
 
 
 def is_e164(number: str) -> bool:

@@ -18,8 +18,8 @@ from typing import Any
 from sqlalchemy import func, select
 
 from jobs.aggregates import Moments, all_merged
-from jobs.campaign_batches import E164
 from jobs.database import open_sessions
+from jobs.phone_numbers import E164
 from jobs.reminder_types import EMAIL, zone_called
 from jobs.tables import (
     AgentSentiment,
