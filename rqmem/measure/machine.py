@@ -5,6 +5,7 @@ Bytes, and counts since boot (or since the group was made). What cannot be read 
 
 from __future__ import annotations
 
+from collections import deque
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -82,6 +83,26 @@ def _container_limit_mb() -> float | None:
 def oom_kills() -> int | None:
     """All kills for memory on this machine since boot, those for a group's limit included."""
     return cgroup.parse_counters(_read(Path("/proc/vmstat")) or "").get("oom_kill")
+
+
+class OomKills:
+    """Whether the kernel has killed for memory lately: here, or in our container."""
+
+    def __init__(self) -> None:
+        self._seen: deque[int | None] = deque(maxlen=2)
+
+    def begin(self) -> None:
+        """What was killed before does not count."""
+        self._seen.extend([oom_kills()] * 2)
+
+    def look(self) -> None:
+        """Look once more, at each beat of the worker."""
+        self._seen.append(oom_kills())
+
+    def lately(self) -> bool:
+        """Whether it has killed within the last two looks."""
+        before, now = self._seen[0] if self._seen else None, oom_kills()
+        return before is not None and now is not None and now > before
 
 
 def own_group_oom_kills() -> int | None:

@@ -17,17 +17,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from rqmem import events
 from rqmem.rq_names import Execution, NoSuchJobError
 from rqmem.store import executions
 from rqmem.worker import linux
+from rqmem.worker.rq_worker import queue_of
 
 if TYPE_CHECKING:
     from redis import Redis
 
     from rqmem.rq_names import Worker
-    from rqmem.worker.context import Context
-    from rqmem.worker.horse.main import HorseMain
+    from rqmem.worker.commit import Committer
     from rqmem.worker.horse_pool import HorsePool
     from rqmem.worker.settlement import Settlement
 
@@ -49,14 +48,11 @@ class Abandoned:
 class Settler:
     """The process that settles them, one at a time, for one worker."""
 
-    def __init__(
-        self, worker: Worker, context: Context, pool: HorsePool, settlement: Settlement, horse: HorseMain
-    ) -> None:
+    def __init__(self, worker: Worker, pool: HorsePool, settlement: Settlement, committer: Committer) -> None:
         self._worker = worker
-        self._context = context
         self._pool = pool
         self._settlement = settlement
-        self._horse = horse
+        self._committer = committer
         self._tries: Counter[str] = Counter()
         self._pid = 0
         self._kill_at = 0.0
@@ -124,23 +120,16 @@ class Settler:
         linux.become_subreaper()
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2):  # the worker decides when it ends
             signal.signal(number, signal.SIG_IGN)
-        if self._context.recorder is not None:
-            events.unsubscribe(self._context.recorder.take)
-        self._context.page = self._context.heart = self._pool.group = self._worker._stopped_job_id = None
+        self._pool.new_page()
+        self._pool.group = self._worker._stopped_job_id = None
 
     def _settle(self, run: Abandoned) -> None:
         worker = self._worker
-        queue = worker.queue_class(
-            run.queue,
-            connection=worker.connection,
-            job_class=worker.job_class,
-            serializer=worker.serializer,
-            death_penalty_class=worker.death_penalty_class,
-        )
+        queue = queue_of(worker, run.queue)
         execution = Execution(run.execution_id, run.job_id, worker.connection, run.lost_worker)
         try:
             job = worker.job_class.fetch(run.job_id, connection=worker.connection, serializer=worker.serializer)
         except NoSuchJobError:
-            self._horse.forget(queue, execution)
+            self._committer.forget(queue, execution)
             return
         self._settlement.settle_abandoned(job, queue, execution)

@@ -25,13 +25,13 @@ from rqmem.store import execution_reader, executions, ledger
 from rqmem.store.retrying import until_redis_answers
 from rqmem.tracebacks import what_was_raised
 from rqmem.units import to_mb
-from rqmem.worker.context import Context
 
 if TYPE_CHECKING:
     from redis.client import Pipeline
 
     from rqmem.rq_names import Execution, Job, Queue, Worker
     from rqmem.store.execution_records import Standing
+    from rqmem.worker.horse_pool import HorsePool
 
 _KEPT_OF_AN_ERROR = 100_000  # characters, where Redis does not take all of it
 _log = logging.getLogger("rqmem.worker")
@@ -57,13 +57,17 @@ class Committer:
 
     Args:
         worker: RQ's.
-        context: of the worker.
+        pool: has the page of the execution.
         write: RQ's `heartbeat`, a write that raises what Redis says to it.
+
+    Attributes:
+        began_in: the epoch (`rqmem.store.keys.EPOCH`) in which the execution began. Empty: nobody knows.
     """
 
-    def __init__(self, worker: Worker, context: Context, write: Callable[[], None]) -> None:
+    def __init__(self, worker: Worker, pool: HorsePool, write: Callable[[], None]) -> None:
         self._worker = worker
-        self._context = context
+        self._pool = pool
+        self.began_in = ""
         self._write = write  # RQ would log a traceback each time
         self._commit = Commit()
         self._error: RedisError | None = None  # of the last transaction: RQ swallows some
@@ -170,18 +174,17 @@ class Committer:
         if execution is not None and execution.id == self._canceled:  # RQ leaves it among both
             pipeline.zrem(CanceledJobRegistry(job.origin, connection=self._worker.connection).key, job.id)
         executions.release(pipeline, job.id)
-        commit, page = self._commit, self._context.page
+        commit, page = self._commit, self._pool.page
         status = JobStatus.FINISHED if commit.succeeds else job.get_status(refresh=False)
-        if page is not None and not commit.succeeds:
+        if not commit.succeeds:
             page.again = commit.retries or status in (JobStatus.QUEUED, JobStatus.SCHEDULED)  # a returned Retry
         if ledger.parent_of(job.id) is not None and not commit.retries:  # first, for its run may go with its end
             self._tell_parent(job, status, pipeline)
-        if page is not None and page.has_run and status == JobStatus.FINISHED:
+        if page.has_run and status == JobStatus.FINISHED:
             executions.finish(pipeline, job.id, job.get_result_ttl(self._worker.default_result_ttl))
 
     def _tell_parent(self, job: Job, status: JobStatus | None, pipeline: Pipeline) -> None:
-        page = self._context.page
-        peak_mb = to_mb(page.peak_bytes) if page is not None else 0.0
+        peak_mb = to_mb(self._pool.page.peak_bytes)
         if status == JobStatus.FINISHED:
             result = b"" if job._result is None else job.serializer.dumps(job._result)
             ledger.tell_parent(pipeline, job, ledger.OK, result=result, peak_mb=peak_mb)
@@ -197,6 +200,12 @@ class Committer:
                 pipeline.execute()
         finally:
             self._commit = before
+
+    def forget(self, queue: Queue, execution: Execution) -> None:
+        """Remove the records of an execution whose job is gone."""
+        job = self._worker.job_class(execution.job_id, connection=self._worker.connection)
+        job.origin = queue.name
+        self.remove_records(job, execution)
 
     def may_fail(self, job: Job, queue: Queue, execution: Execution) -> bool:
         """Whether a failure of the execution is still to be recorded; what RQ's maintenance has failed is cleared."""
@@ -282,6 +291,6 @@ class Committer:
 
     def _is_ours(self, standing: Standing) -> bool:
         """Whether the outcome is ours to commit: also, as for RQ, where Redis has lost all else that it knew."""
-        began_in = self._context.began_in
+        began_in = self.began_in
         lost_all = standing.gone and began_in and began_in != execution_reader.epoch(self._worker.connection)
         return standing.ours or bool(lost_all)

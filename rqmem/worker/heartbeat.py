@@ -13,14 +13,13 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
 from redis.exceptions import RedisError
 
 from rqmem import words
-from rqmem.measure import machine
 from rqmem.rq_names import WORKERS_BY_QUEUE_KEY, Worker, register_worker
 from rqmem.store import executions, ledger, parent_meta
 from rqmem.store.retrying import (
@@ -31,16 +30,17 @@ from rqmem.store.retrying import (
     reopen_at_failover,
     unavailable,
 )
-from rqmem.worker.redis_outage import OnConnection
+from rqmem.worker.rq_worker import OnConnection
 from rqmem.worker.takeover import Recovery
 
 if TYPE_CHECKING:
     from redis import Redis
 
+    from rqmem.measure.machine import OomKills
     from rqmem.rq_names import Execution, Job
     from rqmem.worker.abandoned_jobs import Settler
-    from rqmem.worker.context import Context
     from rqmem.worker.recorder import Recorder
+    from rqmem.worker.worker_setup import Setup
 
 _TICK_SECONDS = 1.0
 _SETTLE_SECONDS = 3.0  # what is being settled for a dead worker may end, when this one stops
@@ -51,24 +51,30 @@ log = logging.getLogger("rqmem.heart")
 
 
 class Heart:
-    """Beats for one worker from `start` to `stop`.
+    """Beats for one worker from `start` to `stop`, any number of times.
 
     Args:
         worker: RQ's.
-        context: of the worker.
-        recorder: what it writes.
+        setup: of the worker.
         settler: of runs of dead workers that cannot go on.
+        oom_kills: it looks at each beat.
+
+    Attributes:
+        recorder: what it writes. There is none before the first start.
+        beating: between `start` and `stop`.
+        epoch: of the data that Redis has now (`rqmem.store.keys.EPOCH`).
     """
 
-    def __init__(self, worker: Worker, context: Context, recorder: Recorder, settler: Settler) -> None:
+    recorder: Recorder
+
+    def __init__(self, worker: Worker, setup: Setup, settler: Settler, oom_kills: OomKills) -> None:
         self._worker = worker
-        self._context = context
-        self._recorder = recorder
-        self._seconds = context.config.heartbeat_seconds
-        self._connection = connection_with_short_timeout(worker.connection, self._seconds)
-        reopen_at_failover(self._connection)
-        self._recovery = Recovery(worker, self._connection, context.config, settler)
+        self._config = setup.config
+        self._seconds = setup.config.heartbeat_seconds
+        self._settler = settler
+        self._oom_kills = oom_kills
         self._stopped = threading.Event()
+        self._stopped.set()
         self._new_errands: SimpleQueue[Callable[[Redis], object] | None] = SimpleQueue()
         self._errands: deque[Callable[[Redis], object]] = deque()  # of the thread alone
         self._running: tuple[Job, Execution] | None = None
@@ -77,23 +83,46 @@ class Heart:
         self._state: State | None = None
         self._changed_at = float("-inf")
         self._logged: set[str] = set()
-        self._oom_kills = deque([machine.oom_kills()] * 2, maxlen=2)
-        self._thread = threading.Thread(target=self._beat_until_stopped, name="rqmem-heart", daemon=True)
+        self.epoch = ""
 
-    def start(self) -> None:
+    def start(self, recorder: Recorder) -> None:
         """Beat once at once, so that no run is claimed by a worker that seems dead; then in the thread.
 
         What dead workers left comes before what is queued.
         """
-        self._recorder.flush(self._worker.connection, 2 * self._seconds)
-        self._context.epoch = executions.epoch(self._worker.connection)
+        self.recorder = recorder
+        self._state = None
+        self._stopped.clear()
+        self._thread = threading.Thread(target=self._beat_until_stopped, name="rqmem-heart", daemon=True)
+        self._connection = connection_with_short_timeout(self._worker.connection, self._seconds)
+        reopen_at_failover(self._connection)
+        self._recovery = Recovery(self._worker, self._connection, self._config, self._settler)
+        self._oom_kills.begin()
+        recorder.flush(self._worker.connection, 2 * self._seconds)
+        self.epoch = executions.epoch(self._worker.connection)
         self._do(self._look_for_lost)
         self._thread.start()
 
+    @contextlib.contextmanager
+    def beats_meanwhile(self, new_recorder: Callable[[], Recorder]) -> Iterator[None]:
+        """For one job outside of `work`, where nobody has started it."""
+        if self.beating:
+            yield
+            return
+        self.start(new_recorder())
+        try:
+            yield
+        finally:
+            self.stop()
+
+    @property
+    def beating(self) -> bool:
+        return not self._stopped.is_set()
+
     @property
     def put_back(self) -> int:
-        """How often a job of a dead worker was queued again or settled here, so far."""
-        return self._recovery.put_back
+        """How often a job of a dead worker was queued again or settled here, since the start."""
+        return self._recovery.put_back if self.beating else 0
 
     def waits_for_lost(self) -> bool:
         """Look again whether anything of dead workers is due to come back to the worker's queues."""
@@ -102,6 +131,8 @@ class Heart:
 
     def stop(self) -> None:
         """Stop beating and say farewell. A Redis that is away is no reason to fail."""
+        if not self.beating:
+            return
         self._recovery.close(min(self._seconds, _SETTLE_SECONDS))
         self._stopped.set()
         self._new_errands.put(None)
@@ -110,7 +141,7 @@ class Heart:
         try:
             self._take_errands(0)
             self._run_errands()
-            self._recorder.flush(self._connection, 2 * self._seconds)
+            self.recorder.flush(self._connection, 2 * self._seconds)
             executions.farewell(self._connection, self._worker.name)
         except RedisError as error:
             log.warning("worker %s: could not say farewell to Redis: %s", self._worker.name, error)
@@ -136,17 +167,12 @@ class Heart:
     @property
     def away(self) -> bool:
         """Whether Redis did not answer the last beat, or refused it."""
-        return self._state is not None
+        return self.beating and self._state is not None
 
     @property
     def steady(self) -> bool:
-        """Whether Redis has taken beats for so long that those of other workers stand there again too."""
-        return self._state is None and time.monotonic() - self._changed_at >= 2 * self._seconds
-
-    def machine_killed_lately(self) -> bool:
-        """Whether the kernel has killed for memory, here or in our container, within the last two beats."""
-        before, now = self._oom_kills[0], machine.oom_kills()
-        return before is not None and now is not None and now > before
+        """Whether Redis has taken beats for so long that those of other workers are there again too."""
+        return not self.away and time.monotonic() - self._changed_at >= 2 * self._seconds
 
     def _beat_until_stopped(self) -> None:
         pause = min(self._seconds, self._worker.job_monitoring_interval)
@@ -155,7 +181,7 @@ class Heart:
         while True:
             now = time.monotonic()
             if now >= beat_at:
-                self._oom_kills.append(machine.oom_kills())
+                self._oom_kills.look()
                 self._do(
                     self._flush,
                     self._register,
@@ -169,7 +195,7 @@ class Heart:
             elif self._errands and self._state is None:
                 self._do(self._run_errands)
                 beat_at = min(beat_at, now + _AGAIN_SECONDS) if self._state is not None else beat_at
-            elif (self._recorder.busy or self._parents) and self._state is None:
+            elif (self.recorder.busy or self._parents) and self._state is None:
                 self._do(self._flush if now >= flush_at else self._flush_news)
                 flush_at = now + tick if now >= flush_at else flush_at
             self._take_errands(tick / _LOOKS)
@@ -196,24 +222,24 @@ class Heart:
     def _register(self) -> None:
         """Register with RQ again where that is lost: after FLUSHALL, with an empty server, after a long absence."""
         epoch = executions.epoch(self._connection)
-        if epoch != self._context.epoch:
-            self._context.epoch = epoch
-            self._recorder.begin_anew()
+        if epoch != self.epoch:
+            self.epoch = epoch
+            self.recorder.begin_anew()
         if not self._stopped.is_set() and register_again(self._worker, self._connection):
             log.warning("worker %s: Redis knew it no more, and knows it again", self._worker.name)
 
     def _end_alerts(self) -> None:
-        self._recorder.end_alerts_of_others(self._connection)
+        self.recorder.end_alerts_of_others(self._connection)
 
     def _look_for_lost(self) -> None:
         self._recovery.scan(time.monotonic())
 
     def _flush_news(self) -> None:
-        if self._recorder.sees_news():
+        if self.recorder.sees_news():
             self._flush()
 
     def _flush(self) -> None:
-        self._recorder.flush(self._connection, 2 * self._seconds)
+        self.recorder.flush(self._connection, 2 * self._seconds)
         self._tell_parents()
 
     def _tell_parents(self) -> None:

@@ -10,36 +10,46 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import NoReturn
 
 from rqmem import events
 from rqmem.measure import process_tree, procfs
+from rqmem.units import MB
 from rqmem.worker import linux
-from rqmem.worker.context import Context
+from rqmem.worker.execution import Event
 from rqmem.worker.horse.channel import Channel, WarmHorse
 from rqmem.worker.horse.hook_runner import ENDING_SECONDS
 from rqmem.worker.kernel import HorseGroup, KernelLayer
+from rqmem.worker.shared_memory import SharedPage
 from rqmem.worker.watcher import Identity, Watcher
+from rqmem.worker.worker_setup import Setup
 
 
 class HorsePool:
     """Forks, ends and reaps.
 
     Args:
-        context: of the worker.
+        setup: of the worker.
         helper_pids: children of the worker that somebody else waits for, as they are now.
 
     Attributes:
+        config: the worker's settings, from `calibrate` on with the growth rate of this machine.
         warm: the horse that takes the next job.
+        page: shared with the horse that runs, or ran last. A fork of the worker that settles has one of its own.
+        forking_pid: the process that made the page and forks.
         group: the cgroup of the horse that runs, if it has one.
         kernel: makes those groups; None: there are none.
         idle_bytes: what a horse uses that has done nothing.
         known: processes below the worker that are not the running job's. The heart's thread may add to it.
     """
 
-    def __init__(self, context: Context, helper_pids: Callable[[], Iterable[int]] = tuple) -> None:
-        self._context = context
+    def __init__(self, setup: Setup, helper_pids: Callable[[], Iterable[int]] = tuple) -> None:
+        self._setup = setup
         self._helper_pids = helper_pids
+        self.config = setup.config
+        self.page = SharedPage.new(setup.limit_bytes)
+        self.forking_pid = 0
         self.warm: WarmHorse | None = None
         self.group: HorseGroup | None = None
         self.kernel: KernelLayer | None = None
@@ -53,6 +63,12 @@ class HorsePool:
     def idle_pid(self) -> int:
         """The pid of the warm horse, between two jobs too; 0: there is none."""
         return self.warm.pid if self.warm is not None else 0
+
+    def calibrate(self, idle_bytes: int, fastest_growth: Callable[[], float]) -> None:
+        """At the worker's start. The growth rate, in bytes per second, is measured unless the settings name one."""
+        self.idle_bytes = idle_bytes
+        if self.config.growth_mb_per_second is None:
+            self.config = replace(self.config, growth_mb_per_second=fastest_growth() / MB)
 
     def note_others(self) -> None:
         """The children of this process that are there before the first horse."""
@@ -75,10 +91,23 @@ class HorsePool:
 
     def fork(self, serve: Callable[[Channel], NoReturn]) -> WarmHorse:
         """A new warm horse, whose life is ``serve``."""
-        page = self._context.new_page()
-        self.new_group()
-        self.warm = WarmHorse.fork(page, serve)
+        self.new_page()
+        self._new_group()
+        self.warm = WarmHorse.fork(self.page, serve)
         return self.warm
+
+    def prepare_fork(self) -> None:
+        """Before somebody else forks a horse for one job."""
+        self.new_page()
+        self.page.fresh = True
+        self.page.advance(Event.TAKEN)
+        self._new_group()
+        self.note_known()
+
+    def new_page(self, ceiling_bytes: int | None = None) -> None:
+        """The page of a process that this one is about to fork."""
+        self.forking_pid = os.getpid()
+        self.page = SharedPage.new(self._setup.limit_bytes if ceiling_bytes is None else ceiling_bytes)
 
     def end_warm(self, *, broken: bool = False) -> None:
         """Have the warm horse call its last hooks and leave."""
@@ -93,11 +122,11 @@ class HorsePool:
     def _watch_ending_hooks(self, warm: WarmHorse) -> None:
         """Wait for the hooks that a horse calls before it ends, within its last job's ceiling."""
         warm.channel.close()
-        name, page = self._context.name, warm.page
+        name, page = self._setup.name, warm.page
         known = set(process_tree.descendants(os.getpid())) - {warm.pid}
         identity = Identity("hooks of horse_ending", "", "", name)
         try:
-            watcher = Watcher(warm.pid, page, identity, self._context.config, known)
+            watcher = Watcher(warm.pid, page, identity, self.config, known)
         except ProcessLookupError:
             return
         try:
@@ -152,10 +181,10 @@ class HorsePool:
         if self.group is not None:
             self.group.kill(wait=wait)
 
-    def new_group(self) -> None:
+    def _new_group(self) -> None:
         """A cgroup for the horse that is about to be forked."""
         if self.kernel is not None:
-            self.group = self.kernel.new_group(self._context.limit_bytes)
+            self.group = self.kernel.new_group(self._setup.limit_bytes)
 
     def retire_group(self, *, broken: bool = False) -> None:
         group, self.group = self.group, None

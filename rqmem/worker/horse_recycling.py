@@ -12,10 +12,10 @@ from rqmem.policy.needs import Needs
 from rqmem.policy.recycling import AfterJob, Fit
 from rqmem.store.history.history_records import OK
 from rqmem.units import MB, show_leak
-from rqmem.worker.context import Context
 from rqmem.worker.horse.channel import Report, WarmHorse
 from rqmem.worker.shared_memory import SharedPage
 from rqmem.worker.watcher import Identity
+from rqmem.worker.worker_setup import Setup
 
 _log = logging.getLogger("rqmem.worker")
 
@@ -23,8 +23,8 @@ _log = logging.getLogger("rqmem.worker")
 class Recycling:
     """Remembers for one worker."""
 
-    def __init__(self, context: Context) -> None:
-        self._context = context
+    def __init__(self, setup: Setup) -> None:
+        self._setup = setup
         self._leaks = Leaks()
         self._needs = Needs()
 
@@ -56,9 +56,12 @@ class Recycling:
         known = self._needs.of(name)
         first = not warm.state.has_run(name)
         after = AfterJob(name, report.kept_bytes, report.threads, report.changed, outside_bytes)
-        config = self._context.config
         reason, warm.state = recycling.decide(
-            warm.state, after, self._context.limit_bytes, config.max_jobs_per_horse or 0, known.threads_allowed
+            warm.state,
+            after,
+            self._setup.limit_bytes,
+            self._setup.config.max_jobs_per_horse or 0,
+            known.threads_allowed,
         )
         if page.outcome == OK:
             self._needs.ran(name, page.peak_bytes - page.held_before, page.declared_bytes, first=first)
@@ -86,4 +89,4 @@ class Recycling:
 
     def _ceiling_of(self, declared_bytes: int) -> int:
         """The ceiling of a job that declares this one; 0: none."""
-        return min(self._context.limit_bytes, declared_bytes or sys.maxsize)
+        return min(self._setup.limit_bytes, declared_bytes or sys.maxsize)

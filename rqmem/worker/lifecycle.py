@@ -12,24 +12,22 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Callable
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from rqmem import events, hooks, integrations, log
+from rqmem import events, integrations, log
 from rqmem.config.settings import LEAST_WORKER_MEMORY_MB
 from rqmem.errors import ConfigError
 from rqmem.measure import machine, procfs, trim
-from rqmem.rq_names import StopRequested, setup_loghandlers
+from rqmem.rq_names import StopRequested, now, setup_loghandlers
 from rqmem.store import scripts
 from rqmem.store.permission import check_may_write
-from rqmem.units import MB, show_mb, to_bytes, to_mb
+from rqmem.units import show_mb, to_bytes, to_mb
 from rqmem.worker import linux
-from rqmem.worker.alert_sender import SenderProcess
 from rqmem.worker.alerting import Alerting
-from rqmem.worker.context import Context, Heartbeat
-from rqmem.worker.event_listener import Listening
+from rqmem.worker.heartbeat import Heart
+from rqmem.worker.helpers import Helpers
 from rqmem.worker.horse import hook_runner
 from rqmem.worker.horse_pool import HorsePool
 from rqmem.worker.kernel import kernel_layer
@@ -40,6 +38,7 @@ from rqmem.worker.redis_outage import RedisOutage
 from rqmem.worker.restart import EXIT_CODE, Restarted, can_restart, program
 from rqmem.worker.snapshot_file import Snapshots
 from rqmem.worker.startup_checks import check_platform, fastest_growth, usage_of_idle_fork
+from rqmem.worker.worker_setup import Setup
 
 if TYPE_CHECKING:
     from rqmem.rq_names import Worker
@@ -53,37 +52,49 @@ class Lifecycle:
 
     Args:
         worker: RQ's.
-        context: of the worker.
+        setup: of the worker.
+        pool: its horses.
+        heart: of the worker.
+        captures: of the worker.
+        helpers: its other children.
         outage: stops RQ's scheduler.
         before: its life before it restarted in place; None: it is new.
 
     Attributes:
+        runs_warm: within `work`, jobs run on a warm horse.
         has_name: False from the start of `work` until its birth is registered: the name may be another worker's.
     """
 
-    def __init__(self, worker: Worker, context: Context, outage: RedisOutage, before: Restarted | None) -> None:
+    def __init__(
+        self,
+        worker: Worker,
+        setup: Setup,
+        pool: HorsePool,
+        heart: Heart,
+        captures: Capturing,
+        helpers: Helpers,
+        outage: RedisOutage,
+        before: Restarted | None,
+    ) -> None:
         self._worker = worker
-        self._context = context
+        self._setup = setup
+        self._pool = pool
+        self._heart = heart
+        self._captures = captures
+        self._helpers = helpers
         self._outage = outage
         self._before = before
-        self.pool = HorsePool(context, self._helper_pids)
+        self.runs_warm = False
         self.has_name = True
         self._own_limit_bytes = 0
         self._was_subreaper = False
         self._jobs_done = 0
         self._full = False
-        self._sender: SenderProcess | None = None
         self._snapshots: Snapshots | None = None
-        self._listening: Listening | None = None
 
     # Start
 
-    def start(
-        self,
-        log_options: tuple[str | None, str, str],
-        bootstrap: Callable[[], None],
-        new_heart: Callable[[], Heartbeat],
-    ) -> None:
+    def start(self, log_options: tuple[str | None, str, str], bootstrap: Callable[[], None]) -> None:
         """Begin everything, after a look whether any job could run at all; then RQ's ``bootstrap``, then the heart.
 
         It takes a while: a request to stop is heard from here on. RQ installs its own handlers after it.
@@ -94,7 +105,7 @@ class Lifecycle:
             setup_loghandlers(*log_options)  # as RQ's does, before there is anything to tell
             self._prepare()
             bootstrap()
-            self._begin_beating(new_heart)
+            self._begin_beating()
         except StopRequested:
             raise
         except BaseException:
@@ -104,23 +115,20 @@ class Lifecycle:
             raise
 
     def _stop_early(self, number: int, frame: FrameType | None) -> None:
-        self._context.asked_to_stop = True  # for the loop, should somebody swallow the exception
+        self._worker._shutdown_requested_date = now()  # for the loop, should somebody swallow the exception
         raise StopRequested
 
     def _prepare(self) -> None:
-        context, pool, config = self._context, self.pool, self._context.config
+        pool, config = self._pool, self._setup.config
         log.borrow_handlers()
         events.subscribe(log.write_event)
         check_platform()
-        self._look_for_own_ways()
+        self.runs_warm = config.isolation == "warm" and not self._has_own_ways()
         check_may_write(self._worker.connection)
-        if config.profile == "memray":
-            context.captures = Capturing(config, context.name)
-        self._snapshots = Snapshots(self._worker, context, pool)
+        self._captures.begin()
+        self._snapshots = Snapshots(self._worker, self._heart, pool)
         self._snapshots.start()
-        if SenderProcess.wanted(config):
-            self._sender = SenderProcess(config, self._worker.connection, context.name)
-            self._sender.start()
+        self._helpers.start_sender()
         procfs.keep_a_spare_descriptor()
         pool.note_others()
         self._was_subreaper = linux.become_subreaper()
@@ -132,93 +140,72 @@ class Lifecycle:
             integrations.load_imported()
         if signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN:  # set by a module, or by who started us
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # else the kernel reaps our horses
-        if hooks.listeners():
-            self._listening = Listening(context.name, context.limit_mb)
-            self._listening.start()
+        self._helpers.start_listening()
         gc.freeze()
-        pool.idle_bytes = usage_of_idle_fork()
-        self._check_limits()
-        pool.kernel = kernel_layer(config.cgroup, to_bytes(config.reserve_mb), pool.idle_bytes)
-        if config.growth_mb_per_second is None:
-            context.config = replace(context.config, growth_mb_per_second=fastest_growth() / MB)
-        if self._sender is not None:
-            self._sender.wait_until_ready()
+        idle_bytes = usage_of_idle_fork()
+        self._check_limits(to_mb(idle_bytes))
+        pool.kernel = kernel_layer(config.cgroup, to_bytes(config.reserve_mb), idle_bytes)
+        pool.calibrate(idle_bytes, fastest_growth)
+        self._helpers.wait_until_ready()
 
-    def _begin_beating(self, new_heart: Callable[[], Heartbeat]) -> None:
-        context, kernel = self._context, self.pool.kernel
-        context.recorder = self.new_recorder()
-        events.subscribe(context.recorder.take)
-        context.heart = new_heart()
-        context.heart.start()
+    def _begin_beating(self) -> None:
+        setup, kernel = self._setup, self._pool.kernel
+        recorder = self.new_recorder()
+        events.subscribe(recorder.take)
+        self._heart.start(recorder)
         _log.info(
             "worker %s: memory ceiling %s MB for each job (an idle horse uses %s MB), kept by %s",
-            context.name, show_mb(context.limit_mb), show_mb(to_mb(self.pool.idle_bytes)),
-            context.recorder.about.kept_by + (f" ({kernel.words})" if kernel is not None else ""),
+            setup.name, show_mb(setup.limit_mb), show_mb(to_mb(self._pool.idle_bytes)),
+            recorder.about.kept_by + (f" ({kernel.words})" if kernel is not None else ""),
         )  # fmt: skip
         if self._before is not None:
-            about = {"job": "", "job_id": "", "queue": "", "worker": context.name}
+            about = {"job": "", "job_id": "", "queue": "", "worker": setup.name}
             events.emit(events.WorkerRestarted(jobs=self._before.jobs, **about))
 
-    def _look_for_own_ways(self) -> None:
-        """A subclass with a hook of RQ's that a warm horse does not call gets a horse for each job."""
+    def _has_own_ways(self) -> bool:
+        """Whether a subclass has a hook of RQ's that a warm horse does not call: it gets a horse for each job."""
         for name in _NOT_CALLED_WARM:
             owner = next((each for each in type(self._worker).__mro__ if name in vars(each)), object)
             if name not in vars(self._worker) and owner.__module__.partition(".")[0] in ("rq", "rqmem"):
                 continue
-            if self._context.config.isolation == "warm":
-                self._context.config = replace(self._context.config, isolation="fork")
-                _log.warning(
-                    "worker %s: %s overrides %s, which a warm horse does not call: each job gets a horse of its own, "
-                    "as with --isolation fork", self._context.name, owner.__qualname__, name,
-                )  # fmt: skip
+            _log.warning(
+                "worker %s: %s overrides %s, which a warm horse does not call: each job gets a horse of its own, "
+                "as with --isolation fork", self._setup.name, owner.__qualname__, name,
+            )  # fmt: skip
+            return True
+        return False
 
     def new_recorder(self) -> Recorder:
         """What the worker remembers for others, from here on."""
-        context = self._context
+        setup = self._setup
         about = About(
-            worker=context.name,
+            worker=setup.name,
             queues=self._worker.queue_names(),
-            limit_mb=context.limit_mb,
+            limit_mb=setup.limit_mb,
             worker_limit_mb=to_mb(self._own_limit_bytes),
-            kept_by="watcher and cgroup" if self.pool.kernel is not None else "watcher",
+            kept_by="watcher and cgroup" if self._pool.kernel is not None else "watcher",
         )
-        listener = self._listening.tell if self._listening is not None else None
-        return Recorder(about, Alerting(context.name, context.config), context.config.journal_enabled, listener)
+        return Recorder(about, Alerting(setup.name, setup.config), setup.config.journal_enabled, self._helpers.tell)
 
     # Between two jobs
 
     def tend_helpers(self) -> None:
-        """The sender of alerts and the process of hooks begin again where they died. They are of no job's tree."""
-        if self._listening is not None and self._listening.tend():
-            self.pool.known.add(self._listening.pid)
-        if self._sender is not None and self._sender.tend():
-            self.pool.known.add(self._sender.pid)
-
-    def _helper_pids(self) -> Iterator[int]:
-        """Children of this process that are no horses, as far as they are not known since the start."""
-        scheduler = self._worker.scheduler
-        process = scheduler._process if scheduler is not None else None
-        for pid in (
-            process.pid if process is not None else None,
-            self._sender.pid if self._sender is not None else None,
-            self._listening.pid if self._listening is not None else None,
-        ):
-            if pid:
-                yield pid
+        """Helpers that have died begin again. They are of no job's tree."""
+        self._pool.known.update(self._helpers.tend())
 
     def look_at_own_memory(self) -> None:
         """A job has ended. Above its own ceiling the worker stops, as if asked to, and `work` does the rest."""
         self._jobs_done += 1
         own_bytes = procfs.own_held_bytes()
-        if own_bytes <= self._own_limit_bytes or self._full or self._context.heart is None:
+        if own_bytes <= self._own_limit_bytes or self._full or not self._heart.beating:
             return
-        action = self._context.config.on_worker_limit
+        action = self._setup.config.on_worker_limit
         if action == "restart" and not can_restart(sys.argv[0]):
             action = "none"  # it is a part of somebody's program, whose life is not ours to end
             self._own_limit_bytes = sys.maxsize
         events.emit(
             events.WorkerFull(
-                job="", job_id="", queue="", worker=self._context.name, used_mb=to_mb(own_bytes),
+                job="", job_id="", queue="", worker=self._setup.name, used_mb=to_mb(own_bytes),
                 limit_mb=to_mb(min(own_bytes, self._own_limit_bytes)), action=action,
             )
         )  # fmt: skip
@@ -227,10 +214,10 @@ class Lifecycle:
 
     # Its limits
 
-    def _check_limits(self) -> None:
+    def _check_limits(self, idle_mb: float) -> None:
         """`ConfigError` for ceilings that what is there already exceeds; a warning for one that cannot be had."""
-        config, limit_mb = self._context.config, self._context.limit_mb
-        idle_mb, own_bytes = to_mb(self.pool.idle_bytes), procfs.own_held_bytes()
+        config, limit_mb = self._setup.config, self._setup.limit_mb
+        own_bytes = procfs.own_held_bytes()
         if idle_mb >= limit_mb:
             raise ConfigError(
                 f"a ceiling of {show_mb(limit_mb)} MB cannot hold: an idle horse already uses "
@@ -253,7 +240,7 @@ class Lifecycle:
                 _log.warning(
                     "worker %s: a ceiling of %s MB and a reserve of %s MB are more than the %s MB that this %s: "
                     "the kernel will act first, and on any process",
-                    self._context.name, show_mb(limit_mb), show_mb(config.reserve_mb), show_mb(to_mb(there)), what,
+                    self._setup.name, show_mb(limit_mb), show_mb(config.reserve_mb), show_mb(to_mb(there)), what,
                 )  # fmt: skip
 
     # End
@@ -263,19 +250,15 @@ class Lifecycle:
         snapshots, self._snapshots = self._snapshots, None
         if snapshots is None:
             return
-        context, pool = self._context, self.pool
+        pool, heart = self._pool, self._heart
         self._outage.tell_scheduler_to_stop()  # it takes its second while we end the rest
         pool.end_warm()
         pool.bury()
-        if context.heart is not None:
-            context.heart.stop()
-            context.heart = None
-        if self._sender is not None:
-            self._sender.stop()
-        if self._listening is not None:
-            self._listening.stop()
-        if context.recorder is not None:
-            events.unsubscribe(context.recorder.take)
+        self.runs_warm = False
+        if heart.beating:
+            heart.stop()
+            events.unsubscribe(heart.recorder.take)
+        self._helpers.stop()
         if pool.kernel is not None:
             pool.kernel.close()
         snapshots.stop()
@@ -289,14 +272,14 @@ class Lifecycle:
         """Where the worker had outgrown its own ceiling, a new life or exit code 12."""
         if not self._full or (max_jobs is not None and self._jobs_done >= max_jobs):
             return
-        if self._context.config.on_worker_limit == "exit":
+        if self._setup.config.on_worker_limit == "exit":
             raise SystemExit(EXIT_CODE)
         done = self._jobs_done + (self._before.jobs if self._before is not None else 0)
         for number in (signal.SIGTERM, signal.SIGINT):  # what stops us now stops us at once: nothing is running
             signal.signal(number, signal.SIG_DFL)
         if callable(signal.getsignal(signal.SIGHUP)):  # the log file's: not deadly until the next life has its own
             signal.signal(signal.SIGHUP, signal.SIG_IGN)
-        os.environ.update(Restarted(self._context.name, os.getpid(), done).to_environ())
+        os.environ.update(Restarted(self._setup.name, os.getpid(), done).to_environ())
         signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # likewise
         logging.shutdown()
         sys.stdout.flush()

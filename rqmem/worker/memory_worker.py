@@ -28,6 +28,7 @@ from rqmem.config.load import load
 from rqmem.config.settings import Config
 from rqmem.errors import MemoryLimitExceeded, RqmemError
 from rqmem.measure import procfs
+from rqmem.measure.machine import OomKills
 from rqmem.rq_names import (
     DEFAULT_LOGGING_DATE_FORMAT,
     DEFAULT_LOGGING_FORMAT,
@@ -39,20 +40,26 @@ from rqmem.rq_names import (
     WorkerStatus,
     utcformat,
 )
-from rqmem.store import executions, keys
-from rqmem.store.execution_records import Owner, Pending
+from rqmem.store import keys
+from rqmem.store.execution_records import Pending
 from rqmem.store.retrying import connection_with_short_timeout, described, reopen_at_failover, until_redis_answers
 from rqmem.worker import worker_name
 from rqmem.worker.abandoned_jobs import Settler
+from rqmem.worker.claim import Claimer
 from rqmem.worker.commit import Committer
-from rqmem.worker.context import Context
 from rqmem.worker.heartbeat import Heart
+from rqmem.worker.helpers import Helpers
 from rqmem.worker.horse.main import HorseMain
+from rqmem.worker.horse_pool import HorsePool
 from rqmem.worker.lifecycle import Lifecycle
-from rqmem.worker.redis_outage import OnConnection, RedisOutage, step_of_work
+from rqmem.worker.profiling import Capturing
+from rqmem.worker.redis_outage import RedisOutage, step_of_work
 from rqmem.worker.restart import Restarted
+from rqmem.worker.rq_worker import OnConnection
 from rqmem.worker.settlement import ExcInfo, OneLine, Settlement, one_line
 from rqmem.worker.supervisor import Supervisor
+from rqmem.worker.watched_fork import WatchedFork
+from rqmem.worker.worker_setup import Setup
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -86,39 +93,38 @@ class MemoryWorker(Worker):
         before = Restarted.from_environ(os.environ)
         if before is not None:
             self.name = before.name
-        self._context = context = Context(self.name, config, self.kill_after_timeout_seconds)
-        self._outage = RedisOutage(self, context)
-        self._life = Lifecycle(self, context, self._outage, before)
-        self._pool = self._life.pool
-        self._committer = Committer(self, context, super().heartbeat)
+        setup = Setup(self.name, config, self.kill_after_timeout_seconds)
+        oom_kills, captures, helpers = OomKills(), Capturing(setup), Helpers(self, setup)
+        self._pool = pool = HorsePool(setup, helpers.pids)
+        self._committer = committer = Committer(self, pool, super().heartbeat)
         self._settlement = Settlement(
-            self, context, self._committer, super()._finalize_failure, super()._handle_stopped_job
-        )
-        self._horse = HorseMain(self, context, self._pool, self._committer)
+            self, setup, pool, committer, WatchedFork(self, pool), oom_kills,
+            super()._finalize_failure, super()._handle_stopped_job,
+        )  # fmt: skip
+        self._heart = heart = Heart(self, setup, Settler(self, pool, self._settlement, committer), oom_kills)
+        self._claimer = Claimer(self, pool, heart, committer)
+        self._outage = RedisOutage(self, heart)
+        self._life = Lifecycle(self, setup, pool, heart, captures, helpers, self._outage, before)
+        self._horse = HorseMain(self, setup, pool, captures, committer)
         self._supervisor = Supervisor(
-            self, context, self._pool, self._horse, self._settlement, self._life.new_recorder, self._new_heart
+            self, setup, pool, heart, captures, self._horse, committer, self._settlement, self._life.new_recorder
         )
+        self._limit_mb = setup.limit_mb
 
     @property
     def config(self) -> Config:
         """The worker's settings."""
-        return self._context.config
+        return self._pool.config
 
     @property
     def limit_mb(self) -> float:
         """The ceiling in MB of jobs that declare none."""
-        return self._context.limit_mb
+        return self._limit_mb
 
     @property
     def idle_horse_pid(self) -> int:
         """The pid of the warm horse, between two jobs too; 0: there is none."""
         return self._pool.idle_pid
-
-    def _new_heart(self) -> Heart:
-        context = self._context
-        assert context.recorder is not None, "the heart writes what it remembers"
-        settler = Settler(self, context, self._pool, self._settlement, self._horse)
-        return Heart(self, context, context.recorder, settler)
 
     # The worker's life
 
@@ -163,7 +169,7 @@ class MemoryWorker(Worker):
         """RQ's `bootstrap`, between a look whether any job could run at all, and the first heartbeat."""
         log_options = (logging_level, date_format, log_format)
         bootstrap = super().bootstrap
-        self._life.start(log_options, lambda: bootstrap(*log_options), self._new_heart)
+        self._life.start(log_options, lambda: bootstrap(*log_options))
 
     def register_birth(self) -> None:
         """Replaces RQ's `register_birth`: takes a dead worker's name over. Raises `NameTaken` (a ValueError)."""
@@ -230,8 +236,7 @@ class MemoryWorker(Worker):
 
         And soon after that, when the heartbeats of jobs that run are over but not given up.
         """
-        heart = self._context.heart
-        if heart is None or heart.steady:
+        if self._heart.steady:
             self._outage.skipping("maintenance", super().run_maintenance_tasks)
 
     @step_of_work
@@ -292,64 +297,30 @@ class MemoryWorker(Worker):
                 self._supervisor.switch.release()
 
     def _shutdown(self) -> None:
-        """RQ's `_shutdown`; the request is remembered also when its exception is lost.
-
-        A running job hears of it too, and goes on elsewhere if it can.
-        """
-        if self._context.page is not None:
-            self._context.page.stop_asked = True
-        self._context.asked_to_stop = True
+        """RQ's `_shutdown`; a running job hears of it too, and goes on elsewhere if it can."""
+        self._pool.page.stop_asked = True
         super()._shutdown()
 
     def set_shutdown_requested_date(self) -> None:
         """Replaces RQ's `set_shutdown_requested_date`: the heart writes it; a signal handler may not wait."""
-        heart = self._context.heart
-        if heart is None:
+        if not self._heart.beating:
             super().set_shutdown_requested_date()
             return
         assert self._shutdown_requested_date is not None
         key, text = self.key, utcformat(self._shutdown_requested_date)
-        heart.soon(lambda connection: connection.hset(key, "shutdown_requested_date", text))
+        self._heart.soon(lambda connection: connection.hset(key, "shutdown_requested_date", text))
 
     # One job, in the worker
 
     def prepare_execution(self, job: Job) -> Execution:
         """Replaces RQ's `prepare_execution`: the same records, and who owns the run, in one transaction."""
-        tried: list[Execution] = []  # with replies lost, so perhaps there
-
-        def claim() -> Execution:
-            with self.connection.pipeline() as pipeline:
-                for before in tried:
-                    before.delete(job, pipeline)
-                execution = Execution.create(job, self.get_heartbeat_ttl(job), pipeline=pipeline, worker_name=self.name)
-                tried.append(execution)
-                executions.claim(pipeline, job.id, self._owner(execution, job))
-                self.set_state(WorkerStatus.BUSY, pipeline=pipeline)
-                pipeline.execute()
-            return execution
-
-        execution = until_redis_answers(claim, f"claim job {job.id}")
-        self.executions[execution.id] = execution
-        self._context.began_in = self._context.epoch
-        return execution
-
-    def _owner(self, execution: Execution, job: Job) -> Owner:
-        pid, kernel = os.getpid(), self._pool.kernel
-        return Owner(
-            execution=execution.id,
-            worker=self.name,
-            queue=job.origin or "",
-            host=procfs.host_identity(),
-            pid=pid,
-            start_time=procfs.read_start_time(pid) or 0,
-            groups=str(kernel.place.path) if kernel is not None else "",
-        )
+        return self._claimer.claim(job)
 
     def execute_job(self, job: Job, queue: Queue) -> None:
         """RQ's `execute_job`, inside `work` on a warm horse; outside it, or told so, RQ's own with a horse per job."""
         self._life.tend_helpers()
         self._stopped_job_id = None  # a stop that came too late for an execution before is none of this one's
-        if self.config.isolation == "fork" or self._context.heart is None:
+        if not self._life.runs_warm:
             self._supervisor.watched = False
             super().execute_job(job, queue)
             if not self._supervisor.watched:
@@ -375,7 +346,7 @@ class MemoryWorker(Worker):
 
     def fork_work_horse(self, job: Job, queue: Queue) -> None:
         """RQ's `fork_work_horse`, with a page shared between worker and horse, made before the fork."""
-        self._supervisor.prepare_fork()
+        self._pool.prepare_fork()
         super().fork_work_horse(job, queue)
         with contextlib.suppress(OSError):  # the horse does it too; whoever comes first
             os.setpgid(self._horse_pid, self._horse_pid)

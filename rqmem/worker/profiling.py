@@ -32,8 +32,8 @@ from rqmem.worker.horse.user_code import SAMPLE_SIGNAL, SNAPSHOT_SIGNAL
 from rqmem.worker.peak_records import Peaks
 
 if TYPE_CHECKING:
-    from rqmem.config.settings import Config
     from rqmem.worker.shared_memory import SharedPage
+    from rqmem.worker.worker_setup import Setup
 
 MOST_BYTES_OF_ONE = 64 * MB
 _FEWEST_FREE_BYTES = 16 * MB
@@ -46,31 +46,40 @@ _MUST_WAKE = sys.version_info[:2] == (3, 11)
 
 
 class Capturing:
-    """The captures of one worker. Made before any fork; its horses have copies.
+    """The captures of one worker, and of its horses, which have copies. There are none before `begin`."""
 
-    Raises:
-        ConfigError: memray or the directory cannot be used.
-    """
+    def __init__(self, setup: Setup) -> None:
+        self._config = setup.config
+        self._worker = setup.name
+        self._directory = private.located(setup.config.profile_dir)
+        self._mark = ""
+        self._peaks = Peaks(KEPT_PEAKS, MOST_SECONDS)
+        self._said: set[str] = set()
+        self._growing: Path | None = None
+        self._too_much = ""
 
-    def __init__(self, config: Config, worker: str) -> None:
-        self._jobs = config.profile_job
-        self._worker = worker
-        self._directory = private.located(config.profile_dir)
+    def begin(self) -> None:
+        """Begin, where the worker is to capture at all; before any fork.
+
+        Raises:
+            ConfigError: memray or the directory cannot be used.
+        """
+        if self._config.profile != "memray":
+            return
         private.make(self._directory)
         private.check_room(self._directory)
         _check_memray(self._directory)
         captures.sweep(self._directory)
         self._mark = captures.mark_of_this_process()
-        self._peaks = Peaks(KEPT_PEAKS, MOST_SECONDS)
-        self._said: set[str] = set()
-        self._growing: Path | None = None
-        self._too_much = ""
 
     # In the worker
 
     @contextmanager
     def looked_after(self, page: SharedPage, horse_pid: int, execution_id: str) -> Iterator[None]:
         """While the horse runs this execution, have it stop capturing when there is too much of it."""
+        if not self._mark:
+            yield
+            return
         self._growing, self._too_much = captures.running_path(self._directory, self._mark, execution_id), ""
         over = threading.Event()
         thread = threading.Thread(target=self._look, args=(page, horse_pid, over), name="rqmem-captures", daemon=True)
@@ -128,7 +137,8 @@ class Capturing:
     @contextmanager
     def captured(self, page: SharedPage, job: str, execution_id: str) -> Iterator[None]:
         """Trace this process meanwhile, where runs of this job type are wanted."""
-        if self._jobs and job not in self._jobs:
+        jobs = self._config.profile_job
+        if not self._mark or (jobs and job not in jobs):
             yield
             return
         try:

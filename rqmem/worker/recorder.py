@@ -97,6 +97,7 @@ class Recorder:
     started_at: float = field(default_factory=time.time)
 
     def __post_init__(self) -> None:
+        self._pid = os.getpid()
         self._lock = threading.Lock()  # between the main thread's `ended` and the heart's `flush`
         self._running: _Execution | None = None
         self._told: deque[tuple[float, events.Event]] = deque()
@@ -114,7 +115,7 @@ class Recorder:
 
     def take(self, event: events.Event) -> None:
         """An event of this worker, as a subscriber."""
-        if event.worker != self.about.worker:
+        if event.worker != self.about.worker or os.getpid() != self._pid:  # a fork's events come over the event ring
             return
         with self._lock:
             if self._running is not None:

@@ -25,13 +25,12 @@ from rqmem.rq_names import DequeueTimeout, StopRequested, Worker, WorkerStatus, 
 from rqmem.store import pausing
 from rqmem.store.executions import give_back
 from rqmem.store.retrying import Wait, described, note, unavailable, until_redis_answers
-from rqmem.worker.context import Context
+from rqmem.worker.heartbeat import Heart
 from rqmem.worker.scheduler import PatientScheduler
 
 if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
 
-    from redis import Redis
     from redis.client import PubSub
 
     from rqmem.rq_names import Job, Queue
@@ -67,34 +66,20 @@ def step_of_work(method: F) -> F:
     return noted  # type: ignore[return-value]
 
 
-class OnConnection:
-    """RQ's worker over another connection, as `self` of one of RQ's own methods.
-
-    What that method sets stays in here. What it calls is the worker's own, and must not need the connection.
-    """
-
-    def __init__(self, worker: Worker, connection: Redis) -> None:
-        self._worker = worker
-        self.connection = connection
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._worker, name)
-
-
 class RedisOutage:
     """What one worker does about its Redis.
 
     Args:
         worker: RQ's.
-        context: of the worker.
+        heart: of the worker.
 
     Attributes:
         broken_by: the error that has ended `work`; None: there was none.
     """
 
-    def __init__(self, worker: Worker, context: Context) -> None:
+    def __init__(self, worker: Worker, heart: Heart) -> None:
         self._worker = worker
-        self._context = context
+        self._heart = heart
         self._deaf_at = float("-inf")  # when the command thread last failed
         self.broken_by: BaseException | None = None
 
@@ -118,7 +103,7 @@ class RedisOutage:
 
     def unless_stopped(self, step: Callable[[], T]) -> T:
         """RQ's way to be told to stop is an exception of a signal handler, and `logging`, for one, swallows those."""
-        if self._context.asked_to_stop:
+        if self._worker._shutdown_requested_date is not None:
             raise StopRequested
         return step()
 
@@ -130,10 +115,10 @@ class RedisOutage:
         """As `_next_job`. No job is no reason to end while one is due back from a dead worker."""
         burst = timeout is None
         while True:
-            heart = self._context.heart
-            before = heart.put_back if heart is not None else 0
+            heart = self._heart
+            before = heart.put_back
             found = self._next_job(timeout, max_idle_time)
-            if found is not None or heart is None:
+            if found is not None or not heart.beating:
                 return found
             if not heart.waits_for_lost() and heart.put_back == before:
                 return None
@@ -268,7 +253,7 @@ class RedisOutage:
     def stop_scheduler(self) -> None:
         """As RQ's `stop_scheduler`, not to a pid of old; while a horse works without waiting for its end."""
         process = self.tell_scheduler_to_stop()
-        if process is not None and not self._context.watching:
+        if process is not None and not self._worker.horse_pid:
             process.join()
 
     def tell_scheduler_to_stop(self) -> BaseProcess | None:

@@ -6,11 +6,8 @@ job is decided in `rqmem.worker.resume`.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
-import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from types import TracebackType
@@ -26,7 +23,7 @@ from rqmem.errors import (
     RunTakenOver,
     breach_in,
 )
-from rqmem.measure import machine, process_tree
+from rqmem.measure import machine
 from rqmem.policy import recycling
 from rqmem.policy.after_breach import Cause
 from rqmem.rq_names import (
@@ -42,26 +39,22 @@ from rqmem.rq_names import (
 from rqmem.store import codec, executions, ledger, parent_meta
 from rqmem.store.execution_records import Pending
 from rqmem.store.retrying import until_redis_answers
-from rqmem.type_of_job import job_type
 from rqmem.units import to_bytes, to_mb
-from rqmem.worker import linux
 from rqmem.worker.commit import Committer
-from rqmem.worker.context import Context
 from rqmem.worker.execution import Event, Phase
 from rqmem.worker.exit_reason import Circumstances, how_horse_ended, killed_by_somebody
 from rqmem.worker.horse.channel import Report
-from rqmem.worker.horse.hook_runner import Hooking
-from rqmem.worker.imports import check_importable
+from rqmem.worker.horse_pool import HorsePool
 from rqmem.worker.resume import EndedEarly, plan, remember
-from rqmem.worker.shared_memory import SharedPage
-from rqmem.worker.watcher import Identity, Watcher
+from rqmem.worker.watched_fork import WatchedFork
+from rqmem.worker.worker_setup import Setup
 
 if TYPE_CHECKING:
     from rqmem.rq_names import Worker
 
 _log = logging.getLogger("rqmem.worker")
 HOOK_BREACHED = "the hook was stopped; the job's outcome stands"
-_VERDICT_SECONDS = 60  # for all but the callback of a killed job, which has a time limit of its own
+_STOPPED = "stopped"
 
 ExcInfo = tuple[type[BaseException] | None, BaseException | None, TracebackType | None]
 EndedHorse = MemoryLimitExceeded | HorseLost | JobTimeoutException
@@ -99,65 +92,76 @@ class Settlement:
 
     Args:
         worker: RQ's.
-        context: of the worker.
+        setup: of the worker.
+        pool: has the page of the execution.
         committer: commits the outcomes.
+        fork: runs callbacks in place of a horse.
+        oom_kills: whether the kernel has killed for memory.
         fail: RQ's `_finalize_failure`.
         stop: RQ's `_handle_stopped_job`.
-
-    Attributes:
-        outcome: of the last execution whose horse left no verdict.
     """
 
     def __init__(
         self,
         worker: Worker,
-        context: Context,
+        setup: Setup,
+        pool: HorsePool,
         committer: Committer,
+        fork: WatchedFork,
+        oom_kills: machine.OomKills,
         fail: Callable[[Job, Queue, Execution, ExcInfo], None],
         stop: Callable[[Job, Queue, Execution], None],
     ) -> None:
         self._worker = worker
-        self._context = context
+        self._setup = setup
+        self._pool = pool
         self._committer = committer
+        self._fork = fork
+        self._oom_kills = oom_kills
         self._fail = fail
         self._stop = stop
-        self.outcome = ""
 
     # In the worker, for a horse that left no verdict
 
-    def settle_lost_horse(self, job: Job, queue: Queue, execution: Execution, end: End) -> None:
-        """The horse ended without a verdict of its own: stopped on request, killed, or lost."""
-        worker, page = self._worker, self._context.page
+    def settle_lost_horse(self, job: Job, queue: Queue, execution: Execution, end: End) -> str:
+        """The horse ended without a verdict of its own: stopped on request, killed, or lost.
+
+        Returns how the execution ended; empty: not as ours. It waits until Redis answers.
+        """
+        return until_redis_answers(
+            lambda: self._settle_lost_horse(job, queue, execution, end), f"settle the end of job {job.id}"
+        )
+
+    def _settle_lost_horse(self, job: Job, queue: Queue, execution: Execution, end: End) -> str:
+        worker, page = self._worker, self._pool.page
         try:
             job.get_status()
         except InvalidJobOperation:  # ended, and its time to live was over; or deleted
             self._committer.remove_records(job, execution)
-            return
-        if page is not None and page.has_run:
+            return ""
+        if page.has_run:
             executions.note_peak(worker.connection, job.id, to_mb(page.peak_bytes))
         if worker._stopped_job_id == job.id:
-            self.outcome = "stopped"
             worker._handle_stopped_job(job, queue, execution)
-            return
+            return _STOPPED
         if not self._committer.may_fail(job, queue, execution):
-            return
+            return ""
         job.ended_at = now()
         error = self._why(end)
-        self.outcome = type(error).__name__
         if isinstance(error, HorseLost):
             worker.handle_work_horse_killed(job, end.pid, end.status, end.rusage)
-        if page is not None:
-            page.again = job.should_retry  # where the job goes on instead, that is told otherwise
-        if page is not None and page.state.phase is Phase.FAILING:
+        page.again = job.should_retry  # where the job goes on instead, that is told otherwise
+        if page.state.phase is Phase.FAILING:
             if isinstance(error, MemoryLimitExceeded):
                 what_next = "failed: it had failed before, and this was its failure callback"
                 self.record_breach(job, execution, error.breach, what_next)
         elif self._try_resume(job, queue, execution, error):
-            return
+            return type(error).__name__
         else:
             self._fail_in_a_fork(job, queue, execution, error)
         # Where that died of a callback, the verdict stands all the same.
         worker.handle_job_failure(job, queue, exc_string=one_line(error), execution=execution)
+        return type(error).__name__
 
     def settle_abandoned(self, job: Job, queue: Queue, execution: Execution) -> None:
         """As RQ's `StartedJobRegistry.cleanup`: the run of a dead worker, whose job cannot go on, has failed."""
@@ -174,8 +178,7 @@ class Settlement:
 
     def report_lost_in_hook(self, job: Job, queue: Queue, execution: Execution, end: End) -> None:
         """The horse ended in a hook after its job, whose outcome stands."""
-        page = self._context.page
-        assert page is not None
+        page = self._pool.page
         self._worker._stopped_job_id = None
         hook, error = page.operation or "a hook after the job", self._why(end)
         about = {"job": page.job, "job_id": job.id, "queue": queue.name, "worker": self._worker.name}
@@ -185,27 +188,27 @@ class Settlement:
 
     def _why(self, end: End) -> EndedHorse:
         """The error that stands for the end of a horse which left no verdict."""
-        page = self._context.page
+        page = self._pool.page
         if end.breach is not None:
-            if page is not None and page.recorded:
+            if page.recorded:
                 return MemoryLimitExceeded(codec.from_json(events.Breach, page.breach_json))
             return MemoryLimitExceeded(end.breach)
         if end.overdue:
             return JobTimeoutException(
-                f"killed: it went on for {self._context.kill_after_seconds} s after its time limit"
+                f"killed: it went on for {self._setup.kill_after_seconds} s after its time limit"
             )
         seen = self._circumstances(end)
         return HorseLost(how_horse_ended(end.status, seen), by_somebody=killed_by_somebody(end.status, seen))
 
     def _circumstances(self, end: End) -> Circumstances:
-        page, heart = self._context.page, self._context.heart
-        memory_ran_out = end.starved or (heart is not None and heart.machine_killed_lately())
+        page = self._pool.page
+        memory_ran_out = end.starved or self._oom_kills.lately()
         limit_bytes = machine.container_limit_bytes() if memory_ran_out else None
         return Circumstances(
-            peak_mb=to_mb(page.peak_bytes) if page is not None else 0.0,
-            limit_mb=to_mb(page.ceiling_bytes) if page is not None else 0.0,
-            operation=page.operation if page is not None else "",
-            in_job=page is not None and page.in_user_code and not page.in_hooks,
+            peak_mb=to_mb(page.peak_bytes),
+            limit_mb=to_mb(page.ceiling_bytes),
+            operation=page.operation,
+            in_job=page.in_user_code and not page.in_hooks,
             memory_ran_out=memory_ran_out,
             container_mb=to_mb(limit_bytes) if limit_bytes is not None else None,
         )
@@ -214,16 +217,14 @@ class Settlement:
         """Whether the job goes on (or somebody else ended it), so that there is no failure to record."""
         if isinstance(error, JobTimeoutException):
             return False
-        page = self._context.page
         how_it_was_lost = str(error)
         cause: Cause = "breach"
         if isinstance(error, HorseLost):
             cause = "horse killed" if error.by_somebody else "horse lost"
-        position = page.operation if page is not None else ""
-        ended = EndedEarly(job, queue, execution, cause, self._worker.name, position)
+        ended = EndedEarly(job, queue, execution, cause, self._worker.name, self._pool.page.operation)
 
         def settle() -> bool:
-            next_step = plan(ended, self._context.config.max_resumes)
+            next_step = plan(ended, self._setup.config.max_resumes)
             gave_up = f"; not resumed: {next_step.gave_up.reason}" if next_step.gave_up is not None else ""
             if isinstance(error, MemoryLimitExceeded):
                 error.retold(self.record_breach(job, execution, error.breach, next_step.next), gave_up)
@@ -235,8 +236,8 @@ class Settlement:
 
     def is_horses_fault(self, breach: events.Breach) -> bool:
         """Whether the job would have fitted, had others not left so much in its horse."""
-        page = self._context.page
-        if page is None or page.state.phase is Phase.FAILING:
+        page = self._pool.page
+        if page.state.phase is Phase.FAILING:
             return False
         used = max(to_bytes(max(breach.used_mb, breach.peak_mb)), page.peak_bytes)
         return recycling.is_horses_fault(page.left_before, used, to_bytes(breach.limit_mb))
@@ -246,15 +247,14 @@ class Settlement:
 
         Returns it as it was recorded.
         """
-        page = self._context.page
-        if page is not None and page.recorded:
+        page = self._pool.page
+        if page.recorded:
             return codec.from_json(events.Breach, page.breach_json) if page.breach_json else breach
-        peak_mb = max(breach.peak_mb, to_mb(page.peak_bytes)) if page is not None else breach.peak_mb
+        peak_mb = max(breach.peak_mb, to_mb(page.peak_bytes))
         breach = replace(breach, peak_mb=peak_mb, next=what_next, execution=execution.id)
         until_redis_answers(lambda: remember(job, breach), f"keep the breach of job {job.id}")
         events.emit(breach)
-        if page is not None:
-            page.breach_json, page.recorded = codec.to_json(breach), True
+        page.breach_json, page.recorded = codec.to_json(breach), True
         return breach
 
     def stop(self, job: Job, queue: Queue, execution: Execution) -> None:
@@ -262,8 +262,10 @@ class Settlement:
         if not job._stopped_callback_name:
             self._stop(job, queue, execution)
             return
-        seconds = job.stopped_callback_timeout
-        self._settle_in_a_fork(job, queue, "stopped", seconds, lambda: self._stop(job, queue, execution))
+        self._fork.settle(
+            job, queue, lambda: self._stop(job, queue, execution),
+            callback="stopped", seconds=job.stopped_callback_timeout, outcome=_STOPPED,
+        )  # fmt: skip
         self._worker.handle_job_failure(
             job, queue, exc_string="Job stopped by user, work-horse terminated.", execution=execution
         )
@@ -272,58 +274,10 @@ class Settlement:
     def _fail_in_a_fork(self, job: Job, queue: Queue, execution: Execution, error: BaseException) -> None:
         """RQ's way to fail a job, with its callbacks and exception handlers."""
         exc_info = (type(error), error, None)
-        seconds = job.failure_callback_timeout
-        self._settle_in_a_fork(job, queue, "failure", seconds, lambda: self._fail(job, queue, execution, exc_info))
-
-    def _settle_in_a_fork(self, job: Job, queue: Queue, which: str, seconds: int, settle: Callable[[], None]) -> None:
-        """RQ's way to end a job in a short-lived process, since callbacks are user code; watched as a job is."""
-        context, worker = self._context, self._worker
-        worker_pid = context.forking_pid = os.getpid()
-        active = context.page.integrations.split() if context.page is not None else []
-        known = process_tree.descendants(worker_pid)
-        page = SharedPage.new(context.page.ceiling_bytes if context.page is not None else context.limit_bytes)
-        pid = os.fork()
-        if pid == 0:
-            try:
-                context.page = page
-                worker.setup_work_horse_signals()
-                worker._is_horse = True
-                self._settle_with_integrations(job, queue, page, active, settle)
-            except BaseException:  # noqa: BLE001  the worker gives the verdict then
-                _log.exception("worker %s: the verdict on job %s was cut short", worker.name, job.id)
-            finally:
-                os._exit(0)
-        page.operation = f"the {which} callback"
-        about = Identity(job_type(job), job.id, queue.name, worker.name)
-        watcher = Watcher(pid, page, about, context.config, known)
-        try:
-            with linux.urgent():
-                if not watcher.wait(time.monotonic() + seconds + _VERDICT_SECONDS):
-                    process_tree.kill(worker_pid, known)
-        finally:
-            watcher.close()
-            os.waitpid(pid, 0)
-        if watcher.breach is not None:
-            events.emit(replace(watcher.breach, next="killed; the job's own end stands"))
-
-    def _settle_with_integrations(
-        self, job: Job, queue: Queue, page: SharedPage, active: list[str], settle: Callable[[], None]
-    ) -> None:
-        """In that process: connections of its own for callbacks, and Sentry hears of the end.
-
-        ``active``: integrations of the horse that ran the job.
-        """
-        hooking = Hooking(self._worker.name, integrate=self._context.config.integrations, only_integrations=True)
-        if "sentry" in active and "sentry_sdk" not in sys.modules:  # the job's modules have set it up
-            with contextlib.suppress(Exception):
-                check_importable(job)
-        hooking.new_job(page, job, queue.name)
-        hooking.before(page, job)
-        try:
-            settle()
-        finally:
-            hooking.after(page, job, self.outcome)
-            hooking.ending(page)
+        self._fork.settle(
+            job, queue, lambda: self._fail(job, queue, execution, exc_info),
+            callback="failure", seconds=job.failure_callback_timeout, outcome=type(error).__name__,
+        )  # fmt: skip
 
     # In the horse
 
@@ -342,7 +296,7 @@ class Settlement:
 
     def fail(self, job: Job, queue: Queue, execution: Execution, exc_info: ExcInfo) -> None:
         """RQ's `_finalize_failure`; decided before it, since a resume must not look like a failure."""
-        error, page = exc_info[1], self._context.page or SharedPage.new(self._context.limit_bytes)
+        error, page = exc_info[1], self._pool.page
         breach = breach_in(error)
         if isinstance(error, HorseTooHeavy):
             page.advance(Event.DECLINED)  # the worker orders the job again, from a new horse
@@ -352,7 +306,7 @@ class Settlement:
         if isinstance(error, PlannedStop):
             job.ended_at = now()
             ended = EndedEarly(job, queue, execution, "planned stop", self._worker.name)
-            most = self._context.config.max_resumes
+            most = self._setup.config.max_resumes
             until_redis_answers(lambda: plan(ended, most).carry_out(), f"put job {job.id} back into its queue")
             return
         if isinstance(error, RunTakenOver):

@@ -35,7 +35,7 @@ from rqmem.worker.horse.user_code import SNAPSHOT_SIGNAL
 
 if TYPE_CHECKING:
     from rqmem.rq_names import Worker
-    from rqmem.worker.context import Context
+    from rqmem.worker.heartbeat import Heart
     from rqmem.worker.horse_pool import HorsePool
     from rqmem.worker.shared_memory import SharedPage
 
@@ -48,9 +48,9 @@ _log = logging.getLogger("rqmem.worker")
 class Snapshots:
     """Writes them for one worker, from `start` in its main thread to `stop`."""
 
-    def __init__(self, worker: Worker, context: Context, pool: HorsePool) -> None:
+    def __init__(self, worker: Worker, heart: Heart, pool: HorsePool) -> None:
         self._worker = worker
-        self._context = context
+        self._heart = heart
         self._pool = pool
         self._asked, self._ask = os.pipe()
         os.set_blocking(self._ask, False)
@@ -87,16 +87,16 @@ class Snapshots:
 
     def _write(self) -> None:
         at = time.time()
-        path = path_for(private.located(self._context.config.profile_dir), self._worker.name, at)
-        page, horse_pid = self._context.page, self._horse_pid()
-        asked = page is not None and self._ask_horse(page, horse_pid)
-        inside = self._answer(page, horse_pid, _ANSWER_SECONDS) if page is not None and asked else None
+        path = path_for(private.located(self._pool.config.profile_dir), self._worker.name, at)
+        page, horse_pid = self._pool.page, self._horse_pid()
+        asked = self._ask_horse(page, horse_pid)
+        inside = self._answer(page, horse_pid, _ANSWER_SECONDS) if asked else None
         snapshot = replace(self._from_outside(at, page), inside=inside)
         if inside is None and horse_pid:
             snapshot = replace(snapshot, why_not=_why_not(horse_pid, asked=asked))
         save(path, snapshot)
         _log.info("worker %s: snapshot: %s", self._worker.name, path)
-        if inside is None and asked and page is not None:
+        if inside is None and asked:
             late = self._answer(page, horse_pid, _LATE_SECONDS)
             if late is not None:
                 why = f"The horse answered {time.time() - at:.1f} s after it was asked: until then it was in C code."
@@ -131,9 +131,9 @@ class Snapshots:
     def _horse_pid(self) -> int:
         return self._worker.horse_pid or self._pool.idle_pid
 
-    def _from_outside(self, at: float, page: SharedPage | None) -> Snapshot:
-        worker, recorder = self._worker, self._context.recorder
-        running = recorder.now() if recorder is not None else None
+    def _from_outside(self, at: float, page: SharedPage) -> Snapshot:
+        worker = self._worker
+        running = self._heart.recorder.now() if self._heart.beating else None
         facts = [("process", f"{os.getpid()} on {os.uname().nodename}, queues {', '.join(worker.queue_names())}")]
         if running is None:
             facts.append(("job", "none: the worker is idle"))
@@ -147,8 +147,7 @@ class Snapshots:
             ("usage", f"{running.usage_mb:.1f} MB of {show_mb(running.limit_mb)} MB, peak {running.peak_mb:.1f} MB"),
             ("items done", f"{running.items_done:,}" if running.items_done else ""),
         ]  # fmt: skip
-        grew = described_growth(page) if page is not None else []
-        return Snapshot(worker.name, at, facts, self._processes(), grew=grew)
+        return Snapshot(worker.name, at, facts, self._processes(), grew=described_growth(page))
 
     def _processes(self) -> list[Process]:
         own = os.getpid()

@@ -12,27 +12,28 @@ import os
 import signal
 import threading
 import time
-from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
 from rqmem import events
 from rqmem.measure import process_tree, procfs
 from rqmem.rq_names import Execution, Job, Queue, now
 from rqmem.store import codec
-from rqmem.store.retrying import until_redis_answers
 from rqmem.type_of_job import job_type
 from rqmem.units import show_mb, to_mb
 from rqmem.worker import linux
-from rqmem.worker.context import Context, Heartbeat
-from rqmem.worker.execution import Ended, Event, Instruction, Overdue, Phase, State, after, ordered_again
+from rqmem.worker.commit import Committer
+from rqmem.worker.execution import Ended, Instruction, Overdue, Phase, State, after, ordered_again
+from rqmem.worker.heartbeat import Heart
 from rqmem.worker.horse.channel import Order, WarmHorse
 from rqmem.worker.horse.main import HorseMain
 from rqmem.worker.horse_pool import HorsePool
 from rqmem.worker.horse_recycling import Recycling
+from rqmem.worker.profiling import Capturing
 from rqmem.worker.recorder import Recorder
 from rqmem.worker.settlement import HOOK_BREACHED, End, Settlement
 from rqmem.worker.shared_memory import SharedPage
 from rqmem.worker.watcher import Identity, Watcher
+from rqmem.worker.worker_setup import Setup
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -47,11 +48,14 @@ class Supervisor:
 
     Args:
         worker: RQ's.
-        context: of the worker.
+        setup: of the worker.
         pool: its horses.
-        horse: what they do.
-        settlement: records outcomes in their place.
-        new_recorder, new_heart: for a job outside of `work`, where nobody has begun them.
+        heart: talks to Redis meanwhile.
+        captures: of the worker.
+        horse: what horses do.
+        committer: knows in which data of Redis the execution began.
+        settlement: records outcomes in the place of horses.
+        new_recorder: for a job outside of `work`, where the heart does not beat.
 
     Attributes:
         switch: held while the running execution changes, or is told something.
@@ -61,21 +65,25 @@ class Supervisor:
     def __init__(
         self,
         worker: Worker,
-        context: Context,
+        setup: Setup,
         pool: HorsePool,
+        heart: Heart,
+        captures: Capturing,
         horse: HorseMain,
+        committer: Committer,
         settlement: Settlement,
         new_recorder: Callable[[], Recorder],
-        new_heart: Callable[[], Heartbeat],
     ) -> None:
         self._worker = worker
-        self._context = context
+        self._setup = setup
         self._pool = pool
+        self._heart = heart
+        self._captures = captures
         self._horse = horse
+        self._committer = committer
         self._settlement = settlement
         self._new_recorder = new_recorder
-        self._new_heart = new_heart
-        self._recycling = Recycling(context)
+        self._recycling = Recycling(setup)
         self._integrations: set[str] = set()  # that the log has named
         self.switch = threading.RLock()
         self.watched = True
@@ -101,25 +109,12 @@ class Supervisor:
         assert self._pool.warm is not None
         return self._pool.warm
 
-    def prepare_fork(self) -> None:
-        """Before a horse for one job is forked."""
-        page = self._context.new_page()
-        page.fresh = True
-        page.advance(Event.TAKEN)
-        self._pool.new_group()
-        self._pool.note_known()
-
     def monitor(self, job: Job, queue: Queue, execution: Execution) -> None:
         """Watch a horse for one job, and settle its end."""
-        end = self._watch(job, queue, execution, None)
-        _, instructions = self._after(self._page.state, job, end)
-        self._settle(job, queue, execution, end, instructions)
-
-    @property
-    def _page(self) -> SharedPage:
-        page = self._context.page
-        assert page is not None, "a horse shares its page"
-        return page
+        with self._heart.beats_meanwhile(self._new_recorder):
+            end = self._watch(job, queue, execution, None)
+            _, instructions = self._after(self._pool.page.state, job, end)
+            self._settle(job, queue, execution, end, instructions)
 
     def _about(self, job: Job, queue: Queue) -> Identity:
         return Identity(job_type(job), job.id, queue.name, self._worker.name)
@@ -133,21 +128,21 @@ class Supervisor:
         warm = self.keep_a_horse()
         pool.bury()
         if warm.worn and pool.group is not None:
-            pool.group.hold(self._context.limit_bytes)
+            pool.group.hold(self._setup.limit_bytes)
         page = warm.page
-        page.reset(self._context.limit_bytes)
+        page.reset(self._setup.limit_bytes)
         page.job_id, page.queue = job.id, queue.name
         page.fresh = warm.state.jobs == 0
         before = self._recycling.fit(warm, about.job, pool.idle_bytes)
         page.held_before, page.left_before = before.held_bytes, before.left_bytes
         page.need_bytes = -1 if before.need_bytes is None else before.need_bytes
-        self._context.page = page
-        if self._context.asked_to_stop:  # while an earlier order of this job ran
+        pool.page = page
+        if worker._shutdown_requested_date is not None:  # while an earlier order of this job ran
             page.stop_asked = True
         pool.note_known()
         worker._horse_pid = warm.pid
         worker.executions[execution.id] = execution
-        began_in = self._context.began_in
+        began_in = self._committer.began_in
         warm.channel.send(
             Order(job.id, about.job, queue.name, execution.id, execution.created_at.timestamp(), began_in)
         )
@@ -159,23 +154,18 @@ class Supervisor:
 
         As RQ's `monitor_work_horse`, a job that outlives its time limit by a minute is killed.
         """
-        worker, context, pool, page = self._worker, self._context, self._pool, self._page
+        worker, pool, heart, page = self._worker, self._pool, self._heart, self._pool.page
         about = self._about(job, queue)
         job.started_at = now()
         self.watched = True
         baseline = pool.idle_bytes + (warm.state.kept_bytes if warm is not None else 0)
         watcher = self._watcher(warm, about, baseline)
-        context.recorder = context.recorder or self._new_recorder()
-        heart = context.heart or self._new_heart()  # outside `work` one for this job
-        if context.heart is None:
-            heart.start()
-        context.recorder.began(
+        heart.recorder.began(
             page, about.job, job.id, queue.name, to_mb(baseline), worker.horse_pid, watcher.whole_time
         )
         heart.running(job, execution)
-        context.watching = True
         try:
-            with self._captures_looked_after(page, execution), linux.urgent():
+            with self._captures.looked_after(page, worker.horse_pid, execution.id), linux.urgent():
                 overdue = not self._wait(watcher, page, self._kill_at(job))
                 if overdue:
                     worker.kill_horse()
@@ -184,15 +174,13 @@ class Supervisor:
             for number in (signal.SIGTERM, signal.SIGINT):  # a third one must not cut this short
                 signal.signal(number, signal.SIG_IGN)
             pool.kill_tree(worker.horse_pid)
+            worker._horse_pid = 0
             raise
         finally:
-            context.watching = False
             watcher.end_job()
             if warm is None:
                 watcher.close()
             heart.idle()
-            if context.heart is None:
-                heart.stop()
         end = self._take_end(execution, warm, watcher, overdue=overdue)
         self._end_horse(end, warm, page, lasted=watcher.lasted())
         if watcher.hidden:
@@ -209,7 +197,7 @@ class Supervisor:
 
     def _watcher(self, warm: WarmHorse | None, about: Identity, baseline_bytes: int) -> Watcher:
         """Watches this job from now on. A warm horse keeps its watcher."""
-        pool, config, page = self._pool, self._context.config, self._page
+        pool, config, page = self._pool, self._pool.config, self._pool.page
         if warm is None:
             return Watcher(self._worker.horse_pid, page, about, config, pool.known, None, baseline_bytes, pool.group)
         if warm.watcher is None:
@@ -237,31 +225,24 @@ class Supervisor:
         if warm is None:
             self._pool.retire_group(broken=end.broken)
             return
-        warm.worn = lasted or page.ceiling_bytes != self._context.limit_bytes
+        warm.worn = lasted or page.ceiling_bytes != self._setup.limit_bytes
         if end.report is None:
             self._pool.end_warm(broken=True)
         elif end.broken or page.state.ends_horse:
             self._pool.kill_warm()
 
-    def _captures_looked_after(self, page: SharedPage, execution: Execution) -> AbstractContextManager[None]:
-        captures = self._context.captures
-        if captures is None:
-            return nullcontext()
-        return captures.looked_after(page, self._worker.horse_pid, execution.id)
-
     def _wait(self, watcher: Watcher, page: SharedPage, kill_at: float | None) -> bool:
         """Whether the job ended before it was to be killed."""
         while not watcher.wait(kill_at):
-            heart = self._context.heart
-            if Instruction.KILL in page.advance(Overdue(redis_away=heart is not None and heart.away)):
+            if Instruction.KILL in page.advance(Overdue(redis_away=self._heart.away)):
                 return False
-            kill_at = time.monotonic() + self._context.kill_after_seconds
+            kill_at = time.monotonic() + self._setup.kill_after_seconds
         return True
 
     def _kill_at(self, job: Job) -> float | None:
         """When (monotonic) a job that ignores its time limit is killed; None: it has none."""
         timeout = self._horse.capped_timeout(job)
-        return None if timeout == -1 else time.monotonic() + timeout + self._context.kill_after_seconds
+        return None if timeout == -1 else time.monotonic() + timeout + self._setup.kill_after_seconds
 
     def _after(self, state: State, job: Job, end: End) -> tuple[State, tuple[Instruction, ...]]:
         """What follows from the end of the job's time on its horse."""
@@ -292,34 +273,29 @@ class Supervisor:
             )
         )  # fmt: skip
         self._tell_recycled(about, f"others had left {show_mb(left_mb)} MB in it")
-        if self._context.captures is not None:
-            self._context.captures.settle(name, about.job_id, page, breached=False)
+        self._captures.settle(name, about.job_id, page, breached=False)
 
     def _settle(
         self, job: Job, queue: Queue, execution: Execution, end: End, instructions: tuple[Instruction, ...]
     ) -> None:
         """What happens after each kind of end, as in RQ's `monitor_work_horse`; and what becomes of the horse."""
-        context, settlement, page, about = self._context, self._settlement, self._page, self._about(job, queue)
-        settlement.outcome = ""
+        settlement, page, about = self._settlement, self._pool.page, self._about(job, queue)
+        outcome = ""  # where the horse has not said it
         self._horse.remember_cut(page)
         if new := set(page.integrations.split()) - self._integrations:
             self._integrations |= new
             _log.info("worker %s: integrations that are active in its horses: %s", about.worker, ", ".join(sorted(new)))
         if Instruction.SETTLE in instructions:
-            until_redis_answers(
-                lambda: settlement.settle_lost_horse(job, queue, execution, end), f"settle the end of job {job.id}"
-            )
+            outcome = settlement.settle_lost_horse(job, queue, execution, end)
         elif Instruction.REPORT_HOOK in instructions:
             settlement.report_lost_in_hook(job, queue, execution, end)
         elif Instruction.RECORD_BREACH in instructions and end.breach is not None:
             caught = "caught it (except MemoryLimitExceeded) and went on to its end"
             went_on = f"nothing: the job {caught if page.breach_known else 'had ended by then'}"
             settlement.record_breach(job, execution, end.breach, HOOK_BREACHED if page.hook_breached else went_on)
-        if context.recorder is not None:
-            context.recorder.ended(settlement.outcome)
+        self._heart.recorder.ended(outcome)
         breached = end.breach is not None or page.recorded
-        if context.captures is not None:
-            context.captures.settle(page.job or about.job, job.id, page, breached=breached)
+        self._captures.settle(page.job or about.job, job.id, page, breached=breached)
         warm, group = self._pool.warm, self._pool.group
         if warm is not None and end.report is not None:
             outside_bytes = group.outside_bytes() if group is not None else 0

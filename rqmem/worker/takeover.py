@@ -24,6 +24,7 @@ from rqmem.worker.abandoned_jobs import Abandoned
 from rqmem.worker.horse.user_code import MARK
 from rqmem.worker.orphaned_children import Mending
 from rqmem.worker.resume import EndedEarly, may_go_on, plan
+from rqmem.worker.rq_worker import queue_of
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -49,15 +50,7 @@ class Recovery:
         self._worker = worker
         self._connection = connection
         self._config = config
-        self._queues = {
-            queue.name: worker.queue_class(
-                queue.name,
-                connection=connection,
-                job_class=worker.job_class,
-                serializer=worker.serializer,
-            )
-            for queue in worker.queues
-        }
+        self._queues = {name: queue_of(worker, name, connection) for name in worker.queue_names()}
         self._mending = Mending(connection, worker.job_class, worker.serializer)
         self._absent_since: dict[str, float] = {}
         self._unbegun_since: dict[str, float] = {}

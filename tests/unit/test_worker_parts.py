@@ -15,35 +15,38 @@ from redis.exceptions import ResponseError
 from rqmem import MemoryWorker, events
 from rqmem.config.settings import Config
 from rqmem.errors import HorseTooHeavy, MemoryLimitExceeded, RunTakenOver, WorkerBroken
-from rqmem.rq_names import StopRequested, Worker
+from rqmem.measure.machine import OomKills
+from rqmem.rq_names import StopRequested, Worker, now
 from rqmem.units import MB, to_bytes
-from rqmem.worker.context import Context
 from rqmem.worker.execution import Event, Phase
+from rqmem.worker.horse_pool import HorsePool
 from rqmem.worker.horse_recycling import Recycling
-from rqmem.worker.redis_outage import OnConnection, RedisOutage, step_of_work
+from rqmem.worker.redis_outage import RedisOutage, step_of_work
+from rqmem.worker.rq_worker import OnConnection
 from rqmem.worker.settlement import Settlement
 from rqmem.worker.shared_memory import SharedPage
+from rqmem.worker.worker_setup import Setup
 
 JOB = SimpleNamespace(id="one", retries_left=3, ended_at=None)
 
 
-def a_context() -> Context:
-    return Context("a worker", Config(), kill_after_seconds=60, page=SharedPage.new(128 * MB))
+SETUP = Setup("a worker", Config(memory_mb=128))
 
 
 class Settled:
     """A settlement whose commits are written down."""
 
     def __init__(self) -> None:
-        self.context = a_context()
-        self.page = cast(SharedPage, self.context.page)
+        pool = HorsePool(SETUP)
+        self.page = pool.page
         self.phases_at_failure: list[Phase] = []
         self.let_go: list[str] = []
         committer = SimpleNamespace(let_go=lambda job, execution: self.let_go.append(job.id))
         worker = SimpleNamespace(name="a worker", connection=None)
         self.settlement = Settlement(
-            cast(Any, worker), self.context, cast(Any, committer), self._fail, cast(Any, lambda *_: None)
-        )
+            cast(Any, worker), SETUP, pool, cast(Any, committer), cast(Any, None), OomKills(),
+            self._fail, cast(Any, lambda *_: None),
+        )  # fmt: skip
         for event in (Event.TAKEN, Event.ENTERED, Event.LEFT):
             self.page.advance(event)
 
@@ -98,7 +101,8 @@ def test_a_run_that_somebody_took_over_is_let_go() -> None:
 
 
 def an_outage() -> RedisOutage:
-    return RedisOutage(cast(Any, SimpleNamespace(name="a worker")), a_context())
+    worker = SimpleNamespace(name="a worker", _shutdown_requested_date=None)
+    return RedisOutage(cast(Any, worker), cast(Any, None))
 
 
 def raising(error: BaseException) -> Callable[[], None]:
@@ -119,7 +123,7 @@ def test_an_error_of_ours_is_not_skipped() -> None:
 
 def test_a_worker_that_is_asked_to_stop_waits_for_nothing() -> None:
     outage = an_outage()
-    outage._context.asked_to_stop = True
+    outage._worker._shutdown_requested_date = now()
     with pytest.raises(StopRequested):
         outage.wait_for("answer", raising(AssertionError("it was asked")))
 
@@ -175,11 +179,10 @@ def test_what_the_heart_meets_does_not_hide_the_error_that_ended_the_worker() ->
 
 
 def test_a_horse_says_why_it_declined_and_the_type_is_known_from_then_on() -> None:
-    context = a_context()
-    page = cast(SharedPage, context.page)
+    page = SharedPage.new(128 * MB)
     page.held_before, page.left_before, page.need_bytes = 90 * MB, 80 * MB, -1
     page.declared_bytes = 100 * MB
-    recycling = Recycling(context)
+    recycling = Recycling(SETUP)
     assert "others had left 80 MB in it, more than half of its ceiling of 100 MB" in recycling.declined(
         page, "jobs.Some"
     )

@@ -10,11 +10,11 @@ import pytest
 from redis import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from rq import Queue
+from rqmem.worker.context import Heartbeat
 
 from rqmem import MemoryWorker
 from rqmem.config.settings import Config
 from rqmem.testing import wait_until
-from rqmem.worker.context import Heartbeat
 
 
 @pytest.fixture

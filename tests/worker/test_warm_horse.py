@@ -310,7 +310,7 @@ def test_a_job_deleted_after_it_was_taken_leaves_no_records(queue: Queue) -> Non
     execution = worker.prepare_execution(job)
     assert queue.started_job_registry.count == 1
     queue.connection.delete(job.key)
-    worker._horse.forget(queue, execution)
+    worker._committer.forget(queue, execution)
     assert queue.started_job_registry.count == 0
     assert not queue.connection.exists(keys.RUNNING, execution.key, job.key)
 

@@ -27,7 +27,6 @@ from rqmem.store.history.history_records import OK
 from rqmem.store.retrying import until_redis_answers
 from rqmem.type_of_job import type_of_path
 from rqmem.worker.commit import Committer
-from rqmem.worker.context import Context
 from rqmem.worker.execution import Event
 from rqmem.worker.horse import environment, process_state, self_report, user_code
 from rqmem.worker.horse.channel import Channel, Order, Report
@@ -36,8 +35,11 @@ from rqmem.worker.horse.leak_probe import Probing
 from rqmem.worker.horse.user_code import Horse
 from rqmem.worker.horse_pool import HorsePool
 from rqmem.worker.imports import check_importable
+from rqmem.worker.profiling import Capturing
+from rqmem.worker.rq_worker import queue_of
 from rqmem.worker.shared_memory import SharedPage
 from rqmem.worker.threads import Threads
+from rqmem.worker.worker_setup import Setup
 
 if TYPE_CHECKING:
     from rqmem.rq_names import Worker
@@ -52,14 +54,18 @@ class HorseMain:
 
     Args:
         worker: RQ's.
-        context: of the worker.
-        pool: has the horse's cgroup.
+        setup: of the worker.
+        pool: has the horse's page and cgroup.
+        captures: of the worker.
         committer: removes the records of an execution whose job is gone.
     """
 
-    def __init__(self, worker: Worker, context: Context, pool: HorsePool, committer: Committer) -> None:
+    def __init__(
+        self, worker: Worker, setup: Setup, pool: HorsePool, captures: Capturing, committer: Committer
+    ) -> None:
         self._worker = worker
-        self._context = context
+        self._setup = setup
+        self._captures = captures
         self._pool = pool
         self._committer = committer
         self._loggers: Sequence[logging.Logger] = ()
@@ -70,29 +76,25 @@ class HorseMain:
 
     def settle_in(self) -> None:
         """First thing in a new horse: tie it to its worker and install the breach handler."""
-        context = self._context
+        pool, config = self._pool, self._pool.config
         self._loggers = process_state.own_loggers()
-        user_code.settle_in(context.forking_pid, self._pool.group, context.config.preload)
-        self_report.install(lambda: context.page)
-        if context.recorder is not None:  # the copy of this process; the worker's own hears of it over the event ring
-            events.unsubscribe(context.recorder.take)
+        user_code.settle_in(pool.forking_pid, pool.group, config.preload)
+        self_report.install(lambda: pool.page)
         events.subscribe(self._tell_worker)
-        self._hooking = Hooking(context.name, integrate=context.config.integrations)
+        self._hooking = Hooking(self._setup.name, integrate=config.integrations)
 
     def _tell_worker(self, event: events.Event) -> None:
         """An event of the horse, as a subscriber: to the worker, over the event ring."""
-        page = self._context.page
-        if page is None or (isinstance(event, events.Checkpoint) and not event.notable):
+        if isinstance(event, events.Checkpoint) and not event.notable:
             return
         if isinstance(event, events.Breach):
             event = event.without_evidence()
         known = {name: value for name, value in codec.event_to_values(event).items() if name not in _KNOWN_TO_WORKER}
-        page.tape.write(json.dumps({"at": time.time(), **known}))
+        self._pool.page.tape.write(json.dumps({"at": time.time(), **known}))
 
     def serve(self, channel: Channel) -> NoReturn:
         """The life of a warm horse: orders until there are no more."""
-        worker, page = self._worker, self._context.page
-        assert page is not None
+        worker, page = self._worker, self._pool.page
         try:
             worker.setup_work_horse_signals()
             worker._is_horse = self._is_warm = True
@@ -129,15 +131,9 @@ class HorseMain:
         worker = self._worker
         environment.put("RQ_WORKER_ID", worker.name)
         environment.put("RQ_JOB_ID", order.job_id)
-        self._context.began_in = order.began_in
+        self._committer.began_in = order.began_in
         self._install_handlers()
-        queue = worker.queue_class(
-            order.queue,
-            connection=worker.connection,
-            job_class=worker.job_class,
-            serializer=worker.serializer,
-            death_penalty_class=worker.death_penalty_class,
-        )
+        queue = queue_of(worker, order.queue)
         execution = Execution(order.execution_id, order.job_id, worker.connection, worker.name)
         execution.created_at = datetime.fromtimestamp(order.created_at, timezone.utc)
         try:
@@ -148,7 +144,7 @@ class HorseMain:
                 f"read job {order.job_id}",
             )
         except NoSuchJobError as error:  # somebody deleted it since it was taken from the queue
-            until_redis_answers(lambda: self.forget(queue, execution), f"forget job {order.job_id}")
+            until_redis_answers(lambda: self._committer.forget(queue, execution), f"forget job {order.job_id}")
             page.outcome = type(error).__name__
             return
         page.advance(Event.TAKEN)
@@ -162,27 +158,23 @@ class HorseMain:
 
     def _install_handlers(self) -> None:
         user_code.install_signal_handlers()
-        self_report.install(lambda: self._context.page)
+        self_report.install(lambda: self._pool.page)
         self._keep_logging()
 
     def _keep_logging(self) -> None:
         for logger in self._loggers:
             logger.disabled = False
 
-    def forget(self, queue: Queue, execution: Execution) -> None:
-        """Remove the records of an execution whose job is gone."""
-        job = self._worker.job_class(execution.job_id, connection=self._worker.connection)
-        job.origin = queue.name
-        self._committer.remove_records(job, execution)
-
     def perform(self, job: Job, queue: Queue, execution: Execution, rqs: Callable[[], bool]) -> bool:
         """RQ's `perform_job`, with the job's own code marked as such and its time limit capped."""
-        worker, context = self._worker, self._context
-        page = context.page or SharedPage.new(context.limit_bytes)
+        worker, pool, config = self._worker, self._pool, self._pool.config
+        if not worker.is_horse:  # somebody calls it in a process of his own, as RQ's SimpleWorker does
+            pool.new_page()
+        page = pool.page
         most_resident = user_code.most_resident_kb()
         here = Horse(
             page=page,
-            config=context.config,
+            config=config,
             connection=worker.connection,
             serializer=worker.serializer,
             job_id=job.id,
@@ -190,12 +182,12 @@ class HorseMain:
             execution_id=execution.id if execution is not None else "",  # RQ's tests fork without one
             queue=queue.name,
             worker=worker.name,
-            group=self._pool.group,
+            group=pool.group,
             told_of_cut=frozenset(self._told_of_cut),
         )
         perform, timeout, began = job.perform, job.timeout, time.monotonic()
         self._here = here
-        hooking = self._hooking = self._hooking or Hooking(worker.name, integrate=context.config.integrations)
+        hooking = self._hooking = self._hooking or Hooking(worker.name, integrate=config.integrations)
 
         def import_and_perform() -> Any:
             page.job = type_of_path(job.func_name)
@@ -208,9 +200,7 @@ class HorseMain:
         def perform_as_user_code() -> Any:
             job.timeout = timeout  # RQ has read it; what is saved with the job stays the job's own
             try:
-                if context.captures is None:
-                    return user_code.run_user_code(here, import_and_perform)
-                with context.captures.captured(page, type_of_path(job.func_name), here.execution_id):
+                with self._captures.captured(page, type_of_path(job.func_name), here.execution_id):
                     return user_code.run_user_code(here, import_and_perform)
             finally:
                 self._keep_logging()
@@ -269,7 +259,7 @@ class HorseMain:
     def capped_timeout(self, job: Job) -> int:
         """The job's time limit in seconds (-1: none), never above the worker's ``--timeout``."""
         timeout = int(job.timeout or self._worker.queue_class.DEFAULT_TIMEOUT)
-        cap = self._context.config.timeout_seconds
+        cap = self._setup.config.timeout_seconds
         if cap is None:
             return timeout
         return cap if timeout == -1 else min(timeout, cap)

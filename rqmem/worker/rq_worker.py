@@ -1,0 +1,35 @@
+"""What several parts need of RQ's worker: its queues by name, and the worker over another connection."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from redis import Redis
+
+    from rqmem.rq_names import Queue, Worker
+
+
+def queue_of(worker: Worker, name: str, connection: Redis | None = None) -> Queue:
+    """The queue of this name as the worker makes its own; by default over its connection."""
+    return worker.queue_class(
+        name,
+        connection=connection or worker.connection,
+        job_class=worker.job_class,
+        serializer=worker.serializer,
+        death_penalty_class=worker.death_penalty_class,
+    )
+
+
+class OnConnection:
+    """RQ's worker over another connection, as `self` of one of RQ's own methods.
+
+    What that method sets stays in here. What it calls is the worker's own, and must not need the connection.
+    """
+
+    def __init__(self, worker: Worker, connection: Redis) -> None:
+        self._worker = worker
+        self.connection = connection
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._worker, name)

@@ -1,0 +1,98 @@
+"""A fork of the worker that ends a job in place of its horse, since callbacks are user code; watched as a job is."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from rqmem import events
+from rqmem.measure import process_tree
+from rqmem.type_of_job import job_type
+from rqmem.worker import linux
+from rqmem.worker.horse.hook_runner import Hooking
+from rqmem.worker.horse_pool import HorsePool
+from rqmem.worker.imports import check_importable
+from rqmem.worker.watcher import Identity, Watcher
+
+if TYPE_CHECKING:
+    from rqmem.rq_names import Job, Queue, Worker
+
+_VERDICT_SECONDS = 60  # for all but the callback, which has a time limit of its own
+_log = logging.getLogger("rqmem.worker")
+
+
+class WatchedFork:
+    """Forks for one worker, and waits for the end.
+
+    Args:
+        worker: RQ's.
+        pool: its horses.
+    """
+
+    def __init__(self, worker: Worker, pool: HorsePool) -> None:
+        self._worker = worker
+        self._pool = pool
+
+    def settle(
+        self, job: Job, queue: Queue, settle: Callable[[], None], *, callback: str, seconds: int, outcome: str
+    ) -> None:
+        """Have ``settle`` called in a fork of this process. Cut short, it has maybe not settled anything.
+
+        Args:
+            callback: the kind of callback that it calls, and ``seconds`` the time limit of that.
+            outcome: how the job ended, for integrations.
+        """
+        worker, pool = self._worker, self._pool
+        horses_page = pool.page
+        active = horses_page.integrations.split()
+        known = process_tree.descendants(os.getpid())
+        pool.new_page(horses_page.ceiling_bytes)
+        page, pool.page = pool.page, horses_page
+        pid = os.fork()
+        if pid == 0:
+            try:
+                pool.page = page
+                worker.setup_work_horse_signals()
+                worker._is_horse = True
+                self._with_integrations(job, queue, active, settle, outcome)
+            except BaseException:  # noqa: BLE001  the worker gives the verdict then
+                _log.exception("worker %s: the verdict on job %s was cut short", worker.name, job.id)
+            finally:
+                os._exit(0)
+        page.operation = f"the {callback} callback"
+        watcher = Watcher(pid, page, Identity(job_type(job), job.id, queue.name, worker.name), pool.config, known)
+        try:
+            with linux.urgent():
+                if not watcher.wait(time.monotonic() + seconds + _VERDICT_SECONDS):
+                    process_tree.kill(os.getpid(), known)
+        finally:
+            watcher.close()
+            os.waitpid(pid, 0)
+        if watcher.breach is not None:
+            events.emit(replace(watcher.breach, next="killed; the job's own end stands"))
+
+    def _with_integrations(
+        self, job: Job, queue: Queue, active: list[str], settle: Callable[[], None], outcome: str
+    ) -> None:
+        """In the fork: connections of its own for callbacks, and Sentry hears of the end.
+
+        ``active``: integrations of the horse that ran the job.
+        """
+        page = self._pool.page
+        hooking = Hooking(self._worker.name, integrate=self._pool.config.integrations, only_integrations=True)
+        if "sentry" in active and "sentry_sdk" not in sys.modules:  # the job's modules have set it up
+            with contextlib.suppress(Exception):
+                check_importable(job)
+        hooking.new_job(page, job, queue.name)
+        hooking.before(page, job)
+        try:
+            settle()
+        finally:
+            hooking.after(page, job, outcome)
+            hooking.ending(page)

@@ -1,0 +1,33 @@
+"""What is constant in one `rqmem.MemoryWorker`. Its parts get it in their constructors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rqmem.config.settings import Config
+from rqmem.policy.ceiling import effective_limit_mb
+from rqmem.units import to_bytes
+
+
+@dataclass(frozen=True)
+class Setup:
+    """One worker, and the same in all processes that are forked from it.
+
+    Attributes:
+        name: the worker's.
+        config: its settings, as it was given them. `HorsePool.config` is completed by what the start measures.
+        kill_after_seconds: a job that goes on for so long after its time limit is killed.
+    """
+
+    name: str
+    config: Config
+    kill_after_seconds: float = 60
+
+    @property
+    def limit_mb(self) -> float:
+        """The ceiling in MB of jobs that declare none."""
+        return effective_limit_mb(None, self.config.memory_mb, self.config.default_limit_mb)
+
+    @property
+    def limit_bytes(self) -> int:
+        return to_bytes(self.limit_mb)
