@@ -4,39 +4,41 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from types import SimpleNamespace
-from typing import Any, cast
 
 import pytest
 from redis import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from rq import Queue
-from rqmem.worker.context import Heartbeat
 
 from rqmem import MemoryWorker
 from rqmem.config.settings import Config
 from rqmem.testing import wait_until
+from rqmem.worker.heartbeat import Heart
+
+
+def a_heart(connection: Redis) -> Heart:
+    """Of a worker that beats once a minute."""
+    worker = MemoryWorker([Queue("jobs", connection=connection)], config=Config(heartbeat_seconds=60))
+    worker._heart.start(worker._life.new_recorder())
+    return worker._heart
 
 
 @pytest.fixture
-def heart(connection: Redis) -> Iterator[Heartbeat]:
-    """Of a worker that beats once a minute."""
-    worker = MemoryWorker([Queue("jobs", connection=connection)], config=Config(heartbeat_seconds=60))
-    worker._context.recorder = worker._life.new_recorder()
-    heart = worker._new_heart()
-    heart.start()
-    wait_until(lambda: not cast(Any, heart)._new_errands.qsize())
+def heart(connection: Redis) -> Iterator[Heart]:
+    heart = a_heart(connection)
+    wait_until(lambda: not heart._new_errands.qsize())
     yield heart
     heart.stop()
 
 
-def test_an_errand_is_done_at_once(heart: Heartbeat, connection: Redis) -> None:
+def test_an_errand_is_done_at_once(heart: Heart, connection: Redis) -> None:
     done: list[str] = []
     heart.soon(lambda redis: done.append("first"))
     heart.soon(lambda redis: done.append("second"))
     wait_until(lambda: done == ["first", "second"], 30)  # the next beat comes in a minute
 
 
-def test_an_errand_that_fails_is_done_once(heart: Heartbeat) -> None:
+def test_an_errand_that_fails_is_done_once(heart: Heart) -> None:
     tries: list[int] = []
     heart.soon(lambda redis: tries.append(1) or SimpleNamespace().missing)
     heart.soon(lambda redis: tries.append(2))
@@ -45,7 +47,7 @@ def test_an_errand_that_fails_is_done_once(heart: Heartbeat) -> None:
     assert tries == [1, 2, 3]
 
 
-def test_an_errand_is_done_again_where_redis_was_away(heart: Heartbeat) -> None:
+def test_an_errand_is_done_again_where_redis_was_away(heart: Heart) -> None:
     tries: list[int] = []
 
     def errand(redis: Redis) -> None:
@@ -58,9 +60,7 @@ def test_an_errand_is_done_again_where_redis_was_away(heart: Heartbeat) -> None:
 
 
 def test_what_is_still_to_do_is_done_before_the_heart_stops(connection: Redis) -> None:
-    worker = MemoryWorker([Queue("jobs", connection=connection)], config=Config(heartbeat_seconds=60))
-    worker._context.recorder = worker._life.new_recorder()
-    heart = worker._new_heart()
+    heart = a_heart(connection)
     done: list[int] = []
     heart.soon(lambda redis: done.append(1))
     heart.stop()
