@@ -160,9 +160,7 @@ class Supervisor:
         self.watched = True
         baseline = pool.idle_bytes + (warm.state.kept_bytes if warm is not None else 0)
         watcher = self._watcher(warm, about, baseline)
-        heart.recorder.began(
-            page, about.job, job.id, queue.name, to_mb(baseline), worker.horse_pid, watcher.whole_time
-        )
+        heart.recorder.began(page, about.job, job.id, queue.name, to_mb(baseline), worker.horse_pid, watcher.whole_time)
         heart.running(job, execution)
         try:
             with self._captures.looked_after(page, worker.horse_pid, execution.id), linux.urgent():

@@ -21,6 +21,7 @@ from rqmem.config.settings import Config
 from rqmem.errors import HorseLost
 from rqmem.rq_names import now
 from rqmem.store.history.history_records import OK
+from rqmem.testing import wait_until
 from rqmem.worker.execution import Event
 from rqmem.worker.horse.channel import Channel, Order, Report, WarmHorse
 from rqmem.worker.shared_memory import SharedPage
@@ -213,8 +214,9 @@ def test_the_heart_hears_of_each_job_and_of_its_end(supervised: Supervised) -> N
     seen: list[str] = []
 
     def look(horse: PlayedHorse, order: Order) -> None:
-        running = supervised.worker._heart.recorder.now()
-        seen.append(running.job_id if running is not None else "")
+        recorder = supervised.worker._heart.recorder
+        wait_until(lambda: recorder.now() is not None)
+        seen.append(getattr(recorder.now(), "job_id", ""))
         finish(horse, order)
 
     supervised.acts = [look]
