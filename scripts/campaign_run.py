@@ -35,7 +35,7 @@ from rqmem.store import execution_reader, ledger
 from rqmem.store.execution_records import RunRecord
 from rqmem.testing import wait_until
 from rqmem.worker.linux import die_with_parent
-from scripts.harness import running
+from scripts.harness import heading, running
 from seeds.retell_stand_in import Faults
 
 API_KEY = "key_of_the_stand_in"
@@ -239,9 +239,3 @@ def python(*arguments: str) -> str:
     if done.returncode:
         sys.exit(done.returncode)
     return done.stdout
-
-
-def heading(text: str) -> None:
-    """Print a heading."""
-    click.secho(f"\n== {text}", bold=True)
-    sys.stdout.flush()

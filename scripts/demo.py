@@ -18,8 +18,8 @@ import click
 import rqmem
 from rqmem.units import show_mb
 from scripts import campaign_run
-from scripts.campaign_run import heading, python
-from scripts.harness import MB, ROOT, one_line_errors, running
+from scripts.campaign_run import python
+from scripts.harness import MB, ROOT, heading, one_line_errors, running
 from scripts.own_queue import own_queue
 from seeds.retell_stand_in import Faults
 

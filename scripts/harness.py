@@ -56,6 +56,12 @@ def without_settings(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
     return clean | {FILE_VARIABLE: os.devnull}
 
 
+def heading(text: str) -> None:
+    """Print a heading."""
+    click.secho(f"\n== {text}", bold=True)
+    sys.stdout.flush()
+
+
 def error_of(job: Job) -> str:
     """What the job's last execution raised, in one line; empty if nothing."""
     result = job.latest_result()

@@ -33,8 +33,8 @@ from rqmem import own_files
 from rqmem.connection import embedded_files
 from rqmem.testing import wait_until
 from scripts import rq_suite_conftest as inside
+from scripts.harness import ROOT, heading
 
-ROOT = Path(__file__).parents[1]
 CACHE = ROOT / ".rq-suite"
 MEMORY_WORKER, RQ_WORKER = "MemoryWorker", "rq.Worker"
 SHORT = (
@@ -240,11 +240,6 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
-
-
-def heading(text: str) -> None:
-    click.secho(f"\n== {text}", bold=True)
-    sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -34,8 +34,7 @@ from jobs.tables import OPEN, Campaign, Customer
 from rqmem.doctor.selftest import last_words
 from rqmem.units import show_mb
 from scripts import campaign_run
-from scripts.campaign_run import heading
-from scripts.harness import MB, ROOT, end, error_of, one_line_errors
+from scripts.harness import MB, ROOT, end, error_of, heading, one_line_errors
 from scripts.own_queue import own_queue, unfinished
 from seeds.campaign import seed_campaign
 from seeds.retell_stand_in import Faults

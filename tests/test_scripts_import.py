@@ -1,4 +1,4 @@
-"""Each module of the reference application and of the scripts can be imported: only rqmem itself is type-checked."""
+"""Each module of the reference application and of the scripts can be imported, whatever mypy thinks of it."""
 
 from __future__ import annotations
 

@@ -25,8 +25,8 @@ from rq.job import Job
 from rqmem.connection import connect
 from rqmem.measure import process_tree, procfs
 from rqmem.testing import wait_until
+from scripts.harness import ROOT
 
-ROOT = Path(__file__).parents[2]
 QUEUE = "bench"
 LONGEST_SECONDS = 300.0
 _START_SECONDS = 20.0
