@@ -34,4 +34,6 @@ def to_text(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
 def _cell(value: Any) -> Any:
     if isinstance(value, str) and value.startswith(_FORMULAS):
         return f"'{value}"
-    return "" if value is None else round(value, 3) if isinstance(value, float) else value
+    if isinstance(value, float):
+        return int(value) if value.is_integer() else round(value, 3)
+    return "" if value is None else value

@@ -1,0 +1,198 @@
+"""What pages show, without a browser."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import time
+from collections.abc import Callable
+
+import pytest
+from flask import Flask
+from redis import Redis
+
+from rqmem.dashboard import create_app, drawing, filters
+from rqmem.dashboard.csv_table import to_text
+from rqmem.dashboard.hub import MOST_VIEWERS, Hub
+from rqmem.dashboard.live_shape import Histories
+from rqmem.dashboard.type_views import bars_of
+from rqmem.observe.model import Worker
+from rqmem.policy.histogram import bucket
+from rqmem.store.history.samples import Sample
+from rqmem.testing import wait_until
+from tests.dashboard.conftest import JOB, TYPE
+from tests.journal_filling import a_live
+
+Urls = Callable[[Flask], list[tuple[str, str, set[str]]]]
+
+
+def test_an_empty_redis_says_what_to_do(app: Flask, connection: Redis) -> None:
+    page = app.test_client().get("/").text
+    assert "Nothing has run on this Redis yet." in page
+    assert "rqmem worker --memory 256" in page
+    assert "No worker runs on this Redis." in app.test_client().get("/workers").text
+
+
+def test_pages_say_when_redis_is_away_and_try_again(urls: Urls) -> None:
+    app = create_app("redis://127.0.0.1:1")
+    for endpoint, url, _ in urls(app):
+        if endpoint.startswith("pages.") and endpoint != "pages.live":
+            answer = app.test_client().get(url)
+            assert answer.status_code == 503, endpoint
+            assert "Redis does not answer" in answer.text
+            assert 'data-retry="2"' in answer.text
+    look = json.loads(app.test_client().get("/api/v1/live").text)
+    assert "away" in look
+
+
+def test_an_unknown_job_and_type_are_404_with_a_hint(app: Flask, filled: Redis) -> None:
+    assert app.test_client().get("/jobs/ffffffff").status_code == 404
+    assert app.test_client().get("/types/no.such.Type").status_code == 404
+    answer = app.test_client().get("/api/v1/no/such/thing")
+    assert answer.status_code == 404
+    assert set(answer.json or {}) == {"error", "hint"}
+
+
+@pytest.mark.parametrize(
+    ("asked", "leads_to"),
+    [(JOB, f"/jobs/{JOB}"), (JOB[:8], f"/jobs/{JOB}"), ("ExportJob", f"/types/{TYPE}"), ("export", f"/types/{TYPE}")],
+)
+def test_the_search_box_finds_ids_their_beginnings_and_types(
+    app: Flask, connection: Redis, asked: str, leads_to: str
+) -> None:
+    from tests.journal_filling import fill
+
+    fill(connection, TYPE, JOB)
+    assert app.test_client().get("/search", query_string={"q": asked}).headers["Location"] == leads_to
+
+
+def test_arguments_can_be_hidden(connection: Redis, filled: Redis, urls: Urls) -> None:
+    shown = create_app(connection=connection).test_client().get(f"/jobs/{JOB}").text
+    assert "call(" in shown
+    app = create_app(connection=connection, hide_arguments=True)
+    for endpoint, url, methods in urls(app):
+        if "GET" in methods and endpoint not in ("static", "live.events"):
+            assert "call(" not in app.test_client().get(url).text, endpoint
+
+
+def test_a_job_page_has_its_breach_and_its_story(app: Flask, filled: Redis) -> None:
+    page = app.test_client().get(f"/jobs/{JOB}").text
+    assert "used 271.3 MB of 256 MB" in page
+    assert "started on ada, ceiling 256 MB" in page
+
+
+def test_a_spreadsheet_gets_texts_and_no_formulas() -> None:
+    assert to_text(["a", "b"], [("=HYPERLINK(1)", 1.23456), ("@x", None)]) == "a,b\r\n'=HYPERLINK(1),1.235\r\n'@x,\r\n"
+
+
+def test_csv_has_a_row_for_each_type(app: Flask, filled: Redis) -> None:
+    answer = app.test_client().get("/types.csv")
+    assert answer.headers["Content-Disposition"] == 'attachment; filename="rqmem-job-types.csv"'
+    head, row = answer.text.splitlines()
+    assert head.startswith("job_type,runs,failed,breaches")
+    assert row.startswith(f"{TYPE},32,")
+
+
+# The hub
+
+
+def test_two_viewers_share_each_look(connection: Redis, filled: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[int] = []
+    monkeypatch.setattr("rqmem.dashboard.hub.ASKED_SECONDS", 1.5)
+    hub = Hub(connection, "here")
+    real = hub._look
+    monkeypatch.setattr(hub, "_look", lambda number: (looks.append(number), real(number))[1])
+    first = hub.newest()
+    assert hub.newest() is first
+    second = hub.after(first.number)
+    assert second is not None
+    assert hub.after(first.number) is second
+    assert len(looks) == 2
+    wait_until(lambda: not hub._looking, 60)  # nobody asks any more
+    seen = len(looks)
+    time.sleep(1.5)
+    assert len(looks) == seen
+    assert hub.newest().number == seen + 1  # somebody asks again
+
+
+def test_a_viewer_who_has_the_look_gets_304(app: Flask, filled: Redis) -> None:
+    client = app.test_client()
+    answer = client.get("/api/v1/live")
+    look = json.loads(answer.text)
+    assert [each["name"] for each in look["workers"]] == ["stock", "web-1-w1", "web-1-w2"]
+    assert look["samples"]["web-1-w1"][-1][1:] == [179.2, 256.0]
+    while True:  # the next look may come in between
+        again = client.get("/api/v1/live", headers={"If-None-Match": answer.headers["ETag"]})
+        if again.status_code == 304:
+            break
+        answer = again
+
+
+def test_the_49th_viewer_is_told_to_ask(filled: Redis) -> None:
+    from rqmem.dashboard.app import build
+    from rqmem.dashboard.options import Options
+    from rqmem.dashboard.state import EXTENSION
+
+    app = build(filled, "here", Options(own_server=True))
+    streams = [app.test_client().get("/api/v1/events") for _ in range(MOST_VIEWERS)]
+    assert next(iter(streams[0].response)).decode().startswith("data: {")  # type: ignore[union-attr]
+    assert app.test_client().get("/api/v1/events").status_code == 503
+    for each in streams:
+        each.close()
+    assert app.extensions[EXTENSION].hub.seats._value == MOST_VIEWERS
+
+
+def test_a_mounted_dashboard_sends_no_events(app: Flask) -> None:
+    assert app.test_client().get("/api/v1/events").status_code == 404
+    assert "data-events" not in app.test_client().get("/live").text
+
+
+# Values
+
+
+def test_a_history_is_compact() -> None:
+    histories = Histories(5)
+    live = a_live("w")
+    worker = Worker("w", "rqmem", "idle", ())
+    histories.add(worker, [Sample(at, 10.4 * at, 256.0, 30.0) for at in range(1, 8)])
+    histories.add(worker, [Sample(7, 90.0, 128.0, 30.0)])
+    assert histories.compact(8.2) == {
+        "begin": 4,
+        "workers": {"w": {"usage_mb": [42, 52, 62, 90, None], "ceiling_mb": [(0, 256.0), (3, 128.0), (4, 0.0)]}},
+    }
+    assert histories.newest(8.0)["w"][-1] == (7, 90.0, 128.0)
+    assert histories.is_fresh("w", 20.0)
+    assert not histories.is_fresh("w", 60.0)
+    histories.add(Worker("idle", "rqmem", "idle", (), live=live))
+    histories.forget_all_but(["idle"])
+    assert list(histories.newest(live.at)) == ["idle"]
+
+
+def test_bars_have_every_run_once() -> None:
+    peaks: dict[int, float] = {}
+    for size in range(20, 400):
+        peaks[bucket(size)] = peaks.get(bucket(size), 0) + 1
+    bars = bars_of(peaks)
+    assert 10 < len(bars) <= 32
+    assert sum(count for _, _, count in bars) == 380
+    assert all(before[1] == after[0] for before, after in itertools.pairwise(bars))
+    assert bars_of({}) == []
+
+
+@pytest.mark.parametrize(("share", "colour"), [(None, "accent"), (0.79, "accent"), (0.8, "warning"), (0.95, "bad")])
+def test_a_bar_is_coloured_near_the_ceiling_only(share: float | None, colour: str) -> None:
+    assert f'class="{colour}"' in drawing.bar(share)
+
+
+def test_texts_in_pictures_are_escaped() -> None:
+    evil = '"><script>x</script>'
+    drawn = drawing.histogram([(1, 2, 3)], [("ceiling", 2.0, evil)], "MB", evil) + drawing.sparkline([1, 2], evil)
+    assert "<script>" not in drawn
+
+
+def test_sizes_and_times() -> None:
+    shown = [filters.mb(each) for each in (None, 0.04, 12.34, 99.94, 99.96, 1250.4, float("nan"))]
+    assert shown == [filters.UNKNOWN, "0", "12.3", "99.9", "100", "1,250", filters.UNKNOWN]
+    assert (
+        filters.time_tag(0) == '<time datetime="1970-01-01T00:00:00Z" data-form="clock">1970-01-01 00:00:00 UTC</time>'
+    )
