@@ -1,0 +1,301 @@
+"""The dashboard in Chromium: live changes, hostile texts, Redis away, keyboard, screen readers. One browser for all."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from redis import Redis
+
+from rqmem.connection.looking import to_look_at
+from rqmem.dashboard.app import build
+from rqmem.dashboard.options import Options
+from rqmem.dashboard.serving import Server
+from rqmem.dashboard.state import EXTENSION
+from rqmem.testing import wait_until
+from tests import sample_jobs
+from tests.dashboard.conftest import JOB, TYPE, busy
+
+webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
+CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
+pytestmark = [
+    pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="chromium or chromedriver (chromium-driver) is not there"),
+    pytest.mark.xdist_group("browser"),
+]
+
+FLAGS = (
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage",
+)  # fmt: skip
+AXE = (Path(__file__).parent / "vendor" / "axe.min.js").read_text(encoding="utf-8")
+PAYLOADS = (
+    "<img src=x onerror=\"document.title='pwned'\">",
+    "<script>document.title='pwned'</script>",
+    '"><svg onload="document.title=\'pwned\'">',
+    "' autofocus onfocus='document.title=`pwned`' x='",
+    "javascript:document.title='pwned'",
+    "{{ 7 * 7 }}</title></style></textarea><iframe srcdoc='<script>top.document.title=1</script>'>",
+)
+SECONDS = 60.0
+
+
+class Browser:
+    """Chromium, with what the tests ask of it."""
+
+    def __init__(self, directory: Path) -> None:
+        options = webdriver.ChromeOptions()
+        options.binary_location = str(CHROMIUM)
+        for flag in (*FLAGS, f"--user-data-dir={directory}"):
+            options.add_argument(flag)
+        options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+        self.driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(str(DRIVER)))
+        self.url = ""
+
+    def command(self, name: str, **values: Any) -> Any:
+        """One of the Chrome DevTools Protocol."""
+        return self.driver.execute_cdp_cmd(name, values)
+
+    def look(self, width: int = 1280, theme: str = "light") -> None:
+        size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500}
+        self.command("Emulation.setDeviceMetricsOverride", **size)
+        self.command("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": theme}])
+
+    def open(self, path: str) -> None:
+        self.driver.get(self.url + path)
+
+    def ask(self, expression: str) -> Any:
+        return self.driver.execute_script(f"return {expression}")
+
+    def text(self, selector: str = "body") -> str:
+        return str(self.ask(f"(document.querySelector({selector!r}) || {{innerText: ''}}).innerText"))
+
+    def see(self, pattern: str, selector: str = "main") -> None:
+        """Wait until the text there has this in it."""
+        try:
+            wait_until(lambda: re.search(pattern, self.text(selector)), SECONDS)
+        except BaseException as error:
+            raise AssertionError(f"{pattern!r} is not in {self.text(selector)!r}") from error
+
+    def complaints(self) -> list[str]:
+        """What the console said since the last time: errors of scripts, refusals of the CSP."""
+        told = [f"{each['level']}: {each['message']}" for each in self.driver.get_log("browser")]
+        return [each for each in told if "Failed to load resource" not in each]
+
+
+@pytest.fixture(scope="module")
+def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    found = Browser(tmp_path_factory.mktemp("profile"))
+    yield found
+    found.driver.quit()
+
+
+@pytest.fixture(scope="module")
+def application(redis_url: str) -> Any:
+    return build(*to_look_at(redis_url, 2.0), Options(own_server=True))
+
+
+@pytest.fixture(scope="module")
+def address(application: Any) -> str:
+    server = Server(application, "127.0.0.1", 0)
+    threading.Thread(target=server.run, daemon=True).start()
+    return server.url.rstrip("/")
+
+
+@pytest.fixture
+def browser(chromium: Browser, address: str, connection: Redis) -> Iterator[Browser]:
+    """On our own Redis, which is empty, at 1280 pixels, in light."""
+    chromium.url = address
+    chromium.look()
+    chromium.complaints()
+    yield chromium
+    chromium.driver.get("about:blank")
+
+
+def pages(application: Any) -> list[str]:
+    """The paths of all pages."""
+    with application.test_request_context():
+        adapter = application.url_map.bind("localhost")
+        values = {"job_id": JOB, "job_type": TYPE}
+        found = [
+            adapter.build(rule.endpoint, {name: values[name] for name in rule.arguments})
+            for rule in application.url_map.iter_rules()
+            if rule.endpoint.startswith("pages.") and "GET" in (rule.methods or ()) and not rule.rule.endswith(".csv")
+        ]
+    return sorted(found)
+
+
+def test_a_running_job_is_seen_live_until_it_ends(
+    browser: Browser, connection: Redis, start_worker: Callable[..., Any], application: Any
+) -> None:
+    browser.open("/live")
+    browser.see("No worker runs on this Redis")
+    job = sample_jobs.Slow.enqueue("live", count=60, seconds=0.5, connection=connection)
+    worker = start_worker("live", "--name", "the-live-one")
+    browser.see("the-live-one", "#workers")
+    browser.see("Slow", "#workers")
+    browser.see(r"of 256 MB, \d+ %", "#workers")
+    wait_until(
+        lambda: float(browser.ask("document.querySelector('#workers rect.accent').getAttribute('width')")) > 0, 60
+    )
+    assert browser.ask("document.querySelector('#workers a').getAttribute('href')") == f"/jobs/{job.id}"
+    wait_until(lambda: browser.ask("!!document.querySelector('#workers canvas')"), SECONDS)
+    first = browser.text("#status")
+    wait_until(lambda: browser.text("#status") != first, SECONDS)
+    hub = application.extensions[EXTENSION].hub
+    assert hub.seats._value == 47
+    browser.ask("Object.defineProperty(document, 'hidden', {get: () => true, configurable: true})")
+    browser.ask("document.dispatchEvent(new Event('visibilitychange'))")
+    wait_until(lambda: hub.seats._value == 48, SECONDS)  # a hidden page asks for nothing
+    browser.ask("Object.defineProperty(document, 'hidden', {get: () => false, configurable: true})")
+    browser.ask("document.dispatchEvent(new Event('visibilitychange'))")
+    wait_until(lambda: hub.seats._value == 47, SECONDS)
+    browser.open(f"/jobs/{job.id}")
+    browser.see("started")
+    browser.see("running now")
+    worker.kill()
+    browser.open("/live")
+    browser.see("the-live-one", "#workers")
+    assert browser.complaints() == []
+
+
+def test_the_job_page_changes_while_it_is_open(
+    browser: Browser, connection: Redis, work_off: Callable[..., str]
+) -> None:
+    job = sample_jobs.Plain.enqueue(number=7, connection=connection)
+    browser.open(f"/jobs/{job.id}")
+    browser.see("queued")
+    work_off("plain")
+    wait_until(lambda: "finished" in browser.text("main"), SECONDS)
+    assert browser.complaints() == []
+
+
+def test_hostile_texts_are_shown_as_texts(browser: Browser, connection: Redis, application: Any) -> None:
+    for number, payload in enumerate(PAYLOADS):
+        busy(connection, payload, JOB[:-1] + str(number), TYPE + payload)
+    with application.test_request_context():
+        adapter = application.url_map.bind("localhost")
+        hostile = [adapter.build("pages.job_type", {"job_type": TYPE + payload}) for payload in PAYLOADS] + [
+            f"/jobs/{JOB[:-1]}{number}" for number in range(len(PAYLOADS))
+        ]
+        hostile.append(adapter.build("pages.search", {"q": PAYLOADS[0]}))
+    shown = 0
+    for path in [path for path in pages(application) if TYPE not in path] + hostile:
+        browser.open(path)
+        if path == "/live":
+            browser.see("items <img", "#workers")
+        shown += browser.text().count("<img src=x") + browser.text().count("<script>")
+        assert browser.driver.title not in ("pwned", "1"), path
+        assert (
+            browser.ask("document.querySelectorAll('main img, iframe, main script, [onerror], [onload]').length") == 0
+        )
+        assert browser.complaints() == [], path
+    assert shown > 20
+
+
+@pytest.mark.parametrize("path", ["/live", "/queues"])
+def test_a_page_says_that_redis_is_away_and_goes_on_by_itself(browser: Browser, connection: Redis, path: str) -> None:
+    busy(connection)
+    browser.open(path)
+    browser.see("web-1-w1" if path == "/live" else "1 job waits")
+    server = int(connection.info("server")["process_id"])
+    os.kill(server, signal.SIGSTOP)
+    try:
+        browser.see("Redis does not answer", "#notice")
+        assert "web-1-w1" in browser.text("main") or path == "/queues"
+    finally:
+        os.kill(server, signal.SIGCONT)
+    wait_until(lambda: browser.ask("document.getElementById('notice').hidden"), SECONDS)
+    connection.rpush("rq:queue:new", "x")
+    connection.sadd("rq:queues", "rq:queue:new")
+    browser.see(r"\bnew\b")
+
+
+def test_axe_finds_nothing_on_any_page(browser: Browser, connection: Redis, application: Any) -> None:
+    busy(connection, share=0.85)
+    found = []
+    for width, theme, rules in ((1280, "light", None), (1280, "dark", ["color-contrast"]), (390, "light", None)):
+        browser.look(width, theme)
+        for path in pages(application):
+            browser.open(path)
+            if path == "/live":
+                browser.see("85 %", "#workers")
+            browser.driver.execute_script(AXE)
+            only = {"runOnly": rules} if rules else {}
+            told = browser.driver.execute_async_script(
+                "const done = arguments[1]; axe.run(document, arguments[0]).then(done)", only
+            )
+            for each in told["violations"]:
+                found.append(f"{path} {width} {theme}: {each['id']}: {[node['html'][:150] for node in each['nodes']]}")
+            if browser.ask("document.documentElement.scrollWidth > document.documentElement.clientWidth"):
+                found.append(f"{path} {width}: scrolls sideways")
+    assert not found, "\n".join(found)
+
+
+def test_a_keyboard_reaches_content_search_and_rows(browser: Browser, connection: Redis) -> None:
+    from selenium.webdriver.common.keys import Keys
+
+    busy(connection)
+    browser.open("/")
+
+    def press(*keys: str) -> str:
+        for key in keys:
+            webdriver.ActionChains(browser.driver).send_keys(key).perform()
+        return str(browser.ask("(document.activeElement.innerText || document.activeElement.name || '').trim()"))
+
+    assert press(Keys.TAB) == "Skip to content"
+    outline = browser.ask("getComputedStyle(document.activeElement).outlineStyle")
+    assert outline != "none"
+    press(Keys.ENTER)
+    assert browser.ask("document.activeElement.id") == "main"
+    browser.open("/")
+    assert press(Keys.TAB, Keys.TAB) == "rqmem"
+    assert press(Keys.TAB) == "q"
+    press(*"Export", Keys.ENTER)
+    browser.see("What does shop.exports.ExportJob need")
+    assert browser.driver.current_url.endswith(f"/types/{TYPE}")
+
+
+def test_pages_are_whole_without_scripts(browser: Browser, connection: Redis, application: Any) -> None:
+    busy(connection)
+    browser.command("Emulation.setScriptExecutionDisabled", value=True)
+    try:
+        for path in pages(application):
+            browser.open(path)
+            page = browser.driver.page_source
+            assert "<h1>" in page, path
+            if path == "/live":
+                assert "scripts are off" in page
+        browser.open(f"/jobs/{JOB}")
+        assert re.search(r"\d\d:\d\d:\d\d UTC", browser.driver.page_source)
+    finally:
+        browser.command("Emulation.setScriptExecutionDisabled", value=False)
+
+
+def test_times_are_told_in_the_zone_of_the_viewer(browser: Browser, connection: Redis) -> None:
+    busy(connection)
+    told = set()
+    for zone in ("Asia/Tokyo", "America/New_York"):
+        browser.command("Emulation.setTimezoneOverride", timezoneId=zone)
+        browser.open(f"/jobs/{JOB}")
+        told.add(browser.text("time"))
+        assert "UTC" not in browser.text("time")
+    browser.command("Emulation.setTimezoneOverride", timezoneId="")
+    assert len(told) == 2
+
+
+def test_the_theme_is_kept(browser: Browser, connection: Redis) -> None:
+    grounds = []
+    browser.open("/")
+    for _ in range(3):
+        grounds.append(browser.ask("getComputedStyle(document.body).backgroundColor"))
+        browser.driver.find_element("id", "theme").click()
+        browser.open("/")
+    assert grounds[0] == grounds[1] != grounds[2]  # the system's is light; light; dark
+    assert browser.text("#theme") == "Theme: auto"
