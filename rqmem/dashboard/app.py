@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from hashlib import sha256
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,7 @@ from flask import Flask, current_app, jsonify, render_template, request
 from redis.exceptions import RedisError
 from werkzeug.exceptions import HTTPException
 
-from rqmem.dashboard import filters, job_views, live_views, memory_views, overview_views, rq_views, security, type_views  # noqa: F401  they add pages
+from rqmem.dashboard import filters, live_views, security
 from rqmem.dashboard.blueprint import pages
 from rqmem.dashboard.hub import Hub
 from rqmem.dashboard.state import EXTENSION, State
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 
     from rqmem.dashboard.options import Options
 
+PAGES = ("overview_views", "list_views", "job_views", "type_views", "memory_views", "rq_views")
+"""Modules that add to the blueprint of all pages."""
+
 _STATIC = Path(__file__).parent / "static"
 
 
@@ -33,6 +37,8 @@ def build(connection: Redis, where: str, options: Options) -> Flask:
     app.extensions[EXTENSION] = State(connection, where, options, Hub(connection, where))
     security.protect(app, options)
     filters.add_to(app, _versions())
+    for module in PAGES:
+        import_module(f"rqmem.dashboard.{module}")
     for blueprint in (security.blueprint, pages, live_views.blueprint):
         app.register_blueprint(blueprint)
     app.context_processor(lambda: {"options": options, "where": where})

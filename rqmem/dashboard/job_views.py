@@ -9,6 +9,7 @@ from flask import render_template
 
 from rqmem.dashboard.blueprint import pages
 from rqmem.dashboard.state import state
+from rqmem.events import Breach
 from rqmem.observe.curve import executions
 from rqmem.observe.find import find
 from rqmem.observe.job_read import read_case
@@ -17,6 +18,7 @@ from rqmem.observe.timeline import lines
 
 if TYPE_CHECKING:
     from rqmem.observe.job import Case
+    from rqmem.store.history.history_records import Run
 
 _MOST_LINES = 200
 
@@ -41,18 +43,32 @@ def job(job_id: str) -> str:
 
 def curves(case: Case) -> list[dict[str, Any]]:
     """Its memory by execution, for a chart: seconds since its beginning, MB."""
-    found = []
-    for number, points in enumerate(executions(case), 1):
+    kept = [run for run in case.runs if len(run.curve_mb) > 1]
+    found = [_curve_of(run) for run in kept]
+    known_until = max((run.ended_at for run in kept), default=0.0)
+    for points in executions(case):
         begin = points[0].at
-        found.append(
-            {
-                "number": number,
-                "at": begin,
-                "seconds": [round(point.at - begin, 2) for point in points],
-                "usage_mb": [round(point.memory_mb, 1) for point in points],
-            }
-        )
+        if begin >= known_until - 1:
+            seconds = [round(point.at - begin, 2) for point in points]
+            usage_mb = [round(point.memory_mb, 1) for point in points]
+            breached = any(
+                begin <= told.at <= points[-1].at + 1 for told in case.told if isinstance(told.event, Breach)
+            )
+            found.append(_curve(begin, seconds, usage_mb, case.ceiling_mb, breached=breached))
     return found
+
+
+def _curve_of(run: Run) -> dict[str, Any]:
+    """As its worker kept it: the highest reading of each step."""
+    seconds = [at for at, _ in run.curve]
+    usage_mb = [round(each, 1) for _, each in run.curve]
+    return _curve(run.ended_at - run.seconds, seconds, usage_mb, run.limit_mb, breached=bool(run.layer))
+
+
+def _curve(
+    at: float, seconds: list[float], usage_mb: list[float], ceiling_mb: float | None, *, breached: bool
+) -> dict[str, Any]:
+    return {"at": at, "seconds": seconds, "usage_mb": usage_mb, "ceiling_mb": ceiling_mb, "breached": breached}
 
 
 def _mood(case: Case) -> str:

@@ -12,7 +12,7 @@ from rqmem.dashboard.blueprint import pages
 from rqmem.dashboard.state import state
 from rqmem.dashboard.type_views import read_rows
 from rqmem.dashboard.windows import WINDOWS, chosen
-from rqmem.observe.job_read import read_splits
+from rqmem.observe.job_read import read_ended_splits, read_splits
 from rqmem.observe.period import trend
 from rqmem.observe.period_read import read_report
 from rqmem.observe.snapshot import read_alerts
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from flask import Response
 
 _MOST_ALERTS = 200
+_MOST_ENDED = 50
 
 
 @pages.get("/splitting")
@@ -30,7 +31,9 @@ def splitting() -> str:
     """Which jobs split, and are they getting done?"""
     connection, now = state().connection, time.time()
     rows = [row for row in read_rows(connection, chosen("30d"), now) if row.tally.jobs_split]
-    return render_template("splitting.html", running=read_splits(connection, now), rows=rows)
+    return render_template(
+        "splitting.html", running=read_splits(connection, now), ended=read_ended_splits(connection)[:50], rows=rows
+    )
 
 
 @pages.get("/leaks")

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 NAVIGATION = [
     ("pages.overview", "Overview"),
     ("pages.live", "Live"),
+    ("pages.jobs", "Jobs"),
     ("pages.types", "Job types"),
     ("pages.splitting", "Splitting"),
     ("pages.leaks", "Leaks"),

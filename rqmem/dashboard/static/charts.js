@@ -25,6 +25,10 @@
     line(told.y, { stroke: () => paint.accent, fill: () => paint.soft });
     if (told.before) line(told.before, { stroke: () => paint.faint, dash: [3, 3], points: { show: false } });
     if (told.ceiling) line(told.x.map((_, i) => Array.isArray(told.ceiling) ? told.ceiling[i] : told.ceiling), { stroke: () => paint.bad, width: 1, dash: [5, 4], points: { show: false } });
+    if (told.breach) {
+      const flag = told.y.indexOf(Math.max(...told.y));
+      line(told.y.map((each, i) => i === flag ? each : null), { stroke: () => paint.bad, width: 0, points: { show: true, size: 9, fill: () => paint.bad } });
+    }
     const numbers = data.slice(1).flat().filter((each) => each !== null), top = Math.max(1, ...numbers) * 1.08;
     const height = box.classList.contains("low") ? 130 : 210;
     const plot = new uPlot({
