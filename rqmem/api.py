@@ -22,7 +22,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -58,6 +57,7 @@ from rqmem.store.actions import Action as ActionRecord
 from rqmem.store.actions import read as read_actions
 from rqmem.store.history.history_reader import check_version
 from rqmem.store.retrying import described
+from rqmem.values import dataclass
 
 if TYPE_CHECKING:
     from rqmem.observe.model import Snapshot

@@ -7,8 +7,9 @@
 from __future__ import annotations
 
 import builtins
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
+
+from rqmem.values import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -23,7 +23,6 @@ its outcome is committed before ``after_job`` is called.
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -68,6 +67,8 @@ def on(kind: type[Event]) -> Callable[[Hook], Hook]:
     Checkpoints that are not worth a log line are left out. Breaches come without their evidence.
     """
     if not (isinstance(kind, type) and issubclass(kind, Event)):
+        import difflib
+
         near = difflib.get_close_matches(str(getattr(kind, "__name__", kind)), CATALOGUE, n=1)
         hint = f"did you mean rqmem.events.{near[0]}?" if near else "give a class of rqmem.events"
         raise ConfigError(f"hooks.on({kind!r}) is about no kind of event: {hint}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import itertools
 import json
 import math
@@ -116,6 +115,8 @@ def wrapped(text: str, columns: int, *, indent: str = "", whole_words: bool = Fa
 
 def did_you_mean(name: str, known: Iterable[str], otherwise: str = "", most: int = 1) -> str:
     """``did you mean mail?``, with up to ``most`` names; ``otherwise`` if none of those known is near."""
+    import difflib
+
     near = difflib.get_close_matches(name, list(known), n=most)
     return f"did you mean {' or '.join(near)}?" if near else otherwise
 

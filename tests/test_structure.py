@@ -14,8 +14,9 @@ import pytest
 from tests.conftest import ROOT
 
 LAYERS = [
-    {"_version", "units", "errors", "events", "hooks", "text", "words", "tracebacks", "type_of_job", "signatures",
-     "serializers", "own_files", "config", "rq_seams", "rq_check", "rq_names", "rq_cli_names"},
+    {"_version", "units", "values", "errors", "events", "hooks", "text", "words", "tracebacks", "type_of_job",
+     "child_ids", "signatures", "serializers", "own_files", "config", "rq_seams", "rq_check", "rq_names",
+     "rq_cli_names"},
     {"policy"},
     {"measure", "store", "profiling", "alerts", "log", "sources", "connection", "testing"},
     {"worker", "job", "integrations"},
@@ -191,6 +192,37 @@ def test_nothing_heavy_is_imported_before_it_is_used(program: str) -> None:
 def test_the_command_line_imports_rq_only_for_a_command_that_needs_it() -> None:
     code = "import rqmem, rqmem.cli, rqmem.errors, rqmem.rq_seams, sys; sys.exit('rq' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+
+
+CLIENT = """_version errors job job.base job.checked job.enqueue job.functions rq_check rq_names rq_seams units
+values"""
+LOADED = {
+    "from rqmem import MemoryAwareJob": CLIENT,
+    "from rqmem import memory_aware": "_version errors job job.checked job.functions units values",
+    "import rqmem.cli": "_version cli errors text values",
+}
+"""What each import may load of rqmem. A process that only enqueues jobs loads nothing that runs them."""
+
+
+@pytest.mark.parametrize("program", LOADED)
+def test_an_import_loads_no_more_than_it_needs(program: str) -> None:
+    code = f"{program}\nimport sys\nprint(*[name[6:] for name in sys.modules if name.startswith('rqmem.')])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.split() and set(done.stdout.split()) <= set(LOADED[program].split())
+
+
+MOST_MODULES = {"from rqmem import MemoryAwareJob": 0, "from rqmem import MemoryWorker": 6}
+"""How many modules of others may come with each, beyond RQ's."""
+
+
+@pytest.mark.parametrize("program", MOST_MODULES)
+def test_an_import_loads_few_modules_of_others(program: str) -> None:
+    code = (
+        f"import sys, rq; before = set(sys.modules)\n{program}\n"
+        "print(*[name for name in set(sys.modules) - before if name.partition('.')[0] not in ('rqmem', 'rq')])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert len(done.stdout.split()) <= MOST_MODULES[program], done.stdout
 
 
 def test_only_rqmem_is_in_the_wheel(tmp_path: Path) -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Literal
 
 from rqmem.policy.alert_rules import RULES
 from rqmem.store.alerts.alert_records import Alert
 from rqmem.text import printable
+from rqmem.values import dataclass
 
 Kind = Literal["info", "success", "warning", "failure"]
 _NAMED = 3  # alerts of a summary that are told one by one

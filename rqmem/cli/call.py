@@ -11,7 +11,6 @@ import json
 import pkgutil
 import shlex
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, NoReturn
 
@@ -20,6 +19,7 @@ import click
 from rqmem.errors import ConfigError
 from rqmem.job.base import MemoryAwareJob
 from rqmem.text import did_you_mean
+from rqmem.values import dataclass
 
 _NAMED = 5  # names in an error message
 

@@ -21,7 +21,6 @@ The JSON, by the vocabulary of `rqmem.observe.as_json`::
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rqmem.config.load import Origin, Settings
@@ -30,6 +29,7 @@ from rqmem.observe.as_json import of_recommendation, recommended_ceiling_mb
 from rqmem.observe.vocabulary import encoded, job_type_head, versioned
 from rqmem.policy.recommendation import Recommendation, TooLittle
 from rqmem.units import show_mb
+from rqmem.values import dataclass
 
 if TYPE_CHECKING:
     from rqmem.job.declared import Applied, Declared

@@ -6,7 +6,6 @@ import shutil
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -21,6 +20,7 @@ from rqmem.observe.snapshot import read_status, read_worker, worker_names
 from rqmem.observe.vocabulary import versioned
 from rqmem.show.status_text import screen, worker_lines
 from rqmem.text import clock, did_you_mean, json_text
+from rqmem.values import dataclass
 
 if TYPE_CHECKING:
     from redis import Redis

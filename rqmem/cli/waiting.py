@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from typing import Any
 
 from redis.exceptions import ConnectionError, TimeoutError
@@ -11,6 +10,7 @@ from redis.exceptions import ConnectionError, TimeoutError
 from rqmem.errors import RqmemError
 from rqmem.rq_names import InvalidJobOperation, Job, JobStatus
 from rqmem.tracebacks import what_was_raised
+from rqmem.values import dataclass
 
 ENDED = (JobStatus.FINISHED, JobStatus.FAILED, JobStatus.STOPPED, JobStatus.CANCELED)
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 0.02, 0.5

@@ -18,19 +18,22 @@ Promises: an unknown section or name and an unusable value raise `ConfigError` i
 
 from __future__ import annotations
 
-import configparser
 import os
 import stat
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from rqmem import own_files
 from rqmem.config import variables
 from rqmem.config.settings import FIELDS, JOB_SETTINGS, SETTINGS, Config, JobSettings
 from rqmem.errors import ConfigError, UntrustedFile
 from rqmem.text import did_you_mean
+from rqmem.values import dataclass
+
+if TYPE_CHECKING:
+    import configparser
 
 FILE_VARIABLE, FILE_NAME = "RQMEM_CONFIG", "rqmem.ini"
 _SECTION, _JOB = "rqmem", "job "
@@ -130,6 +133,8 @@ def _check_owner(path: Path, opened: os.stat_result) -> None:
 
 def parse(text: str, path: str) -> ConfigFile:
     """What a config file says. Raises `ConfigError`, which names ``path``."""
+    import configparser
+
     parser = configparser.ConfigParser(interpolation=None, default_section="", delimiters=("=",))
     try:
         parser.read_string(text, source=path)
@@ -150,6 +155,8 @@ def parse(text: str, path: str) -> ConfigFile:
 
 def _what_is_wrong(error: configparser.Error) -> str:
     """In our words, which repeat no line: there may be a secret in it."""
+    import configparser
+
     if isinstance(error, configparser.MissingSectionHeaderError):
         return f" line {error.lineno} stands in no section: begin with [{_SECTION}]"
     if isinstance(error, configparser.DuplicateSectionError):

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from rqmem.config.parsers import (
@@ -26,6 +25,7 @@ from rqmem.config.parsers import (
     words,
 )
 from rqmem.units import MB
+from rqmem.values import dataclass
 
 positive_mb = number("MB", "256")
 _GROWTH_BYTES_PER_SECOND = 8e9  # facts/memory-enforcement.md, section 1

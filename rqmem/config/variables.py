@@ -7,7 +7,6 @@ other unknown name is one warning.
 
 from __future__ import annotations
 
-import difflib
 import logging
 import re
 from collections.abc import Mapping
@@ -46,6 +45,8 @@ def _check_names(environ: Mapping[str, str]) -> None:
         rest = name.removeprefix("RQMEM_")
         if rest == name or rest in known or _is_of_a_service(name, value):
             continue
+        import difflib
+
         near = difflib.get_close_matches(rest, known, n=1, cutoff=_NEAR)
         near += [each for each in known if rest.startswith(f"{each}_") or (len(rest) > 2 and each.startswith(rest))]
         if near:

@@ -22,7 +22,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ from redis.retry import Retry
 from rqmem import own_files
 from rqmem.connection import embedded_files as files
 from rqmem.errors import EmbeddedRedisError
+from rqmem.values import dataclass
 
 _ANSWER_SECONDS = 2.0
 _START_SECONDS = 30.0

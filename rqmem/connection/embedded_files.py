@@ -20,12 +20,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
 from rqmem import own_files
 from rqmem.errors import EmbeddedRedisError
+from rqmem.values import dataclass
 
 _LONGEST_SOCKET_PATH = 107
 _TURN_SECONDS = 60.0

@@ -10,13 +10,13 @@ import os
 import platform
 import sys
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from rqmem.errors import RqmemError
 from rqmem.measure import cgroup_files, cgroup_places, machine
 from rqmem.measure.own_process import proc_shortcoming
+from rqmem.values import dataclass
 from rqmem.worker import linux
 from rqmem.worker.startup_checks import Foreign, has_pidfd, look_at_foreign_fork, usage_of_idle_fork
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
+
+from rqmem.values import dataclass
 
 Group = Literal["Machine", "Memory", "Kernel layer", "Preload", "Redis", "Self-test"]
 Mark = Literal["ok", "note", "problem"]

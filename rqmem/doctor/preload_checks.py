@@ -6,11 +6,12 @@ import json
 import os
 import sys
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 
 from rqmem.config.settings import Config
 from rqmem.doctor.finding import Finding
 from rqmem.errors import ConfigError
+from rqmem.values import dataclass
 from rqmem.worker.preloading import Preloaded, imported, warning
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import redis
@@ -14,6 +14,7 @@ from rqmem.errors import EmbeddedRedisError, RedisUnavailable
 from rqmem.observe.model import RedisMemory
 from rqmem.observe.snapshot import memory_of
 from rqmem.store import permission
+from rqmem.values import dataclass
 
 
 @dataclass(frozen=True)

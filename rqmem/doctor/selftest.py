@@ -12,7 +12,6 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +26,7 @@ from rqmem.rq_names import Job, Queue
 from rqmem.store import execution_reader
 from rqmem.tracebacks import what_was_raised
 from rqmem.units import MB, show_mb, to_mb
+from rqmem.values import dataclass
 
 SECONDS = 60.0  # a worker that takes longer hangs
 _ROOM_MB = 64  # what the jobs may use beyond an idle horse

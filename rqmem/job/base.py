@@ -12,22 +12,18 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, overload
 
 from rqmem.errors import ConfigError, RunTakenOver, SourceChanged, SplitInstead
-from rqmem.job.ceiling import checked_limit
-from rqmem.job.child_enqueuer import opened
-from rqmem.job.children import ChildJobs, begins_again, child_jobs
-from rqmem.job.chunks import checked_chunk_size, chunks, process_in_chunks
-from rqmem.job.defaults import default_connection
+from rqmem.job.checked import checked_chunk_size, checked_limit
 from rqmem.job.enqueue import Enqueueable, accept_job_classes
 from rqmem.job.functions import MemoryMethods, run_monitored
-from rqmem.job.gather import Gathered, gather, joined
-from rqmem.job.progress import Progress, progress
-from rqmem.job.run import JobRun
-from rqmem.job.split import cut_in_two, fitting_items, should_split
 
 if TYPE_CHECKING:
     from redis import Redis
     from typing_extensions import Never
 
+    from rqmem.job.children import ChildJobs
+    from rqmem.job.gather import Gathered
+    from rqmem.job.progress import Progress
+    from rqmem.job.run import JobRun
     from rqmem.sources import Source
 
 T = TypeVar("T")
@@ -106,6 +102,8 @@ class MemoryAwareJob(MemoryMethods, Enqueueable):
             By default all results in one list, in which results that are lists are joined. If the class has a method
             ``reduce(a, b)``, it combines the results two by two, in the order of slices (None if there are none).
         """
+        from rqmem.job.gather import joined
+
         reduce = getattr(self, "reduce", None)
         if reduce is None:
             return joined(results)
@@ -123,11 +121,13 @@ class MemoryAwareJob(MemoryMethods, Enqueueable):
 
     def _perform(self) -> Any:
         """`handle`, or what comes after it in a job that has split."""
+        from rqmem.job import running
+
         run = self._monitored()
         if run.record.split is not None and run.record.split.sealed:
-            return gather(run, self, run.record.split)
+            return running.gather(run, self, run.record.split)
         try:
-            result = self.handle(*self.args, **opened(self.kwargs))
+            result = self.handle(*self.args, **running.opened(self.kwargs))
         except SplitInstead:
             return run.pending
         except RunTakenOver:
@@ -136,7 +136,7 @@ class MemoryAwareJob(MemoryMethods, Enqueueable):
             if run.open_split is not None:
                 run.open_split.undo()
             if isinstance(error, SourceChanged):
-                raise begins_again(run, error) from error
+                raise running.begins_again(run, error) from error
             raise
         if run.open_split is not None:
             return run.open_split.seal()
@@ -147,10 +147,12 @@ class MemoryAwareJob(MemoryMethods, Enqueueable):
     def initialize_memory_monitoring(self) -> None:
         """Begin to monitor. This happens by itself before ``handle``; doing it again is harmless."""
         if self._memory is None:
-            run = self._memory = JobRun(self.path(), self.memory_limit_mb, self.on_breach)
+            from rqmem.job import running
+
+            run = self._memory = running.JobRun(self.path(), self.memory_limit_mb, self.on_breach)
             vars(self).update(run.configured)  # on the instance, so it takes precedence over the class
             self.run_id = run.run_id
-            run.cut_rest = partial(cut_in_two, run, self)
+            run.cut_rest = partial(running.cut_in_two, run, self)
 
     def finalize_memory_monitoring(self) -> None:
         """End monitoring and log the run's figures. This happens by itself after ``handle``."""
@@ -220,8 +222,10 @@ class MemoryAwareJob(MemoryMethods, Enqueueable):
             SourceError: ``data`` or the results cannot be used as asked.
             MemoryLimitExceeded: usage after a chunk is above the ceiling.
         """
+        from rqmem.job import running
+
         size, adapts = self._chunking(chunk_size, adaptive)
-        return process_in_chunks(self._monitored(), data, processor, size, collect=collect, adaptive=adapts)
+        return running.process_in_chunks(self._monitored(), data, processor, size, collect=collect, adaptive=adapts)
 
     def chunks(
         self, data: Source[T] | Iterable[T], chunk_size: int | None = None, *, adaptive: bool | None = None
@@ -231,8 +235,10 @@ class MemoryAwareJob(MemoryMethods, Enqueueable):
         A chunk is finished when the next one is asked for; leaving the loop early leaves the last one unfinished.
         No results are kept. Arguments and errors as there.
         """
+        from rqmem.job import running
+
         size, adapts = self._chunking(chunk_size, adaptive)
-        return chunks(self._monitored(), data, size, adaptive=adapts)
+        return running.chunks(self._monitored(), data, size, adaptive=adapts)
 
     def _chunking(self, chunk_size: int | None, adaptive: bool | None) -> tuple[int | None, bool]:
         """Items per chunk at the start, and whether that may change. A size in the call takes precedence."""
@@ -251,7 +257,9 @@ class MemoryAwareJob(MemoryMethods, Enqueueable):
             count: number of items.
             bytes_per_item: what one costs, in bytes; by default the class's, or what the journal has seen.
         """
-        decision = should_split(self._monitored(), self, count, bytes_per_item)
+        from rqmem.job import running
+
+        decision = running.should_split(self._monitored(), self, count, bytes_per_item)
         self._fitting_items = decision.items_per_child
         return decision.yes
 
@@ -290,10 +298,12 @@ class MemoryAwareJob(MemoryMethods, Enqueueable):
             SourceError: ``data`` cannot be cut.
             RqmemError: this runs without a `rqmem.MemoryWorker`, so nobody could wait for children.
         """
+        from rqmem.job import running
+
         run = self._monitored()
         size = checked_chunk_size(items_per_child, "items_per_child")
-        size = size or self.items_per_child or self._fitting_items or fitting_items(run, self)
-        return child_jobs(run, self, data, job_class, items_per_child=size, kwargs=kwargs, queue=queue)
+        size = size or self.items_per_child or self._fitting_items or running.fitting_items(run, self)
+        return running.child_jobs(run, self, data, job_class, items_per_child=size, kwargs=kwargs, queue=queue)
 
     def split_into_child_jobs(
         self,
@@ -322,11 +332,11 @@ class MemoryAwareJob(MemoryMethods, Enqueueable):
         Raises:
             UnknownName: nobody knows that job.
         """
-        if connection is None:
-            return progress(default_connection(), job_id)
         from rqmem.connection.connect import in_bytes
+        from rqmem.job.defaults import default_connection
+        from rqmem.job.progress import progress
 
-        return progress(in_bytes(connection), job_id)
+        return progress(default_connection() if connection is None else in_bytes(connection), job_id)
 
     def _monitored(self) -> JobRun:
         self.initialize_memory_monitoring()

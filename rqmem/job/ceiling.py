@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rqmem import events
 from rqmem.errors import ConfigError, HorseTooHeavy
 from rqmem.policy import chunk_size, recycling
 from rqmem.policy.ceiling import effective_limit_mb
-from rqmem.units import MB, show_mb, to_bytes, to_mb
+from rqmem.units import show_mb, to_bytes, to_mb
 
 if TYPE_CHECKING:
     from rqmem.config.settings import Config
@@ -79,12 +79,3 @@ class Ceiling:
 
     def _effective_mb(self, declared_mb: float | None) -> float:
         return effective_limit_mb(declared_mb, self._config.memory_mb, self._config.default_limit_mb)
-
-
-def checked_limit(limit_mb: Any, whose: str) -> float | None:
-    """A declared ceiling as MB; None stays None. Raises `ConfigError`."""
-    if limit_mb is None:
-        return None
-    if isinstance(limit_mb, bool) or not isinstance(limit_mb, int | float) or not 0 < limit_mb < 2**63 / MB:
-        raise ConfigError(f"{whose} is {limit_mb!r}: give a number of MB greater than 0, for example 256")
-    return float(limit_mb)

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from itertools import islice
 from typing import Any, TypeVar
 
-from rqmem.errors import ConfigError
+from rqmem.job.checked import checked_chunk_size
 from rqmem.job.chunk_progress import ChunkProgress
 from rqmem.job.run import JobRun
 from rqmem.sources import Cuttable, Source, as_source
@@ -86,15 +86,6 @@ def _next_chunk(progress: ChunkProgress, items: Iterator[tuple[T, Any]]) -> tupl
     for item, cursor in islice(items, progress.chunk_size):  # noqa: B007 - it is returned
         chunk.append(item)
     return chunk, cursor
-
-
-def checked_chunk_size(size: Any, whose: str) -> int | None:
-    """A chunk size of at least 1; None stays None. Raises `ConfigError`."""
-    if size is None:
-        return None
-    if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-        raise ConfigError(f"{whose} is {size!r}: give a whole number of items of at least 1")
-    return size
 
 
 def _as_list(returned: Any) -> list[Any]:

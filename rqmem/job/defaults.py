@@ -8,11 +8,12 @@ started: jobs in a private one, started by a web process, would be seen by no wo
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from rqmem.errors import ConfigError, RedisUnavailable
 from rqmem.text import did_you_mean
+from rqmem.values import dataclass
 
 if TYPE_CHECKING:
     from redis import Redis

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from rqmem.errors import ConfigError, SourceError
 from rqmem.rq_seams import ENQUEUE_OPTIONS
-from rqmem.sources.naming import imported
 
 if TYPE_CHECKING:
     from rqmem.rq_names import Job, Queue, Retry
@@ -131,6 +130,8 @@ class Enqueueable:
     @classmethod
     def check_path(cls) -> None:
         """Raise `ConfigError` where no worker could import the class."""
+        from rqmem.sources.naming import imported
+
         if cls.__module__ == "__main__" or "<locals>" in cls.__qualname__:
             raise ConfigError(
                 f"{cls.__qualname__} is defined in {cls.__module__} where a worker cannot import it: "

@@ -12,11 +12,13 @@ import inspect
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from contextvars import ContextVar
-from typing import Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from rqmem.errors import RqmemError
-from rqmem.job.ceiling import checked_limit
-from rqmem.job.run import JobRun
+from rqmem.job.checked import checked_limit
+
+if TYPE_CHECKING:
+    from rqmem.job.run import JobRun
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -39,6 +41,8 @@ def memory_aware(memory_limit_mb: float | None = None) -> Callable[[Callable[P, 
 
         @functools.wraps(function)
         def monitored(*args: P.args, **kwargs: P.kwargs) -> R:
+            from rqmem.job.running import JobRun
+
             return run_monitored(JobRun(name, limit_mb, "fail"), lambda: function(*args, **kwargs))
 
         setattr(monitored, DECLARED, limit_mb)

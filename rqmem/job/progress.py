@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
 from rqmem.errors import UnknownName
 from rqmem.rq_names import Job, JobStatus, Queue, StartedJobRegistry
 from rqmem.store import execution_reader, ledger
 from rqmem.store.execution_records import RunRecord
+from rqmem.values import dataclass
 
 if TYPE_CHECKING:
     from redis import Redis

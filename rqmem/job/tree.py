@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import time
-from dataclasses import dataclass
 from itertools import compress, islice
 from typing import TYPE_CHECKING, Any
 
 from rqmem.errors import RqmemError, UnknownName
 from rqmem.rq_names import InvalidJobOperation, Job, JobStatus, NoSuchJobError, Queue, send_stop_job_command
 from rqmem.store import execution_reader, executions, keys, ledger
+from rqmem.values import dataclass
 
 if TYPE_CHECKING:
     from redis import Redis

@@ -8,9 +8,10 @@ not seen here: of those their runs tell (`rqmem.observe.statistics`).
 from __future__ import annotations
 
 from collections import Counter, deque
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from rqmem.store.history.history_records import LiveJob
+from rqmem.values import dataclass
 
 MOST_KEPT = 1000
 """Crossings that are remembered one by one; all are counted."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 from rqmem.live.crossings import Crossing
 from rqmem.live.steps import Step, Steps
@@ -13,6 +12,7 @@ from rqmem.live.workers import Workers
 from rqmem.observe.model import Snapshot
 from rqmem.observe.snapshot import Before
 from rqmem.store.alerts.alert_records import Alert
+from rqmem.values import dataclass
 
 RECENT_ALERTS = 5
 KEPT_ALERTS = 1000

@@ -31,7 +31,6 @@ Its JSON has the vocabulary of `rqmem.observe.as_json`::
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from rqmem.live.crossings import Crossing
@@ -43,6 +42,7 @@ from rqmem.observe.vocabulary import encoded, of_tally, percentage, versioned
 from rqmem.store.alerts.alert_records import Alert
 from rqmem.store.history.history_records import Tally
 from rqmem.text import json_text, timestamp_ms
+from rqmem.values import dataclass
 
 _OF_AN_ALERT = ("at", "rule", "job", "job_id", "queue", "worker", "text")
 

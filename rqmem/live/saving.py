@@ -6,13 +6,13 @@ import os
 import secrets
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 from rqmem.errors import ConfigError, UntrustedFile
 from rqmem.live.recording import Recording, to_json
 from rqmem.live.recording_text import to_text
 from rqmem.own_files import check_links
+from rqmem.values import dataclass
 
 FORMATS: dict[str, Callable[[Recording], str]] = {".json": to_json, ".txt": to_text}
 

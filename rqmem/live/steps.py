@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from rqmem.live.system import System
 from rqmem.observe.model import Queue
+from rqmem.values import dataclass
 
 MOST_STEPS = 3600
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
 
 from rqmem.units import to_mb
+from rqmem.values import dataclass
 
 PRESSURE_FILE = Path("/proc/pressure/memory")
 

@@ -8,7 +8,6 @@ grew}``.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rqmem.errors import RqmemError, UnknownName
@@ -20,6 +19,7 @@ from rqmem.store.history import history_reader
 from rqmem.store.history.history_records import Grown, LiveJob
 from rqmem.text import Line, Mood, bar, clock, did_you_mean, fit, line, short_id, span, sparkline
 from rqmem.units import show_mb
+from rqmem.values import dataclass
 
 if TYPE_CHECKING:
     from redis import Redis

@@ -7,13 +7,13 @@ those nearest their ceilings.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 from rqmem import words
 from rqmem.live.record import Record
 from rqmem.live.system import System
 from rqmem.live.worker_lines import NARROW, WIDE, percent, worker_lines
 from rqmem.text import Line, bar, clock, columns, counted, cut_middle, duration, fit, line
+from rqmem.values import dataclass
 
 _MOST_QUEUES, _MOST_ALERTS, _FEWEST_WORKERS = 6, 8, 3
 

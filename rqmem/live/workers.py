@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from rqmem.live.crossings import Crossing, Crossings
 from rqmem.live.steps import WorkerStep, fullest
@@ -12,6 +12,7 @@ from rqmem.observe.model import Kind, Worker
 from rqmem.observe.snapshot import HISTORY_SECONDS
 from rqmem.store.history.history_records import Live
 from rqmem.store.history.samples import Sample
+from rqmem.values import dataclass
 
 MOST_KEPT = 1000
 """Workers that are remembered, those seen last; each restart of a worker may be a new name."""

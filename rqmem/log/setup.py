@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import logging.config
 import signal
 import sys
 from types import FrameType
@@ -48,6 +47,8 @@ def configure(
 
 def configure_by(dict_config: Any, source: str) -> None:
     """What RQ's settings file says of the log, above that; RQ's and rqmem's loggers go on. Raises `ConfigError`."""
+    import logging.config
+
     try:
         logging.config.dictConfig({"disable_existing_loggers": False, **dict_config})
     except (TypeError, ValueError, AttributeError, ImportError) as error:

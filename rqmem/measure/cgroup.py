@@ -17,7 +17,6 @@ import re
 import signal
 import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 from rqmem.measure import process_tree
@@ -32,6 +31,7 @@ from rqmem.measure.cgroup_files import (
     read_kernel_kills,
 )
 from rqmem.measure.charge import ChargeReader
+from rqmem.values import dataclass
 
 _LIMIT = {"v1": "memory.limit_in_bytes", "v2": "memory.max"}
 _PEAK = {"v1": "memory.max_usage_in_bytes", "v2": "memory.peak"}  # v2: kernel 5.19

@@ -6,9 +6,11 @@ Formats: cgroups(7), proc_pid_mountinfo(5), ``cgroup-v1/memory.rst`` and ``cgrou
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Literal
+
+from rqmem.values import dataclass
 
 Version = Literal["v1", "v2"]
 

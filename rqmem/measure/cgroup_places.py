@@ -22,13 +22,13 @@ import fcntl
 import os
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from rqmem.measure import process_tree, procfs
 from rqmem.measure.cgroup import Group, Place, parse_worker, read_members, write
 from rqmem.measure.cgroup_files import LEAF_SUFFIX, read_own
+from rqmem.values import dataclass
 
 _WORDS = {
     "own": "below the worker's own group",

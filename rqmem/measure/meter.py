@@ -23,9 +23,10 @@ import contextlib
 import resource
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from rqmem.measure import procfs, shared_space
+from rqmem.values import dataclass
 
 _STEP_BYTES = 4 * 2**20  # of mapped files that may be taken for usage, in what is reported
 _PAUSE = 20

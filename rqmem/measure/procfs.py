@@ -15,10 +15,11 @@ import contextlib
 import errno
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple, TypeVar
+
+from rqmem.values import dataclass
 
 T = TypeVar("T")
 

@@ -16,9 +16,10 @@ import os
 import stat
 import struct
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+
+from rqmem.values import dataclass
 
 _SHM = Path("/dev/shm")
 _AT_FDCWD, _STATX_BTIME = -100, 0x800

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from rqmem.observe.period import EMPTY
 from rqmem.policy.recommendation import Recommendation, TooLittle, TypeHistory
+from rqmem.values import dataclass
 
 
 @dataclass(frozen=True)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from rqmem.observe.statistics import JobStatistics, peaks_in, peaks_of
 from rqmem.policy import histogram
 from rqmem.store.history.history_records import Run, Tally
 from rqmem.text import timestamp
+from rqmem.values import dataclass
 
 HOUR_SECONDS = 3600.0
 EMPTY = "the journal is empty: 'rqmem worker' writes it while jobs run, unless RQMEM_JOURNAL is off there"

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 from rqmem.errors import JournalVersionError
 from rqmem.observe.model import JobType, Snapshot
 from rqmem.units import show_leak, show_mb, to_mb
+from rqmem.values import dataclass
 
 Mark = Literal["note", "problem"]
 

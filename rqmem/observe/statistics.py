@@ -9,11 +9,11 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 from rqmem.policy import histogram
 from rqmem.store.history.history_records import OK, Run, Tally
+from rqmem.values import dataclass
 
 Source = Literal["runs", "tallies", "last runs"]
 """``runs``: each one; ``tallies``: all counted, sizes in steps of 5 %; ``last runs``: more ended than are kept."""

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from rqmem import events, words
 from rqmem.observe.job import Case
 from rqmem.store.history.history_records import OK, Run, Told
 from rqmem.text import Mood
+from rqmem.values import dataclass
 
 _MEMORY = ("current_memory_mb", "memory_mb", "final_memory_mb", "used_mb")  # fields of events: what was used then
 

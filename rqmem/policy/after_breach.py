@@ -7,8 +7,9 @@ longer each time, since the cause of the death may pass.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
+
+from rqmem.values import dataclass
 
 Cause = Literal["breach", "horse lost", "horse killed", "worker lost", "planned stop"]
 """``horse killed``: by somebody, and not for memory, as far as is known."""

@@ -8,13 +8,14 @@ lasts is reported too. Who gets an alert, and how often, is decided where it is 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from rqmem import events, words
 from rqmem.config.settings import Config
 from rqmem.text import printable
 from rqmem.units import show_mb
+from rqmem.values import dataclass
 
 if TYPE_CHECKING:
     from rqmem.events import Event

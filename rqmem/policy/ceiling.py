@@ -6,8 +6,10 @@ tested over any sequence of readings. Sizes in bytes, times in seconds on any on
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from enum import Enum
+
+from rqmem.values import dataclass
 
 MIN_INTERVAL_SECONDS = 0.0005
 MAX_INTERVAL_SECONDS = 0.05

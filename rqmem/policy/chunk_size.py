@@ -19,7 +19,9 @@ every chunk needs three quarters of the room whatever its size, and gives it bac
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
+
+from rqmem.values import dataclass
 
 MARGIN = 1.15  # as the vertical autoscaler's
 HALF_LIFE_CHUNKS = 32  # after this number of chunks the highest cost seen counts half

@@ -7,8 +7,9 @@ after scan.
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
 from typing import Literal
+
+from rqmem.values import dataclass
 
 
 def absences(seen: dict[str, float], absent: Collection[str], now: float) -> dict[str, float]:

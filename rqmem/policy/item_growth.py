@@ -7,10 +7,11 @@ not much less so than on average, and by much in sum. The first chunks are left 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import pairwise
 
 from rqmem.units import MB
+from rqmem.values import dataclass
 
 FIRST_CHUNKS = 2
 FEWEST_POINTS = 12

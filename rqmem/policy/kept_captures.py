@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from rqmem.units import MB
+from rqmem.values import dataclass
 
 KEPT_BREACHES, KEPT_PEAKS = 3, 3
 MOST, MOST_BYTES, MOST_SECONDS = 60, 512 * MB, 14 * 86400

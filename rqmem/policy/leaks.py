@@ -14,11 +14,11 @@ the same pace, and to its end.
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
 from rqmem.units import MB
+from rqmem.values import dataclass
 
 FIRST_RUNS = 1
 """Of a type in a horse; what they leave is no leak."""
@@ -185,7 +185,7 @@ def judge(job: str, known: TypeProbes, least_bytes: float) -> Leak | None:
     total = sum(blocks)
     if total / known.probes * known.runs < least_bytes:
         return None
-    error = statistics.stdev(blocks) / math.sqrt(count)
+    error = math.dist(blocks, [total / count] * count) / math.sqrt((count - 1) * count)
     if total / count < SURE_ERRORS * error:
         return None
     quarters = [sum(blocks[count * at // 4 : count * (at + 1) // 4]) for at in range(4)]

@@ -7,10 +7,10 @@ the watcher judges the rest of the charge by the limit without it. Bytes everywh
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from rqmem.units import MB
+from rqmem.values import dataclass
 
 MUCH_CACHE_BYTES = 16 * MB
 _STEP_BYTES = 8 * MB  # taken back at once, at least

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from rqmem.events import Breach
 from rqmem.policy.chunk_size import room
 from rqmem.units import MB, show_mb
+from rqmem.values import dataclass
 
 MOST_CUTS = 1000
 """Of one job and all below it, after breaches. More cuts mean that it is not a few items that do not fit."""

@@ -6,7 +6,8 @@ Places that differ in a number only (``customer_processing_123``) are of one kin
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+
+from rqmem.values import dataclass
 
 STEP_FRACTION = 0.05
 QUIET_SECONDS = 10.0

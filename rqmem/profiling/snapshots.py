@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 
 from rqmem.profiling import directory as private
 from rqmem.text import printable, timestamp
+from rqmem.values import dataclass
 
 KEPT = 20
 _NAME = "snapshot-"

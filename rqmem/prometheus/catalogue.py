@@ -7,8 +7,9 @@ rqmem is 2**20 bytes.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
+
+from rqmem.values import dataclass
 
 Kind = Literal["gauge", "counter", "histogram"]
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import errno
 import socket
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rqmem.errors import ConfigError
 from rqmem.prometheus import collector
+from rqmem.values import dataclass
 
 if TYPE_CHECKING:
     from threading import Thread

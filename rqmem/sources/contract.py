@@ -38,10 +38,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
 
 from rqmem.errors import ConfigError, SourceError
+from rqmem.values import dataclass
 
 T_co = TypeVar("T_co", covariant=True)
 Cursor = Any

@@ -21,8 +21,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import accumulate
+
+from rqmem.values import dataclass
 
 _LINE_ENDS = b"\r\n"
 _LONG_BYTES = 8 * 1024

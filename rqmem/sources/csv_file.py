@@ -6,7 +6,7 @@ import csv
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, fields
 from typing import Any, Literal
 
 from rqmem.errors import ConfigError, SourceError
@@ -14,6 +14,7 @@ from rqmem.sources import csv_cuts
 from rqmem.sources.encodings import check_encoding, codec_of
 from rqmem.sources.files import LONGEST_RECORD_BYTES, FileSource, check_errors, check_longest, first
 from rqmem.sources.open_file import OpenFile, first_line_end, lines
+from rqmem.values import dataclass
 
 _WINDOW_BYTES, _LARGEST_WINDOW_BYTES = 4 * 1024, 16 * 2**20
 _LONGEST_FIELD = 10**6  # characters, where a program set csv.field_size_limit to more

@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from datetime import datetime, timezone
 from hashlib import blake2b
 
 from rqmem.errors import SourceError
+from rqmem.values import dataclass
 
 WHOLE_BYTES = 64 * 2**20
 _EDGE_BYTES, _BLOCK_BYTES = 4096, 64 * 1024

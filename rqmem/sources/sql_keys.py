@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from datetime import datetime, timezone
 from itertools import pairwise
 from typing import Any, TypeVar
@@ -15,6 +14,7 @@ from uuid import UUID
 
 from rqmem.errors import SourceError
 from rqmem.sources.sql_queries import Key, KeyRange, Queries, refusal
+from rqmem.values import dataclass
 
 T = TypeVar("T")
 

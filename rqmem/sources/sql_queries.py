@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from rqmem.errors import ConfigError, SourceError
 from rqmem.sources.contract import Count
+from rqmem.values import dataclass
 
 Key = tuple[Any, ...]
 

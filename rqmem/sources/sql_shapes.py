@@ -8,7 +8,7 @@ function) is only named: run again, such a select is another set, and nobody can
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import Column, Label, Select, inspect, select
@@ -26,6 +26,7 @@ from sqlalchemy.sql.selectable import (
 
 from rqmem.errors import SourceError
 from rqmem.sources import sql_words
+from rqmem.values import dataclass
 
 _HIDDEN = "rqmem_order_"
 _LIMITS = ("_limit_clause", "_offset_clause", "_fetch_clause")

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+
+from rqmem.values import dataclass
 
 _PATTERN = r"""
     --[^\n]* | /\*.*?\*/                            # comments

@@ -6,10 +6,10 @@ A new key is one entry here. Everything that expires, deletes, counts or clears 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import Literal
 
 from rqmem.rq_names import RQ_KEY_PREFIX
+from rqmem.values import dataclass
 
 PREFIX = "rqmem" if RQ_KEY_PREFIX == "rq" else f"{RQ_KEY_PREFIX}:rqmem"
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from typing import Any, cast
 
 from redis import Redis
@@ -35,6 +35,7 @@ from rqmem.store.execution_records import GATHER, Pending, Split
 from rqmem.store.executions import expire_run, keys_of_an_end
 from rqmem.store.keys import KEEP_SECONDS, WAITING_SECONDS
 from rqmem.store.scripts import script
+from rqmem.values import dataclass
 
 OK, WAITING = "ok", ""
 KEPT_ENDED = 200

@@ -5,8 +5,10 @@ from __future__ import annotations
 import importlib.util
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Literal
+
+from rqmem.values import dataclass
 
 Kwargs = Callable[[int], dict[str, Any]]
 

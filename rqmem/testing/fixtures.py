@@ -17,7 +17,6 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import IO, Any
 
 import pytest
@@ -29,6 +28,7 @@ from rqmem.rq_names import Job, Queue
 from rqmem.store import execution_reader
 from rqmem.tracebacks import what_was_raised
 from rqmem.units import show_mb
+from rqmem.values import dataclass
 
 _QUEUE = "memory_worker"
 _TERMS, _TERM_SECONDS = 4, 1.2  # RQ takes no notice of a second one within a second

@@ -14,11 +14,11 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rqmem.rq_names import Execution, NoSuchJobError
 from rqmem.store import executions
+from rqmem.values import dataclass
 from rqmem.worker import linux
 from rqmem.worker.rq_worker import queue_of
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from redis.exceptions import RedisError
@@ -20,6 +19,7 @@ from rqmem.policy.alert_rules import RULES, Condition, JobReading, Levels, Thres
 from rqmem.store.alerts.alert_records import Alert, State
 from rqmem.store.alerts.alert_writer import raise_alert, resolve_alert
 from rqmem.store.retrying import unavailable
+from rqmem.values import dataclass
 
 if TYPE_CHECKING:
     from redis import Redis

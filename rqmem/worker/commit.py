@@ -13,7 +13,6 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -25,6 +24,7 @@ from rqmem.store import execution_reader, executions, ledger
 from rqmem.store.retrying import until_redis_answers
 from rqmem.tracebacks import what_was_raised
 from rqmem.units import to_mb
+from rqmem.values import dataclass
 
 if TYPE_CHECKING:
     from redis.client import Pipeline

@@ -24,8 +24,10 @@ in Redis (`rqmem.worker.commit`).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from enum import Enum, IntEnum, auto
+
+from rqmem.values import dataclass
 
 MOST_ORDERS = 3
 """How often a job is ordered from horses that end before they take it."""

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import os
 import signal
-from dataclasses import dataclass
 
 from rqmem.units import show_mb
+from rqmem.values import dataclass
 
 _CRASHES = {signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGILL, signal.SIGFPE, signal.SIGSYS}
 

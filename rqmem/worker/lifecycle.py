@@ -31,7 +31,7 @@ from rqmem.worker.helpers import Helpers
 from rqmem.worker.horse import hook_runner
 from rqmem.worker.horse_pool import HorsePool
 from rqmem.worker.kernel import kernel_layer
-from rqmem.worker.preloading import preload
+from rqmem.worker.preloading import preload, preload_jobs
 from rqmem.worker.profiling import Capturing
 from rqmem.worker.recorder import About, Recorder
 from rqmem.worker.redis_outage import RedisOutage
@@ -138,6 +138,7 @@ class Lifecycle:
         hook_runner.load(config.plugins)
         if config.integrations:
             integrations.load_imported()
+        preload_jobs()
         if signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN:  # set by a module, or by who started us
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # else the kernel reaps our horses
         self._helpers.start_listening()

@@ -13,14 +13,15 @@ import importlib
 import logging
 import os
 import re
+import sys
 import threading
 import time
 import warnings
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 
 from rqmem.errors import ConfigError
 from rqmem.rq_names import StopRequested
+from rqmem.values import dataclass
 from rqmem.worker.threads import native_threads
 
 _OPENMP = re.compile(r"/lib[gi]?omp[^/]*\.so")
@@ -62,6 +63,15 @@ def preload(modules: Iterable[str], openmp: str) -> None:
             _log.info("--preload %s: ended its OpenMP pool of %d threads", each.module, each.openmp_threads)
         if each.other_threads:
             _log.warning("--preload %s", warning(each))
+
+
+def preload_jobs() -> None:
+    """Import what jobs need while they run, if this process has imported job classes or decorated functions.
+
+    By name, since workers know nothing of jobs.
+    """
+    if "rqmem.job.functions" in sys.modules:
+        importlib.import_module("rqmem.job.running")
 
 
 def warning(left: Preloaded) -> str:

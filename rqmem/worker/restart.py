@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from rqmem.store import codec
+from rqmem.values import dataclass
 
 EXIT_CODE = 12
 """Of a worker that stopped itself for memory, as Laravel's ``queue:work``."""

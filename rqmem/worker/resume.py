@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import logging
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
 from rqmem import events, words
@@ -18,6 +17,7 @@ from rqmem.store import execution_reader, executions
 from rqmem.store.execution_records import RunRecord
 from rqmem.text import printable
 from rqmem.type_of_job import path_of
+from rqmem.values import dataclass
 
 if TYPE_CHECKING:
     from rqmem.rq_names import Execution, Job, Queue

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +40,7 @@ from rqmem.store import codec, executions, ledger, parent_meta
 from rqmem.store.execution_records import Pending
 from rqmem.store.retrying import until_redis_answers
 from rqmem.units import to_bytes, to_mb
+from rqmem.values import dataclass
 from rqmem.worker.commit import Committer
 from rqmem.worker.execution import Event, Phase
 from rqmem.worker.exit_reason import Circumstances, how_horse_ended, killed_by_somebody

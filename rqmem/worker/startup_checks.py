@@ -11,13 +11,13 @@ import mmap
 import os
 import sys
 import time
-from dataclasses import dataclass
 from typing import Literal
 
 from rqmem.errors import ConfigError, RqmemError
 from rqmem.measure import process_tree, procfs
 from rqmem.measure.own_process import proc_shortcoming
 from rqmem.units import MB
+from rqmem.values import dataclass
 from rqmem.worker import linux
 
 _TRIES = 3

@@ -15,7 +15,7 @@ import time
 from collections import deque
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, NamedTuple, Protocol
 
 from rqmem.config.settings import Config
@@ -35,6 +35,7 @@ from rqmem.policy.ceiling import (
 from rqmem.policy.memory_curve import MemoryCurve
 from rqmem.store import codec
 from rqmem.units import MB, to_bytes, to_mb
+from rqmem.values import dataclass
 from rqmem.worker import evidence, linux
 from rqmem.worker.execution import Event
 from rqmem.worker.horse.source_lines import described, described_growth

@@ -12,7 +12,6 @@ import logging
 import os
 import socket
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
 from redis.exceptions import RedisError, WatchError
@@ -23,6 +22,7 @@ from rqmem.policy.dead_workers import Holder, name_is
 from rqmem.rq_names import WORKERS_BY_QUEUE_KEY, now, register_worker, utcparse
 from rqmem.store import codec, keys
 from rqmem.store.history.history_records import Live
+from rqmem.values import dataclass
 
 if TYPE_CHECKING:
     from redis import Redis

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Literal
 
 from rqmem.store import codec
+from rqmem.values import dataclass
 
 State = Literal["raised", "resolved"]
 

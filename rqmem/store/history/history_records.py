@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from rqmem.events import Event
+from rqmem.values import dataclass
 
 VERSION = 1
 """The version of everything here and in `rqmem.store.history.samples`."""

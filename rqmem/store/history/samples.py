@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
+
+from rqmem.values import dataclass
 
 _SLOT = struct.Struct("<Ifff")
 

@@ -7,7 +7,6 @@ since the job has no outcome yet; it never leaves `after` and `ending`. Whoever 
 from __future__ import annotations
 
 import contextlib
-import difflib
 import importlib
 import os
 import sys
@@ -59,6 +58,8 @@ def _near(name: str) -> str:
     parent, _, last = name.rpartition(".")
     where = getattr(sys.modules.get(parent), "__path__", None) if parent else None
     there = sorted({each.name for each in pkgutil.iter_modules(where)}) if not parent or where else []
+    import difflib
+
     near = difflib.get_close_matches(last, there, n=1)
     prefix = f"{parent}." if parent else ""
     return (

@@ -18,11 +18,12 @@ import os
 import sys
 import weakref
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from types import CodeType, FrameType, TracebackType
 
 from rqmem.errors import MemoryLimitExceeded
 from rqmem.events import Breach
+from rqmem.values import dataclass
 
 _GROUP = getattr(builtins, "BaseExceptionGroup", ())  # Python 3.11
 
