@@ -19,6 +19,7 @@ Raises:
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,6 +29,7 @@ from typing import TYPE_CHECKING, Any
 from redis import Redis
 from redis.exceptions import RedisError
 
+from rqmem.config.load import load
 from rqmem.config.parsers import moment
 from rqmem.connection.connect import in_bytes
 from rqmem.errors import ConfigError, RedisUnavailable
@@ -116,7 +118,8 @@ def job_types(since: str | datetime = "1h", *, connection: Redis | None = None) 
     """
     with _reading(connection) as redis:
         check_version(redis)
-        return list(with_job_types(redis, read_snapshot(redis, time.time()), _moment(since)).job_types)
+        threshold = load(os.environ).config.warning_threshold
+        return list(with_job_types(redis, read_snapshot(redis, time.time()), _moment(since), threshold).job_types)
 
 
 def splits(*, connection: Redis | None = None) -> list[SplitJob]:

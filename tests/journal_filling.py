@@ -26,8 +26,8 @@ def a_run(job_type: str, job_id: str, ended_at: float) -> Run:
     """A run that worked off 1,200 items and freed some memory."""
     return Run(
         job=job_type, job_id=job_id, queue="q", worker=WORKER, ended_at=ended_at, outcome="ok", seconds=12.3,
-        initial_mb=40.0, peak_mb=158.7, limit_mb=256.0, final_mb=60.3, freed_mb=31.0, collections=4, chunks=24,
-        items=1200, largest_chunk=50,
+        initial_mb=40.0, peak_mb=158.7, limit_mb=256.0, declared_mb=256.0, final_mb=60.3, freed_mb=31.0,
+        collections=4, chunks=24, items=1200, largest_chunk=50,
     )  # fmt: skip
 
 

@@ -170,7 +170,7 @@ def test_environment_is_read_where_programs_start_only() -> None:
         "worker/memory_worker.py",  # handed to `settings`, for `rq worker -w`; and its life before
         "job/run.py",  # handed to `settings`, without a worker
         "cli/config.py",  # handed to `settings`
-        "cli/recommend.py",  # handed to `settings`
+        "api.py",  # handed to `settings`, for what a command shows
         "cli/inspect.py",  # handed to `settings`
         "worker/horse/environment.py",  # writes what names a job: RQ's variables, and the mark of its processes
         "connection/connect.py",  # which Redis

@@ -25,7 +25,9 @@ from typing import TYPE_CHECKING, Any
 
 from rqmem.config.load import Origin, Settings
 from rqmem.config.settings import SETTINGS, JobSettings, Setting, shown
-from rqmem.observe.as_json import of_recommendation, recommended_ceiling_mb
+from rqmem.observe.advice import recommended_mb
+from rqmem.observe.as_json import of_recommendation
+from rqmem.observe.statistics import Ceilings
 from rqmem.observe.vocabulary import encoded, job_type_head, versioned
 from rqmem.policy.recommendation import Recommendation, TooLittle
 from rqmem.units import show_mb
@@ -185,9 +187,11 @@ def _job(row: JobRow) -> dict[str, Any]:
     return {
         **job_type_head(
             row.job,
-            row.applied.limits.memory_limit_mb if row.applied else None,
-            row.declared.limits.memory_limit_mb if row.declared else None,
-            recommended_ceiling_mb(recommended),
+            Ceilings(
+                row.applied.limits.memory_limit_mb if row.applied else None,
+                row.declared.limits.memory_limit_mb if row.declared else None,
+                recommended_mb(recommended),
+            ),
         ),
         "problem": row.problem or None,
         "on_breach": row.declared.on_breach if row.declared else None,

@@ -12,7 +12,7 @@ from redis.exceptions import RedisError
 
 from rqmem.cli import write_no_more
 from rqmem.cli.options import parsed
-from rqmem.cli.terminal import connected, never_fail_on_a_letter, redis_options, show
+from rqmem.cli.terminal import connected, never_fail_on_a_letter, redis_options, show, warning_threshold
 from rqmem.config.parsers import whole_seconds
 from rqmem.errors import ConfigError, RedisUnavailable, RqmemError, UnknownName
 from rqmem.live.loop import Watch
@@ -87,7 +87,7 @@ def monitor(ctx: click.Context, /, url: str | None, queues: tuple[str, ...], **o
         _check_queues(connection, queues)
         watch = Watch(
             connection,
-            MonitorOptions(where, options["interval"], options["threshold"], queues),
+            MonitorOptions(where, options["interval"], options["threshold"], queues, warning_threshold()),
             options["duration"],
             file,
         )

@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from rqmem.cli.job_types import one_of
-from rqmem.cli.terminal import connected, never_fail_on_a_letter, redis_options, show
+from rqmem.cli.terminal import connected, never_fail_on_a_letter, redis_options, show, warning_threshold
 from rqmem.config.parsers import moment
 from rqmem.errors import ConfigError, RqmemError
 from rqmem.live.saving import replace, writable
@@ -64,10 +64,11 @@ def report(since: str, job: str | None, form: str | None, as_json: bool, output:
         check_that_pages_can_be_made()
         if file is None and sys.stdout.isatty():
             raise ConfigError("--format html is nothing to read on a terminal: give --output FILE too")
+    threshold = warning_threshold()
     connection, where = connected(url)
     history_reader.check_version(connection)
     job = one_of(job, history_reader.types(connection)) if job is not None else None
-    found = read_report(connection, where, after, now, job)
+    found = read_report(connection, where, after, now, job, warning_fraction=threshold)
     never_fail_on_a_letter()
     if file is None:
         click.echo(FORMATS[form](found), nl=False)

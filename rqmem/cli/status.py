@@ -12,7 +12,16 @@ import click
 from redis.exceptions import RedisError
 
 from rqmem import words
-from rqmem.cli.terminal import colour, columns, connected, never_fail_on_a_letter, one_line, redis_options, show
+from rqmem.cli.terminal import (
+    colour,
+    columns,
+    connected,
+    never_fail_on_a_letter,
+    one_line,
+    redis_options,
+    show,
+    warning_threshold,
+)
 from rqmem.errors import ConfigError
 from rqmem.observe import as_json as schema
 from rqmem.observe.problems import healthy, problems
@@ -84,15 +93,16 @@ def status(
         found = find(connection, job_id)
         look = lambda: _at_job(connection, found)  # noqa: E731
     else:
-        look = lambda: _at_all(connection, where)  # noqa: E731
+        threshold = warning_threshold() if as_json else None
+        look = lambda: _at_all(connection, where, threshold)  # noqa: E731
     if quiet:
         ctx.exit(0 if look().well else 1)
     well = _watch(look, as_json=as_json) if watch else _once(look(), as_json=as_json)
     ctx.exit(0 if well else 1)
 
 
-def _at_all(connection: Redis, where: str) -> _Look:
-    snapshot = read_status(connection, where, time.time())
+def _at_all(connection: Redis, where: str, threshold: float | None) -> _Look:
+    snapshot = read_status(connection, where, time.time(), threshold)
     found = problems(snapshot)
     return _Look(
         lambda width, rows: screen(snapshot, found, width, rows, colour),

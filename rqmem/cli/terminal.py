@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from rqmem.config.load import load
 from rqmem.connection import connect
 from rqmem.connection.looking import EMBEDDED, running_embedded
 from rqmem.text import printable
@@ -27,6 +28,11 @@ _CODES = {"\x1b[0m", *(click.style("", **style, reset=False) for style in COLOUR
 _CODE = re.compile(f"({'|'.join(map(re.escape, _CODES))})")
 _ANSWER_SECONDS = 3.0
 _COLUMNS, _FEWEST_COLUMNS = 100, 60
+
+
+def warning_threshold() -> float:
+    """MEMORY_WARNING_THRESHOLD as a fraction, which recommendations depend on. Raises `ConfigError`."""
+    return load(os.environ).config.warning_threshold
 
 
 def redis_options(command: Command) -> Command:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rqmem.observe.statistics import grown
+from rqmem.observe.period_read import read_ceilings
+from rqmem.observe.statistics import Ceilings, grown
 from rqmem.store import keys
 from rqmem.store.history import history_reader
 from rqmem.store.history.history_records import Run, Tally
@@ -26,12 +27,15 @@ class JobTypes:
         read_at: of the last reading; what came later is not in it.
         added: job type -> by how much its tallies grew until then.
         runs: job type -> its last runs, of types that were seen meanwhile.
+        ceilings: job type -> its ceilings, of the same types.
     """
 
-    def __init__(self, connection: Redis, started_at: float) -> None:
+    def __init__(self, connection: Redis, started_at: float, warning_fraction: float) -> None:
         self.read_at = started_at
         self.added: dict[str, Tally] = {}
         self.runs: dict[str, list[Run]] = {}
+        self.ceilings: dict[str, Ceilings] = {}
+        self._warning_fraction = warning_fraction
         self._tallies = self._hours(connection, started_at)
 
     def read(self, connection: Redis, now: float) -> None:
@@ -44,8 +48,10 @@ class JobTypes:
             if more != Tally():
                 added[name] = added.get(name, Tally()).plus(more)
         runs = {name: history_reader.runs(connection, name) for name in seen if name in added}
+        ceilings = read_ceilings(connection, runs, self._warning_fraction, now)
         self.added, self._tallies, self.read_at = added, tallies, now
         self.runs.update(runs)
+        self.ceilings.update(ceilings)
 
     def _hours(self, connection: Redis, now: float) -> dict[tuple[str, int], Tally]:
         """The tallies of the hours from the last reading until now, of job types that were seen in them."""

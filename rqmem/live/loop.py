@@ -22,7 +22,7 @@ from rqmem.live.screen import Display, OutputClosed
 from rqmem.live.stopping import Stopping
 from rqmem.live.system import read_system
 from rqmem.observe.snapshot import Before, read_news
-from rqmem.observe.statistics import JobStatistics, job_statistics
+from rqmem.observe.statistics import Ceilings, JobStatistics, job_statistics
 from rqmem.store.history.history_records import Tally
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class Watch:
     def __post_init__(self) -> None:
         self._begun = time.monotonic()
         now, system = time.time(), read_system()
-        self.jobs = JobTypes(self.connection, now)
+        self.jobs = JobTypes(self.connection, now, self.setting.warning_fraction)
         first = read_news(self.connection, now, Before(), self.setting.queues)
         self.record = Record(
             first,
@@ -167,6 +167,7 @@ class Watch:
                 threshold_percentage=self.setting.threshold_percentage,
                 alerts=record.alerts_by_job[name],
                 crossings=crossings[name],
+                ceilings=self.jobs.ceilings.get(name, Ceilings()),
             )
             for name in names
         ]

@@ -55,6 +55,7 @@ class MonitorOptions:
     interval_seconds: int
     threshold_percentage: float
     queues: tuple[str, ...]
+    warning_fraction: float
 
 
 @dataclass(frozen=True)

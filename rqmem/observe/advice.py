@@ -5,8 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rqmem.observe.period import EMPTY
+from rqmem.observe.statistics import Ceilings
 from rqmem.policy.recommendation import Recommendation, TooLittle, TypeHistory
 from rqmem.values import dataclass
+
+
+def recommended_mb(found: Recommendation | TooLittle | None) -> float | None:
+    """The ceiling; None: nothing is recommended."""
+    return found.ceiling_mb if isinstance(found, Recommendation) else None
 
 
 @dataclass(frozen=True)
@@ -17,6 +23,10 @@ class Advice:
     past: TypeHistory
     last_run_at: float
     found: Recommendation | TooLittle
+
+    @property
+    def ceilings(self) -> Ceilings:
+        return Ceilings(self.past.limit_mb, self.past.declared_mb, recommended_mb(self.found))
 
 
 @dataclass(frozen=True)

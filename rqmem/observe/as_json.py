@@ -24,8 +24,8 @@ A worker (``workers`` of status, ``worker`` of top, ``rqmem status --worker``)::
 A job type (``job_types`` of status, report, recommend, monitor, config)::
 
     job_type
-    ceiling_mb           of its last run; declared_ceiling_mb: by its code, which only ``rqmem config --jobs`` reads;
-                         recommended_ceiling_mb: by its history, in recommend and config
+    ceiling_mb           of its last run; declared_ceiling_mb: by its code, as its last run reported it (config --jobs
+                         reads the code); recommended_ceiling_mb: as in recommend
     jobs                 that somebody enqueued: without children; a job that was resumed or gathered counts once
     runs, failed, resumes, splits, leaks, alerts, collections, chunks, items
     breaches             {total, by_layer}; layers are "checkpoint", "watch", "kill" and "kernel"
@@ -136,10 +136,9 @@ def of_snapshot(snapshot: Snapshot, found: Sequence[Problem]) -> dict[str, Any]:
     }
 
 
-def of_statistics(each: JobStatistics, ceiling_mb: float | None = None) -> dict[str, Any]:
+def of_statistics(each: JobStatistics) -> dict[str, Any]:
     """A job type by its statistics."""
-    head = job_type_head(each.job, ceiling_mb)
-    return {**head, **of_tally(each.tally, each.peaks), "source": each.source}
+    return {**job_type_head(each.job, each.ceilings), **of_tally(each.tally, each.peaks), "source": each.source}
 
 
 # One job
@@ -233,7 +232,7 @@ def _of_type_report(each: TypeReport, period: Period) -> dict[str, Any]:
     compared = trend(each, period)
     now, before = (encoded(figures) for figures in compared) if compared is not None else ({}, {})
     return {
-        **of_statistics(each.statistics, each.limit_mb),
+        **of_statistics(each.statistics),
         "trend": {name: {"now": now[name], "before": before[name]} for name in now} or None,
         "steps": [_of_step(at, tally) for at, tally in each.steps],
     }
@@ -253,17 +252,12 @@ def of_advice(report: AdviceReport) -> dict[str, Any]:
 def _of_advice(advice: Advice) -> dict[str, Any]:
     past, found = advice.past, advice.found
     return {
-        **job_type_head(advice.job, past.limit_mb, recommended_mb=recommended_ceiling_mb(found)),
+        **job_type_head(advice.job, advice.ceilings),
         "runs": int(past.runs),
         "runs_needed": found.needed if isinstance(found, TooLittle) else None,
         **encoded({"last_run_at": advice.last_run_at, "history_seconds": past.history_days * 86400}),
         "recommended": of_recommendation(found) if isinstance(found, Recommendation) else None,
     }
-
-
-def recommended_ceiling_mb(found: Recommendation | TooLittle | None) -> float | None:
-    """None: nothing is recommended."""
-    return found.ceiling_mb if isinstance(found, Recommendation) else None
 
 
 def of_recommendation(found: Recommendation) -> dict[str, Any]:

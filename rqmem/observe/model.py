@@ -10,7 +10,7 @@ from dataclasses import field
 from typing import Any, Literal, get_args
 
 from rqmem.job.progress import Progress
-from rqmem.observe.statistics import peaks_in
+from rqmem.observe.statistics import Ceilings, peaks_in
 from rqmem.observe.vocabulary import encoded, job_type_head, of_tally, percentage, versioned
 from rqmem.store.alerts.alert_records import Alert, Open
 from rqmem.store.history.history_records import EndedSplit, HostMemory, Live, LiveJob, Run, Tally, Told, Totals
@@ -168,7 +168,7 @@ class JobType:
         job_type: its dotted path.
         tally: what happened to it since the snapshot's ``since``; ``totals``: since it was first seen. A reader fills
             the one that it was asked for.
-        ceiling_mb: of its last run, where that is remembered.
+        ceilings: those that are known.
         last_breach: its last run that breached; ``last_leak``: the last alert about a leak of it.
         leak: the last `rqmem.events.LeakFound` in it, with the types of objects that grew, and when; None: none within
             a month.
@@ -180,11 +180,16 @@ class JobType:
     last_leak: Alert | None = None
     totals: Totals = field(default_factory=Totals)
     seen_at: float | None = None
-    ceiling_mb: float | None = None
+    ceilings: Ceilings = Ceilings()
     leak: Told | None = None
 
+    @property
+    def ceiling_mb(self) -> float | None:
+        """The ceiling of its last run; None: not known."""
+        return self.ceilings.ceiling_mb
+
     def to_json(self) -> dict[str, Any]:
-        head = job_type_head(self.job_type, self.ceiling_mb)
+        head = job_type_head(self.job_type, self.ceilings)
         last = self.last_breach.job_id if self.last_breach else None
         return {**head, **of_tally(self.tally, peaks_in(self.tally.peaks)), "last_breach_job_id": last}
 

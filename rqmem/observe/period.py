@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rqmem.observe.statistics import JobStatistics, peaks_in, peaks_of
+from rqmem.observe.statistics import Ceilings, JobStatistics, peaks_in, peaks_of
 from rqmem.policy import histogram
 from rqmem.store.history.history_records import Run, Tally
 from rqmem.text import timestamp
@@ -66,13 +66,11 @@ class TypeReport:
 
     Attributes:
         statistics: its counts and peaks.
-        limit_mb: the ceiling of its last run, in MB; None: not known any more.
         steps: beginning of an hour or day -> what happened in it, oldest first; those without a run are left out.
         before: what happened in the time before; None: not known.
     """
 
     statistics: JobStatistics
-    limit_mb: float | None
     steps: Sequence[tuple[float, Tally]]
     before: Tally | None
 
@@ -83,6 +81,11 @@ class TypeReport:
     @property
     def tally(self) -> Tally:
         return self.statistics.tally
+
+    @property
+    def limit_mb(self) -> float | None:
+        """The ceiling of its last run, in MB; None: not known any more."""
+        return self.statistics.ceilings.ceiling_mb
 
 
 @dataclass(frozen=True)
@@ -136,7 +139,12 @@ class Report:
 
 
 def type_report(
-    job: str, runs: Sequence[Run], steps: Sequence[tuple[float, Tally]], before: Tally | None, period: Period
+    job: str,
+    runs: Sequence[Run],
+    steps: Sequence[tuple[float, Tally]],
+    before: Tally | None,
+    period: Period,
+    ceilings: Ceilings,
 ) -> TypeReport:
     """A job type by what the journal has of it.
 
@@ -156,9 +164,9 @@ def type_report(
         peaks=peaks_of(within) if exact else peaks_in(tally.peaks),
         crossings=0,
         runs_above=None,
+        ceilings=ceilings,
     )
-    limit_mb = next((run.limit_mb for run in runs if run.limit_mb), None)
-    return TypeReport(statistics, limit_mb, steps, before)
+    return TypeReport(statistics, steps, before)
 
 
 def figures(tally: Tally, seconds: float) -> Figures:

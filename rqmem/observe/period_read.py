@@ -15,7 +15,11 @@ from rqmem.store.history.learned import past
 from rqmem.store.keys import DAY_SECONDS, DAYS_KEPT, HOUR_SECONDS, HOURS_KEPT
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from redis import Redis
+
+    from rqmem.observe.statistics import Ceilings
 
 
 def period_of(since: float, now: float, known_since: float | None) -> Period:
@@ -29,8 +33,10 @@ def period_of(since: float, now: float, known_since: float | None) -> Period:
     return Period(since, begin, now, step, before, known_since)
 
 
-def read_report(connection: Redis, where: str, since: float, now: float, job: str | None = None) -> Report:
-    """What happened since then; only to ``job``, where that is given."""
+def read_report(
+    connection: Redis, where: str, since: float, now: float, job: str | None = None, *, warning_fraction: float
+) -> Report:
+    """What happened since then; only to ``job``, where that is given. ``warning_fraction``: as in `read_advice`."""
     types = history_reader.types(connection)
     known = history_reader.first_seen(connection, types, now)
     period = period_of(since, now, min(known.values(), default=None))
@@ -42,7 +48,9 @@ def read_report(connection: Redis, where: str, since: float, now: float, job: st
         if steps:
             begun = [(at - period.step_seconds / 2, each) for at, each in steps]
             before = _before(connection, name, period)
-            found.append(type_report(name, history_reader.runs(connection, name), begun, before, period))
+            runs = history_reader.runs(connection, name)
+            ceilings = read_ceilings(connection, [name], warning_fraction, now)[name]
+            found.append(type_report(name, runs, begun, before, period, ceilings))
     told = {each.job for each in found}
     quiet = sorted((name for name in names if name not in told), key=lambda name: -types[name])
     return Report(__version__, where, job, period, ordered(found), quiet)
@@ -55,11 +63,22 @@ def read_advice(
     types = history_reader.types(connection)
     names = sorted(name for name in types if job in (None, name) and name != OTHERS)
     known = history_reader.first_seen(connection, names, now)
-    jobs = []
-    for name in names:
-        known_of = past(connection, name, now, known.get(name, now))
-        jobs.append(Advice(name, known_of, types[name], recommend(known_of, warning_fraction)))
+    jobs = [_advice(connection, name, types[name], warning_fraction, now, known.get(name, now)) for name in names]
     return AdviceReport(__version__, where, now, job, jobs)
+
+
+def read_ceilings(
+    connection: Redis, job_types: Iterable[str], warning_fraction: float, now: float
+) -> dict[str, Ceilings]:
+    """The ceilings of these job types, as `read_advice` has them."""
+    return {name: _advice(connection, name, now, warning_fraction, now, now).ceilings for name in job_types}
+
+
+def _advice(
+    connection: Redis, job_type: str, last_run_at: float, warning_fraction: float, now: float, known_since: float
+) -> Advice:
+    known = past(connection, job_type, now, known_since)
+    return Advice(job_type, known, last_run_at, recommend(known, warning_fraction))
 
 
 def _before(connection: Redis, name: str, period: Period) -> Tally | None:

@@ -18,6 +18,8 @@ from redis.exceptions import ResponseError
 
 from rqmem.errors import JournalVersionError
 from rqmem.observe.model import JobType, Kind, KnownAlert, Queue, RedisMemory, Snapshot, Worker
+from rqmem.observe.period_read import read_ceilings
+from rqmem.observe.statistics import Ceilings
 from rqmem.policy.alert_rules import LEAK
 from rqmem.rq_names import (
     WORKER_EXECUTIONS_KEY_TEMPLATE,
@@ -81,28 +83,38 @@ def read_snapshot(connection: Redis, now: float, where: str = "") -> Snapshot:
     )
 
 
-def read_status(connection: Redis, where: str, now: float) -> Snapshot:
+def read_status(connection: Redis, where: str, now: float, warning_fraction: float | None = None) -> Snapshot:
     """The same, with the job types that something happened to lately."""
-    return with_job_types(connection, read_snapshot(connection, now, where), now - LATELY_SECONDS)
+    return with_job_types(connection, read_snapshot(connection, now, where), now - LATELY_SECONDS, warning_fraction)
 
 
-def with_job_types(connection: Redis, snapshot: Snapshot, since: float) -> Snapshot:
+def with_job_types(
+    connection: Redis, snapshot: Snapshot, since: float, warning_fraction: float | None = None
+) -> Snapshot:
     """The same, with the job types that something happened to since then, the busiest first.
 
     The journal counts by the hour, so the time begins with one.
+
+    Args:
+        warning_fraction: MEMORY_WARNING_THRESHOLD, for the recommended ceilings, which take 30 days of history to
+            compute. None: only the ceiling of the last run is read.
     """
     since = since // keys.HOUR_SECONDS * keys.HOUR_SECONDS
     seen = {} if snapshot.journal_error else history_reader.types(connection)
     lately = {name: at for name, at in seen.items() if at >= since}
-    ceilings, leaks = history_reader.last_limits(connection, lately), history_reader.last_leaks(connection, lately)
+    if warning_fraction is None:
+        ceilings = _last_ceilings(connection, lately)
+    else:
+        ceilings = read_ceilings(connection, lately, warning_fraction, snapshot.at)
+    leaks = history_reader.last_leaks(connection, lately)
     found = []
     for name, seen_at in lately.items():
         tally = history_reader.tally(connection, name, since, snapshot.at)
         runs = history_reader.runs(connection, name) if tally.breached else []
         leak = _last_leak(connection, name) if tally.leaks else None
         breach = next((run for run in runs if run.layer), None)
-        ceiling_mb = ceilings.get(name)
-        found.append(JobType(name, tally, breach, leak, seen_at=seen_at, ceiling_mb=ceiling_mb, leak=leaks.get(name)))
+        known = ceilings.get(name, Ceilings())
+        found.append(JobType(name, tally, breach, leak, seen_at=seen_at, ceilings=known, leak=leaks.get(name)))
     return replace(snapshot, since=since, job_types=sorted(found, key=lambda each: (-each.tally.runs, each.job_type)))
 
 
@@ -113,13 +125,18 @@ def read_totals(connection: Redis, now: float) -> Snapshot:
         return snapshot
     seen = history_reader.types(connection)
     totals = history_reader.totals(connection, [*seen, ""])
-    ceilings = history_reader.last_limits(connection, seen)
+    ceilings = _last_ceilings(connection, seen)
     found = [
-        JobType(name, totals=totals[name], seen_at=seen[name], ceiling_mb=ceilings.get(name))
+        JobType(name, totals=totals[name], seen_at=seen[name], ceilings=ceilings.get(name, Ceilings()))
         for name in sorted(seen)
         if name in totals
     ]
     return replace(snapshot, job_types=found, about_no_job=totals.get("", Totals()))
+
+
+def _last_ceilings(connection: Redis, job_types: Iterable[str]) -> dict[str, Ceilings]:
+    """Those of the last runs, as far as they are remembered."""
+    return {name: Ceilings(limit_mb) for name, limit_mb in history_reader.last_limits(connection, job_types).items()}
 
 
 def read_news(connection: Redis, now: float, before: Before, queues: Sequence[str] = (), where: str = "") -> Snapshot:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from rqmem.policy import histogram
 from rqmem.store.history.history_records import OK, Run, Tally
@@ -29,6 +29,20 @@ class Peaks:
     highest_mb: float | None
 
 
+class Ceilings(NamedTuple):
+    """Of a job type, in MB, under the names of the JSON vocabulary; None: not known.
+
+    Attributes:
+        ceiling_mb: of its last run.
+        declared_ceiling_mb: that its code declares.
+        recommended_ceiling_mb: that ``rqmem recommend`` recommends.
+    """
+
+    ceiling_mb: float | None = None
+    declared_ceiling_mb: float | None = None
+    recommended_ceiling_mb: float | None = None
+
+
 @dataclass(frozen=True)
 class JobStatistics:
     """What happened to a job type in the monitored time.
@@ -44,6 +58,7 @@ class JobStatistics:
     peaks: Peaks
     crossings: int
     runs_above: int | None
+    ceilings: Ceilings = Ceilings()
 
 
 def percentile(ordered: Sequence[float], fraction: float) -> float | None:
@@ -115,6 +130,7 @@ def job_statistics(
     threshold_percentage: float,
     alerts: int = 0,
     crossings: int = 0,
+    ceilings: Ceilings = Ceilings(),  # noqa: B008 - it cannot be changed
 ) -> JobStatistics:
     """The figures of one job type.
 
@@ -136,6 +152,7 @@ def job_statistics(
         peaks=peaks_in(added.peaks) if source == "tallies" else peaks_of(within),
         crossings=crossings,
         runs_above=above if complete else None,
+        ceilings=ceilings,
     )
 
 

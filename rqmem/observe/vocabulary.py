@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from rqmem.observe.statistics import Peaks
+from rqmem.observe.statistics import Ceilings, Peaks
 from rqmem.store.history.history_records import Tally
 from rqmem.text import timestamp_ms
 
@@ -79,12 +79,9 @@ def percentage(usage_mb: float, ceiling_mb: float) -> float | None:
     return round(100 * usage_mb / ceiling_mb, 1) if ceiling_mb else None
 
 
-def job_type_head(
-    job_type: str, ceiling_mb: float | None, declared_mb: float | None = None, recommended_mb: float | None = None
-) -> dict[str, Any]:
+def job_type_head(job_type: str, ceilings: Ceilings) -> dict[str, Any]:
     """The beginning of each job type."""
-    ceilings = {"ceiling_mb": ceiling_mb, "declared_ceiling_mb": declared_mb, "recommended_ceiling_mb": recommended_mb}
-    return {"job_type": job_type, **encoded(ceilings)}
+    return {"job_type": job_type, **encoded(ceilings._asdict())}
 
 
 def of_tally(tally: Tally, peaks: Peaks | None = None) -> dict[str, Any]:

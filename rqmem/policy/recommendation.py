@@ -60,7 +60,7 @@ class TypeHistory:
     Attributes:
         days: in any order.
         history_days: since its first run that is known.
-        limit_mb: the ceiling it has now; None: not known.
+        limit_mb, declared_mb: the ceiling it has now, and what its code declares; None: not known, or nothing.
         initial_mb: usage before it begins, with what its horse has imported.
         costs: a histogram of KB per item, with old runs worth less.
         seconds_per_item: on average; None: it has no items.
@@ -70,6 +70,7 @@ class TypeHistory:
     days: Sequence[Day]
     history_days: float
     limit_mb: float | None = None
+    declared_mb: float | None = None
     initial_mb: float = 0.0
     costs: Mapping[int, float] = field(default_factory=dict)
     seconds_per_item: float | None = None

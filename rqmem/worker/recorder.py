@@ -370,7 +370,8 @@ class Recorder:
         return Run(
             job=running.job_type, job_id=running.job_id, queue=running.queue, worker=self.about.worker, ended_at=now,
             outcome=outcome, seconds=round(now - running.started_at, 3), initial_mb=running.initial_mb,
-            peak_mb=max(peaks), limit_mb=to_mb(page.ceiling_bytes), final_mb=ended.final_memory_mb if ended else None,
+            peak_mb=max(peaks), limit_mb=to_mb(page.ceiling_bytes), declared_mb=to_mb(page.declared_bytes) or None,
+            final_mb=ended.final_memory_mb if ended else None,
             resumed=running.resumed, layer=breach.layer if breach else "", freed_mb=ended.freed_mb if ended else 0.0,
             collections=ended.collections if ended else running.collections, chunks=page.chunks, items=page.items,
             largest_chunk=page.largest_chunk, children=running.children, peak_sampled=page.peak_sampled,

@@ -74,6 +74,17 @@ def test_a_command_prints_the_json_of_its_golden_file(filled: Redis, run: Run, n
     compare(name, run(*COMMANDS[name]))
 
 
+def test_status_and_report_show_the_ceilings_that_recommend_shows(filled: Redis, run: Run) -> None:
+    names = ("ceiling_mb", "declared_ceiling_mb", "recommended_ceiling_mb")
+    advised, status, report = (
+        {each["job_type"]: [each[name] for name in names] for each in run(command, "--json")["job_types"]}
+        for command in ("recommend", "status", "report")
+    )
+    assert any(None not in each for each in advised.values())
+    assert status and status == {name: advised[name] for name in status}
+    assert report and report == {name: advised[name] for name in report}
+
+
 def test_the_monitor_writes_and_prints_the_json_of_its_golden_file(filled: Redis, run: Run, tmp_path: Path) -> None:
     file = tmp_path / "report.json"
     shown = run("monitor", "--duration", "1", "--threshold", "40", "--json", "--output-file", str(file))

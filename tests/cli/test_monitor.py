@@ -430,7 +430,7 @@ def test_it_is_saved_meanwhile_for_one_that_is_killed(
     monkeypatch.setattr(loop, "LOOK_SECONDS", 0.05)
     file = output(str(tmp_path / "report.json"))
     display = _Watching(file.file)
-    watch = loop.Watch(connection, MonitorOptions("here", 1, 80.0, ()), 2.0, file)
+    watch = loop.Watch(connection, MonitorOptions("here", 1, 80.0, (), 0.8), 2.0, file)
     with Stopping() as stopping:
         report = watch.until_over(display, stopping)
     assert display.seen == {False}

@@ -95,7 +95,7 @@ def test_text_has_all_that_happened(connection: Redis) -> None:
     now = fill_two_days(connection)
     ended(connection, now, replace(a_run(GONE, "j1", 0), children=4))
     before = {key: connection.dump(key) for key in connection.scan_iter()}
-    shown = to_text(read_report(connection, "a Redis", now - DAY, now))
+    shown = to_text(read_report(connection, "a Redis", now - DAY, now, warning_fraction=0.8))
     for words in (
         "rqmem report on a Redis, 24 h ",
         f"{JOB}: 27 runs, 1 failed, 1 resumed, 2 breaches (by watch 1, kernel 1), 3 alerts",
@@ -114,7 +114,7 @@ def test_text_has_all_that_happened(connection: Redis) -> None:
 
 def test_json_has_the_same_by_its_schema(connection: Redis) -> None:
     now = fill_two_days(connection)
-    shown = of_report(read_report(connection, "a Redis", now - DAY, now))
+    shown = of_report(read_report(connection, "a Redis", now - DAY, now, warning_fraction=0.8))
     assert json.loads(json.dumps(shown)) == shown
     [job] = shown["job_types"]
     assert (shown["version"], shown["step_seconds"], shown["notes"]) == (2, 3600, [])
@@ -173,7 +173,7 @@ def test_days_for_what_is_longer_than_two_days(connection: Redis) -> None:
     now = time.time()
     for days in reversed(range(14)):
         ended(connection, now - days * DAY, a_run(JOB, f"j{days}", 0))
-    shown = of_report(read_report(connection, "a Redis", now - 6 * DAY, now))
+    shown = of_report(read_report(connection, "a Redis", now - 6 * DAY, now, warning_fraction=0.8))
     [job] = shown["job_types"]
     assert (shown["step_seconds"], job["runs"], len(job["steps"])) == (86400, 7, 7)
     assert job["trend"]["runs_per_hour"]["before"] == pytest.approx(1 / 24, abs=1e-3)

@@ -426,7 +426,7 @@ def a_report(**more: Any) -> Recording:
     )
     values: dict[str, Any] = {
         "rqmem_version": "0.1.0",
-        "setting": MonitorOptions("redis://localhost:6379/0", 10, 80.0, ()),
+        "setting": MonitorOptions("redis://localhost:6379/0", 10, 80.0, (), 0.8),
         "host": "web-1",
         "started_at": START,
         "ended_at": START + 60,
@@ -500,7 +500,7 @@ def test_a_summary_says_what_is_left_out_and_what_is_not_known() -> None:
     lines = recording_text.summary(
         a_report(
             alerts=many, alerts_raised=9, redis_away_seconds=20.0, jobs_read_at=START + 40, jobs=[], complete=False,
-            setting=MonitorOptions("x", 10, 80, ("mail",)),
+            setting=MonitorOptions("x", 10, 80, ("mail",), 0.8),
         )
     )  # fmt: skip
     for words in (

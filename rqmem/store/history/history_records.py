@@ -136,6 +136,7 @@ class Run:
         initial_mb: usage before the job.
         peak_mb: the highest reading, also while RQ stored the result.
         peak_sampled: it had several processes, so it may have used more between two readings.
+        declared_mb: the ceiling that its code declares; None: none.
         final_mb: usage after the job; None if nobody read it.
         freed_mb, collections: by garbage collection.
         chunks, items, largest_chunk: finished in this execution.
@@ -156,6 +157,7 @@ class Run:
     initial_mb: float
     peak_mb: float
     limit_mb: float
+    declared_mb: float | None = None
     final_mb: float | None = None
     resumed: bool = False
     layer: str = ""

@@ -35,6 +35,7 @@ def past(connection: Redis, job_type: str, now: float, known_since: float) -> Ty
         days=[Day((now - at) / DAY_SECONDS, each.peaks, each.breached) for at, each in days],
         history_days=(now - known_since) / DAY_SECONDS,
         limit_mb=next((run.limit_mb for run in runs if run.limit_mb), None),
+        declared_mb=runs[0].declared_mb if runs else None,
         initial_mb=_median(run.initial_mb for run in runs),
         costs=histogram.summed((each.costs, histogram.weight(now - at)) for at, each in days),
         seconds_per_item=seconds / items if items else None,
