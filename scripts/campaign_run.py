@@ -31,10 +31,10 @@ from rqmem.connection import embedded
 from rqmem.connection.connect import choose_url
 from rqmem.errors import ConfigError
 from rqmem.job import progress
+from rqmem.measure.linux import die_with_parent
 from rqmem.store import execution_reader, ledger
 from rqmem.store.execution_records import RunRecord
 from rqmem.testing import wait_until
-from rqmem.worker.linux import die_with_parent
 from scripts.harness import heading, running
 from seeds.retell_stand_in import Faults
 

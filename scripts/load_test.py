@@ -32,7 +32,7 @@ from redis import Redis
 
 from rqmem.connection import embedded
 from rqmem.errors import ConfigError, RqmemError
-from rqmem.worker import linux
+from rqmem.measure import linux
 from scripts import campaign_run
 from scripts.harness import ROOT, without_settings
 from scripts.load import report, rules

@@ -127,7 +127,7 @@ def _server(of_process: int, libraries: tuple[str, ...]) -> tuple[socket.socket,
 
 
 def _fork(message: bytes, files: list[int]) -> int:
-    from rqmem.worker import linux
+    from rqmem.measure import linux
 
     server, _ = _server(os.getpid(), _libraries)
     with _one_at_a_time:

@@ -22,8 +22,8 @@ from typing import Any
 
 from sqlalchemy import URL
 
+from rqmem.measure.linux import die_with_parent
 from rqmem.testing import wait_until
-from rqmem.worker.linux import die_with_parent
 
 USER = "rqmem"
 ACCOUNTS = ("postgres", "nobody")

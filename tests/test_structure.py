@@ -139,6 +139,11 @@ def test_the_worker_does_not_know_the_jobs_that_use_it(path: Path) -> None:
     assert not any(name.startswith("rqmem.job") for name in imports(path))
 
 
+@pytest.mark.parametrize("path", modules("rqmem/doctor"), ids=lambda path: path.name)
+def test_the_doctor_measures_without_the_worker(path: Path) -> None:
+    assert not any(name.startswith("rqmem.worker") for name in imports(path))
+
+
 @pytest.mark.parametrize("path", modules("rqmem/policy"), ids=lambda path: path.name)
 def test_policies_are_pure(path: Path) -> None:
     assert imports(path).isdisjoint({"os", "time", "datetime", "redis", "rq", "random", "logging"})

@@ -29,6 +29,7 @@ from rqmem.config.load import load
 from rqmem.config.parsers import positive_int, seconds_or_no_limit, whole_seconds
 from rqmem.connection.connect import MODULE_VARIABLE, connect, read_module
 from rqmem.errors import ConfigError, RqmemError, UntrustedFile
+from rqmem.measure import startup_checks
 from rqmem.rq_names import (
     DEFAULT_CONNECTION_CLASS,
     DEFAULT_JOB_CLASS,
@@ -42,7 +43,6 @@ from rqmem.rq_names import (
     import_attribute,
     is_suspended,
 )
-from rqmem.worker import startup_checks
 from rqmem.worker.memory_worker import MemoryWorker
 
 

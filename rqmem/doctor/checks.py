@@ -5,9 +5,9 @@ from __future__ import annotations
 from rqmem.config.settings import Config
 from rqmem.doctor.facts import KernelLayer, Machine, Memory
 from rqmem.doctor.finding import Finding, Mark
+from rqmem.measure.startup_checks import unsupported
 from rqmem.policy.ceiling import effective_limit_mb
 from rqmem.units import show_mb, to_bytes, to_mb
-from rqmem.worker.startup_checks import unsupported
 
 _WORKER_MB = 60  # what a worker itself takes, about
 _UNHIDE = "have jobs start nothing as another user, or mount /proc with gid= of the worker's group"

@@ -14,11 +14,10 @@ from pathlib import Path
 from typing import Literal
 
 from rqmem.errors import RqmemError
-from rqmem.measure import cgroup_files, cgroup_places, machine
+from rqmem.measure import cgroup_files, cgroup_places, linux, machine
 from rqmem.measure.own_process import proc_shortcoming
+from rqmem.measure.startup_checks import Foreign, has_pidfd, look_at_foreign_fork, usage_of_idle_fork
 from rqmem.values import dataclass
-from rqmem.worker import linux
-from rqmem.worker.startup_checks import Foreign, has_pidfd, look_at_foreign_fork, usage_of_idle_fork
 
 Surroundings = Literal["kubernetes", "container", "systemd", ""]
 
@@ -84,7 +83,7 @@ class KernelLayer:
         words: where groups can be made, and in which way; "": nowhere.
         reason: why nowhere.
         surroundings: in what this process runs.
-        urgent: how the watching thread may go before others (`rqmem.worker.linux.urgent`).
+        urgent: how the watching thread may go before others (`rqmem.measure.linux.urgent`).
     """
 
     version: Literal["v1", "v2", ""]

@@ -11,8 +11,8 @@ from dataclasses import asdict
 from rqmem.config.settings import Config
 from rqmem.doctor.finding import Finding
 from rqmem.errors import ConfigError
+from rqmem.measure.left_threads import Preloaded, imported, warning
 from rqmem.values import dataclass
-from rqmem.worker.preloading import Preloaded, imported, warning
 
 
 @dataclass(frozen=True)

@@ -16,10 +16,10 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from rqmem.measure import linux
 from rqmem.rq_names import Execution, NoSuchJobError
 from rqmem.store import executions
 from rqmem.values import dataclass
-from rqmem.worker import linux
 from rqmem.worker.rq_worker import queue_of
 
 if TYPE_CHECKING:

@@ -18,10 +18,9 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from rqmem import events, hooks
-from rqmem.measure import procfs
+from rqmem.measure import linux, procfs
 from rqmem.store import codec
 from rqmem.units import show_mb, to_bytes
-from rqmem.worker import linux
 
 _MOST_SECONDS = 60.0
 _LOOK_SECONDS = 0.1

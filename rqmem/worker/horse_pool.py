@@ -14,9 +14,8 @@ from dataclasses import replace
 from typing import NoReturn
 
 from rqmem import events
-from rqmem.measure import process_tree, procfs
+from rqmem.measure import linux, process_tree, procfs
 from rqmem.units import MB
-from rqmem.worker import linux
 from rqmem.worker.execution import Event
 from rqmem.worker.horse.channel import Channel, WarmHorse
 from rqmem.worker.horse.hook_runner import ENDING_SECONDS

@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING
 from rqmem import events, integrations, log
 from rqmem.config.settings import LEAST_WORKER_MEMORY_MB
 from rqmem.errors import ConfigError
-from rqmem.measure import machine, procfs, trim
+from rqmem.measure import linux, machine, procfs, trim
+from rqmem.measure.startup_checks import check_platform, fastest_growth, usage_of_idle_fork
 from rqmem.rq_names import StopRequested, now, setup_loghandlers
 from rqmem.store import scripts
 from rqmem.store.permission import check_may_write
 from rqmem.units import show_mb, to_bytes, to_mb
-from rqmem.worker import linux
 from rqmem.worker.alerting import Alerting
 from rqmem.worker.heartbeat import Heart
 from rqmem.worker.helpers import Helpers

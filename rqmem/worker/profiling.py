@@ -23,11 +23,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rqmem.errors import ConfigError
+from rqmem.measure import linux
 from rqmem.policy.kept_captures import KEPT_PEAKS, MOST_SECONDS, Capture
 from rqmem.profiling import captures
 from rqmem.profiling import directory as private
 from rqmem.units import MB, show_mb, to_mb
-from rqmem.worker import linux
 from rqmem.worker.horse.user_code import SAMPLE_SIGNAL, SNAPSHOT_SIGNAL
 from rqmem.worker.peak_records import Peaks
 

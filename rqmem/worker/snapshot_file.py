@@ -23,12 +23,11 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from rqmem.errors import ConfigError
-from rqmem.measure import process_tree, procfs
+from rqmem.measure import linux, process_tree, procfs
 from rqmem.profiling import directory as private
 from rqmem.profiling.snapshots import Inside, Process, Snapshot, path_for, save
 from rqmem.store import codec
 from rqmem.units import show_mb, to_mb
-from rqmem.worker import linux
 from rqmem.worker.horse.self_report import stack_of
 from rqmem.worker.horse.source_lines import described, described_growth
 from rqmem.worker.horse.user_code import SNAPSHOT_SIGNAL

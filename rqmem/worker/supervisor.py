@@ -15,12 +15,11 @@ import time
 from typing import TYPE_CHECKING
 
 from rqmem import events
-from rqmem.measure import process_tree, procfs
+from rqmem.measure import linux, process_tree, procfs
 from rqmem.rq_names import Execution, Job, Queue, now
 from rqmem.store import codec
 from rqmem.type_of_job import job_type
 from rqmem.units import show_mb, to_mb
-from rqmem.worker import linux
 from rqmem.worker.commit import Committer
 from rqmem.worker.execution import Ended, Instruction, Overdue, Phase, State, after, ordered_again
 from rqmem.worker.heartbeat import Heart

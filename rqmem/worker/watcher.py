@@ -20,7 +20,7 @@ from typing import Any, NamedTuple, Protocol
 
 from rqmem.config.settings import Config
 from rqmem.events import Breach, Layer
-from rqmem.measure import process_tree, procfs, shared_objects
+from rqmem.measure import linux, process_tree, procfs, shared_objects
 from rqmem.measure.meter import FullReading, TreeMeter
 from rqmem.measure.shared_objects import Held, Key
 from rqmem.policy.ceiling import (
@@ -36,7 +36,7 @@ from rqmem.policy.memory_curve import MemoryCurve
 from rqmem.store import codec
 from rqmem.units import MB, to_bytes, to_mb
 from rqmem.values import dataclass
-from rqmem.worker import evidence, linux
+from rqmem.worker import evidence
 from rqmem.worker.execution import Event
 from rqmem.worker.horse.source_lines import described, described_growth
 from rqmem.worker.horse.user_code import BREACH_SIGNAL, SAMPLE_SIGNAL

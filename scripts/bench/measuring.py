@@ -15,7 +15,6 @@ from redis import Redis
 from rq.job import Job, JobStatus
 
 from rqmem.units import MB, to_mb
-from rqmem.worker import linux
 from scripts import harness
 from scripts.bench.worker_runs import LONGEST_SECONDS, Ended, Running, stolen_since_now
 

@@ -17,10 +17,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from rqmem.measure import procfs
+from rqmem.measure import linux, procfs
 from rqmem.testing import adversaries
 from rqmem.units import MB
-from rqmem.worker import linux
 
 FOLDER = Path(__file__).parents[2] / "tests" / "unit"
 ADVERSARIES = (

@@ -21,7 +21,7 @@ from rqmem.doctor.finding import Finding
 from rqmem.doctor.redis_facts import NoRedis
 from rqmem.doctor.selftest import Ended, NotTested, SelfTest
 from rqmem.events import Breach
-from rqmem.worker.startup_checks import Foreign, look_at_foreign_fork
+from rqmem.measure.startup_checks import Foreign, look_at_foreign_fork
 from tests import forked
 from tests.conftest import ROOT
 

@@ -18,8 +18,8 @@ from rq import Queue
 
 from rqmem.connection import connect
 from rqmem.errors import ConfigError
+from rqmem.measure.linux import die_with_parent
 from rqmem.testing import wait_until
-from rqmem.worker.linux import die_with_parent
 from tests import forked
 from tests.conftest import ROOT
 

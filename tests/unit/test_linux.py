@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from rqmem.measure import linux
 from rqmem.testing import wait_until
-from rqmem.worker import linux
 from rqmem.worker.horse.user_code import BREACH_SIGNAL
 
 BLOCKED_IN_THE_MAIN_THREAD = f"""

@@ -7,8 +7,8 @@ import os
 import pytest
 
 from rqmem.errors import ConfigError
-from rqmem.worker import startup_checks
-from rqmem.worker.startup_checks import unsupported
+from rqmem.measure import startup_checks
+from rqmem.measure.startup_checks import unsupported
 
 
 @pytest.mark.parametrize(

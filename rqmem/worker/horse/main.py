@@ -21,6 +21,7 @@ from redis.exceptions import RedisError
 
 from rqmem import events
 from rqmem.errors import MemoryLimitExceeded
+from rqmem.measure.threads import Threads
 from rqmem.rq_names import Execution, Job, JobTimeoutException, NoSuchJobError, Queue
 from rqmem.store import codec
 from rqmem.store.history.history_records import OK

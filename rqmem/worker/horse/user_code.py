@@ -24,13 +24,12 @@ from typing import TYPE_CHECKING, Any
 from rqmem.config.settings import Config
 from rqmem.errors import MemoryLimitExceeded, RqmemError, breach_in
 from rqmem.events import Breach
-from rqmem.measure import procfs
+from rqmem.measure import linux, procfs
 from rqmem.measure.trim import trim
 from rqmem.rq_names import BaseTimeoutException
 from rqmem.store import codec
 from rqmem.units import to_mb
 from rqmem.values import dataclass
-from rqmem.worker import linux
 from rqmem.worker.execution import Event, Instruction
 from rqmem.worker.horse import environment, object_kinds
 from rqmem.worker.horse.source_lines import described, described_line, is_users, line_of_user_code

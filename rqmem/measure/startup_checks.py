@@ -14,11 +14,10 @@ import time
 from typing import Literal
 
 from rqmem.errors import ConfigError, RqmemError
-from rqmem.measure import process_tree, procfs
+from rqmem.measure import linux, process_tree, procfs
 from rqmem.measure.own_process import proc_shortcoming
 from rqmem.units import MB
 from rqmem.values import dataclass
-from rqmem.worker import linux
 
 _TRIES = 3
 _TRY_BYTES = 24 * MB
