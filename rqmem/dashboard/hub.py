@@ -11,7 +11,6 @@ import logging
 import secrets
 import threading
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import RedisError
@@ -21,6 +20,7 @@ from rqmem.observe.snapshot import read_snapshot
 from rqmem.store.history import history_reader
 from rqmem.store.retrying import described
 from rqmem.text import timestamp_ms
+from rqmem.values import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from rqmem.errors import ConfigError
+from rqmem.values import dataclass
 
 if TYPE_CHECKING:
     from flask import Request

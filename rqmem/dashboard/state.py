@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
 from flask import current_app
+
+from rqmem.values import dataclass
 
 if TYPE_CHECKING:
     from redis import Redis

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from rqmem import events
 from rqmem.observe.job import Case
 from rqmem.store.history.history_records import Told
+from rqmem.values import dataclass
 
 
 @dataclass(frozen=True)

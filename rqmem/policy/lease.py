@@ -6,8 +6,9 @@ the one before it runs; so a batch is kept short in time, and a job that turns l
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import NamedTuple
+
+from rqmem.values import dataclass
 
 K_MAX = 64
 LEASE_SECONDS = 1.0

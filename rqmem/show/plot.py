@@ -10,7 +10,6 @@ from collections.abc import Sequence
 
 from rqmem.observe.curve import Point
 from rqmem.units import show_mb
-from rqmem.values import dataclass
 
 ROWS = 8
 BLOCKS, ASCII_BLOCKS = " ▁▂▃▄▅▆▇█", "  ..::##@"

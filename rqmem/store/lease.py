@@ -12,7 +12,6 @@ Not here: when to lease (`rqmem.policy.lease`), who watches and who runs (`rqmem
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from typing import Any, Literal, cast
 
 from redis import Redis
@@ -22,6 +21,7 @@ from rqmem.store import codec, keys
 from rqmem.store.execution_records import Owner
 from rqmem.store.lease_commands import iso
 from rqmem.store.scripts import of_each, script
+from rqmem.values import dataclass
 
 _RECORDS_SECONDS = 90  # RQ's records of a run taken over; its maintenance may fail it afterwards
 
