@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from logging import DEBUG, ERROR, INFO, WARNING
-from typing import Any
+from typing import Any, NamedTuple
 
 from rqmem import events
 from rqmem.text import counted, printable, short_id
@@ -26,72 +26,20 @@ REDIS_BACK = {"away": "Redis answers again", "refuses": "Redis no longer refuses
 
 def level(event: events.Event) -> int:
     """The level of `logging` of an event."""
-    found = WORDS[type(event)][0]
+    found = WORDS[type(event)].level
     return found if isinstance(found, int) else found(event)
 
 
 def text(event: events.Event) -> str:
     """An event as the log tells it, all of it printable; further lines, if it has any, are indented."""
-    told = WORDS[type(event)][1](event)
+    long = WORDS[type(event)].long
+    told = f"{_name(event)} {short(event)}" if long is None else long(event)
     return "\n  ".join(map(printable, [told] if isinstance(told, str) else told))
 
 
 def short(event: events.Event) -> str:
     """An event in a few words, without whose it is."""
-    match event:
-        case events.JobStarted():
-            on = f" on {event.worker}" if event.worker else ""
-            return f"started{on}, ceiling {show_mb(event.memory_limit_mb)} MB"
-        case events.Checkpoint():
-            return event.operation
-        case events.UsageWarning():
-            return f"above {show_mb(event.threshold_percentage)} % of the ceiling at {event.operation}"
-        case events.Collection():
-            return f"collection {event.collections} freed {event.freed_mb:.1f} MB"
-        case events.ChunkDone():
-            return f"chunk of {counted(event.items, 'item')} done, {event.items_done:,} in all"
-        case events.RunEnded():
-            chunks = f", {counted(event.items, 'item')} in {counted(event.chunks, 'chunk')}" if event.chunks else ""
-            grown = event.growth_kb_per_item
-            stayed = "" if grown is None else f", {grown:.2g} KB stayed of each"
-            return f"ended {event.outcome} after {event.duration_seconds:.1f} s{chunks}{stayed}"
-        case events.CeilingCut():
-            declared, allowed = show_mb(event.declared_mb), show_mb(event.allowed_mb)
-            return f"declares {declared} MB of memory; this worker allows {allowed} MB, so that is its ceiling here"
-        case events.Breach():
-            return event.what()
-        case events.Resumed():
-            return f"{goes_on(event)} after {_cause(event.cause)}"
-        case events.GaveUp():
-            resumes = f" and {counted(event.resumes, 'resume')}" if event.resumes else ""
-            return f"gave up after {_cause(event.cause)}{resumes}{f': {event.reason}' if event.reason else ''}"
-        case events.Split():
-            return f"split into {counted(event.children, 'child job')}"
-        case events.LeakFound():
-            grew = ", ".join(f"{name} {count:+,} ({show_mb(grown)} MB)" for name, count, grown in event.grew)
-            return f"leaks {show_leak(event.mb_per_run)} a run: {grew or 'no objects that the garbage collector sees'}"
-        case events.HookFailed():
-            return f"{event.hook} failed: {event.error}{f' ({event.where})' if event.where else ''}"
-        case events.HorseRecycled():
-            return f"new horse after it: {event.reason}"
-        case events.RunsAgain():
-            place = f" at '{event.operation}'" if event.operation else ""
-            return (
-                f"used {show_mb(event.used_mb)} MB of {show_mb(event.limit_mb)} MB of memory{place}, but others had "
-                f"left {show_mb(event.left_mb)} MB in its horse: it runs once more, in a new horse"
-            )
-        case events.WorkerFull():
-            return f"worker {event.worker} itself uses {show_mb(event.used_mb)} MB of {show_mb(event.limit_mb)} MB"
-        case events.WorkerRestarted():
-            jobs = counted(event.jobs, "job")
-            return f"worker {event.worker} has begun anew in place, with fresh memory, after {jobs}"
-        case events.WorkerLost():
-            return f"worker {event.lost_worker} is lost; this job was running on it"
-        case events.AlertRaised():
-            return f"alert {event.rule}: {event.text}"
-        case events.AlertResolved():
-            return f"alert {event.rule} ended: {event.text}"
-    raise TypeError(f"no words for {type(event).__name__}")
+    return WORDS[type(event)].short(event)
 
 
 def redis_gone_since(when: str) -> str:
@@ -108,48 +56,14 @@ def goes_on(event: events.Resumed) -> str:
     return f"goes on{when} from {place} with chunk size {event.chunk_size}{spent}"
 
 
-def _job_started(event: events.JobStarted) -> str:
-    return f"{_name(event)} begins: memory {event.memory_mb:.1f} MB of {show_mb(event.memory_limit_mb)}"
+def _ended(event: events.RunEnded) -> str:
+    chunks = f", {counted(event.items, 'item')} in {counted(event.chunks, 'chunk')}" if event.chunks else ""
+    grown = event.growth_kb_per_item
+    stayed = "" if grown is None else f", {grown:.2g} KB stayed of each"
+    return f"ended {event.outcome} after {event.duration_seconds:.1f} s{chunks}{stayed}"
 
 
-def _checkpoint(event: events.Checkpoint) -> str:
-    share = 100 * event.current_memory_mb / event.memory_limit_mb
-    return (
-        f"{_name(event)} memory {event.current_memory_mb:.1f} MB of {show_mb(event.memory_limit_mb)} "
-        f"({share:.0f} %, peak {event.peak_memory_mb:.1f}) at {event.operation}"
-    )
-
-
-def _usage_warning(event: events.UsageWarning) -> str:
-    return (
-        f"{_name(event)} memory {event.current_memory_mb:.1f} MB is above {event.threshold_percentage:.0f} % of "
-        f"{show_mb(event.memory_limit_mb)} MB at {event.operation}"
-    )
-
-
-def _collection(event: events.Collection) -> str:
-    place = f" at {event.operation}" if event.operation else ""
-    return (
-        f"{_name(event)} collected garbage{place}: {event.freed_mb:.1f} MB freed, memory {event.memory_mb:.1f} MB "
-        f"(collection {event.collections} of this run)"
-    )
-
-
-def _level_of_checkpoint(event: events.Checkpoint) -> int:
-    return INFO if event.notable else DEBUG
-
-
-def _level_of_collection(event: events.Collection) -> int:
-    notable = event.freed_mb >= _LEAST_MB or event.collections % _EVERY_COLLECTIONS == 0
-    return INFO if notable else DEBUG
-
-
-def _chunk_done(event: events.ChunkDone) -> str:
-    done = f"{_name(event)} chunk of {event.items:,} done, {event.items_done:,} items so far"
-    return f"{done}: memory {event.memory_mb:.1f} MB"
-
-
-def _run_ended(event: events.RunEnded) -> str:
+def _ended_with_figures(event: events.RunEnded) -> str:
     grown = event.growth_kb_per_item
     stayed = "" if grown is None else f"; of each item {grown:.2g} KB stayed"
     return (
@@ -161,21 +75,14 @@ def _run_ended(event: events.RunEnded) -> str:
     )
 
 
-def _breach(event: events.Breach) -> list[str]:
-    return [f"MemoryLimitExceeded: {event.summary()} [job {event.job_id}]", *event.explanation()]
+def _gave_up(event: events.GaveUp) -> str:
+    resumes = f" and {counted(event.resumes, 'resume')}" if event.resumes else ""
+    return f"gave up after {_cause(event.cause)}{resumes}{f': {event.reason}' if event.reason else ''}"
 
 
-def _level_of_resumed(event: events.Resumed) -> int:
-    return {"breach": DEBUG, "planned stop": INFO}.get(event.cause, WARNING)  # the breach said it already
-
-
-def _split(event: events.Split) -> str:
-    return f"{_name(event)} is split, for its memory, into {counted(event.children, 'child job')}"
-
-
-def _leak_found(event: events.LeakFound) -> str:
-    stayed = f"this memory stayed, run after run, over {counted(event.runs, 'run')}"
-    return f"{event.job} {short(event)}; {stayed}"
+def _leaks(event: events.LeakFound) -> str:
+    grew = ", ".join(f"{name} {count:+,} ({show_mb(grown)} MB)" for name, count, grown in event.grew)
+    return f"leaks {show_leak(event.mb_per_run)} a run: {grew or 'no objects that the garbage collector sees'}"
 
 
 def _hook_failed(event: events.HookFailed) -> str:
@@ -185,38 +92,13 @@ def _hook_failed(event: events.HookFailed) -> str:
     return f"worker {event.worker}: {event.hook} failed{during}: {event.error}{where}{kept}"
 
 
-def _horse_recycled(event: events.HorseRecycled) -> str:
-    return f"worker {event.worker}: new horse with fresh memory after {_name(event)}: {event.reason}"
-
-
-def _worker_full(event: events.WorkerFull) -> str:
-    doing = {
-        "restart": "restarts in place, between two jobs",
-        "exit": "ends with exit code 12, between two jobs",
-        "none": "goes on: it is part of another program, which it must not restart",
-    }[event.action]
-    return f"{short(event)} of memory: it {doing}"
-
-
-def _worker_lost(event: events.WorkerLost) -> str:
-    return f"worker {event.lost_worker} is lost; it was running {_name(event)}"
-
-
 def _alert_raised(event: events.AlertRaised) -> str:
     more = f"; {event.suppressed:,} more like it were not told" if event.suppressed else ""
     return f"memory alert {event.rule}{_about(event)}: {event.text}{more}"
 
 
-def _alert_resolved(event: events.AlertResolved) -> str:
-    return f"memory alert {event.rule}{_about(event)} resolved: {event.text}"
-
-
-def _runs_again(event: events.RunsAgain) -> str:
-    return f"{_of_job(event)}; what it did before that it does again"
-
-
-def _of_job(event: events.Event) -> str:
-    return f"{_name(event)} {short(event)}"
+def _quoted_place(event: events.RunsAgain) -> str:
+    return f" at '{event.operation}'" if event.operation else ""
 
 
 def _name(event: events.Event) -> str:
@@ -224,7 +106,7 @@ def _name(event: events.Event) -> str:
 
 
 def _about(event: events.Event) -> str:
-    """Whose an alert is; some are about a worker, or about none."""
+    """The job type or the worker that an alert is about; some are about neither."""
     whose = event.job or (f"worker {event.worker}" if event.worker else "")
     return f" [{whose}]" if whose else ""
 
@@ -233,29 +115,125 @@ def _cause(cause: str) -> str:
     return "a memory breach" if cause == "breach" else cause
 
 
-Level = int | Callable[[Any], int]
-Long = Callable[[Any], str | list[str]]
-
-WORDS: dict[type[events.Event], tuple[Level, Long]] = {
-    events.JobStarted: (DEBUG, _job_started),
-    events.Checkpoint: (_level_of_checkpoint, _checkpoint),
-    events.UsageWarning: (WARNING, _usage_warning),
-    events.Collection: (_level_of_collection, _collection),
-    events.ChunkDone: (DEBUG, _chunk_done),
-    events.RunEnded: (INFO, _run_ended),
-    events.CeilingCut: (WARNING, lambda event: f"{event.job} {short(event)}"),
-    events.Breach: (ERROR, _breach),
-    events.Resumed: (_level_of_resumed, _of_job),
-    events.GaveUp: (ERROR, _of_job),
-    events.Split: (INFO, _split),
-    events.LeakFound: (WARNING, _leak_found),
-    events.HookFailed: (ERROR, _hook_failed),
-    events.HorseRecycled: (INFO, _horse_recycled),
-    events.RunsAgain: (WARNING, _runs_again),
-    events.WorkerFull: (WARNING, _worker_full),
-    events.WorkerRestarted: (WARNING, short),
-    events.WorkerLost: (WARNING, _worker_lost),
-    events.AlertRaised: (WARNING, _alert_raised),
-    events.AlertResolved: (INFO, _alert_resolved),
+_WHEN_FULL = {
+    "restart": "restarts in place, between two jobs",
+    "exit": "ends with exit code 12, between two jobs",
+    "none": "goes on: it is part of another program, which it must not restart",
 }
-"""Of every kind in the catalogue: its level, or what tells it, and its long words."""
+
+
+class Words(NamedTuple):
+    """The words for one kind of event. ``long`` None: the name of the job and the short words."""
+
+    level: int | Callable[[Any], int]
+    short: Callable[[Any], str]
+    long: Callable[[Any], str | list[str]] | None = None
+
+
+WORDS: dict[type[events.Event], Words] = {
+    events.JobStarted: Words(
+        DEBUG,
+        lambda e: f"started{f' on {e.worker}' if e.worker else ''}, ceiling {show_mb(e.memory_limit_mb)} MB",
+        lambda e: f"{_name(e)} begins: memory {e.memory_mb:.1f} MB of {show_mb(e.memory_limit_mb)}",
+    ),
+    events.Checkpoint: Words(
+        lambda e: INFO if e.notable else DEBUG,
+        lambda e: e.operation,
+        lambda e: (
+            f"{_name(e)} memory {e.current_memory_mb:.1f} MB of {show_mb(e.memory_limit_mb)} "
+            f"({100 * e.current_memory_mb / e.memory_limit_mb:.0f} %, peak {e.peak_memory_mb:.1f}) at {e.operation}"
+        ),
+    ),
+    events.UsageWarning: Words(
+        WARNING,
+        lambda e: f"above {show_mb(e.threshold_percentage)} % of the ceiling at {e.operation}",
+        lambda e: (
+            f"{_name(e)} memory {e.current_memory_mb:.1f} MB is above {e.threshold_percentage:.0f} % of "
+            f"{show_mb(e.memory_limit_mb)} MB at {e.operation}"
+        ),
+    ),
+    events.Collection: Words(
+        lambda e: INFO if e.freed_mb >= _LEAST_MB or e.collections % _EVERY_COLLECTIONS == 0 else DEBUG,
+        lambda e: f"collection {e.collections} freed {e.freed_mb:.1f} MB",
+        lambda e: (
+            f"{_name(e)} collected garbage{f' at {e.operation}' if e.operation else ''}: "
+            f"{e.freed_mb:.1f} MB freed, memory {e.memory_mb:.1f} MB "
+            f"(collection {e.collections} of this run)"
+        ),
+    ),
+    events.ChunkDone: Words(
+        DEBUG,
+        lambda e: f"chunk of {counted(e.items, 'item')} done, {e.items_done:,} in all",
+        lambda e: f"{_name(e)} chunk of {e.items:,} done, {e.items_done:,} items so far: memory {e.memory_mb:.1f} MB",
+    ),
+    events.RunEnded: Words(INFO, _ended, _ended_with_figures),
+    events.CeilingCut: Words(
+        WARNING,
+        lambda e: (
+            f"declares {show_mb(e.declared_mb)} MB of memory; this worker allows {show_mb(e.allowed_mb)} MB, "
+            "so that is its ceiling here"
+        ),
+        lambda e: f"{e.job} {short(e)}",
+    ),
+    events.Breach: Words(
+        ERROR,
+        lambda e: e.what(),
+        lambda e: [f"MemoryLimitExceeded: {e.summary()} [job {e.job_id}]", *e.explanation()],
+    ),
+    events.Resumed: Words(
+        lambda e: {"breach": DEBUG, "planned stop": INFO}.get(e.cause, WARNING),  # the breach has its own line
+        lambda e: f"{goes_on(e)} after {_cause(e.cause)}",
+    ),
+    events.GaveUp: Words(ERROR, _gave_up),
+    events.Split: Words(
+        INFO,
+        lambda e: f"split into {counted(e.children, 'child job')}",
+        lambda e: f"{_name(e)} is split, for its memory, into {counted(e.children, 'child job')}",
+    ),
+    events.LeakFound: Words(
+        WARNING,
+        _leaks,
+        lambda e: f"{e.job} {_leaks(e)}; this memory stayed, run after run, over {counted(e.runs, 'run')}",
+    ),
+    events.HookFailed: Words(
+        ERROR,
+        lambda e: f"{e.hook} failed: {e.error}{f' ({e.where})' if e.where else ''}",
+        _hook_failed,
+    ),
+    events.HorseRecycled: Words(
+        INFO,
+        lambda e: f"new horse after it: {e.reason}",
+        lambda e: f"worker {e.worker}: new horse with fresh memory after {_name(e)}: {e.reason}",
+    ),
+    events.RunsAgain: Words(
+        WARNING,
+        lambda e: (
+            f"used {show_mb(e.used_mb)} MB of {show_mb(e.limit_mb)} MB of memory"
+            f"{_quoted_place(e)}, but others had left {show_mb(e.left_mb)} MB in its "
+            "horse: it runs once more, in a new horse"
+        ),
+        lambda e: f"{_name(e)} {short(e)}; what it did before that it does again",
+    ),
+    events.WorkerFull: Words(
+        WARNING,
+        lambda e: f"worker {e.worker} itself uses {show_mb(e.used_mb)} MB of {show_mb(e.limit_mb)} MB",
+        lambda e: f"{short(e)} of memory: it {_WHEN_FULL[e.action]}",
+    ),
+    events.WorkerRestarted: Words(
+        WARNING,
+        lambda e: f"worker {e.worker} has begun anew in place, with fresh memory, after {counted(e.jobs, 'job')}",
+        lambda e: short(e),
+    ),
+    events.WorkerLost: Words(
+        WARNING,
+        lambda e: f"worker {e.lost_worker} is lost; this job was running on it",
+        lambda e: f"worker {e.lost_worker} is lost; it was running {_name(e)}",
+    ),
+    events.AlertRaised: Words(WARNING, lambda e: f"alert {e.rule}: {e.text}", _alert_raised),
+    events.AlertResolved: Words(
+        INFO,
+        lambda e: f"alert {e.rule} ended: {e.text}",
+        lambda e: f"memory alert {e.rule}{_about(e)} resolved: {e.text}",
+    ),
+}
+"""Each kind of event in the catalogue, with its level and its words."""
