@@ -77,9 +77,7 @@ def monitor(ctx: click.Context, /, url: str | None, queues: tuple[str, ...], **o
     \b
     rqmem monitor --interval 1m --duration 1h --output-file report.json
     """
-    connection, where = connected(url)
-    timeouts = {"socket_timeout": _ANSWER_SECONDS, "socket_connect_timeout": _ANSWER_SECONDS}
-    connection.connection_pool.connection_kwargs.update(timeouts)  # it has no connection yet
+    connection, where = connected(url, _ANSWER_SECONDS)
     file: Output | None = options["output_file"]
     never_fail_on_a_letter()
     try:

@@ -50,7 +50,7 @@ def _use_module(ctx: click.Context, param: click.Parameter, module: str | None) 
         os.environ[connect.MODULE_VARIABLE] = module
 
 
-def connected(url: str | None) -> tuple[Redis, str]:
+def connected(url: str | None, answer_seconds: float = _ANSWER_SECONDS) -> tuple[Redis, str]:
     """A connection for looking, whose commands fail soon, and where it leads; starts no server to look at it.
 
     Raises `ConfigError` or `RqmemError` for a Redis that cannot be used or is not there.
@@ -59,7 +59,7 @@ def connected(url: str | None) -> tuple[Redis, str]:
     if choice is None:
         running_embedded()
     connection = connect.connect(url, announce=lambda line: None)
-    timeouts = {"socket_timeout": _ANSWER_SECONDS, "socket_connect_timeout": _ANSWER_SECONDS}
+    timeouts = {"socket_timeout": answer_seconds, "socket_connect_timeout": answer_seconds}
     connection.connection_pool.connection_kwargs.update(timeouts)  # it has no connection yet
     return connection, choice.shown if choice is not None else EMBEDDED
 

@@ -105,12 +105,6 @@ class OomKills:
         return before is not None and now is not None and now > before
 
 
-def own_group_oom_kills() -> int | None:
-    """Kills for memory in the group that this process is in."""
-    own = cgroup.read_own()
-    return cgroup.read_kernel_kills(own.version, own.path) if own else None
-
-
 def _read(path: Path) -> str | None:
     try:
         return path.read_text()

@@ -144,41 +144,32 @@ def of_statistics(each: JobStatistics) -> dict[str, Any]:
 # One job
 
 
+_OF_A_JOB = (
+    *("at", "job_id", "job_type", "call", "queue", "status", "execution", "worker", "worker_silent", "running", "well"),
+    *("outcome", "error", "next", "started_at", "ended_at", "usage_mb", "peak_mb", "ceiling_mb", "usage_percentage"),
+    *("operation", "items_done", "last_checkpoint", "executions", "breaches", "resumes", "children"),
+)
+
+
 def of_job(case: Case) -> dict[str, Any]:
     """What ``rqmem status --job --json`` prints."""
-    live, checkpoint = case.live, case.last_checkpoint
+    live = case.live
     layers: dict[str, float] = {}
     for each in case.breaches:
         layers[each.layer] = layers.get(each.layer, 0) + 1
-    return versioned(
-        at=case.now,
-        job_id=case.job_id,
-        job_type=case.job,
-        call=case.call,
-        queue=case.queue,
-        status=case.status,
-        execution=case.owner.execution if case.owner else "",
-        worker=case.worker,
-        worker_silent=case.silent,
-        running=case.running,
-        well=case.well,
-        outcome=case.outcome,
-        error=case.error,
-        next=outlook(case),
-        started_at=case.began_at,
-        ended_at=case.ended_at,
-        usage_mb=live.usage_mb if live else None,
-        peak_mb=case.peak_mb,
-        ceiling_mb=case.ceiling_mb,
-        usage_percentage=percentage(live.usage_mb, live.limit_mb) if live else None,
-        operation=live.operation if live else "",
-        items_done=case.items_done,
-        last_checkpoint=checkpoint,
-        executions=case.executions,
-        breaches=of_breaches(layers, case.breached),
-        resumes=case.resumes,
-        children=case.children,
-    )
+    more = {
+        "at": case.now,
+        "job_type": case.job,
+        "execution": case.owner.execution if case.owner else "",
+        "worker_silent": case.silent,
+        "next": outlook(case),
+        "started_at": case.began_at,
+        "usage_mb": live.usage_mb if live else None,
+        "usage_percentage": percentage(live.usage_mb, live.limit_mb) if live else None,
+        "operation": live.operation if live else "",
+        "breaches": of_breaches(layers, case.breached),
+    }
+    return versioned(**{name: more[name] if name in more else getattr(case, name) for name in _OF_A_JOB})
 
 
 def of_story(case: Case) -> dict[str, Any]:

@@ -71,21 +71,18 @@ def test_v1_tells_the_limit_of_unseen_ancestors_too(
     ],
     ids=["v1", "v1 before 4.13", "v2", "v2 root"],
 )
-def test_kills_in_our_own_group(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: Version, file: str, text: str, kills: int | None
+def test_the_kernel_counts_kills_in_a_group(
+    tmp_path: Path, version: Version, file: str, text: str, kills: int | None
 ) -> None:
-    found = own(version, tmp_path, ".", {file: text})
-    monkeypatch.setattr(cgroup, "read_own", lambda: found)
-    assert machine.own_group_oom_kills() == kills
+    assert cgroup.read_kernel_kills(version, own(version, tmp_path, ".", {file: text}).path) == kills
 
 
 def test_without_groups_nothing_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cgroup, "read_own", lambda: None)
     assert machine.container_limit_bytes() is None
-    assert machine.own_group_oom_kills() is None
 
 
 def test_kills_of_the_machine_are_counted() -> None:
     if not Path("/proc/vmstat").exists():
         pytest.skip("no /proc/vmstat")
-    assert (machine.oom_kills() or 0) >= (machine.own_group_oom_kills() or 0) >= 0
+    assert (machine.oom_kills() or 0) >= 0
