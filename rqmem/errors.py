@@ -9,6 +9,7 @@ from __future__ import annotations
 import builtins
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from rqmem.child_ids import child_id
 from rqmem.values import dataclass
 
 if TYPE_CHECKING:
@@ -111,7 +112,7 @@ class ChildJobsFailed(RqmemError):
     """Children of a split failed, and the job does not go on without them. ``failures`` has them all."""
 
     def __init__(self, job_id: str, total: int, failures: list[ChildFailure]) -> None:
-        shown = "; ".join(f"{job_id}-child-{each.number}: {each.error}" for each in failures[:5])
+        shown = "; ".join(f"{child_id(job_id, each.number)}: {each.error}" for each in failures[:5])
         more = f"; and {len(failures) - 5} more" if len(failures) > 5 else ""
         super().__init__(
             f"{len(failures)} of {total} child jobs failed ({shown}{more}): 'rqmem retry {job_id}' runs those once more"

@@ -131,17 +131,6 @@ def _escaped(found: re.Match[str]) -> str:
     return found[0] if found[0].isprintable() else json.dumps(found[0])[1:-1]
 
 
-def first_parent(job_id: str) -> str:
-    """Of a child, or a child's child, the job that split first; of any other job itself."""
-    return job_id.partition("-child-")[0]
-
-
-def short_id(job_id: str) -> str:
-    """Enough of a job's id to know it by in a line, and of a child (`rqmem.store.ledger.child_id`) also which one."""
-    parent, child, numbers = job_id.partition("-child-")
-    return parent[:8] + child + numbers
-
-
 # Widths
 
 

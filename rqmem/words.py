@@ -12,7 +12,8 @@ from logging import DEBUG, ERROR, INFO, WARNING
 from typing import Any, NamedTuple
 
 from rqmem import events
-from rqmem.text import counted, printable, short_id
+from rqmem.child_ids import short_id
+from rqmem.text import counted, printable
 from rqmem.units import show_leak, show_mb
 
 _LEAST_MB = 1.0  # freed by one collection; a job may collect at each of thousands of checkpoints

@@ -27,12 +27,13 @@ from sqlalchemy import select
 
 from jobs.sources import shared_sessions
 from jobs.tables import OPEN, Campaign, Customer
+from rqmem import child_ids
 from rqmem.connection import embedded
 from rqmem.connection.connect import choose_url
 from rqmem.errors import ConfigError
 from rqmem.job import progress
 from rqmem.measure.linux import die_with_parent
-from rqmem.store import execution_reader, ledger
+from rqmem.store import execution_reader
 from rqmem.store.execution_records import RunRecord
 from rqmem.testing import wait_until
 from scripts.harness import heading, running
@@ -130,7 +131,7 @@ def report_jobs(connection: Redis, job_ids: Iterable[str]) -> None:
         if run.split is None:
             continue
         for number in range(min(run.split.total, SHOWN_CHILDREN)):
-            child_id = ledger.child_id(job_id, number)
+            child_id = child_ids.child_id(job_id, number)
             _report_job(connection, child_id, f"  child {number}", execution_reader.run(connection, child_id))
         far = progress.progress(connection, job_id)
         click.echo(

@@ -15,6 +15,7 @@ from tests.conftest import ROOT
 
 LAYERS = [
     {"_version", "units", "values", "errors", "events", "hooks", "text", "words", "tracebacks", "type_of_job",
+    {"_version", "units", "values", "errors", "events", "hooks", "text", "words", "tracebacks", "type_of_job",
      "child_ids", "signatures", "serializers", "own_files", "config", "rq_seams", "rq_check", "rq_names",
      "rq_cli_names"},
     {"policy"},
@@ -199,12 +200,12 @@ def test_the_command_line_imports_rq_only_for_a_command_that_needs_it() -> None:
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
 
 
-CLIENT = """_version errors job job.base job.checked job.enqueue job.functions rq_check rq_names rq_seams units
-values"""
+CLIENT = """_version child_ids errors job job.base job.checked job.enqueue job.functions rq_check rq_names rq_seams
+units values"""
 LOADED = {
     "from rqmem import MemoryAwareJob": CLIENT,
-    "from rqmem import memory_aware": "_version errors job job.checked job.functions units values",
-    "import rqmem.cli": "_version cli errors text values",
+    "from rqmem import memory_aware": "_version child_ids errors job job.checked job.functions units values",
+    "import rqmem.cli": "_version child_ids cli errors text values",
 }
 """What each import may load of rqmem. A process that only enqueues jobs loads nothing that runs them."""
 

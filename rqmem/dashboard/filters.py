@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from flask import url_for
 from markupsafe import Markup
 
-from rqmem import text, units
+from rqmem import child_ids, text, units
 from rqmem.dashboard import drawing
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ def add_to(app: Flask, versions: dict[str, str]) -> None:
     """Make them known. ``versions``: static file -> its version."""
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
     app.jinja_env.filters.update(
-        mb=mb, time=time_tag, span=text.span, duration=text.duration, short_id=text.short_id,
+        mb=mb, time=time_tag, span=text.span, duration=text.duration, short_id=child_ids.short_id,
         number=number, percent=percent, counted=text.counted, tail=tail, leak=units.show_leak,
         sentence=sentence,
     )  # fmt: skip

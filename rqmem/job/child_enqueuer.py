@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from rqmem import child_ids
 from rqmem.errors import ConfigError
 from rqmem.job.enqueue import AT_FRONT, Enqueueable, is_at_front
 from rqmem.job.parent import ParentJob
@@ -58,7 +59,7 @@ class ChildEnqueuer:
 
     def job(self, number: int) -> Job:
         """A child, as RQ's job; not read from Redis."""
-        job_id = ledger.child_id(self._horse.job_id, number)
+        job_id = child_ids.child_id(self._horse.job_id, number)
         return self._queue.job_class(job_id, connection=self._horse.connection, serializer=self._horse.serializer)
 
     def _is_parents(self, option: str) -> bool:
@@ -81,7 +82,7 @@ class ChildEnqueuer:
         return self._queue.prepare_data(
             f"{job_class.path()}.run",
             kwargs={**self._arguments, ITEMS: {SLICE: described}},
-            job_id=ledger.child_id(self._horse.job_id, number),
+            job_id=child_ids.child_id(self._horse.job_id, number),
             description=f"{job_class.path()}({ITEMS}={text:.75})",
             meta={**(parent.meta if parent else {}), "rqmem": meta},
             timeout=timeout,

@@ -13,7 +13,7 @@ from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from rqmem import events
+from rqmem import child_ids, events
 from rqmem.errors import ConfigError, RunTakenOver, SourceChanged, SourceError
 from rqmem.job import tree
 from rqmem.job.asking import ask
@@ -243,7 +243,7 @@ def begins_again(run: ParentRun, error: SourceChanged) -> SourceChanged:
     """The error with the command that helps. It names the job at the top of the tree, which has cut the data."""
     if run.horse is None:
         return error
-    return SourceChanged(f"{error}: 'rqmem retry --from-start {ledger.top_of(run.horse.job_id)}' does so")
+    return SourceChanged(f"{error}: 'rqmem retry --from-start {child_ids.top_of(run.horse.job_id)}' does so")
 
 
 def _begin(horse: Horse) -> ledger.Made | None:
@@ -261,7 +261,9 @@ def _made(horse: Horse) -> ledger.Made | None:
 def _slice_of(horse: Horse, number: int) -> Cuttable[Any] | None:
     """The slice of a child that was made; None if there is no child of that number (any more)."""
     try:
-        job = Job.fetch(ledger.child_id(horse.job_id, number), connection=horse.connection, serializer=horse.serializer)
+        job = Job.fetch(
+            child_ids.child_id(horse.job_id, number), connection=horse.connection, serializer=horse.serializer
+        )
     except NoSuchJobError:
         return None
     return open_slice(job.kwargs[ITEMS][SLICE])

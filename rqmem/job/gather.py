@@ -10,6 +10,7 @@ from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from rqmem import child_ids
 from rqmem.errors import ChildFailure, ChildJobsFailed
 from rqmem.job.asking import ask
 from rqmem.job.chunk_progress import results_of
@@ -132,7 +133,7 @@ def _run_again(horse: Horse, split: Split, failures: list[ChildFailure]) -> Pend
     at_front = parent is not None and is_at_front(parent)
     found: list[tuple[ChildFailure, Queue | None]] = []
     for failure in failures:
-        child_id = ledger.child_id(horse.job_id, failure.number)
+        child_id = child_ids.child_id(horse.job_id, failure.number)
         queue = until_redis_answers(partial(ledger.can_run_again, horse.connection, child_id), purpose)
         found.append((failure, queue))
     if lost := [failure for failure, queue in found if queue is None]:

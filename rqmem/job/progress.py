@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
+from rqmem import child_ids
 from rqmem.errors import UnknownName
 from rqmem.rq_names import Job, JobStatus, Queue, StartedJobRegistry
 from rqmem.store import execution_reader, ledger
@@ -107,7 +108,7 @@ def of_tree(connection: Redis, job_id: str, run: RunRecord, now: float) -> Progr
         parent_id = waiting.pop(0)
         numbers, count = ledger.split_children(connection, parent_id, MOST_SPLITS + 1 - len(found))
         below[parent_id] = []
-        for child_id in (ledger.child_id(parent_id, number) for number in numbers):
+        for child_id in (child_ids.child_id(parent_id, number) for number in numbers):
             child = execution_reader.run(connection, child_id)
             if child.split is not None:
                 found[child_id] = of_split(child_id, child, running[child_id], now)
@@ -127,6 +128,6 @@ def _running_children(connection: Redis) -> Counter[str]:
     for queue in Queue.all(connection):
         registry = StartedJobRegistry(queue.name, connection=connection)
         for child_id, _ in registry.get_job_and_execution_ids(cleanup=False):
-            if (child := ledger.parent_of(child_id)) is not None:
+            if (child := child_ids.parent_of(child_id)) is not None:
                 counts[child[0]] += 1
     return counts

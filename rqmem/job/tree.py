@@ -7,6 +7,7 @@ import time
 from itertools import compress, islice
 from typing import TYPE_CHECKING, Any
 
+from rqmem import child_ids
 from rqmem.errors import RqmemError, UnknownName
 from rqmem.rq_names import InvalidJobOperation, Job, JobStatus, NoSuchJobError, Queue, send_stop_job_command
 from rqmem.store import execution_reader, executions, keys, ledger
@@ -52,7 +53,7 @@ def cancel(connection: Redis, job_id: str) -> Cancelled:
         raise RqmemError(f"job {job_id} ended meanwhile: there is nothing to cancel") from None
     known = sorted(set(ledger.outcomes(connection, job_id)), reverse=True)  # workers go the other way
     # Children that failed may have children that still run.
-    left = [ledger.child_id(job_id, number) for number, outcome in known if outcome != ledger.OK]
+    left = [child_ids.child_id(job_id, number) for number, outcome in known if outcome != ledger.OK]
     statuses = _fields(connection, left, "status")
     # A worker whose job is stopped takes the next one, so those that run are stopped last.
     for child_id in sorted(left, key=lambda child_id: statuses.get(child_id) == JobStatus.STARTED):
@@ -102,7 +103,7 @@ def undo(connection: Redis, job_id: str, serializer: Any = None) -> None:
     short, it can be repeated.
     """
     numbers = sorted({number for number, _ in ledger.outcomes(connection, job_id)})  # as queued: near the queue's head
-    children = (ledger.child_id(job_id, number) for number in numbers)
+    children = (child_ids.child_id(job_id, number) for number in numbers)
     while batch := list(islice(children, _BATCH)):
         _undo_batch(connection, batch, serializer)
     ledger.begin_again(connection, job_id)
@@ -154,7 +155,7 @@ def retry_from_start(connection: Redis, job_id: str) -> None:
         RqmemError: it runs, waits or has finished, or it is a child: its parent has cut its slice.
     """
     job = _fetch(connection, job_id)
-    if (above := ledger.parent_of(job_id)) is not None:
+    if (above := child_ids.parent_of(job_id)) is not None:
         raise RqmemError(
             f"job {job_id} is a child, and its slice belongs to its parent: 'rqmem retry --from-start {above[0]}'"
         )

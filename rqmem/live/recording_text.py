@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from rqmem.child_ids import short_id
 from rqmem.live.recording import Recording
 from rqmem.live.steps import Step, WorkerStep
 from rqmem.observe.metric_words import job_lines, metric_words
-from rqmem.text import counted, duration, printable, short_id, timestamp
+from rqmem.text import counted, duration, printable, timestamp
 from rqmem.units import show_mb
 
 _SHOWN_LINES = 5

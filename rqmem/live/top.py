@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from rqmem.child_ids import short_id
 from rqmem.errors import RqmemError, UnknownName
 from rqmem.live.worker_lines import percent
 from rqmem.observe.model import Kind, Worker
@@ -17,7 +18,7 @@ from rqmem.observe.snapshot import Before, read_news
 from rqmem.observe.vocabulary import encoded, versioned
 from rqmem.store.history import history_reader
 from rqmem.store.history.history_records import Grown, LiveJob
-from rqmem.text import Line, Mood, bar, clock, did_you_mean, fit, line, short_id, span, sparkline
+from rqmem.text import Line, Mood, bar, clock, did_you_mean, fit, line, span, sparkline
 from rqmem.units import show_mb
 from rqmem.values import dataclass
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from rqmem.child_ids import short_id
 from rqmem.live.record import Record
 from rqmem.observe.model import Kind, Worker
 from rqmem.observe.snapshot import HISTORY_SECONDS
 from rqmem.store.history.history_records import LiveJob
 from rqmem.store.history.samples import Sample
-from rqmem.text import Line, Mood, Part, bar, cut, cut_middle, cut_names, duration, line, short_id, sparkline
+from rqmem.text import Line, Mood, Part, bar, cut, cut_middle, cut_names, duration, line, sparkline
 from rqmem.values import dataclass
 
 NARROW, WIDE, _VERY_WIDE = 80, 100, 140

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from rqmem.child_ids import short_id, top_of
 from rqmem.errors import UnknownName
 from rqmem.observe.model import Found
 from rqmem.rq_names import Job, Queue
 from rqmem.store import execution_reader, keys
 from rqmem.store.history import history_reader
-from rqmem.text import did_you_mean, first_parent, short_id
+from rqmem.text import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -77,7 +78,7 @@ def named(text: str, known: Collection[str]) -> str | None:
         return text
     shown = [job_id for job_id in known if short_id(job_id) == text]
     found = shown if len(shown) == 1 else sorted(job_id for job_id in known if job_id.startswith(text))
-    parents = {first_parent(job_id) for job_id in found}
+    parents = {top_of(job_id) for job_id in found}
     if len(found) > 1 and len(parents) == 1 and (parent := parents.pop()).startswith(text):
         return parent
     if len(found) > 1:

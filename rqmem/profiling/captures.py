@@ -14,12 +14,12 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+from rqmem.child_ids import top_of
 from rqmem.errors import UnknownName
 from rqmem.measure import process_tree, procfs
 from rqmem.policy.kept_captures import Capture, superfluous
 from rqmem.profiling import directory as private
 from rqmem.store import codec
-from rqmem.text import first_parent
 
 _RUNNING, _KEPT, _SUFFIX = "running-", "capture-", ".memray"
 _NAMED = 3
@@ -78,7 +78,7 @@ def find(directory: Path, job_id: str) -> Capture | None:
     exact = [each for each in there if each.job_id == job_id]
     begun = exact or [each for each in there if job_id and each.job_id.startswith(job_id)]
     ids = sorted({each.job_id for each in begun})
-    if len(ids) > 1 and {first_parent(job_id) for job_id in ids} == {ids[0]}:  # a job that has split, and its children
+    if len(ids) > 1 and {top_of(job_id) for job_id in ids} == {ids[0]}:  # a job that has split, and its children
         return next(each for each in begun if each.job_id == ids[0])
     if len(ids) > 1:
         more = f" and {len(ids) - _NAMED} more" if len(ids) > _NAMED else ""

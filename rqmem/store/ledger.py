@@ -9,7 +9,6 @@ step.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from typing import Any, cast
@@ -17,6 +16,7 @@ from typing import Any, cast
 from redis import Redis
 from redis.client import Pipeline
 
+from rqmem.child_ids import child_id, parent_of, top_of
 from rqmem.errors import RunTakenOver
 from rqmem.rq_names import (
     CanceledJobRegistry,
@@ -42,26 +42,8 @@ KEPT_ENDED = 200
 _BATCH = 500
 _LONGEST_OUTCOME = 300
 _SHOWN_DEPENDENCIES = 1000
-_BELOW = "-child-"
 _FIELDS = [f"split_{name}" for name in (*(each.name for each in fields(Split)), "queue", "last", "first")]
 """The fields of a split in the run of its parent."""
-_CHILD = re.compile(rf"(?P<parent>.+){_BELOW}(?P<number>\d+)")
-
-
-def child_id(parent_id: str, number: int) -> str:
-    """The job id of a child; a child that is made again has the same id."""
-    return f"{parent_id}{_BELOW}{number}"
-
-
-def parent_of(job_id: str) -> tuple[str, int] | None:
-    """The parent of a job, and its number among the children; None if it is no child."""
-    found = _CHILD.fullmatch(job_id)
-    return (found["parent"], int(found["number"])) if found else None
-
-
-def top_of(job_id: str) -> str:
-    """The job at the top of the tree that this job is in."""
-    return job_id.partition(_BELOW)[0]
 
 
 def _above(job_id: str) -> Iterator[str]:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
+from rqmem import child_ids
 from rqmem.errors import RedisTakesAllButThis, RunTakenOver
 from rqmem.rq_names import CanceledJobRegistry, JobStatus, release_slot
 from rqmem.store import execution_reader, executions, ledger
@@ -178,7 +179,7 @@ class Committer:
         status = JobStatus.FINISHED if commit.succeeds else job.get_status(refresh=False)
         if not commit.succeeds:
             page.again = commit.retries or status in (JobStatus.QUEUED, JobStatus.SCHEDULED)  # a returned Retry
-        if ledger.parent_of(job.id) is not None and not commit.retries:  # first, for its run may go with its end
+        if child_ids.parent_of(job.id) is not None and not commit.retries:  # first, for its run may go with its end
             self._tell_parent(job, status, pipeline)
         if page.has_run and status == JobStatus.FINISHED:
             executions.finish(pipeline, job.id, job.get_result_ttl(self._worker.default_result_ttl))

@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING
 
 from redis.exceptions import RedisError
 
-from rqmem import words
+from rqmem import child_ids, words
 from rqmem.rq_names import WORKERS_BY_QUEUE_KEY, Worker, register_worker
-from rqmem.store import executions, ledger, parent_meta
+from rqmem.store import executions, parent_meta
 from rqmem.store.retrying import (
     State,
     connection_with_short_timeout,
@@ -150,7 +150,7 @@ class Heart:
         """From now on that job's heartbeats are kept too."""
         self._maintained_at = time.monotonic()
         self._running = (job, execution)
-        if (child := ledger.parent_of(job.id)) is not None:
+        if (child := child_ids.parent_of(job.id)) is not None:
             self._parents.add(child[0])
 
     def idle(self) -> None:
@@ -246,7 +246,7 @@ class Heart:
         """RQ's meta of jobs whose children run here, or ended here since."""
         for parent_id in tuple(self._parents):
             running = self._running
-            child = ledger.parent_of(running[0].id) if running is not None else None
+            child = child_ids.parent_of(running[0].id) if running is not None else None
             told = parent_meta.refresh(self._connection, parent_id, self._worker.serializer)
             if told and (child is None or child[0] != parent_id):  # else again in a second
                 self._parents.discard(parent_id)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from rqmem import child_ids
 from rqmem.rq_names import Job, JobStatus, NoSuchJobError
 from rqmem.store import keys, ledger, parent_meta
 from rqmem.tracebacks import what_was_raised
@@ -55,7 +56,7 @@ class Mending:
 
     def _look(self, parent_id: str, number: int) -> bool:
         """Whether that child had ended, and its parent was told."""
-        job_id = ledger.child_id(parent_id, number)
+        job_id = child_ids.child_id(parent_id, number)
         child = self._job_class(job_id, connection=self._connection, serializer=self._serializer)
         try:
             child.refresh()

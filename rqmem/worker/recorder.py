@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import RedisError, ResponseError
 
-from rqmem import events
+from rqmem import child_ids, events
 from rqmem.measure import machine, procfs
 from rqmem.policy.memory_curve import MemoryCurve
-from rqmem.store import codec, keys, ledger
+from rqmem.store import codec, keys
 from rqmem.store.alerts.alert_writer import end_alerts_of_lost_workers
 from rqmem.store.history import history_reader, history_writer
 from rqmem.store.history.history_records import Grown, HostMemory, Live, LiveJob, Run
@@ -375,7 +375,7 @@ class Recorder:
             resumed=running.resumed, layer=breach.layer if breach else "", freed_mb=ended.freed_mb if ended else 0.0,
             collections=ended.collections if ended else running.collections, chunks=page.chunks, items=page.items,
             largest_chunk=page.largest_chunk, children=running.children, peak_sampled=page.peak_sampled,
-            counted=not (running.resumed or page.again or page.gathers or ledger.parent_of(running.job_id)),
+            counted=not (running.resumed or page.again or page.gathers or child_ids.parent_of(running.job_id)),
         )  # fmt: skip
 
 

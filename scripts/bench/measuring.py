@@ -14,6 +14,7 @@ import psutil
 from redis import Redis
 from rq.job import Job, JobStatus
 
+from rqmem.measure import linux
 from rqmem.units import MB, to_mb
 from scripts import harness
 from scripts.bench.worker_runs import LONGEST_SECONDS, Ended, Running, stolen_since_now

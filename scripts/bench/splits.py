@@ -17,7 +17,7 @@ import click
 from redis import Redis
 from rq.job import Job, JobStatus
 
-from rqmem.store import ledger
+from rqmem import child_ids
 from scripts.bench.measuring import end, own_redis, result_of, used_bytes, work_of, work_off
 from scripts.bench.split_jobs import Phases
 from scripts.bench.worker_runs import How, empty_queue
@@ -82,7 +82,7 @@ def grow(connection: Redis, children: int) -> Tree:
 
 
 def _hash_bytes(connection: Redis, parent_id: str, number: int) -> int:
-    taken: Any = connection.memory_usage(Job.key_for(ledger.child_id(parent_id, number)), samples=0)
+    taken: Any = connection.memory_usage(Job.key_for(child_ids.child_id(parent_id, number)), samples=0)
     return int(taken)
 
 

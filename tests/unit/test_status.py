@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rqmem import events
+from rqmem.child_ids import short_id
 from rqmem.errors import UnknownName
 from rqmem.observe.as_json import of_snapshot
 from rqmem.observe.curve import Point, executions
@@ -26,7 +27,7 @@ from rqmem.show.status_text import screen
 from rqmem.store.alerts.alert_records import Alert, Open
 from rqmem.store.execution_records import Owner, RunRecord
 from rqmem.store.history.history_records import Live, LiveJob, Run, Tally, Told
-from rqmem.text import short_id, span
+from rqmem.text import span
 
 NOW = 1_790_000_000.0
 MB = 2**20
