@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from rqmem._version import __version__
 from rqmem.observe.advice import Advice, AdviceReport
 from rqmem.observe.period import Period, Report, ordered, type_report
+from rqmem.observe.statistics import Ceilings
 from rqmem.policy.recommendation import recommend
 from rqmem.store.history import history_reader
 from rqmem.store.history.history_records import Tally
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from redis import Redis
-
-    from rqmem.observe.statistics import Ceilings
 
 
 def period_of(since: float, now: float, known_since: float | None) -> Period:
@@ -34,9 +33,15 @@ def period_of(since: float, now: float, known_since: float | None) -> Period:
 
 
 def read_report(
-    connection: Redis, where: str, since: float, now: float, job: str | None = None, *, warning_fraction: float
+    connection: Redis,
+    where: str,
+    since: float,
+    now: float,
+    job: str | None = None,
+    *,
+    warning_fraction: float | None = None,
 ) -> Report:
-    """What happened since then; only to ``job``, where that is given. ``warning_fraction``: as in `read_advice`."""
+    """What happened since then; only to ``job``, where that is given. ``warning_fraction``: as in `read_ceilings`."""
     types = history_reader.types(connection)
     known = history_reader.first_seen(connection, types, now)
     period = period_of(since, now, min(known.values(), default=None))
@@ -49,8 +54,8 @@ def read_report(
             begun = [(at - period.step_seconds / 2, each) for at, each in steps]
             before = _before(connection, name, period)
             runs = history_reader.runs(connection, name)
-            ceilings = read_ceilings(connection, [name], warning_fraction, now)[name]
-            found.append(type_report(name, runs, begun, before, period, ceilings))
+            ceilings = read_ceilings(connection, [name], warning_fraction, now)
+            found.append(type_report(name, runs, begun, before, period, ceilings.get(name, Ceilings())))
     told = {each.job for each in found}
     quiet = sorted((name for name in names if name not in told), key=lambda name: -types[name])
     return Report(__version__, where, job, period, ordered(found), quiet)
@@ -68,9 +73,15 @@ def read_advice(
 
 
 def read_ceilings(
-    connection: Redis, job_types: Iterable[str], warning_fraction: float, now: float
+    connection: Redis, job_types: Iterable[str], warning_fraction: float | None, now: float
 ) -> dict[str, Ceilings]:
-    """The ceilings of these job types, as `read_advice` has them."""
+    """The ceilings of these job types, as far as they are remembered.
+
+    ``warning_fraction``: as in `read_advice`, whose figures these are. It reads 30 days of history for each job type.
+    None: only the ceiling of the last run is read.
+    """
+    if warning_fraction is None:
+        return {name: Ceilings(mb) for name, mb in history_reader.last_limits(connection, job_types).items()}
     return {name: _advice(connection, name, now, warning_fraction, now, now).ceilings for name in job_types}
 
 

@@ -96,16 +96,12 @@ def with_job_types(
     The journal counts by the hour, so the time begins with one.
 
     Args:
-        warning_fraction: MEMORY_WARNING_THRESHOLD, for the recommended ceilings, which take 30 days of history to
-            compute. None: only the ceiling of the last run is read.
+        warning_fraction: as in `rqmem.observe.period_read.read_ceilings`.
     """
     since = since // keys.HOUR_SECONDS * keys.HOUR_SECONDS
     seen = {} if snapshot.journal_error else history_reader.types(connection)
     lately = {name: at for name, at in seen.items() if at >= since}
-    if warning_fraction is None:
-        ceilings = _last_ceilings(connection, lately)
-    else:
-        ceilings = read_ceilings(connection, lately, warning_fraction, snapshot.at)
+    ceilings = read_ceilings(connection, lately, warning_fraction, snapshot.at)
     leaks = history_reader.last_leaks(connection, lately)
     found = []
     for name, seen_at in lately.items():
@@ -125,18 +121,13 @@ def read_totals(connection: Redis, now: float) -> Snapshot:
         return snapshot
     seen = history_reader.types(connection)
     totals = history_reader.totals(connection, [*seen, ""])
-    ceilings = _last_ceilings(connection, seen)
+    ceilings = read_ceilings(connection, seen, None, now)
     found = [
         JobType(name, totals=totals[name], seen_at=seen[name], ceilings=ceilings.get(name, Ceilings()))
         for name in sorted(seen)
         if name in totals
     ]
     return replace(snapshot, job_types=found, about_no_job=totals.get("", Totals()))
-
-
-def _last_ceilings(connection: Redis, job_types: Iterable[str]) -> dict[str, Ceilings]:
-    """Those of the last runs, as far as they are remembered."""
-    return {name: Ceilings(limit_mb) for name, limit_mb in history_reader.last_limits(connection, job_types).items()}
 
 
 def read_news(connection: Redis, now: float, before: Before, queues: Sequence[str] = (), where: str = "") -> Snapshot:
