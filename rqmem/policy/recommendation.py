@@ -70,11 +70,11 @@ class TypeHistory:
     days: Sequence[Day]
     history_days: float
     limit_mb: float | None = None
-    declared_mb: float | None = None
     initial_mb: float = 0.0
     costs: Mapping[int, float] = field(default_factory=dict)
     seconds_per_item: float | None = None
     largest_chunk: int = 0
+    declared_mb: float | None = None
 
     @property
     def runs(self) -> float:
