@@ -132,7 +132,7 @@ class HorseLost(RqmemError):
 
 
 class HorseTooHeavy(BaseException):
-    """This horse holds so much that the job had better begin in a new one. Never leaves `rqmem.worker`.
+    """This horse holds so much that the job should begin in a new one. Never leaves `rqmem.worker`.
 
     Derives from `BaseException`, so that nothing between the job and its worker swallows it.
     """

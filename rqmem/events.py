@@ -52,7 +52,7 @@ class JobStarted(Event):
 class Checkpoint(Event):
     """Usage read at a named place in a job. Sizes in MB.
 
-    ``notable``: one of those worth a line where a job makes thousands (`rqmem.policy.thinning`). ``again``: told
+    ``notable``: one of those worth a line where a job makes thousands (`rqmem.policy.thinning`). ``again``: reported
     before, as not notable, and notable now, since it was the last one.
     """
 
@@ -250,7 +250,7 @@ class Breach(Event):
         return text if self.baseline_mb is None else f"{text}; {self.baseline_mb:.0f} MB before the job"
 
     def short(self) -> dict[str, Any]:
-        """What stands in the job's meta."""
+        """What is kept in the job's meta."""
         return {
             "breach": self.summary(),
             "used_mb": self.used_mb,
@@ -358,7 +358,7 @@ class WorkerFull(Event):
 
 @dataclass(frozen=True)
 class WorkerRestarted(Event):
-    """A worker that was full has begun anew in place, after so many jobs."""
+    """A worker that was full has begun anew in place, after this number of jobs."""
 
     jobs: int
 

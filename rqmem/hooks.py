@@ -14,7 +14,7 @@ Put them in a module, and name it by ``--plugin``, ``RQMEM_PLUGINS`` or an entry
 
 ``horse_started``, ``before_job``, ``after_job`` and ``horse_ending`` run in the work-horse, warm or forked, for every
 job. Their time and memory count towards the job: its ceiling and its time limit hold in them. ``on`` runs in a process
-of its own beside the worker, up to a second after the event, so it can slow no job.
+of its own next to the worker, up to a second after the event, so it can slow no job.
 
 A hook that raises, exits, hangs or breaches is reported (`rqmem.events.HookFailed`), and the other hooks run. Before
 the job, a breach and a time limit that is used up fail the job, as in the job itself. After it, they change nothing:

@@ -115,7 +115,7 @@ def check_links(path: Path) -> None:
         at = at / part
         try:
             found = at.lstat()
-        except OSError:  # it is not there yet, or not for us to see; whoever opens it is told
+        except OSError:  # it is not there yet, or we may not see it: opening it raises the same error
             continue
         if not stat.S_ISLNK(found.st_mode):
             continue

@@ -14,7 +14,7 @@ from rqmem.config.settings import Config
 from rqmem.errors import ConfigError
 from rqmem.values import dataclass
 
-_ROUNDS = 50_000  # the name of a group stands in Redis, and must not help to guess a password
+_ROUNDS = 50_000  # the name of a group is in Redis, and must not help to guess a password
 _log = logging.getLogger("rqmem.alerts")
 
 

@@ -77,7 +77,7 @@ class Delivery:
         self._tended_at: float | None = None
 
     def run(self) -> None:
-        """Deliver until told to stop, and then what is there; what cannot be sent by then stays in the stream."""
+        """Deliver until asked to stop, and then what is there. What cannot be sent by then stays in the stream."""
         while not self._stopping.is_set():
             self._send()
             if not self._try(self._take_more):

@@ -12,7 +12,7 @@ from rqmem.text import printable
 from rqmem.values import dataclass
 
 Kind = Literal["info", "success", "warning", "failure"]
-_NAMED = 3  # alerts of a summary that are told one by one
+_NAMED = 3  # alerts of a summary that are listed one by one
 
 
 @dataclass(frozen=True)

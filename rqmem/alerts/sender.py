@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from rqmem.alerts.service import Service
 
 DRAIN_SECONDS = 10.0
-"""How long what is there is still sent, once it is told to stop."""
+"""How long it goes on sending what is there after it was asked to stop."""
 
 
 class Sender:

@@ -1,7 +1,7 @@
 """The only module that knows Apprise: one URL as a service that takes messages.
 
-Promises: no part of a URL gets out. Why a message was not taken is told in our own words; of what Apprise and the
-libraries below it say, only a status of HTTP is looked at, and `keep_others_quiet` keeps their lines off every log.
+Promises: no part of a URL gets out. The reason why a message was not taken is in our own words. Of what Apprise and its
+libraries say, only an HTTP status is used, and `keep_others_quiet` keeps their lines out of every log.
 """
 
 from __future__ import annotations

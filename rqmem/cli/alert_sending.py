@@ -39,9 +39,9 @@ def test(ctx: click.Context, alert_urls: tuple[str, ...], alert_urls_file: str |
 
     The URLs are those of RQMEM_ALERT_URLS and RQMEM_ALERT_URLS_FILE, unless
     given here. They are secrets, and everybody can see a command's arguments
-    with 'ps': rather keep them in a file that only you can read.
+    with 'ps', so keep them in a file that only you can read.
 
-    Exit code 1 when one was not taken.
+    Exit code 1 when a service did not take the message.
     """
     found = _addresses(alert_urls, alert_urls_file)
     keep_others_quiet()
@@ -71,11 +71,11 @@ def deliver(
 ) -> None:
     """Send alerts to all alert URLs as they come, until stopped.
 
-    A worker with alert URLS starts this by itself. To run it apart, on one
-    machine for all workers, give the URLs to it and to no worker. Any number
+    A worker with alert URLs starts this by itself. To run it on one machine
+    for all workers, give the URLs to this command and to no worker. Any number
     may run: each alert is sent to each URL once.
 
-    SIGTERM and Ctrl-C have it send what is there, for ten seconds at most.
+    On SIGTERM and Ctrl-C it sends what is there, for ten seconds at most.
     """
     if parent is not None:
         ctx.exit(_deliver_for_worker(parent, url, name))

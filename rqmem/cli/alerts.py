@@ -33,7 +33,7 @@ _MOODS = {"open": "bad", "raised": "warning", "resolved": "good"}
 
 @click.group("alerts", invoke_without_command=True)
 @click.option("--since", metavar="WHEN", help=f"24h, 30m, 7d, 2026-08-06T10:30.  [default: {_SINCE}]")
-@click.option("--job", metavar="TYPE", help="Only this job type; its last part will do.")
+@click.option("--job", metavar="TYPE", help="Only this job type; its last part is enough.")
 @click.option("--follow", "-f", is_flag=True, help="Go on with new ones as they come, until Ctrl-C.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
 @redis_options
@@ -41,12 +41,11 @@ _MOODS = {"open": "bad", "raised": "warning", "resolved": "good"}
 def alerts_group(
     ctx: click.Context, since: str | None, job: str | None, follow: bool, as_json: bool, url: str | None
 ) -> None:
-    """Show what was worth an alert, oldest first.
+    """Show alerts, oldest first.
 
     An alert that lasts is shown as open until it ends; then it is resolved.
-    Once told, an alert of the same rule and job type is not told again for a
-    while (RQMEM_ALERT_COOLDOWN, five minutes); the next one says how many were
-    not: (+3).
+    After an alert, more of the same rule and job type are left out for a while
+    (RQMEM_ALERT_COOLDOWN, five minutes); the next one says how many: (+3).
 
     \b
     rqmem alerts --since 7d --job ProcessCampaign

@@ -16,13 +16,13 @@ from rqmem.observe.find import find
 def cancel(job_id: str, url: str | None) -> None:
     """Cancel what is left of a job and of the children it has split into.
 
-    What waits is taken back, what runs is told to stop; what has ended stays.
-    The beginning of the id will do, where it is the only one.
+    Waiting jobs are taken back, running ones are asked to stop. What has ended
+    stays. The beginning of the id is enough if no other id begins with it.
     """
     connection, _ = connected(url)
     found = find(connection, job_id)
     done = tree.cancel(connection, found)
-    text = f"job {found}: {_jobs(done.taken_back)} cancelled, {done.stopped} running told to stop"
+    text = f"job {found}: {_jobs(done.taken_back)} cancelled, {done.stopped} running asked to stop"
     note(connection, "cancel", text, job_id=found, count=done.taken_back + done.stopped)
     show(text)
 
@@ -34,9 +34,9 @@ def cancel(job_id: str, url: str | None) -> None:
 def retry(job_id: str, from_start: bool, url: str | None) -> None:
     """Run a failed job once more; of one that has split, only the children that failed.
 
-    It goes on where it stopped. With --from-start it begins again, as where its data have changed: what it has done is
-    done twice, and its children are undone. That is also for a job that was cancelled, and never for one that runs.
-    The beginning of the id will do, where it is the only one.
+    It goes on where it stopped. With --from-start it begins again, for example because its data have changed: finished
+    work is done twice, and its children are undone. --from-start also takes a cancelled job, and never one that runs.
+    The beginning of the id is enough if no other id begins with it.
     """
     connection, _ = connected(url)
     found = find(connection, job_id)

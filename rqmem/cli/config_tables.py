@@ -14,8 +14,8 @@ The JSON, by the vocabulary of `rqmem.observe.as_json`::
                              queue, declared, applies, recommended, runs_needed}
                              declared, applies: {ceiling_mb, chunk_size, bytes_per_item, split_above_items,
                              items_per_child}; in applies each {value, origin, source}
-                             recommended: as in ``rqmem recommend``; runs_needed: so many runs it takes, where there
-                             are fewer
+                             recommended: as in ``rqmem recommend``; runs_needed: by a recommendation, where there are
+                             fewer
 """
 
 from __future__ import annotations

@@ -27,9 +27,9 @@ _ANSWER_SECONDS = 3.0  # below the 10 s that Prometheus waits for a page
 def exporter(port: int, host: str, url: str | None) -> None:
     """Serve metrics of queues, workers and job types for Prometheus.
 
-    They are read from Redis at each scrape: one exporter tells of all workers
-    on it, and its counters survive a restart. There is no password: whoever
-    reaches the port may read names of queues, workers and job types.
+    They are read from Redis at each scrape, so one exporter serves all
+    workers on it, and its counters survive a restart. There is no password:
+    whoever reaches the port can read names of queues, workers and job types.
 
     docs/metrics.md lists the metrics; a Grafana dashboard and alert rules are
     next to it. SIGTERM and Ctrl-C end it.

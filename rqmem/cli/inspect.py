@@ -36,8 +36,9 @@ def inspect_job(
 
     Its state and what happens next, its memory over time against its
     ceiling, what happened when (checkpoints, chunks, collections, resumes),
-    and its breaches with their evidence. The beginning of the id will do,
-    where it is the only one. What RQ has forgotten, the journal still tells.
+    and its breaches with their evidence. The beginning of the id is enough
+    if no other id begins with it. The journal still has jobs that RQ has
+    forgotten.
 
     \b
     rqmem inspect 1f3a9c20

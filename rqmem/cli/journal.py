@@ -1,4 +1,4 @@
-"""``rqmem journal``: how much is remembered, and forgetting it, by `rqmem.store.history`."""
+"""``rqmem journal``: how large the journal is, and forgetting it."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ _url = redis_options
 def journal_group() -> None:
     """What rqmem remembers in Redis, apart from what jobs need.
 
-    That is memory readings, the last runs of each job type and figures of all,
-    stories of jobs, breaches and alerts. It keeps itself under 64 MB.
-    RQMEM_JOURNAL=off has a worker remember nothing.
+    It has memory readings, the last runs of each job type, figures of all
+    runs, events of jobs, breaches and alerts. It stays under 64 MB. A worker
+    with RQMEM_JOURNAL=off remembers nothing.
     """
 
 
@@ -39,8 +39,8 @@ def journal_group() -> None:
 def size(url: str | None, as_json: bool) -> None:
     """Show how many keys the journal has and the memory they take in Redis.
 
-    Also what was dropped, by kind: not written, since Redis was away or
-    refused it, or because there was too much at once.
+    It also shows how many entries were dropped, by kind: because Redis was
+    away or refused them, or because there were too many at once.
     """
     connection, _ = connected(url)
     note = _version_note(connection)
@@ -66,8 +66,8 @@ def size(url: str | None, as_json: bool) -> None:
 def clear(ctx: click.Context, url: str | None, job_type: str | None, yes: bool) -> None:
     """Forget the journal, or what is known of one job type.
 
-    Running jobs, and those that are to be resumed, are not touched. Workers go
-    on writing: what happens from now on is remembered.
+    Running jobs, and jobs that will be resumed, are not affected. Workers go
+    on writing, so what happens from now on is remembered.
     """
     if not yes and not sys.stdin.isatty():
         raise ConfigError("there is no terminal to ask on: give --yes to forget the journal")

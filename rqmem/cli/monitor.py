@@ -63,9 +63,10 @@ def threshold(text: str, name: str) -> float:
 def monitor(ctx: click.Context, /, url: str | None, queues: tuple[str, ...], **options: Any) -> None:
     """Watch workers, jobs and queues; at the end, or on Ctrl-C, report.
 
-    On a terminal it is a live view, drawn anew each second (pip install
-    'rqmem[tui]'); else there are lines, all of them once in --interval, alerts
-    and jobs above --threshold at once. Only looks: writes nothing to Redis.
+    On a terminal it is a live view, drawn again each second (pip install
+    'rqmem[tui]'). Elsewhere it prints lines: the whole state once in each
+    --interval, and alerts and jobs above --threshold at once. It writes
+    nothing to Redis.
 
     The report has samples, figures by job type, alerts and four metrics.
     rqmem/live/recording.py explains the names in its JSON. It is saved each

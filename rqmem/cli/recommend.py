@@ -1,4 +1,4 @@
-"""``rqmem recommend``: which ceilings, chunk sizes and split thresholds job types had better have."""
+"""``rqmem recommend``: which ceilings, chunk sizes and split thresholds to give to job types."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from rqmem.text import json_text
 
 
 @click.command()
-@click.option("--job", metavar="TYPE", help="Only this job type; its last part will do.")
+@click.option("--job", metavar="TYPE", help="Only this job type; its last part is enough.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("--apply", "paste", type=click.Choice(list(PASTED)), is_flag=False, flag_value="class",
               help="Print class attributes, or lines for rqmem.ini, to paste.")  # fmt: skip
@@ -26,10 +26,10 @@ from rqmem.text import json_text
 def recommend(job: str | None, as_json: bool, paste: str | None, url: str | None) -> None:
     """Recommend a ceiling, chunk size and split threshold for each job type.
 
-    By the peaks of 30 days, recent days before old ones: a high percentile of
-    the days' highest with a margin of 15 %, and more after breaches. Each with
-    why, how sure that is, and what it would have changed. Too little history
-    is said. Nothing is changed, with --apply neither.
+    It takes a high percentile of each day's highest peak over 30 days, gives
+    recent days more weight, and adds 15 %, and more after breaches. It says
+    why, how sure it is, and what the ceiling would have changed, or that
+    there is too little history. It changes nothing, not even with --apply.
 
     \b
     rqmem recommend --job ProcessCampaign --apply

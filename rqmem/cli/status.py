@@ -48,7 +48,7 @@ class _Look:
 
 
 @click.command()
-@click.option("--job", "job_id", metavar="ID", help="Only this job; the beginning of its id will do.")
+@click.option("--job", "job_id", metavar="ID", help="Only this job; the beginning of its id is enough.")
 @click.option("--worker", metavar="NAME", help="Only this worker: whether it lives.")
 @click.option("--quiet", "-q", is_flag=True, help="Print nothing: the exit code tells.")
 @click.option("--watch", "-w", is_flag=True, help="Again every two seconds, until Ctrl-C.")

@@ -36,10 +36,11 @@ Show = Callable[[Top, str], None]
 def top(name: str | None, once: bool, as_json: bool, url: str | None) -> None:
     """Watch one worker: usage against the ceiling, its job, and lines of code.
 
-    The lines are those where the memory of the job that runs grew, in steps of
-    RQMEM_SAMPLE_STEP MB, and of runs that ended whose peaks are records of
-    their job type. Once a second on a terminal (pip install 'rqmem[tui]'), in
-    a pipe every five, until Ctrl-C or the worker's end. Only looks.
+    It shows where the memory of the running job grew, in steps of
+    RQMEM_SAMPLE_STEP MB, and the same for ended runs whose peaks are records
+    of their job type. It looks once a second on a terminal (pip install
+    'rqmem[tui]'), in a pipe every five seconds, until Ctrl-C or the end of the
+    worker. It changes nothing.
 
     The names in --json are explained in rqmem/observe/as_json.py.
 

@@ -158,7 +158,7 @@ def _what_is_wrong(error: configparser.Error) -> str:
     import configparser
 
     if isinstance(error, configparser.MissingSectionHeaderError):
-        return f" line {error.lineno} stands in no section: begin with [{_SECTION}]"
+        return f" line {error.lineno} is in no section: begin with [{_SECTION}]"
     if isinstance(error, configparser.DuplicateSectionError):
         return f" line {error.lineno}: [{error.section}] is there twice: make one of the two"
     if isinstance(error, configparser.DuplicateOptionError):

@@ -57,7 +57,7 @@ class Choice:
 
     @property
     def shown(self) -> str:
-        """The URL without its password, or what stands for it, for people."""
+        """The URL without its password, or what names the server otherwise, for people."""
         if self.url:
             return mask(self.url)
         sentinel = self.settings.get("SENTINEL")

@@ -8,9 +8,9 @@ Who may do what is settled by two locks (``flock``: the kernel opens them when a
 however it dies), not by pid files:
 
 * ``command.lock`` is held by one `start`, `stop` or `status` at a time;
-* ``server.lock`` is handed down to the server, which holds it while it lives. In it stands the
+* ``server.lock`` is handed down to the server, which holds it while it lives. It contains the
   path of the server's socket, since another environment (cron, sudo) would choose another path.
-  So two servers never write one append-only file, and one whose socket was deleted is found.
+  So two servers never write one append-only file, and a server whose socket was deleted is found.
 """
 
 from __future__ import annotations

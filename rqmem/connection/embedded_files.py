@@ -225,7 +225,7 @@ def _nobody_moves_ours_in(directory: Path) -> bool:
     try:
         found = directory.stat()
     except OSError:
-        return True  # whoever makes ours in it is told
+        return True  # making ours there raises the same error
     shared = found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
     return own_files.is_ours(found) and not (shared and not found.st_mode & stat.S_ISVTX)
 

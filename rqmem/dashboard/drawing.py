@@ -1,7 +1,7 @@
 """Small pictures as SVG inside a page: bars, histograms, sparklines. Pure.
 
 They have no style of their own and no script: classes of app.css give the colours, so they follow the theme. A picture
-that says nothing beyond the text beside it is hidden from screen readers.
+that says nothing beyond the text next to it is hidden from screen readers.
 """
 
 from __future__ import annotations

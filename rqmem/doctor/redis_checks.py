@@ -38,7 +38,7 @@ def check_redis(facts: RedisServer | Silent | NoRedis) -> list[Finding]:
 def _keys(refused: str) -> list[Finding]:
     if not refused:
         return []
-    advice = f"its user needs {keys.PREFIX}:* beside RQ's keys: ACL SETUSER NAME ~{keys.PREFIX}:*"
+    advice = f"its user needs {keys.PREFIX}:* in addition to RQ's keys: ACL SETUSER NAME ~{keys.PREFIX}:*"
     return [Finding("Redis", "keys", "problem", f"rqmem's keys are refused: {refused}", advice)]
 
 

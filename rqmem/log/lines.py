@@ -29,7 +29,7 @@ def write_event(event: events.Event) -> None:
 
 
 def tell_every_checkpoint(every: bool) -> None:
-    """Whether checkpoints that are not notable are told at INFO too, and not at DEBUG."""
+    """Log checkpoints that are not notable at INFO instead of DEBUG, or no longer."""
     global _every_checkpoint
     _every_checkpoint = every
 

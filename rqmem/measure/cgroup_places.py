@@ -7,7 +7,7 @@ in it, the root of all excepted (``cgroup-v2.rst``, "No Internal Process Constra
 - whole: the group holds others too, but is given to us: the root group of a container (all that its cgroup namespace
   shows), or one that systemd has delegated. All of them move to a leaf, as entrypoints of containers in containers do;
 - beside: the parent of our own group hands the memory controller down and may be written to. Ours are made there; but
-  not where our own group has limits, which would not hold beside it, and not in a slice, which is systemd's.
+  not where our own group has limits, which would not hold next to it, and not in a slice, which is systemd's.
 
 A leaf is called ``rqmem-<pid>-<start time>-worker`` after the worker that made it. Who leaves last moves its processes
 back; what a killed worker has left, the next one takes over. A lock on the directory (flock) keeps two workers from
@@ -35,7 +35,7 @@ _WORDS = {
     "alone": "in the worker's own group, which holds no other processes",
     "root": "in the root group",
     "whole": "in the worker's own group, all of whose processes wait in a leaf meanwhile",
-    "beside": "beside the worker's own group",
+    "beside": "next to the worker's own group",
 }
 _UNLIMITED = {
     "memory.max": "max",
@@ -72,7 +72,7 @@ class Taken:
 
     @property
     def words(self) -> str:
-        """``v2, beside the worker's own group: /sys/fs/cgroup/app``."""
+        """``v2, next to the worker's own group: /sys/fs/cgroup/app``."""
         return f"{self.place.version}, {_WORDS[self.way]}: {self.place.path}"
 
 
@@ -179,7 +179,7 @@ def _why_not_beside(path: Path, top: Path) -> str:
             return f"{parent} does not hand the memory controller down"
         for name, unlimited in _UNLIMITED.items():
             if (path / name).exists() and (path / name).read_text().split()[:1] != unlimited.split():
-                return f"its {name} would not hold beside it"
+                return f"its {name} would not hold next to it"
     except OSError as error:
         return f"{parent} cannot be read: {error.strerror}"
     return ""

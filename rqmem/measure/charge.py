@@ -1,6 +1,6 @@
 """Reading what is charged to a cgroup, again and again, from files that stay open. Bytes everywhere.
 
-v1 counts socket buffers of TCP and UDP beside the charge, and only in a group that has a limit for them
+v1 counts socket buffers of TCP and UDP apart from the charge, and only in a group that has a limit for them
 (``memory.kmem.tcp.limit_in_bytes``, see `rqmem.measure.cgroup.Group.set_limit`): here they are part of it, as in v2.
 """
 

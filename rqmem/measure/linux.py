@@ -41,9 +41,10 @@ def urgent() -> Iterator[str]:
 
     Yields what it allowed: ``real-time``, ``nice`` or "".
 
-    Real-time if possible: beside 64 busy processes on two cores it then wakes within 0.1 ms; as the nicest, now and
-    then 50 ms late; else 15 ms late at the median (measured). It concerns the calling thread only (sched(7)), which
-    must sleep most of the time. And other threads of this process give the interpreter back ten times as soon.
+    Real-time if possible: with 64 other busy processes on two cores it then wakes within 0.1 ms. With the lowest nice
+    value it is sometimes 50 ms late, and otherwise 15 ms late at the median (measured). This concerns the calling
+    thread only (sched(7)), which must sleep most of the time. Other threads of this process give the interpreter back
+    ten times as soon.
     """
     switch_seconds = sys.getswitchinterval()
     sys.setswitchinterval(_SWITCH_SECONDS)
@@ -76,8 +77,8 @@ def tell_main_thread(pid: int, number: int) -> None:
 
     kill(2) leaves it to the kernel which thread gets it, and that is another one where the main thread has a signal to
     look at already. Python 3.11 then takes the mark away that would make its main thread look (``COMPUTE_EVAL_BREAKER``
-    in ceval.c asks whether the thread that it runs in may handle signals): beside a thread of memray's, which is C
-    alone, the job heard of its breach up to 100 ms late.
+    in ceval.c asks whether the thread that it runs in may handle signals). With a thread of memray's, which is
+    only C, the job heard of its breach up to 100 ms late.
     """
     with contextlib.suppress(ProcessLookupError, PermissionError):
         libc, system_call = _tgkill()

@@ -33,7 +33,7 @@ _NO_DATA = (ModuleType, FunctionType, CodeType, FrameType, type)
 
 @dataclass
 class Kind:
-    """About so many objects of one type, and the bytes of their own that they take."""
+    """Roughly how many objects of one type there are, and the bytes that they take themselves."""
 
     count: float = 0.0
     bytes: float = 0.0

@@ -133,7 +133,7 @@ class TreeMeter:
     Args:
         members: returns the pids of the tree as it is now.
         growth_bytes_per_second: how fast shared pages may turn private, for the offset's expiry.
-        pause: full readings for that are at least so many times as far apart as one takes.
+        pause: full readings for that are at least this many times as far apart as one takes.
         checked: this process runs user code (`rqmem.measure.procfs.KeptFile`).
     """
 

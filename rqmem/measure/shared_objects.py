@@ -64,7 +64,7 @@ def parse_segments(text: str) -> list[Segment]:
 
 
 def parse_mapped(maps: str, devices: Collection[int]) -> dict[Key, tuple[str, str]]:
-    """Objects on these devices in ``maps``: the range of addresses, and the path as it is told."""
+    """Objects on these devices in ``maps``: the range of addresses, and the path as the kernel gives it."""
     found: dict[Key, tuple[str, str]] = {}
     for line in maps.splitlines():
         if " 00:" not in line or " 00:00 0" in line:  # most are of files on a disk, or of none

@@ -98,7 +98,7 @@ def usage_of_idle_fork() -> int:
 
 @dataclass(frozen=True)
 class Foreign:
-    """How this process stands to a real one that it may not examine as its own.
+    """What this process may do with one that it may not examine as its own.
 
     Attributes:
         another_users: it was another user's; else it was our own, and not dumpable, as setuid programs are.

@@ -1,7 +1,7 @@
 """Captures of runs in the profile directory: while they grow, those that are kept, and what is left of dead workers.
 
-A capture that grows is ``running-...``: its name tells whose it is. One that is kept is ``capture-...memray`` with a
-``.json`` of the same name beside it that says of which run. Which are kept is `rqmem.policy.kept_captures`'s to say.
+A growing capture is a file ``running-...``, whose name says whose it is. A kept one is ``capture-...memray``; a
+``.json`` file of the same name says which run it is of. `rqmem.policy.kept_captures` decides which are kept.
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ def make(directory: Path) -> None:
 
 def check(directory: Path) -> None:
     """Refuse to read profiles in a directory of another user. Raises `UntrustedFile`."""
-    with contextlib.suppress(OSError):  # whoever reads it is told
+    with contextlib.suppress(OSError):  # reading it raises the same error
         own_files.check_private(directory, _WHAT_TO_DO)
 
 

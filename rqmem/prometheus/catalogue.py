@@ -25,14 +25,14 @@ class Metric:
 
 
 _ALL = (
-    Metric("rqmem_up", "gauge", "1 when Redis answered this scrape, else 0, and nothing but this is told."),
+    Metric("rqmem_up", "gauge", "1 when Redis answered this scrape. When it did not: 0, and there is no other metric."),
     Metric("rqmem_build_info", "gauge", "1; the version of the exporter.", ("version",)),
     Metric("rqmem_scrape_seconds", "gauge", "How long this scrape read from Redis."),
     Metric("rqmem_redis_refuses", "gauge", "1 while Redis answers and refuses writes; workers wait."),
     Metric("rqmem_suspended", "gauge", "1 while 'rq suspend' keeps workers from taking jobs."),
     Metric(
         "rqmem_journal_readable", "gauge",
-        "0 when the journal is of another version of rqmem, and nothing from it is told.",
+        "0 when another version of rqmem wrote the journal. Then no metric is read from it.",
     ),
     Metric(
         "rqmem_journal_dropped_total", "counter",

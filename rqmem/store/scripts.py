@@ -34,7 +34,7 @@ def of_each(connection: Redis, command: Callable[..., Any], names: Iterable[str 
 
 @cache
 def source(name: str) -> str:
-    """The text of ``<name>.lua``. ``lease_common.lua`` stands before each other script whose name begins with that."""
+    """The text of ``<name>.lua``. ``lease_common.lua`` is put before each other script of leases."""
     shared = _FOLDER / f"{name.partition('_')[0]}_common.lua"
     before = shared.read_text() if shared.exists() else ""
     return before + (_FOLDER / f"{name}.lua").read_text()

@@ -163,7 +163,7 @@ def test_next_to_others_groups_are_made_beside(parent: Path, start: Start, someb
     own.mkdir()
     other = somebody_else(own)
     taker = start(own)
-    assert (taker.way, taker.words) == ("beside", f"v2, beside the worker's own group: {parent}")
+    assert (taker.way, taker.words) == ("beside", f"v2, next to the worker's own group: {parent}")
     taker.leave()
     assert as_it_was(own, other)
     assert inner(parent) == ["own"]
@@ -171,8 +171,8 @@ def test_next_to_others_groups_are_made_beside(parent: Path, start: Start, someb
 
 @pytest.mark.parametrize(
     ("limit", "value", "reason"),
-    [("memory.max", "500M", "its memory.max would not hold beside it"),
-     ("memory.high", "500M", "its memory.high would not hold beside it"),
+    [("memory.max", "500M", "its memory.max would not hold next to it"),
+     ("memory.high", "500M", "its memory.high would not hold next to it"),
      ("", "", "does not hand the memory controller down")],
     ids=["limited", "throttled", "not handed down"],
 )  # fmt: skip

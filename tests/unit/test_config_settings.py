@@ -90,7 +90,7 @@ def test_job_types_have_sections() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("memory = 1", "rqmem.ini line 1 stands in no section: begin with [rqmem]"),
+        ("memory = 1", "rqmem.ini line 1 is in no section: begin with [rqmem]"),
         ("[rqmem]\nslack://hunter2", "rqmem.ini line 2 cannot be read: write name = value"),
         ("[rqmem]\nmemory = 1\nmemory = 2", "rqmem.ini line 3: memory is there twice in [rqmem]"),
         ("[rqmem]\n[rqmem]", "rqmem.ini line 2: [rqmem] is there twice"),
