@@ -9,7 +9,7 @@ import re
 import string
 import textwrap
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any, Literal
 
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
@@ -198,17 +198,12 @@ def fit(of: Line, width: int) -> Line:
     return tuple(parts)
 
 
-def columns(rows: Iterable[list[str]], gap: int = 2) -> list[str]:
-    """Rows of cells as lines, the first cell of each row at the left, the others aligned at the right."""
+def columns(rows: Iterable[Sequence[str]], left: Collection[int] = (0,)) -> list[str]:
+    """Rows of cells as lines, the cells of the columns ``left`` at the left, the others aligned at the right."""
     cells = list(rows)
-    widths = [max(len(cell) for cell in column) for column in zip(*cells, strict=True)] if cells else []
-    return [
-        (" " * gap).join(
-            cell.ljust(width) if number == 0 else cell.rjust(width)
-            for number, (cell, width) in enumerate(zip(row, widths, strict=True))
-        )
-        for row in cells
-    ]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    aligned = ([f"{cell:{'<' if n in left else '>'}{widths[n]}}" for n, cell in enumerate(row)] for row in cells)
+    return ["  ".join(row).rstrip() for row in aligned]
 
 
 # Pictures

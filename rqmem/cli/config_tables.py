@@ -30,6 +30,7 @@ from rqmem.observe.as_json import of_recommendation
 from rqmem.observe.statistics import Ceilings
 from rqmem.observe.vocabulary import encoded, job_type_head, versioned
 from rqmem.policy.recommendation import Recommendation, TooLittle
+from rqmem.text import columns
 from rqmem.units import show_mb
 from rqmem.values import dataclass
 
@@ -67,8 +68,7 @@ def settings_lines(settings: Settings, redis: NamedRedis, integrations: Sequence
     for field, setting in SETTINGS.items():
         text, origin = shown(field, getattr(settings.config, field)), _from(settings.origin(field))
         rows.append((setting.name, f"{text} {setting.unit}".rstrip() if text else "none", origin))
-    widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
-    lines = [f"{name:<{widths[0]}}  {value:<{widths[1]}}  {origin}".rstrip() for name, value, origin in rows]
+    lines = columns(rows, left=(0, 1, 2))
     return [f"config file: {settings.file or 'none'}", _integrations(settings, integrations), "", *lines]
 
 
@@ -92,11 +92,7 @@ def jobs_lines(rows: Sequence[JobRow], note: str) -> list[str]:
     """A table of job types, and below it what needs words, with the ``note`` last."""
     head = ("job type", "declared", "applies", "recommended", "chunk", "splits")
     table = [head, *(_job_cells(row) for row in rows)]
-    widths = [max(len(cells[column]) for cells in table) for column in range(len(head))]
-    lines = []
-    for name, *figures, rule in table:
-        aligned = "  ".join(f"{figure:>{width}}" for figure, width in zip(figures, widths[1:], strict=False))
-        lines.append(f"{name:<{widths[0]}}  {aligned}  {rule}".rstrip())
+    lines = columns(table, left=(0, len(head) - 1))
     notes = [f"{row.job}: {text}" for row in rows for text in _notes(row)] + ([note] if note else [])
     return [*lines, *([""] if notes else []), *notes]
 

@@ -11,7 +11,7 @@ from rqmem.cli.terminal import connected, one_line, redis_options, show
 from rqmem.errors import ConfigError, JournalVersionError, UnknownName
 from rqmem.observe.vocabulary import encoded, versioned
 from rqmem.store.history import clearing, history_reader
-from rqmem.text import counted, did_you_mean, json_text
+from rqmem.text import columns, counted, did_you_mean, json_text
 from rqmem.units import MB
 
 if TYPE_CHECKING:
@@ -113,9 +113,8 @@ def _version_note(connection: Redis) -> str:
 def _table(kinds: Mapping[str, tuple[int, int]]) -> list[str]:
     total_keys, total_bytes = _total(kinds)
     rows = sorted(kinds.items(), key=lambda each: -each[1][1])
-    lines = [f"{'kind':<10}{'keys':>10}{'KB':>12}"]
-    lines += [f"{kind:<10}{count:>10,}{size_bytes / 1024:>12,.1f}" for kind, (count, size_bytes) in rows]
-    return [*lines, f"{'total':<10}{total_keys:>10,}{total_bytes / 1024:>12,.1f}"]
+    figures = [*rows, ("total", (total_keys, total_bytes))]
+    return columns([("kind", "keys", "KB"), *((kind, f"{n:,}", f"{size / 1024:,.1f}") for kind, (n, size) in figures)])
 
 
 def _as_json(kinds: Mapping[str, tuple[int, int]], dropped: Mapping[str, int], note: str) -> dict[str, object]:

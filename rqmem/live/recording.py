@@ -44,6 +44,10 @@ from rqmem.store.history.history_records import Tally
 from rqmem.text import json_text, timestamp_ms
 from rqmem.values import dataclass
 
+_HEAD = (
+    *("rqmem_version", "complete", "started_at", "ended_at", "run_seconds", "ended_by", "host", "redis", "queues"),
+    *("interval_seconds", "sampling_seconds", "threshold_percentage", "redis_away_seconds", "jobs_read_at"),
+)
 _OF_AN_ALERT = ("at", "rule", "job", "job_id", "queue", "worker", "text")
 
 
@@ -107,23 +111,9 @@ def _value(value: Any) -> str:
 
 def as_fields(report: Recording) -> dict[str, Any]:
     """The report as JSON takes it."""
-    setting = report.setting
-    head = versioned(
-        rqmem_version=report.rqmem_version,
-        complete=report.complete,
-        started_at=report.started_at,
-        ended_at=report.ended_at,
-        run_seconds=report.seconds,
-        ended_by=report.ended_by,
-        host=report.host,
-        redis=setting.redis,
-        queues=setting.queues,
-        interval_seconds=setting.interval_seconds,
-        sampling_seconds=report.sampling_seconds,
-        threshold_percentage=setting.threshold_percentage,
-        redis_away_seconds=report.redis_away_seconds,
-        jobs_read_at=report.jobs_read_at,
-    )
+    asked = ("redis", "queues", "interval_seconds", "threshold_percentage")
+    own = {"run_seconds": report.seconds, **{name: getattr(report.setting, name) for name in asked}}
+    head = versioned(**{name: own[name] if name in own else getattr(report, name) for name in _HEAD})
     return {
         **head,
         "totals": of_tally(report.tally),

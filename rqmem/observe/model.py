@@ -74,29 +74,22 @@ class Worker:
         return self.job.usage_mb / self.job.limit_mb if self.job is not None and self.job.limit_mb > 0 else None
 
     def to_json(self) -> dict[str, Any]:
-        live, job = self.live, self.job
-        values = {
-            "name": self.name,
-            "host": self.host,
-            "pid": self.pid,
-            "kind": self.kind,
-            "state": self.state,
-            "queues": self.queues,
-            "ceiling_mb": self.ceiling_mb,
-            "usage_mb": self.usage_mb,
-            "job": self._job_values(job) if job is not None else None,
+        first = ("name", "host", "pid", "kind", "state", "queues", "ceiling_mb", "usage_mb")
+        own = {
+            "job": self._job_values(self.job) if self.job is not None else None,
             "job_id": self.job_id,
             "jobs": self.jobs,
             "started_at": self.started_at,
             "uptime_seconds": self.read_at - self.started_at if self.started_at is not None else None,
-            "own_memory_mb": live.worker_mb if live else None,
-            "own_ceiling_mb": live.worker_limit_mb if live else None,
-            "default_ceiling_mb": live.limit_mb if live else None,
-            "breaches": live.breaches if live else None,
-            "recycled": live.recycled if live else None,
-            "kept_by": live.kept_by if live else None,
         }
-        return encoded(values)
+        # Names of JSON, where they differ from those of `Live`
+        reported = {"own_memory_mb": "worker_mb", "own_ceiling_mb": "worker_limit_mb", "default_ceiling_mb": "limit_mb"}
+        last = (*reported, "breaches", "recycled", "kept_by")
+        return encoded(
+            {name: getattr(self, name) for name in first}
+            | own
+            | {name: getattr(self.live, reported.get(name, name), None) for name in last}
+        )
 
     def _job_values(self, job: LiveJob) -> dict[str, Any]:
         share = percentage(job.usage_mb, job.limit_mb)
