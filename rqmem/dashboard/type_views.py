@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from flask import abort, render_template, request
@@ -22,6 +21,7 @@ from rqmem.policy.recommendation import Recommendation
 from rqmem.store.history import history_reader
 from rqmem.store.history.history_records import Tally
 from rqmem.store.keys import DAY_SECONDS, HOUR_SECONDS
+from rqmem.values import dataclass
 
 if TYPE_CHECKING:
     from flask import Response

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from rqmem.store.keys import DAY_SECONDS, HOUR_SECONDS
+from rqmem.values import dataclass
 
 
 @dataclass(frozen=True)

@@ -60,7 +60,7 @@ def search(connection: Redis, text: str, limit: int = 20) -> Found:
     else:
         known = {*history_reader.stories(connection), *execution_reader.owners(connection), *_recent_in_rq(connection)}
         begun = {job_id for job_id in known if job_id.startswith(text) or short_id(job_id) == text}
-        parents = {first_parent(job_id) for job_id in begun}
+        parents = {top_of(job_id) for job_id in begun}
         ids = sorted({parent for parent in parents if parent.startswith(text)} or begun)
     more = len(ids) > limit or len(types) > limit
     return Found(text, tuple(ids[:limit]), tuple(types[:limit]), more)

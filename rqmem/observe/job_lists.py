@@ -12,7 +12,7 @@ from __future__ import annotations
 import heapq
 import json
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
@@ -22,6 +22,7 @@ from rqmem.errors import ConfigError
 from rqmem.observe.model import STATES, JobPage, JobRow, State
 from rqmem.observe.rq_jobs import ENDED_BADLY, read_jobs
 from rqmem.rq_names import Queue, parse_composite_key
+from rqmem.values import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import logging
 import time
-from dataclasses import dataclass
 from typing import Literal, cast
 
 from redis import Redis
@@ -16,6 +15,7 @@ from redis.exceptions import RedisError
 
 from rqmem.store import codec, keys
 from rqmem.store.retrying import described
+from rqmem.values import dataclass
 
 KEPT_ACTIONS = 1000
 _log = logging.getLogger("rqmem.actions")
