@@ -37,7 +37,6 @@ from rqmem.worker.recorder import About, Recorder
 from rqmem.worker.redis_outage import RedisOutage
 from rqmem.worker.restart import EXIT_CODE, Restarted, can_restart, program
 from rqmem.worker.snapshot_file import Snapshots
-from rqmem.worker.startup_checks import check_platform, fastest_growth, usage_of_idle_fork
 from rqmem.worker.worker_setup import Setup
 
 if TYPE_CHECKING:

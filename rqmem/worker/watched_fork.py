@@ -12,9 +12,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from rqmem import events
-from rqmem.measure import process_tree
+from rqmem.measure import linux, process_tree
 from rqmem.type_of_job import job_type
-from rqmem.worker import linux
 from rqmem.worker.horse.hook_runner import Hooking
 from rqmem.worker.horse_pool import HorsePool
 from rqmem.worker.imports import check_importable

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from rqmem.config.settings import Config
 from rqmem.policy.ceiling import effective_limit_mb
 from rqmem.units import to_bytes
+from rqmem.values import dataclass
 
 
 @dataclass(frozen=True)

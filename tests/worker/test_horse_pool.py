@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from rqmem.config.settings import Config
+from rqmem.measure import linux
 from rqmem.units import MB
-from rqmem.worker import linux
 from rqmem.worker.execution import Phase
 from rqmem.worker.horse.channel import Channel, WarmHorse
 from rqmem.worker.horse_pool import HorsePool

@@ -39,7 +39,6 @@ from rqmem.worker.imports import check_importable
 from rqmem.worker.profiling import Capturing
 from rqmem.worker.rq_worker import queue_of
 from rqmem.worker.shared_memory import SharedPage
-from rqmem.worker.threads import Threads
 from rqmem.worker.worker_setup import Setup
 
 if TYPE_CHECKING:
