@@ -82,7 +82,8 @@ def give_back(connection: Redis, worker: str, token: str, keep: str = "") -> int
     dropped.
 
     Args:
-        keep: the job that runs. Then the lease stays, and takes no more; without one it ends.
+        keep: the job that runs. Then the lease stays, and takes no more; without one it ends. The horse must know of
+            the recall before, and begin no other job: it could be one that is given back.
 
     Returns:
         How many are in their queues again; None: the worker has another lease by now.

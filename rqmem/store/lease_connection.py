@@ -124,9 +124,12 @@ class LeaseConnection:
 
     def _send(self, kind: str, command: bytes) -> None:
         self._owed.append((kind, command))
-        if self._lost:
-            raise RedisConnectionError("the connection was lost")  # redis-py would silently open another one
+        self._check()
         self._write(command)
+
+    def _check(self) -> None:
+        if self._lost:  # redis-py would silently open another one, and replies would answer other commands
+            raise RedisConnectionError("the connection was lost")
 
     def _write(self, command: bytes) -> None:
         try:
@@ -137,6 +140,7 @@ class LeaseConnection:
 
     def _read_reply(self) -> Any:
         """A value, or an error of Redis."""
+        self._check()
         try:
             return self._connection.read_response(disable_decoding=True)
         except (RedisConnectionError, RedisTimeoutError):

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Sequence
-from socket import SHUT_RDWR
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -16,59 +14,9 @@ from rq.suspension import resume, suspend
 
 from rqmem.store import execution_reader, executions, keys, lease
 from rqmem.store.execution_records import Owner
-from rqmem.store.lease_commands import Batch, Stepped, Taken, pack_begins, pack_finished
-from rqmem.store.lease_connection import LeaseConnection
+from rqmem.store.lease_commands import Batch, Stepped
 from rqmem.testing import wait_until
-
-PROCESS = Owner("", "ada", "", "host", 1, 2)
-
-
-class Lease:
-    """A lease of the worker ada, from the queues low and high."""
-
-    def __init__(self, connection: Redis, token: str = "token", worker: str = "ada") -> None:
-        self.connection, self.worker, self.token = connection, worker, token
-        self.link = LeaseConnection(connection, worker, token)
-
-    def take(self, k: int = 10, queues: Sequence[str] = ("high", "low"), opens: bool = True) -> Batch:
-        self.link.send_take(queues, k, PROCESS if opens else None)
-        return self.link.read_batch()
-
-    def step(self, *finished: Taken, begins: Taken | None = None, **options: Any) -> Stepped:
-        self.send_step(*finished, begins=begins, **options)
-        return self.link.read_step()
-
-    def send_step(self, *finished: Taken, begins: Taken | None = None, ttl: int = 500, result: bytes = b"") -> None:
-        packed = [
-            pack_finished(
-                queue(each), each.id, each.created_at, execution(each), time.time(), time.time(), ttl, result or None
-            )
-            for each in finished
-        ]
-        start = pack_begins(begins.id, execution(begins), queue(begins), time.time()) if begins else b""
-        self.link.send_step(packed, 0.5 * len(finished), start)
-
-    def show(self, job: Taken, *, hand_over: bool = False) -> str:
-        owner = Owner(execution(job).decode(), self.worker, queue(job).decode(), "host", 1, 2)
-        made, start = job.created_at.decode(), time.time()
-        return lease.show(
-            self.connection, self.worker, owner.queue, job.id.decode(), made, start, owner, 90, hand_over=hand_over
-        )
-
-    def give_back(self, keep: str = "") -> int | None:
-        return lease.give_back(self.connection, self.worker, self.token, keep)
-
-
-def queue(job: Taken) -> bytes:
-    return (b"high", b"low")[job.queue]
-
-
-def execution(job: Taken) -> bytes:
-    return b"execution-of-" + job.id
-
-
-def ids(batch: Batch) -> list[str]:
-    return [each.id.decode() for each in batch.jobs]
+from tests.lease.driver import PROCESS, Lease, cut, execution, ids
 
 
 @pytest.fixture
@@ -88,14 +36,6 @@ def enqueue(connection: Redis) -> Callable[..., Job]:
 
 def waiting(connection: Redis, name: str = "low") -> list[str]:
     return [each.decode() for each in connection.lrange(f"rq:queue:{name}", 0, -1)]
-
-
-def cut(link: LeaseConnection) -> None:
-    """The connection is gone, with all replies that were not read."""
-    socket = link._connection._sock  # type: ignore[attr-defined]
-    socket.shutdown(SHUT_RDWR)
-    while socket.recv(1 << 20):
-        pass
 
 
 def test_jobs_of_the_first_queue_come_first_and_the_lease_is_known(

@@ -1,0 +1,74 @@
+"""Leases by hand: one call, one script."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from socket import SHUT_RDWR
+from typing import Any
+
+from redis import Redis
+
+from rqmem.store import lease
+from rqmem.store.execution_records import Owner
+from rqmem.store.lease_commands import Batch, Stepped, Taken, pack_begins, pack_finished
+from rqmem.store.lease_connection import LeaseConnection
+
+QUEUES = ("high", "low")
+PROCESS = Owner("", "ada", "", "host", 1, 2)
+
+
+class Lease:
+    """A lease of the worker ada, from the queues low and high."""
+
+    def __init__(self, connection: Redis, token: str = "token", worker: str = "ada") -> None:
+        self.connection, self.worker, self.token = connection, worker, token
+        self.link = LeaseConnection(connection, worker, token)
+
+    def take(self, k: int = 10, queues: Sequence[str] = QUEUES, opens: bool = True) -> Batch:
+        self.link.send_take(queues, k, PROCESS if opens else None)
+        return self.link.read_batch()
+
+    def step(self, *finished: Taken, begins: Taken | None = None, **options: Any) -> Stepped:
+        self.send_step(*finished, begins=begins, **options)
+        return self.link.read_step()
+
+    def send_step(self, *finished: Taken, begins: Taken | None = None, ttl: int = 500, result: bytes = b"") -> None:
+        packed = [
+            pack_finished(
+                queue(each), each.id, each.created_at, execution(each), time.time(), time.time(), ttl, result or None
+            )
+            for each in finished
+        ]
+        start = pack_begins(begins.id, execution(begins), queue(begins), time.time()) if begins else b""
+        self.link.send_step(packed, 0.5 * len(finished), start)
+
+    def show(self, job: Taken, *, hand_over: bool = False) -> str:
+        owner = Owner(execution(job).decode(), self.worker, queue(job).decode(), "host", 1, 2)
+        made, start = job.created_at.decode(), time.time()
+        return lease.show(
+            self.connection, self.worker, owner.queue, job.id.decode(), made, start, owner, 90, hand_over=hand_over
+        )
+
+    def give_back(self, keep: str = "") -> int | None:
+        return lease.give_back(self.connection, self.worker, self.token, keep)
+
+
+def queue(job: Taken) -> bytes:
+    return QUEUES[job.queue].encode()
+
+
+def execution(job: Taken) -> bytes:
+    return b"execution-of-" + job.id
+
+
+def ids(batch: Batch) -> list[str]:
+    return [each.id.decode() for each in batch.jobs]
+
+
+def cut(link: LeaseConnection) -> None:
+    """The connection is gone, with all replies that were not read."""
+    socket = link._connection._sock  # type: ignore[attr-defined]
+    socket.shutdown(SHUT_RDWR)
+    while socket.recv(1 << 20):
+        pass
