@@ -16,7 +16,7 @@ import pytest
 from rq.utils import import_attribute
 
 from rqmem.errors import ConfigError
-from rqmem.testing import adversaries, assert_stays_under, honest
+from rqmem.testing import adversaries, assert_stays_under, honest, stays_under, wait_until
 from rqmem.testing.catalogue import Entry
 from rqmem.units import MB
 
@@ -27,6 +27,22 @@ def used_mb(error: pytest.ExceptionInfo[AssertionError]) -> float:
     found = re.match(r"used ([\d.]+) MB more than at its start, ", str(error.value))
     assert found, error.value
     return float(found[1])
+
+
+_taken: list[None] = []
+
+
+@pytest.fixture(autouse=True)
+def counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each sample is remembered."""
+    take = stays_under._Samples._sample
+    monkeypatch.setattr(stays_under._Samples, "_sample", lambda self: _taken.append(take(self)))
+
+
+def wait_for_a_sample() -> None:
+    """One that has begun since."""
+    before = len(_taken)
+    wait_until(lambda: len(_taken) >= before + 2)
 
 
 def test_a_block_within_its_allowance_passes() -> None:
@@ -51,7 +67,9 @@ def grow_for_a_while() -> None:
     rows = []
     for _ in range(15_000):
         rows.append([0] * 1000)
-    time.sleep(0.2)  # samples are rare while the interpreter is busy
+    before = len(_taken)
+    while len(_taken) < before + 2:  # samples are rare while the interpreter is busy
+        time.sleep(0.01)
 
 
 def test_memory_held_before_does_not_count() -> None:
@@ -68,10 +86,18 @@ def test_freed_memory_that_is_used_again_counts() -> None:
 
 
 def test_child_processes_count() -> None:
-    code = "import time; x = bytearray(60 * 2**20); time.sleep(0.3)"
     with pytest.raises(AssertionError) as error, assert_stays_under(40):
-        subprocess.run([sys.executable, "-c", code], check=True)
+        hold_in_a_child()
     assert 60 <= used_mb(error) <= 80
+
+
+def hold_in_a_child() -> None:
+    code = "x = bytearray(60 * 2**20); print(flush=True); input()"
+    with subprocess.Popen([sys.executable, "-c", code], stdin=-1, stdout=-1, text=True) as child:
+        assert child.stdout is not None
+        child.stdout.readline()
+        wait_for_a_sample()
+        child.communicate("go on")
 
 
 def test_pages_that_a_fork_shares_count_once() -> None:
@@ -93,7 +119,7 @@ def test_pages_of_mapped_files_do_not_count() -> None:
         file.truncate(60 * MB)
         with assert_stays_under(20), mmap.mmap(file.fileno(), 60 * MB, prot=mmap.PROT_READ) as mapped:
             assert sum(mapped[::4096]) == 0
-            time.sleep(0.3)  # a sample has to see them, to know the kernel's mark for theirs
+            wait_for_a_sample()  # it has to see them, to know the kernel's mark for theirs
 
 
 def test_an_error_of_the_block_passes_unchanged() -> None:
@@ -118,7 +144,7 @@ def test_it_samples_where_the_mark_cannot_be_set_back(monkeypatch: pytest.Monkey
 
 def grow_slowly() -> None:
     block = bytearray(50 * MB)
-    time.sleep(0.1)
+    wait_for_a_sample()
     del block
 
 

@@ -122,7 +122,7 @@ def test_a_job_that_waits_does_not_run_too(connection: Redis, start_worker: Star
 @pytest.mark.parametrize("busy", [False, True], ids=["idle survivor", "busy survivor"])
 def test_a_job_that_cannot_go_on_is_ended_at_once(connection: Redis, start_worker: StartWorker, busy: bool) -> None:
     queue = Queue("jobs", connection=connection)
-    victim = start_worker("jobs", "--name", "victim", RQMEM_HEARTBEAT="60")  # nobody hears of it by its silence
+    victim = start_worker("jobs", "--name", "victim", RQMEM_HEARTBEAT="300")  # nobody hears of it by its silence
     job = queue.enqueue(takeover_jobs.wait_for, "never", on_failure=CALLBACK)
     wait_until(lambda: connection.llen("began") == 1)
     other = Queue("other", connection=connection).enqueue(takeover_jobs.wait_for, "end of the other")
