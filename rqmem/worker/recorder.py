@@ -27,7 +27,7 @@ from rqmem.store.alerts.alert_writer import end_alerts_of_lost_workers
 from rqmem.store.history import history_reader, history_writer
 from rqmem.store.history.history_records import Grown, HostMemory, Live, LiveJob, Run
 from rqmem.store.history.kept_types import kept_as
-from rqmem.store.history.learned import KnownPeaks
+from rqmem.store.history.known_peaks import KnownPeaks
 from rqmem.store.history.samples import RINGS, Sample, merged
 from rqmem.units import to_mb
 from rqmem.worker.alerting import Alerting

@@ -21,7 +21,7 @@ from rqmem.store.alerts.alert_writer import raise_alert
 from rqmem.store.history import history_reader, history_writer
 from rqmem.store.history.history_records import Grown, Run
 from rqmem.store.history.kept_types import KEPT_TYPES, OTHERS, kept_as
-from rqmem.store.history.learned import KnownPeaks
+from rqmem.store.history.known_peaks import KnownPeaks
 from rqmem.store.history.samples import RINGS
 from rqmem.store.keys import DAY_SECONDS, HOUR_SECONDS
 from rqmem.testing import wait_until

@@ -1,19 +1,17 @@
-"""What the history of a job type teaches: its recommendation, chunk sizes, costs per item and expected peaks."""
+"""What the history of a job type teaches: its recommendation, chunk sizes and costs per item."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from typing import Any, TypeVar
 
 from redis import Redis
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import RedisError
 
 from rqmem.errors import JournalVersionError
 from rqmem.policy import histogram
 from rqmem.policy.recommendation import COST_FRACTION, Day, Recommendation, TypeHistory, recommend
 from rqmem.store.history import history_reader
-from rqmem.store.history.history_records import OK, Run
 from rqmem.store.keys import DAY_SECONDS, DAYS_KEPT
 
 T = TypeVar("T")
@@ -80,45 +78,3 @@ def _cached(what: str, connection: Redis, job_type: str, now: float, read: Calla
 def _median(values: Iterable[float]) -> float:
     inorder = sorted(values)
     return inorder[len(inorder) // 2] if inorder else 0.0
-
-
-class KnownPeaks:
-    """What jobs of each type need, by their last runs that ended well. Read again every ten minutes."""
-
-    _SECONDS = 600.0
-
-    def __init__(self) -> None:
-        self._known: dict[str, tuple[float, float, float]] = {}
-
-    def knows(self, job_type: str) -> bool:
-        """Whether `of` can answer without Redis."""
-        return job_type in self._known
-
-    def of(self, connection: Redis | None, job_type: str, initial_mb: float, now: float) -> float:
-        """MB that a run will probably use if it begins at ``initial_mb``; 0 if nothing is known.
-
-        ``connection``: None to answer without Redis. Raises redis-py's errors.
-        """
-        at, peak_mb, grown_mb = self._known.get(job_type, (float("-inf"), 0.0, 0.0))
-        if connection is not None and now - at >= self._SECONDS:
-            peak_mb = grown_mb = 0.0
-            with suppress(ResponseError):  # what Redis refuses is reported when it is written
-                for run in history_reader.runs(connection, job_type):
-                    peak_mb, grown_mb = _with(run, peak_mb, grown_mb)
-            if len(self._known) >= _MOST_TYPES:
-                self._known.clear()
-            self._known[job_type] = now, peak_mb, grown_mb
-        return max(peak_mb, initial_mb + grown_mb) if peak_mb else 0.0
-
-    def ran(self, run: Run) -> None:
-        """A run has ended."""
-        if run.job in self._known:
-            at, peak_mb, grown_mb = self._known[run.job]
-            self._known[run.job] = at, *_with(run, peak_mb, grown_mb)
-
-
-def _with(run: Run, peak_mb: float, grown_mb: float) -> tuple[float, float]:
-    """The highest peak and growth, with those of this run if it ended well."""
-    if run.layer or run.outcome != OK:
-        return peak_mb, grown_mb
-    return max(peak_mb, run.peak_mb), max(grown_mb, run.peak_mb - run.initial_mb)
