@@ -267,6 +267,12 @@ def test_preloaded_modules_are_there_before_the_fork(queue: Queue, work_off: Wor
     assert importer != horse
 
 
+def test_a_worker_that_preloads_jobs_loads_what_they_need_before_the_fork(queue: Queue, work_off: WorkOff) -> None:
+    job = queue.enqueue("tests.preloaded.parts_of_jobs")
+    work_off("jobs", "--preload", "tests.preloaded")
+    assert job.return_value() is True
+
+
 def test_a_module_that_cannot_be_preloaded_is_bad_usage(start_worker: StartWorker) -> None:
     worker = start_worker("--burst", "--preload", "tests.broken_module")
     [line] = worker.finish().splitlines()
