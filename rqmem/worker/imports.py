@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from rqmem.errors import JobNotImportable
 from rqmem.measure import procfs
 from rqmem.rq_names import BaseTimeoutException
+from rqmem.worker.preloading import preload_jobs
 
 if TYPE_CHECKING:
     from rqmem.rq_names import Job
@@ -30,7 +31,10 @@ def check_importable(job: Job) -> int:
             f"job path {path!r} cannot be imported here: {reason}; start the worker in the directory of "
             f"the code (now {os.getcwd()}) or give --path"  # noqa: PTH109
         ) from None
-    return max(0, procfs.own_held_bytes() - held_bytes) if is_new else 0
+    if not is_new:
+        return 0
+    preload_jobs()  # its module may be the first that has jobs of rqmem
+    return max(0, procfs.own_held_bytes() - held_bytes)
 
 
 def _why_not_importable(path: str) -> str:
