@@ -11,7 +11,7 @@ from redis import Redis
 from scripts import insight
 
 pytest.importorskip("prometheus_client", reason="prometheus-client is not installed")
-ROUNDS = 50
+ROUNDS = 30
 
 
 def test_the_right_ones_are_named_with_equal_figures(connection: Redis, redis_url: str) -> None:
