@@ -123,16 +123,9 @@ def _options(given: dict[str, Any]) -> dict[str, Any]:
     retry = None
     if given["retry_max"]:
         retry = Retry(max=given["retry_max"], interval=list(given["retry_interval"]) or 0)
-    options = {
-        "job_timeout": given["timeout"],
-        "result_ttl": given["result_ttl"],
-        "ttl": given["ttl"],
-        "failure_ttl": given["failure_ttl"],
-        "description": given["description"],
-        "job_id": given["job_id"],
-        "at_front": given["at_front"] or None,
-        "retry": retry,
-    }
+    as_given = ("result_ttl", "ttl", "failure_ttl", "description", "job_id")
+    options = {name: given[name] for name in as_given}
+    options |= {"job_timeout": given["timeout"], "at_front": given["at_front"] or None, "retry": retry}
     return {name: value for name, value in options.items() if value is not None}
 
 

@@ -100,14 +100,7 @@ def _fields(choice: connect.Choice | None, server: embedded.Server | None) -> di
 
 
 def _show(server: embedded.Server) -> None:
-    facts = {
-        "url": server.url,
-        "version": server.version,
-        "pid": server.pid,
-        "memory": f"{show_mb(to_mb(server.memory_bytes))} MB",
-        "uptime": f"{server.uptime_seconds} s",
-        "keys": server.keys,
-        "data": server.data,
-    }
-    for name, value in facts.items():
-        show(f"  {name:<8} {value}")
+    memory, uptime = f"{show_mb(to_mb(server.memory_bytes))} MB", f"{server.uptime_seconds} s"
+    facts = vars(server) | {"memory": memory, "uptime": uptime}
+    for name in ("url", "version", "pid", "memory", "uptime", "keys", "data"):
+        show(f"  {name:<8} {facts[name]}")

@@ -35,7 +35,8 @@ def breaches(connection: Redis, job_id: str) -> list[Breach]:
 def results(connection: Redis, job_id: str, stage: int) -> list[bytes]:
     """The serialised results of the finished chunks of a stage, in order."""
     mark = f"{stage}:".encode()
-    return [part[len(mark) :] for part in _list(connection, keys.results(job_id)) if part.startswith(mark)]
+    parts = cast("list[bytes]", connection.lrange(keys.results(job_id), 0, -1))
+    return [part[len(mark) :] for part in parts if part.startswith(mark)]
 
 
 def owner(connection: Redis, job_id: str) -> Owner | None:
@@ -98,7 +99,3 @@ def _is_heard(said: bytes | None, owner: Owner) -> bool:
         return False
     process = codec.from_json(Live, said).process if said.startswith(b"{") else ""
     return process in ("", owner.process)  # empty: of an older rqmem
-
-
-def _list(connection: Redis, key: str) -> list[bytes]:
-    return cast("list[bytes]", connection.lrange(key, 0, -1))
