@@ -9,8 +9,8 @@ RUN := $(VENV)/bin/python
 help: ## Say what each target does
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
 
-demo: $(VENV)/demo ## Run a real campaign under a ceiling, with one job that breaches, resumes and finishes
-	@$(RUN) -m scripts.demo
+demo: $(VENV)/demo ## Run a real campaign under a ceiling, and serve its dashboard (DEMO_OPTIONS='--keep': until Ctrl-C)
+	@$(RUN) -m scripts.demo $(DEMO_OPTIONS)
 
 campaign: $(VENV)/demo ## Run a campaign and follow it to its last call (CAMPAIGN_OPTIONS='--customers 5000 --batches')
 	@$(RUN) -m scripts.test_campaign $(CAMPAIGN_OPTIONS)
@@ -68,8 +68,8 @@ pictures: $(VENV)/dev ## Make README's pictures anew, in docs/pictures: 4 minute
 	$(RUN) -m pip install --quiet --disable-pip-version-check --editable '.[plot]'
 	$(RUN) -m scripts.pictures
 
-dashboard: $(VENV)/demo ## Open rq-dashboard on the Redis that rqmem uses here, on 127.0.0.1 only
-	@$(RUN) -m scripts.dashboard
+dashboard: $(VENV)/demo ## Serve the dashboard of the Redis that rqmem uses here, on 127.0.0.1 only
+	@$(RUN) -m scripts.dashboard $(DASHBOARD_OPTIONS)
 
 clean: ## Stop this directory's Redis and remove what demo, tests and tools made
 	-@test ! -x $(RUN) || $(RUN) -m rqmem redis stop

@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import click
@@ -19,7 +20,7 @@ import rqmem
 from rqmem.units import show_mb
 from scripts import campaign_run
 from scripts.campaign_run import python
-from scripts.harness import MB, ROOT, heading, one_line_errors, running
+from scripts.harness import MB, ROOT, dashboard, heading, one_line_errors, running
 from scripts.own_queue import own_queue
 from seeds.retell_stand_in import Faults
 
@@ -30,7 +31,8 @@ FAULTS = Faults(rate_limit=250, error_every=300, error_mode="after", slow_every=
 @click.option("--customers", type=click.IntRange(1), default=2000, show_default=True)
 @click.option("--seed", type=click.IntRange(0), default=7, show_default=True)
 @click.option("--memory", **MB, default="256", show_default=True, help="Ceiling of the worker in MB.")
-def main(customers: int, seed: int, memory: float) -> None:
+@click.option("--keep", is_flag=True, help="Leave the dashboard, and what it shows, until Ctrl-C.")
+def main(customers: int, seed: int, memory: float, keep: bool) -> None:
     """Run the demo in .demo/ of this repository."""
     os.chdir(ROOT)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what was started is ended then too
@@ -41,9 +43,14 @@ def main(customers: int, seed: int, memory: float) -> None:
         campaign_run.own_folder(folder, "demo.db"),
         campaign_run.redis_server(),
         campaign_run.stand_in(FAULTS) as url,
+        dashboard(folder / "dashboard.log") as address,
     ):
+        click.secho(f"Watch it in a browser: {address}live", bold=True)
         complete = run(customers, seed, show_mb(memory), folder, url)
-    click.echo("\nLook at it in rq-dashboard: make dashboard   (then http://127.0.0.1:9181)")
+        if keep:
+            click.secho(f"\nLook at it: {address}   (Ctrl-C ends it)", bold=True)
+            wait_for_ctrl_c()
+    click.echo("\nLook at it again: make demo DEMO_OPTIONS=--keep")
     sys.exit(0 if complete else 1)
 
 
@@ -75,6 +82,12 @@ def run(customers: int, seed: int, memory: str, folder: Path, url: str) -> bool:
     complete = exit_code == 0 and outcome.complete and rows == customers * 7 * 48
     campaign_run.verdict(complete)
     return complete
+
+
+def wait_for_ctrl_c() -> None:
+    """Nothing else to do."""
+    with suppress(KeyboardInterrupt):
+        signal.pause()
 
 
 def count_rows(path: Path) -> int:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -80,6 +82,22 @@ def running(*command: str, **options: Any) -> Iterator[subprocess.Popen[Any]]:
         yield process
     finally:
         end(process)
+
+
+@contextmanager
+def dashboard(log: Path, port: int = 9181) -> Iterator[str]:
+    """``rqmem dashboard`` on that port, or on a free one where it is taken; yields its address.
+
+    ``log``: where its output goes.
+    """
+    for wanted in (port, 0):
+        with log.open("w") as output, running("rqmem", "dashboard", "--port", str(wanted), stderr=output) as process:
+            while process.poll() is None:
+                if found := re.search(r"http://\S+/", log.read_text()):
+                    yield found[0]
+                    return
+                time.sleep(0.05)
+    raise click.ClickException(f"the dashboard does not start: {log.read_text()[-500:]}")
 
 
 def end(process: subprocess.Popen[Any]) -> None:

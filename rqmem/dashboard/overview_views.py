@@ -67,4 +67,4 @@ def search() -> ResponseReturnValue:
             return redirect(url_for("pages.job", job_id=find(state().connection, asked)))
         except UnknownName as error:
             why = str(error)
-    return render_template("search.html", asked=asked, types=meant, why=why), 200 if meant else 404
+    return render_template("search.html", search_text=asked, types=meant, why=why), 200 if meant else 404

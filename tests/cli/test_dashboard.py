@@ -1,4 +1,4 @@
-"""``make dashboard``: rq-dashboard serves what rqmem's jobs look like, on loopback only."""
+"""``scripts.dashboard --stock``: rq-dashboard serves what rqmem's jobs look like, on loopback only."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def free_port() -> int:
 def dashboard(redis_url: str) -> Iterator[str]:
     port = free_port()
     environ = {**os.environ, "RQMEM_REDIS_URL": redis_url}
-    command = [sys.executable, "-m", "scripts.dashboard", "--port", str(port)]
+    command = [sys.executable, "-m", "scripts.dashboard", "--stock", "--port", str(port)]
     process = subprocess.Popen(command, cwd=ROOT, env=environ, stdout=-3, stderr=-3)
     url = f"http://127.0.0.1:{port}"
 

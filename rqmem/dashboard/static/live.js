@@ -36,16 +36,16 @@
     for (const each of entries) { const row = each.target.row; row.visible = each.isIntersecting; if (row.visible) draw(row); }
   });
 
-  function svgBar() {
+  function svgBar(ceiling) {
     const make = (name, attributes) => {
       const made = document.createElementNS("http://www.w3.org/2000/svg", name);
       for (const key in attributes) made.setAttribute(key, attributes[key]);
       return made;
     };
-    const svg = make("svg", { class: "bar", viewBox: "0 0 110 10", preserveAspectRatio: "none", "aria-hidden": "true" });
+    const svg = make("svg", { class: "bar", viewBox: ceiling ? "0 0 110 10" : "0 0 100 10", preserveAspectRatio: "none", "aria-hidden": "true" });
     const fill = make("rect", { height: 10, width: 0, rx: 1 });
-    svg.append(make("rect", { class: "track", width: 110, height: 10, rx: 1 }), fill,
-      make("rect", { class: "tick", x: 99.5, width: 1, height: 10 }));
+    svg.append(make("rect", { class: "track", width: 110, height: 10, rx: 1 }), fill);
+    if (ceiling) svg.append(make("rect", { class: "tick", x: 99.5, width: 1, height: 10 }));
     return [svg, fill];
   }
 
@@ -59,7 +59,7 @@
     worker.append(row.workerName, row.workerSub);
     row.job = element("a"); row.jobSub = element("span", "sub");
     job.append(row.job, row.jobSub);
-    const [svg, fill] = svgBar();
+    const [svg, fill] = svgBar(true);
     row.fill = fill; row.usage = element("span", "small");
     usage.append(svg, row.usage);
     row.chart = element("div"); row.chart.setAttribute("role", "img");
@@ -151,13 +151,19 @@
     return made;
   }
 
+  function advised(problem) {
+    const made = element("div", "", problem.text);
+    made.append(element("span", "sub", problem.advice));
+    return made;
+  }
+
   function showHosts(look) {
     const made = look.hosts.map((host) => {
       const card = element("section", "host"), title = element("h2");
       title.append(element("span", "", host.name || "unknown host"), element("span", "faint small", host.busy + " of " + host.workers + " busy"));
       card.append(title);
       if (host.total_mb) {
-        const [svg, fill] = svgBar(), used = host.total_mb - (host.available_mb || 0), share = used / host.total_mb;
+        const [svg, fill] = svgBar(false), used = host.total_mb - (host.available_mb || 0), share = used / host.total_mb;
         fill.setAttribute("width", (100 * share).toFixed(1));
         fill.setAttribute("class", share >= 0.95 ? "bad" : share >= 0.8 ? "warning" : "accent");
         card.append(svg, element("p", "small", mb(used) + " of " + mb(host.total_mb) + " MB used"));
@@ -213,7 +219,7 @@
     table("#queues", look.queues.length ? look.queues.map((each) => tr([each.name, each.queued, each.started, each.scheduled, each.failed], true))
       : [tr(["No queue has had a job yet.", "", "", "", ""])]);
     document.getElementById("problems").hidden = !look.problems.length;
-    table("#problems tbody", look.problems.map((each) => tr([element("span", "pill " + (each.mark === "problem" ? "bad" : "warning"), each.mark), each.text, each.advice])));
+    table("#problems tbody", look.problems.map((each) => tr([element("span", "pill " + (each.mark === "problem" ? "bad" : "warning"), each.mark), advised(each)])));
     showMinutes();
     said("live, " + new Date(look.at).toLocaleTimeString(), "on");
   }
