@@ -56,7 +56,8 @@
     const worker = cell("th", "rowheader"), job = cell("td", "cell"), usage = cell("td", "cell", "usage"), chart = cell("td", "cell", "chart");
     worker.scope = "row";
     row.workerName = element("span", "", name); row.workerSub = element("span", "sub");
-    worker.append(row.workerName, row.workerSub);
+    row.breaches = element("span", "pill bad");
+    worker.append(row.workerName, " ", row.breaches, row.workerSub);
     row.job = element("a"); row.jobSub = element("span", "sub");
     job.append(row.job, row.jobSub);
     const [svg, fill] = svgBar(true);
@@ -105,6 +106,8 @@
   function showRow(worker) {
     const row = rows.get(worker.name) || makeRow(worker.name), job = worker.job;
     const what = worker.kind === "silent" ? "not heard of" : worker.kind === "rq" ? "rq's own worker: not watched" : "";
+    set(row.breaches, worker.breaches ? worker.breaches + (worker.breaches === 1 ? " breach" : " breaches") : "");
+    row.breaches.hidden = !worker.breaches;
     set(row.workerSub, [worker.host, worker.jobs.toLocaleString("en") + (worker.jobs === 1 ? " job" : " jobs"), what].filter(Boolean).join(" · "));
     row.tr.classList.toggle("silent", worker.kind === "silent");
     if (!job) {
