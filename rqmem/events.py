@@ -11,12 +11,11 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections.abc import Callable
-from dataclasses import field
 from typing import Any, Literal
 
 from rqmem.text import printable
 from rqmem.units import show_mb
-from rqmem.values import dataclass
+from rqmem.values import dataclass, field
 
 Layer = Literal["checkpoint", "watch", "kill", "kernel"]
 """Which layer acted at a breach: the job at a checkpoint, the watcher's signal, its SIGKILL, or the job's cgroup."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from dataclasses import field as field
 from reprlib import recursive_repr
 from typing import TYPE_CHECKING, Any, TypeVar
 

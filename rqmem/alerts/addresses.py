@@ -7,12 +7,11 @@ import logging
 import re
 import stat
 from collections.abc import Iterator
-from dataclasses import field
 from pathlib import Path
 
 from rqmem.config.settings import Config
 from rqmem.errors import ConfigError
-from rqmem.values import dataclass
+from rqmem.values import dataclass, field
 
 _ROUNDS = 50_000  # the name of a group is in Redis, and must not help to guess a password
 _log = logging.getLogger("rqmem.alerts")

@@ -21,7 +21,6 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterable, Mapping
-from dataclasses import field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -30,7 +29,7 @@ from rqmem.config import variables
 from rqmem.config.settings import FIELDS, JOB_SETTINGS, SETTINGS, Config, JobSettings
 from rqmem.errors import ConfigError, UntrustedFile
 from rqmem.text import did_you_mean
-from rqmem.values import dataclass
+from rqmem.values import dataclass, field
 
 if TYPE_CHECKING:
     import configparser

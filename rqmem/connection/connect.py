@@ -16,7 +16,6 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from copy import copy
-from dataclasses import field
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -30,7 +29,7 @@ from redis.sentinel import SentinelConnectionPool
 
 from rqmem.connection import embedded
 from rqmem.errors import ConfigError, RedisUnavailable, RqmemError
-from rqmem.values import dataclass
+from rqmem.values import dataclass, field
 
 MODULE_VARIABLE = "RQ_CONFIG"
 _HOST_NAMES = ("REDIS_HOST", "REDIS_PORT", "REDIS_DB", "REDIS_PASSWORD", "REDIS_SSL")

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Mapping
-from dataclasses import field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from rqmem.errors import ConfigError
-from rqmem.values import dataclass
+from rqmem.values import dataclass, field
 
 if TYPE_CHECKING:
     from flask import Request

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import field
 from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -26,7 +25,7 @@ from rqmem.sources.contract import parts_for
 from rqmem.store import ledger
 from rqmem.store.execution_records import Pending
 from rqmem.store.retrying import until_redis_answers
-from rqmem.values import dataclass
+from rqmem.values import dataclass, field
 
 if TYPE_CHECKING:
     from rqmem.worker.horse.user_code import Horse

@@ -9,7 +9,6 @@ import importlib.util
 import inspect
 import pkgutil
 from collections.abc import Iterator
-from dataclasses import field
 from types import ModuleType
 from typing import Any
 
@@ -20,7 +19,7 @@ from rqmem.job.base import MemoryAwareJob
 from rqmem.job.child_enqueuer import ITEMS
 from rqmem.job.functions import DECLARED
 from rqmem.policy.ceiling import effective_limit_mb
-from rqmem.values import dataclass
+from rqmem.values import dataclass, field
 
 
 @dataclass(frozen=True)

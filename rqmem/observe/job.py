@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import field
 from typing import TypeVar
 
 from rqmem import events
@@ -10,7 +9,7 @@ from rqmem.job.progress import Progress
 from rqmem.store.execution_records import Owner, RunRecord
 from rqmem.store.history.history_records import OK, Grown, LiveJob, Run, Told
 from rqmem.store.history.samples import Sample
-from rqmem.values import dataclass
+from rqmem.values import dataclass, field
 
 E = TypeVar("E", bound=events.Event)
 _ENDED_BADLY = ("failed", "stopped", "canceled")

@@ -6,7 +6,6 @@ No I/O and no clock. Sizes are in MB, times in epoch seconds.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import field
 from typing import Any, Literal, get_args
 
 from rqmem.job.progress import Progress
@@ -15,7 +14,7 @@ from rqmem.observe.vocabulary import encoded, job_type_head, of_tally, percentag
 from rqmem.store.alerts.alert_records import Alert, Open
 from rqmem.store.history.history_records import EndedSplit, HostMemory, Live, LiveJob, Run, Tally, Told, Totals
 from rqmem.store.history.samples import Sample
-from rqmem.values import dataclass
+from rqmem.values import dataclass, field
 
 Kind = Literal["rqmem", "silent", "rq"]
 

@@ -10,7 +10,7 @@ connection it is given. So this module reads RQ's keys, by the names that RQ giv
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import field, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from redis import Redis
@@ -37,7 +37,7 @@ from rqmem.store import execution_reader, keys
 from rqmem.store.history import history_reader
 from rqmem.store.history.history_records import Totals
 from rqmem.store.scripts import of_each
-from rqmem.values import dataclass
+from rqmem.values import dataclass, field
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

@@ -15,10 +15,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import field, replace
+from dataclasses import replace
 
 from rqmem.units import MB
-from rqmem.values import dataclass
+from rqmem.values import dataclass, field
 
 FIRST_RUNS = 1
 """Of a type in a horse; what they leave is no leak."""

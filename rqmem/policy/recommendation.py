@@ -17,13 +17,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import field
 from typing import Literal
 
 from rqmem.policy import chunk_size
 from rqmem.policy.histogram import bucket, percentile, summed, upper_end
 from rqmem.units import MB, show_mb
-from rqmem.values import dataclass
+from rqmem.values import dataclass, field
 
 MARGIN = 1.15
 FRACTION = 0.95

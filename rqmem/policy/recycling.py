@@ -9,11 +9,10 @@ yet, in a horse that is as good as new.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import field
 
 from rqmem.policy.needs import Known
 from rqmem.units import MB, show_mb, to_mb
-from rqmem.values import dataclass
+from rqmem.values import dataclass, field
 
 KEPT_BYTES = 64 * MB
 KEPT_FRACTION = 0.2  # of the ceiling

@@ -5,12 +5,11 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterable
-from dataclasses import field
 from pathlib import Path
 
 from rqmem.profiling import directory as private
 from rqmem.text import printable, timestamp
-from rqmem.values import dataclass
+from rqmem.values import dataclass, field
 
 KEPT = 20
 _NAME = "snapshot-"

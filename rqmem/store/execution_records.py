@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import field, replace
+from dataclasses import replace
 from typing import Any
 
 from rqmem.store import codec
-from rqmem.values import dataclass
+from rqmem.values import dataclass, field
 
 GATHER = 1_000_000
 """The number of ``gather``'s first stage. ``handle`` has lower numbers: its cursors belong to other data."""

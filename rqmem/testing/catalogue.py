@@ -5,10 +5,9 @@ from __future__ import annotations
 import importlib.util
 import inspect
 from collections.abc import Callable
-from dataclasses import field
 from typing import Any, Literal
 
-from rqmem.values import dataclass
+from rqmem.values import dataclass, field
 
 Kwargs = Callable[[int], dict[str, Any]]
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import field
 from typing import Any
 
 from rqmem.events import Event
-from rqmem.values import dataclass
+from rqmem.values import dataclass, field
 
 VERSION = 1
 """The version of everything here and in `rqmem.store.history.samples`."""

@@ -13,12 +13,11 @@ import signal
 import socket
 import time
 from collections.abc import Callable
-from dataclasses import field
 from typing import TYPE_CHECKING, NoReturn
 
 from rqmem.policy.recycling import HorseState
 from rqmem.store import codec
-from rqmem.values import dataclass
+from rqmem.values import dataclass, field
 from rqmem.worker.shared_memory import SharedPage
 
 if TYPE_CHECKING:

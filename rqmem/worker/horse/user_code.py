@@ -17,7 +17,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator
-from dataclasses import field, replace
+from dataclasses import replace
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +29,7 @@ from rqmem.measure.trim import trim
 from rqmem.rq_names import BaseTimeoutException
 from rqmem.store import codec
 from rqmem.units import to_mb
-from rqmem.values import dataclass
+from rqmem.values import dataclass, field
 from rqmem.worker.execution import Event, Instruction
 from rqmem.worker.horse import environment, object_kinds
 from rqmem.worker.horse.source_lines import described, described_line, is_users, line_of_user_code
