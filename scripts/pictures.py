@@ -17,7 +17,7 @@ from pathlib import Path
 
 import click
 
-from scripts import insight
+from scripts import dashboard_pictures, insight
 from scripts.harness import ROOT, own_redis
 
 PICTURES = ROOT / "docs" / "pictures"
@@ -36,6 +36,11 @@ def main(seconds: int) -> None:
         _run([sys.executable, "-m", "scripts.demo"], RQMEM_REDIS_URL=url)
         [breach] = [each for each in _alerts(url) if each["rule"] == "ceiling-exceeded"]
         _picture("inspect", url, "inspect", breach["job_id"])
+    if reason := dashboard_pictures.missing():
+        click.echo(f"the dashboard's pictures stay as they are: {reason}", err=True)
+    else:
+        with own_redis() as url:
+            dashboard_pictures.take(PICTURES, url)
     with own_redis() as url:
         began = time.monotonic()
         with insight.worked(url, lambda rounds: min(1.0, (time.monotonic() - began) / seconds)):
