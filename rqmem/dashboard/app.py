@@ -11,7 +11,7 @@ from flask import Flask, current_app, jsonify, render_template, request
 from redis.exceptions import RedisError
 from werkzeug.exceptions import HTTPException
 
-from rqmem.dashboard import filters, live_views, security
+from rqmem.dashboard import action_views, api_views, filters, live_views, security
 from rqmem.dashboard.blueprint import pages
 from rqmem.dashboard.hub import Hub
 from rqmem.dashboard.state import EXTENSION, State
@@ -39,7 +39,7 @@ def build(connection: Redis, where: str, options: Options) -> Flask:
     filters.add_to(app, _versions())
     for module in PAGES:
         import_module(f"rqmem.dashboard.{module}")
-    for blueprint in (security.blueprint, pages, live_views.blueprint):
+    for blueprint in (security.blueprint, pages, live_views.blueprint, api_views.blueprint, action_views.blueprint):
         app.register_blueprint(blueprint)
     app.context_processor(lambda: {"options": options, "where": where})
     app.register_error_handler(HTTPException, _refused)

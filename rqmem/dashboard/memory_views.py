@@ -9,12 +9,12 @@ from flask import render_template, request
 
 from rqmem.dashboard import csv_table
 from rqmem.dashboard.blueprint import pages
+from rqmem.dashboard.read.types import read_rows
 from rqmem.dashboard.state import state
-from rqmem.dashboard.type_views import read_rows
 from rqmem.dashboard.windows import WINDOWS, chosen
 from rqmem.observe.job_read import read_ended_splits, read_splits
 from rqmem.observe.period import trend
-from rqmem.observe.period_read import read_report
+from rqmem.observe.period_read import read_trends
 from rqmem.observe.snapshot import read_alerts
 from rqmem.policy.alert_rules import LEAK
 from rqmem.store.history import history_reader
@@ -30,7 +30,7 @@ _MOST_ENDED = 50
 def splitting() -> str:
     """Which jobs split, and are they getting done?"""
     connection, now = state().connection, time.time()
-    rows = [row for row in read_rows(connection, chosen("30d"), now) if row.tally.jobs_split]
+    rows = [row for row in read_rows(connection, state().closed, chosen("30d"), now) if row.tally.jobs_split]
     return render_template(
         "splitting.html", running=read_splits(connection, now), ended=read_ended_splits(connection)[:50], rows=rows
     )
@@ -41,7 +41,7 @@ def leaks() -> str:
     """Which job type keeps memory?"""
     connection, now = state().connection, time.time()
     window = chosen(request.args.get("window", ""), "7d")
-    rows = [row for row in read_rows(connection, window, now) if row.tally.leaks]
+    rows = [row for row in read_rows(connection, state().closed, window, now) if row.tally.leaks]
     last = {each.job: each for each in read_alerts(connection) if each.rule == LEAK.name}
     rows.sort(key=lambda row: -(row.tally.leak_mb_per_run or 0))
     return render_template("leaks.html", rows=rows, last=last, window=window, windows=WINDOWS)
@@ -77,7 +77,7 @@ def alerts_csv() -> Response:
 def trends() -> str:
     """Is it getting better or worse?"""
     window, now = chosen(request.args.get("window", ""), "7d"), time.time()
-    report = read_report(state().connection, state().where, now - window.seconds, now)
+    report = read_trends(state().connection, state().closed, state().where, now - window.seconds, now)
     rows = [(each, trend(each, report.period)) for each in report.types]
     steps: dict[float, list[float]] = {}
     for each in report.types:

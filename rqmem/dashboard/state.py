@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import field
 from typing import TYPE_CHECKING, cast
 
 from flask import current_app
 
+from rqmem.observe.closed_periods import ClosedPeriods
 from rqmem.values import dataclass
 
 if TYPE_CHECKING:
@@ -25,6 +27,7 @@ class State:
     where: str
     options: Options
     hub: Hub
+    closed: ClosedPeriods = field(default_factory=ClosedPeriods)
 
 
 def state() -> State:

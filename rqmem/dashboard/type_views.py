@@ -11,58 +11,25 @@ from rqmem.config.settings import Config
 from rqmem.dashboard import csv_table
 from rqmem.dashboard.blueprint import pages
 from rqmem.dashboard.drawing import histogram
+from rqmem.dashboard.read.types import TypeRow, read_rows
 from rqmem.dashboard.state import state
-from rqmem.dashboard.windows import WINDOWS, Window, chosen
+from rqmem.dashboard.windows import WINDOWS, chosen
 from rqmem.observe.advice_to_paste import to_class
 from rqmem.observe.period_read import read_advice
-from rqmem.observe.statistics import Peaks, peaks_in
+from rqmem.observe.statistics import peaks_in
 from rqmem.policy import histogram as histograms
 from rqmem.policy.recommendation import Recommendation
 from rqmem.store.history import history_reader
 from rqmem.store.history.history_records import Tally
-from rqmem.store.keys import DAY_SECONDS, HOUR_SECONDS
-from rqmem.values import dataclass
+from rqmem.store.keys import DAY_SECONDS
 
 if TYPE_CHECKING:
     from flask import Response
     from markupsafe import Markup
-    from redis import Redis
 
 _SORTED_BY = ("runs", "failed", "breaches", "peak", "name")
 _BARS = 32
 _MOST_RUNS = 100
-
-
-@dataclass(frozen=True)
-class TypeRow:
-    """A job type in a window. ``steps``: the 90th percentile of peaks in MB by hour or day, None without a run."""
-
-    job_type: str
-    tally: Tally
-    peaks: Peaks
-    ceiling_mb: float | None
-    steps: list[float | None]
-
-
-def read_rows(connection: Redis, window: Window, now: float) -> list[TypeRow]:
-    """All job types with a run in the window."""
-    history_reader.check_version(connection)
-    seconds = DAY_SECONDS if window.by_day else HOUR_SECONDS
-    since = (now - window.seconds) // seconds * seconds
-    names = [name for name, at in history_reader.types(connection).items() if at >= since]
-    ceilings = history_reader.last_limits(connection, names)
-    found = []
-    for name in names:
-        tallies = dict(history_reader.tallies(connection, name, since, now, by_day=window.by_day))
-        total = Tally()
-        for each in tallies.values():
-            total = total.plus(each)
-        numbers = range(int(since // seconds), int(now // seconds) + 1)
-        by_step = [tallies.get((number + 0.5) * seconds) for number in numbers]
-        steps = [histograms.percentile(each.peaks, 0.9) if each else None for each in by_step]
-        if total.runs:
-            found.append(TypeRow(name, total, peaks_in(total.peaks), ceilings.get(name), steps))
-    return found
 
 
 def sorted_rows(rows: list[TypeRow], by: str) -> list[TypeRow]:
@@ -82,14 +49,16 @@ def types() -> str:
     """What does each job type need?"""
     window, by = chosen(request.args.get("window", "")), request.args.get("sort", "")
     by = by if by in _SORTED_BY else "runs"
-    rows = sorted_rows(read_rows(state().connection, window, time.time()), by)
+    rows = sorted_rows(read_rows(state().connection, state().closed, window, time.time()), by)
     return render_template("types.html", rows=rows, window=window, windows=WINDOWS, by=by)
 
 
 @pages.get("/types.csv")
 def types_csv() -> Response:
     """The same as CSV."""
-    rows = sorted_rows(read_rows(state().connection, chosen(request.args.get("window", "")), time.time()), "name")
+    rows = sorted_rows(
+        read_rows(state().connection, state().closed, chosen(request.args.get("window", "")), time.time()), "name"
+    )
     columns = ["job_type", "runs", "failed", "breaches", "resumes", "splits", "items", "peak_mb_p50", "peak_mb_p90",
                "peak_mb_p99", "peak_mb_max", "ceiling_mb", "peak_per_1000_items_mb"]  # fmt: skip
     return csv_table.answer(

@@ -112,7 +112,7 @@ from rqmem.observe.vocabulary import (
     versioned,
 )
 from rqmem.policy.recommendation import Recommendation, TooLittle
-from rqmem.store.history.history_records import Tally
+from rqmem.store.history.history_records import Grown, Lines, Tally, Told
 from rqmem.text import timestamp_ms
 from rqmem.units import to_mb
 
@@ -175,18 +175,32 @@ def of_job(case: Case) -> dict[str, Any]:
 def of_story(case: Case) -> dict[str, Any]:
     """What ``rqmem inspect --json`` prints."""
     live = case.live
-    grew = [{"at": each.at, "peak_mb": each.peak_mb, "grew": each.grew} for each in case.grown]
+    grew = of_grown(case.grown)
     if live is not None and live.grew:
-        grew.append({"at": None, "peak_mb": live.peak_mb, "grew": live.grew})
+        grew.append(_of_growth(None, live.peak_mb, live.grew))
     return {
         **of_job(case),
         "runs": encoded(case.runs),
-        "events": [{"at": timestamp_ms(told.at), **_of_event(told.event)} for told in case.told],
+        "events": [of_told(told) for told in case.told],
         "events_cut_at": timestamp_ms(case.cut_at),
         "breach_records": [{"summary": each.summary(), **encoded(each)} for each in case.breaches],
-        "grew": [{**encoded({**each, "grew": ()}), "grew": encoded(each["grew"], "grew")} for each in grew],
+        "grew": grew,
         "samples": [encoded({"at": e.at, "usage_mb": e.usage_mb, "ceiling_mb": e.limit_mb}) for e in case.samples],
     }
+
+
+def of_grown(grown: Sequence[Grown]) -> list[dict[str, Any]]:
+    """Where executions grew whose peaks are records of their job type."""
+    return [_of_growth(each.at, each.peak_mb, each.grew) for each in grown]
+
+
+def _of_growth(at: float | None, peak_mb: float, lines: Lines) -> dict[str, Any]:
+    return {**encoded({"at": at, "peak_mb": peak_mb}), "grew": encoded(lines, "grew")}
+
+
+def of_told(told: Told) -> dict[str, Any]:
+    """An event, and when it happened."""
+    return {"at": timestamp_ms(told.at), **_of_event(told.event)}
 
 
 def _of_event(event: Event) -> dict[str, Any]:
@@ -237,10 +251,11 @@ def _of_step(at: float, tally: Tally) -> dict[str, Any]:
 def of_advice(report: AdviceReport) -> dict[str, Any]:
     """What ``rqmem recommend --json`` prints."""
     head = versioned(rqmem_version=report.rqmem_version, at=report.at, redis=report.redis, notes=report.notes)
-    return {**head, "job_types": [_of_advice(each) for each in report.jobs]}
+    return {**head, "job_types": [of_advised(each) for each in report.jobs]}
 
 
-def _of_advice(advice: Advice) -> dict[str, Any]:
+def of_advised(advice: Advice) -> dict[str, Any]:
+    """A job type of it."""
     past, found = advice.past, advice.found
     return {
         **job_type_head(advice.job, advice.ceilings),

@@ -89,12 +89,12 @@ def read_page(connection: Redis, state: State, wanted: Filter = ANY, *, cursor: 
         raise ConfigError(f"limit is {limit}: give a number from 1 to {MOST_ROWS}")
     places = _decoded(cursor)
     rows: list[JobRow] = []
-    looked_at, more = 0, True
-    while more and len(rows) < limit and looked_at < LOOKED_AT:
+    compared, more = 0, True
+    while more and len(rows) < limit and compared < LOOKED_AT:
         entries = lists.after(places, _AT_ONCE if wanted.compares else limit)
         more = bool(entries)
         for entry, row in zip(entries, lists.rows(entries), strict=True):
-            looked_at += 1
+            compared += 1
             places[entry.queue] = entry.place
             if row is not None and wanted.takes(row):
                 rows.append(row)
@@ -102,7 +102,7 @@ def read_page(connection: Redis, state: State, wanted: Filter = ANY, *, cursor: 
                     break
     more = more and bool(lists.after(places, 1))
     total = None if wanted.compares else lists.total
-    return JobPage(state, tuple(rows), total, _encoded(places) if more else "", looked_at if wanted.compares else 0)
+    return JobPage(state, tuple(rows), total, _encoded(places) if more else "", compared if wanted.compares else 0)
 
 
 def each_id(connection: Redis, state: State, wanted: Filter) -> Iterator[str]:
@@ -113,6 +113,15 @@ def each_id(connection: Redis, state: State, wanted: Filter) -> Iterator[str]:
             places[entry.queue] = entry.place
             if row is not None and (not isinstance(row, JobRow) or wanted.takes(row)):
                 yield entry.job_id
+
+
+def count_matching(connection: Redis, state: State, wanted: Filter) -> int:
+    """How many jobs of this state the filter takes; with a type or an error all jobs are read. Raises `ConfigError`."""
+    if wanted.compares:
+        return sum(1 for _ in each_id(connection, state, wanted))
+    lists = _Lists(connection, state, wanted.queue)
+    lists.after({}, 1)
+    return lists.total
 
 
 class _Lists:

@@ -270,7 +270,7 @@ class JobPage:
     Attributes:
         total: of the whole list; with a filter by type or error None, since nobody has counted.
         cursor: asks for the jobs after these; empty: there are none.
-        looked_at: how many jobs were compared with the filter. Where this is all that one answer may look at, ``rows``
+        compared: how many jobs were compared with the filter. Where this is all that one answer may look at, ``rows``
             may be few or none, and ``cursor`` goes on.
     """
 
@@ -278,12 +278,12 @@ class JobPage:
     rows: tuple[JobRow, ...]
     total: int | None
     cursor: str = ""
-    looked_at: int = 0
+    compared: int = 0
 
     def to_json(self) -> dict[str, Any]:
         return versioned(
             state=self.state, jobs=[each.to_json() for each in self.rows], total=self.total, cursor=self.cursor,
-            looked_at=self.looked_at,
+            compared=self.compared,
         )  # fmt: skip
 
 

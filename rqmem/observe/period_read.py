@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from rqmem._version import __version__
 from rqmem.observe.advice import Advice, AdviceReport
-from rqmem.observe.period import Period, Report, ordered, type_report
-from rqmem.observe.statistics import Ceilings
+from rqmem.observe.period import Period, Report, TypeReport, ordered, type_report
+from rqmem.observe.statistics import Ceilings, JobStatistics, peaks_in
 from rqmem.policy.recommendation import recommend
 from rqmem.store.history import history_reader
 from rqmem.store.history.history_records import Tally
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from redis import Redis
+
+    from rqmem.observe.closed_periods import ClosedPeriods
 
 
 def period_of(since: float, now: float, known_since: float | None) -> Period:
@@ -59,6 +61,30 @@ def read_report(
     told = {each.job for each in found}
     quiet = sorted((name for name in names if name not in told), key=lambda name: -types[name])
     return Report(__version__, where, job, period, ordered(found), quiet)
+
+
+def read_trends(connection: Redis, closed: ClosedPeriods, where: str, since: float, now: float) -> Report:
+    """As `read_report`, of all job types, by tallies alone: peaks up to 5 % too high, and quick for a page."""
+    types = history_reader.types(connection)
+    born = [each.since for each in history_reader.totals(connection, types).values() if each.since]
+    known_since = _beginning(min(born), HOUR_SECONDS) if born else None
+    period = period_of(since, now, known_since)
+    by_day, step = period.step_seconds == DAY_SECONDS, period.step_seconds
+    found = closed.read(connection, types, period.since, now, by_day=by_day)
+    begin = period.before_since
+    before = closed.read(connection, types, begin, period.since - 1, by_day=by_day) if begin is not None else {}
+    ceilings = read_ceilings(connection, types, None, now)
+    reports = [
+        TypeReport(
+            JobStatistics(name, "tallies", of.total, peaks_in(of.total.peaks), 0, None, ceilings.get(name, Ceilings())),
+            [(number * step, tally) for number, tally in of.by_number.items()],
+            before[name].total if name in before else None,
+        )
+        for name, of in found.items()
+        if of.by_number
+    ]
+    quiet = sorted((name for name in types if not found[name].by_number), key=lambda name: -types[name])
+    return Report(__version__, where, None, period, ordered(reports), quiet)
 
 
 def read_advice(

@@ -117,7 +117,7 @@ def test_a_filter_that_fits_little_gives_up_soon_and_goes_on(
     for number in range(50):
         fail(connection, "a", f"j{number:02}", number, path="jobs.b.B.run" if number == 3 else "jobs.a.A.run")
     page = read_page(connection, "failed", Filter(job_type="jobs.b.B"))
-    assert page.rows == () and page.cursor and page.looked_at == 20
+    assert page.rows == () and page.cursor and page.compared == 20
     assert [name for each in pages(connection, "failed", Filter(job_type="jobs.b.B")) for name in each] == ["j03"]
 
 

@@ -134,11 +134,11 @@ def tallies(
     hourly = until - since <= HOURS_KEPT * HOUR_SECONDS if by_day is None else not by_day
     period, seconds = ("h", HOUR_SECONDS) if hourly else ("d", DAY_SECONDS)
     numbers = range(int(since // seconds), int(until // seconds) + 1)
-    found = _tallies(connection, [(job_type, period, number) for number in numbers])
+    found = tallies_of(connection, [(job_type, period, number) for number in numbers])
     return [((number + 0.5) * seconds, each) for (_, _, number), each in found.items()]
 
 
-def _tallies(connection: Redis, asked: Sequence[tuple[str, str, int]]) -> dict[tuple[str, str, int], Tally]:
+def tallies_of(connection: Redis, asked: Sequence[tuple[str, str, int]]) -> dict[tuple[str, str, int], Tally]:
     """The tallies that there are, by job type, period and number."""
     answers = of_each(connection, Redis.hgetall, [keys.tally(*each) for each in asked])
     return {each: codec.from_hash(Tally, raw) for each, raw in zip(asked, answers, strict=True) if raw}
@@ -161,7 +161,7 @@ def first_seen(connection: Redis, job_types: Iterable[str], now: float) -> dict[
 def hourly(connection: Redis, job_types: Iterable[str], since: float, until: float) -> dict[tuple[str, int], Tally]:
     """Job type and hour, counted from 1970 -> its tally, without the hours that have no run. One round trip."""
     hours = range(int(since // HOUR_SECONDS), int(until // HOUR_SECONDS) + 1)
-    found = _tallies(connection, [(name, "h", hour) for name in job_types for hour in hours])
+    found = tallies_of(connection, [(name, "h", hour) for name in job_types for hour in hours])
     return {(name, hour): each for (name, _, hour), each in found.items()}
 
 

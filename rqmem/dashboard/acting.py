@@ -1,0 +1,100 @@
+"""What people do by the dashboard: retry, cancel, pause, resume; and the record of it. Knows nothing of Flask.
+
+Promises: each action leaves an entry in `rqmem.store.actions`, also one that is cut short: what concerns many jobs is
+noted before it begins and when it is done.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from rqmem.errors import RqmemError
+from rqmem.job import tree
+from rqmem.observe.job_lists import Filter, count_matching, each_id
+from rqmem.store import actions, pausing
+from rqmem.text import counted
+from rqmem.values import dataclass
+
+if TYPE_CHECKING:
+    from redis import Redis
+
+MOST_AT_ONCE = 2000
+"""Jobs that one request retries: some ten seconds."""
+
+
+class CountHasGrown(RqmemError):
+    """More jobs match than the person has confirmed."""
+
+
+@dataclass(frozen=True)
+class Done:
+    """``text``: what was done, in one line; ``count``: to how many jobs."""
+
+    text: str
+    count: int = 1
+
+
+@dataclass(frozen=True)
+class Actor:
+    """Somebody who acts on a Redis. ``who``, ``surface``: as in `rqmem.store.actions.Action`."""
+
+    connection: Redis
+    who: str
+    surface: actions.Surface = "dashboard"
+
+    def retry(self, job_id: str) -> Done:
+        """Run a failed job once more; of one that has split, its children that failed. Raises `RqmemError`."""
+        children = tree.retry(self.connection, job_id)
+        more = f", for {counted(children, 'job')} that failed" if children else ""
+        return self._note("retry", Done(f"job {job_id} is queued again{more}"), job_id=job_id)
+
+    def cancel(self, job_id: str) -> Done:
+        """Cancel what is left of a job and of the children it has split into. Raises `RqmemError`."""
+        done = tree.cancel(self.connection, job_id)
+        text = f"job {job_id}: {counted(done.taken_back, 'job')} cancelled, {done.stopped} running told to stop"
+        return self._note("cancel", Done(text, done.taken_back + done.stopped), job_id=job_id)
+
+    def retry_matching(self, wanted: Filter, expected: int) -> Done:
+        """Run the failed jobs that match once more, the newest first, `MOST_AT_ONCE` at most.
+
+        Raises:
+            CountHasGrown: more match than ``expected``, which a person has seen and confirmed.
+        """
+        there = count_matching(self.connection, "failed", wanted)
+        if there > expected:
+            raise CountHasGrown(
+                f"{counted(there, 'job')} match by now, and {expected:,} were confirmed: nothing was retried"
+            )
+        about = {"queue": wanted.queue, "job_type": wanted.job_type, "error": wanted.error}
+        self._note("retry by filter", Done(f"begins: {counted(there, 'failed job')} match", there), **about)
+        ids = [
+            job_id for job_id, _ in zip(each_id(self.connection, "failed", wanted), range(MOST_AT_ONCE), strict=False)
+        ]
+        retried = 0
+        for job_id in ids:
+            with suppress(RqmemError):  # somebody else retried it, or RQ has forgotten it
+                tree.retry(self.connection, job_id)
+                retried += 1
+        left = there - len(ids)
+        text = f"{counted(retried, 'failed job')} of {there:,} queued again"
+        text += f"; {left:,} are left: retry them too" if left > 0 else ""
+        return self._note("retry by filter", Done(text, retried), **about)
+
+    def pause(self, queue: str) -> Done:
+        """Let rqmem's workers take no more jobs from a queue."""
+        text = f"queue {queue} is paused: workers of rqmem take no job from it; a stock 'rq worker' does not know of it"
+        if not pausing.pause(self.connection, queue):
+            return Done(f"queue {queue} is paused already", 0)
+        return self._note("pause", Done(text), queue=queue)
+
+    def resume(self, queue: str) -> Done:
+        """Let them take jobs from it again."""
+        if not pausing.resume(self.connection, queue):
+            return Done(f"queue {queue} is not paused", 0)
+        return self._note("resume", Done(f"queue {queue} goes on"), queue=queue)
+
+    def _note(self, what: actions.What, done: Done, **about: Any) -> Done:
+        action = actions.Action(what, self.who, self.surface, count=done.count, text=done.text, **about)
+        actions.note(self.connection, action)
+        return done

@@ -1,0 +1,143 @@
+"""Actions as pages: each shows what would be done and asks first; a form with its token does it.
+
+Who may act, and the token, is asked in `rqmem.dashboard.security`, before any view.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from flask import Blueprint, abort, current_app, flash, redirect, render_template, request, url_for
+
+from rqmem.dashboard.acting import MOST_AT_ONCE, Actor, CountHasGrown
+from rqmem.dashboard.state import state
+from rqmem.errors import RqmemError
+from rqmem.observe.find import find
+from rqmem.observe.job_lists import Filter, count_matching
+from rqmem.text import counted
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from flask.typing import ResponseReturnValue
+
+    from rqmem.dashboard.acting import Done
+
+blueprint = Blueprint("actions", __name__)
+_METHODS = ("GET", "POST")
+
+
+@blueprint.route("/jobs/<path:job_id>/retry", methods=_METHODS)
+def retry(job_id: str) -> ResponseReturnValue:
+    """Run a failed job once more."""
+    found = find(state().connection, job_id)
+    back = url_for("pages.job", job_id=found)
+    if request.method == "GET":
+        text = "It goes on where it stopped. Of a job that has split, only the children that failed run again."
+        return _ask(f"Retry job {found}?", text, "Retry", back)
+    return _done(back, lambda: actor().retry(found))
+
+
+@blueprint.route("/jobs/<path:job_id>/cancel", methods=_METHODS)
+def cancel(job_id: str) -> ResponseReturnValue:
+    """Cancel a job and all its children."""
+    found = find(state().connection, job_id)
+    back = url_for("pages.job", job_id=found)
+    if request.method == "GET":
+        text = "What waits is taken back, what runs is told to stop; what has ended stays. Its children go with it."
+        return _ask(f"Cancel job {found}?", text, "Cancel the job", back, danger=True)
+    return _done(back, lambda: actor().cancel(found))
+
+
+@blueprint.route("/jobs/retry", methods=_METHODS)
+def retry_matching() -> ResponseReturnValue:
+    """Run all failed jobs once more that match the filter, whose count is confirmed."""
+    wanted, back = filter_of(request.values), _list_of_failed()
+    if request.method == "GET":
+        count = count_matching(state().connection, "failed", wanted)
+        text = "The newest first. Each goes on where it stopped."
+        if count > MOST_AT_ONCE:
+            text += f" One press retries {MOST_AT_ONCE:,} of them."
+        shown = [(name, value) for name, value in vars(wanted).items() if value]
+        hidden = {"queue": wanted.queue, "type": wanted.job_type, "error": wanted.error, "expected": str(count)}
+        button = f"Retry {counted(count, 'job')}" if count else ""
+        return _ask(f"Retry {counted(count, 'failed job')}?", text, button, back, hidden=hidden, shown=shown)
+    try:
+        return _done(back, lambda: actor().retry_matching(wanted, expected_of(request.form.get("expected", ""))))
+    except CountHasGrown as error:
+        abort(409, str(error))
+
+
+@blueprint.route("/queues/<path:queue>/pause", methods=_METHODS)
+def pause(queue: str) -> ResponseReturnValue:
+    """Let rqmem's workers take no more jobs from a queue."""
+    back = url_for("pages.queues")
+    if request.method == "GET":
+        text = "Jobs that run go on, and jobs can be enqueued. A stock rq worker does not know of it."
+        return _ask(f"Pause queue {queue}?", text, "Pause the queue", back)
+    return _done(back, lambda: actor().pause(queue))
+
+
+@blueprint.route("/queues/<path:queue>/resume", methods=_METHODS)
+def resume(queue: str) -> ResponseReturnValue:
+    """Let them take jobs from it again."""
+    back = url_for("pages.queues")
+    if request.method == "GET":
+        return _ask(f"Let queue {queue} go on?", "Workers take jobs from it again.", "Resume the queue", back)
+    return _done(back, lambda: actor().resume(queue))
+
+
+def actor() -> Actor:
+    """Who sends this request: the user that the program around us names, else the address."""
+    who = request.environ.get("REMOTE_USER") or f"somebody at {request.remote_addr or 'an unknown address'}"
+    surface = "api" if request.path.startswith("/api/") else "dashboard"
+    return Actor(state().connection, str(who)[:200], surface)  # type: ignore[arg-type]
+
+
+def filter_of(values: object) -> Filter:
+    """The filter in these values of a form or a URL: ``queue``, ``type``, ``error``."""
+    get = values.get  # type: ignore[attr-defined]
+    return Filter(get("queue", ""), get("type", ""), get("error", ""))
+
+
+def expected_of(text: str) -> int:
+    """The confirmed count; without one, 400."""
+    if not text.isdecimal():
+        abort(400, "Give the count that you saw as 'expected': nothing was retried.")
+    return int(text)
+
+
+def _list_of_failed() -> str:
+    asked: dict[str, Any] = {
+        name: request.values[name] for name in ("queue", "type", "error") if request.values.get(name)
+    }
+    if "pages.jobs" not in current_app.view_functions:
+        return url_for("pages.overview")
+    return url_for("pages.jobs", state="failed", **asked)
+
+
+def _ask(
+    title: str,
+    text: str,
+    button: str,
+    back: str,
+    *,
+    danger: bool = False,
+    hidden: dict[str, str] | None = None,
+    shown: list[tuple[str, str]] | None = None,
+) -> str:
+    return render_template(
+        "confirm.html", title=title, text=text, button=button, back=back, danger=danger, hidden=hidden or {},
+        shown=shown or [],
+    )  # fmt: skip
+
+
+def _done(back: str, action: Callable[[], Done]) -> ResponseReturnValue:
+    """Do it, and show the page that it was asked from, with what was done or why not."""
+    try:
+        flash(action().text, "good")
+    except CountHasGrown:
+        raise
+    except RqmemError as error:
+        flash(str(error), "bad")
+    return redirect(back, 303)

@@ -1,0 +1,287 @@
+"""``/api/v1``: what the pages show, as JSON in the one vocabulary, and the actions. docs/dashboard-api.md describes it.
+
+Bodies are those of the commands where there is one for it. Tables are also CSV: the same address with ``.csv``. Errors
+are ``{"error", "hint"}``. Who may do what is asked in `rqmem.dashboard.security`, before any view.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any, cast
+
+from flask import Blueprint, Response, abort, jsonify, request
+
+from rqmem.config.parsers import moment
+from rqmem.config.settings import Config
+from rqmem.dashboard import csv_table
+from rqmem.dashboard.acting import CountHasGrown
+from rqmem.dashboard.action_views import actor, expected_of, filter_of
+from rqmem.dashboard.read.types import begin_of, read_rows
+from rqmem.dashboard.state import state
+from rqmem.dashboard.windows import WINDOWS, Window
+from rqmem.errors import ConfigError, UnknownName
+from rqmem.observe import as_json
+from rqmem.observe.find import is_known, search
+from rqmem.observe.job_lists import MOST_ROWS, read_page
+from rqmem.observe.job_read import read_case, read_ended_splits, read_splits
+from rqmem.observe.period_read import read_advice, read_trends
+from rqmem.observe.problems import problems
+from rqmem.observe.snapshot import read_alerts, read_snapshot, read_status
+from rqmem.observe.vocabulary import encoded, versioned
+from rqmem.store import actions
+from rqmem.store.history import history_reader
+from rqmem.store.keys import DAY_SECONDS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from flask.typing import ResponseReturnValue
+
+    from rqmem.dashboard.acting import Done
+    from rqmem.observe.model import State
+
+blueprint = Blueprint("api", __name__, url_prefix="/api/v1")
+
+_CALL = "(hidden)"
+_TABLES: dict[str, Callable[[], dict[str, Any]]] = {}
+"""Name of a table -> what answers it; the list in the answer has the same name, or that of `_LISTS`."""
+_LISTS = {"types": "job_types", "leaks": "job_types", "splitting": "ended"}
+
+
+def _table(name: str) -> Callable[[Callable[[], dict[str, Any]]], Callable[[], dict[str, Any]]]:
+    """A view that answers JSON under ``/name`` and its list as CSV under ``/name.csv``."""
+
+    def register(view: Callable[[], dict[str, Any]]) -> Callable[[], dict[str, Any]]:
+        _TABLES[name] = view
+        blueprint.add_url_rule(f"/{name}", name, lambda: jsonify(view()))
+        blueprint.add_url_rule(f"/{name}.csv", f"{name}_csv", lambda: _as_csv(name, view()[_LISTS.get(name, name)]))
+        return view
+
+    return register
+
+
+@blueprint.get("/overview")
+def overview() -> ResponseReturnValue:
+    """As ``rqmem status --json``."""
+    snapshot = read_status(state().connection, state().where, time.time())
+    return jsonify(as_json.of_snapshot(snapshot, problems(snapshot)))
+
+
+@_table("workers")
+def workers() -> dict[str, Any]:
+    """As ``workers`` of ``rqmem status``."""
+    snapshot = read_snapshot(state().connection, time.time())
+    return {**versioned(at=snapshot.at), "workers": [each.to_json() for each in snapshot.workers]}
+
+
+@_table("hosts")
+def hosts() -> dict[str, Any]:
+    """As ``hosts`` of ``rqmem status``."""
+    snapshot = read_snapshot(state().connection, time.time())
+    return {**versioned(at=snapshot.at), "hosts": [each.to_json() for each in snapshot.hosts]}
+
+
+@_table("queues")
+def queues() -> dict[str, Any]:
+    """As ``queues`` of ``rqmem status``."""
+    snapshot = read_snapshot(state().connection, time.time())
+    return {**versioned(at=snapshot.at), "queues": [each.to_json() for each in snapshot.queues]}
+
+
+@_table("types")
+def types() -> dict[str, Any]:
+    """Job types with a run in ``window``, the busiest first."""
+    window, now = _window("24h"), time.time()
+    rows = read_rows(state().connection, state().closed, window, now)
+    rows.sort(key=lambda row: (-row.tally.runs, row.job_type))
+    return {**_within(window, now), "job_types": [row.to_json() for row in rows]}
+
+
+@blueprint.get("/types/<path:job_type>")
+def one_type(job_type: str) -> ResponseReturnValue:
+    """A job type: its month by the day, its last runs, where it grew, what is recommended."""
+    connection, now = state().connection, time.time()
+    history_reader.check_version(connection)
+    if job_type not in history_reader.types(connection):
+        raise UnknownName(f"the journal knows no job type {job_type!r}")
+    window = next(each for each in WINDOWS if each.seconds == 30 * DAY_SECONDS)
+    rows = read_rows(connection, state().closed, window, now)
+    row = next((each for each in rows if each.job_type == job_type), None)
+    advice = next(iter(read_advice(connection, state().where, Config.warning_threshold, now, job_type).jobs), None)
+    leak = history_reader.last_leaks(connection, [job_type]).get(job_type)
+    return jsonify(
+        {
+            **_within(window, now),
+            "job_type": row.to_json() if row is not None else None,
+            "advice": as_json.of_advised(advice) if advice is not None else None,
+            "runs": encoded(history_reader.runs(connection, job_type)[: _limit(100)]),
+            "grew": as_json.of_grown(history_reader.grown(connection, job_type, now)),
+            "last_leak": as_json.of_told(leak) if leak is not None else None,
+        }
+    )
+
+
+@_table("jobs")
+def jobs() -> dict[str, Any]:
+    """A page of the jobs in one ``state``."""
+    name = cast("State", request.args.get("state", "failed"))
+    cursor = request.args.get("cursor", "")
+    page = read_page(state().connection, name, filter_of(request.args), cursor=cursor, limit=_limit(20))
+    shown = page.to_json()
+    if state().options.hide_arguments:
+        shown["jobs"] = [{**each, "call": _CALL} for each in shown["jobs"]]
+    return shown
+
+
+@blueprint.get("/jobs/<path:job_id>")
+def job(job_id: str) -> ResponseReturnValue:
+    """As ``rqmem inspect --json``, by the whole id."""
+    connection = state().connection
+    if not is_known(connection, job_id):
+        raise UnknownName(f"no job {job_id!r}: neither RQ nor the journal knows it; /api/v1/search finds beginnings")
+    case = read_case(connection, job_id, time.time())
+    shown = as_json.of_story(case)
+    return jsonify({**shown, "call": _CALL} if state().options.hide_arguments else shown)
+
+
+@_table("splitting")
+def splitting() -> dict[str, Any]:
+    """Jobs that wait for their children, and the last ones whose children have all ended."""
+    connection, now = state().connection, time.time()
+    running = [each.to_json() for each in read_splits(connection, now)]
+    ended = [each.to_json() for each in read_ended_splits(connection)[: _limit(MOST_ROWS)]]
+    return {**versioned(at=now), "running": running, "ended": ended}
+
+
+@_table("leaks")
+def leaks() -> dict[str, Any]:
+    """Job types in which a leak was found in ``window``, the largest first."""
+    window, now = _window("7d"), time.time()
+    rows = [row for row in read_rows(state().connection, state().closed, window, now) if row.tally.leaks]
+    rows.sort(key=lambda row: -(row.tally.leak_mb_per_run or 0))
+    found = [{**row.to_json(), "last_leak": as_json.of_told(row.leak) if row.leak else None} for row in rows]
+    return {**_within(window, now), "job_types": found}
+
+
+@_table("alerts")
+def alerts() -> dict[str, Any]:
+    """As ``rqmem alerts --json``, the newest first; with ``cursor`` those before that id."""
+    history_reader.check_version(state().connection)
+    since, before = request.args.get("since", ""), request.args.get("cursor", "")
+    after = moment(since, "since", time.time()) if since else 0.0
+    known = [each for each in reversed(read_alerts(state().connection)) if each.at >= after or each.open]
+    older = [each for each in known if not before or _order(each.id) < _order(before)]
+    found = older[: _limit(100)]
+    cursor = found[-1].id if len(older) > len(found) else ""
+    return {**versioned(at=time.time()), "alerts": [each.to_json() for each in found], "cursor": cursor}
+
+
+@blueprint.get("/trends")
+def trends() -> ResponseReturnValue:
+    """As ``rqmem report --json``, of ``window`` and the time before it."""
+    now = time.time()
+    since = now - _window("7d").seconds
+    return jsonify(as_json.of_report(read_trends(state().connection, state().closed, state().where, since, now)))
+
+
+@_table("actions")
+def acted() -> dict[str, Any]:
+    """What people did, the newest first."""
+    found = actions.read(state().connection, _limit(100), request.args.get("job_id", ""))
+    return {**versioned(at=time.time()), "actions": encoded(found)}
+
+
+@blueprint.get("/search")
+def find() -> ResponseReturnValue:
+    """Ids that begin with ``q``, and job types that have it in their path."""
+    history_reader.check_version(state().connection)
+    return jsonify(search(state().connection, request.args.get("q", ""), _limit(20)).to_json())
+
+
+# Actions
+
+
+@blueprint.post("/jobs/<path:job_id>/retry")
+def retry(job_id: str) -> ResponseReturnValue:
+    """As ``rqmem retry``."""
+    return _done(lambda: actor().retry(job_id))
+
+
+@blueprint.post("/jobs/<path:job_id>/cancel")
+def cancel(job_id: str) -> ResponseReturnValue:
+    """As ``rqmem cancel``."""
+    return _done(lambda: actor().cancel(job_id))
+
+
+@blueprint.post("/jobs/retry")
+def retry_matching() -> ResponseReturnValue:
+    """Retry the failed jobs that match ``queue``, ``type`` and ``error``; 409 where more than ``expected`` do."""
+    given = request.get_json(silent=True) or request.form
+    if not isinstance(given, dict):
+        abort(400, "Send an object with queue, type, error and expected.")
+    texts = {name: str(value) for name, value in given.items() if value is not None}
+    return _done(lambda: actor().retry_matching(filter_of(texts), expected_of(texts.get("expected", ""))))
+
+
+@blueprint.post("/queues/<path:queue>/pause")
+def pause(queue: str) -> ResponseReturnValue:
+    """As ``rqmem pause``."""
+    return _done(lambda: actor().pause(queue))
+
+
+@blueprint.post("/queues/<path:queue>/resume")
+def resume(queue: str) -> ResponseReturnValue:
+    """As ``rqmem resume``."""
+    return _done(lambda: actor().resume(queue))
+
+
+def _done(action: Callable[[], Done]) -> ResponseReturnValue:
+    try:
+        done = action()
+    except CountHasGrown as error:
+        abort(409, str(error))
+    return jsonify(versioned(text=done.text, count=done.count))
+
+
+def _limit(otherwise: int) -> int:
+    text = request.args.get("limit", str(otherwise))
+    if not text.isdecimal() or not 1 <= int(text) <= MOST_ROWS:
+        raise ConfigError(f"limit is {text!r}: give a number from 1 to {MOST_ROWS}")
+    return int(text)
+
+
+def _window(otherwise: str) -> Window:
+    name = request.args.get("window", otherwise)
+    known = {each.name: each for each in WINDOWS}
+    if name not in known:
+        raise ConfigError(f"window is {name!r}: give one of {', '.join(known)}")
+    return known[name]
+
+
+def _within(window: Window, now: float) -> dict[str, Any]:
+    return versioned(at=now, window=window.name, since=begin_of(window, now))
+
+
+def _order(entry_id: str) -> tuple[int, int]:
+    """Of the id of an entry of a stream; of any other text, the first of all."""
+    at, _, number = entry_id.partition("-")
+    return (int(at), int(number)) if at.isdecimal() and number.isdecimal() else (0, 0)
+
+
+def _as_csv(name: str, rows: list[dict[str, Any]]) -> Response:
+    """The rows as a file; values within values get names with dots, lists are joined."""
+    flat = [dict(_flat(row)) for row in rows]
+    columns = list(dict.fromkeys(column for row in flat for column in row if column != "version"))
+    return csv_table.answer(name, columns, [[row.get(column) for column in columns] for row in flat])
+
+
+def _flat(value: dict[str, Any], above: str = "") -> list[tuple[str, Any]]:
+    found: list[tuple[str, Any]] = []
+    for name, each in value.items():
+        if isinstance(each, dict):
+            found += _flat(each, f"{above}{name}.")
+        elif not isinstance(each, list):
+            found.append((f"{above}{name}", each))
+        elif all(isinstance(part, str) for part in each):
+            found.append((f"{above}{name}", " ".join(each)))
+    return found

@@ -1,0 +1,98 @@
+"""Job types in a window of time: what they needed, hour by hour or day by day. Reads; knows nothing of Flask."""
+
+from __future__ import annotations
+
+from dataclasses import field
+from typing import TYPE_CHECKING, Any
+
+from rqmem.observe.statistics import Ceilings, Peaks, peaks_in
+from rqmem.observe.vocabulary import encoded, job_type_head, of_tally
+from rqmem.policy import histogram
+from rqmem.store.history import history_reader
+from rqmem.store.history.history_records import Tally, Told
+from rqmem.store.keys import DAY_SECONDS, HOUR_SECONDS
+from rqmem.text import timestamp_ms
+from rqmem.values import dataclass
+
+if TYPE_CHECKING:
+    from redis import Redis
+
+    from rqmem.dashboard.windows import Window
+    from rqmem.observe.closed_periods import ClosedPeriods
+
+
+@dataclass(frozen=True)
+class Step:
+    """An hour or a day. ``at``: its beginning, epoch seconds; ``p90_mb``: nine of ten peaks stay within."""
+
+    at: float
+    runs: float
+    failed: float
+    breached: float
+    items: float
+    p90_mb: float | None
+
+    def to_json(self) -> dict[str, Any]:
+        """As ``steps`` of ``rqmem report``, with less of each."""
+        return {
+            "at": timestamp_ms(self.at),
+            "runs": round(self.runs),
+            "failed": round(self.failed),
+            "items": round(self.items),
+            "breaches": {"total": round(self.breached)},
+            "peak_mb": encoded({"p90": self.p90_mb}, "peak_mb"),
+        }
+
+
+@dataclass(frozen=True)
+class TypeRow:
+    """A job type in a window.
+
+    Attributes:
+        steps: the 90th percentile of peaks in MB by hour or day, None without a run.
+        by_step: the same with its counts, without those that have no run.
+        leak: the last `rqmem.events.LeakFound` in it within a month.
+    """
+
+    job_type: str
+    tally: Tally
+    peaks: Peaks
+    ceiling_mb: float | None
+    steps: list[float | None]
+    by_step: list[Step] = field(default_factory=list)
+    leak: Told | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """As ``job_types`` of ``rqmem report``."""
+        head = job_type_head(self.job_type, Ceilings(self.ceiling_mb))
+        return {**head, **of_tally(self.tally, self.peaks), "steps": [each.to_json() for each in self.by_step]}
+
+
+def begin_of(window: Window, now: float) -> float:
+    """The hour or day that it begins with, in epoch seconds."""
+    seconds = DAY_SECONDS if window.by_day else HOUR_SECONDS
+    return (now - window.seconds) // seconds * seconds
+
+
+def read_rows(connection: Redis, closed: ClosedPeriods, window: Window, now: float) -> list[TypeRow]:
+    """All job types with a run in the window."""
+    history_reader.check_version(connection)
+    seconds = DAY_SECONDS if window.by_day else HOUR_SECONDS
+    since = begin_of(window, now)
+    names = [name for name, at in history_reader.types(connection).items() if at >= since]
+    ceilings, leaks = history_reader.last_limits(connection, names), history_reader.last_leaks(connection, names)
+    numbers = range(int(since // seconds), int(now // seconds) + 1)
+    found = []
+    for name, of in closed.read(connection, names, since, now, by_day=window.by_day).items():
+        if of.total.runs:
+            by_step = [_step(number * seconds, tally) for number, tally in of.by_number.items()]
+            p90_mb = {each.at: each.p90_mb for each in by_step}
+            steps = [p90_mb.get(number * seconds) for number in numbers]
+            row = TypeRow(name, of.total, peaks_in(of.total.peaks), ceilings.get(name), steps, by_step, leaks.get(name))
+            found.append(row)
+    return found
+
+
+def _step(at: float, tally: Tally) -> Step:
+    p90_mb = histogram.percentile(tally.peaks, 0.9)
+    return Step(at, tally.runs, tally.failed, tally.breached, tally.items, p90_mb)
