@@ -107,7 +107,7 @@ def _redis(url: str | None) -> NamedRedis:
 def _rows(modules: tuple[str, ...], loaded: Settings, url: str | None) -> tuple[list[JobRow], str]:
     """The job types of the modules, or those that the journal knows; and those of the config file. By path.
 
-    And why nothing is recommended, where the journal cannot be read: the table is of use all the same.
+    Also why nothing is recommended, if the journal cannot be read: the rest of the table is still useful.
 
     Raises `ConfigError`, also where there are none.
     """

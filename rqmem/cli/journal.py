@@ -102,7 +102,7 @@ def _check_type(connection: Redis, job_type: str) -> None:
 
 
 def _version_note(connection: Redis) -> str:
-    """Whose the journal is, where it is not ours: its size can be told all the same."""
+    """Which version wrote the journal, if it is another one; its size can be read anyway."""
     try:
         history_reader.check_version(connection)
     except JournalVersionError as error:

@@ -100,7 +100,7 @@ def monitor(ctx: click.Context, /, url: str | None, queues: tuple[str, ...], **o
 
 
 def _check_queues(connection: Redis, names: tuple[str, ...]) -> None:
-    """Refuse what nobody knows: a misspelt name would be an hour of nothing."""
+    """Refuse an unknown queue: with a misspelt name the monitor would see nothing for an hour."""
     known = known_queues(connection) if names else set()
     for name in names:
         if name not in known:
@@ -144,7 +144,7 @@ def _finish(report: Recording, file: Output | None, *, as_json: bool) -> None:
 
 
 def _print(*lines: str, err: bool = False) -> None:
-    """To stdout, or stderr. If nobody reads that any more, nothing is printed, also no error at the exit."""
+    """To stdout, or stderr. If that is closed, nothing is printed, and there is no error at the exit."""
     try:
         show(*lines, err=err)
     except OSError:

@@ -41,9 +41,9 @@ _SUFFIXES = {".json": "json", ".html": "html", ".htm": "html"}
 def report(since: str, job: str | None, form: str | None, as_json: bool, output: str | None, url: str | None) -> None:
     """Report on job types: runs, failures, breaches, peaks, trends.
 
-    By the journal, which counts by the hour for two days and by the day for 30,
-    so a report begins with an hour or a day; trends compare with as long a time
-    before. A job type whose code is gone is reported all the same.
+    The journal counts by the hour for two days and by the day for 30, so a
+    report begins with an hour or a day. Trends compare with an equally long
+    time before. Job types whose code is gone are reported too.
 
     HTML is one file with plots that needs no network (pip install
     'rqmem[report]'). The names in the JSON are explained in

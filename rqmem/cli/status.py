@@ -74,8 +74,8 @@ def status(
       [rqmem, status, --worker, $(POD_NAME), --quiet]}, periodSeconds: 30,
       timeoutSeconds: 10, failureThreshold: 10}
 
-    Without Redis nobody hears of any worker, and workers sit that out: have
-    the probe fail later than that (failureThreshold times periodSeconds).
+    Without Redis no worker is heard of, and workers wait for it. So let the
+    probe fail later than that (failureThreshold times periodSeconds).
 
     The names in --json are explained in rqmem/observe/as_json.py.
     """

@@ -38,7 +38,7 @@ def until_ended(job: Job, seconds: float) -> End:
         except InvalidJobOperation:
             if job.result_ttl == 0:  # what finishes so is deleted with its result
                 return End("finished", None, "", round(waited, 3))
-            return End("gone", None, "somebody deleted it, or its --ttl was over", round(waited, 3))
+            return End("gone", None, "it was deleted, or its --ttl was over", round(waited, 3))
         except (ConnectionError, TimeoutError):
             pass  # it may be back in time
         if waited >= seconds:

@@ -25,7 +25,7 @@ def _kernel(facts: Machine) -> Finding:
         return Finding("Machine", "system", "problem", name, unsupported(facts.platform, True, True, True))
     text = f"Linux {facts.kernel}"
     if _version(facts.kernel) < (5, 4):
-        advice = "rqmem is made for 5.4 and later; where the lines below are ok it works all the same"
+        advice = "rqmem is made for 5.4 and later; if the lines below are ok, it works here too"
         return Finding("Machine", "kernel", "note", text, advice)
     return Finding("Machine", "kernel", "ok", text)
 
@@ -167,7 +167,7 @@ def _watcher(facts: KernelLayer) -> Finding:
 
 def _cgroup(facts: KernelLayer, config: Config) -> Finding:
     if facts.words and config.cgroup == "off":
-        text = f"RQMEM_CGROUP=off; one could be had: {facts.words}"
+        text = f"RQMEM_CGROUP=off; one is available: {facts.words}"
         return Finding("Kernel layer", "cgroup", "note", text, "without it, RQMEM_CGROUP=auto, each horse gets one")
     if facts.words:
         return Finding("Kernel layer", "cgroup", "ok", facts.words)
@@ -180,7 +180,7 @@ def _cgroup(facts: KernelLayer, config: Config) -> Finding:
 
 def _how_to_get_one(facts: KernelLayer) -> str:
     if facts.surroundings == "kubernetes":
-        return "usually not to be had in Kubernetes, where the container's own limit is the backstop"
+        return "usually not available in Kubernetes, where the container's own limit is the backstop"
     if facts.surroundings == "container":
         return "run the container with --cgroupns=private and /sys/fs/cgroup mounted writable"
     if not facts.version:

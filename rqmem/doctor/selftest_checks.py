@@ -15,7 +15,7 @@ _WHO = {"checkpoint": "its checkpoint", "watch": "the watcher", "kill": "a kill"
 def check_self_test(facts: SelfTest | NotTested) -> list[Finding]:
     """How accurately a ceiling is kept here, and whether honest jobs are let be."""
     if isinstance(facts, NotTested):
-        advice = "run it where it can be; until then nobody knows how accurately ceilings are kept here"
+        advice = "run it where it is possible; until then it is not known how accurately ceilings are kept here"
         return [Finding("Self-test", "skipped", "note", facts.why, advice)]
     open_still = [each.status for each in _all(facts) if each.status in ("queued", "started")]
     if open_still:

@@ -87,7 +87,7 @@ class Case:
 
     @property
     def job(self) -> str:
-        """Its job type; empty where nobody says."""
+        """Its job type; empty if it is not known."""
         named = [self.live.job if self.live else "", self.record.job]
         named += [told.event.job for told in self.told[:1]]
         named += [run.job for run in self.runs[:1]] + [breach.job for breach in self.breaches[:1]]

@@ -88,13 +88,13 @@ def _queues(snapshot: Snapshot) -> Iterator[Problem]:
             text = f"{_wait(queue.queued)} in queue {queue.name!r}: {who} busy"
             yield Problem("note", "busy-queue", text, f"another worker would help: {_start(queue.name)}")
         if queue.due and not queue.scheduler:
-            text = f"jobs scheduled for queue {queue.name!r} are due ({queue.due:,}), and nobody moves them there"
+            text = f"jobs scheduled for queue {queue.name!r} are due ({queue.due:,}), and no worker moves them there"
             yield Problem("problem", "no-scheduler", text, f"{_start(queue.name)} --with-scheduler")
 
 
 def _redis(snapshot: Snapshot) -> Iterator[Problem]:
     if snapshot.refuses:
-        text = f"Redis refuses writes ({snapshot.refuses}): workers wait, and nobody hears of them"
+        text = f"Redis refuses writes ({snapshot.refuses}): workers wait, and their heartbeats are not written"
         yield Problem("problem", "redis-refuses", text, "mend Redis: they go on by themselves, and nothing is lost")
     memory = snapshot.memory
     if memory is None or not memory.max_bytes:

@@ -103,7 +103,8 @@ LEAKING = JobType(
         (
             {"queues": [Queue("mail", 0, scheduled=4, due=2)]},
             "no-scheduler",
-            "problem: jobs scheduled for queue 'mail' are due (2), and nobody moves them there -> rqmem worker mail --",
+            "problem: jobs scheduled for queue 'mail' are due (2), and no worker moves them there "
+            "-> rqmem worker mail --",
         ),
         (
             {"workers": [IDLE, replace(BUSY, kind="silent", host="h", pid=7, live=None, job_id="abc")]},
