@@ -36,6 +36,7 @@ MOST_VIEWERS = 48
 _PATIENCE_SECONDS = 10.0
 _HISTORY_SECONDS = 900
 _CLOCKS_APART_SECONDS = 10  # the clock of a worker may be ahead of ours
+_AGAIN_SECONDS = 5  # a second's sample is written with the next report, and may be of before the last one
 
 _log = logging.getLogger("rqmem.dashboard")
 
@@ -121,10 +122,10 @@ class Hub:
         return Look(number, json.dumps(values, separators=(",", ":")))
 
     def _remember(self, snapshot: Snapshot, now: float) -> None:
-        """Their reports are their samples, as long as those follow each other."""
+        """Reports may be seconds apart, so each look reads the samples since the last one it knows."""
         names = [] if snapshot.journal_error else [each.name for each in snapshot.workers if each.live is not None]
-        wanted = {name: self._histories.last(name) for name in names if not self._histories.is_fresh(name, now)}
-        since = {name: now - _HISTORY_SECONDS if at is None else at for name, at in wanted.items()}
+        known = {name: self._histories.last(name) for name in names}
+        since = {name: now - _HISTORY_SECONDS if at is None else at - _AGAIN_SECONDS for name, at in known.items()}
         samples = history_reader.newest_samples(self._connection, since, now + _CLOCKS_APART_SECONDS) if since else {}
         with self._changed:
             for each in snapshot.workers:

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from rqmem.observe.model import Snapshot, Worker
     from rqmem.store.history.samples import Sample
 
-_FRESH_SECONDS = 15  # an idle worker reports every few seconds
 _SENT_SECONDS = 15  # with each look, so that a viewer who missed some has no gap
 
 Point = tuple[float, float]
@@ -34,11 +33,6 @@ class Histories:
     def last(self, worker: str) -> int | None:
         """When its newest point is."""
         return max(self._points.get(worker, ()), default=None)
-
-    def is_fresh(self, worker: str, now: float) -> bool:
-        """Its reports follow each other, so they are its history."""
-        last = self.last(worker)
-        return last is not None and last > now - _FRESH_SECONDS
 
     def add(self, worker: Worker, samples: Iterable[Sample] = ()) -> None:
         """What its samples and its report say; of one second, the highest usage."""

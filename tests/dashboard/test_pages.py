@@ -18,7 +18,8 @@ from rqmem.dashboard.live_shape import Histories
 from rqmem.dashboard.type_views import bars_of
 from rqmem.observe.model import Worker
 from rqmem.policy.histogram import bucket
-from rqmem.store.history.samples import Sample
+from rqmem.store.history import history_writer
+from rqmem.store.history.samples import RINGS, Sample
 from rqmem.testing import wait_until
 from tests.dashboard.conftest import JOB, TYPE
 from tests.journal_filling import a_live
@@ -115,6 +116,21 @@ def test_two_viewers_share_each_look(connection: Redis, filled: Redis, monkeypat
     assert hub.newest().number == seen + 1  # somebody asks again
 
 
+def test_samples_between_two_reports_are_seen(connection: Redis, filled: Redis) -> None:
+    hub = Hub(connection, "here")
+    assert hub.newest().number == 1
+    peaks = [Sample(ring.begin(time.time() - 2), 251.0, 256.0, 30.0) for ring in RINGS]
+    with connection.pipeline() as pipeline:
+        history_writer.write_samples(pipeline, "web-1-w1", peaks, time.time())
+        pipeline.execute()
+
+    def usage_seen() -> list[int | None]:
+        seen: list[int | None] = hub.history()["workers"]["web-1-w1"]["usage_mb"]
+        return seen
+
+    wait_until(lambda: 251 in usage_seen(), 60)
+
+
 def test_a_viewer_who_has_the_look_gets_304(app: Flask, filled: Redis) -> None:
     client = app.test_client()
     answer = client.get("/api/v1/live")
@@ -161,8 +177,7 @@ def test_a_history_is_compact() -> None:
         "workers": {"w": {"usage_mb": [42, 52, 62, 90, None], "ceiling_mb": [(0, 256.0), (3, 128.0), (4, 0.0)]}},
     }
     assert histories.newest(8.0)["w"][-1] == (7, 90.0, 128.0)
-    assert histories.is_fresh("w", 20.0)
-    assert not histories.is_fresh("w", 60.0)
+    assert histories.last("w") == 7
     histories.add(Worker("idle", "rqmem", "idle", (), live=live))
     histories.forget_all_but(["idle"])
     assert list(histories.newest(live.at)) == ["idle"]
