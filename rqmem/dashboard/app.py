@@ -11,7 +11,7 @@ from flask import Flask, current_app, jsonify, render_template, request
 from redis.exceptions import RedisError
 from werkzeug.exceptions import HTTPException
 
-from rqmem.dashboard import action_views, api_views, filters, live_views, security
+from rqmem.dashboard import action_views, api_views, beside_rq, filters, live_views, security
 from rqmem.dashboard.blueprint import pages
 from rqmem.dashboard.hub import Hub
 from rqmem.dashboard.state import EXTENSION, State
@@ -41,6 +41,8 @@ def build(connection: Redis, where: str, options: Options) -> Flask:
         import_module(f"rqmem.dashboard.{module}")
     for blueprint in (security.blueprint, pages, live_views.blueprint, api_views.blueprint, action_views.blueprint):
         app.register_blueprint(blueprint)
+    if options.with_rq_dashboard:
+        beside_rq.add_to(app, connection, where)
     app.context_processor(lambda: {"options": options, "where": where})
     app.register_error_handler(HTTPException, _refused)
     app.register_error_handler(UnknownName, lambda error: _answer(404, "Not found", str(error)))
