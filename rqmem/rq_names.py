@@ -27,13 +27,15 @@ from rq.defaults import (
 from rq.exceptions import (
     AbandonedJobError,
     DequeueTimeout,
+    DeserializationError,
     InvalidJobOperation,
     NoSuchJobError,
     StopRequested,
 )
 from rq.executions import WORKER_EXECUTIONS_KEY_TEMPLATE, Execution, ExecutionRegistry
 from rq.group import Group
-from rq.job import Job, JobStatus, Retry, get_current_job, validate_job_id
+from rq.job import UNEVALUATED, Job, JobStatus, Retry, get_current_job, validate_job_id
+from rq.job import _current_job as current_job
 from rq.logutils import blue, green, setup_loghandlers
 from rq.queue import EnqueueData, Queue
 from rq.rate_limit import release_slot
@@ -48,7 +50,7 @@ from rq.results import Result
 from rq.scheduler import RQScheduler
 from rq.serializers import resolve_serializer
 from rq.suspension import WORKERS_SUSPENDED, is_suspended
-from rq.timeouts import BaseTimeoutException, JobTimeoutException
+from rq.timeouts import BaseTimeoutException, JobTimeoutException, UnixSignalDeathPenalty
 from rq.utils import decode_redis_hash, import_attribute, now, parse_composite_key, utcformat, utcparse
 from rq.worker import Worker, WorkerStatus
 from rq.worker_registration import WORKERS_BY_QUEUE_KEY

@@ -115,11 +115,11 @@ PARTS = (
             "reorder_queues(*, reference_queue)",
             "wait_for_horse()",
         ),
-        names="_horse_pid _is_horse _ordered_queues _shutdown_requested_date _stop_requested _stopped_job_id "
-        "birth_date connection death_penalty_class default_result_ttl executions executions_key horse_pid ip_address "
-        "is_horse job_class job_monitoring_interval key last_heartbeat log log_job_description name "
-        "pubsub_channel_name queue_class queues redis_worker_namespace_prefix redis_workers_keys scheduler serializer "
-        "worker_ttl",
+        names="_dequeue_strategy _horse_pid _is_horse _ordered_queues _shutdown_requested_date _stop_requested "
+        "_stopped_job_id birth_date connection death_penalty_class default_result_ttl executions "
+        "executions_key horse_pid ip_address is_horse job_class job_monitoring_interval key last_heartbeat "
+        "log log_job_description name pubsub_channel_name queue_class queues redis_worker_namespace_prefix "
+        "redis_workers_keys scheduler serializer worker_ttl",
         inside={
             "serialize": "birth hostname pid queues",
             "register_death": "death",
@@ -183,10 +183,10 @@ PARTS = (
             "return_value(*, refresh)",
         ),
         values={"redis_job_namespace_prefix": "rq:job:"},
-        names="_result _stopped_callback_name args connection created_at data dependency_ids description ended_at "
-        "enqueue_at_front enqueued_at failed_job_registry failure_callback_timeout failure_ttl func func_name id key "
-        "kwargs meta number_of_retries origin redis_server_version result_ttl retries_left serializer should_retry "
-        "started_at stopped_callback_timeout timeout worker_name",
+        names="_result _status _stopped_callback_name args connection created_at data dependency_ids description "
+        "ended_at enqueue_at_front enqueued_at failed_job_registry failure_callback_timeout failure_ttl func func_name "
+        "id instance key kwargs meta number_of_retries origin redis_server_version result_ttl retries_left serializer "
+        "should_retry started_at stopped_callback_timeout success_callback_timeout timeout worker_name",
         inside={
             # Our scripts read and write these fields.
             "to_dict": "created_at data dependency_id dependency_ids ended_at enqueued_at group_id last_heartbeat meta "
@@ -214,7 +214,7 @@ PARTS = (
         },
     ),
     Part("rq.job:Retry", called=("__init__(*, max, interval)",)),
-    Part("rq.job", called=("get_current_job(connection)", "validate_job_id(job_id)")),
+    Part("rq.job", called=("get_current_job(connection)", "validate_job_id(job_id)"), names="UNEVALUATED _current_job"),
     Part(
         "rq.queue:Queue",
         called=(
@@ -233,7 +233,7 @@ PARTS = (
             "at_front)",
             "remove(job_or_id)",
         ),
-        names="DEFAULT_TIMEOUT canceled_job_registry connection deferred_job_registry failed_job_registry "
+        names="DEFAULT_TIMEOUT canceled_job_registry connection count deferred_job_registry failed_job_registry "
         "finished_job_registry intermediate_queue intermediate_queue_key job_class key name ready_job_registry "
         "redis_queues_keys scheduled_job_registry serializer started_job_registry",
         inside={
@@ -302,10 +302,10 @@ PARTS = (
         "rq.timeouts:BaseDeathPenalty",
         called=("__init__(timeout, exception, **kwargs)", "__enter__()", "__exit__(type, value, traceback)"),
     ),
-    Part("rq.timeouts", names="BaseTimeoutException JobTimeoutException"),
+    Part("rq.timeouts", names="BaseTimeoutException JobTimeoutException UnixSignalDeathPenalty"),
     Part(
         "rq.exceptions",
-        names="AbandonedJobError DequeueTimeout InvalidJobOperation NoSuchJobError StopRequested",
+        names="AbandonedJobError DequeueTimeout DeserializationError InvalidJobOperation NoSuchJobError StopRequested",
     ),
     Part("rq.command", called=("send_stop_job_command(connection, job_id)",)),
     Part("rq.connections", called=("parse_connection(connection)",)),

@@ -60,6 +60,13 @@ def positive_int(text: str, name: str) -> int:
     return value
 
 
+def whole_number(text: str, name: str) -> int:
+    """A whole number of at least 0."""
+    if not re.fullmatch(r"\s*\d{1,9}\s*", text):
+        raise ConfigError(f"{name}={text!r}: give a whole number of at least 0")
+    return int(text)
+
+
 def fraction(text: str, name: str) -> float:
     """A fraction above 0, at most 1."""
     value = _number(text)

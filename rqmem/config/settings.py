@@ -21,6 +21,7 @@ from rqmem.config.parsers import (
     number,
     path,
     positive_int,
+    whole_number,
     whole_seconds,
     words,
 )
@@ -144,6 +145,11 @@ class Config:
     max_jobs_per_horse: int | None = _setting(
         None, "RQMEM_MAX_JOBS_PER_HORSE", positive_int, "a warm horse is replaced after this number of jobs",
         "--max-jobs-per-horse", "Horses", "COUNT",
+    )  # fmt: skip
+    lease_max: int = _setting(
+        0, "RQMEM_LEASE_MAX", whole_number,
+        "how many short jobs a warm horse takes from the queues at once; 0: each job is ordered by itself",
+        "--lease-max", "Horses", "COUNT",
     )  # fmt: skip
     preload: tuple[str, ...] = _setting(
         (), "RQMEM_PRELOAD", names, "modules imported before horses are forked; horses share their memory",

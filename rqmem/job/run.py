@@ -85,6 +85,8 @@ class JobRun:
 
     def _open_record(self, horse: user_code.Horse, on_breach: str) -> None:
         """Go on with the record that earlier executions left, or begin a new one."""
+        if horse.claim is not None:
+            horse.claim()
         before = ask(horse, "read the run", execution_reader.run)
         anew = before.finished or before.job_created_at not in ("", horse.job_created_at)
         if anew and before.split is not None and not before.finished:

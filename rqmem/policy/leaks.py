@@ -174,6 +174,12 @@ def observe(leaks: Leaks, job: str, left_bytes: int | None, ceiling_bytes: int) 
     return found, Leaks({**leaks.types, job: known})
 
 
+def ran(leaks: Leaks, job: str, runs: int) -> Leaks:
+    """So many more runs, none of them a probe."""
+    known = leaks.types.get(job, TypeProbes())
+    return Leaks({**leaks.types, job: replace(known, runs=known.runs + runs)})
+
+
 def judge(job: str, known: TypeProbes, least_bytes: float) -> Leak | None:
     """Whether what the probes left goes on growing, and is that much."""
     mean = sum(known.last) / FAST_PROBES

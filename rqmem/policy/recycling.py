@@ -18,6 +18,7 @@ KEPT_BYTES = 64 * MB
 KEPT_FRACTION = 0.2  # of the ceiling
 CROWDED_FRACTION = 0.5  # of the ceiling
 CLEAN_FRACTION = 0.05  # of the ceiling: a horse in which others left no more is as good as a new one
+_MOST_NAMED = 100  # types that may be leased, where others may not
 NEED_MARGIN = 1.25  # a run may need more than those before it
 
 
@@ -49,7 +50,8 @@ class HorseState:
 class AfterJob:
     """What the horse is like after a job: what it keeps, how many threads it has, what the job changed.
 
-    ``outside_bytes``: what its cgroup is charged for and no process holds, such as files in tmpfs.
+    ``outside_bytes``: what its cgroup is charged for and no process holds, such as files in tmpfs. ``jobs``: how many
+    it was; of a lease, whose last one was ``job``.
     """
 
     job: str
@@ -57,6 +59,7 @@ class AfterJob:
     threads: int = 1
     changed: str = ""
     outside_bytes: int = 0
+    jobs: int = 1
 
 
 @dataclass(frozen=True)
@@ -99,6 +102,15 @@ def crowded(before: Fit, ceiling_bytes: int) -> str:
     return ""
 
 
+def not_crowded(state: HorseState, ceiling_bytes: int) -> list[str] | None:
+    """The job types for which others have left next to nothing in the horse; None: that holds for all."""
+    clean_bytes = CLEAN_FRACTION * ceiling_bytes
+    if state.kept_bytes <= clean_bytes:
+        return None
+    clean = [job for job, own_bytes in state.kept_by.items() if state.kept_bytes - own_bytes <= clean_bytes]
+    return clean[:_MOST_NAMED]
+
+
 def is_horses_fault(left_bytes: int, used_bytes: int, ceiling_bytes: int) -> bool:
     """Whether a job that used this would have fitted into a new horse."""
     return left_bytes > CLEAN_FRACTION * ceiling_bytes and used_bytes - left_bytes <= ceiling_bytes
@@ -114,7 +126,7 @@ def decide(
         threads_allowed: how many threads runs of this type may leave in it after the first, whose are its baseline.
     """
     baseline, kept_by, threads_by = state.baseline_bytes, dict(state.kept_by), dict(state.threads_by)
-    first = not state.has_run(after.job)
+    first = not state.has_run(after.job) and after.jobs > 0
     if first:
         kept_by[after.job] = max(0, after.kept_bytes - state.kept_bytes)
         baseline = max(baseline, after.kept_bytes)
@@ -125,7 +137,7 @@ def decide(
         kept_bytes=after.kept_bytes,
         baseline_bytes=baseline,
         kept_by=kept_by,
-        jobs=state.jobs + 1,
+        jobs=state.jobs + after.jobs,
         threads=state.threads + more_threads,
         threads_by=threads_by,
     )

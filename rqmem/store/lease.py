@@ -33,11 +33,13 @@ class Lease:
     Attributes:
         at: the job that was about to begin when the horse last said so, or empty.
         owner: the worker's process; ``execution`` and ``queue`` are empty.
+        queues: names of the queues that it takes from.
     """
 
     token: str
     at: str
     owner: Owner
+    queues: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -109,10 +111,15 @@ def take_over(connection: Redis, worker: str, token: str) -> TakenOver | None:
 def leases(connection: Redis) -> dict[str, Lease]:
     """All leases, by the name of the worker."""
     names = [name.decode() for name in cast("set[bytes]", connection.smembers(keys.LEASES))]
-    found = of_each(connection, Redis.hmget, map(keys.lease, names), ["token", "at", "owner"])
+    found = of_each(connection, Redis.hmget, map(keys.lease, names), ["token", "at", "owner", "queues"])
     return {
-        name: Lease(token.decode(), (at or b"").decode(), codec.from_json(Owner, owner))
-        for name, (token, at, owner) in zip(names, found, strict=True)
+        name: Lease(
+            token.decode(),
+            (at or b"").decode(),
+            codec.from_json(Owner, owner),
+            tuple((queues or b"").decode().split("\n")),
+        )
+        for name, (token, at, owner, queues) in zip(names, found, strict=True)
         if token and owner
     }
 

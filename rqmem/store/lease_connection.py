@@ -59,7 +59,7 @@ class LeaseConnection:
 
     def send_take(self, queues: Sequence[str], k: int, owner: Owner | None = None) -> None:
         """Take up to ``k`` jobs from the queues, the first ones first. ``owner`` opens the lease; else it is open."""
-        names = [*self._keys, keys.LEASES, WORKERS_SUSPENDED]
+        names = [*self._keys, keys.LEASES, WORKERS_SUSPENDED, keys.PAUSED]
         opens = codec.to_json(owner) if owner is not None else ""
         values: list[str | int] = [RQ_KEY_PREFIX, self._worker, self.token, k, _ENOUGH_BYTES, opens, *queues]
         self._send("take", lease_commands.command("lease_take", names, values))

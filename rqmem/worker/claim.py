@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from rqmem.measure import procfs
@@ -46,7 +47,8 @@ class Claimer:
                 ttl = worker.get_heartbeat_ttl(job)
                 execution = Execution.create(job, ttl, pipeline=pipeline, worker_name=worker.name)
                 tried.append(execution)
-                executions.claim(pipeline, job.id, self._owner(execution, job))
+                owner = replace(self.owner(), execution=execution.id, queue=job.origin or "")
+                executions.claim(pipeline, job.id, owner)
                 worker.set_state(WorkerStatus.BUSY, pipeline=pipeline)
                 pipeline.execute()
             return execution
@@ -56,12 +58,13 @@ class Claimer:
         self._committer.began_in = self._heart.epoch
         return execution
 
-    def _owner(self, execution: Execution, job: Job) -> Owner:
+    def owner(self) -> Owner:
+        """This worker's process, as the owner of no execution yet."""
         pid, kernel = os.getpid(), self._pool.kernel
         return Owner(
-            execution=execution.id,
+            execution="",
             worker=self._worker.name,
-            queue=job.origin or "",
+            queue="",
             host=procfs.host_identity(),
             pid=pid,
             start_time=procfs.read_start_time(pid) or 0,

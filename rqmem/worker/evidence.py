@@ -34,14 +34,17 @@ def curve(points: Iterable[tuple[float, int]], until: float) -> list[tuple[float
 
 
 class Growth:
-    """Growth of one job by line, in steps of ``step_bytes``, from the ``baseline_bytes`` that its horse held before."""
+    """Growth of one job by line, in steps of ``step_bytes``, from the ``baseline_bytes`` that its horse held before.
 
-    def __init__(self, step_bytes: int, baseline_bytes: int) -> None:
+    ``samples``: how many the horse had taken before it.
+    """
+
+    def __init__(self, step_bytes: int, baseline_bytes: int, samples: int = 0) -> None:
         self._step = step_bytes
         self.by_line: Counter[str] = Counter()
         self._accounted = baseline_bytes
         self._asked_at: int | None = None
-        self._samples = 0
+        self._samples = samples
         self._waits: int | None = None
 
     def wants_sample(self, usage_bytes: int) -> bool:

@@ -15,6 +15,14 @@ killed between any two instructions, so the phase is one number on the shared pa
                                               DONE <────────┘
     Any phase but DONE, when the horse has ended: LOST. The worker settles it, and it is DONE.
 
+Under a lease (`rqmem.worker.lease`) one page serves many jobs, one after another:
+
+    LEASED ──> TAKEN ──> RUNNING ──> SETTLING ──> FINISHED ──> TAKEN (the next job) ...
+                                         └──> as above, for all but a plain success
+
+A horse that ends in LEASED, TAKEN or FINISHED had no job in hand: the one on the page has not begun, or stands among
+the finished ones. Else the job on the page is settled as any other.
+
 Promises, for any order of events (tests/unit/test_execution.py): an exception is raised in code of users only; an
 execution has one outcome, or the job is ordered again; a horse that outlives its time limit is not killed while it
 only waits for Redis. Two processes cannot change Redis and the page in one step: a horse may die after its commit and
@@ -58,6 +66,10 @@ class Phase(IntEnum):
     """The job breached because of what earlier jobs had left in the horse. It is ordered from a new horse."""
     LOST = 10
     """The horse has ended without an outcome. The worker records one."""
+    LEASED = 11
+    """A lease, and no job of it has begun."""
+    FINISHED = 12
+    """Under a lease: the job stands among the finished ones on the page, whether Redis has it or not."""
 
 
 _USER_CODE = (Phase.RUNNING, Phase.BREACHED, Phase.UNWINDING)
@@ -76,6 +88,9 @@ class Event(Enum):
     FAILING = auto()
     COMMITTED = auto()
     SETTLED = auto()
+    LEASED = auto()  # a lease begins
+    FINISHED = auto()  # under a lease the job has ended well, and its result is on the page
+    RETURNED = auto()  # the lease has ended
 
 
 @dataclass(frozen=True)
@@ -111,6 +126,7 @@ class Instruction(Enum):
     SETTLE = auto()  # record an outcome in the horse's place, if the execution is still unsettled
     REPORT_HOOK = auto()  # report the hook in which the horse has ended; the outcome stays
     RECORD_BREACH = auto()  # record a breach that changes nothing of the outcome
+    GIVE_BACK = auto()  # of a lease: commit what stands on the page as finished, and give back what has not begun
 
 
 @dataclass(frozen=True)
@@ -122,6 +138,7 @@ class State:
         in_hooks: hooks run after the job. An exception may be raised in them, and the phase stays.
         breached: the worker has found it above its ceiling.
         recorded: the breach is in the journal.
+        leased: the horse takes jobs by itself.
         orders: how many horses were asked to run it so far.
     """
 
@@ -129,6 +146,7 @@ class State:
     in_hooks: bool = False
     breached: bool = False
     recorded: bool = False
+    leased: bool = False
     orders: int = 1
 
     @property
@@ -162,7 +180,13 @@ _STEPS = {
     (Phase.SETTLING, Event.COMMITTED): Phase.DONE,
     (Phase.FAILING, Event.COMMITTED): Phase.DONE,
     (Phase.LOST, Event.SETTLED): Phase.DONE,
+    (Phase.ORDERED, Event.LEASED): Phase.LEASED,
+    (Phase.LEASED, Event.TAKEN): Phase.TAKEN,
+    (Phase.FINISHED, Event.TAKEN): Phase.TAKEN,
+    (Phase.SETTLING, Event.FINISHED): Phase.FINISHED,
+    (Phase.TAKEN, Event.RETURNED): Phase.LEASED,
 }
+_NO_JOB_IN_HAND = (Phase.ORDERED, Phase.LEASED, Phase.TAKEN, Phase.FINISHED)
 
 
 def seen(phase: Phase, breached: bool) -> Phase:
@@ -195,6 +219,8 @@ def after(state: State, event: Event | Overdue | Ended) -> Next:
 
 
 def _ended(state: State, end: Ended) -> Next:
+    if state.leased:
+        return _lease_ended(state, end)
     lost = end.lost or state.in_user_code  # a horse for one job may leave with exit code 0 in the middle of it
     if state.phase is Phase.DONE:
         if lost:
@@ -209,6 +235,19 @@ def _ended(state: State, end: Ended) -> Next:
     if lost or state.phase in (Phase.DECLINED, Phase.SPOILED):
         return replace(state, phase=Phase.LOST, in_hooks=False), (Instruction.SETTLE,)
     return replace(state, phase=Phase.DONE), (Instruction.RECORD_BREACH,) if state.breached else ()
+
+
+def _lease_ended(state: State, end: Ended) -> Next:
+    """As `_ended`. What the horse had taken besides is given back first, whatever becomes of the job in hand."""
+    give_back = (Instruction.GIVE_BACK,) if end.lost else ()
+    if state.phase in _NO_JOB_IN_HAND or (state.phase is Phase.DONE and not state.in_hooks):
+        has_ended = state.phase in (Phase.FINISHED, Phase.DONE)
+        also = (Instruction.RECORD_BREACH,) if state.breached and has_ended else ()
+        if state.in_hooks and end.lost:
+            also = (Instruction.REPORT_HOOK,)
+        return replace(state, phase=Phase.DONE, leased=False, in_hooks=False), (*give_back, *also)
+    new, instructions = _ended(replace(state, leased=False), end)
+    return new, (*give_back, *instructions)
 
 
 def _again(state: State) -> Next:

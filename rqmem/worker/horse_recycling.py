@@ -12,7 +12,7 @@ from rqmem.policy.needs import Needs
 from rqmem.policy.recycling import AfterJob, Fit
 from rqmem.store.history.history_records import OK
 from rqmem.units import MB, show_leak
-from rqmem.worker.horse.channel import Report, WarmHorse
+from rqmem.worker.horse.channel import LeaseEnd, Report, WarmHorse
 from rqmem.worker.shared_memory import SharedPage
 from rqmem.worker.watcher import Identity
 from rqmem.worker.worker_setup import Setup
@@ -73,6 +73,23 @@ class Recycling:
                 about.worker, name, threads, named,
             )  # fmt: skip
         return self._leak(page, about, report) or reason
+
+    def after_lease(self, warm: WarmHorse, about: Identity, report: Report, lease: LeaseEnd, outside_bytes: int) -> str:
+        """Why the horse is to be replaced after a lease; empty: it is kept. One of its jobs is to blame, at most."""
+        jobs = lease.jobs + lease.handed_over
+        for job_type, (count, _) in lease.ran.items():
+            self._leaks = leaks.ran(self._leaks, job_type, int(count))
+        known = self._needs.of(about.job)
+        after = AfterJob(about.job, report.kept_bytes, report.threads, report.changed, outside_bytes, jobs)
+        most_jobs = self._setup.config.max_jobs_per_horse or 0
+        reason, warm.state = recycling.decide(
+            warm.state, after, self._setup.limit_bytes, most_jobs, known.threads_allowed
+        )
+        return reason
+
+    def not_crowded(self, warm: WarmHorse) -> list[str] | None:
+        """The job types for which others have left nothing worth mentioning; None: all."""
+        return recycling.not_crowded(warm.state, self._setup.limit_bytes)
 
     def _leak(self, page: SharedPage, about: Identity, report: Report) -> str:
         """That this job's type leaks, if this run has shown it."""

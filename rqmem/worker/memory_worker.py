@@ -51,6 +51,7 @@ from rqmem.worker.heartbeat import Heart
 from rqmem.worker.helpers import Helpers
 from rqmem.worker.horse.main import HorseMain
 from rqmem.worker.horse_pool import HorsePool
+from rqmem.worker.lease import Leasing
 from rqmem.worker.lifecycle import Lifecycle
 from rqmem.worker.profiling import Capturing
 from rqmem.worker.redis_outage import RedisOutage, step_of_work
@@ -110,6 +111,9 @@ class MemoryWorker(Worker):
             self, setup, pool, heart, captures, self._horse, committer, self._settlement, self._life.new_recorder
         )
         self._limit_mb = setup.limit_mb
+        self._leasing = Leasing(
+            self, setup, pool, heart, self._supervisor, self._settlement, committer, self._claimer.owner
+        )
 
     @property
     def config(self) -> Config:
@@ -149,7 +153,7 @@ class MemoryWorker(Worker):
         """
         call = inspect.signature(Worker.work).bind(self, *args, **kwargs)
         max_jobs = self._life.left_to_do(call.arguments.get("max_jobs"))
-        call.arguments["max_jobs"] = max_jobs
+        call.arguments["max_jobs"] = self._leasing.max_jobs = max_jobs
         try:
             worked = super().work(*call.args[1:], **call.kwargs)
         except StopRequested:  # before RQ's loop, which would leave by `teardown`
@@ -281,6 +285,9 @@ class MemoryWorker(Worker):
     def request_stop_execution(self, execution_id: str) -> None:
         """RQ's `request_stop_execution`, which comes from another thread: never between two jobs of one horse."""
         with self._supervisor.switch:
+            if execution_id in self.executions and not self._leasing.may_stop(execution_id):
+                self.log.warning("Not running execution %s, command ignored.", execution_id)
+                return
             super().request_stop_execution(execution_id)
 
     def kill_horse(self, sig: signal.Signals = signal.SIGKILL) -> None:
@@ -328,6 +335,8 @@ class MemoryWorker(Worker):
             self._life.look_at_own_memory()
             return
         self._supervisor.run_warm(job, queue, self.prepare_execution(job))
+        self._leasing.after_job()
+        self._leasing.work_off(queue)
         self.set_state(WorkerStatus.IDLE)
         self._life.look_at_own_memory()
         if not self._stop_requested:

@@ -13,7 +13,7 @@ import os
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +25,7 @@ from rqmem.policy.memory_curve import MemoryCurve
 from rqmem.store import codec, keys
 from rqmem.store.alerts.alert_writer import end_alerts_of_lost_workers
 from rqmem.store.history import history_reader, history_writer
-from rqmem.store.history.history_records import Grown, HostMemory, Live, LiveJob, Run
+from rqmem.store.history.history_records import OK, Grown, HostMemory, Live, LiveJob, Run
 from rqmem.store.history.kept_types import kept_as
 from rqmem.store.history.known_peaks import KnownPeaks
 from rqmem.store.history.samples import RINGS, Sample, merged
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
 _KEPT_EVENTS, _KEPT_RUNS = 2000, 2000
 _LEAST_POINTS, _LONG_SECONDS = 2, 5.0  # of a curve that is kept; the second for a job without a story
+_LASTS_SECONDS = 0.01  # under a lease nobody sees shorter jobs
 _log = logging.getLogger("rqmem.journal")
 
 
@@ -79,6 +80,11 @@ class _Execution:
     def job_type(self) -> str:
         """As the horse says; until then as the data of the job say, without deserialising them."""
         return self.page.job or self.job
+
+    def as_leased(self) -> _Execution:
+        """Under a lease: the job in hand, as the page names it now."""
+        page = self.page
+        return replace(self, job=page.job, job_id=page.job_id, queue=page.queue, started_at=page.began_at)
 
 
 @dataclass(eq=False)
@@ -136,6 +142,40 @@ class Recorder:
         """The job that runs; from any thread."""
         running = self._running
         return _live_job(running) if running is not None else None
+
+    def lease_ended(
+        self, page: SharedPage, ran: Mapping[str, Sequence[float]], outcome: str, whole_time: MemoryCurve
+    ) -> None:
+        """A lease has ended. ``ran``: job type -> how many of its jobs have ended well, and the seconds they took.
+
+        Recording each would cost more than running it. So one run stands for all of a type: numbers and times are
+        exact in sum, and the peak is what the horse held. A last job that was long, or no plain success, has a run of
+        its own, with ``whole_time``.
+        """
+        with self._lock:
+            running, now = self._running, time.time()
+            if running is None:
+                return
+            self._read_tape(running)
+            self._running = None
+            own = page.outcome or outcome
+            self._counts["jobs"] += sum(int(count) for count, _ in ran.values()) + bool(own)
+            if not self.journal:
+                return
+            for job, (count, seconds) in ran.items():
+                self._keep_run(
+                    Run(
+                        job=job, queue=running.queue, worker=self.about.worker, ended_at=now, outcome=OK,
+                        seconds=round(seconds / count, 6), initial_mb=running.initial_mb, peak_mb=running.initial_mb,
+                        limit_mb=to_mb(page.ceiling_bytes), times=int(count),
+                    )
+                )  # fmt: skip
+            if own:
+                last = replace(running.as_leased(), whole_time=whole_time)
+                run = self._run(last, own, now)
+                self._keep_run(run)
+                self._keep_curve(last, run)
+                self._keep_growth(page, run)
 
     def ended(self, outcome: str) -> None:
         """It has ended; ``outcome`` where the horse left no word."""
@@ -281,11 +321,12 @@ class Recorder:
 
     def _live(self, now: float) -> Live:
         running = self._running
+        jobs = self._counts["jobs"] + (running.page.lease_done if running else 0)
         return Live(
             worker=self.about.worker, host=os.uname().nodename, pid=os.getpid(), at=now, started_at=self.started_at,
             worker_mb=to_mb(procfs.own_held_bytes()), worker_limit_mb=self.about.worker_limit_mb,
             limit_mb=self.about.limit_mb, horse_pid=running.horse_pid if running else 0, kept_by=self.about.kept_by,
-            jobs=self._counts["jobs"], breaches=self._counts["breaches"], recycled=self._counts["recycled"],
+            jobs=jobs, breaches=self._counts["breaches"], recycled=self._counts["recycled"],
             queues=self.about.queues, job=_live_job(running) if running else None, process=procfs.process_identity(),
         )  # fmt: skip
 
@@ -297,13 +338,13 @@ class Recorder:
         for line in lines:
             fields = json.loads(line)
             whose = {"job_id": running.job_id, "queue": running.queue, "worker": self.about.worker}
-            event = codec.event_from_values({**fields, **whose})
+            event = codec.event_from_values({**fields, **whose} if running.job_id else {**whose, **fields})
             if event is not None:
                 self._note(fields["at"], event, running)
 
     def _note(self, at: float, event: events.Event, running: _Execution | None = None) -> None:
         running = running or self._running
-        if running is not None and event.job_id == running.job_id:
+        if running is not None and event.job_id == (running.job_id or running.page.job_id):
             running.told = True
             if isinstance(event, events.RunEnded) and event.job == running.job_type:
                 running.ended = event
@@ -379,8 +420,13 @@ class Recorder:
         )  # fmt: skip
 
 
-def _live_job(running: _Execution) -> LiveJob:
+def _live_job(running: _Execution) -> LiveJob | None:
+    """None: a lease, and the job in hand does not last."""
     page = running.page
+    if page.leased:
+        running = running.as_leased()
+        if not page.in_user_code or time.time() - running.started_at < _LASTS_SECONDS:
+            return None
     return LiveJob(
         job=running.job_type, job_id=running.job_id, queue=running.queue, started_at=running.started_at,
         usage_mb=to_mb(page.usage_bytes), peak_mb=to_mb(page.peak_bytes), limit_mb=to_mb(page.ceiling_bytes),

@@ -38,6 +38,7 @@ from rqmem.rq_names import (
 )
 from rqmem.store import codec, executions, ledger, parent_meta
 from rqmem.store.execution_records import Pending
+from rqmem.store.history.history_records import OK
 from rqmem.store.retrying import until_redis_answers
 from rqmem.units import to_bytes, to_mb
 from rqmem.values import dataclass
@@ -279,6 +280,16 @@ class Settlement:
             job, queue, lambda: self._fail(job, queue, execution, exc_info),
             callback="failure", seconds=job.failure_callback_timeout, outcome=type(error).__name__,
         )  # fmt: skip
+
+    def succeed_in_a_fork(self, job: Job, queue: Queue, execution: Execution, result: bytes | None) -> None:
+        """RQ's way to end a job well, for one that has finished under a lease and whose horse is gone."""
+
+        def succeed() -> None:
+            value = None if result is None else self._worker.serializer.loads(result)
+            self._worker._finalize_success(job, queue, execution, value)
+
+        seconds = job.success_callback_timeout
+        self._fork.settle(job, queue, succeed, callback="success", seconds=seconds, outcome=OK)
 
     # In the horse
 

@@ -8,10 +8,13 @@ number (`rqmem.worker.execution`); the other fields are facts that do not follow
 from __future__ import annotations
 
 import ctypes
+import functools
 import mmap
+import time
 
 from rqmem.worker.event_ring import Tape
 from rqmem.worker.execution import Ended, Event, Instruction, Overdue, Phase, State, after, in_user_code, seen
+from rqmem.worker.finished_jobs import FinishedJobs
 
 _BREACH_BYTES = 16384
 _KEPT_CHECKPOINTS = 5
@@ -34,7 +37,8 @@ class SharedPage(ctypes.Structure):
     """The page as attributes. Texts are cut to their room; a torn one is read with replacement characters.
 
     Attributes:
-        seq: number of the job on the page, even; odd while that changes. Worker: with each order. It begins with 2.
+        seq: number of the job on the page, even; odd while that changes. It begins with 2. Worker: with each order;
+            under a lease horse: with each job.
         breach_seq: worker: that number of the job that was found above its ceiling last; 0: none was.
         ceiling_bytes: horse: the job's effective ceiling.
         declared_bytes: horse: what the job declared; 0 where it declared none.
@@ -64,7 +68,15 @@ class SharedPage(ctypes.Structure):
         items_total: horse: how many the present stage has in all, plus 1; 0 where that is not known exactly.
         chunks, items, largest_chunk: horse: finished in this execution.
         tape: horse: the events of the job.
-        job_id, queue: worker: of the job that was ordered.
+        job_id, execution_id, queue: worker: of the job that was ordered. Under a lease horse: of the one in hand.
+        created_at: horse: under a lease, when that job was made, as Redis has it.
+        leased: worker: the order is for a lease.
+        recalled: worker: no further job of the lease may begin, since the one in hand takes long or somebody waits.
+        lease_done: horse: jobs of the lease that have ended well.
+        started_at, limit_seconds: horse: when the job in hand began, on the monotonic clock, 0: there is none; its
+            time limit, -1: none. began_at: the beginning in epoch seconds.
+        worked_seconds: horse: how long the code of a job took that was ordered by itself.
+        finished: horse: the last jobs of the lease that have ended well.
         job: horse: job type, a dotted path.
         integrations: horse: names of those that are active in it.
         outcome: horse: how the job ended: ``ok`` or the error's name.
@@ -97,6 +109,8 @@ class SharedPage(ctypes.Structure):
     held_before: int
     left_before: int
     need_bytes: int
+    lease_done: int
+    limit_seconds: int
     imported_bytes: int
     peak_sampled: bool
     burst: bool
@@ -109,21 +123,39 @@ class SharedPage(ctypes.Structure):
     gathers: bool
     again: bool
     breach_known: bool
+    leased: bool
+    recalled: bool
     capture_unwanted: bool
     capture_ended: bool
     hook_breached: bool
     ends_with_hooks: bool
+    started_at: float
+    began_at: float
+    worked_seconds: float
+    finished: FinishedJobs
     tape: Tape
-    job_id, queue, job, outcome, integrations, operation, line = map(
-        _Text, ("_job_id", "_queue", "_job", "_outcome", "_integrations", "_operation", "_line")
+    job_id, created_at, execution_id, queue = map(_Text, ("_job_id", "_created_at", "_execution_id", "_queue"))
+    job, outcome, integrations, operation, line = map(
+        _Text, ("_job", "_outcome", "_integrations", "_operation", "_line")
     )
+    _job_id: bytes
+    _created_at: bytes
+    _execution_id: bytes
+    _operation: bytes
+    _checkpoints: bytes
 
     _fields_ = [
         *((name, ctypes.c_int64) for name, kind in __annotations__.items() if kind == "int"),
         *((name, ctypes.c_bool) for name, kind in __annotations__.items() if kind == "bool"),
         ("_phase", ctypes.c_int32),
+        ("started_at", ctypes.c_double),
+        ("began_at", ctypes.c_double),
+        ("worked_seconds", ctypes.c_double),
+        ("finished", FinishedJobs),
         ("tape", Tape),
         ("_job_id", ctypes.c_char * 256),
+        ("_created_at", ctypes.c_char * 64),
+        ("_execution_id", ctypes.c_char * 64),
         ("_queue", ctypes.c_char * 256),
         ("_job", ctypes.c_char * 256),
         ("_outcome", ctypes.c_char * 128),
@@ -151,6 +183,24 @@ class SharedPage(ctypes.Structure):
         self.seq = number
         self.ceiling_bytes = ceiling_bytes
 
+    def begin_leased(
+        self, job_id: bytes, created_at: bytes, execution_id: bytes, queue: str, job: str, limit_seconds: int
+    ) -> None:
+        """Horse: this job of the lease is in hand, with a number of its own."""
+        self.seq += 1
+        self._phase = Phase.TAKEN
+        self._job_id, self._created_at, self._execution_id = job_id, created_at, execution_id
+        self.limit_seconds, self.began_at, self.started_at = limit_seconds, time.time(), time.monotonic()
+        if self.queue != queue:
+            self.queue = queue
+        if self.job != job:
+            self.job = job
+        if self._operation:
+            self._operation = b""
+        if self._checkpoints:
+            self._checkpoints = b""
+        self.seq += 1
+
     @property
     def is_breach_signal_due(self) -> bool:
         """Whether it was this job that was found above its ceiling, and not one before it."""
@@ -159,7 +209,8 @@ class SharedPage(ctypes.Structure):
     @property
     def state(self) -> State:
         """The execution by now, as both processes have written it."""
-        return State(seen(Phase(self._phase), self.breached), self.in_hooks, self.breached, self.recorded)
+        phase = seen(Phase(self._phase), self.breached)
+        return State(phase, self.in_hooks, self.breached, self.recorded, self.leased)
 
     @property
     def in_user_code(self) -> bool:
@@ -170,15 +221,12 @@ class SharedPage(ctypes.Structure):
 
         The phase is written by the horse's main thread only, and by the worker before it forks a horse.
         """
-        before = self.state
-        state, instructions = after(before, event)
-        if event is not Event.BREACHED and state.phase is not before.phase:
-            self._phase = state.phase
-        elif state.in_hooks != before.in_hooks:
-            self.in_hooks = state.in_hooks
-        elif state.breached != before.breached:
-            self.breached = state.breached
-        return instructions
+        if isinstance(event, Event):
+            field, value, instructions = _step(self._phase, self.in_hooks, self.breached, event)
+            if field:
+                setattr(self, field, value)
+            return instructions
+        return after(self.state, event)[1]
 
     def add_sample(self, line: str, waits: int) -> None:
         """The horse's line of code at a sample; counted after it is written."""
@@ -228,6 +276,20 @@ class SharedPage(ctypes.Structure):
     def _set(self, field: str, text: str) -> None:
         room = getattr(type(self), field).size
         setattr(self, field, text.encode("utf-8", "replace")[: room - 1])
+
+
+@functools.cache
+def _step(phase: int, in_hooks: bool, breached: bool, event: Event) -> tuple[str, int, tuple[Instruction, ...]]:
+    """The field that an event changes, its new value, and what to do. There are few states, and many events."""
+    before = State(seen(Phase(phase), breached), in_hooks, breached)
+    state, instructions = after(before, event)
+    if event is not Event.BREACHED and state.phase is not before.phase:
+        return "_phase", state.phase, instructions
+    if state.in_hooks != before.in_hooks:
+        return "in_hooks", state.in_hooks, instructions
+    if state.breached != before.breached:
+        return "breached", state.breached, instructions
+    return "", 0, instructions
 
 
 def _partition(line: str) -> tuple[str, str, str]:

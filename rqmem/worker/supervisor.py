@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from rqmem import events
 from rqmem.measure import linux, process_tree, procfs
+from rqmem.policy.memory_curve import MemoryCurve
 from rqmem.rq_names import Execution, Job, Queue, now
 from rqmem.store import codec
 from rqmem.type_of_job import job_type
@@ -23,7 +24,7 @@ from rqmem.units import show_mb, to_mb
 from rqmem.worker.commit import Committer
 from rqmem.worker.execution import Ended, Instruction, Overdue, Phase, State, after, ordered_again
 from rqmem.worker.heartbeat import Heart
-from rqmem.worker.horse.channel import Order, WarmHorse
+from rqmem.worker.horse.channel import LeaseEnd, Order, WarmHorse
 from rqmem.worker.horse.main import HorseMain
 from rqmem.worker.horse_pool import HorsePool
 from rqmem.worker.horse_recycling import Recycling
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 
     from rqmem.rq_names import Worker
 
+_LEASE_LOOK_SECONDS = 0.01
 _log = logging.getLogger("rqmem.worker")
 
 
@@ -86,6 +88,7 @@ class Supervisor:
         self._integrations: set[str] = set()  # that the log has named
         self.switch = threading.RLock()
         self.watched = True
+        self._whole_time = MemoryCurve()  # of the last job of a lease
 
     def run_warm(self, job: Job, queue: Queue, execution: Execution) -> None:
         """Run this execution on a warm horse to its end."""
@@ -99,6 +102,63 @@ class Supervisor:
             self._make_way(self._about(job, queue), warm.page, end, state.phase)
             state = ordered_again(state)
         self._settle(job, queue, execution, end, instructions)
+
+    def watch_lease(self, warm: WarmHorse, look: Callable[[Watcher], float | None], queue: str) -> End:
+        """Watch the jobs of a lease until it has ended. ``look`` says when (monotonic) the one in hand is killed."""
+        pool, page, recorder = self._pool, self._pool.page, self._heart.recorder
+        baseline = pool.idle_bytes + warm.state.kept_bytes
+        watcher = self._watcher(warm, Identity("", "", queue, self._worker.name), baseline)
+        recorder.began(page, "", "", queue, to_mb(baseline), warm.pid, watcher.whole_time)
+
+        def wait() -> bool:
+            while not watcher.wait(time.monotonic() + _LEASE_LOOK_SECONDS):
+                kill_at = look(watcher)
+                if kill_at is not None and time.monotonic() >= kill_at:
+                    return Instruction.KILL not in page.advance(Overdue(self._heart.away))
+            return True
+
+        overdue = self._watch_until_end(watcher, wait)
+        self._whole_time = watcher.whole_time
+        end = self._take_end(None, warm, watcher, overdue=overdue)
+        self._end_horse(end, warm, page, lasted=watcher.lasted())
+        self._name_what_is_left(page.job_id, broken=end.broken)
+        return self._with_segments(end, watcher, page.job_id)
+
+    def settle_leased(
+        self, job: Job, queue: Queue, execution: Execution, end: End, state: State,
+        instructions: tuple[Instruction, ...],
+    ) -> str:  # fmt: skip
+        """The last job of a lease, which is an execution like any other by now, and was no plain success.
+
+        Returns how it ended; empty: not as ours, or its horse has said so.
+        """
+        self._committer.began_in = self._heart.epoch
+        if Instruction.ORDER_AGAIN in instructions:
+            self._make_way(self._about(job, queue), self._pool.page, end, state.phase)
+            self.run_warm(job, queue, execution)
+        elif Instruction.SETTLE in instructions:
+            return self._settlement.settle_lost_horse(job, queue, execution, end)
+        elif Instruction.REPORT_HOOK in instructions:
+            self._settlement.report_lost_in_hook(job, queue, execution, end)
+        elif end.breach is not None:
+            self._record_breach(job, execution, end.breach)
+        return ""
+
+    def after_lease(self, warm: WarmHorse, page: SharedPage, end: End, lease: LeaseEnd, outcome: str) -> None:
+        """What the lease was like, for others; and what becomes of the horse. ``outcome``: of a job settled here."""
+        group = self._pool.group
+        self._heart.recorder.lease_ended(page, lease.ran, outcome, self._whole_time)
+        about = Identity(page.job, page.job_id, page.queue, self._worker.name)
+        if self._pool.warm is warm and end.report is not None:
+            outside_bytes = group.outside_bytes() if group is not None else 0
+            if reason := self._recycling.after_lease(warm, about, end.report, lease, outside_bytes):
+                self._recycle(about, reason)
+        elif self._pool.warm is None:
+            self._tell_recycled(about, _why_it_went(end, breached=end.breach is not None or page.recorded))
+
+    def not_crowded(self, warm: WarmHorse) -> list[str] | None:
+        """The job types that the horse has room for, whatever they need; None: all."""
+        return self._recycling.not_crowded(warm)
 
     def keep_a_horse(self) -> WarmHorse:
         """The warm horse; a new one where there is none."""
@@ -162,19 +222,9 @@ class Supervisor:
         heart.recorder.began(page, about.job, job.id, queue.name, to_mb(baseline), worker.horse_pid, watcher.whole_time)
         heart.running(job, execution)
         try:
-            with self._captures.looked_after(page, worker.horse_pid, execution.id), linux.urgent():
-                overdue = not self._wait(watcher, page, self._kill_at(job))
-                if overdue:
-                    worker.kill_horse()
-                    watcher.wait(None)
-        except SystemExit:  # a second SIGTERM: the horse is dead, and what it started must not outlive us
-            for number in (signal.SIGTERM, signal.SIGINT):  # a third one must not cut this short
-                signal.signal(number, signal.SIG_IGN)
-            pool.kill_tree(worker.horse_pid)
-            worker._horse_pid = 0
-            raise
+            with self._captures.looked_after(page, worker.horse_pid, execution.id):
+                overdue = self._watch_until_end(watcher, lambda: self._wait(watcher, page, self._kill_at(job)))
         finally:
-            watcher.end_job()
             if warm is None:
                 watcher.close()
             heart.idle()
@@ -185,12 +235,35 @@ class Supervisor:
                 "worker %s: what %d processes of job %s used did not count: they are another user's, and /proc hides "
                 "them (hidepid); mount it with gid= of the worker's group", worker.name, len(watcher.hidden), job.id,
             )  # fmt: skip
-        self._name_what_is_left(job, broken=end.broken)
-        if end.breach is not None and (left := watcher.segments_left()):
-            end = dataclasses.replace(end, breach=dataclasses.replace(end.breach, segments_left=left))
-            names = ", ".join(f"{name} ({show_mb(used)} MB)" for name, used in left)
-            _log.warning("worker %s: processes of job %s are dead and left %s", worker.name, job.id, names)
-        return end
+        self._name_what_is_left(job.id, broken=end.broken)
+        return self._with_segments(end, watcher, job.id)
+
+    def _watch_until_end(self, watcher: Watcher, wait: Callable[[], bool]) -> bool:
+        """Watch while ``wait`` waits for the end. Whether the horse had to be killed: False from ``wait``."""
+        worker = self._worker
+        try:
+            with linux.urgent():
+                overdue = not wait()
+                if overdue:
+                    worker.kill_horse()
+                    watcher.wait(None)
+        except SystemExit:  # a second SIGTERM: the horse is dead, and what it started must not outlive us
+            for number in (signal.SIGTERM, signal.SIGINT):  # a third one must not cut this short
+                signal.signal(number, signal.SIG_IGN)
+            self._pool.kill_tree(worker.horse_pid)
+            worker._horse_pid = 0
+            raise
+        finally:
+            watcher.end_job()
+        return overdue
+
+    def _with_segments(self, end: End, watcher: Watcher, job_id: str) -> End:
+        """The end with the shared memory that its dead processes have left."""
+        if end.breach is None or not (left := watcher.segments_left()):
+            return end
+        names = ", ".join(f"{name} ({show_mb(used)} MB)" for name, used in left)
+        _log.warning("worker %s: processes of job %s are dead and left %s", self._worker.name, job_id, names)
+        return dataclasses.replace(end, breach=dataclasses.replace(end.breach, segments_left=left))
 
     def _watcher(self, warm: WarmHorse | None, about: Identity, baseline_bytes: int) -> Watcher:
         """Watches this job from now on. A warm horse keeps its watcher."""
@@ -203,7 +276,7 @@ class Supervisor:
             warm.watcher.next_job(about, pool.known, baseline_bytes)
         return warm.watcher
 
-    def _take_end(self, execution: Execution, warm: WarmHorse | None, watcher: Watcher, *, overdue: bool) -> End:
+    def _take_end(self, execution: Execution | None, warm: WarmHorse | None, watcher: Watcher, *, overdue: bool) -> End:
         """The horse has reported or ended: reap it in the second case, and its tree with it."""
         worker = self._worker
         report = warm.channel.report() if warm is not None else None
@@ -214,7 +287,8 @@ class Supervisor:
                 self._pool.kill_tree(worker.horse_pid if well is not None else 0, wait=report is None)
             pid, status, rusage = worker.wait_for_horse() if report is None else (worker.horse_pid, os.EX_OK, None)
             worker._horse_pid = 0
-            worker.executions.pop(execution.id, None)
+            if execution is not None:
+                worker.executions.pop(execution.id, None)
         return End(pid, status, rusage, report, watcher.breach, overdue, warm is not None, watcher.starved)
 
     def _end_horse(self, end: End, warm: WarmHorse | None, page: SharedPage, *, lasted: bool) -> None:
@@ -287,9 +361,7 @@ class Supervisor:
         elif Instruction.REPORT_HOOK in instructions:
             settlement.report_lost_in_hook(job, queue, execution, end)
         elif Instruction.RECORD_BREACH in instructions and end.breach is not None:
-            caught = "caught it (except MemoryLimitExceeded) and went on to its end"
-            went_on = f"nothing: the job {caught if page.breach_known else 'had ended by then'}"
-            settlement.record_breach(job, execution, end.breach, HOOK_BREACHED if page.hook_breached else went_on)
+            self._record_breach(job, execution, end.breach)
         self._heart.recorder.ended(outcome)
         breached = end.breach is not None or page.recorded
         self._captures.settle(page.job or about.job, job.id, page, breached=breached)
@@ -301,6 +373,13 @@ class Supervisor:
         elif end.warm:
             self._tell_recycled(about, _why_it_went(end, breached=breached))
 
+    def _record_breach(self, job: Job, execution: Execution, breach: events.Breach) -> None:
+        """Of a job whose outcome stands."""
+        page = self._pool.page
+        caught = "caught it (except MemoryLimitExceeded) and went on to its end"
+        went_on = f"nothing: the job {caught if page.breach_known else 'had ended by then'}"
+        self._settlement.record_breach(job, execution, breach, HOOK_BREACHED if page.hook_breached else went_on)
+
     def _recycle(self, about: Identity, reason: str) -> None:
         self._pool.end_warm()
         self._tell_recycled(about, reason)
@@ -309,18 +388,18 @@ class Supervisor:
     def _tell_recycled(about: Identity, reason: str) -> None:
         events.emit(events.HorseRecycled(reason=reason, **dataclasses.asdict(about)))
 
-    def _name_what_is_left(self, job: Job, *, broken: bool) -> None:
+    def _name_what_is_left(self, job_id: str, *, broken: bool) -> None:
         """What a successful job left running is let be, and named; after any other what we may not end."""
         left = self._pool.left_by_job()
         if left and not broken:
-            _log.info("worker %s: job %s left processes behind: %s", self._worker.name, job.id, left)
+            _log.info("worker %s: job %s left processes behind: %s", self._worker.name, job_id, left)
             if self._pool.group is not None:
                 self._pool.end_warm()  # they stay in its group, whose limit must not count them for the next job
         if broken and (beyond_reach := process_tree.beyond_reach(left)):
             _log.warning(
                 "worker %s: processes of job %s go on, since they are another user's and this worker may not end them: "
                 "%s; end them yourself, or give the worker CAP_KILL",
-                self._worker.name, job.id,
+                self._worker.name, job_id,
                 ", ".join(f"{procfs.read_command(pid)} ({pid})" for pid in beyond_reach),
             )  # fmt: skip
 

@@ -17,7 +17,7 @@ from rqmem import events
 from rqmem.measure import cgroup, process_tree, procfs
 from rqmem.policy.dead_workers import absences, may_take_over
 from rqmem.rq_names import Execution, JobStatus, NoSuchJobError
-from rqmem.store import execution_reader, executions, keys
+from rqmem.store import execution_reader, executions, keys, lease
 from rqmem.store.execution_records import Owner
 from rqmem.type_of_job import job_type
 from rqmem.worker.abandoned_jobs import Abandoned
@@ -53,6 +53,7 @@ class Recovery:
         self._queues = {name: queue_of(worker, name, connection) for name in worker.queue_names()}
         self._mending = Mending(connection, worker.job_class, worker.serializer)
         self._absent_since: dict[str, float] = {}
+        self._lease_absent_since: dict[str, float] = {}
         self._unbegun_since: dict[str, float] = {}
         self._settler = settler
         self._process = procfs.process_identity()
@@ -61,24 +62,51 @@ class Recovery:
     def forget(self) -> None:
         """Redis could not be reached: what looked absent must be seen absent anew."""
         self._absent_since.clear()
+        self._lease_absent_since.clear()
         self._unbegun_since.clear()
 
     def scan(self, now: float) -> None:
         """Look once and take over what may be; raises redis-py's errors."""
         with self._turn:
             self.due_back = 0
+            leased = self._take_over_leases(now)
             waited_for, to_settle = self._take_over_runs(now)
             self.put_back += self._settler.begin(to_settle, self._connection)
             self._put_back_unbegun(now)
             released = executions.release_due(self._connection, self._worker.job_class, self._worker.queue_class)
             self.put_back += released
             self._mending.scan(now)
-            self.due_back = waited_for + len(to_settle) + self._delayed()
+            self.due_back = leased + waited_for + len(to_settle) + self._delayed()
 
     def close(self, seconds: float) -> None:
         """What is being settled may take so long to end; what is cut short, another worker does again."""
         with self._turn:
             self._settler.close(seconds)
+
+    def _take_over_leases(self, now: float) -> int:
+        """Give back what dead workers had taken and not begun. How many leases may not be taken over yet.
+
+        The job that such a worker had in hand is a run of its own from then on, and found as such.
+        """
+        found = {
+            name: held
+            for name, held in lease.leases(self._connection).items()
+            if held.owner.process != self._process and not self._queues.keys().isdisjoint(held.queues)
+        }
+        owners = {name: held.owner for name, held in found.items()}
+        silent = execution_reader.silent(self._connection, owners)
+        self._lease_absent_since = absences(
+            self._lease_absent_since, {f"{name}:{found[name].token}" for name in silent}, now
+        )
+        waited_for = 0
+        for name, held in found.items():
+            since = self._lease_absent_since.get(f"{name}:{held.token}")
+            if may_take_over(since, now, self._config.heartbeat_seconds, _known_dead(held.owner)):
+                taken = lease.take_over(self._connection, name, held.token)
+                self.put_back += taken.put_back if taken is not None else 0
+            else:
+                waited_for += name in silent
+        return waited_for
 
     def _take_over_runs(self, now: float) -> tuple[int, list[Abandoned]]:
         """How many runs are not heard of and may not be taken over yet; and which are ours to settle."""

@@ -143,15 +143,20 @@ class Watcher:
         self._known = known  # not a copy: the worker's heart may add a helper of its own
         self._members.leave_out(known)
         self._meter.begin(baseline_bytes, self._horse_pid)
+        self._left: dict[Key, Held] = {}
+        self._shared = SharedMemory(self._held)
+        self._unseen = 0  # bytes of shared memory beyond what the meter sees
+        self._begin(baseline_bytes)
+
+    def _begin(self, baseline_bytes: int) -> None:
+        """The readings from here on are of one job."""
+        self._seq = self._page.seq
         self._state = WatchState()
         self._started = _clock()
         self._peak = 0
         self.whole_time = MemoryCurve()
-        self._growth = evidence.Growth(to_bytes(self._config.sample_step_mb), baseline_bytes)
+        self._growth = evidence.Growth(to_bytes(self._config.sample_step_mb), baseline_bytes, self._page.samples)
         self._baseline = baseline_bytes
-        self._shared = SharedMemory(self._held)
-        self._unseen = 0  # bytes of shared memory beyond what the meter sees
-        self._left: dict[Key, Held] = {}
         self._last_usage = baseline_bytes
         self._grows = False
         self._calm = _Calm()
@@ -225,8 +230,22 @@ class Watcher:
         self._meter.close()
         self._members.close()
 
+    def _follow(self) -> None:
+        """Under a lease the horse may have begun another job: what is known of the one before is none of its own."""
+        page = self._page
+        seq, usage = page.seq, self._last_usage
+        if seq == self._seq or seq & 1 or self.breach is not None:
+            return
+        self._begin(usage)
+        self._seq = seq
+        page.peak_bytes = page.usage_bytes = usage
+        page.peak_sampled = False
+        page.grew = []
+
     def _look(self) -> float:
         """One reading and what follows from it; returns seconds until the next."""
+        if self._page.leased:
+            self._follow()
         now = _clock()
         ceiling = self._page.ceiling_bytes
         group_pause = MAX_INTERVAL_SECONDS
@@ -369,6 +388,9 @@ class Watcher:
 
     def _record(self, full: FullReading, limits: Limits, layer: Layer) -> Breach:
         since, lowest = self._growth_start()
+        if self._page.leased:
+            self._follow()  # the tree stands still: this is the job that it is about
+            self._identity = Identity(self._page.job, self._page.job_id, self._page.queue, self._identity.worker)
         self._note_mark()
         self._left = self._shared.objects(full.by_pid.keys())
         self.breach = Breach(

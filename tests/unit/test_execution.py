@@ -282,5 +282,83 @@ def test_a_breach_outside_user_code_raises_nothing(phase: Phase) -> None:
     assert after(state, Event.SIGNALLED) == (state, ())
 
 
+# A lease: many jobs on one page
+
+
+@dataclass
+class LeaseWorld:
+    """The jobs of a lease, each with the number under which it stands on the page, and what becomes of them."""
+
+    page: SharedPage = field(default_factory=lambda: SharedPage.new(0))
+    began: list[int] = field(default_factory=list)
+    finished: list[int] = field(default_factory=list)  # on the page
+    in_hand: int = -1
+    committed: list[int] = field(default_factory=list)
+    failed: list[int] = field(default_factory=list)
+    back: list[int] = field(default_factory=list)
+
+    def commit(self) -> None:
+        self.committed += [number for number in self.finished if number not in self.committed]
+
+    def steps(self, jobs: int, fails_at: int, commits_after: int) -> Iterator[Callable[[], object]]:
+        """What the horse does, one store or one commit at a time."""
+        page = self.page
+        yield lambda: page.advance(Event.LEASED)
+        for number in range(jobs):
+            yield lambda number=number: page.begin_leased(b"%d" % number, b"", b"", "", "", -1)  # type: ignore[misc]
+            yield lambda number=number: setattr(self, "in_hand", number)  # type: ignore[misc]
+            yield lambda: page.advance(Event.ENTERED)
+            yield lambda number=number: self.began.append(number)  # type: ignore[misc]
+            yield lambda: page.advance(Event.LEFT)
+            if number == fails_at:
+                yield lambda: page.advance(Event.FAILING)
+                yield lambda number=number: self.failed.append(number)  # type: ignore[misc]
+                yield lambda: page.advance(Event.COMMITTED)
+                return
+            # In one step: an entry counts once it is there, and the page says so next.
+            yield lambda number=number: (self.finished.append(number), page.advance(Event.FINISHED))  # type: ignore[misc]
+            if number >= commits_after:
+                yield self.commit
+
+
+@given(
+    jobs=st.integers(1, 4),
+    fails_at=st.integers(-1, 4),
+    commits_after=st.integers(0, 4),
+    dies_at=st.integers(0, 40),
+    stopped=st.booleans(),
+)
+def test_of_a_lease_each_job_ends_once_or_goes_back_wherever_its_horse_dies(
+    jobs: int, fails_at: int, commits_after: int, dies_at: int, stopped: bool
+) -> None:
+    world = LeaseWorld()
+    world.page.leased = True
+    lost = False
+    for number, step in enumerate(world.steps(jobs, fails_at, commits_after)):
+        if number == dies_at:
+            lost = True
+            break
+        step()
+    _, instructions = after(world.page.state, Ended(lost, stopped))
+    if not lost:  # the horse has committed and given back by itself
+        assert Instruction.GIVE_BACK not in instructions
+        world.commit()
+    assert (Instruction.GIVE_BACK in instructions) == lost
+    if Instruction.GIVE_BACK in instructions:
+        world.commit()
+    if Instruction.SETTLE in instructions and world.in_hand not in world.failed:
+        world.failed.append(world.in_hand)
+    world.back = [each for each in range(jobs) if each not in (*world.committed, *world.failed)]
+    assert not set(world.committed) & set(world.failed), "a job has two outcomes"
+    assert not set(world.back) & set(world.began), "a job whose code has run would run again"
+    assert set(world.finished) == set(world.committed), "a job that has finished is lost"
+    assert set(world.failed) <= {world.in_hand}, "a job is charged with another's end"
+
+
+def test_a_hook_that_ends_the_horse_of_a_lease_is_reported() -> None:
+    state = State(Phase.FINISHED, in_hooks=True, leased=True)
+    assert after(state, Ended(lost=True))[1] == (Instruction.GIVE_BACK, Instruction.REPORT_HOOK)
+
+
 def test_a_horse_with_exit_code_0_in_the_middle_of_a_job_is_lost() -> None:
     assert after(State(Phase.RUNNING), Ended(lost=False))[1] == (Instruction.SETTLE,)

@@ -140,6 +140,7 @@ class Run:
         freed_mb, collections: by garbage collection.
         chunks, items, largest_chunk: finished in this execution.
         children: how many it split into.
+        times: how many runs it stands for, all like this one: short jobs of a lease. ``seconds`` is their mean.
         counted: whether this execution counts the job as one that somebody enqueued. Children, gathers, and executions
             after which the job runs again (a resume, RQ's Retry) do not.
         curve_mb: the highest reading of each step of ``curve_step_seconds`` since its beginning, at most 96. It is kept
@@ -168,6 +169,7 @@ class Run:
     children: int = 0
     counted: bool = True
     peak_sampled: bool = False
+    times: int = 1
     curve_mb: tuple[float, ...] = ()
     curve_step_seconds: float = 0.0
 

@@ -197,9 +197,9 @@ def _counts(runs: Iterable[Run], alerts: int, leak_mb: Sequence[float]) -> dict[
     for run in runs:
         cost = run.mb_per_item
         for field, amount in (
-            ("jobs", int(run.counted)),
+            ("jobs", run.times * run.counted),
             ("jobs_split", int(run.counted and run.children > 0)),
-            ("runs", 1),
+            ("runs", run.times),
             ("failed", int(run.outcome != OK and not run.resumed)),
             ("resumed", int(run.resumed)),
             ("splits", int(run.children > 0)),
@@ -207,11 +207,11 @@ def _counts(runs: Iterable[Run], alerts: int, leak_mb: Sequence[float]) -> dict[
             ("chunks", run.chunks),
             ("items", run.items),
             ("freed_mb", run.freed_mb),
-            ("seconds", run.seconds),
+            ("seconds", run.times * run.seconds),
             ("peak_sum_mb", run.peak_mb if run.items else 0),
             (f"breach:{run.layer}", int(run.layer != "")),
-            (f"peak:{bucket(run.peak_mb)}", 1),
-            (f"sec:{bucket(run.seconds)}", 1),
+            (f"peak:{bucket(run.peak_mb)}", run.times),
+            (f"sec:{bucket(run.seconds)}", run.times),
             (f"item:{bucket(1024 * (cost or 0))}", int(cost is not None)),
         ):
             counts[field] += amount
@@ -228,9 +228,9 @@ def counts_of_totals(
     shared = {name: amount for name, amount in tallied.items() if name in _SUMS or name.startswith("breach:")}
     counts: defaultdict[str, float] = defaultdict(int, shared)
     for run in runs:
-        counts["peak_mb"] += run.peak_mb
-        counts[f"peak:{bound(run.peak_mb, PEAK_BOUNDS_MB)}"] += 1
-        counts[f"sec:{bound(run.seconds, SECONDS_BOUNDS)}"] += 1
+        counts["peak_mb"] += run.times * run.peak_mb
+        counts[f"peak:{bound(run.peak_mb, PEAK_BOUNDS_MB)}"] += run.times
+        counts[f"sec:{bound(run.seconds, SECONDS_BOUNDS)}"] += run.times
     for rule, count in alerts.items():
         counts[f"alert:{rule}"] += count
     return counts

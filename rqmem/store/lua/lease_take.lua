@@ -3,7 +3,7 @@
 -- Returns why it stopped, what the next job needs, and for each job taken: queue (a number from 0), id, data, timeout,
 -- result TTL, when it was made. Why: '': it has k jobs, or enough bytes, or has dropped many ids; 'empty', 'needs',
 -- 'suspended', 'recalled', 'token'.
--- KEYS: 1 taken, 2 lease, 3 set of leases, 4 suspended
+-- KEYS: 1 taken, 2 lease, 3 set of leases, 4 suspended, 5 set of paused queues
 -- ARGV: 1 RQ's prefix, 2 worker, 3 token, 4 k, 5 bytes of data that are enough, 6 owner, to open the lease, or '',
 --       7... names of queues
 local P = ARGV[1]
@@ -45,6 +45,9 @@ end
 
 -- Returns how many ids it has looked at.
 local function take_from(number)
+  if redis.call('SISMEMBER', KEYS[5], ARGV[number]) == 1 then
+    return 0
+  end
   local queue = P .. ':queue:' .. ARGV[number]
   local ids = redis.call('LRANGE', queue, 0, left - 1)
   local passed = 0

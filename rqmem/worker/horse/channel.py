@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from rqmem.policy.recycling import HorseState
 from rqmem.store import codec
+from rqmem.store.execution_records import Owner
 from rqmem.values import dataclass, field
 from rqmem.worker.shared_memory import SharedPage
 
@@ -41,6 +42,57 @@ class Order:
 
 
 @dataclass(frozen=True)
+class LeaseOrder:
+    """Take jobs and run them.
+
+    Attributes:
+        token: names this lease.
+        queues: names, the first ones first.
+        owner: the worker's process.
+        clean: the only job types that may run, since what others have left in the horse is much; None: any may.
+        k, most_k: how many jobs are taken at once, at first and at most.
+        most_jobs: of the whole lease; 0: any number.
+        batch: how many finished jobs are committed at once.
+        seconds: no batch is taken later than that.
+        began_in: the name of the data in Redis.
+    """
+
+    token: str
+    queues: list[str]
+    owner: Owner
+    clean: list[str] | None
+    k: int
+    most_k: int
+    most_jobs: int
+    batch: int
+    seconds: float
+    began_in: str
+
+
+@dataclass(frozen=True)
+class LeaseEnd:
+    """How a lease went.
+
+    Attributes:
+        why: it ended, for the log.
+        ran: job type -> how many of its jobs have finished, and the seconds they took in all.
+        k: how many jobs were taken at once last.
+        unfit: the next job of the queue, or what runs here, is not for a lease.
+        handed_over: the last job was no plain success, and is not in ``ran``.
+    """
+
+    why: str = ""
+    ran: dict[str, list[float]] = field(default_factory=dict)
+    k: int = 1
+    unfit: bool = False
+    handed_over: bool = False
+
+    @property
+    def jobs(self) -> int:
+        return sum(int(count) for count, _ in self.ran.values())
+
+
+@dataclass(frozen=True)
 class Report:
     """The job is committed.
 
@@ -51,6 +103,7 @@ class Report:
         left_bytes: what the job left for good, where the horse has tidied right before and right after it.
         grew: kinds of objects that grew since the horse first tidied, where it has now (`horse.kinds_that_stay`).
         changed: what of the process is not as it was when the horse began (`traces.changed`).
+        lease: how the lease went, where one was ordered.
     """
 
     kept_bytes: int
@@ -59,6 +112,7 @@ class Report:
     left_bytes: int | None = None
     grew: list[tuple[str, int, float]] = field(default_factory=list)
     changed: str = ""
+    lease: LeaseEnd | None = None
 
 
 class Channel:
@@ -70,18 +124,20 @@ class Channel:
     def fileno(self) -> int:
         return self._end.fileno()
 
-    def send(self, message: Order | Report) -> bool:
+    def send(self, message: Order | LeaseOrder | Report) -> bool:
         """False: the other side has ended."""
         try:
-            self._end.send(codec.to_json(message).encode())
+            self._end.send(f"{type(message).__name__} {codec.to_json(message)}".encode())
         except (BrokenPipeError, ConnectionResetError):
             return False
         return True
 
-    def order(self) -> Order | None:
+    def order(self) -> Order | LeaseOrder | None:
         """The next order; None: the worker has ended, or wants us to."""
-        text = self._end.recv(_MESSAGE_BYTES)
-        return codec.from_json(Order, text) if text else None
+        kind, _, text = self._end.recv(_MESSAGE_BYTES).partition(b" ")
+        if not text:
+            return None
+        return codec.from_json(LeaseOrder, text) if kind == b"LeaseOrder" else codec.from_json(Order, text)
 
     def report(self) -> Report | None:
         """The report of the job that was ordered; None: the horse has ended without one."""
@@ -89,7 +145,7 @@ class Channel:
             text = self._end.recv(_MESSAGE_BYTES, socket.MSG_DONTWAIT)
         except (ConnectionResetError, BlockingIOError):  # blocking: a child of the dead horse holds its end
             return None
-        return codec.from_json(Report, text) if text else None
+        return codec.from_json(Report, text.partition(b" ")[2]) if text else None
 
     def closed(self) -> bool:
         """Whether the other side has closed its end, and said nothing that is not read yet."""

@@ -16,6 +16,8 @@ from typing import Any
 _ROOM = 512
 _strings: dict[str, list[Any]] = {}
 """By name; the last is in use. Those that became too short stay, for whoever holds a pointer to one."""
+_last: dict[str, Any] = {}
+"""By name: the value that was put last, as `os.environ` has it."""
 
 
 def put(name: str, value: str) -> None:
@@ -30,7 +32,18 @@ def put(name: str, value: str) -> None:
         strings.append(ctypes.create_string_buffer(max(_ROOM, 2 * len(text))))
     strings[-1].value = text
     _libc().putenv(strings[-1])  # each time: the job may have put another one in its place
-    environ._data[environ.encodekey(name)] = environ.encodevalue(value)
+    environ._data[environ.encodekey(name)] = _last[name] = environ.encodevalue(value)
+
+
+def put_again(name: str, value: str) -> None:
+    """As `put`, in a tenth of the time where Python has set no other value since."""
+    environ: Any = os.environ
+    known, key, text = _last.get(name), os.fsencode(name), os.fsencode(value)
+    if known is None or environ._data.get(key) is not known or len(key) + len(text) + 1 >= len(_strings[name][-1]):
+        put(name, value)
+        return
+    _strings[name][-1].value = b"%b=%b" % (key, text)
+    environ._data[key] = _last[name] = text
 
 
 @cache

@@ -94,6 +94,16 @@ class Hooking:
         self._look_for_integrations(page)
         return any(self._hooks(name) for name in ("horse_started", "after_job", "horse_ending"))
 
+    def each_job(self, page: SharedPage) -> bool:
+        """Whether there is anything to call around a job."""
+        self._look_for_integrations(page)
+        return any(self._hooks(name) for name in ("before_job", "after_job"))
+
+    @property
+    def awaits_outcome(self) -> bool:
+        """Whether hooks of users follow a job, which may look at its outcome. Integrations do not."""
+        return any(not integrations.owns(hook) for hook in self._hooks("after_job"))
+
     @property
     def ends(self) -> bool:
         """Whether there is anything to call when the process ends."""

@@ -8,12 +8,13 @@ the first runs of its job types pays a clock and a comparison for each job.
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 from rqmem.measure import procfs, trim
 from rqmem.policy import leaks
 from rqmem.units import MB
 from rqmem.worker.horse import object_kinds
-from rqmem.worker.horse.channel import Report
+from rqmem.worker.horse.channel import LeaseEnd, Report
 
 WORTH_TIDYING_BYTES = 4 * MB
 _clock = time.perf_counter
@@ -35,14 +36,35 @@ class Probing:
         """An order for such a job has come."""
         self._job_type = job_type
         self._began = _clock()
-        grown = self._tidied - self._at_first - self._left_by_first_runs
-        probed = self._types.get(job_type, leaks.Probed())
-        self._probing = leaks.worth_a_probe(grown, self._spent_seconds, self._worked_seconds, probed)
+        self._probing = self.wants(job_type)
         if self._probing and not self._is_tidy:
             cpu = time.thread_time()
             self._tidy()
             self._spent_seconds, self._began = self._spent_seconds + time.thread_time() - cpu, _clock()
         self._is_tidy = False
+
+    def wants(self, job_type: str) -> bool:
+        """Whether the next run of such a job had better be a probe."""
+        grown = self._tidied - self._at_first - self._left_by_first_runs
+        probed = self._types.get(job_type, leaks.Probed())
+        return leaks.worth_a_probe(grown, self._spent_seconds, self._worked_seconds, probed)
+
+    def before_lease(self) -> None:
+        """Runs come that are no probes."""
+        self._began, self._probing, self._is_tidy = _clock(), False, False
+
+    def after_lease(self, lease: LeaseEnd, *, doomed: bool) -> Report:
+        """They have ended."""
+        self._worked_seconds += _clock() - self._began
+        for job_type, (count, _) in lease.ran.items():
+            if (probed := self._types.get(job_type)) is not None and probed.probes:
+                self._types[job_type] = replace(probed, since=probed.since + int(count))
+        held = procfs.own_held_bytes()
+        if not doomed and held - self._tidied >= WORTH_TIDYING_BYTES:
+            held = self._tidy_and_look()
+            self._is_tidy = True
+        self._held = held
+        return Report(held - self._at_first)
 
     def after(self, *, doomed: bool) -> Report:
         """The job is committed. ``doomed``: the horse will be replaced whatever it holds."""
@@ -53,9 +75,7 @@ class Probing:
             cpu = time.thread_time()
             held = self._tidy()
             left = held - before if self._probing else None
-            if abs(held - self._kinds_at) >= WORTH_TIDYING_BYTES:
-                object_kinds.remember_kinds()
-                held = self._tidied = self._kinds_at = procfs.own_held_bytes()
+            held = self._look_at_kinds(held)
             self._is_tidy = True
             if self._probing:
                 self._spent_seconds += time.thread_time() - cpu
@@ -67,6 +87,16 @@ class Probing:
         self._held = held
         grew = object_kinds.kinds_that_stay() if left is not None else []
         return Report(held - self._at_first, left_bytes=left, grew=grew)
+
+    def _tidy_and_look(self) -> int:
+        return self._look_at_kinds(self._tidy())
+
+    def _look_at_kinds(self, held: int) -> int:
+        """Where the horse holds much more or less than when it last looked. Returns what it holds."""
+        if abs(held - self._kinds_at) >= WORTH_TIDYING_BYTES:
+            object_kinds.remember_kinds()
+            held = self._tidied = self._kinds_at = procfs.own_held_bytes()
+        return held
 
     def _tidy(self) -> int:
         trim.collect_and_trim()

@@ -30,9 +30,10 @@ from rqmem.type_of_job import type_of_path
 from rqmem.worker.commit import Committer
 from rqmem.worker.execution import Event
 from rqmem.worker.horse import environment, process_state, self_report, user_code
-from rqmem.worker.horse.channel import Channel, Order, Report
+from rqmem.worker.horse.channel import Channel, LeaseEnd, LeaseOrder, Order, Report
 from rqmem.worker.horse.hook_runner import ENDING_SECONDS, Hooking
 from rqmem.worker.horse.leak_probe import Probing
+from rqmem.worker.horse.lease import JobHooks, Lease, Types
 from rqmem.worker.horse.user_code import Horse
 from rqmem.worker.horse_pool import HorsePool
 from rqmem.worker.imports import check_importable
@@ -89,8 +90,10 @@ class HorseMain:
             return
         if isinstance(event, events.Breach):
             event = event.without_evidence()
-        known = {name: value for name, value in codec.event_to_values(event).items() if name not in _KNOWN_TO_WORKER}
-        self._pool.page.tape.write(json.dumps({"at": time.time(), **known}))
+        page = self._pool.page
+        left_out = () if page.leased else _KNOWN_TO_WORKER
+        known = {name: value for name, value in codec.event_to_values(event).items() if name not in left_out}
+        page.tape.write(json.dumps({"at": time.time(), **known}))
 
     def serve(self, channel: Channel) -> NoReturn:
         """The life of a warm horse: orders until there are no more."""
@@ -100,14 +103,12 @@ class HorseMain:
             worker._is_horse = self._is_warm = True
             with contextlib.suppress(RedisError):  # before the first order comes; whoever needs it will wait for it
                 worker.connection.ping()
-            begun, probing, threads = process_state.look(), Probing(), Threads()
+            begun, probing, threads, types = process_state.look(), Probing(), Threads(), Types()
             while (order := channel.order()) is not None:
-                probing.before(order.job_type)
-                self._run_order(order, page)
-                doomed = page.state.ends_horse
-                if doomed:  # it will be killed when it has reported
-                    self._call_ending_hooks()
-                report = self._look_after(probing, doomed)
+                if isinstance(order, LeaseOrder):
+                    report = self._run_lease(order, page, types, probing)
+                else:
+                    report = self._run_plain(order, page, types, probing)
                 self._install_handlers()  # what is ours is no trace of the job
                 changed = process_state.changed(begun, process_state.look()) or report.changed
                 report = replace(report, changed=changed, threads=threads.count(), new_threads=threads.new())
@@ -119,15 +120,44 @@ class HorseMain:
             os._exit(1)
         os._exit(0)
 
+    def _run_plain(self, order: Order, page: SharedPage, types: Types, probing: Probing) -> Report:
+        """One execution, and a look at what it has left."""
+        probing.before(order.job_type)
+        job = self._run_order(order, page)
+        doomed = page.state.ends_horse
+        if doomed:  # it will be killed when it has reported
+            self._call_ending_hooks()
+        elif job is not None:
+            types.ran(job, page)
+        return self._look_after(probing, doomed)
+
+    def _run_lease(self, order: LeaseOrder, page: SharedPage, types: Types, probing: Probing) -> Report:
+        """The jobs of a lease, and a look at what they have left together."""
+        worker = self._worker
+        environment.put("RQ_WORKER_ID", worker.name)
+        self._committer.began_in = order.began_in
+        self._install_handlers()
+        worker._stopped_job_id = None
+        probing.before_lease()
+        lease = Lease(worker, self._pool, types, order, page, probing.wants)
+        if self._hooking is not None and self._hooking.each_job(page):
+            lease.hooks = JobHooks(page, self._hooking, self._call_after_hooks)
+        end = lease.run()
+        self._here = lease.here or self._here
+        doomed = page.state.ends_horse
+        if doomed:
+            self._call_ending_hooks()
+        return replace(self._look_after(probing, doomed, end), lease=end)
+
     @staticmethod
-    def _look_after(probing: Probing, doomed: bool) -> Report:
+    def _look_after(probing: Probing, doomed: bool, lease: LeaseEnd | None = None) -> Report:
         try:
-            return probing.after(doomed=doomed)
+            return probing.after(doomed=doomed) if lease is None else probing.after_lease(lease, doomed=doomed)
         except OSError as error:  # a job has called chroot, or used up all descriptors
             return Report(0, changed=f"its memory cannot be read any more ({error.strerror})")
 
-    def _run_order(self, order: Order, page: SharedPage) -> None:
-        """What RQ's `main_work_horse` does in a new process, in this one."""
+    def _run_order(self, order: Order, page: SharedPage) -> Job | None:
+        """What RQ's `main_work_horse` does in a new process, in this one. None: the job is gone."""
         worker = self._worker
         environment.put("RQ_WORKER_ID", worker.name)
         environment.put("RQ_JOB_ID", order.job_id)
@@ -146,7 +176,7 @@ class HorseMain:
         except NoSuchJobError as error:  # somebody deleted it since it was taken from the queue
             until_redis_answers(lambda: self._committer.forget(queue, execution), f"forget job {order.job_id}")
             page.outcome = type(error).__name__
-            return
+            return None
         page.advance(Event.TAKEN)
         job.redis_server_version = worker.get_redis_server_version()
         execution._job = job
@@ -155,6 +185,7 @@ class HorseMain:
         # What a job sets of context variables (of a tracer, a logger, a framework) ends with it.
         contextvars.copy_context().run(worker.perform_job, job, queue, execution)
         worker.executions = {}  # else the job and its result stay until the next
+        return job
 
     def _install_handlers(self) -> None:
         user_code.install_signal_handlers()
@@ -199,10 +230,12 @@ class HorseMain:
 
         def perform_as_user_code() -> Any:
             job.timeout = timeout  # RQ has read it; what is saved with the job stays the job's own
+            began = time.monotonic()
             try:
                 with self._captures.captured(page, type_of_path(job.func_name), here.execution_id):
                     return user_code.run_user_code(here, import_and_perform)
             finally:
+                page.worked_seconds = time.monotonic() - began
                 self._keep_logging()
 
         job.perform = perform_as_user_code  # type: ignore[method-assign]

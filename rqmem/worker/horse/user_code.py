@@ -70,13 +70,31 @@ class Horse:
     worker: str
     group: HorseGroup | None = None
     told_of_cut: frozenset[str] = frozenset()  # job types whose cut ceiling this worker has told of
-    raised: Raised = field(default_factory=lambda: Raised(described_line, is_users))
+    leased: bool = False
+    claim: Callable[[], None] | None = None  # under a lease: before the run has a record
+    raised: Raised = field(default_factory=lambda: new_raised())
 
     def set_ceiling(self, ceiling_bytes: int) -> None:
         """The job's ceiling from now on, for the watcher and for the kernel."""
         self.page.ceiling_bytes = ceiling_bytes
         if self.group is not None:
             self.group.hold(ceiling_bytes)
+
+
+def new_raised() -> Raised:
+    return Raised(described_line, is_users)
+
+
+def set_created_at(iso: str) -> None:
+    """When the job was made whose code runs now, where that was not known when it began."""
+    assert _current is not None
+    object.__setattr__(_current, "job_created_at", iso)
+
+
+def has_lost_handlers() -> bool:
+    """Whether somebody has put other handlers in the place of ours."""
+    wanted = ((BREACH_SIGNAL, _on_breach_signal), (SAMPLE_SIGNAL, _on_sample_signal))
+    return any(signal.getsignal(number) is not handler for number, handler in wanted)
 
 
 def most_resident_kb() -> int:
@@ -131,8 +149,11 @@ def run_user_code(horse: Horse, call: Callable[[], Any]) -> Any:
     _current = horse
     page = horse.page
     pid = os.getpid()
-    random.seed()
-    environment.put(MARK, horse.execution_id)
+    if horse.leased:  # its first job has got its random numbers
+        environment.put_again(MARK, horse.execution_id)
+    else:
+        random.seed()
+        environment.put(MARK, horse.execution_id)
     try:
         try:
             page.advance(Event.ENTERED)
