@@ -11,7 +11,7 @@ from flask import Flask, current_app, jsonify, render_template, request
 from redis.exceptions import RedisError
 from werkzeug.exceptions import HTTPException
 
-from rqmem.dashboard import action_views, api_views, beside_rq, filters, live_views, security
+from rqmem.dashboard import action_views, api_views, beside_rq, compression, filters, live_views, security
 from rqmem.dashboard.blueprint import pages
 from rqmem.dashboard.hub import Hub
 from rqmem.dashboard.state import EXTENSION, State
@@ -37,6 +37,7 @@ def build(connection: Redis, where: str, options: Options) -> Flask:
     app.extensions[EXTENSION] = State(connection, where, options, Hub(connection, where))
     security.protect(app, options)
     filters.add_to(app, _versions())
+    compression.add_to(app)
     for module in PAGES:
         import_module(f"rqmem.dashboard.{module}")
     for blueprint in (security.blueprint, pages, live_views.blueprint, api_views.blueprint, action_views.blueprint):

@@ -13,12 +13,14 @@ from typing import Any
 
 import pytest
 from redis import Redis
+from rq import Queue
 
 from rqmem.connection.looking import to_look_at
 from rqmem.dashboard.app import build
 from rqmem.dashboard.options import Options
 from rqmem.dashboard.serving import Server
 from rqmem.dashboard.state import EXTENSION
+from rqmem.store import actions, pausing
 from rqmem.testing import wait_until
 from tests import sample_jobs
 from tests.dashboard.conftest import JOB, TYPE, busy
@@ -299,3 +301,69 @@ def test_the_theme_is_kept(browser: Browser, connection: Redis) -> None:
         browser.open("/")
     assert grounds[0] == grounds[1] != grounds[2]  # the system's is light; light; dark
     assert browser.text("#theme") == "Theme: auto"
+
+
+# Actions: clicked, asked, done, and seen in Redis
+
+
+def click(browser: Browser, text: str) -> None:
+    from selenium.webdriver.common.by import By
+
+    browser.driver.find_element(By.XPATH, f"//main//*[self::a or self::button][contains(., {text!r})]").click()
+
+
+def fail_jobs(connection: Redis, work_off: Callable[..., str], *texts: str) -> list[str]:
+    ids = [Queue("bad", connection=connection).enqueue("tests.sample_jobs.fail_with", text).id for text in texts]
+    work_off("bad")
+    return ids
+
+
+def test_failed_jobs_are_retried_by_one_and_by_filter(
+    browser: Browser, connection: Redis, work_off: Callable[..., str]
+) -> None:
+    first, second, third = fail_jobs(connection, work_off, "no customer 1", "no customer 2", "no disk")
+    browser.open(f"/jobs/{third}")
+    browser.see("no disk")
+    click(browser, "Retry")
+    browser.see("Retry job")
+    assert connection.llen("rq:queue:bad") == 0  # it only asked
+    click(browser, "Retry")
+    browser.see("is queued again")
+    assert connection.lrange("rq:queue:bad", 0, -1) == [third.encode()]
+    browser.open("/jobs?state=failed&error=customer")
+    browser.see("no customer 2")
+    click(browser, "Retry all that match")
+    browser.see("Retry 2 failed jobs?")
+    click(browser, "Retry 2 jobs")
+    browser.see("2 failed jobs of 2 queued again")
+    assert set(connection.lrange("rq:queue:bad", 0, -1)) == {each.encode() for each in (first, second, third)}
+    assert [each.what for each in actions.read(connection)] == ["retry by filter", "retry by filter", "retry"]
+    assert browser.complaints() == []
+
+
+def test_a_waiting_job_is_cancelled_without_a_script(browser: Browser, connection: Redis) -> None:
+    job = sample_jobs.Plain.enqueue(number=7, connection=connection)
+    browser.command("Emulation.setScriptExecutionDisabled", value=True)
+    try:
+        browser.open(f"/jobs/{job.id}")
+        click(browser, "Cancel")
+        assert connection.llen("rq:queue:plain") == 1
+        click(browser, "Cancel the job")
+        assert "1 job cancelled" in browser.driver.page_source
+    finally:
+        browser.command("Emulation.setScriptExecutionDisabled", value=False)
+    assert connection.llen("rq:queue:plain") == 0
+    assert connection.hget(f"rq:job:{job.id}", "status") == b"canceled"
+
+
+def test_a_queue_is_paused_and_goes_on(browser: Browser, connection: Redis) -> None:
+    sample_jobs.Plain.enqueue(number=7, connection=connection)
+    browser.open("/queues")
+    click(browser, "Pause")
+    click(browser, "Pause the queue")
+    browser.see("queue plain is paused")
+    assert pausing.paused(connection) == {"plain"}
+    click(browser, "Resume")
+    click(browser, "Resume the queue")
+    browser.see("queue plain goes on")
+    assert pausing.paused(connection) == set()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import itertools
 import json
+import re
 import time
 from collections.abc import Callable
 
@@ -19,10 +21,11 @@ from rqmem.dashboard.type_views import bars_of
 from rqmem.observe.model import Worker
 from rqmem.policy.histogram import bucket
 from rqmem.store.history import history_writer
+from rqmem.store.history.history_records import LiveJob
 from rqmem.store.history.samples import RINGS, Sample
 from rqmem.testing import wait_until
 from tests.dashboard.conftest import JOB, TYPE
-from tests.journal_filling import a_live
+from tests.journal_filling import a_live, register
 
 Urls = Callable[[Flask], list[tuple[str, str, set[str]]]]
 
@@ -92,6 +95,32 @@ def test_csv_has_a_row_for_each_type(app: Flask, filled: Redis) -> None:
     head, row = answer.text.splitlines()
     assert head.startswith("job_type,runs,failed,breaches")
     assert row.startswith(f"{TYPE},32,")
+
+
+def test_a_first_visit_to_live_is_small(app: Flask, connection: Redis) -> None:
+    """With eight workers and their 15 minutes."""
+    now = time.time()
+    for number in range(8):
+        job = LiveJob(TYPE, JOB, "q", now - 40, 100.0 + number, 180.0, 256.0, items_done=1250)
+        register(connection, f"web-{number}", "q", state="busy", live=a_live(f"web-{number}", job))
+        with connection.pipeline() as pipeline:
+            for second in range(890):
+                at = now - 890 + second
+                samples = [Sample(ring.begin(at), 20.0 + second * 7 % 230, 256.0, 30.0) for ring in RINGS]
+                history_writer.write_samples(pipeline, f"web-{number}", samples, at)
+            pipeline.execute()
+    client, took = app.test_client(), 0
+    page = client.get("/live")
+    files = re.findall(r'(?:src|href)="(/static/[^"]+)"', page.text)
+    assert len(files) == 7
+    for path in ("/live", *files, "/api/v1/history", "/api/v1/live"):
+        answer = client.get(path, headers={"Accept-Encoding": "gzip"})
+        assert answer.status_code == 200
+        took += len(answer.data)
+    assert took < 120_000
+    history = client.get("/api/v1/history", headers={"Accept-Encoding": "gzip"})
+    assert json.loads(gzip.decompress(history.data)).keys() == {"begin", "workers"}
+    assert "Content-Encoding" not in client.get(files[0]).headers
 
 
 # The hub
