@@ -106,6 +106,7 @@ def test_no_module_imports_itself_through_others() -> None:
 
 
 SHARED_NAMES = {
+    "django": "what jobs get of Django, and the dashboard in a Django project",
     "lease": "when a horse gets a lease, what Redis keeps of it, and both sides of it (DESIGN.md's names)",
     "ceiling": "the decision about a reading, and the ceiling of one run",
     "catalogue": "to be renamed: metrics of the exporter, jobs of the testing kit",
