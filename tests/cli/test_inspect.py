@@ -17,7 +17,7 @@ from rqmem.store import execution_reader, keys
 from rqmem.store.history import history_reader
 from rqmem.store.history.history_records import Told
 from rqmem.testing import wait_until
-from tests import sample_jobs
+from tests import profile_jobs, sample_jobs
 from tests.cli.test_commands import rqmem
 from tests.conftest import StartWorker, wait_for_key
 from tests.journal_filling import fill, tell
@@ -115,13 +115,13 @@ def test_a_function_that_breached(connection: Redis, work_off: Callable[..., str
 
 
 def test_a_function_that_fitted(connection: Redis, work_off: Callable[..., str], inspect: Inspect) -> None:
-    job = Queue(connection=connection).enqueue(sample_jobs.hold, 40)
+    job = Queue(connection=connection).enqueue(profile_jobs.fit_with, 40)
     work_off("--memory", "128")
-    [run] = history_reader.runs(connection, "tests.sample_jobs.hold")
+    [run] = history_reader.runs(connection, "tests.profile_jobs.fit_with")
     told = text(inspect(job.id))
     assert f"peak {run.peak_mb:.1f} MB ({100 * run.peak_mb / 128:.0f} % of the ceiling) outcome ok, 1 execution" in told
     assert f"where it grew, peak {run.peak_mb:.1f} MB" in told
-    assert "MB tests/sample_jobs.py:" in told and " in hold: " in told
+    assert "MB " in told and "tests/profile_jobs.py:" in told and ": held = [bytearray(2**20) for _" in told
     assert json.loads(inspect(job.id, "--json").stdout)["grew"][0]["peak_mb"] == run.peak_mb
     job.delete()
     connection.delete(keys.STORIES)

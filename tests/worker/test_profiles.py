@@ -104,7 +104,7 @@ def test_the_worst_peaks_of_a_warm_horse_and_its_threads(
 
 
 def test_a_horse_for_each_job_is_captured_too(queue: Queue, work_off_profiled: Profiled, tmp_path: Path) -> None:
-    breach, kept = queue.enqueue(profile_jobs.grow_beyond), queue.enqueue(profile_jobs.fit_with, 20)
+    breach, kept = queue.enqueue(profile_jobs.grow_beyond), queue.enqueue(profile_jobs.fit_with, 40)
     log = work_off_profiled("--memory", "128", "--isolation", "fork")
     found = {each.job_id: each.breached for each in captures.kept(tmp_path / "profiles")}
     assert found == {breach.id: True, kept.id: False}, log
@@ -114,7 +114,7 @@ def test_a_horse_for_each_job_is_captured_too(queue: Queue, work_off_profiled: P
 
 def test_only_the_job_type_that_was_named(queue: Queue, work_off_profiled: Profiled, tmp_path: Path) -> None:
     queue.enqueue(sample_jobs.hold, 40)
-    wanted = queue.enqueue(profile_jobs.fit_with, 20)
+    wanted = queue.enqueue(profile_jobs.fit_with, 40)
     aware = sample_jobs.Squares.enqueue(count=4, connection=queue.connection)
     both = ("--profile-job", "tests.profile_jobs.fit_with", "--profile-job", "tests.sample_jobs.Squares")
     work_off_profiled(*both)
