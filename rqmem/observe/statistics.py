@@ -116,7 +116,7 @@ def peaks_of(runs: Iterable[Run]) -> Peaks:
 
 def peaks_in(counts: Mapping[int, float]) -> Peaks:
     """The upper ends of histogram buckets: at most 5 % too high."""
-    p50, p90, p99, highest = (_rounded(histogram.percentile(counts, fraction)) for fraction in (0.5, 0.9, 0.99, 1.0))
+    p50, p90, p99, highest = map(_rounded, histogram.percentiles(counts, (0.5, 0.9, 0.99, 1.0)))
     return Peaks(p50, p90, p99, highest)
 
 

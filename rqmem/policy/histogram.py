@@ -42,15 +42,22 @@ def summed(histograms: Iterable[tuple[Mapping[int, float], float]]) -> dict[int,
 
 def percentile(histogram: Mapping[int, float], fraction: float) -> float | None:
     """The upper end of the bucket below which (or in which) ``fraction`` of the weight lies; None for an empty one."""
+    return percentiles(histogram, (fraction,))[0]
+
+
+def percentiles(histogram: Mapping[int, float], fractions: Sequence[float]) -> list[float | None]:
+    """`percentile` for each of these fractions, which ascend, in one pass."""
     total = sum(histogram.values())
     if total <= 0:
-        return None
+        return [None] * len(fractions)
+    found: list[float | None] = []
+    wanted = [fraction * total * (1 - 1e-12) for fraction in fractions]
     reached = 0.0
     for number in sorted(histogram):
         reached += histogram[number]
-        if reached >= fraction * total * (1 - 1e-12):
-            return upper_end(number)
-    return upper_end(max(histogram))
+        while len(found) < len(wanted) and reached >= wanted[len(found)]:
+            found.append(upper_end(number))
+    return found + [upper_end(max(histogram))] * (len(wanted) - len(found))
 
 
 def bound(value: float, bounds: Sequence[float]) -> str:
