@@ -48,7 +48,7 @@ def curves(case: Case) -> list[dict[str, Any]]:
     known_until = max((run.ended_at for run in kept), default=0.0)
     for points in executions(case):
         begin = points[0].at
-        if begin >= known_until - 1:
+        if begin >= known_until:
             seconds = [round(point.at - begin, 2) for point in points]
             usage_mb = [round(point.memory_mb, 1) for point in points]
             breached = any(

@@ -13,7 +13,7 @@
   }
   let paint = colours();
 
-  const span = (seconds) => seconds < 120 ? +seconds.toFixed(1) + " s" : seconds < 7200 ? Math.round(seconds / 60) + " min" : Math.round(seconds / 3600) + " h";
+  const span = (seconds) => seconds < 2 ? +seconds.toFixed(2) + " s" : seconds < 120 ? +seconds.toFixed(1) + " s" : seconds < 7200 ? Math.round(seconds / 60) + " min" : Math.round(seconds / 3600) + " h";
   const clock = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit" });
   const date = new Intl.DateTimeFormat(undefined, { month: "short", day: "numeric" });
 

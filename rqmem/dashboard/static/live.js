@@ -7,7 +7,7 @@
   const SECONDS = 900;
   const rows = new Map();      // worker -> its row
   const memory = new Map();    // worker -> Map of second -> [usage, ceiling]
-  let source = null, timer = 0, etag = "", heard = 0, lastSort = 0, newest = 0, shown = SECONDS;
+  let source = null, timer = 0, etag = "", heard = 0, lastSort = -5000, newest = 0, shown = SECONDS;
 
   const mb = (value) => value >= 99.95 ? Math.round(value).toLocaleString("en") : String(Math.round(value * 10) / 10);
   const span = (seconds) => seconds < 60 ? Math.round(seconds) + " s" : seconds < 3600 ? Math.round(seconds / 60) + " min"
