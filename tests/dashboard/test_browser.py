@@ -124,11 +124,13 @@ def pages(application: Any) -> list[str]:
     """The paths of all pages."""
     with application.test_request_context():
         adapter = application.url_map.bind("localhost")
-        values = {"job_id": JOB, "job_type": TYPE}
+        values = {"job_id": JOB, "job_type": TYPE, "queue": "q"}
         found = [
             adapter.build(rule.endpoint, {name: values[name] for name in rule.arguments})
             for rule in application.url_map.iter_rules()
-            if rule.endpoint.startswith("pages.") and "GET" in (rule.methods or ()) and not rule.rule.endswith(".csv")
+            if rule.endpoint.startswith(("pages.", "actions."))
+            and "GET" in (rule.methods or ())
+            and not rule.rule.endswith(".csv")
         ]
     return sorted(found)
 
@@ -237,6 +239,7 @@ def test_axe_finds_nothing_on_any_page(browser: Browser, connection: Redis, appl
                 found.append(f"{path} {width} {theme}: {each['id']}: {[node['html'][:150] for node in each['nodes']]}")
             if browser.ask("document.documentElement.scrollWidth > document.documentElement.clientWidth"):
                 found.append(f"{path} {width}: scrolls sideways")
+    browser.look()
     assert not found, "\n".join(found)
 
 
