@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from flask import render_template
 
 from rqmem.dashboard.blueprint import pages
+from rqmem.dashboard.read.children import read_children
 from rqmem.dashboard.state import state
 from rqmem.events import Breach
 from rqmem.observe.curve import executions
@@ -37,7 +38,8 @@ def job(job_id: str) -> str:
         told=told[-_MOST_LINES:],
         left_out=max(0, len(told) - _MOST_LINES),
         curves=curves(case),
-        refresh=2 if case.running else 10 if case.goes_on or case.status in ("queued", "scheduled", "deferred") else 0,
+        children=read_children(connection, case) if case.children is not None else [],
+        refresh=2 if case.running else 5 if case.goes_on or case.status in ("queued", "scheduled", "deferred") else 0,
     )
 
 

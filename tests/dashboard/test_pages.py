@@ -24,6 +24,7 @@ from rqmem.store.history import history_writer
 from rqmem.store.history.history_records import LiveJob
 from rqmem.store.history.samples import RINGS, Sample
 from rqmem.testing import wait_until
+from tests import children_jobs
 from tests.dashboard.conftest import JOB, TYPE
 from tests.journal_filling import a_live, register
 
@@ -83,6 +84,22 @@ def test_a_job_page_has_its_breach_and_its_story(app: Flask, filled: Redis) -> N
     page = app.test_client().get(f"/jobs/{JOB}").text
     assert "used 271.3 MB of 256 MB" in page
     assert "started on ada, ceiling 256 MB" in page
+
+
+def test_children_that_failed_are_named_first(
+    app: Flask, connection: Redis, work_off: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connection.set("go on", 1)
+    job = children_jobs.Meta.enqueue(connection=connection)
+    work_off("jobs")
+    page = app.test_client().get(f"/jobs/{job.id}").text
+    shown = re.findall(r">child (\d)</a>.*?<span class=\"pill [a-z]*\">(\w+)</span>", page, re.DOTALL)
+    assert shown == [("1", "failed"), ("0", "ok"), ("2", "ok"), ("3", "ok")]
+    assert "ValueError: broken" in page
+    monkeypatch.setattr("rqmem.dashboard.read.children.MOST_CHILDREN", 3)
+    page = app.test_client().get(f"/jobs/{job.id}").text
+    assert "child 1</a>" not in page
+    assert "1 failed" in page
 
 
 def test_a_spreadsheet_gets_texts_and_no_formulas() -> None:
