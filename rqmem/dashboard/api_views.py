@@ -94,7 +94,7 @@ def types() -> dict[str, Any]:
     window, now = _window("24h"), time.time()
     rows = read_rows(state().connection, state().closed, window, now)
     rows.sort(key=lambda row: (-row.tally.runs, row.job_type))
-    return {**_within(window, now), "job_types": [row.to_json() for row in rows]}
+    return {**_within(window, now), "job_types": [row.to_json(steps=_with_steps()) for row in rows]}
 
 
 @blueprint.get("/types/<path:job_type>")
@@ -159,7 +159,7 @@ def leaks() -> dict[str, Any]:
     window, now = _window("7d"), time.time()
     rows = [row for row in read_rows(state().connection, state().closed, window, now) if row.tally.leaks]
     rows.sort(key=lambda row: -(row.tally.leak_mb_per_run or 0))
-    found = [{**row.to_json(), "last_leak": as_json.of_told(row.leak) if row.leak else None} for row in rows]
+    found = [{**row.to_json(steps=False), "last_leak": as_json.of_told(row.leak) if row.leak else None} for row in rows]
     return {**_within(window, now), "job_types": found}
 
 
@@ -181,7 +181,8 @@ def trends() -> ResponseReturnValue:
     """As ``rqmem report --json``, of ``window`` and the time before it."""
     now = time.time()
     since = now - _window("7d").seconds
-    return jsonify(as_json.of_report(read_trends(state().connection, state().closed, state().where, since, now)))
+    report = read_trends(state().connection, state().closed, state().where, since, now)
+    return jsonify(as_json.of_report(report, steps=_with_steps()))
 
 
 @_table("actions")
@@ -248,6 +249,10 @@ def _limit(otherwise: int) -> int:
     if not text.isdecimal() or not 1 <= int(text) <= MOST_ROWS:
         raise ConfigError(f"limit is {text!r}: give a number from 1 to {MOST_ROWS}")
     return int(text)
+
+
+def _with_steps() -> bool:
+    return request.args.get("steps") == "1"
 
 
 def _window(otherwise: str) -> Window:

@@ -218,8 +218,8 @@ def _of_event(event: Event) -> dict[str, Any]:
 # A period
 
 
-def of_report(report: Report) -> dict[str, Any]:
-    """What ``rqmem report --json`` prints."""
+def of_report(report: Report, *, steps: bool = True) -> dict[str, Any]:
+    """What ``rqmem report --json`` prints; ``steps``: also of each hour or day."""
     period = report.period
     return {
         **versioned(rqmem_version=report.rqmem_version, redis=report.redis, job_type=report.job),
@@ -228,18 +228,18 @@ def of_report(report: Report) -> dict[str, Any]:
         "journal_since": timestamp_ms(period.known_since),
         "notes": report.notes,
         "totals": of_tally(report.tally),
-        "job_types": [_of_type_report(each, period) for each in report.types],
+        "job_types": [_of_type_report(each, period, steps=steps) for each in report.types],
         "quiet_job_types": list(report.quiet),
     }
 
 
-def _of_type_report(each: TypeReport, period: Period) -> dict[str, Any]:
+def _of_type_report(each: TypeReport, period: Period, *, steps: bool) -> dict[str, Any]:
     compared = trend(each, period)
     now, before = (encoded(figures) for figures in compared) if compared is not None else ({}, {})
     return {
         **of_statistics(each.statistics),
         "trend": {name: {"now": now[name], "before": before[name]} for name in now} or None,
-        "steps": [_of_step(at, tally) for at, tally in each.steps],
+        **({"steps": [_of_step(at, tally) for at, tally in each.steps]} if steps else {}),
     }
 
 

@@ -14,18 +14,16 @@ from collections import OrderedDict
 from functools import reduce
 from typing import TYPE_CHECKING
 
-from redis import Redis
-
-from rqmem.store import keys
 from rqmem.store.history import history_reader
 from rqmem.store.history.history_records import Tally
 from rqmem.store.history.kept_types import OTHERS
 from rqmem.store.keys import DAY_SECONDS, HOUR_SECONDS
-from rqmem.store.scripts import of_each
 from rqmem.values import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+
+    from redis import Redis
 
 MOST = 4000
 _MOST_SUMS = 400
@@ -54,15 +52,19 @@ class ClosedPeriods:
         self._lock = threading.Lock()
         self._kept: OrderedDict[_Name, Tally | None] = OrderedDict()
         self._sums: OrderedDict[_Range, Tally] = OrderedDict()
-        self._born: dict[str, bytes | None] = {}
+        self._born: dict[str, float] = {}
 
     def read(
-        self, connection: Redis, job_types: Iterable[str], since: float, now: float, *, by_day: bool
-    ) -> dict[str, Steps]:
-        """Job type -> its tallies from the hour or day of ``since`` until ``now`` (epoch seconds)."""
+        self, connection: Redis, job_types: Iterable[str], since: float, now: float, *, by_day: bool,
+        until: float | None = None,
+    ) -> dict[str, Steps]:  # fmt: skip
+        """Job type -> its tallies from the hour or day of ``since`` to that of ``until``, which is ``now`` otherwise.
+
+        Times in epoch seconds.
+        """
         period, seconds = ("d", DAY_SECONDS) if by_day else ("h", HOUR_SECONDS)
-        first, last = int(since // seconds), int(now // seconds)
-        closed = last - 1 if now - last * seconds > _OPEN_SECONDS else last - 2  # the last one that is over
+        first, last = int(since // seconds), int((now if until is None else until) // seconds)
+        closed = int((now - _OPEN_SECONDS) // seconds) - 1  # the last one that is over
         names = list(job_types)
         self._forget_reborn(connection, names)
         asked = [(name, period, number) for name in names for number in range(first, last + 1)]
@@ -73,9 +75,9 @@ class ClosedPeriods:
         return len(self._kept)
 
     def _forget_reborn(self, connection: Redis, names: Sequence[str]) -> None:
-        born = dict(zip(names, of_each(connection, Redis.hget, map(keys.totals, names), "since"), strict=True))
+        born = history_reader.begun(connection, names)
         with self._lock:
-            gone = {name for name, since in born.items() if name in self._born and self._born[name] != since}
+            gone = {name for name in names if name in self._born and self._born[name] != born.get(name)}
             self._born.update(born)
             if gone:
                 for each in [each for each in self._kept if each[0] in gone]:

@@ -19,9 +19,18 @@ class Point:
 
 
 def executions(case: Case) -> list[list[Point]]:
-    """What is known of its memory, by execution, oldest first; those with a single reading are left out."""
-    found = [_readings(told) for told in _by_execution(case.told)]
-    found[-1] += [Point(sample.at, sample.usage_mb) for sample in case.samples]
+    """What is known of its memory, by execution, oldest first; those with a single reading are left out.
+
+    A function tells nothing itself: its executions that ended have the curves that their workers kept.
+    """
+    kept = [] if case.of(events.JobStarted) else [run for run in case.runs if len(run.curve_mb) > 1]
+    if kept:
+        until = kept[-1].ended_at
+        found = [[Point(run.ended_at - run.seconds + at, mb) for at, mb in run.curve] for run in kept]
+        found.append([Point(sample.at, sample.usage_mb) for sample in case.samples if sample.at > until])
+    else:
+        found = [_readings(told) for told in _by_execution(case.told)]
+        found[-1] += [Point(sample.at, sample.usage_mb) for sample in case.samples]
     if case.live is not None:
         found[-1].append(Point(case.now, case.live.usage_mb))
     ordered = [sorted(points, key=lambda point: point.at) for points in found if points]

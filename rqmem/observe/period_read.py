@@ -66,13 +66,15 @@ def read_report(
 def read_trends(connection: Redis, closed: ClosedPeriods, where: str, since: float, now: float) -> Report:
     """As `read_report`, of all job types, by tallies alone: peaks up to 5 % too high, and quick for a page."""
     types = history_reader.types(connection)
-    born = [each.since for each in history_reader.totals(connection, types).values() if each.since]
-    known_since = _beginning(min(born), HOUR_SECONDS) if born else None
+    begun = history_reader.begun(connection, types).values()
+    known_since = _beginning(min(begun), HOUR_SECONDS) if begun else None
     period = period_of(since, now, known_since)
     by_day, step = period.step_seconds == DAY_SECONDS, period.step_seconds
     found = closed.read(connection, types, period.since, now, by_day=by_day)
     begin = period.before_since
-    before = closed.read(connection, types, begin, period.since - 1, by_day=by_day) if begin is not None else {}
+    before = {}
+    if begin is not None:
+        before = closed.read(connection, types, begin, now, by_day=by_day, until=period.since - 1)
     ceilings = read_ceilings(connection, types, None, now)
     reports = [
         TypeReport(

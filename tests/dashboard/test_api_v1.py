@@ -72,8 +72,8 @@ def get(client: FlaskClient, path: str, status: int = 200) -> Any:
 
 BODIES = {
     "overview": "overview", "workers": "workers", "hosts": "hosts", "queues": "queues",
-    "types": "types?window=24h", "type": f"types/{JOB}", "jobs": "jobs?state=failed", "job": "jobs/j1",
-    "splitting": "splitting", "leaks": "leaks?window=24h", "alerts": "alerts", "trends": "trends?window=24h",
+    "types": "types?window=24h&steps=1", "type": f"types/{JOB}", "jobs": "jobs?state=failed", "job": "jobs/j1",
+    "splitting": "splitting", "leaks": "leaks?window=24h", "alerts": "alerts", "trends": "trends?window=24h&steps=1",
     "actions": "actions", "search": "search?q=j1",
 }  # fmt: skip
 
@@ -97,6 +97,13 @@ def test_the_overview_is_what_status_prints(filled: Redis, client: FlaskClient) 
     for moving in ("at", "usage_mb", "usage_percentage"):
         printed.pop(moving), job.pop(moving)
     assert job == printed
+
+
+@pytest.mark.parametrize("path", ["types", "trends"])
+def test_steps_are_given_on_request(filled: Redis, client: FlaskClient, path: str) -> None:  # noqa: F811
+    without, given = get(client, path), get(client, f"{path}?steps=1")
+    assert all("steps" not in each for each in without["job_types"])
+    assert all(each["steps"] for each in given["job_types"])
 
 
 def test_jobs_are_paged_by_a_cursor(connection: Redis, client: FlaskClient) -> None:

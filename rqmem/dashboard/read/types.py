@@ -62,10 +62,11 @@ class TypeRow:
     by_step: list[Step] = field(default_factory=list)
     leak: Told | None = None
 
-    def to_json(self) -> dict[str, Any]:
-        """As ``job_types`` of ``rqmem report``."""
+    def to_json(self, *, steps: bool = True) -> dict[str, Any]:
+        """As ``job_types`` of ``rqmem report``; ``steps``: also each hour or day."""
         head = job_type_head(self.job_type, Ceilings(self.ceiling_mb))
-        return {**head, **of_tally(self.tally, self.peaks), "steps": [each.to_json() for each in self.by_step]}
+        by_step = {"steps": [each.to_json() for each in self.by_step]} if steps else {}
+        return {**head, **of_tally(self.tally, self.peaks), **by_step}
 
 
 def begin_of(window: Window, now: float) -> float:

@@ -187,6 +187,13 @@ def totals(connection: Redis, job_types: Iterable[str]) -> dict[str, Totals]:
     return {name: codec.from_hash(Totals, raw) for name, raw in zip(asked, answers, strict=True) if raw}
 
 
+def begun(connection: Redis, job_types: Iterable[str]) -> dict[str, float]:
+    """Job type -> when the first run began that its totals count (epoch seconds), if there are any."""
+    asked = list(job_types)
+    answers = of_each(connection, Redis.hget, map(keys.totals, asked), "since")
+    return {name: float(raw) for name, raw in zip(asked, answers, strict=True) if raw}
+
+
 def decayed_costs(connection: Redis, job_type: str, now: float) -> dict[int, float]:
     """The histogram of KB per item over all that is kept of a job type; old runs count less."""
     oldest_hour = now - HOURS_KEPT * HOUR_SECONDS
