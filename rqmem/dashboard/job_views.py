@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from flask import render_template
 
 from rqmem.dashboard.blueprint import pages
-from rqmem.dashboard.read.children import read_children
+from rqmem.dashboard.read.child_rows import read_children
 from rqmem.dashboard.state import state
 from rqmem.events import Breach
 from rqmem.observe.curve import executions

@@ -96,7 +96,7 @@ def test_children_that_failed_are_named_first(
     shown = re.findall(r">child (\d)</a>.*?<span class=\"pill [a-z]*\">(\w+)</span>", page, re.DOTALL)
     assert shown == [("1", "failed"), ("0", "ok"), ("2", "ok"), ("3", "ok")]
     assert "ValueError: broken" in page
-    monkeypatch.setattr("rqmem.dashboard.read.children.MOST_CHILDREN", 3)
+    monkeypatch.setattr("rqmem.dashboard.read.child_rows.MOST_CHILDREN", 3)
     page = app.test_client().get(f"/jobs/{job.id}").text
     assert "child 1</a>" not in page
     assert "1 failed" in page
