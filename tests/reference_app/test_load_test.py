@@ -38,7 +38,7 @@ LOWER = replace(GOOD, trial=replace(FEW, setting="lower", memory_mb=128.0))
 def load_test(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "scripts.load_test", "--folder", str(folder / "data"), *arguments]
     environ = {name: value for name, value in os.environ.items() if name != "DATABASE_URL"}
-    return subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=300)
+    return subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=1200)
 
 
 # Rules

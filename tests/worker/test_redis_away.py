@@ -284,7 +284,13 @@ def test_a_stop_request_that_logging_swallowed_is_not_lost(tmp_path: Path) -> No
     handler = SwallowsOnce(os.getpid())
     logger = logging.getLogger("rqmem.redis")
     logger.addHandler(handler)
-    killer = threading.Timer(1.0, lambda: os.kill(server.pid, signal.SIGKILL))
+
+    def kill_while_it_waits_for_a_job() -> None:
+        with Redis.from_url(server.url) as beside:
+            wait_until(lambda: any(each["cmd"].startswith("bl") for each in beside.client_list()))
+        os.kill(server.pid, signal.SIGKILL)
+
+    killer = threading.Thread(target=kill_while_it_waits_for_a_job)
     killer.start()
     before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
     try:
@@ -293,7 +299,7 @@ def test_a_stop_request_that_logging_swallowed_is_not_lost(tmp_path: Path) -> No
         signal.signal(signal.SIGTERM, before[0])
         signal.signal(signal.SIGINT, before[1])
         logger.removeHandler(handler)
-        killer.cancel()
+        killer.join()
         embedded.stop(tmp_path)
     assert handler.pid == 0
 

@@ -44,7 +44,7 @@ def ended(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
         jobs = {name: queue.enqueue(f"tests.swallowing_jobs.{name}") for name in (*SWALLOWED, *KNOWN)}
         options = ["--burst", "--memory", "128", "--reserve", "64"]
         command = [sys.executable, "-m", "rqmem", "worker", "jobs", *options]
-        done = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=300)
+        done = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=1200)
         return {
             name: (
                 job.get_status(),
