@@ -83,6 +83,9 @@ parent_told = _key("parenttold:{job_id}", "string", "RQ's meta of that job has j
 
 taken = _key("taken:{worker}", "list", "ids of the jobs that a worker has taken in a lease and not ended", False)
 lease = _key("lease:{worker}", "hash", "a worker's lease: its token, owner, queues, and which job begins", False)
+returned = _key(
+    "returned:{queue}", "zset", "what leases put back to a queue -> when it was first taken, microseconds", 60,
+)  # fmt: skip
 LEASES = _key("leases", "set", "names of the workers that have a lease", False)()
 
 run = _key("run:{job_id}", "hash", "a job over all its executions (`RunRecord`)", WAITING_SECONDS, "run ends")

@@ -71,7 +71,7 @@ def show(
         keys=[keys.taken(worker), keys.lease(worker), keys.RUNNING, _executions_key(worker)],
         args=[
             *(RQ_KEY_PREFIX, worker, queue, job_id, created_at, owner.execution, iso(start), f"{start:.6f}"),
-            *(int(time.time()), seconds, codec.to_json(owner), int(hand_over)),
+            *(int(time.time()), seconds, codec.to_json(owner), int(hand_over), keys.returned("")),
         ],
     )
     return _SHOWN[answer]
@@ -91,7 +91,9 @@ def give_back(connection: Redis, worker: str, token: str, keep: str = "") -> int
         How many are in their queues again; None: the worker has another lease by now.
     """
     names = [keys.taken(worker), keys.lease(worker), keys.LEASES]
-    count = script(connection, "lease_give_back")(keys=names, args=[RQ_KEY_PREFIX, worker, token, keep])
+    count = script(connection, "lease_give_back")(
+        keys=names, args=[RQ_KEY_PREFIX, worker, token, keep, keys.returned("")]
+    )
     return None if count < 0 else int(count)
 
 
@@ -103,7 +105,7 @@ def take_over(connection: Redis, worker: str, token: str) -> TakenOver | None:
     """
     answer = script(connection, "lease_take_over")(
         keys=[keys.taken(worker), keys.lease(worker), keys.LEASES, keys.RUNNING, _executions_key(worker)],
-        args=[RQ_KEY_PREFIX, worker, token, int(time.time()), _RECORDS_SECONDS],
+        args=[RQ_KEY_PREFIX, worker, token, int(time.time()), _RECORDS_SECONDS, keys.returned("")],
     )
     return None if answer == -1 else TakenOver(int(answer[0]), answer[1].decode())
 

@@ -28,12 +28,12 @@ class Near:
         return isinstance(other, Near) and abs(self.seconds - other.seconds) < _NEAR_SECONDS
 
 
-def dump(connection: Redis) -> dict[str, Any]:
-    """Name of each key -> its type, its value, and how long it lives; without rqmem's own keys."""
+def dump(connection: Redis, *, with_ours: bool = False) -> dict[str, Any]:
+    """Name of each key -> its type, its value, and how long it lives; ``with_ours``: of rqmem's own keys too."""
     found = {}
     for raw in sorted(connection.scan_iter("*", count=10_000)):
         name = raw.decode()
-        if not name.startswith("rqmem:"):
+        if with_ours or not name.startswith("rqmem:"):
             kind = connection.type(raw).decode()
             seconds = connection.ttl(raw)
             lives = Near(seconds) if seconds >= 0 else seconds

@@ -93,7 +93,7 @@ def test_a_script_that_redis_refuses_has_done_all_or_nothing(own_redis: OwnRedis
         "give back": lambda: ada.give_back(keep="a"),
         "take over": lambda: lease.take_over(connection, "ada", "token"),
     }
-    before = whole(connection)
+    before = dump(connection, with_ours=True)
     connection.execute_command(*REFUSALS[refusal])
     refused = False
     try:
@@ -106,7 +106,7 @@ def test_a_script_that_redis_refuses_has_done_all_or_nothing(own_redis: OwnRedis
     connection.execute_command("config", "set", "maxmemory", "0")
     assert refused or refusal == "no memory"
     if refused:
-        assert whole(connection) == before
+        assert dump(connection, with_ours=True) == before
         act[what]()
     jobs = [each.decode() for each in connection.lrange("rq:queue:low", 0, -1)]
     taken = lease.taken(connection, "ada") + lease.taken(connection, "bob")
@@ -118,8 +118,3 @@ def test_a_script_that_redis_refuses_has_done_all_or_nothing(own_redis: OwnRedis
         assert Job.fetch("a", connection=connection).get_status() == "finished"
     for each in (ada, bob):
         each.link.close()
-
-
-def whole(connection: Redis) -> object:
-    rqmems = {name: connection.dump(name) for name in connection.scan_iter("rqmem:*")}
-    return dump(connection), rqmems

@@ -8,7 +8,7 @@ import time
 from redis import Redis
 
 from rqmem.rq_names import Queue
-from rqmem.store import actions, executions, keys, pausing
+from rqmem.store import actions, executions, keys, lease, pausing
 from rqmem.store.execution_records import Owner
 from rqmem.store.history import history_writer
 from rqmem.store.history.history_records import Grown
@@ -47,11 +47,13 @@ def checked(connection: Redis) -> set[str]:
 
 
 def take_a_job(connection: Redis) -> None:
-    Queue("leased", connection=connection).enqueue("time.time")
-    lease = LeaseConnection(connection, "ada", "a token")
-    lease.send_take(["leased"], 1, Owner("", "ada", "", "host", 1, 2))
-    assert len(lease.read_batch().jobs) == 1
-    lease.close()
+    for number in range(2):
+        Queue("leased", connection=connection).enqueue("time.time", job_id=f"leased-{number}")
+    link = LeaseConnection(connection, "ada", "a token")
+    link.send_take(["leased"], 2, Owner("", "ada", "", "host", 1, 2))
+    assert len(link.read_batch().jobs) == 2
+    assert lease.give_back(connection, "ada", "a token", keep="leased-0") == 1
+    link.close()
 
 
 def test_every_key_has_its_type_and_time_to_live(connection: Redis, start_worker: StartWorker) -> None:

@@ -42,21 +42,53 @@ local function add_start(P, running, worker_executions, worker, queue, id, execu
   redis.call('HSET', running, id, owner)
 end
 
--- All ids but `keep` go from the taken list to the front of their queues, in order, unless the job has ended meanwhile.
+-- Put an id back to the front of its queue, behind those that were taken before it and put back earlier, but in front
+-- of `follower`. `returned` is the sorted set of what was put back lately, with the times when it was first taken.
+local function put_back(P, queue, returned, id, taken_at, follower)
+  taken_at = tonumber(redis.call('ZSCORE', returned, id) or taken_at)
+  local place = 0
+  local there = redis.call('LINDEX', queue, place)
+  while there and there ~= follower do
+    local before = redis.call('ZSCORE', returned, there)
+    if not before or tonumber(before) >= taken_at then
+      break
+    end
+    place = place + 1
+    there = redis.call('LINDEX', queue, place)
+  end
+  if place == 0 then
+    redis.call('LPUSH', queue, id)
+  elseif there then
+    redis.call('LINSERT', queue, 'BEFORE', there, id)
+  else
+    redis.call('RPUSH', queue, id)
+  end
+  redis.call('ZADD', returned, taken_at, id)
+  redis.call('ZREMRANGEBYSCORE', returned, '-inf', taken_at - 60000000)
+  redis.call('EXPIRE', returned, 60)
+  redis.call('SADD', P .. ':queues', queue)
+end
+
+-- All ids but `keep` go from the taken list back to their queues, in order, unless the job has ended meanwhile.
 -- Returns how many are in their queues again.
-local function put_back_all(P, taken, lease, keep)
+local function put_back_all(P, taken, lease, returned, keep)
+  local times, followers, taken_at = {}, {}, 0
+  for id, time in string.gmatch(redis.call('HGET', lease, 'batches') or '', '(%S+) (%S+)') do
+    times[id], taken_at = time, time  -- at the end that of the last batch
+  end
   local count = 0
   local ids = redis.call('LRANGE', taken, 0, -1)
   for i = #ids, 1, -1 do
     local id = ids[i]
+    taken_at = times[id] or taken_at  -- noted with the last id of each batch
     if id ~= keep then
       redis.call('LREM', taken, -1, id)
       local job = redis.call('HMGET', P .. ':job:' .. id, 'status', 'origin')
       if job[2] then
         local queue = P .. ':queue:' .. job[2]
         if redis.call('LREM', queue .. ':intermediate', -1, id) == 1 and job[1] == 'queued' then
-          redis.call('LPUSH', queue, id)
-          redis.call('SADD', P .. ':queues', queue)
+          put_back(P, queue, returned .. job[2], id, taken_at + i, followers[queue])  -- us: to take a job takes more
+          followers[queue] = id
           count = count + 1
         end
       else

@@ -4,7 +4,8 @@
 -- handed over, it is not taken any more either.
 -- KEYS: 1 taken, 2 lease, 3 running, 4 worker's executions
 -- ARGV: 1 RQ's prefix, 2 worker, 3 queue, 4 id, 5 when it was made, 6 execution, 7 start (text), 8 start (epoch),
---       9 now (epoch), 10 seconds that the records live, 11 owner, 12 1: hand it over
+--       9 now (epoch), 10 seconds that the records live, 11 owner, 12 1: hand it over,
+--       13 prefix of the sets of what was put back
 local P, taken, lease, id = ARGV[1], KEYS[1], KEYS[2], ARGV[4]
 if not redis.call('LPOS', taken, id) then
   return 0
@@ -23,6 +24,7 @@ if redis.call('HGET', lease, 'shown') ~= id then
 end
 if ARGV[12] == '1' then
   redis.call('LREM', taken, 1, id)
+  redis.call('ZREM', ARGV[13] .. ARGV[3], id)
   redis.call('HDEL', lease, 'shown', 'at', 'execution', 'queue', 'at_iso', 'at_epoch')
 end
 return answer

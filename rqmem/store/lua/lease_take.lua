@@ -10,7 +10,7 @@ local P = ARGV[1]
 if redis.call('EXISTS', KEYS[4]) == 1 then
   return {'suspended', ''}
 end
-local known = redis.call('HMGET', KEYS[2], 'token', 'recalled')
+local known = redis.call('HMGET', KEYS[2], 'token', 'recalled', 'batches')
 if known[1] ~= ARGV[3] and (known[1] or ARGV[6] == '') then
   return {'token', ''}
 elseif known[2] then
@@ -94,5 +94,11 @@ while number <= #ARGV and reply[1] == 'empty' do
   elseif count == 0 then
     number = number + 1
   end
+end
+if #reply > 2 then  -- when each of the last batches was taken, with its last id
+  local time = redis.call('TIME')
+  local before = string.match(known[3] or '', '%S+ %S+\n%S+ %S+$') or known[3]
+  local batch = string.format('%s %d%06d', reply[#reply - 4], time[1], time[2])
+  redis.call('HSET', KEYS[2], 'batches', before and before .. '\n' .. batch or batch)
 end
 return reply

@@ -3,7 +3,8 @@
 -- Returns how many are in their queues again, and the id of the job that had begun, or ''; -1: the lease is another one
 -- by now.
 -- KEYS: 1 taken, 2 lease, 3 set of leases, 4 running, 5 worker's executions
--- ARGV: 1 RQ's prefix, 2 worker, 3 token, 4 now (epoch), 5 seconds that RQ's records of the run live
+-- ARGV: 1 RQ's prefix, 2 worker, 3 token, 4 now (epoch), 5 seconds that RQ's records of the run live,
+--       6 prefix of the sets of what was put back
 local P, taken, lease = ARGV[1], KEYS[1], KEYS[2]
 local known = redis.call('HMGET', lease, 'token', 'at', 'execution', 'queue', 'at_iso', 'at_epoch', 'owner', 'shown')
 if known[1] ~= ARGV[3] then
@@ -11,6 +12,7 @@ if known[1] ~= ARGV[3] then
 end
 local id, begun = known[2], ''
 if id and redis.call('LREM', taken, 1, id) == 1 then
+  redis.call('ZREM', ARGV[6] .. known[4], id)
   local was_there = leave_intermediate(P, known[4], id)
   if known[8] == id then
     begun = id
@@ -22,6 +24,6 @@ if id and redis.call('LREM', taken, 1, id) == 1 then
     begun = id
   end
 end
-local count = put_back_all(P, taken, lease, '')
+local count = put_back_all(P, taken, lease, ARGV[6], '')
 close(ARGV[2], taken, lease, KEYS[3])
 return {count, begun}
