@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import threading
+import time
 from collections.abc import Callable
 
 import pytest
@@ -461,8 +462,11 @@ def test_children_of_a_failed_parent_are_cancelled_also_from_above(connection: R
         tree.cancel(connection, "top-child-0")
 
 
-def test_a_cancel_reaches_a_job_whose_worker_has_died_and_one_that_was_just_taken(connection: Redis) -> None:
-    """Found by chaos: the one was resumed by another worker, the other began all the same."""
+def test_a_cancel_reaches_a_job_whose_worker_has_died_and_one_that_was_just_taken(
+    connection: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Found by chaos: the one was resumed by another worker, the other began all the same, after the first look."""
+    sleep = time.sleep
 
     def add(job_id: str, status: JobStatus) -> Job:
         return Job.create("tests.sample_jobs.add", (1,), id=job_id, origin="jobs", status=status, connection=connection)
@@ -492,8 +496,9 @@ def test_a_cancel_reaches_a_job_whose_worker_has_died_and_one_that_was_just_take
         (dead, resume, tree.Cancelled(taken_back=1)),
         (taken, begin_and_be_stopped, tree.Cancelled(stopped=1)),
     ):
-        later = threading.Timer(0.2, step)
-        later.start()
+        later = threading.Thread(target=step)
+        first_looks = iter([later.start])
+        monkeypatch.setattr(tree.time, "sleep", lambda seconds, looks=first_looks: (next(looks, int)(), sleep(seconds)))
         assert tree.cancel(connection, job.id) == done
         later.join()
     assert (dead.get_status(), taken.get_status()) == (JobStatus.CANCELED, JobStatus.STOPPED)
