@@ -56,7 +56,7 @@ WAYS = (
     Way("rq worker", ["rq.cli", "worker", QUEUE, "--burst", "--logging_level", "ERROR"], 0.02),
     Way("rqmem worker --lease-max 0", [*_OURS, "--lease-max", "0"], 0.1),
     Way("rqmem worker --lease-max 1", [*_OURS, "--lease-max", "1"]),
-    Way("rqmem worker", _OURS),
+    Way("rqmem worker --lease-max 64", [*_OURS, "--lease-max", "64"]),
 )
 
 

@@ -12,7 +12,7 @@ import redis
 from redis import Redis
 
 from tests import forked
-from tests.conftest import ROOT
+from tests.conftest import ROOT, StartWorker
 from tests.lease import cases
 from tests.lease.dump import differences, dump
 from tests.lease.jobs import ORDER
@@ -47,3 +47,17 @@ def test_a_lease_leaves_what_a_stock_worker_leaves(
     assert "\n".join(differences(expected, dump(connection))) == ""
     assert not list(connection.scan_iter("rqmem:[a-qs-z]*"))
     assert len(connection.lrange(ORDER, 0, -1)) > 50
+
+
+OURS = ("rq:results:failures-4 0", "rq:results:failures-5 0", "rq:worker:w rqmem_process")
+"""Lines that may differ: the words of a job that cannot be imported, and a field of ours."""
+
+
+@pytest.mark.parametrize("k", ["0", "1", "64"])
+def test_our_worker_leaves_what_a_stock_worker_leaves(
+    expected: dict[str, Any], connection: Redis, start_worker: StartWorker, k: str
+) -> None:
+    cases.enqueue_all(connection)
+    log = start_worker(*QUEUES, "--burst", "-n", "w", "--lease-max", k).finish()
+    found = [line for line in differences(expected, dump(connection)) if not line.startswith(OURS)]
+    assert "\n".join(found) == "", log

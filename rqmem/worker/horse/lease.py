@@ -67,6 +67,8 @@ if TYPE_CHECKING:
 _BATCH_SECONDS = 0.1  # what was taken so long ago goes back: jobs of better queues, and other workers, wait for it
 _OLD_SECONDS = 0.02  # a job that was taken so long ago may have been cancelled: its start is awaited
 _COMMIT_SECONDS = 0.002  # what has finished waits no longer for its commit
+_SEEN_SECONDS = 0.005  # a job may be shown that has taken so long; Redis knows one at a time, so its commit is awaited
+_WORTH_SECONDS = 0.001  # what has worked for so long is committed before the next job begins
 _log = logging.getLogger("rqmem.worker")
 
 
@@ -179,6 +181,7 @@ class Lease:
         self._taken_at = self._began = time.monotonic()
         self._end = LeaseEnd(k=order.k)
         self._lost = False  # Redis did not answer, or refused
+        self._visible = False  # RQ shows the last job as running, since its own code has asked for that
         self.hooks: JobHooks | None = None
         self.here: Horse | None = None
 
@@ -334,13 +337,16 @@ class Lease:
         page = self._page
         old = page.started_at - self._taken_at > _OLD_SECONDS
         due = len(self._pending) >= self._order.batch or (
-            bool(self._pending) and page.began_at - self._pending[0].ended_at > _COMMIT_SECONDS
+            bool(self._pending)
+            and (self._pending_seconds > _WORTH_SECONDS or page.began_at - self._pending[0].ended_at > _COMMIT_SECONDS)
         )
-        if not (first or old or due):
+        seen = self._visible or self._pending_seconds >= _SEEN_SECONDS
+        self._visible = False
+        if not (first or old or due or seen):
             return True
         queue = page.queue.encode()
         self._step(pack_begins(job.id, execution_id.encode(), queue, page.began_at))
-        if not old:
+        if not (old or seen):
             if self._link.owed > 32:
                 self._read(until=16)
             return True
@@ -428,11 +434,13 @@ class Lease:
 
     def _fetch_visible(self) -> Job:
         """In the job's own code: have RQ show the job as running, and read it."""
+        self._visible = True
         self._show(self._job, hand_over=False)
         return self._fetch(self._job.id.decode())
 
     def _claim(self) -> None:
         """In the job's own code: from now on the run has a record, which only its owner may write."""
+        self._visible = True
         self._show(self._job, hand_over=False)
         job = self._fetch(self._job.id.decode())
         user_code.set_created_at(job.created_at.isoformat())
