@@ -40,12 +40,14 @@ if TYPE_CHECKING:
     from rqmem.job.defaults import use
     from rqmem.job.functions import current_memory, memory_aware
     from rqmem.worker.memory_worker import MemoryWorker
+    from rqmem.worker.pool.memory_worker_pool import MemoryWorkerPool
 
-__all__ = ["MemoryAwareJob", "MemoryWorker", "connect", "current_memory", "memory_aware", "use"]
+__all__ = ["MemoryAwareJob", "MemoryWorker", "MemoryWorkerPool", "connect", "current_memory", "memory_aware", "use"]
 
 _HOMES = {
     "MemoryAwareJob": "rqmem.job.base",
     "MemoryWorker": "rqmem.worker.memory_worker",
+    "MemoryWorkerPool": "rqmem.worker.pool.memory_worker_pool",
     "connect": "rqmem.connection.connect",
     "current_memory": "rqmem.job.functions",
     "memory_aware": "rqmem.job.functions",

@@ -135,6 +135,18 @@ PARTS = (
         },
     ),
     Part("rq.worker:WorkerStatus", names="BUSY IDLE"),
+    Part(
+        "rq.worker_pool:WorkerPool",
+        overridden=(
+            "__init__(queues, connection, num_workers=, worker_class=, serializer=, job_class=, queue_class=, "
+            "exception_handlers=, *args, **kwargs)",
+            "request_stop(signum=, frame=)",
+            "start(burst=, logging_level=)",
+        ),
+        names="Status _burst _connection_class _pool_class _pool_kwargs _queue_names connection exception_handlers "
+        "job_class name num_workers queue_class serializer status worker_class worker_dict",
+    ),
+    Part("rq.worker_pool", names="ForkProcess WorkerData"),
     Part("rq.worker.base:logger", values={"name": "rq.worker"}),
     Part("rq.job:logger", values={"name": "rq.job"}),
     Part(
@@ -154,6 +166,7 @@ PARTS = (
         ),
         called=(
             "__init__(queues, *, connection, logging_level, date_format, log_format, serializer)",
+            "_install_signal_handlers()",
             "get_locking_key(name)",
             "register_death()",
             "release_locks()",

@@ -167,13 +167,14 @@ def test_environment_is_read_where_programs_start_only() -> None:
         if "os.environ" in path.read_text() or "getenv" in path.read_text()
     }
     assert readers == {
-        "cli/worker.py",  # handed to `settings`
+        "cli/worker_options.py",  # handed to `settings`
         "cli/terminal.py",  # -c MODULE, for the choice of Redis
         "cli/dashboard.py",  # password, token and secret
         "dashboard/__init__.py",  # the same, for a dashboard inside another program
         "cli/doctor.py",  # handed to `settings`, and to the worker of the self-test
         "worker/lifecycle.py",  # what a worker hands to its next life
         "worker/memory_worker.py",  # handed to `settings`, for `rq worker -w`; and its life before
+        "worker/pool/memory_worker_pool.py",  # the same, for the class in a program
         "job/run.py",  # handed to `settings`, without a worker
         "cli/config.py",  # handed to `settings`
         "api.py",  # handed to `settings`, for what a command shows

@@ -31,6 +31,7 @@ _COMMANDS = {
     "journal": ("journal.journal_group", "See how large the journal is, or forget it."),
     "monitor": ("monitor.monitor", "Watch memory live, and report on it."),
     "pause": ("pause.pause", "Let workers take no more jobs from a queue."),
+    "pool": ("pool.pool", "Run several workers, forked from one parent."),
     "recommend": ("recommend.recommend", "Recommend ceilings, chunk sizes and split thresholds."),
     "redis": ("redis.redis_group", "Start, stop and look at the embedded Redis."),
     "report": ("report.report", "Report on what job types used, and whether it gets worse."),

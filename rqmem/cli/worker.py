@@ -1,127 +1,19 @@
-"""``rqmem worker``: options, checked, to a running `MemoryWorker`."""
+"""``rqmem worker``: runs one `MemoryWorker`."""
 
 from __future__ import annotations
 
-import os
-import secrets
-import socket
-import sys
-from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import click
-from redis import Redis
 
-from rqmem import log, own_files
-from rqmem.cli.options import (
-    GroupedCommand,
-    code_path,
-    given_settings,
-    grouped,
-    parsed,
-    serializer,
-    serializer_option,
-    setting_options,
-)
-from rqmem.cli.terminal import redis_options, show
-from rqmem.config.load import load
-from rqmem.config.parsers import positive_int, seconds_or_no_limit, whole_seconds
-from rqmem.connection.connect import MODULE_VARIABLE, connect, read_module
-from rqmem.errors import ConfigError, RqmemError, UntrustedFile
-from rqmem.measure import startup_checks
-from rqmem.rq_names import (
-    DEFAULT_CONNECTION_CLASS,
-    DEFAULT_JOB_CLASS,
-    DEFAULT_JOB_MONITORING_INTERVAL,
-    DEFAULT_MAINTENANCE_TASK_INTERVAL,
-    DEFAULT_QUEUE_CLASS,
-    DEFAULT_RESULT_TTL,
-    DEFAULT_WORKER_TTL,
-    Job,
-    Queue,
-    import_attribute,
-    is_suspended,
-)
-from rqmem.worker.memory_worker import MemoryWorker
-
-
-def _log_format(text: str, name: str) -> str:
-    if text in ("text", "json") or "%(message)s" in text:
-        return text
-    raise ConfigError(f"{name} {text!r}: give text, json, or a format with %(message)s in it")
-
-
-_TIME = parsed("TIME", whole_seconds)
-_TTL = parsed("TIME", seconds_or_no_limit)
-_COUNT = parsed("COUNT", positive_int)
-
-
-def _path(option: str, short: str, default: str, help: str, variable: str | None = None) -> Any:
-    names = [option, short] if short else [option]
-    return click.option(*names, metavar="PATH", envvar=variable, default=default, show_default=True, help=help)
+from rqmem.cli.options import GroupedCommand, grouped
+from rqmem.cli.worker_options import prepared, readable_name, worker_options
 
 
 @click.command(cls=GroupedCommand)
 @click.argument("names", metavar="[QUEUES]...", nargs=-1)
-@grouped(
-    "Queues and Redis",
-    click.option("--queue", "more", metavar="NAME", multiple=True, help="A queue; may be repeated."),
-    click.option(
-        "--dequeue-strategy", type=click.Choice(["default", "round_robin", "random"]), default="default",
-        show_default=True, help="Which queue is served next.",
-    ),
-    redis_options,
-)  # fmt: skip
-@grouped("Memory", setting_options("Memory"))
-@grouped(
-    "Jobs",
-    setting_options("Jobs"),
-    click.option("--max-jobs", **_COUNT, help="Quit after this number of jobs."),
-    click.option("--max-idle-time", **_TIME, help="Quit after this time without a job."),
-    click.option("--burst", "-b", is_flag=True, help="Quit when all queues are empty."),
-    click.option("--with-scheduler", "-s", is_flag=True, help="Move scheduled jobs to their queues when they are due."),
-    code_path,
-)  # fmt: skip
-@grouped("Horses", setting_options("Horses"))
-@grouped("Alerts", setting_options("Alerts"))
-@grouped("Profiles", setting_options("Profiles"))
-@grouped(
-    "Log",
-    click.option(
-        "--log-level", "--logging-level", "--logging_level", "log_level",
-        type=click.Choice(["debug", "info", "warning", "error", "critical"], case_sensitive=False), metavar="LEVEL",
-        default=None, show_default="info", help="debug, info, warning, error or critical.",
-    ),
-    click.option("--verbose", "-v", is_flag=True, help="As --log-level debug."),
-    click.option("--quiet", "-q", is_flag=True, help="As --log-level warning."),
-    click.option("--log-format", **parsed("FORMAT", _log_format), default="text", show_default=True,
-                 help="text, json, or a format of Python's logging."),
-    click.option("--date-format", metavar="FORMAT", help="Of times in the log, as '%H:%M:%S'."),
-    click.option("--log-file", metavar="FILE", help="Append log lines to FILE; SIGHUP opens it anew."),
-    click.option("--log-every-checkpoint", is_flag=True, help="Log all checkpoints, not only the notable ones."),
-    click.option("--disable-job-desc-logging", is_flag=True, help="Keep arguments of jobs out of the log."),
-)  # fmt: skip
-@grouped(
-    "RQ",
-    click.option("--name", "-n", help="Name of the worker."),
-    click.option("--pid", metavar="FILE", help="Write the worker's process id to FILE."),
-    click.option("--exception-handler", metavar="PATH", multiple=True, help="Called with failed jobs."),
-    click.option("--disable-default-exception-handler", "-d", is_flag=True, help="Only these handlers see failures."),
-    click.option("--results-ttl", **_TTL, default=str(DEFAULT_RESULT_TTL), show_default=True,
-                 help="How long results are kept; -1: for ever."),
-    click.option("--worker-ttl", **_TIME, default=str(DEFAULT_WORKER_TTL), show_default=True,
-                 help="How long RQ believes in a silent worker."),
-    click.option("--maintenance-interval", **_TIME, default=str(DEFAULT_MAINTENANCE_TASK_INTERVAL), show_default=True,
-                 help="Time between RQ's clean-ups."),
-    click.option("--job-monitoring-interval", **_TIME, default=str(DEFAULT_JOB_MONITORING_INTERVAL), show_default=True,
-                 help="Time between RQ's heartbeats of a job."),
-    serializer_option,
-    _path("--worker-class", "-w", "rqmem.MemoryWorker", "A subclass of rqmem.MemoryWorker.", "RQ_WORKER_CLASS"),
-    _path("--connection-class", "", DEFAULT_CONNECTION_CLASS, "Redis client class.", "RQ_CONNECTION_CLASS"),
-    _path("--job-class", "-j", DEFAULT_JOB_CLASS, "RQ Job class.", "RQ_JOB_CLASS"),
-    _path("--queue-class", "", DEFAULT_QUEUE_CLASS, "RQ Queue class.", "RQ_QUEUE_CLASS"),
-)  # fmt: skip
+@worker_options
+@grouped("RQ", click.option("--name", "-n", help="Name of the worker."))
 def worker(names: tuple[str, ...], more: tuple[str, ...], **options: Any) -> None:
     """Run the jobs of one or more QUEUES ("default" if none is named).
 
@@ -136,97 +28,8 @@ def worker(names: tuple[str, ...], more: tuple[str, ...], **options: Any) -> Non
     rqmem worker --queue campaigns --memory 256
     rqmem worker high low --memory 512 --with-scheduler
     """
-    startup_checks.check_platform()
-    sys.path[:0] = [os.path.realpath(path) for path in options["paths"]]
-    module = os.environ.get(MODULE_VARIABLE, "").strip()
-    of_rq = read_module(module) if module else {}
-    queues = _queue_names([*names, *more] or list(of_rq.get("QUEUES", ())))
-    config = load(os.environ, given_settings(options)).config
-    level = _log_level(options)
-    log.configure(
-        level,
-        options["log_format"],
-        options["log_file"],
-        date_format=options["date_format"],
-        every_checkpoint=options["log_every_checkpoint"],
+    read = prepared([*names, *more], options)
+    instance = read.worker_class(
+        read.queues, name=read.name or readable_name(), connection=read.connect(), **read.worker_options
     )
-    if of_rq.get("DICT_CONFIG"):
-        log.configure_by(of_rq["DICT_CONFIG"], f"DICT_CONFIG of -c {module}")
-    handlers = [_imported(path, "--exception-handler") for path in options["exception_handler"]]
-    job_class = _class(options["job_class"], "--job-class", Job)
-    queue_class = _class(options["queue_class"], "--queue-class", Queue)
-    used_serializer = serializer(options["serializer"])
-    worker_class = _class(options["worker_class"], "--worker-class", MemoryWorker)
-    connection_class = _class(options["connection_class"], "--connection-class", Redis)
-    connection = connect(options["url"], announce=lambda line: show(line, err=True), connection_class=connection_class)
-    if is_suspended(connection):
-        raise RqmemError("RQ is suspended on this Redis: 'rq resume' lets workers go on")
-    instance = worker_class(
-        queues,
-        name=options["name"] or of_rq.get("NAME") or _readable_name(),
-        connection=connection,
-        config=config,
-        default_result_ttl=options["results_ttl"],
-        worker_ttl=options["worker_ttl"],
-        maintenance_interval=options["maintenance_interval"],
-        job_monitoring_interval=options["job_monitoring_interval"],
-        job_class=job_class,
-        queue_class=queue_class,
-        exception_handlers=handlers or None,
-        disable_default_exception_handler=options["disable_default_exception_handler"],
-        log_job_description=not options["disable_job_desc_logging"],
-        serializer=used_serializer,
-    )
-    if options["pid"]:
-        _write_pid(options["pid"])
-    instance.work(
-        burst=options["burst"],
-        logging_level=level,
-        max_jobs=options["max_jobs"],
-        max_idle_time=options["max_idle_time"],
-        with_scheduler=options["with_scheduler"],
-        dequeue_strategy=options["dequeue_strategy"],
-    )
-
-
-def _log_level(options: Mapping[str, Any]) -> str:
-    if options["verbose"] and options["quiet"]:
-        raise ConfigError("--verbose and --quiet exclude each other: give one of them")
-    short = "debug" if options["verbose"] else "warning" if options["quiet"] else "info"
-    return options["log_level"] or short
-
-
-def _queue_names(names: list[str]) -> list[str]:
-    for name in names:
-        if not name.strip():
-            raise ConfigError(f"queue name {name!r} is empty: give a name, for example --queue campaigns")
-    return names or ["default"]
-
-
-def _readable_name() -> str:
-    """Host and pid for people; what is random in it keeps a restarted container from meeting its own ghost."""
-    return f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(2)}"
-
-
-def _imported(path: str, option: str) -> Any:
-    try:
-        return import_attribute(path)
-    except (ValueError, ImportError, AttributeError) as error:
-        raise ConfigError(f"{option} {path!r} cannot be imported: {error}") from None
-
-
-def _class(path: str, option: str, base: type) -> Any:
-    found = _imported(path, option)
-    if not (isinstance(found, type) and issubclass(found, base)):
-        raise ConfigError(f"{option} {path!r} is no subclass of {base.__module__.partition('.')[0]}.{base.__name__}")
-    return found
-
-
-def _write_pid(path: str) -> None:
-    try:
-        with os.fdopen(own_files.open_output(Path(path).expanduser(), os.O_WRONLY | os.O_TRUNC), "w") as file:
-            file.write(f"{os.getpid()}\n")
-    except UntrustedFile as error:
-        raise ConfigError(f"--pid {path}: {error}") from None
-    except OSError as error:
-        raise ConfigError(f"--pid {path}: {error.strerror}") from None
+    instance.work(**read.work_options)

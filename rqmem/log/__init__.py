@@ -7,8 +7,11 @@ loggers below ``rqmem``, and the host application's `logging` decides what becom
 
 from __future__ import annotations
 
-from rqmem.log.formats import JsonFormatter, LogFormat, TextFormatter
+from rqmem.log.formats import JsonFormatter, LogFormat, TextFormatter, say_who
 from rqmem.log.lines import write_event
 from rqmem.log.setup import borrow_handlers, configure, configure_by
 
-__all__ = ["JsonFormatter", "LogFormat", "TextFormatter", "borrow_handlers", "configure", "configure_by", "write_event"]
+__all__ = [
+    "JsonFormatter", "LogFormat", "TextFormatter", "borrow_handlers", "configure", "configure_by", "say_who",
+    "write_event",
+]  # fmt: skip

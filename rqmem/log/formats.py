@@ -17,8 +17,16 @@ from rqmem.text import json_text, printable, timestamp
 
 LogFormat = Literal["text", "json"]
 
+_who = ""
+
 _TRACEBACK = "Traceback (most recent call last):\n"  # RQ gives one as an argument: it stays readable, and is indented
 _COLOURED_BY_RQ = re.compile(r"\x1b\[\d\d(?:;01)?m(.*)\x1b\[39;49;00m", re.DOTALL)  # on a terminal
+
+
+def say_who(name: str) -> None:
+    """From now on, each line of this process names this worker, if it does not do so by itself."""
+    global _who
+    _who = name
 
 
 class TextFormatter(logging.Formatter):
@@ -33,7 +41,8 @@ class TextFormatter(logging.Formatter):
         mark = f"{record.levelname} " if record.levelno >= logging.WARNING else ""
         message = record.getMessage() if hasattr(record, "rqmem") else _message(record)
         first, *more = f"{message}{_traceback(self, record)}".split("\n")
-        return "\n".join([f"{clock} {mark}{printable(first)}", *(f"  {printable(line)}" for line in more)])
+        who = f"[{_who}] " if _who and _who not in first else ""
+        return "\n".join([f"{clock} {mark}{who}{printable(first)}", *(f"  {printable(line)}" for line in more)])
 
 
 class OwnFormatter(logging.Formatter):
@@ -57,6 +66,7 @@ class JsonFormatter(logging.Formatter):
                 "logger": record.name,
                 "message": record.getMessage() + _traceback(self, record),
                 "timestamp": timestamp(record.created),
+                **({"worker": _who} if _who else {}),
             }
         return json_text(fields, default=str)
 

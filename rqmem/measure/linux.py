@@ -32,7 +32,12 @@ def become_subreaper(wanted: bool = True) -> bool:
 
 def die_with_parent() -> None:
     """Get SIGKILL when the thread that forked us ends. The caller checks that it still lives."""
-    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    signal_when_parent_ends(signal.SIGKILL)
+
+
+def signal_when_parent_ends(number: int) -> None:
+    """Get this signal when the thread that forked us ends. The caller checks that it still lives."""
+    _prctl(_PR_SET_PDEATHSIG, number)
 
 
 @contextmanager

@@ -183,8 +183,8 @@ class MemoryWorker(Worker):
 
     def register_death(self) -> None:
         """RQ's `register_death`, on a connection that fails soon: RQ's own waits for jobs, for seven minutes."""
-        if self._life.has_name:
-            leaving = OnConnection(self, connection_with_short_timeout(self.connection, _SIGN_OFF_SECONDS))
+        leaving = OnConnection(self, connection_with_short_timeout(self.connection, _SIGN_OFF_SECONDS))
+        if self._life.has_name or worker_name.has(leaving):  # type: ignore[arg-type]
             Worker.register_death(leaving)  # type: ignore[arg-type]
 
     def serialize(self) -> dict[str, Any]:

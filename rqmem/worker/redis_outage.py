@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from rqmem.rq_names import Job, Queue
 
 _LOOK_SECONDS = 1
+_SCHEDULER_SECONDS = 5
 _COMMAND_PAUSE_SECONDS, _ONE_SPELL_SECONDS = 2.0, 10.0
 _log = logging.getLogger("rqmem.worker")
 T = TypeVar("T")
@@ -81,6 +82,7 @@ class RedisOutage:
         self._worker = worker
         self._heart = heart
         self._deaf_at = float("-inf")  # when the command thread last failed
+        self._scheduler_at: float | None = None  # when its locks were last asked for; None: no scheduler is wanted
         self.broken_by: BaseException | None = None
 
     def check(self) -> None:
@@ -142,6 +144,8 @@ class RedisOutage:
                 worker.heartbeat()
                 if worker.should_run_maintenance_tasks:
                     worker.run_maintenance_tasks()
+                if self._tend_scheduler() and timeout is not None:
+                    timeout = min(timeout, _SCHEDULER_SECONDS)
                 if timeout is not None and max_idle_time is not None:
                     timeout = min(timeout, max(1, math.ceil(idle_until - time.monotonic())))
                 worker.log.debug("Worker %s: dequeueing jobs on queues %s and timeout %s", worker.name, names, timeout)
@@ -238,6 +242,8 @@ class RedisOutage:
             log_format=log_format,
             serializer=worker.serializer,
         )
+        scheduler.worker_pid = os.getpid()
+        self._scheduler_at = None if burst else time.monotonic()
         if not scheduler.acquire_locks():
             return
         if not burst:
@@ -249,6 +255,21 @@ class RedisOutage:
         finally:
             scheduler.release_locks()
             scheduler.register_death()
+
+    def _tend_scheduler(self) -> bool:
+        """Start the scheduler if it does not run and another one holds its locks no more; whether it still does not.
+
+        RQ looks after ten minutes. Until then nobody moves what is due, if the holder was killed a moment ago.
+        """
+        scheduler, now = self._worker.scheduler, time.monotonic()
+        if scheduler is None or self._scheduler_at is None:
+            return False
+        if scheduler._process is not None and scheduler._process.is_alive():
+            return False
+        if now - self._scheduler_at >= _SCHEDULER_SECONDS:
+            self._scheduler_at = now
+            scheduler.acquire_locks(auto_start=True)
+        return True
 
     def stop_scheduler(self) -> None:
         """As RQ's `stop_scheduler`, not to a pid of old; while a horse works without waiting for its end."""

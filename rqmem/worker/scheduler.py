@@ -6,11 +6,14 @@ RQ's process ends on the first error of Redis, with a traceback, and its worker 
 from __future__ import annotations
 
 import logging
+import os
+import signal
 from collections.abc import Callable
 from typing import Any
 
 from redis.exceptions import RedisError
 
+from rqmem.measure import linux
 from rqmem.rq_names import RQScheduler
 from rqmem.store.retrying import described, reopen_at_failover, until_redis_answers
 
@@ -18,11 +21,19 @@ _log = logging.getLogger("rqmem.worker")
 
 
 class PatientScheduler(RQScheduler):
-    """A scheduler that waits for its Redis. Each of its steps bears being repeated."""
+    """A scheduler that waits for its Redis. Each of its steps bears being repeated. It ends with its worker.
+
+    RQ's goes on when its worker was killed, and keeps the lock from the scheduler of the next one.
+    """
+
+    worker_pid: int
 
     def work(self) -> None:
         """RQ's `work`; from here on the process is the scheduler's own."""
         reopen_at_failover(self.connection)
+        self._install_signal_handlers()
+        linux.signal_when_parent_ends(signal.SIGTERM)
+        self._stop_requested |= os.getppid() != self.worker_pid
         super().work()
 
     def acquire_locks(self, auto_start: bool = False) -> Any:

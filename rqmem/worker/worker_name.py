@@ -48,6 +48,12 @@ class _Record:
         return f"process {self.fields.get('pid', '?')} on {self.fields.get('hostname') or 'an unknown host'}"
 
 
+def has(worker: Worker) -> bool:
+    """Whether this process is registered under its name. A stop may have come just after that."""
+    found = cast("bytes | None", worker.connection.hget(worker.key, keys.PROCESS))
+    return found is not None and found.decode() == procfs.process_identity()
+
+
 def register(worker: Worker, heartbeat_seconds: float) -> None:
     """Register the birth of ``worker`` under its name, once that is free; one line where it waits for that.
 

@@ -20,6 +20,7 @@ import rq.registry
 import rq.results
 import rq.scheduler
 import rq.worker
+import rq.worker_pool
 from rq.job import Job
 
 from rqmem.errors import UnsupportedRq
@@ -284,6 +285,7 @@ def test_every_method_of_rq_that_we_override_is_listed() -> None:
     for where, theirs in (
         ("rq.worker:Worker", rq.worker.Worker),
         ("rq.scheduler:RQScheduler", rq.scheduler.RQScheduler),
+        ("rq.worker_pool:WorkerPool", rq.worker_pool.WorkerPool),
     ):
         for ours in subclasses(theirs):
             for name in set(vars(ours)) & {name for each in theirs.__mro__[:-1] for name in vars(each)}:
@@ -374,6 +376,7 @@ def test_every_attribute_of_rqs_worker_that_ours_uses_is_listed() -> None:
     for where, theirs in (
         ("rq.worker:Worker", rq.worker.Worker),
         ("rq.scheduler:RQScheduler", rq.scheduler.RQScheduler),
+        ("rq.worker_pool:WorkerPool", rq.worker_pool.WorkerPool),
     ):
         for ours in subclasses(theirs):
             for node in ast.walk(ast.parse(inspect.getsource(ours))):

@@ -9,11 +9,13 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from redis import Redis
+from rq.exceptions import StopRequested
 from rq.job import JobStatus
 from rq.worker import Worker
 
@@ -22,6 +24,8 @@ from rqmem.policy.dead_workers import Holder, name_is
 from rqmem.store import keys
 from rqmem.store.keys import PROCESS
 from rqmem.testing import wait_until
+from rqmem.worker import worker_name
+from rqmem.worker.memory_worker import MemoryWorker
 from tests import sample_jobs
 from tests.conftest import ROOT, StartWorker, WorkerProcess
 from tests.worker.test_resume import texts
@@ -172,3 +176,27 @@ def test_a_name_is_free_of_the_dead_and_the_long_silent_only(
     if found == "not known":
         assert not last.silent or silent_for < 10
         assert last.said_at in (None, first.said_at), "a beat was heard"
+
+
+def test_a_stop_just_after_the_birth_leaves_no_name_behind(connection: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The signal comes when Redis has the name and the worker has not noted that."""
+    worker = MemoryWorker(["jobs"], connection=connection, name="fixed")
+    take = worker_name.register
+
+    def take_and_be_stopped(*args: Any) -> None:
+        take(*args)
+        assert connection.exists(RECORD)
+        raise StopRequested
+
+    monkeypatch.setattr(worker_name, "register", take_and_be_stopped)
+    assert worker.work(burst=True) is False
+    assert "fixed" not in {each.name for each in Worker.all(connection=connection)}
+
+
+def test_a_stop_before_the_birth_leaves_the_name_of_another(connection: Redis, redis_url: str) -> None:
+    with rq_worker(redis_url) as other:
+        wait_until(lambda: registered(connection, other.pid), 90)
+        worker = MemoryWorker(["jobs"], connection=connection, name="fixed")
+        worker._life.has_name = False
+        worker.register_death()
+        assert registered(connection, other.pid)

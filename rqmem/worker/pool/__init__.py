@@ -1,0 +1,1 @@
+"""Several workers of one command: `memory_worker_pool`."""

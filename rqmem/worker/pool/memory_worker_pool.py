@@ -1,0 +1,361 @@
+"""`MemoryWorkerPool`: RQ's WorkerPool with `MemoryWorker`s.
+
+One parent forks the workers and looks after them. It has imported what ``--preload`` names, so that all workers and
+their horses share that memory. It runs no job and reads no queue.
+
+- A worker that dies is replaced under its name (`rqmem.policy.replacement`), so its registration is free at once and
+  its jobs are taken over.
+- The first worker runs RQ's scheduler, if one is wanted.
+- SIGTERM or SIGINT ends all workers as each does by itself: after the job, or the chunk in hand. A second one ends them
+  at once. SIGHUP renews them one after another, SIGUSR2 has each write its snapshot.
+- Each worker is a process group of its own, so that Ctrl-C reaches it once, by the pool. If the pool is killed, the
+  workers end as at SIGTERM.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from multiprocessing.connection import wait
+from multiprocessing.process import BaseProcess
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from redis import ConnectionPool, Redis
+from redis.exceptions import RedisError
+
+from rqmem.config.load import load
+from rqmem.config.settings import Config
+from rqmem.errors import RqmemError
+from rqmem.log import say_who
+from rqmem.measure import linux, machine
+from rqmem.measure.startup_checks import check_platform
+from rqmem.policy.replacement import Slot, after_death
+from rqmem.rq_names import ForkProcess, WorkerData, WorkerPool, setup_loghandlers
+from rqmem.units import MB, show_mb, to_mb
+from rqmem.worker.memory_worker import MemoryWorker
+from rqmem.worker.preloading import preload
+from rqmem.worker.restart import EXIT_CODE as FULL
+
+if TYPE_CHECKING:
+    from rqmem.rq_names import Queue
+
+UNUSABLE = 2
+"""Exit code of a worker that cannot start as it is configured."""
+
+_LOOK_SECONDS = 1.0
+_FORCE_AFTER_SECONDS = 1.1  # RQ takes two signals within a second for one
+_KILL_AFTER_SECONDS = 15.0
+_READY_SECONDS = 60.0
+_log = logging.getLogger("rqmem.worker")
+
+
+@dataclass
+class _Running:
+    """A worker's process, and since when it runs by the pool's clock; ``renewing``: it was told to end for another."""
+
+    process: BaseProcess
+    since: float
+    renewing: bool = False
+
+
+class MemoryWorkerPool(WorkerPool):
+    """RQ's WorkerPool, with a ceiling on each job of its workers.
+
+    Args:
+        queues: names, in order.
+        connection: Redis. Each worker opens connections of its own.
+        num_workers: how many workers.
+        worker_class: `MemoryWorker` or a subclass.
+        config: settings; by default read from the environment.
+        name: the workers are ``NAME-1``, ``NAME-2``...; by default RQ's random name.
+        new_connection: opens a worker's connection; by default as RQ does.
+        worker_options: further arguments of each worker.
+        work_options: further arguments of each worker's `work`.
+        kwargs: RQ's.
+
+    Raises:
+        ConfigError: a setting cannot be used.
+    """
+
+    def __init__(
+        self,
+        queues: Iterable[str | Queue],
+        connection: Redis,
+        num_workers: int = 1,
+        worker_class: type[MemoryWorker] = MemoryWorker,
+        *args: Any,
+        config: Config | None = None,
+        name: str | None = None,
+        new_connection: Callable[[], Redis] | None = None,
+        worker_options: Mapping[str, Any] | None = None,
+        work_options: Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(queues, connection, num_workers, worker_class, *args, **kwargs)
+        self._memory_worker_class = worker_class
+        config = load(os.environ).config if config is None else config
+        # A worker that restarted itself in place would become a pool.
+        self._config = replace(config, on_worker_limit="exit")
+        self.name = name or self.name
+        self._new_connection = new_connection or self._connection_as_rq
+        self._worker_options = dict(worker_options or {})
+        self._work_options = dict(work_options or {})
+        self._slots = [Slot(number) for number in range(1, num_workers + 1)]
+        self._running: dict[int, _Running] = {}
+        self._signals: list[int] = []
+        self._to_renew: list[int] = []
+        self._stopping_since: float | None = None
+        self._force_at: float | None = None
+        self._exit_code = 0
+
+    @property
+    def pids(self) -> dict[str, int]:
+        """Name of each living worker -> its pid."""
+        return {self._name(number): each.process.pid or 0 for number, each in sorted(self._running.items())}
+
+    def start(self, burst: bool = False, logging_level: str = "INFO") -> None:
+        """Replaces RQ's `start`: looks after the workers until all have ended.
+
+        RQ's looks once a second, cannot be woken by a signal, and lets each worker run a scheduler.
+
+        Raises:
+            ConfigError: a module to preload cannot be used.
+            SystemExit: a worker cannot start as it is configured (2, its log line says why), or one of a pool with
+                ``burst`` failed (1).
+        """
+        setup_loghandlers(logging_level)
+        check_platform()
+        self._burst = burst
+        preload(self._config.preload, self._config.preload_openmp)
+        self._warn_of_sum()
+        _log.info("pool %s: starts %d workers, with PID %d", self.name, self.num_workers, os.getpid())
+        self.status = self.Status.STARTED
+        woken, wake = os.pipe()
+        os.set_blocking(wake, False)
+        before = {number: signal.signal(number, self._hear) for number in _SIGNALS}
+        old_wake = signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
+        try:
+            self._look_after(woken)
+        finally:
+            signal.set_wakeup_fd(old_wake)
+            for number, handler in before.items():
+                signal.signal(number, handler)
+            os.close(woken)
+            os.close(wake)
+            self._kill_rest()
+        _log.info("pool %s: all workers have ended", self.name)
+        if self._exit_code:
+            raise SystemExit(self._exit_code)
+
+    def request_stop(self, signum: int | None = None, frame: FrameType | None = None) -> None:
+        """Replaces RQ's `request_stop`: the second request ends the workers at once."""
+        self._hear(signal.SIGTERM, frame)
+
+    # The loop
+
+    def _look_after(self, woken: int) -> None:
+        while True:
+            now = time.monotonic()
+            self._follow_signals(now)
+            for number in [number for number, each in self._running.items() if not each.process.is_alive()]:
+                self._bury(number, now)
+            if self.status == self.Status.STOPPED:
+                self._press(now)
+            else:
+                self._start_what_is_due(now)
+                self._renew_next(now)
+            if not self._running and (self.status == self.Status.STOPPED or all(slot.retired for slot in self._slots)):
+                return
+            for ready in wait([woken, *(each.process.sentinel for each in self._running.values())], _LOOK_SECONDS):
+                if ready == woken:
+                    os.read(woken, 4096)
+
+    def _hear(self, number: int, frame: FrameType | None) -> None:
+        """Signal handler: remember it. The loop acts."""
+        self._signals.append(number)
+
+    def _follow_signals(self, now: float) -> None:
+        heard, self._signals = self._signals, []
+        for number in heard:
+            if number == signal.SIGUSR2:
+                self._tell_all(signal.SIGUSR2)
+            elif number == signal.SIGHUP:
+                self._reopen_log(number)
+                if self.status != self.Status.STOPPED:
+                    self._to_renew = sorted(self._running)
+                    _log.info("pool %s: renews its workers, one after another", self.name)
+            elif self.status != self.Status.STOPPED:
+                self.status = self.Status.STOPPED
+                self._stopping_since = now
+                _log.info("pool %s: told to stop; its workers finish what they have in hand", self.name)
+                self._tell_all(signal.SIGTERM)
+            elif self._force_at is None:
+                _log.warning("pool %s: told to stop again; its workers end at once", self.name)
+                self._force_at = max(now, (self._stopping_since or now) + _FORCE_AFTER_SECONDS)
+
+    def _press(self, now: float) -> None:
+        """Second request: the workers' second signal when they take it for a second one, SIGKILL if that is no use."""
+        if self._force_at is None or now < self._force_at:
+            return
+        if now >= self._force_at + _KILL_AFTER_SECONDS:
+            self._tell_all(signal.SIGKILL)
+        elif self._stopping_since is not None:
+            self._stopping_since = None  # once
+            self._tell_all(signal.SIGTERM)
+
+    def _tell_all(self, number: int) -> None:
+        for each in self._running.values():
+            self._tell(each.process, number)
+
+    @staticmethod
+    def _tell(process: BaseProcess, number: int) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            if process.is_alive() and process.pid:  # alive or not reaped, so the pid is still its own
+                os.kill(process.pid, number)
+
+    def _start_what_is_due(self, now: float) -> None:
+        for slot in self._slots:
+            if slot.number not in self._running and not slot.retired and slot.due_at <= now:
+                self._running[slot.number] = _Running(self._start_process(slot.number), now)
+
+    def _start_process(self, number: int) -> BaseProcess:
+        process: BaseProcess = ForkProcess(
+            target=self._run, args=(self._name(number), number == 1, os.getpid()), name=self._name(number)
+        )
+        sys.stdout.flush()
+        sys.stderr.flush()
+        process.start()
+        self.worker_dict[process.name] = WorkerData(process.name, process.pid or 0, process)
+        return process
+
+    def _bury(self, number: int, now: float) -> None:
+        ended = self._running.pop(number)
+        ended.process.join()
+        self.worker_dict.pop(ended.process.name, None)
+        code = ended.process.exitcode or 0
+        slot, at = self._slots[number - 1], number - 1
+        lived = now - ended.since
+        name = self._name(number)
+        if self.status == self.Status.STOPPED or (code == 0 and not ended.renewing):
+            self._slots[at] = replace(slot, retired=True)
+            return
+        if code == UNUSABLE and self._nobody_lives():
+            self._exit_code = UNUSABLE
+            self.status = self.Status.STOPPED
+            self._tell_all(signal.SIGTERM)
+            return
+        if ended.renewing or code == FULL:
+            self._slots[at] = replace(slot, early_deaths=0, due_at=now)
+            return
+        self._slots[at] = after_death(slot, lived, now)
+        how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+        delay = self._slots[at].due_at - now
+        _log.warning(
+            "pool %s: worker %s %s after %.0f s; a new one starts %s",
+            self.name, name, how, lived, f"in {delay:.0f} s" if delay else "now",
+        )  # fmt: skip
+
+    def _nobody_lives(self) -> bool:
+        """Whether no worker of this pool has been registered yet."""
+        return not any(self._is_ready(number) for number in self._running)
+
+    # Renewal
+
+    def _renew_next(self, now: float) -> None:
+        """Tell the next worker to end, when the one before is there again."""
+        if not self._to_renew or len(self._running) < self.num_workers:
+            return
+        if not all(
+            self._is_ready(number) or now - each.since > _READY_SECONDS for number, each in self._running.items()
+        ):
+            return
+        if any(each.renewing for each in self._running.values()):
+            return
+        each = self._running[self._to_renew.pop(0)]
+        each.renewing = True
+        self._tell(each.process, signal.SIGTERM)
+
+    def _is_ready(self, number: int) -> bool:
+        """Whether this worker is registered in Redis."""
+        key = f"{self.worker_class.redis_worker_namespace_prefix}{self._name(number)}"
+        try:
+            pid = self.connection.hget(key, "pid")
+        except RedisError:
+            return False
+        return pid is not None and int(pid) == self._running[number].process.pid
+
+    @staticmethod
+    def _reopen_log(number: int) -> None:
+        for handler in logging.getLogger().handlers:
+            if (reopen := getattr(handler, "reopen", None)) is not None:
+                reopen()
+
+    # In the worker's process
+
+    def _run(self, name: str, first: bool, parent: int) -> None:
+        """Runs in the fork: one worker, from its birth to its death."""
+        for number in _SIGNALS:
+            signal.signal(number, signal.SIG_DFL)
+        signal.set_wakeup_fd(-1)
+        os.setpgid(0, 0)
+        linux.signal_when_parent_ends(signal.SIGTERM)
+        if os.getppid() != parent:
+            return
+        say_who(name)
+        if any(hasattr(each, "reopen") for each in logging.getLogger().handlers):
+            signal.signal(signal.SIGHUP, lambda number, frame: self._reopen_log(number))
+        options = {"with_scheduler": True, **self._work_options}
+        options["with_scheduler"] = options["with_scheduler"] and first
+        try:
+            worker = self._memory_worker_class(
+                self._queue_names,
+                name=name,
+                connection=self._new_connection(),
+                config=self._config,
+                serializer=self.serializer,
+                job_class=self.job_class,
+                queue_class=self.queue_class,
+                exception_handlers=self.exception_handlers,
+                **self._worker_options,
+            )
+            worker.work(burst=self._burst, **options)
+        except RqmemError as error:
+            _log.error("worker %s: %s", name, error)
+            raise SystemExit(error.exit_code) from None
+
+    def _connection_as_rq(self) -> Redis:
+        """As RQ's `run_worker` does."""
+        pool = ConnectionPool(connection_class=self._pool_class, **self._pool_kwargs)
+        return self._connection_class(connection_pool=pool)
+
+    # Small things
+
+    def _name(self, number: int) -> str:
+        return f"{self.name}-{number}"
+
+    def _kill_rest(self) -> None:
+        """If the loop left by an exception, no worker stays without its pool."""
+        self._tell_all(signal.SIGTERM)
+        for each in self._running.values():
+            each.process.join(_KILL_AFTER_SECONDS)
+        self._tell_all(signal.SIGKILL)
+
+    def _warn_of_sum(self) -> None:
+        each_mb = (self._config.memory_mb or self._config.default_limit_mb) + self._config.reserve_mb
+        all_mb, there = self.num_workers * each_mb, machine.container_limit_bytes() or machine.total_bytes()
+        if all_mb * MB > there:
+            _log.warning(
+                "pool %s: %d workers with a ceiling and reserve of %s MB each may use %s MB together, and there are %s "
+                "MB here: give fewer workers (-n) or a lower ceiling (--memory)",
+                self.name, self.num_workers, show_mb(each_mb), show_mb(all_mb), show_mb(to_mb(there)),
+            )  # fmt: skip
+
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2)
