@@ -169,6 +169,23 @@ def test_a_running_job_is_seen_live_until_it_ends(
     assert browser.complaints() == []
 
 
+def test_a_page_asks_where_too_many_get_events(browser: Browser, connection: Redis, application: Any) -> None:
+    busy(connection)
+    seats = application.extensions[EXTENSION].hub.seats
+    wait_until(lambda: seats._value == 48, SECONDS)
+    for _ in range(48):
+        seats.acquire()
+    try:
+        browser.open("/live")
+        browser.see("web-1-w1", "#workers")
+        first = browser.text("#status")
+        wait_until(lambda: browser.text("#status") != first, SECONDS)
+    finally:
+        for _ in range(48):
+            seats.release()
+    assert browser.complaints() == []
+
+
 def test_the_job_page_changes_while_it_is_open(
     browser: Browser, connection: Redis, work_off: Callable[..., str]
 ) -> None:
@@ -231,7 +248,7 @@ def test_axe_finds_nothing_on_any_page(browser: Browser, connection: Redis, appl
             if path == "/live":
                 browser.see("85 %", "#workers")
             browser.driver.execute_script(AXE)
-            only = {"runOnly": rules} if rules else {}
+            only = {"resultTypes": ["violations"], **({"runOnly": rules} if rules else {})}
             told = browser.driver.execute_async_script(
                 "const done = arguments[1]; axe.run(document, arguments[0]).then(done)", only
             )

@@ -204,8 +204,8 @@
     }
     let oldest = newest;   // a worker that has just begun fills its row all the same
     for (const points of memory.values()) for (const [at, point] of points) if (point[1] && at < oldest) oldest = at;
-    shown = Math.min(SECONDS, Math.max(120, Math.ceil((newest - oldest + 1) / 60) * 60));
-    set(document.getElementById("h-chart"), "Last " + shown / 60 + " minutes");
+    shown = Math.min(SECONDS, Math.max(60, Math.ceil((newest - oldest + 1) / 60) * 60));
+    set(document.getElementById("h-chart"), shown > 60 ? "Last " + shown / 60 + " minutes" : "Last minute");
     const names = new Set(look.workers.map((each) => each.name));
     for (const [name, row] of rows) if (!names.has(name)) { seen.unobserve(row.tr); if (row.plot) row.plot.destroy(); row.tr.remove(); rows.delete(name); memory.delete(name); }
     look.workers.forEach(showRow);
