@@ -240,7 +240,7 @@ def test_a_page_says_that_redis_is_away_and_goes_on_by_itself(browser: Browser, 
 
 def test_axe_finds_nothing_on_any_page(browser: Browser, connection: Redis, application: Any) -> None:
     busy(connection, share=0.85)
-    found = []
+    found: list[str] = []
     for width, theme, rules in ((1280, "light", None), (1280, "dark", ["color-contrast"]), (390, "light", None)):
         browser.look(width, theme)
         for path in pages(application):
@@ -329,7 +329,9 @@ def test_the_theme_is_kept(browser: Browser, connection: Redis) -> None:
 def click(browser: Browser, text: str) -> None:
     from selenium.webdriver.common.by import By
 
-    browser.driver.find_element(By.XPATH, f"//main//*[self::a or self::button][contains(., {text!r})]").click()
+    where = (By.XPATH, f"//main//*[self::a or self::button][contains(., {text!r})]")
+    wait_until(lambda: browser.driver.find_elements(*where), SECONDS)
+    browser.driver.find_element(*where).click()
 
 
 def fail_jobs(connection: Redis, work_off: Callable[..., str], *texts: str) -> list[str]:
@@ -369,7 +371,7 @@ def test_a_waiting_job_is_cancelled_without_a_script(browser: Browser, connectio
         click(browser, "Cancel")
         assert connection.llen("rq:queue:plain") == 1
         click(browser, "Cancel the job")
-        assert "1 job cancelled" in browser.driver.page_source
+        wait_until(lambda: "1 job cancelled" in browser.driver.page_source, SECONDS)
     finally:
         browser.command("Emulation.setScriptExecutionDisabled", value=False)
     assert connection.llen("rq:queue:plain") == 0
