@@ -46,8 +46,8 @@ typecheck: $(VENV)/dev ## Check types with mypy
 bench: $(VENV)/bench ## Measure: how the ceiling holds against 40 adversaries and honest jobs, and what it costs: 15 minutes
 	$(RUN) -m scripts.bench.ceiling
 
-bench-large: $(VENV)/bench ## Measure chunks, splits, cutting of files and reading of rows, at full size: an hour
-	@failed=0; for each in chunks splits sources reading_rows; do \
+bench-large: $(VENV)/bench ## Measure chunks, splits, cutting of files, reading of rows and pages of the dashboard, at full size: an hour
+	@failed=0; for each in chunks splits sources reading_rows dashboard; do \
 	  echo "$(RUN) -m scripts.bench.$$each"; $(RUN) -m scripts.bench.$$each || failed=1; done; exit $$failed
 
 rq-suite: $(VENV)/dev ## Run RQ's own tests with MemoryWorker in place of Worker, warm and forked: 10 minutes
