@@ -7,6 +7,8 @@ Rates depend on what else the machine does. Processor time and commands per job 
 
 from __future__ import annotations
 
+import contextlib
+import os
 import statistics
 import time
 from dataclasses import dataclass
@@ -51,9 +53,10 @@ class Figures:
         return self.worker_us + self.horse_us + self.redis_us
 
 
+_URL = "that of our Redis"
 _OURS = ["rqmem", "worker", QUEUE, "--burst", "--log-level", "error"]
 WAYS = (
-    Way("rq worker", ["rq.cli", "worker", QUEUE, "--burst", "--logging_level", "ERROR"], 0.02),
+    Way("rq worker", ["rq.cli", "worker", QUEUE, "--burst", "--logging_level", "ERROR", "-u", _URL], 0.02),
     Way("rqmem worker --lease-max 0", [*_OURS, "--lease-max", "0"], 0.1),
     Way("rqmem worker --lease-max 1", [*_OURS, "--lease-max", "1"]),
     Way("rqmem worker --lease-max 64", [*_OURS, "--lease-max", "64"]),
@@ -65,9 +68,19 @@ def cpu_seconds(worker: psutil.Process) -> tuple[float, float]:
     times = worker.cpu_times()
     horses = times.children_user + times.children_system
     for child in worker.children():
-        own = child.cpu_times()
-        horses += own.user + own.system
+        with contextlib.suppress(psutil.NoSuchProcess):  # it has just ended
+            own = child.cpu_times()
+            horses += own.user + own.system
     return times.user + times.system, horses
+
+
+def finished(queue: Queue, worker: psutil.Process) -> int:
+    """How many jobs have finished. Raises `click.ClickException` where the worker has ended before them all."""
+    ended = worker.status() == psutil.STATUS_ZOMBIE
+    count = queue.finished_job_registry.get_job_count(cleanup=False)
+    if ended and queue.count:
+        raise click.ClickException(f"{' '.join(worker.cmdline())} has ended; {queue.count} jobs are left")
+    return count
 
 
 def measure(connection: Redis, way: Way, jobs: int) -> Figures:
@@ -75,16 +88,16 @@ def measure(connection: Redis, way: Way, jobs: int) -> Figures:
     queue = Queue(QUEUE, connection=connection)
     for first in range(0, jobs, _AT_ONCE):
         queue.enqueue_many([Queue.prepare_data(nothing) for _ in range(first, min(first + _AT_ONCE, jobs))])
-    running = Running(way.command)
+    running = Running([os.environ["RQMEM_REDIS_URL"] if each is _URL else each for each in way.command])
     process = psutil.Process(running.pid)
-    wait_until(lambda: queue.finished_job_registry.get_job_count(cleanup=False) >= jobs // 10, _MOST_SECONDS)
+    wait_until(lambda: finished(queue, process) >= jobs // 10, _MOST_SECONDS)
     redis_pid = connection.info("server")["process_id"]
-    at, done = time.monotonic(), queue.finished_job_registry.get_job_count(cleanup=False)
+    at, done = time.monotonic(), finished(queue, process)
     commands, _ = work_of(connection)
     worker, horses = cpu_seconds(process)
     redis = psutil.Process(redis_pid).cpu_times()
     last = (worker, horses)
-    while queue.finished_job_registry.get_job_count(cleanup=False) < jobs:
+    while finished(queue, process) < jobs:
         last = cpu_seconds(process)
         time.sleep(0.02)
     seconds, count = time.monotonic() - at, jobs - done
