@@ -11,6 +11,7 @@ import pytest
 import redis
 from redis import Redis
 
+from rqmem.store import keys
 from tests import forked
 from tests.conftest import ROOT, StartWorker
 from tests.lease import cases
@@ -19,6 +20,8 @@ from tests.lease.jobs import ORDER
 from tests.lease.stand_in import StandIn
 
 QUEUES = ("jobs", "other")
+OURS = ("rq:worker:w rqmem_process:", "rq:results:failures-4 0:", "rq:results:failures-5 0:")
+"""Our worker says in its record which process it is, and says more of an import that failed."""
 
 
 def stock(url: str, *options: str) -> None:
@@ -36,6 +39,20 @@ def expected(redis_url: str) -> Iterator[dict[str, Any]]:
         cases.enqueue_all(connection)
         stock(redis_url)
         yield dump(connection)
+
+
+@pytest.mark.parametrize("lease_max", [1, 64])
+def test_a_worker_with_leases_leaves_what_a_stock_worker_leaves(
+    expected: dict[str, Any], connection: Redis, start_worker: StartWorker, lease_max: int
+) -> None:
+    cases.enqueue_all(connection)
+    worker = start_worker(*QUEUES, "--burst", "--name", "w", "--lease-max", str(lease_max))
+    log = worker.finish()
+    assert worker.process.returncode == 0, log
+    found = [each for each in differences(expected, dump(connection)) if not each.startswith(OURS)]
+    assert "\n".join(found) == ""
+    owned = {keys.RUNNING, *connection.scan_iter("rqmem:taken:*"), *connection.scan_iter("rqmem:lease*")}
+    assert not connection.exists(*owned)
 
 
 @pytest.mark.parametrize(("k", "batch"), [(1, 1), (4, 1), (64, 8)])

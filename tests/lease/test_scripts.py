@@ -289,6 +289,23 @@ def test_a_shown_job_looks_to_rq_as_if_it_ran_and_its_commit_leaves_no_trace(
     assert ada.show(a) == "gone"
 
 
+def test_two_jobs_that_were_both_shown_are_committed_together(
+    ada: Lease, connection: Redis, enqueue: Callable[..., Job]
+) -> None:
+    for job_id in "abc":
+        enqueue(job_id)
+    a, b, c = ada.take().jobs
+    ada.step(begins=a)
+    assert [ada.show(each) for each in (a, b, c)] == ["shown"] * 3
+    assert ada.step(a, c) == Stepped("", {})
+    assert execution_reader.owners(connection).keys() == {"b"}
+    assert ada.show(b, hand_over=True) == "shown"
+    assert connection.hget(keys.lease("ada"), "shown") is None
+    assert [each for each in connection.scan_iter("rq:execution*") if not each.endswith(b":b")] == [
+        b"rq:execution:b:execution-of-b"
+    ]
+
+
 def test_one_of_two_takes_over_and_the_job_that_had_begun_is_a_run_of_the_dead(
     ada: Lease, connection: Redis, enqueue: Callable[..., Job]
 ) -> None:

@@ -11,6 +11,24 @@ local function leave_intermediate(P, queue, id)
   return redis.call('LREM', P .. ':queue:' .. queue .. ':intermediate', 1, id) == 1
 end
 
+-- The field `shown` of a lease has the ids of all jobs of it that RQ shows as running, with a space on both sides.
+local function is_shown(shown, id)
+  return shown and string.find(shown, ' ' .. id .. ' ', 1, true) ~= nil
+end
+
+local function forget_shown(lease, id)
+  local shown = redis.call('HGET', lease, 'shown') or ''
+  local first, last = string.find(shown, ' ' .. id .. ' ', 1, true)
+  if first then
+    shown = string.sub(shown, 1, first - 1) .. string.sub(shown, last + 1)
+    if shown == '' then
+      redis.call('HDEL', lease, 'shown')
+    else
+      redis.call('HSET', lease, 'shown', shown)
+    end
+  end
+end
+
 -- The records that RQ has of a running job. Returns whether RQ had it as started.
 local function remove_start(P, running, worker_executions, queue, id, execution)
   local composite = id .. ':' .. execution

@@ -11,13 +11,14 @@ if not redis.call('LPOS', taken, id) then
   return 0
 end
 local answer = 1
-if redis.call('HGET', lease, 'shown') ~= id then
+local shown = redis.call('HGET', lease, 'shown')
+if not is_shown(shown, id) then
   local job = redis.call('HMGET', P .. ':job:' .. id, 'status', 'created_at')
   local was_there = leave_intermediate(P, ARGV[3], id)
   if job[1] == 'queued' and job[2] == ARGV[5] and was_there then
     add_start(P, KEYS[3], KEYS[4], ARGV[2], ARGV[3], id, ARGV[6], ARGV[7], ARGV[8], ARGV[9], ARGV[10], ARGV[11])
-    redis.call('HSET', lease, 'shown', id, 'at', id, 'execution', ARGV[6], 'queue', ARGV[3], 'at_iso', ARGV[7],
-      'at_epoch', ARGV[8])
+    redis.call('HSET', lease, 'shown', (shown or '') .. ' ' .. id .. ' ', 'at', id, 'execution', ARGV[6],
+      'queue', ARGV[3], 'at_iso', ARGV[7], 'at_epoch', ARGV[8])
   else
     answer = -1
   end
@@ -25,6 +26,9 @@ end
 if ARGV[12] == '1' then
   redis.call('LREM', taken, 1, id)
   redis.call('ZREM', ARGV[13] .. ARGV[3], id)
-  redis.call('HDEL', lease, 'shown', 'at', 'execution', 'queue', 'at_iso', 'at_epoch')
+  forget_shown(lease, id)
+  if redis.call('HGET', lease, 'at') == id then
+    redis.call('HDEL', lease, 'at', 'execution', 'queue', 'at_iso', 'at_epoch')
+  end
 end
 return answer

@@ -16,13 +16,12 @@ local refused, committed = {''}, 0
 
 local function refusal(queue, id, created_at, execution, job)
   local deleted, was_there = job[2] ~= created_at, leave_intermediate(P, queue, id)
-  if shown == id then
+  if is_shown(shown, id) then
     local ours = owner_is(running, id, execution)
     if ours and (job[1] == 'failed' or job[1] == 'canceled') and not deleted then
       return 'plain'
     end
-    redis.call('HDEL', lease, 'shown')
-    shown = false
+    forget_shown(lease, id)
     local started = remove_start(P, running, KEYS[5], queue, id, execution)
     if not deleted and not (ours and started and job[1] == 'started') then
       return 'gone'

@@ -14,7 +14,7 @@ local id, begun = known[2], ''
 if id and redis.call('LREM', taken, 1, id) == 1 then
   redis.call('ZREM', ARGV[6] .. known[4], id)
   local was_there = leave_intermediate(P, known[4], id)
-  if known[8] == id then
+  if is_shown(known[8], id) then
     begun = id
   elseif was_there and redis.call('HGET', P .. ':job:' .. id, 'status') == 'queued' then
     local owner = cjson.decode(known[7])
