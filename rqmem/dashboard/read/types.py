@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import field
 from typing import TYPE_CHECKING, Any
 
 from rqmem.observe.statistics import Ceilings, Peaks, peaks_in
@@ -49,8 +48,8 @@ class TypeRow:
     """A job type in a window.
 
     Attributes:
-        steps: the 90th percentile of peaks in MB by hour or day, None without a run.
-        by_step: the same with its counts, without those that have no run.
+        numbers, seconds: its hours or days, counted since 1970, and how long one is.
+        by_number: what happened in each that has a run.
         leak: the last `rqmem.events.LeakFound` in it within a month.
     """
 
@@ -58,9 +57,21 @@ class TypeRow:
     tally: Tally
     peaks: Peaks
     ceiling_mb: float | None
-    steps: list[float | None]
-    by_step: list[Step] = field(default_factory=list)
+    numbers: range
+    seconds: float
+    by_number: dict[int, Tally]
     leak: Told | None = None
+
+    @property
+    def by_step(self) -> list[Step]:
+        """Each hour or day that has a run."""
+        return [_step(number * self.seconds, tally) for number, tally in self.by_number.items()]
+
+    @property
+    def steps(self) -> list[float | None]:
+        """The 90th percentile of peaks in MB by hour or day; None without a run."""
+        tallies = (self.by_number.get(number) for number in self.numbers)
+        return [histogram.percentile(tally.peaks, 0.9) if tally is not None else None for tally in tallies]
 
     def to_json(self, *, steps: bool = True) -> dict[str, Any]:
         """As ``job_types`` of ``rqmem report``; ``steps``: also each hour or day."""
@@ -83,15 +94,14 @@ def read_rows(connection: Redis, closed: ClosedPeriods, window: Window, now: flo
     names = [name for name, at in history_reader.types(connection).items() if at >= since]
     ceilings, leaks = history_reader.last_limits(connection, names), history_reader.last_leaks(connection, names)
     numbers = range(int(since // seconds), int(now // seconds) + 1)
-    found = []
-    for name, of in closed.read(connection, names, since, now, by_day=window.by_day).items():
-        if of.total.runs:
-            by_step = [_step(number * seconds, tally) for number, tally in of.by_number.items()]
-            p90_mb = {each.at: each.p90_mb for each in by_step}
-            steps = [p90_mb.get(number * seconds) for number in numbers]
-            row = TypeRow(name, of.total, peaks_in(of.total.peaks), ceilings.get(name), steps, by_step, leaks.get(name))
-            found.append(row)
-    return found
+    return [
+        TypeRow(
+            name, of.total, peaks_in(of.total.peaks), ceilings.get(name), numbers, seconds, of.by_number,
+            leaks.get(name),
+        )
+        for name, of in closed.read(connection, names, since, now, by_day=window.by_day).items()
+        if of.total.runs
+    ]  # fmt: skip
 
 
 def _step(at: float, tally: Tally) -> Step:
