@@ -35,10 +35,12 @@ class History:
 
     Attributes:
         begun: id and time of making -> how often its user code has begun; ``excused``: how often more than once it may.
+        disturbed: jobs that users have cancelled or deleted, or that a stock worker had.
     """
 
     begun: dict[tuple[str, str], int] = field(default_factory=lambda: defaultdict(int))
     excused: dict[tuple[str, str], int] = field(default_factory=lambda: defaultdict(int))
+    disturbed: set[str] = field(default_factory=set)
 
     def begins(self, job: tuple[str, str]) -> None:
         self.begun[job] += 1
@@ -199,6 +201,9 @@ class Leasing:
         for job_id, why in reply.refused.items():
             if why == "plain" and self._show(runs[job_id], hand_over=True) == "shown":
                 end_by_rq(self.connection, runs[job_id], self.name, succeeds=True)
+            if why == "gone" and job_id.decode() not in self.history.disturbed:
+                run = runs[job_id]
+                assert lease.was_committed(self.connection, run.id, run.execution.decode()), run
             if why == "deleted":
                 self.history.may_begin_again(runs[job_id].key)
         return reply

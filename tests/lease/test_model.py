@@ -59,7 +59,7 @@ class World:
         self.made: list[str] = []
         self.rank: dict[str, int] = {}
         self.odd: set[str] = set()
-        self.touched: set[str] = set()
+        self.touched = self.history.disturbed
         self._numbers = count()
         for _ in range(3):
             self.enqueue(Random(1))
