@@ -115,11 +115,11 @@ PARTS = (
             "reorder_queues(*, reference_queue)",
             "wait_for_horse()",
         ),
-        names="_dequeue_strategy _horse_pid _is_horse _ordered_queues _shutdown_requested_date _stop_requested "
-        "_stopped_job_id birth_date connection death_penalty_class default_result_ttl executions "
-        "executions_key horse_pid ip_address is_horse job_class job_monitoring_interval key last_heartbeat "
-        "log log_job_description name pubsub_channel_name queue_class queues redis_worker_namespace_prefix "
-        "redis_workers_keys scheduler serializer worker_ttl",
+        names="_dequeue_strategy _horse_pid _is_horse _ordered_queues _shutdown_requested_date _state "
+        "_stop_requested _stopped_job_id birth_date connection death_penalty_class default_result_ttl "
+        "executions executions_key horse_pid ip_address is_horse job_class job_monitoring_interval key "
+        "last_heartbeat log log_job_description name pubsub_channel_name queue_class queues "
+        "redis_worker_namespace_prefix redis_workers_keys scheduler serializer worker_ttl",
         inside={
             "serialize": "birth hostname pid queues",
             "register_death": "death",
@@ -129,7 +129,9 @@ PARTS = (
             "set_state": "state",
             "fork_work_horse": "RQ_WORKER_ID RQ_JOB_ID",
             # `handle_job_success` of ours puts its fence into this call, and needs a transaction around it.
-            "handle_job_success": "move_dependents_to_ready enqueue_ready_jobs_by_queue watch",
+            "handle_job_success": "move_dependents_to_ready enqueue_ready_jobs_by_queue watch pipeline",
+            # We write what this does with the outcome, where no callback comes first.
+            "handle_execution_ended": "ended_at heartbeat",
             # Our `perform_job` puts its own in the place of the job's method and of its time limit.
             "perform_job": "perform timeout death_penalty_class",
         },
@@ -193,13 +195,16 @@ PARTS = (
             "perform()",
             "refresh()",
             "requeue()",
+            "restore(raw_data)",
             "return_value(*, refresh)",
         ),
         values={"redis_job_namespace_prefix": "rq:job:"},
-        names="_result _status _stopped_callback_name args connection created_at data dependency_ids description "
-        "ended_at enqueue_at_front enqueued_at failed_job_registry failure_callback_timeout failure_ttl func func_name "
-        "id instance key kwargs meta number_of_retries origin redis_server_version result_ttl retries_left serializer "
-        "should_retry started_at stopped_callback_timeout success_callback_timeout timeout worker_name",
+        names="_result _status _stopped_callback_name _success_callback_name args connection created_at data "
+        "dependency_ids dependents_key description ended_at enqueue_at_front enqueued_at "
+        "failed_job_registry failure_callback_timeout failure_ttl func func_name id instance key kwargs "
+        "last_heartbeat meta number_of_retries origin redis_server_version repeats_left result_ttl "
+        "retries_left serializer should_retry started_at started_job_registry stopped_callback_timeout "
+        "success_callback_timeout timeout worker_name",
         inside={
             # Our scripts read and write these fields.
             "to_dict": "created_at data dependency_id dependency_ids ended_at enqueued_at group_id last_heartbeat meta "

@@ -10,6 +10,7 @@ the same transaction.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import logging
 from collections.abc import Callable
@@ -22,12 +23,15 @@ from rqmem import child_ids
 from rqmem.errors import RedisTakesAllButThis, RunTakenOver
 from rqmem.rq_names import CanceledJobRegistry, JobStatus, release_slot
 from rqmem.store import execution_reader, executions, ledger
+from rqmem.store.guarded import Guarded, Refused
+from rqmem.store.lease import was_committed
 from rqmem.store.retrying import until_redis_answers
 from rqmem.tracebacks import what_was_raised
 from rqmem.units import to_mb
 from rqmem.values import dataclass
 
 if TYPE_CHECKING:
+    from redis import Redis
     from redis.client import Pipeline
 
     from rqmem.rq_names import Execution, Job, Queue, Worker
@@ -75,8 +79,45 @@ class Committer:
         self._abandoned = ""  # an execution that RQ's maintenance failed, and that ended well all the same
         self._canceled = ""  # an execution whose job was cancelled while it ran, and that has ended all the same
 
-    def success(self, job: Job, queue: Queue, execution: Execution, rqs: Callable[[Queue], None]) -> None:
-        """RQ's `handle_job_success` with a fence in its transaction. Raises `RunTakenOver`.
+    def begin(self, job: Job, rqs: Callable[[Redis | Guarded], None]) -> None:
+        """RQ's `prepare_job_execution`, once Redis answers. Raises `RunTakenOver` where the job was deleted."""
+        worker = self._worker
+        execution = next((each for each in worker.executions.values() if each.job_id == job.id), None)
+
+        def begin() -> None:
+            if execution is not None:
+                with contextlib.suppress(Refused):
+                    return rqs(Guarded(worker.connection, job, execution, "begin"))
+                if not worker.job_class.exists(job.id, worker.connection):
+                    raise RunTakenOver(f"job {job.id}: it was deleted before it began")
+            return rqs(worker.connection)
+
+        until_redis_answers(begin, f"begin job {job.id}")
+
+    def success(
+        self, job: Job, queue: Queue, execution: Execution, rqs: Callable[[Redis | Guarded, Queue], None]
+    ) -> None:
+        """RQ's `handle_job_success`, in one round trip where nothing is out of the ordinary. Raises `RunTakenOver`."""
+        guarded = Guarded(self._worker.connection, job, execution, "end")
+        ordinary = copy.copy(queue)
+        ordinary.move_dependents_to_ready = lambda *_, **__: {}  # type: ignore[method-assign]
+        if not job.repeats_left:
+            self._commit = Commit(succeeds=True)
+            try:
+                return until_redis_answers(
+                    lambda: rqs(guarded, ordinary), f"commit job {job.id}", self._worker.connection
+                )
+            except Refused:  # perhaps after our own commit, whose reply was lost
+                if was_committed(self._worker.connection, job.id, execution.id):
+                    return self.release_slot(job)
+            finally:
+                self._commit = Commit()
+        return self._fenced_success(job, queue, execution, rqs)
+
+    def _fenced_success(
+        self, job: Job, queue: Queue, execution: Execution, rqs: Callable[[Redis | Guarded, Queue], None]
+    ) -> None:
+        """RQ's `handle_job_success` with a fence in its transaction.
 
         Taken over between the look and the commit, the watched execution is gone and the transaction looks again.
         """
@@ -96,7 +137,7 @@ class Committer:
         fenced.move_dependents_to_ready = move_dependents_to_ready  # type: ignore[assignment, method-assign]
         self._commit, self._error = Commit(succeeds=True), None
         try:
-            self._once(lambda: rqs(fenced), job)
+            self._once(lambda: rqs(self._worker.connection, fenced), job)
         finally:
             self._commit = Commit()
         self._enqueue_ready(queue, ready)

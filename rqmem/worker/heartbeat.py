@@ -83,6 +83,7 @@ class Heart:
         self._state: State | None = None
         self._changed_at = float("-inf")
         self._logged: set[str] = set()
+        self._wrote: tuple[float, int | None] = (float("-inf"), None)
         self.epoch = ""
 
     def start(self, recorder: Recorder) -> None:
@@ -147,11 +148,19 @@ class Heart:
             log.warning("worker %s: could not say farewell to Redis: %s", self._worker.name, error)
 
     def running(self, job: Job, execution: Execution) -> None:
-        """From now on that job's heartbeats are kept too."""
-        self._maintained_at = time.monotonic()
+        """From now on that job's heartbeats are kept too, for the first time when it has run for a second."""
+        self._maintained_at = time.monotonic() + _TICK_SECONDS - self._worker.job_monitoring_interval
         self._running = (job, execution)
         if (child := child_ids.parent_of(job.id)) is not None:
             self._parents.add(child[0])
+
+    def is_due(self, timeout: int | None) -> bool:
+        """Whether RQ's heartbeat is to be written: one a second is enough while this beats, of each time to live."""
+        at, before = self._wrote
+        if self.beating and before == timeout and time.monotonic() - at < _TICK_SECONDS:
+            return False
+        self._wrote = (time.monotonic(), timeout)
+        return True
 
     def idle(self) -> None:
         """No job runs."""

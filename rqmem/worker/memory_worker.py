@@ -34,10 +34,12 @@ from rqmem.rq_names import (
     DEFAULT_LOGGING_FORMAT,
     Execution,
     Job,
+    JobStatus,
     Queue,
     StopRequested,
     Worker,
     WorkerStatus,
+    now,
     utcformat,
 )
 from rqmem.store import keys
@@ -59,6 +61,7 @@ from rqmem.worker.restart import Restarted
 from rqmem.worker.rq_worker import OnConnection
 from rqmem.worker.settlement import ExcInfo, OneLine, Settlement, one_line
 from rqmem.worker.supervisor import Supervisor
+from rqmem.worker.take import Taker
 from rqmem.worker.watched_fork import WatchedFork
 from rqmem.worker.worker_setup import Setup
 
@@ -104,11 +107,12 @@ class MemoryWorker(Worker):
         )  # fmt: skip
         self._heart = heart = Heart(self, setup, Settler(self, pool, self._settlement, committer), oom_kills)
         self._claimer = Claimer(self, pool, heart, committer)
-        self._outage = RedisOutage(self, heart)
+        self._taker = taker = Taker(self)
+        self._outage = RedisOutage(self, heart, taker)
         self._life = Lifecycle(self, setup, pool, heart, captures, helpers, self._outage, before)
         self._horse = HorseMain(self, setup, pool, captures, committer)
         self._supervisor = Supervisor(
-            self, setup, pool, heart, captures, self._horse, committer, self._settlement, self._life.new_recorder
+            self, setup, pool, heart, captures, self._horse, committer, self._settlement, taker, self._life.new_recorder
         )
         self._limit_mb = setup.limit_mb
         self._leasing = Leasing(
@@ -183,9 +187,10 @@ class MemoryWorker(Worker):
 
     def register_death(self) -> None:
         """RQ's `register_death`, on a connection that fails soon: RQ's own waits for jobs, for seven minutes."""
-        leaving = OnConnection(self, connection_with_short_timeout(self.connection, _SIGN_OFF_SECONDS))
-        if self._life.has_name or worker_name.has(leaving):  # type: ignore[arg-type]
-            Worker.register_death(leaving)  # type: ignore[arg-type]
+        leaving: Any = OnConnection(self, connection_with_short_timeout(self.connection, _SIGN_OFF_SECONDS))
+        if self._life.has_name or worker_name.has(leaving):
+            Worker.set_state(leaving, self._state)
+            Worker.register_death(leaving)
 
     def serialize(self) -> dict[str, Any]:
         """RQ's `serialize`, with the process that has the name."""
@@ -207,8 +212,11 @@ class MemoryWorker(Worker):
 
     @step_of_work
     def heartbeat(self, timeout: int | None = None, pipeline: Pipeline | None = None) -> None:
-        """RQ's `heartbeat`; one that Redis did not take is skipped."""
+        """RQ's `heartbeat`, once a second within `work`; one that Redis did not take is skipped."""
         heartbeat = super().heartbeat
+        if not self._heart.is_due(timeout):
+            self.last_heartbeat = now()
+            return
         self._outage.skipping("heartbeat", lambda: heartbeat(timeout, pipeline))
 
     def set_state(self, state: str, pipeline: Pipeline | None = None) -> None:
@@ -218,8 +226,10 @@ class MemoryWorker(Worker):
 
     @step_of_work
     def check_for_suspension(self, burst: bool) -> None:
-        """RQ's `check_for_suspension`, once Redis answers."""
+        """RQ's `check_for_suspension`, once Redis answers; not where that is looked for when a job is taken."""
         look = super().check_for_suspension
+        if self._heart.beating and self._taker.usable:
+            return
         self._outage.wait_for("look for suspension", lambda: look(burst))
 
     @property
@@ -337,7 +347,7 @@ class MemoryWorker(Worker):
         self._supervisor.run_warm(job, queue, self.prepare_execution(job))
         self._leasing.after_job()
         self._leasing.work_off(queue)
-        self.set_state(WorkerStatus.IDLE)
+        self._state = WorkerStatus.IDLE  # written before the worker waits: mostly, the next job follows
         self._life.look_at_own_memory()
         if not self._stop_requested:
             self._supervisor.keep_a_horse()  # it settles in while the next job is taken
@@ -381,9 +391,12 @@ class MemoryWorker(Worker):
         return self._horse.perform(job, queue, execution, lambda: perform(job, queue, execution))
 
     def prepare_job_execution(self, job: Job, remove_from_intermediate_queue: bool = False) -> None:
-        """RQ's `prepare_job_execution`, once Redis answers."""
-        prepare = super().prepare_job_execution
-        until_redis_answers(lambda: prepare(job, remove_from_intermediate_queue), f"begin job {job.id}")
+        """RQ's `prepare_job_execution`, guarded, once Redis answers. Raises `RunTakenOver`."""
+        self._committer.begin(job, lambda connection: Worker.prepare_job_execution(self._over(connection), job, True))
+
+    def _over(self, connection: Any) -> Any:
+        """This worker over another connection, for one of RQ's methods."""
+        return OnConnection(self, connection)
 
     def _finalize_success(self, job: Job, queue: Queue, execution: Execution, return_value: Any) -> None:
         """RQ's `_finalize_success`; a job that has split is not finished, but waits for its children."""
@@ -397,8 +410,11 @@ class MemoryWorker(Worker):
         self._settlement.fail(job, queue, execution, exc_info)
 
     def handle_execution_ended(self, job: Job, queue: Queue, heartbeat_ttl: int) -> None:
-        """RQ's `handle_execution_ended`, once Redis answers."""
+        """RQ's `handle_execution_ended`, once Redis answers; where no callback comes first, the commit writes it."""
         keep = super().handle_execution_ended
+        if job._status != JobStatus.FAILED and not job._success_callback_name:
+            job.ended_at = job.last_heartbeat = now()
+            return
         until_redis_answers(lambda: keep(job, queue, heartbeat_ttl), f"keep the outcome of job {job.id}")
 
     def handle_exception(self, job: Job, *exc_info: Any) -> None:
@@ -417,9 +433,13 @@ class MemoryWorker(Worker):
 
     def handle_job_success(self, job: Job, queue: Queue, started_job_registry: Any, execution: Execution) -> None:
         """RQ's `handle_job_success`, fenced, once Redis answers. Raises `RunTakenOver`."""
-        commit = super().handle_job_success
         self._committer.success(
-            job, queue, execution, lambda fenced: commit(job, fenced, started_job_registry, execution)
+            job,
+            queue,
+            execution,
+            lambda connection, fenced: Worker.handle_job_success(
+                self._over(connection), job, fenced, started_job_registry, execution
+            ),
         )
 
     def handle_job_retry(

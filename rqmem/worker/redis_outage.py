@@ -27,6 +27,7 @@ from rqmem.store.executions import give_back
 from rqmem.store.retrying import Wait, described, note, unavailable, until_redis_answers
 from rqmem.worker.heartbeat import Heart
 from rqmem.worker.scheduler import PatientScheduler
+from rqmem.worker.take import Suspended, Taker
 
 if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
@@ -73,14 +74,16 @@ class RedisOutage:
     Args:
         worker: RQ's.
         heart: of the worker.
+        taker: takes its jobs.
 
     Attributes:
         broken_by: the error that has ended `work`; None: there was none.
     """
 
-    def __init__(self, worker: Worker, heart: Heart) -> None:
+    def __init__(self, worker: Worker, heart: Heart, taker: Taker) -> None:
         self._worker = worker
         self._heart = heart
+        self._taker = taker
         self._deaf_at = float("-inf")  # when the command thread last failed
         self._scheduler_at: float | None = None  # when its locks were last asked for; None: no scheduler is wanted
         self.broken_by: BaseException | None = None
@@ -134,7 +137,6 @@ class RedisOutage:
         """
         worker = self._worker
         names = ",".join(worker.queue_names())
-        worker.set_state(WorkerStatus.IDLE)
         worker.procline(f"Listening on {names}")
         self.wait_for("tell its version", worker.get_redis_server_version)
         idle_until = time.monotonic() + max_idle_time if max_idle_time is not None else math.inf
@@ -165,8 +167,17 @@ class RedisOutage:
         return result
 
     def _dequeue(self, timeout: int | None) -> tuple[Job, Queue] | None:
-        """RQ's `Queue.dequeue_any`; a job that it has popped is read, however long that takes."""
+        """Take a job; where there is none, wait for one by RQ's `Queue.dequeue_any`.
+
+        A job that RQ's has popped is read, however long that takes.
+        """
         worker = self._worker
+        usable = self._taker.usable
+        if usable and (taken := self._take(burst=timeout is None)) is not None:
+            return taken
+        worker.set_state(WorkerStatus.IDLE)
+        if usable and timeout is None:
+            return None
         queue_class, connection = worker.queue_class, worker.connection
         paused = pausing.paused(connection)
         queues = [queue for queue in worker._ordered_queues if queue.name not in paused]
@@ -192,6 +203,16 @@ class RedisOutage:
             lambda: queue_class._fetch_dequeued_job(connection, queue.key, job_id, **options), f"read job {job_id}"
         )
         return self._unless_paused(*found) if found is not None else self._dequeue(timeout)  # None: deleted meanwhile
+
+    def _take(self, *, burst: bool) -> tuple[Job, Queue] | None:
+        """A job, if there is one now. While workers are suspended it waits, as RQ's loop does."""
+        worker = self._worker
+        while not worker._stop_requested:
+            try:
+                return self._taker.take()
+            except Suspended:
+                Worker.check_for_suspension(worker, burst)
+        raise StopRequested
 
     def _wait_while_paused(self, timeout: int | None) -> None:
         """All queues are paused: as if they were empty."""

@@ -24,7 +24,7 @@ from rqmem.units import show_mb, to_mb
 from rqmem.worker.commit import Committer
 from rqmem.worker.execution import Ended, Instruction, Overdue, Phase, State, after, ordered_again
 from rqmem.worker.heartbeat import Heart
-from rqmem.worker.horse.channel import LeaseEnd, Order, WarmHorse
+from rqmem.worker.horse.channel import LeaseEnd, Order, WarmHorse, packed
 from rqmem.worker.horse.main import HorseMain
 from rqmem.worker.horse_pool import HorsePool
 from rqmem.worker.horse_recycling import Recycling
@@ -32,6 +32,7 @@ from rqmem.worker.profiling import Capturing
 from rqmem.worker.recorder import Recorder
 from rqmem.worker.settlement import HOOK_BREACHED, End, Settlement
 from rqmem.worker.shared_memory import SharedPage
+from rqmem.worker.take import Taker
 from rqmem.worker.watcher import Identity, Watcher
 from rqmem.worker.worker_setup import Setup
 
@@ -56,6 +57,7 @@ class Supervisor:
         horse: what horses do.
         committer: knows in which data of Redis the execution began.
         settlement: records outcomes in the place of horses.
+        taker: has read the job.
         new_recorder: for a job outside of `work`, where the heart does not beat.
 
     Attributes:
@@ -73,6 +75,7 @@ class Supervisor:
         horse: HorseMain,
         committer: Committer,
         settlement: Settlement,
+        taker: Taker,
         new_recorder: Callable[[], Recorder],
     ) -> None:
         self._worker = worker
@@ -83,6 +86,7 @@ class Supervisor:
         self._horse = horse
         self._committer = committer
         self._settlement = settlement
+        self._taker = taker
         self._new_recorder = new_recorder
         self._recycling = Recycling(setup)
         self._integrations: set[str] = set()  # that the log has named
@@ -202,8 +206,9 @@ class Supervisor:
         worker._horse_pid = warm.pid
         worker.executions[execution.id] = execution
         began_in = self._committer.began_in
+        fields = packed(self._taker.fields_of(job))
         warm.channel.send(
-            Order(job.id, about.job, queue.name, execution.id, execution.created_at.timestamp(), began_in)
+            Order(job.id, about.job, queue.name, execution.id, execution.created_at.timestamp(), began_in, fields)
         )
         worker.procline(f"Ordered {warm.pid} at {time.time()}")
         return warm

@@ -231,12 +231,12 @@ def test_a_job_that_maintenance_gave_up_too_soon_is_finished_and_no_failure(
 def test_a_commit_whose_reply_was_lost_is_done_once(
     taken: tuple[MemoryWorker, Queue, Job, Execution], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from redis.client import Pipeline
+    from rqmem.store.guarded import GuardedPipeline
 
     worker, queue, job, execution = taken
-    execute, lost = Pipeline.execute, []
+    execute, lost = GuardedPipeline.execute, []
 
-    def done_and_lost(self: Pipeline, raise_on_error: bool = True) -> list[object]:
+    def done_and_lost(self: GuardedPipeline, raise_on_error: bool = True) -> list[object]:
         commits = self.explicit_transaction and len(self.command_stack) > 5
         results = execute(self, raise_on_error)
         if commits and not lost:
@@ -244,7 +244,7 @@ def test_a_commit_whose_reply_was_lost_is_done_once(
             raise LostConnection("the reply was lost")
         return results
 
-    monkeypatch.setattr(Pipeline, "execute", done_and_lost)
+    monkeypatch.setattr(GuardedPipeline, "execute", done_and_lost)
     worker._finalize_success(job, queue, execution, 5)
     assert lost
     assert job.return_value(refresh=True) == 5

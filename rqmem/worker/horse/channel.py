@@ -7,7 +7,9 @@ that the other has ended. Nothing in here knows RQ's records.
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import marshal
 import os
 import signal
 import socket
@@ -30,8 +32,14 @@ _LEAVE_SECONDS = 1.0
 
 @dataclass(frozen=True)
 class Order:
-    """Run this execution. ``created_at`` is the execution's, in seconds since the epoch; ``job_type`` as its worker
-    knows it; ``began_in`` names the data of Redis (`rqmem.store.keys.EPOCH`)."""
+    """Run this execution.
+
+    Attributes:
+        job_type: as its worker knows it.
+        created_at: the execution's, in seconds since the epoch.
+        began_in: names the data of Redis (`rqmem.store.keys.EPOCH`).
+        fields: of the job, as `packed`; empty: the horse reads them.
+    """
 
     job_id: str
     job_type: str
@@ -39,6 +47,7 @@ class Order:
     execution_id: str
     created_at: float
     began_in: str
+    fields: str = ""
 
 
 @dataclass(frozen=True)
@@ -113,6 +122,17 @@ class Report:
     grew: list[tuple[str, int, float]] = field(default_factory=list)
     changed: str = ""
     lease: LeaseEnd | None = None
+
+
+def packed(fields: dict[bytes, bytes]) -> str:
+    """The fields of a job for an order; empty where they are not known, or too much."""
+    text = base64.b64encode(marshal.dumps(fields)).decode() if fields else ""
+    return text if len(text) < _MESSAGE_BYTES // 2 else ""
+
+
+def unpacked(text: str) -> dict[bytes, bytes]:
+    fields: dict[bytes, bytes] = marshal.loads(base64.b64decode(text))
+    return fields
 
 
 class Channel:

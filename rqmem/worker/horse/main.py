@@ -30,7 +30,7 @@ from rqmem.type_of_job import type_of_path
 from rqmem.worker.commit import Committer
 from rqmem.worker.execution import Event
 from rqmem.worker.horse import environment, process_state, self_report, user_code
-from rqmem.worker.horse.channel import Channel, LeaseEnd, LeaseOrder, Order, Report
+from rqmem.worker.horse.channel import Channel, LeaseEnd, LeaseOrder, Order, Report, unpacked
 from rqmem.worker.horse.hook_runner import ENDING_SECONDS, Hooking
 from rqmem.worker.horse.leak_probe import Probing
 from rqmem.worker.horse.lease import JobHooks, Lease, Types
@@ -40,6 +40,7 @@ from rqmem.worker.imports import check_importable
 from rqmem.worker.profiling import Capturing
 from rqmem.worker.rq_worker import queue_of
 from rqmem.worker.shared_memory import SharedPage
+from rqmem.worker.take import restored
 from rqmem.worker.worker_setup import Setup
 
 if TYPE_CHECKING:
@@ -167,12 +168,15 @@ class HorseMain:
         execution = Execution(order.execution_id, order.job_id, worker.connection, worker.name)
         execution.created_at = datetime.fromtimestamp(order.created_at, timezone.utc)
         try:
-            job = until_redis_answers(
-                lambda: worker.job_class.fetch(
-                    order.job_id, connection=worker.connection, serializer=worker.serializer
-                ),
-                f"read job {order.job_id}",
-            )
+            if order.fields:
+                job = restored(worker, order.job_id, unpacked(order.fields))
+            else:
+                job = until_redis_answers(
+                    lambda: worker.job_class.fetch(
+                        order.job_id, connection=worker.connection, serializer=worker.serializer
+                    ),
+                    f"read job {order.job_id}",
+                )
         except NoSuchJobError as error:  # somebody deleted it since it was taken from the queue
             until_redis_answers(lambda: self._committer.forget(queue, execution), f"forget job {order.job_id}")
             page.outcome = type(error).__name__
