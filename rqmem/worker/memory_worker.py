@@ -229,6 +229,7 @@ class MemoryWorker(Worker):
         """RQ's `check_for_suspension`, once Redis answers; not where that is looked for when a job is taken."""
         look = super().check_for_suspension
         if self._heart.beating and self._taker.usable:
+            self.heartbeat()  # as RQ's look does
             return
         self._outage.wait_for("look for suspension", lambda: look(burst))
 
@@ -348,6 +349,8 @@ class MemoryWorker(Worker):
         self._leasing.after_job()
         self._leasing.work_off(queue)
         self._state = WorkerStatus.IDLE  # written before the worker waits: mostly, the next job follows
+        if not self._pool.idle_pid:  # a new horse comes first
+            self.set_state(WorkerStatus.IDLE)
         self._life.look_at_own_memory()
         if not self._stop_requested:
             self._supervisor.keep_a_horse()  # it settles in while the next job is taken
