@@ -98,17 +98,16 @@ class Committer:
         self, job: Job, queue: Queue, execution: Execution, rqs: Callable[[Redis | Guarded, Queue], None]
     ) -> None:
         """RQ's `handle_job_success`, in one round trip where nothing is out of the ordinary. Raises `RunTakenOver`."""
-        guarded = Guarded(self._worker.connection, job, execution, "end")
+        connection, what = self._worker.connection, f"keep the outcome of job {job.id}"
+        guarded = Guarded(connection, job, execution, "end")
         ordinary = copy.copy(queue)
         ordinary.move_dependents_to_ready = lambda *_, **__: {}  # type: ignore[method-assign]
         if not job.repeats_left:
             self._commit = Commit(succeeds=True)
             try:
-                return until_redis_answers(
-                    lambda: rqs(guarded, ordinary), f"commit job {job.id}", self._worker.connection
-                )
+                return until_redis_answers(lambda: rqs(guarded, ordinary), what, connection)
             except Refused:  # perhaps after our own commit, whose reply was lost
-                if was_committed(self._worker.connection, job.id, execution.id):
+                if until_redis_answers(lambda: was_committed(connection, job.id, execution.id), what):
                     return self.release_slot(job)
             finally:
                 self._commit = Commit()
@@ -311,7 +310,7 @@ class Committer:
                 if tries == 1:
                     raise
 
-        until_redis_answers(step, f"commit job {job.id}", self._worker.connection)
+        until_redis_answers(step, f"keep the outcome of job {job.id}", self._worker.connection)
         if tries > 1:
             self.release_slot(job)
 

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from rqmem.errors import WorkerBroken
 from rqmem.rq_names import DequeueTimeout, StopRequested, Worker, WorkerStatus, blue, green
@@ -172,12 +172,9 @@ class RedisOutage:
         A job that RQ's has popped is read, however long that takes.
         """
         worker = self._worker
-        usable = self._taker.usable
-        if usable and (taken := self._take(burst=timeout is None)) is not None:
+        if self._taker.usable and (taken := self._take(burst=timeout is None)) is not None:
             return taken
         worker.set_state(WorkerStatus.IDLE)
-        if usable and timeout is None:
-            return None
         queue_class, connection = worker.queue_class, worker.connection
         paused = pausing.paused(connection)
         queues = [queue for queue in worker._ordered_queues if queue.name not in paused]
@@ -212,6 +209,10 @@ class RedisOutage:
                 return self._taker.take()
             except Suspended:
                 Worker.check_for_suspension(worker, burst)
+            except ResponseError as error:
+                if unavailable(error) is not None:
+                    raise
+                return None  # RQ's way meets it too, and says it without the script
         raise StopRequested
 
     def _wait_while_paused(self, timeout: int | None) -> None:

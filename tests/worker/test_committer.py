@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from redis import Redis
 from redis.client import Pipeline
+from redis.exceptions import BusyLoadingError
 from redis.exceptions import ConnectionError as RedisConnectionError
 from rq import Queue, Retry
 from rq.executions import Execution
@@ -19,6 +20,7 @@ from rqmem.config.settings import Config
 from rqmem.errors import RunTakenOver
 from rqmem.rq_names import now
 from rqmem.store import execution_reader, executions, keys
+from rqmem.worker import commit
 from tests import sample_jobs
 
 
@@ -168,3 +170,23 @@ def test_a_failure_that_rqs_maintenance_recorded_first_stays_one(connection: Red
     begun.fails()
     begun.has_ended_in(FailedJobRegistry)
     assert not connection.exists(keys.RUNNING)
+
+
+def test_a_redis_that_refuses_after_a_lost_reply_fails_no_job(
+    connection: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether it was our own commit is looked up; that look waits for Redis too."""
+    begun = Begun.of(connection)
+    connection.hdel(keys.RUNNING, begun.job.id)  # so the guarded commit is refused
+    tries: list[int] = []
+
+    def looks(connection: Redis, job_id: str, execution: str) -> bool:
+        tries.append(1)
+        if len(tries) == 1:
+            raise BusyLoadingError("Redis is loading")
+        return False
+
+    monkeypatch.setattr(commit, "was_committed", looks)
+    begun.succeeds()
+    assert len(tries) == 2
+    begun.has_ended_in(FinishedJobRegistry)
