@@ -104,6 +104,8 @@ PARTS = (
             "_release_slot_safely(job) <- handle_job_failure, handle_job_retry",
         ),
         called=(
+            "all(*, connection)",
+            "get_current_job_id()",
             "get_heartbeat_ttl(job)",
             "get_redis_server_version()",
             "get_state()",
@@ -117,9 +119,11 @@ PARTS = (
         ),
         names="_dequeue_strategy _horse_pid _is_horse _ordered_queues _shutdown_requested_date _state "
         "_stop_requested _stopped_job_id birth_date connection death_penalty_class default_result_ttl "
-        "executions executions_key horse_pid ip_address is_horse job_class job_monitoring_interval key "
-        "last_heartbeat log log_job_description name pubsub_channel_name queue_class queues "
-        "redis_worker_namespace_prefix redis_workers_keys scheduler serializer worker_ttl",
+        "executions executions_key failed_job_count horse_pid ip_address is_horse job_class "
+        "job_monitoring_interval key "
+        "last_heartbeat log log_job_description name pid pubsub_channel_name queue_class queues "
+        "redis_worker_namespace_prefix redis_workers_keys scheduler serializer successful_job_count "
+        "total_working_time worker_ttl",
         inside={
             "serialize": "birth hostname pid queues",
             "register_death": "death",

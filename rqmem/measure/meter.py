@@ -97,6 +97,7 @@ class _Process:
 
     def set_mark_back(self) -> None:
         """Have the kernel's mark begin anew. Where it may not be, only what rises above it will show."""
+        self.correct()  # what was read last may be of the middle of a job that ended since
         self._risen_kb = 0
         if self._mark_kb - self._resident_kb > _NOISE_KB:
             with contextlib.suppress(OSError):
@@ -157,7 +158,8 @@ class TreeMeter:
 
     def _forget(self) -> None:
         self._full_pids: set[int] = set()
-        self._offset = self._offset_alone = 0
+        self._offset = self._offset_alone = self._shmem_kb_alone = 0
+        self._knows_alone = False
         self._full_usage = 0
         self._corrected_raw = 0
         self._full_at = float("-inf")
@@ -171,7 +173,8 @@ class TreeMeter:
         self._forget()
         self._offset = max(0, self.raw() - usage_bytes)
         if len(self._last_pids) == 1:
-            self._offset_alone = self._offset
+            self._offset_alone, self._knows_alone = self._offset, True
+            self._shmem_kb_alone = self._processes[self._last_pids[0]].shmem_kb
         if pid in self._processes:
             self._processes[pid].set_mark_back()
 
@@ -185,8 +188,12 @@ class TreeMeter:
         return raw
 
     def estimate(self, raw: int) -> int:
-        """Usage in bytes as far as a quick reading tells it."""
+        """Usage in bytes as far as a quick reading tells it; rather too much than too little."""
         return max(0, raw - self._offset)
+
+    def likely(self, raw: int) -> int:
+        """The same for what is only written down, not too much where the full reading saw memory grow meanwhile."""
+        return max(0, raw - max(self._offset, self._offset_alone)) if len(self._last_pids) == 1 else self.estimate(raw)
 
     def take_mark(self, pid: int, *, look: bool = False) -> int | None:
         """The most bytes that process used by the kernel's mark; 0: it has not risen since this was asked last.
@@ -242,11 +249,15 @@ class TreeMeter:
         """Whether that headroom might be used up during a full reading of the running tree."""
         return headroom_bytes < _SURE_TIMES * max(_FULL_SECONDS, self._full_cost) * self._rate
 
-    def full(self, clock: Callable[[], float]) -> FullReading:
-        """The full reading; also renews the offset and the mapped-file parts of the quick one."""
+    def full(self, clock: Callable[[], float], *, stopped: bool = False) -> FullReading:
+        """The full reading; also renews the offset and the mapped-file parts of the quick one.
+
+        While a process gives memory back, ``smaps_rollup`` no longer has what ``statm`` still counts, which looks like
+        sharing. So the offset of a process on its own rises only with its shared memory, or if the tree is ``stopped``.
+        """
         started = clock()
         usages: dict[int, procfs.Usage] = {}
-        pages = 0
+        least = most = 0  # growth meanwhile is no sharing, nor what was freed
         for pid in self._refresh():
             process = self._processes[pid]
             nothing = process.has_none_of_its_own()  # before the reading: soon it may have its own
@@ -257,14 +268,20 @@ class TreeMeter:
                 if usage is not None:
                     parents = usages.get(process.parent)
                     usages[pid] = procfs.Usage(0, 0) if nothing else self._less_what_forks_share(pid, usage, parents)
-                    pages += min(before, process.pages())  # growth meanwhile is no sharing, nor what was freed
+                    after = process.pages()
+                    least, most = least + min(before, after), most + max(before, after)
         by_pid = {pid: usage.usage_bytes for pid, usage in usages.items()}
         self._full_usage = sum(by_pid.values())
         self._full_pids = set(by_pid)
         self._corrected_raw = self._sum()
-        self._offset = max(0, pages * procfs.PAGE_BYTES - self._full_usage)
+        self._offset = max(0, least * procfs.PAGE_BYTES - self._full_usage)
         if self._last_pids == [*by_pid] and len(by_pid) == 1:
-            self._offset_alone = self._offset
+            alone, shmem_kb = self._offset, self._processes[pid].shmem_kb
+            if self._knows_alone and not stopped and shmem_kb <= self._shmem_kb_alone:
+                calm = (most - least) * procfs.PAGE_BYTES <= _NOISE_KB * 1024
+                alone = min(alone, self._offset_alone) if calm else self._offset_alone
+                self._offset = min(self._offset, alone)
+            self._offset_alone, self._shmem_kb_alone, self._knows_alone = alone, shmem_kb, True
         self._full_at = clock()
         self._full_cost = self._full_at - started
         whole = frozenset(pid for pid, usage in usages.items() if usage.whole)

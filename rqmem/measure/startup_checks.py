@@ -11,6 +11,7 @@ import mmap
 import os
 import sys
 import time
+from collections.abc import Callable, Iterator
 from typing import Literal
 
 from rqmem.errors import ConfigError, RqmemError
@@ -70,23 +71,34 @@ def has_pidfd() -> bool:
     return True
 
 
-def usage_of_idle_fork() -> int:
-    """Bytes a horse uses that has done nothing yet, by the same measure as the ceiling. Raises `RqmemError`."""
+@contextlib.contextmanager
+def _fork(says: Callable[[], bytes]) -> Iterator[tuple[int, bytes]]:
+    """A fork that says something and waits: its pid, and what it said. It ends with the block, or with us."""
     ready, go = os.pipe(), os.pipe()
     pid = os.fork()
     if pid == 0:
-        os.write(ready[1], b"1")
-        os.read(go[0], 1)
-        os._exit(0)
-    os.read(ready[0], 1)
+        try:
+            os.close(go[1])
+            os.write(ready[1], says())
+            os.read(go[0], 1)
+        finally:
+            os._exit(0)
     try:
-        usage = procfs.read_usage(pid)
-    except (KeyError, OSError):  # a kernel before 5.4; hidden
-        usage = None
-    os.write(go[1], b"1")
-    os.waitpid(pid, 0)
-    for fd in (*ready, *go):
-        os.close(fd)
+        os.close(ready[1])
+        yield pid, os.read(ready[0], 1)
+    finally:
+        for fd in (ready[0], *go):
+            os.close(fd)
+        os.waitpid(pid, 0)
+
+
+def usage_of_idle_fork() -> int:
+    """Bytes a horse uses that has done nothing yet, by the same measure as the ceiling. Raises `RqmemError`."""
+    with _fork(lambda: b"1") as (pid, _):
+        try:
+            usage = procfs.read_usage(pid)
+        except (KeyError, OSError):  # a kernel before 5.4; hidden
+            usage = None
     if usage is None:
         why = proc_shortcoming() or (
             "/proc shows nothing of our own children (mounted with hidepid and without gid= of our group, "
@@ -113,23 +125,13 @@ class Foreign:
 
 def look_at_foreign_fork() -> Foreign:
     """Fork a process of that kind and look at it: another user's where we may make one."""
-    ready, go = os.pipe(), os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        os.close(go[1])
-        changed = linux.become_nobody()
-        os.write(ready[1], b"u" if changed else b"d")
-        os.read(go[0], 1)
-        os._exit(0)
-    another_users = os.read(ready[0], 1) == b"u"
-    try:
-        usage = procfs.read_usage(pid)
-    except OSError:
-        usage = None
-    can_be_ended = not process_tree.beyond_reach([pid])
-    for fd in (*ready, *go):
-        os.close(fd)
-    os.waitpid(pid, 0)
+    with _fork(lambda: b"u" if linux.become_nobody() else b"d") as (pid, said):
+        another_users = said == b"u"
+        try:
+            usage = procfs.read_usage(pid)
+        except OSError:
+            usage = None
+        can_be_ended = not process_tree.beyond_reach([pid])
     return Foreign(another_users, "not" if usage is None else "whole" if usage.whole else "exactly", can_be_ended)
 
 

@@ -35,7 +35,7 @@ from rqmem.worker.execution import Ended, Instruction, after
 from rqmem.worker.finished_jobs import FinishedJob
 from rqmem.worker.horse.channel import LeaseEnd, LeaseOrder, WarmHorse
 from rqmem.worker.horse.lease import packed
-from rqmem.worker.watcher import Watcher
+from rqmem.worker.watcher import Identity, Watcher
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -207,6 +207,7 @@ class Leasing:
         worker.set_state(WorkerStatus.BUSY)
         began = time.monotonic()
         self._watch = watch = _Watch(worker, self._setup, self._heart, self._supervisor, page, order)
+        self._supervisor.watch_from_now(warm, Identity("", "", order.queues[0], worker.name))
         warm.channel.send(order)
         try:
             end = self._supervisor.watch_lease(warm, watch.look, order.queues[0])

@@ -111,7 +111,8 @@ class Supervisor:
         """Watch the jobs of a lease until it has ended. ``look`` says when (monotonic) the one in hand is killed."""
         pool, page, recorder = self._pool, self._pool.page, self._heart.recorder
         baseline = pool.idle_bytes + warm.state.kept_bytes
-        watcher = self._watcher(warm, Identity("", "", queue, self._worker.name), baseline)
+        watcher = warm.watcher
+        assert watcher is not None, "it watches since before the order"
         recorder.began(page, "", "", queue, to_mb(baseline), warm.pid, watcher.whole_time)
 
         def wait() -> bool:
@@ -207,6 +208,7 @@ class Supervisor:
         worker.executions[execution.id] = execution
         began_in = self._committer.began_in
         fields = packed(self._taker.fields_of(job))
+        self.watch_from_now(warm, about)
         warm.channel.send(
             Order(job.id, about.job, queue.name, execution.id, execution.created_at.timestamp(), began_in, fields)
         )
@@ -223,7 +225,9 @@ class Supervisor:
         job.started_at = now()
         self.watched = True
         baseline = pool.idle_bytes + (warm.state.kept_bytes if warm is not None else 0)
-        watcher = self._watcher(warm, about, baseline)
+        watcher = warm.watcher if warm is not None else None
+        if watcher is None:
+            watcher = Watcher(worker.horse_pid, page, about, pool.config, pool.known, None, baseline, pool.group)
         heart.recorder.began(page, about.job, job.id, queue.name, to_mb(baseline), worker.horse_pid, watcher.whole_time)
         heart.running(job, execution)
         try:
@@ -270,15 +274,15 @@ class Supervisor:
         _log.warning("worker %s: processes of job %s are dead and left %s", self._worker.name, job_id, names)
         return dataclasses.replace(end, breach=dataclasses.replace(end.breach, segments_left=left))
 
-    def _watcher(self, warm: WarmHorse | None, about: Identity, baseline_bytes: int) -> Watcher:
-        """Watches this job from now on. A warm horse keeps its watcher."""
-        pool, config, page = self._pool, self._pool.config, self._pool.page
-        if warm is None:
-            return Watcher(self._worker.horse_pid, page, about, config, pool.known, None, baseline_bytes, pool.group)
+    def watch_from_now(self, warm: WarmHorse, about: Identity) -> Watcher:
+        """The horse's watcher takes what comes for this job's. Before the order: the job may begin and end at once."""
+        pool, baseline = self._pool, self._pool.idle_bytes + warm.state.kept_bytes
         if warm.watcher is None:
-            warm.watcher = Watcher(warm.pid, page, about, config, pool.known, warm.channel, baseline_bytes, pool.group)
+            warm.watcher = Watcher(
+                warm.pid, pool.page, about, pool.config, pool.known, warm.channel, baseline, pool.group
+            )
         else:
-            warm.watcher.next_job(about, pool.known, baseline_bytes)
+            warm.watcher.next_job(about, pool.known, baseline)
         return warm.watcher
 
     def _take_end(self, execution: Execution | None, warm: WarmHorse | None, watcher: Watcher, *, overdue: bool) -> End:

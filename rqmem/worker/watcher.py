@@ -272,7 +272,7 @@ class Watcher:
         elif unhurried and self.lasted() and self._meter.wants_full(raw, now):
             usage = self._meter.full(_clock).usage_bytes + self._unseen
         if usage <= ceiling or self._meter.comparable():  # else only the full reading tells
-            self._note(usage, now)
+            self._note(min(usage, self._meter.likely(raw)), now)
             self._page.usage_bytes = usage
         self._note_mark()
         self._page.peak_sampled |= self._meter.processes > 1
@@ -340,7 +340,7 @@ class Watcher:
             if full is not None and full.usage_bytes <= limits.ceiling_bytes and self._grows_in_the_kernel():
                 return  # during a full reading of 1 GB it would take 40 MB more; soon the quick one tells
             if full is None or full.usage_bytes <= limits.ceiling_bytes:
-                full = self._with_shared(self._meter.full(_clock))
+                full = self._with_shared(self._meter.full(_clock, stopped=True))
             now = _clock()
             self._last_usage = full.usage_bytes
             self._note(full.usage_bytes, now)

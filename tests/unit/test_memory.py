@@ -163,6 +163,20 @@ def test_the_kernels_mark_tells_of_bursts_and_not_of_mapped_files(tmp_path: Path
         meter.close()
 
 
+def test_memory_that_is_being_given_back_is_not_taken_for_shared(start_python, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the middle of a large munmap(2) smaps_rollup no longer has what statm still counts."""
+    child = start_python("held = bytearray(b'x') * (80 * 2**20)")
+    meter = meter_of(child.pid)
+    held = meter.full(time.monotonic).usage_bytes
+    meter.begin(held, child.pid)
+    monkeypatch.setattr(procfs, "read_usage", lambda pid: procfs.Usage(held - 80 * MB, 0))
+    meter.full(time.monotonic)
+    assert meter.estimate(meter.raw()) >= held - MB
+    meter.full(time.monotonic, stopped=True)  # nothing is being given back there: it is shared
+    assert meter.estimate(meter.raw()) < held - 70 * MB
+    meter.close()
+
+
 def test_pages_shared_by_a_forked_pool_are_counted_once(start_python) -> None:
     child = start_python(
         "import os; x = bytearray(100 * 2**20)\nfor _ in range(3):\n  if os.fork() == 0: time.sleep(600)"

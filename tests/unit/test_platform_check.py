@@ -7,7 +7,7 @@ import os
 import pytest
 
 from rqmem.errors import ConfigError
-from rqmem.measure import startup_checks
+from rqmem.measure import procfs, startup_checks
 from rqmem.measure.startup_checks import unsupported
 
 
@@ -46,3 +46,17 @@ def test_a_kernel_that_refuses_pidfds_has_none(monkeypatch: pytest.MonkeyPatch) 
     assert not startup_checks.has_pidfd()
     monkeypatch.delattr(os, "pidfd_open")
     assert not startup_checks.has_pidfd()
+
+
+def test_a_stop_in_the_middle_of_the_measurement_leaves_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The fork would wait for ever, and hold the log open."""
+    measured: list[int] = []
+
+    def stop(pid: int) -> None:
+        measured.append(pid)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(procfs, "read_usage", stop)
+    with pytest.raises(KeyboardInterrupt):
+        startup_checks.usage_of_idle_fork()
+    assert measured and not procfs.exists(measured[0])

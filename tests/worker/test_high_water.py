@@ -40,11 +40,11 @@ def runs(queue: Queue, name: str) -> list[Run]:
 
 
 def test_a_burst_between_two_readings_is_in_the_peak(queue: Queue, work_off: WorkOff) -> None:
-    for mb in (150, 5, 30):
+    for mb in (1, 150, 5, 30):  # the first one imports its module, which stays
         queue.enqueue(sample_jobs.burst, mb)
     work_off("jobs", "--memory", "1024")
-    first, second, third = runs(queue, "burst")
-    assert 150 <= first.peak_mb - first.initial_mb < 150 + 8
+    _, first, second, third = runs(queue, "burst")
+    assert 149 <= first.peak_mb - first.initial_mb < 150 + 8
     assert 4 <= second.peak_mb - second.initial_mb < 5 + 8, "the mark of the job before is set back"
     assert 29 <= third.peak_mb - third.initial_mb < 30 + 8
     assert not any(run.peak_sampled for run in (first, second, third))
