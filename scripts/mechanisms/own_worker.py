@@ -83,7 +83,7 @@ def forget(connection: Redis, mark: str, job_types: list[str]) -> None:
         connection.zrem(shared, *_marked(connection.zrange(shared, 0, -1), mark))
     connection.hdel(keys.RUNNING, *_marked(connection.hkeys(keys.RUNNING), mark))
     for ended in _marked(connection.lrange(keys.ENDED_SPLITS, 0, -1), mark):
-        connection.lrem(keys.ENDED_SPLITS, 0, ended)
+        connection.lrem(keys.ENDED_SPLITS, 0, ended.decode())
 
 
 def _marked(members: object, mark: str) -> list[bytes]:
