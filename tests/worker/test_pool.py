@@ -156,9 +156,10 @@ def test_a_renewal_replaces_one_worker_after_another(connection: Redis, start_po
 
 def test_workers_end_when_their_pool_is_killed(connection: Redis, start_pool: StartPool) -> None:
     pool = start_pool("jobs", "-n", "2")
-    wait_for_workers(connection, "pool-1", "pool-2")
-    pool.kill()
-    wait_for_workers(connection)
+    before = wait_for_workers(connection, "pool-1", "pool-2")
+    pool.process.kill()
+    pool.finish()  # when all that have its log open have ended
+    wait_until(lambda: not any(procfs.exists(pid) for pid in before.values()))  # reaped by whoever inherits them
 
 
 def test_ctrl_c_reaches_each_worker_once(connection: Redis, redis_url: str) -> None:
@@ -240,6 +241,6 @@ def test_a_worker_in_a_pool_is_small(connection: Redis, start_pool: StartPool) -
     wait_until(lambda: all(connection.exists(f"rqmem:alive:{name}") for name in pids), 60)
     for pid in pids.values():
         rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
-        assert int(re.search(r"^Pss:\s+(\d+)", rollup, re.MULTILINE)[1]) < 20 * 1024  # type: ignore[index]
+        assert int(re.search(r"^Pss:\s+(\d+)", rollup, re.MULTILINE)[1]) < 32 * 1024  # type: ignore[index]
     pool.process.terminate()
     pool.finish()

@@ -170,6 +170,7 @@ def test_two_workers_share_the_children(connection: Redis, start_worker: StartWo
     assert connection.get("gathered") == b"1"
 
 
+@pytest.mark.alone  # a kernel kill elsewhere at that moment would be taken for this one, and halve the chunk
 def test_gather_works_in_chunks_of_its_own_and_goes_on_in_them(connection: Redis, work_off: WorkOff) -> None:
     job = sample_jobs.Prepared.enqueue(count=20, connection=connection)
     log = work_off("jobs")

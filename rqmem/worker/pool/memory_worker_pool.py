@@ -202,6 +202,11 @@ class MemoryWorkerPool(WorkerPool):
 
     def _press(self, now: float) -> None:
         """Second request: the workers' second signal when they take it for a second one, SIGKILL if that is no use."""
+        if self._exit_code == UNUSABLE:
+            for number, each in self._running.items():
+                if not each.renewing and (self._is_ready(number) or now - each.since > _READY_SECONDS):
+                    each.renewing = True
+                    self._tell(each.process, signal.SIGTERM)
         if self._force_at is None or now < self._force_at:
             return
         if now >= self._force_at + _KILL_AFTER_SECONDS:
@@ -247,9 +252,8 @@ class MemoryWorkerPool(WorkerPool):
             self._slots[at] = replace(slot, retired=True)
             return
         if code == UNUSABLE and self._nobody_lives():
-            self._exit_code = UNUSABLE
+            self._exit_code = UNUSABLE  # the others find the same; `_press` tells one that does not
             self.status = self.Status.STOPPED
-            self._tell_all(signal.SIGTERM)
             return
         if ended.renewing or code == FULL:
             self._slots[at] = replace(slot, early_deaths=0, due_at=now)
