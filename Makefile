@@ -4,7 +4,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help demo campaign seed load test cgroup2 lint typecheck bench bench-large rq-suite rq-newest chaos pictures dashboard clean
+.PHONY: help docs demo campaign seed load test cgroup2 lint typecheck bench bench-large rq-suite rq-newest chaos pictures dashboard clean
 
 help: ## Say what each target does
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
@@ -50,6 +50,10 @@ bench-large: $(VENV)/bench ## Measure chunks, splits, cutting of files, reading 
 	@failed=0; for each in chunks splits sources reading_rows dashboard; do \
 	  echo "$(RUN) -m scripts.bench.$$each"; $(RUN) -m scripts.bench.$$each || failed=1; done; exit $$failed
 
+docs: $(VENV)/docs ## Build the docs as a site in .site, which can be read and searched from the disk
+	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict --quiet
+	@echo "open .site/index.html"
+
 rq-suite: $(VENV)/dev ## Run RQ's own tests with MemoryWorker in place of Worker, warm and forked: 10 minutes
 	$(RUN) -m scripts.rq_suite --tb=short -W ignore
 	$(RUN) -m scripts.rq_suite --isolation fork --tb=short -W ignore
@@ -73,7 +77,7 @@ dashboard: $(VENV)/demo ## Serve the dashboard of the Redis that rqmem uses here
 
 clean: ## Stop this directory's Redis and remove what demo, tests and tools made
 	-@test ! -x $(RUN) || $(RUN) -m rqmem redis stop
-	rm -rf $(VENV) .demo .campaign .load .rqmem .rq-suite .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist *.egg-info
+	rm -rf $(VENV) .site .demo .campaign .load .rqmem .rq-suite .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The stamps say what the environment holds: what the demo needs, or all that development needs.
@@ -84,10 +88,14 @@ $(VENV)/demo: setup.cfg pyproject.toml | $(VENV)/bin/python
 	$(RUN) -m pip install --quiet --disable-pip-version-check --editable '.[demo]'
 	@touch $@
 
+$(VENV)/docs: setup.cfg pyproject.toml | $(VENV)/bin/python
+	$(RUN) -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
+	@touch $@
+
 $(VENV)/bench: setup.cfg pyproject.toml | $(VENV)/bin/python
 	$(RUN) -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
-	@touch $@ $(VENV)/dev $(VENV)/demo
+	@touch $@ $(VENV)/dev $(VENV)/docs $(VENV)/demo
 
 $(VENV)/dev: setup.cfg pyproject.toml | $(VENV)/bin/python
 	$(RUN) -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
-	@touch $@ $(VENV)/demo
+	@touch $@ $(VENV)/docs $(VENV)/demo

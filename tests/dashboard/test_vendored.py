@@ -10,10 +10,11 @@ import pytest
 
 from tests.conftest import ROOT
 
-PLACES = [ROOT / "rqmem/dashboard/static/vendor", ROOT / "tests/dashboard/vendor"]
+NAMES = ("rqmem/dashboard/static/vendor", "tests/dashboard/vendor", "scripts/docs_site/vendor")
+PLACES = [ROOT / name for name in NAMES]
 
 
-@pytest.mark.parametrize("place", PLACES, ids=lambda place: place.parts[-4])
+@pytest.mark.parametrize("place", PLACES, ids=lambda place: place.relative_to(ROOT).as_posix())
 def test_files_of_others_are_as_they_were_published(place: Path) -> None:
     noted = dict(re.findall(r"^([0-9a-f]{64})  (\S+)$", (place / "README.md").read_text(), re.MULTILINE))
     found = {sha256(path.read_bytes()).hexdigest(): path.name for path in place.iterdir() if path.name != "README.md"}
