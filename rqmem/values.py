@@ -46,12 +46,13 @@ class _ToBeMade:
 
 
 _TO_BE_MADE: Any = _ToBeMade()
+_TO_BE_GIVEN: Any = object()
 
 
 class _Form:
     """The fields of a class, as its shared methods need them."""
 
-    __slots__ = ("compared", "defaults", "factories", "names", "positional", "shown")
+    __slots__ = ("compared", "defaults", "factories", "known", "names", "positional", "required", "shown", "template")
 
     def __init__(self, fields: tuple[dataclasses.Field[Any], ...]) -> None:
         missing = dataclasses.MISSING
@@ -60,6 +61,9 @@ class _Form:
         self.factories = {each.name: each.default_factory for each in fields if each.default_factory is not missing}
         self.defaults = {each.name: each.default for each in fields if each.default is not missing}
         self.defaults.update(dict.fromkeys(self.factories, _TO_BE_MADE))
+        self.required = tuple(name for name in self.names if name not in self.defaults)
+        self.template = {name: self.defaults.get(name, _TO_BE_GIVEN) for name in self.names}
+        self.known = frozenset(self.names)
         self.compared = tuple(each.name for each in fields if each.compare)
         self.shown = tuple(each.name for each in fields if each.repr)
 
@@ -68,16 +72,15 @@ def _init(self: Any, /, *given: Any, **named: Any) -> None:
     form, values = self.__form__, self.__dict__
     if len(given) > form.positional:
         raise TypeError(f"{type(self).__qualname__} takes {form.positional} positional arguments, not {len(given)}")
+    refused = named.keys() - form.names[len(given) :] if given else named.keys() - form.known
+    if refused:
+        raise TypeError(f"{type(self).__qualname__} has no argument {min(refused)!r}, or it is given twice")
+    values.update(form.template)
     values.update(zip(form.names, given, strict=False))
-    for name in form.names[len(given) :]:
-        if name in named:
-            values[name] = named.pop(name)
-        elif name in form.defaults:
-            values[name] = form.defaults[name]
-        else:
+    values.update(named)
+    for name in form.required:
+        if values[name] is _TO_BE_GIVEN:
             raise TypeError(f"{type(self).__qualname__} lacks the argument {name!r}")
-    if named:
-        raise TypeError(f"{type(self).__qualname__} has no argument {min(named)!r}, or it is given twice")
     for name, make in form.factories.items():
         if values[name] is _TO_BE_MADE:
             values[name] = make()

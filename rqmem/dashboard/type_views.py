@@ -81,9 +81,7 @@ def job_type(job_type: str) -> str:
     if job_type not in history_reader.types(connection):
         abort(404, f"Nothing is remembered of a job type {job_type!r}.")
     days = history_reader.tallies(connection, job_type, now - 30 * DAY_SECONDS, now, by_day=True)
-    total = Tally()
-    for _, each in days:
-        total = total.plus(each)
+    total = Tally.total(each for _, each in days)
     advice = read_advice(connection, state().where, Config.warning_threshold, now, job_type)
     found = advice.jobs[0].found if advice.jobs else None
     recommended = found if isinstance(found, Recommendation) else None

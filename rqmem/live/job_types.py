@@ -46,7 +46,7 @@ class JobTypes:
         for (name, hour), tally in tallies.items():
             more = grown(self._tallies.get((name, hour), Tally()), tally)
             if more != Tally():
-                added[name] = added.get(name, Tally()).plus(more)
+                added[name] = Tally.total((added.get(name, Tally()), more))
         runs = {name: history_reader.runs(connection, name) for name in seen if name in added}
         ceilings = read_ceilings(connection, runs, self._warning_fraction, now)
         self.added, self._tallies, self.read_at = added, tallies, now

@@ -92,7 +92,8 @@ class Recording:
     @property
     def tally(self) -> Tally:
         """All job types together, with all alerts, those about no job included."""
-        return total(self.jobs).plus(Tally(alerts=self.alerts_raised - sum(each.tally.alerts for each in self.jobs)))
+        alerts = self.alerts_raised - sum(each.tally.alerts for each in self.jobs)
+        return Tally.total((total(self.jobs), Tally(alerts=alerts)))
 
 
 def to_json(report: Recording) -> str:

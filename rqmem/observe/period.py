@@ -109,10 +109,7 @@ class Report:
     @property
     def tally(self) -> Tally:
         """All job types together."""
-        total = Tally()
-        for each in self.types:
-            total = total.plus(each.tally)
-        return total
+        return Tally.total(each.tally for each in self.types)
 
     @property
     def notes(self) -> list[str]:
@@ -152,9 +149,7 @@ def type_report(
         runs: its last ones, newest first, also from before.
         steps: by hour or day, oldest first.
     """
-    tally = Tally()
-    for _, each in steps:
-        tally = tally.plus(each)
+    tally = Tally.total(each for _, each in steps)
     within = [run for run in runs if run.ended_at >= period.since]
     exact = len(within) == tally.runs
     statistics = JobStatistics(

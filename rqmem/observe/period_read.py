@@ -123,12 +123,9 @@ def _advice(
 def _before(connection: Redis, name: str, period: Period) -> Tally | None:
     if period.before_since is None:
         return None
-    total = Tally()
     by_day = period.step_seconds == DAY_SECONDS
     steps = history_reader.tallies(connection, name, period.before_since, period.since - 1, by_day=by_day)
-    for _, each in steps:
-        total = total.plus(each)
-    return total
+    return Tally.total(each for _, each in steps)
 
 
 def _beginning(at: float, step_seconds: float) -> float:

@@ -85,26 +85,24 @@ def grown(before: Tally, after: Tally) -> Tally:
 
 def tally_of(runs: Iterable[Run]) -> Tally:
     """The counters of these runs, without histograms and alerts."""
-    total = Tally()
-    for run in runs:
-        total = total.plus(
-            Tally(
-                jobs=run.counted,
-                jobs_split=run.counted and run.children > 0,
-                runs=1,
-                failed=run.outcome != OK and not run.resumed,
-                resumed=run.resumed,
-                splits=run.children > 0,
-                collections=run.collections,
-                freed_mb=run.freed_mb,
-                chunks=run.chunks,
-                items=run.items,
-                seconds=run.seconds,
-                peak_sum_mb=run.peak_mb if run.items else 0.0,
-                breaches={run.layer: 1} if run.layer else {},
-            )
+    return Tally.total(
+        Tally(
+            jobs=run.counted,
+            jobs_split=run.counted and run.children > 0,
+            runs=1,
+            failed=run.outcome != OK and not run.resumed,
+            resumed=run.resumed,
+            splits=run.children > 0,
+            collections=run.collections,
+            freed_mb=run.freed_mb,
+            chunks=run.chunks,
+            items=run.items,
+            seconds=run.seconds,
+            peak_sum_mb=run.peak_mb if run.items else 0.0,
+            breaches={run.layer: 1} if run.layer else {},
         )
-    return total
+        for run in runs
+    )
 
 
 def peaks_of(runs: Iterable[Run]) -> Peaks:
@@ -158,10 +156,7 @@ def job_statistics(
 
 def total(jobs: Iterable[JobStatistics]) -> Tally:
     """All job types together."""
-    summed = Tally()
-    for each in jobs:
-        summed = summed.plus(each.tally)
-    return summed
+    return Tally.total(each.tally for each in jobs)
 
 
 def _rounded(value: float | None) -> float | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import accumulate
 
 RATIO = 1.05
 HALF_LIFE_SECONDS = 24 * 3600.0
@@ -46,18 +47,13 @@ def percentile(histogram: Mapping[int, float], fraction: float) -> float | None:
 
 
 def percentiles(histogram: Mapping[int, float], fractions: Sequence[float]) -> list[float | None]:
-    """`percentile` for each of these fractions, which ascend, in one pass."""
-    total = sum(histogram.values())
-    if total <= 0:
+    """`percentile` for each of these fractions."""
+    numbers = sorted(histogram)
+    reached = list(accumulate(map(histogram.__getitem__, numbers), initial=0.0))[1:]
+    if not reached or reached[-1] <= 0:
         return [None] * len(fractions)
-    found: list[float | None] = []
-    wanted = [fraction * total * (1 - 1e-12) for fraction in fractions]
-    reached = 0.0
-    for number in sorted(histogram):
-        reached += histogram[number]
-        while len(found) < len(wanted) and reached >= wanted[len(found)]:
-            found.append(upper_end(number))
-    return found + [upper_end(max(histogram))] * (len(wanted) - len(found))
+    places = (bisect_left(reached, fraction * reached[-1] * (1 - 1e-12)) for fraction in fractions)
+    return [upper_end(numbers[min(place, len(numbers) - 1)]) for place in places]
 
 
 def bound(value: float, bounds: Sequence[float]) -> str:

@@ -6,6 +6,7 @@ A new key is one entry here. Everything that expires, deletes, counts or clears 
 from __future__ import annotations
 
 import re
+from functools import cache
 from typing import Literal
 
 from rqmem.rq_names import RQ_KEY_PREFIX
@@ -48,8 +49,7 @@ class Key:
     forgotten: tuple[Occasion, ...]
 
     def __call__(self, *names: object) -> str:
-        values = iter(names)
-        return f"{PREFIX}:{_NAME.sub(lambda _: str(next(values)), self.template)}"
+        return f"{PREFIX}:{_form(self.template) % names}"
 
     def pattern(self, **known: str) -> str:
         """The pattern of these keys for SCAN; names that are not ``known`` may be anything."""
@@ -60,6 +60,12 @@ class Key:
         """The pattern of all keys that begin with the same word."""
         word, colon, _ = self.template.partition(":")
         return f"{word}:*" if colon else word
+
+
+@cache
+def _form(template: str) -> str:
+    """For the operator %."""
+    return _NAME.sub("%s", template)
 
 
 TABLE: list[Key] = []

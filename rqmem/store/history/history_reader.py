@@ -5,9 +5,10 @@ Call `check_version` first: a journal of another version of rqmem is an error in
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from typing import cast
+from typing import Any, cast
 
 from redis import Redis
 
@@ -32,7 +33,10 @@ from rqmem.store.history.history_records import (
 )
 from rqmem.store.history.samples import RINGS, Ring, Sample
 from rqmem.store.keys import DAY_SECONDS, DAYS_KEPT, HOUR_SECONDS, HOURS_KEPT, WEEK_SECONDS, WEEKS_KEPT
-from rqmem.store.scripts import of_each
+from rqmem.store.scripts import of_each, script
+
+_TALLIES_AT_ONCE = 30  # Redis answers nobody else meanwhile: some 2 ms
+_SUMS = {each.name for each in dataclasses.fields(Tally)} - {"peaks", "durations", "costs"}
 
 
 def check_version(connection: Redis) -> None:
@@ -144,6 +148,22 @@ def tallies_of(connection: Redis, asked: Sequence[tuple[str, str, int]]) -> dict
     return {each: codec.from_hash(Tally, raw) for each, raw in zip(asked, answers, strict=True) if raw}
 
 
+def tallied(connection: Redis, asked: Sequence[tuple[str, str, int]]) -> dict[tuple[str, str, int], Tally]:
+    """As `tallies_of`, without the histograms of durations and costs: in a fifth of the time."""
+    read = script(connection, "read_tallies")
+    with connection.pipeline(transaction=False) as pipeline:
+        for first in range(0, len(asked), _TALLIES_AT_ONCE):
+            read(keys=[keys.tally(*each) for each in asked[first : first + _TALLIES_AT_ONCE]], client=pipeline)
+        found = [values for text in pipeline.execute() for values in json.loads(text)]
+    return {each: _tally(values) for each, values in zip(asked, found, strict=True) if values is not None}
+
+
+def _tally(values: dict[str, Any]) -> Tally:
+    peaks = dict(zip(*values.pop("peaks"), strict=True))
+    known = values if values.keys() <= _SUMS else {name: values[name] for name in values.keys() & _SUMS}
+    return Tally(**known, peaks=peaks)
+
+
 def first_seen(connection: Redis, job_types: Iterable[str], now: float) -> dict[str, float]:
     """Job type -> the beginning of its first tally: of an hour, or before the last two days of a day."""
     hours = range(int(now // HOUR_SECONDS) - HOURS_KEPT, int(now // HOUR_SECONDS) + 1)
@@ -167,10 +187,7 @@ def hourly(connection: Redis, job_types: Iterable[str], since: float, until: flo
 
 def tally(connection: Redis, job_type: str, since: float, until: float) -> Tally:
     """The sum of `tallies`."""
-    total = Tally()
-    for _, each in tallies(connection, job_type, since, until):
-        total = total.plus(each)
-    return total
+    return Tally.total(each for _, each in tallies(connection, job_type, since, until))
 
 
 def last_limits(connection: Redis, job_types: Iterable[str]) -> dict[str, float]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
+from operator import attrgetter
 from typing import Any
 
 from rqmem.events import Event
@@ -272,16 +274,18 @@ class Tally(Sums):
     durations: dict[int, float] = field(default_factory=dict, metadata={"name": "sec:"})
     costs: dict[int, float] = field(default_factory=dict, metadata={"name": "item:"})
 
-    def plus(self, other: Tally) -> Tally:
-        """Both together."""
-        summed: dict[str, Any] = {}
-        for each in dataclasses.fields(self):
-            ours, theirs = getattr(self, each.name), getattr(other, each.name)
-            if isinstance(ours, dict):
-                summed[each.name] = {key: ours.get(key, 0) + theirs.get(key, 0) for key in {**ours, **theirs}}
-            else:
-                summed[each.name] = ours + theirs
-        return Tally(**summed)
+    @classmethod
+    def total(cls, tallies: Iterable[Tally]) -> Tally:
+        """All of them together."""
+        known = list(tallies)
+        sums: dict[str, Any] = {name: sum(map(attrgetter(name), known)) for name in _NUMBERS}
+        for name in _COUNTS:
+            counts: dict[Any, float] = {}
+            for tally in known:
+                for key, count in getattr(tally, name).items():
+                    counts[key] = counts.get(key, 0) + count
+            sums[name] = counts
+        return cls(**sums)
 
     @property
     def breached(self) -> float:
@@ -312,6 +316,10 @@ class Tally(Sums):
     def alerts_per_job(self) -> float | None:
         """Alerts by jobs that somebody enqueued; None without."""
         return self.alerts / self.jobs if self.jobs else None
+
+
+_COUNTS = [each.name for each in dataclasses.fields(Tally) if "name" in each.metadata]
+_NUMBERS = [each.name for each in dataclasses.fields(Tally) if each.name not in _COUNTS]
 
 
 @dataclass(frozen=True)
