@@ -36,7 +36,7 @@ def dashboard(
     from rqmem.dashboard import ANSWER_SECONDS
     from rqmem.dashboard.app import build
     from rqmem.dashboard.options import from_environ
-    from rqmem.dashboard.serving import Server, check, on_loopback
+    from rqmem.dashboard.serving import Server, check, on_loopback, settle
 
     log.configure("info", "text")
     options = from_environ(
@@ -48,7 +48,8 @@ def dashboard(
     )
     check(host, options)
     connection, where = to_look_at(url, ANSWER_SECONDS)
-    server = Server(build(connection, where, options), host, port)
+    app = build(connection, where, options)
+    server = Server(app, host, port)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
         connection.ping()
@@ -56,6 +57,7 @@ def dashboard(
         show(f"rqmem: Redis at {where} does not answer yet: {' '.join(str(error).split())}", err=True)
     show(f"rqmem: the dashboard of {where} is at {server.url}; Ctrl-C ends it", err=True)
     try:
+        settle(app)
         server.run()
     except KeyboardInterrupt:
         pass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import socket
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,18 @@ def check(host: str, options: Options) -> None:
             f"--host {host} is reached by others: set RQMEM_DASHBOARD_PASSWORD (or RQMEM_DASHBOARD_PASSWORD_FILE), "
             "or keep 127.0.0.1 and use an SSH tunnel"
         )
+
+
+def settle(app: Flask) -> None:
+    """Do now what the first visitor of a page would wait for.
+
+    All templates are read. What is there by now stays for as long as the process, so the garbage collector passes over
+    it no more: that takes as long as a page.
+    """
+    for name in app.jinja_env.list_templates(filter_func=lambda name: "/" not in name):
+        app.jinja_env.get_template(name)
+    gc.collect()
+    gc.freeze()
 
 
 class Server:
