@@ -1,12 +1,12 @@
-"""The docs' tables of the settings and of the six jobs: ``python -m scripts.docs_tables [--update]``.
+"""What the docs say by themselves: ``python -m scripts.docs_tables [--update]``.
 
-They are made from the declarations of the settings and from the classes of the jobs. Each has its place between two
-comments in a page of its own. ``--update`` writes them there.
+Tables of the settings, the six jobs and the metrics, and the pages of the reference (`scripts.reference`) are made from
+the code. Each has its place between two comments in a page. ``--update`` writes them there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import click
@@ -17,6 +17,8 @@ from rqmem.errors import ConfigError
 from rqmem.job.declared import Declared, find
 from rqmem.units import show_mb
 from scripts.harness import one_line_errors
+from scripts.reference import commands, documents, events, metrics, python_api, redis_keys
+from scripts.reference.markdown import table
 
 DOCS = Path(__file__).parents[1] / "docs"
 MODULES = (
@@ -34,7 +36,7 @@ def jobs() -> list[Declared]:
 def jobs_table() -> str:
     """As Markdown, a line for each job."""
     head = ("job", "what it does", "queue", "ceiling MB", "chunk", "splits", "on breach")
-    return _markdown(head, [_job(each) for each in jobs()])
+    return table(head, [_job(each) for each in jobs()])
 
 
 def settings_table() -> str:
@@ -43,14 +45,20 @@ def settings_table() -> str:
     for field, setting in SETTINGS.items():
         option = f"; `{setting.options[0]}`" if setting.options else ""
         rows.append((f"`{setting.variable}`", default(field) or "none", setting.help + option))
-    return _markdown(("variable", "default", "meaning"), rows)
+    return table(("variable", "default", "meaning"), rows)
 
 
 TABLES: dict[str, tuple[Path, Callable[[], str]]] = {
     "settings": (DOCS / "settings.md", settings_table),
     "jobs": (DOCS / "six-jobs.md", jobs_table),
+    "metrics": (DOCS / "metrics.md", metrics.page),
+    "commands": (DOCS / "reference" / "commands.md", commands.page),
+    "python": (DOCS / "reference" / "python.md", python_api.page),
+    "documents": (DOCS / "reference" / "json.md", documents.page),
+    "events": (DOCS / "reference" / "events.md", events.page),
+    "keys": (DOCS / "reference" / "redis-keys.md", redis_keys.page),
 }
-"""Name of a table -> its page, and what makes it."""
+"""Name of a table or page -> where it is, and what makes it."""
 
 
 def cut_at(begin: str, end: str, text: str) -> tuple[str, str, str]:
@@ -67,19 +75,15 @@ def in_page(name: str, text: str) -> str:
     return cut_at(*marks(name), text)[1].strip("\n")
 
 
-def replaced(begin: str, end: str, text: str, table: str) -> str:
-    """The page with this table between the two comments. Raises `ConfigError`."""
+def replaced(begin: str, end: str, text: str, made: str) -> str:
+    """The page with what was made between the two comments. Raises `ConfigError`."""
     head, _, tail = cut_at(begin, end, text)
-    return f"{head}{begin}\n{table}\n{end}{tail}"
+    return f"{head}{begin}\n\n{made}\n\n{end}{tail}"
 
 
 def marks(name: str) -> tuple[str, str]:
     """The comments before and after a table."""
     return f"<!-- table of {name}: python -m scripts.docs_tables --update -->", f"<!-- end of the table of {name} -->"
-
-
-def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    return "\n".join(f"| {' | '.join(row)} |" for row in [head, ["---"] * len(head), *rows])
 
 
 def _job(declared: Declared) -> tuple[str, ...]:
@@ -100,11 +104,11 @@ def _job(declared: Declared) -> tuple[str, ...]:
 def main(update: bool) -> None:
     """Print the tables."""
     with one_line_errors("docs_tables"):
-        for name, (page, table) in TABLES.items():
+        for name, (page, make) in TABLES.items():
             if update:
-                page.write_text(replaced(*marks(name), page.read_text(encoding="utf-8"), table()), encoding="utf-8")
+                page.write_text(replaced(*marks(name), page.read_text(encoding="utf-8"), make()), encoding="utf-8")
             else:
-                click.echo(f"{table()}\n")
+                click.echo(f"{make()}\n")
 
 
 if __name__ == "__main__":

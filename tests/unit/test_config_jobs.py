@@ -195,7 +195,7 @@ def test_the_table_of_jobs_has_all_of_them() -> None:
 def test_the_tables_go_between_their_comments_and_nowhere_else() -> None:
     begin, end = docs_tables.marks("settings")
     new = docs_tables.replaced(begin, end, f"before\n{begin}\nold\n{end}\nafter\n", "| new |")
-    assert new == f"before\n{begin}\n| new |\n{end}\nafter\n"
+    assert new == f"before\n{begin}\n\n| new |\n\n{end}\nafter\n"
     assert docs_tables.in_page("settings", new) == "| new |"
 
 
