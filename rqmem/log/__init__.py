@@ -1,8 +1,9 @@
 """The log of rqmem: words for events, the formats of a line, and a file that may be rotated.
 
 `words` says each event (pure), `lines` is the log as a subscriber of events, `formats` are text and JSON, `file` is
-``--log-file``, `setup` is what commands do with all that. As a library rqmem configures nothing: its lines go to the
-loggers below ``rqmem``, and the host application's `logging` decides what becomes of them.
+``--log-file``, `whole_lines` lets signal handlers log at any moment, `setup` is what commands do with all that. As a
+library rqmem configures nothing: its lines go to the loggers below ``rqmem``, and the host application's `logging`
+decides what becomes of them.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ from rqmem.errors import ConfigError
 from rqmem.log.file import LogFile
 from rqmem.log.formats import formatter
 from rqmem.log.lines import tell_every_checkpoint
+from rqmem.log.whole_lines import keep_lines_whole
 
 
 def configure(
@@ -35,6 +36,7 @@ def configure(
         ConfigError: the file cannot be written.
     """
     handler = logging.StreamHandler(sys.stderr) if file is None else _log_file(file)
+    keep_lines_whole(handler)
     handler.setFormatter(formatter(log_format, dated=file is not None, date_format=date_format))
     root = logging.getLogger()
     root.handlers[:] = [handler]
@@ -56,12 +58,14 @@ def configure_by(dict_config: Any, source: str) -> None:
     for name in logging.root.manager.loggerDict:
         if name.partition(".")[0] in ("rq", "rqmem"):
             logging.getLogger(name).disabled = False
+    _keep_lines_whole()
 
 
 def borrow_handlers(lender: str = "rq.worker") -> None:
     """Under another program than ours (``rq worker -w``, django-rq): rqmem's lines go where RQ's go.
 
-    rqmem's logger gets the handlers of RQ's where it has none, and its level where it has none of its own.
+    rqmem's logger gets the handlers of RQ's where it has none, and its level where it has none of its own. From now on
+    the worker's signal handlers may use these handlers at any moment.
     """
     theirs, ours = logging.getLogger(lender), logging.getLogger("rqmem")
     if ours.level == logging.NOTSET:
@@ -69,6 +73,14 @@ def borrow_handlers(lender: str = "rq.worker") -> None:
     if not ours.hasHandlers():
         ours.handlers[:] = theirs.handlers
         ours.propagate = False
+    _keep_lines_whole()
+
+
+def _keep_lines_whole() -> None:
+    for name in ("", "rq", "rqmem", *logging.root.manager.loggerDict):
+        if name.partition(".")[0] in ("", "rq", "rqmem"):
+            for handler in logging.getLogger(name).handlers:
+                keep_lines_whole(handler)
 
 
 def _log_file(path: str) -> LogFile:
