@@ -143,4 +143,6 @@ def batch(reply: list[Any]) -> Batch:
 
 _DONE = Stepped("", {})
 NOTHING_BEGINS = b"$0\r\n\r\n" * 5
+GOES_ON = b"$0\r\n\r\n$7\r\ngoes on\r\n" + b"$0\r\n\r\n" * 3
+"""For `LeaseConnection.send_step`, from another process than the horse: the job that has begun goes on."""
 _second: list[Any] = [0, b""]

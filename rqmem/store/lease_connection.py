@@ -71,7 +71,7 @@ class LeaseConnection:
 
         Args:
             seconds: the time that those jobs took in all.
-            begins: `pack_begins`, or empty: none.
+            begins: `pack_begins`; `GOES_ON`; or empty: none.
         """
         head = b"*%d\r\n%b" % (self._step_parts + 10 * len(finished), self._step)
         now_text, spent, count = b"%d" % time.time(), b"%f" % seconds, b"%d" % len(finished)

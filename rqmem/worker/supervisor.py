@@ -173,6 +173,20 @@ class Supervisor:
         assert self._pool.warm is not None
         return self._pool.warm
 
+    def new_page(self, warm: WarmHorse) -> SharedPage:
+        """Make the horse, its page and its cgroup ready for another order."""
+        worker, pool, page = self._worker, self._pool, warm.page
+        pool.bury()
+        if warm.worn and pool.group is not None:
+            pool.group.hold(self._setup.limit_bytes)
+        page.reset(self._setup.limit_bytes)
+        pool.page = page
+        if worker._shutdown_requested_date is not None:  # before the page was set back, perhaps
+            page.stop_asked = True
+        pool.note_known()
+        worker._horse_pid = warm.pid
+        return page
+
     def monitor(self, job: Job, queue: Queue, execution: Execution) -> None:
         """Watch a horse for one job, and settle its end."""
         with self._heart.beats_meanwhile(self._new_recorder):
@@ -190,21 +204,12 @@ class Supervisor:
         if warm and warm.state.jobs and (reason := self._recycling.crowded(warm, about.job, pool.idle_bytes)):
             self._recycle(about, reason)
         warm = self.keep_a_horse()
-        pool.bury()
-        if warm.worn and pool.group is not None:
-            pool.group.hold(self._setup.limit_bytes)
-        page = warm.page
-        page.reset(self._setup.limit_bytes)
+        page = self.new_page(warm)
         page.job_id, page.queue = job.id, queue.name
         page.fresh = warm.state.jobs == 0
         before = self._recycling.fit(warm, about.job, pool.idle_bytes)
         page.held_before, page.left_before = before.held_bytes, before.left_bytes
         page.need_bytes = -1 if before.need_bytes is None else before.need_bytes
-        pool.page = page
-        if worker._shutdown_requested_date is not None:  # while an earlier order of this job ran
-            page.stop_asked = True
-        pool.note_known()
-        worker._horse_pid = warm.pid
         worker.executions[execution.id] = execution
         began_in = self._committer.began_in
         fields = packed(self._taker.fields_of(job))

@@ -11,7 +11,7 @@ from redis import Redis
 
 from rqmem.store import lease
 from rqmem.store.execution_records import Owner
-from rqmem.store.lease_commands import Batch, Stepped, Taken, pack_begins, pack_finished
+from rqmem.store.lease_commands import GOES_ON, Batch, Stepped, Taken, pack_begins, pack_finished
 from rqmem.store.lease_connection import LeaseConnection
 
 QUEUES = ("high", "low")
@@ -33,14 +33,24 @@ class Lease:
         self.send_step(*finished, begins=begins, **options)
         return self.link.read_step()
 
-    def send_step(self, *finished: Taken, begins: Taken | None = None, ttl: int = 500, result: bytes = b"") -> None:
+    def send_step(
+        self,
+        *finished: Taken,
+        begins: Taken | None = None,
+        ttl: int = 500,
+        result: bytes = b"",
+        by_worker: bool = False,
+    ) -> None:
+        """``by_worker``: as the worker commits, while its horse runs the next one."""
         packed = [
             pack_finished(
                 queue(each), each.id, each.created_at, execution(each), time.time(), time.time(), ttl, result or None
             )
             for each in finished
         ]
-        start = pack_begins(begins.id, execution(begins), queue(begins), time.time()) if begins else b""
+        start = GOES_ON if by_worker else b""
+        if begins:
+            start = pack_begins(begins.id, execution(begins), queue(begins), time.time())
         self.link.send_step(packed, 0.5 * len(finished), start)
 
     def show(self, job: Taken, *, hand_over: bool = False) -> str:

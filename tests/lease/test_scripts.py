@@ -325,6 +325,18 @@ def test_one_of_two_takes_over_and_the_job_that_had_begun_is_a_run_of_the_dead(
     assert ada.take(opens=False).why == "token"
 
 
+def test_a_commit_by_the_worker_leaves_noted_which_job_has_begun(
+    ada: Lease, connection: Redis, enqueue: Callable[..., Job]
+) -> None:
+    for job_id in "abc":
+        enqueue(job_id)
+    a, b, _ = ada.take().jobs
+    ada.step(begins=b)
+    assert ada.step(a, by_worker=True) == Stepped("", {})
+    assert lease.take_over(connection, "ada", "token") == lease.TakenOver(1, "b")
+    assert waiting(connection) == ["c"]
+
+
 def test_the_jobs_of_a_dead_worker_that_had_begun_none_all_go_back(
     ada: Lease, connection: Redis, enqueue: Callable[..., Job]
 ) -> None:

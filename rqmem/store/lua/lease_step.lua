@@ -7,7 +7,8 @@
 --   plain    it is taken as before: RQ's own methods must commit it
 -- KEYS: 1 taken, 2 lease, 3 running, 4 worker, 5 worker's executions
 -- ARGV: 1 RQ's prefix, 2 worker, 3 now (epoch), 4 seconds worked, 5 how many have finished; the next one, or five times
---       '': 6 id, 7 execution, 8 queue, 9 start (text), 10 start (epoch);
+--       '': 6 id, 7 execution, 8 queue, 9 start (text), 10 start (epoch); 6 '' and 7 'goes on': the one that has begun
+--       is in hand still;
 --       for each that has finished: queue, id, when it was made, execution, start and end (text), start and end (epoch),
 --       result TTL, result ('': None)
 local P, taken, lease, running = ARGV[1], KEYS[1], KEYS[2], KEYS[3]
@@ -98,7 +99,9 @@ if committed > 0 then
   redis.call('HINCRBYFLOAT', KEYS[4], 'total_working_time', ARGV[4])
 end
 if ARGV[6] == '' then
-  redis.call('HDEL', lease, 'at', 'execution', 'queue', 'at_iso', 'at_epoch')
+  if ARGV[7] ~= 'goes on' then
+    redis.call('HDEL', lease, 'at', 'execution', 'queue', 'at_iso', 'at_epoch')
+  end
 elseif not redis.call('LPOS', taken, ARGV[6]) then
   refused[1] = 'gone'
 elseif redis.call('HGET', P .. ':job:' .. ARGV[6], 'status') ~= 'queued' then

@@ -33,7 +33,8 @@ from rqmem.worker.horse import environment, process_state, self_report, user_cod
 from rqmem.worker.horse.channel import Channel, LeaseEnd, LeaseOrder, Order, Report, unpacked
 from rqmem.worker.horse.hook_runner import ENDING_SECONDS, Hooking
 from rqmem.worker.horse.leak_probe import Probing
-from rqmem.worker.horse.lease import JobHooks, Lease, Types
+from rqmem.worker.horse.lease import Lease
+from rqmem.worker.horse.leased_job import JobHooks, Types
 from rqmem.worker.horse.user_code import Horse
 from rqmem.worker.horse_pool import HorsePool
 from rqmem.worker.imports import check_importable

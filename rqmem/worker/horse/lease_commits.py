@@ -1,0 +1,171 @@
+"""What has finished under a lease and Redis does not have yet. It is sent in groups, and replies are read later.
+
+Until its reply has come, a finished job also stands on the shared page: from there the worker commits it if the horse
+dies. After a lost connection all that has no reply is sent again: what Redis has already, it refuses.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from typing import TYPE_CHECKING
+
+from redis.exceptions import RedisError
+
+from rqmem.store.lease_commands import Batch, Stepped, Taken, pack_begins, pack_finished
+from rqmem.store.lease_connection import LeaseConnection
+from rqmem.store.retrying import until_redis_answers
+from rqmem.worker.execution import Event
+from rqmem.worker.finished_jobs import ROOM, FinishedJob, fits
+
+if TYPE_CHECKING:
+    from rqmem.rq_names import Worker
+    from rqmem.worker.horse.channel import LeaseOrder
+    from rqmem.worker.shared_memory import SharedPage
+
+_COMMIT_SECONDS = 0.002  # what has finished waits no longer for its commit
+_SEEN_SECONDS = 0.005  # a job may be shown that has taken so long; Redis knows one at a time, so its commit is awaited
+_WORTH_SECONDS = 0.001  # what has worked for so long is committed before the next job begins
+_MOST_OWED = 32  # replies; then half of them are read
+_log = logging.getLogger("rqmem.worker")
+
+
+class Commits:
+    """The commits of one lease, and the connection that they and its takes go over.
+
+    Methods raise redis-py's errors of a lost connection, but for `all` and `close`, which wait until Redis answers.
+
+    Attributes:
+        plain: jobs that RQ's own methods have to commit.
+        lost: Redis did not answer, or refused: the connection cannot be used any more.
+    """
+
+    def __init__(self, worker: Worker, order: LeaseOrder, page: SharedPage) -> None:
+        self._worker = worker
+        self._order = order
+        self._page = page
+        self._link = until_redis_answers(self._connect, "open a lease")
+        self._sent: deque[list[FinishedJob]] = deque()  # steps without a reply
+        self._pending: list[FinishedJob] = []
+        self._packed: list[bytes] = []
+        self._seconds = 0.0  # that the pending ones took
+        self.plain: list[FinishedJob] = []
+        self.lost = False
+
+    def _connect(self) -> LeaseConnection:
+        return LeaseConnection(self._worker.connection, self._worker.name, self._order.token)
+
+    def take(self, k: int, *, opens: bool) -> Batch:
+        """Take up to ``k`` jobs, when what has finished is committed. ``opens``: they are the first of the lease."""
+        self.send()
+        self._link.send_take(self._order.queues, k, self._order.owner if opens else None)
+        self.read(until=1)
+        return self._link.read_batch()
+
+    def announce(self, job: Taken, execution_id: str, *, awaited: bool, seen: bool) -> bool:
+        """Send what is to be committed by now, and that this job begins. Whether it may.
+
+        Args:
+            awaited: it may have been cancelled since it was taken.
+            seen: RQ may show the job before it as running.
+        """
+        page, pending = self._page, self._pending
+        due = len(pending) >= self._order.batch or (
+            bool(pending) and (self._seconds > _WORTH_SECONDS or page.began_at - pending[0].ended_at > _COMMIT_SECONDS)
+        )
+        awaited = awaited or seen or self._seconds >= _SEEN_SECONDS
+        if not (awaited or due):
+            return True
+        self.send(pack_begins(job.id, execution_id.encode(), page.queue.encode(), page.began_at))
+        if awaited:
+            return self.read() == ""
+        if self._link.owed > _MOST_OWED:
+            self.read(until=_MOST_OWED // 2)
+        return True
+
+    def add(self, done: FinishedJob) -> None:
+        """A job has finished."""
+        self._pending.append(done)
+        self._packed.append(packed(done, self._order.queues))
+        self._seconds += done.ended_at - done.began_at
+        if fits(done.result):
+            self._page.finished.add(done)
+            self._page.advance(Event.FINISHED)
+
+    def keep_room(self, done: FinishedJob) -> None:
+        """It was added last. What the page has no room for is committed at once."""
+        page = self._page
+        if not fits(done.result) or page.finished.count - page.finished.committed >= ROOM - 1:
+            self.send()
+            self.read()
+            page.advance(Event.FINISHED)
+
+    def send(self, begins: bytes = b"") -> None:
+        """Send what has finished, and what begins."""
+        if not self._pending and not begins:
+            return
+        packed, seconds = self._packed, self._seconds
+        self._sent.append(self._pending)
+        self._pending, self._packed, self._seconds = [], [], 0.0
+        self._link.send_step(packed, seconds, begins)
+
+    def read(self, until: int = 0) -> str:
+        """Read replies until that number is owed. Returns why the last job that was announced may not begin."""
+        why = ""
+        while self._link.owed > until:
+            why = self._take_reply(self._link.read_step(), self._sent.popleft())
+        return why
+
+    def _take_reply(self, reply: Stepped, jobs: list[FinishedJob]) -> str:
+        plain = [job for job in jobs if reply.refused.get(job.job_id) == "plain"]
+        if not plain and not self.plain:
+            self._page.finished.committed += sum(fits(done.result) for done in jobs)
+        self.plain += plain
+        for job_id, why in reply.refused.items():
+            if why != "plain":
+                _log.debug(
+                    "worker %s: job %s of a lease was not committed: %s", self._worker.name, job_id.decode(), why
+                )
+        return reply.next
+
+    def all(self) -> None:
+        """Commit all that has finished, once Redis answers."""
+        if self.lost:
+            self._resend()
+        try:
+            self.send()
+            self.read()
+        except RedisError:
+            self._resend()
+
+    def _resend(self) -> None:
+        """Commit what has no reply over a new connection. What Redis has already, it refuses."""
+        jobs = [job for step in self._sent for job in step] + self._pending
+        self._sent.clear()
+        self._pending, self._packed, self._seconds = [], [], 0.0
+        self._link.close()
+        self.lost = False
+
+        def commit() -> None:
+            self._link = self._connect()
+            try:
+                if jobs:
+                    seconds = sum(job.ended_at - job.began_at for job in jobs)
+                    self._link.send_step([packed(job, self._order.queues) for job in jobs], seconds)
+                    self._take_reply(self._link.read_step(), jobs)
+            except RedisError:
+                self._link.close()
+                raise
+
+        until_redis_answers(commit, f"commit {len(jobs)} jobs of a lease", self._worker.connection)
+
+    def close(self) -> None:
+        self._link.close()
+
+
+def packed(done: FinishedJob, queues: list[str]) -> bytes:
+    """For `LeaseConnection.send_step`."""
+    return pack_finished(
+        queues[done.queue].encode(), done.job_id, done.created_at, done.execution_id, done.began_at, done.ended_at,
+        done.result_ttl, done.result,
+    )  # fmt: skip

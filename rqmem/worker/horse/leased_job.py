@@ -1,0 +1,100 @@
+"""What a job is under a lease: which ones may be, what `rq.get_current_job` gives them, and the hooks around them."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from rqmem.rq_names import UNEVALUATED, Job
+from rqmem.store.history.history_records import OK
+from rqmem.worker.horse.user_code import Horse
+
+if TYPE_CHECKING:
+    from rqmem.worker.horse.hook_runner import Hooking
+    from rqmem.worker.shared_memory import SharedPage
+
+
+class Types:
+    """Job types that have run in this horse as ordinary executions, and may run under a lease."""
+
+    def __init__(self) -> None:
+        self._paths: dict[str, tuple[str, str]] = {}
+
+    def ran(self, job: Job, page: SharedPage) -> None:
+        """An ordinary execution has ended well: a function whose run keeps no record may be leased from now on."""
+        path = job.func_name or ""
+        module, _, name = path.rpartition(".")
+        if page.outcome != OK or page.has_run or page.declared_bytes or job.instance is not None:
+            self._paths.pop(path, None)
+        elif module in sys.modules and callable(getattr(sys.modules[module], name, None)):
+            self._paths[path] = module, name
+
+    def find(self, path: str) -> Callable[..., Any] | None:
+        """The function at this path, as it is now."""
+        known = self._paths.get(path)
+        found = getattr(sys.modules.get(known[0]), known[1], None) if known is not None else None
+        return found if callable(found) else None
+
+    def forget(self, path: str) -> None:
+        self._paths.pop(path, None)
+
+
+class LeasedJob(Job):
+    """What `rq.get_current_job` gives under a lease: read from Redis when more than its id and its call is touched.
+
+    From then on RQ shows the job as running, so that its status and its heartbeat are true for the job's own code.
+    """
+
+    @classmethod
+    def new(
+        cls, job_id: str, queue: str, timeout: int, data: bytes, serializer: Any, fetch: Callable[[], Job]
+    ) -> LeasedJob:
+        """``data``: RQ's, not compressed. ``fetch`` reads the job."""
+        job = cls.__new__(cls)
+        job.__dict__.update(
+            _id=job_id, serializer=serializer, origin=queue, timeout=timeout, _data=data,
+            _func_name=UNEVALUATED, _instance=UNEVALUATED, _args=UNEVALUATED, _kwargs=UNEVALUATED,
+            _rqmem_fetch=fetch,
+        )  # fmt: skip
+        return job
+
+    @property
+    def rqmem_was_read(self) -> bool:
+        return "_rqmem_fetch" not in vars(self)
+
+    def __getattr__(self, name: str) -> Any:
+        values = self.__dict__
+        fetch = values.pop("_rqmem_fetch", None)
+        if fetch is None:
+            raise AttributeError(name)
+        read = vars(fetch()).copy()
+        values.update({**read, **values})
+        return getattr(self, name)
+
+
+class JobHooks:
+    """What runs around each job of a lease, where there are hooks or integrations. They determine its pace then."""
+
+    def __init__(self, page: SharedPage, hooking: Hooking, call: Callable[[Hooking, Horse, Job, float], None]) -> None:
+        self._page = page
+        self._hooking = hooking
+        self._call = call
+        self.await_outcome = hooking.awaits_outcome
+
+    def before(self, job: Job, queue: str) -> None:
+        """In the job's own code."""
+        self._hooking.new_job(self._page, job, queue)
+        self._hooking.before(self._page, job)
+
+    def after(self, here: Horse, job: Job, outcome: str) -> None:
+        """The job has ended."""
+        page = self._page
+        worked, page.limit_seconds = time.monotonic() - page.started_at, -1
+        handler = signal.getsignal(signal.SIGALRM)
+        before, page.outcome = page.outcome, outcome
+        self._call(self._hooking, here, job, worked)
+        signal.signal(signal.SIGALRM, handler)
+        page.outcome = before

@@ -1,0 +1,128 @@
+"""The end of a lease in the worker: what its horse has not settled is settled here.
+
+A horse that was killed leaves what has finished on the page, and perhaps a job in hand, which ends as any other.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING
+
+from redis.exceptions import RedisError
+
+from rqmem.rq_names import Execution, Job, NoSuchJobError, Queue, Worker
+from rqmem.store import lease
+from rqmem.store.retrying import connection_with_short_timeout, until_redis_answers
+from rqmem.worker.execution import Ended, Instruction, after
+from rqmem.worker.lease_watch import InHand, LeaseWatch, commit_finished, in_hand, show
+from rqmem.worker.rq_worker import queue_of
+
+if TYPE_CHECKING:
+    from rqmem.worker.commit import Committer
+    from rqmem.worker.finished_jobs import FinishedJob
+    from rqmem.worker.horse.channel import LeaseOrder
+    from rqmem.worker.settlement import End, Settlement
+    from rqmem.worker.shared_memory import SharedPage
+    from rqmem.worker.supervisor import Supervisor
+
+_LEAVE_SECONDS = 1.0
+_log = logging.getLogger("rqmem.worker")
+
+
+class LeaseSettlement:
+    """Settles the leases of one worker.
+
+    Args:
+        worker: RQ's.
+        supervisor: of its executions.
+        settlement: records outcomes in the place of horses.
+        committer: removes the records of an execution whose job is gone.
+    """
+
+    def __init__(self, worker: Worker, supervisor: Supervisor, settlement: Settlement, committer: Committer) -> None:
+        self._worker = worker
+        self._supervisor = supervisor
+        self._settlement = settlement
+        self._committer = committer
+
+    def settle(self, order: LeaseOrder, page: SharedPage, end: End, watch: LeaseWatch) -> str:
+        """What the horse has left to settle. Returns how the job in hand has ended; empty: there was none."""
+        worker, settlement, outcome = self._worker, self._settlement, ""
+        horses_fault = end.breach is not None and settlement.is_horses_fault(end.breach)
+        stopped = bool(page.job_id) and worker._stopped_job_id == page.job_id
+        seen = dataclasses.replace(page.state, breached=end.breach is not None)
+        state, instructions = after(seen, Ended(end.lost, stopped, horses_fault))
+        is_in_hand = Instruction.SETTLE in instructions or Instruction.ORDER_AGAIN in instructions
+        if Instruction.GIVE_BACK in instructions:
+            self._take_back(order, page, job_in_hand=is_in_hand)
+        for done in watch.plain:
+            self._finish_plain(order, done)
+        concerned = is_in_hand or {Instruction.RECORD_BREACH, Instruction.REPORT_HOOK}.intersection(instructions)
+        if concerned and (found := self._fetch(InHand.left_on(page))) is not None:
+            outcome = self._supervisor.settle_leased(*found, end, state, instructions)
+        if not is_in_hand:
+            worker._stopped_job_id = None
+        return outcome
+
+    def _take_back(self, order: LeaseOrder, page: SharedPage, *, job_in_hand: bool) -> None:
+        """In the place of a horse that has ended: commit what has finished, give back what has not begun."""
+        worker = self._worker
+        for done in until_redis_answers(
+            lambda: commit_finished(worker.connection, worker.name, order, page), "commit what has finished"
+        ):
+            job = in_hand(done, order)
+            if (
+                until_redis_answers(
+                    lambda: show(worker.connection, worker, order, job, hand_over=True),  # noqa: B023
+                    "show a finished job",
+                )
+                == "shown"
+            ):
+                self._finish_plain(order, done)
+        if job_in_hand:
+            until_redis_answers(
+                lambda: show(worker.connection, worker, order, InHand.left_on(page), hand_over=True),
+                "show the job in hand",
+            )
+        until_redis_answers(lambda: lease.give_back(worker.connection, worker.name, order.token), "give jobs back")
+
+    def _finish_plain(self, order: LeaseOrder, done: FinishedJob) -> None:
+        """Others wait for the job: RQ's own methods commit it, in a process of their own, since they run user code."""
+        job = in_hand(done, order)
+        if (found := self._fetch(job)) is not None:
+            found[0].ended_at = datetime.fromtimestamp(done.ended_at, timezone.utc)
+            self._settlement.succeed_in_a_fork(*found, done.result)
+
+    def _fetch(self, in_hand: InHand) -> tuple[Job, Queue, Execution] | None:
+        """It, as an execution. None: the job was deleted."""
+        worker, job_id = self._worker, in_hand.job_id
+        queue = queue_of(worker, in_hand.queue)
+        execution = Execution(in_hand.execution_id, job_id, worker.connection, worker.name)
+        execution.created_at = datetime.fromtimestamp(in_hand.began_at, timezone.utc)
+        try:
+            job = until_redis_answers(
+                lambda: worker.job_class.fetch(job_id, connection=worker.connection, serializer=worker.serializer),
+                f"read job {job_id}",
+            )
+        except NoSuchJobError:
+            job = worker.job_class(job_id, connection=worker.connection)
+            job.origin = queue.name
+            until_redis_answers(lambda: self._committer.remove_records(job, execution), f"forget job {job_id}")
+            return None
+        execution._job = job
+        job.started_at = execution.created_at
+        return job, queue, execution
+
+    def leave_at_once(self, order: LeaseOrder, page: SharedPage) -> None:
+        """A second SIGTERM: the horse is dead. What can be done in a moment is done; the rest others take over."""
+        worker = self._worker
+        try:
+            with connection_with_short_timeout(worker.connection, _LEAVE_SECONDS) as connection:
+                commit_finished(connection, worker.name, order, page)
+                if page.in_user_code:
+                    show(connection, worker, order, InHand.left_on(page), hand_over=True)
+                lease.give_back(connection, worker.name, order.token)
+        except RedisError as error:
+            _log.warning("worker %s: jobs of its lease stay for others to take over: %s", worker.name, error)
