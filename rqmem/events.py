@@ -97,7 +97,8 @@ class RunEnded(Event):
     """``handle`` returned or raised; the whole run's figures. ``outcome`` is ``ok`` or the error's name.
 
     ``items``: in finished chunks; ``largest_chunk``: items of the largest of them; ``growth_kb_per_item``: what stayed
-    of each after a stage's first chunks; None: nothing beyond noise, or nobody looked.
+    of each after a stage's first chunks; None: nothing beyond noise, or nobody looked. ``needed_mb``: the lowest of its
+    ceilings that a run that ended well would have kept; None: the job does not escalate.
     """
 
     outcome: str
@@ -112,6 +113,7 @@ class RunEnded(Event):
     items: int = 0
     largest_chunk: int = 0
     growth_kb_per_item: float | None = None
+    needed_mb: float | None = None
 
 
 @dataclass(frozen=True)
@@ -282,6 +284,24 @@ class Resumed(Event):
     max_resumes: int
     spent: int
     delay_seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Escalated(Event):
+    """A job breached, and goes on under the next ceiling of its ``escalate_to``. Sizes in MB.
+
+    Attributes:
+        from_mb, to_mb: the ceiling that it breached, and the next one.
+        to_queue: where it goes on; empty: in the same queue.
+        cursor: where it goes on from; ``null``: from the start.
+        escalations: how often that happened to this job.
+    """
+
+    from_mb: float
+    to_mb: float
+    to_queue: str
+    cursor: str
+    escalations: int
 
 
 @dataclass(frozen=True)

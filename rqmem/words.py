@@ -50,11 +50,19 @@ def redis_gone_since(when: str) -> str:
 
 def goes_on(event: events.Resumed) -> str:
     """How a job goes on: from where, with which chunk size, and what it costs."""
-    cursor = f"{event.cursor[:80]}..." if len(event.cursor) > 80 else event.cursor
-    place = "the beginning" if event.cursor == "null" else f"cursor {cursor}"
     when = f" in {event.delay_seconds:.0f} s" if event.delay_seconds else ""
     spent = f" (resume {event.resumes}, {event.spent} of {event.max_resumes} spent)" if event.spent else ""
-    return f"goes on{when} from {place} with chunk size {event.chunk_size}{spent}"
+    return f"goes on{when} from {_from(event.cursor)} with chunk size {event.chunk_size}{spent}"
+
+
+def escalates(event: events.Escalated) -> str:
+    """How a job goes on under its next ceiling: which one, where, and from where."""
+    queue = f" in queue {event.to_queue}" if event.to_queue else ""
+    return f"goes on from {_from(event.cursor)} under {show_mb(event.to_mb)} MB{queue}"
+
+
+def _from(cursor: str) -> str:
+    return "the beginning" if cursor == "null" else f"cursor {cursor[:80]}{'...' if len(cursor) > 80 else ''}"
 
 
 def _ended(event: events.RunEnded) -> str:
@@ -184,6 +192,10 @@ WORDS: dict[type[events.Event], Words] = {
     events.Resumed: Words(
         lambda e: {"breach": DEBUG, "planned stop": INFO}.get(e.cause, WARNING),  # the breach has its own line
         lambda e: f"{goes_on(e)} after {_cause(e.cause)}",
+    ),
+    events.Escalated: Words(
+        WARNING,
+        lambda e: f"{escalates(e)} after a memory breach of {show_mb(e.from_mb)} MB",
     ),
     events.GaveUp: Words(ERROR, _gave_up),
     events.Split: Words(

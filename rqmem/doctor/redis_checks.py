@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+
 from rqmem.doctor.finding import Finding
 from rqmem.doctor.redis_facts import NoRedis, RedisServer, Silent
 from rqmem.observe.problems import NEARLY_FULL
@@ -32,6 +34,7 @@ def check_redis(facts: RedisServer | Silent | NoRedis) -> list[Finding]:
         _eviction(facts),
         _persistence(facts),
         _results(facts),
+        *_queues(facts),
     ]
 
 
@@ -99,6 +102,13 @@ def _persistence(facts: RedisServer) -> Finding:
         return Finding("Redis", "on disk", "note", text, "appendonly yes in its configuration keeps all but a second")
     text = "neither append-only file nor snapshots: a restart of Redis loses all jobs"
     return Finding("Redis", "on disk", "note", text, "appendonly yes in its configuration")
+
+
+def _queues(facts: RedisServer) -> list[Finding]:
+    """A queue of ``escalate_to`` that nobody serves is found here when jobs have come to it."""
+    text = f"jobs wait in {', '.join(map(repr, facts.unserved))}, and no worker serves that"
+    advice = f"start one: {shlex.join(['rqmem', 'worker', *facts.unserved])}"
+    return [Finding("Redis", "queues", "note", text, advice)] if facts.unserved else []
 
 
 def _results(facts: RedisServer) -> Finding:

@@ -13,6 +13,7 @@ from rqmem.connection import connect, embedded
 from rqmem.errors import EmbeddedRedisError, RedisUnavailable
 from rqmem.observe.model import RedisMemory
 from rqmem.observe.snapshot import memory_of
+from rqmem.rq_names import WORKERS_BY_QUEUE_KEY, Queue
 from rqmem.store import permission
 from rqmem.values import dataclass
 
@@ -30,6 +31,7 @@ class RedisServer:
         cluster: it is a node of a Redis Cluster.
         keys_refused: why this user may not use rqmem's keys; "": it may.
         save_failed: the last snapshot or append failed; it may refuse writes.
+        unserved: queues in which jobs wait and which no worker serves.
     """
 
     where: str
@@ -45,6 +47,7 @@ class RedisServer:
     save_failed: bool
     cluster: bool = False
     keys_refused: str = ""
+    unserved: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -90,7 +93,20 @@ def _ask(client: redis.Redis, where: str) -> RedisServer | Silent:
     except redis.ResponseError as error:
         return Silent(where, " ".join(str(error).split()), refused)
     settings = {**_config(client, "save"), **_config(client, "stream-node-max-bytes")}
-    return replace(from_info(info, settings, where), keys_refused=refused)
+    server = replace(from_info(info, settings, where), keys_refused=refused)
+    return server if server.cluster else replace(server, unserved=_unserved(client))
+
+
+def _unserved(client: redis.Redis) -> tuple[str, ...]:
+    """Nothing where this user may not read RQ's keys."""
+    try:
+        return tuple(
+            queue.name
+            for queue in sorted(Queue.all(connection=client), key=lambda each: each.name)
+            if queue.count and not client.scard(WORKERS_BY_QUEUE_KEY % queue.name)
+        )
+    except redis.ResponseError:
+        return ()
 
 
 def _config(client: redis.Redis, name: str) -> Any:

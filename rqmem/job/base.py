@@ -7,12 +7,12 @@ It enqueues itself on RQ by its importable path with plain arguments, so RQ's JS
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, overload
 
 from rqmem.errors import ConfigError, RunTakenOver, SourceChanged, SplitInstead
-from rqmem.job.checked import checked_chunk_size, checked_limit
+from rqmem.job.checked import checked_chunk_size, checked_limit, checked_steps
 from rqmem.job.enqueue import Enqueueable, accept_job_classes
 from rqmem.job.functions import MemoryMethods, run_monitored
 
@@ -24,12 +24,13 @@ if TYPE_CHECKING:
     from rqmem.job.gather import Gathered
     from rqmem.job.progress import Progress
     from rqmem.job.run import JobRun
+    from rqmem.policy.escalation import Step
     from rqmem.sources import Source
 
 T = TypeVar("T")
 R = TypeVar("R")
 
-ON_BREACH = ("fail", "resume", "split")
+ON_BREACH = ("fail", "resume", "split", "escalate")
 ON_CHILD_FAILURE = ("fail", "continue")
 
 
@@ -44,7 +45,10 @@ class MemoryAwareJob(MemoryMethods, Enqueueable):
         adaptive: whether the chunk size follows what chunks cost (`rqmem.policy.chunk_size`).
         on_breach: ``"fail"``: an ordinary failure. ``"resume"``: go on after the last finished chunk in a new horse,
             with half the chunk after a breach; also after the worker's death. ``"split"``: the same, but after a breach
-            what is left is cut in two child jobs.
+            what is left is cut in two child jobs. ``"escalate"``: as ``"resume"``, but after a breach under the next
+            ceiling of ``escalate_to``; without chunks from the start.
+        escalate_to: the next ceilings in MB, lowest first. A pair ``(2048, "big")`` also names the queue to which a
+            job goes whose worker does not allow that ceiling.
         bytes_per_item: what an item costs, in bytes, for `should_split_job`. None: what the journal has seen.
         split_above_items: split above this number of items, whatever they cost.
         items_per_child: items of a child. None: what fits by the cost of an item, at most JOB_MAX_ITEMS_PER_CHILD.
@@ -65,6 +69,7 @@ class MemoryAwareJob(MemoryMethods, Enqueueable):
     chunk_size: ClassVar[int | None] = None
     adaptive: ClassVar[bool] = True
     on_breach: ClassVar[str] = "fail"
+    escalate_to: ClassVar[Sequence[float | tuple[float, str]]] = ()
     bytes_per_item: ClassVar[float | None] = None
     split_above_items: ClassVar[int | None] = None
     items_per_child: ClassVar[int | None] = None
@@ -86,6 +91,7 @@ class MemoryAwareJob(MemoryMethods, Enqueueable):
             if getattr(cls, name) not in choices:
                 given = " or ".join(map(repr, choices))
                 raise ConfigError(f"{cls.__qualname__}.{name} is {getattr(cls, name)!r}: give {given}")
+        checked_steps(cls.escalate_to, f"{cls.__qualname__}.escalate_to", cls.on_breach, cls.memory_limit_mb)
 
     def handle(self, *args: Any, **kwargs: Any) -> Any:
         """The work itself, with the arguments as enqueued. Its result is the job's."""
@@ -149,10 +155,16 @@ class MemoryAwareJob(MemoryMethods, Enqueueable):
         if self._memory is None:
             from rqmem.job import running
 
-            run = self._memory = running.JobRun(self.path(), self.memory_limit_mb, self.on_breach)
+            run = self._memory = running.JobRun(self.path(), self.memory_limit_mb, self.on_breach, self._steps())
             vars(self).update(run.configured)  # on the instance, so it takes precedence over the class
             self.run_id = run.run_id
             run.cut_rest = partial(running.cut_in_two, run, self)
+
+    @classmethod
+    def _steps(cls) -> tuple[Step, ...]:
+        if cls.on_breach != "escalate":
+            return ()
+        return checked_steps(cls.escalate_to, f"{cls.__qualname__}.escalate_to", cls.on_breach, None)
 
     def finalize_memory_monitoring(self) -> None:
         """End monitoring and log the run's figures. This happens by itself after ``handle``."""
@@ -201,9 +213,9 @@ class MemoryAwareJob(MemoryMethods, Enqueueable):
     ) -> list[Any]:
         """Process ``data`` a chunk at a time, with a checkpoint after each.
 
-        With ``on_breach = "resume"``, finished chunks are saved with what the processor returned for them, and a later
-        execution goes on after the last one. Work is at-least-once for the chunk in flight, and for what was finished
-        within the 20 ms before the horse was killed.
+        With ``on_breach = "resume"`` (or ``"split"``, ``"escalate"``), finished chunks are saved with what the
+        processor returned for them, and a later execution goes on after the last one. Work is at-least-once for the
+        chunk in flight, and for what was finished within the 20 ms before the horse was killed.
 
         Args:
             data: any iterable, or a source (`rqmem.sources`). A resumable job needs one that yields

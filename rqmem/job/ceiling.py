@@ -39,24 +39,33 @@ class Ceiling:
         """How much a chunk that begins now may take."""
         return chunk_size.room(used_bytes, self.bytes, self.warning_fraction)
 
-    def set(self, declared_mb: float | None) -> None:
-        """The job declares this ceiling from now on. The worker's own is never exceeded."""
-        limit_mb = self._effective_mb(declared_mb)
+    def set(self, declared_mb: float | None, step_mb: float | None = None) -> None:
+        """The job declares this ceiling from now on. The worker's own is never exceeded.
+
+        ``step_mb``: of `escalate_to`, in place of the declared one.
+        """
+        wanted_mb = step_mb or declared_mb
+        limit_mb = self._effective_mb(wanted_mb)
         self.bytes = to_bytes(limit_mb)
         if self._horse is None:
             return
-        self._horse.page.declared_bytes = to_bytes(declared_mb or 0)
+        self._note(declared_mb, step_mb)
         if self._horse.page.ceiling_bytes != self.bytes:
             self._horse.set_ceiling(self.bytes)
-        if declared_mb and declared_mb > limit_mb and self._job not in self._horse.told_of_cut:
-            self._reporter.report(events.CeilingCut, declared_mb=declared_mb, allowed_mb=limit_mb)
+        if wanted_mb and wanted_mb > limit_mb and self._job not in self._horse.told_of_cut:
+            self._reporter.report(events.CeilingCut, declared_mb=wanted_mb, allowed_mb=limit_mb)
+
+    def _note(self, declared_mb: float | None, step_mb: float | None) -> None:
+        assert self._horse is not None
+        self._horse.page.declared_bytes = to_bytes(declared_mb or 0)
+        self._horse.page.step_bytes = to_bytes(step_mb or 0)
 
     def restore(self) -> None:
         """Set the horse back to the ceiling that it had before this run."""
         if self._horse is not None:
             self._horse.set_ceiling(self._before)
 
-    def check_fit(self, declared_mb: float | None, used_bytes: int) -> None:
+    def check_fit(self, declared_mb: float | None, step_mb: float | None, used_bytes: int) -> None:
         """Check, before the job begins, that it can run in a horse that uses this much already.
 
         Raises:
@@ -64,8 +73,8 @@ class Ceiling:
             ConfigError: not in a new one either.
         """
         assert self._horse is not None
-        page, limit_mb, used_mb = self._horse.page, self._effective_mb(declared_mb), to_mb(used_bytes)
-        page.declared_bytes = to_bytes(declared_mb or 0)
+        page, limit_mb, used_mb = self._horse.page, self._effective_mb(step_mb or declared_mb), to_mb(used_bytes)
+        self._note(declared_mb, step_mb)
         if not page.fresh and page.job == self._job:  # else a job that has begun calls this one
             need = page.need_bytes if page.need_bytes >= 0 else None
             fit = recycling.Fit(page.held_before, page.left_before, need)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 from rqmem.errors import ConfigError
-from rqmem.units import MB
+from rqmem.policy.escalation import Step
+from rqmem.units import MB, show_mb
 
 
 def checked_limit(limit_mb: Any, whose: str) -> float | None:
@@ -24,3 +27,40 @@ def checked_chunk_size(size: Any, whose: str) -> int | None:
     if isinstance(size, bool) or not isinstance(size, int) or size < 1:
         raise ConfigError(f"{whose} is {size!r}: give a whole number of items of at least 1")
     return size
+
+
+def checked_steps(escalate_to: Any, whose: str, on_breach: str, declared_mb: float | None) -> tuple[Step, ...]:
+    """``escalate_to`` as steps. ``declared_mb``: the ceiling before the first of them. Raises `ConfigError`."""
+    if isinstance(escalate_to, str) or not isinstance(escalate_to, Sequence):
+        raise ConfigError(f"{whose} is {escalate_to!r}: {_GIVE_STEPS}")
+    steps = tuple(_checked_step(each, whose) for each in escalate_to)
+    for before, step in pairwise(steps):
+        if step.ceiling_mb <= before.ceiling_mb:
+            raise ConfigError(
+                f"{whose} has {show_mb(step.ceiling_mb)} MB after {show_mb(before.ceiling_mb)} MB: "
+                f"each ceiling must be higher than the one before it"
+            )
+    if on_breach == "escalate" and not steps:
+        raise ConfigError(f"{whose} is empty, and on_breach is 'escalate': {_GIVE_STEPS}")
+    if on_breach == "escalate" and declared_mb is not None and steps[0].ceiling_mb <= declared_mb:
+        raise ConfigError(
+            f"{whose} begins with {show_mb(steps[0].ceiling_mb)} MB, and memory_limit_mb is {show_mb(declared_mb)}: "
+            f"the first ceiling must be higher than that"
+        )
+    return steps
+
+
+_GIVE_STEPS = "give the next ceilings in MB, lowest first, for example (512, 1024); a pair (2048, 'big') names a queue"
+
+
+def _checked_step(step: Any, whose: str) -> Step:
+    if not isinstance(step, tuple | list):
+        step = (step,)
+    if len(step) not in (1, 2) or step[0] is None:
+        raise ConfigError(f"{whose} has {step!r}: {_GIVE_STEPS}")
+    ceiling_mb = checked_limit(step[0], f"a ceiling of {whose}")
+    assert ceiling_mb is not None
+    queue = step[1] if len(step) == 2 else None
+    if len(step) == 2 and (not isinstance(queue, str) or not queue.strip()):
+        raise ConfigError(f"{whose} names the queue {queue!r} for {show_mb(ceiling_mb)} MB: give its name as a text")
+    return Step(ceiling_mb, queue or "")

@@ -17,7 +17,7 @@ from rqmem.config.settings import JobSettings
 from rqmem.errors import ConfigError
 from rqmem.job.base import MemoryAwareJob
 from rqmem.job.child_enqueuer import ITEMS
-from rqmem.job.functions import DECLARED
+from rqmem.job.functions import DECLARED, ON_BREACH_OF_FUNCTION
 from rqmem.policy.ceiling import effective_limit_mb
 from rqmem.values import dataclass, field
 
@@ -140,7 +140,8 @@ def _declared(path: str, found: Any) -> Declared:
         return Declared(path, limits, found.on_breach, found.queue, _first_line(found), splits)
     if not callable(found):
         raise ConfigError(f"{path} is no job: {type(found).__name__}")
-    return Declared(path, JobSettings(getattr(found, DECLARED, None)), about=_first_line(found))
+    on_breach = getattr(found, ON_BREACH_OF_FUNCTION, "fail")
+    return Declared(path, JobSettings(getattr(found, DECLARED, None)), on_breach, about=_first_line(found))
 
 
 def _first_line(found: Any) -> str:

@@ -9,13 +9,13 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-from rqmem.errors import RqmemError
-from rqmem.job.checked import checked_limit
+from rqmem.errors import ConfigError, RqmemError
+from rqmem.job.checked import checked_limit, checked_steps
 
 if TYPE_CHECKING:
     from rqmem.job.run import JobRun
@@ -25,27 +25,50 @@ R = TypeVar("R")
 
 DECLARED = "__rqmem_limit_mb__"
 """Attribute of a decorated function: the ceiling that it declares, in MB, or None."""
+ON_BREACH_OF_FUNCTION = "__rqmem_on_breach__"
+_CHOICES = ("fail", "escalate")
 
 _current: ContextVar[JobRun | None] = ContextVar("rqmem_current_memory", default=None)
 
 
-def memory_aware(memory_limit_mb: float | None = None) -> Callable[[Callable[P, R]], Callable[P, R]]:
+def memory_aware(
+    memory_limit_mb: float | None = None,
+    *,
+    on_breach: str = "fail",
+    escalate_to: Sequence[float | tuple[float, str]] = (),
+) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Decorate a function that is a job, so that it runs under monitoring with this ceiling in MB.
 
-    The worker's own ceiling is never exceeded. Raises `ConfigError` for a ceiling that is no positive number.
+    The worker's own ceiling is never exceeded.
+
+    Args:
+        memory_limit_mb: the ceiling; None: the worker's.
+        on_breach: ``"fail"``, or ``"escalate"``: after a breach it runs again under the next ceiling.
+        escalate_to: those ceilings, as in `rqmem.MemoryAwareJob`.
+
+    Raises:
+        ConfigError: one of them cannot be used.
     """
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
         name = f"{function.__module__}.{function.__qualname__}"
         limit_mb = checked_limit(memory_limit_mb, f"memory_limit_mb of {name}")
+        if on_breach not in _CHOICES:
+            raise ConfigError(
+                f"on_breach of {name} is {on_breach!r}: give {' or '.join(map(repr, _CHOICES))}; only a class can work "
+                f"in chunks"
+            )
+        steps = checked_steps(escalate_to, f"escalate_to of {name}", on_breach, limit_mb)
+        steps = steps if on_breach == "escalate" else ()
 
         @functools.wraps(function)
         def monitored(*args: P.args, **kwargs: P.kwargs) -> R:
             from rqmem.job.running import JobRun
 
-            return run_monitored(JobRun(name, limit_mb, "fail"), lambda: function(*args, **kwargs))
+            return run_monitored(JobRun(name, limit_mb, on_breach, steps), lambda: function(*args, **kwargs))
 
         setattr(monitored, DECLARED, limit_mb)
+        setattr(monitored, ON_BREACH_OF_FUNCTION, on_breach)
         return monitored
 
     return decorate

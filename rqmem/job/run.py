@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 from uuid import uuid4
@@ -23,6 +23,10 @@ from rqmem.job.chunk_progress import ChunkCounts, ChunkProgress, SavedChunkProgr
 from rqmem.job.parent import OpenSplit
 from rqmem.job.run_events import Reporter
 from rqmem.policy import chunk_size as chunk_size_policy
+from rqmem.policy import escalation
+from rqmem.policy.after_breach import GOES_ON
+from rqmem.policy.ceiling import effective_limit_mb
+from rqmem.policy.escalation import Step
 from rqmem.rq_names import get_current_job
 from rqmem.sources import Cuttable
 from rqmem.store import execution_reader
@@ -41,7 +45,7 @@ class JobRun:
     Args:
         job: the job type as a dotted path.
         declared_mb: the ceiling that the job declares, in MB; None: it declares none.
-        on_breach: the job's ``on_breach``.
+        on_breach: the job's ``on_breach``; ``steps``: its ``escalate_to``, with ``"escalate"``.
 
     Attributes:
         configured: what the config file says of the job type, by attribute of the job.
@@ -50,7 +54,7 @@ class JobRun:
         others: see `rqmem.job.parent.ParentRun`.
     """
 
-    def __init__(self, job: str, declared_mb: float | None, on_breach: str) -> None:
+    def __init__(self, job: str, declared_mb: float | None, on_breach: str, steps: Sequence[Step] = ()) -> None:
         events.subscribe(log.write_event)
         horse = self.horse = user_code.current()
         self.config = horse.config if horse is not None else load(os.environ).config
@@ -65,15 +69,17 @@ class JobRun:
         self._open_calls: list[ChunkProgress] = []
         # A job that another job's code calls is part of that one: it saves nothing, and its ceiling ends with it.
         self._nested = horse is not None and horse.page.has_run
+        self._steps = steps if horse is not None and not self._nested else ()
+        self._declared_mb, step_mb = declared_mb, self._step_mb(declared_mb)
         if horse is not None and not self._nested:
-            self.ceiling.check_fit(declared_mb, self.checkpoints.usage.initial)
-        self.ceiling.set(declared_mb)
+            self.ceiling.check_fit(declared_mb, step_mb, self.checkpoints.usage.initial)
+        self.ceiling.set(declared_mb, step_mb)
         self.record = RunRecord()
         self.run_id = uuid4().hex  # of a run that no later execution continues
         self._writer: RunWriter | None = None
         if horse is not None and not self._nested:
             self._open_record(horse, on_breach)
-        self.resumable = self._writer is not None and on_breach in ("resume", "split")
+        self.resumable = self._writer is not None and on_breach in GOES_ON
         self.pending: Pending | None = None
         self.open_split: OpenSplit | None = None
         self.cut_rest: Callable[[Cuttable[Any], str], Pending | None] | None = None
@@ -88,14 +94,44 @@ class JobRun:
         if horse.claim is not None:
             horse.claim()
         before = ask(horse, "read the run", execution_reader.run)
-        anew = before.finished or before.job_created_at not in ("", horse.job_created_at)
+        anew = before.is_over(horse.job_created_at)
         if anew and before.split is not None and not before.finished:
             ask(horse, "forget the children of an earlier run", tree.undo, horse.serializer)
         self.record = RunRecord() if anew else before
         self.run_id = self.record.run_id or horse.execution_id
         self._writer = RunWriter(horse.connection, horse.job_id, horse.execution_id)
-        self._writer.open(self._job, horse.job_created_at, self.run_id, on_breach, anew=anew)
+        steps = escalation.written(self._steps)
+        self._writer.open(self._job, horse.job_created_at, self.run_id, on_breach, steps, anew=anew)
         horse.page.has_run = True
+
+    # Escalation
+
+    def _step_mb(self, declared_mb: float | None) -> float | None:
+        """The ceiling of ``escalate_to`` that this execution begins with; None: the declared one.
+
+        It is the one that a breach has led to, else, on a worker with ``--auto``, the one that most runs needed.
+        """
+        if not self._steps or self.horse is None:
+            return None
+        before = ask(self.horse, "read the ceiling", execution_reader.run)
+        if before.escalated_mb and not before.is_over(self.horse.job_created_at):
+            return before.escalated_mb
+        if not (self.config.auto and self.config.journal_enabled):
+            return None
+        counts = learned.needed(self.horse.connection, self._job, time.time())
+        return escalation.begin_with(self._ceilings(declared_mb), counts, self.config.memory_mb)
+
+    def _ceilings(self, declared_mb: float | None) -> list[float]:
+        """All that the job may have, in MB, lowest first."""
+        first = effective_limit_mb(declared_mb, None, self.config.memory_mb or self.config.default_limit_mb)
+        return [first, *(step.ceiling_mb for step in self._steps if step.ceiling_mb > first)]
+
+    def _needed_mb(self, peak_bytes: int) -> float | None:
+        """The lowest ceiling that this run would have kept; None: it does not escalate."""
+        if not self._steps or self.horse is None:
+            return None
+        peak_mb = to_mb(max(peak_bytes, self.horse.page.peak_bytes))
+        return escalation.needed_mb(self._ceilings(self._declared_mb), peak_mb)
 
     # Chunks
 
@@ -183,6 +219,7 @@ class JobRun:
             items=counts.items,
             largest_chunk=counts.largest,
             growth_kb_per_item=None if growth is None else round(growth / 1024, 3),
+            needed_mb=self._needed_mb(usage.peak) if outcome == "ok" else None,
         )
         usage.close()
         if self._nested:

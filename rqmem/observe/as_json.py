@@ -27,8 +27,9 @@ A job type (``job_types`` of status, report, recommend, monitor, config)::
     ceiling_mb           of its last run; declared_ceiling_mb: by its code, as its last run reported it (config --jobs
                          reads the code); recommended_ceiling_mb: as in recommend
     jobs                 that somebody enqueued: without children; a job that was resumed or gathered counts once
-    runs, failed, resumes, splits, leaks, alerts, collections, chunks, items
+    runs, failed, resumes, escalations, splits, leaks, alerts, collections, chunks, items
     breaches             {total, by_layer}; layers are "checkpoint", "watch", "kill" and "kernel"
+    needed_ceilings      of a type that escalates, its runs that ended well: {ceiling_mb, runs} by what they needed
     freed_mb, leak_per_run_mb, work_seconds
     peak_mb              {p50, p90, p99, max}
     peak_per_1000_items_mb, freed_per_collection_mb, splitting_rate, alerts_per_job   the four metrics
@@ -54,7 +55,7 @@ A job type (``job_types`` of status, report, recommend, monitor, config)::
     started_at, ended_at of the first execution, of the last one
     usage_mb, peak_mb, ceiling_mb, usage_percentage, operation, items_done
     last_checkpoint      {operation, usage_mb, at}
-    executions, breaches, resumes
+    executions, breaches, resumes, escalations
     children             of a job that has split, as `rqmem.job.progress.Progress`; splits: the same for those of its
                          children that have split, 20 in the tree at most; more: how many are left out
     runs                 executions that ended, as `rqmem.store.history.history_records.Run`; curve_mb: the highest
@@ -147,7 +148,7 @@ def of_statistics(each: JobStatistics) -> dict[str, Any]:
 _OF_A_JOB = (
     *("at", "job_id", "job_type", "call", "queue", "status", "execution", "worker", "worker_silent", "running", "well"),
     *("outcome", "error", "next", "started_at", "ended_at", "usage_mb", "peak_mb", "ceiling_mb", "usage_percentage"),
-    *("operation", "items_done", "last_checkpoint", "executions", "breaches", "resumes", "children"),
+    *("operation", "items_done", "last_checkpoint", "executions", "breaches", "resumes", "escalations", "children"),
 )
 
 

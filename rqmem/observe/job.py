@@ -156,11 +156,16 @@ class Case:
     def executions(self) -> int:
         """How often it was begun."""
         begun = sum(isinstance(told.event, events.JobStarted) for told in self.told)
-        return max(begun, len(self.runs) + self.running, self.resumes + 1 if self.record.job else 0)
+        return max(begun, len(self.runs) + self.running, self.resumes + self.escalations + 1 if self.record.job else 0)
 
     @property
     def resumes(self) -> int:
         return max([self.record.resumes, *(each.resumes for each in self.of(events.Resumed))])
+
+    @property
+    def escalations(self) -> int:
+        """How often it went on under a higher ceiling."""
+        return max([self.record.escalations, *(each.escalations for each in self.of(events.Escalated))])
 
     @property
     def breached(self) -> int:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from rqmem.observe.statistics import JobStatistics
+from rqmem.policy.escalation import to_declare
 from rqmem.store.history.history_records import Tally
 from rqmem.text import counted, duration
 from rqmem.units import show_leak, show_mb
@@ -23,6 +24,7 @@ def job_lines(job: JobStatistics) -> Iterable[str]:
         counted(tally.runs, "run"),
         f"{tally.failed:g} failed" if tally.failed else "",
         f"{tally.resumed:g} resumed" if tally.resumed else "",
+        f"{tally.escalations:g} escalated" if tally.escalations else "",
         f"{tally.splits:g} split" if tally.splits else "",
         f"{counted(tally.breached, 'breach')} (by {_layers(tally.breaches)})" if tally.breached else "",
         counted(job.crossings, "crossing") if job.crossings else "",
@@ -41,8 +43,16 @@ def job_lines(job: JobStatistics) -> Iterable[str]:
             f"  {duration(tally.seconds)} of work, {tally.items:,.0f} items in {tally.chunks:,.0f} chunks, "
             f"{show_mb(tally.freed_mb)} MB freed in {counted(tally.collections, 'collection')}"
         )
+    if advice := escalation_words(tally.needed, job.ceilings.declared_ceiling_mb):
+        yield f"  {advice}"
     if _SOURCES[job.source]:
         yield f"  ({_SOURCES[job.source]})"
+
+
+def escalation_words(needed: Mapping[float, float], declared_mb: float | None) -> str:
+    """Which ceiling to declare for a type that escalates; empty where the declared one does."""
+    better = to_declare(needed, declared_mb)
+    return "" if better is None else f"declare {show_mb(better.ceiling_mb)}: {better.share:.0%} of runs needed it"
 
 
 def leak_words(tally: Tally) -> str:

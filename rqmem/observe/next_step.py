@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from rqmem import events, words
 from rqmem.observe.job import Case, InRq
+from rqmem.policy.after_breach import GOES_ON
 from rqmem.text import date_and_clock
 
 _WAITING = ("queued", "deferred", "scheduled")
@@ -16,19 +17,23 @@ def outlook(case: Case) -> str:
     if case.in_rq is None:
         return "nothing: it ended, and RQ has forgotten it"
     if case.status in _WAITING:
-        resumed = case.of(events.Resumed)
-        return _while_waiting(case, case.in_rq) + (f"; then {words.goes_on(resumed[-1])}" if resumed else "")
+        ended = [told.event for told in case.told if isinstance(told.event, events.Resumed | events.Escalated)][-1:]
+        return _while_waiting(case, case.in_rq) + "".join(f"; then {_goes_on(event)}" for event in ended)
     if case.status in ("failed", "stopped"):
         stopped = "it is stopped" if case.status == "stopped" else "nothing by itself"
         return f"{stopped}; 'rqmem retry {case.job_id}' runs it again"
     return "nothing: it was never enqueued" if case.status == "created" else f"nothing: it is {case.status}"
 
 
+def _goes_on(event: events.Resumed | events.Escalated) -> str:
+    return words.escalates(event) if isinstance(event, events.Escalated) else words.goes_on(event)
+
+
 def _while_running(case: Case) -> str:
     if not case.silent:
         return f"runs on {case.worker}" if case.worker else "runs"
     if case.owner is not None:
-        goes_on = case.record.on_breach in ("resume", "split") or case.record.split is not None
+        goes_on = case.record.on_breach in GOES_ON or case.record.split is not None
         what = "takes the job over" if goes_on else "ends the job, which cannot go on; RQ's Retry counts"
         return f"its worker {case.worker} is silent: another rqmem worker {what}"
     return f"its worker {case.worker} is silent: RQ fails the job when its heartbeat has run out"

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import Literal
 
 from rqmem.errors import JournalVersionError
+from rqmem.observe.metric_words import escalation_words
 from rqmem.observe.model import JobType, Snapshot
 from rqmem.units import show_leak, show_mb, to_mb
 from rqmem.values import dataclass
@@ -40,6 +41,7 @@ def problems(snapshot: Snapshot) -> list[Problem]:
         *_queues(snapshot),
         *_redis(snapshot),
         *_breaches(snapshot),
+        *_escalations(snapshot),
         *_leaks(snapshot),
         *_alerts(snapshot),
         *_near_ceiling(snapshot),
@@ -111,10 +113,19 @@ def _redis(snapshot: Snapshot) -> Iterator[Problem]:
 
 def _breaches(snapshot: Snapshot) -> Iterator[Problem]:
     for each in snapshot.job_types:
-        if each.tally.breached >= REPEATED:
-            text = f"{each.tally.breached:.0f} breaches of {each.job_type} lately{_ceiling(each)}"
+        breached = each.tally.breached - each.tally.escalations  # others were answered with a higher ceiling
+        if breached >= REPEATED:
+            text = f"{breached:.0f} breaches of {each.job_type} lately{_ceiling(each)}"
             look = f"; rqmem inspect {each.last_breach.job_id}" if each.last_breach else ""
             yield Problem("problem", "breaches", text, f"raise memory_limit_mb or lower chunk_size{look}")
+
+
+def _escalations(snapshot: Snapshot) -> Iterator[Problem]:
+    for each in snapshot.job_types:
+        advice = escalation_words(each.tally.needed, each.ceilings.declared_ceiling_mb)
+        if advice and each.tally.escalations:
+            text = f"{each.job_type} escalated {each.tally.escalations:.0f} times lately"
+            yield Problem("note", "escalations", text, advice)
 
 
 def _leaks(snapshot: Snapshot) -> Iterator[Problem]:

@@ -100,6 +100,8 @@ def tally_of(runs: Iterable[Run]) -> Tally:
             seconds=run.seconds,
             peak_sum_mb=run.peak_mb if run.items else 0.0,
             breaches={run.layer: 1} if run.layer else {},
+            escalations=run.escalated,
+            needed={run.needed_mb: 1} if run.needed_mb else {},
         )
         for run in runs
     )

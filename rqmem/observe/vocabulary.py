@@ -91,8 +91,10 @@ def of_tally(tally: Tally, peaks: Peaks | None = None) -> dict[str, Any]:
     fields = {
         **{name: round(getattr(tally, name)) for name in counts},
         "resumes": round(tally.resumed),
+        "escalations": round(tally.escalations),
         **{name: round(getattr(tally, name)) for name in more},
         "breaches": of_breaches(tally.breaches),
+        "needed_ceilings": [{"ceiling_mb": mb, "runs": round(tally.needed[mb])} for mb in sorted(tally.needed)],
         "freed_mb": tally.freed_mb,
         "leak_per_run_mb": tally.leak_mb_per_run,
         "work_seconds": tally.seconds,

@@ -7,9 +7,15 @@ longer each time, since the cause of the death may pass.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
+from rqmem.policy.escalation import Step, next_step, why_none
+from rqmem.units import show_mb
 from rqmem.values import dataclass
+
+GOES_ON = ("resume", "split", "escalate")
+"""The values of ``on_breach`` with which a job goes on in another execution."""
 
 Cause = Literal["breach", "horse lost", "horse killed", "worker lost", "planned stop"]
 """``horse killed``: by somebody, and not for memory, as far as is known."""
@@ -26,7 +32,7 @@ class Attempt:
     """The execution that ended.
 
     Attributes:
-        resumable: the job asked for it (``on_breach = "resume"``).
+        resumable: the job asked for it (``on_breach`` is one of `GOES_ON`).
         began: it had begun to work in chunks.
         chunk_size: items per chunk in this execution.
         progressed: at least one chunk was finished in it.
@@ -34,6 +40,9 @@ class Attempt:
         position: the items that it worked on, for the message.
         cuts: after a breach, what is left is made child jobs (``on_breach = "split"``).
         cut: that has been tried before, with the same data.
+        escalates: after a breach it goes on under the next ceiling (``on_breach = "escalate"``).
+        steps: its ceilings; ``ceiling_mb``: that was breached; ``asked_mb``: of the last step taken, 0: none;
+            ``allowed_mb``: by the worker, None: any.
     """
 
     resumable: bool
@@ -44,6 +53,11 @@ class Attempt:
     position: str = ""
     cuts: bool = False
     cut: bool = False
+    escalates: bool = False
+    steps: Sequence[Step] = ()
+    ceiling_mb: float = 0.0
+    asked_mb: float = 0.0
+    allowed_mb: float | None = None
 
     @property
     def cost(self) -> int:
@@ -55,13 +69,15 @@ class Attempt:
 class Resume:
     """Go on from the cursor, with this chunk size, after ``delay_seconds``.
 
-    ``cost`` is taken from the budget. ``cut``: do not go on, but cut what is left in two children.
+    ``cost`` is taken from the budget. ``cut``: do not go on, but cut what is left in two children. ``step``: go on
+    under this ceiling.
     """
 
     chunk_size: int
     cost: int = 1
     cut: bool = False
     delay_seconds: float = 0.0
+    step: Step | None = None
 
 
 @dataclass(frozen=True)
@@ -77,9 +93,25 @@ def decide(cause: Cause, attempt: Attempt, max_resumes: int) -> Resume | GiveUp:
         return GiveUp("")
     if cause == "planned stop":
         return Resume(attempt.chunk_size, cost=0)
+    if cause == "breach" and attempt.escalates:
+        return _escalate(attempt)
     if attempt.spent >= max_resumes:
         return GiveUp(f"resumes have cost {attempt.spent} of a budget of {max_resumes} already")
     return _after_breach(attempt) if cause == "breach" else _after_death(cause, attempt)
+
+
+def _escalate(attempt: Attempt) -> Resume | GiveUp:
+    """The next ceiling, which is a budget of its own: each step is taken once."""
+    step = next_step(attempt.steps, attempt.ceiling_mb, attempt.asked_mb, attempt.allowed_mb)
+    if step is not None:
+        return Resume(attempt.chunk_size, cost=0, step=step)
+    why, ceiling_mb = why_none(attempt.steps, attempt.ceiling_mb, attempt.asked_mb)
+    if why == "last":
+        return GiveUp(f"{show_mb(ceiling_mb)} MB is the last ceiling of escalate_to")
+    return GiveUp(
+        f"its next ceiling, {show_mb(ceiling_mb)} MB, is above this worker's --memory "
+        f"({show_mb(attempt.allowed_mb or 0)} MB), and escalate_to names no queue for it"
+    )
 
 
 def _after_breach(attempt: Attempt) -> Resume | GiveUp:

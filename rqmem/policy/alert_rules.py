@@ -100,7 +100,10 @@ def of_event(event: Event, thresholds: Thresholds) -> Condition | None:
     if isinstance(event, events.Collection) and event.collections == thresholds.collections + 1:  # once in a run
         return _about(event, COLLECTIONS, f"garbage was collected more than {thresholds.collections} times in a run")
     rule = _OF_EVENTS.get(type(event))
-    return _about(event, rule, words.short(event)) if rule is not None else None
+    if rule is None:
+        return None
+    goes_on = f"; it {event.next}" if isinstance(event, events.Breach) and event.next.startswith("goes on") else ""
+    return _about(event, rule, words.short(event) + goes_on)
 
 
 def _about(event: Event, rule: Rule, text: str) -> Condition:

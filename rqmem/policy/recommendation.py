@@ -19,7 +19,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-from rqmem.policy import chunk_size
+from rqmem.policy import chunk_size, escalation
 from rqmem.policy.histogram import bucket, percentile, summed, upper_end
 from rqmem.units import MB, show_mb
 from rqmem.values import dataclass, field
@@ -64,6 +64,7 @@ class TypeHistory:
         costs: a histogram of KB per item, with old runs worth less.
         seconds_per_item: on average; None: it has no items.
         largest_chunk: items of the largest chunk lately; 0: it has no chunks.
+        needed: runs by the ceiling in MB that they needed, of a type that escalates.
     """
 
     days: Sequence[Day]
@@ -74,6 +75,7 @@ class TypeHistory:
     seconds_per_item: float | None = None
     largest_chunk: int = 0
     declared_mb: float | None = None
+    needed: Mapping[float, float] = field(default_factory=dict)
 
     @property
     def runs(self) -> float:
@@ -149,6 +151,8 @@ def recommend(history: TypeHistory, warning_fraction: float) -> Recommendation |
             f"runs that were stopped ({history.breaches:,.0f}) are taken to need {BUMP_RATIO - 1:.0%} more than they "
             f"had, at least {show_mb(BUMP_MB)} MB more"
         )
+    if (better := escalation.to_declare(history.needed, history.declared_mb)) is not None:
+        evidence.append(f"it escalates, and {better.share:.0%} of runs needed {show_mb(better.ceiling_mb)} MB or more")
     if for_chunks_mb > max(by_margin_mb, by_warning_mb):
         evidence.append("chunks fill the room they are given: with less they would be smaller than they are")
     known_days = min(history.history_days, history.runs / RUNS_A_DAY)

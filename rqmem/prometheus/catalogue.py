@@ -79,6 +79,15 @@ _ALL = (
         ("job_type", "layer"),
     ),
     Metric("rqmem_job_resumes_total", "counter", "Executions after which the job went on in another.", ("job_type",)),
+    Metric(
+        "rqmem_job_escalations_total", "counter", "Executions after which the job went on under a higher ceiling.",
+        ("job_type",),
+    ),
+    Metric(
+        "rqmem_job_needed_ceiling_runs_total", "counter",
+        "Runs that ended well of a type that escalates, by the ceiling in MB that they needed.",
+        ("job_type", "ceiling_mb"),
+    ),
     Metric("rqmem_job_splits_total", "counter", "Executions that split into child jobs.", ("job_type",)),
     Metric(
         "rqmem_job_leaks_total", "counter",

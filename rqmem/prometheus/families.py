@@ -154,6 +154,7 @@ def _of_job(page: _Page, known: JobType) -> None:
         "rqmem_job_runs_total": totals.runs,
         "rqmem_job_failures_total": totals.failed,
         "rqmem_job_resumes_total": totals.resumed,
+        "rqmem_job_escalations_total": totals.escalations,
         "rqmem_job_splits_total": totals.splits,
         "rqmem_job_leaks_total": totals.leaks,
         "rqmem_job_collections_total": totals.collections,
@@ -169,6 +170,8 @@ def _of_job(page: _Page, known: JobType) -> None:
         page.put("rqmem_job_limit_bytes", MB * known.ceiling_mb, job)
     _counts(page, "rqmem_job_breaches_total", job, totals.breaches, get_args(Layer))
     _counts(page, "rqmem_job_alerts_total", job, totals.alerts, _RULES)
+    for ceiling_mb in sorted(totals.needed):
+        page.put("rqmem_job_needed_ceiling_runs_total", totals.needed[ceiling_mb], job, f"{ceiling_mb:g}")
     peaks = [(None if end is None else MB * end, count) for end, count in cumulative(totals.peaks, PEAK_BOUNDS_MB)]
     page.spread("rqmem_job_peak_bytes", peaks, MB * totals.peak_mb, job)
     page.spread("rqmem_job_run_seconds", cumulative(totals.durations, SECONDS_BOUNDS), totals.seconds, job)

@@ -99,6 +99,7 @@ def _children(children: Progress) -> str:
 
 def _outcome(case: Case) -> str:
     counts = [(case.executions, "execution"), (case.breached, "breach"), (case.resumes, "resume")]
+    counts += [(case.escalations, "escalation")]
     told = [counted(count, thing) for count, thing in counts if count]
     return ", ".join([case.outcome, *told])
 

@@ -129,6 +129,8 @@ class RunRecord:
         items: finished, by stage; ``items_unsaved``: by an execution that saved nothing and ended well.
         cut_stage: the stage whose rest the next execution cuts in two.
         history: how executions ended that did not end well, a line each, oldest first.
+        escalate_to: the steps, as `rqmem.policy.escalation.written` writes them.
+        escalated_mb: the last step that it has taken; 0: none. escalations: how many it has taken.
     """
 
     job: str = ""
@@ -151,7 +153,14 @@ class RunRecord:
     finished: bool = False
     cut_stage: int | None = None
     history: tuple[str, ...] = ()
+    escalate_to: str = ""
+    escalated_mb: float = 0.0
+    escalations: int = 0
     split: Split | None = None
+
+    def is_over(self, job_created_at: str) -> bool:
+        """Whether the run of the job that was made then is another one: this one has ended, or is another job's."""
+        return self.finished or self.job_created_at not in ("", job_created_at)
 
     @property
     def began(self) -> bool:

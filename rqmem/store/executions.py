@@ -17,6 +17,7 @@ from redis.client import Pipeline
 
 from rqmem.errors import RunTakenOver, SourceError
 from rqmem.events import EVIDENCE, Breach
+from rqmem.policy.escalation import Step
 from rqmem.rq_names import (
     Execution,
     ExecutionRegistry,
@@ -133,21 +134,26 @@ def requeue(
     cut: bool = False,
     history: Sequence[str] = (),
     delay_seconds: float = 0.0,
+    step: Step | None = None,
 ) -> bool:
     """End ``execution`` and put its job back at the front of its queue, once. It spends ``cost`` resumes.
 
     ``cut``: the next execution cuts the rest into two children. ``history``: how the executions ended.
     ``delay_seconds``: `release_due` enqueues it after this time; until then RQ shows it as scheduled.
+    ``step``: the next execution has this ceiling, and runs in the queue that it names.
 
     Returns False if the execution no longer owns the job, or somebody else has ended the job.
     """
     registries = (FailedJobRegistry, ScheduledJobRegistry)
     registry_keys = [each(job.origin, connection=job.connection).key for each in registries]
+    moves_to = step.queue if step is not None and step.queue != job.origin else ""
+    target = f"{queue.redis_queue_namespace_prefix}{moves_to}" if moves_to else queue.key
     answer = script(job.connection, "requeue")(
-        keys=keys_of_an_end(job, queue, execution, *registry_keys, keys.DELAYED),
+        keys=keys_of_an_end(job, queue, execution, *registry_keys, keys.DELAYED, target),
         args=[
             *(job.id, execution.id, "" if stage is None else stage, chunk_size, utcformat(now()), cost, int(cut)),
             *("\n".join(history), time.time() + delay_seconds if delay_seconds else 0, WAITING_SECONDS),
+            *("" if step is None else step.ceiling_mb, moves_to),
         ],
     )
     return answer == 1
@@ -225,12 +231,16 @@ class RunWriter:
         self._job_id = job_id
         self._execution_id = execution_id
 
-    def open(self, job: str, job_created_at: str, run_id: str, on_breach: str, *, anew: bool) -> None:
+    def open(
+        self, job: str, job_created_at: str, run_id: str, on_breach: str, escalate_to: str = "", *, anew: bool
+    ) -> None:
         """Begin a new execution, whose own count of chunks is 0; ``anew`` forgets the executions before it."""
         if anew:
             old = keys.forgotten("run ends", self._job_id)
             until_redis_answers(lambda: self._connection.delete(*old), f"begin the run of job {self._job_id}")
         about = {"job": job, "job_created_at": job_created_at, "run_id": run_id, "on_breach": on_breach}
+        if escalate_to:
+            about["escalate_to"] = escalate_to
         self._update({**about, "execution_chunks": 0})
 
     def begin_stage(self, stage: int, chunk_size: int) -> None:

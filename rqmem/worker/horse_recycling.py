@@ -43,12 +43,10 @@ class Recycling:
 
     def declined(self, page: SharedPage, job_type: str) -> str:
         """Why the horse has declined a job of this type."""
-        self._needs.of(job_type).declared_bytes = page.declared_bytes
+        self._needs.of(job_type).declared_bytes = page.wanted_bytes
         need = page.need_bytes if page.need_bytes >= 0 else None
         before = Fit(page.held_before, page.left_before, need)
-        return (
-            recycling.crowded(before, self._ceiling_of(page.declared_bytes)) or "it holds more than the job's ceiling"
-        )
+        return recycling.crowded(before, self._ceiling_of(page.wanted_bytes)) or "it holds more than the job's ceiling"
 
     def after_job(self, warm: WarmHorse, about: Identity, report: Report, outside_bytes: int) -> str:
         """Why the horse is to be replaced after this job; empty: it is kept."""
@@ -64,7 +62,7 @@ class Recycling:
             known.threads_allowed,
         )
         if page.outcome == OK:
-            self._needs.ran(name, page.peak_bytes - page.held_before, page.declared_bytes, first=first)
+            self._needs.ran(name, page.peak_bytes - page.held_before, page.wanted_bytes, first=first)
         threads = warm.state.threads_by.get(name, 0)
         if self._needs.left_threads(name, threads):
             named = f" ({', '.join(report.new_threads)})" if report.new_threads else ""

@@ -70,6 +70,7 @@ class _Execution:
     position: int = 0
     ended: events.RunEnded | None = None
     resumed: bool = False
+    escalated: bool = False
     children: int = 0
     collections: int = 0
     breach: events.Breach | None = None
@@ -352,8 +353,8 @@ class Recorder:
                 running.initial_mb = event.memory_mb
             elif isinstance(event, events.Collection):
                 running.collections = event.collections
-            elif isinstance(event, events.Resumed):
-                running.resumed = True
+            elif isinstance(event, events.Resumed | events.Escalated):
+                running.resumed, running.escalated = True, isinstance(event, events.Escalated)
             elif isinstance(event, events.Split):
                 running.children = event.children
             elif isinstance(event, events.Breach):
@@ -413,7 +414,8 @@ class Recorder:
             outcome=outcome, seconds=round(now - running.started_at, 3), initial_mb=running.initial_mb,
             peak_mb=max(peaks), limit_mb=to_mb(page.ceiling_bytes), declared_mb=to_mb(page.declared_bytes) or None,
             final_mb=ended.final_memory_mb if ended else None,
-            resumed=running.resumed, layer=breach.layer if breach else "", freed_mb=ended.freed_mb if ended else 0.0,
+            resumed=running.resumed, escalated=running.escalated, needed_mb=ended.needed_mb if ended else None,
+            layer=breach.layer if breach else "", freed_mb=ended.freed_mb if ended else 0.0,
             collections=ended.collections if ended else running.collections, chunks=page.chunks, items=page.items,
             largest_chunk=page.largest_chunk, children=running.children, peak_sampled=page.peak_sampled,
             counted=not (running.resumed or page.again or page.gathers or child_ids.parent_of(running.job_id)),

@@ -11,12 +11,14 @@ import logging
 from typing import TYPE_CHECKING, cast
 
 from rqmem import events, words
-from rqmem.policy import after_breach
-from rqmem.policy.after_breach import Attempt, Cause, GiveUp
+from rqmem.policy import after_breach, escalation
+from rqmem.policy.after_breach import Attempt, Cause, GiveUp, Resume
+from rqmem.policy.escalation import Step
 from rqmem.store import execution_reader, executions
 from rqmem.store.execution_records import RunRecord
 from rqmem.text import printable
 from rqmem.type_of_job import path_of
+from rqmem.units import show_mb
 from rqmem.values import dataclass
 
 if TYPE_CHECKING:
@@ -32,6 +34,7 @@ class EndedEarly:
     """An execution that ended before its job did, and what is known of it.
 
     ``position`` is the place last named; ``worker`` tells it in events, and need not be the one that ran it.
+    ``limit_mb``: the ceiling that was breached; ``allowed_mb``: the most that the worker allows, None: any.
     """
 
     job: Job
@@ -40,19 +43,25 @@ class EndedEarly:
     cause: Cause
     worker: str
     position: str = ""
+    limit_mb: float = 0.0
+    allowed_mb: float | None = None
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What will become of the job: it goes on (``resumed``), else the caller fails it; ``next`` says so in words.
+    """What will become of the job: it goes on (``goes_on``), else the caller fails it; ``next`` says so in words.
 
-    ``gave_up``: it wanted to be resumed, and may not. ``history``: how its executions ended, with this one.
+    ``step``: under this ceiling. ``gave_up``: it wanted to be resumed, and may not. ``history``: how its executions
+    ended, with this one.
     """
 
     ended: EndedEarly
     next: str
     stage: int | None = None
-    resumed: events.Resumed | None = None
+    goes_on: events.Resumed | events.Escalated | None = None
+    chunk_size: int = 1
+    delay_seconds: float = 0.0
+    step: Step | None = None
     gave_up: events.GaveUp | None = None
     cost: int = 1
     cut: bool = False
@@ -60,19 +69,20 @@ class Plan:
 
     def carry_out(self) -> bool:
         """Put the job back where it goes on. Whether the execution is settled: else the caller fails the job."""
-        if self.resumed is None:
+        if self.goes_on is None:
             if self.gave_up is not None:
                 events.emit(self.gave_up)
                 executions.renew_budget(self.ended.job)
             return False
         ended = self.ended
         if executions.requeue(
-            *(ended.job, ended.queue, ended.execution, self.stage, self.resumed.chunk_size, self.cost),
+            *(ended.job, ended.queue, ended.execution, self.stage, self.chunk_size, self.cost),
             cut=self.cut,
             history=self.history,
-            delay_seconds=self.resumed.delay_seconds,
+            delay_seconds=self.delay_seconds,
+            step=self.step,
         ):
-            events.emit(self.resumed)
+            events.emit(self.goes_on)
         else:
             _log.warning("job %s does not go on here: somebody else ended this run meanwhile", ended.job.id)
         return True
@@ -92,15 +102,22 @@ def plan(ended: EndedEarly, max_resumes: int) -> Plan:
         progressed=opened and record.execution_chunks > 0,
         spent=record.resumes_spent,
         position=ended.position,
+        escalates=opened and record.on_breach == "escalate",
+        steps=escalation.read(record.escalate_to),
+        ceiling_mb=ended.limit_mb,
+        asked_mb=record.escalated_mb,
+        allowed_mb=ended.allowed_mb,
     )
     decision = after_breach.decide(ended.cause, attempt, max_resumes)
     whose = {"job": record.job, "job_id": job.id, "queue": ended.queue.name, "worker": ended.worker}
     if isinstance(decision, GiveUp):
         if not decision.reason:
             return Plan(ended, "failed")
-        reason = decision.reason + _told(record.history)
+        reason = decision.reason + _told(record.history, len(record.history) if attempt.escalates else _SHOWN_HISTORY)
         gave_up = events.GaveUp(cause=ended.cause, reason=reason, resumes=record.resumes, **whose)
         return Plan(ended, f"failed; not resumed: {reason}", gave_up=gave_up)
+    if decision.step is not None:
+        return _escalate(ended, record, decision, decision.step)
     resumed = events.Resumed(
         **whose,
         cause=ended.cause,
@@ -113,10 +130,35 @@ def plan(ended: EndedEarly, max_resumes: int) -> Plan:
     )
     history = record.history
     if decision.cost:
-        place = f" at {printable(ended.position[:100])}" if ended.position else ""
-        history = (*history, f"{ended.cause}{place}, chunk {record.chunk_size}")[-_KEPT_HISTORY:]
+        history = (*history, f"{ended.cause}{_place(ended)}, chunk {record.chunk_size}")[-_KEPT_HISTORY:]
     text = "what is left is cut in two child jobs" if decision.cut else words.goes_on(resumed)
-    return Plan(ended, text, record.stage, resumed, cost=decision.cost, cut=decision.cut, history=history)
+    return Plan(
+        ended, text, record.stage, resumed, decision.chunk_size, decision.delay_seconds,
+        cost=decision.cost, cut=decision.cut, history=history,
+    )  # fmt: skip
+
+
+def _escalate(ended: EndedEarly, record: RunRecord, decision: Resume, step: Step) -> Plan:
+    """The job goes on under the ceiling of this step."""
+    escalated = events.Escalated(
+        job=record.job,
+        job_id=ended.job.id,
+        queue=ended.queue.name,
+        worker=ended.worker,
+        from_mb=ended.limit_mb,
+        to_mb=step.ceiling_mb,
+        to_queue=step.queue,
+        cursor=_cursor(record),
+        escalations=record.escalations + 1,
+    )
+    tried = f"breach{_place(ended)} under {show_mb(ended.limit_mb)} MB in queue {ended.queue.name}"
+    history = (*record.history, tried)[-_KEPT_HISTORY:]
+    text = words.escalates(escalated)
+    return Plan(ended, text, record.stage, escalated, decision.chunk_size, step=step, cost=0, history=history)
+
+
+def _place(ended: EndedEarly) -> str:
+    return f" at {printable(ended.position[:100])}" if ended.position else ""
 
 
 def _cursor(record: RunRecord) -> str:
@@ -128,7 +170,7 @@ def _cursor(record: RunRecord) -> str:
 def may_go_on(job: Job, record: RunRecord) -> bool:
     """Whether the job asked for it. One that died before its class could say so has done nothing yet: it may."""
     if _opened(job, record):
-        return record.on_breach in ("resume", "split") or record.split is not None
+        return record.on_breach in after_breach.GOES_ON or record.split is not None
     path, dot, name = (path_of(job) or "").rpartition(".")
     return bool(dot) and name == "run" and (job.description or "").startswith(f"{path}(")
 
@@ -138,9 +180,9 @@ def _opened(job: Job, record: RunRecord) -> bool:
     return record.job_created_at == job.created_at.isoformat()
 
 
-def _told(history: tuple[str, ...]) -> str:
+def _told(history: tuple[str, ...], most: int) -> str:
     """What went before, for the last word: the newest few."""
-    shown = history[-_SHOWN_HISTORY:]
+    shown = history[-most:] if most else ()
     more = f"{len(history) - len(shown)} more, " if len(history) > len(shown) else ""
     return f"; before it: {more}{'; '.join(shown)}" if shown else ""
 

@@ -223,7 +223,10 @@ class Settlement:
         cause: Cause = "breach"
         if isinstance(error, HorseLost):
             cause = "horse killed" if error.by_somebody else "horse lost"
-        ended = EndedEarly(job, queue, execution, cause, self._worker.name, self._pool.page.operation)
+        limit_mb = error.breach.limit_mb if isinstance(error, MemoryLimitExceeded) else 0.0
+        allowed_mb = self._setup.config.memory_mb
+        place = self._pool.page.operation
+        ended = EndedEarly(job, queue, execution, cause, self._worker.name, place, limit_mb, allowed_mb)
 
         def settle() -> bool:
             next_step = plan(ended, self._setup.config.max_resumes)

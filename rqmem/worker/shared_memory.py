@@ -42,6 +42,7 @@ class SharedPage(ctypes.Structure):
         breach_seq: worker: that number of the job that was found above its ceiling last; 0: none was.
         ceiling_bytes: horse: the job's effective ceiling.
         declared_bytes: horse: what the job declared; 0 where it declared none.
+        step_bytes: horse: the ceiling of ``escalate_to`` that the job has in its place; 0: it has the declared one.
         snapshot_wanted, snapshot_told: worker: number of the snapshot it asked for last; horse: that it answered last.
         samples: horse: how many samples of its stack it has taken.
         waits: horse: how often its main thread had begun to wait by the last sample.
@@ -92,6 +93,7 @@ class SharedPage(ctypes.Structure):
     breach_seq: int
     ceiling_bytes: int
     declared_bytes: int
+    step_bytes: int
     samples: int
     waits: int
     snapshot_wanted: int
@@ -175,6 +177,11 @@ class SharedPage(ctypes.Structure):
         page.seq = 2
         page.ceiling_bytes = ceiling_bytes
         return page
+
+    @property
+    def wanted_bytes(self) -> int:
+        """The ceiling that the job would have on a worker that allows any; 0: the worker's."""
+        return self.step_bytes or self.declared_bytes
 
     def reset(self, ceiling_bytes: int) -> None:
         """Ready for another job. Nothing that was meant for the one before concerns it, since its number is another."""

@@ -127,6 +127,9 @@ def fill_all(connection: Redis) -> None:
     register(connection, "bob", "mail")
     with connection.pipeline() as pipeline:
         history_writer.count_dropped(pipeline, {"events": 1200})
+        heavy = Run(job="jobs.heavy", ended_at=time.time(), outcome="ok", seconds=1, initial_mb=9, peak_mb=300,
+                    limit_mb=512, needed_mb=512)  # fmt: skip
+        history_writer.write_runs(pipeline, [heavy], {}, time.time())
         pipeline.execute()
 
 

@@ -182,3 +182,16 @@ def test_the_example_tests_pass(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
     done = forked.run(command, env={"PYTHONPATH": str(ROOT), "PATH": ""}, cwd=tmp_path)
     assert "2 passed" in done.stdout, done.stdout
+
+
+def test_the_job_that_escalates_runs(
+    connection: Redis, redis_url: str, tmp_path: Path, start_worker: StartWorker
+) -> None:
+    page = DOCS / "escalation.md"
+    (tmp_path / "reports.py").write_text(files(page)["reports.py"])
+    job = Queue("reports", connection=connection).enqueue("reports.BuildReport.run", size_mb=180)
+    function = Queue("reports", connection=connection).enqueue("reports.build", 180)
+    log = start_worker("reports", "--burst", "--memory", "512", directory=tmp_path).finish()
+    assert job.return_value() == function.return_value() == 180 * 2**20, log
+    [line] = [each for each in blocks(page, "") if "goes on" in each]
+    assert line.partition(") ")[2].strip() in log

@@ -97,6 +97,7 @@ def _figures(tally: Tally) -> Iterable[str]:
         ("failed", tally.failed, True),
         ("breaches", tally.breached, True),
         ("resumes", tally.resumed, False),
+        *([("escalations", tally.escalations, False)] if tally.escalations else []),
         ("splits", tally.splits, False),
         ("leaks", tally.leaks, True),
         ("alerts", tally.alerts, True),

@@ -132,7 +132,8 @@ class Run:
     Attributes:
         ended_at: epoch seconds.
         outcome: ``ok`` or the error's name.
-        resumed: it ended early, and the job continues in another execution.
+        resumed: it ended early, and the job continues in another execution; ``escalated``: under a higher ceiling.
+        needed_mb: the lowest of its ceilings that it would have kept; None: it did not end well, or does not escalate.
         layer: which layer acted at its breach; empty without a breach.
         initial_mb: usage before the job.
         peak_mb: the highest reading, also while RQ stored the result.
@@ -162,6 +163,8 @@ class Run:
     declared_mb: float | None = None
     final_mb: float | None = None
     resumed: bool = False
+    escalated: bool = False
+    needed_mb: float | None = None
     layer: str = ""
     freed_mb: float = 0.0
     collections: int = 0
@@ -219,6 +222,8 @@ class Sums:
         splits: runs that split.
         leaks: found; ``leak_mb``: the sum of what they leave per run.
         breaches: by layer.
+        escalations: runs after which the job went on under a higher ceiling; ``needed``: runs that ended well, by the
+            ceiling in MB that they needed.
     """
 
     jobs: float = 0
@@ -235,6 +240,8 @@ class Sums:
     items: float = 0
     seconds: float = 0
     breaches: dict[str, float] = field(default_factory=dict, metadata={"name": "breach:"})
+    escalations: float = 0
+    needed: dict[float, float] = field(default_factory=dict, metadata={"name": "needed:"})
 
 
 @dataclass(frozen=True)

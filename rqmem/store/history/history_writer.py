@@ -203,6 +203,8 @@ def _counts(runs: Iterable[Run], alerts: int, leak_mb: Sequence[float]) -> dict[
             ("failed", int(run.outcome != OK and not run.resumed)),
             ("resumed", int(run.resumed)),
             ("splits", int(run.children > 0)),
+            ("escalations", int(run.escalated)),
+            (f"needed:{run.needed_mb:g}" if run.needed_mb else "needed:", int(run.needed_mb is not None)),
             ("collections", run.collections),
             ("chunks", run.chunks),
             ("items", run.items),
@@ -210,7 +212,7 @@ def _counts(runs: Iterable[Run], alerts: int, leak_mb: Sequence[float]) -> dict[
             ("seconds", run.times * run.seconds),
             ("peak_sum_mb", run.peak_mb if run.items else 0),
             (f"breach:{run.layer}", int(run.layer != "")),
-            (f"peak:{bucket(run.peak_mb)}", run.times),
+            (f"peak:{bucket(run.peak_mb)}", run.times * (not run.escalated)),  # the next run's peak says more
             (f"sec:{bucket(run.seconds)}", run.times),
             (f"item:{bucket(1024 * (cost or 0))}", int(cost is not None)),
         ):
@@ -225,7 +227,9 @@ def counts_of_totals(
 
     ``tallied``: what is added to the tallies, which share the sums; ``alerts``: raised, by rule.
     """
-    shared = {name: amount for name, amount in tallied.items() if name in _SUMS or name.startswith("breach:")}
+    shared = {
+        name: amount for name, amount in tallied.items() if name in _SUMS or name.startswith(("breach:", "needed:"))
+    }
     counts: defaultdict[str, float] = defaultdict(int, shared)
     for run in runs:
         counts["peak_mb"] += run.times * run.peak_mb

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 from redis import Redis
@@ -30,7 +31,7 @@ def past(connection: Redis, job_type: str, now: float, known_since: float) -> Ty
         known_since = max(known_since, totals.since)
     seconds, items = (sum(getattr(run, field) for run in runs if run.items) for field in ("seconds", "items"))
     return TypeHistory(
-        days=[Day((now - at) / DAY_SECONDS, each.peaks, each.breached) for at, each in days],
+        days=[Day((now - at) / DAY_SECONDS, each.peaks, max(0, each.breached - each.escalations)) for at, each in days],
         history_days=(now - known_since) / DAY_SECONDS,
         limit_mb=next((run.limit_mb for run in runs if run.limit_mb), None),
         declared_mb=runs[0].declared_mb if runs else None,
@@ -38,6 +39,7 @@ def past(connection: Redis, job_type: str, now: float, known_since: float) -> Ty
         costs=histogram.summed((each.costs, histogram.weight(now - at)) for at, each in days),
         seconds_per_item=seconds / items if items else None,
         largest_chunk=max((run.largest_chunk for run in runs), default=0),
+        needed=_summed(each.needed for _, each in days),
     )
 
 
@@ -60,6 +62,15 @@ def kb_per_item(connection: Redis, job_type: str, now: float) -> float | None:
     return _cached("KB per item", connection, job_type, now, read)
 
 
+def needed(connection: Redis, job_type: str, now: float) -> Mapping[float, float]:
+    """The last runs of a job type by the ceiling in MB that they needed; none where Redis does not answer."""
+
+    def read() -> Mapping[float, float]:
+        return Counter(run.needed_mb for run in history_reader.runs(connection, job_type) if run.needed_mb)
+
+    return _cached("needed", connection, job_type, now, read) or {}
+
+
 def _cached(what: str, connection: Redis, job_type: str, now: float, read: Callable[[], T | None]) -> T | None:
     """What ``read`` returns, read at most once a minute; None where the journal cannot be read."""
     at, value = _known.get((what, job_type), (float("-inf"), None))
@@ -73,6 +84,14 @@ def _cached(what: str, connection: Redis, job_type: str, now: float, read: Calla
             _known.clear()
         _known[what, job_type] = (now, value)
     return value
+
+
+def _summed(counts: Iterable[Mapping[float, float]]) -> dict[float, float]:
+    total: dict[float, float] = {}
+    for each in counts:
+        for name, count in each.items():
+            total[name] = total.get(name, 0.0) + count
+    return total
 
 
 def _median(values: Iterable[float]) -> float:

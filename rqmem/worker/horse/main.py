@@ -291,7 +291,7 @@ class HorseMain:
 
     def remember_cut(self, page: SharedPage) -> None:
         """The log has said that this job type's ceiling was cut: for this horse's next jobs, and for the next horse."""
-        if page.declared_bytes > page.ceiling_bytes:
+        if page.wanted_bytes > page.ceiling_bytes:
             self._told_of_cut.add(page.job)
 
     def capped_timeout(self, job: Job) -> int:
