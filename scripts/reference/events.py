@@ -43,6 +43,9 @@ EXAMPLES: tuple[events.Event, ...] = tuple(
         (events.Resumed, {
             "cause": "worker died", "cursor": "400", "chunk_size": 100, "resumes": 1, "max_resumes": 30, "spent": 1,
         }),
+        (events.Escalated, {
+            "from_mb": 128.0, "to_mb": 2048.0, "to_queue": "big", "cursor": "null", "escalations": 1,
+        }),
         (events.GaveUp, {"cause": "breach", "reason": "its budget of 30 resumes is spent", "resumes": 30}),
         (events.Split, {"children": 6}),
         (events.LeakFound, {"mb_per_run": 2.5, "runs": 40, "grew": [("dict", 1200, 2.1)]}),
