@@ -39,11 +39,15 @@ if TYPE_CHECKING:
     from rqmem.connection.connect import connect
     from rqmem.job.base import MemoryAwareJob
     from rqmem.job.defaults import use
+    from rqmem.job.enqueue_many import enqueue_many
     from rqmem.job.functions import current_memory, memory_aware
     from rqmem.worker.memory_worker import MemoryWorker
     from rqmem.worker.pool.memory_worker_pool import MemoryWorkerPool
 
-__all__ = ["MemoryAwareJob", "MemoryWorker", "MemoryWorkerPool", "connect", "current_memory", "memory_aware", "use"]
+__all__ = [
+    "MemoryAwareJob", "MemoryWorker", "MemoryWorkerPool", "connect", "current_memory", "enqueue_many", "memory_aware",
+    "use",
+]  # fmt: skip
 
 _HOMES = {
     "MemoryAwareJob": "rqmem.job.base",
@@ -51,6 +55,7 @@ _HOMES = {
     "MemoryWorkerPool": "rqmem.worker.pool.memory_worker_pool",
     "connect": "rqmem.connection.connect",
     "current_memory": "rqmem.job.functions",
+    "enqueue_many": "rqmem.job.enqueue_many",
     "memory_aware": "rqmem.job.functions",
     "use": "rqmem.job.defaults",
 }

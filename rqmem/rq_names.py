@@ -28,6 +28,7 @@ from rq.exceptions import (
     AbandonedJobError,
     DequeueTimeout,
     DeserializationError,
+    DuplicateJobError,
     InvalidJobOperation,
     NoSuchJobError,
     StopRequested,

@@ -187,10 +187,13 @@ PARTS = (
         called=(
             "__init__(id, connection, serializer)",
             "cancel()",
+            "cleanup(*, ttl, pipeline)",
             "delete()",
             "dependents_key_for(job_id)",
             "exists(job_id, connection)",
+            "create(func, *, connection)",
             "fetch(id, *, connection, serializer)",
+            "get_call_string()",
             "get_position()",
             "get_result_ttl(default_ttl)",
             "get_status(*, refresh)",
@@ -198,17 +201,19 @@ PARTS = (
             "latest_result()",
             "perform()",
             "refresh()",
+            "register_dependency(*, pipeline)",
             "requeue()",
             "restore(raw_data)",
             "return_value(*, refresh)",
+            "to_dict()",
         ),
         values={"redis_job_namespace_prefix": "rq:job:"},
-        names="_result _status _stopped_callback_name _success_callback_name args connection created_at data "
-        "dependency_ids dependents_key description ended_at enqueue_at_front enqueued_at "
-        "failed_job_registry failure_callback_timeout failure_ttl func func_name id instance key kwargs "
-        "last_heartbeat meta number_of_retries origin redis_server_version repeats_left result_ttl "
-        "retries_left serializer should_retry started_at started_job_registry stopped_callback_timeout "
-        "success_callback_timeout timeout worker_name",
+        names="_result _status _stopped_callback_name "
+        "_success_callback_name allow_dependency_failures args connection created_at data dependency_ids "
+        "dependents_key description ended_at enqueue_at_front enqueued_at failed_job_registry "
+        "failure_callback_timeout failure_ttl func func_name id instance key kwargs last_heartbeat meta "
+        "number_of_retries origin redis_server_version repeats_left result_ttl retries_left serializer should_retry "
+        "started_at started_job_registry stopped_callback_timeout ttl success_callback_timeout timeout worker_name",
         inside={
             # Our scripts read and write these fields.
             "to_dict": "created_at data dependency_id dependency_ids ended_at enqueued_at group_id last_heartbeat meta "
@@ -243,11 +248,12 @@ PARTS = (
             "__init__(name, connection, *, job_class, serializer, death_penalty_class)",
             "_fetch_dequeued_job(connection, queue_key, job_id, *, job_class, serializer, death_penalty_class)",
             "all(connection)",
+            "create_job(func, *, args, kwargs, timeout, result_ttl, ttl, failure_ttl, description, depends_on, job_id, "
+            "meta, status, retry, repeat, on_success, on_failure, on_stopped, webhooks, group_id)",
             "dequeue_any(queues, timeout, *, connection, job_class, serializer, death_penalty_class)",
             "enqueue(f, *args, **kwargs)",
             "enqueue_at(datetime, f, *args, **kwargs)",
             "enqueue_in(time_delta, func, *args, **kwargs)",
-            "enqueue_many(job_datas, *, pipeline, group_id)",
             "get_job_ids(offset, length)",
             "move_dependents_to_ready(job, *, pipeline)",
             "parse_args(f, *args, **kwargs)",
@@ -256,8 +262,8 @@ PARTS = (
             "remove(job_or_id)",
         ),
         names="DEFAULT_TIMEOUT canceled_job_registry connection count deferred_job_registry failed_job_registry "
-        "finished_job_registry intermediate_queue intermediate_queue_key job_class key name ready_job_registry "
-        "redis_queues_keys scheduled_job_registry serializer started_job_registry",
+        "finished_job_registry intermediate_queue intermediate_queue_key is_async job_class key name "
+        "ready_job_registry redis_queues_keys scheduled_job_registry serializer started_job_registry",
         inside={
             "_fetch_dequeued_job": "queue job_id",  # which it sets on the error that it raises
             "enqueue": "parse_args",
@@ -266,7 +272,7 @@ PARTS = (
         options={"parse_args": ENQUEUE_OPTIONS},
         values={"redis_queue_namespace_prefix": "rq:queue:", "redis_queues_keys": "rq:queues"},
     ),
-    Part("rq.queue:EnqueueData", names="at_front"),
+    Part("rq.queue:EnqueueData", names="_asdict at_front func timeout"),
     Part(
         "rq.executions:Execution",
         called=(
@@ -327,7 +333,8 @@ PARTS = (
     Part("rq.timeouts", names="BaseTimeoutException JobTimeoutException UnixSignalDeathPenalty"),
     Part(
         "rq.exceptions",
-        names="AbandonedJobError DequeueTimeout DeserializationError InvalidJobOperation NoSuchJobError StopRequested",
+        names="AbandonedJobError DequeueTimeout DeserializationError DuplicateJobError InvalidJobOperation "
+        "NoSuchJobError StopRequested",
     ),
     Part("rq.command", called=("send_stop_job_command(connection, job_id)",)),
     Part("rq.connections", called=("parse_connection(connection)",)),

@@ -40,6 +40,7 @@ class RefusingProxy:
     Attributes:
         refuse: says with which line a command is refused, if it is; None: nothing is.
         refused: how many commands were.
+        lose: says of which commands the reply is lost: the server has done them, then both connections end.
     """
 
     def __init__(self, url: str) -> None:
@@ -48,6 +49,7 @@ class RefusingProxy:
         self.url = f"redis://127.0.0.1:{self._listener.getsockname()[1]}"
         self.refuse: Refuse | None = None
         self.refused = 0
+        self.lose: Callable[[Command], bool] | None = None
         self._open: set[socket.socket] = set()
         threading.Thread(target=self._accept, daemon=True).start()
 
@@ -111,7 +113,10 @@ class RefusingProxy:
                     threading.Thread(target=_copy, args=(answered, client), daemon=True).start()
                     _copy(asked, server)
                     return
-                client.sendall(_read_reply(answered))
+                reply = _read_reply(answered)
+                if self.lose is not None and self.lose(command):
+                    return
+                client.sendall(reply)
             within = name == b"MULTI" or (within and name not in (b"EXEC", b"DISCARD"))
             aborted = aborted and within
 

@@ -65,7 +65,7 @@ def use(
     _used = replace(_used, **{name: value for name, value in named.items() if value is not None})
 
 
-def queue(name: str, connection: Any = None, serializer: Any = None) -> Queue:
+def by_name(name: str, connection: Any = None, serializer: Any = None) -> Queue:
     """The queue of that name by the defaults, or by what the call names. Raises `ConfigError`, `RedisUnavailable`."""
     from rqmem.rq_names import Queue, get_current_job
 
@@ -79,6 +79,24 @@ def queue(name: str, connection: Any = None, serializer: Any = None) -> Queue:
         connection = default_connection()
     queue_class = used.queue_class or Queue
     return queue_class(name, connection=connection, serializer=serializer, job_class=used.job_class)
+
+
+def resolved_queue(queue: Any, who: str, connection: Any, serializer: Any) -> Queue:
+    """A `rq.Queue` as it is, or the one of that name, as `by_name` makes it. ``who``: for the error's text."""
+    from rqmem.rq_names import Queue
+
+    if isinstance(queue, Queue):
+        return queue
+    if not isinstance(queue, str) or not queue.strip():
+        raise ConfigError(
+            f"{who}: {queue!r} is not a queue; the first positional argument of enqueue is "
+            f"the queue's name, arguments of handle are best given by name"
+        )
+    if connection is not None:
+        from rqmem.connection.connect import in_bytes
+
+        connection = in_bytes(connection)
+    return by_name(queue, connection, serializer)
 
 
 def default_connection() -> Redis:

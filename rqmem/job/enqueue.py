@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -15,6 +15,7 @@ from rqmem.errors import ConfigError, SourceError
 from rqmem.rq_seams import ENQUEUE_OPTIONS
 
 if TYPE_CHECKING:
+    from rqmem.job.call_batches import Call
     from rqmem.rq_names import Job, Queue, Retry
 
 _ENQUEUE_OPTIONS = ENQUEUE_OPTIONS | {"connection", "serializer"}
@@ -83,6 +84,40 @@ class Enqueueable:
         return target.enqueue_at(when, f"{cls.path()}.run", **options)
 
     @classmethod
+    def enqueue_many(
+        cls,
+        calls: Iterable[Any],
+        /,
+        queue: str | Queue | None = None,
+        *,
+        at: datetime | timedelta | None = None,
+        connection: Any = None,
+        serializer: Any = None,
+        **common: Any,
+    ) -> int:
+        """Enqueue many jobs of this class in few round trips; returns how many were enqueued.
+
+        Args:
+            calls: the arguments of each: a mapping, with RQ's options among them as for `enqueue`, or a tuple of
+                positional ones.
+
+        All else, also the errors, as `rqmem.enqueue_many` has it.
+        """
+        from rqmem.job.call_batches import enqueue_calls
+
+        cls.check_path()
+        target = cls._queue(queue, connection, serializer)
+        return enqueue_calls(target, calls, lambda arguments: cls._call_of(arguments, common), at)
+
+    @classmethod
+    def _call_of(cls, arguments: Any, common: Mapping[str, Any]) -> Call:
+        """Of one element of ``enqueue_many``'s. The class's path must have been checked. Raises `ConfigError`."""
+        from rqmem.job.call_batches import Call, arguments_of_call
+
+        args, kwargs = arguments_of_call(arguments, common)
+        return Call(f"{cls.path()}.run", cls._call_options(args, kwargs))
+
+    @classmethod
     def _prepare(
         cls, queue: str | Queue | None, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[Queue, dict[str, Any]]:
@@ -94,11 +129,13 @@ class Enqueueable:
     @classmethod
     def _call(cls, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
         """A call of this class's job as RQ's enqueue methods take it. Raises `ConfigError`."""
-        options = {name: value for name, value in kwargs.items() if name in _ENQUEUE_OPTIONS}
-        arguments = {name: value for name, value in kwargs.items() if name not in _ENQUEUE_OPTIONS}
-        if "args" in options or "kwargs" in options:  # RQ's explicit form
-            args, arguments = tuple(options.pop("args", ())), dict(options.pop("kwargs", {}))
         cls.check_path()
+        return cls._call_options(args, kwargs)
+
+    @classmethod
+    def _call_options(cls, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+        """As `_call`, for a class whose path was checked."""
+        args, arguments, options = split(args, kwargs)
         cls.check_arguments(args, arguments)
         declared = {name: getattr(cls, name) for name in ("job_timeout", "retry", "result_ttl")}
         options = {**{name: value for name, value in declared.items() if value is not None}, **options}
@@ -110,22 +147,9 @@ class Enqueueable:
 
     @classmethod
     def _queue(cls, queue: str | Queue | None, connection: Any, serializer: Any) -> Queue:
-        from rqmem.job import defaults
-        from rqmem.rq_names import Queue
+        from rqmem.job.defaults import resolved_queue
 
-        if isinstance(queue, Queue):
-            return queue
-        name = cls.queue if queue is None else queue
-        if not isinstance(name, str) or not name.strip():
-            raise ConfigError(
-                f"{cls.__qualname__}: {name!r} is not a queue; the first positional argument of enqueue is "
-                f"the queue's name, arguments of handle are best given by name"
-            )
-        if connection is not None:
-            from rqmem.connection.connect import in_bytes
-
-            connection = in_bytes(connection)
-        return defaults.queue(name, connection, serializer)
+        return resolved_queue(cls.queue if queue is None else queue, cls.__qualname__, connection, serializer)
 
     @classmethod
     def check_path(cls) -> None:
@@ -151,7 +175,7 @@ class Enqueueable:
     def check_arguments(cls, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Raise `ConfigError` where ``handle`` does not take these."""
         try:
-            inspect.signature(cls.handle).bind(None, *args, **kwargs)
+            _signature(cls.handle).bind(None, *args, **kwargs)
         except TypeError as error:
             raise ConfigError(f"{cls.__qualname__}.handle: {error}") from None
 
@@ -161,6 +185,15 @@ class Enqueueable:
         shown = [_shortened(value) for value in args]
         shown += [f"{name}={_shortened(value)}" for name, value in kwargs.items()]
         return f"{cls.path()}({', '.join(shown)})"
+
+
+def split(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any], dict[str, Any]]:
+    """What ``enqueue`` was given: arguments of the call, positional and by name, and options."""
+    options = {name: value for name, value in kwargs.items() if name in _ENQUEUE_OPTIONS}
+    arguments = {name: value for name, value in kwargs.items() if name not in _ENQUEUE_OPTIONS}
+    if "args" in options or "kwargs" in options:  # RQ's explicit form
+        args, arguments = tuple(options.pop("args", None) or ()), dict(options.pop("kwargs", None) or {})
+    return args, arguments, options
 
 
 def is_at_front(job: Job) -> bool:
@@ -188,6 +221,11 @@ def accept_job_classes() -> None:
         return parse_args(queue_class, f, *args, **kwargs)
 
     Queue.parse_args = classmethod(parse)  # type: ignore[method-assign, assignment]
+
+
+@functools.lru_cache(maxsize=256)
+def _signature(handle: Callable[..., Any]) -> inspect.Signature:
+    return inspect.signature(handle)
 
 
 def _shortened(value: Any, room: int = 75) -> str:

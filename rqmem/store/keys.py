@@ -84,6 +84,7 @@ DELAYED = _key("delayed", "zset", "job id -> when its resume is due, epoch secon
 SPLITS = _key("splits", "set", "ids of jobs that make children or wait for them", False)()
 MENDING = _key("mending", "string", "some worker looks for children whose end was not counted", 60)()
 PROBE = _key("probe", "string", "nothing: written to find out whether Redis takes writes to our keys", 1)()
+enqueued = _key("enqueued:{call}", "string", "how many batches one call of ``enqueue_many`` has written", 600)
 alive = _key("alive:{worker}", "string", "what a worker last said of itself (`Live`); gone when it is dead", True)
 parent_told = _key("parenttold:{job_id}", "string", "RQ's meta of that job has just been brought up to date", 1)
 

@@ -26,6 +26,7 @@ from rqmem.rq_names import (
     FailedJobRegistry,
     Group,
     Job,
+    JobStatus,
     Queue,
     now,
     utcformat,
@@ -34,6 +35,7 @@ from rqmem.store import keys
 from rqmem.store.execution_records import GATHER, Pending, Split
 from rqmem.store.executions import expire_run, keys_of_an_end
 from rqmem.store.keys import KEEP_SECONDS, WAITING_SECONDS
+from rqmem.store.new_jobs import Maker, NewJob, fill, new_job, options_of
 from rqmem.store.scripts import script
 from rqmem.values import dataclass
 
@@ -107,6 +109,8 @@ def add_children(
     Raises `RunTakenOver`. If the run is taken over before the commit, the transaction fails and checks again.
     """
 
+    maker = Maker(queue, JobStatus.QUEUED)
+
     def enqueue(pipeline: Pipeline) -> None:
         there = cast("list[bytes | None]", pipeline.hmget(keys.children(parent_id), [str(each) for each in children]))
         new = [(number, data) for (number, data), known in zip(children.items(), there, strict=True) if known is None]
@@ -118,7 +122,7 @@ def add_children(
                 pipeline.zrem(registry(queue.name, connection=queue.connection).key, *ids)
             if new[0][1].at_front:  # the last that is put there is the first to run
                 new.reverse()
-            queue.enqueue_many([data for _, data in new], pipeline=pipeline, group_id=parent_id)
+            fill(pipeline, queue, [(_new_child(maker, data, parent_id), False) for _, data in new])
             pipeline.sadd(Group.get_key(parent_id), *ids)
             pipeline.sadd(Group.REDIS_GROUP_KEY, parent_id)
             pipeline.hset(keys.children(parent_id), mapping={str(number): WAITING for number, _ in new})
@@ -126,6 +130,12 @@ def add_children(
             pipeline.hset(keys.run(parent_id), "split_last", json.dumps(last))
 
     _while_owned(execution, parent_id, "it makes no more children", enqueue)
+
+
+def _new_child(maker: Maker, data: EnqueueData, parent_id: str) -> NewJob:
+    function, options = options_of(data)
+    at_front = options.pop("at_front")
+    return new_job(maker.job(function, {**options, "group_id": parent_id}), at_front)
 
 
 def defer(job: Job, queue: Queue, execution: Execution, pending: Pending) -> bool:

@@ -157,6 +157,16 @@ def test_the_job_in_chunks_runs(
         assert Job.fetch(job_id, connection=connection).return_value() == 1000
 
 
+def test_many_jobs_are_enqueued(connection: Redis, redis_url: str, tmp_path: Path) -> None:
+    (tmp_path / "invoices.py").write_text(files(ROOT / "README.md")["invoices.py"])
+    (tmp_path / "reports.py").write_text("def monthly(megabytes): ...")
+    examples = blocks(DOCS / "enqueue-many.md", "python")
+    environ = {"RQMEM_REDIS_URL": redis_url, "PYTHONPATH": f"{tmp_path}:{ROOT}", "PATH": ""}
+    subprocess.run([sys.executable, "-c", "".join(examples)], env=environ, cwd=tmp_path, check=True)
+    assert Queue("invoices", connection=connection).count == 12
+    assert Queue("reports", connection=connection).count == 10_000
+
+
 @pytest.mark.parametrize("page", [ROOT / "README.md", DOCS / "splits.md"], ids=page_id)
 def test_the_job_that_splits_runs(
     connection: Redis, redis_url: str, tmp_path: Path, start_worker: StartWorker, page: Path

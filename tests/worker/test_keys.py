@@ -7,6 +7,7 @@ import time
 
 from redis import Redis
 
+import rqmem
 from rqmem.rq_names import Queue
 from rqmem.store import actions, executions, keys, lease, pausing
 from rqmem.store.execution_records import Owner
@@ -75,6 +76,7 @@ def test_every_key_has_its_type_and_time_to_live(connection: Redis, start_worker
         executions.expire_run(pipeline, "two")
         pipeline.execute()
     take_a_job(connection)
+    rqmem.enqueue_many("jobs", [("time.monotonic", ())], connection=connection)
     actions.note(connection, actions.Action("pause", "ada", "command line", queue="jobs"))
     found |= checked(connection)
     assert {each.template for each in keys.TABLE} - found <= SHORT_LIVED
@@ -94,5 +96,7 @@ def test_a_run_is_forgotten_whole(connection: Redis) -> None:
 
 def test_no_key_that_running_jobs_need_is_of_the_journal() -> None:
     for each in keys.TABLE:
-        in_journal = any(fnmatch.fnmatchcase(each(*"abc"), pattern) for pattern in keys.JOURNAL_PATTERNS)
+        in_journal = any(
+            fnmatch.fnmatchcase(each(*"abc"[: each.template.count("{")]), pattern) for pattern in keys.JOURNAL_PATTERNS
+        )
         assert in_journal == ("journal" in each.forgotten), each
