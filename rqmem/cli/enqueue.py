@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from rqmem.cli.call import Target, arguments, resolve
-from rqmem.cli.options import code_path, parsed, serializer, serializer_option
+from rqmem.cli.options import code_path, parsed, serializer_option
 from rqmem.cli.terminal import redis_options, show
 from rqmem.cli.waiting import ENDED, until_ended
+from rqmem.config.named_code import serializer
 from rqmem.config.parsers import seconds_or_no_limit, whole_seconds
 from rqmem.connection.connect import connect
 from rqmem.errors import ConfigError, RqmemError
@@ -145,7 +146,7 @@ def _due(seconds: int | None, at: str | None) -> datetime | None:
 
 def _check_serializer(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     """Whether it is there and takes these arguments. Raises `ConfigError`."""
-    found = serializer(name)
+    found = serializer(name, "--serializer")
     try:
         found.dumps((args, kwargs))
     except Exception as error:  # noqa: BLE001  serializers raise many kinds

@@ -11,7 +11,6 @@ import click
 from rqmem.config.parsers import OneOf, Parser
 from rqmem.config.settings import SETTINGS, Config, Setting, default
 from rqmem.errors import ConfigError
-from rqmem.rq_names import resolve_serializer
 
 Decorator = Callable[[Any], Any]
 
@@ -38,16 +37,6 @@ code_path = click.option(
 serializer_option = click.option(
     "--serializer", "-S", default="pickle", show_default=True, help="pickle, json, or a path."
 )
-
-
-def serializer(name: str) -> Any:
-    """The serializer that ``--serializer`` names. Raises `ConfigError`."""
-    try:
-        return resolve_serializer(name)
-    except (ValueError, ImportError, AttributeError, NotImplementedError) as error:
-        raise ConfigError(
-            f"--serializer {name!r} cannot be used: {error}; give pickle, json or a dotted path"
-        ) from None
 
 
 def setting_options(*groups: str) -> Decorator:

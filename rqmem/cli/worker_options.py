@@ -21,12 +21,12 @@ from rqmem.cli.options import (
     given_settings,
     grouped,
     parsed,
-    serializer,
     serializer_option,
     setting_options,
 )
 from rqmem.cli.terminal import redis_options, show
 from rqmem.config.load import load
+from rqmem.config.named_code import imported, serializer
 from rqmem.config.parsers import positive_int, seconds_or_no_limit, whole_seconds
 from rqmem.connection.connect import MODULE_VARIABLE, connect, read_module
 from rqmem.errors import ConfigError, RqmemError, UntrustedFile
@@ -41,7 +41,6 @@ from rqmem.rq_names import (
     DEFAULT_WORKER_TTL,
     Job,
     Queue,
-    import_attribute,
     is_suspended,
 )
 from rqmem.worker.memory_worker import MemoryWorker
@@ -201,6 +200,9 @@ def prepared(names: Iterable[str], options: Mapping[str, Any]) -> Prepared:
     module = os.environ.get(MODULE_VARIABLE, "").strip()
     of_rq = read_module(module) if module else {}
     queues = _queue_names([*names] or list(of_rq.get("QUEUES", ())))
+    name = options["name"] or of_rq.get("NAME")
+    for text in (*queues, name or ""):
+        text.encode()  # `rqmem.cli` says what is wrong with one that is not UTF-8
     config = load(os.environ, given_settings(options)).config
     level = _log_level(options)
     log.configure(
@@ -212,12 +214,12 @@ def prepared(names: Iterable[str], options: Mapping[str, Any]) -> Prepared:
     )
     if of_rq.get("DICT_CONFIG"):
         log.configure_by(of_rq["DICT_CONFIG"], f"DICT_CONFIG of -c {module}")
-    handlers = [_imported(path, "--exception-handler") for path in options["exception_handler"]]
+    handlers = [imported(path, "--exception-handler") for path in options["exception_handler"]]
     connection_class = _class(options["connection_class"], "--connection-class", Redis)
     connection = partial(connect, options["url"], connection_class=connection_class)
     read = Prepared(
         queues,
-        options["name"] or of_rq.get("NAME"),
+        name,
         _class(options["worker_class"], "--worker-class", MemoryWorker),
         partial(connection, announce=lambda line: None),
         {
@@ -231,7 +233,7 @@ def prepared(names: Iterable[str], options: Mapping[str, Any]) -> Prepared:
             "exception_handlers": handlers or None,
             "disable_default_exception_handler": options["disable_default_exception_handler"],
             "log_job_description": not options["disable_job_desc_logging"],
-            "serializer": serializer(options["serializer"]),
+            "serializer": serializer(options["serializer"], "--serializer"),
         },
         {
             "burst": options["burst"],
@@ -268,15 +270,8 @@ def _queue_names(names: list[str]) -> list[str]:
     return names or ["default"]
 
 
-def _imported(path: str, option: str) -> Any:
-    try:
-        return import_attribute(path)
-    except (ValueError, ImportError, AttributeError) as error:
-        raise ConfigError(f"{option} {path!r} cannot be imported: {error}") from None
-
-
 def _class(path: str, option: str, base: type) -> Any:
-    found = _imported(path, option)
+    found = imported(path, option)
     if not (isinstance(found, type) and issubclass(found, base)):
         raise ConfigError(f"{option} {path!r} is no subclass of {base.__module__.partition('.')[0]}.{base.__name__}")
     return found

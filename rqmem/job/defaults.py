@@ -150,25 +150,15 @@ def _checked_connection(connection: Any) -> Any:
 
 
 def _checked_class(name: str, given: Any, base: type) -> Any:
-    from rqmem.rq_names import import_attribute
+    from rqmem.config.named_code import imported
 
-    found = given
-    if isinstance(given, str):
-        try:
-            found = import_attribute(given)
-        except (ValueError, ImportError, AttributeError) as error:
-            raise ConfigError(f"rqmem.use({name}={given!r}) cannot be imported: {error}") from None
+    found = imported(given, f"rqmem.use: {name}") if isinstance(given, str) else given
     if found is not None and not (isinstance(found, type) and issubclass(found, base)):
         raise ConfigError(f"rqmem.use({name}={given!r}) is no subclass of RQ's {base.__name__}")
     return found
 
 
 def _checked_serializer(given: Any) -> Any:
-    from rqmem.rq_names import resolve_serializer
+    from rqmem.config import named_code
 
-    if given is None:
-        return None
-    try:
-        return resolve_serializer(given)
-    except (ValueError, ImportError, AttributeError, NotImplementedError) as error:
-        raise ConfigError(f"rqmem.use(serializer={given!r}) cannot be used: {error}") from None
+    return None if given is None else named_code.serializer(given, "rqmem.use: serializer")

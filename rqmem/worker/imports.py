@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import sys
 from typing import TYPE_CHECKING
 
+from rqmem.config.named_code import why_not_importable
 from rqmem.errors import JobNotImportable
 from rqmem.measure import procfs
 from rqmem.rq_names import BaseTimeoutException
@@ -26,7 +26,7 @@ def check_importable(job: Job) -> int:
     except BaseTimeoutException:
         raise  # the job's time limit, not the import
     except Exception as error:  # noqa: BLE001
-        reason = _why_not_importable(path) or str(error)
+        reason = why_not_importable(path) or str(error)
         raise JobNotImportable(
             f"job path {path!r} cannot be imported here: {reason}; start the worker in the directory of "
             f"the code (now {os.getcwd()}) or give --path"  # noqa: PTH109
@@ -35,19 +35,3 @@ def check_importable(job: Job) -> int:
         return 0
     preload_jobs()  # its module may be the first that has jobs of rqmem
     return max(0, procfs.own_held_bytes() - held_bytes)
-
-
-def _why_not_importable(path: str) -> str:
-    """The import error behind a path, which RQ's own message does not tell."""
-    parts = path.split(".")
-    for end in range(1, len(parts)):
-        module = ".".join(parts[:end])
-        try:
-            importlib.import_module(module)
-        except ModuleNotFoundError as error:
-            if error.name != module or end == 1:
-                return str(error)
-            break
-        except Exception as error:  # noqa: BLE001
-            return f"importing {module} failed: {type(error).__name__}: {error}"
-    return ""
