@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import textwrap
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -35,7 +37,9 @@ _OPTIONS: griffe.GoogleOptions = {"returns_multiple_items": False, "returns_name
 def page() -> str:
     """A section for each module."""
     package = griffe.load("rqmem", search_paths=[ROOT], docstring_parser="google", docstring_options=_OPTIONS)
-    return "\n\n".join(_module(package, path) for path in PUBLIC)
+    text = "\n\n".join(_module(package, path) for path in PUBLIC)
+    ruff = [sys.executable, "-m", "ruff", "format", "--preview", "--stdin-filename=python.md", "-"]
+    return subprocess.run(ruff, cwd=ROOT, input=text, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def names(module: Any, path: str) -> list[str]:
@@ -138,26 +142,7 @@ def _function(found: Any) -> Iterator[str]:
 
 
 def _signature(found: Any) -> str:
-    """On one line, or with a line for each parameter."""
-    text = f"def {found.signature(name=found.name)}: ..."
-    if len(text) <= 100:
-        return text
-    head, _, rest = text.partition("(")
-    inside, _, tail = rest.rpartition(")")
-    return f"{head}(\n    " + ",\n    ".join(_split(inside)) + f",\n){tail}"
-
-
-def _split(parameters: str) -> list[str]:
-    """At the commas that are in no brackets and no quotes."""
-    parts, depth, quoted = [""], 0, False
-    for sign in parameters:
-        quoted ^= sign == "'"
-        depth += (sign in "([{") - (sign in ")]}")
-        if sign == "," and not depth and not quoted:
-            parts.append("")
-        else:
-            parts[-1] += sign
-    return [part.strip() for part in parts]
+    return f"def {found.signature(name=found.name)}: ..."
 
 
 def _documents_attributes(found: Any) -> bool:
