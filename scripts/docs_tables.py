@@ -17,7 +17,7 @@ from rqmem.errors import ConfigError
 from rqmem.job.declared import Declared, find
 from rqmem.units import show_mb
 from scripts.harness import one_line_errors
-from scripts.reference import commands, documents, events, metrics, python_api, redis_keys
+from scripts.reference import commands, documents, events, log_lines, metrics, python_api, redis_keys
 from scripts.reference.markdown import table
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -56,6 +56,7 @@ TABLES: dict[str, tuple[Path, Callable[[], str]]] = {
     "python": (DOCS / "reference" / "python.md", python_api.page),
     "documents": (DOCS / "reference" / "json.md", documents.page),
     "events": (DOCS / "reference" / "events.md", events.page),
+    "log lines": (DOCS / "troubleshooting.md", log_lines.page),
     "keys": (DOCS / "reference" / "redis-keys.md", redis_keys.page),
 }
 """Name of a table or page -> where it is, and what makes it."""

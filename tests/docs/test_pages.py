@@ -205,3 +205,14 @@ def test_the_job_that_escalates_runs(
     assert job.return_value() == function.return_value() == 180 * 2**20, log
     [line] = [each for each in blocks(page, "") if "goes on" in each]
     assert line.partition(") ")[2].strip() in log
+
+
+def test_each_of_twenty_questions_is_answered_within_two_clicks() -> None:
+    """One from README to the questions, one to a page or section that is about it."""
+    questions = DOCS / "README.md"
+    assert "(docs/README.md)" in (ROOT / "README.md").read_text()
+    asked = re.findall(r"^(\d+)\. \*\*(.+?)\*\*(.*)$", questions.read_text(), re.MULTILINE)
+    assert [int(number) for number, *_ in asked] == list(range(1, len(asked) + 1)) and len(asked) >= 20
+    for _, question, answer in asked:
+        links = re.findall(r"\]\(([^)#]+)", answer)
+        assert links and all((questions.parent / link).exists() for link in links), question
