@@ -49,6 +49,7 @@ from rq.registry import (
 )
 from rq.results import Result
 from rq.scheduler import RQScheduler
+from rq.scripts import release_lock
 from rq.serializers import resolve_serializer
 from rq.suspension import WORKERS_SUSPENDED, is_suspended
 from rq.timeouts import BaseTimeoutException, JobTimeoutException, UnixSignalDeathPenalty

@@ -115,6 +115,8 @@ PARTS = (
             "procline(message)",
             "queue_names()",
             "reorder_queues(*, reference_queue)",
+            "request_force_stop(signum, frame)",
+            "request_stop(signum, frame)",
             "wait_for_horse()",
         ),
         names="_dequeue_strategy _horse_pid _is_horse _ordered_queues _shutdown_requested_date _state "
@@ -160,18 +162,20 @@ PARTS = (
         called=("get_keys(queue, connection)", "register(worker, pipeline)"),
         values={"WORKERS_BY_QUEUE_KEY": "rq:workers:%s"},
     ),
+    Part("rq.scripts", called=("release_lock(connection, lock_key, owner_token)",)),
     Part(
         "rq.scheduler:RQScheduler",
         overridden=(
+            "__init__(queues, connection, interval=, logging_level=, date_format=, log_format=, serializer=, name=)",
             "work() <- rq.scheduler:run",
             "acquire_locks(auto_start=) <- work",
             "register_birth() <- work",
             "heartbeat() <- work",
             "enqueue_scheduled_jobs() <- work",
             "stop() <- work",
+            "to_dict() <- save",
         ),
         called=(
-            "__init__(queues, *, connection, logging_level, date_format, log_format, serializer)",
             "_install_signal_handlers()",
             "get_locking_key(name)",
             "register_death()",
@@ -179,7 +183,7 @@ PARTS = (
             "save()",
             "start()",
         ),
-        names="_process _stop_requested connection key",
+        names="_process _queue_names _stop_requested connection key name",
         inside={"to_dict": "name"},
     ),
     Part(

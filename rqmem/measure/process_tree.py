@@ -14,7 +14,7 @@ import time
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
-from rqmem.measure.procfs import KeptFile, find_children, read_children, read_start_time, read_state
+from rqmem.measure.procfs import KeptFile, find_children, host_identity, read_children, read_start_time, read_state
 
 _UNSETTLED_SECONDS, _WALK_SECONDS = 0.01, 0.05
 _LOOKS_FOR_A_STOP = 15
@@ -234,3 +234,12 @@ def is_gone(pid: int, start_time: int) -> bool:
         pass
     found = read_start_time(pid)
     return found is not None and (found != start_time or is_zombie(pid))
+
+
+def has_ended(identity: str) -> bool | None:
+    """Whether the process of that `procfs.process_identity` has ended; None: it is not of this machine and boot."""
+    host, _, process = identity.rpartition(f"{host_identity()}:")
+    pid, _, start_time = process.partition(":")
+    if host or not (pid.isdecimal() and start_time.isdecimal()) or process == identity:
+        return None
+    return is_gone(int(pid), int(start_time))

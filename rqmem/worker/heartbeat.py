@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from redis.exceptions import RedisError
 
 from rqmem import child_ids, words
-from rqmem.rq_names import WORKERS_BY_QUEUE_KEY, Worker, register_worker
+from rqmem.rq_names import WORKERS_BY_QUEUE_KEY, StopRequested, Worker, register_worker
 from rqmem.store import executions, parent_meta
 from rqmem.store.retrying import (
     State,
@@ -216,6 +216,8 @@ class Heart:
         for step in steps:
             try:
                 step()
+            except StopRequested:  # of a signal handler, in the main thread
+                raise
             except Exception as error:
                 if (state := unavailable(error)) is not None:
                     note(error)

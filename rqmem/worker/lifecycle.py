@@ -7,12 +7,14 @@ and `exec` begins the same program anew, under the same name and pid.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import logging
 import os
 import signal
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import TYPE_CHECKING
 
@@ -42,6 +44,7 @@ from rqmem.worker.worker_setup import Setup
 if TYPE_CHECKING:
     from rqmem.rq_names import Worker
 
+_STOPS = (signal.SIGINT, signal.SIGTERM)
 _NOT_CALLED_WARM = ("main_work_horse", "fork_work_horse", "monitor_work_horse", "wait_for_horse")
 _log = logging.getLogger("rqmem.worker")
 
@@ -90,6 +93,7 @@ class Lifecycle:
         self._jobs_done = 0
         self._full = False
         self._snapshots: Snapshots | None = None
+        self._stop_raises = False
 
     # Start
 
@@ -97,14 +101,19 @@ class Lifecycle:
         """Begin everything, after a look whether any job could run at all; then RQ's ``bootstrap``, then the heart.
 
         It takes a while: a request to stop is heard from here on. RQ installs its own handlers after it.
+
+        Raises:
+            StopRequested: the worker was told to stop meanwhile.
         """
         self.has_name = False
-        before = {number: signal.signal(number, self._stop_early) for number in (signal.SIGINT, signal.SIGTERM)}
+        before = {number: signal.signal(number, self._stop_early) for number in _STOPS}
         try:
             setup_loghandlers(*log_options)  # as RQ's does, before there is anything to tell
             self._prepare()
-            bootstrap()
+            with self._stops_at_once():
+                bootstrap()
             self._begin_beating()
+            self._outage.unless_stopped(lambda: None)
         except StopRequested:
             raise
         except BaseException:
@@ -115,7 +124,22 @@ class Lifecycle:
 
     def _stop_early(self, number: int, frame: FrameType | None) -> None:
         self._worker._shutdown_requested_date = now()  # for the loop, should somebody swallow the exception
-        raise StopRequested
+        if self._stop_raises:
+            raise StopRequested
+
+    @contextlib.contextmanager
+    def _stops_at_once(self) -> Iterator[None]:
+        """In here, where it may take long, a request to stop raises. Elsewhere that would leave a thing half begun.
+
+        Raises:
+            StopRequested: the worker has been told to stop.
+        """
+        self._outage.unless_stopped(lambda: None)
+        self._stop_raises = True
+        try:
+            yield
+        finally:
+            self._stop_raises = False
 
     def _prepare(self) -> None:
         pool, config = self._pool, self._setup.config
@@ -123,7 +147,8 @@ class Lifecycle:
         events.subscribe(log.write_event)
         check_platform()
         self.runs_warm = config.isolation == "warm" and not self._has_own_ways()
-        check_may_write(self._worker.connection)
+        with self._stops_at_once():
+            check_may_write(self._worker.connection)
         self._captures.begin()
         self._snapshots = Snapshots(self._worker, self._heart, pool)
         self._snapshots.start()
@@ -133,11 +158,12 @@ class Lifecycle:
         self._was_subreaper = linux.become_subreaper()
         trim.warm_up()
         scripts.read_all()
-        preload(config.preload, config.preload_openmp)
-        hook_runner.load(config.plugins)
-        if config.integrations:
-            integrations.load_imported()
-        preload_jobs()
+        with self._stops_at_once():
+            preload(config.preload, config.preload_openmp)
+            hook_runner.load(config.plugins)
+            if config.integrations:
+                integrations.load_imported()
+            preload_jobs()
         if signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN:  # set by a module, or by who started us
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # else the kernel reaps our horses
         self._helpers.start_listening()
@@ -146,7 +172,8 @@ class Lifecycle:
         self._check_limits(to_mb(idle_bytes))
         pool.kernel = kernel_layer(config.cgroup, to_bytes(config.reserve_mb), idle_bytes)
         pool.calibrate(idle_bytes, fastest_growth)
-        self._helpers.wait_until_ready()
+        with self._stops_at_once():
+            self._helpers.wait_until_ready()
 
     def _begin_beating(self) -> None:
         setup, kernel = self._setup, self._pool.kernel
@@ -245,6 +272,27 @@ class Lifecycle:
 
     # End
 
+    @contextlib.contextmanager
+    def leaving(self) -> Iterator[None]:
+        """In here a first request to stop changes nothing: this is the end. A second one ends the worker at once."""
+        handlers = {number: signal.getsignal(number) for number in _STOPS}
+        firsts = [number for number in _STOPS if handlers[number] in (self._stop_early, self._worker.request_stop)]
+        if threading.current_thread() is not threading.main_thread():
+            firsts = []
+        for number in firsts:
+            signal.signal(number, self._stop_while_leaving)
+        try:
+            yield
+        finally:
+            for number in firsts:
+                if signal.getsignal(number) == self._stop_while_leaving:
+                    signal.signal(number, handlers[number])
+
+    def _stop_while_leaving(self, number: int, frame: FrameType | None) -> None:
+        self._worker._shutdown_requested_date = now()
+        for each in _STOPS:
+            signal.signal(each, self._worker.request_force_stop)
+
     def leave(self) -> None:
         """End what `start` has begun, as far as it came; once."""
         snapshots, self._snapshots = self._snapshots, None
@@ -275,7 +323,7 @@ class Lifecycle:
         if self._setup.config.on_worker_limit == "exit":
             raise SystemExit(EXIT_CODE)
         done = self._jobs_done + (self._before.jobs if self._before is not None else 0)
-        for number in (signal.SIGTERM, signal.SIGINT):  # what stops us now stops us at once: nothing is running
+        for number in _STOPS:  # what stops us now stops us at once: nothing is running
             signal.signal(number, signal.SIG_DFL)
         if callable(signal.getsignal(signal.SIGHUP)):  # the log file's: not deadly until the next life has its own
             signal.signal(signal.SIGHUP, signal.SIG_IGN)

@@ -201,12 +201,17 @@ class MemoryWorker(Worker):
 
         A Redis that is away is no reason to fail on leaving.
         """
-        if not self.is_horse:
-            self._life.leave()
-        try:
+        if self.is_horse:
             super().teardown()
-        except RedisError as error:
-            _log.warning("worker %s: could not sign off: %s", self.name, described(error))
+            return
+        with self._life.leaving():
+            try:
+                self._life.leave()
+            finally:
+                try:
+                    super().teardown()
+                except RedisError as error:
+                    _log.warning("worker %s: could not sign off: %s", self.name, described(error))
 
     # Between jobs
 

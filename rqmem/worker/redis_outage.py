@@ -26,7 +26,7 @@ from rqmem.store import pausing
 from rqmem.store.executions import give_back
 from rqmem.store.retrying import Wait, described, note, unavailable, until_redis_answers
 from rqmem.worker.heartbeat import Heart
-from rqmem.worker.scheduler import PatientScheduler
+from rqmem.worker.scheduler import PatientScheduler, new_name
 from rqmem.worker.take import Suspended, Taker
 
 if TYPE_CHECKING:
@@ -263,6 +263,8 @@ class RedisOutage:
             date_format=date_format,
             log_format=log_format,
             serializer=worker.serializer,
+            name=new_name(),
+            told_to_stop=lambda: worker._shutdown_requested_date is not None,
         )
         scheduler.worker_pid = os.getpid()
         self._scheduler_at = None if burst else time.monotonic()

@@ -1,6 +1,10 @@
 """RQ's scheduler, which moves jobs that are due, and goes on when Redis was away or refused.
 
 RQ's process ends on the first error of Redis, with a traceback, and its worker starts it again within ten minutes.
+
+RQ's worker takes the scheduler's lock before it forks the scheduler. If it is killed between the two, or both are, the
+lock lasts for a minute, in which nobody moves what is due. Here the lock's value, the scheduler's name, tells the
+worker's process, so the next scheduler on this machine releases the lock of a dead one.
 """
 
 from __future__ import annotations
@@ -9,24 +13,40 @@ import logging
 import os
 import signal
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
+from uuid import uuid4
 
 from redis.exceptions import RedisError
 
-from rqmem.measure import linux
-from rqmem.rq_names import RQScheduler
+from rqmem.measure import linux, process_tree, procfs
+from rqmem.rq_names import RQScheduler, release_lock
+from rqmem.store import keys
 from rqmem.store.retrying import described, reopen_at_failover, until_redis_answers
 
+_NAME_BEGINS = "rqmem:"
 _log = logging.getLogger("rqmem.worker")
+
+
+def new_name() -> str:
+    """A name for a scheduler of this process."""
+    return f"{_NAME_BEGINS}{uuid4().hex}:{procfs.process_identity()}"
 
 
 class PatientScheduler(RQScheduler):
     """A scheduler that waits for its Redis. Each of its steps bears being repeated. It ends with its worker.
 
     RQ's goes on when its worker was killed, and keeps the lock from the scheduler of the next one.
+
+    Args:
+        told_to_stop: whether its worker is; it then waits for Redis no longer.
+        args, kwargs: RQ's.
     """
 
     worker_pid: int
+
+    def __init__(self, *args: Any, told_to_stop: Callable[[], bool] = lambda: False, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._told_to_stop = told_to_stop
 
     def work(self) -> None:
         """RQ's `work`; from here on the process is the scheduler's own."""
@@ -37,8 +57,33 @@ class PatientScheduler(RQScheduler):
         super().work()
 
     def acquire_locks(self, auto_start: bool = False) -> Any:
-        """RQ's `acquire_locks`, once Redis answers."""
-        return self._patiently(lambda: super(PatientScheduler, self).acquire_locks(auto_start), "give its locks")
+        """RQ's `acquire_locks`, once Redis answers; locks of dead schedulers are released first."""
+        return self._patiently(lambda: self._acquire(auto_start), "give its locks")
+
+    def _acquire(self, auto_start: bool) -> Any:
+        for queue in self._queue_names:
+            lock = self.get_locking_key(queue)
+            held = cast("bytes | None", self.connection.get(lock))
+            if held is None or not self._has_died(holder := held.decode(errors="replace")):
+                continue
+            if release_lock(self.connection, lock, holder):
+                _log.warning("scheduler: takes over the lock of queue %s from a scheduler that was killed", queue)
+        return super().acquire_locks(auto_start)
+
+    def _has_died(self, name: str) -> bool:
+        """Whether that scheduler and its worker have ended. One whose worker has ended gives its locks back itself."""
+        if not name.startswith(_NAME_BEGINS):
+            return False
+        worker = name.removeprefix(_NAME_BEGINS).partition(":")[2]
+        if not process_tree.has_ended(worker):
+            return False
+        of_dead = self.key.removesuffix(self.name) + name
+        process = cast("bytes | None", self.connection.hget(of_dead, keys.PROCESS))
+        return process is None or process_tree.has_ended(process.decode()) is True
+
+    def to_dict(self) -> dict[str, Any]:
+        """RQ's `to_dict`, with the scheduler's process."""
+        return {**super().to_dict(), keys.PROCESS: procfs.process_identity()}
 
     def register_birth(self) -> None:
         """RQ's `register_birth`, once Redis answers."""
@@ -66,4 +111,6 @@ class PatientScheduler(RQScheduler):
 
     def _patiently(self, step: Callable[[], Any], what: str) -> Any:
         """None where it was told to stop meanwhile."""
-        return until_redis_answers(lambda: None if self._stop_requested else step(), f"let the scheduler {what}")
+        return until_redis_answers(
+            lambda: None if self._stop_requested or self._told_to_stop() else step(), f"let the scheduler {what}"
+        )

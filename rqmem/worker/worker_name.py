@@ -125,16 +125,11 @@ def _seen(record: _Record) -> Holder:
     if live is not None and process and live.process != process:
         live = None  # of one that had the name before
     return Holder(
-        dead=_is_dead(process) if process else _is_dead_by_rqs_word(record.fields),
+        dead=process_tree.has_ended(process) if process else _is_dead_by_rqs_word(record.fields),
         said_at=live.at if live is not None else None,
         subscribed=None if record.subscribers is None else record.subscribers > 0,
         tells=bool(process) or live is not None,
     )
-
-
-def _is_dead(process: str) -> bool | None:
-    host, pid, start_time = process.rsplit(":", 2)
-    return process_tree.is_gone(int(pid), int(start_time)) if host == procfs.host_identity() else None
 
 
 def _is_dead_by_rqs_word(fields: dict[str, str]) -> bool | None:
