@@ -1,4 +1,4 @@
-"""What people do by the dashboard: retry, cancel, pause, resume; and the record of it. Knows nothing of Flask.
+"""What people do by the dashboard: retry, cancel, delete, pause, resume; and the record of it. Knows nothing of Flask.
 
 Promises: each action leaves an entry in `rqmem.store.actions`, also one that is cut short: what concerns many jobs is
 noted before it begins and when it is done.
@@ -7,7 +7,8 @@ noted before it begins and when it is done.
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Literal
 
 from rqmem.errors import RqmemError
 from rqmem.job import tree
@@ -17,10 +18,16 @@ from rqmem.text import counted
 from rqmem.values import dataclass
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from redis import Redis
+
+    from rqmem.observe.model import State
 
 MOST_AT_ONCE = 2000
 """Jobs that one request retries: some ten seconds."""
+
+_NAMED = 3
 
 
 class CountHasGrown(RqmemError):
@@ -55,6 +62,33 @@ class Actor:
         text = f"job {job_id}: {counted(done.taken_back, 'job')} cancelled, {done.stopped} running told to stop"
         return self._note("cancel", Done(text, done.taken_back + done.stopped), job_id=job_id)
 
+    def to_each(self, what: Literal["retry", "cancel"], job_ids: Sequence[str]) -> Done:
+        """Retry or cancel these jobs, one by one. What cannot be done to one does not keep it from the others."""
+        act, refused, done = self.retry if what == "retry" else self.cancel, [], 0
+        for job_id in job_ids[:MOST_AT_ONCE]:
+            try:
+                act(job_id)
+                done += 1
+            except RqmemError as error:
+                refused.append(str(error))
+        word = "queued again" if what == "retry" else "cancelled"
+        text = f"{done:,} of {counted(len(job_ids), 'job')} {word}"
+        return Done(f"{text}; not the others: {'; '.join(refused[:_NAMED])}" if refused else text, done)
+
+    def delete(self, job_id: str) -> Done:
+        """Have RQ forget a job; one that has not ended is cancelled first. Raises `RqmemError`."""
+        tree.delete(self.connection, job_id)
+        return self._note("delete", Done(f"job {job_id} is deleted"), job_id=job_id)
+
+    def delete_all(self, state: State, queue: str) -> Done:
+        """The same of all jobs of a queue in one state, `MOST_AT_ONCE` at most."""
+        there = count_matching(self.connection, state, Filter(queue))
+        self._note("delete", Done(f"begins: {counted(there, f'{state} job')}", there), queue=queue)
+        deleted = self._to_each(state, Filter(queue), tree.delete)
+        return self._note(
+            "delete", Done(f"{counted(deleted, f'{state} job')} of {there:,} deleted", deleted), queue=queue
+        )
+
     def retry_matching(self, wanted: Filter, expected: int) -> Done:
         """Run the failed jobs that match once more, the newest first, `MOST_AT_ONCE` at most.
 
@@ -68,15 +102,8 @@ class Actor:
             )
         about = {"queue": wanted.queue, "job_type": wanted.job_type, "error": wanted.error}
         self._note("retry by filter", Done(f"begins: {counted(there, 'failed job')} match", there), **about)
-        ids = [
-            job_id for job_id, _ in zip(each_id(self.connection, "failed", wanted), range(MOST_AT_ONCE), strict=False)
-        ]
-        retried = 0
-        for job_id in ids:
-            with suppress(RqmemError):  # somebody else retried it, or RQ has forgotten it
-                tree.retry(self.connection, job_id)
-                retried += 1
-        left = there - len(ids)
+        retried = self._to_each("failed", wanted, tree.retry)
+        left = there - MOST_AT_ONCE
         text = f"{counted(retried, 'failed job')} of {there:,} queued again"
         text += f"; {left:,} are left: retry them too" if left > 0 else ""
         return self._note("retry by filter", Done(text, retried), **about)
@@ -93,6 +120,15 @@ class Actor:
         if not pausing.resume(self.connection, queue):
             return Done(f"queue {queue} is not paused", 0)
         return self._note("resume", Done(f"queue {queue} goes on"), queue=queue)
+
+    def _to_each(self, state: State, wanted: Filter, act: Callable[[Redis, str], Any]) -> int:
+        ids = list(islice(each_id(self.connection, state, wanted), MOST_AT_ONCE))
+        done = 0
+        for job_id in ids:
+            with suppress(RqmemError):  # somebody else did it, or RQ has forgotten the job
+                act(self.connection, job_id)
+                done += 1
+        return done
 
     def _note(self, what: actions.What, done: Done, **about: Any) -> Done:
         action = actions.Action(what, self.who, self.surface, count=done.count, text=done.text, **about)

@@ -5,7 +5,7 @@ Who may act, and the token, is asked in `rqmem.dashboard.security`, before any v
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from flask import Blueprint, abort, current_app, flash, redirect, render_template, request, url_for
 
@@ -14,10 +14,11 @@ from rqmem.dashboard.state import state
 from rqmem.errors import RqmemError
 from rqmem.observe.find import find
 from rqmem.observe.job_lists import Filter, count_matching
+from rqmem.observe.rq_jobs import read_jobs
 from rqmem.text import counted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from flask.typing import ResponseReturnValue
 
@@ -59,13 +60,33 @@ def retry_matching() -> ResponseReturnValue:
         if count > MOST_AT_ONCE:
             text += f" One press retries {MOST_AT_ONCE:,} of them."
         shown = [(name, value) for name, value in vars(wanted).items() if value]
-        hidden = {"queue": wanted.queue, "type": wanted.job_type, "error": wanted.error, "expected": str(count)}
+        hidden = [("queue", wanted.queue), ("type", wanted.job_type), ("error", wanted.error), ("expected", str(count))]
         button = f"Retry {counted(count, 'job')}" if count else ""
         return _ask(f"Retry {counted(count, 'failed job')}?", text, button, back, hidden=hidden, shown=shown)
     try:
         return _done(back, lambda: actor().retry_matching(wanted, expected_of(request.form.get("expected", ""))))
     except CountHasGrown as error:
         abort(409, str(error))
+
+
+@blueprint.route("/jobs/chosen", methods=_METHODS)
+def chosen() -> ResponseReturnValue:
+    """Retry or cancel the jobs that were ticked in the list."""
+    what: Literal["retry", "cancel"] = "cancel" if request.values.get("do") == "cancel" else "retry"
+    ids = list(dict.fromkeys(request.values.getlist("id")))[:MOST_AT_ONCE]
+    back = url_for("pages.jobs", state=request.values.get("state") or None)
+    if request.method == "POST":
+        return _done(back, lambda: actor().to_each(what, ids))
+    jobs, rows = counted(len(ids), "job"), read_jobs(state().connection, ids, errors=False)
+    shown = [(job_id, row.job_type if row else "RQ has forgotten it") for job_id, row in zip(ids, rows, strict=True)]
+    hidden = [("do", what), ("state", request.values.get("state", "")), *(("id", each) for each in ids)]
+    if not ids:
+        return _ask("No job is ticked", "Tick jobs in the list first.", "", back)
+    if what == "retry":
+        text = "Each goes on where it stopped. Of a job that has split, only the children that failed run again."
+        return _ask(f"Retry {jobs}?", text, f"Retry {jobs}", back, hidden=hidden, shown=shown)
+    text = "What waits is taken back, what runs is told to stop; what has ended stays. Their children go with them."
+    return _ask(f"Cancel {jobs}?", text, f"Cancel {jobs}", back, danger=True, hidden=hidden, shown=shown)
 
 
 @blueprint.route("/queues/<path:queue>/pause", methods=_METHODS)
@@ -123,12 +144,12 @@ def _ask(
     back: str,
     *,
     danger: bool = False,
-    hidden: dict[str, str] | None = None,
-    shown: list[tuple[str, str]] | None = None,
+    hidden: Sequence[tuple[str, str]] = (),
+    shown: Sequence[tuple[str, str]] = (),
 ) -> str:
     return render_template(
-        "confirm.html", title=title, text=text, button=button, back=back, danger=danger, hidden=hidden or {},
-        shown=shown or [],
+        "confirm.html", title=title, text=text, button=button, back=back, danger=danger, hidden=hidden,
+        shown=shown,
     )  # fmt: skip
 
 

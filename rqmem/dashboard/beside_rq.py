@@ -3,12 +3,13 @@
 rq-dashboard 0.9 shows texts of jobs as HTML, takes POSTs without a token, requeues by GET, answers 500 for jobs with
 dependencies or unusual results, and reads more rows with each page. Here:
 
-- its pages get a nonce for their scripts, so no other script runs, and its JSON is escaped before it is sent;
+- its pages get a nonce for their scripts, so no other script runs, and its JSON is escaped before it is sent; one
+  script that has a queue's name in it as code gets it as a text;
 - the CSRF token goes into the cookie whose value its script sends back;
-- five views are replaced. They read jobs without deserialising them, and each retry leaves an entry in
-  ``rqmem.api.actions``.
+- all views are replaced that read jobs or change something. They deserialise nothing, and each change but compacting
+  leaves an entry in ``rqmem.api.actions``.
 
-What it still does itself: counts, shells of pages, and deleting. Only the tested versions are mounted; with another
+What it still does itself: counts and shells of pages. Only the tested versions are mounted; with another
 one, our own pages go on, and the log says why.
 """
 
@@ -17,30 +18,36 @@ from __future__ import annotations
 import json
 import logging
 import secrets
-from importlib import import_module
+from importlib import import_module, resources
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 from flask import abort, g, jsonify, render_template, request, url_for
 from flask_wtf.csrf import generate_csrf
+from jinja2 import ChoiceLoader, FunctionLoader
 from markupsafe import escape
+from redis import Redis
 
+from rqmem.dashboard.acting import MOST_AT_ONCE
 from rqmem.dashboard.action_views import actor
 from rqmem.dashboard.security import is_loopback
 from rqmem.dashboard.state import state
 from rqmem.errors import RqmemError
-from rqmem.observe.job_lists import Filter, count_matching
+from rqmem.observe.job_lists import Filter, count_matching, each_id
 from rqmem.observe.model import STATES, JobRow
 from rqmem.observe.rq_jobs import read_jobs
-from rqmem.rq_names import Queue, Worker, parse_composite_key
+from rqmem.rq_names import Job, Queue, Worker, parse_composite_key
+from rqmem.store.scripts import of_each
 from rqmem.text import timestamp_ms
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from flask import Flask, Response
     from flask.typing import ResponseReturnValue
-    from redis import Redis
 
 TESTED = "0.9."
+_SCRIPT = "rq_dashboard/scripts/jobs.js"
 _ESCAPES_ITSELF = "rq_dashboard.list_jobs"
 _CSP = (
     "default-src 'self'; script-src 'nonce-{nonce}' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
@@ -55,6 +62,7 @@ def add_to(app: Flask, connection: Redis, where: str) -> bool:
         _log.warning("/rq/ is not there: %s; all other pages are", reason)
         return False
     blueprint = import_module("rq_dashboard.web").blueprint
+    app.jinja_loader = ChoiceLoader([app.jinja_loader, FunctionLoader(_mended_template)])  # type: ignore[list-item]
     app.config["RQ_DASHBOARD_REDIS_URL"] = (where,)  # shown only
     app.redis_conn = connection  # type: ignore[attr-defined]
     app.register_blueprint(blueprint, url_prefix="/rq")
@@ -68,6 +76,9 @@ def add_to(app: Flask, connection: Redis, where: str) -> bool:
             "rq_dashboard.list_workers": _list_workers,
             "rq_dashboard.requeue_job_view": _requeue,
             "rq_dashboard.requeue_all": _requeue_all,
+            "rq_dashboard.delete_job_view": _delete,
+            "rq_dashboard.empty_queue": _empty,
+            "rq_dashboard.compact_queue": _compact,
         }
     )
     return True
@@ -79,6 +90,14 @@ def _why_not() -> str:
     except PackageNotFoundError:
         return "rq-dashboard is not installed"
     return "" if found.startswith(TESTED) else f"rq-dashboard {found} is installed, and {TESTED}x is tested"
+
+
+def _mended_template(name: str) -> str | None:
+    """The one script that has a queue's name as it is, between quotes, so that the name could end the text."""
+    if name != _SCRIPT:
+        return None
+    source = resources.files("rq_dashboard").joinpath("templates", name).read_text(encoding="utf-8")
+    return source.replace("'{{ queue.name }}'", "{{ queue.name|tojson|safe }}")
 
 
 def _begin() -> None:
@@ -216,14 +235,39 @@ def _list_workers(instance_number: int) -> ResponseReturnValue:
 
 
 def _requeue(job_id: str) -> ResponseReturnValue:
-    try:
-        actor().retry(job_id)
-    except RqmemError as error:
-        return jsonify(status="ERROR", error=str(error)), 409
-    return jsonify(status="OK")
+    return _done(lambda: actor().retry(job_id))
 
 
 def _requeue_all(queue_name: str) -> ResponseReturnValue:
     wanted = Filter(queue=queue_name)
     done = actor().retry_matching(wanted, count_matching(state().connection, "failed", wanted))
     return jsonify(status="OK", count=done.count)
+
+
+def _delete(job_id: str) -> ResponseReturnValue:
+    return _done(lambda: actor().delete(job_id))
+
+
+def _empty(queue_name: str, registry_name: str) -> ResponseReturnValue:
+    named = next((each for each in STATES if each == registry_name), None)
+    if named is None:
+        abort(404, f"There is no list {registry_name!r}.")
+    return jsonify(status="OK", count=actor().delete_all(named, queue_name).count)
+
+
+def _compact(queue_name: str) -> ResponseReturnValue:
+    """Remove the ids of jobs that are gone. RQ's own renames the queue meanwhile: a crash then would lose it."""
+    connection = state().connection
+    key, ids = Queue(queue_name, connection=connection).key, list(each_id(connection, "queued", Filter(queue_name)))
+    there = of_each(connection, Redis.exists, map(Job.key_for, ids))
+    gone = [job_id for job_id, known in zip(ids, there, strict=True) if not known][:MOST_AT_ONCE]
+    of_each(connection, lambda pipeline, job_id: pipeline.lrem(key, 0, job_id), gone)
+    return jsonify(status="OK", count=len(gone))
+
+
+def _done(action: Callable[[], Any]) -> ResponseReturnValue:
+    try:
+        action()
+    except RqmemError as error:
+        return jsonify(status="ERROR", error=str(error)), 409
+    return jsonify(status="OK")

@@ -96,6 +96,20 @@ def _cancel_child(connection: Redis, child_id: str) -> Cancelled:
     return done
 
 
+def delete(connection: Redis, job_id: str) -> None:
+    """Have RQ forget a job. One that has not ended is cancelled first, with all below it, so that nobody waits for it.
+
+    Raises `UnknownName` for a job that RQ does not know.
+    """
+    job = _fetch(connection, job_id)
+    if job.get_status() not in _ENDED:
+        with contextlib.suppress(RqmemError):  # it ended meanwhile
+            cancel(connection, job_id)
+        if job.get_status() == JobStatus.CANCELED and child_ids.parent_of(job_id) is not None:
+            ledger.tell_parent(connection, job, "cancelled")
+    job.delete()
+
+
 def undo(connection: Redis, job_id: str, serializer: Any = None) -> None:
     """Forget the children of a job, and theirs, as if it had not split. Jobs that have ended stay with RQ.
 

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
     from redis import Redis
 
-MOST = 8000
-"""Of 100 job types the days of a month and the hours of two days, in 10 MB."""
+MOST = 5000
+"""Of 100 job types the days of a month and most hours of the last day, in 8 MB."""
 _MOST_SUMS = 400
 _OPEN_SECONDS = 120  # a worker writes what ended in an hour soon after it, by its own clock
 

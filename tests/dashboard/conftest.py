@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,7 +13,8 @@ from flask import Flask
 from redis import Redis
 from rq import Queue
 
-from rqmem.dashboard import create_app
+from rqmem.dashboard.app import build
+from rqmem.dashboard.options import from_environ
 from rqmem.store.history.history_records import LiveJob
 from tests.journal_filling import a_live, a_run, fill, register, remember
 
@@ -26,9 +28,10 @@ def no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(f"RQMEM_DASHBOARD_{name}", raising=False)
 
 
-@pytest.fixture
-def app(connection: Redis) -> Flask:
-    return create_app(connection=connection)
+@pytest.fixture(params=[False, True], ids=["ours", "with /rq/"])
+def app(connection: Redis, request: pytest.FixtureRequest) -> Flask:
+    """With every route there is, in one of two."""
+    return build(connection, "redis", from_environ(os.environ, with_rq_dashboard=request.param))
 
 
 def busy(connection: Redis, text: str = "", job_id: str = JOB, job_type: str = TYPE, share: float = 0.7) -> None:
@@ -65,7 +68,10 @@ def urls() -> Callable[..., list[tuple[str, str, set[str]]]]:
     """Endpoint, URL and methods of every route of an application."""
 
     def find(app: Flask) -> list[tuple[str, str, set[str]]]:
-        samples: dict[str, Any] = {"job_id": JOB, "job_type": TYPE, "filename": "app.css", "queue": "q", "name": "q"}
+        samples: dict[str, Any] = {
+            "job_id": JOB, "job_type": TYPE, "filename": "app.css", "queue": "q", "name": "q", "instance_number": 0,
+            "queue_name": "q", "registry_name": "failed", "per_page": "8", "order": "asc", "page": "1",
+        }  # fmt: skip
         found = []
         with app.test_request_context():
             adapter = app.create_url_adapter(None) or app.url_map.bind("localhost")

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import pickle
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from flask import Flask
@@ -18,6 +19,8 @@ import rqmem.api
 from rqmem.dashboard import beside_rq
 from rqmem.dashboard.app import build
 from rqmem.dashboard.options import Options
+from rqmem.store import ledger
+from tests import children_jobs
 from tests.dashboard.test_api_v1 import Bomb, fail
 from tests.journal_filling import register
 
@@ -34,6 +37,14 @@ def opened(app: Flask) -> FlaskClient:
 def client(connection: Redis) -> Iterator[FlaskClient]:
     with opened(build(connection, "redis", Options(with_rq_dashboard=True))) as client:
         yield client
+
+
+def post(client: FlaskClient, path: str) -> Any:
+    """With the token that the scripts of its pages send back."""
+    client.get("/rq/")
+    cookie = client.get_cookie("_csrf_token", "localhost")
+    assert cookie is not None
+    return client.post(path, headers={"X-CSRFToken": cookie.value})
 
 
 def listed(client: FlaskClient, state: str = "failed", order: str = "asc", page: int = 1, rows: int = 8) -> Any:
@@ -67,6 +78,16 @@ def test_texts_of_others_arrive_escaped(connection: Redis, client: FlaskClient) 
         assert "<img" not in json.dumps(answer.get_json()) and "&lt;img" in answer.text, path
 
 
+def test_the_name_of_a_queue_is_no_code_of_a_script(connection: Redis, client: FlaskClient) -> None:
+    """Scripts of its pages may run, so what stands in them as code would run too."""
+    name = "'+(document.title='taken')+'"
+    fail(connection, "j1", 1, queue=name)
+    page = client.get(f"/rq/0/view/jobs/{quote(name, safe='')}/failed/8/asc/1").text
+    assert "val('" not in page and "$(this).val(" in page
+    assert f"'{name}'" not in page
+    assert page.count("document.title=\\u0027taken") >= 2
+
+
 def test_a_post_needs_the_token_that_its_script_sends_back(connection: Redis, client: FlaskClient) -> None:
     fail(connection, "j1", 1)
     assert client.post("/rq/job/j1/requeue").status_code == 400
@@ -91,11 +112,56 @@ def test_nothing_is_requeued_by_reading(connection: Redis, client: FlaskClient) 
 def test_all_of_a_queue_are_requeued_by_a_post(connection: Redis, client: FlaskClient) -> None:
     for number in range(3):
         fail(connection, f"j{number}", number)
-    client.get("/rq/")
-    cookie = client.get_cookie("_csrf_token", "localhost")
-    assert cookie is not None
-    done = client.post("/rq/requeue/q", headers={"X-CSRFToken": cookie.value})
-    assert done.get_json() == {"status": "OK", "count": 3}
+    assert post(client, "/rq/requeue/q").get_json() == {"status": "OK", "count": 3}
+
+
+def test_a_job_is_deleted_without_reading_what_it_carries(connection: Redis, client: FlaskClient) -> None:
+    fail(connection, "j1", 1)
+    Queue("q", connection=connection).enqueue("jobs.a.A.run", job_id="waits")
+    for name in ("j1", "waits"):
+        connection.hset(f"rq:job:{name}", mapping={"meta": pickle.dumps(Bomb()), "data": pickle.dumps(Bomb())})
+        assert post(client, f"/rq/job/{name}/delete").get_json() == {"status": "OK"}
+        assert not connection.exists(f"rq:job:{name}")
+    assert connection.zcard("rq:failed:q") == connection.llen("rq:queue:q") == 0
+    assert [(each.what, each.job_id) for each in rqmem.api.actions(connection=connection)] == [
+        ("delete", "waits"),
+        ("delete", "j1"),
+    ]
+    assert post(client, "/rq/job/j1/delete").status_code == 409
+
+
+def test_nobody_waits_for_a_child_that_is_deleted(
+    connection: Redis, client: FlaskClient, work_off: Callable[..., str]
+) -> None:
+    """Its parent gathers, as if somebody had cancelled the child."""
+    connection.set("go on", 1)
+    parent = children_jobs.Meta.enqueue(connection=connection)
+    work_off("jobs", "--max-jobs", "1")
+    assert post(client, f"/rq/job/{parent.id}-child-0/delete").get_json() == {"status": "OK"}
+    work_off("jobs")
+    assert parent.get_status(refresh=True) == "finished"
+    assert dict(ledger.outcomes(connection, parent.id)) == {}
+
+
+@pytest.mark.parametrize("state", ["queued", "failed"])
+def test_a_list_is_emptied_without_reading_what_its_jobs_carry(
+    connection: Redis, client: FlaskClient, state: str
+) -> None:
+    queue = Queue("q", connection=connection)
+    for number in range(3):
+        job = fail(connection, f"j{number}", number) if state == "failed" else queue.enqueue("jobs.a.A.run")
+        connection.hset(job.key, mapping={"meta": pickle.dumps(Bomb()), "data": pickle.dumps(Bomb())})
+    assert post(client, f"/rq/queue/q/{state}/empty").get_json() == {"status": "OK", "count": 3}
+    assert queue.count == connection.zcard("rq:failed:q") == 0
+    assert post(client, "/rq/queue/q/nonsense/empty").status_code == 404
+
+
+def test_a_queue_is_compacted_where_it_is(connection: Redis, client: FlaskClient) -> None:
+    queue = Queue("q", connection=connection)
+    ids = [queue.enqueue("jobs.a.A.run", number).id for number in range(4)]
+    connection.delete(f"rq:job:{ids[1]}", f"rq:job:{ids[3]}")
+    assert post(client, "/rq/queue/q/compact").get_json() == {"status": "OK", "count": 2}
+    assert connection.lrange("rq:queue:q", 0, -1) == [ids[0].encode(), ids[2].encode()]
 
 
 def test_where_nobody_may_act_nothing_of_it_acts(connection: Redis) -> None:

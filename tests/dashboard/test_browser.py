@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from redis import Redis
@@ -43,6 +44,7 @@ PAYLOADS = (
     '"><svg onload="document.title=\'pwned\'">',
     "' autofocus onfocus='document.title=`pwned`' x='",
     "javascript:document.title='pwned'",
+    "'+(document.title='pwned')+'",
     "{{ 7 * 7 }}</title></style></textarea><iframe srcdoc='<script>top.document.title=1</script>'>",
 )
 SECONDS = 60.0
@@ -100,7 +102,7 @@ def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 
 @pytest.fixture(scope="module")
 def application(redis_url: str) -> Any:
-    return build(*to_look_at(redis_url, 2.0), Options(own_server=True))
+    return build(*to_look_at(redis_url, 2.0), Options(own_server=True, with_rq_dashboard=True))
 
 
 @pytest.fixture(scope="module")
@@ -218,6 +220,29 @@ def test_hostile_texts_are_shown_as_texts(browser: Browser, connection: Redis, a
         )
         assert browser.complaints() == [], path
     assert shown > 20
+
+
+def test_hostile_texts_are_shown_as_texts_by_rq_dashboard(browser: Browser, connection: Redis) -> None:
+    """Its own scripts put what they get into the page as HTML."""
+    for number, payload in enumerate(PAYLOADS):
+        busy(connection, payload, JOB[:-1] + str(number), TYPE + payload)
+    routed = [payload for payload in PAYLOADS if "/" not in payload]
+    queues = [f"/rq/0/view/jobs/{quote(f'q{payload}', safe='')}/failed/8/asc/1" for payload in routed]
+    failed = connection.zrange(f"rq:failed:q{PAYLOADS[0]}", 0, -1)
+    shown = {
+        **dict.fromkeys(("/rq/", "/rq/0/view/workers"), PAYLOADS[0]),
+        **{f"/rq/0/view/job/{JOB[:-1]}{number}": payload for number, payload in enumerate(PAYLOADS)},
+        f"/rq/0/view/job/{failed[0].decode()}": f"failed({PAYLOADS[0]})",
+        **dict(zip(queues, routed, strict=True)),
+    }
+    for path, text in shown.items():
+        browser.open(path)
+        browser.see(re.escape(text), "body")
+        assert browser.driver.title not in ("pwned", "1"), path
+        assert (
+            browser.ask("document.querySelectorAll('img[src=x], iframe, [onerror], [onload], [onfocus]').length") == 0
+        )
+        assert browser.complaints() == [], path
 
 
 @pytest.mark.parametrize("path", ["/live", "/queues"])
@@ -361,6 +386,50 @@ def test_failed_jobs_are_retried_by_one_and_by_filter(
     assert set(connection.lrange("rq:queue:bad", 0, -1)) == {each.encode() for each in (first, second, third)}
     assert [each.what for each in actions.read(connection)] == ["retry by filter", "retry by filter", "retry"]
     assert browser.complaints() == []
+
+
+@pytest.mark.parametrize("scripts", [True, False])
+def test_ticked_jobs_are_retried_and_cancelled(
+    browser: Browser, connection: Redis, work_off: Callable[..., str], scripts: bool
+) -> None:
+    ids = fail_jobs(connection, work_off, "no customer 1", "no customer 2", "no disk")
+    browser.command("Emulation.setScriptExecutionDisabled", value=not scripts)
+    try:
+        browser.open("/jobs?state=failed")
+        for job_id in ids[:2]:
+            browser.driver.find_element("css selector", f"input[value='{job_id}']").click()
+        click(browser, "Retry the ticked")
+        wait_until(lambda: "Retry 2 jobs?" in browser.driver.page_source, SECONDS)
+        assert connection.llen("rq:queue:bad") == 0  # it only asked
+        click(browser, "Retry 2 jobs")
+        wait_until(lambda: "2 of 2 jobs queued again" in browser.driver.page_source, SECONDS)
+        assert set(connection.lrange("rq:queue:bad", 0, -1)) == {each.encode() for each in ids[:2]}
+        browser.open("/jobs?state=queued")
+        if scripts:
+            browser.driver.find_element("css selector", "[data-ticks]").click()
+        else:
+            for each in browser.driver.find_elements("css selector", "input[name='id']"):
+                each.click()
+        click(browser, "Cancel the ticked")
+        click(browser, "Cancel 2 jobs")
+        wait_until(lambda: "2 of 2 jobs cancelled" in browser.driver.page_source, SECONDS)
+    finally:
+        browser.command("Emulation.setScriptExecutionDisabled", value=False)
+    assert connection.llen("rq:queue:bad") == 0
+    assert [each.what for each in actions.read(connection)] == ["cancel", "cancel", "retry", "retry"]
+    assert browser.complaints() == []
+
+
+def test_what_is_ticked_stays_ticked_while_the_list_changes(
+    browser: Browser, connection: Redis, work_off: Callable[..., str]
+) -> None:
+    [job_id] = fail_jobs(connection, work_off, "no customer 1")
+    browser.open("/jobs?state=failed")
+    browser.driver.find_element("css selector", f"input[value='{job_id}']").click()
+    browser.ask("document.activeElement.blur()")
+    fail_jobs(connection, work_off, "no disk")
+    browser.see("no disk")
+    assert browser.ask("Array.from(document.querySelectorAll('input[name=id]:checked'), e => e.value)") == [job_id]
 
 
 def test_a_waiting_job_is_cancelled_without_a_script(browser: Browser, connection: Redis) -> None:

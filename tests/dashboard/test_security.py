@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -45,7 +46,10 @@ def test_every_route_answers_with_all_headers(app: Flask, filled: Redis, urls: U
                 assert name in answer.headers, (endpoint, method)
                 if name not in ("Cache-Control", "Content-Security-Policy"):
                     assert answer.headers[name] == value, (endpoint, method)
-            assert "unsafe-inline" not in answer.headers["Content-Security-Policy"], endpoint
+            allowed = answer.headers["Content-Security-Policy"]
+            if endpoint.startswith("rq_dashboard."):  # its pages have styles of their own
+                [allowed] = re.findall(r"script-src[^;]*", allowed)
+            assert "unsafe-inline" not in allowed, endpoint
             assert answer.status_code != 500, (endpoint, method, answer.text[:300])
 
 

@@ -44,6 +44,15 @@
     });
   }
 
+  // Tick boxes: one in the head ticks all below it.
+  function showTicks(root) { root.querySelectorAll("[data-ticks]").forEach(function (each) { each.hidden = false; }); }
+  document.addEventListener("change", function (event) {
+    if (!event.target.dataset.ticks) return;
+    event.target.form.querySelectorAll('input[name="' + event.target.dataset.ticks + '"]').forEach(function (each) {
+      each.checked = event.target.checked;
+    });
+  });
+
   // Parts: <main data-refresh="5"> has elements with data-part; those that changed are replaced.
   const main = document.getElementById("main");
   const notice = document.getElementById("notice");
@@ -72,10 +81,13 @@
       if (shown.get(name) === each.outerHTML || isUsed(old)) return;
       shown.set(name, each.outerHTML);
       const open = Array.from(old.querySelectorAll("details"), function (every) { return every.open; });
+      const ticked = new Set(Array.from(old.querySelectorAll("input[name]:checked"), function (every) { return every.value; }));
+      each.querySelectorAll("input[type=checkbox][name]").forEach(function (every) { every.checked = ticked.has(every.value); });
       each.querySelectorAll("details").forEach(function (every, i) { if (open[i] !== undefined) every.open = open[i]; });
       const ours = document.importNode(each, true);
       old.replaceWith(ours);
       tellTimes(ours);
+      showTicks(ours);
       document.dispatchEvent(new CustomEvent("rqmem-part", { detail: ours }));
     });
     parts(document).forEach(function (each) { if (!present.has(each.dataset.part)) each.remove(); });
@@ -111,6 +123,7 @@
   if (main) {
     remember();
     tellTimes(document);
+    showTicks(document);
     setInterval(function () { document.querySelectorAll('time[data-form="ago"]').forEach(tell); }, 5000);
     loop();
     if (main.dataset.retry) setTimeout(function () { location.reload(); }, 1000 * main.dataset.retry);
