@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import TYPE_CHECKING
 
 from flask import url_for
@@ -15,6 +16,10 @@ if TYPE_CHECKING:
     from flask import Flask
 
 
+_WHOLE_ID = 24
+_AFTER_DOTS = re.compile(r"(?<=[._])(?=\w)")
+_WORDS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=_)(?=\w)")
+
 UNKNOWN = "\N{EN DASH}"
 """Stands for what is not known."""
 
@@ -23,7 +28,7 @@ def add_to(app: Flask, versions: dict[str, str]) -> None:
     """Make them known. ``versions``: static file -> its version."""
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
     app.jinja_env.filters.update(
-        mb=mb, time=time_tag, span=text.span, duration=text.duration, short_id=child_ids.short_id,
+        mb=mb, time=time_tag, span=text.span, duration=text.duration, short_id=short_id,
         number=number, percent=percent, counted=text.counted, tail=tail, leak=units.show_leak,
         sentence=sentence,
     )  # fmt: skip
@@ -52,9 +57,15 @@ def percent(fraction: float | None) -> str:
 
 
 def tail(job_type: str) -> Markup:
-    """A dotted path with its last name first to see: the module faint, the name plain."""
+    """A dotted path with its last name first to see: the module faint, the name plain. It may break between words."""
     module, dot, name = job_type.rpartition(".")
-    return Markup('<span class="module">{}{}</span><wbr>{}').format(module, dot, name)
+    parts = Markup("<wbr>").join(_AFTER_DOTS.split(module + dot)), Markup("<wbr>").join(_WORDS.split(name))
+    return Markup('<span class="module">{}</span><wbr>{}').format(*parts)
+
+
+def short_id(job_id: str) -> str:
+    """The beginning of a long id; one that somebody has chosen and that is not long stays whole."""
+    return job_id if len(job_id) <= _WHOLE_ID else child_ids.short_id(job_id)
 
 
 def sentence(words: str) -> str:

@@ -13,7 +13,7 @@ from rqmem.dashboard.read.types import read_rows
 from rqmem.dashboard.state import state
 from rqmem.dashboard.windows import WINDOWS, chosen
 from rqmem.observe.job_read import read_ended_splits, read_splits
-from rqmem.observe.period import trend
+from rqmem.observe.period import overall, trend
 from rqmem.observe.period_read import read_trends
 from rqmem.observe.snapshot import read_alerts
 from rqmem.policy.alert_rules import LEAK
@@ -86,5 +86,6 @@ def trends() -> str:
             for place, value in enumerate((tally.runs, tally.failed, tally.breached, tally.items)):
                 sums[place] += value
     return render_template(
-        "trends.html", report=report, rows=rows, steps=sorted(steps.items()), window=window, windows=WINDOWS
-    )
+        "trends.html", report=report, rows=rows, steps=sorted(steps.items()), window=window, windows=WINDOWS,
+        both=overall(report.types, report.period),
+    )  # fmt: skip

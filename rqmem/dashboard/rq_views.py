@@ -29,7 +29,8 @@ def workers() -> str:
     """What does each worker do?"""
     snapshot = read_snapshot(state().connection, time.time(), state().where)
     found = [each for each in problems(snapshot) if each.name == "silent-worker"]
-    return render_template("workers.html", snapshot=snapshot, problems=found)
+    ordered = sorted(snapshot.workers, key=lambda each: (each.kind != "silent", -(each.share or 0), each.name))
+    return render_template("workers.html", snapshot=snapshot, workers=ordered, problems=found)
 
 
 @pages.get("/workers.csv")

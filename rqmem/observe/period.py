@@ -182,6 +182,14 @@ def trend(each: TypeReport, period: Period) -> tuple[Figures, Figures] | None:
     return figures(each.tally, period.seconds), figures(each.before, period.before_seconds)
 
 
+def overall(types: Sequence[TypeReport], period: Period) -> tuple[Figures, Figures] | None:
+    """The figures of all job types together, now and before; None where the time before is not known."""
+    if period.before_since is None:
+        return None
+    before = Tally.total(each.before for each in types if each.before is not None)
+    return figures(Tally.total(each.tally for each in types), period.seconds), figures(before, period.before_seconds)
+
+
 def ordered(types: Sequence[TypeReport]) -> list[TypeReport]:
     """Those with most breaches, then failures, then runs first."""
     return sorted(types, key=lambda each: (-each.tally.breached, -each.tally.failed, -each.tally.runs, each.job))

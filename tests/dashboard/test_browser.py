@@ -285,6 +285,28 @@ def test_axe_finds_nothing_on_any_page(browser: Browser, connection: Redis, appl
     assert not found, "\n".join(found)
 
 
+def test_long_names_widen_no_page(browser: Browser, connection: Redis, application: Any) -> None:
+    """Each table keeps all its columns within the page at 1280 pixels, and no page scrolls sideways."""
+    name = "averylongnamewithoutanyplacetobreak" * 5
+    busy(connection, name, job_type=f"shop.{'deep.' * 20}{name}")
+    found = []
+    for width in (1280, 390):
+        browser.look(width)
+        for path in pages(application):
+            browser.open(path)
+            if path == "/live":
+                browser.see("70 %", "#workers")
+            if browser.ask("document.documentElement.scrollWidth > document.documentElement.clientWidth"):
+                found.append(f"{path} {width}: scrolls sideways")
+            wide = (
+                "Array.from(document.querySelectorAll('.scroll')).filter(e => e.scrollWidth > e.clientWidth + 1).length"
+            )
+            if width == 1280 and browser.ask(wide):
+                found.append(f"{path} {width}: a table is wider than the page")
+    browser.look()
+    assert not found, "\n".join(found)
+
+
 def test_a_keyboard_reaches_content_search_and_rows(browser: Browser, connection: Redis) -> None:
     from selenium.webdriver.common.keys import Keys
 

@@ -8,6 +8,7 @@ import json
 import re
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from flask import Flask
@@ -20,13 +21,15 @@ from rqmem.dashboard.live_shape import Histories
 from rqmem.dashboard.type_views import bars_of
 from rqmem.observe.model import Worker
 from rqmem.policy.histogram import bucket
+from rqmem.store import keys
 from rqmem.store.history import history_writer
 from rqmem.store.history.history_records import LiveJob
 from rqmem.store.history.samples import RINGS, Sample
+from rqmem.store.keys import HOUR_SECONDS
 from rqmem.testing import wait_until
 from tests import children_jobs
 from tests.dashboard.conftest import JOB, TYPE
-from tests.journal_filling import a_live, register
+from tests.journal_filling import a_live, a_run, register
 
 Urls = Callable[[Flask], list[tuple[str, str, set[str]]]]
 
@@ -257,3 +260,30 @@ def test_sizes_and_times() -> None:
     assert (
         filters.time_tag(0) == '<time datetime="1970-01-01T00:00:00Z" data-form="clock">1970-01-01 00:00:00 UTC</time>'
     )
+
+
+@pytest.mark.parametrize(
+    ("now", "before", "answer"),
+    [
+        ((10, 1), (10, 4), "Better: 10.0 % of the runs breached their ceiling, 40.0 % in the time before."),
+        ((10, 4), (10, 1), "Worse: 40.0 % of the runs breached"),
+        ((20, 2), (10, 1), "Neither: 10.0 % of the runs breached"),
+        ((10, 0), (10, 0), "Neither: 0.0 % of the runs breached"),
+        ((10, 1), (0, 0), "There is nothing to compare with: no job ended in the time before."),
+    ],
+)
+def test_trends_answer_whether_it_is_better_or_worse(
+    app: Flask, connection: Redis, now: tuple[int, int], before: tuple[int, int], answer: str
+) -> None:
+    at = time.time()
+    history_writer.version_is_ours(connection)
+    for (runs, breached), ended_at in ((now, at), (before, at - 30 * 3600)):
+        with connection.pipeline() as pipeline:
+            run = replace(a_run(TYPE, "j", ended_at), layer="")
+            ended = [replace(run, layer="watch")] * breached + [run] * (runs - breached)
+            history_writer.write_runs(pipeline, ended, {}, ended_at)
+            pipeline.execute()
+        connection.persist(keys.tally(TYPE, "h", int(ended_at // HOUR_SECONDS)))
+    connection.hset(keys.totals(TYPE), "since", at - 60 * 3600)
+    page = re.sub(r"<[^>]+>", "", app.test_client().get("/trends?window=24h").text)
+    assert answer in re.sub(r"\s+", " ", page)

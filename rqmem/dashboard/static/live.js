@@ -53,7 +53,7 @@
     const tr = element("tr"), row = { tr: tr, name: name, share: -1, visible: false, plot: null };
     tr.setAttribute("role", "row");
     const cell = (tag, role, className) => { const made = element(tag, className); made.setAttribute("role", role); tr.append(made); return made; };
-    const worker = cell("th", "rowheader"), job = cell("td", "cell"), usage = cell("td", "cell", "usage"), chart = cell("td", "cell", "chart");
+    const worker = cell("th", "rowheader"), job = cell("td", "cell", "job"), usage = cell("td", "cell", "usage"), chart = cell("td", "cell", "chart");
     worker.scope = "row";
     row.workerName = element("span", "", name); row.workerSub = element("span", "sub");
     row.breaches = element("span", "pill bad");
@@ -126,7 +126,7 @@
         ? job.items_done.toLocaleString("en") + " of " + job.items_total.toLocaleString("en") + " items"
         : job.items_done.toLocaleString("en") + " items";
       const rate = job.items_total && job.items_done && job.run_seconds > 1 ? job.run_seconds * (job.items_total / job.items_done - 1) : 0;
-      set(row.jobSub, [job.job_id.slice(0, 8), span(job.run_seconds), job.operation, items, rate > 0 ? span(rate) + " left" : ""].filter(Boolean).join(" · "));
+      set(row.jobSub, [job.job_id.length > 24 ? job.job_id.slice(0, 8) : job.job_id, span(job.run_seconds), job.operation, items, rate > 0 ? span(rate) + " left" : ""].filter(Boolean).join(" · "));
       set(row.usage, mb(job.usage_mb) + " of " + mb(job.ceiling_mb) + " MB, " + Math.round(100 * row.share) + " %");
       row.fill.setAttribute("width", Math.min(110, 100 * row.share).toFixed(1));
       row.fill.setAttribute("class", row.share >= 0.95 ? "bad" : row.share >= 0.8 ? "warning" : "accent");
