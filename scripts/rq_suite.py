@@ -66,22 +66,26 @@ _ATTEMPTS = 5
 
 @click.command(context_settings={"ignore_unknown_options": True})
 @click.option("--isolation", type=click.Choice(["warm", "fork"]), default="warm", show_default=True)
+@click.option("--lease-max", type=int, metavar="COUNT", help="As for a worker; by default its default.")
 @click.option("--short", is_flag=True, help="Only the files about workers, horses and how jobs end.")
 @click.option("--compare", is_flag=True, help="Run all with rq.Worker too, not only what failed.")
 @click.argument("pytest_args", nargs=-1, type=click.UNPROCESSED)
-def main(isolation: str, short: bool, compare: bool, pytest_args: tuple[str, ...]) -> None:
+def main(isolation: str, lease_max: int | None, short: bool, compare: bool, pytest_args: tuple[str, ...]) -> None:
     """Run RQ's tests with MemoryWorker. PYTEST_ARGS go to pytest, in the folder that holds RQ's tests/."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that our Redis ends with us
     version = importlib.metadata.version("rq")
     folder = fetch(version)
     options = [argument for argument in pytest_args if not argument.startswith("tests")]
     arguments = [*pytest_args] if len(options) < len(pytest_args) else [*choose(folder, short), *options]
-    ours = run_again_what_fails(folder, MEMORY_WORKER, isolation, arguments, options)
+    settings = {"RQMEM_ISOLATION": isolation}
+    if lease_max is not None:
+        settings["RQMEM_LEASE_MAX"] = str(lease_max)
+    ours = run_again_what_fails(folder, MEMORY_WORKER, settings, arguments, options)
     theirs: dict[str, str] = {}
     if compare:
-        theirs = run_again_what_fails(folder, RQ_WORKER, isolation, arguments, options)
+        theirs = run_again_what_fails(folder, RQ_WORKER, settings, arguments, options)
     elif failed := names(ours, "failed"):
-        theirs = run(folder, RQ_WORKER, isolation, [*failed, *options])
+        theirs = run(folder, RQ_WORKER, settings, [*failed, *options])
     click.echo()
     for test in names(theirs, "failed"):
         click.echo(f"failed with rq.Worker{' too' if ours.get(test) == 'failed' else ' only'}: {test}")
@@ -146,19 +150,19 @@ def missing_imports(source: str) -> list[str]:
 
 
 def run_again_what_fails(
-    folder: Path, worker: str, isolation: str, arguments: list[str], options: list[str]
+    folder: Path, worker: str, settings: dict[str, str], arguments: list[str], options: list[str]
 ) -> dict[str, str]:
     """As `run`; what fails runs once more by itself, and is named if it passes then."""
-    outcomes = run(folder, worker, isolation, arguments)
+    outcomes = run(folder, worker, settings, arguments)
     if failed := names(outcomes, "failed"):
-        again = run(folder, worker, isolation, [*failed, *options])
+        again = run(folder, worker, settings, [*failed, *options])
         for test in names(again, "passed"):
             click.echo(f"failed with {worker}, then passed by itself: {test}")
         outcomes |= again
     return outcomes
 
 
-def run(folder: Path, worker: str, isolation: str, arguments: list[str]) -> dict[str, str]:
+def run(folder: Path, worker: str, settings: dict[str, str], arguments: list[str]) -> dict[str, str]:
     """Run pytest in ``folder``; how each test ended: passed, skipped or failed."""
     heading(f"RQ's tests with {worker}")
     with tempfile.TemporaryDirectory(prefix="rq-suite-") as name, redis_server(Path(name)) as port:
@@ -173,7 +177,7 @@ def run(folder: Path, worker: str, isolation: str, arguments: list[str]) -> dict
             inside.PORT: str(port),
             inside.WORKER: worker,
             inside.OUTCOMES: str(outcomes),
-            "RQMEM_ISOLATION": isolation,
+            **settings,
             "RUN_SLOW_TESTS_TOO": "1",
         }
         pytest = [sys.executable, "-m", "pytest", "-p", "sitecustomize", "-p", "no:cacheprovider", "-q", *arguments]

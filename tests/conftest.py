@@ -46,6 +46,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--isolation", choices=["warm", "fork"], default="warm", help="how the tests' workers keep their horses"
     )
 
+    parser.addoption("--lease-max", default="", help="how many jobs the tests' workers lease; by default the default")
+
 
 def pytest_collection_finish() -> None:
     gc.freeze()  # thousands of collected tests: each gc.collect() of a test would take most of a second to walk them
@@ -119,6 +121,8 @@ def start_worker(redis_url: str, connection: redis.Redis, request: pytest.Fixtur
         arguments = [*prefix, sys.executable, "-m", "rqmem", "worker", *options]
         clean = {k: v for k, v in os.environ.items() if not k.startswith(("RQMEM_", "MEMORY_"))}
         own = {"RQMEM_REDIS_URL": redis_url, "RQMEM_ISOLATION": request.config.getoption("--isolation")}
+        if lease_max := request.config.getoption("--lease-max"):
+            own["RQMEM_LEASE_MAX"] = lease_max
         full = {**clean, "PYTHONPATH": str(ROOT), **own, **environ}
         started.append(WorkerProcess(arguments, full, directory))
         return started[-1]

@@ -52,6 +52,8 @@ def act(name: str, what: str = "", value: float = 0.0) -> str:
         time.sleep(60)
     if what == "hold":
         _kept.append(bytearray(int(value) * MB))
+    if what == "burst":
+        bytearray(int(value) * MB)
     if what == "retry" and redis().incr(f"tries of {name}") == 1:
         return Retry(max=2)  # type: ignore[return-value]
     if what == "look":

@@ -147,7 +147,7 @@ class Config:
         "--max-jobs-per-horse", "Horses", "COUNT",
     )  # fmt: skip
     lease_max: int = _setting(
-        0, "RQMEM_LEASE_MAX", whole_number,
+        64, "RQMEM_LEASE_MAX", whole_number,
         "how many short jobs a warm horse takes from the queues at once; 0: each job is ordered by itself",
         "--lease-max", "Horses", "COUNT",
     )  # fmt: skip

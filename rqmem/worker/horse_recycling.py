@@ -75,7 +75,7 @@ class Recycling:
     def after_lease(self, warm: WarmHorse, about: Identity, report: Report, lease: LeaseEnd, outside_bytes: int) -> str:
         """Why the horse is to be replaced after a lease; empty: it is kept. One of its jobs is to blame, at most."""
         jobs = lease.jobs + lease.handed_over
-        for job_type, (count, _) in lease.ran.items():
+        for job_type, (count, *_) in lease.ran.items():
             self._leaks = leaks.ran(self._leaks, job_type, int(count))
         known = self._needs.of(about.job)
         after = AfterJob(about.job, report.kept_bytes, report.threads, report.changed, outside_bytes, jobs)

@@ -176,7 +176,7 @@ class Leasing:
         outcome = self._end.settle(order, page, end, watch)
         ended = end.report.lease if end.report is not None else None
         if ended is None:
-            ran = {page.job: [page.lease_done, time.monotonic() - began]} if page.lease_done else {}
+            ran = {page.job: [page.lease_done, time.monotonic() - began, 0]} if page.lease_done else {}
             ended = LeaseEnd("its horse ended", ran, handed_over=True)
         self._note_end(page, ended, began)
         self._supervisor.after_lease(warm, page, end, ended, outcome)

@@ -147,11 +147,11 @@ class Recorder:
     def lease_ended(
         self, page: SharedPage, ran: Mapping[str, Sequence[float]], outcome: str, whole_time: MemoryCurve
     ) -> None:
-        """A lease has ended. ``ran``: job type -> how many of its jobs have ended well, and the seconds they took.
+        """A lease has ended. ``ran``: as in `rqmem.worker.horse.channel.LeaseEnd`.
 
         Recording each would cost more than running it. So one run stands for all of a type: numbers and times are
-        exact in sum, and the peak is what the horse held. A last job that was long, or no plain success, has a run of
-        its own, with ``whole_time``.
+        exact in sum, and the peak is the highest of one of them. A last job that was long, or no plain success, has a
+        run of its own, with ``whole_time``.
         """
         with self._lock:
             running, now = self._running, time.time()
@@ -160,14 +160,15 @@ class Recorder:
             self._read_tape(running)
             self._running = None
             own = page.outcome or outcome
-            self._counts["jobs"] += sum(int(count) for count, _ in ran.values()) + bool(own)
+            self._counts["jobs"] += sum(int(count) for count, *_ in ran.values()) + bool(own)
             if not self.journal:
                 return
-            for job, (count, seconds) in ran.items():
+            for job, (count, seconds, peak_bytes) in ran.items():
                 self._keep_run(
                     Run(
                         job=job, queue=running.queue, worker=self.about.worker, ended_at=now, outcome=OK,
-                        seconds=round(seconds / count, 6), initial_mb=running.initial_mb, peak_mb=running.initial_mb,
+                        seconds=round(seconds / count, 6), initial_mb=running.initial_mb,
+                        peak_mb=max(running.initial_mb, to_mb(int(peak_bytes))),
                         limit_mb=to_mb(page.ceiling_bytes), times=int(count),
                     )
                 )  # fmt: skip

@@ -93,6 +93,23 @@ def test_counts_are_exact(queue: Queue, work_off: WorkOff, connection: Redis) ->
     assert (totals.runs, totals.failed) == (171, 1), log
 
 
+def test_peaks_of_short_jobs_are_known(queue: Queue, work_off: WorkOff, connection: Redis) -> None:
+    """The worker reads nothing while they run, and what one has used is none of the next one's."""
+    for _ in range(6):
+        for number in range(10):
+            queue.enqueue(lease_jobs.note, str(number))
+        for number in range(10):
+            queue.enqueue(lease_jobs.act, str(number), "burst", 8.0)
+    log = work_off("jobs")
+    rises = {
+        name: [run.peak_mb - run.initial_mb for run in history_reader.runs(connection, job_type) if not run.job_id]
+        for name, job_type in (("burst", "tests.lease_jobs.act"), ("small", "tests.lease_jobs.note"))
+    }
+    assert rises["burst"] and rises["small"], log
+    assert all(6 <= rise < 14 for rise in rises["burst"]), (rises, log)
+    assert all(rise < 4 for rise in rises["small"]), (rises, log)
+
+
 def test_a_failure_in_a_lease_is_one_like_any_other(queue: Queue, work_off: WorkOff) -> None:
     before = enqueue(queue, 30)
     bad = queue.enqueue(lease_jobs.act, "bad", "raise", on_failure=Callback(f"{__name__}.note_failure"))

@@ -84,7 +84,8 @@ class LeaseEnd:
 
     Attributes:
         why: it ended, for the log.
-        ran: job type -> how many of its jobs have finished, and the seconds they took in all.
+        ran: job type -> how many of its jobs have finished, the seconds they took in all, and the bytes that they used
+            at most; 0: no more than what was there before.
         k: how many jobs were taken at once last.
         unfit: the next job of the queue, or what runs here, is not for a lease.
         handed_over: the last job was no plain success, and is not in ``ran``.
@@ -98,7 +99,7 @@ class LeaseEnd:
 
     @property
     def jobs(self) -> int:
-        return sum(int(count) for count, _ in self.ran.values())
+        return sum(int(count) for count, *_ in self.ran.values())
 
 
 @dataclass(frozen=True)

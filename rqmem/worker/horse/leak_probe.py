@@ -56,7 +56,7 @@ class Probing:
     def after_lease(self, lease: LeaseEnd, *, doomed: bool) -> Report:
         """They have ended."""
         self._worked_seconds += _clock() - self._began
-        for job_type, (count, _) in lease.ran.items():
+        for job_type, (count, *_) in lease.ran.items():
             if (probed := self._types.get(job_type)) is not None and probed.probes:
                 self._types[job_type] = replace(probed, since=probed.since + int(count))
         held = procfs.own_held_bytes()

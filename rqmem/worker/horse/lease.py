@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, Any
 from redis.exceptions import RedisError
 
 from rqmem.measure import procfs
+from rqmem.measure.trim import trim
 from rqmem.policy import lease as policy
 from rqmem.policy.lease import History
 from rqmem.rq_names import DeserializationError, Job, JobTimeoutException, Retry, current_job
@@ -46,6 +47,7 @@ from rqmem.worker.horse.channel import LeaseEnd, LeaseOrder
 from rqmem.worker.horse.leak_probe import WORTH_TIDYING_BYTES
 from rqmem.worker.horse.lease_commits import Commits
 from rqmem.worker.horse.lease_hand_over import HandOver
+from rqmem.worker.horse.lease_peaks import Peaks
 from rqmem.worker.horse.leased_job import JobHooks, LeasedJob, Types
 from rqmem.worker.horse.user_code import Horse
 from rqmem.worker.shared_memory import SharedPage
@@ -108,6 +110,7 @@ class Lease:
         before = signal.signal(signal.SIGALRM, self._on_alarm)
         statm = os.open("/proc/self/statm", os.O_RDONLY)
         self._statm, self._held, self._threads = statm, _resident(statm), threading.active_count()
+        self._peaks = Peaks(page.held_before, self._held * procfs.PAGE_BYTES // 1024)
         random.seed()
         try:
             page.advance(Event.LEASED)
@@ -278,9 +281,10 @@ class Lease:
 
     def _note(self, job_type: str, seconds: float) -> None:
         self._page.lease_done += 1
-        ran = self._end.ran.setdefault(job_type, [0, 0.0])
+        ran = self._end.ran.setdefault(job_type, [0, 0.0, 0])
         ran[0] += 1
         ran[1] += seconds
+        ran[2] = max(ran[2], self._peaks.bytes())
 
     def _as_before(self, job_type: str) -> bool:
         """Whether the job has left the horse as it was, as far as a look of some microseconds tells."""
@@ -289,13 +293,22 @@ class Lease:
             return self._stop(f"{job_type} was found above its ceiling")
         if page.ceiling_bytes != self._ceiling_bytes:
             return self._stop(f"{job_type} has set a ceiling of its own")
-        if (_resident(self._statm) - self._held) * procfs.PAGE_BYTES >= WORTH_TIDYING_BYTES:
+        if self._grown() and not self._shrinks():
             return self._stop(f"{job_type} has left memory")
         if threading.active_count() != self._threads:
             return self._stop(f"{job_type} has left threads")
         if signal.getsignal(signal.SIGALRM) != self._on_alarm or user_code.has_lost_handlers():
             return self._stop(f"{job_type} has set signal handlers")
         return True
+
+    def _grown(self) -> bool:
+        return (_resident(self._statm) - self._held) * procfs.PAGE_BYTES >= WORTH_TIDYING_BYTES
+
+    def _shrinks(self) -> bool:
+        """Whether what the horse has grown by is only what the allocator keeps for later, which goes back."""
+        trim()
+        self._peaks.set_back()
+        return not self._grown()
 
     def _end_with(self, job: Job | None, why: str) -> bool:
         """The job in hand was no plain success. None: it is not ours."""
