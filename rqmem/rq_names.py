@@ -39,7 +39,7 @@ from rq.job import UNEVALUATED, Job, JobStatus, Retry, get_current_job, validate
 from rq.job import _current_job as current_job
 from rq.logutils import blue, green, setup_loghandlers
 from rq.queue import EnqueueData, Queue
-from rq.rate_limit import release_slot
+from rq.rate_limit import RateLimit, RateLimitRegistry, release_slot
 from rq.registry import (
     CanceledJobRegistry,
     DeferredJobRegistry,

@@ -258,12 +258,14 @@ PARTS = (
             "enqueue(f, *args, **kwargs)",
             "enqueue_at(datetime, f, *args, **kwargs)",
             "enqueue_in(time_delta, func, *args, **kwargs)",
+            "enqueue_job(job, *, pipeline, at_front, unique)",
             "get_job_ids(offset, length)",
             "move_dependents_to_ready(job, *, pipeline)",
             "parse_args(f, *args, **kwargs)",
             "prepare_data(func, *, kwargs, job_id, description, meta, timeout, retry, result_ttl, failure_ttl, "
             "at_front)",
             "remove(job_or_id)",
+            "schedule_job(job, datetime, *, pipeline, unique)",
         ),
         names="DEFAULT_TIMEOUT canceled_job_registry connection count deferred_job_registry failed_job_registry "
         "finished_job_registry intermediate_queue intermediate_queue_key is_async job_class key name "
@@ -271,7 +273,8 @@ PARTS = (
         inside={
             "_fetch_dequeued_job": "queue job_id",  # which it sets on the error that it raises
             "enqueue": "parse_args",
-            "enqueue_at": "parse_args",
+            "enqueue_at": "parse_args schedule_job unique",
+            "enqueue_call": "enqueue_job unique",
         },
         options={"parse_args": ENQUEUE_OPTIONS},
         values={"redis_queue_namespace_prefix": "rq:queue:", "redis_queues_keys": "rq:queues"},
@@ -344,6 +347,12 @@ PARTS = (
     Part("rq.connections", called=("parse_connection(connection)",)),
     Part("rq.logutils", called=("blue(text)", "green(text)", "setup_loghandlers(level, date_format, log_format)")),
     Part("rq.rate_limit", called=("release_slot(job)",)),
+    Part("rq.rate_limit:RateLimit", called=("__init__(key, concurrency)",)),
+    Part(
+        "rq.rate_limit:RateLimitRegistry",
+        called=("__init__(key, connection)", "acquire_and_enqueue(concurrency)"),
+        names="allowed_key rate_limited_key",
+    ),
     Part("rq.serializers", called=("resolve_serializer(serializer)",)),
     Part("rq.suspension", called=("is_suspended(connection)",), values={"WORKERS_SUSPENDED": "rq:suspended"}),
     Part(

@@ -92,9 +92,10 @@ def enqueue(path: str, paths: tuple[str, ...], url: str | None, as_json: bool, q
     if given["job_id"]:
         _check_free(connection, given["job_id"])
     call = {"args": args, "kwargs": kwargs, **options}
+    asked_at = datetime.now(timezone.utc)
     job = _enqueue(target, given["queue"], call, due, connection, given["serializer"])
     if not quiet:
-        show(_told(job, due, connection), err=True)
+        show(_told(job, due, connection, asked_at), err=True)
     if not as_json:
         click.echo(job.id)
     if given["wait"] is None:
@@ -182,8 +183,10 @@ def _enqueue(
     return on.enqueue(target.path, **call) if due is None else on.enqueue_at(due, target.path, **call)
 
 
-def _told(job: Job, due: datetime | None, connection: Redis) -> str:
+def _told(job: Job, due: datetime | None, connection: Redis, asked_at: datetime) -> str:
     """What was done, for the person at the shell; whether somebody will take it."""
+    if job.created_at < asked_at:
+        return f"not enqueued, since it is unique: {job.description} is {job.get_status(refresh=False).value} already"
     when = f"scheduled for {due.astimezone():%Y-%m-%d %H:%M:%S}" if due is not None else "enqueued"
     served = get_worker_keys(Queue(job.origin, connection=connection))
     nobody = "" if served else f"; no worker serves it now: rqmem worker {job.origin}"

@@ -54,6 +54,9 @@ class MemoryAwareJob(MemoryMethods, Enqueueable):
         items_per_child: items of a child. None: what fits by the cost of an item, at most JOB_MAX_ITEMS_PER_CHILD.
         on_child_failure: ``"fail"``: if a child fails, the job fails with `rqmem.errors.ChildJobsFailed` when all have
             ended; a retry runs only the failed ones. ``"continue"``: `gather` gets the results that there are.
+        unique: no two jobs with the same arguments wait or run at a time; ``enqueue`` returns the one that there is.
+        concurrency: at most so many jobs of this type run at a time, over all workers; None: any number.
+        concurrency_key: the name of an argument, or a function of the arguments: as many for each value.
         queue: the queue that ``enqueue`` uses if none is given.
         job_timeout, retry, result_ttl: RQ's enqueue options; None leaves RQ's default.
         args, kwargs: the arguments as enqueued, on the instance that runs.

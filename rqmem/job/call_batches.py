@@ -20,10 +20,12 @@ from typing import Any, NamedTuple
 from redis.exceptions import NoPermissionError, RedisError
 
 from rqmem.errors import ConfigError, RedisUnavailable, RqmemError
+from rqmem.job.per_type import UNIQUE_ID
 from rqmem.rq_names import DuplicateJobError, EnqueueData, JobStatus, Queue, now
 from rqmem.store.new_jobs import Batches, Maker, NewJob, new_job
 from rqmem.store.permission import explained
 from rqmem.store.retrying import described, note, unavailable
+from rqmem.store.unique_jobs import make_way
 
 _BATCH = 500
 _BATCH_BYTES = 4_000_000
@@ -115,7 +117,7 @@ class _Many:
             call = self._read(element)
             job = self._new(call)
             if job is not None and call.options.get("job_id") is not None:
-                if job.job.id in ids:
+                if job.job.id in ids and not UNIQUE_ID.fullmatch(job.job.id):
                     raise ConfigError(f"another call has the job id {job.job.id!r}")
                 ids.add(job.job.id)
         except Exception as error:  # of the caller's values: RQ raises some kinds, pickle many
@@ -154,9 +156,13 @@ class _Many:
         if not batch:
             return
         until = time.monotonic() + (_PATIENCE_SECONDS if self._enqueued else 0)
-        last = False
+        last = made_way = False
         while True:
             try:
+                if not made_way:
+                    ids = [each.job.id for each in batch if each.unique and UNIQUE_ID.fullmatch(each.job.id)]
+                    make_way(self._queue.connection, *ids)
+                    made_way = True
                 self._enqueued += self._batches.write(batch)
                 return
             except RedisError as error:

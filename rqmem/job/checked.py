@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rqmem.errors import ConfigError
-from rqmem.policy.escalation import Step
 from rqmem.units import MB, show_mb
+
+if TYPE_CHECKING:
+    from rqmem.policy.escalation import Step
 
 
 def checked_limit(limit_mb: Any, whose: str) -> float | None:
@@ -54,6 +56,8 @@ _GIVE_STEPS = "give the next ceilings in MB, lowest first, for example (512, 102
 
 
 def _checked_step(step: Any, whose: str) -> Step:
+    from rqmem.policy.escalation import Step  # enqueueing needs none
+
     if not isinstance(step, tuple | list):
         step = (step,)
     if len(step) not in (1, 2) or step[0] is None:

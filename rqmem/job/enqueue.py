@@ -5,6 +5,7 @@ So RQ's JSON serializer, dashboards and a stock ``rq worker`` understand them.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 from collections.abc import Callable, Iterable, Mapping
@@ -12,6 +13,8 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from rqmem.errors import ConfigError, SourceError
+from rqmem.job import per_type
+from rqmem.job.per_type import PER_TYPE, UNIQUE_ID, PerType
 from rqmem.rq_seams import ENQUEUE_OPTIONS
 
 if TYPE_CHECKING:
@@ -36,6 +39,9 @@ class Enqueueable:
     job_timeout: ClassVar[int | str | None] = None
     retry: ClassVar[Retry | None] = None
     result_ttl: ClassVar[int | None] = None
+    unique: ClassVar[bool] = False
+    concurrency: ClassVar[int | None] = None
+    concurrency_key: ClassVar[str | Callable[..., Any] | None] = None
 
     handle: Callable[..., Any]
 
@@ -49,6 +55,17 @@ class Enqueueable:
                 f"{cls.__qualname__}.handle has a parameter {taken[0]!r}, which is the name of an enqueue "
                 f"option, so it could never be passed: rename it"
             )
+        per_type.checked(cls._per_type(), cls._signature())
+
+    @classmethod
+    def _per_type(cls) -> PerType:
+        return PerType(cls.path(), cls.__qualname__, cls.unique, cls.concurrency, cls.concurrency_key)
+
+    @classmethod
+    def _signature(cls) -> inspect.Signature:
+        """Of ``handle``, without ``self``."""
+        signature = inspect.signature(cls.handle)
+        return signature.replace(parameters=list(signature.parameters.values())[1:])
 
     @classmethod
     def path(cls) -> str:
@@ -64,24 +81,27 @@ class Enqueueable:
             kwargs: besides ``handle``'s arguments RQ's enqueue options; ``connection`` and ``serializer`` choose the
                 queue's, by default as `rqmem.job.defaults` says.
 
+        Returns:
+            RQ's job. If the class is ``unique``, and a job with these arguments waits or runs: that one.
+
         Raises:
             ConfigError: the arguments do not fit ``handle``, or the class cannot be imported by a worker.
             RedisUnavailable: no Redis is named, or it does not answer.
         """
         target, options = cls._prepare(queue, args, kwargs)
-        return target.enqueue(f"{cls.path()}.run", **options)
+        return existing_or(target, options, lambda: target.enqueue(f"{cls.path()}.run", **options))
 
     @classmethod
     def enqueue_in(cls, delay: timedelta, queue: str | Queue | None = None, /, *args: Any, **kwargs: Any) -> Job:
         """As `enqueue`, after ``delay``; needs a worker ``--with-scheduler``."""
         target, options = cls._prepare(queue, args, kwargs)
-        return target.enqueue_in(delay, f"{cls.path()}.run", **options)
+        return existing_or(target, options, lambda: target.enqueue_in(delay, f"{cls.path()}.run", **options))
 
     @classmethod
     def enqueue_at(cls, when: datetime, queue: str | Queue | None = None, /, *args: Any, **kwargs: Any) -> Job:
         """As `enqueue`, at ``when``; needs a worker ``--with-scheduler``."""
         target, options = cls._prepare(queue, args, kwargs)
-        return target.enqueue_at(when, f"{cls.path()}.run", **options)
+        return existing_or(target, options, lambda: target.enqueue_at(when, f"{cls.path()}.run", **options))
 
     @classmethod
     def enqueue_many(
@@ -139,6 +159,8 @@ class Enqueueable:
         cls.check_arguments(args, arguments)
         declared = {name: getattr(cls, name) for name in ("job_timeout", "retry", "result_ttl")}
         options = {**{name: value for name, value in declared.items() if value is not None}, **options}
+        if (declared_per_type := cls._per_type()).declares:
+            options |= declared_per_type.options(cls._signature(), args, arguments, options)
         if options.get("at_front"):
             meta = options.get("meta") or {}
             options["meta"] = {**meta, "rqmem": {**meta.get("rqmem", {}), AT_FRONT: True}}
@@ -201,10 +223,28 @@ def is_at_front(job: Job) -> bool:
     return bool(job.enqueue_at_front or job.meta.get("rqmem", {}).get(AT_FRONT))
 
 
+def existing_or(queue: Queue, options: dict[str, Any], enqueue: Callable[[], Job]) -> Job:
+    """What ``enqueue`` returns; of a unique job the one that waits or runs, if there is one."""
+    from rqmem.rq_names import DuplicateJobError, NoSuchJobError
+
+    if not UNIQUE_ID.fullmatch(options.get("job_id") or ""):
+        return enqueue()
+    while True:
+        try:
+            return enqueue()
+        except DuplicateJobError:
+            with contextlib.suppress(NoSuchJobError):  # it has ended since, and is gone
+                return queue.job_class.fetch(
+                    options["job_id"], connection=queue.connection, serializer=queue.serializer
+                )
+
+
 def accept_job_classes() -> None:
     """Have ``queue.enqueue(SendInvoices, month=...)`` (also ``enqueue_in``, ``enqueue_at``) do what the class's does.
 
-    RQ raises a `TypeError` for a class. `Queue.parse_args` is where all three learn what they are to call.
+    RQ raises a `TypeError` for a class. `Queue.parse_args` is where all three learn what they are to call. Functions
+    with `rqmem.memory_aware` get the options there that they declare. And a unique job that has ended makes way for the
+    next one: for RQ, it is there as long as its result is kept.
     """
     from rqmem.rq_names import Queue
 
@@ -218,9 +258,38 @@ def accept_job_classes() -> None:
                 raise ConfigError(f"{f.__qualname__}: {min(named)} is the queue's: {f.__qualname__}.enqueue takes one")
             args, kwargs = (), f._call(args, kwargs)
             f = f"{f.path()}.run"
+        elif (declared := getattr(f, PER_TYPE, None)) is not None:
+            kwargs = {**kwargs, **_options_of_function(f, declared, args, kwargs)}
         return parse_args(queue_class, f, *args, **kwargs)
 
+    def making_way(enqueue: Callable[..., Job]) -> Callable[..., Job]:
+        @functools.wraps(enqueue)
+        def enqueue_unique(self: Queue, job: Job, *args: Any, **kwargs: Any) -> Job:
+            if kwargs.get("unique") and UNIQUE_ID.fullmatch(job.id):
+                from rqmem.store.unique_jobs import make_way
+
+                make_way(self.connection, job.id)
+            return enqueue(self, job, *args, **kwargs)
+
+        return enqueue_unique
+
     Queue.parse_args = classmethod(parse)  # type: ignore[method-assign, assignment]
+    Queue.enqueue_job = making_way(Queue.enqueue_job)  # type: ignore[method-assign]
+    Queue.schedule_job = making_way(Queue.schedule_job)  # type: ignore[method-assign]
+
+
+def _options_of_function(
+    function: Callable[..., Any], declared: PerType, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> dict[str, Any]:
+    """What a decorated function declares, for a call as RQ's enqueue methods take it. Raises `ConfigError`."""
+    given = {name: value for name, value in kwargs.items() if name in ENQUEUE_OPTIONS}
+    arguments = {name: value for name, value in kwargs.items() if name not in ENQUEUE_OPTIONS}
+    if "args" in given or "kwargs" in given:
+        args, arguments = tuple(given.get("args") or ()), dict(given.get("kwargs") or {})
+    try:
+        return declared.options(inspect.signature(function), args, arguments, given)
+    except TypeError as error:
+        raise ConfigError(f"{declared.whose}: {error}") from None
 
 
 @functools.lru_cache(maxsize=256)

@@ -12,6 +12,7 @@ from rqmem.errors import ConfigError
 from rqmem.job.call_batches import Call, arguments_of_call, enqueue_calls
 from rqmem.job.defaults import resolved_queue
 from rqmem.job.enqueue import Enqueueable, split
+from rqmem.job.per_type import PER_TYPE
 from rqmem.rq_names import EnqueueData, Queue
 from rqmem.store.new_jobs import options_of
 
@@ -63,6 +64,8 @@ def enqueue_many(
 def _function_call(function: Any, arguments: Any, common: Mapping[str, Any]) -> Call:
     args, kwargs, options = split(*arguments_of_call(arguments, common))
     _check_function(function, args, kwargs)
+    if (declared := getattr(function, PER_TYPE, None)) is not None:
+        options |= declared.options(inspect.signature(function), args, kwargs, options)
     return Call(function, {**options, "args": args, "kwargs": kwargs})
 
 

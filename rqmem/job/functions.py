@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from rqmem.errors import ConfigError, RqmemError
 from rqmem.job.checked import checked_limit, checked_steps
+from rqmem.job.per_type import PER_TYPE, PerType, checked
 
 if TYPE_CHECKING:
     from rqmem.job.run import JobRun
@@ -36,6 +37,9 @@ def memory_aware(
     *,
     on_breach: str = "fail",
     escalate_to: Sequence[float | tuple[float, str]] = (),
+    unique: bool = False,
+    concurrency: int | None = None,
+    concurrency_key: str | Callable[..., Any] | None = None,
 ) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Decorate a function that is a job, so that it runs under monitoring with this ceiling in MB.
 
@@ -45,6 +49,8 @@ def memory_aware(
         memory_limit_mb: the ceiling; None: the worker's.
         on_breach: ``"fail"``, or ``"escalate"``: after a breach it runs again under the next ceiling.
         escalate_to: those ceilings, as in `rqmem.MemoryAwareJob`.
+        unique, concurrency, concurrency_key: as there; they are used where the function itself is enqueued, and not
+            its path as a text.
 
     Raises:
         ConfigError: one of them cannot be used.
@@ -58,6 +64,8 @@ def memory_aware(
                 f"on_breach of {name} is {on_breach!r}: give {' or '.join(map(repr, _CHOICES))}; only a class can work "
                 f"in chunks"
             )
+        per_type = PerType(name, function.__name__, unique, concurrency, concurrency_key)
+        per_type = checked(per_type, inspect.signature(function))
         steps = checked_steps(escalate_to, f"escalate_to of {name}", on_breach, limit_mb)
         steps = steps if on_breach == "escalate" else ()
 
@@ -69,6 +77,8 @@ def memory_aware(
 
         setattr(monitored, DECLARED, limit_mb)
         setattr(monitored, ON_BREACH_OF_FUNCTION, on_breach)
+        if per_type.declares:
+            setattr(monitored, PER_TYPE, per_type)
         return monitored
 
     return decorate

@@ -22,6 +22,8 @@ def outlook(case: Case) -> str:
     if case.status in ("failed", "stopped"):
         stopped = "it is stopped" if case.status == "stopped" else "nothing by itself"
         return f"{stopped}; 'rqmem retry {case.job_id}' runs it again"
+    if case.status == "rate_limited":
+        return "waits until fewer jobs of its type or key wait or run (concurrency)"
     return "nothing: it was never enqueued" if case.status == "created" else f"nothing: it is {case.status}"
 
 

@@ -19,11 +19,13 @@ from rqmem.errors import RunTakenOver, SourceError
 from rqmem.events import EVIDENCE, Breach
 from rqmem.policy.escalation import Step
 from rqmem.rq_names import (
+    RQ_KEY_PREFIX,
     Execution,
     ExecutionRegistry,
     FailedJobRegistry,
     Job,
     Queue,
+    RateLimitRegistry,
     ScheduledJobRegistry,
     StartedJobRegistry,
     now,
@@ -35,6 +37,7 @@ from rqmem.store.keys import KEEP_SECONDS, WAITING_SECONDS
 from rqmem.store.retrying import until_redis_answers
 from rqmem.store.scripts import script
 
+_WAITS_FOR_A_PLACE = 2  # what the script `due` answers then
 KEPT_BREACHES, KEPT_EVIDENCE = 50, 8
 """How many breaches of a job are kept, as many as its story can name, and how many of them with their evidence."""
 
@@ -179,11 +182,21 @@ def release_due(connection: Redis, job_class: type[Job], queue_class: type[Queue
         origin = cast("bytes | None", connection.hget(job_class.key_for(job_id), "origin"))
         queue = queue_class(origin.decode() if origin else "default", connection=connection)
         registry = ScheduledJobRegistry(queue.name, connection=connection)
-        released += script(connection, "due")(
+        answer = script(connection, "due")(
             keys=[keys.DELAYED, registry.key, job_class.key_for(job_id), queue.key, queue.redis_queues_keys],
-            args=[job_id, utcformat(now())],
+            args=[job_id, utcformat(now()), RQ_KEY_PREFIX],
         )
+        if answer == _WAITS_FOR_A_PLACE:
+            _give_a_place(connection, job_class.key_for(job_id))
+        released += answer > 0
     return released
+
+
+def _give_a_place(connection: Redis, job_key: str) -> None:
+    """If there is one, now; else RQ gives it one when another job ends. Also if we die here: its maintenance does."""
+    limit = cast("list[bytes | None]", connection.hmget(job_key, "rate_limit_key", "rate_limit_concurrency"))
+    if limit[0] and limit[1]:
+        RateLimitRegistry(limit[0].decode(), connection).acquire_and_enqueue(int(limit[1]))
 
 
 def keys_of_an_end(job: Job, queue: Queue, execution: Execution, *more: str) -> list[str]:

@@ -149,7 +149,7 @@ class Batches:
             if int(number) == self._number:
                 return int(count)
             there = set(_existing(connection, unique))
-            new = [each for each in batch if not (each.unique and each.job.key in there)]
+            new = _without_those(there, batch)
             statuses = _statuses(self._queue, waits_for) | dict.fromkeys((each.job.id for each in new), "new")
             pipeline.multi()
             fill(pipeline, self._queue, [(each, _waits(each, statuses)) for each in new])
@@ -180,6 +180,17 @@ def fill(pipeline: Pipeline, queue: Queue, jobs: Iterable[tuple[NewJob, bool]]) 
         pipeline.rpush(queue.key, *back)
     if front:
         pipeline.lpush(queue.key, *front)
+
+
+def _without_those(there: set[str], batch: Iterable[NewJob]) -> list[NewJob]:
+    """Without unique jobs whose keys are among these, or a second time in the batch."""
+    new = []
+    for each in batch:
+        if not (each.unique and each.job.key in there):
+            new.append(each)
+        if each.unique:
+            there.add(each.job.key)
+    return new
 
 
 def _existing(connection: Redis, names: list[str]) -> list[str]:

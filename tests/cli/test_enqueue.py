@@ -310,3 +310,10 @@ def test_what_a_path_names() -> None:
 
 def test_arguments_are_json_or_text() -> None:
     assert arguments([], ["1e3", "Infinity", "[1"], []) == ((1000.0, "Infinity", "[1"), {})
+
+
+def test_a_unique_job_that_is_there_is_not_enqueued_and_the_command_says_so(enqueue: Enqueue) -> None:
+    first, again = (enqueue("tests.per_type_jobs.Unique", "--kwarg", "tenant_id=7") for _ in range(2))
+    assert (again.returncode, again.stdout) == (0, first.stdout)
+    assert "not enqueued, since it is unique: tests.per_type_jobs.Unique(tenant_id=7) is queued already" in again.stderr
+    assert first.stderr.startswith("enqueued: ")

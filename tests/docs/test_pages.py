@@ -216,3 +216,25 @@ def test_each_of_twenty_questions_is_answered_within_two_clicks() -> None:
     for _, question, answer in asked:
         links = re.findall(r"\]\(([^)#]+)", answer)
         assert links and all((questions.parent / link).exists() for link in links), question
+
+
+def test_the_jobs_that_are_unique_or_limited_run(
+    connection: Redis, redis_url: str, tmp_path: Path, start_worker: StartWorker
+) -> None:
+    for name, code in files(DOCS / "unique.md").items():
+        (tmp_path / name).write_text(code)
+    [script] = [each for each in blocks(DOCS / "unique.md", "python") if "SendInvoice.enqueue(" in each]
+    calls = """
+from imports import CallPartner, ImportFile, SyncTenant
+for number in range(3):
+    CallPartner.enqueue(partner="a", order=number)
+    SyncTenant.enqueue(tenant_id=number)
+    ImportFile.enqueue(path="a")
+    ImportFile.enqueue(path="b")
+"""
+    enqueue(script, redis_url, tmp_path)
+    enqueue(calls, redis_url, tmp_path)
+    assert connection.llen("rq:queue:imports") == 1 + 3 + 3
+    start_worker("invoices", "imports", "--burst", directory=tmp_path).finish()
+    assert connection.zcard("rq:finished:invoices") == 1
+    assert connection.zcard("rq:finished:imports") == 12
