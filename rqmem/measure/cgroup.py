@@ -141,6 +141,10 @@ class Group:
         groups = self._groups() if self.version == "v1" else [self.path]  # v2 counts those of sub-groups
         return sum(read_kernel_kills(self.version, group) or 0 for group in groups)
 
+    def counts_kernel_kills(self) -> bool:
+        """Whether `kernel_kills` says anything (v1: kernel 4.13)."""
+        return read_kernel_kills(self.version, self.path) is not None
+
     def hit_limit(self) -> bool:
         """Whether its own limit was hit since it was last set, and not an ancestor's or the machine's memory used up.
 

@@ -120,12 +120,17 @@ def parse_limit(text: str) -> int | None:
     return None if text.strip() == "max" else int(text)
 
 
-def read_own() -> Own | None:
-    """Our own group; where a worker has moved us to a leaf of it, it is our own all the same."""
+def read_actual() -> Own | None:
+    """The group that we are in, be it a leaf that a worker made; None where no hierarchy is mounted or shown."""
     try:
-        own = parse_own(Path("/proc/self/cgroup").read_text(), Path("/proc/self/mountinfo").read_text())
+        return parse_own(Path("/proc/self/cgroup").read_text(), Path("/proc/self/mountinfo").read_text())
     except OSError:
         return None
+
+
+def read_own() -> Own | None:
+    """Our own group; where a worker has moved us to a leaf of it, it is our own all the same."""
+    own = read_actual()
     if own is not None and _LEAF.fullmatch(own.path.name) and own.path != own.top:
         return replace(own, path=own.path.parent)
     return own
@@ -137,3 +142,10 @@ def read_kernel_kills(version: Version, group: Path) -> int | None:
         return parse_counters((group / KILLS[version]).read_text()).get("oom_kill")
     except OSError:
         return None
+
+
+def read_local_kernel_kills(version: Version, group: Path) -> int | None:
+    """As `read_kernel_kills`, without sub-groups, which may be those of other workers' horses."""
+    if version == "v2" and (group / "memory.events.local").exists():  # kernel 5.2
+        return parse_counters((group / "memory.events.local").read_text()).get("oom_kill")
+    return read_kernel_kills(version, group)  # v1's has none of sub-groups

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import deque
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from rqmem.measure import cgroup_files as cgroup
 from rqmem.units import MB
@@ -80,16 +80,25 @@ def _container_limit_mb() -> float | None:
     return None if limit is None else round(limit / MB, 1)
 
 
-def oom_kills() -> int | None:
-    """All kills for memory on this machine since boot, those for a group's limit included."""
-    return cgroup.parse_counters(_read(Path("/proc/vmstat")) or "").get("oom_kill")
+Where = Literal["group", "machine"]
+"""Whose kills for memory a count has: those in our own group (without its sub-groups), or all of this machine."""
+
+
+def oom_kills() -> tuple[Where, int] | None:
+    """Kills for memory so far: in our own group; where that does not tell (v2's root, no memory groups), anywhere."""
+    own = cgroup.read_actual()
+    kills = cgroup.read_local_kernel_kills(own.version, own.path) if own is not None else None
+    if kills is not None:
+        return "group", kills
+    anywhere = cgroup.parse_counters(_read(Path("/proc/vmstat")) or "").get("oom_kill")
+    return None if anywhere is None else ("machine", anywhere)
 
 
 class OomKills:
-    """Whether the kernel has killed for memory lately: here, or in our container."""
+    """Whether the kernel has killed for memory lately, as near to this process as that can be known."""
 
     def __init__(self) -> None:
-        self._seen: deque[int | None] = deque(maxlen=2)
+        self._seen: deque[tuple[Where, int] | None] = deque(maxlen=2)
 
     def begin(self) -> None:
         """What was killed before does not count."""
@@ -99,10 +108,12 @@ class OomKills:
         """Look once more, at each beat of the worker."""
         self._seen.append(oom_kills())
 
-    def lately(self) -> bool:
-        """Whether it has killed within the last two looks."""
+    def lately(self) -> Where | None:
+        """Where it has killed within the last two looks; None: it has not."""
         before, now = self._seen[0] if self._seen else None, oom_kills()
-        return before is not None and now is not None and now > before
+        if before is None or now is None or before[0] != now[0] or now[1] <= before[1]:
+            return None
+        return now[0]
 
 
 def _read(path: Path) -> str | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
+from typing import Literal
 
 from rqmem.units import show_mb
 from rqmem.values import dataclass
@@ -24,7 +25,8 @@ class Circumstances:
         limit_mb: its ceiling.
         operation: the place last named.
         in_job: it ended in the job's own code, and not in a callback, an exception handler or RQ's code around it.
-        memory_ran_out: the kernel killed something for memory while it ran, and not for the job's own limit.
+        memory_ran_out: the kernel killed for memory while it ran, and not for the job's own limit: in the group of the
+            horse or the worker, or, where no group tells, anywhere on the machine; None: it did not.
         container_mb: the memory limit of the container or service all this runs in, if it has one.
     """
 
@@ -32,7 +34,7 @@ class Circumstances:
     limit_mb: float
     operation: str
     in_job: bool
-    memory_ran_out: bool
+    memory_ran_out: Literal["group", "machine"] | None
     container_mb: float | None
 
 
@@ -67,6 +69,8 @@ def _who(status: int | None, seen: Circumstances) -> str:
         return f"({name}): somebody ended it"
     if not seen.memory_ran_out:
         return f"({name}; its memory was below the ceiling): somebody killed it, and not for memory"
+    if seen.memory_ran_out == "machine":
+        return f"({name}): perhaps for memory: the kernel killed somebody on this machine for it meanwhile"
     if seen.container_mb is not None:
         limit = f"the container or service it runs in may use {show_mb(seen.container_mb)} MB"
         return f"({name}): the kernel killed it for want of memory; {limit}, its workers together want more"

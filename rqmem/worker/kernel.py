@@ -135,6 +135,13 @@ class HorseGroup:
         self._kills, self.suspected = kills, False
         return True
 
+    def has_killed(self) -> bool | None:
+        """Whether the kernel has killed in it, for memory, since `killed` last said so; None: it does not tell.
+
+        v1 gives no word before a kill for the machine's want of memory, so `killed` does not see that one.
+        """
+        return self._group.kernel_kills() > self._kills if self._group.counts_kernel_kills() else None
+
     def close(self) -> None:
         """Close what it holds open; again is harmless."""
         self._reader.close()

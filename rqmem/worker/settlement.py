@@ -66,7 +66,7 @@ EndedHorse = MemoryLimitExceeded | HorseLost | JobTimeoutException
 class End:
     """How a job's time on its horse ended. ``status`` is `os.wait4`'s; ``report`` a warm horse's last word.
 
-    ``starved``: the kernel killed in the horse's cgroup for want of memory elsewhere.
+    ``starved``: the kernel killed in the horse's cgroup for want of memory elsewhere; None: it has none that tells.
     """
 
     pid: int | None
@@ -76,7 +76,7 @@ class End:
     breach: events.Breach | None
     overdue: bool
     warm: bool
-    starved: bool = False
+    starved: bool | None = None
 
     @property
     def lost(self) -> bool:
@@ -204,14 +204,14 @@ class Settlement:
 
     def _circumstances(self, end: End) -> Circumstances:
         page = self._pool.page
-        memory_ran_out = end.starved or self._oom_kills.lately()
-        limit_bytes = machine.container_limit_bytes() if memory_ran_out else None
+        where = self._oom_kills.lately() if end.starved is None else "group" if end.starved else None
+        limit_bytes = machine.container_limit_bytes() if where == "group" else None
         return Circumstances(
             peak_mb=to_mb(page.peak_bytes),
             limit_mb=to_mb(page.ceiling_bytes),
             operation=page.operation,
             in_job=page.in_user_code and not page.in_hooks,
-            memory_ran_out=memory_ran_out,
+            memory_ran_out=where,
             container_mb=to_mb(limit_bytes) if limit_bytes is not None else None,
         )
 

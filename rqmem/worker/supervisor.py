@@ -303,7 +303,9 @@ class Supervisor:
             worker._horse_pid = 0
             if execution is not None:
                 worker.executions.pop(execution.id, None)
-        return End(pid, status, rusage, report, watcher.breach, overdue, warm is not None, watcher.starved)
+        group = self._pool.group
+        starved = watcher.starved or (group.has_killed() if group is not None and status != os.EX_OK else None)
+        return End(pid, status, rusage, report, watcher.breach, overdue, warm is not None, starved)
 
     def _end_horse(self, end: End, warm: WarmHorse | None, page: SharedPage, *, lasted: bool) -> None:
         """The horse goes where it is broken; a warm one that may live is kept."""

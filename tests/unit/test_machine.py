@@ -82,7 +82,46 @@ def test_without_groups_nothing_is_known(monkeypatch: pytest.MonkeyPatch) -> Non
     assert machine.container_limit_bytes() is None
 
 
-def test_kills_of_the_machine_are_counted() -> None:
-    if not Path("/proc/vmstat").exists():
-        pytest.skip("no /proc/vmstat")
-    assert (machine.oom_kills() or 0) >= 0
+OF_OTHERS = "low 0\nhigh 0\nmax 41\noom 1\noom_kill 7\n"
+
+
+@pytest.mark.parametrize(
+    ("version", "files"),
+    [
+        ("v1", {"a/memory.oom_control": "under_oom 0\noom_kill 2\n", "a/w/memory.oom_control": "oom_kill 7\n"}),
+        ("v2", {"a/memory.events": OF_OTHERS, "a/memory.events.local": "oom 1\noom_kill 2\n"}),
+    ],
+    ids=["v1", "v2"],
+)
+def test_kills_in_groups_below_or_next_to_ours_are_not_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: Version, files: dict[str, str]
+) -> None:
+    found = own(version, tmp_path, "a", {**files, "b/memory.events": OF_OTHERS, "b/memory.events.local": OF_OTHERS})
+    monkeypatch.setattr(cgroup, "read_actual", lambda: found)
+    assert machine.oom_kills() == ("group", 2)
+    seen = machine.OomKills()
+    assert seen.lately() is None, "nothing is known before it begins"
+    seen.begin()
+    assert seen.lately() is None
+    for file in files:
+        path = tmp_path / file
+        path.write_text(path.read_text().replace("oom_kill 7", "oom_kill 8"))
+    assert seen.lately() is None
+    for file in files:
+        path = tmp_path / file
+        path.write_text(path.read_text().replace("oom_kill 2", "oom_kill 3"))
+    assert seen.lately() == "group"
+    seen.look()
+    assert seen.lately() == "group", "within the last two looks"
+    seen.look()
+    assert seen.lately() is None
+
+
+def test_without_a_group_kills_of_the_machine_are_counted_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cgroup, "read_actual", lambda: None)
+    counted = iter(["oom_kill 4\n", "oom_kill 4\n", "oom_kill 5\n"])
+    monkeypatch.setattr(machine, "_read", lambda path: next(counted) if path == Path("/proc/vmstat") else None)
+    seen = machine.OomKills()
+    seen.begin()
+    assert seen.lately() is None
+    assert seen.lately() == "machine"

@@ -23,7 +23,7 @@ from rqmem.testing import wait_until
 from rqmem.worker.exit_reason import Circumstances, how_horse_ended
 from rqmem.worker.kernel import kernel_layer
 from tests import kernel_jobs, sample_jobs
-from tests.conftest import ROOT, StartWorker
+from tests.conftest import ROOT, StartWorker, wait_for_key
 
 pytestmark = pytest.mark.alone  # they race with the watcher
 WorkOff = Callable[..., str]
@@ -250,15 +250,38 @@ def test_a_kill_for_the_containers_limit_is_told(queue: Queue, place: Place, red
     assert "a reserve of 32 MB are more than the 150 MB that this container may use" in done.stderr
 
 
+@pytest.mark.parametrize("how", ["auto", "off"])
+def test_a_kill_for_the_memory_of_another_group_is_not_taken_for_this_jobs(
+    queue: Queue, place: Place, start_worker: StartWorker, how: str
+) -> None:
+    """As when another worker's job reaches its ceiling, in the second in which somebody kills this one's horse."""
+    job = queue.enqueue(sample_jobs.say_hello_and_sleep, 600)
+    worker = start_worker("jobs", "--burst", "--cgroup", how)
+    wait_for_key(queue.connection, "asleep")
+    other = Group.make(place, "rqmem test other", 40 * MB)
+    try:
+        fill = [sys.executable, "-c", "b'x' * (200 * 2**20)"]
+        assert subprocess.run(fill, preexec_fn=other.enter, check=False).returncode == -signal.SIGKILL
+        assert other.kernel_kills() == 1
+    finally:
+        other.kill()
+        wait_until(other.remove)
+    os.kill(int(queue.connection.get("asleep")), signal.SIGKILL)
+    log = worker.finish()
+    assert "its memory was below the ceiling): somebody killed it, and not for memory" in result_of(job), log
+
+
 def test_each_end_has_its_own_words() -> None:
-    below = Circumstances(80.0, 256.0, "rows 1-9", in_job=True, memory_ran_out=False, container_mb=None)
-    short = Circumstances(80.0, 256.0, "", in_job=True, memory_ran_out=True, container_mb=None)
-    boxed = Circumstances(80.0, 256.0, "", in_job=True, memory_ran_out=True, container_mb=512.0)
-    after = Circumstances(80.0, 256.0, "", in_job=False, memory_ran_out=False, container_mb=None)
+    below = Circumstances(80.0, 256.0, "rows 1-9", in_job=True, memory_ran_out=None, container_mb=None)
+    short = Circumstances(80.0, 256.0, "", in_job=True, memory_ran_out="group", container_mb=None)
+    somewhere = Circumstances(80.0, 256.0, "", in_job=True, memory_ran_out="machine", container_mb=None)
+    boxed = Circumstances(80.0, 256.0, "", in_job=True, memory_ran_out="group", container_mb=512.0)
+    after = Circumstances(80.0, 256.0, "", in_job=False, memory_ran_out=None, container_mb=None)
     cases = [
         (9, below),
         (9, short),
         (9, boxed),
+        (9, somewhere),
         (11, below),
         (15, below),
         (3 << 8, below),
@@ -271,4 +294,5 @@ def test_each_end_has_its_own_words() -> None:
     assert lines[0].endswith("; the job used 80 MB of 256 at 'rows 1-9'")
     assert "OOM killer" in lines[1]
     assert "may use 512 MB" in lines[2]
-    assert "(exit code 3): it left outside the job's code (in a callback, an exception handler)" in lines[6]
+    assert "the kernel killed somebody on this machine" in lines[3]
+    assert "(exit code 3): it left outside the job's code (in a callback, an exception handler)" in lines[7]
