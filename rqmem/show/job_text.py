@@ -93,7 +93,11 @@ def _children(children: Progress) -> str:
     if children.items:
         text += f"; {children.items:,} items"
     if children.rate is not None:
-        text += f"; {children.rate:.2g} a second" if children.rate < 10 else f"; {children.rate:,.0f} a second"
+        text += (
+            f"; {children.rate:.2g} children a second"
+            if children.rate < 10
+            else f"; {children.rate:,.0f} children a second"
+        )
     return text + (f"; {span(children.eta_seconds)} left" if children.eta_seconds else "")
 
 

@@ -1,9 +1,10 @@
 """The pages of docs/start are typed, command by command, in an empty directory with the embedded Redis.
 
 A block of Python that begins with the name of a file is written to it. Of a block of commands each line with ``$`` is
-typed. The lines below it must be printed, in that order; ``...`` stands for anything. A worker without ``--burst`` runs
-to the end of the page. ``# ends with N`` after a command names its exit code. ``pip install`` is left out. The
-addresses in ``alert-urls.txt`` are those of others: a receiver of ours takes their place, and must hear of a breach.
+typed. The lines below it must be printed, in that order; ``...`` stands for anything. A worker without ``--burst``, and
+the dashboard, run to the end of the page; the dashboard on any free port, and it must answer. ``# ends with N`` after a
+command names its exit code. ``pip install`` is left out. The addresses in ``alert-urls.txt`` are those of others: a
+receiver of ours takes their place, and must hear of a breach.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.request import urlopen
 
 import pytest
 
@@ -25,7 +27,7 @@ from tests.receiver import Receiver
 
 PAGES = sorted((ROOT / "docs" / "start").glob("*.md"))
 _BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-_READY = "memory ceiling"
+_READY = {"worker": "memory ceiling", "dashboard": "Ctrl-C ends it"}
 ALERT_URLS = "alert-urls.txt"
 
 
@@ -51,22 +53,33 @@ class Typist:
         words = shlex.split(line, comments=True)
         if words[0] == "pip":
             return
+        if words[0] == "python":
+            done = subprocess.run([sys.executable, *words[1:]], cwd=self.directory, capture_output=True, text=True)
+            assert done.returncode == 0, done.stderr
+            return
         assert words[0] == "rqmem", line
         self.typed += 1
         command = [sys.executable, "-m", "rqmem", *words[1:]]
-        if words[1] == "worker" and "--burst" not in words:
-            self.check(line, self.start_worker(command), expected)
+        if words[1] in _READY and "--burst" not in words:
+            printed = self.start(command, _READY[words[1]])
+            self.check(line, printed, expected)
             return
         done = forked.run(command, env=self.environ, cwd=self.directory)
         assert done.returncode == int(ends_with[1] if ends_with else 0), f"{line}\n{done.stdout}{done.stderr}"
         self.check(line, done.stdout + done.stderr, expected)
 
-    def start_worker(self, command: list[str]) -> str:
-        log = self.directory / f"worker{len(self.workers)}.log"
+    def start(self, command: list[str], ready: str) -> str:
+        log = self.directory / f"started{len(self.workers)}.log"
+        dashboard = command[3] == "dashboard"
+        command += ["--port", "0"] if dashboard else []
         with log.open("w") as file:
             process = forked.Popen(command, env=self.environ, cwd=self.directory, stdout=file, stderr=file, text=True)
         self.workers.append((process, log))
-        wait_until(lambda: _READY in log.read_text() or process.poll() is not None, 60)
+        wait_until(lambda: ready in log.read_text() or process.poll() is not None, 60)
+        if dashboard:
+            [address] = re.findall(r"http://127\.0\.0\.1:\d+/", log.read_text())
+            with urlopen(address, timeout=60) as answer:
+                assert answer.status == 200
         return log.read_text()
 
     @staticmethod

@@ -58,7 +58,7 @@ def test_children_that_split_stand_below_their_parent() -> None:
         for line in header(Case("a", 200, children=top), 200, lambda text, mood: text)
         if "child" in line or "…" in line
     ]
-    figures = "4 of 10 done, 1 failed, {} running; 40 items; 0.05 a second; 100 s left"
+    figures = "4 of 10 done, 1 failed, {} running; 40 items; 0.05 children a second; 100 s left"
     assert [line[2:] for line in lines] == [
         f"children   {figures.format(0)}",
         f"             child-7 {figures.format(1)}",
