@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import gc
 import socket
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rqmem.dashboard.security import is_loopback
@@ -38,8 +39,8 @@ def settle(app: Flask) -> None:
     All templates are read. What is there by now stays for as long as the process, so the garbage collector passes over
     it no more: that takes as long as a page.
     """
-    for name in app.jinja_env.list_templates(filter_func=lambda name: "/" not in name):
-        app.jinja_env.get_template(name)
+    for file in (Path(app.root_path) / str(app.template_folder)).glob("*.html"):  # a loader may not know all its names
+        app.jinja_env.get_template(file.name)
     gc.collect()
     gc.freeze()
 

@@ -260,6 +260,11 @@ LINES: dict[str, Explained] = {
     "worker %s: could not sign off: %s": Explained(
         REDIS, "The worker ended while Redis was away. Its record expires by itself.", "Nothing."
     ),
+    "scheduler: takes over the lock of queue %s from a scheduler that was killed": Explained(
+        WORKERS,
+        "The worker that moved scheduled jobs was killed. This one does it now.",
+        "Nothing.",
+    ),
     "scheduler: could not sign off: %s": Explained(
         REDIS, "The scheduler ended while Redis was away. Its lock expires by itself.", "Nothing."
     ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import pickle
 import re
@@ -19,6 +20,7 @@ import rqmem.api
 from rqmem.dashboard import beside_rq
 from rqmem.dashboard.app import build
 from rqmem.dashboard.options import Options
+from rqmem.dashboard.serving import settle
 from rqmem.store import ledger
 from tests import children_jobs
 from tests.dashboard.test_api_v1 import Bomb, fail
@@ -218,3 +220,11 @@ def test_another_version_is_not_mounted_and_our_pages_go_on(
         assert client.get("/rq/").status_code == 404
         assert client.get("/").status_code == 200
     assert "rq-dashboard 0.10.1 is installed, and 0.9.x is tested" in caplog.text
+
+
+def test_all_our_templates_are_read_before_the_first_visitor_also_beside_rqs(client: FlaskClient) -> None:
+    app = client.application
+    settle(app)
+    gc.unfreeze()
+    read = {name for _, name in app.jinja_env.cache or ()}
+    assert "overview.html" in read and len(read) > 10
