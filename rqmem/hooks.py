@@ -56,6 +56,15 @@ def after_job(hook: Hook) -> Hook:
     return _add("after_job", hook, "job", "outcome")
 
 
+def after_jobs(hook: Hook) -> Hook:
+    """Call ``hook()`` after each job, when all of `after_job` have been called; after short jobs once for several.
+
+    It is for sending what jobs have left to be sent. While a horse runs short jobs in a lease, it is called ten times a
+    second and at the end of the lease. It has 5 seconds there, and after other jobs as long as `after_job`.
+    """
+    return _add("after_jobs", hook)
+
+
 def horse_ending(hook: Hook) -> Hook:
     """Call ``hook()`` when a work-horse that has run a job ends, unless it is killed. It has 10 seconds."""
     return _add("horse_ending", hook)

@@ -43,7 +43,7 @@ def test_the_cleanup_of_the_page_runs(connection: Redis, start_worker: StartWork
 
 def test_the_tables_name_all_hooks_and_integrations() -> None:
     named = set(re.findall(r"@hooks\.(\w+)", PAGE))
-    assert named == {"horse_started", "before_job", "after_job", "horse_ending", "on"}
+    assert named == {"horse_started", "before_job", "after_job", "after_jobs", "horse_ending", "on"}
     assert all(callable(getattr(hooks, name)) for name in named)
     libraries = re.findall(r"^\| (\w+) \| ", PAGE.partition("| library |")[2].partition("\n\n")[0], re.MULTILINE)
     assert {name.lower() for name in libraries} == set(integrations.LIBRARIES)

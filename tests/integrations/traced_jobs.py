@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,6 +17,8 @@ class ToFile(SpanExporter):
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         with Path(os.environ["TEST_SPANS"]).open("a") as file:
             file.writelines(span.to_json(indent=None) + "\n" for span in spans)
+        with Path(os.environ["TEST_SPANS"] + ".exports").open("a") as file:
+            file.write(".")
         return SpanExportResult.SUCCESS
 
 
@@ -23,9 +27,13 @@ provider.add_span_processor(BatchSpanProcessor(ToFile(), schedule_delay_millis=3
 trace.set_tracer_provider(provider)
 
 
-def traced(name: str) -> None:
+def traced(name: str, then: str = "") -> None:
     with trace.get_tracer("tests").start_as_current_span(name):
         pass
+    if then == "sleep":
+        time.sleep(0.2)
+    if then == "die":
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def leave_context() -> None:

@@ -27,6 +27,8 @@ GROUP = "rqmem.plugins"
 ENDING_SECONDS = 10  # for all hooks of a horse that ends
 _LIMITS = (MemoryLimitExceeded, BaseTimeoutException)
 
+Call = tuple[str, Callable[..., Any], tuple[Any, ...]]
+
 
 def load(plugins: Iterable[str]) -> None:
     """Import the plugins named, and those of installed packages. Raises `ConfigError`."""
@@ -92,12 +94,17 @@ class Hooking:
     def wanted(self, page: SharedPage) -> bool:
         """Whether there is anything to call after a job."""
         self._look_for_integrations(page)
-        return any(self._hooks(name) for name in ("horse_started", "after_job", "horse_ending"))
+        return any(self._hooks(name) for name in ("horse_started", "after_job", "after_jobs", "horse_ending"))
 
     def each_job(self, page: SharedPage) -> bool:
         """Whether there is anything to call around a job."""
         self._look_for_integrations(page)
         return any(self._hooks(name) for name in ("before_job", "after_job"))
+
+    @property
+    def after_several(self) -> bool:
+        """Whether there is anything to call after several jobs."""
+        return bool(self._hooks("after_jobs"))
 
     @property
     def awaits_outcome(self) -> bool:
@@ -129,14 +136,22 @@ class Hooking:
         page.operation = operation
 
     def after(self, page: SharedPage, job: Job, outcome: str) -> None:
-        """All that come after the job, whatever happens in them."""
-        calls = [("horse_started", hook, ()) for hook in self._not_yet(self._started, "horse_started")]
-        self._call_all(page, [*calls, *(("after_job", hook, (job, outcome)) for hook in self._hooks("after_job"))])
+        """All that come after the job, whatever happens in them; under a lease without those after several."""
+        calls: list[Call] = [("horse_started", hook, ()) for hook in self._not_yet(self._started, "horse_started")]
+        calls += [("after_job", hook, (job, outcome)) for hook in self._hooks("after_job")]
+        self._call_all(page, calls + ([] if page.leased else self._calls("after_jobs")))
+
+    def after_jobs(self, page: SharedPage) -> None:
+        """All that come after several jobs."""
+        self._call_all(page, self._calls("after_jobs"))
 
     def ending(self, page: SharedPage) -> None:
         """All that come before the end of a process that has run a job."""
         if self._started:
-            self._call_all(page, [("horse_ending", hook, ()) for hook in self._hooks("horse_ending")])
+            self._call_all(page, self._calls("horse_ending"))
+
+    def _calls(self, name: str) -> list[Call]:
+        return [(name, hook, ()) for hook in self._hooks(name)]
 
     def _hooks(self, name: str) -> list[Callable[..., Any]]:
         ours = hooks.registered(name)
@@ -153,7 +168,7 @@ class Hooking:
                 called.append(hook)
                 yield hook
 
-    def _call_all(self, page: SharedPage, calls: list[tuple[str, Callable[..., Any], tuple[Any, ...]]]) -> None:
+    def _call_all(self, page: SharedPage, calls: list[Call]) -> None:
         pid = os.getpid()
         while calls:
             name = ""

@@ -66,7 +66,7 @@ class Lease:
     """One lease in the horse. `run` is all of it.
 
     Attributes:
-        hooks: around each job; None: there are none.
+        hooks: around the jobs; None: there are none.
         here: the last job, as its code has seen the horse.
     """
 
@@ -218,7 +218,7 @@ class Lease:
             return self._end_with(self._hand_over.succeed(job, proxy, result), "a job is no plain one")
         self._finished(job, job_type, result_ttl, payload)
         if self.hooks is not None:
-            if self.hooks.await_outcome:
+            if self.hooks.around_each and self.hooks.await_outcome:
                 self._commits.send()
                 self._commits.read()
             self.hooks.after(here, proxy, OK)

@@ -17,6 +17,11 @@ if TYPE_CHECKING:
     from rqmem.worker.shared_memory import SharedPage
 
 
+_SEVERAL_SECONDS = 0.1
+_HOOK_SECONDS = 5
+_LAST_SECONDS = 90  # more than any hook has
+
+
 class Types:
     """Job types that have run in this horse as ordinary executions, and may run under a lease."""
 
@@ -76,25 +81,61 @@ class LeasedJob(Job):
 
 
 class JobHooks:
-    """What runs around each job of a lease, where there are hooks or integrations. They determine its pace then."""
+    """Hooks and integrations around the jobs of a lease.
 
-    def __init__(self, page: SharedPage, hooking: Hooking, call: Callable[[Hooking, Horse, Job, float], None]) -> None:
+    Args:
+        call: calls hooks within the ceiling and a time limit: the job's horse, seconds, what to call.
+
+    Attributes:
+        around_each: there are some before or after each job. They determine the pace then.
+        await_outcome: of those, some may look at the job's outcome.
+    """
+
+    def __init__(
+        self,
+        page: SharedPage,
+        hooking: Hooking,
+        after_job: Callable[[Hooking, Horse, Job, float], None],
+        call: Callable[[Horse, int, Callable[[], None]], None],
+    ) -> None:
         self._page = page
         self._hooking = hooking
+        self._after_job = after_job
         self._call = call
+        self.around_each = hooking.each_job(page)
         self.await_outcome = hooking.awaits_outcome
+        self._after_several = hooking.after_several
+        self._called_at = time.monotonic()
 
     def before(self, job: Job, queue: str) -> None:
         """In the job's own code."""
-        self._hooking.new_job(self._page, job, queue)
-        self._hooking.before(self._page, job)
+        if self.around_each:
+            self._hooking.new_job(self._page, job, queue)
+            self._hooking.before(self._page, job)
 
     def after(self, here: Horse, job: Job, outcome: str) -> None:
         """The job has ended."""
         page = self._page
-        worked, page.limit_seconds = time.monotonic() - page.started_at, -1
+        if self.around_each:
+            worked = time.monotonic() - page.started_at
+            before, page.outcome = page.outcome, outcome
+            self._guarded(lambda: self._after_job(self._hooking, here, job, worked))
+            page.outcome = before
+        if self._after_several and time.monotonic() - self._called_at >= _SEVERAL_SECONDS:
+            self.after_several(here)
+
+    def after_several(self, here: Horse) -> None:
+        """Those after several jobs."""
+        if self._after_several:
+            self._guarded(lambda: self._call(here, _HOOK_SECONDS, lambda: self._hooking.after_jobs(self._page)))
+            self._called_at = time.monotonic()
+
+    def _guarded(self, call: Callable[[], None]) -> None:
+        """The time limit of the job is none of theirs, which have their own; who ignores that is killed in the end."""
+        page = self._page
+        page.started_at = time.monotonic()
+        page.limit_seconds = _LAST_SECONDS
         handler = signal.getsignal(signal.SIGALRM)
-        before, page.outcome = page.outcome, outcome
-        self._call(self._hooking, here, job, worked)
+        call()
         signal.signal(signal.SIGALRM, handler)
-        page.outcome = before
+        page.started_at = 0.0

@@ -142,10 +142,12 @@ class HorseMain:
         worker._stopped_job_id = None
         probing.before_lease()
         lease = Lease(worker, self._pool, types, order, page, probing.wants)
-        if self._hooking is not None and self._hooking.each_job(page):
-            lease.hooks = JobHooks(page, self._hooking, self._call_after_hooks)
+        if self._hooking is not None and self._hooking.wanted(page):
+            lease.hooks = JobHooks(page, self._hooking, self._call_after_hooks, self._call_hooks)
         end = lease.run()
         self._here = lease.here or self._here
+        if lease.hooks is not None and lease.here is not None:
+            lease.hooks.after_several(lease.here)
         doomed = page.state.ends_horse
         if doomed:
             self._call_ending_hooks()
