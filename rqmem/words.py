@@ -48,6 +48,11 @@ def redis_gone_since(when: str) -> str:
     return f"{REDIS_GONE['away']} since {when}: what is below is of before"
 
 
+def where_it_grew(peak_mb: float, *, so_far: bool = False) -> str:
+    """Above lines of code: they add up to no more than that peak."""
+    return f"where it grew to its peak{' so far' if so_far else ''} of {peak_mb:,.1f} MB"
+
+
 def goes_on(event: events.Resumed) -> str:
     """How a job goes on: from where, with which chunk size, and what it costs."""
     when = f" in {event.delay_seconds:.0f} s" if event.delay_seconds else ""

@@ -31,6 +31,16 @@ def fit_with(megabytes: int) -> None:
     del held
 
 
+def fit_again_and_again(megabytes: int, times: int) -> None:
+    """As chunks do: each takes as much as the one before, and gives it back."""
+    page = page_of_this_job()
+    for _ in range(times):
+        samples = page.samples
+        held = [bytearray(2**20) for _ in range(megabytes)], wait_until(lambda: page.samples > samples)
+        del held
+        wait_until(lambda: page.usage_bytes < megabytes * 2**20)
+
+
 def fit_until_seen(megabytes: int) -> int:
     """Holds it until the worker has read so much."""
     held = [bytearray(2**20) for _ in range(megabytes)]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from flask import render_template
 
+from rqmem import words
 from rqmem.dashboard.blueprint import pages
 from rqmem.dashboard.read.child_rows import read_children
 from rqmem.dashboard.state import state
@@ -19,7 +20,7 @@ from rqmem.observe.timeline import lines
 
 if TYPE_CHECKING:
     from rqmem.observe.job import Case
-    from rqmem.store.history.history_records import Run
+    from rqmem.store.history.history_records import Lines, Run
 
 _MOST_LINES = 200
 
@@ -30,9 +31,12 @@ def job(job_id: str) -> str:
     connection, now = state().connection, time.time()
     case = read_case(connection, find(connection, job_id), now)
     told = lines(case)
+    grew_title, grew = _growth(case)
     return render_template(
         "job.html",
         case=case,
+        grew_title=grew_title,
+        grew=grew,
         outlook=outlook(case),
         mood=_mood(case),
         told=told[-_MOST_LINES:],
@@ -41,6 +45,18 @@ def job(job_id: str) -> str:
         children=read_children(connection, case) if case.children is not None else [],
         refresh=2 if case.running else 5 if case.goes_on or case.status in ("queued", "scheduled", "deferred") else 0,
     )
+
+
+def _growth(case: Case) -> tuple[str, Lines]:
+    """The lines where it grew last, and their title."""
+    if case.live is not None and case.live.grew:
+        return _title(words.where_it_grew(case.live.peak_mb, so_far=True)), case.live.grew
+    last = case.breaches[-1:] or case.grown[-1:]
+    return (_title(words.where_it_grew(last[0].peak_mb)), tuple(last[0].grew)) if last else ("Where it grew", ())
+
+
+def _title(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def curves(case: Case) -> list[dict[str, Any]]:

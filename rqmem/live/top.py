@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from rqmem import words
 from rqmem.child_ids import short_id
 from rqmem.errors import RqmemError, UnknownName
 from rqmem.live.worker_lines import percent
@@ -88,7 +89,7 @@ def lines(top: Top, width: int, *, ascii_only: bool = False, notice: str = "") -
     """The lines to show, of at most ``width`` columns."""
     shown = [_title(top), *([line((notice, "bad"))] if notice else []), *_usage(top, ascii_only=ascii_only)]
     if top.job is not None:
-        shown += [line(), line(("where it grew so far in this run", "title"))]
+        shown += [line(), line((words.where_it_grew(top.job.peak_mb, so_far=True), "title"))]
         if top.job.grew:
             shown += _grew(top.job.grew, top.job.limit_mb)
         else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from rqmem import words
 from rqmem.events import JobStarted
 from rqmem.job.progress import Progress
 from rqmem.observe.curve import executions
@@ -159,8 +160,9 @@ def offset(seconds: float) -> str:
 
 def _growth(case: Case) -> list[tuple[str, Lines]]:
     """Where it grew, by execution, with a title each; breaches have it in their evidence."""
-    found = [(f"where it grew, peak {each.peak_mb:.1f} MB", each.grew) for each in case.grown]
-    return [*found, ("where it grew so far", case.live.grew if case.live is not None else ())]
+    found = [(words.where_it_grew(each.peak_mb), each.grew) for each in case.grown]
+    live = case.live
+    return found if live is None else [*found, (words.where_it_grew(live.peak_mb, so_far=True), live.grew)]
 
 
 def _grew(grew: Lines, columns: int) -> list[str]:

@@ -3,6 +3,9 @@
 Lines cost nothing while a job does not grow. Each time usage has grown by a step, the horse is asked where it is (a
 signal; its handler writes one line to the shared page). The growth since the sample before is charged to that line. If
 the horse was waiting by then, the growth may be of the lines before it, and the line is marked `AT_OR_BEFORE`.
+
+What the job gives back is taken from the lines that grew last. So the lines of a job that works in chunks add up to
+what its peak had grown by, and not to what all chunks took.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ from rqmem.units import to_mb
 _SHOWN_PROCESSES = 8
 _CURVE_POINTS = 30
 _SHOWN_LINES = 5
+_LEAST_BYTES = 2**20  # less of a line is not worth a row
 AT_OR_BEFORE = "~"
 """Before a line: the horse may have left the line that grew and have begun to wait in this one."""
 
@@ -34,14 +38,19 @@ def curve(points: Iterable[tuple[float, int]], until: float) -> list[tuple[float
 
 
 class Growth:
-    """Growth of one job by line, in steps of ``step_bytes``, from the ``baseline_bytes`` that its horse held before.
+    """Growth of one job by line, up to its peak, in steps of ``step_bytes``.
 
-    ``samples``: how many the horse had taken before it.
+    Args:
+        step_bytes: of growth that a line is asked for.
+        baseline_bytes: what the horse held before.
+        samples: how many the horse had taken before.
     """
 
     def __init__(self, step_bytes: int, baseline_bytes: int, samples: int = 0) -> None:
         self._step = step_bytes
-        self.by_line: Counter[str] = Counter()
+        self._held: list[tuple[str, int]] = []  # lines and what they grew by and still hold, in order
+        self._highest = baseline_bytes
+        self._at_peak: list[tuple[str, int]] = []
         self._accounted = baseline_bytes
         self._asked_at: int | None = None
         self._samples = samples
@@ -49,7 +58,7 @@ class Growth:
 
     def wants_sample(self, usage_bytes: int) -> bool:
         """Whether usage has grown by a step since the last sample; False while one is being waited for."""
-        self._accounted = min(self._accounted, usage_bytes)
+        self._give_back(self._accounted - usage_bytes)
         if self._asked_at is not None or usage_bytes - self._accounted < self._step:
             return False
         self._asked_at = usage_bytes
@@ -70,14 +79,25 @@ class Growth:
         if self._asked_at is None or samples == self._samples:
             return False
         self._samples = samples
-        self.by_line[line if waits == self._waits else AT_OR_BEFORE + line] += self._asked_at - self._accounted
+        self._held.append((line if waits == self._waits else AT_OR_BEFORE + line, self._asked_at - self._accounted))
         self._accounted, self._asked_at = self._asked_at, None
+        if self._accounted > self._highest:
+            self._highest, self._at_peak = self._accounted, self._held.copy()
         return True
 
+    def _give_back(self, freed_bytes: int) -> None:
+        self._accounted -= max(0, freed_bytes)
+        while freed_bytes > 0 and self._held:
+            line, grown = self._held.pop()
+            if grown > freed_bytes:
+                self._held.append((line, grown - freed_bytes))
+            freed_bytes -= grown
+
     def lines(self) -> list[tuple[int, str]]:
-        """Bytes and line, most first. A line that was seen to grow needs no mark."""
+        """Bytes and line, most first, which add up to no more than the peak. A line seen to grow needs no mark."""
+        seen_to_grow = {line for line, _ in self._at_peak}
         charged: Counter[str] = Counter()
-        for line, grown in self.by_line.items():
+        for line, grown in self._at_peak:
             plain = line.removeprefix(AT_OR_BEFORE)
-            charged[plain if plain in self.by_line else line] += grown
-        return [(grown, line) for line, grown in charged.most_common(_SHOWN_LINES)]
+            charged[plain if plain in seen_to_grow else line] += grown
+        return [(grown, line) for line, grown in charged.most_common(_SHOWN_LINES) if grown >= _LEAST_BYTES]

@@ -120,7 +120,7 @@ def test_a_function_that_fitted(connection: Redis, work_off: Callable[..., str],
     [run] = history_reader.runs(connection, "tests.profile_jobs.fit_with")
     told = text(inspect(job.id))
     assert f"peak {run.peak_mb:.1f} MB ({100 * run.peak_mb / 128:.0f} % of the ceiling) outcome ok, 1 execution" in told
-    assert f"where it grew, peak {run.peak_mb:.1f} MB" in told
+    assert f"where it grew to its peak of {run.peak_mb:.1f} MB" in told
     assert "MB " in told and "tests/profile_jobs.py:" in told and ": held = [bytearray(2**20) for _" in told
     assert json.loads(inspect(job.id, "--json").stdout)["grew"][0]["peak_mb"] == run.peak_mb
     job.delete()

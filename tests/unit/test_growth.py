@@ -14,19 +14,39 @@ steps = st.lists(st.tuples(st.sampled_from("abc"), st.integers(-STEP_BYTES, 3 * 
 
 
 @given(steps)
-def test_no_more_is_charged_than_grew(timeline: list[tuple[str, int]]) -> None:
-    usage, samples, asked, grown = 100 * STEP_BYTES, 0, False, 0
-    growth = Growth(STEP_BYTES, usage)
+def test_lines_add_up_to_no_more_than_the_peak_grew_by(timeline: list[tuple[str, int]]) -> None:
+    usage = start = 100 * STEP_BYTES
+    samples, asked, lowest, most = 0, False, start, 0
+    growth = Growth(STEP_BYTES, start)
     for line, step in timeline:
         usage += step
-        grown += max(0, step)
+        lowest = min(lowest, usage)
+        most = max(most, usage - lowest)
         if asked:
             samples += 1
             growth.take(samples, line, 0)
         asked = growth.wants_sample(usage)
-    charged = sum(bytes_ for bytes_, _ in growth.lines())
-    assert charged <= grown
-    assert all(bytes_ >= STEP_BYTES for bytes_, _ in growth.lines())
+    assert sum(grown for grown, _ in growth.lines()) <= most
+
+
+def run(growth: Growth, timeline: list[tuple[str, int]]) -> None:
+    """``timeline``: line and usage in steps."""
+    for number, (line, usage) in enumerate(timeline, start=1):
+        if growth.wants_sample(usage * STEP_BYTES):
+            growth.asked(waits=5)
+            growth.take(number, line, 5)
+
+
+def test_chunks_that_give_back_what_they_took_do_not_add_up() -> None:
+    growth = Growth(STEP_BYTES, 10 * STEP_BYTES)
+    run(growth, [("load", 12), *[("chunk", 17), ("sum", 12)] * 9, ("chunk", 18), ("sum", 12), ("chunk", 16)])
+    assert growth.lines() == [(6 * STEP_BYTES, "chunk"), (2 * STEP_BYTES, "load")], "as at the peak, 18 steps"
+
+
+def test_what_stays_of_each_chunk_adds_up() -> None:
+    growth = Growth(STEP_BYTES, 0)
+    run(growth, [step for number in range(9) for step in (("chunk", number + 4), ("keep", number + 1))])
+    assert growth.lines() == [(12 * STEP_BYTES, "chunk")]
 
 
 def test_steady_growth_is_charged_to_where_it_happens() -> None:

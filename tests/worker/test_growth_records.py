@@ -42,6 +42,16 @@ def test_the_lines_of_a_record_are_kept_without_a_breach(connection: Redis, work
     assert grown(connection) == []
 
 
+def test_the_lines_of_a_job_that_gives_back_add_up_to_no_more_than_its_peak(
+    connection: Redis, work_off: WorkOff
+) -> None:
+    Queue(connection=connection).enqueue(profile_jobs.fit_again_and_again, 80, 6)
+    work_off("--memory", "256")
+    [highest] = grown(connection, "tests.profile_jobs.fit_again_and_again")
+    assert 80 < highest.peak_mb < 160
+    assert 16 <= sum(grown_mb for grown_mb, _ in highest.grew) <= highest.peak_mb
+
+
 def test_growth_is_not_charged_to_a_line_that_waited_for_the_question(connection: Redis, work_off: WorkOff) -> None:
     Queue(connection=connection).enqueue(profile_jobs.wait_after_growing)
     work_off("--memory", "256")
