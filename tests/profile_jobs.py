@@ -8,6 +8,7 @@ import os
 import signal
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
 from rqmem.testing import wait_until
@@ -36,9 +37,13 @@ def fit_again_and_again(megabytes: int, times: int) -> None:
     page = page_of_this_job()
     for _ in range(times):
         samples = page.samples
-        held = [bytearray(2**20) for _ in range(megabytes)], wait_until(lambda: page.samples > samples)
+        held = [bytearray(2**20) for _ in range(megabytes)], wait_until(partial(_sampled, page, samples))
         del held
         wait_until(lambda: page.usage_bytes < megabytes * 2**20)
+
+
+def _sampled(page: SharedPage, before: int) -> bool:
+    return page.samples > before
 
 
 def fit_until_seen(megabytes: int) -> int:
