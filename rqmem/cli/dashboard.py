@@ -32,11 +32,13 @@ def dashboard(
 
     Redis need not answer yet. SIGTERM and Ctrl-C end it.
     """
+    from rqmem.config.load import load
     from rqmem.connection.looking import to_look_at
     from rqmem.dashboard import ANSWER_SECONDS
     from rqmem.dashboard.app import build
     from rqmem.dashboard.options import from_environ
     from rqmem.dashboard.serving import Server, check, on_loopback, settle
+    from rqmem.profiling.directory import located
 
     log.configure("info", "text")
     options = from_environ(
@@ -45,6 +47,7 @@ def dashboard(
         hide_arguments=hide_arguments,
         own_server=True,
         with_rq_dashboard=with_rq_dashboard or on_loopback(host),
+        profile_dir=located(load(os.environ, {}).config.profile_dir),
     )
     check(host, options)
     connection, where = to_look_at(url, ANSWER_SECONDS)

@@ -11,7 +11,16 @@ from flask import Flask, current_app, jsonify, render_template, request
 from redis.exceptions import RedisError
 from werkzeug.exceptions import HTTPException
 
-from rqmem.dashboard import action_views, api_views, beside_rq, compression, filters, live_views, security
+from rqmem.dashboard import (
+    action_views,
+    api_views,
+    beside_rq,
+    compression,
+    filters,
+    flamegraph_views,
+    live_views,
+    security,
+)
 from rqmem.dashboard.blueprint import pages
 from rqmem.dashboard.hub import Hub
 from rqmem.dashboard.state import EXTENSION, State
@@ -38,10 +47,11 @@ def build(connection: Redis, where: str, options: Options) -> Flask:
     security.protect(app, options)
     filters.add_to(app, _versions())
     compression.add_to(app)
-    for module in PAGES:
-        import_module(f"rqmem.dashboard.{module}")
-    for blueprint in (security.blueprint, pages, live_views.blueprint, api_views.blueprint, action_views.blueprint):
-        app.register_blueprint(blueprint)
+    for name in PAGES:
+        import_module(f"rqmem.dashboard.{name}")
+    for module in (security, live_views, api_views, action_views, flamegraph_views):
+        app.register_blueprint(module.blueprint)
+    app.register_blueprint(pages)
     if options.with_rq_dashboard:
         beside_rq.add_to(app, connection, where)
     app.context_processor(lambda: {"options": options, "where": where})

@@ -2,21 +2,25 @@
 
     path("memory/", include("rqmem.dashboard.django"))
 
-Staff may look. Superusers may act, or, with ``RQMEM_DASHBOARD_ACT_PERMISSION = "app.permission"`` in the settings,
-those who have that permission. Redis is that of django-rq's ``default`` queue, or, without django-rq, the one that
-``rqmem.connect()`` chooses. ``RQMEM_DASHBOARD_OPTIONS`` has more arguments for `rqmem.dashboard.create_app`.
+Where django-rq is in the admin, a link below its queues leads here. Staff may look. Superusers may act, or, with
+``RQMEM_DASHBOARD_ACT_PERMISSION = "app.permission"`` in the settings, those who have that permission. Redis is that of
+django-rq's ``default`` queue, or, without django-rq, the one that ``rqmem.connect()`` chooses.
+``RQMEM_DASHBOARD_OPTIONS`` has more arguments for `rqmem.dashboard.create_app`.
 """
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import cache
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
+from django.apps import apps
 from django.conf import settings
+from django.contrib import admin
 from django.contrib.admin.views.decorators import staff_member_required
 from django.http import HttpResponse
-from django.urls import re_path
+from django.urls import NoReverseMatch, re_path, reverse
 from django.views.decorators.csrf import csrf_exempt
 
 from rqmem.dashboard import create_app
@@ -67,6 +71,28 @@ def _access(request: Request) -> Access | None:
     """What `dashboard` has found out; nobody comes here another way."""
     access: Access | None = request.environ.get(_ACCESS)
     return access
+
+
+def _link_from_admin() -> None:
+    """Let the admin's list name the dashboard below django-rq's queues; who sees those sees the link."""
+    if not (apps.is_installed("django_rq") and apps.is_installed("django.contrib.admin")):
+        return
+    listed = admin.site.get_app_list
+
+    def with_link(request: HttpRequest, app_label: str | None = None) -> Any:
+        found = listed(request, app_label)
+        for each in found:
+            if each["app_label"] == "django_rq":
+                with suppress(NoReverseMatch):  # it is included under a namespace of the project's own
+                    url = reverse("rqmem_dashboard", kwargs={"path": ""})
+                    each["models"].append({"name": "Memory", "object_name": "Memory", "admin_url": url, "add_url": None,
+                                           "view_only": True, "perms": {"view": True}})  # fmt: skip
+        return found
+
+    admin.site.get_app_list = with_link
+
+
+_link_from_admin()
 
 
 @cache

@@ -8,8 +8,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from markupsafe import Markup, escape
+
+if TYPE_CHECKING:
+    from rqmem.dashboard.lanes import Lane
 
 HIGH, FULL = 0.8, 0.95
 """Of the ceiling: colours begin, and it is about to be stopped."""
@@ -52,6 +56,30 @@ def sparkline(values: Sequence[float | None], label: str = "") -> Markup:
         '<svg class="sparkline" viewBox="0 0 100 26" preserveAspectRatio="none" {}>'
         '<polygon class="sparkfill" points="{}"/><polyline class="spark" points="{}"/></svg>'
     ).format(hidden, area, line)
+
+
+def lane(shown: Lane, first: float, last: float) -> Markup:
+    """When something ran, between the first and the last time of all lanes, and what happened in it."""
+    span = (last - first) or 1.0
+
+    def x(at: float) -> float:
+        return round(1000 * (at - first) / span, 1)
+
+    parts = [
+        Markup('<rect class="{}" x="{}" y="7" width="{}" height="10" rx="2"/>').format(
+            shown.colour, x(shown.begin), max(3.0, x(shown.end) - x(shown.begin))
+        )
+    ]
+    tops = {"chunk": (7, 17), "collection": (12, 22), "breach": (0, 24)}
+    for at, kind in shown.marks:
+        top, bottom = tops[kind]
+        parts.append(
+            Markup('<line class="{}" x1="{}" x2="{}" y1="{}" y2="{}"/>').format(kind, x(at), x(at), top, bottom)
+        )
+    inside = Markup("").join(parts)
+    return Markup(
+        '<svg class="lane" viewBox="0 0 1000 24" preserveAspectRatio="none" aria-hidden="true">{}</svg>'
+    ).format(inside)
 
 
 def histogram(

@@ -34,7 +34,7 @@ def add_to(app: Flask, versions: dict[str, str]) -> None:
     )  # fmt: skip
     app.jinja_env.globals.update(
         asset=lambda name: url_for("static", filename=name, v=versions[name]),
-        bar=drawing.bar,
+        bar=drawing.bar, lane=drawing.lane,
         progress=drawing.progress, sparkline=drawing.sparkline, has_page=app.view_functions.__contains__,
     )  # fmt: skip
 

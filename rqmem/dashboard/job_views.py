@@ -9,13 +9,15 @@ from flask import render_template
 
 from rqmem import words
 from rqmem.dashboard.blueprint import pages
+from rqmem.dashboard.flamegraph_views import capture_of
+from rqmem.dashboard.lanes import lanes
 from rqmem.dashboard.read.child_rows import read_children
 from rqmem.dashboard.state import state
 from rqmem.events import Breach
 from rqmem.observe.curve import executions
 from rqmem.observe.find import find
 from rqmem.observe.job_read import read_case
-from rqmem.observe.next_step import outlook
+from rqmem.observe.next_step import in_short
 from rqmem.observe.timeline import lines
 
 if TYPE_CHECKING:
@@ -32,17 +34,20 @@ def job(job_id: str) -> str:
     case = read_case(connection, find(connection, job_id), now)
     told = lines(case)
     grew_title, grew = _growth(case)
+    children = read_children(connection, case) if case.children is not None else []
     return render_template(
         "job.html",
         case=case,
         grew_title=grew_title,
         grew=grew,
-        outlook=outlook(case),
+        in_short=in_short(case),
+        capture=capture_of(case.job_id),
         mood=_mood(case),
         told=told[-_MOST_LINES:],
         left_out=max(0, len(told) - _MOST_LINES),
         curves=curves(case),
-        children=read_children(connection, case) if case.children is not None else [],
+        children=children,
+        lanes=lanes(case, children),
         refresh=2 if case.running else 5 if case.goes_on or case.status in ("queued", "scheduled", "deferred") else 0,
     )
 

@@ -31,6 +31,7 @@ class Options:
     secret: signs cookies. Processes that serve the same people need the same.
     own_server: it is served by our own server, which has threads enough for pages that stay connected.
     with_rq_dashboard: rq-dashboard is mounted under ``/rq/``.
+    profile_dir: where workers on this host keep profiles, for flame graphs; None: there are none.
     """
 
     read_only: bool = False
@@ -41,6 +42,7 @@ class Options:
     secret: str = field(default_factory=secrets.token_hex, repr=False)
     own_server: bool = False
     with_rq_dashboard: bool = False
+    profile_dir: Path | None = None
 
     @property
     def open(self) -> bool:

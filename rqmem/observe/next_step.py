@@ -5,6 +5,7 @@ from __future__ import annotations
 from rqmem import events, words
 from rqmem.observe.job import Case, InRq
 from rqmem.policy.after_breach import GOES_ON
+from rqmem.store.history.history_records import OK
 from rqmem.text import date_and_clock
 
 _WAITING = ("queued", "deferred", "scheduled")
@@ -25,6 +26,26 @@ def outlook(case: Case) -> str:
     if case.status == "rate_limited":
         return "waits until fewer jobs of its type or key wait or run (concurrency)"
     return "nothing: it was never enqueued" if case.status == "created" else f"nothing: it is {case.status}"
+
+
+def in_short(case: Case) -> str:
+    """What happened to a job so far, in one sentence; of one that waits, what happens next."""
+    reached = f"reached its ceiling {_often(case.breached)}" if case.breached else ""
+    if case.running:
+        return f"{outlook(case)}{f', and has {reached} so far' if reached else ''}."
+    if case.status in _WAITING:
+        return f"{f'has {reached}; ' if reached else ''}{outlook(case)}."
+    if not case.well:
+        ended = case.status if case.status in ("stopped", "canceled") else "failed"
+        was = "has failed" if ended == "failed" else f"was {ended}"
+        return f"{reached}, and {was} in the end." if reached else f"{was}."
+    if case.outcome != OK:
+        return f"{outlook(case)}."
+    return f"{reached}, went on by itself, and finished." if reached else "finished and never reached its ceiling."
+
+
+def _often(count: int) -> str:
+    return {1: "once", 2: "twice"}.get(count, f"{count:,} times")
 
 
 def _goes_on(event: events.Resumed | events.Escalated) -> str:

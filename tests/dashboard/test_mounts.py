@@ -84,6 +84,11 @@ settings.configure(
     MIDDLEWARE=["django.contrib.sessions.middleware.SessionMiddleware", "django.middleware.csrf.CsrfViewMiddleware",
                 "django.contrib.auth.middleware.AuthenticationMiddleware",
                 "django.contrib.messages.middleware.MessageMiddleware"],
+    STATIC_URL="/static/",
+    TEMPLATES=[{"BACKEND": "django.template.backends.django.DjangoTemplates", "APP_DIRS": True, "OPTIONS": {
+        "context_processors": ["django.template.context_processors.request",
+                               "django.contrib.auth.context_processors.auth",
+                               "django.contrib.messages.context_processors.messages"]}}],
     RQ_QUEUES={"default": {"URL": os.environ["TEST_REDIS_URL"]}},
 )
 django.setup()
@@ -113,6 +118,7 @@ for name in ("", "eve", "bob", "ada"):
         token = dict(re.findall(r'name="(\\w+)" value="([^"]*)"', form))
         done = client.post("/memory/jobs/j1/retry", token)
         told[name]["post"] = [done.status_code, done.headers.get("Location", "")]
+    told[name]["admin"] = re.findall(r'href="(/memory/)"[^>]*>([^<]*)<', client.get("/admin/").content.decode())
 print(json.dumps(told))
 """
 
@@ -129,5 +135,7 @@ def test_a_django_project_shows_it_to_its_staff(connection: Redis, redis_url: st
     assert all(link.startswith("/memory/") for link in told["ada"]["links"]) and told["ada"]["api"] == 2
     assert (told["bob"]["without"], told["bob"]["post"][0]) == (403, 403), "staff may look"
     assert told["ada"]["without"] == 400 and told["ada"]["post"] == [303, "/memory/jobs/j1"]
+    assert told["ada"]["admin"][0] == ["/memory/", "Memory"], "below django-rq's queues"
+    assert told[""]["admin"] == told["eve"]["admin"] == []
     [noted] = rqmem.api.actions(connection=connection)
     assert (noted.who, noted.what) == ("ada", "retry")
