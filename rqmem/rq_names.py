@@ -9,7 +9,7 @@ from rqmem.rq_check import check
 
 check()
 
-from rq.command import send_stop_job_command
+from rq.command import PUBSUB_CHANNEL_TEMPLATE, send_stop_job_command
 from rq.connections import parse_connection
 from rq.defaults import (
     DEFAULT_CONNECTION_CLASS,

@@ -343,7 +343,11 @@ PARTS = (
         names="AbandonedJobError DequeueTimeout DeserializationError DuplicateJobError InvalidJobOperation "
         "NoSuchJobError StopRequested",
     ),
-    Part("rq.command", called=("send_stop_job_command(connection, job_id)",)),
+    Part(
+        "rq.command",
+        called=("send_stop_job_command(connection, job_id)",),
+        values={"PUBSUB_CHANNEL_TEMPLATE": "rq:pubsub:%s"},
+    ),
     Part("rq.connections", called=("parse_connection(connection)",)),
     Part("rq.logutils", called=("blue(text)", "green(text)", "setup_loghandlers(level, date_format, log_format)")),
     Part("rq.rate_limit", called=("release_slot(job)",)),

@@ -35,6 +35,7 @@ _COMMANDS = {
     "recommend": ("recommend.recommend", "Recommend ceilings, chunk sizes and split thresholds."),
     "redis": ("redis.redis_group", "Start, stop and look at the embedded Redis."),
     "report": ("report.report", "Report on what job types used, and whether it gets worse."),
+    "restart": ("restart.restart", "Restart workers, one after another."),
     "resume": ("pause.resume", "Let workers take jobs from a paused queue again."),
     "retry": ("cancel.retry", "Run a failed job once more."),
     "status": ("status.status", "Show whether it runs, and what is wrong."),

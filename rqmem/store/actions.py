@@ -20,7 +20,7 @@ from rqmem.values import dataclass
 KEPT_ACTIONS = 1000
 _log = logging.getLogger("rqmem.actions")
 
-What = Literal["cancel", "retry", "retry from start", "retry by filter", "delete", "pause", "resume"]
+What = Literal["cancel", "retry", "retry from start", "retry by filter", "delete", "pause", "resume", "restart"]
 Surface = Literal["command line", "dashboard", "api"]
 
 

@@ -171,6 +171,9 @@ PAUSED = _key("paused", "set", "names of queues from which rqmem's workers take 
 PROCESS = "rqmem_process"
 """Field of a worker's record in RQ: `rqmem.measure.procfs.process_identity`. RQ's own workers have none."""
 
+RESTARTS = "rqmem_restarts"
+"""Field of the same record: how the worker begins anew (`rqmem.store.restarting.Way`)."""
+
 JOURNAL_PATTERNS = tuple(dict.fromkeys(f"{PREFIX}:{each.family}" for each in TABLE if "journal" in each.forgotten))
 """Patterns of all keys of the journal, few, since Redis goes through all its keys for each."""
 

@@ -26,6 +26,7 @@ from rqmem.measure.startup_checks import check_platform, fastest_growth, usage_o
 from rqmem.rq_names import StopRequested, now, setup_loghandlers
 from rqmem.store import scripts
 from rqmem.store.permission import check_may_write
+from rqmem.store.restarting import Way
 from rqmem.units import show_mb, to_bytes, to_mb
 from rqmem.worker.alerting import Alerting
 from rqmem.worker.heartbeat import Heart
@@ -91,7 +92,7 @@ class Lifecycle:
         self._own_limit_bytes = 0
         self._was_subreaper = False
         self._jobs_done = 0
-        self._full = False
+        self._full = self._told_to_restart = False
         self._snapshots: Snapshots | None = None
         self._stop_raises = False
 
@@ -239,6 +240,26 @@ class Lifecycle:
         if action != "none":
             self._full = self._worker._stop_requested = True
 
+    # Beginning anew
+
+    def way_to_restart(self) -> Way:
+        """How this worker begins anew."""
+        if self._setup.config.on_worker_limit == "exit":
+            return "exit"
+        return "in place" if can_restart(sys.argv[0]) else "none"
+
+    def restart(self) -> None:
+        """Somebody wants it to begin anew: it stops as at SIGTERM, and `work` does the rest. From any thread."""
+        if self.way_to_restart() == "none":
+            _log.warning("worker %s: told to restart, but it is part of another program, so it goes on",
+                         self._setup.name)  # fmt: skip
+            return
+        if self._worker._shutdown_requested_date is not None:
+            return  # it ends in any case, or has been told before
+        _log.info("worker %s: told to restart, after what it has in hand", self._setup.name)
+        self._told_to_restart = True
+        os.kill(os.getpid(), signal.SIGTERM)
+
     # Its limits
 
     def _check_limits(self, idle_mb: float) -> None:
@@ -317,8 +338,8 @@ class Lifecycle:
         return max_jobs - self._before.jobs if max_jobs is not None and self._before is not None else max_jobs
 
     def after_work(self, max_jobs: int | None) -> None:
-        """Where the worker had outgrown its own ceiling, a new life or exit code 12."""
-        if not self._full or (max_jobs is not None and self._jobs_done >= max_jobs):
+        """Where the worker had outgrown its own ceiling, or was told to restart: a new life, or exit code 12."""
+        if not (self._full or self._told_to_restart) or (max_jobs is not None and self._jobs_done >= max_jobs):
             return
         if self._setup.config.on_worker_limit == "exit":
             raise SystemExit(EXIT_CODE)

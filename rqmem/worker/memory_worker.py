@@ -42,7 +42,7 @@ from rqmem.rq_names import (
     now,
     utcformat,
 )
-from rqmem.store import keys
+from rqmem.store import keys, restarting
 from rqmem.store.execution_records import Pending
 from rqmem.store.retrying import connection_with_short_timeout, described, reopen_at_failover, until_redis_answers
 from rqmem.worker import worker_name
@@ -193,8 +193,9 @@ class MemoryWorker(Worker):
             Worker.register_death(leaving)
 
     def serialize(self) -> dict[str, Any]:
-        """RQ's `serialize`, with the process that has the name."""
-        return {**super().serialize(), keys.PROCESS: procfs.process_identity()}
+        """RQ's `serialize`, with the process that has the name, and how it begins anew."""
+        ours = {keys.PROCESS: procfs.process_identity(), keys.RESTARTS: self._life.way_to_restart()}
+        return {**super().serialize(), **ours}
 
     def teardown(self) -> None:
         """RQ's `teardown`, after the horse and the heart, so that others take over what was left at once.
@@ -290,9 +291,12 @@ class MemoryWorker(Worker):
     def handle_payload(self, message: Any) -> None:
         """RQ's `handle_payload`, in its thread: a job that is told to stop must not have ended meanwhile.
 
-        A command that cannot be carried out is logged, and the next one is heard.
+        A command that cannot be carried out is logged, and the next one is heard. One of ours has the worker restart.
         """
         try:
+            if restarting.is_told(message):
+                self._life.restart()
+                return
             with self._supervisor.switch:
                 super().handle_payload(message)
         except Exception:  # noqa: BLE001

@@ -407,6 +407,7 @@ def test_a_paused_queue_gives_no_more_jobs(queue: Queue, start_worker: StartWork
     so_far = len(ran(queue))
     time.sleep(0.3)
     assert len(ran(queue)) == so_far < 2000
+    assert queue.count + so_far == 2000, "what it had taken and not begun is back in the queue"
     pausing.resume(queue.connection, "jobs")
     wait_until(lambda: len(ran(queue)) > so_far)
     worker.kill()
