@@ -230,6 +230,10 @@ LINES: dict[str, Explained] = {
     "pool %s: told to stop again; its workers end at once": Explained(
         POOL, "A second SIGTERM or Ctrl-C came. Jobs are ended. Chunked jobs go on elsewhere.", "Nothing."
     ),
+    "worker %s: told to restart, but it is part of another program, so it goes on": Explained(
+        WORKERS, "`rqmem restart` named a worker that runs inside a program of yours, which it must not restart.",
+        "Restart that program. [Restart](restart.md)",
+    ),
     "worker %s: a ceiling of %s MB and a reserve of %s MB are more than the %s MB that this %s: the kernel will act "
     "first, and on any process": Explained(
         MACHINE, "The machine or container has less memory than one job may use. The kernel would kill first.",
