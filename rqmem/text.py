@@ -10,6 +10,7 @@ import string
 import textwrap
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
+from functools import lru_cache
 from typing import Any, Literal
 
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
@@ -37,6 +38,7 @@ def timestamp(at: float) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(at))
 
 
+@lru_cache(maxsize=512)  # reports have the same hours and days for each job type
 def timestamp_ms(at: float | None) -> str | None:
     """Epoch seconds as ``2025-08-06T10:30:00.250Z``, for JSON; None stays None."""
     return None if at is None else f"{timestamp(at)[:-1]}.{int(at * 1000) % 1000:03}Z"

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 
 _WHOLE_ID = 24
+_MADE_BY_RQ = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}(?![^-])")
 _AFTER_DOTS = re.compile(r"(?<=[._])(?=\w)")
 _WORDS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=_)(?=\w)")
 
@@ -64,8 +65,10 @@ def tail(job_type: str) -> Markup:
 
 
 def short_id(job_id: str) -> str:
-    """The beginning of a long id; one that somebody has chosen and that is not long stays whole."""
-    return job_id if len(job_id) <= _WHOLE_ID else child_ids.short_id(job_id)
+    """The beginning of an id that RQ has made; of one that somebody has chosen as much as tells it from others."""
+    if _MADE_BY_RQ.match(job_id):
+        return child_ids.short_id(job_id)
+    return job_id if len(job_id) <= _WHOLE_ID else f"{job_id[:12]}…{job_id[-11:]}"
 
 
 def sentence(words: str) -> str:

@@ -246,7 +246,7 @@ def _of_type_report(each: TypeReport, period: Period, *, steps: bool) -> dict[st
 
 def _of_step(at: float, tally: Tally) -> dict[str, Any]:
     counts = {"runs": round(tally.runs), "failed": round(tally.failed), "breaches": of_breaches(tally.breaches)}
-    return {"at": timestamp_ms(at), **counts, "peak_mb": encoded(of_peaks(peaks_in(tally.peaks)), "peak_mb")}
+    return {"at": timestamp_ms(at), **counts, "peak_mb": of_peaks(peaks_in(tally.peaks))}
 
 
 def of_advice(report: AdviceReport) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from rqmem.dashboard.app import build
 from rqmem.dashboard.options import Options
 from rqmem.dashboard.serving import Server
 from rqmem.dashboard.state import EXTENSION
+from rqmem.job import tree
 from rqmem.store import actions, pausing
 from rqmem.testing import wait_until
 from tests import sample_jobs
@@ -79,6 +80,10 @@ class Browser:
 
     def text(self, selector: str = "body") -> str:
         return str(self.ask(f"(document.querySelector({selector!r}) || {{innerText: ''}}).innerText"))
+
+    def words(self) -> str:
+        """The text of the page, with one space between words."""
+        return " ".join(self.text("main").split())
 
     def see(self, pattern: str, selector: str = "main") -> None:
         """Wait until the text there has this in it."""
@@ -197,6 +202,35 @@ def test_the_job_page_changes_while_it_is_open(
     work_off("plain")
     wait_until(lambda: "finished" in browser.text("main"), SECONDS)
     assert browser.complaints() == []
+
+
+def test_each_page_follows_a_worker_by_itself(
+    browser: Browser, connection: Redis, start_worker: Callable[..., Any]
+) -> None:
+    """Opened before the job is there; nothing is loaded anew by hand."""
+    worker = start_worker("live", "--name", "the-live-one")
+    pages: list[tuple[str, str, str]] = [
+        ("/", "Nearest to the ceiling.*the-live-one", ""),
+        ("/live", "Slow {id}", ""),
+        ("/jobs?state=started", "{id}", ""),
+        ("/workers", "busy.*{id}", ""),
+        ("/queues", r"live 0 1\b", ""),
+        ("/jobs?state=failed", "", "{id}"),
+        ("/types", "", r"Slow {ended}\b"),
+    ]
+    for ended, (path, while_it_runs, after_it) in enumerate(pages, 1):
+        browser.open(path)
+        before = browser.words()
+        job = sample_jobs.Slow.enqueue("live", count=600, seconds=0.2, connection=connection)
+        for pattern in (while_it_runs, after_it):
+            wanted = pattern.replace("{id}", job.id[:8]).replace("{ended}", str(ended))
+            assert not wanted or not re.search(wanted, before), path
+            if pattern == after_it:
+                wait_until(lambda job=job: job.get_status(refresh=True) == "started", SECONDS)
+                tree.cancel(connection, job.id)
+            wait_until(lambda wanted=wanted: re.search(wanted, browser.words()), SECONDS)
+        assert browser.complaints() == [], path
+    worker.kill()
 
 
 def test_hostile_texts_are_shown_as_texts(browser: Browser, connection: Redis, application: Any) -> None:

@@ -11,7 +11,7 @@ from flask import Flask
 from redis import Redis
 
 from rqmem import events
-from rqmem.dashboard import drawing, flamegraph_views
+from rqmem.dashboard import drawing, filters, flamegraph_views
 from rqmem.dashboard.app import build
 from rqmem.dashboard.lanes import Lane, lanes
 from rqmem.dashboard.options import Options
@@ -148,3 +148,17 @@ def test_there_is_no_link_where_there_is_no_profile_that_may_be_read(
     (tmp_path / "profiles").chmod(0o777)  # anybody may have put it there
     assert "flamegraph" not in client.get(f"/jobs/{JOB}").text
     assert client.get(f"/jobs/{JOB}/flamegraph").status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("job_id", "shown"),
+    [
+        (JOB, "0f1e2d3c"),
+        (f"{JOB}-child-12", "0f1e2d3c-child-12"),
+        ("nightly", "nightly"),
+        ("failed-99999", "failed-99999"),
+        ("nightly-export-of-customer-000000123", "nightly-expo…r-000000123"),
+    ],
+)
+def test_an_id_in_a_table_tells_jobs_apart(job_id: str, shown: str) -> None:
+    assert filters.short_id(job_id) == shown

@@ -13,6 +13,9 @@
   const span = (seconds) => seconds < 60 ? Math.round(seconds) + " s" : seconds < 3600 ? Math.round(seconds / 60) + " min"
     : seconds < 172800 ? Math.round(seconds / 3600) + " h" : Math.round(seconds / 86400) + " d";
 
+  const short = (id) => /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}(-|$)/.test(id) ? id.slice(0, 8) + id.slice(36)
+    : id.length <= 24 ? id : id.slice(0, 12) + "…" + id.slice(-11);
+
   function element(tag, className, text) {
     const made = document.createElement(tag);
     if (className) made.className = className;
@@ -126,7 +129,7 @@
         ? job.items_done.toLocaleString("en") + " of " + job.items_total.toLocaleString("en") + " items"
         : job.items_done.toLocaleString("en") + " items";
       const rate = job.items_total && job.items_done && job.run_seconds > 1 ? job.run_seconds * (job.items_total / job.items_done - 1) : 0;
-      set(row.jobSub, [job.job_id.length > 24 ? job.job_id.slice(0, 8) : job.job_id, span(job.run_seconds), job.operation, items, rate > 0 ? span(rate) + " left" : ""].filter(Boolean).join(" · "));
+      set(row.jobSub, [short(job.job_id), span(job.run_seconds), job.operation, items, rate > 0 ? span(rate) + " left" : ""].filter(Boolean).join(" · "));
       set(row.usage, mb(job.usage_mb) + " of " + mb(job.ceiling_mb) + " MB, " + Math.round(100 * row.share) + " %");
       row.fill.setAttribute("width", Math.min(110, 100 * row.share).toFixed(1));
       row.fill.setAttribute("class", row.share >= 0.95 ? "bad" : row.share >= 0.8 ? "warning" : "accent");
