@@ -49,3 +49,10 @@ class OwnWatch(MemoryWorker):
         self.wait_for_horse()
         self._horse_pid = 0
         self.executions.pop(execution.id, None)
+
+
+class Broken(MemoryWorker):
+    """Has an error of its own while it runs a job."""
+
+    def prepare_execution(self, job: Job) -> Execution:
+        raise KeyError(job.id)

@@ -172,9 +172,9 @@ class TreeMeter:
         """
         self._forget()
         self._offset = max(0, self.raw() - usage_bytes)
-        if len(self._last_pids) == 1:
+        if (alone := self._alone()) is not None:
             self._offset_alone, self._knows_alone = self._offset, True
-            self._shmem_kb_alone = self._processes[self._last_pids[0]].shmem_kb
+            self._shmem_kb_alone = alone.shmem_kb
         if pid in self._processes:
             self._processes[pid].set_mark_back()
 
@@ -275,8 +275,9 @@ class TreeMeter:
         self._full_pids = set(by_pid)
         self._corrected_raw = self._sum()
         self._offset = max(0, least * procfs.PAGE_BYTES - self._full_usage)
-        if self._last_pids == [*by_pid] and len(by_pid) == 1:
-            alone, shmem_kb = self._offset, self._processes[pid].shmem_kb
+        process_alone = self._alone()
+        if process_alone is not None and self._last_pids == [*by_pid]:
+            alone, shmem_kb = self._offset, process_alone.shmem_kb
             if self._knows_alone and not stopped and shmem_kb <= self._shmem_kb_alone:
                 calm = (most - least) * procfs.PAGE_BYTES <= _NOISE_KB * 1024
                 alone = min(alone, self._offset_alone) if calm else self._offset_alone
@@ -288,6 +289,10 @@ class TreeMeter:
         return FullReading(
             self._full_usage, by_pid, whole, self.hidden, sum(usage.shmem_bytes for usage in usages.values())
         )
+
+    def _alone(self) -> _Process | None:
+        """The tree's only process at the last reading; None: there were others, or it could not be read."""
+        return self._processes.get(self._last_pids[0]) if len(self._last_pids) == 1 else None
 
     def _read_usage(self, pid: int, pages: int) -> procfs.Usage | None:
         """Where ``statm``, opened earlier, is all that can be read any more, that tells."""

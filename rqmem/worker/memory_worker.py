@@ -343,6 +343,7 @@ class MemoryWorker(Worker):
         """Replaces RQ's `prepare_execution`: the same records, and who owns the run, in one transaction."""
         return self._claimer.claim(job)
 
+    @step_of_work
     def execute_job(self, job: Job, queue: Queue) -> None:
         """RQ's `execute_job`, inside `work` on a warm horse; outside it, or told so, RQ's own with a horse per job."""
         self._life.tend_helpers()

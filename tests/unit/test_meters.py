@@ -16,6 +16,7 @@ import psutil
 import pytest
 
 from rqmem.measure import own_process
+from rqmem.measure.meter import TreeMeter
 from rqmem.measure.own_process import ExactMeter, Meter
 from rqmem.measure.portable import PortableMeter
 from rqmem.measure.trim import collect_and_trim
@@ -240,3 +241,44 @@ def test_psutil_is_not_imported_before_it_is_needed() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
+
+
+@pytest.mark.parametrize("dies", ["the first", "the last", "both"])
+@pytest.mark.parametrize("seen_dead_until", range(8))
+def test_a_process_may_end_between_any_two_looks(dies: str, seen_dead_until: int) -> None:
+    """The list of processes is older than what is read of them: so many times it still names those that have ended."""
+    code = "print(flush=True); input()"
+    children = [subprocess.Popen([sys.executable, "-c", code], stdin=-1, stdout=-1) for _ in range(2)]
+    for child in children:
+        assert child.stdout is not None
+        child.stdout.readline()
+    gone: list[int] = []
+    looks = 0
+
+    def members() -> list[int]:
+        nonlocal looks
+        looks += bool(gone)
+        return [child.pid for child in children if child.pid not in gone or looks <= seen_dead_until]
+
+    meter = TreeMeter(members, RATE)
+    meter.begin(0, children[0].pid)
+    meter.full(time.monotonic)
+    try:
+        for number, child in enumerate(children):
+            if dies in ("both", ("the first", "the last")[number]):
+                child.kill()
+                child.wait()
+                gone.append(child.pid)
+        for read in (meter.full, meter.full):
+            reading = read(time.monotonic)
+            assert not set(reading.by_pid) & set(gone)
+            meter.raw()
+            meter.begin(MB, children[0].pid)
+            meter.lone()
+            meter.take_mark(children[0].pid, look=True)
+            meter.resident_shmem_bytes()
+    finally:
+        meter.close()
+        for child in children:
+            child.kill()
+            child.communicate()

@@ -88,3 +88,14 @@ MemoryWorker(["jobs"], connection=Redis.from_url({redis_url!r})).work(burst=True
     )
     assert "mine rq.worker" in done.stderr
     assert "memory ceiling" not in done.stdout + done.stderr
+
+
+def test_a_worker_that_an_error_ended_while_it_ran_a_job_says_so_by_its_exit_code(
+    connection: Redis, start_worker: StartWorker
+) -> None:
+    """RQ logs the error and returns as if all were well, with jobs left in the queue."""
+    job = Queue("jobs", connection=connection).enqueue("tests.sample_jobs.add", 1)
+    worker = start_worker("jobs", "--burst", "-w", "tests.workers.Broken")
+    log = worker.finish()
+    assert worker.process.returncode == 1, log
+    assert f"was ended by an error that nobody handled: KeyError: '{job.id}'" in log
