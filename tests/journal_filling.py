@@ -62,7 +62,7 @@ def fill_what_jobs_need(connection: Redis, job_id: str) -> None:
     now = time.time()
     live = Live(
         worker=WORKER, host="h", pid=1, at=now, started_at=now, worker_mb=30.0, worker_limit_mb=512.0, limit_mb=256.0,
-        horse_pid=2, kept_by="watcher", jobs=1, breaches=0, recycled=0, queues=["q"],
+        horse_pid=2, kept_by="watcher", leases="on", jobs=1, breaches=0, recycled=0, queues=["q"],
     )  # fmt: skip
     with connection.pipeline() as pipeline:
         history_writer.beat(pipeline, replace(live, at=now), 600)
@@ -77,8 +77,8 @@ def a_live(worker: str, job: LiveJob | None = None, **more: Any) -> Live:
     now = time.time()
     values: dict[str, Any] = {
         "host": "h", "pid": 7, "at": now, "started_at": now - 120, "worker_mb": 38.0, "worker_limit_mb": 512.0,
-        "limit_mb": 256.0, "horse_pid": 8, "kept_by": "watcher", "jobs": 412, "breaches": 3, "recycled": 1,
-        "queues": ["q"], "job": job,
+        "limit_mb": 256.0, "horse_pid": 8, "kept_by": "watcher", "leases": "on", "jobs": 412, "breaches": 3,
+        "recycled": 1, "queues": ["q"], "job": job,
     }  # fmt: skip
     return Live(worker=worker, **{**values, **more})
 

@@ -4,6 +4,7 @@ The JSON, by the vocabulary of `rqmem.observe.as_json`::
 
     version, config_file     the file that was read
     integrations             names of those that are active in horses which import their library
+    leases                   whether horses may take short jobs by themselves: "on", or "off: " and why
     settings                 {name, variable, value, origin, source}
                              name: in the config file; origin: "command line", "environment", "config file", "default";
                              source: the option, variable or file. Sizes in MB, times in seconds, rates by the second
@@ -29,6 +30,7 @@ from rqmem.observe.advice import recommended_mb
 from rqmem.observe.as_json import of_recommendation
 from rqmem.observe.statistics import Ceilings
 from rqmem.observe.vocabulary import encoded, job_type_head, versioned
+from rqmem.policy import lease
 from rqmem.policy.recommendation import Recommendation, TooLittle
 from rqmem.text import columns
 from rqmem.units import show_mb
@@ -69,7 +71,15 @@ def settings_lines(settings: Settings, redis: NamedRedis, integrations: Sequence
         text, origin = shown(field, getattr(settings.config, field)), _from(settings.origin(field))
         rows.append((setting.name, f"{text} {setting.unit}".rstrip() if text else "none", origin))
     lines = columns(rows, left=(0, 1, 2))
-    return [f"config file: {settings.file or 'none'}", _integrations(settings, integrations), "", *lines]
+    file = f"config file: {settings.file or 'none'}"
+    return [file, _integrations(settings, integrations), f"leases: {_leases(settings)}", "", *lines]
+
+
+def _leases(settings: Settings) -> str:
+    """By the settings. What else a worker is told may switch them off: `rqmem status` says so."""
+    config = settings.config
+    forks, profiles = config.isolation == "fork", config.profile != "off"
+    return lease.shown(lease.why_never(lease.Way(config.lease_max, forks, profiles)))
 
 
 def _integrations(settings: Settings, names: Sequence[str]) -> str:
@@ -85,7 +95,8 @@ def settings_json(settings: Settings, redis: NamedRedis, integrations: Sequence[
         value = _value(setting, getattr(settings.config, field))
         rows.append(_setting(setting.name, setting.variable, value, settings.origin(field)))
     active = list(integrations) if settings.config.integrations else []
-    return versioned(config_file=settings.file, integrations=active) | {"settings": rows}
+    head = versioned(config_file=settings.file, integrations=active, leases=_leases(settings))
+    return head | {"settings": rows}
 
 
 def jobs_lines(rows: Sequence[JobRow], note: str) -> list[str]:

@@ -20,6 +20,7 @@ A worker (``workers`` of status, ``worker`` of top, ``rqmem status --worker``)::
     own_memory_mb, own_ceiling_mb       of the worker's own process
     default_ceiling_mb   of jobs that declare none
     breaches, recycled, kept_by         since it started; "watcher" or "watcher and cgroup"
+    leases               whether its horse may take short jobs by itself: "on", or "off: " and why
 
 A job type (``job_types`` of status, report, recommend, monitor, config)::
 

@@ -83,7 +83,7 @@ class Worker:
         }
         # Names of JSON, where they differ from those of `Live`
         reported = {"own_memory_mb": "worker_mb", "own_ceiling_mb": "worker_limit_mb", "default_ceiling_mb": "limit_mb"}
-        last = (*reported, "breaches", "recycled", "kept_by")
+        last = (*reported, "breaches", "recycled", "kept_by", "leases")
         return encoded(
             {name: getattr(self, name) for name in first}
             | own

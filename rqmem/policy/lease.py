@@ -11,6 +11,7 @@ from typing import NamedTuple
 from rqmem.values import dataclass
 
 K_MAX = 64
+A_HORSE_EACH = "each job has a horse of its own"
 LEASE_SECONDS = 1.0
 """A lease takes no further jobs after this time."""
 
@@ -60,13 +61,18 @@ def why_never(way: Way) -> str:
     """Why a worker that was started in this way never leases; empty if it may."""
     reasons = (
         (way.lease_max < 1, "--lease-max is 0"),
-        (way.forks, "each job has a horse of its own"),
+        (way.forks, A_HORSE_EACH),
         (way.profiles, "runs are profiled"),
         (way.strategy != "default", f"the order of the queues is {way.strategy}"),
         (bool(way.own_parts), f"not RQ's own: {', '.join(way.own_parts)}"),
         (bool(way.own_hooks), f"overridden: {', '.join(way.own_hooks)}"),
     )
     return next((reason for applies, reason in reasons if applies), "")
+
+
+def shown(why_never: str) -> str:
+    """For people and displays: ``on``, or ``off`` and why."""
+    return f"off: {why_never}" if why_never else "on"
 
 
 def may_lease(history: History, waiting: int) -> bool:

@@ -148,7 +148,8 @@ def _wrong_type(each: JobType) -> str:
 def worker_lines(worker: Worker, now: float, columns: int, colour: Colour) -> list[str]:
     """One worker, with the heading of the table."""
     heading = _worker_row("worker", "state", "usage of ceiling", "own MB", "jobs", "breaches", "up", columns)
-    return [colour(heading, "title"), *_worker(worker, now, columns, colour)]
+    leases = ["  leases: on"] if worker.live is not None and worker.live.leases == "on" else []
+    return [colour(heading, "title"), *_worker(worker, now, columns, colour), *leases]
 
 
 def _worker_row(name: str, state: str, usage: str, own: str, jobs: str, breaches: str, up: str, columns: int) -> str:
@@ -174,10 +175,11 @@ def _worker(worker: Worker, now: float, columns: int, colour: Colour) -> list[st
         worker.name, worker.state, _usage(live.job), f"{live.worker_mb:.0f}", f"{live.jobs:,}",
         f"{live.breaches:,}", up, columns,
     )  # fmt: skip
+    off = [cut(f"  leases {live.leases}", columns)] if live.leases.startswith("off") else []
     if live.job is None:
-        return [line]
+        return [line, *off]
     near = (worker.share or 0.0) >= NEAR_CEILING
-    return [colour(line, "warning") if near else line, cut(f"  {_doing(live.job, now)}", columns)]
+    return [colour(line, "warning") if near else line, cut(f"  {_doing(live.job, now)}", columns), *off]
 
 
 def _usage(job: LiveJob | None) -> str:

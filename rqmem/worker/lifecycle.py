@@ -23,6 +23,7 @@ from rqmem.config.settings import LEAST_WORKER_MEMORY_MB
 from rqmem.errors import ConfigError
 from rqmem.measure import linux, machine, procfs, trim
 from rqmem.measure.startup_checks import check_platform, fastest_growth, usage_of_idle_fork
+from rqmem.policy import lease
 from rqmem.rq_names import StopRequested, now, setup_loghandlers
 from rqmem.store import scripts
 from rqmem.store.permission import check_may_write
@@ -62,6 +63,7 @@ class Lifecycle:
         helpers: its other children.
         outage: stops RQ's scheduler.
         before: its life before it restarted in place; None: it is new.
+        why_no_leases: says why its horse takes no jobs by itself; empty: it may.
 
     Attributes:
         runs_warm: within `work`, jobs run on a warm horse.
@@ -78,6 +80,7 @@ class Lifecycle:
         helpers: Helpers,
         outage: RedisOutage,
         before: Restarted | None,
+        why_no_leases: Callable[[], str],
     ) -> None:
         self._worker = worker
         self._setup = setup
@@ -87,6 +90,7 @@ class Lifecycle:
         self._helpers = helpers
         self._outage = outage
         self._before = before
+        self._why_no_leases = why_no_leases
         self.runs_warm = False
         self.has_name = True
         self._own_limit_bytes = 0
@@ -212,6 +216,7 @@ class Lifecycle:
             limit_mb=setup.limit_mb,
             worker_limit_mb=to_mb(self._own_limit_bytes),
             kept_by="watcher and cgroup" if self._pool.kernel is not None else "watcher",
+            leases=lease.shown(self._why_no_leases() if self.runs_warm else lease.A_HORSE_EACH),
         )
         return Recorder(about, Alerting(setup.name, setup.config), setup.config.journal_enabled, self._helpers.tell)
 

@@ -109,7 +109,9 @@ class MemoryWorker(Worker):
         self._claimer = Claimer(self, pool, heart, committer)
         self._taker = taker = Taker(self)
         self._outage = RedisOutage(self, heart, taker)
-        self._life = Lifecycle(self, setup, pool, heart, captures, helpers, self._outage, before)
+        self._life = Lifecycle(
+            self, setup, pool, heart, captures, helpers, self._outage, before, lambda: self._leasing.why_never()
+        )
         self._horse = HorseMain(self, setup, pool, captures, committer)
         self._supervisor = Supervisor(
             self, setup, pool, heart, captures, self._horse, committer, self._settlement, taker, self._life.new_recorder

@@ -53,6 +53,7 @@ class About:
     limit_mb: float
     worker_limit_mb: float
     kept_by: str
+    leases: str = ""
 
 
 @dataclass
@@ -330,6 +331,7 @@ class Recorder:
             limit_mb=self.about.limit_mb, horse_pid=running.horse_pid if running else 0, kept_by=self.about.kept_by,
             jobs=jobs, breaches=self._counts["breaches"], recycled=self._counts["recycled"],
             queues=self.about.queues, job=_live_job(running) if running else None, process=procfs.process_identity(),
+            leases=self.about.leases,
         )  # fmt: skip
 
     # Either

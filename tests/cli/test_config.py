@@ -39,7 +39,7 @@ def config(tmp_path: Path) -> Config:
 def rows(done: subprocess.CompletedProcess[str]) -> dict[str, tuple[str, str]]:
     """Name -> value and origin, of the table of settings."""
     assert done.returncode == 0, done.stderr
-    cells = [line.split("  ") for line in done.stdout.splitlines()[4:]]
+    cells = [line.split("  ") for line in done.stdout.splitlines()[5:]]
     return {name: (value.strip(), origin.strip()) for name, value, origin in ([c for c in row if c] for row in cells)}
 
 
@@ -58,6 +58,20 @@ def test_each_setting_with_its_origin(config: Config) -> None:
     assert shown["max_jobs_per_horse"] == ("none", "default")
 
 
+@pytest.mark.parametrize(
+    ("options", "leases"),
+    [
+        ((), "on"),
+        (("--lease-max", "0"), "off: --lease-max is 0"),
+        (("--isolation", "fork"), "off: each job has a horse of its own"),
+        (("--profile", "memray"), "off: runs are profiled"),
+    ],
+)
+def test_it_says_whether_leases_are_on(config: Config, options: tuple[str, ...], leases: str) -> None:
+    assert f"\nleases: {leases}\n" in config(*options).stdout
+    assert json.loads(config(*options, "--json").stdout)["leases"] == leases
+
+
 def test_what_it_says_is_what_a_worker_does(
     connection: Redis, redis_url: str, tmp_path: Path, start_worker: StartWorker, config: Config
 ) -> None:
@@ -73,7 +87,7 @@ def test_the_same_as_json(config: Config) -> None:
     done = config("--json", "--alert-url", "json://hunter2/x", "--url", "redis://:hunter2@localhost:1/0",
                   RQMEM_GROWTH_RATE="8000")  # fmt: skip
     shown = json.loads(done.stdout)
-    assert list(shown) == ["version", "config_file", "integrations", "settings"]
+    assert list(shown) == ["version", "config_file", "integrations", "leases", "settings"]
     assert (shown["version"], shown["config_file"]) == (2, None)
     by_name = {each["name"]: each for each in shown["settings"]}
     assert {each["variable"] for each in shown["settings"]} == {

@@ -83,7 +83,7 @@ def test_a_worker_that_is_idle_is_healthy(connection: Redis, start_worker: Start
 
 def test_a_job_that_runs_is_seen_with_its_memory(connection: Redis, start_worker: StartWorker, status: Status) -> None:
     job = Queue(connection=connection).enqueue(sample_jobs.say_hello_and_sleep, 600)
-    start_worker("--name", "ada", "--memory", "128")
+    start_worker("--name", "ada", "--memory", "128", "--max-jobs", "5")
     wait_for_key(connection, "asleep")
 
     def usage() -> float:
@@ -96,6 +96,8 @@ def test_a_job_that_runs_is_seen_with_its_memory(connection: Redis, start_worker
     assert 0 < shown["job"]["usage_mb"] <= shown["job"]["peak_mb"] < shown["job"]["ceiling_mb"] == 128
     assert shown["job"]["usage_percentage"] == pytest.approx(100 * shown["job"]["usage_mb"] / 128, abs=0.1)
     text = status().stdout
+    assert shown["leases"] == "off: --max-jobs counts jobs one by one"
+    assert f"  leases {shown['leases']}" in text.splitlines()
     assert "% of 128" in text and f"tests.sample_jobs.say_hello_and_sleep {job.id[:8]}" in text
 
     one = as_json(status, "--job", job.id[:13])
@@ -384,7 +386,9 @@ def test_one_worker_as_a_probe(connection: Redis, redis_url: str, start_worker: 
     done = status("--worker", "pod-1", "--quiet")
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert re.search(r"^pod-1 ", status("--worker", "pod-1").stdout, re.MULTILINE)
-    assert as_json(status, "--worker", "pod-1")["kind"] == "rqmem"
+    assert "  leases: on" in status("--worker", "pod-1").stdout.splitlines()
+    shown = as_json(status, "--worker", "pod-1")
+    assert (shown["kind"], shown["leases"]) == ("rqmem", "on")
     suspend(connection)
     assert status("--worker", "pod-1", "--quiet").returncode == 0, "a suspended worker is not to be restarted"
     os.kill(worker.pid, signal.SIGSTOP)

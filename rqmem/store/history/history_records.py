@@ -103,6 +103,7 @@ class Live:
         horse_pid: 0 if it has no horse.
         limit_mb: the ceiling of jobs that declare none.
         kept_by: ``"watcher"`` or ``"watcher and cgroup"``.
+        leases: whether its horse may take short jobs by itself: ``"on"``, or ``"off: "`` and why; empty: not told.
         jobs, breaches, recycled: how many since it started.
         process: `rqmem.measure.procfs.process_identity` of the worker.
     """
@@ -123,6 +124,7 @@ class Live:
     queues: list[str] = field(default_factory=list)
     job: LiveJob | None = None
     process: str = ""
+    leases: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
