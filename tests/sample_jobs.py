@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import gc
+import locale
 import logging
 import logging.config
 import mmap
@@ -12,11 +13,13 @@ import os
 import re
 import resource
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import threading
 import time
+import warnings
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -419,6 +422,12 @@ def leave_changed(what: str) -> None:
     match what:
         case "working directory":
             os.chdir("/")
+        case "standard files":
+            os.close(0)  # the next file that is opened would be read as the input of whatever a job starts
+        case "priority":
+            os.nice(1)
+        case "processors":
+            os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
         case "umask":
             os.umask(0o777)
         case "signal handlers":
@@ -435,6 +444,55 @@ def leave_changed(what: str) -> None:
             logging.disable()
 
 
+def leave_settings(what: str) -> None:
+    """A setting of Python or the C library."""
+    match what:
+        case "environment":
+            os.environ["TENANT"] = "the first one's"
+            del os.environ["PATH"]
+        case "time zone":
+            os.environ["TZ"] = "Asia/Tokyo"
+            time.tzset()
+        case "sys.path":
+            sys.path.insert(0, "/of/the/first/one")
+        case "warning filters":
+            warnings.simplefilter("error")
+        case "locale":
+            locale.setlocale(locale.LC_ALL, "C")
+        case "socket timeout":
+            socket.setdefaulttimeout(0.001)  # for the worker's own connections to Redis too
+        case "recursion limit":
+            sys.setrecursionlimit(300)
+        case "switch interval":
+            sys.setswitchinterval(1)
+        case "trace function":
+            sys.settrace(lambda *_: None)
+        case "profile function":
+            sys.setprofile(lambda *_: None)
+        case "sys.stdout":
+            sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115
+
+
+def own_settings() -> tuple[int, dict[str, str]]:
+    """The process, and what it is like as far as `leave_settings` changes it."""
+    return os.getpid(), {
+        "environment": repr(sorted((k, v) for k, v in os.environ.items() if not k.startswith(("RQ_JOB", "RQMEM_EX")))),
+        "time zone": repr((time.tzname, time.localtime(0))),
+        "sys.path": repr(sys.path),
+        "warning filters": repr(warnings.filters),
+        "locale": locale.setlocale(locale.LC_ALL),
+        "others": repr((socket.getdefaulttimeout(), sys.getrecursionlimit(), sys.getswitchinterval())),
+        "functions": repr((sys.gettrace(), sys.getprofile(), sys.stdout)),
+    }
+
+
+def import_late() -> str:
+    """As a library does that is imported where it is used."""
+    import tests.sets_a_variable  # noqa: F401
+
+    return os.environ["SET_AT_IMPORT"]
+
+
 def configure_logging() -> None:
     """As many applications: all loggers that it does not name are switched off."""
     logging.config.dictConfig({"version": 1})
@@ -442,7 +500,10 @@ def configure_logging() -> None:
 
 def own_traces() -> dict[str, str]:
     """What this process is like, as far as `leave_changed` changes it."""
-    return {name: re.sub(" at 0x[0-9a-f]+", "", str(value)) for name, value in process_state.look().items()}
+    found = {name: re.sub(" at 0x[0-9a-f]+", "", str(value)) for name, value in process_state.look().items()}
+    of_time_limit = re.escape(re.sub(" at 0x[0-9a-f]+", "", str(signal.getsignal(signal.SIGALRM))))
+    found["signal handlers"] = re.sub(of_time_limit, "", found["signal handlers"], count=1)
+    return found
 
 
 def fork_and_return() -> str:

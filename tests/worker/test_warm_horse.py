@@ -164,17 +164,47 @@ def test_signal_handlers_of_one_job_do_not_unprotect_the_next(queue: Queue, work
     assert "by watch" in (jobs[1].latest_result().exc_string or "")
 
 
-def test_what_a_job_changes_about_its_process_does_not_reach_the_next(queue: Queue, work_off: WorkOff) -> None:
-    at_first = queue.enqueue(sample_jobs.own_traces)
-    kinds = ["working directory", "umask", "signal handlers", "blocked signals", "timers", "resource limits",
-             "garbage collection", "logging.disable"]  # fmt: skip
+@pytest.mark.parametrize("lease", ["0", "64"])
+def test_what_a_job_changes_about_its_process_does_not_reach_the_next(
+    queue: Queue, work_off: WorkOff, lease: str
+) -> None:
+    for _ in range(3):  # short successes: what follows may run under a lease
+        at_first = queue.enqueue(sample_jobs.own_traces)
+        queue.enqueue(sample_jobs.leave_changed, "nothing")
+    kinds = ["working directory", "standard files", "umask", "priority", "processors", "signal handlers",
+             "blocked signals", "timers", "resource limits", "garbage collection", "logging.disable"]  # fmt: skip
     after = []
     for kind in kinds:
         queue.enqueue(sample_jobs.leave_changed, kind)
         after.append(queue.enqueue(sample_jobs.own_traces))
-    log = work_off("jobs")
+    log = work_off("jobs", RQMEM_LEASE_MAX=lease)
     assert results(after) == [at_first.return_value()] * len(kinds)
-    assert re.findall(r"leave_changed left its process changed: ([\w. ]+)", log) == kinds
+    found = re.findall(r"leave_changed left its process changed: ([\w. ]+)", log)
+    assert found == [kind for kind in kinds if kind != "processors" or len(os.sched_getaffinity(0)) > 1]
+
+
+@pytest.mark.parametrize("lease", ["0", "64"])
+def test_settings_that_a_job_makes_are_put_back_for_the_next(queue: Queue, work_off: WorkOff, lease: str) -> None:
+    for _ in range(3):
+        at_first = queue.enqueue(sample_jobs.own_settings)
+        queue.enqueue(sample_jobs.leave_settings, "nothing")
+    kinds = ["environment", "time zone", "sys.path", "warning filters", "locale", "socket timeout", "recursion limit",
+             "switch interval", "trace function", "profile function", "sys.stdout"]  # fmt: skip
+    after = []
+    for kind in kinds:
+        queue.enqueue(sample_jobs.leave_settings, kind)
+        after.append(queue.enqueue(sample_jobs.own_settings))
+    log = work_off("jobs", "--log-level", "debug", RQMEM_LEASE_MAX=lease, LC_ALL="C.UTF-8")
+    assert results(after) == [at_first.return_value()] * len(kinds), "in the same horse"
+    found = re.findall(r"put back what [\w.]+leave_settings had changed: ([\w. ]+)", log)
+    assert found == [kind.replace("time zone", "environment") for kind in kinds]
+
+
+def test_settings_that_an_imported_module_makes_stay(queue: Queue, work_off: WorkOff) -> None:
+    """A module is imported once, and counts on them from then on."""
+    first, second = queue.enqueue(sample_jobs.import_late), queue.enqueue(sample_jobs.import_late)
+    work_off("jobs")
+    assert results([first, second]) == ["set at import"] * 2
 
 
 def test_a_job_that_configures_logging_does_not_hide_the_failures_of_others(

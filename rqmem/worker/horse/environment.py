@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import time
 from functools import cache
 from typing import Any
 
@@ -44,6 +45,33 @@ def put_again(name: str, value: str) -> None:
         return
     _strings[name][-1].value = b"%b=%b" % (key, text)
     environ._data[key] = _last[name] = text
+
+
+def copied() -> dict[Any, Any]:
+    """All variables as they are now, for `put_back`."""
+    environ: Any = os.environ
+    return dict(getattr(environ, "_data", environ))
+
+
+def put_back(before: dict[Any, Any]) -> bool:
+    """Undo what Python has changed in them since, but for what `put` has put; whether there was something."""
+    environ: Any = os.environ
+    if not hasattr(environ, "_data"):
+        return False
+    data = environ._data
+    for name, value in _last.items():
+        before[environ.encodekey(name)] = value
+    if data == before:
+        return False
+    zone = data.get(b"TZ"), before.get(b"TZ")
+    for key in data.keys() - before.keys():
+        del environ[environ.decodekey(key)]
+    for key, value in before.items():
+        if data.get(key) != value:
+            environ[environ.decodekey(key)] = environ.decodevalue(value)
+    if zone[0] != zone[1]:
+        time.tzset()
+    return True
 
 
 @cache

@@ -42,7 +42,7 @@ from rqmem.store.retrying import until_redis_answers
 from rqmem.type_of_job import FIRST_BYTES, path_in, type_of_path
 from rqmem.worker.execution import Event
 from rqmem.worker.finished_jobs import LONGEST_ID_BYTES, FinishedJob
-from rqmem.worker.horse import environment, user_code
+from rqmem.worker.horse import environment, process_state, user_code
 from rqmem.worker.horse.channel import LeaseEnd, LeaseOrder
 from rqmem.worker.horse.leak_probe import WORTH_TIDYING_BYTES
 from rqmem.worker.horse.lease_commits import Commits
@@ -78,12 +78,14 @@ class Lease:
         order: LeaseOrder,
         page: SharedPage,
         wants_probe: Callable[[str], bool] | None,
+        put_settings_back: Callable[[], None],
     ) -> None:
         self._worker = worker
         self._types = types
         self._order = order
         self._page = page
         self._wants_probe = wants_probe
+        self._put_settings_back = put_settings_back
         self._here: dict[str, Any] = {
             "page": page, "config": pool.config, "connection": worker.connection, "serializer": worker.serializer,
             "job_created_at": "", "worker": worker.name, "group": pool.group, "leased": True, "claim": self._claim,
@@ -108,6 +110,7 @@ class Lease:
         """Take and run jobs until there is a reason to end."""
         page = self._page
         before = signal.signal(signal.SIGALRM, self._on_alarm)
+        self._at_first = _glance()
         statm = os.open("/proc/self/statm", os.O_RDONLY)
         self._statm, self._held, self._threads = statm, _resident(statm), threading.active_count()
         self._peaks = Peaks(page.held_before, self._held * procfs.PAGE_BYTES // 1024)
@@ -250,6 +253,7 @@ class Lease:
             return user_code.run_user_code(here, call)
         finally:
             current_job.reset(token)
+            self._put_settings_back()
 
     def _fetch_visible(self) -> Job:
         """In the job's own code: have RQ show the job as running, and read it."""
@@ -297,8 +301,8 @@ class Lease:
             return self._stop(f"{job_type} has left memory")
         if threading.active_count() != self._threads:
             return self._stop(f"{job_type} has left threads")
-        if signal.getsignal(signal.SIGALRM) != self._on_alarm or user_code.has_lost_handlers():
-            return self._stop(f"{job_type} has set signal handlers")
+        if _glance() != self._at_first:
+            return self._stop(f"{job_type} has changed its process")
         return True
 
     def _grown(self) -> bool:
@@ -324,6 +328,13 @@ class Lease:
         over = 0 < page.limit_seconds <= time.monotonic() - page.started_at
         if page.in_user_code and page.started_at and over and not page.breached:
             raise JobTimeoutException(f"Task exceeded maximum timeout value ({page.limit_seconds} seconds)")
+
+
+def _glance() -> tuple[object, ...] | None:
+    try:
+        return process_state.glance()
+    except OSError:  # a directory that is gone, a closed file: as good as any change
+        return None
 
 
 def _uncompressed(data: bytes) -> bytes:

@@ -12,7 +12,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -71,7 +71,7 @@ class HorseMain:
         self._captures = captures
         self._pool = pool
         self._committer = committer
-        self._loggers: Sequence[logging.Logger] = ()
+        self._settings: process_state.Settings | None = None
         self._here: Horse | None = None  # the last execution
         self._is_warm = False
         self._hooking: Hooking | None = None
@@ -80,7 +80,6 @@ class HorseMain:
     def settle_in(self) -> None:
         """First thing in a new horse: tie it to its worker and install the breach handler."""
         pool, config = self._pool, self._pool.config
-        self._loggers = process_state.own_loggers()
         user_code.settle_in(pool.forking_pid, pool.group, config.preload)
         self_report.install(lambda: pool.page)
         events.subscribe(self._tell_worker)
@@ -141,7 +140,7 @@ class HorseMain:
         self._install_handlers()
         worker._stopped_job_id = None
         probing.before_lease()
-        lease = Lease(worker, self._pool, types, order, page, probing.wants)
+        lease = Lease(worker, self._pool, types, order, page, probing.wants, self._put_settings_back)
         if self._hooking is not None and self._hooking.wanted(page):
             lease.hooks = JobHooks(page, self._hooking, self._call_after_hooks, self._call_hooks)
         end = lease.run()
@@ -197,11 +196,18 @@ class HorseMain:
     def _install_handlers(self) -> None:
         user_code.install_signal_handlers()
         self_report.install(lambda: self._pool.page)
-        self._keep_logging()
 
-    def _keep_logging(self) -> None:
-        for logger in self._loggers:
-            logger.disabled = False
+    def _begin_settings(self) -> None:
+        """Whatever the job's own code sets from here on is put back after it."""
+        if self._settings is not None:
+            self._settings.keep_imported()
+        elif self._worker.is_horse:
+            self._settings = process_state.Settings()
+
+    def _put_settings_back(self) -> None:
+        if self._settings is not None and (found := self._settings.put_back()):
+            name, job = self._worker.name, self._pool.page.job
+            _log.debug("worker %s: put back what %s had changed: %s", name, job, ", ".join(found))
 
     def perform(self, job: Job, queue: Queue, execution: Execution, rqs: Callable[[], bool]) -> bool:
         """RQ's `perform_job`, with the job's own code marked as such and its time limit capped."""
@@ -233,6 +239,7 @@ class HorseMain:
             hooking.before(page, job)
             page.imported_bytes = check_importable(job)
             hooking.before(page, job)
+            self._begin_settings()
             return perform()
 
         def perform_as_user_code() -> Any:
@@ -243,7 +250,7 @@ class HorseMain:
                     return user_code.run_user_code(here, import_and_perform)
             finally:
                 page.worked_seconds = time.monotonic() - began
-                self._keep_logging()
+                self._put_settings_back()
 
         job.perform = perform_as_user_code  # type: ignore[method-assign]
         job.timeout = self.capped_timeout(job)
@@ -289,7 +296,7 @@ class HorseMain:
         except (MemoryLimitExceeded, JobTimeoutException) as error:  # between two hooks
             _log.error("worker %s: hooks of job %s were cut short: %s", self._worker.name, here.job_id, error)
         finally:
-            self._keep_logging()
+            self._put_settings_back()
 
     def remember_cut(self, page: SharedPage) -> None:
         """The log has said that this job type's ceiling was cut: for this horse's next jobs, and for the next horse."""

@@ -1,59 +1,168 @@
-"""What a job can change about its process, and leave to the next job in a warm horse.
+"""What a job can change about its process, and must not leave to the next job in a warm horse, as under RQ.
 
-Looked at when a horse begins and after each of its jobs: one in which something differs is replaced, so that the next
-job begins as under RQ, which has a process for each. Not looked at is what modules set when they are imported and
-count on from then on: the environment, ``sys.path``, logging, and whatever else is an object of Python. But RQ's and
-rqmem's loggers go on, which `logging.config` switches off unless told not to: other jobs' failures were in no log.
+Two kinds. What belongs to the process (`look`) is compared after each job: a horse in which it differs is replaced.
+What is a setting of Python or of the C library (`Settings`) is put back.
+
+Modules count on what they set when they are imported, and are imported once. So settings that changed while a module
+from outside the standard library was imported stay. Not looked at are objects of Python: globals of modules, caches,
+logging. But RQ's and rqmem's loggers go on, which `logging.config` switches off unless told not to: other jobs'
+failures were in no log.
 """
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]  # `signal` wraps it and makes enums: thirty times as slow
 import gc
+import locale
 import logging
 import os
 import resource
 import signal
+import socket
+import sys
+import time
+import warnings
 from collections.abc import Mapping
+from typing import Any
 
-_SIGNALS = sorted(signal.valid_signals())
-_LIMITS = sorted({getattr(resource, name) for name in dir(resource) if name.startswith("RLIMIT_")})
+from rqmem.worker.horse import environment
+
+_SIGNALS = sorted(map(int, signal.valid_signals()))
+_LIMITS = ("AS", "CORE", "CPU", "DATA", "FSIZE", "NOFILE", "NPROC", "STACK")
+_LIMIT_NUMBERS = [getattr(resource, f"RLIMIT_{name}") for name in _LIMITS]
 _TIMERS = (signal.ITIMER_VIRTUAL, signal.ITIMER_PROF)
 
 Traces = Mapping[str, object]
 
 
 def look() -> Traces:
-    """This process by now, in some 0.1 ms. Call it from the main thread."""
+    """This process by now, in some 0.02 ms. Call it from the main thread."""
     umask = os.umask(0o077)
     os.umask(umask)
     return {
-        "working directory": _directory(),
+        "working directory": _file("."),
+        "standard files": [_file(number) for number in (0, 1, 2)],
         "umask": umask,
         "user and group": (os.getresuid(), os.getresgid()),
-        "signal handlers": [signal.getsignal(number) for number in _SIGNALS],
+        "priority": os.getpriority(os.PRIO_PROCESS, 0),
+        "processors": os.sched_getaffinity(0),
+        "signal handlers": list(map(_signal.getsignal, _SIGNALS)),
         "blocked signals": signal.pthread_sigmask(signal.SIG_BLOCK, ()),
         "timers": [signal.getitimer(timer)[0] > 0 for timer in _TIMERS],
-        "resource limits": [resource.getrlimit(limit) for limit in _LIMITS],
+        "resource limits": list(map(resource.getrlimit, _LIMIT_NUMBERS)),
         "garbage collection": gc.isenabled(),
         "logging.disable": logging.root.manager.disable,
     }
 
 
+def glance() -> tuple[object, ...]:
+    """What of `look` can be had in some microseconds, for each job of a lease; who changes more is found at its end."""
+    umask = os.umask(0o077)
+    os.umask(umask)
+    return (
+        os.getcwd(),  # noqa: PTH109
+        umask,
+        os.geteuid(),
+        os.getegid(),
+        os.getpriority(os.PRIO_PROCESS, 0),
+        [os.get_inheritable(number) for number in (0, 1, 2)],  # an error if it is closed
+        list(map(_signal.getsignal, _SIGNALS)),
+        _signal.pthread_sigmask(signal.SIG_BLOCK, ()),
+        _signal.getitimer(signal.ITIMER_PROF),
+        resource.getrlimit(resource.RLIMIT_NOFILE),
+        resource.getrlimit(resource.RLIMIT_AS),
+        gc.isenabled(),
+        logging.root.manager.disable,
+    )
+
+
 def changed(before: Traces, now: Traces) -> str:
     """Names of what differs, for people; "": nothing."""
-    return ", ".join(name for name, value in now.items() if before[name] != value)
+    return "" if before == now else ", ".join(name for name, value in now.items() if before[name] != value)
 
 
-def own_loggers() -> list[logging.Logger]:
-    """RQ's and rqmem's."""
-    names = [name for name in logging.root.manager.loggerDict if name.partition(".")[0] in ("rq", "rqmem")]
-    return [logging.getLogger(name) for name in names]
+class Settings:
+    """Settings of this process as they are now, to be put back after each job, in some microseconds."""
+
+    def __init__(self) -> None:
+        names = [name for name in logging.root.manager.loggerDict if name.partition(".")[0] in ("rq", "rqmem")]
+        self._loggers = [logging.getLogger(name) for name in names]
+        self._modules = set(sys.modules)
+        self._begin()
+
+    def _begin(self) -> None:
+        self._environment = environment.copied()
+        self._path = sys.path[:]
+        self._filters = warnings.filters[:]
+        self._locale = locale.setlocale(locale.LC_ALL)
+        self._zone = time.tzname
+        self._simple = _simple()
+
+    def keep_imported(self) -> bool:
+        """If modules have been imported, what has changed stays."""
+        if len(sys.modules) == len(self._modules):
+            return False
+        new = sys.modules.keys() - self._modules
+        self._modules = set(sys.modules)
+        if all(name.partition(".")[0] in sys.stdlib_module_names for name in new):
+            return False
+        self._begin()
+        return True
+
+    def put_back(self) -> list[str]:
+        """After a job; names of what it had changed."""
+        for logger in self._loggers:
+            logger.disabled = False
+        if self.keep_imported():
+            return []
+        found = []
+        if environment.put_back(self._environment):
+            found.append("environment")
+        if time.tzname != self._zone:
+            time.tzset()
+            found.append("time zone")
+        if sys.path != self._path:
+            sys.path[:] = self._path
+            found.append("sys.path")
+        if warnings.filters != self._filters:
+            warnings.resetwarnings()
+            warnings.filters.extend(self._filters)  # type: ignore[attr-defined]  # typed as a sequence; it is the list
+            found.append("warning filters")
+        if locale.setlocale(locale.LC_ALL) != self._locale:
+            locale.setlocale(locale.LC_ALL, self._locale)
+            found.append("locale")
+        if (now := _simple()) != self._simple:
+            for name, value, as_before in zip(_SET, now, self._simple, strict=True):
+                if value != as_before:
+                    _SET[name](as_before)
+                    found.append(name)
+        return found
 
 
-def _directory() -> tuple[int, int] | None:
+def _simple() -> tuple[Any, ...]:
+    return (
+        socket.getdefaulttimeout(), sys.getrecursionlimit(), sys.getswitchinterval(), sys.gettrace(), sys.getprofile(),
+        sys.stdout, sys.stderr, sys.stdin,
+    )  # fmt: skip
+
+
+_SET: Mapping[str, Any] = {
+    "socket timeout": socket.setdefaulttimeout,
+    "recursion limit": sys.setrecursionlimit,
+    "switch interval": sys.setswitchinterval,
+    "trace function": sys.settrace,
+    "profile function": sys.setprofile,
+    "sys.stdout": lambda value: setattr(sys, "stdout", value),
+    "sys.stderr": lambda value: setattr(sys, "stderr", value),
+    "sys.stdin": lambda value: setattr(sys, "stdin", value),
+}
+"""Names of the values of `_simple`, in its order, and what sets each."""
+
+
+def _file(where: str | int) -> tuple[int, int] | None:
     """By inode: whoever renames the directory has not moved us."""
     try:
-        here = os.stat(".")  # noqa: PTH116
+        found = os.stat(where)  # noqa: PTH116
     except OSError:
         return None
-    return here.st_dev, here.st_ino
+    return found.st_dev, found.st_ino

@@ -91,12 +91,6 @@ def set_created_at(iso: str) -> None:
     object.__setattr__(_current, "job_created_at", iso)
 
 
-def has_lost_handlers() -> bool:
-    """Whether somebody has put other handlers in the place of ours."""
-    wanted = ((BREACH_SIGNAL, _on_breach_signal), (SAMPLE_SIGNAL, _on_sample_signal))
-    return any(signal.getsignal(number) is not handler for number, handler in wanted)
-
-
 def most_resident_kb() -> int:
     """The most that was resident in this process since its worker set the mark back, in a microsecond."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

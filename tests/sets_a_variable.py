@@ -1,0 +1,5 @@
+"""A module that counts on what it set when it was imported."""
+
+import os
+
+os.environ["SET_AT_IMPORT"] = "set at import"
