@@ -118,6 +118,23 @@ def test_a_hook_at_the_horses_end_stops_nothing(connection: Redis, work_off: Wor
     assert "hook tests.misbehaving_hooks.end failed" in log
 
 
+@pytest.mark.parametrize("how", ["raise", "die", "hang", "breach"])
+def test_a_hook_after_a_job_of_a_lease_changes_no_outcome_and_runs_no_job_twice(
+    connection: Redis, work_off: WorkOff, how: str
+) -> None:
+    before = [enqueued(connection, JOBS[0]) for _ in range(8)]
+    bad = enqueued(connection, JOBS[0], {"after": how}, job_timeout=8 if how == "hang" else 180)
+    jobs = [*before, bad, *(enqueued(connection, JOBS[0]) for _ in range(8))]
+    log = work_off("jobs", *PLUGIN, *PRELOAD, "--memory", "64")
+    assert "lease of" in log
+    assert [job.get_status(refresh=True) for job in jobs] == [JobStatus.FINISHED] * 17, log
+    assert [len(job.results()) for job in jobs] == [1] * 17, log
+    for hook in ("before", "after"):
+        assert [each for each in called(connection) if each.startswith(hook)] == [f"{hook} {job.id}" for job in jobs], (
+            log
+        )
+
+
 def test_a_hook_that_hangs_at_the_horses_end_is_ended(connection: Redis, work_off: WorkOff) -> None:
     job = enqueued(connection, JOBS[0], {"ending": "hang"})
     log = work_off("jobs", *PLUGIN)

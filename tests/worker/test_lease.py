@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -22,8 +23,8 @@ from rqmem.measure.procfs import read_children
 from rqmem.store import execution_reader, keys, pausing
 from rqmem.store.history import history_reader
 from rqmem.testing import wait_until
-from tests import lease_jobs
-from tests.conftest import StartWorker
+from tests import forked, lease_jobs
+from tests.conftest import ROOT, StartWorker
 
 WorkOff = Callable[..., str]
 
@@ -442,4 +443,36 @@ def test_cancelled_and_deleted_jobs_do_not_run(queue: Queue, start_worker: Start
     assert {"13", "15"}.isdisjoint(ran(queue)), log
     assert len(ran(queue)) == 29
     assert after[3].get_status() == JobStatus.CANCELED
+    nothing_is_left(queue)
+
+
+def test_two_workers_with_leases_and_a_stock_one_share_a_queue(
+    queue: Queue, redis_url: str, start_worker: StartWorker
+) -> None:
+    names = [str(number) for number in range(600)]
+    for name in names:
+        queue.enqueue(lease_jobs.act, name, "sleep", 0.001)
+    command = [sys.executable, "-m", "rq.cli", "worker", "--burst", "-u", redis_url, "--quiet", "jobs"]
+    environ = {**os.environ, "PYTHONPATH": str(ROOT), "RQMEM_REDIS_URL": redis_url}
+    with forked.Popen(command, env=environ, cwd=ROOT) as stock:
+        ours = [start_worker("jobs", "--burst") for _ in range(2)]
+        logs = [worker.finish() for worker in ours]
+        assert stock.wait(300) == 0
+    assert any(leased(log) > 0 for log in logs), logs
+    assert sorted(ran(queue)) == sorted(names), "a job was lost, or ran twice"
+    assert queue.finished_job_registry.count == len(names)
+    nothing_is_left(queue)
+
+
+def test_a_job_that_failed_in_a_lease_is_requeued_and_runs_once_more(queue: Queue, work_off: WorkOff) -> None:
+    enqueue(queue, 10)
+    bad = queue.enqueue(lease_jobs.act, "bad", "raise")
+    enqueue(queue, 10, 10)
+    work_off("jobs")
+    assert queue.failed_job_registry.requeue(bad.id).id == bad.id
+    enqueue(queue, 10, 20)
+    log = work_off("jobs")
+    assert ran(queue).count("bad") == 2, log
+    assert [each.type.name for each in bad.results()] == ["FAILED", "FAILED"]
+    assert queue.failed_job_registry.get_job_ids() == [bad.id]
     nothing_is_left(queue)
