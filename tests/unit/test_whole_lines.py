@@ -60,7 +60,7 @@ def handler(number, frame):
 signal.signal(signal.SIGALRM, handler)
 lines = 0
 signal.setitimer(signal.ITIMER_REAL, 0.001, 0.0004)
-while signals < 600:
+while signals < 250:
     try:
         lines += 1
         logger.error("main %d %s end", lines, "m" * (lines * 41 % 9000))

@@ -48,8 +48,8 @@ def work():
 total = 0
 work()
 total = calls
-for number in range(first, 36, of):
-    at = total * number // 36
+for number in range(first, 24, of):
+    at = total * number // 24
     work()
 """
 
