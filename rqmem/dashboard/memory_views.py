@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from flask import render_template, request
@@ -15,12 +16,14 @@ from rqmem.dashboard.windows import WINDOWS, chosen
 from rqmem.observe.job_read import read_ended_splits, read_splits
 from rqmem.observe.period import overall, trend
 from rqmem.observe.period_read import read_trends
-from rqmem.observe.snapshot import read_alerts
+from rqmem.observe.snapshot import read_alerts, read_snapshot
 from rqmem.policy.alert_rules import LEAK
 from rqmem.store.history import history_reader
 
 if TYPE_CHECKING:
     from flask import Response
+
+    from rqmem.observe.period import Period
 
 _MOST_ALERTS = 200
 _MOST_ENDED = 50
@@ -87,5 +90,12 @@ def trends() -> str:
                 sums[place] += value
     return render_template(
         "trends.html", report=report, rows=rows, steps=sorted(steps.items()), window=window, windows=WINDOWS,
-        both=overall(report.types, report.period),
+        both=overall(report.types, report.period), starts=starts(report.period),
     )  # fmt: skip
+
+
+def starts(period: Period) -> list[tuple[float, int]]:
+    """Hour or day of a period -> how many of the workers that live now began in it. They run the code of then."""
+    live = (each.live for each in read_snapshot(state().connection, period.until, state().where).alive)
+    began = (each.started_at // period.step_seconds * period.step_seconds for each in live if each is not None)
+    return sorted(Counter(at for at in began if at >= period.since).items())

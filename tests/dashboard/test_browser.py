@@ -365,6 +365,40 @@ def test_a_keyboard_reaches_content_search_and_rows(browser: Browser, connection
     assert browser.driver.current_url.endswith(f"/types/{TYPE}")
 
 
+def test_a_keyboard_ticks_a_job_confirms_and_sees_each_step(
+    browser: Browser, connection: Redis, work_off: Callable[..., str]
+) -> None:
+    from selenium.webdriver.common.keys import Keys
+
+    [job_id] = fail_jobs(connection, work_off, "no customer 1")
+    focus = "((e) => [(e.value || e.innerText || '').trim(), getComputedStyle(e).outlineStyle])(document.activeElement)"
+
+    def tab_to(wanted: str) -> None:
+        for _ in range(60):
+            webdriver.ActionChains(browser.driver).send_keys(Keys.TAB).perform()
+            text, outline = browser.ask(focus)
+            if browser.ask("document.activeElement !== document.body"):
+                assert outline != "none", f"{text!r} has the focus, and does not show it"
+            if wanted in text:
+                return
+        raise AssertionError(f"{wanted!r} is not reached")
+
+    def press(key: str) -> None:
+        webdriver.ActionChains(browser.driver).send_keys(key).perform()
+
+    browser.open("/jobs?state=failed")
+    browser.see("no customer 1")
+    tab_to(job_id)
+    press(Keys.SPACE)
+    tab_to("retry")
+    press(Keys.ENTER)
+    browser.see("Retry 1 job")
+    tab_to("Retry 1 job")
+    press(Keys.ENTER)
+    browser.see("1 of 1 job queued again")
+    assert connection.lrange("rq:queue:bad", 0, -1) == [job_id.encode()]
+
+
 def test_pages_are_whole_without_scripts(browser: Browser, connection: Redis, application: Any) -> None:
     busy(connection)
     browser.command("Emulation.setScriptExecutionDisabled", value=True)

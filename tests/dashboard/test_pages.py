@@ -29,7 +29,7 @@ from rqmem.store.keys import HOUR_SECONDS
 from rqmem.testing import wait_until
 from tests import children_jobs
 from tests.dashboard.conftest import JOB, TYPE
-from tests.journal_filling import a_live, a_run, register
+from tests.journal_filling import a_live, a_run, register, remember
 
 Urls = Callable[[Flask], list[tuple[str, str, set[str]]]]
 
@@ -292,3 +292,23 @@ def test_trends_answer_whether_it_is_better_or_worse(
     connection.hset(keys.totals(TYPE), "since", at - 60 * 3600)
     page = re.sub(r"<[^>]+>", "", app.test_client().get("/trends?window=24h").text)
     assert answer in re.sub(r"\s+", " ", page)
+
+
+def test_trends_mark_when_the_workers_that_run_now_were_started(app: Flask, connection: Redis) -> None:
+    """A change of figures at such a time may come from new code."""
+    remember(connection, a_run(TYPE, "j", time.time()))
+    write_another_hour(connection)
+    hour = time.time() // HOUR_SECONDS * HOUR_SECONDS
+    for number, started_at in enumerate((hour - 3 * HOUR_SECONDS + 5, hour - 3 * HOUR_SECONDS + 900, hour - 90000)):
+        register(connection, f"w{number}", "q", live=replace(a_live(f"w{number}"), started_at=started_at))
+    page = app.test_client().get("/trends?window=24h").text
+    assert re.search(r"were started: 2 at <time", page), "the third began before"
+    assert f'"marks": [{hour - 3 * HOUR_SECONDS}]' in app.test_client().get("/trends?window=24h").text
+
+
+def write_another_hour(connection: Redis) -> None:
+    """So that there is a chart."""
+    at = time.time() - 2 * HOUR_SECONDS
+    with connection.pipeline() as pipeline:
+        history_writer.write_runs(pipeline, [a_run(TYPE, "j", at)], {}, at)
+        pipeline.execute()

@@ -34,8 +34,21 @@
     const plot = new uPlot({
       width: box.clientWidth, height: height, legend: { show: false }, padding: [6, 8, 0, 0],
       cursor: { show: false },
+      hooks: { draw: [(self) => {   // where something began
+        self.ctx.save();
+        self.ctx.strokeStyle = paint.good;
+        self.ctx.setLineDash([2 * devicePixelRatio, 3 * devicePixelRatio]);
+        for (const at of told.marks || []) {
+          const x = Math.round(self.valToPos(at, "x", true));
+          self.ctx.beginPath();
+          self.ctx.moveTo(x, self.bbox.top);
+          self.ctx.lineTo(x, self.bbox.top + self.bbox.height);
+          self.ctx.stroke();
+        }
+        self.ctx.restore();
+      }] },
       scales: { x: { time: false }, y: { range: [0, top] } },
-      axes: [Object.assign({ values: (_, ticks) => ticks.map((each) => told.dates ? date.format(new Date(1000 * each)) : told.clock ? clock.format(new Date(1000 * each)) : span(each)), size: 26, space: 70 }, axis),
+      axes: [Object.assign({ values: (_, ticks) => ticks.map((each) => told.dates ? date.format(new Date(1000 * each)) : told.clock ? clock.format(new Date(1000 * each)) : span(each)), size: 26, space: 70 }, told.dates ? { incrs: [1, 2, 3, 5, 7, 14].map((each) => 86400 * each) } : told.clock ? { incrs: [1, 2, 3, 6, 12, 24].map((each) => 3600 * each) } : {}, axis),
         Object.assign({ values: (_, ticks) => ticks.map((each) => each.toLocaleString("en")), size: 52, space: 26 }, axis)],
       series: series,
     }, data, box);

@@ -81,12 +81,14 @@
     const width = row.chart.parentNode.clientWidth - 14;
     if (!width || !newest) return;
     const xs = [], usage = [], ceiling = [];
-    let top = 0;
+    let top = 0, known = 0;
     for (let at = newest - shown + 1; at <= newest; at++) {
       const point = points.get(at), runs = point && point[1] > 0;
+      if (point) known = at;
+      const none = !point && at - known < 6 ? undefined : null;   // a second that nobody has told of is no gap
       xs.push(at);
-      usage.push(runs ? point[0] : null);
-      ceiling.push(runs ? point[1] : null);
+      usage.push(runs ? point[0] : none);
+      ceiling.push(runs ? point[1] : none);
       if (runs) top = Math.max(top, point[0], point[1]);
     }
     row.chart.hidden = !top;
