@@ -34,6 +34,7 @@ from rqmem.config.parsers import moment
 from rqmem.connection.connect import in_bytes
 from rqmem.errors import ConfigError, RedisUnavailable
 from rqmem.job.defaults import default_connection
+from rqmem.observe.accounts import Tenant
 from rqmem.observe.as_json import of_story
 from rqmem.observe.find import find
 from rqmem.observe.find import search as find_all
@@ -53,6 +54,7 @@ from rqmem.observe.model import (
     State,
     Worker,
 )
+from rqmem.observe.period_read import read_tenants
 from rqmem.observe.snapshot import read_alerts, read_snapshot, with_job_types
 from rqmem.observe.vocabulary import versioned
 from rqmem.store.actions import Action as ActionRecord
@@ -66,8 +68,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Action", "EndedSplitJob", "Found", "Host", "Job", "JobPage", "JobRow", "JobType", "KnownAlert", "Queue",
-    "SplitJob", "Worker", "actions", "alerts", "ended_splits", "hosts", "job", "job_types", "jobs", "queues", "search",
-    "splits", "workers",
+    "SplitJob", "Tenant", "Worker", "actions", "alerts", "ended_splits", "hosts", "job", "job_types", "jobs", "queues",
+    "search", "splits", "tenants", "workers",
 ]  # fmt: skip
 
 
@@ -171,6 +173,16 @@ def actions(limit: int = 100, *, job_id: str = "", connection: Redis | None = No
     """What people did with jobs and queues, newest first; 1,000 are kept. ``job_id``: only with this job."""
     with _reading(connection) as redis:
         return [Action(**vars(each)) for each in read_actions(redis, limit, job_id)]
+
+
+def tenants(since: str | datetime = "24h", *, connection: Redis | None = None) -> list[Tenant]:
+    """What each tenant used since then, those who used most first; 200 are kept. ``since`` as in `job_types`.
+
+    A class says with ``tenant = "argument"`` which argument names the tenant of a job.
+    """
+    with _reading(connection) as redis:
+        check_version(redis)
+        return read_tenants(redis, _moment(since), time.time())
 
 
 def alerts(since: str | datetime = "24h", *, connection: Redis | None = None) -> list[KnownAlert]:

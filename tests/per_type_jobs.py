@@ -88,3 +88,18 @@ class Plain(MemoryAwareJob):
     def handle(self, seconds: float) -> None:
         redis().rpush("plain", get_current_job().id)
         time.sleep(seconds)
+
+
+class ForTenant(MemoryAwareJob):
+    tenant = "tenant_id"
+    queue = "jobs"
+
+    def handle(self, tenant_id: Any, seconds: float = 0.5, size_mb: int = 0) -> None:
+        block = bytearray(size_mb * 2**20)
+        block[::4096] = b"x" * len(block[::4096])
+        time.sleep(seconds)
+
+
+@memory_aware(tenant="tenant_id")
+def for_tenant(tenant_id: Any, seconds: float = 0.5) -> None:
+    time.sleep(seconds)

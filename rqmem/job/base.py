@@ -15,6 +15,7 @@ from rqmem.errors import ConfigError, RunTakenOver, SourceChanged, SplitInstead
 from rqmem.job.checked import checked_chunk_size, checked_limit, checked_steps
 from rqmem.job.enqueue import Enqueueable, accept_job_classes
 from rqmem.job.functions import MemoryMethods, run_monitored
+from rqmem.job.per_type import tenant_of
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -57,6 +58,7 @@ class MemoryAwareJob(MemoryMethods, Enqueueable):
         unique: no two jobs with the same arguments wait or run at a time; ``enqueue`` returns the one that there is.
         concurrency: at most so many jobs of this type run at a time, over all workers; None: any number.
         concurrency_key: the name of an argument, or a function of the arguments: as many for each value.
+        tenant: the name of the argument that says for whom a job works. Reports add up what each tenant used.
         queue: the queue that ``enqueue`` uses if none is given.
         job_timeout, retry, result_ttl: RQ's enqueue options; None leaves RQ's default.
         args, kwargs: the arguments as enqueued, on the instance that runs.
@@ -159,6 +161,8 @@ class MemoryAwareJob(MemoryMethods, Enqueueable):
             from rqmem.job import running
 
             run = self._memory = running.JobRun(self.path(), self.memory_limit_mb, self.on_breach, self._steps())
+            if self.tenant is not None:
+                run.tenant = tenant_of(self.tenant, self._signature(), self.args, self.kwargs)
             vars(self).update(run.configured)  # on the instance, so it takes precedence over the class
             self.run_id = run.run_id
             run.cut_rest = partial(running.cut_in_two, run, self)

@@ -42,6 +42,7 @@ class Enqueueable:
     unique: ClassVar[bool] = False
     concurrency: ClassVar[int | None] = None
     concurrency_key: ClassVar[str | Callable[..., Any] | None] = None
+    tenant: ClassVar[str | None] = None
 
     handle: Callable[..., Any]
 
@@ -59,7 +60,7 @@ class Enqueueable:
 
     @classmethod
     def _per_type(cls) -> PerType:
-        return PerType(cls.path(), cls.__qualname__, cls.unique, cls.concurrency, cls.concurrency_key)
+        return PerType(cls.path(), cls.__qualname__, cls.unique, cls.concurrency, cls.concurrency_key, cls.tenant)
 
     @classmethod
     def _signature(cls) -> inspect.Signature:

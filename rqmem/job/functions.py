@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from rqmem.errors import ConfigError, RqmemError
 from rqmem.job.checked import checked_limit, checked_steps
-from rqmem.job.per_type import PER_TYPE, PerType, checked
+from rqmem.job.per_type import PER_TYPE, PerType, checked, tenant_of
 
 if TYPE_CHECKING:
     from rqmem.job.run import JobRun
@@ -40,6 +40,7 @@ def memory_aware(
     unique: bool = False,
     concurrency: int | None = None,
     concurrency_key: str | Callable[..., Any] | None = None,
+    tenant: str | None = None,
 ) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Decorate a function that is a job, so that it runs under monitoring with this ceiling in MB.
 
@@ -51,6 +52,7 @@ def memory_aware(
         escalate_to: those ceilings, as in `rqmem.MemoryAwareJob`.
         unique, concurrency, concurrency_key: as there; they are used where the function itself is enqueued, and not
             its path as a text.
+        tenant: as there.
 
     Raises:
         ConfigError: one of them cannot be used.
@@ -64,7 +66,7 @@ def memory_aware(
                 f"on_breach of {name} is {on_breach!r}: give {' or '.join(map(repr, _CHOICES))}; only a class can work "
                 f"in chunks"
             )
-        per_type = PerType(name, function.__name__, unique, concurrency, concurrency_key)
+        per_type = PerType(name, function.__name__, unique, concurrency, concurrency_key, tenant)
         per_type = checked(per_type, inspect.signature(function))
         steps = checked_steps(escalate_to, f"escalate_to of {name}", on_breach, limit_mb)
         steps = steps if on_breach == "escalate" else ()
@@ -73,7 +75,10 @@ def memory_aware(
         def monitored(*args: P.args, **kwargs: P.kwargs) -> R:
             from rqmem.job.running import JobRun
 
-            return run_monitored(JobRun(name, limit_mb, on_breach, steps), lambda: function(*args, **kwargs))
+            run = JobRun(name, limit_mb, on_breach, steps)
+            if tenant is not None:
+                run.tenant = tenant_of(tenant, inspect.signature(function), args, kwargs)
+            return run_monitored(run, lambda: function(*args, **kwargs))
 
         setattr(monitored, DECLARED, limit_mb)
         setattr(monitored, ON_BREACH_OF_FUNCTION, on_breach)

@@ -36,6 +36,7 @@ class PerType:
         unique: no two jobs with the same arguments wait or run at a time.
         concurrency: at most so many run at a time; None: any number.
         concurrency_key: name of an argument, or a function of the arguments: as many for each value.
+        tenant: name of the argument that says for whom a job works.
         whose: name of the class or function, for errors.
     """
 
@@ -44,6 +45,7 @@ class PerType:
     unique: bool = False
     concurrency: int | None = None
     concurrency_key: str | Callable[..., Any] | None = None
+    tenant: str | None = None
 
     @property
     def declares(self) -> bool:
@@ -141,6 +143,17 @@ def _equal_as_texts() -> tuple[type, ...]:
     return date, time, timedelta, Decimal, PurePath, UUID, enum.Enum, bytes
 
 
+def tenant_of(name: str, signature: inspect.Signature, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
+    """For whom a job with these arguments works: the value of the argument as text; empty: for nobody."""
+    try:
+        bound = signature.bind(*args, **kwargs)
+    except TypeError:  # the call itself says so in a moment
+        return ""
+    bound.apply_defaults()
+    value = argument(bound.arguments, name)
+    return "" if value is None else str(value)[:_LONGEST_KEY]
+
+
 def argument(arguments: Mapping[str, Any], name: str) -> Any:
     """The argument of that name, also where a job takes any (``**kwargs``); None: there is none."""
     if name in arguments:
@@ -159,6 +172,10 @@ def checked(declared: PerType, signature: inspect.Signature) -> PerType:
         raise ConfigError(f"{whose}.concurrency is {concurrency!r}: give a whole number of at least 1")
     if declared.unique and concurrency is not None:
         raise ConfigError(f"{whose} has unique and concurrency: RQ cannot limit unique jobs; choose one")
+    if declared.tenant is not None:
+        if not isinstance(declared.tenant, str):
+            raise ConfigError(f"{whose}.tenant is {declared.tenant!r}: name an argument")
+        check_argument(f"{whose}.tenant", declared.tenant, signature)
     if key is None:
         return declared
     if concurrency is None:

@@ -104,6 +104,16 @@ class JobRun:
         self._writer.open(self._job, horse.job_created_at, self.run_id, on_breach, steps, anew=anew)
         horse.page.has_run = True
 
+    @property
+    def tenant(self) -> str:
+        """For whom the job works; empty: for nobody. A job that another one calls works for the same."""
+        return self.horse.page.tenant if self.horse is not None else ""
+
+    @tenant.setter
+    def tenant(self, name: str) -> None:
+        if self.horse is not None and not self._nested:
+            self.horse.page.tenant = name
+
     # Escalation
 
     def _step_mb(self, declared_mb: float | None) -> float | None:

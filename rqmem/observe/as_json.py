@@ -32,6 +32,7 @@ A job type (``job_types`` of status, report, recommend, monitor, config)::
     breaches             {total, by_layer}; layers are "checkpoint", "watch", "kill" and "kernel"
     needed_ceilings      of a type that escalates, its runs that ended well: {ceiling_mb, runs} by what they needed
     freed_mb, leak_per_run_mb, work_seconds
+    mb_seconds           the memory of its runs in MB, added up over each second
     peak_mb              {p50, p90, p99, max}
     peak_per_1000_items_mb, freed_per_collection_mb, splitting_rate, alerts_per_job   the four metrics
 
@@ -97,6 +98,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from rqmem.events import WHOSE, Breach, Event, LeakFound
+from rqmem.observe.accounts import of_tenant
 from rqmem.observe.advice import Advice, AdviceReport
 from rqmem.observe.job import Case
 from rqmem.observe.model import Snapshot
@@ -232,6 +234,7 @@ def of_report(report: Report, *, steps: bool = True) -> dict[str, Any]:
         "totals": of_tally(report.tally),
         "job_types": [_of_type_report(each, period, steps=steps) for each in report.types],
         "quiet_job_types": list(report.quiet),
+        "tenants": [of_tenant(each) for each in report.tenants],
     }
 
 

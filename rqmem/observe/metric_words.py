@@ -42,6 +42,7 @@ def job_lines(job: JobStatistics) -> Iterable[str]:
         yield (
             f"  {duration(tally.seconds)} of work, {tally.items:,.0f} items in {tally.chunks:,.0f} chunks, "
             f"{show_mb(tally.freed_mb)} MB freed in {counted(tally.collections, 'collection')}"
+            + (f", {tally.mb_seconds:,.0f} MB seconds" if tally.mb_seconds else "")
         )
     if advice := escalation_words(tally.needed, job.ceilings.declared_ceiling_mb):
         yield f"  {advice}"

@@ -324,6 +324,7 @@ class Snapshot:
         suspended: by ``rq suspend``.
         since: ``job_types`` say what happened from then on.
         about_no_job: totals of what concerns no job type.
+        tenants: MB seconds of each in all, where the reader asked for totals.
         alerts: raised since the reading before, oldest first, where the reader asked for them.
         last_alert: the id of the last of all alerts; ``"-"``: none.
         open_alerts: alerts that have not ended, the longest first.
@@ -342,6 +343,7 @@ class Snapshot:
     since: float = 0.0
     job_types: Sequence[JobType] = ()
     about_no_job: Totals = field(default_factory=Totals)
+    tenants: Mapping[str, float] = field(default_factory=dict)
     alerts: Sequence[Alert] = ()
     last_alert: str = "-"
     open_alerts: Sequence[Open] = ()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from rqmem.observe.accounts import Tenant
 from rqmem.observe.statistics import Ceilings, JobStatistics, peaks_in, peaks_of
 from rqmem.policy import histogram
 from rqmem.store.history.history_records import Run, Tally
@@ -96,6 +97,7 @@ class Report:
         redis: which one, without password.
         job: that was asked for; None: all.
         types: those with most breaches, then failures, then runs first.
+        tenants: those who used most first.
         quiet: job types that the journal knows, and that nothing happened to meanwhile, latest first.
     """
 
@@ -105,6 +107,7 @@ class Report:
     period: Period
     types: Sequence[TypeReport]
     quiet: Sequence[str] = ()
+    tenants: Sequence[Tenant] = ()
 
     @property
     def tally(self) -> Tally:

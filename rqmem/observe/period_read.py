@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rqmem._version import __version__
+from rqmem.observe.accounts import Tenant, ranked
 from rqmem.observe.advice import Advice, AdviceReport
 from rqmem.observe.period import Period, Report, TypeReport, ordered, type_report
 from rqmem.observe.statistics import Ceilings, JobStatistics, peaks_in
@@ -60,7 +61,13 @@ def read_report(
             found.append(type_report(name, runs, begun, before, period, ceilings.get(name, Ceilings())))
     told = {each.job for each in found}
     quiet = sorted((name for name in names if name not in told), key=lambda name: -types[name])
-    return Report(__version__, where, job, period, ordered(found), quiet)
+    tenants = read_tenants(connection, period.since, now, by_day=period.step_seconds == DAY_SECONDS)
+    return Report(__version__, where, job, period, ordered(found), quiet, tenants if job is None else ())
+
+
+def read_tenants(connection: Redis, since: float, now: float, *, by_day: bool | None = None) -> list[Tenant]:
+    """Those who used most first, since then: by the hour for up to two days, else by the day."""
+    return ranked(history_reader.tenants(connection, since, now, by_day=by_day))
 
 
 def read_trends(connection: Redis, closed: ClosedPeriods, where: str, since: float, now: float) -> Report:
@@ -86,7 +93,8 @@ def read_trends(connection: Redis, closed: ClosedPeriods, where: str, since: flo
         if of.by_number
     ]
     quiet = sorted((name for name in types if not found[name].by_number), key=lambda name: -types[name])
-    return Report(__version__, where, None, period, ordered(reports), quiet)
+    tenants = read_tenants(connection, period.since, now, by_day=by_day)
+    return Report(__version__, where, None, period, ordered(reports), quiet, tenants)
 
 
 def read_advice(

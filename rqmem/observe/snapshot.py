@@ -127,7 +127,8 @@ def read_totals(connection: Redis, now: float) -> Snapshot:
         for name in sorted(seen)
         if name in totals
     ]
-    return replace(snapshot, job_types=found, about_no_job=totals.get("", Totals()))
+    tenants = history_reader.tenants_in_all(connection)
+    return replace(snapshot, job_types=found, about_no_job=totals.get("", Totals()), tenants=tenants)
 
 
 def read_news(connection: Redis, now: float, before: Before, queues: Sequence[str] = (), where: str = "") -> Snapshot:

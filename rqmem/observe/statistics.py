@@ -98,6 +98,7 @@ def tally_of(runs: Iterable[Run]) -> Tally:
             chunks=run.chunks,
             items=run.items,
             seconds=run.seconds,
+            mb_seconds=run.mb_seconds,
             peak_sum_mb=run.peak_mb if run.items else 0.0,
             breaches={run.layer: 1} if run.layer else {},
             escalations=run.escalated,

@@ -98,6 +98,7 @@ def of_tally(tally: Tally, peaks: Peaks | None = None) -> dict[str, Any]:
         "freed_mb": tally.freed_mb,
         "leak_per_run_mb": tally.leak_mb_per_run,
         "work_seconds": tally.seconds,
+        "mb_seconds": round(tally.mb_seconds, 1),
         "peak_per_1000_items_mb": tally.mb_per_1000_items,
         "freed_per_collection_mb": tally.freed_mb_per_collection,
         "splitting_rate": tally.splitting_rate,

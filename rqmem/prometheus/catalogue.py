@@ -104,6 +104,14 @@ _ALL = (
         "rqmem_job_alerts_total", "counter",
         "Alerts that were told, by rule; without a job: those that are about a worker.", ("job_type", "rule"),
     ),
+    Metric(
+        "rqmem_job_memory_byte_seconds_total", "counter", "Memory of executions, added up over each second.",
+        ("job_type",),
+    ),
+    Metric(
+        "rqmem_tenant_memory_byte_seconds_total", "counter",
+        "The same of the jobs of each tenant, of the 200 that used most.", ("tenant",),
+    ),
     Metric("rqmem_job_open_alerts", "gauge", "Alerts that have not ended, by rule.", ("job_type", "rule")),
     Metric("rqmem_job_peak_bytes", "histogram", "The highest usage of each execution.", ("job_type",)),
     Metric("rqmem_job_run_seconds", "histogram", "How long each execution took.", ("job_type",)),

@@ -142,6 +142,8 @@ def _of_jobs(page: _Page, snapshot: Snapshot) -> None:
     for each in snapshot.job_types:
         _of_job(page, each)
     _counts(page, "rqmem_job_alerts_total", "", snapshot.about_no_job.alerts, [WORKER_FULL.name])
+    for tenant, mb_seconds in sorted(snapshot.tenants.items()):
+        page.put("rqmem_tenant_memory_byte_seconds_total", MB * mb_seconds, tenant)
     for alert in snapshot.open_alerts:
         page.put("rqmem_job_open_alerts", 1, alert.job, alert.rule)
 
@@ -155,6 +157,7 @@ def _of_job(page: _Page, known: JobType) -> None:
         "rqmem_job_failures_total": totals.failed,
         "rqmem_job_resumes_total": totals.resumed,
         "rqmem_job_escalations_total": totals.escalations,
+        "rqmem_job_memory_byte_seconds_total": MB * totals.mb_seconds,
         "rqmem_job_splits_total": totals.splits,
         "rqmem_job_leaks_total": totals.leaks,
         "rqmem_job_collections_total": totals.collections,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from rqmem.observe.accounts import tenants_words
 from rqmem.observe.metric_words import job_lines, metric_words
 from rqmem.observe.period import Figures, Period, Report, TypeReport, trend
 from rqmem.text import duration, printable, timestamp
@@ -19,6 +20,8 @@ def to_text(report: Report) -> str:
         lines += ["", *job_lines(each.statistics), *_more(each, report.period)]
     if len(report.types) > 1:
         lines += ["", f"in all: {', '.join(metric_words(report.tally)) or 'nothing to tell'}"]
+    if told := tenants_words(report.tenants):
+        lines += ["", told]
     if report.quiet:
         lines += ["", quiet_words(report)]
     return "\n".join(map(printable, lines)) + "\n"

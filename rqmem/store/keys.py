@@ -131,6 +131,11 @@ tally = _key(
     "tally:{job_type}:{period}{number}", "hash", "counters of one hour (``h``) or day (``d``), counted from 1970",
     (DAYS_KEPT + 1) * DAY_SECONDS, "job type", "journal",
 )  # fmt: skip
+tenants = _key(
+    "tenants:{period}{number}", "zset", "tenant -> MB seconds of an hour (``h``) or day (``d``); capped",
+    (DAYS_KEPT + 1) * DAY_SECONDS, "journal",
+)  # fmt: skip
+TENANTS = _key("tenants", "zset", "tenant -> MB seconds since it was first seen; capped", False, "journal")()
 grew = _key(
     "grew:{job_type}:w{week}", "zset", "`Grown` -> peak MB; the highest of a week, counted from 1970",
     WEEKS_KEPT * WEEK_SECONDS, "job type", "journal",

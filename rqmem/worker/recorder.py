@@ -171,6 +171,7 @@ class Recorder:
                         seconds=round(seconds / count, 6), initial_mb=running.initial_mb,
                         peak_mb=max(running.initial_mb, to_mb(int(peak_bytes))),
                         limit_mb=to_mb(page.ceiling_bytes), times=int(count),
+                        mb_seconds=round(running.initial_mb * seconds / count, 6),
                     )
                 )  # fmt: skip
             if own:
@@ -412,17 +413,28 @@ class Recorder:
         peaks = [running.initial_mb, to_mb(page.peak_bytes)]
         peaks += [breach.peak_mb] if breach else []
         peaks += [ended.peak_memory_mb] if ended else []
+        seconds = round(now - running.started_at, 3)
         return Run(
             job=running.job_type, job_id=running.job_id, queue=running.queue, worker=self.about.worker, ended_at=now,
-            outcome=outcome, seconds=round(now - running.started_at, 3), initial_mb=running.initial_mb,
+            outcome=outcome, seconds=seconds, initial_mb=running.initial_mb,
             peak_mb=max(peaks), limit_mb=to_mb(page.ceiling_bytes), declared_mb=to_mb(page.declared_bytes) or None,
             final_mb=ended.final_memory_mb if ended else None,
             resumed=running.resumed, escalated=running.escalated, needed_mb=ended.needed_mb if ended else None,
             layer=breach.layer if breach else "", freed_mb=ended.freed_mb if ended else 0.0,
             collections=ended.collections if ended else running.collections, chunks=page.chunks, items=page.items,
             largest_chunk=page.largest_chunk, children=running.children, peak_sampled=page.peak_sampled,
+            mb_seconds=_mb_seconds(running.whole_time, seconds, max(peaks)), tenant=page.tenant,
             counted=not (running.resumed or page.again or page.gathers or child_ids.parent_of(running.job_id)),
         )  # fmt: skip
+
+
+def _mb_seconds(curve: MemoryCurve, seconds: float, peak_mb: float) -> float:
+    """MB times seconds of a run; of one that was too short to be drawn, the peak for all of its time."""
+    points = curve.points(seconds)
+    if len(points) < _LEAST_POINTS:
+        return round(seconds * peak_mb, 3)
+    last_seconds = max(0.0, seconds - curve.step_seconds * (len(points) - 1))
+    return round(curve.step_seconds * sum(points[:-1]) + min(last_seconds, curve.step_seconds) * points[-1], 3)
 
 
 def _live_job(running: _Execution) -> LiveJob | None:

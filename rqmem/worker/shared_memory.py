@@ -79,6 +79,7 @@ class SharedPage(ctypes.Structure):
         worked_seconds: horse: how long the code of a job took that was ordered by itself.
         finished: horse: the last jobs of the lease that have ended well.
         job: horse: job type, a dotted path.
+        tenant: horse: whose job it is; empty: nobody's.
         integrations: horse: names of those that are active in it.
         outcome: horse: how the job ended: ``ok`` or the error's name.
         operation: horse: last named place.
@@ -137,8 +138,8 @@ class SharedPage(ctypes.Structure):
     finished: FinishedJobs
     tape: Tape
     job_id, created_at, execution_id, queue = map(_Text, ("_job_id", "_created_at", "_execution_id", "_queue"))
-    job, outcome, integrations, operation, line = map(
-        _Text, ("_job", "_outcome", "_integrations", "_operation", "_line")
+    job, outcome, integrations, operation, line, tenant = map(
+        _Text, ("_job", "_outcome", "_integrations", "_operation", "_line", "_tenant")
     )
     _job_id: bytes
     _created_at: bytes
@@ -162,6 +163,7 @@ class SharedPage(ctypes.Structure):
         ("_job", ctypes.c_char * 256),
         ("_outcome", ctypes.c_char * 128),
         ("_integrations", ctypes.c_char * 128),
+        ("_tenant", ctypes.c_char * 128),
         ("_operation", ctypes.c_char * 256),
         ("_line", ctypes.c_char * 512),
         ("_checkpoints", ctypes.c_char * 1536),

@@ -128,7 +128,7 @@ def fill_all(connection: Redis) -> None:
     with connection.pipeline() as pipeline:
         history_writer.count_dropped(pipeline, {"events": 1200})
         heavy = Run(job="jobs.heavy", ended_at=time.time(), outcome="ok", seconds=1, initial_mb=9, peak_mb=300,
-                    limit_mb=512, needed_mb=512)  # fmt: skip
+                    limit_mb=512, needed_mb=512, tenant="acme", mb_seconds=300)  # fmt: skip
         history_writer.write_runs(pipeline, [heavy], {}, time.time())
         pipeline.execute()
 

@@ -12,6 +12,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from rqmem.errors import ConfigError
+from rqmem.observe.accounts import tenants_words
 from rqmem.observe.metric_words import metric_words
 from rqmem.observe.period import Report, TypeReport
 from rqmem.show.html import report_plots
@@ -84,6 +85,8 @@ def to_html(report: Report) -> str:
         parts += _job(report, each, number)
     if len(plotted) < sum(bool(each.tally.runs) for each in report.types):
         parts.append(f'<p class="faint">Drawn are the first {len(plotted)} job types; --job TYPE draws another.</p>')
+    if told := tenants_words(report.tenants):
+        parts.append(f"<p>{escape(told)}</p>")
     if report.quiet:
         parts.append(f'<p class="faint">{escape(quiet_words(report))}</p>')
     return "\n".join([*parts, "</body></html>\n"])

@@ -160,8 +160,26 @@ def tallied(connection: Redis, asked: Sequence[tuple[str, str, int]]) -> dict[tu
 
 def _tally(values: dict[str, Any]) -> Tally:
     peaks = dict(zip(*values.pop("peaks"), strict=True))
+    values["needed"] = dict(zip(map(float, values["needed"][0]), values["needed"][1], strict=True))
     known = values if values.keys() <= _SUMS else {name: values[name] for name in values.keys() & _SUMS}
     return Tally(**known, peaks=peaks)
+
+
+def tenants(connection: Redis, since: float, until: float, *, by_day: bool | None = None) -> dict[str, float]:
+    """Tenant -> MB seconds of its jobs. Times and ``by_day`` as in `tallies`."""
+    hourly = until - since <= HOURS_KEPT * HOUR_SECONDS if by_day is None else not by_day
+    period, seconds = ("h", HOUR_SECONDS) if hourly else ("d", DAY_SECONDS)
+    names = [keys.tenants(period, number) for number in range(int(since // seconds), int(until // seconds) + 1)]
+    used: dict[str, float] = {}
+    for found in of_each(connection, Redis.zrange, names, 0, -1, False, True):
+        for tenant, amount in found:
+            used[tenant.decode()] = used.get(tenant.decode(), 0.0) + amount
+    return used
+
+
+def tenants_in_all(connection: Redis) -> dict[str, float]:
+    """Tenant -> MB seconds since it was first seen."""
+    return _scores(connection, keys.TENANTS)
 
 
 def first_seen(connection: Redis, job_types: Iterable[str], now: float) -> dict[str, float]:

@@ -137,6 +137,7 @@ class Run:
         resumed: it ended early, and the job continues in another execution; ``escalated``: under a higher ceiling.
         needed_mb: the lowest of its ceilings that it would have kept; None: it did not end well, or does not escalate.
         layer: which layer acted at its breach; empty without a breach.
+        mb_seconds: its memory in MB, added up over each second; ``tenant``: whose it was, empty: nobody's.
         initial_mb: usage before the job.
         peak_mb: the highest reading, also while RQ stored the result.
         peak_sampled: it had several processes, so it may have used more between two readings.
@@ -168,6 +169,8 @@ class Run:
     escalated: bool = False
     needed_mb: float | None = None
     layer: str = ""
+    mb_seconds: float = 0.0
+    tenant: str = ""
     freed_mb: float = 0.0
     collections: int = 0
     chunks: int = 0
@@ -223,6 +226,7 @@ class Sums:
         collections, freed_mb, chunks, items, seconds: sums.
         splits: runs that split.
         leaks: found; ``leak_mb``: the sum of what they leave per run.
+        mb_seconds: the memory of its runs in MB, added up over each second.
         breaches: by layer.
         escalations: runs after which the job went on under a higher ceiling; ``needed``: runs that ended well, by the
             ceiling in MB that they needed.
@@ -241,6 +245,7 @@ class Sums:
     chunks: float = 0
     items: float = 0
     seconds: float = 0
+    mb_seconds: float = 0
     breaches: dict[str, float] = field(default_factory=dict, metadata={"name": "breach:"})
     escalations: float = 0
     needed: dict[float, float] = field(default_factory=dict, metadata={"name": "needed:"})

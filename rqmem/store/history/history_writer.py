@@ -41,6 +41,7 @@ KEPT_RUNS = 100
 KEPT_STORIES, KEPT_STORY_LINES, KEPT_FIRST_LINES = 800, 100, 20
 KEPT_SAMPLED_WORKERS = 100
 KEPT_GROWN = 5
+KEPT_TENANTS = 200
 _TRIMMED_AT_ONCE = 500
 _SUMS = {each.name for each in fields(Sums)}
 
@@ -76,7 +77,7 @@ def write_samples(pipeline: Pipeline, worker: str, samples: Sequence[Sample], no
 
 def write_runs(
     pipeline: Pipeline,
-    runs: Iterable[Run],
+    runs: Sequence[Run],
     alerts: Mapping[tuple[str, str], int],
     now: float,
     leaks: Iterable[LeakFound] = (),
@@ -112,11 +113,29 @@ def write_runs(
             pipeline.lpush(key, *(codec.to_json(run) for run in ended[-KEPT_RUNS:]))
             pipeline.ltrim(key, 0, KEPT_RUNS - 1)
             pipeline.expire(key, keys.runs.expires)
+    _write_tenants(pipeline, runs, now)
     for leak in leaks:
         told = {"at": round(now, 3), **codec.event_to_values(leak)}
         pipeline.set(keys.leak(kept_as.get(leak.job, leak.job)), json.dumps(told), ex=keys.leak.expires)
     if by_type:
         pipeline.zadd(keys.TYPES, dict.fromkeys(by_type, round(now)))
+
+
+def _write_tenants(pipeline: Pipeline, runs: Iterable[Run], now: float) -> None:
+    """Those who used most stay."""
+    used: Counter[str] = Counter()
+    for run in runs:
+        if run.tenant:
+            used[run.tenant] += run.times * run.mb_seconds  # type: ignore[assignment]
+    if not used:
+        return
+    for period, seconds in (("h", HOUR_SECONDS), ("d", DAY_SECONDS), ("", 0)):
+        key = keys.tenants(period, int(now // seconds)) if seconds else keys.TENANTS
+        for tenant, amount in used.items():
+            pipeline.zincrby(key, round(amount, 3), tenant)
+        pipeline.zremrangebyrank(key, 0, -KEPT_TENANTS - 1)
+        if seconds:
+            pipeline.expire(key, seconds * ((HOURS_KEPT if period == "h" else DAYS_KEPT) + 1))
 
 
 def story_line(at: float, event: Event) -> dict[str, Any]:
@@ -210,6 +229,7 @@ def _counts(runs: Iterable[Run], alerts: int, leak_mb: Sequence[float]) -> dict[
             ("items", run.items),
             ("freed_mb", run.freed_mb),
             ("seconds", run.times * run.seconds),
+            ("mb_seconds", run.times * run.mb_seconds),
             ("peak_sum_mb", run.peak_mb if run.items else 0),
             (f"breach:{run.layer}", int(run.layer != "")),
             (f"peak:{bucket(run.peak_mb)}", run.times * (not run.escalated)),  # the next run's peak says more

@@ -1,11 +1,11 @@
 -- Read tallies without their histograms of durations and costs, which are most of what they hold. Changes nothing.
 -- Returns a JSON text: a list with null for each key that does not exist, and for each other one
--- {"runs": 3, ..., "breaches": {"watch": 1}, "peaks": [[buckets], [runs in each]]}
+-- {"runs": 3, ..., "breaches": {"watch": 1}, "peaks": [[buckets], [runs in each]], "needed": [[MB], [runs]]}
 -- KEYS: tallies
 local found = {}
 for i = 1, #KEYS do
   local raw = redis.call('HGETALL', KEYS[i])
-  local sums, breaches, buckets, counts = {}, {}, {}, {}
+  local sums, breaches, buckets, counts, ceilings, needed = {}, {}, {}, {}, {}, {}
   for j = 1, #raw, 2 do
     local name, value = raw[j], raw[j + 1]
     local colon = string.find(name, ':', 1, true)
@@ -13,12 +13,15 @@ for i = 1, #KEYS do
       sums[#sums + 1] = '"' .. name .. '":' .. value
     elseif string.sub(name, 1, 5) == 'peak:' then
       buckets[#buckets + 1], counts[#counts + 1] = string.sub(name, 6), value
+    elseif string.sub(name, 1, 7) == 'needed:' then
+      ceilings[#ceilings + 1], needed[#needed + 1] = string.sub(name, 8), value
     elseif string.sub(name, 1, 7) == 'breach:' then
       breaches[#breaches + 1] = '"' .. string.sub(name, 8) .. '":' .. value
     end
   end
   sums[#sums + 1] = '"breaches":{' .. table.concat(breaches, ',') .. '}'
   sums[#sums + 1] = '"peaks":[[' .. table.concat(buckets, ',') .. '],[' .. table.concat(counts, ',') .. ']]'
+  sums[#sums + 1] = '"needed":[[' .. table.concat(ceilings, ',') .. '],[' .. table.concat(needed, ',') .. ']]'
   found[i] = #raw > 0 and '{' .. table.concat(sums, ',') .. '}' or 'null'
 end
 return '[' .. table.concat(found, ',') .. ']'
