@@ -94,6 +94,12 @@ class Typist:
             process.terminate()
         for process, log in self.workers:
             assert process.wait(60) == 0, log.read_text()
+
+    def kill_rest(self) -> None:
+        for process, _ in self.workers:
+            if process.poll() is None:
+                process.kill()
+                process.wait()
         self.receiver.close()
 
 
@@ -102,11 +108,14 @@ def typist(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     run = tmp_path_factory.mktemp("run")
     environ = {"XDG_RUNTIME_DIR": str(run), "PATH": "", "PYTHONPATH": str(ROOT), "HOME": str(tmp_path)}
     typist = Typist(tmp_path, environ)
-    yield typist
-    typist.end()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_RUNTIME_DIR", str(run))
-        embedded.stop(tmp_path)
+    try:
+        yield typist
+        typist.end()
+    finally:
+        typist.kill_rest()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("XDG_RUNTIME_DIR", str(run))
+            embedded.stop(tmp_path)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
