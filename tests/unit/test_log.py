@@ -116,6 +116,11 @@ TOLD: list[tuple[events.Event, int, str]] = [
         DEBUG,
         f"jobs.x.Y (01234567) {words.goes_on(resumed(''))} after a memory breach",
     ),
+    (
+        events.Escalated(**WHOSE, from_mb=256.0, to_mb=2048.0, to_queue="big", cursor="7", escalations=1),
+        WARNING,
+        "jobs.x.Y (01234567) goes on from cursor 7 under 2048 MB in queue big after a memory breach of 256 MB",
+    ),
     (resumed("planned stop"), INFO, f"jobs.x.Y (01234567) {words.goes_on(resumed(''))} after planned stop"),
     (
         resumed("horse lost"),
