@@ -51,11 +51,11 @@ def take(folder: Path, redis_url: str) -> None:
                 raise click.ClickException("the demo ended before a job was near its ceiling")
             time.sleep(0.1)
         _picture(driver, folder / "dashboard-live.png")
+        _open(driver, address, "light")
+        _picture(driver, folder / "dashboard-overview.png")
         demo.wait()
         _open(driver, f"{address}jobs/{_breached(redis_url)}", "light")
         _picture(driver, folder / "dashboard-job.png")
-        _open(driver, address, "light")
-        _picture(driver, folder / "dashboard-overview.png")
 
 
 def _nearest(address: str) -> float:

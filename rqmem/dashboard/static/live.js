@@ -160,7 +160,7 @@
   }
 
   function advised(problem) {
-    const made = element("div", "", problem.text);
+    const made = element("div", "", problem.text.charAt(0).toUpperCase() + problem.text.slice(1));
     made.append(element("span", "sub", problem.advice));
     return made;
   }
