@@ -212,12 +212,12 @@ PARTS = (
             "to_dict()",
         ),
         values={"redis_job_namespace_prefix": "rq:job:"},
-        names="_result _status _stopped_callback_name "
-        "_success_callback_name allow_dependency_failures args connection created_at data dependency_ids "
-        "dependents_key description ended_at enqueue_at_front enqueued_at failed_job_registry "
-        "failure_callback_timeout failure_ttl func func_name id instance key kwargs last_heartbeat meta "
-        "number_of_retries origin redis_server_version repeats_left result_ttl retries_left serializer should_retry "
-        "started_at started_job_registry stopped_callback_timeout ttl success_callback_timeout timeout worker_name",
+        names="_dependency_ids _result _status _stopped_callback_name _success_callback_name "
+        "allow_dependency_failures args connection created_at data dependencies_key dependency_ids dependents_key "
+        "description ended_at enqueue_at_front enqueued_at failed_job_registry failure_callback_timeout failure_ttl "
+        "func func_name id instance key kwargs last_heartbeat meta number_of_retries origin redis_server_version "
+        "repeats_left result_ttl retries_left serializer should_retry started_at started_job_registry "
+        "stopped_callback_timeout success_callback_timeout timeout ttl worker_name",
         inside={
             # Our scripts read and write these fields.
             "to_dict": "created_at data dependency_id dependency_ids ended_at enqueued_at group_id last_heartbeat meta "

@@ -6,8 +6,11 @@ the code. Each has its place between two comments in a page. ``--update`` writes
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -48,6 +51,43 @@ def settings_table() -> str:
     return table(("variable", "default", "meaning"), rows)
 
 
+_FAST, _FIGURES = DOCS / "how-fast.md", DOCS / "throughput.json"
+_MEASURED = (
+    "noop", "pinned", "durations", "sizes", "latency", "workers", "queues", "depth", "swarm", "children", "enqueue",
+)  # fmt: skip
+
+
+def machine_table() -> str:
+    """The chart, and the machine on which the figures of the page were measured."""
+    figures = json.loads(_FIGURES.read_text())
+    if "noop" not in figures["sections"]:
+        return "Nothing is measured yet."
+    found = figures["machine"]
+    packages = ", ".join(f"{name} {version}" for name, version in found["packages"].items())
+    rows = [
+        ("processors", f"{found['processors']} of {found['processor']}"),
+        ("memory", f"{found['memory_gb']} GB"),
+        ("software", f"Linux {found['kernel']}, Python {found['python']}, Redis {found['redis_server']}"),
+        ("packages", packages),
+    ]
+    return f"![Jobs a second and processor time a job](pictures/throughput.svg)\n\n{table(('', ''), rows)}"
+
+
+def measured_table(section: str) -> str:
+    """The figures of one section, as ``python -m scripts.bench.throughput`` has written them."""
+    found = json.loads(_FIGURES.read_text())["sections"].get(section)
+    if found is None:
+        return f"Not measured yet: `python -m scripts.bench.throughput --only {section}`."
+    head = tuple(found["rows"][0])
+    rows = [tuple(_figure(row.get(name, "")) for name in head) for row in found["rows"]]
+    busy = f"; the load average before it was {found['load_before']}" if found["load_before"] >= 1 else ""
+    return f"{table(head, rows)}\n\nMeasured on {found['at']} in {found['seconds']:,} s{busy}."
+
+
+def _figure(value: Any) -> str:
+    return f"{value:,.10g}" if isinstance(value, int | float) else str(value)
+
+
 TABLES: dict[str, tuple[Path, Callable[[], str]]] = {
     "settings": (DOCS / "settings.md", settings_table),
     "jobs": (DOCS / "six-jobs.md", jobs_table),
@@ -58,6 +98,8 @@ TABLES: dict[str, tuple[Path, Callable[[], str]]] = {
     "events": (DOCS / "reference" / "events.md", events.page),
     "log lines": (DOCS / "troubleshooting.md", log_lines.page),
     "keys": (DOCS / "reference" / "redis-keys.md", redis_keys.page),
+    "machine": (_FAST, machine_table),
+    **{name: (_FAST, partial(measured_table, name)) for name in _MEASURED},
 }
 """Name of a table or page -> where it is, and what makes it."""
 

@@ -7,6 +7,7 @@ caller then looks what it is, and takes RQ's way.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any, Literal
 
 from redis import Redis
@@ -27,24 +28,30 @@ class Guarded:
     Args:
         connection: the real one, which does all else.
         what: ``"begin"``: the job is queued, and begins. ``"end"``: the job is started and has no dependents, and ends.
+        absent: keys that do not exist, of which RQ would set the time to live all the same.
     """
 
-    def __init__(self, connection: Redis, job: Job, execution: Execution, what: Literal["begin", "end"]) -> None:
-        self._connection = connection
+    def __init__(
+        self, connection: Redis, job: Job, execution: Execution, what: Literal["begin", "end"],
+        absent: Collection[str] = (),
+    ) -> None:  # fmt: skip
+        self._connection, self._absent = connection, absent
         self._names = [keys.RUNNING, job.key, job.started_job_registry.key, job.dependents_key]
         self._values = [what, job.id, execution.id]
 
     def pipeline(self, *_: Any, **__: Any) -> Pipeline:
-        return GuardedPipeline(self._connection, self._names, self._values)
+        return GuardedPipeline(self._connection, self._names, self._values, self._absent)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._connection, name)
 
 
-def _joined(stack: list[tuple[tuple[Any, ...], Any]]) -> list[list[Any]]:
+def _joined(stack: list[tuple[tuple[Any, ...], Any]], absent: Collection[str]) -> list[list[Any]]:
     """The commands; two that set fields of the same hash, one right after the other, are one."""
     commands: list[list[Any]] = []
     for command, _ in stack:
+        if command[0] == "EXPIRE" and command[1] in absent:
+            continue
         if command[0] == "HSET" and commands and list(command[:2]) == commands[-1][:2]:
             commands[-1] += command[2:]
         else:
@@ -53,15 +60,15 @@ def _joined(stack: list[tuple[tuple[Any, ...], Any]]) -> list[list[Any]]:
 
 
 class GuardedPipeline(Pipeline):
-    def __init__(self, connection: Redis, names: list[str], values: list[str]) -> None:
+    def __init__(self, connection: Redis, names: list[str], values: list[str], absent: Collection[str]) -> None:
         super().__init__(connection.connection_pool, connection.response_callbacks, True, None)
-        self._redis, self._names, self._values = connection, names, values
+        self._redis, self._names, self._values, self._absent = connection, names, values, absent
 
     def watch(self, *names: Any) -> None:
         """The script looks instead."""
 
     def execute(self, raise_on_error: bool = True) -> list[Any]:
-        words = [word for command in _joined(self.command_stack) for word in (len(command), *command)]
+        words = [word for command in _joined(self.command_stack, self._absent) for word in (len(command), *command)]
         has_scripts = bool(self.scripts)  # a script cannot run another one
         self.reset()
         replies = None if has_scripts else script(self._redis, "guarded")(keys=self._names, args=self._values + words)

@@ -99,7 +99,8 @@ class Committer:
     ) -> None:
         """RQ's `handle_job_success`, in one round trip where nothing is out of the ordinary. Raises `RunTakenOver`."""
         connection, what = self._worker.connection, f"keep the outcome of job {job.id}"
-        guarded = Guarded(connection, job, execution, "end")
+        absent = [job.dependents_key] if job._dependency_ids else [job.dependents_key, job.dependencies_key]
+        guarded = Guarded(connection, job, execution, "end", absent)
         ordinary = copy.copy(queue)
         ordinary.move_dependents_to_ready = lambda *_, **__: {}  # type: ignore[method-assign]
         if not job.repeats_left:
