@@ -65,6 +65,7 @@ class Group:
         self.version = version
         self.path = path
         self._peak_bytes = 0
+        self._hits = 0  # v2: of limits that were set before
 
     @classmethod
     def make(cls, place: Place, name: str, limit_bytes: int) -> Group:
@@ -98,7 +99,9 @@ class Group:
         if self.version == "v2":
             if limit_bytes is not None and self._undroppable_above(limit_bytes):
                 return False
+            hits = self._read_hits()
             write(self.path / _LIMIT["v2"], "max" if limit_bytes is None else str(limit_bytes))
+            self._hits = hits
             return True
         value = "-1" if limit_bytes is None else str(limit_bytes)
         lowered = limit_bytes is not None and limit_bytes <= _read_number(self.path / _LIMIT["v1"])
@@ -154,9 +157,12 @@ class Group:
         if self.version == "v1":  # failcnt would not do: on 6.18 it stays 0 where the limit for both is the same
             near = _read_number(self.path / _LIMIT["v1"]) - _BATCH_BYTES
             return 0 < near <= max(_read_number(self.path / mark) for mark in _MARKS)
+        return self._read_hits() > self._hits
+
+    def _read_hits(self) -> int:
         local = self.path / "memory.events.local"  # kernel 5.2; without it a sub-group's own limit counts
         events = local if local.exists() else self.path / "memory.events"
-        return parse_counters(events.read_text()).get("oom", 0) > 0
+        return parse_counters(events.read_text()).get("oom", 0) if events.exists() else 0
 
     def pids(self) -> list[int]:
         """All processes in it and in sub-groups that a job made, as far as our pid namespace names them."""

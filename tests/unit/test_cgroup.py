@@ -291,6 +291,21 @@ def test_taking_a_place_leaves_nothing_behind(place: Place) -> None:
     assert not [path for path in place.path.iterdir() if path.name.endswith("-probe")]
 
 
+def test_in_v2_a_hit_of_a_limit_set_before_is_none_of_this_one(tmp_path: Path) -> None:
+    """The kernel counts them from the group's beginning. On plain files."""
+    (tmp_path / "memory.max").write_text("max\n")
+    (tmp_path / "memory.current").write_text("0\n")
+    (tmp_path / "memory.stat").write_text("")
+    events = tmp_path / "memory.events.local"
+    events.write_text("max 3\noom 1\noom_kill 1\n")
+    group = Group("v2", tmp_path)
+    assert group.hit_limit()
+    assert group.set_limit(128 * MB)
+    assert not group.hit_limit(), "nothing was used under this limit"
+    events.write_text("max 4\noom 2\noom_kill 2\n")
+    assert group.hit_limit()
+
+
 def test_the_kernel_keeps_the_limit(group: Group, start: Start) -> None:
     assert not group.hit_limit()
     assert start(GROW).wait() == -signal.SIGKILL
