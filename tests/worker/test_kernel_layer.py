@@ -262,7 +262,7 @@ def test_a_kill_for_the_memory_of_another_group_is_not_taken_for_this_jobs(
     try:
         fill = [sys.executable, "-c", "b'x' * (200 * 2**20)"]
         assert subprocess.run(fill, preexec_fn=other.enter, check=False).returncode == -signal.SIGKILL
-        assert other.kernel_kills() == 1
+        assert other.kernel_kills() > 0
     finally:
         other.kill()
         wait_until(other.remove)
