@@ -4,7 +4,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help docs demo campaign seed load test cgroup2 lint typecheck bench bench-large rq-suite rq-newest chaos pictures dashboard clean
+.PHONY: help docs demo campaign seed load test cgroup2 lint typecheck bench bench-large rq-suite rq-newest oldest wheel-check chaos pictures dashboard clean
 
 help: ## Say what each target does
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
@@ -28,7 +28,7 @@ test: export PYTHONDONTWRITEBYTECODE := # else each process compiles the tests a
 test: $(VENV)/dev ## Run all tests (their Redis comes with them)
 	$(RUN) -m pytest -m alone --ignore=tests/worker/test_functions.py
 	$(RUN) -m pytest tests/worker/test_functions.py # it measures its own process, with all that tests have started there
-	$(RUN) -m pytest -n $(TESTS_AT_ONCE) --dist worksteal -m "not alone"
+	$(RUN) -m pytest -n $(TESTS_AT_ONCE) --dist worksteal -m "not alone" --ignore=tests/packaging
 
 KERNEL_LAYER := tests/unit/test_cgroup_places.py tests/unit/test_cgroup.py tests/worker/test_kernel_layer.py
 
@@ -64,6 +64,21 @@ rq-newest: $(VENV)/dev ## Compare the newest RQ with the list of what rqmem reli
 	    --target "$$where" rq; then echo "no package index can be reached: the newest RQ was not compared"; exit 0; fi && \
 	  $(RUN) -c 'import rq; print("RQ", rq.__version__, "from", *rq.__path__)' && \
 	  $(RUN) -m pytest -q tests/unit/test_rq_seams.py -k 'installed or listed'
+
+# Where rqmem meets other libraries: Redis, RQ, databases, frameworks, pages, drawings.
+OLDEST_TESTS := tests/redis_server/test_connections.py tests/sources tests/integrations $(addprefix tests/dashboard/test_,\
+  api_v1.py beside_rq.py mounts.py pages.py) $(addprefix tests/cli/test_,enqueue.py exporter.py report.py status.py) \
+  $(addprefix tests/unit/test_,chunk_size.py meters.py rq_seams.py) $(addprefix tests/worker/test_,resume.py split.py) \
+  $(addprefix tests/reference_app/test_,database.py sentiment.py)
+OLDEST_PYTHON := $(firstword $(wildcard $(HOME)/.pyenv/versions/3.10.*/bin/python3.10) $(PYTHON))
+
+oldest: $(VENV)/dev ## Run a short set of tests with the lowest versions that setup.cfg allows, on Python 3.10 if it is here
+	@$(RUN) -m uv venv --quiet --clear --python $(OLDEST_PYTHON) $(VENV)/oldest
+	@$(RUN) -m uv pip install --quiet --python $(VENV)/oldest --resolution lowest-direct --editable '.[dev,plot]'
+	$(VENV)/oldest/bin/python -m pytest -q -n $(TESTS_AT_ONCE) --dist worksteal -m "not alone" $(OLDEST_TESTS)
+
+wheel-check: $(VENV)/dev ## Build the package, and install and try it in an empty environment of each Python from 3.10 that is here
+	$(RUN) -m pytest -q -n 2 tests/packaging
 
 chaos: $(VENV)/dev ## Kill workers and horses at random over 200 runs of chunked and split jobs: 15 minutes
 	$(RUN) -m tests.chaos

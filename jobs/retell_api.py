@@ -13,7 +13,7 @@ import os
 import time
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
@@ -220,7 +220,7 @@ async def _as_often_as_allowed(
             with _in_our_words(once=once):
                 return await ask()
         except RateLimitError as error:
-            wait = seconds_to_wait(error.response.headers.get("Retry-After"), datetime.now(UTC))
+            wait = seconds_to_wait(error.response.headers.get("Retry-After"), datetime.now(timezone.utc))
             if wait == 0:  # so by a date of a clock that is behind ours; asking on and on at once is no answer to it
                 wait = at_once = min(2 * at_once or SHORTEST_WAIT_SECONDS, DEFAULT_WAIT_SECONDS)
     raise RetellUnavailable("Retell asks to wait for longer than it knows the key of a call; tried again later")
@@ -290,7 +290,7 @@ def seconds_to_wait(retry_after: str | None, now: datetime) -> float:
             date = parsedate_to_datetime(retry_after or "")
         except ValueError:
             return DEFAULT_WAIT_SECONDS
-        seconds = ((date if date.tzinfo else date.replace(tzinfo=UTC)) - now).total_seconds()
+        seconds = ((date if date.tzinfo else date.replace(tzinfo=timezone.utc)) - now).total_seconds()
     return min(max(0.0, seconds), LONGEST_WAIT_SECONDS)
 
 

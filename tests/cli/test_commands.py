@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -50,6 +53,44 @@ def test_the_list_of_commands_imports_none_of_them() -> None:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT, check=True)
     assert all(f"  {name} " in done.stdout for name in main.list_commands(click.Context(main)))
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+COMPLETION = (ROOT / "docs" / "watching.md").read_text().partition("Completion in your shell")[2].partition("##")[0]
+
+
+@pytest.mark.parametrize(
+    ("words", "completed"),
+    [
+        (("st",), ["status"]),
+        (("worker", "--mem"), ["--memory"]),
+        (("redis", ""), ["start", "status", "stop", "url"]),
+        (("report", "--format", ""), ["text", "json", "html"]),
+    ],
+)
+def test_bash_completes_after_the_line_of_the_docs(words: tuple[str, ...], completed: list[str]) -> None:
+    [line] = re.findall(r"\| bash \| .* \| `(.*)` \|", COMPLETION)
+    typed = " ".join(shlex.quote(word) for word in words)
+    program = (
+        f'{line}\nCOMP_WORDS=(rqmem {typed}) COMP_CWORD={len(words)}\n_rqmem_completion rqmem\necho "${{COMPREPLY[@]}}"'
+    )
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    done = subprocess.run(["bash", "-c", program], env={**os.environ, "PATH": path}, capture_output=True, text=True)
+    assert done.stdout.split() == completed, done.stderr
+
+
+@pytest.mark.parametrize("shell", ["zsh", "fish"])
+def test_the_other_shells_get_a_script_of_theirs(shell: str) -> None:
+    assert f"_RQMEM_COMPLETE={shell}_source rqmem" in COMPLETION
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    done = subprocess.run(
+        ["rqmem"],
+        env={**os.environ, "PATH": path, "_RQMEM_COMPLETE": f"{shell}_source"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0 and "_rqmem_completion" in done.stdout
+    if shutil.which(shell):
+        subprocess.run([shell, "-n"], input=done.stdout, text=True, check=True)
 
 
 @pytest.mark.parametrize(
