@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import importlib.util
+import json
 import os
 import re
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.conftest import ROOT
+from tests.docs.test_pages import PAGES, files
 
 Checker = Callable[[Path], tuple[str, set[int]]]
 
@@ -84,6 +86,10 @@ def report(year: int) -> int:
 report("2026")
 """
 BAD_LINES = {2, 5, 10, 11, 22}
+SHOP = "class tenants:\n    current: str | None = None\n"
+"""The application that an example of a page without a shop of its own speaks of."""
+UNANNOTATED = ("--allow-untyped-defs", "--allow-untyped-calls", "--allow-any-generics", "--check-untyped-defs")
+"""Examples leave out annotations, as most applications do; all else is as strict."""
 
 
 def mypy(file: Path) -> tuple[str, set[int]]:
@@ -93,20 +99,77 @@ def mypy(file: Path) -> tuple[str, set[int]]:
     return done.stdout + done.stderr, _lines(done.stdout, file.name)
 
 
+PYRIGHT = {"extraPaths": [str(ROOT)], "typeCheckingMode": "strict", "reportUnusedExpression": False}
+UNKNOWN = dict.fromkeys(
+    (
+        "reportMissingParameterType", "reportUnknownParameterType", "reportUnknownArgumentType",
+        "reportUnknownVariableType", "reportUnknownMemberType", "reportUnknownLambdaType", "reportMissingTypeArgument",
+        "reportIncompatibleMethodOverride",
+    ),
+    False,
+)  # fmt: skip
+
+
 def pyright(file: Path) -> tuple[str, set[int]]:
-    name = next((each for each in ("pyright", "basedpyright") if importlib.util.find_spec(each)), None)
-    if name is None:
-        pytest.skip("neither pyright nor basedpyright is installed")
-    config = f'{{"extraPaths": ["{ROOT}"], "typeCheckingMode": "strict", "reportUnusedExpression": false}}'
-    (file.parent / "pyrightconfig.json").write_text(config)
-    command = [sys.executable, "-m", name, "--pythonpath", sys.executable, file.name]
-    done = subprocess.run(command, cwd=file.parent, capture_output=True, text=True, check=False)
-    errors = "\n".join(line for line in done.stdout.splitlines() if " - error:" in line)
-    return done.stdout + done.stderr, _lines(errors, file.name)
+    found = _pyright(file.parent, [file.name], PYRIGHT)
+    errors = [each for each in found["generalDiagnostics"] if each["severity"] == "error"]
+    return json.dumps(found), {each["range"]["start"]["line"] + 1 for each in errors}
+
+
+def _pyright(directory: Path, files: list[str], options: dict[str, Any]) -> dict[str, Any]:
+    (directory / "pyrightconfig.json").write_text(json.dumps({**options, "include": files}))
+    command = [
+        sys.executable,
+        "-m",
+        "basedpyright",
+        "--pythonpath",
+        sys.executable,
+        "--outputjson",
+        "-p",
+        str(directory),
+    ]
+    done = subprocess.run(command, cwd=directory, capture_output=True, text=True, check=False)
+    assert done.stdout, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
 
 
 def _lines(told: str, name: str) -> set[int]:
     return {int(number) for number in re.findall(rf"{re.escape(name)}:(\d+):.*?\berror", told)}
+
+
+@pytest.fixture(scope="module")
+def examples(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Directories with the examples of README and docs: in each, those of pages that share no name of a file."""
+    directories: list[Path] = []
+    for page in PAGES:
+        named = files(page)
+        if "import shop" in (code := "".join(named.values())) or "from shop" in code:
+            named.setdefault("shop.py", SHOP)
+        if not named or page.is_relative_to(ROOT / "docs" / "reference"):
+            continue
+        free = (each for each in directories if not any((each / name).exists() for name in named))
+        directory = next(free, None) or tmp_path_factory.mktemp("examples")
+        directories += [directory] if directory not in directories else []
+        for name, code in named.items():
+            (directory / name).write_text(code)
+    return directories
+
+
+def test_the_examples_of_the_docs_pass_mypy(examples: list[Path], tmp_path: Path) -> None:
+    for directory in examples:
+        names = [file.name for file in directory.glob("*.py")]
+        command = [sys.executable, "-m", "mypy", "--strict", *UNANNOTATED, "--follow-imports=silent", *names]
+        environ = {**os.environ, "MYPYPATH": str(ROOT), "MYPY_CACHE_DIR": str(tmp_path)}
+        done = subprocess.run(command, cwd=directory, env=environ, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_examples_of_the_docs_pass_pyright(examples: list[Path], tmp_path: Path) -> None:
+    parts = [{"root": str(directory), "extraPaths": [str(ROOT)]} for directory in examples]
+    found = _pyright(tmp_path, [str(each) for each in examples], {**PYRIGHT, **UNKNOWN, "executionEnvironments": parts})
+    assert found["summary"]["filesAnalyzed"] > 20
+    assert not [each for each in found["generalDiagnostics"] if each["severity"] == "error"], found
 
 
 @pytest.mark.parametrize("checker", [mypy, pyright])
