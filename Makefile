@@ -68,7 +68,7 @@ rq-newest: $(VENV)/dev ## Compare the newest RQ with the list of what rqmem reli
 # Where rqmem meets other libraries: Redis, RQ, databases, frameworks, pages, drawings.
 OLDEST_TESTS := tests/redis_server/test_connections.py tests/sources tests/integrations $(addprefix tests/dashboard/test_,\
   api_v1.py beside_rq.py mounts.py pages.py) $(addprefix tests/cli/test_,enqueue.py exporter.py report.py status.py) \
-  $(addprefix tests/unit/test_,chunk_size.py meters.py rq_seams.py) $(addprefix tests/worker/test_,resume.py split.py) \
+  $(addprefix tests/unit/test_,chunk_size.py meters.py) $(addprefix tests/worker/test_,resume.py split.py) \
   $(addprefix tests/reference_app/test_,database.py sentiment.py)
 OLDEST_PYTHON := $(firstword $(wildcard $(HOME)/.pyenv/versions/3.10.*/bin/python3.10) $(PYTHON))
 

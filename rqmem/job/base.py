@@ -269,11 +269,11 @@ class MemoryAwareJob(MemoryMethods, Enqueueable):
 
     # Splitting
 
-    def should_split_job(self, count: int, bytes_per_item: float | None = None) -> bool:
+    def should_split_job(self, count: int | None, bytes_per_item: float | None = None) -> bool:
         """Whether a job with this number of items should be split into child jobs. If so, the log says why.
 
         Args:
-            count: number of items.
+            count: number of items, as `rqmem.sources.Count.items` has it; None, if nobody knows: it is not split.
             bytes_per_item: what one costs, in bytes; by default the class's, or what the journal has seen.
         """
         from rqmem.job import running

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger("rqmem.jobs")
 
 
-def should_split(run: ParentRun, job: ParentJob, count: int, bytes_per_item: float | None) -> Decision:
+def should_split(run: ParentRun, job: ParentJob, count: int | None, bytes_per_item: float | None) -> Decision:
     """See `rqmem.MemoryAwareJob.should_split_job`."""
     if run.horse is None:
         reason = "only a MemoryWorker can wait for child jobs"

@@ -21,7 +21,7 @@ class Decision:
 
 
 def should_split(
-    count: int,
+    count: int | None,
     bytes_per_item: float | None,
     *,
     ceiling_bytes: int,
@@ -33,12 +33,14 @@ def should_split(
 ) -> Decision:
     """Split where ``count`` items at once do not fit below the warning threshold, given what is used already.
 
-    ``bytes_per_item``: given, or measured; None: nothing is known. ``split_above_items``, where set, decides alone,
-    whatever the items weigh. ``auto_split_enabled``: JOB_AUTO_SPLIT_ENABLED. ``max_items_per_child``: as
-    `items_per_child` takes it.
+    ``count``: None: nobody knows. ``bytes_per_item``: given, or measured; None: nothing is known.
+    ``split_above_items``, where set, decides alone, whatever the items weigh. ``auto_split_enabled``:
+    JOB_AUTO_SPLIT_ENABLED. ``max_items_per_child``: as `items_per_child` takes it.
     """
     if not auto_split_enabled:
         return Decision(False, "JOB_AUTO_SPLIT_ENABLED is false")
+    if count is None:
+        return Decision(False, "its source does not know how many items it has")
     if count < 2:
         return Decision(False, f"{count} items cannot be cut in two")
     usable = max(0.0, warning_fraction * ceiling_bytes - used_bytes)

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import click
+import kubernetes_validate
 import pytest
 import yaml
+from rq import Queue
 
 from rqmem.cli import main
 from tests.conftest import ROOT
@@ -60,6 +62,29 @@ def test_the_pod_has_memory_for_its_ceiling_and_probes_that_exist() -> None:
         *_, line = container[probe]["exec"]["command"]
         assert line.startswith("rqmem ") and "$POD_NAME" in line
         check_command(line.split()[1:])
+
+
+def test_the_manifest_fits_kubernetes_own_schema() -> None:
+    version = ".".join(kubernetes_validate.latest_version().split(".")[:2])
+    deployment = yaml.safe_load((DEPLOY / "kubernetes.yaml").read_text())
+    kubernetes_validate.validate(deployment, version, strict=True)
+    deployment["spec"]["template"]["spec"]["terminationGracePeriod"] = 300
+    with pytest.raises(kubernetes_validate.ValidationError, match="terminationGracePeriod"):
+        kubernetes_validate.validate(deployment, version, strict=True)
+
+
+def test_keda_scales_what_there_is_by_the_queues_that_are_served() -> None:
+    deployment = yaml.safe_load((DEPLOY / "kubernetes.yaml").read_text())
+    spec = yaml.safe_load((DEPLOY / "keda.yaml").read_text())["spec"]
+    assert spec["scaleTargetRef"]["name"] == deployment["metadata"]["name"]
+    assert 1 <= spec["minReplicaCount"] < spec["maxReplicaCount"]
+    [container] = deployment["spec"]["template"]["spec"]["containers"]
+    queues = container["args"][1 : container["args"].index("--memory")]
+    assert [each["metadata"]["listName"] for each in spec["triggers"]] == [
+        f"{Queue.redis_queue_namespace_prefix}{name}" for name in queues
+    ]
+    texts = [value for each in spec["triggers"] for value in each["metadata"].values()]
+    assert all(isinstance(value, str) for value in texts), "KEDA takes metadata as text only"
 
 
 def test_the_image_ends_as_a_user_without_rights() -> None:

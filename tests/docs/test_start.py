@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,12 +19,17 @@ PAGES = sorted((ROOT / "docs" / "start").glob("*.md"))
 @pytest.fixture
 def typist(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Typist]:
     run = tmp_path_factory.mktemp("run")
-    typist = Typist(tmp_path, {"XDG_RUNTIME_DIR": str(run), "PATH": "", "PYTHONPATH": str(ROOT), "HOME": str(tmp_path)})
-    yield typist
-    typist.end()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_RUNTIME_DIR", str(run))
-        embedded.stop(tmp_path)
+    path = str(Path(sys.executable).parent)  # and no redis-server that may be elsewhere
+    environ = {"XDG_RUNTIME_DIR": str(run), "PATH": path, "PYTHONPATH": str(ROOT), "HOME": str(tmp_path)}
+    typist = Typist(tmp_path, environ)
+    try:
+        yield typist
+        typist.end()
+    finally:
+        typist.kill_rest()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("XDG_RUNTIME_DIR", str(run))
+            embedded.stop(tmp_path)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)

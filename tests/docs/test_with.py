@@ -27,8 +27,11 @@ def sink() -> Iterator[Sink]:
 def typist(tmp_path: Path, redis_url: str, connection: Redis, sink: Sink) -> Iterator[Typist]:
     environ = {"PYTHONPATH": f"{tmp_path}:{ROOT}", "HOME": str(tmp_path), "RQMEM_REDIS_URL": redis_url}
     typist = Typist(tmp_path, {**environ, "SENTRY_DSN": sink.dsn})
-    yield typist
-    typist.end()
+    try:
+        yield typist
+        typist.end()
+    finally:
+        typist.kill_rest()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)

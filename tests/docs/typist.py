@@ -75,7 +75,8 @@ class Typist:
             self.wait(lambda: _READY in log.read_text())
             self.check(line, log.read_text(), expected)
         elif serves is not None:
-            self.check(line, self.serve(words, _SERVERS[serves], environ), expected)
+            log = self.serve(words, _SERVERS[serves], environ)
+            self.wait(lambda: not self.missing(log.read_text(), expected))
         else:
             if words[0] == "rqmem":
                 run = forked.run([sys.executable, "-m", *words], env=environ, cwd=self.directory)
@@ -103,14 +104,14 @@ class Typist:
         wait_until(lambda: ready() or process.poll() is not None, 60)
         assert process.poll() is None, log.read_text()
 
-    def serve(self, words: list[str], option: str | None, environ: dict[str, str]) -> str:
-        """Start what serves, ask it for its first page if it has one, and return what it printed."""
+    def serve(self, words: list[str], option: str | None, environ: dict[str, str]) -> Path:
+        """Start what serves, wait until it takes connections, and return its log."""
         if option is None:
-            return self.start(words, environ).read_text()
+            return self.start(words, environ)
         self.port = free_port()
         log = self.start([*words, *option.split(), str(self.port)], environ)
         self.wait(lambda: answers(self.port))
-        return log.read_text()
+        return log
 
     def ask(self, words: list[str]) -> str:
         """What ``curl -X METHOD ADDRESS`` prints."""
@@ -120,12 +121,18 @@ class Typist:
             text: str = answer.read().decode()
             return text
 
+    @classmethod
+    def check(cls, line: str, printed: str, expected: list[str]) -> None:
+        missing = cls.missing(printed, expected)
+        assert not missing, f"{line}\nwas to print: {missing[0]}\nbut printed:\n{printed}"
+
     @staticmethod
-    def check(line: str, printed: str, expected: list[str]) -> None:
+    def missing(printed: str, expected: list[str]) -> list[str]:
         text = " ".join(printed.split())
-        for each in expected:
-            pattern = ".*?".join(re.escape(" ".join(part.split())) for part in each.split("..."))
-            assert re.search(pattern, text), f"{line}\nwas to print: {each}\nbut printed:\n{printed}"
+        patterns = {
+            line: ".*?".join(re.escape(" ".join(part.split())) for part in line.split("...")) for line in expected
+        }
+        return [line for line, pattern in patterns.items() if not re.search(pattern, text)]
 
     def end(self) -> None:
         for process, _ in self.servers:
@@ -133,6 +140,12 @@ class Typist:
         for process, log in self.servers:
             ended = process.wait(60)
             assert ended == 0 or _READY not in log.read_text(), log.read_text()
+
+    def kill_rest(self) -> None:
+        for process, _ in self.servers:
+            if process.poll() is None:
+                process.kill()
+                process.wait()
         self.receiver.close()
 
 

@@ -18,7 +18,7 @@ from rqmem.policy.splitting import (
 from rqmem.units import MB
 
 
-def asked(count: int, bytes_per_item: float | None, split_above: int | None = None, **other: object) -> Decision:
+def asked(count: int | None, bytes_per_item: float | None, split_above: int | None = None, **other: object) -> Decision:
     """Under 256 MB, of which 56 MB are used: 148.8 MB are free up to the warning threshold."""
     given = {"ceiling_bytes": 256 * MB, "used_bytes": 56 * MB, "warning_fraction": 0.8, "auto_split_enabled": True}
     options = {**given, "max_items_per_child": 500, "split_above_items": split_above, **other}
@@ -43,6 +43,7 @@ def test_a_declared_threshold_decides_alone() -> None:
 
 
 def test_it_says_why_not() -> None:
+    assert asked(None, 1.0, split_above=1) == Decision(False, "its source does not know how many items it has")
     assert "declare bytes_per_item or split_above_items" in asked(10**9, None).reason
     off = asked(10**9, 1024, split_above=10, auto_split_enabled=False)
     assert off == Decision(False, "JOB_AUTO_SPLIT_ENABLED is false")
