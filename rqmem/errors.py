@@ -131,6 +131,10 @@ class HorseLost(RqmemError):
         self.by_somebody = by_somebody
 
 
+class JobEvicted(HorseLost):
+    """The pool had too little memory for all its jobs, and ended this one. It says why, and how often it may go on."""
+
+
 class HorseTooHeavy(BaseException):
     """This horse holds so much that the job should begin in a new one. Never leaves `rqmem.worker`.
 

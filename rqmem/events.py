@@ -390,6 +390,38 @@ class WorkerLost(Event):
 
 
 @dataclass(frozen=True)
+class IntakePaused(Event):
+    """A pool takes no jobs for want of memory; ``worker`` is the one of its workers that tells it."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class IntakeResumed(Event):
+    """It takes jobs again, after so many seconds."""
+
+    reason: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Evicted(Event):
+    """A pool has a job go, because there is too little memory for all. Sizes in MB.
+
+    Attributes:
+        reason: why one had to go.
+        how: ``stop``: it saves what it has and continues later; ``kill``: it is killed, and continues from its last
+            chunk, is run again by RQ's Retry, or fails.
+        used_mb, reserved_mb: what it used, and what was reserved for it.
+    """
+
+    reason: str
+    how: str
+    used_mb: float
+    reserved_mb: float
+
+
+@dataclass(frozen=True)
 class AlertRaised(Event):
     """Something a person should know; ``rule`` names it (`rqmem.policy.alert_rules`), ``text`` tells it in one line.
 

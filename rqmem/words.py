@@ -136,6 +136,9 @@ _WHEN_FULL = {
 }
 
 
+_EVICTED = {"stop": "and was told to save and continue later", "kill": "and was killed"}
+
+
 class Words(NamedTuple):
     """The words for one kind of event. ``long`` None: the name of the job and the short words."""
 
@@ -246,6 +249,23 @@ WORDS: dict[type[events.Event], Words] = {
         WARNING,
         lambda e: f"worker {e.lost_worker} is lost; this job was running on it",
         lambda e: f"worker {e.lost_worker} is lost; it was running {_name(e)}",
+    ),
+    events.IntakePaused: Words(
+        WARNING,
+        lambda e: f"the pool takes no jobs: {e.reason}",
+        lambda e: f"worker {e.worker}: {short(e)}; memory has to be freed first",
+    ),
+    events.IntakeResumed: Words(
+        INFO,
+        lambda e: f"the pool takes jobs again after {e.seconds:.0f} s",
+        lambda e: f"worker {e.worker}: {short(e)}: there is memory again",
+    ),
+    events.Evicted: Words(
+        WARNING,
+        lambda e: (
+            f"evicted: {e.reason}; it used {show_mb(e.used_mb)} MB of memory ({show_mb(e.reserved_mb)} MB reserved), "
+            f"{_EVICTED[e.how]}"
+        ),
     ),
     events.AlertRaised: Words(WARNING, lambda e: f"alert {e.rule}: {e.text}", _alert_raised),
     events.AlertResolved: Words(

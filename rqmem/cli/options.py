@@ -56,7 +56,7 @@ def given_settings(options: Mapping[str, Any]) -> dict[str, tuple[str, Any]]:
     return {
         field: (setting.options[0], None if options[field] == () else options[field])
         for field, setting in SETTINGS.items()
-        if setting.options
+        if field in options
     }
 
 

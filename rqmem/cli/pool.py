@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from rqmem.cli.options import GroupedCommand, grouped, parsed
+from rqmem.cli.options import GroupedCommand, grouped, parsed, setting_options
 from rqmem.cli.worker_options import prepared, readable_name, worker_options
 from rqmem.config.parsers import positive_int
 
@@ -23,6 +23,7 @@ def _workers(text: str, name: str) -> int:
     "Pool",
     click.option("--num-workers", "-n", **parsed("COUNT", _workers), default="1", show_default=True,
                  help="How many workers; auto: one for each processor."),
+    setting_options("Pool"),
     click.option("--name", help="Its workers are called NAME-1, NAME-2 ..."),
 )  # fmt: skip
 @worker_options

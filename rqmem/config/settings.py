@@ -130,6 +130,11 @@ class Config:
         "restart", "RQMEM_ON_WORKER_LIMIT", OneOf(restart="restart in place", exit="end with exit code 12"),
         "what a worker above its own ceiling does between two jobs", "--on-worker-limit", "Memory",
     )  # fmt: skip
+    total_memory_mb: float | None = _setting(
+        None, "RQMEM_TOTAL_MEMORY", positive_mb,
+        "MB that all jobs of a pool may use together; without it, what the machine or the container has, less a tenth "
+        "and what others use", "--total-memory", "Pool", "MB", "MB",
+    )  # fmt: skip
     timeout_seconds: int | None = _setting(
         None, "RQMEM_TIMEOUT", whole_seconds, "no job runs longer on this worker", "--timeout", "Jobs", "TIME",
         "seconds",
@@ -242,6 +247,8 @@ class Config:
         True, "MEMORY_MONITORING_ENABLED", boolean,
         "checkpoints read and log memory; the ceiling itself is kept in any case",
     )  # fmt: skip
+    budget_mb: float | None = None
+    """What all jobs of the pool may use together, as the pool found it; no ceiling is above it. No setting."""
     grace_seconds: float = 2.0
     """How long unwinding may take before the kill. No setting."""
     jobs: Mapping[str, JobSettings] = dataclasses.field(default_factory=dict)

@@ -87,4 +87,6 @@ class Ceiling:
             )
 
     def _effective_mb(self, declared_mb: float | None) -> float:
-        return effective_limit_mb(declared_mb, self._config.memory_mb, self._config.default_limit_mb)
+        return effective_limit_mb(
+            declared_mb, self._config.memory_mb, self._config.default_limit_mb, self._config.budget_mb
+        )

@@ -80,6 +80,8 @@ class JobRun:
         if horse is not None and not self._nested:
             self._open_record(horse, on_breach)
         self.resumable = self._writer is not None and on_breach in GOES_ON
+        if horse is not None and self._writer is not None:
+            horse.page.resumable = self.resumable
         self.pending: Pending | None = None
         self.open_split: OpenSplit | None = None
         self.cut_rest: Callable[[Cuttable[Any], str], Pending | None] | None = None

@@ -34,11 +34,11 @@ def container_limit_bytes() -> int | None:
 def read_limits(own: cgroup.Own) -> list[int]:
     """Limits that apply in ``own``. v1 tells the smallest one, of ancestors too; v2 is asked group by group."""
     if own.version == "v1":
-        stat = _read(own.path / "memory.stat")
+        stat = read_text(own.path / "memory.stat")
         limit = cgroup.parse_counters(stat or "").get("hierarchical_memory_limit")
         return [] if limit is None else [limit]
     below_top = [path for path in (own.path, *own.path.parents) if path.is_relative_to(own.top)]
-    texts = [_read(path / "memory.max") for path in below_top]  # the root has none
+    texts = [read_text(path / "memory.max") for path in below_top]  # the root has none
     limits = [cgroup.parse_limit(text) for text in texts if text is not None]
     return [limit for limit in limits if limit is not None]
 
@@ -55,11 +55,11 @@ class Memory(NamedTuple):
 
 def read_memory() -> Memory | None:
     """The memory of the machine, and of the container that this process is in, by now; None: ``/proc`` is not there."""
-    text = _read(Path("/proc/meminfo"))
+    text = read_text(Path("/proc/meminfo"))
     if text is None:
         return None
     kb = {name: int(rest.split()[0]) for name, _, rest in (line.partition(":") for line in text.splitlines())}
-    pressure = parse_pressure(_read(Path("/proc/pressure/memory")) or "")
+    pressure = parse_pressure(read_text(Path("/proc/pressure/memory")) or "")
     limit = _container_limit_mb()
     return Memory(
         round(kb["MemTotal"] / 1024, 1), round(kb.get("MemAvailable", 0) / 1024, 1), limit,
@@ -90,7 +90,7 @@ def oom_kills() -> tuple[Where, int] | None:
     kills = cgroup.read_local_kernel_kills(own.version, own.path) if own is not None else None
     if kills is not None:
         return "group", kills
-    anywhere = cgroup.parse_counters(_read(Path("/proc/vmstat")) or "").get("oom_kill")
+    anywhere = cgroup.parse_counters(read_text(Path("/proc/vmstat")) or "").get("oom_kill")
     return None if anywhere is None else ("machine", anywhere)
 
 
@@ -116,7 +116,8 @@ class OomKills:
         return now[0]
 
 
-def _read(path: Path) -> str | None:
+def read_text(path: Path) -> str | None:
+    """What a file holds; None: it cannot be read."""
     try:
         return path.read_text()
     except OSError:

@@ -17,8 +17,8 @@ from rqmem.values import dataclass
 GOES_ON = ("resume", "split", "escalate")
 """The values of ``on_breach`` with which a job goes on in another execution."""
 
-Cause = Literal["breach", "horse lost", "horse killed", "worker lost", "planned stop"]
-"""``horse killed``: by somebody, and not for memory, as far as is known."""
+Cause = Literal["breach", "horse lost", "horse killed", "worker lost", "planned stop", "evicted"]
+"""``horse killed``: by somebody, and not for memory, as far as is known. ``evicted``: by its pool, for others."""
 
 WITHOUT_PROGRESS = 2
 """What a resume costs that has finished no chunk; others cost 1."""
@@ -91,7 +91,7 @@ def decide(cause: Cause, attempt: Attempt, max_resumes: int) -> Resume | GiveUp:
     """Whether the job goes on within its budget, and how."""
     if not attempt.resumable:
         return GiveUp("")
-    if cause == "planned stop":
+    if cause in ("planned stop", "evicted"):
         return Resume(attempt.chunk_size, cost=0)
     if cause == "breach" and attempt.escalates:
         return _escalate(attempt)

@@ -45,10 +45,15 @@ WORKER_LOST = Rule("worker-lost", grave=True)
 WORKER_FULL = Rule("worker-full")
 BUDGET_SPENT = Rule("resume-budget-spent", grave=True)
 LEAK = Rule("memory-leak")
+POOL_PAUSED = Rule("pool-paused")
+EVICTED = Rule("job-evicted")
 
 RULES = {
     rule.name: rule
-    for rule in (USAGE, GROWTH, CEILING, COLLECTIONS, SPLIT, WORKER_LOST, WORKER_FULL, BUDGET_SPENT, LEAK)
+    for rule in (
+        *(USAGE, GROWTH, CEILING, COLLECTIONS, SPLIT, WORKER_LOST, WORKER_FULL, BUDGET_SPENT, LEAK),
+        *(POOL_PAUSED, EVICTED),
+    )
 }
 
 
@@ -92,6 +97,8 @@ _OF_EVENTS: dict[type[Event], Rule] = {
     events.WorkerFull: WORKER_FULL,
     events.GaveUp: BUDGET_SPENT,
     events.LeakFound: LEAK,
+    events.IntakePaused: POOL_PAUSED,
+    events.Evicted: EVICTED,
 }
 
 

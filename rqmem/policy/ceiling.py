@@ -15,11 +15,15 @@ MIN_INTERVAL_SECONDS = 0.0005
 MAX_INTERVAL_SECONDS = 0.05
 
 
-def effective_limit_mb(declared_mb: float | None, worker_mb: float | None, default_mb: float) -> float:
-    """The ceiling of a job in MB: its declared one, never above the worker's; else the worker's; else the default."""
-    if declared_mb is None:
-        return default_mb if worker_mb is None else worker_mb
-    return declared_mb if worker_mb is None else min(declared_mb, worker_mb)
+def effective_limit_mb(
+    declared_mb: float | None, worker_mb: float | None, default_mb: float, budget_mb: float | None = None
+) -> float:
+    """The ceiling of a job in MB: its declared one, never above the worker's; else the worker's; else the default.
+
+    In a pool it is never above the budget of all jobs, ``budget_mb``.
+    """
+    limit_mb = declared_mb or worker_mb or default_mb
+    return min(each for each in (limit_mb, worker_mb, budget_mb) if each is not None)
 
 
 def watch_interval(headroom_bytes: float, growth_bytes_per_second: float) -> float:

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from rqmem.measure.machine import OomKills
     from rqmem.rq_names import Execution, Job
     from rqmem.worker.abandoned_jobs import Settler
+    from rqmem.worker.pool.member import Member
     from rqmem.worker.recorder import Recorder
     from rqmem.worker.worker_setup import Setup
 
@@ -58,6 +59,7 @@ class Heart:
         setup: of the worker.
         settler: of runs of dead workers that cannot go on.
         oom_kills: it looks at each beat.
+        member: tells what its pool wants to be told.
 
     Attributes:
         recorder: what it writes. There is none before the first start.
@@ -67,7 +69,9 @@ class Heart:
 
     recorder: Recorder
 
-    def __init__(self, worker: Worker, setup: Setup, settler: Settler, oom_kills: OomKills) -> None:
+    def __init__(self, worker: Worker, setup: Setup, settler: Settler, oom_kills: OomKills, member: Member) -> None:
+        self._member = member
+        member.soon = self.soon
         self._worker = worker
         self._config = setup.config
         self._seconds = setup.config.heartbeat_seconds
@@ -207,6 +211,7 @@ class Heart:
             elif (self.recorder.busy or self._parents) and self._state is None:
                 self._do(self._flush if now >= flush_at else self._flush_news)
                 flush_at = now + tick if now >= flush_at else flush_at
+            self._member.tell_news()
             self._take_errands(tick / _LOOKS)
             if self._stopped.is_set():
                 return

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from rqmem.worker.commit import Committer
     from rqmem.worker.heartbeat import Heart
     from rqmem.worker.horse_pool import HorsePool
+    from rqmem.worker.pool.member import Member
     from rqmem.worker.settlement import Settlement
     from rqmem.worker.shared_memory import SharedPage
     from rqmem.worker.supervisor import Supervisor
@@ -58,6 +59,7 @@ class Leasing:
         settlement: records outcomes in the place of horses.
         committer: removes the records of an execution whose job is gone.
         owner: the worker's process, of no execution yet.
+        member: of a pool: a lease keeps to what is reserved for the job before it.
     """
 
     def __init__(
@@ -70,8 +72,10 @@ class Leasing:
         settlement: Settlement,
         committer: Committer,
         owner: Callable[[], Owner],
+        member: Member,
     ) -> None:
         self._worker = worker
+        self._member = member
         self._setup = setup
         self._pool = pool
         self._heart = heart
@@ -131,7 +135,7 @@ class Leasing:
             self._run()
 
     def _may_lease(self, queue: Queue) -> bool:
-        if self._wait or self._heart.away or not self._heart.beating or self._stops():
+        if self._wait or self._heart.away or not self._heart.beating or self._stops() or self._member.wants_room:
             return False
         if not policy.may_lease(self._history, sys.maxsize):
             return False
@@ -188,7 +192,7 @@ class Leasing:
             token=uuid4().hex[:24],
             queues=[queue.name for queue in self._worker._ordered_queues],
             owner=self._owner(),
-            clean=self._supervisor.not_crowded(warm),
+            clean=_both(self._supervisor.not_crowded(warm), self._member.fitting()),
             k=policy.next_k(self._history, config.lease_max, left),
             most_k=config.lease_max,
             most_jobs=left or 0,
@@ -215,3 +219,10 @@ class Leasing:
             self._wait = min(2**self._unfit, 16)
         elif not end.jobs:
             self._history = History()
+
+
+def _both(some: list[str] | None, others: list[str] | None) -> list[str] | None:
+    """What is in both; None: all."""
+    if some is None or others is None:
+        return others if some is None else some
+    return [each for each in some if each in others]

@@ -55,6 +55,7 @@ from rqmem.worker.horse.main import HorseMain
 from rqmem.worker.horse_pool import HorsePool
 from rqmem.worker.lease import Leasing
 from rqmem.worker.lifecycle import Lifecycle
+from rqmem.worker.pool.member import Member
 from rqmem.worker.profiling import Capturing
 from rqmem.worker.redis_outage import RedisOutage, step_of_work
 from rqmem.worker.restart import Restarted
@@ -68,6 +69,8 @@ from rqmem.worker.worker_setup import Setup
 if TYPE_CHECKING:
     from redis import Redis
     from redis.client import Pipeline, PubSub, PubSubWorkerThread
+
+    from rqmem.worker.pool.budget_table import BudgetTable
 
 _SIGN_OFF_SECONDS = 3.0
 _SWITCH_SECONDS = 1.0
@@ -99,27 +102,30 @@ class MemoryWorker(Worker):
             self.name = before.name
         setup = Setup(self.name, config, self.kill_after_timeout_seconds)
         oom_kills, captures, helpers = OomKills(), Capturing(setup), Helpers(self, setup)
+        self._member = member = Member(self, setup)
         self._pool = pool = HorsePool(setup, helpers.pids)
         self._committer = committer = Committer(self, pool, super().heartbeat)
         self._settlement = Settlement(
             self, setup, pool, committer, WatchedFork(self, pool), oom_kills,
-            super()._finalize_failure, super()._handle_stopped_job,
+            super()._finalize_failure, super()._handle_stopped_job, member,
         )  # fmt: skip
-        self._heart = heart = Heart(self, setup, Settler(self, pool, self._settlement, committer), oom_kills)
+        self._heart = heart = Heart(self, setup, Settler(self, pool, self._settlement, committer), oom_kills, member)
         self._claimer = Claimer(self, pool, heart, committer)
-        self._taker = taker = Taker(self)
-        self._outage = RedisOutage(self, heart, taker)
+        self._taker = taker = Taker(self, member)
+        self._outage = RedisOutage(self, heart, taker, member)
         self._life = Lifecycle(
             self, setup, pool, heart, captures, helpers, self._outage, before, lambda: self._leasing.why_never()
         )
         self._horse = HorseMain(self, setup, pool, captures, committer)
         self._supervisor = Supervisor(
-            self, setup, pool, heart, captures, self._horse, committer, self._settlement, taker, self._life.new_recorder
-        )
+            self, setup, pool, heart, captures, self._horse, committer, self._settlement, taker,
+            self._life.new_recorder, member,
+        )  # fmt: skip
         self._limit_mb = setup.limit_mb
         self._leasing = Leasing(
-            self, setup, pool, heart, self._supervisor, self._settlement, committer, self._claimer.owner
-        )
+            self, setup, pool, heart, self._supervisor, self._settlement, committer, self._claimer.owner,
+            member,
+        )  # fmt: skip
 
     @property
     def config(self) -> Config:
@@ -135,6 +141,10 @@ class MemoryWorker(Worker):
     def idle_horse_pid(self) -> int:
         """The pid of the warm horse, between two jobs too; 0: there is none."""
         return self._pool.idle_pid
+
+    def join(self, table: BudgetTable, number: int) -> None:
+        """Share the budget of a pool, from now on. Before `work`; ``number``: of this worker's row in its table."""
+        self._member.join(table, number)
 
     # The worker's life
 
@@ -353,6 +363,7 @@ class MemoryWorker(Worker):
         if not self._life.runs_warm:
             self._supervisor.watched = False
             super().execute_job(job, queue)
+            self._supervisor.release()
             if not self._supervisor.watched:
                 self._tell_unwatched(job)
             self._life.look_at_own_memory()
@@ -360,6 +371,7 @@ class MemoryWorker(Worker):
         self._supervisor.run_warm(job, queue, self.prepare_execution(job))
         self._leasing.after_job()
         self._leasing.work_off(queue)
+        self._supervisor.release()
         self._state = WorkerStatus.IDLE  # written before the worker waits: mostly, the next job follows
         if not self._pool.idle_pid:  # a new horse comes first
             self.set_state(WorkerStatus.IDLE)

@@ -35,8 +35,10 @@ if TYPE_CHECKING:
     from redis.client import PubSub
 
     from rqmem.rq_names import Job, Queue
+    from rqmem.worker.pool.member import Member
 
 _LOOK_SECONDS = 1
+_ROOM_SECONDS = 0.1
 _SCHEDULER_SECONDS = 5
 _COMMAND_PAUSE_SECONDS, _ONE_SPELL_SECONDS = 2.0, 10.0
 _log = logging.getLogger("rqmem.worker")
@@ -75,15 +77,17 @@ class RedisOutage:
         worker: RQ's.
         heart: of the worker.
         taker: takes its jobs.
+        member: says whether jobs are to be taken now.
 
     Attributes:
         broken_by: the error that has ended `work`; None: there was none.
     """
 
-    def __init__(self, worker: Worker, heart: Heart, taker: Taker) -> None:
+    def __init__(self, worker: Worker, heart: Heart, taker: Taker, member: Member) -> None:
         self._worker = worker
         self._heart = heart
         self._taker = taker
+        self._member = member
         self._deaf_at = float("-inf")  # when the command thread last failed
         self._scheduler_at: float | None = None  # when its locks were last asked for; None: no scheduler is wanted
         self.broken_by: BaseException | None = None
@@ -174,6 +178,9 @@ class RedisOutage:
         worker = self._worker
         if self._taker.usable and (taken := self._take(burst=timeout is None)) is not None:
             return taken
+        if self._member.must_wait or (self._member.others_wait and timeout is not None):
+            self._member.wait(_ROOM_SECONDS)
+            raise DequeueTimeout(0, worker.queue_names())
         worker.set_state(WorkerStatus.IDLE)
         queue_class, connection = worker.queue_class, worker.connection
         paused = pausing.paused(connection)
@@ -195,18 +202,24 @@ class RedisOutage:
             if queue is None or unavailable(error) is None:
                 raise
         else:
-            return found if found is None else self._unless_paused(*found)
+            return found if found is None else self._unless_held_back(*found)
         found = until_redis_answers(
             lambda: queue_class._fetch_dequeued_job(connection, queue.key, job_id, **options), f"read job {job_id}"
         )
-        return self._unless_paused(*found) if found is not None else self._dequeue(timeout)  # None: deleted meanwhile
+        return (
+            self._unless_held_back(*found) if found is not None else self._dequeue(timeout)
+        )  # None: deleted meanwhile
 
     def _take(self, *, burst: bool) -> tuple[Job, Queue] | None:
         """A job, if there is one now. While workers are suspended it waits, as RQ's loop does."""
         worker = self._worker
         while not worker._stop_requested:
             try:
-                return self._taker.take()
+                taken = self._taker.take()
+                if taken is not None or not burst or not (self._member.must_wait or self._member.others_wait):
+                    return taken
+                self._member.wait(_ROOM_SECONDS)  # not the end: jobs wait for room
+                worker.heartbeat()
             except Suspended:
                 Worker.check_for_suspension(worker, burst)
             except ResponseError as error:
@@ -221,12 +234,16 @@ class RedisOutage:
             time.sleep(timeout)
             raise DequeueTimeout(timeout, self._worker.queue_names())
 
-    def _unless_paused(self, job: Job, queue: Queue) -> tuple[Job, Queue] | None:
-        """The job; where its queue was paused while we waited for it, it goes back to the front and another comes."""
-        if queue.name not in pausing.paused(self._worker.connection):
-            return job, queue
-        until_redis_answers(lambda: give_back(queue, job.id), f"put job {job.id} back into its paused queue")
-        raise DequeueTimeout
+    def _unless_held_back(self, job: Job, queue: Queue) -> tuple[Job, Queue] | None:
+        """The job; where its queue was paused while we waited for it, or where there is no room for it in the pool, it
+        goes back to the front and another comes."""
+        if queue.name in pausing.paused(self._worker.connection):
+            until_redis_answers(lambda: give_back(queue, job.id), f"put job {job.id} back into its paused queue")
+            raise DequeueTimeout
+        if not self._taker.may_start(job, queue):
+            self._member.wait(_ROOM_SECONDS)
+            raise DequeueTimeout
+        return job, queue
 
     def _tell_dequeued(self, job: Job, queue: Queue) -> None:
         """What RQ's loop does and logs then."""

@@ -18,6 +18,7 @@ from rqmem.errors import (
     ConfigError,
     HorseLost,
     HorseTooHeavy,
+    JobEvicted,
     MemoryLimitExceeded,
     PlannedStop,
     RunTakenOver,
@@ -26,6 +27,7 @@ from rqmem.errors import (
 from rqmem.measure import machine
 from rqmem.policy import recycling
 from rqmem.policy.after_breach import Cause
+from rqmem.policy.pressure import How
 from rqmem.rq_names import (
     AbandonedJobError,
     Execution,
@@ -47,6 +49,7 @@ from rqmem.worker.execution import Event, Phase
 from rqmem.worker.exit_reason import Circumstances, how_horse_ended, killed_by_somebody
 from rqmem.worker.horse.channel import Report
 from rqmem.worker.horse_pool import HorsePool
+from rqmem.worker.pool.member import Member
 from rqmem.worker.resume import EndedEarly, plan, remember
 from rqmem.worker.watched_fork import WatchedFork
 from rqmem.worker.worker_setup import Setup
@@ -101,6 +104,7 @@ class Settlement:
         oom_kills: whether the kernel has killed for memory.
         fail: RQ's `_finalize_failure`.
         stop: RQ's `_handle_stopped_job`.
+        member: knows whether its pool has evicted the job.
     """
 
     def __init__(
@@ -113,7 +117,9 @@ class Settlement:
         oom_kills: machine.OomKills,
         fail: Callable[[Job, Queue, Execution, ExcInfo], None],
         stop: Callable[[Job, Queue, Execution], None],
+        member: Member,
     ) -> None:
+        self._member = member
         self._worker = worker
         self._setup = setup
         self._pool = pool
@@ -199,6 +205,9 @@ class Settlement:
             return JobTimeoutException(
                 f"killed: it went on for {self._setup.kill_after_seconds} s after its time limit"
             )
+        evicted = self._member.evicted
+        if evicted is not None and evicted.how is How.KILL:
+            return JobEvicted(f"evicted from its pool and killed: {evicted.reason}", by_somebody=True)
         seen = self._circumstances(end)
         return HorseLost(how_horse_ended(end.status, seen), by_somebody=killed_by_somebody(end.status, seen))
 
@@ -221,7 +230,9 @@ class Settlement:
             return False
         how_it_was_lost = str(error)
         cause: Cause = "breach"
-        if isinstance(error, HorseLost):
+        if isinstance(error, JobEvicted):
+            cause = "evicted"
+        elif isinstance(error, HorseLost):
             cause = "horse killed" if error.by_somebody else "horse lost"
         limit_mb = error.breach.limit_mb if isinstance(error, MemoryLimitExceeded) else 0.0
         allowed_mb = self._setup.config.memory_mb

@@ -56,7 +56,7 @@ class SharedPage(ctypes.Structure):
         in_hooks: horse's main thread: hooks run after the job.
         breached: worker: the job was found above its ceiling.
         recorded: whoever settles: the breach is in the journal, as in ``breach_json``.
-        has_run: horse: the job is memory-aware, a run is kept for it.
+        has_run: horse: the job is memory-aware, a run is kept for it. ``resumable``: it can continue from its cursor.
         fresh: worker: the horse has run no job before this one.
         gathers: horse: the job has split before, and gathers; again: RQ's Retry will run the job once more.
         held_before, left_before: worker: what the horse holds before the job, and what of it earlier jobs have left.
@@ -122,6 +122,7 @@ class SharedPage(ctypes.Structure):
     breached: bool
     recorded: bool
     has_run: bool
+    resumable: bool
     fresh: bool
     gathers: bool
     again: bool

@@ -28,6 +28,7 @@ from rqmem.worker.horse.channel import LeaseEnd, Order, WarmHorse, packed
 from rqmem.worker.horse.main import HorseMain
 from rqmem.worker.horse_pool import HorsePool
 from rqmem.worker.horse_recycling import Recycling
+from rqmem.worker.pool.member import Member
 from rqmem.worker.profiling import Capturing
 from rqmem.worker.recorder import Recorder
 from rqmem.worker.settlement import HOOK_BREACHED, End, Settlement
@@ -59,6 +60,7 @@ class Supervisor:
         settlement: records outcomes in the place of horses.
         taker: has read the job.
         new_recorder: for a job outside of `work`, where the heart does not beat.
+        member: of a pool, which hears what jobs use.
 
     Attributes:
         switch: held while the running execution changes, or is told something.
@@ -77,7 +79,9 @@ class Supervisor:
         settlement: Settlement,
         taker: Taker,
         new_recorder: Callable[[], Recorder],
+        member: Member,
     ) -> None:
+        self._member = member
         self._worker = worker
         self._setup = setup
         self._pool = pool
@@ -187,6 +191,12 @@ class Supervisor:
         worker._horse_pid = warm.pid
         return page
 
+    def release(self) -> None:
+        """The job has ended: what was reserved for it is the pool's again, but for what the warm horse holds."""
+        warm, page = self._pool.warm, self._pool.page
+        held_bytes = self._pool.idle_bytes + warm.state.kept_bytes if warm is not None else 0
+        self._member.release(held_bytes, page.declared_bytes)
+
     def monitor(self, job: Job, queue: Queue, execution: Execution) -> None:
         """Watch a horse for one job, and settle its end."""
         with self._heart.beats_meanwhile(self._new_recorder):
@@ -232,7 +242,9 @@ class Supervisor:
         baseline = pool.idle_bytes + (warm.state.kept_bytes if warm is not None else 0)
         watcher = warm.watcher if warm is not None else None
         if watcher is None:
-            watcher = Watcher(worker.horse_pid, page, about, pool.config, pool.known, None, baseline, pool.group)
+            watcher = Watcher(
+                worker.horse_pid, page, about, pool.config, pool.known, None, baseline, pool.group, self._member
+            )
         heart.recorder.began(page, about.job, job.id, queue.name, to_mb(baseline), worker.horse_pid, watcher.whole_time)
         heart.running(job, execution)
         try:
@@ -284,7 +296,7 @@ class Supervisor:
         pool, baseline = self._pool, self._pool.idle_bytes + warm.state.kept_bytes
         if warm.watcher is None:
             warm.watcher = Watcher(
-                warm.pid, pool.page, about, pool.config, pool.known, warm.channel, baseline, pool.group
+                warm.pid, pool.page, about, pool.config, pool.known, warm.channel, baseline, pool.group, self._member
             )
         else:
             warm.watcher.next_job(about, pool.known, baseline)

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rqmem.rq_names import WORKERS_SUSPENDED, Job, NoSuchJobError, Queue
+from rqmem.rq_names import WORKERS_SUSPENDED, Job, NoSuchJobError, Queue, StopRequested
 from rqmem.store import keys
+from rqmem.store.executions import give_back
+from rqmem.store.retrying import until_redis_answers
 from rqmem.store.scripts import script
 
 if TYPE_CHECKING:
     from rqmem.rq_names import Worker
+    from rqmem.worker.pool.member import Member
 
 _RQS_WAY = (Queue.dequeue_any.__func__, Queue._fetch_dequeued_job.__func__, Job.fetch.__func__, Job.refresh)  # type: ignore[attr-defined]
 
@@ -27,10 +30,12 @@ class Taker:
 
     Args:
         worker: RQ's.
+        member: says whether a job may start in its pool.
     """
 
-    def __init__(self, worker: Worker) -> None:
+    def __init__(self, worker: Worker, member: Member) -> None:
         self._worker = worker
+        self._member = member
         self._taken: tuple[Job | None, dict[bytes, bytes]] = (None, {})
 
     @property
@@ -43,6 +48,8 @@ class Taker:
     def take(self) -> tuple[Job, Queue] | None:
         """A job, and the worker's queue that it comes from; None: there is none in a queue that is not paused.
 
+        One for which its pool has no room goes back to the front of its queue, and the next one is taken.
+
         Raises:
             Suspended: workers are.
         """
@@ -50,8 +57,9 @@ class Taker:
         queues = worker._ordered_queues
         names = [WORKERS_SUSPENDED, keys.PAUSED, *(queue.key for queue in queues)]
         values = [worker.job_class.redis_job_namespace_prefix, *(queue.name for queue in queues)]
-        while True:
-            answer = script(worker.connection, "take_job")(keys=names, args=values)
+        while not self._member.must_wait:
+            left = self._member.passed_over()
+            answer = script(worker.connection, "take_job")(keys=names, args=[*values, *left])
             if len(answer) == 1:
                 if answer[0] == b"suspended":
                     raise Suspended
@@ -62,8 +70,23 @@ class Taker:
                 job = restored(worker, job_id.decode(), fields)
             except NoSuchJobError:  # as in RQ, a job without data is passed over
                 continue
-            self._taken = (job, fields)
-            return job, queues[number]
+            if self.may_start(job, queues[number]):
+                self._taken = (job, fields)
+                return job, queues[number]
+            if job_id not in self._member.passed_over():  # it is asked for again when something has changed
+                return None
+        return None
+
+    def may_start(self, job: Job, queue: Queue) -> bool:
+        """Whether the job that was taken may start; else it is at the front of its queue again."""
+        try:
+            admitted = self._member.admits(job, queue)
+        except StopRequested:  # by a signal handler of RQ's
+            give_back(queue, job.id)
+            raise
+        if not admitted:
+            until_redis_answers(lambda: give_back(queue, job.id), f"put job {job.id} back, for which there is no room")
+        return admitted
 
     def fields_of(self, job: Job) -> dict[bytes, bytes]:
         """All fields of the job as they were when it was taken; empty: it came in another way."""

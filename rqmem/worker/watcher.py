@@ -33,6 +33,7 @@ from rqmem.policy.ceiling import (
     watch_interval,
 )
 from rqmem.policy.memory_curve import MemoryCurve
+from rqmem.policy.pressure import How
 from rqmem.store import codec
 from rqmem.units import MB, to_bytes, to_mb
 from rqmem.values import dataclass
@@ -41,6 +42,7 @@ from rqmem.worker.execution import Event
 from rqmem.worker.horse.source_lines import described, described_growth
 from rqmem.worker.horse.user_code import BREACH_SIGNAL, SAMPLE_SIGNAL
 from rqmem.worker.kernel import HorseGroup
+from rqmem.worker.pool.member import Member
 from rqmem.worker.shared_memory import SharedPage
 from rqmem.worker.shared_usage import SharedMemory
 
@@ -98,6 +100,7 @@ class Watcher:
         report: where a warm horse says that the job has ended.
         baseline_bytes: what the horse used before the job, for the breach record.
         group: the horse's cgroup; None: it has none.
+        member: of a pool, which hears what the job uses and may have it go; None: nobody does.
 
     Attributes:
         breach: the job's breach, if it had one.
@@ -116,8 +119,10 @@ class Watcher:
         report: Reports | None = None,
         baseline_bytes: int = 0,
         group: HorseGroup | None = None,
+        member: Member | None = None,
     ) -> None:
         self._group = group
+        self._member = member
         self._horse_pid = horse_pid
         self._exit_fd = linux.open_exit(horse_pid)
         self._report = report
@@ -247,6 +252,8 @@ class Watcher:
         if self._page.leased:
             self._follow()
         now = _clock()
+        if self._member is not None:
+            self._follow_order(self._member)
         ceiling = self._page.ceiling_bytes
         group_pause = MAX_INTERVAL_SECONDS
         if self._group is not None:
@@ -254,6 +261,16 @@ class Watcher:
             if self._group.breach:
                 self._end_for_group(self._group)
         return min(group_pause, self._look_at_usage(ceiling, now))
+
+    def _follow_order(self, member: Member) -> None:
+        """Have the job go, where its pool has no room for it any more."""
+        member.note_resumable(self._page.resumable)
+        order = member.order()
+        if order is None or self.breach is not None:
+            return
+        self._page.stop_asked = True
+        if order.how is How.KILL and self._page.in_user_code:
+            self._kill_tree()
 
     def _look_at_usage(self, ceiling: int, now: float) -> float:
         raw = self._meter.raw() + self._beyond_the_meter(now)
@@ -274,6 +291,8 @@ class Watcher:
         if usage <= ceiling or self._meter.comparable():  # else only the full reading tells
             self._note(min(usage, self._meter.likely(raw)), now)
             self._page.usage_bytes = usage
+            if self._member is not None:
+                self._member.note(usage)
         self._note_mark()
         self._page.peak_sampled |= self._meter.processes > 1
         self._sample(usage)
@@ -300,7 +319,9 @@ class Watcher:
         return 0.0 if alert else self._interval(0)  # one processor watches, another unwinds
 
     def _interval(self, headroom_bytes: int) -> float:
-        """Seconds in which the headroom might be used up."""
+        """Seconds in which the headroom might be used up, or what is left for the whole pool."""
+        if self._member is not None:
+            headroom_bytes = self._member.headroom(self._last_usage, headroom_bytes)
         return watch_interval(headroom_bytes, self._fastest_growth())
 
     def _fastest_growth(self) -> float:

@@ -25,7 +25,7 @@ class Setup:
     @property
     def limit_mb(self) -> float:
         """The ceiling in MB of jobs that declare none."""
-        return effective_limit_mb(None, self.config.memory_mb, self.config.default_limit_mb)
+        return effective_limit_mb(None, self.config.memory_mb, self.config.default_limit_mb, self.config.budget_mb)
 
     @property
     def limit_bytes(self) -> int:

@@ -59,6 +59,11 @@ EXAMPLES: tuple[events.Event, ...] = tuple(
         (events.WorkerFull, {"used_mb": 530.0, "limit_mb": 512.0, "action": "restart"}),
         (events.WorkerRestarted, {"jobs": 4120}),
         (events.WorkerLost, {"lost_worker": "bob"}),
+        (events.IntakePaused, {"reason": "only 20 MB of memory are left of 600"}),
+        (events.IntakeResumed, {"reason": "only 20 MB of memory are left of 600", "seconds": 12.5}),
+        (events.Evicted, {
+            "reason": "the jobs of the pool use 620 MB of 600", "how": "stop", "used_mb": 210.0, "reserved_mb": 120.0,
+        }),
         (events.AlertRaised, {"rule": "memory-usage", "text": "uses 105 MB of 128 MB", "suppressed": 3}),
         (events.AlertResolved, {"rule": "memory-usage", "text": "uses 64 MB of 128 MB"}),
     )

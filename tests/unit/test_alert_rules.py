@@ -257,8 +257,8 @@ def test_the_largest_rise_is_the_largest_of_all_pairs(points: list[tuple[float, 
 
 def test_names_of_rules_do_not_change() -> None:
     assert sorted(RULES) == [
-        "ceiling-exceeded", "job-split", "many-collections", "memory-growth", "memory-leak", "memory-usage",
-        "resume-budget-spent", "worker-full", "worker-lost",
+        "ceiling-exceeded", "job-evicted", "job-split", "many-collections", "memory-growth", "memory-leak",
+        "memory-usage", "pool-paused", "resume-budget-spent", "worker-full", "worker-lost",
     ]  # fmt: skip
     assert {name for name, rule in RULES.items() if rule.can_end} == {"memory-usage", "memory-growth"}
 

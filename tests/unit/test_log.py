@@ -177,6 +177,24 @@ TOLD: list[tuple[events.Event, int, str]] = [
         "worker w itself uses 130.2 MB of 120 MB of memory: it restarts in place, between two jobs",
     ),
     (
+        events.IntakePaused(**OF_WORKER, reason="only 20 MB of memory are left of 600"),
+        WARNING,
+        "worker w: the pool takes no jobs: only 20 MB of memory are left of 600; memory has to be freed first",
+    ),
+    (
+        events.IntakeResumed(**OF_WORKER, reason="only 20 MB of memory are left of 600", seconds=12.3),
+        INFO,
+        "worker w: the pool takes jobs again after 12 s: there is memory again",
+    ),
+    (
+        events.Evicted(
+            **WHOSE, reason="the jobs of the pool use 620 MB of 600", how="stop", used_mb=210.0, reserved_mb=120.0
+        ),
+        WARNING,
+        "jobs.x.Y (01234567) evicted: the jobs of the pool use 620 MB of 600; it used 210 MB of memory (120 MB "
+        "reserved), and was told to save and continue later",
+    ),
+    (
         events.WorkerRestarted(**OF_WORKER, jobs=1),
         WARNING,
         "worker w has begun anew in place, with fresh memory, after 1 job",

@@ -34,12 +34,13 @@ from rqmem.config.load import load
 from rqmem.config.settings import Config
 from rqmem.errors import RqmemError
 from rqmem.log import say_who
-from rqmem.measure import linux, machine
-from rqmem.measure.startup_checks import check_platform
+from rqmem.measure import linux
+from rqmem.measure.startup_checks import check_platform, usage_of_idle_fork
 from rqmem.policy.replacement import Slot, after_death
 from rqmem.rq_names import ForkProcess, WorkerData, WorkerPool, setup_loghandlers
-from rqmem.units import MB, show_mb, to_mb
+from rqmem.units import show_mb, to_mb
 from rqmem.worker.memory_worker import MemoryWorker
+from rqmem.worker.pool.budget import Budget, budget_mb
 from rqmem.worker.preloading import preload
 from rqmem.worker.restart import EXIT_CODE as FULL
 
@@ -114,6 +115,7 @@ class MemoryWorkerPool(WorkerPool):
         self._stopping_since: float | None = None
         self._force_at: float | None = None
         self._exit_code = 0
+        self._budget: Budget | None = None
 
     @property
     def pids(self) -> dict[str, int]:
@@ -134,7 +136,7 @@ class MemoryWorkerPool(WorkerPool):
         check_platform()
         self._burst = burst
         preload(self._config.preload, self._config.preload_openmp)
-        self._warn_of_sum()
+        budget = self._make_budget()
         _log.info("pool %s: starts %d workers, with PID %d", self.name, self.num_workers, os.getpid())
         self.status = self.Status.STARTED
         woken, wake = os.pipe()
@@ -142,7 +144,7 @@ class MemoryWorkerPool(WorkerPool):
         before = {number: signal.signal(number, self._hear) for number in _SIGNALS}
         old_wake = signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
         try:
-            self._look_after(woken)
+            self._look_after(woken, budget)
         finally:
             signal.set_wakeup_fd(old_wake)
             for number, handler in before.items():
@@ -150,6 +152,7 @@ class MemoryWorkerPool(WorkerPool):
             os.close(woken)
             os.close(wake)
             self._kill_rest()
+            budget.close()
         _log.info("pool %s: all workers have ended", self.name)
         if self._exit_code:
             raise SystemExit(self._exit_code)
@@ -160,7 +163,8 @@ class MemoryWorkerPool(WorkerPool):
 
     # The loop
 
-    def _look_after(self, woken: int) -> None:
+    def _look_after(self, woken: int, budget: Budget) -> None:
+        alarms = [woken, budget.table.asked_fd]
         while True:
             now = time.monotonic()
             self._follow_signals(now)
@@ -173,7 +177,9 @@ class MemoryWorkerPool(WorkerPool):
                 self._renew_next(now)
             if not self._running and (self.status == self.Status.STOPPED or all(slot.retired for slot in self._slots)):
                 return
-            for ready in wait([woken, *(each.process.sentinel for each in self._running.values())], _LOOK_SECONDS):
+            budget.look()
+            sentinels = [each.process.sentinel for each in self._running.values()]
+            for ready in wait([*alarms, *sentinels], min(_LOOK_SECONDS, budget.pause_seconds)):
                 if ready == woken:
                     os.read(woken, 4096)
 
@@ -231,8 +237,10 @@ class MemoryWorkerPool(WorkerPool):
                 self._running[slot.number] = _Running(self._start_process(slot.number), now)
 
     def _start_process(self, number: int) -> BaseProcess:
+        if self._budget is not None:
+            self._budget.begins(number - 1)
         process: BaseProcess = ForkProcess(
-            target=self._run, args=(self._name(number), number == 1, os.getpid()), name=self._name(number)
+            target=self._run, args=(self._name(number), number, os.getpid()), name=self._name(number)
         )
         sys.stdout.flush()
         sys.stderr.flush()
@@ -243,6 +251,8 @@ class MemoryWorkerPool(WorkerPool):
     def _bury(self, number: int, now: float) -> None:
         ended = self._running.pop(number)
         ended.process.join()
+        if self._budget is not None:
+            self._budget.ended(number - 1)
         self.worker_dict.pop(ended.process.name, None)
         code = ended.process.exitcode or 0
         slot, at = self._slots[number - 1], number - 1
@@ -303,10 +313,10 @@ class MemoryWorkerPool(WorkerPool):
 
     # In the worker's process
 
-    def _run(self, name: str, first: bool, parent: int) -> None:
+    def _run(self, name: str, number: int, parent: int) -> None:
         """Runs in the fork: one worker, from its birth to its death."""
-        for number in _SIGNALS:
-            signal.signal(number, signal.SIG_DFL)
+        for each in _SIGNALS:
+            signal.signal(each, signal.SIG_DFL)
         signal.set_wakeup_fd(-1)
         os.setpgid(0, 0)
         linux.signal_when_parent_ends(signal.SIGTERM)
@@ -316,7 +326,7 @@ class MemoryWorkerPool(WorkerPool):
         if any(hasattr(each, "reopen") for each in logging.getLogger().handlers):
             signal.signal(signal.SIGHUP, lambda number, frame: self._reopen_log(number))
         options = {"with_scheduler": True, **self._work_options}
-        options["with_scheduler"] = options["with_scheduler"] and first
+        options["with_scheduler"] = options["with_scheduler"] and number == 1
         try:
             worker = self._memory_worker_class(
                 self._queue_names,
@@ -329,6 +339,8 @@ class MemoryWorkerPool(WorkerPool):
                 exception_handlers=self.exception_handlers,
                 **self._worker_options,
             )
+            if self._budget is not None:
+                worker.join(self._budget.table, number - 1)
             worker.work(burst=self._burst, **options)
         except RqmemError as error:
             _log.error("worker %s: %s", name, error)
@@ -351,15 +363,18 @@ class MemoryWorkerPool(WorkerPool):
             each.process.join(_KILL_AFTER_SECONDS)
         self._tell_all(signal.SIGKILL)
 
-    def _warn_of_sum(self) -> None:
-        each_mb = (self._config.memory_mb or self._config.default_limit_mb) + self._config.reserve_mb
-        all_mb, there = self.num_workers * each_mb, machine.container_limit_bytes() or machine.total_bytes()
-        if all_mb * MB > there:
-            _log.warning(
-                "pool %s: %d workers with a ceiling and reserve of %s MB each may use %s MB together, and there are %s "
-                "MB here: give fewer workers (-n) or a lower ceiling (--memory)",
-                self.name, self.num_workers, show_mb(each_mb), show_mb(all_mb), show_mb(to_mb(there)),
-            )  # fmt: skip
+    def _make_budget(self) -> Budget:
+        """The budget of all jobs, before the first worker. Raises `ConfigError` for one that cannot be kept."""
+        config = self._config
+        ceiling_mb = config.memory_mb or config.default_limit_mb
+        all_mb = budget_mb(config.total_memory_mb, ceiling_mb, to_mb(usage_of_idle_fork()))
+        self._config = replace(config, budget_mb=all_mb)
+        self._budget = Budget(self.name, self.num_workers, all_mb, config.reserve_mb)
+        _log.info(
+            "pool %s: memory budget of %s MB for the jobs of all workers, %s MB at most for each",
+            self.name, show_mb(all_mb), show_mb(ceiling_mb),
+        )  # fmt: skip
+        return self._budget
 
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2)

@@ -1,0 +1,98 @@
+"""What the machine and the container have left for one who watches them: free memory, and how long processes wait.
+
+A container is any group of ours with a limit, and its ancestors. Bytes. What cannot be read is None.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from pathlib import Path
+
+from rqmem.measure import cgroup_files as cgroup
+from rqmem.measure.machine import read_text
+from rqmem.policy.pressure import Host
+
+_WINDOW_SECONDS = 3.0
+_FILES = {"v1": ("memory.limit_in_bytes", "memory.usage_in_bytes"), "v2": ("memory.max", "memory.current")}
+
+
+def parse_stalled_us(pressure: str) -> int | None:
+    """Microseconds in which all processes waited, from ``memory.pressure`` or ``/proc/pressure/memory``."""
+    for line in pressure.splitlines():
+        kind, *words = line.split()
+        if kind == "full":
+            return next((int(word[6:]) for word in words if word.startswith("total=")), None)
+    return None
+
+
+def free_bytes(limit: int, used: int, stat: str) -> int:
+    """What a group may still take: up to its limit, and page cache and slab that the kernel drops for it."""
+    parts = cgroup.parse_parts(stat)
+    return limit - used + parts.file_bytes + parts.slab_bytes
+
+
+class HostMemory:
+    """Reads `Host` again and again.
+
+    Args:
+        own: the group of this process; by default it is looked up.
+    """
+
+    def __init__(self, own: cgroup.Own | None = None) -> None:
+        self._own = own or cgroup.read_own()
+        self._stalls: deque[tuple[float, tuple[int | None, ...]]] = deque()
+
+    def read(self, now: float) -> Host | None:
+        """By now; None: ``/proc`` does not tell. ``now`` in seconds on any one clock."""
+        machine = _machine()
+        if machine is None:
+            return None
+        free, total = min([machine, *self._groups()])
+        return Host(free, total, self._stalled(now))
+
+    def _groups(self) -> Iterator[tuple[int, int]]:
+        """Free bytes and limit of our group and its ancestors, as far as they have one."""
+        own = self._own
+        if own is None:
+            return
+        limit_name, used_name = _FILES[own.version]
+        for path in (own.path, *own.path.parents):
+            if not path.is_relative_to(own.top):
+                return
+            texts = [read_text(path / name) for name in (limit_name, used_name, "memory.stat")]
+            if None in texts:
+                continue
+            limit_text, used_text, stat = map(str, texts)
+            limit = cgroup.parse_limit(limit_text)
+            if limit is not None and limit < 2**60:
+                yield free_bytes(limit, int(used_text), stat), limit
+
+    def _stalled(self, now: float) -> float:
+        """Share of the last seconds in which all processes of the machine, or of the container, waited for memory."""
+        paths = [Path("/proc/pressure/memory")]
+        if self._own is not None and self._own.version == "v2":
+            paths.append(self._own.path / "memory.pressure")
+        stalls = tuple(parse_stalled_us(read_text(path) or "") for path in paths)
+        self._stalls.append((now, stalls))
+        while len(self._stalls) > 2 and self._stalls[1][0] <= now - _WINDOW_SECONDS:
+            self._stalls.popleft()
+        at, before = self._stalls[0]
+        if now - at < _WINDOW_SECONDS / 2:
+            return 0.0
+        shares = (
+            (new - old) / 1e6 / (now - at)
+            for new, old in zip(stalls, before, strict=True)
+            if new is not None and old is not None
+        )
+        return max(shares, default=0.0)
+
+
+def _machine() -> tuple[int, int] | None:
+    text = read_text(Path("/proc/meminfo"))
+    if text is None:
+        return None
+    kb = {name: int(rest.split()[0]) for name, _, rest in (line.partition(":") for line in text.splitlines())}
+    if "MemAvailable" not in kb:
+        return None
+    return kb["MemAvailable"] * 1024, kb["MemTotal"] * 1024

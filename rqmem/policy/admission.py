@@ -1,0 +1,181 @@
+"""Whether a job may start in a pool, from what it is expected to need and what is left of the budget. Pure.
+
+A job starts when it fits. One that does not waits at the front of its queue, and others pass it for
+`PATIENCE_SECONDS`. After that, room is kept for the one that has waited longest: nothing starts that would take it.
+So the sum of what jobs have reserved never exceeds the budget, but for a job that runs alone, and a job that waits
+starts once those that run then have ended, and those that wait longer have had their turn.
+
+Sizes in bytes, times in seconds on any one clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from enum import Enum
+from functools import cached_property
+
+from rqmem.policy.histogram import percentile, summed
+from rqmem.policy.recommendation import FEWEST_RUNS, HALF_LIFE_DAYS, RUNS_A_DAY, Confidence, TypeHistory
+from rqmem.values import dataclass
+
+PATIENCE_SECONDS = 30.0
+"""So long others pass a job that does not fit."""
+
+MOST_WAITING = 64
+"""So many jobs are known to wait. While there are as many, those behind them do not pass."""
+
+FORGET_SECONDS = 5.0
+"""A job for which there is room, and that no idle worker finds for so long, is gone from its queue."""
+
+HIGH_FRACTION = 0.99
+MARGINS: dict[Confidence, float] = {"low": 1.5, "fair": 1.25, "high": 1.15}
+_MOST_STOPPED = 0.01
+"""The share of stopped runs from which on a history is no guide to what is enough."""
+
+
+@dataclass(frozen=True)
+class Need:
+    """What a run is expected to use at most. ``confidence`` None: its type has too little history, or none."""
+
+    need_mb: float
+    confidence: Confidence | None = None
+
+
+def need(history: TypeHistory | None, ceiling_mb: float) -> Need:
+    """What to reserve for a run of a job type: a high percentile of its peaks with a margin, or its ceiling.
+
+    The margin is larger where less is known. A type whose runs reach their ceiling is reserved it.
+    """
+    if history is None or not is_enough(history):
+        return Need(ceiling_mb)
+    peaks = summed((day.peaks, 0.5 ** (max(0.0, day.age_days) / HALF_LIFE_DAYS)) for day in history.days)
+    high_mb = percentile(peaks, HIGH_FRACTION)
+    known_days = min(history.history_days, history.runs / RUNS_A_DAY)
+    confidence: Confidence = "low" if known_days < 1 else "fair" if known_days < 7 else "high"
+    return Need(min(ceiling_mb, MARGINS[confidence] * (high_mb or ceiling_mb)), confidence)
+
+
+def is_enough(history: TypeHistory) -> bool:
+    """Whether what a type needs is known from its history."""
+    return history.runs >= FEWEST_RUNS and history.breaches <= _MOST_STOPPED * history.runs
+
+
+@dataclass(frozen=True)
+class Share:
+    """What one worker has of the budget. ``reserved_bytes``: 0 where it runs nothing; its horse may hold some still."""
+
+    reserved_bytes: int = 0
+    used_bytes: int = 0
+
+    @property
+    def charge_bytes(self) -> int:
+        """What counts: a job that has outgrown its reservation counts as what it uses."""
+        return max(self.reserved_bytes, self.used_bytes)
+
+
+@dataclass(frozen=True)
+class Room:
+    """What there is, and what is left of it.
+
+    Attributes:
+        budget_bytes: what all jobs may use together.
+        shares: one for each worker.
+        host_bytes: what the machine or the container has left now; None: nobody can tell.
+    """
+
+    budget_bytes: int
+    shares: Sequence[Share] = ()
+    host_bytes: int | None = None
+
+    @property
+    def charged_bytes(self) -> int:
+        return sum(share.charge_bytes for share in self.shares)
+
+    @cached_property
+    def free_bytes(self) -> int:
+        """What is left of the budget; less, where the machine has less than running jobs may still grow to."""
+        free = self.budget_bytes - self.charged_bytes
+        if self.host_bytes is None:
+            return free
+        return min(free, self.host_bytes - sum(each.charge_bytes - each.used_bytes for each in self.shares))
+
+    @cached_property
+    def is_running(self) -> bool:
+        """Whether any job runs."""
+        return any(share.reserved_bytes for share in self.shares)
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """A job that was refused and is in its queue again.
+
+    Attributes:
+        since: when it was first refused.
+        fits_since: since when there has been room for it and an idle worker; None: there is not.
+    """
+
+    job_id: str
+    need_bytes: int
+    since: float
+    fits_since: float | None = None
+
+
+WaitingJobs = tuple[Waiting, ...]
+"""Those that wait longest come first."""
+
+
+class Answer(Enum):
+    """What a worker is told that asks for a job."""
+
+    START = 1
+    WAIT = 2
+
+
+def may_start(job_id: str, need_bytes: int, room: Room, waiting: WaitingJobs, now: float) -> bool:
+    """Whether this job may start. A job alone always may: its ceiling is within the budget."""
+    kept = next((each for each in waiting if now - each.since >= PATIENCE_SECONDS), None)
+    kept_bytes = kept.need_bytes if kept is not None and kept.job_id != job_id else 0
+    if not room.is_running and not kept_bytes:
+        return True
+    return need_bytes + kept_bytes <= room.free_bytes
+
+
+def ask(job_id: str, need_bytes: int, room: Room, waiting: WaitingJobs, now: float) -> tuple[Answer, WaitingJobs]:
+    """The answer to a worker that has taken this job, and who waits from now on."""
+    if may_start(job_id, need_bytes, room, waiting, now):
+        return Answer.START, without(waiting, job_id)
+    if any(each.job_id == job_id for each in waiting):
+        waits = (replace(each, need_bytes=need_bytes, fits_since=None) if each.job_id == job_id else each
+                 for each in waiting)  # fmt: skip
+        return Answer.WAIT, tuple(waits)
+    if len(waiting) >= MOST_WAITING:
+        return Answer.WAIT, waiting
+    return Answer.WAIT, (*waiting, Waiting(job_id, need_bytes, now))
+
+
+def without(waiting: WaitingJobs, job_id: str) -> WaitingJobs:
+    """The others."""
+    return tuple(each for each in waiting if each.job_id != job_id)
+
+
+def passed_over(room: Room, waiting: WaitingJobs, now: float) -> tuple[str, ...]:
+    """Those that do not fit now: workers leave them in their queue."""
+    return tuple(each.job_id for each in waiting if not may_start(each.job_id, each.need_bytes, room, waiting, now))
+
+
+def tidy(room: Room, waiting: WaitingJobs, now: float, *, idle: bool) -> WaitingJobs:
+    """Who still waits. ``idle``: whether a worker is free to take a job.
+
+    A job may be cancelled, or run by another pool. Room that is kept for it would be kept for ever. One that is
+    forgotten although it is there begins to wait anew.
+    """
+    kept = []
+    for each in waiting:
+        if not (idle and may_start(each.job_id, each.need_bytes, room, waiting, now)):
+            kept.append(replace(each, fits_since=None))
+        elif each.fits_since is None:
+            kept.append(replace(each, fits_since=now))
+        elif now - each.fits_since < FORGET_SECONDS:
+            kept.append(each)
+    return tuple(kept)

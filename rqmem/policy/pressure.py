@@ -1,0 +1,156 @@
+"""When a pool takes no jobs for want of memory, and which running job it ends then. Pure.
+
+First the intake is closed; what runs may end. Jobs are evicted when that is not enough: when all together are above the
+budget, when the machine or the container has next to nothing left, or when processes go on waiting for memory.
+
+Sizes in bytes, times in seconds on any one clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import Enum
+
+from rqmem.units import MB
+from rqmem.values import dataclass
+
+STALLED, STALLED_NO_MORE = 0.10, 0.02
+"""Share of time in which all processes waited for memory: from the first on no job starts, below the second again."""
+
+STALLED_SECONDS = 10.0
+"""After so long a stall a job is evicted, and another one after as long again."""
+
+LEAST_BYTES = 32 * MB
+FRACTION = 0.05
+GRACE_SECONDS = 2.0
+"""So long a job may take to save, if there is nothing left; then it is killed."""
+
+
+class How(Enum):
+    """How a job is evicted."""
+
+    STOP = 1
+    KILL = 2
+
+
+@dataclass(frozen=True)
+class Host:
+    """What the machine, or the container, has. ``stalled``: share of the last seconds in which all waited for it."""
+
+    free_bytes: int
+    total_bytes: int
+    stalled: float = 0.0
+
+    @property
+    def margin_bytes(self) -> int:
+        """Less than this is next to nothing."""
+        return int(max(min(LEAST_BYTES, self.total_bytes // 4), FRACTION * self.total_bytes))
+
+
+@dataclass(frozen=True)
+class Running:
+    """A job that runs.
+
+    Attributes:
+        number: of its worker.
+        used_bytes, reserved_bytes: what it uses, and what it is expected to.
+        since: when it began.
+        resumable: it can continue later, from its last chunk.
+        has_retry: RQ runs it again if it fails.
+        evictions: how often it was evicted before.
+        how: it has been told to go. ``told_at``: when.
+    """
+
+    number: int
+    used_bytes: int
+    reserved_bytes: int
+    since: float
+    resumable: bool = False
+    has_retry: bool = False
+    evictions: int = 0
+    how: How | None = None
+    told_at: float = 0.0
+
+
+@dataclass(frozen=True)
+class Eviction:
+    """What is to be done with the job of one worker."""
+
+    number: int
+    how: How
+    reason: str
+
+
+def why_closed(host: Host | None, was_closed: bool) -> str:
+    """Why no job may start; empty: one may. What has closed the intake must be clearly over before it opens."""
+    if host is None:
+        return ""
+    if host.stalled >= (STALLED_NO_MORE if was_closed else STALLED):
+        return f"processes wait for memory {host.stalled:.0%} of the time"
+    if host.free_bytes < (1.5 if was_closed else 1.0) * host.margin_bytes:
+        return f"only {_mb(host.free_bytes)} MB of memory are left of {_mb(host.total_bytes)}"
+    return ""
+
+
+def evict(
+    running: Sequence[Running], budget_bytes: int, reserve_bytes: int, host: Host | None, stalled_since: float | None,
+    now: float,
+) -> list[Eviction]:  # fmt: skip
+    """Which jobs to evict now, besides those that go already, and which of those to kill.
+
+    A job that is alone keeps to the budget by its ceiling. It goes only if the machine has nothing left.
+
+    Args:
+        running: all jobs.
+        budget_bytes: what they may use together.
+        reserve_bytes: by how much they may be above it while one saves what it has.
+        host: what is left elsewhere; None: nobody can tell.
+        stalled_since: since when processes have waited for memory; None: they do not.
+        now: on the clock of the jobs' times.
+    """
+    used = sum(each.used_bytes for each in running)
+    above = used - budget_bytes if len(running) > 1 else 0
+    short = host.margin_bytes // 2 - host.free_bytes if host is not None else 0
+    stalls = stalled_since is not None and now - stalled_since >= STALLED_SECONDS
+    if above <= 0 and short <= 0 and not stalls:
+        return []
+    if above > 0 and above >= short:
+        reason = f"the jobs of the pool use {_mb(used)} MB of {_mb(budget_bytes)}"
+    elif short > 0 and host is not None:
+        reason = f"only {_mb(host.free_bytes)} MB of memory are left of {_mb(host.total_bytes)}"
+    else:
+        reason = "processes wait for memory"
+    urgent = above > reserve_bytes // 2 or (host is not None and host.free_bytes < host.margin_bytes // 8)
+    found, missing, left = [], max(above, short, 1), len(running)
+    for each in running:
+        if each.how is not None:
+            left -= 1
+            missing -= each.used_bytes
+            if each.how is How.STOP and (urgent or now - each.told_at >= GRACE_SECONDS):
+                found.append(Eviction(each.number, How.KILL, reason))
+    if stalls and above <= 0 and short <= 0 and left < len(running):
+        return found
+    for each in sorted((each for each in running if each.how is None), key=_order):
+        if missing <= 0 or (left <= 1 and short <= 0):
+            break
+        how = How.STOP if each.resumable and not urgent else How.KILL
+        found.append(Eviction(each.number, how, reason))
+        missing -= each.used_bytes
+        left -= 1
+    return found
+
+
+def _order(job: Running) -> tuple[int, float, float]:
+    """Who goes first: jobs that can continue, the youngest first; those with a Retry; those furthest above their need.
+
+    A job that was evicted before goes after others of its kind, so that it is not always the same one.
+    """
+    if job.resumable:
+        return 0, job.evictions, -job.since
+    if job.has_retry:
+        return 1, job.evictions, -job.since
+    return 2, 0, job.reserved_bytes - job.used_bytes
+
+
+def _mb(size_bytes: float) -> str:
+    return f"{max(0.0, size_bytes) / MB:.0f}"

@@ -1,0 +1,133 @@
+"""When a pool takes no jobs, and whom it evicts, over values."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rqmem.measure.host_memory import free_bytes, parse_stalled_us
+from rqmem.policy.pressure import GRACE_SECONDS, STALLED_SECONDS, Eviction, Host, How, Running, evict, why_closed
+from rqmem.units import MB
+
+BUDGET, RESERVE = 600 * MB, 64 * MB
+
+
+def job(number: int, used_mb: int, reserved_mb: int = 100, since: float = 0.0, **more: bool) -> Running:
+    return Running(number, used_mb * MB, reserved_mb * MB, since, **more)  # type: ignore[arg-type]
+
+
+def gone(running: list[Running], host: Host | None = None, now: float = 100.0) -> list[tuple[int, str]]:
+    return [(each.number, each.how.name) for each in evict(running, BUDGET, RESERVE, host, None, now)]
+
+
+def test_the_intake_closes_when_little_is_left_and_opens_when_clearly_more_is() -> None:
+    host = Host(50 * MB, 600 * MB)
+    assert not why_closed(host, was_closed=False)
+    assert why_closed(replace(host, free_bytes=20 * MB), was_closed=False) == "only 20 MB of memory are left of 600"
+    assert why_closed(replace(host, free_bytes=40 * MB), was_closed=True)
+    assert not why_closed(host, was_closed=True)
+    assert not why_closed(None, was_closed=True)
+
+
+def test_the_intake_closes_while_processes_wait_for_memory() -> None:
+    assert "wait for memory 12% of the time" in why_closed(Host(400 * MB, 600 * MB, 0.12), was_closed=False)
+    assert why_closed(Host(400 * MB, 600 * MB, 0.05), was_closed=True)
+    assert not why_closed(Host(400 * MB, 600 * MB, 0.05), was_closed=False)
+    assert not why_closed(Host(400 * MB, 600 * MB, 0.01), was_closed=True)
+
+
+def test_nobody_goes_while_all_are_within_the_budget() -> None:
+    assert gone([job(0, 300), job(1, 300)]) == []
+
+
+def test_who_can_continue_goes_first_the_youngest_before_the_others() -> None:
+    running = [
+        job(0, 200, since=5, resumable=True), job(1, 150, since=9, resumable=True), job(2, 150, since=50),
+        job(3, 120, since=60, has_retry=True),
+    ]  # fmt: skip
+    assert gone(running) == [(1, "STOP")]
+    assert gone([*running, job(4, 20, since=1)]) == [(1, "KILL")]  # no time to save: above half of the reserves
+
+
+def test_then_those_that_rq_runs_again_then_who_is_furthest_above_its_need() -> None:
+    assert gone([job(0, 310, 300), job(1, 200, 50), job(2, 100, has_retry=True)]) == [(2, "KILL")]
+    assert gone([job(0, 310, 300), job(1, 200, 50), job(2, 100, 90)]) == [(1, "KILL")]
+
+
+def test_who_was_evicted_before_goes_after_others_of_its_kind() -> None:
+    running = [job(0, 310, since=5, resumable=True), replace(job(1, 310, since=9, resumable=True), evictions=1)]
+    assert gone(running) == [(0, "STOP")]
+
+
+def test_a_job_alone_keeps_to_the_budget_by_its_ceiling() -> None:
+    assert gone([job(0, 610)]) == []
+    assert gone([job(0, 610)], Host(1 * MB, 600 * MB)) == [(0, "KILL")]
+
+
+def test_who_does_not_save_in_time_is_killed() -> None:
+    going = replace(job(0, 310, resumable=True), how=How.STOP, told_at=100.0)
+    assert gone([going, job(1, 310)], now=101.0) == []
+    assert gone([going, job(1, 310)], now=100.0 + GRACE_SECONDS) == [(0, "KILL")]
+
+
+def test_who_goes_already_makes_room_for_others() -> None:
+    going = replace(job(0, 100, resumable=True), how=How.STOP, told_at=99.9)
+    assert gone([going, job(1, 310, resumable=True), job(2, 210)]) == []
+
+
+def test_a_neighbour_that_leaves_nothing_has_jobs_evicted() -> None:
+    running = [job(0, 100, resumable=True), job(1, 100)]
+    assert gone(running, Host(30 * MB, 600 * MB)) == []
+    assert gone(running, Host(10 * MB, 600 * MB)) == [(0, "STOP")]
+    assert gone(running, Host(0, 600 * MB)) == [(0, "KILL")]
+    assert evict(running, BUDGET, RESERVE, Host(10 * MB, 600 * MB), None, 0.0)[0].reason == (
+        "only 10 MB of memory are left of 600"
+    )
+
+
+def test_a_stall_that_lasts_has_one_job_evicted() -> None:
+    running = [job(0, 100, resumable=True), job(1, 100)]
+    host = Host(300 * MB, 600 * MB, 0.5)
+    assert evict(running, BUDGET, RESERVE, host, 100.0, 100.0 + STALLED_SECONDS - 1) == []
+    told = evict(running, BUDGET, RESERVE, host, 100.0, 100.0 + STALLED_SECONDS)
+    assert told == [Eviction(0, How.STOP, "processes wait for memory")]
+    going = [replace(running[0], how=How.STOP, told_at=110.0), running[1]]
+    assert evict(going, BUDGET, RESERVE, host, 100.0, 111.0) == []
+
+
+jobs = st.builds(
+    Running, number=st.integers(0, 1000), used_bytes=st.integers(0, 400 * MB), reserved_bytes=st.integers(1, 400 * MB),
+    since=st.floats(0, 100), resumable=st.booleans(), has_retry=st.booleans(), evictions=st.integers(0, 3),
+    how=st.sampled_from([None, None, How.STOP, How.KILL]), told_at=st.floats(90, 100),
+)  # fmt: skip
+
+
+@given(st.lists(jobs, max_size=12, unique_by=lambda each: each.number), st.floats(100, 103))
+def test_after_an_eviction_the_rest_is_within_the_budget(running: list[Running], now: float) -> None:
+    """And no more are evicted than that takes; one is always left."""
+    found = evict(running, BUDGET, RESERVE, None, None, now)
+    new = {each.number for each in found} - {each.number for each in running if each.how is not None}
+    left = [each for each in running if each.how is None and each.number not in new]
+    if sum(each.used_bytes for each in running) <= BUDGET or len(running) < 2:
+        assert found == []
+        return
+    assert sum(each.used_bytes for each in left) <= BUDGET or len(left) <= 1
+    if new:
+        least = min(each.used_bytes for each in running if each.number in new)
+        assert sum(each.used_bytes for each in left) + least > BUDGET or least == 0 or len(new) > 1
+    kept_plain = [each for each in left if not each.resumable]
+    if any(each.number in new and not each.resumable for each in running):
+        assert left == kept_plain  # those that can continue went first
+
+
+def test_pressure_files_are_read() -> None:
+    text = "some avg10=0.00 avg60=0.00 avg300=0.00 total=5113534\nfull avg10=0.00 avg60=0.00 avg300=0.00 total=480130\n"
+    assert parse_stalled_us(text) == 480130
+    assert parse_stalled_us("") is None
+
+
+def test_page_cache_that_can_be_dropped_is_free() -> None:
+    stat = "anon 1000\nfile 500\nshmem 0\nactive_anon 600\ninactive_anon 400\nactive_file 200\ninactive_file 300\n"
+    assert free_bytes(10_000, 1_500, stat) == 9_000

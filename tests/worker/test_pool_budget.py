@@ -1,0 +1,287 @@
+"""The budget of a pool: who may start, who waits, who is evicted, and that deaths at any moment lose nothing."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from redis import Redis
+from rq import Queue, Retry
+from rq.job import JobStatus
+
+from rqmem import events
+from rqmem.store.history import history_reader, history_writer
+from rqmem.store.history.history_records import OK, Run
+from rqmem.testing import wait_until
+from tests import pool_jobs, sample_jobs
+from tests.worker.test_pool import StartPool, start_pool, wait_for_workers, workers
+
+__all__ = ["start_pool"]
+
+
+@pytest.fixture
+def queue(connection: Redis) -> Queue:
+    return Queue("jobs", connection=connection)
+
+
+class Begun:
+    """What jobs have written to a directory."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+
+    def names(self) -> list[str]:
+        path = self.directory / "begun"
+        return path.read_text().split() if path.exists() else []
+
+    def wait_for(self, *names: str) -> None:
+        wait_until(lambda: set(names) <= set(self.names()), 90)
+
+    def go(self, name: str = "") -> None:
+        (self.directory / (f"go-{name}" if name else "go")).touch()
+
+    def chunks(self, name: str) -> list[int]:
+        path = self.directory / f"chunks-{name}"
+        return [int(line) for line in path.read_text().split()] if path.exists() else []
+
+
+@pytest.fixture
+def begun(tmp_path: Path) -> Begun:
+    return Begun(tmp_path)
+
+
+@pytest.fixture
+def hold(queue: Queue, tmp_path: Path) -> Callable[..., object]:
+    return lambda name, mb=10, **options: queue.enqueue(
+        pool_jobs.hold_until_file, mb, str(tmp_path), name, job_id=name, **options
+    )
+
+
+def test_no_more_jobs_run_than_the_budget_has_room_for(
+    connection: Redis, start_pool: StartPool, queue: Queue, begun: Begun, hold: Callable[..., object]
+) -> None:
+    """Three workers, each new type is reserved its ceiling of 200 MB: two run, and the third waits in its queue."""
+    for name in ("a", "b", "c"):
+        hold(name)
+    pool = start_pool("jobs", "-n", "3", "--memory", "200", "--total-memory", "450")
+    begun.wait_for("a", "b")
+    wait_for_workers(connection, "pool-1", "pool-2", "pool-3")
+    wait_until(lambda: queue.job_ids == ["c"], 60)
+    begun.go("a")
+    begun.wait_for("c")
+    begun.go()
+    wait_until(lambda: queue.finished_job_registry.count == 3, 60)
+    pool.process.terminate()
+    log = pool.finish()
+    assert "memory budget of 450 MB for the jobs of all workers, 200 MB at most for each" in log
+
+
+def test_smaller_jobs_pass_one_that_does_not_fit_and_it_stays_first(
+    connection: Redis, start_pool: StartPool, queue: Queue, begun: Begun, hold: Callable[..., object]
+) -> None:
+    hold("a")
+    pool = start_pool(
+        "jobs", "-n", "2", "--memory", "200", "--total-memory", "250",
+        RQMEM_CONFIG=str(config(begun.directory, "tests.sample_jobs.add", 40)),
+    )  # fmt: skip
+    begun.wait_for("a")
+    hold("big")
+    small = [queue.enqueue(sample_jobs.add, 1, number) for number in range(30)]
+    wait_until(lambda: all(job.get_status() == JobStatus.FINISHED for job in small), 90)
+    wait_until(lambda: queue.job_ids == ["big"], 60)
+    assert begun.names() == ["a"]
+    begun.go()
+    begun.wait_for("big")
+    wait_until(lambda: queue.finished_job_registry.count == 32, 60)
+    pool.process.terminate()
+    pool.finish()
+
+
+def config(directory: Path, job_type: str, limit_mb: int) -> Path:
+    path = directory / "rqmem.ini"
+    path.write_text(f"[job {job_type}]\nmemory_limit_mb = {limit_mb}\n")
+    return path
+
+
+def test_a_burst_does_not_end_while_a_job_waits_for_room(
+    connection: Redis, start_pool: StartPool, queue: Queue, begun: Begun, hold: Callable[..., object]
+) -> None:
+    for name in "abcde":
+        hold(name, 1)
+    begun.go()
+    pool = start_pool("jobs", "-n", "3", "--memory", "200", "--total-memory", "210", "--burst")
+    log = pool.finish()
+    assert pool.process.returncode == 0, log
+    assert sorted(begun.names()) == list("abcde") and queue.finished_job_registry.count == 5
+
+
+def test_a_killed_worker_gives_its_part_back(
+    connection: Redis, start_pool: StartPool, queue: Queue, begun: Begun, hold: Callable[..., object]
+) -> None:
+    hold("a")
+    hold("b")
+    pool = start_pool("jobs", "-n", "2", "--memory", "200", "--total-memory", "250")
+    begun.wait_for("a")
+    pids = wait_for_workers(connection, "pool-1", "pool-2")
+    wait_until(lambda: queue.job_ids == ["b"], 60)
+    holder = queue.fetch_job("a").worker_name  # type: ignore[union-attr]
+    os.kill(pids[str(holder)], signal.SIGKILL)
+    begun.wait_for("b")
+    begun.go()
+    wait_until(lambda: queue.finished_job_registry.count >= 1 and not queue.job_ids, 60)
+    pool.process.terminate()
+    pool.finish()
+
+
+def test_a_waiting_job_that_is_deleted_holds_nobody_up(
+    connection: Redis, start_pool: StartPool, queue: Queue, begun: Begun, hold: Callable[..., object]
+) -> None:
+    hold("a")
+    pool = start_pool("jobs", "-n", "2", "--memory", "200", "--total-memory", "250")
+    begun.wait_for("a")
+    hold("b")
+    wait_until(lambda: queue.intermediate_queue.get_job_ids() == [] and queue.job_ids == ["b"], 60)
+    queue.fetch_job("b").delete()  # type: ignore[union-attr]
+    hold("c")
+    begun.go("a")
+    begun.wait_for("c")
+    begun.go()
+    wait_until(lambda: queue.finished_job_registry.count == 2, 60)
+    pool.process.terminate()
+    pool.finish()
+
+
+def test_a_job_that_declares_more_than_the_budget_gets_the_budget_as_its_ceiling(
+    connection: Redis, start_pool: StartPool, queue: Queue, begun: Begun
+) -> None:
+    job = queue.enqueue(pool_jobs.declares_400, str(begun.directory))
+    pool = start_pool("jobs", "-n", "2", "--total-memory", "300", "--burst")
+    log = pool.finish()
+    assert job.get_status() == JobStatus.FINISHED
+    assert "declares 400 MB of memory; this worker allows 300 MB" in log
+
+
+def evictions(connection: Redis, job_id: str) -> list[events.Evicted]:
+    return [each.event for each in history_reader.story(connection, job_id) if isinstance(each.event, events.Evicted)]
+
+
+def learn(connection: Redis, job_type: str, peak_mb: float) -> None:
+    """Give a job type a history."""
+
+    now = time.time()
+    run = Run(job=job_type, ended_at=now, outcome=OK, seconds=1, initial_mb=8, peak_mb=peak_mb, limit_mb=300, times=50)
+    assert history_writer.version_is_ours(connection)
+    with connection.pipeline() as pipeline:
+        history_writer.write_runs(pipeline, [run], {}, now, [], {job_type: job_type})
+        pipeline.execute()
+
+
+def test_types_that_are_known_to_need_little_run_side_by_side(
+    connection: Redis, start_pool: StartPool, queue: Queue, begun: Begun, hold: Callable[..., object]
+) -> None:
+    learn(connection, "tests.pool_jobs.hold_until_file", 40)
+    for name in "abc":
+        hold(name, 20)
+    pool = start_pool("jobs", "-n", "3", "--memory", "300", "--total-memory", "350")
+    begun.wait_for("a", "b", "c")
+    begun.go()
+    wait_until(lambda: queue.finished_job_registry.count == 3, 60)
+    pool.process.terminate()
+    pool.finish()
+
+
+def test_a_job_that_can_continue_is_evicted_and_loses_nothing(
+    connection: Redis, start_pool: StartPool, queue: Queue, begun: Begun
+) -> None:
+    """Both were expected to need 60 MB. Together they use more than the budget."""
+    for job_type in ("tests.pool_jobs.HoldsInChunks", "tests.pool_jobs.grow_until_file"):
+        learn(connection, job_type, 40)
+    directory = str(begun.directory)
+    job = pool_jobs.HoldsInChunks.enqueue(
+        "jobs", megabytes=90, directory=directory, name="chunks", job_id="chunks", connection=connection, count=50
+    )
+    pool = start_pool("jobs", "-n", "2", "--memory", "150", "--total-memory", "170")
+    begun.wait_for("chunks")
+    queue.enqueue(pool_jobs.grow_until_file, 100, directory, "grows", job_id="grows")
+    begun.wait_for("grows")
+    wait_until(lambda: len(evictions(connection, "chunks")) > 0, 60)
+    evicted = evictions(connection, "chunks")[0]
+    assert "of 170" in evicted.reason and evicted.how == "stop"
+    begun.go()
+    wait_until(lambda: job.get_status() == JobStatus.FINISHED, 90)
+    assert job.return_value() == 50
+    done = begun.chunks("chunks")
+    assert sorted(set(done)) == list(range(50))
+    assert len(done) - 50 <= len(evictions(connection, "chunks"))  # a chunk each, at most
+    wait_until(lambda: queue.finished_job_registry.count == 2, 60)
+    assert int(connection.hget("rqmem:run:chunks", "resumes_spent") or 0) == 0
+    pool.process.terminate()
+    log = pool.finish()
+    told = [line for line in log.splitlines() if "evicted: the jobs of the pool use" in line and "alert" not in line]
+    assert len(told) == len(evictions(connection, "chunks"))
+    rules = {alert.rule for alert in history_reader.alerts(connection)}
+    assert "job-evicted" in rules
+
+
+def test_a_job_with_a_retry_left_is_evicted_before_one_without(
+    connection: Redis, start_pool: StartPool, queue: Queue, begun: Begun, hold: Callable[..., object]
+) -> None:
+    for job_type in ("tests.pool_jobs.hold_until_file", "tests.pool_jobs.grow_until_file"):
+        learn(connection, job_type, 40)
+    hold("again", 200, retry=Retry(max=2))
+    pool = start_pool("jobs", "-n", "2", "--memory", "300", "--total-memory", "350")
+    begun.wait_for("again")
+    grows = queue.enqueue(pool_jobs.grow_until_file, 200, str(begun.directory), "grows", job_id="grows")
+    wait_until(lambda: len(evictions(connection, "again")) == 1, 60)
+    begun.go()
+    wait_until(lambda: queue.finished_job_registry.count == 2, 90)
+    assert grows.get_status() == JobStatus.FINISHED and not evictions(connection, "grows")
+    assert begun.names().count("again") == 2
+    pool.process.terminate()
+    pool.finish()
+
+
+def test_a_plain_job_that_is_evicted_fails_and_says_why(
+    connection: Redis, start_pool: StartPool, queue: Queue, begun: Begun, hold: Callable[..., object]
+) -> None:
+    for job_type in ("tests.pool_jobs.hold_until_file", "tests.pool_jobs.grow_until_file"):
+        learn(connection, job_type, 40)
+    hold("modest", 50)
+    pool = start_pool("jobs", "-n", "2", "--memory", "300", "--total-memory", "300")
+    begun.wait_for("modest")
+    grows = queue.enqueue(pool_jobs.grow_until_file, 280, str(begun.directory), "grows", job_id="grows")
+    wait_until(lambda: grows.get_status() == JobStatus.FAILED, 90)
+    assert "JobEvicted: evicted from its pool and killed: the jobs of the pool use" in str(
+        grows.latest_result().exc_string  # type: ignore[union-attr]
+    )
+    begun.go()
+    wait_until(lambda: queue.finished_job_registry.count == 1, 60)
+    pool.process.terminate()
+    pool.finish()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (
+            ["--total-memory", "100", "--memory", "200"],
+            "for all jobs is less than one ceiling of 200 MB",
+        ),
+        (["--total-memory", "100"], "a budget of 100 MB for all jobs is less than one ceiling of 256 MB"),
+        (["--total-memory", "1", "--memory", "1"], "worker without a job"),
+        (["--total-memory", "0"], "--total-memory"),
+        (["--total-memory", "much"], "--total-memory"),
+    ],
+)
+def test_a_budget_that_cannot_hold_a_job_gets_a_line_and_code_2(
+    connection: Redis, start_pool: StartPool, options: list[str], said: str
+) -> None:
+    pool = start_pool("jobs", "-n", "2", *options)
+    log = pool.finish()
+    assert pool.process.returncode == 2, log
+    assert said in log and len(log.strip().splitlines()) == 1, log
+    assert not workers(connection)
