@@ -49,6 +49,7 @@ from rqmem.observe.model import (
     JobRow,
     JobType,
     KnownAlert,
+    Pool,
     Queue,
     SplitJob,
     State,
@@ -67,9 +68,9 @@ if TYPE_CHECKING:
     from rqmem.observe.model import Snapshot
 
 __all__ = [
-    "Action", "EndedSplitJob", "Found", "Host", "Job", "JobPage", "JobRow", "JobType", "KnownAlert", "Queue",
-    "SplitJob", "Tenant", "Worker", "actions", "alerts", "ended_splits", "hosts", "job", "job_types", "jobs", "queues",
-    "search", "splits", "tenants", "workers",
+    "Action", "EndedSplitJob", "Found", "Host", "Job", "JobPage", "JobRow", "JobType", "KnownAlert", "Pool", "Queue",
+    "SplitJob", "Tenant", "Worker", "actions", "alerts", "ended_splits", "hosts", "job", "job_types", "jobs", "pools",
+    "queues", "search", "splits", "tenants", "workers",
 ]  # fmt: skip
 
 
@@ -98,6 +99,11 @@ def workers(*, connection: Redis | None = None) -> list[Worker]:
 def hosts(*, connection: Redis | None = None) -> list[Host]:
     """The machines that those workers run on, by name; without workers whose heartbeat is gone."""
     return _snapshot(connection).hosts
+
+
+def pools(*, connection: Redis | None = None) -> list[Pool]:
+    """The pools whose workers share a budget, by name, and what it is used for."""
+    return list(_snapshot(connection).pools)
 
 
 def queues(*, connection: Redis | None = None) -> list[Queue]:

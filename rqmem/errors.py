@@ -132,7 +132,7 @@ class HorseLost(RqmemError):
 
 
 class JobEvicted(HorseLost):
-    """The pool had too little memory for all its jobs, and ended this one. It says why, and how often it may go on."""
+    """The pool had too little memory for all its jobs, and killed this one."""
 
 
 class HorseTooHeavy(BaseException):

@@ -264,7 +264,7 @@ WORDS: dict[type[events.Event], Words] = {
         WARNING,
         lambda e: (
             f"evicted: {e.reason}; it used {show_mb(e.used_mb)} MB of memory ({show_mb(e.reserved_mb)} MB reserved), "
-            f"{_EVICTED[e.how]}"
+            f"{_EVICTED.get(e.how, e.how)}"
         ),
     ),
     events.AlertRaised: Words(WARNING, lambda e: f"alert {e.rule}: {e.text}", _alert_raised),

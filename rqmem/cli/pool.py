@@ -10,6 +10,7 @@ import click
 from rqmem.cli.options import GroupedCommand, grouped, parsed, setting_options
 from rqmem.cli.worker_options import prepared, readable_name, worker_options
 from rqmem.config.parsers import positive_int
+from rqmem.errors import ConfigError
 
 
 def _workers(text: str, name: str) -> int:
@@ -17,17 +18,33 @@ def _workers(text: str, name: str) -> int:
     return len(os.sched_getaffinity(0)) if text.strip().lower() == "auto" else positive_int(text, name)
 
 
+def _between(text: str, name: str) -> tuple[int, int]:
+    """Two numbers above 0, the smaller one first."""
+    least_text, comma, most_text = text.partition(",")
+    if not comma:
+        raise ConfigError(f"{name}={text!r}: give two numbers, for example 1,8")
+    least, most = positive_int(least_text, name), positive_int(most_text, name)
+    if least > most:
+        raise ConfigError(f"{name}={text!r}: the first number is above the second: give {most},{least}")
+    return least, most
+
+
 @click.command(cls=GroupedCommand)
 @click.argument("names", metavar="[QUEUES]...", nargs=-1)
 @grouped(
     "Pool",
-    click.option("--num-workers", "-n", **parsed("COUNT", _workers), default="1", show_default=True,
+    click.option("--num-workers", "-n", **parsed("COUNT", _workers), show_default="1",
                  help="How many workers; auto: one for each processor."),
+    click.option("--autoscale", **parsed("MIN,MAX", _between),
+                 help="Run between MIN and MAX workers, by how long jobs wait."),
     setting_options("Pool"),
     click.option("--name", help="Its workers are called NAME-1, NAME-2 ..."),
 )  # fmt: skip
 @worker_options
-def pool(names: tuple[str, ...], more: tuple[str, ...], num_workers: int, **options: Any) -> None:
+def pool(
+    names: tuple[str, ...], more: tuple[str, ...], num_workers: int | None, autoscale: tuple[int, int] | None,
+    **options: Any,
+) -> None:  # fmt: skip
     """Run several workers for QUEUES ("default" if none is named).
 
     As rq worker-pool, with all options of 'rqmem worker'. The workers are
@@ -40,6 +57,9 @@ def pool(names: tuple[str, ...], more: tuple[str, ...], num_workers: int, **opti
     \b
     rqmem pool high low -n 4 --memory 512 --preload jobs.campaigns
     """
+    if num_workers is not None and autoscale is not None:
+        raise ConfigError("-n and --autoscale exclude each other: give one of them")
+    least, most = autoscale or (num_workers or 1, num_workers or 1)
     from rqmem.worker.pool.memory_worker_pool import MemoryWorkerPool
 
     read = prepared([*names, *more], options)
@@ -48,8 +68,9 @@ def pool(names: tuple[str, ...], more: tuple[str, ...], num_workers: int, **opti
     MemoryWorkerPool(
         read.queues,
         read.connect(),
-        num_workers,
+        least,
         read.worker_class,
+        most_workers=most,
         name=read.name or readable_name(),
         new_connection=read.connect,
         worker_options={name: value for name, value in read.worker_options.items() if name not in own},

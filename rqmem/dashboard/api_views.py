@@ -81,6 +81,13 @@ def hosts() -> dict[str, Any]:
     return {**versioned(at=snapshot.at), "hosts": [each.to_json() for each in snapshot.hosts]}
 
 
+@_table("pools")
+def pools() -> dict[str, Any]:
+    """As ``pools`` of ``rqmem status``."""
+    snapshot = read_snapshot(state().connection, time.time())
+    return {**versioned(at=snapshot.at), "pools": [each.to_json() for each in snapshot.pools]}
+
+
 @_table("queues")
 def queues() -> dict[str, Any]:
     """As ``queues`` of ``rqmem status``."""

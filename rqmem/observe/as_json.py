@@ -42,8 +42,14 @@ A job type (``job_types`` of status, report, recommend, monitor, config)::
     workers, hosts       hosts: {name, workers, busy, usage_mb, own_memory_mb, total_mb, available_mb,
                          container_limit_mb, pressure_some_percentage, pressure_full_percentage}; pressure: the part of
                          the last ten seconds in which some process, or all, waited for memory
+    pools                {name, host, at, workers, least_workers, most_workers, budget_mb, reserved_mb, usage_mb,
+                         usage_percentage, held_mb, waiting, waiting_since, waiting_seconds, paused, paused_since,
+                         evictions, jobs}; held_mb: by horses of idle workers; waiting: jobs for which there is no
+                         room; paused: why it takes no jobs, or empty; jobs: {worker, job_id, job_type, reserved_mb,
+                         usage_mb, started_at}
     queues               {name, queued, started, deferred, scheduled, failed, due, scheduler, finished, paused,
-                         oldest_enqueued_at}
+                         oldest_enqueued_at, oldest_seconds, expected_wait_seconds}; how long the next job has waited,
+                         and how long a job will wait that is enqueued now
     since, job_types     what happened since then
     alerts               open ones: {rule, job_type, since, worker, text}
     problems             {mark, name, text, advice}; mark: "problem" or "note"
@@ -128,6 +134,7 @@ def of_snapshot(snapshot: Snapshot, found: Sequence[Problem]) -> dict[str, Any]:
         **versioned(at=snapshot.at, redis=snapshot.where, state=snapshot.state, healthy=healthy(found)),
         "workers": [each.to_json() for each in snapshot.workers],
         "hosts": [each.to_json() for each in snapshot.hosts],
+        "pools": [each.to_json() for each in snapshot.pools],
         "queues": [each.to_json() for each in snapshot.queues],
         "since": timestamp_ms(snapshot.since),
         "job_types": [each.to_json() for each in snapshot.job_types],

@@ -12,7 +12,17 @@ from rqmem.job.progress import Progress
 from rqmem.observe.statistics import Ceilings, peaks_in
 from rqmem.observe.vocabulary import encoded, job_type_head, of_tally, percentage, versioned
 from rqmem.store.alerts.alert_records import Alert, Open
-from rqmem.store.history.history_records import EndedSplit, HostMemory, Live, LiveJob, Run, Tally, Told, Totals
+from rqmem.store.history.history_records import (
+    EndedSplit,
+    HostMemory,
+    Live,
+    LiveJob,
+    PoolRecord,
+    Run,
+    Tally,
+    Told,
+    Totals,
+)
 from rqmem.store.history.samples import Sample
 from rqmem.values import dataclass, field
 
@@ -31,6 +41,7 @@ class Worker:
         live: its last report about itself; None: it makes none, or it is out of date.
         samples: its memory by the second, oldest first, where the reader asked for them.
         read_at: when this was read.
+        worked_seconds, done: how long its jobs have taken, and how many they were, as RQ counts them.
     """
 
     name: str
@@ -45,6 +56,8 @@ class Worker:
     live: Live | None = None
     samples: tuple[Sample, ...] = ()
     read_at: float = 0.0
+    worked_seconds: float = 0.0
+    done: int = 0
 
     @property
     def busy(self) -> bool:
@@ -127,6 +140,30 @@ class Host:
 
 
 @dataclass(frozen=True)
+class Pool(PoolRecord):
+    """Workers that share a budget, and what it is used for. ``read_at``: when this was read."""
+
+    read_at: float = 0.0
+
+    @property
+    def waiting_seconds(self) -> float | None:
+        """How long the job has waited for room that waits longest; None: none waits."""
+        return max(0.0, self.read_at - self.waiting_since) if self.waiting_since else None
+
+    @property
+    def share(self) -> float:
+        """What is used, as a fraction of the budget."""
+        return self.usage_mb / self.budget_mb if self.budget_mb > 0 else 0.0
+
+    def to_json(self) -> dict[str, Any]:
+        values = {name: value for name, value in vars(self).items() if name not in ("pool", "read_at", "jobs")}
+        return encoded(
+            {"name": self.pool, **values, "waiting_seconds": self.waiting_seconds}
+            | {"usage_percentage": percentage(self.usage_mb, self.budget_mb)}
+        ) | {"jobs": [encoded(each) for each in self.jobs]}
+
+
+@dataclass(frozen=True)
 class Queue:
     """How many jobs a queue has.
 
@@ -134,6 +171,9 @@ class Queue:
         due: scheduled jobs whose time has come; ``scheduler``: a worker moves them.
         paused: rqmem's workers take no job from it (``rqmem pause``).
         oldest_enqueued_at: when the job was enqueued that is next to run, epoch seconds; None: none waits.
+        oldest_seconds: how long that job has waited; 0: none waits.
+        expected_wait_seconds: how long a job will wait that is enqueued now, by what jobs have taken so far on the
+            workers of the queue; 0: that is not known, or there are no workers.
     """
 
     name: str
@@ -147,6 +187,8 @@ class Queue:
     finished: int = 0
     paused: bool = False
     oldest_enqueued_at: float | None = None
+    oldest_seconds: float = 0.0
+    expected_wait_seconds: float = 0.0
 
     def to_json(self) -> dict[str, Any]:
         return encoded(self)
@@ -333,6 +375,7 @@ class Snapshot:
         memory: None: Redis does not allow ``INFO``.
         refuses: the words in which Redis refuses writes; empty: it takes them.
         host_memory: by the name of a machine.
+        pools: by name.
     """
 
     at: float
@@ -352,6 +395,7 @@ class Snapshot:
     memory: RedisMemory | None = None
     refuses: str = ""
     host_memory: Mapping[str, HostMemory] = field(default_factory=dict)
+    pools: Sequence[Pool] = ()
 
     @property
     def alive(self) -> list[Worker]:

@@ -12,6 +12,8 @@ from typing import Literal
 from rqmem.errors import JournalVersionError
 from rqmem.observe.metric_words import escalation_words
 from rqmem.observe.model import JobType, Snapshot
+from rqmem.policy.admission import PATIENCE_SECONDS
+from rqmem.text import span
 from rqmem.units import show_leak, show_mb, to_mb
 from rqmem.values import dataclass
 
@@ -38,6 +40,7 @@ def problems(snapshot: Snapshot) -> list[Problem]:
     found = [
         *_running(snapshot),
         *_silent(snapshot),
+        *_pools(snapshot),
         *_queues(snapshot),
         *_redis(snapshot),
         *_breaches(snapshot),
@@ -77,6 +80,20 @@ def _silent(snapshot: Snapshot) -> Iterator[Problem]:
                 f"worker {worker.name}{where} is registered and has not been heard of for two heartbeats",
                 f"see whether that process and its machine live{running}",
             )
+
+
+def _pools(snapshot: Snapshot) -> Iterator[Problem]:
+    for pool in snapshot.pools:
+        if pool.paused:
+            text = f"pool {pool.pool} takes no jobs: {pool.paused}"
+            yield Problem(
+                "problem", "pool-paused", text, "see what else uses memory on that machine; it goes on by itself"
+            )
+        elif pool.waiting and (pool.waiting_seconds or 0.0) > PATIENCE_SECONDS:
+            text = (
+                f"{_wait(pool.waiting)} for room in pool {pool.pool}, the first for {span(pool.waiting_seconds or 0.0)}"
+            )
+            yield Problem("note", "pool-full", text, "give --total-memory more, or add a machine")
 
 
 def _queues(snapshot: Snapshot) -> Iterator[Problem]:

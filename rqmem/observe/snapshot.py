@@ -17,14 +17,14 @@ from redis import Redis
 from redis.exceptions import ResponseError
 
 from rqmem.errors import JournalVersionError
-from rqmem.observe.model import JobType, Kind, KnownAlert, Queue, RedisMemory, Snapshot, Worker
+from rqmem.observe.model import JobType, Kind, KnownAlert, Pool, Queue, RedisMemory, Snapshot, Worker
 from rqmem.observe.period_read import read_ceilings
 from rqmem.observe.statistics import Ceilings
 from rqmem.policy.alert_rules import LEAK
+from rqmem.policy.autoscale import expected_wait_seconds
 from rqmem.rq_names import (
     WORKER_EXECUTIONS_KEY_TEMPLATE,
     WORKERS_SUSPENDED,
-    Job,
     RQScheduler,
     decode_redis_hash,
     get_worker_keys,
@@ -36,7 +36,7 @@ from rqmem.rq_names import Worker as RqWorker
 from rqmem.store import execution_reader, keys
 from rqmem.store.history import history_reader
 from rqmem.store.history.history_records import Totals
-from rqmem.store.scripts import of_each
+from rqmem.store.queue_waits import enqueued_at
 from rqmem.values import dataclass, field
 
 if TYPE_CHECKING:
@@ -73,13 +73,14 @@ def read_snapshot(connection: Redis, now: float, where: str = "") -> Snapshot:
         where=where,
         suspended=bool(connection.exists(WORKERS_SUSPENDED)),
         workers=workers,
-        queues=_read_queues(connection, now),
+        queues=[_with_waits(queue, workers, now) for queue in _read_queues(connection, now)],
         open_alerts=history_reader.open_alerts(connection) if readable else (),
         dropped=history_reader.dropped(connection) if readable else {},
         journal_error=journal_error,
         memory=_read_memory(connection),
         refuses=execution_reader.refusal_of_writes(connection),
         host_memory=history_reader.hosts(connection, {each.host for each in workers}) if readable else {},
+        pools=_read_pools(connection, workers, now),
     )
 
 
@@ -225,7 +226,15 @@ def _worker(
         jobs=live.jobs if live is not None else done,
         live=live,
         read_at=now,
+        worked_seconds=float(fields.get("total_working_time") or 0),
+        done=done,
     )
+
+
+def _read_pools(connection: Redis, workers: Sequence[Worker], now: float) -> list[Pool]:
+    """Those of living workers."""
+    names = {each.live.pool for each in workers if each.live is not None and each.live.pool}
+    return [Pool(**vars(record), read_at=now) for record in history_reader.pools(connection, names)]
 
 
 def _samples(connection: Redis, now: float, before: Before, names: Sequence[str]) -> dict[str, list[Sample]]:
@@ -252,7 +261,7 @@ def _read_queues(connection: Redis, now: float) -> list[Queue]:
             pipeline.lindex(queue.key, 0)
         paused, *answers = pipeline.execute()
     rows = list(zip(*[iter(answers)] * 9, strict=True))
-    since = _enqueued_at(connection, [next_job for *_, next_job in rows])
+    since = enqueued_at(connection, [next_job for *_, next_job in rows])
     found = []
     for queue, counts in zip(queues, rows, strict=True):
         queued, started, deferred, scheduled, failed, due, scheduler, finished, next_job = counts
@@ -265,11 +274,17 @@ def _read_queues(connection: Redis, now: float) -> list[Queue]:
     return found
 
 
-def _enqueued_at(connection: Redis, job_ids: Sequence[bytes | None]) -> dict[bytes | None, float]:
-    """Job id -> when it was enqueued, of those that there are."""
-    asked = [job_id for job_id in job_ids if job_id is not None]
-    answers = of_each(connection, Redis.hget, [Job.key_for(each.decode()) for each in asked], "enqueued_at")
-    return {job_id: utcparse(at.decode()).timestamp() for job_id, at in zip(asked, answers, strict=True) if at}
+def _with_waits(queue: Queue, workers: Iterable[Worker], now: float) -> Queue:
+    """The queue, with how long its jobs wait."""
+    serving = [each for each in workers if each.kind != "silent" and queue.name in each.queues]
+    done = sum(each.done for each in serving)
+    job_seconds = sum(each.worked_seconds for each in serving) / done if done else 0.0
+    since = queue.oldest_enqueued_at
+    return replace(
+        queue,
+        oldest_seconds=max(0.0, now - since) if since is not None else 0.0,
+        expected_wait_seconds=expected_wait_seconds(queue.queued, job_seconds, len(serving)),
+    )
 
 
 def _last_leak(connection: Redis, job_type: str) -> Alert | None:

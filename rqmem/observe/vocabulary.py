@@ -57,7 +57,7 @@ def encoded(value: Any, name: str = "") -> Any:
         rows = value if columns is None else [dict(zip(columns, each, strict=True)) for each in value]
         return [encoded(each, name) for each in rows]
     if isinstance(value, int | float) and not isinstance(value, bool):
-        if name in ("at", "since", "until") or name.endswith("_at"):
+        if name in ("at", "since", "until") or name.endswith(("_at", "_since")):
             return timestamp_ms(value)
         if name.endswith(("_mb", "_seconds")):
             return round(float(value), 3 if abs(value) >= 1 else 6)

@@ -47,6 +47,11 @@ _ALL = (
     ),
     Metric("rqmem_queue_overdue_jobs", "gauge", "Scheduled jobs that are due, and not moved.", ("queue",)),
     Metric("rqmem_queue_workers", "gauge", "Workers that are there and take jobs from a queue.", ("queue",)),
+    Metric("rqmem_queue_oldest_seconds", "gauge", "How long the next job of a queue has waited; 0: none.", ("queue",)),
+    Metric(
+        "rqmem_queue_expected_wait_seconds", "gauge",
+        "How long a job will wait that is enqueued now, by what jobs have taken so far; 0: not known.", ("queue",),
+    ),
     # Workers
     Metric(
         "rqmem_workers", "gauge",
@@ -63,6 +68,15 @@ _ALL = (
     Metric("rqmem_worker_jobs_total", "counter", "Executions since the worker started.", ("worker",)),
     Metric("rqmem_worker_breaches_total", "counter", "Breaches since the worker started.", ("worker",)),
     Metric("rqmem_worker_recycled_horses_total", "counter", "Horses replaced since the worker started.", ("worker",)),
+    # Pools
+    Metric("rqmem_pool_workers", "gauge", "Workers of a pool.", ("pool",)),
+    Metric("rqmem_pool_budget_bytes", "gauge", "What all jobs of a pool may use together.", ("pool",)),
+    Metric("rqmem_pool_reserved_bytes", "gauge", "What is reserved for the jobs that run.", ("pool",)),
+    Metric("rqmem_pool_usage_bytes", "gauge", "What those jobs use.", ("pool",)),
+    Metric("rqmem_pool_waiting_jobs", "gauge", "Jobs that wait in their queues until there is room.", ("pool",)),
+    Metric("rqmem_pool_waiting_seconds", "gauge", "How long the first of them has waited; 0: none waits.", ("pool",)),
+    Metric("rqmem_pool_paused", "gauge", "1 while a pool takes no jobs for want of memory.", ("pool",)),
+    Metric("rqmem_pool_evictions_total", "counter", "Jobs that a pool has evicted since it began.", ("pool",)),
     # Job types
     Metric("rqmem_job_running", "gauge", "Executions that run now.", ("job_type",)),
     Metric(

@@ -83,6 +83,7 @@ def families(snapshot: Snapshot | None, seconds: float) -> list[Family]:
         _of_redis(page, snapshot)
         _of_queues(page, snapshot)
         _of_workers(page, snapshot)
+        _of_pools(page, snapshot)
         if not snapshot.journal_error:
             _of_jobs(page, snapshot)
     return list(page.families())
@@ -106,6 +107,8 @@ def _of_queues(page: _Page, snapshot: Snapshot) -> None:
             page.put("rqmem_queue_jobs", getattr(queue, state), queue.name, state)
         page.put("rqmem_queue_overdue_jobs", queue.due, queue.name)
         page.put("rqmem_queue_workers", serving[queue.name], queue.name)
+        page.put("rqmem_queue_oldest_seconds", queue.oldest_seconds, queue.name)
+        page.put("rqmem_queue_expected_wait_seconds", queue.expected_wait_seconds, queue.name)
 
 
 def _of_workers(page: _Page, snapshot: Snapshot) -> None:
@@ -116,6 +119,21 @@ def _of_workers(page: _Page, snapshot: Snapshot) -> None:
     for worker in snapshot.workers:
         if worker.live is not None:
             _of_worker(page, worker, worker.live, snapshot.at)
+
+
+def _of_pools(page: _Page, snapshot: Snapshot) -> None:
+    for pool in snapshot.pools:
+        for name, value in {
+            "rqmem_pool_workers": pool.workers,
+            "rqmem_pool_budget_bytes": MB * pool.budget_mb,
+            "rqmem_pool_reserved_bytes": MB * pool.reserved_mb,
+            "rqmem_pool_usage_bytes": MB * pool.usage_mb,
+            "rqmem_pool_waiting_jobs": pool.waiting,
+            "rqmem_pool_waiting_seconds": pool.waiting_seconds or 0.0,
+            "rqmem_pool_paused": bool(pool.paused),
+            "rqmem_pool_evictions_total": pool.evictions,
+        }.items():
+            page.put(name, value, pool.pool)
 
 
 def _of_worker(page: _Page, worker: Worker, live: Live, now: float) -> None:

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
-from rqmem.observe.model import JobType, Queue, Snapshot, Worker
+from rqmem.observe.model import JobType, Pool, Queue, Snapshot, Worker
 from rqmem.observe.problems import NEAR_CEILING, Problem
 from rqmem.store.history.history_records import LiveJob
 from rqmem.text import Mood, bar, clock, counted, cut, printable, span, wrapped
@@ -105,6 +105,9 @@ def _tables(snapshot: Snapshot, found: Sequence[Problem], columns: int, colour: 
     return [
         _Table(_worker_row("workers", "state", "usage of ceiling", "own MB", "jobs", "breaches", "up", columns),
                [_Entry(_worker(each, snapshot.at, columns, colour), _wrong_worker(each)) for each in workers]),
+        _Table(_row("pools", ("workers", "used MB", "reserved", "budget", "waiting"), columns),
+               [_Entry(_pool(each, columns, colour), "full or paused" if each.paused or each.waiting else "")
+                for each in sorted(snapshot.pools, key=lambda each: (not each.paused, not each.waiting, each.pool))]),
         _Table(_row("queues", ("queued", "started", "deferred", "scheduled", "failed"), columns),
                [_Entry([_queue(each, columns)], _wrong_queue(each, served)) for each in queues]),
         _Table(_row(f"since {since}", ("runs", "failed", "breaches", "resumes"), columns),
@@ -201,6 +204,20 @@ def _row(name: str, cells: Sequence[object], columns: int, *, tail: bool = False
     name = printable(name[-columns:] if tail else name[: columns + 1])
     shown = f"…{name[-(width - 1) :]}" if tail and len(name) > width else cut(name, width)
     return f"{shown:<{width}}" + "".join(f"{cell:>10}" for cell in cells)
+
+
+def _pool(pool: Pool, columns: int, colour: Colour) -> list[str]:
+    sizes = (f"{size_mb:,.0f}" for size_mb in (pool.usage_mb, pool.reserved_mb, pool.budget_mb))
+    line = _row(pool.pool, [f"{pool.workers:,}", *sizes, f"{pool.waiting:,}"], columns)
+    told = []
+    if pool.paused:
+        told.append(f"takes no jobs: {pool.paused}")
+    if pool.waiting_seconds is not None:
+        told.append(f"the first job has waited for room for {span(pool.waiting_seconds)}")
+    if pool.evictions:
+        told.append(f"{counted(pool.evictions, 'eviction')} so far")
+    more = [cut(f"  {', '.join(told)}", columns)] if told else []
+    return [colour(line, "bad") if pool.paused else line, *more]
 
 
 def _queue(queue: Queue, columns: int) -> str:

@@ -35,6 +35,7 @@ from rqmem.worker.helpers import Helpers
 from rqmem.worker.horse import hook_runner
 from rqmem.worker.horse_pool import HorsePool
 from rqmem.worker.kernel import kernel_layer
+from rqmem.worker.pool.member import Member
 from rqmem.worker.preloading import preload, preload_jobs
 from rqmem.worker.profiling import Capturing
 from rqmem.worker.recorder import About, Recorder
@@ -62,6 +63,7 @@ class Lifecycle:
         captures: of the worker.
         helpers: its other children.
         outage: stops RQ's scheduler.
+        member: of a pool.
         before: its life before it restarted in place; None: it is new.
         why_no_leases: says why its horse takes no jobs by itself; empty: it may.
 
@@ -79,6 +81,7 @@ class Lifecycle:
         captures: Capturing,
         helpers: Helpers,
         outage: RedisOutage,
+        member: Member,
         before: Restarted | None,
         why_no_leases: Callable[[], str],
     ) -> None:
@@ -91,6 +94,7 @@ class Lifecycle:
         self._outage = outage
         self._before = before
         self._why_no_leases = why_no_leases
+        self._member = member
         self.runs_warm = False
         self.has_name = True
         self._own_limit_bytes = 0
@@ -218,7 +222,9 @@ class Lifecycle:
             kept_by="watcher and cgroup" if self._pool.kernel is not None else "watcher",
             leases=lease.shown(self._why_no_leases() if self.runs_warm else lease.A_HORSE_EACH),
         )
-        return Recorder(about, Alerting(setup.name, setup.config), setup.config.journal_enabled, self._helpers.tell)
+        return Recorder(
+            about, Alerting(setup.name, setup.config), setup.config.journal_enabled, self._helpers.tell, self._member
+        )
 
     # Between two jobs
 

@@ -114,8 +114,9 @@ class MemoryWorker(Worker):
         self._taker = taker = Taker(self, member)
         self._outage = RedisOutage(self, heart, taker, member)
         self._life = Lifecycle(
-            self, setup, pool, heart, captures, helpers, self._outage, before, lambda: self._leasing.why_never()
-        )
+            self, setup, pool, heart, captures, helpers, self._outage, member, before,
+            lambda: self._leasing.why_never(),
+        )  # fmt: skip
         self._horse = HorseMain(self, setup, pool, captures, committer)
         self._supervisor = Supervisor(
             self, setup, pool, heart, captures, self._horse, committer, self._settlement, taker,

@@ -38,6 +38,8 @@ from rqmem.worker.shared_memory import SharedPage
 if TYPE_CHECKING:
     from redis import Redis
 
+    from rqmem.worker.pool.member import Member
+
 _KEPT_EVENTS, _KEPT_RUNS = 2000, 2000
 _LEAST_POINTS, _LONG_SECONDS = 2, 5.0  # of a curve that is kept; the second for a job without a story
 _LASTS_SECONDS = 0.01  # under a lease nobody sees shorter jobs
@@ -96,12 +98,14 @@ class Recorder:
     Args:
         journal: whether anything but the heartbeat is written.
         listener: called with each event, from any thread; it must not wait.
+        member: knows the worker's pool.
     """
 
     about: About
     alerting: Alerting
     journal: bool = True
     listener: Callable[[events.Event], None] | None = None
+    member: Member | None = None
     started_at: float = field(default_factory=time.time)
 
     def __post_init__(self) -> None:
@@ -263,6 +267,8 @@ class Recorder:
             history_writer.beat(pipeline, live, seconds)
             if (memory := machine.read_memory()) is not None:
                 history_writer.write_host(pipeline, HostMemory(live.host, live.at, *memory), seconds)
+            if self.member is not None and (record := self.member.record(live.at)) is not None:
+                history_writer.write_pool(pipeline, record, seconds)
             refused = [answer for answer in pipeline.execute(raise_on_error=False) if isinstance(answer, RedisError)]
         if refused:
             raise refused[0]
@@ -333,6 +339,7 @@ class Recorder:
             jobs=jobs, breaches=self._counts["breaches"], recycled=self._counts["recycled"],
             queues=self.about.queues, job=_live_job(running) if running else None, process=procfs.process_identity(),
             leases=self.about.leases,
+            pool=self.member.pool if self.member is not None else "",
         )  # fmt: skip
 
     # Either

@@ -6,6 +6,7 @@ from rqmem.store.keys import DAY_SECONDS, PREFIX, TABLE, Key
 from scripts.reference.markdown import cell, code, table
 
 _CONFIGURED = {
+    "pool:{pool}": "a few heartbeats (`RQMEM_HEARTBEAT`)",
     "alive:{worker}": "a few heartbeats (`RQMEM_HEARTBEAT`)",
     "host:{host}": "a few heartbeats (`RQMEM_HEARTBEAT`)",
     "alerts:quiet:{rule}:{job_type}": "an hour after `RQMEM_ALERT_COOLDOWN`",

@@ -45,7 +45,7 @@ class Settled:
         worker = SimpleNamespace(name="a worker", connection=None)
         self.settlement = Settlement(
             cast(Any, worker), SETUP, pool, cast(Any, committer), cast(Any, None), OomKills(),
-            self._fail, cast(Any, lambda *_: None),
+            self._fail, cast(Any, lambda *_: None), cast(Any, SimpleNamespace(evicted=None)),
         )  # fmt: skip
         for event in (Event.TAKEN, Event.ENTERED, Event.LEFT):
             self.page.advance(event)
@@ -102,7 +102,7 @@ def test_a_run_that_somebody_took_over_is_let_go() -> None:
 
 def an_outage() -> RedisOutage:
     worker = SimpleNamespace(name="a worker", _shutdown_requested_date=None)
-    return RedisOutage(cast(Any, worker), cast(Any, None), cast(Any, None))
+    return RedisOutage(cast(Any, worker), cast(Any, None), cast(Any, None), cast(Any, None))
 
 
 def raising(error: BaseException) -> Callable[[], None]:

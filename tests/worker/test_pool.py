@@ -199,6 +199,10 @@ def test_a_worker_above_its_own_ceiling_is_replaced(connection: Redis, start_poo
         (["-n", "2", "--memory", "3"], "a ceiling of 3 MB cannot hold"),
         (["-n", "2", "--preload", "no_such_module"], "no_such_module"),
         (["-n", "2", "--memory", "none"], "--memory"),
+        (["--autoscale", "4,2"], "the first number is above the second"),
+        (["--autoscale", "4"], "give two numbers"),
+        (["--autoscale", "0,2"], "--autoscale"),
+        (["--autoscale", "1,2", "-n", "2"], "exclude each other"),
     ],
 )
 def test_bad_input_gets_a_line_and_code_2_and_nothing_runs(

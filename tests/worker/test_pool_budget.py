@@ -13,7 +13,11 @@ from redis import Redis
 from rq import Queue, Retry
 from rq.job import JobStatus
 
+import rqmem.api
 from rqmem import events
+from rqmem.observe.model import Pool
+from rqmem.observe.snapshot import read_status
+from rqmem.show.status_text import screen
 from rqmem.store.history import history_reader, history_writer
 from rqmem.store.history.history_records import OK, Run
 from rqmem.testing import wait_until
@@ -262,6 +266,52 @@ def test_a_plain_job_that_is_evicted_fails_and_says_why(
     wait_until(lambda: queue.finished_job_registry.count == 1, 60)
     pool.process.terminate()
     pool.finish()
+
+
+def test_status_shows_the_budget_and_who_uses_it(
+    connection: Redis, start_pool: StartPool, queue: Queue, begun: Begun, hold: Callable[..., object]
+) -> None:
+    hold("a", 50)
+    hold("b", 50)
+    pool = start_pool("jobs", "-n", "2", "--memory", "200", "--total-memory", "250")
+    begun.wait_for("a")
+    wait_until(lambda: queue.job_ids == ["b"], 60)
+
+    def shown() -> Pool | None:
+        pools = rqmem.api.pools(connection=connection)
+        return pools[0] if pools and pools[0].waiting and pools[0].usage_mb > 50 else None
+
+    wait_until(lambda: shown() is not None, 60)
+    found = shown()
+    assert found is not None
+    assert (found.pool, found.budget_mb, found.reserved_mb, found.waiting) == ("pool", 250, 200, 1)
+    assert [(job.job_id, job.job, job.reserved_mb) for job in found.jobs] == [
+        ("a", "tests.pool_jobs.hold_until_file", 200)
+    ]
+    assert found.jobs[0].worker == queue.fetch_job("a").worker_name  # type: ignore[union-attr]
+    snapshot = read_status(connection, "here", time.time())
+    text = "\n".join(screen(snapshot, [], 100, None, lambda text, mood: text))
+    assert "pools" in text and "the first job has waited for room for" in text
+    begun.go()
+    wait_until(lambda: queue.finished_job_registry.count == 2, 60)
+    pool.process.terminate()
+    pool.finish()
+
+
+def test_workers_come_when_jobs_wait_and_go_when_they_have_nothing_to_do(
+    connection: Redis, start_pool: StartPool, queue: Queue, begun: Begun, hold: Callable[..., object]
+) -> None:
+    for name in "abcd":
+        hold(name, 1)
+    pool = start_pool("jobs", "--autoscale", "1,3", "--total-memory", "2000")
+    begun.wait_for("a", "b", "c")
+    wait_for_workers(connection, "pool-1", "pool-2", "pool-3")
+    begun.go()
+    wait_until(lambda: queue.finished_job_registry.count == 4, 60)
+    pool.process.terminate()
+    log = pool.finish()
+    assert pool.process.returncode == 0, log
+    assert "2 workers from now on, 1 before: " in log
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,7 @@ from rqmem.store.history.history_records import (
     Grown,
     HostMemory,
     Live,
+    PoolRecord,
     Run,
     Story,
     Tally,
@@ -286,6 +287,13 @@ def hosts(connection: Redis, names: Iterable[str]) -> dict[str, HostMemory]:
     asked = sorted(set(names))
     raw = cast("list[bytes | None]", connection.mget(map(keys.host, asked))) if asked else []
     return {name: codec.from_json(HostMemory, text) for name, text in zip(asked, raw, strict=True) if text is not None}
+
+
+def pools(connection: Redis, names: Iterable[str]) -> list[PoolRecord]:
+    """The pools of these names, in order, of which a worker has told lately."""
+    asked = sorted(set(names))
+    raw = cast("list[bytes | None]", connection.mget(map(keys.pool, asked))) if asked else []
+    return [codec.from_json(PoolRecord, text) for text in raw if text is not None]
 
 
 def ended_splits(connection: Redis) -> list[EndedSplit]:

@@ -74,6 +74,55 @@ class HostMemory:
 
 
 @dataclass(frozen=True)
+class PoolJob:
+    """A job that has a part of its pool's budget. Sizes in MB.
+
+    Attributes:
+        reserved_mb: what its type is known to need, or its ceiling; ``usage_mb``: what it uses.
+        started_at: when it was given its part, epoch seconds.
+    """
+
+    worker: str
+    job_id: str
+    job: str
+    reserved_mb: float
+    usage_mb: float
+    started_at: float
+
+
+@dataclass(frozen=True)
+class PoolRecord:
+    """The budget of a pool, as one of its workers read it. Sizes in MB, times in epoch seconds.
+
+    Attributes:
+        workers: how many there are; ``least_workers``, ``most_workers``: between which numbers the pool chooses.
+        budget_mb: what all its jobs may use together; ``reserved_mb``, ``usage_mb``: what they have reserved, and use.
+        held_mb: what the horses of idle workers hold.
+        waiting: how many jobs wait for room; ``waiting_since``: since when the first one does; None: none does.
+        paused: why it takes no jobs; empty: it takes them. ``paused_since``: since when.
+        evictions: how many jobs it has evicted since it began.
+        jobs: those that run, in the order of the workers.
+    """
+
+    pool: str
+    host: str
+    at: float
+    workers: int
+    least_workers: int
+    most_workers: int
+    budget_mb: float
+    reserved_mb: float
+    usage_mb: float
+    held_mb: float = 0.0
+    waiting: int = 0
+    waiting_since: float | None = None
+    paused: str = ""
+    paused_since: float | None = None
+    evictions: int = 0
+    jobs: tuple[PoolJob, ...] = ()
+
+
+@dataclass(frozen=True)
 class EndedSplit:
     """A job whose children have all ended. It may gather still; RQ has its status.
 
@@ -106,6 +155,7 @@ class Live:
         leases: whether its horse may take short jobs by itself: ``"on"``, or ``"off: "`` and why; empty: not told.
         jobs, breaches, recycled: how many since it started.
         process: `rqmem.measure.procfs.process_identity` of the worker.
+        pool: whose budget it shares; empty: it is in no pool.
     """
 
     worker: str
@@ -125,6 +175,7 @@ class Live:
     job: LiveJob | None = None
     process: str = ""
     leases: str = ""
+    pool: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -28,6 +28,7 @@ from rqmem.store.history.history_records import (
     Grown,
     HostMemory,
     Live,
+    PoolRecord,
     Run,
     Sums,
 )
@@ -64,6 +65,11 @@ def beat(pipeline: Pipeline, live: Live, seconds: float) -> None:
 def write_host(pipeline: Pipeline, memory: HostMemory, seconds: float) -> None:
     """Say how much memory a machine has; for ``seconds`` from now. The last of its workers to say so is right."""
     pipeline.set(keys.host(memory.host), codec.to_json(memory), px=int(seconds * 1000))
+
+
+def write_pool(pipeline: Pipeline, record: PoolRecord, seconds: float) -> None:
+    """Say what the budget of a pool is used for; for ``seconds`` from now."""
+    pipeline.set(keys.pool(record.pool), codec.to_json(record), px=int(seconds * 1000))
 
 
 def write_samples(pipeline: Pipeline, worker: str, samples: Sequence[Sample], now: float) -> None:

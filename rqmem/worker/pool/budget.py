@@ -40,7 +40,7 @@ class Budget:
 
     def __init__(self, name: str, rows: int, budget_mb: float, reserve_mb: float) -> None:
         self._name = name
-        self.table = BudgetTable(rows, int(budget_mb * MB))
+        self.table = BudgetTable(name, rows, int(budget_mb * MB))
         self._reserve_bytes = int(reserve_mb * MB)
         self._host_memory = HostMemory()
         self._host: Host | None = None
@@ -63,6 +63,21 @@ class Budget:
         """The worker of this row is dead, as the kernel says."""
         self.table.free(number)
         self._forget(number)
+
+    def tell_workers(self, workers: int, least: int, most: int) -> None:
+        """How many workers there are to be, and between which numbers that is chosen."""
+        header = self.table.header
+        header.workers, header.least_workers, header.most_workers = workers, least, most
+
+    @property
+    def idle_workers(self) -> int:
+        """Workers that run nothing."""
+        return sum(bool(row.pid) and not row.runs for row in self.table.rows)
+
+    @property
+    def is_short(self) -> bool:
+        """Whether jobs wait for memory."""
+        return bool(self._waiting) or bool(self.table.header.closed)
 
     @property
     def pause_seconds(self) -> float:
@@ -183,6 +198,7 @@ class Budget:
             row = self.table.rows[each.number]
             if row.evict != row.answered:
                 self._remember(row)
+                self.table.header.evictions += 1
                 self._told_at[each.number] = now
                 row.set_text("reason", each.reason)
             row.evict_how = each.how.value

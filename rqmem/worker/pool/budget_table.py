@@ -91,6 +91,9 @@ class Header(ctypes.Structure):
         closed: no job is to be taken: ``reason`` says why, and ``closed_since`` since when.
         was_closed_seconds: how long the last time was.
         news: number of the last change of ``closed``.
+        evictions: how many jobs were told to go.
+        workers, least_workers, most_workers: how many there are to be now, and between which numbers that is chosen.
+        name: of the pool.
         passed: ids of jobs that are not to be taken, a line each.
     """
 
@@ -99,18 +102,21 @@ class Header(ctypes.Structure):
     waiting: int
     closed: int
     news: int
+    evictions: int
     workers: int
     least_workers: int
     most_workers: int
     waiting_since: float
     closed_since: float
     was_closed_seconds: float
+    name: bytes
     reason: bytes
     passed: bytes
 
     _fields_ = [
         *((name, ctypes.c_int64) for name, kind in __annotations__.items() if kind == "int"),
         *((name, ctypes.c_double) for name, kind in __annotations__.items() if kind == "float"),
+        ("name", ctypes.c_char * _TEXT_BYTES),
         ("reason", ctypes.c_char * _TEXT_BYTES),
         ("passed", ctypes.c_char * PASSED_BYTES),
     ]
@@ -120,6 +126,7 @@ class BudgetTable:
     """The header, a row for each worker, and what wakes them.
 
     Args:
+        name: of the pool.
         rows: how many workers there may be at once.
         budget_bytes: what their jobs may use together.
 
@@ -127,12 +134,13 @@ class BudgetTable:
         asked_fd: readable for the parent when a worker has asked, or has ended a job.
     """
 
-    def __init__(self, rows: int, budget_bytes: int) -> None:
+    def __init__(self, name: str, rows: int, budget_bytes: int) -> None:
         shape = type("Table", (ctypes.Structure,), {"_fields_": [("header", Header), ("rows", Row * rows)]})
         self._memory = shape.from_buffer(mmap.mmap(-1, ctypes.sizeof(shape)))  # type: ignore[attr-defined]
         self.header: Header = self._memory.header
         self.rows: list[Row] = [self._memory.rows[number] for number in range(rows)]
         self.header.budget_bytes = budget_bytes
+        self.header.name = name.encode("utf-8", "replace")[: _TEXT_BYTES - 1]
         self.asked_fd = _new_alarm()
         self._woken = [_new_alarm() for _ in range(rows)]
 

@@ -23,6 +23,7 @@ from rqmem.policy.admission import Answer, Need
 from rqmem.policy.ceiling import effective_limit_mb
 from rqmem.policy.pressure import How
 from rqmem.store.history import history_reader, learned
+from rqmem.store.history.history_records import PoolJob, PoolRecord
 from rqmem.type_of_job import job_type, path_of
 from rqmem.units import MB, to_bytes, to_mb
 from rqmem.values import dataclass
@@ -96,6 +97,18 @@ class Member:
     def number(self) -> int:
         """Of its row."""
         return self._number
+
+    @property
+    def pool(self) -> str:
+        """The name of its pool; empty: it is in none."""
+        return self._table.header.name.decode("utf-8", "replace") if self._table is not None else ""
+
+    def record(self, now: float) -> PoolRecord | None:
+        """What the pool's budget is used for; None: another worker is to say it, or there is no pool."""
+        table = self._table
+        if table is None or next((row for row in table.rows if row.pid), None) is not self._row:
+            return None
+        return record_of(table, self._setup.name, now)
 
     # Between jobs
 
@@ -258,6 +271,30 @@ class Member:
                 self._history.clear()
             self._history[name] = now, history
         return history
+
+
+def record_of(table: BudgetTable, teller: str, now: float) -> PoolRecord:
+    """The table as others are told of it. ``teller``: a worker of the pool, whose name is as those of the others."""
+    header, names = table.header, teller.rpartition("-")[0]
+    running = [(number, row) for number, row in enumerate(table.rows, 1) if row.runs]
+    jobs = tuple(
+        PoolJob(
+            f"{names}-{number}", row.text("job_id"), row.text("job_type"), to_mb(row.reserved_bytes),
+            to_mb(row.used_bytes), row.since,
+        )
+        for number, row in running
+    )  # fmt: skip
+    return PoolRecord(
+        pool=header.name.decode("utf-8", "replace"), host=os.uname().nodename, at=now,
+        workers=sum(bool(row.pid) for row in table.rows),
+        least_workers=header.least_workers, most_workers=header.most_workers, budget_mb=to_mb(header.budget_bytes),
+        reserved_mb=to_mb(sum(row.reserved_bytes for _, row in running)),
+        usage_mb=to_mb(sum(row.used_bytes for _, row in running)),
+        held_mb=to_mb(sum(row.used_bytes for row in table.rows if not row.runs)),
+        waiting=header.waiting, waiting_since=header.waiting_since or None,
+        paused=header.reason.decode("utf-8", "replace") if header.closed else "",
+        paused_since=header.closed_since or None, evictions=header.evictions, jobs=jobs,
+    )  # fmt: skip
 
 
 def _read_history(connection: Redis, name: str) -> TypeHistory:

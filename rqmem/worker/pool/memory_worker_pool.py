@@ -41,6 +41,7 @@ from rqmem.rq_names import ForkProcess, WorkerData, WorkerPool, setup_loghandler
 from rqmem.units import show_mb, to_mb
 from rqmem.worker.memory_worker import MemoryWorker
 from rqmem.worker.pool.budget import Budget, budget_mb
+from rqmem.worker.pool.scaling import Scaling
 from rqmem.worker.preloading import preload
 from rqmem.worker.restart import EXIT_CODE as FULL
 
@@ -76,6 +77,7 @@ class MemoryWorkerPool(WorkerPool):
         worker_class: `MemoryWorker` or a subclass.
         config: settings; by default read from the environment.
         name: the workers are ``NAME-1``, ``NAME-2``...; by default RQ's random name.
+        most_workers: the pool runs between ``num_workers`` and so many, by how long jobs wait; None: ``num_workers``.
         new_connection: opens a worker's connection; by default as RQ does.
         worker_options: further arguments of each worker.
         work_options: further arguments of each worker's `work`.
@@ -95,6 +97,7 @@ class MemoryWorkerPool(WorkerPool):
         config: Config | None = None,
         name: str | None = None,
         new_connection: Callable[[], Redis] | None = None,
+        most_workers: int | None = None,
         worker_options: Mapping[str, Any] | None = None,
         work_options: Mapping[str, Any] | None = None,
         **kwargs: Any,
@@ -108,7 +111,9 @@ class MemoryWorkerPool(WorkerPool):
         self._new_connection = new_connection or self._connection_as_rq
         self._worker_options = dict(worker_options or {})
         self._work_options = dict(work_options or {})
-        self._slots = [Slot(number) for number in range(1, num_workers + 1)]
+        self._most_workers = max(num_workers, most_workers or num_workers)
+        self._slots = [Slot(number) for number in range(1, self._most_workers + 1)]
+        self._scaling = self._new_scaling() if self._most_workers > num_workers else None
         self._running: dict[int, _Running] = {}
         self._signals: list[int] = []
         self._to_renew: list[int] = []
@@ -173,9 +178,11 @@ class MemoryWorkerPool(WorkerPool):
             if self.status == self.Status.STOPPED:
                 self._press(now)
             else:
+                self._scale(now, budget)
                 self._start_what_is_due(now)
                 self._renew_next(now)
-            if not self._running and (self.status == self.Status.STOPPED or all(slot.retired for slot in self._slots)):
+            wanted = self._slots[: self._wanted]
+            if not self._running and (self.status == self.Status.STOPPED or all(slot.retired for slot in wanted)):
                 return
             budget.look()
             sentinels = [each.process.sentinel for each in self._running.values()]
@@ -232,7 +239,7 @@ class MemoryWorkerPool(WorkerPool):
                 os.kill(process.pid, number)
 
     def _start_what_is_due(self, now: float) -> None:
-        for slot in self._slots:
+        for slot in self._slots[: self._wanted]:
             if slot.number not in self._running and not slot.retired and slot.due_at <= now:
                 self._running[slot.number] = _Running(self._start_process(slot.number), now)
 
@@ -280,11 +287,40 @@ class MemoryWorkerPool(WorkerPool):
         """Whether no worker of this pool has been registered yet."""
         return not any(self._is_ready(number) for number in self._running)
 
+    # Scaling
+
+    def _new_scaling(self) -> Scaling:
+        prefix = self._memory_worker_class.redis_worker_namespace_prefix
+        return Scaling(
+            self.connection, list(self._queue_names), lambda: [f"{prefix}{name}" for name in self.pids],
+            self.num_workers, self._most_workers,
+        )  # fmt: skip
+
+    @property
+    def _wanted(self) -> int:
+        """How many workers there are to be."""
+        return self._scaling.workers if self._scaling is not None else self.num_workers
+
+    def _scale(self, now: float, budget: Budget) -> None:
+        """As many workers as the jobs that wait need. One too many ends after its job, the last one first."""
+        if self._scaling is None:
+            return
+        before = self._wanted
+        self._scaling.look(now, budget.idle_workers, short=budget.is_short)
+        budget.tell_workers(self._wanted, self.num_workers, self._most_workers)
+        if self._wanted != before:
+            _log.info("pool %s: %d workers from now on, %d before: %s", self.name, self._wanted, before,
+                      self._scaling.reason)  # fmt: skip
+        for number, each in self._running.items():
+            if number > self._wanted and not each.renewing:
+                each.renewing = True
+                self._tell(each.process, signal.SIGTERM)
+
     # Renewal
 
     def _renew_next(self, now: float) -> None:
         """Tell the next worker to end, when the one before is there again."""
-        if not self._to_renew or len(self._running) < self.num_workers:
+        if not self._to_renew or len(self._running) < self._wanted:
             return
         if not all(
             self._is_ready(number) or now - each.since > _READY_SECONDS for number, each in self._running.items()
@@ -369,11 +405,12 @@ class MemoryWorkerPool(WorkerPool):
         ceiling_mb = config.memory_mb or config.default_limit_mb
         all_mb = budget_mb(config.total_memory_mb, ceiling_mb, to_mb(usage_of_idle_fork()))
         self._config = replace(config, budget_mb=all_mb)
-        self._budget = Budget(self.name, self.num_workers, all_mb, config.reserve_mb)
+        self._budget = Budget(self.name, self._most_workers, all_mb, config.reserve_mb)
         _log.info(
             "pool %s: memory budget of %s MB for the jobs of all workers, %s MB at most for each",
             self.name, show_mb(all_mb), show_mb(ceiling_mb),
         )  # fmt: skip
+        self._budget.tell_workers(self.num_workers, self.num_workers, self._most_workers)
         return self._budget
 
 
