@@ -61,6 +61,19 @@ EVENTS: dict[str, Explained] = {
     "WorkerRestarted": Explained(
         WORKERS, "The worker restarted in place, because it had been above its own ceiling.", "Nothing."
     ),
+    "IntakePaused": Explained(
+        WORKERS,
+        "A pool starts no jobs: less than 5 % of the memory is left, or processes wait for memory more than a tenth of "
+        "the time. Jobs that run go on.",
+        "See what else uses memory on that machine (`rqmem status`). The pool takes jobs again by itself.",
+    ),
+    "Evicted": Explained(
+        AFTER,
+        "The jobs of a pool used more than its budget, or nothing was left of the machine's memory, so this job had to "
+        "go. A job that can continue saves what it has and waits for room; with a Retry left RQ runs it again; any "
+        "other one fails with `JobEvicted`.",
+        'If it happens often: give `--total-memory` more, or declare `on_breach = "resume"` and work in chunks.',
+    ),
     "WorkerLost": Explained(
         AFTER,
         "The worker that ran this job has not been heard of. This worker takes the job over: it goes on, is retried, "
@@ -222,10 +235,10 @@ LINES: dict[str, Explained] = {
         POOL, "A worker of the pool ended by itself. The line says how. The pool starts another under the same name.",
         "See the worker's lines above. If it repeats, the pool waits longer each time, up to 30 seconds.",
     ),
-    "pool %s: %d workers with a ceiling and reserve of %s MB each may use %s MB together, and there are %s MB here: "
-    "give fewer workers (-n) or a lower ceiling (--memory)": Explained(
-        POOL, "All workers at their ceilings need more than the machine or container has.",
-        "[Sizing](sizing.md) has the sum.",
+    "only %s of %s MB of memory are free here beyond a tenth: the budget is one ceiling, %s MB; give a lower --memory, "
+    "or more memory": Explained(
+        POOL, "The pool found less free memory than one job may use. So one job runs at a time.",
+        "Give a lower `--memory`, or see what else uses memory here. [Sizing](sizing.md) has the sum.",
     ),
     "pool %s: told to stop again; its workers end at once": Explained(
         POOL, "A second SIGTERM or Ctrl-C came. Jobs are ended. Chunked jobs go on elsewhere.", "Nothing."
