@@ -4,7 +4,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help docs demo campaign seed load test cgroup2 lint typecheck bench bench-large rq-suite rq-newest oldest wheel-check chaos pictures dashboard clean
+.PHONY: help docs demo campaign seed load test cgroup2 lint typecheck bench bench-large pool-bench rq-suite rq-newest oldest wheel-check chaos pictures dashboard clean
 
 help: ## Say what each target does
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
@@ -45,6 +45,9 @@ typecheck: $(VENV)/dev ## Check types with mypy
 
 bench: $(VENV)/bench ## Measure: how the ceiling holds against 40 adversaries and honest jobs, and what it costs: 15 minutes
 	$(RUN) -m scripts.bench.ceiling
+
+pool-bench: $(VENV)/bench ## Compare rqmem pool, rq worker-pool and Celery in 600 MB: half an hour (POOL_OPTIONS='--short': 5 minutes)
+	@$(RUN) -m scripts.bench.pool --output docs/pictures/pool.svg $(POOL_OPTIONS)
 
 bench-large: $(VENV)/bench ## Measure chunks, splits, cutting of files, reading of rows and pages of the dashboard, at full size: an hour
 	@failed=0; for each in chunks splits sources reading_rows dashboard; do \
