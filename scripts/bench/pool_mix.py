@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import time
 from functools import cache
+from urllib.parse import urlsplit
 
 from redis import Redis
 
@@ -86,7 +87,8 @@ def make_celery() -> object:
     """The application that ``celery -A scripts.bench.pool_mix`` finds."""
     from celery import Celery
 
-    app = Celery("bench", broker=os.environ["BENCH_REDIS_URL"])
+    url = urlsplit(os.environ["BENCH_REDIS_URL"])
+    app = Celery("bench", broker=f"redis+socket://{url.path}" if url.scheme == "unix" else url.geturl())
     app.conf.update(worker_prefetch_multiplier=1, task_acks_late=True, broker_connection_retry_on_startup=True)
     for kind, function in (("small", small), ("medium", medium), ("large", large), ("chunked", chunked)):
         app.task(name=kind)(function)
