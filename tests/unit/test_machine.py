@@ -120,7 +120,7 @@ def test_kills_in_groups_below_or_next_to_ours_are_not_ours(
 def test_without_a_group_kills_of_the_machine_are_counted_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cgroup, "read_actual", lambda: None)
     counted = iter(["oom_kill 4\n", "oom_kill 4\n", "oom_kill 5\n"])
-    monkeypatch.setattr(machine, "_read", lambda path: next(counted) if path == Path("/proc/vmstat") else None)
+    monkeypatch.setattr(machine, "read_text", lambda path: next(counted) if path == Path("/proc/vmstat") else None)
     seen = machine.OomKills()
     seen.begin()
     assert seen.lately() is None
