@@ -16,7 +16,7 @@ from rqmem import events
 from rqmem.store import codec, keys
 from rqmem.store.alerts.alert_records import Alert, Open
 from rqmem.store.history import history_writer
-from rqmem.store.history.history_records import Live, LiveJob, Run, Told
+from rqmem.store.history.history_records import Live, LiveJob, PoolRecord, Run, Told
 from rqmem.store.history.samples import RINGS, Sample
 
 WORKER = "ada"
@@ -81,6 +81,14 @@ def a_live(worker: str, job: LiveJob | None = None, **more: Any) -> Live:
         "recycled": 1, "queues": ["q"], "job": job,
     }  # fmt: skip
     return Live(worker=worker, **{**values, **more})
+
+
+def a_pool(name: str) -> PoolRecord:
+    """The budget of a pool whose second worker runs a job."""
+    now = time.time()
+    return PoolRecord(
+        name, "h", now, workers=2, least_workers=2, most_workers=2, budget_mb=600, reserved_mb=256, usage_mb=192
+    )
 
 
 def register(

@@ -206,7 +206,9 @@ def after(state: State, event: Event | Overdue | Ended) -> Next:
     if isinstance(event, Overdue):
         waits = event.redis_away and not state.in_user_code
         return state, (Instruction.WAIT if waits else Instruction.KILL,)
-    new = replace(state, phase=seen(_STEPS.get((state.phase, event), state.phase), state.breached))
+    leaves_hooks = state.in_hooks and event is Event.LEFT
+    phase = state.phase if leaves_hooks else _STEPS.get((state.phase, event), state.phase)
+    new = replace(state, phase=seen(phase, state.breached))
     if event is Event.ENTERED and not new.in_user_code:
         new = replace(new, in_hooks=True)
     elif event is Event.LEFT:

@@ -42,7 +42,7 @@ from rqmem.units import MB
 from tests import forked, sample_jobs
 from tests.cli.test_commands import rqmem
 from tests.conftest import ROOT
-from tests.journal_filling import a_live, a_run, fill, register, remember
+from tests.journal_filling import a_live, a_pool, a_run, fill, register, remember
 
 prometheus = pytest.importorskip("prometheus_client", reason="the extra 'metrics' is not installed")
 
@@ -123,9 +123,10 @@ def fill_all(connection: Redis) -> None:
     """Something for every metric."""
     fill(connection, EXPORT, "j-123")
     job = LiveJob(EXPORT, "j-123", "mail", time.time() - 14, 192, 250, 256, "items 1-50", 50)
-    register(connection, "ada", "mail", state="busy", live=a_live("ada", job))
+    register(connection, "ada", "mail", state="busy", live=a_live("ada", job, pool="p"))
     register(connection, "bob", "mail")
     with connection.pipeline() as pipeline:
+        history_writer.write_pool(pipeline, a_pool("p"), 60)
         history_writer.count_dropped(pipeline, {"events": 1200})
         heavy = Run(job="jobs.heavy", ended_at=time.time(), outcome="ok", seconds=1, initial_mb=9, peak_mb=300,
                     limit_mb=512, needed_mb=512, tenant="acme", mb_seconds=300)  # fmt: skip

@@ -263,7 +263,7 @@ def test_a_log_that_becomes_another_users_link_is_not_followed(shared: Path) -> 
     (shared / "worker.log").rename(shared / "worker.log.1")
     as_another("ln -s stolen worker.log", shared)
     log.reopen()
-    log._write("a line")
+    log.writer.write("a line")
     log.close()
     assert not (shared / "stolen").exists() and "a line" in (shared / "worker.log.1").read_text()
 

@@ -18,7 +18,7 @@ from rqmem.store.lease_connection import LeaseConnection
 from rqmem.testing import wait_until
 from tests import sample_jobs
 from tests.conftest import StartWorker
-from tests.journal_filling import a_run, fill, fill_what_jobs_need
+from tests.journal_filling import a_pool, a_run, fill, fill_what_jobs_need
 
 SHORT_LIVED = {"probe", "mending", "parenttold:{job_id}"}
 
@@ -71,6 +71,7 @@ def test_every_key_has_its_type_and_time_to_live(connection: Redis, start_worker
     with connection.pipeline() as pipeline:
         history_writer.write_grown(pipeline, [Grown("jobs.Type", "one", "ada", now, 158.7, 256.0, ())])
         history_writer.count_dropped(pipeline, {"events": 1})
+        history_writer.write_pool(pipeline, a_pool("p"), 60)
         of_tenant = replace(a_run("jobs.Type", "one", now), tenant="acme", mb_seconds=1.0)
         history_writer.write_runs(pipeline, [of_tenant], {}, now)
         pipeline.sadd(keys.split_below("two"), 1)
