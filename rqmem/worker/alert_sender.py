@@ -46,7 +46,7 @@ class SenderProcess:
         self._connection = connection
         self._worker = worker
         self._process: subprocess.Popen[str] | None = None
-        self._said: queue.SimpleQueue[tuple[str, str]] = queue.SimpleQueue()
+        self._said: queue.Queue[tuple[str, str]] = queue.Queue()
         self._pause = _FIRST_PAUSE_SECONDS
         self._began_at = self._again_at = 0.0
         self._useless = False

@@ -14,7 +14,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
 from redis.exceptions import RedisError
@@ -79,7 +78,10 @@ class Heart:
         self._oom_kills = oom_kills
         self._stopped = threading.Event()
         self._stopped.set()
-        self._new_errands: SimpleQueue[Callable[[Redis], object] | None] = SimpleQueue()
+        # Not a `SimpleQueue`: its `get` with a timeout may wait for ever, if an item was there without a wait before.
+        self._new_errands: deque[Callable[[Redis], object]] = deque()
+        self._nothing_new = threading.Lock()  # held until there are errands, or the end
+        self._nothing_new.acquire()
         self._errands: deque[Callable[[Redis], object]] = deque()  # of the thread alone
         self._running: tuple[Job, Execution] | None = None
         self._maintained_at = 0.0
@@ -140,7 +142,7 @@ class Heart:
             return
         self._recovery.close(min(self._seconds, _SETTLE_SECONDS))
         self._stopped.set()
-        self._new_errands.put(None)
+        self._ring()
         if self._thread.is_alive():
             self._thread.join(timeout=2 * self._seconds)
         try:
@@ -173,9 +175,15 @@ class Heart:
     def soon(self, errand: Callable[[Redis], object]) -> None:
         """Have ``errand`` done at once, in the thread that may wait for Redis; it must bear being repeated.
 
-        While Redis is away, it waits for the next beat. Signal handlers may call this: a `SimpleQueue` bears it.
+        While Redis is away, it waits for the next beat. Signal handlers may call this.
         """
-        self._new_errands.put(errand)
+        self._new_errands.append(errand)
+        self._ring()
+
+    def _ring(self) -> None:
+        """Wake whoever waits for errands, or will."""
+        with contextlib.suppress(RuntimeError):  # somebody has rung already
+            self._nothing_new.release()
 
     @property
     def away(self) -> bool:
@@ -268,14 +276,10 @@ class Heart:
                 self._parents.discard(parent_id)
 
     def _take_errands(self, seconds: float) -> None:
-        """Wait so long for new errands, if there are none."""
-        with contextlib.suppress(Empty):
-            while True:
-                errand = self._new_errands.get(timeout=seconds)
-                if errand is None:
-                    return
-                self._errands.append(errand)
-                seconds = 0.0
+        """Wait so long for new errands, if nobody has rung."""
+        self._nothing_new.acquire(timeout=seconds)
+        while self._new_errands:
+            self._errands.append(self._new_errands.popleft())
 
     def _run_errands(self) -> None:
         while self._errands:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from types import SimpleNamespace
 
@@ -26,9 +27,25 @@ def a_heart(connection: Redis) -> Heart:
 @pytest.fixture
 def heart(connection: Redis) -> Iterator[Heart]:
     heart = a_heart(connection)
-    wait_until(lambda: not heart._new_errands.qsize())
+    wait_until(lambda: not heart._new_errands)
     yield heart
     heart.stop()
+
+
+def test_no_errand_makes_it_wait_for_ever(connection: Redis) -> None:
+    """With Python 3.10's `SimpleQueue`, a look that was not to wait at all did, in one of some 50,000."""
+    worker = MemoryWorker([Queue("jobs", connection=connection)], config=Config())
+
+    def look_often() -> None:
+        for _ in range(100_000):
+            worker._heart.soon(lambda redis: None)
+            worker._heart._take_errands(0)
+            worker._heart._errands.clear()
+
+    thread = threading.Thread(target=look_often, daemon=True)
+    thread.start()
+    thread.join(60)
+    assert not thread.is_alive()
 
 
 def test_an_errand_is_done_at_once(heart: Heart, connection: Redis) -> None:
