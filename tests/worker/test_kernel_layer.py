@@ -123,8 +123,8 @@ def test_what_the_kernel_keeps_of_files_is_no_breach(
     queue: Queue, work_off: WorkOff, job: Callable[..., int], arguments: list[int], result: int
 ) -> None:
     done = queue.enqueue(job, *arguments, job_timeout=900)
-    work_off("jobs", "--memory", "64", "--cgroup", "require")
-    assert done.return_value() == result
+    log = work_off("jobs", "--memory", "64", "--cgroup", "require")
+    assert done.return_value() == result, log
 
 
 def test_the_kernel_kills_the_largest_process_and_the_job_is_told_all_the_same(queue: Queue, work_off: WorkOff) -> None:
