@@ -57,7 +57,7 @@ def imported(modules: Iterable[str]) -> Iterator[Preloaded]:
             importlib.import_module(module)
         except StopRequested:  # the worker is asked to stop while it starts
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # somebody's code
             raise ConfigError(
                 f"--preload {module} cannot be imported: {type(error).__name__}: {error}; start the worker in "
                 f"the directory of the code or give --path"

@@ -62,7 +62,7 @@ def imported(path: str) -> Any:
         found: Any = import_module(module)
         for part in name.split("."):
             found = getattr(found, part)
-    except (ImportError, AttributeError, ValueError) as error:
+    except (Exception, SystemExit) as error:
         raise SourceError(f"{path} cannot be imported here: {error}") from error
     return found
 

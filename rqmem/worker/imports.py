@@ -25,7 +25,7 @@ def check_importable(job: Job) -> int:
         job.func  # noqa: B018  RQ imports it here
     except BaseTimeoutException:
         raise  # the job's time limit, not the import
-    except Exception as error:  # noqa: BLE001
+    except (Exception, SystemExit) as error:  # noqa: BLE001  somebody's code
         reason = why_not_importable(path) or str(error)
         raise JobNotImportable(
             f"job path {path!r} cannot be imported here: {reason}; start the worker in the directory of "

@@ -167,7 +167,10 @@ def test_a_command_that_is_misspelt_is_named() -> None:
     assert done.stderr == "rqmem: No such command 'wroker': did you mean worker? (see 'rqmem --help')\n"
 
 
-@pytest.mark.parametrize("path", ["no.such.module.work", "tests.sample_jobs.no_such_function", "tests.broken_module.f"])
+@pytest.mark.parametrize(
+    "path",
+    ["no.such.module.work", "tests.sample_jobs.no_such_function", "tests.broken_module.f", "tests.quits_at_import.f"],
+)
 def test_a_job_path_that_cannot_be_imported_is_one_line_and_the_job_is_kept(
     connection: Redis, start_worker: StartWorker, path: str
 ) -> None:

@@ -303,10 +303,13 @@ def test_a_worker_that_preloads_jobs_loads_what_they_need_before_the_fork(queue:
     assert job.return_value() is True
 
 
-def test_a_module_that_cannot_be_preloaded_is_bad_usage(start_worker: StartWorker) -> None:
-    worker = start_worker("--burst", "--preload", "tests.broken_module")
+@pytest.mark.parametrize(
+    ("module", "error"), [("tests.broken_module", "RuntimeError"), ("tests.quits_at_import", "SystemExit: 0")]
+)
+def test_a_module_that_cannot_be_preloaded_is_bad_usage(start_worker: StartWorker, module: str, error: str) -> None:
+    worker = start_worker("--burst", "--preload", module)
     [line] = worker.finish().splitlines()
-    assert line.startswith("rqmem: --preload tests.broken_module cannot be imported: RuntimeError")
+    assert line.startswith(f"rqmem: --preload {module} cannot be imported: {error}")
     assert worker.process.returncode == 2
 
 

@@ -22,7 +22,7 @@ import socket
 import sys
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from rqmem.worker.horse import environment
@@ -96,7 +96,7 @@ class Settings:
         self._filters = warnings.filters[:]
         self._locale = locale.setlocale(locale.LC_ALL)
         self._zone = time.tzname
-        self._simple = _simple()
+        self._simple = [read() for read, _ in _SIMPLE.values()]
 
     def keep_imported(self) -> bool:
         """If modules have been imported, what has changed stays."""
@@ -131,32 +131,24 @@ class Settings:
         if locale.setlocale(locale.LC_ALL) != self._locale:
             locale.setlocale(locale.LC_ALL, self._locale)
             found.append("locale")
-        if (now := _simple()) != self._simple:
-            for name, value, as_before in zip(_SET, now, self._simple, strict=True):
-                if value != as_before:
-                    _SET[name](as_before)
-                    found.append(name)
+        for (name, (read, put)), as_before in zip(_SIMPLE.items(), self._simple, strict=True):
+            if read() != as_before:
+                put(as_before)
+                found.append(name)
         return found
 
 
-def _simple() -> tuple[Any, ...]:
-    return (
-        socket.getdefaulttimeout(), sys.getrecursionlimit(), sys.getswitchinterval(), sys.gettrace(), sys.getprofile(),
-        sys.stdout, sys.stderr, sys.stdin,
-    )  # fmt: skip
-
-
-_SET: Mapping[str, Any] = {
-    "socket timeout": socket.setdefaulttimeout,
-    "recursion limit": sys.setrecursionlimit,
-    "switch interval": sys.setswitchinterval,
-    "trace function": sys.settrace,
-    "profile function": sys.setprofile,
-    "sys.stdout": lambda value: setattr(sys, "stdout", value),
-    "sys.stderr": lambda value: setattr(sys, "stderr", value),
-    "sys.stdin": lambda value: setattr(sys, "stdin", value),
+_SIMPLE: Mapping[str, tuple[Callable[[], Any], Callable[[Any], object]]] = {
+    "socket timeout": (socket.getdefaulttimeout, socket.setdefaulttimeout),
+    "recursion limit": (sys.getrecursionlimit, sys.setrecursionlimit),
+    "switch interval": (sys.getswitchinterval, sys.setswitchinterval),
+    "trace function": (sys.gettrace, sys.settrace),
+    "profile function": (sys.getprofile, sys.setprofile),
+    "sys.stdout": (lambda: sys.stdout, lambda value: setattr(sys, "stdout", value)),
+    "sys.stderr": (lambda: sys.stderr, lambda value: setattr(sys, "stderr", value)),
+    "sys.stdin": (lambda: sys.stdin, lambda value: setattr(sys, "stdin", value)),
 }
-"""Names of the values of `_simple`, in its order, and what sets each."""
+"""Name -> what reads it, and what sets it."""
 
 
 def _file(where: str | int) -> tuple[int, int] | None:

@@ -38,6 +38,7 @@ from rqmem.measure import linux
 from rqmem.measure.startup_checks import check_platform, usage_of_idle_fork
 from rqmem.policy.replacement import Slot, after_death
 from rqmem.rq_names import ForkProcess, WorkerData, WorkerPool, setup_loghandlers
+from rqmem.text import counted
 from rqmem.units import show_mb, to_mb
 from rqmem.worker.memory_worker import MemoryWorker
 from rqmem.worker.pool.budget import Budget, budget_mb
@@ -142,7 +143,7 @@ class MemoryWorkerPool(WorkerPool):
         self._burst = burst
         preload(self._config.preload, self._config.preload_openmp)
         budget = self._make_budget()
-        _log.info("pool %s: starts %d workers, with PID %d", self.name, self.num_workers, os.getpid())
+        _log.info("pool %s: starts %s, with PID %d", self.name, counted(self.num_workers, "worker"), os.getpid())
         self.status = self.Status.STARTED
         woken, wake = os.pipe()
         os.set_blocking(wake, False)
