@@ -56,12 +56,21 @@ _CSP = (
 _log = logging.getLogger("rqmem.dashboard")
 
 
+class _Seen(Worker):
+    """A worker that is only looked at."""
+
+    def _set_connection(self, connection: Redis) -> Redis:
+        """RQ's raises the time-out of all connections of this process to 415 s, as a worker needs it."""
+        return connection
+
+
 def add_to(app: Flask, connection: Redis, where: str) -> bool:
     """Mount it, unless the installed version is not a tested one; whether it is mounted."""
     if reason := _why_not():
         _log.warning("/rq/ is not there: %s; all other pages are", reason)
         return False
-    blueprint = import_module("rq_dashboard.web").blueprint
+    web = import_module("rq_dashboard.web")
+    web.Worker, blueprint = _Seen, web.blueprint  # type: ignore[attr-defined]
     app.jinja_loader = ChoiceLoader([app.jinja_loader, FunctionLoader(_mended_template)])  # type: ignore[list-item]
     app.config["RQ_DASHBOARD_REDIS_URL"] = (where,)  # shown only
     app.redis_conn = connection  # type: ignore[attr-defined]
@@ -207,7 +216,7 @@ def _list_jobs(
 
 
 def _list_workers(instance_number: int) -> ResponseReturnValue:
-    workers = Worker.all(connection=state().connection)
+    workers = _Seen.all(connection=state().connection)
     ids = [worker.get_current_job_id() for worker in workers]
     rows = iter(read_jobs(state().connection, [each for each in ids if each], errors=False))
     found = []

@@ -228,3 +228,15 @@ def test_all_our_templates_are_read_before_the_first_visitor_also_beside_rqs(cli
     gc.unfreeze()
     read = {name for _, name in app.jinja_env.cache or ()}
     assert "overview.html" in read and len(read) > 10
+
+
+@pytest.mark.parametrize("path", ["/rq/0/view/workers", "/rq/0/data/workers.json", "/rq/", "/rq/0/data/queues.json"])
+def test_a_look_at_workers_leaves_the_time_outs_of_the_process(
+    client: FlaskClient, connection: Redis, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    """A `Worker` of RQ's makes them 415 s: with a Redis that hangs, all pages would hang so long."""
+    register(connection, "ada", "mail")
+    kwargs = connection.connection_pool.connection_kwargs
+    monkeypatch.setitem(kwargs, "socket_timeout", 2.0)
+    assert client.get(path).status_code == 200
+    assert kwargs["socket_timeout"] == 2.0

@@ -279,7 +279,6 @@ def test_hostile_texts_are_shown_as_texts_by_rq_dashboard(browser: Browser, conn
         assert browser.complaints() == [], path
 
 
-@pytest.mark.alone
 @pytest.mark.parametrize("path", ["/live", "/queues"])
 def test_a_page_says_that_redis_is_away_and_goes_on_by_itself(browser: Browser, connection: Redis, path: str) -> None:
     busy(connection)
