@@ -34,7 +34,7 @@ KERNEL_LAYER := tests/unit/test_cgroup_places.py tests/unit/test_cgroup.py tests
 
 cgroup2: $(VENV)/dev ## Test the kernel's layer on an emulated machine with cgroup v2, in three situations: an hour
 	@failed=0; for each in alone beside container; do echo "=== $$each"; \
-	  $(RUN) -m scripts.cgroup2_vm --situation $$each -- $(RUN) -m pytest -q $(KERNEL_LAYER) || failed=1; done; exit $$failed
+	  $(RUN) -m scripts.cgroup2_vm --situation $$each --timeout 5400 -- $(RUN) -m pytest -q $(KERNEL_LAYER) || failed=1; done; exit $$failed
 
 lint: $(VENV)/dev ## Check style and format with ruff
 	$(RUN) -m ruff check .
