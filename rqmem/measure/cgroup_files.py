@@ -27,6 +27,11 @@ class Own:
     path: Path
     top: Path
 
+    @property
+    def lineage(self) -> list[Path]:
+        """The group and its ancestors, as far as they can be seen."""
+        return [path for path in (self.path, *self.path.parents) if path.is_relative_to(self.top)]
+
 
 @dataclass(frozen=True)
 class Parts:

@@ -236,10 +236,7 @@ def _lineage(pid: int) -> list[int]:
     pids = []
     while pid:
         pids.append(pid)
-        try:
-            pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
-        except OSError:
-            break
+        pid = procfs.read_parent(pid)
     return pids
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from rqmem.measure import cgroup_files as cgroup
 from rqmem.measure.machine import read_text
+from rqmem.measure.procfs import parse_kb
 from rqmem.policy.pressure import Host
 
 _WINDOW_SECONDS = 3.0
@@ -57,9 +58,7 @@ class HostMemory:
         if own is None:
             return
         limit_name, used_name = _FILES[own.version]
-        for path in (own.path, *own.path.parents):
-            if not path.is_relative_to(own.top):
-                return
+        for path in own.lineage:
             texts = [read_text(path / name) for name in (limit_name, used_name, "memory.stat")]
             if None in texts:
                 continue
@@ -89,10 +88,5 @@ class HostMemory:
 
 
 def _machine() -> tuple[int, int] | None:
-    text = read_text(Path("/proc/meminfo"))
-    if text is None:
-        return None
-    kb = {name: int(rest.split()[0]) for name, _, rest in (line.partition(":") for line in text.splitlines())}
-    if "MemAvailable" not in kb:
-        return None
-    return kb["MemAvailable"] * 1024, kb["MemTotal"] * 1024
+    kb = parse_kb(read_text(Path("/proc/meminfo")) or "")
+    return (kb["MemAvailable"] * 1024, kb["MemTotal"] * 1024) if "MemAvailable" in kb else None

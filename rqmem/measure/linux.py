@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
-from typing import Any
+from typing import Any, Literal
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_DUMPABLE = 4
@@ -19,7 +19,8 @@ _PR_GET_CHILD_SUBREAPER = 37
 _NOBODY = 65534
 _MOST_URGENT = -20
 _SWITCH_SECONDS = 0.0005
-_TGKILL = {"x86_64": 234, "aarch64": 131, "riscv64": 131}  # the system call's number
+_ARM_AND_RISCV = {"tgkill": 131, "kcmp": 272}
+_SYSTEM_CALLS = {"x86_64": {"tgkill": 234, "kcmp": 312}, "aarch64": _ARM_AND_RISCV, "riscv64": _ARM_AND_RISCV}
 
 
 def become_subreaper(wanted: bool = True) -> bool:
@@ -86,8 +87,7 @@ def tell_main_thread(pid: int, number: int) -> None:
     only C, the job heard of its breach up to 100 ms late.
     """
     with contextlib.suppress(ProcessLookupError, PermissionError):
-        libc, system_call = _tgkill()
-        if libc is None or libc.syscall(system_call, pid, pid, number) != 0:
+        if system_call("tgkill", pid, pid, number) != 0:
             os.kill(pid, number)
 
 
@@ -110,10 +110,15 @@ def ended_well(pid: int) -> bool | None:
     return result is not None and result.si_code == os.CLD_EXITED and result.si_status == os.EX_OK
 
 
+def system_call(name: Literal["tgkill", "kcmp"], *args: int) -> int:
+    """What the system call returns; -1 also where its number on this machine is not known."""
+    libc, numbers = _libc()
+    return libc.syscall(numbers[name], *args) if numbers else -1
+
+
 @cache
-def _tgkill() -> tuple[Any, int]:
-    system_call = _TGKILL.get(os.uname().machine) if sys.platform == "linux" else None
-    return (None, 0) if system_call is None else (ctypes.CDLL(None), system_call)
+def _libc() -> tuple[Any, dict[str, int]]:
+    return ctypes.CDLL(None), _SYSTEM_CALLS.get(os.uname().machine, {}) if sys.platform == "linux" else {}
 
 
 def become_nobody() -> bool:

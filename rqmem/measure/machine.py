@@ -11,17 +11,13 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from rqmem.measure import cgroup_files as cgroup
+from rqmem.measure.procfs import parse_kb
 from rqmem.units import MB
 
 
-def parse_total_bytes(meminfo: str) -> int:
-    """``MemTotal`` from ``/proc/meminfo``."""
-    kb = next(line.split()[1] for line in meminfo.splitlines() if line.startswith("MemTotal:"))
-    return int(kb) * 1024
-
-
 def total_bytes() -> int:
-    return parse_total_bytes(Path("/proc/meminfo").read_text())
+    """All memory of this machine."""
+    return parse_kb(Path("/proc/meminfo").read_text())["MemTotal"] * 1024
 
 
 def container_limit_bytes() -> int | None:
@@ -37,8 +33,7 @@ def read_limits(own: cgroup.Own) -> list[int]:
         stat = read_text(own.path / "memory.stat")
         limit = cgroup.parse_counters(stat or "").get("hierarchical_memory_limit")
         return [] if limit is None else [limit]
-    below_top = [path for path in (own.path, *own.path.parents) if path.is_relative_to(own.top)]
-    texts = [read_text(path / "memory.max") for path in below_top]  # the root has none
+    texts = [read_text(path / "memory.max") for path in own.lineage]  # the root has none
     limits = [cgroup.parse_limit(text) for text in texts if text is not None]
     return [limit for limit in limits if limit is not None]
 
@@ -58,7 +53,7 @@ def read_memory() -> Memory | None:
     text = read_text(Path("/proc/meminfo"))
     if text is None:
         return None
-    kb = {name: int(rest.split()[0]) for name, _, rest in (line.partition(":") for line in text.splitlines())}
+    kb = parse_kb(text)
     pressure = parse_pressure(read_text(Path("/proc/pressure/memory")) or "")
     limit = _container_limit_mb()
     return Memory(

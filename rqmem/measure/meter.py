@@ -83,7 +83,7 @@ class _Process:
     def correct(self) -> bool:
         """Look at ``status`` again. False: it cannot be read, and what it told before stays."""
         try:
-            kb = procfs.parse_status_kb(procfs.read_status(self._pid))
+            kb = procfs.parse_kb(procfs.read_status(self._pid))
         except OSError:
             return False
         if "VmHWM" not in kb:  # it has ended
@@ -221,11 +221,6 @@ class TreeMeter:
     def pids(self) -> list[int]:
         """Those of the last reading."""
         return self._last_pids
-
-    @property
-    def processes(self) -> int:
-        """How many there were at the last reading."""
-        return len(self._last_pids)
 
     def comparable(self) -> bool:
         """Whether the tree is one process, or the same as at the last full reading: no new ones share pages."""

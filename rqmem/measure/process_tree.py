@@ -14,7 +14,15 @@ import time
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
-from rqmem.measure.procfs import KeptFile, find_children, host_identity, read_children, read_start_time, read_state
+from rqmem.measure.procfs import (
+    KeptFile,
+    exists,
+    find_children,
+    host_identity,
+    read_children,
+    read_start_time,
+    read_state,
+)
 
 _UNSETTLED_SECONDS, _WALK_SECONDS = 0.01, 0.05
 _LOOKS_FOR_A_STOP = 15
@@ -226,12 +234,8 @@ def is_gone(pid: int, start_time: int) -> bool:
 
     A process of another user that ``/proc`` does not show (hidepid) is there all the same.
     """
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
+    if not exists(pid):
         return True
-    except PermissionError:
-        pass
     found = read_start_time(pid)
     return found is not None and (found != start_time or is_zombie(pid))
 

@@ -62,12 +62,18 @@ class Usage:
     shmem_bytes: int = 0
 
 
+def parse_kb(text: str) -> dict[str, int]:
+    """The sizes in ``status``, ``smaps_rollup`` or ``meminfo``, in KB by name.
+
+    The ``status`` of a process that has no memory has none of memory.
+    """
+    pairs = (line.partition(":") for line in text.splitlines() if line.endswith(" kB"))
+    return {name: int(value.split()[0]) for name, _, value in pairs}
+
+
 def parse_rollup(text: str) -> Rollup:
     """`Rollup` of the text of ``smaps_rollup`` (kernel 5.4 or later names ``Pss_Anon``)."""
-    kb = {}
-    for line in text.splitlines()[1:]:
-        name, _, value = line.partition(":")
-        kb[name] = int(value.split()[0])
+    kb = parse_kb(text)
     return Rollup(
         rss=kb["Rss"] * 1024,
         pss_anon=kb["Pss_Anon"] * 1024,
@@ -77,15 +83,9 @@ def parse_rollup(text: str) -> Rollup:
     )
 
 
-def parse_status_kb(status: str) -> dict[str, int]:
-    """The sizes in ``status``, in KB by name; those of memory are missing in a process that has none."""
-    pairs = (line.partition(":") for line in status.splitlines() if line.endswith(" kB"))
-    return {name: int(value.split()[0]) for name, _, value in pairs}
-
-
 def parse_whole_usage(status: str) -> Usage | None:
     """`Usage` from ``status``, which anybody may read: shared pages count whole. None: it has no memory any more."""
-    kb = parse_status_kb(status)
+    kb = parse_kb(status)
     if "RssAnon" not in kb:
         return None
     anonymous = kb["RssAnon"] * 1024
@@ -98,32 +98,33 @@ def parse_resident_pages(statm: bytes) -> int:
 
 
 def swap_less_file_pages(kb: Mapping[str, int]) -> int:
-    """Swapped pages less resident pages of mapped files, from `parse_status_kb`; 0 where it has neither."""
+    """Swapped pages less resident pages of mapped files, from `parse_kb`; 0 where it has neither."""
     return (kb.get("VmSwap", 0) - kb.get("RssFile", 0)) * 1024 // PAGE_BYTES
 
 
-def parse_parent(status: str) -> int:
-    """The parent's pid, from ``status``; 0 where it names none."""
-    for line in status.splitlines():
-        if line.startswith("PPid:"):
-            return int(line.split()[1])
-    return 0
+class Stat(NamedTuple):
+    """What ``stat`` says of a process or thread.
+
+    Attributes:
+        state: its letter; of a process, that of its main thread.
+        parent: the parent's pid.
+        is_bare_fork: it was forked and has not become another program since.
+        threads: how many the process has.
+        start_time: in clock ticks since boot.
+    """
+
+    state: str
+    parent: int
+    is_bare_fork: bool
+    threads: int
+    start_time: int
 
 
-def parse_state(stat: str) -> tuple[str, int]:
-    """The letter of the main thread's state, and how many threads there are: fields 3 and 20 of ``stat``."""
-    fields = stat.rpartition(")")[2].split()
-    return fields[0], int(fields[17])
-
-
-def parse_start_time(stat: str) -> int:
-    """Start time in clock ticks since boot: field 22 of ``stat``, after a command that may hold anything."""
-    return int(stat.rpartition(")")[2].split()[19])
-
-
-def parse_is_bare_fork(stat: str) -> bool:
-    """Whether a process was forked and has not become another program since, from the flags (field 9) of ``stat``."""
-    return bool(int(stat.rpartition(")")[2].split()[6]) & _FORKED_NO_EXEC)
+def parse_stat(stat: str) -> Stat:
+    """`Stat`, from the text of ``stat``."""
+    fields = stat.rpartition(")")[2].split()  # from the third on; the command before them may hold anything
+    is_bare_fork = bool(int(fields[6]) & _FORKED_NO_EXEC)
+    return Stat(fields[0], int(fields[1]), is_bare_fork, int(fields[17]), int(fields[19]))
 
 
 def exists(pid: int) -> bool:
@@ -208,49 +209,42 @@ def read_resident_pages(pid: int) -> int:
     return of_memory(pid, read) or 0
 
 
+def read_stat(pid: int | str) -> Stat | None:
+    """None: the process is gone, or hidden. ``pid`` may name a thread, as ``PID/task/THREAD``."""
+    text = _read_shown(f"/proc/{pid}/stat")
+    return parse_stat(text) if text else None
+
+
 def read_parent(pid: int) -> int:
     """The parent's pid; 0 where it is gone or hidden."""
-    try:
-        return parse_parent(_read_text(f"/proc/{pid}/status"))
-    except _NOT_SHOWN:
-        return 0
+    stat = read_stat(pid)
+    return 0 if stat is None else stat.parent
 
 
 def is_bare_fork(pid: int) -> bool:
     """Whether it was forked and has not become another program since; False where it is gone or hidden."""
-    try:
-        return parse_is_bare_fork(_read_text(f"/proc/{pid}/stat"))
-    except _NOT_SHOWN:
-        return False
+    stat = read_stat(pid)
+    return stat is not None and stat.is_bare_fork
 
 
 def read_state(pid: int) -> str:
     """Its letter in ``stat``; "": it is gone, "?": it is there, and hidden. ``R`` while any of its threads goes on."""
-    try:
-        stat = _read_text(f"/proc/{pid}/stat")
-    except _NOT_SHOWN:
+    stat = read_stat(pid)
+    if stat is None:
         return "?" if exists(pid) else ""
-    state, threads = parse_state(stat)
-    return "R" if state in "ZX" and threads > 1 else state
+    return "R" if stat.state in "ZX" and stat.threads > 1 else stat.state
 
 
 def has_waiting_thread(pid: int) -> bool:
     """Whether one of its threads waits in the kernel and can be interrupted by nothing but its end (state ``D``)."""
-    for task in _tasks(pid):
-        try:
-            if parse_state(_read_text(f"/proc/{pid}/task/{task}/stat"))[0] == "D":
-                return True
-        except _NOT_SHOWN:
-            continue
-    return False
+    stats = (read_stat(f"{pid}/task/{task}") for task in _tasks(pid))
+    return any(stat is not None and stat.state == "D" for stat in stats)
 
 
 def read_start_time(pid: int) -> int | None:
-    """A process is known by (pid, start time), never by its pid alone."""
-    try:
-        return parse_start_time(_read_text(f"/proc/{pid}/stat"))
-    except _NOT_SHOWN:
-        return None
+    """A process is known by (pid, start time), never by its pid alone. None: it is gone, or hidden."""
+    stat = read_stat(pid)
+    return None if stat is None else stat.start_time
 
 
 class MainThread(NamedTuple):
@@ -279,10 +273,8 @@ def parse_main_thread(status: str) -> MainThread:
 
 def read_main_thread(pid: int) -> MainThread | None:
     """None: the process is gone, or hidden."""
-    try:
-        return parse_main_thread(_read_text(f"/proc/{pid}/status"))
-    except _NOT_SHOWN:
-        return None
+    status = _read_shown(f"/proc/{pid}/status")
+    return parse_main_thread(status) if status else None
 
 
 def catches(pid: int, number: int) -> bool:
@@ -293,10 +285,7 @@ def catches(pid: int, number: int) -> bool:
 
 def read_command(pid: int) -> str:
     """The name of the program (``comm``), without its arguments: they may hold secrets."""
-    try:
-        return _read_text(f"/proc/{pid}/comm").strip()
-    except _NOT_SHOWN:
-        return ""
+    return _read_shown(f"/proc/{pid}/comm").strip()
 
 
 def read_children(pid: int) -> list[int]:
@@ -328,6 +317,14 @@ def _tasks(pid: int) -> list[str]:
         return _with_a_descriptor(lambda: os.listdir(f"/proc/{pid}/task"))  # noqa: PTH208  this runs at each reading
     except _GONE:
         return []
+
+
+def _read_shown(path: str) -> str:
+    """What a file tells; "": the process is gone, or hidden."""
+    try:
+        return _read_text(path)
+    except _NOT_SHOWN:
+        return ""
 
 
 def _read_text(path: str) -> str:

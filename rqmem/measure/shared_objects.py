@@ -78,14 +78,6 @@ def parse_mapped(maps: str, devices: Collection[int]) -> dict[Key, tuple[str, st
     return found
 
 
-def parse_shmem_bytes(meminfo: str) -> int:
-    """All there is on this machine, from ``/proc/meminfo``; 0 where it does not tell."""
-    for line in meminfo.splitlines():
-        if line.startswith("Shmem:"):
-            return int(line.split()[1]) * 1024
-    return 0
-
-
 def held_by(pids: Iterable[int], ever: Collection[int] = ()) -> dict[Key, Held]:
     """What these processes map or hold open, and segments that those or processes in ``ever`` made."""
     found: dict[Key, Held] = {}

@@ -9,22 +9,14 @@ vfork(2) has it do. Where even that cannot be read, the answer is no: then the t
 
 from __future__ import annotations
 
-import ctypes
-import os
-import sys
-from functools import cache
-from typing import Any
+from rqmem.measure import linux, procfs
 
-from rqmem.measure import procfs
-
-_KCMP = {"x86_64": 312, "aarch64": 272, "riscv64": 272}  # the system call's number
 _KCMP_VM = 1
 
 
 def is_same(pid: int, parent: int) -> bool:
     """Whether a process has the same memory as its parent, and not only pages in common."""
-    libc, number = _system_call()
-    answer = libc.syscall(number, pid, parent, _KCMP_VM, 0, 0) if libc is not None else -1
+    answer = linux.system_call("kcmp", pid, parent, _KCMP_VM, 0, 0)
     return answer == 0 if answer != -1 else _looks_the_same(pid, parent)
 
 
@@ -32,13 +24,7 @@ def _looks_the_same(pid: int, parent: int) -> bool:
     if not procfs.is_bare_fork(pid) or not procfs.has_waiting_thread(parent):
         return False
     try:
-        sizes = procfs.parse_status_kb(procfs.read_status(pid))
-        return bool(sizes) and sizes == procfs.parse_status_kb(procfs.read_status(parent))
+        sizes = procfs.parse_kb(procfs.read_status(pid))
+        return bool(sizes) and sizes == procfs.parse_kb(procfs.read_status(parent))
     except OSError:
         return False
-
-
-@cache
-def _system_call() -> tuple[Any, int]:
-    number = _KCMP.get(os.uname().machine) if sys.platform == "linux" else None
-    return (None, 0) if number is None else (ctypes.CDLL(None), number)

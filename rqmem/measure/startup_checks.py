@@ -73,7 +73,7 @@ def has_pidfd() -> bool:
 
 @contextlib.contextmanager
 def _fork(says: Callable[[], bytes]) -> Iterator[tuple[int, bytes]]:
-    """A fork that says something and waits: its pid, and what it said. It ends with the block, or with us."""
+    """A fork that says something short and waits: its pid, and what it said. It ends with the block, or with us."""
     ready, go = os.pipe(), os.pipe()
     pid = os.fork()
     if pid == 0:
@@ -85,7 +85,7 @@ def _fork(says: Callable[[], bytes]) -> Iterator[tuple[int, bytes]]:
             os._exit(0)
     try:
         os.close(ready[1])
-        yield pid, os.read(ready[0], 1)
+        yield pid, os.read(ready[0], 64)
     finally:
         for fd in (ready[0], *go):
             os.close(fd)
@@ -141,17 +141,8 @@ def fastest_growth() -> float:
     Never below 4 GB/s, should the machine be busy just now: too high a rate costs a little CPU, too low a rate
     costs the ceiling.
     """
-    answer, say = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        with contextlib.suppress(Exception):
-            os.write(say, str(_measured_growth()).encode())
-        os._exit(0)
-    os.close(say)
-    text = os.read(answer, 64).decode()
-    os.close(answer)
-    os.waitpid(pid, 0)
-    return min(_FASTEST, max(_SLOWEST, _SECOND_CORE * float(text or 0)))
+    with _fork(lambda: str(_measured_growth()).encode()) as (_, said):
+        return min(_FASTEST, max(_SLOWEST, _SECOND_CORE * float(said or 0)))
 
 
 def _measured_growth() -> float:

@@ -23,9 +23,6 @@ class Threads:
         self._most = native_threads()
         self._known = {thread.ident for thread in threading.enumerate()}
 
-    def count(self) -> int:
-        return native_threads()
-
     def new(self) -> list[str]:
         """Names of Python's threads that came since the last call; looked for only where there are more than ever."""
         count = native_threads()

@@ -8,6 +8,7 @@ of what its horse held at the end of the job before, growth does.
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Collection
 
@@ -17,6 +18,7 @@ from rqmem.measure.shared_objects import Held, Key
 from rqmem.units import MB
 
 _clock = time.monotonic
+_SHMEM = re.compile(rb"^Shmem: +(\d+) kB", re.MULTILINE)
 _STEP_BYTES = 4 * MB
 _AT_MOST_EVERY_SECONDS = 0.005
 _PAUSE = 20  # times what a look takes
@@ -102,7 +104,8 @@ class _Machine:
         try:
             if self._meminfo is None:
                 self._meminfo = KeptFile("/proc/meminfo")
-            return shared_objects.parse_shmem_bytes(self._meminfo.read(4096).decode())
+            found = _SHMEM.search(self._meminfo.read(4096))
+            return int(found[1]) * 1024 if found else 0
         except OSError:  # descriptors are used up: what was known goes on
             return self._known_bytes or 0
 

@@ -294,7 +294,7 @@ class Watcher:
             if self._member is not None:
                 self._member.note(usage)
         self._note_mark()
-        self._page.peak_sampled |= self._meter.processes > 1
+        self._page.peak_sampled |= len(self._meter.pids) > 1
         self._sample(usage)
         if usage > ceiling or self.breach is not None:  # else there is nothing to decide
             return self._judge(usage, now)
@@ -326,7 +326,7 @@ class Watcher:
 
     def _fastest_growth(self) -> float:
         """Bytes per second: of several processes at once, as many as can run."""
-        return min(self._processors, max(1, self._meter.processes)) * self._config.growth_rate
+        return min(self._processors, max(1, len(self._meter.pids))) * self._config.growth_rate
 
     def _decide(self, usage: int, limits: Limits, now: float, *, confirmed: bool = False) -> Action:
         reading = Reading(usage, confirmed, self._page.in_user_code)

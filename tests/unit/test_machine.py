@@ -9,13 +9,14 @@ import pytest
 from rqmem.measure import cgroup_files as cgroup
 from rqmem.measure import machine
 from rqmem.measure.cgroup_files import Own, Version
+from rqmem.measure.procfs import parse_kb
 
 MB = 2**20
 
 
 def test_total_memory() -> None:
-    meminfo = "MemTotal:       24684084 kB\nMemFree:        24052140 kB\nMemAvailable:   24347088 kB\n"
-    assert machine.parse_total_bytes(meminfo) == 24684084 * 1024
+    meminfo = "MemTotal:       24684084 kB\nHugePages_Total:       0\nMemAvailable:   24347088 kB\n"
+    assert parse_kb(meminfo) == {"MemTotal": 24684084, "MemAvailable": 24347088}
     assert machine.total_bytes() > 64 * MB
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from rqmem.measure import process_tree, procfs, shared_space
+from rqmem.measure import linux, process_tree, procfs
 from rqmem.measure.meter import TreeMeter
 from rqmem.measure.trim import collect_and_trim
 from rqmem.testing import wait_until
@@ -42,9 +42,9 @@ def test_usage_is_what_cannot_be_dropped() -> None:
 
 
 @pytest.mark.parametrize("command", ["python", "a) b", "((", "x ) 1 2 3"])
-def test_start_time_after_any_command_name(command: str) -> None:
+def test_stat_is_read_after_any_command_name(command: str) -> None:
     fields = ["S", *[str(number) for number in range(4, 53)]]
-    assert procfs.parse_start_time(f"4242 ({command}) {' '.join(fields)}") == 22
+    assert procfs.parse_stat(f"4242 ({command}) {' '.join(fields)}") == ("S", 4, False, 20, 22)
 
 
 def test_a_main_thread_that_waits() -> None:
@@ -58,8 +58,8 @@ def test_a_main_thread_that_waits() -> None:
 
 def test_swap_counts_and_mapped_files_do_not() -> None:
     status = "Name:\tpython\nRssAnon:\t  900 kB\nRssFile:\t  400 kB\nVmSwap:\t   80 kB\n"
-    assert procfs.swap_less_file_pages(procfs.parse_status_kb(status)) == (80 - 400) * 1024 // procfs.PAGE_BYTES
-    assert procfs.swap_less_file_pages(procfs.parse_status_kb("Name:\tkthreadd\n")) == 0
+    assert procfs.swap_less_file_pages(procfs.parse_kb(status)) == (80 - 400) * 1024 // procfs.PAGE_BYTES
+    assert procfs.swap_less_file_pages(procfs.parse_kb("Name:\tkthreadd\n")) == 0
 
 
 def test_a_process_that_is_gone_reads_as_nothing() -> None:
@@ -277,7 +277,7 @@ def test_a_child_before_exec_has_no_memory_of_its_own_where_kcmp_may_not_be_aske
         f"[(os.POSIX_SPAWN_OPEN, 0, {str(fifo)!r}, os.O_RDONLY, 0)])"
     )
     wait_until(lambda: len(process_tree.descendants(child.pid)) == 1)
-    monkeypatch.setattr(shared_space, "_system_call", lambda: (None, 0))
+    monkeypatch.setattr(linux, "system_call", lambda *asked: -1)
     meter = meter_of(child.pid)
     reading = meter.full(time.monotonic)
     try:
@@ -292,7 +292,7 @@ def test_a_child_before_exec_has_no_memory_of_its_own_where_kcmp_may_not_be_aske
 def test_a_fork_that_waits_is_not_taken_for_one_before_exec(start_python, monkeypatch: pytest.MonkeyPatch) -> None:
     child = start_python("import os; kept = bytearray(50 * 2**20)\nif os.fork() == 0: time.sleep(600)")
     wait_until(lambda: len(process_tree.descendants(child.pid)) == 1)
-    monkeypatch.setattr(shared_space, "_system_call", lambda: (None, 0))
+    monkeypatch.setattr(linux, "system_call", lambda *asked: -1)
     meter = meter_of(child.pid)
     assert all(meter.full(time.monotonic).by_pid.values())
     meter.close()

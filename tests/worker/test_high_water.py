@@ -68,5 +68,5 @@ def test_the_mark_of_another_process_can_be_set_back() -> None:
     block = bytearray(60 * 2**20)
     del block
     procfs.set_mark_back(os.getpid())
-    kb = procfs.parse_status_kb(procfs.read_status(os.getpid()))
+    kb = procfs.parse_kb(procfs.read_status(os.getpid()))
     assert kb["VmHWM"] - kb["VmRSS"] < 2048

@@ -21,7 +21,7 @@ from redis.exceptions import RedisError
 
 from rqmem import events
 from rqmem.errors import MemoryLimitExceeded
-from rqmem.measure.threads import Threads
+from rqmem.measure.threads import Threads, native_threads
 from rqmem.rq_names import Execution, Job, JobTimeoutException, NoSuchJobError, Queue
 from rqmem.store import codec
 from rqmem.store.history.history_records import OK
@@ -112,7 +112,7 @@ class HorseMain:
                     report = self._run_plain(order, page, types, probing)
                 self._install_handlers()  # what is ours is no trace of the job
                 changed = process_state.changed(begun, process_state.look()) or report.changed
-                report = replace(report, changed=changed, threads=threads.count(), new_threads=threads.new())
+                report = replace(report, changed=changed, threads=native_threads(), new_threads=threads.new())
                 if not channel.send(report):
                     break
             self._call_ending_hooks()
