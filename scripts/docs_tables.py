@@ -20,7 +20,7 @@ from rqmem.errors import ConfigError
 from rqmem.job.declared import Declared, find
 from rqmem.units import show_mb
 from scripts.harness import one_line_errors
-from scripts.reference import commands, documents, events, log_lines, metrics, python_api, redis_keys
+from scripts.reference import commands, documents, events, metrics, python_api, redis_keys
 from scripts.reference.markdown import table
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -96,7 +96,6 @@ TABLES: dict[str, tuple[Path, Callable[[], str]]] = {
     "python": (DOCS / "reference" / "python.md", python_api.page),
     "documents": (DOCS / "reference" / "json.md", documents.page),
     "events": (DOCS / "reference" / "events.md", events.page),
-    "log lines": (DOCS / "troubleshooting.md", log_lines.page),
     "keys": (DOCS / "reference" / "redis-keys.md", redis_keys.page),
     "machine": (_FAST, machine_table),
     **{name: (_FAST, partial(measured_table, name)) for name in _MEASURED},

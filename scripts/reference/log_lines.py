@@ -1,8 +1,7 @@
-"""Every warning and error that rqmem can log, with what it means and what to do: tables of docs/troubleshooting.md.
+"""Whether docs/troubleshooting.md explains every warning and error that rqmem can log, and nothing that is gone.
 
 Lines about jobs are events: `scripts.reference.events` has an example of each. All others are calls of a logger, found
-in the source. What they mean is in `scripts.reference.log_lines_explained`. A line without an explanation is an error
-here, and so is an explanation without a line.
+in the source. The page is written by hand: a row for each line, with what it means and what to do.
 """
 
 from __future__ import annotations
@@ -17,40 +16,64 @@ from rqmem import words
 from rqmem.errors import ConfigError
 from scripts.harness import ROOT
 from scripts.reference.events import EXAMPLES
-from scripts.reference.log_lines_explained import EVENTS, LINES, TOPICS, Explained
-from scripts.reference.markdown import cell, code, table
+from scripts.reference.markdown import code
+
+PAGE = ROOT / "docs" / "troubleshooting.md"
+END = "## Why a horse died"
+"""What comes below is not about lines that rqmem logs."""
 
 _LEVELS = {"warning", "error", "exception", "critical"}
 _LOGGERS = {"_log", "log", "logger", "logging"}
 _VARIES = re.compile(r"%(?:\.\d+)?[srdgf]")
+_SHOWN: dict[str, tuple[str, ...]] = {
+    "%s": ("Worker ...: job ... failed: rqmem.errors....: ...",),
+    "worker %s: %s": (
+        "worker ...: job ...: another worker took this run over; this execution ends without a verdict",
+        "worker ...: ... (an error of a pool's worker)",
+    ),
+    "worker %s: could not %s": (
+        "worker ...: could not release the dependents of job ...",
+        "worker ...: could not enqueue dependents in ...",
+    ),
+    "--preload %s": ("--preload ... left ... threads running ...: horses do not have them, ...",),
+    "%s (%s): waiting for it to %s": (
+        "Redis does not answer (...): waiting for it to ...",
+        "Redis refuses (...): waiting for it to ...",
+    ),
+    "%s after %.1f s: could %s": (
+        "Redis answers again after ... s: could ...",
+        "Redis no longer refuses after ... s: could ...",
+    ),
+    "worker %s: %s the heartbeat: %s": (
+        "worker ...: Redis does not answer the heartbeat: ...",
+        "worker ...: Redis refuses the heartbeat: ...",
+    ),
+    "words.REDIS_BACK['away']": ("Redis answers again",),
+    "%s: rqmem_up is 0 until it does: %s": ("Redis does not answer: rqmem_up is 0 until it does: ...",),
+    "alerts: %s: %s": ("alerts: Redis does not answer: ...",),
+    "alerts: %s": ("alerts: Redis answers again",),
+    "worker %s: %s failed: %s": ("worker ...: on(...) hook ... failed: ...",),
+}
+"""Format or expression of a logger's call -> the lines of the page, where the format says too little."""
 
 
-def page() -> str:
-    """A table for each topic. Raises `ConfigError` for a line without an explanation, and the reverse."""
-    rows = list(_rows())
-    head = ("line in the log", "what it means", "what to do")
-    parts = []
-    for topic in TOPICS:
-        found = [(code(shown), cell(each.means), cell(each.do)) for shown, each in rows if each.topic == topic]
-        parts += [f"## {topic}", table(head, found)]
-    return "\n\n".join(parts)
+def check(page: str) -> None:
+    """Raises `ConfigError` for a line that the page does not explain, and for a row about a line that is gone."""
+    rows = set(re.findall(r"^\| (`+.*?`+) \|", page.partition(END)[0], re.MULTILINE))
+    lines = {code(each) for each in lines_of_rqmem()}
+    if missing := sorted(lines - rows):
+        raise ConfigError(f"docs/troubleshooting.md does not explain the log line {missing[0]}")
+    if gone := sorted(rows - lines):
+        raise ConfigError(f"docs/troubleshooting.md explains a log line that is gone: {gone[0]}")
 
 
-def _rows() -> Iterator[tuple[str, Explained]]:
-    """A line as it is shown, and its explanation."""
-    kinds = {type(each).__name__: each for each in EXAMPLES if words.level(each) >= logging.WARNING}
-    texts = dict.fromkeys(logged())
-    for what, told, explained in (("event", kinds, EVENTS), ("log line", texts, LINES)):
-        if missing := [name for name in told if name not in explained]:
-            raise ConfigError(f"scripts/reference/log_lines_explained.py does not explain the {what} {missing[0]!r}")
-        if gone := [name for name in explained if name not in told]:
-            raise ConfigError(f"scripts/reference/log_lines_explained.py explains a {what} that is gone: {gone[0]!r}")
-    for name, event in kinds.items():
-        yield words.text(event).splitlines()[0], EVENTS[name]
-    for text in texts:
-        each = LINES[text]
-        for shown in each.shown or [_VARIES.sub("...", text)]:
-            yield shown, each
+def lines_of_rqmem() -> Iterator[str]:
+    """Each line as the page shows it."""
+    for event in EXAMPLES:
+        if words.level(event) >= logging.WARNING:
+            yield words.text(event).splitlines()[0]
+    for text in logged():
+        yield from _SHOWN.get(text, [_VARIES.sub("...", text)])
 
 
 def logged(package: Path = ROOT / "rqmem") -> Iterator[str]:
