@@ -7,7 +7,7 @@
     print(rqmem.api.job("1f3a9c20").to_json()["next"])
 
 All functions only read, and return frozen values. ``to_json()`` of a value is what the command prints for it with
-``--json``; `rqmem.observe.as_json` explains the names. ``connection`` is a connection to Redis; without one, the Redis
+``--json``; docs/reference/json.md explains the names. ``connection`` is a connection to Redis; without one, the Redis
 is chosen as for ``enqueue``, and no server is started.
 
 Raises:

@@ -1,23 +1,4 @@
-"""What ``rqmem config`` shows, as text and as JSON. Pure.
-
-The JSON, by the vocabulary of `rqmem.observe.as_json`::
-
-    version, config_file     the file that was read
-    integrations             names of those that are active in horses which import their library
-    leases                   whether horses may take short jobs by themselves: "on", or "off: " and why
-    settings                 {name, variable, value, origin, source}
-                             name: in the config file; origin: "command line", "environment", "config file", "default";
-                             source: the option, variable or file. Sizes in MB, times in seconds, rates by the second
-                             but for alert_growth, which is by the minute. URLs that alerts are sent to are "***"
-                             with --jobs in its place:
-    note                     why nothing is recommended at all
-    job_types                {job_type, ceiling_mb, declared_ceiling_mb, recommended_ceiling_mb, problem, on_breach,
-                             queue, declared, applies, recommended, runs_needed}
-                             declared, applies: {ceiling_mb, chunk_size, bytes_per_item, split_above_items,
-                             items_per_child}; in applies each {value, origin, source}
-                             recommended: as in ``rqmem recommend``; runs_needed: by a recommendation, where there are
-                             fewer
-"""
+"""What ``rqmem config`` shows, as text and as JSON. Pure. docs/reference/json.md explains the names."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ def inspect_job(
     --flamegraph needs a profile of it, which a worker with --profile memray
     keeps of breaches and of the worst peaks of each job type, on its host.
 
-    The names in --json are explained in rqmem/observe/as_json.py.
+    The names in --json are explained in docs/reference/json.md.
     """
     if flamegraph:
         if as_json:

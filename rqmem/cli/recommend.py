@@ -35,7 +35,7 @@ def recommend(job: str | None, as_json: bool, paste: str | None, url: str | None
     rqmem recommend --job ProcessCampaign --apply
     rqmem recommend --apply config
 
-    The names in --json are explained in rqmem/observe/as_json.py.
+    The names in --json are explained in docs/reference/json.md.
     """
     if as_json and paste:
         raise ConfigError("--apply and --json: give one of them")

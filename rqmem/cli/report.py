@@ -47,7 +47,7 @@ def report(since: str, job: str | None, form: str | None, as_json: bool, output:
 
     HTML is one file with plots that needs no network (pip install
     'rqmem[report]'). The names in the JSON are explained in
-    rqmem/observe/as_json.py.
+    docs/reference/json.md.
 
     \b
     rqmem report --since 7d --output report.html

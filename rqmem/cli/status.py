@@ -77,7 +77,7 @@ def status(
     Without Redis no worker is heard of, and workers wait for it. So let the
     probe fail later than that (failureThreshold times periodSeconds).
 
-    The names in --json are explained in rqmem/observe/as_json.py.
+    The names in --json are explained in docs/reference/json.md.
     """
     if job_id is not None and worker is not None:
         raise ConfigError("--job and --worker: give one of them")

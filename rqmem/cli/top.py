@@ -42,7 +42,7 @@ def top(name: str | None, once: bool, as_json: bool, url: str | None) -> None:
     'rqmem[tui]'), in a pipe every five seconds, until Ctrl-C or the end of the
     worker. It changes nothing.
 
-    The names in --json are explained in rqmem/observe/as_json.py.
+    The names in --json are explained in docs/reference/json.md.
 
     \b
     rqmem top --worker web-1

@@ -1,32 +1,4 @@
-"""The report of a run of the monitor, as a value and as JSON. Pure.
-
-Its JSON has the vocabulary of `rqmem.observe.as_json`::
-
-    version, rqmem_version
-    complete             false in what is saved meanwhile: it stays so when the monitor is killed
-    started_at, ended_at, run_seconds    of the monitor
-    ended_by             "duration", or what ended it early: "SIGINT", "SIGTERM", "SIGHUP", "output closed"
-    host                 that the monitor ran on, and whose memory "system" is
-    redis, queues        which Redis; the queues that were asked for, empty: all
-    interval_seconds     as asked for; sampling_seconds: of "samples", longer where there were too many
-    threshold_percentage of a job's ceiling
-    redis_away_seconds   how long Redis did not answer; "samples" has a gap there
-    jobs_read_at         when "job_types" were read; before "ended_at" if Redis was away at the end
-    totals, job_types    of runs that ended meanwhile, with source: "runs": each run counts exactly; "tallies": peaks
-                         are up to 5 % too high; "last runs": more ended than the journal keeps one by one; crossings of
-                         the threshold, as seen each second; runs_above_threshold, by their peak, null: not known
-    alerts_raised        meanwhile; alerts: the last 1000: {at, rule, job_type, job_id, queue, worker, text}
-    threshold_crossings  meanwhile; crossings: the last 1000: {worker, job_type, job_id, at, until, usage_mb,
-                         ceiling_mb, over, usage_percentage}; usage is the highest
-    workers              {name, host, kind, first_seen_at, last_seen_at, jobs_ended, crossings, fullest}
-    samples              by interval, each the highest within it: {at, system, workers, queues, jobs_ended}
-        system           total_mb, used_mb, used_percentage, available_mb, swap_total_mb, swap_used_mb, and pressure
-                         (PSI, percent of the time: some_10, some_60, full_10, full_60)
-        workers, fullest {name, usage_mb, ceiling_mb, own_memory_mb, job_type, job_id, operation, items_done,
-                         usage_percentage}; job_type is null without a job
-        queues           as in ``rqmem status``, at the end of the interval
-        jobs_ended       by the workers' counts, those of RQ's own workers included
-"""
+"""The report of a run of the monitor, as a value and as JSON. Pure. docs/reference/json.md explains its names."""
 
 from __future__ import annotations
 
@@ -64,7 +36,7 @@ class MonitorOptions:
 
 @dataclass(frozen=True)
 class Recording:
-    """All that is in it; times in epoch seconds. The docstring of this module tells the rest."""
+    """All that is in it; times in epoch seconds."""
 
     rqmem_version: str
     setting: MonitorOptions

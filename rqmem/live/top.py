@@ -1,9 +1,4 @@
-"""One worker by line of code, for ``rqmem top``: reading what it reports, as lines and as JSON. Only reads.
-
-The JSON is ``version, at, redis``, ``worker`` (as in ``rqmem status``) and ``records``: runs of this worker that ended
-and whose peaks are records of their job type, newest first, each ``{job_type, job_id, worker, at, peak_mb, ceiling_mb,
-grew}``.
-"""
+"""One worker by line of code, for ``rqmem top``: reading what it reports, as lines and as JSON. Only reads."""
 
 from __future__ import annotations
 
@@ -146,6 +141,6 @@ def _grew(grew: Sequence[tuple[float, str]], limit_mb: float) -> list[Line]:
 
 
 def as_json(top: Top) -> dict[str, Any]:
-    """What ``--json`` prints; its names are those of `rqmem.observe.as_json`."""
+    """What ``--json`` prints."""
     head = versioned(at=top.at, redis=top.redis)
     return {**head, "worker": top.worker.to_json(), "records": encoded(top.records)}

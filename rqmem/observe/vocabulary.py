@@ -1,4 +1,4 @@
-"""The rules of the JSON vocabulary, and parts that many objects have. `rqmem.observe.as_json` explains the names."""
+"""The rules of the JSON vocabulary, and parts that many objects have."""
 
 from __future__ import annotations
 

@@ -1,15 +1,13 @@
-"""The JSON documents: names as `rqmem.observe.as_json` explains them, fields as the golden files have them."""
+"""The JSON documents: their fields, as the golden files have them. The page explains the names above."""
 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator
 from typing import Any
 
-from rqmem.observe import as_json
 from scripts.harness import ROOT
-from scripts.reference.markdown import block, code, prose, table
+from scripts.reference.markdown import code, table
 
 GOLDEN = ROOT / "tests" / "golden"
 
@@ -33,18 +31,12 @@ DOCUMENTS = {
 """Golden file -> the command that prints such a document. Those of the dashboard's API are on its own page."""
 
 _MORE = {"inspect-split": "of a job that has split"}
-_LITERAL = re.compile(r"^(?P<title>[^\n]+)::\n\n(?P<block>(?:(?: {4}[^\n]*)?(?:\n|$))+)", re.MULTILINE)
 _LONGEST_EXAMPLE = 60
 
 
 def page() -> str:
-    """What all have in common, the objects that many have, and a section for each command."""
-    docstring = as_json.__doc__ or ""
-    rules = _LITERAL.sub("", docstring).partition("The rules:")[2]
-    parts = ["## Rules", prose(rules), "## Objects and what their names mean"]
-    for found in _LITERAL.finditer(docstring):
-        lines = "\n".join(line.removeprefix("    ") for line in found["block"].strip("\n").splitlines())
-        parts += [prose(found["title"]) + ":", block(lines, "text")]
+    """A section for each command."""
+    parts = []
     for name, command in DOCUMENTS.items():
         value = json.loads((GOLDEN / f"{name}.json").read_text(encoding="utf-8"))
         more = f" {_MORE[name]}" if name in _MORE else ""
