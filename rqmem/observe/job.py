@@ -6,6 +6,7 @@ from typing import TypeVar
 
 from rqmem import events
 from rqmem.job.progress import Progress
+from rqmem.observe.model import JobRow
 from rqmem.store.execution_records import Owner, RunRecord
 from rqmem.store.history.history_records import OK, Grown, LiveJob, Run, Told
 from rqmem.store.history.samples import Sample
@@ -13,34 +14,6 @@ from rqmem.values import dataclass, field
 
 E = TypeVar("E", bound=events.Event)
 _ENDED_BADLY = ("failed", "stopped", "canceled")
-
-
-@dataclass(frozen=True)
-class InRq:
-    """A job as RQ has it. Times in epoch seconds.
-
-    Attributes:
-        call: its description.
-        job_type: the dotted path of what it runs; empty where its data do not tell.
-        worker: that runs it, or ran it last; empty for none.
-        error: what it raised, in one line.
-        position: in its queue, from 0.
-        waits_for: ids of jobs that must end first.
-        due_at: when it is moved to its queue.
-    """
-
-    status: str
-    call: str
-    queue: str
-    worker: str = ""
-    job_type: str = ""
-    enqueued_at: float | None = None
-    started_at: float | None = None
-    ended_at: float | None = None
-    error: str = ""
-    position: int | None = None
-    waits_for: tuple[str, ...] = ()
-    due_at: float | None = None
 
 
 @dataclass(frozen=True)
@@ -72,7 +45,7 @@ class Case:
 
     job_id: str
     now: float
-    in_rq: InRq | None = None
+    in_rq: JobRow | None = None
     owner: Owner | None = None
     live: LiveJob | None = None
     silent: bool = False

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, cast
 
 from rqmem.events import JobStarted
 from rqmem.job.progress import of_tree
-from rqmem.observe.job import Case, InRq
-from rqmem.observe.model import EndedSplitJob, SplitJob
+from rqmem.observe.job import Case
+from rqmem.observe.model import EndedSplitJob, JobRow, SplitJob
 from rqmem.observe.rq_jobs import read_jobs
 from rqmem.rq_names import Queue
 from rqmem.store import execution_reader
@@ -105,30 +105,17 @@ def _samples(connection: Redis, worker: str, since: float, until: float, now: fl
     return [sample for sample in found if since <= sample.at <= until and sample.limit_mb > 0]
 
 
-def _silent(connection: Redis, job_id: str, in_rq: InRq | None, owner: Owner | None) -> bool:
+def _silent(connection: Redis, job_id: str, in_rq: JobRow | None, owner: Owner | None) -> bool:
     """Whether an rqmem worker should be running it and has not been heard of; RQ's own do not say."""
     started = in_rq is not None and in_rq.status == "started"
     return started and owner is not None and bool(execution_reader.silent(connection, {job_id: owner}))
 
 
-def _read_in_rq(connection: Redis, job_id: str) -> InRq | None:
+def _read_in_rq(connection: Redis, job_id: str) -> JobRow | None:
     [row] = read_jobs(connection, [job_id])
     if row is None:
         return None
     queue = Queue(row.queue or "default", connection=connection)
     position = connection.lpos(queue.key, job_id) if row.status == "queued" else None
     due_at = connection.zscore(queue.scheduled_job_registry.key, job_id) if row.status == "scheduled" else None
-    return InRq(
-        status=row.status,
-        call=row.call,
-        queue=row.queue,
-        worker=row.worker,
-        job_type=row.job_type,
-        enqueued_at=row.enqueued_at,
-        started_at=row.started_at,
-        ended_at=row.ended_at,
-        error=row.error,
-        position=cast("int | None", position),
-        waits_for=row.waits_for,
-        due_at=due_at,
-    )
+    return replace(row, position=cast("int | None", position), due_at=due_at)

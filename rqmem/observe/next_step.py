@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from rqmem import events, words
-from rqmem.observe.job import Case, InRq
+from rqmem.observe.job import Case
+from rqmem.observe.model import JobRow
 from rqmem.policy.after_breach import GOES_ON
 from rqmem.store.history.history_records import OK
 from rqmem.text import date_and_clock
@@ -62,7 +63,7 @@ def _while_running(case: Case) -> str:
     return f"its worker {case.worker} is silent: RQ fails the job when its heartbeat has run out"
 
 
-def _while_waiting(case: Case, in_rq: InRq) -> str:
+def _while_waiting(case: Case, in_rq: JobRow) -> str:
     if case.status == "deferred":
         if case.children is not None:
             return f"gathers when its {case.children.total or 0:,} child jobs have ended"

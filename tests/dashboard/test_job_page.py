@@ -16,7 +16,7 @@ from rqmem.dashboard.app import build
 from rqmem.dashboard.lanes import Lane, lanes
 from rqmem.dashboard.options import Options
 from rqmem.dashboard.read.child_rows import Child
-from rqmem.observe.job import Case, InRq
+from rqmem.observe.job import Case
 from rqmem.observe.model import JobRow
 from rqmem.observe.next_step import in_short
 from rqmem.policy.kept_captures import Capture
@@ -96,7 +96,7 @@ def test_a_lane_is_drawn_between_the_first_and_the_last_time_of_all() -> None:
 )
 def test_what_happened_is_said_in_one_sentence(status: str, outcome: str, breaches: int, told: str) -> None:
     runs = [replace(a_run(TYPE, JOB, NOW), outcome=outcome)] if outcome else []
-    in_rq = InRq(status, "call", "q", "w", position=2) if status else None
+    in_rq = JobRow(JOB, status, "", "call", "q", "w", position=2) if status else None
     record = RunRecord(job=TYPE, breaches=breaches)
     assert in_short(Case(JOB, NOW, in_rq=in_rq, runs=runs, record=record)) == told
 

@@ -16,8 +16,8 @@ from rqmem.errors import UnknownName
 from rqmem.observe.as_json import of_snapshot
 from rqmem.observe.curve import Point, executions
 from rqmem.observe.find import named
-from rqmem.observe.job import Case, InRq
-from rqmem.observe.model import JobType, Kind, Queue, RedisMemory, Snapshot, Worker
+from rqmem.observe.job import Case
+from rqmem.observe.model import JobRow, JobType, Kind, Queue, RedisMemory, Snapshot, Worker
 from rqmem.observe.next_step import outlook
 from rqmem.observe.problems import Problem, healthy, problems
 from rqmem.observe.timeline import lines
@@ -263,12 +263,18 @@ def ended(outcome: str = "ok") -> events.RunEnded:
     )  # fmt: skip
 
 
+def rq_row(status: str, call: str, queue: str, worker: str = "", **more: Any) -> JobRow:
+    return JobRow("1f3a", status, "", call, queue, worker, **more)
+
+
 RESUMED = events.Resumed(**WHOSE, cause="breach", cursor="8", chunk_size=4, resumes=1, max_resumes=30, spent=1)
 STORY = [
     Told(NOW, started()), Told(NOW + 1, checkpoint(60)), Told(NOW + 2, breach()), Told(NOW + 2, RESUMED),
     Told(NOW + 60, started()), Told(NOW + 63, checkpoint(90, "items 9-12", 120)), Told(NOW + 64, ended()),
 ]  # fmt: skip
-CASE = Case("1f3a", NOW + 100, InRq("finished", "jobs.mail.Send(7)", "mail", "ada"), told=STORY, breaches=[breach()])
+CASE = Case(
+    "1f3a", NOW + 100, rq_row("finished", "jobs.mail.Send(7)", "mail", "ada"), told=STORY, breaches=[breach()]
+)
 
 
 def test_what_follows_from_a_story() -> None:
@@ -280,12 +286,14 @@ def test_what_follows_from_a_story() -> None:
 
 
 def test_that_a_job_waits_for_its_children_is_no_error() -> None:
-    case = Case("1f3a", NOW, InRq("deferred", "jobs.mail.Send(7)", "mail"), runs=[replace(RUN, outcome="ok", layer="")])
+    case = Case(
+        "1f3a", NOW, rq_row("deferred", "jobs.mail.Send(7)", "mail"), runs=[replace(RUN, outcome="ok", layer="")]
+    )
     assert (case.outcome, case.error) == ("ok, goes on", "")
 
 
 def test_between_two_executions_a_job_goes_on() -> None:
-    waiting = replace(CASE, told=STORY[:4], in_rq=InRq("queued", "", "mail", position=2))
+    waiting = replace(CASE, told=STORY[:4], in_rq=rq_row("queued", "", "mail", position=2))
     assert waiting.goes_on and waiting.well and waiting.ended_at is None
     assert outlook(waiting) == (
         "number 3 in queue 'mail'; then goes on from cursor 8 with chunk size 4 (resume 1, 1 of 30 spent)"
@@ -301,21 +309,21 @@ RESUMED = {"record": RunRecord(on_breach="resume")}
     ("in_rq", "more", "words", "well"),
     [
         (None, {}, "nothing: it ended, and RQ has forgotten it", True),
-        (InRq("finished", "", "mail"), {}, "nothing: it is finished", True),
-        (InRq("failed", "", "mail"), {}, "nothing by itself; 'rqmem retry 1f3a' runs it again", False),
-        (InRq("stopped", "", "mail"), {}, "it is stopped; 'rqmem retry 1f3a' runs it again", False),
-        (InRq("canceled", "", "mail"), {}, "nothing: it is canceled", False),
-        (InRq("deferred", "", "mail", waits_for=("a", "b")), {"told": []}, "waits for a, b", True),
-        (InRq("scheduled", "", "mail", due_at=NOW + 900), {"told": []}, "moved to queue 'mail' at 20", True),
-        (InRq("scheduled", "", "mail", due_at=NOW), {"told": []}, "does a worker run --with-scheduler?", True),
-        (InRq("started", "", "mail", "ada"), {"owner": OWNER}, "runs on ada", True),
-        (InRq("started", "", "mail", "ada"), SILENT | RESUMED, "takes the job", False),
-        (InRq("started", "", "mail", "ada"), SILENT, "another rqmem worker ends the job", False),
-        (InRq("started", "", "mail", "ada"), {"silent": True}, "RQ fails the job when its heartbeat has run", False),
+        (rq_row("finished", "", "mail"), {}, "nothing: it is finished", True),
+        (rq_row("failed", "", "mail"), {}, "nothing by itself; 'rqmem retry 1f3a' runs it again", False),
+        (rq_row("stopped", "", "mail"), {}, "it is stopped; 'rqmem retry 1f3a' runs it again", False),
+        (rq_row("canceled", "", "mail"), {}, "nothing: it is canceled", False),
+        (rq_row("deferred", "", "mail", waits_for=("a", "b")), {"told": []}, "waits for a, b", True),
+        (rq_row("scheduled", "", "mail", due_at=NOW + 900), {"told": []}, "moved to queue 'mail' at 20", True),
+        (rq_row("scheduled", "", "mail", due_at=NOW), {"told": []}, "does a worker run --with-scheduler?", True),
+        (rq_row("started", "", "mail", "ada"), {"owner": OWNER}, "runs on ada", True),
+        (rq_row("started", "", "mail", "ada"), SILENT | RESUMED, "takes the job", False),
+        (rq_row("started", "", "mail", "ada"), SILENT, "another rqmem worker ends the job", False),
+        (rq_row("started", "", "mail", "ada"), {"silent": True}, "RQ fails the job when its heartbeat has run", False),
     ],
     ids=str,
 )  # fmt: skip
-def test_what_becomes_of_a_job(in_rq: InRq | None, more: dict[str, Any], words: str, well: bool) -> None:
+def test_what_becomes_of_a_job(in_rq: JobRow | None, more: dict[str, Any], words: str, well: bool) -> None:
     case = replace(CASE, in_rq=in_rq, **more)
     assert words in outlook(case)
     assert case.well is well
@@ -530,5 +538,7 @@ def test_any_plot_is_nine_lines_that_fit(
 
 
 def test_what_users_code_says_moves_no_cursor() -> None:
-    case = replace(CASE, in_rq=InRq("failed", "jobs.mail.Send('\x1b[2J')", "mail", error="ValueError: \x1b[31mred\x07"))
+    case = replace(
+        CASE, in_rq=rq_row("failed", "jobs.mail.Send('\x1b[2J')", "mail", error="ValueError: \x1b[31mred\x07")
+    )
     assert all(line.isprintable() for line in story(case, 100, plainly))
