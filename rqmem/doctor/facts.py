@@ -16,6 +16,7 @@ from typing import Literal
 from rqmem.errors import RqmemError
 from rqmem.measure import cgroup_files, cgroup_places, linux, machine
 from rqmem.measure.own_process import proc_shortcoming
+from rqmem.measure.procfs import parse_kb
 from rqmem.measure.startup_checks import Foreign, has_pidfd, look_at_foreign_fork, usage_of_idle_fork
 from rqmem.values import dataclass
 
@@ -109,14 +110,6 @@ def parse_chosen(text: str) -> str:
     return text.partition("[")[2].partition("]")[0]
 
 
-def parse_kb(meminfo: str, name: str) -> int | None:
-    """A size of ``/proc/meminfo`` in bytes."""
-    for line in meminfo.splitlines():
-        if line.startswith(f"{name}:"):
-            return int(line.split()[1]) * 1024
-    return None
-
-
 def surroundings(environ: Mapping[str, str], cgroups: str, there: Collection[str]) -> Surroundings:
     """From our environment, ``/proc/self/cgroup``, and which of the paths that tell exist."""
     if "KUBERNETES_SERVICE_HOST" in environ or "kubepods" in cgroups:
@@ -143,14 +136,14 @@ def read_machine() -> Machine:
 
 
 def read_memory() -> Memory:
-    meminfo = _read("/proc/meminfo")
+    sizes = {name: kb * 1024 for name, kb in parse_kb(_read("/proc/meminfo")).items()}
     overcommit = _read("/proc/sys/vm/overcommit_memory").strip()
-    container_bytes = machine.container_limit_bytes() if meminfo else None
+    container_bytes = machine.container_limit_bytes() if sizes else None
     return Memory(
-        total_bytes=parse_kb(meminfo, "MemTotal"),
+        total_bytes=sizes.get("MemTotal"),
         container_bytes=container_bytes,
-        available_bytes=_available_bytes(parse_kb(meminfo, "MemAvailable"), container_bytes),
-        swap_bytes=parse_kb(meminfo, "SwapTotal") or 0,
+        available_bytes=_available_bytes(sizes.get("MemAvailable"), container_bytes),
+        swap_bytes=sizes.get("SwapTotal", 0),
         overcommit=int(overcommit) if overcommit else None,
         huge_pages=parse_chosen(_read("/sys/kernel/mm/transparent_hugepage/enabled")),
         can_trim=hasattr(ctypes.CDLL(None), "malloc_trim"),
@@ -191,7 +184,4 @@ def _available_bytes(of_machine: int | None, container_bytes: int | None) -> int
 
 
 def _read(path: str) -> str:
-    try:
-        return Path(path).read_text()
-    except OSError:
-        return ""
+    return machine.read_text(Path(path)) or ""

@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from rqmem.measure import machine
 from rqmem.units import to_mb
 from rqmem.values import dataclass
-
-PRESSURE_FILE = Path("/proc/pressure/memory")
 
 
 @dataclass(frozen=True)
@@ -53,26 +52,10 @@ class System:
 
 def parse_pressure(text: str) -> Pressure | None:
     """What ``/proc/pressure/memory`` says; None where it is not as the kernel writes it."""
-    figures: dict[str, float] = {}
-    for line in text.splitlines():
-        kind, *fields = line.split() or [""]
-        for field in fields:
-            name, _, value = field.partition("=")
-            try:
-                figures[f"{kind} {name}"] = float(value)
-            except ValueError:
-                return None
+    figures = machine.parse_pressure(text)
     try:
         return Pressure(*(figures[f"{kind} {name}"] for kind in ("some", "full") for name in ("avg10", "avg60")))
     except KeyError:
-        return None
-
-
-def read_pressure(path: Path = PRESSURE_FILE) -> Pressure | None:
-    """None where there is none, or the kernel refuses to tell."""
-    try:
-        return parse_pressure(path.read_text())
-    except OSError:
         return None
 
 
@@ -87,5 +70,5 @@ def read_system() -> System:
         available_mb=to_mb(memory.available),
         swap_total_mb=to_mb(swap.total),
         swap_used_mb=to_mb(swap.used),
-        pressure=read_pressure(),
+        pressure=parse_pressure(machine.read_text(Path("/proc/pressure/memory")) or ""),
     )

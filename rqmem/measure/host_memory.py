@@ -10,21 +10,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from rqmem.measure import cgroup_files as cgroup
-from rqmem.measure.machine import read_text
+from rqmem.measure.machine import parse_pressure, read_text
 from rqmem.measure.procfs import parse_kb
 from rqmem.policy.pressure import Host
 
 _WINDOW_SECONDS = 3.0
 _FILES = {"v1": ("memory.limit_in_bytes", "memory.usage_in_bytes"), "v2": ("memory.max", "memory.current")}
-
-
-def parse_stalled_us(pressure: str) -> int | None:
-    """Microseconds in which all processes waited, from ``memory.pressure`` or ``/proc/pressure/memory``."""
-    for line in pressure.splitlines():
-        kind, *words = line.split()
-        if kind == "full":
-            return next((int(word[6:]) for word in words if word.startswith("total=")), None)
-    return None
 
 
 def free_bytes(limit: int, used: int, stat: str) -> int:
@@ -42,7 +33,7 @@ class HostMemory:
 
     def __init__(self, own: cgroup.Own | None = None) -> None:
         self._own = own or cgroup.read_own()
-        self._stalls: deque[tuple[float, tuple[int | None, ...]]] = deque()
+        self._stalls: deque[tuple[float, tuple[float | None, ...]]] = deque()
 
     def read(self, now: float) -> Host | None:
         """By now; None: ``/proc`` does not tell. ``now`` in seconds on any one clock."""
@@ -72,7 +63,7 @@ class HostMemory:
         paths = [Path("/proc/pressure/memory")]
         if self._own is not None and self._own.version == "v2":
             paths.append(self._own.path / "memory.pressure")
-        stalls = tuple(parse_stalled_us(read_text(path) or "") for path in paths)
+        stalls = tuple(parse_pressure(read_text(path) or "").get("full total") for path in paths)
         self._stalls.append((now, stalls))
         while len(self._stalls) > 2 and self._stalls[1][0] <= now - _WINDOW_SECONDS:
             self._stalls.popleft()

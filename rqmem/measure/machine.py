@@ -58,14 +58,18 @@ def read_memory() -> Memory | None:
     limit = _container_limit_mb()
     return Memory(
         round(kb["MemTotal"] / 1024, 1), round(kb.get("MemAvailable", 0) / 1024, 1), limit,
-        pressure.get("some"), pressure.get("full"),
+        pressure.get("some avg10"), pressure.get("full avg10"),
     )  # fmt: skip
 
 
 def parse_pressure(text: str) -> dict[str, float]:
-    """``some`` and ``full`` -> ``avg10`` of ``/proc/pressure/memory``; empty where the kernel does not tell."""
-    lines = (line.split() for line in text.splitlines())
-    return {words[0]: float(words[1].removeprefix("avg10=")) for words in lines if len(words) > 1}
+    """``some avg10``, ``full total`` ... of ``/proc/pressure/memory``; empty: not as the kernel writes it."""
+    lines = [line.split() for line in text.splitlines() if line.strip()]
+    fields = ((kind, *field.partition("=")) for kind, *more in lines for field in more)
+    try:
+        return {f"{kind} {name}": float(value) for kind, name, _, value in fields}
+    except ValueError:
+        return {}
 
 
 @cache

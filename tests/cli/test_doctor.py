@@ -109,11 +109,7 @@ def test_the_mount_of_proc_that_covers_the_others_counts() -> None:
     assert facts.parse_hidepid("") == ""
 
 
-def test_meminfo_and_the_chosen_one() -> None:
-    meminfo = "MemTotal:       24684084 kB\nMemAvailable:   24347088 kB\nSwapTotal:             0 kB\n"
-    assert facts.parse_kb(meminfo, "MemAvailable") == 24347088 * 1024
-    assert facts.parse_kb(meminfo, "SwapTotal") == 0
-    assert facts.parse_kb(meminfo, "Mem") is None
+def test_the_chosen_one() -> None:
     assert facts.parse_chosen("always [madvise] never\n") == "madvise"
     assert facts.parse_chosen("") == ""
 

@@ -21,7 +21,7 @@ from rqmem.live.record import Record
 from rqmem.live.recording import MonitorOptions, Recording, as_fields, to_json
 from rqmem.live.screen import PlainDisplay
 from rqmem.live.steps import Step, Steps, WorkerStep
-from rqmem.live.system import Pressure, System, parse_pressure, read_pressure
+from rqmem.live.system import Pressure, System, parse_pressure
 from rqmem.live.view import Frame, view
 from rqmem.observe import statistics
 from rqmem.observe.model import Queue, Snapshot, Worker
@@ -131,12 +131,6 @@ def test_pressure_is_read_as_the_kernel_writes_it() -> None:
 @pytest.mark.parametrize("garbled", ["", "some\n", PSI.splitlines()[0], PSI.replace("1.25", "much"), "\n\n"])
 def test_pressure_that_is_none_is_none(garbled: str) -> None:
     assert parse_pressure(garbled) is None
-
-
-def test_a_kernel_without_pressure(tmp_path: Path) -> None:
-    assert read_pressure(tmp_path / "memory") is None
-    (tmp_path / "memory").write_text(PSI)
-    assert read_pressure(tmp_path / "memory") == Pressure(1.25, 0.5, 0.75, 0.25)
 
 
 # Crossings

@@ -7,7 +7,8 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rqmem.measure.host_memory import free_bytes, parse_stalled_us
+from rqmem.measure.host_memory import free_bytes
+from rqmem.measure.machine import parse_pressure
 from rqmem.policy.pressure import GRACE_SECONDS, STALLED_SECONDS, Eviction, Host, How, Running, evict, why_closed
 from rqmem.units import MB
 
@@ -124,8 +125,8 @@ def test_after_an_eviction_the_rest_is_within_the_budget(running: list[Running],
 
 def test_pressure_files_are_read() -> None:
     text = "some avg10=0.00 avg60=0.00 avg300=0.00 total=5113534\nfull avg10=0.00 avg60=0.00 avg300=0.00 total=480130\n"
-    assert parse_stalled_us(text) == 480130
-    assert parse_stalled_us("") is None
+    assert parse_pressure(text)["full total"] == 480130
+    assert parse_pressure("") == {}
 
 
 def test_page_cache_that_can_be_dropped_is_free() -> None:
