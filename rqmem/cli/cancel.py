@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import click
 
-from rqmem.cli.auditing import note
-from rqmem.cli.terminal import connected, redis_options, show
-from rqmem.job import tree
+from rqmem.cli.terminal import acting, connected, redis_options, show
 from rqmem.observe.find import find
 
 
@@ -20,11 +18,7 @@ def cancel(job_id: str, url: str | None) -> None:
     stays. The beginning of the id is enough if no other id begins with it.
     """
     connection, _ = connected(url)
-    found = find(connection, job_id)
-    done = tree.cancel(connection, found)
-    text = f"job {found}: {_jobs(done.taken_back)} cancelled, {done.stopped} running asked to stop"
-    note(connection, "cancel", text, job_id=found, count=done.taken_back + done.stopped)
-    show(text)
+    show(acting(connection).cancel(find(connection, job_id)).text)
 
 
 @click.command()
@@ -39,16 +33,5 @@ def retry(job_id: str, from_start: bool, url: str | None) -> None:
     The beginning of the id is enough if no other id begins with it.
     """
     connection, _ = connected(url)
-    found = find(connection, job_id)
-    if from_start:
-        tree.retry_from_start(connection, found)
-        text = f"job {found} is queued again, from its start"
-    else:
-        children = tree.retry(connection, found)
-        text = f"job {found} is queued again" + (f", for {_jobs(children)} that failed" if children else "")
-    note(connection, "retry from start" if from_start else "retry", text, job_id=found, count=1)
-    show(text)
-
-
-def _jobs(count: int) -> str:
-    return "1 job" if count == 1 else f"{count:,} jobs"
+    actor, found = acting(connection), find(connection, job_id)
+    show((actor.retry_from_start(found) if from_start else actor.retry(found)).text)

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from rqmem.cli.auditing import note
+from rqmem.acting import Done
 from rqmem.cli.options import parsed
-from rqmem.cli.terminal import connected, redis_options, show
+from rqmem.cli.terminal import acting, connected, redis_options, show
 from rqmem.config.parsers import duration
 from rqmem.errors import UnknownName
+from rqmem.observe.snapshot import worker_names
 from rqmem.observe.vocabulary import versioned
 from rqmem.store import restarting
 from rqmem.text import did_you_mean, json_text
@@ -68,7 +69,7 @@ def restart(names: tuple[str, ...], timeout: float, as_json: bool, url: str | No
         show("no worker of rqmem is running here")
     restarted = [each.name for each in done if each.well]
     if restarted:
-        note(connection, "restart", f"restarted {', '.join(restarted)}")
+        acting(connection).note("restart", Done(f"restarted {', '.join(restarted)}"))
     if as_json:
         click.echo(json_text(versioned(workers=[
             {"name": each.name, "outcome": each.outcome, "restart_seconds": round(each.seconds, 3)} for each in done
@@ -79,10 +80,7 @@ def restart(names: tuple[str, ...], timeout: float, as_json: bool, url: str | No
 
 def _chosen(connection: Redis, names: tuple[str, ...]) -> list[str]:
     """Those named, else all of rqmem. Raises `UnknownName`."""
-    from rqmem.rq_names import Worker, get_worker_keys
-
-    prefix = Worker.redis_worker_namespace_prefix
-    registered = sorted(key.removeprefix(prefix) for key in get_worker_keys(connection=connection))
+    registered = worker_names(connection)
     for name in names:
         if name not in registered:
             raise UnknownName(f"no worker is called {name!r}: {did_you_mean(name, registered, 'see rqmem status')}")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import getpass
 import os
 import re
 import shutil
+import socket
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -18,6 +20,8 @@ from rqmem.text import printable
 
 if TYPE_CHECKING:
     from redis import Redis
+
+    from rqmem.acting import Actor
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -62,6 +66,17 @@ def connected(url: str | None, answer_seconds: float = _ANSWER_SECONDS) -> tuple
     timeouts = {"socket_timeout": answer_seconds, "socket_connect_timeout": answer_seconds}
     connection.connection_pool.connection_kwargs.update(timeouts)  # it has no connection yet
     return connection, choice.shown if choice is not None else EMBEDDED
+
+
+def acting(connection: Redis) -> Actor:
+    """The user of this machine who acts on that Redis."""
+    from rqmem.acting import Actor
+
+    try:
+        name = getpass.getuser()
+    except (KeyError, OSError):  # a container without a name for its user
+        name = "?"
+    return Actor(connection, f"{name}@{socket.gethostname()}", "command line")
 
 
 def columns() -> int:

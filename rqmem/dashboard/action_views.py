@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from flask import Blueprint, abort, current_app, flash, redirect, render_template, request, url_for
 
-from rqmem.dashboard.acting import MOST_AT_ONCE, Actor, CountHasGrown
+from rqmem.acting import MOST_AT_ONCE, Actor, CountHasGrown
 from rqmem.dashboard.state import state
 from rqmem.errors import RqmemError
 from rqmem.observe.find import find
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from flask.typing import ResponseReturnValue
 
-    from rqmem.dashboard.acting import Done
+    from rqmem.acting import Done
 
 blueprint = Blueprint("actions", __name__)
 _METHODS = ("GET", "POST")

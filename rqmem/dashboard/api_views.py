@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, cast
 
 from flask import Blueprint, Response, abort, jsonify, request
 
+from rqmem.acting import CountHasGrown
 from rqmem.config.parsers import moment
 from rqmem.config.settings import Config
 from rqmem.dashboard import csv_table
-from rqmem.dashboard.acting import CountHasGrown
 from rqmem.dashboard.action_views import actor, expected_of, filter_of
 from rqmem.dashboard.read.types import begin_of, read_rows
 from rqmem.dashboard.state import state
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from flask.typing import ResponseReturnValue
 
-    from rqmem.dashboard.acting import Done
+    from rqmem.acting import Done
     from rqmem.observe.model import State
 
 blueprint = Blueprint("api", __name__, url_prefix="/api/v1")

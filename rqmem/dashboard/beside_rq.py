@@ -28,7 +28,7 @@ from jinja2 import ChoiceLoader, FunctionLoader
 from markupsafe import escape
 from redis import Redis
 
-from rqmem.dashboard.acting import MOST_AT_ONCE
+from rqmem.acting import MOST_AT_ONCE
 from rqmem.dashboard.action_views import actor
 from rqmem.dashboard.security import is_loopback
 from rqmem.dashboard.state import state

@@ -201,7 +201,7 @@ def test_jobs_are_retried_by_filter_as_many_as_were_confirmed(connection: Redis,
 def test_more_jobs_than_one_request_retries_are_said_to_be_left(
     connection: Redis, client: FlaskClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rqmem.dashboard.acting.MOST_AT_ONCE", 2)
+    monkeypatch.setattr("rqmem.acting.MOST_AT_ONCE", 2)
     for number in range(5):
         fail(connection, f"j{number}", number)
     done = post(client, "jobs/retry", expected=5)

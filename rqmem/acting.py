@@ -1,4 +1,4 @@
-"""What people do by the dashboard: retry, cancel, delete, pause, resume; and the record of it. Knows nothing of Flask.
+"""What people do by command line and dashboard: retry, cancel, delete, pause, resume; and the record of it.
 
 Promises: each action leaves an entry in `rqmem.store.actions`, also one that is cut short: what concerns many jobs is
 noted before it begins and when it is done.
@@ -54,13 +54,18 @@ class Actor:
         """Run a failed job once more; of one that has split, its children that failed. Raises `RqmemError`."""
         children = tree.retry(self.connection, job_id)
         more = f", for {counted(children, 'job')} that failed" if children else ""
-        return self._note("retry", Done(f"job {job_id} is queued again{more}"), job_id=job_id)
+        return self.note("retry", Done(f"job {job_id} is queued again{more}"), job_id=job_id)
+
+    def retry_from_start(self, job_id: str) -> Done:
+        """Have it begin again, and forget what it has done. Raises `RqmemError`."""
+        tree.retry_from_start(self.connection, job_id)
+        return self.note("retry from start", Done(f"job {job_id} is queued again, from its start"), job_id=job_id)
 
     def cancel(self, job_id: str) -> Done:
         """Cancel what is left of a job and of the children it has split into. Raises `RqmemError`."""
         done = tree.cancel(self.connection, job_id)
-        text = f"job {job_id}: {counted(done.taken_back, 'job')} cancelled, {done.stopped} running told to stop"
-        return self._note("cancel", Done(text, done.taken_back + done.stopped), job_id=job_id)
+        text = f"job {job_id}: {counted(done.taken_back, 'job')} cancelled, {done.stopped} running asked to stop"
+        return self.note("cancel", Done(text, done.taken_back + done.stopped), job_id=job_id)
 
     def to_each(self, what: Literal["retry", "cancel"], job_ids: Sequence[str]) -> Done:
         """Retry or cancel these jobs, one by one. What cannot be done to one does not keep it from the others."""
@@ -78,14 +83,14 @@ class Actor:
     def delete(self, job_id: str) -> Done:
         """Have RQ forget a job; one that has not ended is cancelled first. Raises `RqmemError`."""
         tree.delete(self.connection, job_id)
-        return self._note("delete", Done(f"job {job_id} is deleted"), job_id=job_id)
+        return self.note("delete", Done(f"job {job_id} is deleted"), job_id=job_id)
 
     def delete_all(self, state: State, queue: str) -> Done:
         """The same of all jobs of a queue in one state, `MOST_AT_ONCE` at most."""
         there = count_matching(self.connection, state, Filter(queue))
-        self._note("delete", Done(f"begins: {counted(there, f'{state} job')}", there), queue=queue)
+        self.note("delete", Done(f"begins: {counted(there, f'{state} job')}", there), queue=queue)
         deleted = self._to_each(state, Filter(queue), tree.delete)
-        return self._note(
+        return self.note(
             "delete", Done(f"{counted(deleted, f'{state} job')} of {there:,} deleted", deleted), queue=queue
         )
 
@@ -101,25 +106,25 @@ class Actor:
                 f"{counted(there, 'job')} match by now, and {expected:,} were confirmed: nothing was retried"
             )
         about = {"queue": wanted.queue, "job_type": wanted.job_type, "error": wanted.error}
-        self._note("retry by filter", Done(f"begins: {counted(there, 'failed job')} match", there), **about)
+        self.note("retry by filter", Done(f"begins: {counted(there, 'failed job')} match", there), **about)
         retried = self._to_each("failed", wanted, tree.retry)
         left = there - MOST_AT_ONCE
         text = f"{counted(retried, 'failed job')} of {there:,} queued again"
         text += f"; {left:,} are left: retry them too" if left > 0 else ""
-        return self._note("retry by filter", Done(text, retried), **about)
+        return self.note("retry by filter", Done(text, retried), **about)
 
     def pause(self, queue: str) -> Done:
         """Let rqmem's workers take no more jobs from a queue."""
         text = f"queue {queue} is paused: workers of rqmem take no job from it; a stock 'rq worker' does not know of it"
         if not pausing.pause(self.connection, queue):
             return Done(f"queue {queue} is paused already", 0)
-        return self._note("pause", Done(text), queue=queue)
+        return self.note("pause", Done(text), queue=queue)
 
     def resume(self, queue: str) -> Done:
         """Let them take jobs from it again."""
         if not pausing.resume(self.connection, queue):
             return Done(f"queue {queue} is not paused", 0)
-        return self._note("resume", Done(f"queue {queue} goes on"), queue=queue)
+        return self.note("resume", Done(f"queue {queue} goes on"), queue=queue)
 
     def _to_each(self, state: State, wanted: Filter, act: Callable[[Redis, str], Any]) -> int:
         ids = list(islice(each_id(self.connection, state, wanted), MOST_AT_ONCE))
@@ -130,7 +135,8 @@ class Actor:
                 done += 1
         return done
 
-    def _note(self, what: actions.What, done: Done, **about: Any) -> Done:
+    def note(self, what: actions.What, done: Done, **about: Any) -> Done:
+        """Keep what was done. ``about``: other fields of `rqmem.store.actions.Action`."""
         action = actions.Action(what, self.who, self.surface, count=done.count, text=done.text, **about)
         actions.note(self.connection, action)
         return done
