@@ -27,7 +27,7 @@ from rqmem.policy.admission import (
 )
 from rqmem.policy.histogram import bucket, upper_end
 from rqmem.policy.recommendation import Day, TypeHistory
-from scripts.bench import admission_traces as traces
+from tests.unit import admission_traces as traces
 
 BUDGET = 600
 

@@ -1,7 +1,6 @@
 """Plays a trace of jobs against `rqmem.policy.admission`, as workers and their pool would, without processes or time.
 
-`play` returns when each job began and how much was reserved meanwhile. The tests ask of it what admission promises;
-`scripts.bench.pool` draws how much of a budget is used.
+`play` returns when each job began and how much was reserved meanwhile.
 """
 
 from __future__ import annotations
