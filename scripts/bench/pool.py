@@ -22,14 +22,15 @@ from pathlib import Path
 from typing import Any, cast
 
 import click
+import psutil
 from redis import Redis
 from rq import Queue, Worker
 
-from rqmem.measure import cgroup_places, procfs
+from rqmem.measure import cgroup_places, process_tree, procfs
 from rqmem.measure.cgroup import Group
 from rqmem.measure.cgroup_files import parse_parts, read_kernel_kills
 from rqmem.units import MB
-from scripts.bench import pool_mix
+from scripts.bench import measuring, pool_mix
 from scripts.drawing import drawing, output_option
 from scripts.harness import ROOT, own_redis, without_settings
 
@@ -86,7 +87,7 @@ class Machine:
 
     def used_mb(self, pids: list[int]) -> float:
         if self.group is None:
-            return sum(map(resident_mb, pids))
+            return resident_mb(*pids)
         parts = parse_parts((self.group.path / "memory.stat").read_text())
         return (parts.anon_bytes + parts.shmem_bytes) / MB
 
@@ -213,10 +214,8 @@ def measure(system: System, url: str, seconds: float) -> Result:
             if neighbour is None and now >= neighbour_at:
                 code = _NEIGHBOUR.format(mb=NEIGHBOUR_MB, s=seconds / 6)
                 neighbour = subprocess.Popen([sys.executable, "-c", code], preexec_fn=machine.enter)
-            beside = 0.0
-            if neighbour is not None and neighbour.poll() is None:
-                beside = resident_mb(neighbour.pid)
-            pids = [] if machine.group is not None else tree(parent.pid)
+            beside = resident_mb(neighbour.pid) if neighbour is not None and neighbour.poll() is None else 0.0
+            pids = [] if machine.group is not None else [parent.pid, *process_tree.descendants(parent.pid)]
             result.usage.append((round(now, 2), round(machine.used_mb(pids), 1), round(beside, 1)))
             note_waits(connection, enqueued_at, now, result)
             result.failed, result.left = system.counts()
@@ -253,18 +252,13 @@ def evictions(connection: Redis) -> int:
     return sum(alert.rule == "job-evicted" for alert in history_reader.alerts(connection))
 
 
-def resident_mb(pid: int) -> float:
-    """0: it has ended."""
-    try:
-        return procfs.read_resident_pages(pid) * procfs.PAGE_BYTES / MB
-    except OSError:
-        return 0.0
-
-
-def tree(pid: int) -> list[int]:
-    """A process and all below it."""
-    children = procfs.read_children(pid)
-    return [pid, *(each for child in children for each in tree(child))]
+def resident_mb(*pids: int) -> float:
+    """Of those that have not ended."""
+    total_mb = 0.0
+    for pid in pids:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            total_mb += measuring.resident_mb(pid)
+    return total_mb
 
 
 def kill_a_worker(parent: int, draw: random.Random) -> None:
@@ -276,13 +270,11 @@ def kill_a_worker(parent: int, draw: random.Random) -> None:
 
 def stop(process: subprocess.Popen[bytes]) -> None:
     """It, and what is in its session."""
-    with contextlib.suppress(ProcessLookupError):
-        process.terminate()
+    process.terminate()
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(20)
-    for pid in tree(process.pid) if process.poll() is None else []:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+    if process.poll() is None:
+        process_tree.kill(process.pid)
     process.kill()
     process.wait()
 

@@ -192,6 +192,23 @@ def cpu_seconds(workers: list[psutil.Process]) -> tuple[float, float]:
     return own, rest
 
 
+class Meter:
+    """What workers and Redis do from its making on."""
+
+    def __init__(self, connection: Redis, workers: list[psutil.Process]) -> None:
+        self._connection, self._workers = connection, workers
+        self._at, self._before = time.monotonic(), self._read()
+
+    def read(self, jobs: int) -> Run:
+        """In which time so many jobs have run."""
+        seconds = time.monotonic() - self._at
+        commands, redis, own, rest = (now - then for now, then in zip(self._read(), self._before, strict=True))
+        return Run(jobs / seconds, commands / jobs, own / jobs * 1e6, rest / jobs * 1e6, redis / jobs * 1e6)
+
+    def _read(self) -> tuple[float, ...]:
+        return *work_of(self._connection), *cpu_seconds(self._workers)
+
+
 def measure(
     connection: Redis, done: Notes, system: System, jobs: int, call: dict[str, Any] | None = None, *,
     workers: int = 1, core: int | None = None, more: tuple[str, ...] = (), sent: bool = False,
@@ -208,20 +225,11 @@ def measure(
     try:
         with working(system.argv(*more), workers=workers, core=core, environ=system.environ) as processes:
             wait_for(done, max(1, jobs // 10), processes, system.name)
-            at, ran, commands = time.monotonic(), done.count(), work_of(connection)
-            own, rest = cpu_seconds(processes)
+            ran, meter = done.count(), Meter(connection, processes)
             wait_for(done, jobs, processes, system.name)
-            seconds, count = time.monotonic() - at, max(1, jobs - ran)
-            used, commands_now = cpu_seconds(processes), work_of(connection)
+            return meter.read(max(1, jobs - ran))
     finally:
         redis.cpu_affinity(everywhere)
-    return Run(
-        count / seconds,
-        (commands_now[0] - commands[0]) / count,
-        (used[0] - own) / count * 1e6,
-        (used[1] - rest) / count * 1e6,
-        (commands_now[1] - commands[1]) / count * 1e6,
-    )
 
 
 def latencies(connection: Redis, done: Notes, system: System, jobs: int, pause_seconds: float) -> list[float]:

@@ -26,6 +26,7 @@ import click
 import psutil
 from redis import Redis
 
+from rqmem.text import columns
 from scripts.bench.measuring import own_redis
 from scripts.bench.systems import notes
 from scripts.bench.throughput_chart import draw
@@ -66,9 +67,7 @@ def load() -> float:
 def shown(rows: list[Row]) -> str:
     """The rows as a table for a terminal."""
     head = list(rows[0])
-    lines = [head, *([_text(row.get(name)) for name in head] for row in rows)]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
-    return "\n".join("  ".join(text.rjust(width) for text, width in zip(line, widths, strict=True)) for line in lines)
+    return "\n".join(columns([head, *([_text(row.get(name)) for name in head] for row in rows)], left=()))
 
 
 def _text(value: Any) -> str:

@@ -18,7 +18,6 @@ from rq import Queue
 
 import rqmem
 from scripts.bench import splits, systems
-from scripts.bench.measuring import work_of
 from scripts.bench.peers import rq_jobs, work
 from scripts.bench.systems import ALL, CELERY, DRAMATIQ, HUEY, ONE_BY_ONE, OURS, RQ, RQMEM, SAQ, TASKIQ, Notes, System
 
@@ -181,26 +180,13 @@ def _kept_at(bench: Bench, system: System, waiting: int, jobs: int) -> systems.R
     """Run with so few in the queue: each batch is sent when the last has run."""
     with systems.working(system.argv()) as processes:
         bench.notes.clear()
-        began, sent = 0.0, 0
-        for number in range(1 + jobs // waiting):
+        meter, batches = systems.Meter(bench.connection, processes), jobs // waiting
+        for number in range(1 + batches):
             rq_jobs.send({} for _ in range(waiting))
-            sent += waiting
-            systems.wait_for(bench.notes, sent, processes, system.name)
+            systems.wait_for(bench.notes, (number + 1) * waiting, processes, system.name)
             if number == 0:  # it has started
-                began, commands, used = (
-                    time.monotonic(),
-                    work_of(bench.connection),
-                    systems.cpu_seconds(processes),
-                )
-        seconds, count = time.monotonic() - began, sent - waiting
-        commands_now, used_now = work_of(bench.connection), systems.cpu_seconds(processes)
-    return systems.Run(
-        count / seconds,
-        (commands_now[0] - commands[0]) / count,
-        (used_now[0] - used[0]) / count * 1e6,
-        (used_now[1] - used[1]) / count * 1e6,
-        (commands_now[1] - commands[1]) / count * 1e6,
-    )
+                meter = systems.Meter(bench.connection, processes)
+        return meter.read(batches * waiting)
 
 
 def swarm(bench: Bench) -> list[Row]:

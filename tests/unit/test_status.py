@@ -272,9 +272,7 @@ STORY = [
     Told(NOW, started()), Told(NOW + 1, checkpoint(60)), Told(NOW + 2, breach()), Told(NOW + 2, RESUMED),
     Told(NOW + 60, started()), Told(NOW + 63, checkpoint(90, "items 9-12", 120)), Told(NOW + 64, ended()),
 ]  # fmt: skip
-CASE = Case(
-    "1f3a", NOW + 100, rq_row("finished", "jobs.mail.Send(7)", "mail", "ada"), told=STORY, breaches=[breach()]
-)
+CASE = Case("1f3a", NOW + 100, rq_row("finished", "jobs.mail.Send(7)", "mail", "ada"), told=STORY, breaches=[breach()])
 
 
 def test_what_follows_from_a_story() -> None:
