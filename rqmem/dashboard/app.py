@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from flask import Flask, current_app, jsonify, render_template, request
 from redis.exceptions import RedisError
-from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import HTTPException, NotFound
 
 from rqmem.dashboard import (
     action_views,
@@ -67,7 +67,10 @@ def _refused(error: HTTPException) -> ResponseReturnValue:
     if error.response is not None:
         return error
     status, headers = error.code or 500, [(k, v) for k, v in error.get_headers() if k != "Content-Type"]
-    response = current_app.make_response(_answer(status, error.name, error.description or ""))
+    text = error.description or ""
+    if isinstance(error, NotFound) and text == NotFound.description:
+        text = f"There is no page {request.path!r} here."
+    response = current_app.make_response(_answer(status, error.name.capitalize(), text))
     response.headers.extend(headers)
     return response
 

@@ -82,10 +82,14 @@ def lane(shown: Lane, first: float, last: float) -> Markup:
     ).format(inside)
 
 
+_LEFT, _RIGHT, _TOP, _BOTTOM = 38.0, 474.0, 38.0, 180.0  # of the bars of a histogram, in its 480 x 204
+_MOST_LABELS, _LABEL = 8, 40.0
+
+
 def histogram(
     counts: Sequence[tuple[float, float, float]], marks: Sequence[tuple[str, float, str]], unit: str, label: str
 ) -> Markup:
-    """How often which size was seen.
+    """How often which size was seen. Sizes are on a logarithmic axis, so bars whose steps are factors are equally wide.
 
     Args:
         counts: from, to, and how often, in rising order.
@@ -94,36 +98,61 @@ def histogram(
     if not counts:
         return Markup("")
     places = [place for _, place, _ in marks]
-    low, high = min(counts[0][0], *places, math.inf), max(counts[-1][1], *places, -math.inf)
-    span, top = (high - low) * 1.06 or 1.0, max(count for _, _, count in counts)
-    left = low - (high - low) * 0.03
+    low = max(0.1, min(counts[0][0], *places, math.inf)) / 1.06
+    high = max(counts[-1][1], *places, low) * 1.06
+    ticks = whole_steps(max(count for _, _, count in counts))
+    top = ticks[-1]
 
     def x(value: float) -> float:
-        return 10 + 580 * (value - left) / span
+        return _LEFT + (_RIGHT - _LEFT) * math.log(max(value, low) / low) / math.log(high / low)
 
-    parts = [Markup('<line class="axis" x1="0" x2="600" y1="140" y2="140"/>')]
+    def y(count: float) -> float:
+        return _BOTTOM - (_BOTTOM - _TOP) * count / top
+
+    line = Markup('<line class="{}" x1="{:.1f}" x2="{:.1f}" y1="{:.1f}" y2="{:.1f}"/>')
+    text = Markup('<text x="{:.1f}" y="{:.1f}" text-anchor="{}">{}</text>')
+    parts = []
+    for tick in ticks:
+        parts += [
+            line.format("axis", _LEFT, _RIGHT, y(tick), y(tick)),
+            text.format(_LEFT - 5, y(tick) + 4, "end", f"{tick:,}"),
+        ]
     for begin, end, count in counts:
-        height = max(1.5 if count else 0.0, 108 * count / top)
+        height = max(1.5 if count else 0.0, _BOTTOM - y(count))
         parts.append(
             Markup('<rect class="accent" x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}"/>').format(
-                x(begin), 140 - height, max(1.0, x(end) - x(begin) - 1), height
+                x(begin), _BOTTOM - height, max(1.0, x(end) - x(begin) - 1), height
             )
         )
-    for number, (kind, place, text) in enumerate(marks):
-        at, to_left = x(place), x(place) > 400
-        parts.append(
-            Markup(
-                '<line class="{}" x1="{:.1f}" x2="{:.1f}" y1="{}" y2="140"/>'
-                '<text x="{:.1f}" y="{}" text-anchor="{}">{}</text>'
-            ).format(
-                kind, at, at, 4 + 14 * number, at + (-5 if to_left else 5), 13 + 14 * number,
-                "end" if to_left else "start", text,
-            )
-        )  # fmt: skip
-    for value, anchor in ((low, "start"), (high, "end")):
-        label_of_end = Markup('<text x="{:.1f}" y="155" text-anchor="{}">{:,.0f} {}</text>')
-        parts.append(label_of_end.format(x(value), anchor, value, unit))
+    for number, (kind, place, words) in enumerate(marks):
+        at, to_left = x(place), x(place) > (_LEFT + _RIGHT) / 2
+        parts += [
+            line.format(kind, at, at, 2 + 16 * number, _BOTTOM),
+            text.format(at + (-5 if to_left else 5), 13 + 16 * number, "end" if to_left else "start", words),
+        ]
+    last = _LEFT - _LABEL
+    for size in log_steps(low, high):
+        if x(size) - last >= _LABEL and x(size) <= _RIGHT - _LABEL:
+            last = x(size)
+            parts.append(text.format(last, _BOTTOM + 17, "middle", f"{size:,g}"))
+    parts.append(text.format(_RIGHT, _BOTTOM + 17, "end", unit))
     inside = Markup("").join(parts)
-    return Markup('<svg class="histogram" viewBox="0 0 600 160" role="img" aria-label="{}">{}</svg>').format(
+    return Markup('<svg class="histogram" viewBox="0 0 480 204" role="img" aria-label="{}">{}</svg>').format(
         escape(label), inside
     )
+
+
+def whole_steps(most: float) -> list[int]:
+    """Whole numbers for an axis of counts: 0, two or so between, and one that is not below the highest count."""
+    step = next(factor * 10**power for power in range(15) for factor in (1, 2, 5) if 4 * factor * 10**power >= most)
+    return list(range(0, step * max(1, math.ceil(most / step)) + 1, step))
+
+
+def log_steps(low: float, high: float) -> list[float]:
+    """Round numbers for a logarithmic axis from ``low`` to ``high``, at most eight; where it is short, finer ones."""
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    for factors in ((1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8), (1, 1.5, 2, 3, 5, 7), (1, 2, 5), (1, 3), (1,)):
+        found = [factor * 10.0**power for power in powers for factor in factors if low <= factor * 10.0**power <= high]
+        if len(found) <= _MOST_LABELS:
+            break
+    return found[:: -(-len(found) // _MOST_LABELS) or 1]

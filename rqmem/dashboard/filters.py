@@ -72,8 +72,9 @@ def short_id(job_id: str) -> str:
 
 
 def sentence(words: str) -> str:
-    """With a capital at the beginning and a full stop at the end."""
-    return f"{words[:1].upper()}{words[1:].rstrip('.')}."
+    """With a full stop at the end, and a capital at the beginning, unless a name is there (``shop.Export leaks``)."""
+    first = words.partition(" ")[0].rstrip(",:;.")
+    return f"{words[:1].upper() if first.isalpha() else words[:1]}{words[1:].rstrip('.')}."
 
 
 def time_tag(at: float | None, form: str = "clock") -> Markup:

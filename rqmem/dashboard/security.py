@@ -79,7 +79,9 @@ def protect(app: Flask, options: Options) -> None:
     app.extensions["rqmem_security"] = _Security(options, attempts)
     app.before_request(_guard)
     app.after_request(_with_headers)
-    app.context_processor(lambda: {"may_act": may_act(), "logged_in": bool(session.get("password"))})
+    app.context_processor(
+        lambda: {"may_act": may_act(), "logged_in": bool(session.get("password")), "stranger": g.get("access") is None}
+    )
 
 
 @dataclass(frozen=True)

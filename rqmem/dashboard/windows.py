@@ -18,9 +18,9 @@ class Window:
 
 WINDOWS = [
     Window("1h", "last hour", HOUR_SECONDS),
-    Window("24h", "24 hours", DAY_SECONDS),
-    Window("7d", "7 days", 7 * DAY_SECONDS, by_day=True),
-    Window("30d", "30 days", 30 * DAY_SECONDS, by_day=True),
+    Window("24h", "last 24 hours", DAY_SECONDS),
+    Window("7d", "last 7 days", 7 * DAY_SECONDS, by_day=True),
+    Window("30d", "last 30 days", 30 * DAY_SECONDS, by_day=True),
 ]
 
 

@@ -319,8 +319,31 @@ def test_axe_finds_nothing_on_any_page(browser: Browser, connection: Redis, appl
     assert not found, "\n".join(found)
 
 
+def test_a_phone_shows_each_cell_of_a_wide_table_with_the_name_of_its_column(
+    browser: Browser, connection: Redis
+) -> None:
+    """A row becomes a card. A screen reader still finds a table."""
+    busy(connection)
+    for width, shown in ((1280, False), (390, True), (1280, False)):
+        browser.look(width)
+        if width == 1280 or not browser.driver.current_url.endswith("/queues"):
+            browser.open("/queues")
+        browser.see(r"\bq\b")
+        assert browser.ask("!!document.querySelector('main .cards')") is shown
+    browser.look(390)
+    wait_until(lambda: browser.ask("!!document.querySelector('main .cards')"), SECONDS)  # of the page that is open
+    cells = browser.ask(
+        "Array.from(document.querySelectorAll('.cards tbody tr:first-child > *'), e => [e.getAttribute('role'),"
+        " getComputedStyle(e, '::before').content, e.getBoundingClientRect().right])"
+    )
+    assert [role for role, _, _ in cells] == ["rowheader", *["cell"] * (len(cells) - 1)]
+    assert '"Queued"' in cells[1][1] or "Queued" in browser.ask("document.querySelector('.cards td').dataset.name")
+    assert max(right for _, _, right in cells) <= 390
+    browser.look()
+
+
 def test_long_names_widen_no_page(browser: Browser, connection: Redis, application: Any) -> None:
-    """Each table keeps all its columns within the page at 1280 pixels, and no page scrolls sideways."""
+    """Each table keeps its columns within the page at 1280 pixels, as cards at 390. No page scrolls sideways."""
     name = "averylongnamewithoutanyplacetobreak" * 5
     busy(connection, name, job_type=f"shop.{'deep.' * 20}{name}")
     found = []
@@ -335,7 +358,8 @@ def test_long_names_widen_no_page(browser: Browser, connection: Redis, applicati
             wide = (
                 "Array.from(document.querySelectorAll('.scroll')).filter(e => e.scrollWidth > e.clientWidth + 1).length"
             )
-            if width == 1280 and browser.ask(wide):
+            assert width != 1280 or not browser.ask("!!document.querySelector('.cards')"), path
+            if browser.ask(wide):
                 found.append(f"{path} {width}: a table is wider than the page")
     browser.look()
     assert not found, "\n".join(found)

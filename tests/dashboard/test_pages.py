@@ -53,6 +53,28 @@ def test_pages_say_when_redis_is_away_and_try_again(urls: Urls) -> None:
     assert "away" in look
 
 
+def test_an_unknown_address_is_named_and_leads_on(app: Flask, connection: Redis) -> None:
+    page = app.test_client().get("/nowhere").text
+    assert "There is no page &#39;/nowhere&#39; here." in page
+    assert '<a class="button" href="/">Overview</a>' in page
+
+
+def test_answers_on_an_empty_redis_are_whole_sentences(app: Flask, connection: Redis) -> None:
+    texts = {}
+    for path in ("/queues", "/workers", "/alerts"):
+        [answer] = re.findall(r'<p class="answer"[^>]*>(.*?)</p>', app.test_client().get(path).text, re.DOTALL)
+        texts[path] = " ".join(re.sub(r"<[^>]+>", "", answer).split())
+    assert texts == {
+        "/queues": "Nothing waits. No workers.",
+        "/workers": "There is no worker.",
+        "/alerts": "Nothing is open. No alerts are shown; the last 1,000 are kept.",
+    }
+
+
+def test_the_overview_counts_jobs_that_failed(app: Flask, filled: Redis) -> None:
+    assert '<a href="/jobs?state=failed">1 failed</a>' in app.test_client().get("/").text
+
+
 def test_an_unknown_job_and_type_are_404_with_a_hint(app: Flask, filled: Redis) -> None:
     assert app.test_client().get("/jobs/ffffffff").status_code == 404
     assert app.test_client().get("/types/no.such.Type").status_code == 404
@@ -257,6 +279,42 @@ def test_texts_in_pictures_are_escaped() -> None:
     evil = '"><script>x</script>'
     drawn = drawing.histogram([(1, 2, 3)], [("ceiling", 2.0, evil)], "MB", evil) + drawing.sparkline([1, 2], evil)
     assert "<script>" not in drawn
+
+
+@pytest.mark.parametrize(
+    ("words", "shown"),
+    [
+        ("no worker is running", "No worker is running."),
+        ("shop.Export leaks 3 MB a run.", "shop.Export leaks 3 MB a run."),
+        ("send_mail uses 92 %", "send_mail uses 92 %."),
+        ("Redis: is away", "Redis: is away."),
+        ("", "."),
+    ],
+)
+def test_a_sentence_begins_with_a_capital_unless_a_name_is_there(words: str, shown: str) -> None:
+    assert filters.sentence(words) == shown
+
+
+@pytest.mark.parametrize("most", [0.0, 1.0, 2.0, 7.0, 12.0, 150.0, 1267.0, 10.0**9])
+def test_an_axis_of_counts_has_few_whole_numbers_up_to_the_highest(most: float) -> None:
+    steps = drawing.whole_steps(most)
+    assert steps[0] == 0
+    assert steps[-1] >= max(1, most)
+    assert 2 <= len(steps) <= 5
+
+
+@pytest.mark.parametrize(
+    ("low", "high"), [(20.0, 600.0), (23.0, 170.0), (0.1, 9000.0), (0.05, 10.0**7), (300.0, 310.0)]
+)
+def test_an_axis_of_sizes_has_few_numbers_within_it(low: float, high: float) -> None:
+    steps = drawing.log_steps(low, high)
+    assert 1 <= len(steps) <= 8
+    assert all(low <= each <= high for each in steps)
+    assert steps == sorted(steps)
+
+
+def test_a_histogram_of_one_size_is_drawn() -> None:
+    assert 'text-anchor="end">1</text>' in drawing.histogram([(0.0, 0.1, 1.0)], [], "MB", "one")
 
 
 def test_sizes_and_times() -> None:

@@ -75,6 +75,15 @@ def test_a_stranger_gets_nothing_from_any_route(with_password: Flask, urls: Urls
     assert with_password.test_client().get("/no/such/page").status_code == 302
 
 
+def test_a_stranger_is_not_told_which_redis_it_is(app: Flask, connection: Redis) -> None:
+    """Nor where to go on: each page would refuse again."""
+    page = app.test_client().get("/", headers={"Host": "elsewhere.example"}).text
+    assert "This dashboard is not for" in page
+    assert 'class="where"' not in page
+    assert "<nav" not in page
+    assert "<form" not in page
+
+
 def test_a_login_of_the_host_program_decides(connection: Redis, filled: Redis, urls: Urls) -> None:
     for access, status in (("read", 403), (None, 401), ("something else", 401)):
         app = create_app(connection=connection, login=lambda request, access=access: access)  # type: ignore[misc]

@@ -53,6 +53,30 @@
     });
   });
 
+  // Tables: on a small screen, one that does not fit shows each row as a card, its cells with the names of their columns.
+  const small = matchMedia("(max-width: 900px)");
+  const ROLES = [["table", "table"], ["thead, tbody", "rowgroup"], ["tr", "row"], ["thead th", "columnheader"], ["tbody th", "rowheader"], ["td", "cell"]];
+
+  function fit(box) {
+    const table = box.querySelector("table");
+    if (!table || !small.matches && !table.classList.contains("cards")) return;
+    table.classList.remove("cards");
+    if (!small.matches || box.scrollWidth <= box.clientWidth + 1) return;
+    const names = Array.from(table.querySelectorAll("thead tr > *"), function (every) { return every.textContent.replace(" ▾", ""); });
+    table.querySelectorAll("tbody tr").forEach(function (row) {
+      Array.from(row.children).forEach(function (cell, i) { cell.dataset.name = names[i] || ""; });
+    });
+    ROLES.forEach(function (each) {   // a table that is displayed as blocks is no table any more to a screen reader
+      (each[0] === "table" ? [table] : table.querySelectorAll(each[0])).forEach(function (every) { every.setAttribute("role", each[1]); });
+    });
+    table.classList.add("cards");
+  }
+
+  function fitAll(root) {
+    if (root.matches && root.matches(".scroll")) fit(root);
+    root.querySelectorAll(".scroll").forEach(fit);
+  }
+
   // Parts: <main data-refresh="5"> has elements with data-part; those that changed are replaced.
   const main = document.getElementById("main");
   const notice = document.getElementById("notice");
@@ -88,6 +112,7 @@
       old.replaceWith(ours);
       tellTimes(ours);
       showTicks(ours);
+      fitAll(ours);
       document.dispatchEvent(new CustomEvent("rqmem-part", { detail: ours }));
     });
     parts(document).forEach(function (each) { if (!present.has(each.dataset.part)) each.remove(); });
@@ -124,6 +149,11 @@
     remember();
     tellTimes(document);
     showTicks(document);
+    fitAll(document);
+    small.addEventListener("change", function () { fitAll(document); });
+    addEventListener("resize", function () { fitAll(document); });
+    document.addEventListener("rqmem-rows", function (event) { fitAll(event.detail); });
+    document.addEventListener("toggle", function (event) { fitAll(event.target); }, true);   // what was closed had no size
     setInterval(function () { document.querySelectorAll('time[data-form="ago"]').forEach(tell); }, 5000);
     loop();
     if (main.dataset.retry) setTimeout(function () { location.reload(); }, 1000 * main.dataset.retry);

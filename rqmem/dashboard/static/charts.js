@@ -1,4 +1,4 @@
-// Charts beside tables: <div class="plot" data-chart='{"x": [...], "y": [...], "ceiling": 256}'>.
+// Charts beside tables: <div class="plot" data-chart='{"x": [...], "y": [...], "unit": "MB", "ceiling": 256}'>; "bars": true for counts.
 (function () {
   "use strict";
   const drawn = new Set();
@@ -13,7 +13,7 @@
   }
   let paint = colours();
 
-  const span = (seconds) => seconds < 2 ? +seconds.toFixed(2) + " s" : seconds < 120 ? +seconds.toFixed(1) + " s" : seconds < 7200 ? Math.round(seconds / 60) + " min" : Math.round(seconds / 3600) + " h";
+  const span = (seconds, longest) => longest < 1 ? Math.round(1000 * seconds) + " ms" : seconds < 2 ? +seconds.toFixed(2) + " s" : seconds < 120 ? +seconds.toFixed(1) + " s" : seconds < 7200 ? Math.round(seconds / 60) + " min" : Math.round(seconds / 3600) + " h";
   const clock = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit" });
   const date = new Intl.DateTimeFormat(undefined, { month: "short", day: "numeric" });
 
@@ -22,7 +22,9 @@
     const axis = { stroke: () => paint.faint, grid: { stroke: () => paint.line, width: 1 }, ticks: { stroke: () => paint.line, width: 1 } };
     const series = [{}], data = [told.x];
     const line = (values, more) => { data.push(values); series.push(Object.assign({ width: 1.5, points: { show: told.x.length < 40, size: 4 } }, more)); };
-    line(told.y, { stroke: () => paint.accent, fill: () => paint.soft });
+    const width = told.x.length > 1 ? Math.min(...told.x.slice(1).map((each, i) => each - told.x[i])) : told.bars || 1, longest = Math.max(...told.x);
+    if (told.bars) line(told.y, { stroke: () => paint.accent, fill: () => paint.accent, width: 0, points: { show: false }, paths: uPlot.paths.bars({ size: [0.8, 40] }) });
+    else line(told.y, { stroke: () => paint.accent, fill: () => paint.soft });
     if (told.before) line(told.before, { stroke: () => paint.faint, dash: [3, 3], points: { show: false } });
     if (told.ceiling) line(told.x.map((_, i) => Array.isArray(told.ceiling) ? told.ceiling[i] : told.ceiling), { stroke: () => paint.bad, width: 1, dash: [5, 4], points: { show: false } });
     if (told.breach) {
@@ -47,9 +49,9 @@
         }
         self.ctx.restore();
       }] },
-      scales: { x: { time: false }, y: { range: [0, top] } },
-      axes: [Object.assign({ values: (_, ticks) => ticks.map((each) => told.dates ? date.format(new Date(1000 * each)) : told.clock ? clock.format(new Date(1000 * each)) : span(each)), size: 26, space: 70 }, told.dates ? { incrs: [1, 2, 3, 5, 7, 14].map((each) => 86400 * each) } : told.clock ? { incrs: [1, 2, 3, 6, 12, 24].map((each) => 3600 * each) } : {}, axis),
-        Object.assign({ values: (_, ticks) => ticks.map((each) => each.toLocaleString("en")), size: 52, space: 26 }, axis)],
+      scales: { x: { time: false, range: told.bars ? (_, low, high) => [low - 0.7 * width, high + 0.7 * width] : undefined }, y: { range: [0, top] } },
+      axes: [Object.assign({ values: (_, ticks) => ticks.map((each) => told.dates ? date.format(new Date(1000 * each)) : told.clock ? clock.format(new Date(1000 * each)) : span(each, longest)), size: 26, space: 70 }, told.dates ? { incrs: [1, 2, 3, 5, 7, 14].map((each) => 86400 * each) } : told.clock ? { incrs: [1, 2, 3, 6, 12, 24].map((each) => 3600 * each) } : {}, axis),
+        Object.assign({ values: (_, ticks) => ticks.map((each) => each.toLocaleString("en") + (told.unit ? " " + told.unit : "")), size: told.unit ? 68 : 52, space: 26 }, axis)],
       series: series,
     }, data, box);
     drawn.add({ box: box, plot: plot, height: height });

@@ -147,6 +147,18 @@
   }
 
   function table(id, made) { document.querySelector(id).replaceChildren(...made); }
+  function queue(each) {
+    const jobs = (state, text) => {
+      const made = element("a", "", text);
+      made.href = root.dataset.jobs.slice(0, -1) + "?state=" + state + "&queue=" + encodeURIComponent(each.name);
+      return made;
+    };
+    const count = (state, number) => number ? jobs(state, number.toLocaleString("en")) : 0;
+    const made = tr([jobs("queued", each.name), count("queued", each.queued), count("started", each.started), count("scheduled", each.scheduled), count("failed", each.failed)], true);
+    made.querySelectorAll("td").forEach((cell) => cell.classList.add("num"));
+    return made;
+  }
+
   function tr(cells, first) {
     const made = element("tr");
     cells.forEach((each, i) => {
@@ -159,8 +171,16 @@
     return made;
   }
 
+  function nothing(text, columns) {
+    const made = element("tr"), cell = element("td", "empty", text);
+    cell.colSpan = columns;
+    made.append(cell);
+    return made;
+  }
+
   function advised(problem) {
-    const made = element("div", "", problem.text.charAt(0).toUpperCase() + problem.text.slice(1));
+    const text = /^[a-z]+[ ,:]/.test(problem.text) ? problem.text.charAt(0).toUpperCase() + problem.text.slice(1) : problem.text;   // no name
+    const made = element("div", "", text + ".");
     made.append(element("span", "sub", problem.advice));
     return made;
   }
@@ -224,11 +244,11 @@
       : (near.length ? near.length + (near.length === 1 ? " is" : " are") + " above 80 %. " : "None above 80 %. ") +
         "The fullest, " + fullest.name + ", is at " + Math.round(fullest.job.usage_percentage) + " %.");
     showHosts(look);
-    table("#queues", look.queues.length ? look.queues.map((each) => tr([each.name, each.queued, each.started, each.scheduled, each.failed], true))
-      : [tr(["No queue has had a job yet.", "", "", "", ""])]);
+    table("#queues", look.queues.length ? look.queues.map(queue) : [nothing("No queue has had a job yet.", 5)]);
     document.getElementById("problems").hidden = !look.problems.length;
     table("#problems tbody", look.problems.map((each) => tr([element("span", "pill " + (each.mark === "problem" ? "bad" : "warning"), each.mark), advised(each)])));
     showMinutes();
+    document.dispatchEvent(new CustomEvent("rqmem-rows", { detail: root }));
     said("live, " + new Date(look.at).toLocaleTimeString(), "on");
   }
 
