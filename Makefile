@@ -26,9 +26,10 @@ TESTS_AT_ONCE := $(shell expr $$(nproc) \* 2)
 
 test: export PYTHONDONTWRITEBYTECODE := # else each process compiles the tests and rqmem anew
 test: $(VENV)/dev ## Run all tests (their Redis comes with them)
-	$(RUN) -m pytest -m alone --ignore=tests/worker/test_functions.py
 	$(RUN) -m pytest tests/worker/test_functions.py # it measures its own process, with all that tests have started there
-	$(RUN) -m pytest -n $(TESTS_AT_ONCE) --dist worksteal -m "not alone" --ignore=tests/packaging
+	$(RUN) -m pytest -m alone --ignore=tests/worker/test_functions.py
+	$(RUN) -m pytest -m races -n 2 --dist loadfile
+	$(RUN) -m pytest -m "not alone and not races" -n $(TESTS_AT_ONCE) --dist worksteal --ignore=tests/packaging
 
 KERNEL_LAYER := tests/unit/test_cgroup_places.py tests/unit/test_cgroup.py tests/worker/test_kernel_layer.py
 
@@ -78,7 +79,7 @@ OLDEST_PYTHON := $(firstword $(wildcard $(HOME)/.pyenv/versions/3.10.*/bin/pytho
 oldest: $(VENV)/dev ## Run a short set of tests with the lowest versions that setup.cfg allows, on Python 3.10 if it is here
 	@$(RUN) -m uv venv --quiet --clear --python $(OLDEST_PYTHON) $(VENV)/oldest
 	@$(RUN) -m uv pip install --quiet --python $(VENV)/oldest --resolution lowest-direct --editable '.[dev,plot]'
-	$(VENV)/oldest/bin/python -m pytest -q -n $(TESTS_AT_ONCE) --dist worksteal -m "not alone" $(OLDEST_TESTS)
+	$(VENV)/oldest/bin/python -m pytest -q -n $(TESTS_AT_ONCE) --dist worksteal -m "not alone and not races" $(OLDEST_TESTS)
 
 wheel-check: $(VENV)/dev ## Build the package, and install and try it in an empty environment of each Python from 3.10 that is here
 	$(RUN) -m pytest -q -n 2 tests/packaging

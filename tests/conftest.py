@@ -49,6 +49,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--lease-max", default="", help="how many jobs the tests' workers lease; by default the default")
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """A run of the few tests with one mark imports no file without it: that would take longer than some of them."""
+    mark = config.option.markexpr
+    if mark not in ("alone", "races") or collection_path.suffix != ".py":
+        return None
+    return f"pytest.mark.{mark}" not in collection_path.read_text() or None
+
+
 def pytest_collection_finish() -> None:
     gc.freeze()  # thousands of collected tests: each gc.collect() of a test would take most of a second to walk them
 

@@ -17,7 +17,8 @@ JOBS = "tests.integrations.reporting_jobs"
 @pytest.fixture(scope="module", autouse=True)
 def libraries() -> Iterator[None]:
     """Of those that Sentry looks for an integration, what is slow to import."""
-    with forked.preloading("django.http", "django.db.models", "flask", "httpx", "sqlalchemy", "pydantic"):
+    slow = ("django.http", "django.db.models", "flask", "httpx", "sqlalchemy", "fastapi", "eventlet.patcher", "urllib3")
+    with forked.preloading(*slow):
         yield
 
 

@@ -23,7 +23,7 @@ from rqmem.testing.meanwhile import happen
 from tests import sample_jobs
 from tests.conftest import ROOT, StartWorker
 
-pytestmark = pytest.mark.alone  # they race with the watcher
+pytestmark = pytest.mark.races
 
 if TYPE_CHECKING:
     from rqmem.testing.fixtures import RealWorker

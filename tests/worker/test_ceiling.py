@@ -18,7 +18,6 @@ from rqmem.testing import wait_until
 from tests import forked, profile_jobs, sample_jobs
 from tests.conftest import ROOT
 
-races = pytest.mark.alone  # with the watcher
 WorkOff = Callable[..., str]
 
 
@@ -31,7 +30,7 @@ def result_of(job: Job) -> str:
     return job.latest_result().exc_string or ""
 
 
-@races
+@pytest.mark.races
 def test_a_job_above_the_ceiling_fails_with_the_reason_and_the_next_one_runs(queue: Queue, work_off: WorkOff) -> None:
     greedy = queue.enqueue(sample_jobs.grow_lists)
     honest = queue.enqueue(sample_jobs.add, 2, 3)
@@ -50,14 +49,14 @@ def test_a_job_above_the_ceiling_fails_with_the_reason_and_the_next_one_runs(que
     assert breach.next == "failed"
 
 
-@races
+@pytest.mark.races
 def test_the_job_unwinds_through_its_own_finally(queue: Queue, work_off: WorkOff) -> None:
     queue.enqueue(sample_jobs.grow_lists)
     work_off("jobs", "--memory", "128")
     assert int(queue.connection.get("finally")) > 1000
 
 
-@races
+@pytest.mark.races
 def test_what_cannot_unwind_is_killed_and_told_in_the_same_words(queue: Queue, work_off: WorkOff) -> None:
     job = queue.enqueue(sample_jobs.grow_in_c)
     work_off("jobs", "--memory", "128")
@@ -68,7 +67,7 @@ def test_what_cannot_unwind_is_killed_and_told_in_the_same_words(queue: Queue, w
     assert f"by {breach.layer}" in result_of(job)
 
 
-@races
+@pytest.mark.races
 def test_a_job_that_swallows_everything_is_told_again_and_then_killed(queue: Queue, work_off: WorkOff) -> None:
     job = queue.enqueue(sample_jobs.grow_and_swallow)
     work_off("jobs", "--memory", "128", "--reserve", "256")  # room enough to be told before the kill
@@ -77,7 +76,7 @@ def test_a_job_that_swallows_everything_is_told_again_and_then_killed(queue: Que
     assert int(queue.connection.get("swallowed")) >= 1
 
 
-@races
+@pytest.mark.races
 def test_memory_of_a_subprocess_counts_and_nothing_of_the_tree_stays(queue: Queue, work_off: WorkOff) -> None:
     job = queue.enqueue(sample_jobs.grow_in_a_child)
     work_off("jobs", "--memory", "128")
@@ -87,7 +86,7 @@ def test_memory_of_a_subprocess_counts_and_nothing_of_the_tree_stays(queue: Queu
     assert process_tree.is_zombie(int(queue.connection.get("child")))
 
 
-@races
+@pytest.mark.races
 def test_a_crowd_does_not_go_on_while_the_horse_unwinds(queue: Queue, work_off: WorkOff) -> None:
     """Of a fork bomb's children each goes on growing, and between two looks that is too much."""
     job = queue.enqueue(sample_jobs.grow_before_a_crowd)
@@ -98,7 +97,7 @@ def test_a_crowd_does_not_go_on_while_the_horse_unwinds(queue: Queue, work_off: 
     assert queue.connection.get("crowd") == b"T" * 20
 
 
-@races
+@pytest.mark.races
 def test_a_result_that_is_large_when_serialised_counts(queue: Queue, work_off: WorkOff) -> None:
     job = queue.enqueue(sample_jobs.big_result, 90)
     work_off("jobs", "--memory", "128")
@@ -132,7 +131,7 @@ def test_processes_of_a_successful_job_are_let_be(queue: Queue, work_off: WorkOf
         os.kill(daemon, 9)
 
 
-@races
+@pytest.mark.races
 def test_retry_counts_for_a_breach_that_fails(queue: Queue, work_off: WorkOff) -> None:
     job = queue.enqueue(sample_jobs.grow_lists, retry=Retry(max=1))
     work_off("jobs", "--memory", "128")
@@ -140,7 +139,7 @@ def test_retry_counts_for_a_breach_that_fails(queue: Queue, work_off: WorkOff) -
     assert len(execution_reader.breaches(queue.connection, job.id)) == 2
 
 
-@races
+@pytest.mark.races
 @pytest.mark.parametrize("work", [sample_jobs.grow_lists, sample_jobs.grow_in_c])
 def test_failure_callbacks_learn_of_it_whichever_layer_acted(
     queue: Queue, work_off: WorkOff, work: Callable[[], None]
@@ -151,7 +150,7 @@ def test_failure_callbacks_learn_of_it_whichever_layer_acted(
     assert told.startswith(b"MemoryLimitExceeded: tests.sample_jobs.grow")
 
 
-@races
+@pytest.mark.races
 def test_a_horse_killed_by_somebody_else_is_told_apart(queue: Queue, work_off: WorkOff) -> None:
     job = queue.enqueue(sample_jobs.killed_by_somebody)
     log = work_off("jobs", "--memory", "128")
@@ -168,7 +167,7 @@ def test_a_declared_ceiling_above_the_workers_is_cut_and_told_once(connection: R
     assert "of 100 (" in log
 
 
-@races
+@pytest.mark.races
 def test_a_declared_ceiling_below_the_workers_holds(queue: Queue, work_off: WorkOff) -> None:
     job = queue.enqueue("tests.sample_jobs.Modest.run")
     work_off("jobs", "--memory", "512")
@@ -183,7 +182,7 @@ def rq_worker(worker_class: str, redis_url: str, **environ: str) -> str:
     return done.stdout + done.stderr
 
 
-@races
+@pytest.mark.races
 def test_also_as_a_worker_class_of_rq(queue: Queue, redis_url: str) -> None:
     job = queue.enqueue(sample_jobs.grow_lists)
     output = rq_worker("rqmem.MemoryWorker", redis_url, RQMEM_MEMORY="128")
@@ -219,7 +218,7 @@ def test_a_stop_command_ends_the_job(queue: Queue, start_worker: Callable) -> No
     assert job.get_status() == JobStatus.STOPPED
 
 
-@races
+@pytest.mark.races
 @pytest.mark.parametrize("how", ["leave", "fill"])
 def test_a_stopped_callback_neither_ends_nor_fills_the_worker(queue: Queue, start_worker: Callable, how: str) -> None:
     callback = Callback(sample_jobs.leave if how == "leave" else sample_jobs.fill)
@@ -245,7 +244,7 @@ def test_timeout_is_a_cap_on_the_jobs_own_limit(queue: Queue, work_off: WorkOff,
     assert job.timeout == own
 
 
-@races
+@pytest.mark.races
 def test_a_breach_that_the_job_caught_by_name_is_told_all_the_same(queue: Queue, work_off: WorkOff) -> None:
     job = queue.enqueue(sample_jobs.swallow_once_and_finish)
     log = work_off("jobs", "--memory", "128")
@@ -255,7 +254,7 @@ def test_a_breach_that_the_job_caught_by_name_is_told_all_the_same(queue: Queue,
     assert breach.summary() in log
 
 
-@races
+@pytest.mark.races
 def test_a_breach_stays_one_when_the_clean_up_raises_something_else(queue: Queue, work_off: WorkOff) -> None:
     job = queue.enqueue(sample_jobs.raise_another)
     work_off("jobs", "--memory", "128")
@@ -278,7 +277,7 @@ def test_a_cold_shutdown_takes_what_the_job_started_with_it(queue: Queue, start_
     wait_until(lambda: process_tree.is_zombie(int(queue.connection.get("child"))))
 
 
-@races
+@pytest.mark.races
 def test_the_breach_names_the_lines_that_used_the_memory(queue: Queue, work_off: WorkOff) -> None:
     job = queue.enqueue(profile_jobs.grow_at_three_lines)
     log = work_off("jobs", "--memory", "256")

@@ -13,7 +13,7 @@ from rqmem.events import Breach
 from rqmem.store import codec, execution_reader
 from tests import sample_jobs
 
-pytestmark = pytest.mark.alone  # they race with the watcher
+pytestmark = pytest.mark.races
 WorkOff = Callable[..., str]
 
 

@@ -16,7 +16,7 @@ from rqmem.store.history import history_reader
 from rqmem.store.history.history_records import Run
 from tests import forked, sample_jobs
 
-pytestmark = pytest.mark.alone  # they race with the watcher
+pytestmark = pytest.mark.races
 WorkOff = Callable[..., str]
 SAMPLE = "tests.sample_jobs."
 

@@ -25,7 +25,7 @@ from rqmem.worker.kernel import kernel_layer
 from tests import kernel_jobs, sample_jobs
 from tests.conftest import ROOT, StartWorker, wait_for_key
 
-pytestmark = pytest.mark.alone  # they race with the watcher
+pytestmark = pytest.mark.alone  # the kernel kills for them, and elsewhere it must not
 WorkOff = Callable[..., str]
 MB = 2**20
 

@@ -18,7 +18,7 @@ from tests import profile_jobs, sample_jobs
 from tests.cli.test_commands import rqmem
 from tests.conftest import ROOT, StartWorker
 
-pytestmark = pytest.mark.alone  # they race with the watcher
+pytestmark = pytest.mark.races
 memray = pytest.importorskip("memray", reason="memray is not installed (extra profile)")
 Profiled = Callable[..., str]
 
