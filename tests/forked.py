@@ -1,4 +1,4 @@
-"""Starts ``python -m rqmem ...`` by forking a process that has imported rqmem: that saves 0.6 s of CPU a start.
+"""Starts ``python -m`` of our programs by forking a process that has imported rqmem: 0.6 s of CPU less each.
 
 `Popen` and `run` are those of `subprocess`. They fork if the started program cannot tell the difference. Otherwise they
 start it as usual: with a prefix, another program, a terminal as output, a ``sitecustomize``, or a changed variable that
@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
-PROGRAMS = ("rqmem", "rq.cli")
+PACKAGES = ("rqmem", "rq", "seeds", "scripts")
 READ_AT_START = ("PYTHON", "LD_", "LC_", "LANG", "MALLOC", "GLIBC", "TZ", "OMP_", "OTEL_")
 LARGEST_REQUEST = 100_000
 _PARAMETERS = list(inspect.signature(subprocess.Popen._execute_child).parameters)[1:]  # type: ignore[attr-defined]
@@ -100,7 +100,7 @@ def _can_fork(request: Mapping[str, Any], files: list[int]) -> bool:
     return (
         not _starts_anew
         and arguments[:2] == [sys.executable, "-m"]
-        and arguments[2] in PROGRAMS
+        and arguments[2].partition(".")[0] in PACKAGES
         and _read_at_start(environ) == _read_at_start(_server(os.getpid(), _libraries)[1])
         and not any(map(os.isatty, files))
         and Path(request["directory"]).is_dir()
@@ -109,7 +109,8 @@ def _can_fork(request: Mapping[str, Any], files: list[int]) -> bool:
 
 
 def _read_at_start(environ: Mapping[str, str]) -> dict[str, str]:
-    read = {name: value for name, value in environ.items() if name.startswith(READ_AT_START)}
+    none = ("", "C.UTF-8")  # Python's locale where none is named, too
+    read = {name: value for name, value in environ.items() if value not in none and name.startswith(READ_AT_START)}
     read.pop("PYTHONPATH", None)
     return read
 
@@ -193,7 +194,7 @@ if __name__ == "__main__":
 
     for name in cli._COMMANDS:
         cli.main.get_command(click.Context(cli.main), name)
-    for name in ("rq.cli", *sys.argv[2:]):
+    for name in ("rq.cli", "rqmem.job.running", *sys.argv[2:]):
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
     gc.collect()

@@ -51,6 +51,7 @@ from scripts.test_campaign import follow
 from seeds.campaign import seed_campaign
 from seeds.retell_stand_in import Faults, StandIn
 from seeds.retell_stand_in.answers import Answer, error_answer
+from tests import forked
 from tests.conftest import ROOT, StartWorker
 from tests.journal_filling import a_run, remember
 from tests.reference_app.campaign_jobs import (
@@ -480,7 +481,7 @@ def run_enqueue(*arguments: str, **environ: str) -> subprocess.CompletedProcess[
 def run_script(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", *arguments]
     full = {**os.environ, **environ}
-    return subprocess.run(command, cwd=ROOT, env=full, capture_output=True, text=True, timeout=60)
+    return forked.run(command, cwd=ROOT, env=full, timeout=60)
 
 
 @ON_SQLITE

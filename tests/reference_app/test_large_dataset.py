@@ -37,6 +37,7 @@ from seeds.filling import batches, fill_table
 from seeds.large_dataset import main
 from seeds.training_rows import OUTCOMES, training_rows
 from seeds.transcripts import facts, transcripts
+from tests import forked
 from tests.conftest import ROOT
 
 FEW = (
@@ -198,7 +199,7 @@ def test_killed_from_outside_in_the_middle(tmp_path: Path, folder: Path) -> None
     environ = {**os.environ, "PYTHONPATH": str(ROOT)}
     engine = open_database(url)
     create_schema(engine, ledger.METADATA)
-    process = subprocess.Popen([sys.executable, "-m", "seeds.large_dataset", *options], env=environ, cwd=tmp_path)
+    process = forked.Popen([sys.executable, "-m", "seeds.large_dataset", *options], env=environ, cwd=tmp_path)
 
     def done() -> int:
         with engine.connect() as connection:

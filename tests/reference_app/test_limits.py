@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from jobs.staff import BulkAssignStaffToEventTypesJob
 from jobs.training import PrepareTrainingRowsJob, TrainMLModelJob
 from rqmem import MemoryAwareJob
 from rqmem.store.history import history_reader
+from tests import forked
 from tests.conftest import ROOT, StartWorker
 from tests.reference_app.campaign_jobs import ON_SQLITE
 
@@ -56,7 +56,7 @@ def test_the_command_prints_them_and_what_a_config_file_makes_of_them(redis_url:
     config.write_text(f"[job {name}]\nmemory_limit_mb = 200\nchunk_size = 7\n")
     command = [sys.executable, "-m", "rqmem", "config", "--jobs", "jobs", "--json"]
     environ = {"RQMEM_CONFIG": str(config), "RQMEM_REDIS_URL": redis_url, "PATH": ""}
-    done = subprocess.run(command, env=environ, cwd=ROOT, capture_output=True, text=True)
+    done = forked.run(command, env=environ, cwd=ROOT)
     assert done.returncode == 0, done.stderr
     rows = {row["job_type"]: row for row in json.loads(done.stdout)["job_types"]}
     for job, (memory_mb, _, _) in LIMITS.items():

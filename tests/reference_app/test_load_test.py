@@ -27,6 +27,7 @@ from scripts.load.report import Found, remark
 from scripts.load.running import Bench, all_ended
 from scripts.load.trials import Idle, Measured, Trial
 from scripts.load_test import few_of, main, own_server, trials
+from tests import forked
 from tests.conftest import ROOT
 
 FEW = Trial("rqmem", "declared", "SomeJob", 100, 256.0)
@@ -38,7 +39,7 @@ LOWER = replace(GOOD, trial=replace(FEW, setting="lower", memory_mb=128.0))
 def load_test(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "scripts.load_test", "--folder", str(folder / "data"), *arguments]
     environ = {name: value for name, value in os.environ.items() if name != "DATABASE_URL"}
-    return subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=1200)
+    return forked.run(command, cwd=ROOT, env=environ, timeout=1200)
 
 
 # Rules

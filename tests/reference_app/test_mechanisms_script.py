@@ -19,6 +19,7 @@ from rqmem.store import codec, keys
 from rqmem.store.execution_records import Owner, RunRecord, Split
 from rqmem.testing import wait_until
 from scripts.mechanisms import verdicts
+from tests import forked
 from tests.conftest import ROOT
 
 MECHANISMS = ["tracking", "collection", "ceiling", "chunking", "splitting", "resume", "alert"]
@@ -36,7 +37,7 @@ def command(*arguments: str) -> list[str]:
 
 
 def run(environ: dict[str, str], *arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command(*arguments), cwd=cwd, env=environ, capture_output=True, text=True, timeout=120)
+    return forked.run(command(*arguments), cwd=cwd, env=environ, timeout=120)
 
 
 def dump(connection: Redis) -> dict[bytes, bytes | None]:
@@ -70,9 +71,7 @@ def test_all_hold_and_nothing_is_left(connection: Redis, environ: dict[str, str]
 
 @pytest.fixture
 def started(environ: dict[str, str], tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
-    process = subprocess.Popen(
-        command(), cwd=ROOT, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    process = forked.Popen(command(), cwd=ROOT, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     yield process
     if process.poll() is None:
         process.terminate()

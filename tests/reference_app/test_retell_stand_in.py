@@ -25,6 +25,7 @@ from rqmem.testing import wait_until
 from seeds.retell_stand_in import Faults, StandIn
 from seeds.retell_stand_in.faults import TokenBucket
 from seeds.retell_stand_in.service import LIST_CALLS, PHONE_CALL, RetellService
+from tests import forked
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CALL: dict[str, Any] = {"from_number": "+14155550100", "to_number": "+4915112345678"}
@@ -528,9 +529,7 @@ def test_the_command(tmp_path: Path, environment: dict[str, str], number: signal
     ready = tmp_path / "a space" / "ready"
     ready.parent.mkdir()
     command = [sys.executable, "-m", "seeds.retell_stand_in", "--api-key", "key_x", "--error-every", "2"]
-    process = subprocess.Popen(
-        [*command, "--ready-file", str(ready)], env=environment, stdout=subprocess.PIPE, text=True
-    )
+    process = forked.Popen([*command, "--ready-file", str(ready)], env=environment, stdout=subprocess.PIPE, text=True)
     try:
         line = process.stdout.readline()
         url = ready.read_text().strip()
@@ -558,13 +557,7 @@ def test_the_command(tmp_path: Path, environment: dict[str, str], number: signal
     ],
 )
 def test_bad_options(environment: dict[str, str], arguments: tuple[str, ...], exit_code: int, says: str) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "seeds.retell_stand_in", *arguments],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=30,
-    )
+    done = forked.run([sys.executable, "-m", "seeds.retell_stand_in", *arguments], env=environment, timeout=60)
     assert done.returncode == exit_code
     assert done.stderr.splitlines()[-1].startswith("Error: ")
     assert says in done.stderr
@@ -573,12 +566,6 @@ def test_bad_options(environment: dict[str, str], arguments: tuple[str, ...], ex
 
 def test_a_port_that_is_taken(stand_in: StandIn, environment: dict[str, str]) -> None:
     port = stand_in.url.rpartition(":")[2]
-    done = subprocess.run(
-        [sys.executable, "-m", "seeds.retell_stand_in", "--port", port],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=30,
-    )
+    done = forked.run([sys.executable, "-m", "seeds.retell_stand_in", "--port", port], env=environment, timeout=60)
     assert done.returncode == 1
     assert done.stderr == f"Error: Retell stand-in, port {port}: Address already in use\n"

@@ -22,6 +22,7 @@ from jobs.tables import Campaign, Customer
 from seeds.campaign import clear, seed_campaign
 from seeds.customers import customers
 from seeds.phone_numbers import MISTAKES, is_e164, valid_number
+from tests import forked
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -178,9 +179,7 @@ def test_clear_empties_and_ids_go_on(engine: Engine) -> None:
 
 def _python(*arguments: str, cwd: Path | None = None, **environ: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), **environ}
-    return subprocess.run(
-        [sys.executable, *arguments], cwd=cwd, env=environment, capture_output=True, text=True, timeout=60
-    )
+    return forked.run([sys.executable, *arguments], cwd=cwd, env=environment, timeout=60)
 
 
 def test_the_command_in_a_directory_with_a_space(tmp_path: Path) -> None:

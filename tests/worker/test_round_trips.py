@@ -44,7 +44,7 @@ def cost_of_a_job(connection: Redis, enqueue: Callable[[int], object], work: Cal
     return Cost(many.total() / JOBS, (reads_of_many - reads_of_few) / JOBS, by_name)
 
 
-@pytest.mark.races
+@pytest.mark.alone  # each heartbeat while it works adds to what a job costs
 @pytest.mark.parametrize(("queues", "lease_max"), [(1, 0), (100, 0), (1, 64)])
 def test_a_job_costs_few_round_trips_however_many_queues_there_are(
     connection: Redis, start_worker: StartWorker, queues: int, lease_max: int
