@@ -5,7 +5,7 @@ naively (`scripts.load.naive`) under a stock ``rq worker``; reads memory meanwhi
 record. Each job runs at the ceiling that it declares, as it is and with chunks of one size, and with fewer records
 under each ``--memory`` with ``--timeout``; there once more with ``--preload``, which shares the memory of its imports,
 where these alone nearly fill it (retell-sdk takes some 65 MB). Writes the figures as JSON (its schema is
-`scripts.load.report`) and one HTML page with plots that opens with no network.
+docs/six-jobs.md) and one HTML page with plots that opens with no network.
 
 Exit code 0: all rules hold (`scripts.load.rules`, which says how growth is compared); 1: one does not, and it is named;
 2: something is wrong with the call. Data are kept in ``.load`` for the next time; Redis is one of our own.

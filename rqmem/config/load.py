@@ -1,18 +1,8 @@
 """The settings of a program, laid together, and where each of them came from.
 
-A value is the command line's, else the environment's, else the config file's, else the default. The config file is the
-one that ``RQMEM_CONFIG`` names, else ``rqmem.ini`` in the current directory, if there is one::
-
-    [rqmem]
-    memory = 512
-    memory_default_chunk_size = 200
-
-    [job jobs.training.TrainMLModelJob]
-    memory_limit_mb = 2048
-    chunk_size = 500
-
-In ``[rqmem]`` a setting has the name of its variable in small letters, without ``RQMEM_``. What a ``[job ...]`` section
-says (`JobSettings`) goes before what the job's class declares; the worker's ceiling limits both.
+A value is the command line's, else the environment's, else the config file's, else the default; docs/settings.md has
+an example of the file. What a ``[job ...]`` section says (`JobSettings`) goes before what the job's class declares; the
+worker's ceiling limits both.
 Promises: an unknown section or name and an unusable value raise `ConfigError` in one line; nothing is passed over.
 """
 

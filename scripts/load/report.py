@@ -1,28 +1,4 @@
-"""What a load test found, as JSON and as a table. Pure.
-
-Keys are stable within a version; new ones may come. Sizes in MB (2**20 bytes), spans in seconds, times in UTC; what is
-not known is null::
-
-    version, at              1; when it ended
-    machine                  {processors, memory_mb, python, rqmem}
-    records                  {few, many}: that were asked for; a job may have got fewer (``runs``)
-    seconds                  of all runs together
-    holds, faults            whether all rules hold (`scripts.load.rules`); what does not, a line each
-    runs                     a run each:
-      way, setting, worker   rqmem or naive; declared, fixed (chunks of one size), lower or preload; the worker
-      job, records           its class; how many it had
-      memory_mb, ceiling_mb  the worker's --memory (null: a stock worker has none); what the job declares
-      outcome, error         finished, failed, killed or did not end; the last line of its error
-      right, found           whether every record has its outcome exactly once; the figures in words
-      seconds, peak_mb       from the worker's start; highest of rqmem's readings and of ``samples``
-      sampled_peak_mb        of the samples alone: a naive job has no other
-      crossed_after_seconds  until it was first sampled above ``ceiling_mb``; null: it never was
-      breaches, resumes, children, chunks, largest_chunk
-      balanced_f1            of the model that was trained
-      samples                [seconds, MB] of the job's processes, from /proc, without the worker itself
-    idle                     {job, idle_mb, preloaded_mb}: a horse with the job's imports, before any work
-    growth                   {job, way, few, many, few_peak_mb, many_peak_mb, share}: share 0.1 is 10 % more
-"""
+"""What a load test found, as JSON and as a table. Pure. docs/six-jobs.md explains the names of the JSON."""
 
 from __future__ import annotations
 
