@@ -16,10 +16,8 @@ import click
 import psutil
 from redis import Redis
 
-from rqmem.store.history import history_writer
-from rqmem.store.history.history_records import Live, LiveJob
-from rqmem.store.history.samples import RINGS, Sample
 from rqmem.units import MB
+from scripts.bench import busy_workers
 from scripts.harness import dashboard
 
 MOST_PERCENT = 1.0
@@ -92,22 +90,10 @@ def _view(url: str) -> None:
 
 
 def _work(connection: Redis, over: threading.Event) -> None:
-    """Eight workers, each with a job whose memory changes each second, as they tell of themselves."""
-    began = time.time()
+    """Eight workers, as they tell of themselves each second."""
+    names = [f"web-1-w{number}" for number in range(_WORKERS)]
+    for name in names:
+        connection.hset(f"rq:worker:{name}", mapping={"queues": "campaigns", "state": "busy", "pid": 7})
+        connection.sadd("rq:workers", f"rq:worker:{name}")
     while not over.wait(1.0):
-        now = time.time()
-        with connection.pipeline(transaction=False) as pipeline:
-            for number in range(_WORKERS):
-                name, usage_mb = f"web-1-w{number}", 60 + (7 * (now - began) + 20 * number) % 180
-                job = LiveJob("jobs.campaigns.Export", f"{number:032}", "campaigns", began, usage_mb, 240.0, 256.0)
-                live = Live(
-                    worker=name, host="web-1", pid=7, at=now, started_at=began, worker_mb=38.0, worker_limit_mb=512.0,
-                    limit_mb=256.0, horse_pid=8, kept_by="watcher", jobs=4, breaches=0, recycled=0,
-                    queues=["campaigns"], job=job,
-                )  # fmt: skip
-                history_writer.beat(pipeline, live, 30)
-                samples = [Sample(ring.begin(now), usage_mb, 256.0, 38.0) for ring in RINGS]
-                history_writer.write_samples(pipeline, name, samples, now)
-                pipeline.hset(f"rq:worker:{name}", mapping={"queues": "campaigns", "state": "busy", "pid": 7})
-                pipeline.sadd("rq:workers", f"rq:worker:{name}")
-            pipeline.execute()
+        busy_workers.report(connection, names, "campaigns")

@@ -21,11 +21,9 @@ from rq import Worker
 
 from rqmem import current_memory, memory_aware
 from rqmem.measure import process_tree
-from rqmem.store.history import history_reader, history_writer
-from rqmem.store.history.history_records import Live, LiveJob
-from rqmem.store.history.samples import RINGS, Sample
+from rqmem.store.history import history_reader
 from rqmem.units import MB
-from scripts.bench import jobs
+from scripts.bench import busy_workers, jobs
 from scripts.bench.journal_of_a_month import Month
 from scripts.bench.measuring import end, own_redis, result_of, work_of, work_off
 from scripts.bench.worker_runs import QUEUE, Running, cpu_share, empty_queue, run, stock_worker
@@ -131,7 +129,7 @@ def monitor(seconds: int) -> None:
     workers = [Worker([QUEUE], connection=connection, name=f"worker-{number}") for number in range(_WORKERS)]
     for worker in workers:
         worker.register_birth()
-    _work(connection, [worker.name for worker in workers])
+    busy_workers.report(connection, [worker.name for worker in workers], QUEUE)
     duration = str(seconds + 10 * int(_SETTLE_SECONDS))
     monitor = Running(["rqmem", "monitor", "--interval", "1", "--duration", duration])
     try:
@@ -149,29 +147,8 @@ def monitor(seconds: int) -> None:
 def _go_on(connection: Redis, workers: list[Worker], seconds: float) -> None:
     until = time.monotonic() + seconds
     while time.monotonic() < until:
-        _work(connection, [worker.name for worker in workers])
+        busy_workers.report(connection, [worker.name for worker in workers], QUEUE)
         time.sleep(1)
-
-
-def _work(connection: Redis, names: list[str]) -> None:
-    """Write what that many busy workers report in one second."""
-    now = time.time()
-    history_writer.version_is_ours(connection)
-    with connection.pipeline(transaction=False) as pipeline:
-        for number, name in enumerate(names):
-            used_mb = 60 + (now * (1 + number % 7)) % 150
-            job = LiveJob(
-                "jobs.campaigns.Run", f"job-{number}", QUEUE, now - 40, used_mb, 210, 256, "customers 1-50", 900
-            )
-            live = Live(
-                worker=name, host="here", pid=1000 + number, at=now, started_at=now - 900, worker_mb=40,
-                worker_limit_mb=512, limit_mb=256, horse_pid=2000 + number, kept_by="watcher", jobs=70, breaches=1,
-                recycled=2, queues=[QUEUE], job=job,
-            )  # fmt: skip
-            history_writer.beat(pipeline, live, 60)
-            samples = [Sample(ring.begin(now), used_mb, 256, 40) for ring in RINGS]
-            history_writer.write_samples(pipeline, name, samples, now)
-        pipeline.execute()
 
 
 @click.command()
