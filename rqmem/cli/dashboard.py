@@ -7,10 +7,9 @@ import signal
 import sys
 
 import click
-from redis.exceptions import RedisError
 
 from rqmem import log
-from rqmem.cli.terminal import redis_options, show
+from rqmem.cli.terminal import redis_options, show, to_serve
 
 
 @click.command()
@@ -33,7 +32,6 @@ def dashboard(
     Redis need not answer yet. SIGTERM and Ctrl-C end it.
     """
     from rqmem.config.load import load
-    from rqmem.connection.looking import to_look_at
     from rqmem.dashboard import ANSWER_SECONDS
     from rqmem.dashboard.app import build
     from rqmem.dashboard.options import from_environ
@@ -50,14 +48,10 @@ def dashboard(
         profile_dir=located(load(os.environ, {}).config.profile_dir),
     )
     check(host, options)
-    connection, where = to_look_at(url, ANSWER_SECONDS)
+    connection, where = to_serve(url, ANSWER_SECONDS)
     app = build(connection, where, options)
     server = Server(app, host, port)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    try:
-        connection.ping()
-    except (RedisError, OSError) as error:
-        show(f"rqmem: Redis at {where} does not answer yet: {' '.join(str(error).split())}", err=True)
     show(f"rqmem: the dashboard of {where} is at {server.url}; Ctrl-C ends it", err=True)
     try:
         settle(app)

@@ -4,18 +4,12 @@ from __future__ import annotations
 
 import signal
 import threading
-from typing import TYPE_CHECKING
 
 import click
-from redis.exceptions import RedisError
 
 from rqmem import log
-from rqmem.cli.terminal import redis_options, show
-from rqmem.connection.looking import to_look_at
+from rqmem.cli.terminal import redis_options, show, to_serve
 from rqmem.prometheus.server import serve
-
-if TYPE_CHECKING:
-    from redis import Redis
 
 _ANSWER_SECONDS = 3.0  # below the 10 s that Prometheus waits for a page
 
@@ -35,7 +29,7 @@ def exporter(port: int, host: str, url: str | None) -> None:
     next to it. SIGTERM and Ctrl-C end it.
     """
     log.configure("info", "text")
-    connection, where = _connection(url)
+    connection, where = to_serve(url, _ANSWER_SECONDS)
     server = serve(connection, host, port)
     asked = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -43,16 +37,3 @@ def exporter(port: int, host: str, url: str | None) -> None:
     show(f"rqmem: metrics of {where} at {server.url}; Ctrl-C ends it", err=True)
     asked.wait()
     server.stop()
-
-
-def _connection(url: str | None) -> tuple[Redis, str]:
-    """A connection, and where it leads. One that was named need not answer yet.
-
-    Raises `ConfigError` for a URL that cannot be used, `RqmemError` for an embedded server that does not run.
-    """
-    connection, where = to_look_at(url, _ANSWER_SECONDS)
-    try:
-        connection.ping()
-    except (RedisError, OSError) as error:
-        show(f"rqmem: Redis at {where} does not answer yet: {' '.join(str(error).split())}", err=True)
-    return connection, where

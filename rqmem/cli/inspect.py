@@ -13,7 +13,7 @@ from rqmem.cli.terminal import colour, columns, connected, never_fail_on_a_lette
 from rqmem.config.load import load
 from rqmem.errors import ConfigError, RqmemError
 from rqmem.observe import as_json as schema
-from rqmem.observe.find import find
+from rqmem.observe.find import find, named
 from rqmem.observe.job_read import read_case
 from rqmem.profiling import captures, directory
 from rqmem.profiling import flamegraph as html
@@ -71,7 +71,8 @@ def _write_flamegraph(job_id: str, output: str | None, profile_dir: str | None, 
     where = directory.located(load(os.environ, given).config.profile_dir)
     try:
         directory.check(where)
-        found = captures.find(where, job_id)
+        known = {each.job_id for each in captures.kept(where)}
+        found = captures.find(where, named(job_id, known) or job_id)
     except OSError as error:
         raise ConfigError(f"the profile directory {where} cannot be read: {error.strerror}") from None
     if found is None:

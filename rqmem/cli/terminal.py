@@ -12,10 +12,11 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+from redis.exceptions import RedisError
 
 from rqmem.config.load import load
 from rqmem.connection import connect
-from rqmem.connection.looking import EMBEDDED, running_embedded
+from rqmem.connection.looking import EMBEDDED, running_embedded, to_look_at
 from rqmem.text import printable
 
 if TYPE_CHECKING:
@@ -66,6 +67,19 @@ def connected(url: str | None, answer_seconds: float = _ANSWER_SECONDS) -> tuple
     timeouts = {"socket_timeout": answer_seconds, "socket_connect_timeout": answer_seconds}
     connection.connection_pool.connection_kwargs.update(timeouts)  # it has no connection yet
     return connection, choice.shown if choice is not None else EMBEDDED
+
+
+def to_serve(url: str | None, answer_seconds: float) -> tuple[Redis, str]:
+    """A connection for a server, and where it leads. A Redis that was named need not answer yet: that is said.
+
+    Raises `ConfigError` for a URL that cannot be used, `RqmemError` for an embedded server that does not run.
+    """
+    connection, where = to_look_at(url, answer_seconds)
+    try:
+        connection.ping()
+    except (RedisError, OSError) as error:
+        show(f"rqmem: Redis at {where} does not answer yet: {' '.join(str(error).split())}", err=True)
+    return connection, where
 
 
 def acting(connection: Redis) -> Actor:

@@ -56,7 +56,6 @@ def capture_of(job_id: str) -> Capture | None:
         return None
     try:
         directory.check(where)
-        found = captures.find(where, job_id)
+        return captures.find(where, job_id)
     except (OSError, RqmemError):
         return None
-    return found if found is not None and found.job_id == job_id else None

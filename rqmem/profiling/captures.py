@@ -14,15 +14,12 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from rqmem.child_ids import top_of
-from rqmem.errors import UnknownName
 from rqmem.measure import process_tree, procfs
 from rqmem.policy.kept_captures import Capture, superfluous
 from rqmem.profiling import directory as private
 from rqmem.store import codec
 
 _RUNNING, _KEPT, _SUFFIX = "running-", "capture-", ".memray"
-_NAMED = 3
 
 
 def mark_of_this_process() -> str:
@@ -70,20 +67,9 @@ def remove(directory: Path, capture: Capture) -> None:
 
 
 def find(directory: Path, job_id: str) -> Capture | None:
-    """The last one of the job with this id, or the only job whose id begins so; None where there is none.
-
-    Raises `UnknownName` where there are several.
-    """
-    there = [each for each in kept(directory) if path_of(directory, each).exists()]
-    exact = [each for each in there if each.job_id == job_id]
-    begun = exact or [each for each in there if job_id and each.job_id.startswith(job_id)]
-    ids = sorted({each.job_id for each in begun})
-    if len(ids) > 1 and {top_of(job_id) for job_id in ids} == {ids[0]}:  # a job that has split, and its children
-        return next(each for each in begun if each.job_id == ids[0])
-    if len(ids) > 1:
-        more = f" and {len(ids) - _NAMED} more" if len(ids) > _NAMED else ""
-        raise UnknownName(f"several jobs with a profile begin with {job_id!r}: {', '.join(ids[:_NAMED])}{more}")
-    return begun[0] if begun else None
+    """The last one of the job with this id; None where there is none. Raises `OSError`."""
+    ours = (each for each in kept(directory) if each.job_id == job_id and path_of(directory, each).exists())
+    return next(ours, None)
 
 
 def sweep(directory: Path) -> None:

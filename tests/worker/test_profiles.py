@@ -52,7 +52,7 @@ def test_a_breach_is_kept_private_and_drawn(
     [breach] = execution_reader.breaches(queue.connection, job.id)
     assert breach.layer == "watch"
     assert breach.peak_mb < breach.used_mb + 8, "its main thread hears of it at once, beside memray's own thread too"
-    found = captures.find(tmp_path / "profiles", job.id[:8])
+    found = captures.find(tmp_path / "profiles", job.id)
     assert found is not None, log
     assert (found.job, found.breached) == ("tests.profile_jobs.grow_beyond", True)
     path = captures.path_of(tmp_path / "profiles", found)
@@ -61,7 +61,7 @@ def test_a_breach_is_kept_private_and_drawn(
     assert stat.S_IMODE((tmp_path / "profiles").stat().st_mode) == 0o700
     html = tmp_path / "out.html"
     where = {"RQMEM_REDIS_URL": redis_url, "RQMEM_PROFILE_DIR": str(tmp_path / "profiles")}
-    done = rqmem("inspect", job.id, "--flamegraph", "--output", str(html), **where)
+    done = rqmem("inspect", job.id[:8], "--flamegraph", "--output", str(html), **where)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith(f"{html}: tests.profile_jobs.grow_beyond {job.id}, peak ")
     assert "grow_beyond" in html.read_text()
