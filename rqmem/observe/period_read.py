@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from rqmem._version import __version__
 from rqmem.observe.accounts import Tenant, ranked
 from rqmem.observe.advice import Advice, AdviceReport
+from rqmem.observe.closed_periods import ClosedPeriods
 from rqmem.observe.period import Period, Report, TypeReport, ordered, type_report
 from rqmem.observe.statistics import Ceilings, JobStatistics, peaks_in
 from rqmem.policy.recommendation import recommend
 from rqmem.store.history import history_reader
-from rqmem.store.history.history_records import Tally
 from rqmem.store.history.kept_types import OTHERS
 from rqmem.store.history.learned import past
 from rqmem.store.keys import DAY_SECONDS, DAYS_KEPT, HOUR_SECONDS, HOURS_KEPT
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from redis import Redis
-
-    from rqmem.observe.closed_periods import ClosedPeriods
 
 
 def period_of(since: float, now: float, known_since: float | None) -> Period:
@@ -45,24 +44,15 @@ def read_report(
     warning_fraction: float | None = None,
 ) -> Report:
     """What happened since then; only to ``job``, where that is given. ``warning_fraction``: as in `read_ceilings`."""
-    types = history_reader.types(connection)
-    known = history_reader.first_seen(connection, types, now)
-    period = period_of(since, now, min(known.values(), default=None))
-    names = [name for name in types if job in (None, name)]
-    found = []
-    for name in names:
-        by_day = period.step_seconds == DAY_SECONDS
-        steps = history_reader.tallies(connection, name, period.since, now, by_day=by_day)
-        if steps:
-            begun = [(at - period.step_seconds / 2, each) for at, each in steps]
-            before = _before(connection, name, period)
-            runs = history_reader.runs(connection, name)
-            ceilings = read_ceilings(connection, [name], warning_fraction, now)
-            found.append(type_report(name, runs, begun, before, period, ceilings.get(name, Ceilings())))
-    told = {each.job for each in found}
-    quiet = sorted((name for name in names if name not in told), key=lambda name: -types[name])
-    tenants = read_tenants(connection, period.since, now, by_day=period.step_seconds == DAY_SECONDS)
-    return Report(__version__, where, job, period, ordered(found), quiet, tenants if job is None else ())
+    report = read_trends(connection, ClosedPeriods(), where, since, now)
+    period, found = report.period, []
+    for each in report.types:
+        if job in (None, each.job):
+            ceilings = read_ceilings(connection, [each.job], warning_fraction, now).get(each.job, Ceilings())
+            runs = history_reader.runs(connection, each.job)
+            found.append(type_report(each.job, runs, each.steps, each.before, period, ceilings))
+    quiet = [name for name in report.quiet if job in (None, name)]
+    return replace(report, job=job, types=ordered(found), quiet=quiet, tenants=report.tenants if job is None else ())
 
 
 def read_tenants(connection: Redis, since: float, now: float, *, by_day: bool | None = None) -> list[Tenant]:
@@ -126,14 +116,6 @@ def _advice(
 ) -> Advice:
     known = past(connection, job_type, now, known_since)
     return Advice(job_type, known, last_run_at, recommend(known, warning_fraction))
-
-
-def _before(connection: Redis, name: str, period: Period) -> Tally | None:
-    if period.before_since is None:
-        return None
-    by_day = period.step_seconds == DAY_SECONDS
-    steps = history_reader.tallies(connection, name, period.before_since, period.since - 1, by_day=by_day)
-    return Tally.total(each for _, each in steps)
 
 
 def _beginning(at: float, step_seconds: float) -> float:
