@@ -72,11 +72,13 @@ def _init(self: Any, /, *given: Any, **named: Any) -> None:
     form, values = self.__form__, self.__dict__
     if len(given) > form.positional:
         raise TypeError(f"{type(self).__qualname__} takes {form.positional} positional arguments, not {len(given)}")
-    refused = named.keys() - form.names[len(given) :] if given else named.keys() - form.known
-    if refused:
-        raise TypeError(f"{type(self).__qualname__} has no argument {min(refused)!r}, or it is given twice")
+    if given or not form.known.issuperset(named):
+        refused = named.keys() - form.names[len(given) :]
+        if refused:
+            raise TypeError(f"{type(self).__qualname__} has no argument {min(refused)!r}, or it is given twice")
     values.update(form.template)
-    values.update(zip(form.names, given, strict=False))
+    if given:
+        values.update(zip(form.names, given, strict=False))
     values.update(named)
     for name in form.required:
         if values[name] is _TO_BE_GIVEN:

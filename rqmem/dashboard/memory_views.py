@@ -12,21 +12,23 @@ from rqmem.dashboard import csv_table
 from rqmem.dashboard.blueprint import pages
 from rqmem.dashboard.read.types import read_rows
 from rqmem.dashboard.state import state
-from rqmem.dashboard.windows import WINDOWS, chosen
+from rqmem.dashboard.windows import WINDOWS, Window, chosen
 from rqmem.observe.job_read import read_ended_splits, read_splits
-from rqmem.observe.period import overall, trend
+from rqmem.observe.period import halves, overall, trend, worst_first
 from rqmem.observe.period_read import read_trends
 from rqmem.observe.snapshot import read_alerts, read_snapshot
 from rqmem.policy.alert_rules import LEAK
 from rqmem.store.history import history_reader
+from rqmem.text import counted
 
 if TYPE_CHECKING:
     from flask import Response
 
-    from rqmem.observe.period import Period
+    from rqmem.observe.period import Period, Report
 
 _MOST_ALERTS = 200
 _MOST_ENDED = 50
+_MOST_TYPES = 25  # in the table of trends, unless all are asked for
 
 
 @pages.get("/splitting")
@@ -80,18 +82,28 @@ def alerts_csv() -> Response:
 def trends() -> str:
     """Is it getting better or worse?"""
     window, now = chosen(request.args.get("window", ""), "7d"), time.time()
-    report = read_trends(state().connection, state().closed, state().where, now - window.seconds, now)
-    rows = [(each, trend(each, report.period)) for each in report.types]
+    whole = read_trends(state().connection, state().closed, state().where, now - window.seconds, now)
+    report = halves(whole)
+    rows = [(each, trend(each, report.period)) for each in worst_first(report.types, report.period)]
     steps: dict[float, list[float]] = {}
-    for each in report.types:
+    for each in whole.types:
         for at, tally in each.steps:
             sums = steps.setdefault(at, [0.0, 0.0, 0.0, 0.0])
             for place, value in enumerate((tally.runs, tally.failed, tally.breached, tally.items)):
                 sums[place] += value
     return render_template(
         "trends.html", report=report, rows=rows, steps=sorted(steps.items()), window=window, windows=WINDOWS,
-        both=overall(report.types, report.period), starts=starts(report.period),
+        both=overall(report.types, report.period), starts=starts(whole.period), words=_words(window, whole, report),
+        most=len(rows) if request.args.get("all") == "1" else _MOST_TYPES,
     )  # fmt: skip
+
+
+def _words(window: Window, whole: Report, shown: Report) -> str:
+    """The time whose figures are shown."""
+    if shown is whole:
+        return window.words
+    unit = "day" if window.by_day else "hour"
+    return f"last {counted((shown.period.since - whole.period.since) // whole.period.step_seconds, unit)}"
 
 
 def starts(period: Period) -> list[tuple[float, int]]:

@@ -134,8 +134,12 @@ def _of_event(event: Event) -> dict[str, Any]:
 # A period
 
 
-def of_report(report: Report, *, steps: bool = True) -> dict[str, Any]:
-    """What ``rqmem report --json`` prints; ``steps``: also of each hour or day."""
+def of_report(report: Report, *, steps: int | None = None) -> dict[str, Any]:
+    """What ``rqmem report --json`` prints.
+
+    Args:
+        steps: of how many job types each hour or day is told too, the first ones of the list; None: of all.
+    """
     period = report.period
     return {
         **versioned(rqmem_version=report.rqmem_version, redis=report.redis, job_type=report.job),
@@ -144,7 +148,10 @@ def of_report(report: Report, *, steps: bool = True) -> dict[str, Any]:
         "journal_since": timestamp_ms(period.known_since),
         "notes": report.notes,
         "totals": of_tally(report.tally),
-        "job_types": [_of_type_report(each, period, steps=steps) for each in report.types],
+        "job_types": [
+            _of_type_report(each, period, steps=steps is None or number < steps)
+            for number, each in enumerate(report.types)
+        ],
         "quiet_job_types": list(report.quiet),
         "tenants": [of_tenant(each) for each in report.tenants],
     }
@@ -161,8 +168,13 @@ def _of_type_report(each: TypeReport, period: Period, *, steps: bool) -> dict[st
 
 
 def _of_step(at: float, tally: Tally) -> dict[str, Any]:
-    counts = {"runs": round(tally.runs), "failed": round(tally.failed), "breaches": of_breaches(tally.breaches)}
-    return {"at": timestamp_ms(at), **counts, "peak_mb": of_peaks(peaks_in(tally.peaks))}
+    return {
+        "at": timestamp_ms(at),
+        "runs": round(tally.runs),
+        "failed": round(tally.failed),
+        "breaches": of_breaches(tally.breaches),
+        "peak_mb": of_peaks(peaks_in(tally.peaks)),
+    }
 
 
 def of_advice(report: AdviceReport) -> dict[str, Any]:

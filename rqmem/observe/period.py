@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
 from rqmem.observe.accounts import Tenant
@@ -183,6 +184,42 @@ def trend(each: TypeReport, period: Period) -> tuple[Figures, Figures] | None:
     if each.before is None:
         return None
     return figures(each.tally, period.seconds), figures(each.before, period.before_seconds)
+
+
+def halves(report: Report) -> Report:
+    """The same, with the second half of its time compared with the first, where the journal has no time before.
+
+    Its figures are those of the second half. With less than two steps, or where the journal begins in the first half,
+    it is returned as it is.
+    """
+    period = report.period
+    steps = int((period.until - period.since) // period.step_seconds) + 1
+    middle = period.since + (steps + 1) // 2 * period.step_seconds
+    begun = period.known_since is not None and period.known_since < period.since + period.step_seconds
+    if period.before_since is not None or steps < 2 or not begun:
+        return report
+    types = []
+    for each in report.types:
+        late, early = ([step for step in each.steps if (step[0] >= middle) is of] for of in (True, False))
+        tally = Tally.total(tally for _, tally in late)
+        if tally.runs:
+            statistics = dataclasses.replace(each.statistics, tally=tally, peaks=peaks_in(tally.peaks))
+            types.append(TypeReport(statistics, each.steps, Tally.total(tally for _, tally in early)))
+    compared = dataclasses.replace(period, since=middle, before_since=period.since)
+    return dataclasses.replace(report, period=compared, types=ordered(types))
+
+
+def worst_first(types: Sequence[TypeReport], period: Period) -> list[TypeReport]:
+    """Those that breach more often than before come first, by how much; then as `ordered`."""
+
+    def worse(each: TypeReport) -> float:
+        compared = trend(each, period)
+        if compared is None:
+            return 0.0
+        now, before = (figure.breached_share or 0.0 for figure in compared)
+        return max(0.0, now - before)
+
+    return sorted(types, key=lambda each: -worse(each))  # a stable sort
 
 
 def overall(types: Sequence[TypeReport], period: Period) -> tuple[Figures, Figures] | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from itertools import accumulate
 
 RATIO = 1.05
@@ -22,6 +23,7 @@ def bucket(value: float) -> int:
     return 0 if value <= _SMALLEST else math.ceil(math.log(value / _SMALLEST) / math.log(RATIO) - 1e-9)
 
 
+@lru_cache(maxsize=2048)  # a page of a month asks for 10,000, and there are some hundred
 def upper_end(number: int) -> float:
     """The largest value that falls into a bucket."""
     return _SMALLEST * RATIO**number
@@ -49,11 +51,11 @@ def percentile(histogram: Mapping[int, float], fraction: float) -> float | None:
 def percentiles(histogram: Mapping[int, float], fractions: Sequence[float]) -> list[float | None]:
     """`percentile` for each of these fractions."""
     numbers = sorted(histogram)
-    reached = list(accumulate(map(histogram.__getitem__, numbers), initial=0.0))[1:]
+    reached = list(accumulate([histogram[number] for number in numbers]))
     if not reached or reached[-1] <= 0:
         return [None] * len(fractions)
-    places = (bisect_left(reached, fraction * reached[-1] * (1 - 1e-12)) for fraction in fractions)
-    return [upper_end(numbers[min(place, len(numbers) - 1)]) for place in places]
+    whole, last = reached[-1] * (1 - 1e-12), len(numbers) - 1  # pages ask for thousands of them
+    return [upper_end(numbers[min(bisect_left(reached, fraction * whole), last)]) for fraction in fractions]
 
 
 def bound(value: float, bounds: Sequence[float]) -> str:

@@ -24,6 +24,7 @@ from rqmem.store import actions, codec, keys, pausing
 from rqmem.store.history.history_records import EndedSplit
 from tests.cli.conftest import JOB, filled  # noqa: F401  a fixture
 from tests.cli.test_json import compare
+from tests.journal_filling import a_run, remember
 
 API = "/api/v1"
 
@@ -104,6 +105,10 @@ def test_steps_are_given_on_request(filled: Redis, client: FlaskClient, path: st
     without, given = get(client, path), get(client, f"{path}?steps=1")
     assert all("steps" not in each for each in without["job_types"])
     assert all(each["steps"] for each in given["job_types"])
+    remember(filled, a_run("shop.jobs.Other", "j7", time.time()))  # a second one
+    one = get(client, f"{path}?steps=1&limit=1")["job_types"]
+    assert len(one) > 1, "the others are there too"
+    assert ["steps" in each for each in one] == [True, *[False] * (len(one) - 1)]
 
 
 def test_jobs_are_paged_by_a_cursor(connection: Redis, client: FlaskClient) -> None:

@@ -25,7 +25,7 @@ from rqmem.store import keys
 from rqmem.store.history import history_writer
 from rqmem.store.history.history_records import LiveJob
 from rqmem.store.history.samples import RINGS, Sample
-from rqmem.store.keys import HOUR_SECONDS
+from rqmem.store.keys import DAY_SECONDS, HOUR_SECONDS
 from rqmem.testing import wait_until
 from tests import children_jobs
 from tests.dashboard.conftest import JOB, TYPE
@@ -350,6 +350,53 @@ def test_trends_answer_whether_it_is_better_or_worse(
     connection.hset(keys.totals(TYPE), "since", at - 60 * 3600)
     page = re.sub(r"<[^>]+>", "", app.test_client().get("/trends?window=24h").text)
     assert answer in re.sub(r"\s+", " ", page)
+
+
+def write_days(connection: Redis, job_type: str, breaches_by_day: dict[int, tuple[int, int]]) -> None:
+    """Days ago -> runs, and how many of them breached."""
+    at = time.time()
+    history_writer.version_is_ours(connection)
+    for days, (runs, breached) in breaches_by_day.items():
+        ended_at = at - days * DAY_SECONDS
+        run = replace(a_run(job_type, "j", ended_at), layer="")
+        with connection.pipeline() as pipeline:
+            ended = [replace(run, layer="watch")] * breached + [run] * (runs - breached)
+            history_writer.write_runs(pipeline, ended, {}, ended_at)
+            pipeline.execute()
+        connection.persist(keys.tally(job_type, "d", int(ended_at // DAY_SECONDS)))
+    connection.hset(keys.totals(job_type), "since", at - 40 * DAY_SECONDS)
+
+
+def test_a_month_of_trends_compares_its_halves(app: Flask, connection: Redis) -> None:
+    """The journal keeps a month, so it never has the month before."""
+    write_days(connection, TYPE, {25: (10, 1), 20: (10, 1), 5: (10, 4), 1: (10, 4)})
+    write_days(connection, "shop.Better", {25: (10, 9), 2: (10, 1)})
+    page = app.test_client().get("/trends?window=30d").text
+    text = re.sub(r"\s+", " ", re.sub(r"<[^>]+>", "", page))
+    assert "Better: 30.0 % of the runs breached their ceiling, 36.7 % in the time before." in text
+    assert "Last 16 days: 30 runs, 9 failed" in text or "Last 16 days: 30 runs" in text
+    assert "against the 16 days before; what got worse first" in text
+    rows = re.findall(r'<th scope="row"><a href="/types/([^"]+)"', page)
+    assert rows == [TYPE, "shop.Better"]
+    chart = json.loads(re.findall(r"data-chart='([^']+)'", page)[0])
+    assert len(chart["y"]) == 5, "the chart has the whole month"
+
+
+def test_trends_do_not_compare_a_month_that_the_journal_has_half_of(app: Flask, connection: Redis) -> None:
+    write_days(connection, TYPE, {5: (10, 4), 1: (10, 4)})
+    connection.hset(keys.totals(TYPE), "since", time.time() - 6 * DAY_SECONDS)
+    page = app.test_client().get("/trends?window=30d").text
+    assert "It is too early to say" in page
+    assert "Last 30 days: 20 runs" in page
+
+
+def test_trends_show_some_job_types_and_all_on_request(app: Flask, connection: Redis) -> None:
+    for number in range(30):
+        remember(connection, a_run(f"shop.Type{number}", f"j{number}", time.time()))
+    client = app.test_client()
+    assert client.get("/trends").text.count('<th scope="row">') == 25
+    assert 'href="/trends?window=7d&amp;all=1">All 30 job types' in client.get("/trends").text
+    assert client.get("/trends?window=7d&all=1").text.count('<th scope="row">') == 30
 
 
 def test_trends_mark_when_the_workers_that_run_now_were_started(app: Flask, connection: Redis) -> None:

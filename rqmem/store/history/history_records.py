@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable
-from operator import attrgetter
 from typing import Any
 
 from rqmem.events import Event
@@ -342,12 +341,12 @@ class Tally(Sums):
     @classmethod
     def total(cls, tallies: Iterable[Tally]) -> Tally:
         """All of them together."""
-        known = list(tallies)
-        sums: dict[str, Any] = {name: sum(map(attrgetter(name), known)) for name in _NUMBERS}
+        known = [vars(tally) for tally in tallies]  # quicker than attributes: a page of a month adds up 3,000
+        sums: dict[str, Any] = {name: sum([each[name] for each in known]) for name in _NUMBERS}
         for name in _COUNTS:
             counts: dict[Any, float] = {}
-            for tally in known:
-                for key, count in getattr(tally, name).items():
+            for counted in [each[name] for each in known if each[name]]:
+                for key, count in counted.items():
                     counts[key] = counts.get(key, 0) + count
             sums[name] = counts
         return cls(**sums)
