@@ -438,10 +438,21 @@ def leave_changed(what: str) -> None:
             signal.setitimer(signal.ITIMER_PROF, 60)
         case "resource limits":
             resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+        case "number of open files":
+            leave_files_open()
         case "garbage collection":
             gc.disable()
         case "logging.disable":
             logging.disable()
+
+
+def leave_files_open(*, without_redis: bool = False) -> None:
+    """As many as this process may have open."""
+    if without_redis:
+        redis().connection_pool.disconnect()
+    with contextlib.suppress(OSError):
+        while True:
+            os.dup(1)
 
 
 def leave_settings(what: str) -> None:

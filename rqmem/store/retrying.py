@@ -10,7 +10,10 @@ large names the connection, and gets `RedisTakesAllButThis` if that happens agai
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import logging
+import os
 import re
 import time
 from collections.abc import Callable
@@ -74,8 +77,10 @@ _LOGGED_REASONS = 5
 _LONGEST_REASON = 200
 _TRIES_WHILE_IT_ANSWERS = 8  # some 8 s
 _PROBE_SECONDS = 3.0
+_RESERVED_FILES = 4
 _log = logging.getLogger("rqmem.redis")
 _in_use: WeakSet[Redis] = WeakSet()
+_reserved: list[int] = []
 
 
 def refusal(error: BaseException) -> str:
@@ -128,6 +133,23 @@ def note(error: BaseException) -> None:
             connection.connection_pool.disconnect(inuse_connections=False)
 
 
+def keep_files_in_reserve() -> None:
+    """Before code of users runs in this process: it may leave open as many files as are allowed.
+
+    What is reserved is closed when no connection to Redis can be opened for that reason.
+    """
+    with contextlib.suppress(OSError):
+        _reserved.extend(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC) for _ in range(_RESERVED_FILES))
+
+
+def _use_reserve(error: RedisError) -> None:
+    cause = error.__context__
+    if isinstance(cause, OSError) and cause.errno == errno.EMFILE:
+        while _reserved:
+            with contextlib.suppress(OSError):
+                os.close(_reserved.pop())
+
+
 class Wait:
     """One wait for Redis. Logs its beginning, its end and the first few changes of its reason."""
 
@@ -146,6 +168,7 @@ class Wait:
         if state is None:
             raise error
         note(error)
+        _use_reserve(error)
         self._since = time.monotonic() if self._since is None else self._since
         if state == "away" and self._large_on is not None:
             self._failed_though_it_answers += 1 if _answers(self._large_on) else -self._failed_though_it_answers

@@ -188,7 +188,7 @@ class Settlement:
         """The horse ended in a hook after its job, whose outcome stands."""
         page = self._pool.page
         self._worker._stopped_job_id = None
-        hook, error = page.operation or "a hook after the job", self._why(end)
+        hook, error = page.operation or "the horse's work after the job", self._why(end)
         about = {"job": page.job, "job_id": job.id, "queue": queue.name, "worker": self._worker.name}
         events.emit(events.HookFailed(hook=hook, error=one_line(error), **about))
         if isinstance(error, MemoryLimitExceeded):

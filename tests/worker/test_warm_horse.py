@@ -172,7 +172,8 @@ def test_what_a_job_changes_about_its_process_does_not_reach_the_next(
         at_first = queue.enqueue(sample_jobs.own_traces)
         queue.enqueue(sample_jobs.leave_changed, "nothing")
     kinds = ["working directory", "standard files", "umask", "priority", "processors", "signal handlers",
-             "blocked signals", "timers", "resource limits", "garbage collection", "logging.disable"]  # fmt: skip
+             "blocked signals", "timers", "resource limits", "number of open files", "garbage collection",
+             "logging.disable"]  # fmt: skip
     after = []
     for kind in kinds:
         queue.enqueue(sample_jobs.leave_changed, kind)
@@ -181,6 +182,15 @@ def test_what_a_job_changes_about_its_process_does_not_reach_the_next(
     assert results(after) == [at_first.return_value()] * len(kinds)
     found = re.findall(r"leave_changed left its process changed: ([\w. ]+)", log)
     assert found == [kind for kind in kinds if kind != "processors" or len(os.sched_getaffinity(0)) > 1]
+
+
+@pytest.mark.parametrize("lease", ["0", "64"])
+def test_a_job_that_can_open_no_file_any_more_has_its_outcome_kept(queue: Queue, work_off: WorkOff, lease: str) -> None:
+    jobs = [queue.enqueue(sample_jobs.leave_files_open, without_redis=each > 2, job_timeout=20) for each in range(4)]
+    after = queue.enqueue(sample_jobs.own_pid)
+    log = work_off("jobs", RQMEM_LEASE_MAX=lease)
+    assert [each.get_status() for each in (*jobs, after)] == [JobStatus.FINISHED] * 5, log
+    assert "Too many open files" in log, "that it had to wait"
 
 
 @pytest.mark.parametrize("lease", ["0", "64"])

@@ -25,7 +25,7 @@ from rqmem.measure.threads import Threads, native_threads
 from rqmem.rq_names import Execution, Job, JobTimeoutException, NoSuchJobError, Queue
 from rqmem.store import codec
 from rqmem.store.history.history_records import OK
-from rqmem.store.retrying import until_redis_answers
+from rqmem.store.retrying import keep_files_in_reserve, until_redis_answers
 from rqmem.type_of_job import type_of_path
 from rqmem.worker.commit import Committer
 from rqmem.worker.execution import Event
@@ -81,6 +81,7 @@ class HorseMain:
         """First thing in a new horse: tie it to its worker and install the breach handler."""
         pool, config = self._pool, self._pool.config
         user_code.settle_in(pool.forking_pid, pool.group, config.preload)
+        keep_files_in_reserve()
         self_report.install(lambda: pool.page)
         events.subscribe(self._tell_worker)
         self._hooking = Hooking(self._setup.name, integrate=config.integrations)

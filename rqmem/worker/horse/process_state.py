@@ -30,6 +30,7 @@ from rqmem.worker.horse import environment
 _SIGNALS = sorted(map(int, signal.valid_signals()))
 _LIMITS = ("AS", "CORE", "CPU", "DATA", "FSIZE", "NOFILE", "NPROC", "STACK")
 _LIMIT_NUMBERS = [getattr(resource, f"RLIMIT_{name}") for name in _LIMITS]
+_FEW_FILES = 64
 _TIMERS = (signal.ITIMER_VIRTUAL, signal.ITIMER_PROF)
 
 Traces = Mapping[str, object]
@@ -50,6 +51,7 @@ def look() -> Traces:
         "blocked signals": signal.pthread_sigmask(signal.SIG_BLOCK, ()),
         "timers": [signal.getitimer(timer)[0] > 0 for timer in _TIMERS],
         "resource limits": list(map(resource.getrlimit, _LIMIT_NUMBERS)),
+        "number of open files": _many_files_open(),
         "garbage collection": gc.isenabled(),
         "logging.disable": logging.root.manager.disable,
     }
@@ -71,6 +73,7 @@ def glance() -> tuple[object, ...]:
         _signal.getitimer(signal.ITIMER_PROF),
         resource.getrlimit(resource.RLIMIT_NOFILE),
         resource.getrlimit(resource.RLIMIT_AS),
+        _many_files_open(),
         gc.isenabled(),
         logging.root.manager.disable,
     )
@@ -149,6 +152,21 @@ _SIMPLE: Mapping[str, tuple[Callable[[], Any], Callable[[Any], object]]] = {
     "sys.stdin": (lambda: sys.stdin, lambda value: setattr(sys, "stdin", value)),
 }
 """Name -> what reads it, and what sets it."""
+
+
+def _many_files_open() -> bool:
+    """Whether a quarter of the files that a process may have open are open.
+
+    What one job leaves open is missing to the next: without this, jobs failed for what others had not closed. The
+    lowest number that is free tells it without a list of them.
+    """
+    try:
+        lowest = os.dup(0)
+    except OSError:  # none is free, or the first is closed
+        return True
+    os.close(lowest)
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return limit != resource.RLIM_INFINITY and lowest > max(limit / 4, _FEW_FILES)
 
 
 def _file(where: str | int) -> tuple[int, int] | None:
