@@ -6,23 +6,18 @@ from typing import TYPE_CHECKING
 
 from flask import abort, render_template, request
 
-from rqmem.dashboard import csv_table
 from rqmem.dashboard.blueprint import pages
 from rqmem.dashboard.state import state
 from rqmem.errors import ConfigError
-from rqmem.observe.job_lists import MOST_ROWS, Filter, read_page
+from rqmem.observe.job_lists import Filter, read_page
 from rqmem.observe.model import STATES
 from rqmem.observe.snapshot import known_queues
 from rqmem.store.history import history_reader
 
 if TYPE_CHECKING:
-    from flask import Response
-
     from rqmem.observe.model import JobPage
 
 _ROWS = 50
-_COLUMNS = ["job_id", "status", "job_type", "queue", "worker", "enqueued_at", "started_at", "ended_at", "run_seconds",
-            "error"]  # fmt: skip
 
 
 @pages.get("/jobs")
@@ -39,14 +34,6 @@ def jobs() -> str:
         queues=sorted(known_queues(connection)),
         types=sorted(history_reader.types(connection)),
     )
-
-
-@pages.get("/jobs.csv")
-def jobs_csv() -> Response:
-    """One page of them as CSV, with as many rows as one page can have."""
-    found = [each.to_json() for each in _page(MOST_ROWS).rows]
-    columns = _COLUMNS if state().options.hide_arguments else [*_COLUMNS, "call"]
-    return csv_table.answer("jobs", columns, [[each[name] for name in columns] for each in found])
 
 
 def _filter() -> Filter:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from flask import render_template, request
 
-from rqmem.dashboard import csv_table
 from rqmem.dashboard.blueprint import pages
 from rqmem.dashboard.read.types import read_rows
 from rqmem.dashboard.state import state
@@ -22,8 +21,6 @@ from rqmem.store.history import history_reader
 from rqmem.text import counted
 
 if TYPE_CHECKING:
-    from flask import Response
-
     from rqmem.observe.period import Period, Report
 
 _MOST_ALERTS = 200
@@ -68,14 +65,6 @@ def alerts() -> str:
         rule=rule,
         only_open=only_open,
     )
-
-
-@pages.get("/alerts.csv")
-def alerts_csv() -> Response:
-    """The same as CSV, oldest first."""
-    columns = ["at", "rule", "state", "open", "job_type", "job_id", "queue", "worker", "text"]
-    found = [each.to_json() for each in read_alerts(state().connection)]
-    return csv_table.answer("alerts", columns, [[each[name] for name in columns] for each in found])
 
 
 @pages.get("/trends")

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from flask import abort, render_template, request
 
 from rqmem.config.settings import Config
-from rqmem.dashboard import csv_table
 from rqmem.dashboard.blueprint import pages
 from rqmem.dashboard.drawing import histogram
 from rqmem.dashboard.read.types import TypeRow, read_rows
@@ -24,7 +23,6 @@ from rqmem.store.history.history_records import Tally
 from rqmem.store.keys import DAY_SECONDS
 
 if TYPE_CHECKING:
-    from flask import Response
     from markupsafe import Markup
 
 _SORTED_BY = ("runs", "failed", "breaches", "peak", "name")
@@ -51,26 +49,6 @@ def types() -> str:
     by = by if by in _SORTED_BY else "runs"
     rows = sorted_rows(read_rows(state().connection, state().closed, window, time.time()), by)
     return render_template("types.html", rows=rows, window=window, windows=WINDOWS, by=by)
-
-
-@pages.get("/types.csv")
-def types_csv() -> Response:
-    """The same as CSV."""
-    rows = sorted_rows(
-        read_rows(state().connection, state().closed, chosen(request.args.get("window", "")), time.time()), "name"
-    )
-    columns = ["job_type", "runs", "failed", "breaches", "resumes", "splits", "items", "peak_mb_p50", "peak_mb_p90",
-               "peak_mb_p99", "peak_mb_max", "ceiling_mb", "peak_per_1000_items_mb"]  # fmt: skip
-    return csv_table.answer(
-        "job-types",
-        columns,
-        [
-            (row.job_type, row.tally.runs, row.tally.failed, row.tally.breached, row.tally.resumed, row.tally.splits,
-             row.tally.items, row.peaks.p50_mb, row.peaks.p90_mb, row.peaks.p99_mb, row.peaks.highest_mb,
-             row.ceiling_mb, row.tally.mb_per_1000_items)
-            for row in rows
-        ],
-    )  # fmt: skip
 
 
 @pages.get("/types/<path:job_type>")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
+import io
 import itertools
 import json
 import re
@@ -136,12 +138,14 @@ def test_a_spreadsheet_gets_texts_and_no_formulas() -> None:
     assert to_text(["a", "b"], [("=HYPERLINK(1)", 1.23456), ("@x", None)]) == "a,b\r\n'=HYPERLINK(1),1.235\r\n'@x,\r\n"
 
 
-def test_csv_has_a_row_for_each_type(app: Flask, filled: Redis) -> None:
-    answer = app.test_client().get("/types.csv")
-    assert answer.headers["Content-Disposition"] == 'attachment; filename="rqmem-job-types.csv"'
-    head, row = answer.text.splitlines()
-    assert head.startswith("job_type,runs,failed,breaches")
-    assert row.startswith(f"{TYPE},32,")
+def test_each_list_leads_to_its_table_as_csv(app: Flask, filled: Redis) -> None:
+    client = app.test_client()
+    for page, more in (("types", ""), ("jobs", "?state=queued"), ("workers", ""), ("alerts", "")):
+        [link] = re.findall(r'href="([^"]+\.csv[^"]*)"', client.get(f"/{page}{more}").text)
+        answer = client.get(link.replace("&amp;", "&"))
+        assert answer.headers["Content-Disposition"] == f'attachment; filename="rqmem-{page}.csv"'
+    [row] = csv.DictReader(io.StringIO(client.get("/api/v1/types.csv").text))
+    assert (row["job_type"], row["runs"]) == (TYPE, "32")
 
 
 def test_a_first_visit_to_live_is_small(app: Flask, connection: Redis) -> None:
