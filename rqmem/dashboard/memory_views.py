@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from rqmem.observe.period import Period, Report
 
 _MOST_ALERTS = 200
-_MOST_ENDED = 50
 _MOST_TYPES = 25  # in the table of trends, unless all are asked for
 
 

@@ -126,11 +126,6 @@ def leases(connection: Redis) -> dict[str, Lease]:
     }
 
 
-def taken(connection: Redis, worker: str) -> list[str]:
-    """The ids of the jobs that a worker has taken and not ended, in order."""
-    return [job_id.decode() for job_id in cast("list[bytes]", connection.lrange(keys.taken(worker), 0, -1))]
-
-
 def was_committed(connection: Redis, job_id: str, execution: str) -> bool:
     """Whether the last result of a job is that of this execution: for a step whose reply was lost."""
     last = cast("list[Any]", connection.xrevrange(f"{RQ_KEY_PREFIX}:results:{job_id}", count=1))

@@ -12,7 +12,6 @@ from functools import cache
 from hashlib import sha1
 from typing import Any, Literal, NamedTuple, cast
 
-from rqmem.rq_names import UNSERIALIZABLE_RETURN_VALUE_PAYLOAD
 from rqmem.store.scripts import source
 
 Why = Literal["", "gone", "deleted", "status", "plain"]
@@ -83,16 +82,6 @@ def pack_finished(
         len(queue), queue, len(job_id), job_id, len(created_at), created_at, len(execution), execution,
         iso(start), iso(end), start, end, len(lives), lives, len(text), text,
     )  # fmt: skip
-
-
-def result_bytes(serializer: Any, value: Any) -> bytes | None:
-    """What a job returned, as RQ keeps it: a text in place of what the serializer does not take."""
-    if value is None:
-        return None
-    try:
-        return bytes(serializer.dumps(value))
-    except Exception:  # noqa: BLE001
-        return bytes(serializer.dumps(UNSERIALIZABLE_RETURN_VALUE_PAYLOAD))
 
 
 def pack_begins(job_id: bytes, execution: bytes, queue: bytes, start: float) -> bytes:

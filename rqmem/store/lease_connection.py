@@ -67,7 +67,8 @@ class LeaseConnection:
     def send_step(self, finished: Sequence[bytes], seconds: float, begins: bytes = b"") -> None:
         """Commit what has ``finished`` (`pack_finished`), in the order in which it ran; and say what ``begins``.
 
-        Raises redis-py's errors of a lost connection; then `resend` sends it.
+        Raises redis-py's errors. After a lost connection the same may be sent over a new one. What Redis had done is
+        refused as ``"gone"`` then; `rqmem.store.lease.was_committed` tells.
 
         Args:
             seconds: the time that those jobs took in all.
@@ -89,7 +90,7 @@ class LeaseConnection:
         return cast("Stepped", self.read())
 
     def read(self) -> Batch | Stepped:
-        """The next reply. Raises redis-py's errors; after a lost connection `resend` goes on."""
+        """The next reply. Raises redis-py's errors."""
         kind, _ = self._owed[0]
         if not self._replies:
             self._replies.append(self._read_reply())
@@ -100,19 +101,6 @@ class LeaseConnection:
         if isinstance(reply, Exception):
             raise reply
         return lease_commands.stepped(reply) if kind == "step" else lease_commands.batch(reply)
-
-    def resend(self) -> None:
-        """On a new connection, send all steps that have no reply, in order. Raises redis-py's errors.
-
-        A step that Redis had done is refused as ``"gone"``; `rqmem.store.lease.was_committed` tells.
-        """
-        self._connection.disconnect()
-        self._connection.connect()
-        self._lost = False
-        self._replies.clear()
-        self._owed = deque(each for each in self._owed if each[0] == "step")
-        for _, command in self._owed:
-            self._write(command)
 
     def close(self) -> None:
         """Give the connection back to its pool. One with unread replies is closed first."""

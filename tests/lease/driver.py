@@ -9,7 +9,7 @@ from typing import Any
 
 from redis import Redis
 
-from rqmem.store import lease
+from rqmem.store import keys, lease
 from rqmem.store.execution_records import Owner
 from rqmem.store.lease_commands import GOES_ON, Batch, Stepped, Taken, pack_begins, pack_finished
 from rqmem.store.lease_connection import LeaseConnection
@@ -32,6 +32,12 @@ class Lease:
     def step(self, *finished: Taken, begins: Taken | None = None, **options: Any) -> Stepped:
         self.send_step(*finished, begins=begins, **options)
         return self.link.read_step()
+
+    def step_again(self, *finished: Taken, begins: Taken | None = None) -> Stepped:
+        """As a horse whose connection was lost: over a new one."""
+        self.link.close()
+        self.link = LeaseConnection(self.connection, self.worker, self.token)
+        return self.step(*finished, begins=begins)
 
     def send_step(
         self,
@@ -82,3 +88,9 @@ def cut(link: LeaseConnection) -> None:
     socket.shutdown(SHUT_RDWR)
     while socket.recv(1 << 20):
         pass
+
+
+def taken(connection: Redis, worker: str) -> list[str]:
+    """The ids of the jobs that a worker has taken and not ended, in order."""
+    raw: Any = connection.lrange(keys.taken(worker), 0, -1)
+    return [job_id.decode() for job_id in raw]

@@ -19,12 +19,12 @@ from uuid import uuid4
 from redis import Redis
 from rq import Queue, Retry, SimpleWorker
 from rq.executions import Execution
-from rq.job import Job, _current_job
+from rq.job import UNSERIALIZABLE_RETURN_VALUE_PAYLOAD, Job, _current_job
 from rq.timeouts import JobTimeoutException
 
 from rqmem.store import keys, lease
 from rqmem.store.execution_records import Owner
-from rqmem.store.lease_commands import Taken, pack_begins, pack_finished, result_bytes
+from rqmem.store.lease_commands import Taken, pack_begins, pack_finished
 from rqmem.store.lease_connection import LeaseConnection
 
 
@@ -150,3 +150,13 @@ class _Horse:
 
     def _queue(self, taken: Taken) -> Queue:
         return self._of.queues[taken.queue]
+
+
+def result_bytes(serializer: Any, value: Any) -> bytes | None:
+    """What a job returned, as RQ keeps it: a text in place of what the serializer does not take."""
+    if value is None:
+        return None
+    try:
+        return bytes(serializer.dumps(value))
+    except Exception:
+        return bytes(serializer.dumps(UNSERIALIZABLE_RETURN_VALUE_PAYLOAD))

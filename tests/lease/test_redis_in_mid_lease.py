@@ -15,7 +15,7 @@ from rqmem.store import keys, lease
 from rqmem.store.lease_commands import Stepped
 from rqmem.store.retrying import unavailable, until_redis_answers
 from rqmem.testing import wait_until
-from tests.lease.driver import Lease, cut, execution, ids
+from tests.lease.driver import Lease, cut, execution, ids, taken
 from tests.lease.dump import dump
 from tests.worker.conftest import OwnRedis
 
@@ -40,8 +40,7 @@ def test_a_lease_goes_on_after_redis_was_killed(own_redis: OwnRedis, done: bool)
     with pytest.raises(RedisConnectionError):
         ada.link.read() if done else ada.step(a, begins=b)
     own_redis.start_again()
-    until_redis_answers(ada.link.resend, "go on")
-    reply = ada.link.read_step()
+    reply = until_redis_answers(lambda: ada.step_again(a, begins=b), "go on")
     assert reply == Stepped("", {b"a": "gone"} if done else {})
     assert lease.was_committed(connection, "a", execution(a).decode())
     assert ada.step(b, begins=c) == Stepped("", {})
@@ -109,11 +108,11 @@ def test_a_script_that_redis_refuses_has_done_all_or_nothing(own_redis: OwnRedis
         assert dump(connection, with_ours=True) == before
         act[what]()
     jobs = [each.decode() for each in connection.lrange("rq:queue:low", 0, -1)]
-    taken = lease.taken(connection, "ada") + lease.taken(connection, "bob")
+    took = taken(connection, "ada") + taken(connection, "bob")
     ended = [each.decode() for each in connection.zrange("rq:finished:low", 0, -1)]
     running = [each.decode() for each in connection.hkeys(keys.RUNNING)]
-    assert sorted({*jobs, *taken, *ended, *running}) == list("abcdef")
-    assert len(jobs) + len(taken) + len(ended) == 6 - (what in ("hand over", "take over"))
+    assert sorted({*jobs, *took, *ended, *running}) == list("abcdef")
+    assert len(jobs) + len(took) + len(ended) == 6 - (what in ("hand over", "take over"))
     if what == "step":
         assert Job.fetch("a", connection=connection).get_status() == "finished"
     for each in (ada, bob):
