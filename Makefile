@@ -21,8 +21,8 @@ seed: $(VENV)/demo ## Fill database and files with a large dataset, or go on wit
 load: $(VENV)/dev ## Run the six jobs under load, and the same naively: forty minutes (LOAD_OPTIONS='--short': twenty)
 	@$(RUN) -m scripts.load_test $(LOAD_OPTIONS)
 
-# Twice as many as processors, since most tests wait for processes.
-TESTS_AT_ONCE := $(shell expr $$(nproc) \* 2)
+# Three times as many as processors, since most tests wait for processes.
+TESTS_AT_ONCE := $(shell expr $$(nproc) \* 3)
 
 test: export PYTHONDONTWRITEBYTECODE := # else each process compiles the tests and rqmem anew
 test: $(VENV)/dev ## Run all tests (their Redis comes with them)

@@ -13,13 +13,11 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
-import retell
 from hypothesis import example, given
 from hypothesis import strategies as st
-from retell import Retell
 
 from rqmem.testing import wait_until
 from seeds.retell_stand_in import Faults, StandIn
@@ -27,9 +25,20 @@ from seeds.retell_stand_in.faults import TokenBucket
 from seeds.retell_stand_in.service import LIST_CALLS, PHONE_CALL, RetellService
 from tests import forked
 
+if TYPE_CHECKING:
+    import retell
+    from retell import Retell
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 CALL: dict[str, Any] = {"from_number": "+14155550100", "to_number": "+4915112345678"}
 QUIET = {"calls": 0, "batches": 0, "duplicates": 0, "rate_limited": 0, "errors": 0, "rejected": {}}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def sdk() -> None:
+    """Its import takes a second: only a process that runs these tests pays it, and not each that collects them."""
+    global retell
+    import retell
 
 
 @pytest.fixture
@@ -46,7 +55,7 @@ def client(stand_in: StandIn) -> Iterator[Retell]:
 
 def _client(stand_in: StandIn, api_key: str | None = None) -> Retell:
     """Answers are held against the SDK's response types."""
-    return Retell(api_key=api_key or stand_in.api_key, base_url=stand_in.url, _strict_response_validation=True)
+    return retell.Retell(api_key=api_key or stand_in.api_key, base_url=stand_in.url, _strict_response_validation=True)
 
 
 def _control(stand_in: StandIn, method: str, path: str, body: object = None, key: str | None = None) -> Any:
@@ -534,7 +543,7 @@ def test_the_command(tmp_path: Path, environment: dict[str, str], number: signal
         line = process.stdout.readline()
         url = ready.read_text().strip()
         assert line == f"Retell stand-in on {url} (API key key_x)\n"
-        with Retell(api_key="key_x", base_url=url) as client:
+        with retell.Retell(api_key="key_x", base_url=url) as client:
             assert _failures(client, 2) == [2]
             process.send_signal(number)
             assert process.wait(60) == 0
