@@ -9,14 +9,11 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.conftest import ROOT
 from tests.docs.test_pages import PAGES, files
-
-Checker = Callable[[Path], tuple[str, set[int]]]
 
 USER = """
 from rqmem import MemoryAwareJob, MemoryWorker, connect, current_memory, memory_aware
@@ -88,21 +85,14 @@ report("2026")
 BAD_LINES = {2, 5, 10, 11, 22}
 SHOP = "class tenants:\n    current: str | None = None\n"
 """The application that an example of a page without a shop of its own speaks of."""
-UNANNOTATED = (
-    "--allow-untyped-defs", "--allow-incomplete-defs", "--allow-untyped-calls", "--allow-any-generics",
-    "--check-untyped-defs", "--disable-error-code=import-untyped",
-)  # fmt: skip
+UNANNOTATED = """
+allow_untyped_defs = True
+allow_incomplete_defs = True
+allow_untyped_calls = True
+disallow_any_generics = False
+disable_error_code = import-untyped
+"""
 """Examples leave out annotations, as most applications do, and so does Django; all else is as strict."""
-
-
-def mypy(file: Path) -> tuple[str, set[int]]:
-    command = [sys.executable, "-m", "mypy", "--strict", "--follow-imports=silent", "--no-incremental", file.name]
-    environ = {**os.environ, "MYPYPATH": str(ROOT)}
-    done = subprocess.run(command, cwd=file.parent, env=environ, capture_output=True, text=True, check=False)
-    return done.stdout + done.stderr, _lines(done.stdout, file.name)
-
-
-PYRIGHT = {"extraPaths": [str(ROOT)], "typeCheckingMode": "strict", "reportUnusedExpression": False}
 UNKNOWN = dict.fromkeys(
     (
         "reportMissingParameterType", "reportUnknownParameterType", "reportUnknownArgumentType",
@@ -111,34 +101,7 @@ UNKNOWN = dict.fromkeys(
     ),
     False,
 )  # fmt: skip
-
-
-def pyright(file: Path) -> tuple[str, set[int]]:
-    found = _pyright(file.parent, [file.name], PYRIGHT)
-    errors = [each for each in found["generalDiagnostics"] if each["severity"] == "error"]
-    return json.dumps(found), {each["range"]["start"]["line"] + 1 for each in errors}
-
-
-def _pyright(directory: Path, files: list[str], options: dict[str, Any]) -> dict[str, Any]:
-    (directory / "pyrightconfig.json").write_text(json.dumps({**options, "include": files}))
-    command = [
-        sys.executable,
-        "-m",
-        "basedpyright",
-        "--pythonpath",
-        sys.executable,
-        "--outputjson",
-        "-p",
-        str(directory),
-    ]
-    done = subprocess.run(command, cwd=directory, capture_output=True, text=True, check=False)
-    assert done.stdout, done.stderr
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
-
-
-def _lines(told: str, name: str) -> set[int]:
-    return {int(number) for number in re.findall(rf"{re.escape(name)}:(\d+):.*?\berror", told)}
+"""The same for pyright."""
 
 
 @pytest.fixture(scope="module")
@@ -159,28 +122,57 @@ def examples(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return directories
 
 
-def test_the_examples_of_the_docs_pass_mypy(examples: list[Path], tmp_path: Path) -> None:
-    for directory in examples:
-        names = [file.name for file in directory.glob("*.py")]
-        command = [sys.executable, "-m", "mypy", "--strict", *UNANNOTATED, "--follow-imports=silent", *names]
-        environ = {**os.environ, "MYPYPATH": str(ROOT), "MYPY_CACHE_DIR": str(tmp_path)}
+@pytest.fixture(scope="module")
+def users(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with a user's two files."""
+    directory = tmp_path_factory.mktemp("users")
+    (directory / "right.py").write_text(USER)
+    (directory / "wrong.py").write_text(WRONG)
+    return directory
+
+
+@pytest.fixture(scope="module")
+def mypy(examples: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], str]:
+    """Checks the files of a directory and returns what is printed. What it knows of rqmem, it learns once."""
+    place = tmp_path_factory.mktemp("mypy")
+    unannotated = ",".join(sorted({file.stem for directory in examples for file in directory.glob("*.py")}))
+    strict = f"[mypy]\nstrict = True\nfollow_imports = silent\ncache_dir = {place}\n"
+    (place / "mypy.ini").write_text(f"{strict}[mypy-{unannotated}]\n{UNANNOTATED}")
+
+    def check(directory: Path) -> str:
+        names = sorted(file.name for file in directory.glob("*.py"))
+        command = [sys.executable, "-m", "mypy", "--config-file", str(place / "mypy.ini"), *names]
+        environ = {**os.environ, "MYPYPATH": str(ROOT)}
         done = subprocess.run(command, cwd=directory, env=environ, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    return check
 
 
-def test_the_examples_of_the_docs_pass_pyright(examples: list[Path], tmp_path: Path) -> None:
-    parts = [{"root": str(directory), "extraPaths": [str(ROOT)]} for directory in examples]
-    found = _pyright(tmp_path, [str(each) for each in examples], {**PYRIGHT, **UNKNOWN, "executionEnvironments": parts})
+def test_the_examples_of_the_docs_pass_mypy(examples: list[Path], mypy: Callable[[Path], str]) -> None:
+    for directory in examples:
+        assert "Success: no issues found" in (told := mypy(directory)), told
+
+
+def test_a_users_file_passes_mypy_and_mistakes_in_another_do_not(users: Path, mypy: Callable[[Path], str]) -> None:
+    told = mypy(users)
+    found = re.findall(r"^([^:\n]+):(\d+):.*?\berror", told, re.MULTILINE)
+    assert {(name, int(line)) for name, line in found} == {("wrong.py", line) for line in BAD_LINES}, told
+
+
+def test_pyright_says_the_same(examples: list[Path], users: Path, tmp_path: Path) -> None:
+    places = [{"root": str(directory), "extraPaths": [str(ROOT)], **UNKNOWN} for directory in examples]
+    options = {
+        "include": [str(each) for each in (*examples, users)], "typeCheckingMode": "strict",
+        "reportUnusedExpression": False, "extraPaths": [str(ROOT)],
+        "executionEnvironments": [*places, {"root": str(users), "extraPaths": [str(ROOT)]}],
+    }  # fmt: skip
+    (tmp_path / "pyrightconfig.json").write_text(json.dumps(options))
+    command = [sys.executable, "-m", "basedpyright", "--pythonpath", sys.executable, "--outputjson", "-p", "."]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.stdout, done.stderr
+    found = json.loads(done.stdout)
     assert found["summary"]["filesAnalyzed"] > 20
-    assert not [each for each in found["generalDiagnostics"] if each["severity"] == "error"], found
-
-
-@pytest.mark.parametrize("checker", [mypy, pyright])
-def test_a_users_file_passes_and_mistakes_in_it_do_not(tmp_path: Path, checker: Checker) -> None:
-    right, wrong = tmp_path / "right.py", tmp_path / "wrong.py"
-    right.write_text(USER)
-    wrong.write_text(WRONG)
-    told, bad = checker(right)
-    assert not bad, told
-    told, bad = checker(wrong)
-    assert bad == BAD_LINES, told
+    errors = [each for each in found["generalDiagnostics"] if each["severity"] == "error"]
+    at = {(each["file"], each["range"]["start"]["line"] + 1) for each in errors}
+    assert at == {(str(users / "wrong.py"), line) for line in BAD_LINES}, errors
