@@ -377,7 +377,7 @@ class WorkerFull(Event):
 
 @dataclass(frozen=True)
 class WorkerRestarted(Event):
-    """A worker that was full has begun anew in place, after this number of jobs."""
+    """A worker that was full has restarted in place, after this number of jobs."""
 
     jobs: int
 

@@ -1,8 +1,10 @@
-"""Tracebacks as Python writes them, read. No I/O."""
+"""Tracebacks: as Python writes them, read; and where in somebody's code an error was raised. No I/O."""
 
 from __future__ import annotations
 
+import importlib
 import re
+import traceback
 
 from rqmem.text import shortened
 
@@ -12,6 +14,8 @@ _BETWEEN = (
     "During handling of the above exception, another exception occurred:",
 )
 _MARGIN = "  | "  # of a group of exceptions
+_OF_IMPORT = "<frozen importlib"
+_IMPORTLIB = importlib.__file__
 _ENOUGH = 500_000  # characters, at either end
 
 
@@ -33,6 +37,18 @@ def what_was_raised(text: str) -> str:
     if error.rstrip().endswith(":"):  # nothing in its first line but the name
         error = f"{error.rstrip()} {next((line.strip() for line in more if line.strip()), '')}"
     return shortened(error.strip())
+
+
+def where_raised(error: BaseException) -> str:
+    """`` (boom.py:1)``: the last line of code of the error's traceback outside the import machinery; "" if none is.
+
+    Empty too for a SyntaxError, which names its own place.
+    """
+    if isinstance(error, SyntaxError):
+        return ""
+    frames = traceback.StackSummary.extract(traceback.walk_tb(error.__traceback__), lookup_lines=False)
+    outside = [each for each in frames[1:] if not each.filename.startswith(_OF_IMPORT) and each.filename != _IMPORTLIB]
+    return f" ({outside[-1].filename.rpartition('/')[2]}:{outside[-1].lineno})" if outside else ""
 
 
 def _begins(lines: list[str], number: int) -> bool:

@@ -84,8 +84,8 @@ def _ended_with_figures(event: events.RunEnded) -> str:
         f"{_name(event)} ended {event.outcome} in {event.duration_seconds:.1f} s: memory "
         f"{event.initial_memory_mb:.1f} MB at the start, {event.peak_memory_mb:.1f} peak, "
         f"{event.final_memory_mb:.1f} at the end, of {show_mb(event.memory_limit_mb)}; "
-        f"{event.freed_mb:.1f} MB freed in {event.collections} collections, "
-        f"{event.chunks} chunks, {event.items:,} items{stayed}"
+        f"{event.freed_mb:.1f} MB freed in {counted(event.collections, 'collection')}, "
+        f"{counted(event.chunks, 'chunk')}, {counted(event.items, 'item')}{stayed}"
     )
 
 
@@ -107,7 +107,7 @@ def _hook_failed(event: events.HookFailed) -> str:
 
 
 def _alert_raised(event: events.AlertRaised) -> str:
-    more = f"; {event.suppressed:,} more like it were not told" if event.suppressed else ""
+    more = f"; {event.suppressed:,} more like it were not reported" if event.suppressed else ""
     return f"memory alert {event.rule}{_about(event)}: {event.text}{more}"
 
 
@@ -136,7 +136,7 @@ _WHEN_FULL = {
 }
 
 
-_EVICTED = {"stop": "and was told to save and continue later", "kill": "and was killed"}
+_EVICTED = {"stop": "and was told to save its work and continue later", "kill": "and was killed"}
 
 
 class Words(NamedTuple):
@@ -209,7 +209,7 @@ WORDS: dict[type[events.Event], Words] = {
     events.Split: Words(
         INFO,
         lambda e: f"split into {counted(e.children, 'child job')}",
-        lambda e: f"{_name(e)} is split, for its memory, into {counted(e.children, 'child job')}",
+        lambda e: f"{_name(e)} is split into {counted(e.children, 'child job')}, each with a memory ceiling of its own",
     ),
     events.LeakFound: Words(
         WARNING,
@@ -233,7 +233,7 @@ WORDS: dict[type[events.Event], Words] = {
             f"{_quoted_place(e)}, but others had left {show_mb(e.left_mb)} MB in its "
             "horse: it runs once more, in a new horse"
         ),
-        lambda e: f"{_name(e)} {short(e)}; what it did before that it does again",
+        lambda e: f"{_name(e)} {short(e)}; it repeats what it did before that",
     ),
     events.WorkerFull: Words(
         WARNING,
@@ -242,7 +242,7 @@ WORDS: dict[type[events.Event], Words] = {
     ),
     events.WorkerRestarted: Words(
         WARNING,
-        lambda e: f"worker {e.worker} has begun anew in place, with fresh memory, after {counted(e.jobs, 'job')}",
+        lambda e: f"worker {e.worker} has restarted in place, with fresh memory, after {counted(e.jobs, 'job')}",
         lambda e: short(e),
     ),
     events.WorkerLost: Words(

@@ -14,7 +14,7 @@ import pytest
 from tests.conftest import ROOT
 
 LAYERS = [
-    {"_version", "units", "values", "errors", "events", "hooks", "text", "words", "tracebacks", "type_of_job",
+    {"_version", "units", "values", "errors", "events", "hooks", "text", "words", "tracebacks", "calls", "type_of_job",
      "child_ids", "signatures", "serializers", "own_files", "config", "rq_seams", "rq_check", "rq_names",
      "rq_cli_names"},
     {"policy"},

@@ -53,7 +53,7 @@ def _lines(alert: Alert) -> list[str]:
     where = {"job": alert.job_id, "queue": alert.queue, "worker": alert.worker}
     lines = [alert.text, ", ".join(f"{name} {value}" for name, value in where.items() if value), when]
     if alert.suppressed:
-        lines.append(f"{alert.suppressed:,} more like it were not told since the last one")
+        lines.append(f"{alert.suppressed:,} more like it were not reported since the last one")
     return [line for line in lines if line]
 
 

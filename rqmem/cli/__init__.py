@@ -70,12 +70,15 @@ class _Commands(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         try:
-            return super().resolve_command(ctx, args)
+            name, command, rest = super().resolve_command(ctx, args)
         except click.UsageError:
             near = difflib.get_close_matches(args[0], _COMMANDS, 1)
             if not near:
                 raise
             raise click.UsageError(f"No such command {args[0]!r}: did you mean {near[0]}?", ctx) from None
+        if command is not None:
+            _refuse_swallowed(click.Context(command, ctx, name), rest)
+        return name, command, rest
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         if sys.stdout is None:  # closed by who started us, as some init scripts do
@@ -116,6 +119,29 @@ class _Commands(click.Group):
         except (click.Abort, KeyboardInterrupt):
             code = _complain("interrupted", 1)
         sys.exit(code if isinstance(code, int) else 0)
+
+
+def _refuse_swallowed(ctx: click.Context, args: list[str]) -> None:
+    """Refuse an option whose value is another option of the command: the value was forgotten. Raises `UsageError`.
+
+    click would take ``--wait`` for the queue in ``--queue --wait 5``. Who means that writes ``--queue=--wait``.
+    """
+    options = {
+        name: each
+        for each in ctx.command.get_params(ctx)
+        if isinstance(each, click.Option)
+        for name in (*each.opts, *each.secondary_opts)
+    }
+    given = iter(args)
+    for arg in given:
+        if arg == "--":
+            return
+        option = options.get(arg)
+        if option is None or option.is_flag or option.count:
+            continue
+        if (value := next(given, None)) in options and not option._flag_needs_value:
+            long = "" if arg.startswith("--") else f" ({option.opts[0]})"
+            raise click.UsageError(f"{arg}{long} needs a value, and {value!r} is an option of its own", ctx)
 
 
 def write_no_more() -> None:

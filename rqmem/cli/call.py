@@ -16,9 +16,11 @@ from typing import Any, NoReturn
 
 import click
 
+from rqmem.calls import why_refused
 from rqmem.errors import ConfigError
 from rqmem.job.base import MemoryAwareJob
 from rqmem.text import did_you_mean
+from rqmem.tracebacks import where_raised
 from rqmem.values import dataclass
 
 _NAMED = 5  # names in an error message
@@ -45,7 +47,9 @@ class Target:
         try:
             signature.bind(*args, **kwargs)
         except TypeError as error:
-            raise ConfigError(f"{self.path}: {error}; it takes {_without_types(signature)}") from None
+            reason = why_refused(signature, args, kwargs, error)
+            takes = f"; it takes {_without_types(signature)}" if reason == str(error) else ""
+            raise ConfigError(f"{self.path}: {reason}{takes}") from None
 
 
 def _without_types(signature: inspect.Signature) -> inspect.Signature:
@@ -105,14 +109,16 @@ def _import(parts: Sequence[str], directories: Sequence[str]) -> tuple[ModuleTyp
             module = importlib.import_module(name)
         except ModuleNotFoundError as error:
             if error.name != name:
-                raise ConfigError(f"importing {name} failed: {error}") from None
+                raise ConfigError(f"importing {name} failed: {error}{where_raised(error)}") from None
             if module is not None:
                 return module, end - 1
             there = [each.name for each in pkgutil.iter_modules(directories)]
             hint = did_you_mean(name, there, "--path DIR says where the code is")
             raise ConfigError(f"no module {name!r} in {' or '.join(directories)}, nor installed: {hint}") from None
         except (Exception, SystemExit) as error:  # noqa: BLE001  somebody's code
-            raise ConfigError(f"importing {name} failed: {type(error).__name__}: {error}") from None
+            raise ConfigError(
+                f"importing {name} failed: {type(error).__name__}: {error}{where_raised(error)}"
+            ) from None
     assert module is not None
     return module, len(parts) - 1
 

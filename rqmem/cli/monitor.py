@@ -69,7 +69,7 @@ def monitor(ctx: click.Context, /, url: str | None, queues: tuple[str, ...], **o
     nothing to Redis.
 
     The report has samples, figures by job type, alerts and four metrics.
-    rqmem/live/recording.py explains the names in its JSON. It is saved each
+    docs/reference/json.md explains the names in its JSON. It is saved each
     minute too, and printed as a summary without --output-file.
 
     With --fail-on-alert, crossings of --threshold alone do not count, nor do

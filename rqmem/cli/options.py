@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import click
@@ -30,8 +31,15 @@ def parsed(metavar: str, parse: Parser) -> dict[str, Any]:
     return {"metavar": metavar, "callback": convert}
 
 
+def _are_there(ctx: click.Context, param: click.Parameter, paths: tuple[str, ...]) -> tuple[str, ...]:
+    for path in paths:
+        if not Path(path).exists():  # a zip file will do too
+            raise click.UsageError(f"{param.opts[0]}={path!r} is not there: give the directory of the code", ctx)
+    return paths
+
+
 code_path = click.option(
-    "--path", "-P", "paths", metavar="DIR", multiple=True, default=["."], show_default=True,
+    "--path", "-P", "paths", metavar="DIR", multiple=True, default=["."], show_default=True, callback=_are_there,
     help="Where the code of jobs is imported from.",
 )  # fmt: skip
 serializer_option = click.option(

@@ -33,8 +33,8 @@ def _between(text: str, name: str) -> tuple[int, int]:
 @click.argument("names", metavar="[QUEUES]...", nargs=-1)
 @grouped(
     "Pool",
-    click.option("--num-workers", "-n", **parsed("COUNT", _workers), show_default="1",
-                 help="How many workers; auto: one for each processor."),
+    click.option("--num-workers", "-n", **parsed("COUNT", _workers),
+                 help="How many workers; auto: one for each processor.  [default: 1]"),
     click.option("--autoscale", **parsed("MIN,MAX", _between),
                  help="Run between MIN and MAX workers, by how long jobs wait."),
     setting_options("Pool"),

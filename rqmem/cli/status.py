@@ -71,7 +71,7 @@ def status(
 
     \b
     livenessProbe: {exec: {command:
-      [rqmem, status, --worker, $(POD_NAME), --quiet]}, periodSeconds: 30,
+      [sh, -c, "rqmem status --worker $POD_NAME --quiet"]}, periodSeconds: 30,
       timeoutSeconds: 10, failureThreshold: 10}
 
     Without Redis no worker is heard of, and workers wait for it. So let the

@@ -100,8 +100,7 @@ _GROUPS = (
             type=click.Choice(["debug", "info", "warning", "error", "critical"], case_sensitive=False),
             metavar="LEVEL",
             default=None,
-            show_default="info",
-            help="debug, info, warning, error or critical.",
+            help="debug, info, warning, error or critical.  [default: info]",
         ),
         click.option("--verbose", "-v", is_flag=True, help="As --log-level debug."),
         click.option("--quiet", "-q", is_flag=True, help="As --log-level warning."),
@@ -284,4 +283,6 @@ def _write_pid(path: str) -> None:
     except UntrustedFile as error:
         raise ConfigError(f"--pid {path}: {error}") from None
     except OSError as error:
-        raise ConfigError(f"--pid {path}: {error.strerror}") from None
+        raise ConfigError(
+            f"--pid {path}: {error.strerror}; give a file that can be written, in a directory that exists"
+        ) from None

@@ -7,6 +7,7 @@ from typing import Any
 
 from rqmem.errors import ConfigError
 from rqmem.rq_names import import_attribute, resolve_serializer
+from rqmem.tracebacks import where_raised
 
 
 def imported(path: str, whose: str) -> Any:
@@ -51,5 +52,5 @@ def why_not_importable(path: str) -> str:
                 return str(error)
             break
         except (Exception, SystemExit) as error:  # noqa: BLE001  somebody's code
-            return f"importing {module} failed: {type(error).__name__}: {error}"
+            return f"importing {module} failed: {type(error).__name__}: {error}{where_raised(error)}"
     return ""

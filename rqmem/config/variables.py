@@ -67,6 +67,5 @@ def _is_of_a_service(name: str, value: str) -> bool:
 @cache
 def _warn_of(names: tuple[str, ...]) -> None:
     _log.warning(
-        "environment: %s %s no setting of rqmem and passed over; 'rqmem config' shows all there are",
-        ", ".join(names), "is" if len(names) == 1 else "are",
-    )  # fmt: skip
+        "environment: rqmem ignores %s, which it does not know; 'rqmem config' shows all settings", ", ".join(names)
+    )

@@ -29,6 +29,7 @@ from redis.sentinel import SentinelConnectionPool
 
 from rqmem.connection import embedded
 from rqmem.errors import ConfigError, RedisUnavailable, RqmemError
+from rqmem.tracebacks import where_raised
 from rqmem.values import dataclass, field
 
 MODULE_VARIABLE = "RQ_CONFIG"
@@ -128,7 +129,7 @@ def read_module(module: str) -> dict[str, Any]:
     try:
         found = importlib.import_module(module)
     except (Exception, SystemExit) as error:  # noqa: BLE001  somebody's code
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())}{where_raised(error)}"
         raise ConfigError(
             f"-c {module} (or {MODULE_VARIABLE}) cannot be imported: {reason}; give a module, as in -c shop.rq_settings"
         ) from None
@@ -224,7 +225,7 @@ def _explained(choice: Choice, error: Exception, reason: str) -> RqmemError:
     if isinstance(error, redis.TimeoutError):
         reason = f"no answer within {_PROBE_SECONDS:g} s"
     return RedisUnavailable(
-        f"{where} cannot be used: {reason}; start it, or name another with --url or RQMEM_REDIS_URL"
+        f"{where} cannot be used: {reason.rstrip('.')}; start it, or name another with --url or RQMEM_REDIS_URL"
     )
 
 

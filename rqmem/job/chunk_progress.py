@@ -112,7 +112,7 @@ class ChunkProgress:
 
     def begin_chunk(self) -> None:
         """The next chunk begins now."""
-        place = f"items {self.items_done + 1}-{self.items_done + self.chunk_size}"
+        place = _place(self.items_done + 1, self.items_done + self.chunk_size)
         self._began, self._before = _clock(), self._checkpoints.begin_chunk(place)
 
     def finish_chunk(self, items: int, cursor: Any, full_bytes: int, results: list[Any]) -> None:
@@ -129,7 +129,7 @@ class ChunkProgress:
         self._counts.add(items)
         if self._outermost:
             self._counts.add_own(items, self.items_done)
-        after = self._checkpoints.end_chunk(f"items {first}-{self.items_done}", items, self.items_done)
+        after = self._checkpoints.end_chunk(_place(first, self.items_done), items, self.items_done)
         if after is None:
             return
         self._growth = self._growth.after(self.items_done, after)
@@ -239,3 +239,7 @@ def results_of(horse: Horse, number: int) -> list[Any]:
     """What processors returned in the finished chunks of the n-th call."""
     parts = ask(horse, "read finished chunks", execution_reader.results, number)
     return [result for part in parts for result in horse.serializer.loads(part)]
+
+
+def _place(first: int, last: int) -> str:
+    return f"item {first}" if first == last else f"items {first}-{last}"

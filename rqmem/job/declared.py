@@ -19,6 +19,7 @@ from rqmem.job.base import MemoryAwareJob
 from rqmem.job.child_enqueuer import ITEMS
 from rqmem.job.functions import DECLARED, ON_BREACH_OF_FUNCTION
 from rqmem.policy.ceiling import effective_limit_mb
+from rqmem.tracebacks import where_raised
 from rqmem.values import dataclass, field
 
 
@@ -119,7 +120,7 @@ def _imported(name: str) -> ModuleType:
 def _not_imported(name: str, error: BaseException) -> ConfigError:
     if isinstance(error, ModuleNotFoundError) and error.name and f"{name}.".startswith(f"{error.name}."):
         return ConfigError(f"there is no module {name}: start in the directory of the code, or give --path")
-    return ConfigError(f"importing {name} failed: {type(error).__name__}: {error}")
+    return ConfigError(f"importing {name} failed: {type(error).__name__}: {error}{where_raised(error)}")
 
 
 def _defined_in(module: ModuleType) -> Iterator[Declared]:

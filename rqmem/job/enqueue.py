@@ -200,7 +200,10 @@ class Enqueueable:
         try:
             _signature(cls.handle).bind(None, *args, **kwargs)
         except TypeError as error:
-            raise ConfigError(f"{cls.__qualname__}.handle: {error}") from None
+            from rqmem.calls import why_refused
+
+            reason = why_refused(_signature(cls.handle), (None, *args), kwargs, error)
+            raise ConfigError(f"{cls.__qualname__}.handle: {reason}") from None
 
     @classmethod
     def _call_string(cls, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
+from rqmem.calls import why_refused
 from rqmem.errors import ConfigError
 from rqmem.job.call_batches import Call, arguments_of_call, enqueue_calls
 from rqmem.job.defaults import resolved_queue
@@ -89,4 +90,4 @@ def _check_function(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
         try:
             signature.bind(*args, **kwargs)
         except TypeError as error:
-            raise ConfigError(f"{name}: {error}") from None
+            raise ConfigError(f"{name}: {why_refused(signature, args, kwargs, error)}") from None

@@ -19,6 +19,7 @@ from collections.abc import Iterable, Iterator
 from rqmem.errors import ConfigError
 from rqmem.measure.threads import native_threads
 from rqmem.rq_names import StopRequested
+from rqmem.tracebacks import where_raised
 from rqmem.values import dataclass
 
 _OPENMP = re.compile(r"/lib[gi]?omp[^/]*\.so")
@@ -58,9 +59,10 @@ def imported(modules: Iterable[str]) -> Iterator[Preloaded]:
         except StopRequested:  # the worker is asked to stop while it starts
             raise
         except (Exception, SystemExit) as error:  # somebody's code
+            absent = isinstance(error, ModuleNotFoundError) and f"{module}.".startswith(f"{error.name}.")
+            advice = "start the worker in the directory of the code or give --path" if absent else "mend that module"
             raise ConfigError(
-                f"--preload {module} cannot be imported: {type(error).__name__}: {error}; start the worker in "
-                f"the directory of the code or give --path"
+                f"--preload {module} cannot be imported: {type(error).__name__}: {error}{where_raised(error)}; {advice}"
             ) from error
         yield _left(module, threads, known)
 

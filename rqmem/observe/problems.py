@@ -134,7 +134,7 @@ def _breaches(snapshot: Snapshot) -> Iterator[Problem]:
         if breached >= REPEATED:
             text = f"{breached:.0f} breaches of {each.job_type} lately{_ceiling(each)}"
             look = f"; rqmem inspect {each.last_breach.job_id}" if each.last_breach else ""
-            yield Problem("problem", "breaches", text, f"raise memory_limit_mb or lower chunk_size{look}")
+            yield Problem("problem", "breaches", text, f"raise its ceiling or lower chunk_size{look}")
 
 
 def _escalations(snapshot: Snapshot) -> Iterator[Problem]:

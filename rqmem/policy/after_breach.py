@@ -96,7 +96,7 @@ def decide(cause: Cause, attempt: Attempt, max_resumes: int) -> Resume | GiveUp:
     if cause == "breach" and attempt.escalates:
         return _escalate(attempt)
     if attempt.spent >= max_resumes:
-        return GiveUp(f"resumes have cost {attempt.spent} of a budget of {max_resumes} already")
+        return GiveUp(f"its budget of {max_resumes} resumes is spent")
     return _after_breach(attempt) if cause == "breach" else _after_death(cause, attempt)
 
 
@@ -127,7 +127,9 @@ def _after_breach(attempt: Attempt) -> Resume | GiveUp:
     if attempt.progressed:
         return Resume(1)
     place = f" ({attempt.position})" if attempt.position else ""
-    return GiveUp(f"breach with a chunk of one item{place}: it does not fit alone")
+    return GiveUp(
+        f"a chunk of one item{place} does not fit alone below the ceiling: raise it, or use less for that item"
+    )
 
 
 def _after_death(cause: Cause, attempt: Attempt) -> Resume:

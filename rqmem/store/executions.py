@@ -279,7 +279,7 @@ class RunWriter:
         )
         if answer != 1:
             raise RunTakenOver(
-                f"job {self._job_id}: another worker took this run over; this execution ends without a verdict"
+                f"job {self._job_id}: another worker took this run over; the outcome of this execution is not recorded"
             )
 
     def close(self, peak_mb: float, seconds: float, unsaved_chunks: int, unsaved_items: int) -> None:

@@ -329,7 +329,7 @@ class Committer:
         if self._is_ours(standing):
             return
         why = "somebody else took this run over" if standing.status else "it was deleted while it ran"
-        raise RunTakenOver(f"job {job.id}: {why}; this execution ends without a verdict")
+        raise RunTakenOver(f"job {job.id}: {why}; the outcome of this execution is not recorded")
 
     def _is_ours(self, standing: Standing) -> bool:
         """Whether the outcome is ours to commit: also, as for RQ, where Redis has lost all else that it knew."""

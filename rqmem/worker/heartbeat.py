@@ -151,7 +151,7 @@ class Heart:
             self.recorder.flush(self._connection, 2 * self._seconds)
             executions.farewell(self._connection, self._worker.name)
         except RedisError as error:
-            log.warning("worker %s: could not say farewell to Redis: %s", self._worker.name, error)
+            log.warning("worker %s: could not tell Redis that it ends: %s", self._worker.name, error)
 
     def running(self, job: Job, execution: Execution) -> None:
         """From now on that job's heartbeats are kept too, for the first time when it has run for a second."""
@@ -240,7 +240,7 @@ class Heart:
                 what = f"{type(error).__name__}: {error}"
                 if what not in self._logged and len(self._logged) < _MOST_LOGGED:
                     self._logged.add(what)
-                    log.exception("worker %s: a part of the heartbeat failed; told once", self._worker.name)
+                    log.exception("worker %s: a part of the heartbeat failed; this is logged once", self._worker.name)
         self._tell(None)
 
     def _register(self) -> None:
@@ -250,7 +250,7 @@ class Heart:
             self.epoch = epoch
             self.recorder.begin_anew()
         if not self._stopped.is_set() and register_again(self._worker, self._connection):
-            log.warning("worker %s: Redis knew it no more, and knows it again", self._worker.name)
+            log.warning("worker %s: its record in Redis was gone; it has been written again", self._worker.name)
 
     def _end_alerts(self) -> None:
         self.recorder.end_alerts_of_others(self._connection)

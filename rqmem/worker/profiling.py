@@ -130,7 +130,7 @@ class Capturing:
         """Once per job type."""
         if job not in self._said and len(self._said) < 100:
             self._said.add(job)
-            _log.warning("worker %s: a profile of %s was dropped: %s; this is said once", self._worker, job, why)
+            _log.warning("worker %s: a profile of %s was dropped: %s; this is logged once", self._worker, job, why)
 
     # In the horse
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("rqmem.worker")
 _KEPT_HISTORY = 30
-_SHOWN_HISTORY = 6
+_SHOWN_HISTORY = 3
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ def plan(ended: EndedEarly, max_resumes: int) -> Plan:
     )
     history = record.history
     if decision.cost:
-        history = (*history, f"{ended.cause}{_place(ended)}, chunk {record.chunk_size}")[-_KEPT_HISTORY:]
+        history = (*history, f"{ended.cause}{_place(ended)}, chunk size {record.chunk_size}")[-_KEPT_HISTORY:]
     text = "what is left is cut in two child jobs" if decision.cut else words.goes_on(resumed)
     return Plan(
         ended, text, record.stage, resumed, decision.chunk_size, decision.delay_seconds,
@@ -183,8 +183,8 @@ def _opened(job: Job, record: RunRecord) -> bool:
 def _told(history: tuple[str, ...], most: int) -> str:
     """What went before, for the last word: the newest few."""
     shown = history[-most:] if most else ()
-    more = f"{len(history) - len(shown)} more, " if len(history) > len(shown) else ""
-    return f"; before it: {more}{'; '.join(shown)}" if shown else ""
+    more = f" (and {len(history) - len(shown)} before these)" if len(history) > len(shown) else ""
+    return f"; earlier runs ended with {'; '.join(shown)}{more}" if shown else ""
 
 
 def remember(job: Job, breach: events.Breach) -> None:

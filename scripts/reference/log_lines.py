@@ -28,7 +28,7 @@ _VARIES = re.compile(r"%(?:\.\d+)?[srdgf]")
 _SHOWN: dict[str, tuple[str, ...]] = {
     "%s": ("Worker ...: job ... failed: rqmem.errors....: ...",),
     "worker %s: %s": (
-        "worker ...: job ...: another worker took this run over; this execution ends without a verdict",
+        "worker ...: job ...: another worker took this run over; the outcome of this execution is not recorded",
         "worker ...: ... (an error of a pool's worker)",
     ),
     "worker %s: could not %s": (

@@ -219,7 +219,10 @@ def test_another_serializer(start_worker: StartWorker, enqueue: Enqueue) -> None
         ("tests.sample_jobs.MB", "tests.sample_jobs.MB is int 1048576: name a function or a MemoryAwareJob"),
         ("tests.workers.FatteningQueue", "is a class, and no rqmem.MemoryAwareJob"),
         ("rq.Queue.enqueue", "rq.Queue.enqueue is a method that needs an object"),
-        ("tests.broken_module.f", "importing tests.broken_module failed: RuntimeError: this module cannot be"),
+        (
+            "tests.broken_module.f",
+            "importing tests.broken_module failed: RuntimeError: this module cannot be imported (broken_module.py:",
+        ),
     ],
 )
 def test_a_path_that_names_nothing_to_call(monkeypatch: pytest.MonkeyPatch, path: str, words: str) -> None:
@@ -257,7 +260,11 @@ def test_arguments_that_cannot_be_read(typed: list[str], kwargs: list[str], word
         (["tests.sample_jobs.ad"], "tests.sample_jobs has no 'ad': did you mean add?"),
         ([ADD, "--kwarg", "a=bob"], "for text: --kwarg 'a=\"bob\"'"),
         ([ADD], f"{ADD}: missing a required argument: 'a'; it takes (a, b=1)"),
-        (["tests.sample_jobs.Plain", "--kwarg", "numbr=1"], "Plain.handle: missing a required argument: 'number'"),
+        (["tests.sample_jobs.Plain", "--kwarg", "numbr=1"], "it has no argument 'numbr': did you mean number?"),
+        ([ADD, "--kwarg", "a=1", "--kwarg", "c=1"], f"{ADD}: it has no argument 'c': it takes a, b"),
+        ([ADD, "-q", "--wait", "5"], "-q (--queue) needs a value, and '--wait' is an option of its own"),
+        ([ADD, "--job-id", "-q", "jobs"], "--job-id needs a value, and '-q' is an option of its own"),
+        ([ADD, ":1", "--path", "/no/such/directory"], "--path='/no/such/directory' is not there: give the directory"),
         ([ADD, "1", "--timeout", "0"], "--timeout='0': give whole seconds, at least 1, as in 90s, 10m, 2h or 3d,"),
         ([ADD, "1", "--ttl", "-1"], "--ttl='-1': give whole seconds, at least 1, as in"),
         ([ADD, "1", "--result-ttl", "1x"], "--result-ttl='1x': give whole seconds, at least 0"),

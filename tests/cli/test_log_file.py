@@ -237,7 +237,7 @@ def test_a_worker_that_restarts_in_place_goes_on_with_it(
     assert worker.finish() == ""
     assert all(job.get_status() == JobStatus.FINISHED for job in jobs)
     text = path.read_text()
-    assert text.count("restarts in place, between two jobs") == text.count("has begun anew in place") >= 1
+    assert text.count("restarts in place, between two jobs") == text.count("has restarted in place") >= 1
 
 
 class Ticks(MemoryAwareJob):

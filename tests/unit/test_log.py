@@ -140,7 +140,7 @@ TOLD: list[tuple[events.Event, int, str]] = [
     (
         events.Split(**WHOSE, children=3),
         INFO,
-        "jobs.x.Y (01234567) is split, for its memory, into 3 child jobs",
+        "jobs.x.Y (01234567) is split into 3 child jobs, each with a memory ceiling of its own",
     ),
     (
         events.LeakFound(**WHOSE, mb_per_run=0.5, runs=90, grew=[("dict", 1200, 7.04), ("str", 900, 2.0)]),
@@ -169,7 +169,7 @@ TOLD: list[tuple[events.Event, int, str]] = [
         events.RunsAgain(**WHOSE, used_mb=152.3, limit_mb=150, left_mb=96.0, layer="watch", operation="rows"),
         WARNING,
         "jobs.x.Y (01234567) used 152.3 MB of 150 MB of memory at 'rows', but others had left 96 MB in its horse: "
-        "it runs once more, in a new horse; what it did before that it does again",
+        "it runs once more, in a new horse; it repeats what it did before that",
     ),
     (
         events.WorkerFull(**OF_WORKER, used_mb=130.2, limit_mb=120.0, action="restart"),
@@ -192,12 +192,12 @@ TOLD: list[tuple[events.Event, int, str]] = [
         ),
         WARNING,
         "jobs.x.Y (01234567) evicted: the jobs of the pool use 620 MB of 600; it used 210 MB of memory (120 MB "
-        "reserved), and was told to save and continue later",
+        "reserved), and was told to save its work and continue later",
     ),
     (
         events.WorkerRestarted(**OF_WORKER, jobs=1),
         WARNING,
-        "worker w has begun anew in place, with fresh memory, after 1 job",
+        "worker w has restarted in place, with fresh memory, after 1 job",
     ),
     (
         events.WorkerLost(**WHOSE, lost_worker="w2"),
@@ -207,7 +207,7 @@ TOLD: list[tuple[events.Event, int, str]] = [
     (
         events.AlertRaised(**WHOSE, rule="growth", text="it grew 80 MB within a minute", suppressed=1200),
         WARNING,
-        "memory alert growth [jobs.x.Y]: it grew 80 MB within a minute; 1,200 more like it were not told",
+        "memory alert growth [jobs.x.Y]: it grew 80 MB within a minute; 1,200 more like it were not reported",
     ),
     (
         events.AlertRaised(**OF_WORKER, rule="worker lost", text="gone"),

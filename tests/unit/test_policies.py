@@ -181,7 +181,7 @@ def test_deaths_without_progress_wait_longer_each_time_and_breaches_do_not() -> 
         delays.append(plan.delay_seconds)
         spent, chunk_size = spent + plan.cost, plan.chunk_size
     assert delays == [0, 1, 3, 7, 15, 31, 60, 60, 60, 60], "down to one item, and that one once more"
-    assert plan.reason == "resumes have cost 26 of a budget of 20 already"
+    assert plan.reason == "its budget of 20 resumes is spent"
     for cause, progressed in (("breach", False), ("horse lost", True), ("worker lost", True)):
         known = after_breach.decide(cause, Attempt(True, True, 8, progressed, spent=10), max_resumes=20)
         assert isinstance(known, Resume) and known.delay_seconds == 0

@@ -120,7 +120,7 @@ LEAKING = JobType(
         (
             {"job_types": [BREACHED]},
             "breaches",
-            "problem: 3 breaches of jobs.mail.Send lately (the last: peak 271.3 of 256 MB) -> raise memory_limit_mb or "
+            "problem: 3 breaches of jobs.mail.Send lately (the last: peak 271.3 of 256 MB) -> raise its ceiling or "
             "lower chunk_size; rqmem inspect 1f3a9c20",
         ),
         (

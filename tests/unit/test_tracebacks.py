@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import importlib
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy.exc import OperationalError
 
-from rqmem.tracebacks import what_was_raised
+from rqmem.tracebacks import what_was_raised, where_raised
 
 HEAD = "Traceback (most recent call last):"
 A_GROUP = f"""  + Exception Group {HEAD}
@@ -77,3 +79,30 @@ def test_a_group_is_told_by_its_own_name_and_what_is_no_traceback_is_the_error(t
 def test_whatever_an_error_says_its_name_is_told(lines: list[str], kind: Callable[[Any], Exception]) -> None:
     text = "first\n" + "\n".join(lines)
     assert what_was_raised(text_of(kind(text))).startswith(f"{kind.__name__}: ")  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("code", "place"),
+    [
+        ("1/0\n", " (fails_here.py:1)"),
+        ("import json\n\ndef f():\n    return json.loads('x')\nf()\n", "decoder.py"),
+        ("import no_such_library\n", " (fails_here.py:1)"),
+        ("raise SystemExit(3)\n", " (fails_here.py:1)"),
+        ("def f(:\n", ""),  # a SyntaxError says it itself
+    ],
+)
+def test_an_import_that_fails_names_the_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str, place: str
+) -> None:
+    (tmp_path / "fails_here.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(BaseException) as raised:
+        importlib.import_module("fails_here")
+    assert place in where_raised(raised.value)
+    assert bool(where_raised(raised.value)) == bool(place)
+
+
+def test_a_module_that_is_not_there_has_no_line() -> None:
+    with pytest.raises(ModuleNotFoundError) as raised:
+        importlib.import_module("no_such_module_anywhere")
+    assert where_raised(raised.value) == ""

@@ -243,7 +243,7 @@ def local() -> Any:
         ((local(), ()), "no worker can import"),
         ((add, 7), "the arguments of a call are a mapping"),
         (add, "a call is a pair"),
-        ((Plain, {"m": 1}), "Plain.handle: missing a required argument: 'number'"),
+        ((Plain, {"m": 1}), "Plain.handle: it has no argument 'm': it takes number"),
         ((3, ()), "3"),
     ],
 )

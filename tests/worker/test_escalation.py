@@ -83,7 +83,7 @@ def test_after_the_last_ceiling_the_error_lists_what_was_tried(
     assert job.get_status() == JobStatus.FAILED
     error = job.latest_result().exc_string or ""
     assert "320 MB is the last ceiling of escalate_to" in error, log
-    assert "before it: breach under 96 MB in queue jobs; breach under 160 MB in queue jobs" in error
+    assert "earlier runs ended with breach under 96 MB in queue jobs; breach under 160 MB in queue jobs" in error
     assert len(execution_reader.breaches(connection, job.id)) == 3
     assert connection.exists("failures"), "the failure callback ran, once, at the end"
     assert connection.llen("failures") == 1

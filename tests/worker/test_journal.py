@@ -119,7 +119,7 @@ def test_who_may_not_go_on_is_told(connection: Redis, work_off: Callable[..., st
     log = work_off("--memory", "200")
     told_events = [each.event for each in history_reader.story(connection, job.id)]
     [gave_up] = [event for event in told_events if isinstance(event, events.GaveUp)]
-    assert "it does not fit alone" in gave_up.reason, log
+    assert "does not fit alone" in gave_up.reason, log
     assert last_hour(connection, SQUARES).failed == 1
 
 

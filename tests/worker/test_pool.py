@@ -132,7 +132,7 @@ def test_a_second_stop_ends_a_job_that_does_not_end(connection: Redis, start_poo
     wait_until(lambda: "pool-1" not in workers(connection) or "pool-2" not in workers(connection), 60)
     pool.process.terminate()
     log = pool.finish()
-    assert "told to stop again; its workers end at once" in log
+    assert "was told to stop a second time; its workers end at once" in log
     assert pool.process.returncode == 0
     assert not procfs.exists(horse) and not workers(connection)
 

@@ -127,7 +127,7 @@ def test_a_capture_that_grows_too_large_is_dropped_and_the_job_goes_on(
     jobs = [queue.enqueue(profile_jobs.allocate_often, 5_000_000) for _ in range(2)]
     log = work_off_profiled()
     assert {job.get_status(refresh=True) for job in jobs} == {"finished"}
-    dropped = "a profile of tests.profile_jobs.allocate_often was dropped: it grew beyond 64 MB; this is said once"
+    dropped = "a profile of tests.profile_jobs.allocate_often was dropped: it grew beyond 64 MB; this is logged once"
     assert log.count(dropped) == 1, log
     assert list((tmp_path / "profiles").iterdir()) == []
 
@@ -198,7 +198,7 @@ def test_a_full_disk_is_refused_at_the_start_and_costs_a_profile_later(
     job = queue.enqueue(profile_jobs.allocate_often, 2_500_000)
     log = work_off("--profile", "memray", "--profile-dir", str(small_disk / "profiles"), "--memory", "256")
     assert job.get_status(refresh=True) == "finished", log
-    assert f"was dropped: {small_disk / 'profiles'} is full; this is said once" in log
+    assert f"was dropped: {small_disk / 'profiles'} is full; this is logged once" in log
     (small_disk / "taken").write_bytes(bytes(20 * 2**20))
     assert "is full: 20 MB are free, and profiles want 32 at least; make room" in refused(
         start_worker, small_disk / "profiles"

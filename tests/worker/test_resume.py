@@ -64,8 +64,10 @@ def test_one_item_that_does_not_fit_alone_ends_it_with_its_position(connection: 
     job = sample_jobs.Stubborn.enqueue("jobs", count=12, culprit=6, connection=connection)
     log = work_off("jobs", "--memory", "128")
     assert job.get_status() == JobStatus.FAILED
-    assert "at 'items 7-7'" in (job.latest_result().exc_string or "")
-    assert "not resumed: breach with a chunk of one item (items 7-7): it does not fit alone" in log
+    assert "at 'item 7'" in (job.latest_result().exc_string or "")
+    assert (
+        "not resumed: a chunk of one item (item 7) does not fit alone below the ceiling: raise it, or use less" in log
+    )
     assert texts(connection, "sizes") == ["4", "2", "1", "1", "1"][: len(texts(connection, "sizes"))]
 
 
@@ -214,8 +216,10 @@ def test_a_crash_loop_ends_after_its_budget_with_its_history(connection: Redis, 
     assert "goes on from the beginning with chunk size 4 (resume 1, 2 of 4 spent) after horse lost" in log
     assert "goes on in 1 s from the beginning with chunk size 2 (resume 2, 4 of 4 spent) after horse lost" in log
     error = job.latest_result().exc_string or ""
-    assert "HorseLost: " in error and "not resumed: resumes have cost 4 of a budget of 4 already" in error
-    assert "before it: horse lost at items 1-8, chunk 8; horse lost at items 1-4, chunk 4" in error
+    assert "HorseLost: " in error and "not resumed: its budget of 4 resumes is spent" in error
+    assert (
+        "earlier runs ended with horse lost at items 1-8, chunk size 8; horse lost at items 1-4, chunk size 4" in error
+    )
     assert not connection.exists(keys.DELAYED, "rq:scheduled:jobs", keys.RUNNING)
     assert execution_reader.run(connection, job.id).resumes_spent == 0, "who requeues it by hand gives it a new budget"
 

@@ -314,12 +314,16 @@ def test_a_worker_that_preloads_jobs_loads_what_they_need_before_the_fork(queue:
 
 
 @pytest.mark.parametrize(
-    ("module", "error"), [("tests.broken_module", "RuntimeError"), ("tests.quits_at_import", "SystemExit: 0")]
+    ("module", "error", "place"),
+    [("tests.broken_module", "RuntimeError", 3), ("tests.quits_at_import", "SystemExit: 0", 5)],
 )
-def test_a_module_that_cannot_be_preloaded_is_bad_usage(start_worker: StartWorker, module: str, error: str) -> None:
+def test_a_module_that_cannot_be_preloaded_is_bad_usage(
+    start_worker: StartWorker, module: str, error: str, place: int
+) -> None:
     worker = start_worker("--burst", "--preload", module)
     [line] = worker.finish().splitlines()
     assert line.startswith(f"rqmem: --preload {module} cannot be imported: {error}")
+    assert line.endswith(f"({module.rpartition('.')[2]}.py:{place}); mend that module")
     assert worker.process.returncode == 2
 
 

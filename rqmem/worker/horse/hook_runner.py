@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from rqmem import events, hooks, integrations
 from rqmem.errors import ConfigError, MemoryLimitExceeded
 from rqmem.rq_names import BaseTimeoutException
+from rqmem.tracebacks import where_raised
 from rqmem.worker.horse.source_lines import described
 from rqmem.worker.horse.user_code import hook_runs
 
@@ -48,8 +49,8 @@ def _import(name: str, whose: str) -> None:
     except (Exception, SystemExit) as error:  # noqa: BLE001  somebody's code
         absent = (error.name or "") if isinstance(error, ModuleNotFoundError) else ""
         missing = bool(absent) and f"{name}.".startswith(f"{absent}.")
-        reason = f"there is no module {absent}" if missing else f"{type(error).__name__}: {error}"
-        hint = _near(name) if missing else "start the worker in the directory of the code or give --path"
+        reason = f"there is no module {absent}" if missing else f"{type(error).__name__}: {error}{where_raised(error)}"
+        hint = _near(name) if missing else "mend that module"
         raise ConfigError(f"{whose} cannot be imported: {' '.join(reason.split())}; {hint}") from None
 
 

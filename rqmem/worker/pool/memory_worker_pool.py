@@ -211,7 +211,7 @@ class MemoryWorkerPool(WorkerPool):
                 _log.info("pool %s: told to stop; its workers finish what they have in hand", self.name)
                 self._tell_all(signal.SIGTERM)
             elif self._force_at is None:
-                _log.warning("pool %s: told to stop again; its workers end at once", self.name)
+                _log.warning("pool %s: was told to stop a second time; its workers end at once", self.name)
                 self._force_at = max(now, (self._stopping_since or now) + _FORCE_AFTER_SECONDS)
 
     def _press(self, now: float) -> None:
