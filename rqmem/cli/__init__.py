@@ -38,7 +38,7 @@ _COMMANDS = {
     "restart": ("restart.restart", "Restart workers, one after another."),
     "resume": ("pause.resume", "Let workers take jobs from a paused queue again."),
     "retry": ("cancel.retry", "Run a failed job once more."),
-    "status": ("status.status", "Show whether it runs, and what is wrong."),
+    "status": ("status.status", "Show what runs, what is wrong, and what to do."),
     "top": ("top.top", "Watch one worker's memory by line of code."),
     "worker": ("worker.worker", "Run jobs, each under a memory ceiling."),
 }

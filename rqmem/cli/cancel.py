@@ -28,9 +28,9 @@ def cancel(job_id: str, url: str | None) -> None:
 def retry(job_id: str, from_start: bool, url: str | None) -> None:
     """Run a failed job once more; of one that has split, only the children that failed.
 
-    It goes on where it stopped. With --from-start it begins again, for example because its data have changed: finished
-    work is done twice, and its children are undone. --from-start also takes a cancelled job, and never one that runs.
-    The beginning of the id is enough if no other id begins with it.
+    The job goes on where it stopped. With --from-start it begins again, for example because its data have changed. Then
+    finished work is done again, and its children are removed. --from-start also runs a cancelled job, never one that
+    runs already. The beginning of the id is enough if no other id begins with it.
     """
     connection, _ = connected(url)
     actor, found = acting(connection), find(connection, job_id)

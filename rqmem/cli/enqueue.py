@@ -40,25 +40,34 @@ _TTL = parsed("TIME", seconds_or_no_limit)
 @click.command()
 @click.argument("path")
 @click.argument("arguments", nargs=-1)
-@click.option("--arg", "args", metavar="VALUE", multiple=True, help="An argument: JSON where it is, else text.")
-@click.option("--kwarg", "kwargs", metavar="NAME=JSON", multiple=True, help="An argument by name.")
-@click.option("--queue", "-q", metavar="NAME", help="Instead of the class's, or 'default'.")
 @click.option(
-    "--timeout", **parsed("TIME", partial(seconds_or_no_limit, least=1)), help="The job runs no longer; -1: any time."
+    "--arg", "args", metavar="VALUE", multiple=True, help="A positional argument: JSON if it is JSON, else text."
 )
-@click.option("--result-ttl", **_TTL, help="How long job and result are kept; -1: for ever.")
-@click.option("--ttl", **_TIME, help="How long it may wait before it is dropped.")
-@click.option("--failure-ttl", **_TTL, help="How long it is kept when it fails; -1: for ever.")
-@click.option("--description", metavar="TEXT", help="Instead of the call.")
-@click.option("--depends-on", metavar="ID", multiple=True, help="A job that must finish first.")
-@click.option("--job-id", metavar="ID", help="Instead of a random one.")
-@click.option("--at-front", is_flag=True, help="Before all that waits.")
-@click.option("--retry-max", metavar="N", type=click.IntRange(min=1), help="Try again so often when it fails.")
-@click.option("--retry-interval", **_PAUSE, multiple=True, help="Before each try; the last one goes on.")
-@click.option("--schedule-in", **_PAUSE, help="Enqueue it after that time.")
-@click.option("--schedule-at", metavar="ISO", help="Enqueue it then, as 2026-05-27T21:45:00[+02:00].")
+@click.option("--kwarg", "kwargs", metavar="NAME=JSON", multiple=True, help="An argument by name; its value is JSON.")
+@click.option("--queue", "-q", metavar="NAME", help="The queue. Without it: the class's, or 'default'.")
+@click.option(
+    "--timeout",
+    **parsed("TIME", partial(seconds_or_no_limit, least=1)),
+    help="The longest time that the job may run; -1: no limit.",
+)
+@click.option("--result-ttl", **_TTL, help="How long to keep job and result; -1: for ever.")
+@click.option("--ttl", **_TIME, help="How long it may wait in the queue; then it is dropped.")
+@click.option("--failure-ttl", **_TTL, help="How long to keep the job if it fails; -1: for ever.")
+@click.option("--description", metavar="TEXT", help="The text to show instead of the call.")
+@click.option("--depends-on", metavar="ID", multiple=True, help="A job that must finish first. May be repeated.")
+@click.option("--job-id", metavar="ID", help="The id of the job. Without it: a random one.")
+@click.option("--at-front", is_flag=True, help="Put it at the front of the queue.")
+@click.option("--retry-max", metavar="N", type=click.IntRange(min=1), help="How often to try again if it fails.")
+@click.option(
+    "--retry-interval",
+    **_PAUSE,
+    multiple=True,
+    help="The time before each retry. May be repeated; the last one holds for all further retries.",
+)
+@click.option("--schedule-in", **_PAUSE, help="Enqueue it after this time.")
+@click.option("--schedule-at", metavar="ISO", help="Enqueue it at this time, as 2026-05-27T21:45:00[+02:00].")
 @serializer_option
-@click.option("--wait", **_TIME, help="Wait so long for its end, and print its result.")
+@click.option("--wait", **_TIME, help="Wait at most this long for the job to end, and print its result.")
 @click.option("--json", "as_json", is_flag=True, help="Print the job as a JSON object.")
 @click.option("--quiet", is_flag=True, help="Print nothing but the job's id and result.")
 @redis_options

@@ -34,17 +34,17 @@ def inspect_job(
 ) -> None:
     """Tell the story of one job, running or ended.
 
-    Its state and what happens next, its memory over time against its
-    ceiling, what happened when (checkpoints, chunks, collections, resumes),
-    and its breaches with their evidence. The beginning of the id is enough
-    if no other id begins with it. The journal still has jobs that RQ has
-    forgotten.
+    It shows the job's state and what happens next, its memory over time, what
+    happened when (checkpoints, chunks, collections, resumes), and each breach
+    with its evidence. It also knows jobs that RQ has forgotten. The beginning
+    of the id is enough if no other id begins with it.
 
     \b
     rqmem inspect 1f3a9c20
 
-    --flamegraph needs a profile of it, which a worker with --profile memray
-    keeps of breaches and of the worst peaks of each job type, on its host.
+    --flamegraph needs a profile of the job. A worker with --profile memray
+    keeps profiles of breaches, and of the worst peaks of each job type, on its
+    own host.
 
     The names in --json are explained in docs/reference/json.md.
     """

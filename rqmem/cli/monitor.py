@@ -61,19 +61,19 @@ def threshold(text: str, name: str) -> float:
 @redis_options
 @click.pass_context
 def monitor(ctx: click.Context, /, url: str | None, queues: tuple[str, ...], **options: Any) -> None:
-    """Watch workers, jobs and queues; at the end, or on Ctrl-C, report.
+    """Watch workers, jobs and queues, and print a report at the end.
 
-    On a terminal it is a live view, drawn again each second (pip install
+    On a terminal it shows a live view, drawn again each second (pip install
     'rqmem[tui]'). Elsewhere it prints lines: the whole state once in each
-    --interval, and alerts and jobs above --threshold at once. It writes
-    nothing to Redis.
+    --interval, and alerts and jobs above --threshold at once. It ends after
+    --duration or on Ctrl-C. It writes nothing to Redis.
 
-    The report has samples, figures by job type, alerts and four metrics.
-    docs/reference/json.md explains the names in its JSON. It is saved each
-    minute too, and printed as a summary without --output-file.
+    The report has samples, figures by job type, alerts and four metrics. With
+    --output-file it is saved each minute and at the end; without, a summary is
+    printed. docs/reference/json.md explains the names in its JSON.
 
-    With --fail-on-alert, crossings of --threshold alone do not count, nor do
-    alerts that were open before.
+    --fail-on-alert counts alerts that are raised meanwhile. It does not count
+    crossings of --threshold, nor alerts that were open before.
 
     \b
     rqmem monitor --interval 1m --duration 1h --output-file report.json

@@ -26,9 +26,9 @@ from rqmem.text import json_text
 def recommend(job: str | None, as_json: bool, paste: str | None, url: str | None) -> None:
     """Recommend a ceiling, chunk size and split threshold for each job type.
 
-    It takes a high percentile of each day's highest peak over 30 days, gives
-    recent days more weight, and adds 15 %, and more after breaches. It says
-    why, how sure it is, and what the ceiling would have changed, or that
+    It looks at the highest peak of each of the last 30 days, recent days
+    before old ones, and adds 15 %; after breaches it adds more. It says why,
+    how sure it is, and what the ceiling would have changed. It says so if
     there is too little history. It changes nothing, not even with --apply.
 
     \b

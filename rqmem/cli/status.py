@@ -58,24 +58,24 @@ class _Look:
 def status(
     ctx: click.Context, job_id: str | None, worker: str | None, quiet: bool, watch: bool, as_json: bool, url: str | None
 ) -> None:
-    """Show on one screen whether it runs, what is wrong, and what to do.
+    """Show on one screen what runs, what is wrong, and what to do.
 
-    Workers with the memory of their jobs, queues, what happened to each job
-    type lately, and problems: a problem is something to act on, a note is
-    worth a look. Only looks, changes nothing.
+    It shows workers with the memory of their jobs, queues, what happened to
+    each job type lately, and problems. Act on a problem; look at a note. The
+    command changes nothing.
 
     Exit code 0 when there is no problem, else 1; also 1 when Redis does not
     answer. With --job: 1 when the job failed, was stopped, or its worker is
-    not heard of. With --worker: 0 while it is heard of, 1 when it is not, or
-    there is none. That is a probe for an orchestrator, as in Kubernetes:
+    not heard of. With --worker: 0 while that worker is heard of, else 1. Use
+    that as a probe, for example in Kubernetes:
 
     \b
     livenessProbe: {exec: {command:
       [sh, -c, "rqmem status --worker $POD_NAME --quiet"]}, periodSeconds: 30,
       timeoutSeconds: 10, failureThreshold: 10}
 
-    Without Redis no worker is heard of, and workers wait for it. So let the
-    probe fail later than that (failureThreshold times periodSeconds).
+    While Redis is away no worker is heard of, and workers wait for it. So let
+    the probe allow for that time (failureThreshold times periodSeconds).
 
     The names in --json are explained in docs/reference/json.md.
     """

@@ -36,11 +36,11 @@ Show = Callable[[Top, str], None]
 def top(name: str | None, once: bool, as_json: bool, url: str | None) -> None:
     """Watch one worker: usage against the ceiling, its job, and lines of code.
 
-    It shows where the memory of the running job grew, in steps of
-    RQMEM_SAMPLE_STEP MB, and the same for ended runs whose peaks are records
-    of their job type. It looks once a second on a terminal (pip install
-    'rqmem[tui]'), in a pipe every five seconds, until Ctrl-C or the end of the
-    worker. It changes nothing.
+    It shows in which lines the memory of the running job grew, in steps of
+    RQMEM_SAMPLE_STEP MB. It shows the same for those ended runs that used the
+    most memory of their job type. It looks once a second on a terminal (pip
+    install 'rqmem[tui]'), every five seconds in a pipe. It ends on Ctrl-C or
+    with the worker. It changes nothing.
 
     The names in --json are explained in docs/reference/json.md.
 

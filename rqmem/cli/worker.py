@@ -17,12 +17,12 @@ from rqmem.cli.worker_options import prepared, readable_name, worker_options
 def worker(names: tuple[str, ...], more: tuple[str, ...], **options: Any) -> None:
     """Run the jobs of one or more QUEUES ("default" if none is named).
 
-    Jobs run apart from the worker, in its horse, under the ceiling given by
-    --memory, RQMEM_MEMORY or the job itself, whichever is lowest. A job that
-    reaches it is stopped and told why; the worker goes on with the next.
+    Jobs run in a process of their own, the horse. Each job has a memory
+    ceiling: the lower one of --memory and what the job declares. A job that
+    reaches it is stopped, and the log says why. Then the worker runs the next.
 
-    SIGUSR2 has it write a snapshot of itself and its job to a file below
-    --profile-dir (a line of the log says which), whatever it does.
+    On SIGUSR2 the worker writes a snapshot of itself and its job to a file in
+    --profile-dir. A line of the log names the file.
 
     \b
     rqmem worker --queue campaigns --memory 256

@@ -102,8 +102,8 @@ _GROUPS = (
             default=None,
             help="debug, info, warning, error or critical.  [default: info]",
         ),
-        click.option("--verbose", "-v", is_flag=True, help="As --log-level debug."),
-        click.option("--quiet", "-q", is_flag=True, help="As --log-level warning."),
+        click.option("--verbose", "-v", is_flag=True, help="The same as --log-level debug."),
+        click.option("--quiet", "-q", is_flag=True, help="The same as --log-level warning."),
         click.option(
             "--log-format",
             **parsed("FORMAT", _log_format),
@@ -111,7 +111,7 @@ _GROUPS = (
             show_default=True,
             help="text, json, or a format of Python's logging.",
         ),
-        click.option("--date-format", metavar="FORMAT", help="Of times in the log, as '%H:%M:%S'."),
+        click.option("--date-format", metavar="FORMAT", help="The format of times in the log, for example '%H:%M:%S'."),
         click.option("--log-file", metavar="FILE", help="Append log lines to FILE; SIGHUP opens it anew."),
         click.option("--log-every-checkpoint", is_flag=True, help="Log all checkpoints, not only the notable ones."),
         click.option("--disable-job-desc-logging", is_flag=True, help="Keep arguments of jobs out of the log."),
@@ -119,23 +119,31 @@ _GROUPS = (
     grouped(
         "RQ",
         click.option("--pid", metavar="FILE", help="Write the worker's process id to FILE."),
-        click.option("--exception-handler", metavar="PATH", multiple=True, help="Called with failed jobs."),
         click.option(
-            "--disable-default-exception-handler", "-d", is_flag=True, help="Only these handlers see failures."
+            "--exception-handler",
+            metavar="PATH",
+            multiple=True,
+            help="A function to call with each failed job. May be repeated.",
+        ),
+        click.option(
+            "--disable-default-exception-handler",
+            "-d",
+            is_flag=True,
+            help="Call only the handlers of --exception-handler.",
         ),
         click.option(
             "--results-ttl",
             **_TTL,
             default=str(DEFAULT_RESULT_TTL),
             show_default=True,
-            help="How long results are kept; -1: for ever.",
+            help="How long to keep results; -1: for ever.",
         ),
         click.option(
             "--worker-ttl",
             **_TIME,
             default=str(DEFAULT_WORKER_TTL),
             show_default=True,
-            help="How long RQ believes in a silent worker.",
+            help="How long RQ keeps the record of a worker that sends no heartbeat.",
         ),
         click.option(
             "--maintenance-interval",

@@ -108,77 +108,78 @@ class Config:
     """The settings of one worker or one application process."""
 
     memory_mb: float | None = _setting(
-        None, "RQMEM_MEMORY", positive_mb, "the worker's ceiling in MB; no job on it uses more",
+        None, "RQMEM_MEMORY", positive_mb, "the most memory in MB that a job on this worker may use",
         "--memory -m", "Memory", "MB", "MB",
     )  # fmt: skip
     reserve_mb: float = _setting(
         32.0, "RQMEM_RESERVE", number("MB", "32", or_zero=True),
-        "MB above the ceiling that a job may use while it unwinds, before it is killed",
+        "MB above the ceiling that a job may use for its clean-up; above that it is killed",
         "--reserve", "Memory", "MB", "MB",
     )  # fmt: skip
     cgroup: str = _setting(
         "auto", "RQMEM_CGROUP",
         OneOf(auto="use one where it can be had", off="never", require="do not start without one"),
-        "whether a cgroup keeps the ceiling too", "--cgroup", "Memory",
+        "whether the kernel keeps the ceiling too, by a cgroup", "--cgroup", "Memory",
     )  # fmt: skip
     worker_memory_mb: float | None = _setting(
         None, "RQMEM_WORKER_MEMORY", positive_mb,
-        f"the worker's own ceiling in MB; without it {LEAST_WORKER_MEMORY_MB}, or twice what it starts with if that is "
-        "more", "--worker-memory", "Memory", "MB", "MB",
+        f"the most memory in MB that the worker's own process may use; by default {LEAST_WORKER_MEMORY_MB}, or twice "
+        "what it starts with if that is more", "--worker-memory", "Memory", "MB", "MB",
     )  # fmt: skip
     on_worker_limit: str = _setting(
         "restart", "RQMEM_ON_WORKER_LIMIT", OneOf(restart="restart in place", exit="end with exit code 12"),
-        "what a worker above its own ceiling does between two jobs", "--on-worker-limit", "Memory",
+        "what the worker does between two jobs when its own process uses too much memory",
+        "--on-worker-limit", "Memory",
     )  # fmt: skip
     total_memory_mb: float | None = _setting(
         None, "RQMEM_TOTAL_MEMORY", positive_mb,
-        "MB that all jobs of a pool may use together; without it, what the machine or the container has, less a tenth "
-        "and what others use", "--total-memory", "Pool", "MB", "MB",
+        "MB that all jobs of a pool may use together; by default what the machine or the container has free, less a "
+        "tenth", "--total-memory", "Pool", "MB", "MB",
     )  # fmt: skip
     timeout_seconds: int | None = _setting(
-        None, "RQMEM_TIMEOUT", whole_seconds, "no job runs longer on this worker", "--timeout", "Jobs", "TIME",
-        "seconds",
+        None, "RQMEM_TIMEOUT", whole_seconds, "the longest time that a job may run on this worker",
+        "--timeout", "Jobs", "TIME", "seconds",
     )  # fmt: skip
     auto: bool = _setting(
-        False, "RQMEM_AUTO", boolean, "adaptive jobs begin with the chunk size that their history recommends",
+        False, "RQMEM_AUTO", boolean, "start adaptive jobs with the chunk size that their history recommends",
         "--auto", "Jobs",
     )  # fmt: skip
     isolation: str = _setting(
         "warm", "RQMEM_ISOLATION", OneOf(warm="a horse runs many jobs", fork="a horse for each job"),
-        "what a horse runs", "--isolation", "Horses",
+        "whether jobs share a process", "--isolation", "Horses",
     )  # fmt: skip
     max_jobs_per_horse: int | None = _setting(
-        None, "RQMEM_MAX_JOBS_PER_HORSE", positive_int, "a warm horse is replaced after this number of jobs",
+        None, "RQMEM_MAX_JOBS_PER_HORSE", positive_int, "replace a warm horse after this number of jobs",
         "--max-jobs-per-horse", "Horses", "COUNT",
     )  # fmt: skip
     lease_max: int = _setting(
         64, "RQMEM_LEASE_MAX", whole_number,
-        "how many short jobs a warm horse takes from the queues at once; 0: each job is ordered by itself",
+        "how many short jobs a warm horse may take from the queues at once; 0: the worker orders each job",
         "--lease-max", "Horses", "COUNT",
     )  # fmt: skip
     preload: tuple[str, ...] = _setting(
-        (), "RQMEM_PRELOAD", names, "modules imported before horses are forked; horses share their memory",
+        (), "RQMEM_PRELOAD", names, "modules to import before horses are forked, so that horses share their memory",
         "--preload", "Horses", "MODULE",
     )  # fmt: skip
     preload_openmp: str = _setting(
         "refuse", "RQMEM_PRELOAD_OPENMP", OneOf(refuse="do not start", end="end the pool before horses are forked"),
-        "what to do if one of them leaves an OpenMP pool", "--preload-openmp", "Horses",
+        "what to do if a preloaded module leaves an OpenMP pool of threads", "--preload-openmp", "Horses",
     )  # fmt: skip
     plugins: tuple[str, ...] = _setting(
-        (), "RQMEM_PLUGINS", names, "modules whose hooks are called (docs/integrations.md)",
+        (), "RQMEM_PLUGINS", names, "modules with hooks to call (docs/integrations.md)",
         "--plugin", "Horses", "MODULE",
     )  # fmt: skip
     integrations: bool = _setting(
         True, "RQMEM_INTEGRATIONS", boolean,
-        "Django, SQLAlchemy, Sentry and OpenTelemetry are put in order between jobs", "--integrations", "Horses",
+        "put Django, SQLAlchemy, Sentry and OpenTelemetry in order between jobs", "--integrations", "Horses",
     )  # fmt: skip
     profile: str = _setting(
         "off", "RQMEM_PROFILE",
         OneOf(memray="capture runs; keep those of breaches and the worst peaks", off="do not"),
-        "whether runs are profiled", "--profile", "Profiles",
+        "whether to profile runs", "--profile", "Profiles",
     )  # fmt: skip
     profile_job: tuple[str, ...] = _setting(
-        (), "RQMEM_PROFILE_JOB", names, "only runs of these job types are profiled",
+        (), "RQMEM_PROFILE_JOB", names, "profile only runs of these job types",
         "--profile-job", "Profiles", "TYPE",
     )  # fmt: skip
     profile_dir: str = _setting(
@@ -187,7 +188,7 @@ class Config:
     )  # fmt: skip
     growth_mb_per_second: float | None = _setting(
         None, "RQMEM_GROWTH_RATE", number("MB per second", "8000"),
-        "the machine's fastest growth of memory, which sets how often a job is looked at; without it, it is measured",
+        "how fast memory can grow on this machine, which sets how often a job is looked at; by default it is measured",
         unit="MB a second",
     )  # fmt: skip
     sample_step_mb: float = _setting(
@@ -195,57 +196,70 @@ class Config:
     )
     heartbeat_seconds: float = _setting(
         5.0, "RQMEM_HEARTBEAT", duration,
-        "time between two heartbeats of a worker; its runs are taken over when two are missing", unit="seconds",
+        "time between two heartbeats of a worker; when two are missing, other workers take its jobs over",
+        unit="seconds",
     )  # fmt: skip
     max_resumes: int = _setting(
         30, "RQMEM_MAX_RESUMES", positive_int,
-        "budget of resumes of one job; each costs 1, or 2 if it finished no chunk",
+        "how many resumes a job may spend; each costs 1, or 2 if it finished no chunk",
     )  # fmt: skip
     journal_enabled: bool = _setting(
-        True, "RQMEM_JOURNAL", boolean, "what happens is recorded in Redis: samples, runs, stories, alerts"
+        True, "RQMEM_JOURNAL", boolean, "record in Redis what happens: samples, runs, stories, alerts"
     )
     alert_growth_mb_per_minute: float = _setting(
-        50.0, "RQMEM_ALERT_GROWTH", positive_mb, "growth in MB within a minute above which there is an alert",
+        50.0, "RQMEM_ALERT_GROWTH", positive_mb,
+        "raise an alert when a job grows by more than so many MB within a minute",
         unit="MB a minute",
     )  # fmt: skip
     alert_collections: int = _setting(
-        100, "RQMEM_ALERT_COLLECTIONS", positive_int, "garbage collections in one run above which there is an alert"
+        100, "RQMEM_ALERT_COLLECTIONS", positive_int, "raise an alert when a run collects garbage more often than this"
     )
     alert_cooldown_seconds: float = _setting(
-        300.0, "RQMEM_ALERT_COOLDOWN", duration, "time before an alert of the same rule and job type is repeated",
+        300.0, "RQMEM_ALERT_COOLDOWN", duration,
+        "time until the same rule may raise an alert for the same job type again",
         unit="seconds",
     )  # fmt: skip
     alert_urls: tuple[str, ...] = _setting(
         (), "RQMEM_ALERT_URLS", words,
-        "Apprise URLs that alerts are sent to, with spaces between; other users can see an option, not a variable",
+        "Apprise URLs to send alerts to, separated by spaces; other users can see an option, but not a variable",
         "--alert-url", "Alerts", "URL", secret=True,
     )  # fmt: skip
     alert_urls_file: str | None = _setting(
-        None, "RQMEM_ALERT_URLS_FILE", path, "a file with one such URL a line", "--alert-urls-file", "Alerts", "FILE"
+        None,
+        "RQMEM_ALERT_URLS_FILE",
+        path,
+        "a file with one such URL on each line",
+        "--alert-urls-file",
+        "Alerts",
+        "FILE",
     )
     signing_keys: tuple[str, ...] = _setting(
         (), "RQMEM_SIGNING_KEY", words,
-        "keys of `rqmem.serializers.Signed`, with spaces between; the first signs, and all verify", secret=True,
+        "keys of `rqmem.serializers.Signed`, separated by spaces; the first one signs, and all verify", secret=True,
     )  # fmt: skip
-    signing_key_file: str | None = _setting(None, "RQMEM_SIGNING_KEY_FILE", path, "a file with one such key a line")
-    auto_split_enabled: bool = _setting(True, "JOB_AUTO_SPLIT_ENABLED", boolean, "`should_split_job` may say yes")
+    signing_key_file: str | None = _setting(
+        None, "RQMEM_SIGNING_KEY_FILE", path, "a file with one such key on each line"
+    )
+    auto_split_enabled: bool = _setting(
+        True, "JOB_AUTO_SPLIT_ENABLED", boolean, "whether `should_split_job` may say yes"
+    )
     max_items_per_child: int = _setting(
         500, "JOB_MAX_ITEMS_PER_CHILD", positive_int,
-        "items of a child if the job names no number; fewer if that many do not fit",
+        "items of a child if the job does not say how many; fewer if so many do not fit",
     )  # fmt: skip
     default_limit_mb: float = _setting(
         256.0, "MEMORY_DEFAULT_LIMIT_MB", positive_mb, "ceiling in MB if neither job nor worker names one", unit="MB"
     )
     default_chunk_size: int = _setting(
-        100, "MEMORY_DEFAULT_CHUNK_SIZE", positive_int, "items per chunk at the start if the job names no number"
+        100, "MEMORY_DEFAULT_CHUNK_SIZE", positive_int, "items per chunk at the start if the job does not say how many"
     )
     warning_threshold: float = _setting(
         0.8, "MEMORY_WARNING_THRESHOLD", fraction,
-        "fraction of the ceiling above which there is an alert, and checkpoints collect garbage",
+        "fraction of the ceiling; above it there is an alert, and checkpoints collect garbage",
     )  # fmt: skip
     monitoring_enabled: bool = _setting(
         True, "MEMORY_MONITORING_ENABLED", boolean,
-        "checkpoints read and log memory; the ceiling itself is kept in any case",
+        "whether checkpoints read and log memory; the ceiling holds in any case",
     )  # fmt: skip
     budget_mb: float | None = None
     """What all jobs of the pool may use together, as the pool found it; no ceiling is above it. No setting."""
