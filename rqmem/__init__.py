@@ -12,10 +12,9 @@ Processes::
 
 Reading order: `units`, `values`, `errors`, `events`, `config`, `text`, `words` (values) -> `policy` (decisions, pure)
 -> `measure` (reading ``/proc`` and cgroups), `store` (Redis), `connection`, `log`, `alerts` (sending them) ->
-`sources`, `job` (what jobs use) and `worker` -> `observe` (the read model; `api` is its public side) -> `show`, `live`,
-`prometheus`, `doctor`,
-`dashboard` (display) -> `cli`. `testing` is for users' tests. `rq_seams` lists what all of it relies on in
-RQ; only `rq_names` imports RQ.
+`sources`, `job` (what jobs use) and `worker` -> `observe` (the read model; `api` is its public side) and `acting` (what
+people do with jobs and queues) -> `show`, `live`, `prometheus`, `doctor`, `dashboard` (display) -> `cli`. `testing` is
+for users' tests. `rq_seams` lists what all of it relies on in RQ; only `rq_names` imports RQ.
 
 In `worker`, ``memory_worker`` is `MemoryWorker`: overrides of RQ's Worker, each of which hands over to a part.
 ``supervisor`` runs one execution, ``execution`` has its states, ``watcher`` keeps the ceiling and ``kernel`` has the

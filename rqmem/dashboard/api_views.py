@@ -7,6 +7,7 @@ are ``{"error", "hint"}``. Who may do what is asked in `rqmem.dashboard.security
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from flask import Blueprint, Response, abort, jsonify, request
@@ -44,16 +45,14 @@ blueprint = Blueprint("api", __name__, url_prefix="/api/v1")
 
 _CALL = "(hidden)"
 _WITH_STEPS = 20  # job types; the days of a hundred take a tenth of a second
-_TABLES: dict[str, Callable[[], dict[str, Any]]] = {}
-"""Name of a table -> what answers it; the list in the answer has the same name, or that of `_LISTS`."""
 _LISTS = {"types": "job_types", "leaks": "job_types", "splitting": "ended"}
+"""Name of a table -> that of the list in its answer, where it is another."""
 
 
 def _table(name: str) -> Callable[[Callable[[], dict[str, Any]]], Callable[[], dict[str, Any]]]:
     """A view that answers JSON under ``/name`` and its list as CSV under ``/name.csv``."""
 
     def register(view: Callable[[], dict[str, Any]]) -> Callable[[], dict[str, Any]]:
-        _TABLES[name] = view
         blueprint.add_url_rule(f"/{name}", name, lambda: jsonify(view()))
         blueprint.add_url_rule(f"/{name}.csv", f"{name}_csv", lambda: _as_csv(name, view()[_LISTS.get(name, name)]))
         return view
@@ -68,32 +67,14 @@ def overview() -> ResponseReturnValue:
     return jsonify(as_json.of_snapshot(snapshot, problems(snapshot)))
 
 
-@_table("workers")
-def workers() -> dict[str, Any]:
-    """As ``workers`` of ``rqmem status``."""
+def _of_snapshot(name: str) -> dict[str, Any]:
+    """As the list of that name in ``rqmem status --json``."""
     snapshot = read_snapshot(state().connection, time.time())
-    return {**versioned(at=snapshot.at), "workers": [each.to_json() for each in snapshot.workers]}
+    return {**versioned(at=snapshot.at), name: [each.to_json() for each in getattr(snapshot, name)]}
 
 
-@_table("hosts")
-def hosts() -> dict[str, Any]:
-    """As ``hosts`` of ``rqmem status``."""
-    snapshot = read_snapshot(state().connection, time.time())
-    return {**versioned(at=snapshot.at), "hosts": [each.to_json() for each in snapshot.hosts]}
-
-
-@_table("pools")
-def pools() -> dict[str, Any]:
-    """As ``pools`` of ``rqmem status``."""
-    snapshot = read_snapshot(state().connection, time.time())
-    return {**versioned(at=snapshot.at), "pools": [each.to_json() for each in snapshot.pools]}
-
-
-@_table("queues")
-def queues() -> dict[str, Any]:
-    """As ``queues`` of ``rqmem status``."""
-    snapshot = read_snapshot(state().connection, time.time())
-    return {**versioned(at=snapshot.at), "queues": [each.to_json() for each in snapshot.queues]}
+for _name in ("workers", "hosts", "pools", "queues"):
+    _table(_name)(partial(_of_snapshot, _name))
 
 
 @_table("types")

@@ -2,6 +2,6 @@
 
 Only reads. Reading order: `system` (the machine) -> `crossings`, `steps`, `workers`,
 `record` (a row of readings) -> `job_types` (figures by job type) -> `recording`, `recording_text`, `saving` (the report
-of a session) -> `lines`, `worker_lines`, `view`, `plain`, `screen` (the display) -> `stopping`, `loop` (which has the
+of a session) -> `worker_lines`, `view`, `plain`, `screen` (the display) -> `stopping`, `loop` (which has the
 clocks). `top` shows one worker by line of code.
 """
