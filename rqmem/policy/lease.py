@@ -80,6 +80,11 @@ def may_lease(history: History, waiting: int) -> bool:
     return history.short >= _FEWEST_SUCCESSES and waiting >= _FEWEST_WAITING
 
 
+def may_wait(history: History) -> bool:
+    """Whether an idle horse is to wait for jobs by itself: the next one is likely to be as short as those before."""
+    return history.short >= _FEWEST_SUCCESSES
+
+
 def next_k(history: History, k_max: int, left: int | None = None) -> int:
     """How many jobs to take, at least 1. ``left``: jobs until the horse or the worker ends; None: no limit."""
     return max(1, min(history.k, k_max, k_max if left is None else left))

@@ -35,13 +35,24 @@ class Taken(NamedTuple):
     created_at: bytes
 
 
+class Moved(NamedTuple):
+    """A job that was moved to the intermediate queue when it came (`rqmem.store.queue_fronts`).
+
+    Attributes:
+        queue: as in `Taken`.
+    """
+
+    queue: int
+    id: str
+
+
 class Batch(NamedTuple):
     """What one `take` has taken, in order.
 
     Attributes:
         why: why it is no more: empty: there may be more; ``"empty"``: the queues are; ``"needs"``: the next job needs
-            more than a lease does, and is the first of its queue; ``"suspended"``; ``"recalled"``: no more for this
-            lease; ``"token"``: the lease has ended.
+            more than a lease does, and is the first of its queue; ``"suspended"``; ``"paused"``: the queue of a job
+            that was moved is; ``"recalled"``: no more for this lease; ``"token"``: the lease has ended.
         needs: the field of RQ's hash because of which the next job is not for a lease.
     """
 

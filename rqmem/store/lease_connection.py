@@ -15,7 +15,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from rqmem.rq_names import RQ_KEY_PREFIX, WORKER_EXECUTIONS_KEY_TEMPLATE, WORKERS_SUSPENDED
 from rqmem.store import codec, keys, lease_commands
 from rqmem.store.execution_records import Owner
-from rqmem.store.lease_commands import Batch, Stepped
+from rqmem.store.lease_commands import Batch, Moved, Stepped
 from rqmem.store.scripts import source
 
 _ENOUGH_BYTES = 1_000_000  # of arguments in one batch: they stand in the horse's memory
@@ -57,11 +57,17 @@ class LeaseConnection:
         """How many replies have not been read."""
         return len(self._owed)
 
-    def send_take(self, queues: Sequence[str], k: int, owner: Owner | None = None) -> None:
-        """Take up to ``k`` jobs from the queues, the first ones first. ``owner`` opens the lease; else it is open."""
+    def send_take(self, queues: Sequence[str], k: int, owner: Owner | None = None, moved: Sequence[Moved] = ()) -> None:
+        """Take up to ``k`` jobs from the queues, the first ones first.
+
+        Args:
+            owner: opens the lease; None: it is open.
+            moved: jobs that go back to the front of their queues before that.
+        """
         names = [*self._keys, keys.LEASES, WORKERS_SUSPENDED, keys.PAUSED]
         opens = codec.to_json(owner) if owner is not None else ""
-        values: list[str | int] = [RQ_KEY_PREFIX, self._worker, self.token, k, _ENOUGH_BYTES, opens, *queues]
+        values: list[str | int] = [RQ_KEY_PREFIX, self._worker, self.token, k, _ENOUGH_BYTES, opens]
+        values += [len(moved), *(part for each in moved for part in each), *queues]
         self._send("take", lease_commands.command("lease_take", names, values))
 
     def send_step(self, finished: Sequence[bytes], seconds: float, begins: bytes = b"") -> None:
@@ -102,9 +108,9 @@ class LeaseConnection:
             raise reply
         return lease_commands.stepped(reply) if kind == "step" else lease_commands.batch(reply)
 
-    def close(self) -> None:
-        """Give the connection back to its pool. One with unread replies is closed first."""
-        if self._owed:
+    def close(self, *, broken: bool = False) -> None:
+        """Give the connection back to its pool. One with unread replies, or ``broken``, is closed first."""
+        if self._owed or broken:
             self._connection.disconnect()
         self._owed.clear()
         self._replies.clear()

@@ -19,8 +19,9 @@ from redis.exceptions import RedisError
 
 from rqmem.policy import lease as policy
 from rqmem.policy.lease import History, Way
-from rqmem.rq_names import Job, Queue, UnixSignalDeathPenalty, Worker, WorkerStatus
+from rqmem.rq_names import Job, Queue, StopRequested, UnixSignalDeathPenalty, Worker, WorkerStatus
 from rqmem.store.history.history_records import OK
+from rqmem.store.queue_fronts import MOST_QUEUES
 from rqmem.worker.horse.channel import LeaseEnd, LeaseOrder, WarmHorse
 from rqmem.worker.lease_end import LeaseSettlement
 from rqmem.worker.lease_watch import LeaseWatch
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
 
 _AT_ONCE_SECONDS = 10.0  # leases follow one another for so long; then RQ's loop has its turn
 _COMMITTED_AT_ONCE = 8
+_TOO_SHORT_SECONDS = 1.0  # a wait without a job that ends sooner: something is wrong, and it is not for us to find out
+_KNOWS_BLMOVE = (6, 2, 0)
 _EACH_JOB = (
     *("execute_job", "prepare_execution", "perform_job", "prepare_job_execution", "handle_job_success"),
     *("handle_execution_ended", "_finalize_success", "_finalize_failure", "cleanup_execution"),
@@ -85,6 +88,8 @@ class Leasing:
         self._history = History()
         self._unfit = 0  # leases in a row that ended before their first job
         self._wait = 0  # so many more jobs run by themselves first
+        self._is_waiting = False
+        self._waits_at = float("-inf")  # (monotonic) not before
         self._watch: LeaseWatch | None = None
         self.max_jobs: int | None = None
 
@@ -154,27 +159,78 @@ class Leasing:
         watch = self._watch
         return watch is None or watch.runs(execution_id)
 
+    def wait_for_jobs(self, seconds: float) -> bool | None:
+        """The worker is idle: have its warm horse wait for jobs, and run what comes. Whether it has run any.
+
+        None: the horse does not wait.
+
+        Raises:
+            StopRequested: the worker was told to stop meanwhile.
+        """
+        if not self._may_wait():
+            return None
+        worker, began = self._worker, time.monotonic()
+        worker._state = WorkerStatus.BUSY  # so a request to stop does not raise, but tells the horse
+        try:
+            end = self._run(seconds)
+        finally:
+            worker._state = WorkerStatus.IDLE
+        if not end.jobs and not end.unfit and time.monotonic() - began < min(seconds, _TOO_SHORT_SECONDS):
+            self._waits_at = time.monotonic() + _TOO_SHORT_SECONDS
+        if self._stops():
+            raise StopRequested
+        return bool(end.jobs) or end.handed_over
+
+    def _may_wait(self) -> bool:
+        warm, worker = self._pool.warm, self._worker
+        if warm is None or not warm.state.jobs or self._member.budgeted or time.monotonic() < self._waits_at:
+            return False
+        if self._wait or self._heart.away or not self._heart.beating or self._stops():
+            return False
+        if not policy.may_wait(self._history) or len(worker._ordered_queues) > MOST_QUEUES or self.why_never():
+            return False
+        return tuple(worker.get_redis_server_version()) >= _KNOWS_BLMOVE
+
+    def stop_waiting(self) -> None:
+        """In a signal handler: a horse that waits for jobs is to end that."""
+        warm = self._pool.warm
+        if self._is_waiting and warm is not None:
+            warm.channel.tell()
+
     # One lease
 
-    def _run(self) -> None:
+    def _run(self, wait_seconds: float = 0.0) -> LeaseEnd:
+        """``wait_seconds``: for the first job, which may not be there yet; 0: it is."""
         worker, pool = self._worker, self._pool
         warm = self._supervisor.keep_a_horse()
-        order = self._order(warm)
+        order = self._order(warm, wait_seconds)
         page = self._supervisor.new_page(warm)
         page.leased = True
         page.held_before = pool.idle_bytes + warm.state.kept_bytes
-        worker.set_state(WorkerStatus.BUSY)
         began = time.monotonic()
+
+        def begins() -> None:
+            nonlocal began
+            began = time.monotonic()
+            if not self._heart.recorder.runs:
+                self._supervisor.lease_begins(warm, order.queues[0])
+
+        self._is_waiting = wait_seconds > 0
         self._watch = watch = LeaseWatch(worker, self._setup, self._heart, self._supervisor, page, order)
         self._supervisor.watch_from_now(warm, Identity("", "", order.queues[0], worker.name))
+        if not wait_seconds:
+            worker.set_state(WorkerStatus.BUSY)
+            begins()
         warm.channel.send(order)
         try:
-            end = self._supervisor.watch_lease(warm, watch.look, order.queues[0])
+            end = self._supervisor.watch_lease(warm, watch.look, begins)
         except SystemExit:
             self._watch = None
             watch.leave()
             self._end.leave_at_once(order, page)
             raise
+        finally:
+            self._is_waiting = False
         self._watch = None
         watch.over()
         outcome = self._end.settle(order, page, end, watch)
@@ -182,10 +238,11 @@ class Leasing:
         if ended is None:
             ran = {page.job: [page.lease_done, time.monotonic() - began, 0]} if page.lease_done else {}
             ended = LeaseEnd("its horse ended", ran, handed_over=True)
-        self._note_end(page, ended, began)
+        self._note_end(page, ended, began, waited=wait_seconds > 0)
         self._supervisor.after_lease(warm, page, end, ended, outcome)
+        return ended
 
-    def _order(self, warm: WarmHorse) -> LeaseOrder:
+    def _order(self, warm: WarmHorse, wait_seconds: float) -> LeaseOrder:
         config = self._setup.config
         left = config.max_jobs_per_horse - warm.state.jobs if config.max_jobs_per_horse else None
         return LeaseOrder(
@@ -198,10 +255,11 @@ class Leasing:
             most_jobs=left or 0,
             batch=_COMMITTED_AT_ONCE,
             seconds=policy.LEASE_SECONDS,
+            wait_seconds=wait_seconds,
             began_in=self._heart.epoch,
         )
 
-    def _note_end(self, page: SharedPage, end: LeaseEnd, began: float) -> None:
+    def _note_end(self, page: SharedPage, end: LeaseEnd, began: float, *, waited: bool) -> None:
         """For the log, and for the next lease."""
         if end.jobs:
             _log.info(
@@ -217,7 +275,7 @@ class Leasing:
         if end.unfit:
             self._unfit = 0 if end.jobs else self._unfit + 1
             self._wait = min(2**self._unfit, 16)
-        elif not end.jobs:
+        elif not end.jobs and not waited:
             self._history = History()
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from rqmem.measure import linux, procfs
 from rqmem.policy import lease as policy
-from rqmem.rq_names import Execution, NoSuchJobError, Worker
+from rqmem.rq_names import Execution, NoSuchJobError, Worker, WorkerStatus
 from rqmem.store import lease
 from rqmem.store.lease_commands import GOES_ON
 from rqmem.store.lease_connection import LeaseConnection
@@ -93,11 +93,18 @@ class LeaseWatch:
         self._lock = supervisor.switch
         self._acting = threading.Lock()  # held by the heart's thread while it acts
         self._over = False
+        self._is_shown_busy = False  # where the lease began while the worker was idle
 
     def look(self, watcher: Watcher) -> float | None:
         """In the main thread, between two readings. Returns when (monotonic) the job in hand is to be killed."""
         page = self._page
         seq, started = page.seq, page.started_at
+        if self._shown and (page.waiting or seq != self._shown):
+            self._shown = 0
+            self._none_runs()
+        if page.waiting and self._is_shown_busy:
+            self._is_shown_busy = False
+            self._soon(lambda connection: self._show_state(connection, WorkerStatus.IDLE))
         if not started or seq & 1 or not page.in_user_code:
             return None
         ran = time.monotonic() - started
@@ -138,6 +145,11 @@ class LeaseWatch:
         """The worker leaves, and waits for nothing."""
         with self._lock:
             self._over = True
+            self._none_runs()
+
+    def _none_runs(self) -> None:
+        """The job that was shown has ended: its heartbeats would write its records anew."""
+        with self._lock:
             self._worker.executions.clear()
             self._heart.idle()
 
@@ -169,9 +181,16 @@ class LeaseWatch:
         execution._job = read
         with self._lock:
             if page.seq == seq and page.in_user_code:
+                if self._order.wait_seconds:
+                    self._show_state(connection, WorkerStatus.BUSY)
+                    self._is_shown_busy = True
                 worker.executions.clear()
                 worker.executions[execution.id] = execution
                 self._heart.running(read, execution)
+
+    def _show_state(self, connection: Redis, state: str) -> None:
+        """As RQ's `set_state`, which the worker's own state would follow."""
+        connection.hset(self._worker.key, "state", state)
 
     def _give_back(self, connection: Redis) -> None:
         """The job is long: what was taken besides goes back, in order, after what has finished is committed."""

@@ -112,7 +112,7 @@ class MemoryWorker(Worker):
         self._heart = heart = Heart(self, setup, Settler(self, pool, self._settlement, committer), oom_kills, member)
         self._claimer = Claimer(self, pool, heart, committer)
         self._taker = taker = Taker(self, member)
-        self._outage = RedisOutage(self, heart, taker, member)
+        self._outage = RedisOutage(self, heart, taker, member, self._wait_for_jobs)
         self._life = Lifecycle(
             self, setup, pool, heart, captures, helpers, self._outage, member, before,
             lambda: self._leasing.why_never(),
@@ -339,6 +339,7 @@ class MemoryWorker(Worker):
     def _shutdown(self) -> None:
         """RQ's `_shutdown`; a running job hears of it too, and goes on elsewhere if it can."""
         self._pool.page.stop_asked = True
+        self._leasing.stop_waiting()
         super()._shutdown()
 
     def set_shutdown_requested_date(self) -> None:
@@ -373,12 +374,23 @@ class MemoryWorker(Worker):
         self._leasing.after_job()
         self._leasing.work_off(queue)
         self._supervisor.release()
+        self._have_run_jobs()
+
+    def _have_run_jobs(self) -> None:
+        """Between them and the next ones."""
         self._state = WorkerStatus.IDLE  # written before the worker waits: mostly, the next job follows
         if not self._pool.idle_pid:  # a new horse comes first
             self.set_state(WorkerStatus.IDLE)
         self._life.look_at_own_memory()
         if not self._stop_requested:
             self._supervisor.keep_a_horse()  # it settles in while the next job is taken
+
+    def _wait_for_jobs(self, seconds: float) -> bool | None:
+        """Have the horse wait for jobs, and run what comes. Whether it has run any; None: it does not wait."""
+        has_run = self._leasing.wait_for_jobs(seconds)
+        if has_run:
+            self._have_run_jobs()
+        return has_run
 
     def _tell_unwatched(self, job: Job) -> None:
         """A subclass waits for its horse in its own way, so nobody kept the ceiling."""

@@ -200,6 +200,11 @@ class Recorder:
                 self._keep_curve(running, run)
                 self._keep_growth(running.page, run)
 
+    @property
+    def runs(self) -> bool:
+        """Whether something has begun and not ended."""
+        return self._running is not None
+
     # In the heart's thread
 
     @property

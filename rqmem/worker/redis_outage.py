@@ -46,6 +46,10 @@ T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
 
 
+class _HasRunJobs(Exception):
+    """While the worker was idle, its horse has taken jobs by itself."""
+
+
 def step_of_work(method: F) -> F:
     """A method that RQ's loop in `work` calls: an error that leaves the last one of them has ended the worker.
 
@@ -78,16 +82,26 @@ class RedisOutage:
         heart: of the worker.
         taker: takes its jobs.
         member: says whether jobs are to be taken now.
+        horse_waits: has the horse wait for jobs, so many seconds, and run what comes. Whether it has run any; None: it
+            does not wait.
 
     Attributes:
         broken_by: the error that has ended `work`; None: there was none.
     """
 
-    def __init__(self, worker: Worker, heart: Heart, taker: Taker, member: Member) -> None:
+    def __init__(
+        self,
+        worker: Worker,
+        heart: Heart,
+        taker: Taker,
+        member: Member,
+        horse_waits: Callable[[float], bool | None],
+    ) -> None:
         self._worker = worker
         self._heart = heart
         self._taker = taker
         self._member = member
+        self._horse_waits = horse_waits
         self._deaf_at = float("-inf")  # when the command thread last failed
         self._scheduler_at: float | None = None  # when its locks were last asked for; None: no scheduler is wanted
         self.broken_by: BaseException | None = None
@@ -150,13 +164,18 @@ class RedisOutage:
                 worker.heartbeat()
                 if worker.should_run_maintenance_tasks:
                     worker.run_maintenance_tasks()
-                if self._tend_scheduler() and timeout is not None:
-                    timeout = min(timeout, _SCHEDULER_SECONDS)
-                if timeout is not None and max_idle_time is not None:
-                    timeout = min(timeout, max(1, math.ceil(idle_until - time.monotonic())))
-                worker.log.debug("Worker %s: dequeueing jobs on queues %s and timeout %s", worker.name, names, timeout)
-                result = self._dequeue(timeout)
+                seconds = timeout
+                if self._tend_scheduler() and seconds is not None:
+                    seconds = min(seconds, _SCHEDULER_SECONDS)
+                if seconds is not None and max_idle_time is not None:
+                    seconds = min(seconds, max(1, math.ceil(idle_until - time.monotonic())))
+                worker.log.debug("Worker %s: dequeueing jobs on queues %s and timeout %s", worker.name, names, seconds)
+                result = self._dequeue(seconds)
                 break
+            except _HasRunJobs:
+                if worker._stop_requested:
+                    break
+                idle_until = time.monotonic() + max_idle_time if max_idle_time is not None else math.inf
             except DequeueTimeout:
                 wait.over()
                 wait = Wait("give out jobs")
@@ -190,6 +209,10 @@ class RedisOutage:
         if not queues:
             self._wait_while_paused(timeout)
             return None
+        if timeout is not None and len(queues) == len(worker._ordered_queues):
+            has_run = self._horse_waits(timeout)
+            if has_run is not None:
+                raise _HasRunJobs if has_run else DequeueTimeout(timeout, worker.queue_names())
         options: dict[str, Any] = {
             "job_class": worker.job_class,
             "serializer": worker.serializer,

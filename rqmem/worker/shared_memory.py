@@ -72,6 +72,7 @@ class SharedPage(ctypes.Structure):
         job_id, execution_id, queue: worker: of the job that was ordered. Under a lease horse: of the one in hand.
         created_at: horse: under a lease, when that job was made, as Redis has it.
         leased: worker: the order is for a lease.
+        waiting: horse: it waits for a job of the lease, and has none in hand.
         recalled: worker: no further job of the lease may begin, since the one in hand takes long or somebody waits.
         lease_done: horse: jobs of the lease that have ended well.
         started_at, limit_seconds: horse: when the job in hand began, on the monotonic clock, 0: there is none; its
@@ -128,6 +129,7 @@ class SharedPage(ctypes.Structure):
     again: bool
     breach_known: bool
     leased: bool
+    waiting: bool
     recalled: bool
     capture_unwanted: bool
     capture_ended: bool

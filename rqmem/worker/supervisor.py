@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
     from rqmem.rq_names import Worker
 
-_LEASE_LOOK_SECONDS = 0.01
+_LEASE_LOOK_SECONDS, _REST_SECONDS = 0.01, 1.0
 _log = logging.getLogger("rqmem.worker")
 
 
@@ -111,20 +111,39 @@ class Supervisor:
             state = ordered_again(state)
         self._settle(job, queue, execution, end, instructions)
 
-    def watch_lease(self, warm: WarmHorse, look: Callable[[Watcher], float | None], queue: str) -> End:
-        """Watch the jobs of a lease until it has ended. ``look`` says when (monotonic) the one in hand is killed."""
-        pool, page, recorder = self._pool, self._pool.page, self._heart.recorder
-        baseline = pool.idle_bytes + warm.state.kept_bytes
-        watcher = warm.watcher
+    def lease_begins(self, warm: WarmHorse, queue: str) -> None:
+        """Jobs of a lease follow, for those who are told."""
+        assert warm.watcher is not None, "it watches since before the order"
+        baseline = self._pool.idle_bytes + warm.state.kept_bytes
+        self._heart.recorder.began(
+            self._pool.page, "", "", queue, to_mb(baseline), warm.pid, warm.watcher.whole_time
+        )  # fmt: skip
+
+    def watch_lease(self, warm: WarmHorse, look: Callable[[Watcher], float | None], begins: Callable[[], None]) -> End:
+        """Watch the jobs of a lease until it has ended.
+
+        Args:
+            look: says when (monotonic) the one in hand is killed.
+            begins: called when the horse has a job after a wait.
+        """
+        page, watcher = self._pool.page, warm.watcher
         assert watcher is not None, "it watches since before the order"
-        recorder.began(page, "", "", queue, to_mb(baseline), warm.pid, watcher.whole_time)
 
         def wait() -> bool:
-            while not watcher.wait(time.monotonic() + _LEASE_LOOK_SECONDS):
+            while True:
+                if page.waiting:
+                    if self._heart.away or self._worker._stop_requested:
+                        warm.channel.tell()
+                    ended = watcher.rest(_REST_SECONDS)
+                else:
+                    ended = watcher.wait(time.monotonic() + _LEASE_LOOK_SECONDS)
+                if ended and warm.channel.told():
+                    begins()
+                elif ended:
+                    return True
                 kill_at = look(watcher)
                 if kill_at is not None and time.monotonic() >= kill_at:
                     return Instruction.KILL not in page.advance(Overdue(self._heart.away))
-            return True
 
         overdue = self._watch_until_end(watcher, wait)
         self._whole_time = watcher.whole_time

@@ -185,6 +185,10 @@ class Watcher:
                 self._note_mark(look=self.lasted() or self._page.burst)
                 return True
 
+    def rest(self, seconds: float) -> bool:
+        """As `wait` where the horse has no job in hand: nothing is read."""
+        return self._pause(seconds)
+
     def _pause(self, seconds: float) -> bool:
         """Wait for the next reading, the job's end (True) or the kernel's word that it killed in the group."""
         group = self._group

@@ -1,12 +1,24 @@
 -- Take up to k jobs from the front of these queues, in the order of the queues. Stops before the first job that needs
 -- more than a lease does; it stays in its queue. As in RQ's `dequeue_any`, ids whose job is gone are dropped.
+-- Jobs that have been moved to the intermediate queues, by whoever waited for them, go back to the front first: so they
+-- are taken, or stay, as any other.
 -- Returns why it stopped, what the next job needs, and for each job taken: queue (a number from 0), id, data, timeout,
 -- result TTL, when it was made. Why: '': it has k jobs, or enough bytes, or has dropped many ids; 'empty', 'needs',
--- 'suspended', 'recalled', 'token'.
+-- 'suspended', 'recalled', 'token'; 'paused': none was taken, and the queue of a job that was moved is paused.
 -- KEYS: 1 taken, 2 lease, 3 set of leases, 4 suspended, 5 set of paused queues
 -- ARGV: 1 RQ's prefix, 2 worker, 3 token, 4 k, 5 bytes of data that are enough, 6 owner, to open the lease, or '',
---       7... names of queues
+--       7 how many have been moved; of each the number of its queue and its id; then the names of the queues
 local P = ARGV[1]
+local names = 8 + 2 * tonumber(ARGV[7])  -- the first of them
+local paused = false
+for at = 8, names - 2, 2 do
+  local name, id = ARGV[names + tonumber(ARGV[at])], ARGV[at + 1]
+  local queue = P .. ':queue:' .. name
+  if redis.call('LREM', queue .. ':intermediate', -1, id) == 1 then
+    redis.call('LPUSH', queue, id)
+    paused = paused or redis.call('SISMEMBER', KEYS[5], name) == 1
+  end
+end
 if redis.call('EXISTS', KEYS[4]) == 1 then
   return {'suspended', ''}
 end
@@ -62,14 +74,14 @@ local function take_from(number)
         break
       end
       if #reply == 2 and not known[1] then
-        redis.call('HSET', KEYS[2], 'token', ARGV[3], 'owner', ARGV[6], 'queues', table.concat(ARGV, '\n', 7))
+        redis.call('HSET', KEYS[2], 'token', ARGV[3], 'owner', ARGV[6], 'queues', table.concat(ARGV, '\n', names))
         redis.call('SADD', KEYS[3], ARGV[2])
       end
       seen[id] = true
       redis.call('RPUSH', queue .. ':intermediate', id)
       redis.call('RPUSH', KEYS[1], id)
       local at = #reply
-      reply[at + 1], reply[at + 2], reply[at + 3] = number - 7, id, job[4]
+      reply[at + 1], reply[at + 2], reply[at + 3] = number - names, id, job[4]
       reply[at + 4], reply[at + 5], reply[at + 6] = job[5] or '', job[6] or '', job[7] or ''
       left, room = left - 1, room - #job[4]
     end
@@ -85,7 +97,7 @@ local function take_from(number)
   return #ids
 end
 
-local looked, number = 0, 7
+local looked, number = 0, names
 while number <= #ARGV and reply[1] == 'empty' do
   local count = take_from(number)
   looked = looked + count
@@ -94,6 +106,9 @@ while number <= #ARGV and reply[1] == 'empty' do
   elseif count == 0 then
     number = number + 1
   end
+end
+if reply[1] == 'empty' and #reply == 2 and paused then
+  reply[1] = 'paused'
 end
 if #reply > 2 then  -- when each of the last batches was taken, with its last id
   local time = redis.call('TIME')

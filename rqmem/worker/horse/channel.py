@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from rqmem.worker.watcher import Watcher
 
 _MESSAGE_BYTES = 64 * 1024
+_LOOK = b"look"
 _LEAVE_SECONDS = 1.0
 
 
@@ -63,6 +64,8 @@ class LeaseOrder:
         most_jobs: of the whole lease; 0: any number.
         batch: how many finished jobs are committed at once.
         seconds: no batch is taken later than that.
+        wait_seconds: where the queues are empty, how long to wait for the first job; later ones are waited for until
+            ``seconds`` are over. 0: it does not wait.
         began_in: the name of the data in Redis.
     """
 
@@ -75,6 +78,7 @@ class LeaseOrder:
     most_jobs: int
     batch: int
     seconds: float
+    wait_seconds: float
     began_in: str
 
 
@@ -153,9 +157,24 @@ class Channel:
             return False
         return True
 
+    def tell(self) -> None:
+        """Have the other side look at the page: the horse has a job after a wait, or is to wait no longer."""
+        with contextlib.suppress(OSError):  # it has ended, or has been told often enough
+            self._end.send(_LOOK, socket.MSG_DONTWAIT)
+
+    def told(self) -> bool:
+        """Whether what has come is only that, which is read then."""
+        with contextlib.suppress(OSError):
+            if self._end.recv(len(_LOOK), socket.MSG_DONTWAIT | socket.MSG_PEEK) == _LOOK:
+                self._end.recv(_MESSAGE_BYTES)
+                return True
+        return False
+
     def order(self) -> Order | LeaseOrder | None:
         """The next order; None: the worker has ended, or wants us to."""
-        kind, _, text = self._end.recv(_MESSAGE_BYTES).partition(b" ")
+        while (message := self._end.recv(_MESSAGE_BYTES)) == _LOOK:
+            pass  # it came when the wait was over
+        kind, _, text = message.partition(b" ")
         if not text:
             return None
         return codec.from_json(LeaseOrder, text) if kind == b"LeaseOrder" else codec.from_json(Order, text)
@@ -163,7 +182,8 @@ class Channel:
     def report(self) -> Report | None:
         """The report of the job that was ordered; None: the horse has ended without one."""
         try:
-            text = self._end.recv(_MESSAGE_BYTES, socket.MSG_DONTWAIT)
+            while (text := self._end.recv(_MESSAGE_BYTES, socket.MSG_DONTWAIT)) == _LOOK:
+                pass
         except (ConnectionResetError, BlockingIOError):  # blocking: a child of the dead horse holds its end
             return None
         return codec.from_json(Report, text.partition(b" ")[2]) if text else None

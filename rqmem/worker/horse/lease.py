@@ -3,6 +3,7 @@
 For each job it writes to the shared page which job that is, sends what has finished before, and runs the job's code.
 
 - `rqmem.worker.horse.lease_commits` sends what has finished, and reads replies later;
+- `rqmem.worker.horse.lease_wait` waits for jobs where there are none;
 - `rqmem.worker.horse.lease_hand_over` has RQ's own methods end what is no plain success, which ends the lease;
 - `rqmem.worker.horse.leased_job` says which jobs may run here, and what `rq.get_current_job` gives them.
 
@@ -38,16 +39,17 @@ from rqmem.rq_names import DeserializationError, Job, JobTimeoutException, Retry
 from rqmem.store import lease
 from rqmem.store.history.history_records import OK
 from rqmem.store.lease_commands import Taken
-from rqmem.store.retrying import until_redis_answers
+from rqmem.store.retrying import note, until_redis_answers
 from rqmem.type_of_job import FIRST_BYTES, path_in, type_of_path
 from rqmem.worker.execution import Event
 from rqmem.worker.finished_jobs import LONGEST_ID_BYTES, FinishedJob
 from rqmem.worker.horse import environment, process_state, user_code
-from rqmem.worker.horse.channel import LeaseEnd, LeaseOrder
+from rqmem.worker.horse.channel import Channel, LeaseEnd, LeaseOrder
 from rqmem.worker.horse.leak_probe import WORTH_TIDYING_BYTES
 from rqmem.worker.horse.lease_commits import Commits
 from rqmem.worker.horse.lease_hand_over import HandOver
 from rqmem.worker.horse.lease_peaks import Peaks
+from rqmem.worker.horse.lease_wait import Waiting
 from rqmem.worker.horse.leased_job import JobHooks, LeasedJob, Types
 from rqmem.worker.horse.user_code import Horse
 from rqmem.worker.shared_memory import SharedPage
@@ -60,6 +62,8 @@ _BATCH_SECONDS = 0.1  # what was taken so long ago goes back: jobs of better que
 _OLD_SECONDS = 0.02  # a job that was taken so long ago may have been cancelled: its start is awaited
 _log = logging.getLogger("rqmem.worker")
 _RECALLED, _OTHERS_WAIT = "it was recalled", "a job has others that wait for it"
+_STOPS, _TIME_OVER = "the worker is to stop", "its time was over"
+_RAN_ENOUGH = "it has run as many jobs as it may"
 
 
 class Lease:
@@ -77,6 +81,7 @@ class Lease:
         types: Types,
         order: LeaseOrder,
         page: SharedPage,
+        channel: Channel,
         wants_probe: Callable[[str], bool] | None,
         put_settings_back: Callable[[], None],
     ) -> None:
@@ -101,6 +106,10 @@ class Lease:
         self._visible = False  # RQ shows the last job as running, since its own code has asked for that
         self._k = order.k
         self._count = 0
+        self._waiting = Waiting(worker, order, page, channel)
+        self._waits = order.wait_seconds > 0
+        self._is_empty = self._waits  # the queues are, as far as is known
+        self._has_asked = self._is_open = False  # for jobs; and has got some
         self._taken_at = self._began = time.monotonic()
         self._end = LeaseEnd(k=order.k)
         self.hooks: JobHooks | None = None
@@ -119,6 +128,7 @@ class Lease:
             page.advance(Event.LEASED)
             self._work()
         finally:
+            self._waiting.close()
             self._settle_rest()
             os.close(statm)
             signal.alarm(0)
@@ -128,50 +138,86 @@ class Lease:
 
     def _work(self) -> None:
         try:
-            first = True
-            while self._take(first):
-                first = False
+            while self._wait() and self._take():
+                pass
         except RedisError as error:
+            note(error)
             self._commits.lost = True
             self._stop(f"Redis: {type(error).__name__}")
 
     def _settle_rest(self) -> None:
         """Commit what has finished, and give back what has not begun."""
         worker, commits = self._worker, self._commits
+        if not self._has_asked:
+            commits.close()
+            return
         commits.all()
         for done in commits.plain:
             self._hand_over.finish(done)
         until_redis_answers(
             lambda: lease.give_back(worker.connection, worker.name, self._order.token), "give back the jobs of a lease"
         )
+        self._waiting.put_back()
         commits.close()
 
     def _stop(self, why: str, *, unfit: bool = False) -> bool:
         self._end = replace(self._end, why=why, unfit=unfit)
         return False
 
-    def _take(self, first: bool) -> bool:
-        """One batch. Whether to take another."""
+    @property
+    def _left(self) -> int:
+        """How many jobs it may still run."""
+        return self._order.most_jobs - self._count if self._order.most_jobs else sys.maxsize
+
+    def _wait(self) -> bool:
+        """If the queues are empty, wait for a job. Whether to take some."""
+        order, page, commits = self._order, self._page, self._commits
+        if not self._is_empty:
+            return True
+        commits.open()
+        commits.send()
+        commits.read()
+        if commits.plain:
+            return self._stop(_OTHERS_WAIT)
+        if self._left <= 0:
+            return self._stop(_RAN_ENOUGH)
+        seconds = order.wait_seconds
+        if self._is_open:
+            seconds = order.seconds - (time.monotonic() - self._began)
+        if seconds <= 0:
+            return self._stop(_TIME_OVER)
+        if not self._waiting.wait(seconds):
+            return self._stop(_STOPS if page.recalled or page.stop_asked else _TIME_OVER)
+        if not self._is_open:
+            self._began = time.monotonic()
+        return True
+
+    def _take(self) -> bool:
+        """One batch. Whether to go on."""
         order = self._order
-        if not first and time.monotonic() - self._began >= order.seconds:
-            return self._stop("its time was over")
-        left = order.most_jobs - self._count if order.most_jobs else self._k
-        if left <= 0:
-            return self._stop("it has run as many jobs as it may")
-        batch = self._commits.take(min(self._k, left), opens=first)
+        moved, self._has_asked = self._waiting.moved, True
+        if self._is_open and not moved and time.monotonic() - self._began >= order.seconds:
+            return self._stop(_TIME_OVER)
+        if self._left <= 0:
+            return self._stop(_RAN_ENOUGH)
+        batch = self._commits.take(min(self._k, self._left), opens=not self._is_open, moved=moved)
         self._taken_at = time.monotonic()
+        self._waiting.moved = []
+        self._is_open = self._is_open or bool(batch.jobs)
         if self._commits.plain:
             return self._stop(_OTHERS_WAIT)
         for number, job in enumerate(batch.jobs):
-            if not self._run(job, first=number == 0):
+            if not self._run(job, first=number == 0 and not moved):
                 return False
             if time.monotonic() - self._taken_at > _BATCH_SECONDS and number + 1 < len(batch.jobs):
                 self._k = max(1, self._k // 2)  # jobs of better queues may have come, and other workers wait
                 return self._stop("its jobs take longer than those before")
-        if batch.why:
+        self._is_empty = batch.why == "empty" and self._waits
+        if batch.why and not self._is_empty:
             return self._stop(f"take: {batch.needs or batch.why}", unfit=batch.why == "needs")
-        history = policy.after_batch(History(k=self._k), len(batch.jobs), time.monotonic() - self._taken_at)
-        self._k = min(history.k, order.most_k)
+        if not batch.why:
+            history = policy.after_batch(History(k=self._k), len(batch.jobs), time.monotonic() - self._taken_at)
+            self._k = min(history.k, order.most_k)
         return True
 
     # One job
@@ -180,7 +226,7 @@ class Lease:
         """One job. Whether the next one may begin."""
         page, order = self._page, self._order
         if page.recalled or page.stop_asked:
-            return self._stop(_RECALLED if page.recalled else "the worker is to stop")
+            return self._stop(_RECALLED if page.recalled else _STOPS)
         if self._commits.plain:
             return self._stop(_OTHERS_WAIT)
         data = _uncompressed(job.data)

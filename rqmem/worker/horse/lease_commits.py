@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import logging
 from collections import deque
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from redis.exceptions import RedisError
 
-from rqmem.store.lease_commands import Batch, Stepped, Taken, pack_begins, pack_finished
+from rqmem.store.lease_commands import Batch, Moved, Stepped, Taken, pack_begins, pack_finished
 from rqmem.store.lease_connection import LeaseConnection
 from rqmem.store.retrying import until_redis_answers
 from rqmem.worker.execution import Event
@@ -44,7 +45,7 @@ class Commits:
         self._worker = worker
         self._order = order
         self._page = page
-        self._link = until_redis_answers(self._connect, "open a lease")
+        self._opened: LeaseConnection | None = None
         self._sent: deque[list[FinishedJob]] = deque()  # steps without a reply
         self._pending: list[FinishedJob] = []
         self._packed: list[bytes] = []
@@ -52,15 +53,28 @@ class Commits:
         self.plain: list[FinishedJob] = []
         self.lost = False
 
-    def _connect(self) -> LeaseConnection:
-        return LeaseConnection(self._worker.connection, self._worker.name, self._order.token)
+    def open(self) -> LeaseConnection:
+        """The connection, which is opened if need be."""
+        if self._opened is None:
+            self._opened = LeaseConnection(self._worker.connection, self._worker.name, self._order.token)
+        return self._opened
 
-    def take(self, k: int, *, opens: bool) -> Batch:
-        """Take up to ``k`` jobs, when what has finished is committed. ``opens``: they are the first of the lease."""
+    @property
+    def _link(self) -> LeaseConnection:
+        return self._opened or self.open()
+
+    def take(self, k: int, *, opens: bool, moved: Sequence[Moved] = ()) -> Batch:
+        """Take up to ``k`` jobs, when what has finished is committed.
+
+        Args:
+            opens: none of this lease has been taken before.
+            moved: jobs that go back to the front of their queues first.
+        """
+        link = self.open()
         self.send()
-        self._link.send_take(self._order.queues, k, self._order.owner if opens else None)
+        link.send_take(self._order.queues, k, self._order.owner if opens else None, moved)
         self.read(until=1)
-        return self._link.read_batch()
+        return link.read_batch()
 
     def announce(self, job: Taken, execution_id: str, *, awaited: bool, seen: bool) -> bool:
         """Send what is to be committed by now, and that this job begins. Whether it may.
@@ -143,24 +157,26 @@ class Commits:
         jobs = [job for step in self._sent for job in step] + self._pending
         self._sent.clear()
         self._pending, self._packed, self._seconds = [], [], 0.0
-        self._link.close()
         self.lost = False
+        self.close(broken=True)
 
         def commit() -> None:
-            self._link = self._connect()
+            seconds = sum(job.ended_at - job.began_at for job in jobs)
             try:
-                if jobs:
-                    seconds = sum(job.ended_at - job.began_at for job in jobs)
-                    self._link.send_step([packed(job, self._order.queues) for job in jobs], seconds)
-                    self._take_reply(self._link.read_step(), jobs)
+                self._link.send_step([packed(job, self._order.queues) for job in jobs], seconds)
+                self._take_reply(self._link.read_step(), jobs)
             except RedisError:
-                self._link.close()
+                self.close(broken=True)
                 raise
 
-        until_redis_answers(commit, f"commit {len(jobs)} jobs of a lease", self._worker.connection)
+        if jobs:
+            until_redis_answers(commit, f"commit {len(jobs)} jobs of a lease", self._worker.connection)
 
-    def close(self) -> None:
-        self._link.close()
+    def close(self, *, broken: bool = False) -> None:
+        """Give the connection back. ``broken``: it cannot be used any more."""
+        if self._opened is not None:
+            self._opened.close(broken=broken or self.lost)
+        self._opened = None
 
 
 def packed(done: FinishedJob, queues: list[str]) -> bytes:

@@ -108,7 +108,7 @@ class HorseMain:
             begun, probing, threads, types = process_state.look(), Probing(), Threads(), Types()
             while (order := channel.order()) is not None:
                 if isinstance(order, LeaseOrder):
-                    report = self._run_lease(order, page, types, probing)
+                    report = self._run_lease(order, page, types, probing, channel)
                 else:
                     report = self._run_plain(order, page, types, probing)
                 self._install_handlers()  # what is ours is no trace of the job
@@ -133,7 +133,9 @@ class HorseMain:
             types.ran(job, page)
         return self._look_after(probing, doomed)
 
-    def _run_lease(self, order: LeaseOrder, page: SharedPage, types: Types, probing: Probing) -> Report:
+    def _run_lease(
+        self, order: LeaseOrder, page: SharedPage, types: Types, probing: Probing, channel: Channel
+    ) -> Report:
         """The jobs of a lease, and a look at what they have left together."""
         worker = self._worker
         environment.put("RQ_WORKER_ID", worker.name)
@@ -141,7 +143,7 @@ class HorseMain:
         self._install_handlers()
         worker._stopped_job_id = None
         probing.before_lease()
-        lease = Lease(worker, self._pool, types, order, page, probing.wants, self._put_settings_back)
+        lease = Lease(worker, self._pool, types, order, page, channel, probing.wants, self._put_settings_back)
         if self._hooking is not None and self._hooking.wanted(page):
             lease.hooks = JobHooks(page, self._hooking, self._call_after_hooks, self._call_hooks)
         end = lease.run()

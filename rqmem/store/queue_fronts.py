@@ -1,0 +1,143 @@
+"""Waiting until one of some queues has a job, so that none is lost whoever dies meanwhile.
+
+A script cannot wait. So each queue has a blocking move of its first job to RQ's intermediate queue, as stock RQ does it
+for one queue. Whoever gets a job in this way sends the script that takes jobs (`lua/lease_take.lua`), which puts it
+back first. If he is killed before, it comes back as any job that somebody took and never began
+(`rqmem.worker.takeover`).
+"""
+
+from __future__ import annotations
+
+import select
+from collections.abc import Sequence
+from typing import Any
+
+from redis import Redis
+from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from rqmem.rq_names import RQ_KEY_PREFIX
+from rqmem.store.lease_commands import Moved
+from rqmem.store.retrying import connection_with_short_timeout
+
+MOST_QUEUES = 8
+"""Each has a connection of its own."""
+
+_LATE_SECONDS = 5.0  # so much later than it was to, Redis still has not said that nothing came
+_STOP_SECONDS = 1.0
+
+
+class QueueFronts:
+    """The fronts of some queues, for one who waits there. Its methods raise redis-py's errors.
+
+    Args:
+        client: the connections are of its pool, until `close`.
+        names: of the queues.
+    """
+
+    def __init__(self, client: Redis, names: Sequence[str]) -> None:
+        self._client = client
+        self._keys = [f"{RQ_KEY_PREFIX}:queue:{name}" for name in names]
+        self._connections: list[Any] = []
+        self._ids: list[int | None] = []
+
+    def open(self) -> None:
+        """Open what is not open."""
+        if self._connections:
+            return
+        self._ids = []
+        try:
+            for _ in self._keys:
+                self._connections.append(self._client.connection_pool.get_connection())
+                self._ids.append(_client_id(self._connections[-1]))
+        except BaseException:
+            self.close(broken=True)
+            raise
+
+    def wait(self, seconds: float, wake: int) -> list[Moved]:
+        """Wait so long for a job. Empty: none came, or the descriptor ``wake`` can be read.
+
+        One job of several queues each, if they come at once.
+        """
+        self.open()
+        try:
+            timeout = f"{max(seconds, 0.001):.3f}"  # 0 would be for ever
+            for connection, key in zip(self._connections, self._keys, strict=True):
+                connection.send_command("BLMOVE", key, f"{key}:intermediate", "LEFT", "RIGHT", timeout)
+            ready = self._poll(seconds, wake)
+            moved = {number: self._reply(number) for number in ready}
+            waiting = [number for number in range(len(self._keys)) if number not in moved]
+            if waiting and self._end_waits(waiting, ready):
+                moved |= {number: self._reply(number) for number in waiting}
+            elif waiting:
+                self.close(broken=True)
+        except BaseException:
+            self.close(broken=True)
+            raise
+        return [Moved(number, job_id.decode()) for number, job_id in sorted(moved.items()) if job_id is not None]
+
+    def close(self, *, broken: bool = False) -> None:
+        """Give the connections back. ``broken``: they may still wait, and so are closed first."""
+        for connection in self._connections:
+            if broken:
+                connection.disconnect()
+            self._client.connection_pool.release(connection)
+        self._connections = []
+
+    def _poll(self, seconds: float, wake: int) -> list[int]:
+        """The numbers of those that have a reply; empty: somebody wakes us."""
+        poll = select.poll()
+        poll.register(wake, select.POLLIN)
+        numbers = {}
+        for number, connection in enumerate(self._connections):
+            numbers[connection._sock.fileno()] = number
+            poll.register(connection._sock, select.POLLIN)
+        found = poll.poll(1000 * (seconds + _LATE_SECONDS))
+        if not found:
+            raise RedisTimeoutError("a wait for jobs did not end")
+        return [numbers[number] for number, _ in found if number in numbers]
+
+    def _reply(self, number: int) -> bytes | None:
+        reply: bytes | None = self._connections[number].read_response(disable_decoding=True)
+        return reply
+
+    def _end_waits(self, numbers: list[int], ready: list[int]) -> bool:
+        """Have these wait no longer; their replies follow. False: Redis does not let us, or does not answer.
+
+        Then they are closed, and a job that such a one gets at this very moment comes back later.
+        """
+        commands = [("CLIENT", "UNBLOCK", self._ids[number]) for number in numbers]
+        try:
+            if any(self._ids[number] is None for number in numbers):
+                raise ResponseError("Redis does not tell the numbers of connections")
+            if ready:
+                _answers(self._connections[ready[0]], commands)
+            else:
+                with connection_with_short_timeout(self._client, _STOP_SECONDS) as control:
+                    for command in commands:
+                        control.execute_command(*command)
+        except RedisError:
+            return False
+        return True
+
+
+def _answers(connection: Any, commands: Sequence[tuple[Any, ...]]) -> None:
+    """Send them at once. Raises the first refusal, when all replies are read."""
+    for command in commands:
+        connection.send_command(*command)
+    errors = []
+    for _ in commands:
+        try:
+            connection.read_response()
+        except ResponseError as error:
+            errors.append(error)
+    if errors:
+        raise errors[0]
+
+
+def _client_id(connection: Any) -> int | None:
+    try:
+        connection.send_command("CLIENT", "ID")
+        return int(connection.read_response())
+    except ResponseError:
+        return None
