@@ -13,9 +13,11 @@ from typing import NamedTuple
 
 ROOM = 64
 """How many there is room for. The horse commits them before there are more."""
-LONGEST_ID_BYTES, LONGEST_RESULT_BYTES = 64, 256
+LONGEST_ID_BYTES = 64
+RESULT_BYTES = 64 * 1024
+"""Room for the results of all of them."""
 
-_ENTRY = struct.Struct(f"qddqii{LONGEST_ID_BYTES}s32s48s{LONGEST_RESULT_BYTES}s")
+_ENTRY = struct.Struct(f"qddqiii{LONGEST_ID_BYTES}s32s48s")
 
 
 class FinishedJob(NamedTuple):
@@ -47,22 +49,33 @@ class FinishedJobs(ctypes.Structure):
 
     count: int
     committed: int
+    _end: int  # of the results that may still be needed; they begin anew when Redis has all of them
 
     _fields_ = [
         ("count", ctypes.c_int64),
         ("committed", ctypes.c_int64),
+        ("_end", ctypes.c_int64),
         ("_entries", ctypes.c_ubyte * (_ENTRY.size * ROOM)),
+        ("_results", ctypes.c_char * RESULT_BYTES),
     ]
 
-    def add(self, job: FinishedJob) -> None:
-        """Its ids and its result have to fit (`fits`)."""
+    def add(self, job: FinishedJob) -> bool:
+        """Whether there was room for its result. Its ids have to fit."""
         seq, began_at, ended_at, result_ttl, queue, job_id, created_at, execution_id, result = job
-        length = -1 if result is None else len(result)
+        length, start = -1, 0
+        if result is not None:
+            length = len(result)
+            start = self._end if self.count > self.committed else 0
+            if start + length > RESULT_BYTES:
+                return False
+            self._end = start + length
+            ctypes.memmove(ctypes.addressof(self) + _RESULTS + start, result, length)
         _ENTRY.pack_into(
             self._entries, _ENTRY.size * (self.count % ROOM),
-            seq, began_at, ended_at, result_ttl, queue, length, job_id, created_at, execution_id, result or b"",
+            seq, began_at, ended_at, result_ttl, queue, start, length, job_id, created_at, execution_id,
         )  # fmt: skip
         self.count += 1
+        return True
 
     def uncommitted(self) -> list[FinishedJob]:
         """Those that Redis may not have yet, oldest first."""
@@ -73,14 +86,12 @@ class FinishedJobs(ctypes.Structure):
         return self._entry(self.count - 1) if self.count else None
 
     def _entry(self, number: int) -> FinishedJob:
-        seq, began_at, ended_at, ttl, queue, length, *texts, result = _ENTRY.unpack_from(
+        seq, began_at, ended_at, ttl, queue, start, length, *texts = _ENTRY.unpack_from(
             self._entries, _ENTRY.size * (number % ROOM)
         )
         job_id, created_at, execution_id = (each.rstrip(b"\0") for each in texts)
-        kept = None if length < 0 else result[:length]
-        return FinishedJob(seq, began_at, ended_at, ttl, queue, job_id, created_at, execution_id, kept)
+        result = None if length < 0 else ctypes.string_at(ctypes.addressof(self) + _RESULTS + start, length)
+        return FinishedJob(seq, began_at, ended_at, ttl, queue, job_id, created_at, execution_id, result)
 
 
-def fits(result: bytes | None) -> bool:
-    """Whether the page has room for it. What does not fit is committed at once."""
-    return result is None or len(result) <= LONGEST_RESULT_BYTES
+_RESULTS = FinishedJobs._results.offset

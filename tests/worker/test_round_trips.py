@@ -10,7 +10,6 @@ import pytest
 from redis import Redis
 from rq import Queue
 
-from tests import sample_jobs
 from tests.conftest import StartWorker
 
 JOBS, OVERHEAD = 60, 20  # so that a heartbeat a second, on a slow machine, is not counted as a job's
@@ -45,16 +44,22 @@ def cost_of_a_job(connection: Redis, enqueue: Callable[[int], object], work: Cal
 
 
 @pytest.mark.alone  # each heartbeat while it works adds to what a job costs
-@pytest.mark.parametrize(("queues", "lease_max"), [(1, 0), (100, 0), (1, 64)])
+@pytest.mark.parametrize(
+    ("queues", "lease_max", "path", "arguments"),
+    [
+        (1, 0, "tests.sample_jobs.add", (1,)),
+        (100, 0, "tests.sample_jobs.add", (1,)),
+        (1, 64, "tests.sample_jobs.add", (1,)),
+        (1, 64, "operator.mul", ("x", 1024)),  # a result of 1 KB
+    ],
+)
 def test_a_job_costs_few_round_trips_however_many_queues_there_are(
-    connection: Redis, start_worker: StartWorker, queues: int, lease_max: int
+    connection: Redis, start_worker: StartWorker, queues: int, lease_max: int, path: str, arguments: tuple[object, ...]
 ) -> None:
     names = [f"queue-{number}" for number in range(queues)]
 
     def enqueue(jobs: int) -> None:
-        Queue(names[-1], connection=connection).enqueue_many(
-            [Queue.prepare_data(sample_jobs.add, (1,)) for _ in range(jobs)]
-        )
+        Queue(names[-1], connection=connection).enqueue_many([Queue.prepare_data(path, arguments) for _ in range(jobs)])
 
     def work() -> None:
         worker = start_worker("--burst", *names, "--lease-max", str(lease_max), RQMEM_JOURNAL="off")

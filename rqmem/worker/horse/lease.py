@@ -327,7 +327,7 @@ class Lease:
             page.outcome = OK
         else:
             self._note(job_type, ended_at - page.began_at)
-        self._commits.keep_room(done)
+        self._commits.keep_room()
 
     def _note(self, job_type: str, seconds: float) -> None:
         self._page.lease_done += 1

@@ -17,7 +17,7 @@ from rqmem.store.lease_commands import Batch, Moved, Stepped, Taken, pack_begins
 from rqmem.store.lease_connection import LeaseConnection
 from rqmem.store.retrying import until_redis_answers
 from rqmem.worker.execution import Event
-from rqmem.worker.finished_jobs import ROOM, FinishedJob, fits
+from rqmem.worker.finished_jobs import ROOM, FinishedJob
 
 if TYPE_CHECKING:
     from rqmem.rq_names import Worker
@@ -46,8 +46,11 @@ class Commits:
         self._order = order
         self._page = page
         self._opened: LeaseConnection | None = None
-        self._sent: deque[list[FinishedJob]] = deque()  # steps without a reply
+        self._sent: deque[tuple[list[FinishedJob], int]] = (
+            deque()
+        )  # steps without a reply, and how many are on the page
         self._pending: list[FinishedJob] = []
+        self._on_page = 0  # of the pending ones
         self._packed: list[bytes] = []
         self._seconds = 0.0  # that the pending ones took
         self.plain: list[FinishedJob] = []
@@ -102,14 +105,14 @@ class Commits:
         self._pending.append(done)
         self._packed.append(packed(done, self._order.queues))
         self._seconds += done.ended_at - done.began_at
-        if fits(done.result):
-            self._page.finished.add(done)
+        if self._page.finished.add(done):
+            self._on_page += 1
             self._page.advance(Event.FINISHED)
 
-    def keep_room(self, done: FinishedJob) -> None:
-        """It was added last. What the page has no room for is committed at once."""
+    def keep_room(self) -> None:
+        """What the page has no room for is committed at once."""
         page = self._page
-        if not fits(done.result) or page.finished.count - page.finished.committed >= ROOM - 1:
+        if self._on_page < len(self._pending) or page.finished.count - page.finished.committed >= ROOM - 1:
             self.send()
             self.read()
             page.advance(Event.FINISHED)
@@ -119,21 +122,24 @@ class Commits:
         if not self._pending and not begins:
             return
         packed, seconds = self._packed, self._seconds
-        self._sent.append(self._pending)
-        self._pending, self._packed, self._seconds = [], [], 0.0
+        self._sent.append((self._pending, self._on_page))
+        self._forget_pending()
         self._link.send_step(packed, seconds, begins)
 
     def read(self, until: int = 0) -> str:
         """Read replies until that number is owed. Returns why the last job that was announced may not begin."""
         why = ""
         while self._link.owed > until:
-            why = self._take_reply(self._link.read_step(), self._sent.popleft())
+            why = self._take_reply(self._link.read_step(), *self._sent.popleft())
         return why
 
-    def _take_reply(self, reply: Stepped, jobs: list[FinishedJob]) -> str:
+    def _forget_pending(self) -> None:
+        self._pending, self._packed, self._seconds, self._on_page = [], [], 0.0, 0
+
+    def _take_reply(self, reply: Stepped, jobs: list[FinishedJob], on_page: int) -> str:
         plain = [job for job in jobs if reply.refused.get(job.job_id) == "plain"]
         if not plain and not self.plain:
-            self._page.finished.committed += sum(fits(done.result) for done in jobs)
+            self._page.finished.committed += on_page
         self.plain += plain
         for job_id, why in reply.refused.items():
             if why != "plain":
@@ -154,9 +160,10 @@ class Commits:
 
     def _resend(self) -> None:
         """Commit what has no reply over a new connection. What Redis has already, it refuses."""
-        jobs = [job for step in self._sent for job in step] + self._pending
+        jobs = [job for step, _ in self._sent for job in step] + self._pending
+        on_page = sum(count for _, count in self._sent) + self._on_page
         self._sent.clear()
-        self._pending, self._packed, self._seconds = [], [], 0.0
+        self._forget_pending()
         self.lost = False
         self.close(broken=True)
 
@@ -164,7 +171,7 @@ class Commits:
             seconds = sum(job.ended_at - job.began_at for job in jobs)
             try:
                 self._link.send_step([packed(job, self._order.queues) for job in jobs], seconds)
-                self._take_reply(self._link.read_step(), jobs)
+                self._take_reply(self._link.read_step(), jobs, on_page)
             except RedisError:
                 self.close(broken=True)
                 raise
