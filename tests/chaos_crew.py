@@ -36,13 +36,8 @@ class Crew:
         self._processes = [self._start(), self._start()]
 
     def _start(self) -> subprocess.Popen[bytes]:
-        environ = {k: v for k, v in os.environ.items() if not k.startswith(("RQMEM_", "MEMORY_"))}
-        environ |= {
-            "RQMEM_REDIS_URL": self._proxy.url,
-            "CHAOS_REDIS_URL": self._url,
-            "PYTHONPATH": str(ROOT),
-            "RQMEM_HEARTBEAT": "0.5",
-        }
+        own = {"RQMEM_REDIS_URL": self._proxy.url, "CHAOS_REDIS_URL": self._url, "RQMEM_HEARTBEAT": "0.5"}
+        environ = forked.environ(**own)
         arguments = [sys.executable, "-m", "rqmem", "worker", "--queue", "chaos", "--memory", "200"]
         with self._log.open("ab") as log:
             return forked.Popen(arguments, env=environ, stdout=log, stderr=log)

@@ -118,6 +118,7 @@ class WorkerProcess:
 
 
 StartWorker = Callable[..., WorkerProcess]
+WorkOff = Callable[..., str]
 
 
 @pytest.fixture
@@ -127,12 +128,10 @@ def start_worker(redis_url: str, connection: redis.Redis, request: pytest.Fixtur
 
     def start(*options: str, directory: Path = ROOT, prefix: Sequence[str] = (), **environ: str) -> WorkerProcess:
         arguments = [*prefix, sys.executable, "-m", "rqmem", "worker", *options]
-        clean = {k: v for k, v in os.environ.items() if not k.startswith(("RQMEM_", "MEMORY_"))}
         own = {"RQMEM_REDIS_URL": redis_url, "RQMEM_ISOLATION": request.config.getoption("--isolation")}
         if lease_max := request.config.getoption("--lease-max"):
             own["RQMEM_LEASE_MAX"] = lease_max
-        full = {**clean, "PYTHONPATH": str(ROOT), **own, **environ}
-        started.append(WorkerProcess(arguments, full, directory))
+        started.append(WorkerProcess(arguments, forked.environ(**{**own, **environ}), directory))
         return started[-1]
 
     yield start
@@ -141,7 +140,7 @@ def start_worker(redis_url: str, connection: redis.Redis, request: pytest.Fixtur
 
 
 @pytest.fixture
-def work_off(start_worker: StartWorker) -> Callable[..., str]:
+def work_off(start_worker: StartWorker) -> WorkOff:
     """Run a worker until its queues are empty; returns its log."""
 
     def run(*options: str, **environ: Any) -> str:

@@ -33,16 +33,11 @@ SECRET = "hunter2"
 NOW = time.time()
 
 
-def environment(**environ: str) -> dict[str, str]:
-    clean = {k: v for k, v in os.environ.items() if not k.startswith(("RQMEM_", "MEMORY_", "REDIS_"))}
-    return {**clean, "PYTHONPATH": str(ROOT), **environ}
-
-
 @pytest.fixture
 def alerts(redis_url: str) -> Callable[..., subprocess.CompletedProcess[str]]:
     def run(*options: str, **environ: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "rqmem", "alerts", *options]
-        full = environment(**{"RQMEM_REDIS_URL": redis_url, **environ})
+        full = forked.environ(**{"RQMEM_REDIS_URL": redis_url, **environ})
         return forked.run(command, env=full, timeout=60)
 
     return run
@@ -167,7 +162,7 @@ def follow(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
     def start(url: str, *options: str) -> subprocess.Popen[str]:
         command = [sys.executable, "-m", "rqmem", "alerts", "--follow", *options]
         with (tmp_path / "out").open("w") as out, (tmp_path / "err").open("w") as err:
-            process = forked.Popen(command, env=environment(RQMEM_REDIS_URL=url), stdout=out, stderr=err, text=True)
+            process = forked.Popen(command, env=forked.environ(RQMEM_REDIS_URL=url), stdout=out, stderr=err, text=True)
         started.append(process)
         return process
 

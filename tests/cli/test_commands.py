@@ -9,7 +9,6 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import click
@@ -20,7 +19,7 @@ from rq.job import JobStatus
 
 from rqmem.cli import main
 from tests import forked, sample_jobs
-from tests.conftest import ROOT, StartWorker
+from tests.conftest import ROOT, StartWorker, WorkOff
 
 
 def rqmem(*arguments: str, directory: Path = ROOT, **environ: str) -> subprocess.CompletedProcess[str]:
@@ -254,5 +253,5 @@ def test_an_argument_that_is_no_text_is_one_line(redis_url: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["x=", "a b", "%s{0}", "x" * 300])
-def test_a_worker_bears_any_name(work_off: Callable[..., str], name: str) -> None:
+def test_a_worker_bears_any_name(work_off: WorkOff, name: str) -> None:
     assert f"worker {name}: memory ceiling" in work_off("mail", "--name", name)

@@ -18,7 +18,7 @@ from redis import Redis
 
 from rqmem.testing import wait_until
 from tests import sample_jobs
-from tests.conftest import ROOT
+from tests.conftest import ROOT, WorkOff
 
 
 def free_port() -> int:
@@ -60,7 +60,7 @@ def data(url: str) -> Any:
 
 
 def test_jobs_queues_and_workers_with_readable_calls(
-    connection: Redis, dashboard: str, work_off: Callable[..., str], start_worker: Callable[..., Any]
+    connection: Redis, dashboard: str, work_off: WorkOff, start_worker: Callable[..., Any]
 ) -> None:
     finished = sample_jobs.Plain.enqueue(number=7, connection=connection)
     work_off("plain")

@@ -23,7 +23,6 @@ from rqmem.doctor.selftest import Ended, NotTested, SelfTest
 from rqmem.events import Breach
 from rqmem.measure.startup_checks import Foreign, look_at_foreign_fork
 from tests import forked
-from tests.conftest import ROOT
 
 MB = 2**20
 GB = 2**30
@@ -375,8 +374,7 @@ def test_text_is_aligned_and_broken_at_the_width() -> None:
 
 
 def doctor(*options: str, directory: Path, **environ: str) -> subprocess.CompletedProcess[str]:
-    clean = {k: v for k, v in os.environ.items() if not k.startswith(("RQMEM_", "MEMORY_", "REDIS_"))}
-    full = {**clean, "PYTHONPATH": str(ROOT), "COLUMNS": "110", "XDG_RUNTIME_DIR": str(directory), **environ}
+    full = forked.environ(**{"COLUMNS": "110", "XDG_RUNTIME_DIR": str(directory), **environ})
     command = [sys.executable, "-m", "rqmem", "doctor", *options]
     return forked.run(command, env=full, cwd=directory, timeout=300)
 

@@ -41,7 +41,7 @@ from rqmem.testing import wait_until
 from rqmem.units import MB
 from tests import forked, sample_jobs
 from tests.cli.test_commands import rqmem
-from tests.conftest import ROOT
+from tests.conftest import ROOT, WorkOff
 from tests.journal_filling import a_live, a_pool, a_run, fill, register, remember
 
 prometheus = pytest.importorskip("prometheus_client", reason="the extra 'metrics' is not installed")
@@ -58,10 +58,9 @@ class Exporter:
     """A ``rqmem exporter`` beside the test."""
 
     def __init__(self, redis_url: str, *options: str) -> None:
-        clean = {k: v for k, v in os.environ.items() if not k.startswith(("RQMEM_", "MEMORY_"))}
         self.process = forked.Popen(
             [sys.executable, "-m", "rqmem", "exporter", "--port", "0", "--url", redis_url, *options],
-            env={**clean, "PYTHONPATH": str(ROOT)}, cwd=ROOT, stderr=subprocess.PIPE, text=True,
+            env=forked.environ(), cwd=ROOT, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
         assert self.process.stderr is not None
         self.said = [self.process.stderr.readline()]
@@ -198,7 +197,7 @@ def test_figures_of_job_types(connection: Redis, start_exporter: Callable[..., E
 
 
 def test_what_a_real_worker_did_is_told_as_the_journal_tells_it(
-    connection: Redis, work_off: Callable[..., str], start_exporter: Callable[..., Exporter]
+    connection: Redis, work_off: WorkOff, start_exporter: Callable[..., Exporter]
 ) -> None:
     squares, plain = "tests.sample_jobs.Squares", "tests.sample_jobs.Plain"
     sample_jobs.Squares.enqueue(count=24, item_mb=30, heavy_from=8, connection=connection)

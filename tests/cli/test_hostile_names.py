@@ -7,7 +7,7 @@ import logging
 import re
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +30,7 @@ from rqmem.store.history import history_writer
 from rqmem.store.history.history_records import Grown, LiveJob, Told
 from rqmem.text import json_text, printable
 from tests import sample_jobs
+from tests.conftest import WorkOff
 from tests.journal_filling import a_live, a_run, register, tell
 
 FORGED = "FORGED line"
@@ -293,7 +294,7 @@ def test_the_live_view_moves_no_cursor(connection: Redis) -> None:
         assert all(part.isprintable() for part, _ in shown)
 
 
-def test_the_log_of_a_real_worker_cannot_be_forged(connection: Redis, work_off: Callable[..., str]) -> None:
+def test_the_log_of_a_real_worker_cannot_be_forged(connection: Redis, work_off: WorkOff) -> None:
     names = {"queue": f"q\n{FORGED}", "worker": f"w\u2028{FORGED}\x1b[2J", "text": f"t\r\n{FORGED}\n{FORGED}\x9b\u202e"}
     queue = Queue(names["queue"], connection=connection)
     queue.enqueue("operator.concat", "a", 7, description=names["text"])

@@ -19,7 +19,7 @@ from rqmem.store.history.history_records import Told
 from rqmem.testing import wait_until
 from tests import profile_jobs, sample_jobs
 from tests.cli.test_commands import rqmem
-from tests.conftest import StartWorker, wait_for_key
+from tests.conftest import StartWorker, WorkOff, wait_for_key
 from tests.journal_filling import fill, tell
 
 Inspect = Callable[..., subprocess.CompletedProcess[str]]
@@ -39,9 +39,7 @@ def text(done: subprocess.CompletedProcess[str]) -> str:
     return " ".join(done.stdout.split())
 
 
-def test_the_story_of_a_breach_and_its_resume(
-    connection: Redis, work_off: Callable[..., str], inspect: Inspect
-) -> None:
+def test_the_story_of_a_breach_and_its_resume(connection: Redis, work_off: WorkOff, inspect: Inspect) -> None:
     job = sample_jobs.Squares.enqueue(count=24, item_mb=30, heavy_from=8, connection=connection)
     log = work_off("--memory", "200", "--name", "ada")
     done = inspect(job.id)
@@ -73,7 +71,7 @@ def test_the_story_of_a_breach_and_its_resume(
     assert max(map(len, done.stdout.splitlines())) <= 80
 
 
-def test_json_has_the_whole_of_it(connection: Redis, work_off: Callable[..., str], inspect: Inspect) -> None:
+def test_json_has_the_whole_of_it(connection: Redis, work_off: WorkOff, inspect: Inspect) -> None:
     job = sample_jobs.Squares.enqueue(count=24, item_mb=30, heavy_from=8, connection=connection)
     work_off("--memory", "200")
     shown: Any = json.loads(inspect(job.id, "--json").stdout)
@@ -89,9 +87,7 @@ def test_json_has_the_whole_of_it(connection: Redis, work_off: Callable[..., str
     assert shown["peak_mb"] == max(first.peak_mb, breach.peak_mb)
 
 
-def test_what_rq_has_forgotten_the_journal_still_tells(
-    connection: Redis, work_off: Callable[..., str], inspect: Inspect
-) -> None:
+def test_what_rq_has_forgotten_the_journal_still_tells(connection: Redis, work_off: WorkOff, inspect: Inspect) -> None:
     job = sample_jobs.Squares.enqueue(count=4, item_mb=300, heavy_from=2, connection=connection)
     work_off("--memory", "200")
     job.delete()
@@ -102,7 +98,7 @@ def test_what_rq_has_forgotten_the_journal_still_tells(
     assert "next nothing: it ended, and RQ has forgotten it" in told
 
 
-def test_a_function_that_breached(connection: Redis, work_off: Callable[..., str], inspect: Inspect) -> None:
+def test_a_function_that_breached(connection: Redis, work_off: WorkOff, inspect: Inspect) -> None:
     job = Queue(connection=connection).enqueue(sample_jobs.grow_lists)
     work_off("--memory", "128", "--name", "ada")
     told = text(inspect(job.id))
@@ -114,7 +110,7 @@ def test_a_function_that_breached(connection: Redis, work_off: Callable[..., str
     assert "what was before is forgotten" not in told
 
 
-def test_a_function_that_fitted(connection: Redis, work_off: Callable[..., str], inspect: Inspect) -> None:
+def test_a_function_that_fitted(connection: Redis, work_off: WorkOff, inspect: Inspect) -> None:
     job = Queue(connection=connection).enqueue(profile_jobs.fit_with, 40)
     work_off("--memory", "128")
     [run] = history_reader.runs(connection, "tests.profile_jobs.fit_with")

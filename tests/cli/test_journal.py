@@ -26,8 +26,7 @@ EXPORT, IMPORT = "jobs.exports.ExportJob", "jobs.imports.ImportJob"
 
 @pytest.fixture
 def environ(redis_url: str) -> dict[str, str]:
-    clean = {k: v for k, v in os.environ.items() if not k.startswith(("RQMEM_", "MEMORY_"))}
-    return {**clean, "PYTHONPATH": str(ROOT), "COLUMNS": "80", "RQMEM_REDIS_URL": redis_url}
+    return forked.environ(COLUMNS="80", RQMEM_REDIS_URL=redis_url)
 
 
 def journal(environ: dict[str, str], *arguments: str, directory: Path = ROOT) -> subprocess.CompletedProcess[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -16,6 +15,7 @@ from rqmem.store.history import history_reader
 from rqmem.tracebacks import what_was_raised
 from tests import sample_jobs
 from tests.cli.test_commands import rqmem
+from tests.conftest import WorkOff
 
 SIZE = 60 * 2**20
 ONE_LINE, MANY_LINES, UNPRINTABLE = "x" * SIZE, "line of it\n" * (SIZE // 11), "\x9b\n" * (SIZE // 4)
@@ -63,7 +63,7 @@ def test_the_error_is_found_in_a_large_traceback() -> None:
 
 
 def test_a_checkpoint_with_a_name_of_60_mb_is_told_with_its_beginning(
-    connection: Redis, redis_url: str, work_off: Callable[..., str]
+    connection: Redis, redis_url: str, work_off: WorkOff
 ) -> None:
     job = Queue("large", connection=connection).enqueue(sample_jobs.name_a_place, "x", SIZE)
     log = work_off("large", "--memory", "512")

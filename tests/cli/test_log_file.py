@@ -9,7 +9,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,7 +21,7 @@ from rqmem import MemoryAwareJob
 from rqmem.log.file import LogFile
 from rqmem.testing import wait_until
 from tests import sample_jobs
-from tests.conftest import ROOT, StartWorker, wait_for_key
+from tests.conftest import ROOT, StartWorker, WorkOff, wait_for_key
 
 # The file by itself
 
@@ -301,7 +301,7 @@ def test_a_file_that_cannot_be_is_found_before_anything_starts(
     assert not Worker.all(connection)
 
 
-def test_without_it_lines_go_to_stderr_once(connection: Redis, work_off: Callable[..., str]) -> None:
+def test_without_it_lines_go_to_stderr_once(connection: Redis, work_off: WorkOff) -> None:
     sample_jobs.Plain.enqueue(number=1, connection=connection)
     log = work_off("plain", "--name", "ada")
     assert log.count("worker ada: memory ceiling") == log.count(" ended ok in ") == 1

@@ -39,7 +39,6 @@ from tests.journal_filling import a_live, a_run, fill, raise_alert, register, re
 
 JOB = "jobs.campaigns.ProcessRetellAICampaignJob"
 WITHOUT_RICH = "import sys; sys.modules['rich'] = None; from rqmem.cli import main; main()"
-ENVIRON = {k: v for k, v in os.environ.items() if not k.startswith(("RQMEM_", "MEMORY_", "REDIS_"))}
 
 
 class Monitor:
@@ -50,7 +49,7 @@ class Monitor:
         with self.shown.open("w") as stdout, self.said.open("w") as stderr:
             self.process = forked.Popen(
                 [sys.executable, "-m", "rqmem", "monitor", *options],
-                env={**ENVIRON, "PYTHONPATH": str(ROOT), **environ}, cwd=directory, stdout=stdout, stderr=stderr,
+                env=forked.environ(**environ), cwd=directory, stdout=stdout, stderr=stderr,
             )  # fmt: skip
 
     def wait_for(self, words: str, times: int = 1) -> None:
@@ -93,7 +92,7 @@ def monitor(*options: str, directory: Path, **more: Any) -> subprocess.Completed
     """One that ends by itself."""
     return forked.run(
         [sys.executable, "-m", "rqmem", "monitor", *options],
-        env={**ENVIRON, "PYTHONPATH": str(ROOT)}, cwd=directory, timeout=60, **more,
+        env=forked.environ(), cwd=directory, timeout=60, **more,
     )  # fmt: skip
 
 
@@ -375,7 +374,7 @@ def test_nobody_reads_its_output_any_more(connection: Redis, redis_url: str, tmp
     options = ["--interval", "1", "--output-file", "report.json", "--url", redis_url]
     process = forked.Popen(
         [sys.executable, "-m", "rqmem", "monitor", *options],
-        env={**ENVIRON, "PYTHONPATH": str(ROOT)}, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        env=forked.environ(), cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
     try:
         assert process.stdout is not None
@@ -452,7 +451,7 @@ class Terminal:
         self.output = ""
         self.process = subprocess.Popen(
             [sys.executable, *arguments], stdin=slave, stdout=slave, stderr=slave, start_new_session=True, cwd=ROOT,
-            env={**ENVIRON, "PYTHONPATH": str(ROOT), "TERM": "xterm-256color", "LC_ALL": "C.UTF-8", **environ},
+            env=forked.environ(**{"TERM": "xterm-256color", "LC_ALL": "C.UTF-8", **environ}),
             preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0) and None,
         )  # fmt: skip
 

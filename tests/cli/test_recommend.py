@@ -25,6 +25,7 @@ from rqmem.store.history import history_reader
 from tests import sample_jobs
 from tests.cli.test_commands import rqmem
 from tests.cli.test_report import DAY, GONE, JOB, a_breach, ended
+from tests.conftest import WorkOff
 from tests.journal_filling import a_run, remember
 
 SMALL = "tests.sample_jobs.Squares"
@@ -194,7 +195,7 @@ def test_nothing_heavy_is_imported_for_it() -> None:
     assert {name.split(".")[0] for name in done.stdout.split()}.isdisjoint({"plotly", "matplotlib", "numpy"})
 
 
-def test_what_a_real_worker_saw(connection: Redis, recommend: Recommend, work_off: Callable[..., str]) -> None:
+def test_what_a_real_worker_saw(connection: Redis, recommend: Recommend, work_off: WorkOff) -> None:
     work: dict[str, Any] = {"count": 16, "item_mb": 2, "hold_seconds": 0.03, "connection": connection}
     for _ in range(FEWEST_RUNS):
         sample_jobs.Squares.enqueue("q", **work)

@@ -33,7 +33,7 @@ from rqmem.store.history import history_reader, history_writer
 from rqmem.store.history.history_records import Run
 from tests import sample_jobs
 from tests.cli.test_commands import rqmem
-from tests.conftest import ROOT
+from tests.conftest import ROOT, WorkOff
 from tests.journal_filling import a_run, fill
 
 JOB, GONE = "jobs.campaigns.ProcessRetellAICampaignJob", "removed.long_ago.Job"
@@ -335,7 +335,7 @@ def test_a_page_is_not_poured_over_a_terminal(redis_url: str) -> None:
 
 
 def test_what_a_real_worker_did_with_the_figures_of_status(
-    connection: Redis, redis_url: str, work_off: Callable[..., str], tmp_path: Path
+    connection: Redis, redis_url: str, work_off: WorkOff, tmp_path: Path
 ) -> None:
     sample_jobs.Squares.enqueue("q", count=24, item_mb=30, heavy_from=8, connection=connection)
     for number in range(3):

@@ -31,7 +31,7 @@ from rqmem.store.history.history_records import Run
 from rqmem.testing import wait_until
 from tests import forked, sample_jobs
 from tests.cli.test_commands import rqmem
-from tests.conftest import ROOT, StartWorker, wait_for_key
+from tests.conftest import ROOT, StartWorker, WorkOff, wait_for_key
 from tests.journal_filling import a_live, fill, register, remember
 
 Status = Callable[..., subprocess.CompletedProcess[str]]
@@ -213,7 +213,7 @@ def test_a_redis_that_refuses_in_the_middle_is_one_line(connection: Redis, redis
 
 
 def test_a_failed_job_is_exit_code_1_and_its_advice_can_be_followed(
-    connection: Redis, work_off: Callable[..., str], status: Status, redis_url: str
+    connection: Redis, work_off: WorkOff, status: Status, redis_url: str
 ) -> None:
     job = Queue(connection=connection).enqueue(sample_jobs.raise_in_many_lines)
     work_off()
@@ -417,7 +417,7 @@ def test_a_pipe_gets_one_screen_too(connection: Redis, status: Status) -> None:
     assert len(as_json(status)["workers"]) == 300
 
 
-def test_events_and_status_tell_the_same(connection: Redis, work_off: Callable[..., str], status: Status) -> None:
+def test_events_and_status_tell_the_same(connection: Redis, work_off: WorkOff, status: Status) -> None:
     job = sample_jobs.Squares.enqueue(count=24, item_mb=30, heavy_from=8, connection=connection)
     work_off("--memory", "200")
     one = as_json(status, "--job", job.id)

@@ -6,7 +6,7 @@ import gc
 import json
 import pickle
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 from urllib.parse import quote
 
@@ -23,6 +23,7 @@ from rqmem.dashboard.options import Options
 from rqmem.dashboard.serving import settle
 from rqmem.store import ledger
 from tests import children_jobs
+from tests.conftest import WorkOff
 from tests.dashboard.test_api_v1 import Bomb, fail
 from tests.journal_filling import register
 
@@ -132,9 +133,7 @@ def test_a_job_is_deleted_without_reading_what_it_carries(connection: Redis, cli
     assert post(client, "/rq/job/j1/delete").status_code == 409
 
 
-def test_nobody_waits_for_a_child_that_is_deleted(
-    connection: Redis, client: FlaskClient, work_off: Callable[..., str]
-) -> None:
+def test_nobody_waits_for_a_child_that_is_deleted(connection: Redis, client: FlaskClient, work_off: WorkOff) -> None:
     """Its parent gathers, as if somebody had cancelled the child."""
     connection.set("go on", 1)
     parent = children_jobs.Meta.enqueue(connection=connection)

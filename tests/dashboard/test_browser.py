@@ -25,6 +25,7 @@ from rqmem.job import tree
 from rqmem.store import actions, pausing
 from rqmem.testing import wait_until
 from tests import sample_jobs
+from tests.conftest import WorkOff
 from tests.dashboard.conftest import JOB, TYPE, busy
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
@@ -193,9 +194,7 @@ def test_a_page_asks_where_too_many_get_events(browser: Browser, connection: Red
     assert browser.complaints() == []
 
 
-def test_the_job_page_changes_while_it_is_open(
-    browser: Browser, connection: Redis, work_off: Callable[..., str]
-) -> None:
+def test_the_job_page_changes_while_it_is_open(browser: Browser, connection: Redis, work_off: WorkOff) -> None:
     job = sample_jobs.Plain.enqueue(number=7, connection=connection)
     browser.open(f"/jobs/{job.id}")
     browser.see("queued")
@@ -390,7 +389,7 @@ def test_a_keyboard_reaches_content_search_and_rows(browser: Browser, connection
 
 
 def test_a_keyboard_ticks_a_job_confirms_and_sees_each_step(
-    browser: Browser, connection: Redis, work_off: Callable[..., str]
+    browser: Browser, connection: Redis, work_off: WorkOff
 ) -> None:
     from selenium.webdriver.common.keys import Keys
 
@@ -473,15 +472,13 @@ def click(browser: Browser, text: str) -> None:
     browser.driver.find_element(*where).click()
 
 
-def fail_jobs(connection: Redis, work_off: Callable[..., str], *texts: str) -> list[str]:
+def fail_jobs(connection: Redis, work_off: WorkOff, *texts: str) -> list[str]:
     ids = [Queue("bad", connection=connection).enqueue("tests.sample_jobs.fail_with", text).id for text in texts]
     work_off("bad")
     return ids
 
 
-def test_failed_jobs_are_retried_by_one_and_by_filter(
-    browser: Browser, connection: Redis, work_off: Callable[..., str]
-) -> None:
+def test_failed_jobs_are_retried_by_one_and_by_filter(browser: Browser, connection: Redis, work_off: WorkOff) -> None:
     first, second, third = fail_jobs(connection, work_off, "no customer 1", "no customer 2", "no disk")
     browser.open(f"/jobs/{third}")
     browser.see("no disk")
@@ -504,7 +501,7 @@ def test_failed_jobs_are_retried_by_one_and_by_filter(
 
 @pytest.mark.parametrize("scripts", [True, False])
 def test_ticked_jobs_are_retried_and_cancelled(
-    browser: Browser, connection: Redis, work_off: Callable[..., str], scripts: bool
+    browser: Browser, connection: Redis, work_off: WorkOff, scripts: bool
 ) -> None:
     ids = fail_jobs(connection, work_off, "no customer 1", "no customer 2", "no disk")
     browser.command("Emulation.setScriptExecutionDisabled", value=not scripts)
@@ -535,7 +532,7 @@ def test_ticked_jobs_are_retried_and_cancelled(
 
 
 def test_what_is_ticked_stays_ticked_while_the_list_changes(
-    browser: Browser, connection: Redis, work_off: Callable[..., str]
+    browser: Browser, connection: Redis, work_off: WorkOff
 ) -> None:
     [job_id] = fail_jobs(connection, work_off, "no customer 1")
     browser.open("/jobs?state=failed")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import signal
 import subprocess
@@ -27,10 +26,8 @@ def start(redis_url: str) -> Iterator[Callable[..., subprocess.Popen[str]]]:
     started: list[subprocess.Popen[str]] = []
 
     def run(*options: str, url: str = redis_url, popen: Any = forked.Popen) -> subprocess.Popen[str]:
-        clean = {k: v for k, v in os.environ.items() if not k.startswith(("RQMEM_", "MEMORY_"))}
         arguments = [sys.executable, "-m", "rqmem", "dashboard", "--port", "0", "--url", url, *options]
-        environ = {**clean, "PYTHONPATH": str(ROOT)}
-        started.append(popen(arguments, env=environ, cwd=ROOT, stderr=subprocess.PIPE, text=True))
+        started.append(popen(arguments, env=forked.environ(), cwd=ROOT, stderr=subprocess.PIPE, text=True))
         return started[-1]
 
     yield run

@@ -30,6 +30,7 @@ from rqmem.store.history.samples import RINGS, Sample
 from rqmem.store.keys import DAY_SECONDS, HOUR_SECONDS
 from rqmem.testing import wait_until
 from tests import children_jobs
+from tests.conftest import WorkOff
 from tests.dashboard.conftest import JOB, TYPE
 from tests.journal_filling import a_live, a_run, register, remember
 
@@ -119,7 +120,7 @@ def listed(page: str) -> str:
 
 
 def test_children_that_failed_are_named_first(
-    app: Flask, connection: Redis, work_off: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+    app: Flask, connection: Redis, work_off: WorkOff, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     connection.set("go on", 1)
     job = children_jobs.Meta.enqueue(connection=connection)

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from redis import Redis
 from rq import Queue
 
+from tests.conftest import WorkOff
+
 
 @pytest.mark.parametrize("isolation", ["warm", "fork"])
 def test_spans_are_exported_before_the_horse_ends(
-    connection: Redis, work_off: Callable[..., str], tmp_path: Path, isolation: str
+    connection: Redis, work_off: WorkOff, tmp_path: Path, isolation: str
 ) -> None:
     spans = tmp_path / "spans"
     queue = Queue("jobs", connection=connection)
@@ -23,9 +24,7 @@ def test_spans_are_exported_before_the_horse_ends(
     assert [json.loads(line)["name"] for line in spans.read_text().splitlines()] == ["first", "second"]
 
 
-def test_spans_of_short_jobs_are_exported_together(
-    connection: Redis, work_off: Callable[..., str], tmp_path: Path
-) -> None:
+def test_spans_of_short_jobs_are_exported_together(connection: Redis, work_off: WorkOff, tmp_path: Path) -> None:
     spans = tmp_path / "spans"
     queue = Queue("jobs", connection=connection)
     names = [str(number) for number in range(200)]
@@ -38,7 +37,7 @@ def test_spans_of_short_jobs_are_exported_together(
 
 
 def test_a_horse_that_is_killed_has_exported_the_spans_of_jobs_some_time_before(
-    connection: Redis, work_off: Callable[..., str], tmp_path: Path
+    connection: Redis, work_off: WorkOff, tmp_path: Path
 ) -> None:
     spans = tmp_path / "spans"
     queue = Queue("jobs", connection=connection)
@@ -52,9 +51,7 @@ def test_a_horse_that_is_killed_has_exported_the_spans_of_jobs_some_time_before(
     assert [json.loads(line)["name"] for line in spans.read_text().splitlines()][:41] == [*names, "long"]
 
 
-def test_a_context_that_a_job_leaves_ends_with_it(
-    connection: Redis, work_off: Callable[..., str], tmp_path: Path
-) -> None:
+def test_a_context_that_a_job_leaves_ends_with_it(connection: Redis, work_off: WorkOff, tmp_path: Path) -> None:
     queue = Queue("jobs", connection=connection)
     queue.enqueue("tests.integrations.traced_jobs.leave_context")
     seen = queue.enqueue("tests.integrations.traced_jobs.baggage_seen")

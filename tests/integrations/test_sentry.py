@@ -9,6 +9,7 @@ from redis import Redis
 from rq import Queue
 
 from tests import forked
+from tests.conftest import WorkOff
 from tests.integrations.sink import Sink
 
 JOBS = "tests.integrations.reporting_jobs"
@@ -33,7 +34,7 @@ Run = Callable[..., str]
 
 
 @pytest.fixture
-def run(connection: Redis, work_off: Callable[..., str], sink: Sink) -> Run:
+def run(connection: Redis, work_off: WorkOff, sink: Sink) -> Run:
     """Run these jobs, each a name and arguments."""
 
     def run(*jobs: str, options: tuple[str, ...] = (), preload: bool = True) -> str:

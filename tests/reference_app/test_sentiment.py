@@ -11,7 +11,7 @@ import statistics
 import subprocess
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -35,7 +35,7 @@ from rqmem.store import execution_reader
 from rqmem.store.history import history_reader
 from rqmem.testing import wait_until
 from seeds.transcripts import FIRST_DAY, agents, transcripts
-from tests.conftest import StartWorker
+from tests.conftest import StartWorker, WorkOff
 
 JOB = "jobs.sentiment.AnalyzeCallSentimentJob"
 BEAT = {"RQMEM_HEARTBEAT": "0.5"}
@@ -129,7 +129,7 @@ def wait_until_about_to_write(connection: Redis, *workers: str) -> None:
 
 
 def test_calls_are_scored_and_a_second_run_finds_nothing_to_do(
-    connection: Redis, database: Engine, work_off: Callable[..., str]
+    connection: Redis, database: Engine, work_off: WorkOff
 ) -> None:
     put(database, [*transcripts(7, 120), call(None)])
     first, second = enqueue(connection), enqueue(connection)
@@ -194,7 +194,7 @@ def test_a_split_run_finds_what_an_unsplit_one_finds(
 
 
 def test_ten_megabytes_are_read_in_pieces_and_empty_or_broken_ones_are_an_outcome(
-    connection: Redis, database: Engine, work_off: Callable[..., str]
+    connection: Redis, database: Engine, work_off: WorkOff
 ) -> None:
     listed = f"The list is this: {'item ' * 70}. "
     said = [("agent", listed), ("user", "I love it. But the bill is wrong! Why?")] * 24_000

@@ -35,10 +35,9 @@ from rqmem.errors import ConfigError, RqmemError
 from rqmem.store import execution_reader, keys
 from rqmem.testing import assert_stays_under, wait_until
 from seeds.training_rows import COLUMNS, LEARNABLE_F1, OUTCOMES, training_rows
-from tests.conftest import StartWorker
+from tests.conftest import StartWorker, WorkOff
 
 LIBRARIES = ("sklearn.feature_extraction", "sklearn.linear_model")
-WorkOff = Callable[..., str]
 COUNT = 5000
 FEATURES = 2**12  # a learner of a MB: each call of it, and each save, is quick
 QUICK = {"RQMEM_HEARTBEAT": "0.5"}

@@ -18,7 +18,7 @@ from rq.job import Job
 import rqmem
 from rqmem.errors import ConfigError, RedisUnavailable
 from rqmem.job import defaults
-from tests.conftest import ROOT
+from tests.conftest import ROOT, WorkOff
 from tests.sample_jobs import WithHooks
 
 
@@ -116,7 +116,7 @@ def test_a_queue_has_its_own_connection(connection: Redis) -> None:
         Queue(connection=connection).enqueue(WithHooks, connection=connection)
 
 
-def test_a_job_enqueues_where_it_runs(connection: Redis, redis_url: str, work_off: Callable[..., str]) -> None:
+def test_a_job_enqueues_where_it_runs(connection: Redis, redis_url: str, work_off: WorkOff) -> None:
     queue = Queue("jobs", connection=connection, serializer="json")
     job = queue.enqueue("tests.sample_jobs.enqueue_another")
     work_off("jobs", "--serializer", "json", "--url", redis_url, RQMEM_REDIS_URL="redis://127.0.0.1:1")

@@ -42,6 +42,11 @@ class OwnRedis:
 
 
 @pytest.fixture
+def queue(connection: Redis) -> Queue:
+    return Queue("jobs", connection=connection)
+
+
+@pytest.fixture
 def own_redis(tmp_path: Path) -> Iterator[OwnRedis]:
     own = OwnRedis(tmp_path, embedded.start(tmp_path))
     own.connection.config_set("appendfsync", "always")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable
 
 import pytest
 from redis import Redis
@@ -20,9 +19,9 @@ from rqmem.store.history.history_records import Run
 from rqmem.worker.recorder import _mb_seconds
 from tests import per_type_jobs
 from tests.cli.test_commands import rqmem as command
+from tests.conftest import WorkOff
 from tests.journal_filling import a_run
 
-WorkOff = Callable[..., str]
 NAME = "tests.per_type_jobs.ForTenant"
 
 

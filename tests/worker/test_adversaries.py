@@ -20,7 +20,7 @@ from rqmem.store import execution_reader
 from rqmem.testing import adversaries, honest, wait_until
 from rqmem.testing.catalogue import Adversary, Entry, Honest
 from rqmem.testing.meanwhile import happen
-from tests import sample_jobs
+from tests import forked, sample_jobs
 from tests.conftest import ROOT, StartWorker
 
 pytestmark = pytest.mark.races
@@ -80,8 +80,7 @@ def ended(job: Job, after: Job) -> Ended:
 def run_all(
     entries: list[Any], memory_mb: int, redis_url: str, isolation: str, tmp_path: Path, cgroup: str = "off"
 ) -> Run:
-    environ = {k: v for k, v in os.environ.items() if not k.startswith(("RQMEM_", "MEMORY_"))}
-    environ |= {"RQMEM_REDIS_URL": redis_url, "RQMEM_ISOLATION": isolation, "PYTHONPATH": str(ROOT)}
+    environ = forked.environ(RQMEM_REDIS_URL=redis_url, RQMEM_ISOLATION=isolation)
     command = [sys.executable, "-m", "rqmem", "worker", "all", "--burst", "--memory", str(memory_mb)]
     command += ["--cgroup", cgroup]  # off: what rqmem does by itself
     with Redis.from_url(redis_url) as connection:

@@ -482,12 +482,11 @@ def start_deliver(redis_url: str) -> Iterator[Callable[..., subprocess.Popen[str
     started: list[subprocess.Popen[str]] = []
 
     def start(connection: Redis, *urls: str, **environ: str) -> subprocess.Popen[str]:
-        clean = {k: v for k, v in os.environ.items() if not k.startswith(("RQMEM_", "MEMORY_"))}
-        own = {"PYTHONPATH": str(ROOT), "RQMEM_REDIS_URL": redis_url, "RQMEM_ALERT_URLS": " ".join(urls)}
+        own = {"RQMEM_REDIS_URL": redis_url, "RQMEM_ALERT_URLS": " ".join(urls), **environ}
         command = [sys.executable, "-m", "rqmem", "alerts", "deliver", "--name", "the-sender"]
         started.append(
             forked.Popen(
-                command, env={**clean, **own, **environ}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+                command, env=forked.environ(**own), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
             )
         )
         groups = {Address(1, url).group.encode() for url in urls}

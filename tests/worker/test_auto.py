@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,10 +15,8 @@ from rqmem.store.history.history_records import Run
 from tests import auto_jobs
 from tests.auto_jobs import Chunky, Fixed
 from tests.cli.test_commands import rqmem
-from tests.conftest import StartWorker
+from tests.conftest import StartWorker, WorkOff
 from tests.journal_filling import remember
-
-WorkOff = Callable[..., str]
 
 
 def fill(connection: Redis, job: type[Chunky], runs: int = 30) -> None:

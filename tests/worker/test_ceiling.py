@@ -16,14 +16,7 @@ from rqmem.measure import process_tree
 from rqmem.store import execution_reader
 from rqmem.testing import wait_until
 from tests import forked, profile_jobs, sample_jobs
-from tests.conftest import ROOT
-
-WorkOff = Callable[..., str]
-
-
-@pytest.fixture
-def queue(connection: Redis) -> Queue:
-    return Queue("jobs", connection=connection)
+from tests.conftest import ROOT, WorkOff
 
 
 def result_of(job: Job) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
 from redis import Redis
 from rq import Queue, Retry
@@ -14,9 +12,7 @@ from rqmem.sources import CsvFile, JsonLines, Range, as_source
 from rqmem.store import ledger
 from rqmem.testing import wait_until
 from tests import children_jobs
-from tests.conftest import StartWorker
-
-WorkOff = Callable[..., str]
+from tests.conftest import StartWorker, WorkOff
 
 
 def children_of(connection: Redis, parent: Job) -> list[Job]:

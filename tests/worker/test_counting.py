@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -19,8 +18,8 @@ from rqmem.prometheus.families import families
 from rqmem.store.history import history_reader
 from tests import children_jobs, sample_jobs
 from tests.cli.test_commands import rqmem
+from tests.conftest import WorkOff
 
-WorkOff = Callable[..., str]
 COUNTED, ERROR, SQUARES = ("tests.sample_jobs.Counted", "tests.sample_jobs.raise_error", "tests.sample_jobs.Squares")
 
 

@@ -18,8 +18,8 @@ from rqmem.policy.recycling import AfterJob, Fit, HorseState
 from rqmem.store import execution_reader
 from rqmem.units import MB
 from tests import crowded_jobs
+from tests.conftest import WorkOff
 
-WorkOff = Callable[..., str]
 AGAIN = re.compile(r"others had left (\d+)[\d.]* MB in its horse: it runs once more, in a new horse")
 
 

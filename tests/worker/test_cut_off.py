@@ -3,23 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 
 import pytest
-from redis import Redis
 from rq import Queue
 from rq.job import JobStatus
 
 from rqmem.store import execution_reader
 from tests import sample_jobs
+from tests.conftest import WorkOff
 
-WorkOff = Callable[..., str]
 ROOTS = ("chroot", "proc")
-
-
-@pytest.fixture
-def queue(connection: Redis) -> Queue:
-    return Queue("jobs", connection=connection)
 
 
 @pytest.fixture(params=sample_jobs.CUT_OFF)

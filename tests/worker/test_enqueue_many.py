@@ -6,7 +6,7 @@ import gc
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
@@ -21,6 +21,7 @@ from rqmem.errors import ConfigError, RedisUnavailable
 from rqmem.job import call_batches
 from rqmem.job.enqueue import Enqueueable
 from rqmem.testing import wait_until
+from tests.conftest import WorkOff
 from tests.lease import jobs
 from tests.lease.cases import CASES
 from tests.lease.dump import differences, dump
@@ -131,14 +132,14 @@ def test_many_calls_need_few_commands(connection: Redis) -> None:
     assert last.args == (2099,)
 
 
-def test_a_worker_runs_them(connection: Redis, work_off: Callable[..., str]) -> None:
+def test_a_worker_runs_them(connection: Redis, work_off: WorkOff) -> None:
     rqmem.enqueue_many("default", ((add, {"a": n, "job_id": f"sum-{n}"}) for n in range(20)), connection=connection)
     work_off("default")
     done = Job.fetch_many([f"sum-{n}" for n in range(20)], connection)
     assert [job.return_value() for job in done] == [n + 1 for n in range(20)]
 
 
-def test_jobs_may_depend_on_others_of_the_same_call(connection: Redis, work_off: Callable[..., str]) -> None:
+def test_jobs_may_depend_on_others_of_the_same_call(connection: Redis, work_off: WorkOff) -> None:
     calls = [(add, {"a": 1, "job_id": "late", "depends_on": ["first", "second"]})]
     calls += [(add, {"a": n, "job_id": name}) for n, name in enumerate(("first", "second"))]
     rqmem.enqueue_many("default", calls, connection=connection)

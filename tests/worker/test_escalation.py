@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
 from redis import Redis
 from rq import Callback, Queue, Retry
@@ -13,9 +11,8 @@ from rqmem.store import execution_reader, keys
 from rqmem.store.history import history_reader
 from rqmem.testing import wait_until
 from tests import escalation_jobs, sample_jobs
-from tests.conftest import StartWorker
+from tests.conftest import StartWorker, WorkOff
 
-WorkOff = Callable[..., str]
 QUICK = {"RQMEM_HEARTBEAT": "0.5"}
 
 

@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from redis import Redis
 from rq import Queue
 
 from rqmem.events import Breach
 from rqmem.store import codec, execution_reader
 from tests import sample_jobs
+from tests.conftest import WorkOff
 
 pytestmark = pytest.mark.races
-WorkOff = Callable[..., str]
-
-
-@pytest.fixture
-def queue(connection: Redis) -> Queue:
-    return Queue("jobs", connection=connection)
 
 
 def only_breach(queue: Queue, job_id: str) -> Breach:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,10 +16,9 @@ from rqmem.job import tree
 from rqmem.store import execution_reader, keys
 from rqmem.testing import wait_until
 from tests import file_jobs
-from tests.conftest import StartWorker
+from tests.conftest import StartWorker, WorkOff
 from tests.file_jobs import ImportRows, WaitForFile
 
-WorkOff = Callable[..., str]
 EACH = [str(number) for number in range(100)]
 
 

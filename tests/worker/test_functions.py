@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 
 import pytest
 from redis import Redis
@@ -14,11 +13,12 @@ from rqmem import MemoryAwareJob, current_memory, memory_aware
 from rqmem.errors import ConfigError, MemoryLimitExceeded, RqmemError
 from rqmem.store import execution_reader
 from tests import sample_jobs
+from tests.conftest import WorkOff
 
 pytestmark = pytest.mark.alone  # they measure the process that they run in
 
 
-def test_under_a_memory_worker_its_own_ceiling_holds(connection: Redis, work_off: Callable[..., str]) -> None:
+def test_under_a_memory_worker_its_own_ceiling_holds(connection: Redis, work_off: WorkOff) -> None:
     queue = Queue("jobs", connection=connection)
     fits, breaches = queue.enqueue(sample_jobs.aware, 30), queue.enqueue(sample_jobs.aware, 150)
     log = work_off("jobs", "--memory", "512")

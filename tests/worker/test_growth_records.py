@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 from redis import Redis
@@ -15,9 +14,8 @@ from rqmem.store.history.history_records import Grown
 from rqmem.testing import wait_until
 from rqmem.worker.peak_records import Peaks
 from tests import profile_jobs
-from tests.conftest import ROOT, StartWorker
+from tests.conftest import ROOT, StartWorker, WorkOff
 
-WorkOff = Callable[..., str]
 JOB = "tests.profile_jobs.fit_with"
 LINE = "held = [bytearray(2**20) for _ in range(megabytes)]"
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 from redis import Redis
@@ -15,9 +15,9 @@ from rqmem.store import codec
 from rqmem.store.history import history_reader
 from rqmem.store.history.history_records import Run
 from tests import forked, sample_jobs
+from tests.conftest import WorkOff
 
 pytestmark = pytest.mark.races
-WorkOff = Callable[..., str]
 SAMPLE = "tests.sample_jobs."
 
 

@@ -13,14 +13,13 @@ from rq.job import Job, JobStatus
 
 from rqmem import events, hooks, integrations
 from rqmem.errors import ConfigError
-from tests.conftest import StartWorker
+from tests.conftest import StartWorker, WorkOff
 from tests.misbehaving_hooks import CALLED
 
 PLUGIN = ("--plugin", "tests.misbehaving_hooks")
 PRELOAD = ("--preload", "tests.sample_jobs")  # so that a time limit is used up by the hook, and not by an import
 JOBS = ("tests.sample_jobs.with_hooks", "tests.sample_jobs.WithHooks.run")
 HORSES = ("warm", "fork")
-WorkOff = Callable[..., str]
 
 
 def called(connection: Redis) -> list[str]:

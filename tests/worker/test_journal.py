@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
@@ -26,7 +25,7 @@ from rqmem.store.history.samples import RINGS
 from rqmem.store.keys import DAY_SECONDS, HOUR_SECONDS
 from rqmem.testing import wait_until
 from tests import sample_jobs
-from tests.conftest import ROOT, StartWorker, wait_for_key
+from tests.conftest import ROOT, StartWorker, WorkOff, wait_for_key
 
 SQUARES, PLAIN = "tests.sample_jobs.Squares", "tests.sample_jobs.Plain"
 
@@ -45,7 +44,7 @@ def a_run(job: str, ended_at: float, **more: Any) -> Run:
     return Run(job=job, ended_at=ended_at, outcome="ok", limit_mb=256, **values)
 
 
-def test_a_run_stands_in_the_journal(connection: Redis, work_off: Callable[..., str]) -> None:
+def test_a_run_stands_in_the_journal(connection: Redis, work_off: WorkOff) -> None:
     job = sample_jobs.Plain.enqueue(number=1, connection=connection)
     log = work_off("plain", "--memory", "256", "--name", "ada")
     [run] = history_reader.runs(connection, PLAIN)
@@ -62,7 +61,7 @@ def test_a_run_stands_in_the_journal(connection: Redis, work_off: Callable[..., 
     assert list(history_reader.types(connection)) == [PLAIN]
 
 
-def test_functions_are_remembered_too(connection: Redis, work_off: Callable[..., str]) -> None:
+def test_functions_are_remembered_too(connection: Redis, work_off: WorkOff) -> None:
     queue = Queue(connection=connection)
     for _ in range(3):
         queue.enqueue("tests.sample_jobs.add", 1)
@@ -76,7 +75,7 @@ def test_functions_are_remembered_too(connection: Redis, work_off: Callable[...,
     assert sum(tally.peaks.values()) == sum(tally.durations.values()) == 4
 
 
-def test_a_breach_its_resume_and_the_end(connection: Redis, work_off: Callable[..., str]) -> None:
+def test_a_breach_its_resume_and_the_end(connection: Redis, work_off: WorkOff) -> None:
     job = sample_jobs.Squares.enqueue(count=24, item_mb=30, heavy_from=8, connection=connection)
     work_off("--memory", "200")
     assert job.latest_result().return_value == [n * n for n in range(24)]
@@ -103,9 +102,7 @@ def test_a_breach_its_resume_and_the_end(connection: Redis, work_off: Callable[.
         ("tests.sample_jobs.killed_by_somebody", "HorseLost", ("",)),
     ],
 )
-def test_other_ends(
-    connection: Redis, work_off: Callable[..., str], path: str, outcome: str, layer: tuple[str, ...]
-) -> None:
+def test_other_ends(connection: Redis, work_off: WorkOff, path: str, outcome: str, layer: tuple[str, ...]) -> None:
     job = Queue(connection=connection).enqueue(path)
     work_off("--memory", "128")
     [run] = history_reader.runs(connection, path)
@@ -114,7 +111,7 @@ def test_other_ends(
     assert told(connection, job.id).count("Breach") == (layer != ("",))
 
 
-def test_who_may_not_go_on_is_told(connection: Redis, work_off: Callable[..., str]) -> None:
+def test_who_may_not_go_on_is_told(connection: Redis, work_off: WorkOff) -> None:
     job = sample_jobs.Squares.enqueue(count=4, item_mb=300, heavy_from=2, connection=connection)
     log = work_off("--memory", "200")
     told_events = [each.event for each in history_reader.story(connection, job.id)]
@@ -144,7 +141,7 @@ def test_a_running_job_is_seen(connection: Redis, start_worker: StartWorker) -> 
         assert newest.at % ring.step_seconds == 0
 
 
-def test_a_journal_of_another_version_is_left_alone(connection: Redis, work_off: Callable[..., str]) -> None:
+def test_a_journal_of_another_version_is_left_alone(connection: Redis, work_off: WorkOff) -> None:
     connection.set(keys.VERSION, "99")
     sample_jobs.Plain.enqueue(number=1, connection=connection)
     log = work_off("plain")
@@ -154,7 +151,7 @@ def test_a_journal_of_another_version_is_left_alone(connection: Redis, work_off:
         history_reader.check_version(connection)
 
 
-def test_a_journal_that_is_refused_harms_no_job(connection: Redis, work_off: Callable[..., str]) -> None:
+def test_a_journal_that_is_refused_harms_no_job(connection: Redis, work_off: WorkOff) -> None:
     connection.set(keys.runs(PLAIN), "not a list")
     job = sample_jobs.Plain.enqueue(number=1, connection=connection)
     log = work_off("plain")
@@ -163,7 +160,7 @@ def test_a_journal_that_is_refused_harms_no_job(connection: Redis, work_off: Cal
     assert told(connection, job.id), "what is not refused is written"
 
 
-def test_without_a_journal_there_is_none(connection: Redis, work_off: Callable[..., str]) -> None:
+def test_without_a_journal_there_is_none(connection: Redis, work_off: WorkOff) -> None:
     sample_jobs.Plain.enqueue(number=1, connection=connection)
     work_off("plain", RQMEM_JOURNAL="off")
     assert history_reader.size(connection) == {}
@@ -230,9 +227,7 @@ def test_a_type_that_runs_each_night_keeps_its_place(connection: Redis) -> None:
     assert kept_as(connection, ["", OTHERS], now) == {}
 
 
-def test_runs_of_types_beyond_the_bound_are_told_by_their_own_name(
-    connection: Redis, work_off: Callable[..., str]
-) -> None:
+def test_runs_of_types_beyond_the_bound_are_told_by_their_own_name(connection: Redis, work_off: WorkOff) -> None:
     connection.zadd(keys.TYPES, {f"type{number}": time.time() for number in range(KEPT_TYPES)})
     job = Queue(connection=connection).enqueue("tests.sample_jobs.add", 1)
     work_off()
@@ -270,7 +265,7 @@ def test_runs_that_redis_refuses_to_read_say_nothing_of_peaks(connection: Redis)
     assert KnownPeaks().of(connection, PLAIN, 40.0, time.time()) == 0
 
 
-def test_a_breach_is_kept_once_and_the_story_refers_to_it(connection: Redis, work_off: Callable[..., str]) -> None:
+def test_a_breach_is_kept_once_and_the_story_refers_to_it(connection: Redis, work_off: WorkOff) -> None:
     job = Queue(connection=connection).enqueue(sample_jobs.grow_lists)
     log = work_off("--memory", "100")
     [kept] = execution_reader.breaches(connection, job.id)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 
 from redis import Redis
 from rq import Queue
@@ -16,10 +15,10 @@ from rqmem.store import keys
 from rqmem.store.history import history_reader, history_writer
 from rqmem.testing import wait_until
 from tests import sample_jobs
-from tests.conftest import StartWorker
+from tests.conftest import StartWorker, WorkOff
 
 
-def test_a_run_has_the_curve_of_its_whole_time(connection: Redis, work_off: Callable[..., str]) -> None:
+def test_a_run_has_the_curve_of_its_whole_time(connection: Redis, work_off: WorkOff) -> None:
     job = sample_jobs.Slow.enqueue(count=8, seconds=0.1, connection=connection)
     work_off()
     [run] = read_case(connection, job.id, time.time()).runs
@@ -29,7 +28,7 @@ def test_a_run_has_the_curve_of_its_whole_time(connection: Redis, work_off: Call
     assert last == run.seconds, "it reaches to the end"
 
 
-def test_a_breach_is_in_the_curve_of_a_plain_function(connection: Redis, work_off: Callable[..., str]) -> None:
+def test_a_breach_is_in_the_curve_of_a_plain_function(connection: Redis, work_off: WorkOff) -> None:
     job = Queue(connection=connection).enqueue(sample_jobs.grow_lists)
     work_off("--memory", "100")
     [run] = read_case(connection, job.id, time.time()).runs
@@ -63,7 +62,7 @@ def test_a_job_over_a_list_says_how_many_items_it_has_in_all(connection: Redis, 
     assert total() == 30
 
 
-def test_a_job_whose_children_have_ended_is_kept(connection: Redis, work_off: Callable[..., str]) -> None:
+def test_a_job_whose_children_have_ended_is_kept(connection: Redis, work_off: WorkOff) -> None:
     job = sample_jobs.Counted.enqueue(count=20, pause=0.0, connection=connection)
     work_off("jobs")
     [ended] = rqmem.api.ended_splits(connection=connection)

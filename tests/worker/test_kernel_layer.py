@@ -23,16 +23,10 @@ from rqmem.testing import wait_until
 from rqmem.worker.exit_reason import Circumstances, how_horse_ended
 from rqmem.worker.kernel import kernel_layer
 from tests import kernel_jobs, sample_jobs
-from tests.conftest import ROOT, StartWorker, wait_for_key
+from tests.conftest import ROOT, StartWorker, WorkOff, wait_for_key
 
 pytestmark = pytest.mark.alone  # the kernel kills for them, and elsewhere it must not
-WorkOff = Callable[..., str]
 MB = 2**20
-
-
-@pytest.fixture
-def queue(connection: Redis) -> Queue:
-    return Queue("jobs", connection=connection)
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 
 import pytest
 from redis import Redis
@@ -14,8 +13,8 @@ from rqmem.store.history import history_reader
 from rqmem.units import show_leak
 from tests import leaking_jobs
 from tests.cli.test_commands import rqmem
+from tests.conftest import WorkOff
 
-WorkOff = Callable[..., str]
 LEAKY = "tests.leaking_jobs.LeaksObjects"
 
 

@@ -7,7 +7,6 @@ import re
 import signal
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -24,9 +23,7 @@ from rqmem.store import execution_reader, keys, pausing
 from rqmem.store.history import history_reader
 from rqmem.testing import wait_until
 from tests import forked, lease_jobs
-from tests.conftest import ROOT, StartWorker
-
-WorkOff = Callable[..., str]
+from tests.conftest import ROOT, StartWorker, WorkOff
 
 
 @pytest.fixture
@@ -35,11 +32,6 @@ def start_worker(request: pytest.FixtureRequest, start_worker: StartWorker) -> S
     if request.config.getoption("--isolation") == "fork":
         pytest.skip("a horse for one job takes no lease")
     return lambda *options, **environ: start_worker(*options, **{"RQMEM_LEASE_MAX": "64", **environ})
-
-
-@pytest.fixture
-def queue(connection: Redis) -> Queue:
-    return Queue("jobs", connection=connection)
 
 
 def enqueue(queue: Queue, count: int, first: int = 0) -> list[Job]:

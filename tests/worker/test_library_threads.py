@@ -11,9 +11,8 @@ from rq import Queue
 from rq.job import Job
 
 from tests import library_threads, sample_jobs
-from tests.conftest import StartWorker
+from tests.conftest import StartWorker, WorkOff
 
-WorkOff = Callable[..., str]
 RUNS = 8
 
 

@@ -18,7 +18,7 @@ from rqmem.store.history import history_reader
 from rqmem.testing import wait_until
 from tests import sample_jobs
 from tests.cli.test_commands import rqmem
-from tests.conftest import StartWorker
+from tests.conftest import StartWorker, WorkOff
 
 SECRET = "hunter2"
 
@@ -82,7 +82,7 @@ def test_of_a_worker_that_died_before_the_job_began(
     ids=lambda function: getattr(function, "__name__", function),
 )
 def test_of_a_job_that_ends_badly(
-    connection: Redis, redis_url: str, work_off: Callable[..., str], function: Callable[..., None] | str, isolation: str
+    connection: Redis, redis_url: str, work_off: WorkOff, function: Callable[..., None] | str, isolation: str
 ) -> None:
     text = f"{SECRET}(1)\n12:00:00 ERROR forged {SECRET}"
     job = Queue("x", connection=connection).enqueue(
@@ -95,7 +95,7 @@ def test_of_a_job_that_ends_badly(
     assert {*history_reader.types(connection)} == {name}
 
 
-def test_of_calls_that_are_no_path(connection: Redis, redis_url: str, work_off: Callable[..., str]) -> None:
+def test_of_calls_that_are_no_path(connection: Redis, redis_url: str, work_off: WorkOff) -> None:
     jobs = [Queue("x", connection=connection).enqueue(f"time.sleep({number}, '{SECRET}')") for number in range(3)]
     log = work_off("x", "--memory", "128", "--disable-job-desc-logging")
     assert {Job.fetch(job.id, connection).get_status() for job in jobs} == {JobStatus.FAILED}

@@ -20,8 +20,7 @@ from rqmem.events import Breach
 from rqmem.measure import cgroup_files, process_tree
 from rqmem.store import execution_reader
 from tests import sample_jobs
-
-WorkOff = Callable[..., str]
+from tests.conftest import WorkOff
 
 pytestmark = pytest.mark.skipif(
     os.geteuid() != 0 or shutil.which("setpriv") is None, reason="needs root and setpriv to become others"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable
 from typing import Any
 
 from click.testing import CliRunner
@@ -16,7 +15,7 @@ from rqmem.cli import main
 from rqmem.job import tree
 from rqmem.store import pausing
 from rqmem.testing import wait_until
-from tests.conftest import StartWorker
+from tests.conftest import StartWorker, WorkOff
 
 ADD = "tests.sample_jobs.add"
 
@@ -56,7 +55,7 @@ def test_a_worker_that_waits_for_a_job_hears_of_a_pause_and_of_its_end(
     wait_until(lambda: all(job.get_status() == JobStatus.FINISHED for job in held), 60)
 
 
-def test_a_paused_queue_alone_is_as_an_empty_one(connection: Redis, work_off: Callable[..., str]) -> None:
+def test_a_paused_queue_alone_is_as_an_empty_one(connection: Redis, work_off: WorkOff) -> None:
     pausing.pause(connection, "a")
     job = Queue("a", connection=connection).enqueue(ADD, 1)
     work_off("a")
@@ -71,7 +70,7 @@ def test_a_queue_paused_twice_or_resumed_without_a_pause_says_so(connection: Red
     assert "is not paused; paused are: a" in command(redis_url, "resume", "b")
 
 
-def test_each_action_of_a_command_is_kept(connection: Redis, redis_url: str, work_off: Callable[..., str]) -> None:
+def test_each_action_of_a_command_is_kept(connection: Redis, redis_url: str, work_off: WorkOff) -> None:
     job = Queue("a", connection=connection).enqueue("tests.sample_jobs.raise_error")
     work_off("a")
     command(redis_url, "retry", job.id)
@@ -92,9 +91,7 @@ class Bomb:
         return (exec, ("raise AssertionError('it was unpickled')",))
 
 
-def test_a_job_is_retried_and_cancelled_without_loading_anything_of_it(
-    connection: Redis, work_off: Callable[..., str]
-) -> None:
+def test_a_job_is_retried_and_cancelled_without_loading_anything_of_it(connection: Redis, work_off: WorkOff) -> None:
     job = Queue("a", connection=connection).enqueue("tests.sample_jobs.raise_error")
     work_off("a")
     meta = pickle.dumps(Bomb())

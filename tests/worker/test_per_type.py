@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
@@ -22,10 +21,9 @@ from rqmem.job.per_type import PerType
 from rqmem.store import keys
 from rqmem.testing import wait_until
 from tests import per_type_jobs
-from tests.conftest import StartWorker
+from tests.conftest import StartWorker, WorkOff
 from tests.per_type_jobs import AtMostTwo, OnePerTenant, Unique
 
-WorkOff = Callable[..., str]
 QUICK = {"RQMEM_HEARTBEAT": "0.5"}
 
 

@@ -23,7 +23,7 @@ from rq.worker import Worker
 import rqmem
 from rqmem.measure import procfs
 from rqmem.testing import wait_until
-from tests import sample_jobs
+from tests import forked, sample_jobs
 from tests.conftest import ROOT, WorkerProcess, wait_for_key
 
 StartPool = Callable[..., WorkerProcess]
@@ -35,8 +35,7 @@ def start_pool(redis_url: str, connection: Redis) -> Iterator[StartPool]:
     started: list[WorkerProcess] = []
 
     def start(*options: str, name: str = "pool", directory: Path = ROOT, **environ: str) -> WorkerProcess:
-        clean = {k: v for k, v in os.environ.items() if not k.startswith(("RQMEM_", "MEMORY_"))}
-        full = {**clean, "PYTHONPATH": str(ROOT), "RQMEM_REDIS_URL": redis_url, **environ}
+        full = forked.environ(**{"RQMEM_REDIS_URL": redis_url, **environ})
         command = [sys.executable, "-m", "rqmem", "pool", *options, "--name", name]
         started.append(WorkerProcess(command, full, directory))
         return started[-1]

@@ -27,11 +27,6 @@ from tests.worker.test_pool import StartPool, start_pool, wait_for_workers, work
 __all__ = ["start_pool"]
 
 
-@pytest.fixture
-def queue(connection: Redis) -> Queue:
-    return Queue("jobs", connection=connection)
-
-
 class Begun:
     """What jobs have written to a directory."""
 

@@ -16,7 +16,7 @@ from rqmem.profiling import captures
 from rqmem.store import execution_reader
 from tests import profile_jobs, sample_jobs
 from tests.cli.test_commands import rqmem
-from tests.conftest import ROOT, StartWorker
+from tests.conftest import ROOT, StartWorker, WorkOff
 
 pytestmark = pytest.mark.races
 memray = pytest.importorskip("memray", reason="memray is not installed (extra profile)")
@@ -29,7 +29,7 @@ def queue(connection: Redis) -> Queue:
 
 
 @pytest.fixture
-def work_off_profiled(work_off: Callable[..., str], tmp_path: Path) -> Profiled:
+def work_off_profiled(work_off: WorkOff, tmp_path: Path) -> Profiled:
     """Work off all jobs, capturing runs into the test's own directory."""
     options = ("--profile", "memray", "--profile-dir", str(tmp_path / "profiles"), "--memory", "256")
     return lambda *more, **environ: work_off(*options, *more, **environ)
@@ -147,7 +147,7 @@ def test_what_a_dead_worker_left_is_removed(queue: Queue, work_off_profiled: Pro
 
 
 def test_without_a_profile_it_is_said_what_to_run(
-    queue: Queue, work_off: Callable[..., str], redis_url: str, tmp_path: Path
+    queue: Queue, work_off: WorkOff, redis_url: str, tmp_path: Path
 ) -> None:
     job = queue.enqueue(profile_jobs.fit_with, 1)
     work_off()
@@ -193,7 +193,7 @@ def small_disk(tmp_path: Path) -> Path:
 
 
 def test_a_full_disk_is_refused_at_the_start_and_costs_a_profile_later(
-    queue: Queue, start_worker: StartWorker, work_off: Callable[..., str], small_disk: Path
+    queue: Queue, start_worker: StartWorker, work_off: WorkOff, small_disk: Path
 ) -> None:
     job = queue.enqueue(profile_jobs.allocate_often, 2_500_000)
     log = work_off("--profile", "memray", "--profile-dir", str(small_disk / "profiles"), "--memory", "256")

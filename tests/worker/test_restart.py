@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -18,7 +17,7 @@ from rq.worker import Worker
 
 from rqmem.store import actions, restarting
 from rqmem.testing import wait_until
-from tests import sample_jobs
+from tests import forked, sample_jobs
 from tests.cli.test_commands import rqmem
 from tests.conftest import ROOT, StartWorker, WorkerProcess, wait_for_key
 
@@ -96,8 +95,7 @@ def test_a_job_in_chunks_goes_on_after_the_restart(
 
 
 def test_workers_of_a_pool_are_replaced_one_after_another(connection: Redis, redis_url: str, restart: Restart) -> None:
-    clean = {name: value for name, value in os.environ.items() if not name.startswith(("RQMEM_", "MEMORY_"))}
-    environ = {**clean, "PYTHONPATH": str(ROOT), "RQMEM_REDIS_URL": redis_url}
+    environ = forked.environ(RQMEM_REDIS_URL=redis_url)
     pool = WorkerProcess([sys.executable, "-m", "rqmem", "pool", "jobs", "-n", "2", "--name", "pool"], environ, ROOT)
     try:
         before = wait_for_workers(connection, "pool-1", "pool-2")

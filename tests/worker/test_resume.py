@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 
 import pytest
 from redis import Redis
@@ -19,9 +18,8 @@ from rqmem.store.execution_records import Owner
 from rqmem.store.history import history_reader
 from rqmem.testing import wait_until
 from tests import sample_jobs
-from tests.conftest import StartWorker, wait_for_key
+from tests.conftest import StartWorker, WorkOff, wait_for_key
 
-WorkOff = Callable[..., str]
 QUICK = {"RQMEM_HEARTBEAT": "0.5"}
 
 

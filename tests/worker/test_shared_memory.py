@@ -16,8 +16,8 @@ from rq.job import JobStatus
 from rqmem.measure import shared_objects
 from rqmem.store import execution_reader
 from tests import sample_jobs
+from tests.conftest import WorkOff
 
-WorkOff = Callable[..., str]
 MB = 2**20
 CEILING_MB = 150
 OPTIONS = ("jobs", "--memory", str(CEILING_MB), "--cgroup", "off")

@@ -6,7 +6,6 @@ import json
 import re
 import threading
 import time
-from collections.abc import Callable
 
 import pytest
 from redis import Redis
@@ -24,9 +23,8 @@ from rqmem.testing import wait_until
 from rqmem.worker.orphaned_children import Mending
 from tests import sample_jobs
 from tests.cli.test_commands import rqmem
-from tests.conftest import StartWorker
+from tests.conftest import StartWorker, WorkOff
 
-WorkOff = Callable[..., str]
 QUICK = {"RQMEM_HEARTBEAT": "0.5"}
 SQUARES = [n * n for n in range(95)]
 

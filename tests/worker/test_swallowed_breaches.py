@@ -5,7 +5,6 @@ from __future__ import annotations
 import builtins
 import pickle
 import sys
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -16,9 +15,9 @@ from rq.job import JobStatus
 from rqmem.errors import MemoryLimitExceeded, breach_in
 from rqmem.events import Breach
 from rqmem.store import execution_reader
-from tests import swallowing_jobs
+from tests import forked, swallowing_jobs
+from tests.conftest import ROOT, WorkOff
 
-WorkOff = Callable[..., str]
 SWALLOWED = [name for name in vars(swallowing_jobs) if name.startswith(("by_", "and_then", "raises_"))]
 KNOWN = [name for name in vars(swallowing_jobs) if name.startswith("knows")]
 GROUPS = [name for name in (*SWALLOWED, *KNOWN) if "group" in name]
@@ -31,20 +30,14 @@ BREACH = Breach(
 @pytest.fixture(scope="module")
 def ended(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """All of them under one worker, each after the other."""
-    import os
-    import subprocess
-
-    from tests.conftest import ROOT
-
-    environ = {k: v for k, v in os.environ.items() if not k.startswith(("RQMEM_", "MEMORY_"))}
-    environ |= {"RQMEM_REDIS_URL": redis_url, "PYTHONPATH": str(ROOT)}
+    environ = forked.environ(RQMEM_REDIS_URL=redis_url)
     with Redis.from_url(redis_url) as connection:
         connection.flushall()
         queue = Queue("jobs", connection=connection)
         jobs = {name: queue.enqueue(f"tests.swallowing_jobs.{name}") for name in (*SWALLOWED, *KNOWN)}
         options = ["--burst", "--memory", "128", "--reserve", "64"]
         command = [sys.executable, "-m", "rqmem", "worker", "jobs", *options]
-        done = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=1200)
+        done = forked.run(command, cwd=ROOT, env=environ, timeout=1200)
         return {
             name: (
                 job.get_status(),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 
 import pytest
 from redis import Redis
@@ -18,10 +17,9 @@ from rqmem.observe.next_step import outlook
 from rqmem.store import codec, execution_reader, executions, keys
 from rqmem.testing import wait_until
 from tests import sample_jobs, takeover_jobs
-from tests.conftest import StartWorker, WorkerProcess
+from tests.conftest import StartWorker, WorkerProcess, WorkOff
 from tests.worker.test_resume import run_owned_elsewhere
 
-WorkOff = Callable[..., str]
 QUICK = {"RQMEM_HEARTBEAT": "0.5"}
 CALLBACK = Callback(takeover_jobs.remember_abandoned)
 

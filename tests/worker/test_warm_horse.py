@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import signal
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +26,7 @@ from rqmem.store import keys
 from rqmem.testing import wait_until
 from rqmem.units import MB
 from tests import sample_jobs
-from tests.conftest import StartWorker
-
-WorkOff = Callable[..., str]
-
-
-@pytest.fixture
-def queue(connection: Redis) -> Queue:
-    return Queue("jobs", connection=connection)
+from tests.conftest import StartWorker, WorkOff
 
 
 def results(jobs: list[Job]) -> list[object]:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 from redis import Redis
 from rq.job import JobStatus
 
 from tests import window_jobs
+from tests.conftest import WorkOff
 
-WorkOff = Callable[..., str]
 NEWEST = dict.fromkeys(range(200, 160, -1), 1)
 
 

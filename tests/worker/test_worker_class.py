@@ -6,7 +6,6 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,9 +13,7 @@ from redis import Redis
 from rq import Queue
 
 from tests import forked
-from tests.conftest import ROOT, StartWorker
-
-WorkOff = Callable[..., str]
+from tests.conftest import ROOT, StartWorker, WorkOff
 
 
 @pytest.mark.parametrize("name", ["main", "monitor"])

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
-from redis import Redis
 from rq import Queue
 from rq.job import JobStatus
 from rq.worker import Worker
@@ -19,11 +18,6 @@ from tests.conftest import ROOT, StartWorker
 from tests.worker.test_ceiling import rq_worker
 
 FATTENING = ("--queue-class", "tests.workers.FatteningQueue", "--worker-memory", "120")
-
-
-@pytest.fixture
-def queue(connection: Redis) -> Queue:
-    return Queue("jobs", connection=connection)
 
 
 def restarts_in(log: str) -> int:
