@@ -203,6 +203,11 @@ class Config:
         30, "RQMEM_MAX_RESUMES", positive_int,
         "how many resumes a job may spend; each costs 1, or 2 if it finished no chunk",
     )  # fmt: skip
+    code_version: str = _setting(
+        "", "RQMEM_CODE_VERSION", path,
+        "the version of the code that jobs run, for marks in the dashboard; by default the commit that is checked out "
+        "where the worker starts",
+    )  # fmt: skip
     journal_enabled: bool = _setting(
         True, "RQMEM_JOURNAL", boolean, "record in Redis what happens: samples, runs, stories, alerts"
     )

@@ -13,7 +13,7 @@ from rqmem.dashboard.read.types import read_rows
 from rqmem.dashboard.state import state
 from rqmem.dashboard.windows import WINDOWS, Window, chosen
 from rqmem.observe.job_read import read_ended_splits, read_splits
-from rqmem.observe.period import halves, overall, trend, worst_first
+from rqmem.observe.period import code_changes, halves, overall, trend, worst_first
 from rqmem.observe.period_read import read_trends
 from rqmem.observe.snapshot import read_alerts, read_snapshot
 from rqmem.policy.alert_rules import LEAK
@@ -79,10 +79,14 @@ def trends() -> str:
             sums = steps.setdefault(at, [0.0, 0.0, 0.0, 0.0])
             for place, value in enumerate((tally.runs, tally.failed, tally.breached, tally.items)):
                 sums[place] += value
+    changed: dict[tuple[float, str], list[str]] = {}
+    for each in whole.types:
+        for change in code_changes(each.steps):
+            changed.setdefault(change, []).append(each.job)
     return render_template(
         "trends.html", report=report, rows=rows, steps=sorted(steps.items()), window=window, windows=WINDOWS,
-        both=overall(report.types, report.period), starts=starts(whole.period), words=_words(window, whole, report),
-        most=len(rows) if request.args.get("all") == "1" else _MOST_TYPES,
+        both=overall(report.types, report.period), starts=starts(whole.period), changed=sorted(changed.items()),
+        words=_words(window, whole, report), most=len(rows) if request.args.get("all") == "1" else _MOST_TYPES,
     )  # fmt: skip
 
 

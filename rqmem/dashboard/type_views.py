@@ -14,6 +14,7 @@ from rqmem.dashboard.read.types import TypeRow, read_rows
 from rqmem.dashboard.state import state
 from rqmem.dashboard.windows import WINDOWS, chosen
 from rqmem.observe.advice_to_paste import to_class
+from rqmem.observe.period import code_changes
 from rqmem.observe.period_read import read_advice
 from rqmem.observe.statistics import peaks_in
 from rqmem.policy import histogram as histograms
@@ -78,7 +79,8 @@ def job_type(job_type: str) -> str:
         ceiling_mb=ceiling_mb,
         bars=bars,
         picture=_picture(bars, ceiling_mb, recommended),
-        days=[(at, each.runs, peaks_in(each.peaks), each.breached) for at, each in days],
+        days=[(at, each.runs, peaks_in(each.peaks), each.breached, sorted(each.code_versions)) for at, each in days],
+        changed=code_changes(days),
         grown=history_reader.grown(connection, job_type, now)[:5],
     )
 

@@ -174,6 +174,7 @@ def _of_step(at: float, tally: Tally) -> dict[str, Any]:
         "failed": round(tally.failed),
         "breaches": of_breaches(tally.breaches),
         "peak_mb": of_peaks(peaks_in(tally.peaks)),
+        "code_versions": sorted(tally.code_versions),
     }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from rqmem.observe.accounts import Tenant
 from rqmem.observe.statistics import Ceilings, JobStatistics, peaks_in, peaks_of
@@ -220,6 +220,21 @@ def worst_first(types: Sequence[TypeReport], period: Period) -> list[TypeReport]
         return max(0.0, now - before)
 
     return sorted(types, key=lambda each: -worse(each))  # a stable sort
+
+
+def code_changes(steps: Iterable[tuple[float, Tally]]) -> list[tuple[float, str]]:
+    """When a job type ran code that it had not run before: beginning of the hour or day, version of the code.
+
+    ``steps``: oldest first. A version that comes back after another one is told again, and the first one is no change.
+    """
+    changes: list[tuple[float, str]] = []
+    before: set[str] = set()
+    for at, tally in steps:
+        now = set(tally.code_versions)
+        if before:
+            changes += [(at, version) for version in sorted(now - before)]
+        before = now or before
+    return changes
 
 
 def overall(types: Sequence[TypeReport], period: Period) -> tuple[Figures, Figures] | None:

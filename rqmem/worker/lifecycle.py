@@ -15,6 +15,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
@@ -30,6 +31,7 @@ from rqmem.store.permission import check_may_write
 from rqmem.store.restarting import Way
 from rqmem.units import show_mb, to_bytes, to_mb
 from rqmem.worker.alerting import Alerting
+from rqmem.worker.code_version import code_version
 from rqmem.worker.heartbeat import Heart
 from rqmem.worker.helpers import Helpers
 from rqmem.worker.horse import hook_runner
@@ -221,6 +223,7 @@ class Lifecycle:
             worker_limit_mb=to_mb(self._own_limit_bytes),
             kept_by="watcher and cgroup" if self._pool.kernel is not None else "watcher",
             leases=lease.shown(self._why_no_leases() if self.runs_warm else lease.A_HORSE_EACH),
+            code_version=code_version(setup.config.code_version, Path.cwd()),
         )
         return Recorder(
             about, Alerting(setup.name, setup.config), setup.config.journal_enabled, self._helpers.tell, self._member

@@ -56,6 +56,7 @@ class About:
     worker_limit_mb: float
     kept_by: str
     leases: str = ""
+    code_version: str = ""
 
 
 @dataclass
@@ -175,7 +176,7 @@ class Recorder:
                         seconds=round(seconds / count, 6), initial_mb=running.initial_mb,
                         peak_mb=max(running.initial_mb, to_mb(int(peak_bytes))),
                         limit_mb=to_mb(page.ceiling_bytes), times=int(count),
-                        mb_seconds=round(running.initial_mb * seconds / count, 6),
+                        mb_seconds=round(running.initial_mb * seconds / count, 6), code_version=self.about.code_version,
                     )
                 )  # fmt: skip
             if own:
@@ -436,6 +437,7 @@ class Recorder:
             collections=ended.collections if ended else running.collections, chunks=page.chunks, items=page.items,
             largest_chunk=page.largest_chunk, children=running.children, peak_sampled=page.peak_sampled,
             mb_seconds=_mb_seconds(running.whole_time, seconds, max(peaks)), tenant=page.tenant,
+            code_version=self.about.code_version,
             counted=not (running.resumed or page.again or page.gathers or child_ids.parent_of(running.job_id)),
         )  # fmt: skip
 

@@ -416,6 +416,28 @@ def test_trends_mark_when_the_workers_that_run_now_were_started(app: Flask, conn
     assert f'"marks": [{hour - 3 * HOUR_SECONDS}]' in app.test_client().get("/trends?window=24h").text
 
 
+@pytest.mark.parametrize("version", ["v8", "<b>8</b>"])
+def test_trends_and_the_type_mark_where_the_code_changed(app: Flask, connection: Redis, version: str) -> None:
+    history_writer.version_is_ours(connection)
+    for days, code_version in ((6, "v7"), (3, version), (1, version)):
+        ended_at = time.time() - days * DAY_SECONDS
+        for job_type in (TYPE, "shop.Other"):
+            with connection.pipeline() as pipeline:
+                run = replace(a_run(job_type, "j", ended_at), code_version=code_version)
+                history_writer.write_runs(pipeline, [run], {}, ended_at)
+                pipeline.execute()
+            connection.persist(keys.tally(job_type, "d", int(ended_at // DAY_SECONDS)))
+    changed_at = int((time.time() - 3 * DAY_SECONDS) // DAY_SECONDS * DAY_SECONDS)
+    page = app.test_client().get("/trends?window=7d").text
+    assert f'"marks": [{changed_at}]' in page
+    assert f'The code changed: <b class="mono">{filters.Markup.escape(version)}</b> from <time' in page
+    assert "and 1 more)" in page
+    page = app.test_client().get(f"/types/{TYPE}").text
+    assert f'"marks": [{changed_at + DAY_SECONDS / 2}]' in page
+    assert f'Its code changed: <b class="mono">{filters.Markup.escape(version)}</b>' in page
+    assert '<td class="mono">v7</td>' in page
+
+
 def write_another_hour(connection: Redis) -> None:
     """So that there is a chart."""
     at = time.time() - 2 * HOUR_SECONDS

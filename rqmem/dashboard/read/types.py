@@ -30,6 +30,7 @@ class Step:
     breached: float
     items: float
     p90_mb: float | None
+    code_versions: list[str]
 
     def to_json(self) -> dict[str, Any]:
         """As ``steps`` of ``rqmem report``, with less of each."""
@@ -40,6 +41,7 @@ class Step:
             "items": round(self.items),
             "breaches": {"total": round(self.breached)},
             "peak_mb": encoded({"p90": self.p90_mb}, "peak_mb"),
+            "code_versions": self.code_versions,
         }
 
 
@@ -106,4 +108,4 @@ def read_rows(connection: Redis, closed: ClosedPeriods, window: Window, now: flo
 
 def _step(at: float, tally: Tally) -> Step:
     p90_mb = histogram.percentile(tally.peaks, 0.9)
-    return Step(at, tally.runs, tally.failed, tally.breached, tally.items, p90_mb)
+    return Step(at, tally.runs, tally.failed, tally.breached, tally.items, p90_mb, sorted(tally.code_versions))

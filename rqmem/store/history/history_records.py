@@ -188,6 +188,7 @@ class Run:
         needed_mb: the lowest of its ceilings that it would have kept; None: it did not end well, or does not escalate.
         layer: which layer acted at its breach; empty without a breach.
         mb_seconds: its memory in MB, added up over each second; ``tenant``: whose it was, empty: nobody's.
+        code_version: the version of the code that its worker was started with; empty: not known.
         initial_mb: usage before the job.
         peak_mb: the highest reading, also while RQ stored the result.
         peak_sampled: it had several processes, so it may have used more between two readings.
@@ -229,6 +230,7 @@ class Run:
     children: int = 0
     counted: bool = True
     peak_sampled: bool = False
+    code_version: str = ""
     times: int = 1
     curve_mb: tuple[float, ...] = ()
     curve_step_seconds: float = 0.0
@@ -329,11 +331,13 @@ class Tally(Sums):
     Attributes:
         alerts: raised.
         peak_sum_mb: the peaks of runs that finished items, summed.
+        code_versions: runs by the version of their code, where it is known.
         peaks, durations, costs: histograms (`rqmem.policy.histogram`) of peak MB, seconds, and **KB** per item.
     """
 
     alerts: float = 0
     peak_sum_mb: float = 0
+    code_versions: dict[str, float] = field(default_factory=dict, metadata={"name": "code:"})
     peaks: dict[int, float] = field(default_factory=dict, metadata={"name": "peak:"})
     durations: dict[int, float] = field(default_factory=dict, metadata={"name": "sec:"})
     costs: dict[int, float] = field(default_factory=dict, metadata={"name": "item:"})

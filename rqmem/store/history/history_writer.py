@@ -238,6 +238,7 @@ def _counts(runs: Iterable[Run], alerts: int, leak_mb: Sequence[float]) -> dict[
             ("mb_seconds", run.times * run.mb_seconds),
             ("peak_sum_mb", run.peak_mb if run.items else 0),
             (f"breach:{run.layer}", int(run.layer != "")),
+            (f"code:{run.code_version}", run.times * (run.code_version != "")),
             (f"peak:{bucket(run.peak_mb)}", run.times * (not run.escalated)),  # the next run's peak says more
             (f"sec:{bucket(run.seconds)}", run.times),
             (f"item:{bucket(1024 * (cost or 0))}", int(cost is not None)),

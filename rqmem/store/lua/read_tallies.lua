@@ -1,11 +1,11 @@
 -- Read tallies without their histograms of durations and costs, which are most of what they hold. Changes nothing.
 -- Returns a JSON text: a list with null for each key that does not exist, and for each other one
--- {"runs": 3, ..., "breaches": {"watch": 1}, "peaks": [[buckets], [runs in each]], "needed": [[MB], [runs]]}
+-- {"runs": 3, ..., "breaches": {"watch": 1}, "code_versions": {"v7": 3}, "peaks": [[buckets], [runs in each]], "needed": [[MB], [runs]]}
 -- KEYS: tallies
 local found = {}
 for i = 1, #KEYS do
   local raw = redis.call('HGETALL', KEYS[i])
-  local sums, breaches, buckets, counts, ceilings, needed = {}, {}, {}, {}, {}, {}
+  local sums, breaches, codes, buckets, counts, ceilings, needed = {}, {}, {}, {}, {}, {}, {}
   for j = 1, #raw, 2 do
     local name, value = raw[j], raw[j + 1]
     local colon = string.find(name, ':', 1, true)
@@ -17,9 +17,12 @@ for i = 1, #KEYS do
       ceilings[#ceilings + 1], needed[#needed + 1] = string.sub(name, 8), value
     elseif string.sub(name, 1, 7) == 'breach:' then
       breaches[#breaches + 1] = '"' .. string.sub(name, 8) .. '":' .. value
+    elseif string.sub(name, 1, 5) == 'code:' then
+      codes[#codes + 1] = cjson.encode(string.sub(name, 6)) .. ':' .. value  -- a text of somebody's
     end
   end
   sums[#sums + 1] = '"breaches":{' .. table.concat(breaches, ',') .. '}'
+  sums[#sums + 1] = '"code_versions":{' .. table.concat(codes, ',') .. '}'
   sums[#sums + 1] = '"peaks":[[' .. table.concat(buckets, ',') .. '],[' .. table.concat(counts, ',') .. ']]'
   sums[#sums + 1] = '"needed":[[' .. table.concat(ceilings, ',') .. '],[' .. table.concat(needed, ',') .. ']]'
   found[i] = #raw > 0 and '{' .. table.concat(sums, ',') .. '}' or 'null'
