@@ -316,6 +316,21 @@ def test_a_job_that_came_to_one_who_dies_before_it_takes_it_comes_back(
     assert not queue.job_ids and queue.connection.llen(queue.intermediate_queue_key) == 0
 
 
+def test_a_job_that_kills_its_worker_at_once_ends_as_abandoned(
+    queue: Queue, start: StartWorker, start_worker: StartWorker
+) -> None:
+    """It does not run again and again."""
+    worker = start()
+    job = queue.enqueue(lease_jobs.act, "deadly", "kill worker once")
+    worker.finish()
+    worker = start_worker("jobs", **QUICK)
+    wait_until(lambda: job.is_failed, 90)
+    ended_well(worker)
+    assert "AbandonedJobError" in job.latest_result().exc_string
+    assert ran(queue) == ["deadly"]
+    nothing_is_left(queue)
+
+
 def test_a_worker_stops_although_redis_does_not_answer(own_redis: OwnRedis, start: StartWorker) -> None:
     worker = start("jobs", connection=own_redis.connection, RQMEM_REDIS_URL=own_redis.server.url)
     os.kill(own_redis.server.pid, signal.SIGSTOP)

@@ -207,7 +207,7 @@ class Lease:
         if self._commits.plain:
             return self._stop(_OTHERS_WAIT)
         for number, job in enumerate(batch.jobs):
-            if not self._run(job, first=number == 0 and not moved):
+            if not self._run(job, first=number == 0, is_new=bool(moved)):
                 return False
             if time.monotonic() - self._taken_at > _BATCH_SECONDS and number + 1 < len(batch.jobs):
                 self._k = max(1, self._k // 2)  # jobs of better queues may have come, and other workers wait
@@ -222,8 +222,13 @@ class Lease:
 
     # One job
 
-    def _run(self, job: Taken, *, first: bool) -> bool:
-        """One job. Whether the next one may begin."""
+    def _run(self, job: Taken, *, first: bool, is_new: bool) -> bool:
+        """One job. Whether the next one may begin.
+
+        Args:
+            first: of its batch. Redis is told that it begins, since it might be the one that kills the worker.
+            is_new: it was enqueued a moment ago, so it does not wait for the answer.
+        """
         page, order = self._page, self._order
         if page.recalled or page.stop_asked:
             return self._stop(_RECALLED if page.recalled else _STOPS)
@@ -249,8 +254,9 @@ class Lease:
         if page.recalled:  # the worker has not seen this one, or gives it back: either way it has not begun
             page.advance(Event.RETURNED)
             return self._stop(_RECALLED)
-        awaited, seen, self._visible = first or page.started_at - self._taken_at > _OLD_SECONDS, self._visible, False
-        if not self._commits.announce(job, execution_id, awaited=awaited, seen=seen):
+        awaited = (first and not is_new) or page.started_at - self._taken_at > _OLD_SECONDS
+        seen, self._visible = self._visible, False
+        if not self._commits.announce(job, execution_id, sent=first, awaited=awaited, seen=seen):
             page.advance(Event.RETURNED)
             return True if not self._commits.plain else self._stop(_OTHERS_WAIT)
         environment.put_again("RQ_JOB_ID", job_id)

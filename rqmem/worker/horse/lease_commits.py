@@ -79,10 +79,11 @@ class Commits:
         self.read(until=1)
         return link.read_batch()
 
-    def announce(self, job: Taken, execution_id: str, *, awaited: bool, seen: bool) -> bool:
+    def announce(self, job: Taken, execution_id: str, *, sent: bool, awaited: bool, seen: bool) -> bool:
         """Send what is to be committed by now, and that this job begins. Whether it may.
 
         Args:
+            sent: also where nothing is to be committed. Redis gets it even if this process is killed right after.
             awaited: it may have been cancelled since it was taken.
             seen: RQ may show the job before it as running.
         """
@@ -91,7 +92,7 @@ class Commits:
             bool(pending) and (self._seconds > _WORTH_SECONDS or page.began_at - pending[0].ended_at > _COMMIT_SECONDS)
         )
         awaited = awaited or seen or self._seconds >= _SEEN_SECONDS
-        if not (awaited or due):
+        if not (awaited or due or sent):
             return True
         self.send(pack_begins(job.id, execution_id.encode(), page.queue.encode(), page.began_at))
         if awaited:
