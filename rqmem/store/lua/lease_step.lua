@@ -14,6 +14,13 @@
 local P, taken, lease, running = ARGV[1], KEYS[1], KEYS[2], KEYS[3]
 local shown = redis.call('HGET', lease, 'shown')
 local refused, committed = {''}, 0
+local finished = {}  -- queue -> scores and ids for its registry
+
+local function has_finished(queue, score, id)
+  local here = finished[queue] or {}
+  here[#here + 1], here[#here + 2] = score, id
+  finished[queue] = here
+end
 
 local function refusal(queue, id, created_at, execution, job)
   local deleted, was_there = job[2] ~= created_at, leave_intermediate(P, queue, id)
@@ -76,11 +83,11 @@ for at = 11, 1 + 10 * tonumber(ARGV[5]), 10 do
           if job[3] then
             redis.call('EXPIRE', P .. ':job::' .. id .. ':dependencies', ttl)
           end
-          redis.call('ZADD', P .. ':finished:' .. queue, ARGV[3] + ttl, id)
+          has_finished(queue, ARGV[3] + ttl, id)
         else
           redis.call('PERSIST', results)
           redis.call('PERSIST', key)
-          redis.call('ZADD', P .. ':finished:' .. queue, '+inf', id)
+          has_finished(queue, '+inf', id)
         end
       end
     end
@@ -94,6 +101,9 @@ for at = 11, 1 + 10 * tonumber(ARGV[5]), 10 do
   end
 end
 
+for queue, scores in pairs(finished) do
+  redis.call('ZADD', P .. ':finished:' .. queue, unpack(scores))
+end
 if committed > 0 then
   redis.call('HINCRBY', KEYS[4], 'successful_job_count', committed)
   redis.call('HINCRBYFLOAT', KEYS[4], 'total_working_time', ARGV[4])

@@ -62,7 +62,7 @@ local function take_from(number)
   end
   local queue = P .. ':queue:' .. ARGV[number]
   local ids = redis.call('LRANGE', queue, 0, left - 1)
-  local passed = 0
+  local passed, taken = 0, {}
   for _, id in ipairs(ids) do
     local job = redis.call('HMGET', P .. ':job:' .. id, 'status', 'origin', 'data', 'data', 'timeout', 'result_ttl',
       'created_at', 'group_id', 'success_callback_name', 'rate_limit_key', 'webhooks', 'repeats_left')
@@ -78,8 +78,7 @@ local function take_from(number)
         redis.call('SADD', KEYS[3], ARGV[2])
       end
       seen[id] = true
-      redis.call('RPUSH', queue .. ':intermediate', id)
-      redis.call('RPUSH', KEYS[1], id)
+      taken[#taken + 1] = id
       local at = #reply
       reply[at + 1], reply[at + 2], reply[at + 3] = number - names, id, job[4]
       reply[at + 4], reply[at + 5], reply[at + 6] = job[5] or '', job[6] or '', job[7] or ''
@@ -90,6 +89,10 @@ local function take_from(number)
       reply[1] = ''
       break
     end
+  end
+  if #taken > 0 then
+    redis.call('RPUSH', queue .. ':intermediate', unpack(taken))
+    redis.call('RPUSH', KEYS[1], unpack(taken))
   end
   if passed > 0 then
     redis.call('LTRIM', queue, passed, -1)
