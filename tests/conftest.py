@@ -61,6 +61,13 @@ def pytest_collection_finish() -> None:
     gc.freeze()  # thousands of collected tests: each gc.collect() of a test would take most of a second to walk them
 
 
+@pytest.fixture(scope="module", autouse=True)
+def libraries(request: pytest.FixtureRequest) -> Iterator[None]:
+    """What processes of a module's tests have imported when they start, besides rqmem: the module's ``LIBRARIES``."""
+    with forked.preloading(*getattr(request.module, "LIBRARIES", ())):
+        yield
+
+
 @pytest.fixture(scope="session")
 def redis_url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """URL of a server of our own."""

@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = ("rqmem", "rq", "seeds", "scripts")
+PACKAGES = ("rqmem", "rq", "seeds", "scripts", "tests")
 READ_AT_START = ("PYTHON", "LD_", "LC_", "LANG", "MALLOC", "GLIBC", "TZ", "OMP_", "OTEL_")
 LARGEST_REQUEST = 100_000
 _PARAMETERS = list(inspect.signature(subprocess.Popen._execute_child).parameters)[1:]  # type: ignore[attr-defined]

@@ -13,6 +13,7 @@ from tests.conftest import ROOT
 from tests.docs.typist import Typist
 from tests.integrations.sink import Sink
 
+LIBRARIES = ("django.db.models", "django.core.management", "flask", "fastapi", "sqlalchemy", "eventlet.patcher")
 PAGES = sorted((ROOT / "docs" / "with").glob("*.md"))
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from redis import Redis
 from rq import Queue
 from rq.job import Job
 
+from tests import forked
 from tests.conftest import ROOT, StartWorker
 from tests.postgres import PORT, USER, PostgresServer
 
@@ -57,9 +57,7 @@ class Project:
 def manage(environ: dict[str, str], *arguments: str) -> str:
     """What ``manage.py`` of the project prints."""
     command = [sys.executable, "-m", "tests.integrations.manage", *arguments]
-    done = subprocess.run(
-        command, cwd=ROOT, env={**os.environ, **environ}, capture_output=True, text=True, check=True
-    )  # fmt: skip
+    done = forked.run(command, cwd=ROOT, env={**os.environ, **environ}, check=True)
     return done.stdout + done.stderr
 
 

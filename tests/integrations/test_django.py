@@ -9,6 +9,7 @@ import pytest
 from rqmem.testing import wait_until
 from tests.integrations.conftest import Project, outcome
 
+LIBRARIES = ("django.db.models", "django.core.management", "django.contrib.auth", "django.template", "psycopg")
 LEFT_BEHIND = ["leave_autocommit_off", "leave_autocommit_off_and_fail", "leave_atomic_open", "leave_two_atomics_open",
                "leave_atomic_broken", "leave_connection_closed_in_atomic", "leave_raw_transaction"]  # fmt: skip
 

@@ -8,19 +8,14 @@ import pytest
 from redis import Redis
 from rq import Queue
 
-from tests import forked
 from tests.conftest import WorkOff
 from tests.integrations.sink import Sink
 
 JOBS = "tests.integrations.reporting_jobs"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def libraries() -> Iterator[None]:
-    """Of those that Sentry looks for an integration, what is slow to import."""
-    slow = ("django.http", "django.db.models", "flask", "httpx", "sqlalchemy", "fastapi", "eventlet.patcher", "urllib3")
-    with forked.preloading(*slow):
-        yield
+LIBRARIES = (
+    "django.http", "django.db.models", "flask", "httpx", "sqlalchemy", "fastapi", "eventlet.patcher", "urllib3",
+)  # fmt: skip
+"""Of those that Sentry looks for an integration, what is slow to import."""
 
 
 @pytest.fixture
