@@ -355,7 +355,7 @@ PARTS = (
     Part(
         "rq.rate_limit:RateLimitRegistry",
         called=("__init__(key, connection)", "acquire_and_enqueue(concurrency)"),
-        names="allowed_key rate_limited_key",
+        names="allowed_key rate_limited_key rl_keys_key config_key",
     ),
     Part("rq.serializers", called=("resolve_serializer(serializer)",)),
     Part("rq.suspension", called=("is_suspended(connection)",), values={"WORKERS_SUSPENDED": "rq:suspended"}),

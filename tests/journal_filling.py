@@ -9,6 +9,7 @@ from typing import Any
 
 from redis import Redis
 from rq import Queue
+from rq.rate_limit import RateLimitRegistry
 from rq.utils import now as rq_now
 from rq.utils import utcformat
 
@@ -16,7 +17,17 @@ from rqmem import events
 from rqmem.store import codec, keys
 from rqmem.store.alerts.alert_records import Alert, Open
 from rqmem.store.history import history_writer
-from rqmem.store.history.history_records import Live, LiveJob, PoolRecord, Run, Told
+from rqmem.store.history.history_records import (
+    Live,
+    LiveJob,
+    PoolIncident,
+    PoolJob,
+    PoolRecord,
+    PoolTenant,
+    PoolWait,
+    Run,
+    Told,
+)
 from rqmem.store.history.samples import RINGS, Sample
 
 WORKER = "ada"
@@ -83,12 +94,31 @@ def a_live(worker: str, job: LiveJob | None = None, **more: Any) -> Live:
     return Live(worker=worker, **{**values, **more})
 
 
-def a_pool(name: str) -> PoolRecord:
-    """The budget of a pool whose second worker runs a job."""
+def a_pool(name: str, worker: str = "p-2") -> PoolRecord:
+    """The budget of a pool of which one worker runs a job, another job waits, and a third one was evicted."""
     now = time.time()
     return PoolRecord(
-        name, "h", now, workers=2, least_workers=2, most_workers=2, budget_mb=600, reserved_mb=256, usage_mb=192
-    )
+        name, "h", now, workers=2, least_workers=2, most_workers=2, budget_mb=600, reserved_mb=256, usage_mb=192,
+        held_mb=12.5, waiting=1, waiting_since=now - 9000, evictions=1, pauses=1, tenant_ceiling_mb=300.0,
+        jobs=(PoolJob(worker, "j1", "shop.jobs.Rebuild", 256.0, 192.0, now - 60, 256.0, "acme"),),
+        waits=(PoolWait("j9", "shop.jobs.Rebuild", 256.0, now - 9000, "tenant", "acme has 256 of 300 MB", "acme"),),
+        incidents=(
+            PoolIncident(now - 300, "paused", "only 20 MB of memory are left of 2000"),
+            PoolIncident(now - 290, "evicted", "the jobs of the pool use 612 MB of 600", "j7", "shop.jobs.Mail", 80.0),
+        ),
+        tenants=(PoolTenant("acme", 256.0, 192.0, 1),),
+    )  # fmt: skip
+
+
+def hold_back(connection: Redis, key: str, waiting: list[str], concurrency: int) -> None:
+    """Jobs that wait for others of their type, as RQ has them."""
+    limits = RateLimitRegistry(key, connection)
+    with connection.pipeline() as pipeline:
+        limits.register(concurrency, pipeline)
+        pipeline.zadd(limits.allowed_key, {f"runs-{number}": 1.0 for number in range(concurrency)})
+        for job_id in waiting:
+            limits.add_to_rate_limited(job_id, pipeline, time.time() - 9000)
+        pipeline.execute()
 
 
 def register(

@@ -50,6 +50,25 @@ def declares_400(directory: str) -> str:
     return "done"
 
 
+class HoldsForTenant(MemoryAwareJob):
+    """As `hold_until_file`, for somebody; returns its ceiling in MB."""
+
+    tenant = "whose"
+
+    def handle(self, megabytes: int, directory: str, name: str, whose: str | None) -> float:
+        hold_until_file(megabytes, directory, name)
+        return self._monitored().ceiling.bytes / MB
+
+
+class OneAtATime(MemoryAwareJob):
+    """As `hold_until_file`, one at a time."""
+
+    concurrency = 1
+
+    def handle(self, directory: str, name: str) -> str:
+        return hold_until_file(1, directory, name)
+
+
 class HoldsInChunks(MemoryAwareJob):
     """Works in chunks, each of which uses ``megabytes``; goes on in the next chunk until the file ``go`` is there."""
 

@@ -201,12 +201,12 @@ def test_the_command_line_imports_rq_only_for_a_command_that_needs_it() -> None:
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
 
 
-CLIENT = """_version child_ids errors job job.base job.checked job.enqueue job.functions job.per_type rq_check rq_names
-rq_seams units values"""
+CLIENT = """_version child_ids errors job job.base job.checked job.enqueue job.functions job.per_type meta_of_jobs
+rq_check rq_names rq_seams units values"""
 LOADED = {
     "from rqmem import MemoryAwareJob": CLIENT,
     "from rqmem import memory_aware": "_version child_ids errors job job.checked job.functions job.per_type "
-    "units values",
+    "meta_of_jobs units values",
     "import rqmem.cli": "_version child_ids cli errors text values",
 }
 """What each import may load of rqmem. A process that only enqueues jobs loads nothing that runs them."""

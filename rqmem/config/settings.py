@@ -136,6 +136,11 @@ class Config:
         "MB that all jobs of a pool may use together; by default what the machine or the container has free, less a "
         "tenth", "--total-memory", "Pool", "MB", "MB",
     )  # fmt: skip
+    tenant_memory_mb: float | None = _setting(
+        None, "RQMEM_TENANT_MEMORY", positive_mb,
+        "MB of these that the jobs of one tenant may use together; by default as many as all jobs",
+        "--tenant-memory", "Pool", "MB", "MB",
+    )  # fmt: skip
     timeout_seconds: int | None = _setting(
         None, "RQMEM_TIMEOUT", whole_seconds, "the longest time that a job may run on this worker",
         "--timeout", "Jobs", "TIME", "seconds",
@@ -277,6 +282,14 @@ class Config:
     def growth_rate(self) -> float:
         """Bytes per second: what was given or measured, else what covers huge pages and two cores (8 GB/s)."""
         return (self.growth_mb_per_second or 0.0) * MB or _GROWTH_BYTES_PER_SECOND
+
+    def budget_of(self, tenant: str) -> float | None:
+        """What a job of this tenant may use at most, for what all jobs of the pool, and its tenant's, may; None: any.
+
+        ``tenant``: empty: for nobody.
+        """
+        both = (self.budget_mb, self.tenant_memory_mb) if tenant and self.budget_mb is not None else (self.budget_mb,)
+        return min((each for each in both if each is not None), default=None)
 
     def of_job(self, job: str) -> dict[str, Any]:
         """What the config file says of a job type, by the names of `JobSettings`; above what its class declares."""

@@ -27,6 +27,8 @@ class Ceiling:
         self._config, self._horse, self._reporter = config, horse, reporter
         self._job = reporter.about["job"]
         self._before = horse.page.ceiling_bytes if horse is not None else 0
+        self._most_mb = config.budget_mb
+        self._set: tuple[float | None, float | None] = (None, None)
         self.bytes = 0
         self.warning_fraction = config.warning_threshold
 
@@ -44,6 +46,7 @@ class Ceiling:
 
         ``step_mb``: of `escalate_to`, in place of the declared one.
         """
+        self._set = declared_mb, step_mb
         wanted_mb = step_mb or declared_mb
         limit_mb = self._effective_mb(wanted_mb)
         self.bytes = to_bytes(limit_mb)
@@ -54,6 +57,13 @@ class Ceiling:
             self._horse.set_ceiling(self.bytes)
         if wanted_mb and wanted_mb > limit_mb and self._job not in self._horse.told_of_cut:
             self._reporter.report(events.CeilingCut, declared_mb=wanted_mb, allowed_mb=limit_mb)
+
+    def bound_by_tenant(self, tenant: str) -> None:
+        """The job works for this tenant, whose jobs may use so much together in a pool, and one of them no more."""
+        most_mb = self._config.budget_of(tenant)
+        if most_mb != self._most_mb:
+            self._most_mb = most_mb
+            self.set(*self._set)
 
     def _note(self, declared_mb: float | None, step_mb: float | None) -> None:
         assert self._horse is not None
@@ -87,6 +97,4 @@ class Ceiling:
             )
 
     def _effective_mb(self, declared_mb: float | None) -> float:
-        return effective_limit_mb(
-            declared_mb, self._config.memory_mb, self._config.default_limit_mb, self._config.budget_mb
-        )
+        return effective_limit_mb(declared_mb, self._config.memory_mb, self._config.default_limit_mb, self._most_mb)

@@ -12,6 +12,7 @@ from rqmem import child_ids
 from rqmem.errors import ConfigError
 from rqmem.job.enqueue import AT_FRONT, Enqueueable, is_at_front
 from rqmem.job.parent import ParentJob
+from rqmem.meta_of_jobs import TENANT
 from rqmem.rq_names import Execution, Job, Queue, get_current_job
 from rqmem.sources import as_source, open_slice
 from rqmem.store import ledger
@@ -78,6 +79,8 @@ class ChildEnqueuer:
         at_front = parent is not None and is_at_front(parent)
         if at_front:
             meta[AT_FRONT] = True
+        if parent is not None and TENANT in parent.meta.get("rqmem", {}):
+            meta[TENANT] = parent.meta["rqmem"][TENANT]
         timeout: Any = self._option("job_timeout", parent.timeout if parent else None)  # RQ takes a text too
         return self._queue.prepare_data(
             f"{job_class.path()}.run",

@@ -16,6 +16,7 @@ from functools import cache
 from typing import Any
 
 from rqmem.errors import ConfigError
+from rqmem.meta_of_jobs import TENANT
 from rqmem.values import dataclass
 
 UNIQUE_ID = re.compile(r"unique-\w+-[0-9a-f]{32}")
@@ -50,7 +51,7 @@ class PerType:
     @property
     def declares(self) -> bool:
         """Whether there is anything to do for a job."""
-        return self.unique or self.concurrency is not None
+        return self.unique or self.concurrency is not None or self.tenant is not None
 
     def options(
         self, signature: inspect.Signature, args: tuple[Any, ...], kwargs: Mapping[str, Any], given: Mapping[str, Any]
@@ -62,11 +63,19 @@ class PerType:
         """
         bound = signature.bind(*args, **kwargs)
         bound.apply_defaults()
+        found = self._meta(bound.arguments, given)
         if self.unique and given.get("unique", True) and not UNIQUE_ID.fullmatch(given.get("job_id") or ""):
-            return self._unique_options(bound.arguments, given)
+            return found | self._unique_options(bound.arguments, given)
         if self.concurrency is not None and given.get("rate_limit") is None:
-            return self._concurrency_options(args, kwargs, bound.arguments, given)
-        return {}
+            return found | self._concurrency_options(args, kwargs, bound.arguments, given)
+        return found
+
+    def _meta(self, arguments: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+        """The tenant is noted in RQ's meta, for those who must know it before the job runs."""
+        if self.tenant is None:
+            return {}
+        meta = given.get("meta") or {}
+        return {"meta": {**meta, "rqmem": {**meta.get("rqmem", {}), TENANT: _tenant_in(arguments, self.tenant)}}}
 
     def _unique_options(self, arguments: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
         for name, why in (
@@ -150,7 +159,11 @@ def tenant_of(name: str, signature: inspect.Signature, args: tuple[Any, ...], kw
     except TypeError:  # the call itself says so in a moment
         return ""
     bound.apply_defaults()
-    value = argument(bound.arguments, name)
+    return _tenant_in(bound.arguments, name)
+
+
+def _tenant_in(arguments: Mapping[str, Any], name: str) -> str:
+    value = argument(arguments, name)
     return "" if value is None else str(value)[:_LONGEST_KEY]
 
 

@@ -115,6 +115,7 @@ class JobRun:
     def tenant(self, name: str) -> None:
         if self.horse is not None and not self._nested:
             self.horse.page.tenant = name
+            self.ceiling.bound_by_tenant(name)
 
     # Escalation
 

@@ -7,10 +7,13 @@ from collections.abc import Iterator
 from rqmem.live.crossings import Crossing
 from rqmem.live.record import Record
 from rqmem.live.worker_lines import WITHOUT_REPORT
-from rqmem.observe.model import Worker
+from rqmem.observe.model import Pool, Worker
+from rqmem.observe.pool_words import holding_words, incident_words, wait_words
 from rqmem.store.alerts.alert_records import Alert
-from rqmem.text import clock, printable
+from rqmem.text import clock, counted, printable
 from rqmem.units import show_mb
+
+_MOST_OF_POOL = 3  # jobs that wait, incidents
 
 
 def block(record: Record) -> Iterator[str]:
@@ -30,6 +33,14 @@ def block(record: Record) -> Iterator[str]:
         yield f"{begin} no workers"
     for worker in look.workers:
         yield printable(f"{begin} worker {worker.name}: {_worker(worker, record)}")
+    for pool in look.pools:
+        yield printable(f"{begin} pool {pool.pool}: {_pool(pool)}")
+        for wait in pool.waits[:_MOST_OF_POOL]:
+            yield printable(f"{begin} pool {pool.pool}: waits: {wait_words(wait, look.at)}")
+        for incident in pool.incidents[-_MOST_OF_POOL:]:
+            yield printable(f"{begin} pool {pool.pool}: at {clock(incident.at)} {incident_words(incident)}")
+    for limit in look.limits:
+        yield printable(f"{begin} {holding_words(limit)}")
     for queue in look.queues:
         yield printable(
             f"{begin} queue {queue.name}: {queue.queued:,} queued, {queue.started:,} started, "
@@ -37,6 +48,15 @@ def block(record: Record) -> Iterator[str]:
         )
     for each in look.open_alerts:
         yield printable(f"{begin} open alert since {clock(each.since)}: {each.rule}: {each.text}")
+
+
+def _pool(pool: Pool) -> str:
+    paused = f"; takes no jobs: {pool.paused}" if pool.paused else ""
+    return (
+        f"{show_mb(round(pool.usage_mb))} used, {show_mb(round(pool.reserved_mb))} reserved of "
+        f"{show_mb(round(pool.budget_mb))} MB, {counted(pool.workers, 'worker')}, {pool.waiting:,} waiting, "
+        f"{counted(pool.evictions, 'eviction')}{paused}"
+    )
 
 
 def _worker(worker: Worker, record: Record) -> str:

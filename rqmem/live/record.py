@@ -94,7 +94,7 @@ class Record:
         while len(self._ended) > 2 and self._ended[1][0] <= look.at - RATE_SECONDS:
             self._ended.popleft()
         moments = {name: each.step for name, each in seen.items() if each.step is not None}
-        self.steps.add(look.at, Step(look.at, self.system, moments, look.queues, ended))
+        self.steps.add(look.at, Step(look.at, self.system, moments, look.queues, ended, look.pools))
         return News(
             () if first_look else look.alerts,
             tuple(each.crossing for each in seen.values() if each.crossing is not None),

@@ -20,6 +20,10 @@ _HEAD = (
     *("rqmem_version", "complete", "started_at", "ended_at", "run_seconds", "ended_by", "host", "redis", "queues"),
     *("interval_seconds", "sampling_seconds", "threshold_percentage", "redis_away_seconds", "jobs_read_at"),
 )
+_OF_A_POOL = (
+    *("name", "workers", "budget_mb", "reserved_mb", "usage_mb", "held_mb", "waiting", "waiting_seconds", "paused"),
+    *("evictions", "pauses"),
+)
 _OF_AN_ALERT = ("at", "rule", "job", "job_id", "queue", "worker", "text")
 
 
@@ -36,7 +40,7 @@ class MonitorOptions:
 
 @dataclass(frozen=True)
 class Recording:
-    """All that is in it; times in epoch seconds."""
+    """All that is in it; times in epoch seconds. The docstring of this module tells the rest."""
 
     rqmem_version: str
     setting: MonitorOptions
@@ -131,6 +135,7 @@ def _step(step: Step) -> dict[str, Any]:
         "system": {**of_machine, **more},
         "workers": [_worker(each) for each in step.workers.values()],
         "queues": encoded(list(step.queues)),
+        "pools": [{name: value for name, value in each.to_json().items() if name in _OF_A_POOL} for each in step.pools],
         "jobs_ended": step.ended,
     }
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from rqmem.live.system import System
-from rqmem.observe.model import Queue
+from rqmem.observe.model import Pool, Queue
 from rqmem.values import dataclass
 
 MOST_STEPS = 3600
@@ -50,6 +50,7 @@ class Step:
         system: when it used most.
         queues: as they were at the last look in it.
         ended: jobs that ended within it.
+        pools: as they were at the last look in it.
     """
 
     at: float
@@ -57,6 +58,7 @@ class Step:
     workers: dict[str, WorkerStep]
     queues: Sequence[Queue] = ()
     ended: int = 0
+    pools: Sequence[Pool] = ()
 
     def plus(self, later: Step) -> Step:
         """Both as one."""
@@ -69,6 +71,7 @@ class Step:
             system=fuller,
             workers=dict(sorted(workers.items())),
             queues=later.queues,
+            pools=later.pools,
             ended=self.ended + later.ended,
         )
 

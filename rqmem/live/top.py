@@ -9,7 +9,8 @@ from rqmem import words
 from rqmem.child_ids import short_id
 from rqmem.errors import RqmemError, UnknownName
 from rqmem.live.worker_lines import percent
-from rqmem.observe.model import Kind, Worker
+from rqmem.observe.model import Kind, Pool, Worker
+from rqmem.observe.pool_words import incident_words, wait_words
 from rqmem.observe.snapshot import Before, read_news
 from rqmem.observe.vocabulary import encoded, versioned
 from rqmem.store.history import history_reader
@@ -38,13 +39,17 @@ _WITHOUT_REPORT: dict[Kind, str] = {
 
 @dataclass(frozen=True)
 class Top:
-    """A worker at one moment (``at``, epoch seconds). ``samples``: its last minutes, oldest first."""
+    """A worker at one moment (``at``, epoch seconds). ``samples``: its last minutes, oldest first.
+
+    ``pool``: its pool; None: it is in none.
+    """
 
     at: float
     redis: str
     worker: Worker
     samples: tuple[Sample, ...] = ()
     records: tuple[Grown, ...] = ()
+    pool: Pool | None = None
 
     @property
     def job(self) -> LiveJob | None:
@@ -67,9 +72,12 @@ def choose(names: Sequence[str], wanted: str | None) -> str:
 
 def read(connection: Redis, redis: str, name: str | None, now: float) -> Top:
     """Read it now. Raises `RqmemError` if there is no such worker, and redis-py's errors."""
-    workers = {each.name: each for each in read_news(connection, now, Before()).workers}
+    news = read_news(connection, now, Before())
+    workers = {each.name: each for each in news.workers}
     worker = workers[choose(sorted(workers), name)]
-    return Top(now, redis, worker, worker.samples, tuple(_records(connection, worker.name, now)))
+    in_pool = worker.live.pool if worker.live is not None else ""
+    pool = next((each for each in news.pools if each.pool == in_pool), None)
+    return Top(now, redis, worker, worker.samples, tuple(_records(connection, worker.name, now)), pool)
 
 
 def _records(connection: Redis, worker: str, now: float) -> list[Grown]:
@@ -82,7 +90,12 @@ def _records(connection: Redis, worker: str, now: float) -> list[Grown]:
 
 def lines(top: Top, width: int, *, ascii_only: bool = False, notice: str = "") -> list[Line]:
     """The lines to show, of at most ``width`` columns."""
-    shown = [_title(top), *([line((notice, "bad"))] if notice else []), *_usage(top, ascii_only=ascii_only)]
+    shown = [
+        _title(top),
+        *([line((notice, "bad"))] if notice else []),
+        *_usage(top, ascii_only=ascii_only),
+        *_pool(top),
+    ]
     if top.job is not None:
         shown += [line(), line((words.where_it_grew(top.job.peak_mb, so_far=True), "title"))]
         if top.job.grew:
@@ -132,6 +145,25 @@ def _usage(top: Top, *, ascii_only: bool) -> list[Line]:
     ]  # fmt: skip
 
 
+def _pool(top: Top) -> list[Line]:
+    """What its pool's budget is used for, and what of that its job has."""
+    pool = top.pool
+    if pool is None:
+        return []
+    own = next((each for each in pool.jobs if each.worker == top.worker.name), None)
+    mine = f", {show_mb(round(own.reserved_mb))} for this job" if own is not None else ""
+    told = (
+        f"pool {pool.pool}: {pool.usage_mb:,.0f} used, {pool.reserved_mb:,.0f} reserved of {pool.budget_mb:,.0f} MB"
+        f"{mine}, {pool.waiting:,} waiting"
+    )
+    lines = [line(told, (f", takes no jobs: {pool.paused}" if pool.paused else "", "bad"))]
+    if pool.waits:
+        lines.append(line(f"  waits: {wait_words(pool.waits[0], top.at)}"))
+    if pool.incidents:
+        lines.append(line((f"  {clock(pool.incidents[-1].at)} {incident_words(pool.incidents[-1])}", "faint")))
+    return lines
+
+
 def _grew(grew: Sequence[tuple[float, str]], limit_mb: float) -> list[Line]:
     """MB, that as a share of the ceiling, and the line of code."""
     return [
@@ -141,6 +173,7 @@ def _grew(grew: Sequence[tuple[float, str]], limit_mb: float) -> list[Line]:
 
 
 def as_json(top: Top) -> dict[str, Any]:
-    """What ``--json`` prints."""
+    """What ``--json`` prints; its names are those of `rqmem.observe.as_json`."""
     head = versioned(at=top.at, redis=top.redis)
-    return {**head, "worker": top.worker.to_json(), "records": encoded(top.records)}
+    pool = top.pool.to_json() if top.pool is not None else None
+    return {**head, "worker": top.worker.to_json(), "pool": pool, "records": encoded(top.records)}

@@ -12,10 +12,11 @@ from rqmem import words
 from rqmem.live.record import Record
 from rqmem.live.system import System
 from rqmem.live.worker_lines import NARROW, WIDE, percent, worker_lines
-from rqmem.text import Line, bar, clock, columns, counted, cut_middle, duration, fit, line
+from rqmem.observe.pool_words import incident_words, wait_words
+from rqmem.text import Line, Mood, bar, clock, columns, counted, cut_middle, duration, fit, line
 from rqmem.values import dataclass
 
-_MOST_QUEUES, _MOST_ALERTS, _FEWEST_WORKERS = 6, 8, 3
+_MOST_QUEUES, _MOST_ALERTS, _FEWEST_WORKERS, _MOST_POOLS = 6, 8, 3, 3
 
 
 @dataclass(frozen=True)
@@ -44,9 +45,10 @@ def view(record: Record, frame: Frame) -> list[Line]:
     top = [_title(record, frame), *_notices(record, frame), _memory(record.system, frame)]
     alerts = _alerts(record, max(1, min(_MOST_ALERTS, frame.height // 6)))
     queues = _queues(record, max(1, min(_MOST_QUEUES, frame.height // 8)))
-    room = frame.height - len(top) - len(alerts) - len(queues) - 1
+    pools = _pools(record, frame, max(1, min(_MOST_POOLS, frame.height // 8)))
+    room = frame.height - len(top) - len(alerts) - len(queues) - len(pools) - 1
     workers = _workers(record, frame, max(_FEWEST_WORKERS, room))
-    return [fit(each, frame.width) for each in [*top, line(), *workers, *queues, *alerts]][: frame.height]
+    return [fit(each, frame.width) for each in [*top, line(), *workers, *pools, *queues, *alerts]][: frame.height]
 
 
 def _title(record: Record, frame: Frame) -> Line:
@@ -111,6 +113,34 @@ def _workers(record: Record, frame: Frame, rows: int) -> list[Line]:
         near = f", at {percent(highest)} of their ceilings at most" if highest is not None else ", without a job"
         lines.append(line((f"  and {counted(len(hidden), 'more worker')}{near}", "faint")))
     return lines
+
+
+def _pools(record: Record, frame: Frame, rows: int) -> list[Line]:
+    """Of each pool its budget, who waits longest, and what it did last."""
+    pools = sorted(record.look.pools, key=lambda each: (not each.paused, not each.waiting, each.pool))
+    if not pools:
+        return []
+    lines = [line((counted(len(pools), "pool"), "title"))]
+    width = 0 if frame.width < NARROW else 10
+    for pool in pools[:rows]:
+        mood: Mood = "bad" if pool.paused else "warning" if pool.waiting else "good"
+        lines.append(
+            line(
+                f"  {cut_middle(pool.pool, 24)}  ",
+                (bar(min(1.0, pool.share), width, ascii_only=frame.ascii_only), mood),
+                "  " if width else "",
+                f"{pool.usage_mb:,.0f} used, {pool.reserved_mb:,.0f} reserved of {pool.budget_mb:,.0f} MB, "
+                f"{pool.waiting:,} waiting, {counted(pool.evictions, 'eviction')}",
+                (f", takes no jobs: {pool.paused}" if pool.paused else "", "bad"),
+            )
+        )
+        if pool.waits:
+            lines.append(line(f"    waits: {wait_words(pool.waits[0], frame.now)}"))
+        if pool.incidents:
+            last = pool.incidents[-1]
+            lines.append(line((f"    {clock(last.at)} {incident_words(last)}", "faint")))
+    more = len(pools) - rows
+    return [*lines, line((f"  and {counted(more, 'more pool')}", "faint"))] if more > 0 else lines
 
 
 def _queues(record: Record, rows: int) -> list[Line]:

@@ -40,6 +40,7 @@ def of_snapshot(snapshot: Snapshot, found: Sequence[Problem]) -> dict[str, Any]:
         "workers": [each.to_json() for each in snapshot.workers],
         "hosts": [each.to_json() for each in snapshot.hosts],
         "pools": [each.to_json() for each in snapshot.pools],
+        "limits": [each.to_json() for each in snapshot.limits],
         "queues": [each.to_json() for each in snapshot.queues],
         "since": timestamp_ms(snapshot.since),
         "job_types": [each.to_json() for each in snapshot.job_types],

@@ -6,9 +6,9 @@ from typing import TypeVar
 
 from rqmem import events
 from rqmem.job.progress import Progress
-from rqmem.observe.model import JobRow
+from rqmem.observe.model import JobRow, Limit
 from rqmem.store.execution_records import Owner, RunRecord
-from rqmem.store.history.history_records import OK, Grown, LiveJob, Run, Told
+from rqmem.store.history.history_records import OK, Grown, LiveJob, PoolWait, Run, Told
 from rqmem.store.history.samples import Sample
 from rqmem.values import dataclass, field
 
@@ -38,6 +38,8 @@ class Case:
         told: its story, oldest first; ``breaches``: with their evidence, and ``runs``: executions that ended, likewise.
         cut_at: until then the story has its first entries, and entries between them and its last ones are left out;
             None: it has all.
+        limit: that holds it back, where RQ's status is ``rate_limited``.
+        pool: that has had no room for it, where it is queued; empty: none has. ``wait``: for what it waits there.
         samples: of its worker while it ran, where it has no story.
         children: how far they are; None for a job that has not split.
         grown: where its executions grew whose peaks are records of the job type, oldest first.
@@ -57,6 +59,9 @@ class Case:
     children: Progress | None = None
     grown: list[Grown] = field(default_factory=list)
     cut_at: float | None = None
+    limit: Limit | None = None
+    pool: str = ""
+    wait: PoolWait | None = None
 
     @property
     def job(self) -> str:

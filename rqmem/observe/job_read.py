@@ -10,7 +10,9 @@ from rqmem.job.progress import of_tree
 from rqmem.observe.job import Case
 from rqmem.observe.model import EndedSplitJob, JobRow, SplitJob
 from rqmem.observe.rq_jobs import read_jobs
-from rqmem.rq_names import Queue
+from rqmem.observe.snapshot import worker_names
+from rqmem.observe.waits import read_limit_of
+from rqmem.rq_names import Job, Queue
 from rqmem.store import execution_reader
 from rqmem.store.history import history_reader
 from rqmem.store.history.kept_types import OTHERS
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
     from redis import Redis
 
     from rqmem.store.execution_records import Owner
-    from rqmem.store.history.history_records import Live, Run
+    from rqmem.store.history.history_records import Live, PoolWait, Run
 
 
 def read_case(connection: Redis, job_id: str, now: float) -> Case:
@@ -35,6 +37,8 @@ def read_case(connection: Redis, job_id: str, now: float) -> Case:
         live = None  # the worker's word is up to two heartbeats old
     breaches = execution_reader.breaches(connection, job_id)[::-1]
     record, story = execution_reader.run(connection, job_id), history_reader.whole_story(connection, job_id)
+    status = in_rq.status if in_rq is not None else ""
+    pool, wait = _wait_in_pool(connection, job_id) if status == "queued" else ("", None)
     case = Case(
         job_id=job_id,
         now=now,
@@ -48,6 +52,9 @@ def read_case(connection: Redis, job_id: str, now: float) -> Case:
         runs=story.runs,
         cut_at=story.cut_at,
         breaches=breaches,
+        limit=read_limit_of(connection, Job.key_for(job_id)) if status == "rate_limited" else None,
+        pool=pool,
+        wait=wait,
     )
     return _with_runs(connection, case, said)
 
@@ -119,3 +126,13 @@ def _read_in_rq(connection: Redis, job_id: str) -> JobRow | None:
     position = connection.lpos(queue.key, job_id) if row.status == "queued" else None
     due_at = connection.zscore(queue.scheduled_job_registry.key, job_id) if row.status == "scheduled" else None
     return replace(row, position=cast("int | None", position), due_at=due_at)
+
+
+def _wait_in_pool(connection: Redis, job_id: str) -> tuple[str, PoolWait | None]:
+    """The pool that has had no room for a queued job, and what it waits for there."""
+    names = {live.pool for live in history_reader.workers(connection, worker_names(connection))}
+    for pool in history_reader.pools(connection, names):
+        wait = next((each for each in pool.waits if each.job_id == job_id), None)
+        if wait is not None:
+            return pool.pool, wait
+    return "", None

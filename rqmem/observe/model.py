@@ -156,11 +156,42 @@ class Pool(PoolRecord):
         return self.usage_mb / self.budget_mb if self.budget_mb > 0 else 0.0
 
     def to_json(self) -> dict[str, Any]:
-        values = {name: value for name, value in vars(self).items() if name not in ("pool", "read_at", "jobs")}
+        lists = ("jobs", "waits", "incidents", "tenants")
+        values = {name: value for name, value in vars(self).items() if name not in ("pool", "read_at", *lists)}
         return encoded(
             {"name": self.pool, **values, "waiting_seconds": self.waiting_seconds}
             | {"usage_percentage": percentage(self.usage_mb, self.budget_mb)}
-        ) | {"jobs": [encoded(each) for each in self.jobs]}
+        ) | {name: [encoded(each) for each in getattr(self, name)] for name in lists}
+
+
+@dataclass(frozen=True)
+class Limit:
+    """How many jobs may be in a queue or run at once (``concurrency``), and how many it holds back. RQ keeps it.
+
+    Attributes:
+        key: the job type; with a ``concurrency_key`` a colon and the value of that follow.
+        concurrency: so many may; ``admitted``: so many do.
+        waiting: how many wait until one of those has ended; ``waiting_since``: when the first of them was enqueued,
+            epoch seconds; None: none waits, or it is not known.
+    """
+
+    key: str
+    concurrency: int
+    admitted: int
+    waiting: int
+    waiting_since: float | None = None
+
+    @property
+    def job_type(self) -> str:
+        return self.key.partition(":")[0]
+
+    @property
+    def value(self) -> str:
+        """Of the ``concurrency_key``; empty: the type has none."""
+        return self.key.partition(":")[2]
+
+    def to_json(self) -> dict[str, Any]:
+        return encoded({"job_type": self.job_type, "concurrency_key": self.value, **vars(self)})
 
 
 @dataclass(frozen=True)
@@ -376,6 +407,7 @@ class Snapshot:
         refuses: the words in which Redis refuses writes; empty: it takes them.
         host_memory: by the name of a machine.
         pools: by name.
+        limits: those that hold jobs back, those with most of them first.
     """
 
     at: float
@@ -396,6 +428,7 @@ class Snapshot:
     refuses: str = ""
     host_memory: Mapping[str, HostMemory] = field(default_factory=dict)
     pools: Sequence[Pool] = ()
+    limits: Sequence[Limit] = ()
 
     @property
     def alive(self) -> list[Worker]:

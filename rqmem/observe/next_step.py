@@ -5,6 +5,7 @@ from __future__ import annotations
 from rqmem import events, words
 from rqmem.observe.job import Case
 from rqmem.observe.model import JobRow
+from rqmem.observe.pool_words import limit_words, refused_words
 from rqmem.policy.after_breach import GOES_ON
 from rqmem.store.history.history_records import OK
 from rqmem.text import date_and_clock
@@ -25,7 +26,7 @@ def outlook(case: Case) -> str:
         stopped = "it is stopped" if case.status == "stopped" else "nothing by itself"
         return f"{stopped}; 'rqmem retry {case.job_id}' runs it again"
     if case.status == "rate_limited":
-        return "waits until fewer jobs of its type or key wait or run (concurrency)"
+        return f"waits: {limit_words(case.limit)}" if case.limit is not None else "waits for its turn (concurrency)"
     return "nothing: it was never enqueued" if case.status == "created" else f"nothing: it is {case.status}"
 
 
@@ -72,4 +73,5 @@ def _while_waiting(case: Case, in_rq: JobRow) -> str:
         late = " (it is late: does a worker run --with-scheduler?)" if in_rq.due_at < case.now else ""
         return f"moved to queue {case.queue!r} at {date_and_clock(in_rq.due_at)}{late}"
     place = f"number {in_rq.position + 1}" if in_rq.position is not None else "waits"
-    return f"{place} in queue {case.queue!r}"
+    refused = f"; {refused_words(case.pool, case.wait, case.now)}" if case.wait is not None else ""
+    return f"{place} in queue {case.queue!r}{refused}"

@@ -12,6 +12,7 @@ from typing import Literal
 from rqmem.errors import JournalVersionError
 from rqmem.observe.metric_words import escalation_words
 from rqmem.observe.model import JobType, Snapshot
+from rqmem.observe.pool_words import holding_words
 from rqmem.policy.admission import PATIENCE_SECONDS
 from rqmem.text import span
 from rqmem.units import show_leak, show_mb, to_mb
@@ -41,6 +42,7 @@ def problems(snapshot: Snapshot) -> list[Problem]:
         *_running(snapshot),
         *_silent(snapshot),
         *_pools(snapshot),
+        *_limits(snapshot),
         *_queues(snapshot),
         *_redis(snapshot),
         *_breaches(snapshot),
@@ -93,7 +95,18 @@ def _pools(snapshot: Snapshot) -> Iterator[Problem]:
             text = (
                 f"{_wait(pool.waiting)} for room in pool {pool.pool}, the first for {span(pool.waiting_seconds or 0.0)}"
             )
-            yield Problem("note", "pool-full", text, "give --total-memory more, or add a machine")
+            first = pool.waits[0] if pool.waits else None
+            if first is not None:
+                text += f" ({first.job}, which needs {show_mb(round(first.need_mb))} MB: {first.reason})"
+            option = "--tenant-memory" if first is not None and first.why == "tenant" else "--total-memory"
+            yield Problem("note", "pool-full", text, f"give {option} more, or add a machine")
+
+
+def _limits(snapshot: Snapshot) -> Iterator[Problem]:
+    for limit in snapshot.limits[:_NAMED]:
+        if limit.waiting_since is not None and snapshot.at - limit.waiting_since > PATIENCE_SECONDS:
+            text = f"{holding_words(limit)}; the first has waited for {span(snapshot.at - limit.waiting_since)}"
+            yield Problem("note", "held-back", text, "it goes on by itself; a higher concurrency lets more run at once")
 
 
 def _queues(snapshot: Snapshot) -> Iterator[Problem]:

@@ -17,9 +17,10 @@ from redis import Redis
 from redis.exceptions import ResponseError
 
 from rqmem.errors import JournalVersionError
-from rqmem.observe.model import JobType, Kind, KnownAlert, Pool, Queue, RedisMemory, Snapshot, Worker
+from rqmem.observe.model import JobType, Kind, KnownAlert, Queue, RedisMemory, Snapshot, Worker
 from rqmem.observe.period_read import read_ceilings
 from rqmem.observe.statistics import Ceilings
+from rqmem.observe.waits import read_limits, read_pools
 from rqmem.policy.alert_rules import LEAK
 from rqmem.policy.autoscale import expected_wait_seconds
 from rqmem.rq_names import (
@@ -80,7 +81,8 @@ def read_snapshot(connection: Redis, now: float, where: str = "") -> Snapshot:
         memory=_read_memory(connection),
         refuses=execution_reader.refusal_of_writes(connection),
         host_memory=history_reader.hosts(connection, {each.host for each in workers}) if readable else {},
-        pools=_read_pools(connection, workers, now),
+        pools=read_pools(connection, {each.live.pool for each in workers if each.live is not None}, now),
+        limits=read_limits(connection),
     )
 
 
@@ -141,8 +143,10 @@ def read_news(connection: Redis, now: float, before: Before, queues: Sequence[st
     alerts = history_reader.alerts(connection, before.alert)
     workers = [each for each in snapshot.workers if not queues or set(queues).intersection(each.queues)]
     samples = _samples(connection, now, before, [each.name for each in workers if each.live is not None])
+    pools = {each.live.pool for each in workers if each.live is not None}
     return replace(
         snapshot,
+        pools=[each for each in snapshot.pools if each.pool in pools],
         workers=[replace(each, samples=tuple(samples.get(each.name, ()))) for each in workers],
         queues=[each for each in snapshot.queues if not queues or each.name in queues],
         alerts=[alert for alert in alerts if not queues or alert.queue in {"", *queues}],
@@ -229,12 +233,6 @@ def _worker(
         worked_seconds=float(fields.get("total_working_time") or 0),
         done=done,
     )
-
-
-def _read_pools(connection: Redis, workers: Sequence[Worker], now: float) -> list[Pool]:
-    """Those of living workers."""
-    names = {each.live.pool for each in workers if each.live is not None and each.live.pool}
-    return [Pool(**vars(record), read_at=now) for record in history_reader.pools(connection, names)]
 
 
 def _samples(connection: Redis, now: float, before: Before, names: Sequence[str]) -> dict[str, list[Sample]]:

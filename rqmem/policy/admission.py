@@ -5,12 +5,15 @@ A job starts when it fits. One that does not waits at the front of its queue, an
 So the sum of what jobs have reserved never exceeds the budget, but for a job that runs alone, and a job that waits
 starts once those that run then have ended, and those that wait longer have had their turn.
 
+Where each tenant has a ceiling, a job also has to fit into what its tenant has left. For one that waits only for its
+own tenant, no room is kept from others; among the jobs of its tenant the same rules hold as among all.
+
 Sizes in bytes, times in seconds on any one clock.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from enum import Enum
 from functools import cached_property
@@ -22,7 +25,7 @@ from rqmem.values import dataclass
 PATIENCE_SECONDS = 30.0
 """So long others pass a job that does not fit."""
 
-MOST_WAITING = 64
+MOST_WAITING = 500
 """So many jobs are known to wait. While there are as many, those behind them do not pass."""
 
 FORGET_SECONDS = 5.0
@@ -62,11 +65,24 @@ def is_enough(history: TypeHistory) -> bool:
 
 
 @dataclass(frozen=True)
+class Asking:
+    """A job that wants to start. ``tenant``: for whom it works; empty: nobody's ceiling counts but the budget."""
+
+    job_id: str
+    need_bytes: int
+    tenant: str = ""
+
+
+@dataclass(frozen=True)
 class Share:
-    """What one worker has of the budget. ``reserved_bytes``: 0 where it runs nothing; its horse may hold some still."""
+    """What one worker has of the budget. ``reserved_bytes``: 0 where it runs nothing; its horse may hold some still.
+
+    ``tenant``: of the job that runs.
+    """
 
     reserved_bytes: int = 0
     used_bytes: int = 0
+    tenant: str = ""
 
     @property
     def charge_bytes(self) -> int:
@@ -76,17 +92,19 @@ class Share:
 
 @dataclass(frozen=True)
 class Room:
-    """What there is, and what is left of it.
+    """What there is at one moment.
 
     Attributes:
         budget_bytes: what all jobs may use together.
         shares: one for each worker.
         host_bytes: what the machine or the container has left now; None: nobody can tell.
+        tenant_bytes: what the jobs of one tenant may use together; None: as all.
     """
 
     budget_bytes: int
     shares: Sequence[Share] = ()
     host_bytes: int | None = None
+    tenant_bytes: int | None = None
 
     @property
     def charged_bytes(self) -> int:
@@ -105,9 +123,18 @@ class Room:
         """Whether any job runs."""
         return any(share.reserved_bytes for share in self.shares)
 
+    @cached_property
+    def charged_to(self) -> Mapping[str, int]:
+        """Tenant -> what counts of its jobs that run."""
+        found: dict[str, int] = {}
+        for share in self.shares:
+            if share.reserved_bytes:
+                found[share.tenant] = found.get(share.tenant, 0) + share.charge_bytes
+        return found
+
 
 @dataclass(frozen=True)
-class Waiting:
+class Waiting(Asking):
     """A job that was refused and is in its queue again.
 
     Attributes:
@@ -115,9 +142,7 @@ class Waiting:
         fits_since: since when there has been room for it and an idle worker; None: there is not.
     """
 
-    job_id: str
-    need_bytes: int
-    since: float
+    since: float = 0.0
     fits_since: float | None = None
 
 
@@ -132,26 +157,57 @@ class Answer(Enum):
     WAIT = 2
 
 
-def may_start(job_id: str, need_bytes: int, room: Room, waiting: WaitingJobs, now: float) -> bool:
-    """Whether this job may start. A job alone always may: its ceiling is within the budget."""
-    kept = next((each for each in waiting if now - each.since >= PATIENCE_SECONDS), None)
-    kept_bytes = kept.need_bytes if kept is not None and kept.job_id != job_id else 0
-    if not room.is_running and not kept_bytes:
-        return True
-    return need_bytes + kept_bytes <= room.free_bytes
+class Why(Enum):
+    """What a job waits for."""
+
+    ROOM = "room"
+    KEPT = "kept"
+    TENANT = "tenant"
 
 
-def ask(job_id: str, need_bytes: int, room: Room, waiting: WaitingJobs, now: float) -> tuple[Answer, WaitingJobs]:
+class Door:
+    """Who may start at one moment. It looks at those that wait once, and answers for any number of jobs then."""
+
+    def __init__(self, room: Room, waiting: WaitingJobs, now: float) -> None:
+        self._room = room
+        self._kept_of_tenant: dict[str, Waiting] = {}
+        aged = [each for each in waiting if now - each.since >= PATIENCE_SECONDS]
+        for each in aged if room.tenant_bytes is not None else ():
+            self._kept_of_tenant.setdefault(each.tenant, each)
+        self._kept = next((each for each in aged if self._fits_tenant(each)), None)
+
+    def why_not(self, job: Asking) -> Why | None:
+        """What this job has to wait for; None: it may start. A job alone always may, within the budget."""
+        if not self._fits_tenant(job):
+            return Why.TENANT
+        kept_bytes = self._bytes_kept_from(job, self._kept)
+        if (not self._room.is_running and not kept_bytes) or job.need_bytes + kept_bytes <= self._room.free_bytes:
+            return None
+        return Why.KEPT if kept_bytes and job.need_bytes <= self._room.free_bytes else Why.ROOM
+
+    def _fits_tenant(self, job: Asking) -> bool:
+        if self._room.tenant_bytes is None or not job.tenant:
+            return True
+        charged = self._room.charged_to.get(job.tenant, 0)
+        kept_bytes = self._bytes_kept_from(job, self._kept_of_tenant.get(job.tenant))
+        return (not charged and not kept_bytes) or job.need_bytes + kept_bytes + charged <= self._room.tenant_bytes
+
+    @staticmethod
+    def _bytes_kept_from(job: Asking, kept: Waiting | None) -> int:
+        return kept.need_bytes if kept is not None and kept.job_id != job.job_id else 0
+
+
+def ask(job: Asking, room: Room, waiting: WaitingJobs, now: float) -> tuple[Answer, WaitingJobs]:
     """The answer to a worker that has taken this job, and who waits from now on."""
-    if may_start(job_id, need_bytes, room, waiting, now):
-        return Answer.START, without(waiting, job_id)
-    if any(each.job_id == job_id for each in waiting):
-        waits = (replace(each, need_bytes=need_bytes, fits_since=None) if each.job_id == job_id else each
+    if Door(room, waiting, now).why_not(job) is None:
+        return Answer.START, without(waiting, job.job_id)
+    if any(each.job_id == job.job_id for each in waiting):
+        waits = (replace(each, need_bytes=job.need_bytes, fits_since=None) if each.job_id == job.job_id else each
                  for each in waiting)  # fmt: skip
         return Answer.WAIT, tuple(waits)
     if len(waiting) >= MOST_WAITING:
         return Answer.WAIT, waiting
-    return Answer.WAIT, (*waiting, Waiting(job_id, need_bytes, now))
+    return Answer.WAIT, (*waiting, Waiting(job.job_id, job.need_bytes, job.tenant, now))
 
 
 def without(waiting: WaitingJobs, job_id: str) -> WaitingJobs:
@@ -159,9 +215,11 @@ def without(waiting: WaitingJobs, job_id: str) -> WaitingJobs:
     return tuple(each for each in waiting if each.job_id != job_id)
 
 
-def passed_over(room: Room, waiting: WaitingJobs, now: float) -> tuple[str, ...]:
-    """Those that do not fit now: workers leave them in their queue."""
-    return tuple(each.job_id for each in waiting if not may_start(each.job_id, each.need_bytes, room, waiting, now))
+def passed_over(room: Room, waiting: WaitingJobs, now: float) -> dict[str, Why]:
+    """Those that do not fit now, with what they wait for: workers leave them in their queue."""
+    door = Door(room, waiting, now)
+    found = ((each.job_id, door.why_not(each)) for each in waiting)
+    return {job_id: why for job_id, why in found if why is not None}
 
 
 def tidy(room: Room, waiting: WaitingJobs, now: float, *, idle: bool) -> WaitingJobs:
@@ -170,10 +228,10 @@ def tidy(room: Room, waiting: WaitingJobs, now: float, *, idle: bool) -> Waiting
     A job may be cancelled, or run by another pool. Room that is kept for it would be kept for ever. One that is
     forgotten although it is there begins to wait anew.
     """
-    kept = []
+    kept, door = [], Door(room, waiting, now)
     for each in waiting:
-        if not (idle and may_start(each.job_id, each.need_bytes, room, waiting, now)):
-            kept.append(replace(each, fits_since=None))
+        if not idle or door.why_not(each) is not None:
+            kept.append(each if each.fits_since is None else replace(each, fits_since=None))
         elif each.fits_since is None:
             kept.append(replace(each, fits_since=now))
         elif now - each.fits_since < FORGET_SECONDS:

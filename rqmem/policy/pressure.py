@@ -53,6 +53,7 @@ class Running:
 
     Attributes:
         number: of its worker.
+        tenant: for whom it works; empty: that was not said.
         used_bytes, reserved_bytes: what it uses, and what it is expected to.
         since: when it began.
         resumable: it can continue later, from its last chunk.
@@ -70,6 +71,7 @@ class Running:
     evictions: int = 0
     how: How | None = None
     told_at: float = 0.0
+    tenant: str = ""
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,7 @@ def why_closed(host: Host | None, was_closed: bool) -> str:
 
 def evict(
     running: Sequence[Running], budget_bytes: int, reserve_bytes: int, host: Host | None, stalled_since: float | None,
-    now: float,
+    now: float, whose: str = "the jobs of the pool",
 ) -> list[Eviction]:  # fmt: skip
     """Which jobs to evict now, besides those that go already, and which of those to kill.
 
@@ -107,6 +109,7 @@ def evict(
         host: what is left elsewhere; None: nobody can tell.
         stalled_since: since when processes have waited for memory; None: they do not.
         now: on the clock of the jobs' times.
+        whose: what to call all of them in the reason.
     """
     used = sum(each.used_bytes for each in running)
     above = used - budget_bytes if len(running) > 1 else 0
@@ -115,7 +118,7 @@ def evict(
     if above <= 0 and short <= 0 and not stalls:
         return []
     if above > 0 and above >= short:
-        reason = f"the jobs of the pool use {_mb(used)} MB of {_mb(budget_bytes)}"
+        reason = f"{whose} use {_mb(used)} MB of {_mb(budget_bytes)}"
     elif short > 0 and host is not None:
         reason = f"only {_mb(host.free_bytes)} MB of memory are left of {_mb(host.total_bytes)}"
     else:

@@ -52,6 +52,7 @@ _ALL = (
         "rqmem_queue_expected_wait_seconds", "gauge",
         "How long a job will wait that is enqueued now, by what jobs have taken so far; 0: not known.", ("queue",),
     ),
+    Metric("rqmem_held_back_jobs", "gauge", "Jobs that wait for others of their type (concurrency).", ("job_type",)),
     # Workers
     Metric(
         "rqmem_workers", "gauge",
@@ -73,9 +74,18 @@ _ALL = (
     Metric("rqmem_pool_budget_bytes", "gauge", "What all jobs of a pool may use together.", ("pool",)),
     Metric("rqmem_pool_reserved_bytes", "gauge", "What is reserved for the jobs that run.", ("pool",)),
     Metric("rqmem_pool_usage_bytes", "gauge", "What those jobs use.", ("pool",)),
+    Metric("rqmem_pool_held_bytes", "gauge", "What the horses of idle workers hold.", ("pool",)),
+    Metric("rqmem_pool_job_reserved_bytes", "gauge", "What is reserved for the job of a worker.", ("pool", "worker")),
+    Metric(
+        "rqmem_pool_tenant_reserved_bytes", "gauge", "What is reserved for the jobs of a tenant.", ("pool", "tenant"),
+    ),
+    Metric("rqmem_pool_tenant_usage_bytes", "gauge", "What those jobs use.", ("pool", "tenant")),
+    Metric("rqmem_pool_tenant_waiting_jobs", "gauge", "Jobs of a tenant that wait for room.", ("pool", "tenant")),
+    Metric("rqmem_pool_tenant_limit_bytes", "gauge", "What the jobs of one tenant may use; 0: as all.", ("pool",)),
     Metric("rqmem_pool_waiting_jobs", "gauge", "Jobs that wait in their queues until there is room.", ("pool",)),
     Metric("rqmem_pool_waiting_seconds", "gauge", "How long the first of them has waited; 0: none waits.", ("pool",)),
     Metric("rqmem_pool_paused", "gauge", "1 while a pool takes no jobs for want of memory.", ("pool",)),
+    Metric("rqmem_pool_pauses_total", "counter", "How often a pool has taken no jobs since it began.", ("pool",)),
     Metric("rqmem_pool_evictions_total", "counter", "Jobs that a pool has evicted since it began.", ("pool",)),
     # Job types
     Metric("rqmem_job_running", "gauge", "Executions that run now.", ("job_type",)),

@@ -110,6 +110,12 @@ def _of_queues(page: _Page, snapshot: Snapshot) -> None:
         page.put("rqmem_queue_oldest_seconds", queue.oldest_seconds, queue.name)
         page.put("rqmem_queue_expected_wait_seconds", queue.expected_wait_seconds, queue.name)
 
+    held_back: Counter[str] = Counter()
+    for limit in snapshot.limits:
+        held_back[limit.job_type] += limit.waiting
+    for job, count in sorted(held_back.items()):
+        page.put("rqmem_held_back_jobs", count, job)
+
 
 def _of_workers(page: _Page, snapshot: Snapshot) -> None:
     there = Counter((str(worker.kind), worker.state) for worker in snapshot.workers)
@@ -128,12 +134,21 @@ def _of_pools(page: _Page, snapshot: Snapshot) -> None:
             "rqmem_pool_budget_bytes": MB * pool.budget_mb,
             "rqmem_pool_reserved_bytes": MB * pool.reserved_mb,
             "rqmem_pool_usage_bytes": MB * pool.usage_mb,
+            "rqmem_pool_held_bytes": MB * pool.held_mb,
+            "rqmem_pool_tenant_limit_bytes": MB * (pool.tenant_ceiling_mb or 0.0),
             "rqmem_pool_waiting_jobs": pool.waiting,
             "rqmem_pool_waiting_seconds": pool.waiting_seconds or 0.0,
             "rqmem_pool_paused": bool(pool.paused),
+            "rqmem_pool_pauses_total": pool.pauses,
             "rqmem_pool_evictions_total": pool.evictions,
         }.items():
             page.put(name, value, pool.pool)
+        for job in pool.jobs:
+            page.put("rqmem_pool_job_reserved_bytes", MB * job.reserved_mb, pool.pool, job.worker)
+        for tenant in pool.tenants:
+            page.put("rqmem_pool_tenant_reserved_bytes", MB * tenant.reserved_mb, pool.pool, tenant.tenant)
+            page.put("rqmem_pool_tenant_usage_bytes", MB * tenant.usage_mb, pool.pool, tenant.tenant)
+            page.put("rqmem_pool_tenant_waiting_jobs", tenant.waiting, pool.pool, tenant.tenant)
 
 
 def _of_worker(page: _Page, worker: Worker, live: Live, now: float) -> None:

@@ -10,9 +10,10 @@ from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
-from rqmem.observe.model import JobType, Pool, Queue, Snapshot, Worker
+from rqmem.observe.model import JobType, Limit, Pool, Queue, Snapshot, Worker
+from rqmem.observe.pool_words import incident_words, limit_words, tenant_words, wait_words
 from rqmem.observe.problems import NEAR_CEILING, Problem
-from rqmem.store.history.history_records import LiveJob
+from rqmem.store.history.history_records import LiveJob, PoolTenant
 from rqmem.text import Mood, bar, clock, counted, cut, printable, span, wrapped
 from rqmem.units import show_mb
 
@@ -21,6 +22,7 @@ Colour = Callable[[str, Mood], str]
 _FEWEST = (2, 1)  # entries of a table that stay; where they are too many, fewer
 _MOST_WRONGS = 3  # named of those left out
 _MOST_LINES = 6  # of one text
+_MOST_OF_POOL = 3  # jobs that wait, tenants, incidents
 _BAR_COLUMNS = 8
 _BAR = " ▏▎▍▌▋▊▉█"
 _SHORT_ID = 8
@@ -108,6 +110,8 @@ def _tables(snapshot: Snapshot, found: Sequence[Problem], columns: int, colour: 
         _Table(_row("pools", ("workers", "used MB", "reserved", "budget", "waiting"), columns),
                [_Entry(_pool(each, columns, colour), "full or paused" if each.paused or each.waiting else "")
                 for each in sorted(snapshot.pools, key=lambda each: (not each.paused, not each.waiting, each.pool))]),
+        _Table(_row("limits", ("at most", "admitted", "waiting", "for"), columns),
+               [_Entry(_limit(each, snapshot.at, columns)) for each in snapshot.limits]),
         _Table(_row("queues", ("queued", "started", "deferred", "scheduled", "failed"), columns),
                [_Entry([_queue(each, columns)], _wrong_queue(each, served)) for each in queues]),
         _Table(_row(f"since {since}", ("runs", "failed", "breaches", "resumes"), columns),
@@ -216,8 +220,24 @@ def _pool(pool: Pool, columns: int, colour: Colour) -> list[str]:
         told.append(f"the first job has waited for room for {span(pool.waiting_seconds)}")
     if pool.evictions:
         told.append(f"{counted(pool.evictions, 'eviction')} so far")
-    more = [cut(f"  {', '.join(told)}", columns)] if told else []
-    return [colour(line, "bad") if pool.paused else line, *more]
+    lines = [", ".join(told)] if told else []
+    lines += [f"waits: {wait_words(each, pool.read_at)}" for each in pool.waits[:_MOST_OF_POOL]]
+    lines += [f"tenant {tenant_words(each, pool)}" for each in _busiest(pool)]
+    lines += [f"{clock(each.at)} {incident_words(each)}" for each in pool.incidents[-_MOST_OF_POOL:]]
+    return [colour(line, "bad") if pool.paused else line, *(cut(f"  {each}", columns) for each in lines)]
+
+
+def _busiest(pool: Pool) -> list[PoolTenant]:
+    """The tenants with most of the budget, where each may have a part of it only."""
+    if pool.tenant_ceiling_mb is None:
+        return []
+    return sorted(pool.tenants, key=lambda each: -max(each.reserved_mb, each.usage_mb))[:_MOST_OF_POOL]
+
+
+def _limit(each: Limit, at: float, columns: int) -> list[str]:
+    since = span(at - each.waiting_since) if each.waiting_since is not None else ""
+    row = _row(each.key, (each.concurrency, each.admitted, f"{each.waiting:,}", since), columns, tail=True)
+    return [row, cut(f"  waits: {limit_words(each)}", columns)]
 
 
 def _queue(queue: Queue, columns: int) -> str:

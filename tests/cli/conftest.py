@@ -22,7 +22,7 @@ from rqmem.store.history import history_writer
 from rqmem.store.history.history_records import Grown, LiveJob, Told
 from rqmem.store.history.samples import RINGS, Sample
 from tests.conftest import ROOT
-from tests.journal_filling import WORKER, a_live, a_run, fill, raise_alert, register, remember, tell
+from tests.journal_filling import WORKER, a_live, a_pool, a_run, fill, hold_back, raise_alert, register, remember, tell
 
 JOB = "shop.jobs.Rebuild"
 Run = Callable[..., Any]
@@ -33,7 +33,11 @@ def filled(connection: Redis) -> Redis:
     """Three workers (one of RQ's own, one silent), two queues, three job types, a split, breaches, alerts, a leak."""
     now = time.time()
     live = LiveJob(JOB, "j1", "q", now - 30, 120.5, 158.7, 256.0, "customers 100-150", 150, ((80.5, "a.py:7 rows"),))
-    register(connection, WORKER, "q", state="busy", live=a_live(WORKER, live))
+    register(connection, WORKER, "q", state="busy", live=a_live(WORKER, live, pool="p"))
+    hold_back(connection, "shop.jobs.Sync:eu", ["j10", "j11"], 3)
+    with connection.pipeline() as pipeline:
+        history_writer.write_pool(pipeline, a_pool("p", WORKER), 600)
+        pipeline.execute()
     register(connection, "bob", "q", "mail", state="idle")
     register(connection, "cleo", "mail", state="busy")
     queue = Queue("q", connection=connection)

@@ -42,7 +42,7 @@ from rqmem.units import MB
 from tests import forked, sample_jobs
 from tests.cli.test_commands import rqmem
 from tests.conftest import ROOT, WorkOff
-from tests.journal_filling import a_live, a_pool, a_run, fill, register, remember
+from tests.journal_filling import a_live, a_pool, a_run, fill, hold_back, register, remember
 
 prometheus = pytest.importorskip("prometheus_client", reason="the extra 'metrics' is not installed")
 
@@ -126,6 +126,9 @@ def fill_all(connection: Redis) -> None:
     register(connection, "bob", "mail")
     with connection.pipeline() as pipeline:
         history_writer.write_pool(pipeline, a_pool("p"), 60)
+        pipeline.execute()
+    hold_back(connection, "Rebuild", ["j9"], 1)
+    with connection.pipeline() as pipeline:
         history_writer.count_dropped(pipeline, {"events": 1200})
         heavy = Run(job="jobs.heavy", ended_at=time.time(), outcome="ok", seconds=1, initial_mb=9, peak_mb=300,
                     limit_mb=512, needed_mb=512, tenant="acme", mb_seconds=300)  # fmt: skip

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from rqmem.policy import admission
-from rqmem.policy.admission import Answer, Room, Share, WaitingJobs
+from rqmem.policy.admission import Answer, Asking, Room, Share, WaitingJobs
 
 _TICK_SECONDS = 1.0
 
@@ -24,12 +24,14 @@ class TraceJob:
         at: when it is enqueued.
         seconds: how long it runs.
         need_mb: what is reserved for it; ``used_mb``: what it uses.
+        tenant: for whom it works.
     """
 
     at: float
     seconds: float
     need_mb: int
     used_mb: int
+    tenant: str = ""
 
 
 @dataclass
@@ -53,8 +55,11 @@ class Played:
         return sum(areas) / max(1e-9, self.used[-1][0] - self.used[0][0])
 
 
-def play(trace: Sequence[TraceJob], workers: int, budget_mb: int) -> Played:
-    """Play it to its end. Jobs stand in one queue, by the time at which they are enqueued."""
+def play(trace: Sequence[TraceJob], workers: int, budget_mb: int, tenant_mb: int | None = None) -> Played:
+    """Play it to its end. Jobs stand in one queue, by the time at which they are enqueued.
+
+    ``tenant_mb``: what the jobs of one tenant may use together; None: as all.
+    """
     played = Played([-1.0] * len(trace))
     queue: list[int] = []
     running: dict[int, int] = {}  # worker -> job
@@ -68,7 +73,7 @@ def play(trace: Sequence[TraceJob], workers: int, budget_mb: int) -> Played:
         elif kind == 1:
             del running[worker]
         while True:
-            room = _room(trace, running, workers, budget_mb)
+            room = _room(trace, running, workers, budget_mb, tenant_mb)
             idle = next((each for each in range(workers) if each not in running), None)
             waiting = admission.tidy(room, waiting, now, idle=idle is not None)
             passed = set(admission.passed_over(room, waiting, now))
@@ -76,7 +81,9 @@ def play(trace: Sequence[TraceJob], workers: int, budget_mb: int) -> Played:
             if idle is None or found is None:
                 break
             before = len(waiting)
-            answer, waiting = admission.ask(str(found), trace[found].need_mb, room, waiting, now)
+            answer, waiting = admission.ask(
+                Asking(str(found), trace[found].need_mb, trace[found].tenant), room, waiting, now
+            )
             if answer is Answer.START:
                 queue.remove(found)
                 running[idle] = found
@@ -93,9 +100,12 @@ def play(trace: Sequence[TraceJob], workers: int, budget_mb: int) -> Played:
     return played
 
 
-def _room(trace: Sequence[TraceJob], running: dict[int, int], workers: int, budget_mb: int) -> Room:
+def _room(
+    trace: Sequence[TraceJob], running: dict[int, int], workers: int, budget_mb: int, tenant_mb: int | None
+) -> Room:
     jobs = (trace[running[each]] if each in running else None for each in range(workers))
-    return Room(budget_mb, [Share(job.need_mb, job.used_mb) if job is not None else Share() for job in jobs])
+    shares = [Share(job.need_mb, job.used_mb, job.tenant) if job is not None else Share() for job in jobs]
+    return Room(budget_mb, shares, None, tenant_mb)
 
 
 def mixed(count: int, seed: int, ceiling_mb: int = 600, *, by_need: bool = True) -> list[TraceJob]:

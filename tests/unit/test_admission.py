@@ -15,12 +15,14 @@ from rqmem.policy.admission import (
     MOST_WAITING,
     PATIENCE_SECONDS,
     Answer,
+    Asking,
+    Door,
     Room,
     Share,
     Waiting,
     WaitingJobs,
+    Why,
     ask,
-    may_start,
     need,
     passed_over,
     tidy,
@@ -38,6 +40,14 @@ def history(peak_mb: float, runs: int, breaches: float = 0.0, days: float = 0.01
 
 def room(*shares: int, free_of_host: int | None = None) -> Room:
     return Room(BUDGET, [Share(each, each) for each in shares], free_of_host)
+
+
+def may_start(job_id: str, need_bytes: int, room: Room, waiting: WaitingJobs, now: float, tenant: str = "") -> bool:
+    return Door(room, waiting, now).why_not(Asking(job_id, need_bytes, tenant)) is None
+
+
+def waits(job_id: str, need_bytes: int, since: float, tenant: str = "") -> Waiting:
+    return Waiting(job_id, need_bytes, tenant, since)
 
 
 def test_a_new_type_is_reserved_its_ceiling() -> None:
@@ -71,11 +81,11 @@ def test_no_need_is_above_the_ceiling_nor_below_the_usual_peak(
 
 
 def test_a_job_starts_where_it_fits_and_waits_where_it_does_not() -> None:
-    assert ask("a", 100, room(500), (), 0.0) == (Answer.START, ())
-    answer, waiting = ask("b", 101, room(500), (), 0.0)
-    assert answer is Answer.WAIT and waiting == (Waiting("b", 101, 0.0),)
-    assert passed_over(room(500), waiting, 0.0) == ("b",)
-    assert passed_over(room(499), waiting, 0.0) == ()
+    assert ask(Asking("a", 100), room(500), (), 0.0) == (Answer.START, ())
+    answer, waiting = ask(Asking("b", 101), room(500), (), 0.0)
+    assert answer is Answer.WAIT and waiting == (waits("b", 101, 0.0),)
+    assert passed_over(room(500), waiting, 0.0) == {"b": Why.ROOM}
+    assert passed_over(room(499), waiting, 0.0) == {}
 
 
 def test_a_job_that_has_outgrown_its_reservation_counts_as_what_it_uses() -> None:
@@ -96,7 +106,7 @@ def test_running_jobs_may_grow_to_what_is_reserved_before_another_starts() -> No
 
 
 def test_others_pass_for_a_time_and_then_room_is_kept() -> None:
-    waiting: WaitingJobs = (Waiting("big", 500, 0.0),)
+    waiting: WaitingJobs = (waits("big", 500, 0.0),)
     assert may_start("small", 100, room(200), waiting, PATIENCE_SECONDS - 1)
     assert not may_start("small", 100, room(200), waiting, PATIENCE_SECONDS)
     assert may_start("small", 100, room(), waiting, PATIENCE_SECONDS)  # beside it
@@ -105,7 +115,7 @@ def test_others_pass_for_a_time_and_then_room_is_kept() -> None:
 
 
 def test_a_job_that_nobody_finds_any_more_is_forgotten() -> None:
-    waiting: WaitingJobs = (Waiting("gone", 500, 0.0),)
+    waiting: WaitingJobs = (waits("gone", 500, 0.0),)
     assert tidy(room(200), waiting, 100.0, idle=True) == waiting  # there is no room for it yet
     assert tidy(room(), waiting, 100.0, idle=False) == waiting  # nobody is there to take it
     seen = tidy(room(), waiting, 100.0, idle=True)
@@ -116,7 +126,7 @@ def test_a_job_that_nobody_finds_any_more_is_forgotten() -> None:
 def test_no_more_wait_than_workers_can_be_told() -> None:
     waiting: WaitingJobs = ()
     for number in range(MOST_WAITING + 5):
-        _, waiting = ask(str(number), 500, room(200), waiting, 0.0)
+        _, waiting = ask(Asking(str(number), 500), room(200), waiting, 0.0)
     assert len(waiting) == MOST_WAITING
 
 
@@ -137,7 +147,7 @@ def test_what_is_reserved_is_never_more_than_the_budget(steps: list[tuple[int, i
             running.pop(next(iter(running)))
         elif job not in running:
             here = room(*running.values())
-            answer, after = ask(job, size, here, waiting, now)
+            answer, after = ask(Asking(job, size), here, waiting, now)
             if answer is Answer.START:
                 running[job] = size
                 aged = next((each for each in waiting if now - each.since >= PATIENCE_SECONDS), None)
@@ -186,3 +196,78 @@ def test_needs_use_more_of_a_budget_than_ceilings_do() -> None:
 
 def test_upper_ends_are_what_a_need_is_made_of() -> None:
     assert need(history(100, 50), 512).need_mb == MARGINS["low"] * upper_end(bucket(100))
+
+
+# Tenants
+
+
+def tenants(*shares: tuple[str, int], most: int = 300) -> Room:
+    return Room(BUDGET, [Share(size, size, name) for name, size in shares], None, most)
+
+
+def test_a_tenant_has_no_more_than_its_ceiling_and_others_pass() -> None:
+    now = tenants(("acme", 200))
+    assert may_start("a", 100, now, (), 0.0, "acme")
+    assert not may_start("a", 101, now, (), 0.0, "acme")
+    assert may_start("b", 101, now, (), 0.0, "zeta")
+    assert may_start("c", 101, now, (), 0.0)  # for nobody
+    assert may_start("a", 101, Room(BUDGET, now.shares), (), 0.0, "acme")  # without ceilings
+
+
+def test_a_job_alone_for_its_tenant_starts_though_it_needs_more_than_that_tenant_may_have() -> None:
+    assert may_start("a", 400, tenants(("zeta", 100)), (), 0.0, "acme")
+    assert not may_start("a", 400, tenants(("acme", 1)), (), 0.0, "acme")
+
+
+def test_no_room_is_kept_from_others_for_a_job_that_waits_for_its_own_tenant() -> None:
+    waiting = (waits("a", 200, 0.0, "acme"), waits("big", 400, 1.0))
+    now = tenants(("acme", 200))
+    late = 2 * PATIENCE_SECONDS
+    assert passed_over(now, waiting, late)["a"] is Why.TENANT
+    assert may_start("big", 400, now, waiting, late)  # though "a" has waited longer
+    assert not may_start("b", 100, now, waiting, late, "zeta")  # the room is kept for "big"
+
+
+def test_within_a_tenant_smaller_jobs_pass_for_a_time_only() -> None:
+    waiting = (waits("a", 200, 0.0, "acme"),)
+    now = tenants(("acme", 200))
+    assert may_start("small", 50, now, waiting, PATIENCE_SECONDS - 1, "acme")
+    assert not may_start("small", 50, now, waiting, PATIENCE_SECONDS, "acme")
+    assert may_start("other", 50, now, waiting, PATIENCE_SECONDS, "zeta")
+
+
+def test_a_job_whose_tenant_may_not_have_more_says_so() -> None:
+    door = Door(tenants(("acme", 250)), (), 0.0)
+    assert door.why_not(Asking("a", 100, "acme")) is Why.TENANT
+    assert door.why_not(Asking("b", 351)) is Why.ROOM
+    aged = Door(tenants(), (waits("big", 500, 0.0),), PATIENCE_SECONDS)
+    assert aged.why_not(Asking("b", 200)) is Why.KEPT
+
+
+def flooded(seed: int) -> list[traces.TraceJob]:
+    """One tenant enqueues all its jobs at once; others come one by one after it."""
+    flood = [replace(job, at=0.0, tenant="acme") for job in traces.mixed(70, seed)]
+    others = [replace(job, tenant=f"t{number % 5}") for number, job in enumerate(traces.mixed(30, seed + 1))]
+    return sorted([*flood, *others], key=lambda job: job.at)
+
+
+@pytest.mark.parametrize("workers", [4, 16])
+def test_a_tenant_that_floods_the_queue_leaves_room_for_the_others(workers: int) -> None:
+    trace = flooded(7)
+    played = traces.play(trace, workers, BUDGET, 300)
+    assert all(began >= job.at for began, job in zip(played.began, trace, strict=True))
+    ends = sorted(
+        (at, size)
+        for began, job in zip(played.began, trace, strict=True)
+        if job.tenant == "acme"
+        for at, size in ((began, job.need_mb), (began + job.seconds, -job.need_mb))
+    )
+    alone = max(job.need_mb for job in trace if job.tenant == "acme")
+    used = 0
+    for _, size in ends:
+        used += size
+        assert used <= max(300, alone)
+    waited = [began - job.at for began, job in zip(played.began, trace, strict=True) if job.tenant != "acme"]
+    without = traces.play(trace, workers, BUDGET)
+    before = [began - job.at for began, job in zip(without.began, trace, strict=True) if job.tenant != "acme"]
+    assert sum(waited) < 0.75 * sum(before)

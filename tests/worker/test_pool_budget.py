@@ -11,11 +11,13 @@ from pathlib import Path
 import pytest
 from redis import Redis
 from rq import Queue, Retry
-from rq.job import JobStatus
+from rq.job import Job, JobStatus
 
 import rqmem.api
 from rqmem import events
+from rqmem.observe.job_read import read_case
 from rqmem.observe.model import Pool
+from rqmem.observe.next_step import outlook
 from rqmem.observe.snapshot import read_status
 from rqmem.show.status_text import screen
 from rqmem.store.history import history_reader, history_writer
@@ -311,6 +313,123 @@ def test_workers_come_when_jobs_wait_and_go_when_they_have_nothing_to_do(
     assert "2 workers from now on, 1 before: " in log
 
 
+def for_tenant(connection: Redis, begun: Begun, name: str, whose: str | None, megabytes: int = 10) -> Job:
+    return pool_jobs.HoldsForTenant.enqueue(
+        "jobs", connection=connection, job_id=name, megabytes=megabytes, directory=str(begun.directory), name=name,
+        whose=whose,
+    )  # fmt: skip
+
+
+def next_of(connection: Redis, job_id: str) -> str:
+    return outlook(read_case(connection, job_id, time.time()))
+
+
+def test_a_tenant_has_no_more_than_its_part_and_others_pass(
+    connection: Redis, start_pool: StartPool, queue: Queue, begun: Begun
+) -> None:
+    """Each is reserved its ceiling of 100 MB; three of four workers could run acme's jobs."""
+    jobs = [for_tenant(connection, begun, f"acme-{number}", "acme") for number in range(4)]
+    pool = start_pool(
+        "jobs", "-n", "4", "--memory", "100", "--total-memory", "1000", "--tenant-memory", "200"
+    )  # fmt: skip
+    wait_until(lambda: len(begun.names()) == 2, 90)
+    others = [for_tenant(connection, begun, "zeta", "zeta"), for_tenant(connection, begun, "nobody", None)]
+    begun.wait_for("zeta", "nobody")
+    assert len(begun.names()) == 4
+
+    def shown() -> Pool | None:
+        pools = rqmem.api.pools(connection=connection)
+        return pools[0] if pools and len(pools[0].jobs) == 4 and len(pools[0].waits) == 2 else None
+
+    wait_until(lambda: shown() is not None, 60)
+    found = shown()
+    assert found is not None
+    assert found.tenant_ceiling_mb == 200 and sorted(each.tenant for each in found.jobs) == ["", "acme", "acme", "zeta"]
+    assert [(each.tenant, each.reserved_mb, each.waiting) for each in found.tenants] == [
+        ("acme", 200, 2), ("zeta", 100, 0)
+    ]  # fmt: skip
+    assert {(each.tenant, each.why, each.need_mb) for each in found.waits} == {("acme", "tenant", 100)}
+    told = next_of(connection, found.waits[0].job_id)
+    assert "pool pool has had no room for it for" in told and "jobs of acme have 200 of 200 MB" in told
+    begun.go()
+    wait_until(lambda: all(job.get_status() == JobStatus.FINISHED for job in jobs + others), 90)
+    pool.process.terminate()
+    assert ", 200 MB for all of one tenant" in pool.finish()
+
+
+def test_a_flood_of_one_tenant_does_not_keep_others_from_their_jobs(
+    connection: Redis, start_pool: StartPool, queue: Queue, begun: Begun
+) -> None:
+    """A hundred wait at the front of the queue, also short ones that a lease could take."""
+    for number in range(100):
+        for_tenant(connection, begun, f"acme-{number}", "acme")
+    zeta = [for_tenant(connection, begun, f"zeta-{number}", "zeta") for number in range(20)]
+    for number in range(20):
+        begun.go(f"zeta-{number}")
+    pool = start_pool("jobs", "-n", "3", "--memory", "100", "--total-memory", "600", "--tenant-memory", "110")
+    wait_until(lambda: all(job.get_status() == JobStatus.FINISHED for job in zeta), 120)
+    assert len([name for name in begun.names() if name.startswith("acme")]) == 1
+    pool.process.terminate()
+    begun.go()
+    pool.finish()
+
+
+def test_a_job_may_use_no_more_than_its_tenant(
+    connection: Redis, start_pool: StartPool, queue: Queue, begun: Begun
+) -> None:
+    declares = begun.directory / "rqmem.ini"
+    declares.write_text("[job tests.pool_jobs.HoldsForTenant]\nmemory_limit_mb = 400\n")
+    jobs = [for_tenant(connection, begun, name, whose) for name, whose in (("a", "acme"), ("b", None))]
+    begun.go()
+    pool = start_pool(
+        "jobs", "-n", "2", "--total-memory", "600", "--tenant-memory", "300", "--burst", RQMEM_CONFIG=str(declares)
+    )
+    log = pool.finish()
+    assert [job.return_value() for job in jobs] == [300, 400], log
+
+
+def test_the_jobs_of_a_tenant_that_outgrow_its_part_are_evicted(
+    connection: Redis, start_pool: StartPool, queue: Queue, begun: Begun
+) -> None:
+    learn(connection, "tests.pool_jobs.HoldsForTenant", 40)
+    for name in ("first", "second"):
+        for_tenant(connection, begun, name, "acme", 80)
+    other = for_tenant(connection, begun, "zeta", "zeta", 80)
+    pool = start_pool("jobs", "-n", "3", "--memory", "120", "--total-memory", "600", "--tenant-memory", "165")
+    begun.wait_for("first", "second", "zeta")
+    wait_until(lambda: any(evictions(connection, name) for name in ("first", "second")), 60)
+    [evicted] = evictions(connection, "first") or evictions(connection, "second")
+    assert evicted.reason.startswith("the jobs of acme use ") and evicted.reason.endswith(" MB of 165")
+    assert not evictions(connection, "zeta")
+    wait_until(lambda: queue.failed_job_registry.count == 1, 60)
+    begun.go()
+    wait_until(lambda: queue.finished_job_registry.count == 2 and other.get_status() == JobStatus.FINISHED, 60)
+    incidents = rqmem.api.pools(connection=connection)[0].incidents
+    assert [(each.what, each.reason) for each in incidents] == [("evicted", evicted.reason)]
+    pool.process.terminate()
+    pool.finish()
+
+
+def test_a_job_that_waits_for_others_of_its_type_says_so(
+    connection: Redis, start_pool: StartPool, queue: Queue, begun: Begun
+) -> None:
+    for name in ("a", "b", "c"):
+        pool_jobs.OneAtATime.enqueue(
+            "jobs", connection=connection, job_id=name, directory=str(begun.directory), name=name
+        )
+    pool = start_pool("jobs", "-n", "2", "--memory", "100", "--total-memory", "600")
+    begun.wait_for("a")
+    [limit] = read_status(connection, "here", time.time()).limits
+    assert (limit.job_type, limit.concurrency, limit.admitted, limit.waiting) == ("tests.pool_jobs.OneAtATime", 1, 1, 2)
+    assert next_of(connection, "b") == "waits: 1 of this type already wait in a queue or run (concurrency)"
+    text = "\n".join(screen(read_status(connection, "here", time.time()), [], 100, None, lambda text, mood: text))
+    assert "waits: 1 of this type already wait in a queue or run" in text
+    begun.go()
+    wait_until(lambda: queue.finished_job_registry.count == 3, 60)
+    pool.process.terminate()
+    pool.finish()
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
@@ -320,6 +439,9 @@ def test_workers_come_when_jobs_wait_and_go_when_they_have_nothing_to_do(
         ),
         (["--total-memory", "100"], "a budget of 100 MB for all jobs is less than one ceiling of 256 MB"),
         (["--total-memory", "1", "--memory", "1"], "worker without a job"),
+        (["--tenant-memory", "100", "--memory", "200"], "for all jobs of a tenant are less than one ceiling of 200 MB"),
+        (["--tenant-memory", "100"], "for all jobs of a tenant are less than one ceiling of 256 MB"),
+        (["--tenant-memory", "0"], "--tenant-memory"),
         (["--total-memory", "0"], "--total-memory"),
         (["--total-memory", "much"], "--total-memory"),
     ],

@@ -291,7 +291,7 @@ def hosts(connection: Redis, names: Iterable[str]) -> dict[str, HostMemory]:
 
 def pools(connection: Redis, names: Iterable[str]) -> list[PoolRecord]:
     """The pools of these names, in order, of which a worker has told lately."""
-    asked = sorted(set(names))
+    asked = sorted(filter(None, set(names)))
     raw = cast("list[bytes | None]", connection.mget(map(keys.pool, asked))) if asked else []
     return [codec.from_json(PoolRecord, text) for text in raw if text is not None]
 

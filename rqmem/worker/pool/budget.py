@@ -14,10 +14,12 @@ from collections import OrderedDict
 from rqmem.errors import ConfigError
 from rqmem.measure.host_memory import HostMemory
 from rqmem.policy import admission, pressure
-from rqmem.policy.admission import Answer, Room, Share, WaitingJobs
-from rqmem.policy.pressure import Host, How, Running
+from rqmem.policy.admission import Answer, Asking, Room, Share, WaitingJobs
+from rqmem.policy.pressure import Eviction, Host, How, Running
+from rqmem.store.history.history_records import PoolIncident
 from rqmem.units import MB, show_mb, to_mb
 from rqmem.worker.pool.budget_table import PASSED_BYTES, BudgetTable, Row
+from rqmem.worker.pool.telling import Telling
 
 _IDLE_SECONDS, _BUSY_SECONDS, _LEAST_SECONDS = 1.0, 0.5, 0.02
 _FASTEST_NEIGHBOUR = 1024 * MB  # bytes a second; faster ones the kernel has to deal with
@@ -33,14 +35,18 @@ class Budget:
         rows: how many workers there may be at once.
         budget_mb: what their jobs may use together.
         reserve_mb: by how much one job may be above its ceiling while it unwinds.
+        tenant_mb: what the jobs of one tenant may use together; None: as all.
 
     Attributes:
         table: shared with the workers.
     """
 
-    def __init__(self, name: str, rows: int, budget_mb: float, reserve_mb: float) -> None:
+    def __init__(
+        self, name: str, rows: int, budget_mb: float, reserve_mb: float, tenant_mb: float | None = None
+    ) -> None:
         self._name = name
-        self.table = BudgetTable(name, rows, int(budget_mb * MB))
+        self.table = BudgetTable(name, rows, int(budget_mb * MB), int((tenant_mb or 0) * MB))
+        self._telling = Telling(self.table)
         self._reserve_bytes = int(reserve_mb * MB)
         self._host_memory = HostMemory()
         self._host: Host | None = None
@@ -120,7 +126,10 @@ class Budget:
             header.closed, header.closed_since = int(bool(reason)), time.time() if reason else 0.0
             if reason:
                 header.reason = reason.encode()
+                header.pauses += 1
             header.news += 1
+        what = "paused" if reason else "resumed"
+        self._telling.happened(PoolIncident(time.time(), what, header.reason.decode("utf-8", "replace")))
         self._wake_idle()
 
     def _spread_news(self) -> None:
@@ -156,10 +165,13 @@ class Budget:
             need = self._need(row, job_id)
             answer = Answer.WAIT
             if not self.table.header.closed:
-                answer, self._waiting = admission.ask(job_id, need, self._room(number), self._waiting, now)
+                asking = Asking(job_id, need, row.text("tenant"))
+                answer, self._waiting = admission.ask(asking, self._room(number), self._waiting, now)
             if answer is Answer.START:
                 row.reserved_bytes = max(1, need)
                 self._since[number] = now
+            else:
+                self._telling.refused(job_id, row.text("job_type"))
             row.answer = answer.value
             row.answered = asked
         return [number for _, number, _ in rows]
@@ -180,8 +192,11 @@ class Budget:
         if asker is None:
             idle = [number for number, row in enumerate(rows) if row.pid and not row.runs]
             asker = min(idle, key=lambda number: rows[number].used_bytes, default=None)
-        shares = [Share(row.reserved_bytes, row.used_bytes) for number, row in enumerate(rows) if number != asker]
-        return Room(self.table.header.budget_bytes, shares, free)
+        shares = [
+            Share(row.reserved_bytes, row.used_bytes, row.text("tenant") if row.runs else "")
+            for number, row in enumerate(rows) if number != asker
+        ]  # fmt: skip
+        return Room(self.table.header.budget_bytes, shares, free, self.table.header.tenant_bytes or None)
 
     def _evict(self, now: float) -> None:
         running = [
@@ -189,23 +204,39 @@ class Budget:
                 number, row.used_bytes, row.reserved_bytes, self._since.get(number, now), bool(row.resumable),
                 bool(row.has_retry), self._evicted.get(row.text("job_id"), (0, 0))[0],
                 How(row.evict_how) if row.evict == row.answered else None, self._told_at.get(number, now),
+                row.text("tenant"),
             )
             for number, row in enumerate(self.table.rows) if row.runs
         ]  # fmt: skip
         reserve = self._reserve_bytes * len(running)
         budget = self.table.header.budget_bytes
-        for each in pressure.evict(running, budget, reserve, self._host, self._stalled_since, now):
+        evictions = pressure.evict(running, budget, reserve, self._host, self._stalled_since, now)
+        for each in evictions or self._evict_of_tenants(running, now):
             row = self.table.rows[each.number]
             if row.evict != row.answered:
                 self._remember(row)
                 self.table.header.evictions += 1
                 self._told_at[each.number] = now
                 row.set_text("reason", each.reason)
+                self._telling.happened(
+                    PoolIncident(time.time(), "evicted", each.reason, row.text("job_id"), row.text("job_type"),
+                                 to_mb(row.used_bytes))
+                )  # fmt: skip
             row.evict_how = each.how.value
             row.evict = row.answered
             if self._stalled_since is not None:
                 self._stalled_since = now
             self.table.wake(each.number)
+
+    def _evict_of_tenants(self, running: list[Running], now: float) -> list[Eviction]:
+        """Those of tenants whose jobs use more than they may together."""
+        tenant_bytes = self.table.header.tenant_bytes
+        found: list[Eviction] = []
+        for tenant in sorted({each.tenant for each in running if each.tenant} if tenant_bytes else ()):
+            jobs = [each for each in running if each.tenant == tenant]
+            reserve = self._reserve_bytes * len(jobs)
+            found += pressure.evict(jobs, tenant_bytes, reserve, None, None, now, f"the jobs of {tenant}")
+        return found
 
     def _remember(self, row: Row) -> None:
         job_id = row.text("job_id")
@@ -219,8 +250,10 @@ class Budget:
         table, room = self.table, self._room()
         idle = any(row.pid and not row.runs and row.asked == row.answered for row in table.rows)
         self._waiting = admission.tidy(room, self._waiting, now, idle=idle)
+        held_back = admission.passed_over(room, self._waiting, now)
+        self._telling.write(self._waiting, held_back, room, now)
         passed = b""
-        for job_id in admission.passed_over(room, self._waiting, now):
+        for job_id in held_back:
             if len(passed) + len(job_id) + 1 < PASSED_BYTES:
                 passed += (b"\n" if passed else b"") + job_id.encode()
         header, waiting = table.header, len(self._waiting)
@@ -235,6 +268,15 @@ class Budget:
         for number, row in enumerate(self.table.rows):
             if row.pid and not row.runs:
                 self.table.wake(number)
+
+
+def check_tenant_mb(tenant_mb: float | None, ceiling_mb: float) -> None:
+    """Raise `ConfigError` where what a tenant's jobs may use together is less than the ceiling of one job."""
+    if tenant_mb is not None and tenant_mb < ceiling_mb:
+        raise ConfigError(
+            f"{show_mb(tenant_mb)} MB for all jobs of a tenant are less than one ceiling of {show_mb(ceiling_mb)} MB: "
+            "give --tenant-memory (or RQMEM_TENANT_MEMORY) more, or --memory less"
+        )
 
 
 def budget_mb(total_mb: float | None, ceiling_mb: float, idle_mb: float) -> float:

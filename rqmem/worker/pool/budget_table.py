@@ -17,7 +17,8 @@ import time
 from collections.abc import Iterator
 
 _TEXT_BYTES = 256
-PASSED_BYTES = 64 * 128
+PASSED_BYTES = 500 * 64
+TOLD_BYTES = 16 * 1024
 _TRIES = 50
 
 
@@ -37,6 +38,7 @@ class Row(ctypes.Structure):
         used_bytes: worker: what its horse and all that it started use.
         resumable, has_retry: worker: the job can continue later; RQ runs it again if it fails.
         since: worker: when it asked, epoch seconds.
+        tenant: worker: for whom its job works; empty: that was not said.
         told: worker: number of the last news that it has told.
     """
 
@@ -60,6 +62,7 @@ class Row(ctypes.Structure):
     job_id: bytes
     job_type: bytes
     queue: bytes
+    tenant: bytes
     reason: bytes
 
     _fields_ = [
@@ -91,10 +94,12 @@ class Header(ctypes.Structure):
         closed: no job is to be taken: ``reason`` says why, and ``closed_since`` since when.
         was_closed_seconds: how long the last time was.
         news: number of the last change of ``closed``.
-        evictions: how many jobs were told to go.
+        evictions: how many jobs were told to go; ``pauses``: how often no job was to be taken.
         workers, least_workers, most_workers: how many there are to be now, and between which numbers that is chosen.
         name: of the pool.
+        tenant_bytes: what the jobs of one tenant may use together; 0: as all.
         passed: ids of jobs that are not to be taken, a line each.
+        told: for displays, as JSON (`rqmem.worker.pool.telling`).
     """
 
     number: int
@@ -103,15 +108,18 @@ class Header(ctypes.Structure):
     closed: int
     news: int
     evictions: int
+    pauses: int
     workers: int
     least_workers: int
     most_workers: int
+    tenant_bytes: int
     waiting_since: float
     closed_since: float
     was_closed_seconds: float
     name: bytes
     reason: bytes
     passed: bytes
+    told: bytes
 
     _fields_ = [
         *((name, ctypes.c_int64) for name, kind in __annotations__.items() if kind == "int"),
@@ -119,6 +127,7 @@ class Header(ctypes.Structure):
         ("name", ctypes.c_char * _TEXT_BYTES),
         ("reason", ctypes.c_char * _TEXT_BYTES),
         ("passed", ctypes.c_char * PASSED_BYTES),
+        ("told", ctypes.c_char * TOLD_BYTES),
     ]
 
 
@@ -128,18 +137,18 @@ class BudgetTable:
     Args:
         name: of the pool.
         rows: how many workers there may be at once.
-        budget_bytes: what their jobs may use together.
+        budget_bytes: what their jobs may use together; ``tenant_bytes``: those of one tenant; 0: as all.
 
     Attributes:
         asked_fd: readable for the parent when a worker has asked, or has ended a job.
     """
 
-    def __init__(self, name: str, rows: int, budget_bytes: int) -> None:
+    def __init__(self, name: str, rows: int, budget_bytes: int, tenant_bytes: int = 0) -> None:
         shape = type("Table", (ctypes.Structure,), {"_fields_": [("header", Header), ("rows", Row * rows)]})
         self._memory = shape.from_buffer(mmap.mmap(-1, ctypes.sizeof(shape)))  # type: ignore[attr-defined]
         self.header: Header = self._memory.header
         self.rows: list[Row] = [self._memory.rows[number] for number in range(rows)]
-        self.header.budget_bytes = budget_bytes
+        self.header.budget_bytes, self.header.tenant_bytes = budget_bytes, tenant_bytes
         self.header.name = name.encode("utf-8", "replace")[: _TEXT_BYTES - 1]
         self.asked_fd = _new_alarm()
         self._woken = [_new_alarm() for _ in range(rows)]
@@ -184,13 +193,22 @@ class BudgetTable:
 
     def passed_over(self) -> list[bytes]:
         """Ids of jobs that are to stay in their queues."""
+        passed = self._whole("passed")  # empty also where it is torn: what does not fit is refused anyway
+        return passed.split(b"\n") if passed else []
+
+    def told(self) -> bytes:
+        """What the parent has for displays; empty: nothing, or it was stopped or killed while it wrote."""
+        return self._whole("told")
+
+    def _whole(self, field: str) -> bytes:
         header = self.header
         for _ in range(_TRIES):
-            number, passed = header.number, header.passed
+            number = header.number
+            value: bytes = getattr(header, field)
             if number == header.number and not number & 1:
-                return passed.split(b"\n") if passed else []
+                return value
             time.sleep(0.001)
-        return []  # the parent was stopped or killed while it wrote; what does not fit is refused anyway
+        return b""
 
 
 def _new_alarm() -> int:

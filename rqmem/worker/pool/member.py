@@ -18,15 +18,16 @@ from redis.exceptions import RedisError
 from rqmem import events
 from rqmem.errors import JournalVersionError
 from rqmem.measure import procfs
+from rqmem.meta_of_jobs import TENANT
 from rqmem.policy import admission
 from rqmem.policy.admission import Answer, Need
 from rqmem.policy.ceiling import effective_limit_mb
 from rqmem.policy.pressure import How
 from rqmem.store.history import history_reader, learned
-from rqmem.store.history.history_records import PoolJob, PoolRecord
 from rqmem.type_of_job import job_type, path_of
 from rqmem.units import MB, to_bytes, to_mb
 from rqmem.values import dataclass
+from rqmem.worker.pool.telling import record_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
     from rqmem.policy.recommendation import TypeHistory
     from rqmem.rq_names import Job, Queue, Worker
+    from rqmem.store.history.history_records import PoolRecord
     from rqmem.worker.pool.budget_table import BudgetTable, Row
     from rqmem.worker.worker_setup import Setup
 
@@ -73,6 +75,7 @@ class Member:
         self._history: dict[str, tuple[float, TypeHistory | None]] = {}
         self._needs: dict[str, Need] = {}  # of the types that this worker has asked for
         self._declared: dict[str, float] = {}
+        self._with_tenants: set[str] = set()  # types whose jobs work for somebody
         self._type = ""
         self.evicted: Order | None = None
         self.soon: Callable[[Callable[[Redis], object]], None] = lambda errand: None
@@ -137,12 +140,16 @@ class Member:
         if table is None:
             return True
         self._type, self.evicted = job_type(job), None
-        need_mb, ceiling_mb = self._look_up(job)
+        tenant = tenant_noted(job)
+        if tenant is not None:
+            self._with_tenants.add(self._type)
+        need_mb, ceiling_mb = self._look_up(job, tenant or "")
         row.need_bytes, row.ceiling_bytes = to_bytes(need_mb), to_bytes(ceiling_mb)
         row.resumable, row.has_retry = 0, int(job.should_retry)
         row.set_text("job_id", job.id)
         row.set_text("job_type", self._type)
         row.set_text("queue", queue.name)
+        row.set_text("tenant", tenant or "")
         row.since = time.time()
         row.asked += 1  # last: from here on the parent may answer
         table.ring()
@@ -164,11 +171,15 @@ class Member:
         self._table.ring()
 
     def fitting(self) -> list[str] | None:
-        """Job types that need no more than what is reserved for the last job; None: all. For a lease, within it."""
+        """Job types that need no more than what is reserved for the last job; None: all. For a lease, within it.
+
+        Where tenants have a ceiling, each job that works for one is asked for by itself.
+        """
         if self._table is None:
             return None
         reserved_mb = self._row.reserved_bytes / MB
-        return [name for name, each in self._needs.items() if each.need_mb <= reserved_mb]
+        alone = self._with_tenants if self._table.header.tenant_bytes else ()
+        return [name for name, each in self._needs.items() if each.need_mb <= reserved_mb and name not in alone]
 
     @property
     def wants_room(self) -> bool:
@@ -242,7 +253,7 @@ class Member:
 
     # What a job needs
 
-    def _look_up(self, job: Job) -> tuple[float, float]:
+    def _look_up(self, job: Job, tenant: str) -> tuple[float, float]:
         """What it is expected to need, and its ceiling, in MB."""
         config = self._setup.config
         history = self._history_of(self._type)
@@ -252,10 +263,12 @@ class Member:
             or self._declared.get(self._type)
             or (history.declared_mb if history is not None else None)
         )
-        ceiling_mb = effective_limit_mb(declared_mb, config.memory_mb, config.default_limit_mb, config.budget_mb)
+        most_mb = config.budget_of(tenant)
+        ceiling_mb = effective_limit_mb(declared_mb, config.memory_mb, config.default_limit_mb, most_mb)
         found = admission.need(history, ceiling_mb)
         if len(self._needs) >= _MOST_TYPES:
             self._needs.clear()
+            self._with_tenants.clear()
         self._needs[self._type] = found
         return found.need_mb, ceiling_mb
 
@@ -273,34 +286,17 @@ class Member:
         return history
 
 
-def record_of(table: BudgetTable, teller: str, now: float) -> PoolRecord:
-    """The table as others are told of it. ``teller``: a worker of the pool, whose name is as those of the others."""
-    header, names = table.header, teller.rpartition("-")[0]
-    running = [(number, row) for number, row in enumerate(table.rows, 1) if row.runs]
-    jobs = tuple(
-        PoolJob(
-            f"{names}-{number}", row.text("job_id"), row.text("job_type"), to_mb(row.reserved_bytes),
-            to_mb(row.used_bytes), row.since,
-        )
-        for number, row in running
-    )  # fmt: skip
-    return PoolRecord(
-        pool=header.name.decode("utf-8", "replace"), host=os.uname().nodename, at=now,
-        workers=sum(bool(row.pid) for row in table.rows),
-        least_workers=header.least_workers, most_workers=header.most_workers, budget_mb=to_mb(header.budget_bytes),
-        reserved_mb=to_mb(sum(row.reserved_bytes for _, row in running)),
-        usage_mb=to_mb(sum(row.used_bytes for _, row in running)),
-        held_mb=to_mb(sum(row.used_bytes for row in table.rows if not row.runs)),
-        waiting=header.waiting, waiting_since=header.waiting_since or None,
-        paused=header.reason.decode("utf-8", "replace") if header.closed else "",
-        paused_since=header.closed_since or None, evictions=header.evictions, jobs=jobs,
-    )  # fmt: skip
-
-
 def _read_history(connection: Redis, name: str) -> TypeHistory:
     history_reader.check_version(connection)
     now = time.time()
     return learned.past(connection, name, now, history_reader.first_seen(connection, [name], now).get(name, now))
+
+
+def tenant_noted(job: Job) -> str | None:
+    """For whom the job works, as it was noted when it was enqueued; None: its type declares no tenant."""
+    ours = job.meta.get("rqmem") if isinstance(job.meta, dict) else None
+    noted = ours.get(TENANT) if isinstance(ours, dict) else None
+    return noted if isinstance(noted, str) else None
 
 
 def declared_in_code(path: str | None) -> float | None:

@@ -41,7 +41,7 @@ from rqmem.rq_names import ForkProcess, WorkerData, WorkerPool, setup_loghandler
 from rqmem.text import counted
 from rqmem.units import show_mb, to_mb
 from rqmem.worker.memory_worker import MemoryWorker
-from rqmem.worker.pool.budget import Budget, budget_mb
+from rqmem.worker.pool.budget import Budget, budget_mb, check_tenant_mb
 from rqmem.worker.pool.scaling import Scaling
 from rqmem.worker.preloading import preload
 from rqmem.worker.restart import EXIT_CODE as FULL
@@ -406,10 +406,13 @@ class MemoryWorkerPool(WorkerPool):
         ceiling_mb = config.memory_mb or config.default_limit_mb
         all_mb = budget_mb(config.total_memory_mb, ceiling_mb, to_mb(usage_of_idle_fork()))
         self._config = replace(config, budget_mb=all_mb)
-        self._budget = Budget(self.name, self._most_workers, all_mb, config.reserve_mb)
+        tenant_mb = config.tenant_memory_mb
+        check_tenant_mb(tenant_mb, ceiling_mb)
+        self._budget = Budget(self.name, self._most_workers, all_mb, config.reserve_mb, tenant_mb)
         _log.info(
-            "pool %s: memory budget of %s MB for the jobs of all workers, %s MB at most for each",
+            "pool %s: memory budget of %s MB for the jobs of all workers, %s MB at most for each%s",
             self.name, show_mb(all_mb), show_mb(ceiling_mb),
+            f", {show_mb(tenant_mb)} MB for all of one tenant" if tenant_mb is not None else "",
         )  # fmt: skip
         self._budget.tell_workers(self.num_workers, self.num_workers, self._most_workers)
         return self._budget
