@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from rqmem.rq_names import EnqueueData
     from rqmem.worker.horse.user_code import Horse
 
+_SHOWN_SLICE = 75  # characters
 ITEMS = "items"
 """The argument in which a child gets its slice."""
 
@@ -76,6 +77,8 @@ class ChildEnqueuer:
         meta: dict[str, Any] = {"parent": self._horse.job_id, "child": number}
         if self._of is not None:
             meta["total"] = self._of
+        part = f"part {number + 1}{'' if self._of is None else f' of {self._of}'}"
+        shown = text if len(text) <= _SHOWN_SLICE else part
         at_front = parent is not None and is_at_front(parent)
         if at_front:
             meta[AT_FRONT] = True
@@ -86,7 +89,7 @@ class ChildEnqueuer:
             f"{job_class.path()}.run",
             kwargs={**self._arguments, ITEMS: {SLICE: described}},
             job_id=child_ids.child_id(self._horse.job_id, number),
-            description=f"{job_class.path()}({ITEMS}={text:.75})",
+            description=f"{job_class.path()}({ITEMS}={shown})",
             meta={**(parent.meta if parent else {}), "rqmem": meta},
             timeout=timeout,
             retry=job_class.retry,

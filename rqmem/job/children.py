@@ -146,7 +146,7 @@ class ChildJobs(Generic[T]):
         if child.number not in self._enqueued:
             self._enqueuer.add([(child.number, describe_slice(child.items))])
             self._enqueued.add(child.number)
-            self._run.checkpoints.check(f"child {len(self._enqueued)}")
+            self._run.checkpoints.check(f"child jobs made: {len(self._enqueued)}")
         return self._enqueuer.job(child.number)
 
     def seal(self) -> Pending:
@@ -228,7 +228,7 @@ def enqueue_children(
                 _open(horse, cut_stage, first)
             enqueuer.add(list(enumerate(batch, start=total)))
             total += len(batch)
-            run.checkpoints.check(f"child {total}")
+            run.checkpoints.check(f"child jobs made: {total}")
     except RunTakenOver:
         raise
     except Exception:

@@ -136,7 +136,8 @@ class Report:
         period = self.period
         unit = "hours" if period.step_seconds == HOUR_SECONDS else "days"
         kept = "2 days of hours" if unit == "hours" else "30 days"
-        return f"the {int(period.seconds // period.step_seconds)} {unit} before (it keeps {kept})"
+        count = int(period.seconds // period.step_seconds)
+        return f"the {f'{count} {unit}' if count != 1 else unit[:-1]} before (it keeps {kept})"
 
 
 def type_report(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -84,6 +85,8 @@ def test_children_are_undone_and_cut_again(
     work_off("jobs")
     assert "1 of " in error_of(job) and "child jobs failed" in error_of(job)
     child = f"{job.id}-child-0"
+    told = Job.fetch(child, connection=connection).description or ""
+    assert re.fullmatch(r"tests\.file_jobs\.ImportRows\(items=part 1( of \d+)?\)", told), "no JSON that is cut off"
     with pytest.raises(RqmemError, match=f"is a child.*'rqmem retry --from-start {job.id}'"):
         tree.retry_from_start(connection, child)
     store.write_text(good)
