@@ -11,7 +11,7 @@ from rqmem.dashboard.state import state
 from rqmem.errors import ConfigError
 from rqmem.observe.job_lists import Filter, read_page
 from rqmem.observe.model import STATES
-from rqmem.observe.snapshot import known_queues
+from rqmem.observe.snapshot import used_queues
 from rqmem.store.history import history_reader
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def jobs() -> str:
         wanted=_filter(),
         asked={name: value for name, value in request.args.items() if value and name != "cursor"},
         first=not request.args.get("cursor"),
-        queues=sorted(known_queues(connection)),
+        queues=sorted(used_queues(connection)),
         types=sorted(history_reader.types(connection)),
     )
 

@@ -177,7 +177,12 @@ def worker_names(connection: Redis) -> list[str]:
 def known_queues(connection: Redis) -> set[str]:
     """Queues that had a job, or that a worker serves."""
     workers = _read_workers(connection, worker_names(connection), 0.0, readable=False)
-    return {queue.name for queue in RqQueue.all(connection)}.union(*(worker.queues for worker in workers))
+    return used_queues(connection).union(*(worker.queues for worker in workers))
+
+
+def used_queues(connection: Redis) -> set[str]:
+    """Queues that had a job. One command, however many workers there are."""
+    return {queue.name for queue in RqQueue.all(connection)}
 
 
 def _journal_error(connection: Redis) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from flask import Flask
 from redis import Redis
 from redis.connection import AbstractConnection
 from rq import Queue
@@ -18,6 +19,7 @@ from rq.results import Result
 import rqmem.api
 from rqmem.errors import ConfigError
 from rqmem.observe.job_lists import ANY, Filter, each_id, read_page
+from tests.journal_filling import a_live, register
 
 
 class Bomb:
@@ -184,3 +186,20 @@ def test_a_page_costs_the_same_at_any_depth(connection: Redis, sent: list[str]) 
         counts.append(len(sent) - before)
     assert page.rows[-1].job_id == f"j{100_000 - 401 * 200:06}"
     assert min(counts) > 0 and max(counts) <= 25 and len(set(counts)) == 1, counts
+
+
+@pytest.mark.parametrize("state", ["failed", "queued", "started"])
+def test_a_page_of_jobs_takes_as_few_commands_with_many_workers(app: Flask, filled: Redis, state: str) -> None:
+    """It asked Redis for each worker before."""
+
+    def commands() -> int:
+        before = int(filled.info("stats")["total_commands_processed"])
+        assert client.get(f"/jobs?state={state}").status_code == 200
+        return int(filled.info("stats")["total_commands_processed"]) - before - 1
+
+    client = app.test_client()
+    commands()  # a first one loads scripts
+    few = commands()
+    for number in range(40):
+        register(filled, f"w{number}", "q", live=a_live(f"w{number}"))
+    assert commands() == few <= 25
