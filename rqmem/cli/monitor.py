@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ from rqmem.live.loop import Watch
 from rqmem.live.recording import MonitorOptions, Recording, to_json
 from rqmem.live.recording_text import summary
 from rqmem.live.saving import Output, output
-from rqmem.live.screen import Display, PlainDisplay, RichDisplay, can_draw, rich_is_installed
+from rqmem.live.screen import PlainDisplay, Show, can_draw, live_view, rich_is_installed
 from rqmem.live.stopping import Stopping
 from rqmem.observe.snapshot import known_queues
 from rqmem.store.history import history_reader
@@ -108,16 +109,16 @@ def _check_queues(connection: Redis, names: tuple[str, ...]) -> None:
             raise UnknownName(f"--queue {name!r} is not known: {did_you_mean(name, known, known_ones)}")
 
 
-def _display(watch: Watch, *, plain: bool, as_json: bool) -> Display:
+def _display(watch: Watch, *, plain: bool, as_json: bool) -> AbstractContextManager[Show]:
     """The live view where there can be one; lines on stderr where stdout is for JSON."""
     if as_json:
-        return PlainDisplay(watch.setting.interval_seconds, partial(show, err=True))
+        return nullcontext(PlainDisplay(watch.setting.interval_seconds, partial(show, err=True)).show)
     if not plain and sys.stdout.isatty():
         if not rich_is_installed():
             click.echo("rqmem: for a live view: pip install 'rqmem[tui]'", err=True)
         elif can_draw():
-            return RichDisplay(watch.setting.redis, watch.until)
-    return PlainDisplay(watch.setting.interval_seconds, show)
+            return live_view(watch.setting.redis, watch.until)
+    return nullcontext(PlainDisplay(watch.setting.interval_seconds, show).show)
 
 
 def _finish(report: Recording, file: Output | None, *, as_json: bool) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,7 @@ from rqmem.live.job_types import JobTypes
 from rqmem.live.record import News, Record
 from rqmem.live.recording import MonitorOptions, Recording
 from rqmem.live.saving import Output
-from rqmem.live.screen import Display, OutputClosed
+from rqmem.live.screen import OutputClosed, Show
 from rqmem.live.stopping import Stopping
 from rqmem.live.system import read_system
 from rqmem.observe.snapshot import Before, read_news
@@ -67,13 +68,13 @@ class Watch:
         """When it will end, epoch seconds."""
         return None if self.duration_seconds is None else self.record.started_at + self.duration_seconds
 
-    def until_over(self, display: Display, stopping: Stopping) -> Recording:
+    def until_over(self, display: AbstractContextManager[Show], stopping: Stopping) -> Recording:
         """Look until it is over; the whole report."""
         ended_by, news, ticks = "duration", self.record.news, 0
         try:
-            with display:
+            with display as show:
                 while True:
-                    display.show(self.record, news, time.time(), self.notice)
+                    show(self.record, news, time.time(), self.notice)
                     left = self._seconds_left()
                     ticks = max(ticks + 1, int((time.monotonic() - self._begun) / LOOK_SECONDS))
                     pause = self._begun + ticks * LOOK_SECONDS - time.monotonic()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from rqmem import words
 from rqmem.live import plain
@@ -25,14 +25,8 @@ class OutputClosed(Exception):
     """Nothing can be shown any more: the pipe is closed, the terminal is gone, or the disk is full."""
 
 
-class Display(Protocol):
-    """Shows a run as it goes on; used as a context, at whose end the terminal is as before. Raises `OutputClosed`."""
-
-    def __enter__(self) -> Display: ...
-    def __exit__(self, *error: object) -> None: ...
-
-    def show(self, record: Record, news: News, now: float, notice: str = "") -> None:
-        """Show the state ``now``, and what is new since the last time."""
+Show = Callable[[Record, News, float, str], None]
+"""Shows the state at a time, what is new since the last time, and a notice. Raises `OutputClosed`."""
 
 
 @contextmanager
@@ -53,12 +47,6 @@ class PlainDisplay:
         self._next_at = float("-inf")
         self._notice = ""
         self._was_away = False
-
-    def __enter__(self) -> PlainDisplay:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        pass
 
     def show(self, record: Record, news: News, now: float, notice: str = "") -> None:
         away = record.away_since is not None
@@ -121,20 +109,15 @@ class Screen:
                 self._live.update(_as_text(lines), refresh=True)
 
 
-class RichDisplay(Screen):
-    """The live view."""
+@contextmanager
+def live_view(redis: str, until: float | None) -> Iterator[Show]:
+    """The live view; at the end of the block the terminal is as before."""
+    with Screen() as screen:
 
-    def __init__(self, redis: str, until: float | None) -> None:
-        super().__init__()
-        self._redis, self._until = redis, until
+        def show(record: Record, news: News, now: float, notice: str) -> None:
+            screen.draw(view(record, Frame(now, redis, until, *screen.size, notice, screen.ascii_only)))
 
-    def __enter__(self) -> RichDisplay:
-        super().__enter__()
-        return self
-
-    def show(self, record: Record, news: News, now: float, notice: str = "") -> None:
-        width, height = self.size
-        self.draw(view(record, Frame(now, self._redis, self._until, width, height, notice, self.ascii_only)))
+        yield show
 
 
 def _as_text(lines: list[Line]) -> Text:
