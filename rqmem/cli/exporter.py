@@ -9,7 +9,7 @@ import click
 
 from rqmem import log
 from rqmem.cli.terminal import redis_options, show, to_serve
-from rqmem.prometheus.server import serve
+from rqmem.prometheus.server import serving
 
 _ANSWER_SECONDS = 3.0  # below the 10 s that Prometheus waits for a page
 
@@ -30,10 +30,9 @@ def exporter(port: int, host: str, url: str | None) -> None:
     """
     log.configure("info", "text")
     connection, where = to_serve(url, _ANSWER_SECONDS)
-    server = serve(connection, host, port)
     asked = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: asked.set())
-    show(f"rqmem: metrics of {where} at {server.url}; Ctrl-C ends it", err=True)
-    asked.wait()
-    server.stop()
+    with serving(connection, host, port) as address:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: asked.set())
+        show(f"rqmem: metrics of {where} at {address}; Ctrl-C ends it", err=True)
+        asked.wait()

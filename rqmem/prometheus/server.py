@@ -4,42 +4,20 @@ from __future__ import annotations
 
 import errno
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from rqmem.errors import ConfigError
 from rqmem.prometheus import collector
-from rqmem.values import dataclass
 
 if TYPE_CHECKING:
-    from threading import Thread
-    from wsgiref.simple_server import WSGIServer
-
     from redis import Redis
 
 
-@dataclass(frozen=True)
-class Server:
-    """A server at work."""
-
-    host: str
-    http: WSGIServer
-    thread: Thread
-
-    @property
-    def url(self) -> str:
-        """Where the metrics are."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"http://{host}:{self.http.server_port}/metrics"
-
-    def stop(self) -> None:
-        """Answer nobody any more."""
-        self.http.shutdown()
-        self.http.server_close()
-        self.thread.join()
-
-
-def serve(connection: Redis, host: str, port: int) -> Server:
-    """Begin to answer on that address. ``port`` 0: any that is free.
+@contextmanager
+def serving(connection: Redis, host: str, port: int) -> Iterator[str]:
+    """Answer on that address until the end of the block; yields where. ``port`` 0: any that is free.
 
     Raises:
         ConfigError: the address cannot be used, or as `rqmem.prometheus.collector`.
@@ -53,7 +31,12 @@ def serve(connection: Redis, host: str, port: int) -> Server:
         http, thread = start_http_server(port, host, registry)
     except OSError as error:
         raise ConfigError(_why_not(error, host, port)) from None
-    return Server(host, http, thread)
+    try:
+        yield f"http://{f'[{host}]' if ':' in host else host}:{http.server_port}/metrics"
+    finally:
+        http.shutdown()
+        http.server_close()
+        thread.join()
 
 
 def _why_not(error: OSError, host: str, port: int) -> str:

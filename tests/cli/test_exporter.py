@@ -32,7 +32,7 @@ from rqmem.connection import embedded
 from rqmem.errors import ConfigError
 from rqmem.policy.histogram import cumulative
 from rqmem.prometheus.catalogue import METRICS
-from rqmem.prometheus.server import serve
+from rqmem.prometheus.server import serving
 from rqmem.store import codec, keys
 from rqmem.store.history import clearing, history_reader, history_writer
 from rqmem.store.history.history_records import PEAK_BOUNDS_MB, SECONDS_BOUNDS, LiveJob, Run, Totals
@@ -423,21 +423,18 @@ def test_a_connection_that_decodes_is_refused(redis_url: str) -> None:
 
 def test_several_scrapes_at_once(connection: Redis) -> None:
     fill_all(connection)
-    server = serve(connection, "127.0.0.1", 0)
     pages: list[Samples] = []
 
     def scrape() -> None:
-        with urlopen(server.url, timeout=60) as answer:
+        with urlopen(address, timeout=60) as answer:
             pages.append(parsed(answer.read().decode()))
 
-    try:
+    with serving(connection, "127.0.0.1", 0) as address:
         threads = [Thread(target=scrape) for _ in range(8)]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
-    finally:
-        server.stop()
     assert len(pages) == 8
     assert len({frozenset(page) for page in pages}) == 1
 
