@@ -7,6 +7,8 @@ the log that is about memory has the word "memory" in it (or ``MemoryLimitExceed
 
 from __future__ import annotations
 
+import errno
+import socket
 from collections.abc import Callable
 from logging import DEBUG, ERROR, INFO, WARNING
 from typing import Any, NamedTuple
@@ -46,6 +48,18 @@ def short(event: events.Event) -> str:
 def redis_gone_since(when: str) -> str:
     """The notice above what was read before."""
     return f"{REDIS_GONE['away']} since {when}: what is below is of before"
+
+
+def cannot_listen(error: Exception, host: str, port: int, whose: str) -> str:
+    """Why a server cannot answer on that address, and what to give instead. ``whose``: which of rqmem's servers."""
+    code = getattr(error, "errno", None)
+    if code == errno.EADDRINUSE:
+        return f"port {port} on {host} is in use, perhaps by another {whose}: give another --port, or 0 for any"
+    if code == errno.EACCES:
+        return f"port {port} on {host} is not for us: give a --port from 1024 on"
+    if isinstance(error, socket.gaierror | ValueError) or code == errno.EADDRNOTAVAIL:
+        return f"--host {host!r} is no address of this machine: give 127.0.0.1, or 0.0.0.0 for all it has"
+    return f"port {port} on {host} cannot be used: {getattr(error, 'strerror', None) or error}"
 
 
 def where_it_grew(peak_mb: float, *, so_far: bool = False) -> str:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import errno
 import gc
-import socket
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rqmem import words
 from rqmem.dashboard.security import is_loopback
 from rqmem.errors import ConfigError
 
@@ -57,7 +56,7 @@ class Server:
                 channel_request_lookahead=1,
             )  # fmt: skip
         except (OSError, ValueError) as error:
-            raise ConfigError(_why_not(error, host, port)) from None
+            raise ConfigError(words.cannot_listen(error, host, port, "dashboard")) from None
         ports = getattr(self._server, "effective_listen", None) or [(host, self._server.effective_port)]
         self.url = f"http://{_in_url(host)}:{ports[0][1]}/"
 
@@ -72,14 +71,3 @@ class Server:
 
 def _in_url(address: str) -> str:
     return f"[{address}]" if ":" in address else address
-
-
-def _why_not(error: Exception, host: str, port: int) -> str:
-    code = getattr(error, "errno", None)
-    if code == errno.EADDRINUSE:
-        return f"port {port} on {host} is in use, perhaps by another dashboard: give another --port, or 0 for any"
-    if code == errno.EACCES:
-        return f"port {port} on {host} is not for us: give a --port from 1024 on"
-    if isinstance(error, socket.gaierror | ValueError) or code == errno.EADDRNOTAVAIL:
-        return f"--host {host!r} is no address of this machine: give 127.0.0.1, or 0.0.0.0 for all it has"
-    return f"port {port} on {host} cannot be used: {getattr(error, 'strerror', None) or error}"
