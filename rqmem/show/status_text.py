@@ -224,7 +224,10 @@ def _pool(pool: Pool, columns: int, colour: Colour) -> list[str]:
     lines += [f"waits: {wait_words(each, pool.read_at)}" for each in pool.waits[:_MOST_OF_POOL]]
     lines += [f"tenant {tenant_words(each, pool)}" for each in _busiest(pool)]
     lines += [f"{clock(each.at)} {incident_words(each)}" for each in pool.incidents[-_MOST_OF_POOL:]]
-    return [colour(line, "bad") if pool.paused else line, *(cut(f"  {each}", columns) for each in lines)]
+    return [
+        colour(line, "bad") if pool.paused else line,
+        *(f"  {part}" for each in lines for part in _broken(each, columns - 2)),
+    ]
 
 
 def _busiest(pool: Pool) -> list[PoolTenant]:
