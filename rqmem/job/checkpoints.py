@@ -42,7 +42,8 @@ class Checkpoints:
 
     def __init__(self, config: Config, horse: user_code.Horse | None, ceiling: Ceiling, reporter: Reporter) -> None:
         self._config, self._horse, self.ceiling, self._reporter = config, horse, ceiling, reporter
-        self.usage = RunUsage(config.growth_rate, horse.page if horse is not None else None)
+        page, meter = (horse.page, horse.meter) if horse is not None else (None, None)
+        self.usage = RunUsage(config.growth_rate, page, meter)
         self.enabled = config.monitoring_enabled
         self._started = _clock()
         self._operation = ""
@@ -54,23 +55,29 @@ class Checkpoints:
         Raises:
             MemoryLimitExceeded: usage is above the ceiling, also after a collection.
         """
+        return to_mb(self._check(operation, told=True))
+
+    def _check(self, operation: str, *, told: bool) -> int:
+        """Returns the bytes used; 0 while monitoring is disabled. ``told``: it is worth a line in any case."""
         if self._horse is not None:
             self._horse.raised.check()
         operation = self.at(operation)
         if not self.enabled:
-            return 0.0
+            return 0
         limit, usage = self.ceiling.bytes, self.usage_bytes()
         if self._horse is not None:
             self._horse.page.add_checkpoint(operation, to_mb(usage))
         if usage >= max(self.ceiling.warning_bytes, self._collect_above_bytes):
+            told = True
             self.collect()
             usage = self.usage_bytes()
             self._collect_above_bytes = int(usage + _COLLECT_AGAIN_FRACTION * limit)
         if usage > limit:
             error = MemoryLimitExceeded(self._breach(operation, usage))
             raise self._horse.raised.new(error) if self._horse is not None else error
-        self._reporter.checkpoint(operation, usage, self.usage.peak, limit)
-        return to_mb(usage)
+        if told or self._reporter.has_told:
+            self._reporter.checkpoint(operation, usage, self.usage.peak, limit)
+        return usage
 
     def at(self, operation: str) -> str:
         """Name the place where the job is, for whoever stops it there. Returns the name, shortened if it is long."""
@@ -86,10 +93,9 @@ class Checkpoints:
 
     def end_chunk(self, operation: str, items: int, items_done: int) -> int | None:
         """A chunk has ended: usage after its checkpoint, in bytes; None while monitoring is disabled."""
-        self.check(operation)
+        usage = self._check(operation, told=False)
         if not self.enabled:
             return None
-        usage = self.usage_bytes()
         self._reporter.chunk(items, items_done, usage)
         return usage
 

@@ -63,7 +63,9 @@ class ChunkCounts:
     def peak_bytes(self) -> int:
         """The highest usage that the watcher saw during the last chunk; 0 where it saw none."""
         page = self._page
-        return page.chunk_peak_bytes if page is not None and page.chunk_peak_of == self.chunks - 1 else 0
+        if page is None or page.peak_seq != page.seq or page.chunk_peak_of != self.chunks - 1:
+            return 0
+        return page.chunk_peak_bytes
 
     def note_growth(self, bytes_per_item: float | None) -> None:
         """An outermost call has ended."""

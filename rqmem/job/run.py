@@ -31,12 +31,14 @@ from rqmem.rq_names import get_current_job
 from rqmem.sources import Cuttable
 from rqmem.store import execution_reader
 from rqmem.store.execution_records import GATHER, Pending, RunRecord
-from rqmem.store.executions import RunWriter
+from rqmem.store.executions import RunWriter, opening
+from rqmem.store.held_run import Figures
 from rqmem.store.history import learned
 from rqmem.units import to_mb
 from rqmem.worker.horse import user_code
 
 _clock = time.monotonic
+_LONG_SECONDS = 1.0  # such a run is always told
 
 
 class JobRun:
@@ -61,7 +63,8 @@ class JobRun:
         self.configured = self.config.of_job(job)
         declared_mb = self.configured.get("memory_limit_mb", declared_mb)
         self._job, self._started, self._closed = job, _clock(), False
-        self.reporter = Reporter(_about(job, horse), self.config.warning_threshold)
+        brief = horse is not None and horse.brief
+        self.reporter = Reporter(_about(job, horse), self.config.warning_threshold, brief=brief)
         self.ceiling = Ceiling(self.config, horse, self.reporter)
         self.checkpoints = Checkpoints(self.config, horse, self.ceiling, self.reporter)
         self.counts = ChunkCounts(horse.page if horse is not None else None)
@@ -85,7 +88,7 @@ class JobRun:
         self.pending: Pending | None = None
         self.open_split: OpenSplit | None = None
         self.cut_rest: Callable[[Cuttable[Any], str], Pending | None] | None = None
-        self.reporter.report(
+        self.reporter.routine(
             events.JobStarted,
             memory_mb=to_mb(self.checkpoints.usage.initial),
             memory_limit_mb=to_mb(self.ceiling.bytes),
@@ -93,18 +96,19 @@ class JobRun:
 
     def _open_record(self, horse: user_code.Horse, on_breach: str) -> None:
         """Go on with the record that earlier executions left, or begin a new one."""
-        if horse.claim is not None:
-            horse.claim()
-        before = ask(horse, "read the run", execution_reader.run)
-        anew = before.is_over(horse.job_created_at)
-        if anew and before.split is not None and not before.finished:
-            ask(horse, "forget the children of an earlier run", tree.undo, horse.serializer)
-        self.record = RunRecord() if anew else before
+        anew = True
+        if horse.held is None:  # else it is the first execution of the job
+            before = ask(horse, "read the run", execution_reader.run)
+            anew = before.is_over(horse.job_created_at)
+            if anew and before.split is not None and not before.finished:
+                ask(horse, "forget the children of an earlier run", tree.undo, horse.serializer)
+            self.record = RunRecord() if anew else before
         self.run_id = self.record.run_id or horse.execution_id
-        self._writer = RunWriter(horse.connection, horse.job_id, horse.execution_id)
-        steps = escalation.written(self._steps)
-        self._writer.open(self._job, horse.job_created_at, self.run_id, on_breach, steps, anew=anew)
-        horse.page.has_run = True
+        self._writer = RunWriter(horse.connection, horse.job_id, horse.execution_id, horse.held)
+        steps, page = escalation.written(self._steps), horse.page
+        self._writer.open(opening(self._job, on_breach, steps, horse.job_created_at, self.run_id), anew=anew)
+        page.has_run = True
+        page.opening = "\n".join((self._job, on_breach, steps))
 
     @property
     def tenant(self) -> str:
@@ -126,9 +130,10 @@ class JobRun:
         """
         if not self._steps or self.horse is None:
             return None
-        before = ask(self.horse, "read the ceiling", execution_reader.run)
-        if before.escalated_mb and not before.is_over(self.horse.job_created_at):
-            return before.escalated_mb
+        if self.horse.held is None:  # else it is the first execution of the job
+            before = ask(self.horse, "read the ceiling", execution_reader.run)
+            if before.escalated_mb and not before.is_over(self.horse.job_created_at):
+                return before.escalated_mb
         if not (self.config.auto and self.config.journal_enabled):
             return None
         counts = learned.needed(self.horse.connection, self._job, time.time())
@@ -218,7 +223,29 @@ class JobRun:
         for progress in self._open_calls:  # of generators that nobody has closed yet
             progress.save()
         usage, counts, seconds = self.checkpoints.usage, self.counts, _clock() - self._started
-        growth, peak_mb = counts.growth_per_item, to_mb(usage.peak)
+        peak_mb = to_mb(usage.peak)
+        needed_mb = self._needed_mb(usage.peak) if outcome == "ok" else None
+        if outcome != "ok" or seconds >= _LONG_SECONDS:
+            self.reporter.tell_routine()
+        if self.reporter.has_told:
+            self._tell_end(outcome, peak_mb, seconds, needed_mb)
+        usage.close()
+        if self._nested:
+            self.ceiling.restore()
+        if self._writer is not None:
+            unsaved_chunks = 0 if self.resumable else counts.chunks
+            results = self._calls >= GATHER  # items of `gather` are results of children
+            unsaved_items = 0 if self.resumable or results or outcome != "ok" else counts.own_items
+            self._writer.close(max(self.record.peak_mb, peak_mb), seconds, unsaved_chunks, unsaved_items)
+            if self.horse is not None and self.horse.held is not None and outcome == "ok":
+                self.horse.held.figures = Figures(
+                    counts.own_items, peak_mb, counts.chunks, counts.items, counts.largest, usage.collections,
+                    to_mb(usage.freed), needed_mb,
+                )  # fmt: skip
+
+    def _tell_end(self, outcome: str, peak_mb: float, seconds: float, needed_mb: float | None) -> None:
+        usage, counts = self.checkpoints.usage, self.counts
+        growth = counts.growth_per_item
         self.reporter.end(
             outcome=outcome,
             initial_memory_mb=to_mb(usage.initial),
@@ -232,16 +259,8 @@ class JobRun:
             items=counts.items,
             largest_chunk=counts.largest,
             growth_kb_per_item=None if growth is None else round(growth / 1024, 3),
-            needed_mb=self._needed_mb(usage.peak) if outcome == "ok" else None,
+            needed_mb=needed_mb,
         )
-        usage.close()
-        if self._nested:
-            self.ceiling.restore()
-        if self._writer is not None:
-            unsaved_chunks = 0 if self.resumable else counts.chunks
-            results = self._calls >= GATHER  # items of `gather` are results of children
-            unsaved_items = 0 if self.resumable or results or outcome != "ok" else counts.own_items
-            self._writer.close(max(self.record.peak_mb, peak_mb), seconds, unsaved_chunks, unsaved_items)
 
 
 def _about(job: str, horse: user_code.Horse | None) -> dict[str, Any]:

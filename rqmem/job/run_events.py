@@ -20,10 +20,12 @@ class Reporter:
     Args:
         about: job, job_id, queue and worker of each event.
         warning_fraction: of the ceiling. Usage above it is one warning, until it has been below it again.
+        brief: what each run tells (`routine`) waits until there is something else to tell, and may be left out then.
     """
 
-    def __init__(self, about: dict[str, Any], warning_fraction: float) -> None:
+    def __init__(self, about: dict[str, Any], warning_fraction: float, *, brief: bool = False) -> None:
         self.about = about
+        self._waiting: list[tuple[type[events.Event], dict[str, Any]]] | None = [] if brief else None
         self._warning_fraction = warning_fraction
         self._last_line: LastLine | None = None
         self._unlogged: events.Checkpoint | None = None
@@ -32,11 +34,31 @@ class Reporter:
 
     def report(self, kind: type[events.Event], **figures: Any) -> None:
         """Emit an event of that kind."""
+        self.tell_routine()
         events.emit(kind(**figures, **self.about))
+
+    def routine(self, kind: type[events.Event], **figures: Any) -> None:
+        """Emit an event of a kind that each run tells."""
+        if self._waiting is not None:
+            self._waiting.append((kind, figures))
+        else:
+            events.emit(kind(**figures, **self.about))
+
+    @property
+    def has_told(self) -> bool:
+        """Whether anything was emitted."""
+        return self._waiting is None
+
+    def tell_routine(self) -> None:
+        """Emit what waits. From here on nothing does."""
+        waiting, self._waiting = self._waiting, None
+        for kind, figures in waiting or ():
+            events.emit(kind(**figures, **self.about))
 
     def checkpoint(self, operation: str, usage_bytes: int, peak_bytes: int, limit_bytes: int) -> None:
         """Emit a checkpoint. It is notable if it is the first of its kind, 5 % above the last notable one, or 10 s
         after it."""
+        self.tell_routine()
         fraction = usage_bytes / limit_bytes
         notable, self._last_line = worth_a_line(self._last_line, fraction, _clock(), operation)
         checkpoint = events.Checkpoint(
@@ -65,7 +87,7 @@ class Reporter:
         now = _clock()
         if now - self._chunk_at >= _CHUNK_SECONDS:
             self._chunk_at = now
-            self.report(events.ChunkDone, items=items, items_done=items_done, memory_mb=to_mb(usage_bytes))
+            self.routine(events.ChunkDone, items=items, items_done=items_done, memory_mb=to_mb(usage_bytes))
 
     def end(self, **figures: Any) -> None:
         """Emit the last checkpoint, if it was not notable, and then the figures of the run."""

@@ -34,6 +34,11 @@ def tell_every_checkpoint(every: bool) -> None:
     _every_checkpoint = every
 
 
+def tells_routine() -> bool:
+    """Whether the log has what each run of a job tells, also of those that end well at once."""
+    return _every_checkpoint or _log.isEnabledFor(logging.DEBUG)
+
+
 def fields(event: events.Event, at: float) -> dict[str, Any]:
     """An event as JSON takes it; ``at``: epoch seconds. A checkpoint's keys and their order are a promise."""
     if isinstance(event, events.Checkpoint):

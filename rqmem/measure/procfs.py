@@ -227,6 +227,14 @@ def is_bare_fork(pid: int) -> bool:
     return stat is not None and stat.is_bare_fork
 
 
+def waited_for_processor_seconds() -> float:
+    """How long this thread could have run and did not, since it began; 0: the kernel does not tell."""
+    try:
+        return int(Path("/proc/thread-self/schedstat").read_bytes().split()[1]) / 1e9
+    except (OSError, ValueError, IndexError):
+        return 0.0
+
+
 def read_state(pid: int) -> str:
     """Its letter in ``stat``; "": it is gone, "?": it is there, and hidden. ``R`` while any of its threads goes on."""
     stat = read_stat(pid)

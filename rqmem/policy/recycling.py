@@ -8,7 +8,7 @@ yet, in a horse that is as good as new.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from rqmem.policy.needs import Known
 from rqmem.units import MB, show_mb, to_mb
@@ -102,13 +102,18 @@ def crowded(before: Fit, ceiling_bytes: int) -> str:
     return ""
 
 
-def not_crowded(state: HorseState, ceiling_bytes: int) -> list[str] | None:
-    """The job types for which others have left next to nothing in the horse; None: that holds for all."""
-    clean_bytes = CLEAN_FRACTION * ceiling_bytes
-    if state.kept_bytes <= clean_bytes:
-        return None
-    clean = [job for job, own_bytes in state.kept_by.items() if state.kept_bytes - own_bytes <= clean_bytes]
-    return clean[:_MOST_NAMED]
+def not_crowded(state: HorseState, ceiling_of: Callable[[str], int]) -> list[str] | None:
+    """The job types for which others have left next to nothing in the horse; None: that holds for all it has run.
+
+    Args:
+        ceiling_of: the ceiling of a job type, in bytes.
+    """
+    clean = [
+        job
+        for job, own_bytes in state.kept_by.items()
+        if state.kept_bytes - own_bytes <= CLEAN_FRACTION * ceiling_of(job)
+    ]
+    return None if len(clean) == len(state.kept_by) else clean[:_MOST_NAMED]
 
 
 def is_horses_fault(left_bytes: int, used_bytes: int, ceiling_bytes: int) -> bool:

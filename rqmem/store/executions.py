@@ -33,6 +33,7 @@ from rqmem.rq_names import (
 )
 from rqmem.store import codec, keys
 from rqmem.store.execution_records import Owner
+from rqmem.store.held_run import HeldRun
 from rqmem.store.keys import KEEP_SECONDS, WAITING_SECONDS
 from rqmem.store.retrying import until_redis_answers
 from rqmem.store.scripts import script
@@ -237,24 +238,26 @@ def give_back(queue: Queue, job_id: str) -> None:
 
 
 class RunWriter:
-    """What one execution of a memory-aware job writes to the run of the job. It waits while Redis is away."""
+    """What one execution of a memory-aware job writes to the run of the job. It waits while Redis is away.
 
-    def __init__(self, connection: Redis, job_id: str, execution_id: str) -> None:
+    Args:
+        held: under a lease: what is written stays there until Redis has to have it.
+    """
+
+    def __init__(self, connection: Redis, job_id: str, execution_id: str, held: HeldRun | None = None) -> None:
         self._connection = connection
         self._job_id = job_id
         self._execution_id = execution_id
+        self._held = held
 
-    def open(
-        self, job: str, job_created_at: str, run_id: str, on_breach: str, escalate_to: str = "", *, anew: bool
-    ) -> None:
-        """Begin a new execution, whose own count of chunks is 0; ``anew`` forgets the executions before it."""
-        if anew:
+    def open(self, opening: Mapping[str, Any], *, anew: bool) -> None:
+        """Begin a new execution with these fields (`opening`); ``anew`` forgets the executions before it."""
+        if self._held is not None:
+            self._held.begin()
+        elif anew:
             old = keys.forgotten("run ends", self._job_id)
             until_redis_answers(lambda: self._connection.delete(*old), f"begin the run of job {self._job_id}")
-        about = {"job": job, "job_created_at": job_created_at, "run_id": run_id, "on_breach": on_breach}
-        if escalate_to:
-            about["escalate_to"] = escalate_to
-        self._update({**about, "execution_chunks": 0})
+        self._update(opening)
 
     def begin_stage(self, stage: int, chunk_size: int) -> None:
         self._update({"stage": stage, f"chunk_size:{stage}": chunk_size})
@@ -268,10 +271,20 @@ class RunWriter:
             RunTakenOver: another execution owns the job.
             SourceError: the cursor is no JSON.
         """
+        text = _as_json(cursor)
+        if self._held is not None and self._held.hold(
+            {
+                f"cursor:{stage}": text, f"items:{stage}": items_done,
+                f"chunk_size:{stage}": chunk_size, f"chunk_state:{stage}": chunk_state,
+            },
+            {"chunks": chunks, "execution_chunks": chunks},
+            b"%d:%b" % (stage, results) if results else b"",
+        ):  # fmt: skip
+            return
         save = script(self._connection, "save_chunks")
         names = [keys.RUNNING, keys.run(self._job_id), keys.results(self._job_id)]
         values = [
-            *(self._job_id, self._execution_id, stage, _as_json(cursor), items_done, KEEP_SECONDS, results, chunks),
+            *(self._job_id, self._execution_id, stage, text, items_done, KEEP_SECONDS, results, chunks),
             *(chunk_size, chunk_state),
         ]
         answer = until_redis_answers(
@@ -289,10 +302,14 @@ class RunWriter:
         since they will be done again.
         """
         more = {"items_unsaved": unsaved_items} if unsaved_items else {}
-        self._update({"peak_mb": peak_mb, **more}, {"seconds": seconds, "chunks": unsaved_chunks})
+        self._update({"peak_mb": peak_mb, **more}, {"seconds": seconds, "chunks": unsaved_chunks}, last=True)
 
-    def _update(self, values: Mapping[Any, Any], added: Mapping[str, float] | None = None) -> None:
-        """Set these fields of the run, and add to the others."""
+    def _update(
+        self, values: Mapping[Any, Any], added: Mapping[str, float] | None = None, *, last: bool = False
+    ) -> None:
+        """Set these fields of the run, and add to the others. ``last``: the job's code has ended."""
+        if self._held is not None and self._held.hold(values, added, last=last):
+            return
         key = keys.run(self._job_id)
 
         def write() -> None:
@@ -304,6 +321,12 @@ class RunWriter:
                 pipeline.execute()
 
         until_redis_answers(write, f"write to the run of job {self._job_id}")
+
+
+def opening(job: str, on_breach: str, escalate_to: str, job_created_at: str, run_id: str) -> dict[str, Any]:
+    """The fields of a run when an execution of it begins: its own count of chunks is 0."""
+    fields = {"job": job, "on_breach": on_breach, "job_created_at": job_created_at, "run_id": run_id}
+    return {**fields, **({"escalate_to": escalate_to} if escalate_to else {}), "execution_chunks": 0}
 
 
 def _as_json(cursor: Any) -> str:

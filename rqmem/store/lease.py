@@ -19,6 +19,7 @@ from redis import Redis
 from rqmem.rq_names import RQ_KEY_PREFIX, WORKER_EXECUTIONS_KEY_TEMPLATE
 from rqmem.store import codec, keys
 from rqmem.store.execution_records import Owner
+from rqmem.store.held_run import NO_RECORD, Record
 from rqmem.store.lease_commands import iso
 from rqmem.store.scripts import of_each, script
 from rqmem.values import dataclass
@@ -52,7 +53,7 @@ class TakenOver:
 
 def show(
     connection: Redis, worker: str, queue: str, job_id: str, created_at: str, start: float, owner: Owner,
-    seconds: int, *, hand_over: bool = False,
+    seconds: int, record: Record = NO_RECORD, *, hand_over: bool = False,
 ) -> Literal["shown", "gone", "ended"]:  # fmt: skip
     """Have RQ show a job of the lease as running. Safe to repeat.
 
@@ -60,6 +61,7 @@ def show(
         start: when it began, epoch seconds.
         owner: of this run; its ``execution`` is the one that the horse gave it.
         seconds: how long RQ's records of the run live without a heartbeat.
+        record: of the job's run, as far as Redis does not have it; written if the job is shown.
         hand_over: take it out of the lease. From now on it is an execution like any other, and RQ's own methods commit
             its outcome.
 
@@ -72,6 +74,7 @@ def show(
         args=[
             *(RQ_KEY_PREFIX, worker, queue, job_id, created_at, owner.execution, iso(start), f"{start:.6f}"),
             *(int(time.time()), seconds, codec.to_json(owner), int(hand_over), keys.returned("")),
+            *(keys.run(""), keys.results(""), keys.KEEP_SECONDS, record.text, *record.results),
         ],
     )
     return _SHOWN[answer]
@@ -105,7 +108,10 @@ def take_over(connection: Redis, worker: str, token: str) -> TakenOver | None:
     """
     answer = script(connection, "lease_take_over")(
         keys=[keys.taken(worker), keys.lease(worker), keys.LEASES, keys.RUNNING, _executions_key(worker)],
-        args=[RQ_KEY_PREFIX, worker, token, int(time.time()), _RECORDS_SECONDS, keys.returned("")],
+        args=[
+            *(RQ_KEY_PREFIX, worker, token, int(time.time()), _RECORDS_SECONDS, keys.returned("")),
+            *(keys.run(""), keys.KEEP_SECONDS),
+        ],
     )
     return None if answer == -1 else TakenOver(int(answer[0]), answer[1].decode())
 

@@ -12,6 +12,7 @@ from functools import cache
 from hashlib import sha1
 from typing import Any, Literal, NamedTuple, cast
 
+from rqmem.child_ids import parent_of
 from rqmem.store.scripts import source
 
 Why = Literal["", "gone", "deleted", "status", "plain"]
@@ -75,7 +76,7 @@ class Stepped(NamedTuple):
 
 def pack_finished(
     queue: bytes, job_id: bytes, created_at: bytes, execution: bytes, start: float, end: float, ttl: int,
-    result: bytes | None,
+    result: bytes | None, run: bytes = b"",
 ) -> bytes:  # fmt: skip
     """A job that has finished, for `LeaseConnection.send_step`.
 
@@ -83,22 +84,29 @@ def pack_finished(
         start, end: epoch seconds.
         ttl: seconds that the result is kept: 0: not at all, -1: for ever.
         result: serialised; None if the job returned None.
+        run: the record of a memory-aware job's run (`rqmem.store.held_run`); empty: it has none.
     """
     text = b"" if result is None else b64encode(result)
+    for_parent = result or b"" if parent_of(job_id.decode()) is not None else b""
     lives = b"%d" % ttl
     return (
         b"$%d\r\n%b\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n$27\r\n%b\r\n$27\r\n%b\r\n"
-        b"$17\r\n%17.6f\r\n$17\r\n%17.6f\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n"
+        b"$17\r\n%17.6f\r\n$17\r\n%17.6f\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n"
     ) % (
         len(queue), queue, len(job_id), job_id, len(created_at), created_at, len(execution), execution,
-        iso(start), iso(end), start, end, len(lives), lives, len(text), text,
+        iso(start), iso(end), start, end, len(lives), lives, len(text), text, len(run), run,
+        len(for_parent), for_parent,
     )  # fmt: skip
 
 
-def pack_begins(job_id: bytes, execution: bytes, queue: bytes, start: float) -> bytes:
-    """A job that is about to begin, for `LeaseConnection.send_step`."""
-    return b"$%d\r\n%b\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n$27\r\n%b\r\n$17\r\n%17.6f\r\n" % (
-        len(job_id), job_id, len(execution), execution, len(queue), queue, iso(start), start,
+def pack_begins(job_id: bytes, execution: bytes, queue: bytes, start: float, run: bytes = b"") -> bytes:
+    """A job that is about to begin, for `LeaseConnection.send_step`.
+
+    Args:
+        run: of a memory-aware job, the record of its run as it begins: a JSON list of fields and values.
+    """
+    return b"$%d\r\n%b\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n$27\r\n%b\r\n$17\r\n%17.6f\r\n$%d\r\n%b\r\n" % (
+        len(job_id), job_id, len(execution), execution, len(queue), queue, iso(start), start, len(run), run,
     )  # fmt: skip
 
 
@@ -142,7 +150,7 @@ def batch(reply: list[Any]) -> Batch:
 
 
 _DONE = Stepped("", {})
-NOTHING_BEGINS = b"$0\r\n\r\n" * 5
-GOES_ON = b"$0\r\n\r\n$7\r\ngoes on\r\n" + b"$0\r\n\r\n" * 3
+NOTHING_BEGINS = b"$0\r\n\r\n" * 6
+GOES_ON = b"$0\r\n\r\n$7\r\ngoes on\r\n" + b"$0\r\n\r\n" * 4
 """For `LeaseConnection.send_step`, from another process than the horse: the job that has begun goes on."""
 _second: list[Any] = [0, b""]

@@ -13,7 +13,7 @@ from redis.exceptions import NoScriptError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from rqmem.rq_names import RQ_KEY_PREFIX, WORKER_EXECUTIONS_KEY_TEMPLATE, WORKERS_SUSPENDED
-from rqmem.store import codec, keys, lease_commands
+from rqmem.store import codec, keys, lease_commands, ledger
 from rqmem.store.execution_records import Owner
 from rqmem.store.lease_commands import Batch, Moved, Stepped
 from rqmem.store.scripts import source
@@ -49,8 +49,10 @@ class LeaseConnection:
             *names,
             RQ_KEY_PREFIX,
             worker,
+            *(keys.run(""), keys.results(""), keys.children(""), keys.gathered("")),
+            *(keys.ENDED_SPLITS, ledger.KEPT_ENDED, keys.KEEP_SECONDS, keys.WAITING_SECONDS),
         )
-        self._step, self._step_parts = lease_commands.pack(step), len(step) + 8
+        self._step, self._step_parts = lease_commands.pack(step), len(step) + 9
 
     @property
     def owed(self) -> int:
@@ -66,7 +68,7 @@ class LeaseConnection:
         """
         names = [*self._keys, keys.LEASES, WORKERS_SUSPENDED, keys.PAUSED]
         opens = codec.to_json(owner) if owner is not None else ""
-        values: list[str | int] = [RQ_KEY_PREFIX, self._worker, self.token, k, _ENOUGH_BYTES, opens]
+        values: list[str | int] = [RQ_KEY_PREFIX, self._worker, self.token, k, _ENOUGH_BYTES, opens, keys.run("")]
         values += [len(moved), *(part for each in moved for part in each), *queues]
         self._send("take", lease_commands.command("lease_take", names, values))
 
@@ -80,7 +82,7 @@ class LeaseConnection:
             seconds: the time that those jobs took in all.
             begins: `pack_begins`; `GOES_ON`; or empty: none.
         """
-        head = b"*%d\r\n%b" % (self._step_parts + 10 * len(finished), self._step)
+        head = b"*%d\r\n%b" % (self._step_parts + 12 * len(finished), self._step)
         now_text, spent, count = b"%d" % time.time(), b"%f" % seconds, b"%d" % len(finished)
         body = b"$%d\r\n%b\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n" % (
             len(now_text), now_text, len(spent), spent, len(count), count,

@@ -48,13 +48,6 @@ _FIELDS = [f"split_{name}" for name in (*(each.name for each in fields(Split)), 
 """The fields of a split in the run of its parent."""
 
 
-def _above(job_id: str) -> Iterator[str]:
-    """The ancestors of a job, the parent first."""
-    while (found := parent_of(job_id)) is not None:
-        job_id = found[0]
-        yield job_id
-
-
 def open_split(
     connection: Redis, parent_id: str, queue: Queue, started_at: float, cut_stage: int | None = None, first: Any = None
 ) -> None:
@@ -163,13 +156,12 @@ def tell_parent(
     found = parent_of(child.id)
     assert found is not None
     parent_id, number = found
-    names = [*_of(parent_id), child.key_for(parent_id), keys.run(child.id), child.key, keys.ENDED_SPLITS]
-    names += [keys.run(each) for each in _above(parent_id)]
+    names = [keys.children(parent_id), keys.gathered(parent_id), keys.run(child.id), child.key, keys.ENDED_SPLITS]
     at = now()
     values = [
         *(parent_id, number, outcome[:_LONGEST_OUTCOME], result, peak_mb, utcformat(at), KEEP_SECONDS),
-        *(at.timestamp(), WAITING_SECONDS, GATHER, utcformat(child.created_at)),
-        0 if parent_of(parent_id) else KEPT_ENDED,
+        *(at.timestamp(), WAITING_SECONDS, GATHER, utcformat(child.created_at), KEPT_ENDED),
+        *(keys.run(""), child.key_for("")),
     ]
     return script(connection, "child_ended")(keys=names, args=values, client=connection)
 
@@ -186,8 +178,8 @@ def can_run_again(connection: Redis, job_id: str) -> Queue | None:
 def run_again(queue: Queue, parent_id: str, number: int, *, at_front: bool = False) -> None:
     """Run a child that has failed again. Does nothing if it has not failed or is gone."""
     job_id = child_id(parent_id, number)
-    run, children, _ = _of(parent_id)
-    names = [run, children, Job.key_for(job_id), queue.failed_job_registry.key, queue.key, queue.redis_queues_keys]
+    names = [keys.run(parent_id), keys.children(parent_id), Job.key_for(job_id)]
+    names += [queue.failed_job_registry.key, queue.key, queue.redis_queues_keys]
     script(queue.connection, "run_again")(keys=names, args=[job_id, number, utcformat(now()), int(at_front)])
 
 
@@ -241,10 +233,6 @@ def forget(connection: Redis, parent_id: str) -> None:
 def _forget(pipeline: Pipeline, parent_id: str) -> None:
     pipeline.delete(*keys.forgotten("split is undone", parent_id))
     pipeline.srem(keys.SPLITS, parent_id)
-
-
-def _of(parent_id: str) -> tuple[str, str, str]:
-    return keys.run(parent_id), keys.children(parent_id), keys.gathered(parent_id)
 
 
 # Reading

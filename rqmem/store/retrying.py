@@ -79,6 +79,7 @@ _TRIES_WHILE_IT_ANSWERS = 8  # some 8 s
 _PROBE_SECONDS = 3.0
 _RESERVED_FILES = 4
 _log = logging.getLogger("rqmem.redis")
+_spent_seconds = 0.0
 _in_use: WeakSet[Redis] = WeakSet()
 _reserved: list[int] = []
 
@@ -202,15 +203,24 @@ def until_redis_answers(step: Callable[[], T], what: str, large_on: Redis | None
     Raises:
         RedisTakesAllButThis: the step fails again and again although Redis answers.
     """
-    wait = Wait(what, large_on)
-    while True:
-        try:
-            result = step()
-        except RedisError as error:
-            wait.again(error)
-            continue
-        wait.over()
-        return result
+    global _spent_seconds
+    wait, began = Wait(what, large_on), time.monotonic()
+    try:
+        while True:
+            try:
+                result = step()
+            except RedisError as error:
+                wait.again(error)
+                continue
+            wait.over()
+            return result
+    finally:
+        _spent_seconds += time.monotonic() - began
+
+
+def spent_seconds() -> float:
+    """How long `until_redis_answers` has taken in this process, all calls together."""
+    return _spent_seconds
 
 
 def connection_with_short_timeout(connection: Redis, seconds: float) -> Redis:

@@ -34,7 +34,8 @@ def of_each(connection: Redis, command: Callable[..., Any], names: Iterable[str 
 
 @cache
 def source(name: str) -> str:
-    """The text of ``<name>.lua``. ``lease_common.lua`` is put before each other script of leases."""
-    shared = _FOLDER / f"{name.partition('_')[0]}_common.lua"
-    before = shared.read_text() if shared.exists() else ""
-    return before + (_FOLDER / f"{name}.lua").read_text()
+    """The text of ``<name>.lua``, and before it that of the files that its first line names: ``-- needs a b``."""
+    text = (_FOLDER / f"{name}.lua").read_text()
+    first = text.partition("\n")[0].split()
+    needed = first[2:] if first[:2] == ["--", "needs"] else []
+    return "".join((_FOLDER / f"{each}.lua").read_text() for each in needed) + text

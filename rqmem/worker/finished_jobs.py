@@ -15,9 +15,9 @@ ROOM = 64
 """How many there is room for. The horse commits them before there are more."""
 LONGEST_ID_BYTES = 64
 RESULT_BYTES = 64 * 1024
-"""Room for the results of all of them."""
+"""Room for the results and records of all of them."""
 
-_ENTRY = struct.Struct(f"qddqiii{LONGEST_ID_BYTES}s32s48s")
+_ENTRY = struct.Struct(f"qddqiiii{LONGEST_ID_BYTES}s32s48s")
 
 
 class FinishedJob(NamedTuple):
@@ -31,6 +31,7 @@ class FinishedJob(NamedTuple):
         job_id, created_at: which job; as Redis has them.
         execution_id: of this run of it.
         result: serialised; None if it returned None.
+        run: the record of its run (`rqmem.store.held_run`); empty: it has none.
     """
 
     seq: int
@@ -42,6 +43,7 @@ class FinishedJob(NamedTuple):
     created_at: bytes
     execution_id: bytes
     result: bytes | None
+    run: bytes = b""
 
 
 class FinishedJobs(ctypes.Structure):
@@ -60,19 +62,19 @@ class FinishedJobs(ctypes.Structure):
     ]
 
     def add(self, job: FinishedJob) -> bool:
-        """Whether there was room for its result. Its ids have to fit."""
-        seq, began_at, ended_at, result_ttl, queue, job_id, created_at, execution_id, result = job
-        length, start = -1, 0
-        if result is not None:
-            length = len(result)
+        """Whether there was room for its result and its record. Its ids have to fit."""
+        seq, began_at, ended_at, result_ttl, queue, job_id, created_at, execution_id, result, run = job
+        length, start = -1 if result is None else len(result), 0
+        if result is not None or run:
+            data = (result or b"") + run
             start = self._end if self.count > self.committed else 0
-            if start + length > RESULT_BYTES:
+            if start + len(data) > RESULT_BYTES:
                 return False
-            self._end = start + length
-            ctypes.memmove(ctypes.addressof(self) + _RESULTS + start, result, length)
+            self._end = start + len(data)
+            ctypes.memmove(ctypes.addressof(self) + _RESULTS + start, data, len(data))
         _ENTRY.pack_into(
             self._entries, _ENTRY.size * (self.count % ROOM),
-            seq, began_at, ended_at, result_ttl, queue, start, length, job_id, created_at, execution_id,
+            seq, began_at, ended_at, result_ttl, queue, start, length, len(run), job_id, created_at, execution_id,
         )  # fmt: skip
         self.count += 1
         return True
@@ -86,12 +88,13 @@ class FinishedJobs(ctypes.Structure):
         return self._entry(self.count - 1) if self.count else None
 
     def _entry(self, number: int) -> FinishedJob:
-        seq, began_at, ended_at, ttl, queue, start, length, *texts = _ENTRY.unpack_from(
+        seq, began_at, ended_at, ttl, queue, start, length, run_length, *texts = _ENTRY.unpack_from(
             self._entries, _ENTRY.size * (number % ROOM)
         )
         job_id, created_at, execution_id = (each.rstrip(b"\0") for each in texts)
-        result = None if length < 0 else ctypes.string_at(ctypes.addressof(self) + _RESULTS + start, length)
-        return FinishedJob(seq, began_at, ended_at, ttl, queue, job_id, created_at, execution_id, result)
+        data = ctypes.string_at(ctypes.addressof(self) + _RESULTS + start, max(0, length) + run_length)
+        result, run = None if length < 0 else data[:length], data[max(0, length) :]
+        return FinishedJob(seq, began_at, ended_at, ttl, queue, job_id, created_at, execution_id, result, run)
 
 
 _RESULTS = FinishedJobs._results.offset

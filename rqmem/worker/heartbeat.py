@@ -157,7 +157,11 @@ class Heart:
         """From now on that job's heartbeats are kept too, for the first time when it has run for a second."""
         self._maintained_at = time.monotonic() + _TICK_SECONDS - self._worker.job_monitoring_interval
         self._running = (job, execution)
-        if (child := child_ids.parent_of(job.id)) is not None:
+        self.note_ran(job.id)
+
+    def note_ran(self, job_id: str) -> None:
+        """That job has run here, or runs: if it is a child, RQ's meta of its parent is soon brought up to date."""
+        if (child := child_ids.parent_of(job_id)) is not None:
             self._parents.add(child[0])
 
     def is_due(self, timeout: int | None) -> bool:

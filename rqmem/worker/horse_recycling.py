@@ -75,8 +75,8 @@ class Recycling:
     def after_lease(self, warm: WarmHorse, about: Identity, report: Report, lease: LeaseEnd, outside_bytes: int) -> str:
         """Why the horse is to be replaced after a lease; empty: it is kept. One of its jobs is to blame, at most."""
         jobs = lease.jobs + lease.handed_over
-        for job_type, (count, *_) in lease.ran.items():
-            self._leaks = leaks.ran(self._leaks, job_type, int(count))
+        for ran in lease.ran:
+            self._leaks = leaks.ran(self._leaks, ran.job, ran.times)
         known = self._needs.of(about.job)
         after = AfterJob(about.job, report.kept_bytes, report.threads, report.changed, outside_bytes, jobs)
         most_jobs = self._setup.config.max_jobs_per_horse or 0
@@ -87,7 +87,7 @@ class Recycling:
 
     def not_crowded(self, warm: WarmHorse) -> list[str] | None:
         """The job types for which others have left nothing worth mentioning; None: all."""
-        return recycling.not_crowded(warm.state, self._setup.limit_bytes)
+        return recycling.not_crowded(warm.state, lambda job: self._ceiling_of(self._needs.of(job).declared_bytes))
 
     def _leak(self, page: SharedPage, about: Identity, report: Report) -> str:
         """That this job's type leaks, if this run has shown it."""

@@ -17,12 +17,13 @@ from uuid import uuid4
 
 from redis.exceptions import RedisError
 
+from rqmem.child_ids import parent_of
 from rqmem.policy import lease as policy
 from rqmem.policy.lease import History, Way
 from rqmem.rq_names import Job, Queue, StopRequested, UnixSignalDeathPenalty, Worker, WorkerStatus
 from rqmem.store.history.history_records import OK
 from rqmem.store.queue_fronts import MOST_QUEUES
-from rqmem.worker.horse.channel import LeaseEnd, LeaseOrder, WarmHorse
+from rqmem.worker.horse.channel import LeaseEnd, LeaseOrder, Ran, WarmHorse
 from rqmem.worker.lease_end import LeaseSettlement
 from rqmem.worker.lease_watch import LeaseWatch
 from rqmem.worker.watcher import Identity
@@ -129,7 +130,7 @@ class Leasing:
     def after_job(self) -> None:
         """A job has run by itself."""
         page = self._pool.page
-        succeeded = page.outcome == OK and not page.has_run and not page.state.ends_horse
+        succeeded = page.outcome == OK and not page.state.ends_horse
         self._history = policy.after_plain(self._history, page.worked_seconds, succeeded=succeeded)
         self._wait = max(0, self._wait - 1)
 
@@ -236,8 +237,10 @@ class Leasing:
         outcome = self._end.settle(order, page, end, watch)
         ended = end.report.lease if end.report is not None else None
         if ended is None:
-            ran = {page.job: [page.lease_done, time.monotonic() - began, 0]} if page.lease_done else {}
-            ended = LeaseEnd("its horse ended", ran, handed_over=True)
+            counted, seconds = parent_of(page.job_id) is None, time.monotonic() - began
+            ran = Ran(page.job, page.lease_done, seconds, counted=counted)
+            ended = LeaseEnd("its horse ended", (ran,) if ran.times else (), handed_over=True)
+        self._heart.note_ran(page.job_id)
         self._note_end(page, ended, began, waited=wait_seconds > 0)
         self._supervisor.after_lease(warm, page, end, ended, outcome)
         return ended
@@ -264,7 +267,7 @@ class Leasing:
         if end.jobs:
             _log.info(
                 "worker %s: lease of %d jobs in %.2f s (%s); it ended: %s", self._worker.name, end.jobs,
-                time.monotonic() - began, ", ".join(end.ran), end.why,
+                time.monotonic() - began, ", ".join(sorted({each.job for each in end.ran})), end.why,
             )  # fmt: skip
         if page.recalled or end.handed_over:
             self._history = policy.after_recall()

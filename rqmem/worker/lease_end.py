@@ -14,6 +14,7 @@ from redis.exceptions import RedisError
 
 from rqmem.rq_names import Execution, Job, NoSuchJobError, Queue, Worker
 from rqmem.store import lease
+from rqmem.store.held_run import Record, record_in
 from rqmem.store.retrying import connection_with_short_timeout, until_redis_answers
 from rqmem.worker.execution import Ended, Instruction, after
 from rqmem.worker.lease_watch import InHand, LeaseWatch, commit_finished, in_hand, show
@@ -75,15 +76,16 @@ class LeaseSettlement:
             job = in_hand(done, order)
             if (
                 until_redis_answers(
-                    lambda: show(worker.connection, worker, order, job, hand_over=True),  # noqa: B023
+                    lambda: show(worker.connection, worker, order, job, Record(done.run.decode()), hand_over=True),  # noqa: B023
                     "show a finished job",
                 )
                 == "shown"
             ):
                 self._finish_plain(order, done)
         if job_in_hand:
+            record = record_in(page.held.read())
             until_redis_answers(
-                lambda: show(worker.connection, worker, order, InHand.left_on(page), hand_over=True),
+                lambda: show(worker.connection, worker, order, InHand.left_on(page), record, hand_over=True),
                 "show the job in hand",
             )
         until_redis_answers(lambda: lease.give_back(worker.connection, worker.name, order.token), "give jobs back")
@@ -93,7 +95,7 @@ class LeaseSettlement:
         job = in_hand(done, order)
         if (found := self._fetch(job)) is not None:
             found[0].ended_at = datetime.fromtimestamp(done.ended_at, timezone.utc)
-            self._settlement.succeed_in_a_fork(*found, done.result)
+            self._settlement.succeed_in_a_fork(*found, done.result, has_run=bool(done.run))
 
     def _fetch(self, in_hand: InHand) -> tuple[Job, Queue, Execution] | None:
         """It, as an execution. None: the job was deleted."""
@@ -122,7 +124,7 @@ class LeaseSettlement:
             with connection_with_short_timeout(worker.connection, _LEAVE_SECONDS) as connection:
                 commit_finished(connection, worker.name, order, page)
                 if page.in_user_code:
-                    show(connection, worker, order, InHand.left_on(page), hand_over=True)
+                    show(connection, worker, order, InHand.left_on(page), record_in(page.held.read()), hand_over=True)
                 lease.give_back(connection, worker.name, order.token)
         except RedisError as error:
             _log.warning("worker %s: jobs of its lease stay for others to take over: %s", worker.name, error)

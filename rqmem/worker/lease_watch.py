@@ -18,6 +18,7 @@ from rqmem.measure import linux, procfs
 from rqmem.policy import lease as policy
 from rqmem.rq_names import Execution, NoSuchJobError, Worker, WorkerStatus
 from rqmem.store import lease
+from rqmem.store.held_run import Record, record_in
 from rqmem.store.lease_commands import GOES_ON
 from rqmem.store.lease_connection import LeaseConnection
 from rqmem.worker.finished_jobs import FinishedJob
@@ -111,7 +112,7 @@ class LeaseWatch:
         if ran < policy.SHOWN_SECONDS:
             return None
         if self._shown != seq:
-            self._shown = seq
+            self._shown = page.shown_seq = seq
             self._cpu_seconds = _cpu_seconds(self._worker.horse_pid)
             self._soon(lambda connection: self._show(connection, seq))
         if not page.recalled and ran >= policy.LONG_SECONDS and self._is_long(ran):
@@ -169,7 +170,9 @@ class LeaseWatch:
         """The job lasts: RQ shows it as running, and its heartbeats are kept."""
         page, worker, job = self._page, self._worker, InHand.on(self._page)
         self._commit(connection)
-        if job is None or job.seq != seq or show(connection, worker, self._order, job) != "shown":
+        if job is None or job.seq != seq or show(
+            connection, worker, self._order, job, record_in(page.held.read())
+        ) != "shown":  # fmt: skip
             return
         execution = Execution(job.execution_id, job.job_id, connection, worker.name)
         execution.created_at = datetime.fromtimestamp(job.began_at, timezone.utc)
@@ -204,7 +207,8 @@ class LeaseWatch:
     def _commit(self, connection: Redis) -> None:
         """What has finished; what is not for us to commit leaves the lease, and its place is not given back."""
         for done in commit_finished(connection, self._worker.name, self._order, self._page):
-            if show(connection, self._worker, self._order, in_hand(done, self._order), hand_over=True) == "shown":
+            job, record = in_hand(done, self._order), Record(done.run.decode())
+            if show(connection, self._worker, self._order, job, record, hand_over=True) == "shown":
                 self.plain.append(done)
 
 
@@ -214,12 +218,14 @@ def in_hand(done: FinishedJob, order: LeaseOrder) -> InHand:
     return InHand(done.seq, *ids, order.queues[done.queue], done.began_at)
 
 
-def show(connection: Redis, worker: Worker, order: LeaseOrder, job: InHand, *, hand_over: bool = False) -> str:
-    """Have RQ show a job of the lease as running (`rqmem.store.lease.show`)."""
+def show(
+    connection: Redis, worker: Worker, order: LeaseOrder, job: InHand, record: Record, *, hand_over: bool = False
+) -> str:
+    """Have RQ show a job of the lease as running, and keep the record of its run (`rqmem.store.lease.show`)."""
     owner = dataclasses.replace(order.owner, execution=job.execution_id, queue=job.queue)
     return lease.show(
         connection, worker.name, job.queue, job.job_id, job.created_at, job.began_at, owner,
-        worker.job_monitoring_interval + 60, hand_over=hand_over,
+        worker.job_monitoring_interval + 60, record, hand_over=hand_over,
     )  # fmt: skip
 
 

@@ -13,7 +13,7 @@ import os
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +38,7 @@ from rqmem.worker.shared_memory import SharedPage
 if TYPE_CHECKING:
     from redis import Redis
 
+    from rqmem.worker.horse.channel import Ran
     from rqmem.worker.pool.member import Member
 
 _KEPT_EVENTS, _KEPT_RUNS = 2000, 2000
@@ -150,14 +151,12 @@ class Recorder:
         running = self._running
         return _live_job(running) if running is not None else None
 
-    def lease_ended(
-        self, page: SharedPage, ran: Mapping[str, Sequence[float]], outcome: str, whole_time: MemoryCurve
-    ) -> None:
-        """A lease has ended. ``ran``: as in `rqmem.worker.horse.channel.LeaseEnd`.
+    def lease_ended(self, page: SharedPage, ran: Sequence[Ran], outcome: str, whole_time: MemoryCurve) -> None:
+        """A lease has ended, in which these jobs ran.
 
-        Recording each would cost more than running it. So one run stands for all of a type: numbers and times are
-        exact in sum, and the peak is the highest of one of them. A last job that was long, or no plain success, has a
-        run of its own, with ``whole_time``.
+        Recording each would cost more than running it. So one run stands for all of a type: numbers, times, chunks and
+        items are exact in sum, and the peak is the highest of one of them. A last job that was long, or no plain
+        success, has a run of its own, with ``whole_time``.
         """
         with self._lock:
             running, now = self._running, time.time()
@@ -166,17 +165,22 @@ class Recorder:
             self._read_tape(running)
             self._running = None
             own = page.outcome or outcome
-            self._counts["jobs"] += sum(int(count) for count, *_ in ran.values()) + bool(own)
+            self._counts["jobs"] += sum(each.times for each in ran) + bool(own)
             if not self.journal:
                 return
-            for job, (count, seconds, peak_bytes) in ran.items():
+            for each in ran:
+                seconds, initial_mb = each.seconds / each.times, running.initial_mb
                 self._keep_run(
                     Run(
-                        job=job, queue=running.queue, worker=self.about.worker, ended_at=now, outcome=OK,
-                        seconds=round(seconds / count, 6), initial_mb=running.initial_mb,
-                        peak_mb=max(running.initial_mb, to_mb(int(peak_bytes))),
-                        limit_mb=to_mb(page.ceiling_bytes), times=int(count),
-                        mb_seconds=round(running.initial_mb * seconds / count, 6), code_version=self.about.code_version,
+                        job=each.job, queue=running.queue, worker=self.about.worker, ended_at=now, outcome=OK,
+                        seconds=round(seconds, 6), initial_mb=initial_mb,
+                        peak_mb=max(initial_mb, to_mb(each.peak_bytes)),
+                        limit_mb=to_mb(each.limit_bytes or page.ceiling_bytes),
+                        declared_mb=to_mb(each.declared_bytes) or None, times=each.times,
+                        mb_seconds=round(initial_mb * seconds, 6), tenant=each.tenant, counted=each.counted,
+                        chunks=each.chunks, items=each.items, largest_chunk=each.largest_chunk,
+                        collections=each.collections, freed_mb=round(each.freed_mb, 3), needed_mb=each.needed_mb,
+                        code_version=self.about.code_version,
                     )
                 )  # fmt: skip
             if own:

@@ -295,15 +295,20 @@ class Settlement:
             callback="failure", seconds=job.failure_callback_timeout, outcome=type(error).__name__,
         )  # fmt: skip
 
-    def succeed_in_a_fork(self, job: Job, queue: Queue, execution: Execution, result: bytes | None) -> None:
+    def succeed_in_a_fork(
+        self, job: Job, queue: Queue, execution: Execution, result: bytes | None, *, has_run: bool
+    ) -> None:
         """RQ's way to end a job well, for one that has finished under a lease and whose horse is gone."""
+        page = self._pool.page
 
         def succeed() -> None:
             value = None if result is None else self._worker.serializer.loads(result)
             self._worker._finalize_success(job, queue, execution, value)
 
         seconds = job.success_callback_timeout
+        before, page.has_run = page.has_run, has_run  # the page may have another job in hand
         self._fork.settle(job, queue, succeed, callback="success", seconds=seconds, outcome=OK)
+        page.has_run = before
 
     # In the horse
 

@@ -15,6 +15,7 @@ import time
 from rqmem.worker.event_ring import Tape
 from rqmem.worker.execution import Ended, Event, Instruction, Overdue, Phase, State, after, in_user_code, seen
 from rqmem.worker.finished_jobs import FinishedJobs
+from rqmem.worker.held_on_page import HeldOnPage
 
 _BREACH_BYTES = 16384
 _KEPT_CHECKPOINTS = 5
@@ -39,6 +40,7 @@ class SharedPage(ctypes.Structure):
     Attributes:
         seq: number of the job on the page, even; odd while that changes. It begins with 2. Worker: with each order;
             under a lease horse: with each job.
+        shown_seq: worker: that number of the job that RQ shows as running, or will soon; 0: it was none of a lease.
         breach_seq: worker: that number of the job that was found above its ceiling last; 0: none was.
         ceiling_bytes: horse: the job's effective ceiling.
         declared_bytes: horse: what the job declared; 0 where it declared none.
@@ -47,6 +49,7 @@ class SharedPage(ctypes.Structure):
         samples: horse: how many samples of its stack it has taken.
         waits: horse: how often its main thread had begun to wait by the last sample.
         peak_bytes: worker: the highest usage seen; ``usage_bytes`` the last one.
+        peak_seq: worker: number of the job that these readings are of; under a lease it may be one before.
         peak_sampled: worker: it had several processes, so that it may have used more between two readings.
         burst: horse: more was resident in it than when the job began, by the kernel's mark.
         chunk_peak_bytes: worker: the highest usage seen since so many chunks were finished: ``chunk_peak_of``.
@@ -77,8 +80,11 @@ class SharedPage(ctypes.Structure):
         lease_done: horse: jobs of the lease that have ended well.
         started_at, limit_seconds: horse: when the job in hand began, on the monotonic clock, 0: there is none; its
             time limit, -1: none. began_at: the beginning in epoch seconds.
-        worked_seconds: horse: how long the code of a job took that was ordered by itself.
+        worked_seconds: horse: how long the code of a job took that was ordered by itself, without waiting for a
+            processor, or for Redis to keep records.
         finished: horse: the last jobs of the lease that have ended well.
+        held: horse: the record of the run in hand, as long as Redis does not have it.
+        opening: horse: what the record of such a run begins with, apart from what differs from job to job; JSON.
         job: horse: job type, a dotted path.
         tenant: horse: whose job it is; empty: nobody's.
         integrations: horse: names of those that are active in it.
@@ -92,6 +98,7 @@ class SharedPage(ctypes.Structure):
     """
 
     seq: int
+    shown_seq: int
     breach_seq: int
     ceiling_bytes: int
     declared_bytes: int
@@ -101,6 +108,7 @@ class SharedPage(ctypes.Structure):
     snapshot_wanted: int
     snapshot_told: int
     peak_bytes: int
+    peak_seq: int
     usage_bytes: int
     items_done: int
     items_total: int
@@ -139,16 +147,18 @@ class SharedPage(ctypes.Structure):
     began_at: float
     worked_seconds: float
     finished: FinishedJobs
+    held: HeldOnPage
     tape: Tape
     job_id, created_at, execution_id, queue = map(_Text, ("_job_id", "_created_at", "_execution_id", "_queue"))
-    job, outcome, integrations, operation, line, tenant = map(
-        _Text, ("_job", "_outcome", "_integrations", "_operation", "_line", "_tenant")
+    job, outcome, integrations, operation, line, tenant, opening = map(
+        _Text, ("_job", "_outcome", "_integrations", "_operation", "_line", "_tenant", "_opening")
     )
     _job_id: bytes
     _created_at: bytes
     _execution_id: bytes
     _operation: bytes
     _checkpoints: bytes
+    _tenant: bytes
 
     _fields_ = [
         *((name, ctypes.c_int64) for name, kind in __annotations__.items() if kind == "int"),
@@ -158,6 +168,7 @@ class SharedPage(ctypes.Structure):
         ("began_at", ctypes.c_double),
         ("worked_seconds", ctypes.c_double),
         ("finished", FinishedJobs),
+        ("held", HeldOnPage),
         ("tape", Tape),
         ("_job_id", ctypes.c_char * 256),
         ("_created_at", ctypes.c_char * 64),
@@ -167,6 +178,7 @@ class SharedPage(ctypes.Structure):
         ("_outcome", ctypes.c_char * 128),
         ("_integrations", ctypes.c_char * 128),
         ("_tenant", ctypes.c_char * 128),
+        ("_opening", ctypes.c_char * 1024),
         ("_operation", ctypes.c_char * 256),
         ("_line", ctypes.c_char * 512),
         ("_checkpoints", ctypes.c_char * 1536),
@@ -211,7 +223,23 @@ class SharedPage(ctypes.Structure):
             self._operation = b""
         if self._checkpoints:
             self._checkpoints = b""
+        if self.has_run:
+            self._forget_run()
         self.seq += 1
+
+    def _forget_run(self) -> None:
+        """What the job before has written of its run."""
+        self.has_run = self.resumable = self.gathers = False
+        self.chunks = self.items = self.largest_chunk = self.items_done = self.items_total = 0
+        self.declared_bytes = self.step_bytes = 0
+        self.held.clear()
+        if self._tenant:
+            self._tenant = b""
+
+    @property
+    def peak_of_job(self) -> int:
+        """The highest usage that the watcher saw of the present job; 0: it has not looked yet."""
+        return self.peak_bytes if self.peak_seq == self.seq else 0
 
     @property
     def is_breach_signal_due(self) -> bool:

@@ -155,7 +155,7 @@ class Watcher:
 
     def _begin(self, baseline_bytes: int) -> None:
         """The readings from here on are of one job."""
-        self._seq = self._page.seq
+        self._seq = self._page.peak_seq = self._page.seq
         self._state = WatchState()
         self._started = _clock()
         self._peak = 0
@@ -246,10 +246,11 @@ class Watcher:
         if seq == self._seq or seq & 1 or self.breach is not None:
             return
         self._begin(usage)
-        self._seq = seq
-        page.peak_bytes = page.usage_bytes = usage
+        page.peak_bytes = page.usage_bytes = page.chunk_peak_bytes = usage
         page.peak_sampled = False
+        page.chunk_peak_of = 0
         page.grew = []
+        self._seq = page.peak_seq = seq
 
     def _look(self) -> float:
         """One reading and what follows from it; returns seconds until the next."""

@@ -11,6 +11,7 @@ from redis import Redis
 
 from rqmem.store import keys, lease
 from rqmem.store.execution_records import Owner
+from rqmem.store.held_run import NO_RECORD, Record
 from rqmem.store.lease_commands import GOES_ON, Batch, Stepped, Taken, pack_begins, pack_finished
 from rqmem.store.lease_connection import LeaseConnection
 
@@ -46,25 +47,39 @@ class Lease:
         ttl: int = 500,
         result: bytes = b"",
         by_worker: bool = False,
+        run: bytes = b"",
+        opening: bytes = b"",
     ) -> None:
-        """``by_worker``: as the worker commits, while its horse runs the next one."""
+        """``by_worker``: as the worker commits, while its horse runs the next one.
+
+        ``run``: the record of the run of each; ``opening``: that of the next one, as it begins.
+        """
         packed = [
             pack_finished(
-                queue(each), each.id, each.created_at, execution(each), time.time(), time.time(), ttl, result or None
+                queue(each),
+                each.id,
+                each.created_at,
+                execution(each),
+                time.time(),
+                time.time(),
+                ttl,
+                result or None,
+                run,
             )
             for each in finished
         ]
         start = GOES_ON if by_worker else b""
         if begins:
-            start = pack_begins(begins.id, execution(begins), queue(begins), time.time())
+            start = pack_begins(begins.id, execution(begins), queue(begins), time.time(), opening)
         self.link.send_step(packed, 0.5 * len(finished), start)
 
-    def show(self, job: Taken, *, hand_over: bool = False) -> str:
+    def show(self, job: Taken, record: Record = NO_RECORD, *, hand_over: bool = False) -> str:
         owner = Owner(execution(job).decode(), self.worker, queue(job).decode(), "host", 1, 2)
         made, start = job.created_at.decode(), time.time()
         return lease.show(
-            self.connection, self.worker, owner.queue, job.id.decode(), made, start, owner, 90, hand_over=hand_over
-        )
+            self.connection, self.worker, owner.queue, job.id.decode(), made, start, owner, 90, record,
+            hand_over=hand_over,
+        )  # fmt: skip
 
     def give_back(self, keep: str = "") -> int | None:
         return lease.give_back(self.connection, self.worker, self.token, keep)

@@ -315,6 +315,7 @@ def test_breaches_of_a_job_that_had_the_id_before_are_in_its_story_only(connecti
         history_writer.write_story(pipeline, "j", [history_writer.story_line(1.0, breach)], 1.0)
         pipeline.execute()
     assert execution_reader.breaches(connection, "j") == [breach]
-    executions.RunWriter(connection, "j", "e1").open(SQUARES, "now", "e1", "fail", anew=True)
+    opening = executions.opening(SQUARES, "fail", "", "now", "e1")
+    executions.RunWriter(connection, "j", "e1").open(opening, anew=True)
     assert execution_reader.breaches(connection, "j") == []
     assert told(connection, "j") == ["Breach"]

@@ -60,6 +60,24 @@ local function add_start(P, running, worker_executions, worker, queue, id, execu
   redis.call('HSET', running, id, owner)
 end
 
+-- The record of a job's run so far, which its horse has kept: a JSON text. Only one that is newer than what is there is
+-- written, since two may come at once. ARGV from `first` on: the results of finished chunks.
+local function write_record(run, results, text, keep, first)
+  local record = cjson.decode(text)
+  if record.version <= tonumber(redis.call('HGET', run, 'held') or '0') then
+    return
+  end
+  redis.call('HSET', run, 'held', record.version, unpack(record.fields))
+  redis.call('EXPIRE', run, keep)
+  if ARGV[first] then
+    redis.call('DEL', results)
+    for i = first, #ARGV do
+      redis.call('RPUSH', results, ARGV[i])
+    end
+    redis.call('EXPIRE', results, keep)
+  end
+end
+
 -- Put an id back to the front of its queue, behind those that were taken before it and put back earlier, but in front
 -- of `follower`. `returned` is the sorted set of what was put back lately, with the times when it was first taken.
 local function put_back(P, queue, returned, id, taken_at, follower)

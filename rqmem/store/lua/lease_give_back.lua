@@ -1,3 +1,4 @@
+-- needs lease_common
 -- Put all taken jobs but one back to the front of their queues, in order. With one kept, the lease takes no more; with
 -- none, it ends. Returns how many are in their queues again; -1: the lease is another one by now.
 -- KEYS: 1 taken, 2 lease, 3 set of leases   ARGV: 1 RQ's prefix, 2 worker, 3 token, 4 id to keep, or '',

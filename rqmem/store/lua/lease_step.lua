@@ -1,3 +1,4 @@
+-- needs lease_common children_common
 -- Commit jobs that have finished, and note which one begins: RQ's `handle_job_success` and `cleanup_execution` for jobs
 -- without dependents, callbacks, repeats and limits. Repeated, it changes nothing and refuses all of them as 'gone'.
 -- Returns 0, or why the next one may not begin ('', 'gone', 'status') and for each job refused its id and why:
@@ -6,14 +7,18 @@
 --   status   somebody has ended the job, which RQ did not show as running
 --   plain    it is taken as before: RQ's own methods must commit it
 -- KEYS: 1 taken, 2 lease, 3 running, 4 worker, 5 worker's executions
--- ARGV: 1 RQ's prefix, 2 worker, 3 now (epoch), 4 seconds worked, 5 how many have finished; the next one, or five times
---       '': 6 id, 7 execution, 8 queue, 9 start (text), 10 start (epoch); 6 '' and 7 'goes on': the one that has begun
---       is in hand still;
+-- ARGV: 1 RQ's prefix, 2 worker, 3 prefix of runs, 4 of their results, 5 of children, 6 of what those returned,
+--       7 the list of jobs whose children have all ended, 8 how many are kept, 9 seconds that a run lives, 10 that it
+--       lives while its job waits for children, 11 now (epoch), 12 seconds worked, 13 how many have finished;
+--       the next one, or six times '': 14 id, 15 execution, 16 queue, 17 start (text), 18 start (epoch), 19 its run as it
+--       begins, or ''; 14 '' and 15 'goes on': the one that has begun is in hand still;
 --       for each that has finished: queue, id, when it was made, execution, start and end (text), start and end (epoch),
---       result TTL, result ('': None)
+--       result TTL, result ('': None), the record of its run ('': it has none), a child's result for its parent
 local P, taken, lease, running = ARGV[1], KEYS[1], KEYS[2], KEYS[3]
+local NEXT, EACH = 14, 12
 local shown = redis.call('HGET', lease, 'shown')
 local refused, committed = {''}, 0
+local parents, last_end = {}, ''
 local finished = {}  -- queue -> scores and ids for its registry
 
 local function has_finished(queue, score, id)
@@ -48,7 +53,42 @@ local function refusal(queue, id, created_at, execution, job)
   end
 end
 
-for at = 11, 1 + 10 * tonumber(ARGV[5]), 10 do
+-- As `executions.finish`.
+local function keep_run(id, record, ttl)
+  local run, results = ARGV[3] .. id, ARGV[4] .. id
+  if record.saved then
+    redis.call('DEL', results)
+  end
+  if ttl == 0 then
+    if record.saved then
+      redis.call('DEL', run)
+    end
+    return
+  end
+  redis.call('HSET', run, unpack(record.fields))
+  redis.call('EXPIRE', run, ttl < 0 and ARGV[9] or ttl)
+end
+
+-- A child has ended well; its parent is told of all children of this step at once.
+local function add_end(parent, number, result, record)
+  local known = parents[parent]
+  if not known then
+    known = {
+      ledger = {runs = ARGV[3], jobs = P .. ':job:', children = ARGV[5] .. parent, gathered = ARGV[6] .. parent,
+        ended = ARGV[7]},
+      sums = {ended = 0, failed = 0, items = 0, peak = 0}, counts = false}
+    parents[parent] = known
+  end
+  if note_end(known.ledger, number, 'ok', result, known.sums) then
+    known.counts = true
+    if record then
+      known.sums.items = known.sums.items + record.items
+      known.sums.peak = math.max(known.sums.peak, record.peak)
+    end
+  end
+end
+
+for at = NEXT + 6, NEXT + 5 + EACH * tonumber(ARGV[13]), EACH do
   local queue, id = ARGV[at], ARGV[at + 1]
   local key = P .. ':job:' .. id
   local why
@@ -61,7 +101,16 @@ for at = 11, 1 + 10 * tonumber(ARGV[5]), 10 do
     why = refusal(queue, id, ARGV[at + 2], ARGV[at + 3], job)
     if not why then
       committed = committed + 1
+      last_end = ARGV[at + 5]
       local ttl = tonumber(ARGV[at + 8])
+      local record = ARGV[at + 10] ~= '' and cjson.decode(ARGV[at + 10])
+      if record then
+        keep_run(id, record, ttl)
+      end
+      local parent, number = parent_of(id)
+      if parent then
+        add_end(parent, number, ARGV[at + 11], record)
+      end
       if ttl == 0 then
         redis.call('DEL', key, P .. ':job::' .. id .. ':dependencies', P .. ':results:' .. id,
           P .. ':executions:' .. id)
@@ -83,7 +132,7 @@ for at = 11, 1 + 10 * tonumber(ARGV[5]), 10 do
           if job[3] then
             redis.call('EXPIRE', P .. ':job::' .. id .. ':dependencies', ttl)
           end
-          has_finished(queue, ARGV[3] + ttl, id)
+          has_finished(queue, ARGV[11] + ttl, id)
         else
           redis.call('PERSIST', results)
           redis.call('PERSIST', key)
@@ -106,19 +155,25 @@ for queue, scores in pairs(finished) do
 end
 if committed > 0 then
   redis.call('HINCRBY', KEYS[4], 'successful_job_count', committed)
-  redis.call('HINCRBYFLOAT', KEYS[4], 'total_working_time', ARGV[4])
+  redis.call('HINCRBYFLOAT', KEYS[4], 'total_working_time', ARGV[12])
 end
-if ARGV[6] == '' then
-  if ARGV[7] ~= 'goes on' then
-    redis.call('HDEL', lease, 'at', 'execution', 'queue', 'at_iso', 'at_epoch')
+for parent, known in pairs(parents) do
+  if known.counts then
+    tell_parent(known.ledger, parent, known.sums, {iso = last_end, epoch = ARGV[11], keep = ARGV[9],
+      waiting = ARGV[10], kept = ARGV[8]})
   end
-elseif not redis.call('LPOS', taken, ARGV[6]) then
+end
+if ARGV[NEXT] == '' then
+  if ARGV[NEXT + 1] ~= 'goes on' then
+    redis.call('HDEL', lease, 'at', 'execution', 'queue', 'at_iso', 'at_epoch', 'at_run')
+  end
+elseif not redis.call('LPOS', taken, ARGV[NEXT]) then
   refused[1] = 'gone'
-elseif redis.call('HGET', P .. ':job:' .. ARGV[6], 'status') ~= 'queued' then
+elseif redis.call('HGET', P .. ':job:' .. ARGV[NEXT], 'status') ~= 'queued' then
   refused[1] = 'status'
 else
-  redis.call('HSET', lease, 'at', ARGV[6], 'execution', ARGV[7], 'queue', ARGV[8], 'at_iso', ARGV[9],
-    'at_epoch', ARGV[10])
+  redis.call('HSET', lease, 'at', ARGV[NEXT], 'execution', ARGV[NEXT + 1], 'queue', ARGV[NEXT + 2],
+    'at_iso', ARGV[NEXT + 3], 'at_epoch', ARGV[NEXT + 4], 'at_run', ARGV[NEXT + 5])
 end
 if #refused == 1 and refused[1] == '' then
   return 0

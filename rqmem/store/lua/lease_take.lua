@@ -7,11 +7,12 @@
 -- 'suspended', 'recalled', 'token'; 'paused': none was taken, and the queue of a job that was moved is paused.
 -- KEYS: 1 taken, 2 lease, 3 set of leases, 4 suspended, 5 set of paused queues
 -- ARGV: 1 RQ's prefix, 2 worker, 3 token, 4 k, 5 bytes of data that are enough, 6 owner, to open the lease, or '',
---       7 how many have been moved; of each the number of its queue and its id; then the names of the queues
+--       7 prefix of runs, 8 how many have been moved; of each the number of its queue and its id; then the names of
+--       the queues
 local P = ARGV[1]
-local names = 8 + 2 * tonumber(ARGV[7])  -- the first of them
+local names = 9 + 2 * tonumber(ARGV[8])  -- the first of them
 local paused = false
-for at = 8, names - 2, 2 do
+for at = 9, names - 2, 2 do
   local name, id = ARGV[names + tonumber(ARGV[at])], ARGV[at + 1]
   local queue = P .. ':queue:' .. name
   if redis.call('LREM', queue .. ':intermediate', -1, id) == 1 then
@@ -50,8 +51,8 @@ local function needs(job, id)
   local ttl = tonumber(job[6] or '') or 500
   if ttl < -1 or (ttl == 0 and (job[8] or '') ~= '') then
     return 'result_ttl'
-  elseif redis.call('EXISTS', P .. ':job:' .. id .. ':dependents') == 1 then
-    return 'dependents'  -- they follow it at once
+  elseif redis.call('EXISTS', P .. ':job:' .. id .. ':dependents', ARGV[7] .. id) > 0 then
+    return redis.call('EXISTS', ARGV[7] .. id) == 1 and 'run' or 'dependents'  -- it goes on; or they follow it at once
   end
 end
 

@@ -15,6 +15,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable
+from dataclasses import dataclass as mutable_dataclass
 from typing import TYPE_CHECKING, NoReturn
 
 from rqmem.policy.recycling import HorseState
@@ -82,28 +83,55 @@ class LeaseOrder:
     began_in: str
 
 
+@mutable_dataclass
+class Ran:
+    """Jobs of one kind that have finished under a lease.
+
+    Attributes:
+        counted, tenant, needed_mb: as in `rqmem.store.history.history_records.Run`; as are the figures of chunks, items
+            and collections, which are sums; ``largest_chunk`` is the largest of them.
+        times: how many; ``seconds``: that they took in all.
+        peak_bytes: that they used at most; 0: no more than what was there before.
+        limit_bytes, declared_bytes: their ceiling, and the one that they declare; 0: none.
+    """
+
+    job: str
+    times: int = 0
+    seconds: float = 0.0
+    peak_bytes: int = 0
+    limit_bytes: int = 0
+    declared_bytes: int = 0
+    counted: bool = True
+    tenant: str = ""
+    chunks: int = 0
+    items: int = 0
+    largest_chunk: int = 0
+    collections: int = 0
+    freed_mb: float = 0.0
+    needed_mb: float | None = None
+
+
 @dataclass(frozen=True)
 class LeaseEnd:
     """How a lease went.
 
     Attributes:
         why: it ended, for the log.
-        ran: job type -> how many of its jobs have finished, the seconds they took in all, and the bytes that they used
-            at most; 0: no more than what was there before.
+        ran: the jobs that have finished.
         k: how many jobs were taken at once last.
         unfit: the next job of the queue, or what runs here, is not for a lease.
         handed_over: the last job was no plain success, and is not in ``ran``.
     """
 
     why: str = ""
-    ran: dict[str, list[float]] = field(default_factory=dict)
+    ran: tuple[Ran, ...] = ()
     k: int = 1
     unfit: bool = False
     handed_over: bool = False
 
     @property
     def jobs(self) -> int:
-        return sum(int(count) for count, *_ in self.ran.values())
+        return sum(each.times for each in self.ran)
 
 
 @dataclass(frozen=True)

@@ -56,9 +56,9 @@ class Probing:
     def after_lease(self, lease: LeaseEnd, *, doomed: bool) -> Report:
         """They have ended."""
         self._worked_seconds += _clock() - self._began
-        for job_type, (count, *_) in lease.ran.items():
-            if (probed := self._types.get(job_type)) is not None and probed.probes:
-                self._types[job_type] = replace(probed, since=probed.since + int(count))
+        for ran in lease.ran:
+            if (probed := self._types.get(ran.job)) is not None and probed.probes:
+                self._types[ran.job] = replace(probed, since=probed.since + ran.times)
         held = procfs.own_held_bytes()
         if not doomed and held - self._tidied >= WORTH_TIDYING_BYTES:
             held = self._tidy_and_look()

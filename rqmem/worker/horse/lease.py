@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import functools
 import logging
 import os
 import random
@@ -31,12 +32,19 @@ from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import RedisError
 
+from rqmem import events, hooks
+from rqmem.child_ids import parent_of
+from rqmem.errors import RunTakenOver
+from rqmem.log.lines import tells_routine
 from rqmem.measure import procfs
+from rqmem.measure.own_process import meter_of_this_process
 from rqmem.measure.trim import trim
 from rqmem.policy import lease as policy
 from rqmem.policy.lease import History
 from rqmem.rq_names import DeserializationError, Job, JobTimeoutException, Retry, current_job
 from rqmem.store import lease
+from rqmem.store.execution_records import Pending
+from rqmem.store.held_run import HeldRun, Record
 from rqmem.store.history.history_records import OK
 from rqmem.store.lease_commands import Taken
 from rqmem.store.retrying import note, until_redis_answers
@@ -44,13 +52,13 @@ from rqmem.type_of_job import FIRST_BYTES, path_in, type_of_path
 from rqmem.worker.execution import Event
 from rqmem.worker.finished_jobs import LONGEST_ID_BYTES, FinishedJob
 from rqmem.worker.horse import environment, process_state, user_code
-from rqmem.worker.horse.channel import Channel, LeaseEnd, LeaseOrder
+from rqmem.worker.horse.channel import Channel, LeaseEnd, LeaseOrder, Ran
 from rqmem.worker.horse.leak_probe import WORTH_TIDYING_BYTES
 from rqmem.worker.horse.lease_commits import Commits
 from rqmem.worker.horse.lease_hand_over import HandOver
 from rqmem.worker.horse.lease_peaks import Peaks
 from rqmem.worker.horse.lease_wait import Waiting
-from rqmem.worker.horse.leased_job import JobHooks, LeasedJob, Types
+from rqmem.worker.horse.leased_job import HeldOf, JobHooks, LeasedJob, Types, made_at
 from rqmem.worker.horse.user_code import Horse
 from rqmem.worker.shared_memory import SharedPage
 
@@ -59,6 +67,8 @@ if TYPE_CHECKING:
     from rqmem.worker.horse_pool import HorsePool
 
 _BATCH_SECONDS = 0.1  # what was taken so long ago goes back: jobs of better queues, and other workers, wait for it
+_CHILD = b"-child-"
+_MOST_KINDS = 100  # of jobs in one report
 _OLD_SECONDS = 0.02  # a job that was taken so long ago may have been cancelled: its start is awaited
 _log = logging.getLogger("rqmem.worker")
 _RECALLED, _OTHERS_WAIT = "it was recalled", "a job has others that wait for it"
@@ -84,6 +94,7 @@ class Lease:
         channel: Channel,
         wants_probe: Callable[[str], bool] | None,
         put_settings_back: Callable[[], None],
+        told_of_cut: frozenset[str],
     ) -> None:
         self._worker = worker
         self._types = types
@@ -91,14 +102,15 @@ class Lease:
         self._page = page
         self._wants_probe = wants_probe
         self._put_settings_back = put_settings_back
+        self._held = HeldRun(HeldOf(page), self._claim)
+        self._meter = meter_of_this_process(pool.config.growth_rate)
         self._here: dict[str, Any] = {
             "page": page, "config": pool.config, "connection": worker.connection, "serializer": worker.serializer,
-            "job_created_at": "", "worker": worker.name, "group": pool.group, "leased": True, "claim": self._claim,
-            "raised": user_code.new_raised(),
+            "worker": worker.name, "group": pool.group, "leased": True, "raised": user_code.new_raised(),
+            "held": self._held, "brief": _is_brief(), "told_of_cut": told_of_cut, "meter": self._meter,
         }  # fmt: skip
         self._tells = _log.isEnabledFor(logging.DEBUG)
         self._timeout_cap = pool.config.timeout_seconds
-        self._ceiling_bytes = page.ceiling_bytes
         self._commits = Commits(worker, order, page)
         self._hand_over = HandOver(worker, order, page, self._commits)
         self._job: Taken  # in hand
@@ -112,6 +124,7 @@ class Lease:
         self._has_asked = self._is_open = False  # for jobs; and has got some
         self._taken_at = self._began = time.monotonic()
         self._end = LeaseEnd(k=order.k)
+        self._ran: dict[tuple[Any, ...], Ran] = {}
         self.hooks: JobHooks | None = None
         self.here: Horse | None = None
 
@@ -121,8 +134,8 @@ class Lease:
         before = signal.signal(signal.SIGALRM, self._on_alarm)
         self._at_first = _glance()
         statm = os.open("/proc/self/statm", os.O_RDONLY)
-        self._statm, self._held, self._threads = statm, _resident(statm), threading.active_count()
-        self._peaks = Peaks(page.held_before, self._held * procfs.PAGE_BYTES // 1024)
+        self._statm, self._resident, self._threads = statm, _resident(statm), threading.active_count()
+        self._peaks = Peaks(page.held_before, self._resident * procfs.PAGE_BYTES // 1024)
         random.seed()
         try:
             page.advance(Event.LEASED)
@@ -130,11 +143,12 @@ class Lease:
         finally:
             self._waiting.close()
             self._settle_rest()
+            self._meter.close()
             os.close(statm)
             signal.alarm(0)
             signal.signal(signal.SIGALRM, before)
             self._worker.executions = {}
-        return replace(self._end, k=self._k)
+        return replace(self._end, k=self._k, ran=tuple(self._ran.values()))
 
     def _work(self) -> None:
         try:
@@ -236,10 +250,11 @@ class Lease:
             return self._stop(_OTHERS_WAIT)
         data = _uncompressed(job.data)
         path = path_in(data[:FIRST_BYTES]) or ""
-        function = self._types.find(path)
+        known = self._types.find(path)
+        function = known.function() if known is not None else None
         job_type = type_of_path(path)
         crowded = order.clean is not None and job_type not in order.clean
-        if function is None or crowded or len(job.id) > LONGEST_ID_BYTES:
+        if known is None or function is None or crowded or len(job.id) > LONGEST_ID_BYTES:
             return self._stop("a job of another kind is next", unfit=True)
         try:
             limit, result_ttl = self._limit(job), int(job.result_ttl or self._worker.default_result_ttl)
@@ -250,26 +265,32 @@ class Lease:
         self._count += 1
         execution_id = f"{order.token}{self._count:08x}"
         queue, job_id = order.queues[job.queue], job.id.decode()
+        self._held.next_job()
         page.begin_leased(job.id, job.created_at, execution_id.encode(), queue, job_type, limit)
         if page.recalled:  # the worker has not seen this one, or gives it back: either way it has not begun
             page.advance(Event.RETURNED)
             return self._stop(_RECALLED)
         awaited = (first and not is_new) or page.started_at - self._taken_at > _OLD_SECONDS
         seen, self._visible = self._visible, False
-        if not self._commits.announce(job, execution_id, sent=first, awaited=awaited, seen=seen):
+        opening = functools.partial(known.opening, job.created_at, execution_id)
+        if not self._commits.announce(job, execution_id, opening, sent=first, awaited=awaited, seen=seen):
             page.advance(Event.RETURNED)
             return True if not self._commits.plain else self._stop(_OTHERS_WAIT)
         environment.put_again("RQ_JOB_ID", job_id)
-        self.here = here = Horse(**self._here, job_id=job_id, execution_id=execution_id, queue=queue)
+        self.here = here = Horse(
+            **self._here, job_id=job_id, job_created_at=made_at(job.created_at), execution_id=execution_id, queue=queue
+        )
+        if page.ceiling_bytes != known.ceiling_bytes:
+            here.set_ceiling(known.ceiling_bytes)
         proxy = LeasedJob.new(job_id, queue, limit, data, self._worker.serializer, self._fetch_visible)
         self._proxy_job, self._job = proxy, job
         try:
             result = contextvars.copy_context().run(self._perform, here, proxy, function, data)
-            payload = None if result is None else self._worker.serializer.dumps(result)
+            other = isinstance(result, Retry | Pending)
+            payload = None if result is None or other else self._worker.serializer.dumps(result)
         except BaseException:  # noqa: BLE001  as RQ's perform_job
             return self._end_with(self._hand_over.fail(job, proxy, sys.exc_info()), "a job failed")
-        if page.has_run or isinstance(result, Retry):
-            self._types.forget(path)
+        if other:
             return self._end_with(self._hand_over.succeed(job, proxy, result), "a job is no plain one")
         self._finished(job, job_type, result_ttl, payload)
         if self.hooks is not None:
@@ -278,7 +299,7 @@ class Lease:
                 self._commits.read()
             self.hooks.after(here, proxy, OK)
         page.started_at = 0.0
-        return self._as_before(job_type)
+        return self._as_before(job_type, known.ceiling_bytes)
 
     def _limit(self, job: Taken) -> int:
         timeout = int(job.timeout or self._worker.queue_class.DEFAULT_TIMEOUT)
@@ -310,12 +331,17 @@ class Lease:
     def _fetch_visible(self) -> Job:
         """In the job's own code: have RQ show the job as running, and read it."""
         self._visible = True
-        self._hand_over.show(self._job)
+        if self._held.held:
+            self._held.write()
+        else:
+            self._hand_over.show(self._job)
         return self._hand_over.fetch(self._job.id.decode())
 
-    def _claim(self) -> None:
-        """In the job's own code: from now on the run has a record, which only its owner may write."""
-        user_code.set_created_at(self._fetch_visible().created_at.isoformat())
+    def _claim(self, record: Record) -> None:
+        """In the job's own code: from now on the run has a record in Redis, which only its owner may write."""
+        self._visible = True
+        if self._hand_over.show(self._job, record) != "shown":
+            raise RunTakenOver(f"job {self._job.id.decode()}: another worker took it over, or somebody has ended it")
 
     # After it
 
@@ -323,8 +349,9 @@ class Lease:
         """A plain success."""
         page, ended_at = self._page, time.time()
         done = FinishedJob(
-            page.seq, page.began_at, ended_at, ttl, job.queue, job.id, job.created_at, page._execution_id, result
-        )
+            page.seq, page.began_at, ended_at, ttl, job.queue, job.id, job.created_at, page._execution_id, result,
+            self._held.ended(),
+        )  # fmt: skip
         self._commits.add(done)
         if self._tells:
             name, job_id = self._worker.name, job.id.decode()
@@ -332,23 +359,39 @@ class Lease:
         if page.recalled:  # it is long: it has a record of its own
             page.outcome = OK
         else:
-            self._note(job_type, ended_at - page.began_at)
+            self._note(job_type, job.id, ended_at - page.began_at)
         self._commits.keep_room()
 
-    def _note(self, job_type: str, seconds: float) -> None:
-        self._page.lease_done += 1
-        ran = self._end.ran.setdefault(job_type, [0, 0.0, 0])
-        ran[0] += 1
-        ran[1] += seconds
-        ran[2] = max(ran[2], self._peaks.bytes())
+    def _note(self, job_type: str, job_id: bytes, seconds: float) -> None:
+        page, figures = self._page, self._held.figures
+        page.lease_done += 1
+        kind = job_type, page.ceiling_bytes, _CHILD in job_id, page._tenant, figures and figures.needed_mb
+        ran = self._ran.get(kind)
+        if ran is None:
+            counted = parent_of(job_id.decode()) is None
+            ran = self._ran[kind] = Ran(
+                job_type, limit_bytes=page.ceiling_bytes, declared_bytes=page.declared_bytes, counted=counted,
+                tenant=page.tenant, needed_mb=figures.needed_mb if figures is not None else None,
+            )  # fmt: skip
+        ran.times += 1
+        ran.seconds += seconds
+        ran.peak_bytes = max(ran.peak_bytes, self._peaks.bytes())
+        if figures is not None:
+            ran.chunks += figures.chunks
+            ran.items += figures.items
+            ran.largest_chunk = max(ran.largest_chunk, figures.largest_chunk)
+            ran.collections += figures.collections
+            ran.freed_mb += figures.freed_mb
 
-    def _as_before(self, job_type: str) -> bool:
+    def _as_before(self, job_type: str, ceiling_bytes: int) -> bool:
         """Whether the job has left the horse as it was, as far as a look of some microseconds tells."""
         page = self._page
         if page.breach_seq == page.seq:
             return self._stop(f"{job_type} was found above its ceiling")
-        if page.ceiling_bytes != self._ceiling_bytes:
+        if page.ceiling_bytes != ceiling_bytes:
             return self._stop(f"{job_type} has set a ceiling of its own")
+        if len(self._ran) >= _MOST_KINDS:
+            return self._stop("it has run jobs of many kinds")
         if self._grown() and not self._shrinks():
             return self._stop(f"{job_type} has left memory")
         if threading.active_count() != self._threads:
@@ -358,7 +401,7 @@ class Lease:
         return True
 
     def _grown(self) -> bool:
-        return (_resident(self._statm) - self._held) * procfs.PAGE_BYTES >= WORTH_TIDYING_BYTES
+        return (_resident(self._statm) - self._resident) * procfs.PAGE_BYTES >= WORTH_TIDYING_BYTES
 
     def _shrinks(self) -> bool:
         """Whether what the horse has grown by is only what the allocator keeps for later, which goes back."""
@@ -400,3 +443,9 @@ def _uncompressed(data: bytes) -> bytes:
 def _resident(statm: int) -> int:
     """Pages."""
     return procfs.parse_resident_pages(os.pread(statm, 128, 0))
+
+
+def _is_brief() -> bool:
+    """Whether nobody wants to hear what each run tells, also a short one that ends well."""
+    routine = (events.JobStarted, events.Checkpoint, events.ChunkDone, events.RunEnded)
+    return not tells_routine() and not any(issubclass(each, kind) for kind, _ in hooks.listeners() for each in routine)

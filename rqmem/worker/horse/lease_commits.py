@@ -20,6 +20,8 @@ from rqmem.worker.execution import Event
 from rqmem.worker.finished_jobs import ROOM, FinishedJob
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from rqmem.rq_names import Worker
     from rqmem.worker.horse.channel import LeaseOrder
     from rqmem.worker.shared_memory import SharedPage
@@ -79,10 +81,13 @@ class Commits:
         self.read(until=1)
         return link.read_batch()
 
-    def announce(self, job: Taken, execution_id: str, *, sent: bool, awaited: bool, seen: bool) -> bool:
+    def announce(
+        self, job: Taken, execution_id: str, opening: Callable[[], bytes], *, sent: bool, awaited: bool, seen: bool
+    ) -> bool:
         """Send what is to be committed by now, and that this job begins. Whether it may.
 
         Args:
+            opening: makes what the record of its run begins with (`rqmem.store.held_run.opening`).
             sent: also where nothing is to be committed. Redis gets it even if this process is killed right after.
             awaited: it may have been cancelled since it was taken.
             seen: RQ may show the job before it as running.
@@ -94,7 +99,7 @@ class Commits:
         awaited = awaited or seen or self._seconds >= _SEEN_SECONDS
         if not (awaited or due or sent):
             return True
-        self.send(pack_begins(job.id, execution_id.encode(), page.queue.encode(), page.began_at))
+        self.send(pack_begins(job.id, execution_id.encode(), page.queue.encode(), page.began_at, opening()))
         if awaited:
             return self.read() == ""
         if self._link.owed > _MOST_OWED:
@@ -191,5 +196,5 @@ def packed(done: FinishedJob, queues: list[str]) -> bytes:
     """For `LeaseConnection.send_step`."""
     return pack_finished(
         queues[done.queue].encode(), done.job_id, done.created_at, done.execution_id, done.began_at, done.ended_at,
-        done.result_ttl, done.result,
+        done.result_ttl, done.result, done.run,
     )  # fmt: skip

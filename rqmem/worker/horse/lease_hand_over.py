@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from rqmem.rq_names import Execution, Job, JobStatus, NoSuchJobError
 from rqmem.store import lease
+from rqmem.store.held_run import NO_RECORD, Record, record_in
 from rqmem.store.history.history_records import OK
 from rqmem.store.lease_commands import Taken
 from rqmem.store.retrying import until_redis_answers
@@ -39,15 +40,15 @@ class HandOver:
         self._page = page
         self._commits = commits
 
-    def show(self, job: Taken, *, hand_over: bool = False) -> str:
-        """Have RQ show the job on the page as running: `rqmem.store.lease.show`."""
+    def show(self, job: Taken, record: Record = NO_RECORD, *, hand_over: bool = False) -> str:
+        """Have RQ show the job on the page as running, and keep the record of its run: `rqmem.store.lease.show`."""
         page, worker, job_id = self._page, self._worker, job.id.decode()
         owner = replace(self._order.owner, execution=page.execution_id, queue=page.queue)
         seconds = worker.job_monitoring_interval + 60
         return until_redis_answers(
             lambda: lease.show(
                 worker.connection, worker.name, page.queue, job_id, job.created_at.decode(), page.began_at, owner,
-                seconds, hand_over=hand_over,
+                seconds, record, hand_over=hand_over,
             ),
             f"show job {job_id} as running",
         )  # fmt: skip
@@ -81,7 +82,9 @@ class HandOver:
         page.advance(Event.ENTERED)  # it has run: where the horse dies from here on, it does not run again
         page.advance(Event.LEFT)
         page.finished.committed = page.finished.count
-        handed = self._handed(Taken(done.queue, done.job_id, b"", b"", b"", done.created_at), None)
+        page.has_run = bool(done.run)
+        job = Taken(done.queue, done.job_id, b"", b"", b"", done.created_at)
+        handed = self._handed(job, None, Record(done.run.decode()))
         if handed is not None:
             handed[0].ended_at = datetime.fromtimestamp(done.ended_at, timezone.utc)
             self._succeed(handed, None if done.result is None else worker.serializer.loads(done.result))
@@ -89,7 +92,7 @@ class HandOver:
 
     def _end(self, job: Taken, known: LeasedJob | None, end: Callable[[Handed], None]) -> Job | None:
         self._commits.all()
-        handed = self._handed(job, known)
+        handed = self._handed(job, known, record_in(self._page.held.read()))
         if handed is None:
             self._page.outcome = _TAKEN_OVER
         else:
@@ -103,10 +106,10 @@ class HandOver:
         except BaseException:  # noqa: BLE001  as RQ's perform_job
             self._worker._finalize_failure(*handed, sys.exc_info())
 
-    def _handed(self, job: Taken, known: LeasedJob | None) -> Handed | None:
+    def _handed(self, job: Taken, known: LeasedJob | None, record: Record) -> Handed | None:
         """It leaves the lease. ``known``: it may have been read by its own code."""
         page, worker = self._page, self._worker
-        if self.show(job, hand_over=True) != "shown":
+        if self.show(job, record, hand_over=True) != "shown":
             return None
         try:
             read = known if known is not None and known.rqmem_was_read else self.fetch(job.id.decode())

@@ -6,9 +6,11 @@ import signal
 import sys
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from rqmem.rq_names import UNEVALUATED, Job
+from rqmem.rq_names import UNEVALUATED, Job, utcparse
+from rqmem.store.executions import opening
+from rqmem.store.held_run import opening as opening_text
 from rqmem.store.history.history_records import OK
 from rqmem.worker.horse.user_code import Horse
 
@@ -18,33 +20,82 @@ if TYPE_CHECKING:
 
 
 _SEVERAL_SECONDS = 0.1
+_WITH_FRACTION = len("2026-01-02T03:04:05.678901Z")
 _HOOK_SECONDS = 5
 _LAST_SECONDS = 90  # more than any hook has
+
+
+class JobType(NamedTuple):
+    """What is known of a job type from its last ordinary execution in this horse.
+
+    Attributes:
+        module, names: where its function is: ``names`` are attributes, of the module and of one another.
+        ceiling_bytes: that its job had at the end.
+        record: of a memory-aware job: its name, its ``on_breach`` and its ``escalate_to``, as the record of a run has
+            them; empty for others.
+    """
+
+    module: str
+    names: tuple[str, ...]
+    ceiling_bytes: int
+    record: tuple[str, ...]
+
+    def function(self) -> Callable[..., Any] | None:
+        """As it is now."""
+        found: Any = sys.modules.get(self.module)
+        for name in self.names:
+            found = getattr(found, name, None)
+        return found if callable(found) else None
+
+    def opening(self, created_at: bytes, execution_id: str) -> bytes:
+        """What the record of a run begins with, for `rqmem.store.lease_commands.pack_begins`; empty: it has none."""
+        if not self.record:
+            return b""
+        job, on_breach, escalate_to = self.record
+        return opening_text(opening(job, on_breach, escalate_to, made_at(created_at), execution_id))
 
 
 class Types:
     """Job types that have run in this horse as ordinary executions, and may run under a lease."""
 
     def __init__(self) -> None:
-        self._paths: dict[str, tuple[str, str]] = {}
+        self._paths: dict[str, JobType] = {}
 
     def ran(self, job: Job, page: SharedPage) -> None:
-        """An ordinary execution has ended well: a function whose run keeps no record may be leased from now on."""
+        """An ordinary execution has ended: if well, such jobs may be leased from now on."""
         path = job.func_name or ""
-        module, _, name = path.rpartition(".")
-        if page.outcome != OK or page.has_run or page.declared_bytes or job.instance is not None:
-            self._paths.pop(path, None)
-        elif module in sys.modules and callable(getattr(sys.modules[module], name, None)):
-            self._paths[path] = module, name
+        self.forget(path)
+        if page.outcome != OK or job.instance is not None:
+            return
+        record = tuple(page.opening.split("\n")) if page.opening else ()
+        module, names = _place(path)
+        found = JobType(module, names, page.ceiling_bytes, record)
+        if found.function() is not None:
+            self._paths[path] = found
 
-    def find(self, path: str) -> Callable[..., Any] | None:
-        """The function at this path, as it is now."""
-        known = self._paths.get(path)
-        found = getattr(sys.modules.get(known[0]), known[1], None) if known is not None else None
-        return found if callable(found) else None
+    def find(self, path: str) -> JobType | None:
+        return self._paths.get(path)
 
     def forget(self, path: str) -> None:
         self._paths.pop(path, None)
+
+
+def _place(path: str) -> tuple[str, tuple[str, ...]]:
+    """The imported module in which this is, and the names from there on: it may be in a class."""
+    module, dot, name = path.rpartition(".")
+    names: tuple[str, ...] = (name,)
+    while dot and module not in sys.modules:
+        module, dot, name = module.rpartition(".")
+        names = (name, *names)
+    return module, names
+
+
+def made_at(created_at: bytes) -> str:
+    """When a job was made, as the record of its run has it. ``created_at``: as RQ has it."""
+    text = created_at.decode()
+    if len(text) == _WITH_FRACTION and not text.endswith(".000000Z"):
+        return f"{text[:-1]}+00:00"
+    return utcparse(text).isoformat()
 
 
 class LeasedJob(Job):
@@ -78,6 +129,23 @@ class LeasedJob(Job):
         read = vars(fetch()).copy()
         values.update({**read, **values})
         return getattr(self, name)
+
+
+class HeldOf:
+    """The place on the page for the record of the run in hand: `rqmem.store.held_run.Slot`."""
+
+    def __init__(self, page: SharedPage) -> None:
+        self._page = page
+
+    @property
+    def wanted(self) -> bool:
+        return self._page.shown_seq == self._page.seq
+
+    def write(self, data: bytes) -> bool:
+        return self._page.held.write(data)
+
+    def clear(self) -> None:
+        self._page.held.clear()
 
 
 class JobHooks:

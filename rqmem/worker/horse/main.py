@@ -21,11 +21,12 @@ from redis.exceptions import RedisError
 
 from rqmem import events
 from rqmem.errors import MemoryLimitExceeded
+from rqmem.measure import procfs
 from rqmem.measure.threads import Threads, native_threads
 from rqmem.rq_names import Execution, Job, JobTimeoutException, NoSuchJobError, Queue
 from rqmem.store import codec
 from rqmem.store.history.history_records import OK
-from rqmem.store.retrying import keep_files_in_reserve, until_redis_answers
+from rqmem.store.retrying import keep_files_in_reserve, spent_seconds, until_redis_answers
 from rqmem.type_of_job import type_of_path
 from rqmem.worker.commit import Committer
 from rqmem.worker.execution import Event
@@ -143,7 +144,8 @@ class HorseMain:
         self._install_handlers()
         worker._stopped_job_id = None
         probing.before_lease()
-        lease = Lease(worker, self._pool, types, order, page, channel, probing.wants, self._put_settings_back)
+        told_of_cut, put_back = frozenset(self._told_of_cut), self._put_settings_back
+        lease = Lease(worker, self._pool, types, order, page, channel, probing.wants, put_back, told_of_cut)
         if self._hooking is not None and self._hooking.wanted(page):
             lease.hooks = JobHooks(page, self._hooking, self._call_after_hooks, self._call_hooks)
         end = lease.run()
@@ -247,12 +249,12 @@ class HorseMain:
 
         def perform_as_user_code() -> Any:
             job.timeout = timeout  # RQ has read it; what is saved with the job stays the job's own
-            began = time.monotonic()
+            began, lost = time.monotonic(), _lost_seconds()
             try:
                 with self._captures.captured(page, type_of_path(job.func_name), here.execution_id):
                     return user_code.run_user_code(here, import_and_perform)
             finally:
-                page.worked_seconds = time.monotonic() - began
+                page.worked_seconds = time.monotonic() - began - (_lost_seconds() - lost)
                 self._put_settings_back()
 
         job.perform = perform_as_user_code  # type: ignore[method-assign]
@@ -313,3 +315,8 @@ class HorseMain:
         if cap is None:
             return timeout
         return cap if timeout == -1 else min(timeout, cap)
+
+
+def _lost_seconds() -> float:
+    """Of this process so far, what is no work of a job: waiting for a processor, and for Redis to keep records."""
+    return procfs.waited_for_processor_seconds() + spent_seconds()

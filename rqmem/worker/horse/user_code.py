@@ -39,6 +39,8 @@ from rqmem.worker.shared_memory import SharedPage
 if TYPE_CHECKING:
     from redis import Redis
 
+    from rqmem.measure.own_process import Meter
+    from rqmem.store.held_run import HeldRun
     from rqmem.worker.kernel import HorseGroup
 
 _FIRST_REAL_TIME = getattr(signal, "SIGRTMIN", 34)  # macOS has none, and no worker of ours
@@ -71,7 +73,9 @@ class Horse:
     group: HorseGroup | None = None
     told_of_cut: frozenset[str] = frozenset()  # job types whose cut ceiling this worker has told of
     leased: bool = False
-    claim: Callable[[], None] | None = None  # under a lease: before the run has a record
+    held: HeldRun | None = None  # under a lease: the record of a run
+    meter: Meter | None = None  # under a lease: for all its jobs
+    brief: bool = False  # a short run that ends well tells nothing
     raised: Raised = field(default_factory=lambda: new_raised())
 
     def set_ceiling(self, ceiling_bytes: int) -> None:
@@ -83,12 +87,6 @@ class Horse:
 
 def new_raised() -> Raised:
     return Raised(described_line, is_users)
-
-
-def set_created_at(iso: str) -> None:
-    """When the job was made whose code runs now, where that was not known when it began."""
-    assert _current is not None
-    object.__setattr__(_current, "job_created_at", iso)
 
 
 def most_resident_kb() -> int:
