@@ -16,7 +16,7 @@ from sqlalchemy import CursorResult, delete, select, update
 from sqlalchemy.orm import Session, aliased, sessionmaker
 
 from jobs.assignment_rules import Decided, Held, Line, Skip
-from jobs.counting import counts
+from jobs.statements import counts, insert_into
 from jobs.tables import (
     AssignmentRun,
     AssignmentSkip,
@@ -26,7 +26,6 @@ from jobs.tables import (
     StaffAssignment,
     StagedAssignment,
 )
-from jobs.upserts import insert_into
 from rqmem.sources import SqlRows
 
 ASKED_AT_ONCE = 1_000

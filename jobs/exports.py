@@ -75,8 +75,7 @@ def write_part(path: Path, rows: list[dict[str, Any]]) -> int:
     """Write rows to ``path``, whole or not at all; returns their number."""
     draft = path.with_suffix(".draft")
     with draft.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
-        writer.writerows(rows)
+        csv.DictWriter(file, fieldnames=list(rows[0])).writerows(rows)
     draft.replace(path)
     return len(rows)
 

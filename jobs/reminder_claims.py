@@ -17,8 +17,8 @@ from sqlalchemy.orm import Session, aliased, sessionmaker
 
 from jobs.reminder_sending import Answer
 from jobs.reminder_types import ReminderType
+from jobs.statements import insert_into
 from jobs.tables import Appointment, Reminder, UtcDateTime
-from jobs.upserts import insert_into
 from rqmem.sources import SqlRows
 
 LOOK_BACK = timedelta(days=1)

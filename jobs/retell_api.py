@@ -141,13 +141,9 @@ class RetellApi:
             RequestRefused: the API refuses this call.
             RetellUnavailable: it does not answer, also when tried again, or not in that time.
         """
-        create = self._client.call.create_phone_call
-
-        async def ask() -> str:
-            call_id: str = _told(await create(**request, max_retries=self._retries), "call_id", str)
-            return call_id
-
-        return await _as_often_as_allowed(ask, within_seconds=within_seconds)
+        create = partial(self._client.call.create_phone_call, **request, max_retries=self._retries)
+        answer = await _as_often_as_allowed(create, "call_id", str, within_seconds=within_seconds)
+        return str(answer.call_id)
 
     def batch_call(self, **request: Any) -> str:
         """Have the API make all calls of a batch, and return the batch's id. There is no idempotency key for it.
@@ -157,13 +153,9 @@ class RetellApi:
             AnswerLost: it may have accepted it.
             RetellUnavailable: it could not be reached.
         """
-        create = self._client.batch_call.create_batch_call
-
-        async def ask() -> str:
-            batch_call_id: str = _told(await create(**request, max_retries=0), "batch_call_id", str)
-            return batch_call_id
-
-        return self._run(_as_often_as_allowed(ask, once=True))
+        create = partial(self._client.batch_call.create_batch_call, **request, max_retries=0)
+        answer = self._run(_as_often_as_allowed(create, "batch_call_id", str, once=True))
+        return str(answer.batch_call_id)
 
     def calls(self, key: str, values: Collection[str]) -> list[ListedCall]:
         """The calls that the API knows with one of ``values`` under ``key`` in their metadata.
@@ -177,8 +169,9 @@ class RetellApi:
         found: list[ListedCall] = []
         next_page: dict[str, Any] = {}
         while True:
-            request = {"filter_criteria": wanted, "limit": PAGE, "sort_order": "ascending", **next_page}
-            page = await _as_often_as_allowed(partial(self._page, request))
+            request: dict[str, Any] = {"filter_criteria": wanted, "limit": PAGE, "sort_order": "ascending", **next_page}
+            read = partial(self._client.call.list, **request, max_retries=self._retries)
+            page = await _as_often_as_allowed(read, "items", list)
             for call in page.items:
                 metadata = call.metadata if isinstance(call.metadata, dict) else {}
                 found.append(ListedCall(call.call_id, call.call_status, call.disconnection_reason, metadata))
@@ -186,31 +179,24 @@ class RetellApi:
                 return found
             next_page = {"pagination_key": page.pagination_key}
 
-    async def _page(self, request: dict[str, Any]) -> Any:
-        page = await self._client.call.list(**request, max_retries=self._retries)
-        _told(page, "items", list)
-        return page
-
     def free_lines(self) -> float:
         """Which part of the lines that outbound calls may use is free now, 0 to 1; also the way to try the key.
 
         Raises `RetellUnavailable`.
         """
-
-        async def ask() -> Any:
-            lines = await self._client.concurrency.retrieve(max_retries=self._retries)
-            _told(lines, "concurrency_limit", int | None)
-            return lines
-
-        lines = self._run(_as_often_as_allowed(ask))
+        read = partial(self._client.concurrency.retrieve, max_retries=self._retries)
+        lines = self._run(_as_often_as_allowed(read, "concurrency_limit", int | None))
         ours = (lines.concurrency_limit or 0) - (lines.reserved_inbound_concurrency or 0)
         return max(0.0, 1 - (lines.current_concurrency or 0) / ours) if ours > 0 else 0.0
 
 
 async def _as_often_as_allowed(
-    ask: Callable[[], Awaitable[T]], *, once: bool = False, within_seconds: float = math.inf
-) -> T:
-    """Ask. If there were too many requests, wait as long as the API says and ask again, within ``within_seconds``."""
+    ask: Callable[[], Awaitable[Any]], needs: str, kind: Any, *, once: bool = False, within_seconds: float = math.inf
+) -> Any:
+    """Ask. If there were too many requests, wait as long as the API says and ask again, within ``within_seconds``.
+
+    An answer ``needs`` a field of this kind: the SDK accepts anything, even a proxy's page or an empty object.
+    """
     from retell import RateLimitError
 
     last, wait, at_once = time.monotonic() + within_seconds, 0.0, 0.0
@@ -218,7 +204,10 @@ async def _as_often_as_allowed(
         await _sleep(wait)
         try:
             with _in_our_words(once=once):
-                return await ask()
+                answer = await ask()
+                if not isinstance(getattr(answer, needs, ...), kind):
+                    raise ValueError(f"an answer has no {needs}")
+                return answer
         except RateLimitError as error:
             wait = seconds_to_wait(error.response.headers.get("Retry-After"), datetime.now(timezone.utc))
             if wait == 0:  # so by a date of a clock that is behind ours; asking on and on at once is no answer to it
@@ -260,18 +249,6 @@ def _in_our_words(*, once: bool = False) -> Iterator[None]:
             raise ConfigError("RETELL_BASE_URL is no URL of an API: it begins with https://") from None
         lost = RetellUnavailable if _never_arrived(error) else unanswered
         raise lost(f"Retell does not answer: {error.__cause__ or error}") from None
-
-
-def _told(answer: Any, name: str, kind: Any) -> Any:
-    """A field of an answer. The SDK accepts anything as an answer, even a proxy's page or an empty object.
-
-    Raises:
-        ValueError: it is not in there.
-    """
-    value = getattr(answer, name, ...)
-    if not isinstance(value, kind):
-        raise ValueError(f"an answer has no {name}")
-    return value
 
 
 def _never_arrived(error: Exception) -> bool:

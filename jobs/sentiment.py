@@ -18,12 +18,11 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session, sessionmaker
 
 from jobs.aggregates import Moments, all_merged, merged
-from jobs.counting import counts
 from jobs.sentiment_scores import CallScore, analyzer, changes, score_call
 from jobs.sources import shared_sessions
+from jobs.statements import counts, insert_into
 from jobs.tables import AgentSentiment, Call, CallSentiment, SentimentOutcome
 from jobs.unscored_calls import transcripts, unscored_calls
-from jobs.upserts import insert_into
 from rqmem import MemoryAwareJob
 from rqmem.job.gather import Gathered
 from rqmem.sources import Cuttable

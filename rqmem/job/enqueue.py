@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Set
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -63,6 +63,7 @@ class Enqueueable:
         return PerType(cls.path(), cls.__qualname__, cls.unique, cls.concurrency, cls.concurrency_key, cls.tenant)
 
     @classmethod
+    @functools.cache
     def _signature(cls) -> inspect.Signature:
         """Of ``handle``, without ``self``."""
         signature = inspect.signature(cls.handle)
@@ -136,7 +137,7 @@ class Enqueueable:
         from rqmem.job.call_batches import Call, arguments_of_call
 
         args, kwargs = arguments_of_call(arguments, common)
-        return Call(f"{cls.path()}.run", cls._call_options(args, kwargs))
+        return Call(f"{cls.path()}.run", cls._call(args, kwargs))
 
     @classmethod
     def _prepare(
@@ -144,18 +145,16 @@ class Enqueueable:
     ) -> tuple[Queue, dict[str, Any]]:
         """The queue, and what its enqueue methods take: everything is checked before Redis is asked."""
         connection, serializer = kwargs.pop("connection", None), kwargs.pop("serializer", None)
+        cls.check_path()
         options = cls._call(args, kwargs)
         return cls._queue(queue, connection, serializer), options
 
     @classmethod
     def _call(cls, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-        """A call of this class's job as RQ's enqueue methods take it. Raises `ConfigError`."""
-        cls.check_path()
-        return cls._call_options(args, kwargs)
+        """A call of this class's job as RQ's enqueue methods take it. The class's path must have been checked.
 
-    @classmethod
-    def _call_options(cls, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-        """As `_call`, for a class whose path was checked."""
+        Raises `ConfigError`.
+        """
         args, arguments, options = split(args, kwargs)
         cls.check_arguments(args, arguments)
         declared = {name: getattr(cls, name) for name in ("job_timeout", "retry", "result_ttl")}
@@ -198,7 +197,7 @@ class Enqueueable:
     def check_arguments(cls, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Raise `ConfigError` where ``handle`` does not take these."""
         try:
-            _signature(cls.handle).bind(None, *args, **kwargs)
+            cls._signature().bind(*args, **kwargs)
         except TypeError as error:
             from rqmem.calls import why_refused
 
@@ -213,10 +212,12 @@ class Enqueueable:
         return f"{cls.path()}({', '.join(shown)})"
 
 
-def split(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any], dict[str, Any]]:
-    """What ``enqueue`` was given: arguments of the call, positional and by name, and options."""
-    options = {name: value for name, value in kwargs.items() if name in _ENQUEUE_OPTIONS}
-    arguments = {name: value for name, value in kwargs.items() if name not in _ENQUEUE_OPTIONS}
+def split(
+    args: tuple[Any, ...], kwargs: dict[str, Any], known: Set[str] = _ENQUEUE_OPTIONS
+) -> tuple[tuple[Any, ...], dict[str, Any], dict[str, Any]]:
+    """What ``enqueue`` was given: arguments of the call, positional and by name, and the ``known`` options."""
+    options = {name: value for name, value in kwargs.items() if name in known}
+    arguments = {name: value for name, value in kwargs.items() if name not in known}
     if "args" in options or "kwargs" in options:  # RQ's explicit form
         args, arguments = tuple(options.pop("args", None) or ()), dict(options.pop("kwargs", None) or {})
     return args, arguments, options
@@ -260,6 +261,7 @@ def accept_job_classes() -> None:
             named = {"connection", "serializer"} & set(kwargs)
             if named:
                 raise ConfigError(f"{f.__qualname__}: {min(named)} is the queue's: {f.__qualname__}.enqueue takes one")
+            f.check_path()
             args, kwargs = (), f._call(args, kwargs)
             f = f"{f.path()}.run"
         elif (declared := getattr(f, PER_TYPE, None)) is not None:
@@ -286,19 +288,11 @@ def _options_of_function(
     function: Callable[..., Any], declared: PerType, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> dict[str, Any]:
     """What a decorated function declares, for a call as RQ's enqueue methods take it. Raises `ConfigError`."""
-    given = {name: value for name, value in kwargs.items() if name in ENQUEUE_OPTIONS}
-    arguments = {name: value for name, value in kwargs.items() if name not in ENQUEUE_OPTIONS}
-    if "args" in given or "kwargs" in given:
-        args, arguments = tuple(given.get("args") or ()), dict(given.get("kwargs") or {})
+    args, arguments, given = split(args, kwargs, ENQUEUE_OPTIONS)
     try:
         return declared.options(inspect.signature(function), args, arguments, given)
     except TypeError as error:
         raise ConfigError(f"{declared.whose}: {error}") from None
-
-
-@functools.lru_cache(maxsize=256)
-def _signature(handle: Callable[..., Any]) -> inspect.Signature:
-    return inspect.signature(handle)
 
 
 def _shortened(value: Any, room: int = 75) -> str:

@@ -10,7 +10,6 @@ from rqmem.errors import ItemTooLarge
 from rqmem.job.asking import ask
 from rqmem.job.child_enqueuer import arguments_of
 from rqmem.job.children import enqueue_children
-from rqmem.job.gather import Gathered as Gathered  # its old place, from which jobs import it
 from rqmem.job.parent import ParentJob, ParentRun, horse_of
 from rqmem.policy import splitting
 from rqmem.policy.splitting import Decision

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -210,13 +209,6 @@ def test_importing_the_sources_imports_neither_sqlalchemy_nor_csv() -> None:
     code = "import rqmem.sources, sys; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert {"sqlalchemy", "csv"}.isdisjoint(done.stdout.split())
-
-
-def test_a_wrapped_source_that_an_older_rqmem_pickled_is_loaded() -> None:
-    now = pickle.dumps(as_source(Bare()), protocol=0)
-    before = now.replace(b"rqmem.sources.registry\nWrappedSource", b"rqmem.sources.wrapping\nOwn")
-    assert before != now
-    assert list(pickle.loads(before)) == ["a", "b", "c"]
 
 
 def test_each_built_in_kind_is_public_under_the_name_of_its_class() -> None:

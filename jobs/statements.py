@@ -1,15 +1,18 @@
-"""``INSERT ... ON CONFLICT``: the same in SQLite and PostgreSQL, but under two names in SQLAlchemy."""
+"""Statements that SQLAlchemy has no word for: ``INSERT ... ON CONFLICT`` for any database, counts by value."""
 
 from __future__ import annotations
 
-from typing import cast
+from collections.abc import Sequence
+from typing import Any, TypeVar, cast
 
-from sqlalchemy import Table
+from sqlalchemy import ColumnElement, Table, func, select
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from jobs.tables import Base
 from rqmem.errors import ConfigError
+
+V = TypeVar("V")
 
 
 def insert_into(session: Session, model: type[Base]) -> sqlite.Insert | postgresql.Insert:
@@ -27,3 +30,11 @@ def insert_into(session: Session, model: type[Base]) -> sqlite.Insert | postgres
     if name == "postgresql":
         return postgresql.insert(table)
     raise ConfigError(f"DATABASE_URL names a {name} database: this job needs SQLite or PostgreSQL")
+
+
+def counts(
+    session: Session, column: InstrumentedAttribute[V], values: Sequence[V], *where: ColumnElement[bool]
+) -> dict[V, int]:
+    """How many rows have each of the values, 0 too. In one pass: to group, SQLite sorts, in 2.5 MB for a million."""
+    columns: list[Any] = [func.count().filter(column == value) for value in values]
+    return dict(zip(values, session.execute(select(*columns).where(*where)).one(), strict=True))
