@@ -20,14 +20,7 @@ if TYPE_CHECKING:
 
 
 class Claimer:
-    """Claims for one worker.
-
-    Args:
-        worker: RQ's.
-        pool: has the cgroup of its horses.
-        heart: knows the data that Redis has now.
-        committer: hears in which data the execution began.
-    """
+    """Claims for one worker."""
 
     def __init__(self, worker: Worker, pool: HorsePool, heart: Heart, committer: Committer) -> None:
         self._worker = worker

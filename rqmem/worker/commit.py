@@ -61,8 +61,6 @@ class Committer:
     """Commits for one worker, in whichever of its processes settles an execution.
 
     Args:
-        worker: RQ's.
-        pool: has the page of the execution.
         write: RQ's `heartbeat`, a write that raises what Redis says to it.
 
     Attributes:

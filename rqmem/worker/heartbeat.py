@@ -53,13 +53,6 @@ log = logging.getLogger("rqmem.heart")
 class Heart:
     """Beats for one worker from `start` to `stop`, any number of times.
 
-    Args:
-        worker: RQ's.
-        setup: of the worker.
-        settler: of runs of dead workers that cannot go on.
-        oom_kills: it looks at each beat.
-        member: tells what its pool wants to be told.
-
     Attributes:
         recorder: what it writes. There is none before the first start.
         beating: between `start` and `stop`.

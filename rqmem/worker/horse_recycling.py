@@ -51,16 +51,8 @@ class Recycling:
     def after_job(self, warm: WarmHorse, about: Identity, report: Report, outside_bytes: int) -> str:
         """Why the horse is to be replaced after this job; empty: it is kept."""
         page, name = warm.page, about.job
-        known = self._needs.of(name)
         first = not warm.state.has_run(name)
-        after = AfterJob(name, report.kept_bytes, report.threads, report.changed, outside_bytes)
-        reason, warm.state = recycling.decide(
-            warm.state,
-            after,
-            self._setup.limit_bytes,
-            self._setup.config.max_jobs_per_horse or 0,
-            known.threads_allowed,
-        )
+        reason = self._decide(warm, AfterJob(name, report.kept_bytes, report.threads, report.changed, outside_bytes))
         if page.outcome == OK:
             self._needs.ran(name, page.peak_bytes - page.held_before, page.wanted_bytes, first=first)
         threads = warm.state.threads_by.get(name, 0)
@@ -77,12 +69,13 @@ class Recycling:
         jobs = lease.jobs + lease.handed_over
         for ran in lease.ran:
             self._leaks = leaks.ran(self._leaks, ran.job, ran.times)
-        known = self._needs.of(about.job)
         after = AfterJob(about.job, report.kept_bytes, report.threads, report.changed, outside_bytes, jobs)
+        return self._decide(warm, after)
+
+    def _decide(self, warm: WarmHorse, after: AfterJob) -> str:
         most_jobs = self._setup.config.max_jobs_per_horse or 0
-        reason, warm.state = recycling.decide(
-            warm.state, after, self._setup.limit_bytes, most_jobs, known.threads_allowed
-        )
+        threads_allowed = self._needs.of(after.job).threads_allowed
+        reason, warm.state = recycling.decide(warm.state, after, self._setup.limit_bytes, most_jobs, threads_allowed)
         return reason
 
     def not_crowded(self, warm: WarmHorse) -> list[str] | None:

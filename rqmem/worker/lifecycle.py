@@ -58,14 +58,6 @@ class Lifecycle:
     """Begins and ends what lives as long as `work`.
 
     Args:
-        worker: RQ's.
-        setup: of the worker.
-        pool: its horses.
-        heart: of the worker.
-        captures: of the worker.
-        helpers: its other children.
-        outage: stops RQ's scheduler.
-        member: of a pool.
         before: its life before it restarted in place; None: it is new.
         why_no_leases: says why its horse takes no jobs by itself; empty: it may.
 

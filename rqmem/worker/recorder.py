@@ -15,11 +15,11 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from redis.exceptions import RedisError, ResponseError
 
-from rqmem import child_ids, events
+from rqmem import events
 from rqmem.measure import machine, procfs
 from rqmem.policy.memory_curve import MemoryCurve
 from rqmem.store import codec, keys
@@ -33,6 +33,7 @@ from rqmem.units import to_mb
 from rqmem.worker.alerting import Alerting
 from rqmem.worker.horse.source_lines import described_growth
 from rqmem.worker.peak_records import Peaks
+from rqmem.worker.running_job import LEAST_POINTS, RunningJob
 from rqmem.worker.shared_memory import SharedPage
 
 if TYPE_CHECKING:
@@ -41,9 +42,9 @@ if TYPE_CHECKING:
     from rqmem.worker.horse.channel import Ran
     from rqmem.worker.pool.member import Member
 
-_KEPT_EVENTS, _KEPT_RUNS = 2000, 2000
-_LEAST_POINTS, _LONG_SECONDS = 2, 5.0  # of a curve that is kept; the second for a job without a story
-_LASTS_SECONDS = 0.01  # under a lease nobody sees shorter jobs
+_MOST_KEPT = 2000  # of a kind
+_LONG_SECONDS = 5.0  # the curve of a job without a story is kept if it took at least so long
+T = TypeVar("T")
 _log = logging.getLogger("rqmem.journal")
 
 
@@ -58,39 +59,6 @@ class About:
     kept_by: str
     leases: str = ""
     code_version: str = ""
-
-
-@dataclass
-class _Execution:
-    """The execution that runs now."""
-
-    page: SharedPage
-    job: str
-    job_id: str
-    queue: str
-    ordered_mb: float
-    initial_mb: float
-    started_at: float
-    horse_pid: int
-    position: int = 0
-    ended: events.RunEnded | None = None
-    resumed: bool = False
-    escalated: bool = False
-    children: int = 0
-    collections: int = 0
-    breach: events.Breach | None = None
-    whole_time: MemoryCurve = field(default_factory=MemoryCurve)
-    told: bool = False
-
-    @property
-    def job_type(self) -> str:
-        """As the horse says; until then as the data of the job say, without deserialising them."""
-        return self.page.job or self.job
-
-    def as_leased(self) -> _Execution:
-        """Under a lease: the job in hand, as the page names it now."""
-        page = self.page
-        return replace(self, job=page.job, job_id=page.job_id, queue=page.queue, started_at=page.began_at)
 
 
 @dataclass(eq=False)
@@ -113,7 +81,7 @@ class Recorder:
     def __post_init__(self) -> None:
         self._pid = os.getpid()
         self._lock = threading.Lock()  # between the main thread's `ended` and the heart's `flush`
-        self._running: _Execution | None = None
+        self._running: RunningJob | None = None
         self._told: deque[tuple[float, events.Event]] = deque()
         self._runs: deque[Run] = deque()
         self._drawn: deque[Run] = deque()  # those whose curves go into stories
@@ -142,14 +110,14 @@ class Recorder:
     ) -> None:  # fmt: skip
         """A horse runs this job from now on; ``whole_time`` is filled meanwhile."""
         with self._lock:
-            self._running = _Execution(
+            self._running = RunningJob(
                 page, job, job_id, queue, initial_mb, initial_mb, time.time(), horse_pid, whole_time=whole_time
             )
 
     def now(self) -> LiveJob | None:
         """The job that runs; from any thread."""
         running = self._running
-        return _live_job(running) if running is not None else None
+        return running.live() if running is not None else None
 
     def lease_ended(self, page: SharedPage, ran: Sequence[Ran], outcome: str, whole_time: MemoryCurve) -> None:
         """A lease has ended, in which these jobs ran.
@@ -185,7 +153,7 @@ class Recorder:
                 )  # fmt: skip
             if own:
                 last = replace(running.as_leased(), whole_time=whole_time)
-                run = self._run(last, own, now)
+                run = last.run(own, self.about.worker, self.about.code_version, now)
                 self._keep_run(run)
                 self._keep_curve(last, run)
                 self._keep_growth(page, run)
@@ -200,7 +168,7 @@ class Recorder:
             self._running = None
             self._counts["jobs"] += 1
             if self.journal:
-                run = self._run(running, running.page.outcome or outcome, now)
+                run = running.run(running.page.outcome or outcome, self.about.worker, self.about.code_version, now)
                 self._keep_run(run)
                 self._keep_curve(running, run)
                 self._keep_growth(running.page, run)
@@ -326,11 +294,7 @@ class Recorder:
         self.alerting.read(live, now, initial_mb, known_mb)
 
     def _initial_mb(self) -> float:
-        """What was used when the job began, with what its module has imported."""
-        running = self._running
-        if running is None:
-            return 0.0
-        return max(running.initial_mb, running.ordered_mb + to_mb(running.page.imported_bytes))
+        return self._running.with_imports_mb() if self._running is not None else 0.0
 
     def _sample(self, live: Live, now: float) -> None:
         usage_mb, limit_mb = (live.job.usage_mb, live.job.limit_mb) if live.job else (0.0, 0.0)
@@ -347,14 +311,14 @@ class Recorder:
             worker_mb=to_mb(procfs.own_held_bytes()), worker_limit_mb=self.about.worker_limit_mb,
             limit_mb=self.about.limit_mb, horse_pid=running.horse_pid if running else 0, kept_by=self.about.kept_by,
             jobs=jobs, breaches=self._counts["breaches"], recycled=self._counts["recycled"],
-            queues=self.about.queues, job=_live_job(running) if running else None, process=procfs.process_identity(),
+            queues=self.about.queues, job=running.live() if running else None, process=procfs.process_identity(),
             leases=self.about.leases,
             pool=self.member.pool if self.member is not None else "",
         )  # fmt: skip
 
     # Either
 
-    def _read_tape(self, running: _Execution) -> None:
+    def _read_tape(self, running: RunningJob) -> None:
         lines, running.position, lost = running.page.tape.read(running.position)
         self._dropped["events"] += lost
         for line in lines:
@@ -364,24 +328,10 @@ class Recorder:
             if event is not None:
                 self._note(fields["at"], event, running)
 
-    def _note(self, at: float, event: events.Event, running: _Execution | None = None) -> None:
+    def _note(self, at: float, event: events.Event, running: RunningJob | None = None) -> None:
         running = running or self._running
-        if running is not None and event.job_id == (running.job_id or running.page.job_id):
-            running.told = True
-            if isinstance(event, events.RunEnded) and event.job == running.job_type:
-                running.ended = event
-            elif isinstance(event, events.JobStarted) and event.job == running.job_type:
-                running.initial_mb = event.memory_mb
-            elif isinstance(event, events.Collection):
-                running.collections = event.collections
-            elif isinstance(event, events.Resumed | events.Escalated):
-                running.resumed, running.escalated = True, isinstance(event, events.Escalated)
-            elif isinstance(event, events.Split):
-                running.children = event.children
-            elif isinstance(event, events.Breach):
-                if running.breach is not None and not running.page.recorded:
-                    return  # its horse died between telling the breach and noting that it had
-                running.breach = event
+        if running is not None and running.is_about(event) and not running.take(event):
+            return
         if self.listener is not None:
             self.listener(event)
         self._counts["breaches"] += isinstance(event, events.Breach)
@@ -389,85 +339,35 @@ class Recorder:
         if not self.journal:
             return
         self.alerting.take(event, at)
-        if len(self._told) >= _KEPT_EVENTS:
-            self._dropped["events"] += 1
-            return
-        self._told.append((at, event.without_evidence() if isinstance(event, events.Breach) else event))
+        told = event.without_evidence() if isinstance(event, events.Breach) else event
+        self._keep(self._told, "events", (at, told))
+
+    def _keep(self, kept: deque[T], what: str, item: T) -> None:
+        """Keep it for the next `flush`; where there are too many already, it is dropped and counted."""
+        if len(kept) < _MOST_KEPT:
+            kept.append(item)
+        else:
+            self._dropped[what] += 1
 
     def _keep_run(self, run: Run) -> None:
         self._known.ran(run)
-        if len(self._runs) >= _KEPT_RUNS:
-            self._dropped["runs"] += 1
-            return
-        self._runs.append(run)
+        self._keep(self._runs, "runs", run)
 
-    def _keep_curve(self, running: _Execution, run: Run) -> None:
+    def _keep_curve(self, running: RunningJob, run: Run) -> None:
         """For the story of the job. A short one of a job that tells none is left out: it would displace others."""
         curve = running.whole_time.points(run.seconds)
-        if len(curve) < _LEAST_POINTS or not (running.told or run.seconds >= _LONG_SECONDS):
+        if len(curve) < LEAST_POINTS or not (running.told or run.seconds >= _LONG_SECONDS):
             return
-        if len(self._drawn) >= _KEPT_RUNS:
-            self._dropped["curves"] += 1
-            return
-        self._drawn.append(replace(run, curve_mb=curve, curve_step_seconds=round(running.whole_time.step_seconds, 3)))
+        drawn = replace(run, curve_mb=curve, curve_step_seconds=round(running.whole_time.step_seconds, 3))
+        self._keep(self._drawn, "curves", drawn)
 
     def _keep_growth(self, page: SharedPage, run: Run) -> None:
         """Where a run grew whose peak is a record; one that never grew by a step, or breached, costs nothing here."""
-        grew = page.grew
-        if not grew or run.layer or not self._peaks.is_record(run.job, run.peak_mb, run.ended_at):
-            return
-        if len(self._grown) >= _KEPT_RUNS:
-            self._dropped["growth"] += 1
+        if not page.grew or run.layer or not self._peaks.is_record(run.job, run.peak_mb, run.ended_at):
             return
         lines = tuple(described_growth(page))
-        self._grown.append(
-            Grown(run.job, run.job_id, run.worker, round(run.ended_at, 3), run.peak_mb, run.limit_mb, lines)
-        )
-
-    def _run(self, running: _Execution, outcome: str, now: float) -> Run:
-        """How the execution went, as far as anybody knows: a killed job tells no figures of its own."""
-        page, breach, ended = running.page, running.breach, running.ended
-        peaks = [running.initial_mb, to_mb(page.peak_bytes)]
-        peaks += [breach.peak_mb] if breach else []
-        peaks += [ended.peak_memory_mb] if ended else []
-        seconds = round(now - running.started_at, 3)
-        return Run(
-            job=running.job_type, job_id=running.job_id, queue=running.queue, worker=self.about.worker, ended_at=now,
-            outcome=outcome, seconds=seconds, initial_mb=running.initial_mb,
-            peak_mb=max(peaks), limit_mb=to_mb(page.ceiling_bytes), declared_mb=to_mb(page.declared_bytes) or None,
-            final_mb=ended.final_memory_mb if ended else None,
-            resumed=running.resumed, escalated=running.escalated, needed_mb=ended.needed_mb if ended else None,
-            layer=breach.layer if breach else "", freed_mb=ended.freed_mb if ended else 0.0,
-            collections=ended.collections if ended else running.collections, chunks=page.chunks, items=page.items,
-            largest_chunk=page.largest_chunk, children=running.children, peak_sampled=page.peak_sampled,
-            mb_seconds=_mb_seconds(running.whole_time, seconds, max(peaks)), tenant=page.tenant,
-            code_version=self.about.code_version,
-            counted=not (running.resumed or page.again or page.gathers or child_ids.parent_of(running.job_id)),
-        )  # fmt: skip
-
-
-def _mb_seconds(curve: MemoryCurve, seconds: float, peak_mb: float) -> float:
-    """MB times seconds of a run; of one that was too short to be drawn, the peak for all of its time."""
-    points = curve.points(seconds)
-    if len(points) < _LEAST_POINTS:
-        return round(seconds * peak_mb, 3)
-    last_seconds = max(0.0, seconds - curve.step_seconds * (len(points) - 1))
-    return round(curve.step_seconds * sum(points[:-1]) + min(last_seconds, curve.step_seconds) * points[-1], 3)
-
-
-def _live_job(running: _Execution) -> LiveJob | None:
-    """None: a lease, and the job in hand does not last."""
-    page = running.page
-    if page.leased:
-        running = running.as_leased()
-        if not page.in_user_code or time.time() - running.started_at < _LASTS_SECONDS:
-            return None
-    return LiveJob(
-        job=running.job_type, job_id=running.job_id, queue=running.queue, started_at=running.started_at,
-        usage_mb=to_mb(page.usage_bytes), peak_mb=to_mb(page.peak_bytes), limit_mb=to_mb(page.ceiling_bytes),
-        operation=page.operation, items_done=page.items_done, grew=tuple(described_growth(page)),
-        items_total=page.items_total - 1 if page.items_total else None,
-    )  # fmt: skip
+        grown = Grown(run.job, run.job_id, run.worker, round(run.ended_at, 3), run.peak_mb, run.limit_mb, lines)
+        self._keep(self._grown, "growth", grown)
 
 
 def _stories(told: list[tuple[float, events.Event]], drawn: list[Run]) -> dict[str, list[dict[str, Any]]]:

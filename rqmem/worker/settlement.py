@@ -96,15 +96,9 @@ class Settlement:
     """Settles breaches and lost horses for one worker.
 
     Args:
-        worker: RQ's.
-        setup: of the worker.
-        pool: has the page of the execution.
-        committer: commits the outcomes.
         fork: runs callbacks in place of a horse.
-        oom_kills: whether the kernel has killed for memory.
         fail: RQ's `_finalize_failure`.
         stop: RQ's `_handle_stopped_job`.
-        member: knows whether its pool has evicted the job.
     """
 
     def __init__(

@@ -50,17 +50,7 @@ class Supervisor:
     """Supervises the executions of one worker, one at a time.
 
     Args:
-        worker: RQ's.
-        setup: of the worker.
-        pool: its horses.
-        heart: talks to Redis meanwhile.
-        captures: of the worker.
-        horse: what horses do.
-        committer: knows in which data of Redis the execution began.
-        settlement: records outcomes in the place of horses.
-        taker: has read the job.
         new_recorder: for a job outside of `work`, where the heart does not beat.
-        member: of a pool, which hears what jobs use.
 
     Attributes:
         switch: held while the running execution changes, or is told something.

@@ -27,12 +27,7 @@ _log = logging.getLogger("rqmem.worker")
 
 
 class WatchedFork:
-    """Forks for one worker, and waits for the end.
-
-    Args:
-        worker: RQ's.
-        pool: its horses.
-    """
+    """Forks for one worker, and waits for the end."""
 
     def __init__(self, worker: Worker, pool: HorsePool) -> None:
         self._worker = worker

@@ -54,15 +54,7 @@ _log = logging.getLogger("rqmem.worker")
 
 
 class HorseMain:
-    """The horse's side of one worker.
-
-    Args:
-        worker: RQ's.
-        setup: of the worker.
-        pool: has the horse's page and cgroup.
-        captures: of the worker.
-        committer: removes the records of an execution whose job is gone.
-    """
+    """The horse's side of one worker."""
 
     def __init__(
         self, worker: Worker, setup: Setup, pool: HorsePool, captures: Capturing, committer: Committer
