@@ -23,8 +23,6 @@ Layer = Literal["checkpoint", "watch", "kill", "kernel"]
 EVIDENCE = ("curve", "grew", "kinds", "checkpoints", "tree", "segments_left", "beyond_reach")
 """The fields of a breach that may be large."""
 
-_UNSEEN_FRACTION = 0.5  # of what a job used: from there on the types of objects found do not explain it
-
 
 @dataclass(frozen=True)
 class Event:
@@ -195,60 +193,6 @@ class Breach(Event):
             f"used {show_mb(self.used_mb)} MB of {show_mb(self.limit_mb)} MB{place} "
             f"(peak {self.peak_mb:.1f} MB, by {self.layer}, {count})"
         )
-
-    def explanation(self) -> list[str]:
-        """The evidence as lines, below the summary."""
-        return [f"{label:<14} {text}" for label, text in self.evidence()]
-
-    def evidence(self) -> list[tuple[str, str]]:
-        """Labels and texts: where and what it was that grew, and what was done, as far as known."""
-        grew = [f"{grown_mb:>6.0f} MB  {line}" for grown_mb, line in self.grew]
-        lines = [("" if number else "where it grew:", text) for number, text in enumerate(grew)]
-        told = {
-            "what grew:": self._kinds(),
-            "stopped at:": self.where,
-            "swallowed:": f"it was raised, and got no further than {self.swallowed}" if self.swallowed else "",
-            "growth:": self._growth(),
-            "checkpoints:": ", ".join(f"{used:.0f} MB at '{name}'" for name, used in self.checkpoints),
-            "processes:": ", ".join(f"{used:.0f} MB {command} ({pid})" for pid, command, used in self.tree)
-            if self.processes > 1
-            else "",
-            "counted whole:": f"{self.counted_whole} of its processes, with the pages they share: the worker may not"
-            " examine them (another user's, or not dumpable; CAP_SYS_PTRACE would do)"
-            if self.counted_whole
-            else "",
-            "not counted:": f"{self.hidden} of its processes, which /proc hides from the worker (hidepid)"
-            if self.hidden
-            else "",
-            "in tmpfs:": f"{self.shared_mb:.0f} MB of shared memory or files that none of its processes has mapped"
-            if self.shared_mb
-            else "",
-            "in the kernel:": f"{self.kernel_mb:.0f} MB of sockets, pipes, page tables and the like"
-            if self.kernel_mb and self.kernel_mb > _UNSEEN_FRACTION * self.used_mb
-            else "",
-            "left behind:": ", ".join(f"{name} ({used:.0f} MB)" for name, used in self.segments_left),
-            "out of reach:": ", ".join(f"{command} ({pid})" for pid, command in self.beyond_reach)
-            + " go on: the worker may not end them (another user's; CAP_KILL would do)"
-            if self.beyond_reach
-            else "",
-            "next:": self.next,
-        }
-        return [(label, printable(text)) for label, text in (*lines, *told.items()) if text]
-
-    def _kinds(self) -> str:
-        """Types of objects, and how much they leave unexplained: memory of C code, a list that is being sorted."""
-        told = [f"{name} +{count:,} ({grown:.0f} MB)" for name, count, grown in self.kinds]
-        unseen_mb = self.used_mb - (self.baseline_mb or 0.0) - sum(grown for _, _, grown in self.kinds)
-        if told and unseen_mb > _UNSEEN_FRACTION * self.used_mb:
-            told.append(f"and {unseen_mb:.0f} MB in others, or that no object shows")
-        return "   ".join(told)
-
-    def _growth(self) -> str:
-        if self.from_mb is None or not self.growth_seconds:
-            return ""
-        rate = (self.peak_mb - self.from_mb) / self.growth_seconds
-        text = f"{self.from_mb:.0f} MB -> {self.peak_mb:.0f} MB in {self.growth_seconds:.1f} s ({rate:.0f} MB/s)"
-        return text if self.baseline_mb is None else f"{text}; {self.baseline_mb:.0f} MB before the job"
 
     def short(self) -> dict[str, Any]:
         """What is kept in the job's meta."""

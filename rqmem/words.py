@@ -13,7 +13,7 @@ from collections.abc import Callable
 from logging import DEBUG, ERROR, INFO, WARNING
 from typing import Any, NamedTuple
 
-from rqmem import events
+from rqmem import breach_words, events
 from rqmem.child_ids import short_id
 from rqmem.text import counted, printable
 from rqmem.units import show_leak, show_mb
@@ -209,7 +209,7 @@ WORDS: dict[type[events.Event], Words] = {
     events.Breach: Words(
         ERROR,
         lambda e: e.what(),
-        lambda e: [f"MemoryLimitExceeded: {e.summary()} [job {e.job_id}]", *e.explanation()],
+        lambda e: [f"MemoryLimitExceeded: {e.summary()} [job {e.job_id}]", *breach_words.explanation(e)],
     ),
     events.Resumed: Words(
         lambda e: {"breach": DEBUG, "planned stop": INFO}.get(e.cause, WARNING),  # the breach has its own line

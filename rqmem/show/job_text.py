@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from rqmem import words
+from rqmem.breach_words import evidence
 from rqmem.events import JobStarted
 from rqmem.job.progress import Progress
 from rqmem.observe.curve import executions
@@ -185,7 +186,7 @@ def _breaches(case: Case, columns: int, colour: Colour) -> list[str]:
             lines.append("")
         first, *rest = wrapped(breach.summary(), columns - 2)
         lines += ["  " + colour(first, "bad"), *("  " + colour(part, "bad") for part in rest)]
-        for label, text in breach.evidence():
+        for label, text in evidence(breach):
             first, *rest = wrapped(text, columns - 19)
             lines += [f"    {label:<15}{first}", *(" " * 19 + part for part in rest)]
     return lines

@@ -20,6 +20,7 @@ from rq import Queue
 
 from rqmem import events, log, words
 from rqmem.alerts.messages import message
+from rqmem.breach_words import explanation
 from rqmem.cli import main
 from rqmem.live.plain import block
 from rqmem.live.view import Frame, view
@@ -249,7 +250,7 @@ def test_a_breach_is_told_in_lines_of_its_own(by: Hostile) -> None:
         processes=2, operation=by.operation_text, where=by.file_text, grew=[(1.0, by.file_text)], next=by.error_text,
         tree=[(1, by.file_text, 1.0)],
     )  # fmt: skip
-    for line in (breach.summary(), *breach.explanation()):
+    for line in (breach.summary(), *explanation(breach)):
         assert line.isprintable()
 
 

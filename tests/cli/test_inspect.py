@@ -13,6 +13,7 @@ from redis import Redis
 from rq import Queue
 
 from rqmem import events, words
+from rqmem.breach_words import explanation
 from rqmem.store import execution_reader, keys
 from rqmem.store.history import history_reader
 from rqmem.store.history.history_records import Told
@@ -64,7 +65,7 @@ def test_the_story_of_a_breach_and_its_resume(connection: Redis, work_off: WorkO
     ):
         assert shown in told, done.stdout
     assert f"{breach.used_mb:.1f} MB █" in told
-    for summary in (breach.summary(), *breach.explanation()):
+    for summary in (breach.summary(), *explanation(breach)):
         assert " ".join(summary.split()) in told
     assert told.index("memory over time") < told.index("what happened") < told.index(breach.summary())
     assert sum("╌" in line for line in done.stdout.splitlines()) == 1, "the ceiling"

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from rqmem import events, log, words
+from rqmem.breach_words import evidence, explanation
 from rqmem.log import formats, lines
 from tests.conftest import ROOT
 
@@ -258,10 +259,10 @@ def test_short_words_do_not_say_whose_the_event_is() -> None:
 
 def test_a_breach_has_its_evidence_as_values_and_as_lines() -> None:
     told = breach(grew=[(3.0, "x.py:1 in f: a"), (2.0, "x.py:2 in f: b")], next="failed")
-    assert told.evidence() == [
+    assert evidence(told) == [
         ("where it grew:", "     3 MB  x.py:1 in f: a"), ("", "     2 MB  x.py:2 in f: b"), ("next:", "failed"),
     ]  # fmt: skip
-    assert told.explanation()[1:] == ["                    2 MB  x.py:2 in f: b", "next:          failed"]
+    assert explanation(told)[1:] == ["                    2 MB  x.py:2 in f: b", "next:          failed"]
     assert told.summary() == f"{told.job} {told.what()}"
 
 

@@ -15,6 +15,7 @@ from redis import Redis
 from rq import Queue
 from rq.job import Job, JobStatus
 
+from rqmem.breach_words import explanation
 from rqmem.errors import ConfigError
 from rqmem.measure import cgroup, cgroup_places, process_tree, procfs
 from rqmem.measure.cgroup import Group, Place
@@ -85,7 +86,7 @@ def hidden(place: Place, redis_url: str) -> dict[tuple[str, int, bool], Job]:
             assert "by kernel" in result_of(job)
             [breach] = execution_reader.breaches(connection, job.id)
             assert breach.used_mb > 128
-            job.meta["explained"] = "\n".join(breach.explanation())
+            job.meta["explained"] = "\n".join(explanation(breach))
         return jobs
 
 

@@ -12,6 +12,7 @@ from redis import Redis
 from rq import Queue
 from rq.job import JobStatus
 
+from rqmem.breach_words import explanation
 from rqmem.errors import MemoryLimitExceeded, breach_in
 from rqmem.events import Breach
 from rqmem.store import execution_reader
@@ -69,7 +70,7 @@ def test_a_job_that_caught_it_by_name_goes_on(ended: dict[str, Any], name: str) 
 
 def test_it_is_told_where_the_exception_got(ended: dict[str, Any]) -> None:
     [breach] = ended["by_a_bare_except"][2]
-    assert any(line.startswith("swallowed: ") for line in breach.explanation())
+    assert any(line.startswith("swallowed: ") for line in explanation(breach))
     assert "tests/swallowing_jobs.py" in breach.swallowed
 
 
