@@ -10,14 +10,14 @@ what its peak had grown by, and not to what all chunks took.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections import Counter, deque
+from collections.abc import Mapping
 
 from rqmem.measure import procfs
 from rqmem.units import to_mb
 
 _SHOWN_PROCESSES = 8
-_CURVE_POINTS = 30
+_CURVE_SECONDS, _CURVE_STEP_SECONDS, _CURVE_POINTS = 10.0, 0.01, 30
 _SHOWN_LINES = 5
 _LEAST_BYTES = 2**20  # less of a line is not worth a row
 AT_OR_BEFORE = "~"
@@ -30,11 +30,28 @@ def tree(usage_by_pid: Mapping[int, int]) -> list[tuple[int, str, float]]:
     return [(pid, procfs.read_command(pid), to_mb(usage)) for pid, usage in largest]
 
 
-def curve(points: Iterable[tuple[float, int]], until: float) -> list[tuple[float, float]]:
-    """Readings (time, bytes) as (seconds before ``until``, MB), thinned; the last one stays."""
-    known = list(points)
-    step = max(1, -(-len(known) // _CURVE_POINTS))
-    return [(round(until - at, 3), to_mb(usage)) for at, usage in known[::-1][::step][::-1]]
+class LastSeconds:
+    """What a job used in its last seconds, in bytes. Times are of one monotonic clock."""
+
+    def __init__(self, began_at: float, baseline_bytes: int) -> None:
+        self._began_at = began_at
+        most = int(_CURVE_SECONDS / _CURVE_STEP_SECONDS)
+        self._readings: deque[tuple[float, int]] = deque([(began_at, baseline_bytes)], maxlen=most)
+
+    def add(self, now: float, usage_bytes: int) -> None:
+        """A reading; it is left out right after another one."""
+        if now - self._readings[-1][0] >= _CURVE_STEP_SECONDS:
+            self._readings.append((now, usage_bytes))
+
+    def growth_start(self, now: float) -> tuple[float, int]:
+        """When and from which usage the last growth began: the lowest reading."""
+        recent = [reading for reading in self._readings if reading[0] >= now - _CURVE_SECONDS]
+        return min(recent or [(self._began_at, 0)], key=lambda reading: reading[1])
+
+    def curve(self, now: float) -> list[tuple[float, float]]:
+        """Readings as (seconds before now, MB), thinned; the last one stays."""
+        step = max(1, -(-len(self._readings) // _CURVE_POINTS))
+        return [(round(now - at, 3), to_mb(usage)) for at, usage in list(self._readings)[::-1][::step][::-1]]
 
 
 class Growth:

@@ -15,6 +15,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -54,41 +55,31 @@ _NOT_CALLED_WARM = ("main_work_horse", "fork_work_horse", "monitor_work_horse", 
 _log = logging.getLogger("rqmem.worker")
 
 
+@dataclass(eq=False, repr=False)
 class Lifecycle:
     """Begins and ends what lives as long as `work`.
 
     Args:
-        before: its life before it restarted in place; None: it is new.
-        why_no_leases: says why its horse takes no jobs by itself; empty: it may.
+        _before: its life before it restarted in place; None: it is new.
+        _why_no_leases: says why its horse takes no jobs by itself; empty: it may.
 
     Attributes:
         runs_warm: within `work`, jobs run on a warm horse.
         has_name: False from the start of `work` until its birth is registered: the name may be another worker's.
     """
 
-    def __init__(
-        self,
-        worker: Worker,
-        setup: Setup,
-        pool: HorsePool,
-        heart: Heart,
-        captures: Capturing,
-        helpers: Helpers,
-        outage: RedisOutage,
-        member: Member,
-        before: Restarted | None,
-        why_no_leases: Callable[[], str],
-    ) -> None:
-        self._worker = worker
-        self._setup = setup
-        self._pool = pool
-        self._heart = heart
-        self._captures = captures
-        self._helpers = helpers
-        self._outage = outage
-        self._before = before
-        self._why_no_leases = why_no_leases
-        self._member = member
+    _worker: Worker
+    _setup: Setup
+    _pool: HorsePool
+    _heart: Heart
+    _captures: Capturing
+    _helpers: Helpers
+    _outage: RedisOutage
+    _member: Member
+    _before: Restarted | None
+    _why_no_leases: Callable[[], str]
+
+    def __post_init__(self) -> None:
         self.runs_warm = False
         self.has_name = True
         self._own_limit_bytes = 0

@@ -6,6 +6,7 @@ job is decided in `rqmem.worker.resume`.
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
 from collections.abc import Callable
@@ -92,36 +93,25 @@ class End:
         return self.lost or self.breach is not None
 
 
+@dataclasses.dataclass(eq=False, repr=False)
 class Settlement:
     """Settles breaches and lost horses for one worker.
 
     Args:
-        fork: runs callbacks in place of a horse.
-        fail: RQ's `_finalize_failure`.
-        stop: RQ's `_handle_stopped_job`.
+        _fork: runs callbacks in place of a horse.
+        _fail: RQ's `_finalize_failure`.
+        _stop: RQ's `_handle_stopped_job`.
     """
 
-    def __init__(
-        self,
-        worker: Worker,
-        setup: Setup,
-        pool: HorsePool,
-        committer: Committer,
-        fork: WatchedFork,
-        oom_kills: machine.OomKills,
-        fail: Callable[[Job, Queue, Execution, ExcInfo], None],
-        stop: Callable[[Job, Queue, Execution], None],
-        member: Member,
-    ) -> None:
-        self._member = member
-        self._worker = worker
-        self._setup = setup
-        self._pool = pool
-        self._committer = committer
-        self._fork = fork
-        self._oom_kills = oom_kills
-        self._fail = fail
-        self._stop = stop
+    _worker: Worker
+    _setup: Setup
+    _pool: HorsePool
+    _committer: Committer
+    _fork: WatchedFork
+    _oom_kills: machine.OomKills
+    _fail: Callable[[Job, Queue, Execution, ExcInfo], None]
+    _stop: Callable[[Job, Queue, Execution], None]
+    _member: Member
 
     # In the worker, for a horse that left no verdict
 

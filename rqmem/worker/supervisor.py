@@ -6,12 +6,12 @@ alarm raises in it; heartbeats come from the heart's thread.
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import os
 import signal
 import threading
 import time
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
 from rqmem import events
@@ -46,43 +46,32 @@ _LEASE_LOOK_SECONDS, _REST_SECONDS = 0.01, 1.0
 _log = logging.getLogger("rqmem.worker")
 
 
+@dataclass(eq=False, repr=False)
 class Supervisor:
     """Supervises the executions of one worker, one at a time.
 
     Args:
-        new_recorder: for a job outside of `work`, where the heart does not beat.
+        _new_recorder: for a job outside of `work`, where the heart does not beat.
 
     Attributes:
         switch: held while the running execution changes, or is told something.
         watched: of the last job: somebody kept its ceiling.
     """
 
-    def __init__(
-        self,
-        worker: Worker,
-        setup: Setup,
-        pool: HorsePool,
-        heart: Heart,
-        captures: Capturing,
-        horse: HorseMain,
-        committer: Committer,
-        settlement: Settlement,
-        taker: Taker,
-        new_recorder: Callable[[], Recorder],
-        member: Member,
-    ) -> None:
-        self._member = member
-        self._worker = worker
-        self._setup = setup
-        self._pool = pool
-        self._heart = heart
-        self._captures = captures
-        self._horse = horse
-        self._committer = committer
-        self._settlement = settlement
-        self._taker = taker
-        self._new_recorder = new_recorder
-        self._recycling = Recycling(setup)
+    _worker: Worker
+    _setup: Setup
+    _pool: HorsePool
+    _heart: Heart
+    _captures: Capturing
+    _horse: HorseMain
+    _committer: Committer
+    _settlement: Settlement
+    _taker: Taker
+    _new_recorder: Callable[[], Recorder]
+    _member: Member
+
+    def __post_init__(self) -> None:
+        self._recycling = Recycling(self._setup)
         self._integrations: set[str] = set()  # that the log has named
         self.switch = threading.RLock()
         self.watched = True
@@ -94,7 +83,7 @@ class Supervisor:
         while True:
             warm = self._order(job, queue, execution)
             end = self._watch(job, queue, execution, warm)
-            state, instructions = self._after(dataclasses.replace(warm.page.state, orders=state.orders), job, end)
+            state, instructions = self._after(replace(warm.page.state, orders=state.orders), job, end)
             if Instruction.ORDER_AGAIN not in instructions:
                 break
             self._make_way(self._about(job, queue), warm.page, end, state.phase)
@@ -298,7 +287,7 @@ class Supervisor:
             return end
         names = ", ".join(f"{name} ({show_mb(used)} MB)" for name, used in left)
         _log.warning("worker %s: processes of job %s are dead and left %s", self._worker.name, job_id, names)
-        return dataclasses.replace(end, breach=dataclasses.replace(end.breach, segments_left=left))
+        return replace(end, breach=replace(end.breach, segments_left=left))
 
     def watch_from_now(self, warm: WarmHorse, about: Identity) -> Watcher:
         """The horse's watcher takes what comes for this job's. Before the order: the job may begin and end at once."""
@@ -356,7 +345,7 @@ class Supervisor:
         """What follows from the end of the job's time on its horse."""
         horses_fault = end.breach is not None and self._settlement.is_horses_fault(end.breach)
         ended = Ended(end.lost, self._worker._stopped_job_id == job.id, horses_fault)
-        return after(dataclasses.replace(state, breached=end.breach is not None), ended)
+        return after(replace(state, breached=end.breach is not None), ended)
 
     def _make_way(self, about: Identity, page: SharedPage, end: End, phase: Phase) -> None:
         """The job is to be ordered once more: this horse goes, and the log says why."""
@@ -423,7 +412,7 @@ class Supervisor:
 
     @staticmethod
     def _tell_recycled(about: Identity, reason: str) -> None:
-        events.emit(events.HorseRecycled(reason=reason, **dataclasses.asdict(about)))
+        events.emit(events.HorseRecycled(reason=reason, **asdict(about)))
 
     def _name_what_is_left(self, job_id: str, *, broken: bool) -> None:
         """What a successful job left running is let be, and named; after any other what we may not end."""

@@ -12,7 +12,6 @@ import os
 import select
 import signal
 import time
-from collections import deque
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -47,8 +46,6 @@ from rqmem.worker.shared_memory import SharedPage
 from rqmem.worker.shared_usage import SharedMemory
 
 _clock = time.monotonic
-_CURVE_SECONDS = 10.0
-_CURVE_STEP_SECONDS = 0.01
 _GROWING_BYTES, _GROWING_SECONDS = 2 * MB, 0.005  # so that samples find the line while it still runs
 _PAUSE_WITHOUT_KERNEL = 20  # a twentieth of the time at most to prove a forked pool innocent
 _PAUSE_WITH_KERNEL = 100  # its limit bounds what might be missed
@@ -165,9 +162,7 @@ class Watcher:
         self._last_usage = baseline_bytes
         self._grows = False
         self._calm = _Calm()
-        self._curve: deque[tuple[float, int]] = deque(
-            [(self._started, baseline_bytes)], maxlen=int(_CURVE_SECONDS / _CURVE_STEP_SECONDS)
-        )
+        self._last_seconds = evidence.LastSeconds(self._started, baseline_bytes)
 
     def wait(self, deadline: float | None) -> bool:
         """Watch until the job has ended (True) or the monotonic ``deadline`` passes (False).
@@ -413,7 +408,8 @@ class Watcher:
             self._group.kill()
 
     def _record(self, full: FullReading, limits: Limits, layer: Layer) -> Breach:
-        since, lowest = self._growth_start()
+        now = _clock()
+        since, lowest = self._last_seconds.growth_start(now)
         if self._page.leased:
             self._follow()  # the tree stands still: this is the job that it is about
             self._identity = Identity(self._page.job, self._page.job_id, self._page.queue, self._identity.worker)
@@ -435,8 +431,8 @@ class Watcher:
             operation=self._page.operation,
             baseline_mb=to_mb(self._baseline) if self._baseline else None,
             from_mb=to_mb(lowest),
-            growth_seconds=_clock() - since,
-            curve=evidence.curve(self._curve, _clock()),
+            growth_seconds=now - since,
+            curve=self._last_seconds.curve(now),
             grew=described_growth(self._page),
             checkpoints=self._page.checkpoints,
             tree=evidence.tree(full.by_pid),
@@ -463,8 +459,7 @@ class Watcher:
             page.chunk_peak_bytes, page.chunk_peak_of = usage, page.chunks
         elif usage > page.chunk_peak_bytes:
             page.chunk_peak_bytes = usage
-        if now - self._curve[-1][0] >= _CURVE_STEP_SECONDS:
-            self._curve.append((now, usage))
+        self._last_seconds.add(now, usage)
 
     def _note_mark(self, *, look: bool = False) -> None:
         """What the horse used between two readings, by the kernel's own mark."""
@@ -490,11 +485,6 @@ class Watcher:
         if thread is not None and thread.catches(SAMPLE_SIGNAL):  # after an exec it would end the job
             self._growth.asked(None if thread.waits else thread.waits_so_far)
             linux.tell_main_thread(self._horse_pid, SAMPLE_SIGNAL)
-
-    def _growth_start(self) -> tuple[float, int]:
-        """When and from which usage the last growth began: the lowest reading of the last seconds."""
-        recent = [point for point in self._curve if point[0] >= _clock() - _CURVE_SECONDS]
-        return min(recent or [(self._started, 0)], key=lambda point: point[1])
 
     def _limits(self) -> Limits:
         return Limits(

@@ -16,7 +16,7 @@ from rqmem.policy.memory_curve import MemoryCurve
 from rqmem.store import keys
 from rqmem.store.history import history_reader, history_writer
 from rqmem.store.history.history_records import Run
-from rqmem.worker.recorder import _mb_seconds
+from rqmem.worker.running_job import _mb_seconds
 from tests import per_type_jobs
 from tests.cli.test_commands import rqmem as command
 from tests.conftest import WorkOff
