@@ -69,7 +69,7 @@ class Rows:
         return csr_matrix((self.values, self.indices, self.starts), shape=(len(self), features))
 
     def pieces(self) -> Iterator[Rows]:
-        """All rows, as many at a time as may be in memory."""
+        """All rows, in pieces that fit into memory."""
         begin, numbers_before = 0, self.starts + np.arange(len(self.starts)) * self.numbers.shape[1]
         while begin < len(self):
             most = numbers_before[begin] + BLOCK_NONZEROS

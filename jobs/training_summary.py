@@ -20,7 +20,7 @@ from rqmem.errors import ConfigError
 
 MOST_CLASSES = 100  # each costs its own weights
 BLOCK_ROWS = 20_000  # are in memory at a time while training
-BLOCK_NONZEROS = 4_000_000  # a block has at most so many numbers, if rows are long or have many columns: 50 MB
+BLOCK_NONZEROS = 4_000_000  # of a block, where rows are long or have many columns: 50 MB
 _UNIT_BITS = 1074  # each finite float is a whole multiple of 2**-1074 (IEEE 754 double precision)
 
 

@@ -19,8 +19,8 @@ from jobs.tables import Call, CallSentiment
 from rqmem.sources import SqlRows
 
 LONG_CHARACTERS = 100_000
-"""A longer transcript is read in pieces of as many. With a million, the holes that such texts leave in the heap took a
-tenth more memory after a million calls than after ten thousand."""
+"""A longer transcript is read in pieces of this length. With a million, the holes that such texts leave in the heap
+took a tenth more memory after a million calls than after ten thousand."""
 
 AT_ONCE = 5
 """Transcripts in memory at a time."""

@@ -160,7 +160,7 @@ def jobs(
         queue, job_type: only of this queue, of this type; empty: of any.
         error: only where the line that says what was raised has this text in it.
         cursor: of the page before; empty: from the first.
-        limit: at most so many, up to 200.
+        limit: the highest number of them, up to 200.
 
     Raises `ConfigError` for a state, a cursor or a limit that there is not.
     """

@@ -342,7 +342,7 @@ class IntakePaused(Event):
 
 @dataclass(frozen=True)
 class IntakeResumed(Event):
-    """It takes jobs again, after so many seconds."""
+    """It takes jobs again. ``seconds``: how long it took none."""
 
     reason: str
     seconds: float

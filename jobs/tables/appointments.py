@@ -45,8 +45,8 @@ class Reminder(Base):
     ``claimed``: a run is about to send it, or was cut off while it did. ``sent``, ``refused``: the provider's answer.
     ``unknown``: it may have been sent, nobody knows; it is not sent again. ``postponed``, ``skipped``,
     ``doubted``: it surely was not sent, and is looked at again as long as the appointment is ahead; doubted, since the
-    provider refused so many in a row that it may refuse us, after all others. ``run``: the id of the one that wrote
-    this.
+    provider refused many in a row and so may refuse us, is sent after all others. ``run``: the id of the one that
+    wrote this.
     """
 
     __tablename__ = "reminders"

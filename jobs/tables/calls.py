@@ -33,7 +33,7 @@ class Call(Base):
     ``transcript`` is NULL until it is there, and then final; ``""`` where nobody spoke. As ``text`` it has a line for
     each turn, ``Agent: ...`` or ``User: ...`` (``Customer:`` too); as ``json`` a list of objects with ``role`` and
     ``content``: Retell's ``transcript`` and ``transcript_object``. ``transcript_length`` is in characters; the database
-    keeps it, so that nobody has to read a long text to learn that it is long. The text stands last in the row: SQLite
+    keeps it, so that nobody has to read a long text to learn that it is long. The text comes last in the row: SQLite
     walks through all that is before a column to read it.
     """
 

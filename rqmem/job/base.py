@@ -56,8 +56,8 @@ class MemoryAwareJob(MemoryMethods, Enqueueable):
         on_child_failure: ``"fail"``: if a child fails, the job fails with `rqmem.errors.ChildJobsFailed` when all have
             ended; a retry runs only the failed ones. ``"continue"``: `gather` gets the results that there are.
         unique: no two jobs with the same arguments wait or run at a time; ``enqueue`` returns the one that there is.
-        concurrency: at most so many jobs of this type run at a time, over all workers; None: any number.
-        concurrency_key: the name of an argument, or a function of the arguments: as many for each value.
+        concurrency: how many jobs of this type may run at a time, over all workers; None: any number.
+        concurrency_key: the name of an argument, or a function of the arguments: the limit holds for each value.
         tenant: the name of the argument that says for whom a job works. Reports add up what each tenant used.
         queue: the queue that ``enqueue`` uses if none is given.
         job_timeout, retry, result_ttl: RQ's enqueue options; None leaves RQ's default.

@@ -56,7 +56,7 @@ class ChunkCounts:
             self._page.items_done = items_done
 
     def expect(self, items: int | None) -> None:
-        """So many items are in all of the outermost call that begins; None: that is not known."""
+        """How many items the outermost call that begins has in all; None: that is not known."""
         if self._page is not None:
             self._page.items_total = 0 if items is None else items + 1
 
@@ -108,7 +108,7 @@ class ChunkProgress:
         self.cursor = cursor
 
     def expect(self, items: int | None) -> None:
-        """So many items are there in all; None: that is not known exactly."""
+        """How many items there are in all; None: that is not known exactly."""
         if self._outermost:
             self._counts.expect(items)
 

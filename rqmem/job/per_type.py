@@ -35,8 +35,8 @@ class PerType:
     Attributes:
         name: of the job type, a dotted path.
         unique: no two jobs with the same arguments wait or run at a time.
-        concurrency: at most so many run at a time; None: any number.
-        concurrency_key: name of an argument, or a function of the arguments: as many for each value.
+        concurrency: how many of them may run at a time; None: any number.
+        concurrency_key: name of an argument, or a function of the arguments: the limit holds for each value.
         tenant: name of the argument that says for whom a job works.
         whose: name of the class or function, for errors.
     """

@@ -79,7 +79,7 @@ def _is_mount_of(version: Version, kind: str) -> bool:
 
 
 def _unescape(field: str) -> str:
-    """A path of ``mountinfo``, where blanks and backslashes stand in octal."""
+    """A path of ``mountinfo``, where blanks and backslashes are written in octal."""
     return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), field)
 
 

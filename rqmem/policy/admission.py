@@ -23,13 +23,13 @@ from rqmem.policy.recommendation import FEWEST_RUNS, HALF_LIFE_DAYS, RUNS_A_DAY,
 from rqmem.values import dataclass
 
 PATIENCE_SECONDS = 30.0
-"""So long others pass a job that does not fit."""
+"""How long others pass a job that does not fit."""
 
 MOST_WAITING = 500
-"""So many jobs are known to wait. While there are as many, those behind them do not pass."""
+"""How many waiting jobs are remembered. While there are that many, jobs behind them do not pass."""
 
 FORGET_SECONDS = 5.0
-"""A job for which there is room, and that no idle worker finds for so long, is gone from its queue."""
+"""A job for which there is room, and that no idle worker has found after this time, is gone from its queue."""
 
 HIGH_FRACTION = 0.99
 MARGINS: dict[Confidence, float] = {"low": 1.5, "fair": 1.25, "high": 1.15}
@@ -151,7 +151,7 @@ WaitingJobs = tuple[Waiting, ...]
 
 
 class Answer(Enum):
-    """What a worker is told that asks for a job."""
+    """The answer to a worker that asks whether it may start a job."""
 
     START = 1
     WAIT = 2

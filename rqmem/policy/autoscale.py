@@ -37,8 +37,8 @@ class Scale:
     """How many workers there are to be.
 
     Attributes:
-        workers: so many.
-        changed_at: since when.
+        workers: their number.
+        changed_at: since when there are that many.
         idle_since: since when a worker has been idle all the time; None: none has.
     """
 

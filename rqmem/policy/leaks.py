@@ -175,7 +175,7 @@ def observe(leaks: Leaks, job: str, left_bytes: int | None, ceiling_bytes: int) 
 
 
 def ran(leaks: Leaks, job: str, runs: int) -> Leaks:
-    """So many more runs, none of them a probe."""
+    """Count ``runs`` more runs, none of them a probe."""
     known = leaks.types.get(job, TypeProbes())
     return Leaks({**leaks.types, job: replace(known, runs=known.runs + runs)})
 

@@ -18,12 +18,12 @@ STALLED, STALLED_NO_MORE = 0.10, 0.02
 """Share of time in which all processes waited for memory: from the first on no job starts, below the second again."""
 
 STALLED_SECONDS = 10.0
-"""After so long a stall a job is evicted, and another one after as long again."""
+"""A job is evicted after a stall of this length, and another one each time it has lasted that long again."""
 
 LEAST_BYTES = 32 * MB
 FRACTION = 0.05
 GRACE_SECONDS = 2.0
-"""So long a job may take to save, if there is nothing left; then it is killed."""
+"""How long a job may take to save when there is nothing left. Then it is killed."""
 
 
 class How(Enum):
@@ -59,7 +59,7 @@ class Running:
         resumable: it can continue later, from its last chunk.
         has_retry: RQ runs it again if it fails.
         evictions: how often it was evicted before.
-        how: it has been told to go. ``told_at``: when.
+        how: in which way it was asked to end; None: it was not. ``told_at``: when that was.
     """
 
     number: int

@@ -81,7 +81,7 @@ class CsvFile(FileSource[Any]):
     Args:
         path: of the file; every worker that gets a slice must see the same file there.
         delimiter, quotechar, escapechar, doublequote, skipinitialspace: as the csv module has them.
-        encoding: any in which ASCII characters are single bytes that stand for nothing else: UTF-8, Latin-1, cp1252,
+        encoding: any in which ASCII characters are single bytes with no other meaning: UTF-8, Latin-1, cp1252,
             EUC; not UTF-16.
         has_header: whether the first record names the fields.
         cut_by: how the beginning of a record is found in the middle of the file.

@@ -1,4 +1,4 @@
-"""Encodings in which a file can be cut: its special characters are single bytes that stand for nothing else."""
+"""Encodings in which a file can be cut: its special characters are single bytes with no other meaning."""
 
 from __future__ import annotations
 

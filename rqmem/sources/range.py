@@ -17,7 +17,7 @@ class Range(Cuttable[int]):
 
     def __init__(self, *arguments: int) -> None:
         self._numbers = range(*arguments)
-        self._before = 0  # numbers of the whole that stand before these
+        self._before = 0  # numbers of the whole that come before these
 
     def items_after(self, cursor: Cursor) -> Iterator[tuple[int, Cursor]]:
         done = self._done(cursor)

@@ -28,7 +28,7 @@ class Sequence(Cuttable[T_co]):
     def __init__(self, items: AnySequence[T_co]) -> None:
         self._items = items
         self._begin, self._end = 0, len(items)
-        self._before = 0  # items of the whole that stand before items[0]
+        self._before = 0  # items of the whole that come before items[0]
 
     def items_after(self, cursor: Cursor) -> Iterator[tuple[T_co, Cursor]]:
         begin = self._position(cursor)

@@ -189,7 +189,7 @@ class DbapiQueries:
 
 
 class _Values:
-    """Placeholders in a driver's style, and the values for them, added in the order in which they stand."""
+    """Placeholders in a driver's style, and the values for them, added in the order of the placeholders."""
 
     def __init__(self, style: str, parameters: Sequence[Any] | Mapping[str, Any]) -> None:
         self._style = style

@@ -1,4 +1,4 @@
-"""The process beside a worker in which hooks of `rqmem.hooks.on` run, so that they can slow no job and end no worker.
+"""The process next to a worker in which hooks of `rqmem.hooks.on` run, so that they can slow no job and end no worker.
 
 Forked from the worker when all plugins have been imported. The worker writes events to a socket and never waits: what
 finds no room is dropped and counted. A hook that takes longer than a minute, or with which the process holds more than

@@ -1,7 +1,7 @@
 """The tape: what happens in the horse, told to its worker through memory that both share.
 
 The horse writes lines, the worker reads them when it likes; nothing waits, nothing is locked, and what a killed
-horse had told stays readable. A ring: a reader that comes too late loses the oldest lines and is told so.
+horse had written stays readable. It is a ring: a reader that comes too late loses the oldest lines, and hears of that.
 """
 
 from __future__ import annotations

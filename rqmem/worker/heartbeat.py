@@ -46,7 +46,7 @@ _TICK_SECONDS = 1.0
 _SETTLE_SECONDS = 3.0  # what is being settled for a dead worker may end, when this one stops
 _AGAIN_SECONDS = 2.0
 _MOST_LOGGED = 20
-_LOOKS = 3  # in a tick, at what the job uses: growth is told within a second
+_LOOKS = 3  # in a tick, at what the job uses: growth is reported within a second
 log = logging.getLogger("rqmem.heart")
 
 
@@ -130,7 +130,7 @@ class Heart:
         return self._recovery.due_back > 0 or self.away
 
     def stop(self) -> None:
-        """Stop beating and say farewell. A Redis that is away is no reason to fail."""
+        """Stop beating, and tell others that the worker has ended. A Redis that is away is no reason to fail."""
         if not self.beating:
             return
         self._recovery.close(min(self._seconds, _SETTLE_SECONDS))

@@ -74,7 +74,7 @@ class HorseGroup:
         """Give page cache its room, and find out who else uses it (`breach`). To be called at each reading.
 
         Returns the seconds until it wants to look again. The ceiling is given anew each time: the horse may have set
-        another (`hold` in its copy of this). While in doubt, the job stands still within ``stopped``.
+        another (`hold` in its copy of this). While in doubt, the job is stopped by ``stopped``.
         """
         base_bytes = ceiling_bytes + self._room
         if base_bytes == self._base and now < self._look_at:

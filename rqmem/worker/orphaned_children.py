@@ -1,6 +1,6 @@
 """Parents whose children ended without telling: deleted by a person, failed by RQ's maintenance, run by a stock worker.
 
-What a child leaves in RQ's records is told to the ledger in its place, a batch of children at a time, by one worker at
+The ledger gets a child's outcome from what it has left in RQ's records, a batch of children at a time, by one worker at
 a time. Runs in the heart's thread.
 """
 

@@ -9,7 +9,7 @@ class Peaks:
     """The highest peaks of each job type within one period.
 
     Args:
-        kept: a peak is a record while it is among so many.
+        kept: a peak is a record while it is among this number of highest ones.
         period_seconds: after it everything is a record again.
     """
 

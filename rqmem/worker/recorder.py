@@ -122,8 +122,8 @@ class Recorder:
     def lease_ended(self, page: SharedPage, ran: Sequence[Ran], outcome: str, whole_time: MemoryCurve) -> None:
         """A lease has ended, in which these jobs ran.
 
-        Recording each would cost more than running it. So one run stands for all of a type: numbers, times, chunks and
-        items are exact in sum, and the peak is the highest of one of them. A last job that was long, or no plain
+        Recording each would cost more than running it. So one run represents all of a type: numbers, times, chunks
+        and items are exact in sum, and the peak is the highest of one of them. A last job that was long, or no plain
         success, has a run of its own, with ``whole_time``.
         """
         with self._lock:
@@ -221,7 +221,7 @@ class Recorder:
         names |= {leak.job for leak in leaks}
         try:
             kept = kept_as(connection, names, now)
-        except ResponseError:  # a Redis that refuses this much is told of below
+        except ResponseError:  # a Redis that refuses even this is reported below
             kept = {}
         with connection.pipeline() as pipeline:  # all or nothing: what a refusal cut in two would be counted twice
             history_writer.write_samples(pipeline, live.worker, self._samples, now)

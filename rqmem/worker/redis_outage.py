@@ -115,7 +115,7 @@ class RedisOutage:
             raise WorkerBroken(f"worker {name} was ended by an error that nobody handled: {what}") from None
 
     def skipping(self, what: str, step: Callable[[], None]) -> None:
-        """Do without what Redis does not take now, and is told again soon. Whatever comes next waits for it."""
+        """Skip a write that Redis does not take now and that is repeated soon. Whatever comes next waits for Redis."""
         try:
             step()
         except RedisError as error:
@@ -336,7 +336,8 @@ class RedisOutage:
         return True
 
     def stop_scheduler(self) -> None:
-        """As RQ's `stop_scheduler`, not to a pid of old; while a horse works without waiting for its end."""
+        """As RQ's `stop_scheduler`, but never signals a pid that is another process's by now, and does not wait for the
+        scheduler's end while a horse works."""
         process = self.tell_scheduler_to_stop()
         if process is not None and not self._worker.horse_pid:
             process.join()

@@ -142,7 +142,7 @@ class Settlement:
         error = self._why(end)
         if isinstance(error, HorseLost):
             worker.handle_work_horse_killed(job, end.pid, end.status, end.rusage)
-        page.again = job.should_retry  # where the job goes on instead, that is told otherwise
+        page.again = job.should_retry  # a job that goes on is recorded as such below
         if page.state.phase is Phase.FAILING:
             if isinstance(error, MemoryLimitExceeded):
                 what_next = "failed: it had failed before, and this was its failure callback"
@@ -151,7 +151,7 @@ class Settlement:
             return type(error).__name__
         else:
             self._fail_in_a_fork(job, queue, execution, error)
-        # Where that died of a callback, the verdict stands all the same.
+        # Where the fork died of a callback, the job has failed all the same.
         worker.handle_job_failure(job, queue, exc_string=one_line(error), execution=execution)
         return type(error).__name__
 
@@ -169,7 +169,7 @@ class Settlement:
         self._committer.remove_records(job, execution, failure)
 
     def report_lost_in_hook(self, job: Job, queue: Queue, execution: Execution, end: End) -> None:
-        """The horse ended in a hook after its job, whose outcome stands."""
+        """The horse ended in a hook after its job, whose outcome does not change."""
         page = self._pool.page
         self._worker._stopped_job_id = None
         hook, error = page.operation or "the horse's work after the job", self._why(end)
@@ -179,7 +179,7 @@ class Settlement:
             self.record_breach(job, execution, error.breach, HOOK_BREACHED)
 
     def _why(self, end: End) -> EndedHorse:
-        """The error that stands for the end of a horse which left no verdict."""
+        """The error for a job whose horse ended and left no outcome."""
         page = self._pool.page
         if end.breach is not None:
             if page.recorded:

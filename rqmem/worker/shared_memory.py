@@ -52,7 +52,7 @@ class SharedPage(ctypes.Structure):
         peak_seq: worker: number of the job that these readings are of; under a lease it may be one before.
         peak_sampled: worker: it had several processes, so that it may have used more between two readings.
         burst: horse: more was resident in it than when the job began, by the kernel's mark.
-        chunk_peak_bytes: worker: the highest usage seen since so many chunks were finished: ``chunk_peak_of``.
+        chunk_peak_bytes: worker: the highest usage seen since ``chunk_peak_of`` chunks were finished.
         held_at_breach: horse: what it held itself when it was first told to unwind.
         stop_asked: worker: it is to stop as soon as it can; a job that can go on elsewhere had better.
         imported_bytes: horse: what importing the job's module took.

@@ -54,7 +54,7 @@ class Supervisor:
         _new_recorder: for a job outside of `work`, where the heart does not beat.
 
     Attributes:
-        switch: held while the running execution changes, or is told something.
+        switch: held while the running execution changes, or gets a command.
         watched: of the last job: somebody kept its ceiling.
     """
 
@@ -400,7 +400,7 @@ class Supervisor:
             self._tell_recycled(about, _why_it_went(end, breached=breached))
 
     def _record_breach(self, job: Job, execution: Execution, breach: events.Breach) -> None:
-        """Of a job whose outcome stands."""
+        """Record a breach that does not change the job's outcome."""
         page = self._pool.page
         caught = "caught it (except MemoryLimitExceeded) and went on to its end"
         went_on = f"nothing: the job {caught if page.breach_known else 'had ended by then'}"

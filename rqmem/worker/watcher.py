@@ -51,7 +51,7 @@ _PAUSE_WITHOUT_KERNEL = 20  # a twentieth of the time at most to prove a forked 
 _PAUSE_WITH_KERNEL = 100  # its limit bounds what might be missed
 _UNWATCHED_SECONDS = 0.02  # a job this short costs no full reading
 _CALM_SECONDS = 0.05
-_CROWD = 16  # so many grow by too much between two looks: they stay stopped while the horse unwinds
+_CROWD = 16  # processes: more than these grow too much between two looks, so they stay stopped while the horse unwinds
 _ALERT_SECONDS = 0.05  # after a breach, without a pause between readings: a block may be growing in C
 
 
@@ -325,7 +325,7 @@ class Watcher:
         return watch_interval(headroom_bytes, self._fastest_growth())
 
     def _fastest_growth(self) -> float:
-        """Bytes per second: of several processes at once, as many as can run."""
+        """Bytes per second, by all processes that can run at once."""
         return min(self._processors, max(1, len(self._meter.pids))) * self._config.growth_rate
 
     def _decide(self, usage: int, limits: Limits, now: float, *, confirmed: bool = False) -> Action:
@@ -343,7 +343,7 @@ class Watcher:
 
     @contextmanager
     def _stopped(self) -> Iterator[None]:
-        """The tree stands still. One that unwinds does not: it has its reserve and its grace."""
+        """Stop the tree meanwhile. One that unwinds goes on: it has its reserve and its grace."""
         if self.breach is not None:
             yield
             return
@@ -411,7 +411,7 @@ class Watcher:
         now = _clock()
         since, lowest = self._last_seconds.growth_start(now)
         if self._page.leased:
-            self._follow()  # the tree stands still: this is the job that it is about
+            self._follow()  # the tree is stopped: this is the job that breached
             self._identity = Identity(self._page.job, self._page.job_id, self._page.queue, self._identity.worker)
         self._note_mark()
         self._left = self._shared.objects(full.by_pid.keys())

@@ -209,7 +209,7 @@ class HorseMain:
     def perform(self, job: Job, queue: Queue, execution: Execution, rqs: Callable[[], bool]) -> bool:
         """RQ's `perform_job`, with the job's own code marked as such and its time limit capped."""
         worker, pool, config = self._worker, self._pool, self._pool.config
-        if not worker.is_horse:  # somebody calls it in a process of his own, as RQ's SimpleWorker does
+        if not worker.is_horse:  # called in the caller's own process, as RQ's SimpleWorker does
             pool.new_page()
         page = pool.page
         most_resident = user_code.most_resident_kb()

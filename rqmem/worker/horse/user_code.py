@@ -71,7 +71,7 @@ class Horse:
     queue: str
     worker: str
     group: HorseGroup | None = None
-    told_of_cut: frozenset[str] = frozenset()  # job types whose cut ceiling this worker has told of
+    told_of_cut: frozenset[str] = frozenset()  # job types whose cut ceiling this worker has logged
     leased: bool = False
     held: HeldRun | None = None  # under a lease: the record of a run
     meter: Meter | None = None  # under a lease: for all its jobs

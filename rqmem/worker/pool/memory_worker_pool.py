@@ -78,7 +78,8 @@ class MemoryWorkerPool(WorkerPool):
         worker_class: `MemoryWorker` or a subclass.
         config: settings; by default read from the environment.
         name: the workers are ``NAME-1``, ``NAME-2``...; by default RQ's random name.
-        most_workers: the pool runs between ``num_workers`` and so many, by how long jobs wait; None: ``num_workers``.
+        most_workers: the pool runs at most this number, by how long jobs wait, and at least ``num_workers``; None:
+            always ``num_workers``.
         new_connection: opens a worker's connection; by default as RQ does.
         worker_options: further arguments of each worker.
         work_options: further arguments of each worker's `work`.
