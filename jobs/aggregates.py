@@ -41,7 +41,6 @@ class Moments:
 
     @classmethod
     def of(cls, value: float, time: float) -> Moments:
-        """One measurement."""
         return cls(1, value, 0.0, time, 0.0, 0.0)
 
     @property

@@ -85,7 +85,6 @@ def seconds_to_next_look(shortest: float, *, age_seconds: float, idle_looks: int
 
 
 def new_id() -> str:
-    """The id of a batch that is about to be made."""
     return uuid4().hex
 
 

@@ -148,7 +148,6 @@ def saved_by(path: Path, run: str) -> dict[str, Any] | None:
 
 
 def metadata_path(path: Path) -> Path:
-    """Where the JSON of a model lies."""
     return path.with_name(f"{path.name}.json")
 
 

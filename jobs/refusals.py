@@ -28,7 +28,6 @@ class Refusals:
         self._any_accepted = True
 
     def refused(self, customer_id: int, words: str) -> None:
-        """The API refuses the call to that customer."""
         if words != self._words:
             self.alike, self._words = [], words
         self.alike.append(customer_id)

@@ -35,7 +35,6 @@ class QuietHours:
     end: time
 
     def covers(self, moment: datetime, zone: ZoneInfo) -> bool:
-        """Whether it is quiet there at that moment."""
         now = moment.astimezone(zone).time()
         if self.begin <= self.end:
             return self.begin <= now < self.end
@@ -162,7 +161,6 @@ def types_named(names: Sequence[str]) -> list[ReminderType]:
 
 
 def planned(rule: ReminderType, starts_at: datetime, zone: ZoneInfo) -> datetime:
-    """When the reminder is to be sent, in UTC."""
     due = (starts_at - rule.before).astimezone(timezone.utc)
     if rule.quiet is None or not rule.quiet.covers(due, zone):
         return due

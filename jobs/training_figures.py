@@ -44,7 +44,6 @@ def figures(confusion: Confusion, classes: Sequence[str]) -> dict[str, Any]:
 
 
 def balanced_f1(confusion: Confusion) -> float:
-    """The mean of the classes' F1."""
     said = [sum(column) for column in zip(*confusion, strict=True)]
     return sum(f1(row[n], sum(row), said[n]) for n, row in enumerate(confusion)) / len(confusion)
 

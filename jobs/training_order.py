@@ -54,7 +54,6 @@ class Columns:
 
     @property
     def names(self) -> list[str]:
-        """All of them."""
         return [self.id, self.label, *self.numeric, *self.categorical, *self.text]
 
     @property

@@ -45,7 +45,6 @@ class LearnerProcess:
 
     @property
     def pid(self) -> int:
-        """Of the process."""
         pid: int = self._process.pid
         return pid
 

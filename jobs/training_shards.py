@@ -65,7 +65,6 @@ class Rows:
         return self.cut(begin, int(np.searchsorted(self.places, np.uint64(bounds[1]), side="right")))
 
     def hashed(self, features: int) -> Any:
-        """Their tokens as a sparse matrix."""
         return csr_matrix((self.values, self.indices, self.starts), shape=(len(self), features))
 
     def pieces(self) -> Iterator[Rows]:

@@ -134,5 +134,4 @@ class WorkDirectory:
 
     @staticmethod
     def remove_at(path: Path) -> None:
-        """Remove the directory, if it is there."""
         shutil.rmtree(path, ignore_errors=True)

@@ -74,9 +74,9 @@ def check_holder(directory: Path, advice: str) -> None:
         raise UntrustedFile(f"everybody may write to {directory}: 'chmod go-w' it if all in it is yours, or {advice}")
 
 
-def open_ours(path: Path, flags: int, mode: int = 0o600) -> int:
+def open_ours(path: Path, flags: int) -> int:
     """A descriptor of a file of ours or root's in a private directory. Follows no link."""
-    descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
+    descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     found = os.fstat(descriptor)
     if not is_ours(found):
         os.close(descriptor)
@@ -84,14 +84,14 @@ def open_ours(path: Path, flags: int, mode: int = 0o600) -> int:
     return descriptor
 
 
-def open_output(path: Path, flags: int, mode: int = 0o666) -> int:
+def open_output(path: Path, flags: int) -> int:
     """A descriptor of a file that a person named and that we write to; made if it is not there.
 
     Refuses links of another user, and where everybody may make files also such a user's file.
     """
     check_links(path)
     plain = 0 if path.is_symlink() else os.O_NOFOLLOW
-    descriptor = os.open(path, (flags & ~os.O_TRUNC) | os.O_CREAT | os.O_CLOEXEC | plain, mode)
+    descriptor = os.open(path, (flags & ~os.O_TRUNC) | os.O_CREAT | os.O_CLOEXEC | plain, 0o666)
     try:
         found = os.fstat(descriptor)
         if stat.S_ISREG(found.st_mode) and not is_ours(found) and path.parent.stat().st_mode & stat.S_IWOTH:

@@ -34,7 +34,6 @@ class Ceiling:
 
     @property
     def warning_bytes(self) -> float:
-        """Usage at which warnings begin."""
         return self.warning_fraction * self.bytes
 
     def room_bytes(self, used_bytes: int) -> float:

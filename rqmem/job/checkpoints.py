@@ -119,7 +119,6 @@ class Checkpoints:
         return context
 
     def usage_bytes(self) -> int:
-        """Usage now."""
         return self.usage.against(self.ceiling.bytes)
 
     def read_bytes(self) -> int:
@@ -127,7 +126,6 @@ class Checkpoints:
         return self.usage_bytes() if self.enabled else 0
 
     def room_bytes(self) -> float:
-        """How much a chunk that begins now may take."""
         return self.ceiling.room_bytes(self.usage_bytes())
 
     def _breach(self, operation: str, usage: int) -> events.Breach:

@@ -42,7 +42,6 @@ class ChunkCounts:
         self.growth_per_item: float | None = None
 
     def add(self, items: int) -> None:
-        """Count a finished chunk."""
         self.chunks += 1
         self.items += items
         self.largest = max(self.largest, items)
@@ -68,7 +67,6 @@ class ChunkCounts:
         return page.chunk_peak_bytes
 
     def note_growth(self, bytes_per_item: float | None) -> None:
-        """An outermost call has ended."""
         if bytes_per_item is not None:
             self.growth_per_item = max(self.growth_per_item or 0.0, bytes_per_item)
 
@@ -96,7 +94,6 @@ class ChunkProgress:
 
     @property
     def chunk_size(self) -> int:
-        """Items of the next chunk."""
         return self._size.size
 
     def saved_results(self) -> list[Any]:
@@ -113,7 +110,6 @@ class ChunkProgress:
             self._counts.expect(items)
 
     def begin_chunk(self) -> None:
-        """The next chunk begins now."""
         place = _place(self.items_done + 1, self.items_done + self.chunk_size)
         self._began, self._before = _clock(), self._checkpoints.begin_chunk(place)
 

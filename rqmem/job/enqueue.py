@@ -295,6 +295,6 @@ def _options_of_function(
         raise ConfigError(f"{declared.whose}: {error}") from None
 
 
-def _shortened(value: Any, room: int = 75) -> str:
+def _shortened(value: Any) -> str:
     text = repr(value)
-    return text if len(text) <= room else f"{text[:room]}..."
+    return text if len(text) <= 75 else f"{text[:75]}..."

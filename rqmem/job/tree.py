@@ -31,7 +31,6 @@ class Cancelled:
     stopped: int = 0
 
     def plus(self, other: Cancelled) -> Cancelled:
-        """Both together."""
         return Cancelled(self.taken_back + other.taken_back, self.stopped + other.stopped)
 
 

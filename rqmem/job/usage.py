@@ -63,7 +63,6 @@ class RunUsage:
         return usage
 
     def reading(self) -> FullReading:
-        """Exact, for each process."""
         return self._meter.full(_clock)
 
     @property

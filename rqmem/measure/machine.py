@@ -16,7 +16,6 @@ from rqmem.units import MB
 
 
 def total_bytes() -> int:
-    """All memory of this machine."""
     return parse_kb(Path("/proc/meminfo").read_text())["MemTotal"] * 1024
 
 

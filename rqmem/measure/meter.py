@@ -219,7 +219,6 @@ class TreeMeter:
 
     @property
     def pids(self) -> list[int]:
-        """Those of the last reading."""
         return self._last_pids
 
     def comparable(self) -> bool:

@@ -93,7 +93,6 @@ def parse_whole_usage(status: str) -> Usage | None:
 
 
 def parse_resident_pages(statm: bytes) -> int:
-    """Resident pages from ``statm``."""
     return int(statm.split(b" ", 2)[1])
 
 
@@ -121,7 +120,6 @@ class Stat(NamedTuple):
 
 
 def parse_stat(stat: str) -> Stat:
-    """`Stat`, from the text of ``stat``."""
     fields = stat.rpartition(")")[2].split()  # from the third on; the command before them may hold anything
     is_bare_fork = bool(int(fields[6]) & _FORKED_NO_EXEC)
     return Stat(fields[0], int(fields[1]), is_bare_fork, int(fields[17]), int(fields[19]))

@@ -120,7 +120,6 @@ class Room:
 
     @cached_property
     def is_running(self) -> bool:
-        """Whether any job runs."""
         return any(share.reserved_bytes for share in self.shares)
 
     @cached_property
@@ -211,7 +210,6 @@ def ask(job: Asking, room: Room, waiting: WaitingJobs, now: float) -> tuple[Answ
 
 
 def without(waiting: WaitingJobs, job_id: str) -> WaitingJobs:
-    """The others."""
     return tuple(each for each in waiting if each.job_id != job_id)
 
 

@@ -61,7 +61,6 @@ class Attempt:
 
     @property
     def cost(self) -> int:
-        """What a resume costs."""
         return 1 if self.progressed else WITHOUT_PROGRESS
 
 

@@ -41,7 +41,6 @@ class ItemGrowth:
     first: int = FIRST_CHUNKS
 
     def after(self, items_done: int, usage_bytes: int) -> ItemGrowth:
-        """After one more chunk."""
         if self.first:
             return replace(self, first=self.first - 1)
         point, points, width = (items_done, usage_bytes), self.points, self.width

@@ -91,7 +91,6 @@ def next_k(history: History, k_max: int, left: int | None = None) -> int:
 
 
 def after_plain(history: History, seconds: float, *, succeeded: bool) -> History:
-    """After a job without a lease."""
     return history._replace(short=history.short + 1 if succeeded and seconds < _SHORT_SECONDS else 0)
 
 

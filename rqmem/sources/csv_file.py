@@ -59,7 +59,6 @@ class CsvFormat:
         return codec_of(self.encoding)
 
     def reader_options(self) -> dict[str, Any]:
-        """The csv module's part."""
         names = ("delimiter", "quotechar", "escapechar", "doublequote", "skipinitialspace")
         quoting = csv.QUOTE_NONE if self.quotechar is None else csv.QUOTE_MINIMAL
         return {**{name: getattr(self, name) for name in names}, "quoting": quoting}

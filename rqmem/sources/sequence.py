@@ -73,7 +73,6 @@ class Sequence(Cuttable[T_co]):
         return piece
 
     def _position(self, cursor: Cursor) -> int:
-        """Where in ``items`` to go on."""
         if cursor is None:
             return self._begin
         begin, end = self._before + self._begin, self._before + self._end

@@ -30,11 +30,9 @@ class KeyList:
     first: int = 0
 
     def between(self, begin: int, end: int) -> KeyList:
-        """The keys from one position to another."""
         return KeyList(self.keys[begin:end], self.first + begin)
 
     def batches(self, size: int = KEYS_PER_QUERY) -> Iterator[KeyList]:
-        """The keys, in batches of this size."""
         return (self.between(begin, begin + size) for begin in range(0, len(self.keys), size))
 
 
@@ -103,7 +101,6 @@ class CheckedQueries:
             raise SourceError(f"rows by key ({self.unchecked.key}) cannot be read{after}: {said}") from error
 
     def to_json(self, key: Key) -> list[Any]:
-        """The key as JSON."""
         try:
             return self.unchecked.to_json(key)
         except SourceError as error:
