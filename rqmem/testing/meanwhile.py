@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import signal
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rqmem.measure import procfs
 from rqmem.testing import wait_until
 from rqmem.testing.catalogue import BEGUN, Adversary
 
@@ -45,11 +45,7 @@ def _seen_stopped(pid: int) -> bool:
     """Look without a pause until the process is stopped; False when it ended unseen."""
     deadline = time.monotonic() + _STOP_SECONDS
     while time.monotonic() < deadline:
-        try:
-            stat = Path(f"/proc/{pid}/stat").read_text()
-        except (FileNotFoundError, ProcessLookupError):
-            return False
-        state = stat.rpartition(")")[2].split()[0]
-        if state in ("T", "Z"):
+        state = procfs.read_state(pid)
+        if state in ("T", "Z", ""):
             return state == "T"
     return False

@@ -22,7 +22,7 @@ from types import TracebackType
 from typing import Any, Protocol, TypeVar
 
 from rqmem.errors import ConfigError
-from rqmem.measure import process_tree
+from rqmem.measure import process_tree, procfs
 from rqmem.measure.meter import TreeMeter
 from rqmem.measure.trim import collect_and_trim
 from rqmem.units import MB, show_mb, to_bytes, to_mb
@@ -158,8 +158,5 @@ def _running_line(thread: int) -> str:
 
 
 def _status_bytes(name: str) -> int:
-    """A size in ``/proc/self/status``."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(f"{name}:"):
-            return int(line.split()[1]) * 1024
-    return 0
+    """A size in ``/proc/self/status``; 0 where it is not there."""
+    return procfs.parse_kb(Path("/proc/self/status").read_text()).get(name, 0) * 1024

@@ -292,9 +292,9 @@ class Committer:
             _log.exception("worker %s: could not %s", self._worker.name, what)
 
     def _once(self, commit: Callable[[], None], job: Job) -> None:
-        """``commit`` once Redis answers; found taken over after a lost reply, it was our own commit.
+        """Run ``commit`` once Redis answers. If a repetition finds the run taken over, the lost reply was a success.
 
-        What RQ does after its transaction is done once more where anything failed; each of it bears that.
+        What RQ does after its transaction is repeated where anything failed. Each step of it may be.
         """
         tries = 0
 

@@ -20,8 +20,8 @@ Under a lease (`rqmem.worker.lease`) one page serves many jobs, one after anothe
     LEASED ──> TAKEN ──> RUNNING ──> SETTLING ──> FINISHED ──> TAKEN (the next job) ...
                                          └──> as above, for all but a plain success
 
-A horse that ends in LEASED, TAKEN or FINISHED had no job in hand: the one on the page has not begun, or stands among
-the finished ones. Else the job on the page is settled as any other.
+A horse that ends in LEASED, TAKEN or FINISHED had no job in hand: the one on the page has not begun, or is among the
+finished ones. Else the job on the page is settled as any other.
 
 Promises, for any order of events (tests/unit/test_execution.py): an exception is raised in code of users only; an
 execution has one outcome, or the job is ordered again; a horse that outlives its time limit is not killed while it
@@ -69,7 +69,7 @@ class Phase(IntEnum):
     LEASED = 11
     """A lease, and no job of it has begun."""
     FINISHED = 12
-    """Under a lease: the job stands among the finished ones on the page, whether Redis has it or not."""
+    """Under a lease: the job is among the finished ones on the page, whether Redis has it or not."""
 
 
 _USER_CODE = (Phase.RUNNING, Phase.BREACHED, Phase.UNWINDING)
@@ -126,7 +126,7 @@ class Instruction(Enum):
     SETTLE = auto()  # record an outcome in the horse's place, if the execution is still unsettled
     REPORT_HOOK = auto()  # report the hook in which the horse has ended; the outcome stays
     RECORD_BREACH = auto()  # record a breach that changes nothing of the outcome
-    GIVE_BACK = auto()  # of a lease: commit what stands on the page as finished, and give back what has not begun
+    GIVE_BACK = auto()  # of a lease: commit what the page has as finished, and give back what has not begun
 
 
 @dataclass(frozen=True)

@@ -245,7 +245,7 @@ class MemoryWorker(Worker):
 
     @step_of_work
     def check_for_suspension(self, burst: bool) -> None:
-        """RQ's `check_for_suspension`, once Redis answers; not where that is looked for when a job is taken."""
+        """RQ's `check_for_suspension`, once Redis answers; only its heartbeat, where the taker looks for suspension."""
         look = super().check_for_suspension
         if self._heart.beating and self._taker.usable:
             self.heartbeat()  # as RQ's look does
@@ -266,9 +266,10 @@ class MemoryWorker(Worker):
 
     @step_of_work
     def run_maintenance_tasks(self) -> None:
-        """RQ's `run_maintenance_tasks`; another time (it is asked again before each wait for a job) without Redis.
+        """RQ's `run_maintenance_tasks`, unless Redis is away or has come back a moment ago.
 
-        And soon after that, when the heartbeats of jobs that run are over but not given up.
+        Then heartbeats of running jobs may have expired although the jobs go on. RQ asks again before each wait for a
+        job.
         """
         if self._heart.steady:
             self._outage.skipping("maintenance", super().run_maintenance_tasks)
@@ -359,9 +360,9 @@ class MemoryWorker(Worker):
 
     @step_of_work
     def execute_job(self, job: Job, queue: Queue) -> None:
-        """RQ's `execute_job`, inside `work` on a warm horse; outside it, or told so, RQ's own with a horse per job."""
+        """RQ's `execute_job`: within `work` on the warm horse; outside it, or with ``--isolation fork``, as RQ does."""
         self._life.tend_helpers()
-        self._stopped_job_id = None  # a stop that came too late for an execution before is none of this one's
+        self._stopped_job_id = None  # one that came too late for an earlier execution does not apply to this one
         if not self._life.runs_warm:
             self._supervisor.watched = False
             super().execute_job(job, queue)
@@ -393,7 +394,7 @@ class MemoryWorker(Worker):
         return has_run
 
     def _tell_unwatched(self, job: Job) -> None:
-        """A subclass waits for its horse in its own way, so nobody kept the ceiling."""
+        """Log that nobody kept the ceiling: a subclass waits for its horse in a way of its own."""
         self._pool.retire_group()
         if not self._told_unwatched:
             self._told_unwatched = True
@@ -415,7 +416,7 @@ class MemoryWorker(Worker):
         self._supervisor.monitor(job, queue, execution)
 
     def _handle_stopped_job(self, job: Job, queue: Queue, execution: Execution) -> None:
-        """RQ's `_handle_stopped_job`; a callback cannot end the worker or fill it, as there."""
+        """RQ's `_handle_stopped_job`; here a callback can neither end the worker nor fill its memory."""
         self._settlement.stop(job, queue, execution)
 
     # One job, in the horse

@@ -258,7 +258,7 @@ class Settlement:
         return breach
 
     def stop(self, job: Job, queue: Queue, execution: Execution) -> None:
-        """RQ's `_handle_stopped_job`; a callback cannot end the worker or fill it, as there."""
+        """RQ's `_handle_stopped_job`; here a callback can neither end the worker nor fill its memory."""
         if not job._stopped_callback_name:
             self._stop(job, queue, execution)
             return

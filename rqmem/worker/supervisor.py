@@ -190,7 +190,7 @@ class Supervisor:
         return page
 
     def release(self) -> None:
-        """The job has ended: what was reserved for it is the pool's again, but for what the warm horse holds."""
+        """The job has ended: give the pool back what was reserved for it, except what the warm horse holds."""
         warm, page = self._pool.warm, self._pool.page
         held_bytes = self._pool.idle_bytes + warm.state.kept_bytes if warm is not None else 0
         self._member.release(held_bytes, page.declared_bytes)
@@ -290,7 +290,7 @@ class Supervisor:
         return replace(end, breach=replace(end.breach, segments_left=left))
 
     def watch_from_now(self, warm: WarmHorse, about: Identity) -> Watcher:
-        """The horse's watcher takes what comes for this job's. Before the order: the job may begin and end at once."""
+        """From now on what the watcher reads is this job's. Call it before the order: a job may end at once."""
         pool, baseline = self._pool, self._pool.idle_bytes + warm.state.kept_bytes
         if warm.watcher is None:
             warm.watcher = Watcher(
@@ -318,7 +318,7 @@ class Supervisor:
         return End(pid, status, rusage, report, watcher.breach, overdue, warm is not None, starved)
 
     def _end_horse(self, end: End, warm: WarmHorse | None, page: SharedPage, *, lasted: bool) -> None:
-        """The horse goes where it is broken; a warm one that may live is kept."""
+        """End a horse that is broken. Keep a warm one that may go on."""
         if warm is None:
             self._pool.retire_group(broken=end.broken)
             return
@@ -415,7 +415,7 @@ class Supervisor:
         events.emit(events.HorseRecycled(reason=reason, **asdict(about)))
 
     def _name_what_is_left(self, job_id: str, *, broken: bool) -> None:
-        """What a successful job left running is let be, and named; after any other what we may not end."""
+        """Log which processes the job has left: of a successful one those that go on, else those we may not end."""
         left = self._pool.left_by_job()
         if left and not broken:
             _log.info("worker %s: job %s left processes behind: %s", self._worker.name, job_id, left)

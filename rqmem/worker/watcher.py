@@ -66,10 +66,10 @@ class Identity:
 
 
 class _Calm(NamedTuple):
-    """A look that found nothing to do, what it read, and for how long the same reading needs no other answer.
+    """The last look that found nothing to do: what it read, and until when the same reading has the same answer.
 
-    Most looks at a job that computes are so. Each costs a wake-up with cold caches: the less of us runs, the better
-    (a third of the worker's processor time, measured).
+    Most looks at a job that computes are like that. Each wakes up with cold caches, so it should run little code (a
+    third of the worker's processor time, measured).
     """
 
     raw: int = -1
@@ -197,7 +197,7 @@ class Watcher:
         return any(end in ends for end in self._ends)
 
     def _tell_kernel_kill(self, group: HorseGroup) -> None:
-        """The kernel killed the largest process, not the one to blame: the rest goes too, if it was for our limit."""
+        """The kernel has killed the largest process, perhaps not the one to blame: end the rest if it was our limit."""
         if not group.hit_limit():
             self.starved = True
             return
@@ -229,13 +229,13 @@ class Watcher:
             self._shared.close(self._members())
 
     def close(self) -> None:
-        """The horse goes, or nobody watches it any more."""
+        """The horse ends, or nobody watches it any more."""
         os.close(self._exit_fd)
         self._meter.close()
         self._members.close()
 
     def _follow(self) -> None:
-        """Under a lease the horse may have begun another job: what is known of the one before is none of its own."""
+        """Under a lease the horse may have begun another job: forget what is known of the one before."""
         page = self._page
         seq, usage = page.seq, self._last_usage
         if seq == self._seq or seq & 1 or self.breach is not None:
@@ -263,7 +263,7 @@ class Watcher:
         return min(group_pause, self._look_at_usage(ceiling, now))
 
     def _follow_order(self, member: Member) -> None:
-        """Have the job go, where its pool has no room for it any more."""
+        """End the job if its pool has no room for it any more."""
         member.note_resumable(self._page.resumable)
         order = member.order()
         if order is None or self.breach is not None:
@@ -306,7 +306,7 @@ class Watcher:
         return pause
 
     def _judge(self, usage: int, now: float) -> float:
-        """Near the end of a job's patience: decide and act; returns seconds until the next reading."""
+        """Usage may be too high, or a breach unwinds: decide and act; returns seconds until the next reading."""
         limits = self._limits()
         self._act(self._decide(usage, limits, now), limits)
         if self.breach is None:
