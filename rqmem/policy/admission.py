@@ -19,7 +19,7 @@ from enum import Enum
 from functools import cached_property
 
 from rqmem.policy.histogram import percentile, summed
-from rqmem.policy.recommendation import FEWEST_RUNS, HALF_LIFE_DAYS, RUNS_A_DAY, Confidence, TypeHistory
+from rqmem.policy.recommendation import FEWEST_RUNS, Confidence, TypeHistory
 from rqmem.values import dataclass
 
 PATIENCE_SECONDS = 30.0
@@ -52,11 +52,8 @@ def need(history: TypeHistory | None, ceiling_mb: float) -> Need:
     """
     if history is None or not is_enough(history):
         return Need(ceiling_mb)
-    peaks = summed((day.peaks, 0.5 ** (max(0.0, day.age_days) / HALF_LIFE_DAYS)) for day in history.days)
-    high_mb = percentile(peaks, HIGH_FRACTION)
-    known_days = min(history.history_days, history.runs / RUNS_A_DAY)
-    confidence: Confidence = "low" if known_days < 1 else "fair" if known_days < 7 else "high"
-    return Need(min(ceiling_mb, MARGINS[confidence] * (high_mb or ceiling_mb)), confidence)
+    high_mb = percentile(summed((day.peaks, day.weight) for day in history.days), HIGH_FRACTION)
+    return Need(min(ceiling_mb, MARGINS[history.confidence] * (high_mb or ceiling_mb)), history.confidence)
 
 
 def is_enough(history: TypeHistory) -> bool:

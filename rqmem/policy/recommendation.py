@@ -51,6 +51,11 @@ class Day:
     def runs(self) -> float:
         return sum(self.peaks.values())
 
+    @property
+    def weight(self) -> float:
+        """What a run of this day counts; one of now counts 1."""
+        return 0.5 ** (max(0.0, self.age_days) / HALF_LIFE_DAYS)
+
 
 @dataclass(frozen=True)
 class TypeHistory:
@@ -84,6 +89,15 @@ class TypeHistory:
     @property
     def breaches(self) -> float:
         return sum(day.breaches for day in self.days)
+
+    @property
+    def known_days(self) -> float:
+        """Days of history; one with few runs counts as a part of a day."""
+        return min(self.history_days, self.runs / RUNS_A_DAY)
+
+    @property
+    def confidence(self) -> Confidence:
+        return "low" if self.known_days < 1 else "fair" if self.known_days < 7 else "high"
 
 
 @dataclass(frozen=True)
@@ -155,14 +169,13 @@ def recommend(history: TypeHistory, warning_fraction: float) -> Recommendation |
         evidence.append(f"it escalates, and {better.share:.0%} of runs needed {show_mb(better.ceiling_mb)} MB or more")
     if for_chunks_mb > max(by_margin_mb, by_warning_mb):
         evidence.append("chunks fill the room they are given: with less they would be smaller than they are")
-    known_days = min(history.history_days, history.runs / RUNS_A_DAY)
     return Recommendation(
         ceiling_mb=ceiling_mb,
         lowest_mb=min(ceiling_mb, _rounded_up(MARGIN * _percentile(tops, 0.5))),
-        highest_mb=_rounded_up(ceiling_mb * (1 + 1 / max(known_days, _LEAST_KNOWN_DAYS))),
+        highest_mb=_rounded_up(ceiling_mb * (1 + 1 / max(history.known_days, _LEAST_KNOWN_DAYS))),
         chunk_size=_chunk_size(history, ceiling_mb, warning_fraction),
         split_above_items=_split_above(history, ceiling_mb, warning_fraction),
-        confidence="low" if known_days < 1 else "fair" if known_days < 7 else "high",
+        confidence=history.confidence,
         history_days=round(history.history_days, 2),
         runs=int(history.runs),
         breaches=int(history.breaches),
@@ -191,7 +204,7 @@ class _Estimates:
     """
 
     def __init__(self, day: Day) -> None:
-        self.weight = 0.5 ** (max(0.0, day.age_days) / HALF_LIFE_DAYS)
+        self.weight = day.weight
         self._well: dict[int, float] = {}
         self._stopped: dict[int, float] = {}
         left = day.breaches

@@ -180,8 +180,13 @@ def check_cut(items_per_slice: int | None, parts: int | None) -> None:
     if (items_per_slice is None) == (parts is None):
         raise ConfigError("slices: give either items_per_slice or parts")
     name, value = ("parts", parts) if items_per_slice is None else ("items_per_slice", items_per_slice)
+    check_whole(value, f"slices: {name}")
+
+
+def check_whole(value: Any, whose: str) -> None:
+    """Raise `ConfigError` unless it is a whole number of at least 1."""
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ConfigError(f"slices: {name} is {value!r}: give a whole number of at least 1")
+        raise ConfigError(f"{whose} is {value!r:.100}: give a whole number of at least 1")
 
 
 def even_bounds(length: int, items_per_slice: int | None, parts: int | None) -> Iterator[tuple[int, int]]:

@@ -11,8 +11,9 @@ from typing import Any, Literal
 
 from rqmem.errors import ConfigError, SourceError
 from rqmem.sources import csv_cuts
+from rqmem.sources.contract import check_whole
 from rqmem.sources.encodings import check_encoding, codec_of
-from rqmem.sources.files import LONGEST_RECORD_BYTES, FileSource, check_errors, check_longest, first
+from rqmem.sources.files import LONGEST_RECORD_BYTES, FileSource, check_errors, first
 from rqmem.sources.open_file import OpenFile, first_line_end, lines
 from rqmem.values import dataclass
 
@@ -48,7 +49,7 @@ class CsvFormat:
             raise ConfigError(f"CsvFile: delimiter {self.delimiter!r} is the quote or the escape as well")
         if self.cut_by not in ("quotes", "lines", "parsing"):
             raise ConfigError(f"CsvFile: cut_by is {self.cut_by!r}: give 'quotes', 'lines' or 'parsing'")
-        check_longest(self.longest_record, "CsvFile")
+        check_whole(self.longest_record, "CsvFile: longest_record")
         check_errors(self.errors, "CsvFile")
         special = f"\r\n{self.delimiter}{self.quotechar or ''}{self.escapechar or ''}"
         check_encoding(self.encoding, special, "CsvFile")

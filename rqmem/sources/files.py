@@ -209,12 +209,6 @@ def check_errors(errors: Any, whose: str) -> None:
         raise ConfigError(f"{whose}: errors is {errors!r:.100}: give one of {', '.join(map(repr, ERRORS))}")
 
 
-def check_longest(longest_record: Any, whose: str) -> None:
-    """Raise `ConfigError` unless it is a number of bytes."""
-    if isinstance(longest_record, bool) or not isinstance(longest_record, int) or longest_record < 1:
-        raise ConfigError(f"{whose}: longest_record is {longest_record!r}: give a number of bytes greater than 0")
-
-
 def first(records: Iterator[tuple[T_co, int]]) -> tuple[T_co, int] | None:
     """The first record and the offset after it; None where there is none."""
     return next(islice(records, 1), None)

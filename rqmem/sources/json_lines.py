@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from rqmem.errors import SourceError
+from rqmem.sources.contract import check_whole
 from rqmem.sources.encodings import check_encoding, codec_of
-from rqmem.sources.files import LONGEST_RECORD_BYTES, FileSource, check_errors, check_longest
+from rqmem.sources.files import LONGEST_RECORD_BYTES, FileSource, check_errors
 from rqmem.sources.open_file import OpenFile, first_line_end, lines
 
 _LINE_END = re.compile(rb"\n")
@@ -41,7 +42,7 @@ class JsonLines(FileSource[Any]):
         errors: str = "strict",
         identity: str | None = None,
     ) -> None:
-        check_longest(longest_record, "JsonLines")
+        check_whole(longest_record, "JsonLines: longest_record")
         check_encoding(encoding, "\n", "JsonLines")
         check_errors(errors, "JsonLines")
         self._longest_record, self._encoding, self._errors = longest_record, encoding, errors

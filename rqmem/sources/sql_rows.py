@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from rqmem.errors import ConfigError, SourceChanged, SourceError
 from rqmem.sources import typed_json
-from rqmem.sources.contract import Count, Cursor, Cuttable, check_cut, even_bounds
+from rqmem.sources.contract import Count, Cursor, Cuttable, check_cut, check_whole, even_bounds
 from rqmem.sources.naming import imported, kind_of
 from rqmem.sources.sql_keys import KEYS_PER_QUERY, CheckedQueries, KeyList, text_of
 from rqmem.sources.sql_queries import Key, KeyOrder, KeyRange, Queries
@@ -135,8 +135,7 @@ class SqlRows(Cuttable[Any]):
         return made
 
     def _set_up(self, queries: Queries, page_size: int, how: Literal["exact", "estimate"]) -> None:
-        if isinstance(page_size, bool) or not isinstance(page_size, int) or page_size < 1:
-            raise ConfigError(f"SqlRows: page_size is {page_size!r}: give a whole number of at least 1")
+        check_whole(page_size, "SqlRows: page_size")
         self._queries, self._page_size, self._how = queries, page_size, how
         self._checked = CheckedQueries(queries)
         self._part: KeyRange | KeyList | None = None if queries.window else KeyRange()  # None: a window, not yet fixed
@@ -327,7 +326,7 @@ class SqlRows(Cuttable[Any]):
             self._checked.check_all()
 
 
-def _most(at_most: Any) -> int | None:
-    if at_most is not None and (isinstance(at_most, bool) or not isinstance(at_most, int) or at_most < 1):
-        raise ConfigError(f"SqlRows: at_most is {at_most!r}: give a whole number of rows of at least 1")
+def _most(at_most: int | None) -> int | None:
+    if at_most is not None:
+        check_whole(at_most, "SqlRows: at_most")
     return at_most

@@ -101,7 +101,7 @@ def _of_select(query: Select[Any]) -> Shape:
         computed |= {name for name, column in things.items() if _has_aggregate(column)}
     if per_row:  # one row for each of these: which one is another question
         bare = bare.order_by(*query._order_by_clauses)
-        computed |= {name for name, column in things.items() if not any(_same(column, each) for each in per_row)}
+        computed |= {name for name, column in things.items() if not any(same_column(column, each) for each in per_row)}
         return Shape(select(bare.subquery()), limits=limits, depends=depends, computed=computed)
     shape = Shape(bare, limits=limits, depends=depends, computed=computed)
     if not (query._group_by_clauses or query._having_criteria or query._distinct or _has_over(things.values())):
@@ -178,7 +178,7 @@ def _found_in(rows: Select[Any], around: Any, column: Any, name: str | None, num
     hidden = columns.get(f"{_HIDDEN}{number}")
     if hidden is not None:
         return hidden
-    found = next((each for each in columns if any(_same(base, column) for base in _bases(each))), None)
+    found = next((each for each in columns if any(same_column(base, column) for base in _bases(each))), None)
     return found if found is not None else columns.get(getattr(column, "key", None) or "")
 
 
@@ -215,10 +215,6 @@ def _unwrapped(clause: Any) -> tuple[Any, bool, str | None]:
 
 def same_column(one: Any, other: Any) -> bool:
     """Whether both are the same column: an attribute of a mapped class and its column are."""
-    return _same(one, other)
-
-
-def _same(one: Any, other: Any) -> bool:
     one, other = _plain(one), _plain(other)
     return one is other or bool(
         isinstance(one, ColumnElement) and isinstance(other, ColumnElement) and one.compare(other)

@@ -205,7 +205,7 @@ def test_encodings(tmp_path: Path) -> None:
         ({"quotechar": "«"}, "quotechar is '«'"),
         ({"escapechar": "\n"}, r"escapechar is '\\n'"),
         ({"delimiter": '"'}, "is the quote or the escape as well"),
-        ({"longest_record": 0}, "CsvFile: longest_record is 0: give a number of bytes greater than 0"),
+        ({"longest_record": 0}, "CsvFile: longest_record is 0: give a whole number of at least 1"),
         ({"cut_by": "luck"}, "cut_by is 'luck': give 'quotes', 'lines' or 'parsing'"),
     ],
 )
