@@ -24,7 +24,7 @@ from jobs.assignment_sources import Numbered, assignments_from
 from jobs.assignment_store import ASKED_AT_ONCE
 from jobs.sources import shared_sessions
 from jobs.tables import utc_now
-from jobs.unreadable import told_as_for_a_person_to_mend
+from jobs.unreadable import no_retry_if_unreadable
 from rqmem import MemoryAwareJob
 from rqmem.job.gather import Gathered
 from rqmem.sources import Cuttable
@@ -46,7 +46,7 @@ class BulkAssignStaffToEventTypesJob(MemoryAwareJob):
     job_timeout = 3600
     retry = Retry(max=3)
 
-    @told_as_for_a_person_to_mend()
+    @no_retry_if_unreadable()
     def handle(
         self,
         path: str | None = None,

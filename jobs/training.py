@@ -25,7 +25,7 @@ from jobs.training_figures import figures
 from jobs.training_order import Order
 from jobs.training_process import LearnerProcess
 from jobs.training_summary import Plan, Shard, make_plan
-from jobs.unreadable import told_as_for_a_person_to_mend
+from jobs.unreadable import no_retry_if_unreadable
 from jobs.work_files import WorkDirectory
 from rqmem import MemoryAwareJob
 from rqmem.errors import ConfigError
@@ -85,7 +85,7 @@ class TrainMLModelJob(MemoryAwareJob):
         work = WorkDirectory(Path(order.model).absolute(), self.run_id)
         if (done := saved_by(work.model, work.run)) is not None:
             return finish(work, done)
-        with told_as_for_a_person_to_mend():
+        with no_retry_if_unreadable():
             source = CsvFile(order.rows, encoding=order.encoding)
             check_columns(source, order)
             work.make()
@@ -129,7 +129,7 @@ def prepare(job: MemoryAwareJob, rows: Source[Record], order: Order, directory: 
         job.check_memory_usage("data_preparation")
         return shard.to_json()
 
-    with told_as_for_a_person_to_mend():
+    with no_retry_if_unreadable():
         return job.process_in_chunks(rows, write)
 
 

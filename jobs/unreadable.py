@@ -9,7 +9,7 @@ from rqmem.errors import ConfigError, SourceError
 
 
 @contextmanager
-def told_as_for_a_person_to_mend() -> Iterator[None]:
+def no_retry_if_unreadable() -> Iterator[None]:
     """`SourceError` becomes `ConfigError`: a retry would read the same file, so a person has to mend it."""
     try:
         yield

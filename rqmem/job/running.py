@@ -1,6 +1,6 @@
 """What a job needs while it runs, imported as one when the first job runs.
 
-A process that only enqueues does not load it. A worker loads it before it forks horses (`rqmem.worker.preloading`).
+A process that only enqueues does not load it. A worker loads it before it forks horses (`rqmem.worker.imports`).
 """
 
 from __future__ import annotations

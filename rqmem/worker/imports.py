@@ -1,19 +1,59 @@
-"""Importing a job's code, with the reason when it fails."""
+"""Importing modules: those of ``--preload`` before horses are forked, and the code of a job in its horse.
+
+A fork takes no threads along, but all that they hold: locks, and what OpenMP knows of its pool. A job that uses it then
+waits for ever. So the threads that an import leaves are counted (`rqmem.measure.left_threads`).
+"""
 
 from __future__ import annotations
 
+import importlib
+import logging
 import os
 import sys
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from rqmem.config.named_code import why_not_importable
-from rqmem.errors import JobNotImportable
+from rqmem.errors import ConfigError, JobNotImportable
 from rqmem.measure import procfs
+from rqmem.measure.left_threads import imported, warning
 from rqmem.rq_names import BaseTimeoutException
-from rqmem.worker.preloading import preload_jobs
 
 if TYPE_CHECKING:
     from rqmem.rq_names import Job
+
+_log = logging.getLogger("rqmem.worker")
+
+
+def preload(modules: Iterable[str], openmp: str) -> None:
+    """Import these now, so that horses share their pages. Threads that one leaves running are a warning.
+
+    Args:
+        openmp: what to do about a pool of OpenMP: ``"refuse"``, or ``"end"`` it.
+
+    Raises:
+        ConfigError: a module cannot be imported, or leaves an OpenMP pool that is to be refused.
+    """
+    for each in imported(modules):
+        if each.openmp_threads and openmp == "refuse":
+            raise ConfigError(
+                f"--preload {each.module} has used OpenMP and left a pool of {each.openmp_threads} threads: horses "
+                f"that are forked now would hang. Compute nothing while the module is imported, or give "
+                f"--preload-openmp end (RQMEM_PRELOAD_OPENMP=end): then the pool is ended before horses are forked"
+            )
+        if each.openmp_threads:
+            _log.info("--preload %s: ended its OpenMP pool of %d threads", each.module, each.openmp_threads)
+        if each.other_threads:
+            _log.warning("--preload %s", warning(each))
+
+
+def preload_jobs() -> None:
+    """Import what jobs need while they run, if this process has imported job classes or decorated functions.
+
+    By name, since workers know nothing of jobs.
+    """
+    if "rqmem.job.functions" in sys.modules:
+        importlib.import_module("rqmem.job.running")
 
 
 def check_importable(job: Job) -> int:

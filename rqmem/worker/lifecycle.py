@@ -37,9 +37,9 @@ from rqmem.worker.heartbeat import Heart
 from rqmem.worker.helpers import Helpers
 from rqmem.worker.horse import hook_runner
 from rqmem.worker.horse_pool import HorsePool
+from rqmem.worker.imports import preload, preload_jobs
 from rqmem.worker.kernel import kernel_layer
 from rqmem.worker.pool.member import Member
-from rqmem.worker.preloading import preload, preload_jobs
 from rqmem.worker.profiling import Capturing
 from rqmem.worker.recorder import About, Recorder
 from rqmem.worker.redis_outage import RedisOutage

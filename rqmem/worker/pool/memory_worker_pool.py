@@ -40,10 +40,10 @@ from rqmem.policy.replacement import Slot, after_death
 from rqmem.rq_names import ForkProcess, WorkerData, WorkerPool, setup_loghandlers
 from rqmem.text import counted
 from rqmem.units import show_mb, to_mb
+from rqmem.worker.imports import preload
 from rqmem.worker.memory_worker import MemoryWorker
 from rqmem.worker.pool.budget import Budget, budget_mb, check_tenant_mb
 from rqmem.worker.pool.scaling import Scaling
-from rqmem.worker.preloading import preload
 from rqmem.worker.restart import EXIT_CODE as FULL
 
 if TYPE_CHECKING:
