@@ -23,8 +23,6 @@ from rqmem.store.execution_records import Pending, Split
 from rqmem.store.retrying import until_redis_answers
 
 if TYPE_CHECKING:
-    from redis import Redis
-
     from rqmem.rq_names import Queue
     from rqmem.worker.horse.user_code import Horse
 
@@ -74,13 +72,10 @@ class Gathered(Cuttable[Any]):
         loads = self._horse.serializer.loads
         for begin in range(first, end, _RESULTS_AT_ONCE):
             after = min(begin + _RESULTS_AT_ONCE, end)
-            for number, raw in ask(self._horse, "read results of children", _results, after, begin):
+            read = ask(self._horse, "read results of children", lambda *of: list(ledger.results(*of)), after, begin)
+            for number, raw in read:
                 if number not in self._failed:
                     yield None if raw is None else loads(raw), number + 1
-
-
-def _results(connection: Redis, job_id: str, end: int, begin: int) -> list[tuple[int, bytes | None]]:
-    return list(ledger.results(connection, job_id, end, begin))
 
 
 def gather(run: ParentRun, parent: ParentJob, split: Split) -> Any:

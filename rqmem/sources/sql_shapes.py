@@ -144,7 +144,7 @@ def _with_order(shape: Shape, clauses: Iterable[Any], around: Any) -> Shape:
             column = _found_in(shape.rows, around, column, name, number)
             if column is None:
                 raise SourceError(
-                    f"SqlRows: what is selected has no column for ORDER BY {_shown(clause)}: select it, with a label"
+                    f"SqlRows: what is selected has no column for ORDER BY {clause!s:.80}: select it, with a label"
                 )
             clause = _in_the_same_way(clause, column)
         elif name is not None:
@@ -289,7 +289,3 @@ def _has_aggregate(column: Any) -> bool:
         isinstance(part, functions.FunctionElement) and _name_of(part) in sql_words.AGGREGATES
         for part in _parts(column)
     )
-
-
-def _shown(clause: Any) -> str:
-    return f"{clause!s:.80}"
