@@ -201,7 +201,7 @@ class Enqueueable:
         except TypeError as error:
             from rqmem.calls import why_refused
 
-            reason = why_refused(_signature(cls.handle), (None, *args), kwargs, error)
+            reason = why_refused(cls._signature(), args, kwargs, error)
             raise ConfigError(f"{cls.__qualname__}.handle: {reason}") from None
 
     @classmethod
