@@ -82,8 +82,8 @@ class RedisOutage:
         heart: of the worker.
         taker: takes its jobs.
         member: says whether jobs are to be taken now.
-        horse_waits: has the horse wait for jobs, for that many seconds, and run what comes. Whether it has run any; None:
-            it does not wait.
+        horse_waits: has the horse wait for jobs, for that many seconds, and run what comes. Whether it has run any;
+            None: it does not wait.
 
     Attributes:
         broken_by: the error that has ended `work`; None: there was none.

@@ -87,6 +87,11 @@ class Member:
         self._row.pid = os.getpid()
 
     @property
+    def budgeted(self) -> bool:
+        """Whether there is a budget."""
+        return self._table is not None
+
+    @property
     def table(self) -> BudgetTable | None:
         """The pool's, to be read."""
         return self._table
