@@ -21,7 +21,7 @@ def gathered(connection: Redis) -> Gathered:
     """Results of children, each its number, but for those that failed."""
     raw = {str(number): JSONSerializer.dumps(number) for number in range(TOTAL) if number not in FAILED}
     connection.hset(keys.gathered("parent"), mapping=raw)
-    horse: Any = SimpleNamespace(connection=connection, job_id="parent", serializer=JSONSerializer)
+    horse: Any = SimpleNamespace(connection=connection, job_id="parent", serializer=JSONSerializer, held=None)
     return Gathered(horse, TOTAL, [ChildFailure(number, "broken") for number in FAILED], BEFORE)
 
 
