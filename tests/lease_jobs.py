@@ -67,6 +67,8 @@ def act(name: str, what: str = "", value: float = 0.0) -> str:
         from rq import Queue
 
         Queue("jobs", connection=redis()).enqueue(act, f"{name} follows")
+    if what == "disconnect":
+        get_current_job().connection.connection_pool.disconnect()
     if what == "big":
         return name * int(value)
     return name

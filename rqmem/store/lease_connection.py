@@ -6,13 +6,14 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from typing import Any, cast
+from weakref import WeakKeyDictionary
 
-from redis import Redis
+from redis import ConnectionPool, Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from rqmem.rq_names import RQ_KEY_PREFIX, WORKER_EXECUTIONS_KEY_TEMPLATE, WORKERS_SUSPENDED
+from rqmem.rq_names import RQ_KEY_PREFIX, WORKER_EXECUTIONS_KEY_TEMPLATE, WORKERS_SUSPENDED, parse_connection
 from rqmem.store import codec, keys, lease_commands, ledger
 from rqmem.store.execution_records import Owner
 from rqmem.store.lease_commands import Batch, Moved, Stepped
@@ -20,20 +21,30 @@ from rqmem.store.scripts import source
 
 _ENOUGH_BYTES = 1_000_000  # of arguments in one batch: they stand in the horse's memory
 _SCRIPTS = ("lease_take", "lease_step")  # those that are sent without redis-py's help
+_pools: WeakKeyDictionary[Redis, ConnectionPool] = WeakKeyDictionary()
+
+
+def _pool_beside(client: Redis) -> ConnectionPool:
+    """Of connections for leases, to the same server."""
+    if client not in _pools:
+        _, connection_class, kwargs = parse_connection(client)
+        _pools[client] = ConnectionPool(connection_class=connection_class, **kwargs)
+    return _pools[client]
 
 
 class LeaseConnection:
     """One connection of a worker or its horse, for commands about the worker's lease.
 
     Args:
-        client: the connection is one of its pool; `close` gives it back.
+        client: for the same server. Not one of its connections, which a job's code may close: the replies that are
+            still to come would be lost, and waited for.
         worker: the name of the worker.
         token: of this lease, not used before.
     """
 
     def __init__(self, client: Redis, worker: str, token: str) -> None:
         self.token = token
-        self._pool = client.connection_pool
+        self._pool = _pool_beside(client)
         self._connection = self._pool.get_connection()
         self._owed: deque[tuple[str, bytes]] = deque()
         self._replies: deque[Any] = deque()

@@ -246,14 +246,14 @@ def test_a_job_whose_tenant_may_not_have_more_says_so() -> None:
 
 def flooded(seed: int) -> list[traces.TraceJob]:
     """One tenant enqueues all its jobs at once; others come one by one after it."""
-    flood = [replace(job, at=0.0, tenant="acme") for job in traces.mixed(70, seed)]
-    others = [replace(job, tenant=f"t{number % 5}") for number, job in enumerate(traces.mixed(30, seed + 1))]
+    flood = [replace(job, at=0.0, tenant="acme") for job in traces.mixed(140, seed)]
+    others = [replace(job, tenant=f"t{number % 5}") for number, job in enumerate(traces.mixed(40, seed + 1))]
     return sorted([*flood, *others], key=lambda job: job.at)
 
 
 @pytest.mark.parametrize("workers", [4, 16])
 def test_a_tenant_that_floods_the_queue_leaves_room_for_the_others(workers: int) -> None:
-    trace = flooded(7)
+    trace = flooded(8)
     played = traces.play(trace, workers, BUDGET, 300)
     assert all(began >= job.at for began, job in zip(played.began, trace, strict=True))
     ends = sorted(

@@ -162,6 +162,17 @@ def test_jobs_that_look_at_themselves_one_after_another_all_end(queue: Queue, wo
     nothing_is_left(queue)
 
 
+def test_a_job_that_closes_all_connections_of_its_client_closes_none_of_the_lease(
+    queue: Queue, work_off: WorkOff
+) -> None:
+    """The replies that the lease waited for were lost with them, and the horse hung until its job's time limit."""
+    enqueue(queue, 10)
+    jobs = [queue.enqueue(lease_jobs.act, str(number), "disconnect" if number % 5 == 3 else "") for number in range(60)]
+    log = work_off("jobs")
+    assert [job.get_status() for job in jobs] == [JobStatus.FINISHED] * 60, log
+    nothing_is_left(queue)
+
+
 def test_a_job_may_enqueue_into_its_own_queue(queue: Queue, work_off: WorkOff) -> None:
     enqueue(queue, 10)
     queue.enqueue(lease_jobs.act, "first", "enqueue")
