@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from flask import render_template
 
 from rqmem import words
+from rqmem.breach_words import evidence
 from rqmem.dashboard.blueprint import pages
 from rqmem.dashboard.flamegraph_views import capture_of
 from rqmem.dashboard.lanes import lanes
@@ -41,6 +42,7 @@ def job(job_id: str) -> str:
         grew_title=grew_title,
         grew=grew,
         in_short=in_short(case),
+        evidence=evidence,
         capture=capture_of(case.job_id),
         mood=_mood(case),
         told=told[-_MOST_LINES:],

@@ -6,14 +6,13 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from typing import Any, cast
-from weakref import WeakKeyDictionary
 
-from redis import ConnectionPool, Redis
+from redis import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from rqmem.rq_names import RQ_KEY_PREFIX, WORKER_EXECUTIONS_KEY_TEMPLATE, WORKERS_SUSPENDED, parse_connection
+from rqmem.rq_names import RQ_KEY_PREFIX, WORKER_EXECUTIONS_KEY_TEMPLATE, WORKERS_SUSPENDED
 from rqmem.store import codec, keys, lease_commands, ledger
 from rqmem.store.execution_records import Owner
 from rqmem.store.lease_commands import Batch, Moved, Stepped
@@ -21,31 +20,22 @@ from rqmem.store.scripts import source
 
 _ENOUGH_BYTES = 1_000_000  # of arguments in one batch: they stand in the horse's memory
 _SCRIPTS = ("lease_take", "lease_step")  # those that are sent without redis-py's help
-_pools: WeakKeyDictionary[Redis, ConnectionPool] = WeakKeyDictionary()
-
-
-def _pool_beside(client: Redis) -> ConnectionPool:
-    """Of connections for leases, to the same server."""
-    if client not in _pools:
-        _, connection_class, kwargs = parse_connection(client)
-        _pools[client] = ConnectionPool(connection_class=connection_class, **kwargs)
-    return _pools[client]
 
 
 class LeaseConnection:
     """One connection of a worker or its horse, for commands about the worker's lease.
 
     Args:
-        client: for the same server. Not one of its connections, which a job's code may close: the replies that are
-            still to come would be lost, and waited for.
+        client: the connection is one of its pool; `close` gives it back.
         worker: the name of the worker.
         token: of this lease, not used before.
     """
 
     def __init__(self, client: Redis, worker: str, token: str) -> None:
         self.token = token
-        self._pool = _pool_beside(client)
+        self._pool = client.connection_pool
         self._connection = self._pool.get_connection()
+        self._socket = self._connection._sock
         self._owed: deque[tuple[str, bytes]] = deque()
         self._replies: deque[Any] = deque()
         self._lost = False
@@ -135,7 +125,9 @@ class LeaseConnection:
         self._write(command)
 
     def _check(self) -> None:
-        if self._lost:  # redis-py would silently open another one, and replies would answer other commands
+        # redis-py would silently open another one, and replies would answer other commands. A job's code may have
+        # closed this one, with all of its client.
+        if self._lost or self._connection._sock is not self._socket:
             raise RedisConnectionError("the connection was lost")
 
     def _write(self, command: bytes) -> None:

@@ -19,7 +19,7 @@ class HeldOnPage(ctypes.Structure):
     number: int
     length: int
 
-    _fields_ = [("number", ctypes.c_int64), ("length", ctypes.c_int64), ("_data", ctypes.c_char * ROOM_BYTES)]
+    _fields_ = [("number", ctypes.c_int64), ("length", ctypes.c_int64), ("data", ctypes.c_char * ROOM_BYTES)]
 
     def write(self, data: bytes) -> bool:
         """Replace what is there. False: there is no room for so much, and what was there stays."""
@@ -27,7 +27,7 @@ class HeldOnPage(ctypes.Structure):
             return False
         number = self.number | 1  # it is odd where a signal has cut the last write short
         self.number = number
-        ctypes.memmove(ctypes.addressof(self) + HeldOnPage._data.offset, data, len(data))
+        ctypes.memmove(ctypes.addressof(self) + HeldOnPage.data.offset, data, len(data))
         self.length = len(data)
         self.number = number + 1
         return True
@@ -40,7 +40,7 @@ class HeldOnPage(ctypes.Structure):
         deadline = time.monotonic() + _BETWEEN_SECONDS
         while time.monotonic() < deadline:
             before, length = self.number, self.length
-            data = ctypes.string_at(ctypes.addressof(self) + HeldOnPage._data.offset, length)
+            data = ctypes.string_at(ctypes.addressof(self) + HeldOnPage.data.offset, length)
             if before == self.number and not before & 1:
                 return data
             time.sleep(0)

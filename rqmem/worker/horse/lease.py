@@ -15,6 +15,7 @@ horse waits for it, as with any outcome.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import functools
 import logging
@@ -47,7 +48,7 @@ from rqmem.store.execution_records import Pending
 from rqmem.store.held_run import HeldRun, Record
 from rqmem.store.history.history_records import OK
 from rqmem.store.lease_commands import Taken
-from rqmem.store.retrying import note, until_redis_answers
+from rqmem.store.retrying import connection_with_short_timeout, note, until_redis_answers
 from rqmem.type_of_job import FIRST_BYTES, path_in, type_of_path
 from rqmem.worker.execution import Event
 from rqmem.worker.finished_jobs import LONGEST_ID_BYTES, FinishedJob
@@ -70,6 +71,7 @@ _BATCH_SECONDS = 0.1  # what was taken so long ago goes back: jobs of better que
 _CHILD = b"-child-"
 _MOST_KINDS = 100  # of jobs in one report
 _OLD_SECONDS = 0.02  # a job that was taken so long ago may have been cancelled: its start is awaited
+_LEAVE_SECONDS = 1.0
 _log = logging.getLogger("rqmem.worker")
 _RECALLED, _OTHERS_WAIT = "it was recalled", "a job has others that wait for it"
 _STOPS, _TIME_OVER = "the worker is to stop", "its time was over"
@@ -168,9 +170,15 @@ class Lease:
         commits.all()
         for done in commits.plain:
             self._hand_over.finish(done)
-        until_redis_answers(
-            lambda: lease.give_back(worker.connection, worker.name, self._order.token), "give back the jobs of a lease"
-        )
+        token = self._order.token
+        if self._is_empty and self._page.stop_asked:  # the worker leaves, and waits for us
+            short = connection_with_short_timeout(worker.connection, _LEAVE_SECONDS)
+            with contextlib.suppress(RedisError), short:  # only that it had a lease stays, for others to take over
+                lease.give_back(short, worker.name, token)
+        else:
+            until_redis_answers(
+                lambda: lease.give_back(worker.connection, worker.name, token), "give back the jobs of a lease"
+            )
         self._waiting.put_back()
         commits.close()
 
@@ -209,7 +217,7 @@ class Lease:
     def _take(self) -> bool:
         """One batch. Whether to go on."""
         order = self._order
-        moved, self._has_asked = self._waiting.moved, True
+        moved, self._has_asked, self._is_empty = self._waiting.moved, True, False
         if self._is_open and not moved and time.monotonic() - self._began >= order.seconds:
             return self._stop(_TIME_OVER)
         if self._left <= 0:
