@@ -228,13 +228,13 @@ def put_back(queue: Queue, job_id: str) -> bool:
     return answer == 1
 
 
-def give_back(queue: Queue, job_id: str) -> None:
-    """Put a job that was taken and not begun back to the front of its queue; it may be repeated."""
-    with queue.connection.pipeline() as pipeline:
-        pipeline.lrem(queue.intermediate_queue_key, 0, job_id)
-        pipeline.lrem(queue.key, 1, job_id)
-        pipeline.lpush(queue.key, job_id)
-        pipeline.execute()
+def give_back(queue: Queue, job_id: str, before: bytes = b"") -> None:
+    """Put a job that was taken and not begun back to the front of its queue; it may be repeated.
+
+    Args:
+        before: the job that stood before it, and was passed over. If it is in the queue, this one goes behind it.
+    """
+    script(queue.connection, "give_back")(keys=[queue.intermediate_queue_key, queue.key], args=[job_id, before])
 
 
 class RunWriter:

@@ -48,7 +48,7 @@ class Taker:
     def take(self) -> tuple[Job, Queue] | None:
         """A job, and the worker's queue that it comes from; None: there is none in a queue that is not paused.
 
-        One for which its pool has no room goes back to the front of its queue, and the next one is taken.
+        One for which its pool has no room goes back to where it was, and the next one is taken.
 
         Raises:
             Suspended: workers are.
@@ -64,28 +64,30 @@ class Taker:
                 if answer[0] == b"suspended":
                     raise Suspended
                 return None
-            number, job_id, flat = answer
+            number, job_id, flat, before = answer
             fields = dict(zip(flat[::2], flat[1::2], strict=True))
             try:
                 job = restored(worker, job_id.decode(), fields)
             except NoSuchJobError:  # as in RQ, a job without data is passed over
                 continue
-            if self.may_start(job, queues[number]):
+            if self.may_start(job, queues[number], before):
                 self._taken = (job, fields)
                 return job, queues[number]
             if job_id not in self._member.passed_over():  # it is asked for again when something has changed
                 return None
         return None
 
-    def may_start(self, job: Job, queue: Queue) -> bool:
-        """Whether the job that was taken may start; else it is at the front of its queue again."""
+    def may_start(self, job: Job, queue: Queue, before: bytes = b"") -> bool:
+        """Whether the job that was taken may start; else it is where it was in its queue, behind the job ``before``."""
         try:
             admitted = self._member.admits(job, queue)
         except StopRequested:  # by a signal handler of RQ's
-            give_back(queue, job.id)
+            give_back(queue, job.id, before)
             raise
         if not admitted:
-            until_redis_answers(lambda: give_back(queue, job.id), f"put job {job.id} back, for which there is no room")
+            until_redis_answers(
+                lambda: give_back(queue, job.id, before), f"put job {job.id} back, for which there is no room"
+            )
         return admitted
 
     def fields_of(self, job: Job) -> dict[bytes, bytes]:

@@ -24,6 +24,22 @@ class OwnFetch(Job):
         raise AssertionError("not called here")
 
 
+class FullPool:
+    """A pool that has no room: each job is passed over from then on."""
+
+    must_wait = False
+
+    def __init__(self) -> None:
+        self.refused: list[bytes] = []
+
+    def passed_over(self) -> list[bytes]:
+        return self.refused
+
+    def admits(self, job: Job, queue: Queue) -> bool:
+        self.refused.append(job.id.encode())
+        return False
+
+
 @pytest.fixture
 def worker(connection: Redis) -> MemoryWorker:
     queues = [Queue(name, connection=connection) for name in ("high", "middle", "low")]
@@ -78,6 +94,16 @@ def test_no_job_is_taken_while_workers_are_suspended(worker: MemoryWorker) -> No
     with pytest.raises(Suspended):
         worker._taker.take()
     assert worker.queues[0].job_ids == [job.id]
+
+
+def test_jobs_for_which_there_is_no_room_stay_in_their_order(worker: MemoryWorker) -> None:
+    high, _, low = worker.queues
+    ids = {queue: [queue.enqueue(sample_jobs.add, 1).id for _ in range(5)] for queue in (high, low)}
+    worker._taker._member = FullPool()  # type: ignore[assignment]
+    assert worker._taker.take() is None
+    assert len(worker._taker._member.passed_over()) == 10
+    assert {queue: queue.job_ids for queue in (high, low)} == ids
+    assert high.intermediate_queue.get_job_ids() == []
 
 
 def test_a_job_class_that_reads_jobs_in_its_own_way_is_asked(worker: MemoryWorker) -> None:
