@@ -64,14 +64,13 @@ class FinishedJobs(ctypes.Structure):
     def add(self, job: FinishedJob) -> bool:
         """Whether there was room for its result and its record. Its ids have to fit."""
         seq, began_at, ended_at, result_ttl, queue, job_id, created_at, execution_id, result, run = job
-        length, start = -1 if result is None else len(result), 0
-        if result is not None or run:
-            data = (result or b"") + run
-            start = self._end if self.count > self.committed else 0
-            if start + len(data) > RESULT_BYTES:
-                return False
-            self._end = start + len(data)
-            ctypes.memmove(ctypes.addressof(self) + _RESULTS + start, data, len(data))
+        if self.count == self.committed:
+            self._end = 0
+        data, length, start = (result or b"") + run, -1 if result is None else len(result), self._end
+        if start + len(data) > RESULT_BYTES:
+            return False
+        self._end = start + len(data)
+        ctypes.memmove(ctypes.addressof(self) + _RESULTS + start, data, len(data))
         _ENTRY.pack_into(
             self._entries, _ENTRY.size * (self.count % ROOM),
             seq, began_at, ended_at, result_ttl, queue, start, length, len(run), job_id, created_at, execution_id,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from rqmem.worker.finished_jobs import RESULT_BYTES, ROOM, FinishedJob, FinishedJobs
@@ -17,6 +17,7 @@ def job(number: int, size: int | None) -> FinishedJob:
 
 
 @given(steps)
+@example([30_000, 30_000, -1, None, 30_000])
 def test_what_is_not_committed_can_be_read(sizes: list[int | None]) -> None:
     ring, waiting = FinishedJobs(), []
     for number, size in enumerate(sizes):

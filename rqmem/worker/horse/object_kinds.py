@@ -15,6 +15,7 @@ _SHOWN_KINDS = 5
 _KINDS_OF_A_SNAPSHOT = 15
 _SHOWN_KIND_MB = 0.5
 _SHOWN_KINDS_OF_A_LEAK = 5
+_SHOWN_KIND_OF_A_LEAK_MB = 0.1  # objects of a class are small themselves, and say more than the texts that they hold
 _kinds_before: live_objects.Kinds = {}
 _kept: live_objects.Kinds = {}
 _kept_at_first: live_objects.Kinds | None = None
@@ -51,7 +52,8 @@ def _modules_of_jobs() -> list[ModuleType]:
 
 def kinds_that_stay() -> list[tuple[str, int, float]]:
     """Types of which this horse held more when it last remembered than when it first did; as `kinds_that_grew`."""
-    return _in_mb(live_objects.growth(_kept, _kept_at_first or {}), _SHOWN_KINDS_OF_A_LEAK)
+    grown = live_objects.growth(_kept, _kept_at_first or {})
+    return _in_mb(grown, _SHOWN_KINDS_OF_A_LEAK, _SHOWN_KIND_OF_A_LEAK_MB)
 
 
 def kinds_that_grew(frame: FrameType | None, config: Config) -> list[tuple[str, int, float]]:
@@ -66,7 +68,9 @@ def kinds_by_now() -> list[tuple[str, int, float]]:
     return [(name, objects, round(to_mb(size), 2)) for name, objects, size in grown[:_KINDS_OF_A_SNAPSHOT]]
 
 
-def _in_mb(grown: list[tuple[str, int, int]], count: int) -> list[tuple[str, int, float]]:
+def _in_mb(
+    grown: list[tuple[str, int, int]], count: int, least_mb: float = _SHOWN_KIND_MB
+) -> list[tuple[str, int, float]]:
     """The first of them, as far as they are worth telling."""
     shown = [(name, objects, to_mb(size)) for name, objects, size in grown[:count]]
-    return [each for each in shown if each[2] >= _SHOWN_KIND_MB]
+    return [each for each in shown if each[2] >= least_mb]
