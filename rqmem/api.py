@@ -24,7 +24,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from redis import Redis
 from redis.exceptions import RedisError
@@ -51,6 +51,7 @@ from rqmem.observe.model import (
     KnownAlert,
     Pool,
     Queue,
+    Snapshot,
     SplitJob,
     State,
     Worker,
@@ -63,9 +64,6 @@ from rqmem.store.actions import read as read_actions
 from rqmem.store.history.history_reader import check_version
 from rqmem.store.retrying import described
 from rqmem.values import dataclass
-
-if TYPE_CHECKING:
-    from rqmem.observe.model import Snapshot
 
 __all__ = [
     "Action", "EndedSplitJob", "Found", "Host", "Job", "JobPage", "JobRow", "JobType", "KnownAlert", "Pool", "Queue",

@@ -13,12 +13,12 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from redis.exceptions import RedisError
 
 from rqmem import words
 from rqmem.alerts.messages import message
+from rqmem.alerts.service import Service
 from rqmem.policy.alert_pace import (
     MESSAGES_A_MINUTE,
     WORTH_SENDING_SECONDS,
@@ -26,12 +26,9 @@ from rqmem.policy.alert_pace import (
     pause_after,
     to_send,
 )
+from rqmem.store.alerts.alert_outbox import Outbox
+from rqmem.store.alerts.alert_records import Alert
 from rqmem.text import counted
-
-if TYPE_CHECKING:
-    from rqmem.alerts.service import Service
-    from rqmem.store.alerts.alert_outbox import Outbox
-    from rqmem.store.alerts.alert_records import Alert
 
 _TAKEN_AT_MOST = 1000
 _WAIT_SECONDS = 1.0

@@ -8,16 +8,13 @@ import socket
 import threading
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
+from redis import Redis
+
+from rqmem.alerts.addresses import Address
 from rqmem.alerts.delivery import Delivery, RedisAway
+from rqmem.alerts.service import Service
 from rqmem.store.alerts.alert_outbox import Outbox
-
-if TYPE_CHECKING:
-    from redis import Redis
-
-    from rqmem.alerts.addresses import Address
-    from rqmem.alerts.service import Service
 
 DRAIN_SECONDS = 10.0
 """How long it goes on sending what is there after it was asked to stop."""

@@ -12,13 +12,11 @@ import re
 import threading
 import warnings
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from rqmem.alerts.addresses import Address
+from rqmem.alerts.messages import Message
 from rqmem.errors import ConfigError
-
-if TYPE_CHECKING:
-    from rqmem.alerts.addresses import Address
-    from rqmem.alerts.messages import Message
 
 _REASONS = (
     (r"error=(\d{3})\b", "it answered HTTP {}"),

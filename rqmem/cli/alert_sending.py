@@ -9,7 +9,6 @@ import select
 import signal
 import sys
 import threading
-from typing import TYPE_CHECKING
 
 import click
 from redis.exceptions import RedisError
@@ -17,15 +16,13 @@ from redis.exceptions import RedisError
 from rqmem import log
 from rqmem.alerts import addresses as alert_addresses
 from rqmem.alerts import messages, pipe
+from rqmem.alerts.addresses import Address
 from rqmem.alerts.sender import Sender
 from rqmem.alerts.service import keep_others_quiet, services
 from rqmem.cli.options import setting_options
 from rqmem.cli.terminal import connected, redis_options, show
 from rqmem.config.load import load
 from rqmem.errors import ConfigError, RqmemError
-
-if TYPE_CHECKING:
-    from rqmem.alerts.addresses import Address
 
 _LOOK_SECONDS = 1.0
 _log = logging.getLogger("rqmem.alerts")

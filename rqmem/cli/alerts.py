@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import click
+from redis import Redis
 from redis.exceptions import RedisError
 
 from rqmem import words
@@ -21,9 +21,6 @@ from rqmem.policy.alert_rules import RULES
 from rqmem.store.alerts.alert_records import Alert
 from rqmem.store.history import history_reader
 from rqmem.text import date_and_clock, json_text
-
-if TYPE_CHECKING:
-    from redis import Redis
 
 _SINCE = "24h"
 _WAIT_SECONDS = 1.0

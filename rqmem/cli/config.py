@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 from redis.exceptions import RedisError
@@ -19,13 +19,11 @@ from rqmem.connection import connect
 from rqmem.errors import ConfigError, RqmemError
 from rqmem.integrations import installed
 from rqmem.job import declared
+from rqmem.job.declared import Declared
+from rqmem.observe.advice import Advice
 from rqmem.observe.period_read import read_advice
 from rqmem.store.history import history_reader
 from rqmem.text import json_text
-
-if TYPE_CHECKING:
-    from rqmem.job.declared import Declared
-    from rqmem.observe.advice import Advice
 
 _EMBEDDED = "embedded, of this directory"
 

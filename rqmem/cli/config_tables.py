@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rqmem.config.load import Origin, Settings
 from rqmem.config.settings import SETTINGS, JobSettings, Setting, shown
+from rqmem.job.declared import Applied, Declared
 from rqmem.observe.advice import recommended_mb
 from rqmem.observe.as_json import of_recommendation
 from rqmem.observe.statistics import Ceilings
@@ -16,9 +17,6 @@ from rqmem.policy.recommendation import Recommendation, TooLittle
 from rqmem.text import columns
 from rqmem.units import show_mb
 from rqmem.values import dataclass
-
-if TYPE_CHECKING:
-    from rqmem.job.declared import Applied, Declared
 
 
 @dataclass(frozen=True)

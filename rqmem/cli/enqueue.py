@@ -6,9 +6,10 @@ import os
 import sys
 from datetime import datetime, timedelta, timezone
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
+from redis import Redis
 
 from rqmem.cli.call import Target, arguments, resolve
 from rqmem.cli.options import code_path, parsed, serializer_option
@@ -27,10 +28,6 @@ from rqmem.rq_names import (
     validate_job_id,
 )
 from rqmem.text import json_text, timestamp
-
-if TYPE_CHECKING:
-    from redis import Redis
-
 
 _TIME = parsed("TIME", whole_seconds)
 _PAUSE = parsed("TIME", partial(whole_seconds, least=0))

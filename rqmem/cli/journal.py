@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
 
 import click
+from redis import Redis
 
 from rqmem.cli.terminal import connected, one_line, redis_options, show
 from rqmem.errors import ConfigError, JournalVersionError, UnknownName
@@ -13,11 +14,6 @@ from rqmem.observe.vocabulary import encoded, versioned
 from rqmem.store.history import clearing, history_reader
 from rqmem.text import columns, counted, did_you_mean, json_text
 from rqmem.units import MB
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from redis import Redis
 
 _NAMED = 3  # job types in an error message
 _url = redis_options

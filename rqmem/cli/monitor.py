@@ -6,9 +6,10 @@ import math
 import sys
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
+from redis import Redis
 from redis.exceptions import RedisError
 
 from rqmem.cli import write_no_more
@@ -25,9 +26,6 @@ from rqmem.live.stopping import Stopping
 from rqmem.observe.snapshot import known_queues
 from rqmem.store.history import history_reader
 from rqmem.text import did_you_mean
-
-if TYPE_CHECKING:
-    from redis import Redis
 
 ALERTS_RAISED = 3
 _ANSWER_SECONDS = 2.0

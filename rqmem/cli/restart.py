@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import click
+from redis import Redis
 
 from rqmem.acting import Done
 from rqmem.cli.options import parsed
@@ -18,9 +18,6 @@ from rqmem.observe.vocabulary import versioned
 from rqmem.store import restarting
 from rqmem.text import did_you_mean, json_text
 from rqmem.values import dataclass
-
-if TYPE_CHECKING:
-    from redis import Redis
 
 _LOOK_SECONDS = 0.1
 _TIMEOUT_SECONDS = 600.0

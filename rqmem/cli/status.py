@@ -6,9 +6,10 @@ import shutil
 import sys
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
+from redis import Redis
 from redis.exceptions import RedisError
 
 from rqmem import words
@@ -30,9 +31,6 @@ from rqmem.observe.vocabulary import versioned
 from rqmem.show.status_text import screen, worker_lines
 from rqmem.text import clock, did_you_mean, json_text
 from rqmem.values import dataclass
-
-if TYPE_CHECKING:
-    from redis import Redis
 
 _EVERY_SECONDS = 2.0
 _ROWS_IN_A_PIPE = 50

@@ -5,24 +5,19 @@ Who may act, and the token, is asked in `rqmem.dashboard.security`, before any v
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
 
 from flask import Blueprint, abort, current_app, flash, redirect, render_template, request, url_for
+from flask.typing import ResponseReturnValue
 
-from rqmem.acting import MOST_AT_ONCE, Actor, CountHasGrown
+from rqmem.acting import MOST_AT_ONCE, Actor, CountHasGrown, Done
 from rqmem.dashboard.state import state
 from rqmem.errors import RqmemError
 from rqmem.observe.find import find
 from rqmem.observe.job_lists import Filter, count_matching
 from rqmem.observe.rq_jobs import read_jobs
 from rqmem.text import counted
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from flask.typing import ResponseReturnValue
-
-    from rqmem.acting import Done
 
 blueprint = Blueprint("actions", __name__)
 _METHODS = ("GET", "POST")

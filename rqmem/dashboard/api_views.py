@@ -7,12 +7,14 @@ are ``{"error", "hint"}``. Who may do what is asked in `rqmem.dashboard.security
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from flask import Blueprint, Response, abort, jsonify, request
+from flask.typing import ResponseReturnValue
 
-from rqmem.acting import CountHasGrown
+from rqmem.acting import CountHasGrown, Done
 from rqmem.config.parsers import moment
 from rqmem.config.settings import Config
 from rqmem.dashboard import csv_table
@@ -25,6 +27,7 @@ from rqmem.observe import as_json
 from rqmem.observe.find import is_known, search
 from rqmem.observe.job_lists import MOST_ROWS, read_page
 from rqmem.observe.job_read import read_case, read_ended_splits, read_splits
+from rqmem.observe.model import State
 from rqmem.observe.period_read import read_advice, read_trends
 from rqmem.observe.problems import problems
 from rqmem.observe.snapshot import read_alerts, read_snapshot, read_status
@@ -32,14 +35,6 @@ from rqmem.observe.vocabulary import encoded, versioned
 from rqmem.store import actions
 from rqmem.store.history import history_reader
 from rqmem.store.keys import DAY_SECONDS
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from flask.typing import ResponseReturnValue
-
-    from rqmem.acting import Done
-    from rqmem.observe.model import State
 
 blueprint = Blueprint("api", __name__, url_prefix="/api/v1")
 

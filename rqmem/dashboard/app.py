@@ -5,9 +5,10 @@ from __future__ import annotations
 from hashlib import sha256
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from flask import Flask, current_app, jsonify, render_template, request
+from flask.typing import ResponseReturnValue
+from redis import Redis
 from redis.exceptions import RedisError
 from werkzeug.exceptions import HTTPException, NotFound
 
@@ -23,15 +24,10 @@ from rqmem.dashboard import (
 )
 from rqmem.dashboard.blueprint import pages
 from rqmem.dashboard.hub import Hub
+from rqmem.dashboard.options import Options
 from rqmem.dashboard.state import EXTENSION, State
 from rqmem.errors import JournalVersionError, RqmemError, UnknownName
 from rqmem.store.retrying import described
-
-if TYPE_CHECKING:
-    from flask.typing import ResponseReturnValue
-    from redis import Redis
-
-    from rqmem.dashboard.options import Options
 
 PAGES = ("overview_views", "list_views", "job_views", "type_views", "memory_views", "rq_views")
 """Modules that add to the blueprint of all pages."""

@@ -18,11 +18,13 @@ from __future__ import annotations
 import json
 import logging
 import secrets
+from collections.abc import Callable
 from importlib import import_module, resources
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from flask import abort, g, jsonify, render_template, request, url_for
+from flask import Flask, Response, abort, g, jsonify, render_template, request, url_for
+from flask.typing import ResponseReturnValue
 from flask_wtf.csrf import generate_csrf
 from jinja2 import ChoiceLoader, FunctionLoader
 from markupsafe import escape
@@ -39,12 +41,6 @@ from rqmem.observe.rq_jobs import read_jobs
 from rqmem.rq_names import Job, Queue, Worker, parse_composite_key
 from rqmem.store.scripts import of_each
 from rqmem.text import timestamp_ms
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from flask import Flask, Response
-    from flask.typing import ResponseReturnValue
 
 TESTED = "0.9."
 _SCRIPT = "rq_dashboard/scripts/jobs.js"

@@ -6,12 +6,8 @@ A page that has a secret and repeats what its URL says must not be compressed: i
 from __future__ import annotations
 
 import gzip
-from typing import TYPE_CHECKING
 
-from flask import request
-
-if TYPE_CHECKING:
-    from flask import Flask, Response
+from flask import Flask, Response, request
 
 _COMPRESSED = ("static", "live.history")
 _LEAST_BYTES = 1000

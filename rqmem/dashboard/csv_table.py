@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import csv
 import io
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 from flask import Response
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
 
 _FORMULAS = ("=", "+", "-", "@", "\t", "\r")
 

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from markupsafe import Markup, escape
 
-if TYPE_CHECKING:
-    from rqmem.dashboard.lanes import Lane
+from rqmem.dashboard.lanes import Lane
 
 HIGH, FULL = 0.8, 0.95
 """Of the ceiling: colours begin, and it is about to be stopped."""

@@ -4,18 +4,13 @@ from __future__ import annotations
 
 import math
 import re
-from typing import TYPE_CHECKING
 
-from flask import url_for
+from flask import Flask, url_for
 from markupsafe import Markup
 
 from rqmem import child_ids, text, units
 from rqmem.dashboard import drawing
 from rqmem.observe.pool_words import incident_words
-
-if TYPE_CHECKING:
-    from flask import Flask
-
 
 _WHOLE_ID = 24
 _MADE_BY_RQ = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}(?![^-])")

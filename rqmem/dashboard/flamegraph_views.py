@@ -9,16 +9,13 @@ from __future__ import annotations
 import tempfile
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from flask import Blueprint, Response, abort
 
 from rqmem.dashboard.state import state
 from rqmem.errors import RqmemError
+from rqmem.policy.kept_captures import Capture
 from rqmem.profiling import captures, directory, flamegraph
-
-if TYPE_CHECKING:
-    from rqmem.policy.kept_captures import Capture
 
 blueprint = Blueprint("flamegraphs", __name__)
 

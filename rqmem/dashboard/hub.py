@@ -11,23 +11,19 @@ import logging
 import secrets
 import threading
 import time
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
+from redis import Redis
 from redis.exceptions import RedisError
 
 from rqmem.dashboard.live_shape import Histories, of_look
+from rqmem.observe.model import Snapshot
 from rqmem.observe.snapshot import read_snapshot
 from rqmem.store.history import history_reader
 from rqmem.store.retrying import described
 from rqmem.text import timestamp_ms
 from rqmem.values import dataclass
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from redis import Redis
-
-    from rqmem.observe.model import Snapshot
 
 LOOK_SECONDS = 1.0
 ASKED_SECONDS = 10.0

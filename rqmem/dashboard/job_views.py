@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from flask import render_template
 
@@ -17,13 +17,11 @@ from rqmem.dashboard.state import state
 from rqmem.events import Breach
 from rqmem.observe.curve import executions
 from rqmem.observe.find import find
+from rqmem.observe.job import Case
 from rqmem.observe.job_read import read_case
 from rqmem.observe.next_step import in_short
 from rqmem.observe.timeline import lines
-
-if TYPE_CHECKING:
-    from rqmem.observe.job import Case
-    from rqmem.store.history.history_records import Lines, Run
+from rqmem.store.history.history_records import Lines, Run
 
 _MOST_LINES = 200
 

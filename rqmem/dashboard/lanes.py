@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Iterator, Sequence
+from typing import Literal
 
 from rqmem import events
+from rqmem.dashboard.read.child_rows import Child
+from rqmem.observe.job import Case
 from rqmem.store.history.history_records import OK
 from rqmem.text import counted
 from rqmem.values import dataclass
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from rqmem.dashboard.read.child_rows import Child
-    from rqmem.observe.job import Case
 
 Mark = Literal["chunk", "collection", "breach"]
 

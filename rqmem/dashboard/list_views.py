@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from flask import abort, render_template, request
 
 from rqmem.dashboard.blueprint import pages
 from rqmem.dashboard.state import state
 from rqmem.errors import ConfigError
 from rqmem.observe.job_lists import Filter, read_page
-from rqmem.observe.model import STATES
+from rqmem.observe.model import STATES, JobPage
 from rqmem.observe.snapshot import used_queues
 from rqmem.store.history import history_reader
-
-if TYPE_CHECKING:
-    from rqmem.observe.model import JobPage
 
 _ROWS = 50
 

@@ -6,16 +6,13 @@ changes ``[second, MB]``. So 15 minutes of a worker take 3 KB.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Collection, Iterable
+from typing import Any
 
 from rqmem.observe.as_json import of_snapshot
+from rqmem.observe.model import Snapshot, Worker
 from rqmem.observe.problems import problems
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
-
-    from rqmem.observe.model import Snapshot, Worker
-    from rqmem.store.history.samples import Sample
+from rqmem.store.history.samples import Sample
 
 _SENT_SECONDS = 15  # with each look, so that a viewer who missed some has no gap
 

@@ -6,19 +6,13 @@ to at most `MOST_VIEWERS`. Where the dashboard is mounted in another program, pa
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
 from flask import Blueprint, Response, abort, jsonify, request
+from flask.typing import ResponseReturnValue
 
-from rqmem.dashboard.hub import MOST_VIEWERS
+from rqmem.dashboard.hub import MOST_VIEWERS, Hub
 from rqmem.dashboard.state import state
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from flask.typing import ResponseReturnValue
-
-    from rqmem.dashboard.hub import Hub
 
 blueprint = Blueprint("live", __name__, url_prefix="/api/v1")
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from typing import TYPE_CHECKING
 
 from flask import render_template, request
 
@@ -13,15 +12,12 @@ from rqmem.dashboard.read.types import read_rows
 from rqmem.dashboard.state import state
 from rqmem.dashboard.windows import WINDOWS, Window, chosen
 from rqmem.observe.job_read import read_ended_splits, read_splits
-from rqmem.observe.period import code_changes, halves, overall, trend, worst_first
+from rqmem.observe.period import Period, Report, code_changes, halves, overall, trend, worst_first
 from rqmem.observe.period_read import read_trends
 from rqmem.observe.snapshot import read_alerts, read_snapshot
 from rqmem.policy.alert_rules import LEAK
 from rqmem.store.history import history_reader
 from rqmem.text import counted
-
-if TYPE_CHECKING:
-    from rqmem.observe.period import Period, Report
 
 _MOST_ALERTS = 200
 _MOST_TYPES = 25  # in the table of trends, unless all are asked for

@@ -5,13 +5,12 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
+
+from flask import Request
 
 from rqmem.errors import ConfigError
 from rqmem.values import dataclass, field
-
-if TYPE_CHECKING:
-    from flask import Request
 
 Access = Literal["read", "act"]
 Login = Callable[["Request"], Access | None]

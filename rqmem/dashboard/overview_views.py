@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
 
 from flask import redirect, render_template, request, url_for
+from flask.typing import ResponseReturnValue
 
 from rqmem.dashboard.blueprint import pages
 from rqmem.dashboard.state import state
@@ -14,9 +14,6 @@ from rqmem.observe.find import find
 from rqmem.observe.problems import problems
 from rqmem.observe.snapshot import read_status
 from rqmem.store.history import history_reader
-
-if TYPE_CHECKING:
-    from flask.typing import ResponseReturnValue
 
 NAVIGATION = [
     ("pages.overview", "Overview"),

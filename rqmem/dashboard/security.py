@@ -18,18 +18,27 @@ from collections import deque
 from dataclasses import dataclass, field
 from hashlib import sha256
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
-from flask import Blueprint, abort, current_app, g, redirect, render_template, request, session, url_for
+from flask import (
+    Blueprint,
+    Flask,
+    Response,
+    abort,
+    current_app,
+    g,
+    redirect,
+    render_template,
+    request,
+    session,
+    url_for,
+)
 from flask.sessions import SecureCookieSessionInterface
+from flask.typing import ResponseReturnValue
 from flask_wtf.csrf import CSRFError, CSRFProtect
 from werkzeug.exceptions import Unauthorized
 
-if TYPE_CHECKING:
-    from flask import Flask, Response
-    from flask.typing import ResponseReturnValue
-
-    from rqmem.dashboard.options import Access, Options
+from rqmem.dashboard.options import Access, Options
 
 blueprint = Blueprint("security", __name__)
 csrf = CSRFProtect()

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import gc
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from flask import Flask
 
 from rqmem import words
+from rqmem.dashboard.options import Options
 from rqmem.dashboard.security import is_loopback
 from rqmem.errors import ConfigError
-
-if TYPE_CHECKING:
-    from flask import Flask
-
-    from rqmem.dashboard.options import Options
 
 THREADS = 64
 

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import field
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 from flask import current_app
+from redis import Redis
 
+from rqmem.dashboard.hub import Hub
+from rqmem.dashboard.options import Options
 from rqmem.observe.closed_periods import ClosedPeriods
 from rqmem.values import dataclass
-
-if TYPE_CHECKING:
-    from redis import Redis
-
-    from rqmem.dashboard.hub import Hub
-    from rqmem.dashboard.options import Options
 
 EXTENSION = "rqmem"
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
 
 from flask import abort, render_template, request
+from markupsafe import Markup
 
 from rqmem.config.settings import Config
 from rqmem.dashboard.blueprint import pages
@@ -22,9 +22,6 @@ from rqmem.policy.recommendation import Recommendation
 from rqmem.store.history import history_reader
 from rqmem.store.history.history_records import Tally
 from rqmem.store.keys import DAY_SECONDS
-
-if TYPE_CHECKING:
-    from markupsafe import Markup
 
 _SORTED_BY = ("runs", "failed", "breaches", "peak", "name")
 _BARS = 32

@@ -6,16 +6,13 @@ redis-py's errors, and is as before then.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from redis import Redis
 
 from rqmem.observe.period_read import read_ceilings
 from rqmem.observe.statistics import Ceilings, grown
 from rqmem.store import keys
 from rqmem.store.history import history_reader
 from rqmem.store.history.history_records import Run, Tally
-
-if TYPE_CHECKING:
-    from redis import Redis
 
 _CLOCKS_APART_SECONDS = 300.0  # the hour of a tally is that of the worker's clock
 

@@ -10,8 +10,8 @@ import os
 import time
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+from redis import Redis
 from redis.exceptions import RedisError
 
 from rqmem._version import __version__
@@ -25,9 +25,6 @@ from rqmem.live.system import read_system
 from rqmem.observe.snapshot import Before, read_news
 from rqmem.observe.statistics import Ceilings, JobStatistics, job_statistics
 from rqmem.store.history.history_records import Tally
-
-if TYPE_CHECKING:
-    from redis import Redis
 
 LOOK_SECONDS = 1.0
 SAVE_SECONDS = 60.0

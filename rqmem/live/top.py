@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from redis import Redis
 
 from rqmem import words
 from rqmem.child_ids import short_id
@@ -15,14 +17,10 @@ from rqmem.observe.snapshot import Before, read_news
 from rqmem.observe.vocabulary import encoded, versioned
 from rqmem.store.history import history_reader
 from rqmem.store.history.history_records import Grown, LiveJob
+from rqmem.store.history.samples import Sample
 from rqmem.text import Line, Mood, bar, clock, did_you_mean, fit, line, span, sparkline
 from rqmem.units import show_mb
 from rqmem.values import dataclass
-
-if TYPE_CHECKING:
-    from redis import Redis
-
-    from rqmem.store.history.samples import Sample
 
 _MOST_TYPES = 20  # whose records are read
 _MOST_RECORDS = 5

@@ -13,18 +13,15 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Sequence
+
+from redis import Redis
 
 from rqmem.store.history import history_reader
 from rqmem.store.history.history_records import Tally
 from rqmem.store.history.kept_types import OTHERS
 from rqmem.store.keys import DAY_SECONDS, HOUR_SECONDS
 from rqmem.values import dataclass
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
-    from redis import Redis
 
 MOST = 5000
 """Of 100 job types the days of a month and most hours of the last day, in 8 MB."""

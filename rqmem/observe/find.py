@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Collection
+
+from redis import Redis
 
 from rqmem.child_ids import short_id, top_of
 from rqmem.errors import UnknownName
@@ -11,11 +13,6 @@ from rqmem.rq_names import Job, Queue
 from rqmem.store import execution_reader, keys
 from rqmem.store.history import history_reader
 from rqmem.text import did_you_mean
-
-if TYPE_CHECKING:
-    from collections.abc import Collection
-
-    from redis import Redis
 
 _RECENT = 500  # of each queue and registry, where an id is looked for
 _NAMED = 3  # ids in an error message

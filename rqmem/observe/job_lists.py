@@ -12,9 +12,10 @@ from __future__ import annotations
 import heapq
 import json
 from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 from redis import Redis
 
@@ -23,9 +24,6 @@ from rqmem.observe.model import STATES, JobPage, JobRow, State
 from rqmem.observe.rq_jobs import ENDED_BADLY, read_jobs
 from rqmem.rq_names import Queue, parse_composite_key
 from rqmem.values import dataclass
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
 
 MOST_ROWS = 200
 LOOKED_AT = 1000

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, cast
+from typing import cast
+
+from redis import Redis
 
 from rqmem.events import JobStarted
 from rqmem.job.progress import of_tree
@@ -14,16 +16,12 @@ from rqmem.observe.snapshot import worker_names
 from rqmem.observe.waits import read_limit_of
 from rqmem.rq_names import Job, Queue
 from rqmem.store import execution_reader
+from rqmem.store.execution_records import Owner
 from rqmem.store.history import history_reader
+from rqmem.store.history.history_records import Live, PoolWait, Run
 from rqmem.store.history.kept_types import OTHERS
 from rqmem.store.history.samples import RINGS, Sample
 from rqmem.store.ledger import splitting
-
-if TYPE_CHECKING:
-    from redis import Redis
-
-    from rqmem.store.execution_records import Owner
-    from rqmem.store.history.history_records import Live, PoolWait, Run
 
 
 def read_case(connection: Redis, job_id: str, now: float) -> Case:

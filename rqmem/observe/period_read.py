@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
-from typing import TYPE_CHECKING
+
+from redis import Redis
 
 from rqmem._version import __version__
 from rqmem.observe.accounts import Tenant, ranked
@@ -16,11 +18,6 @@ from rqmem.store.history import history_reader
 from rqmem.store.history.kept_types import OTHERS
 from rqmem.store.history.learned import past
 from rqmem.store.keys import DAY_SECONDS, DAYS_KEPT, HOUR_SECONDS, HOURS_KEPT
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from redis import Redis
 
 
 def period_of(since: float, now: float, known_since: float | None) -> Period:

@@ -10,7 +10,9 @@ import json
 import zlib
 from base64 import b64decode
 from binascii import Error as NotBase64
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+
+from redis import Redis
 
 from rqmem.observe.model import JobRow
 from rqmem.rq_names import Job, Result, utcparse
@@ -18,11 +20,6 @@ from rqmem.store.scripts import script
 from rqmem.text import shortened
 from rqmem.tracebacks import what_was_raised
 from rqmem.type_of_job import FIRST_BYTES, UNKNOWN, path_in, type_of_path
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from redis import Redis
 
 ENDED_BADLY = ("failed", "stopped", "canceled")
 

@@ -9,9 +9,10 @@ connection it is given. So this module reads RQ's keys, by the names that RQ giv
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from redis import Redis
 from redis.exceptions import ResponseError
@@ -35,17 +36,12 @@ from rqmem.rq_names import (
 from rqmem.rq_names import Queue as RqQueue
 from rqmem.rq_names import Worker as RqWorker
 from rqmem.store import execution_reader, keys
+from rqmem.store.alerts.alert_records import Alert
 from rqmem.store.history import history_reader
-from rqmem.store.history.history_records import Totals
+from rqmem.store.history.history_records import Live, Totals
+from rqmem.store.history.samples import Sample
 from rqmem.store.queue_waits import enqueued_at
 from rqmem.values import dataclass, field
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-
-    from rqmem.store.alerts.alert_records import Alert
-    from rqmem.store.history.history_records import Live
-    from rqmem.store.history.samples import Sample
 
 LATELY_SECONDS = 3600
 HISTORY_SECONDS = 300

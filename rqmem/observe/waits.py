@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
+
+from redis import Redis
 
 from rqmem.observe.model import Limit, Pool
 from rqmem.rq_names import RQ_KEY_PREFIX, RateLimitRegistry
 from rqmem.store.history import history_reader
-
-if TYPE_CHECKING:
-    from redis import Redis
 
 _MOST_KEYS = 1000  # that are looked at; a type with a concurrency_key has one for each value
 _MOST_LIMITS = 50

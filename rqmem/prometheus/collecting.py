@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
 from prometheus_client import Metric as Family
 from prometheus_client.registry import Collector
+from redis import Redis
 from redis.exceptions import RedisError
 
 from rqmem import words
@@ -16,9 +16,6 @@ from rqmem.observe.model import Snapshot
 from rqmem.observe.snapshot import read_totals
 from rqmem.prometheus.catalogue import METRICS
 from rqmem.prometheus.families import empty, families
-
-if TYPE_CHECKING:
-    from redis import Redis
 
 _log = logging.getLogger("rqmem.exporter")
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, get_args
+from collections.abc import Iterator, Mapping, Sequence
+from typing import get_args
 
 from prometheus_client import Metric as Family
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
@@ -12,18 +12,13 @@ from prometheus_client.utils import floatToGoString
 
 from rqmem._version import __version__
 from rqmem.events import Layer
+from rqmem.observe.model import JobType, Snapshot, Worker
 from rqmem.policy.alert_rules import RULES, WORKER_FULL
 from rqmem.policy.histogram import cumulative
 from rqmem.prometheus.catalogue import METRICS
-from rqmem.store.history.history_records import PEAK_BOUNDS_MB, SECONDS_BOUNDS
+from rqmem.store.history.history_records import PEAK_BOUNDS_MB, SECONDS_BOUNDS, Live
 from rqmem.text import printable
 from rqmem.units import MB
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from rqmem.observe.model import JobType, Snapshot, Worker
-    from rqmem.store.history.history_records import Live
 
 KINDS = ("rqmem", "rq", "silent")
 _USUAL_STATES = ("busy", "idle")

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+
+from redis import Redis
 
 from rqmem import words
 from rqmem.errors import ConfigError
 from rqmem.prometheus import collector
-
-if TYPE_CHECKING:
-    from redis import Redis
 
 
 @contextmanager

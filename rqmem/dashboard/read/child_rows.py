@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
+
+from redis import Redis
 
 from rqmem.child_ids import child_id
+from rqmem.observe.job import Case
+from rqmem.observe.model import JobRow
 from rqmem.observe.rq_jobs import read_jobs
 from rqmem.store import ledger
 from rqmem.values import dataclass
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from redis import Redis
-
-    from rqmem.observe.job import Case
-    from rqmem.observe.model import JobRow
 
 MOST_CHILDREN = 5000
 """Of more, none is listed: their outcomes take too long to read for a page."""

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from redis import Redis
+
+from rqmem.dashboard.windows import Window
+from rqmem.observe.closed_periods import ClosedPeriods
 from rqmem.observe.statistics import Ceilings, Peaks, peaks_in
 from rqmem.observe.vocabulary import encoded, job_type_head, of_tally
 from rqmem.policy import histogram
@@ -12,12 +16,6 @@ from rqmem.store.history.history_records import Tally, Told
 from rqmem.store.keys import DAY_SECONDS, HOUR_SECONDS
 from rqmem.text import timestamp_ms
 from rqmem.values import dataclass
-
-if TYPE_CHECKING:
-    from redis import Redis
-
-    from rqmem.dashboard.windows import Window
-    from rqmem.observe.closed_periods import ClosedPeriods
 
 
 @dataclass(frozen=True)
