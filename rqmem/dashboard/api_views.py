@@ -19,22 +19,25 @@ from rqmem.config.parsers import moment
 from rqmem.config.settings import Config
 from rqmem.dashboard import csv_table
 from rqmem.dashboard.action_views import actor, expected_of, filter_of
-from rqmem.dashboard.read.types import begin_of, read_rows
 from rqmem.dashboard.state import state
-from rqmem.dashboard.windows import WINDOWS, Window
+from rqmem.dashboard.windows import WINDOWS, Window, read_types
 from rqmem.errors import ConfigError, UnknownName
 from rqmem.observe import as_json
 from rqmem.observe.find import is_known, search
 from rqmem.observe.job_lists import MOST_ROWS, read_page
 from rqmem.observe.job_read import read_case, read_ended_splits, read_splits
 from rqmem.observe.model import State
+from rqmem.observe.period import Period, TypeReport
 from rqmem.observe.period_read import read_advice, read_trends
 from rqmem.observe.problems import problems
 from rqmem.observe.snapshot import read_alerts, read_snapshot, read_status
-from rqmem.observe.vocabulary import encoded, versioned
+from rqmem.observe.vocabulary import encoded, job_type_head, of_tally, versioned
+from rqmem.policy import histogram
 from rqmem.store import actions
 from rqmem.store.history import history_reader
+from rqmem.store.history.history_records import Tally
 from rqmem.store.keys import DAY_SECONDS
+from rqmem.text import timestamp_ms
 
 blueprint = Blueprint("api", __name__, url_prefix="/api/v1")
 
@@ -76,10 +79,9 @@ for _name in ("workers", "hosts", "pools", "queues"):
 def types() -> dict[str, Any]:
     """Job types with a run in ``window``, the busiest first."""
     window, now = _window("24h"), time.time()
-    rows = read_rows(state().connection, state().closed, window, now)
-    rows.sort(key=lambda row: (-row.tally.runs, row.job_type))
-    steps = _steps()
-    return {**_within(window, now), "job_types": [row.to_json(steps=i < steps) for i, row in enumerate(rows)]}
+    report, steps = read_types(window, now), _steps()
+    rows = sorted(report.types, key=lambda row: (-row.tally.runs, row.job_type))
+    return {**_within(window, report.period), "job_types": [_type(row, steps=i < steps) for i, row in enumerate(rows)]}
 
 
 @blueprint.get("/types/<path:job_type>")
@@ -90,14 +92,14 @@ def one_type(job_type: str) -> ResponseReturnValue:
     if job_type not in history_reader.types(connection):
         raise UnknownName(f"the journal knows no job type {job_type!r}")
     window = next(each for each in WINDOWS if each.seconds == 30 * DAY_SECONDS)
-    rows = read_rows(connection, state().closed, window, now)
-    row = next((each for each in rows if each.job_type == job_type), None)
+    report = read_types(window, now)
+    row = next((each for each in report.types if each.job_type == job_type), None)
     advice = next(iter(read_advice(connection, state().where, Config.warning_threshold, now, job_type).jobs), None)
     leak = history_reader.last_leaks(connection, [job_type]).get(job_type)
     return jsonify(
         {
-            **_within(window, now),
-            "job_type": row.to_json() if row is not None else None,
+            **_within(window, report.period),
+            "job_type": _type(row, steps=True) if row is not None else None,
             "advice": as_json.of_advised(advice) if advice is not None else None,
             "runs": encoded(history_reader.runs(connection, job_type)[: _limit(100)]),
             "grew": as_json.of_grown(history_reader.grown(connection, job_type, now)),
@@ -142,10 +144,12 @@ def splitting() -> dict[str, Any]:
 def leaks() -> dict[str, Any]:
     """Job types in which a leak was found in ``window``, the largest first."""
     window, now = _window("7d"), time.time()
-    rows = [row for row in read_rows(state().connection, state().closed, window, now) if row.tally.leaks]
-    rows.sort(key=lambda row: -(row.tally.leak_mb_per_run or 0))
-    found = [{**row.to_json(steps=False), "last_leak": as_json.of_told(row.leak) if row.leak else None} for row in rows]
-    return {**_within(window, now), "job_types": found}
+    report = read_types(window, now)
+    rows = sorted((row for row in report.types if row.tally.leaks), key=lambda row: -(row.tally.leak_mb_per_run or 0))
+    last = history_reader.last_leaks(state().connection, [row.job_type for row in rows])
+    told = {name: as_json.of_told(leak) for name, leak in last.items()}
+    found = [{**_type(row, steps=False), "last_leak": told.get(row.job_type)} for row in rows]
+    return {**_within(window, report.period), "job_types": found}
 
 
 @_table("alerts")
@@ -251,8 +255,26 @@ def _window(otherwise: str) -> Window:
     return known[name]
 
 
-def _within(window: Window, now: float) -> dict[str, Any]:
-    return versioned(at=now, window=window.name, since=begin_of(window, now))
+def _within(window: Window, period: Period) -> dict[str, Any]:
+    return versioned(at=period.until, window=window.name, since=period.since)
+
+
+def _type(each: TypeReport, *, steps: bool) -> dict[str, Any]:
+    """As in ``job_types`` of ``rqmem report``; with ``steps`` also each hour or day, with less of each."""
+    head = {**job_type_head(each.job_type, each.ceilings), **of_tally(each.tally, each.peaks)}
+    return {**head, "steps": [_step(at, tally) for at, tally in each.steps]} if steps else head
+
+
+def _step(at: float, tally: Tally) -> dict[str, Any]:
+    return {
+        "at": timestamp_ms(at),
+        "runs": round(tally.runs),
+        "failed": round(tally.failed),
+        "items": round(tally.items),
+        "breaches": {"total": round(tally.breached)},
+        "peak_mb": encoded({"p90": histogram.percentile(tally.peaks, 0.9)}, "peak_mb"),
+        "code_versions": sorted(tally.code_versions),
+    }
 
 
 def _order(entry_id: str) -> tuple[int, int]:

@@ -8,9 +8,8 @@ from collections import Counter
 from flask import render_template, request
 
 from rqmem.dashboard.blueprint import pages
-from rqmem.dashboard.read.types import read_rows
 from rqmem.dashboard.state import state
-from rqmem.dashboard.windows import WINDOWS, Window, chosen
+from rqmem.dashboard.windows import WINDOWS, Window, chosen, read_types
 from rqmem.observe.job_read import read_ended_splits, read_splits
 from rqmem.observe.period import Period, Report, code_changes, halves, overall, trend, worst_first
 from rqmem.observe.period_read import read_trends
@@ -27,7 +26,7 @@ _MOST_TYPES = 25  # in the table of trends, unless all are asked for
 def splitting() -> str:
     """Which jobs split, and are they getting done?"""
     connection, now = state().connection, time.time()
-    rows = [row for row in read_rows(connection, state().closed, chosen("30d"), now) if row.tally.jobs_split]
+    rows = [row for row in read_types(chosen("30d"), now).types if row.tally.jobs_split]
     return render_template(
         "splitting.html", running=read_splits(connection, now), ended=read_ended_splits(connection)[:50], rows=rows
     )
@@ -38,7 +37,7 @@ def leaks() -> str:
     """Which job type keeps memory?"""
     connection, now = state().connection, time.time()
     window = chosen(request.args.get("window", ""), "7d")
-    rows = [row for row in read_rows(connection, state().closed, window, now) if row.tally.leaks]
+    rows = [row for row in read_types(window, now).types if row.tally.leaks]
     last = {each.job: each for each in read_alerts(connection) if each.rule == LEAK.name}
     rows.sort(key=lambda row: -(row.tally.leak_mb_per_run or 0))
     return render_template("leaks.html", rows=rows, last=last, window=window, windows=WINDOWS)
@@ -78,7 +77,7 @@ def trends() -> str:
     changed: dict[tuple[float, str], list[str]] = {}
     for each in whole.types:
         for change in code_changes(each.steps):
-            changed.setdefault(change, []).append(each.job)
+            changed.setdefault(change, []).append(each.job_type)
     return render_template(
         "trends.html", report=report, rows=rows, steps=sorted(steps.items()), window=window, windows=WINDOWS,
         both=overall(report.types, report.period), starts=starts(whole.period), changed=sorted(changed.items()),

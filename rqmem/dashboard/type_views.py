@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 from flask import abort, render_template, request
 from markupsafe import Markup
@@ -10,11 +11,10 @@ from markupsafe import Markup
 from rqmem.config.settings import Config
 from rqmem.dashboard.blueprint import pages
 from rqmem.dashboard.drawing import histogram
-from rqmem.dashboard.read.types import TypeRow, read_rows
 from rqmem.dashboard.state import state
-from rqmem.dashboard.windows import WINDOWS, chosen
+from rqmem.dashboard.windows import WINDOWS, chosen, read_types
 from rqmem.observe.advice_to_paste import to_class
-from rqmem.observe.period import code_changes
+from rqmem.observe.period import TypeReport, code_changes
 from rqmem.observe.period_read import read_advice
 from rqmem.observe.statistics import peaks_in
 from rqmem.policy import histogram as histograms
@@ -28,7 +28,7 @@ _BARS = 32
 _MOST_RUNS = 100
 
 
-def sorted_rows(rows: list[TypeRow], by: str) -> list[TypeRow]:
+def sorted_rows(rows: Sequence[TypeReport], by: str) -> list[TypeReport]:
     """The highest first; by name, the first first."""
     keys = {
         "runs": lambda row: -row.tally.runs,
@@ -45,8 +45,9 @@ def types() -> str:
     """What does each job type need?"""
     window, by = chosen(request.args.get("window", "")), request.args.get("sort", "")
     by = by if by in _SORTED_BY else "runs"
-    rows = sorted_rows(read_rows(state().connection, state().closed, window, time.time()), by)
-    return render_template("types.html", rows=rows, window=window, windows=WINDOWS, by=by)
+    found = read_types(window, time.time())
+    rows = sorted_rows(found.types, by)
+    return render_template("types.html", rows=rows, period=found.period, window=window, windows=WINDOWS, by=by)
 
 
 @pages.get("/types/<path:job_type>")

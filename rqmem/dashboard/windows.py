@@ -1,7 +1,12 @@
-"""The time that a page is about, as its URL says: ``?window=24h``. Pure."""
+"""The time that a page is about, as its URL says (``?window=24h``), and what happened in it."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from rqmem.dashboard.state import state
+from rqmem.observe.period import Report
+from rqmem.observe.period_read import read_trends
 from rqmem.store.keys import DAY_SECONDS, HOUR_SECONDS
 from rqmem.values import dataclass
 
@@ -28,3 +33,10 @@ def chosen(name: str, otherwise: str = "24h") -> Window:
     """The window of that name; another name is taken for the usual one."""
     known = {each.name: each for each in WINDOWS}
     return known.get(name, known[otherwise])
+
+
+def read_types(window: Window, now: float) -> Report:
+    """The job types with a run in the window."""
+    since = now - window.seconds
+    report = read_trends(state().connection, state().closed, state().where, since, now, compared=False)
+    return replace(report, types=[each for each in report.types if each.tally.runs])

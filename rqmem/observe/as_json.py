@@ -55,7 +55,7 @@ def of_snapshot(snapshot: Snapshot, found: Sequence[Problem]) -> dict[str, Any]:
 
 def of_statistics(each: JobStatistics) -> dict[str, Any]:
     """A job type by its statistics."""
-    return {**job_type_head(each.job, each.ceilings), **of_tally(each.tally, each.peaks), "source": each.source}
+    return {**job_type_head(each.job_type, each.ceilings), **of_tally(each.tally, each.peaks), "source": each.source}
 
 
 # One job
@@ -162,7 +162,7 @@ def _of_type_report(each: TypeReport, period: Period, *, steps: bool) -> dict[st
     compared = trend(each, period)
     now, before = (encoded(figures) for figures in compared) if compared is not None else ({}, {})
     return {
-        **of_statistics(each.statistics),
+        **of_statistics(each),
         "trend": {name: {"now": now[name], "before": before[name]} for name in now} or None,
         **({"steps": [_of_step(at, tally) for at, tally in each.steps]} if steps else {}),
     }

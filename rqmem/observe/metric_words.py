@@ -31,7 +31,7 @@ def job_lines(job: JobStatistics) -> Iterable[str]:
         counted(tally.alerts, "alert") if tally.alerts else "",
         leak_words(tally),
     ]
-    yield f"{job.job}: {', '.join(each for each in told if each)}"
+    yield f"{job.job_type}: {', '.join(each for each in told if each)}"
     if peaks.highest_mb is not None and peaks.p50_mb is not None and peaks.p90_mb is not None:
         p99 = f", 99 % {show_mb(peaks.p99_mb)}" if peaks.p99_mb is not None else ""
         yield (

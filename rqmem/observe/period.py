@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from rqmem.observe.accounts import Tenant
-from rqmem.observe.statistics import Ceilings, JobStatistics, peaks_in, peaks_of
+from rqmem.observe.statistics import JobStatistics, peaks_in, peaks_of
 from rqmem.policy import histogram
 from rqmem.store.history.history_records import Run, Tally
 from rqmem.text import timestamp
@@ -63,31 +63,23 @@ class Figures:
 
 
 @dataclass(frozen=True)
-class TypeReport:
-    """A job type.
+class TypeReport(JobStatistics):
+    """A job type in a period.
 
     Attributes:
-        statistics: its counts and peaks.
         steps: beginning of an hour or day -> what happened in it, oldest first; those without a run are left out.
         before: what happened in the time before; None: not known.
     """
 
-    statistics: JobStatistics
-    steps: Sequence[tuple[float, Tally]]
-    before: Tally | None
+    steps: Sequence[tuple[float, Tally]] = ()
+    before: Tally | None = None
 
-    @property
-    def job(self) -> str:
-        return self.statistics.job
-
-    @property
-    def tally(self) -> Tally:
-        return self.statistics.tally
-
-    @property
-    def limit_mb(self) -> float | None:
-        """The ceiling of its last run, in MB; None: not known any more."""
-        return self.statistics.ceilings.ceiling_mb
+    def p90s(self, period: Period) -> list[float | None]:
+        """The 90th percentile of peaks in MB, for each hour or day of the period; None without a run."""
+        known = dict(self.steps)
+        count = int((period.until - period.since) // period.step_seconds) + 1
+        steps = (known.get(period.since + number * period.step_seconds) for number in range(count))
+        return [histogram.percentile(tally.peaks, 0.9) if tally is not None else None for tally in steps]
 
 
 @dataclass(frozen=True)
@@ -140,33 +132,10 @@ class Report:
         return f"the {f'{count} {unit}' if count != 1 else unit[:-1]} before (it keeps {kept})"
 
 
-def type_report(
-    job: str,
-    runs: Sequence[Run],
-    steps: Sequence[tuple[float, Tally]],
-    before: Tally | None,
-    period: Period,
-    ceilings: Ceilings,
-) -> TypeReport:
-    """A job type by what the journal has of it.
-
-    Args:
-        runs: its last ones, newest first, also from before.
-        steps: by hour or day, oldest first.
-    """
-    tally = Tally.total(each for _, each in steps)
-    within = [run for run in runs if run.ended_at >= period.since]
-    exact = len(within) == tally.runs
-    statistics = JobStatistics(
-        job=job,
-        source="runs" if exact else "tallies",
-        tally=tally,
-        peaks=peaks_of(within) if exact else peaks_in(tally.peaks),
-        crossings=0,
-        runs_above=None,
-        ceilings=ceilings,
-    )
-    return TypeReport(statistics, steps, before)
+def by_runs(each: TypeReport, runs: Sequence[Run], since: float) -> TypeReport:
+    """The job type with exact peaks, if these last runs of it are all that it had since then."""
+    within = [run for run in runs if run.ended_at >= since]
+    return replace(each, source="runs", peaks=peaks_of(within)) if len(within) == each.tally.runs else each
 
 
 def figures(tally: Tally, seconds: float) -> Figures:
@@ -204,10 +173,10 @@ def halves(report: Report) -> Report:
         late, early = ([step for step in each.steps if (step[0] >= middle) is of] for of in (True, False))
         tally = Tally.total(tally for _, tally in late)
         if tally.runs:
-            statistics = dataclasses.replace(each.statistics, tally=tally, peaks=peaks_in(tally.peaks))
-            types.append(TypeReport(statistics, each.steps, Tally.total(tally for _, tally in early)))
-    compared = dataclasses.replace(period, since=middle, before_since=period.since)
-    return dataclasses.replace(report, period=compared, types=ordered(types))
+            before = Tally.total(tally for _, tally in early)
+            types.append(replace(each, tally=tally, peaks=peaks_in(tally.peaks), before=before))
+    compared = replace(period, since=middle, before_since=period.since)
+    return replace(report, period=compared, types=ordered(types))
 
 
 def worst_first(types: Sequence[TypeReport], period: Period) -> list[TypeReport]:
@@ -248,4 +217,4 @@ def overall(types: Sequence[TypeReport], period: Period) -> tuple[Figures, Figur
 
 def ordered(types: Sequence[TypeReport]) -> list[TypeReport]:
     """Those with most breaches, then failures, then runs first."""
-    return sorted(types, key=lambda each: (-each.tally.breached, -each.tally.failed, -each.tally.runs, each.job))
+    return sorted(types, key=lambda each: (-each.tally.breached, -each.tally.failed, -each.tally.runs, each.job_type))

@@ -11,8 +11,8 @@ from rqmem._version import __version__
 from rqmem.observe.accounts import Tenant, ranked
 from rqmem.observe.advice import Advice, AdviceReport
 from rqmem.observe.closed_periods import ClosedPeriods
-from rqmem.observe.period import Period, Report, TypeReport, ordered, type_report
-from rqmem.observe.statistics import Ceilings, JobStatistics, peaks_in
+from rqmem.observe.period import Period, Report, TypeReport, by_runs, ordered
+from rqmem.observe.statistics import Ceilings, peaks_in
 from rqmem.policy.recommendation import recommend
 from rqmem.store.history import history_reader
 from rqmem.store.history.kept_types import OTHERS
@@ -42,12 +42,12 @@ def read_report(
 ) -> Report:
     """What happened since then; only to ``job``, where that is given. ``warning_fraction``: as in `read_ceilings`."""
     report = read_trends(connection, ClosedPeriods(), where, since, now)
-    period, found = report.period, []
+    found = []
     for each in report.types:
-        if job in (None, each.job):
-            ceilings = read_ceilings(connection, [each.job], warning_fraction, now).get(each.job, Ceilings())
-            runs = history_reader.runs(connection, each.job)
-            found.append(type_report(each.job, runs, each.steps, each.before, period, ceilings))
+        if job in (None, each.job_type):
+            known = read_ceilings(connection, [each.job_type], warning_fraction, now)
+            exact = by_runs(each, history_reader.runs(connection, each.job_type), report.period.since)
+            found.append(replace(exact, ceilings=known.get(each.job_type, Ceilings())))
     quiet = [name for name in report.quiet if job in (None, name)]
     return replace(report, job=job, types=ordered(found), quiet=quiet, tenants=report.tenants if job is None else ())
 
@@ -57,8 +57,14 @@ def read_tenants(connection: Redis, since: float, now: float, *, by_day: bool | 
     return ranked(history_reader.tenants(connection, since, now, by_day=by_day))
 
 
-def read_trends(connection: Redis, closed: ClosedPeriods, where: str, since: float, now: float) -> Report:
-    """As `read_report`, of all job types, by tallies alone: peaks up to 5 % too high, and quick for a page."""
+def read_trends(
+    connection: Redis, closed: ClosedPeriods, where: str, since: float, now: float, *, compared: bool = True
+) -> Report:
+    """As `read_report`, of all job types, by tallies alone: peaks up to 5 % too high, and quick for a page.
+
+    ``compared``: read the time before too.
+    """
+    history_reader.check_version(connection)
     types = history_reader.types(connection)
     begun = history_reader.begun(connection, types).values()
     known_since = _beginning(min(begun), HOUR_SECONDS) if begun else None
@@ -67,19 +73,23 @@ def read_trends(connection: Redis, closed: ClosedPeriods, where: str, since: flo
     found = closed.read(connection, types, period.since, now, by_day=by_day)
     begin = period.before_since
     before = {}
-    if begin is not None:
+    if compared and begin is not None:
         before = closed.read(connection, types, begin, now, by_day=by_day, until=period.since - 1)
     ceilings = read_ceilings(connection, types, None, now)
     reports = [
         TypeReport(
-            JobStatistics(name, "tallies", of.total, peaks_in(of.total.peaks), 0, None, ceilings.get(name, Ceilings())),
-            [(number * step, tally) for number, tally in of.by_number.items()],
-            before[name].total if name in before else None,
+            name,
+            "tallies",
+            of.total,
+            peaks_in(of.total.peaks),
+            ceilings.get(name, Ceilings()),
+            steps=[(number * step, tally) for number, tally in of.by_number.items()],
+            before=before[name].total if name in before else None,
         )
         for name, of in found.items()
         if of.by_number
     ]
-    quiet = sorted((name for name in types if not found[name].by_number), key=lambda name: -types[name])
+    quiet = sorted(types.keys() - {each.job_type for each in reports}, key=lambda name: (-types[name], name))
     tenants = read_tenants(connection, period.since, now, by_day=by_day)
     return Report(__version__, where, None, period, ordered(reports), quiet, tenants)
 

@@ -45,20 +45,25 @@ class Ceilings(NamedTuple):
 
 @dataclass(frozen=True)
 class JobStatistics:
-    """What happened to a job type in the monitored time.
+    """What happened to a job type in some time.
 
     Attributes:
-        tally: its counters; ``alerts`` in it are those that the monitor saw raised.
-        crossings: seen by looks; ``runs_above``: runs whose peak was above the threshold, None: not known.
+        tally: its counters; from the monitor, ``alerts`` in it are those that it saw raised.
+        crossings: that the monitor saw; ``runs_above``: runs whose peak was above its threshold, None: not known.
     """
 
-    job: str
+    job_type: str
     source: Source
     tally: Tally
     peaks: Peaks
-    crossings: int
-    runs_above: int | None
     ceilings: Ceilings = Ceilings()
+    crossings: int = 0
+    runs_above: int | None = None
+
+    @property
+    def ceiling_mb(self) -> float | None:
+        """The ceiling of its last run; None: not known."""
+        return self.ceilings.ceiling_mb
 
 
 def percentile(ordered: Sequence[float], fraction: float) -> float | None:
@@ -122,7 +127,7 @@ def peaks_in(counts: Mapping[int, float]) -> Peaks:
 
 
 def job_statistics(
-    job: str,
+    job_type: str,
     runs: Sequence[Run],
     added: Tally,
     *,
@@ -147,13 +152,13 @@ def job_statistics(
     tally = added if source == "tallies" else tally_of(within)
     above = sum(run.peak_mb > threshold_percentage / 100 * run.limit_mb > 0 for run in within)
     return JobStatistics(
-        job=job,
+        job_type=job_type,
         source=source,
         tally=dataclasses.replace(tally, alerts=alerts),
         peaks=peaks_in(added.peaks) if source == "tallies" else peaks_of(within),
+        ceilings=ceilings,
         crossings=crossings,
         runs_above=above if complete else None,
-        ceilings=ceilings,
     )
 
 

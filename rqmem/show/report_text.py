@@ -17,7 +17,7 @@ def to_text(report: Report) -> str:
     """All of it."""
     lines = [headline(report), *(f"note: {note}" for note in report.notes)]
     for each in report.types:
-        lines += ["", *job_lines(each.statistics), *_more(each, report.period)]
+        lines += ["", *job_lines(each), *_more(each, report.period)]
     if len(report.types) > 1:
         lines += ["", f"in all: {', '.join(metric_words(report.tally)) or 'nothing to tell'}"]
     if told := tenants_words(report.tenants):
@@ -45,10 +45,10 @@ def quiet_words(report: Report) -> str:
 
 def ceiling_words(each: TypeReport) -> str:
     """The highest peak against the ceiling; empty where one of them is not known."""
-    highest = each.statistics.peaks.highest_mb
-    if each.limit_mb is None or highest is None:
+    highest = each.peaks.highest_mb
+    if each.ceiling_mb is None or highest is None:
         return ""
-    return f"the highest is {highest / each.limit_mb:.0%} of its ceiling of {show_mb(each.limit_mb)} MB"
+    return f"the highest is {highest / each.ceiling_mb:.0%} of its ceiling of {show_mb(each.ceiling_mb)} MB"
 
 
 def trend_words(each: TypeReport, period: Period) -> list[str]:

@@ -112,8 +112,8 @@ def test_trends_are_those_of_the_report(connection: Redis) -> None:
     now = time.time()
     ours = read_trends(connection, ClosedPeriods(), "redis", now - DAY_SECONDS, now)
     theirs = read_report(connection, "redis", now - DAY_SECONDS, now)
-    assert [(each.job, each.tally, each.limit_mb) for each in ours.types] == [
-        (each.job, each.tally, each.limit_mb) for each in theirs.types
+    assert [(each.job_type, each.tally, each.ceiling_mb) for each in ours.types] == [
+        (each.job_type, each.tally, each.ceiling_mb) for each in theirs.types
     ]
     assert ours.period.since == theirs.period.since
     assert [at for at, _ in ours.types[0].steps] == [at for at, _ in theirs.types[0].steps]

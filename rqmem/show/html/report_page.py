@@ -60,7 +60,7 @@ def to_html(report: Report) -> str:
 
 def _job(report: Report, each: TypeReport, number: int) -> dict[str, Any]:
     return {
-        "name": each.job,
+        "name": each.job_type,
         "words": [word for word in (ceiling_words(each), *metric_words(each.tally)) if word],
         "changes": trend_words(each, report.period),
         "over_time": drawn(report_plots.over_time(each, report.period), f"plot-{number}-over-time"),

@@ -24,25 +24,25 @@ _ROW_HEIGHT, _NAME_CHARACTERS = 26, 45
 
 def overview(types: Sequence[TypeReport]) -> Figure:
     """Peaks of all job types against their ceilings, a row each; the fullest at the top."""
-    rows = sorted((each for each in types if each.statistics.peaks.highest_mb is not None), key=_share)
+    rows = sorted((each for each in types if each.peaks.highest_mb is not None), key=_share)
     heights = list(range(len(rows)))
     traces: list[dict[str, Any]] = [
         {
             "type": "scatter", "mode": "markers", "name": _WORDS[name], "y": heights,
-            "x": [getattr(each.statistics.peaks, name) for each in rows],
+            "x": [getattr(each.peaks, name) for each in rows],
             "marker": {"color": shade, "size": 10},
             "hovertemplate": "%{x:.1f} MB",
         }
         for name, shade in _SHADES.items()
     ]  # fmt: skip
     traces.append({
-        "type": "scatter", "mode": "markers", "name": "ceiling", "y": heights, "x": [each.limit_mb for each in rows],
+        "type": "scatter", "mode": "markers", "name": "ceiling", "y": heights, "x": [each.ceiling_mb for each in rows],
         "marker": {"color": CEILING, "size": 16, "symbol": "line-ns-open", "line": {"width": 3}},
         "hovertemplate": "%{x:.1f} MB",
     })  # fmt: skip
     layout = _layout(height=110 + _ROW_HEIGHT * len(rows))
     layout["xaxis"] |= {"title": {"text": "peak of a run, MB"}, "rangemode": "tozero"}
-    names = [_name(each.job) for each in rows]
+    names = [_name(each.job_type) for each in rows]
     layout["yaxis"] |= {"automargin": True, "tickvals": heights, "ticktext": names, "range": [-0.7, len(rows) - 0.3]}
     return {"data": traces, "layout": layout}
 
@@ -70,10 +70,10 @@ def over_time(each: TypeReport, period: Period) -> Figure:
     layout = _layout(height=300)
     layout["xaxis"] |= {"type": "date", "range": [_plotted_time(period.since), _plotted_time(period.until)]}
     layout["yaxis"] |= {"title": {"text": "peak, MB"}, "rangemode": "tozero"}
-    if each.limit_mb is not None:
-        layout["shapes"] = [_line(each.limit_mb, across=True)]
+    if each.ceiling_mb is not None:
+        layout["shapes"] = [_line(each.ceiling_mb, across=True)]
         layout["annotations"] = [{
-            "xref": "paper", "x": 1, "y": each.limit_mb, "text": "ceiling", "showarrow": False, "yshift": 8,
+            "xref": "paper", "x": 1, "y": each.ceiling_mb, "text": "ceiling", "showarrow": False, "yshift": 8,
             "xanchor": "right", "font": {"color": CEILING},
         }]  # fmt: skip
     return {"data": traces, "layout": layout}
@@ -95,9 +95,9 @@ def distribution(each: TypeReport) -> Figure:
     layout["showlegend"] = False
     layout["xaxis"] |= {"title": {"text": "peak of a run, MB"}, "rangemode": "tozero"}
     layout["yaxis"] |= {"title": {"text": "runs"}}
-    if each.limit_mb is not None:
-        layout["shapes"] = [_line(each.limit_mb, across=False)]
-        layout["xaxis"]["range"] = [0, 1.05 * max(each.limit_mb, *(high for _, high in ends), 1)]
+    if each.ceiling_mb is not None:
+        layout["shapes"] = [_line(each.ceiling_mb, across=False)]
+        layout["xaxis"]["range"] = [0, 1.05 * max(each.ceiling_mb, *(high for _, high in ends), 1)]
     return {"data": [trace], "layout": layout}
 
 
@@ -118,8 +118,8 @@ def _line(limit_mb: float, *, across: bool) -> dict[str, Any]:
 
 
 def _share(each: TypeReport) -> float:
-    highest = each.statistics.peaks.highest_mb or 0.0
-    return highest / each.limit_mb if each.limit_mb else 0.0
+    highest = each.peaks.highest_mb or 0.0
+    return highest / each.ceiling_mb if each.ceiling_mb else 0.0
 
 
 def _name(job: str) -> str:
