@@ -72,7 +72,6 @@ def pool(
         read.worker_class,
         most_workers=most,
         name=read.name or readable_name(),
-        new_connection=read.connect,
         worker_options={name: value for name, value in read.worker_options.items() if name not in own},
         work_options={name: value for name, value in work_options.items() if name != "burst"},
         **{name: read.worker_options[name] for name in own},

@@ -15,6 +15,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from copy import copy
 from pathlib import Path
 from typing import Any
@@ -70,7 +71,7 @@ class Choice:
     def client(self, connection_class: type[redis.Redis] = redis.Redis) -> redis.Redis:
         """A client with redis-py's own timeouts, which RQ raises where it blocks for longer. Raises `ConfigError`."""
         if self.url:  # as RQ's own connections, without retries: a resent enqueue or commit would happen twice
-            return connection_class.from_url(self.url)
+            return name_the_driver_once(connection_class.from_url(self.url))
         from rqmem.rq_cli_names import get_redis_from_config
 
         try:
@@ -106,6 +107,20 @@ def in_bytes(connection: redis.Redis) -> redis.Redis:
         made.reset()
         _siblings[pool] = type(connection)(connection_pool=made)
     return _siblings[pool]
+
+
+def name_the_driver_once(connection: redis.Redis) -> redis.Redis:
+    """The same client, whose new connections need not look up redis-py's version for ``CLIENT SETINFO``.
+
+    The lookup reads the package's metadata: 0.4 ms for each connection, and 1.7 MB of a forked worker's shared pages.
+    """
+    options = connection.connection_pool.connection_kwargs
+    with suppress(ImportError):  # before redis-py 7.2
+        from redis.driver_info import DriverInfo
+
+        if not {"driver_info", "lib_name", "lib_version"} & set(options):
+            options["driver_info"] = DriverInfo()
+    return connection
 
 
 def _named(texts: Iterable[tuple[str, str | None]]) -> Choice | None:
@@ -155,7 +170,7 @@ def connect(
     if choice is None:
         server = embedded.start()
         (announce or _log.info)(_announcement(server))
-        return connection_class.from_url(server.url)
+        return name_the_driver_once(connection_class.from_url(server.url))
     _probe(choice)
     return choice.client(connection_class)
 

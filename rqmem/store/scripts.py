@@ -18,6 +18,7 @@ def script(connection: Redis | Pipeline, name: str) -> Any:
     return connection.register_script(source(name))
 
 
+@cache
 def read_all() -> None:
     """Read the scripts now. In a horse it may be impossible later: a job can use up all descriptors."""
     for path in _FOLDER.glob("*.lua"):

@@ -11,6 +11,7 @@ import importlib
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from rqmem import events, hooks, integrations
@@ -21,6 +22,8 @@ from rqmem.worker.horse.source_lines import described
 from rqmem.worker.horse.user_code import hook_runs
 
 if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
+
     from rqmem.rq_names import Job
     from rqmem.worker.shared_memory import SharedPage
 
@@ -33,12 +36,18 @@ Call = tuple[str, Callable[..., Any], tuple[Any, ...]]
 
 def load(plugins: Iterable[str]) -> None:
     """Import the plugins named, and those of installed packages. Raises `ConfigError`."""
-    from importlib.metadata import entry_points
-
     for name in plugins:
         _import(name, f"--plugin {name}")
-    for entry in entry_points(group=GROUP):
+    for entry in installed():
         _import(entry.value.partition(":")[0], f"plugin {entry.name} of the installed package {_package(entry)}")
+
+
+@cache
+def installed() -> list[EntryPoint]:
+    """The plugins of installed packages."""
+    from importlib.metadata import entry_points
+
+    return list(entry_points(group=GROUP))
 
 
 def _import(name: str, whose: str) -> None:

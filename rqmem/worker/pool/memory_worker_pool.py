@@ -15,32 +15,37 @@ their horses share that memory. It runs no job and reads no queue.
 from __future__ import annotations
 
 import contextlib
+import gc
 import logging
 import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from redis import ConnectionPool, Redis
+from redis import Redis
 from redis.exceptions import RedisError
 
+from rqmem import integrations
 from rqmem.config.load import load
 from rqmem.config.settings import Config
+from rqmem.connection.connect import name_the_driver_once
 from rqmem.errors import RqmemError
 from rqmem.log import say_who
-from rqmem.measure import linux
-from rqmem.measure.startup_checks import check_platform, usage_of_idle_fork
+from rqmem.measure import linux, trim
+from rqmem.measure.startup_checks import check_platform, fastest_growth, usage_of_idle_fork
 from rqmem.policy.replacement import Slot, after_death
 from rqmem.rq_names import ForkProcess, WorkerData, WorkerPool, setup_loghandlers
+from rqmem.store import scripts
 from rqmem.text import counted
 from rqmem.units import show_mb, to_mb
-from rqmem.worker.imports import preload
+from rqmem.worker.horse import hook_runner
+from rqmem.worker.imports import preload, preload_jobs
 from rqmem.worker.memory_worker import MemoryWorker
 from rqmem.worker.pool.budget import Budget, budget_mb, check_tenant_mb
 from rqmem.worker.pool.scaling import Scaling
@@ -73,14 +78,13 @@ class MemoryWorkerPool(WorkerPool):
 
     Args:
         queues: names, in order.
-        connection: Redis. Each worker opens connections of its own.
+        connection: Redis. Each worker opens connections of its own, by the same pool: redis-py empties it in a fork.
         num_workers: how many workers.
         worker_class: `MemoryWorker` or a subclass.
         config: settings; by default read from the environment.
         name: the workers are ``NAME-1``, ``NAME-2``...; by default RQ's random name.
         most_workers: the pool runs at most this number, by how long jobs wait, and at least ``num_workers``; None:
             always ``num_workers``.
-        new_connection: opens a worker's connection; by default as RQ does.
         worker_options: further arguments of each worker.
         work_options: further arguments of each worker's `work`.
         kwargs: RQ's.
@@ -98,7 +102,6 @@ class MemoryWorkerPool(WorkerPool):
         *args: Any,
         config: Config | None = None,
         name: str | None = None,
-        new_connection: Callable[[], Redis] | None = None,
         most_workers: int | None = None,
         worker_options: Mapping[str, Any] | None = None,
         work_options: Mapping[str, Any] | None = None,
@@ -110,7 +113,6 @@ class MemoryWorkerPool(WorkerPool):
         # A worker that restarted itself in place would become a pool.
         self._config = replace(config, on_worker_limit="exit")
         self.name = name or self.name
-        self._new_connection = new_connection or self._connection_as_rq
         self._worker_options = dict(worker_options or {})
         self._work_options = dict(work_options or {})
         self._most_workers = max(num_workers, most_workers or num_workers)
@@ -142,7 +144,7 @@ class MemoryWorkerPool(WorkerPool):
         setup_loghandlers(logging_level)
         check_platform()
         self._burst = burst
-        preload(self._config.preload, self._config.preload_openmp)
+        self._share_with_workers()
         budget = self._make_budget()
         _log.info("pool %s: starts %s, with PID %d", self.name, counted(self.num_workers, "worker"), os.getpid())
         self.status = self.Status.STARTED
@@ -150,10 +152,13 @@ class MemoryWorkerPool(WorkerPool):
         os.set_blocking(wake, False)
         before = {number: signal.signal(number, self._hear) for number in _SIGNALS}
         old_wake = signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
+        gc.collect()
+        gc.freeze()  # a collection in a worker would write to each object that it shares
         try:
             self._look_after(woken, budget)
         finally:
             signal.set_wakeup_fd(old_wake)
+            gc.unfreeze()
             for number, handler in before.items():
                 signal.signal(number, handler)
             os.close(woken)
@@ -369,7 +374,7 @@ class MemoryWorkerPool(WorkerPool):
             worker = self._memory_worker_class(
                 self._queue_names,
                 name=name,
-                connection=self._new_connection(),
+                connection=self._connection_class(connection_pool=self.connection.connection_pool),
                 config=self._config,
                 serializer=self.serializer,
                 job_class=self.job_class,
@@ -384,11 +389,6 @@ class MemoryWorkerPool(WorkerPool):
             _log.error("worker %s: %s", name, error)
             raise SystemExit(error.exit_code) from None
 
-    def _connection_as_rq(self) -> Redis:
-        """As RQ's `run_worker` does."""
-        pool = ConnectionPool(connection_class=self._pool_class, **self._pool_kwargs)
-        return self._connection_class(connection_pool=pool)
-
     # Small things
 
     def _name(self, number: int) -> str:
@@ -400,6 +400,24 @@ class MemoryWorkerPool(WorkerPool):
         for each in self._running.values():
             each.process.join(_KILL_AFTER_SECONDS)
         self._tell_all(signal.SIGKILL)
+
+    def _share_with_workers(self) -> None:
+        """Have here what each worker needs, before the first is forked: a page that a worker writes is its own.
+
+        Raises:
+            ConfigError: a module to preload cannot be used.
+        """
+        config = self._config
+        preload(config.preload, config.preload_openmp)
+        preload_jobs()
+        if config.integrations:
+            integrations.load_imported()
+        hook_runner.installed()
+        scripts.read_all()
+        trim.warm_up()
+        name_the_driver_once(self.connection)
+        if config.growth_mb_per_second is None:
+            self._config = replace(config, growth_mb_per_second=to_mb(fastest_growth()))
 
     def _make_budget(self) -> Budget:
         """The budget of all jobs, before the first worker. Raises `ConfigError` for one that cannot be kept."""
