@@ -19,7 +19,7 @@ from redis.exceptions import RedisError, WatchError
 from rqmem.errors import NameTaken
 from rqmem.measure import process_tree, procfs
 from rqmem.policy.dead_workers import Holder, name_is
-from rqmem.rq_names import WORKERS_BY_QUEUE_KEY, now, register_worker, utcparse
+from rqmem.rq_names import WORKERS_BY_QUEUE_KEY, now, register_worker, utcformat, utcparse
 from rqmem.store import codec, keys
 from rqmem.store.history.history_records import Live
 from rqmem.values import dataclass
@@ -47,6 +47,12 @@ class _Record:
         """For people."""
         return f"process {self.fields.get('pid', '?')} on {self.fields.get('hostname') or 'an unknown host'}"
 
+    def is_of(self, worker: Worker) -> bool:
+        """Whether this very worker has written it."""
+        birth = worker.birth_date
+        ours = self.fields.get(keys.PROCESS) == procfs.process_identity()
+        return ours and birth is not None and self.fields.get("birth") == utcformat(birth)
+
 
 def has(worker: Worker) -> bool:
     """Whether this process is registered under its name. A stop may have come just after that."""
@@ -66,6 +72,8 @@ def register(worker: Worker, heartbeat_seconds: float) -> None:
         while True:
             pipeline.watch(worker.key)
             record = _read(pipeline, worker.connection, worker)
+            if record is not None and record.is_of(worker):
+                return  # it was written, and the reply was lost
             if record is not None:
                 holder = _seen(record)
                 first = first or holder

@@ -28,6 +28,7 @@ from rqmem.worker import worker_name
 from rqmem.worker.memory_worker import MemoryWorker
 from tests import sample_jobs
 from tests.conftest import ROOT, StartWorker, WorkerProcess
+from tests.refusing_redis import refusing
 from tests.worker.test_resume import texts
 
 RECORD = "rq:worker:fixed"
@@ -176,6 +177,16 @@ def test_a_name_is_free_of_the_dead_and_the_long_silent_only(
     if found == "not known":
         assert not last.silent or silent_for < 10
         assert last.said_at in (None, first.said_at), "a beat was heard"
+
+
+def test_a_birth_whose_reply_was_lost_is_no_other_workers(connection: Redis, redis_url: str) -> None:
+    with refusing(redis_url) as proxy:
+        worker = MemoryWorker(["jobs"], connection=proxy.connection, name="fixed")
+        lost: list[bytes] = []
+        proxy.lose = lambda command: command[0] == b"EXEC" and not lost and lost.append(command[0]) is None
+        worker.register_birth()
+        assert lost and registered(connection, os.getpid())
+        worker.register_death()
 
 
 def test_a_stop_just_after_the_birth_leaves_no_name_behind(connection: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
