@@ -10,7 +10,10 @@ from typing import Any
 
 from rqmem import MemoryAwareJob
 from rqmem.testing import wait_until
+from tests.lease import dying
 from tests.lease_jobs import redis
+
+LINES = {"horse": dying.kill_horse_at, "worker": dying.kill_worker_at}
 
 
 class Add(MemoryAwareJob):
@@ -65,6 +68,9 @@ def happen(act: str | None, number: int) -> None:
     """Do that, once in all."""
     if act is None or redis().incr(f"{act} at {number}") > 1:
         return
+    kind, _, line = act.rpartition(" at line ")
+    if kind in LINES:
+        LINES[kind](int(line))
     if act == "die":
         os.kill(os.getpid(), signal.SIGKILL)
     if act == "kill worker once shown":

@@ -132,6 +132,13 @@ def leases(connection: Redis) -> dict[str, Lease]:
     }
 
 
+def taken(connection: Redis) -> set[str]:
+    """Ids of the jobs that leases have taken and not ended."""
+    names = [name.decode() for name in cast("set[bytes]", connection.smembers(keys.LEASES))]
+    lists = of_each(connection, Redis.lrange, map(keys.taken, names), 0, -1)
+    return {job_id.decode() for ids in lists for job_id in ids}
+
+
 def was_committed(connection: Redis, job_id: str, execution: str) -> bool:
     """Whether the last result of a job is that of this execution: for a step whose reply was lost."""
     last = cast("list[Any]", connection.xrevrange(f"{RQ_KEY_PREFIX}:results:{job_id}", count=1))

@@ -40,8 +40,8 @@ class Recovery:
     """Scans on behalf of one worker, over one connection.
 
     Attributes:
-        due_back: jobs of the worker's queues that will be queued again, or settled: runs of dead workers, and those
-            that wait a while before they go on.
+        due_back: jobs of the worker's queues that will be queued again, or settled: runs of dead workers, those that
+            somebody took and may never begin, and those that wait a while before they go on.
         put_back: how often a job was queued again or settled here, so far.
     """
 
@@ -72,11 +72,11 @@ class Recovery:
             leased = self._take_over_leases(now)
             waited_for, to_settle = self._take_over_runs(now)
             self.put_back += self._settler.begin(to_settle, self._connection)
-            self._put_back_unbegun(now)
+            unbegun = self._put_back_unbegun(now)
             released = executions.release_due(self._connection, self._worker.job_class, self._worker.queue_class)
             self.put_back += released
             self._mending.scan(now)
-            self.due_back = leased + waited_for + len(to_settle) + self._delayed()
+            self.due_back = leased + waited_for + len(to_settle) + unbegun + self._delayed()
 
     def close(self, seconds: float) -> None:
         """What is being settled may take so long to end; what is cut short, another worker does again."""
@@ -186,18 +186,27 @@ class Recovery:
                 pipeline.hget(self._worker.job_class.key_for(job_id.decode()), "origin")
             return sum(origin is not None and origin.decode() in self._queues for origin in pipeline.execute())
 
-    def _put_back_unbegun(self, now: float) -> None:
-        """Jobs that somebody took and died before beginning: seen twice, two intervals apart."""
+    def _put_back_unbegun(self, now: float) -> int:
+        """Jobs that somebody took and died before beginning: seen twice, two intervals apart, and in no lease.
+
+        How many may not be put back yet.
+        """
         unbegun: dict[str, Queue] = {}
         for queue in self._queues.values():
             started = {job_id for job_id, _ in queue.started_job_registry.get_job_and_execution_ids(cleanup=False)}
             for job_id in queue.intermediate_queue.get_job_ids():
                 if job_id not in started:
                     unbegun[job_id] = queue
+        for job_id in lease.taken(self._connection) if unbegun else ():
+            unbegun.pop(job_id, None)
         self._unbegun_since = absences(self._unbegun_since, unbegun, now)
+        waited_for = 0
         for job_id, queue in unbegun.items():
             if may_take_over(self._unbegun_since[job_id], now, self._config.heartbeat_seconds, known_dead=False):
                 self.put_back += executions.put_back(queue, job_id)
+            else:
+                waited_for += 1
+        return waited_for
 
 
 def _abandoned(job_id: str, settler: Owner) -> Abandoned:

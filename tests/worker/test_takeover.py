@@ -16,8 +16,11 @@ from rqmem.observe.job_read import read_case
 from rqmem.observe.next_step import outlook
 from rqmem.store import codec, execution_reader, executions, keys
 from rqmem.testing import wait_until
+from rqmem.worker.memory_worker import MemoryWorker
+from rqmem.worker.takeover import Recovery
 from tests import sample_jobs, takeover_jobs
 from tests.conftest import StartWorker, WorkerProcess, WorkOff
+from tests.lease.driver import Lease, ids
 from tests.worker.test_resume import run_owned_elsewhere
 
 QUICK = {"RQMEM_HEARTBEAT": "0.5"}
@@ -50,6 +53,30 @@ def test_a_burst_worker_finishes_what_a_killed_one_left(connection: Redis, start
     start_worker("jobs", "--burst").finish()
     assert job.get_status() == JobStatus.FINISHED
     assert connection.llen("done") <= 14
+
+
+def test_a_burst_worker_runs_what_a_killed_one_had_taken_and_not_begun(connection: Redis, work_off: WorkOff) -> None:
+    queue = Queue("jobs", connection=connection)
+    job = queue.enqueue("time.time")
+    connection.lmove(queue.key, queue.intermediate_queue_key)  # and its worker died
+    work_off("jobs", **QUICK)
+    assert job.get_status() == JobStatus.FINISHED
+
+
+def test_what_a_living_worker_has_just_taken_is_not_put_back_since_a_lease_had_it_before(connection: Redis) -> None:
+    queue, worker = Queue("jobs", connection=connection), MemoryWorker(["jobs"], connection=connection)
+    queue.enqueue("time.time", job_id="a")
+    recovery = Recovery(worker, connection, worker.config, worker._heart._settler)
+    lease = Lease(connection)
+    assert ids(lease.take(queues=["jobs"])) == ["a"]
+    recovery.scan(0.0)
+    assert lease.give_back() == 1
+    connection.lmove(queue.key, queue.intermediate_queue_key)
+    recovery.scan(1000.0)
+    assert (queue.job_ids, recovery.due_back) == ([], 1)
+    recovery.scan(2000.0)
+    assert (queue.job_ids, recovery.due_back) == (["a"], 0)
+    lease.link.close()
 
 
 @pytest.mark.parametrize("ending", [["--burst"], ["--max-idle-time", "1"]], ids=["burst", "max idle time"])
