@@ -29,9 +29,8 @@ SHORT_BREACHES = 50
 @click.option("--only", metavar="NAME", multiple=True, help="Only this job's row; may be repeated.")
 @click.option("--short", is_flag=True, help="One run of what matters most, for CI.")
 @click.option("--breaches", type=click.IntRange(1), default=500, show_default=True, help="Breaches in a row.")
-@click.option("--jobs", type=click.IntRange(1), default=300, show_default=True, help="No-op jobs for the rate.")
 def main(
-    memory: int, runs: int, cgroup: str, isolation: str, only: tuple[str, ...], short: bool, breaches: int, jobs: int
+    memory: int, runs: int, cgroup: str, isolation: str, only: tuple[str, ...], short: bool, breaches: int
 ) -> None:
     """Print the tables."""
     only = tuple(name.replace(" ", "_") for name in only)
@@ -55,9 +54,8 @@ def main(
                 outside += honest_table.table(how, calm, runs)
         if not only:
             for how in hows:
-                costs.watching(how, *((3, 2) if short else (10, 6)))
+                outside += costs.watching(how, *((3, 2) if short else (10, 6)))
                 outside += costs.breaches_in_a_row(how, breaches)
-            costs.rates(jobs)
     end(outside)
 
 

@@ -15,15 +15,19 @@ from urllib.request import Request, urlopen
 import click
 import psutil
 from redis import Redis
+from redis.client import Pipeline
 
+from rqmem.store.history import history_writer
+from rqmem.store.history.history_records import Live, LiveJob
+from rqmem.store.history.samples import RINGS, Sample
 from rqmem.units import MB
-from scripts.bench import busy_workers
 from scripts.harness import dashboard
 
 MOST_PERCENT = 1.0
 MOST_MB = 70.0
 MOST_FIRST_KB = 120.0
 _VIEWERS, _WORKERS, _SECONDS = 20, 8, 30.0
+_QUEUE = "campaigns"
 _PAGES = ("", "types?window=30d", "trends?window=30d", "trends?window=24h", "types?window=24h", "jobs", "workers")
 
 
@@ -90,10 +94,30 @@ def _view(url: str) -> None:
 
 
 def _work(connection: Redis, over: threading.Event) -> None:
-    """Eight workers, as they tell of themselves each second."""
+    """Report each second what busy workers report of themselves. No worker is started."""
     names = [f"web-1-w{number}" for number in range(_WORKERS)]
     for name in names:
-        connection.hset(f"rq:worker:{name}", mapping={"queues": "campaigns", "state": "busy", "pid": 7})
+        connection.hset(f"rq:worker:{name}", mapping={"queues": _QUEUE, "state": "busy", "pid": 7})
         connection.sadd("rq:workers", f"rq:worker:{name}")
+    history_writer.version_is_ours(connection)
+    began = time.time()
     while not over.wait(1.0):
-        busy_workers.report(connection, names, "campaigns")
+        now = time.time()
+        with connection.pipeline(transaction=False) as pipeline:
+            for number, name in enumerate(names):
+                _report(pipeline, number, name, began, now)
+            pipeline.execute()
+
+
+def _report(pipeline: Pipeline, number: int, name: str, began: float, now: float) -> None:
+    """What one worker reports, with a job whose memory changes."""
+    usage_mb = 60 + (now * (1 + number % 7) + 20 * number) % 150
+    job = LiveJob("jobs.campaigns.Export", f"{number:032}", _QUEUE, began, usage_mb, 210.0, 256.0, "items 1-50", 900)
+    live = Live(
+        worker=name, host="web-1", pid=1000 + number, at=now, started_at=began, worker_mb=40.0, worker_limit_mb=512.0,
+        limit_mb=256.0, horse_pid=2000 + number, kept_by="watcher", jobs=70, breaches=1, recycled=2, queues=[_QUEUE],
+        job=job,
+    )  # fmt: skip
+    history_writer.beat(pipeline, live, 60)
+    samples = [Sample(ring.begin(now), usage_mb, 256.0, 40.0) for ring in RINGS]
+    history_writer.write_samples(pipeline, name, samples, now)

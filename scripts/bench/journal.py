@@ -1,36 +1,26 @@
 """``python -m scripts.bench.journal``: what the journal costs, in Redis and in jobs. Ten minutes; ``--short`` one.
 
-Its size after a million runs, commands and CPU of Redis a job, the time of a checkpoint, the CPU of a monitor. Real
-workers on a Redis of its own. Ends with 1 when something is outside the budget of the design, and says what.
+Its size after a million runs, and commands and CPU of Redis a job. Real workers on a Redis of its own. Ends with 1 when
+something is outside the budget of the design, and says what.
 """
 
 from __future__ import annotations
 
 import os
-import tempfile
-import time
 from collections.abc import Callable
-from functools import partial
-from pathlib import Path
 from statistics import median
 from typing import Any
 
 import click
-from redis import Redis
-from rq import Worker
 
-from rqmem import current_memory, memory_aware
-from rqmem.measure import process_tree
 from rqmem.store.history import history_reader
 from rqmem.units import MB
-from scripts.bench import busy_workers, jobs
+from scripts.bench import jobs
 from scripts.bench.journal_of_a_month import Month
-from scripts.bench.measuring import end, own_redis, result_of, work_of, work_off
-from scripts.bench.worker_runs import QUEUE, Running, cpu_share, empty_queue, run, stock_worker
+from scripts.bench.measuring import end, own_redis, work_of, work_off
+from scripts.bench.worker_runs import QUEUE, empty_queue, stock_worker
 
 MOST_MB, MOST_GROWTH, MOST_CPU_OF_RQ = 64, 1.05, 0.10
-_WORKERS = 20
-_SETTLE_SECONDS = 4.0
 
 
 def size(runs: int) -> list[str]:
@@ -94,63 +84,6 @@ def _costs(
     return (commands_then - commands) / count, 1e6 * (seconds_then - seconds) / count
 
 
-def checkpoints(count: int) -> None:
-    """Print the microseconds that a checkpoint takes a job on a worker, with and without its log line."""
-    click.echo(f"\nTime of a checkpoint, {count:,} in a row: usage is read, judged, and logged\n")
-    ways = {
-        "logged, each of them": (True, ["--log-every-checkpoint"]),
-        "thinned, as by default": (True, []),
-        "disabled by the job": (False, []),
-    }
-    os.environ["RQMEM_JOURNAL"] = "on"
-    with tempfile.TemporaryDirectory() as folder:
-        for name, (monitored, options) in ways.items():
-            job = empty_queue().enqueue("scripts.bench.journal.pass_checkpoints", count, monitored)
-            run(["rqmem", "worker", QUEUE, "--burst", "--log-file", str(Path(folder) / "log"), *options])
-            click.echo(f"{name:<30}{result_of(job):>8.2f} us")
-
-
-@memory_aware()
-def pass_checkpoints(count: int, monitored: bool) -> float:
-    """Microseconds each of them took. Runs in a horse."""
-    memory = current_memory()
-    if not monitored:
-        memory.disable_memory_monitoring()
-    began = time.perf_counter()
-    for _ in range(count):
-        memory.check_memory_usage("customers 1200-1250")
-    return 1e6 * (time.perf_counter() - began) / count
-
-
-def monitor(seconds: int) -> None:
-    """CPU of ``rqmem monitor`` that looks every second at workers that all work."""
-    click.echo(f"\nCPU of rqmem monitor --interval 1, {_WORKERS} workers that work, {seconds} s\n")
-    connection = empty_queue().connection
-    workers = [Worker([QUEUE], connection=connection, name=f"worker-{number}") for number in range(_WORKERS)]
-    for worker in workers:
-        worker.register_birth()
-    busy_workers.report(connection, [worker.name for worker in workers], QUEUE)
-    duration = str(seconds + 10 * int(_SETTLE_SECONDS))
-    monitor = Running(["rqmem", "monitor", "--interval", "1", "--duration", duration])
-    try:
-        _go_on(connection, workers, _SETTLE_SECONDS)
-        share = cpu_share(monitor.pid, partial(_go_on, connection, workers, seconds))
-    finally:
-        too_early = process_tree.is_zombie(monitor.pid)
-        monitor.terminate()
-        ended = monitor.finish(_SETTLE_SECONDS)
-    if too_early:
-        raise click.ClickException(f"rqmem monitor did not go on: {ended.last_line}")
-    click.echo(f"{100 * share:.2f} % of a core")
-
-
-def _go_on(connection: Redis, workers: list[Worker], seconds: float) -> None:
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        busy_workers.report(connection, [worker.name for worker in workers], QUEUE)
-        time.sleep(1)
-
-
 @click.command()
 @click.option("--runs", type=click.IntRange(1000), default=1_000_000, show_default=True, help="Runs remembered.")
 @click.option("--rounds", type=click.IntRange(1), default=3, show_default=True, help="Runs of each load.")
@@ -166,8 +99,6 @@ def main(runs: int, rounds: int, count: int, short: bool) -> None:
     ]
     with own_redis():
         outside = size(runs) + costs_in_redis(rounds, loads)
-        checkpoints(2000 if short else 20_000)
-        monitor(5 if short else 30)
     end(outside)
 
 

@@ -1,9 +1,8 @@
 """``python -m scripts.bench.reading_rows``: what reading many rows of a database takes, in MB and seconds. Ten minutes.
 
 Orders in a SQLite file, read as objects by a job on a real worker, a fresh one each time, in four ways: everything at
-once, page by page with OFFSET, and in chunks of `SqlRows`, fixed and adaptive. Then documents in cycles, with and
-without a collection after each chunk. ``--output docs/database-rows.svg`` draws the first. Ends with 1 when chunks need
-more memory than they should, and says which. ``--short``: half a minute.
+once, page by page with OFFSET, and in chunks of `SqlRows`, fixed and adaptive. ``--output FILE.svg`` draws them.
+Ends with 1 when chunks need more memory than they should, and says which. ``--short``: half a minute.
 """
 
 from __future__ import annotations
@@ -24,19 +23,20 @@ from scripts.drawing import drawing, output_option
 PARTS = (0.01, 0.03, 0.1, 0.3, 1.0)
 MOST_MB_IN = {FIXED: 16.0, ADAPTIVE: 0.8 * CEILING_MB}
 """Chunks of one size need the same for any number of rows; adaptive ones grow, to the warning threshold at most."""
-_STATEMENTS, _PICTURE_BYTES = 2000, 500_000
 _PATIENCE_SECONDS = 1800.0
 
 Table = dict[str, list[Read]]
 
 
-def read(job: str, **arguments: Any) -> Read:
-    """What a job of `scripts.bench.row_jobs` measures in a worker of its own."""
-    enqueued = empty_queue().enqueue(f"scripts.bench.row_jobs.{job}.run", kwargs=arguments, job_timeout=3600)
+def read(path: str, way: str, rows: int) -> Read:
+    """What `scripts.bench.row_jobs.ReadOrders` measures in a worker of its own."""
+    enqueued = empty_queue().enqueue(
+        "scripts.bench.row_jobs.ReadOrders.run", path=path, way=way, rows=rows, job_timeout=3600
+    )
     work_off(How(MOST_MB).command("--burst"), _PATIENCE_SECONDS)
     done: Read = result_of(enqueued)
-    if done.rows != arguments["rows"]:
-        raise click.ClickException(f"{job}: {done.rows:,} of {arguments['rows']:,} rows")
+    if done.rows != rows:
+        raise click.ClickException(f"{way}: {done.rows:,} of {rows:,} rows")
     return done
 
 
@@ -55,24 +55,11 @@ def rows_of_all_ways(path: str, counts: list[int], rounds: int) -> Table:
     click.echo(f"{'':<24}" + f"{'MB':>10}{'s':>9}" * len(counts))
     found: dict[tuple[str, int], list[Read]] = {}
     for _, count, way in itertools.product(range(rounds), counts, WAYS):
-        done = read("ReadOrders", path=path, way=way, rows=count)
-        found.setdefault((way, count), []).append(done)
+        found.setdefault((way, count), []).append(read(path, way, count))
     table = {way: [middle(found[way, count]) for count in counts] for way in WAYS}
     for way, cells in table.items():
         click.echo(f"{way:<24}" + "".join(f"{cell.growth_mb:>10.1f}{cell.seconds:>9.2f}" for cell in cells))
     return table
-
-
-def statements(path: str, rows: int, rounds: int) -> None:
-    """Print what a collection after each chunk does for documents in cycles."""
-    click.echo(f"\n{rows:,} documents of {_PICTURE_BYTES / 1000:.0f} KB in cycles, chunks of 50{'MB':>10}{'s':>9}\n")
-    runs: dict[str, list[Read]] = {"as Python collects": [], "collected after each chunk": []}
-    for _, (name, done) in itertools.product(range(rounds), runs.items()):
-        collects = name != "as Python collects"
-        done.append(read("PrintStatements", path=path, rows=rows, picture_bytes=_PICTURE_BYTES, collects=collects))
-    for name, done in runs.items():
-        cell = middle(done)
-        click.echo(f"{name:<48}{cell.growth_mb:>10.1f}{cell.seconds:>9.2f}")
 
 
 def faults(table: Table) -> list[str]:
@@ -106,7 +93,7 @@ def draw(table: Table, figure: Any) -> None:
 @click.option("--rounds", type=click.IntRange(1), default=3, show_default=True)
 @click.option("--short", is_flag=True, help="20,000 rows, one round.")
 def main(output: Path | None, rows: int, rounds: int, short: bool) -> None:
-    """Print the tables, and draw the first."""
+    """Print the table, and draw it."""
     if short:
         rows, rounds = 20_000, 1
     counts = [int(part * rows) for part in PARTS]
@@ -114,7 +101,6 @@ def main(output: Path | None, rows: int, rounds: int, short: bool) -> None:
         path = Path(folder) / "orders.db"
         fill(path, rows)
         table = rows_of_all_ways(str(path), counts[-2:] if short else counts, rounds)
-        statements(str(path), min(rows, _STATEMENTS), rounds)
     if output is not None:
         with drawing(output, 10, 3.6) as figure:
             draw(table, figure)

@@ -6,7 +6,7 @@ import sqlite3
 import time
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from sqlalchemy import create_engine, select
@@ -103,39 +103,3 @@ WAYS: dict[str, Callable[[ReadOrders], None]] = {
     FIXED: ReadOrders.in_fixed_chunks,
     ADAPTIVE: ReadOrders.in_chunks,
 }
-
-
-@dataclass
-class Statement:
-    """Of an order; its page knows it, so only Python's collector frees both."""
-
-    order: Order
-    pages: list[StatementPage] = field(default_factory=list)
-
-
-@dataclass
-class StatementPage:
-    statement: Statement
-    picture: bytes
-
-
-class PrintStatements(MemoryAwareJob):
-    """Documents made of orders, each a cycle of objects with a picture of ``picture_bytes``."""
-
-    queue = QUEUE
-    memory_limit_mb = CEILING_MB
-    job_timeout = 3600
-
-    def handle(self, path: str, rows: int, picture_bytes: int, collects: bool) -> Read:
-        orders = SqlRows(create_engine(f"sqlite:///{path}"), select(Order).where(Order.id <= rows))
-        done = total = 0
-        forget_peak()
-        before, began = resident_mb(), time.perf_counter()
-        for chunk in self.chunks(orders, PAGE // 10):
-            for order in chunk:
-                statement = Statement(order)
-                statement.pages.append(StatementPage(statement, b"x" * picture_bytes))
-                done, total = done + 1, total + order.cents
-            if collects:
-                self.force_garbage_collection()
-        return Read(done, total, time.perf_counter() - began, peak_mb() - before)

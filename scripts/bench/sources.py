@@ -2,8 +2,8 @@
 
 Files of four kinds, since cuts are found by the quotes near them: notes with line ends in quotes, no quotes at all,
 empty quoted fields alone (which tell nothing), and everything quoted. Each is cut in a fresh process, with the file in
-the page cache (it was just written). The time is compared with that of reading the file in blocks. Ends with 1 when
-something is outside the budget of the design, and says what. ``--short``: 100 MB.
+the page cache (it was just written). Ends with 1 when something is outside the budget of the design, and says what.
+``--short``: 100 MB.
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ from scripts.bench.measuring import end, forget_peak, peak_mb, resident_mb
 SLICES = 1000
 MOST_SECONDS, MOST_GROWTH_MB = 1.0, 16.0
 _BLOCK_RECORDS = 20_000
-_READ_BYTES = 1 * MB
 
 Record = Callable[[int], str]
 KINDS: dict[str, Record] = {
@@ -43,7 +42,6 @@ class Cut:
     slices: int
     wrong: int
     seconds: float
-    read_seconds: float
     growth_mb: float
 
 
@@ -54,7 +52,7 @@ def main(short: bool, size: int | None) -> None:
     """Print the table."""
     size_mb = size or (100 if short else 2048)
     click.echo(f"\nA CSV file of {size_mb:,} MB cut in {SLICES:,} slices\n")
-    click.echo(f"{'kind':<22}{'slices':>8}{'seconds':>9}{'of reading it':>15}{'growth of peak MB':>19}")
+    click.echo(f"{'kind':<22}{'slices':>8}{'seconds':>9}{'growth of peak MB':>19}")
     outside = []
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "data.csv"
@@ -62,8 +60,7 @@ def main(short: bool, size: int | None) -> None:
             write(path, record, size_mb * MB)
             with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
                 done = process.submit(cut, str(path)).result()
-            share = f"{100 * done.seconds / done.read_seconds:.0f} %"
-            click.echo(f"{name:<22}{done.slices:>8,}{done.seconds:>9.3f}{share:>15}{done.growth_mb:>19.1f}")
+            click.echo(f"{name:<22}{done.slices:>8,}{done.seconds:>9.3f}{done.growth_mb:>19.1f}")
             outside += [f"{name}: {fault}" for fault in faults(done)]
     end(outside)
 
@@ -90,13 +87,7 @@ def write(path: Path, record: Record, size: int) -> None:
 
 
 def cut(path: str) -> Cut:
-    """Read the file once, cut it, and look at the first record of each slice."""
-    began = time.perf_counter()
-    with Path(path).open("rb", buffering=0) as file:
-        buffer = bytearray(_READ_BYTES)
-        while file.readinto(buffer):
-            pass
-    read_seconds = time.perf_counter() - began
+    """Cut the file, and look at the first record of each slice."""
     forget_peak()
     before, began = resident_mb(), time.perf_counter()
     slices = list(CsvFile(path).slices(parts=SLICES))
@@ -104,7 +95,7 @@ def cut(path: str) -> Cut:
     growth = peak_mb() - before
     firsts = [next(each.items_after(None))[0]["id"] for each in slices]
     wrong = sum(not (first.isdecimal() and int(first) >= 10**8) for first in firsts)
-    return Cut(len(slices), wrong, seconds, read_seconds, growth)
+    return Cut(len(slices), wrong, seconds, growth)
 
 
 if __name__ == "__main__":
