@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import redis
 from rq.job import Job
 
 from rqmem.cli.options import parsed
@@ -34,12 +35,20 @@ _END_SECONDS = 15.0
 
 @contextmanager
 def one_line_errors(script: str) -> Iterator[None]:
-    """An error of rqmem ends the process, with one line on stderr and the error's exit code."""
+    """An error of rqmem, Redis or a file ends the process, with one line on stderr and an exit code."""
     try:
         yield
+        return
     except RqmemError as error:
-        click.echo(f"{script}: {error}", err=True)
-        raise SystemExit(error.exit_code) from None
+        message, code = str(error), error.exit_code
+    except redis.RedisError as error:
+        message, code = f"Redis went away: {' '.join(str(error).split())}", 1
+    except BrokenPipeError:  # whoever reads has seen enough: click ends without a word
+        raise
+    except OSError as error:  # a full disk
+        message, code = f"{f'{error.filename}: ' if error.filename else ''}{error.strerror}", 2
+    click.echo(f"{script}: {message}", err=True)
+    raise SystemExit(code)
 
 
 @contextmanager

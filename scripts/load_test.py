@@ -26,15 +26,16 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
+from unittest import mock
 
 import click
 from redis import Redis
 
 from rqmem.connection import embedded
-from rqmem.errors import ConfigError, RqmemError
+from rqmem.errors import ConfigError
 from rqmem.measure import linux
 from scripts import campaign_run
-from scripts.harness import ROOT, without_settings
+from scripts.harness import ROOT, one_line_errors, without_settings
 from scripts.load import report, rules
 from scripts.load.jobs import LoadedJob, named
 from scripts.load.page import to_html
@@ -75,7 +76,7 @@ def main(
     naive: bool, short: bool, folder: Path,
 ) -> None:  # fmt: skip
     """Run the six jobs under load, and the same naively; say what memory they took and what became of each record."""
-    try:
+    with one_line_errors("load_test"):
         many = records or (SHORT if short else MANY)
         jobs = named(names)
         check(output, html)
@@ -84,21 +85,11 @@ def main(
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what was started is ended then too
         os.chdir(ROOT)
         plan = [(job, trials(job, many, ceilings_mb, timeout, naive=naive)) for job in jobs]
-        minutes = sum(each.expected_seconds for _, some in plan for each in some) / 60
-        click.echo(f"{few_of(many):,} and {many:,} records; about {minutes:.0f} minutes on two processors, and seeding")
+        click.echo(f"{few_of(many):,} and {many:,} records")
         with own_server(folder) as connection:
             found = run_all(Bench(connection, folder), plan, many)
         output.write_text(json.dumps(report.to_json(found), indent=1) + "\n")
         html.write_text(to_html(found))
-    except RqmemError as error:
-        click.echo(f"load_test: {error}", err=True)
-        raise SystemExit(error.exit_code) from None
-    except BrokenPipeError:  # whoever read has seen enough
-        raise
-    except OSError as error:  # a full disk
-        where = f"{error.filename}: " if error.filename else ""
-        click.echo(f"load_test: {where}{error.strerror}", err=True)
-        raise SystemExit(2) from None
     click.echo("\n" + "\n".join(report.summary(found)))
     click.echo(f"\n{output}\n{html}")
     for fault in found.faults:
@@ -129,18 +120,18 @@ def trials(job: LoadedJob, many: int, ceilings_mb: Sequence[int], timeout: int, 
     """All runs of a job, in this order. A run with a lower ceiling decides whether the next one is needed."""
     counts = sorted({job.records(few_of(many)), job.records(many)})
     few = counts[0]
-    as_it_is = counts if job.fixed_class is None else counts[-1:]
-    made = [Trial("rqmem", "declared", job.name, count, job.ceiling_mb, job.pace) for count in as_it_is]
-    if job.fixed_class is not None:
-        made += [Trial("rqmem", "fixed", job.name, count, job.ceiling_mb, job.pace) for count in counts]
+    adaptive = job.job_class.adaptive
+    made = [Trial("rqmem", "declared", job.name, n, job.ceiling_mb) for n in (counts[-1:] if adaptive else counts)]
+    if adaptive:
+        made += [Trial("rqmem", "fixed", job.name, count, job.ceiling_mb) for count in counts]
     for ceiling_mb in ceilings_mb:
         made += [
-            Trial("rqmem", "lower", job.name, few, float(ceiling_mb), job.pace, timeout),
-            Trial("rqmem", "preload", job.name, few, float(ceiling_mb), job.pace, timeout),
+            Trial("rqmem", "lower", job.name, few, float(ceiling_mb), timeout),
+            Trial("rqmem", "preload", job.name, few, float(ceiling_mb), timeout),
         ]
     if naive:
         counts = sorted({job.naive_records(count) for count in counts})
-        made += [Trial("naive", "declared", job.name, count, job.ceiling_mb, job.naive_pace) for count in counts]
+        made += [Trial("naive", "declared", job.name, count, job.ceiling_mb) for count in counts]
     return made
 
 
@@ -170,25 +161,18 @@ def run_all(bench: Bench, plan: Sequence[tuple[LoadedJob, list[Trial]]], many: i
 @contextmanager
 def own_server(folder: Path) -> Iterator[Redis]:
     """A Redis that nobody else uses, and no settings from outside. This process adopts what workers leave behind."""
-    before = dict(os.environ)
-    replace_environ(without_settings(before))
-    server = embedded.start(folder)
-    if not server.started:
-        raise ConfigError(f"another load test uses {folder}: let it end, or give another --folder")
-    was_subreaper = linux.become_subreaper()  # after the server, which is not to become our child
-    os.environ["RQMEM_REDIS_URL"] = server.url
-    try:
-        with Redis.from_url(server.url) as connection:
-            yield connection
-    finally:
-        embedded.stop(folder)
-        linux.become_subreaper(was_subreaper)
-        replace_environ(before)
-
-
-def replace_environ(environ: dict[str, str]) -> None:
-    os.environ.clear()
-    os.environ.update(environ)
+    with mock.patch.dict(os.environ, without_settings(), clear=True):  # as it was before, in the end
+        server = embedded.start(folder)
+        if not server.started:
+            raise ConfigError(f"another load test uses {folder}: let it end, or give another --folder")
+        was_subreaper = linux.become_subreaper()  # after the server, which is not to become our child
+        os.environ["RQMEM_REDIS_URL"] = server.url
+        try:
+            with Redis.from_url(server.url) as connection:
+                yield connection
+        finally:
+            embedded.stop(folder)
+            linux.become_subreaper(was_subreaper)
 
 
 if __name__ == "__main__":

@@ -1,24 +1,7 @@
-"""The adaptive jobs with chunks of their declared size: growth (`scripts.load.rules`) is measured with these."""
+"""Chunks of the declared size for all jobs of a worker that preloads this: see growth in `scripts.load.rules`."""
 
 from __future__ import annotations
 
-from jobs.campaigns import ProcessRetellAICampaignJob
-from jobs.reminders import SendAppointmentReminderJob
-from jobs.sentiment import AnalyzeCallSentimentJob
-from jobs.staff import BulkAssignStaffToEventTypesJob
+from rqmem import MemoryAwareJob
 
-
-class FixedCampaign(ProcessRetellAICampaignJob):
-    adaptive = False
-
-
-class FixedReminders(SendAppointmentReminderJob):
-    adaptive = False
-
-
-class FixedAssignments(BulkAssignStaffToEventTypesJob):
-    adaptive = False
-
-
-class FixedSentiment(AnalyzeCallSentimentJob):
-    adaptive = False
+MemoryAwareJob.adaptive = False

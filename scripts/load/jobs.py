@@ -1,8 +1,4 @@
-"""The six jobs as the load test runs them: their data, their arguments, and the checks of their outcome. Values only.
-
-``pace`` is what a thousand records took on two cores of a virtual machine. It serves to estimate how long a load test
-takes, and decides nothing.
-"""
+"""The six jobs as the load test runs them: their data, their arguments, and the checks of their outcome."""
 
 from __future__ import annotations
 
@@ -20,8 +16,6 @@ from rqmem import MemoryAwareJob
 from rqmem.errors import UnknownName
 from rqmem.text import did_you_mean
 from scripts.load import naive, outcomes
-from scripts.load.fixed import FixedAssignments, FixedCampaign, FixedReminders, FixedSentiment
-from scripts.load.fixed_training import FixedTraining
 from scripts.load.outcomes import Checked, Place
 from seeds.dataset_parts import Wanted
 
@@ -33,28 +27,22 @@ class LoadedJob:
     """One of the six.
 
     Attributes:
-        fixed_class: the same job with chunks of one size; None: its own chunks are of one size.
+        naive: the function that does the same naively, with the same arguments.
         wanted: number of records -> the dataset.
-        arguments: of the job, and of the function that does the same naively.
-        check: whether every record has its outcome once.
+        check: whether every record has its outcome once. ``naive_check``: the same after ``naive``, where it differs.
         needs: modules that the job imports when it runs: its idle horse has them.
         partner: the service it talks to.
         times: records that it gets for each one asked for, since rows of a file are small.
         at_most, naive_at_most: records; what is asked for beyond is not run.
-        pace, naive_pace: seconds for a thousand records.
     """
 
     job_class: type[MemoryAwareJob]
-    fixed_class: type[MemoryAwareJob] | None
     naive: Callable[..., Any]
     wanted: Callable[[int], Wanted]
     arguments: Callable[[Place], dict[str, Any]]
-    naive_arguments: Callable[[Place], dict[str, Any]]
     check: Callable[[Place, int], Checked]
-    naive_check: Callable[[Place, int], Checked]
     needs: tuple[str, ...]
-    pace: float
-    naive_pace: float
+    naive_check: Callable[[Place, int], Checked] | None = None
     partner: Literal["", "retell", "mail"] = ""
     times: int = 1
     at_most: int | None = None
@@ -83,50 +71,33 @@ def _of_campaign(place: Place) -> dict[str, Any]:
     return {"campaign_id": outcomes.campaign_id(place)}
 
 
-def _nothing(place: Place) -> dict[str, Any]:
-    return {}
-
-
-def _of_training(place: Place) -> dict[str, Any]:
-    return {"rows": str(place.data / "training-rows.csv"), "model": str(place.model)}
-
-
-def _of_assignments(place: Place) -> dict[str, Any]:
-    return {"path": str(place.data / "assignments.csv")}
-
-
 JOBS = (
     LoadedJob(
-        ProcessRetellAICampaignJob, FixedCampaign, naive.campaign, lambda n: Wanted(customers=n),
-        _of_campaign, _of_campaign,
-        outcomes.of_campaign, outcomes.of_campaign, ("jobs.campaigns", "retell"), 2.0, 2.0,
-        "retell", at_most=MOST_CALLS, naive_at_most=10_000,
+        ProcessRetellAICampaignJob, naive.campaign, lambda n: Wanted(customers=n), _of_campaign, outcomes.of_campaign,
+        ("jobs.campaigns", "retell"), partner="retell", at_most=MOST_CALLS, naive_at_most=10_000,
     ),
     LoadedJob(
-        ProcessRetellAICampaignBatchJob, None, naive.batches, lambda n: Wanted(customers=n), _of_campaign, _of_campaign,
-        outcomes.of_campaign, outcomes.of_campaign, ("jobs.campaign_batches", "retell"), 1.0, 1.0,
-        "retell", at_most=MOST_CALLS,
+        ProcessRetellAICampaignBatchJob, naive.batches, lambda n: Wanted(customers=n), _of_campaign,
+        outcomes.of_campaign, ("jobs.campaign_batches", "retell"), partner="retell", at_most=MOST_CALLS,
     ),
     LoadedJob(
-        TrainMLModelJob, FixedTraining, naive.training, lambda n: Wanted(training_rows=n), _of_training, _of_training,
-        outcomes.of_training, outcomes.of_naive_training, ("jobs.training_learner", "jobs.training_shards"), 0.25, 0.25,
-        times=10,
+        TrainMLModelJob, naive.training, lambda n: Wanted(training_rows=n),
+        lambda place: {"rows": str(place.data / "training-rows.csv"), "model": str(place.model)},
+        outcomes.of_training, ("jobs.training_learner", "jobs.training_shards"), outcomes.of_naive_training, times=10,
     ),
     LoadedJob(
-        SendAppointmentReminderJob, FixedReminders, naive.reminders, lambda n: Wanted(appointments=n),
-        lambda place: {"types": ["email"]}, _nothing,
-        outcomes.of_reminders, outcomes.of_reminders, ("jobs.reminders", "apprise"), 6.0, 4.0,
-        "mail", at_most=MOST_MESSAGES, naive_at_most=20_000,
+        SendAppointmentReminderJob, naive.reminders, lambda n: Wanted(appointments=n),
+        lambda place: {"types": ["email"]}, outcomes.of_reminders, ("jobs.reminders", "apprise"),
+        partner="mail", at_most=MOST_MESSAGES, naive_at_most=20_000,
     ),
     LoadedJob(
-        AnalyzeCallSentimentJob, FixedSentiment, naive.sentiment, lambda n: Wanted(transcripts=n), _nothing, _nothing,
-        outcomes.of_sentiment, outcomes.of_sentiment, ("jobs.sentiment", "vaderSentiment.vaderSentiment", "ijson"),
-        0.6, 3.0, naive_at_most=20_000,
+        AnalyzeCallSentimentJob, naive.sentiment, lambda n: Wanted(transcripts=n), lambda place: {},
+        outcomes.of_sentiment, ("jobs.sentiment", "vaderSentiment.vaderSentiment", "ijson"), naive_at_most=20_000,
     ),
     LoadedJob(
-        BulkAssignStaffToEventTypesJob, FixedAssignments, naive.assignments, lambda n: Wanted(assignments=n),
-        _of_assignments, _of_assignments,
-        outcomes.of_assignments, outcomes.of_naive_assignments, ("jobs.staff",), 1.5, 0.5,
+        BulkAssignStaffToEventTypesJob, naive.assignments, lambda n: Wanted(assignments=n),
+        lambda place: {"path": str(place.data / "assignments.csv")}, outcomes.of_assignments, ("jobs.staff",),
+        outcomes.of_naive_assignments,
     ),
 )  # fmt: skip
 

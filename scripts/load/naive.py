@@ -94,8 +94,8 @@ def training(rows: str, model: str) -> float:
     return trained.balanced_f1
 
 
-def reminders() -> int:
-    """E-mail to all whose appointment is within a day."""
+def reminders(types: list[str]) -> int:
+    """E-mail, the only one of the ``types``, to all whose appointment is within a day."""
     import apprise
 
     url = os.environ["REMINDER_EMAIL_URL"]

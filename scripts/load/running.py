@@ -46,6 +46,7 @@ NAIVE_MOST_MB = 4096.0
 
 _LOOK_SECONDS = 0.05
 _END_SECONDS = 20.0
+_PATIENCE_SECONDS, _PATIENCE_A_RECORD = 150.0, 0.06  # before a run is given up
 _ENDED = (JobStatus.FINISHED, JobStatus.FAILED, JobStatus.STOPPED, JobStatus.CANCELED, JobStatus.SCHEDULED)
 """Scheduled: it failed, and is to be tried again later."""
 
@@ -83,19 +84,20 @@ class Bench:
         """One run. Raises `click.ClickException` where the worker ends by itself."""
         naive = trial.way == "naive"
         with self._place(job, trial.records) as place:
-            arguments = (job.naive_arguments if naive else job.arguments)(place)
+            arguments = job.arguments(place)
             options: dict[str, Any] = {"result_ttl": -1, "failure_ttl": -1}
             queue = Queue(QUEUE, connection=self.connection)
             if naive:
                 enqueued = queue.enqueue(job.naive, kwargs=arguments, job_timeout=-1, **options)
             else:
-                job_class = (job.fixed_class or job.job_class) if trial.setting == "fixed" else job.job_class
-                enqueued = job_class.enqueue(queue, **arguments, **options)
+                enqueued = job.job_class.enqueue(queue, **arguments, **options)
             began = time.monotonic()
             worker = Running(trial.command(self.connection_url, QUEUE, job.needs))
             try:
                 with sampling.Sampler(worker.pid, NAIVE_MOST_MB if naive else None) as sampler:
-                    in_time = self._until_ended(enqueued, queue, worker, began + patience(trial))
+                    in_time = self._until_ended(
+                        enqueued, queue, worker, began + _PATIENCE_SECONDS + _PATIENCE_A_RECORD * trial.records
+                    )
                     seconds = time.monotonic() - began
                 gone = not in_time and process_tree.is_zombie(worker.pid)
             finally:  # also if this script has to end
@@ -104,7 +106,8 @@ class Bench:
             if gone:
                 raise click.ClickException(f"{trial.words} ended with {ended.code}: {ended.last_line}")
             measured = self._measured(job, trial, enqueued, sampler, seconds, in_time=in_time)
-            checked = (job.naive_check if naive else job.check)(place, trial.records)
+            check = (naive and job.naive_check) or job.check
+            checked = check(place, trial.records)
             return replace(measured, right=checked.right, found=checked.words, balanced_f1=checked.balanced_f1)
 
     def idle_mb(self, job: LoadedJob, *, preload: bool) -> float:
@@ -207,11 +210,6 @@ def all_ended(connection: Redis) -> bool:
     keys = connection.scan_iter(f"{Job.redis_job_namespace_prefix}*", count=1000, _type="hash")
     statuses: Iterator[Any] = (connection.hget(key, "status") for key in keys)
     return all(status is None or status.decode() in _ENDED for status in statuses)
-
-
-def patience(trial: Trial) -> float:
-    """Seconds after which a run is given up."""
-    return 120 + 10 * trial.expected_seconds
 
 
 def _copy(path: Path, to: Path) -> None:

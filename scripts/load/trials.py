@@ -9,7 +9,6 @@ from rqmem.units import show_mb
 
 Way = Literal["rqmem", "naive"]
 Setting = Literal["declared", "fixed", "lower", "preload"]
-START_SECONDS = 2.5  # of a worker, its imports, and what it talks to
 
 
 @dataclass(frozen=True)
@@ -22,7 +21,6 @@ class Trial:
         job: its class.
         memory_mb: the worker's ``--memory``; a stock worker knows none.
         timeout_seconds: its ``--timeout``; None: the job's own.
-        pace: seconds that a thousand records are expected to take.
     """
 
     way: Way
@@ -30,13 +28,7 @@ class Trial:
     job: str
     records: int
     memory_mb: float
-    pace: float = 0.0
     timeout_seconds: int | None = None
-
-    @property
-    def expected_seconds(self) -> float:
-        """What it is expected to take."""
-        return START_SECONDS + self.pace * self.records / 1000
 
     def command(self, url: str, queue: str, needs: tuple[str, ...]) -> list[str]:
         """The worker's, behind ``python -m``."""
@@ -45,8 +37,8 @@ class Trial:
         options = ["--queue", queue, "--memory", show_mb(self.memory_mb), "--log-level", "warning"]
         if self.timeout_seconds is not None:
             options += ["--timeout", str(self.timeout_seconds)]
-        if self.setting == "preload":
-            options += [part for name in needs for part in ("--preload", name)]
+        preloaded = {"preload": needs, "fixed": ("scripts.load.fixed",)}.get(self.setting, ())
+        options += [part for name in preloaded for part in ("--preload", name)]
         return ["rqmem", "worker", *options]
 
     @property
