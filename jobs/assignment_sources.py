@@ -1,29 +1,20 @@
-"""Where assignments come from: a file of CSV or of JSON lines, or a batch of requests in the database.
-
-A file is checked as a whole first, which takes little time. So a file with a broken encoding, a line of many megabytes
-or other columns changes nothing, even if child jobs would already have begun with other parts of it.
-"""
+"""Where assignments come from: a file of CSV or of JSON lines, or a batch of requests in the database."""
 
 from __future__ import annotations
 
-import codecs
-import csv
-import difflib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import select
 
+from jobs.csv_files import check_columns
 from jobs.sources import shared_sessions
 from jobs.tables import AssignmentRequest
 from rqmem.errors import ConfigError
 from rqmem.sources import Count, CsvFile, Cursor, Cuttable, JsonLines, SqlRows, describe_slice, open_slice
 
-COLUMNS = ("staff", "event_type", "role")
-NEEDED = COLUMNS[:2]
 LONGEST_LINE_BYTES = 64 * 1024
-_BLOCK_BYTES = 256 * 1024
 
 Numbered = tuple[int, Any]
 
@@ -77,65 +68,14 @@ def assignments_from(path: str | None, batch: str | None) -> Positioned:
         raise ConfigError("which assignments? give either path, of a file, or batch, of requests in the database")
     suffix = Path(path).suffix.lower()
     if suffix in (".jsonl", ".ndjson"):
-        lines = JsonLines(path)
-        look_through(path)
-        return Positioned(lines)
+        return Positioned(JsonLines(path, longest_record=LONGEST_LINE_BYTES))
     if suffix != ".csv":
         raise ConfigError(f"{path}: give a file of CSV (.csv) or of JSON lines (.jsonl)")
-    look_through(path)
-    check_columns(path)
-    return Positioned(CsvFile(path))
+    check_columns(path, ("staff", "event_type"), ("role",))
+    return Positioned(CsvFile(path, longest_record=LONGEST_LINE_BYTES))
 
 
 def requests(batch: str) -> SqlRows:
     """The requests of that batch, as made in each process that reads some of them."""
     columns = (AssignmentRequest.id, AssignmentRequest.staff, AssignmentRequest.event_type, AssignmentRequest.role)
     return SqlRows(shared_sessions(), select(*columns).where(AssignmentRequest.batch == batch), key="id")
-
-
-def look_through(path: str) -> None:
-    """Raise `ConfigError` for bytes that are not UTF-8 and lines that are too long. A block is in memory at a time."""
-    decoder = codecs.getincrementaldecoder("utf-8")()
-    offset = line_begins = 0
-    try:
-        with Path(path).open("rb") as file:
-            while block := file.read(_BLOCK_BYTES):
-                pending = len(decoder.getstate()[0])
-                try:
-                    decoder.decode(block)
-                except UnicodeDecodeError as error:
-                    where = offset - pending + error.start
-                    raise ConfigError(f"{path}: byte {where:,} is not UTF-8: save the file as UTF-8") from None
-                for part in block.splitlines(keepends=True):
-                    offset += len(part)
-                    if offset - line_begins > LONGEST_LINE_BYTES:
-                        raise ConfigError(
-                            f"{path}: the line that begins at byte {line_begins:,} is longer than "
-                            f"{LONGEST_LINE_BYTES // 1024} KB, so this is no file of assignments, or a broken one"
-                        )
-                    if part.endswith((b"\n", b"\r")):
-                        line_begins = offset
-            decoder.decode(b"", final=True)
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise ConfigError(f"{path}: it ends within a character: it was cut off, or is not UTF-8") from None
-
-
-def check_columns(path: str) -> None:
-    """Raise `ConfigError` unless the first record names the columns that are needed, each once."""
-    with Path(path).open(encoding="utf-8-sig", newline="") as file:
-        try:
-            names = next((row for row in csv.reader(file) if row), [])
-        except csv.Error as error:
-            raise ConfigError(f"{path}: its first record is no CSV: {error}") from None
-    twice = [name for name in COLUMNS if names.count(name) > 1]
-    if twice:
-        raise ConfigError(f"{path}: two columns are called {twice[0]!r}: which one counts? Rename the other")
-    missing = [name for name in NEEDED if name not in names]
-    if not missing:
-        return
-    shown = ", ".join(repr(name[:40]) for name in names[:8]) or "none"
-    near = difflib.get_close_matches(missing[0], names, n=1)
-    hint = f"rename {near[0]!r} to {missing[0]!r}" if near else f"the first line must name {', '.join(NEEDED)}"
-    raise ConfigError(f"{path}: no column {missing[0]!r} among its columns ({shown}): {hint}")

@@ -22,9 +22,9 @@ from jobs import assignment_store as store
 from jobs.assignment_rules import Line, Skip, StagedLine, decide, parse
 from jobs.assignment_sources import Numbered, assignments_from
 from jobs.assignment_store import ASKED_AT_ONCE
+from jobs.csv_files import no_retry_if_unreadable
 from jobs.sources import shared_sessions
 from jobs.tables import utc_now
-from jobs.unreadable import no_retry_if_unreadable
 from rqmem import MemoryAwareJob
 from rqmem.job.gather import Gathered
 from rqmem.sources import Cuttable

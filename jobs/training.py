@@ -19,13 +19,13 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from jobs.csv_files import check_columns, no_retry_if_unreadable
 from jobs.models import Model, library_versions, save_model, saved_by
 from jobs.training_features import HELD_OUT
 from jobs.training_figures import figures
 from jobs.training_order import Order
 from jobs.training_process import LearnerProcess
 from jobs.training_summary import Plan, Shard, make_plan
-from jobs.unreadable import no_retry_if_unreadable
 from jobs.work_files import WorkDirectory
 from rqmem import MemoryAwareJob
 from rqmem.errors import ConfigError
@@ -87,7 +87,9 @@ class TrainMLModelJob(MemoryAwareJob):
             return finish(work, done)
         with no_retry_if_unreadable():
             source = CsvFile(order.rows, encoding=order.encoding)
-            check_columns(source, order)
+            if next(source.items_after(None), None) is None:
+                raise ConfigError(f"{order.rows} has no rows: there is nothing to learn from")
+            check_columns(order.rows, order.columns.names, encoding=order.encoding)
             work.make()
             if self.should_split_job(source.count().items or 0):
                 kwargs = {"order": order.to_json(), "directory": str(work.path)}
@@ -171,22 +173,6 @@ def finish(work: WorkDirectory, about: Outcome) -> Outcome:
     told = {name: about["figures"][name] for name in ("accuracy", "balanced_f1", "always_the_most_frequent")}
     rows = {name: sum(about["rows"][name].values()) for name in ("training", "held_out")}
     return {"model": str(work.model), "rows": rows, **told}
-
-
-def check_columns(source: CsvFile, order: Order) -> None:
-    """Raise `ConfigError` where the file has no rows, or not the columns, each once."""
-    first = next((record for record, _ in source.items_after(None)), None)
-    if first is None:
-        raise ConfigError(f"{order.rows} has no rows: there is nothing to learn from")
-    header = CsvFile(order.rows, encoding=order.encoding, has_header=False)
-    found: list[str] = next((names for names, _ in header.items_after(None)), [])
-    twice = [name for name in order.columns.names if found.count(name) > 1]
-    if twice:
-        raise ConfigError(f"{order.rows}: two columns are called {twice[0]!r}: which one is it? Rename the other")
-    missing = [name for name in order.columns.names if name not in first]
-    if missing:
-        has = ", ".join(str(name) for name in first)
-        raise ConfigError(f"{order.rows} has no column {missing[0]!r}, it has {has:.300}: mend it, or give columns=")
 
 
 def require_scikit_learn() -> None:

@@ -350,8 +350,8 @@ def too_few_rows(rows: Path, path: Path) -> None:
 
 
 BAD_FILES = {
-    wrong_columns: "has no column 'call_id', it has id, when: mend it, or give columns=",
-    one_column_twice: "two columns are called 'attempts': which one is it?",
+    wrong_columns: "no column 'call_id' among its columns ('id', 'when'): the first line must name call_id",
+    one_column_twice: "two columns are called 'attempts': which one counts?",
     broken_encoding: "not utf-8 (invalid start byte): name the encoding",
     one_line_of_50_mb: "is longer than 1,048,576 bytes: has it lost its line ends?",
     one_field_too_large: "field larger than field limit (131072)",
