@@ -6,9 +6,9 @@
 
     app = create_app("redis://localhost:6379")
 
-Parts: ``options`` (one value), ``security`` (who may do what), ``hub`` (one look at Redis for all viewers), ``read``
-(what pages show), ``pages``, ``api`` and ``actions`` (blueprints), ``drawing`` (SVG, pure), ``serving`` (our own
-server). docs/dashboard.md is for people who run it.
+Parts: ``options`` (one value), ``security`` (who may do what), ``hub`` (one look at Redis for all viewers), the modules
+of views (pages, API, actions), ``drawing`` (SVG, pure), ``serving`` (our own server). docs/dashboard.md is for people
+who run it.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ Who may act, and the token, is asked in `rqmem.dashboard.security`, before any v
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, Literal
 
 from flask import Blueprint, abort, current_app, flash, redirect, render_template, request, url_for
@@ -132,20 +132,9 @@ def _list_of_failed() -> str:
     return url_for("pages.jobs", state="failed", **asked)
 
 
-def _ask(
-    title: str,
-    text: str,
-    button: str,
-    back: str,
-    *,
-    danger: bool = False,
-    hidden: Sequence[tuple[str, str]] = (),
-    shown: Sequence[tuple[str, str]] = (),
-) -> str:
-    return render_template(
-        "confirm.html", title=title, text=text, button=button, back=back, danger=danger, hidden=hidden,
-        shown=shown,
-    )  # fmt: skip
+def _ask(title: str, text: str, button: str, back: str, **more: Any) -> str:
+    """``more``: ``danger``, and pairs of texts: ``hidden`` in the form, and ``shown``."""
+    return render_template("confirm.html", title=title, text=text, button=button, back=back, **more)
 
 
 def _done(back: str, action: Callable[[], Done]) -> ResponseReturnValue:

@@ -287,7 +287,9 @@ def _as_csv(name: str, rows: list[dict[str, Any]]) -> Response:
     """The rows as a file; values within values get names with dots, lists are joined."""
     flat = [dict(_flat(row)) for row in rows]
     columns = list(dict.fromkeys(column for row in flat for column in row if column != "version"))
-    return csv_table.answer(name, columns, [[row.get(column) for column in columns] for row in flat])
+    text = csv_table.to_text(columns, [[row.get(column) for column in columns] for row in flat])
+    name_of_file = {"Content-Disposition": f'attachment; filename="rqmem-{name}.csv"'}
+    return Response(text, mimetype="text/csv", headers=name_of_file)
 
 
 def _flat(value: dict[str, Any], above: str = "") -> list[tuple[str, Any]]:

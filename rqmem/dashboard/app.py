@@ -29,7 +29,7 @@ from rqmem.dashboard.state import EXTENSION, State
 from rqmem.errors import JournalVersionError, RqmemError, UnknownName
 from rqmem.store.retrying import described
 
-PAGES = ("overview_views", "list_views", "job_views", "type_views", "memory_views", "rq_views")
+PAGES = ("overview_views", "job_views", "type_views", "memory_views", "rq_views")
 """Modules that add to the blueprint of all pages."""
 
 _STATIC = Path(__file__).parent / "static"

@@ -1,4 +1,4 @@
-"""A table as CSV, for spreadsheets. Pure but for the answer."""
+"""A table as CSV, for spreadsheets. Pure."""
 
 from __future__ import annotations
 
@@ -7,17 +7,7 @@ import io
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from flask import Response
-
 _FORMULAS = ("=", "+", "-", "@", "\t", "\r")
-
-
-def answer(name: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Response:
-    """The table as a file to keep."""
-    text = to_text(columns, rows)
-    response = Response(text, mimetype="text/csv")
-    response.headers["Content-Disposition"] = f'attachment; filename="rqmem-{name}.csv"'
-    return response
 
 
 def to_text(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:

@@ -10,18 +10,17 @@ from flask import render_template
 from rqmem import words
 from rqmem.breach_words import evidence
 from rqmem.dashboard.blueprint import pages
+from rqmem.dashboard.child_rows import read_children
 from rqmem.dashboard.flamegraph_views import capture_of
 from rqmem.dashboard.lanes import lanes
-from rqmem.dashboard.read.child_rows import read_children
 from rqmem.dashboard.state import state
-from rqmem.events import Breach
-from rqmem.observe.curve import executions
+from rqmem.observe.curve import Curve, executions
 from rqmem.observe.find import find
 from rqmem.observe.job import Case
 from rqmem.observe.job_read import read_case
 from rqmem.observe.next_step import in_short
 from rqmem.observe.timeline import lines
-from rqmem.store.history.history_records import Lines, Run
+from rqmem.store.history.history_records import Lines
 
 _MOST_LINES = 200
 
@@ -45,7 +44,7 @@ def job(job_id: str) -> str:
         mood=_mood(case),
         told=told[-_MOST_LINES:],
         left_out=max(0, len(told) - _MOST_LINES),
-        curves=curves(case),
+        curves=[_for_chart(each) for each in executions(case)],
         children=children,
         lanes=lanes(case, children),
         refresh=2 if case.running else 5 if case.goes_on or case.status in ("queued", "scheduled", "deferred") else 0,
@@ -64,34 +63,15 @@ def _title(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def curves(case: Case) -> list[dict[str, Any]]:
-    """Its memory by execution, for a chart: seconds since its beginning, MB."""
-    kept = [run for run in case.runs if len(run.curve_mb) > 1]
-    found = [_curve_of(run) for run in kept]
-    known_until = max((run.ended_at for run in kept), default=0.0)
-    for points in executions(case):
-        begin = points[0].at
-        if begin >= known_until:
-            seconds = [round(point.at - begin, 2) for point in points]
-            usage_mb = [round(point.memory_mb, 1) for point in points]
-            breached = any(
-                begin <= told.at <= points[-1].at + 1 for told in case.told if isinstance(told.event, Breach)
-            )
-            found.append(_curve(begin, seconds, usage_mb, case.ceiling_mb, breached=breached))
-    return found
-
-
-def _curve_of(run: Run) -> dict[str, Any]:
-    """As its worker kept it: the highest reading of each step."""
-    seconds = [at for at, _ in run.curve]
-    usage_mb = [round(each, 1) for _, each in run.curve]
-    return _curve(run.ended_at - run.seconds, seconds, usage_mb, run.limit_mb, breached=bool(run.layer))
-
-
-def _curve(
-    at: float, seconds: list[float], usage_mb: list[float], ceiling_mb: float | None, *, breached: bool
-) -> dict[str, Any]:
-    return {"at": at, "seconds": seconds, "usage_mb": usage_mb, "ceiling_mb": ceiling_mb, "breached": breached}
+def _for_chart(curve: Curve) -> dict[str, Any]:
+    """Seconds since its beginning, and MB."""
+    return {
+        "at": curve.began_at,
+        "seconds": [round(point.at - curve.began_at, 3) for point in curve.points],
+        "usage_mb": [round(point.memory_mb, 1) for point in curve.points],
+        "ceiling_mb": curve.ceiling_mb,
+        "breached": curve.breached,
+    }
 
 
 def _mood(case: Case) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Literal
 
 from rqmem import events
-from rqmem.dashboard.read.child_rows import Child
+from rqmem.dashboard.child_rows import Child
 from rqmem.observe.job import Case
 from rqmem.store.history.history_records import OK
 from rqmem.text import counted

@@ -1,15 +1,39 @@
-"""Pages about RQ's own things: queues and workers."""
+"""Pages about RQ's own things: jobs by state, queues and workers."""
 
 from __future__ import annotations
 
 import time
+from typing import cast
 
-from flask import render_template
+from flask import render_template, request
 
+from rqmem.dashboard.action_views import filter_of
 from rqmem.dashboard.blueprint import pages
 from rqmem.dashboard.state import state
+from rqmem.observe.job_lists import read_page
+from rqmem.observe.model import STATES, State
 from rqmem.observe.problems import problems
-from rqmem.observe.snapshot import read_snapshot
+from rqmem.observe.snapshot import read_snapshot, used_queues
+from rqmem.store.history import history_reader
+
+_ROWS = 50
+
+
+@pages.get("/jobs")
+def jobs() -> str:
+    """Which jobs are in which state?"""
+    connection, asked, wanted = state().connection, request.args, filter_of(request.args)
+    named = cast("State", asked.get("state") or "failed")
+    return render_template(
+        "jobs.html",
+        page=read_page(connection, named, wanted, cursor=asked.get("cursor", ""), limit=_ROWS),
+        states=STATES,
+        wanted=wanted,
+        asked={name: value for name, value in asked.items() if value and name != "cursor"},
+        first=not asked.get("cursor"),
+        queues=sorted(used_queues(connection)),
+        types=sorted(history_reader.types(connection)),
+    )
 
 
 @pages.get("/queues")

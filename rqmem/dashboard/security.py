@@ -14,18 +14,14 @@ from __future__ import annotations
 import hmac
 import re
 import time
-from collections import deque
-from dataclasses import dataclass, field
 from hashlib import sha256
 from ipaddress import ip_address
-from typing import cast
 
 from flask import (
     Blueprint,
     Flask,
     Response,
     abort,
-    current_app,
     g,
     redirect,
     render_template,
@@ -39,12 +35,11 @@ from flask_wtf.csrf import CSRFError, CSRFProtect
 from werkzeug.exceptions import Unauthorized
 
 from rqmem.dashboard.options import Access, Options
+from rqmem.dashboard.state import WRONG_A_MINUTE, state
 
 blueprint = Blueprint("security", __name__)
 csrf = CSRFProtect()
 
-WRONG_A_MINUTE = 5
-_MOST_ADDRESSES = 1000
 _READING = ("GET", "HEAD")
 _OPEN_TO_STRANGERS = ("static", "security.log_in")
 _LOCAL_PATH = re.compile(r"/(?![/\\])[^\x00-\x20\\]*")
@@ -84,23 +79,11 @@ def protect(app: Flask, options: Options) -> None:
     )
     app.session_interface = _Sessions()
     csrf.init_app(app)
-    attempts = Attempts()
-    app.extensions["rqmem_security"] = _Security(options, attempts)
     app.before_request(_guard)
     app.after_request(_with_headers)
     app.context_processor(
         lambda: {"may_act": may_act(), "logged_in": bool(session.get("password")), "stranger": g.get("access") is None}
     )
-
-
-@dataclass(frozen=True)
-class _Security:
-    options: Options
-    attempts: Attempts
-
-
-def _security() -> _Security:
-    return cast("_Security", current_app.extensions["rqmem_security"])
 
 
 def is_loopback(host: str) -> bool:
@@ -116,11 +99,11 @@ def is_loopback(host: str) -> bool:
 
 def may_act() -> bool:
     """Whether the sender of this request may do more than read."""
-    return getattr(g, "access", None) == "act" and not _security().options.read_only
+    return getattr(g, "access", None) == "act" and not state().options.read_only
 
 
 def _guard() -> ResponseReturnValue | None:
-    options = _security().options
+    options = state().options
     if options.open and not is_loopback(request.host):
         text = "Without a password it answers only as localhost or 127.0.0.1: set RQMEM_DASHBOARD_PASSWORD."
         abort(403, f"This dashboard is not for {request.host!r}. {text}")
@@ -168,8 +151,8 @@ def _wants_json() -> bool:
 @blueprint.route("/login", methods=["GET", "POST"])
 def log_in() -> ResponseReturnValue:
     """The form with the one password."""
-    security = _security()
-    if security.options.login is not None or not security.options.password:
+    options, attempts = state().options, state().attempts
+    if options.login is not None or not options.password:
         return redirect(url_for("pages.overview"))
     if request.method == "GET":
         return render_template("login.html", wrong=False)
@@ -178,13 +161,13 @@ def log_in() -> ResponseReturnValue:
     except CSRFError:
         abort(400, "The browser sent no cookie back. Over http it keeps none: use https, or an SSH tunnel.")
     address, now = request.remote_addr or "", time.monotonic()
-    if security.attempts.too_many(address, now):
+    if attempts.too_many(address, now):
         abort(429, f"{WRONG_A_MINUTE} wrong passwords within a minute: wait a minute.")
-    if not _same(request.form.get("password", ""), security.options.password):
-        security.attempts.add(address, now)
+    if not _same(request.form.get("password", ""), options.password):
+        attempts.add(address, now)
         return render_template("login.html", wrong=True), 401
     session.clear()
-    session["password"] = _digest(security.options)
+    session["password"] = _digest(options)
     asked = request.args.get("next", "")
     return redirect(request.script_root + asked if _LOCAL_PATH.fullmatch(asked) else url_for("pages.overview"))
 
@@ -203,27 +186,6 @@ def _digest(options: Options) -> str:
 
 def _same(one: str, other: str) -> bool:
     return hmac.compare_digest(one.encode("utf-8", "replace"), other.encode("utf-8", "replace"))
-
-
-@dataclass
-class Attempts:
-    """Wrong passwords by address, in the last minute. Times in seconds of any clock."""
-
-    wrong: dict[str, deque[float]] = field(default_factory=dict)
-
-    def too_many(self, address: str, now: float) -> bool:
-        """Whether that address must wait."""
-        known = self.wrong.get(address, deque())
-        while known and known[0] <= now - 60:
-            known.popleft()
-        return len(known) >= WRONG_A_MINUTE
-
-    def add(self, address: str, now: float) -> None:
-        """One more. The address that was wrong longest ago is forgotten first."""
-        self.wrong[address] = self.wrong.pop(address, deque())
-        self.wrong[address].append(now)
-        while len(self.wrong) > _MOST_ADDRESSES:
-            del self.wrong[next(iter(self.wrong))]
 
 
 def _with_headers(response: Response) -> Response:

@@ -18,23 +18,38 @@ class Point:
     memory_mb: float
 
 
-def executions(case: Case) -> list[list[Point]]:
+@dataclass(frozen=True)
+class Curve:
+    """The memory of one execution: its points, oldest first, its ceiling in MB, and whether it reached that."""
+
+    began_at: float
+    points: Sequence[Point]
+    ceiling_mb: float | None
+    breached: bool
+
+
+def executions(case: Case) -> list[Curve]:
     """What is known of its memory, by execution, oldest first; those with a single reading are left out.
 
-    A function tells nothing itself: its executions that ended have the curves that their workers kept.
+    An execution that ended has the curve that its worker kept. Of others, events and samples tell.
     """
-    kept = [] if case.of(events.JobStarted) else [run for run in case.runs if len(run.curve_mb) > 1]
-    if kept:
-        until = kept[-1].ended_at
-        found = [[Point(run.ended_at - run.seconds + at, mb) for at, mb in run.curve] for run in kept]
-        found.append([Point(sample.at, sample.usage_mb) for sample in case.samples if sample.at > until])
-    else:
-        found = [_readings(told) for told in _by_execution(case.told)]
-        found[-1] += [Point(sample.at, sample.usage_mb) for sample in case.samples]
+    found, until = [], 0.0
+    for run in case.runs:
+        if len(run.curve_mb) > 1:
+            began_at, until = run.ended_at - run.seconds, run.ended_at
+            points = [Point(began_at + seconds, mb) for seconds, mb in run.curve]
+            found.append(Curve(began_at, points, run.limit_mb, bool(run.layer)))
+    told = _by_execution(case.told)
+    readings = [_readings(each) for each in told]
+    readings[-1] += [Point(sample.at, sample.usage_mb) for sample in case.samples]
     if case.live is not None:
-        found[-1].append(Point(case.now, case.live.usage_mb))
-    ordered = [sorted(points, key=lambda point: point.at) for points in found if points]
-    return [points for points in ordered if len(points) > 1 and points[-1].at > points[0].at]
+        readings[-1].append(Point(case.now, case.live.usage_mb))
+    for each, known in zip(told, readings, strict=True):
+        points = sorted((point for point in known if point.at > until), key=lambda point: point.at)
+        if len(points) > 1 and points[-1].at > points[0].at:
+            breached = any(isinstance(one.event, events.Breach) for one in each)
+            found.append(Curve(points[0].at, points, case.ceiling_mb, breached))
+    return found
 
 
 def _by_execution(told: Sequence[Told]) -> list[list[Told]]:

@@ -31,9 +31,10 @@ def story(case: Case, columns: int, colour: Colour, *, plain: bool = False) -> l
         colour: gives a text the colour of its mood.
         plain: ASCII only.
     """
+    drawn = [each.points for each in executions(case)]
     parts = [
         header(case, columns, colour),
-        _under("memory over time", plot(executions(case), case.ceiling_mb, columns, plain=plain)),
+        _under("memory over time", plot(drawn, case.ceiling_mb, columns, plain=plain)),
         *(_under(title, _grew(lines, columns)) for title, lines in _growth(case)),
         _under("what happened", _timeline(case, columns, colour, plain=plain)),
         _under(_breaches_title(case), _breaches(case, columns, colour)),

@@ -23,7 +23,7 @@ def plot(drawn: Sequence[Sequence[Point]], limit_mb: float | None, columns: int,
     """Lines of a plot, at most ``columns`` wide: memory upwards, the ceiling as a dashed line, time to the right.
 
     Args:
-        drawn: of `executions`; none of them: no plot.
+        drawn: the points of each execution; none: no plot.
         limit_mb: the ceiling; None: it is not known.
         plain: ASCII only.
     """

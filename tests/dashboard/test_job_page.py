@@ -13,9 +13,9 @@ from redis import Redis
 from rqmem import events
 from rqmem.dashboard import drawing, filters, flamegraph_views
 from rqmem.dashboard.app import build
+from rqmem.dashboard.child_rows import Child
 from rqmem.dashboard.lanes import Lane, lanes
 from rqmem.dashboard.options import Options
-from rqmem.dashboard.read.child_rows import Child
 from rqmem.observe.job import Case
 from rqmem.observe.model import JobRow
 from rqmem.observe.next_step import in_short

@@ -129,7 +129,7 @@ def test_children_that_failed_are_named_first(
     shown = re.findall(r">child (\d)</a>.*?<span class=\"pill [a-z]*\">(\w+)</span>", listed(page), re.DOTALL)
     assert shown == [("1", "failed"), ("0", "ok"), ("2", "ok"), ("3", "ok")]
     assert "ValueError: broken" in page
-    monkeypatch.setattr("rqmem.dashboard.read.child_rows.MOST_CHILDREN", 3)
+    monkeypatch.setattr("rqmem.dashboard.child_rows.MOST_CHILDREN", 3)
     page = app.test_client().get(f"/jobs/{job.id}").text
     assert "child 1</a>" not in listed(page)
     assert "1 failed" in page

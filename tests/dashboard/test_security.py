@@ -13,8 +13,9 @@ from redis import Redis
 
 from rqmem.dashboard import create_app
 from rqmem.dashboard.options import from_environ
-from rqmem.dashboard.security import HEADERS, Attempts, is_loopback
+from rqmem.dashboard.security import HEADERS, is_loopback
 from rqmem.dashboard.serving import check
+from rqmem.dashboard.state import Attempts
 from rqmem.errors import ConfigError
 
 Urls = Callable[[Flask], list[tuple[str, str, set[str]]]]

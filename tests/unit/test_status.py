@@ -476,24 +476,24 @@ def test_a_text_of_many_mb_takes_some_lines() -> None:
 
 def test_executions_stand_apart_and_peaks_are_not_lost() -> None:
     first, second = executions(CASE)
-    assert [point.memory_mb for point in first] == [20, 60, 271.3]
-    assert [point.memory_mb for point in second] == [20, 120, 90, 130, 30]
-    assert second[1].at == NOW + 61.5, "halfway between the readings around it"
+    assert [point.memory_mb for point in first.points] == [20, 60, 271.3]
+    assert [point.memory_mb for point in second.points] == [20, 120, 90, 130, 30]
+    assert second.points[1].at == NOW + 61.5, "halfway between the readings around it"
 
 
 def test_a_breach_brings_its_curve_but_not_what_was_before_its_execution() -> None:
     curve = [(14_481.8, 0.0), (5.0, 200.0), (0.5, 150.0), (0.2, 220.0)]
     told = [Told(NOW, started()), Told(NOW + 2, breach(curve=curve))]
-    [points] = executions(replace(CASE, told=told))
-    assert [point.memory_mb for point in points] == [20, 150, 220, 271.3]
+    [drawn] = executions(replace(CASE, told=told))
+    assert [point.memory_mb for point in drawn.points] == [20, 150, 220, 271.3]
 
 
 def test_the_peak_of_a_breach_is_where_its_curve_has_it_and_not_halfway_too() -> None:
     """The run's end is told first, with a peak that no reading had yet; the breach's curve comes after it."""
     end = replace(ended("MemoryLimitExceeded"), peak_memory_mb=271.3, final_memory_mb=250)
     told = [Told(NOW, started()), Told(NOW + 8, end), Told(NOW + 8.1, breach(curve=[(6, 100.0), (0.2, 260.0)]))]
-    [points] = executions(replace(CASE, told=told))
-    assert [point.memory_mb for point in points] == [20, 100, 260, 250, 271.3]
+    [drawn] = executions(replace(CASE, told=told))
+    assert [point.memory_mb for point in drawn.points] == [20, 100, 260, 250, 271.3]
 
 
 def test_one_reading_is_no_plot() -> None:
@@ -503,7 +503,7 @@ def test_one_reading_is_no_plot() -> None:
 
 
 def test_the_plot_shows_ceiling_breach_and_break() -> None:
-    text = plot(executions(CASE), 256, 60)
+    text = plot([each.points for each in executions(CASE)], 256, 60)
     assert len(text) == 9 and max(map(len, text)) <= 60
     [ceiling] = [line for line in text if "╌" in line]
     assert ceiling.startswith(" 256 MB ")

@@ -33,9 +33,9 @@ def test_a_breach_is_in_the_curve_of_a_plain_function(connection: Redis, work_of
     work_off("--memory", "100")
     [run] = read_case(connection, job.id, time.time()).runs
     assert run.layer and max(run.curve_mb) >= 99
-    [points] = executions(read_case(connection, job.id, time.time()))
-    assert max(point.memory_mb for point in points) >= 99
-    assert points[0].at <= run.ended_at - run.seconds + run.curve_step_seconds + 0.01, "from its beginning"
+    [drawn] = executions(read_case(connection, job.id, time.time()))
+    assert drawn.breached and max(point.memory_mb for point in drawn.points) >= 99
+    assert drawn.points[0].at <= run.ended_at - run.seconds + run.curve_step_seconds + 0.01, "from its beginning"
     [in_list] = history_reader.runs(connection, "tests.sample_jobs.grow_lists")
     assert in_list.curve_mb == (), "the list of a type stays small"
 

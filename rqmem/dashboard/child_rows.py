@@ -1,4 +1,4 @@
-"""The children of a job that has split, as rows: those that failed first. Reads; knows nothing of Flask."""
+"""The children of a job that has split, as rows: those that failed first. Only reads."""
 
 from __future__ import annotations
 
