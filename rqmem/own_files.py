@@ -57,8 +57,8 @@ def make_holder(directory: Path, advice: str) -> None:
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         if is_ours(os.fstat(descriptor)):  # else it was exchanged just now, and what comes next refuses it
-            with contextlib.suppress(FileExistsError), os.fdopen(_new(".gitignore", descriptor), "w") as ignore:
-                ignore.write("*\n")
+            with contextlib.suppress(FileExistsError), os.fdopen(create(".gitignore", 0o644, descriptor), "w") as file:
+                file.write("*\n")
     finally:
         os.close(descriptor)
 
@@ -129,6 +129,31 @@ def check_links(path: Path) -> None:
         at = Path("/") if target.is_absolute() else at.parent
 
 
-def _new(name: str, directory: int) -> int:
+def create(path: str | Path, mode: int = 0o600, directory: int | None = None) -> int:
+    """A descriptor of a new file. Raises `OSError`, also where there is one. ``directory``: its descriptor."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    return os.open(name, flags, 0o644, dir_fd=directory)
+    return os.open(path, flags, mode, dir_fd=directory)
+
+
+def replace(path: Path, text: str, mode: int = 0o600, *, synced: bool = False) -> None:
+    """Put a new file with this text in its place, so that nobody ever reads half of one. Raises `OSError`.
+
+    ``synced``: it is on the disk then, so that a full one raises now.
+    """
+    half = beside(path)
+    try:
+        with os.fdopen(create(half, mode), "w", encoding="utf-8", errors="replace") as opened:
+            opened.write(text)
+            if synced:
+                opened.flush()
+                os.fsync(opened.fileno())
+        half.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            half.unlink()
+        raise
+
+
+def beside(path: Path) -> Path:
+    """A new name in the same directory, for a file that is to take the place of this one."""
+    return path.with_name(f".{path.name}.{os.urandom(4).hex()}")

@@ -115,6 +115,12 @@ def wrapped(text: str, columns: int, *, indent: str = "", whole_words: bool = Fa
     ) or [""]
 
 
+def below(left: str, lines: Sequence[str], indent: int) -> list[str]:
+    """``left`` and the first line, and the others below that, ``indent`` columns from the left."""
+    first, *rest = lines
+    return [left + first, *(" " * indent + line for line in rest)]
+
+
 def did_you_mean(name: str, known: Iterable[str], otherwise: str = "", most: int = 1) -> str:
     """``did you mean mail?``, with up to ``most`` names; ``otherwise`` if none of those known is near."""
     import difflib

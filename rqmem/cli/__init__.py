@@ -5,8 +5,8 @@ Exit codes: 0 done, 1 failed at run time, 2 bad usage or configuration, 3 alerts
 
 from __future__ import annotations
 
-import difflib
 import errno
+import io
 import os
 import sys
 from importlib import import_module
@@ -17,7 +17,7 @@ import click
 from redis.exceptions import NoPermissionError, RedisError
 
 from rqmem.errors import RqmemError
-from rqmem.text import printable
+from rqmem.text import did_you_mean, printable
 
 _COMMANDS = {
     "alerts": ("alerts.alerts_group", "Show alerts, and send them on."),
@@ -57,6 +57,8 @@ class _Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in _COMMANDS:
             return None
+        if cmd_name not in ("worker", "pool") and isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="replace")  # a terminal that has no such letter shows a question mark
         module, _, name = _COMMANDS[cmd_name][0].partition(".")
         command: click.Command = getattr(import_module(f"rqmem.cli.{module}"), name)
         return command
@@ -72,10 +74,9 @@ class _Commands(click.Group):
         try:
             name, command, rest = super().resolve_command(ctx, args)
         except click.UsageError:
-            near = difflib.get_close_matches(args[0], _COMMANDS, 1)
-            if not near:
-                raise
-            raise click.UsageError(f"No such command {args[0]!r}: did you mean {near[0]}?", ctx) from None
+            if near := did_you_mean(args[0], _COMMANDS):
+                raise click.UsageError(f"No such command {args[0]!r}: {near}", ctx) from None
+            raise
         if command is not None:
             _refuse_swallowed(click.Context(command, ctx, name), rest)
         return name, command, rest

@@ -13,7 +13,7 @@ from redis.exceptions import RedisError
 from rqmem import words
 from rqmem.cli.alert_sending import deliver, test
 from rqmem.cli.job_types import one_of
-from rqmem.cli.terminal import colour, connected, never_fail_on_a_letter, redis_options, show
+from rqmem.cli.terminal import colour, connected, redis_options, show
 from rqmem.config.parsers import moment
 from rqmem.observe.model import KnownAlert
 from rqmem.observe.snapshot import read_alerts
@@ -53,7 +53,6 @@ def alerts_group(
     after = moment(since or _SINCE, "--since", time.time())
     connection, _ = connected(url)
     history_reader.check_version(connection)
-    never_fail_on_a_letter()
     everything = read_alerts(connection)
     if job is not None:
         known = {*history_reader.types(connection), *(each.job for each in everything)} - {""}

@@ -13,7 +13,7 @@ from redis.exceptions import RedisError
 from rqmem.cli import config_tables
 from rqmem.cli.config_tables import JobRow, NamedRedis
 from rqmem.cli.options import code_path, given_settings, setting_options
-from rqmem.cli.terminal import connected, never_fail_on_a_letter, redis_options, show
+from rqmem.cli.terminal import connected, redis_options, show
 from rqmem.config.load import Origin, Settings, load
 from rqmem.connection import connect
 from rqmem.errors import ConfigError, RqmemError
@@ -67,7 +67,6 @@ def config(
     if modules and not jobs:
         raise ConfigError(f"{modules[0]}: modules go with --jobs: rqmem config --jobs {' '.join(modules)}")
     loaded = load(os.environ, given_settings(options))
-    never_fail_on_a_letter()
     if not jobs:
         redis = _redis(url)
         if as_json:

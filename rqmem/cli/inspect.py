@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from rqmem.cli.terminal import colour, columns, connected, never_fail_on_a_letter, redis_options, show
+from rqmem.cli.terminal import colour, columns, connected, redis_options, show
 from rqmem.config.load import load
 from rqmem.errors import ConfigError, RqmemError
 from rqmem.observe import as_json as schema
@@ -57,7 +57,6 @@ def inspect_job(
         raise ConfigError("--output and --profile-dir go with --flamegraph: rqmem inspect JOB_ID --flamegraph")
     connection, _ = connected(url)
     case = read_case(connection, find(connection, job_id), time.time())
-    never_fail_on_a_letter()
     if as_json:
         click.echo(json_text(schema.of_story(case), indent=2))
         return

@@ -16,7 +16,6 @@ from rqmem.text import columns, counted, did_you_mean, json_text
 from rqmem.units import MB
 
 _NAMED = 3  # job types in an error message
-_url = redis_options
 
 
 @click.group("journal")
@@ -30,7 +29,7 @@ def journal_group() -> None:
 
 
 @journal_group.command(short_help="Show how many keys and bytes it has.")
-@_url
+@redis_options
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def size(url: str | None, as_json: bool) -> None:
     """Show how many keys the journal has and the memory they take in Redis.
@@ -55,7 +54,7 @@ def size(url: str | None, as_json: bool) -> None:
 
 
 @journal_group.command(short_help="Forget it.")
-@_url
+@redis_options
 @click.option("--job-type", metavar="TYPE", help="Only what is known of this job type.")
 @click.option("--yes", "-y", is_flag=True, help="Don't ask.")
 @click.pass_context

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
@@ -14,14 +13,14 @@ from redis.exceptions import RedisError
 
 from rqmem.cli import write_no_more
 from rqmem.cli.options import parsed
-from rqmem.cli.terminal import connected, never_fail_on_a_letter, redis_options, show, warning_threshold
+from rqmem.cli.terminal import connected, redis_options, show, warning_threshold
 from rqmem.config.parsers import whole_seconds
 from rqmem.errors import ConfigError, RedisUnavailable, RqmemError, UnknownName
 from rqmem.live.loop import Watch
 from rqmem.live.recording import MonitorOptions, Recording, to_json
 from rqmem.live.recording_text import summary
 from rqmem.live.saving import Output, output
-from rqmem.live.screen import PlainDisplay, Show, can_draw, live_view, rich_is_installed
+from rqmem.live.screen import PlainDisplay, Show, can_draw, live_view
 from rqmem.live.stopping import Stopping
 from rqmem.observe.snapshot import known_queues
 from rqmem.store.history import history_reader
@@ -79,7 +78,6 @@ def monitor(ctx: click.Context, /, url: str | None, queues: tuple[str, ...], **o
     """
     connection, where = connected(url, _ANSWER_SECONDS)
     file: Output | None = options["output_file"]
-    never_fail_on_a_letter()
     try:
         history_reader.check_version(connection)
         _check_queues(connection, queues)
@@ -111,11 +109,8 @@ def _display(watch: Watch, *, plain: bool, as_json: bool) -> AbstractContextMana
     """The live view where there can be one; lines on stderr where stdout is for JSON."""
     if as_json:
         return nullcontext(PlainDisplay(watch.setting.interval_seconds, partial(show, err=True)).show)
-    if not plain and sys.stdout.isatty():
-        if not rich_is_installed():
-            click.echo("rqmem: for a live view: pip install 'rqmem[tui]'", err=True)
-        elif can_draw():
-            return live_view(watch.setting.redis, watch.until)
+    if not plain and can_draw():
+        return live_view(watch.setting.redis, watch.until)
     return nullcontext(PlainDisplay(watch.setting.interval_seconds, show).show)
 
 

@@ -7,7 +7,7 @@ import time
 import click
 
 from rqmem.cli.job_types import one_of
-from rqmem.cli.terminal import connected, never_fail_on_a_letter, redis_options, warning_threshold
+from rqmem.cli.terminal import connected, redis_options, warning_threshold
 from rqmem.errors import ConfigError
 from rqmem.observe import as_json as schema
 from rqmem.observe.advice_to_paste import PASTED
@@ -44,7 +44,6 @@ def recommend(job: str | None, as_json: bool, paste: str | None, url: str | None
     history_reader.check_version(connection)
     job = one_of(job, history_reader.types(connection)) if job is not None else None
     found = read_advice(connection, where, threshold, time.time(), job)
-    never_fail_on_a_letter()
     if as_json:
         click.echo(json_text(schema.of_advice(found), indent=2))
     else:

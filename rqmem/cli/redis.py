@@ -13,8 +13,6 @@ from rqmem.observe.vocabulary import versioned
 from rqmem.text import json_text
 from rqmem.units import show_mb, to_mb
 
-_url_option = redis_options
-
 
 @click.group("redis")
 def redis_group() -> None:
@@ -46,7 +44,7 @@ def stop() -> None:
 
 
 @redis_group.command()
-@_url_option
+@redis_options
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def status(url: str | None, as_json: bool) -> None:
     """Show whether the embedded Redis runs, and whether commands use it."""
@@ -67,7 +65,7 @@ def status(url: str | None, as_json: bool) -> None:
 
 
 @redis_group.command("url")
-@_url_option
+@redis_options
 def show_url(url: str | None) -> None:
     """Print the URL of the Redis that commands use.
 

@@ -10,13 +10,14 @@ from pathlib import Path
 import click
 
 from rqmem.cli.job_types import one_of
-from rqmem.cli.terminal import connected, never_fail_on_a_letter, redis_options, show, warning_threshold
+from rqmem.cli.terminal import connected, redis_options, show, warning_threshold
 from rqmem.config.parsers import moment
 from rqmem.errors import ConfigError, RqmemError
-from rqmem.live.saving import replace, writable
+from rqmem.live.saving import writable
 from rqmem.observe.as_json import of_report
 from rqmem.observe.period import Report
 from rqmem.observe.period_read import read_report
+from rqmem.own_files import replace
 from rqmem.show.html.report_page import check_that_pages_can_be_made, to_html
 from rqmem.show.report_text import to_text
 from rqmem.store.history import history_reader
@@ -69,7 +70,6 @@ def report(since: str, job: str | None, form: str | None, as_json: bool, output:
     history_reader.check_version(connection)
     job = one_of(job, history_reader.types(connection)) if job is not None else None
     found = read_report(connection, where, after, now, job, warning_fraction=threshold)
-    never_fail_on_a_letter()
     if file is None:
         click.echo(FORMATS[form](found), nl=False)
     else:
@@ -79,7 +79,7 @@ def report(since: str, job: str | None, form: str | None, as_json: bool, output:
 def _save(found: Report, file: Path, form: str) -> None:
     text = FORMATS[form](found)
     try:
-        replace(file, text)
+        replace(file, text, 0o666, synced=True)
     except OSError as error:
         raise RqmemError(
             f"--output {file} could not be written ({error.strerror}); what was there is as before"

@@ -17,7 +17,6 @@ from rqmem.cli.terminal import (
     colour,
     columns,
     connected,
-    never_fail_on_a_letter,
     one_line,
     redis_options,
     show,
@@ -132,7 +131,6 @@ def _at_job(connection: Redis, job_id: str) -> _Look:
 
 
 def _once(look: _Look, *, as_json: bool) -> bool:
-    never_fail_on_a_letter()
     if as_json:
         click.echo(json_text(look.fields, indent=2))
     else:
@@ -142,7 +140,6 @@ def _once(look: _Look, *, as_json: bool) -> bool:
 
 def _watch(look: Callable[[], _Look], *, as_json: bool) -> bool:
     """Look again and again, also while Redis is away, until Ctrl-C; whether all was well at the last look."""
-    never_fail_on_a_letter()
     last: _Look | None = None
     lost_at = ""
     try:

@@ -7,7 +7,6 @@ import os
 import re
 import shutil
 import socket
-import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -113,9 +112,3 @@ def one_line(line: str) -> str:
     if line.isprintable():
         return line
     return "".join(part if part in _CODES else printable(part) for part in _CODE.split(line))
-
-
-def never_fail_on_a_letter() -> None:
-    """A terminal or pipe that cannot show a character shows a question mark."""
-    if hasattr(sys.stdout, "reconfigure"):
-        sys.stdout.reconfigure(errors="replace")

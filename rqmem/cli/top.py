@@ -14,10 +14,10 @@ from redis.exceptions import RedisError
 
 from rqmem import words
 from rqmem.cli import write_no_more
-from rqmem.cli.terminal import columns, connected, never_fail_on_a_letter, redis_options
+from rqmem.cli.terminal import columns, connected, redis_options
 from rqmem.errors import RqmemError
 from rqmem.live import top as of_worker
-from rqmem.live.screen import OutputClosed, Screen, can_draw, closed_is_said, rich_is_installed
+from rqmem.live.screen import OutputClosed, Screen, can_draw, closed_is_said
 from rqmem.live.stopping import Stopping
 from rqmem.live.top import Top
 from rqmem.observe.vocabulary import versioned
@@ -48,7 +48,6 @@ def top(name: str | None, once: bool, as_json: bool, url: str | None) -> None:
     rqmem top --worker web-1
     """
     connection, where = connected(url)
-    never_fail_on_a_letter()
     history_reader.check_version(connection)
     first = of_worker.read(connection, where, name, time.time())
     if once:
@@ -81,11 +80,8 @@ def _watch(last: Top, again: Callable[[float], Top], stopping: Stopping, *, as_j
 
 def _display(stack: ExitStack, *, as_json: bool) -> tuple[Show, float]:
     """What shows a look, and the seconds between two."""
-    if not as_json and sys.stdout.isatty():
-        if not rich_is_installed():
-            click.echo("rqmem: for a live view: pip install 'rqmem[tui]'", err=True)
-        elif can_draw():
-            return partial(_draw, stack.enter_context(Screen())), _LIVE_SECONDS
+    if not as_json and can_draw():
+        return partial(_draw, stack.enter_context(Screen())), _LIVE_SECONDS
     return partial(_print, as_json=as_json), _PIPE_SECONDS
 
 

@@ -37,17 +37,13 @@ _ACCESS = "rqmem.access"
 
 def _dashboard(request: HttpRequest, path: str) -> HttpResponse:
     """All its pages."""
-    rest = f"/{path}"
-    full = request.get_full_path_info().partition("?")[0]
     environ = {
         **request.META,
-        "SCRIPT_NAME": request.META.get("SCRIPT_NAME", "") + full[: len(full) - len(rest)],
-        "PATH_INFO": rest,
         "wsgi.input": BytesIO(request.body),
         "REMOTE_USER": request.user.get_username(),
         _ACCESS: "act" if _may_act(request.user) else "read",
     }
-    answer = answer_of(_app(), environ)
+    answer = answer_of(_app(), environ, request.path, path)
     response = HttpResponse(answer.get_data(), status=answer.status_code)
     for name, value in answer.headers:
         if name == "Set-Cookie":

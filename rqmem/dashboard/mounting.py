@@ -37,11 +37,7 @@ def blueprint(url: str | None = None, *, name: str = "rqmem_dashboard", **option
     app, mounted = create_app(url, **options), Blueprint(name, __name__)
 
     def view(path: str) -> Response:
-        rest = f"/{path}"
-        environ = dict(request.environ)
-        full = environ.get("SCRIPT_NAME", "") + environ["PATH_INFO"]
-        environ["SCRIPT_NAME"], environ["PATH_INFO"] = full[: len(full) - len(rest)], rest
-        return answer_of(app, environ)
+        return answer_of(app, request.environ, request.script_root + request.path, path)
 
     mounted.add_url_rule("/", "dashboard", lambda: view(""), methods=_METHODS)
     mounted.add_url_rule("/<path:path>", "page", view, methods=_METHODS)
@@ -61,11 +57,18 @@ def asgi_app(url: str | None = None, **options: Any) -> Any:
     return WSGIMiddleware(create_app(url, **options))  # type: ignore[arg-type]
 
 
-def answer_of(app: Any, environ: Mapping[str, Any]) -> Response:
-    """What a WSGI application answers."""
+def answer_of(app: Any, environ: Mapping[str, Any], full: str, path: str) -> Response:
+    """What a WSGI application answers under a path. ``full``: the path with all that it is mounted under."""
     from flask import Response
     from werkzeug.test import run_wsgi_app
 
+    prefix = full.removesuffix(f"/{path}")
+    under = {"SCRIPT_NAME": _as_wsgi(prefix), "PATH_INFO": _as_wsgi(f"/{path}")}
     body: Iterable[bytes]
-    body, status, headers = run_wsgi_app(app, dict(environ))
+    body, status, headers = run_wsgi_app(app, {**environ, **under})
     return Response(body, status, headers)
+
+
+def _as_wsgi(text: str) -> str:
+    """WSGI has the bytes of UTF-8 as characters."""
+    return text.encode().decode("latin-1")

@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 
 from rqmem.doctor.finding import Finding, Mark
 from rqmem.observe.vocabulary import versioned
-from rqmem.text import counted, json_text, wrapped
+from rqmem.text import below, counted, json_text, wrapped
 
 _NAME_COLUMNS = 10
 _MARK_COLUMNS = 7
-_INDENT = " " * (2 + _MARK_COLUMNS + 2 + _NAME_COLUMNS + 2)
+_INDENT = 2 + _MARK_COLUMNS + 2 + _NAME_COLUMNS + 2
 
 
 def group_lines(findings: Sequence[Finding], columns: int, colour: Callable[[str, Mark], str]) -> list[str]:
@@ -21,15 +21,13 @@ def group_lines(findings: Sequence[Finding], columns: int, colour: Callable[[str
         colour: gives a mark's text its colour.
     """
     lines: list[str] = [findings[0].group]
-    columns = max(40, columns - len(_INDENT))
+    columns = max(40, columns - _INDENT)
     for each in findings:
         mark = colour(f"{each.mark:<{_MARK_COLUMNS}}", each.mark)
-        first, *rest = wrapped(each.text, columns, whole_words=True)
-        lines.append(f"  {mark}  {each.name:<{_NAME_COLUMNS}}  {first}")
-        lines += [_INDENT + line for line in rest]
+        told = wrapped(each.text, columns, whole_words=True)
+        lines += below(f"  {mark}  {each.name:<{_NAME_COLUMNS}}  ", told, _INDENT)
         if each.advice:
-            first, *rest = wrapped(each.advice, columns - 3, whole_words=True)
-            lines += [f"{_INDENT}-> {first}", *(f"{_INDENT}   {line}" for line in rest)]
+            lines += below(" " * _INDENT + "-> ", wrapped(each.advice, columns - 3, whole_words=True), _INDENT + 3)
     return lines
 
 

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import os
-import secrets
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
 from rqmem.errors import ConfigError, UntrustedFile
 from rqmem.live.recording import Recording, to_json
 from rqmem.live.recording_text import to_text
-from rqmem.own_files import check_links
+from rqmem.own_files import beside, check_links, create, replace
 from rqmem.values import dataclass
 
 FORMATS: dict[str, Callable[[Recording], str]] = {".json": to_json, ".txt": to_text}
@@ -27,7 +25,7 @@ class Output:
 
     def save(self, text: str) -> None:
         """Replace the file by one with this text, so that nobody ever reads half of one. Raises `OSError`."""
-        replace(self.file, text)
+        replace(self.file, text, 0o666, synced=True)
 
 
 def output(path: str) -> Output:
@@ -52,32 +50,12 @@ def writable(path: str, option: str) -> Path:
         raise ConfigError(f"{option} {path}: that is a directory; name a file in it")
     if not has_place:
         raise ConfigError(f"{option} {path}: there is no directory {file.parent}; make it, or name another")
-    beside = _name_beside(file)
+    probe = beside(file)
     try:
-        beside.open("x").close()
-        beside.unlink()
+        os.close(create(probe))
+        probe.unlink()
     except OSError as error:
         raise ConfigError(
             f"{option} {path}: no file can be made in {file.parent} ({error.strerror}); name another directory"
         ) from None
     return file
-
-
-def replace(file: Path, text: str) -> None:
-    """Put one with this text in its place, so that nobody ever reads half of one. Raises `OSError`."""
-    beside = _name_beside(file)
-    try:
-        with beside.open("x", encoding="utf-8") as opened:
-            opened.write(text)
-            opened.flush()
-            os.fsync(opened.fileno())  # a full disk is said now, and not when it is too late
-        beside.replace(file)
-    except BaseException:
-        with suppress(OSError):
-            beside.unlink()
-        raise
-
-
-def _name_beside(file: Path) -> Path:
-    """In the same directory, so that it can take the file's place; no other monitor has it."""
-    return file.with_name(f".{file.name}.{secrets.token_hex(4)}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -131,13 +132,13 @@ def _as_text(lines: list[Line]) -> Text:
     return whole
 
 
-def rich_is_installed() -> bool:
-    """Whether there can be a live view."""
-    return importlib.util.find_spec("rich") is not None
-
-
 def can_draw() -> bool:
-    """Whether stdout is a terminal whose cursor can be moved; rich must be installed."""
+    """Whether stdout is a terminal whose cursor can be moved, and rich is installed. Says how to install it."""
+    if not sys.stdout.isatty():
+        return False
+    if importlib.util.find_spec("rich") is None:
+        print("rqmem: for a live view: pip install 'rqmem[tui]'", file=sys.stderr)
+        return False
     from rich.console import Console
 
     console = Console()

@@ -14,9 +14,9 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+from rqmem import own_files
 from rqmem.measure import process_tree, procfs
 from rqmem.policy.kept_captures import Capture, superfluous
-from rqmem.profiling import directory as private
 from rqmem.store import codec
 
 _RUNNING, _KEPT, _SUFFIX = "running-", "capture-", ".memray"
@@ -39,7 +39,7 @@ def keep(growing: Path, about: Capture) -> bool:
     moment = time.strftime("%Y%m%dT%H%M%S", time.gmtime(about.at))
     name = f"{_KEPT}{moment}-{hashlib.sha256(growing.name.encode()).hexdigest()[:12]}"
     about = replace(about, name=name, size_bytes=growing.stat().st_size)
-    private.write(directory / f"{name}.json", codec.to_json(about))
+    own_files.replace(directory / f"{name}.json", codec.to_json(about))
     growing.replace(directory / f"{name}{_SUFFIX}")
     gone = superfluous(kept(directory), about.at)
     for each in gone:

@@ -46,7 +46,7 @@ def check_room(directory: Path) -> None:
     probe = directory / f".probe-{os.getpid()}"
     with _explained(directory):
         try:
-            os.close(create(probe))
+            os.close(own_files.create(probe))
         finally:
             probe.unlink(missing_ok=True)
         room = os.statvfs(directory)
@@ -56,25 +56,6 @@ def check_room(directory: Path) -> None:
             f"the profile directory {directory} is full: {show_mb(to_mb(free_bytes))} MB are free, and profiles want "
             f"{show_mb(to_mb(_FEWEST_FREE_BYTES))} at least; make room, or {_WHAT_TO_DO}"
         )
-
-
-def create(path: Path) -> int:
-    """A new private file, opened for writing; raises `OSError`, also where there is one."""
-    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-
-
-def write(path: Path, text: str) -> None:
-    """The text as a private file, whole or not at all; one of that name is replaced. Raises `OSError`."""
-    half = path.with_name(f".{path.name}-{os.getpid()}")
-    half.unlink(missing_ok=True)
-    try:
-        with os.fdopen(create(half), "w", encoding="utf-8", errors="replace") as file:
-            file.write(text)
-        half.replace(path)
-    except OSError:
-        with contextlib.suppress(OSError):
-            half.unlink(missing_ok=True)
-        raise
 
 
 @contextmanager

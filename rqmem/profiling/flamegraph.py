@@ -9,8 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from rqmem import own_files
 from rqmem.errors import ConfigError, RqmemError
-from rqmem.profiling import directory as private
 
 _USAGE = 2
 _COMMAND = [sys.executable, "-m", "memray", "flamegraph", "--force"]
@@ -20,9 +20,9 @@ def write(capture: Path, output: Path) -> None:
     """Write it to ``output``, for our eyes only: it holds lines of code. Raises `RqmemError`."""
     if importlib.util.find_spec("memray") is None:
         raise RqmemError("a flame graph is drawn by memray, which is not installed here: pip install 'rqmem[profile]'")
-    half = output.with_name(f".{output.name}-{os.getpid()}")
+    half = own_files.beside(output)
     try:
-        os.close(private.create(half))
+        os.close(own_files.create(half))
     except OSError as error:
         raise ConfigError(f"--output {output} cannot be written: {error.strerror}") from None
     try:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
+from rqmem import own_files
 from rqmem.profiling import directory as private
 from rqmem.text import printable, timestamp
 from rqmem.values import dataclass, field
@@ -100,7 +101,7 @@ def path_for(directory: Path, worker: str, at: float) -> Path:
 def save(path: Path, snapshot: Snapshot) -> None:
     """Write it, and forget the oldest beyond `KEPT`. Raises `OSError`, and `ConfigError` for a bad directory."""
     private.make(path.parent)
-    private.write(path, as_text(snapshot))
+    own_files.replace(path, as_text(snapshot))
     for old in sorted(path.parent.glob(f"{_NAME}*.txt"))[:-KEPT]:
         old.unlink(missing_ok=True)
 

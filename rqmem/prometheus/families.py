@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from typing import get_args
+from collections.abc import Mapping, Sequence
+from typing import Any, get_args
 
 from prometheus_client import Metric as Family
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
@@ -21,6 +21,9 @@ from rqmem.text import printable
 from rqmem.units import MB
 
 KINDS = ("rqmem", "rq", "silent")
+_KINDS: dict[str, Any] = {
+    "gauge": GaugeMetricFamily, "counter": CounterMetricFamily, "histogram": HistogramMetricFamily,
+}  # fmt: skip
 _USUAL_STATES = ("busy", "idle")
 _QUEUE_STATES = ("queued", "started", "deferred", "scheduled", "failed")
 _DROPPED = ("events", "runs", "alerts", "refused")
@@ -31,29 +34,19 @@ class _Page:
     """The families of one snapshot, in the catalogue's order."""
 
     def __init__(self) -> None:
-        self._families: dict[str, CounterMetricFamily | GaugeMetricFamily | HistogramMetricFamily] = {}
+        self._families = {name: empty(name) for name in METRICS}
 
     def put(self, name: str, value: float, *labels: str) -> None:
         """A sample of a gauge or counter."""
-        family = self._family(name)
-        assert not isinstance(family, HistogramMetricFamily)
-        family.add_metric(_shown(labels), value)
+        self._families[name].add_metric(_shown(labels), value)
 
     def spread(self, name: str, counts: Sequence[tuple[float | None, float]], total: float, *labels: str) -> None:
         """A histogram: how many are up to each bound, None for all, and their sum."""
-        family = self._family(name)
-        assert isinstance(family, HistogramMetricFamily)
         buckets = [("+Inf" if bound is None else floatToGoString(bound), count) for bound, count in counts]
-        family.add_metric(_shown(labels), buckets, total)
+        self._families[name].add_metric(_shown(labels), buckets, total)
 
-    def families(self) -> Iterator[Family]:
-        """Those that have something."""
-        return (self._families[name] for name in METRICS if name in self._families)
-
-    def _family(self, name: str) -> CounterMetricFamily | GaugeMetricFamily | HistogramMetricFamily:
-        if name not in self._families:
-            self._families[name] = empty(name)
-        return self._families[name]
+    def families(self) -> list[Family]:
+        return [family for family in self._families.values() if family.samples]
 
 
 def _shown(labels: Sequence[str]) -> list[str]:
@@ -61,11 +54,10 @@ def _shown(labels: Sequence[str]) -> list[str]:
     return [printable(label.replace("\\", r"\\")) for label in labels]
 
 
-def empty(name: str) -> CounterMetricFamily | GaugeMetricFamily | HistogramMetricFamily:
-    """A family without samples."""
+def empty(name: str) -> Any:
+    """A metric family without samples."""
     metric = METRICS[name]
-    kinds = {"gauge": GaugeMetricFamily, "counter": CounterMetricFamily, "histogram": HistogramMetricFamily}
-    return kinds[metric.kind](name, metric.help, labels=metric.labels)
+    return _KINDS[metric.kind](name, metric.help, labels=metric.labels)
 
 
 def families(snapshot: Snapshot | None, seconds: float) -> list[Family]:
@@ -81,7 +73,7 @@ def families(snapshot: Snapshot | None, seconds: float) -> list[Family]:
         _of_pools(page, snapshot)
         if not snapshot.journal_error:
             _of_jobs(page, snapshot)
-    return list(page.families())
+    return page.families()
 
 
 def _of_redis(page: _Page, snapshot: Snapshot) -> None:

@@ -14,7 +14,7 @@ from rqmem.observe.next_step import outlook
 from rqmem.observe.timeline import Line, lines
 from rqmem.show.plot import plot
 from rqmem.store.history.history_records import Lines
-from rqmem.text import Mood, bar, counted, date_and_clock, printable, span, wrapped
+from rqmem.text import Mood, bar, below, counted, date_and_clock, printable, span, wrapped
 from rqmem.units import show_mb
 
 Colour = Callable[[str, Mood], str]
@@ -47,8 +47,10 @@ def header(case: Case, columns: int, colour: Colour) -> list[str]:
     """Which job it is, its present state, and what happens to it next."""
     lines = [printable(f"{case.job or 'a job of unknown type'}  {case.job_id}")]
     for label, text, mood in _facts(case):
-        for number, part in enumerate(wrapped(text, columns - _LABEL_COLUMNS, indent=_depth(text)) if text else []):
-            lines.append(f"  {label if not number else '':<{_LABEL_COLUMNS - 2}}{colour(part, mood)}")
+        if text:
+            depth = text[: len(text) - len(text.lstrip())]  # of a line of a tree
+            told = [colour(part, mood) for part in wrapped(text, columns - _LABEL_COLUMNS, indent=depth)]
+            lines += below(f"  {label:<{_LABEL_COLUMNS - 2}}", told, _LABEL_COLUMNS)
     return lines
 
 
@@ -147,8 +149,7 @@ def _shown(line: Line, start: float, limit_mb: float | None, columns: int, colou
     filled = bar((line.memory_mb or 0.0) / limit_mb, _BAR_COLUMNS, ascii_only=plain) if limit_mb else ""
     filled = filled if line.memory_mb is not None else " " * len(filled)
     left = f"{offset(line.at - start):>9} {used}  {filled}{'  ' if filled else ''}"
-    first, *rest = wrapped(line.text, columns - len(left))
-    return [left + colour(first, line.mood), *(" " * len(left) + colour(part, line.mood) for part in rest)]
+    return below(left, [colour(part, line.mood) for part in wrapped(line.text, columns - len(left))], len(left))
 
 
 def offset(seconds: float) -> str:
@@ -170,8 +171,7 @@ def _growth(case: Case) -> list[tuple[str, Lines]]:
 def _grew(grew: Lines, columns: int) -> list[str]:
     lines = []
     for grown_mb, line in grew:
-        first, *rest = wrapped(line, columns - 14)
-        lines += [f"  {grown_mb:>7.0f} MB  {first}", *(" " * 14 + part for part in rest)]
+        lines += below(f"  {grown_mb:>7.0f} MB  ", wrapped(line, columns - 14), 14)
     return lines
 
 
@@ -185,18 +185,11 @@ def _breaches(case: Case, columns: int, colour: Colour) -> list[str]:
     for number, breach in enumerate(case.breaches):
         if number:
             lines.append("")
-        first, *rest = wrapped(breach.summary(), columns - 2)
-        lines += ["  " + colour(first, "bad"), *("  " + colour(part, "bad") for part in rest)]
+        lines += ["  " + colour(part, "bad") for part in wrapped(breach.summary(), columns - 2)]
         for label, text in evidence(breach):
-            first, *rest = wrapped(text, columns - 19)
-            lines += [f"    {label:<15}{first}", *(" " * 19 + part for part in rest)]
+            lines += below(f"    {label:<15}", wrapped(text, columns - 19), 19)
     return lines
 
 
 def _under(title: str, lines: list[str]) -> list[str]:
     return [title, *lines] if lines else []
-
-
-def _depth(text: str) -> str:
-    """The spaces that a line of a tree begins with."""
-    return text[: len(text) - len(text.lstrip())]

@@ -14,7 +14,7 @@ from rqmem.observe.model import JobType, Limit, Pool, Queue, Snapshot, Worker
 from rqmem.observe.pool_words import incident_words, limit_words, tenant_words, wait_words
 from rqmem.observe.problems import NEAR_CEILING, Problem
 from rqmem.store.history.history_records import LiveJob, PoolTenant
-from rqmem.text import Mood, bar, clock, counted, cut, printable, span, wrapped
+from rqmem.text import Mood, bar, below, clock, counted, cut, printable, span, wrapped
 from rqmem.units import show_mb
 
 Colour = Callable[[str, Mood], str]
@@ -256,11 +256,9 @@ def _type(each: JobType, columns: int) -> str:
 
 def _trouble(trouble: Problem, columns: int, colour: Colour) -> list[str]:
     mark = colour(f"{trouble.mark:<{_MARK_COLUMNS}}", "bad" if trouble.mark == "problem" else "warning")
-    indent = " " * _MARK_COLUMNS
-    first, *rest = _broken(trouble.text, columns - _MARK_COLUMNS)
-    advice, *more = _broken(trouble.advice, columns - _MARK_COLUMNS - 3)
-    lines = [mark + first, *(indent + line for line in rest)]
-    return [*lines, f"{indent}-> {advice}", *(f"{indent}   {line}" for line in more)]
+    told = below(mark, _broken(trouble.text, columns - _MARK_COLUMNS), _MARK_COLUMNS)
+    indent = _MARK_COLUMNS + 3
+    return told + below(f"{'-> ':>{indent}}", _broken(trouble.advice, columns - indent), indent)
 
 
 def _broken(text: str, columns: int) -> list[str]:

@@ -22,6 +22,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rqmem import own_files
 from rqmem.errors import ConfigError
 from rqmem.measure import linux
 from rqmem.policy.kept_captures import KEPT_PEAKS, MOST_SECONDS, Capture
@@ -155,7 +156,7 @@ class Capturing:
         page.capture_ended = False
         try:
             growing.unlink(missing_ok=True)
-            os.close(private.create(growing))
+            os.close(own_files.create(growing))
             tracker = memray.Tracker(destination=_destination(growing))
             _wake_main_thread(_MUST_WAKE)
             tracker.__enter__()

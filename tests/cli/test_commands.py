@@ -252,6 +252,12 @@ def test_an_argument_that_is_no_text_is_one_line(redis_url: str) -> None:
     assert done.stderr == "rqmem: '1f\\udcff' is no text in UTF-8, as all names are: surrogates not allowed\n"
 
 
+def test_a_terminal_without_a_letter_shows_a_question_mark(redis_url: str) -> None:
+    for command in (("pause", "büro"), ("resume", "büro")):
+        done = rqmem(*command, "--url", redis_url, PYTHONIOENCODING="ascii")
+        assert done.returncode == 0 and "b?ro" in done.stdout, done.stderr
+
+
 @pytest.mark.parametrize("name", ["x=", "a b", "%s{0}", "x" * 300])
 def test_a_worker_bears_any_name(work_off: WorkOff, name: str) -> None:
     assert f"worker {name}: memory ceiling" in work_off("mail", "--name", name)

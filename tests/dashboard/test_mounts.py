@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from importlib.util import find_spec
+from urllib.parse import quote
 
 import pytest
 from flask import Flask, abort, request
@@ -52,6 +53,16 @@ def test_a_flask_program_has_it_as_a_blueprint(connection: Redis) -> None:
         done = client.post("/memory/jobs/j1/retry", data=token, headers=boss)
         assert done.status_code == 303 and done.headers["Location"] == "/memory/jobs/j1"
     assert Queue("q", connection=connection).job_ids == ["j1"]
+
+
+def test_a_mounted_page_may_have_any_name_in_its_path(connection: Redis) -> None:
+    app = Flask("host")
+    app.register_blueprint(blueprint(connection=connection), url_prefix="/memory")
+    client = app.test_client()
+    for name in ("büro", "a b", "100%", "日本"):
+        page = client.get(f"/memory/queues/{quote(name)}/pause")
+        assert page.status_code == 200 and f"Pause queue {name}?" in page.text
+        assert all(link.startswith("/memory/") for link in LINK.findall(page.text))
 
 
 def test_a_fastapi_program_mounts_it(connection: Redis) -> None:
@@ -118,6 +129,7 @@ for name in ("", "eve", "bob", "ada"):
         token = dict(re.findall(r'name="(\\w+)" value="([^"]*)"', form))
         done = client.post("/memory/jobs/j1/retry", token)
         told[name]["post"] = [done.status_code, done.headers.get("Location", "")]
+    told[name]["umlaut"] = re.findall("Pause queue b.ro", client.get("/memory/queues/b%C3%BCro/pause").content.decode())
     told[name]["admin"] = re.findall(r'href="(/memory/)"[^>]*>([^<]*)<', client.get("/admin/").content.decode())
 print(json.dumps(told))
 """
@@ -135,6 +147,7 @@ def test_a_django_project_shows_it_to_its_staff(connection: Redis, redis_url: st
     assert all(link.startswith("/memory/") for link in told["ada"]["links"]) and told["ada"]["api"] == 2
     assert (told["bob"]["without"], told["bob"]["post"][0]) == (403, 403), "staff may look"
     assert told["ada"]["without"] == 400 and told["ada"]["post"] == [303, "/memory/jobs/j1"]
+    assert told["ada"]["umlaut"][0] == "Pause queue büro"
     assert told["ada"]["admin"][0] == ["/memory/", "Memory"], "below django-rq's queues"
     assert told[""]["admin"] == told["eve"]["admin"] == []
     [noted] = rqmem.api.actions(connection=connection)
