@@ -19,8 +19,12 @@ from rqmem.errors import ConfigError
 _log = logging.getLogger("rqmem.config.settings")
 
 # Read elsewhere: the config file (config.load), the choice of Redis (connection.connect), the mark of a job's processes
-# (worker.horse.user_code), what a worker that restarted itself was before (worker.restart).
-_OTHER_NAMES = ("RQMEM_CONFIG", "RQMEM_REDIS_URL", "RQMEM_EXECUTION", "RQMEM_RESTARTED")
+# (worker.horse.user_code), what a worker that restarted itself was before (worker.restart), the dashboard's
+# password and keys (dashboard.options).
+_OTHER_NAMES = (
+    "RQMEM_CONFIG", "RQMEM_REDIS_URL", "RQMEM_EXECUTION", "RQMEM_RESTARTED", "RQMEM_DASHBOARD_PASSWORD",
+    "RQMEM_DASHBOARD_PASSWORD_FILE", "RQMEM_DASHBOARD_SECRET", "RQMEM_DASHBOARD_TOKEN",
+)  # fmt: skip
 
 # What Kubernetes sets for each Service and Docker for each link, here for those whose names begin with "rqmem".
 _OF_SERVICES = re.compile(

@@ -40,7 +40,7 @@ def cancel(job_id: str) -> ResponseReturnValue:
     found = find(state().connection, job_id)
     back = url_for("pages.job", job_id=found)
     if request.method == "GET":
-        text = "What waits is taken back, what runs is told to stop; what has ended stays. Its children go with it."
+        text = "It leaves its queue, or is stopped if it runs. So do its children. Those that have ended stay."
         return _ask(f"Cancel job {found}?", text, "Cancel the job", back, danger=True)
     return _done(back, lambda: actor().cancel(found))
 
@@ -80,7 +80,7 @@ def chosen() -> ResponseReturnValue:
     if what == "retry":
         text = "Each goes on where it stopped. Of a job that has split, only the children that failed run again."
         return _ask(f"Retry {jobs}?", text, f"Retry {jobs}", back, hidden=hidden, shown=shown)
-    text = "What waits is taken back, what runs is told to stop; what has ended stays. Their children go with them."
+    text = "They leave their queues, or are stopped if they run. So do their children. Those that have ended stay."
     return _ask(f"Cancel {jobs}?", text, f"Cancel {jobs}", back, danger=True, hidden=hidden, shown=shown)
 
 

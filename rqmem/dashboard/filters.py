@@ -68,9 +68,10 @@ def short_id(job_id: str) -> str:
 
 
 def sentence(words: str) -> str:
-    """With a full stop at the end, and a capital at the beginning, unless a name is there (``shop.Export leaks``)."""
+    """With a capital at the beginning, unless a name is there (``shop.Export leaks``), and a full stop at the end."""
     first = words.partition(" ")[0].rstrip(",:;.")
-    return f"{words[:1].upper() if first.isalpha() else words[:1]}{words[1:].rstrip('.')}."
+    end = "" if words.endswith("?") else "."
+    return f"{words[:1].upper() if first.isalpha() else words[:1]}{words[1:].rstrip('.')}{end}"
 
 
 def time_tag(at: float | None, form: str = "clock") -> Markup:

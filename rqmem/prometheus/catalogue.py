@@ -46,11 +46,11 @@ _ALL = (
         "Jobs of a queue by state: queued, started, deferred, scheduled, failed.", ("queue", "state"),
     ),
     Metric("rqmem_queue_overdue_jobs", "gauge", "Scheduled jobs that are due, and not moved.", ("queue",)),
-    Metric("rqmem_queue_workers", "gauge", "Workers that are there and take jobs from a queue.", ("queue",)),
+    Metric("rqmem_queue_workers", "gauge", "Workers that take jobs from a queue.", ("queue",)),
     Metric("rqmem_queue_oldest_seconds", "gauge", "How long the next job of a queue has waited; 0: none.", ("queue",)),
     Metric(
         "rqmem_queue_expected_wait_seconds", "gauge",
-        "How long a job will wait that is enqueued now, by what jobs have taken so far; 0: not known.", ("queue",),
+        "Expected wait of a job that is enqueued now; 0: not known.", ("queue",),
     ),
     Metric("rqmem_held_back_jobs", "gauge", "Jobs that wait for others of their type (concurrency).", ("job_type",)),
     # Workers
@@ -62,10 +62,10 @@ _ALL = (
     Metric("rqmem_worker_start_time_seconds", "gauge", "When a worker started, in seconds since 1970.", ("worker",)),
     Metric("rqmem_worker_memory_bytes", "gauge", "Memory of the worker's own process, without its jobs.", ("worker",)),
     Metric("rqmem_worker_memory_limit_bytes", "gauge", "The ceiling of the worker's own process.", ("worker",)),
-    Metric("rqmem_worker_job_usage_bytes", "gauge", "Usage of the job that runs and of all it started.", ("worker",)),
+    Metric("rqmem_worker_job_usage_bytes", "gauge", "Usage of the running job and all that it started.", ("worker",)),
     Metric("rqmem_worker_job_limit_bytes", "gauge", "The ceiling of that job, else the worker's.", ("worker",)),
-    Metric("rqmem_worker_job_usage_ratio", "gauge", "Usage of the job that runs, by its ceiling.", ("worker",)),
-    Metric("rqmem_worker_job_seconds", "gauge", "For how long the job that runs has run; 0 for none.", ("worker",)),
+    Metric("rqmem_worker_job_usage_ratio", "gauge", "Usage of the running job, as a part of its ceiling.", ("worker",)),
+    Metric("rqmem_worker_job_seconds", "gauge", "How long the running job has run; 0: none runs.", ("worker",)),
     Metric("rqmem_worker_jobs_total", "counter", "Executions since the worker started.", ("worker",)),
     Metric("rqmem_worker_breaches_total", "counter", "Breaches since the worker started.", ("worker",)),
     Metric("rqmem_worker_recycled_horses_total", "counter", "Horses replaced since the worker started.", ("worker",)),
@@ -84,8 +84,8 @@ _ALL = (
     Metric("rqmem_pool_tenant_limit_bytes", "gauge", "What the jobs of one tenant may use; 0: as all.", ("pool",)),
     Metric("rqmem_pool_waiting_jobs", "gauge", "Jobs that wait in their queues until there is room.", ("pool",)),
     Metric("rqmem_pool_waiting_seconds", "gauge", "How long the first of them has waited; 0: none waits.", ("pool",)),
-    Metric("rqmem_pool_paused", "gauge", "1 while a pool takes no jobs for want of memory.", ("pool",)),
-    Metric("rqmem_pool_pauses_total", "counter", "How often a pool has taken no jobs since it began.", ("pool",)),
+    Metric("rqmem_pool_paused", "gauge", "1 while a pool takes no jobs because memory is short.", ("pool",)),
+    Metric("rqmem_pool_pauses_total", "counter", "How often a pool has paused since it began.", ("pool",)),
     Metric("rqmem_pool_evictions_total", "counter", "Jobs that a pool has evicted since it began.", ("pool",)),
     # Job types
     Metric("rqmem_job_running", "gauge", "Executions that run now.", ("job_type",)),
@@ -94,9 +94,9 @@ _ALL = (
         "Jobs that somebody enqueued: without children, and once also where one was resumed, retried or gathered.",
         ("job_type",),
     ),
-    Metric("rqmem_job_jobs_split_total", "counter", "Of those, the ones that split.", ("job_type",)),
+    Metric("rqmem_job_jobs_split_total", "counter", "Jobs of rqmem_job_jobs_total that split.", ("job_type",)),
     Metric("rqmem_job_runs_total", "counter", "Executions that ended.", ("job_type",)),
-    Metric("rqmem_job_failures_total", "counter", "Executions that the job failed with.", ("job_type",)),
+    Metric("rqmem_job_failures_total", "counter", "Executions with which their job failed.", ("job_type",)),
     Metric(
         "rqmem_job_breaches_total", "counter",
         "Executions that went above their ceiling, by the layer that acted: checkpoint, watch, kill, kernel.",
@@ -115,18 +115,18 @@ _ALL = (
     Metric("rqmem_job_splits_total", "counter", "Executions that split into child jobs.", ("job_type",)),
     Metric(
         "rqmem_job_leaks_total", "counter",
-        "How often it was found that memory which runs leave goes on growing.", ("job_type",),
+        "How often a leak was found.", ("job_type",),
     ),
     Metric(
-        "rqmem_job_leak_run_bytes", "gauge", "What a run leaves for good, on average of the leaks found.", ("job_type",)
+        "rqmem_job_leak_run_bytes", "gauge", "What each run leaves behind: the average of leaks found.", ("job_type",)
     ),
     Metric("rqmem_job_collections_total", "counter", "Collections of garbage at checkpoints.", ("job_type",)),
-    Metric("rqmem_job_freed_bytes_total", "counter", "What those freed.", ("job_type",)),
+    Metric("rqmem_job_freed_bytes_total", "counter", "Memory that these collections freed.", ("job_type",)),
     Metric("rqmem_job_chunks_total", "counter", "Chunks that were finished.", ("job_type",)),
     Metric("rqmem_job_items_total", "counter", "Items of finished chunks.", ("job_type",)),
     Metric(
         "rqmem_job_alerts_total", "counter",
-        "Alerts that were told, by rule; without a job: those that are about a worker.", ("job_type", "rule"),
+        "Alerts that were raised, by rule; without a job type: those about a worker.", ("job_type", "rule"),
     ),
     Metric(
         "rqmem_job_memory_byte_seconds_total", "counter", "Memory of executions, added up over each second.",
@@ -134,7 +134,7 @@ _ALL = (
     ),
     Metric(
         "rqmem_tenant_memory_byte_seconds_total", "counter",
-        "The same of the jobs of each tenant, of the 200 that used most.", ("tenant",),
+        "The same by tenant, for the 200 tenants that used most.", ("tenant",),
     ),
     Metric("rqmem_job_open_alerts", "gauge", "Alerts that have not ended, by rule.", ("job_type", "rule")),
     Metric("rqmem_job_peak_bytes", "histogram", "The highest usage of each execution.", ("job_type",)),

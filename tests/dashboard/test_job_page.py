@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -162,3 +163,10 @@ def test_there_is_no_link_where_there_is_no_profile_that_may_be_read(
 )
 def test_an_id_in_a_table_tells_jobs_apart(job_id: str, shown: str) -> None:
     assert filters.short_id(job_id) == shown
+
+
+def test_a_breach_comes_before_what_is_known_of_the_job_and_its_lines_are_there_once(app: Flask, filled: Redis) -> None:
+    page = app.test_client().get(f"/jobs/{JOB}").text
+    assert page.index('data-part="breach-') < page.index('data-part="facts"')
+    assert 'data-part="grew"' not in page
+    assert re.search(r'<a href="/jobs" aria-current="page">', page)

@@ -70,7 +70,7 @@ def test_answers_on_an_empty_redis_are_whole_sentences(app: Flask, connection: R
     assert texts == {
         "/queues": "Nothing waits. No workers.",
         "/workers": "There is no worker.",
-        "/alerts": "Nothing is open. No alerts are shown; the last 1,000 are kept.",
+        "/alerts": "Nothing is open.",
     }
 
 
@@ -79,7 +79,8 @@ def test_the_overview_counts_jobs_that_failed(app: Flask, filled: Redis) -> None
 
 
 def test_an_unknown_job_and_type_are_404_with_a_hint(app: Flask, filled: Redis) -> None:
-    assert app.test_client().get("/jobs/ffffffff").status_code == 404
+    answer = app.test_client().get("/jobs/ffffffff")
+    assert answer.status_code == 404 and "is it the right --url?</p>" in answer.text
     assert app.test_client().get("/types/no.such.Type").status_code == 404
     answer = app.test_client().get("/api/v1/no/such/thing")
     assert answer.status_code == 404

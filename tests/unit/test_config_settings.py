@@ -13,8 +13,10 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
+import rqmem
 from rqmem.cli import main
 from rqmem.cli.options import given_settings, setting_options
+from rqmem.config import variables
 from rqmem.config.load import Origin, load, parse
 from rqmem.config.parsers import duration, moment, whole_seconds
 from rqmem.config.settings import FIELDS, SETTINGS, Config, JobSettings
@@ -201,3 +203,16 @@ def test_an_option_reads_its_text_as_its_variable_does() -> None:
     variables = {setting.options[0]: setting.variable for setting in SETTINGS.values() if setting.options}
     environ = {variables[option]: text for option, text in texts.items()}
     assert given == [load({**environ, "RQMEM_INTEGRATIONS": "no"}).config]
+
+
+def test_every_variable_that_is_read_is_known(caplog: pytest.LogCaptureFixture) -> None:
+    read = {
+        name
+        for file in Path(rqmem.__file__).parent.rglob("*.py")
+        for name in re.findall(r'environ\b[^"\n]*"(RQMEM_[A-Z_]+)"', file.read_text())
+    }
+    assert "RQMEM_DASHBOARD_PASSWORD_FILE" in read
+    variables.read(dict.fromkeys(read, ""))
+    assert not caplog.messages
+    with pytest.raises(ConfigError, match="did you mean RQMEM_DASHBOARD_PASSWORD"):
+        variables.read({"RQMEM_DASHBOARD_PASWORD": "twelve characters"})

@@ -64,7 +64,8 @@
     if (!small.matches || box.scrollWidth <= box.clientWidth + 1) return;
     const names = Array.from(table.querySelectorAll("thead tr > *"), function (every) { return every.textContent.replace(" ▾", ""); });
     table.querySelectorAll("tbody tr").forEach(function (row) {
-      Array.from(row.children).forEach(function (cell, i) { cell.dataset.name = names[i] || ""; });
+      Array.from(row.children).forEach(function (cell, i) { cell.dataset.name = names[i] || "";
+        cell.classList.toggle("none", cell.textContent.trim() === "–"); });
     });
     ROLES.forEach(function (each) {   // a table that is displayed as blocks is no table any more to a screen reader
       (each[0] === "table" ? [table] : table.querySelectorAll(each[0])).forEach(function (every) { every.setAttribute("role", each[1]); });

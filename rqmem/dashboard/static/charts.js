@@ -34,7 +34,7 @@
     const numbers = data.slice(1).flat().filter((each) => each !== null), top = Math.max(1, ...numbers) * 1.08;
     const height = box.classList.contains("low") ? 130 : 210;
     const plot = new uPlot({
-      width: box.clientWidth, height: height, legend: { show: false }, padding: [6, 8, 0, 0],
+      width: box.clientWidth, height: height, legend: { show: false }, padding: [6, 20, 0, 0],
       cursor: { show: false },
       hooks: { draw: [(self) => {   // where something began
         self.ctx.save();

@@ -181,7 +181,9 @@
   function advised(problem) {
     const text = /^[a-z]+[ ,:]/.test(problem.text) ? problem.text.charAt(0).toUpperCase() + problem.text.slice(1) : problem.text;   // no name
     const made = element("div", "", text + ".");
-    made.append(element("span", "sub", problem.advice));
+    const sub = element("span", "sub");
+    sub.append(problem.advice.startsWith("rqmem ") ? element("code", "", problem.advice) : problem.advice);
+    made.append(sub);
     return made;
   }
 
