@@ -78,7 +78,10 @@ class Committer:
         self._canceled = ""  # an execution whose job was cancelled while it ran, and that has ended all the same
 
     def begin(self, job: Job, rqs: Callable[[Redis | Guarded], None]) -> None:
-        """RQ's `prepare_job_execution`, once Redis answers. Raises `RunTakenOver` where the job was deleted."""
+        """RQ's `prepare_job_execution`, once Redis answers.
+
+        Raises `RunTakenOver` where the job was deleted, or where another worker took this one for dead meanwhile.
+        """
         worker = self._worker
         execution = next((each for each in worker.executions.values() if each.job_id == job.id), None)
 
@@ -88,6 +91,9 @@ class Committer:
                     return rqs(Guarded(worker.connection, job, execution, "begin"))
                 if not worker.job_class.exists(job.id, worker.connection):
                     raise RunTakenOver(f"job {job.id}: it was deleted before it began")
+                owner = execution_reader.owner(worker.connection, job.id)
+                if owner is None or owner.execution != execution.id:
+                    raise RunTakenOver(f"job {job.id}: another worker took it over before it began")
             return rqs(worker.connection)
 
         until_redis_answers(begin, f"begin job {job.id}")

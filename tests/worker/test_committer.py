@@ -105,6 +105,24 @@ def test_a_failure_with_retries_left_queues_the_job_once(connection: Redis) -> N
     assert begun.worker._pool.page.again
 
 
+@pytest.mark.parametrize("taken", ["put back", "taken again"])
+def test_a_job_that_was_taken_over_before_it_began_does_not_begin(connection: Redis, taken: str) -> None:
+    """The worker stood still after its claim, and was taken for dead."""
+    queue = Queue("jobs", connection=connection)
+    job = queue.enqueue(sample_jobs.add, 1)
+    queue.pop_job_id()
+    late, other = (MemoryWorker([queue], connection=connection, config=Config()) for _ in range(2))
+    execution = late.prepare_execution(job)
+    assert executions.requeue(job, queue, execution, stage=None, chunk_size=0, cost=0)
+    if taken == "taken again":
+        queue.pop_job_id()
+        other.prepare_execution(job)
+    with pytest.raises(RunTakenOver):
+        late.prepare_job_execution(job, remove_from_intermediate_queue=True)
+    assert job.get_status() == "queued"
+    assert queue.job_ids == ([job.id] if taken == "put back" else [])
+
+
 @pytest.mark.parametrize("ends", [Begun.succeeds, Begun.fails], ids=["success", "failure"])
 def test_a_run_that_somebody_took_over_gets_no_outcome_of_ours(connection: Redis, ends: Any) -> None:
     begun = Begun.of(connection)
