@@ -1,9 +1,11 @@
 """Waiting until one of some queues has a job, so that none is lost whoever dies meanwhile.
 
 A script cannot wait. So each queue has a blocking move of its first job to RQ's intermediate queue, as stock RQ does it
-for one queue. Whoever gets a job in this way sends the script that takes jobs (`lua/lease_take.lua`), which puts it
-back first. If he is killed before, it comes back as any job that somebody took and never began
-(`rqmem.worker.takeover`).
+for one queue. Whoever gets a job in this way puts it back, and then takes jobs with a script. If he is killed before,
+it comes back as any job that somebody took and never began (`rqmem.worker.takeover`).
+
+Of very many queues, or where Redis knows no such move, the first job is popped, as stock RQ does it for several queues.
+Who is killed in the moment before he puts it back loses that one; who is told to stop does not.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from rqmem.store.lease_commands import Moved
 from rqmem.store.retrying import connection_with_short_timeout
 
 MOST_QUEUES = 8
-"""Each has a connection of its own."""
+"""With moves each has a connection of its own."""
 
 _LATE_SECONDS = 5.0  # so much later than it was to, Redis still has not said that nothing came
 _STOP_SECONDS = 1.0
@@ -33,10 +35,12 @@ class QueueFronts:
     Args:
         client: the connections are of its pool, until `close`.
         names: of the queues.
+        keeps: by moves, where a job is kept in Redis at all times.
     """
 
-    def __init__(self, client: Redis, names: Sequence[str]) -> None:
+    def __init__(self, client: Redis, names: Sequence[str], *, keeps: bool = True) -> None:
         self._client = client
+        self._keeps = keeps
         self._keys = [f"{RQ_KEY_PREFIX}:queue:{name}" for name in names]
         self._connections: list[Any] = []
         self._ids: list[int | None] = []
@@ -47,7 +51,7 @@ class QueueFronts:
             return
         self._ids = []
         try:
-            for _ in self._keys:
+            for _ in self._keys if self._keeps else ("all",):
                 self._connections.append(self._client.connection_pool.get_connection())
                 self._ids.append(_client_id(self._connections[-1]))
         except BaseException:
@@ -62,19 +66,25 @@ class QueueFronts:
         self.open()
         try:
             timeout = f"{max(seconds, 0.001):.3f}"  # 0 would be for ever
-            for connection, key in zip(self._connections, self._keys, strict=True):
-                connection.send_command("BLMOVE", key, f"{key}:intermediate", "LEFT", "RIGHT", timeout)
+            for connection, command in zip(self._connections, self._commands(timeout), strict=True):
+                connection.send_command(*command)
             ready = self._poll(seconds, wake)
-            moved = {number: self._reply(number) for number in ready}
-            waiting = [number for number in range(len(self._keys)) if number not in moved]
+            replies = [self._reply(number) for number in ready]
+            waiting = [number for number in range(len(self._connections)) if number not in ready]
             if waiting and self._end_waits(waiting, ready):
-                moved |= {number: self._reply(number) for number in waiting}
+                replies += [self._reply(number) for number in waiting]
             elif waiting:
                 self.close(broken=True)
         except BaseException:
             self.close(broken=True)
             raise
-        return [Moved(number, job_id.decode()) for number, job_id in sorted(moved.items()) if job_id is not None]
+        return sorted(each for each in replies if each is not None)
+
+    def _commands(self, timeout: str) -> list[tuple[str, ...]]:
+        """One for each connection."""
+        if not self._keeps:
+            return [("BLPOP", *self._keys, timeout)]
+        return [("BLMOVE", key, f"{key}:intermediate", "LEFT", "RIGHT", timeout) for key in self._keys]
 
     def close(self, *, broken: bool = False) -> None:
         """Give the connections back. ``broken``: they may still wait, and so are closed first."""
@@ -97,9 +107,14 @@ class QueueFronts:
             raise RedisTimeoutError("a wait for jobs did not end")
         return [numbers[number] for number, _ in found if number in numbers]
 
-    def _reply(self, number: int) -> bytes | None:
-        reply: bytes | None = self._connections[number].read_response(disable_decoding=True)
-        return reply
+    def _reply(self, number: int) -> Moved | None:
+        reply: Any = self._connections[number].read_response(disable_decoding=True)
+        if reply is None:
+            return None
+        if self._keeps:
+            return Moved(number, reply.decode())
+        key, job_id = (each.decode() for each in reply)
+        return Moved(self._keys.index(key), job_id)
 
     def _end_waits(self, numbers: list[int], ready: list[int]) -> bool:
         """Have these wait no longer; their replies follow. False: Redis does not let us, or does not answer.

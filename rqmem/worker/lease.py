@@ -26,6 +26,7 @@ from rqmem.store.queue_fronts import MOST_QUEUES
 from rqmem.worker.horse.channel import LeaseEnd, LeaseOrder, Ran, WarmHorse
 from rqmem.worker.lease_end import LeaseSettlement
 from rqmem.worker.lease_watch import LeaseWatch
+from rqmem.worker.queue_wait import KNOWS_BLMOVE
 from rqmem.worker.watcher import Identity
 
 if TYPE_CHECKING:
@@ -42,7 +43,6 @@ if TYPE_CHECKING:
 _AT_ONCE_SECONDS = 10.0  # leases follow one another for so long; then RQ's loop has its turn
 _COMMITTED_AT_ONCE = 8
 _TOO_SHORT_SECONDS = 1.0  # a wait without a job that ends sooner: something is wrong, and it is not for us to find out
-_KNOWS_BLMOVE = (6, 2, 0)
 _EACH_JOB = (
     *("execute_job", "prepare_execution", "perform_job", "prepare_job_execution", "handle_job_success"),
     *("handle_execution_ended", "_finalize_success", "_finalize_failure", "cleanup_execution"),
@@ -190,7 +190,7 @@ class Leasing:
             return False
         if not policy.may_wait(self._history) or len(worker._ordered_queues) > MOST_QUEUES or self.why_never():
             return False
-        return tuple(worker.get_redis_server_version()) >= _KNOWS_BLMOVE
+        return tuple(worker.get_redis_server_version()) >= KNOWS_BLMOVE
 
     def stop_waiting(self) -> None:
         """In a signal handler: a horse that waits for jobs is to end that."""

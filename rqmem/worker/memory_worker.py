@@ -341,6 +341,7 @@ class MemoryWorker(Worker):
         """RQ's `_shutdown`; a running job hears of it too, and goes on elsewhere if it can."""
         self._pool.page.stop_asked = True
         self._leasing.stop_waiting()
+        self._outage.stop_waiting()
         super()._shutdown()
 
     def set_shutdown_requested_date(self) -> None:

@@ -26,6 +26,7 @@ from rqmem.store import pausing
 from rqmem.store.executions import give_back
 from rqmem.store.retrying import Wait, described, note, unavailable, until_redis_answers
 from rqmem.worker.heartbeat import Heart
+from rqmem.worker.queue_wait import QueueWait
 from rqmem.worker.scheduler import PatientScheduler, new_name
 from rqmem.worker.take import Suspended, Taker
 
@@ -102,9 +103,14 @@ class RedisOutage:
         self._taker = taker
         self._member = member
         self._horse_waits = horse_waits
+        self._queue_wait = QueueWait(worker)
         self._deaf_at = float("-inf")  # when the command thread last failed
         self._scheduler_at: float | None = None  # when its locks were last asked for; None: no scheduler is wanted
         self.broken_by: BaseException | None = None
+
+    def stop_waiting(self) -> None:
+        """In a signal handler: a wait for jobs is to end."""
+        self._queue_wait.stop()
 
     def check(self) -> None:
         """Raise `WorkerBroken` for an error that has ended RQ's loop, which logs it and returns as if all were well."""
@@ -190,13 +196,15 @@ class RedisOutage:
         return result
 
     def _dequeue(self, timeout: int | None) -> tuple[Job, Queue] | None:
-        """Take a job; where there is none, wait for one by RQ's `Queue.dequeue_any`.
+        """Take a job; where there is none, wait for one. Of classes of somebody's own, by RQ's `Queue.dequeue_any`.
 
         A job that RQ's has popped is read, however long that takes.
         """
-        worker = self._worker
-        if self._taker.usable and (taken := self._take(burst=timeout is None)) is not None:
-            return taken
+        worker, by_script = self._worker, False
+        if self._taker.usable:
+            taken, by_script = self._take(burst=timeout is None)
+            if taken is not None:
+                return taken
         if self._member.must_wait or (self._member.others_wait and timeout is not None):
             self._member.wait(_ROOM_SECONDS)
             raise DequeueTimeout(0, worker.queue_names())
@@ -213,6 +221,13 @@ class RedisOutage:
             has_run = self._horse_waits(timeout)
             if has_run is not None:
                 raise _HasRunJobs if has_run else DequeueTimeout(timeout, worker.queue_names())
+        if by_script:
+            if timeout is None:
+                return None
+            self._queue_wait.wait(queues, timeout)
+            if (taken := self._take(burst=False)[0]) is not None:
+                return taken
+            raise DequeueTimeout(timeout, worker.queue_names())
         options: dict[str, Any] = {
             "job_class": worker.job_class,
             "serializer": worker.serializer,
@@ -233,14 +248,17 @@ class RedisOutage:
             self._unless_held_back(*found) if found is not None else self._dequeue(timeout)
         )  # None: deleted meanwhile
 
-    def _take(self, *, burst: bool) -> tuple[Job, Queue] | None:
-        """A job, if there is one now. While workers are suspended it waits, as RQ's loop does."""
+    def _take(self, *, burst: bool) -> tuple[tuple[Job, Queue] | None, bool]:
+        """A job, if there is one now; and whether Redis ran the script that says so.
+
+        While workers are suspended it waits, as RQ's loop does.
+        """
         worker = self._worker
         while not worker._stop_requested:
             try:
                 taken = self._taker.take()
                 if taken is not None or not burst or not (self._member.must_wait or self._member.others_wait):
-                    return taken
+                    return taken, True
                 self._member.wait(_ROOM_SECONDS)  # not the end: jobs wait for room
                 worker.heartbeat()
             except Suspended:
@@ -248,7 +266,7 @@ class RedisOutage:
             except ResponseError as error:
                 if unavailable(error) is not None:
                     raise
-                return None  # RQ's way meets it too, and says it without the script
+                return None, False  # RQ's way meets it too, and says it without the script
         raise StopRequested
 
     def _wait_while_paused(self, timeout: int | None) -> None:

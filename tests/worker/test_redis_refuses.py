@@ -286,13 +286,13 @@ def test_a_breach_is_recorded_once_where_redis_refuses_in_the_middle_of_it(
     assert len(execution_reader.breaches(own_redis.connection, job.id)) == 1, log
 
 
-def test_a_job_that_was_popped_from_one_of_two_queues_is_not_lost(
+def test_a_job_that_has_come_to_one_of_two_queues_is_not_lost(
     own_redis: OwnRedis, proxy: RefusingProxy, start_worker: StartWorker, tmp_path: Path
 ) -> None:
-    """With several queues, RQ pops the id before it reads the job."""
+    """It was moved, and Redis refuses to put it back, or to give it out."""
     worker = Watched(start_worker, proxy.url, tmp_path, "others", "--max-jobs", "1")
-    wait_until(lambda: any(client["cmd"] == "blpop" for client in own_redis.connection.client_list()))
-    proxy.refuse = lambda command: "LOADING Redis is loading" if command[0] == b"HGETALL" else None
+    wait_until(lambda: any(client["cmd"] == "blmove" for client in own_redis.connection.client_list()))
+    proxy.refuse = lambda command: "LOADING Redis is loading" if command[0] == b"EVALSHA" else None
     job = own_redis.queue.enqueue(sample_jobs.add, 1)
     wait_until(lambda: proxy.refused >= 2)
     proxy.refuse = None

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+
 import pytest
 from redis import Redis
 from rq import Queue
@@ -12,8 +15,10 @@ from rqmem import MemoryWorker
 from rqmem.config.settings import Config
 from rqmem.errors import RunTakenOver
 from rqmem.store import execution_reader, pausing
+from rqmem.testing import wait_until
 from rqmem.worker.take import Suspended, restored
 from tests import sample_jobs
+from tests.conftest import StartWorker
 
 
 class OwnFetch(Job):
@@ -153,3 +158,34 @@ def test_outside_work_each_heartbeat_is_written(worker: MemoryWorker) -> None:
     worker.connection.hdel(worker.key, "last_heartbeat")
     worker.heartbeat()
     assert worker.connection.hexists(worker.key, "last_heartbeat")
+
+
+@pytest.mark.parametrize("names", [["jobs"], ["jobs", "low"], ["jobs", *map(str, range(9))]], ids=["1", "2", "10"])
+def test_a_job_that_comes_as_a_worker_is_told_to_stop_stays_in_its_queue(
+    connection: Redis, start_worker: StartWorker, names: list[str]
+) -> None:
+    """RQ has popped it, and forgets it by the exception that stops the worker."""
+    queue = Queue("jobs", connection=connection)
+    worker = start_worker(*names)
+    wait_until(lambda: any("b" in client["flags"] for client in connection.client_list()))
+    os.kill(worker.pid, signal.SIGSTOP)
+    job = queue.enqueue(sample_jobs.add, 1)
+    wait_until(lambda: not connection.llen(queue.key))  # Redis has given it to the worker
+    os.kill(worker.pid, signal.SIGTERM)
+    os.kill(worker.pid, signal.SIGCONT)
+    log = worker.finish()
+    assert queue.job_ids == [job.id], log
+    assert connection.llen(queue.intermediate_queue_key) == 0
+
+
+def test_a_better_queue_has_the_first_of_jobs_that_come_at_once(connection: Redis, start_worker: StartWorker) -> None:
+    low, high = (Queue(name, connection=connection) for name in ("low", "jobs"))
+    worker = start_worker("jobs", "low", "--max-jobs", "1")
+    wait_until(lambda: sum("b" in client["flags"] for client in connection.client_list()) == 2)
+    with connection.pipeline() as pipeline:
+        later = low.enqueue(sample_jobs.add, 1, pipeline=pipeline)
+        first = high.enqueue(sample_jobs.add, 1, pipeline=pipeline)
+        pipeline.execute()
+    log = worker.finish()
+    assert (first.is_finished, later.get_status(), low.job_ids) == (True, "queued", [later.id]), log
+    assert connection.llen(low.intermediate_queue_key) == 0

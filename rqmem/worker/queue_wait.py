@@ -1,0 +1,56 @@
+"""The wait of a worker itself until one of its queues has a job; an idle horse waits in its place where it can.
+
+RQ's own wait pops a job from one of several queues. A request to stop is an exception there, which loses the job. Here
+it ends the wait, and what has come goes back.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from rqmem.rq_names import StopRequested, WorkerStatus
+from rqmem.store.executions import give_back
+from rqmem.store.queue_fronts import MOST_QUEUES, QueueFronts
+from rqmem.store.retrying import until_redis_answers
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rqmem.rq_names import Queue, Worker
+
+KNOWS_BLMOVE = (6, 2, 0)
+
+
+class QueueWait:
+    """The waits of one worker."""
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+        self._wake: int | None = None
+
+    def wait(self, queues: Sequence[Queue], seconds: float) -> None:
+        """Until one of them has a job, which it has then as before. Raises redis-py's errors, and StopRequested."""
+        worker = self._worker
+        keeps = len(queues) <= MOST_QUEUES and tuple(worker.get_redis_server_version()) >= KNOWS_BLMOVE
+        fronts = QueueFronts(worker.connection, [queue.name for queue in queues], keeps=keeps)
+        fronts.open()  # a Redis that hangs keeps nobody from stopping
+        awake, self._wake = os.pipe()
+        worker._state = WorkerStatus.BUSY  # so a request to stop does not raise, but wakes us
+        try:
+            moved = [] if worker._stop_requested else fronts.wait(seconds, awake)
+            for each in moved:
+                until_redis_answers(lambda: give_back(queues[each.queue], each.id), f"put job {each.id} back")  # noqa: B023
+        finally:
+            worker._state = WorkerStatus.IDLE
+            wake, self._wake = self._wake, None
+            os.close(wake)
+            os.close(awake)
+            fronts.close()
+        if worker._stop_requested:
+            raise StopRequested
+
+    def stop(self) -> None:
+        """In a signal handler: wait no longer."""
+        if self._wake is not None:
+            os.write(self._wake, b"1")
