@@ -55,7 +55,6 @@ class Moments:
 
 
 def merged(one: Moments, other: Moments) -> Moments:
-    """What is known of both together."""
     count = one.count + other.count
     step, time_step = other.mean - one.mean, other.time_mean - one.time_mean
     # Floats come first in each term: two integers would be divided as integers by some databases.

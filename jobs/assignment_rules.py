@@ -85,8 +85,6 @@ class StagedLine(Protocol):
 
 
 class Held(NamedTuple):
-    """An assignment that somebody has."""
-
     slug: str
     exclusive_group: str | None
     role: AssignmentRole

@@ -79,7 +79,6 @@ def staff_by_email(session: Session, emails: Collection[str]) -> dict[str, tuple
 
 
 def event_types_by_slug(session: Session, slugs: Collection[str]) -> dict[str, int]:
-    """Ids of those that exist."""
     query = select(EventType.slug, EventType.id)
     return dict(_each_some(session, slugs, lambda some: query.where(EventType.slug.in_(some))))
 

@@ -151,7 +151,6 @@ def key_of(campaign: Campaign, customer: Customer) -> str:
 
 
 def call_of(campaign: Campaign, customer: Customer, **metadata: Any) -> dict[str, Any]:
-    """The request for a call, alone or in a batch."""
     agent = {"override_agent_id": campaign.agent_id} if campaign.agent_id else {}
     return {
         "to_number": customer.phone,

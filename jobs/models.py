@@ -152,5 +152,4 @@ def metadata_path(path: Path) -> Path:
 
 
 def library_versions() -> dict[str, str]:
-    """Of what a training is computed with."""
     return {"python": platform.python_version(), **{name: version(name) for name in _LIBRARIES}}

@@ -113,8 +113,6 @@ def variable(rule: ReminderType) -> str:
 
 
 class Channel:
-    """Where reminders of one type are sent."""
-
     def __init__(self, rule: ReminderType, url: str, apprise: Any, heard: _Heard) -> None:
         self.rule = rule
         self._url = url

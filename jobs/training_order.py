@@ -136,7 +136,6 @@ class Order:
         return cls(rows, model, CALL_OUTCOMES if columns is None else Columns.of(columns), *args, **more)
 
     def to_json(self) -> dict[str, Any]:
-        """For `of`, in a child."""
         return asdict(self)
 
 

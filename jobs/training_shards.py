@@ -80,8 +80,6 @@ class Rows:
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """The contents of a shard."""
-
     classes: tuple[str, ...]
     training: Rows
     held_out: Rows

@@ -130,7 +130,6 @@ class Plan:
 
     @property
     def key(self) -> str:
-        """Tells plans apart."""
         return blake2b(json.dumps(asdict(self)).encode(), digest_size=12).hexdigest()
 
 

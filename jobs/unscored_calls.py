@@ -71,7 +71,6 @@ def transcripts(sessions: sessionmaker[Session], calls: Sequence[Call]) -> Itera
 
 
 def length(call: Call) -> int:
-    """Of its transcript, in characters."""
     return call.transcript_length or 0
 
 

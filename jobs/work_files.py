@@ -129,7 +129,6 @@ class WorkDirectory:
                     self.remove_at(other)
 
     def remove(self) -> None:
-        """The run has ended well."""
         self.remove_at(self.path)
 
     @staticmethod

@@ -66,7 +66,6 @@ def traces(days: int, runs: int, seed: int) -> dict[str, Trace]:
 
 
 def fixed(nights: Sequence[Night]) -> float:
-    """Always the default."""
     return FIXED_MB
 
 

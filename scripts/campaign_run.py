@@ -228,7 +228,6 @@ def _mood(faults: Faults) -> str:
 
 
 def calls_received(url: str) -> list[dict[str, Any]]:
-    """Every call the stand-in made."""
     request = urllib.request.Request(f"{url}/_record/calls", headers={"Authorization": f"Bearer {API_KEY}"})
     with urllib.request.urlopen(request) as response:
         return [json.loads(line) for line in response]

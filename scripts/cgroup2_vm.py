@@ -112,7 +112,6 @@ def _installed() -> bool:
 
 
 def _kernels() -> list[Path]:
-    """The newest last."""
     return sorted(
         Path("/boot").glob("vmlinuz-*-cloud-amd64"), key=lambda path: [*map(int, re.findall(r"\d+", path.name))]
     )

@@ -37,13 +37,11 @@ def jobs() -> list[Declared]:
 
 
 def jobs_table() -> str:
-    """As Markdown, a line for each job."""
     head = ("job", "what it does", "queue", "ceiling MB", "chunk", "splits", "on breach")
     return table(head, [_job(each) for each in jobs()])
 
 
 def settings_table() -> str:
-    """As Markdown, a line for each setting."""
     rows = []
     for field, setting in SETTINGS.items():
         option = f"; `{setting.options[0]}`" if setting.options else ""
@@ -124,7 +122,6 @@ def replaced(begin: str, end: str, text: str, made: str) -> str:
 
 
 def marks(name: str) -> tuple[str, str]:
-    """The comments before and after a table."""
     return f"<!-- table of {name}: python -m scripts.docs_tables --update -->", f"<!-- end of the table of {name} -->"
 
 

@@ -68,7 +68,6 @@ def without_settings(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
 
 
 def heading(text: str) -> None:
-    """Print a heading."""
     click.secho(f"\n== {text}", bold=True)
     sys.stdout.flush()
 

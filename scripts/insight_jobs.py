@@ -13,8 +13,6 @@ _cache: dict[int, bytes] = {}
 
 
 class Record:
-    """One of what is kept."""
-
     def __init__(self, number: int) -> None:
         self.number = number
         self.text = f"{number:0200}"

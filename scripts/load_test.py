@@ -112,7 +112,6 @@ def check(*files: Path) -> None:
 
 
 def few_of(many: int) -> int:
-    """The number of records to compare with."""
     return FEW if many >= 2 * FEW else max(1, many // 2)
 
 

@@ -49,7 +49,6 @@ class SimulatedJob:
         return len(self.item_bytes) * self.item_seconds
 
     def held(self, first: int, items: int) -> int:
-        """Bytes of a chunk."""
         return self._sums[first + items] - self._sums[first]
 
     @cached_property
@@ -126,7 +125,6 @@ def _steps(job: SimulatedJob, ceiling: int, declared: int, adaptive: bool) -> It
 
 
 def catalogue(items: int = 100_000, seed: int = 1) -> list[SimulatedJob]:
-    """One job of each kind."""
     random = Random(seed)
 
     def drawn(cost: Callable[[int], float]) -> list[int]:

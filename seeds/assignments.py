@@ -27,12 +27,10 @@ _COUNTRIES = tuple(PEOPLE)
 
 
 def staff_email(index: int) -> str:
-    """Of the member of staff with this index."""
     return f"staff.{index:06d}@example.com"
 
 
 def event_type_slug(index: int) -> str:
-    """Of the event type with this index."""
     return f"{SUBJECTS[index % len(SUBJECTS)]}-{index:04d}"
 
 

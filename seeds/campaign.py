@@ -28,14 +28,11 @@ BATCH_SIZE = 1000
 
 @dataclass(frozen=True)
 class Seeded:
-    """What a run wrote."""
-
     campaign_id: int
     customers: int
     valid_numbers: int
 
     def summary(self) -> str:
-        """The line for people."""
         noun = "customer" if self.customers == 1 else "customers"
         valid = f"({self.valid_numbers:,} with valid numbers)"
         return f"campaign {self.campaign_id}: {self.customers:,} {noun} {valid}"

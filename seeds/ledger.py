@@ -46,7 +46,6 @@ class Entry:
 
 
 def entries(connection: Connection) -> list[Entry]:
-    """All parts that have been begun."""
     return [_entry(row) for row in connection.execute(select(_parts).order_by(_parts.c.part))]
 
 

@@ -73,7 +73,6 @@ def agents() -> Iterator[dict[str, Any]]:
 
 
 def facts(seed: int, index: int) -> Facts:
-    """What was decided of that call."""
     return _drawn(seed, index)[1]
 
 

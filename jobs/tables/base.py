@@ -37,6 +37,4 @@ class UtcDateTime(TypeDecorator[datetime]):
 
 
 class Base(DeclarativeBase):
-    """Base of all tables of the reference application."""
-
     type_annotation_map = {datetime: UtcDateTime}

@@ -30,8 +30,6 @@ over all runs; it also knows of what nobody watched, and nothing of what many pr
 
 @dataclass
 class Row:
-    """One adversary's runs."""
-
     runs: int
     above: list[tuple[str, float]] = field(default_factory=list)
     told: int = 0
@@ -58,7 +56,6 @@ class Row:
             self.failures.append(f"the worker ended with {ended.code}: {ended.last_line}")
 
     def faults(self, ceiling_mb: int, adversary: Adversary) -> list[str]:
-        """What is outside the budget, in words."""
         faults = list(self.failures)
         if self.told < self.runs:
             faults.append(f"told rightly {self.told} of {self.runs}")

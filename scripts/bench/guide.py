@@ -69,7 +69,6 @@ def measured(connection: Redis, folder: Path, rounds: int) -> dict[Tip, tuple[Ex
 
 
 def table(found: dict[Tip, tuple[Example, Example]]) -> str:
-    """As Markdown."""
     lines = ["| tip | before | after |", "| --- | ---: | ---: |"]
     for tip, (before, after) in found.items():
         link = f"[{tip.title}](#{tip.title.lower().replace(' ', '-').replace(chr(39), '')})"

@@ -20,7 +20,6 @@ class Tip(NamedTuple):
 
 
 def tips() -> list[Tip]:
-    """In the order of the page."""
     found = re.findall(
         r"^## ([^\n]+)\n\n```python\n# (\w+)\.py\n(.*?)^```$", GUIDE.read_text(), re.MULTILINE | re.DOTALL
     )

@@ -63,7 +63,6 @@ def rows_of_all_ways(path: str, counts: list[int], rounds: int) -> Table:
 
 
 def faults(table: Table) -> list[str]:
-    """What is not as chunks should be."""
     return [
         f"{way}: {cell.growth_mb:.0f} MB for {cell.rows:,} rows, {most_mb:.0f} allowed"
         for way, most_mb in MOST_MB_IN.items()

@@ -66,7 +66,6 @@ def main(short: bool, size: int | None) -> None:
 
 
 def faults(done: Cut) -> list[str]:
-    """What is outside the budget."""
     found = []
     if done.seconds > MOST_SECONDS:
         found.append(f"{done.seconds:.2f} s, {MOST_SECONDS:.0f} allowed")

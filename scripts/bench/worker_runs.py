@@ -116,7 +116,6 @@ class Running:
 
 
 def stock_worker() -> list[str]:
-    """The command of RQ's own worker, to compare with."""
     return ["rq.cli", "worker", QUEUE, "--burst", "--quiet", "--url", os.environ["RQMEM_REDIS_URL"]]
 
 

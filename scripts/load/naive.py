@@ -40,7 +40,6 @@ _SENTENCES = re.compile(r"(?<=[.!?])\s+|\n+")
 
 
 def campaign(campaign_id: int) -> int:
-    """Call everybody."""
     from retell import BadRequestError, Retell
 
     client = Retell()

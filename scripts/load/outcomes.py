@@ -62,13 +62,11 @@ class Place:
     calls_url: str = ""
 
     def count(self, *criteria: Any, of: Any) -> int:
-        """Rows of a table."""
         with Session(self.engine) as session:
             return session.scalar(select(func.count()).select_from(of).where(*criteria)) or 0
 
 
 def campaign_id(place: Place) -> int:
-    """Of the one campaign."""
     with Session(place.engine) as session:
         return session.scalars(select(Campaign.id)).one()
 

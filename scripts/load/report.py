@@ -33,7 +33,6 @@ class Found:
 
 
 def to_json(found: Found) -> dict[str, Any]:
-    """All of it."""
     return {
         "version": VERSION,
         "at": timestamp(found.at),
@@ -55,7 +54,6 @@ def to_json(found: Found) -> dict[str, Any]:
 
 
 def machine() -> dict[str, Any]:
-    """Where it ran."""
     memory_mb = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2**20
     versions = {"python": platform.python_version(), "rqmem": rqmem.__version__}
     return {"processors": len(os.sched_getaffinity(0)), "memory_mb": memory_mb, **versions}
@@ -86,7 +84,6 @@ def heading() -> str:
 
 
 def line(run: Measured) -> str:
-    """A run as a line of the table."""
     breached = f", {run.breaches} breaches" if run.breaches else ""
     return (
         f"{run.trial.words:<54}{run.trial.records:>9,}{run.outcome:>13}{run.peak_mb:>9.1f}{run.seconds:>9.1f}"

@@ -31,7 +31,6 @@ class Trial:
     timeout_seconds: int | None = None
 
     def command(self, url: str, queue: str, needs: tuple[str, ...]) -> list[str]:
-        """The worker's, behind ``python -m``."""
         if self.way == "naive":
             return ["rq.cli", "worker", "--url", url, "--quiet", queue]
         options = ["--queue", queue, "--memory", show_mb(self.memory_mb), "--log-level", "warning"]

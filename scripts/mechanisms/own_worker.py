@@ -52,7 +52,6 @@ class OwnWorker:
         return True
 
     def log(self) -> str:
-        """What the worker has logged so far."""
         self.log_file.seek(0)
         return self.log_file.read()
 

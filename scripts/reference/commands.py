@@ -13,7 +13,6 @@ from scripts.reference.markdown import block, cell, code, table
 
 
 def page() -> str:
-    """A section for each command, by name."""
     return "\n\n".join(_section(path, command) for path, command in commands())
 
 

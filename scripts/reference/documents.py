@@ -35,7 +35,6 @@ _LONGEST_EXAMPLE = 60
 
 
 def page() -> str:
-    """A section for each command."""
     parts = []
     for name, command in DOCUMENTS.items():
         value = json.loads((GOLDEN / f"{name}.json").read_text(encoding="utf-8"))

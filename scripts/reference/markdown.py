@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table."""
     return "\n".join(f"| {' | '.join(row)} |" for row in [head, ["---"] * len(head), *rows])
 
 
@@ -23,7 +22,6 @@ def cell(text: str) -> str:
 
 
 def block(text: str, language: str) -> str:
-    """A fenced block."""
     return f"```{language}\n{text.rstrip()}\n```"
 
 

@@ -7,6 +7,5 @@ from scripts.reference.markdown import code, table
 
 
 def page() -> str:
-    """A row for each metric."""
     rows = [(code(each.name), each.kind, ", ".join(each.labels) or "-", each.help) for each in METRICS.values()]
     return table(("metric", "kind", "labels", "meaning"), rows)

@@ -35,7 +35,6 @@ _OPTIONS: griffe.GoogleOptions = {"returns_multiple_items": False, "returns_name
 
 
 def page() -> str:
-    """A section for each module."""
     package = griffe.load("rqmem", search_paths=[ROOT], docstring_parser="google", docstring_options=_OPTIONS)
     text = "\n\n".join(_module(package, path) for path in PUBLIC)
     ruff = [sys.executable, "-m", "ruff", "format", "--preview", "--stdin-filename=python.md", "-"]
@@ -43,7 +42,6 @@ def page() -> str:
 
 
 def names(module: Any, path: str) -> list[str]:
-    """The public names of a module."""
     if path == "rqmem.errors":
         return [
             name

@@ -22,7 +22,6 @@ _OCCASIONS = {
 
 
 def page() -> str:
-    """A row for each kind of key."""
     rows = [
         (
             code(f"{PREFIX}:{key.template}"),

@@ -19,15 +19,12 @@ class Answer:
 
 
 def json_bytes(value: object) -> bytes:
-    """A value as JSON, short."""
     return json.dumps(value, separators=(",", ":")).encode()
 
 
 def json_answer(status: int, value: object) -> Answer:
-    """A value as JSON."""
     return Answer(status, json_bytes(value))
 
 
 def error_answer(status: int, message: str, headers: Mapping[str, str] | None = None) -> Answer:
-    """An error in Retell's shape."""
     return Answer(status, json_bytes({"status": "error", "message": message}), headers or {})

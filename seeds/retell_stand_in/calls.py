@@ -24,7 +24,6 @@ class RecordedCall(NamedTuple):
     answered: bool = True
 
     def as_json(self) -> str:
-        """One line of the record, for tests."""
         names = ("call_id", "to_number", "idempotency_key", "batch_call_id")
         values = {**{name: getattr(self, name) for name in names}, "metadata": json.loads(self.metadata)}
         return json.dumps(values, separators=(",", ":"))

@@ -40,8 +40,6 @@ class _Request(BaseModel):
 
 
 class Task(_Request):
-    """A call of a batch."""
-
     to_number: Number
     agent_override: dict[str, Any] = {}
     custom_sip_headers: dict[str, str] = {}
@@ -55,8 +53,6 @@ class Task(_Request):
 
 
 class PhoneCall(Task):
-    """A request to ``/v2/create-phone-call``."""
-
     from_number: Number
 
 
@@ -84,8 +80,6 @@ class TextFilter(_Request):
 
 
 class MetadataFilter(TextFilter):
-    """The same of a field of the metadata."""
-
     key: str
 
 
@@ -98,8 +92,6 @@ class Filters(_Request, extra="forbid"):
 
 
 class ListCalls(_Request):
-    """A request to ``/v3/list-calls``."""
-
     limit: int = Field(50, ge=1, le=1000)
     skip: int = Field(0, ge=0)
     sort_order: Literal["ascending", "descending"] = "descending"

@@ -55,7 +55,6 @@ class RetellService:
     # What clients see
 
     def authorized(self, authorization: str) -> bool:
-        """Whether the header carries the key."""
         return compare_digest(authorization.encode(), self._authorization)
 
     def post(self, path: str, authorization: str, body: bytes, now: float) -> Answer:
@@ -200,7 +199,6 @@ class RetellService:
 
     @property
     def faults(self) -> Faults:
-        """What it does wrong at the moment."""
         return self._faults
 
     def set_faults(self, faults: Faults) -> None:
