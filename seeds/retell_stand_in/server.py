@@ -10,21 +10,17 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator
 from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from itertools import islice
 from typing import Any
 
 from seeds.retell_stand_in.answers import Answer, error_answer, json_answer
-from seeds.retell_stand_in.calls import RecordedCall
 from seeds.retell_stand_in.faults import Faults
 from seeds.retell_stand_in.requests import Refused, json_object
 from seeds.retell_stand_in.service import IDEMPOTENCY_SECONDS, RetellService
 
 DEFAULT_KEY = "key_stand_in"
 LARGEST_BODY = 16 * 2**20
-CALLS_A_WRITE = 1000
 
 
 class StandIn:
@@ -158,7 +154,7 @@ class _Handler(BaseHTTPRequestHandler):
                 service.clear()
                 self._send(json_answer(200, service.record()))
             case ("GET", "/_record/calls"):
-                self._send_lines(service.calls())
+                self._send(Answer(200, "".join(f"{call.as_json()}\n" for call in service.calls()).encode()))
             case ("GET", "/_faults"):
                 self._send(json_answer(200, service.faults.as_dict()))
             case ("PUT", "/_faults"):
@@ -198,19 +194,6 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(answer.body)
 
-    def _send_lines(self, calls: Iterator[RecordedCall]) -> None:
-        """Stream the calls in HTTP chunks, so that the whole record is never in memory as text."""
-        self.send_response(200)
-        self.send_header("Content-Type", "application/x-ndjson; charset=utf-8")
-        self.send_header("Transfer-Encoding", "chunked")
-        self.end_headers()
-        while some := list(islice(calls, CALLS_A_WRITE)):
-            self._send_chunk(_lines(some))
-        self._send_chunk(b"")
-
-    def _send_chunk(self, data: bytes) -> None:
-        self.wfile.write(b"%x\r\n%b\r\n" % (len(data), data))
-
     def log_message(self, format: str, *args: object) -> None:
         """Log nothing: the record says what was received."""
 
@@ -226,10 +209,6 @@ def _refusal(headers: Message) -> Answer | None:
     if int(length) > LARGEST_BODY:
         return error_answer(413, f"Request body is larger than {LARGEST_BODY} bytes.", close)
     return None
-
-
-def _lines(calls: Iterable[RecordedCall]) -> bytes:
-    return "".join(call.as_json() + "\n" for call in calls).encode()
 
 
 def _put_faults(service: RetellService, body: bytes) -> Answer:

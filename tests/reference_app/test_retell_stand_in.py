@@ -112,7 +112,7 @@ def test_what_was_sent_is_recorded(stand_in: StandIn, client: Retell) -> None:
     assert _control(stand_in, "GET", "/_record/calls") == (200, [])
 
 
-def test_a_long_record_is_streamed_whole(stand_in: StandIn) -> None:
+def test_a_long_record_comes_whole(stand_in: StandIn) -> None:
     body = json.dumps(CALL).encode()
     for _ in range(2500):
         stand_in.service.post(PHONE_CALL, f"Bearer {stand_in.api_key}", body, 0.0)
