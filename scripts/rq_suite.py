@@ -3,8 +3,8 @@
 The tests are those of the very RQ that is installed (from its sdist, unchanged, kept in .rq-suite/), their
 Redis is a server of our own, and the slow ones run too. What fails runs once more by itself (many of
 these tests count on a machine with time to spare) and is named if it passes then. A test counts against
-us when it passes with `rq.Worker` and not with `MemoryWorker`: with ``--compare`` the whole suite runs
-with both, else what failed runs with `rq.Worker`. Exit code 0 only when there is no such test.
+us when it passes with `rq.Worker` and not with `MemoryWorker`: what failed runs with `rq.Worker` too. Exit
+code 0 only when there is no such test.
 Not tested: RQ's other worker classes (they stay RQ's) and connections with TLS.
 """
 
@@ -68,9 +68,8 @@ _ATTEMPTS = 5
 @click.option("--isolation", type=click.Choice(["warm", "fork"]), default="warm", show_default=True)
 @click.option("--lease-max", type=int, metavar="COUNT", help="As for a worker; by default its default.")
 @click.option("--short", is_flag=True, help="Only the files about workers, horses and how jobs end.")
-@click.option("--compare", is_flag=True, help="Run all with rq.Worker too, not only what failed.")
 @click.argument("pytest_args", nargs=-1, type=click.UNPROCESSED)
-def main(isolation: str, lease_max: int | None, short: bool, compare: bool, pytest_args: tuple[str, ...]) -> None:
+def main(isolation: str, lease_max: int | None, short: bool, pytest_args: tuple[str, ...]) -> None:
     """Run RQ's tests with MemoryWorker. PYTEST_ARGS go to pytest, in the folder that holds RQ's tests/."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that our Redis ends with us
     version = importlib.metadata.version("rq")
@@ -80,19 +79,13 @@ def main(isolation: str, lease_max: int | None, short: bool, compare: bool, pyte
     settings = {"RQMEM_ISOLATION": isolation}
     if lease_max is not None:
         settings["RQMEM_LEASE_MAX"] = str(lease_max)
-    ours = run_again_what_fails(folder, MEMORY_WORKER, settings, arguments, options)
-    theirs: dict[str, str] = {}
-    if compare:
-        theirs = run_again_what_fails(folder, RQ_WORKER, settings, arguments, options)
-    elif failed := names(ours, "failed"):
-        theirs = run(folder, RQ_WORKER, settings, [*failed, *options])
+    ours = run_again_what_fails(folder, settings, arguments, options)
+    failed = names(ours, "failed")
+    theirs = run(folder, RQ_WORKER, settings, [*failed, *options]) if failed else {}
     click.echo()
     for test in names(theirs, "failed"):
-        click.echo(f"failed with rq.Worker{' too' if ours.get(test) == 'failed' else ' only'}: {test}")
-    if compare:
-        passed, skipped = len(names(theirs, "passed")), len(names(theirs, "skipped"))
-        click.echo(f"RQ {version}: {passed} passed with rq.Worker, {skipped} skipped")
-    only_ours = [test for test in names(theirs, "passed") if ours.get(test) != "passed"]
+        click.echo(f"failed with rq.Worker too: {test}")
+    only_ours = names(theirs, "passed")
     click.secho(
         f"RQ {version}: {len(names(ours, 'passed'))} passed with MemoryWorker ({isolation}), "
         f"{len(names(ours, 'skipped'))} skipped, {len(only_ours)} failed only with it: [{', '.join(only_ours)}]",
@@ -150,14 +143,14 @@ def missing_imports(source: str) -> list[str]:
 
 
 def run_again_what_fails(
-    folder: Path, worker: str, settings: dict[str, str], arguments: list[str], options: list[str]
+    folder: Path, settings: dict[str, str], arguments: list[str], options: list[str]
 ) -> dict[str, str]:
-    """As `run`; what fails runs once more by itself, and is named if it passes then."""
-    outcomes = run(folder, worker, settings, arguments)
+    """As `run` with `MemoryWorker`; what fails runs once more by itself, and is named if it passes then."""
+    outcomes = run(folder, MEMORY_WORKER, settings, arguments)
     if failed := names(outcomes, "failed"):
-        again = run(folder, worker, settings, [*failed, *options])
+        again = run(folder, MEMORY_WORKER, settings, [*failed, *options])
         for test in names(again, "passed"):
-            click.echo(f"failed with {worker}, then passed by itself: {test}")
+            click.echo(f"failed, then passed by itself: {test}")
         outcomes |= again
     return outcomes
 

@@ -11,13 +11,13 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from subprocess import STDOUT
 from typing import Any
 
 import click
@@ -34,12 +34,11 @@ from jobs.tables import OPEN, Campaign, Customer
 from rqmem.doctor.selftest import last_words
 from rqmem.units import show_mb
 from scripts import campaign_run
-from scripts.harness import MB, ROOT, end, error_of, heading, one_line_errors
+from scripts.harness import MB, ROOT, error_of, heading, one_line_errors, running
 from scripts.own_queue import own_queue, unfinished
 from seeds.campaign import seed_campaign
 from seeds.retell_stand_in import Faults
 
-WORKER = [sys.executable, "-m", "rqmem", "worker", "--with-scheduler"]
 LOOK_SECONDS = 0.2
 LOOKS = 10  # a job that was just taken from its queue is in no registry of RQ's yet
 FAILED = (JobStatus.FAILED, JobStatus.STOPPED, JobStatus.CANCELED)
@@ -70,27 +69,21 @@ class Workers:
     @contextmanager
     def working(self, queue: str) -> Iterator[Callable[[], bool]]:
         """Run the workers on that queue until the block is left. Yields a function: whether any is alive."""
-        command = [*WORKER, "--queue", queue, "--memory", self.memory]
-        processes: list[subprocess.Popen[bytes]] = []
-        try:
-            for number in range(1, self.number + 1):
-                with self.log(number).open("wb") as log:
-                    processes.append(subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT))
+        command = ["rqmem", "worker", "--with-scheduler", "--queue", queue, "--memory", self.memory]
+        with ExitStack() as stack:
+            files = [stack.enter_context(log.open("wb")) for log in self.logs]
+            processes = [stack.enter_context(running(*command, stdout=file, stderr=STDOUT)) for file in files]
             yield lambda: any(process.poll() is None for process in processes)
-        finally:
             for process in processes:
-                process.terminate()
-            for process in processes:
-                end(process)
+                process.terminate()  # all at once, before each is waited for
 
-    def log(self, number: int) -> Path:
-        """The log of a worker."""
-        return self.folder / f"worker-{number}.log"
+    @property
+    def logs(self) -> list[Path]:
+        return [self.folder / f"worker-{number}.log" for number in range(1, self.number + 1)]
 
     def last_words(self) -> str:
         """The last lines of the logs, and where the logs are."""
-        logs = "\n".join(self.log(number).read_text(errors="replace") for number in range(1, self.number + 1))
-        return f"{last_words(logs)}   ({self.folder}/)"
+        return f"{last_words(''.join(log.read_text(errors='replace') for log in self.logs))}   ({self.folder}/)"
 
 
 @click.command()

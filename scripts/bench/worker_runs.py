@@ -17,7 +17,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import click
 import psutil
 from rq import Queue, Worker
 from rq.job import Job
@@ -34,20 +33,18 @@ _START_SECONDS = 20.0
 
 @dataclass(frozen=True)
 class How:
-    """Options of ``rqmem worker`` that the tables differ by. ``cgroup`` "": the worker knows no such option."""
+    """Options of ``rqmem worker`` that the tables differ by."""
 
     memory_mb: int
     isolation: str = "warm"
-    cgroup: str = ""
+    cgroup: str = "auto"
 
     def command(self, *more: str) -> list[str]:
-        options = ["--memory", str(self.memory_mb), "--isolation", self.isolation, "--log-level", "error"]
-        if self.cgroup:
-            options += ["--cgroup", self.cgroup]
-        return ["rqmem", "worker", QUEUE, *options, *more]
+        options = ["--isolation", self.isolation, "--cgroup", self.cgroup, "--log-level", "error"]
+        return ["rqmem", "worker", QUEUE, "--memory", str(self.memory_mb), *options, *more]
 
     def __str__(self) -> str:
-        return f"{self.isolation} horse, cgroup {self.cgroup or 'not known to the worker'}"
+        return f"{self.isolation} horse, cgroup {self.cgroup}"
 
 
 @dataclass(frozen=True)
@@ -172,13 +169,7 @@ def milliseconds_between(first: Job, second: Job) -> float | None:
 
 
 def cgroup_modes(choice: str, memory_mb: int) -> list[str]:
-    """Values for ``--cgroup`` to measure with; "" where the worker has no such option."""
-    plain = run(How(memory_mb).command("--burst"))
-    if plain.code != 0:
-        raise click.ClickException(f"rqmem worker does not start: {plain.last_line}")
-    usage = subprocess.run([sys.executable, "-m", "rqmem", "worker", "--help"], capture_output=True, text=True)
-    if "--cgroup" not in usage.stdout:
-        return [""]
+    """Values for ``--cgroup`` to measure with."""
     if choice != "both":
         return [choice]
     can = run(How(memory_mb, cgroup="require").command("--burst")).code == 0

@@ -1,4 +1,4 @@
-"""The alert for growth over curves recorded from real work (scripts/bench/record_curves.py), and over made ones."""
+"""The alert for growth over curves of real work, recorded ten times a second, and over made ones."""
 
 from __future__ import annotations
 
