@@ -10,6 +10,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from redis import Redis
 from sqlalchemy.engine import Engine
 
 from jobs.campaign_batches import FollowUpCallBatchJob, ProcessRetellAICampaignBatchJob
@@ -17,6 +18,7 @@ from jobs.campaigns import ProcessRetellAICampaignJob
 from jobs.database import create_schema, open_database
 from jobs.reminders import SendAppointmentReminderJob
 from jobs.sentiment import AnalyzeCallSentimentJob
+from jobs.sources import shared_sessions
 from jobs.staff import BulkAssignStaffToEventTypesJob
 from seeds.retell_stand_in import StandIn
 from tests import forked
@@ -84,3 +86,15 @@ def environ(database_url: str, retell: StandIn) -> dict[str, str]:
         "RETELL_BASE_URL": retell.url,
         "RQMEM_HEARTBEAT": "0.5",
     }
+
+
+@pytest.fixture
+def here(
+    called_here: None, connection: Redis, redis_url: str, environ: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Engine]:
+    """Jobs may run in this process, without a worker; the engine that they use."""
+    for name, value in {**environ, "RQMEM_REDIS_URL": redis_url}.items():
+        monkeypatch.setenv(name, value)
+    engine: Engine = shared_sessions().kw["bind"]
+    yield engine
+    engine.dispose()

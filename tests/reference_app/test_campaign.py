@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import replace
@@ -41,7 +40,6 @@ from jobs.retell_api import (
     RetellUnavailable,
     seconds_to_wait,
 )
-from jobs.sources import shared_sessions
 from jobs.tables import Campaign, Customer, utc_now
 from rqmem.errors import ConfigError
 from rqmem.store import execution_reader
@@ -233,35 +231,21 @@ def test_what_a_person_must_mend_is_one_line_and_the_job_is_kept(
     assert job.id in job.failed_job_registry
 
 
-@pytest.mark.usefixtures("called_here")
 def test_a_chunk_costs_the_same_queries_however_large_it_is(
-    database: Engine, environ: dict[str, str], monkeypatch: pytest.MonkeyPatch
+    database: Engine, here: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without a worker, in this process: a page of customers, who they are, their marks, their outcomes."""
-    for name, value in environ.items():
-        monkeypatch.setenv(name, value)
     seed_campaign(database, count=100, seed=3)
     seed_campaign(database, count=40, seed=3)
-    engine = shared_sessions().kw["bind"]
     seen: list[list[str]] = []
     for campaign_id, chunk_size in ((1, 25), (2, 10)):
         monkeypatch.setattr(SmallChunksJob, "chunk_size", chunk_size)
-        with counted(engine) as statements:
+        with counted(here) as statements:
             figures = SmallChunksJob.run(campaign_id=campaign_id)
         assert figures["called"] > 0
         seen.append(statements)
     assert [text.partition(" ")[0] for text in seen[0]] == [text.partition(" ")[0] for text in seen[1]]
     assert sum("UPDATE customers" in text for text in seen[0]) == 2 * 4
-    engine.dispose()
-
-
-@pytest.fixture
-def here(called_here: None, environ: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Jobs may run in this process, without a worker."""
-    for name, value in environ.items():
-        monkeypatch.setenv(name, value)
-    yield
-    shared_sessions().kw["bind"].dispose()
 
 
 @ON_SQLITE

@@ -65,18 +65,6 @@ def worker(start_worker: StartWorker, environ: dict[str, str]) -> Iterator[Start
         each.finish()
 
 
-@pytest.fixture
-def here(
-    called_here: None, connection: Redis, redis_url: str, environ: dict[str, str], monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Engine]:
-    """Jobs may run in this process, without a worker; the engine that they use."""
-    for name, value in {**environ, "RQMEM_REDIS_URL": redis_url}.items():
-        monkeypatch.setenv(name, value)
-    engine: Engine = shared_sessions().kw["bind"]
-    yield engine
-    engine.dispose()
-
-
 def ended(database: Engine) -> None:
     wait_until(lambda: campaign(database).status == "completed")
 

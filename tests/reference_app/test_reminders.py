@@ -20,7 +20,7 @@ from redis import Redis
 from rq import Repeat
 from rq.job import Job, JobStatus
 from rq.timeouts import JobTimeoutException, UnixSignalDeathPenalty
-from sqlalchemy import event, insert, select, update
+from sqlalchemy import insert, select, update
 from sqlalchemy.engine import Engine
 from sqlalchemy.orm import Session, sessionmaker
 
@@ -536,20 +536,14 @@ def test_writes_grow_with_a_tenth_of_the_messages(
 ) -> None:
     """Ten messages have two transactions, which is what makes each exactly one; nothing is read for any."""
     appointments = book(database, *(booked(phone=f"+1415555{n:04}") for n in range(30)))
-    statements: list[str] = []
-
-    @event.listens_for(database, "before_cursor_execute")
-    def _note(connection: object, cursor: object, statement: str, *rest: object) -> None:
-        statements.append(statement.split()[0])
-
     job = SendAppointmentReminderJob()
     job.sessions, job.run_id, job.answers = sessions, "a", reminders.deque(maxlen=20)
     with channels([SMS], {"REMINDER_SMS_URL": url(receiver, "sms")}) as [job.channel]:
         for size in (10, 20):
-            statements.clear()
-            job.remind(appointments[:size])
+            with counted(database) as statements:
+                job.remind(appointments[:size])
             appointments = appointments[size:]
-            assert Counter(statements) == {"INSERT": size / 10, "UPDATE": size / 10}
+            assert Counter(each.split()[0] for each in statements) == {"INSERT": size / 10, "UPDATE": size / 10}
     assert len(receiver.taken) == 30
 
 
@@ -571,12 +565,6 @@ def test_a_run_reads_the_same_however_much_is_due(
 
 
 # On workers
-
-
-def test_what_the_class_declares() -> None:
-    job = SendAppointmentReminderJob
-    assert (job.memory_limit_mb, job.chunk_size, job.on_breach) == (128, 100, "resume")
-    assert (job.split_above_items, job.bytes_per_item) == (None, None)  # it never asks whether to split
 
 
 @pytest.fixture
@@ -802,10 +790,8 @@ def test_seeded_appointments_of_another_day_are_at_the_same_hours() -> None:
             assert one == other
 
 
-def test_seeded_appointments_are_the_same_wherever_the_stream_begins() -> None:
+def test_seeded_appointments_are_those_of_life() -> None:
     rows = list(seeds.appointments(7, 2500))
-    assert list(seeds.appointments(7, 700, 1300)) == rows[1300:2000]
-    assert list(seeds.appointments(8, 50)) != rows[:50]
     unknown = sum(zone_called(row["time_zone"]) is None for row in rows)
     assert 0.5 < unknown / (seeds.UNKNOWN_ZONES * len(rows)) < 2
     for row in rows:

@@ -9,7 +9,6 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
-from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -72,20 +71,6 @@ def test_no_mistake_leaves_a_valid_number(rng, country: str, index: int) -> None
     number = valid_number(rng, country, index)
     assert is_e164(number)
     assert not any(is_e164(mistake(number)) for mistake in MISTAKES)
-
-
-@given(SEEDS, st.integers(0, 40), st.integers(0, 40))
-def test_a_shorter_stream_is_the_start_of_a_longer_one(seed: int, count: int, more: int) -> None:
-    assert list(customers(seed, count)) == list(islice(customers(seed, count + more), count))
-
-
-def test_seeds_differ() -> None:
-    assert list(customers(1, 20)) != list(customers(2, 20))
-
-
-def test_the_stream_is_lazy() -> None:
-    """Nothing is made before it is asked for, so a stream without end costs as much as a short one."""
-    assert [set(customer) for customer in islice(customers(7, 10**15), 3)] == [set(FIELDS)] * 3
 
 
 def test_variation_is_that_of_life() -> None:
