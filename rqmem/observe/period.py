@@ -135,7 +135,8 @@ class Report:
 def by_runs(each: TypeReport, runs: Sequence[Run], since: float) -> TypeReport:
     """The job type with exact peaks, if these last runs of it are all that it had since then."""
     within = [run for run in runs if run.ended_at >= since]
-    return replace(each, source="runs", peaks=peaks_of(within)) if len(within) == each.tally.runs else each
+    complete = sum(run.times for run in within) == each.tally.runs
+    return replace(each, source="runs", peaks=peaks_of(within)) if complete else each
 
 
 def figures(tally: Tally, seconds: float) -> Figures:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain, repeat
 from typing import Literal, NamedTuple
 
 from rqmem.policy import histogram
@@ -92,9 +93,9 @@ def tally_of(runs: Iterable[Run]) -> Tally:
     """The counters of these runs, without histograms and alerts."""
     return Tally.total(
         Tally(
-            jobs=run.counted,
+            jobs=run.times * run.counted,
             jobs_split=run.counted and run.children > 0,
-            runs=1,
+            runs=run.times,
             failed=run.outcome != OK and not run.resumed,
             resumed=run.resumed,
             splits=run.children > 0,
@@ -102,12 +103,12 @@ def tally_of(runs: Iterable[Run]) -> Tally:
             freed_mb=run.freed_mb,
             chunks=run.chunks,
             items=run.items,
-            seconds=run.seconds,
-            mb_seconds=run.mb_seconds,
-            peak_sum_mb=run.peak_mb if run.items else 0.0,
+            seconds=run.times * run.seconds,
+            mb_seconds=run.times * run.mb_seconds,
+            peak_sum_mb=run.times * run.peak_mb if run.items else 0.0,
             breaches={run.layer: 1} if run.layer else {},
             escalations=run.escalated,
-            needed={run.needed_mb: 1} if run.needed_mb else {},
+            needed={run.needed_mb: run.times} if run.needed_mb else {},
         )
         for run in runs
     )
@@ -115,7 +116,7 @@ def tally_of(runs: Iterable[Run]) -> Tally:
 
 def peaks_of(runs: Iterable[Run]) -> Peaks:
     """Exact, by nearest rank."""
-    ordered = sorted(run.peak_mb for run in runs)
+    ordered = sorted(chain.from_iterable(repeat(run.peak_mb, run.times) for run in runs))
     p50, p90, p99, highest = (_rounded(percentile(ordered, fraction)) for fraction in (0.5, 0.9, 0.99, 1.0))
     return Peaks(p50, p90, p99, highest)
 
@@ -147,10 +148,10 @@ def job_statistics(
         alerts, crossings: that the monitor saw.
     """
     within = [run for run in runs if run.ended_at > since and (not queues or run.queue in queues)]
-    complete = any(run.ended_at <= since for run in runs) or len(runs) >= added.runs
+    complete = any(run.ended_at <= since for run in runs) or sum(run.times for run in runs) >= added.runs
     source: Source = "runs" if complete else "last runs" if queues else "tallies"
     tally = added if source == "tallies" else tally_of(within)
-    above = sum(run.peak_mb > threshold_percentage / 100 * run.limit_mb > 0 for run in within)
+    above = sum(run.times for run in within if run.peak_mb > threshold_percentage / 100 * run.limit_mb > 0)
     return JobStatistics(
         job_type=job_type,
         source=source,

@@ -320,6 +320,14 @@ def test_runs_are_told_exactly_where_all_are_there() -> None:
     assert (counted.jobs, counted.splitting_rate, counted.alerts_per_job) == (3, 1 / 3, 1 / 3)
 
 
+def test_short_runs_of_a_lease_that_are_kept_as_one_count_each() -> None:
+    runs = [run(50, times=98), run(90, items=10), run(95), run(99, ended_at=START - 1)]
+    found = job_statistics(runs, tally(runs[:3]))
+    assert (found.source, found.tally.runs, found.tally.jobs, found.tally.seconds) == ("runs", 100, 100, 200)
+    assert (found.peaks.p90_mb, found.peaks.p99_mb, found.peaks.highest_mb, found.runs_above) == (50, 90, 95, 2)
+    assert job_statistics([run(90, times=3)], tally([run(90, times=3)])).runs_above == 3
+
+
 def test_tallies_tell_of_runs_that_the_list_no_longer_has() -> None:
     every = [run(random.Random(number).uniform(10, 95)) for number in range(500)]
     found = job_statistics(every[-100:], tally(every))
