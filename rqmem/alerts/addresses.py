@@ -32,7 +32,6 @@ class Address:
 
     @property
     def shown(self) -> str:
-        """For people and logs."""
         return f"alert URL {self.position} ({self.scheme}://****)" if self.scheme else f"alert URL {self.position}"
 
     @property

@@ -55,7 +55,7 @@ def settings_lines(settings: Settings, redis: NamedRedis, integrations: Sequence
 
 
 def _leases(settings: Settings) -> str:
-    """By the settings. What else a worker is told may switch them off: `rqmem status` says so."""
+    """According to the settings. Options of a worker may switch leases off: `rqmem status` shows that."""
     config = settings.config
     forks, profiles = config.isolation == "fork", config.profile != "off"
     return lease.shown(lease.why_never(lease.Way(config.lease_max, forks, profiles)))
@@ -68,7 +68,6 @@ def _integrations(settings: Settings, names: Sequence[str]) -> str:
 
 
 def settings_json(settings: Settings, redis: NamedRedis, integrations: Sequence[str] = ()) -> dict[str, Any]:
-    """The same as `json` takes it."""
     rows = [_setting("redis", None, redis.shown, redis.origin)]
     for field, setting in SETTINGS.items():
         value = _value(setting, getattr(settings.config, field))
@@ -88,7 +87,6 @@ def jobs_lines(rows: Sequence[JobRow], note: str) -> list[str]:
 
 
 def jobs_json(rows: Sequence[JobRow], settings: Settings, note: str) -> dict[str, Any]:
-    """The same as `json` takes it."""
     job_types = [_job(row) for row in rows]
     return versioned(config_file=settings.file, note=note or None) | {"job_types": job_types}
 
@@ -97,7 +95,6 @@ def jobs_json(rows: Sequence[JobRow], settings: Settings, note: str) -> dict[str
 
 
 def _value(setting: Setting, value: Any) -> Any:
-    """As `json` takes it."""
     if setting.secret:
         return ["***" for _ in value]
     return list(value) if isinstance(value, tuple) else value

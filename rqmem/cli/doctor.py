@@ -52,7 +52,6 @@ def doctor(ctx: click.Context, url: str | None, no_redis: bool, no_self_test: bo
 def _groups(
     config: Config, environ: Mapping[str, str], url: str | None, *, redis: bool, self_test: bool
 ) -> Iterator[list[Finding]]:
-    """The findings, one group at a time."""
     machine, memory = facts.read_machine(), facts.read_memory()
     yield checks.check_machine(machine)
     yield checks.check_memory(memory, config)

@@ -1,4 +1,4 @@
-"""``rqmem restart``: workers begin anew, one after another."""
+"""``rqmem restart``: restarts workers, one after another."""
 
 from __future__ import annotations
 

@@ -69,7 +69,7 @@ def connected(url: str | None, answer_seconds: float = _ANSWER_SECONDS) -> tuple
 
 
 def to_serve(url: str | None, answer_seconds: float) -> tuple[Redis, str]:
-    """A connection for a server, and where it leads. A Redis that was named need not answer yet: that is said.
+    """A connection for a server, and where it leads. If a Redis that was named does not answer yet, a line says so.
 
     Raises `ConfigError` for a URL that cannot be used, `RqmemError` for an embedded server that does not run.
     """

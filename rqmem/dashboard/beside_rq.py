@@ -71,7 +71,7 @@ def add_to(app: Flask, connection: Redis, where: str) -> bool:
     app.config["RQ_DASHBOARD_REDIS_URL"] = (where,)  # shown only
     app.redis_conn = connection  # type: ignore[attr-defined]
     app.register_blueprint(blueprint, url_prefix="/rq")
-    app.before_request_funcs["rq_dashboard"] = [_begin]  # its own connects anew for each request
+    app.before_request_funcs["rq_dashboard"] = [_begin]  # rq-dashboard's own opens a connection for each request
     app.after_request_funcs.setdefault("rq_dashboard", []).append(_mend)
     app.view_functions.update(
         {
@@ -261,7 +261,7 @@ def _empty(queue_name: str, registry_name: str) -> ResponseReturnValue:
 
 
 def _compact(queue_name: str) -> ResponseReturnValue:
-    """Remove the ids of jobs that are gone. RQ's own renames the queue meanwhile: a crash then would lose it."""
+    """Remove the ids of jobs that are gone. RQ's own renames the queue while it works: a crash would lose it."""
     connection = state().connection
     key, ids = Queue(queue_name, connection=connection).key, list(each_id(connection, "queued", Filter(queue_name)))
     there = of_each(connection, Redis.exists, map(Job.key_for, ids))

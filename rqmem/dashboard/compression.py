@@ -14,7 +14,6 @@ _LEAST_BYTES = 1000
 
 
 def add_to(app: Flask) -> None:
-    """Compress what this application sends."""
     kept: dict[str, bytes] = {}  # static files, each once
 
     def compressed(response: Response) -> Response:

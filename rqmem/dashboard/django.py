@@ -36,7 +36,6 @@ _ACCESS = "rqmem.access"
 
 
 def _dashboard(request: HttpRequest, path: str) -> HttpResponse:
-    """All its pages."""
     environ = {
         **request.META,
         "wsgi.input": BytesIO(request.body),

@@ -18,7 +18,6 @@ HIGH, FULL = 0.8, 0.95
 
 
 def mood(share: float | None) -> str:
-    """The colour of a share of the ceiling."""
     return "accent" if share is None or share < HIGH else "warning" if share < FULL else "bad"
 
 

@@ -50,7 +50,7 @@ class Hub:
 
     def __init__(self, connection: Redis, where: str, clock: Callable[[], float] = time.time) -> None:
         self.name = secrets.token_hex(4)
-        """Of this hub: numbers of looks begin anew with each."""
+        """Names this hub: each hub numbers its looks from 1."""
         self.seats = threading.BoundedSemaphore(MOST_VIEWERS)
         self._connection, self._where, self._clock = connection, where, clock
         self._changed = threading.Condition()

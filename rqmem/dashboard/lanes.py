@@ -1,4 +1,4 @@
-"""When a job ran, as lanes beside each other: its executions with what happened in them, then its children. Pure."""
+"""When a job ran, as parallel lanes: its executions with what happened in them, then its children. Pure."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _MARKS: dict[type[events.Event], Mark] = {
     events.ChunkDone: "chunk", events.Collection: "collection", events.Breach: "breach",
 }  # fmt: skip
 _MOST_CHILDREN = 12
-_CLOCKS_APART_SECONDS = 1.0  # a breach is told by the worker, and the end of its execution by the horse
+_CLOCKS_APART_SECONDS = 1.0  # the worker reports a breach, and the horse the end of its execution
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,6 @@ class Lane:
 
     @property
     def text(self) -> str:
-        """What happened in it, in words."""
         kinds = [mark for _, mark in self.marks]
         return ", ".join(counted(kinds.count(mark), mark) for mark in dict.fromkeys(kinds))
 

@@ -28,7 +28,6 @@ class Histories:
         self._points: dict[str, dict[int, Point]] = {}
 
     def last(self, worker: str) -> int | None:
-        """When its newest point is."""
         return max(self._points.get(worker, ()), default=None)
 
     def add(self, worker: Worker, samples: Iterable[Sample] = ()) -> None:
@@ -45,7 +44,6 @@ class Histories:
             del points[at]
 
     def forget_all_but(self, names: Collection[str]) -> None:
-        """The others are gone."""
         for name in self._points.keys() - set(names):
             del self._points[name]
 

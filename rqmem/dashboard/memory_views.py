@@ -86,7 +86,6 @@ def trends() -> str:
 
 
 def _words(window: Window, whole: Report, shown: Report) -> str:
-    """The time whose figures are shown."""
     if shown is whole:
         return window.words
     unit = "day" if window.by_day else "hour"

@@ -150,7 +150,6 @@ def _wants_json() -> bool:
 
 @blueprint.route("/login", methods=["GET", "POST"])
 def log_in() -> ResponseReturnValue:
-    """The form with the one password."""
     options, attempts = state().options, state().attempts
     if options.login is not None or not options.password:
         return redirect(url_for("pages.overview"))
@@ -174,7 +173,6 @@ def log_in() -> ResponseReturnValue:
 
 @blueprint.route("/logout", methods=["POST"])
 def log_out() -> ResponseReturnValue:
-    """Forget who this is."""
     session.clear()
     return redirect(url_for("security.log_in"))
 

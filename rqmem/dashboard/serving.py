@@ -63,7 +63,6 @@ class Server:
         self._server.run()
 
     def close(self) -> None:
-        """Answer nobody any more."""
         self._server.close()
 
 

@@ -27,7 +27,6 @@ class Attempts:
     wrong: dict[str, deque[float]] = field(default_factory=dict)
 
     def too_many(self, address: str, now: float) -> bool:
-        """Whether that address must wait."""
         known = self.wrong.get(address, deque())
         while known and known[0] <= now - 60:
             known.popleft()
@@ -54,5 +53,4 @@ class State:
 
 
 def state() -> State:
-    """Of the application that answers now."""
     return cast("State", current_app.extensions[EXTENSION])

@@ -15,7 +15,6 @@ _WITHOUT = "everything else works without it"
 
 
 def check_machine(facts: Machine) -> list[Finding]:
-    """Kernel, Python, ``/proc``."""
     return [_kernel(facts), _python(facts), *_proc(facts)]
 
 

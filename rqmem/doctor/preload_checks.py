@@ -50,7 +50,6 @@ def look(modules: Iterable[str]) -> Looked:
 
 
 def check_preload(looked: Looked, config: Config) -> list[Finding]:
-    """A line for each module."""
     findings = [_of_module(each, config) for each in looked.found]
     if looked.error:
         findings.append(Finding("Preload", "import", "problem", looked.error, "the worker does not start with it"))

@@ -105,7 +105,7 @@ def _persistence(facts: RedisServer) -> Finding:
 
 
 def _queues(facts: RedisServer) -> list[Finding]:
-    """A queue of ``escalate_to`` that nobody serves is found here when jobs have come to it."""
+    """A queue of ``escalate_to`` without a worker is found once it has jobs."""
     text = f"jobs wait in {', '.join(map(repr, facts.unserved))}, and no worker serves that"
     advice = f"start one: {shlex.join(['rqmem', 'worker', *facts.unserved])}"
     return [Finding("Redis", "queues", "note", text, advice)] if facts.unserved else []

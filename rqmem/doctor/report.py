@@ -32,7 +32,6 @@ def group_lines(findings: Sequence[Finding], columns: int, colour: Callable[[str
 
 
 def summary(findings: Sequence[Finding]) -> str:
-    """The last line."""
     problems, notes = (sum(each.mark == mark for each in findings) for mark in ("problem", "note"))
     return f"{counted(problems, 'problem')}, {counted(notes, 'note')}"
 

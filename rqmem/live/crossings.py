@@ -22,7 +22,7 @@ class Crossing:
     """Usage above the threshold: seen so from ``at`` to ``until`` (epoch seconds). Sizes in MB.
 
     Attributes:
-        usage_mb: the highest that was seen meanwhile.
+        usage_mb: the highest that was seen in that time.
         over: it has ended.
     """
 

@@ -23,7 +23,7 @@ class JobTypes:
     Attributes:
         read_at: of the last reading; what came later is not in it.
         added: job type -> by how much its tallies grew until then.
-        runs: job type -> its last runs, of types that were seen meanwhile.
+        runs: job type -> its last runs, of types that were seen since the first reading.
         ceilings: job type -> its ceilings, of the same types.
     """
 
@@ -36,7 +36,6 @@ class JobTypes:
         self._tallies = self._hours(connection, started_at)
 
     def read(self, connection: Redis, now: float) -> None:
-        """Read again."""
         tallies = self._hours(connection, now)
         seen = {name for name, _ in tallies}
         added = dict(self.added)

@@ -38,7 +38,7 @@ class Watch:
 
     Attributes:
         duration_seconds: None: until a signal comes.
-        notice: what went wrong meanwhile and is shown: the report could not be saved.
+        notice: what is shown as wrong: the report could not be saved.
     """
 
     connection: Redis

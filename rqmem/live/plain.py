@@ -85,5 +85,4 @@ def crossing(each: Crossing, threshold_percentage: float) -> str:
 
 
 def alert(each: Alert) -> str:
-    """The line of an alert, or that it is resolved."""
     return printable(f"{clock(each.at)} alert {each.state}: {each.rule}: {each.text}")

@@ -1,4 +1,4 @@
-"""What a row of looks comes to: workers, steps, alerts, rates, and how long Redis was away. Pure."""
+"""What a series of readings adds up to: workers, steps, alerts, rates, and how long Redis was away. Pure."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Record:
         started_at: of the first look, epoch seconds.
         look, system: the last ones.
         recent: the last alerts, those told before the run included, oldest first.
-        alerts: raised meanwhile, the last `KEPT_ALERTS` of them.
+        alerts: raised since the first look, the last `KEPT_ALERTS` of them.
         alerts_by_job: how many, by job type.
         away_since: Redis is away since then, epoch seconds.
     """

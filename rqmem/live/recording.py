@@ -87,7 +87,6 @@ def _value(value: Any) -> str:
 
 
 def as_fields(report: Recording) -> dict[str, Any]:
-    """The report as JSON takes it."""
     asked = ("redis", "queues", "interval_seconds", "threshold_percentage")
     own = {"run_seconds": report.seconds, **{name: getattr(report.setting, name) for name in asked}}
     head = versioned(**{name: own[name] if name in own else getattr(report, name) for name in _HEAD})

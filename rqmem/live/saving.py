@@ -37,7 +37,7 @@ def output(path: str) -> Output:
 
 
 def writable(path: str, option: str) -> Path:
-    """The file that somebody named with an option: it can be written, there or anew. Raises `ConfigError`."""
+    """The file that was named with an option, if it can be written or made. Raises `ConfigError`."""
     try:
         given = Path(path).expanduser()
         check_links(given)

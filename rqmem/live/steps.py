@@ -61,7 +61,6 @@ class Step:
     pools: Sequence[Pool] = ()
 
     def plus(self, later: Step) -> Step:
-        """Both as one."""
         fuller = max(self.system, later.system, key=lambda each: each.used_mb)
         workers = dict(self.workers)
         for name, step in later.workers.items():
@@ -95,7 +94,6 @@ class Steps:
         self._steps: list[Step] = []
 
     def add(self, now: float, seen: Step) -> None:
-        """What one look saw."""
         self._put(replace(seen, at=self._begin(now)))
         while len(self._steps) > self._most:
             self.step_seconds *= 2
@@ -115,5 +113,4 @@ class Steps:
             self._steps.append(step)
 
     def _begin(self, at: float) -> float:
-        """When the step of ``at`` began."""
         return self._started_at + math.floor((at - self._started_at) / self.step_seconds + 1e-9) * self.step_seconds

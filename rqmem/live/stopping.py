@@ -40,7 +40,7 @@ class Stopping:
         os.close(self._wake_write)
 
     def wait(self, seconds: float) -> bool:
-        """Wait so long, or until a signal comes; whether one has come."""
+        """Wait this long, or until a signal comes; returns whether one has come."""
         if not self.reason:
             select.select([self._wake_read], [], [], max(0.0, seconds))
         return bool(self.reason)

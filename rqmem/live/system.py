@@ -60,7 +60,6 @@ def parse_pressure(text: str) -> Pressure | None:
 
 
 def read_system() -> System:
-    """The machine as it is now."""
     import psutil
 
     memory, swap = psutil.virtual_memory(), psutil.swap_memory()

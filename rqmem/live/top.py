@@ -122,7 +122,6 @@ def _title(top: Top) -> Line:
 
 
 def _usage(top: Top, *, ascii_only: bool) -> list[Line]:
-    """Usage against the ceiling, and the job."""
     job = top.job
     if top.worker.live is None:
         return [line((_WITHOUT_REPORT[top.worker.kind], "bad" if top.worker.kind == "silent" else "warning"))]

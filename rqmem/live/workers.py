@@ -1,4 +1,4 @@
-"""What looks at workers come to: their histories, crossings of the threshold, totals. Pure."""
+"""What the readings of workers add up to: histories, crossings of the threshold, totals. Pure."""
 
 from __future__ import annotations
 
@@ -47,8 +47,6 @@ class Seen:
 
 
 class Workers:
-    """All workers that were seen."""
-
     def __init__(self, threshold_percentage: float) -> None:
         self.crossings = Crossings(threshold_percentage)
         self._histories: dict[str, deque[Sample]] = {}
@@ -86,7 +84,7 @@ class Workers:
         known = self._totals.get(worker.name)
         if known is None:
             known = WorkerTotals(worker.name, worker.host, worker.kind, at, at, worker.jobs if first_look else 0)
-        ended = worker.jobs - known.counted if worker.jobs >= known.counted else worker.jobs  # it began anew
+        ended = worker.jobs - known.counted if worker.jobs >= known.counted else worker.jobs  # it has restarted
         self._totals[worker.name] = replace(
             known,
             kind=worker.kind,

@@ -39,7 +39,7 @@ class LogFile(logging.Handler):
         super().__init__()
         self.writer = LineWriter(fd, f"log file {self.path}", lambda lost: missing_line(self, lost))
         self._identity = _identity(os.fstat(fd))
-        self._wanted = False  # to open the file anew
+        self._wanted = False  # to open the file again
         self._reopening_in = 0  # the process: a fork may begin while another thread is at it
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -63,7 +63,7 @@ class LogFile(logging.Handler):
         if self.writer.fd < 0:
             return
         self._wanted = True
-        if self._reopening_in == os.getpid():  # a signal came meanwhile: whoever is at it does it once more
+        if self._reopening_in == os.getpid():  # a signal interrupted this method, which repeats its work
             return
         self._reopening_in = os.getpid()
         try:

@@ -28,7 +28,7 @@ def configure(
     Args:
         level: a name of `logging`.
         log_format: ``"text"``, ``"json"``, or a format of `logging` with ``%(message)s``.
-        file: appended to. SIGHUP then has this process, and what it forks, open the file anew, and ends none of them.
+        file: appended to. On SIGHUP this process and its forks open the file again, and none of them ends.
         date_format: of the times in text lines, as `time.strftime` takes it.
         every_checkpoint: don't thin checkpoints out.
 

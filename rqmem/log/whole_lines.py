@@ -39,9 +39,9 @@ class InTurn(Generic[Item]):
 
     def __init__(self, do: Callable[[Item], None]) -> None:
         self._do = do
-        self._begin_anew()
+        self._reset()
 
-    def _begin_anew(self) -> None:
+    def _reset(self) -> None:
         self._items: deque[Item] = deque()
         self._busy = 0  # the thread that is at it
         self._pid = os.getpid()
@@ -49,7 +49,7 @@ class InTurn(Generic[Item]):
     def __call__(self, item: Item) -> None:
         """Do it now; in a signal handler that interrupted another call: as soon as that one is done."""
         if self._pid != os.getpid():  # a fork: what was under way is the parent's to finish
-            self._begin_anew()
+            self._reset()
         self._items.append(item)
         self.go_on()
 
@@ -80,7 +80,7 @@ class LineWriter:
     Args:
         fd: the descriptor; it may be replaced at any time.
         name: for people, in complaints.
-        missing: the line that says that so many lines are missing.
+        missing: makes the line that says how many lines are missing.
     """
 
     def __init__(self, fd: int, name: str, missing: Callable[[int], str]) -> None:
@@ -167,7 +167,7 @@ def handle_error(of_logging: Callable[[logging.LogRecord], None], record: loggin
 
 
 def missing_line(handler: logging.Handler, lost: int) -> str:
-    """The line that says that so many lines are missing, in the handler's format."""
+    """The line that says how many lines are missing, in the handler's format."""
     words = "%d lines before this one could not be written"
     return handler.format(logging.LogRecord("rqmem.log", logging.WARNING, "", 0, words, (lost,), None))
 

@@ -27,7 +27,6 @@ class Tenant:
 
 
 def of_tenant(each: Tenant) -> dict[str, Any]:
-    """In a list."""
     return {"tenant": each.tenant, "mb_seconds": round(each.mb_seconds, 1)}
 
 

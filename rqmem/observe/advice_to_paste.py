@@ -33,7 +33,7 @@ def _to_paste(
         needed_mb: float | None = each.past.limit_mb
         if isinstance(each.found, TooLittle):
             lines += [f"# {each.job!r}: {runs_needed(each.found)}", ""]
-        elif not all(part.isidentifier() for part in each.job.split(".")):  # whoever enqueues names it
+        elif not all(part.isidentifier() for part in each.job.split(".")):  # the program that enqueues chooses it
             lines += [f"# {each.job!r} is no path to paste", ""]
         else:
             lines.append(f"# {each.job}: {each.found.runs:,} runs, confidence {each.found.confidence}")

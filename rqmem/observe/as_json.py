@@ -54,7 +54,6 @@ def of_snapshot(snapshot: Snapshot, found: Sequence[Problem]) -> dict[str, Any]:
 
 
 def of_statistics(each: JobStatistics) -> dict[str, Any]:
-    """A job type by its statistics."""
     return {**job_type_head(each.job_type, each.ceilings), **of_tally(each.tally, each.peaks), "source": each.source}
 
 
@@ -116,7 +115,6 @@ def _of_growth(at: float | None, peak_mb: float, lines: Lines) -> dict[str, Any]
 
 
 def of_told(told: Told) -> dict[str, Any]:
-    """An event, and when it happened."""
     return {"at": timestamp_ms(told.at), **_of_event(told.event)}
 
 
@@ -139,7 +137,7 @@ def of_report(report: Report, *, steps: int | None = None) -> dict[str, Any]:
     """What ``rqmem report --json`` prints.
 
     Args:
-        steps: of how many job types each hour or day is told too, the first ones of the list; None: of all.
+        steps: the number of job types, from the first, whose hours or days are included; None: all.
     """
     period = report.period
     return {
@@ -186,7 +184,6 @@ def of_advice(report: AdviceReport) -> dict[str, Any]:
 
 
 def of_advised(advice: Advice) -> dict[str, Any]:
-    """A job type of it."""
     past, found = advice.past, advice.found
     return {
         **job_type_head(advice.job, advice.ceilings),
@@ -198,6 +195,5 @@ def of_advised(advice: Advice) -> dict[str, Any]:
 
 
 def of_recommendation(found: Recommendation) -> dict[str, Any]:
-    """What is recommended, with what speaks for it."""
     values = {name: value for name, value in vars(found).items() if name not in ("runs", "history_days", "breaches")}
     return {**encoded(values), "breaches_seen": found.breaches}

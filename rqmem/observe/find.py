@@ -46,7 +46,7 @@ def is_known(connection: Redis, job_id: str) -> bool:
 def search(connection: Redis, text: str, limit: int = 20) -> Found:
     """What somebody means who typed this into a search box: an id, the beginning of one, or a part of a type's path.
 
-    A job that has split stands for its children, unless the text goes on after its id.
+    Of a job that has split, the job is found and not its children, unless the text goes on after its id.
     """
     text = text.strip()
     if not text:

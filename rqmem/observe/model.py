@@ -170,7 +170,7 @@ class Limit:
 
     Attributes:
         key: the job type; with a ``concurrency_key`` a colon and the value of that follow.
-        concurrency: so many may; ``admitted``: so many do.
+        concurrency: how many may; ``admitted``: how many do.
         waiting: how many wait until one of those has ended; ``waiting_since``: when the first of them was enqueued,
             epoch seconds; None: none waits, or it is not known.
     """
@@ -365,7 +365,7 @@ class Found:
     """What a text that somebody typed may mean.
 
     Attributes:
-        job_ids: jobs with that id, or whose id begins so; a job stands for its children.
+        job_ids: jobs with that id, or whose id begins so; of a job that has split, the job and not its children.
         job_types: types whose path has it in it.
         more: there are more than these.
     """

@@ -21,7 +21,7 @@ class Period:
     """The time that a report is about.
 
     Attributes:
-        asked_since: by whoever asks.
+        asked_since: the beginning that was asked for.
         since, until: the journal counts by hours or days, so it begins with one.
         step_seconds: an hour or a day.
         before_since: as long a time before it, in whole steps, begins then; None: the journal does not go back so far.
@@ -91,7 +91,7 @@ class Report:
         job: that was asked for; None: all.
         types: those with most breaches, then failures, then runs first.
         tenants: those who used most first.
-        quiet: job types that the journal knows, and that nothing happened to meanwhile, latest first.
+        quiet: known job types to which nothing happened in the period, latest first.
     """
 
     rqmem_version: str
@@ -140,7 +140,6 @@ def by_runs(each: TypeReport, runs: Sequence[Run], since: float) -> TypeReport:
 
 
 def figures(tally: Tally, seconds: float) -> Figures:
-    """What can be compared, of so long a time."""
     return Figures(
         runs_per_hour=tally.runs / max(seconds, 1.0) * HOUR_SECONDS,
         failed_share=tally.failed / tally.runs if tally.runs else None,
@@ -196,7 +195,7 @@ def worst_first(types: Sequence[TypeReport], period: Period) -> list[TypeReport]
 def code_changes(steps: Iterable[tuple[float, Tally]]) -> list[tuple[float, str]]:
     """When a job type ran code that it had not run before: beginning of the hour or day, version of the code.
 
-    ``steps``: oldest first. A version that comes back after another one is told again, and the first one is no change.
+    ``steps``: oldest first. A version that comes back after another one is listed again; the first one is not.
     """
     changes: list[tuple[float, str]] = []
     before: set[str] = set()

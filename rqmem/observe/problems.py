@@ -56,7 +56,6 @@ def problems(snapshot: Snapshot) -> list[Problem]:
 
 
 def healthy(found: Sequence[Problem]) -> bool:
-    """Whether there is no problem."""
     return not any(each.mark == "problem" for each in found)
 
 

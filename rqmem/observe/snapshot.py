@@ -244,7 +244,6 @@ def _samples(connection: Redis, now: float, before: Before, names: Sequence[str]
 
 
 def _read_queues(connection: Redis, now: float) -> list[Queue]:
-    """All that RQ knows, by name."""
     queues = sorted(RqQueue.all(connection), key=lambda queue: queue.name)
     with connection.pipeline(transaction=False) as pipeline:
         pipeline.smembers(keys.PAUSED)
@@ -274,7 +273,6 @@ def _read_queues(connection: Redis, now: float) -> list[Queue]:
 
 
 def _with_waits(queue: Queue, workers: Iterable[Worker], now: float) -> Queue:
-    """The queue, with how long its jobs wait."""
     serving = [each for each in workers if each.kind != "silent" and queue.name in each.queues]
     done = sum(each.done for each in serving)
     job_seconds = sum(each.worked_seconds for each in serving) / done if done else 0.0
@@ -301,6 +299,5 @@ def _read_memory(connection: Redis) -> RedisMemory | None:
 
 
 def memory_of(info: Mapping[str, Any]) -> RedisMemory:
-    """Parses the answer of ``INFO``."""
     limit, policy = int(info.get("maxmemory", 0)), str(info.get("maxmemory_policy", "noeviction"))
     return RedisMemory(int(info.get("used_memory", 0)), limit, policy)

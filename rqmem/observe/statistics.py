@@ -75,7 +75,7 @@ def percentile(ordered: Sequence[float], fraction: float) -> float | None:
 
 
 def grown(before: Tally, after: Tally) -> Tally:
-    """What was added to a tally; all of it, where it has begun anew meanwhile (the journal was cleared)."""
+    """What was added to a tally; all of it, if it started again in between (the journal was cleared)."""
     if after.runs < before.runs or after.seconds < before.seconds:
         return after
     added: dict[str, object] = {}
@@ -164,7 +164,6 @@ def job_statistics(
 
 
 def total(jobs: Iterable[JobStatistics]) -> Tally:
-    """All job types together."""
     return Tally.total(each.tally for each in jobs)
 
 

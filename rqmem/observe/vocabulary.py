@@ -80,12 +80,10 @@ def percentage(usage_mb: float, ceiling_mb: float) -> float | None:
 
 
 def job_type_head(job_type: str, ceilings: Ceilings) -> dict[str, Any]:
-    """The beginning of each job type."""
     return {"job_type": job_type, **encoded(ceilings._asdict())}
 
 
 def of_tally(tally: Tally, peaks: Peaks | None = None) -> dict[str, Any]:
-    """The figures of a tally."""
     counts = ("jobs", "runs", "failed")
     more = ("splits", "leaks", "alerts", "collections", "chunks", "items")
     fields = {
@@ -114,5 +112,4 @@ def of_breaches(by_layer: Mapping[str, float], total: float | None = None) -> di
 
 
 def of_peaks(peaks: Peaks) -> dict[str, float | None]:
-    """How peaks are spread."""
     return {"p50": peaks.p50_mb, "p90": peaks.p90_mb, "p99": peaks.p99_mb, "max": peaks.highest_mb}

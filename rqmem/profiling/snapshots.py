@@ -69,7 +69,6 @@ class Snapshot:
 
 
 def as_text(snapshot: Snapshot) -> str:
-    """For people."""
     moment = timestamp(snapshot.at)
     lines = [f"worker {snapshot.worker}, {moment}", *(f"{label:<12}{text}" for label, text in snapshot.facts if text)]
     lines += _section("processes", (

@@ -1,4 +1,4 @@
-"""The collector: each scrape reads Redis anew, so the process keeps nothing, and counters survive its restart."""
+"""The collector: each scrape reads Redis again, so the process keeps nothing, and counters survive its restart."""
 
 from __future__ import annotations
 

@@ -55,7 +55,6 @@ def _shown(labels: Sequence[str]) -> list[str]:
 
 
 def empty(name: str) -> Any:
-    """A metric family without samples."""
     metric = METRICS[name]
     return _KINDS[metric.kind](name, metric.help, labels=metric.labels)
 

@@ -14,7 +14,6 @@ _DAY_SECONDS = 86400.0
 
 
 def to_text(report: AdviceReport) -> str:
-    """All of it."""
     lines = [f"note: {note}" for note in report.notes]
     for each in report.jobs:
         found = each.found

@@ -14,7 +14,6 @@ _QUIET_SHOWN = 5
 
 
 def to_text(report: Report) -> str:
-    """All of it."""
     lines = [headline(report), *(f"note: {note}" for note in report.notes)]
     for each in report.types:
         lines += ["", *job_lines(each), *_more(each, report.period)]

@@ -111,7 +111,6 @@ def _layout(height: int) -> dict[str, Any]:
 
 
 def _line(limit_mb: float, *, across: bool) -> dict[str, Any]:
-    """The ceiling, across or upright."""
     along = {"xref": "paper", "x0": 0, "x1": 1, "y0": limit_mb, "y1": limit_mb}
     upright = {"yref": "paper", "y0": 0, "y1": 1, "x0": limit_mb, "x1": limit_mb}
     return {"type": "line", "line": {"color": CEILING, "dash": "dash", "width": 2}, **(along if across else upright)}
