@@ -14,6 +14,7 @@ from rqmem.config.settings import Config
 from rqmem.connection import connect
 from rqmem.doctor import checks, facts, preload_checks, redis_checks, redis_facts, report, selftest, selftest_checks
 from rqmem.doctor.finding import Finding, Mark
+from rqmem.observe.problems import healthy
 
 _COLOURS: dict[Mark, str] = {"ok": "green", "note": "yellow", "problem": "red"}
 _COLUMNS = 110
@@ -40,37 +41,34 @@ def doctor(ctx: click.Context, url: str | None, no_redis: bool, no_self_test: bo
     choice = None if no_redis else connect.choose_url(url)
     if choice is not None:
         connect.check(choice)
-    findings: list[Finding] = []
-    for group in _groups(config, os.environ, url, redis=not no_redis, self_test=not no_self_test):
-        findings += group
+    groups: dict[str, list[Finding]] = {}
+    for group, found in _groups(config, os.environ, url, redis=not no_redis, self_test=not no_self_test):
+        groups[group] = found
         if not as_json:
-            _show(group)
-    click.echo(report.to_json(findings) if as_json else report.summary(findings))
-    ctx.exit(0 if report.healthy(findings) else 1)
+            columns = min(_COLUMNS, shutil.get_terminal_size((_COLUMNS, 24)).columns)
+            show(*report.group_lines(group, found, columns, lambda text, mark: click.style(text, fg=_COLOURS[mark])))
+    findings = [each for found in groups.values() for each in found]
+    click.echo(report.to_json(groups) if as_json else report.summary(findings))
+    ctx.exit(0 if healthy(findings) else 1)
 
 
 def _groups(
     config: Config, environ: Mapping[str, str], url: str | None, *, redis: bool, self_test: bool
-) -> Iterator[list[Finding]]:
+) -> Iterator[tuple[str, list[Finding]]]:
     machine, memory = facts.read_machine(), facts.read_memory()
-    yield checks.check_machine(machine)
-    yield checks.check_memory(memory, config)
+    yield "Machine", checks.check_machine(machine)
+    yield "Memory", checks.check_memory(memory, config)
     if machine.platform == "linux":
-        yield checks.check_kernel_layer(facts.read_kernel_layer(environ), config)
+        yield "Kernel layer", checks.check_kernel_layer(facts.read_kernel_layer(environ), config)
     if machine.has_fork and config.preload:
-        yield preload_checks.check_preload(preload_checks.look(config.preload), config)
+        yield "Preload", preload_checks.check_preload(preload_checks.look(config.preload), config)
     if redis:
-        yield redis_checks.check_redis(redis_facts.read_redis(url))
+        yield "Redis", redis_checks.check_redis(redis_facts.read_redis(url))
     if not self_test:
         return
+    tested: selftest.SelfTest | selftest.NotTested
     if machine.idle_bytes is None or not machine.has_pidfd:
-        yield selftest_checks.check_self_test(selftest.NotTested("no worker could keep a ceiling here, see Machine"))
+        tested = selftest.NotTested("no worker could keep a ceiling here, see Machine")
     else:
-        ended = selftest.run(machine.idle_bytes, memory.available_bytes, config, environ)
-        yield selftest_checks.check_self_test(ended)
-
-
-def _show(group: list[Finding]) -> None:
-    columns = min(_COLUMNS, shutil.get_terminal_size((_COLUMNS, 24)).columns)
-    for line in report.group_lines(group, columns, lambda text, mark: click.style(text, fg=_COLOURS[mark])):
-        show(line)
+        tested = selftest.run(machine.idle_bytes, memory.available_bytes, config, environ)
+    yield "Self-test", selftest_checks.check_self_test(tested)

@@ -21,6 +21,7 @@ from rqmem.text import counted
 
 blueprint = Blueprint("actions", __name__)
 _METHODS = ("GET", "POST")
+_ON_RETRY = "It goes on where it stopped. Of a job that has split, only the children that failed run again."
 
 
 @blueprint.route("/jobs/<path:job_id>/retry", methods=_METHODS)
@@ -28,21 +29,16 @@ def retry(job_id: str) -> ResponseReturnValue:
     """Run a failed job once more."""
     found = find(state().connection, job_id)
     back = url_for("pages.job", job_id=found)
-    if request.method == "GET":
-        text = "It goes on where it stopped. Of a job that has split, only the children that failed run again."
-        return _ask(f"Retry job {found}?", text, "Retry", back)
-    return _done(back, lambda: actor().retry(found))
+    return _confirmed(lambda: actor().retry(found), f"Retry job {found}?", _ON_RETRY, "Retry", back)
 
 
 @blueprint.route("/jobs/<path:job_id>/cancel", methods=_METHODS)
 def cancel(job_id: str) -> ResponseReturnValue:
     """Cancel a job and all its children."""
     found = find(state().connection, job_id)
-    back = url_for("pages.job", job_id=found)
-    if request.method == "GET":
-        text = "It leaves its queue, or is stopped if it runs. So do its children. Those that have ended stay."
-        return _ask(f"Cancel job {found}?", text, "Cancel the job", back, danger=True)
-    return _done(back, lambda: actor().cancel(found))
+    text = "It leaves its queue, or is stopped if it runs. So do its children. Those that have ended stay."
+    title, back = f"Cancel job {found}?", url_for("pages.job", job_id=found)
+    return _confirmed(lambda: actor().cancel(found), title, text, "Cancel the job", back, danger=True)
 
 
 @blueprint.route("/jobs/retry", methods=_METHODS)
@@ -78,7 +74,7 @@ def chosen() -> ResponseReturnValue:
     if not ids:
         return _ask("No job is ticked", "Tick jobs in the list first.", "", back)
     if what == "retry":
-        text = "Each goes on where it stopped. Of a job that has split, only the children that failed run again."
+        text = _ON_RETRY.replace("It goes", "Each goes")
         return _ask(f"Retry {jobs}?", text, f"Retry {jobs}", back, hidden=hidden, shown=shown)
     text = "They leave their queues, or are stopped if they run. So do their children. Those that have ended stay."
     return _ask(f"Cancel {jobs}?", text, f"Cancel {jobs}", back, danger=True, hidden=hidden, shown=shown)
@@ -87,20 +83,16 @@ def chosen() -> ResponseReturnValue:
 @blueprint.route("/queues/<path:queue>/pause", methods=_METHODS)
 def pause(queue: str) -> ResponseReturnValue:
     """Let rqmem's workers take no more jobs from a queue."""
-    back = url_for("pages.queues")
-    if request.method == "GET":
-        text = "Jobs that run go on, and jobs can be enqueued. A stock rq worker does not know of it."
-        return _ask(f"Pause queue {queue}?", text, "Pause the queue", back)
-    return _done(back, lambda: actor().pause(queue))
+    text = "Jobs that run go on, and jobs can be enqueued. A stock rq worker does not know of it."
+    title, back = f"Pause queue {queue}?", url_for("pages.queues")
+    return _confirmed(lambda: actor().pause(queue), title, text, "Pause the queue", back)
 
 
 @blueprint.route("/queues/<path:queue>/resume", methods=_METHODS)
 def resume(queue: str) -> ResponseReturnValue:
     """Let them take jobs from it again."""
-    back = url_for("pages.queues")
-    if request.method == "GET":
-        return _ask(f"Let queue {queue} go on?", "Workers take jobs from it again.", "Resume the queue", back)
-    return _done(back, lambda: actor().resume(queue))
+    text, back = "Workers take jobs from it again.", url_for("pages.queues")
+    return _confirmed(lambda: actor().resume(queue), f"Let queue {queue} go on?", text, "Resume the queue", back)
 
 
 def actor() -> Actor:
@@ -135,6 +127,11 @@ def _list_of_failed() -> str:
 def _ask(title: str, text: str, button: str, back: str, **more: Any) -> str:
     """``more``: ``danger``, and pairs of texts: ``hidden`` in the form, and ``shown``."""
     return render_template("confirm.html", title=title, text=text, button=button, back=back, **more)
+
+
+def _confirmed(action: Callable[[], Done], title: str, text: str, button: str, back: str, **more: Any) -> Any:
+    """Ask first; do it when the form comes back."""
+    return _ask(title, text, button, back, **more) if request.method == "GET" else _done(back, action)
 
 
 def _done(back: str, action: Callable[[], Done]) -> ResponseReturnValue:

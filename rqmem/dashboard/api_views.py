@@ -14,7 +14,7 @@ from typing import Any, cast
 from flask import Blueprint, Response, abort, jsonify, request
 from flask.typing import ResponseReturnValue
 
-from rqmem.acting import CountHasGrown, Done
+from rqmem.acting import Actor, CountHasGrown, Done
 from rqmem.config.parsers import moment
 from rqmem.config.settings import Config
 from rqmem.dashboard import csv_table
@@ -191,16 +191,13 @@ def find() -> ResponseReturnValue:
 # Actions
 
 
-@blueprint.post("/jobs/<path:job_id>/retry")
-def retry(job_id: str) -> ResponseReturnValue:
-    """As ``rqmem retry``."""
-    return _done(lambda: actor().retry(job_id))
+def _as_the_command(act: Callable[[Actor, str], Done], name: str) -> ResponseReturnValue:
+    return _done(lambda: act(actor(), name))
 
 
-@blueprint.post("/jobs/<path:job_id>/cancel")
-def cancel(job_id: str) -> ResponseReturnValue:
-    """As ``rqmem cancel``."""
-    return _done(lambda: actor().cancel(job_id))
+for _act, _what in ((Actor.retry, "jobs"), (Actor.cancel, "jobs"), (Actor.pause, "queues"), (Actor.resume, "queues")):
+    _rule = f"/{_what}/<path:name>/{_act.__name__}"
+    blueprint.add_url_rule(_rule, _act.__name__, partial(_as_the_command, _act), methods=["POST"])
 
 
 @blueprint.post("/jobs/retry")
@@ -211,18 +208,6 @@ def retry_matching() -> ResponseReturnValue:
         abort(400, "Send an object with queue, type, error and expected.")
     texts = {name: str(value) for name, value in given.items() if value is not None}
     return _done(lambda: actor().retry_matching(filter_of(texts), expected_of(texts.get("expected", ""))))
-
-
-@blueprint.post("/queues/<path:queue>/pause")
-def pause(queue: str) -> ResponseReturnValue:
-    """As ``rqmem pause``."""
-    return _done(lambda: actor().pause(queue))
-
-
-@blueprint.post("/queues/<path:queue>/resume")
-def resume(queue: str) -> ResponseReturnValue:
-    """As ``rqmem resume``."""
-    return _done(lambda: actor().resume(queue))
 
 
 def _done(action: Callable[[], Done]) -> ResponseReturnValue:

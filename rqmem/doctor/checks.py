@@ -21,12 +21,12 @@ def check_machine(facts: Machine) -> list[Finding]:
 def _kernel(facts: Machine) -> Finding:
     if facts.platform != "linux":
         name = "macOS" if facts.platform == "darwin" else facts.platform
-        return Finding("Machine", "system", "problem", name, unsupported(facts.platform, True, True, True))
+        return Finding("system", "problem", name, unsupported(facts.platform, True, True, True))
     text = f"Linux {facts.kernel}"
     if _version(facts.kernel) < (5, 4):
         advice = "rqmem is made for 5.4 and later; if the lines below are ok, it works here too"
-        return Finding("Machine", "kernel", "note", text, advice)
-    return Finding("Machine", "kernel", "ok", text)
+        return Finding("kernel", "note", text, advice)
+    return Finding("kernel", "ok", text)
 
 
 def _version(release: str) -> tuple[int, int]:
@@ -39,9 +39,9 @@ def _version(release: str) -> tuple[int, int]:
 def _python(facts: Machine) -> Finding:
     missing = unsupported("linux", facts.has_fork, facts.has_pidfd, True)
     if missing and facts.platform == "linux":
-        return Finding("Machine", "Python", "problem", facts.python, missing)
+        return Finding("Python", "problem", facts.python, missing)
     text = f"{facts.python}; fork and pidfd_open work" if not missing else facts.python
-    return Finding("Machine", "Python", "ok", text)
+    return Finding("Python", "ok", text)
 
 
 def _proc(facts: Machine) -> list[Finding]:
@@ -49,15 +49,15 @@ def _proc(facts: Machine) -> list[Finding]:
         return []
     if facts.proc_shortcoming:
         advice = "no ceiling can be kept; jobs under 'rq worker' are metered by psutil at their checkpoints"
-        return [Finding("Machine", "/proc", "problem", facts.proc_shortcoming, advice)]
+        return [Finding("/proc", "problem", facts.proc_shortcoming, advice)]
     if facts.idle_bytes is None:
         advice = "mount /proc without hidepid, or let the worker's group see it (mount option gid=)"
-        return [Finding("Machine", "/proc", "problem", f"shows nothing of our own children{_hides(facts)}", advice)]
+        return [Finding("/proc", "problem", f"shows nothing of our own children{_hides(facts)}", advice)]
     text = f"usage and children of our processes can be read; an idle horse uses {to_mb(facts.idle_bytes):.0f} MB"
-    findings = [Finding("Machine", "/proc", "ok", text), *_foreign(facts)]
+    findings = [Finding("/proc", "ok", text), *_foreign(facts)]
     if facts.hidepid and (facts.foreign is None or facts.foreign.measured != "not"):
         text = f"what a job starts as another user (sudo, su) is not seen and does not count{_hides(facts)}"
-        findings.append(Finding("Machine", "hidepid", "note", text, _UNHIDE))
+        findings.append(Finding("hidepid", "note", text, _UNHIDE))
     return findings
 
 
@@ -78,7 +78,7 @@ def _foreign(facts: Machine) -> list[Finding]:
         text += "; the worker may not end it"
         advice = f"{advice}; CAP_KILL has it end such processes at a breach".removeprefix("; ")
     mark: Mark = "note" if advice else "ok"
-    return [Finding("Machine", "others", mark, text, advice)]
+    return [Finding("others", mark, text, advice)]
 
 
 def _hides(facts: Machine) -> str:
@@ -96,7 +96,7 @@ def check_memory(facts: Memory, config: Config) -> list[Finding]:
 def _there_is(facts: Memory) -> Finding:
     limit = f"{_mb(facts.container_bytes)} in this container" if facts.container_bytes else "no container limit"
     free = f", {_mb(facts.available_bytes)} available" if facts.available_bytes is not None else ""
-    return Finding("Memory", "there is", "ok", f"{_mb(facts.total_bytes)} in the machine, {limit}{free}")
+    return Finding("there is", "ok", f"{_mb(facts.total_bytes)} in the machine, {limit}{free}")
 
 
 def _ceiling(facts: Memory, config: Config) -> Finding:
@@ -109,17 +109,17 @@ def _ceiling(facts: Memory, config: Config) -> Finding:
     if to_bytes(ceiling_mb + config.reserve_mb) > there_bytes:
         text = f"{wanted} is more than the {_mb(there_bytes)} of this {where}"
         advice = f"the kernel would kill before the ceiling is reached: lower the ceiling, or give the {where} more"
-        return Finding("Memory", "ceiling", "problem", text, advice)
+        return Finding("ceiling", "problem", text, advice)
     if room < 1:
         text = f"{wanted} leaves too little of the {where}'s {_mb(there_bytes)} for the worker itself"
-        return Finding("Memory", "ceiling", "note", text, f"a worker takes some {_WORKER_MB} MB besides its job")
+        return Finding("ceiling", "note", text, f"a worker takes some {_WORKER_MB} MB besides its job")
     workers = "1 worker" if room == 1 else f"{room} workers"
-    return Finding("Memory", "ceiling", "ok", f"{wanted}; room for {workers}")
+    return Finding("ceiling", "ok", f"{wanted}; room for {workers}")
 
 
 def _swap(facts: Memory) -> Finding:
     text = f"{_mb(facts.swap_bytes)}; what is swapped out counts as usage" if facts.swap_bytes else "none"
-    return Finding("Memory", "swap", "ok", text)
+    return Finding("swap", "ok", text)
 
 
 def _overcommit(facts: Memory) -> list[Finding]:
@@ -127,27 +127,27 @@ def _overcommit(facts: Memory) -> list[Finding]:
         return []
     words = {0: "0, by rule of thumb", 1: "1, always granted"}
     if facts.overcommit in words:
-        return [Finding("Memory", "overcommit", "ok", words[facts.overcommit])]
+        return [Finding("overcommit", "ok", words[facts.overcommit])]
     text = f"{facts.overcommit}, strict: allocations, forks and threads can fail while memory is free"
     advice = "jobs may see MemoryError long before their ceiling: sysctl vm.overcommit_memory=0"
-    return [Finding("Memory", "overcommit", "note", text, advice)]
+    return [Finding("overcommit", "note", text, advice)]
 
 
 def _huge_pages(facts: Memory) -> list[Finding]:
     if not facts.huge_pages:
         return []
     if facts.huge_pages != "always":
-        return [Finding("Memory", "huge pages", "ok", facts.huge_pages)]
+        return [Finding("huge pages", "ok", facts.huge_pages)]
     text = "always: jobs grow in steps of 2 MB and may use more than they ask for"
     advice = "echo madvise > /sys/kernel/mm/transparent_hugepage/enabled (Redis asks for that too)"
-    return [Finding("Memory", "huge pages", "note", text, advice)]
+    return [Finding("huge pages", "note", text, advice)]
 
 
 def _malloc(facts: Memory) -> Finding:
     if facts.can_trim:
-        return Finding("Memory", "malloc", "ok", "freed memory can be given back (malloc_trim)")
+        return Finding("malloc", "ok", "freed memory can be given back (malloc_trim)")
     text = "no malloc_trim (not glibc): less of what a job frees is given back"
-    return Finding("Memory", "malloc", "note", text, "nothing has to be done: horses are replaced when they keep much")
+    return Finding("malloc", "note", text, "nothing has to be done: horses are replaced when they keep much")
 
 
 def check_kernel_layer(facts: KernelLayer, config: Config) -> list[Finding]:
@@ -157,24 +157,24 @@ def check_kernel_layer(facts: KernelLayer, config: Config) -> list[Finding]:
 
 def _watcher(facts: KernelLayer) -> Finding:
     if facts.urgent == "real-time":
-        return Finding("Kernel layer", "watcher", "ok", "goes before others while it watches (real-time)")
+        return Finding("watcher", "ok", "goes before others while it watches (real-time)")
     late = "goes before most others" if facts.urgent == "nice" else "waits for its turn as all processes do"
     text = f"{late}: while the processors are all busy it may look some 15 to 50 ms too late"
     advice = "give the worker CAP_SYS_NICE (systemd: AmbientCapabilities=, Docker: --cap-add) or LimitRTPRIO=1"
-    return Finding("Kernel layer", "watcher", "note", text, advice)
+    return Finding("watcher", "note", text, advice)
 
 
 def _cgroup(facts: KernelLayer, config: Config) -> Finding:
     if facts.words and config.cgroup == "off":
         text = f"RQMEM_CGROUP=off; one is available: {facts.words}"
-        return Finding("Kernel layer", "cgroup", "note", text, "without it, RQMEM_CGROUP=auto, each horse gets one")
+        return Finding("cgroup", "note", text, "without it, RQMEM_CGROUP=auto, each horse gets one")
     if facts.words:
-        return Finding("Kernel layer", "cgroup", "ok", facts.words)
+        return Finding("cgroup", "ok", facts.words)
     mark: Mark = "problem" if config.cgroup == "require" else "note"
     advice = f"{_how_to_get_one(facts)}; {_WITHOUT}"
     if mark == "problem":
         advice = f"RQMEM_CGROUP=require, so no worker starts; {_how_to_get_one(facts)}"
-    return Finding("Kernel layer", "cgroup", mark, f"none: {facts.reason}", advice)
+    return Finding("cgroup", mark, f"none: {facts.reason}", advice)
 
 
 def _how_to_get_one(facts: KernelLayer) -> str:

@@ -6,7 +6,6 @@ from typing import Literal
 
 from rqmem.values import dataclass
 
-Group = Literal["Machine", "Memory", "Kernel layer", "Preload", "Redis", "Self-test"]
 Mark = Literal["ok", "note", "problem"]
 
 
@@ -15,14 +14,12 @@ class Finding:
     """One line of the report.
 
     Attributes:
-        group: whose line it is.
         name: what was looked at, in a word or two.
         mark: ``ok``; ``note``: it works, and something could be better; ``problem``: it does not.
         text: what was found.
         advice: what to do, where it is not ``ok``.
     """
 
-    group: Group
     name: str
     mark: Mark
     text: str

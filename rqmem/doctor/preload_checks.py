@@ -52,18 +52,17 @@ def look(modules: Iterable[str]) -> Looked:
 def check_preload(looked: Looked, config: Config) -> list[Finding]:
     findings = [_of_module(each, config) for each in looked.found]
     if looked.error:
-        findings.append(Finding("Preload", "import", "problem", looked.error, "the worker does not start with it"))
+        findings.append(Finding("import", "problem", looked.error, "the worker does not start with it"))
     return findings
 
 
 def _of_module(each: Preloaded, config: Config) -> Finding:
     if each.openmp_threads and config.preload_openmp == "refuse":
-        return Finding(
-            "Preload", "OpenMP", "problem",
+        return Finding("OpenMP", "problem",
             f"{each.module} leaves an OpenMP pool of {each.openmp_threads} threads: horses would hang",
             "compute nothing while it is imported, or give --preload-openmp end; the worker does not start as it is",
         )  # fmt: skip
     if each.other_threads:
         text, _, advice = warning(each).rpartition("; ")
-        return Finding("Preload", "threads", "note", text, advice)
-    return Finding("Preload", "threads", "ok", f"{each.module} leaves none that a fork would miss")
+        return Finding("threads", "note", text, advice)
+    return Finding("threads", "ok", f"{each.module} leaves none that a fork would miss")

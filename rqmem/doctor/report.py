@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from rqmem.doctor.finding import Finding, Mark
+from rqmem.observe.problems import healthy
 from rqmem.observe.vocabulary import versioned
 from rqmem.text import below, counted, json_text, wrapped
 
@@ -13,14 +15,14 @@ _MARK_COLUMNS = 7
 _INDENT = 2 + _MARK_COLUMNS + 2 + _NAME_COLUMNS + 2
 
 
-def group_lines(findings: Sequence[Finding], columns: int, colour: Callable[[str, Mark], str]) -> list[str]:
+def group_lines(group: str, findings: Sequence[Finding], columns: int, colour: Callable[[str, Mark], str]) -> list[str]:
     """The findings of one group below its name, marks and names aligned, what to do below what was found.
 
     Args:
         columns: lines are broken at.
         colour: gives a mark's text its colour.
     """
-    lines: list[str] = [findings[0].group]
+    lines = [group]
     columns = max(40, columns - _INDENT)
     for each in findings:
         mark = colour(f"{each.mark:<{_MARK_COLUMNS}}", each.mark)
@@ -31,15 +33,13 @@ def group_lines(findings: Sequence[Finding], columns: int, colour: Callable[[str
     return lines
 
 
-def summary(findings: Sequence[Finding]) -> str:
-    problems, notes = (sum(each.mark == mark for each in findings) for mark in ("problem", "note"))
-    return f"{counted(problems, 'problem')}, {counted(notes, 'note')}"
+def summary(findings: Iterable[Finding]) -> str:
+    marks = Counter(each.mark for each in findings)
+    return f"{counted(marks['problem'], 'problem')}, {counted(marks['note'], 'note')}"
 
 
-def healthy(findings: Sequence[Finding]) -> bool:
-    return not any(each.mark == "problem" for each in findings)
-
-
-def to_json(findings: Sequence[Finding]) -> str:
+def to_json(groups: Mapping[str, Sequence[Finding]]) -> str:
     """``{"version", "healthy", "findings": [{"group", "name", "mark", "text", "advice"}, ...]}``."""
-    return json_text(versioned(healthy=healthy(findings), findings=list(findings)), indent=2)
+    findings = [{"group": group, **vars(each)} for group, found in groups.items() for each in found]
+    well = all(healthy(found) for found in groups.values())
+    return json_text(versioned(healthy=well, findings=findings), indent=2)

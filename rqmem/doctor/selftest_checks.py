@@ -16,13 +16,13 @@ def check_self_test(facts: SelfTest | NotTested) -> list[Finding]:
     """How accurately a ceiling is kept here, and whether honest jobs are let be."""
     if isinstance(facts, NotTested):
         advice = "run it where it is possible; until then it is not known how accurately ceilings are kept here"
-        return [Finding("Self-test", "skipped", "note", facts.why, advice)]
+        return [Finding("skipped", "note", facts.why, advice)]
     open_still = [each.status for each in _all(facts) if each.status in ("queued", "started")]
     if open_still:
         when = f"after {SECONDS:g} s" if facts.timed_out else "when its worker ended"
         text = f"of 4 jobs {', '.join(open_still)} still {when}; it said: {facts.words}"
         advice = "try again when the machine is quiet; else see what 'rqmem worker --burst' says"
-        return [Finding("Self-test", "worker", "problem", text, advice)]
+        return [Finding("worker", "problem", text, advice)]
     return [_unwinds(facts), _one_call(facts), _honest(facts), *_new_horse(facts)]
 
 
@@ -39,11 +39,11 @@ def _unwinds(facts: SelfTest) -> Finding:
     if breach.layer != "watch":
         text = f"a job that could unwind was ended by {_WHO[breach.layer]}, {_above(above_mb)} its ceiling"
         advice = "on a busy machine that can be; else give more --reserve, so that jobs can clean up"
-        return Finding("Self-test", "unwinding", "note", text, advice)
+        return Finding("unwinding", "note", text, advice)
     if above_mb > _UNWINDS_WITHIN_MB:
         advice = "more than the usual 8 MB: the machine was busy, or the watcher gets too little of it"
-        return Finding("Self-test", "unwinding", "note", text, advice)
-    return Finding("Self-test", "unwinding", "ok", text)
+        return Finding("unwinding", "note", text, advice)
+    return Finding("unwinding", "ok", text)
 
 
 def _one_call(facts: SelfTest) -> Finding:
@@ -54,8 +54,8 @@ def _one_call(facts: SelfTest) -> Finding:
     text += f" (reserve {show_mb(facts.reserve_mb)} MB)"
     if _peak_above(breach) > facts.reserve_mb + _UNWINDS_WITHIN_MB:
         advice = "count on so much above the ceiling for such jobs; a cgroup (above) would end them at the reserve"
-        return Finding("Self-test", "C call", "note", text, advice)
-    return Finding("Self-test", "C call", "ok", text)
+        return Finding("C call", "note", text, advice)
+    return Finding("C call", "ok", text)
 
 
 def _untold(name: str, facts: SelfTest, ended: Ended) -> Finding:
@@ -64,9 +64,7 @@ def _untold(name: str, facts: SelfTest, ended: Ended) -> Finding:
         text = f"a job went beyond its ceiling of {show_mb(facts.ceiling_mb)} MB and was not stopped"
     else:
         text = f"a job beyond its ceiling was not told so; it ended {ended.status}: {ended.error or facts.words}"
-    return Finding(
-        "Self-test", name, "problem", text, "do not rely on ceilings here; please report it with this output"
-    )
+    return Finding(name, "problem", text, "do not rely on ceilings here; please report it with this output")
 
 
 def _honest(facts: SelfTest) -> Finding:
@@ -75,8 +73,8 @@ def _honest(facts: SelfTest) -> Finding:
         text = (
             f"a job below its ceiling of {show_mb(facts.ceiling_mb)} MB ended {touched[0].status}: {touched[0].error}"
         )
-        return Finding("Self-test", "honest job", "problem", text, "please report it with this output")
-    return Finding("Self-test", "honest job", "ok", f"one with {facts.honest_mb:.0f} of {show_mb(facts.ceiling_mb)} MB "
+        return Finding("honest job", "problem", text, "please report it with this output")
+    return Finding("honest job", "ok", f"one with {facts.honest_mb:.0f} of {show_mb(facts.ceiling_mb)} MB "
                    "was left alone")  # fmt: skip
 
 
@@ -85,10 +83,8 @@ def _new_horse(facts: SelfTest) -> list[Finding]:
         return []
     text = f"the next job ran {facts.new_horse_ms:.0f} ms after a breach"
     if facts.new_horse_ms > _HORSE_WITHIN_MS:
-        return [
-            Finding("Self-test", "new horse", "note", text, "usual are 10 to 30; the machine was busy, most likely")
-        ]
-    return [Finding("Self-test", "new horse", "ok", text)]
+        return [Finding("new horse", "note", text, "usual are 10 to 30; the machine was busy, most likely")]
+    return [Finding("new horse", "ok", text)]
 
 
 def _peak_above(breach: Breach) -> float:

@@ -6,8 +6,8 @@ A problem whose mark is *problem* makes ``rqmem status`` end with 1; one whose m
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Sequence
-from typing import Literal
+from collections.abc import Iterable, Iterator
+from typing import Any, Literal
 
 from rqmem.errors import JournalVersionError
 from rqmem.observe.metric_words import escalation_words
@@ -55,7 +55,8 @@ def problems(snapshot: Snapshot) -> list[Problem]:
     return sorted(found, key=lambda each: each.mark != "problem")  # a stable sort
 
 
-def healthy(found: Sequence[Problem]) -> bool:
+def healthy(found: Iterable[Any]) -> bool:
+    """Whether none of these problems, or findings of the doctor, is marked as one."""
     return not any(each.mark == "problem" for each in found)
 
 

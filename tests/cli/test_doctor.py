@@ -22,6 +22,7 @@ from rqmem.doctor.redis_facts import NoRedis
 from rqmem.doctor.selftest import Ended, NotTested, SelfTest
 from rqmem.events import Breach
 from rqmem.measure.startup_checks import Foreign, look_at_foreign_fork
+from rqmem.observe.problems import healthy
 from tests import forked
 
 MB = 2**20
@@ -359,15 +360,15 @@ def test_what_a_worker_said_last() -> None:
 
 def test_text_is_aligned_and_broken_at_the_width() -> None:
     findings = [
-        Finding("Redis", "server", "ok", "fine"),
-        Finding("Redis", "eviction", "problem", "word " * 20, "do " * 30),
+        Finding("server", "ok", "fine"),
+        Finding("eviction", "problem", "word " * 20, "do " * 30),
     ]
-    lines = report.group_lines(findings, 80, lambda text, mark: text)
+    lines = report.group_lines("Redis", findings, 80, lambda text, mark: text)
     assert lines[:2] == ["Redis", "  ok       server      fine"]
     assert lines[2].startswith("  problem  eviction    word word")
     assert max(map(len, lines)) <= 80
     assert report.summary(findings) == "1 problem, no notes"
-    assert not report.healthy(findings)
+    assert not healthy(findings)
 
 
 # The command
