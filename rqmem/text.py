@@ -121,6 +121,11 @@ def below(left: str, lines: Sequence[str], indent: int) -> list[str]:
     return [left + first, *(" " * indent + line for line in rest)]
 
 
+def listed(names: Sequence[str], most: int) -> str:
+    """``a, b, c and 4 more``: the first ``most`` of them."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most:,} more" if len(names) > most else "")
+
+
 def did_you_mean(name: str, known: Iterable[str], otherwise: str = "", most: int = 1) -> str:
     """``did you mean mail?``, with up to ``most`` names; ``otherwise`` if none of those known is near."""
     import difflib

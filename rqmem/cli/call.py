@@ -19,7 +19,7 @@ import click
 from rqmem.calls import why_refused
 from rqmem.errors import ConfigError
 from rqmem.job.base import MemoryAwareJob
-from rqmem.text import did_you_mean
+from rqmem.text import did_you_mean, listed
 from rqmem.tracebacks import where_raised
 from rqmem.values import dataclass
 
@@ -140,8 +140,7 @@ def _submodules(owner: Any) -> list[str]:
 
 
 def _listed(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return (", ".join(names[:_NAMED]) or "nothing to call") + more
+    return listed(names, _NAMED) or "nothing to call"
 
 
 # The arguments

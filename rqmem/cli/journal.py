@@ -12,7 +12,7 @@ from rqmem.cli.terminal import connected, one_line, redis_options, show
 from rqmem.errors import ConfigError, JournalVersionError, UnknownName
 from rqmem.observe.vocabulary import encoded, versioned
 from rqmem.store.history import clearing, history_reader
-from rqmem.text import columns, counted, did_you_mean, json_text
+from rqmem.text import columns, counted, did_you_mean, json_text, listed
 from rqmem.units import MB
 
 _NAMED = 3  # job types in an error message
@@ -90,9 +90,8 @@ def _check_type(connection: Redis, job_type: str) -> None:
     if job_type in known:
         return
     latest = sorted(known, key=lambda name: -known[name])
-    more = f" and {len(latest) - _NAMED} more" if len(latest) > _NAMED else ""
-    listed = f"it has {', '.join(latest[:_NAMED])}{more}" if known else "it has none at all; is it the right --url?"
-    hint = did_you_mean(job_type, known, listed, _NAMED)
+    there = f"it has {listed(latest, _NAMED)}" if known else "it has none at all; is it the right --url?"
+    hint = did_you_mean(job_type, known, there, _NAMED)
     raise UnknownName(f"the journal has no job type {job_type!r}: {hint}")
 
 

@@ -36,7 +36,6 @@ from rqmem.policy import histogram
 from rqmem.store import actions
 from rqmem.store.history import history_reader
 from rqmem.store.history.history_records import Tally
-from rqmem.store.keys import DAY_SECONDS
 from rqmem.text import timestamp_ms
 
 blueprint = Blueprint("api", __name__, url_prefix="/api/v1")
@@ -91,7 +90,7 @@ def one_type(job_type: str) -> ResponseReturnValue:
     history_reader.check_version(connection)
     if job_type not in history_reader.types(connection):
         raise UnknownName(f"the journal knows no job type {job_type!r}")
-    window = next(each for each in WINDOWS if each.seconds == 30 * DAY_SECONDS)
+    window = WINDOWS["30d"]
     report = read_types(window, now)
     row = next((each for each in report.types if each.job_type == job_type), None)
     advice = next(iter(read_advice(connection, state().where, Config.warning_threshold, now, job_type).jobs), None)
@@ -234,10 +233,9 @@ def _steps() -> int:
 
 def _window(otherwise: str) -> Window:
     name = request.args.get("window", otherwise)
-    known = {each.name: each for each in WINDOWS}
-    if name not in known:
-        raise ConfigError(f"window is {name!r}: give one of {', '.join(known)}")
-    return known[name]
+    if name not in WINDOWS:
+        raise ConfigError(f"window is {name!r}: give one of {', '.join(WINDOWS)}")
+    return WINDOWS[name]
 
 
 def _within(window: Window, period: Period) -> dict[str, Any]:

@@ -39,7 +39,7 @@ def progress(done: float, colour: str = "good") -> Markup:
     ).format(colour, 100 * min(1.0, max(0.0, done)))
 
 
-def sparkline(values: Sequence[float | None], label: str = "") -> Markup:
+def sparkline(values: Sequence[float | None]) -> Markup:
     """A small line, the newest at the right. It begins at zero, so that a small change looks small."""
     known = [value for value in values if value is not None]
     if len(known) < 2:
@@ -48,11 +48,10 @@ def sparkline(values: Sequence[float | None], label: str = "") -> Markup:
     points = [(i * step, 24 - 22 * value / top) for i, value in enumerate(values) if value is not None]
     line = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
     area = f"{points[0][0]:.1f},26 {line} {points[-1][0]:.1f},26"
-    hidden = Markup('role="img" aria-label="{}"').format(label) if label else Markup('aria-hidden="true"')
     return Markup(
-        '<svg class="sparkline" viewBox="0 0 100 26" preserveAspectRatio="none" {}>'
+        '<svg class="sparkline" viewBox="0 0 100 26" preserveAspectRatio="none" aria-hidden="true">'
         '<polygon class="sparkfill" points="{}"/><polyline class="spark" points="{}"/></svg>'
-    ).format(hidden, area, line)
+    ).format(area, line)
 
 
 def lane(shown: Lane, first: float, last: float) -> Markup:

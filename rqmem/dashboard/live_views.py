@@ -50,11 +50,8 @@ def events() -> ResponseReturnValue:
 
 def _stream(hub: Hub) -> Iterator[str]:
     look = hub.newest()
+    yield f"data: {look.text}\n\n"
     while True:
-        yield f"data: {look.text}\n\n"
-        number, found = look.number, None
-        while found is None:
-            found = hub.after(number)
-            if found is None:
-                yield ": still here\n\n"
-        look = found
+        found = hub.after(look.number)
+        yield f"data: {found.text}\n\n" if found is not None else ": still here\n\n"
+        look = found or look

@@ -40,7 +40,7 @@ def leaks() -> str:
     rows = [row for row in read_types(window, now).types if row.tally.leaks]
     last = {each.job: each for each in read_alerts(connection) if each.rule == LEAK.name}
     rows.sort(key=lambda row: -(row.tally.leak_mb_per_run or 0))
-    return render_template("leaks.html", rows=rows, last=last, window=window, windows=WINDOWS)
+    return render_template("leaks.html", rows=rows, last=last, window=window, windows=WINDOWS.values())
 
 
 @pages.get("/alerts")
@@ -79,7 +79,7 @@ def trends() -> str:
         for change in code_changes(each.steps):
             changed.setdefault(change, []).append(each.job_type)
     return render_template(
-        "trends.html", report=report, rows=rows, steps=sorted(steps.items()), window=window, windows=WINDOWS,
+        "trends.html", report=report, rows=rows, steps=sorted(steps.items()), window=window, windows=WINDOWS.values(),
         both=overall(report.types, report.period), starts=starts(whole.period), changed=sorted(changed.items()),
         words=_words(window, whole, report), most=len(rows) if request.args.get("all") == "1" else _MOST_TYPES,
     )  # fmt: skip

@@ -137,15 +137,16 @@ def _has_token(options: Options) -> bool:
 
 
 def _stranger(options: Options) -> ResponseReturnValue:
-    if options.login is None and options.password and request.method in _READING and not _wants_json():
+    if (
+        options.login is None
+        and options.password
+        and request.method in _READING
+        and not request.path.startswith("/api/")
+    ):
         return redirect(url_for("security.log_in", next=request.full_path.rstrip("?")))
     raise Unauthorized(
         "Log in first." if options.password else "The program around this dashboard does not let you in."
     )
-
-
-def _wants_json() -> bool:
-    return request.path.startswith("/api/")
 
 
 @blueprint.route("/login", methods=["GET", "POST"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable
 
 from flask import abort, render_template, request
 from markupsafe import Markup
@@ -23,21 +23,15 @@ from rqmem.store.history import history_reader
 from rqmem.store.history.history_records import Tally
 from rqmem.store.keys import DAY_SECONDS
 
-_SORTED_BY = ("runs", "failed", "breaches", "peak", "name")
+_SORTED_BY: dict[str, Callable[[TypeReport], float]] = {
+    "runs": lambda row: -row.tally.runs,
+    "failed": lambda row: -row.tally.failed,
+    "breaches": lambda row: -row.tally.breached,
+    "peak": lambda row: -(row.peaks.highest_mb or 0),
+    "name": lambda row: 0,
+}
 _BARS = 32
 _MOST_RUNS = 100
-
-
-def sorted_rows(rows: Sequence[TypeReport], by: str) -> list[TypeReport]:
-    """The highest first; by name, the first first."""
-    keys = {
-        "runs": lambda row: -row.tally.runs,
-        "failed": lambda row: -row.tally.failed,
-        "breaches": lambda row: -row.tally.breached,
-        "peak": lambda row: -(row.peaks.highest_mb or 0),
-        "name": lambda row: 0,
-    }
-    return sorted(rows, key=lambda row: (keys[by](row), row.job_type))
 
 
 @pages.get("/types")
@@ -46,8 +40,8 @@ def types() -> str:
     window, by = chosen(request.args.get("window", "")), request.args.get("sort", "")
     by = by if by in _SORTED_BY else "runs"
     found = read_types(window, time.time())
-    rows = sorted_rows(found.types, by)
-    return render_template("types.html", rows=rows, period=found.period, window=window, windows=WINDOWS, by=by)
+    rows = sorted(found.types, key=lambda row: (_SORTED_BY[by](row), row.job_type))
+    return render_template("types.html", rows=rows, period=found.period, window=window, windows=WINDOWS.values(), by=by)
 
 
 @pages.get("/types/<path:job_type>")

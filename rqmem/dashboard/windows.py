@@ -21,18 +21,18 @@ class Window:
     by_day: bool = False
 
 
-WINDOWS = [
+_ALL = (
     Window("1h", "last hour", HOUR_SECONDS),
     Window("24h", "last 24 hours", DAY_SECONDS),
     Window("7d", "last 7 days", 7 * DAY_SECONDS, by_day=True),
     Window("30d", "last 30 days", 30 * DAY_SECONDS, by_day=True),
-]
+)
+WINDOWS = {each.name: each for each in _ALL}
 
 
 def chosen(name: str, otherwise: str = "24h") -> Window:
     """The window of that name; another name is taken for the usual one."""
-    known = {each.name: each for each in WINDOWS}
-    return known.get(name, known[otherwise])
+    return WINDOWS.get(name, WINDOWS[otherwise])
 
 
 def read_types(window: Window, now: float) -> Report:

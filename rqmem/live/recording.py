@@ -9,7 +9,7 @@ from rqmem.live.crossings import Crossing
 from rqmem.live.steps import Step, WorkerStep
 from rqmem.live.workers import WorkerTotals
 from rqmem.observe.as_json import of_statistics
-from rqmem.observe.statistics import JobStatistics, total
+from rqmem.observe.statistics import JobStatistics
 from rqmem.observe.vocabulary import encoded, of_tally, percentage, versioned
 from rqmem.store.alerts.alert_records import Alert
 from rqmem.store.history.history_records import Tally
@@ -69,7 +69,7 @@ class Recording:
     def tally(self) -> Tally:
         """All job types together, with all alerts, those about no job included."""
         alerts = self.alerts_raised - sum(each.tally.alerts for each in self.jobs)
-        return Tally.total((total(self.jobs), Tally(alerts=alerts)))
+        return Tally.total([*(each.tally for each in self.jobs), Tally(alerts=alerts)])
 
 
 def to_json(report: Recording) -> str:

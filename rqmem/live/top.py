@@ -18,7 +18,7 @@ from rqmem.observe.vocabulary import encoded, versioned
 from rqmem.store.history import history_reader
 from rqmem.store.history.history_records import Grown, LiveJob
 from rqmem.store.history.samples import Sample
-from rqmem.text import Line, Mood, bar, clock, did_you_mean, fit, line, span, sparkline
+from rqmem.text import Line, Mood, bar, clock, did_you_mean, fit, line, listed, span, sparkline
 from rqmem.units import show_mb
 from rqmem.values import dataclass
 
@@ -58,7 +58,7 @@ def choose(names: Sequence[str], wanted: str | None) -> str:
     """The worker that is wanted; without a name, the only one. Raises `RqmemError` and `UnknownName`."""
     if not names:
         raise RqmemError("no worker runs on this Redis: 'rqmem worker' starts one; is it the right --url?")
-    known = ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
+    known = listed(names, _NAMED)
     if wanted is None:
         if len(names) > 1:
             raise UnknownName(f"{len(names)} workers run: name one with --worker: {known}")

@@ -31,17 +31,15 @@ from rqmem.store.history.history_records import Grown, Lines, Tally, Told
 from rqmem.text import timestamp_ms
 from rqmem.units import to_mb
 
+_LISTS = ("workers", "hosts", "pools", "limits", "queues")
+
 
 def of_snapshot(snapshot: Snapshot, found: Sequence[Problem]) -> dict[str, Any]:
     """What ``rqmem status --json`` prints."""
     memory = snapshot.memory
     return {
         **versioned(at=snapshot.at, redis=snapshot.where, state=snapshot.state, healthy=healthy(found)),
-        "workers": [each.to_json() for each in snapshot.workers],
-        "hosts": [each.to_json() for each in snapshot.hosts],
-        "pools": [each.to_json() for each in snapshot.pools],
-        "limits": [each.to_json() for each in snapshot.limits],
-        "queues": [each.to_json() for each in snapshot.queues],
+        **{name: [each.to_json() for each in getattr(snapshot, name)] for name in _LISTS},
         "since": timestamp_ms(snapshot.since),
         "job_types": [each.to_json() for each in snapshot.job_types],
         "alerts": encoded(list(snapshot.open_alerts)),

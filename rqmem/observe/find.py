@@ -12,7 +12,7 @@ from rqmem.observe.model import Found
 from rqmem.rq_names import Job, Queue
 from rqmem.store import execution_reader, keys
 from rqmem.store.history import history_reader
-from rqmem.text import did_you_mean
+from rqmem.text import did_you_mean, listed
 
 _RECENT = 500  # of each queue and registry, where an id is looked for
 _NAMED = 3  # ids in an error message
@@ -24,7 +24,7 @@ def find(connection: Redis, text: str) -> str:
         raise UnknownName("an empty job id names no job: 'rqmem status' shows those that run now")
     if Job.exists(text, connection):
         return text
-    known = {*history_reader.stories(connection), *execution_reader.owners(connection), *_recent_in_rq(connection)}
+    known = _known(connection)
     found = named(text, known)
     if found is None:
         known.update(_of_runs(connection, text))
@@ -55,8 +55,7 @@ def search(connection: Redis, text: str, limit: int = 20) -> Found:
     if is_known(connection, text):
         ids = [text]
     else:
-        known = {*history_reader.stories(connection), *execution_reader.owners(connection), *_recent_in_rq(connection)}
-        begun = {job_id for job_id in known if job_id.startswith(text) or short_id(job_id) == text}
+        begun = {job_id for job_id in _known(connection) if job_id.startswith(text) or short_id(job_id) == text}
         parents = {top_of(job_id) for job_id in begun}
         ids = sorted({parent for parent in parents if parent.startswith(text)} or begun)
     more = len(ids) > limit or len(types) > limit
@@ -79,9 +78,8 @@ def named(text: str, known: Collection[str]) -> str | None:
     if len(found) > 1 and len(parents) == 1 and (parent := parents.pop()).startswith(text):
         return parent
     if len(found) > 1:
-        more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
         raise UnknownName(
-            f"{text!r} is the beginning of {len(found)} job ids: give more of it: {', '.join(found[:_NAMED])}{more}"
+            f"{text!r} is the beginning of {len(found)} job ids: give more of it: {listed(found, _NAMED)}"
         )
     return found[0] if found else None
 
@@ -94,9 +92,9 @@ def _hint(text: str, known: Collection[str]) -> str:
     return "RQ has none of that id, or has forgotten it, and the journal has none either; is it the right --url?"
 
 
-def _recent_in_rq(connection: Redis) -> set[str]:
-    """Ids of jobs that wait, run, or ended lately."""
-    ids: set[str] = set()
+def _known(connection: Redis) -> set[str]:
+    """Ids of jobs that have a story, and of those that wait, run, or ended lately."""
+    ids = {*history_reader.stories(connection), *execution_reader.owners(connection)}
     for queue in Queue.all(connection):
         ids.update(queue.get_job_ids(0, _RECENT))
         for registry in (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TypeVar
 
 from rqmem import events
@@ -14,6 +15,11 @@ from rqmem.values import dataclass, field
 
 E = TypeVar("E", bound=events.Event)
 _ENDED_BADLY = ("failed", "stopped", "canceled")
+
+
+def _first(names: Iterable[str]) -> str:
+    """The first that is not empty."""
+    return next(filter(None, names), "")
 
 
 @dataclass(frozen=True)
@@ -70,7 +76,7 @@ class Case:
         named += [told.event.job for told in self.told[:1]]
         named += [run.job for run in self.runs[:1]] + [breach.job for breach in self.breaches[:1]]
         named.append(self.in_rq.job_type if self.in_rq else "")
-        return next((name for name in named if name), "")
+        return _first(named)
 
     @property
     def call(self) -> str:
@@ -82,7 +88,7 @@ class Case:
         if self.in_rq is not None:
             return self.in_rq.queue
         known = [told.event.queue for told in self.told[-1:]] + [run.queue for run in self.runs[-1:]]
-        return next((name for name in known if name), "")
+        return _first(known)
 
     @property
     def status(self) -> str:
@@ -101,7 +107,7 @@ class Case:
             return self.owner.worker
         known = [self.in_rq.worker if self.in_rq else ""]
         known += [run.worker for run in self.runs[-1:]] + [told.event.worker for told in self.told[-1:]]
-        return next((name for name in known if name), "")
+        return _first(known)
 
     @property
     def ceiling_mb(self) -> float | None:

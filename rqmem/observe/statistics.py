@@ -163,9 +163,5 @@ def job_statistics(
     )
 
 
-def total(jobs: Iterable[JobStatistics]) -> Tally:
-    return Tally.total(each.tally for each in jobs)
-
-
 def _rounded(value: float | None) -> float | None:
     return None if value is None else round(value, 1)

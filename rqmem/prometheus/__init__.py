@@ -20,7 +20,7 @@ from rqmem.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from prometheus_client.registry import Collector
+    from prometheus_client.registry import Collector, CollectorRegistry
     from redis import Redis
 
 
@@ -44,9 +44,17 @@ def collector(connection: Redis) -> Collector:
 
 def wsgi_app(connection: Redis) -> Callable[..., Any]:
     """A WSGI application that answers every GET with the metrics. Arguments and errors as `collector`."""
+    registry = registry_of(connection)
+    from prometheus_client import make_wsgi_app
+
+    return make_wsgi_app(registry)
+
+
+def registry_of(connection: Redis) -> CollectorRegistry:
+    """A registry with these metrics alone. Arguments and errors as `collector`."""
     ours = collector(connection)
-    from prometheus_client import CollectorRegistry, make_wsgi_app
+    from prometheus_client import CollectorRegistry
 
     registry = CollectorRegistry()
     registry.register(ours)
-    return make_wsgi_app(registry)
+    return registry

@@ -9,7 +9,7 @@ from redis import Redis
 
 from rqmem import words
 from rqmem.errors import ConfigError
-from rqmem.prometheus import collector
+from rqmem.prometheus import registry_of
 
 
 @contextmanager
@@ -19,11 +19,9 @@ def serving(connection: Redis, host: str, port: int) -> Iterator[str]:
     Raises:
         ConfigError: the address cannot be used, or as `rqmem.prometheus.collector`.
     """
-    ours = collector(connection)
-    from prometheus_client import CollectorRegistry, start_http_server
+    registry = registry_of(connection)
+    from prometheus_client import start_http_server
 
-    registry = CollectorRegistry()
-    registry.register(ours)
     try:
         http, thread = start_http_server(port, host, registry)
     except OSError as error:

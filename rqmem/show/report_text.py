@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from rqmem.observe.accounts import tenants_words
 from rqmem.observe.metric_words import job_lines, metric_words
 from rqmem.observe.period import Figures, Period, Report, TypeReport, trend
-from rqmem.text import duration, printable, timestamp
+from rqmem.text import duration, listed, printable, timestamp
 from rqmem.units import show_mb
 
 _QUIET_SHOWN = 5
@@ -37,9 +37,7 @@ def headline(report: Report) -> str:
 
 def quiet_words(report: Report) -> str:
     """The job types that nothing happened to; the first of them by name."""
-    more = len(report.quiet) - _QUIET_SHOWN
-    named = ", ".join(report.quiet[:_QUIET_SHOWN])
-    return f"nothing happened meanwhile to {named}{f' and {more} more' if more > 0 else ''}"
+    return f"nothing happened meanwhile to {listed(report.quiet, _QUIET_SHOWN)}"
 
 
 def ceiling_words(each: TypeReport) -> str:
