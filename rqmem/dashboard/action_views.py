@@ -21,7 +21,7 @@ from rqmem.text import counted
 
 blueprint = Blueprint("actions", __name__)
 _METHODS = ("GET", "POST")
-_ON_RETRY = "It goes on where it stopped. Of a job that has split, only the children that failed run again."
+_ON_RETRY = "goes on where it stopped. Of a job that has split, only the children that failed run again."
 
 
 @blueprint.route("/jobs/<path:job_id>/retry", methods=_METHODS)
@@ -29,7 +29,7 @@ def retry(job_id: str) -> ResponseReturnValue:
     """Run a failed job once more."""
     found = find(state().connection, job_id)
     back = url_for("pages.job", job_id=found)
-    return _confirmed(lambda: actor().retry(found), f"Retry job {found}?", _ON_RETRY, "Retry", back)
+    return _confirmed(lambda: actor().retry(found), f"Retry job {found}?", f"It {_ON_RETRY}", "Retry", back)
 
 
 @blueprint.route("/jobs/<path:job_id>/cancel", methods=_METHODS)
@@ -74,7 +74,7 @@ def chosen() -> ResponseReturnValue:
     if not ids:
         return _ask("No job is ticked", "Tick jobs in the list first.", "", back)
     if what == "retry":
-        text = _ON_RETRY.replace("It goes", "Each goes")
+        text = f"Each {_ON_RETRY}"
         return _ask(f"Retry {jobs}?", text, f"Retry {jobs}", back, hidden=hidden, shown=shown)
     text = "They leave their queues, or are stopped if they run. So do their children. Those that have ended stay."
     return _ask(f"Cancel {jobs}?", text, f"Cancel {jobs}", back, danger=True, hidden=hidden, shown=shown)
