@@ -110,12 +110,15 @@ def _limits(snapshot: Snapshot) -> Iterator[Problem]:
 
 
 def _queues(snapshot: Snapshot) -> Iterator[Problem]:
+    short_of_memory = tuple(f"{pool.pool}-" for pool in snapshot.pools if pool.waiting or pool.paused)
     for queue in snapshot.queues:
         serving = snapshot.serving(queue.name)
         if queue.queued and not serving and snapshot.alive:
             text = f"{_wait(queue.queued)} in queue {queue.name!r}, which no worker serves"
             yield Problem("problem", "unserved-queue", text, _start(queue.name))
         elif queue.queued and serving and not snapshot.suspended and all(worker.busy for worker in serving):
+            if all(worker.name.startswith(short_of_memory) for worker in serving):
+                continue  # more workers would not help: `_pools` says what does
             who = "its only worker is" if len(serving) == 1 else f"all its {len(serving)} workers are"
             text = f"{_wait(queue.queued)} in queue {queue.name!r}: {who} busy"
             yield Problem("note", "busy-queue", text, f"another worker would help: {_start(queue.name)}")

@@ -22,6 +22,10 @@ STALLED_SECONDS = 10.0
 
 LEAST_BYTES = 32 * MB
 FRACTION = 0.05
+EVICTED_BELOW, KILLED_BELOW = 3 / 4, 1 / 3
+"""Parts of the margin: a job has to go when less is left; below the second at once. A neighbour that takes 100 MB a
+second uses up the last third of 32 MB in 0.1 s, and the end of a job takes about that long."""
+
 GRACE_SECONDS = 2.0
 """How long a job may take to save when there is nothing left. Then it is killed."""
 
@@ -113,7 +117,7 @@ def evict(
     """
     used = sum(each.used_bytes for each in running)
     above = used - budget_bytes if len(running) > 1 else 0
-    short = host.margin_bytes // 2 - host.free_bytes if host is not None else 0
+    short = int(EVICTED_BELOW * host.margin_bytes) - host.free_bytes if host is not None else 0
     stalls = stalled_since is not None and now - stalled_since >= STALLED_SECONDS
     if above <= 0 and short <= 0 and not stalls:
         return []
@@ -123,7 +127,7 @@ def evict(
         reason = f"only {_mb(host.free_bytes)} MB of memory are left of {_mb(host.total_bytes)}"
     else:
         reason = "processes wait for memory"
-    urgent = above > reserve_bytes // 2 or (host is not None and host.free_bytes < host.margin_bytes // 8)
+    urgent = above > reserve_bytes // 2 or (host is not None and host.free_bytes < KILLED_BELOW * host.margin_bytes)
     found, missing, left = [], max(above, short, 1), len(running)
     for each in running:
         if each.how is not None:

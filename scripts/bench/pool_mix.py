@@ -76,6 +76,7 @@ class Chunked(MemoryAwareJob):
         _redis().hincrby("bench:begun", number, 1)
 
         def work(chunk: list[int]) -> list[int]:
+            _redis().hincrby("bench:chunks", number, 1)
             _use(megabytes, seconds / CHUNKS)
             return chunk
 

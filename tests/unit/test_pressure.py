@@ -81,7 +81,8 @@ def test_who_goes_already_makes_room_for_others() -> None:
 def test_a_neighbour_that_leaves_nothing_has_jobs_evicted() -> None:
     running = [job(0, 100, resumable=True), job(1, 100)]
     assert gone(running, Host(30 * MB, 600 * MB)) == []
-    assert gone(running, Host(10 * MB, 600 * MB)) == [(0, "STOP")]
+    assert gone(running, Host(12 * MB, 600 * MB)) == [(0, "STOP")]
+    assert gone(running, Host(10 * MB, 600 * MB)) == [(0, "KILL")]  # there is no time for more
     assert gone(running, Host(0, 600 * MB)) == [(0, "KILL")]
     assert evict(running, BUDGET, RESERVE, Host(10 * MB, 600 * MB), None, 0.0)[0].reason == (
         "only 10 MB of memory are left of 600"

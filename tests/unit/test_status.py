@@ -17,7 +17,7 @@ from rqmem.observe.as_json import of_snapshot
 from rqmem.observe.curve import Point, executions
 from rqmem.observe.find import named
 from rqmem.observe.job import Case
-from rqmem.observe.model import JobRow, JobType, Kind, Queue, RedisMemory, Snapshot, Worker
+from rqmem.observe.model import JobRow, JobType, Kind, Pool, Queue, RedisMemory, Snapshot, Worker
 from rqmem.observe.next_step import outlook
 from rqmem.observe.problems import Problem, healthy, problems
 from rqmem.observe.timeline import lines
@@ -87,6 +87,12 @@ LEAKING = JobType(
 )  # fmt: skip
 
 
+FULL = Pool(
+    pool="p", host="h", at=NOW, workers=1, least_workers=1, most_workers=1, budget_mb=100, reserved_mb=90, usage_mb=50,
+    waiting=3, waiting_since=NOW - 5, read_at=NOW,
+)  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("change", "name", "words"),
     [
@@ -100,6 +106,11 @@ LEAKING = JobType(
         ),
         ({"workers": [BUSY]}, "busy-queue", "note: 3 jobs wait in queue 'mail': its only worker is busy -> another"),
         ({"workers": [BUSY, BUSY]}, "busy-queue", "all its 2 workers are busy"),
+        (
+            {"workers": [BUSY, replace(BUSY, name="p-1")], "pools": [FULL]},
+            "busy-queue",
+            "all its 2 workers are busy",
+        ),
         (
             {"queues": [Queue("mail", 0, scheduled=4, due=2)]},
             "no-scheduler",
@@ -169,8 +180,17 @@ def test_what_is_wrong_and_what_to_do(change: dict[str, Any], name: str, words: 
         {"job_types": [replace(BREACHED, tally=Tally(runs=9, breaches={"watch": 2}))]},
         {"memory": RedisMemory(89 * MB, 100 * MB, "noeviction")},
         {"memory": None},
+        {"workers": [replace(BUSY, name="p-1")], "pools": [FULL]},
     ],
-    ids=["one is idle", "a scheduler", "below 90 %", "two breaches", "below 90 % of Redis", "INFO forbidden"],
+    ids=[
+        "one is idle",
+        "a scheduler",
+        "below 90 %",
+        "two breaches",
+        "below 90 % of Redis",
+        "INFO forbidden",
+        "a pool has no room",
+    ],
 )
 def test_what_is_not_wrong(change: dict[str, Any]) -> None:
     assert problems(replace(WELL, **change)) == []

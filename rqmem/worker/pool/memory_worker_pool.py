@@ -191,11 +191,12 @@ class MemoryWorkerPool(WorkerPool):
             wanted = self._slots[: self._wanted]
             if not self._running and (self.status == self.Status.STOPPED or all(slot.retired for slot in wanted)):
                 return
-            budget.look()
-            sentinels = [each.process.sentinel for each in self._running.values()]
-            for ready in wait([*alarms, *sentinels], min(_LOOK_SECONDS, budget.pause_seconds)):
-                if ready == woken:
-                    os.read(woken, 4096)
+            with linux.urgent():  # not while it forks: workers are like others
+                budget.look()
+                sentinels = [each.process.sentinel for each in self._running.values()]
+                for ready in wait([*alarms, *sentinels], min(_LOOK_SECONDS, budget.pause_seconds)):
+                    if ready == woken:
+                        os.read(woken, 4096)
 
     def _hear(self, number: int, frame: FrameType | None) -> None:
         """Signal handler: remember it. The loop acts."""
