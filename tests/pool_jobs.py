@@ -70,13 +70,18 @@ class OneAtATime(MemoryAwareJob):
 
 
 class HoldsInChunks(MemoryAwareJob):
-    """Works in chunks, each of which uses ``megabytes``; goes on in the next chunk until the file ``go`` is there."""
+    """Works in chunks, each of which uses ``megabytes``; goes on in the next chunk until the file ``go`` is there.
+
+    All the time it uses ``kept_mb``.
+    """
 
     on_breach = "resume"
     chunk_size = 1
     adaptive = False
 
-    def handle(self, megabytes: int, directory: str, name: str, count: int = 3000) -> int:
+    def handle(self, megabytes: int, directory: str, name: str, count: int = 3000, kept_mb: int = 0) -> int:
+        kept = os.urandom(1) * (kept_mb * MB)
+
         def work(chunk: list[int]) -> list[int]:
             block = os.urandom(1) * (megabytes * MB)
             note(f"{directory}/chunks-{name}", str(chunk[0]))
@@ -85,4 +90,5 @@ class HoldsInChunks(MemoryAwareJob):
             return [len(block)]
 
         note(f"{directory}/begun", name)
-        return len(self.process_in_chunks(range(count), work))
+        done = self.process_in_chunks(range(count), work)
+        return len(done) if len(kept) == kept_mb * MB else 0

@@ -14,6 +14,7 @@ from rqmem.measure.machine import parse_pressure, read_text
 from rqmem.measure.procfs import parse_kb
 from rqmem.policy.pressure import Host
 
+PRESSURE = Path("/proc/pressure/memory")
 _WINDOW_SECONDS = 3.0
 _FILES = {"v1": ("memory.limit_in_bytes", "memory.usage_in_bytes"), "v2": ("memory.max", "memory.current")}
 
@@ -29,10 +30,12 @@ class HostMemory:
 
     Args:
         own: the group of this process; by default it is looked up.
+        pressure: the machine's file of stalls; by default `PRESSURE`.
     """
 
-    def __init__(self, own: cgroup.Own | None = None) -> None:
+    def __init__(self, own: cgroup.Own | None = None, pressure: Path | None = None) -> None:
         self._own = own or cgroup.read_own()
+        self._pressure = pressure or PRESSURE
         self._stalls: deque[tuple[float, tuple[float | None, ...]]] = deque()
 
     def read(self, now: float) -> Host | None:
@@ -60,7 +63,7 @@ class HostMemory:
 
     def _stalled(self, now: float) -> float:
         """Share of the last seconds in which all processes of the machine, or of the container, waited for memory."""
-        paths = [Path("/proc/pressure/memory")]
+        paths = [self._pressure]
         if self._own is not None and self._own.version == "v2":
             paths.append(self._own.path / "memory.pressure")
         stalls = tuple(parse_pressure(read_text(path) or "").get("full total") for path in paths)

@@ -233,7 +233,7 @@ def _count(result: Result, system: System, connection: Redis, ids: list[str], ki
 
 def _counts(connection: Redis, name: str) -> dict[int, int]:
     """Number of a job -> what it has counted."""
-    return {int(number): int(count) for number, count in connection.hgetall(f"bench:{name}").items()}  # type: ignore[union-attr]
+    return {int(number): int(count) for number, count in connection.hgetall(f"bench:{name}").items()}
 
 
 def _evidence(system: System, connection: Redis, ids: list[str], kinds: list[str]) -> Evidence:
