@@ -47,12 +47,13 @@ def retry_matching() -> ResponseReturnValue:
     wanted, back = filter_of(request.values), _list_of_failed()
     if request.method == "GET":
         count = count_matching(state().connection, "failed", wanted)
-        text = "The newest first. Each goes on where it stopped."
+        at_once = counted(min(count, MOST_AT_ONCE), "job")
+        text = "Each goes on where it stopped."
         if count > MOST_AT_ONCE:
-            text += f" One press retries {MOST_AT_ONCE:,} of them."
+            text += f" The newest {at_once} are retried now, the others when you ask again."
         shown = [(name, value) for name, value in vars(wanted).items() if value]
         hidden = [("queue", wanted.queue), ("type", wanted.job_type), ("error", wanted.error), ("expected", str(count))]
-        button = f"Retry {counted(count, 'job')}" if count else ""
+        button = f"Retry {at_once}" if count else ""
         return _ask(f"Retry {counted(count, 'failed job')}?", text, button, back, hidden=hidden, shown=shown)
     try:
         return _done(back, lambda: actor().retry_matching(wanted, expected_of(request.form.get("expected", ""))))

@@ -213,6 +213,16 @@ def test_more_jobs_than_one_request_retries_are_said_to_be_left(
     assert done["count"] == 2 and "3 are left" in done["text"]
 
 
+def test_the_button_says_how_many_jobs_it_retries(
+    connection: Redis, app: Flask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(3):
+        fail(connection, f"j{number}", number)
+    assert '<button class="main">Retry 3 jobs</button>' in app.test_client().get("/jobs/retry").text
+    monkeypatch.setattr("rqmem.dashboard.action_views.MOST_AT_ONCE", 2)
+    assert '<button class="main">Retry 2 jobs</button>' in app.test_client().get("/jobs/retry").text
+
+
 def test_a_queue_is_paused_and_resumed(connection: Redis, client: FlaskClient) -> None:
     assert "paused" in post(client, "queues/q/pause")["text"]
     assert pausing.paused(connection) == {"q"}

@@ -243,8 +243,8 @@
     const running = look.workers.filter((each) => each.job), near = running.filter((each) => each.job.usage_percentage >= 80);
     const fullest = running.reduce((best, each) => !best || each.job.usage_percentage > best.job.usage_percentage ? each : best, null);
     set(document.getElementById("answer"), !look.workers.length ? "There is no worker." : !fullest ? "None: no job runs at the moment."
-      : (near.length ? near.length + (near.length === 1 ? " is" : " are") + " above 80 %. " : "None above 80 %. ") +
-        "The fullest, " + fullest.name + ", is at " + Math.round(fullest.job.usage_percentage) + " %.");
+      : (near.length ? near.length + (near.length === 1 ? " is" : " are") + " above 80\u00a0%. " : "None above 80\u00a0%. ") +
+        "The fullest, " + fullest.name + ", is at " + Math.round(fullest.job.usage_percentage) + "\u00a0%.");
     showHosts(look);
     table("#queues", look.queues.length ? look.queues.map(queue) : [nothing("No queue has had a job yet.", 5)]);
     document.getElementById("problems").hidden = !look.problems.length;
