@@ -61,7 +61,7 @@ class _Form:
         self.factories = {each.name: each.default_factory for each in fields if each.default_factory is not missing}
         self.defaults = {each.name: each.default for each in fields if each.default is not missing}
         self.defaults.update(dict.fromkeys(self.factories, _TO_BE_MADE))
-        self.required = tuple(name for name in self.names if name not in self.defaults)
+        self.required = frozenset(self.names) - self.defaults.keys()
         self.template = {name: self.defaults.get(name, _TO_BE_GIVEN) for name in self.names}
         self.known = frozenset(self.names)
         self.compared = tuple(each.name for each in fields if each.compare)
@@ -70,19 +70,19 @@ class _Form:
 
 def _init(self: Any, /, *given: Any, **named: Any) -> None:
     form, values = self.__form__, self.__dict__
-    if len(given) > form.positional:
-        raise TypeError(f"{type(self).__qualname__} takes {form.positional} positional arguments, not {len(given)}")
-    if given or not form.known.issuperset(named):
-        refused = named.keys() - form.names[len(given) :]
-        if refused:
-            raise TypeError(f"{type(self).__qualname__} has no argument {min(refused)!r}, or it is given twice")
-    values.update(form.template)
     if given:
-        values.update(zip(form.names, given, strict=False))
+        if len(given) > form.positional:
+            raise TypeError(f"{type(self).__qualname__} takes {form.positional} positional arguments, not {len(given)}")
+        if twice := named.keys() & form.names[: len(given)]:
+            raise TypeError(f"{type(self).__qualname__} has no argument {min(twice)!r}, or it is given twice")
+        named.update(zip(form.names, given, strict=False))
+    if not form.required <= named.keys() <= form.known:
+        if unknown := named.keys() - form.known:
+            raise TypeError(f"{type(self).__qualname__} has no argument {min(unknown)!r}, or it is given twice")
+        lacks = next(name for name in form.names if name in form.required and name not in named)
+        raise TypeError(f"{type(self).__qualname__} lacks the argument {lacks!r}")
+    values.update(form.template)
     values.update(named)
-    for name in form.required:
-        if values[name] is _TO_BE_GIVEN:
-            raise TypeError(f"{type(self).__qualname__} lacks the argument {name!r}")
     for name, make in form.factories.items():
         if values[name] is _TO_BE_MADE:
             values[name] = make()

@@ -96,8 +96,7 @@ class _Process:
         return True
 
     def set_mark_back(self) -> None:
-        """Have the kernel's mark begin anew. Where it may not be, only what rises above it will show."""
-        self.correct()  # what was read last may be of the middle of a job that ended since
+        """Have the kernel's mark begin anew, right after `correct`. Else only what rises above it will show."""
         self._risen_kb = 0
         if self._mark_kb - self._resident_kb > _NOISE_KB:
             with contextlib.suppress(OSError):
@@ -161,7 +160,7 @@ class TreeMeter:
         self._offset = self._offset_alone = self._shmem_kb_alone = 0
         self._knows_alone = False
         self._full_usage = 0
-        self._corrected_raw = 0
+        self._corrected_raw = float("-inf")  # the next reading corrects: the last may be of the middle of a job
         self._full_at = float("-inf")
         self._full_cost = 0.0
 

@@ -53,22 +53,46 @@ def descendants(root: int, known: Collection[int] = (), hidden: set[int] | None 
     return found
 
 
+class Births:
+    """Whether processes or threads are born anywhere in our pid namespace.
+
+    The last field of ``/proc/loadavg`` is the last pid given out there (proc(5)): reading it takes 2 µs. Holds a
+    descriptor from the first call to `close`. ``checked``: as `rqmem.measure.procfs.KeptFile` has it.
+    """
+
+    def __init__(self, *, checked: bool = False) -> None:
+        self._checked = checked
+        self._loadavg: KeptFile | None = None
+
+    def last(self) -> bytes:
+        """A text that is another after each birth; where it cannot be read, at each call."""
+        try:
+            if self._loadavg is None:
+                self._loadavg = KeptFile("/proc/loadavg", checked=self._checked)
+            return self._loadavg.read().rpartition(b" ")[2]
+        except OSError:
+            return b"unread" + str(time.monotonic()).encode()
+
+    def close(self) -> None:
+        if self._loadavg is not None:
+            self._loadavg.close()
+            self._loadavg = None
+
+
 class Members:
     """`descendants` at each call, mostly without a walk while no process or thread was born anywhere.
 
-    The last field of ``/proc/loadavg`` is the last pid given out in our pid namespace (proc(5)): reading it
-    takes 2 µs, a walk 100 to 300. A process whose parent ends while we walk can be missed: it is a child of neither
+    A walk takes 100 to 300 µs. A process whose parent ends while we walk can be missed: it is a child of neither
     just then, and its adoption gives out no pid. So for a while after a birth each call walks, and later one in 50 ms,
-    until one finds what the last one found. What ended since may still be named. Holds a descriptor from the first call
-    to `close`. ``checked``: as `rqmem.measure.procfs.KeptFile` has it. ``hidden``: as `descendants` found them last.
+    until one finds what the last one found. What ended since may still be named. ``checked``: as `Births` has it, and
+    `close` too. ``hidden``: as `descendants` found them last.
     """
 
     def __init__(self, root: int, known: Collection[int] = (), *, checked: bool = False) -> None:
         self._root = root
         self._known = known
-        self._checked = checked
         self.hidden: set[int] = set()
-        self._loadavg: KeptFile | None = None
+        self._births = Births(checked=checked)
         self._last_pid = b""
         self._found: list[int] = []
         self._born_at = self._walked_at = float("-inf")
@@ -81,7 +105,7 @@ class Members:
         self._known = known
 
     def __call__(self) -> list[int]:
-        last_pid = self._read_last_pid()
+        last_pid = self._births.last()
         now = time.monotonic()
         if last_pid != self._last_pid:
             self._born_at, self._settled = now, False
@@ -96,19 +120,8 @@ class Members:
             self._walked_at = now
         return self._found
 
-    def _read_last_pid(self) -> bytes:
-        """A text that is another after each birth; where it cannot be read, at each call."""
-        try:
-            if self._loadavg is None:
-                self._loadavg = KeptFile("/proc/loadavg", checked=self._checked)
-            return self._loadavg.read().rpartition(b" ")[2]
-        except OSError:
-            return b"unread" + str(time.monotonic()).encode()
-
     def close(self) -> None:
-        if self._loadavg is not None:
-            self._loadavg.close()
-            self._loadavg = None
+        self._births.close()
 
 
 def send(pids: Collection[int], number: int) -> None:

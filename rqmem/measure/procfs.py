@@ -228,7 +228,7 @@ def is_bare_fork(pid: int) -> bool:
 def waited_for_processor_seconds() -> float:
     """How long this thread could have run and did not, since it began; 0: the kernel does not tell."""
     try:
-        return int(Path("/proc/thread-self/schedstat").read_bytes().split()[1]) / 1e9
+        return int(_read_once("/proc/thread-self/schedstat").split()[1]) / 1e9
     except (OSError, ValueError, IndexError):
         return 0.0
 

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 from redis import Redis
 from redis.client import Pipeline
+from redis.commands.core import Script
 
 _FOLDER = Path(__file__).parent / "lua"
 
 
 def script(connection: Redis | Pipeline, name: str) -> Any:
     """A function that runs ``<name>.lua`` on that Redis; call it with ``keys=`` and ``args=``."""
-    return connection.register_script(source(name))
+    return partial(_script(name), client=connection)
+
+
+@cache
+def _script(name: str) -> Script:
+    no_client: Any = None  # who calls it names one
+    return Script(no_client, source(name).encode())
 
 
 @cache

@@ -1,35 +1,145 @@
-"""Claiming a job: RQ's records of a new execution, and who owns the run, in one transaction."""
+"""Claiming a job: RQ's records of a new execution, and who owns the run, in one step.
+
+Where a horse waits for the job, that is the step that takes it from its queue, and the job has begun by then
+(`rqmem.worker.take`). Else it is a transaction of its own, and the horse begins the job.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import os
+import time
+from collections.abc import Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
+from uuid import uuid4
 
 from rqmem.measure import procfs
-from rqmem.rq_names import Execution, WorkerStatus
-from rqmem.store import executions
+from rqmem.rq_names import (
+    WORKER_EXECUTIONS_KEY_TEMPLATE,
+    Execution,
+    Job,
+    JobStatus,
+    StopRequested,
+    WorkerStatus,
+    now,
+    utcformat,
+)
+from rqmem.store import codec, executions, keys
 from rqmem.store.execution_records import Owner
 from rqmem.store.retrying import until_redis_answers
+from rqmem.worker.rq_worker import own_methods
 
 if TYPE_CHECKING:
-    from rqmem.rq_names import Job, Worker
+    from rqmem.rq_names import Worker
     from rqmem.worker.commit import Committer
     from rqmem.worker.heartbeat import Heart
     from rqmem.worker.horse_pool import HorsePool
+    from rqmem.worker.pool.member import Member
+
+_STATE_SECONDS = 1.0
+_IN_PLACE_OF = ("prepare_execution", "prepare_job_execution", "get_heartbeat_ttl")
+
+
+class StartArguments(NamedTuple):
+    """What the script `take_job` needs to start a job, or not to."""
+
+    keys: list[str]
+    values: list[str | int | float]
 
 
 class Claimer:
-    """Claims for one worker."""
+    """Claims for one worker.
 
-    def __init__(self, worker: Worker, pool: HorsePool, heart: Heart, committer: Committer) -> None:
+    Args:
+        member: in a pool with a budget, a job that was taken may have to go back.
+    """
+
+    def __init__(self, worker: Worker, pool: HorsePool, heart: Heart, committer: Committer, member: Member) -> None:
         self._worker = worker
         self._pool = pool
         self._heart = heart
         self._committer = committer
+        self._member = member
+        self._next_id = ""  # of the next execution that is started as its job is taken
+        self._begun: Execution | None = None  # started so, and not run yet
+        self._told_busy_at = float("-inf")  # (monotonic)
+        self._owner: Owner | None = None
+
+    @contextlib.contextmanager
+    def starting(self) -> Iterator[StartArguments]:
+        """In here a job is taken with the script `take_job`, which gets these arguments.
+
+        From here on a request to stop lets the job that comes run to its end. Where none has come, it is heard at the
+        end.
+
+        Raises:
+            StopRequested: the worker was told to stop meanwhile.
+        """
+        worker = self._worker
+        if not self._may_start():
+            yield StartArguments(self._keys(), [""] * 8)
+            return
+        worker._state = WorkerStatus.BUSY
+        try:
+            yield self._arguments()
+        finally:
+            if self._begun is None:
+                worker._state = WorkerStatus.IDLE
+        if self._begun is None and worker._stop_requested:
+            raise StopRequested
+
+    def _may_start(self) -> bool:
+        """Whether a horse waits for the job, and all that this is in place of is RQ's or ours."""
+        worker = self._worker
+        return (
+            self._heart.beating and self._pool.warm is not None and not self._member.budgeted
+            and worker.job_class.redis_job_namespace_prefix == Job.redis_job_namespace_prefix
+            and not own_methods(worker, _IN_PLACE_OF)
+        )  # fmt: skip
+
+    def _keys(self) -> list[str]:
+        worker = self._worker
+        return [keys.RUNNING, WORKER_EXECUTIONS_KEY_TEMPLATE.format(worker.name), worker.key]
+
+    def _arguments(self) -> StartArguments:
+        worker, self._started_at = self._worker, now()
+        self._next_id = self._next_id or uuid4().hex  # the same again, if the last reply was lost
+        tells = time.monotonic() - self._told_busy_at >= _STATE_SECONDS
+        values = [
+            *(self._next_id, worker.name, utcformat(self._started_at), self._started_at.timestamp()),
+            *(int(self._started_at.timestamp()), worker.job_monitoring_interval, codec.to_json(self.owner())),
+            WorkerStatus.BUSY.value if tells else "",
+        ]
+        return StartArguments(self._keys(), values)
+
+    def started(self, job: Job, start: StartArguments) -> None:
+        """The job was taken, and started with these arguments."""
+        execution = Execution(self._next_id, job.id, self._worker.connection, self._worker.name)
+        execution.created_at = self._started_at
+        execution._job = job
+        mark_started(job, execution)
+        self._begun, self._next_id = execution, ""
+        if start.values[-1]:
+            self._told_busy_at = time.monotonic()
+
+    def forget_state(self) -> None:
+        """Redis may show another state of the worker from now on."""
+        self._told_busy_at = float("-inf")
 
     def claim(self, job: Job) -> Execution:
-        """As RQ's `prepare_execution`, once Redis answers, with the owner."""
+        """As RQ's `prepare_execution`, once Redis answers, with the owner; the job may be claimed already."""
+        worker, committer = self._worker, self._committer
+        execution, self._begun = self._begun, None
+        if execution is not None and execution.job_id == job.id:
+            committer.begun = execution.id
+        else:
+            execution = self._claim(job)
+        worker.executions[execution.id] = execution
+        committer.began_in = self._heart.epoch
+        return execution
+
+    def _claim(self, job: Job) -> Execution:
         worker = self._worker
         tried: list[Execution] = []  # with replies lost, so perhaps there
 
@@ -46,20 +156,20 @@ class Claimer:
                 pipeline.execute()
             return execution
 
-        execution = until_redis_answers(claim, f"claim job {job.id}")
-        worker.executions[execution.id] = execution
-        self._committer.began_in = self._heart.epoch
-        return execution
+        return until_redis_answers(claim, f"claim job {job.id}")
 
     def owner(self) -> Owner:
         """This worker's process, as the owner of no execution yet."""
         pid, kernel = os.getpid(), self._pool.kernel
-        return Owner(
-            execution="",
-            worker=self._worker.name,
-            queue="",
-            host=procfs.host_identity(),
-            pid=pid,
-            start_time=procfs.read_start_time(pid) or 0,
-            groups=str(kernel.place.path) if kernel is not None else "",
-        )
+        groups = str(kernel.place.path) if kernel is not None else ""
+        known = self._owner
+        if known is None or known.pid != pid or known.groups != groups:
+            start_time = procfs.read_start_time(pid) or 0
+            known = self._owner = Owner("", self._worker.name, "", procfs.host_identity(), pid, start_time, groups)
+        return known
+
+
+def mark_started(job: Job, execution: Execution) -> None:
+    """As RQ's `Job.prepare_for_execution`, for a job that was started as it was taken."""
+    job._status, job.worker_name = JobStatus.STARTED, execution.worker_name
+    job.started_at = job.last_heartbeat = execution.created_at

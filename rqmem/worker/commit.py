@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import logging
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,7 @@ from rqmem.store.retrying import until_redis_answers
 from rqmem.tracebacks import what_was_raised
 from rqmem.units import to_mb
 from rqmem.values import dataclass
+from rqmem.worker.rq_worker import queue_of
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
     from rqmem.store.execution_records import Standing
     from rqmem.worker.horse_pool import HorsePool
 
+_FRESH_SECONDS = 1.0  # nobody takes a run over so soon
 _KEPT_OF_AN_ERROR = 100_000  # characters, where Redis does not take all of it
 _log = logging.getLogger("rqmem.worker")
 
@@ -65,17 +68,31 @@ class Committer:
 
     Attributes:
         began_in: the epoch (`rqmem.store.keys.EPOCH`) in which the execution began. Empty: nobody knows.
+        begun: the execution that was started when its job was taken.
     """
 
     def __init__(self, worker: Worker, pool: HorsePool, write: Callable[[], None]) -> None:
         self._worker = worker
         self._pool = pool
-        self.began_in = ""
+        self.began_in = self.begun = ""
         self._write = write  # RQ would log a traceback each time
         self._commit = Commit()
         self._error: RedisError | None = None  # of the last transaction: RQ swallows some
         self._abandoned = ""  # an execution that RQ's maintenance failed, and that ended well all the same
         self._canceled = ""  # an execution whose job was cancelled while it ran, and that has ended all the same
+
+    def has_begun(self, job: Job) -> bool:
+        """Whether the job was started when it was taken. Raises `RunTakenOver` where it is somebody else's by now."""
+        execution = self._execution_of(job)
+        if execution is None or execution.id != self.begun:
+            return False
+        if time.time() - execution.created_at.timestamp() > _FRESH_SECONDS:
+            queue = queue_of(self._worker, job.origin)
+            until_redis_answers(lambda: self._check_still_ours(job, queue, execution), f"begin job {job.id}")
+        return True
+
+    def _execution_of(self, job: Job) -> Execution | None:
+        return next((each for each in self._worker.executions.values() if each.job_id == job.id), None)
 
     def begin(self, job: Job, rqs: Callable[[Redis | Guarded], None]) -> None:
         """RQ's `prepare_job_execution`, once Redis answers.
@@ -83,7 +100,7 @@ class Committer:
         Raises `RunTakenOver` where the job was deleted, or where another worker took this one for dead meanwhile.
         """
         worker = self._worker
-        execution = next((each for each in worker.executions.values() if each.job_id == job.id), None)
+        execution = self._execution_of(job)
 
         def begin() -> None:
             if execution is not None:

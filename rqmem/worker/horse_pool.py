@@ -56,6 +56,7 @@ class HorsePool:
         self.known: set[int] = set()
         self._dying: tuple[WarmHorse, HorseGroup | None] | None = None
         self._others: dict[int, int | None] = {}  # children that somebody else waits for
+        self._births, self._last_birth = process_tree.Births(), b""
         self._helpers: set[int] = set()  # of those, the ones that the heart's thread has begun
 
     @property
@@ -75,6 +76,7 @@ class HorsePool:
 
     def note_known(self) -> None:
         """What lives below the worker now is not the next job's."""
+        self._last_birth = self._births.last()
         self.known = set(process_tree.descendants(os.getpid())) - {self.idle_pid}
         self.known |= self._helpers  # one may have been begun meanwhile
 
@@ -171,6 +173,8 @@ class HorsePool:
 
     def left_by_job(self) -> list[int]:
         """Processes of the job that still run."""
+        if self._births.last() == self._last_birth:  # none has been born since the job began
+            return []
         self.reap()
         return [pid for pid in process_tree.descendants(os.getpid(), self.known) if pid != self.idle_pid]
 

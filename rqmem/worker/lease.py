@@ -27,6 +27,7 @@ from rqmem.worker.horse.channel import LeaseEnd, LeaseOrder, Ran, WarmHorse
 from rqmem.worker.lease_end import LeaseSettlement
 from rqmem.worker.lease_watch import LeaseWatch
 from rqmem.worker.queue_wait import KNOWS_BLMOVE
+from rqmem.worker.rq_worker import own_methods
 from rqmem.worker.watcher import Identity
 
 if TYPE_CHECKING:
@@ -112,20 +113,10 @@ class Leasing:
             Way(
                 lease_max=config.lease_max, forks=config.isolation == "fork", profiles=config.profile != "off",
                 strategy=str(getattr(worker._dequeue_strategy, "value", worker._dequeue_strategy)),
-                own_parts=tuple(own), own_hooks=tuple(self._own_hooks()),
+                own_parts=tuple(own), own_hooks=tuple(own_methods(worker, _EACH_JOB)),
             )
         )  # fmt: skip
         return reason or ("--max-jobs counts jobs one by one" if self.max_jobs is not None else "")
-
-    def _own_hooks(self) -> list[str]:
-        """Methods that RQ calls for each job and a lease does not, where they are neither RQ's nor ours."""
-        worker = self._worker
-        found = []
-        for name in _EACH_JOB:
-            owner = next((each for each in type(worker).__mro__ if name in vars(each)), object)
-            if name in vars(worker) or owner.__module__.partition(".")[0] not in ("rq", "rqmem"):
-                found.append(name)
-        return found
 
     def after_job(self) -> None:
         """A job has run by itself."""

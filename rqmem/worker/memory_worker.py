@@ -19,6 +19,7 @@ import inspect
 import logging
 import os
 import signal
+import time
 from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import RedisError
@@ -110,8 +111,8 @@ class MemoryWorker(Worker):
             super()._finalize_failure, super()._handle_stopped_job, member,
         )  # fmt: skip
         self._heart = heart = Heart(self, setup, Settler(self, pool, self._settlement, committer), oom_kills, member)
-        self._claimer = Claimer(self, pool, heart, committer)
-        self._taker = taker = Taker(self, member)
+        self._claimer = Claimer(self, pool, heart, committer, member)
+        self._taker = taker = Taker(self, member, self._claimer)
         self._outage = RedisOutage(self, heart, taker, member, self._wait_for_jobs)
         self._life = Lifecycle(
             self, setup, pool, heart, captures, helpers, self._outage, member, before,
@@ -241,6 +242,7 @@ class MemoryWorker(Worker):
     def set_state(self, state: str, pipeline: Pipeline | None = None) -> None:
         """RQ's `set_state`; the worker is in that state also when Redis did not take it."""
         set_state = super().set_state
+        self._claimer.forget_state()
         self._outage.skipping(f"state {state}", lambda: set_state(state, pipeline))
 
     @step_of_work
@@ -433,7 +435,13 @@ class MemoryWorker(Worker):
         return self._horse.perform(job, queue, execution, lambda: perform(job, queue, execution))
 
     def prepare_job_execution(self, job: Job, remove_from_intermediate_queue: bool = False) -> None:
-        """RQ's `prepare_job_execution`, guarded, once Redis answers. Raises `RunTakenOver`."""
+        """RQ's `prepare_job_execution`, guarded, once Redis answers. Raises `RunTakenOver`.
+
+        Most jobs have been started when they were taken.
+        """
+        if self._committer.has_begun(job):
+            self.procline(f"Processing {job.func_name} from {job.origin} since {time.time()}")
+            return
         self._committer.begin(job, lambda connection: Worker.prepare_job_execution(self._over(connection), job, True))
 
     def _over(self, connection: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -33,3 +34,13 @@ class OnConnection:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._worker, name)
+
+
+def own_methods(worker: Worker, names: Iterable[str]) -> list[str]:
+    """Those of the worker's methods that are neither RQ's nor ours."""
+    found = []
+    for name in names:
+        owner = next((each for each in type(worker).__mro__ if name in vars(each)), object)
+        if name in vars(worker) or owner.__module__.partition(".")[0] not in ("rq", "rqmem"):
+            found.append(name)
+    return found

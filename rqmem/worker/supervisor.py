@@ -79,16 +79,16 @@ class Supervisor:
 
     def run_warm(self, job: Job, queue: Queue, execution: Execution) -> None:
         """Run this execution on a warm horse to its end."""
-        state = State()
+        state, about = State(), self._about(job, queue)
         while True:
-            warm = self._order(job, queue, execution)
-            end = self._watch(job, queue, execution, warm)
+            warm = self._order(job, about, execution)
+            end = self._watch(job, about, execution, warm)
             state, instructions = self._after(replace(warm.page.state, orders=state.orders), job, end)
             if Instruction.ORDER_AGAIN not in instructions:
                 break
-            self._make_way(self._about(job, queue), warm.page, end, state.phase)
+            self._make_way(about, warm.page, end, state.phase)
             state = ordered_again(state)
-        self._settle(job, queue, execution, end, instructions)
+        self._settle(job, queue, about, execution, end, instructions)
 
     def lease_begins(self, warm: WarmHorse, queue: str) -> None:
         """Jobs of a lease follow, for those who are told."""
@@ -198,43 +198,46 @@ class Supervisor:
     def monitor(self, job: Job, queue: Queue, execution: Execution) -> None:
         """Watch a horse for one job, and settle its end."""
         with self._heart.beats_meanwhile(self._new_recorder):
-            end = self._watch(job, queue, execution, None)
+            about = self._about(job, queue)
+            end = self._watch(job, about, execution, None)
             _, instructions = self._after(self._pool.page.state, job, end)
-            self._settle(job, queue, execution, end, instructions)
+            self._settle(job, queue, about, execution, end, instructions)
 
     def _about(self, job: Job, queue: Queue) -> Identity:
         return Identity(job_type(job), job.id, queue.name, self._worker.name)
 
-    def _order(self, job: Job, queue: Queue, execution: Execution) -> WarmHorse:
+    def _order(self, job: Job, about: Identity, execution: Execution) -> WarmHorse:
         """Have a warm horse run this execution. Whether it took the order shows when it ends."""
-        worker, pool, about = self._worker, self._pool, self._about(job, queue)
+        worker, pool = self._worker, self._pool
         warm = pool.warm
         if warm and warm.state.jobs and (reason := self._recycling.crowded(warm, about.job, pool.idle_bytes)):
             self._recycle(about, reason)
         warm = self.keep_a_horse()
         page = self.new_page(warm)
-        page.job_id, page.queue = job.id, queue.name
+        page.job_id, page.queue = job.id, about.queue
         page.fresh = warm.state.jobs == 0
         before = self._recycling.fit(warm, about.job, pool.idle_bytes)
         page.held_before, page.left_before = before.held_bytes, before.left_bytes
         page.need_bytes = -1 if before.need_bytes is None else before.need_bytes
         worker.executions[execution.id] = execution
-        began_in = self._committer.began_in
+        committer = self._committer
         fields = packed(self._taker.fields_of(job))
         self.watch_from_now(warm, about)
         warm.channel.send(
-            Order(job.id, about.job, queue.name, execution.id, execution.created_at.timestamp(), began_in, fields)
-        )
+            Order(
+                job.id, about.job, about.queue, execution.id, execution.created_at.timestamp(), committer.began_in,
+                fields, committer.begun == execution.id,
+            )
+        )  # fmt: skip
         worker.procline(f"Ordered {warm.pid} at {time.time()}")
         return warm
 
-    def _watch(self, job: Job, queue: Queue, execution: Execution, warm: WarmHorse | None) -> End:
+    def _watch(self, job: Job, about: Identity, execution: Execution, warm: WarmHorse | None) -> End:
         """Watch the job's memory until it has ended, and end what may not go on.
 
         As RQ's `monitor_work_horse`, a job that outlives its time limit by a minute is killed.
         """
         worker, pool, heart, page = self._worker, self._pool, self._heart, self._pool.page
-        about = self._about(job, queue)
         job.started_at = now()
         self.watched = True
         baseline = pool.idle_bytes + (warm.state.kept_bytes if warm is not None else 0)
@@ -243,7 +246,9 @@ class Supervisor:
             watcher = Watcher(
                 worker.horse_pid, page, about, pool.config, pool.known, None, baseline, pool.group, self._member
             )
-        heart.recorder.began(page, about.job, job.id, queue.name, to_mb(baseline), worker.horse_pid, watcher.whole_time)
+        heart.recorder.began(
+            page, about.job, job.id, about.queue, to_mb(baseline), worker.horse_pid, watcher.whole_time
+        )
         heart.running(job, execution)
         try:
             with self._captures.looked_after(page, worker.horse_pid, execution.id):
@@ -373,10 +378,11 @@ class Supervisor:
         self._captures.settle(name, about.job_id, page, breached=False)
 
     def _settle(
-        self, job: Job, queue: Queue, execution: Execution, end: End, instructions: tuple[Instruction, ...]
-    ) -> None:
+        self, job: Job, queue: Queue, about: Identity, execution: Execution, end: End,
+        instructions: tuple[Instruction, ...],
+    ) -> None:  # fmt: skip
         """What happens after each kind of end, as in RQ's `monitor_work_horse`; and what becomes of the horse."""
-        settlement, page, about = self._settlement, self._pool.page, self._about(job, queue)
+        settlement, page = self._settlement, self._pool.page
         outcome = ""  # where the horse has not said it
         self._horse.remember_cut(page)
         if new := set(page.integrations.split()) - self._integrations:

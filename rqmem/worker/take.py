@@ -1,14 +1,15 @@
 """Taking a job from the worker's queues in one round trip, however many queues there are.
 
 RQ asks one queue after the other, and reads the job then. A job from one of several queues is lost if its worker dies
-in between; here it goes to RQ's intermediate queue, whose jobs come back (`rqmem.worker.takeover`).
+in between. Here it is started in the same step, or goes to RQ's intermediate queue, whose jobs come back
+(`rqmem.worker.takeover`).
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rqmem.rq_names import WORKERS_SUSPENDED, Job, NoSuchJobError, Queue, StopRequested
+from rqmem.rq_names import RQ_KEY_PREFIX, WORKERS_SUSPENDED, Job, NoSuchJobError, Queue, StopRequested
 from rqmem.store import keys
 from rqmem.store.executions import give_back
 from rqmem.store.retrying import until_redis_answers
@@ -16,6 +17,7 @@ from rqmem.store.scripts import script
 
 if TYPE_CHECKING:
     from rqmem.rq_names import Worker
+    from rqmem.worker.claim import Claimer
     from rqmem.worker.pool.member import Member
 
 _RQS_WAY = (Queue.dequeue_any.__func__, Queue._fetch_dequeued_job.__func__, Job.fetch.__func__, Job.refresh)  # type: ignore[attr-defined]
@@ -31,11 +33,13 @@ class Taker:
     Args:
         worker: RQ's.
         member: says whether a job may start in its pool.
+        claimer: of the worker.
     """
 
-    def __init__(self, worker: Worker, member: Member) -> None:
+    def __init__(self, worker: Worker, member: Member, claimer: Claimer) -> None:
         self._worker = worker
         self._member = member
+        self._claimer = claimer
         self._taken: tuple[Job | None, dict[bytes, bytes]] = (None, {})
 
     @property
@@ -55,22 +59,29 @@ class Taker:
         """
         worker = self._worker
         queues = worker._ordered_queues
-        names = [WORKERS_SUSPENDED, keys.PAUSED, *(queue.key for queue in queues)]
-        values = [worker.job_class.redis_job_namespace_prefix, *(queue.name for queue in queues)]
         while not self._member.must_wait:
             left = self._member.passed_over()
-            answer = script(worker.connection, "take_job")(keys=names, args=[*values, *left])
-            if len(answer) == 1:
-                if answer[0] == b"suspended":
-                    raise Suspended
-                return None
-            number, job_id, flat, before = answer
-            fields = dict(zip(flat[::2], flat[1::2], strict=True))
-            try:
-                job = restored(worker, job_id.decode(), fields)
-            except NoSuchJobError:  # as in RQ, a job without data is passed over
-                continue
-            if self.may_start(job, queues[number], before):
+            with self._claimer.starting() as start:
+                answer = script(worker.connection, "take_job")(
+                    keys=[WORKERS_SUSPENDED, keys.PAUSED, *start.keys, *(queue.key for queue in queues)],
+                    args=[
+                        *(RQ_KEY_PREFIX, worker.job_class.redis_job_namespace_prefix, *start.values),
+                        *(*(queue.name for queue in queues), *left),
+                    ],
+                )
+                if len(answer) == 1:
+                    if answer[0] == b"suspended":
+                        raise Suspended
+                    return None
+                number, job_id, flat, before, started = answer
+                fields = dict(zip(flat[::2], flat[1::2], strict=True))
+                try:
+                    job = restored(worker, job_id.decode(), fields)
+                except NoSuchJobError:  # as in RQ, a job without data is passed over
+                    continue
+                if started:
+                    self._claimer.started(job, start)
+            if started or self.may_start(job, queues[number], before):
                 self._taken = (job, fields)
                 return job, queues[number]
             if job_id not in self._member.passed_over():  # it is asked for again when something has changed

@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 import signal
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 from redis import Redis
 from rq import Queue
+from rq.exceptions import StopRequested
+from rq.executions import Execution
 from rq.job import Job
 from rq.suspension import suspend
 
 from rqmem import MemoryWorker
 from rqmem.config.settings import Config
 from rqmem.errors import RunTakenOver
-from rqmem.store import execution_reader, pausing
+from rqmem.store import execution_reader, executions, pausing
 from rqmem.testing import wait_until
+from rqmem.worker.horse.channel import WarmHorse
+from rqmem.worker.shared_memory import SharedPage
 from rqmem.worker.take import Suspended, restored
 from tests import sample_jobs
 from tests.conftest import StartWorker
@@ -189,3 +199,138 @@ def test_a_better_queue_has_the_first_of_jobs_that_come_at_once(connection: Redi
     log = worker.finish()
     assert (first.is_finished, later.get_status(), low.job_ids) == (True, "queued", [later.id]), log
     assert connection.llen(low.intermediate_queue_key) == 0
+
+
+@pytest.fixture
+def working(worker: MemoryWorker) -> Iterator[MemoryWorker]:
+    """As within `work`: its heart beats, and a horse waits for the job."""
+    worker.register_birth()
+    worker._heart.start(worker._life.new_recorder())
+    worker._pool.warm = WarmHorse(os.getpid(), None, SharedPage.new(1))  # type: ignore[arg-type]
+    yield worker
+    worker._pool.warm = None
+    worker._heart.stop()
+
+
+def records(connection: Redis, job: Job, execution: Execution) -> dict[str, str]:
+    """What RQ has in Redis of a job that runs, with names and times made the same."""
+    found: dict[str, object] = {}
+    for key in connection.scan_iter("rq:*"):
+        kind, name = connection.type(key).decode(), key.decode()
+        if kind == "hash":
+            found[name] = sorted(connection.hgetall(key).items())
+        elif kind == "zset":
+            found[name] = [(member, round((score - time.time()) / 10)) for member, score in connection.zscan_iter(key)]
+        elif kind == "set":
+            found[name] = sorted(connection.smembers(key))
+        elif kind == "list":
+            found[name] = connection.lrange(key, 0, -1)
+        if not name.startswith("rq:worker:"):  # of that, a heartbeat says
+            found[f"{name} lives"] = round(connection.ttl(key) / 10)
+
+    def same(text: str) -> str:
+        text = text.replace(execution.id, "EXECUTION").replace(job.id, "JOB")
+        return re.sub(r"\d{10}\.\d+|\d{4}-\d\d-\d\dT[\d:.]+Z", "TIME", text)
+
+    return {same(name): same(repr(value)) for name, value in sorted(found.items())}
+
+
+@pytest.mark.parametrize("timeout", [None, 5, 180, -1])
+def test_a_job_that_is_started_as_it_is_taken_leaves_what_rq_leaves(
+    worker: MemoryWorker, connection: Redis, timeout: int | None
+) -> None:
+    def taken() -> tuple[Job, Execution]:
+        worker.queues[0].enqueue(sample_jobs.add, 1, job_timeout=timeout, description="some")
+        found = worker._taker.take()
+        assert found is not None
+        return found[0], worker.prepare_execution(found[0])
+
+    worker.register_birth()
+    worker._heart.start(worker._life.new_recorder())
+    try:
+        job, execution = taken()
+        worker.prepare_job_execution(job)
+        by_steps = records(connection, job, execution)
+        owner = execution_reader.owner(connection, job.id)
+        assert owner is not None
+        worker.cleanup_execution(job, pipeline := connection.pipeline(), execution)
+        job.delete(pipeline=pipeline)
+        pipeline.execute()
+        worker.set_state("idle")
+        worker._pool.warm = WarmHorse(os.getpid(), None, SharedPage.new(1))  # type: ignore[arg-type]
+        job, execution = taken()
+        worker.prepare_job_execution(job)
+        assert records(connection, job, execution) == by_steps
+        assert execution_reader.owner(connection, job.id) == replace(owner, execution=execution.id)
+        assert job.to_dict() == Job.fetch(job.id, connection).to_dict()
+    finally:
+        worker._pool.warm = None
+        worker._heart.stop()
+
+
+def test_a_lost_reply_gives_the_same_job_again(working: MemoryWorker) -> None:
+    ids = [working.queues[1].enqueue(sample_jobs.add, 1).id for _ in range(2)]
+    with working._claimer.starting() as start:
+        first = start.values[0]
+    taken = working._taker.take()
+    assert taken is not None and taken[0].id == ids[0]
+    working._claimer._begun, working._claimer._next_id = None, first  # as if the reply had not come
+    again = working._taker.take()
+    assert again is not None and again[0].id == ids[0] and again[1].name == "middle"
+    assert working.prepare_execution(again[0]).id == first
+    assert working.queues[1].job_ids == ids[1:]
+
+
+@pytest.mark.parametrize("odd", [{"status": "canceled"}, {"origin": "elsewhere"}])
+def test_a_job_that_is_not_queued_as_usual_begins_in_rqs_way(
+    working: MemoryWorker, connection: Redis, odd: dict[str, str]
+) -> None:
+    job = working.queues[0].enqueue(sample_jobs.add, 1)
+    connection.hset(job.key, mapping=odd)
+    assert working._taker.take() is not None
+    assert working.queues[0].intermediate_queue.get_job_ids() == [job.id]
+    assert connection.hget(job.key, "worker_name") == b""
+    assert working.get_state() == "idle"
+
+
+def test_a_request_to_stop_loses_no_job_that_is_started_as_it_is_taken(
+    working: MemoryWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(signal, "signal", lambda *_: None)  # RQ's own handlers would outlive this test
+    with pytest.raises(StopRequested), working._claimer.starting():
+        working.request_stop(signal.SIGTERM, None)  # none has come
+    working._stop_requested = False
+    job = working.queues[0].enqueue(sample_jobs.add, 1)
+    starting = working._claimer.starting
+
+    @contextlib.contextmanager
+    def told_to_stop() -> Iterator[object]:
+        with starting() as start:
+            working.request_stop(signal.SIGTERM, None)
+            yield start
+
+    working._claimer.starting = told_to_stop  # type: ignore[assignment, method-assign]
+    taken = working._taker.take()
+    assert taken is not None and taken[0].id == job.id
+    assert working._stop_requested
+
+
+def test_a_job_that_somebody_took_over_before_its_horse_began_it_does_not_begin(
+    working: MemoryWorker, connection: Redis
+) -> None:
+    job = working.queues[0].enqueue(sample_jobs.add, 1)
+    assert working._taker.take() is not None
+    execution = working.prepare_execution(job)
+    execution.created_at -= timedelta(seconds=30)  # the machine slept
+    working.prepare_job_execution(job)
+    executions.disown(connection, job.id)
+    connection.zrem(working.queues[0].started_job_registry.key, execution.composite_key)
+    with pytest.raises(RunTakenOver):
+        working.prepare_job_execution(job)
+
+
+def test_a_subclass_that_prepares_jobs_itself_is_asked(working: MemoryWorker) -> None:
+    working.prepare_job_execution = lambda *_: None  # type: ignore[assignment, method-assign]
+    job = working.queues[0].enqueue(sample_jobs.add, 1)
+    assert working._taker.take() is not None
+    assert not job.is_started

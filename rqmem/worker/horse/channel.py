@@ -41,6 +41,7 @@ class Order:
         created_at: the execution's, in seconds since the epoch.
         began_in: names the data of Redis (`rqmem.store.keys.EPOCH`).
         fields: of the job, as `packed`; empty: the horse reads them.
+        begun: it was started when it was taken.
     """
 
     job_id: str
@@ -50,6 +51,7 @@ class Order:
     created_at: float
     began_in: str
     fields: str = ""
+    begun: bool = False
 
 
 @dataclass(frozen=True)

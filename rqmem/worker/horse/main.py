@@ -28,6 +28,7 @@ from rqmem.store import codec
 from rqmem.store.history.history_records import OK
 from rqmem.store.retrying import keep_files_in_reserve, spent_seconds, until_redis_answers
 from rqmem.type_of_job import type_of_path
+from rqmem.worker.claim import mark_started
 from rqmem.worker.commit import Committer
 from rqmem.worker.execution import Event
 from rqmem.worker.horse import environment, process_state, self_report, user_code
@@ -159,9 +160,10 @@ class HorseMain:
     def _run_order(self, order: Order, page: SharedPage) -> Job | None:
         """What RQ's `main_work_horse` does in a new process, in this one. None: the job is gone."""
         worker = self._worker
-        environment.put("RQ_WORKER_ID", worker.name)
-        environment.put("RQ_JOB_ID", order.job_id)
+        environment.put_again("RQ_WORKER_ID", worker.name)
+        environment.put_again("RQ_JOB_ID", order.job_id)
         self._committer.began_in = order.began_in
+        self._committer.begun = order.execution_id if order.begun else ""
         self._install_handlers()
         queue = queue_of(worker, order.queue)
         execution = Execution(order.execution_id, order.job_id, worker.connection, worker.name)
@@ -180,6 +182,8 @@ class HorseMain:
             until_redis_answers(lambda: self._committer.forget(queue, execution), f"forget job {order.job_id}")
             page.outcome = type(error).__name__
             return None
+        if order.begun:
+            mark_started(job, execution)
         page.advance(Event.TAKEN)
         job.redis_server_version = worker.get_redis_server_version()
         execution._job = job

@@ -9,6 +9,7 @@ before Python 3.13), and objects are listed only where that fits well below the 
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]
 import signal
 import sys
 import threading
@@ -39,8 +40,8 @@ def install(page_of: Callable[[], SharedPage | None]) -> None:
     """Before each job: the one before may have left its own handler."""
     global _page_of
     _page_of = page_of
-    signal.signal(SNAPSHOT_SIGNAL, _on_snapshot_signal)
-    signal.siginterrupt(SNAPSHOT_SIGNAL, False)
+    _signal.signal(SNAPSHOT_SIGNAL, _on_snapshot_signal)
+    _signal.siginterrupt(SNAPSHOT_SIGNAL, False)
 
 
 def _on_snapshot_signal(number: int, frame: FrameType | None) -> None:

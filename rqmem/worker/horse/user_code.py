@@ -8,6 +8,7 @@ without a `MemoryWorker` there is none.
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]  # `signal` makes enums of all: ten times as slow
 import contextlib
 import gc
 import os
@@ -126,13 +127,13 @@ def settle_in(worker_pid: int, group: HorseGroup | None, preloaded: tuple[str, .
 
 def install_signal_handlers() -> None:
     """Before each job: the one before may have left its own."""
-    signal.signal(BREACH_SIGNAL, _on_breach_signal)
-    signal.siginterrupt(BREACH_SIGNAL, True)
-    signal.signal(SAMPLE_SIGNAL, _on_sample_signal)
-    signal.siginterrupt(SAMPLE_SIGNAL, False)  # system calls of C clients go on
+    _signal.signal(BREACH_SIGNAL, _on_breach_signal)
+    _signal.siginterrupt(BREACH_SIGNAL, True)
+    _signal.signal(SAMPLE_SIGNAL, _on_sample_signal)
+    _signal.siginterrupt(SAMPLE_SIGNAL, False)  # system calls of C clients go on
     for number in _LEFT_TO_THE_WORKER:
-        signal.signal(number, _leave_it_to_the_worker)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+        _signal.signal(number, _leave_it_to_the_worker)
+    _signal.signal(signal.SIGINT, _signal.SIG_IGN)
 
 
 def run_user_code(horse: Horse, call: Callable[[], Any]) -> Any:
