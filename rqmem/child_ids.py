@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 
 _BELOW = "-child-"
+CHILD_MARK = _BELOW.encode()
+"""In the id of each child, as Redis has it."""
 _CHILD = re.compile(rf"(?P<parent>.+){_BELOW}(?P<number>\d+)")
 
 

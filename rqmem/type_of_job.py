@@ -46,11 +46,13 @@ def path_of(job: Job) -> str | None:
 
 def path_in(data: bytes) -> str | None:
     """The same of the first `FIRST_BYTES` of a job's data."""
-    data = unsigned(data) or data
     pickled = _PICKLED.match(data)
     if pickled is not None:
-        length = int.from_bytes(pickled[pickled.lastindex or 0], "little")
-        return data[pickled.end() :][:length].decode(errors="replace") if length <= _LONGEST else None
+        length, start = int.from_bytes(pickled[pickled.lastindex or 0], "little"), pickled.end()
+        return data[start : start + length].decode(errors="replace") if length <= _LONGEST else None
+    payload = unsigned(data)
+    if payload is not None:
+        return path_in(payload)
     written = _JSON.match(data)
     if written is None:
         return None

@@ -30,6 +30,7 @@ from rqmem.rq_names import (
     StartedJobRegistry,
     now,
     utcformat,
+    utcparse,
 )
 from rqmem.store import codec, keys
 from rqmem.store.execution_records import Owner
@@ -38,6 +39,7 @@ from rqmem.store.keys import KEEP_SECONDS, WAITING_SECONDS
 from rqmem.store.retrying import until_redis_answers
 from rqmem.store.scripts import script
 
+_WITH_FRACTION = len("2026-01-02T03:04:05.678901Z")
 _WAITS_FOR_A_PLACE = 2  # what the script `due` answers then
 KEPT_BREACHES, KEPT_EVIDENCE = 50, 8
 """How many breaches of a job are kept, as many as its story can name, and how many of them with their evidence."""
@@ -321,6 +323,14 @@ class RunWriter:
                 pipeline.execute()
 
         until_redis_answers(write, f"write to the run of job {self._job_id}")
+
+
+def made_at(created_at: bytes) -> str:
+    """When a job was made, as the record of its run has it. ``created_at``: as RQ has it."""
+    text = created_at.decode()
+    if len(text) == _WITH_FRACTION and not text.endswith(".000000Z"):
+        return f"{text[:-1]}+00:00"
+    return utcparse(text).isoformat()
 
 
 def opening(job: str, on_breach: str, escalate_to: str, job_created_at: str, run_id: str) -> dict[str, Any]:

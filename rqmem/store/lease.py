@@ -20,7 +20,7 @@ from rqmem.rq_names import RQ_KEY_PREFIX, WORKER_EXECUTIONS_KEY_TEMPLATE
 from rqmem.store import codec, keys
 from rqmem.store.execution_records import Owner
 from rqmem.store.held_run import NO_RECORD, Record
-from rqmem.store.lease_commands import iso
+from rqmem.store.lease_commands import epoch, iso
 from rqmem.store.scripts import of_each, script
 from rqmem.values import dataclass
 
@@ -72,7 +72,7 @@ def show(
     answer = script(connection, "lease_show")(
         keys=[keys.taken(worker), keys.lease(worker), keys.RUNNING, _executions_key(worker)],
         args=[
-            *(RQ_KEY_PREFIX, worker, queue, job_id, created_at, owner.execution, iso(start), f"{start:.6f}"),
+            *(RQ_KEY_PREFIX, worker, queue, job_id, created_at, owner.execution, iso(epoch(start)), epoch(start)),
             *(int(time.time()), seconds, codec.to_json(owner), int(hand_over), keys.returned("")),
             *(keys.run(""), keys.results(""), keys.KEEP_SECONDS, record.text, *record.results),
         ],

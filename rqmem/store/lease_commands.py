@@ -12,7 +12,7 @@ from functools import cache
 from hashlib import sha1
 from typing import Any, Literal, NamedTuple, cast
 
-from rqmem.child_ids import parent_of
+from rqmem.child_ids import CHILD_MARK
 from rqmem.store.scripts import source
 
 Why = Literal["", "gone", "deleted", "status", "plain"]
@@ -87,14 +87,14 @@ def pack_finished(
         run: the record of a memory-aware job's run (`rqmem.store.held_run`); empty: it has none.
     """
     text = b"" if result is None else b64encode(result)
-    for_parent = result or b"" if parent_of(job_id.decode()) is not None else b""
-    lives = b"%d" % ttl
+    for_parent = result or b"" if CHILD_MARK in job_id else b""
+    lives, began, ended = b"%d" % ttl, epoch(start), epoch(end)
     return (
         b"$%d\r\n%b\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n$27\r\n%b\r\n$27\r\n%b\r\n"
-        b"$17\r\n%17.6f\r\n$17\r\n%17.6f\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n"
+        b"$17\r\n%b\r\n$17\r\n%b\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n"
     ) % (
         len(queue), queue, len(job_id), job_id, len(created_at), created_at, len(execution), execution,
-        iso(start), iso(end), start, end, len(lives), lives, len(text), text, len(run), run,
+        iso(began), iso(ended), began, ended, len(lives), lives, len(text), text, len(run), run,
         len(for_parent), for_parent,
     )  # fmt: skip
 
@@ -105,17 +105,22 @@ def pack_begins(job_id: bytes, execution: bytes, queue: bytes, start: float, run
     Args:
         run: of a memory-aware job, the record of its run as it begins: a JSON list of fields and values.
     """
-    return b"$%d\r\n%b\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n$27\r\n%b\r\n$17\r\n%17.6f\r\n$%d\r\n%b\r\n" % (
-        len(job_id), job_id, len(execution), execution, len(queue), queue, iso(start), start, len(run), run,
+    began = epoch(start)
+    return b"$%d\r\n%b\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n$27\r\n%b\r\n$17\r\n%b\r\n$%d\r\n%b\r\n" % (
+        len(job_id), job_id, len(execution), execution, len(queue), queue, iso(began), began, len(run), run,
     )  # fmt: skip
 
 
-def iso(epoch: float) -> bytes:
-    """A time as RQ writes it."""
-    second = int(epoch)
+def epoch(seconds: float) -> bytes:
+    return b"%17.6f" % seconds
+
+
+def iso(time_: bytes) -> bytes:
+    """A time as RQ writes it, from what `epoch` gives."""
+    second = time_[:-7]
     if _second[0] != second:
-        _second[:] = second, time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second)).encode()
-    return b"%b.%06dZ" % (_second[1], (epoch - second) * 1e6)
+        _second[:] = second, time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(int(second))).encode()
+    return b"%b%bZ" % (_second[1], time_[-7:])
 
 
 def command(name: str, names: Sequence[str], values: Sequence[str | int]) -> bytes:
@@ -153,4 +158,4 @@ _DONE = Stepped("", {})
 NOTHING_BEGINS = b"$0\r\n\r\n" * 6
 GOES_ON = b"$0\r\n\r\n$7\r\ngoes on\r\n" + b"$0\r\n\r\n" * 4
 """For `LeaseConnection.send_step`, from another process than the horse: the job that has begun goes on."""
-_second: list[Any] = [0, b""]
+_second = [b"", b""]

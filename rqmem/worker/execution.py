@@ -75,7 +75,7 @@ class Phase(IntEnum):
 _USER_CODE = (Phase.RUNNING, Phase.BREACHED, Phase.UNWINDING)
 
 
-class Event(Enum):
+class Event(IntEnum):  # an Enum is hashed in Python
     """What happens to an execution. The horse reports all but BREACHED and SETTLED, which are the worker's."""
 
     TAKEN = auto()

@@ -64,18 +64,22 @@ class FinishedJobs(ctypes.Structure):
     def add(self, job: FinishedJob) -> bool:
         """Whether there was room for its result and its record. Its ids have to fit."""
         seq, began_at, ended_at, result_ttl, queue, job_id, created_at, execution_id, result, run = job
-        if self.count == self.committed:
+        count = self.count
+        if count == self.committed:
             self._end = 0
-        data, length, start = (result or b"") + run, -1 if result is None else len(result), self._end
-        if start + len(data) > RESULT_BYTES:
-            return False
-        self._end = start + len(data)
-        ctypes.memmove(ctypes.addressof(self) + _RESULTS + start, data, len(data))
+        start, length = self._end, -1 if result is None else len(result)
+        data = (result or b"") + run
+        if data:
+            end = start + len(data)
+            if end > RESULT_BYTES:
+                return False
+            self._end = end
+            ctypes.memmove(ctypes.addressof(self) + _RESULTS + start, data, len(data))
         _ENTRY.pack_into(
-            self._entries, _ENTRY.size * (self.count % ROOM),
+            self._entries, _ENTRY.size * (count % ROOM),
             seq, began_at, ended_at, result_ttl, queue, start, length, len(run), job_id, created_at, execution_id,
         )  # fmt: skip
-        self.count += 1
+        self.count = count + 1
         return True
 
     def uncommitted(self) -> list[FinishedJob]:

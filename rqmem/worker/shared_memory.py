@@ -19,6 +19,7 @@ from rqmem.worker.held_on_page import HeldOnPage
 
 _BREACH_BYTES = 16384
 _KEPT_CHECKPOINTS = 5
+_NAME_BYTES = 256
 
 
 class _Text:
@@ -153,6 +154,8 @@ class SharedPage(ctypes.Structure):
     job, outcome, integrations, operation, line, tenant, opening = map(
         _Text, ("_job", "_outcome", "_integrations", "_operation", "_line", "_tenant", "_opening")
     )
+    _queue: bytes
+    _job: bytes
     _job_id: bytes
     _created_at: bytes
     _execution_id: bytes
@@ -173,8 +176,8 @@ class SharedPage(ctypes.Structure):
         ("_job_id", ctypes.c_char * 256),
         ("_created_at", ctypes.c_char * 64),
         ("_execution_id", ctypes.c_char * 64),
-        ("_queue", ctypes.c_char * 256),
-        ("_job", ctypes.c_char * 256),
+        ("_queue", ctypes.c_char * _NAME_BYTES),
+        ("_job", ctypes.c_char * _NAME_BYTES),
         ("_outcome", ctypes.c_char * 128),
         ("_integrations", ctypes.c_char * 128),
         ("_tenant", ctypes.c_char * 128),
@@ -215,10 +218,10 @@ class SharedPage(ctypes.Structure):
         self._phase = Phase.TAKEN
         self._job_id, self._created_at, self._execution_id = job_id, created_at, execution_id
         self.limit_seconds, self.began_at, self.started_at = limit_seconds, time.time(), time.monotonic()
-        if self.queue != queue:
-            self.queue = queue
-        if self.job != job:
-            self.job = job
+        if self._queue != (name := _cut(queue)):
+            self._queue = name
+        if self._job != (name := _cut(job)):
+            self._job = name
         if self._operation:
             self._operation = b""
         if self._checkpoints:
@@ -330,6 +333,11 @@ def _step(phase: int, in_hooks: bool, breached: bool, event: Event) -> tuple[str
     if state.breached != before.breached:
         return "breached", state.breached, instructions
     return "", 0, instructions
+
+
+@functools.lru_cache(maxsize=256)
+def _cut(name: str) -> bytes:
+    return name.encode("utf-8", "replace")[: _NAME_BYTES - 1]
 
 
 def _partition(line: str) -> tuple[str, str, str]:

@@ -17,13 +17,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
-import functools
 import logging
-import os
 import random
 import signal
 import sys
-import threading
 import time
 import zlib
 from collections.abc import Callable
@@ -34,12 +31,10 @@ from typing import TYPE_CHECKING, Any
 from redis.exceptions import RedisError
 
 from rqmem import events, hooks
-from rqmem.child_ids import parent_of
+from rqmem.child_ids import CHILD_MARK, parent_of
 from rqmem.errors import RunTakenOver
 from rqmem.log.lines import tells_routine
-from rqmem.measure import procfs
 from rqmem.measure.own_process import meter_of_this_process
-from rqmem.measure.trim import trim
 from rqmem.policy import lease as policy
 from rqmem.policy.lease import History
 from rqmem.rq_names import DeserializationError, Job, JobTimeoutException, Retry, current_job
@@ -49,17 +44,16 @@ from rqmem.store.held_run import HeldRun, Record
 from rqmem.store.history.history_records import OK
 from rqmem.store.lease_commands import Taken
 from rqmem.store.retrying import connection_with_short_timeout, note, until_redis_answers
-from rqmem.type_of_job import FIRST_BYTES, path_in, type_of_path
+from rqmem.type_of_job import FIRST_BYTES, path_in
 from rqmem.worker.execution import Event
 from rqmem.worker.finished_jobs import LONGEST_ID_BYTES, FinishedJob
-from rqmem.worker.horse import environment, process_state, user_code
+from rqmem.worker.horse import environment, user_code
 from rqmem.worker.horse.channel import Channel, LeaseEnd, LeaseOrder, Ran
-from rqmem.worker.horse.leak_probe import WORTH_TIDYING_BYTES
 from rqmem.worker.horse.lease_commits import Commits
 from rqmem.worker.horse.lease_hand_over import HandOver
-from rqmem.worker.horse.lease_peaks import Peaks
+from rqmem.worker.horse.lease_remains import Remains
 from rqmem.worker.horse.lease_wait import Waiting
-from rqmem.worker.horse.leased_job import HeldOf, JobHooks, LeasedJob, Types, made_at
+from rqmem.worker.horse.leased_job import HeldOf, JobHooks, JobType, LeasedJob, Types
 from rqmem.worker.horse.user_code import Horse
 from rqmem.worker.shared_memory import SharedPage
 
@@ -68,12 +62,14 @@ if TYPE_CHECKING:
     from rqmem.worker.horse_pool import HorsePool
 
 _BATCH_SECONDS = 0.1  # what was taken so long ago goes back: jobs of better queues, and other workers, wait for it
-_CHILD = b"-child-"
 _MOST_KINDS = 100  # of jobs in one report
 _OLD_SECONDS = 0.02  # a job that was taken so long ago may have been cancelled: its start is awaited
 _LEAVE_SECONDS = 1.0
+_JOB_ID = environment.Again("RQ_JOB_ID")
+_NOT_PLAIN = (Retry, Pending)  # what a job may return, and RQ's or our own methods deal with
 _log = logging.getLogger("rqmem.worker")
 _RECALLED, _OTHERS_WAIT = "it was recalled", "a job has others that wait for it"
+_OF_ANOTHER_KIND = "a job of another kind is next"
 _STOPS, _TIME_OVER = "the worker is to stop", "its time was over"
 _RAN_ENOUGH = "it has run as many jobs as it may"
 
@@ -111,8 +107,10 @@ class Lease:
             "worker": worker.name, "group": pool.group, "leased": True, "raised": user_code.new_raised(),
             "held": self._held, "brief": _is_brief(), "told_of_cut": told_of_cut, "meter": self._meter,
         }  # fmt: skip
+        self._fit: dict[str, JobType] = {}  # by path: those that may run in this lease
         self._tells = _log.isEnabledFor(logging.DEBUG)
         self._timeout_cap = pool.config.timeout_seconds
+        self._default_timeout = worker.queue_class.DEFAULT_TIMEOUT
         self._commits = Commits(worker, order, page)
         self._hand_over = HandOver(worker, order, page, self._commits)
         self._job: Taken  # in hand
@@ -134,10 +132,7 @@ class Lease:
         """Take and run jobs until there is a reason to end."""
         page = self._page
         before = signal.signal(signal.SIGALRM, self._on_alarm)
-        self._at_first = _glance()
-        statm = os.open("/proc/self/statm", os.O_RDONLY)
-        self._statm, self._resident, self._threads = statm, _resident(statm), threading.active_count()
-        self._peaks = Peaks(page.held_before, self._resident * procfs.PAGE_BYTES // 1024)
+        self._remains = Remains(page.held_before)
         random.seed()
         try:
             page.advance(Event.LEASED)
@@ -146,7 +141,7 @@ class Lease:
             self._waiting.close()
             self._settle_rest()
             self._meter.close()
-            os.close(statm)
+            self._remains.close()
             signal.alarm(0)
             signal.signal(signal.SIGALRM, before)
             self._worker.executions = {}
@@ -258,59 +253,74 @@ class Lease:
             return self._stop(_OTHERS_WAIT)
         data = _uncompressed(job.data)
         path = path_in(data[:FIRST_BYTES]) or ""
-        known = self._types.find(path)
-        function = known.function() if known is not None else None
-        job_type = type_of_path(path)
-        crowded = order.clean is not None and job_type not in order.clean
-        if known is None or function is None or crowded or len(job.id) > LONGEST_ID_BYTES:
-            return self._stop("a job of another kind is next", unfit=True)
+        known = self._fit.get(path)
+        if known is None:
+            known, why = self._look_up(path)
+            if known is None:
+                return self._stop(why, unfit=True)
+        function = known.function()
+        if function is None or len(job.id) > LONGEST_ID_BYTES:
+            return self._stop(_OF_ANOTHER_KIND, unfit=True)
         try:
             limit, result_ttl = self._limit(job), int(job.result_ttl or self._worker.default_result_ttl)
         except ValueError:
             return self._stop("a job's time limit cannot be read", unfit=True)
-        if self._wants_probe is not None and self._wants_probe(job_type):
-            return self._stop(f"{path} is to be looked at for leaks", unfit=True)
         self._count += 1
         execution_id = f"{order.token}{self._count:08x}"
-        queue, job_id = order.queues[job.queue], job.id.decode()
+        execution, queue, job_id = execution_id.encode(), order.queues[job.queue], job.id.decode()
         self._held.next_job()
-        page.begin_leased(job.id, job.created_at, execution_id.encode(), queue, job_type, limit)
+        page.begin_leased(job.id, job.created_at, execution, queue, known.job_type, limit)
         if page.recalled:  # the worker has not seen this one, or gives it back: either way it has not begun
             page.advance(Event.RETURNED)
             return self._stop(_RECALLED)
         awaited = (first and not is_new) or page.started_at - self._taken_at > _OLD_SECONDS
         seen, self._visible = self._visible, False
-        opening = functools.partial(known.opening, job.created_at, execution_id)
-        if not self._commits.announce(job, execution_id, opening, sent=first, awaited=awaited, seen=seen):
+        if not self._commits.announce(job, execution, known, sent=first, awaited=awaited, seen=seen):
             page.advance(Event.RETURNED)
             return True if not self._commits.plain else self._stop(_OTHERS_WAIT)
-        environment.put_again("RQ_JOB_ID", job_id)
-        self.here = here = Horse(
-            **self._here, job_id=job_id, job_created_at=made_at(job.created_at), execution_id=execution_id, queue=queue
-        )
+        _JOB_ID.put(job.id)
+        self.here = here = Horse.like(
+            {
+                **self._here, "job_id": job_id, "created_at": job.created_at, "execution_id": execution_id,
+                "queue": queue,
+            }
+        )  # fmt: skip
         if page.ceiling_bytes != known.ceiling_bytes:
             here.set_ceiling(known.ceiling_bytes)
         proxy = LeasedJob.new(job_id, queue, limit, data, self._worker.serializer, self._fetch_visible)
         self._proxy_job, self._job = proxy, job
         try:
-            result = contextvars.copy_context().run(self._perform, here, proxy, function, data)
-            other = isinstance(result, Retry | Pending)
+            try:
+                result = contextvars.copy_context().run(self._perform, here, proxy, function, data)
+            finally:
+                self._put_settings_back()
+            other = isinstance(result, _NOT_PLAIN)
             payload = None if result is None or other else self._worker.serializer.dumps(result)
         except BaseException:  # noqa: BLE001  as RQ's perform_job
             return self._end_with(self._hand_over.fail(job, proxy, sys.exc_info()), "a job failed")
         if other:
             return self._end_with(self._hand_over.succeed(job, proxy, result), "a job is no plain one")
-        self._finished(job, job_type, result_ttl, payload)
+        self._finished(job, known.job_type, execution, result_ttl, payload)
         if self.hooks is not None:
             if self.hooks.around_each and self.hooks.await_outcome:
                 self._commits.send()
                 self._commits.read()
             self.hooks.after(here, proxy, OK)
         page.started_at = 0.0
-        return self._as_before(job_type, known.ceiling_bytes)
+        return self._as_before(known)
+
+    def _look_up(self, path: str) -> tuple[JobType | None, str]:
+        """The type of a job, or why such a job does not run in this lease."""
+        known, clean = self._types.find(path), self._order.clean
+        if known is None or (clean is not None and known.job_type not in clean):
+            return None, _OF_ANOTHER_KIND
+        if self._wants_probe is not None and self._wants_probe(known.job_type):
+            return None, f"{path} is to be looked at for leaks"
+        self._fit[path] = known
+        return known, ""
 
     def _limit(self, job: Taken) -> int:
-        timeout = int(job.timeout or self._worker.queue_class.DEFAULT_TIMEOUT)
+        timeout = int(job.timeout or self._default_timeout)
         cap = self._timeout_cap
         if cap is None:
             return timeout
@@ -327,14 +337,10 @@ class Lease:
             except Exception as error:
                 raise DeserializationError from error
             result = function(*arguments, **keywords)
-            return asyncio.run(result) if asyncio.iscoroutine(result) else result
+            return asyncio.run(result) if result is not None and asyncio.iscoroutine(result) else result
 
-        token = current_job.set(proxy)
-        try:
-            return user_code.run_user_code(here, call)
-        finally:
-            current_job.reset(token)
-            self._put_settings_back()
+        current_job.set(proxy)  # in this context only
+        return user_code.run_user_code(here, call)
 
     def _fetch_visible(self) -> Job:
         """In the job's own code: have RQ show the job as running, and read it."""
@@ -353,27 +359,28 @@ class Lease:
 
     # After it
 
-    def _finished(self, job: Taken, job_type: str, ttl: int, result: bytes | None) -> None:
+    def _finished(self, job: Taken, job_type: str, execution: bytes, ttl: int, result: bytes | None) -> None:
         """A plain success."""
         page, ended_at = self._page, time.time()
+        began_at = page.began_at
         done = FinishedJob(
-            page.seq, page.began_at, ended_at, ttl, job.queue, job.id, job.created_at, page._execution_id, result,
-            self._held.ended(),
-        )  # fmt: skip
+            page.seq, began_at, ended_at, ttl, job.queue, job.id, job.created_at, execution, result, self._held.ended()
+        )
         self._commits.add(done)
         if self._tells:
             name, job_id = self._worker.name, job.id.decode()
-            _log.debug("worker %s: job %s of a lease: %s, %.6f s", name, job_id, job_type, ended_at - page.began_at)
+            _log.debug("worker %s: job %s of a lease: %s, %.6f s", name, job_id, job_type, ended_at - began_at)
+        peak_bytes = self._remains.peak_bytes()
         if page.recalled:  # it is long: it has a record of its own
             page.outcome = OK
         else:
-            self._note(job_type, job.id, ended_at - page.began_at)
+            self._note(job_type, job.id, ended_at - began_at, peak_bytes)
         self._commits.keep_room()
 
-    def _note(self, job_type: str, job_id: bytes, seconds: float) -> None:
+    def _note(self, job_type: str, job_id: bytes, seconds: float, peak_bytes: int) -> None:
         page, figures = self._page, self._held.figures
         page.lease_done += 1
-        kind = job_type, page.ceiling_bytes, _CHILD in job_id, page._tenant, figures and figures.needed_mb
+        kind = job_type, page.ceiling_bytes, CHILD_MARK in job_id, page._tenant, figures and figures.needed_mb
         ran = self._ran.get(kind)
         if ran is None:
             counted = parent_of(job_id.decode()) is None
@@ -383,7 +390,7 @@ class Lease:
             )  # fmt: skip
         ran.times += 1
         ran.seconds += seconds
-        ran.peak_bytes = max(ran.peak_bytes, self._peaks.bytes())
+        ran.peak_bytes = max(ran.peak_bytes, peak_bytes)
         if figures is not None:
             ran.chunks += figures.chunks
             ran.items += figures.items
@@ -391,31 +398,17 @@ class Lease:
             ran.collections += figures.collections
             ran.freed_mb += figures.freed_mb
 
-    def _as_before(self, job_type: str, ceiling_bytes: int) -> bool:
-        """Whether the job has left the horse as it was, as far as a look of some microseconds tells."""
+    def _as_before(self, known: JobType) -> bool:
+        """Whether the next job may run in this horse, as far as a look of some microseconds tells."""
         page = self._page
         if page.breach_seq == page.seq:
-            return self._stop(f"{job_type} was found above its ceiling")
-        if page.ceiling_bytes != ceiling_bytes:
-            return self._stop(f"{job_type} has set a ceiling of its own")
+            return self._stop(f"{known.job_type} was found above its ceiling")
+        if page.ceiling_bytes != known.ceiling_bytes:
+            return self._stop(f"{known.job_type} has set a ceiling of its own")
         if len(self._ran) >= _MOST_KINDS:
             return self._stop("it has run jobs of many kinds")
-        if self._grown() and not self._shrinks():
-            return self._stop(f"{job_type} has left memory")
-        if threading.active_count() != self._threads:
-            return self._stop(f"{job_type} has left threads")
-        if _glance() != self._at_first:
-            return self._stop(f"{job_type} has changed its process")
-        return True
-
-    def _grown(self) -> bool:
-        return (_resident(self._statm) - self._resident) * procfs.PAGE_BYTES >= WORTH_TIDYING_BYTES
-
-    def _shrinks(self) -> bool:
-        """Whether what the horse has grown by is only what the allocator keeps for later, which goes back."""
-        trim()
-        self._peaks.set_back()
-        return not self._grown()
+        left = self._remains.left()
+        return self._stop(f"{known.job_type} has {left}") if left else True
 
     def _end_with(self, job: Job | None, why: str) -> bool:
         """The job in hand was no plain success. None: it is not ours."""
@@ -433,24 +426,12 @@ class Lease:
             raise JobTimeoutException(f"Task exceeded maximum timeout value ({page.limit_seconds} seconds)")
 
 
-def _glance() -> tuple[object, ...] | None:
-    try:
-        return process_state.glance()
-    except OSError:  # a directory that is gone, a closed file: as good as any change
-        return None
-
-
 def _uncompressed(data: bytes) -> bytes:
     """As RQ's `Job.restore`."""
     try:
         return zlib.decompress(data)
     except zlib.error:
         return data
-
-
-def _resident(statm: int) -> int:
-    """Pages."""
-    return procfs.parse_resident_pages(os.pread(statm, 128, 0))
 
 
 def _is_brief() -> bool:

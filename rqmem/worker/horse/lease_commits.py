@@ -20,10 +20,9 @@ from rqmem.worker.execution import Event
 from rqmem.worker.finished_jobs import ROOM, FinishedJob
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from rqmem.rq_names import Worker
     from rqmem.worker.horse.channel import LeaseOrder
+    from rqmem.worker.horse.leased_job import JobType
     from rqmem.worker.shared_memory import SharedPage
 
 _COMMIT_SECONDS = 0.002  # what has finished waits no longer for its commit
@@ -51,6 +50,7 @@ class Commits:
         self._sent: deque[tuple[list[FinishedJob], int]] = (
             deque()
         )  # steps without a reply, and how many are on the page
+        self._ring = page.finished  # each time that it is asked for, it is another object
         self._pending: list[FinishedJob] = []
         self._on_page = 0  # of the pending ones
         self._packed: list[bytes] = []
@@ -81,13 +81,10 @@ class Commits:
         self.read(until=1)
         return link.read_batch()
 
-    def announce(
-        self, job: Taken, execution_id: str, opening: Callable[[], bytes], *, sent: bool, awaited: bool, seen: bool
-    ) -> bool:
+    def announce(self, job: Taken, execution: bytes, known: JobType, *, sent: bool, awaited: bool, seen: bool) -> bool:
         """Send what is to be committed by now, and that this job begins. Whether it may.
 
         Args:
-            opening: makes what the record of its run begins with (`rqmem.store.held_run.opening`).
             sent: also where nothing is to be committed. Redis gets it even if this process is killed right after.
             awaited: it may have been cancelled since it was taken.
             seen: RQ may show the job before it as running.
@@ -99,7 +96,8 @@ class Commits:
         awaited = awaited or seen or self._seconds >= _SEEN_SECONDS
         if not (awaited or due or sent):
             return True
-        self.send(pack_begins(job.id, execution_id.encode(), page.queue.encode(), page.began_at, opening()))
+        opening = known.opening(job.created_at, execution)
+        self.send(pack_begins(job.id, execution, page._queue, page.began_at, opening))
         if awaited:
             return self.read() == ""
         if self._link.owed > _MOST_OWED:
@@ -111,17 +109,16 @@ class Commits:
         self._pending.append(done)
         self._packed.append(packed(done, self._order.queues))
         self._seconds += done.ended_at - done.began_at
-        if self._page.finished.add(done):
+        if self._ring.add(done):
             self._on_page += 1
             self._page.advance(Event.FINISHED)
 
     def keep_room(self) -> None:
         """What the page has no room for is committed at once."""
-        page = self._page
-        if self._on_page < len(self._pending) or page.finished.count - page.finished.committed >= ROOM - 1:
+        if self._on_page < len(self._pending) or self._ring.count - self._ring.committed >= ROOM - 1:
             self.send()
             self.read()
-            page.advance(Event.FINISHED)
+            self._page.advance(Event.FINISHED)
 
     def send(self, begins: bytes = b"") -> None:
         """Send what has finished, and what begins."""
@@ -145,7 +142,7 @@ class Commits:
     def _take_reply(self, reply: Stepped, jobs: list[FinishedJob], on_page: int) -> str:
         plain = [job for job in jobs if reply.refused.get(job.job_id) == "plain"]
         if not plain and not self.plain:
-            self._page.finished.committed += on_page
+            self._ring.committed += on_page
         self.plain += plain
         for job_id, why in reply.refused.items():
             if why != "plain":

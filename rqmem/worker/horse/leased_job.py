@@ -8,10 +8,11 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from rqmem.rq_names import UNEVALUATED, Job, utcparse
-from rqmem.store.executions import opening
+from rqmem.rq_names import UNEVALUATED, Job
+from rqmem.store.executions import made_at, opening
 from rqmem.store.held_run import opening as opening_text
 from rqmem.store.history.history_records import OK
+from rqmem.type_of_job import type_of_path
 from rqmem.worker.horse.user_code import Horse
 
 if TYPE_CHECKING:
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
 
 _SEVERAL_SECONDS = 0.1
-_WITH_FRACTION = len("2026-01-02T03:04:05.678901Z")
 _HOOK_SECONDS = 5
 _LAST_SECONDS = 90  # more than any hook has
 
@@ -29,12 +29,14 @@ class JobType(NamedTuple):
     """What is known of a job type from its last ordinary execution in this horse.
 
     Attributes:
+        job_type: its name.
         module, names: where its function is: ``names`` are attributes, of the module and of one another.
         ceiling_bytes: that its job had at the end.
         record: of a memory-aware job: its name, its ``on_breach`` and its ``escalate_to``, as the record of a run has
             them; empty for others.
     """
 
+    job_type: str
     module: str
     names: tuple[str, ...]
     ceiling_bytes: int
@@ -47,12 +49,12 @@ class JobType(NamedTuple):
             found = getattr(found, name, None)
         return found if callable(found) else None
 
-    def opening(self, created_at: bytes, execution_id: str) -> bytes:
+    def opening(self, created_at: bytes, execution_id: bytes) -> bytes:
         """What the record of a run begins with, for `rqmem.store.lease_commands.pack_begins`; empty: it has none."""
         if not self.record:
             return b""
         job, on_breach, escalate_to = self.record
-        return opening_text(opening(job, on_breach, escalate_to, made_at(created_at), execution_id))
+        return opening_text(opening(job, on_breach, escalate_to, made_at(created_at), execution_id.decode()))
 
 
 class Types:
@@ -69,7 +71,7 @@ class Types:
             return
         record = tuple(page.opening.split("\n")) if page.opening else ()
         module, names = _place(path)
-        found = JobType(module, names, page.ceiling_bytes, record)
+        found = JobType(type_of_path(path), module, names, page.ceiling_bytes, record)
         if found.function() is not None:
             self._paths[path] = found
 
@@ -90,12 +92,7 @@ def _place(path: str) -> tuple[str, tuple[str, ...]]:
     return module, names
 
 
-def made_at(created_at: bytes) -> str:
-    """When a job was made, as the record of its run has it. ``created_at``: as RQ has it."""
-    text = created_at.decode()
-    if len(text) == _WITH_FRACTION and not text.endswith(".000000Z"):
-        return f"{text[:-1]}+00:00"
-    return utcparse(text).isoformat()
+_NOTHING_READ = dict.fromkeys(("_func_name", "_instance", "_args", "_kwargs"), UNEVALUATED)
 
 
 class LeasedJob(Job):
@@ -110,11 +107,10 @@ class LeasedJob(Job):
     ) -> LeasedJob:
         """``data``: RQ's, not compressed. ``fetch`` reads the job."""
         job = cls.__new__(cls)
-        job.__dict__.update(
-            _id=job_id, serializer=serializer, origin=queue, timeout=timeout, _data=data,
-            _func_name=UNEVALUATED, _instance=UNEVALUATED, _args=UNEVALUATED, _kwargs=UNEVALUATED,
-            _rqmem_fetch=fetch,
-        )  # fmt: skip
+        job.__dict__ = {
+            **_NOTHING_READ, "_id": job_id, "serializer": serializer, "origin": queue, "timeout": timeout,
+            "_data": data, "_rqmem_fetch": fetch,
+        }  # fmt: skip
         return job
 
     @property

@@ -23,7 +23,7 @@ from rqmem import events
 from rqmem.errors import MemoryLimitExceeded
 from rqmem.measure import procfs
 from rqmem.measure.threads import Threads, native_threads
-from rqmem.rq_names import Execution, Job, JobTimeoutException, NoSuchJobError, Queue
+from rqmem.rq_names import Execution, Job, JobTimeoutException, NoSuchJobError, Queue, utcformat
 from rqmem.store import codec
 from rqmem.store.history.history_records import OK
 from rqmem.store.retrying import keep_files_in_reserve, spent_seconds, until_redis_answers
@@ -223,7 +223,7 @@ class HorseMain:
             connection=worker.connection,
             serializer=worker.serializer,
             job_id=job.id,
-            job_created_at=job.created_at.isoformat(),
+            created_at=utcformat(job.created_at).encode(),
             execution_id=execution.id if execution is not None else "",  # RQ's tests fork without one
             queue=queue.name,
             worker=worker.name,

@@ -28,6 +28,7 @@ from typing import Any
 from rqmem.worker.horse import environment
 
 _SIGNALS = sorted(map(int, signal.valid_signals()))
+_STANDARD_SIGNALS = [number for number in _SIGNALS if number <= int(signal.SIGSYS)]
 _LIMITS = ("AS", "CORE", "CPU", "DATA", "FSIZE", "NOFILE", "NPROC", "STACK")
 _LIMIT_NUMBERS = [getattr(resource, f"RLIMIT_{name}") for name in _LIMITS]
 _FEW_FILES = 64
@@ -57,26 +58,34 @@ def look() -> Traces:
     }
 
 
-def glance() -> tuple[object, ...]:
-    """What of `look` can be had in some microseconds, for each job of a lease; who changes more is found at its end."""
+def glance() -> tuple[object, ...] | None:
+    """What of `look` can be had in some microseconds, for each job of a lease; who changes more is found at its end.
+
+    None: the working directory is gone, or a standard file is closed.
+    """
     umask = os.umask(0o077)
     os.umask(umask)
-    return (
-        os.getcwd(),  # noqa: PTH109
-        umask,
-        os.geteuid(),
-        os.getegid(),
-        os.getpriority(os.PRIO_PROCESS, 0),
-        [os.get_inheritable(number) for number in (0, 1, 2)],  # an error if it is closed
-        list(map(_signal.getsignal, _SIGNALS)),
-        _signal.pthread_sigmask(signal.SIG_BLOCK, ()),
-        _signal.getitimer(signal.ITIMER_PROF),
-        resource.getrlimit(resource.RLIMIT_NOFILE),
-        resource.getrlimit(resource.RLIMIT_AS),
-        _many_files_open(),
-        gc.isenabled(),
-        logging.root.manager.disable,
-    )
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        return (
+            os.getcwd(),  # noqa: PTH109
+            umask,
+            os.geteuid(),
+            os.getegid(),
+            os.getpriority(os.PRIO_PROCESS, 0),
+            os.get_inheritable(1),  # an error if it is closed
+            os.get_inheritable(2),
+            list(map(_signal.getsignal, _STANDARD_SIGNALS)),
+            _signal.pthread_sigmask(signal.SIG_BLOCK, ()),
+            _signal.getitimer(signal.ITIMER_PROF),
+            limit,
+            resource.getrlimit(resource.RLIMIT_AS),
+            _is_many(os.dup(0), limit[0]),
+            gc.isenabled(),
+            logging.root.manager.disable,
+        )
+    except OSError:
+        return None
 
 
 def changed(before: Traces, now: Traces) -> str:
@@ -99,7 +108,7 @@ class Settings:
         self._filters = warnings.filters[:]
         self._locale = locale.setlocale(locale.LC_ALL)
         self._zone = time.tzname
-        self._simple = [read() for read, _ in _SIMPLE.values()]
+        self._simple = [read() for read in _READ]
 
     def keep_imported(self) -> bool:
         """If modules have been imported, what has changed stays."""
@@ -134,10 +143,11 @@ class Settings:
         if locale.setlocale(locale.LC_ALL) != self._locale:
             locale.setlocale(locale.LC_ALL, self._locale)
             found.append("locale")
-        for (name, (read, put)), as_before in zip(_SIMPLE.items(), self._simple, strict=True):
-            if read() != as_before:
-                put(as_before)
-                found.append(name)
+        if [read() for read in _READ] != self._simple:
+            for (name, (read, put)), as_before in zip(_SIMPLE.items(), self._simple, strict=True):
+                if read() != as_before:
+                    put(as_before)
+                    found.append(name)
         return found
 
 
@@ -152,6 +162,7 @@ _SIMPLE: Mapping[str, tuple[Callable[[], Any], Callable[[Any], object]]] = {
     "sys.stdin": (lambda: sys.stdin, lambda value: setattr(sys, "stdin", value)),
 }
 """Name -> what reads it, and what sets it."""
+_READ = [read for read, _ in _SIMPLE.values()]
 
 
 def _many_files_open() -> bool:
@@ -164,8 +175,12 @@ def _many_files_open() -> bool:
         lowest = os.dup(0)
     except OSError:  # none is free, or the first is closed
         return True
+    return _is_many(lowest, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+
+
+def _is_many(lowest: int, limit: int) -> bool:
+    """``lowest``: the lowest number that was free; it is closed."""
     os.close(lowest)
-    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return limit != resource.RLIM_INFINITY and lowest > max(limit / 4, _FEW_FILES)
 
 

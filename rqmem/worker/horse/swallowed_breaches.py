@@ -72,7 +72,7 @@ class Raised:
 
         To be called where none is on its way: at a checkpoint, or after the job's code has ended well.
         """
-        if os.getpid() != self._pid:  # a fork of the job: its parent judges
+        if (not self._alive and self._swallowed is None) or os.getpid() != self._pid:  # a fork's parent judges
             return
         for key, (alive, breach) in list(self._alive.items()):
             error = alive()
