@@ -11,6 +11,24 @@ local function leave_intermediate(P, queue, id)
   return redis.call('LREM', P .. ':queue:' .. queue .. ':intermediate', 1, id) == 1
 end
 
+-- Take these ids off the front of a list, if it begins with all of them in this order: as a rule it does, and two
+-- commands do what else takes one for each. Returns whether it did.
+local function take_off_front(list, ids)
+  if #ids < 3 then
+    return false
+  end
+  for i, id in ipairs(redis.call('LRANGE', list, 0, #ids - 1)) do
+    if id ~= ids[i] then
+      return false
+    end
+  end
+  if redis.call('LLEN', list) < #ids then
+    return false
+  end
+  redis.call('LTRIM', list, #ids, -1)
+  return true
+end
+
 -- The field `shown` of a lease has the ids of all jobs of it that RQ shows as running, with a space on both sides.
 local function is_shown(shown, id)
   return shown and string.find(shown, ' ' .. id .. ' ', 1, true) ~= nil

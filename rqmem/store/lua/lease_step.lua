@@ -27,8 +27,21 @@ local function has_finished(queue, score, id)
   finished[queue] = here
 end
 
+-- Of all that has finished: their ids, keys, whether somebody waits for one of them, and whether they are all off the
+-- lists by now.
+local ids, dependents, one_queue = {}, {}, true
+for at = NEXT + 6, NEXT + 5 + EACH * tonumber(ARGV[13]), EACH do
+  ids[#ids + 1] = ARGV[at + 1]
+  dependents[#ids] = P .. ':job:' .. ARGV[at + 1] .. ':dependents'
+  one_queue = one_queue and ARGV[at] == ARGV[NEXT + 6]
+end
+local awaited = #ids > 0 and redis.call('EXISTS', unpack(dependents)) > 0
+local all_taken = take_off_front(taken, ids)
+local all_left = all_taken and not awaited and one_queue
+  and take_off_front(P .. ':queue:' .. ARGV[NEXT + 6] .. ':intermediate', ids)
+
 local function refusal(queue, id, created_at, execution, job)
-  local deleted, was_there = job[2] ~= created_at, leave_intermediate(P, queue, id)
+  local deleted, was_there = job[2] ~= created_at, all_left or leave_intermediate(P, queue, id)
   if is_shown(shown, id) then
     local ours = owner_is(running, id, execution)
     if ours and (job[1] == 'failed' or job[1] == 'canceled') and not deleted then
@@ -92,9 +105,9 @@ for at = NEXT + 6, NEXT + 5 + EACH * tonumber(ARGV[13]), EACH do
   local queue, id = ARGV[at], ARGV[at + 1]
   local key = P .. ':job:' .. id
   local why
-  if redis.call('LREM', taken, 1, id) == 0 then
+  if not all_taken and redis.call('LREM', taken, 1, id) == 0 then
     why = 'gone'
-  elseif redis.call('EXISTS', key .. ':dependents') == 1 then
+  elseif awaited and redis.call('EXISTS', key .. ':dependents') == 1 then
     why = 'plain'
   else
     local job = redis.call('HMGET', key, 'status', 'created_at', 'dependency_id')

@@ -32,7 +32,8 @@ end
 local left, room = tonumber(ARGV[4]), tonumber(ARGV[5])
 local reply, seen = {'empty', ''}, {}
 
-local function needs(job, id)
+-- `follows`: for some of these jobs there are dependents, or the record of a run.
+local function needs(job, id, follows)
   if job[1] ~= 'queued' or seen[id] then
     return 'status'
   elseif job[2] ~= job[3] then
@@ -51,7 +52,7 @@ local function needs(job, id)
   local ttl = tonumber(job[6] or '') or 500
   if ttl < -1 or (ttl == 0 and (job[8] or '') ~= '') then
     return 'result_ttl'
-  elseif redis.call('EXISTS', P .. ':job:' .. id .. ':dependents', ARGV[7] .. id) > 0 then
+  elseif follows and redis.call('EXISTS', P .. ':job:' .. id .. ':dependents', ARGV[7] .. id) > 0 then
     return redis.call('EXISTS', ARGV[7] .. id) == 1 and 'run' or 'dependents'  -- it goes on; or they follow it at once
   end
 end
@@ -63,13 +64,17 @@ local function take_from(number)
   end
   local queue = P .. ':queue:' .. ARGV[number]
   local ids = redis.call('LRANGE', queue, 0, left - 1)
-  local passed, taken = 0, {}
+  local passed, taken, keys = 0, {}, {}
+  for i, id in ipairs(ids) do
+    keys[2 * i - 1], keys[2 * i] = P .. ':job:' .. id .. ':dependents', ARGV[7] .. id
+  end
+  local follows = #ids > 0 and redis.call('EXISTS', unpack(keys)) > 0
   for _, id in ipairs(ids) do
     local job = redis.call('HMGET', P .. ':job:' .. id, 'status', 'origin', 'data', 'data', 'timeout', 'result_ttl',
       'created_at', 'group_id', 'success_callback_name', 'rate_limit_key', 'webhooks', 'repeats_left')
     job[3] = ARGV[number]
     if job[4] then
-      local what = needs(job, id)
+      local what = needs(job, id, follows)
       if what then
         reply[1], reply[2] = 'needs', what
         break
