@@ -180,6 +180,30 @@ class InChunks(MemoryAwareJob):
         return len(numbers)
 
 
+class CarriesOn(MemoryAwareJob):
+    """It goes on with the next item whatever happens to one, so a chunk ends well of which an item was cut off."""
+
+    on_breach = "resume"
+    chunk_size = 4
+    adaptive: ClassVar[bool] = False
+
+    def handle(self, count: int) -> int:
+        return sum(self.process_in_chunks(range(count), self.chunk))
+
+    def chunk(self, numbers: list[int]) -> int:
+        for number in numbers:
+            try:
+                self.one(number)
+            except:  # noqa: E722, S110
+                pass
+        return len(numbers)
+
+    def one(self, number: int) -> None:
+        if number == 5 and redis().incr("tries") == 1:
+            grow(lambda: time.sleep(0.005))
+        redis().sadd("items", number)
+
+
 # The job means to
 
 

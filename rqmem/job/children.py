@@ -224,6 +224,7 @@ def enqueue_children(
         enqueuer = ChildEnqueuer(horse, parent_class, job_class, arguments, queue, of)
         slices = source.slices(items_per_child, parts=parts)
         while batch := [describe_slice(each) for each in islice(slices, _BATCH)]:
+            run.checkpoints.raise_swallowed()  # in the source
             if total == 0:
                 _open(horse, cut_stage, first)
             enqueuer.add(list(enumerate(batch, start=total)))

@@ -117,10 +117,12 @@ class ChunkProgress:
         """The chunk is finished and its items are released. ``full_bytes``: usage before that.
 
         Raises:
-            MemoryLimitExceeded: usage is above the ceiling now.
+            MemoryLimitExceeded: usage is above the ceiling now; or it was within the chunk, which is not finished
+                then, and somebody swallowed that.
             PlannedStop: the worker wants to stop, and the job goes on elsewhere.
             SourceError, RunTakenOver: the chunk could not be saved.
         """
+        self._checkpoints.raise_swallowed()
         seconds = _clock() - self._began
         first, self.items_done, self.cursor = self.items_done + 1, self.items_done + items, cursor
         self._save_soon(results)

@@ -143,7 +143,9 @@ def run_monitored(run: JobRun, call: Callable[[], Any]) -> Any:
     outcome = "ok"
     try:
         result = call()
-        return asyncio.run(result) if inspect.iscoroutine(result) else result
+        result = asyncio.run(result) if inspect.iscoroutine(result) else result
+        run.checkpoints.raise_swallowed()
+        return result
     except BaseException as error:
         outcome = type(error).__name__
         raise

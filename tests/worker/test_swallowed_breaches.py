@@ -83,6 +83,14 @@ def test_a_chunk_whose_greenlets_died_is_done_again(connection: Redis, work_off:
     assert execution_reader.run(connection, job.id).resumes >= 1
 
 
+def test_a_chunk_of_which_an_item_was_cut_off_is_done_again(connection: Redis, work_off: WorkOff) -> None:
+    job = swallowing_jobs.CarriesOn.enqueue("jobs", count=12, connection=connection)
+    log = work_off("jobs", "--memory", "128", "--reserve", "64")
+    assert job.return_value() == 12, log
+    assert {int(each) for each in connection.smembers("items")} == set(range(12)), log
+    assert execution_reader.run(connection, job.id).resumes == 1
+
+
 def test_a_breach_can_be_sent_to_another_process() -> None:
     """As a pool of processes does with what its workers raise."""
     twin = pickle.loads(pickle.dumps(MemoryLimitExceeded(BREACH)))
