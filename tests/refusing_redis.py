@@ -40,6 +40,7 @@ class RefusingProxy:
     Attributes:
         refuse: says with which line a command is refused, if it is; None: nothing is.
         refused: how many commands were.
+        hold: called before a command goes on to the server, which waits for it.
         lose: says of which commands the reply is lost: the server has done them, then both connections end.
     """
 
@@ -49,6 +50,7 @@ class RefusingProxy:
         self.url = f"redis://127.0.0.1:{self._listener.getsockname()[1]}"
         self.refuse: Refuse | None = None
         self.refused = 0
+        self.hold: Callable[[Command], object] | None = None
         self.lose: Callable[[Command], bool] | None = None
         self._open: set[socket.socket] = set()
         threading.Thread(target=self._accept, daemon=True).start()
@@ -108,6 +110,8 @@ class RefusingProxy:
                 client.sendall(f"-{line}\r\n".encode())
                 continue
             else:
+                if self.hold is not None:
+                    self.hold(command)
                 server.sendall(raw)
                 if name in _SUBSCRIBES:
                     threading.Thread(target=_copy, args=(answered, client), daemon=True).start()

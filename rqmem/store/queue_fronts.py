@@ -11,7 +11,8 @@ Who is killed in the moment before he puts it back loses that one; who is told t
 from __future__ import annotations
 
 import select
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from redis import Redis
@@ -27,6 +28,7 @@ MOST_QUEUES = 8
 
 _LATE_SECONDS = 5.0  # so much later than it was to, Redis still has not said that nothing came
 _STOP_SECONDS = 1.0
+_AGAIN_SECONDS = 0.01
 
 
 class QueueFronts:
@@ -121,33 +123,47 @@ class QueueFronts:
 
         Then they are closed, and a job that such a one gets at this very moment comes back later.
         """
-        commands = [("CLIENT", "UNBLOCK", self._ids[number]) for number in numbers]
         try:
             if any(self._ids[number] is None for number in numbers):
                 raise ResponseError("Redis does not tell the numbers of connections")
             if ready:
-                _answers(self._connections[ready[0]], commands)
-            else:
-                with connection_with_short_timeout(self._client, _STOP_SECONDS) as control:
-                    for command in commands:
-                        control.execute_command(*command)
+                return self._unblock(numbers, lambda commands: _answers(self._connections[ready[0]], commands))
+            with connection_with_short_timeout(self._client, _STOP_SECONDS) as control:
+                return self._unblock(numbers, lambda commands: [control.execute_command(*each) for each in commands])
         except RedisError:
             return False
+
+    def _unblock(self, numbers: list[int], ask: Callable[[list[tuple[Any, ...]]], list[Any]]) -> bool:
+        """Over another connection, and so perhaps before Redis has got the command to wait: then once more."""
+        deadline = time.monotonic() + _STOP_SECONDS
+        while numbers:
+            answers = ask([("CLIENT", "UNBLOCK", self._ids[number]) for number in numbers])
+            late = [number for number, answer in zip(numbers, answers, strict=True) if not int(answer)]
+            numbers = [number for number in late if not self._has_reply(number)]
+            if numbers and time.monotonic() > deadline:
+                return False
         return True
 
+    def _has_reply(self, number: int) -> bool:
+        poll = select.poll()
+        poll.register(self._connections[number]._sock, select.POLLIN)
+        return bool(poll.poll(1000 * _AGAIN_SECONDS))
 
-def _answers(connection: Any, commands: Sequence[tuple[Any, ...]]) -> None:
+
+def _answers(connection: Any, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
     """Send them at once. Raises the first refusal, when all replies are read."""
     for command in commands:
         connection.send_command(*command)
+    answers: list[Any] = []
     errors = []
     for _ in commands:
         try:
-            connection.read_response()
+            answers.append(connection.read_response())
         except ResponseError as error:
             errors.append(error)
     if errors:
         raise errors[0]
+    return answers
 
 
 def _client_id(connection: Any) -> int | None:

@@ -6,6 +6,7 @@ generator that yields between them.
 
 from __future__ import annotations
 
+import json
 import time
 from collections import defaultdict
 from collections.abc import Iterator
@@ -19,10 +20,14 @@ from rq.exceptions import NoSuchJobError
 from rq.executions import Execution
 from rq.job import Job
 
-from rqmem.store import execution_reader, executions, lease
-from rqmem.store.execution_records import Owner
-from rqmem.store.lease_commands import Stepped, Taken, pack_begins, pack_finished
+from rqmem.child_ids import parent_of
+from rqmem.errors import RunTakenOver
+from rqmem.store import execution_reader, executions, held_run, lease, ledger
+from rqmem.store.execution_records import Owner, Pending
+from rqmem.store.held_run import NO_RECORD, Record
+from rqmem.store.lease_commands import Moved, Stepped, Taken, pack_begins, pack_finished
 from rqmem.store.lease_connection import LeaseConnection
+from tests.lease.family import Family, children_of, goes_on, opening, record, requeue
 
 QUEUES = ("high", "low")
 Steps = Iterator[None]
@@ -36,11 +41,15 @@ class History:
     Attributes:
         begun: id and time of making -> how often its user code has begun; ``excused``: how often more than once it may.
         disturbed: jobs that users have cancelled or deleted, or that a stock worker had.
+        fronted: jobs that were put to the front of their queue since their worker died, or had not taken them yet.
+        family: parents and children.
     """
 
     begun: dict[tuple[str, str], int] = field(default_factory=lambda: defaultdict(int))
     excused: dict[tuple[str, str], int] = field(default_factory=lambda: defaultdict(int))
     disturbed: set[str] = field(default_factory=set)
+    fronted: set[str] = field(default_factory=set)
+    family: Family = field(default_factory=Family)
 
     def begins(self, job: tuple[str, str]) -> None:
         self.begun[job] += 1
@@ -69,11 +78,14 @@ class Run:
         return self.id, self.job.created_at.decode()
 
     def begins(self) -> bytes:
-        return pack_begins(self.job.id, self.execution, self.queue, self.start)
+        run = held_run.opening(opening(self.id, self.key[1])) if goes_on(self.id) else b""
+        return pack_begins(self.job.id, self.execution, self.queue, self.start, run)
 
     def finished(self) -> bytes:
-        job = self.job
-        return pack_finished(self.queue, job.id, job.created_at, self.execution, self.start, time.time(), 500, b"ok")
+        job, run = self.job, record(self.key[1]) if goes_on(self.id) else b""
+        return pack_finished(
+            self.queue, job.id, job.created_at, self.execution, self.start, time.time(), 500, b"ok", run
+        )
 
 
 class Leasing:
@@ -84,6 +96,7 @@ class Leasing:
         self.connection, self.history = connection, history
         self.link: LeaseConnection | None = None
         self.waiting: list[Taken] = []
+        self.moved: list[Moved] = []  # what has come to the horse that waited
         self.now: Run | None = None
         self.last: Run | None = None
         self.ring: list[Run] = []  # finished, and perhaps not committed
@@ -97,12 +110,20 @@ class Leasing:
         if self.link is None:
             self.link = LeaseConnection(self.connection, self.name, f"token-{next(_numbers)}")
             opens = Owner("", self.name, "", "host", 1, 2)
-        self.link.send_take(QUEUES, k, opens)
+        self.link.send_take(QUEUES, k, opens, self.moved)
+        self.moved = []
         batch = self.link.read_batch()
         assert batch.why not in ("token", "recalled"), batch
         self.waiting += batch.jobs
         if opens is not None and not batch.jobs:
             self._closed()
+
+    def wait(self, queue: str) -> None:
+        """For a job. It is in the intermediate queue then, and nobody has it."""
+        raw = self.connection.lmove(f"rq:queue:{queue}", f"rq:queue:{queue}:intermediate")
+        if raw is not None:
+            self.moved.append(Moved(QUEUES.index(queue), raw.decode()))
+            self.history.fronted.add(raw.decode())  # one that another waiting horse had before may come behind it
 
     def begin(self, *, awaited: bool, lost: bool) -> None:
         """Commit what has finished and begin the next; or only begin it, as within a group of commits."""
@@ -133,6 +154,37 @@ class Leasing:
         self._give_back(run.id)
         yield
         yield from self._end_by_rq(run)
+        self.now = None
+        yield from self.end()
+
+    def split(self) -> Steps:
+        """The job makes its children, and is to wait for them. It leaves the lease, which ends."""
+        run = self.now
+        assert run is not None
+        self.ending = True
+        fields = [str(each) for pair in opening(run.id, run.key[1]).items() for each in pair]
+        shown = self._show(run, hand_over=False, record=Record(json.dumps({"version": 1, "fields": fields})))
+        yield
+        queue = Queue(QUEUES[run.job.queue], connection=self.connection)
+        execution = Execution(run.execution.decode(), run.id, self.connection, self.name)
+        try:
+            if shown != "shown":
+                raise RunTakenOver
+            yield from self.history.family.split(queue, run.id, execution)
+            children = Pending(children_of(run.id), children_of(run.id))
+        except RunTakenOver:
+            children = None
+        self._step(b"", lost=False)
+        yield
+        self._give_back(run.id)
+        yield
+        if self._show(run, hand_over=True) == "shown":
+            yield
+            job = Job(run.id, connection=self.connection)
+            job.origin = queue.name
+            if children is None or not ledger.defer(job, queue, execution, children):
+                executions.let_go(self.connection, job, execution)
+        self.history.may_begin_again(run.key)  # to gather
         self.now = None
         yield from self.end()
 
@@ -168,7 +220,7 @@ class Leasing:
         self._commit_from_ring()
         yield
         if run is not None:
-            yield from self._end_by_rq(run)
+            yield from self._end_by_rq(run, died=True)
             yield
         self._give_back("")
         self._closed()
@@ -215,11 +267,13 @@ class Leasing:
             link.read_step()
             link.close()
 
-    def _show(self, run: Run, *, hand_over: bool) -> str:
+    def _show(self, run: Run, *, hand_over: bool, record: Record = NO_RECORD) -> str:
         queue = QUEUES[run.job.queue]
         owner = Owner(run.execution.decode(), self.name, queue, "host", 1, 2)
         made = run.job.created_at.decode()
-        return lease.show(self.connection, self.name, queue, run.id, made, run.start, owner, 240, hand_over=hand_over)
+        return lease.show(
+            self.connection, self.name, queue, run.id, made, run.start, owner, 240, record, hand_over=hand_over
+        )
 
     def _give_back(self, keep: str) -> None:
         if self.link is not None:
@@ -232,9 +286,13 @@ class Leasing:
             self.link.close()
         self.link, self.recalled, self.ending, self.last = None, False, False, None
 
-    def _end_by_rq(self, run: Run) -> Steps:
+    def _end_by_rq(self, run: Run, *, died: bool = False) -> Steps:
         if self._show(run, hand_over=True) == "shown":
             yield
+            if died and goes_on(run.id):
+                self.history.fronted.add(run.id)
+                requeue(self.connection, run.id, QUEUES[run.job.queue], run.execution.decode(), self.name)
+                return
             end_by_rq(self.connection, run, self.name)
             self.history.may_begin_again(run.key)  # after a requeue
 
@@ -264,6 +322,8 @@ def record_end(
     def with_release(job: Job, pipeline: Any, execution: Execution | None = None) -> None:
         cleanup(job, pipeline, execution)
         executions.release(pipeline, job.id)
+        if parent_of(job.id) is not None:
+            ledger.tell_parent(pipeline, job, ledger.OK if succeeds else "failed", result=b"ok" if succeeds else b"")
         if standing.status == "canceled":
             pipeline.zrem(queue.canceled_job_registry.key, job.id)
 
@@ -308,7 +368,7 @@ class Stock:
         self.held = ""
 
 
-def take_over(connection: Redis, dead: str) -> Steps:
+def take_over(connection: Redis, dead: str, history: History) -> Steps:
     """What a worker does for a dead one, as `rqmem.worker.takeover`; two may do it at once."""
     found = lease.leases(connection).get(dead)
     yield
@@ -318,6 +378,11 @@ def take_over(connection: Redis, dead: str) -> Steps:
     owned = {job_id: owner for job_id, owner in execution_reader.owners(connection).items() if owner.worker == dead}
     for job_id, owner in owned.items():
         yield
+        never_began = connection.hget(f"rq:job:{job_id}", "status") == b"queued"
+        if goes_on(job_id) or never_began:
+            history.fronted.add(job_id)
+            if requeue(connection, job_id, owner.queue, owner.execution, dead):
+                continue
         settler = Owner(owner.execution, f"settles for {dead}", owner.queue, "host", 3, 4, settles=dead)
         if executions.adopt(connection, job_id, owner, settler):
             record_end(connection, job_id, owner.queue, owner.execution, dead)

@@ -20,10 +20,11 @@ from rq import Queue
 from rq.job import Job
 
 from rqmem.store import executions, keys
+from tests.lease.family import Family, Single, is_parent, mend
 from tests.lease.model import QUEUES, History, Leasing, Steps, Stock, take_over
 from tests.lease.stand_in import StandIn
 
-REGISTRIES = ("finished", "failed", "canceled")
+REGISTRIES = ("finished", "failed", "canceled", "deferred")
 Act = Callable[["World", Random], None]
 ACTS: list[Act] = []
 
@@ -52,10 +53,12 @@ class World:
         self.connection = connection
         self.history = History()
         self.workers = [Leasing(connection, self.history) for _ in range(2)]
-        self.dead: list[Leasing] = []
+        self.dead: list[Leasing | Single] = []
         self.takers: list[Steps] = []
         self.late: list[tuple[Leasing, bytes]] = []
         self.stock = Stock(connection, self.history)
+        self.family: Family = self.history.family
+        self.single = Single(connection, self.history, self.family, QUEUES)
         self.made: list[str] = []
         self.rank: dict[str, int] = {}
         self.odd: set[str] = set()
@@ -75,6 +78,13 @@ class World:
             self.rank[job_id] = next(self._numbers)
 
     @act(1)
+    def enqueue_parent(self, random: Random) -> None:
+        job_id = f"p{next(self._numbers):03d}"
+        Queue("high", connection=self.connection).enqueue("tests.Family.run", job_id=job_id)
+        self.made.append(job_id)
+        self.rank[job_id] = next(self._numbers)
+
+    @act(1)
     def end_one(self, random: Random) -> None:
         """Cancel or delete one of the last jobs."""
         job_id, delete = random.choice(self.made[-20:]), random.random() < 0.3
@@ -89,6 +99,7 @@ class World:
     @act(1)
     def requeue(self, random: Random) -> None:
         failed = [each.decode() for name in QUEUES for each in self.connection.zrange(f"rq:failed:{name}", 0, -1)]
+        failed = [job_id for job_id in failed if job_id.startswith("j")]
         if failed:
             job_id = random.choice(failed)
             Job.fetch(job_id, connection=self.connection).requeue()
@@ -101,7 +112,9 @@ class World:
         worker = random.choice(self.workers)
         if worker.ending:
             return
-        if worker.now is not None:
+        if worker.now is not None and is_parent(worker.now.id):
+            self._begin(worker, worker.split())
+        elif worker.now is not None:
             worker.finish()
         elif worker.waiting and len(worker.ring) < 8 and not worker.recalled:
             worker.begin(awaited=random.random() < 0.5, lost=random.random() < 0.1)
@@ -111,6 +124,12 @@ class World:
             self._begin(worker, worker.end())
         else:
             worker.take(random.randint(1, 6))
+
+    @act(2)
+    def horse_waits(self, random: Random) -> None:
+        worker = random.choice(self.workers)
+        if worker.link is None and not (worker.ending or worker.moved):
+            worker.wait(random.choice(QUEUES))
 
     @act(2)
     def heart_shows(self, random: Random) -> None:
@@ -162,7 +181,7 @@ class World:
     @act(1)
     def somebody_begins_to_take_over(self, random: Random) -> None:
         if self.dead:
-            self.takers.append(take_over(self.connection, random.choice(self.dead[-3:]).name))
+            self.takers.append(take_over(self.connection, random.choice(self.dead[-3:]).name, self.history))
 
     @act(4)
     def taking_over_goes_on(self, random: Random) -> None:
@@ -170,6 +189,38 @@ class World:
             taker = random.choice(self.takers)
             if next(taker, "over") == "over":
                 self.takers.remove(taker)
+
+    # A worker that orders each job, and what is done for parents
+
+    @act(6)
+    def single_worker_goes_on(self, random: Random) -> None:
+        single = self.single
+        if single.work is None:
+            single.work = single.run_one()
+        if next(single.work, "over") == "over":
+            single.work = None
+
+    @act(1)
+    def single_worker_dies(self, random: Random) -> None:
+        if random.random() < 0.3:
+            self._single_dies()
+
+    def _single_dies(self) -> None:
+        self.single.dies()
+        self.dead.append(self.single)
+        self.single = Single(self.connection, self.history, self.family, QUEUES)
+
+    @act(1)
+    def parents_are_told_of_children(self, random: Random) -> None:
+        parents = [job_id for job_id in self.made if is_parent(job_id)]
+        if parents:
+            mend(self.connection, random.choice(parents))
+
+    def _note_children(self) -> None:
+        for job_id in self.family.made:
+            if job_id not in self.rank:
+                self.made.append(job_id)
+                self.rank[job_id] = next(self._numbers)
 
     # Others
 
@@ -188,7 +239,7 @@ class World:
 
     @act(1)
     def what_looks_abandoned_is_put_back(self, random: Random) -> None:
-        if self.stock.work is None:
+        if self.stock.work is None and not self.single.held:
             for queue in (Queue(name, connection=self.connection) for name in QUEUES):
                 for job_id in queue.intermediate_queue.get_job_ids():
                     if executions.put_back(queue, job_id):
@@ -203,12 +254,13 @@ class World:
 
     def check(self) -> None:
         """Each job is in one place (1), has one outcome (2), and each queue is in order (4)."""
+        self._note_children()
         places, statuses = self._places()
         for job_id in set(self.made) - self.odd:
             status, there = statuses.get(job_id), Counter(places[job_id])
             leftover = job_id in self.touched
             if leftover:
-                del there["taken"], there["intermediate"]
+                del there["taken"], there["intermediate"], there["queue"]
             fine: list[dict[str, int]] = [{}] if leftover or status is None else []
             if status == "queued":
                 fine += [{"queue": 1}, {"taken": 1, "intermediate": 1}]
@@ -228,8 +280,12 @@ class World:
         for name in QUEUES:
             waiting = [each.decode() for each in self.connection.lrange(f"rq:queue:{name}", 0, -1)]
             assert len(waiting) == len(set(waiting)), waiting
-            ranks = [self.rank[job_id] for job_id in waiting if job_id not in self.odd]
+            unordered = self.odd | self.history.fronted
+            ranks = [self.rank[each] for each in waiting if each not in unordered and not is_parent(each)]
             assert ranks == sorted(ranks), (name, waiting)
+        for job_id in self.made:
+            if is_parent(job_id):
+                self.family.check(self.connection, job_id)
 
     def end(self) -> None:
         """All die; who comes after finishes everything."""
@@ -240,25 +296,39 @@ class World:
             self.sent_before_the_death_arrives(Random(0))
         self.odd.add(self.stock.held)
         self.stock = Stock(self.connection, self.history)
+        self._single_dies()
         for worker in self.dead:
-            self.takers += [take_over(self.connection, worker.name), take_over(self.connection, worker.name)]
+            self.takers += [take_over(self.connection, worker.name, self.history) for _ in range(2)]
         while self.takers:
             self.taking_over_goes_on(Random(0))
         self.what_looks_abandoned_is_put_back(Random(0))
         self.check()
+        self._end_parents()
         StandIn(self.connection, QUEUES, k=3).work()
         self.check()
-        _, statuses = self._places()
+        places, statuses = self._places()
         for job_id in set(self.made) - self.odd:
             wanted = (None, *REGISTRIES) if job_id in self.touched else ("finished", "failed")
-            assert statuses.get(job_id) in wanted, (job_id, statuses.get(job_id))
-        left = {each.decode() for each in self.connection.scan_iter("rqmem:*")}
-        assert left <= {keys.RUNNING, *map(keys.returned, QUEUES)}
+            assert statuses.get(job_id) in wanted, (job_id, statuses.get(job_id), places[job_id])
+        assert not [*self.connection.scan_iter("rqmem:lease*"), *self.connection.scan_iter("rqmem:taken:*")]
         assert {each.decode() for each in self.connection.hkeys(keys.RUNNING)} <= self.odd
+
+    def _end_parents(self) -> None:
+        """What is in their queue runs one by one."""
+        self.single.queues = self.single.queues[:1]
+        while self.connection.llen("rq:queue:high") or self.connection.zcard("rq:deferred:high"):
+            before = self.connection.llen("rq:queue:high"), self.connection.zcard("rq:deferred:high")
+            for _ in self.single.run_one():
+                pass
+            self.check()
+            for job_id in self.made:
+                if is_parent(job_id):
+                    mend(self.connection, job_id)
+            assert before[0] or self.connection.llen("rq:queue:high"), f"{before[1]} parents wait for nobody"
 
     def close(self) -> None:
         for worker in (*self.workers, *self.dead):
-            if worker.link is not None:
+            if isinstance(worker, Leasing) and worker.link is not None:
                 worker.link.close()
 
     def _places(self) -> tuple[dict[str, Counter[str]], dict[str, str]]:
