@@ -28,7 +28,7 @@ Row = Mapping[str, Any]
 Rows = Callable[[int, int, int], Iterator[Row]]
 """Seed, count and start to rows."""
 
-Told = Callable[[int], object]
+OnBatch = Callable[[int], object]
 """Called with the number of rows after each batch that is committed."""
 
 BATCH_ROWS = 2_000
@@ -86,7 +86,7 @@ class FilePart:
         return f"{self.name} in {self.path.absolute()}"
 
 
-def fill_table(engine: Engine, part: TablePart, seed: int, count: int, told: Told) -> None:
+def fill_table(engine: Engine, part: TablePart, seed: int, count: int, on_batch: OnBatch) -> None:
     """Write what is missing of the first ``count`` rows. Raises `RqmemError`, and SQLAlchemy's errors."""
     entry = _entered(engine, part, seed, count)
     if entry.done < count:
@@ -97,7 +97,7 @@ def fill_table(engine: Engine, part: TablePart, seed: int, count: int, told: Tol
             entry = ledger.advance(connection, entry, entry.done + len(batch))
             connection.execute(insert(part.table), [dict(part.values(row, entry.owner_id)) for row in batch])
             _move_sequence(connection, part.table, batch)
-        told(len(batch))
+        on_batch(len(batch))
     with engine.begin() as connection:
         part.finish(connection, entry.owner_id)
 
@@ -122,7 +122,7 @@ def _move_sequence(connection: Connection, table: Table, batch: Sequence[Row]) -
         connection.execute(select(func.setval(sequence, max(row[key.name] for row in batch))))
 
 
-def fill_file(engine: Engine, part: FilePart, seed: int, count: int, told: Told) -> None:
+def fill_file(engine: Engine, part: FilePart, seed: int, count: int, on_batch: OnBatch) -> None:
     """The same for a file. Raises `RqmemError`, `OSError`, and SQLAlchemy's errors."""
     refuse_what_is_not_ours(engine, part)
     with engine.begin() as connection:
@@ -138,7 +138,7 @@ def fill_file(engine: Engine, part: FilePart, seed: int, count: int, told: Told)
             return
         here.replace(part.part_path)
         file.truncate(entry.size_bytes)  # what was written and not counted
-        _append(engine, part, entry, file, seed, count, told)
+        _append(engine, part, entry, file, seed, count, on_batch)
         part.part_path.replace(part.path)
 
 
@@ -156,7 +156,9 @@ def _locked(part: FilePart) -> Iterator[FileIO]:
         yield file
 
 
-def _append(engine: Engine, part: FilePart, entry: Entry, file: FileIO, seed: int, count: int, told: Told) -> None:
+def _append(
+    engine: Engine, part: FilePart, entry: Entry, file: FileIO, seed: int, count: int, on_batch: OnBatch
+) -> None:
     header: list[Sequence[Any]] = [] if entry.done else [part.columns]
     for batch in batches(part.rows(seed, max(0, count - entry.done), entry.done)):
         lines = memoryview(_lines([*header, *([row[column] for column in part.columns] for row in batch)]))
@@ -169,7 +171,7 @@ def _append(engine: Engine, part: FilePart, entry: Entry, file: FileIO, seed: in
             raise OSError(error.errno, error.strerror, file.name) from None
         with engine.begin() as connection:
             entry = ledger.advance(connection, entry, entry.done + len(batch), file.tell())
-        told(len(batch))
+        on_batch(len(batch))
 
 
 def _lines(rows: Iterable[Sequence[Any]]) -> bytes:

@@ -101,15 +101,15 @@ def fill(engine: Engine, part: TablePart | FilePart, seed: int, count: int, *, q
         length=max(0, count - before), label=label, file=sys.stderr, hidden=hidden, item_show_func=rate
     ) as bar:
 
-        def told(rows: int) -> None:
+        def on_batch(rows: int) -> None:
             nonlocal written
             written += rows
             bar.update(rows, rows)
 
         if isinstance(part, FilePart):
-            fill_file(engine, part, seed, count, told)
+            fill_file(engine, part, seed, count, on_batch)
         else:
-            fill_table(engine, part, seed, count, told)
+            fill_table(engine, part, seed, count, on_batch)
     there = f"in {part.path}" if isinstance(part, FilePart) else f"in table {part.table.name}"
     seconds = time.monotonic() - started
     new = f"{written:,} of them now, " if before else ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from importlib import import_module
 
 from rqmem.measure import procfs
 from rqmem.units import MB
@@ -21,8 +22,19 @@ def work_for(seconds: float) -> None:
 
 def work_near(ceiling_mb: int, below_mb: int, seconds: float) -> None:
     """The same, ``below_mb`` MB under the ceiling."""
-    rollup = procfs.read_usage(os.getpid())
-    assert rollup is not None
-    held = bytearray(ceiling_mb * MB - below_mb * MB - rollup.usage_bytes)
+    held = bytearray(ceiling_mb * MB - below_mb * MB - _usage_bytes())
     work_for(seconds)
     del held
+
+
+def usage_after_imports(modules: list[str]) -> float:
+    """MB of a horse that has imported what another job imports, as ceilings count it."""
+    for name in modules:
+        import_module(name)
+    return _usage_bytes() / MB
+
+
+def _usage_bytes() -> int:
+    rollup = procfs.read_usage(os.getpid())
+    assert rollup is not None
+    return rollup.usage_bytes

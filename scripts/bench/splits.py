@@ -8,8 +8,9 @@ children are there, and none has run. Ends with 1 if something is outside the bu
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from statistics import mean, median
 from typing import Any
 
@@ -27,7 +28,6 @@ MOST_LIVE_KB, MOST_GROWTH_MB = 2.5, 8.0
 SMALL_PART = 0.01  # of a child's time: a smaller part is printed, but not judged by itself
 HOW = How(256)
 _SAMPLE = 200
-_SMALL = 20_000  # smaller trees are measured more than once, with at most so many children together
 _START_SECONDS, _CHILD_SECONDS = 60.0, 0.2  # before a worker is given up
 
 
@@ -35,7 +35,7 @@ _START_SECONDS, _CHILD_SECONDS = 60.0, 0.2  # before a worker is given up
 class Tree:
     """What a job with its children took; times and commands a child, Redis memory a child that waits.
 
-    ``hash_kb`` is RQ's own hash of the job, ``beside_kb`` all else.
+    ``hash_kb`` is RQ's own hash of the job, ``other_kb`` all else.
     """
 
     children: int
@@ -44,7 +44,7 @@ class Tree:
     gather_us: float
     commands: float
     hash_kb: float
-    beside_kb: float
+    other_kb: float
     growth_mb: float
 
     @property
@@ -76,7 +76,7 @@ def grow(connection: Redis, children: int) -> Tree:
         gather_us=1e6 * phases.gather_seconds / children,
         commands=(work_of(connection)[0] - commands) / children,
         hash_kb=hash_bytes / 1024,
-        beside_kb=(live_bytes - hash_bytes) / 1024,
+        other_kb=(live_bytes - hash_bytes) / 1024,
         growth_mb=phases.growth_mb,
     )
 
@@ -97,61 +97,43 @@ def _patience(children: int) -> float:
 
 def trees(connection: Redis, sizes: Sequence[int], rounds: int) -> list[str]:
     """The table by number of children; returns what is outside the budget."""
-    click.echo(
-        "Children of one item each. Trees of the smallest size are measured before and after each larger one too:"
-    )
-    click.echo(
-        "the machine's speed changes within minutes, and a larger tree is compared with those before and after it\n"
-    )
+    click.echo(f"Children of one item each, medians of {rounds}\n")
     click.echo(
         f"{'':>9}{'us a child':>30}{'commands':>11}{'Redis, KB a waiting child':>27}{'parent':>9}{'all, to':>10}"
     )
     click.echo(
         f"{'children':>9}{'split':>7}{'run':>7}{'gather':>8}{'all':>8}{'a child':>11}"
-        f"{'hash of RQ':>14}{'beside it':>13}{'grew MB':>9}{'smallest':>10}"
+        f"{'hash of RQ':>14}{'all else':>13}{'grew MB':>9}{'smallest':>10}"
     )
-    small = [_shown([grow(connection, sizes[0]) for _ in range(rounds)], 1.0)]
-    outside = []
-    for size in sizes[1:]:
-        done = [grow(connection, size) for _ in range(max(1, min(rounds, _SMALL // size)))]
-        small.append(_of_each(median, [grow(connection, sizes[0]) for _ in range(rounds)]))
-        beside = _of_each(mean, small[-2:])
-        tree = _shown(done, median(each.all_us for each in done) / beside.all_us)
-        outside += faults(tree, beside)
-    _shown(small[1:], median(each.all_us for each in small[1:]) / small[0].all_us)
-    return outside
+    done: dict[int, list[Tree]] = {size: [] for size in sizes}
+    for _, size in itertools.product(range(rounds), sizes):  # in turns: the machine's speed changes
+        done[size].append(grow(connection, size))
+    medians = [_medians(each) for each in done.values()]
+    for tree in medians:
+        click.echo(
+            f"{tree.children:>9,.0f}{tree.split_us:>7.0f}{tree.run_us:>7.0f}{tree.gather_us:>8.1f}{tree.all_us:>8.0f}"
+            f"{tree.commands:>11.1f}{tree.hash_kb:>14.2f}{tree.other_kb:>13.2f}{tree.growth_mb:>9.1f}"
+            f"{tree.all_us / medians[0].all_us:>10.2f}"
+        )
+    return [fault for tree in medians for fault in faults(tree, medians[0])]
 
 
-def _shown(done: Sequence[Tree], share: float) -> Tree:
-    """Print a line of the table: the medians, and how much longer a child took than in the smallest tree."""
-    tree = _of_each(median, done)
-    click.echo(
-        f"{tree.children:>9,}{tree.split_us:>7.0f}{tree.run_us:>7.0f}{tree.gather_us:>8.1f}{tree.all_us:>8.0f}"
-        f"{tree.commands:>11.1f}{tree.hash_kb:>14.2f}{tree.beside_kb:>13.2f}{tree.growth_mb:>9.1f}{share:>10.2f}"
-    )
-    return tree
+def _medians(done: Sequence[Tree]) -> Tree:
+    return Tree(*(median(getattr(each, field.name) for each in done) for field in fields(Tree)))
 
 
-def _of_each(middle: Callable[[list[float]], float], done: Sequence[Tree]) -> Tree:
-    """The means or medians of trees of one size."""
-    return Tree(done[0].children, *(middle([getattr(each, name) for each in done]) for name in _FIGURES))
-
-
-_FIGURES = ("split_us", "run_us", "gather_us", "commands", "hash_kb", "beside_kb", "growth_mb")
-
-
-def faults(tree: Tree, beside: Tree) -> list[str]:
-    """What is outside the budget. ``beside``: the smallest trees before and after it. Small parts are not judged."""
+def faults(tree: Tree, smallest: Tree) -> list[str]:
+    """What is outside the budget. Small parts of a child's time are not judged."""
     outside = []
     for part in ("split", "run", "gather", "all"):
-        few, many = getattr(beside, f"{part}_us"), getattr(tree, f"{part}_us")
+        few, many = getattr(smallest, f"{part}_us"), getattr(tree, f"{part}_us")
         if many > MOST_GROWN * few and many > SMALL_PART * tree.all_us:
             outside.append(
                 f"{tree.children:,} children, {part}: {many:.1f} us each, {many / few:.2f} times that of "
-                f"{beside.children:,} before and after them"
+                f"{smallest.children:,}"
             )
-    if tree.beside_kb > MOST_LIVE_KB:
-        outside.append(f"{tree.beside_kb:.2f} KB of Redis a waiting child on top of RQ's hash, {MOST_LIVE_KB} allowed")
+    if tree.other_kb > MOST_LIVE_KB:
+        outside.append(f"{tree.other_kb:.2f} KB of Redis a waiting child on top of RQ's hash, {MOST_LIVE_KB} allowed")
     if tree.growth_mb > MOST_GROWTH_MB:
         outside.append(f"the parent grew by {tree.growth_mb:.1f} MB, {MOST_GROWTH_MB:.0f} allowed")
     return outside
@@ -159,7 +141,7 @@ def faults(tree: Tree, beside: Tree) -> list[str]:
 
 @click.command()
 @click.option("--children", type=click.IntRange(100), default=100_000, show_default=True, help="Of the largest tree.")
-@click.option("--rounds", type=click.IntRange(1), default=3, show_default=True, help="Of small trees.")
+@click.option("--rounds", type=click.IntRange(1), default=3, show_default=True, help="Trees of each size.")
 @click.option("--short", is_flag=True, help="400 children.")
 def main(children: int, rounds: int, short: bool) -> None:
     """Print the tables."""

@@ -88,9 +88,9 @@ def training(rows: str, model: str) -> float:
     from jobs.training_order import Order
     from scripts.load.in_memory import trained_in_memory
 
-    trained = trained_in_memory(Order.of(rows, model))
-    Path(model).write_text(json.dumps(trained._asdict()))
-    return trained.balanced_f1
+    balanced_f1 = trained_in_memory(Order.of(rows, model))
+    Path(model).write_text(str(balanced_f1))
+    return balanced_f1
 
 
 def reminders(types: list[str]) -> int:

@@ -28,9 +28,10 @@ from rqmem.measure import process_tree
 from rqmem.store import execution_reader
 from rqmem.store.history import history_reader
 from scripts import campaign_run
+from scripts.bench import jobs
 from scripts.bench.worker_runs import Running
 from scripts.harness import error_of
-from scripts.load import idle, outcomes, receiver, sampling
+from scripts.load import outcomes, receiver, sampling
 from scripts.load.jobs import LoadedJob
 from scripts.load.outcomes import Place
 from scripts.load.trials import Measured, Trial
@@ -114,7 +115,7 @@ class Bench:
         """What the job's horse takes before it does anything."""
         self.connection.flushall()
         queue = Queue(QUEUE, connection=self.connection)
-        asked = queue.enqueue(idle.usage_after_imports, list(job.needs), result_ttl=-1)
+        asked = queue.enqueue(jobs.usage_after_imports, list(job.needs), result_ttl=-1)
         trial = Trial("rqmem", "preload" if preload else "declared", job.name, 0, max(1024.0, job.ceiling_mb))
         worker = Running([*trial.command(self.connection_url, QUEUE, job.needs), "--burst"])
         ended = worker.finish()
