@@ -32,11 +32,11 @@ class Patience:
     """How long to wait for what the API does not show.
 
     Attributes:
-        settle_seconds: the API makes the calls of a batch at once, as far as it has free lines; for so long it may all
-            the same show none.
+        settle_seconds: the API makes the calls of a batch at once, as far as it has free lines; until then it may still
+            show none.
         idle_looks: looks in a row that must find the API idle. What it has not shown by then will not come.
-        give_up_seconds: as long as lines are taken nobody can tell whether a batch was accepted; after so long a person
-            has to. An accepted one is waited for as long as that takes.
+        give_up_seconds: as long as lines are taken nobody can tell whether a batch was accepted; after this time a
+            person has to. An accepted one is waited for as long as that takes.
     """
 
     settle_seconds: float = 600.0

@@ -1,7 +1,7 @@
 """The customers of a campaign as a source: by key, a page at a time, cut into slices that child jobs open again.
 
-All of them, also those who have been called: what a source selects must not change while it is read, so whoever
-reads looks whom there is still to call.
+All of them, also those who have been called: what a source selects must not change while it is read. The reader decides
+who is still to be called.
 """
 
 from __future__ import annotations

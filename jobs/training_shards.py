@@ -142,7 +142,7 @@ def open_shard(path: str) -> Prepared:
             contents = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     except FileNotFoundError:
         raise ConfigError(
-            f"{path}: these prepared rows are gone, so the training begins anew: enqueue it again"
+            f"{path}: these prepared rows are gone, so the training starts over: enqueue it again"
         ) from None
     return replace(
         prepared, training=_within(contents, prepared.training), held_out=_within(contents, prepared.held_out)

@@ -96,7 +96,7 @@ class Plan:
     """A training, decided: the same plan on the same shards gives the same model.
 
     Attributes:
-        rows, id: path of the file, and the column that tells its rows apart, for whoever has to mend it.
+        rows, id: path of the file, and the column that tells its rows apart, for the person who has to mend it.
         shards: paths, in the order of the file.
         classes: sorted.
         training, held_out: rows by class, in their order.

@@ -93,7 +93,7 @@ class WorkDirectory:
     Attributes:
         model: what the run makes.
         path: of the directory.
-        run: names the job and this run of it, for whoever wants to know which one made a model.
+        run: names the job and this run of it: which one made a model.
 
     Args:
         run_id: of this run of the job.

@@ -8,6 +8,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -36,7 +37,7 @@ from rqmem.measure.linux import die_with_parent
 from rqmem.store import execution_reader
 from rqmem.store.execution_records import RunRecord
 from rqmem.testing import wait_until
-from scripts.harness import heading, running
+from scripts.harness import ROOT, heading, one_line_errors, running
 from seeds.retell_stand_in import Faults
 
 API_KEY = "key_of_the_stand_in"
@@ -122,6 +123,15 @@ def kind(failure: str | None) -> str:
     return (failure or "?").partition(", got")[0]
 
 
+def report(connection: Redis, campaign_id: int, job_ids: Iterable[str], url: str) -> Outcome:
+    """Print what became of the jobs and of the customers. ``url``: of the stand-in."""
+    heading("What happened")
+    outcome = look(campaign_id, calls_received(url))
+    report_jobs(connection, job_ids)
+    outcome.report()
+    return outcome
+
+
 def report_jobs(connection: Redis, job_ids: Iterable[str]) -> None:
     """Print a line for each job and each of its first children, from RQ and from the journal, and their progress."""
     click.echo(f"{'job':<32}{'outcome':<10}{'chunks':>7}{'peak MB':>9}{'breaches':>10}{'resumes':>9}{'seconds':>9}")
@@ -159,6 +169,26 @@ def make_folder(path: Path) -> None:
             pass
     except OSError as error:
         raise ConfigError(f"{path} cannot be written to: {error.strerror}; mend that, or name another folder") from None
+
+
+@contextmanager
+def prepared(script: str, folder: Path, database: str, faults: Faults) -> Iterator[str]:
+    """What a campaign needs, until the block is left: a folder, a database, Redis and a stand-in, whose URL it yields.
+
+    The database is a new SQLite file of that name in the folder, unless DATABASE_URL names another. An error ends the
+    process with one line, and SIGTERM ends what was started too.
+    """
+    os.chdir(ROOT)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    named = os.environ.get("DATABASE_URL")
+    os.environ["DATABASE_URL"] = named or f"sqlite:///{folder}/{database}"
+    with (
+        one_line_errors(script),
+        own_folder(folder, None if named else database),
+        redis_server(),
+        stand_in(faults) as url,
+    ):
+        yield url
 
 
 @contextmanager

@@ -20,7 +20,7 @@ import rqmem
 from rqmem.units import show_mb
 from scripts import campaign_run
 from scripts.campaign_run import python
-from scripts.harness import MB, ROOT, dashboard, heading, one_line_errors, running
+from scripts.harness import MB, ROOT, dashboard, heading, running
 from scripts.own_queue import own_queue
 from seeds.retell_stand_in import Faults
 
@@ -34,22 +34,18 @@ FAULTS = Faults(rate_limit=250, error_every=300, error_mode="after", slow_every=
 @click.option("--keep", is_flag=True, help="Leave the dashboard, and what it shows, until Ctrl-C.")
 def main(customers: int, seed: int, memory: float, keep: bool) -> None:
     """Run the demo in .demo/ of this repository."""
-    os.chdir(ROOT)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what was started is ended then too
-    folder = Path(".demo")
-    os.environ["DATABASE_URL"] = f"sqlite:///{folder}/demo.db"  # new each time: an older run's may have another schema
+    folder = ROOT / ".demo"
+    os.environ.pop("DATABASE_URL", None)  # the demo's is new each time
     with (
-        one_line_errors("demo"),
-        campaign_run.own_folder(folder, "demo.db"),
-        campaign_run.redis_server(),
-        campaign_run.stand_in(FAULTS) as url,
+        campaign_run.prepared("demo", folder, "demo.db", FAULTS) as url,
         dashboard(folder / "dashboard.log") as address,
     ):
         click.secho(f"Watch it in a browser: {address}live", bold=True)
         complete = run(customers, seed, show_mb(memory), folder, url)
         if keep:
             click.secho(f"\nLook at it: {address}   (Ctrl-C ends it)", bold=True)
-            wait_for_ctrl_c()
+            with suppress(KeyboardInterrupt):
+                signal.pause()
     click.echo("\nLook at it again: make demo DEMO_OPTIONS=--keep")
     sys.exit(0 if complete else 1)
 
@@ -70,10 +66,7 @@ def run(customers: int, seed: int, memory: str, folder: Path, url: str) -> bool:
         heading(f"rqmem worker --queue {queue.name} --memory {memory} --burst")
         with running("rqmem", "worker", "--queue", queue.name, "--memory", memory, "--burst") as worker:
             exit_code = worker.wait()
-        heading("What happened")
-        outcome = campaign_run.look(campaign_id, campaign_run.calls_received(url))
-        campaign_run.report_jobs(connection, job_ids)
-        outcome.report()
+        outcome = campaign_run.report(connection, campaign_id, job_ids, url)
     rows = count_rows(plan)
     click.echo(f"rows in the call plan    {rows:>8,}")
     click.echo(f"seconds in all           {time.monotonic() - started:>8.1f}")
@@ -82,12 +75,6 @@ def run(customers: int, seed: int, memory: str, folder: Path, url: str) -> bool:
     complete = exit_code == 0 and outcome.complete and rows == customers * 7 * 48
     campaign_run.verdict(complete)
     return complete
-
-
-def wait_for_ctrl_c() -> None:
-    """Nothing else to do."""
-    with suppress(KeyboardInterrupt):
-        signal.pause()
 
 
 def count_rows(path: Path) -> int:

@@ -43,7 +43,7 @@ def one_line_errors(script: str) -> Iterator[None]:
         message, code = str(error), error.exit_code
     except redis.RedisError as error:
         message, code = f"Redis went away: {' '.join(str(error).split())}", 1
-    except BrokenPipeError:  # whoever reads has seen enough: click ends without a word
+    except BrokenPipeError:  # the reader has seen enough: click ends without a word
         raise
     except OSError as error:  # a full disk
         message, code = f"{f'{error.filename}: ' if error.filename else ''}{error.strerror}", 2

@@ -1,7 +1,7 @@
 """The six jobs under load: ``python -m scripts.load_test``.
 
 Makes a large dataset, runs every job on real workers, with fewer and with more records, and the same work written
-naively (`scripts.load.naive`) under a stock ``rq worker``; reads memory meanwhile, and looks what became of every
+naively (`scripts.load.naive`) under a stock ``rq worker``; reads memory meanwhile, and checks what became of every
 record. Each job runs at the ceiling that it declares, as it is and with chunks of one size, and with fewer records
 under each ``--memory`` with ``--timeout``; there once more with ``--preload``, which shares the memory of its imports,
 where these alone nearly fill it (retell-sdk takes some 65 MB). Writes the figures as JSON (its schema is

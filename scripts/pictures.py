@@ -1,4 +1,4 @@
-"""``make pictures``: makes README's pictures anew, in docs/pictures/. Three minutes.
+"""``make pictures``: makes README's pictures again, in docs/pictures/. Three minutes.
 
 They show what commands really print: for the demo, and for a worker with a job that leaks and one whose needs grow
 (`scripts.insight`). The plots are those that `scripts.back_test` and `scripts.chunk_size_plot` draw.

@@ -9,8 +9,6 @@ the workers' logs are too.
 from __future__ import annotations
 
 import json
-import os
-import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -34,7 +32,7 @@ from jobs.tables import OPEN, Campaign, Customer
 from rqmem.doctor.selftest import last_words
 from rqmem.units import show_mb
 from scripts import campaign_run
-from scripts.harness import MB, ROOT, error_of, heading, one_line_errors, running
+from scripts.harness import MB, error_of, heading, running
 from scripts.own_queue import own_queue, unfinished
 from seeds.campaign import seed_campaign
 from seeds.retell_stand_in import Faults
@@ -104,16 +102,7 @@ class Workers:
 def main(customers: int, seed: int, batches: bool, workers: int, memory: float, folder: Path, faults: Faults) -> None:
     """Seed a campaign, run it, follow it to its end, and say what became of each customer."""
     folder = folder.absolute()
-    os.chdir(ROOT)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what was started is ended then too
-    named = os.environ.get("DATABASE_URL")
-    os.environ["DATABASE_URL"] = named or f"sqlite:///{folder}/campaign.db"
-    with (
-        one_line_errors("test_campaign"),
-        campaign_run.own_folder(folder, None if named else "campaign.db"),
-        campaign_run.redis_server(),
-        campaign_run.stand_in(faults) as url,
-    ):
+    with campaign_run.prepared("test_campaign", folder, "campaign.db", faults) as url:
         complete = run(customers, seed, batches, Workers(workers, show_mb(memory), folder), url)
     sys.exit(0 if complete else 1)
 
@@ -134,10 +123,7 @@ def run(count: int, seed: int, batches: bool, workers: Workers, url: str) -> boo
             follow(campaign_id, job, queue, alive, lambda done: bar.update(done - bar.pos), workers.last_words)
             ended = not alive()
         seconds = time.monotonic() - started
-        heading("What happened")
-        outcome = campaign_run.look(campaign_id, campaign_run.calls_received(url))
-        campaign_run.report_jobs(connection, [job.id])
-        outcome.report()
+        outcome = campaign_run.report(connection, campaign_id, [job.id], url)
         rate = outcome.calls_received / seconds
         click.echo(f"seconds                  {seconds:>8.1f}   ({rate:,.0f} calls a second)")
         if job.get_status() in FAILED:

@@ -21,7 +21,7 @@ def one_line_errors(go_on: str) -> Iterator[None]:
         message, code = str(error), error.exit_code
     except SQLAlchemyError as error:
         message, code = "database: " + " ".join(str(getattr(error, "orig", None) or error).split()), 1
-    except BrokenPipeError:  # whoever read has seen enough: click ends without a word
+    except BrokenPipeError:  # the reader has seen enough: click ends without a word
         raise
     except OSError as error:
         message, code = f"{error.filename or 'a file'}: {error.strerror}", 1

@@ -32,7 +32,7 @@ over all runs; it also knows of what nobody watched, and nothing of what many pr
 class Row:
     runs: int
     above: list[tuple[str, float]] = field(default_factory=list)
-    told: int = 0
+    right: int = 0
     next_ms: list[float] = field(default_factory=list)
     next_ran: int = 0
     left: list[str] = field(default_factory=list)
@@ -42,7 +42,7 @@ class Row:
     def add(self, adversary: Adversary, job: Job, after: Job) -> None:
         breaches = execution_reader.breaches(job.connection, job.id)
         right = f"MemoryLimitExceeded: {adversary.path} used " in error_of(job)
-        self.told += bool(right and breaches and job.get_status() == JobStatus.FAILED)
+        self.right += bool(right and breaches and job.get_status() == JobStatus.FAILED)
         self.above += [(breach.layer, breach.peak_mb - breach.limit_mb) for breach in breaches]
         pause = milliseconds_between(job, after)
         self.next_ran += after.get_status() == JobStatus.FINISHED
@@ -57,8 +57,8 @@ class Row:
 
     def faults(self, ceiling_mb: int, adversary: Adversary) -> list[str]:
         faults = list(self.failures)
-        if self.told < self.runs:
-            faults.append(f"told rightly {self.told} of {self.runs}")
+        if self.right < self.runs:
+            faults.append(f"the right error {self.right} of {self.runs}")
         if self.next_ran < self.runs:
             faults.append(f"next job ran {self.next_ran} of {self.runs}")
         unwound = [mb for layer, mb in self.above if layer in UNWOUND_LAYERS]
@@ -78,8 +78,8 @@ class Row:
 def table(how: How, adversaries: Sequence[Adversary], runs: int) -> list[str]:
     """Print the table; returns what is outside the budget."""
     click.echo(f"\nAdversaries: MB above a ceiling of {how.memory_mb} MB, {runs} runs, {how}")
-    click.echo(f"\n{'':<31}{'above':>14}{'':>14}{'told':>7}{'next job':>10}{'largest':>9}  left")
-    click.echo(f"{'adversary':<31}{'median':>7}{'worst':>7}  {'acted':<12}{'rightly':>7}{'ms':>10}{'MB':>9}  behind")
+    click.echo(f"\n{'':<31}{'above':>14}{'':>14}{'error':>7}{'next job':>10}{'largest':>9}  left")
+    click.echo(f"{'adversary':<31}{'median':>7}{'worst':>7}  {'acted':<12}{'right':>7}{'ms':>10}{'MB':>9}  behind")
     outside = []
     for adversary in adversaries:
         name = adversary.name.replace("_", " ")
@@ -92,7 +92,9 @@ def table(how: How, adversaries: Sequence[Adversary], runs: int) -> list[str]:
         acted = ", ".join(sorted({layer for layer, _ in row.above})) or "nobody"
         pause = f"{statistics.median(row.next_ms):.0f}" if row.next_ms else "-"
         left = ", ".join(sorted(set(row.left))) or "-"
-        click.echo(f"{name:<31}{figures}  {acted:<12}{row.told:>4}/{row.runs}{pause:>10}{row.largest_mb:>9.0f}  {left}")
+        click.echo(
+            f"{name:<31}{figures}  {acted:<12}{row.right:>4}/{row.runs}{pause:>10}{row.largest_mb:>9.0f}  {left}"
+        )
         faults = row.faults(how.memory_mb, adversary)
         if faults:
             outside.append(f"{name} ({how}): {'; '.join(faults)}")

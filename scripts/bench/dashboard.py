@@ -46,7 +46,7 @@ class CrowdedMonth(Month):
 
 
 def fill_queue(connection: Redis, count: int) -> None:
-    """So many jobs that wait, and as many that failed."""
+    """``count`` jobs that wait, and as many that failed."""
     queue = Queue("campaigns", connection=connection)
     queue.enqueue("jobs.campaigns.first.run")
     template = cast("dict[Any, Any]", connection.hgetall(Job.key_for(queue.job_ids[0])))

@@ -28,7 +28,7 @@ class Faults:
     error_mode: Annotated[ErrorMode, "500 before a call is made, 500 after, or after it no answer at all."] = "before"
     latency_ms: Annotated[float, "Hold back every answer."] = 0.0
     slow_every: Annotated[int, "Hold back each Nth answer by --slow-ms."] = 0
-    slow_ms: Annotated[float, "For so long."] = 0.0
+    slow_ms: Annotated[float, "Milliseconds that such an answer is held back."] = 0.0
     unanswered_every: Annotated[int, "Nobody picks up at each Nth call."] = 0
     refused_number: Annotated[str, "A number that is not to be called, as one on the account's do-not-call list."] = ""
     busy: Annotated[bool, "All lines are taken: batches are accepted, and their calls wait."] = False
@@ -84,7 +84,7 @@ class Faults:
 
 @dataclass
 class TokenBucket:
-    """So many requests per second, with a second's worth (at least one) at once. A rate of 0 is no limit."""
+    """A number of requests per second, with a second's worth (at least one) at once. A rate of 0 is no limit."""
 
     rate: float
     tokens: float = field(init=False)

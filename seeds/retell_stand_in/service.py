@@ -202,7 +202,7 @@ class RetellService:
         return self._faults
 
     def set_faults(self, faults: Faults) -> None:
-        """From now on; every Nth is counted anew and the rate limit's bucket is full."""
+        """From now on; every Nth is counted from here and the rate limit's bucket is full."""
         with self._lock:
             self._faults = faults
             self._bucket = TokenBucket(faults.rate_limit)

@@ -184,12 +184,7 @@ def test_an_api_that_is_down_for_a_while_is_waited_for(
 @ON_SQLITE
 @pytest.mark.parametrize("size", [20, 1100])
 def test_a_refused_key_ends_it_at_once(
-    connection: Redis,
-    database: Engine,
-    retell: StandIn,
-    environ: dict[str, str],
-    start_worker: StartWorker,
-    size: int,
+    connection: Redis, database: Engine, retell: StandIn, environ: dict[str, str], start_worker: StartWorker, size: int
 ) -> None:
     seed_campaign(database, count=size, seed=3)
     job = enqueue(1, connection)
