@@ -460,7 +460,7 @@ def run_enqueue(*arguments: str, **environ: str) -> subprocess.CompletedProcess[
 def run_script(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", *arguments]
     full = {**os.environ, **environ}
-    return forked.run(command, cwd=ROOT, env=full, timeout=60)
+    return forked.run(command, cwd=ROOT, env=full, timeout=300)
 
 
 @ON_SQLITE
