@@ -51,6 +51,7 @@ if TYPE_CHECKING:
 
 _KNOWN_TO_WORKER = ("job_id", "queue", "worker")  # of the events that it gets from its horse
 _LEAST_HOOK_SECONDS, _MOST_HOOK_SECONDS = 5, 60  # for hooks after a job; the second as RQ's callbacks
+_WORKER_ID, _JOB_ID = environment.Again("RQ_WORKER_ID"), environment.Again("RQ_JOB_ID")
 _log = logging.getLogger("rqmem.worker")
 
 
@@ -132,7 +133,7 @@ class HorseMain:
     ) -> Report:
         """The jobs of a lease, and a look at what they have left together."""
         worker = self._worker
-        environment.put("RQ_WORKER_ID", worker.name)
+        _WORKER_ID.put(os.fsencode(worker.name))
         self._committer.began_in = order.began_in
         self._install_handlers()
         worker._stopped_job_id = None
@@ -160,8 +161,8 @@ class HorseMain:
     def _run_order(self, order: Order, page: SharedPage) -> Job | None:
         """What RQ's `main_work_horse` does in a new process, in this one. None: the job is gone."""
         worker = self._worker
-        environment.put_again("RQ_WORKER_ID", worker.name)
-        environment.put_again("RQ_JOB_ID", order.job_id)
+        _WORKER_ID.put(os.fsencode(worker.name))
+        _JOB_ID.put(os.fsencode(order.job_id))
         self._committer.began_in = order.began_in
         self._committer.begun = order.execution_id if order.begun else ""
         self._install_handlers()
