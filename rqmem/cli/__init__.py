@@ -42,6 +42,7 @@ _COMMANDS = {
     "top": ("top.top", "Watch one worker's memory by line of code."),
     "worker": ("worker.worker", "Run jobs, each under a memory ceiling."),
 }
+_CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 80, "show_default": True}
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
@@ -155,7 +156,7 @@ def _complain(message: str, exit_code: int) -> int:
     return exit_code
 
 
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 80})
+@click.group(cls=_Commands, context_settings=_CONTEXT)
 @click.version_option(package_name="rqmem")
 def main() -> None:
     """Memory-safe background jobs for Python on RQ.

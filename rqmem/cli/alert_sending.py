@@ -54,7 +54,7 @@ def test(ctx: click.Context, alert_urls: tuple[str, ...], alert_urls_file: str |
 @redis_options
 @setting_options("Alerts")
 @click.option("--name", metavar="NAME", help="Of this sender; no other that runs may have it.")
-@click.option("--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@click.option("--log-format", type=click.Choice(["text", "json"]), default="text")
 @click.option("--parent", metavar="PID", type=int, hidden=True)
 @click.pass_context
 def deliver(

@@ -13,8 +13,8 @@ from rqmem.cli.terminal import redis_options, show, to_serve
 
 
 @click.command()
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address to answer on; others need a password.")
-@click.option("--port", type=click.IntRange(0, 65535), default=9181, show_default=True, help="0: any that is free.")
+@click.option("--host", default="127.0.0.1", help="Address to answer on; others need a password.")
+@click.option("--port", type=click.IntRange(0, 65535), default=9181, help="0: any that is free.")
 @click.option("--read-only", is_flag=True, help="No cancel, retry, pause or resume.")
 @click.option("--hide-arguments", is_flag=True, help="Show types of jobs without their arguments.")
 @click.option("--with-rq-dashboard", is_flag=True, help="Also rq-dashboard, under /rq/; on loopback always.")

@@ -15,8 +15,8 @@ _ANSWER_SECONDS = 3.0  # below the 10 s that Prometheus waits for a page
 
 
 @click.command()
-@click.option("--port", type=click.IntRange(0, 65535), default=9464, show_default=True, help="0: any that is free.")
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address to answer on; 0.0.0.0: all.")
+@click.option("--port", type=click.IntRange(0, 65535), default=9464, help="0: any that is free.")
+@click.option("--host", default="127.0.0.1", help="Address to answer on; 0.0.0.0: all.")
 @redis_options
 def exporter(port: int, host: str, url: str | None) -> None:
     """Serve metrics of queues, workers and job types for Prometheus.

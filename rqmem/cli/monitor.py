@@ -44,11 +44,11 @@ def threshold(text: str, name: str) -> float:
 
 
 @click.command()
-@click.option("--interval", **parsed("TIME", whole_seconds), default="60", show_default=True,
+@click.option("--interval", **parsed("TIME", whole_seconds), default="60",
               help="Between samples of the report.")  # fmt: skip
 @click.option("--duration", **parsed("TIME", partial(whole_seconds, unlimited="unlimited")), default="1h",
-              show_default=True, help="How long, or unlimited.")  # fmt: skip
-@click.option("--threshold", **parsed("PERCENT", threshold), default="80", show_default=True,
+              help="How long, or unlimited.")  # fmt: skip
+@click.option("--threshold", **parsed("PERCENT", threshold), default="80",
               help="Of a job's ceiling; above it is marked and counted.")  # fmt: skip
 @click.option("--output-file", **parsed("FILE", lambda text, name: output(text)),
               help="Write the report there: .json or .txt.")  # fmt: skip

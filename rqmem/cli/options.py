@@ -39,12 +39,10 @@ def _are_there(ctx: click.Context, param: click.Parameter, paths: tuple[str, ...
 
 
 code_path = click.option(
-    "--path", "-P", "paths", metavar="DIR", multiple=True, default=["."], show_default=True, callback=_are_there,
+    "--path", "-P", "paths", metavar="DIR", multiple=True, default=["."], callback=_are_there,
     help="Where the code of jobs is imported from.",
 )  # fmt: skip
-serializer_option = click.option(
-    "--serializer", "-S", default="pickle", show_default=True, help="pickle, json, or a path."
-)
+serializer_option = click.option("--serializer", "-S", default="pickle", help="pickle, json, or a path.")
 
 
 def setting_options(*groups: str) -> Decorator:

@@ -33,7 +33,7 @@ _SUFFIXES = {".json": "json", ".html": "html", ".htm": "html"}
 
 
 @click.command()
-@click.option("--since", metavar="WHEN", default="24h", show_default=True, help="30m, 7d, 2026-08-06T10:30.")
+@click.option("--since", metavar="WHEN", default="24h", help="30m, 7d, 2026-08-06T10:30.")
 @click.option("--job", metavar="TYPE", help="Only this job type; its last part is enough.")
 @click.option("--format", "form", type=click.Choice(list(FORMATS)), help="Instead of the suffix of --output.")
 @click.option("--json", "as_json", is_flag=True, help="The same as JSON.")

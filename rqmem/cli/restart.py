@@ -39,7 +39,7 @@ class Restarted:
 @click.command()
 @click.argument("names", nargs=-1)
 @click.option(
-    "--timeout", default=f"{_TIMEOUT_SECONDS:.0f}", show_default=True,
+    "--timeout", default=f"{_TIMEOUT_SECONDS:.0f}",
     help="Wait so long for one worker: for its job to end, and for it to be back.",
     **parsed("TIME", duration),
 )  # fmt: skip

@@ -59,7 +59,7 @@ _COUNT = parsed("COUNT", positive_int)
 
 def _path(option: str, short: str, default: str, help: str, variable: str | None = None) -> Any:
     names = [option, short] if short else [option]
-    return click.option(*names, metavar="PATH", envvar=variable, default=default, show_default=True, help=help)
+    return click.option(*names, metavar="PATH", envvar=variable, default=default, help=help)
 
 
 _GROUPS = (
@@ -70,7 +70,6 @@ _GROUPS = (
             "--dequeue-strategy",
             type=click.Choice(["default", "round_robin", "random"]),
             default="default",
-            show_default=True,
             help="Which queue is served next.",
         ),
         redis_options,
@@ -108,7 +107,6 @@ _GROUPS = (
             "--log-format",
             **parsed("FORMAT", _log_format),
             default="text",
-            show_default=True,
             help="text, json, or a format of Python's logging.",
         ),
         click.option("--date-format", metavar="FORMAT", help="The format of times in the log, for example '%H:%M:%S'."),
@@ -133,30 +131,27 @@ _GROUPS = (
         ),
         click.option(
             "--results-ttl",
+            "default_result_ttl",
             **_TTL,
             default=str(DEFAULT_RESULT_TTL),
-            show_default=True,
             help="How long to keep results; -1: for ever.",
         ),
         click.option(
             "--worker-ttl",
             **_TIME,
             default=str(DEFAULT_WORKER_TTL),
-            show_default=True,
             help="How long RQ keeps the record of a worker that sends no heartbeat.",
         ),
         click.option(
             "--maintenance-interval",
             **_TIME,
             default=str(DEFAULT_MAINTENANCE_TASK_INTERVAL),
-            show_default=True,
             help="Time between RQ's clean-ups.",
         ),
         click.option(
             "--job-monitoring-interval",
             **_TIME,
             default=str(DEFAULT_JOB_MONITORING_INTERVAL),
-            show_default=True,
             help="Time between RQ's heartbeats of a job.",
         ),
         serializer_option,
@@ -166,6 +161,13 @@ _GROUPS = (
         _path("--queue-class", "", DEFAULT_QUEUE_CLASS, "RQ Queue class.", "RQ_QUEUE_CLASS"),
     ),
 )
+
+
+_OF_WORKER = (
+    *("default_result_ttl", "worker_ttl", "maintenance_interval", "job_monitoring_interval"),
+    "disable_default_exception_handler",
+)
+_OF_WORK = ("burst", "max_jobs", "max_idle_time", "with_scheduler", "dequeue_strategy")
 
 
 def worker_options(command: Any) -> Any:
@@ -230,26 +232,15 @@ def prepared(names: Iterable[str], options: Mapping[str, Any]) -> Prepared:
         _class(options["worker_class"], "--worker-class", MemoryWorker),
         partial(connection, announce=lambda line: None),
         {
+            **{name: options[name] for name in _OF_WORKER},
             "config": config,
-            "default_result_ttl": options["results_ttl"],
-            "worker_ttl": options["worker_ttl"],
-            "maintenance_interval": options["maintenance_interval"],
-            "job_monitoring_interval": options["job_monitoring_interval"],
             "job_class": _class(options["job_class"], "--job-class", Job),
             "queue_class": _class(options["queue_class"], "--queue-class", Queue),
             "exception_handlers": handlers or None,
-            "disable_default_exception_handler": options["disable_default_exception_handler"],
             "log_job_description": not options["disable_job_desc_logging"],
             "serializer": serializer(options["serializer"], "--serializer"),
         },
-        {
-            "burst": options["burst"],
-            "logging_level": level,
-            "max_jobs": options["max_jobs"],
-            "max_idle_time": options["max_idle_time"],
-            "with_scheduler": options["with_scheduler"],
-            "dequeue_strategy": options["dequeue_strategy"],
-        },
+        {**{name: options[name] for name in _OF_WORK}, "logging_level": level},
     )
     if is_suspended(connection(announce=lambda line: show(line, err=True))):
         raise RqmemError("RQ is suspended on this Redis: 'rq resume' lets workers go on")

@@ -17,9 +17,10 @@ from typing import Any
 from redis import Redis
 from redis.exceptions import RedisError
 
-from rqmem.dashboard.live_shape import Histories, of_look
+from rqmem.dashboard.live_shape import compact, of_look
 from rqmem.observe.model import Snapshot
 from rqmem.observe.snapshot import read_snapshot
+from rqmem.observe.worker_histories import Histories
 from rqmem.store.history import history_reader
 from rqmem.store.retrying import described
 from rqmem.text import timestamp_ms
@@ -81,7 +82,7 @@ class Hub:
         """The last 15 minutes of each worker, compact."""
         self.newest()
         with self._changed:
-            return self._histories.compact(self._clock())
+            return compact(self._histories, self._clock())
 
     def _ask(self) -> bool:
         """Whether looks were being made already; else they begin."""

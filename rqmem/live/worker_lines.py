@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from rqmem.child_ids import short_id
 from rqmem.live.record import Record
 from rqmem.observe.model import Kind, Worker
 from rqmem.observe.snapshot import HISTORY_SECONDS
+from rqmem.observe.worker_histories import Point
 from rqmem.store.history.history_records import LiveJob
-from rqmem.store.history.samples import Sample
 from rqmem.text import Line, Mood, Part, bar, cut, cut_middle, cut_names, duration, line, sparkline
 from rqmem.values import dataclass
 
@@ -86,7 +86,7 @@ def _line(
         parts += ["  ", (bar(share, layout.bar, ascii_only=ascii_only), mood)]
     parts += ["  ", (f"{figures:>{layout.figures}}", mood if live.job is not None else "faint")]
     if layout.spark:
-        heights = _history(record.workers.history(worker.name), live.limit_mb, now, layout.spark)
+        heights = _history(record.workers.histories.points.get(worker.name, {}), live.limit_mb, now, layout.spark)
         parts += ["  ", sparkline(heights, layout.spark, top=1.0, ascii_only=ascii_only)]
     if layout.own:
         own = live.worker_mb / live.worker_limit_mb if live.worker_limit_mb else 0.0
@@ -116,16 +116,12 @@ def _mood(share: float, threshold_percentage: float) -> Mood:
     return "bad" if share > 1 else "warning"
 
 
-def _history(samples: Sequence[Sample], limit_mb: float, now: float, width: int) -> list[float | None]:
+def _history(points: Mapping[int, Point], limit_mb: float, now: float, width: int) -> list[float | None]:
     """Usage as a fraction of the ceiling by column, over `HISTORY_SECONDS`; None where nothing was said."""
-    seconds = HISTORY_SECONDS / width
-    begin = now - HISTORY_SECONDS
+    seconds, begin = HISTORY_SECONDS / width, now - HISTORY_SECONDS
     found: list[float | None] = [None] * width
-    for sample in samples:
-        column = int((sample.at - begin) / seconds)
+    for at, (usage_mb, ceiling_mb) in points.items():
+        column = int((at - begin) / seconds)
         if 0 <= column < width:
-            share = sample.usage_mb / (sample.limit_mb or limit_mb or 1.0)
-            before = found[column]
-            if before is None or share > before:
-                found[column] = share
+            found[column] = max(found[column] or 0.0, usage_mb / (ceiling_mb or limit_mb or 1.0))
     return found

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from dataclasses import replace
 
 from rqmem.live.crossings import Crossing, Crossings
 from rqmem.live.steps import WorkerStep, fullest
 from rqmem.observe.model import Kind, Worker
 from rqmem.observe.snapshot import HISTORY_SECONDS
+from rqmem.observe.worker_histories import Histories
 from rqmem.store.history.history_records import Live
-from rqmem.store.history.samples import Sample
 from rqmem.values import dataclass
 
 MOST_KEPT = 1000
@@ -49,7 +48,7 @@ class Seen:
 class Workers:
     def __init__(self, threshold_percentage: float) -> None:
         self.crossings = Crossings(threshold_percentage)
-        self._histories: dict[str, deque[Sample]] = {}
+        self.histories = Histories(HISTORY_SECONDS)
         self._spoke: dict[str, tuple[float, float]] = {}
         self._totals: dict[str, WorkerTotals] = {}
 
@@ -61,11 +60,7 @@ class Workers:
     @property
     def sampled(self) -> dict[str, float]:
         """Of when the last sample of each is."""
-        return {name: float(samples[-1].at) for name, samples in self._histories.items() if samples}
-
-    def history(self, worker: str) -> list[Sample]:
-        """Its samples of the last `HISTORY_SECONDS`, oldest first."""
-        return list(self._histories.get(worker, ()))
+        return {name: float(max(points)) for name, points in self.histories.points.items() if points}
 
     def silent_seconds(self, worker: str, now: float) -> float:
         """How long it has said nothing new, by our clock: its own may be another."""
@@ -79,7 +74,7 @@ class Workers:
         begun = self.crossings.add(worker.name, live.job if live is not None else None, at)
         if live is not None and self._spoke.get(worker.name, (0.0, 0.0))[0] != live.at:
             self._spoke[worker.name] = live.at, at
-        self._remember(worker.name, [*worker.samples, *([_sample(live)] if live is not None else [])])
+        self.histories.add(worker, worker.samples)
         step = _step(live) if live is not None else None
         known = self._totals.get(worker.name)
         if known is None:
@@ -97,27 +92,12 @@ class Workers:
 
     def forget_all_but(self, names: Collection[str]) -> None:
         """The others are gone; of those only totals and crossings are kept."""
-        for name in self._histories.keys() - set(names):
+        for name in self.histories.points.keys() - set(names):
             self.crossings.lost(name)
-            del self._histories[name]
             self._spoke.pop(name, None)
+        self.histories.forget_all_but(names)
         while len(self._totals) > MOST_KEPT:
             del self._totals[min(self._totals.values(), key=lambda each: each.last_seen_at).worker]
-
-    def _remember(self, worker: str, samples: Iterable[Sample]) -> None:
-        history = self._histories.setdefault(worker, deque())
-        for sample in samples:
-            if not history or history[-1].at < sample.at:
-                history.append(sample)
-            elif history[-1].at == sample.at and history[-1].usage_mb < sample.usage_mb:
-                history[-1] = sample
-        while history and history[0].at < history[-1].at - HISTORY_SECONDS:
-            history.popleft()
-
-
-def _sample(live: Live) -> Sample:
-    usage_mb, limit_mb = (live.job.usage_mb, live.job.limit_mb) if live.job is not None else (0.0, 0.0)
-    return Sample(int(live.at), usage_mb, limit_mb, live.worker_mb)
 
 
 def _step(live: Live) -> WorkerStep:

@@ -23,9 +23,6 @@ def write(capture: Path, output: Path) -> None:
     half = own_files.beside(output)
     try:
         os.close(own_files.create(half))
-    except OSError as error:
-        raise ConfigError(f"--output {output} cannot be written: {error.strerror}") from None
-    try:
         drawn = _draw(capture, half, "--no-web")  # the file opens without a network
         if drawn.returncode == _USAGE:  # a memray that has no such option
             drawn = _draw(capture, half)

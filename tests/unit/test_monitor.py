@@ -411,9 +411,10 @@ def test_histories_begin_with_the_journals_samples_and_go_on_with_workers_words(
     record = a_record(a_worker("w", job(50), START, samples=samples))
     assert record.before.sampled == {"w": START}
     record.add(Snapshot(START + 400, workers=(a_worker("w", job(60), START + 400),)), SYSTEM)
-    assert [each.usage_mb for each in record.workers.history("w")] == [60], "five minutes are kept"
+    points = record.workers.histories.points
+    assert [usage_mb for usage_mb, _ in points["w"].values()] == [60], "five minutes are kept"
     record.add(Snapshot(START + 401), SYSTEM)
-    assert record.workers.history("w") == []
+    assert points == {}
     assert record.workers.totals[0].fullest is not None
 
 
