@@ -9,16 +9,19 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import hypothesis
 import pytest
 import redis
+from rq import Queue
 
 from rqmem.connection import embedded
 from rqmem.testing import wait_until
 from tests import forked
+from tests.receiver import Receiver
 
 if TYPE_CHECKING:
     from tests.postgres import PostgresServer
@@ -57,7 +60,12 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     return f"pytest.mark.{mark}" not in collection_path.read_text() or None
 
 
+def pytest_collection() -> None:
+    gc.disable()  # hardly anything of what is collected is garbage, and a fifth of the time goes into looking for it
+
+
 def pytest_collection_finish() -> None:
+    gc.enable()
     gc.freeze()  # thousands of collected tests: each gc.collect() of a test would take most of a second to walk them
 
 
@@ -102,6 +110,48 @@ def connection(redis_url: str) -> Iterator[redis.Redis]:
         yield connection
 
 
+@dataclass
+class OwnRedis:
+    """A server of one test's own, to stop and to kill."""
+
+    directory: Path
+    server: embedded.Server
+
+    @property
+    def connection(self) -> redis.Redis:
+        return redis.Redis.from_url(self.server.url)
+
+    @property
+    def queue(self) -> Queue:
+        return Queue("jobs", connection=self.connection)
+
+    def kill(self) -> None:
+        os.kill(self.server.pid, signal.SIGKILL)
+        wait_until(lambda: embedded.status(self.directory) is None)
+
+    def start_again(self) -> None:
+        url = self.server.url
+        self.server = embedded.start(self.directory)
+        assert self.server.url == url
+
+
+@pytest.fixture
+def own_redis(tmp_path: Path) -> Iterator[OwnRedis]:
+    own = OwnRedis(tmp_path, embedded.start(tmp_path))
+    own.connection.config_set("appendfsync", "always")
+    yield own
+    embedded.stop(own.directory)
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    """A service of alerts."""
+    pytest.importorskip("apprise", reason="Apprise is not installed")
+    made = Receiver()
+    yield made
+    made.close()
+
+
 class WorkerProcess:
     """A ``rqmem worker`` (or another command) running beside the test; its output is read at the end."""
 
@@ -117,6 +167,11 @@ class WorkerProcess:
     def finish(self, timeout_seconds: float = 300) -> str:
         """Wait for its end and return what it printed."""
         return self.process.communicate(timeout=timeout_seconds)[0]
+
+    def stop(self) -> str:
+        """Send SIGTERM, wait for its end, and return what it printed."""
+        self.process.terminate()
+        return self.finish()
 
     def kill(self) -> None:
         if self.process.poll() is None:

@@ -14,14 +14,15 @@ from rqmem.testing.stays_under import assert_stays_under
 
 __all__ = ["assert_stays_under", "wait_until"]
 
-_POLL_SECONDS = 0.01
+_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.01, 0.05
 
 
 def wait_until(condition: Callable[[], object], timeout_seconds: float = 60) -> None:
     """Return once ``condition()`` is true; raise `AssertionError` when it is not within the time."""
-    deadline = time.monotonic() + timeout_seconds
+    deadline, pause = time.monotonic() + timeout_seconds, _FIRST_PAUSE_SECONDS
     while not condition():
         if time.monotonic() > deadline:
             name = getattr(condition, "__qualname__", repr(condition))
             raise AssertionError(f"not true within {timeout_seconds:g} s: {name}")
-        time.sleep(_POLL_SECONDS)
+        time.sleep(pause)
+        pause = min(1.1 * pause, _LONGEST_PAUSE_SECONDS)

@@ -18,7 +18,6 @@ import pytest
 from redis import Redis
 
 from rqmem.config.parsers import moment
-from rqmem.connection import embedded
 from rqmem.errors import ConfigError
 from rqmem.store import keys
 from rqmem.store.alerts.alert_records import Alert
@@ -26,7 +25,7 @@ from rqmem.store.alerts.alert_writer import raise_alert, resolve_alert
 from rqmem.testing import wait_until
 from rqmem.text import timestamp_ms
 from tests import forked
-from tests.conftest import ROOT, StartWorker
+from tests.conftest import ROOT, OwnRedis, StartWorker
 from tests.receiver import Receiver
 
 SECRET = "hunter2"
@@ -140,18 +139,6 @@ def test_none_is_said(connection: Redis, alerts: Callable[..., subprocess.Comple
     assert (done.stdout, done.stderr, done.returncode) == ("", "", 0)
 
 
-def test_a_redis_that_is_down_and_a_journal_of_another_version(
-    connection: Redis, alerts: Callable[..., subprocess.CompletedProcess[str]]
-) -> None:
-    done = alerts("--url", "redis://:hunter2@127.0.0.1:1/0")
-    assert (done.returncode, len(done.stderr.splitlines())) == (1, 1)
-    assert SECRET not in done.stderr
-    connection.set(keys.VERSION, 99)
-    done = alerts()
-    assert "the journal on this Redis has version 99" in done.stderr
-    assert done.returncode == 1
-
-
 # Followed
 
 
@@ -187,21 +174,18 @@ def test_new_ones_are_shown_as_they_come(
     assert err.read_text() == ""
 
 
-def test_redis_may_go_and_come_back(tmp_path: Path, follow: Callable[..., subprocess.Popen[str]]) -> None:
-    out, err, place = tmp_path / "out", tmp_path / "err", tmp_path / "redis"
-    place.mkdir()
-    server = embedded.start(place)
-    try:
-        tell(Redis.from_url(server.url), "job-split", "jobs.A", 60)
-        follow(server.url, "--json")
-        wait_until(lambda: out.read_text().count("\n") == 1)
-        os.kill(server.pid, signal.SIGKILL)
-        wait_until(lambda: err.read_text() != "")
-        assert embedded.start(place).url == server.url
-        tell(Redis.from_url(server.url), "job-split", "jobs.B", 0)
-        wait_until(lambda: out.read_text().count("\n") == 2)
-    finally:
-        embedded.stop(place)
+def test_redis_may_go_and_come_back(
+    own_redis: OwnRedis, tmp_path: Path, follow: Callable[..., subprocess.Popen[str]]
+) -> None:
+    out, err = tmp_path / "out", tmp_path / "err"
+    tell(own_redis.connection, "job-split", "jobs.A", 60)
+    follow(own_redis.server.url, "--json")
+    wait_until(lambda: out.read_text().count("\n") == 1)
+    own_redis.kill()
+    wait_until(lambda: err.read_text() != "")
+    own_redis.start_again()
+    tell(own_redis.connection, "job-split", "jobs.B", 0)
+    wait_until(lambda: out.read_text().count("\n") == 2)
     assert [json.loads(line)["job_type"] for line in out.read_text().splitlines()] == ["jobs.A", "jobs.B"]
     gone, back = err.read_text().splitlines()[:2]
     assert gone.startswith("rqmem: Redis does not answer (")
@@ -209,14 +193,6 @@ def test_redis_may_go_and_come_back(tmp_path: Path, follow: Callable[..., subpro
 
 
 # Sent
-
-
-@pytest.fixture
-def receiver() -> Iterator[Receiver]:
-    pytest.importorskip("apprise", reason="Apprise is not installed")
-    receiver = Receiver()
-    yield receiver
-    receiver.close()
 
 
 def test_a_trial_says_of_each_url_whether_it_was_taken(

@@ -28,7 +28,6 @@ from redis.retry import Retry
 from rq import Queue
 
 from rqmem import exporter
-from rqmem.connection import embedded
 from rqmem.errors import ConfigError
 from rqmem.policy.histogram import cumulative
 from rqmem.prometheus.catalogue import METRICS
@@ -41,7 +40,7 @@ from rqmem.testing import wait_until
 from rqmem.units import MB
 from tests import forked, sample_jobs
 from tests.cli.test_commands import rqmem
-from tests.conftest import ROOT, WorkOff
+from tests.conftest import ROOT, OwnRedis, WorkOff
 from tests.journal_filling import a_live, a_pool, a_run, fill, hold_back, register, remember
 
 prometheus = pytest.importorskip("prometheus_client", reason="the extra 'metrics' is not installed")
@@ -309,23 +308,17 @@ def test_totals_of_a_newer_rqmem_are_passed_over() -> None:
 
 
 def test_redis_away_is_told_on_the_page_and_once_in_the_log(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, start_exporter: Callable[..., Exporter]
+    own_redis: OwnRedis, start_exporter: Callable[..., Exporter]
 ) -> None:
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "run"))
-    (tmp_path / "run").mkdir()
-    url = embedded.start(tmp_path).url
-    try:
-        running = start_exporter(url)
-        assert value(running.page(), "rqmem_up") == 1
-        embedded.stop(tmp_path)
-        for _ in range(2):
-            page = running.page()
-            assert value(page, "rqmem_up") == 0
-            assert names(page) == {"rqmem_up", "rqmem_build_info"}
-        assert embedded.start(tmp_path).url == url
-        wait_until(lambda: value(running.page(), "rqmem_up"))
-    finally:
-        embedded.stop(tmp_path)
+    running = start_exporter(own_redis.server.url)
+    assert value(running.page(), "rqmem_up") == 1
+    own_redis.kill()
+    for _ in range(2):
+        page = running.page()
+        assert value(page, "rqmem_up") == 0
+        assert names(page) == {"rqmem_up", "rqmem_build_info"}
+    own_redis.start_again()
+    wait_until(lambda: value(running.page(), "rqmem_up"))
     said = running.end()
     assert "Traceback" not in said
     assert (said.count("does not answer"), said.count("answers again")) == (1, 1), said

@@ -178,7 +178,7 @@ def test_json_has_names_as_they_are_and_can_be_printed(connection: Redis, run: C
         assert json.loads(line)
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.builds(Hostile, *[names] * 4, *[anything] * 4))
 def test_no_surface_lets_any_name_forge_a_line(connection: Redis, run: CliRunner, by: Hostile) -> None:
     connection.flushall()

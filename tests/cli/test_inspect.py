@@ -184,11 +184,3 @@ def test_an_id_of_none_or_of_several(connection: Redis, inspect: Inspect, given:
     [line] = done.stderr.splitlines()
     assert line.startswith("rqmem: ") and said in line
     assert (done.stdout, done.returncode) == ("", 2)
-
-
-def test_a_journal_of_another_version_is_one_line(connection: Redis, inspect: Inspect) -> None:
-    fill(connection, "jobs.mail.Send", "1f3a9c20")
-    connection.set(keys.VERSION, "99")
-    done = inspect("1f3a")
-    [line] = done.stderr.splitlines()
-    assert "has version 99, this rqmem reads 1" in line and done.returncode == 1

@@ -230,12 +230,3 @@ def test_a_running_job_and_its_worker_go_on_and_are_remembered_anew(
     wait_until(lambda: history_reader.runs(connection, "tests.sample_jobs.say_hello_and_sleep"))
     history_reader.check_version(connection)
     assert [live.worker for live in history_reader.workers(connection, ["ada"])] == ["ada"]
-
-
-def test_no_server_is_started_to_be_looked_at(environ: dict[str, str], tmp_path: Path) -> None:
-    alone = {**environ, "RQMEM_REDIS_URL": "", "REDIS_URL": "", "XDG_RUNTIME_DIR": str(tmp_path)}
-    done = journal(alone, "size", directory=tmp_path)
-    [line] = done.stderr.splitlines()
-    assert line.startswith("rqmem: no Redis is named")
-    assert done.returncode == 1
-    assert list(tmp_path.iterdir()) == []

@@ -17,7 +17,7 @@ from tests import sample_jobs
 from tests.cli.test_commands import rqmem
 from tests.conftest import WorkOff
 
-SIZE = 60 * 2**20
+SIZE = 20 * 2**20
 ONE_LINE, MANY_LINES, UNPRINTABLE = "x" * SIZE, "line of it\n" * (SIZE // 11), "\x9b\n" * (SIZE // 4)
 HEAD = 'Traceback (most recent call last):\n  File "jobs.py", line 1, in job\n'
 
@@ -38,7 +38,7 @@ def failed(connection: Redis, error: str = "", **more: Any) -> Job:
 @pytest.mark.parametrize(
     "kind", ["error", "error in many lines", "error of control characters", "description", "arguments", "meta"]
 )
-def test_a_job_with_60_mb_of_something_is_told_in_some_lines(connection: Redis, redis_url: str, kind: str) -> None:
+def test_a_job_with_20_mb_of_something_is_told_in_some_lines(connection: Redis, redis_url: str, kind: str) -> None:
     texts = {"error": ONE_LINE, "error in many lines": MANY_LINES, "error of control characters": UNPRINTABLE}
     if kind in texts:
         failed(connection, f"{HEAD}ValueError: {texts[kind]}")
@@ -62,7 +62,7 @@ def test_the_error_is_found_in_a_large_traceback() -> None:
         assert len(what_was_raised(f"{HEAD}ValueError: {text}")) < 11_000
 
 
-def test_a_checkpoint_with_a_name_of_60_mb_is_told_with_its_beginning(
+def test_a_checkpoint_with_a_name_of_20_mb_is_told_with_its_beginning(
     connection: Redis, redis_url: str, work_off: WorkOff
 ) -> None:
     job = Queue("large", connection=connection).enqueue(sample_jobs.name_a_place, "x", SIZE)

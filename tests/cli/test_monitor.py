@@ -23,7 +23,6 @@ import pytest
 from redis import Redis
 from rq import Queue
 
-from rqmem.connection import embedded
 from rqmem.live import loop
 from rqmem.live.record import News, Record
 from rqmem.live.recording import MonitorOptions
@@ -35,7 +34,7 @@ from rqmem.store.history.history_records import LiveJob
 from rqmem.store.history.samples import RINGS, Ring, Sample
 from rqmem.testing import wait_until
 from tests import forked, sample_jobs
-from tests.conftest import ROOT, StartWorker
+from tests.conftest import ROOT, OwnRedis, StartWorker
 from tests.journal_filling import a_live, a_run, fill, raise_alert, register, remember
 
 JOB = "jobs.campaigns.ProcessRetellAICampaignJob"
@@ -281,19 +280,6 @@ def test_bad_usage_is_one_line_before_the_run(
     assert (done.stdout, done.returncode) == ("", 2)
 
 
-def test_a_journal_of_another_version_is_said(connection: Redis, redis_url: str, tmp_path: Path) -> None:
-    connection.set(keys.VERSION, 99)
-    done = monitor("--url", redis_url, directory=tmp_path)
-    assert (done.returncode, done.stdout) == (1, "")
-    assert "version 99" in done.stderr
-
-
-def test_no_redis_is_said(tmp_path: Path) -> None:
-    done = monitor("--url", "redis://127.0.0.1:1/0", directory=tmp_path)
-    assert done.returncode == 1
-    assert len(done.stderr.splitlines()) == 1
-
-
 # What goes wrong meanwhile
 
 
@@ -314,42 +300,23 @@ def test_redis_that_stops_and_goes_on(connection: Redis, start_monitor: StartMon
     assert report["jobs_read_at"] >= report["samples"][-1]["at"]
 
 
-def test_redis_that_is_gone_and_comes_again(
-    start_monitor: StartMonitor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    directory = tmp_path / "its Redis"
-    directory.mkdir()
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
-    url = embedded.start(directory).url
-    try:
-        with Redis.from_url(url) as own:
-            populate(own)
-        started = start_monitor("--output-file", "report.json", url=url)
-        started.wait_for("worker ada")
-        embedded.stop(directory)
-        started.wait_for("Redis does not answer: waiting for it")
-        assert embedded.start(directory).url == url
-        started.wait_for("Redis answers again")
-        assert started.end() == 0
-    finally:
-        embedded.stop(directory)
+def test_redis_that_is_gone_and_comes_again(start_monitor: StartMonitor, own_redis: OwnRedis) -> None:
+    populate(own_redis.connection)
+    started = start_monitor("--output-file", "report.json", url=own_redis.server.url)
+    started.wait_for("worker ada")
+    own_redis.kill()
+    started.wait_for("Redis does not answer: waiting for it")
+    own_redis.start_again()
+    started.wait_for("Redis answers again")
+    assert started.end() == 0
     assert json.loads((started.shown.parent / "report.json").read_text())["redis_away_seconds"] > 0
 
 
-def test_redis_that_is_gone_at_the_end(
-    start_monitor: StartMonitor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    directory = tmp_path / "its Redis"
-    directory.mkdir()
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
-    url = embedded.start(directory).url
-    try:
-        with Redis.from_url(url) as own:
-            populate(own)
-        started = start_monitor(url=url)
-        started.wait_for("worker ada")
-    finally:
-        embedded.stop(directory)
+def test_redis_that_is_gone_at_the_end(start_monitor: StartMonitor, own_redis: OwnRedis) -> None:
+    populate(own_redis.connection)
+    started = start_monitor(url=own_redis.server.url)
+    started.wait_for("worker ada")
+    own_redis.kill()
     started.wait_for("Redis does not answer")
     assert started.end() == 0
     assert "Redis was away for " in started.shown.read_text()

@@ -6,11 +6,9 @@ import json
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pytest
 from redis import Redis
 from rq import Queue
 from rq.job import Job, JobStatus
@@ -25,13 +23,6 @@ from tests.receiver import Receiver
 
 LEAKY, SQUARES, SPIKE = "tests.sample_jobs.Leaky", "tests.sample_jobs.Squares", "tests.sample_jobs.grow_in_c"
 CEILING_MB = 200
-
-
-@pytest.fixture
-def receiver() -> Iterator[Receiver]:
-    receiver = Receiver()
-    yield receiver
-    receiver.close()
 
 
 def shown(redis_url: str, *arguments: str) -> Any:
@@ -71,8 +62,7 @@ def test_one_night(
     finally:
         monitor.send_signal(signal.SIGINT)
         said = monitor.communicate(timeout=60)[1]
-    worker.process.terminate()
-    worker.finish()
+    worker.stop()
 
     def one_run(job_type: str, job: Job) -> Any:
         return next(run for run in history_reader.runs(connection, job_type) if run.job_id == job.id)

@@ -20,7 +20,6 @@ from rqmem import MemoryAwareJob
 from rqmem.cli import main
 from rqmem.config.load import parse
 from rqmem.policy.recommendation import FEWEST_RUNS
-from rqmem.store import keys
 from rqmem.store.history import history_reader
 from tests import sample_jobs
 from tests.cli.test_commands import rqmem
@@ -180,13 +179,6 @@ def test_bad_input_is_one_line(recommend: Recommend, options: list[str], message
     done = recommend(*options)
     assert (done.exit_code, done.stdout, done.stderr.count("\n")) == (2, "", 1)
     assert message in done.stderr
-
-
-def test_a_journal_of_another_version_is_said(connection: Redis, recommend: Recommend) -> None:
-    connection.set(keys.VERSION, 99)
-    done = recommend()
-    assert (done.exit_code, done.stdout) == (1, "")
-    assert "has version 99" in done.stderr
 
 
 def test_nothing_heavy_is_imported_for_it() -> None:

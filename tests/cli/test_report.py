@@ -28,7 +28,6 @@ from rqmem.observe.as_json import of_report
 from rqmem.observe.period_read import period_of, read_report
 from rqmem.policy.histogram import RATIO
 from rqmem.show.report_text import to_text
-from rqmem.store import keys
 from rqmem.store.history import history_reader, history_writer
 from rqmem.store.history.history_records import Run
 from tests import sample_jobs
@@ -298,13 +297,6 @@ def test_bad_input_is_one_line(report: Report, options: list[str], message: str)
     done = report(*options)
     assert (done.exit_code, done.stdout, done.stderr.count("\n")) == (2, "", 1)
     assert message in done.stderr
-
-
-def test_a_journal_of_another_version_is_said(connection: Redis, report: Report) -> None:
-    connection.set(keys.VERSION, 99)
-    done = report()
-    assert (done.exit_code, done.stdout) == (1, "")
-    assert "has version 99" in done.stderr
 
 
 def test_a_password_is_never_told(connection: Redis, redis_url: str, report: Report) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -25,10 +26,16 @@ PAGE = GUIDE.read_text()
 MB = 2**20
 
 
+@pytest.fixture(scope="module")
+def new_shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("shop")
+    make_shop(directory, ORDERS)
+    return directory
+
+
 @pytest.fixture
-def shop(tmp_path: Path) -> Path:
-    make_shop(tmp_path, ORDERS)
-    return tmp_path
+def shop(new_shop: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(new_shop, tmp_path, dirs_exist_ok=True))
 
 
 def run(connection: Redis, start_worker: StartWorker, shop: Path, job_class: str, *options: str, **environ: str) -> str:

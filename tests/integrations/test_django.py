@@ -44,8 +44,7 @@ def test_no_job_fails_after_the_server_ended_the_session(
         assert isinstance(outcome(job), int)
         wait_until(lambda: "tests.integrations" not in "".join(_running(project)))
         end_backends(project.environ["TEST_POSTGRES"])
-    worker.process.terminate()
-    worker.finish()
+    worker.stop()
     assert project.results("count") == [2]
 
 

@@ -102,8 +102,7 @@ def test_no_job_fails_after_the_server_ended_the_session(
         wait_until(lambda job=job: job.is_finished or job.is_failed)  # type: ignore[misc]
         assert outcome(job) in (None, "a", "b", "c")
         assert end_backends(database.url.rpartition("/")[2].partition("?")[0]) > 0
-    worker.process.terminate()
-    worker.finish()
+    worker.stop()
     assert database.names == ["a", "b", "c"]
 
 
@@ -116,5 +115,4 @@ def test_a_horse_does_not_use_the_workers_connections(database: Database, end_ba
     wait_until(lambda: jobs[1].is_finished or jobs[1].is_failed)
     assert outcome(jobs[0]) == outcome(jobs[1])  # it keeps its own
     assert end_backends(database.url.rpartition("/")[2].partition("?")[0]) == 2  # and the worker's still lives
-    worker.process.terminate()
-    worker.finish()
+    worker.stop()

@@ -15,9 +15,9 @@ from rqmem.store import keys, lease
 from rqmem.store.lease_commands import Stepped
 from rqmem.store.retrying import unavailable, until_redis_answers
 from rqmem.testing import wait_until
+from tests.conftest import OwnRedis
 from tests.lease.driver import Lease, cut, execution, ids, taken
 from tests.lease.dump import dump
-from tests.worker.conftest import OwnRedis
 
 
 def enqueue(connection: Redis, *job_ids: str) -> None:

@@ -122,8 +122,7 @@ def test_the_user_of_workers_can_do_all_that_workers_do(
         ):
             done = rqmem(*command, directory=tmp_path, RQMEM_REDIS_URL=url)
             assert done.returncode == 0, done.stderr
-        worker.process.terminate()
-        log = worker.finish()
+        log = worker.stop()
         assert worker.process.returncode == 0, log
         assert "NOPERM" not in log, log
 

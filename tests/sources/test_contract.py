@@ -30,15 +30,17 @@ def make(
         monkeypatch.setattr(csv_file, "_WINDOW_BYTES", draw(st.sampled_from([1, 3, 16])))
         counted = draw(st.sampled_from([0, 2**20]))
         monkeypatch.setattr(files, "_COUNTED_BYTES", counted)
-        source, items = request.param(draw, tmp_path_factory.mktemp("drawn"))
-        return source, items
+        place = everywhere / str(next(numbers))
+        place.mkdir()
+        drawn: Made = request.param(draw, place)
+        return drawn
 
+    everywhere, numbers = tmp_path_factory.mktemp("drawn"), itertools.count()
     return made
 
 
 properties = settings(
     max_examples=25,
-    deadline=None,
     # The fixtures stay: each example sets them anew.
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
 )

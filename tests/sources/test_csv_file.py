@@ -30,7 +30,6 @@ from tests.sources.makers import as_csv_reads
 
 quietly = settings(
     max_examples=80,
-    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 

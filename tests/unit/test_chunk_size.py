@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from rqmem.policy.chunk_size import (
@@ -36,7 +36,6 @@ sizes_mb = st.floats(0, 600)
 # Of a chunk: usage before, what its items held, what it left, seconds, and whether somebody looked at the peak.
 chunks = st.tuples(sizes_mb, st.floats(0, 300), st.floats(-50, 100), st.floats(0, 30), st.booleans())
 declared_sizes = st.integers(1, 10**5)
-untimed = settings(deadline=None)
 
 
 def observed(items: int, chunk: tuple[float, float, float, float, bool], ceiling_mb: float = 256) -> Observation:
@@ -46,7 +45,6 @@ def observed(items: int, chunk: tuple[float, float, float, float, bool], ceiling
     return Observation(items, int(before * MB), peak, int(after * MB), seconds, int(ceiling_mb * MB), WARNING_FRACTION)
 
 
-@untimed
 @given(
     declared_sizes,
     st.none() | st.floats(0, 1e6),
@@ -75,7 +73,6 @@ def test_a_chunk_never_more_than_doubles_and_is_never_planned_beyond_its_room(
         size = following
 
 
-@untimed
 @given(declared_sizes, st.none() | st.floats(0, 1e6), st.lists(chunks, max_size=10))
 def test_a_fixed_size_is_changed_by_a_breach_only(
     declared: int, prior: float | None, timeline: list[tuple[float, float, float, float, bool]]
@@ -89,7 +86,6 @@ def test_a_fixed_size_is_changed_by_a_breach_only(
     assert resumed(state, 1.0)[0] == next_size(state, observed(smaller, (60, 1, 0, 0.1, True)))[0] == smaller
 
 
-@untimed
 @given(declared_sizes, declared_sizes, st.floats(0, 1e9), st.floats(0, 1e9), st.floats(0, 1e9))
 def test_after_a_breach_at_most_half_also_in_the_next_execution(
     declared: int, size: int, item_bytes: float, room_before: float, room_after: float

@@ -33,7 +33,7 @@ from rqmem.units import MB
 from scripts.back_test import FIXED_MB, main, replay, traces
 
 WARNING = 0.8
-untimed = settings(deadline=None, max_examples=60)
+fewer = settings(max_examples=60)
 peaks = st.lists(st.floats(5, 4000), min_size=1, max_size=20)
 
 
@@ -71,7 +71,7 @@ def steady(size_mb: float, days: int = 20, runs: int = 30, breaches: int = 0) ->
 # Over any history
 
 
-@untimed
+@fewer
 @given(pasts(), st.floats(0.5, 1))
 def test_what_holds_always(past: TypeHistory, warning: float) -> None:
     found = recommended(past, warning)
@@ -86,7 +86,7 @@ def test_what_holds_always(past: TypeHistory, warning: float) -> None:
     assert found.split_above_items is None or found.split_above_items >= 1
 
 
-@untimed
+@fewer
 @given(pasts(), st.integers(0, 29), st.floats(0, 4000), st.booleans())
 def test_a_run_above_the_ceiling_never_lowers_it(past: TypeHistory, age: int, more_mb: float, breach: bool) -> None:
     before = recommended(past).ceiling_mb
@@ -101,7 +101,7 @@ def test_a_run_above_the_ceiling_never_lowers_it(past: TypeHistory, age: int, mo
     assert recommended(replace(past, days=days)).ceiling_mb >= before
 
 
-@untimed
+@fewer
 @given(pasts(), st.integers(0, 12))
 def test_one_more_breach_never_lowers_it(past: TypeHistory, which: int) -> None:
     index = which % len(past.days)
@@ -111,7 +111,7 @@ def test_one_more_breach_never_lowers_it(past: TypeHistory, which: int) -> None:
     assert recommended(replace(past, days=days)).ceiling_mb >= recommended(past).ceiling_mb
 
 
-@untimed
+@fewer
 @given(pasts(), st.floats(16, 4000))
 def test_after_a_breach_today_it_is_above_what_that_run_is_taken_to_need(past: TypeHistory, stopped_mb: float) -> None:
     *earlier, today = past.days
@@ -121,7 +121,7 @@ def test_after_a_breach_today_it_is_above_what_that_run_is_taken_to_need(past: T
     assert recommended(breached).ceiling_mb >= MARGIN * max(BUMP_RATIO * stopped_mb, stopped_mb + BUMP_MB)
 
 
-@untimed
+@fewer
 @given(pasts())
 def test_what_is_recommended_fits_by_the_rules_it_is_for(past: TypeHistory) -> None:
     found = recommended(past)
@@ -135,7 +135,7 @@ def test_what_is_recommended_fits_by_the_rules_it_is_for(past: TypeHistory) -> N
         assert found.split_above_items * cost / 1024 <= (WARNING * found.ceiling_mb - past.initial_mb) * 1.000001
 
 
-@untimed
+@fewer
 @given(st.floats(0.001, 1e6), st.none() | st.floats(1e-6, 100), st.floats(0, 1e10), st.integers(1, 10_000))
 def test_a_first_chunk_is_at_least_one_item_and_fits(
     cost: float, seconds: float | None, room: float, at_least: int

@@ -28,7 +28,6 @@ from rqmem.alerts.sender import Sender
 from rqmem.alerts.service import services
 from rqmem.config.load import load
 from rqmem.config.settings import Config
-from rqmem.connection import embedded
 from rqmem.errors import ConfigError
 from rqmem.measure import process_tree, procfs
 from rqmem.store import keys
@@ -41,7 +40,7 @@ from rqmem.testing import wait_until
 from rqmem.worker.alert_sender import SenderProcess, url_of
 from rqmem.worker.alerting import Alerting
 from tests import forked
-from tests.conftest import ROOT
+from tests.conftest import ROOT, OwnRedis
 from tests.receiver import Receiver
 
 pytest.importorskip("apprise", reason="Apprise is not installed")
@@ -237,24 +236,6 @@ def test_alerts_are_kept_while_redis_is_full(connection: Redis) -> None:
 
 
 @pytest.fixture
-def new_receiver() -> Iterator[Callable[[], Receiver]]:
-    made: list[Receiver] = []
-
-    def new() -> Receiver:
-        made.append(Receiver())
-        return made[-1]
-
-    yield new
-    for receiver in made:
-        receiver.close()
-
-
-@pytest.fixture
-def receiver(new_receiver: Callable[[], Receiver]) -> Receiver:
-    return new_receiver()
-
-
-@pytest.fixture
 def start_sender(connection: Redis) -> Iterator[Callable[..., Sender]]:
     """A sender in this process."""
     started: list[Sender] = []
@@ -304,16 +285,16 @@ def test_an_alert_arrives_with_what_one_has_to_know(
 
 
 def test_senders_of_one_url_share_and_each_url_gets_all(
-    connection: Redis, new_receiver: Callable[[], Receiver], start_sender: Callable[..., Sender]
+    connection: Redis, receiver: Receiver, start_sender: Callable[..., Sender]
 ) -> None:
-    shared, own = new_receiver(), new_receiver()
-    start_sender(shared.url)
-    start_sender(shared.url, own.url)
     jobs = [f"jobs.Export{number}" for number in range(8)]
-    for job in jobs:
-        tell(connection, job)
-    wait_until(lambda: len(own.texts) == len(shared.texts) == len(jobs) and all_done(connection))
-    for each in (shared, own):
+    with contextlib.closing(Receiver()) as own:
+        start_sender(receiver.url)
+        start_sender(receiver.url, own.url)
+        for job in jobs:
+            tell(connection, job)
+        wait_until(lambda: len(own.texts) == len(receiver.texts) == len(jobs) and all_done(connection))
+    for each in (receiver, own):
         assert sorted(text.splitlines()[0] for text in each.texts) == [
             f"rqmem: ceiling-exceeded [{job}]" for job in jobs
         ]
@@ -391,26 +372,18 @@ def test_a_journal_that_is_cleared_stops_no_sender(
 
 
 def test_redis_that_goes_and_comes_back(
-    tmp_path: Path, receiver: Receiver, start_sender: Callable[..., Sender], caplog: pytest.LogCaptureFixture
+    own_redis: OwnRedis, receiver: Receiver, start_sender: Callable[..., Sender], caplog: pytest.LogCaptureFixture
 ) -> None:
-    server = embedded.start(tmp_path)
-    try:
-        connection = Redis.from_url(server.url)
-        connection.config_set("appendfsync", "always")
-        receiver.held.clear()
-        start_sender(receiver.url, on=Redis.from_url(server.url))
-        tell(connection, "jobs.A")
-        wait_until(lambda: receiver.messages)
-        os.kill(server.pid, signal.SIGKILL)
-        wait_until(lambda: embedded.status(tmp_path) is None)
-        receiver.held.set()  # taken, and Redis cannot hear of it yet
-        wait_until(lambda: any("alerts: Redis does not answer" in text for text in caplog.messages))
-        embedded.start(tmp_path)
-        connection = Redis.from_url(server.url)
-        tell(connection, "jobs.B")
-        wait_until(lambda: len(receiver.messages) == 2 and all_done(connection))
-    finally:
-        embedded.stop(tmp_path)
+    receiver.held.clear()
+    start_sender(receiver.url, on=own_redis.connection)
+    tell(own_redis.connection, "jobs.A")
+    wait_until(lambda: receiver.messages)
+    own_redis.kill()
+    receiver.held.set()  # taken, and Redis cannot hear of it yet
+    wait_until(lambda: any("alerts: Redis does not answer" in text for text in caplog.messages))
+    own_redis.start_again()
+    tell(own_redis.connection, "jobs.B")
+    wait_until(lambda: len(receiver.messages) == 2 and all_done(own_redis.connection))
     assert [each["title"][-8:] for each in receiver.messages] == ["[jobs.A]", "[jobs.B]"], "none twice"
     said = [text for text in caplog.messages if "Redis" in text and text.startswith("alerts:")]
     assert said[1:2] == ["alerts: Redis answers again"]

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from rq import Queue, Retry
 from rq.job import JobStatus
@@ -173,7 +173,6 @@ def test_a_breach_in_a_new_horse_is_never_the_horses_fault(ceiling: int, used: i
 HONEST = st.lists(st.tuples(st.integers(0, 60), st.integers(1, 120)), min_size=1, max_size=20)
 
 
-@settings(deadline=None)
 @given(HONEST, st.randoms())
 def test_honest_workloads_at_their_fresh_peak_and_a_tenth_are_never_stopped(
     workloads: list[tuple[int, int]], chance: Any

@@ -122,8 +122,7 @@ def test_a_worker_that_dies_at_the_hand_over_loses_no_job_and_doubles_none(
     wait_until(lambda: first.process.poll() is not None)
     second = start_worker("jobs", "big", "--memory", "400", **QUICK)
     wait_until(lambda: job.get_status() == JobStatus.FINISHED)
-    second.process.terminate()
-    second.finish()
+    second.stop()
     assert job.return_value() == "done"
     assert connection.llen("done") == 1
     assert not connection.exists("rq:queue:jobs", "rq:queue:big", "rq:queue:jobs:intermediate", keys.RUNNING)

@@ -195,8 +195,7 @@ def test_survivors_of_a_killed_workers_horse_are_found_by_its_group(
     assert not process_tree.is_zombie(child), "a plain fork has no mark and no parent that takes it along"
     another = start_worker("jobs", "--cgroup", "require", RQMEM_HEARTBEAT="0.3")
     wait_until(lambda: job.get_status() == JobStatus.FINISHED, 120)
-    another.process.terminate()
-    another.finish()
+    another.stop()
     assert process_tree.is_zombie(child)
 
 

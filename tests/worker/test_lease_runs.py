@@ -40,11 +40,6 @@ def start_worker(request: pytest.FixtureRequest, start_worker: StartWorker, note
     return lambda *options, **environ: start_worker(*options, **{**own, **environ})
 
 
-@pytest.fixture
-def queue(connection: Redis) -> Queue:
-    return Queue("jobs", connection=connection)
-
-
 def children(parent: Job, count: int = NUMBERS // 6) -> list[str]:
     return [child_id(parent.id, number) for number in range(count)]
 

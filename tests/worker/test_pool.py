@@ -85,8 +85,7 @@ def test_a_killed_worker_is_replaced_under_its_name_and_its_job_goes_on(
     wait_until(lambda: workers(connection).get(busy, 0) not in (0, before[busy]), 90)
     other = next(name for name in before if name != busy)
     assert workers(connection)[other] == before[other]
-    pool.process.terminate()
-    log = pool.finish()
+    log = pool.stop()
     assert pool.process.returncode == 0
     assert f"worker {busy} was ended by SIGKILL" in log
 
@@ -104,8 +103,7 @@ def test_the_scheduler_of_a_killed_worker_ends_and_that_of_the_next_one_begins(
     wait_until(lambda: connection.get(lock) not in (None, first), 90)
     later = Queue("jobs", connection=connection).enqueue_in(timedelta(seconds=1), sample_jobs.add, 5)
     wait_until(lambda: later.get_status() == JobStatus.FINISHED, 90)
-    pool.process.terminate()
-    pool.finish()
+    pool.stop()
     assert pool.process.returncode == 0
 
 
@@ -113,8 +111,7 @@ def test_a_stop_saves_what_is_in_hand(connection: Redis, start_pool: StartPool) 
     jobs = [sample_jobs.Slow.enqueue("jobs", count=400, seconds=0.1, connection=connection) for _ in range(2)]
     pool = start_pool("jobs", "-n", "2")
     wait_until(lambda: connection.llen("done") >= 4, 90)
-    pool.process.terminate()
-    log = pool.finish()
+    log = pool.stop()
     assert pool.process.returncode == 0, log
     assert "told to stop; its workers finish what they have in hand" in log
     assert {job.get_status() for job in jobs} <= {JobStatus.QUEUED, JobStatus.SCHEDULED}
@@ -129,8 +126,7 @@ def test_a_second_stop_ends_a_job_that_does_not_end(connection: Redis, start_poo
     horse = int(connection.get("asleep"))  # type: ignore[arg-type]
     pool.process.terminate()
     wait_until(lambda: "pool-1" not in workers(connection) or "pool-2" not in workers(connection), 60)
-    pool.process.terminate()
-    log = pool.finish()
+    log = pool.stop()
     assert "was told to stop a second time; its workers end at once" in log
     assert pool.process.returncode == 0
     assert not procfs.exists(horse) and not workers(connection)
@@ -148,8 +144,7 @@ def test_a_renewal_replaces_one_worker_after_another(connection: Redis, start_po
 
     wait_until(renewed, 90)
     assert all(seen)  # at any time there was a worker
-    pool.process.terminate()
-    pool.finish()
+    pool.stop()
     assert pool.process.returncode == 0
 
 
@@ -246,5 +241,4 @@ def test_one_more_worker_takes_little_memory(connection: Redis, start_pool: Star
         rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
         private_kb = sum(map(int, re.findall(r"^Private_(?:Dirty|Clean):\s+(\d+)", rollup, re.MULTILINE)))
         assert private_kb < 12 * 1024
-    pool.process.terminate()
-    pool.finish()
+    pool.stop()

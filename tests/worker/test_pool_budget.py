@@ -24,6 +24,7 @@ from rqmem.store.history import history_reader, history_writer
 from rqmem.store.history.history_records import OK, Run
 from rqmem.testing import wait_until
 from tests import pool_jobs, sample_jobs
+from tests.conftest import WorkerProcess
 from tests.worker.test_pool import StartPool, start_pool, wait_for_workers, workers
 
 __all__ = ["start_pool"]
@@ -62,6 +63,31 @@ def hold(queue: Queue, tmp_path: Path) -> Callable[..., object]:
     )
 
 
+def end(pool: WorkerProcess, begun: Begun, queue: Queue, finished: int) -> str:
+    """Let all jobs end, so many of them well, and then the pool; its log."""
+    begun.go()
+    wait_until(lambda: queue.finished_job_registry.count == finished, 90)
+    pool.process.terminate()
+    return pool.finish()
+
+
+def shown(connection: Redis, ready: Callable[[Pool], bool]) -> Pool:
+    """The pool as a look finds it once it is so: the next look may find it otherwise."""
+    seen: list[Pool] = []
+
+    def look() -> bool:
+        seen[:] = rqmem.api.pools(connection=connection)
+        return bool(seen) and ready(seen[0])
+
+    wait_until(look, 60)
+    return seen[0]
+
+
+def on_screen(connection: Redis) -> str:
+    snapshot = read_status(connection, "here", time.time())
+    return "\n".join(screen(snapshot, [], 100, None, lambda text, mood: text))
+
+
 def test_no_more_jobs_run_than_the_budget_has_room_for(
     connection: Redis, start_pool: StartPool, queue: Queue, begun: Begun, hold: Callable[..., object]
 ) -> None:
@@ -76,10 +102,7 @@ def test_no_more_jobs_run_than_the_budget_has_room_for(
     wait_until(lambda: queue.job_ids == [third], 60)
     begun.go(first)
     begun.wait_for(third)
-    begun.go()
-    wait_until(lambda: queue.finished_job_registry.count == 3, 60)
-    pool.process.terminate()
-    log = pool.finish()
+    log = end(pool, begun, queue, 3)
     assert "memory budget of 450 MB for the jobs of all workers, 200 MB at most for each" in log
 
 
@@ -100,8 +123,7 @@ def test_smaller_jobs_pass_one_that_does_not_fit_and_it_stays_first(
     begun.go()
     begun.wait_for("big")
     wait_until(lambda: queue.finished_job_registry.count == 32, 60)
-    pool.process.terminate()
-    pool.finish()
+    pool.stop()
 
 
 def config(directory: Path, job_type: str, limit_mb: int) -> Path:
@@ -136,8 +158,7 @@ def test_a_killed_worker_gives_its_part_back(
     begun.wait_for("b")
     begun.go()
     wait_until(lambda: queue.finished_job_registry.count >= 1 and not queue.job_ids, 60)
-    pool.process.terminate()
-    pool.finish()
+    pool.stop()
 
 
 def test_a_waiting_job_that_is_deleted_holds_nobody_up(
@@ -152,10 +173,7 @@ def test_a_waiting_job_that_is_deleted_holds_nobody_up(
     hold("c")
     begun.go("a")
     begun.wait_for("c")
-    begun.go()
-    wait_until(lambda: queue.finished_job_registry.count == 2, 60)
-    pool.process.terminate()
-    pool.finish()
+    end(pool, begun, queue, 2)
 
 
 def test_a_job_that_declares_more_than_the_budget_gets_the_budget_as_its_ceiling(
@@ -191,10 +209,7 @@ def test_types_that_are_known_to_need_little_run_side_by_side(
         hold(name, 20)
     pool = start_pool("jobs", "-n", "3", "--memory", "300", "--total-memory", "350")
     begun.wait_for("a", "b", "c")
-    begun.go()
-    wait_until(lambda: queue.finished_job_registry.count == 3, 60)
-    pool.process.terminate()
-    pool.finish()
+    end(pool, begun, queue, 3)
 
 
 def test_a_job_that_can_continue_is_evicted_and_loses_nothing(
@@ -222,8 +237,7 @@ def test_a_job_that_can_continue_is_evicted_and_loses_nothing(
     assert len(done) - 50 <= len(evictions(connection, "chunks"))  # a chunk each, at most
     wait_until(lambda: queue.finished_job_registry.count == 2, 60)
     assert int(connection.hget("rqmem:run:chunks", "resumes_spent") or 0) == 0
-    pool.process.terminate()
-    log = pool.finish()
+    log = pool.stop()
     told = [line for line in log.splitlines() if "evicted: the jobs of the pool use" in line and "alert" not in line]
     assert len(told) == len(evictions(connection, "chunks"))
     rules = {alert.rule for alert in history_reader.alerts(connection)}
@@ -240,12 +254,9 @@ def test_a_job_with_a_retry_left_is_evicted_before_one_without(
     begun.wait_for("again")
     grows = queue.enqueue(pool_jobs.grow_until_file, 200, str(begun.directory), "grows", job_id="grows")
     wait_until(lambda: len(evictions(connection, "again")) == 1, 60)
-    begun.go()
-    wait_until(lambda: queue.finished_job_registry.count == 2, 90)
+    end(pool, begun, queue, 2)
     assert grows.get_status() == JobStatus.FINISHED and not evictions(connection, "grows")
     assert begun.names().count("again") == 2
-    pool.process.terminate()
-    pool.finish()
 
 
 def test_a_plain_job_that_is_evicted_fails_and_says_why(
@@ -261,10 +272,7 @@ def test_a_plain_job_that_is_evicted_fails_and_says_why(
     assert "JobEvicted: evicted from its pool and killed: the jobs of the pool use" in str(
         grows.latest_result().exc_string  # type: ignore[union-attr]
     )
-    begun.go()
-    wait_until(lambda: queue.finished_job_registry.count == 1, 60)
-    pool.process.terminate()
-    pool.finish()
+    end(pool, begun, queue, 1)
 
 
 def test_status_shows_the_budget_and_who_uses_it(
@@ -275,26 +283,14 @@ def test_status_shows_the_budget_and_who_uses_it(
     pool = start_pool("jobs", "-n", "2", "--memory", "200", "--total-memory", "250")
     begun.wait_for("a")
     wait_until(lambda: queue.job_ids == ["b"], 60)
-
-    def shown() -> Pool | None:
-        pools = rqmem.api.pools(connection=connection)
-        return pools[0] if pools and pools[0].waiting and pools[0].usage_mb > 50 else None
-
-    wait_until(lambda: shown() is not None, 60)
-    found = shown()
-    assert found is not None
-    assert (found.pool, found.budget_mb, found.reserved_mb, found.waiting) == ("pool", 250, 200, 1)
+    found = shown(connection, lambda pool: pool.waiting == 1 and pool.usage_mb > 50)
+    assert (found.pool, found.budget_mb, found.reserved_mb) == ("pool", 250, 200)
     assert [(job.job_id, job.job, job.reserved_mb) for job in found.jobs] == [
         ("a", "tests.pool_jobs.hold_until_file", 200)
     ]
     assert found.jobs[0].worker == queue.fetch_job("a").worker_name  # type: ignore[union-attr]
-    snapshot = read_status(connection, "here", time.time())
-    text = "\n".join(screen(snapshot, [], 100, None, lambda text, mood: text))
-    assert "pools" in text and "the first job has waited for room for" in text
-    begun.go()
-    wait_until(lambda: queue.finished_job_registry.count == 2, 60)
-    pool.process.terminate()
-    pool.finish()
+    wait_until(lambda: "the first job has waited for room for" in on_screen(connection).partition("pools")[2], 60)
+    end(pool, begun, queue, 2)
 
 
 def test_workers_come_when_jobs_wait_and_go_when_they_have_nothing_to_do(
@@ -305,10 +301,7 @@ def test_workers_come_when_jobs_wait_and_go_when_they_have_nothing_to_do(
     pool = start_pool("jobs", "--autoscale", "1,3", "--total-memory", "2000")
     begun.wait_for("a", "b", "c")
     wait_for_workers(connection, "pool-1", "pool-2", "pool-3")
-    begun.go()
-    wait_until(lambda: queue.finished_job_registry.count == 4, 60)
-    pool.process.terminate()
-    log = pool.finish()
+    log = end(pool, begun, queue, 4)
     assert pool.process.returncode == 0, log
     assert "2 workers from now on, 1 before: " in log
 
@@ -336,14 +329,7 @@ def test_a_tenant_has_no_more_than_its_part_and_others_pass(
     others = [for_tenant(connection, begun, "zeta", "zeta"), for_tenant(connection, begun, "nobody", None)]
     begun.wait_for("zeta", "nobody")
     assert len(begun.names()) == 4
-
-    def shown() -> Pool | None:
-        pools = rqmem.api.pools(connection=connection)
-        return pools[0] if pools and len(pools[0].jobs) == 4 and len(pools[0].waits) == 2 else None
-
-    wait_until(lambda: shown() is not None, 60)
-    found = shown()
-    assert found is not None
+    found = shown(connection, lambda pool: len(pool.jobs) == 4 and len(pool.waits) == 2)
     assert found.tenant_ceiling_mb == 200 and sorted(each.tenant for each in found.jobs) == ["", "acme", "acme", "zeta"]
     assert [(each.tenant, each.reserved_mb, each.waiting) for each in found.tenants] == [
         ("acme", 200, 2), ("zeta", 100, 0)
@@ -353,8 +339,7 @@ def test_a_tenant_has_no_more_than_its_part_and_others_pass(
     assert "pool pool has had no room for it for" in told and "jobs of acme have 200 of 200 MB" in told
     begun.go()
     wait_until(lambda: all(job.get_status() == JobStatus.FINISHED for job in jobs + others), 90)
-    pool.process.terminate()
-    assert ", 200 MB for all of one tenant" in pool.finish()
+    assert ", 200 MB for all of one tenant" in pool.stop()
 
 
 def test_a_flood_of_one_tenant_does_not_keep_others_from_their_jobs(
@@ -404,13 +389,10 @@ def test_the_jobs_of_a_tenant_that_outgrow_its_part_are_evicted(
     wait_until(lambda: queue.failed_job_registry.count == 1, 60)
     begun.go()
     wait_until(lambda: queue.finished_job_registry.count == 2 and other.get_status() == JobStatus.FINISHED, 60)
-
-    def told() -> list[tuple[str, str]]:  # by the pool, once a second
-        return [(each.what, each.reason) for each in rqmem.api.pools(connection=connection)[0].incidents]
-
-    wait_until(lambda: told() == [("evicted", evicted.reason)], 60)
-    pool.process.terminate()
-    pool.finish()
+    # By the pool, once a second.
+    [incident] = shown(connection, lambda pool: len(pool.incidents) == 1).incidents
+    assert (incident.what, incident.reason) == ("evicted", evicted.reason)
+    pool.stop()
 
 
 def test_a_job_that_waits_for_others_of_its_type_says_so(
@@ -425,12 +407,8 @@ def test_a_job_that_waits_for_others_of_its_type_says_so(
     [limit] = read_status(connection, "here", time.time()).limits
     assert (limit.job_type, limit.concurrency, limit.admitted, limit.waiting) == ("tests.pool_jobs.OneAtATime", 1, 1, 2)
     assert next_of(connection, "b") == "waits: 1 of this type already wait in a queue or run (concurrency)"
-    text = "\n".join(screen(read_status(connection, "here", time.time()), [], 100, None, lambda text, mood: text))
-    assert "waits: 1 of this type already wait in a queue or run" in text
-    begun.go()
-    wait_until(lambda: queue.finished_job_registry.count == 3, 60)
-    pool.process.terminate()
-    pool.finish()
+    assert "waits: 1 of this type already wait in a queue or run" in on_screen(connection)
+    end(pool, begun, queue, 3)
 
 
 @pytest.mark.parametrize(

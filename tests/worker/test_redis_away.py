@@ -21,14 +21,12 @@ from rq.job import Job, JobStatus
 
 from rqmem import MemoryWorker
 from rqmem.config.settings import Config
-from rqmem.connection import embedded
 from rqmem.errors import RunTakenOver
 from rqmem.store import execution_reader, executions, keys
 from rqmem.store.retrying import until_redis_answers
 from rqmem.testing import wait_until
 from tests import sample_jobs
-from tests.conftest import StartWorker, WorkerProcess
-from tests.worker.conftest import OwnRedis
+from tests.conftest import OwnRedis, StartWorker, WorkerProcess
 
 QUICK = {"RQMEM_HEARTBEAT": "0.3"}
 
@@ -166,8 +164,7 @@ def test_a_worker_whose_redis_is_gone_leaves_quietly(own_redis: OwnRedis, start:
     worker = start()
     wait_until(lambda: outcome(own_redis, first).get_status() == JobStatus.FINISHED)
     own_redis.kill()
-    worker.process.terminate()
-    log = worker.finish()
+    log = worker.stop()
     assert worker.process.returncode == 0, log
     assert "Traceback" not in log
 
@@ -277,18 +274,16 @@ class SwallowsOnce(logging.Handler):
                 time.sleep(0.05)
 
 
-def test_a_stop_request_that_logging_swallowed_is_not_lost(tmp_path: Path) -> None:
-    server = embedded.start(tmp_path)
-    connection = Redis.from_url(server.url)
-    worker = MemoryWorker(["jobs"], connection=connection, config=Config())
+def test_a_stop_request_that_logging_swallowed_is_not_lost(own_redis: OwnRedis) -> None:
+    worker = MemoryWorker(["jobs"], connection=own_redis.connection, config=Config())
     handler = SwallowsOnce(os.getpid())
     logger = logging.getLogger("rqmem.redis")
     logger.addHandler(handler)
 
     def kill_while_it_waits_for_a_job() -> None:
-        with Redis.from_url(server.url) as beside:
-            wait_until(lambda: any(each["cmd"].startswith("bl") for each in beside.client_list()))
-        os.kill(server.pid, signal.SIGKILL)
+        beside = own_redis.connection
+        wait_until(lambda: any(each["cmd"].startswith("bl") for each in beside.client_list()))
+        os.kill(own_redis.server.pid, signal.SIGKILL)
 
     killer = threading.Thread(target=kill_while_it_waits_for_a_job)
     killer.start()
@@ -300,7 +295,6 @@ def test_a_stop_request_that_logging_swallowed_is_not_lost(tmp_path: Path) -> No
         signal.signal(signal.SIGINT, before[1])
         logger.removeHandler(handler)
         killer.join()
-        embedded.stop(tmp_path)
     assert handler.pid == 0
 
 

@@ -18,8 +18,7 @@ from rqmem.observe.snapshot import read_snapshot
 from rqmem.store import keys
 from rqmem.testing import wait_until
 from tests import sample_jobs
-from tests.conftest import ROOT, StartWorker, WorkerProcess
-from tests.worker.conftest import OwnRedis
+from tests.conftest import ROOT, OwnRedis, StartWorker, WorkerProcess
 
 WARM = pytest.mark.parametrize("worker", ["warm"], indirect=True)
 QUICK = {"RQMEM_HEARTBEAT": "0.3"}
@@ -38,8 +37,7 @@ def worker(
         worker = start_worker("jobs", "--isolation", request.param, RQMEM_REDIS_URL=url, **QUICK)
     wait_until(lambda: known(own_redis.connection))
     yield worker
-    worker.process.terminate()
-    log = worker.finish()
+    log = worker.stop()
     assert worker.process.returncode == 0, log
     assert "Traceback" not in log
 

@@ -24,10 +24,9 @@ from rqmem.observe.snapshot import read_status, read_totals
 from rqmem.store import execution_reader, keys
 from rqmem.testing import wait_until
 from tests import sample_jobs
-from tests.conftest import ROOT, StartWorker, WorkerProcess
+from tests.conftest import ROOT, OwnRedis, StartWorker, WorkerProcess
 from tests.refusing_redis import RefusingProxy, everything, refusing, writes
 from tests.unit.test_patience import REPLIES
-from tests.worker.conftest import OwnRedis
 
 QUICK = {"RQMEM_HEARTBEAT": "0.3"}
 ADMIN = {"username": "admin", "password": "secret"}

@@ -30,7 +30,7 @@ def texts(connection: Redis, key: str) -> list[str]:
 def test_a_breach_halves_the_chunk_and_goes_on_from_the_last_finished_one(connection: Redis, work_off: WorkOff) -> None:
     # 8 heavy items of 20 MB are too much for 128 MB, 4 are not; the first 16 items weigh nothing.
     job = sample_jobs.Squares.enqueue("jobs", count=32, item_mb=20, heavy_from=16, connection=connection)
-    log = work_off("jobs", "--memory", "128")
+    log = work_off("jobs", "--memory", "128", "--reserve", "256")  # it is told in time, and not killed
     assert job.return_value() == [number * number for number in range(32)], log
     assert texts(connection, "chunks") == ["0-7", "8-15", "16-19", "20-23", "24-27", "28-31"]
     run = execution_reader.run(connection, job.id)
@@ -104,8 +104,7 @@ def test_a_killed_worker_is_replaced_and_every_item_is_done(
         worker.kill()
     last = start_worker("jobs", **QUICK)
     wait_until(lambda: job.get_status() == JobStatus.FINISHED)
-    last.process.terminate()
-    log = last.finish()
+    log = last.stop()
     done = [int(number) for number in connection.lrange("done", 0, -1)]
     assert sorted(set(done)) == list(range(24))
     assert len(done) <= 24 + 2 * times, "only the chunk in flight may be done again"
@@ -148,8 +147,7 @@ def test_a_living_survivor_takes_over(connection: Redis, start_worker: StartWork
     wait_until(lambda: job.get_status() == JobStatus.FINISHED)
     done = [int(number) for number in connection.lrange("done", 0, -1)]
     assert set(done) == set(range(40))
-    survivor.process.terminate()
-    assert "worker victim is lost" in survivor.finish()
+    assert "worker victim is lost" in survivor.stop()
 
 
 def test_a_run_that_rqs_maintenance_failed_as_abandoned_goes_on(connection: Redis, start_worker: StartWorker) -> None:
@@ -208,8 +206,7 @@ def test_a_crash_loop_ends_after_its_budget_with_its_history(connection: Redis, 
     job = sample_jobs.Crashes.enqueue("jobs", count=16, connection=connection)
     worker = start_worker("jobs", RQMEM_MAX_RESUMES="4", **QUICK)
     wait_until(lambda: job.get_status() == JobStatus.FAILED)
-    worker.process.terminate()
-    log = worker.finish()
+    log = worker.stop()
     assert texts(connection, "sizes") == ["8", "4", "2"]
     assert "goes on from the beginning with chunk size 4 (resume 1, 2 of 4 spent) after horse lost" in log
     assert "goes on in 1 s from the beginning with chunk size 2 (resume 2, 4 of 4 spent) after horse lost" in log
@@ -375,8 +372,7 @@ def test_a_worker_that_is_asked_to_stop_hands_its_job_over(connection: Redis, st
     waiting = sample_jobs.Plain.enqueue("jobs", number=1, connection=connection)
     worker = start_worker("jobs", **QUICK)
     wait_until(lambda: connection.llen("done") >= 4)
-    worker.process.terminate()
-    log = worker.finish()
+    log = worker.stop()
     assert worker.process.returncode == 0, log
     done = connection.llen("done")
     assert 4 <= done < 40 and "after planned stop" in log
@@ -397,8 +393,7 @@ def test_a_job_that_cannot_go_on_is_waited_for(connection: Redis, start_worker: 
     job = Queue("jobs", connection=connection).enqueue("tests.sample_jobs.say_hello_and_sleep", 1.5)
     worker = start_worker("jobs", **QUICK)
     wait_for_key(connection, "asleep")
-    worker.process.terminate()
-    worker.finish()
+    worker.stop()
     assert job.get_status() == JobStatus.FINISHED
 
 

@@ -141,8 +141,7 @@ def test_a_whole_tree_is_cancelled_and_what_failed_is_retried(connection: Redis,
     assert done.taken_back >= 8 and done.taken_back + done.stopped >= 10
     assert job.get_status() == JobStatus.CANCELED
     wait_until(lambda: sample_jobs.Counted.progress(job.id, connection).running == 0)
-    worker.process.terminate()
-    worker.finish()
+    worker.stop()
     assert job.get_status() == JobStatus.CANCELED and not connection.exists("gathered")
     assert Queue("jobs", connection=connection).count == 0
     with pytest.raises(RqmemError, match="is canceled already"):
@@ -162,8 +161,7 @@ def test_two_workers_share_the_children(connection: Redis, start_worker: StartWo
     workers = [start_worker("jobs", **QUICK) for _ in range(2)]
     wait_until(lambda: job.get_status() == JobStatus.FINISHED)
     for worker in workers:
-        worker.process.terminate()
-        worker.finish()
+        worker.stop()
     assert job.return_value() == [n * n for n in range(200)]
     assert connection.get("gathered") == b"1"
 
@@ -302,8 +300,7 @@ def test_a_parent_killed_while_it_makes_children_makes_no_twins(connection: Redi
     job = sample_jobs.SplitOnce.enqueue(count=60, connection=connection)
     worker = start_worker("jobs", "--log-level", "error", **QUICK)  # so many jobs' lines would fill the pipe
     wait_until(lambda: job.get_status() == JobStatus.FINISHED)
-    worker.process.terminate()
-    worker.finish()
+    worker.stop()
     assert int(connection.get("killed") or 0) >= 1
     assert numbers(connection) == list(range(60))
 
@@ -314,8 +311,7 @@ def test_a_child_that_a_person_deletes_does_not_strand_its_parent(connection: Re
     wait_until(lambda: job.get_status() == JobStatus.DEFERRED)
     Job.fetch(f"{job.id}-child-3", connection=connection).delete()
     wait_until(lambda: job.get_status() == JobStatus.FINISHED)
-    worker.process.terminate()
-    worker.finish()
+    worker.stop()
     assert job.return_value()[:2] == [3, 1]
 
 
@@ -528,7 +524,6 @@ def test_a_tree_of_two_levels_is_retried_and_cancelled(
     worker = start_worker("jobs", **QUICK)
     wait_until(lambda: connection.llen("done") >= 1)
     tree.cancel(connection, job.id)
-    worker.process.terminate()
-    worker.finish()
+    worker.stop()
     assert job.get_status() == JobStatus.CANCELED and Queue("jobs", connection=connection).count == 0
     assert Job.fetch(f"{job.id}-child-0", connection=connection).get_status() == JobStatus.CANCELED

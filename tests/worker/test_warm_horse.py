@@ -17,7 +17,6 @@ from rq.job import Job, JobStatus
 
 from rqmem import MemoryWorker
 from rqmem.config.settings import Config
-from rqmem.connection import embedded
 from rqmem.measure import process_tree, procfs
 from rqmem.policy import recycling
 from rqmem.policy.needs import Known
@@ -26,7 +25,7 @@ from rqmem.store import keys
 from rqmem.testing import wait_until
 from rqmem.units import MB
 from tests import sample_jobs
-from tests.conftest import StartWorker, WorkOff
+from tests.conftest import OwnRedis, StartWorker, WorkOff
 
 
 def results(jobs: list[Job]) -> list[object]:
@@ -379,23 +378,17 @@ def test_small_garbage_of_many_jobs_does_not_add_up(queue: Queue, work_off: Work
     assert not list(queue.connection.scan_iter("rqmem:breaches:*"))
 
 
-def test_a_redis_that_was_restarted_between_jobs_is_no_loss(tmp_path: Path, start_worker: StartWorker) -> None:
-    server = embedded.start(tmp_path)
-    try:
-        worker = start_worker("jobs", "--max-jobs", "2", RQMEM_REDIS_URL=server.url)
-        with Redis.from_url(server.url) as connection:
-            first = Queue("jobs", connection=connection).enqueue(sample_jobs.own_pid)
-            wait_until(lambda: first.get_status() == JobStatus.FINISHED)
-            # RQ's worker takes a lost connection only while it waits for a job; see the blocked client.
-            wait_until(lambda: connection.info("clients")["blocked_clients"] == 1)
-        embedded.stop(tmp_path)
-        assert embedded.start(tmp_path).url == server.url
-        with Redis.from_url(server.url) as connection:
-            second = Queue("jobs", connection=connection).enqueue(sample_jobs.own_pid)
-            log = worker.finish()
-            assert second.return_value(), log
-    finally:
-        embedded.stop(tmp_path)
+def test_a_redis_that_was_restarted_between_jobs_is_no_loss(own_redis: OwnRedis, start_worker: StartWorker) -> None:
+    worker = start_worker("jobs", "--max-jobs", "2", RQMEM_REDIS_URL=own_redis.server.url)
+    first = own_redis.queue.enqueue(sample_jobs.own_pid)
+    wait_until(lambda: first.get_status() == JobStatus.FINISHED)
+    # RQ's worker takes a lost connection only while it waits for a job; see the blocked client.
+    wait_until(lambda: own_redis.connection.info("clients")["blocked_clients"] == 1)
+    own_redis.kill()
+    own_redis.start_again()
+    second = own_redis.queue.enqueue(sample_jobs.own_pid)
+    log = worker.finish()
+    assert second.return_value(), log
 
 
 def test_jobs_leave_no_descriptors_open_in_their_horse(queue: Queue, work_off: WorkOff) -> None:

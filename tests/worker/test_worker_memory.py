@@ -50,8 +50,7 @@ def test_the_scheduler_is_ended_and_begins_again(queue: Queue, start_worker: Sta
     wait_until(lambda: jobs[-1].get_status() == JobStatus.FINISHED)
     later = queue.enqueue_in(timedelta(seconds=1), sample_jobs.add, 5)
     wait_until(lambda: later.get_status() == JobStatus.FINISHED)
-    worker.process.terminate()
-    log = worker.finish()
+    log = worker.stop()
     assert worker.process.returncode == 0
     assert restarts_in(log) >= 1, log
     assert queue.connection.keys("rq:scheduler*") == []

@@ -1,3 +1,0 @@
-from tests.worker.conftest import own_redis
-
-__all__ = ["own_redis"]
