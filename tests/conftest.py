@@ -6,6 +6,7 @@ import gc
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -217,3 +218,8 @@ def work_off(start_worker: StartWorker) -> WorkOff:
 def wait_for_key(connection: redis.Redis, key: str, timeout_seconds: float = 90) -> None:
     """Jobs of the tests say where they are by setting a key."""
     wait_until(lambda: connection.exists(key), timeout_seconds)
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])

@@ -160,3 +160,10 @@ def raise_alert(connection: Redis, job_type: str, text: str, *, rule: str = "usa
     """Tell an alert as a worker does."""
     whose = {"job": job_type, "job_id": "j1", "queue": queue, "worker": WORKER}
     connection.xadd(keys.ALERTS, Alert("", time.time(), rule, "raised", **whose, text=text).to_entry())  # type: ignore[arg-type]
+
+
+class Bomb:
+    """Raises where it is unpickled."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (exec, ("raise AssertionError('it was unpickled')",))

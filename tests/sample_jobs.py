@@ -305,12 +305,13 @@ class Overweight(MemoryAwareJob):
 
 
 def swallow_once_and_finish() -> str:
-    """Uses too much, catches what it is told, by name, frees it all and returns."""
+    """Uses too much, catches what it is told, by name, frees it all and returns; at once, before it would be killed."""
+    said = ""
     try:
-        grow_lists()
+        grow_without_redis()
     except MemoryLimitExceeded:
-        redis().incr("swallowed")
-    return "all is well"
+        said = "all is well"
+    return said
 
 
 def raise_another() -> None:

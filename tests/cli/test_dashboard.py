@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import urllib.error
@@ -18,13 +17,7 @@ from redis import Redis
 
 from rqmem.testing import wait_until
 from tests import sample_jobs
-from tests.conftest import ROOT, WorkOff
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+from tests.conftest import ROOT, WorkOff, free_port
 
 
 @pytest.fixture

@@ -24,16 +24,9 @@ from rqmem.store import actions, codec, keys, pausing
 from rqmem.store.history.history_records import EndedSplit
 from tests.cli.conftest import JOB, filled  # noqa: F401  a fixture
 from tests.cli.test_json import compare
-from tests.journal_filling import a_run, remember
+from tests.journal_filling import Bomb, a_run, remember
 
 API = "/api/v1"
-
-
-class Bomb:
-    """Raises where it is unpickled."""
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return (exec, ("raise AssertionError('it was unpickled')",))
 
 
 @pytest.fixture

@@ -19,14 +19,7 @@ from rq.results import Result
 import rqmem.api
 from rqmem.errors import ConfigError
 from rqmem.observe.job_lists import ANY, Filter, each_id, read_page
-from tests.journal_filling import a_live, register
-
-
-class Bomb:
-    """A value that says so when it is unpickled."""
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return (exec, ("raise AssertionError('it was unpickled')",))
+from tests.journal_filling import Bomb, a_live, register
 
 
 def put(connection: Redis, queue: str, name: str, path: str = "jobs.a.A.run", status: str = "failed") -> Job:

@@ -21,6 +21,7 @@ from urllib.request import Request, urlopen
 
 from rqmem.testing import wait_until
 from tests import forked
+from tests.conftest import free_port
 from tests.receiver import Receiver
 
 ALERT_URLS = "alert-urls.txt"
@@ -30,12 +31,6 @@ _READY = "memory ceiling"
 _PORT = "--port"
 _SERVERS = {"flask": _PORT, "uvicorn": _PORT, "exporter": _PORT, "dashboard": _PORT, "runserver": "", "cron": None}
 """Commands that serve, and their option for a port; None: they have no port."""
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-        return port
 
 
 class Typist:

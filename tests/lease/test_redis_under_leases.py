@@ -10,10 +10,9 @@ import pytest
 from rq.job import JobStatus
 
 from rqmem.testing import wait_until
-from tests.conftest import StartWorker
+from tests.conftest import OwnRedis, StartWorker
 from tests.lease_run_jobs import note
 from tests.refusing_redis import RefusingProxy, refusing, writes
-from tests.worker.conftest import OwnRedis
 from tests.worker.test_lease import leased, nothing_is_left
 
 JOBS = 600

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -21,13 +20,7 @@ from rqmem.errors import ConfigError
 from rqmem.measure.linux import die_with_parent
 from rqmem.testing import wait_until
 from tests import forked
-from tests.conftest import ROOT
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+from tests.conftest import ROOT, free_port
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pickle
-from typing import Any
 
 from click.testing import CliRunner
 from redis import Redis
@@ -16,6 +15,7 @@ from rqmem.job import tree
 from rqmem.store import pausing
 from rqmem.testing import wait_until
 from tests.conftest import StartWorker, WorkOff
+from tests.journal_filling import Bomb
 
 ADD = "tests.sample_jobs.add"
 
@@ -82,13 +82,6 @@ def test_each_action_of_a_command_is_kept(connection: Redis, redis_url: str, wor
     assert {each.surface for each in kept} == {"command line"} and all("@" in each.who for each in kept)
     assert [each.job_id for each in rqmem.api.actions(job_id=job.id, connection=connection)] == [job.id, job.id]
     assert kept[0].to_json()["queue"] == "a" and kept[0].at > 0
-
-
-class Bomb:
-    """Raises where it is unpickled."""
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return (exec, ("raise AssertionError('it was unpickled')",))
 
 
 def test_a_job_is_retried_and_cancelled_without_loading_anything_of_it(connection: Redis, work_off: WorkOff) -> None:
