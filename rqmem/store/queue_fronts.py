@@ -23,8 +23,8 @@ from rqmem.rq_names import RQ_KEY_PREFIX
 from rqmem.store.lease_commands import Moved
 from rqmem.store.retrying import connection_with_short_timeout
 
-MOST_QUEUES = 8
-"""With moves each has a connection of its own."""
+MOST_QUEUES = 16
+"""With moves each has a connection of its own, and commands of its own at the beginning and the end of a wait."""
 
 _LATE_SECONDS = 5.0  # so much later than it was to, Redis still has not said that nothing came
 _STOP_SECONDS = 1.0

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
 _AT_ONCE_SECONDS = 10.0  # leases follow one another for so long; then RQ's loop has its turn
 _COMMITTED_AT_ONCE = 8
+_MORE_SECONDS = 0.2  # after a wait that brought jobs, the next one: idle time counts from the end of it
 _TOO_SHORT_SECONDS = 1.0  # a wait without a job that ends sooner: something is wrong, and it is not for us to find out
 _EACH_JOB = (
     *("execute_job", "prepare_execution", "perform_job", "prepare_job_execution", "handle_job_success"),
@@ -165,13 +166,17 @@ class Leasing:
         worker._state = WorkerStatus.BUSY  # so a request to stop does not raise, but tells the horse
         try:
             end = self._run(seconds)
+            has_run = bool(end.jobs) or end.handed_over
+            until, last = time.monotonic() + _AT_ONCE_SECONDS, end
+            while last.jobs and not (last.handed_over or last.unfit) and time.monotonic() < until and self._may_wait():
+                last = self._run(min(seconds, _MORE_SECONDS))  # a job that comes meanwhile does not wait for RQ's loop
         finally:
             worker._state = WorkerStatus.IDLE
         if not end.jobs and not end.unfit and time.monotonic() - began < min(seconds, _TOO_SHORT_SECONDS):
             self._waits_at = time.monotonic() + _TOO_SHORT_SECONDS
         if self._stops():
             raise StopRequested
-        return bool(end.jobs) or end.handed_over
+        return has_run
 
     def _may_wait(self) -> bool:
         warm, worker = self._pool.warm, self._worker

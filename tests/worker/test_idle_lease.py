@@ -16,9 +16,12 @@ from rq.job import Job, JobStatus
 from rq.suspension import resume, suspend
 from rq.worker import Worker
 
+from rqmem import MemoryWorker
+from rqmem.config.settings import Config
 from rqmem.measure.procfs import read_children
 from rqmem.store import pausing, restarting
 from rqmem.testing import wait_until
+from rqmem.worker.horse.channel import LeaseEnd, Ran
 from tests import lease_jobs
 from tests.conftest import OwnRedis, StartWorker, WorkerProcess
 from tests.refusing_redis import RefusingProxy, writes
@@ -90,6 +93,27 @@ def test_jobs_that_come_one_by_one_run_at_once_and_in_leases(queue: Queue, start
     assert leased(log) > 0, log
     assert ran(queue) == names
     nothing_is_left(queue)
+
+
+def test_a_wait_that_brought_jobs_is_followed_by_another_at_once(
+    connection: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A job that comes between two leases does not wait for RQ's loop."""
+    leasing = MemoryWorker(["jobs"], connection=connection, config=Config())._leasing
+    ends = [LeaseEnd(ran=(Ran("job", 3),)), LeaseEnd(ran=(Ran("job", 1),)), LeaseEnd(), LeaseEnd()]
+    waits: list[float] = []
+
+    def run(seconds: float) -> LeaseEnd:
+        waits.append(seconds)
+        return ends[len(waits) - 1]
+
+    monkeypatch.setattr(leasing, "_run", run)
+    monkeypatch.setattr(leasing, "_may_wait", lambda: True)
+    assert leasing.wait_for_jobs(60)
+    assert waits[0] == 60 and len(waits) == 3
+    assert all(seconds < 1 for seconds in waits[1:]), "the worker's idle time counts from then"
+    assert not leasing.wait_for_jobs(60)
+    assert len(waits) == 4
 
 
 def test_many_jobs_that_come_at_once_run_in_their_order(queue: Queue, start: StartWorker) -> None:

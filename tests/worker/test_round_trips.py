@@ -13,7 +13,7 @@ from rq import Queue
 from tests.conftest import StartWorker
 
 JOBS, OVERHEAD = 60, 20  # so that a heartbeat a second, on a slow machine, is not counted as a job's
-MOST_COMMANDS, MOST_ROUND_TRIPS = {0: 48, 64: 20}, {0: 5.0, 64: 1.0}  # by --lease-max
+MOST_COMMANDS, MOST_ROUND_TRIPS = {0: 40, 64: 20}, {0: 3.0, 64: 1.0}  # by --lease-max
 
 
 @dataclass(frozen=True)

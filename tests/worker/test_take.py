@@ -170,7 +170,7 @@ def test_outside_work_each_heartbeat_is_written(worker: MemoryWorker) -> None:
     assert worker.connection.hexists(worker.key, "last_heartbeat")
 
 
-@pytest.mark.parametrize("names", [["jobs"], ["jobs", "low"], ["jobs", *map(str, range(9))]], ids=["1", "2", "10"])
+@pytest.mark.parametrize("names", [["jobs"], ["jobs", "low"], ["jobs", *map(str, range(16))]], ids=["1", "2", "17"])
 def test_a_job_that_comes_as_a_worker_is_told_to_stop_stays_in_its_queue(
     connection: Redis, start_worker: StartWorker, names: list[str]
 ) -> None:
