@@ -97,7 +97,8 @@ class Committer:
     def begin(self, job: Job, rqs: Callable[[Redis | Guarded], None]) -> None:
         """RQ's `prepare_job_execution`, once Redis answers.
 
-        Raises `RunTakenOver` where the job was deleted, or where another worker took this one for dead meanwhile.
+        Raises `RunTakenOver` where the job was deleted or cancelled meanwhile, which RQ would run, or where another
+        worker took this one for dead.
         """
         worker = self._worker
         execution = self._execution_of(job)
@@ -111,6 +112,8 @@ class Committer:
                 owner = execution_reader.owner(worker.connection, job.id)
                 if owner is None or owner.execution != execution.id:
                     raise RunTakenOver(f"job {job.id}: another worker took it over before it began")
+                if job.get_status() == JobStatus.CANCELED:
+                    raise RunTakenOver(f"job {job.id}: it was cancelled before it began")
             return rqs(worker.connection)
 
         until_redis_answers(begin, f"begin job {job.id}")

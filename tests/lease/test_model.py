@@ -260,7 +260,7 @@ class World:
             status, there = statuses.get(job_id), Counter(places[job_id])
             leftover = job_id in self.touched
             if leftover:
-                del there["taken"], there["intermediate"], there["queue"]
+                del there["taken"], there["intermediate"], there["queue"], there["wip"]
             fine: list[dict[str, int]] = [{}] if leftover or status is None else []
             if status == "queued":
                 fine += [{"queue": 1}, {"taken": 1, "intermediate": 1}]
@@ -310,6 +310,7 @@ class World:
         for job_id in set(self.made) - self.odd:
             wanted = (None, *REGISTRIES) if job_id in self.touched else ("finished", "failed")
             assert statuses.get(job_id) in wanted, (job_id, statuses.get(job_id), places[job_id])
+            assert not places[job_id]["wip"] and not places[job_id]["taken"], (job_id, places[job_id])
         assert not [*self.connection.scan_iter("rqmem:lease*"), *self.connection.scan_iter("rqmem:taken:*")]
         assert {each.decode() for each in self.connection.hkeys(keys.RUNNING)} <= self.odd
 

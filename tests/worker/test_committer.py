@@ -123,6 +123,18 @@ def test_a_job_that_was_taken_over_before_it_began_does_not_begin(connection: Re
     assert queue.job_ids == ([job.id] if taken == "put back" else [])
 
 
+def test_a_job_that_was_cancelled_before_it_began_does_not_begin(connection: Redis) -> None:
+    queue = Queue("jobs", connection=connection)
+    job = queue.enqueue(sample_jobs.add, 1)
+    queue.pop_job_id()
+    worker = MemoryWorker([queue], connection=connection, config=Config())
+    worker.prepare_execution(job)
+    job.cancel()
+    with pytest.raises(RunTakenOver):
+        worker.prepare_job_execution(job, remove_from_intermediate_queue=True)
+    assert (job.get_status(), queue.canceled_job_registry.get_job_ids()) == ("canceled", [job.id])
+
+
 @pytest.mark.parametrize("ends", [Begun.succeeds, Begun.fails], ids=["success", "failure"])
 def test_a_run_that_somebody_took_over_gets_no_outcome_of_ours(connection: Redis, ends: Any) -> None:
     begun = Begun.of(connection)
