@@ -54,7 +54,7 @@ def take(folder: Path, redis_url: str) -> None:
         _open(driver, address, "light")
         _picture(driver, folder / "dashboard-overview.png")
         demo.wait()
-        _open(driver, f"{address}jobs/{_breached(redis_url)}", "light")
+        _open(driver, f"{address}jobs/{breached(redis_url)}", "light")
         _picture(driver, folder / "dashboard-job.png")
 
 
@@ -65,7 +65,7 @@ def _nearest(address: str) -> float:
     return max((each["job"]["usage_percentage"] for each in workers if each["job"]), default=0.0)
 
 
-def _breached(redis_url: str) -> str:
+def breached(redis_url: str) -> str:
     """The id of the job that reached its ceiling."""
     connection = Redis.from_url(redis_url)
     return next(each.job_id for each in read_alerts(connection) if each.rule == "ceiling-exceeded")

@@ -6,7 +6,6 @@ They show what commands really print: for the demo, and for a worker with a job 
 
 from __future__ import annotations
 
-import json
 import os
 import pty
 import re
@@ -34,8 +33,7 @@ def main(seconds: int) -> None:
         _run([sys.executable, "-m", f"scripts.{script}", "--output", str(PICTURES / f"{name}.png")])
     with own_redis() as url:
         _run([sys.executable, "-m", "scripts.demo"], RQMEM_REDIS_URL=url)
-        [breach] = [each for each in _alerts(url) if each["rule"] == "ceiling-exceeded"]
-        _picture("inspect", url, "inspect", breach["job_id"])
+        _picture("inspect", url, "inspect", dashboard_pictures.breached(url))
     if reason := dashboard_pictures.missing():
         click.echo(f"the dashboard's pictures stay as they are: {reason}", err=True)
     else:
@@ -49,17 +47,11 @@ def main(seconds: int) -> None:
     click.echo(f"made in {PICTURES.relative_to(ROOT)}: {', '.join(sorted(each.name for each in PICTURES.iterdir()))}")
 
 
-def _alerts(url: str) -> list[dict[str, str]]:
-    told = _run([sys.executable, "-m", "rqmem", "alerts", "--json"], RQMEM_REDIS_URL=url)
-    return [json.loads(line) for line in told.splitlines()]
-
-
-def _run(command: list[str], **environ: str) -> str:
+def _run(command: list[str], **environ: str) -> None:
     """Raises `click.ClickException` where it fails."""
     done = subprocess.run(command, cwd=ROOT, env={**os.environ, **environ}, capture_output=True, text=True)
     if done.returncode != 0:
         raise click.ClickException(f"{' '.join(command[1:])} ended with {done.returncode}: {done.stderr[-500:]}")
-    return done.stdout
 
 
 def _picture(name: str, url: str, *arguments: str) -> None:
@@ -77,22 +69,22 @@ def _picture(name: str, url: str, *arguments: str) -> None:
 
 
 def _on_terminal(url: str, *arguments: str) -> str:
-    """What the command writes to a pseudo-terminal. Its exit code tells of the jobs, and is no matter here."""
+    """What the command writes to a pseudo-terminal. Its exit code is about the jobs, and does not matter here."""
     ours, theirs = pty.openpty()
     environ = {**os.environ, "RQMEM_REDIS_URL": url, "COLUMNS": str(_COLUMNS), "TERM": "xterm-256color"}
     process = subprocess.Popen(
         [sys.executable, "-m", "rqmem", *arguments], cwd=ROOT, env=environ, stdout=theirs, stderr=theirs
     )
     os.close(theirs)
-    told = b""
+    output = b""
     try:
         while part := os.read(ours, 65536):
-            told += part
+            output += part
     except OSError:  # its end, on Linux
         pass
     process.wait()
     os.close(ours)
-    return told.decode("utf-8", "replace").replace("\r\n", "\n")
+    return output.decode("utf-8", "replace").replace("\r\n", "\n")
 
 
 if __name__ == "__main__":
