@@ -2,7 +2,7 @@
 
 It needs the same memory for two thousand customers and for a million. Customers are committed batch by batch. Until the
 last one is written the campaign has the status ``seeding``, so a run that was cut off leaves no campaign that looks
-complete. ``--fresh`` removes what is left of such runs.
+complete.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import click
-from sqlalchemy import delete, insert, update
+from sqlalchemy import insert, update
 from sqlalchemy.engine import Engine
 
 from jobs.database import create_schema, open_database
-from jobs.tables import Campaign, CampaignBatch, Customer
+from jobs.tables import Campaign, Customer
 from seeds.command_errors import one_line_errors
 from seeds.customers import customers
 from seeds.filling import batches
@@ -70,13 +70,6 @@ def seed_campaign(
     return Seeded(campaign_id, count, valid)
 
 
-def clear(engine: Engine) -> None:
-    """Delete every campaign with its batches and customers. Ids go on counting: none is used a second time."""
-    with engine.begin() as connection:
-        for table in (Customer, CampaignBatch, Campaign):
-            connection.execute(delete(table))
-
-
 @click.command()
 @click.option("--customers", "count", type=click.IntRange(1), default=2000, show_default=True, help="How many to make.")
 @click.option("--seed", type=click.IntRange(0), default=7, show_default=True, help="The same: same customers.")
@@ -84,20 +77,17 @@ def clear(engine: Engine) -> None:
 @click.option("--from-number", default=FROM_NUMBER, show_default=True, help="The caller's number, in E.164.")
 @click.option("--agent-id", help="Retell agent that makes the calls; the number's own if not given.")
 @click.option("--database-url", help="Instead of DATABASE_URL; by default sqlite:///rqmem-app.db.")
-@click.option("--fresh", is_flag=True, help="Delete all campaigns and customers of the database first.")
 @click.option("--quiet", is_flag=True, help="Print the campaign's id alone, and no progress.")
-def main(count: int, from_number: str, database_url: str | None, fresh: bool, quiet: bool, **campaign: Any) -> None:
+def main(count: int, from_number: str, database_url: str | None, quiet: bool, **campaign: Any) -> None:
     """Create the schema and one campaign with made-up customers.
 
     About 2 % of the phone numbers are invalid, as in life. The last line on stdout names the campaign.
     """
     if not is_e164(from_number):
         raise click.BadParameter(f"{from_number!r} is not E.164, like {FROM_NUMBER}", param_hint="'--from-number'")
-    with one_line_errors("--fresh clears away what was written"):
+    with one_line_errors("the campaign stays as it is, and no job runs it"):
         engine = open_database(database_url)
         create_schema(engine)
-        if fresh:
-            clear(engine)
         hidden = quiet or not sys.stderr.isatty()
         with click.progressbar(length=count, label="customers", file=sys.stderr, hidden=hidden) as bar:
             seeded = seed_campaign(engine, count=count, from_number=from_number, on_batch=bar.update, **campaign)
