@@ -12,6 +12,7 @@ from rqmem.text import did_you_mean
 ErrorMode = Literal["before", "after", "drop"]
 
 _ROUNDING = 1e-9
+_KINDS: dict[type, str] = {int: "a whole number", float: "a number", str: "a string", bool: "true or false"}
 
 
 @dataclass(frozen=True)
@@ -37,20 +38,16 @@ class Faults:
 
     def __post_init__(self) -> None:
         """Raises ValueError, in one line, for a value that means nothing."""
-        for each in fields(self):
-            name, value, whole = each.name, getattr(self, each.name), type(each.default) is int
-            if not whole and type(each.default) is not float:
-                continue
-            if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)):
-                raise ValueError(f"{name} must be a {'whole ' if whole else ''}number, got {value!r}")
-            if not 0 <= value < math.inf:
-                raise ValueError(f"{name} must be 0 or more, got {value!r}")
         if self.error_mode not in get_args(ErrorMode):
             raise ValueError(f"error_mode must be one of {', '.join(get_args(ErrorMode))}, got {self.error_mode!r}")
-        if not isinstance(self.refused_number, str):
-            raise ValueError(f"refused_number must be a string, got {self.refused_number!r}")
-        if not isinstance(self.busy, bool):
-            raise ValueError(f"busy must be true or false, got {self.busy!r}")
+        for each in fields(self):
+            name, value = each.name, getattr(self, each.name)
+            kind: Any = type(each.default)
+            is_bool, accepted = isinstance(value, bool), (int, float) if kind is float else kind
+            if is_bool != (kind is bool) or not isinstance(value, accepted):
+                raise ValueError(f"{name} must be {_KINDS[kind]}, got {value!r}")
+            if kind in (int, float) and not 0 <= value < math.inf:
+                raise ValueError(f"{name} must be 0 or more, got {value!r}")
         if bool(self.slow_every) != bool(self.slow_ms):
             raise ValueError("slow_every and slow_ms need each other")
 
