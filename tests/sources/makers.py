@@ -170,8 +170,9 @@ def filled(path: Path, *, shops: int = 0, visits: list[tuple[UUID, datetime]] | 
     if path.exists():
         return str(path)
     engine = engine_of(str(path))
-    Base.metadata.create_all(engine)
     with engine.begin() as connection:
+        connection.exec_driver_sql("PRAGMA synchronous = OFF")
+        Base.metadata.create_all(connection)
         if shops:
             connection.execute(insert(Shop), [{"id": 3 * n, "name": f"shop {n}"} for n in range(1, shops + 1)])
         if visits:

@@ -17,6 +17,7 @@ from rqmem.sources import Cuttable, csv_file, describe_slice, files, open_file, 
 from tests.sources.makers import MAKERS, Made
 
 Draw = Callable[..., Any]
+NUMBERS = itertools.count()
 
 
 @pytest.fixture(params=MAKERS, ids=lambda maker: maker.__name__)
@@ -30,12 +31,11 @@ def make(
         monkeypatch.setattr(csv_file, "_WINDOW_BYTES", draw(st.sampled_from([1, 3, 16])))
         counted = draw(st.sampled_from([0, 2**20]))
         monkeypatch.setattr(files, "_COUNTED_BYTES", counted)
-        place = everywhere / str(next(numbers))
+        place = tmp_path_factory.getbasetemp() / f"drawn{next(NUMBERS)}"  # mktemp looks at all others each time
         place.mkdir()
         drawn: Made = request.param(draw, place)
         return drawn
 
-    everywhere, numbers = tmp_path_factory.mktemp("drawn"), itertools.count()
     return made
 
 

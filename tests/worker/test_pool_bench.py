@@ -49,7 +49,7 @@ def test_a_broken_promise_is_told(result: dict[str, Any], evidence: dict[str, An
 @pytest.mark.alone
 def test_in_600_mb_with_kills_and_a_neighbour_all_promises_hold(tmp_path: Path) -> None:
     figures = tmp_path / "figures.json"
-    command = ["scripts.bench.pool", "--seconds", "20", "--only", "rqmem pool", "--json", str(figures)]
+    command = ["scripts.bench.pool", "--seconds", "15", "--only", "rqmem pool", "--json", str(figures)]
     done = subprocess.run([sys.executable, "-m", *command], cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     [result] = json.loads(figures.read_text())

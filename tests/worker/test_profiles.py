@@ -14,6 +14,7 @@ from rq import Queue
 
 from rqmem.profiling import captures
 from rqmem.store import execution_reader
+from rqmem.worker.profiling import MOST_BYTES_OF_ONE
 from tests import profile_jobs, sample_jobs
 from tests.cli.test_commands import rqmem
 from tests.conftest import ROOT, StartWorker, WorkOff
@@ -124,10 +125,11 @@ def test_only_the_job_type_that_was_named(queue: Queue, work_off_profiled: Profi
 def test_a_capture_that_grows_too_large_is_dropped_and_the_job_goes_on(
     queue: Queue, work_off_profiled: Profiled, tmp_path: Path
 ) -> None:
-    jobs = [queue.enqueue(profile_jobs.allocate_often, 5_000_000) for _ in range(2)]
-    log = work_off_profiled()
+    assert MOST_BYTES_OF_ONE == 64 * 2**20
+    jobs = [queue.enqueue(profile_jobs.allocate_often, 1_200_000) for _ in range(2)]
+    log = work_off_profiled("--preload", "tests.small_captures")
     assert {job.get_status(refresh=True) for job in jobs} == {"finished"}
-    dropped = "a profile of tests.profile_jobs.allocate_often was dropped: it grew beyond 64 MB; this is logged once"
+    dropped = "a profile of tests.profile_jobs.allocate_often was dropped: it grew beyond 4 MB; this is logged once"
     assert log.count(dropped) == 1, log
     assert list((tmp_path / "profiles").iterdir()) == []
 
