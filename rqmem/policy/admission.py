@@ -5,6 +5,10 @@ A job starts when it fits. One that does not waits at the front of its queue, an
 So the sum of what jobs have reserved never exceeds the budget, but for a job that runs alone, and a job that waits
 starts once those that run then have ended, and those that wait longer have had their turn.
 
+A job that runs alone may be given more than the machine has left just now: what it needs may be only its ceiling, which
+few jobs reach. Not so one whose need is known: it would meet the kernel's OOM killer. It waits for
+`NEIGHBOUR_SECONDS`, should a neighbour give back what it has taken. Meanwhile others pass it.
+
 Where each tenant has a ceiling, a job also has to fit into what its tenant has left. For one that waits only for its
 own tenant, no room is kept from others; among the jobs of its tenant the same rules hold as among all.
 
@@ -24,6 +28,9 @@ from rqmem.values import dataclass
 
 PATIENCE_SECONDS = 30.0
 """How long others pass a job that does not fit."""
+
+NEIGHBOUR_SECONDS = 600.0
+"""How long a job that would run alone, and whose need is known, waits for the machine to have that much."""
 
 MOST_WAITING = 500
 """How many waiting jobs are remembered. While there are that many, jobs behind them do not pass."""
@@ -63,11 +70,17 @@ def is_enough(history: TypeHistory) -> bool:
 
 @dataclass(frozen=True)
 class Asking:
-    """A job that wants to start. ``tenant``: for whom it works; empty: nobody's ceiling counts but the budget."""
+    """A job that wants to start.
+
+    Attributes:
+        tenant: for whom it works; empty: nobody's ceiling counts but the budget.
+        is_known: what it needs is known from the history of its type; else it is its ceiling.
+    """
 
     job_id: str
     need_bytes: int
     tenant: str = ""
+    is_known: bool = False
 
 
 @dataclass(frozen=True)
@@ -165,21 +178,33 @@ class Door:
     """Who may start at one moment. It looks at those that wait once, and answers for any number of jobs then."""
 
     def __init__(self, room: Room, waiting: WaitingJobs, now: float) -> None:
-        self._room = room
+        self._room, self._now = room, now
+        self._since = {each.job_id: each.since for each in waiting}
         self._kept_of_tenant: dict[str, Waiting] = {}
         aged = [each for each in waiting if now - each.since >= PATIENCE_SECONDS]
         for each in aged if room.tenant_bytes is not None else ():
             self._kept_of_tenant.setdefault(each.tenant, each)
-        self._kept = next((each for each in aged if self._fits_tenant(each)), None)
+        self._kept = next((each for each in aged if self._fits_tenant(each) and self._could_run_alone(each)), None)
 
     def why_not(self, job: Asking) -> Why | None:
-        """What this job has to wait for; None: it may start. A job alone always may, within the budget."""
+        """What this job has to wait for; None: it may start."""
         if not self._fits_tenant(job):
             return Why.TENANT
         kept_bytes = self._bytes_kept_from(job, self._kept)
-        if (not self._room.is_running and not kept_bytes) or job.need_bytes + kept_bytes <= self._room.free_bytes:
+        if job.need_bytes + kept_bytes <= self._room.free_bytes:
+            return None
+        if not self._room.is_running and not kept_bytes and self._could_run_alone(job):
             return None
         return Why.KEPT if kept_bytes and job.need_bytes <= self._room.free_bytes else Why.ROOM
+
+    def _could_run_alone(self, job: Asking) -> bool:
+        """Whether it could if all that runs had ended."""
+        host_bytes = self._room.host_bytes
+        if not job.is_known or host_bytes is None:
+            return True
+        running_bytes = sum(each.used_bytes for each in self._room.shares if each.reserved_bytes)
+        waited = self._now - self._since.get(job.job_id, self._now)
+        return job.need_bytes <= host_bytes + running_bytes or waited >= NEIGHBOUR_SECONDS
 
     def _fits_tenant(self, job: Asking) -> bool:
         if self._room.tenant_bytes is None or not job.tenant:
@@ -198,12 +223,15 @@ def ask(job: Asking, room: Room, waiting: WaitingJobs, now: float) -> tuple[Answ
     if Door(room, waiting, now).why_not(job) is None:
         return Answer.START, without(waiting, job.job_id)
     if any(each.job_id == job.job_id for each in waiting):
-        waits = (replace(each, need_bytes=job.need_bytes, fits_since=None) if each.job_id == job.job_id else each
-                 for each in waiting)  # fmt: skip
-        return Answer.WAIT, tuple(waits)
+        return Answer.WAIT, tuple(
+            replace(each, need_bytes=job.need_bytes, is_known=job.is_known, fits_since=None)
+            if each.job_id == job.job_id
+            else each
+            for each in waiting
+        )
     if len(waiting) >= MOST_WAITING:
         return Answer.WAIT, waiting
-    return Answer.WAIT, (*waiting, Waiting(job.job_id, job.need_bytes, job.tenant, now))
+    return Answer.WAIT, (*waiting, Waiting(job.job_id, job.need_bytes, job.tenant, job.is_known, now))
 
 
 def without(waiting: WaitingJobs, job_id: str) -> WaitingJobs:
@@ -215,6 +243,12 @@ def passed_over(room: Room, waiting: WaitingJobs, now: float) -> dict[str, Why]:
     door = Door(room, waiting, now)
     found = ((each.job_id, door.why_not(each)) for each in waiting)
     return {job_id: why for job_id, why in found if why is not None}
+
+
+def idle_ones_are_in_the_way(room: Room, waiting: WaitingJobs, now: float) -> bool:
+    """Whether a job that waits would fit if the horses of idle workers held nothing."""
+    running = replace(room, shares=[each for each in room.shares if each.reserved_bytes])
+    return len(passed_over(running, waiting, now)) < len(passed_over(room, waiting, now))
 
 
 def tidy(room: Room, waiting: WaitingJobs, now: float, *, idle: bool) -> WaitingJobs:

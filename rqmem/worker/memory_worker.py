@@ -113,7 +113,7 @@ class MemoryWorker(Worker):
         self._heart = heart = Heart(self, setup, Settler(self, pool, self._settlement, committer), oom_kills, member)
         self._claimer = Claimer(self, pool, heart, committer, member)
         self._taker = taker = Taker(self, member, self._claimer)
-        self._outage = RedisOutage(self, heart, taker, member, self._wait_for_jobs)
+        self._outage = RedisOutage(self, heart, taker, member, pool, self._wait_for_jobs)
         self._life = Lifecycle(
             self, setup, pool, heart, captures, helpers, self._outage, member, before,
             lambda: self._leasing.why_never(),

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from redis.client import PubSub
 
     from rqmem.rq_names import Job, Queue
+    from rqmem.worker.horse_pool import HorsePool
     from rqmem.worker.pool.member import Member
 
 _LOOK_SECONDS = 1
@@ -83,6 +84,7 @@ class RedisOutage:
         heart: of the worker.
         taker: takes its jobs.
         member: says whether jobs are to be taken now.
+        pool: has the idle horse.
         horse_waits: has the horse wait for jobs, for that many seconds, and run what comes. Whether it has run any;
             None: it does not wait.
 
@@ -96,12 +98,14 @@ class RedisOutage:
         heart: Heart,
         taker: Taker,
         member: Member,
+        pool: HorsePool,
         horse_waits: Callable[[float], bool | None],
     ) -> None:
         self._worker = worker
         self._heart = heart
         self._taker = taker
         self._member = member
+        self._pool = pool
         self._horse_waits = horse_waits
         self._queue_wait = QueueWait(worker)
         self._deaf_at = float("-inf")  # when the command thread last failed
@@ -206,6 +210,11 @@ class RedisOutage:
             if taken is not None:
                 return taken
         if self._member.must_wait or (self._member.others_wait and timeout is not None):
+            if worker.get_state() != WorkerStatus.IDLE:
+                worker.set_state(WorkerStatus.IDLE)
+            if self._member.gives_way:
+                self._pool.end_warm()
+                self._member.release(0)
             self._member.wait(_ROOM_SECONDS)
             raise DequeueTimeout(0, worker.queue_names())
         worker.set_state(WorkerStatus.IDLE)

@@ -13,6 +13,7 @@ from rqmem.policy.admission import (
     FORGET_SECONDS,
     MARGINS,
     MOST_WAITING,
+    NEIGHBOUR_SECONDS,
     PATIENCE_SECONDS,
     Answer,
     Asking,
@@ -23,6 +24,7 @@ from rqmem.policy.admission import (
     WaitingJobs,
     Why,
     ask,
+    idle_ones_are_in_the_way,
     need,
     passed_over,
     tidy,
@@ -47,7 +49,7 @@ def may_start(job_id: str, need_bytes: int, room: Room, waiting: WaitingJobs, no
 
 
 def waits(job_id: str, need_bytes: int, since: float, tenant: str = "") -> Waiting:
-    return Waiting(job_id, need_bytes, tenant, since)
+    return Waiting(job_id, need_bytes, tenant, since=since)
 
 
 def test_a_new_type_is_reserved_its_ceiling() -> None:
@@ -97,6 +99,26 @@ def test_what_idle_horses_hold_does_not_keep_a_job_from_running_alone() -> None:
     idle = Room(BUDGET, [Share(0, 50), Share(0, 50)])
     assert may_start("a", BUDGET, idle, (), 0.0)
     assert not may_start("b", 501, Room(BUDGET, [Share(1, 50), Share(0, 50)]), (), 0.0)
+
+
+def test_idle_horses_give_way_only_if_that_gives_a_job_room() -> None:
+    waiting: WaitingJobs = (waits("a", 300, 0.0),)
+    assert idle_ones_are_in_the_way(Room(BUDGET, [Share(300, 50), Share(0, 9)]), waiting, 0.0)
+    assert not idle_ones_are_in_the_way(Room(BUDGET, [Share(301, 50), Share(0, 9)]), waiting, 0.0)
+    assert not idle_ones_are_in_the_way(Room(BUDGET, [Share(200, 50), Share(0, 9)]), waiting, 0.0)
+
+
+def test_a_job_alone_waits_for_a_neighbour_if_its_need_is_known() -> None:
+    """Of one that is not, only the ceiling is known, and few jobs reach it."""
+    beside = room(free_of_host=60)
+    known = Asking("a", 100, is_known=True)
+    assert ask(known, room(free_of_host=100), (), 0.0)[0] is Answer.START
+    assert ask(replace(known, is_known=False), beside, (), 0.0)[0] is Answer.START
+    answer, waits = ask(known, beside, (), 0.0)
+    assert answer is Answer.WAIT and passed_over(beside, waits, NEIGHBOUR_SECONDS - 1) == {"a": Why.ROOM}
+    assert ask(known, beside, waits, NEIGHBOUR_SECONDS)[0] is Answer.START
+    assert may_start("small", 60, beside, waits, PATIENCE_SECONDS)  # no room is kept for what could not run
+    assert not may_start("small", 60, room(50, free_of_host=60), waits, PATIENCE_SECONDS)
 
 
 def test_running_jobs_may_grow_to_what_is_reserved_before_another_starts() -> None:

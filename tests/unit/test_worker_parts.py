@@ -102,7 +102,7 @@ def test_a_run_that_somebody_took_over_is_let_go() -> None:
 
 def an_outage() -> RedisOutage:
     worker = SimpleNamespace(name="a worker", _shutdown_requested_date=None)
-    return RedisOutage(cast(Any, worker), cast(Any, None), cast(Any, None), cast(Any, None), lambda seconds: None)
+    return RedisOutage(cast(Any, worker), *(cast(Any, None),) * 4, lambda seconds: None)
 
 
 def raising(error: BaseException) -> Callable[[], None]:

@@ -12,6 +12,7 @@ import pytest
 from redis import Redis
 from rq import Queue, Retry
 from rq.job import Job, JobStatus
+from rq.worker import Worker
 
 import rqmem.api
 from rqmem import events
@@ -100,10 +101,32 @@ def test_no_more_jobs_run_than_the_budget_has_room_for(
     [third] = {"a", "b", "c"} - {first, second}
     wait_for_workers(connection, "pool-1", "pool-2", "pool-3")
     wait_until(lambda: queue.job_ids == [third], 60)
+    wait_until(lambda: sorted(str(each.get_state()) for each in Worker.all(connection)) == ["busy", "busy", "idle"], 60)
     begun.go(first)
     begun.wait_for(third)
     log = end(pool, begun, queue, 3)
     assert "memory budget of 450 MB for the jobs of all workers, 200 MB at most for each" in log
+
+
+def test_what_an_idle_horse_holds_does_not_keep_a_job_from_its_start(
+    connection: Redis, start_pool: StartPool, queue: Queue, begun: Begun, hold: Callable[..., object]
+) -> None:
+    """All three workers have a horse. Then two jobs come whose ceilings are exactly the budget."""
+    learn(connection, "tests.pool_jobs.hold_until_file", 40)
+    for name in "abc":
+        hold(name)
+    pool = start_pool("jobs", "-n", "3", "--memory", "200", "--total-memory", "400")
+    begun.wait_for("a", "b", "c")
+    for name in "abc":
+        begun.go(name)
+    wait_until(lambda: queue.finished_job_registry.count == 3, 60)
+    for name in ("d", "e"):
+        queue.enqueue(pool_jobs.grow_until_file, 10, str(begun.directory), name)
+    begun.wait_for("d", "e")
+    begun.go()
+    wait_until(lambda: queue.finished_job_registry.count == 5, 60)
+    pool.process.terminate()
+    pool.finish()
 
 
 def test_smaller_jobs_pass_one_that_does_not_fit_and_it_stays_first(

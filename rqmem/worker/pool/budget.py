@@ -165,7 +165,7 @@ class Budget:
             need = self._need(row, job_id)
             answer = Answer.WAIT
             if not self.table.header.closed:
-                asking = Asking(job_id, need, row.text("tenant"))
+                asking = Asking(job_id, need, row.text("tenant"), bool(row.is_known))
                 answer, self._waiting = admission.ask(asking, self._room(number), self._waiting, now)
             if answer is Answer.START:
                 row.reserved_bytes = max(1, need)
@@ -251,17 +251,19 @@ class Budget:
         idle = any(row.pid and not row.runs and row.asked == row.answered for row in table.rows)
         self._waiting = admission.tidy(room, self._waiting, now, idle=idle)
         held_back = admission.passed_over(room, self._waiting, now)
+        give_way = int(admission.idle_ones_are_in_the_way(room, self._waiting, now))
         self._telling.write(self._waiting, held_back, room, now)
         passed = b""
         for job_id in held_back:
             if len(passed) + len(job_id) + 1 < PASSED_BYTES:
                 passed += (b"\n" if passed else b"") + job_id.encode()
         header, waiting = table.header, len(self._waiting)
-        if header.passed == passed and header.waiting == waiting:
+        if header.passed == passed and header.waiting == waiting and header.give_way == give_way:
             return
         since = time.time() - (now - self._waiting[0].since) if self._waiting else 0.0
         with table.changing():
             header.passed, header.waiting, header.waiting_since = passed, waiting, since
+            header.give_way = give_way
         self._wake_idle()
 
     def _wake_idle(self) -> None:

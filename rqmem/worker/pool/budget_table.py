@@ -34,7 +34,7 @@ class Row(ctypes.Structure):
         news: parent: number of the last news (`Header.news`) that this worker is to tell.
         pid, start_time: worker: whose row it is; 0: nobody's yet.
         asked: worker: number of its last request. ``released``: of the last one that is over.
-        need_bytes, ceiling_bytes: worker: of the job that it asks for.
+        need_bytes, ceiling_bytes: worker: of the job that it asks for. ``is_known``: the need is not just the ceiling.
         used_bytes: worker: what its horse and all that it started use.
         resumable, has_retry: worker: the job can continue later; RQ runs it again if it fails.
         since: worker: when it asked, epoch seconds.
@@ -54,6 +54,7 @@ class Row(ctypes.Structure):
     released: int
     need_bytes: int
     ceiling_bytes: int
+    is_known: int
     used_bytes: int
     resumable: int
     has_retry: int
@@ -91,6 +92,7 @@ class Header(ctypes.Structure):
     Attributes:
         number: odd while what follows changes.
         waiting: how many jobs wait because they do not fit; ``waiting_since``: since when the first one does, 0: none.
+        give_way: idle workers are to end their horses, for what those hold keeps a job from its start.
         closed: no job is to be taken: ``reason`` says why, and ``closed_since`` since when.
         was_closed_seconds: how long the last time was.
         news: number of the last change of ``closed``.
@@ -105,6 +107,7 @@ class Header(ctypes.Structure):
     number: int
     budget_bytes: int
     waiting: int
+    give_way: int
     closed: int
     news: int
     evictions: int

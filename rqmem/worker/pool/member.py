@@ -125,6 +125,11 @@ class Member:
         """Whether jobs wait for room: a worker must not take from a queue what it cannot leave there."""
         return self._table is not None and bool(self._table.header.waiting)
 
+    @property
+    def gives_way(self) -> bool:
+        """Whether what the idle horse here holds keeps a job of another worker from its start."""
+        return self._table is not None and bool(self._table.header.give_way) and self._row.used_bytes > 0
+
     def passed_over(self) -> list[bytes]:
         """Ids of jobs that wait in their queues until there is room for them."""
         return self._table.passed_over() if self._table is not None else []
@@ -143,8 +148,9 @@ class Member:
         tenant = tenant_noted(job)
         if tenant is not None:
             self._with_tenants.add(self._type)
-        need_mb, ceiling_mb = self._look_up(job, tenant or "")
-        row.need_bytes, row.ceiling_bytes = to_bytes(need_mb), to_bytes(ceiling_mb)
+        need, ceiling_mb = self._look_up(job, tenant or "")
+        row.need_bytes, row.ceiling_bytes = to_bytes(need.need_mb), to_bytes(ceiling_mb)
+        row.is_known = int(need.confidence is not None)
         row.resumable, row.has_retry = 0, int(job.should_retry)
         row.set_text("job_id", job.id)
         row.set_text("job_type", self._type)
@@ -253,8 +259,8 @@ class Member:
 
     # What a job needs
 
-    def _look_up(self, job: Job, tenant: str) -> tuple[float, float]:
-        """What it is expected to need, and its ceiling, in MB."""
+    def _look_up(self, job: Job, tenant: str) -> tuple[Need, float]:
+        """What it is expected to need, and its ceiling in MB."""
         config = self._setup.config
         history = self._history_of(self._type)
         declared_mb = (
@@ -270,7 +276,7 @@ class Member:
             self._needs.clear()
             self._with_tenants.clear()
         self._needs[self._type] = found
-        return found.need_mb, ceiling_mb
+        return found, ceiling_mb
 
     def _history_of(self, name: str) -> TypeHistory | None:
         """Of a job type; None: the journal has none, or cannot be read."""
