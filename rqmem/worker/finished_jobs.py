@@ -76,7 +76,7 @@ class FinishedJobs(ctypes.Structure):
             self._end = end
             ctypes.memmove(ctypes.addressof(self) + _RESULTS + start, data, len(data))
         _ENTRY.pack_into(
-            self._entries, _ENTRY.size * (count % ROOM),
+            self, _ENTRIES + _ENTRY.size * (count % ROOM),
             seq, began_at, ended_at, result_ttl, queue, start, length, len(run), job_id, created_at, execution_id,
         )  # fmt: skip
         self.count = count + 1
@@ -92,7 +92,7 @@ class FinishedJobs(ctypes.Structure):
 
     def _entry(self, number: int) -> FinishedJob:
         seq, began_at, ended_at, ttl, queue, start, length, run_length, *texts = _ENTRY.unpack_from(
-            self._entries, _ENTRY.size * (number % ROOM)
+            self, _ENTRIES + _ENTRY.size * (number % ROOM)
         )
         job_id, created_at, execution_id = (each.rstrip(b"\0") for each in texts)
         data = ctypes.string_at(ctypes.addressof(self) + _RESULTS + start, max(0, length) + run_length)
@@ -100,4 +100,4 @@ class FinishedJobs(ctypes.Structure):
         return FinishedJob(seq, began_at, ended_at, ttl, queue, job_id, created_at, execution_id, result, run)
 
 
-_RESULTS = FinishedJobs._results.offset
+_ENTRIES, _RESULTS = FinishedJobs._entries.offset, FinishedJobs._results.offset

@@ -191,7 +191,5 @@ class Commits:
 
 def packed(done: FinishedJob, queues: list[str]) -> bytes:
     """For `LeaseConnection.send_step`."""
-    return pack_finished(
-        queues[done.queue].encode(), done.job_id, done.created_at, done.execution_id, done.began_at, done.ended_at,
-        done.result_ttl, done.result, done.run,
-    )  # fmt: skip
+    _, began_at, ended_at, ttl, queue, job_id, created_at, execution_id, result, run = done
+    return pack_finished(queues[queue].encode(), job_id, created_at, execution_id, began_at, ended_at, ttl, result, run)

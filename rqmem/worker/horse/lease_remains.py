@@ -12,8 +12,8 @@ import os
 
 from rqmem.measure import procfs
 from rqmem.measure.trim import trim
-from rqmem.worker.horse import process_state
 from rqmem.worker.horse.leak_probe import WORTH_TIDYING_BYTES
+from rqmem.worker.horse.process_state import Glance
 from rqmem.worker.horse.user_code import most_resident_kb
 
 _NOISE_KB = 1024
@@ -33,7 +33,7 @@ class Remains:
         self._resident_kb = self._resident()
         self._mark_kb = most_resident_kb()
         self._threads = _thread._count()
-        self._at_first = process_state.glance()
+        self._glance = Glance()
 
     def peak_bytes(self) -> int:
         """What the job that has just ended used at most; 0: no more than what was there. For `left` it comes first."""
@@ -53,7 +53,7 @@ class Remains:
                 return "closed files of its process"
         if _thread._count() != self._threads:
             return "left threads"
-        if process_state.glance() != self._at_first:
+        if self._glance.differs():
             return "changed its process"
         return ""
 

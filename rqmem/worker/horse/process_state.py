@@ -11,6 +11,7 @@ failures were in no log.
 
 from __future__ import annotations
 
+import _locale  # `locale` wraps it
 import _signal  # type: ignore[import-not-found]  # `signal` wraps it and makes enums: thirty times as slow
 import gc
 import locale
@@ -32,6 +33,7 @@ _STANDARD_SIGNALS = [number for number in _SIGNALS if number <= int(signal.SIGSY
 _LIMITS = ("AS", "CORE", "CPU", "DATA", "FSIZE", "NOFILE", "NPROC", "STACK")
 _LIMIT_NUMBERS = [getattr(resource, f"RLIMIT_{name}") for name in _LIMITS]
 _FEW_FILES = 64
+_LAST_STANDARD_FILE = 2
 _TIMERS = (signal.ITIMER_VIRTUAL, signal.ITIMER_PROF)
 
 Traces = Mapping[str, object]
@@ -58,34 +60,35 @@ def look() -> Traces:
     }
 
 
-def glance() -> tuple[object, ...] | None:
-    """What of `look` can be had in some microseconds, for each job of a lease; who changes more is found at its end.
+class Glance:
+    """What of `look` is compared after each job of a lease, in microseconds; who changes more is found at its end."""
 
-    None: the working directory is gone, or a standard file is closed.
-    """
-    umask = os.umask(0o077)
-    os.umask(umask)
-    limit = resource.getrlimit(resource.RLIMIT_NOFILE)
-    try:
-        return (
-            os.getcwd(),  # noqa: PTH109
-            umask,
-            os.geteuid(),
-            os.getegid(),
-            os.getpriority(os.PRIO_PROCESS, 0),
-            os.get_inheritable(1),  # an error if it is closed
-            os.get_inheritable(2),
-            list(map(_signal.getsignal, _STANDARD_SIGNALS)),
-            _signal.pthread_sigmask(signal.SIG_BLOCK, ()),
-            _signal.getitimer(signal.ITIMER_PROF),
-            limit,
-            resource.getrlimit(resource.RLIMIT_AS),
-            _is_many(os.dup(0), limit[0]),
-            gc.isenabled(),
-            logging.root.manager.disable,
-        )
-    except OSError:
-        return None
+    def __init__(self) -> None:
+        self._most_files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        self._at_first = self._now()
+
+    def differs(self) -> bool:
+        """Whether a job has changed its process since."""
+        return self._now() != self._at_first
+
+    def _now(self) -> tuple[object, ...] | None:
+        """None: the working directory is gone, or a file is closed."""
+        umask = os.umask(0o077)
+        os.umask(umask)
+        try:
+            return (
+                os.getcwd(),  # noqa: PTH109
+                umask,
+                os.geteuid(),
+                list(map(_signal.getsignal, _STANDARD_SIGNALS)),
+                _signal.pthread_sigmask(signal.SIG_BLOCK, ()),
+                resource.getrlimit(resource.RLIMIT_AS),
+                _are_few(os.dup(0), self._most_files),
+                gc.isenabled(),
+                logging.root.manager.disable,
+            )
+        except OSError:
+            return None
 
 
 def changed(before: Traces, now: Traces) -> str:
@@ -108,7 +111,7 @@ class Settings:
         self._filters = warnings.filters[:]
         self._locale = locale.setlocale(locale.LC_ALL)
         self._zone = time.tzname
-        self._simple = [read() for read in _READ]
+        self._simple = _simple()
 
     def keep_imported(self) -> bool:
         """If modules have been imported, what has changed stays."""
@@ -140,29 +143,42 @@ class Settings:
             warnings.resetwarnings()
             warnings.filters.extend(self._filters)  # type: ignore[attr-defined]  # typed as a sequence; it is the list
             found.append("warning filters")
-        if locale.setlocale(locale.LC_ALL) != self._locale:
+        if _locale.setlocale(locale.LC_ALL) != self._locale:
             locale.setlocale(locale.LC_ALL, self._locale)
             found.append("locale")
-        if [read() for read in _READ] != self._simple:
-            for (name, (read, put)), as_before in zip(_SIMPLE.items(), self._simple, strict=True):
-                if read() != as_before:
+        if _simple() != self._simple:
+            for (name, put), as_before, now in zip(_SIMPLE.items(), self._simple, _simple(), strict=True):
+                if now != as_before:
                     put(as_before)
                     found.append(name)
         return found
 
 
-_SIMPLE: Mapping[str, tuple[Callable[[], Any], Callable[[Any], object]]] = {
-    "socket timeout": (socket.getdefaulttimeout, socket.setdefaulttimeout),
-    "recursion limit": (sys.getrecursionlimit, sys.setrecursionlimit),
-    "switch interval": (sys.getswitchinterval, sys.setswitchinterval),
-    "trace function": (sys.gettrace, sys.settrace),
-    "profile function": (sys.getprofile, sys.setprofile),
-    "sys.stdout": (lambda: sys.stdout, lambda value: setattr(sys, "stdout", value)),
-    "sys.stderr": (lambda: sys.stderr, lambda value: setattr(sys, "stderr", value)),
-    "sys.stdin": (lambda: sys.stdin, lambda value: setattr(sys, "stdin", value)),
+_SIMPLE: Mapping[str, Callable[[Any], object]] = {
+    "socket timeout": socket.setdefaulttimeout,
+    "recursion limit": sys.setrecursionlimit,
+    "switch interval": sys.setswitchinterval,
+    "trace function": sys.settrace,
+    "profile function": sys.setprofile,
+    "sys.stdout": lambda value: setattr(sys, "stdout", value),
+    "sys.stderr": lambda value: setattr(sys, "stderr", value),
+    "sys.stdin": lambda value: setattr(sys, "stdin", value),
 }
-"""Name -> what reads it, and what sets it."""
-_READ = [read for read, _ in _SIMPLE.values()]
+"""Name -> what sets it."""
+
+
+def _simple() -> tuple[Any, ...]:
+    """The values of `_SIMPLE`, in its order."""
+    return (
+        socket.getdefaulttimeout(),
+        sys.getrecursionlimit(),
+        sys.getswitchinterval(),
+        sys.gettrace(),
+        sys.getprofile(),
+        sys.stdout,
+        sys.stderr,
+        sys.stdin,
+    )
 
 
 def _many_files_open() -> bool:
@@ -175,13 +191,13 @@ def _many_files_open() -> bool:
         lowest = os.dup(0)
     except OSError:  # none is free, or the first is closed
         return True
-    return _is_many(lowest, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+    return not _are_few(lowest, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
 
 
-def _is_many(lowest: int, limit: int) -> bool:
-    """``lowest``: the lowest number that was free; it is closed."""
+def _are_few(lowest: int, limit: int) -> bool:
+    """``lowest``: a number that was free, and is closed here. That of a standard file: somebody has closed it."""
     os.close(lowest)
-    return limit != resource.RLIM_INFINITY and lowest > max(limit / 4, _FEW_FILES)
+    return lowest > _LAST_STANDARD_FILE and (limit == resource.RLIM_INFINITY or lowest <= max(limit / 4, _FEW_FILES))
 
 
 def _file(where: str | int) -> tuple[int, int] | None:

@@ -45,13 +45,14 @@ class Raised:
         is_users: whether a file's code is the job's own.
 
     Attributes:
+        pid: of that process.
         knew: one was caught knowingly.
     """
 
     def __init__(self, line_of: Callable[[FrameType, int], str], is_users: Callable[[str], bool]) -> None:
         self._line_of = line_of
         self._is_users = is_users
-        self._pid = os.getpid()
+        self.pid = os.getpid()
         self._alive: dict[int, tuple[weakref.ref[MemoryLimitExceeded], Breach]] = {}
         self._swallowed: Breach | None = None
         self.knew = False
@@ -72,7 +73,7 @@ class Raised:
 
         To be called where none is on its way: at a checkpoint, or after the job's code has ended well.
         """
-        if (not self._alive and self._swallowed is None) or os.getpid() != self._pid:  # a fork's parent judges
+        if (not self._alive and self._swallowed is None) or os.getpid() != self.pid:  # a fork's parent judges
             return
         for key, (alive, breach) in list(self._alive.items()):
             error = alive()

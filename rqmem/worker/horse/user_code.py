@@ -158,7 +158,7 @@ def run_user_code(horse: Horse, call: Callable[[], Any]) -> Any:
     global _current  # one horse runs one job at a time
     _current = horse
     page, raised = horse.page, horse.raised
-    pid = os.getpid()
+    pid = raised.pid
     if horse.leased:  # its first job has got its random numbers
         _MARK.put(horse.execution_id.encode())
     else:
