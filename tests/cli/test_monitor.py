@@ -23,6 +23,7 @@ import pytest
 from redis import Redis
 from rq import Queue
 
+import rqmem.api
 from rqmem.live import loop
 from rqmem.live.record import News, Record
 from rqmem.live.recording import MonitorOptions
@@ -552,6 +553,7 @@ def test_a_real_worker_and_its_breach(
     wait_until(lambda: job.get_status(refresh=True) == "failed")
     name = "tests.sample_jobs.grow_lists"
     wait_until(lambda: history_reader.runs(connection, name))
+    wait_until(lambda: rqmem.api.workers(connection=connection)[0].jobs == 1)
     assert started.end() == 0
     report = json.loads((tmp_path / "monitor 0" / "report.json").read_text())
     [found] = report["job_types"]
