@@ -10,7 +10,7 @@ import copy
 import logging
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 from rqmem.text import json_text, printable, timestamp
@@ -42,7 +42,7 @@ class TextFormatter(logging.Formatter):
         message = record.getMessage() if hasattr(record, "rqmem") else _message(record)
         first, *more = f"{message}{_traceback(self, record)}".split("\n")
         who = f"[{_who}] " if _who and _who not in first else ""
-        return "\n".join([f"{clock} {mark}{who}{printable(first)}", *(f"  {printable(line)}" for line in more)])
+        return _indented([f"{clock} {mark}{who}{first}", *more])
 
 
 class OwnFormatter(logging.Formatter):
@@ -51,8 +51,7 @@ class OwnFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         shown = copy.copy(record)
         shown.msg, shown.args = record.getMessage() if hasattr(record, "rqmem") else _message(record), ()
-        first, *more = super().format(shown).split("\n")
-        return "\n".join([printable(first), *(f"  {printable(line)}" for line in more)])
+        return _indented(super().format(shown).split("\n"))
 
 
 class JsonFormatter(logging.Formatter):
@@ -89,6 +88,11 @@ def _message(record: logging.LogRecord) -> str:
     else:
         shown.args = tuple(_in_one_line(value) for value in given)
     return shown.getMessage()
+
+
+def _indented(lines: Iterable[str]) -> str:
+    """The lines, all printable, with two spaces before each but the first."""
+    return "\n  ".join(map(printable, lines))
 
 
 class _InOneLine:
