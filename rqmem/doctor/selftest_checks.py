@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from rqmem.doctor.finding import Finding
 from rqmem.doctor.selftest import SECONDS, Ended, NotTested, SelfTest
-from rqmem.events import Breach
 from rqmem.units import show_mb
 
 _UNWINDS_WITHIN_MB = 8.0  # DESIGN.md, budgets: above the ceiling, and above the reserve
@@ -17,17 +16,14 @@ def check_self_test(facts: SelfTest | NotTested) -> list[Finding]:
     if isinstance(facts, NotTested):
         advice = "run it where it is possible; until then it is not known how accurately ceilings are kept here"
         return [Finding("skipped", "note", facts.why, advice)]
-    open_still = [each.status for each in _all(facts) if each.status in ("queued", "started")]
+    jobs = (facts.in_objects, facts.in_one_call, *facts.honest)
+    open_still = [each.status for each in jobs if each.status in ("queued", "started")]
     if open_still:
         when = f"after {SECONDS:g} s" if facts.timed_out else "when its worker ended"
         text = f"of 4 jobs {', '.join(open_still)} still {when}; it said: {facts.words}"
         advice = "try again when the machine is quiet; else see what 'rqmem worker --burst' says"
         return [Finding("worker", "problem", text, advice)]
     return [_unwinds(facts), _one_call(facts), _honest(facts), *_new_horse(facts)]
-
-
-def _all(facts: SelfTest) -> list[Ended]:
-    return [facts.in_objects, facts.in_one_call, *facts.honest]
 
 
 def _unwinds(facts: SelfTest) -> Finding:
@@ -50,9 +46,10 @@ def _one_call(facts: SelfTest) -> Finding:
     breach = facts.in_one_call.breach
     if breach is None or facts.in_one_call.status != "failed":
         return _untold("C call", facts, facts.in_one_call)
-    text = f"one in a C call was ended {_above(_peak_above(breach))} it by {_WHO[breach.layer]}"
+    above_mb = breach.peak_mb - breach.limit_mb
+    text = f"one in a C call was ended {_above(above_mb)} it by {_WHO[breach.layer]}"
     text += f" (reserve {show_mb(facts.reserve_mb)} MB)"
-    if _peak_above(breach) > facts.reserve_mb + _UNWINDS_WITHIN_MB:
+    if above_mb > facts.reserve_mb + _UNWINDS_WITHIN_MB:
         advice = "count on so much above the ceiling for such jobs; a cgroup (above) would end them at the reserve"
         return Finding("C call", "note", text, advice)
     return Finding("C call", "ok", text)
@@ -85,10 +82,6 @@ def _new_horse(facts: SelfTest) -> list[Finding]:
     if facts.new_horse_ms > _HORSE_WITHIN_MS:
         return [Finding("new horse", "note", text, "usual are 10 to 30; the machine was busy, most likely")]
     return [Finding("new horse", "ok", text)]
-
-
-def _peak_above(breach: Breach) -> float:
-    return breach.peak_mb - breach.limit_mb
 
 
 def _above(mb: float) -> str:

@@ -8,7 +8,7 @@ from redis import Redis
 
 from rqmem.child_ids import short_id, top_of
 from rqmem.errors import UnknownName
-from rqmem.observe.model import Found
+from rqmem.observe.model import STATES, Found
 from rqmem.rq_names import Job, Queue
 from rqmem.store import execution_reader, keys
 from rqmem.store.history import history_reader
@@ -97,14 +97,8 @@ def _known(connection: Redis) -> set[str]:
     ids = {*history_reader.stories(connection), *execution_reader.owners(connection)}
     for queue in Queue.all(connection):
         ids.update(queue.get_job_ids(0, _RECENT))
-        for registry in (
-            queue.started_job_registry,
-            queue.failed_job_registry,
-            queue.finished_job_registry,
-            queue.deferred_job_registry,
-            queue.scheduled_job_registry,
-            queue.canceled_job_registry,
-        ):
+        for state in STATES[1:]:
+            registry = getattr(queue, f"{state}_job_registry")
             # Without RQ's clean-up, which writes.
             ids.update(registry.get_job_ids(0, _RECENT - 1, desc=True, cleanup=False))
     return ids

@@ -12,7 +12,7 @@ from __future__ import annotations
 import heapq
 import json
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
 from typing import Any, NamedTuple, cast
@@ -130,7 +130,10 @@ class _Lists:
             raise ConfigError(f"state is {state!r}: give one of {', '.join(STATES)}")
         self._connection, self._state = connection, state
         queues = [Queue(queue, connection=connection)] if queue else Queue.all(connection)
-        self._keys = {each.name: _key(each, state) for each in sorted(queues, key=lambda each: each.name)}
+        named = sorted((each.name, each) for each in queues)
+        self._keys: dict[str, str] = {
+            name: each.key if state == "queued" else getattr(each, f"{state}_job_registry").key for name, each in named
+        }
         self.total = 0
 
     def after(self, places: dict[str, _Place], count: int) -> list[_Entry]:
@@ -202,20 +205,6 @@ class _Lists:
             job_id = parse_composite_key(member)[0] if self._state == "started" else member
             order = {"queued": (index, 0.0), "scheduled": (score, index)}.get(self._state, (-score, index))
             yield _Entry(order, name, job_id, _Place(index, member, score))
-
-
-_REGISTRIES: dict[State, Callable[[Queue], Any]] = {
-    "started": lambda queue: queue.started_job_registry,
-    "deferred": lambda queue: queue.deferred_job_registry,
-    "scheduled": lambda queue: queue.scheduled_job_registry,
-    "failed": lambda queue: queue.failed_job_registry,
-    "finished": lambda queue: queue.finished_job_registry,
-    "canceled": lambda queue: queue.canceled_job_registry,
-}
-
-
-def _key(queue: Queue, state: State) -> str:
-    return str(queue.key if state == "queued" else _REGISTRIES[state](queue).key)
 
 
 def _encoded(places: dict[str, _Place]) -> str:

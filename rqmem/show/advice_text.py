@@ -17,13 +17,12 @@ def to_text(report: AdviceReport) -> str:
     lines = [f"note: {note}" for note in report.notes]
     for each in report.jobs:
         found = each.found
-        lines += _too_little(each, found) if isinstance(found, TooLittle) else _recommended(each, found, report.at)
+        if isinstance(found, TooLittle):
+            lines.append(f"{each.job}: {runs_needed(found)}")
+        else:
+            lines += _recommended(each, found, report.at)
         lines.append("")
     return "\n".join(map(printable, lines)).rstrip("\n") + "\n"
-
-
-def _too_little(advice: Advice, found: TooLittle) -> Iterable[str]:
-    yield f"{advice.job}: {runs_needed(found)}"
 
 
 def _recommended(advice: Advice, found: Recommendation, now: float) -> Iterable[str]:
