@@ -363,7 +363,6 @@ PARTS = (
         "rq.utils",
         called=(
             "decode_redis_hash(h, *, decode_values)",
-            "import_attribute(name)",
             "now()",
             "parse_composite_key(composite_key)",
             "utcformat(dt)",

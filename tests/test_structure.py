@@ -16,7 +16,7 @@ from tests.conftest import ROOT
 LAYERS = [
     {"_version", "units", "values", "errors", "events", "hooks", "text", "words", "breach_words", "tracebacks",
      "calls", "type_of_job", "child_ids", "meta_of_jobs", "signatures", "serializers", "own_files", "config",
-     "rq_seams", "rq_check", "rq_names", "rq_cli_names"},
+     "named_code", "rq_seams", "rq_check", "rq_names", "rq_cli_names"},
     {"policy"},
     {"measure", "store", "profiling", "alerts", "log", "sources", "connection", "testing"},
     {"worker", "job", "integrations"},

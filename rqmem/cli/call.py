@@ -5,22 +5,20 @@ All that is wrong is a `ConfigError` that says what would do; nothing here talks
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import json
 import pkgutil
 import shlex
-from collections.abc import Callable, Iterable, Sequence
-from types import ModuleType
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 import click
 
+from rqmem import named_code
 from rqmem.calls import why_refused
 from rqmem.errors import ConfigError
 from rqmem.job.base import MemoryAwareJob
 from rqmem.text import did_you_mean, listed
-from rqmem.tracebacks import where_raised
 from rqmem.values import dataclass
 
 _NAMED = 5  # names in an error message
@@ -60,24 +58,23 @@ def _without_types(signature: inspect.Signature) -> inspect.Signature:
 # The path
 
 
-def resolve(path: str, directories: Iterable[str] = (".",)) -> Target:
-    """What a dotted path names, imported. Raises `ConfigError`, naming near names.
+def resolve(path: str) -> Target:
+    """What a dotted path names, imported: a class of jobs, a function, or ``module.Class.run``.
 
-    Args:
-        path: ``module.Class`` of a `MemoryAwareJob`, ``module.function``, or ``module.Class.run``.
-        directories: where the code is imported from, for the message.
+    Raises `ConfigError`, naming near names.
     """
     parts = path.split(".")
     if len(parts) < 2 or not all(part.isidentifier() for part in parts):
         raise ConfigError(f"{path!r} is no path to a job: give module.Class or module.function, as in jobs.mail.send")
-    owner, imported = _import(parts, list(directories))
-    found: Any = owner
-    for name in parts[imported:]:
+    owner: Any
+    owner, names = named_code.split(path)
+    found = owner
+    for number, name in enumerate(names):
         owner = found
         if not hasattr(owner, name):
             if name in _submodules(owner):
                 raise ConfigError(f"{path} is a module: name a function or a MemoryAwareJob in it")
-            _refuse_unknown(path, ".".join(parts[: parts.index(name, imported)]), owner, name)
+            _refuse_unknown(path, ".".join(parts[: len(parts) - len(names) + number]), owner, name)
         found = getattr(owner, name)
     return _target(path, owner, found)
 
@@ -98,29 +95,6 @@ def _target(path: str, owner: Any, found: Any) -> Target:
     if inspect.isclass(owner) and inspect.isfunction(inspect.getattr_static(owner, path.rpartition(".")[2])):
         raise ConfigError(f"{path} is a method that needs an object: name a function, a static or a class method")
     return Target(path, function=found)
-
-
-def _import(parts: Sequence[str], directories: Sequence[str]) -> tuple[ModuleType, int]:
-    """The longest module that the path begins with, its last part left out, and how many parts it takes."""
-    module: ModuleType | None = None
-    for end in range(1, len(parts)):
-        name = ".".join(parts[:end])
-        try:
-            module = importlib.import_module(name)
-        except ModuleNotFoundError as error:
-            if error.name != name:
-                raise ConfigError(f"importing {name} failed: {error}{where_raised(error)}") from None
-            if module is not None:
-                return module, end - 1
-            there = [each.name for each in pkgutil.iter_modules(directories)]
-            hint = did_you_mean(name, there, "--path DIR says where the code is")
-            raise ConfigError(f"no module {name!r} in {' or '.join(directories)}, nor installed: {hint}") from None
-        except (Exception, SystemExit) as error:  # noqa: BLE001  somebody's code
-            raise ConfigError(
-                f"importing {name} failed: {type(error).__name__}: {error}{where_raised(error)}"
-            ) from None
-    assert module is not None
-    return module, len(parts) - 1
 
 
 def _refuse_unknown(path: str, where: str, owner: Any, name: str) -> NoReturn:

@@ -137,5 +137,5 @@ def _row(path: str, known: Declared | None, advice: Advice | None, loaded: Setti
     try:
         there = known if known is not None else declared.of_path(path)
     except ConfigError as error:
-        return JobRow(path, problem=f"cannot be imported: {error}", recommended=recommended)
+        return JobRow(path, problem=str(error), recommended=recommended)
     return JobRow(path, there, declared.applied(there, loaded), recommended=recommended)

@@ -15,10 +15,10 @@ from rqmem.cli.call import Target, arguments, resolve
 from rqmem.cli.options import code_path, parsed, serializer_option
 from rqmem.cli.terminal import redis_options, show
 from rqmem.cli.waiting import ENDED, until_ended
-from rqmem.config.named_code import serializer
 from rqmem.config.parsers import seconds_or_no_limit, whole_seconds
 from rqmem.connection.connect import connect
 from rqmem.errors import ConfigError, RqmemError
+from rqmem.named_code import serializer
 from rqmem.observe.find import find
 from rqmem.rq_names import (
     Job,
@@ -87,7 +87,7 @@ def enqueue(path: str, paths: tuple[str, ...], url: str | None, as_json: bool, q
     Exit code 1 when --wait ends before the job, or the job fails.
     """
     sys.path[:0] = [os.path.realpath(directory) for directory in paths]
-    target = resolve(path, paths)
+    target = resolve(path)
     args, kwargs = arguments(given["arguments"], given["args"], given["kwargs"])
     target.check(args, kwargs)
     options, due = _options(given), _due(given["schedule_in"], given["schedule_at"])

@@ -15,7 +15,7 @@ from typing import Any
 import click
 from redis import Redis
 
-from rqmem import log, own_files
+from rqmem import log, named_code, own_files
 from rqmem.cli.options import (
     code_path,
     given_settings,
@@ -26,7 +26,6 @@ from rqmem.cli.options import (
 )
 from rqmem.cli.terminal import redis_options, show
 from rqmem.config.load import load
-from rqmem.config.named_code import imported, serializer
 from rqmem.config.parsers import positive_int, seconds_or_no_limit, whole_seconds
 from rqmem.connection.connect import MODULE_VARIABLE, connect, read_module
 from rqmem.errors import ConfigError, RqmemError, UntrustedFile
@@ -223,7 +222,7 @@ def prepared(names: Iterable[str], options: Mapping[str, Any]) -> Prepared:
     )
     if of_rq.get("DICT_CONFIG"):
         log.configure_by(of_rq["DICT_CONFIG"], f"DICT_CONFIG of -c {module}")
-    handlers = [imported(path, "--exception-handler") for path in options["exception_handler"]]
+    handlers = [named_code.attribute(path, f"--exception-handler {path!r}") for path in options["exception_handler"]]
     connection_class = _class(options["connection_class"], "--connection-class", Redis)
     connection = partial(connect, options["url"], connection_class=connection_class)
     read = Prepared(
@@ -238,7 +237,7 @@ def prepared(names: Iterable[str], options: Mapping[str, Any]) -> Prepared:
             "queue_class": _class(options["queue_class"], "--queue-class", Queue),
             "exception_handlers": handlers or None,
             "log_job_description": not options["disable_job_desc_logging"],
-            "serializer": serializer(options["serializer"], "--serializer"),
+            "serializer": named_code.serializer(options["serializer"], "--serializer"),
         },
         {**{name: options[name] for name in _OF_WORK}, "logging_level": level},
     )
@@ -269,7 +268,7 @@ def _queue_names(names: list[str]) -> list[str]:
 
 
 def _class(path: str, option: str, base: type) -> Any:
-    found = imported(path, option)
+    found = named_code.attribute(path, f"{option} {path!r}")
     if not (isinstance(found, type) and issubclass(found, base)):
         raise ConfigError(f"{option} {path!r} is no subclass of {base.__module__.partition('.')[0]}.{base.__name__}")
     return found

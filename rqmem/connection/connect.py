@@ -9,7 +9,6 @@ and within about `_PROBE_SECONDS` a network address. Knows nothing of RQ but tha
 
 from __future__ import annotations
 
-import importlib
 import logging
 import os
 import re
@@ -28,9 +27,9 @@ from redis.connection import parse_url
 from redis.retry import Retry
 from redis.sentinel import SentinelConnectionPool
 
+from rqmem import named_code
 from rqmem.connection import embedded
 from rqmem.errors import ConfigError, RedisUnavailable, RqmemError
-from rqmem.tracebacks import where_raised
 from rqmem.values import dataclass, field
 
 MODULE_VARIABLE = "RQ_CONFIG"
@@ -141,13 +140,7 @@ def read_module(module: str) -> dict[str, Any]:
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.append(here)
-    try:
-        found = importlib.import_module(module)
-    except (Exception, SystemExit) as error:  # noqa: BLE001  somebody's code
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())}{where_raised(error)}"
-        raise ConfigError(
-            f"-c {module} (or {MODULE_VARIABLE}) cannot be imported: {reason}; give a module, as in -c shop.rq_settings"
-        ) from None
+    found = named_code.module(module, f"-c {module} (or {MODULE_VARIABLE})")
     return {name: value for name, value in vars(found).items() if name == name.upper()}
 
 

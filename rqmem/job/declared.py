@@ -5,13 +5,13 @@ Job types are found in modules or by their paths. That imports them, and runs no
 
 from __future__ import annotations
 
-import importlib.util
 import inspect
 import pkgutil
 from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
 
+from rqmem import named_code
 from rqmem.config.load import Origin, Settings
 from rqmem.config.settings import JobSettings
 from rqmem.errors import ConfigError
@@ -19,7 +19,6 @@ from rqmem.job.base import MemoryAwareJob
 from rqmem.job.child_enqueuer import ITEMS
 from rqmem.job.functions import DECLARED, ON_BREACH_OF_FUNCTION
 from rqmem.policy.ceiling import effective_limit_mb
-from rqmem.tracebacks import where_raised
 from rqmem.values import dataclass, field
 
 
@@ -65,23 +64,7 @@ def find(module: str) -> list[Declared]:
 
 def of_path(path: str) -> Declared:
     """The job type with that dotted path; a plain function declares nothing. Raises `ConfigError`."""
-    parts = path.split(".")
-    for end in range(len(parts) - 1, 0, -1):
-        name = ".".join(parts[:end])
-        try:
-            if importlib.util.find_spec(name) is None:
-                continue
-        except ModuleNotFoundError:  # a part before the last is no package
-            continue
-        except Exception as error:  # noqa: BLE001  somebody's code
-            raise _not_imported(name, error) from None
-        found: Any = _imported(name)
-        for part in parts[end:]:
-            found = getattr(found, part, None)
-        if found is None:
-            raise ConfigError(f"{name} has no {'.'.join(parts[end:])}")
-        return _declared(path, found)
-    raise ConfigError(f"there is no module {parts[0]}")
+    return _declared(path, named_code.attribute(path))
 
 
 def applied(declared: Declared, settings: Settings) -> Applied:
@@ -103,24 +86,11 @@ def applied(declared: Declared, settings: Settings) -> Applied:
 
 def _parts(module: str) -> Iterator[ModuleType]:
     """The module, and where it is a package all modules in it."""
-    root = _imported(module)
+    root = named_code.module(module)
     yield root
     for part in pkgutil.walk_packages(getattr(root, "__path__", []), f"{module}."):
         if not part.name.endswith(".__main__"):
-            yield _imported(part.name)
-
-
-def _imported(name: str) -> ModuleType:
-    try:
-        return importlib.import_module(name)
-    except (Exception, SystemExit) as error:  # noqa: BLE001  somebody's code
-        raise _not_imported(name, error) from None
-
-
-def _not_imported(name: str, error: BaseException) -> ConfigError:
-    if isinstance(error, ModuleNotFoundError) and error.name and f"{name}.".startswith(f"{error.name}."):
-        return ConfigError(f"there is no module {name}: start in the directory of the code, or give --path")
-    return ConfigError(f"importing {name} failed: {type(error).__name__}: {error}{where_raised(error)}")
+            yield named_code.module(part.name)
 
 
 def _defined_in(module: ModuleType) -> Iterator[Declared]:

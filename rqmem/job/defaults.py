@@ -150,15 +150,15 @@ def _checked_connection(connection: Any) -> Any:
 
 
 def _checked_class(name: str, given: Any, base: type) -> Any:
-    from rqmem.config.named_code import imported
+    from rqmem import named_code
 
-    found = imported(given, f"rqmem.use: {name}") if isinstance(given, str) else given
+    found = named_code.attribute(given, f"rqmem.use: {name} {given!r}") if isinstance(given, str) else given
     if found is not None and not (isinstance(found, type) and issubclass(found, base)):
         raise ConfigError(f"rqmem.use({name}={given!r}) is no subclass of RQ's {base.__name__}")
     return found
 
 
 def _checked_serializer(given: Any) -> Any:
-    from rqmem.config import named_code
+    from rqmem import named_code
 
     return None if given is None else named_code.serializer(given, "rqmem.use: serializer")

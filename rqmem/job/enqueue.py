@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Set
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from rqmem.errors import ConfigError, SourceError
+from rqmem.errors import ConfigError
 from rqmem.job import per_type
 from rqmem.job.per_type import PER_TYPE, UNIQUE_ID, PerType
 from rqmem.rq_seams import ENQUEUE_OPTIONS
@@ -176,17 +176,14 @@ class Enqueueable:
     @classmethod
     def check_path(cls) -> None:
         """Raise `ConfigError` where no worker could import the class."""
-        from rqmem.sources.naming import imported
+        from rqmem.named_code import attribute
 
         if cls.__module__ == "__main__" or "<locals>" in cls.__qualname__:
             raise ConfigError(
                 f"{cls.__qualname__} is defined in {cls.__module__} where a worker cannot import it: "
                 f"move the class to the top level of a module"
             )
-        try:
-            found = imported(f"{cls.__module__}:{cls.__qualname__}")
-        except SourceError as error:
-            raise ConfigError(f"no worker could import {cls.path()}: {error}") from None
+        found = attribute(cls.path())
         if found is not cls:
             raise ConfigError(
                 f"no worker could import this {cls.path()}: another thing ({found!r:.100}) has that name there; "

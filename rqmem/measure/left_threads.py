@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import importlib
 import os
 import re
 import threading
@@ -16,10 +15,10 @@ import time
 import warnings
 from collections.abc import Iterable, Iterator
 
+from rqmem import named_code
 from rqmem.errors import ConfigError
 from rqmem.measure.threads import native_threads
 from rqmem.rq_names import StopRequested
-from rqmem.tracebacks import where_raised
 from rqmem.values import dataclass
 
 _OPENMP = re.compile(r"/lib[gi]?omp[^/]*\.so")
@@ -55,15 +54,11 @@ def imported(modules: Iterable[str]) -> Iterator[Preloaded]:
     for module in modules:
         threads, known = native_threads(), set(threading.enumerate())
         try:
-            importlib.import_module(module)
-        except StopRequested:  # the worker is asked to stop while it starts
+            named_code.module(module, f"--preload {module}")
+        except ConfigError as error:
+            if isinstance(error.__cause__, StopRequested):  # the worker is asked to stop while it starts
+                raise error.__cause__ from None
             raise
-        except (Exception, SystemExit) as error:  # somebody's code
-            absent = isinstance(error, ModuleNotFoundError) and f"{module}.".startswith(f"{error.name}.")
-            advice = "start the worker in the directory of the code or give --path" if absent else "mend that module"
-            raise ConfigError(
-                f"--preload {module} cannot be imported: {type(error).__name__}: {error}{where_raised(error)}; {advice}"
-            ) from error
         yield _left(module, threads, known)
 
 

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from rqmem.config.named_code import why_not_importable
+from rqmem import named_code
 from rqmem.errors import ConfigError, JobNotImportable
 from rqmem.measure import procfs
 from rqmem.measure.left_threads import imported, warning
@@ -66,11 +66,13 @@ def check_importable(job: Job) -> int:
     except BaseTimeoutException:
         raise  # the job's time limit, not the import
     except (Exception, SystemExit) as error:  # noqa: BLE001  somebody's code
-        reason = why_not_importable(path) or str(error)
-        raise JobNotImportable(
-            f"job path {path!r} cannot be imported here: {reason}; start the worker in the directory of "
-            f"the code (now {os.getcwd()}) or give --path"  # noqa: PTH109
-        ) from None
+        whose = f"job path {path!r}"
+        try:
+            if "." in path:
+                named_code.attribute(path, whose)
+        except ConfigError as why:
+            raise JobNotImportable(f"{why} (the worker was started in {os.getcwd()})") from None  # noqa: PTH109
+        raise JobNotImportable(f"{whose} cannot be imported: {error}") from None
     if not is_new:
         return 0
     preload_jobs()  # its module may be the first that has jobs of rqmem

@@ -154,7 +154,7 @@ def test_code_is_found_where_path_says(enqueue: Enqueue, connection: Redis, tmp_
     done = enqueue("nightly.count", "3", "--path", str(code), directory=tmp_path)
     assert done.returncode == 0, done.stderr
     refused = enqueue("nightlyy.count", "3", "--path", str(code), directory=tmp_path)
-    assert f"no module 'nightlyy' in {code}, nor installed: did you mean nightly?" in refused.stderr
+    assert "there is no module nightlyy: did you mean nightly?" in refused.stderr
 
 
 # Waiting for the end
@@ -208,8 +208,8 @@ def test_another_serializer(start_worker: StartWorker, enqueue: Enqueue) -> None
     [
         ("add", "'add' is no path to a job: give module.Class or module.function"),
         ("tests..add", "'tests..add' is no path to a job"),
-        ("jbos.campaigns.X", "no module 'jbos' in ., nor installed: did you mean jobs?"),
-        ("qwertz.x", "no module 'qwertz' in ., nor installed: --path DIR says where the code is"),
+        ("jbos.campaigns.X", "there is no module jbos: did you mean jobs?"),
+        ("qwertz.x", "there is no module qwertz: start in the directory of the code, or give --path"),
         ("tests.broken_modul.f", "tests.broken_modul.f: tests has no 'broken_modul': did you mean broken_module?"),
         ("tests.sample_jobs.ad", "tests.sample_jobs has no 'ad': did you mean add?"),
         ("tests.sample_jobs.Plain.rum", "tests.sample_jobs.Plain has no 'rum': did you mean run?"),
@@ -221,7 +221,7 @@ def test_another_serializer(start_worker: StartWorker, enqueue: Enqueue) -> None
         ("rq.Queue.enqueue", "rq.Queue.enqueue is a method that needs an object"),
         (
             "tests.broken_module.f",
-            "importing tests.broken_module failed: RuntimeError: this module cannot be imported (broken_module.py:",
+            "tests.broken_module cannot be imported: RuntimeError: this module cannot be imported (broken_module.py:",
         ),
     ],
 )

@@ -78,14 +78,14 @@ def test_a_package_is_searched_to_its_end(tmp_path: Path, monkeypatch: pytest.Mo
     [send] = find("searched")
     assert (send.job, send.about) == ("searched.inner.mail.Send", "Send it.")
     (inner / "later.py").write_text("import no_such_thing")
-    with pytest.raises(ConfigError, match=r"importing searched\.inner\.later failed: ModuleNotFoundError"):
+    with pytest.raises(ConfigError, match=r"searched\.inner\.later cannot be imported: ModuleNotFoundError"):
         find("searched")
 
 
 @pytest.mark.parametrize(
     ("module", "message"),
     [
-        ("no.such.module", "there is no module no.such.module"),
+        ("no.such.module", "no.such.module cannot be imported: there is no module no: "),
         ("rqmem.units", "rqmem.units defines no MemoryAwareJob and no @memory_aware function"),
     ],
 )
@@ -98,8 +98,8 @@ def test_a_module_without_jobs(module: str, message: str) -> None:
     ("path", "message"),
     [
         ("nowhere.at.all", "there is no module nowhere"),
-        ("tests.sample_jobs.Gone", "tests.sample_jobs has no Gone"),
-        ("tests.broken_module.Job", "importing tests.broken_module failed: RuntimeError"),
+        ("tests.sample_jobs.Gone", "module 'tests.sample_jobs' has no attribute 'Gone'"),
+        ("tests.broken_module.Job", r"cannot be imported: RuntimeError: .* \(broken_module\.py:"),
         ("rqmem.units.MB", "rqmem.units.MB is no job: int"),
     ],
 )

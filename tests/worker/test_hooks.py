@@ -172,8 +172,8 @@ def test_failures_of_hooks_are_remembered(connection: Redis, work_off: WorkOff) 
 @pytest.mark.parametrize(
     ("plugin", "hint"),
     [
-        ("tests.misbehaving_hook", "there is no module tests.misbehaving_hook; did you mean tests.misbehaving_hooks?"),
-        ("jsonn", "there is no module jsonn; did you mean json?"),
+        ("tests.misbehaving_hook", "there is no module tests.misbehaving_hook: did you mean tests.misbehaving_hooks?"),
+        ("jsonn", "there is no module jsonn: did you mean json?"),
         ("no.such.thing", "there is no module no"),
         ("tests.broken_module", "tests.broken_module cannot be imported: "),
     ],

@@ -101,4 +101,4 @@ def test_the_doctor_says_so_before_a_worker_starts(modules: Path, monkeypatch: p
     assert "preload_imports leaves none that a fork would miss" in text
     assert "problem OpenMP preload_computes leaves an OpenMP pool of" in text
     assert "note threads preload_starts left 1 thread running (pool-of-a-client)" in text
-    assert "problem import --preload preload_missing cannot be imported: ModuleNotFoundError" in text
+    assert "problem import --preload preload_missing cannot be imported: there is no module preload_missing" in text

@@ -190,7 +190,7 @@ def test_children_that_could_not_be_sent_are_an_error_before_anything_is_written
     said = job.return_value()
     assert len(said) == 7, (said, log)
     assert "<function add at" in said[0] and "cannot be a child: give a subclass of MemoryAwareJob" in said[1]
-    assert "no worker could import tests.sample_jobs.Nobody: " in said[2]
+    assert "tests.sample_jobs.Nobody cannot be imported: " in said[2]
     assert "no worker could import this tests.sample_jobs.Counted: another thing" in said[3]
     assert all("argument 'when' of the children cannot be sent by JSONSerializer (" in each for each in said[4:])
     assert execution_reader.run(connection, job.id).split is None

@@ -7,17 +7,14 @@ since the job has no outcome yet; it never leaves `after` and `ending`. Whoever 
 from __future__ import annotations
 
 import contextlib
-import importlib
 import os
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from rqmem import events, hooks, integrations
-from rqmem.errors import ConfigError, MemoryLimitExceeded
+from rqmem import events, hooks, integrations, named_code
+from rqmem.errors import MemoryLimitExceeded
 from rqmem.rq_names import BaseTimeoutException
-from rqmem.tracebacks import where_raised
 from rqmem.worker.horse.source_lines import described
 from rqmem.worker.horse.user_code import hook_runs
 
@@ -37,9 +34,10 @@ Call = tuple[str, Callable[..., Any], tuple[Any, ...]]
 def load(plugins: Iterable[str]) -> None:
     """Import the plugins named, and those of installed packages. Raises `ConfigError`."""
     for name in plugins:
-        _import(name, f"--plugin {name}")
+        named_code.module(name, f"--plugin {name}")
     for entry in installed():
-        _import(entry.value.partition(":")[0], f"plugin {entry.name} of the installed package {_package(entry)}")
+        whose = f"plugin {entry.name} of the installed package {_package(entry)}"
+        named_code.module(entry.value.partition(":")[0], whose)
 
 
 @cache
@@ -48,35 +46,6 @@ def installed() -> list[EntryPoint]:
     from importlib.metadata import entry_points
 
     return list(entry_points(group=GROUP))
-
-
-def _import(name: str, whose: str) -> None:
-    try:
-        importlib.import_module(name)
-    except ConfigError:  # of `rqmem.hooks`, about a hook in it
-        raise
-    except (Exception, SystemExit) as error:  # noqa: BLE001  somebody's code
-        absent = (error.name or "") if isinstance(error, ModuleNotFoundError) else ""
-        missing = bool(absent) and f"{name}.".startswith(f"{absent}.")
-        reason = f"there is no module {absent}" if missing else f"{type(error).__name__}: {error}{where_raised(error)}"
-        hint = _near(name) if missing else "mend that module"
-        raise ConfigError(f"{whose} cannot be imported: {' '.join(reason.split())}; {hint}") from None
-
-
-def _near(name: str) -> str:
-    """Modules that may have been meant, where that one should be."""
-    import pkgutil
-
-    parent, _, last = name.rpartition(".")
-    where = getattr(sys.modules.get(parent), "__path__", None) if parent else None
-    there = sorted({each.name for each in pkgutil.iter_modules(where)}) if not parent or where else []
-    import difflib
-
-    near = difflib.get_close_matches(last, there, n=1)
-    prefix = f"{parent}." if parent else ""
-    return (
-        f"did you mean {prefix}{near[0]}?" if near else "start the worker in the directory of the code or give --path"
-    )
 
 
 def _package(entry: Any) -> str:
