@@ -26,6 +26,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from rqmem.measure import procfs, shared_space
+from rqmem.measure.kept_files import KeptFile
 from rqmem.values import dataclass
 
 _STEP_BYTES = 4 * 2**20  # of mapped files that may be taken for usage, in what is reported
@@ -62,7 +63,7 @@ class _Process:
 
     def __init__(self, pid: int, *, keep: bool, checked: bool) -> None:
         self._pid = pid
-        self._statm = procfs.KeptFile(f"/proc/{pid}/statm", checked=checked) if keep else None
+        self._statm = KeptFile(f"/proc/{pid}/statm", checked=checked) if keep else None
         self._pages = self._correction = 0
         self._mark_kb = self._file_kb = self._resident_kb = self.shmem_kb = 0
         self._risen_kb = 0
@@ -134,7 +135,7 @@ class TreeMeter:
         members: returns the pids of the tree as it is now.
         growth_bytes_per_second: how fast shared pages may turn private, for the offset's expiry.
         pause: full readings for that are at least this many times as far apart as one takes.
-        checked: this process runs user code (`rqmem.measure.procfs.KeptFile`).
+        checked: this process runs user code (`rqmem.measure.kept_files.KeptFile`).
     """
 
     def __init__(

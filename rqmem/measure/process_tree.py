@@ -14,8 +14,8 @@ import time
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
+from rqmem.measure.kept_files import KeptFile
 from rqmem.measure.procfs import (
-    KeptFile,
     exists,
     find_children,
     host_identity,
@@ -57,7 +57,7 @@ class Births:
     """Whether processes or threads are born anywhere in our pid namespace.
 
     The last field of ``/proc/loadavg`` is the last pid given out there (proc(5)): reading it takes 2 µs. Holds a
-    descriptor from the first call to `close`. ``checked``: as `rqmem.measure.procfs.KeptFile` has it.
+    descriptor from the first call to `close`. ``checked``: as `rqmem.measure.kept_files.KeptFile` has it.
     """
 
     def __init__(self, *, checked: bool = False) -> None:

@@ -11,7 +11,6 @@ its own files, so the files of another of its threads are read.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 from collections.abc import Callable, Mapping
@@ -19,6 +18,7 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
+from rqmem.measure.kept_files import KeptFile, read_once, read_whole, with_a_descriptor
 from rqmem.values import dataclass
 
 T = TypeVar("T")
@@ -27,22 +27,6 @@ PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 _GONE = (FileNotFoundError, ProcessLookupError)
 _NOT_SHOWN = (FileNotFoundError, ProcessLookupError, PermissionError)
 _FORKED_NO_EXEC = 0x40  # PF_FORKNOEXEC of the kernel's sched.h, in the flags of ``stat``
-
-
-@dataclass(frozen=True)
-class Rollup:
-    """What a process costs, in bytes, from ``smaps_rollup``: each shared page divided by its sharers."""
-
-    rss: int
-    pss_anon: int
-    pss_shmem: int
-    swap_pss: int
-    anonymous: int = 0
-
-    @property
-    def usage_bytes(self) -> int:
-        """What it costs and cannot be dropped. Clean pages of mapped files are not in it."""
-        return self.pss_anon + self.pss_shmem + self.swap_pss
 
 
 @dataclass(frozen=True)
@@ -71,16 +55,15 @@ def parse_kb(text: str) -> dict[str, int]:
     return {name: int(value.split()[0]) for name, _, value in pairs}
 
 
-def parse_rollup(text: str) -> Rollup:
-    """`Rollup` of the text of ``smaps_rollup`` (kernel 5.4 or later names ``Pss_Anon``)."""
+def parse_rollup(text: str) -> Usage:
+    """`Usage` of the text of ``smaps_rollup`` (kernel 5.4 or later names ``Pss_Anon``).
+
+    Each shared page is divided by its sharers. Clean pages of mapped files are not in it.
+    """
     kb = parse_kb(text)
-    return Rollup(
-        rss=kb["Rss"] * 1024,
-        pss_anon=kb["Pss_Anon"] * 1024,
-        pss_shmem=kb["Pss_Shmem"] * 1024,
-        swap_pss=kb["SwapPss"] * 1024,
-        anonymous=kb.get("Anonymous", 0) * 1024,
-    )
+    usage = (kb["Pss_Anon"] + kb["Pss_Shmem"] + kb["SwapPss"]) * 1024
+    shared = max(0, kb.get("Anonymous", 0) - kb["Pss_Anon"]) * 1024
+    return Usage(usage, shared, shmem_bytes=kb["Pss_Shmem"] * 1024)
 
 
 def parse_whole_usage(status: str) -> Usage | None:
@@ -183,15 +166,12 @@ def _read_usage(directory: str) -> Usage | None:
         raise
     except OSError:  # above all PermissionError: another user's, or not dumpable
         text = ""
-    if text:
-        rollup = parse_rollup(text)
-        return Usage(rollup.usage_bytes, max(0, rollup.anonymous - rollup.pss_anon), shmem_bytes=rollup.pss_shmem)
-    return parse_whole_usage(_read_text(f"{directory}/status"))
+    return parse_rollup(text) if text else parse_whole_usage(_read_text(f"{directory}/status"))
 
 
 def set_mark_back(pid: int) -> None:
     """Have ``VmHWM``, the most that was ever resident, begin anew (proc_pid_clear_refs(5)). Raises OSError."""
-    fd = _with_a_descriptor(lambda: os.open(f"/proc/{pid}/clear_refs", os.O_WRONLY | os.O_CLOEXEC))
+    fd = with_a_descriptor(lambda: os.open(f"/proc/{pid}/clear_refs", os.O_WRONLY | os.O_CLOEXEC))
     try:
         os.write(fd, b"5")
     finally:
@@ -202,7 +182,7 @@ def read_resident_pages(pid: int) -> int:
     """Resident pages; 0: it is gone. Raises OSError where ``/proc`` does not tell."""
 
     def read(directory: str) -> int | None:
-        return parse_resident_pages(_read_whole(f"{directory}/statm")) or None
+        return parse_resident_pages(read_whole(f"{directory}/statm")) or None
 
     return of_memory(pid, read) or 0
 
@@ -228,7 +208,7 @@ def is_bare_fork(pid: int) -> bool:
 def waited_for_processor_seconds() -> float:
     """How long this thread could have run and did not, since it began; 0: the kernel does not tell."""
     try:
-        return int(_read_once("/proc/thread-self/schedstat").split()[1]) / 1e9
+        return int(read_once("/proc/thread-self/schedstat").split()[1]) / 1e9
     except (OSError, ValueError, IndexError):
         return 0.0
 
@@ -300,7 +280,7 @@ def read_children(pid: int) -> list[int]:
     tasks = _tasks(pid)
     for task in tasks:
         try:
-            children.extend(map(int, _read_whole(f"/proc/{pid}/task/{task}/children").split()))
+            children.extend(map(int, read_whole(f"/proc/{pid}/task/{task}/children").split()))
         except _GONE:
             continue
     if not tasks and exists(pid):
@@ -311,7 +291,7 @@ def read_children(pid: int) -> list[int]:
 def find_children(pid: int) -> list[int]:
     """Those of the children of a hidden process that are not hidden: takes a look at all processes there are."""
     try:
-        names = _with_a_descriptor(lambda: os.listdir("/proc"))  # noqa: PTH208
+        names = with_a_descriptor(lambda: os.listdir("/proc"))  # noqa: PTH208
     except _NOT_SHOWN:  # not mounted, as a job that has called chroot sees it
         return []
     return [other for other in map(int, filter(str.isdigit, names)) if read_parent(other) == pid]
@@ -320,7 +300,7 @@ def find_children(pid: int) -> list[int]:
 def _tasks(pid: int) -> list[str]:
     """Its threads; none where it is gone, or hidden by ``hidepid=2``."""
     try:
-        return _with_a_descriptor(lambda: os.listdir(f"/proc/{pid}/task"))  # noqa: PTH208  this runs at each reading
+        return with_a_descriptor(lambda: os.listdir(f"/proc/{pid}/task"))  # noqa: PTH208  this runs at each reading
     except _GONE:
         return []
 
@@ -334,57 +314,7 @@ def _read_shown(path: str) -> str:
 
 
 def _read_text(path: str) -> str:
-    return _read_whole(path).decode("utf-8", "replace")
-
-
-def _read_whole(path: str) -> bytes:
-    return _with_a_descriptor(lambda: _read_once(path))
-
-
-def _read_once(path: str) -> bytes:
-    """As `Path.read_bytes`, by three system calls and not by eight."""
-    parts = []
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        while part := os.read(fd, 65536):
-            parts.append(part)
-    finally:
-        os.close(fd)
-    return b"".join(parts)
-
-
-class KeptFile:
-    """A small file that stays open, to be read from its start again and again. Raises OSError.
-
-    ``checked``: in a process that runs user code, which may close all descriptors there are (daemons do) and open its
-    own under the same numbers. Then each use makes sure that it still is ours, and otherwise opens the file anew.
-    """
-
-    def __init__(self, path: str, *, checked: bool = False) -> None:
-        self._path = path
-        self._fd = _with_a_descriptor(lambda: os.open(path, os.O_RDONLY | os.O_CLOEXEC))
-        self._identity = _identity(self._fd) if checked else None
-
-    def read(self, most: int = 128) -> bytes:
-        return os.pread(self._fd, most, 0) if self._is_ours() else _read_whole(self._path)
-
-    def close(self) -> None:
-        if self._is_ours():
-            os.close(self._fd)
-        self._fd = -1
-
-    def _is_ours(self) -> bool:
-        if self._fd != -1 and self._identity is not None and self._identity != _identity(self._fd):
-            self._fd = -1
-        return self._fd != -1
-
-
-def _identity(fd: int) -> tuple[int, int] | None:
-    try:
-        status = os.fstat(fd)
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino
+    return read_whole(path).decode("utf-8", "replace")
 
 
 _own_statm: tuple[int, KeptFile] | None = None  # whose it is, and the file
@@ -400,33 +330,6 @@ def own_held_bytes() -> int:
         _own_statm = (os.getpid(), KeptFile("/proc/self/statm", checked=True))
     fields = _own_statm[1].read().split(b" ", 3)
     return (int(fields[1]) - int(fields[2])) * PAGE_BYTES
-
-
-_spare: tuple[int, int] | None = None  # the process that keeps it, and its descriptor
-
-
-def keep_a_spare_descriptor() -> None:
-    """From now on this process can read files here although its descriptors, or the machine's, are used up."""
-    global _spare
-    if _spare is None or _spare[0] != os.getpid():  # a fork's copy is not ours to close: its number may be another's
-        _spare = (os.getpid(), os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC))
-
-
-def _with_a_descriptor(read: Callable[[], T]) -> T:
-    """``read``, which opens one file and closes it; by means of the spare descriptor where none is left."""
-    global _spare
-    try:
-        return read()
-    except OSError as error:
-        if error.errno not in (errno.EMFILE, errno.ENFILE) or _spare is None or _spare[0] != os.getpid():
-            raise
-    os.close(_spare[1])
-    _spare = None
-    try:
-        return read()
-    finally:
-        with contextlib.suppress(OSError):
-            keep_a_spare_descriptor()
 
 
 @cache

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 from rqmem import events, integrations, log
 from rqmem.config.settings import LEAST_WORKER_MEMORY_MB
 from rqmem.errors import ConfigError
-from rqmem.measure import linux, machine, procfs, trim
+from rqmem.measure import kept_files, linux, machine, procfs, trim
 from rqmem.measure.startup_checks import check_platform, fastest_growth, usage_of_idle_fork
 from rqmem.policy import lease
 from rqmem.rq_names import StopRequested, now, setup_loghandlers
@@ -147,7 +147,7 @@ class Lifecycle:
         self._snapshots = Snapshots(self._worker, self._heart, pool)
         self._snapshots.start()
         self._helpers.start_sender()
-        procfs.keep_a_spare_descriptor()
+        kept_files.keep_a_spare_descriptor()
         pool.note_others()
         self._was_subreaper = linux.become_subreaper()
         trim.warm_up()

@@ -13,7 +13,7 @@ import time
 from collections.abc import Collection
 
 from rqmem.measure import shared_objects
-from rqmem.measure.procfs import KeptFile
+from rqmem.measure.kept_files import KeptFile
 from rqmem.measure.shared_objects import Held, Key
 from rqmem.units import MB
 

@@ -36,9 +36,7 @@ Locked:                0 kB
 
 
 def test_usage_is_what_cannot_be_dropped() -> None:
-    rollup = procfs.parse_rollup(ROLLUP)
-    assert rollup.usage_bytes == (16000 + 100 + 32) * 1024
-    assert rollup.rss == 34016 * 1024
+    assert procfs.parse_rollup(ROLLUP).usage_bytes == (16000 + 100 + 32) * 1024
 
 
 @pytest.mark.parametrize("command", ["python", "a) b", "((", "x ) 1 2 3"])
@@ -248,9 +246,9 @@ def test_all_processes_count_where_few_descriptors_are_left(start_python) -> Non
     wait_until(lambda: len(process_tree.descendants(child.pid)) == 60)
     code = (
         "import os, resource, time\n"
-        "from rqmem.measure import process_tree, procfs\n"
+        "from rqmem.measure import kept_files, process_tree\n"
         "from rqmem.measure.meter import TreeMeter\n"
-        "procfs.keep_a_spare_descriptor()\n"
+        "kept_files.keep_a_spare_descriptor()\n"
         "resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40))\n"
         f"meter = TreeMeter(lambda: [{child.pid}, *process_tree.descendants({child.pid})], 8e9)\n"
         "print(len(meter.full(time.monotonic).by_pid))\n"
