@@ -18,7 +18,8 @@ from rqmem.job import tree
 from rqmem.job.asking import ask
 from rqmem.job.child_enqueuer import ITEMS, SLICE, ChildEnqueuer, arguments_of, check_sendable
 from rqmem.job.enqueue import Enqueueable
-from rqmem.job.parent import ParentJob, ParentRun, horse_of
+from rqmem.job.parent import ParentJob
+from rqmem.job.run import JobRun
 from rqmem.rq_names import Execution, Job, NoSuchJobError, Queue
 from rqmem.sources import Concat, Cuttable, Source, as_source, describe_slice, open_slice
 from rqmem.sources.contract import parts_for
@@ -62,10 +63,10 @@ class ChildJobs(Generic[T]):
     """
 
     def __init__(
-        self, run: ParentRun, parent: ParentJob, job_class: type[Enqueueable],
+        self, run: JobRun, parent: ParentJob, job_class: type[Enqueueable],
         source: Cuttable[T], arguments: dict[str, Any], items_per_child: int, queue: str | None,
     ) -> None:  # fmt: skip
-        self._run, self._horse, self._parent, self._job_class = run, horse_of(run), parent, job_class
+        self._run, self._horse, self._parent, self._job_class = run, run.waiting_horse(), parent, job_class
         self._arguments, self._items_per_child, self._queue = arguments, items_per_child, queue
         # Where an execution that was cut off has left children, the data are what they were for that one.
         self._made = None if self._has_split() else _made(self._horse)
@@ -173,7 +174,7 @@ class ChildJobs(Generic[T]):
 
 
 def child_jobs(
-    run: ParentRun,
+    run: JobRun,
     parent: ParentJob,
     data: Source[T] | Iterable[T],
     job_class: type[Enqueueable],
@@ -183,7 +184,7 @@ def child_jobs(
     queue: str | None = None,
 ) -> ChildJobs[T]:
     """Children of ``job_class`` for ``data``. Raises as `MemoryAwareJob.create_child_jobs`."""
-    horse, source = horse_of(run), as_source(data, must_resume=True)
+    horse, source = run.waiting_horse(), as_source(data, must_resume=True)
     arguments = arguments_of(parent, job_class, kwargs)
     check_sendable(horse, job_class, arguments)
     children = ChildJobs(run, parent, job_class, source, arguments, items_per_child, queue)
@@ -196,7 +197,7 @@ def child_jobs(
 
 
 def enqueue_children(
-    run: ParentRun,
+    run: JobRun,
     source: Cuttable[Any],
     parent_class: type,
     job_class: type[Enqueueable],
@@ -213,7 +214,7 @@ def enqueue_children(
     If an execution that was cut off has left children, this one goes on after the last of them. An error undoes all.
     ``first``: the first cursor of the source, if it has one, for an execution that goes on with it.
     """
-    horse = horse_of(run)
+    horse = run.waiting_horse()
     made = _begin(horse)
     try:
         if made is not None:
@@ -239,7 +240,7 @@ def enqueue_children(
     return Pending(total, total)
 
 
-def begins_again(run: ParentRun, error: SourceChanged) -> SourceChanged:
+def begins_again(run: JobRun, error: SourceChanged) -> SourceChanged:
     """The error with the command that helps. It names the job at the top of the tree, which has cut the data."""
     if run.horse is None:
         return error

@@ -15,7 +15,8 @@ from rqmem.errors import ChildFailure, ChildJobsFailed
 from rqmem.job.asking import ask
 from rqmem.job.chunk_progress import results_of
 from rqmem.job.enqueue import is_at_front
-from rqmem.job.parent import ParentJob, ParentRun, horse_of
+from rqmem.job.parent import ParentJob
+from rqmem.job.run import JobRun
 from rqmem.rq_names import get_current_job
 from rqmem.sources import Count, Cuttable
 from rqmem.store import ledger, parent_meta
@@ -78,7 +79,7 @@ class Gathered(Cuttable[Any]):
                     yield None if raw is None else loads(raw), number + 1
 
 
-def gather(run: ParentRun, parent: ParentJob, split: Split) -> Any:
+def gather(run: JobRun, parent: ParentJob, split: Split) -> Any:
     """Call the job's ``gather``, or run failed children again where an earlier execution failed because of them.
 
     Children may run even now: the job was queued once more, or died after it had them run again. Then it waits for
@@ -86,7 +87,7 @@ def gather(run: ParentRun, parent: ParentJob, split: Split) -> Any:
 
     Raises `ChildJobsFailed` where some failed and the job does not go on without them.
     """
-    horse = horse_of(run)
+    horse = run.waiting_horse()
     horse.page.gathers = True
     _keep_in_meta(horse)
     failures = _failures(horse) if split.failed else []

@@ -14,7 +14,7 @@ from uuid import uuid4
 
 from rqmem import events, log
 from rqmem.config.load import load
-from rqmem.errors import MemoryLimitExceeded, SplitInstead
+from rqmem.errors import MemoryLimitExceeded, RqmemError, SplitInstead
 from rqmem.job import tree
 from rqmem.job.asking import ask
 from rqmem.job.ceiling import Ceiling
@@ -53,7 +53,10 @@ class JobRun:
         configured: what the config file says of the job type, by attribute of the job.
         resumable: finished chunks are saved, so that a later execution goes on after them.
         cut_rest: makes children of the rest of a source, which begins at a position; None if there is no rest.
-        others: see `rqmem.job.parent.ParentRun`.
+        horse: the horse that runs the job; None without a `MemoryWorker`.
+        record: what earlier executions left.
+        pending: the children, once this execution has made them all.
+        open_split: the children, where this execution enqueues them one by one.
     """
 
     def __init__(self, job: str, declared_mb: float | None, on_breach: str, steps: Sequence[Step] = ()) -> None:
@@ -109,6 +112,15 @@ class JobRun:
         self._writer.open(opening(self._job, on_breach, steps, horse.job_created_at, self.run_id), anew=anew)
         page.has_run = True
         page.opening = "\n".join((self._job, on_breach, steps))
+
+    def waiting_horse(self) -> user_code.Horse:
+        """The horse of a job that waits for children. Raises `RqmemError` where nobody could wait."""
+        if self.horse is None or not self.horse.page.has_run:
+            raise RqmemError(
+                "only a MemoryWorker can wait for child jobs, and this is none: run the job with 'rqmem worker', "
+                "or ask should_split_job first, which says no here"
+            )
+        return self.horse
 
     @property
     def tenant(self) -> str:

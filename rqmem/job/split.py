@@ -10,7 +10,8 @@ from rqmem.errors import ItemTooLarge
 from rqmem.job.asking import ask
 from rqmem.job.child_enqueuer import arguments_of
 from rqmem.job.children import enqueue_children
-from rqmem.job.parent import ParentJob, ParentRun, horse_of
+from rqmem.job.parent import ParentJob
+from rqmem.job.run import JobRun
 from rqmem.policy import splitting
 from rqmem.policy.splitting import Decision
 from rqmem.sources import Cuttable
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger("rqmem.jobs")
 
 
-def should_split(run: ParentRun, job: ParentJob, count: int | None, bytes_per_item: float | None) -> Decision:
+def should_split(run: JobRun, job: ParentJob, count: int | None, bytes_per_item: float | None) -> Decision:
     """See `rqmem.MemoryAwareJob.should_split_job`."""
     if run.horse is None:
         reason = "only a MemoryWorker can wait for child jobs"
@@ -47,18 +48,18 @@ def should_split(run: ParentRun, job: ParentJob, count: int | None, bytes_per_it
     return decision
 
 
-def fitting_items(run: ParentRun, job: ParentJob) -> int:
+def fitting_items(run: JobRun, job: ParentJob) -> int:
     """Items of a child of a job that names no number and has not asked whether to split."""
     return splitting.fitting_items(
         _bytes_per_item(run, job), run.checkpoints.room_bytes(), run.config.max_items_per_child
     )
 
 
-def _bytes_per_item(run: ParentRun, job: ParentJob) -> float | None:
+def _bytes_per_item(run: JobRun, job: ParentJob) -> float | None:
     return job.bytes_per_item if job.bytes_per_item is not None else run.bytes_per_item()
 
 
-def cut_in_two(run: ParentRun, job: ParentJob, rest: Cuttable[Any], position: str) -> Pending | None:
+def cut_in_two(run: JobRun, job: ParentJob, rest: Cuttable[Any], position: str) -> Pending | None:
     """Make two children of the job's own class for what is left after a breach; one, for a single item after others.
 
     None where nothing is left: the breach came after the last chunk.
@@ -67,7 +68,7 @@ def cut_in_two(run: ParentRun, job: ParentJob, rest: Cuttable[Any], position: st
         ItemTooLarge: one item is all there was, or the job has been cut too often.
         SourceError: the rest cannot be cut.
     """
-    horse, record = horse_of(run), run.record
+    horse, record = run.waiting_horse(), run.record
     left = len(list(islice(rest.slices(parts=2), 2)))
     begun = record.split is not None and record.split.cut_stage is not None  # by an execution that was cut off
     if left == 0 and not begun:
@@ -83,7 +84,7 @@ def cut_in_two(run: ParentRun, job: ParentJob, rest: Cuttable[Any], position: st
 
 
 def _too_large(
-    run: ParentRun, job: ParentJob, horse: Horse, rest: Cuttable[Any], position: str, *, single: bool
+    run: JobRun, job: ParentJob, horse: Horse, rest: Cuttable[Any], position: str, *, single: bool
 ) -> ItemTooLarge:
     position = rest.begins_at() or position
     if not single:
