@@ -221,7 +221,7 @@ def test_another_serializer(start_worker: StartWorker, enqueue: Enqueue) -> None
         ("rq.Queue.enqueue", "rq.Queue.enqueue is a method that needs an object"),
         (
             "tests.broken_module.f",
-            "tests.broken_module cannot be imported: RuntimeError: this module cannot be imported (broken_module.py:",
+            "tests.broken_module.f cannot be imported: RuntimeError: this module cannot be imported (broken_module.py:",
         ),
     ],
 )
