@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import time
-from itertools import compress, islice
-from typing import TYPE_CHECKING, Any
+from itertools import islice
+from typing import Any
+
+from redis import Redis
 
 from rqmem import child_ids
 from rqmem.errors import RqmemError, UnknownName
 from rqmem.rq_names import InvalidJobOperation, Job, JobStatus, NoSuchJobError, Queue, send_stop_job_command
 from rqmem.store import execution_reader, executions, keys, ledger
+from rqmem.store.scripts import answers
 from rqmem.values import dataclass
-
-if TYPE_CHECKING:
-    from redis import Redis
 
 _BATCH = 500
 _STOP_SECONDS = 5.0
@@ -133,11 +133,7 @@ def _undo_batch(connection: Redis, children: list[str], serializer: Any) -> None
         time.sleep(_LOOK_SECONDS)
     for child_id in running:
         _delete_unless_ended(connection, child_id, serializer)
-    with connection.pipeline(transaction=False) as pipeline:
-        for child_id in children:
-            pipeline.exists(keys.children(child_id))
-        have_split = pipeline.execute()
-    for child_id in compress(children, have_split):
+    for child_id in answers(connection, Redis.exists, keys.children, children):
         undo(connection, child_id, serializer)
 
 
@@ -151,11 +147,8 @@ def _delete_unless_ended(connection: Redis, job_id: str, serializer: Any) -> Non
 
 def _fields(connection: Redis, job_ids: list[str], name: str) -> dict[str, str]:
     """A field of RQ's record of each of these jobs that has it."""
-    with connection.pipeline(transaction=False) as pipeline:
-        for job_id in job_ids:
-            pipeline.hget(Job.key_for(job_id), name)
-        values = pipeline.execute()
-    return {job_id: value.decode() for job_id, value in zip(job_ids, values, strict=True) if value is not None}
+    found = answers(connection, Redis.hget, Job.key_for, job_ids, name)
+    return {job_id: value.decode() for job_id, value in found.items()}
 
 
 def retry_from_start(connection: Redis, job_id: str) -> None:

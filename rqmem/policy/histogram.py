@@ -11,6 +11,9 @@ from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from itertools import accumulate
+from typing import TypeVar
+
+Number = TypeVar("Number", int, float)
 
 RATIO = 1.05
 HALF_LIFE_SECONDS = 24 * 3600.0
@@ -34,9 +37,9 @@ def weight(age_seconds: float) -> float:
     return 2.0 ** (-max(0.0, age_seconds) / HALF_LIFE_SECONDS)
 
 
-def summed(histograms: Iterable[tuple[Mapping[int, float], float]]) -> dict[int, float]:
+def summed(histograms: Iterable[tuple[Mapping[Number, float], float]]) -> dict[Number, float]:
     """One histogram of several, each with its weight."""
-    total: dict[int, float] = {}
+    total: dict[Number, float] = {}
     for counts, factor in histograms:
         for number, count in counts.items():
             total[number] = total.get(number, 0.0) + factor * count

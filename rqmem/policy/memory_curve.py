@@ -13,8 +13,8 @@ class MemoryCurve:
         step_seconds: the length of a step.
     """
 
-    def __init__(self, first_step_seconds: float = _FIRST_STEP_SECONDS) -> None:
-        self.step_seconds = first_step_seconds
+    def __init__(self) -> None:
+        self.step_seconds = _FIRST_STEP_SECONDS
         self._highest: list[float] = []
         self._last = 0.0
 

@@ -15,7 +15,7 @@ from rqmem.store.execution_records import Owner, RunRecord, Standing
 from rqmem.store.executions import KEPT_EVIDENCE
 from rqmem.store.history.history_records import Live
 from rqmem.store.retrying import described, refusal
-from rqmem.store.scripts import of_each
+from rqmem.store.scripts import answers
 
 
 def run(connection: Redis, job_id: str) -> RunRecord:
@@ -81,17 +81,14 @@ def owners(connection: Redis) -> dict[str, Owner]:
 
 def absent(connection: Redis, workers: Iterable[str]) -> set[str]:
     """The workers whose heartbeat is gone."""
-    names = sorted(set(workers))
-    there = of_each(connection, Redis.exists, map(keys.alive, names))
-    return {name for name, lives in zip(names, there, strict=True) if not lives}
+    names = set(workers)
+    return names - answers(connection, Redis.exists, keys.alive, names).keys()
 
 
 def silent(connection: Redis, owners: Mapping[str, Owner]) -> set[str]:
     """Job ids of those ``owners`` whose worker is silent, or whose worker's name another process has."""
-    names = sorted({owner.worker for owner in owners.values()})
-    raw = cast("list[bytes | None]", connection.mget([keys.alive(name) for name in names])) if names else []
-    said = dict(zip(names, raw, strict=True))
-    return {job_id for job_id, owner in owners.items() if not _is_heard(said[owner.worker], owner)}
+    said = answers(connection, Redis.get, keys.alive, {owner.worker for owner in owners.values()})
+    return {job_id for job_id, owner in owners.items() if not _is_heard(said.get(owner.worker), owner)}
 
 
 def _is_heard(said: bytes | None, owner: Owner) -> bool:

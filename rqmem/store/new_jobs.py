@@ -22,6 +22,7 @@ from redis.exceptions import WatchError
 
 from rqmem.rq_names import EnqueueData, Job, JobStatus, Queue, now
 from rqmem.store import keys
+from rqmem.store.scripts import answers
 
 _MARK_SECONDS = int(keys.enqueued.expires)
 
@@ -148,9 +149,9 @@ class Batches:
             number, _, count = bytes(pipeline.get(self._mark) or b"-1 0").partition(b" ")  # type: ignore[arg-type]
             if int(number) == self._number:
                 return int(count)
-            there = set(_existing(connection, unique))
-            new = _without_those(there, batch)
-            statuses = _statuses(self._queue, waits_for) | dict.fromkeys((each.job.id for each in new), "new")
+            new = _without_those(set(answers(connection, Redis.exists, str, unique)), batch)
+            statuses = answers(connection, Redis.hget, self._queue.job_class.key_for, waits_for, "status")
+            statuses |= dict.fromkeys((each.job.id for each in new), b"new")
             pipeline.multi()
             fill(pipeline, self._queue, [(each, _waits(each, statuses)) for each in new])
             pipeline.set(self._mark, f"{self._number} {len(new)}", ex=_MARK_SECONDS)
@@ -193,27 +194,7 @@ def _without_those(there: set[str], batch: Iterable[NewJob]) -> list[NewJob]:
     return new
 
 
-def _existing(connection: Redis, names: list[str]) -> list[str]:
-    if not names:
-        return []
-    with connection.pipeline(transaction=False) as pipeline:
-        for name in names:
-            pipeline.exists(name)
-        return [name for name, exists in zip(names, pipeline.execute(), strict=True) if exists]
-
-
-def _statuses(queue: Queue, ids: set[str]) -> dict[str, str]:
-    """Of those jobs that exist."""
-    if not ids:
-        return {}
-    with queue.connection.pipeline(transaction=False) as pipeline:
-        for job_id in ids:
-            pipeline.hget(queue.job_class.key_for(job_id), "status")
-        found = zip(ids, pipeline.execute(), strict=True)
-        return {job_id: bytes(status).decode() for job_id, status in found if status}
-
-
-def _waits(new: NewJob, statuses: dict[str, str]) -> bool:
+def _waits(new: NewJob, statuses: dict[str, bytes]) -> bool:
     """Whether a job that it depends on has not ended as it must. One that does not exist counts as ended, as in RQ."""
-    met = {JobStatus.FINISHED, JobStatus.FAILED} if new.job.allow_dependency_failures else {JobStatus.FINISHED}
-    return any(statuses.get(each, JobStatus.FINISHED) not in met for each in new.depends_on)
+    met = {b"finished", b"failed"} if new.job.allow_dependency_failures else {b"finished"}
+    return any(statuses.get(each, b"finished") not in met for each in new.depends_on)

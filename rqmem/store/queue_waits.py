@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 from redis import Redis
 
 from rqmem.rq_names import Job, utcparse
 from rqmem.rq_names import Queue as RqQueue
 from rqmem.store import keys
-from rqmem.store.scripts import of_each
+from rqmem.store.scripts import answers, of_each
 
 
 class Wait(NamedTuple):
@@ -28,8 +28,8 @@ def read_waits(connection: Redis, names: Sequence[str]) -> dict[str, Wait]:
             key = f"{RqQueue.redis_queue_namespace_prefix}{name}"
             pipeline.llen(key)
             pipeline.lindex(key, 0)
-        paused, *answers = pipeline.execute()
-    counts = {name: each for name, *each in zip(names, answers[::2], answers[1::2], strict=True)}
+        paused, *replies = pipeline.execute()
+    counts = {name: each for name, *each in zip(names, replies[::2], replies[1::2], strict=True)}
     since = enqueued_at(connection, [job_id for _, job_id in counts.values()])
     return {
         name: Wait(queued, since.get(job_id))
@@ -40,19 +40,16 @@ def read_waits(connection: Redis, names: Sequence[str]) -> dict[str, Wait]:
 
 def enqueued_at(connection: Redis, job_ids: Sequence[bytes | None]) -> dict[bytes | None, float]:
     """Job id -> when it was enqueued, epoch seconds, of those that there are."""
-    asked = [job_id for job_id in job_ids if job_id is not None]
-    answers = of_each(connection, Redis.hget, [Job.key_for(each.decode()) for each in asked], "enqueued_at")
-    return {job_id: utcparse(at.decode()).timestamp() for job_id, at in zip(asked, answers, strict=True) if at}
+    asked = (job_id.decode() for job_id in job_ids if job_id is not None)
+    found = answers(connection, Redis.hget, Job.key_for, asked, "enqueued_at")
+    return {job_id.encode(): utcparse(at.decode()).timestamp() for job_id, at in found.items()}
 
 
 def read_job_seconds(connection: Redis, worker_keys: Iterable[str]) -> float:
     """What a job has taken so far on these workers, on average; 0: none has run one."""
     fields = ("total_working_time", "successful_job_count", "failed_job_count")
-    with connection.pipeline(transaction=False) as pipeline:
-        for key in worker_keys:
-            pipeline.hmget(key, *fields)
-        answers = cast("list[list[bytes | None]]", pipeline.execute())
-    return job_seconds(dict(zip(fields, each, strict=True)) for each in answers)
+    replies = of_each(connection, Redis.hmget, worker_keys, *fields)
+    return job_seconds(dict(zip(fields, each, strict=True)) for each in replies)
 
 
 def job_seconds(workers: Iterable[Mapping[str, bytes | str | None]]) -> float:

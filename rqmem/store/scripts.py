@@ -40,6 +40,15 @@ def of_each(connection: Redis, command: Callable[..., Any], names: Iterable[str 
         return pipeline.execute()
 
 
+def answers(
+    connection: Redis, command: Callable[..., Any], key: Callable[..., str], names: Iterable[str], *arguments: Any
+) -> dict[str, Any]:
+    """Name -> the answer to a command for its ``key``, of those that have one."""
+    asked = list(names)
+    replies = of_each(connection, command, map(key, asked), *arguments)
+    return {name: reply for name, reply in zip(asked, replies, strict=True) if reply}
+
+
 @cache
 def source(name: str) -> str:
     """The text of ``<name>.lua``, and before it that of the files that its first line names: ``-- needs a b``."""

@@ -34,7 +34,7 @@ from rqmem.store.history.history_records import (
 )
 from rqmem.store.history.samples import RINGS, Ring, Sample
 from rqmem.store.keys import DAY_SECONDS, DAYS_KEPT, HOUR_SECONDS, HOURS_KEPT, WEEK_SECONDS, WEEKS_KEPT
-from rqmem.store.scripts import of_each, script
+from rqmem.store.scripts import answers, of_each, script
 
 _TALLIES_AT_ONCE = 30  # Redis answers nobody else meanwhile: some 2 ms
 _SUMS = {each.name for each in dataclasses.fields(Tally)} - {"peaks", "durations", "costs"}
@@ -51,9 +51,8 @@ def check_version(connection: Redis) -> None:
 
 def workers(connection: Redis, names: Iterable[str]) -> list[Live]:
     """What the workers with these names last said of themselves, by name; without those that are dead or RQ's own."""
-    asked = sorted(set(names))
-    raw = cast("list[bytes | None]", connection.mget([keys.alive(name) for name in asked])) if asked else []
-    return [codec.from_json(Live, text) for text in raw if text is not None and text.startswith(b"{")]
+    found = answers(connection, Redis.get, keys.alive, sorted(set(names)))
+    return [codec.from_json(Live, text) for text in found.values() if text.startswith(b"{")]
 
 
 def samples(connection: Redis, worker: str, now: float, ring: Ring = RINGS[0]) -> list[Sample]:
@@ -62,10 +61,12 @@ def samples(connection: Redis, worker: str, now: float, ring: Ring = RINGS[0]) -
     return list(ring.unpack(raw or b"", now))
 
 
-def newest_samples(
-    connection: Redis, since: Mapping[str, float], now: float, ring: Ring = RINGS[0]
-) -> dict[str, list[Sample]]:
-    """Worker -> its samples since the time given for it, oldest first. Only those are read, in one round trip."""
+def newest_samples(connection: Redis, since: Mapping[str, float], now: float) -> dict[str, list[Sample]]:
+    """Worker -> its samples of the first ring since the time given for it, oldest first.
+
+    Only those are read, in one round trip.
+    """
+    ring = RINGS[0]
     slot_bytes = ring.offset(ring.step_seconds)
     ranges: list[tuple[str, int, int]] = []
     for worker, begin in since.items():
@@ -79,9 +80,9 @@ def newest_samples(
     with connection.pipeline(transaction=False) as pipeline:
         for worker, first, last in ranges:
             pipeline.getrange(keys.samples(worker, ring.step_seconds), first, last)
-        answers = cast("list[bytes]", pipeline.execute())
+        parts = cast("list[bytes]", pipeline.execute())
     raw: dict[str, bytes] = {}
-    for (worker, _, _), part in zip(ranges, answers, strict=True):
+    for (worker, _, _), part in zip(ranges, parts, strict=True):
         raw[worker] = raw.get(worker, b"") + part
     return {
         worker: [sample for sample in ring.unpack(raw[worker], now) if sample.at >= ring.begin(begin)]
@@ -136,17 +137,15 @@ def tallies(
 
     Periods without a run are left out. ``by_day``: by the day or by the hour; None: by the hour for up to two days.
     """
-    hourly = until - since <= HOURS_KEPT * HOUR_SECONDS if by_day is None else not by_day
-    period, seconds = ("h", HOUR_SECONDS) if hourly else ("d", DAY_SECONDS)
-    numbers = range(int(since // seconds), int(until // seconds) + 1)
+    period, seconds, numbers = _periods(since, until, by_day)
     found = tallies_of(connection, [(job_type, period, number) for number in numbers])
     return [((number + 0.5) * seconds, each) for (_, _, number), each in found.items()]
 
 
 def tallies_of(connection: Redis, asked: Sequence[tuple[str, str, int]]) -> dict[tuple[str, str, int], Tally]:
     """The tallies that there are, by job type, period and number."""
-    answers = of_each(connection, Redis.hgetall, [keys.tally(*each) for each in asked])
-    return {each: codec.from_hash(Tally, raw) for each, raw in zip(asked, answers, strict=True) if raw}
+    replies = of_each(connection, Redis.hgetall, [keys.tally(*each) for each in asked])
+    return {each: codec.from_hash(Tally, raw) for each, raw in zip(asked, replies, strict=True) if raw}
 
 
 def tallied(connection: Redis, asked: Sequence[tuple[str, str, int]]) -> dict[tuple[str, str, int], Tally]:
@@ -168,9 +167,8 @@ def _tally(values: dict[str, Any]) -> Tally:
 
 def tenants(connection: Redis, since: float, until: float, *, by_day: bool | None = None) -> dict[str, float]:
     """Tenant -> MB seconds of its jobs. Times and ``by_day`` as in `tallies`."""
-    hourly = until - since <= HOURS_KEPT * HOUR_SECONDS if by_day is None else not by_day
-    period, seconds = ("h", HOUR_SECONDS) if hourly else ("d", DAY_SECONDS)
-    names = [keys.tenants(period, number) for number in range(int(since // seconds), int(until // seconds) + 1)]
+    period, _, numbers = _periods(since, until, by_day)
+    names = [keys.tenants(period, number) for number in numbers]
     used: dict[str, float] = {}
     for found in of_each(connection, Redis.zrange, names, 0, -1, False, True):
         for tenant, amount in found:
@@ -189,9 +187,9 @@ def first_seen(connection: Redis, job_types: Iterable[str], now: float) -> dict[
     days = range(int(now // DAY_SECONDS) - DAYS_KEPT, int(hours[0] * HOUR_SECONDS // DAY_SECONDS) + 1)
     periods = [("d", number, DAY_SECONDS) for number in days] + [("h", number, HOUR_SECONDS) for number in hours]
     asked = [(name, *period) for name in job_types for period in periods]
-    answers = of_each(connection, Redis.exists, [keys.tally(*each[:3]) for each in asked])
+    replies = of_each(connection, Redis.exists, [keys.tally(*each[:3]) for each in asked])
     found: dict[str, float] = {}
-    for (name, _, number, seconds), there in zip(asked, answers, strict=True):
+    for (name, _, number, seconds), there in zip(asked, replies, strict=True):
         if there:
             found.setdefault(name, float(number * seconds))
     return found
@@ -211,23 +209,19 @@ def tally(connection: Redis, job_type: str, since: float, until: float) -> Tally
 
 def last_limits(connection: Redis, job_types: Iterable[str]) -> dict[str, float]:
     """Job type -> the ceiling in MB of its last run, if that is remembered."""
-    asked = list(job_types)
-    answers = of_each(connection, Redis.lindex, map(keys.runs, asked), 0)
-    return {name: codec.from_json(Run, raw).limit_mb for name, raw in zip(asked, answers, strict=True) if raw}
+    found = answers(connection, Redis.lindex, keys.runs, job_types, 0)
+    return {name: codec.from_json(Run, raw).limit_mb for name, raw in found.items()}
 
 
 def totals(connection: Redis, job_types: Iterable[str]) -> dict[str, Totals]:
     """Job type -> its totals, if there are any."""
-    asked = list(job_types)
-    answers = of_each(connection, Redis.hgetall, map(keys.totals, asked))
-    return {name: codec.from_hash(Totals, raw) for name, raw in zip(asked, answers, strict=True) if raw}
+    found = answers(connection, Redis.hgetall, keys.totals, job_types)
+    return {name: codec.from_hash(Totals, raw) for name, raw in found.items()}
 
 
 def begun(connection: Redis, job_types: Iterable[str]) -> dict[str, float]:
     """Job type -> when the first run began that its totals count (epoch seconds), if there are any."""
-    asked = list(job_types)
-    answers = of_each(connection, Redis.hget, map(keys.totals, asked), "since")
-    return {name: float(raw) for name, raw in zip(asked, answers, strict=True) if raw}
+    return {name: float(raw) for name, raw in answers(connection, Redis.hget, keys.totals, job_types, "since").items()}
 
 
 def decayed_costs(connection: Redis, job_type: str, now: float) -> dict[int, float]:
@@ -271,29 +265,24 @@ def whole_story(connection: Redis, job_id: str) -> Story:
 
 def last_leaks(connection: Redis, job_types: Iterable[str]) -> dict[str, Told]:
     """Job type -> the last `LeakFound` in it, if there was one within a month."""
-    asked = list(job_types)
-    raw = cast("list[bytes | None]", connection.mget(map(keys.leak, asked))) if asked else []
     found = {}
-    for name, text in zip(asked, raw, strict=True):
-        fields = json.loads(text) if text is not None else {}
-        event = codec.event_from_values(fields) if fields else None
-        if event is not None:
+    for name, text in answers(connection, Redis.get, keys.leak, job_types).items():
+        fields = json.loads(text)
+        if (event := codec.event_from_values(fields)) is not None:
             found[name] = Told(fields["at"], event)
     return found
 
 
 def hosts(connection: Redis, names: Iterable[str]) -> dict[str, HostMemory]:
     """Machine -> its memory, of those of which a worker has told it lately."""
-    asked = sorted(set(names))
-    raw = cast("list[bytes | None]", connection.mget(map(keys.host, asked))) if asked else []
-    return {name: codec.from_json(HostMemory, text) for name, text in zip(asked, raw, strict=True) if text is not None}
+    found = answers(connection, Redis.get, keys.host, sorted(set(names)))
+    return {name: codec.from_json(HostMemory, text) for name, text in found.items()}
 
 
 def pools(connection: Redis, names: Iterable[str]) -> list[PoolRecord]:
     """The pools of these names, in order, of which a worker has told lately."""
-    asked = sorted(filter(None, set(names)))
-    raw = cast("list[bytes | None]", connection.mget(map(keys.pool, asked))) if asked else []
-    return [codec.from_json(PoolRecord, text) for text in raw if text is not None]
+    found = answers(connection, Redis.get, keys.pool, sorted(filter(None, set(names))))
+    return [codec.from_json(PoolRecord, text) for text in found.values()]
 
 
 def ended_splits(connection: Redis) -> list[EndedSplit]:
@@ -307,9 +296,8 @@ def ended_splits(connection: Redis) -> list[EndedSplit]:
 
 def alerts(connection: Redis, after: str = "-", limit: int = 1000) -> list[Alert]:
     """The last ``limit`` alerts after the one with the id ``after`` (``"-"``: of all that are kept), oldest first."""
-    newest = cast(
-        "list[tuple[bytes, dict[bytes, bytes]]]", connection.xrevrange(keys.ALERTS, "+", _beyond(after), limit)
-    )
+    first = "-" if after in ("-", "0") else f"({after}"
+    newest = cast("list[tuple[bytes, dict[bytes, bytes]]]", connection.xrevrange(keys.ALERTS, "+", first, limit))
     return [Alert.from_entry(entry_id, entry) for entry_id, entry in reversed(newest)]
 
 
@@ -345,10 +333,13 @@ def size(connection: Redis) -> dict[str, tuple[int, int]]:
     return found
 
 
+def _periods(since: float, until: float, by_day: bool | None) -> tuple[str, int, range]:
+    """The letter of the period, its seconds, and the numbers of those between two times."""
+    hourly = until - since <= HOURS_KEPT * HOUR_SECONDS if by_day is None else not by_day
+    period, seconds = ("h", HOUR_SECONDS) if hourly else ("d", DAY_SECONDS)
+    return period, seconds, range(int(since // seconds), int(until // seconds) + 1)
+
+
 def _scores(connection: Redis, key: str) -> dict[str, float]:
     found = cast("list[tuple[bytes, float]]", connection.zrange(key, 0, -1, withscores=True))
     return {name.decode(): score for name, score in found}
-
-
-def _beyond(after: str) -> str:
-    return "-" if after in ("-", "0") else f"({after}"

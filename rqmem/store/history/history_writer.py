@@ -35,7 +35,7 @@ from rqmem.store.history.history_records import (
 from rqmem.store.history.kept_types import KEPT_TYPES, forget_beyond
 from rqmem.store.history.samples import RINGS, Sample
 from rqmem.store.keys import DAY_SECONDS, DAYS_KEPT, HOUR_SECONDS, HOURS_KEPT, WEEK_SECONDS, WEEKS_KEPT
-from rqmem.store.scripts import script
+from rqmem.store.scripts import of_each, script
 
 # At worst 60 MB together, if everything reaches its bound; a few MB with 20 job types.
 KEPT_RUNS = 100
@@ -185,10 +185,7 @@ def count_dropped(pipeline: Pipeline, dropped: Mapping[str, int]) -> None:
 
 def trim(connection: Redis) -> None:
     """Forget the oldest job types, stories and sampled workers beyond their numbers."""
-    with connection.pipeline(transaction=False) as pipeline:
-        for key in (keys.STORIES, keys.SAMPLED):
-            pipeline.zcard(key)
-        stories, workers = cast("list[int]", pipeline.execute())
+    stories, workers = of_each(connection, Redis.zcard, (keys.STORIES, keys.SAMPLED))
     forget_beyond(connection, KEPT_TYPES)
     gone = []
     for job_id in _popped(connection, keys.STORIES, stories - KEPT_STORIES):

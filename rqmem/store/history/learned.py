@@ -39,7 +39,7 @@ def past(connection: Redis, job_type: str, now: float, known_since: float) -> Ty
         costs=histogram.summed((each.costs, histogram.weight(now - at)) for at, each in days),
         seconds_per_item=seconds / items if items else None,
         largest_chunk=max((run.largest_chunk for run in runs), default=0),
-        needed=_summed(each.needed for _, each in days),
+        needed=histogram.summed((each.needed, 1.0) for _, each in days),
     )
 
 
@@ -84,14 +84,6 @@ def _cached(what: str, connection: Redis, job_type: str, now: float, read: Calla
             _known.clear()
         _known[what, job_type] = (now, value)
     return value
-
-
-def _summed(counts: Iterable[Mapping[float, float]]) -> dict[float, float]:
-    total: dict[float, float] = {}
-    for each in counts:
-        for name, count in each.items():
-            total[name] = total.get(name, 0.0) + count
-    return total
 
 
 def _median(values: Iterable[float]) -> float:
