@@ -136,7 +136,7 @@ class JobEvicted(HorseLost):
 
 
 class HorseTooHeavy(BaseException):
-    """This horse holds so much that the job should begin in a new one. Never leaves `rqmem.worker`.
+    """This horse holds too much memory for the job, which should begin in a new one. Never leaves `rqmem.worker`.
 
     Derives from `BaseException`, so that nothing between the job and its worker swallows it.
     """
@@ -182,17 +182,16 @@ class MemoryLimitExceeded(BaseException):
         self.args, self.breach = (breach.summary() + gave_up,), breach
 
 
+_GROUP: Any = getattr(builtins, "BaseExceptionGroup", ())  # Python 3.11
+
+
 def breach_in(error: BaseException | None) -> MemoryLimitExceeded | None:
     """The breach that ``error`` is, holds (as a group), or was raised in place of (by a ``finally``, say)."""
     while error is not None:
         if isinstance(error, MemoryLimitExceeded):
             return error
-        for each in getattr(error, "exceptions", ()) if _is_group(error) else ():
+        for each in error.exceptions if isinstance(error, _GROUP) else ():
             if (found := breach_in(each)) is not None:
                 return found
         error = error.__cause__ or error.__context__
     return None
-
-
-def _is_group(error: BaseException) -> bool:
-    return isinstance(error, getattr(builtins, "BaseExceptionGroup", ()))  # Python 3.11

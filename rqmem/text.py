@@ -92,7 +92,7 @@ def printable(text: str) -> str:
     """The text on one line, with what would move a cursor, begin a line or turn the direction of reading as an escape.
 
     Names, operations and errors come from users' code, or from whoever may write to Redis. Lone surrogates are escaped
-    too (they stand for bytes of a file's name). Twice is the same as once.
+    too (they represent bytes of a file's name). Twice is the same as once.
     """
     return text if text.isprintable() else text.translate(_escapes)
 
@@ -245,7 +245,7 @@ def sparkline(values: Sequence[float | None], width: int, *, top: float | None =
 
     Args:
         values: oldest first; None: a gap, shown as a blank.
-        top: what the highest character stands for; None: the highest value. More than that looks as that.
+        top: the value of the highest character; None: the highest of the values. Higher values look the same.
     """
     heights = _ASCII_HEIGHTS if ascii_only else _HEIGHTS
     columns = _columns(values, width)

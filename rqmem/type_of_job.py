@@ -24,7 +24,7 @@ _PATH = re.compile(r"[\w<>-]+(?:\.[\w<>-]+)*")  # <lambda>, <locals>; a module's
 _PICKLED = re.compile(rb"(?:\x80.)?(?:\x95.{8})?\((?:\x8c(.)|X(.{4})|\x8d(.{8}))", re.DOTALL)  # protocols 1 to 5
 _JSON = re.compile(rb'\s*\[\s*("[^"\\]*(?:\\.[^"\\]*)*")', re.DOTALL)
 FIRST_BYTES = 4096
-"""So much of a job's data tells its type."""
+"""How much of a job's data is needed to find its type."""
 
 
 def job_type(job: Job) -> str:

@@ -116,7 +116,7 @@ def _leaks(event: events.LeakFound) -> str:
 def _hook_failed(event: events.HookFailed) -> str:
     during = f" in job {_name(event)}" if event.job_id else ""
     where = f" ({event.where})" if event.where else ""
-    kept = "; the job's outcome stands" if event.hook.startswith("after_job") else ""
+    kept = "; the job's outcome does not change" if event.hook.startswith("after_job") else ""
     return f"worker {event.worker}: {event.hook} failed{during}: {event.error}{where}{kept}"
 
 

@@ -70,21 +70,15 @@ def load(environ: Mapping[str, str], options: Mapping[str, tuple[str, Any]] | No
     Raises:
         ConfigError: a name that is not known, or a value that cannot be used, in any of them.
     """
-    file = read(environ)
-    named = variables.read(environ)
-    given = {of: each for of, each in (options or {}).items() if each[1] is not None}
-    values = {
-        **(file.values if file is not None else {}),
-        **named,
-        **{of: value for of, (_, value) in given.items()},
-    }
-    origins = {
-        **({of: Origin("config file", file.path) for of in file.values} if file is not None else {}),
-        **{of: Origin("environment", SETTINGS[of].variable) for of in named},
-        **{of: Origin("command line", option) for of, (option, _) in given.items()},
-    }
-    jobs = file.jobs if file is not None else {}
-    return Settings(Config(**values, jobs=jobs), origins, file.path if file is not None else None)
+    file = read(environ) or ConfigFile("")
+    found = {of: (value, Origin("config file", file.path)) for of, value in file.values.items()}
+    for of, value in variables.read(environ).items():
+        found[of] = value, Origin("environment", SETTINGS[of].variable)
+    for of, (option, value) in (options or {}).items():
+        if value is not None:
+            found[of] = value, Origin("command line", option)
+    config = Config(**{of: value for of, (value, _) in found.items()}, jobs=file.jobs)
+    return Settings(config, {of: origin for of, (_, origin) in found.items()}, file.path or None)
 
 
 def read(environ: Mapping[str, str]) -> ConfigFile | None:

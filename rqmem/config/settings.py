@@ -218,7 +218,7 @@ class Config:
     )
     alert_growth_mb_per_minute: float = _setting(
         50.0, "RQMEM_ALERT_GROWTH", positive_mb,
-        "raise an alert when a job grows by more than so many MB within a minute",
+        "raise an alert when a job grows by more than this number of MB within a minute",
         unit="MB a minute",
     )  # fmt: skip
     alert_collections: int = _setting(
@@ -235,14 +235,9 @@ class Config:
         "--alert-url", "Alerts", "URL", secret=True,
     )  # fmt: skip
     alert_urls_file: str | None = _setting(
-        None,
-        "RQMEM_ALERT_URLS_FILE",
-        path,
-        "a file with one such URL on each line",
-        "--alert-urls-file",
-        "Alerts",
-        "FILE",
-    )
+        None, "RQMEM_ALERT_URLS_FILE", path, "a file with one such URL on each line",
+        "--alert-urls-file", "Alerts", "FILE",
+    )  # fmt: skip
     signing_keys: tuple[str, ...] = _setting(
         (), "RQMEM_SIGNING_KEY", words,
         "keys of `rqmem.serializers.Signed`, separated by spaces; the first one signs, and all verify", secret=True,
@@ -255,7 +250,7 @@ class Config:
     )
     max_items_per_child: int = _setting(
         500, "JOB_MAX_ITEMS_PER_CHILD", positive_int,
-        "items of a child if the job does not say how many; fewer if so many do not fit",
+        "items of a child if the job does not say how many; fewer if they do not all fit",
     )  # fmt: skip
     default_limit_mb: float = _setting(
         256.0, "MEMORY_DEFAULT_LIMIT_MB", positive_mb, "ceiling in MB if neither job nor worker names one", unit="MB"

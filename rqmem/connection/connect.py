@@ -18,7 +18,7 @@ from contextlib import suppress
 from copy import copy
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 from weakref import WeakKeyDictionary
 
 import redis
@@ -256,10 +256,12 @@ def _parse(url: str) -> dict[str, Any]:
     except ValueError:
         raise ValueError("it cannot be read as a URL") from None
     if parts.scheme == "unix":
-        _check_socket(parts.hostname, parts.path)
-    else:
-        _check_port(lambda: parts.port)
-        _check_database(parts.path)
+        if parts.hostname or not parts.path.strip("/"):
+            raise ValueError("it must hold the socket's absolute path, as in unix:///run/redis.sock")
+    elif not _has_port(parts):
+        raise ValueError("the port must be a number from 1 to 65535 (in a password, write / as %2F)")
+    elif not re.fullmatch(r"/?[0-9]*/?", parts.path):
+        raise ValueError("what follows host and port must be a database number, as in redis://host:6379/0")
     options: dict[str, Any] = parse_url(url)
     if options.get("db", 0) < 0:
         raise ValueError("the database number must be 0 or more")
@@ -269,23 +271,11 @@ def _parse(url: str) -> dict[str, Any]:
     return options
 
 
-def _check_port(port: Callable[[], int | None]) -> None:
+def _has_port(parts: SplitResult) -> bool:
     try:
-        usable = port() != 0
+        return parts.port != 0
     except ValueError:
-        usable = False
-    if not usable:
-        raise ValueError("the port must be a number from 1 to 65535 (in a password, write / as %2F)")
-
-
-def _check_database(path: str) -> None:
-    if not re.fullmatch(r"/?[0-9]*/?", path):
-        raise ValueError("what follows host and port must be a database number, as in redis://host:6379/0")
-
-
-def _check_socket(host: str | None, path: str) -> None:
-    if host or not path.strip("/"):
-        raise ValueError("it must hold the socket's absolute path, as in unix:///run/redis.sock")
+        return False
 
 
 def _refused(choice: Choice, reason: str) -> ConfigError:

@@ -58,7 +58,7 @@ class Ceiling:
             self._reporter.report(events.CeilingCut, declared_mb=wanted_mb, allowed_mb=limit_mb)
 
     def bound_by_tenant(self, tenant: str) -> None:
-        """The job works for this tenant, whose jobs may use so much together in a pool, and one of them no more."""
+        """The job works for this tenant. In a pool, a job may use no more than all jobs of its tenant together."""
         most_mb = self._config.budget_of(tenant)
         if most_mb != self._most_mb:
             self._most_mb = most_mb

@@ -60,10 +60,10 @@ class Checkpoints:
         Raises:
             MemoryLimitExceeded: usage is above the ceiling, also after a collection.
         """
-        return to_mb(self._check(operation, told=True))
+        return to_mb(self._check(operation, always=True))
 
-    def _check(self, operation: str, *, told: bool) -> int:
-        """Returns the bytes used; 0 while monitoring is disabled. ``told``: it is worth a line in any case."""
+    def _check(self, operation: str, *, always: bool) -> int:
+        """Returns the bytes used; 0 while monitoring is disabled. ``always``: report it in any case."""
         self.raise_swallowed()
         operation = self.at(operation)
         if not self.enabled:
@@ -72,14 +72,14 @@ class Checkpoints:
         if self._horse is not None:
             self._horse.page.add_checkpoint(operation, to_mb(usage))
         if usage >= max(self.ceiling.warning_bytes, self._collect_above_bytes):
-            told = True
+            always = True
             self.collect()
             usage = self.usage_bytes()
             self._collect_above_bytes = int(usage + _COLLECT_AGAIN_FRACTION * limit)
         if usage > limit:
             error = MemoryLimitExceeded(self._breach(operation, usage))
             raise self._horse.raised.new(error) if self._horse is not None else error
-        if told or self._reporter.has_told:
+        if always or self._reporter.has_reported:
             self._reporter.checkpoint(operation, usage, self.usage.peak, limit)
         return usage
 
@@ -97,7 +97,7 @@ class Checkpoints:
 
     def end_chunk(self, operation: str, items: int, items_done: int) -> int | None:
         """A chunk has ended: usage after its checkpoint, in bytes; None while monitoring is disabled."""
-        usage = self._check(operation, told=False)
+        usage = self._check(operation, always=False)
         if not self.enabled:
             return None
         self._reporter.chunk(items, items_done, usage)

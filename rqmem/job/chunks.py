@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from rqmem.job.checked import checked_chunk_size
 from rqmem.job.chunk_progress import ChunkProgress
 from rqmem.job.run import JobRun
-from rqmem.sources import Cuttable, Source, as_source
+from rqmem.sources import Source, as_source
 
 T = TypeVar("T")
 
@@ -66,16 +66,11 @@ def _begun(
         if progress.to_be_cut:
             rest = source if progress.cursor is None else source.rest(progress.cursor)
             run.cut(rest, f"item {progress.items_done + 1}")
-        progress.expect(_exact_count(source))
+        progress.expect(source.count().items if getattr(source, "counts_at_once", False) else None)
         try:
             yield progress, iter(source.items_after(progress.cursor))
         finally:
             progress.save()
-
-
-def _exact_count(source: Cuttable[Any]) -> int | None:
-    """How many items the whole source has, where it knows that without reading any."""
-    return source.count().items if getattr(source, "counts_at_once", False) else None
 
 
 def _next_chunk(progress: ChunkProgress, items: Iterator[tuple[T, Any]]) -> tuple[list[T], Any]:

@@ -54,12 +54,13 @@ def use(
         ConfigError: one of them cannot be used; nothing is changed then.
     """
     global _used
+    from rqmem import named_code
     from rqmem.rq_names import Job, Queue
 
     named = {
         "connection": _checked_connection(connection),
         "queue_class": _checked_class("queue_class", queue_class, Queue),
-        "serializer": _checked_serializer(serializer),
+        "serializer": None if serializer is None else named_code.serializer(serializer, "rqmem.use: serializer"),
         "job_class": _checked_class("job_class", job_class, Job),
     }
     _used = replace(_used, **{name: value for name, value in named.items() if value is not None})
@@ -156,9 +157,3 @@ def _checked_class(name: str, given: Any, base: type) -> Any:
     if found is not None and not (isinstance(found, type) and issubclass(found, base)):
         raise ConfigError(f"rqmem.use({name}={given!r}) is no subclass of RQ's {base.__name__}")
     return found
-
-
-def _checked_serializer(given: Any) -> Any:
-    from rqmem import named_code
-
-    return None if given is None else named_code.serializer(given, "rqmem.use: serializer")

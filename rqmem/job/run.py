@@ -38,7 +38,7 @@ from rqmem.units import to_mb
 from rqmem.worker.horse import user_code
 
 _clock = time.monotonic
-_LONG_SECONDS = 1.0  # such a run is always told
+_LONG_SECONDS = 1.0  # such a run is always reported
 
 
 class JobRun:
@@ -238,9 +238,9 @@ class JobRun:
         peak_mb = to_mb(usage.peak)
         needed_mb = self._needed_mb(usage.peak) if outcome == "ok" else None
         if outcome != "ok" or seconds >= _LONG_SECONDS:
-            self.reporter.tell_routine()
-        if self.reporter.has_told:
-            self._tell_end(outcome, peak_mb, seconds, needed_mb)
+            self.reporter.report_routine()
+        if self.reporter.has_reported:
+            self._report_end(outcome, peak_mb, seconds, needed_mb)
         usage.close()
         if self._nested:
             self.ceiling.restore()
@@ -255,7 +255,7 @@ class JobRun:
                     to_mb(usage.freed), needed_mb,
                 )  # fmt: skip
 
-    def _tell_end(self, outcome: str, peak_mb: float, seconds: float, needed_mb: float | None) -> None:
+    def _report_end(self, outcome: str, peak_mb: float, seconds: float, needed_mb: float | None) -> None:
         usage, counts = self.checkpoints.usage, self.counts
         growth = counts.growth_per_item
         self.reporter.end(
@@ -276,7 +276,7 @@ class JobRun:
 
 
 def _about(job: str, horse: user_code.Horse | None) -> dict[str, Any]:
-    """What each event says of the run."""
+    """The fields of each event that name the run."""
     if horse is not None:
         return {"job": job, "job_id": horse.job_id, "queue": horse.queue, "worker": horse.worker}
     rq_job = get_current_job()

@@ -20,7 +20,7 @@ class Reporter:
     Args:
         about: job, job_id, queue and worker of each event.
         warning_fraction: of the ceiling. Usage above it is one warning, until it has been below it again.
-        brief: what each run tells (`routine`) waits until there is something else to tell, and may be left out then.
+        brief: what each run reports (`routine`) waits until there is something else to report, and may be left out.
     """
 
     def __init__(self, about: dict[str, Any], warning_fraction: float, *, brief: bool = False) -> None:
@@ -34,22 +34,22 @@ class Reporter:
 
     def report(self, kind: type[events.Event], **figures: Any) -> None:
         """Emit an event of that kind."""
-        self.tell_routine()
+        self.report_routine()
         events.emit(kind(**figures, **self.about))
 
     def routine(self, kind: type[events.Event], **figures: Any) -> None:
-        """Emit an event of a kind that each run tells."""
+        """Emit an event of a kind that each run reports."""
         if self._waiting is not None:
             self._waiting.append((kind, figures))
         else:
             events.emit(kind(**figures, **self.about))
 
     @property
-    def has_told(self) -> bool:
+    def has_reported(self) -> bool:
         """Whether anything was emitted."""
         return self._waiting is None
 
-    def tell_routine(self) -> None:
+    def report_routine(self) -> None:
         """Emit what waits. From here on nothing does."""
         waiting, self._waiting = self._waiting, None
         for kind, figures in waiting or ():
@@ -58,7 +58,7 @@ class Reporter:
     def checkpoint(self, operation: str, usage_bytes: int, peak_bytes: int, limit_bytes: int) -> None:
         """Emit a checkpoint. It is notable if it is the first of its kind, 5 % above the last notable one, or 10 s
         after it."""
-        self.tell_routine()
+        self.report_routine()
         fraction = usage_bytes / limit_bytes
         notable, self._last_line = worth_a_line(self._last_line, fraction, _clock(), operation)
         checkpoint = events.Checkpoint(

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _STEP_BYTES = 4 * 2**20
-_STEP_SECONDS = 0.25  # so long a child that was just started may go unseen
+_STEP_SECONDS = 0.25  # a child that has just started may go unseen for this time
 _FULL_SHARE = 20  # full readings take a twentieth of the time at most
 
 

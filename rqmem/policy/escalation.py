@@ -16,7 +16,7 @@ FEWEST_RUNS = 10
 
 @dataclass(frozen=True)
 class Step:
-    """A ceiling of ``escalate_to``. ``queue``: where a job goes whose worker does not allow so much; empty: nowhere."""
+    """A ceiling of ``escalate_to``. ``queue``: for jobs whose worker does not allow it; empty: none."""
 
     ceiling_mb: float
     queue: str = ""

@@ -16,7 +16,7 @@ LEASE_SECONDS = 1.0
 """A lease takes no further jobs after this time."""
 
 SHOWN_SECONDS = 0.010
-"""A job that has run for so long is shown as running."""
+"""A job that has run for this time is shown as running."""
 
 LONG_SECONDS, LONG_CPU_SECONDS = 0.050, 0.010
 _SHORT_SECONDS = 0.020

@@ -7,10 +7,10 @@ imports it as it imports jobs, so the class must be defined at the top level of 
 from __future__ import annotations
 
 import json
-from importlib import import_module
 from typing import Any
 
-from rqmem.errors import SourceError
+from rqmem import named_code
+from rqmem.errors import ConfigError, SourceError
 from rqmem.sources.contract import Source, lacks
 from rqmem.text import did_you_mean
 
@@ -57,14 +57,10 @@ def kind_of(cls: type) -> str:
 
 def imported(path: str) -> Any:
     """Import the object at ``module:name``; the name may have dots. Raises `SourceError`."""
-    module, _, name = path.partition(":")
     try:
-        found: Any = import_module(module)
-        for part in name.split("."):
-            found = getattr(found, part)
-    except (Exception, SystemExit) as error:
-        raise SourceError(f"{path} cannot be imported here: {error}") from error
-    return found
+        return named_code.attribute(path.replace(":", "."), path)
+    except ConfigError as error:
+        raise SourceError(str(error)) from error
 
 
 def class_of(kind: str) -> Any:

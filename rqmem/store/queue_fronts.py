@@ -26,7 +26,7 @@ from rqmem.store.retrying import connection_with_short_timeout
 MOST_QUEUES = 16
 """With moves each has a connection of its own, and commands of its own at the beginning and the end of a wait."""
 
-_LATE_SECONDS = 5.0  # so much later than it was to, Redis still has not said that nothing came
+_LATE_SECONDS = 5.0  # how late Redis may be in saying that nothing came
 _STOP_SECONDS = 1.0
 _AGAIN_SECONDS = 0.01
 
@@ -61,7 +61,7 @@ class QueueFronts:
             raise
 
     def wait(self, seconds: float, wake: int) -> list[Moved]:
-        """Wait so long for a job. Empty: none came, or the descriptor ``wake`` can be read.
+        """Wait at most this time for a job. Empty: none came, or the descriptor ``wake`` can be read.
 
         One job of several queues each, if they come at once.
         """

@@ -78,7 +78,7 @@ class RealWorker:
             job: a `MemoryAwareJob`, a function, or the dotted path of one.
             memory_mb: the worker's ceiling.
             options: more options of ``rqmem worker``.
-            timeout_seconds: the worker is ended after so long, and the test fails.
+            timeout_seconds: the worker is ended after this time, and the test fails.
             kwargs: the job's own, and RQ's enqueue options.
         """
         enqueued = self._enqueue(job, args, kwargs)

@@ -59,7 +59,7 @@ if TYPE_CHECKING:
     from rqmem.rq_names import Worker
 
 _log = logging.getLogger("rqmem.worker")
-HOOK_BREACHED = "the hook was stopped; the job's outcome stands"
+HOOK_BREACHED = "the hook was stopped; the job's outcome does not change"
 _STOPPED = "stopped"
 
 ExcInfo = tuple[type[BaseException] | None, BaseException | None, TracebackType | None]

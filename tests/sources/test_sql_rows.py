@@ -182,7 +182,7 @@ def test_what_cannot_be_sent_to_a_child(path: str) -> None:
     with pytest.raises(SourceError, match=r"a query is code, .* SqlRows\.from_factory\('your\.module:function'"):
         shops(path).describe()
     for factory, kwargs, message in (
-        (f"{HERE}:gone", {}, "gone cannot be imported here"),
+        (f"{HERE}:gone", {}, "gone cannot be imported"),
         (f"{HERE}:no_rows", {"path": path}, "returned a str: have it return an SqlRows"),
         (f"{HERE}:plain_shops", {"path": Path(path), "least": 1}, "cannot be written as JSON"),
     ):

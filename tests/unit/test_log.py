@@ -159,7 +159,7 @@ TOLD: list[tuple[events.Event, int, str]] = [
         events.HookFailed(**WHOSE, hook="after_job hook x.clean", error="ValueError: no", where="x.py:3 in clean: f()"),
         ERROR,
         "worker w: after_job hook x.clean failed in job jobs.x.Y (01234567): ValueError: no (x.py:3 in clean: f()); "
-        "the job's outcome stands",
+        "the job's outcome does not change",
     ),
     (
         events.HorseRecycled(**WHOSE, reason="it has run 9 jobs"),

@@ -58,7 +58,7 @@ def test_a_hook_after_the_job_changes_no_outcome(
     assert len(job.results()) == 1
     assert f"last {following.id} ok" in called(connection)
     [line] = [line for line in log.splitlines() if "hook tests.misbehaving_hooks.after failed" in line]
-    assert "the job's outcome stands" in line
+    assert "the job's outcome does not change" in line
     if how in ("hang", "breach"):  # the process lives, so the others run
         assert f"last {job.id} ok" in called(connection)
     if "breach" in how:

@@ -258,7 +258,7 @@ class Run:
         freed_mb, collections: by garbage collection.
         chunks, items, largest_chunk: finished in this execution.
         children: how many it split into.
-        times: how many runs it stands for, all like this one: short jobs of a lease. ``seconds`` is their mean.
+        times: how many runs it represents, all like this one: short jobs of a lease. ``seconds`` is their mean.
         counted: whether this execution counts the job as one that somebody enqueued. Children, gathers, and executions
             after which the job runs again (a resume, RQ's Retry) do not.
         curve_mb: the highest reading of each step of ``curve_step_seconds`` since its beginning, at most 96. It is kept

@@ -1,6 +1,6 @@
 -- needs lease_common
 -- Take one job from the front of the first of these queues that has one, as RQ's `dequeue_any`: ids whose job is gone
--- are dropped. Some ids are to be left where they are: those that wait for room, which stand near the front.
+-- are dropped. Some ids are to be left where they are: those that wait for room, which are near the front.
 -- With an execution, a job that is queued as usual is claimed and started at once. Repeated with the same execution, the
 -- answer is the same job: the first one may have been lost. Any other id goes to RQ's intermediate queue, so that it is
 -- not lost if its worker dies.
