@@ -214,7 +214,6 @@ def _reading(connection: Redis | None) -> Iterator[Redis]:
 
 
 def _moment(since: str | datetime) -> float:
-    """In epoch seconds."""
     if isinstance(since, datetime):
         return since.timestamp()
     if not isinstance(since, str):

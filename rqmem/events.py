@@ -400,7 +400,6 @@ def subscribe(subscriber: Subscriber) -> None:
 
 
 def unsubscribe(subscriber: Subscriber) -> None:
-    """No more events for ``subscriber``."""
     if subscriber in _subscribers:
         _subscribers.remove(subscriber)
 

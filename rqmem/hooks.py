@@ -29,6 +29,7 @@ from typing import Any, TypeVar
 
 from rqmem.errors import ConfigError
 from rqmem.events import CATALOGUE, Event
+from rqmem.text import did_you_mean
 
 Hook = TypeVar("Hook", bound=Callable[..., Any])
 
@@ -76,10 +77,7 @@ def on(kind: type[Event]) -> Callable[[Hook], Hook]:
     Checkpoints that are not worth a log line are left out. Breaches come without their evidence.
     """
     if not (isinstance(kind, type) and issubclass(kind, Event)):
-        import difflib
-
-        near = difflib.get_close_matches(str(getattr(kind, "__name__", kind)), CATALOGUE, n=1)
-        hint = f"did you mean rqmem.events.{near[0]}?" if near else "give a class of rqmem.events"
+        hint = did_you_mean(str(getattr(kind, "__name__", kind)), CATALOGUE, "give a class of rqmem.events")
         raise ConfigError(f"hooks.on({kind!r}) is about no kind of event: {hint}")
 
     def register(hook: Hook) -> Hook:
@@ -98,7 +96,6 @@ def registered(name: str) -> list[Callable[..., Any]]:
 
 
 def listeners() -> list[tuple[type[Event], Callable[..., Any]]]:
-    """What `on` has registered."""
     return list(_listeners)
 
 

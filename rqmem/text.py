@@ -193,7 +193,6 @@ def line(*parts: str | Part) -> Line:
 
 
 def without_moods(of: Line) -> str:
-    """The line as text."""
     return "".join(part for part, _ in of)
 
 

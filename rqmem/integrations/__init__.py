@@ -52,5 +52,4 @@ def installed() -> list[str]:
 
 
 def owns(hook: Callable[..., Any]) -> bool:
-    """Whether it is a hook of an integration."""
     return hook.__module__.startswith(f"{__name__}.")

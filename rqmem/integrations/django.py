@@ -102,7 +102,6 @@ def _in_memory(connection: Any) -> bool:
 
 
 def _reset_threads_state() -> None:
-    """What a job has activated for its thread."""
     if not _at_first:  # the job itself has set Django up
         translation.deactivate()
         timezone.deactivate()

@@ -49,7 +49,6 @@ ReadCall = Callable[[Any], Call]
 
 
 def arguments_of_call(given: Any, common: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """The arguments of one call, positional and by name."""
     if isinstance(given, EnqueueData) or not isinstance(given, Mapping | tuple | list):
         raise ConfigError(
             "the arguments of a call are a mapping, as in {'month': 5}, or a tuple of positional ones, as in (5,)"
@@ -74,8 +73,6 @@ def enqueue_calls(queue: Queue, calls: Iterable[Any], read: ReadCall, at: dateti
 
 
 class _Many:
-    """One use of `enqueue_many`."""
-
     def __init__(self, queue: Queue, read: ReadCall, at: datetime | None) -> None:
         self._queue, self._read, self._at = queue, read, at
         self._maker = Maker(queue, JobStatus.QUEUED if at is None else JobStatus.SCHEDULED)

@@ -136,7 +136,6 @@ class ChildJobs(Generic[T]):
         return self._run.pending.total
 
     def enqueue_one(self, child: ChildJob[T]) -> Job:
-        """See `ChildJob.enqueue`."""
         if self._enqueuer is None:
             self._check_that_it_may_split()
             _begin(self._horse)

@@ -73,7 +73,7 @@ class Gathered(Cuttable[Any]):
         loads = self._horse.serializer.loads
         for begin in range(first, end, _RESULTS_AT_ONCE):
             after = min(begin + _RESULTS_AT_ONCE, end)
-            read = ask(self._horse, "read results of children", lambda *of: list(ledger.results(*of)), after, begin)
+            read = ask(self._horse, "read results of children", ledger.results, after, begin)
             for number, raw in read:
                 if number not in self._failed:
                     yield None if raw is None else loads(raw), number + 1

@@ -33,7 +33,6 @@ class Reporter:
         self._chunk_at = float("-inf")
 
     def report(self, kind: type[events.Event], **figures: Any) -> None:
-        """Emit an event of that kind."""
         self.report_routine()
         events.emit(kind(**figures, **self.about))
 
@@ -46,7 +45,6 @@ class Reporter:
 
     @property
     def has_reported(self) -> bool:
-        """Whether anything was emitted."""
         return self._waiting is None
 
     def report_routine(self) -> None:

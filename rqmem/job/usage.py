@@ -81,6 +81,5 @@ class RunUsage:
         return freed, after
 
     def close(self) -> None:
-        """No more readings."""
         if self._is_own:
             self._meter.close()

@@ -54,7 +54,6 @@ class ChargeReader:
         )
 
     def close(self) -> None:
-        """Again is harmless."""
         while self._fds:
             os.close(self._fds.pop())
         self._total = self._stat = -1

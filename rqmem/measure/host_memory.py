@@ -10,8 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from rqmem.measure import cgroup_files as cgroup
-from rqmem.measure.machine import parse_pressure, read_text
-from rqmem.measure.procfs import parse_kb
+from rqmem.measure.machine import parse_pressure, read_meminfo, read_text
 from rqmem.policy.pressure import Host
 
 PRESSURE = Path("/proc/pressure/memory")
@@ -40,10 +39,10 @@ class HostMemory:
 
     def read(self, now: float) -> Host | None:
         """By now; None: ``/proc`` does not tell. ``now`` in seconds on any one clock."""
-        machine = _machine()
-        if machine is None:
+        kb = read_meminfo()
+        if "MemAvailable" not in kb:
             return None
-        free, total = min([machine, *self._groups()])
+        free, total = min([(kb["MemAvailable"] * 1024, kb["MemTotal"] * 1024), *self._groups()])
         return Host(free, total, self._stalled(now))
 
     def _groups(self) -> Iterator[tuple[int, int]]:
@@ -79,8 +78,3 @@ class HostMemory:
             if new is not None and old is not None
         )
         return max(shares, default=0.0)
-
-
-def _machine() -> tuple[int, int] | None:
-    kb = parse_kb(read_text(Path("/proc/meminfo")) or "")
-    return (kb["MemAvailable"] * 1024, kb["MemTotal"] * 1024) if "MemAvailable" in kb else None

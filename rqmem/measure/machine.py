@@ -15,8 +15,13 @@ from rqmem.measure.procfs import parse_kb
 from rqmem.units import MB
 
 
+def read_meminfo() -> dict[str, int]:
+    """Sizes in KB by name; empty: ``/proc`` is not there."""
+    return parse_kb(read_text(Path("/proc/meminfo")) or "")
+
+
 def total_bytes() -> int:
-    return parse_kb(Path("/proc/meminfo").read_text())["MemTotal"] * 1024
+    return read_meminfo()["MemTotal"] * 1024
 
 
 def container_limit_bytes() -> int | None:
@@ -49,10 +54,9 @@ class Memory(NamedTuple):
 
 def read_memory() -> Memory | None:
     """The memory of the machine, and of the container that this process is in, by now; None: ``/proc`` is not there."""
-    text = read_text(Path("/proc/meminfo"))
-    if text is None:
+    kb = read_meminfo()
+    if not kb:
         return None
-    kb = parse_kb(text)
     pressure = parse_pressure(read_text(Path("/proc/pressure/memory")) or "")
     limit = _container_limit_mb()
     return Memory(

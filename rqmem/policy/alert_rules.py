@@ -58,25 +58,6 @@ RULES = {
 
 
 @dataclass(frozen=True)
-class Thresholds:
-    """Above these values there is an alert.
-
-    Attributes:
-        usage_fraction: of the job's ceiling.
-        growth_mb_per_minute: in MB.
-        collections: of garbage, in one run.
-    """
-
-    usage_fraction: float = Config.warning_threshold
-    growth_mb_per_minute: float = Config.alert_growth_mb_per_minute
-    collections: int = Config.alert_collections
-
-    @classmethod
-    def of(cls, config: Config) -> Thresholds:
-        return cls(config.warning_threshold, config.alert_growth_mb_per_minute, config.alert_collections)
-
-
-@dataclass(frozen=True)
 class Condition:
     """A rule that applies, or no longer applies; ``text`` is one line for people, without the job's name."""
 
@@ -102,10 +83,10 @@ _OF_EVENTS: dict[type[Event], Rule] = {
 }
 
 
-def of_event(event: Event, thresholds: Thresholds) -> Condition | None:
+def of_event(event: Event, config: Config) -> Condition | None:
     """What an event is an alert about; None for most events."""
-    if isinstance(event, events.Collection) and event.collections == thresholds.collections + 1:  # once in a run
-        return _about(event, COLLECTIONS, f"garbage was collected more than {thresholds.collections} times in a run")
+    if isinstance(event, events.Collection) and event.collections == config.alert_collections + 1:  # once in a run
+        return _about(event, COLLECTIONS, f"garbage was collected more than {config.alert_collections} times in a run")
     rule = _OF_EVENTS.get(type(event))
     if rule is None:
         return None
@@ -157,7 +138,7 @@ class Levels:
 
 
 def judge(
-    reading: JobReading | None, levels: Levels, thresholds: Thresholds
+    reading: JobReading | None, levels: Levels, config: Config
 ) -> tuple[list[Condition], list[Condition], Levels]:
     """What has begun with this reading, what has ended, and what to remember. Call it about once a second.
 
@@ -175,7 +156,7 @@ def judge(
     raised: list[Condition] = []
     still: list[Condition] = []
     before = {each.rule: each for each in levels.open}
-    for rule, (begun, ended) in ((USAGE, _usage(reading, thresholds)), (GROWTH, _growth(risen, thresholds))):
+    for rule, (begun, ended) in ((USAGE, _usage(reading, config)), (GROWTH, _growth(risen, config))):
         found = before.get(rule.name)
         if found is None and begun:
             text = _level_text(rule, reading, risen)
@@ -200,11 +181,11 @@ def _moved(levels: Levels, reading: JobReading) -> tuple[tuple[tuple[float, floa
     return (*kept, (reading.at, reading.usage_mb)), before_mb
 
 
-def _usage(reading: JobReading, thresholds: Thresholds) -> tuple[bool, bool]:
+def _usage(reading: JobReading, config: Config) -> tuple[bool, bool]:
     if reading.limit_mb <= 0:
         return False, False
     fraction = reading.usage_mb / reading.limit_mb
-    return fraction > thresholds.usage_fraction, fraction <= thresholds.usage_fraction - USAGE_HYSTERESIS
+    return fraction > config.warning_threshold, fraction <= config.warning_threshold - USAGE_HYSTERESIS
 
 
 @dataclass(frozen=True)
@@ -227,13 +208,13 @@ def rise(points: Sequence[tuple[float, float]]) -> Rise:
     return found
 
 
-def _growth(risen: Rise, thresholds: Thresholds) -> tuple[bool, bool]:
+def _growth(risen: Rise, config: Config) -> tuple[bool, bool]:
     """Whether growth within a minute is above the threshold, and whether it is clearly below.
 
     A jump counts as a slope does. What the job may be expected to use is no news: what its type is known to need, and
     what it has used itself before the last minute. So growth is what is above both.
     """
-    threshold = thresholds.growth_mb_per_minute
+    threshold = config.alert_growth_mb_per_minute
     return risen.mb > threshold, risen.mb <= _ENDED_FRACTION * threshold
 
 

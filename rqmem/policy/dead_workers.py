@@ -40,7 +40,6 @@ class Holder:
 
     @property
     def silent(self) -> bool:
-        """Nothing shows that it lives."""
         return self.said_at is None and (self.tells or self.subscribed is False)
 
 

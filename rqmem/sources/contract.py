@@ -170,7 +170,6 @@ class Cuttable(Source[T_co]):
 
 
 def lacks(source: object, method: str) -> SourceError:
-    """The error for a method that a source does not have."""
     name = type(source).__qualname__
     return SourceError(f"{name} has no {method}(): write {name}.{method} as rqmem.sources.Cuttable.{method} says")
 

@@ -82,7 +82,6 @@ def opened(path: str, seen: Fingerprint | None = None, identity: str = "") -> It
 
 
 def changed(path: str, what: str) -> SourceChanged:
-    """The error for a file that is not what was cut."""
     return SourceChanged(
         f"{path} {what}: it changed since it was cut or first read; cut it again, begin again from its start"
     )

@@ -107,7 +107,6 @@ class CheckedQueries:
             raise SourceError(f"key ({self.unchecked.key}): {error}") from None
 
     def check_complete(self, key: Key) -> None:
-        """Refuse a key with NULL in it."""
         if None in key:
             raise _null(self.unchecked.key.names[key.index(None)])
 

@@ -40,7 +40,6 @@ def results(connection: Redis, job_id: str, stage: int) -> list[bytes]:
 
 
 def owner(connection: Redis, job_id: str) -> Owner | None:
-    """Who runs the job now."""
     raw = cast("bytes | None", connection.hget(keys.RUNNING, job_id))
     return None if raw is None else codec.from_json(Owner, raw)
 

@@ -270,16 +270,14 @@ def outcomes(connection: Redis, parent_id: str) -> Iterator[tuple[int, str]]:
         yield int(number), outcome.decode()
 
 
-def results(connection: Redis, parent_id: str, end: int, begin: int = 0) -> Iterator[tuple[int, bytes | None]]:
-    """Number and serialised result (or None) of each child, in the order of the slices, read in batches."""
-    for first in range(begin, end, _BATCH):
-        numbers = range(first, min(first + _BATCH, end))
-        values = cast("list[bytes | None]", connection.hmget(keys.gathered(parent_id), [str(each) for each in numbers]))
-        yield from zip(numbers, values, strict=True)
+def results(connection: Redis, parent_id: str, end: int, begin: int = 0) -> list[tuple[int, bytes | None]]:
+    """Number and serialised result (or None) of each child from ``begin`` on, in the order of the slices."""
+    numbers = range(begin, end)
+    values = cast("list[bytes | None]", connection.hmget(keys.gathered(parent_id), [str(each) for each in numbers]))
+    return list(zip(numbers, values, strict=True))
 
 
 def numbers(connection: Redis, parent_id: str) -> list[int]:
-    """The numbers of its children, in order."""
     return sorted({number for number, _ in outcomes(connection, parent_id)})
 
 

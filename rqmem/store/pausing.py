@@ -20,5 +20,4 @@ def resume(connection: Redis, queue: str) -> bool:
 
 
 def paused(connection: Redis) -> set[str]:
-    """The names of all queues that are paused."""
     return {name.decode() for name in cast("set[bytes]", connection.smembers(keys.PAUSED))}

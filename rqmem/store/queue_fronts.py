@@ -48,7 +48,6 @@ class QueueFronts:
         self._ids: list[int | None] = []
 
     def open(self) -> None:
-        """Open what is not open."""
         if self._connections:
             return
         self._ids = []

@@ -188,7 +188,6 @@ class Wait:
         self._pause = min(2 * self._pause, _LONGEST_PAUSE_SECONDS)
 
     def over(self) -> None:
-        """The step has succeeded."""
         if self._since is not None and self._state is not None:
             passed = time.monotonic() - self._since
             _log.warning("%s after %.1f s: could %s", words.REDIS_BACK[self._state], passed, self._what)

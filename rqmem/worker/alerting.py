@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from redis.exceptions import RedisError
 
 from rqmem import events
-from rqmem.policy.alert_rules import RULES, Condition, JobReading, Levels, Thresholds, judge, of_event
+from rqmem.policy.alert_rules import RULES, Condition, JobReading, Levels, judge, of_event
 from rqmem.store.alerts.alert_records import Alert, State
 from rqmem.store.alerts.alert_writer import raise_alert, resolve_alert
 from rqmem.store.retrying import unavailable
@@ -50,7 +50,7 @@ class Alerting:
     def __init__(self, worker: str, config: Config) -> None:
         self.dropped = 0
         self._worker = worker
-        self._thresholds = Thresholds.of(config)
+        self._config = config
         self._cooldown = config.alert_cooldown_seconds
         self._lock = threading.Lock()  # events come from the main thread too
         self._waiting: deque[Alert] = deque()
@@ -64,7 +64,7 @@ class Alerting:
 
     def take(self, event: Event, at: float) -> None:
         """An event of this worker or its horse, and when it happened (epoch seconds)."""
-        finding = of_event(event, self._thresholds)
+        finding = of_event(event, self._config)
         if finding is not None:
             self._keep(finding, "raised", at)
 
@@ -79,7 +79,7 @@ class Alerting:
             reading = JobReading(
                 now, job.job, job.job_id, job.queue, job.started_at, job.usage_mb, job.limit_mb, initial_mb, known_mb
             )
-        raised, resolved, self._levels = judge(reading, self._levels, self._thresholds)
+        raised, resolved, self._levels = judge(reading, self._levels, self._config)
         for finding in resolved:
             self._untold.pop(finding.rule, None)
             self._keep(finding, "resolved", now)

@@ -10,12 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rqmem.policy.alert_rules import JobReading, Levels, Thresholds, judge
+from rqmem.config.settings import Config
+from rqmem.policy.alert_rules import JobReading, Levels, judge
 
 Curve = list[tuple[float, float]]
 CURVES: dict[str, Curve] = json.loads((Path(__file__).parent / "usage_curves.json").read_text())
 LOOK_SECONDS = 1 / 3  # as the worker's heart
-THRESHOLD_MB = Thresholds().growth_mb_per_minute
+THRESHOLD_MB = Config().alert_growth_mb_per_minute
 GROW = ["imports_a_library", "jumps_and_holds", "leaks_slowly"]
 
 
@@ -29,7 +30,7 @@ def told(curve: Curve, known_mb: float = 0.0, offset: float = 0.2) -> list[tuple
     levels, found, now = Levels(), [], offset
     while now <= curve[-1][0]:
         reading = JobReading(now, "jobs.A", "a", "q", 0.0, at(curve, now), 1e6, curve[0][1], known_mb)
-        raised, resolved, levels = judge(reading, levels, Thresholds())
+        raised, resolved, levels = judge(reading, levels, Config())
         found += [("raised", now) for each in raised if each.rule == "memory-growth"]
         found += [("resolved", now) for each in resolved if each.rule == "memory-growth"]
         now += LOOK_SECONDS

@@ -21,7 +21,6 @@ from rqmem.policy.alert_rules import (
     Condition,
     JobReading,
     Levels,
-    Thresholds,
     judge,
     of_event,
     rise,
@@ -32,13 +31,13 @@ LIMIT_MB = 1e6  # far away, where growth is the question
 
 
 def timeline(
-    usages: list[float], thresholds: Thresholds | None = None, *, limit_mb: float = LIMIT_MB, seconds: float = 1.0
+    usages: list[float], thresholds: Config | None = None, *, limit_mb: float = LIMIT_MB, seconds: float = 1.0
 ) -> list[tuple[int, str, str]]:
     """(which reading, ``raised`` or ``resolved``, rule) of a job that used so much, a reading a second."""
     levels, told = Levels(), []
     for number, usage in enumerate(usages):
         reading = JobReading(1e9 + seconds * number, "jobs.Export", "j1", "q", 1e9, usage, limit_mb)
-        raised, resolved, levels = judge(reading, levels, thresholds or Thresholds())
+        raised, resolved, levels = judge(reading, levels, thresholds or Config())
         told += [(number, "raised", each.rule) for each in raised]
         told += [(number, "resolved", each.rule) for each in resolved]
     return told
@@ -85,7 +84,7 @@ BREACH = events.Breach(
     ids=lambda value: type(value).__name__ if isinstance(value, events.Event) else "",
 )
 def test_events_that_are_worth_an_alert(event: events.Event, rule: str, text: str) -> None:
-    assert of_event(event, Thresholds()) == Condition(rule, event.job, event.job_id, event.queue, text)
+    assert of_event(event, Config()) == Condition(rule, event.job, event.job_id, event.queue, text)
 
 
 def test_other_events_are_not_alerts_themselves_included() -> None:
@@ -96,12 +95,12 @@ def test_other_events_are_not_alerts_themselves_included() -> None:
         events.AlertResolved(**WHOSE, rule="memory-usage", text=""),
         events.UsageWarning(**WHOSE, operation="", current_memory_mb=9, memory_limit_mb=10, threshold_percentage=80),
     ):  # fmt: skip
-        assert of_event(event, Thresholds()) is None
+        assert of_event(event, Config()) is None
 
 
 @given(st.integers(1, 1000), st.integers(0, 2000))
 def test_collections_are_told_once_in_a_run_and_only_above_their_number(limit: int, collections: int) -> None:
-    thresholds = Thresholds(collections=limit)
+    thresholds = Config(alert_collections=limit)
     told = [
         of_event(events.Collection(**WHOSE, operation="", freed_mb=0, memory_mb=9, collections=number), thresholds)
         for number in range(1, collections + 1)
@@ -115,8 +114,8 @@ def test_thresholds_are_those_of_the_configuration() -> None:
         "RQMEM_ALERT_GROWTH": "20",
         "RQMEM_ALERT_COLLECTIONS": "7",
     }
-    assert Thresholds.of(load(environ).config) == Thresholds(0.9, 20, 7)
-    assert Thresholds.of(Config()) == Thresholds() == Thresholds(0.8, 50, 100)
+    config = load(environ).config
+    assert (config.warning_threshold, config.alert_growth_mb_per_minute, config.alert_collections) == (0.9, 20, 7)
     with pytest.raises(ConfigError, match="RQMEM_ALERT_COLLECTIONS='0'"):
         load({"RQMEM_ALERT_COLLECTIONS": "0"})
 
@@ -126,7 +125,7 @@ def test_thresholds_are_those_of_the_configuration() -> None:
 
 @given(st.lists(st.floats(0, 1.2), max_size=80), st.floats(0.06, 1))
 def test_usage_raises_above_its_threshold_ends_below_and_takes_turns(fractions: list[float], threshold: float) -> None:
-    thresholds = Thresholds(usage_fraction=threshold, growth_mb_per_minute=1e9)
+    thresholds = Config(warning_threshold=threshold, alert_growth_mb_per_minute=1e9)
     told = timeline([256 * each for each in fractions], thresholds, limit_mb=256)
     assert [what for _, what, _ in told] == ["raised", "resolved"] * (len(told) // 2) + ["raised"] * (len(told) % 2)
     for number, what, rule in told:
@@ -141,28 +140,26 @@ def test_usage_raises_above_its_threshold_ends_below_and_takes_turns(fractions: 
 
 @given(st.lists(st.floats(0.751, 1.2), min_size=1, max_size=80))
 def test_usage_that_hovers_at_the_threshold_does_not_flap(fractions: list[float]) -> None:
-    told = timeline([256 * each for each in fractions], Thresholds(growth_mb_per_minute=1e9), limit_mb=256)
+    told = timeline([256 * each for each in fractions], Config(alert_growth_mb_per_minute=1e9), limit_mb=256)
     assert len(told) <= 1
 
 
 def test_a_job_that_ends_ends_what_it_raised_and_the_next_begins_anew() -> None:
     first = JobReading(100, "jobs.A", "a", "q", 90, 250, 256)
-    raised, resolved, levels = judge(first, Levels(), Thresholds())
+    raised, resolved, levels = judge(first, Levels(), Config())
     assert [(each.rule, each.job_id, each.text) for each in raised] == [
         ("memory-usage", "a", "uses 250 MB of 256 MB (98 %)")
     ]
     assert resolved == []
-    raised, resolved, levels = judge(
-        replace(first, at=101, job="jobs.B", job_id="b", started_at=101), levels, Thresholds()
-    )
+    raised, resolved, levels = judge(replace(first, at=101, job="jobs.B", job_id="b", started_at=101), levels, Config())
     assert [(each.rule, each.job, each.job_id) for each in raised] == [("memory-usage", "jobs.B", "b")]
     assert [(each.job_id, each.text) for each in resolved] == [("a", "its job has ended")]
     again = replace(first, at=102, job="jobs.B", job_id="b", started_at=102)  # resumed: another execution
-    raised, resolved, levels = judge(again, levels, Thresholds())
+    raised, resolved, levels = judge(again, levels, Config())
     assert (len(raised), len(resolved)) == (1, 1)
-    raised, resolved, levels = judge(None, levels, Thresholds())
+    raised, resolved, levels = judge(None, levels, Config())
     assert ([], "b", Levels()) == (raised, resolved[0].job_id, levels)
-    assert judge(None, levels, Thresholds()) == ([], [], Levels())
+    assert judge(None, levels, Config()) == ([], [], Levels())
 
 
 def test_a_job_without_a_ceiling_yet_is_above_none() -> None:
@@ -199,7 +196,7 @@ def test_a_jump_is_growth_for_a_minute(before: int, height: float, after: int) -
 @given(st.floats(51, 1e5), st.floats(0.01, 0.9))
 def test_a_jump_before_the_first_reading_is_seen_too(height: float, seconds: float) -> None:
     reading = JobReading(100 + seconds, "jobs.A", "a", "q", 100, 20 + height, LIMIT_MB, initial_mb=20)
-    [found], _, levels = judge(reading, Levels(), Thresholds())
+    [found], _, levels = judge(reading, Levels(), Config())
     assert found.text.startswith(f"grew by {height:.0f} MB within 1 s, to ")
     assert len(levels.window) == 2
 
@@ -209,7 +206,7 @@ def test_what_a_type_is_known_to_need_is_no_news(usages: list[float], known_mb: 
     levels = Levels()
     for number, usage in enumerate(usages):
         reading = JobReading(number, "jobs.A", "a", "q", 0, usage, LIMIT_MB, 0, known_mb)
-        raised, _, levels = judge(reading, levels, Thresholds())
+        raised, _, levels = judge(reading, levels, Config())
         assert not raised or max(usages[: number + 1]) > known_mb + 50
 
 
@@ -238,14 +235,14 @@ def test_what_is_remembered_is_bounded(usages: list[float], seconds: float) -> N
     levels = Levels()
     for number, usage in enumerate(usages):
         reading = JobReading(seconds * number, "jobs.Export", "j1", "q", 0, usage, LIMIT_MB)
-        levels = judge(reading, levels, Thresholds())[2]
+        levels = judge(reading, levels, Config())[2]
         assert len(levels.window) <= WINDOW_SECONDS / seconds + 1.01
 
 
 def test_a_clock_that_is_set_back_begins_a_new_window() -> None:
     levels = Levels()
     for at, usage in [(100.0, 0.0), (110.0, 10.0), (50.0, 500.0)]:
-        levels = judge(JobReading(at, "jobs.Export", "j1", "q", 0, usage, LIMIT_MB), levels, Thresholds())[2]
+        levels = judge(JobReading(at, "jobs.Export", "j1", "q", 0, usage, LIMIT_MB), levels, Config())[2]
     assert levels.window == ((50.0, 500.0),)
 
 

@@ -47,7 +47,6 @@ class Alert:
 
     @classmethod
     def from_entry(cls, entry_id: bytes, entry: Mapping[bytes, bytes]) -> Alert:
-        """The alert in an entry of the stream."""
         return codec.from_values(cls, {**json.loads(entry[b"alert"]), "id": entry_id.decode()})
 
 

@@ -203,7 +203,6 @@ def hourly(connection: Redis, job_types: Iterable[str], since: float, until: flo
 
 
 def tally(connection: Redis, job_type: str, since: float, until: float) -> Tally:
-    """The sum of `tallies`."""
     return Tally.total(each for _, each in tallies(connection, job_type, since, until))
 
 

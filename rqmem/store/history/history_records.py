@@ -405,7 +405,6 @@ class Tally(Sums):
 
     @classmethod
     def total(cls, tallies: Iterable[Tally]) -> Tally:
-        """All of them together."""
         known = [vars(tally) for tally in tallies]  # quicker than attributes: a page of a month adds up 3,000
         sums: dict[str, Any] = {name: sum([each[name] for each in known]) for name in _NUMBERS}
         for name in _COUNTS:

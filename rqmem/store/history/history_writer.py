@@ -10,6 +10,7 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
+from types import MappingProxyType
 from typing import Any, cast
 
 from redis import Redis
@@ -87,23 +88,22 @@ def write_runs(
     alerts: Mapping[tuple[str, str], int],
     now: float,
     leaks: Iterable[LeakFound] = (),
-    kept: Mapping[str, str] | None = None,
+    kept: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
     """Add runs that ended, leaks found, and alerts raised (by job type and rule) to the figures of their job types.
 
     ``kept``: job type -> the name under which its figures are kept (`rqmem.store.history.kept_types`), if not its own.
     """
-    kept_as = kept or {}
     by_rule: dict[str, Counter[str]] = {}
     for (job, rule), count in alerts.items():
-        by_rule.setdefault(kept_as.get(job, job), Counter())[rule] += count
+        by_rule.setdefault(kept.get(job, job), Counter())[rule] += count
     leaks = list(leaks)
     leak_mb: dict[str, list[float]] = {}
     for leak in leaks:
-        leak_mb.setdefault(kept_as.get(leak.job, leak.job), []).append(leak.mb_per_run)
+        leak_mb.setdefault(kept.get(leak.job, leak.job), []).append(leak.mb_per_run)
     by_type: dict[str, list[Run]] = {name: [] for name in [*by_rule, *leak_mb] if name}
     for run in runs:
-        by_type.setdefault(kept_as.get(run.job, run.job), []).append(run)
+        by_type.setdefault(kept.get(run.job, run.job), []).append(run)
     if "" in by_rule:  # about no job
         _add(pipeline, keys.totals(""), counts_of_totals({}, [], by_rule[""]), keys.totals.expires)
     for name, ended in by_type.items():
@@ -122,7 +122,7 @@ def write_runs(
     _write_tenants(pipeline, runs, now)
     for leak in leaks:
         told = {"at": round(now, 3), **codec.event_to_values(leak)}
-        pipeline.set(keys.leak(kept_as.get(leak.job, leak.job)), json.dumps(told), ex=keys.leak.expires)
+        pipeline.set(keys.leak(kept.get(leak.job, leak.job)), json.dumps(told), ex=keys.leak.expires)
     if by_type:
         pipeline.zadd(keys.TYPES, dict.fromkeys(by_type, round(now)))
 
@@ -165,12 +165,11 @@ def write_story(pipeline: Pipeline, job_id: str, lines: Sequence[Mapping[str, An
     pipeline.zadd(keys.STORIES, {job_id: round(now)})
 
 
-def write_grown(pipeline: Pipeline, grown: Iterable[Grown], kept: Mapping[str, str] | None = None) -> None:
+def write_grown(pipeline: Pipeline, grown: Iterable[Grown], kept: Mapping[str, str] = MappingProxyType({})) -> None:
     """Add where runs grew. Those with the highest peaks of a job type and week stay. ``kept``: as in `write_runs`."""
-    kept_as = kept or {}
     for each in grown:
         week = int(each.at // WEEK_SECONDS)
-        key = keys.grew(kept_as.get(each.job, each.job), week)
+        key = keys.grew(kept.get(each.job, each.job), week)
         pipeline.zadd(key, {codec.to_json(each): each.peak_mb})
         pipeline.zremrangebyrank(key, 0, -KEPT_GROWN - 1)
         pipeline.expireat(key, (week + WEEKS_KEPT) * WEEK_SECONDS)

@@ -42,7 +42,6 @@ class KnownPeaks:
         return max(peak_mb, initial_mb + grown_mb) if peak_mb else 0.0
 
     def ran(self, run: Run) -> None:
-        """A run has ended."""
         if run.job in self._known:
             at, peak_mb, grown_mb = self._known[run.job]
             self._known[run.job] = at, *_with(run, peak_mb, grown_mb)

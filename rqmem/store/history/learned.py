@@ -55,20 +55,19 @@ def advised_chunk_size(connection: Redis, job_type: str, warning_fraction: float
 
 def kb_per_item(connection: Redis, job_type: str, now: float) -> float | None:
     """A high percentile of KB per item, for the first chunk of a run; None: not known, or Redis does not answer."""
-
-    def read() -> float | None:
-        return histogram.percentile(history_reader.decayed_costs(connection, job_type, now), COST_FRACTION)
-
-    return _cached("KB per item", connection, job_type, now, read)
+    return _cached(
+        "KB per item", connection, job_type, now,
+        lambda: histogram.percentile(history_reader.decayed_costs(connection, job_type, now), COST_FRACTION),
+    )  # fmt: skip
 
 
 def needed(connection: Redis, job_type: str, now: float) -> Mapping[float, float]:
     """The last runs of a job type by the ceiling in MB that they needed; none where Redis does not answer."""
-
-    def read() -> Mapping[float, float]:
-        return Counter(run.needed_mb for run in history_reader.runs(connection, job_type) if run.needed_mb)
-
-    return _cached("needed", connection, job_type, now, read) or {}
+    counts = _cached(
+        "needed", connection, job_type, now,
+        lambda: Counter(run.needed_mb for run in history_reader.runs(connection, job_type) if run.needed_mb),
+    )  # fmt: skip
+    return counts or {}
 
 
 def _cached(what: str, connection: Redis, job_type: str, now: float, read: Callable[[], T | None]) -> T | None:
