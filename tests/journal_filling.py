@@ -17,17 +17,8 @@ from rqmem import events
 from rqmem.store import codec, keys
 from rqmem.store.alerts.alert_records import Alert, Open
 from rqmem.store.history import history_writer
-from rqmem.store.history.history_records import (
-    Live,
-    LiveJob,
-    PoolIncident,
-    PoolJob,
-    PoolRecord,
-    PoolTenant,
-    PoolWait,
-    Run,
-    Told,
-)
+from rqmem.store.history.history_records import Live, LiveJob, Run, Told
+from rqmem.store.history.pool_records import PoolIncident, PoolJob, PoolRecord, PoolTenant, PoolWait
 from rqmem.store.history.samples import RINGS, Sample
 
 WORKER = "ada"

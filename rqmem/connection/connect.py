@@ -162,7 +162,9 @@ def connect(
     choice = choose_url(url)
     if choice is None:
         server = embedded.start()
-        (announce or _log.info)(_announcement(server))
+        where = f"{server.url} (data in {os.path.relpath(server.data)})"
+        say = announce or _log.info
+        say(f"rqmem: using the embedded Redis {server.version} at {where}; set RQMEM_REDIS_URL to use another")
         return name_the_driver_once(connection_class.from_url(server.url))
     _probe(choice)
     return choice.client(connection_class)
@@ -180,14 +182,6 @@ def mask(url: str) -> str:
     """``url`` with passwords as ``***``, also where it is malformed; rather hides too much."""
     url = re.sub(r"^((?:\w+://)?(?:[^:@/]*:)?).*@", r"\1***@", url)
     return re.sub(r"([?&][^=&]*password=)[^&]*", r"\1***", url)
-
-
-def _announcement(server: embedded.Server) -> str:
-    data = os.path.relpath(server.data)
-    return (
-        f"rqmem: using the embedded Redis {server.version} at {server.url} (data in {data}); "
-        "set RQMEM_REDIS_URL to use another"
-    )
 
 
 def _probe(choice: Choice) -> None:

@@ -142,7 +142,7 @@ def _delete_unless_ended(connection: Redis, job_id: str, serializer: Any) -> Non
         job = Job.fetch(job_id, connection=connection, serializer=serializer)
         if job.get_status(refresh=False) not in _ENDED:
             job.delete()
-            executions.disown(connection, job_id)
+            executions.release(connection, job_id)
 
 
 def _fields(connection: Redis, job_ids: list[str], name: str) -> dict[str, str]:

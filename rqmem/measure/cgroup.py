@@ -17,6 +17,7 @@ import re
 import signal
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 from rqmem.measure import process_tree
@@ -185,9 +186,7 @@ class Group:
 
     def move_out(self, target: Path) -> None:
         """Move all processes in it, and in sub-groups, to another group."""
-        for pid in self.pids():
-            with contextlib.suppress(ProcessLookupError):  # it ended
-                write(target / "cgroup.procs", str(pid))
+        move(self.pids(), target)
 
     def remove(self) -> bool:
         """Remove it and sub-groups a job made; False, and nothing is removed, while something lives in it."""
@@ -284,6 +283,13 @@ def _read_number(path: Path) -> int:
         return int(path.read_text())
     except FileNotFoundError:
         return 0
+
+
+def move(pids: Iterable[int], target: Path) -> None:
+    """Move these processes to a group."""
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):  # it ended
+            write(target / "cgroup.procs", str(pid))
 
 
 def write(path: Path, value: str) -> None:

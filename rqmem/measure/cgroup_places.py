@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Literal
 
 from rqmem.measure import process_tree, procfs
-from rqmem.measure.cgroup import Group, Place, parse_worker, read_members, write
+from rqmem.measure.cgroup import Group, Place, move, parse_worker, read_members, write
 from rqmem.measure.cgroup_files import LEAF_SUFFIX, read_own
 from rqmem.values import dataclass
 
@@ -268,7 +268,5 @@ def _move(source: Path, target: Path) -> None:
         pids = read_members(source)
         if not pids:
             return
-        for pid in pids:
-            with contextlib.suppress(ProcessLookupError):  # it ended
-                write(target / "cgroup.procs", str(pid))
+        move(pids, target)
     raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))

@@ -24,7 +24,7 @@ def free_bytes(limit: int, used: int, stat: str) -> int:
     return limit - used + parts.file_bytes + parts.slab_bytes
 
 
-class HostMemory:
+class HostReader:
     """Reads `Host` again and again.
 
     Args:

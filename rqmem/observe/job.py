@@ -9,7 +9,8 @@ from rqmem import events
 from rqmem.job.progress import Progress
 from rqmem.observe.model import JobRow, Limit
 from rqmem.store.execution_records import Owner, RunRecord
-from rqmem.store.history.history_records import OK, Grown, LiveJob, PoolWait, Run, Told
+from rqmem.store.history.history_records import OK, Grown, LiveJob, Run, Told
+from rqmem.store.history.pool_records import PoolWait
 from rqmem.store.history.samples import Sample
 from rqmem.values import dataclass, field
 

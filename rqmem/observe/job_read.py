@@ -18,8 +18,9 @@ from rqmem.rq_names import Job, Queue
 from rqmem.store import execution_reader
 from rqmem.store.execution_records import Owner
 from rqmem.store.history import history_reader
-from rqmem.store.history.history_records import Live, PoolWait, Run
+from rqmem.store.history.history_records import Live, Run
 from rqmem.store.history.kept_types import OTHERS
+from rqmem.store.history.pool_records import PoolWait
 from rqmem.store.history.samples import RINGS, Sample
 from rqmem.store.ledger import splitting
 

@@ -12,17 +12,8 @@ from rqmem.job.progress import Progress
 from rqmem.observe.statistics import Ceilings, peaks_in
 from rqmem.observe.vocabulary import encoded, job_type_head, of_tally, percentage, versioned
 from rqmem.store.alerts.alert_records import Alert, Open
-from rqmem.store.history.history_records import (
-    EndedSplit,
-    HostMemory,
-    Live,
-    LiveJob,
-    PoolRecord,
-    Run,
-    Tally,
-    Told,
-    Totals,
-)
+from rqmem.store.history.history_records import EndedSplit, Live, LiveJob, Run, Tally, Told, Totals
+from rqmem.store.history.pool_records import HostMemory, PoolRecord
 from rqmem.store.history.samples import Sample
 from rqmem.values import dataclass, field
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rqmem.observe.model import Limit, Pool
-from rqmem.store.history.history_records import PoolIncident, PoolTenant, PoolWait
+from rqmem.store.history.pool_records import PoolIncident, PoolTenant, PoolWait
 from rqmem.text import counted, span
 from rqmem.units import show_mb
 

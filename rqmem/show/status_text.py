@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from rqmem.observe.model import JobType, Limit, Pool, Queue, Snapshot, Worker
 from rqmem.observe.pool_words import incident_words, limit_words, tenant_words, wait_words
 from rqmem.observe.problems import NEAR_CEILING, Problem
-from rqmem.store.history.history_records import LiveJob, PoolTenant
+from rqmem.store.history.history_records import LiveJob
+from rqmem.store.history.pool_records import PoolTenant
 from rqmem.text import Mood, bar, below, clock, counted, cut, printable, span, wrapped
 from rqmem.units import show_mb
 

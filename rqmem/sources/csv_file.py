@@ -7,13 +7,14 @@ import os
 import re
 from collections.abc import Iterator
 from dataclasses import asdict, fields
+from operator import methodcaller
 from typing import Any, Literal
 
 from rqmem.errors import ConfigError, SourceError
 from rqmem.sources import csv_cuts
 from rqmem.sources.contract import check_whole
 from rqmem.sources.encodings import check_encoding, codec_of
-from rqmem.sources.files import LONGEST_RECORD_BYTES, FileSource, check_errors, first
+from rqmem.sources.files import LONGEST_RECORD_BYTES, FileSource, check_errors
 from rqmem.sources.open_file import OpenFile, first_line_end, lines
 from rqmem.values import dataclass
 
@@ -133,7 +134,7 @@ class CsvFile(FileSource[Any]):
         self._names: list[str] | None = None
         if has_header:
             with self._opened(self._seen) as file:
-                header = first(self._rows(file, self._begin, self._end))
+                header = next(self._rows(file, self._begin, self._end), None)
             self._names, self._begin = header if header is not None else ([], self._end)
 
     def _options(self) -> dict[str, Any]:
@@ -153,7 +154,7 @@ class CsvFile(FileSource[Any]):
         def texts() -> Iterator[str]:
             """Lines for the csv module, which asks for one at a time, so ``offset`` is always after what it has."""
             nonlocal offset, within_record
-            for line in lines(file, begin, end, _split, (b"\n", b"\r"), longest):
+            for line in lines(file, begin, end, methodcaller("splitlines", True), (b"\n", b"\r"), longest):
                 if offset + len(line) - start > longest:
                     raise self._too_long(start, longest)
                 text = self._decoded(line, offset, encoding, errors)
@@ -215,7 +216,3 @@ def _named(names: list[str], row: list[str]) -> dict[Any, Any]:
     for name in names[len(row) :]:
         record[name] = None
     return record
-
-
-def _split(data: bytes) -> list[bytes]:
-    return data.splitlines(keepends=True)

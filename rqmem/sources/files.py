@@ -14,7 +14,6 @@ from abc import abstractmethod
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from copy import copy
-from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -207,8 +206,3 @@ def check_errors(errors: Any, whose: str) -> None:
     """Raise `ConfigError` unless it says what becomes of bytes that are not of the encoding."""
     if errors not in ERRORS:
         raise ConfigError(f"{whose}: errors is {errors!r:.100}: give one of {', '.join(map(repr, ERRORS))}")
-
-
-def first(records: Iterator[tuple[T_co, int]]) -> tuple[T_co, int] | None:
-    """The first record and the offset after it; None where there is none."""
-    return next(islice(records, 1), None)

@@ -14,6 +14,7 @@ from rqmem.sources.range import Range
 from rqmem.sources.sequence import Positional, Sequence
 
 _QUERY_LIBRARIES = ("django", "sqlalchemy", "peewee", "tortoise", "pymongo", "mongoengine")
+"""Iterating what is of these runs a query."""
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -43,18 +44,13 @@ def as_source(data: Source[T] | Iterable[T], *, must_resume: bool = False) -> Cu
         )
     if must_resume and isinstance(data, AnySet):
         raise SourceError(f"a {type(data).__name__} has another order in another process: pass sorted(...) of it")
-    if must_resume and _is_query(data):
+    if must_resume and any(cls.__module__.partition(".")[0] in _QUERY_LIBRARIES for cls in type(data).__mro__):
         raise SourceError(
             f"a {type(data).__name__} is run again when the job goes on, and may be another set then: read it by key "
             "with rqmem.sources.SqlRows (of Django: SqlRows.dbapi with queryset.query.sql_with_params()), or set "
             "on_breach='fail'"
         )
     return Positional(data)
-
-
-def _is_query(data: Iterable[Any]) -> bool:
-    """Whether iterating it runs a query, as with Django's querysets."""
-    return any(cls.__module__.partition(".")[0] in _QUERY_LIBRARIES for cls in type(data).__mro__)
 
 
 def slices_of(

@@ -7,8 +7,9 @@ function) is only named: run again, such a select is another set, and nobody can
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from sqlalchemy import Column, Label, Select, inspect, select
@@ -96,15 +97,17 @@ def _of_select(query: Select[Any]) -> Shape:
     conditions = [query._where_criteria, query._having_criteria, query._prefixes, query._suffixes]
     depends = _depends([*query.get_final_froms(), *_clauses(conditions)])
     things = {thing["name"]: thing["expr"] for thing in query.column_descriptions}
-    computed = frozenset(name for name, column in things.items() if _is_computed(column))
+    computed = frozenset(name for name, column in things.items() if _has(column, _is_computed))
     if query._group_by_clauses:
-        computed |= {name for name, column in things.items() if _has_aggregate(column)}
+        is_aggregate = partial(_is_function, names=sql_words.AGGREGATES)
+        computed |= {name for name, column in things.items() if _has(column, is_aggregate)}
     if per_row:  # one row for each of these: which one is another question
         bare = bare.order_by(*query._order_by_clauses)
         computed |= {name for name, column in things.items() if not any(same_column(column, each) for each in per_row)}
         return Shape(select(bare.subquery()), limits=limits, depends=depends, computed=computed)
     shape = Shape(bare, limits=limits, depends=depends, computed=computed)
-    if not (query._group_by_clauses or query._having_criteria or query._distinct or _has_over(things.values())):
+    over = any(_has(each, _is_over) for each in things.values())
+    if not (query._group_by_clauses or query._having_criteria or query._distinct or over):
         return _with_order(shape, query._order_by_clauses, None)
     # Conditions on a select that is grouped would come before that; around it they come after.
     if not query._distinct:
@@ -246,11 +249,11 @@ def _words_of(part: Any) -> Iterator[str]:
         yield "a LIMIT in a subquery"
     if isinstance(part, Select) and (part._distinct_on or _distinct_on_extension(part)):
         yield "a DISTINCT ON in a subquery"
-    if isinstance(part, Over):
+    if _is_over(part):
         yield "a window function"
     if isinstance(part, TableSample):
         yield "TABLESAMPLE"
-    if isinstance(part, functions.FunctionElement) and _name_of(part) in sql_words.RANDOM:
+    if _is_function(part, sql_words.RANDOM):
         yield f"{_name_of(part)}()"
     if isinstance(part, TextClause):
         yield from (found.word for found in sql_words.changing(part.text) if not found.selected)
@@ -269,23 +272,17 @@ def _name_of(function: Any) -> str:
     return str(getattr(function, "name", "")).casefold()
 
 
-def _parts(column: Any) -> Iterator[Any]:
-    return iter(visitors.iterate(column)) if isinstance(column, ColumnElement) else iter(())
+def _has(column: Any, wanted: Callable[[Any], bool]) -> bool:
+    return isinstance(column, ColumnElement) and any(map(wanted, visitors.iterate(column)))
 
 
-def _has_over(columns: Iterable[Any]) -> bool:
-    return any(isinstance(part, Over) for column in columns for part in _parts(column))
+def _is_over(part: Any) -> bool:
+    return isinstance(part, Over)
 
 
-def _is_computed(column: Any) -> bool:
-    return any(
-        isinstance(part, Over) or (isinstance(part, functions.FunctionElement) and _name_of(part) in sql_words.RANDOM)
-        for part in _parts(column)
-    )
+def _is_computed(part: Any) -> bool:
+    return _is_over(part) or _is_function(part, sql_words.RANDOM)
 
 
-def _has_aggregate(column: Any) -> bool:
-    return any(
-        isinstance(part, functions.FunctionElement) and _name_of(part) in sql_words.AGGREGATES
-        for part in _parts(column)
-    )
+def _is_function(part: Any, names: Collection[str]) -> bool:
+    return isinstance(part, functions.FunctionElement) and _name_of(part) in names

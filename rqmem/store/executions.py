@@ -50,9 +50,9 @@ def claim(pipeline: Pipeline, job_id: str, owner: Owner) -> None:
     pipeline.hset(keys.RUNNING, job_id, codec.to_json(owner))
 
 
-def release(pipeline: Pipeline, job_id: str) -> None:
-    """End the ownership, in the transaction that commits the outcome."""
-    pipeline.hdel(keys.RUNNING, job_id)
+def release(connection: Redis | Pipeline, job_id: str) -> None:
+    """End the ownership: an execution of the job that still runs cannot commit any more."""
+    connection.hdel(keys.RUNNING, job_id)
 
 
 def epoch(connection: Redis) -> str:
@@ -81,11 +81,6 @@ def adopt(connection: Redis, job_id: str, dead: Owner, settler: Owner) -> bool:
     """Make ``settler`` the owner in place of ``dead``, unless the job has another owner by now."""
     was = (dead.execution, dead.host, dead.pid, dead.start_time)
     return script(connection, "adopt")(keys=[keys.RUNNING], args=[job_id, *was, codec.to_json(settler)]) == 1
-
-
-def disown(connection: Redis, job_id: str) -> None:
-    """Remove the owner: an execution of the job that still runs cannot commit."""
-    connection.hdel(keys.RUNNING, job_id)
 
 
 def farewell(connection: Redis, worker: str) -> None:

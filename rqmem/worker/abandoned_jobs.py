@@ -68,7 +68,7 @@ class Settler:
         for each in found:
             if each not in hopeful:  # its job's record cannot be read, say
                 _log.warning("job %s of lost worker %s is left to RQ's maintenance", each.job_id, each.lost_worker)
-                executions.disown(connection, each.job_id)
+                executions.release(connection, each.job_id)
         self._tries.update(each.execution_id for each in hopeful)
         if hopeful:
             self._fork(hopeful)

@@ -25,9 +25,10 @@ from rqmem.policy.memory_curve import MemoryCurve
 from rqmem.store import codec, keys
 from rqmem.store.alerts.alert_writer import end_alerts_of_lost_workers
 from rqmem.store.history import history_reader, history_writer
-from rqmem.store.history.history_records import OK, Grown, HostMemory, Live, LiveJob, Run
+from rqmem.store.history.history_records import OK, Grown, Live, LiveJob, Run
 from rqmem.store.history.kept_types import kept_as
 from rqmem.store.history.known_peaks import KnownPeaks
+from rqmem.store.history.pool_records import HostMemory
 from rqmem.store.history.samples import RINGS, Sample, merged
 from rqmem.units import to_mb
 from rqmem.worker.alerting import Alerting

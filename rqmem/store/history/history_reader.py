@@ -23,15 +23,14 @@ from rqmem.store.history.history_records import (
     VERSION,
     EndedSplit,
     Grown,
-    HostMemory,
     Live,
-    PoolRecord,
     Run,
     Story,
     Tally,
     Told,
     Totals,
 )
+from rqmem.store.history.pool_records import HostMemory, PoolRecord
 from rqmem.store.history.samples import RINGS, Ring, Sample
 from rqmem.store.keys import DAY_SECONDS, DAYS_KEPT, HOUR_SECONDS, HOURS_KEPT, WEEK_SECONDS, WEEKS_KEPT
 from rqmem.store.scripts import answers, of_each, script

@@ -27,13 +27,12 @@ from rqmem.store.history.history_records import (
     SECONDS_BOUNDS,
     VERSION,
     Grown,
-    HostMemory,
     Live,
-    PoolRecord,
     Run,
     Sums,
 )
 from rqmem.store.history.kept_types import KEPT_TYPES, forget_beyond
+from rqmem.store.history.pool_records import HostMemory, PoolRecord
 from rqmem.store.history.samples import RINGS, Sample
 from rqmem.store.keys import DAY_SECONDS, DAYS_KEPT, HOUR_SECONDS, HOURS_KEPT, WEEK_SECONDS, WEEKS_KEPT
 from rqmem.store.scripts import of_each, script

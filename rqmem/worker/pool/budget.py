@@ -12,11 +12,11 @@ import time
 from collections import OrderedDict
 
 from rqmem.errors import ConfigError
-from rqmem.measure.host_memory import HostMemory
+from rqmem.measure.host_memory import HostReader
 from rqmem.policy import admission, pressure
 from rqmem.policy.admission import Answer, Asking, Room, Share, WaitingJobs
 from rqmem.policy.pressure import Eviction, Host, How, Running
-from rqmem.store.history.history_records import PoolIncident
+from rqmem.store.history.pool_records import PoolIncident
 from rqmem.units import MB, show_mb, to_mb
 from rqmem.worker.pool.budget_table import PASSED_BYTES, BudgetTable, Row
 from rqmem.worker.pool.telling import Telling
@@ -48,7 +48,7 @@ class Budget:
         self.table = BudgetTable(name, rows, int(budget_mb * MB), int((tenant_mb or 0) * MB))
         self._telling = Telling(self.table)
         self._reserve_bytes = int(reserve_mb * MB)
-        self._host_memory = HostMemory()
+        self._host_memory = HostReader()
         self._host: Host | None = None
         self._host_due = 0.0
         self._waiting: WaitingJobs = ()
@@ -301,7 +301,7 @@ def budget_mb(total_mb: float | None, ceiling_mb: float, idle_mb: float) -> floa
                 "give --total-memory (or RQMEM_TOTAL_MEMORY) more, or --memory less"
             )
         return total_mb
-    host = HostMemory().read(time.monotonic())
+    host = HostReader().read(time.monotonic())
     if host is None:
         return max(least_mb, 1.0)
     found_mb = to_mb(host.free_bytes - host.total_bytes // 10)

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from rqmem.policy.recommendation import TypeHistory
     from rqmem.rq_names import Job, Queue, Worker
-    from rqmem.store.history.history_records import PoolRecord
+    from rqmem.store.history.pool_records import PoolRecord
     from rqmem.worker.pool.budget_table import BudgetTable, Row
     from rqmem.worker.worker_setup import Setup
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 from rqmem.policy.admission import Room, Waiting, WaitingJobs, Why
 from rqmem.store import codec
-from rqmem.store.history.history_records import PoolIncident, PoolJob, PoolRecord, PoolTenant, PoolWait
+from rqmem.store.history.pool_records import PoolIncident, PoolJob, PoolRecord, PoolTenant, PoolWait
 from rqmem.units import show_mb, to_mb
 from rqmem.values import dataclass, field
 from rqmem.worker.pool.budget_table import TOLD_BYTES, BudgetTable
