@@ -186,14 +186,9 @@ def mask(url: str) -> str:
 
 def _probe(choice: Choice) -> None:
     """PING through a connection of its own, with short timeouts and no retry."""
-    hasty = {
-        "socket_timeout": _PROBE_SECONDS,
-        "socket_connect_timeout": _PROBE_SECONDS,
-        "retry": Retry(NoBackoff(), 0),
-    }
     options: Mapping[str, Any] = _options(choice) if choice.url else choice.settings.get("SENTINEL") or {}
     try:
-        with _hasty(choice, hasty) as client:
+        with hasty_client(choice, _PROBE_SECONDS) as client:
             client.ping()
     except (TypeError, ValueError) as error:  # an option that redis-py does not know, a host no DNS takes
         raise _refused(choice, _reason(error, options)) from None
@@ -201,15 +196,16 @@ def _probe(choice: Choice) -> None:
         raise _explained(choice, error, _reason(error, options)) from error
 
 
-def _hasty(choice: Choice, hasty: dict[str, Any]) -> redis.Redis:
-    if choice.url:
-        return redis.Redis.from_pool(redis.ConnectionPool(**_options(choice) | hasty))
+def hasty_client(choice: Choice, seconds: float) -> redis.Redis:
+    """A client whose commands fail within that time and are not repeated, nor are questions to Sentinels."""
     client = choice.client()
     pools = [client.connection_pool]
     if isinstance(client.connection_pool, SentinelConnectionPool):
         pools += [each.connection_pool for each in client.connection_pool.sentinel_manager.sentinels]
     for pool in pools:  # they have no connection yet
-        pool.connection_kwargs.update(hasty)
+        pool.connection_kwargs.update(
+            socket_timeout=seconds, socket_connect_timeout=seconds, retry=Retry(NoBackoff(), 0)
+        )
     return client
 
 

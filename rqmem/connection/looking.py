@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import redis
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
 from rqmem.connection import embedded
-from rqmem.connection.connect import check, choose_url
+from rqmem.connection.connect import Choice, check, choose_url, hasty_client
 from rqmem.errors import RqmemError
 
 EMBEDDED = "the embedded Redis of this directory"
@@ -21,14 +19,9 @@ def to_look_at(url: str | None, answer_seconds: float) -> tuple[redis.Redis, str
     """
     choice = choose_url(url)
     if choice is None:
-        connection, shown = redis.Redis.from_url(running_embedded().url), EMBEDDED
-    else:
-        check(choice)
-        connection, shown = choice.client(), choice.shown
-    connection.connection_pool.connection_kwargs.update(  # it has no connection yet
-        socket_timeout=answer_seconds, socket_connect_timeout=answer_seconds, retry=Retry(NoBackoff(), 0)
-    )
-    return connection, shown
+        return hasty_client(Choice(running_embedded().url, ""), answer_seconds), EMBEDDED
+    check(choice)
+    return hasty_client(choice, answer_seconds), choice.shown
 
 
 def running_embedded() -> embedded.Server:

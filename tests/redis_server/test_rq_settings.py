@@ -13,9 +13,11 @@ from pathlib import Path
 
 import pytest
 import redis
+from redis.sentinel import SentinelConnectionPool
 from rq import Queue
 
 from rqmem.connection import connect
+from rqmem.connection.looking import to_look_at
 from rqmem.errors import ConfigError
 from rqmem.measure.linux import die_with_parent
 from rqmem.testing import wait_until
@@ -247,3 +249,18 @@ def test_a_client_class_and_a_log_of_the_settings_are_used(
     done = commands.run("worker", "--burst", "-c", "rq_settings", "--connection-class", "own.Client")
     assert job.return_value() == "Client"
     assert "OWN worker " in done.stderr
+
+
+def test_whoever_looks_at_a_redis_of_sentinels_waits_for_no_sentinel_longer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "looking_settings.py").write_text('SENTINEL = {"INSTANCES": [("127.0.0.1", 1)], "MASTER_NAME": "shop"}')
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delenv("RQMEM_REDIS_URL", raising=False)
+    monkeypatch.setenv("RQ_CONFIG", "looking_settings")
+    connection, _ = to_look_at(None, 1.5)
+    pool = connection.connection_pool
+    assert isinstance(pool, SentinelConnectionPool)
+    [sentinel] = pool.sentinel_manager.sentinels
+    for options in (pool.connection_kwargs, sentinel.connection_pool.connection_kwargs):
+        assert (options["socket_timeout"], options["socket_connect_timeout"]) == (1.5, 1.5)
