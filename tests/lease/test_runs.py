@@ -142,7 +142,7 @@ def test_a_run_that_needs_its_record_has_it_written_and_is_its_only_owner(ada: L
     writer.save_chunks(0, 5, 5, 1, b"more", 2, "{}")
     assert execution_reader.results(connection, "a", 0) == [b"results", b"more"]
     assert execution_reader.run(connection, "a").items == {0: 5}
-    executions.disown(connection, "a")
+    executions.release(connection, "a")
     with pytest.raises(RunTakenOver):
         writer.save_chunks(0, 7, 7, 1, b"late", 2, "{}")
 
@@ -192,7 +192,7 @@ def test_a_hand_over_whose_reply_was_lost_is_repeated(ada: Lease, connection: Re
     [a] = ada.take().jobs
     assert ada.show(a, hand_over=True) == ada.show(a, hand_over=True) == "shown"
     assert ada.show(a) == "gone"
-    executions.disown(connection, "a")
+    executions.release(connection, "a")
     assert ada.show(a, hand_over=True) == "gone"
 
 

@@ -323,7 +323,7 @@ def test_a_job_that_somebody_took_over_before_its_horse_began_it_does_not_begin(
     execution = working.prepare_execution(job)
     execution.created_at -= timedelta(seconds=30)  # the machine slept
     working.prepare_job_execution(job)
-    executions.disown(connection, job.id)
+    executions.release(connection, job.id)
     connection.zrem(working.queues[0].started_job_registry.key, execution.composite_key)
     with pytest.raises(RunTakenOver):
         working.prepare_job_execution(job)
