@@ -16,7 +16,7 @@ from rq.job import Job, JobStatus
 
 import rqmem.api
 from rqmem.measure.cgroup import Group
-from rqmem.measure.host_memory import HostMemory, free_bytes
+from rqmem.measure.host_memory import HostReader, free_bytes
 from rqmem.observe.model import Pool
 from rqmem.store.history import history_reader
 from rqmem.testing import wait_until
@@ -99,7 +99,7 @@ def lost_nothing(connection: Redis, job: Job, begun: Begun) -> None:
 
 
 def test_the_share_of_time_in_which_all_wait_is_read_from_a_file(stalls: Stalls) -> None:
-    memory = HostMemory(pressure=stalls.path)
+    memory = HostReader(pressure=stalls.path)
     read = [memory.read(0.0)]
     for second in (1, 2, 3):
         stalls._total += 0.4e6
