@@ -24,6 +24,7 @@ from rqmem.observe.snapshot import read_alerts
 from scripts.harness import dashboard, running
 
 WIDTH, HEIGHT = 1280, 720
+HEIGHT_OF_A_JOB = 900  # down to the evidence of its breach
 _FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--hide-scrollbars",
           "--disable-background-networking", "--disable-component-update", "--disable-sync")  # fmt: skip
 _NEAR_PERCENTAGE = 80
@@ -54,7 +55,7 @@ def take(folder: Path, redis_url: str) -> None:
         _open(driver, address, "light")
         _picture(driver, folder / "dashboard-overview.png")
         demo.wait()
-        _open(driver, f"{address}jobs/{breached(redis_url)}", "light")
+        _open(driver, f"{address}jobs/{breached(redis_url)}", "light", HEIGHT_OF_A_JOB)
         _picture(driver, folder / "dashboard-job.png")
 
 
@@ -86,8 +87,8 @@ def _chromium() -> Iterator[Any]:
         driver.quit()
 
 
-def _open(driver: Any, url: str, theme: str) -> None:
-    size = {"width": WIDTH, "height": HEIGHT, "deviceScaleFactor": 1, "mobile": False}
+def _open(driver: Any, url: str, theme: str, height: int = HEIGHT) -> None:
+    size = {"width": WIDTH, "height": height, "deviceScaleFactor": 1, "mobile": False}
     driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
     driver.execute_cdp_cmd(
         "Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": theme}]}

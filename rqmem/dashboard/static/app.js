@@ -125,11 +125,11 @@
     try {
       const answer = await fetch(location.href, { headers: { "X-Refresh": "1" }, redirect: "manual" });
       if (answer.type === "opaqueredirect" || answer.status === 401) text = "You are logged out: load this page again.";
-      else if (answer.status === 503) text = "Redis does not answer. What is shown is of before; this page tries again by itself.";
-      else if (!answer.ok) text = "The dashboard answers with an error (" + answer.status + "); this page tries again by itself.";
+      else if (answer.status === 503) text = "Redis does not answer. You see what was known before. This page tries again by itself.";
+      else if (!answer.ok) text = "The dashboard answers with an error (" + answer.status + "). This page tries again by itself.";
       else replace(new DOMParser().parseFromString(await answer.text(), "text/html"));
     } catch (error) {
-      text = "The dashboard does not answer. What is shown is of before; this page tries again by itself.";
+      text = "The dashboard does not answer. You see what was known before. This page tries again by itself.";
     }
     say(text);
   }

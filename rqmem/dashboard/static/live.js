@@ -221,7 +221,7 @@
   }
 
   function show(look) {
-    if (look.away) { said("Redis does not answer: " + look.away + ". What is shown is of before; this page goes on by itself.", "off"); return; }
+    if (look.away) { said("Redis does not answer: " + look.away.replace(/\.$/, "") + ". You see what was known before. This page continues by itself.", "off"); return; }
     newest = Math.floor(Date.parse(look.at) / 1000);
     for (const name in look.samples) {
       const points = memory.get(name) || new Map();
@@ -256,7 +256,7 @@
 
   function said(text, state) {
     status.className = "status " + state;
-    set(status, text);
+    set(status, state === "off" ? "not live" : text);   // the notice says why
     const notice = document.getElementById("notice");
     set(notice, state === "off" ? text : "");
     notice.hidden = state !== "off";
@@ -287,9 +287,9 @@
       const answer = await fetch(root.dataset.live, { headers: etag ? { "If-None-Match": etag } : {}, redirect: "manual", cache: "no-store" });
       if (answer.status === 200) { etag = answer.headers.get("ETag") || ""; take(await answer.text()); }
       else if (answer.status === 401 || answer.type === "opaqueredirect") said("You are logged out: load this page again.", "off");
-      else if (answer.status !== 304) said("The dashboard answers with an error (" + answer.status + "); this page goes on by itself.", "off");
+      else if (answer.status !== 304) said("The dashboard answers with an error (" + answer.status + "). This page continues by itself.", "off");
     } catch (error) {
-      said("The dashboard does not answer; this page goes on by itself.", "off");
+      said("The dashboard does not answer. This page continues by itself.", "off");
     }
     wait(1, poll);
   }
@@ -301,7 +301,7 @@
       const refused = source.readyState === EventSource.CLOSED;
       stop();
       if (refused) poll();   // too many listen, or the dashboard is mounted elsewhere
-      else { said("The dashboard does not answer; this page goes on by itself.", "off"); wait(2, start); }
+      else { said("The dashboard does not answer. This page continues by itself.", "off"); wait(2, start); }
     };
   }
 
