@@ -28,7 +28,7 @@ def commands(group: click.Group = main, path: str = "rqmem") -> Iterator[tuple[s
 
 
 def _section(path: str, command: click.Command) -> str:
-    context = click.Context(command, info_name=path)
+    context = click.Context(command, info_name=path, **main.context_settings)
     usage = " ".join(command.collect_usage_pieces(context))
     parts = [f"## {path}", block(f"{path} {usage}", "text"), *_help(command.help or "")]
     for name, records in _options(command, context).items():
