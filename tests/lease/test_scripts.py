@@ -147,6 +147,35 @@ def test_what_two_workers_put_back_comes_in_the_order_in_which_it_was_enqueued(
     bob.link.close()
 
 
+def test_what_is_put_back_stands_behind_what_was_before_it_and_not_behind_what_came_to_the_front(
+    ada: Lease, connection: Redis, enqueue: Callable[..., Job]
+) -> None:
+    for job_id in "abcdef":
+        enqueue(job_id)
+    bob = Lease(connection, worker="bob")
+    assert ids(ada.take(2)) + ids(bob.take(2)) == list("abcd")
+    ada.give_back()
+    enqueue("urgent", at_front=True)
+    bob.give_back()
+    assert waiting(connection) == ["urgent", *"abcdef"]
+    bob.link.close()
+
+
+def test_what_was_put_back_and_has_been_requeued_since_has_no_place_of_old(
+    ada: Lease, connection: Redis, enqueue: Callable[..., Job]
+) -> None:
+    first = enqueue("a")
+    for job_id in "bcdef":
+        enqueue(job_id)
+    assert ids(ada.take(1)) == ["a"]
+    ada.give_back()
+    connection.lpop("rq:queue:low")
+    assert ids(ada.take(2)) == ["b", "c"]
+    Queue("low", connection=connection).enqueue_job(first)
+    ada.give_back()
+    assert waiting(connection) == [*"bcdef", "a"]
+
+
 def test_only_the_lease_that_was_opened_takes(ada: Lease, connection: Redis, enqueue: Callable[..., Job]) -> None:
     enqueue("a")
     enqueue("b")

@@ -100,22 +100,27 @@ end
 -- of `follower`. `returned` is the sorted set of what was put back lately, with the times when it was first taken.
 local function put_back(P, queue, returned, id, taken_at, follower)
   taken_at = tonumber(redis.call('ZSCORE', returned, id) or taken_at)
-  local place = 0
+  local function enqueued_at(job)
+    return redis.call('HGET', P .. ':job:' .. job, 'enqueued_at') or ''
+  end
+  local place, others, earlier = 0, 0, nil
   local there = redis.call('LINDEX', queue, place)
-  while there and there ~= follower do
+  while there and there ~= follower and others <= 8 do  -- jobs that have come to the front since may stand before those
     local before = redis.call('ZSCORE', returned, there)
-    if not before or tonumber(before) >= taken_at then
+    if before and tonumber(before) >= taken_at then
       break
+    elseif before and (others == 0 or enqueued_at(there) <= enqueued_at(id)) then  -- else it was requeued since
+      earlier = there
+    else
+      others = others + 1
     end
     place = place + 1
     there = redis.call('LINDEX', queue, place)
   end
-  if place == 0 then
-    redis.call('LPUSH', queue, id)
-  elseif there then
-    redis.call('LINSERT', queue, 'BEFORE', there, id)
+  if earlier then
+    redis.call('LINSERT', queue, 'AFTER', earlier, id)
   else
-    redis.call('RPUSH', queue, id)
+    redis.call('LPUSH', queue, id)
   end
   redis.call('ZADD', returned, taken_at, id)
   redis.call('ZREMRANGEBYSCORE', returned, '-inf', taken_at - 60000000)
