@@ -10,7 +10,7 @@ import os
 from typing import TYPE_CHECKING
 
 from rqmem.rq_names import StopRequested, WorkerStatus
-from rqmem.store.executions import give_back
+from rqmem.store import executions
 from rqmem.store.queue_fronts import MOST_QUEUES, QueueFronts
 from rqmem.store.retrying import until_redis_answers
 
@@ -29,18 +29,24 @@ class QueueWait:
         self._worker = worker
         self._wake: int | None = None
 
-    def wait(self, queues: Sequence[Queue], seconds: float) -> None:
-        """Until one of them has a job, which it has then as before. Raises redis-py's errors, and StopRequested."""
+    def wait(self, queues: Sequence[Queue], seconds: float) -> tuple[Queue, str] | None:
+        """Until one of them has a job, which is taken: it and its queue. None: the time is over.
+
+        It does not go back first: another worker that waits would get it then, and so on.
+
+        Raises redis-py's errors, and StopRequested.
+        """
         worker = self._worker
         keeps = len(queues) <= MOST_QUEUES and tuple(worker.get_redis_server_version()) >= KNOWS_BLMOVE
+        put_back = executions.put_back if keeps else executions.give_back
         fronts = QueueFronts(worker.connection, [queue.name for queue in queues], keeps=keeps)
         fronts.open()  # a Redis that hangs keeps nobody from stopping
         awake, self._wake = os.pipe()
         worker._state = WorkerStatus.BUSY  # so a request to stop does not raise, but wakes us
         try:
             moved = [] if worker._stop_requested else fronts.wait(seconds, awake)
-            for each in moved:
-                until_redis_answers(lambda: give_back(queues[each.queue], each.id), f"put job {each.id} back")  # noqa: B023
+            for each in moved if worker._stop_requested else moved[1:]:
+                until_redis_answers(lambda: put_back(queues[each.queue], each.id), f"put job {each.id} back")  # noqa: B023
         finally:
             worker._state = WorkerStatus.IDLE
             wake, self._wake = self._wake, None
@@ -49,6 +55,7 @@ class QueueWait:
             fronts.close()
         if worker._stop_requested:
             raise StopRequested
+        return (queues[moved[0].queue], moved[0].id) if moved else None
 
     def stop(self) -> None:
         """In a signal handler: wait no longer."""

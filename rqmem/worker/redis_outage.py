@@ -23,7 +23,7 @@ from redis.exceptions import RedisError, ResponseError
 from rqmem.errors import WorkerBroken
 from rqmem.rq_names import DequeueTimeout, StopRequested, Worker, WorkerStatus, blue, green
 from rqmem.store import pausing
-from rqmem.store.executions import give_back
+from rqmem.store.executions import give_back, put_back
 from rqmem.store.retrying import Wait, described, note, unavailable, until_redis_answers
 from rqmem.worker.heartbeat import Heart
 from rqmem.worker.queue_wait import QueueWait
@@ -230,32 +230,35 @@ class RedisOutage:
             has_run = self._horse_waits(timeout)
             if has_run is not None:
                 raise _HasRunJobs if has_run else DequeueTimeout(timeout, worker.queue_names())
-        if by_script:
-            if timeout is None:
-                return None
-            self._queue_wait.wait(queues, timeout)
-            if (taken := self._take(burst=False)[0]) is not None:
-                return taken
-            raise DequeueTimeout(timeout, worker.queue_names())
         options: dict[str, Any] = {
             "job_class": worker.job_class,
             "serializer": worker.serializer,
             "death_penalty_class": worker.death_penalty_class,
         }
-        try:
-            found = queue_class.dequeue_any(queues, timeout, connection=connection, **options)
-        except RedisError as error:
-            queue, job_id = getattr(error, "queue", None), getattr(error, "job_id", "")
-            if queue is None or unavailable(error) is None:
-                raise
+        queue: Any
+        if by_script:
+            came = self._queue_wait.wait(queues, timeout) if timeout is not None else None
+            if came is None:
+                if timeout is None:
+                    return None
+                raise DequeueTimeout(timeout, worker.queue_names())
+            queue, job_id = came
         else:
-            return found if found is None else self._unless_held_back(*found)
+            try:
+                found = queue_class.dequeue_any(queues, timeout, connection=connection, **options)
+            except RedisError as error:
+                queue, job_id = getattr(error, "queue", None), getattr(error, "job_id", "")
+                if queue is None or unavailable(error) is None:
+                    raise
+            else:
+                return found if found is None else self._unless_held_back(*found)
         found = until_redis_answers(
             lambda: queue_class._fetch_dequeued_job(connection, queue.key, job_id, **options), f"read job {job_id}"
         )
-        return (
-            self._unless_held_back(*found) if found is not None else self._dequeue(timeout)
-        )  # None: deleted meanwhile
+        if found is not None:
+            return self._unless_held_back(*found)
+        until_redis_answers(lambda: put_back(queue, job_id), f"forget job {job_id}")  # it was deleted meanwhile
+        return self._dequeue(timeout)
 
     def _take(self, *, burst: bool) -> tuple[tuple[Job, Queue] | None, bool]:
         """A job, if there is one now; and whether Redis ran the script that says so.

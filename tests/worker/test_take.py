@@ -334,3 +334,16 @@ def test_a_subclass_that_prepares_jobs_itself_is_asked(working: MemoryWorker) ->
     job = working.queues[0].enqueue(sample_jobs.add, 1)
     assert working._taker.take() is not None
     assert not job.is_started
+
+
+def test_workers_that_wait_do_not_pass_a_job_on_to_one_another(connection: Redis, start_worker: StartWorker) -> None:
+    """Each that put it back gave it to the next one that waited."""
+    names = ["jobs", "low"]
+    for _ in range(3):
+        start_worker(*names)
+    wait_until(lambda: sum("b" in client["flags"] for client in connection.client_list()) == 6)
+    connection.config_resetstat()
+    job = Queue("jobs", connection=connection).enqueue(sample_jobs.add, 1)
+    wait_until(lambda: job.is_finished)
+    assert "cmdstat_lpush" not in connection.info("commandstats")
+    assert connection.xlen(f"rq:results:{job.id}") == 1
