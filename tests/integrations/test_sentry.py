@@ -14,6 +14,7 @@ from tests.integrations.sink import Sink
 JOBS = "tests.integrations.reporting_jobs"
 LIBRARIES = (
     "django.http", "django.db.models", "flask", "httpx", "sqlalchemy", "fastapi", "eventlet.patcher", "urllib3",
+    "aiohttp.web", "celery.app.trace", "gevent", "huey.api", "psycopg",
 )  # fmt: skip
 """Of those that Sentry looks for an integration, what is slow to import."""
 
