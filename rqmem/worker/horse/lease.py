@@ -110,6 +110,7 @@ class Lease:
         self._fit: dict[str, JobType] = {}  # by path: those that may run in this lease
         self._tells = _log.isEnabledFor(logging.DEBUG)
         self._timeout_cap = pool.config.timeout_seconds
+        self._token = order.token.encode()
         self._default_timeout = worker.queue_class.DEFAULT_TIMEOUT
         self._commits = Commits(worker, order, page)
         self._hand_over = HandOver(worker, order, page, self._commits)
@@ -266,22 +267,13 @@ class Lease:
         except ValueError:
             return self._stop("a job's time limit cannot be read", unfit=True)
         self._count += 1
-        execution_id = f"{order.token}{self._count:08x}"
-        execution, queue, job_id = execution_id.encode(), order.queues[job.queue], job.id.decode()
-        self._held.next_job()
-        page.begin_leased(job.id, job.created_at, execution, queue, known.job_type, limit)
-        if page.recalled:  # the worker has not seen this one, or gives it back: either way it has not begun
-            page.advance(Event.RETURNED)
-            return self._stop(_RECALLED)
-        awaited = (first and not is_new) or page.started_at - self._taken_at > _OLD_SECONDS
-        seen, self._visible = self._visible, False
-        if not self._commits.announce(job, execution, known, sent=first, awaited=awaited, seen=seen):
-            page.advance(Event.RETURNED)
-            return True if not self._commits.plain else self._stop(_OTHERS_WAIT)
-        _JOB_ID.put(job.id)
+        execution = b"%b%08x" % (self._token, self._count)
+        if not self._begin(job, known, execution, limit, first=first, is_new=is_new):
+            return not self._end.why
+        job_id, queue = job.id.decode(), order.queues[job.queue]
         self.here = here = Horse.like(
             {
-                **self._here, "job_id": job_id, "created_at": job.created_at, "execution_id": execution_id,
+                **self._here, "job_id": job_id, "created_at": job.created_at, "execution_id": execution.decode(),
                 "queue": queue,
             }
         )  # fmt: skip
@@ -308,6 +300,26 @@ class Lease:
             self.hooks.after(here, proxy, OK)
         page.started_at = 0.0
         return self._as_before(known)
+
+    def _begin(
+        self, job: Taken, known: JobType, execution: bytes, limit_seconds: int, *, first: bool, is_new: bool
+    ) -> bool:
+        """It is the job in hand. False: it does not begin, and has been left to others or is refused by Redis."""
+        page = self._page
+        self._held.next_job()
+        page.begin_leased(
+            job.id, job.created_at, execution, self._order.queues[job.queue], known.job_type, limit_seconds
+        )
+        if page.recalled:  # the worker has not seen this one, or gives it back: either way it has not begun
+            page.advance(Event.RETURNED)
+            return self._stop(_RECALLED)
+        awaited = (first and not is_new) or page.started_at - self._taken_at > _OLD_SECONDS
+        seen, self._visible = self._visible, False
+        if not self._commits.announce(job, execution, known, sent=first, awaited=awaited, seen=seen):
+            page.advance(Event.RETURNED)
+            return self._stop(_OTHERS_WAIT) if self._commits.plain else False
+        _JOB_ID.put(job.id)
+        return True
 
     def _look_up(self, path: str) -> tuple[JobType | None, str]:
         """The type of a job, or why such a job does not run in this lease."""
