@@ -87,6 +87,7 @@ class Claimer:
             if self._begun is None:
                 worker._state = WorkerStatus.IDLE
         if self._begun is None and worker._stop_requested:
+            worker._stop_requested = False  # as RQ leaves it where no job runs
             raise StopRequested
 
     def _may_start(self) -> bool:

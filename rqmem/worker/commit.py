@@ -30,7 +30,8 @@ from rqmem.store.retrying import until_redis_answers
 from rqmem.tracebacks import what_was_raised
 from rqmem.units import to_mb
 from rqmem.values import dataclass
-from rqmem.worker.rq_worker import queue_of
+from rqmem.worker import successes
+from rqmem.worker.rq_worker import own_methods, queue_of
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from rqmem.store.execution_records import Standing
     from rqmem.worker.horse_pool import HorsePool
 
+_OF_A_SUCCESS = ("cleanup_execution", "increment_successful_job_count", "increment_total_working_time")
 _FRESH_SECONDS = 1.0  # nobody takes a run over so soon
 _KEPT_OF_AN_ERROR = 100_000  # characters, where Redis does not take all of it
 _log = logging.getLogger("rqmem.worker")
@@ -122,21 +124,36 @@ class Committer:
         self, job: Job, queue: Queue, execution: Execution, rqs: Callable[[Redis | Guarded, Queue], None]
     ) -> None:
         """RQ's `handle_job_success`, in one round trip where nothing is out of the ordinary. Raises `RunTakenOver`."""
-        connection, what = self._worker.connection, f"keep the outcome of job {job.id}"
-        absent = [job.dependents_key] if job._dependency_ids else [job.dependents_key, job.dependencies_key]
-        guarded = Guarded(connection, job, execution, "end", absent)
-        ordinary = copy.copy(queue)
-        ordinary.move_dependents_to_ready = lambda *_, **__: {}  # type: ignore[method-assign]
-        if not job.repeats_left:
-            self._commit = Commit(succeeds=True)
-            try:
-                return until_redis_answers(lambda: rqs(guarded, ordinary), what, connection)
-            except Refused:  # perhaps after our own commit, whose reply was lost
-                if until_redis_answers(lambda: was_committed(connection, job.id, execution.id), what):
-                    return self.release_slot(job)
-            finally:
-                self._commit = Commit()
+        if job.repeats_left:
+            return self._fenced_success(job, queue, execution, rqs)
+        worker, what = self._worker, f"keep the outcome of job {job.id}"
+        connection, ttl = worker.connection, job.get_result_ttl(worker.default_result_ttl)
+        if successes.is_plain(job, ttl) and not self._pool.page.has_run and not own_methods(worker, _OF_A_SUCCESS):
+            step = lambda: self._commit_plainly(job, execution, ttl)  # noqa: E731
+        else:
+            absent = [job.dependents_key] if job._dependency_ids else [job.dependents_key, job.dependencies_key]
+            guarded, ordinary = Guarded(connection, job, execution, "end", absent), copy.copy(queue)
+            ordinary.move_dependents_to_ready = lambda *_, **__: {}  # type: ignore[method-assign]
+            step = lambda: rqs(guarded, ordinary)  # noqa: E731
+        self._commit = Commit(succeeds=True)
+        try:
+            return until_redis_answers(step, what, connection)
+        except Refused:  # perhaps after our own commit, whose reply was lost
+            if until_redis_answers(lambda: was_committed(connection, job.id, execution.id), what):
+                return self.release_slot(job)
+        finally:
+            self._commit = Commit()
         return self._fenced_success(job, queue, execution, rqs)
+
+    def _commit_plainly(self, job: Job, execution: Execution, result_ttl: int) -> None:
+        worker = self._worker
+        successes.commit(worker, job, execution, result_ttl)
+        worker.executions.pop(execution.id, None)
+        release_slot(job)
+        assert job.started_at is not None and job.ended_at is not None
+        name = f"{job.description} job" if worker.log_job_description else f"job {job.id}"
+        took = job.ended_at - job.started_at
+        worker.log.info("Successfully completed %s in %ss on worker %s", name, took, worker.name)
 
     def _fenced_success(
         self, job: Job, queue: Queue, execution: Execution, rqs: Callable[[Redis | Guarded, Queue], None]
