@@ -77,7 +77,8 @@ def on(kind: type[Event]) -> Callable[[Hook], Hook]:
     Checkpoints that are not worth a log line are left out. Breaches come without their evidence.
     """
     if not (isinstance(kind, type) and issubclass(kind, Event)):
-        hint = did_you_mean(str(getattr(kind, "__name__", kind)), CATALOGUE, "give a class of rqmem.events")
+        near = did_you_mean(str(getattr(kind, "__name__", kind)), CATALOGUE)
+        hint = near.replace("did you mean ", "did you mean rqmem.events.") or "give a class of rqmem.events"
         raise ConfigError(f"hooks.on({kind!r}) is about no kind of event: {hint}")
 
     def register(hook: Hook) -> Hook:
