@@ -54,6 +54,7 @@ class QueueWait:
             os.close(awake)
             fronts.close()
         if worker._stop_requested:
+            worker._stop_requested = False  # as RQ leaves it where no job runs
             raise StopRequested
         return (queues[moved[0].queue], moved[0].id) if moved else None
 
