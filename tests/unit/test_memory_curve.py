@@ -9,7 +9,7 @@ from rqmem.policy.memory_curve import POINTS, MemoryCurve
 
 
 def test_a_short_curve_has_each_step() -> None:
-    curve = MemoryCurve(0.05)
+    curve = MemoryCurve()
     for seconds, mb in ((0.0, 20.0), (0.01, 25.0), (0.07, 24.0), (0.21, 40.0)):
         curve.add(seconds, mb)
     assert curve.points(0.3) == (25.0, 24.0, 24.0, 24.0, 40.0, 40.0)
@@ -17,11 +17,11 @@ def test_a_short_curve_has_each_step() -> None:
 
 
 def test_a_peak_between_two_low_readings_stays_when_the_step_is_doubled() -> None:
-    curve = MemoryCurve(1.0)
-    for second in range(1000):
-        curve.add(second, 300.0 if second == 501 else 20.0)
-    points = curve.points(1000.0)
-    assert len(points) <= POINTS and curve.step_seconds == 16.0
+    curve = MemoryCurve()
+    for step in range(1000):
+        curve.add((step + 0.5) * 0.05, 300.0 if step == 501 else 20.0)
+    points = curve.points(50.0)
+    assert len(points) <= POINTS and curve.step_seconds == 16 * 0.05
     assert [number for number, mb in enumerate(points) if mb == 300.0] == [501 // 16]
 
 
