@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from rqmem.worker.pool.member import Member
 
 _STATE_SECONDS = 1.0
-_IN_PLACE_OF = ("prepare_execution", "prepare_job_execution", "get_heartbeat_ttl")
+_IN_PLACE_OF = ("execute_job", "prepare_execution", "prepare_job_execution", "get_heartbeat_ttl")
 
 
 class StartArguments(NamedTuple):

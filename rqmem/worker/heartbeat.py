@@ -146,6 +146,11 @@ class Heart:
         except RedisError as error:
             log.warning("worker %s: could not tell Redis that it ends: %s", self._worker.name, error)
 
+    def has_taken(self, job_id: str) -> None:
+        """The worker has just taken that job."""
+        if self.beating:
+            self._recovery.taken_here = job_id
+
     def running(self, job: Job, execution: Execution) -> None:
         """From now on that job's heartbeats are kept too, for the first time when it has run for a second."""
         self._maintained_at = time.monotonic() + _TICK_SECONDS - self._worker.job_monitoring_interval

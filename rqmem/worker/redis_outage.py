@@ -195,6 +195,7 @@ class RedisOutage:
                 wait.again(error)
         wait.over()
         if result is not None:
+            self._heart.has_taken(result[0].id)
             self._tell_dequeued(*result)
         worker.heartbeat()
         return result

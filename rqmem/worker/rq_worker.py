@@ -37,10 +37,10 @@ class OnConnection:
 
 
 def own_methods(worker: Worker, names: Iterable[str]) -> list[str]:
-    """Those of the worker's methods that are neither RQ's nor ours."""
+    """Those of the worker's methods that are neither RQ's nor ours, also where somebody has replaced one of these."""
     found = []
     for name in names:
-        owner = next((each for each in type(worker).__mro__ if name in vars(each)), object)
-        if name in vars(worker) or owner.__module__.partition(".")[0] not in ("rq", "rqmem"):
+        method = vars(worker).get(name) or getattr(type(worker), name)
+        if getattr(method, "__module__", "").partition(".")[0] not in ("rq", "rqmem"):
             found.append(name)
     return found

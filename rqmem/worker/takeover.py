@@ -43,10 +43,12 @@ class Recovery:
         due_back: jobs of the worker's queues that will be queued again, or settled: runs of dead workers, those that
             somebody took and may never begin, and those that wait a while before they go on.
         put_back: how often a job was queued again or settled here, so far.
+        taken_here: the job that the worker itself took last, which it does not wait for.
     """
 
     def __init__(self, worker: Worker, connection: Redis, config: Config, settler: Settler) -> None:
         self.due_back = self.put_back = 0
+        self.taken_here = ""
         self._worker = worker
         self._connection = connection
         self._config = config
@@ -204,7 +206,7 @@ class Recovery:
         for job_id, queue in unbegun.items():
             if may_take_over(self._unbegun_since[job_id], now, self._config.heartbeat_seconds, known_dead=False):
                 self.put_back += executions.put_back(queue, job_id)
-            else:
+            elif job_id != self.taken_here:
                 waited_for += 1
         return waited_for
 

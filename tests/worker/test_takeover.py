@@ -74,6 +74,9 @@ def test_what_a_living_worker_has_just_taken_is_not_put_back_since_a_lease_had_i
     connection.lmove(queue.key, queue.intermediate_queue_key)
     recovery.scan(1000.0)
     assert (queue.job_ids, recovery.due_back) == ([], 1)
+    recovery.taken_here = "a"  # by the worker that scans: it has not to wait for itself
+    recovery.scan(1000.0)
+    assert (queue.job_ids, recovery.due_back) == ([], 0)
     recovery.scan(2000.0)
     assert (queue.job_ids, recovery.due_back) == (["a"], 0)
     lease.link.close()
