@@ -60,6 +60,11 @@ class LeaseConnection:
         """How many replies have not been read."""
         return len(self._owed)
 
+    @property
+    def next_is_batch(self) -> bool:
+        """Whether the next reply is that to a `send_take`."""
+        return self._owed[0][0] == "take"
+
     def send_take(self, queues: Sequence[str], k: int, owner: Owner | None = None, moved: Sequence[Moved] = ()) -> None:
         """Take up to ``k`` jobs from the queues, the first ones first.
 

@@ -3,7 +3,7 @@
 For each job it writes to the shared page which job that is, sends what has finished before, and runs the job's code.
 
 - `rqmem.worker.horse.lease_commits` sends what has finished, and reads replies later;
-- `rqmem.worker.horse.lease_wait` waits for jobs where there are none;
+- `rqmem.worker.horse.lease_batches` says how many are taken and when, and waits where there are none;
 - `rqmem.worker.horse.lease_hand_over` has RQ's own methods end what is no plain success, which ends the lease;
 - `rqmem.worker.horse.leased_job` says which jobs may run here, and what `rq.get_current_job` gives them.
 
@@ -35,24 +35,22 @@ from rqmem.child_ids import CHILD_MARK, parent_of
 from rqmem.errors import RunTakenOver
 from rqmem.log.lines import tells_routine
 from rqmem.measure.own_process import meter_of_this_process
-from rqmem.policy import lease as policy
-from rqmem.policy.lease import History
 from rqmem.rq_names import DeserializationError, Job, JobTimeoutException, Retry, current_job
 from rqmem.store import lease
 from rqmem.store.execution_records import Pending
 from rqmem.store.held_run import HeldRun, Record
 from rqmem.store.history.history_records import OK
-from rqmem.store.lease_commands import Taken
+from rqmem.store.lease_commands import Batch, Taken
 from rqmem.store.retrying import connection_with_short_timeout, note, until_redis_answers
 from rqmem.type_of_job import FIRST_BYTES, path_in
 from rqmem.worker.execution import Event
 from rqmem.worker.finished_jobs import LONGEST_ID_BYTES, FinishedJob
 from rqmem.worker.horse import environment, user_code
 from rqmem.worker.horse.channel import Channel, LeaseEnd, LeaseOrder, Ran
+from rqmem.worker.horse.lease_batches import OTHERS_WAIT, STOPS, Batches
 from rqmem.worker.horse.lease_commits import Commits
 from rqmem.worker.horse.lease_hand_over import HandOver
 from rqmem.worker.horse.lease_remains import Remains
-from rqmem.worker.horse.lease_wait import Waiting
 from rqmem.worker.horse.leased_job import HeldOf, JobHooks, JobType, LeasedJob, Types
 from rqmem.worker.horse.user_code import Horse
 from rqmem.worker.shared_memory import SharedPage
@@ -61,17 +59,14 @@ if TYPE_CHECKING:
     from rqmem.rq_names import Worker
     from rqmem.worker.horse_pool import HorsePool
 
-_BATCH_SECONDS = 0.1  # what was taken so long ago goes back: jobs of better queues, and other workers, wait for it
 _MOST_KINDS = 100  # of jobs in one report
 _OLD_SECONDS = 0.02  # a job that was taken so long ago may have been cancelled: its start is awaited
 _LEAVE_SECONDS = 1.0
 _JOB_ID = environment.Again("RQ_JOB_ID")
 _NOT_PLAIN = (Retry, Pending)  # what a job may return, and RQ's or our own methods deal with
 _log = logging.getLogger("rqmem.worker")
-_RECALLED, _OTHERS_WAIT = "it was recalled", "a job has others that wait for it"
+_RECALLED = "it was recalled"
 _OF_ANOTHER_KIND = "a job of another kind is next"
-_STOPS, _TIME_OVER = "the worker is to stop", "its time was over"
-_RAN_ENOUGH = "it has run as many jobs as it may"
 
 
 class Lease:
@@ -117,13 +112,7 @@ class Lease:
         self._job: Taken  # in hand
         self._proxy_job: LeasedJob
         self._visible = False  # RQ shows the last job as running, since its own code has asked for that
-        self._k = order.k
-        self._count = 0
-        self._waiting = Waiting(worker, order, page, channel)
-        self._waits = order.wait_seconds > 0
-        self._is_empty = self._waits  # the queues are, as far as is known
-        self._has_asked = self._is_open = False  # for jobs; and has got some
-        self._taken_at = self._began = time.monotonic()
+        self._batches = Batches(worker, order, page, channel, self._commits)
         self._end = LeaseEnd(k=order.k)
         self._ran: dict[tuple[Any, ...], Ran] = {}
         self.hooks: JobHooks | None = None
@@ -139,19 +128,22 @@ class Lease:
             page.advance(Event.LEASED)
             self._work()
         finally:
-            self._waiting.close()
+            self._batches.close()
             self._settle_rest()
             self._meter.close()
             self._remains.close()
             signal.alarm(0)
             signal.signal(signal.SIGALRM, before)
             self._worker.executions = {}
-        return replace(self._end, k=self._k, ran=tuple(self._ran.values()))
+        return replace(self._end, k=self._batches.k, ran=tuple(self._ran.values()))
 
     def _work(self) -> None:
+        batches = self._batches
         try:
-            while self._wait() and self._take():
-                pass
+            while (batch := batches.next()) is not None:
+                if not self._run_all(batch):
+                    return
+            self._stop(batches.why, unfit=batches.unfit)
         except RedisError as error:
             note(error)
             self._commits.lost = True
@@ -160,14 +152,14 @@ class Lease:
     def _settle_rest(self) -> None:
         """Commit what has finished, and give back what has not begun."""
         worker, commits = self._worker, self._commits
-        if not self._has_asked:
+        if not self._batches.has_asked:
             commits.close()
             return
         commits.all()
         for done in commits.plain:
             self._hand_over.finish(done)
         token = self._order.token
-        if self._is_empty and self._page.stop_asked:  # the worker leaves, and waits for us
+        if self._batches.is_empty and self._page.stop_asked:  # the worker leaves, and waits for us
             short = connection_with_short_timeout(worker.connection, _LEAVE_SECONDS)
             with contextlib.suppress(RedisError), short:  # only that it had a lease stays, for others to take over
                 lease.give_back(short, worker.name, token)
@@ -175,83 +167,38 @@ class Lease:
             until_redis_answers(
                 lambda: lease.give_back(worker.connection, worker.name, token), "give back the jobs of a lease"
             )
-        self._waiting.put_back()
+        self._batches.put_back()
         commits.close()
 
     def _stop(self, why: str, *, unfit: bool = False) -> bool:
         self._end = replace(self._end, why=why, unfit=unfit)
         return False
 
-    @property
-    def _left(self) -> int:
-        """How many jobs it may still run."""
-        return self._order.most_jobs - self._count if self._order.most_jobs else sys.maxsize
-
-    def _wait(self) -> bool:
-        """If the queues are empty, wait for a job. Whether to take some."""
-        order, page, commits = self._order, self._page, self._commits
-        if not self._is_empty:
-            return True
-        commits.open()
-        commits.send()
-        commits.read()
-        if commits.plain:
-            return self._stop(_OTHERS_WAIT)
-        if self._left <= 0:
-            return self._stop(_RAN_ENOUGH)
-        seconds = order.wait_seconds
-        if self._is_open:
-            seconds = order.seconds - (time.monotonic() - self._began)
-        if seconds <= 0:
-            return self._stop(_TIME_OVER)
-        if not self._waiting.wait(seconds):
-            return self._stop(_STOPS if page.recalled or page.stop_asked else _TIME_OVER)
-        if not self._is_open:
-            self._began = time.monotonic()
-        return True
-
-    def _take(self) -> bool:
-        """One batch. Whether to go on."""
-        order = self._order
-        moved, self._has_asked, self._is_empty = self._waiting.moved, True, False
-        if self._is_open and not moved and time.monotonic() - self._began >= order.seconds:
-            return self._stop(_TIME_OVER)
-        if self._left <= 0:
-            return self._stop(_RAN_ENOUGH)
-        batch = self._commits.take(min(self._k, self._left), opens=not self._is_open, moved=moved)
-        self._taken_at = time.monotonic()
-        self._waiting.moved = []
-        self._is_open = self._is_open or bool(batch.jobs)
-        if self._commits.plain:
-            return self._stop(_OTHERS_WAIT)
+    def _run_all(self, batch: Batch) -> bool:
+        """The jobs of a batch. Whether to go on."""
+        batches = self._batches
         for number, job in enumerate(batch.jobs):
-            if not self._run(job, first=number == 0, is_new=bool(moved)):
+            batches.reached(number)
+            if not self._run(job, first=number == 0):
                 return False
-            if time.monotonic() - self._taken_at > _BATCH_SECONDS and number + 1 < len(batch.jobs):
-                self._k = max(1, self._k // 2)  # jobs of better queues may have come, and other workers wait
-                return self._stop("its jobs take longer than those before")
-        self._is_empty = batch.why == "empty" and self._waits
-        if batch.why and not self._is_empty:
-            return self._stop(f"take: {batch.needs or batch.why}", unfit=batch.why == "needs")
-        if not batch.why:
-            history = policy.after_batch(History(k=self._k), len(batch.jobs), time.monotonic() - self._taken_at)
-            self._k = min(history.k, order.most_k)
+            if why := batches.take_too_long(number):
+                return self._stop(why)
         return True
 
     # One job
 
-    def _run(self, job: Taken, *, first: bool, is_new: bool) -> bool:
+    def _run(self, job: Taken, *, first: bool) -> bool:
         """One job. Whether the next one may begin.
 
         Args:
-            first: of its batch. Redis is told that it begins, since it might be the one that kills the worker.
-            is_new: it was enqueued a moment ago, so it does not wait for the answer.
+            first: of its batch. Redis is told that it begins, since it might be the one that kills the worker. It waits
+                for the answer, unless it was enqueued a moment ago.
         """
         page, order = self._page, self._order
         if page.recalled or page.stop_asked:
-            return self._stop(_RECALLED if page.recalled else _STOPS)
+            return self._stop(_RECALLED if page.recalled else STOPS)
         if self._commits.plain:
-            return self._stop(_OTHERS_WAIT)
+            return self._stop(OTHERS_WAIT)
         data = _uncompressed(job.data)
         path = path_in(data[:FIRST_BYTES]) or ""
         known = self._fit.get(path)
@@ -266,9 +213,9 @@ class Lease:
             limit, result_ttl = self._limit(job), int(job.result_ttl or self._worker.default_result_ttl)
         except ValueError:
             return self._stop("a job's time limit cannot be read", unfit=True)
-        self._count += 1
-        execution = b"%b%08x" % (self._token, self._count)
-        if not self._begin(job, known, execution, limit, first=first, is_new=is_new):
+        self._batches.count += 1
+        execution = b"%b%08x" % (self._token, self._batches.count)
+        if not self._begin(job, known, execution, limit, first=first):
             return not self._end.why
         job_id, queue = job.id.decode(), order.queues[job.queue]
         self.here = here = Horse.like(
@@ -301,9 +248,7 @@ class Lease:
         page.started_at = 0.0
         return self._as_before(known)
 
-    def _begin(
-        self, job: Taken, known: JobType, execution: bytes, limit_seconds: int, *, first: bool, is_new: bool
-    ) -> bool:
+    def _begin(self, job: Taken, known: JobType, execution: bytes, limit_seconds: int, *, first: bool) -> bool:
         """It is the job in hand. False: it does not begin, and has been left to others or is refused by Redis."""
         page = self._page
         self._held.next_job()
@@ -313,11 +258,12 @@ class Lease:
         if page.recalled:  # the worker has not seen this one, or gives it back: either way it has not begun
             page.advance(Event.RETURNED)
             return self._stop(_RECALLED)
-        awaited = (first and not is_new) or page.started_at - self._taken_at > _OLD_SECONDS
+        batches = self._batches
+        awaited = (first and not batches.is_new) or page.started_at - batches.taken_at > _OLD_SECONDS
         seen, self._visible = self._visible, False
         if not self._commits.announce(job, execution, known, sent=first, awaited=awaited, seen=seen):
             page.advance(Event.RETURNED)
-            return self._stop(_OTHERS_WAIT) if self._commits.plain else False
+            return self._stop(OTHERS_WAIT) if self._commits.plain else False
         _JOB_ID.put(job.id)
         return True
 

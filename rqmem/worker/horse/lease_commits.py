@@ -51,6 +51,7 @@ class Commits:
             deque()
         )  # steps without a reply, and how many are on the page
         self._ring = page.finished  # each time that it is asked for, it is another object
+        self._batch: Batch | None = None  # that has come, and nobody has got
         self._pending: list[FinishedJob] = []
         self._on_page = 0  # of the pending ones
         self._packed: list[bytes] = []
@@ -68,18 +69,22 @@ class Commits:
     def _link(self) -> LeaseConnection:
         return self._opened or self.open()
 
-    def take(self, k: int, *, opens: bool, moved: Sequence[Moved] = ()) -> Batch:
-        """Take up to ``k`` jobs, when what has finished is committed.
+    def ask(self, k: int, *, opens: bool = False, moved: Sequence[Moved] = ()) -> None:
+        """Ask for up to ``k`` jobs, which `batch` gives, when what has finished is committed.
 
         Args:
             opens: none of this lease has been taken before.
             moved: jobs that go back to the front of their queues first.
         """
-        link = self.open()
         self.send()
-        link.send_take(self._order.queues, k, self._order.owner if opens else None, moved)
-        self.read(until=1)
-        return link.read_batch()
+        self._link.send_take(self._order.queues, k, self._order.owner if opens else None, moved)
+
+    def batch(self) -> Batch:
+        """The jobs that were asked for."""
+        while self._batch is None:
+            self.read(until=self._link.owed - 1)
+        batch, self._batch = self._batch, None
+        return batch
 
     def announce(self, job: Taken, execution: bytes, known: JobType, *, sent: bool, awaited: bool, seen: bool) -> bool:
         """Send what is to be committed by now, and that this job begins. Whether it may.
@@ -133,7 +138,10 @@ class Commits:
         """Read replies until that number is owed. Returns why the last job that was announced may not begin."""
         why = ""
         while self._link.owed > until:
-            why = self._take_reply(self._link.read_step(), *self._sent.popleft())
+            if self._link.next_is_batch:
+                self._batch = self._link.read_batch()
+            else:
+                why = self._take_reply(self._link.read_step(), *self._sent.popleft())
         return why
 
     def _forget_pending(self) -> None:
