@@ -32,7 +32,7 @@ from rqmem.live.stopping import Stopping
 from rqmem.store import keys
 from rqmem.store.history import history_reader, history_writer
 from rqmem.store.history.history_records import LiveJob
-from rqmem.store.history.samples import RINGS, Ring, Sample
+from rqmem.store.history.samples import RINGS, Sample
 from rqmem.testing import wait_until
 from tests import forked, sample_jobs
 from tests.conftest import ROOT, OwnRedis, StartWorker
@@ -514,18 +514,18 @@ def test_a_dumb_terminal_gets_lines(connection: Redis, terminal: Callable[..., T
 # What is read
 
 
-@pytest.mark.parametrize("age", [0, 1, 5, 59, 60, 61, 500])
+@pytest.mark.parametrize("age", [0, 1, 5, 399, 400, 401, 500])
 def test_newest_samples_are_those_of_the_whole_ring(connection: Redis, age: int) -> None:
-    ring = Ring(1, 60)
-    now = 1_700_000_000 + age  # the ring's end lies between, for some
+    ring = RINGS[0]
+    now = 1_700_000_000 // ring.seconds * ring.seconds + age  # the ring's end lies between, for some
     with connection.pipeline() as pipeline:
-        for at in range(now - 100, now + 1, 1 + age % 3):
+        for at in range(now - ring.seconds - 40, now + 1, 1 + age % 3):
             sample = Sample(at, float(at % 50), 256.0, 30.0)
             pipeline.setrange(keys.samples("w", 1), ring.offset(at), ring.pack(sample).decode("latin-1"))
         pipeline.execute()
     every = history_reader.samples(connection, "w", now, ring)
-    for back in (0, 1, 7, 30, 58, 59, 60, 1000):
-        newest = history_reader.newest_samples(connection, {"w": now - back, "none": now}, now, ring)
+    for back in (0, 1, 7, 400, ring.seconds - 2, ring.seconds - 1, ring.seconds, 9999):
+        newest = history_reader.newest_samples(connection, {"w": now - back, "none": now}, now)
         assert newest == {"w": [sample for sample in every if sample.at >= now - back], "none": []}
     assert len(RINGS) == 3
 

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from redis import Redis
@@ -225,25 +226,38 @@ def test_a_job_that_maintenance_gave_up_too_soon_is_finished_and_no_failure(
     assert not queue.connection.exists(keys.RUNNING)
 
 
+@pytest.mark.parametrize("plain", [True, False], ids=["by our script", "by RQ's method"])
 def test_a_commit_whose_reply_was_lost_is_done_once(
-    taken: tuple[MemoryWorker, Queue, Job, Execution], monkeypatch: pytest.MonkeyPatch
+    taken: tuple[MemoryWorker, Queue, Job, Execution], monkeypatch: pytest.MonkeyPatch, plain: bool
 ) -> None:
     from rqmem.store.guarded import GuardedPipeline
+    from rqmem.worker import successes
 
     worker, queue, job, execution = taken
-    execute, lost = GuardedPipeline.execute, []
+    execute, commit, lost = GuardedPipeline.execute, successes.commit, []
+    if not plain:
+        job.result_ttl = -1
 
-    def done_and_lost(self: GuardedPipeline, raise_on_error: bool = True) -> list[object]:
+    def lose() -> None:
+        lost.append(plain)
+        raise LostConnection("the reply was lost")
+
+    def done_by_rq(self: GuardedPipeline, raise_on_error: bool = True) -> list[object]:
         commits = self.explicit_transaction and len(self.command_stack) > 5
         results = execute(self, raise_on_error)
         if commits and not lost:
-            lost.append(True)
-            raise LostConnection("the reply was lost")
+            lose()
         return results
 
-    monkeypatch.setattr(GuardedPipeline, "execute", done_and_lost)
+    def done_by_script(*arguments: Any) -> None:
+        commit(*arguments)
+        if not lost:
+            lose()
+
+    monkeypatch.setattr(GuardedPipeline, "execute", done_by_rq)
+    monkeypatch.setattr(successes, "commit", done_by_script)
     worker._finalize_success(job, queue, execution, 5)
-    assert lost
+    assert lost == [plain]
     assert job.return_value(refresh=True) == 5
     assert len(job.results()) == 1
     assert int(queue.connection.hget(worker.key, "successful_job_count")) == 1
