@@ -356,13 +356,14 @@ class World:
         return places, {job_id: raw.decode() for job_id, raw in zip(self.made, statuses, strict=True) if raw}
 
 
-EXAMPLES = int(os.environ.get("RQMEM_TESTS_EXAMPLES", "12"))
+EXAMPLES = int(os.environ.get("RQMEM_TESTS_EXAMPLES", "0"))
+"""How many that are drawn at random; 0: a dozen, which are the same each time."""
 
 
 PHASES = (Phase.explicit, Phase.reuse, Phase.generate)  # to shrink what took seconds would take minutes
 
 
-@settings(max_examples=EXAMPLES, phases=PHASES, suppress_health_check=list(HealthCheck))
+@settings(max_examples=EXAMPLES or 12, derandomize=not EXAMPLES, phases=PHASES, suppress_health_check=list(HealthCheck))
 @given(st.lists(st.tuples(st.integers(0, len(ACTS) - 1), st.integers(0, 2**16)), min_size=60, max_size=200))
 def test_no_job_is_lost_or_doubled(connection: Redis, choices: list[tuple[int, int]]) -> None:
     world = World(connection)

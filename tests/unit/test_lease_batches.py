@@ -19,8 +19,12 @@ class Played:
     def __init__(self, waiting: int) -> None:
         self.waiting = waiting
         self.asked: list[int] = []
+        self.sent = 0
         self.given = 0
         self.plain: list[Any] = []
+
+    def send(self) -> None:
+        self.sent += 1
 
     def ask(self, k: int, *, opens: bool, moved: Sequence[Any] = ()) -> None:
         assert opens == (not self.asked)
@@ -64,6 +68,7 @@ def test_the_next_batch_is_asked_for_when_half_of_one_has_run(now: list[float]) 
     batches = batches_of(commits)
     assert run(batches, batches.next(), now, 0.0001) == 8
     assert commits.asked == [8, 8], "before anybody wanted it"
+    assert commits.sent == 1, "what is sent between two jobs would say that none is in hand"
     asked_at = batches._asked_at
     second = batches.next()
     assert commits.asked == [8, 8] and batches.taken_at == asked_at < now[0]

@@ -138,6 +138,7 @@ class Batches:
             if self._left <= 0:
                 self._end(_RAN_ENOUGH)
                 return None
+            self._commits.send()
             self._ask(min(self.k, self._left), moved)
         batch = self._batch = self._commits.batch()
         self._began = time.monotonic()

@@ -70,13 +70,12 @@ class Commits:
         return self._opened or self.open()
 
     def ask(self, k: int, *, opens: bool = False, moved: Sequence[Moved] = ()) -> None:
-        """Ask for up to ``k`` jobs, which `batch` gives, when what has finished is committed.
+        """Ask for up to ``k`` jobs, which `batch` gives.
 
         Args:
             opens: none of this lease has been taken before.
             moved: jobs that go back to the front of their queues first.
         """
-        self.send()
         self._link.send_take(self._order.queues, k, self._order.owner if opens else None, moved)
 
     def batch(self) -> Batch:
