@@ -144,6 +144,7 @@ class ChildJobs(Generic[T]):
             self._enqueuer = ChildEnqueuer(self._horse, parent_class, self._job_class, self._arguments, self._queue)
             self._run.open_split = self
         if child.number not in self._enqueued:
+            self._run.checkpoints.raise_swallowed()  # while its items were made
             self._enqueuer.add([(child.number, describe_slice(child.items))])
             self._enqueued.add(child.number)
             self._run.checkpoints.check(f"child jobs made: {len(self._enqueued)}")

@@ -38,9 +38,10 @@ class OnConnection:
 
 def own_methods(worker: Worker, names: Iterable[str]) -> list[str]:
     """Those of the worker's methods that are neither RQ's nor ours, also where somebody has replaced one of these."""
-    found = []
-    for name in names:
-        method = vars(worker).get(name) or getattr(type(worker), name)
-        if getattr(method, "__module__", "").partition(".")[0] not in ("rq", "rqmem"):
-            found.append(name)
-    return found
+    return [name for name in names if name in vars(worker) or not _is_known(type(worker), name)]
+
+
+def _is_known(worker_class: type, name: str) -> bool:
+    owner = next((each for each in worker_class.__mro__ if name in vars(each)), object)
+    modules = owner.__module__, getattr(vars(owner).get(name), "__module__", None) or ""
+    return all(module.partition(".")[0] in ("rq", "rqmem") for module in modules)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import ctypes
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -31,23 +32,38 @@ def seen() -> tuple[str | None, str | None, str]:
     return os.environ.get(NAME), None if by_libc is None else os.fsdecode(by_libc), started.stdout.rstrip("\n")
 
 
+AGAIN = environment.Again(NAME)  # made before a job changes anything
+
+
+def again(name: str, value: str) -> None:
+    AGAIN.put(os.fsencode(value))
+
+
+@pytest.mark.parametrize("put", [environment.put, again])
 @pytest.mark.parametrize("values", [["a"], ["a", "bc", ""], ["x" * 400, "y" * 5000, "z", "w" * 100_000], ["é=日"]])
-def test_a_value_is_seen_everywhere(values: list[str]) -> None:
+def test_a_value_is_seen_everywhere(put: Callable[[str, str], None], values: list[str]) -> None:
     for value in values:
-        environment.put(NAME, value)
+        put(NAME, value)
         assert seen() == (value, value, value)
 
 
-def test_what_a_job_has_done_to_it_does_not_matter() -> None:
-    environment.put(NAME, "first")
+@pytest.mark.parametrize("put", [environment.put, again])
+def test_what_a_job_has_done_to_it_does_not_matter(
+    put: Callable[[str, str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(NAME, "first")
     os.environ[NAME] = "the job's own"
     assert seen() == ("the job's own",) * 3
-    environment.put(NAME, "second")
+    put(NAME, "second")
     assert seen() == ("second",) * 3
     del os.environ[NAME]
     assert seen() == (None, None, "None")
-    environment.put(NAME, "third")
+    put(NAME, "third")
     assert seen() == ("third",) * 3
+    monkeypatch.setattr(os, "environ", copy.copy(os.environ))
+    vars(os.environ)["_data"] = dict(vars(os.environ)["_data"])
+    put(NAME, "fourth")
+    assert seen() == ("fourth",) * 3, "in another os.environ, too"
 
 
 def test_many_values_leave_nothing_behind() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -22,7 +23,7 @@ from rqmem.worker.execution import Event, Phase
 from rqmem.worker.horse_pool import HorsePool
 from rqmem.worker.horse_recycling import Recycling
 from rqmem.worker.redis_outage import RedisOutage, step_of_work
-from rqmem.worker.rq_worker import OnConnection
+from rqmem.worker.rq_worker import OnConnection, own_methods
 from rqmem.worker.settlement import Settlement
 from rqmem.worker.shared_memory import SharedPage
 from rqmem.worker.worker_setup import Setup
@@ -209,3 +210,22 @@ def test_parts_do_not_know_the_class_that_is_composed_of_them() -> None:
     for path in folder.rglob("*.py"):
         if path.name not in ("memory_worker.py", "memory_worker_pool.py"):
             assert "import MemoryWorker" not in path.read_text(), path
+
+
+def test_a_method_is_somebodys_own_however_it_came_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Decorated(MemoryWorker):
+        execute_job = functools.wraps(MemoryWorker.execute_job)(lambda *_: None)
+
+    class Builtin(MemoryWorker):
+        execute_job = len
+
+    def own(worker_class: type[MemoryWorker], **replaced: Any) -> list[str]:
+        worker = object.__new__(worker_class)
+        vars(worker).update(replaced)
+        return own_methods(worker, ["execute_job", "get_heartbeat_ttl"])
+
+    assert own(MemoryWorker) == []
+    assert own(Decorated) == own(Builtin) == ["execute_job"], "in a class of their own"
+    assert own(MemoryWorker, get_heartbeat_ttl=len) == ["get_heartbeat_ttl"], "on the worker"
+    monkeypatch.setattr(Worker, "get_heartbeat_ttl", lambda *_: 5)
+    assert own(MemoryWorker) == ["get_heartbeat_ttl"], "in RQ's class"

@@ -43,11 +43,11 @@ class Again:
     def __init__(self, name: str) -> None:
         self._name = name
         self._key = os.fsencode(name)
-        self._data: dict[bytes, bytes] = getattr(os.environ, "_data", {})
 
     def put(self, value: bytes) -> None:
         known, strings = _last.get(self._key), _strings.get(self._name)
-        if known is None or not strings or self._data.get(self._key) is not known:
+        data: dict[bytes, bytes] = getattr(os.environ, "_data", {})  # a job may have put another `os.environ` there
+        if known is None or not strings or data.get(self._key) is not known:
             put(self._name, os.fsdecode(value))
             return
         text = b"%b=%b" % (self._key, value)
@@ -55,7 +55,7 @@ class Again:
             put(self._name, os.fsdecode(value))
             return
         strings[-1].value = text
-        self._data[self._key] = _last[self._key] = value
+        data[self._key] = _last[self._key] = value
 
 
 def copied() -> dict[Any, Any]:
