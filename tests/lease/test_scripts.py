@@ -147,7 +147,7 @@ def test_what_two_workers_put_back_comes_in_the_order_in_which_it_was_enqueued(
     bob.link.close()
 
 
-def test_what_is_put_back_stands_behind_what_was_before_it_and_not_behind_what_came_to_the_front(
+def test_what_is_put_back_comes_after_what_was_before_it_and_after_what_came_to_the_front(
     ada: Lease, connection: Redis, enqueue: Callable[..., Job]
 ) -> None:
     for job_id in "abcdef":
