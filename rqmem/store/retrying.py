@@ -33,6 +33,7 @@ from redis.exceptions import (
     ReadOnlyError,
     RedisError,
     TryAgainError,
+    WatchError,
 )
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
@@ -101,6 +102,8 @@ def unavailable(error: BaseException) -> State | None:
     """Whether this error says that Redis is away or refuses; None for an error that would come again."""
     if refusal(error):
         return "refuses"
+    if isinstance(error, WatchError) and "occurred while watching" in str(error):
+        return "away"  # so redis-py calls a connection that it lost in a transaction
     return "away" if isinstance(error, RedisConnectionError | RedisTimeoutError) else None
 
 

@@ -173,7 +173,7 @@ class Lifecycle:
         setup, kernel = self._setup, self._pool.kernel
         recorder = self.new_recorder()
         events.subscribe(recorder.take)
-        self._heart.start(recorder)
+        self._outage.wait_for("say that it lives", lambda: self._heart.start(recorder))
         _log.info(
             "worker %s: memory ceiling %s MB for each job (an idle horse uses %s MB), kept by %s",
             setup.name, show_mb(setup.limit_mb), show_mb(to_mb(self._pool.idle_bytes)),

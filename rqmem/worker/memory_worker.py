@@ -196,7 +196,7 @@ class MemoryWorker(Worker):
     def register_birth(self) -> None:
         """Replaces RQ's `register_birth`: takes a dead worker's name over. Raises `NameTaken` (a ValueError)."""
         self.log.debug("Worker %s: registering birth", self.name)
-        worker_name.register(self, self.config.heartbeat_seconds)
+        self._outage.wait_for("register", lambda: worker_name.register(self, self.config.heartbeat_seconds))
         self._life.has_name = True
 
     def register_death(self) -> None:

@@ -254,7 +254,7 @@ class Recorder:
 
     def begin_anew(self) -> None:
         """Redis has lost the journal: the next `flush` looks at it as the first one did."""
-        self._usable, self._samples = None, []
+        self._usable = None
 
     def end_alerts_of_others(self, connection: Redis) -> None:
         """What lost workers had raised has ended with them. Raises redis-py's errors."""
@@ -284,9 +284,8 @@ class Recorder:
                 "remembered of what runs here; 'rqmem journal clear' begins a new one", self.about.worker,
             )  # fmt: skip
             return False
-        for ring in RINGS:
-            last = history_reader.samples(connection, self.about.worker, now, ring)[-1:]
-            self._samples.append(last[0] if last else Sample(0, 0.0, 0.0, 0.0))
+        lasts = [history_reader.samples(connection, self.about.worker, now, ring)[-1:] for ring in RINGS]
+        self._samples = [last[0] if last else Sample(0, 0.0, 0.0, 0.0) for last in lasts]
         return True
 
     def _read_alerts(self, live: Live, now: float, initial_mb: float, connection: Redis | None) -> None:

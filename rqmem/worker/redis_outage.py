@@ -17,7 +17,6 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError, ResponseError
 
 from rqmem.errors import WorkerBroken
@@ -319,7 +318,7 @@ class RedisOutage:
             _log.warning("worker %s: no commands are heard until Redis takes a subscription again (%s)",
                          self._worker.name, described(error))  # fmt: skip
         self._deaf_at = now
-        if not isinstance(error, RedisConnectionError) and pubsub.connection is not None:
+        if pubsub.connection is not None:
             pubsub.connection.disconnect()  # it subscribes when it connects anew
         time.sleep(_COMMAND_PAUSE_SECONDS)
         return True

@@ -318,6 +318,25 @@ def test_an_idle_worker_asks_again_after_a_forced_unblock(
     assert job.return_value() == 2, log
 
 
+def test_a_worker_begins_although_connections_are_lost(
+    own_redis: OwnRedis, proxy: RefusingProxy, start_worker: StartWorker, tmp_path: Path
+) -> None:
+    """From its registration on, the reply to each kind of command is lost once."""
+    lost: set[bytes] = set()
+
+    def lose(command: list[bytes]) -> bool:
+        new = (lost or command[0] == b"WATCH") and command[0] not in lost
+        lost.update(command[:1] if new else [])
+        return bool(new)
+
+    proxy.lose = lose
+    worker = Watched(start_worker, proxy.url, tmp_path, "--max-jobs", "1")
+    job = own_redis.queue.enqueue(sample_jobs.add, 1)
+    log = worker.finish()
+    assert job.return_value() == 2, log
+    assert {b"HGETALL", b"SADD", b"SET", b"EXEC"} <= lost
+
+
 def test_commands_are_heard_after_a_refused_subscription(
     own_redis: OwnRedis, proxy: RefusingProxy, start_worker: StartWorker, tmp_path: Path
 ) -> None:
