@@ -56,20 +56,31 @@ _TTL = parsed("TIME", seconds_or_no_limit)
 _COUNT = parsed("COUNT", positive_int)
 
 
-def _path(option: str, short: str, default: str, help: str, variable: str | None = None) -> Any:
+def _flag(*names: str, about: str) -> Any:
+    return click.option(*names, is_flag=True, help=about)
+
+
+def _value(*names: str, about: str, metavar: str, **more: Any) -> Any:
+    return click.option(*names, metavar=metavar, help=about, **more)
+
+
+def _time(option: str, default: int, about: str) -> Any:
+    return click.option(option, **_TIME, default=str(default), help=about)
+
+
+def _path(option: str, short: str, default: str, about: str, variable: str) -> Any:
     names = [option, short] if short else [option]
-    return click.option(*names, metavar="PATH", envvar=variable, default=default, help=help)
+    return _value(*names, metavar="PATH", envvar=variable, default=default, about=about)
 
 
+_STRATEGIES = ["default", "round_robin", "random"]
+_LEVELS = ["debug", "info", "warning", "error", "critical"]
 _GROUPS = (
     grouped(
         "Queues and Redis",
-        click.option("--queue", "more", metavar="NAME", multiple=True, help="A queue; may be repeated."),
+        _value("--queue", "more", metavar="NAME", multiple=True, about="A queue; may be repeated."),
         click.option(
-            "--dequeue-strategy",
-            type=click.Choice(["default", "round_robin", "random"]),
-            default="default",
-            help="Which queue is served next.",
+            "--dequeue-strategy", type=click.Choice(_STRATEGIES), default="default", help="Which queue is served next."
         ),
         redis_options,
     ),
@@ -79,10 +90,8 @@ _GROUPS = (
         setting_options("Jobs"),
         click.option("--max-jobs", **_COUNT, help="Quit after this number of jobs."),
         click.option("--max-idle-time", **_TIME, help="Quit after this time without a job."),
-        click.option("--burst", "-b", is_flag=True, help="Quit when all queues are empty."),
-        click.option(
-            "--with-scheduler", "-s", is_flag=True, help="Move scheduled jobs to their queues when they are due."
-        ),
+        _flag("--burst", "-b", about="Quit when all queues are empty."),
+        _flag("--with-scheduler", "-s", about="Move scheduled jobs to their queues when they are due."),
         code_path,
     ),
     grouped("Horses", setting_options("Horses")),
@@ -90,69 +99,44 @@ _GROUPS = (
     grouped("Profiles", setting_options("Profiles")),
     grouped(
         "Log",
-        click.option(
-            "--log-level",
-            "--logging-level",
-            "--logging_level",
-            "log_level",
-            type=click.Choice(["debug", "info", "warning", "error", "critical"], case_sensitive=False),
+        _value(
+            *("--log-level", "--logging-level", "--logging_level", "log_level"),
             metavar="LEVEL",
-            default=None,
-            help="debug, info, warning, error or critical.  [default: info]",
+            type=click.Choice(_LEVELS, case_sensitive=False),
+            about="debug, info, warning, error or critical.  [default: info]",
         ),
-        click.option("--verbose", "-v", is_flag=True, help="The same as --log-level debug."),
-        click.option("--quiet", "-q", is_flag=True, help="The same as --log-level warning."),
+        _flag("--verbose", "-v", about="The same as --log-level debug."),
+        _flag("--quiet", "-q", about="The same as --log-level warning."),
         click.option(
             "--log-format",
             **parsed("FORMAT", _log_format),
             default="text",
             help="text, json, or a format of Python's logging.",
         ),
-        click.option("--date-format", metavar="FORMAT", help="The format of times in the log, for example '%H:%M:%S'."),
-        click.option("--log-file", metavar="FILE", help="Append log lines to FILE; SIGHUP opens it anew."),
-        click.option("--log-every-checkpoint", is_flag=True, help="Log all checkpoints, not only the notable ones."),
-        click.option("--disable-job-desc-logging", is_flag=True, help="Keep arguments of jobs out of the log."),
+        _value("--date-format", metavar="FORMAT", about="The format of times in the log, for example '%H:%M:%S'."),
+        _value("--log-file", metavar="FILE", about="Append log lines to FILE; SIGHUP opens it anew."),
+        _flag("--log-every-checkpoint", about="Log all checkpoints, not only the notable ones."),
+        _flag("--disable-job-desc-logging", about="Keep arguments of jobs out of the log."),
     ),
     grouped(
         "RQ",
-        click.option("--pid", metavar="FILE", help="Write the worker's process id to FILE."),
-        click.option(
+        _value("--pid", metavar="FILE", about="Write the worker's process id to FILE."),
+        _value(
             "--exception-handler",
             metavar="PATH",
             multiple=True,
-            help="A function to call with each failed job. May be repeated.",
+            about="A function to call with each failed job. May be repeated.",
         ),
+        _flag("--disable-default-exception-handler", "-d", about="Call only the handlers of --exception-handler."),
         click.option(
-            "--disable-default-exception-handler",
-            "-d",
-            is_flag=True,
-            help="Call only the handlers of --exception-handler.",
-        ),
-        click.option(
-            "--results-ttl",
-            "default_result_ttl",
+            *("--results-ttl", "default_result_ttl"),
             **_TTL,
             default=str(DEFAULT_RESULT_TTL),
             help="How long to keep results; -1: for ever.",
         ),
-        click.option(
-            "--worker-ttl",
-            **_TIME,
-            default=str(DEFAULT_WORKER_TTL),
-            help="How long RQ keeps the record of a worker that sends no heartbeat.",
-        ),
-        click.option(
-            "--maintenance-interval",
-            **_TIME,
-            default=str(DEFAULT_MAINTENANCE_TASK_INTERVAL),
-            help="Time between RQ's clean-ups.",
-        ),
-        click.option(
-            "--job-monitoring-interval",
-            **_TIME,
-            default=str(DEFAULT_JOB_MONITORING_INTERVAL),
-            help="Time between RQ's heartbeats of a job.",
-        ),
+        _time("--worker-ttl", DEFAULT_WORKER_TTL, "How long RQ keeps the record of a worker that sends no heartbeat."),
+        _time("--maintenance-interval", DEFAULT_MAINTENANCE_TASK_INTERVAL, "Time between RQ's clean-ups."),
+        _time("--job-monitoring-interval", DEFAULT_JOB_MONITORING_INTERVAL, "Time between RQ's heartbeats of a job."),
         serializer_option,
         _path("--worker-class", "-w", "rqmem.MemoryWorker", "A subclass of rqmem.MemoryWorker.", "RQ_WORKER_CLASS"),
         _path("--connection-class", "", DEFAULT_CONNECTION_CLASS, "Redis client class.", "RQ_CONNECTION_CLASS"),

@@ -17,8 +17,9 @@ from typing import Any
 from redis import Redis
 from redis.exceptions import RedisError
 
-from rqmem.dashboard.live_shape import compact, of_look
+from rqmem.observe.as_json import of_snapshot
 from rqmem.observe.model import Snapshot
+from rqmem.observe.problems import problems
 from rqmem.observe.snapshot import read_snapshot
 from rqmem.observe.worker_histories import Histories
 from rqmem.store.history import history_reader
@@ -32,6 +33,7 @@ MOST_VIEWERS = 48
 """Pages that stay connected: each holds one of our server's 64 threads."""
 _PATIENCE_SECONDS = 10.0
 _HISTORY_SECONDS = 900
+_SENT_SECONDS = 15  # with each look, so that a viewer who missed some has no gap
 _CLOCKS_APART_SECONDS = 10  # the clock of a worker may be ahead of ours
 _AGAIN_SECONDS = 5  # a second's sample is written with the next report, and may be of before the last one
 
@@ -82,7 +84,7 @@ class Hub:
         """The last 15 minutes of each worker, compact."""
         self.newest()
         with self._changed:
-            return compact(self._histories, self._clock())
+            return self._histories.compact(self._clock())
 
     def _ask(self) -> bool:
         """Whether looks were being made already; else they begin."""
@@ -115,7 +117,8 @@ class Hub:
         except Exception as error:  # noqa: BLE001  somebody else's keys: the next look may be better
             _log.exception("a look at Redis failed")
             return Look(number, json.dumps({"number": number, "at": timestamp_ms(now), "away": repr(error)}))
-        values = {"number": number, **of_look(snapshot, self._histories)}
+        samples = self._histories.newest(now, _SENT_SECONDS)
+        values = {"number": number, **of_snapshot(snapshot, problems(snapshot)), "samples": samples}
         return Look(number, json.dumps(values, separators=(",", ":")))
 
     def _remember(self, snapshot: Snapshot, now: float) -> None:

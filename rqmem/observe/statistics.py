@@ -13,7 +13,9 @@ from itertools import chain, repeat
 from typing import Literal, NamedTuple
 
 from rqmem.policy import histogram
-from rqmem.store.history.history_records import OK, Run, Tally
+from rqmem.store import codec
+from rqmem.store.history.history_records import Run, Tally
+from rqmem.store.history.run_counts import counts_of_tally
 from rqmem.values import dataclass
 
 Source = Literal["runs", "tallies", "last runs"]
@@ -90,28 +92,9 @@ def grown(before: Tally, after: Tally) -> Tally:
 
 
 def tally_of(runs: Iterable[Run]) -> Tally:
-    """The counters of these runs, without histograms and alerts."""
-    return Tally.total(
-        Tally(
-            jobs=run.times * run.counted,
-            jobs_split=run.counted and run.children > 0,
-            runs=run.times,
-            failed=run.outcome != OK and not run.resumed,
-            resumed=run.resumed,
-            splits=run.children > 0,
-            collections=run.collections,
-            freed_mb=run.freed_mb,
-            chunks=run.chunks,
-            items=run.items,
-            seconds=run.times * run.seconds,
-            mb_seconds=run.times * run.mb_seconds,
-            peak_sum_mb=run.times * run.peak_mb if run.items else 0.0,
-            breaches={run.layer: 1} if run.layer else {},
-            escalations=run.escalated,
-            needed={run.needed_mb: run.times} if run.needed_mb else {},
-        )
-        for run in runs
-    )
+    """The counters and histograms of these runs, without alerts and leaks."""
+    counts = counts_of_tally(runs)
+    return codec.from_hash(Tally, {field.encode(): str(amount).encode() for field, amount in counts.items()})
 
 
 def peaks_of(runs: Iterable[Run]) -> Peaks:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
+from typing import Any
 
 from rqmem.observe.model import Worker
 from rqmem.store.history.samples import Sample
@@ -36,3 +37,30 @@ class Histories:
     def forget_all_but(self, names: Collection[str]) -> None:
         for name in self.points.keys() - set(names):
             del self.points[name]
+
+    def newest(self, now: float, seconds: int) -> dict[str, list[tuple[int, float, float]]]:
+        """Worker -> its points of the last ``seconds``: second, usage, ceiling."""
+        return {
+            name: [(at, round(points[at][0], 1), points[at][1]) for at in sorted(points) if at > now - seconds]
+            for name, points in self.points.items()
+        }
+
+    def compact(self, now: float) -> dict[str, Any]:
+        """All of it as JSON: ``begin`` (epoch seconds), and of each worker a value for each second.
+
+        The usage is in whole MB (null: no job ran), and ceilings are changes ``[second, MB]``. So 15 minutes of a
+        worker take 3 KB.
+        """
+        begin, end = int(now) - self.seconds + 1, int(now)
+        return {"begin": begin, "workers": {name: _columns(self.points[name], begin, end) for name in self.points}}
+
+
+def _columns(points: dict[int, Point], begin: int, end: int) -> dict[str, list[Any]]:
+    usage: list[int | None] = []
+    ceilings: list[tuple[int, float]] = []
+    for at in range(begin, end + 1):
+        used, ceiling = points.get(at, (0.0, 0.0))
+        usage.append(round(used) if ceiling else None)
+        if ceiling != (ceilings[-1][1] if ceilings else 0.0):
+            ceilings.append((at - begin, ceiling))
+    return {"usage_mb": usage, "ceiling_mb": ceilings}

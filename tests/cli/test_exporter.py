@@ -33,7 +33,7 @@ from rqmem.policy.histogram import cumulative
 from rqmem.prometheus.catalogue import METRICS
 from rqmem.prometheus.server import serving
 from rqmem.store import codec, keys
-from rqmem.store.history import clearing, history_reader, history_writer
+from rqmem.store.history import clearing, history_reader, history_writer, run_counts
 from rqmem.store.history.history_records import PEAK_BOUNDS_MB, SECONDS_BOUNDS, LiveJob, Run, Totals
 from rqmem.store.history.kept_types import KEPT_TYPES
 from rqmem.testing import wait_until
@@ -285,7 +285,7 @@ def a_run_of(peak_mb: float, seconds: float) -> Run:
 
 @given(st.lists(st.builds(a_run_of, st.floats(0, 1e6), st.floats(0, 1e6)), max_size=20))
 def test_histograms_count_each_run_once_and_below_the_right_bounds(runs: list[Run]) -> None:
-    fields = history_writer.counts_of_totals({"runs": len(runs)}, runs, {})
+    fields = run_counts.counts_of_totals({"runs": len(runs)}, runs, {})
     totals = codec.from_hash(Totals, {name.encode(): str(amount).encode() for name, amount in fields.items()})
     for counts, bounds, values in (
         (totals.peaks, PEAK_BOUNDS_MB, [run.peak_mb for run in runs]),

@@ -19,7 +19,6 @@ from redis import Redis
 from rqmem.dashboard import create_app, drawing, filters
 from rqmem.dashboard.csv_table import to_text
 from rqmem.dashboard.hub import MOST_VIEWERS, Hub
-from rqmem.dashboard.live_shape import compact, newest
 from rqmem.dashboard.type_views import bars_of
 from rqmem.observe.model import Worker
 from rqmem.observe.worker_histories import Histories
@@ -255,15 +254,15 @@ def test_a_history_is_compact() -> None:
     worker = Worker("w", "rqmem", "idle", ())
     histories.add(worker, [Sample(at, 10.4 * at, 256.0, 30.0) for at in range(1, 8)])
     histories.add(worker, [Sample(7, 90.0, 128.0, 30.0)])
-    assert compact(histories, 8.2) == {
+    assert histories.compact(8.2) == {
         "begin": 4,
         "workers": {"w": {"usage_mb": [42, 52, 62, 90, None], "ceiling_mb": [(0, 256.0), (3, 128.0), (4, 0.0)]}},
     }
-    assert newest(histories, 8.0)["w"][-1] == (7, 90.0, 128.0)
+    assert histories.newest(8.0, 15)["w"][-1] == (7, 90.0, 128.0)
     assert histories.last("w") == 7
     histories.add(Worker("idle", "rqmem", "idle", (), live=live))
     histories.forget_all_but(["idle"])
-    assert list(newest(histories, live.at)) == ["idle"]
+    assert list(histories.newest(live.at, 15)) == ["idle"]
 
 
 def test_bars_have_every_run_once() -> None:

@@ -25,7 +25,7 @@ from rqmem.live.system import Pressure, System, parse_pressure
 from rqmem.live.view import Frame, view
 from rqmem.observe import statistics
 from rqmem.observe.model import Queue, Snapshot, Worker
-from rqmem.policy.histogram import bucket
+from rqmem.observe.statistics import tally_of
 from rqmem.store.alerts.alert_records import Alert, Open
 from rqmem.store.history.history_records import Live, LiveJob, Run, Tally
 from rqmem.store.history.samples import Sample
@@ -264,33 +264,24 @@ def test_percentiles() -> None:
     assert statistics.percentile([], 0.5) is None
 
 
-def tally(runs: list[Run]) -> Tally:
-    """As the journal's writer counts."""
-    counted = statistics.tally_of(runs)
-    peaks: dict[int, float] = {}
-    for each in runs:
-        peaks[bucket(each.peak_mb)] = peaks.get(bucket(each.peak_mb), 0) + 1
-    return dataclasses.replace(counted, peaks=peaks)
-
-
 @given(st.lists(st.floats(1, 1000), min_size=1, max_size=80), st.lists(st.floats(1, 1000), max_size=80))
 def test_what_was_added_to_a_tally_is_the_tally_of_what_was_added(added: list[float], before: list[float]) -> None:
     old, new = [run(peak) for peak in before], [run(peak, items=3, chunks=1) for peak in added]
-    grown = statistics.grown(tally(old), tally(old + new))
-    expected = tally(new)
+    grown = statistics.grown(tally_of(old), tally_of(old + new))
+    expected = tally_of(new)
     for each in dataclasses.fields(Tally):
         assert getattr(grown, each.name) == pytest.approx(getattr(expected, each.name), abs=0.01), each.name
 
 
 def test_a_journal_that_was_cleared_meanwhile_counts_from_nothing() -> None:
-    assert statistics.grown(tally([run(50)] * 9), tally([run(60)] * 2)).runs == 2
+    assert statistics.grown(tally_of([run(50)] * 9), tally_of([run(60)] * 2)).runs == 2
 
 
 @given(st.lists(st.floats(1, 1000), min_size=1, max_size=100))
 def test_peaks_by_tallies_are_at_most_5_percent_too_high(peaks: list[float]) -> None:
     exact, counted = (
         statistics.peaks_of([run(peak) for peak in peaks]),
-        statistics.peaks_in(tally([*map(run, peaks)]).peaks),
+        statistics.peaks_in(tally_of([*map(run, peaks)]).peaks),
     )
     for name, value in vars(exact).items():
         assert value - 0.11 <= vars(counted)[name] <= 1.05 * value + 0.11, name
@@ -310,7 +301,7 @@ def test_runs_are_told_exactly_where_all_are_there() -> None:
         run(10, children=3),
         run(99, ended_at=START - 1),
     ]
-    found = job_statistics(runs, tally(runs[:4]))
+    found = job_statistics(runs, tally_of(runs[:4]))
     assert found.source == "runs"
     counted = found.tally
     assert (counted.runs, counted.failed, counted.resumed, counted.splits, counted.alerts) == (4, 1, 1, 1, 1)
@@ -322,24 +313,24 @@ def test_runs_are_told_exactly_where_all_are_there() -> None:
 
 def test_short_runs_of_a_lease_that_are_kept_as_one_count_each() -> None:
     runs = [run(50, times=98), run(90, items=10), run(95), run(99, ended_at=START - 1)]
-    found = job_statistics(runs, tally(runs[:3]))
+    found = job_statistics(runs, tally_of(runs[:3]))
     assert (found.source, found.tally.runs, found.tally.jobs, found.tally.seconds) == ("runs", 100, 100, 200)
     assert (found.peaks.p90_mb, found.peaks.p99_mb, found.peaks.highest_mb, found.runs_above) == (50, 90, 95, 2)
-    assert job_statistics([run(90, times=3)], tally([run(90, times=3)])).runs_above == 3
+    assert job_statistics([run(90, times=3)], tally_of([run(90, times=3)])).runs_above == 3
 
 
 def test_tallies_tell_of_runs_that_the_list_no_longer_has() -> None:
     every = [run(random.Random(number).uniform(10, 95)) for number in range(500)]
-    found = job_statistics(every[-100:], tally(every))
+    found = job_statistics(every[-100:], tally_of(every))
     assert (found.source, found.tally.runs, found.runs_above) == ("tallies", 500, None)
     assert found.peaks.highest_mb == pytest.approx(95, rel=0.06)
 
 
 def test_of_some_queues_only_runs_can_tell() -> None:
     every = [run(50, queue="q" if number % 2 else "other") for number in range(500)]
-    found = job_statistics(every[-100:], tally(every), queues=("q",))
+    found = job_statistics(every[-100:], tally_of(every), queues=("q",))
     assert (found.source, found.tally.runs) == ("last runs", 50)
-    with_all = job_statistics([*every[-100:], run(1, ended_at=START - 9)], tally(every[-100:]), queues=("q",))
+    with_all = job_statistics([*every[-100:], run(1, ended_at=START - 9)], tally_of(every[-100:]), queues=("q",))
     assert (with_all.source, with_all.tally.runs) == ("runs", 50)
 
 
@@ -441,7 +432,7 @@ def a_report(**more: Any) -> Recording:
         "jobs_read_at": START + 60,
         "samples": record.steps.all,
         "workers": record.workers.totals,
-        "jobs": [job_statistics(runs, tally(runs))],
+        "jobs": [job_statistics(runs, tally_of(runs))],
         "alerts_raised": record.alerts_raised,
         "alerts": list(record.alerts),
         "threshold_crossings": record.workers.crossings.count,

@@ -7,9 +7,8 @@ must be correct without the others. `trim` removes what has outgrown its number.
 from __future__ import annotations
 
 import json
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import fields
 from types import MappingProxyType
 from typing import Any, cast
 
@@ -17,22 +16,18 @@ from redis import Redis
 from redis.client import Pipeline
 
 from rqmem.events import WHOSE, Breach, Event, LeakFound
-from rqmem.policy.histogram import bound, bucket
 from rqmem.store import codec, keys
 from rqmem.store.history.history_records import (
     CUT,
-    OK,
-    PEAK_BOUNDS_MB,
     RUN,
-    SECONDS_BOUNDS,
     VERSION,
     Grown,
     Live,
     Run,
-    Sums,
 )
 from rqmem.store.history.kept_types import KEPT_TYPES, forget_beyond
 from rqmem.store.history.pool_records import HostMemory, PoolRecord
+from rqmem.store.history.run_counts import counts_of_tally, counts_of_totals
 from rqmem.store.history.samples import RINGS, Sample
 from rqmem.store.keys import DAY_SECONDS, DAYS_KEPT, HOUR_SECONDS, HOURS_KEPT, WEEK_SECONDS, WEEKS_KEPT
 from rqmem.store.scripts import of_each, script
@@ -44,7 +39,6 @@ KEPT_SAMPLED_WORKERS = 100
 KEPT_GROWN = 5
 KEPT_TENANTS = 200
 _TRIMMED_AT_ONCE = 500
-_SUMS = {each.name for each in fields(Sums)}
 
 
 def version_is_ours(connection: Redis) -> bool:
@@ -107,7 +101,7 @@ def write_runs(
         _add(pipeline, keys.totals(""), counts_of_totals({}, [], by_rule[""]), keys.totals.expires)
     for name, ended in by_type.items():
         raised = by_rule.get(name, Counter())
-        counts = _counts(ended, sum(raised.values()), leak_mb.get(name, []))
+        counts = counts_of_tally(ended, sum(raised.values()), leak_mb.get(name, []))
         for period, seconds, number in (("h", HOUR_SECONDS, HOURS_KEPT), ("d", DAY_SECONDS, DAYS_KEPT)):
             _add(pipeline, keys.tally(name, period, int(now // seconds)), counts, seconds * (number + 1))
         _add(pipeline, keys.totals(name), counts_of_totals(counts, ended, raised), keys.totals.expires)
@@ -209,54 +203,3 @@ def _popped(connection: Redis, key: str, count: int) -> list[str]:
         return []
     popped = cast("list[tuple[bytes, float]]", connection.zpopmin(key, min(count, _TRIMMED_AT_ONCE)))
     return [name.decode() for name, _ in popped]
-
-
-def _counts(runs: Iterable[Run], alerts: int, leak_mb: Sequence[float]) -> dict[str, float]:
-    """What to add to the tallies, by their fields."""
-    counts: defaultdict[str, float] = defaultdict(int, alerts=alerts, leaks=len(leak_mb), leak_mb=float(sum(leak_mb)))
-    for run in runs:
-        cost = run.mb_per_item
-        for field, amount in (
-            ("jobs", run.times * run.counted),
-            ("jobs_split", int(run.counted and run.children > 0)),
-            ("runs", run.times),
-            ("failed", int(run.outcome != OK and not run.resumed)),
-            ("resumed", int(run.resumed)),
-            ("splits", int(run.children > 0)),
-            ("escalations", int(run.escalated)),
-            (f"needed:{run.needed_mb:g}" if run.needed_mb else "needed:", run.times * (run.needed_mb is not None)),
-            ("collections", run.collections),
-            ("chunks", run.chunks),
-            ("items", run.items),
-            ("freed_mb", run.freed_mb),
-            ("seconds", run.times * run.seconds),
-            ("mb_seconds", run.times * run.mb_seconds),
-            ("peak_sum_mb", run.times * run.peak_mb if run.items else 0),
-            (f"breach:{run.layer}", int(run.layer != "")),
-            (f"code:{run.code_version}", run.times * (run.code_version != "")),
-            (f"peak:{bucket(run.peak_mb)}", run.times * (not run.escalated)),  # the next run's peak says more
-            (f"sec:{bucket(run.seconds)}", run.times),
-            (f"item:{bucket(1024 * (cost or 0))}", int(cost is not None)),
-        ):
-            counts[field] += amount
-    return {field: amount for field, amount in counts.items() if amount}
-
-
-def counts_of_totals(
-    tallied: Mapping[str, float], runs: Iterable[Run], alerts: Mapping[str, int]
-) -> Mapping[str, float]:
-    """What to add to the totals, by their fields.
-
-    ``tallied``: what is added to the tallies, which share the sums; ``alerts``: raised, by rule.
-    """
-    shared = {
-        name: amount for name, amount in tallied.items() if name in _SUMS or name.startswith(("breach:", "needed:"))
-    }
-    counts: defaultdict[str, float] = defaultdict(int, shared)
-    for run in runs:
-        counts["peak_mb"] += run.times * run.peak_mb
-        counts[f"peak:{bound(run.peak_mb, PEAK_BOUNDS_MB)}"] += run.times
-        counts[f"sec:{bound(run.seconds, SECONDS_BOUNDS)}"] += run.times
-    for rule, count in alerts.items():
-        counts[f"alert:{rule}"] += count
-    return counts
