@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from redis.exceptions import RedisError
 
 from rqmem import child_ids, words
-from rqmem.rq_names import WORKERS_BY_QUEUE_KEY, StopRequested, Worker, register_worker
+from rqmem.rq_names import WORKERS_BY_QUEUE_KEY, StopRequested, Worker, WorkerStatus, register_worker
 from rqmem.store import executions, parent_meta
 from rqmem.store.retrying import (
     State,
@@ -170,6 +170,10 @@ class Heart:
         self._wrote = (time.monotonic(), timeout)
         return True
 
+    def forget_written(self) -> None:
+        """The next of RQ's heartbeats is due: a horse may have given the worker's record a shorter time to live."""
+        self._wrote = (float("-inf"), None)
+
     def idle(self) -> None:
         """No job runs."""
         self._running = None
@@ -251,7 +255,10 @@ class Heart:
         if epoch != self.epoch:
             self.epoch = epoch
             self.recorder.begin_anew()
-        if not self._stopped.is_set() and register_again(self._worker, self._connection):
+        state = self._worker.get_state()
+        if state == WorkerStatus.BUSY and self._running is None and not self.recorder.runs:
+            state = WorkerStatus.IDLE  # it waits, and its own state is to keep a request to stop from raising
+        if not self._stopped.is_set() and register_again(self._worker, self._connection, state):
             log.warning("worker %s: its record in Redis was gone; it has been written again", self._worker.name)
 
     def _end_alerts(self) -> None:
@@ -314,7 +321,7 @@ class Heart:
             log.warning("worker %s: %s the heartbeat: %s", self._worker.name, words.REDIS_GONE[state], reason)
 
 
-def register_again(worker: Worker, connection: Redis) -> bool:
+def register_again(worker: Worker, connection: Redis, state: str) -> bool:
     """As RQ's `register_birth`, for a worker that lives and that Redis has forgotten. Whether it had to be.
 
     Its counts of jobs begin anew.
@@ -326,7 +333,7 @@ def register_again(worker: Worker, connection: Redis) -> bool:
         pipeline.hexists(worker.key, "birth")
         if all(pipeline.execute()) or worker.birth_date is None:
             return False
-        pipeline.hset(worker.key, mapping={**worker.serialize(), "state": worker.get_state()})
+        pipeline.hset(worker.key, mapping={**worker.serialize(), "state": state})
         register_worker(worker, pipeline)
         pipeline.expire(worker.key, worker.worker_ttl + 60)
         pipeline.execute()

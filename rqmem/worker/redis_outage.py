@@ -218,6 +218,9 @@ class RedisOutage:
             self._member.wait(_ROOM_SECONDS)
             raise DequeueTimeout(0, worker.queue_names())
         worker.set_state(WorkerStatus.IDLE)
+        if timeout is not None:  # the record must live as long as the worker waits
+            self._heart.forget_written()
+            worker.heartbeat()
         queue_class, connection = worker.queue_class, worker.connection
         paused = pausing.paused(connection)
         queues = [queue for queue in worker._ordered_queues if queue.name not in paused]

@@ -61,6 +61,29 @@ def begin(own: OwnRedis, path: Path) -> Job:
     return job
 
 
+@WARM
+def test_the_record_of_an_idle_worker_outlives_its_wait_after_quick_jobs(
+    own_redis: OwnRedis, worker: WorkerProcess
+) -> None:
+    """Each job gives it 90 seconds; the wait for the next one is longer."""
+    for number in range(3):
+        job = own_redis.queue.enqueue(sample_jobs.add, number)
+        wait_until(lambda job=job: job.is_finished)  # type: ignore[misc]
+    [name] = own_redis.connection.smembers("rq:workers")
+    wait_until(lambda: own_redis.connection.hget(name, "state") == b"idle" and own_redis.connection.ttl(name) > 400)
+
+
+@WARM
+def test_a_worker_that_waits_is_idle_when_it_has_registered_again(own_redis: OwnRedis, worker: WorkerProcess) -> None:
+    job = own_redis.queue.enqueue(sample_jobs.add, 1)
+    wait_until(lambda: job.is_finished)
+    [name] = own_redis.connection.smembers("rq:workers")
+    wait_until(lambda: own_redis.connection.hget(name, "state") == b"idle")
+    own_redis.connection.delete(name)
+    wait_until(lambda: own_redis.connection.hget(name, "birth"))
+    assert own_redis.connection.hget(name, "state") == b"idle"
+
+
 def test_an_idle_worker_registers_again_after_flushall(own_redis: OwnRedis, worker: WorkerProcess) -> None:
     own_redis.connection.flushall()
     wait_until(lambda: known(own_redis.connection))
