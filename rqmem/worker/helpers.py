@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from rqmem import events, hooks
 from rqmem.worker.alert_sender import SenderProcess
 from rqmem.worker.event_listener import Listening
+from rqmem.worker.scheduler import Scheduling
 
 if TYPE_CHECKING:
     from rqmem.rq_names import Worker
@@ -20,6 +21,7 @@ class Helpers:
     def __init__(self, worker: Worker, setup: Setup) -> None:
         self._worker = worker
         self._setup = setup
+        self.scheduling = Scheduling(worker)
         self._sender: SenderProcess | None = None
         self._listening: Listening | None = None
 
@@ -54,15 +56,9 @@ class Helpers:
 
     def pids(self) -> Iterator[int]:
         """Those that there are now."""
-        scheduler = self._worker.scheduler
-        process = scheduler._process if scheduler is not None else None
-        for pid in (
-            process.pid if process is not None else None,
-            self._sender.pid if self._sender is not None else None,
-            self._listening.pid if self._listening is not None else None,
-        ):
-            if pid:
-                yield pid
+        for each in (self.scheduling.process, self._sender, self._listening):
+            if each is not None and each.pid:
+                yield each.pid
 
     def stop(self) -> None:
         """End both, after what they still have to do."""

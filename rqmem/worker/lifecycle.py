@@ -107,7 +107,7 @@ class Lifecycle:
             with self._stops_at_once():
                 bootstrap()
             self._begin_beating()
-            self._outage.unless_stopped(lambda: None)
+            self._outage.stop_if_told()
         except StopRequested:
             raise
         except BaseException:
@@ -128,7 +128,7 @@ class Lifecycle:
         Raises:
             StopRequested: the worker has been told to stop.
         """
-        self._outage.unless_stopped(lambda: None)
+        self._outage.stop_if_told()
         self._stop_raises = True
         try:
             yield
@@ -317,7 +317,7 @@ class Lifecycle:
         if snapshots is None:
             return
         pool, heart = self._pool, self._heart
-        self._outage.tell_scheduler_to_stop()  # it takes its second while we end the rest
+        self._helpers.scheduling.tell_to_stop()  # it takes its second while we end the rest
         pool.end_warm()
         pool.bury()
         self.runs_warm = False

@@ -7,6 +7,7 @@ to one of the worker's parts:
 - `rqmem.worker.supervisor` runs one execution in the worker; `rqmem.worker.horse.main` is its other side in the horse;
 - `rqmem.worker.settlement` settles what did not end well, `rqmem.worker.commit` commits outcomes;
 - `rqmem.worker.horse_pool` has the horses, `rqmem.worker.lifecycle` begins and ends everything;
+- `rqmem.worker.next_job` takes a job, or waits for one;
 - `rqmem.worker.redis_outage` and `rqmem.worker.heartbeat` keep the worker alive while Redis is away.
 
 docs/internals.md draws the processes, the states and the paths.
@@ -56,6 +57,7 @@ from rqmem.worker.horse.main import HorseMain
 from rqmem.worker.horse_pool import HorsePool
 from rqmem.worker.lease import Leasing
 from rqmem.worker.lifecycle import Lifecycle
+from rqmem.worker.next_job import NextJob
 from rqmem.worker.pool.member import Member
 from rqmem.worker.profiling import Capturing
 from rqmem.worker.redis_outage import RedisOutage, step_of_work
@@ -113,7 +115,8 @@ class MemoryWorker(Worker):
         self._heart = heart = Heart(self, setup, Settler(self, pool, self._settlement, committer), oom_kills, member)
         self._claimer = Claimer(self, pool, heart, committer, member)
         self._taker = taker = Taker(self, member, self._claimer)
-        self._outage = RedisOutage(self, heart, taker, member, pool, self._wait_for_jobs)
+        self._outage, self._scheduling = RedisOutage(self), helpers.scheduling
+        self._next_job = NextJob(self, self._outage, heart, taker, member, pool, self._scheduling, self._wait_for_jobs)
         self._life = Lifecycle(
             self, setup, pool, heart, captures, helpers, self._outage, member, before,
             lambda: self._leasing.why_never(),
@@ -263,7 +266,7 @@ class MemoryWorker(Worker):
         """
         self._pool.bury()
         self._life.tend_helpers()
-        self._outage.unless_stopped(lambda: None)
+        self._outage.stop_if_told()
         return bool(super().should_run_maintenance_tasks)
 
     @step_of_work
@@ -281,7 +284,7 @@ class MemoryWorker(Worker):
         self, timeout: int | None, max_idle_time: int | None = None
     ) -> tuple[Job, Queue] | None:
         """Replaces RQ's `dequeue_job_and_maintain_ttl`: the same, and a Redis that is away loses no job."""
-        return self._outage.next_job(timeout, max_idle_time)
+        return self._next_job.find(timeout, max_idle_time)
 
     def _start_scheduler(
         self,
@@ -291,11 +294,11 @@ class MemoryWorker(Worker):
         log_format: str = DEFAULT_LOGGING_FORMAT,
     ) -> None:
         """Replaces RQ's `_start_scheduler`: the same with a scheduler that waits for its Redis."""
-        self._outage.start_scheduler(burst, logging_level, date_format, log_format)
+        self._scheduling.start(burst, logging_level, date_format, log_format)
 
     def stop_scheduler(self) -> None:
         """Replaces RQ's `stop_scheduler`: the same, without a wait for its end while a horse works."""
-        self._outage.stop_scheduler()
+        self._scheduling.stop()
 
     # Commands and signals
 
@@ -343,7 +346,7 @@ class MemoryWorker(Worker):
         """RQ's `_shutdown`; a running job hears of it too, and goes on elsewhere if it can."""
         self._pool.page.stop_asked = True
         self._leasing.stop_waiting()
-        self._outage.stop_waiting()
+        self._next_job.stop_waiting()
         super()._shutdown()
 
     def set_shutdown_requested_date(self) -> None:

@@ -12,8 +12,9 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import time
 from collections.abc import Callable
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 from uuid import uuid4
 
 from redis.exceptions import RedisError
@@ -23,7 +24,13 @@ from rqmem.rq_names import RQScheduler, release_lock
 from rqmem.store import keys
 from rqmem.store.retrying import described, reopen_at_failover, until_redis_answers
 
+if TYPE_CHECKING:
+    from multiprocessing.process import BaseProcess
+
+    from rqmem.rq_names import Worker
+
 _NAME_BEGINS = "rqmem:"
+LOOK_SECONDS = 5  # between two looks whether the locks are free
 _log = logging.getLogger("rqmem.worker")
 
 
@@ -114,3 +121,72 @@ class PatientScheduler(RQScheduler):
         return until_redis_answers(
             lambda: None if self._stop_requested or self._told_to_stop() else step(), f"let the scheduler {what}"
         )
+
+
+class Scheduling:
+    """The scheduler of one worker."""
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+        self._asked_at: float | None = None  # when its locks were last asked for; None: no scheduler is wanted
+
+    @property
+    def process(self) -> BaseProcess | None:
+        """Its process, which may have ended; None: it has not begun."""
+        scheduler = self._worker.scheduler
+        return scheduler._process if scheduler is not None else None
+
+    def start(self, burst: bool, logging_level: str | None, date_format: str, log_format: str) -> None:
+        """As RQ's `_start_scheduler`, with a `PatientScheduler`."""
+        worker = self._worker
+        worker.scheduler = scheduler = PatientScheduler(
+            worker.queues,
+            connection=worker.connection,
+            logging_level=logging_level if logging_level is not None else worker.log.level,
+            date_format=date_format,
+            log_format=log_format,
+            serializer=worker.serializer,
+            name=new_name(),
+            told_to_stop=lambda: worker._shutdown_requested_date is not None,
+        )
+        scheduler.worker_pid = os.getpid()
+        self._asked_at = None if burst else time.monotonic()
+        if not scheduler.acquire_locks():
+            return
+        if not burst:
+            scheduler.start()
+            return
+        try:
+            scheduler.register_birth()
+            scheduler.enqueue_scheduled_jobs()
+        finally:
+            scheduler.release_locks()
+            scheduler.register_death()
+
+    def tend(self) -> bool:
+        """Start the scheduler if it does not run and another one holds its locks no more; whether it still does not.
+
+        RQ looks after ten minutes. Until then nobody moves what is due, if the holder was killed a moment ago.
+        """
+        scheduler, now = self._worker.scheduler, time.monotonic()
+        if scheduler is None or self._asked_at is None:
+            return False
+        if self.process is not None and self.process.is_alive():
+            return False
+        if now - self._asked_at >= LOOK_SECONDS:
+            self._asked_at = now
+            scheduler.acquire_locks(auto_start=True)
+        return True
+
+    def stop(self) -> None:
+        """As RQ's `stop_scheduler`, but never signals a pid that is another process's by now, and does not wait for the
+        scheduler's end while a horse works."""
+        process = self.tell_to_stop()
+        if process is not None and not self._worker.horse_pid:
+            process.join()
+
+    def tell_to_stop(self) -> BaseProcess | None:
+        process = self.process
+        if process is not None and process.is_alive() and process.pid:
+            os.kill(process.pid, signal.SIGTERM)
+        return process

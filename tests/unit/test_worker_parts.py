@@ -103,7 +103,7 @@ def test_a_run_that_somebody_took_over_is_let_go() -> None:
 
 def an_outage() -> RedisOutage:
     worker = SimpleNamespace(name="a worker", _shutdown_requested_date=None)
-    return RedisOutage(cast(Any, worker), *(cast(Any, None),) * 4, lambda seconds: None)
+    return RedisOutage(cast(Any, worker))
 
 
 def raising(error: BaseException) -> Callable[[], None]:
