@@ -28,7 +28,7 @@ from redis.exceptions import RedisError
 from rqmem import serializers
 from rqmem.config.load import load
 from rqmem.config.settings import Config
-from rqmem.errors import MemoryLimitExceeded, RqmemError
+from rqmem.errors import MemoryLimitExceeded, RedisUnavailable, RqmemError
 from rqmem.measure import procfs
 from rqmem.measure.machine import OomKills
 from rqmem.rq_names import (
@@ -46,7 +46,13 @@ from rqmem.rq_names import (
 )
 from rqmem.store import keys, restarting
 from rqmem.store.execution_records import Pending
-from rqmem.store.retrying import connection_with_short_timeout, described, reopen_at_failover, until_redis_answers
+from rqmem.store.retrying import (
+    connection_with_short_timeout,
+    described,
+    refusal,
+    reopen_at_failover,
+    until_redis_answers,
+)
 from rqmem.worker import worker_name
 from rqmem.worker.abandoned_jobs import Settler
 from rqmem.worker.claim import Claimer
@@ -197,9 +203,21 @@ class MemoryWorker(Worker):
         self._life.start(log_options, lambda: bootstrap(*log_options))
 
     def register_birth(self) -> None:
-        """Replaces RQ's `register_birth`: takes a dead worker's name over. Raises `NameTaken` (a ValueError)."""
+        """Replaces RQ's `register_birth`: takes a dead worker's name over. Raises `NameTaken` (a ValueError).
+
+        Waits for a Redis that is away. One that refuses ends the worker, before any job has it: a person has to act.
+        """
         self.log.debug("Worker %s: registering birth", self.name)
-        self._outage.wait_for("register", lambda: worker_name.register(self, self.config.heartbeat_seconds))
+
+        def register() -> None:
+            try:
+                worker_name.register(self, self.config.heartbeat_seconds)
+            except RedisError as error:
+                if refusal(error):
+                    raise RedisUnavailable(f"Redis refuses: {described(error)}") from None
+                raise
+
+        self._outage.wait_for("register", register)
         self._life.has_name = True
 
     def register_death(self) -> None:
