@@ -44,7 +44,7 @@ class Done:
 
 @dataclass(frozen=True)
 class Actor:
-    """Somebody who acts on a Redis. ``who``, ``surface``: as in `rqmem.store.actions.Action`."""
+    """Somebody who acts on a Redis. ``who``, ``surface``: as in `rqmem.store.actions.ActionRecord`."""
 
     connection: Redis
     who: str
@@ -136,7 +136,7 @@ class Actor:
         return done
 
     def note(self, what: actions.What, done: Done, **about: Any) -> Done:
-        """Keep what was done. ``about``: other fields of `rqmem.store.actions.Action`."""
-        action = actions.Action(what, self.who, self.surface, count=done.count, text=done.text, **about)
+        """Keep what was done. ``about``: other fields of `rqmem.store.actions.ActionRecord`."""
+        action = actions.ActionRecord(what, self.who, self.surface, count=done.count, text=done.text, **about)
         actions.note(self.connection, action)
         return done

@@ -59,7 +59,7 @@ from rqmem.observe.model import (
 from rqmem.observe.period_read import read_tenants
 from rqmem.observe.snapshot import read_alerts, read_snapshot, with_job_types
 from rqmem.observe.vocabulary import versioned
-from rqmem.store.actions import Action as ActionRecord
+from rqmem.store.actions import ActionRecord
 from rqmem.store.actions import read as read_actions
 from rqmem.store.history.history_reader import check_version
 from rqmem.store.retrying import described

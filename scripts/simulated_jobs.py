@@ -113,7 +113,7 @@ def _steps(job: SimulatedJob, ceiling: int, declared: int, adaptive: bool) -> It
             yield Step(now, items, before, ceiling, baseline, breached=True)
             leaked, pool, progressed = 0, 0, False
             _, state = chunk_size.after_breach(state, items)
-            size, state = chunk_size.resumed(codec.from_json(chunk_size.State, codec.to_json(state)), new_horse)
+            size, state = chunk_size.resumed(codec.from_json(chunk_size.SizeState, codec.to_json(state)), new_horse)
             continue
         leaked, progressed = leaked + leak, True
         pool = max(pool, held) if job.allocator_keeps else 0

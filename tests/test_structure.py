@@ -109,7 +109,6 @@ SHARED_NAMES = {
     "django": "what jobs get of Django, and the dashboard in a Django project",
     "lease": "when a horse gets a lease, what Redis keeps of it, and both sides of it (DESIGN.md's names)",
     "ceiling": "the decision about a reading, and the ceiling of one run",
-    "catalogue": "to be renamed: metrics of the exporter, jobs of the testing kit",
 }
 
 
@@ -120,6 +119,21 @@ def test_no_two_modules_share_a_name() -> None:
         if path.stem not in ("__init__", "__main__") and path.parent.name != "cli":
             homes[path.stem].append(module_name(path))
     shared = {name: found for name, found in homes.items() if len(found) > 1 and name not in SHARED_NAMES}
+    assert shared == {}
+
+
+SHARED_CLASSES = {
+    "Event": "what people are told, and what changes the state of an execution (DESIGN.md's names)",
+}
+
+
+def test_no_two_classes_share_a_name() -> None:
+    homes = defaultdict(list)
+    for path in modules("rqmem"):
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                homes[node.name].append(module_name(path))
+    shared = {name: found for name, found in homes.items() if len(found) > 1 and name not in SHARED_CLASSES}
     assert shared == {}
 
 

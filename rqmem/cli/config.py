@@ -11,7 +11,7 @@ import click
 from redis.exceptions import RedisError
 
 from rqmem.cli import config_tables
-from rqmem.cli.config_tables import JobRow, NamedRedis
+from rqmem.cli.config_tables import ConfiguredType, NamedRedis
 from rqmem.cli.options import code_path, given_settings, setting_options
 from rqmem.cli.terminal import connected, redis_options, show
 from rqmem.config.load import Origin, Settings, load
@@ -101,7 +101,7 @@ def _redis(url: str | None) -> NamedRedis:
 # Job types
 
 
-def _rows(modules: tuple[str, ...], loaded: Settings, url: str | None) -> tuple[list[JobRow], str]:
+def _rows(modules: tuple[str, ...], loaded: Settings, url: str | None) -> tuple[list[ConfiguredType], str]:
     """The job types of the modules, or those that the journal knows; and those of the config file. By path.
 
     Also why nothing is recommended, if the journal cannot be read: the rest of the table is still useful.
@@ -132,10 +132,10 @@ def _advice(loaded: Settings, url: str | None) -> tuple[dict[str, Advice], str]:
     return {each.job: each for each in report.jobs}, ""
 
 
-def _row(path: str, known: Declared | None, advice: Advice | None, loaded: Settings) -> JobRow:
+def _row(path: str, known: Declared | None, advice: Advice | None, loaded: Settings) -> ConfiguredType:
     recommended = advice.found if advice is not None else None
     try:
         there = known if known is not None else declared.of_path(path)
     except ConfigError as error:
-        return JobRow(path, problem=str(error), recommended=recommended)
-    return JobRow(path, there, declared.applied(there, loaded), recommended=recommended)
+        return ConfiguredType(path, problem=str(error), recommended=recommended)
+    return ConfiguredType(path, there, declared.applied(there, loaded), recommended=recommended)

@@ -28,7 +28,7 @@ class NamedRedis:
 
 
 @dataclass(frozen=True)
-class JobRow:
+class ConfiguredType:
     """A job type.
 
     Attributes:
@@ -77,7 +77,7 @@ def settings_json(settings: Settings, redis: NamedRedis, integrations: Sequence[
     return head | {"settings": rows}
 
 
-def jobs_lines(rows: Sequence[JobRow], note: str) -> list[str]:
+def jobs_lines(rows: Sequence[ConfiguredType], note: str) -> list[str]:
     """A table of job types, and below it what needs words, with the ``note`` last."""
     head = ("job type", "declared", "applies", "recommended", "chunk", "splits")
     table = [head, *(_job_cells(row) for row in rows)]
@@ -86,7 +86,7 @@ def jobs_lines(rows: Sequence[JobRow], note: str) -> list[str]:
     return [*lines, *([""] if notes else []), *notes]
 
 
-def jobs_json(rows: Sequence[JobRow], settings: Settings, note: str) -> dict[str, Any]:
+def jobs_json(rows: Sequence[ConfiguredType], settings: Settings, note: str) -> dict[str, Any]:
     job_types = [_job(row) for row in rows]
     return versioned(config_file=settings.file, note=note or None) | {"job_types": job_types}
 
@@ -111,7 +111,7 @@ def _setting(name: str, variable: str | None, value: Any, origin: Origin) -> dic
 # Job types
 
 
-def _job_cells(row: JobRow) -> tuple[str, ...]:
+def _job_cells(row: ConfiguredType) -> tuple[str, ...]:
     recommended = f"{row.recommended.ceiling_mb} MB" if isinstance(row.recommended, Recommendation) else "-"
     if row.declared is None or row.applied is None:
         return (row.job, "?", "?", recommended, "?", "?")
@@ -135,7 +135,7 @@ def split_rule(limits: JobSettings, splits: bool) -> str:
     return "by what items were seen to cost" if splits else ""
 
 
-def _notes(row: JobRow) -> list[str]:
+def _notes(row: ConfiguredType) -> list[str]:
     if row.declared is None or row.applied is None:
         return [row.problem]
     declared, said = row.declared.limits.given, row.applied.said.given
@@ -154,7 +154,7 @@ def _mb(size_mb: float | None) -> str:
     return "-" if size_mb is None else f"{show_mb(size_mb)} MB"
 
 
-def _job(row: JobRow) -> dict[str, Any]:
+def _job(row: ConfiguredType) -> dict[str, Any]:
     applies = None
     if row.applied is not None:
         origins = row.applied.origins

@@ -35,7 +35,7 @@ def dashboard(
     from rqmem.dashboard import ANSWER_SECONDS
     from rqmem.dashboard.app import build
     from rqmem.dashboard.options import from_environ
-    from rqmem.dashboard.serving import Server, check, on_loopback, settle
+    from rqmem.dashboard.serving import DashboardServer, check, on_loopback, settle
     from rqmem.profiling.directory import located
 
     log.configure("info", "text")
@@ -50,7 +50,7 @@ def dashboard(
     check(host, options)
     connection, where = to_serve(url, ANSWER_SECONDS)
     app = build(connection, where, options)
-    server = Server(app, host, port)
+    server = DashboardServer(app, host, port)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     show(f"rqmem: the dashboard of {where} is at {server.url}; Ctrl-C ends it", err=True)
     try:

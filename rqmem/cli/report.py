@@ -15,7 +15,7 @@ from rqmem.config.parsers import moment
 from rqmem.errors import ConfigError, RqmemError
 from rqmem.live.saving import writable
 from rqmem.observe.as_json import of_report
-from rqmem.observe.period import Report
+from rqmem.observe.period import PeriodReport
 from rqmem.observe.period_read import read_report
 from rqmem.own_files import replace
 from rqmem.show.html.report_page import check_that_pages_can_be_made, to_html
@@ -24,11 +24,11 @@ from rqmem.store.history import history_reader
 from rqmem.text import counted, json_text
 
 
-def _to_json(report: Report) -> str:
+def _to_json(report: PeriodReport) -> str:
     return json_text(of_report(report), indent=2) + "\n"
 
 
-FORMATS: dict[str, Callable[[Report], str]] = {"text": to_text, "json": _to_json, "html": to_html}
+FORMATS: dict[str, Callable[[PeriodReport], str]] = {"text": to_text, "json": _to_json, "html": to_html}
 _SUFFIXES = {".json": "json", ".html": "html", ".htm": "html"}
 
 
@@ -76,7 +76,7 @@ def report(since: str, job: str | None, form: str | None, as_json: bool, output:
         _save(found, file, form)
 
 
-def _save(found: Report, file: Path, form: str) -> None:
+def _save(found: PeriodReport, file: Path, form: str) -> None:
     text = FORMATS[form](found)
     try:
         replace(file, text, 0o666, synced=True)

@@ -24,7 +24,7 @@ _TIMEOUT_SECONDS = 600.0
 
 
 @dataclass(frozen=True)
-class Restarted:
+class RestartOutcome:
     """What became of one worker. ``outcome``: ``restarted``, or why not."""
 
     name: str
@@ -85,21 +85,21 @@ def _chosen(connection: Redis, names: tuple[str, ...]) -> list[str]:
     return list(dict.fromkeys(names)) or [name for name, life in lives.items() if life is not None and life.way]
 
 
-def _restarted(connection: Redis, names: list[str], timeout_seconds: float) -> Iterator[Restarted]:
+def _restarted(connection: Redis, names: list[str], timeout_seconds: float) -> Iterator[RestartOutcome]:
     """What became of each, up to the first that did not come back."""
     for name in names:
         before, began = restarting.life(connection, name), time.monotonic()
         if before is None:
-            yield Restarted(name, "it has ended meanwhile")
+            yield RestartOutcome(name, "it has ended meanwhile")
         elif not before.way:
-            yield Restarted(name, "it is a stock rq worker, or of an older rqmem")
+            yield RestartOutcome(name, "it is a stock rq worker, or of an older rqmem")
         elif before.way == "none":
-            yield Restarted(name, "it is part of another program, which it must not restart")
+            yield RestartOutcome(name, "it is part of another program, which it must not restart")
         elif not restarting.tell(connection, name):
-            yield Restarted(name, "it hears no commands: see whether it lives")
+            yield RestartOutcome(name, "it hears no commands: see whether it lives")
         else:
             came_back = _wait(connection, name, before, began + timeout_seconds)
-            yield Restarted(
+            yield RestartOutcome(
                 name, "restarted" if came_back else "it did not come back in time", time.monotonic() - began
             )
             if not came_back:
@@ -115,5 +115,5 @@ def _wait(connection: Redis, name: str, before: restarting.Life, until: float) -
     return False
 
 
-def _told(each: Restarted) -> str:
+def _told(each: RestartOutcome) -> str:
     return f"restarted in {each.seconds:.1f} s" if each.well else f"was not restarted: {each.outcome}"

@@ -17,7 +17,7 @@ _SHORTEST_PAUSE, _LONGEST_PAUSE = 0.02, 0.5
 
 
 @dataclass(frozen=True)
-class End:
+class EndedJob:
     """How the job ended: RQ's status, what it returned, what it raised in one line, and how long we waited."""
 
     status: str
@@ -26,7 +26,7 @@ class End:
     seconds: float
 
 
-def until_ended(job: Job, seconds: float) -> End:
+def until_ended(job: Job, seconds: float) -> EndedJob:
     """Wait for the job's end, also while Redis is away. Raises `RqmemError` when it has not ended within the time."""
     start, pause, status = time.monotonic(), _SHORTEST_PAUSE, job.get_status(refresh=False)
     while True:
@@ -37,8 +37,8 @@ def until_ended(job: Job, seconds: float) -> End:
                 return _end(job, status, round(waited, 3))
         except InvalidJobOperation:
             if job.result_ttl == 0:  # what finishes so is deleted with its result
-                return End("finished", None, "", round(waited, 3))
-            return End("gone", None, "it was deleted, or its --ttl was over", round(waited, 3))
+                return EndedJob("finished", None, "", round(waited, 3))
+            return EndedJob("gone", None, "it was deleted, or its --ttl was over", round(waited, 3))
         except (ConnectionError, TimeoutError):
             pass  # it may be back in time
         if waited >= seconds:
@@ -47,12 +47,12 @@ def until_ended(job: Job, seconds: float) -> End:
         pause = min(2 * pause, _LONGEST_PAUSE)
 
 
-def _end(job: Job, status: JobStatus, seconds: float) -> End:
+def _end(job: Job, status: JobStatus, seconds: float) -> EndedJob:
     if status != JobStatus.FINISHED:
         result = job.latest_result()
         raised = what_was_raised(result.exc_string or "") if result is not None else ""
-        return End(status.value, None, raised or f"it was {status.value}", seconds)
+        return EndedJob(status.value, None, raised or f"it was {status.value}", seconds)
     try:
-        return End(status.value, job.return_value(refresh=True), "", seconds)
+        return EndedJob(status.value, job.return_value(refresh=True), "", seconds)
     except Exception as error:  # noqa: BLE001  of classes that are not here
-        return End(status.value, f"a result that cannot be read here: {error}", "", seconds)
+        return EndedJob(status.value, f"a result that cannot be read here: {error}", "", seconds)

@@ -25,7 +25,7 @@ from rqmem.dashboard import (
 from rqmem.dashboard.blueprint import pages
 from rqmem.dashboard.hub import Hub
 from rqmem.dashboard.options import Options
-from rqmem.dashboard.state import EXTENSION, State
+from rqmem.dashboard.state import EXTENSION, DashboardState
 from rqmem.errors import JournalVersionError, RqmemError, UnknownName
 from rqmem.store.retrying import described
 
@@ -39,7 +39,7 @@ def build(connection: Redis, where: str, options: Options) -> Flask:
     """The application. Contacts nobody."""
     app = Flask("rqmem.dashboard")
     app.json.sort_keys = False  # type: ignore[attr-defined]
-    app.extensions[EXTENSION] = State(connection, where, options, Hub(connection, where))
+    app.extensions[EXTENSION] = DashboardState(connection, where, options, Hub(connection, where))
     security.protect(app, options)
     filters.add_to(app, _versions())
     compression.add_to(app)

@@ -11,7 +11,7 @@ from rqmem.dashboard.blueprint import pages
 from rqmem.dashboard.state import state
 from rqmem.dashboard.windows import WINDOWS, Window, chosen, read_types
 from rqmem.observe.job_read import read_ended_splits, read_splits
-from rqmem.observe.period import Period, Report, code_changes, halves, overall, trend, worst_first
+from rqmem.observe.period import Period, PeriodReport, code_changes, halves, overall, trend, worst_first
 from rqmem.observe.period_read import read_trends
 from rqmem.observe.snapshot import read_alerts, read_snapshot
 from rqmem.policy.alert_rules import LEAK
@@ -85,7 +85,7 @@ def trends() -> str:
     )  # fmt: skip
 
 
-def _words(window: Window, whole: Report, shown: Report) -> str:
+def _words(window: Window, whole: PeriodReport, shown: PeriodReport) -> str:
     if shown is whole:
         return window.words
     unit = "day" if window.by_day else "hour"

@@ -42,7 +42,7 @@ def settle(app: Flask) -> None:
     gc.freeze()
 
 
-class Server:
+class DashboardServer:
     """A server that listens. Raises `ConfigError` for an address that cannot be used. ``port`` 0: any free one."""
 
     def __init__(self, app: Flask, host: str, port: int) -> None:

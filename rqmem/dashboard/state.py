@@ -41,7 +41,7 @@ class Attempts:
 
 
 @dataclass(frozen=True)
-class State:
+class DashboardState:
     """``where``: which Redis, for people, without password."""
 
     connection: Redis
@@ -52,5 +52,5 @@ class State:
     attempts: Attempts = field(default_factory=Attempts)
 
 
-def state() -> State:
-    return cast("State", current_app.extensions[EXTENSION])
+def state() -> DashboardState:
+    return cast("DashboardState", current_app.extensions[EXTENSION])

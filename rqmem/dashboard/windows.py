@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from rqmem.dashboard.state import state
-from rqmem.observe.period import Report
+from rqmem.observe.period import PeriodReport
 from rqmem.observe.period_read import read_trends
 from rqmem.store.keys import DAY_SECONDS, HOUR_SECONDS
 from rqmem.values import dataclass
@@ -35,7 +35,7 @@ def chosen(name: str, otherwise: str = "24h") -> Window:
     return WINDOWS.get(name, WINDOWS[otherwise])
 
 
-def read_types(window: Window, now: float) -> Report:
+def read_types(window: Window, now: float) -> PeriodReport:
     """The job types with a run in the window."""
     since = now - window.seconds
     report = read_trends(state().connection, state().closed, state().where, since, now, compared=False)

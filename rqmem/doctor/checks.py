@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rqmem.config.settings import Config
-from rqmem.doctor.facts import KernelLayer, Machine, Memory
+from rqmem.doctor.facts import KernelFacts, MachineFacts, MemoryFacts
 from rqmem.doctor.finding import Finding, Mark
 from rqmem.measure.startup_checks import unsupported
 from rqmem.policy.ceiling import effective_limit_mb
@@ -14,11 +14,11 @@ _UNHIDE = "have jobs start nothing as another user, or mount /proc with gid= of 
 _WITHOUT = "everything else works without it"
 
 
-def check_machine(facts: Machine) -> list[Finding]:
+def check_machine(facts: MachineFacts) -> list[Finding]:
     return [_kernel(facts), _python(facts), *_proc(facts)]
 
 
-def _kernel(facts: Machine) -> Finding:
+def _kernel(facts: MachineFacts) -> Finding:
     if facts.platform != "linux":
         name = "macOS" if facts.platform == "darwin" else facts.platform
         return Finding("system", "problem", name, unsupported(facts.platform, True, True, True))
@@ -36,7 +36,7 @@ def _version(release: str) -> tuple[int, int]:
     return (int(major) if major.isdigit() else 0, int(digits or 0))
 
 
-def _python(facts: Machine) -> Finding:
+def _python(facts: MachineFacts) -> Finding:
     missing = unsupported("linux", facts.has_fork, facts.has_pidfd, True)
     if missing and facts.platform == "linux":
         return Finding("Python", "problem", facts.python, missing)
@@ -44,7 +44,7 @@ def _python(facts: Machine) -> Finding:
     return Finding("Python", "ok", text)
 
 
-def _proc(facts: Machine) -> list[Finding]:
+def _proc(facts: MachineFacts) -> list[Finding]:
     if facts.platform != "linux":
         return []
     if facts.proc_shortcoming:
@@ -61,7 +61,7 @@ def _proc(facts: Machine) -> list[Finding]:
     return findings
 
 
-def _foreign(facts: Machine) -> list[Finding]:
+def _foreign(facts: MachineFacts) -> list[Finding]:
     """What was found of a real child that we may not examine as our own."""
     found = facts.foreign
     if found is None:
@@ -81,11 +81,11 @@ def _foreign(facts: Machine) -> list[Finding]:
     return [Finding("others", mark, text, advice)]
 
 
-def _hides(facts: Machine) -> str:
+def _hides(facts: MachineFacts) -> str:
     return f" (hidepid={facts.hidepid})" if facts.hidepid else ""
 
 
-def check_memory(facts: Memory, config: Config) -> list[Finding]:
+def check_memory(facts: MemoryFacts, config: Config) -> list[Finding]:
     """What there is against what jobs may use, and settings of the kernel that matter to either."""
     if facts.total_bytes is None:
         return [_malloc(facts)]
@@ -93,13 +93,13 @@ def check_memory(facts: Memory, config: Config) -> list[Finding]:
             _malloc(facts)]  # fmt: skip
 
 
-def _there_is(facts: Memory) -> Finding:
+def _there_is(facts: MemoryFacts) -> Finding:
     limit = f"{_mb(facts.container_bytes)} in this container" if facts.container_bytes else "no container limit"
     free = f", {_mb(facts.available_bytes)} available" if facts.available_bytes is not None else ""
     return Finding("there is", "ok", f"{_mb(facts.total_bytes)} in the machine, {limit}{free}")
 
 
-def _ceiling(facts: Memory, config: Config) -> Finding:
+def _ceiling(facts: MemoryFacts, config: Config) -> Finding:
     ceiling_mb = effective_limit_mb(None, config.memory_mb, config.default_limit_mb)
     source = "RQMEM_MEMORY" if config.memory_mb is not None else "the default; --memory sets it"
     wanted = f"{show_mb(ceiling_mb)} MB + {show_mb(config.reserve_mb)} MB reserve a job ({source})"
@@ -117,12 +117,12 @@ def _ceiling(facts: Memory, config: Config) -> Finding:
     return Finding("ceiling", "ok", f"{wanted}; room for {workers}")
 
 
-def _swap(facts: Memory) -> Finding:
+def _swap(facts: MemoryFacts) -> Finding:
     text = f"{_mb(facts.swap_bytes)}; what is swapped out counts as usage" if facts.swap_bytes else "none"
     return Finding("swap", "ok", text)
 
 
-def _overcommit(facts: Memory) -> list[Finding]:
+def _overcommit(facts: MemoryFacts) -> list[Finding]:
     if facts.overcommit is None:
         return []
     words = {0: "0, by rule of thumb", 1: "1, always granted"}
@@ -133,7 +133,7 @@ def _overcommit(facts: Memory) -> list[Finding]:
     return [Finding("overcommit", "note", text, advice)]
 
 
-def _huge_pages(facts: Memory) -> list[Finding]:
+def _huge_pages(facts: MemoryFacts) -> list[Finding]:
     if not facts.huge_pages:
         return []
     if facts.huge_pages != "always":
@@ -143,19 +143,19 @@ def _huge_pages(facts: Memory) -> list[Finding]:
     return [Finding("huge pages", "note", text, advice)]
 
 
-def _malloc(facts: Memory) -> Finding:
+def _malloc(facts: MemoryFacts) -> Finding:
     if facts.can_trim:
         return Finding("malloc", "ok", "freed memory can be given back (malloc_trim)")
     text = "no malloc_trim (not glibc): less of what a job frees is given back"
     return Finding("malloc", "note", text, "nothing has to be done: horses are replaced when they keep much")
 
 
-def check_kernel_layer(facts: KernelLayer, config: Config) -> list[Finding]:
+def check_kernel_layer(facts: KernelFacts, config: Config) -> list[Finding]:
     """Whether the kernel keeps ceilings too, whether it lets the watcher be in time, and how to get there."""
     return [_cgroup(facts, config), _watcher(facts)]
 
 
-def _watcher(facts: KernelLayer) -> Finding:
+def _watcher(facts: KernelFacts) -> Finding:
     if facts.urgent == "real-time":
         return Finding("watcher", "ok", "goes before others while it watches (real-time)")
     late = "goes before most others" if facts.urgent == "nice" else "waits for its turn as all processes do"
@@ -164,7 +164,7 @@ def _watcher(facts: KernelLayer) -> Finding:
     return Finding("watcher", "note", text, advice)
 
 
-def _cgroup(facts: KernelLayer, config: Config) -> Finding:
+def _cgroup(facts: KernelFacts, config: Config) -> Finding:
     if facts.words and config.cgroup == "off":
         text = f"RQMEM_CGROUP=off; one is available: {facts.words}"
         return Finding("cgroup", "note", text, "without it, RQMEM_CGROUP=auto, each horse gets one")
@@ -177,7 +177,7 @@ def _cgroup(facts: KernelLayer, config: Config) -> Finding:
     return Finding("cgroup", mark, f"none: {facts.reason}", advice)
 
 
-def _how_to_get_one(facts: KernelLayer) -> str:
+def _how_to_get_one(facts: KernelFacts) -> str:
     if facts.surroundings == "kubernetes":
         return "usually not available in Kubernetes, where the container's own limit is the backstop"
     if facts.surroundings == "container":

@@ -27,7 +27,7 @@ _SYSTEMD = "/run/systemd/system"
 
 
 @dataclass(frozen=True)
-class Machine:
+class MachineFacts:
     """The system, and what it lets us see of our own processes.
 
     Attributes:
@@ -53,7 +53,7 @@ class Machine:
 
 
 @dataclass(frozen=True)
-class Memory:
+class MemoryFacts:
     """What there is, and how the kernel and the C library deal with it.
 
     Attributes:
@@ -76,7 +76,7 @@ class Memory:
 
 
 @dataclass(frozen=True)
-class KernelLayer:
+class KernelFacts:
     """Whether horses can have cgroups.
 
     Attributes:
@@ -119,10 +119,10 @@ def surroundings(environ: Mapping[str, str], cgroups: str, there: Collection[str
     return "systemd" if _SYSTEMD in there else ""
 
 
-def read_machine() -> Machine:
+def read_machine() -> MachineFacts:
     shortcoming = proc_shortcoming()
     root = hasattr(os, "geteuid") and os.geteuid() == 0
-    return Machine(
+    return MachineFacts(
         platform=sys.platform,
         kernel=platform.release(),
         python=platform.python_version(),
@@ -135,11 +135,11 @@ def read_machine() -> Machine:
     )
 
 
-def read_memory() -> Memory:
+def read_memory() -> MemoryFacts:
     sizes = {name: kb * 1024 for name, kb in parse_kb(_read("/proc/meminfo")).items()}
     overcommit = _read("/proc/sys/vm/overcommit_memory").strip()
     container_bytes = machine.container_limit_bytes() if sizes else None
-    return Memory(
+    return MemoryFacts(
         total_bytes=sizes.get("MemTotal"),
         container_bytes=container_bytes,
         available_bytes=_available_bytes(sizes.get("MemAvailable"), container_bytes),
@@ -150,16 +150,16 @@ def read_memory() -> Memory:
     )
 
 
-def read_kernel_layer(environ: Mapping[str, str]) -> KernelLayer:
+def read_kernel_layer(environ: Mapping[str, str]) -> KernelFacts:
     """Tries by making a group (see `rqmem.measure.cgroup_places`)."""
     own = cgroup_files.read_own()
     taken = cgroup_places.take()
-    if isinstance(taken, cgroup_places.Taken):
+    if isinstance(taken, cgroup_places.TakenPlace):
         cgroup_places.leave(taken)
     there = [path for path in (*_OF_CONTAINERS, _SYSTEMD) if Path(path).exists()]
     with linux.urgent() as how:
         pass
-    return KernelLayer(
+    return KernelFacts(
         version=own.version if own else "",
         words="" if isinstance(taken, str) else taken.words,
         reason=taken if isinstance(taken, str) else "",

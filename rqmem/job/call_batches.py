@@ -22,7 +22,7 @@ from redis.exceptions import NoPermissionError, RedisError
 from rqmem.errors import ConfigError, RedisUnavailable, RqmemError
 from rqmem.job.per_type import UNIQUE_ID
 from rqmem.rq_names import DuplicateJobError, EnqueueData, JobStatus, Queue, now
-from rqmem.store.new_jobs import Batches, Maker, NewJob, new_job
+from rqmem.store.new_jobs import BatchWriter, Maker, NewJob, new_job
 from rqmem.store.permission import explained
 from rqmem.store.retrying import described, note, unavailable
 from rqmem.store.unique_jobs import make_way
@@ -76,7 +76,7 @@ class _Many:
     def __init__(self, queue: Queue, read: ReadCall, at: datetime | None) -> None:
         self._queue, self._read, self._at = queue, read, at
         self._maker = Maker(queue, JobStatus.QUEUED if at is None else JobStatus.SCHEDULED)
-        self._batches = Batches(queue, uuid.uuid4().hex)
+        self._batches = BatchWriter(queue, uuid.uuid4().hex)
         own_way = any(getattr(type(queue), name) is not getattr(Queue, name, None) for name in _OWN_WAYS)
         self._one_by_one = own_way or not queue.is_async
         self._enqueued = 0

@@ -83,7 +83,9 @@ class ChunkProgress:
         to_be_cut: an earlier execution breached here, so child jobs must be made of what is left.
     """
 
-    def __init__(self, checkpoints: Checkpoints, counts: ChunkCounts, size: policy.State, *, outermost: bool) -> None:
+    def __init__(
+        self, checkpoints: Checkpoints, counts: ChunkCounts, size: policy.SizeState, *, outermost: bool
+    ) -> None:
         self._checkpoints, self._counts, self._size, self._outermost = checkpoints, counts, size, outermost
         self.cursor: Any = None
         self.items_done = 0
@@ -167,7 +169,7 @@ class SavedChunkProgress(ChunkProgress):
         self,
         checkpoints: Checkpoints,
         counts: ChunkCounts,
-        size: policy.State,
+        size: policy.SizeState,
         *,
         number: int,
         record: RunRecord,
@@ -187,7 +189,7 @@ class SavedChunkProgress(ChunkProgress):
     def _resume_size(self, record: RunRecord) -> None:
         known, size = record.chunk_states.get(self._number), record.chunk_sizes.get(self._number)
         if known is not None:
-            before = replace(codec.from_json(policy.State, known), adaptive=self._size.adaptive)
+            before = replace(codec.from_json(policy.SizeState, known), adaptive=self._size.adaptive)
             if size is not None and size < before.size:  # it was halved when the execution ended early
                 _, before = policy.after_breach(before, before.size)
             _, self._size = policy.resumed(before, self._checkpoints.room_bytes())

@@ -20,7 +20,7 @@ from rqmem.job.run import JobRun
 from rqmem.rq_names import get_current_job
 from rqmem.sources import Count, Cuttable
 from rqmem.store import ledger, parent_meta
-from rqmem.store.execution_records import Pending, Split
+from rqmem.store.execution_records import Pending, SplitRecord
 from rqmem.store.retrying import until_redis_answers
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ class Gathered(Cuttable[Any]):
                     yield None if raw is None else loads(raw), number + 1
 
 
-def gather(run: JobRun, parent: ParentJob, split: Split) -> Any:
+def gather(run: JobRun, parent: ParentJob, split: SplitRecord) -> Any:
     """Call the job's ``gather``, or run failed children again where an earlier execution failed because of them.
 
     Children may run even now: the job was queued once more, or died after it had them run again. Then it waits for
@@ -119,7 +119,7 @@ def _failures(horse: Horse) -> list[ChildFailure]:
     ]
 
 
-def _run_again(horse: Horse, split: Split, failures: list[ChildFailure]) -> Pending:
+def _run_again(horse: Horse, split: SplitRecord, failures: list[ChildFailure]) -> Pending:
     """Enqueue the failed children once more, and wait for them. If this is cut short, the next execution does the rest.
 
     Raises `ChildJobsFailed` where one is gone for good, before any of them runs.

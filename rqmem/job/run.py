@@ -32,7 +32,7 @@ from rqmem.sources import Cuttable
 from rqmem.store import execution_reader
 from rqmem.store.execution_records import GATHER, Pending, RunRecord
 from rqmem.store.executions import RunWriter, opening
-from rqmem.store.held_run import Figures
+from rqmem.store.held_run import RunFigures
 from rqmem.store.history import learned
 from rqmem.units import to_mb
 from rqmem.worker.horse import user_code
@@ -250,7 +250,7 @@ class JobRun:
             unsaved_items = 0 if self.resumable or results or outcome != "ok" else counts.own_items
             self._writer.close(max(self.record.peak_mb, peak_mb), seconds, unsaved_chunks, unsaved_items)
             if self.horse is not None and self.horse.held is not None and outcome == "ok":
-                self.horse.held.figures = Figures(
+                self.horse.held.figures = RunFigures(
                     counts.own_items, peak_mb, counts.chunks, counts.items, counts.largest, usage.collections,
                     to_mb(usage.freed), needed_mb,
                 )  # fmt: skip

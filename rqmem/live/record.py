@@ -6,7 +6,7 @@ from collections import Counter, deque
 from collections.abc import Iterable, Sequence
 
 from rqmem.live.crossings import Crossing
-from rqmem.live.steps import Step, Steps
+from rqmem.live.steps import MonitorStep, MonitorSteps
 from rqmem.live.system import System
 from rqmem.live.workers import Workers
 from rqmem.observe.model import Snapshot
@@ -44,7 +44,7 @@ class Record:
         self.threshold_percentage = threshold_percentage
         self.look, self.system = first, system
         self.workers = Workers(threshold_percentage)
-        self.steps = Steps(first.at, step_seconds)
+        self.steps = MonitorSteps(first.at, step_seconds)
         self.recent: deque[Alert] = deque(first.alerts, maxlen=RECENT_ALERTS)
         self.alerts: deque[Alert] = deque(maxlen=KEPT_ALERTS)
         self.alerts_by_job: Counter[str] = Counter()
@@ -94,7 +94,7 @@ class Record:
         while len(self._ended) > 2 and self._ended[1][0] <= look.at - RATE_SECONDS:
             self._ended.popleft()
         moments = {name: each.step for name, each in seen.items() if each.step is not None}
-        self.steps.add(look.at, Step(look.at, self.system, moments, look.queues, ended, look.pools))
+        self.steps.add(look.at, MonitorStep(look.at, self.system, moments, look.queues, ended, look.pools))
         return News(
             () if first_look else look.alerts,
             tuple(each.crossing for each in seen.values() if each.crossing is not None),

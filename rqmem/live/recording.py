@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from rqmem.live.crossings import Crossing
-from rqmem.live.steps import Step, WorkerStep
+from rqmem.live.steps import MonitorStep, WorkerStep
 from rqmem.live.workers import WorkerTotals
 from rqmem.observe.as_json import of_statistics
 from rqmem.observe.statistics import JobStatistics
@@ -52,7 +52,7 @@ class Recording:
     sampling_seconds: float
     redis_away_seconds: float
     jobs_read_at: float
-    samples: Sequence[Step]
+    samples: Sequence[MonitorStep]
     workers: Sequence[WorkerTotals]
     jobs: Sequence[JobStatistics]
     alerts_raised: int
@@ -125,7 +125,7 @@ def _totals(worker: WorkerTotals, crossings: int) -> dict[str, Any]:
     return {**encoded(values), "fullest": _worker(worker.fullest) if worker.fullest is not None else None}
 
 
-def _step(step: Step) -> dict[str, Any]:
+def _step(step: MonitorStep) -> dict[str, Any]:
     system = step.system
     more = {"used_mb": system.used_mb, "used_percentage": system.used_percentage}
     of_machine = {name: value for name, value in encoded(system).items() if name != "host"}

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from rqmem.child_ids import short_id
 from rqmem.live.recording import Recording
-from rqmem.live.steps import Step, WorkerStep
+from rqmem.live.steps import MonitorStep, WorkerStep
 from rqmem.observe.metric_words import job_lines, metric_words
 from rqmem.text import counted, duration, printable, timestamp
 from rqmem.units import show_mb
@@ -63,7 +63,7 @@ def _last(lines: Sequence[str], shown: int | None) -> list[str]:
     return [f"  {line}" for line in lines[-shown:]] + [f"  and {len(lines) - shown} before"]
 
 
-def _step(step: Step) -> Iterable[str]:
+def _step(step: MonitorStep) -> Iterable[str]:
     system = step.system
     queued, started, failed = (sum(getattr(each, n) for each in step.queues) for n in ("queued", "started", "failed"))
     yield (

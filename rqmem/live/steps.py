@@ -43,7 +43,7 @@ class WorkerStep:
 
 
 @dataclass(frozen=True)
-class Step:
+class MonitorStep:
     """What was seen from ``at`` (epoch seconds) until the next step. Workers by name.
 
     Attributes:
@@ -60,7 +60,7 @@ class Step:
     ended: int = 0
     pools: Sequence[Pool] = ()
 
-    def plus(self, later: Step) -> Step:
+    def plus(self, later: MonitorStep) -> MonitorStep:
         fuller = max(self.system, later.system, key=lambda each: each.used_mb)
         workers = dict(self.workers)
         for name, step in later.workers.items():
@@ -84,16 +84,16 @@ def fullest(before: WorkerStep | None, step: WorkerStep) -> WorkerStep:
     return fuller if fuller.worker_mb == worker_mb else replace(fuller, worker_mb=worker_mb)
 
 
-class Steps:
+class MonitorSteps:
     """The steps of a run that began at ``started_at``; one without a look is left out, which is a gap."""
 
     def __init__(self, started_at: float, step_seconds: float, most: int = MOST_STEPS) -> None:
         self._started_at = started_at
         self._most = most
         self.step_seconds = step_seconds
-        self._steps: list[Step] = []
+        self._steps: list[MonitorStep] = []
 
-    def add(self, now: float, seen: Step) -> None:
+    def add(self, now: float, seen: MonitorStep) -> None:
         self._put(replace(seen, at=self._begin(now)))
         while len(self._steps) > self._most:
             self.step_seconds *= 2
@@ -102,11 +102,11 @@ class Steps:
                 self._put(replace(step, at=self._begin(step.at)))
 
     @property
-    def all(self) -> list[Step]:
+    def all(self) -> list[MonitorStep]:
         """Oldest first."""
         return list(self._steps)
 
-    def _put(self, step: Step) -> None:
+    def _put(self, step: MonitorStep) -> None:
         if self._steps and self._steps[-1].at >= step.at:
             self._steps[-1] = self._steps[-1].plus(step)
         else:

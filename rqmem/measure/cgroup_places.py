@@ -56,7 +56,7 @@ Way = Literal["own", "alone", "root", "whole", "beside"]
 
 
 @dataclass(frozen=True)
-class Taken:
+class TakenPlace:
     """A place that is ready for groups until `leave`.
 
     Attributes:
@@ -76,27 +76,27 @@ class Taken:
         return f"{self.place.version}, {_WORDS[self.way]}: {self.place.path}"
 
 
-def take() -> Taken | str:
+def take() -> TakenPlace | str:
     """Find a place, arrange it, and try it by making a group; else the reason why there is none."""
     own = read_own()
     if own is None:
         return "no memory controller is mounted"
     if own.version == "v1":
-        return _tried(Taken(Place("v1", own.path), "own", own.path))
+        return _tried(TakenPlace(Place("v1", own.path), "own", own.path))
     try:
         with _locked(own.path):
             inside = _take_inside(own.path, own.top)
     except OSError as error:
         inside = f"{own.path} is not writable: {error.strerror}"
-    taken = _tried(inside) if isinstance(inside, Taken) else inside
-    if isinstance(taken, Taken):
+    taken = _tried(inside) if isinstance(inside, TakenPlace) else inside
+    if isinstance(taken, TakenPlace):
         return taken
     reason = _why_not_beside(own.path, own.top)
-    beside = reason or _tried(Taken(Place("v2", own.path.parent), "beside", own.path))
-    return beside if isinstance(beside, Taken) else f"{taken}; {beside}"
+    beside = reason or _tried(TakenPlace(Place("v2", own.path.parent), "beside", own.path))
+    return beside if isinstance(beside, TakenPlace) else f"{taken}; {beside}"
 
 
-def leave(taken: Taken) -> None:
+def leave(taken: TakenPlace) -> None:
     """Undo what `take` has arranged, unless another worker needs it still."""
     leaf, base = taken.leaf, taken.place.path
     if leaf is None:
@@ -114,7 +114,7 @@ def leave(taken: Taken) -> None:
         leaf.rmdir()
 
 
-def _tried(taken: Taken) -> Taken | str:
+def _tried(taken: TakenPlace) -> TakenPlace | str:
     path = taken.place.path
     try:
         Group.make(taken.place, f"{_our_name()}-probe", _PROBE_BYTES).remove()
@@ -126,7 +126,7 @@ def _tried(taken: Taken) -> Taken | str:
     return taken
 
 
-def _take_inside(path: Path, top: Path) -> Taken | str:
+def _take_inside(path: Path, top: Path) -> TakenPlace | str:
     """Have the groups in ``path`` get the memory controller, under the lock."""
     if "memory" not in (path / "cgroup.controllers").read_text().split():
         return f"{path} has no memory controller"
@@ -134,7 +134,7 @@ def _take_inside(path: Path, top: Path) -> Taken | str:
     root = _is_root(path)
     pids = [] if root else read_members(path)  # those of the root may stay
     if _hands_down(path) and not _leaves(path) and not pids:
-        return Taken(Place("v2", path), "root" if root else "alone", path)  # not arranged by us, nor ours to undo
+        return TakenPlace(Place("v2", path), "root" if root else "alone", path)  # not arranged by us, nor ours to undo
     if root and _SYSTEMD.exists():
         return f"{path} is systemd's"
     if 0 in pids:
@@ -155,7 +155,7 @@ def _take_inside(path: Path, top: Path) -> Taken | str:
             leaf.rmdir()
         raise
     _adopt_stale(path, leaf)
-    return Taken(Place("v2", path), "root" if root else "alone" if alone or not given else "whole", leaf, leaf)
+    return TakenPlace(Place("v2", path), "root" if root else "alone" if alone or not given else "whole", leaf, leaf)
 
 
 def _adopt_stale(path: Path, leaf: Path) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from rqmem.measure import cgroup_files as cgroup
 from rqmem.measure.machine import parse_pressure, read_meminfo, read_text
-from rqmem.policy.pressure import Host
+from rqmem.policy.pressure import HostReading
 
 PRESSURE = Path("/proc/pressure/memory")
 _WINDOW_SECONDS = 3.0
@@ -25,7 +25,7 @@ def free_bytes(limit: int, used: int, stat: str) -> int:
 
 
 class HostReader:
-    """Reads `Host` again and again.
+    """Reads `HostReading` again and again.
 
     Args:
         own: the group of this process; by default it is looked up.
@@ -37,13 +37,13 @@ class HostReader:
         self._pressure = pressure or PRESSURE
         self._stalls: deque[tuple[float, tuple[float | None, ...]]] = deque()
 
-    def read(self, now: float) -> Host | None:
+    def read(self, now: float) -> HostReading | None:
         """By now; None: ``/proc`` does not tell. ``now`` in seconds on any one clock."""
         kb = read_meminfo()
         if "MemAvailable" not in kb:
             return None
         free, total = min([(kb["MemAvailable"] * 1024, kb["MemTotal"] * 1024), *self._groups()])
-        return Host(free, total, self._stalled(now))
+        return HostReading(free, total, self._stalled(now))
 
     def _groups(self) -> Iterator[tuple[int, int]]:
         """Free bytes and limit of our group and its ancestors, as far as they have one."""

@@ -14,7 +14,7 @@ from rqmem.observe.advice import Advice, AdviceReport
 from rqmem.observe.job import Case
 from rqmem.observe.model import Snapshot
 from rqmem.observe.next_step import outlook
-from rqmem.observe.period import Period, Report, TypeReport, trend
+from rqmem.observe.period import Period, PeriodReport, TypeReport, trend
 from rqmem.observe.problems import Problem, healthy
 from rqmem.observe.statistics import JobStatistics, peaks_in
 from rqmem.observe.vocabulary import (
@@ -131,7 +131,7 @@ def _of_event(event: Event) -> dict[str, Any]:
 # A period
 
 
-def of_report(report: Report, *, steps: int | None = None) -> dict[str, Any]:
+def of_report(report: PeriodReport, *, steps: int | None = None) -> dict[str, Any]:
     """What ``rqmem report --json`` prints.
 
     Args:

@@ -83,7 +83,7 @@ class TypeReport(JobStatistics):
 
 
 @dataclass(frozen=True)
-class Report:
+class PeriodReport:
     """All of it.
 
     Attributes:
@@ -156,7 +156,7 @@ def trend(each: TypeReport, period: Period) -> tuple[Figures, Figures] | None:
     return figures(each.tally, period.seconds), figures(each.before, period.before_seconds)
 
 
-def halves(report: Report) -> Report:
+def halves(report: PeriodReport) -> PeriodReport:
     """The same, with the second half of its time compared with the first, where the journal has no time before.
 
     Its figures are those of the second half. With less than two steps, or where the journal begins in the first half,

@@ -11,7 +11,7 @@ from rqmem._version import __version__
 from rqmem.observe.accounts import Tenant, ranked
 from rqmem.observe.advice import Advice, AdviceReport
 from rqmem.observe.closed_periods import ClosedPeriods
-from rqmem.observe.period import Period, Report, TypeReport, by_runs, ordered
+from rqmem.observe.period import Period, PeriodReport, TypeReport, by_runs, ordered
 from rqmem.observe.statistics import Ceilings, peaks_in
 from rqmem.policy.recommendation import recommend
 from rqmem.store.history import history_reader
@@ -39,7 +39,7 @@ def read_report(
     job: str | None = None,
     *,
     warning_fraction: float | None = None,
-) -> Report:
+) -> PeriodReport:
     """What happened since then; only to ``job``, where that is given. ``warning_fraction``: as in `read_ceilings`."""
     report = read_trends(connection, ClosedPeriods(), where, since, now)
     found = []
@@ -59,7 +59,7 @@ def read_tenants(connection: Redis, since: float, now: float, *, by_day: bool | 
 
 def read_trends(
     connection: Redis, closed: ClosedPeriods, where: str, since: float, now: float, *, compared: bool = True
-) -> Report:
+) -> PeriodReport:
     """As `read_report`, of all job types, by tallies alone: peaks up to 5 % too high, and quick for a page.
 
     ``compared``: read the time before too.
@@ -91,7 +91,7 @@ def read_trends(
     ]
     quiet = sorted(types.keys() - {each.job_type for each in reports}, key=lambda name: (-types[name], name))
     tenants = read_tenants(connection, period.since, now, by_day=by_day)
-    return Report(__version__, where, None, period, ordered(reports), quiet, tenants)
+    return PeriodReport(__version__, where, None, period, ordered(reports), quiet, tenants)
 
 
 def read_advice(

@@ -23,7 +23,7 @@ Source = Literal["runs", "tallies", "last runs"]
 
 
 @dataclass(frozen=True)
-class Peaks:
+class PeakSpread:
     """How the peaks of runs are spread, in MB; None: no run."""
 
     p50_mb: float | None
@@ -58,7 +58,7 @@ class JobStatistics:
     job_type: str
     source: Source
     tally: Tally
-    peaks: Peaks
+    peaks: PeakSpread
     ceilings: Ceilings = Ceilings()
     crossings: int = 0
     runs_above: int | None = None
@@ -97,17 +97,17 @@ def tally_of(runs: Iterable[Run]) -> Tally:
     return codec.from_hash(Tally, {field.encode(): str(amount).encode() for field, amount in counts.items()})
 
 
-def peaks_of(runs: Iterable[Run]) -> Peaks:
+def peaks_of(runs: Iterable[Run]) -> PeakSpread:
     """Exact, by nearest rank."""
     ordered = sorted(chain.from_iterable(repeat(run.peak_mb, run.times) for run in runs))
     p50, p90, p99, highest = (_rounded(percentile(ordered, fraction)) for fraction in (0.5, 0.9, 0.99, 1.0))
-    return Peaks(p50, p90, p99, highest)
+    return PeakSpread(p50, p90, p99, highest)
 
 
-def peaks_in(counts: Mapping[int, float]) -> Peaks:
+def peaks_in(counts: Mapping[int, float]) -> PeakSpread:
     """The upper ends of histogram buckets: at most 5 % too high."""
     p50, p90, p99, highest = map(_rounded, histogram.percentiles(counts, (0.5, 0.9, 0.99, 1.0)))
-    return Peaks(p50, p90, p99, highest)
+    return PeakSpread(p50, p90, p99, highest)
 
 
 def job_statistics(

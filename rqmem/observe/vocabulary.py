@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from rqmem.observe.statistics import Ceilings, Peaks
+from rqmem.observe.statistics import Ceilings, PeakSpread
 from rqmem.store.history.history_records import Tally
 from rqmem.text import timestamp_ms
 
@@ -83,7 +83,7 @@ def job_type_head(job_type: str, ceilings: Ceilings) -> dict[str, Any]:
     return {"job_type": job_type, **encoded(ceilings._asdict())}
 
 
-def of_tally(tally: Tally, peaks: Peaks | None = None) -> dict[str, Any]:
+def of_tally(tally: Tally, peaks: PeakSpread | None = None) -> dict[str, Any]:
     counts = ("jobs", "runs", "failed")
     more = ("splits", "leaks", "alerts", "collections", "chunks", "items")
     fields = {
@@ -111,5 +111,5 @@ def of_breaches(by_layer: Mapping[str, float], total: float | None = None) -> di
     return {"total": sum(counts.values()) if total is None else round(total), "by_layer": counts}
 
 
-def of_peaks(peaks: Peaks) -> dict[str, float | None]:
+def of_peaks(peaks: PeakSpread) -> dict[str, float | None]:
     return {"p50": peaks.p50_mb, "p90": peaks.p90_mb, "p99": peaks.p99_mb, "max": peaks.highest_mb}

@@ -34,7 +34,7 @@ def watch_interval(headroom_bytes: float, growth_bytes_per_second: float) -> flo
     return min(MAX_INTERVAL_SECONDS, max(MIN_INTERVAL_SECONDS, headroom_bytes / growth_bytes_per_second))
 
 
-class Action(Enum):
+class CeilingAction(Enum):
     """What the watcher does next."""
 
     WATCH = "watch"
@@ -72,7 +72,7 @@ class Reading:
     in_user_code: bool
 
 
-def decide(reading: Reading, limits: Limits, state: WatchState, now: float) -> tuple[Action, WatchState]:
+def decide(reading: Reading, limits: Limits, state: WatchState, now: float) -> tuple[CeilingAction, WatchState]:
     """The action for a reading, and the state after it.
 
     Promises (tested): nothing but WATCH while readings stay under the ceiling; no BREACH, and no KILL
@@ -81,19 +81,19 @@ def decide(reading: Reading, limits: Limits, state: WatchState, now: float) -> t
     """
     if state.breached_at is None:
         if reading.usage_bytes <= limits.ceiling_bytes:
-            return Action.WATCH, state
+            return CeilingAction.WATCH, state
         if not reading.confirmed:
-            return Action.CONFIRM, state
-        return Action.BREACH, WatchState(breached_at=now, signalled_at=now)
+            return CeilingAction.CONFIRM, state
+        return CeilingAction.BREACH, WatchState(breached_at=now, signalled_at=now)
     over = reading.usage_bytes > limits.ceiling_bytes
     if reading.in_user_code and now - state.breached_at >= limits.grace_seconds:
-        return Action.KILL, state
+        return CeilingAction.KILL, state
     if over and (
         reading.usage_bytes > limits.ceiling_bytes + limits.reserve_bytes
         or now - state.breached_at >= limits.grace_seconds
     ):
-        return (Action.KILL if reading.confirmed else Action.CONFIRM), state
+        return (CeilingAction.KILL if reading.confirmed else CeilingAction.CONFIRM), state
     patience = limits.repeat_seconds if over else limits.freed_repeat_seconds
     if reading.in_user_code and now - state.signalled_at >= patience:
-        return Action.SIGNAL, replace(state, signalled_at=now)
-    return Action.WATCH, state
+        return CeilingAction.SIGNAL, replace(state, signalled_at=now)
+    return CeilingAction.WATCH, state

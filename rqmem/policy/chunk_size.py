@@ -48,7 +48,7 @@ class Observation:
 
 
 @dataclass(frozen=True)
-class State:
+class SizeState:
     """What is known so far. Kept for the next execution of the job, which continues with `resumed`."""
 
     declared: int  # the size at the start; time alone brings it no lower
@@ -70,23 +70,23 @@ def room(used_bytes: float, ceiling_bytes: float, warning_fraction: float) -> fl
 
 def start(
     declared: int, prior_kb_per_item: float | None, room_bytes: float, adaptive: bool = True
-) -> tuple[int, State]:
+) -> tuple[int, SizeState]:
     """The first size: the declared one, or less if the history of the job type says that it does not fit.
 
     ``prior_kb_per_item``: a high percentile of the journal's, which is of whole runs, kept memory included: it decides
     about the first chunk only.
     """
-    size, _ = resumed(State(declared, declared, adaptive, item_bytes=1024 * (prior_kb_per_item or 0.0)), room_bytes)
-    return size, State(declared, size, adaptive, room_bytes=room_bytes)
+    size, _ = resumed(SizeState(declared, declared, adaptive, item_bytes=1024 * (prior_kb_per_item or 0.0)), room_bytes)
+    return size, SizeState(declared, size, adaptive, room_bytes=room_bytes)
 
 
-def resumed(state: State, room_bytes: float) -> tuple[int, State]:
+def resumed(state: SizeState, room_bytes: float) -> tuple[int, SizeState]:
     """The first size in another execution, which may have less room: another horse, another worker's ceiling."""
     size = int(min(state.size, _fitting(state.item_bytes * MARGIN, room_bytes))) if state.adaptive else state.size
     return size, replace(state, size=size, room_bytes=room_bytes, floor_bytes=None)
 
 
-def next_size(state: State, seen: Observation) -> tuple[int, State]:
+def next_size(state: SizeState, seen: Observation) -> tuple[int, SizeState]:
     """The size after a chunk, and what is known then.
 
     Promises (tested): at least 1; at most twice the one before; planned, if it has more than one item, to take at
@@ -119,7 +119,7 @@ def next_size(state: State, seen: Observation) -> tuple[int, State]:
     return size, replace(new, size=size)
 
 
-def after_breach(state: State, size: int) -> tuple[int, State]:
+def after_breach(state: SizeState, size: int) -> tuple[int, SizeState]:
     """The size after a chunk of ``size`` items breached (or its horse was lost), and what is known then.
 
     It is at most half, fixed or not, and at most the declared one. Its items cost at least the room they had.

@@ -38,7 +38,7 @@ class How(Enum):
 
 
 @dataclass(frozen=True)
-class Host:
+class HostReading:
     """What the machine, or the container, has. ``stalled``: share of the last seconds in which all waited for it."""
 
     free_bytes: int
@@ -87,7 +87,7 @@ class Eviction:
     reason: str
 
 
-def why_closed(host: Host | None, was_closed: bool) -> str:
+def why_closed(host: HostReading | None, was_closed: bool) -> str:
     """Why no job may start; empty: one may. What has closed the intake must be clearly over before it opens."""
     if host is None:
         return ""
@@ -99,8 +99,8 @@ def why_closed(host: Host | None, was_closed: bool) -> str:
 
 
 def evict(
-    running: Sequence[Running], budget_bytes: int, reserve_bytes: int, host: Host | None, stalled_since: float | None,
-    now: float, whose: str = "the jobs of the pool",
+    running: Sequence[Running], budget_bytes: int, reserve_bytes: int, host: HostReading | None,
+    stalled_since: float | None, now: float, whose: str = "the jobs of the pool",
 ) -> list[Eviction]:  # fmt: skip
     """Which jobs to evict now, besides those that go already, and which of those to kill.
 

@@ -46,7 +46,7 @@ class Process:
 
 
 @dataclass(frozen=True)
-class Snapshot:
+class WorkerSnapshot:
     """A worker at one moment. Sizes in MB.
 
     Attributes:
@@ -68,7 +68,7 @@ class Snapshot:
     why_not: str = ""
 
 
-def as_text(snapshot: Snapshot) -> str:
+def as_text(snapshot: WorkerSnapshot) -> str:
     moment = timestamp(snapshot.at)
     lines = [f"worker {snapshot.worker}, {moment}", *(f"{label:<12}{text}" for label, text in snapshot.facts if text)]
     lines += _section("processes", (
@@ -97,7 +97,7 @@ def path_for(directory: Path, worker: str, at: float) -> Path:
     return directory / f"{_NAME}{moment}.{int(at * 1000) % 1000:03}-{name}.txt"
 
 
-def save(path: Path, snapshot: Snapshot) -> None:
+def save(path: Path, snapshot: WorkerSnapshot) -> None:
     """Write it, and forget the oldest beyond `KEPT`. Raises `OSError`, and `ConfigError` for a bad directory."""
     private.make(path.parent)
     own_files.replace(path, as_text(snapshot))

@@ -7,7 +7,7 @@
 
 All processes that serve them serve the same figures, so Prometheus asks one. Needs prometheus-client: the extra
 ``metrics``.
-Reading order: `catalogue` (what there is) -> `families` (as Prometheus has it) -> `collecting`, `server`.
+Reading order: `metrics` (what there is) -> `families` (as Prometheus has it) -> `collecting`, `server`.
 """
 
 from __future__ import annotations

@@ -14,8 +14,8 @@ from redis.exceptions import RedisError
 from rqmem import words
 from rqmem.observe.model import Snapshot
 from rqmem.observe.snapshot import read_totals
-from rqmem.prometheus.catalogue import METRICS
 from rqmem.prometheus.families import empty, families
+from rqmem.prometheus.metrics import METRICS
 
 _log = logging.getLogger("rqmem.exporter")
 

@@ -15,7 +15,7 @@ from rqmem.events import Layer
 from rqmem.observe.model import JobType, Snapshot, Worker
 from rqmem.policy.alert_rules import RULES, WORKER_FULL
 from rqmem.policy.histogram import cumulative
-from rqmem.prometheus.catalogue import METRICS
+from rqmem.prometheus.metrics import METRICS
 from rqmem.store.history.history_records import PEAK_BOUNDS_MB, SECONDS_BOUNDS, Live
 from rqmem.text import printable
 from rqmem.units import MB

@@ -11,7 +11,7 @@ from rqmem.job.progress import Progress
 from rqmem.observe.curve import executions
 from rqmem.observe.job import Case
 from rqmem.observe.next_step import outlook
-from rqmem.observe.timeline import Line, lines
+from rqmem.observe.timeline import TimelineEntry, lines
 from rqmem.show.plot import plot
 from rqmem.store.history.history_records import Lines
 from rqmem.text import Mood, bar, below, counted, date_and_clock, printable, span, wrapped
@@ -144,7 +144,9 @@ def _timeline(case: Case, columns: int, colour: Colour, *, plain: bool) -> list[
     return [part for parts in shown for part in parts]
 
 
-def _shown(line: Line, start: float, limit_mb: float | None, columns: int, colour: Colour, *, plain: bool) -> list[str]:
+def _shown(
+    line: TimelineEntry, start: float, limit_mb: float | None, columns: int, colour: Colour, *, plain: bool
+) -> list[str]:
     used = f"{line.memory_mb:8.1f} MB" if line.memory_mb is not None else " " * 11
     filled = bar((line.memory_mb or 0.0) / limit_mb, _BAR_COLUMNS, ascii_only=plain) if limit_mb else ""
     filled = filled if line.memory_mb is not None else " " * len(filled)

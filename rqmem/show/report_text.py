@@ -6,14 +6,14 @@ from collections.abc import Iterable
 
 from rqmem.observe.accounts import tenants_words
 from rqmem.observe.metric_words import job_lines, metric_words
-from rqmem.observe.period import Figures, Period, Report, TypeReport, trend
+from rqmem.observe.period import Figures, Period, PeriodReport, TypeReport, trend
 from rqmem.text import duration, listed, printable, timestamp
 from rqmem.units import show_mb
 
 _QUIET_SHOWN = 5
 
 
-def to_text(report: Report) -> str:
+def to_text(report: PeriodReport) -> str:
     lines = [headline(report), *(f"note: {note}" for note in report.notes)]
     for each in report.types:
         lines += ["", *job_lines(each), *_more(each, report.period)]
@@ -26,7 +26,7 @@ def to_text(report: Report) -> str:
     return "\n".join(map(printable, lines)) + "\n"
 
 
-def headline(report: Report) -> str:
+def headline(report: PeriodReport) -> str:
     """Which job types, Redis and period the report is about."""
     period, about = report.period, f" {report.job}" if report.job else ""
     return (
@@ -35,7 +35,7 @@ def headline(report: Report) -> str:
     )
 
 
-def quiet_words(report: Report) -> str:
+def quiet_words(report: PeriodReport) -> str:
     """The job types that nothing happened to; the first of them by name."""
     return f"nothing happened meanwhile to {listed(report.quiet, _QUIET_SHOWN)}"
 

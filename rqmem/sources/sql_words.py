@@ -37,7 +37,7 @@ AGGREGATES = frozenset(("max", "min", "count", "sum", "avg", "array_agg", "strin
 
 
 @dataclass(frozen=True)
-class Found:
+class FoundWord:
     """Such a word. ``outermost``: it is in no subquery. ``alias``: the name of the column that it makes."""
 
     word: str
@@ -46,7 +46,7 @@ class Found:
     alias: str = ""
 
 
-def changing(query: str) -> Iterator[Found]:
+def changing(query: str) -> Iterator[FoundWord]:
     """What makes another set of the query, and computed columns of which it does not, named by ``alias``."""
     for pattern in _TOKENS[: 2 if "\\" in query else 1]:
         yield from _changing(_words(query, pattern))
@@ -59,7 +59,7 @@ def _words(query: str, pattern: re.Pattern[str]) -> list[str]:
     ]
 
 
-def _changing(words: list[str]) -> Iterator[Found]:
+def _changing(words: list[str]) -> Iterator[FoundWord]:
     within_exists, selected = [False], False
     for at, word in enumerate(words):
         after = words[at + 1] if at + 1 < len(words) else ""
@@ -76,7 +76,7 @@ def _changing(words: list[str]) -> Iterator[Found]:
         name = _meaning(word, before, after)
         listed = selected and name not in ("TOP", "DISTINCT ON")
         if name and not within_exists[-1] and (listed or word not in AGGREGATES):
-            yield Found(name, depth == 0, listed, _alias(words, at, depth) if listed else "")
+            yield FoundWord(name, depth == 0, listed, _alias(words, at, depth) if listed else "")
 
 
 def ordered(query: str) -> bool:

@@ -25,7 +25,7 @@ Surface = Literal["command line", "dashboard", "api"]
 
 
 @dataclass(frozen=True)
-class Action:
+class ActionRecord:
     """One of them.
 
     Attributes:
@@ -51,7 +51,7 @@ class Action:
     id: str = ""
 
 
-def note(connection: Redis, action: Action) -> None:
+def note(connection: Redis, action: ActionRecord) -> None:
     """Keep an action that was done now."""
     text = json.dumps({**vars(action), "at": round(time.time(), 3)})
     try:
@@ -62,9 +62,11 @@ def note(connection: Redis, action: Action) -> None:
         )
 
 
-def read(connection: Redis, limit: int = 100, job_id: str = "") -> list[Action]:
+def read(connection: Redis, limit: int = 100, job_id: str = "") -> list[ActionRecord]:
     """The last ones, newest first; ``job_id``: only those that name this job."""
     asked = KEPT_ACTIONS if job_id else limit
     raw = cast("list[tuple[bytes, dict[bytes, bytes]]]", connection.xrevrange(keys.ACTIONS, "+", "-", asked))
-    found = [codec.from_values(Action, {**json.loads(entry[b"action"]), "id": name.decode()}) for name, entry in raw]
+    found = [
+        codec.from_values(ActionRecord, {**json.loads(entry[b"action"]), "id": name.decode()}) for name, entry in raw
+    ]
     return [each for each in found if job_id in ("", each.job_id)][:limit]

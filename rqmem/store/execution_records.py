@@ -82,7 +82,7 @@ class Pending:
 
 
 @dataclass(frozen=True)
-class Split:
+class SplitRecord:
     """The children of a job that has split or is splitting.
 
     Attributes:
@@ -156,7 +156,7 @@ class RunRecord:
     escalate_to: str = ""
     escalated_mb: float = 0.0
     escalations: int = 0
-    split: Split | None = None
+    split: SplitRecord | None = None
 
     def is_over(self, job_created_at: str) -> bool:
         """Whether the run of the job that was made then is another one: this one has ended, or is another job's."""
@@ -181,5 +181,5 @@ class RunRecord:
     @classmethod
     def from_hash(cls, raw: Mapping[bytes, bytes]) -> RunRecord:
         """The record in the hash ``keys.run``."""
-        split = codec.from_hash(Split, raw, "split_") if b"split_queue" in raw else None
+        split = codec.from_hash(SplitRecord, raw, "split_") if b"split_queue" in raw else None
         return replace(codec.from_hash(cls, raw), split=split)

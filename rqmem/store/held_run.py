@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
 
 
-class Slot(Protocol):
+class RecordSlot(Protocol):
     """Where another process finds it."""
 
     @property
@@ -30,7 +30,7 @@ class Slot(Protocol):
     def clear(self) -> None: ...
 
 
-class Record(NamedTuple):
+class HeldRecord(NamedTuple):
     """What Redis is to have of the run.
 
     Attributes:
@@ -42,7 +42,7 @@ class Record(NamedTuple):
     results: tuple[bytes, ...] = ()
 
 
-NO_RECORD = Record()
+NO_RECORD = HeldRecord()
 
 
 class HeldRun:
@@ -56,7 +56,7 @@ class HeldRun:
         figures: of the run that has ended well: `rqmem.job.run.JobRun.close`.
     """
 
-    def __init__(self, slot: Slot, write: Callable[[Record], None]) -> None:
+    def __init__(self, slot: RecordSlot, write: Callable[[HeldRecord], None]) -> None:
         self._slot = slot
         self._write = write
         self.held = False
@@ -68,7 +68,7 @@ class HeldRun:
         self._fields: dict[str, Any] = {}
         self._results: list[bytes] = []
         self._version = 0
-        self.figures: Figures | None = None
+        self.figures: RunFigures | None = None
 
     def begin(self) -> None:
         """A run begins, whose record is held from now on."""
@@ -107,7 +107,7 @@ class HeldRun:
         """The record of a run that has ended well, for `rqmem.store.lease_commands.pack_finished`."""
         if not (self.held or self._written):
             return b""
-        figures = self.figures or Figures()
+        figures = self.figures or RunFigures()
         fields = {**self._fields, "finished": 1} if self.held else {"finished": 1}
         return json.dumps(
             {
@@ -117,7 +117,7 @@ class HeldRun:
         ).encode()  # fmt: skip
 
 
-class Figures(NamedTuple):
+class RunFigures(NamedTuple):
     """Of a run that has ended well.
 
     Attributes:
@@ -135,7 +135,7 @@ class Figures(NamedTuple):
     needed_mb: float | None = None
 
 
-def record_in(data: bytes) -> Record:
+def record_in(data: bytes) -> HeldRecord:
     """What stands in the slot."""
     return _record(*marshal.loads(data)) if data else NO_RECORD
 
@@ -145,8 +145,8 @@ def opening(fields: Mapping[str, Any]) -> bytes:
     return json.dumps(_flat(fields)).encode()
 
 
-def _record(version: int, fields: Mapping[str, Any], results: list[bytes]) -> Record:
-    return Record(json.dumps({"version": version, "fields": _flat(fields)}), tuple(results))
+def _record(version: int, fields: Mapping[str, Any], results: list[bytes]) -> HeldRecord:
+    return HeldRecord(json.dumps({"version": version, "fields": _flat(fields)}), tuple(results))
 
 
 def _flat(fields: Mapping[str, Any]) -> list[str]:

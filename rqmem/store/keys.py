@@ -171,7 +171,7 @@ ENDED_SPLITS = _key("ended", "list", "jobs whose children have all ended (`Ended
 
 host = _key("host:{host}", "string", "the memory of a machine (`HostMemory`); gone when no worker runs there", True)
 pool = _key("pool:{pool}", "string", "the budget of a pool (`PoolRecord`); gone when none of its workers runs", True)
-ACTIONS = _key("actions", "stream", "what people did with jobs and queues (`Action`), capped", False)()
+ACTIONS = _key("actions", "stream", "what people did with jobs and queues (`ActionRecord`), capped", False)()
 PAUSED = _key("paused", "set", "names of queues from which rqmem's workers take no job", False)()
 
 PROCESS = "rqmem_process"

@@ -19,7 +19,7 @@ from redis import Redis
 from rqmem.rq_names import RQ_KEY_PREFIX, WORKER_EXECUTIONS_KEY_TEMPLATE
 from rqmem.store import codec, keys
 from rqmem.store.execution_records import Owner
-from rqmem.store.held_run import NO_RECORD, Record
+from rqmem.store.held_run import NO_RECORD, HeldRecord
 from rqmem.store.lease_commands import epoch, iso
 from rqmem.store.scripts import of_each, script
 from rqmem.values import dataclass
@@ -28,7 +28,7 @@ _RECORDS_SECONDS = 90  # RQ's records of a run taken over; its maintenance may f
 
 
 @dataclass(frozen=True)
-class Lease:
+class LeaseRecord:
     """The lease of a worker, as it stands in Redis.
 
     Attributes:
@@ -53,7 +53,7 @@ class TakenOver:
 
 def show(
     connection: Redis, worker: str, queue: str, job_id: str, created_at: str, start: float, owner: Owner,
-    seconds: int, record: Record = NO_RECORD, *, hand_over: bool = False,
+    seconds: int, record: HeldRecord = NO_RECORD, *, hand_over: bool = False,
 ) -> Literal["shown", "gone", "ended"]:  # fmt: skip
     """Have RQ show a job of the lease as running. Safe to repeat.
 
@@ -116,12 +116,12 @@ def take_over(connection: Redis, worker: str, token: str) -> TakenOver | None:
     return None if answer == -1 else TakenOver(int(answer[0]), answer[1].decode())
 
 
-def leases(connection: Redis) -> dict[str, Lease]:
+def leases(connection: Redis) -> dict[str, LeaseRecord]:
     """All leases, by the name of the worker."""
     names = [name.decode() for name in cast("set[bytes]", connection.smembers(keys.LEASES))]
     found = of_each(connection, Redis.hmget, map(keys.lease, names), ["token", "at", "owner", "queues"])
     return {
-        name: Lease(
+        name: LeaseRecord(
             token.decode(),
             (at or b"").decode(),
             codec.from_json(Owner, owner),

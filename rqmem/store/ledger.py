@@ -32,7 +32,7 @@ from rqmem.rq_names import (
     utcformat,
 )
 from rqmem.store import keys
-from rqmem.store.execution_records import GATHER, Pending, Split
+from rqmem.store.execution_records import GATHER, Pending, SplitRecord
 from rqmem.store.executions import expire_run, keys_of_an_end
 from rqmem.store.keys import KEEP_SECONDS, WAITING_SECONDS
 from rqmem.store.new_jobs import Maker, NewJob, fill, new_job, options_of
@@ -44,7 +44,7 @@ KEPT_ENDED = 200
 _BATCH = 500
 _LONGEST_OUTCOME = 300
 _SHOWN_DEPENDENCIES = 1000
-_FIELDS = [f"split_{name}" for name in (*(each.name for each in fields(Split)), "queue", "last", "first")]
+_FIELDS = [f"split_{name}" for name in (*(each.name for each in fields(SplitRecord)), "queue", "last", "first")]
 """The fields of a split in the run of its parent."""
 
 
@@ -281,7 +281,7 @@ def numbers(connection: Redis, parent_id: str) -> list[int]:
     return sorted({number for number, _ in outcomes(connection, parent_id)})
 
 
-def missing(connection: Redis, parent_id: str, split: Split) -> set[int]:
+def missing(connection: Redis, parent_id: str, split: SplitRecord) -> set[int]:
     """The numbers below the end of the split whose child was not enqueued."""
     return set() if split.end == split.total else set(range(split.end)) - set(numbers(connection, parent_id))
 

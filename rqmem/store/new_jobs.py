@@ -113,7 +113,7 @@ def options_of(data: EnqueueData) -> tuple[Any, dict[str, Any]]:
     return function, options if timeout is None else {**options, "job_timeout": timeout}
 
 
-class Batches:
+class BatchWriter:
     """Writes batches of new jobs to one queue.
 
     Args:

@@ -13,14 +13,14 @@ from rqmem.store import keys
 from rqmem.store.scripts import answers, of_each
 
 
-class Wait(NamedTuple):
+class Backlog(NamedTuple):
     """Of one queue. ``oldest_enqueued_at``: of the job that is next to run, epoch seconds; None: none waits."""
 
     queued: int
     oldest_enqueued_at: float | None
 
 
-def read_waits(connection: Redis, names: Sequence[str]) -> dict[str, Wait]:
+def read_waits(connection: Redis, names: Sequence[str]) -> dict[str, Backlog]:
     """Of these queues, but those that are paused. Raises redis-py's errors."""
     with connection.pipeline(transaction=False) as pipeline:
         pipeline.smembers(keys.PAUSED)
@@ -32,7 +32,7 @@ def read_waits(connection: Redis, names: Sequence[str]) -> dict[str, Wait]:
     counts = {name: each for name, *each in zip(names, replies[::2], replies[1::2], strict=True)}
     since = enqueued_at(connection, [job_id for _, job_id in counts.values()])
     return {
-        name: Wait(queued, since.get(job_id))
+        name: Backlog(queued, since.get(job_id))
         for name, (queued, job_id) in counts.items()
         if name.encode() not in paused
     }

@@ -19,7 +19,7 @@ from pathlib import Path
 from rqmem.errors import ConfigError
 from rqmem.measure import cgroup, cgroup_places, procfs
 from rqmem.measure.cgroup import Group
-from rqmem.measure.cgroup_places import Taken
+from rqmem.measure.cgroup_places import TakenPlace
 from rqmem.measure.charge import slack_bytes
 from rqmem.policy.ceiling import watch_interval
 from rqmem.policy.page_cache import MUCH_CACHE_BYTES, Charge, judge
@@ -200,7 +200,7 @@ class KernelLayer:
         idle_bytes: what an idle horse uses: pages shared with the worker, whom they are charged to.
     """
 
-    def __init__(self, taken: Taken, reserve_bytes: int, idle_bytes: int) -> None:
+    def __init__(self, taken: TakenPlace, reserve_bytes: int, idle_bytes: int) -> None:
         self.place = taken.place
         self.words = taken.words
         self._taken = taken
@@ -243,7 +243,7 @@ def kernel_layer(wanted: str, reserve_bytes: int, idle_bytes: int) -> KernelLaye
     if wanted == "off":
         return None
     taken = cgroup_places.take()
-    if isinstance(taken, Taken):
+    if isinstance(taken, TakenPlace):
         return KernelLayer(taken, reserve_bytes, idle_bytes)
     if wanted == "require":
         raise ConfigError(f"--cgroup require: {taken}; 'rqmem doctor' says how to get one, --cgroup auto does without")

@@ -14,7 +14,7 @@ from redis.exceptions import RedisError
 
 from rqmem.rq_names import Execution, Job, NoSuchJobError, Queue, Worker
 from rqmem.store import lease
-from rqmem.store.held_run import Record, record_in
+from rqmem.store.held_run import HeldRecord, record_in
 from rqmem.store.retrying import connection_with_short_timeout, until_redis_answers
 from rqmem.worker.execution import Ended, Instruction, after
 from rqmem.worker.lease_watch import InHand, LeaseWatch, commit_finished, in_hand, show
@@ -76,7 +76,7 @@ class LeaseSettlement:
             job = in_hand(done, order)
             if (
                 until_redis_answers(
-                    lambda: show(worker.connection, worker, order, job, Record(done.run.decode()), hand_over=True),  # noqa: B023
+                    lambda: show(worker.connection, worker, order, job, HeldRecord(done.run.decode()), hand_over=True),  # noqa: B023
                     "show a finished job",
                 )
                 == "shown"

@@ -18,7 +18,7 @@ from rqmem.measure import linux, procfs
 from rqmem.policy import lease as policy
 from rqmem.rq_names import Execution, NoSuchJobError, Worker, WorkerStatus
 from rqmem.store import lease
-from rqmem.store.held_run import Record, record_in
+from rqmem.store.held_run import HeldRecord, record_in
 from rqmem.store.lease_commands import GOES_ON
 from rqmem.store.lease_connection import LeaseConnection
 from rqmem.worker.finished_jobs import FinishedJob
@@ -207,7 +207,7 @@ class LeaseWatch:
     def _commit(self, connection: Redis) -> None:
         """What has finished; what is not for us to commit leaves the lease, and its place is not given back."""
         for done in commit_finished(connection, self._worker.name, self._order, self._page):
-            job, record = in_hand(done, self._order), Record(done.run.decode())
+            job, record = in_hand(done, self._order), HeldRecord(done.run.decode())
             if show(connection, self._worker, self._order, job, record, hand_over=True) == "shown":
                 self.plain.append(done)
 
@@ -219,7 +219,7 @@ def in_hand(done: FinishedJob, order: LeaseOrder) -> InHand:
 
 
 def show(
-    connection: Redis, worker: Worker, order: LeaseOrder, job: InHand, record: Record, *, hand_over: bool = False
+    connection: Redis, worker: Worker, order: LeaseOrder, job: InHand, record: HeldRecord, *, hand_over: bool = False
 ) -> str:
     """Have RQ show a job of the lease as running, and keep the record of its run (`rqmem.store.lease.show`)."""
     owner = dataclasses.replace(order.owner, execution=job.execution_id, queue=job.queue)

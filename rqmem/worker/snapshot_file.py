@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 from rqmem.errors import ConfigError
 from rqmem.measure import linux, process_tree, procfs
 from rqmem.profiling import directory as private
-from rqmem.profiling.snapshots import Inside, Process, Snapshot, path_for, save
+from rqmem.profiling.snapshots import Inside, Process, WorkerSnapshot, path_for, save
 from rqmem.store import codec
 from rqmem.units import show_mb, to_mb
 from rqmem.worker.horse.self_report import stack_of
@@ -130,7 +130,7 @@ class Snapshots:
     def _horse_pid(self) -> int:
         return self._worker.horse_pid or self._pool.idle_pid
 
-    def _from_outside(self, at: float, page: SharedPage) -> Snapshot:
+    def _from_outside(self, at: float, page: SharedPage) -> WorkerSnapshot:
         worker = self._worker
         running = self._heart.recorder.now() if self._heart.beating else None
         facts = [("process", f"{os.getpid()} on {os.uname().nodename}, queues {', '.join(worker.queue_names())}")]
@@ -138,7 +138,7 @@ class Snapshots:
             facts.append(("job", "none: the worker is idle"))
             main = sys._current_frames().get(threading.main_thread().ident or 0)
             stack = [described(line) for line in stack_of(main)]
-            return Snapshot(worker.name, at, facts, self._processes(), stack)
+            return WorkerSnapshot(worker.name, at, facts, self._processes(), stack)
         place = f", at '{running.operation}'" if running.operation else ""
         facts += [
             ("job", f"{running.job} ({running.job_id}), queue {running.queue}, "
@@ -146,7 +146,7 @@ class Snapshots:
             ("usage", f"{running.usage_mb:.1f} MB of {show_mb(running.limit_mb)} MB, peak {running.peak_mb:.1f} MB"),
             ("items done", f"{running.items_done:,}" if running.items_done else ""),
         ]  # fmt: skip
-        return Snapshot(worker.name, at, facts, self._processes(), grew=described_growth(page))
+        return WorkerSnapshot(worker.name, at, facts, self._processes(), grew=described_growth(page))
 
     def _processes(self) -> list[Process]:
         own = os.getpid()

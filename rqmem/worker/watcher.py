@@ -24,7 +24,7 @@ from rqmem.measure.meter import FullReading, TreeMeter
 from rqmem.measure.shared_objects import Held, Key
 from rqmem.policy.ceiling import (
     MAX_INTERVAL_SECONDS,
-    Action,
+    CeilingAction,
     Limits,
     Reading,
     WatchState,
@@ -328,17 +328,17 @@ class Watcher:
         """Bytes per second, by all processes that can run at once."""
         return min(self._processors, max(1, len(self._meter.pids))) * self._config.growth_rate
 
-    def _decide(self, usage: int, limits: Limits, now: float, *, confirmed: bool = False) -> Action:
+    def _decide(self, usage: int, limits: Limits, now: float, *, confirmed: bool = False) -> CeilingAction:
         reading = Reading(usage, confirmed, self._page.in_user_code)
         action, self._state = decide(reading, limits, self._state, now)
         return action
 
-    def _act(self, action: Action, limits: Limits) -> None:
-        if action is Action.CONFIRM:
+    def _act(self, action: CeilingAction, limits: Limits) -> None:
+        if action is CeilingAction.CONFIRM:
             self._confirm(limits)
-        elif action is Action.SIGNAL:
+        elif action is CeilingAction.SIGNAL:
             linux.tell_main_thread(self._horse_pid, BREACH_SIGNAL)
-        elif action is Action.KILL:
+        elif action is CeilingAction.KILL:
             self._kill()
 
     @contextmanager
@@ -366,10 +366,10 @@ class Watcher:
             self._last_usage = full.usage_bytes
             self._note(full.usage_bytes, now)
             action = self._decide(full.usage_bytes, limits, now, confirmed=True)
-            if action is Action.BREACH:
+            if action is CeilingAction.BREACH:
                 self._record(full, limits, "watch")
                 linux.tell_main_thread(self._horse_pid, BREACH_SIGNAL)
-            elif action is Action.KILL:
+            elif action is CeilingAction.KILL:
                 self._kill()
         finally:
             if self.breach is not None and len(stopped) > _CROWD:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rqmem.prometheus.catalogue import METRICS
+from rqmem.prometheus.metrics import METRICS
 from scripts.reference.markdown import code, table
 
 

@@ -16,10 +16,10 @@ from redis import Redis
 from rqmem.config.settings import Config
 from rqmem.connection import embedded
 from rqmem.doctor import checks, facts, redis_checks, redis_facts, report, selftest, selftest_checks
-from rqmem.doctor.facts import KernelLayer, Machine, Memory
+from rqmem.doctor.facts import KernelFacts, MachineFacts, MemoryFacts
 from rqmem.doctor.finding import Finding
 from rqmem.doctor.redis_facts import NoRedis
-from rqmem.doctor.selftest import Ended, NotTested, SelfTest
+from rqmem.doctor.selftest import NotTested, SelfTest, Tested
 from rqmem.events import Breach
 from rqmem.measure.startup_checks import Foreign, look_at_foreign_fork
 from rqmem.observe.problems import healthy
@@ -28,10 +28,10 @@ from tests import forked
 MB = 2**20
 GB = 2**30
 
-MACHINE = Machine("linux", "6.1.0-18-amd64", "3.12.1", True, True, "", 14 * MB, "")
-MEMORY = Memory(8 * GB, None, 6 * GB, 0, 0, "madvise", True)
-V2 = KernelLayer("v2", "v2, in the worker's own group: /sys/fs/cgroup/system.slice/worker.service", "", "systemd")
-NO_GROUP = KernelLayer("v2", "", "/sys/fs/cgroup/user.slice is not writable: Permission denied", "systemd")
+MACHINE = MachineFacts("linux", "6.1.0-18-amd64", "3.12.1", True, True, "", 14 * MB, "")
+MEMORY = MemoryFacts(8 * GB, None, 6 * GB, 0, 0, "madvise", True)
+V2 = KernelFacts("v2", "v2, in the worker's own group: /sys/fs/cgroup/system.slice/worker.service", "", "systemd")
+NO_GROUP = KernelFacts("v2", "", "/sys/fs/cgroup/user.slice is not writable: Permission denied", "systemd")
 
 
 def marks(findings: list[Finding]) -> dict[str, str]:
@@ -157,7 +157,7 @@ def test_a_ceiling_above_what_there_is_names_both_figures() -> None:
 
 
 def test_where_nothing_is_told_of_memory_nothing_is_said() -> None:
-    unknown = Memory(None, None, None, 0, None, "", False)
+    unknown = MemoryFacts(None, None, None, 0, None, "", False)
     assert marks(checks.check_memory(unknown, Config())) == {"malloc": "note"}
 
 
@@ -168,17 +168,17 @@ def test_where_nothing_is_told_of_memory_nothing_is_said() -> None:
     ("layer", "words"),
     [
         (V2, "ok: v2, in the worker's own group: /sys/fs/cgroup/system.slice/worker.service"),
-        (KernelLayer("v1", "v1, below /sys/fs/cgroup/memory/x", "", ""), "ok: v1, below /sys/fs/cgroup/memory/x"),
+        (KernelFacts("v1", "v1, below /sys/fs/cgroup/memory/x", "", ""), "ok: v1, below /sys/fs/cgroup/memory/x"),
         (NO_GROUP, "put Delegate=memory in the worker's systemd unit"),
         (dataclasses.replace(NO_GROUP, surroundings="container"), "--cgroupns=private"),
         (dataclasses.replace(NO_GROUP, surroundings="kubernetes"), "the container's own limit is the backstop"),
         (dataclasses.replace(NO_GROUP, surroundings=""), "cgroups(7), delegation"),
         (dataclasses.replace(NO_GROUP, version="v1"), "cgcreate"),
-        (KernelLayer("", "", "no memory controller is mounted", ""), "mount the cgroup v2 hierarchy"),
+        (KernelFacts("", "", "no memory controller is mounted", ""), "mount the cgroup v2 hierarchy"),
     ],
     ids=["v2", "v1", "systemd", "Docker", "Kubernetes", "neither", "v1 of root's", "none"],
 )
-def test_the_kernels_layer(layer: KernelLayer, words: str) -> None:
+def test_the_kernels_layer(layer: KernelFacts, words: str) -> None:
     found = said(checks.check_kernel_layer(layer, Config()), "cgroup")
     assert words in found
     if not layer.words:
@@ -299,8 +299,8 @@ def breach(layer: Any, peak_mb: float) -> Breach:
 
 
 FINE = SelfTest(
-    78, 32, Ended("failed", "", breach("watch", 78.4)), Ended("failed", "", breach("kernel", 110)),
-    [Ended("finished", "", None)] * 2, 74, 12, "done, quitting", timed_out=False,
+    78, 32, Tested("failed", "", breach("watch", 78.4)), Tested("failed", "", breach("kernel", 110)),
+    [Tested("finished", "", None)] * 2, 74, 12, "done, quitting", timed_out=False,
 )  # fmt: skip
 
 
@@ -316,20 +316,36 @@ def test_a_self_test_that_went_well() -> None:
 @pytest.mark.parametrize(
     ("change", "name", "words"),
     [
-        ({"in_objects": Ended("finished", "", None)}, "unwinding", "problem: a job went beyond its ceiling of 78 MB"),
-        ({"in_objects": Ended("failed", "HorseLost: x", None)}, "unwinding", "was not told so; it ended failed: Horse"),
-        ({"in_objects": Ended("failed", "", breach("kill", 112))}, "unwinding", "note: a job that could unwind was"),
-        ({"in_objects": Ended("failed", "", breach("watch", 99))}, "unwinding", "note: "),
-        ({"in_one_call": Ended("finished", "", None)}, "C call", "problem: "),
         (
-            {"in_one_call": Ended("failed", "", breach("kill", 150))},
+            {"in_objects": Tested("finished", "", None)},
+            "unwinding",
+            "problem: a job went beyond its ceiling of 78 MB",
+        ),
+        (
+            {"in_objects": Tested("failed", "HorseLost: x", None)},
+            "unwinding",
+            "was not told so; it ended failed: Horse",
+        ),
+        (
+            {"in_objects": Tested("failed", "", breach("kill", 112))},
+            "unwinding",
+            "note: a job that could unwind was",
+        ),
+        ({"in_objects": Tested("failed", "", breach("watch", 99))}, "unwinding", "note: "),
+        ({"in_one_call": Tested("finished", "", None)}, "C call", "problem: "),
+        (
+            {"in_one_call": Tested("failed", "", breach("kill", 150))},
             "C call",
             "note: one in a C call was ended 72.0 MB",
         ),
-        ({"honest": [Ended("failed", "Memory", breach("watch", 78))]}, "honest job", "problem: "),
+        ({"honest": [Tested("failed", "Memory", breach("watch", 78))]}, "honest job", "problem: "),
         ({"new_horse_ms": 900.0}, "new horse", "note: the next job ran 900 ms"),
-        ({"in_one_call": Ended("started", "", None), "timed_out": True}, "worker", "started still after 60 s"),
-        ({"in_objects": Ended("queued", "", None), "words": "rqmem: no"}, "worker", "when its worker ended; it said: "),
+        ({"in_one_call": Tested("started", "", None), "timed_out": True}, "worker", "started still after 60 s"),
+        (
+            {"in_objects": Tested("queued", "", None), "words": "rqmem: no"},
+            "worker",
+            "when its worker ended; it said: ",
+        ),
     ],
     ids=str,
 )

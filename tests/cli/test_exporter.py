@@ -30,7 +30,7 @@ from rq import Queue
 from rqmem import exporter
 from rqmem.errors import ConfigError
 from rqmem.policy.histogram import cumulative
-from rqmem.prometheus.catalogue import METRICS
+from rqmem.prometheus.metrics import METRICS
 from rqmem.prometheus.server import serving
 from rqmem.store import codec, keys
 from rqmem.store.history import clearing, history_reader, history_writer, run_counts

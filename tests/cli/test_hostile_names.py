@@ -24,7 +24,7 @@ from rqmem.breach_words import explanation
 from rqmem.cli import main
 from rqmem.live.plain import block
 from rqmem.live.view import Frame, view
-from rqmem.profiling.snapshots import Inside, Process, Snapshot, as_text
+from rqmem.profiling.snapshots import Inside, Process, WorkerSnapshot, as_text
 from rqmem.store import codec, keys
 from rqmem.store.alerts.alert_records import Alert, Open
 from rqmem.store.history import history_writer
@@ -240,7 +240,10 @@ def test_no_alert_that_is_sent_and_no_snapshot_can_be_forged(name: str, text: st
         assert "\n" not in sent.title
         check(sent.body, "body")
     inside = Inside(doing=name, stack=[text], threads=[(name, text)], kinds=[(name, 1, 1.0)], note=text)
-    check(as_text(Snapshot(name, 0.0, [("job", text)], [Process(1, text, 1.0)], [text], [(1.0, text)], inside)), "file")
+    check(
+        as_text(WorkerSnapshot(name, 0.0, [("job", text)], [Process(1, text, 1.0)], [text], [(1.0, text)], inside)),
+        "file",
+    )
 
 
 @given(st.builds(Hostile, *[names] * 4, *[anything] * 4))

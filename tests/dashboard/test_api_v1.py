@@ -78,7 +78,9 @@ def test_a_body_is_as_its_golden_file(filled: Redis, client: FlaskClient, name: 
     ended = EndedSplit("parent-2", "shop.jobs.Split", 3, 1, 120, 80.5, time.time() - 60, time.time())
     filled.lpush(keys.ENDED_SPLITS, codec.to_json(ended))
     filled.sadd(keys.SPLITS, "parent")
-    actions.note(filled, actions.Action("cancel", "ada@web-1", "command line", job_id="j9", count=1, text="cancelled"))
+    actions.note(
+        filled, actions.ActionRecord("cancel", "ada@web-1", "command line", job_id="j9", count=1, text="cancelled")
+    )
     body = get(client, BODIES[name])
     assert body["version"] == 2 and next(iter(body)) == "version"
     compare(f"api-{name}", body)

@@ -19,7 +19,7 @@ from rq import Queue
 from rqmem.connection.looking import to_look_at
 from rqmem.dashboard.app import build
 from rqmem.dashboard.options import Options
-from rqmem.dashboard.serving import Server
+from rqmem.dashboard.serving import DashboardServer
 from rqmem.dashboard.state import EXTENSION
 from rqmem.job import tree
 from rqmem.store import actions, pausing
@@ -113,7 +113,7 @@ def application(redis_url: str) -> Any:
 
 @pytest.fixture(scope="module")
 def address(application: Any) -> str:
-    server = Server(application, "127.0.0.1", 0)
+    server = DashboardServer(application, "127.0.0.1", 0)
     threading.Thread(target=server.run, daemon=True).start()
     return server.url.rstrip("/")
 

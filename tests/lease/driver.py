@@ -11,7 +11,7 @@ from redis import Redis
 
 from rqmem.store import keys, lease
 from rqmem.store.execution_records import Owner
-from rqmem.store.held_run import NO_RECORD, Record
+from rqmem.store.held_run import NO_RECORD, HeldRecord
 from rqmem.store.lease_commands import GOES_ON, Batch, Stepped, Taken, pack_begins, pack_finished
 from rqmem.store.lease_connection import LeaseConnection
 
@@ -73,7 +73,7 @@ class Lease:
             start = pack_begins(begins.id, execution(begins), queue(begins), time.time(), opening)
         self.link.send_step(packed, 0.5 * len(finished), start)
 
-    def show(self, job: Taken, record: Record = NO_RECORD, *, hand_over: bool = False) -> str:
+    def show(self, job: Taken, record: HeldRecord = NO_RECORD, *, hand_over: bool = False) -> str:
         owner = Owner(execution(job).decode(), self.worker, queue(job).decode(), "host", 1, 2)
         made, start = job.created_at.decode(), time.time()
         return lease.show(

@@ -24,7 +24,7 @@ from rqmem.child_ids import parent_of
 from rqmem.errors import RunTakenOver
 from rqmem.store import execution_reader, executions, held_run, lease, ledger
 from rqmem.store.execution_records import Owner, Pending
-from rqmem.store.held_run import NO_RECORD, Record
+from rqmem.store.held_run import NO_RECORD, HeldRecord
 from rqmem.store.lease_commands import Moved, Stepped, Taken, pack_begins, pack_finished
 from rqmem.store.lease_connection import LeaseConnection
 from tests.lease.family import Family, children_of, goes_on, opening, record, requeue
@@ -163,7 +163,7 @@ class Leasing:
         assert run is not None
         self.ending = True
         fields = [str(each) for pair in opening(run.id, run.key[1]).items() for each in pair]
-        shown = self._show(run, hand_over=False, record=Record(json.dumps({"version": 1, "fields": fields})))
+        shown = self._show(run, hand_over=False, record=HeldRecord(json.dumps({"version": 1, "fields": fields})))
         yield
         queue = Queue(QUEUES[run.job.queue], connection=self.connection)
         execution = Execution(run.execution.decode(), run.id, self.connection, self.name)
@@ -267,7 +267,7 @@ class Leasing:
             link.read_step()
             link.close()
 
-    def _show(self, run: Run, *, hand_over: bool, record: Record = NO_RECORD) -> str:
+    def _show(self, run: Run, *, hand_over: bool, record: HeldRecord = NO_RECORD) -> str:
         queue = QUEUES[run.job.queue]
         owner = Owner(run.execution.decode(), self.name, queue, "host", 1, 2)
         made = run.job.created_at.decode()

@@ -17,7 +17,7 @@ from rqmem.errors import RunTakenOver
 from rqmem.store import execution_reader, executions, keys, lease, ledger
 from rqmem.store.execution_records import Pending, RunRecord
 from rqmem.store.executions import RunWriter, opening
-from rqmem.store.held_run import Figures, HeldRun, Record, record_in
+from rqmem.store.held_run import HeldRecord, HeldRun, RunFigures, record_in
 from rqmem.store.held_run import opening as opening_text
 from rqmem.store.lease_commands import Taken
 from tests.lease.driver import Lease, execution, ids
@@ -54,7 +54,7 @@ def ada(connection: Redis) -> Iterator[Lease]:
 def held(ada: Lease, job: Taken, slot: Slot | None = None) -> tuple[HeldRun, RunWriter]:
     """A run of that job, which has begun under the lease, and has finished 3 items."""
 
-    def write(record: Record) -> None:
+    def write(record: HeldRecord) -> None:
         if ada.show(job, record) != "shown":
             raise RunTakenOver
 
@@ -72,7 +72,7 @@ def fields(job: Taken) -> dict[str, object]:
 
 def ended(run: HeldRun, writer: RunWriter) -> bytes:
     writer.close(20.5, 0.25, 0, 0)
-    run.figures = Figures(own_items=3, peak_mb=20.5)
+    run.figures = RunFigures(own_items=3, peak_mb=20.5)
     return run.ended()
 
 

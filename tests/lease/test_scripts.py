@@ -50,7 +50,7 @@ def test_jobs_of_the_first_queue_come_first_and_the_lease_is_known(
     assert waiting(connection) == ["d"]
     assert taken(connection, "ada") == ["b", "a", "c"]
     assert connection.lrange("rq:queue:low:intermediate", 0, -1) == [b"a", b"c"]
-    assert lease.leases(connection) == {"ada": lease.Lease("token", "", PROCESS, ("high", "low"))}
+    assert lease.leases(connection) == {"ada": lease.LeaseRecord("token", "", PROCESS, ("high", "low"))}
     assert ada.take(opens=False).why == "empty"
 
 

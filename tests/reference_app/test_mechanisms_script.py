@@ -16,7 +16,7 @@ from rq.suspension import suspend
 
 from rqmem.events import Breach
 from rqmem.store import codec, keys
-from rqmem.store.execution_records import Owner, RunRecord, Split
+from rqmem.store.execution_records import Owner, RunRecord, SplitRecord
 from rqmem.testing import wait_until
 from scripts.mechanisms import verdicts
 from tests import forked
@@ -143,7 +143,7 @@ TOLD = "rqmem.errors.MemoryLimitExceeded: ..."
 
 
 def split(total: int, ended: int, failed: int = 0) -> RunRecord:
-    return RunRecord(split=Split(True, total, ended, failed, items=0, peak_mb=30, started_at=0, reported=False))
+    return RunRecord(split=SplitRecord(True, total, ended, failed, items=0, peak_mb=30, started_at=0, reported=False))
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from rqmem.policy.chunk_size import (
     MARGIN,
     MOST,
     Observation,
-    State,
+    SizeState,
     after_breach,
     next_size,
     resumed,
@@ -90,19 +90,19 @@ def test_a_fixed_size_is_changed_by_a_breach_only(
 def test_after_a_breach_at_most_half_also_in_the_next_execution(
     declared: int, size: int, item_bytes: float, room_before: float, room_after: float
 ) -> None:
-    state = State(declared, size, item_bytes=item_bytes, room_bytes=room_before)
+    state = SizeState(declared, size, item_bytes=item_bytes, room_bytes=room_before)
     smaller, state = after_breach(state, size)
     assert 1 <= smaller <= max(1, size // 2)
     assert smaller <= declared
-    begun, state = resumed(codec.from_json(State, codec.to_json(state)), room_after)
+    begun, state = resumed(codec.from_json(SizeState, codec.to_json(state)), room_after)
     assert 1 <= begun <= smaller
     assert state.room_bytes == room_after
 
 
 def test_a_state_survives_json_and_a_newer_rqmem() -> None:
     _, state = next_size(start(100, None, 1e8)[1], observed(100, (60, 10, 1, 0.5, True)))
-    assert codec.from_json(State, codec.to_json(state)) == state
-    assert codec.from_json(State, codec.to_json(state).replace("{", '{"colour": "red", ', 1)) == state
+    assert codec.from_json(SizeState, codec.to_json(state)) == state
+    assert codec.from_json(SizeState, codec.to_json(state).replace("{", '{"colour": "red", ', 1)) == state
 
 
 def test_what_the_journal_knows_makes_only_the_first_chunk_smaller() -> None:
@@ -126,7 +126,7 @@ def test_growth_stops_at_the_target_time_and_time_alone_goes_no_lower_than_decla
 
 
 def test_one_slow_chunk_is_no_slow_job() -> None:
-    state = State(100, 1000, item_seconds=0.001)
+    state = SizeState(100, 1000, item_seconds=0.001)
     size, state = next_size(state, observed(1000, (60, 0, 0, 10.0, True)))
     assert size == 181
     for _ in range(10):
@@ -135,7 +135,7 @@ def test_one_slow_chunk_is_no_slow_job() -> None:
 
 
 def test_items_a_little_dearer_than_planned_change_nothing() -> None:
-    size, state = 1000, State(1000, 1000)
+    size, state = 1000, SizeState(1000, 1000)
     size, state = next_size(state, observed(size, (60, 100, 0, 0.1, True)))
     assert size < 1000
     assert next_size(state, observed(size, (60, 0.13 * size, 0, 0.1, True)))[0] == size
@@ -190,7 +190,7 @@ def test_one_dear_chunk_is_remembered_for_a_while_and_then_forgotten() -> None:
 
 @pytest.mark.parametrize("size", [1, 100])
 def test_what_a_chunk_leaves_behind_is_not_the_cost_of_its_items(size: int) -> None:
-    state, usage = State(size, size), 60.0
+    state, usage = SizeState(size, size), 60.0
     for _ in range(40):
         seen = observed(size, (usage, 0.001 * size, 1.0, 0.0001 * size, True))
         size, state = next_size(state, seen)
@@ -210,7 +210,7 @@ def test_after_a_breach_cheap_chunks_do_not_bring_the_size_back_at_once() -> Non
 
 
 def test_a_chunk_shrinks_as_a_leak_takes_its_room() -> None:
-    size, state = 1000, State(1000, 1000)
+    size, state = 1000, SizeState(1000, 1000)
     seen_sizes = []
     for used in range(60, 256, 4):
         size, state = next_size(state, observed(size, (used, 0.05 * size, 4, 0.1, True)))

@@ -12,19 +12,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rqmem import events
-from rqmem.policy.chunk_size import State
+from rqmem.policy.chunk_size import SizeState
 from rqmem.policy.kept_captures import Capture
 from rqmem.profiling.snapshots import Inside
 from rqmem.store import codec
 from rqmem.store.alerts.alert_records import Alert, Open
-from rqmem.store.execution_records import Owner, RunRecord, Split
+from rqmem.store.execution_records import Owner, RunRecord, SplitRecord
 from rqmem.store.history.history_records import Grown, Live, Run, Tally, Totals
 from rqmem.worker.horse.channel import Order, Report
 
 WRITTEN: dict[str, Any] = json.loads((Path(__file__).parent / "texts_in_redis.json").read_text())
 """What rqmem 0.1 wrote before records had one codec."""
 
-KINDS = {each.__name__: each for each in (Owner, events.Breach, Live, Run, Grown, Alert, Open, State, Inside, Capture)}
+KINDS = {
+    each.__name__: each for each in (Owner, events.Breach, Live, Run, Grown, Alert, Open, SizeState, Inside, Capture)
+}
 IN_JSON = [*KINDS.values(), Order, Report, *events.CATALOGUE.values()]
 
 
@@ -63,10 +65,10 @@ def test_a_story_of_before_the_codec_is_read_whole() -> None:
 def test_hashes_of_before_the_codec_are_read_whole() -> None:
     assert RunRecord.from_hash(raw("run")) == RunRecord(
         job="jobs.x.Y", job_created_at="2026-01-01", run_id="e0", on_breach="split", stage=1,
-        chunk_sizes={0: 100, 1: 25}, chunk_states={1: WRITTEN["texts"]["State"]}, cursors={0: None, 1: {"id": 7}},
+        chunk_sizes={0: 100, 1: 25}, chunk_states={1: WRITTEN["texts"]["SizeState"]}, cursors={0: None, 1: {"id": 7}},
         items={0: 300, 1: 7, 1000000: 2}, items_unsaved=4, chunks=9, execution_chunks=2, resumes=1, resumes_spent=1,
         breaches=1, peak_mb=158.7, seconds=12.3, finished=True, cut_stage=1, history=("one", "two"),
-        split=Split(
+        split=SplitRecord(
             sealed=True, total=3, ended=2, failed=1, items=70, peak_mb=91.5, started_at=1760000000.5, reported=False,
             ended_at=1760000005.5, ended_before=1, cut_stage=0, end=4,
         ),

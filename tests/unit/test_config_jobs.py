@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from rqmem import MemoryAwareJob, memory_aware
-from rqmem.cli.config_tables import JobRow, jobs_json, jobs_lines, split_rule
+from rqmem.cli.config_tables import ConfiguredType, jobs_json, jobs_lines, split_rule
 from rqmem.config.load import Origin, Settings
 from rqmem.config.settings import Config, JobSettings
 from rqmem.errors import ConfigError
@@ -161,8 +161,8 @@ def test_notes_below_the_table() -> None:
     settings = config(file=JobSettings(memory_limit_mb=700, chunk_size=7), memory_mb=600.0)
     declared = Declared(JOB, JobSettings(memory_limit_mb=512))
     rows = [
-        JobRow(JOB, declared, applied(declared, settings), recommended=TooLittle(3)),
-        JobRow("jobs.gone.Job", problem="cannot be imported: there is no module jobs.gone"),
+        ConfiguredType(JOB, declared, applied(declared, settings), recommended=TooLittle(3)),
+        ConfiguredType("jobs.gone.Job", problem="cannot be imported: there is no module jobs.gone"),
     ]
     table, _, notes = "\n".join(jobs_lines(rows, "nothing is recommended: no Redis")).partition("\n\n")
     assert [line.split() for line in table.splitlines()[1:]] == [

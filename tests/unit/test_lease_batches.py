@@ -42,7 +42,7 @@ class Played:
 def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     clock = [100.0]
     monkeypatch.setattr(lease_batches.time, "monotonic", lambda: clock[0])
-    monkeypatch.setattr(lease_batches, "Waiting", lambda *_: SimpleNamespace(moved=[]))
+    monkeypatch.setattr(lease_batches, "LeaseWait", lambda *_: SimpleNamespace(moved=[]))
     return clock
 
 

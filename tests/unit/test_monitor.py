@@ -20,7 +20,7 @@ from rqmem.live.crossings import Crossings
 from rqmem.live.record import Record
 from rqmem.live.recording import MonitorOptions, Recording, as_fields, to_json
 from rqmem.live.screen import PlainDisplay
-from rqmem.live.steps import Step, Steps, WorkerStep
+from rqmem.live.steps import MonitorStep, MonitorSteps, WorkerStep
 from rqmem.live.system import Pressure, System, parse_pressure
 from rqmem.live.view import Frame, view
 from rqmem.observe import statistics
@@ -199,11 +199,11 @@ def moment(usage_mb: float, limit_mb: float = 100.0, worker_mb: float = 30.0) ->
 
 
 def test_a_step_holds_the_highest_within_it() -> None:
-    steps = Steps(START, 10)
+    steps = MonitorSteps(START, 10)
     for at, usage in enumerate([20.0, 90.0, 40.0]):
         worker = {"w": moment(usage, worker_mb=50 - at)}
         fuller = dataclasses.replace(SYSTEM, available_mb=6000.0 - usage)
-        steps.add(START + at, Step(START + at, fuller, worker, (Queue("q", at, 0, 0, 0),), ended=1))
+        steps.add(START + at, MonitorStep(START + at, fuller, worker, (Queue("q", at, 0, 0, 0),), ended=1))
     [step] = steps.all
     assert step.at == START
     assert (step.workers["w"].usage_mb, step.workers["w"].worker_mb) == (90.0, 50.0)
@@ -211,24 +211,24 @@ def test_a_step_holds_the_highest_within_it() -> None:
 
 
 def test_a_job_is_fuller_than_none() -> None:
-    steps = Steps(START, 10)
+    steps = MonitorSteps(START, 10)
     for at, worker in enumerate([moment(0.0, limit_mb=0.0), moment(1.0), moment(0.0, limit_mb=0.0)]):
-        steps.add(START + at, Step(START + at, SYSTEM, {"w": worker}))
+        steps.add(START + at, MonitorStep(START + at, SYSTEM, {"w": worker}))
     assert steps.all[0].workers["w"].job == JOB
 
 
 def test_a_time_without_looks_is_a_gap() -> None:
-    steps = Steps(START, 1)
+    steps = MonitorSteps(START, 1)
     for at in (0, 1, 5):
-        steps.add(START + at, Step(START + at, SYSTEM, {}))
+        steps.add(START + at, MonitorStep(START + at, SYSTEM, {}))
     assert [step.at - START for step in steps.all] == [0, 1, 5]
 
 
 @given(st.lists(st.floats(0, 100), min_size=1, max_size=200), st.integers(1, 20))
 def test_steps_stay_few_and_lose_no_peak_and_no_count(usages: list[float], most: int) -> None:
-    steps = Steps(START, 1, most)
+    steps = MonitorSteps(START, 1, most)
     for at, usage in enumerate(usages):
-        steps.add(START + at, Step(START + at, SYSTEM, {"w": moment(usage)}, ended=1))
+        steps.add(START + at, MonitorStep(START + at, SYSTEM, {"w": moment(usage)}, ended=1))
     found = steps.all
     assert len(found) <= most
     assert max(step.workers["w"].usage_mb for step in found) == max(usages)

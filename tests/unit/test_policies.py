@@ -12,7 +12,7 @@ from rqmem.policy.after_breach import Attempt, GiveUp, Resume
 from rqmem.policy.ceiling import (
     MAX_INTERVAL_SECONDS,
     MIN_INTERVAL_SECONDS,
-    Action,
+    CeilingAction,
     Limits,
     Reading,
     WatchState,
@@ -51,7 +51,7 @@ def test_nobody_under_the_ceiling_is_touched(timeline: list[tuple[int, bool, boo
     for usage, confirmed, in_user_code, step in timeline:
         now += step
         action, state = decide(Reading(usage, confirmed, in_user_code), LIMITS, state, now)
-        assert action is Action.WATCH
+        assert action is CeilingAction.WATCH
 
 
 @given(timelines)
@@ -60,14 +60,14 @@ def test_a_breach_needs_a_confirmed_reading_and_a_kill_a_breach(timeline: list[t
     for reading, step in timeline:
         now += step
         action, state = decide(reading, LIMITS, state, now)
-        if action is Action.BREACH:
+        if action is CeilingAction.BREACH:
             assert reading.confirmed
             assert reading.usage_bytes > LIMITS.ceiling_bytes
             assert not breached
             breached = True
-        if action in (Action.KILL, Action.SIGNAL):
+        if action in (CeilingAction.KILL, CeilingAction.SIGNAL):
             assert breached
-        if action is Action.CONFIRM:
+        if action is CeilingAction.CONFIRM:
             assert not reading.confirmed
             assert reading.usage_bytes > LIMITS.ceiling_bytes
 
@@ -82,22 +82,22 @@ def test_user_code_that_does_not_unwind_is_killed_when_its_grace_is_over(
         now += step
         action, state = decide(reading, LIMITS, state, now)
         if now >= LIMITS.grace_seconds and reading.in_user_code:
-            assert action is Action.KILL
+            assert action is CeilingAction.KILL
 
 
 def test_a_horse_that_unwound_and_is_below_its_ceiling_may_commit_as_slowly_as_it_likes() -> None:
     state = decide(Reading(1001, True, True), LIMITS, WatchState(), 0.0)[1]
-    assert decide(Reading(900, False, False), LIMITS, state, 60.0)[0] is Action.WATCH
+    assert decide(Reading(900, False, False), LIMITS, state, 60.0)[0] is CeilingAction.WATCH
 
 
 def test_the_signal_is_repeated_until_user_code_is_left() -> None:
     state = decide(Reading(1001, True, True), LIMITS, WatchState(), 0.0)[1]
-    assert decide(Reading(1001, False, True), LIMITS, state, 0.05)[0] is Action.WATCH
+    assert decide(Reading(1001, False, True), LIMITS, state, 0.05)[0] is CeilingAction.WATCH
     action, state = decide(Reading(1001, False, True), LIMITS, state, 0.11)
-    assert action is Action.SIGNAL
-    assert decide(Reading(1001, False, True), LIMITS, state, 0.15)[0] is Action.WATCH
-    assert decide(Reading(999, False, True), LIMITS, state, 0.3)[0] is Action.WATCH, "it is freeing"
-    assert decide(Reading(999, False, True), LIMITS, state, 0.62)[0] is Action.SIGNAL
+    assert action is CeilingAction.SIGNAL
+    assert decide(Reading(1001, False, True), LIMITS, state, 0.15)[0] is CeilingAction.WATCH
+    assert decide(Reading(999, False, True), LIMITS, state, 0.3)[0] is CeilingAction.WATCH, "it is freeing"
+    assert decide(Reading(999, False, True), LIMITS, state, 0.62)[0] is CeilingAction.SIGNAL
 
 
 attempts = st.builds(

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from rqmem.measure.host_memory import free_bytes
 from rqmem.measure.machine import parse_pressure
-from rqmem.policy.pressure import GRACE_SECONDS, STALLED_SECONDS, Eviction, Host, How, Running, evict, why_closed
+from rqmem.policy.pressure import GRACE_SECONDS, STALLED_SECONDS, Eviction, HostReading, How, Running, evict, why_closed
 from rqmem.units import MB
 
 BUDGET, RESERVE = 600 * MB, 64 * MB
@@ -19,12 +19,12 @@ def job(number: int, used_mb: int, reserved_mb: int = 100, since: float = 0.0, *
     return Running(number, used_mb * MB, reserved_mb * MB, since, **more)  # type: ignore[arg-type]
 
 
-def gone(running: list[Running], host: Host | None = None, now: float = 100.0) -> list[tuple[int, str]]:
+def gone(running: list[Running], host: HostReading | None = None, now: float = 100.0) -> list[tuple[int, str]]:
     return [(each.number, each.how.name) for each in evict(running, BUDGET, RESERVE, host, None, now)]
 
 
 def test_the_intake_closes_when_little_is_left_and_opens_when_clearly_more_is() -> None:
-    host = Host(50 * MB, 600 * MB)
+    host = HostReading(50 * MB, 600 * MB)
     assert not why_closed(host, was_closed=False)
     assert why_closed(replace(host, free_bytes=20 * MB), was_closed=False) == "only 20 MB of memory are left of 600"
     assert why_closed(replace(host, free_bytes=40 * MB), was_closed=True)
@@ -33,10 +33,10 @@ def test_the_intake_closes_when_little_is_left_and_opens_when_clearly_more_is() 
 
 
 def test_the_intake_closes_while_processes_wait_for_memory() -> None:
-    assert "wait for memory 12% of the time" in why_closed(Host(400 * MB, 600 * MB, 0.12), was_closed=False)
-    assert why_closed(Host(400 * MB, 600 * MB, 0.05), was_closed=True)
-    assert not why_closed(Host(400 * MB, 600 * MB, 0.05), was_closed=False)
-    assert not why_closed(Host(400 * MB, 600 * MB, 0.01), was_closed=True)
+    assert "wait for memory 12% of the time" in why_closed(HostReading(400 * MB, 600 * MB, 0.12), was_closed=False)
+    assert why_closed(HostReading(400 * MB, 600 * MB, 0.05), was_closed=True)
+    assert not why_closed(HostReading(400 * MB, 600 * MB, 0.05), was_closed=False)
+    assert not why_closed(HostReading(400 * MB, 600 * MB, 0.01), was_closed=True)
 
 
 def test_nobody_goes_while_all_are_within_the_budget() -> None:
@@ -64,7 +64,7 @@ def test_who_was_evicted_before_goes_after_others_of_its_kind() -> None:
 
 def test_a_job_alone_keeps_to_the_budget_by_its_ceiling() -> None:
     assert gone([job(0, 610)]) == []
-    assert gone([job(0, 610)], Host(1 * MB, 600 * MB)) == [(0, "KILL")]
+    assert gone([job(0, 610)], HostReading(1 * MB, 600 * MB)) == [(0, "KILL")]
 
 
 def test_who_does_not_save_in_time_is_killed() -> None:
@@ -80,18 +80,18 @@ def test_who_goes_already_makes_room_for_others() -> None:
 
 def test_a_neighbour_that_leaves_nothing_has_jobs_evicted() -> None:
     running = [job(0, 100, resumable=True), job(1, 100)]
-    assert gone(running, Host(30 * MB, 600 * MB)) == []
-    assert gone(running, Host(12 * MB, 600 * MB)) == [(0, "STOP")]
-    assert gone(running, Host(10 * MB, 600 * MB)) == [(0, "KILL")]  # there is no time for more
-    assert gone(running, Host(0, 600 * MB)) == [(0, "KILL")]
-    assert evict(running, BUDGET, RESERVE, Host(10 * MB, 600 * MB), None, 0.0)[0].reason == (
+    assert gone(running, HostReading(30 * MB, 600 * MB)) == []
+    assert gone(running, HostReading(12 * MB, 600 * MB)) == [(0, "STOP")]
+    assert gone(running, HostReading(10 * MB, 600 * MB)) == [(0, "KILL")]  # there is no time for more
+    assert gone(running, HostReading(0, 600 * MB)) == [(0, "KILL")]
+    assert evict(running, BUDGET, RESERVE, HostReading(10 * MB, 600 * MB), None, 0.0)[0].reason == (
         "only 10 MB of memory are left of 600"
     )
 
 
 def test_a_stall_that_lasts_has_one_job_evicted() -> None:
     running = [job(0, 100, resumable=True), job(1, 100)]
-    host = Host(300 * MB, 600 * MB, 0.5)
+    host = HostReading(300 * MB, 600 * MB, 0.5)
     assert evict(running, BUDGET, RESERVE, host, 100.0, 100.0 + STALLED_SECONDS - 1) == []
     told = evict(running, BUDGET, RESERVE, host, 100.0, 100.0 + STALLED_SECONDS)
     assert told == [Eviction(0, How.STOP, "processes wait for memory")]

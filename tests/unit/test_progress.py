@@ -10,15 +10,15 @@ from hypothesis import strategies as st
 from rqmem.job.progress import of_split
 from rqmem.observe.job import Case
 from rqmem.show.job_text import header
-from rqmem.store.execution_records import RunRecord, Split
+from rqmem.store.execution_records import RunRecord, SplitRecord
 
-HALF = Split(
+HALF = SplitRecord(
     sealed=True, total=10, ended=5, failed=1, items=40, peak_mb=90, started_at=100, reported=False, ended_at=150
 )
 
 
 def at(now: float, **changes: object) -> tuple[float | None, float | None]:
-    split = Split(**{**vars(HALF), **changes})
+    split = SplitRecord(**{**vars(HALF), **changes})
     far = of_split("a", RunRecord(split=split), 0, now)
     return far.rate, far.eta_seconds
 
@@ -40,7 +40,7 @@ def test_a_parent_counts_its_own_items_and_peak_too() -> None:
 @given(st.integers(0, 50), st.integers(0, 50), st.floats(0, 1e6), st.floats(0, 1e6), st.booleans())
 def test_figures_never_contradict_each_other(ended: int, before: int, started: float, now: float, sealed: bool) -> None:
     changes = {"total": 50, "ended": ended, "failed": ended // 2, "started_at": started, "ended_before": before}
-    split = Split(**{**vars(HALF), **changes, "sealed": sealed})
+    split = SplitRecord(**{**vars(HALF), **changes, "sealed": sealed})
     far = of_split("a", RunRecord(split=split), 0, now)
     assert far.done + far.failed == ended
     assert far.rate is None or far.rate > 0

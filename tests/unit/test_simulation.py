@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from rqmem.policy.ceiling import Action, Limits, Reading, WatchState, decide, watch_interval
+from rqmem.policy.ceiling import CeilingAction, Limits, Reading, WatchState, decide, watch_interval
 
 MB = 2**20
 CURVES: dict[str, list[tuple[float, int]]] = json.loads((Path(__file__).parent / "growth_curves.json").read_text())
@@ -34,9 +34,11 @@ def stopped_at(curve: list[tuple[float, int]], ceiling_mb: int) -> float | None:
     while now * 1000 <= curve[-1][0]:
         usage = usage_at(curve, now)
         action, state = decide(Reading(usage, confirmed=False, in_user_code=True), limits, state, now)
-        if action is Action.CONFIRM:
+        if action is CeilingAction.CONFIRM:
             usage = usage_at(curve, now + STOP_SECONDS)
-            assert decide(Reading(usage, confirmed=True, in_user_code=True), limits, state, now)[0] is Action.BREACH
+            assert (
+                decide(Reading(usage, confirmed=True, in_user_code=True), limits, state, now)[0] is CeilingAction.BREACH
+            )
             return (usage - limits.ceiling_bytes) / MB
         now += watch_interval(limits.ceiling_bytes - usage, RATE) + WAKE_SECONDS
     return None

@@ -81,7 +81,7 @@ def test_every_key_has_its_type_and_time_to_live(connection: Redis, start_worker
         pipeline.execute()
     take_a_job(connection)
     rqmem.enqueue_many("jobs", [("time.monotonic", ())], connection=connection)
-    actions.note(connection, actions.Action("pause", "ada", "command line", queue="jobs"))
+    actions.note(connection, actions.ActionRecord("pause", "ada", "command line", queue="jobs"))
     found |= checked(connection)
     assert {each.template for each in keys.TABLE} - found <= SHORT_LIVED
 

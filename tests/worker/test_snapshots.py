@@ -17,7 +17,7 @@ from rq.results import Result
 
 from rqmem.measure import procfs
 from rqmem.profiling import snapshots
-from rqmem.profiling.snapshots import Process, Snapshot
+from rqmem.profiling.snapshots import Process, WorkerSnapshot
 from rqmem.store.history import history_reader
 from rqmem.testing import wait_until
 from tests import profile_jobs
@@ -194,7 +194,7 @@ def test_a_directory_that_is_not_ours_costs_the_snapshot_only(
 
 def test_only_the_last_ones_are_kept(tmp_path: Path) -> None:
     for second in range(snapshots.KEPT + 5):
-        each = Snapshot("a/b", 1e9 + second, [("job", "none")], [Process(1, "init", 3.0, "worker")])
+        each = WorkerSnapshot("a/b", 1e9 + second, [("job", "none")], [Process(1, "init", 3.0, "worker")])
         snapshots.save(snapshots.path_for(tmp_path / "profiles", each.worker, each.at), each)
     assert len(taken(tmp_path)) == snapshots.KEPT
     assert taken(tmp_path)[0].name == "snapshot-20010909T014645.000-a-b.txt"

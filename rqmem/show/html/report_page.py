@@ -12,7 +12,7 @@ from typing import Any
 from rqmem.errors import ConfigError
 from rqmem.observe.accounts import tenants_words
 from rqmem.observe.metric_words import metric_words
-from rqmem.observe.period import Report, TypeReport
+from rqmem.observe.period import PeriodReport, TypeReport
 from rqmem.show.html import report_plots
 from rqmem.show.report_text import ceiling_words, quiet_words, trend_words
 from rqmem.text import duration, printable, timestamp
@@ -31,7 +31,7 @@ def check_that_pages_can_be_made() -> None:
         raise ConfigError("--format html draws with plotly, which is not installed: pip install 'rqmem[report]'")
 
 
-def to_html(report: Report) -> str:
+def to_html(report: PeriodReport) -> str:
     """All of it. Raises `ImportError` without plotly."""
     from jinja2 import Environment, PackageLoader
     from markupsafe import Markup
@@ -58,7 +58,7 @@ def to_html(report: Report) -> str:
     )
 
 
-def _job(report: Report, each: TypeReport, number: int) -> dict[str, Any]:
+def _job(report: PeriodReport, each: TypeReport, number: int) -> dict[str, Any]:
     return {
         "name": each.job_type,
         "words": [word for word in (ceiling_words(each), *metric_words(each.tally)) if word],

@@ -38,7 +38,7 @@ from rqmem.measure.own_process import meter_of_this_process
 from rqmem.rq_names import DeserializationError, Job, JobTimeoutException, Retry, current_job
 from rqmem.store import lease
 from rqmem.store.execution_records import Pending
-from rqmem.store.held_run import HeldRun, Record
+from rqmem.store.held_run import HeldRecord, HeldRun
 from rqmem.store.history.history_records import OK
 from rqmem.store.lease_commands import Batch, Taken
 from rqmem.store.retrying import connection_with_short_timeout, note, until_redis_answers
@@ -51,7 +51,7 @@ from rqmem.worker.horse.lease_batches import OTHERS_WAIT, STOPS, Batches
 from rqmem.worker.horse.lease_commits import Commits
 from rqmem.worker.horse.lease_hand_over import HandOver
 from rqmem.worker.horse.lease_remains import Remains
-from rqmem.worker.horse.leased_job import HeldOf, JobHooks, JobType, LeasedJob, Types
+from rqmem.worker.horse.leased_job import HeldOf, JobHooks, LeasedJob, LeasedType, Types
 from rqmem.worker.horse.user_code import Horse
 from rqmem.worker.shared_memory import SharedPage
 
@@ -102,7 +102,7 @@ class Lease:
             "worker": worker.name, "group": pool.group, "leased": True, "raised": user_code.new_raised(),
             "held": self._held, "brief": _is_brief(), "told_of_cut": told_of_cut, "meter": self._meter,
         }  # fmt: skip
-        self._fit: dict[str, JobType] = {}  # by path: those that may run in this lease
+        self._fit: dict[str, LeasedType] = {}  # by path: those that may run in this lease
         self._tells = _log.isEnabledFor(logging.DEBUG)
         self._timeout_cap = pool.config.timeout_seconds
         self._token = order.token.encode()
@@ -248,7 +248,7 @@ class Lease:
         page.started_at = 0.0
         return self._as_before(known)
 
-    def _begin(self, job: Taken, known: JobType, execution: bytes, limit_seconds: int, *, first: bool) -> bool:
+    def _begin(self, job: Taken, known: LeasedType, execution: bytes, limit_seconds: int, *, first: bool) -> bool:
         """It is the job in hand. False: it does not begin, and has been left to others or is refused by Redis."""
         page = self._page
         self._held.next_job()
@@ -267,7 +267,7 @@ class Lease:
         _JOB_ID.put(job.id)
         return True
 
-    def _look_up(self, path: str) -> tuple[JobType | None, str]:
+    def _look_up(self, path: str) -> tuple[LeasedType | None, str]:
         """The type of a job, or why such a job does not run in this lease."""
         known, clean = self._types.find(path), self._order.clean
         if known is None or (clean is not None and known.job_type not in clean):
@@ -309,7 +309,7 @@ class Lease:
             self._hand_over.show(self._job)
         return self._hand_over.fetch(self._job.id.decode())
 
-    def _claim(self, record: Record) -> None:
+    def _claim(self, record: HeldRecord) -> None:
         """In the job's own code: from now on the run has a record in Redis, which only its owner may write."""
         self._visible = True
         if self._hand_over.show(self._job, record) != "shown":
@@ -356,7 +356,7 @@ class Lease:
             ran.collections += figures.collections
             ran.freed_mb += figures.freed_mb
 
-    def _as_before(self, known: JobType) -> bool:
+    def _as_before(self, known: LeasedType) -> bool:
         """Whether the next job may run in this horse, as far as a look of some microseconds tells."""
         page = self._page
         if page.breach_seq == page.seq:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from rqmem.policy import lease as policy
 from rqmem.policy.lease import History
 from rqmem.store.lease_commands import Batch, Moved
-from rqmem.worker.horse.lease_wait import Waiting
+from rqmem.worker.horse.lease_wait import LeaseWait
 
 if TYPE_CHECKING:
     from rqmem.rq_names import Worker
@@ -46,7 +46,7 @@ class Batches:
         self._order = order
         self._page = page
         self._commits = commits
-        self._waiting = Waiting(worker, order, page, channel)
+        self._waiting = LeaseWait(worker, order, page, channel)
         self._waits = order.wait_seconds > 0
         self._batch = Batch([], "", "")
         self._half = -1

@@ -22,7 +22,7 @@ from rqmem.worker.finished_jobs import ROOM, FinishedJob
 if TYPE_CHECKING:
     from rqmem.rq_names import Worker
     from rqmem.worker.horse.channel import LeaseOrder
-    from rqmem.worker.horse.leased_job import JobType
+    from rqmem.worker.horse.leased_job import LeasedType
     from rqmem.worker.shared_memory import SharedPage
 
 _COMMIT_SECONDS = 0.002  # what has finished waits no longer for its commit
@@ -85,7 +85,9 @@ class Commits:
         batch, self._batch = self._batch, None
         return batch
 
-    def announce(self, job: Taken, execution: bytes, known: JobType, *, sent: bool, awaited: bool, seen: bool) -> bool:
+    def announce(
+        self, job: Taken, execution: bytes, known: LeasedType, *, sent: bool, awaited: bool, seen: bool
+    ) -> bool:
         """Send what is to be committed by now, and that this job begins. Whether it may.
 
         Args:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from rqmem.rq_names import Execution, Job, JobStatus, NoSuchJobError
 from rqmem.store import lease
-from rqmem.store.held_run import NO_RECORD, Record, record_in
+from rqmem.store.held_run import NO_RECORD, HeldRecord, record_in
 from rqmem.store.history.history_records import OK
 from rqmem.store.lease_commands import Taken
 from rqmem.store.retrying import until_redis_answers
@@ -40,7 +40,7 @@ class HandOver:
         self._page = page
         self._commits = commits
 
-    def show(self, job: Taken, record: Record = NO_RECORD, *, hand_over: bool = False) -> str:
+    def show(self, job: Taken, record: HeldRecord = NO_RECORD, *, hand_over: bool = False) -> str:
         """Have RQ show the job on the page as running, and keep the record of its run: `rqmem.store.lease.show`."""
         page, worker, job_id = self._page, self._worker, job.id.decode()
         owner = replace(self._order.owner, execution=page.execution_id, queue=page.queue)
@@ -84,7 +84,7 @@ class HandOver:
         page.finished.committed = page.finished.count
         page.has_run = bool(done.run)
         job = Taken(done.queue, done.job_id, b"", b"", b"", done.created_at)
-        handed = self._handed(job, None, Record(done.run.decode()))
+        handed = self._handed(job, None, HeldRecord(done.run.decode()))
         if handed is not None:
             handed[0].ended_at = datetime.fromtimestamp(done.ended_at, timezone.utc)
             self._succeed(handed, None if done.result is None else worker.serializer.loads(done.result))
@@ -106,7 +106,7 @@ class HandOver:
         except BaseException:  # noqa: BLE001  as RQ's perform_job
             self._worker._finalize_failure(*handed, sys.exc_info())
 
-    def _handed(self, job: Taken, known: LeasedJob | None, record: Record) -> Handed | None:
+    def _handed(self, job: Taken, known: LeasedJob | None, record: HeldRecord) -> Handed | None:
         """It leaves the lease. ``known``: it may have been read by its own code."""
         page, worker = self._page, self._worker
         if self.show(job, record, hand_over=True) != "shown":

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from rqmem.worker.shared_memory import SharedPage
 
 
-class Waiting:
+class LeaseWait:
     """The waits of one lease.
 
     Attributes:

@@ -25,7 +25,7 @@ _HOOK_SECONDS = 5
 _LAST_SECONDS = 90  # more than any hook has
 
 
-class JobType(NamedTuple):
+class LeasedType(NamedTuple):
     """What is known of a job type from its last ordinary execution in this horse.
 
     Attributes:
@@ -61,7 +61,7 @@ class Types:
     """Job types that have run in this horse as ordinary executions, and may run under a lease."""
 
     def __init__(self) -> None:
-        self._paths: dict[str, JobType] = {}
+        self._paths: dict[str, LeasedType] = {}
 
     def ran(self, job: Job, page: SharedPage) -> None:
         """An ordinary execution has ended: if well, such jobs may be leased from now on."""
@@ -71,11 +71,11 @@ class Types:
             return
         record = tuple(page.opening.split("\n")) if page.opening else ()
         module, names = _place(path)
-        found = JobType(type_of_path(path), module, names, page.ceiling_bytes, record)
+        found = LeasedType(type_of_path(path), module, names, page.ceiling_bytes, record)
         if found.function() is not None:
             self._paths[path] = found
 
-    def find(self, path: str) -> JobType | None:
+    def find(self, path: str) -> LeasedType | None:
         return self._paths.get(path)
 
     def forget(self, path: str) -> None:
@@ -128,7 +128,7 @@ class LeasedJob(Job):
 
 
 class HeldOf:
-    """The place on the page for the record of the run in hand: `rqmem.store.held_run.Slot`."""
+    """The place on the page for the record of the run in hand: `rqmem.store.held_run.RecordSlot`."""
 
     def __init__(self, page: SharedPage) -> None:
         self._page = page

@@ -66,7 +66,7 @@ class HorseMain:
         self._captures = captures
         self._pool = pool
         self._committer = committer
-        self._settings: process_state.Settings | None = None
+        self._settings: process_state.ProcessSettings | None = None
         self._here: Horse | None = None  # the last execution
         self._is_warm = False
         self._hooking: Hooking | None = None
@@ -204,7 +204,7 @@ class HorseMain:
         if self._settings is not None:
             self._settings.keep_imported()
         elif self._worker.is_horse:
-            self._settings = process_state.Settings()
+            self._settings = process_state.ProcessSettings()
 
     def _put_settings_back(self) -> None:
         if self._settings is not None and (found := self._settings.put_back()):

@@ -1,7 +1,7 @@
 """What a job can change about its process, and must not leave to the next job in a warm horse, as under RQ.
 
 Two kinds. What belongs to the process (`look`) is compared after each job: a horse in which it differs is replaced.
-What is a setting of Python or of the C library (`Settings`) is put back.
+What is a setting of Python or of the C library (`ProcessSettings`) is put back.
 
 Modules count on what they set when they are imported, and are imported once. So settings that changed while a module
 from outside the standard library was imported stay. Not looked at are objects of Python: globals of modules, caches,
@@ -96,7 +96,7 @@ def changed(before: Traces, now: Traces) -> str:
     return "" if before == now else ", ".join(name for name, value in now.items() if before[name] != value)
 
 
-class Settings:
+class ProcessSettings:
     """Settings of this process as they are now, to be put back after each job, in some microseconds."""
 
     def __init__(self) -> None:

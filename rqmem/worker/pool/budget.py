@@ -15,7 +15,7 @@ from rqmem.errors import ConfigError
 from rqmem.measure.host_memory import HostReader
 from rqmem.policy import admission, pressure
 from rqmem.policy.admission import Answer, Asking, Room, Share, WaitingJobs
-from rqmem.policy.pressure import Eviction, Host, How, Running
+from rqmem.policy.pressure import Eviction, HostReading, How, Running
 from rqmem.store.history.pool_records import PoolIncident
 from rqmem.units import MB, show_mb, to_mb
 from rqmem.worker.pool.budget_table import PASSED_BYTES, BudgetTable, Row
@@ -49,7 +49,7 @@ class Budget:
         self._telling = Telling(self.table)
         self._reserve_bytes = int(reserve_mb * MB)
         self._host_memory = HostReader()
-        self._host: Host | None = None
+        self._host: HostReading | None = None
         self._host_due = 0.0
         self._waiting: WaitingJobs = ()
         self._stalled_since: float | None = None

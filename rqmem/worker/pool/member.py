@@ -47,7 +47,7 @@ _NEAR = 0.9  # of what is reserved: from there on a job is looked at as often as
 
 
 @dataclass(frozen=True)
-class Order:
+class EvictionOrder:
     """The job is to go."""
 
     how: How
@@ -77,7 +77,7 @@ class Member:
         self._declared: dict[str, float] = {}
         self._with_tenants: set[str] = set()  # types whose jobs work for somebody
         self._type = ""
-        self.evicted: Order | None = None
+        self.evicted: EvictionOrder | None = None
         self.soon: Callable[[Callable[[Redis], object]], None] = lambda errand: None
 
     def join(self, table: BudgetTable, number: int) -> None:
@@ -214,14 +214,14 @@ class Member:
         row = self._row
         return row.evict > 0 and row.evict == row.asked and row.evict != row.released
 
-    def order(self) -> Order | None:
+    def order(self) -> EvictionOrder | None:
         """Whether the job is to go, and how; as often as it is asked."""
         if self._table is None or not self._ordered:
             return None
         if self.evicted is None:
             self._tell_eviction()
         if self.evicted is None or self.evicted.how.value != self._row.evict_how:
-            self.evicted = Order(How(self._row.evict_how), self._row.text("reason"))
+            self.evicted = EvictionOrder(How(self._row.evict_how), self._row.text("reason"))
         return self.evicted
 
     def _tell_eviction(self) -> None:

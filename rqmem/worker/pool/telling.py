@@ -22,7 +22,7 @@ _PAUSE_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
-class Told:
+class PoolTold:
     """What the table has for displays. ``waiting_of``: tenant -> how many jobs of it wait."""
 
     waits: tuple[PoolWait, ...] = ()
@@ -69,10 +69,10 @@ class Telling:
             for each in waiting[:_MOST_WAITS]
         ]  # fmt: skip
         tenants = Counter(each.tenant for each in waiting if each.tenant)
-        told = Told(tuple(waits), tuple(self._incidents), dict(tenants.most_common(_MOST_TENANTS)))
+        told = PoolTold(tuple(waits), tuple(self._incidents), dict(tenants.most_common(_MOST_TENANTS)))
         text = codec.to_json(told).encode()
         while len(text) >= TOLD_BYTES:
-            told = Told(told.waits[:-1], told.incidents[1 if not told.waits else 0 :], told.waiting_of)
+            told = PoolTold(told.waits[:-1], told.incidents[1 if not told.waits else 0 :], told.waiting_of)
             text = codec.to_json(told).encode()
         if text != self._written:
             self._written = text
@@ -110,7 +110,7 @@ def record_of(table: BudgetTable, teller: str, now: float) -> PoolRecord:
         for number, row in running
     )  # fmt: skip
     text = table.told()
-    told = codec.from_json(Told, text) if text else Told()
+    told = codec.from_json(PoolTold, text) if text else PoolTold()
     return PoolRecord(
         pool=header.name.decode("utf-8", "replace"), host=os.uname().nodename, at=now,
         workers=sum(bool(row.pid) for row in table.rows),
