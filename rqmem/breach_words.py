@@ -18,6 +18,7 @@ def evidence(breach: Breach) -> list[tuple[str, str]]:
     grew = [f"{grown_mb:>6.0f} MB  {line}" for grown_mb, line in breach.grew]
     lines = [("" if number else "where it grew:", text) for number, text in enumerate(grew)]
     told = {
+        "where it grew:": _unseen(breach),
         "what grew:": _kinds(breach),
         "stopped at:": breach.where,
         "swallowed:": f"it was raised, and got no further than {breach.swallowed}" if breach.swallowed else "",
@@ -47,6 +48,14 @@ def evidence(breach: Breach) -> list[tuple[str, str]]:
         "next:": breach.next,
     }
     return [(label, printable(text)) for label, text in (*lines, *told.items()) if text]
+
+
+def _unseen(breach: Breach) -> str:
+    """Why no line can be named, where the reason is known: signals are answered between two steps of Python only."""
+    seen = breach.grew or breach.where or breach.operation or breach.kinds
+    if seen or breach.processes > 1 or breach.layer == "checkpoint":
+        return ""
+    return "in no line that is known: Python ran no code meanwhile, as in one long call of a C library"
 
 
 def _kinds(breach: Breach) -> str:

@@ -66,11 +66,14 @@ def span(seconds: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """``4.2 s``, ``12 min 5 s`` or ``3 h 0 min``: a span of time in its two largest units."""
+    """``4.2 s``, ``12 min 5 s``, ``3 h 0 min`` or ``34 d 3 h``: a span of time in its two largest units."""
     if seconds < 60:
         return f"{seconds:.1f} s".replace(".0 s", " s")
     minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    hours = minutes // 60
+    return f"{hours} h {minutes % 60} min" if hours < 48 else f"{hours // 24} d {hours % 24} h"
 
 
 # Texts and names that others wrote

@@ -29,7 +29,7 @@ def running_embedded() -> embedded.Server:
     server = embedded.status()
     if server is None:
         raise RqmemError(
-            "no Redis is named, and the embedded one of this directory does not run, so nothing does: "
-            "'rqmem worker' starts both; or name a Redis with --url or RQMEM_REDIS_URL"
+            "no Redis is named, and the embedded one of this directory does not run: 'rqmem worker' starts it with "
+            "a worker; or name a Redis with --url or RQMEM_REDIS_URL"
         )
     return server

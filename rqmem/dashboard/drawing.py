@@ -27,7 +27,7 @@ def bar(share: float | None, colour: str = "") -> Markup:
     return Markup(
         '<svg class="bar" viewBox="0 0 110 10" preserveAspectRatio="none" aria-hidden="true">'
         '<rect class="track" width="110" height="10" rx="1"/><rect class="{}" width="{:.1f}" height="10" rx="1"/>'
-        '<rect class="tick" x="99.5" width="1" height="10"/></svg>'
+        '<line class="tick" x1="100" x2="100" y1="0" y2="10"/></svg>'
     ).format(colour or mood(share), width)
 
 
@@ -120,12 +120,12 @@ def histogram(
                 x(begin), _BOTTOM - height, max(1.0, x(end) - x(begin) - 1), height
             )
         )
-    for number, (kind, place, words) in enumerate(marks):
+    parts += [
+        line.format(kind, x(place), x(place), 2 + 16 * row, _BOTTOM) for row, (kind, place, _) in enumerate(marks)
+    ]
+    for number, (_, place, words) in enumerate(marks):  # above the lines: they end where a name begins
         at, to_left = x(place), x(place) > (_LEFT + _RIGHT) / 2
-        parts += [
-            line.format(kind, at, at, 2 + 16 * number, _BOTTOM),
-            text.format(at + (-5 if to_left else 5), 13 + 16 * number, "end" if to_left else "start", words),
-        ]
+        parts.append(text.format(at + (-5 if to_left else 5), 13 + 16 * number, "end" if to_left else "start", words))
     last = _LEFT - _LABEL
     for size in log_steps(low, high):
         if x(size) - last >= _LABEL and x(size) <= _RIGHT - _LABEL:

@@ -12,6 +12,7 @@ from rqmem import words
 from rqmem.dashboard.options import Options
 from rqmem.dashboard.security import is_loopback
 from rqmem.errors import ConfigError
+from rqmem.measure import trim
 
 THREADS = 64
 
@@ -48,6 +49,7 @@ class DashboardServer:
     def __init__(self, app: Flask, host: str, port: int) -> None:
         from waitress.server import create_server
 
+        trim.share_one_heap()
         try:
             self._server: Any = create_server(
                 app, host=host, port=port, threads=THREADS, ident=None, clear_untrusted_proxy_headers=True,

@@ -7,6 +7,8 @@ import gc
 from functools import cache
 from typing import Any
 
+_M_ARENA_MAX = -8  # of malloc.h
+
 
 @cache
 def _libc() -> Any:
@@ -24,6 +26,16 @@ def trim() -> None:
     malloc_trim = getattr(_libc(), "malloc_trim", None)
     if malloc_trim is not None:
         malloc_trim(0)
+
+
+def share_one_heap() -> None:
+    """Have all threads that come use one heap of glibc's.
+
+    By itself it gives them several, and each keeps what a large answer took.
+    """
+    mallopt = getattr(_libc(), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_ARENA_MAX, 1)
 
 
 def warm_up() -> None:

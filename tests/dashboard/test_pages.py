@@ -287,6 +287,11 @@ def test_texts_in_pictures_are_escaped() -> None:
     assert "<script>" not in drawn
 
 
+def test_no_line_of_a_histogram_is_drawn_over_a_name() -> None:
+    drawn = drawing.histogram([(1, 2, 3)], [("ceiling", 2.0, "one"), ("advised", 2.1, "two")], "MB", "peaks")
+    assert drawn.index(">one<") > drawn.index('class="advised"')
+
+
 @pytest.mark.parametrize(
     ("words", "shown"),
     [
@@ -354,7 +359,10 @@ def test_trends_answer_whether_it_is_better_or_worse(
             pipeline.execute()
         connection.persist(keys.tally(TYPE, "h", int(ended_at // HOUR_SECONDS)))
     connection.hset(keys.totals(TYPE), "since", at - 60 * 3600)
-    page = re.sub(r"<[^>]+>", "", app.test_client().get("/trends?window=24h").text)
+    html = app.test_client().get("/trends?window=24h").text
+    if now[1] and before[0]:
+        assert f'{now[1]}<span class="sub">{100 * now[1] / now[0]:.0f} %</span>' in html
+    page = re.sub(r"<[^>]+>", "", html)
     assert answer in re.sub(r"\s+", " ", page)
 
 

@@ -266,6 +266,19 @@ def test_a_breach_has_its_evidence_as_values_and_as_lines() -> None:
     assert told.summary() == f"{told.job} {told.what()}"
 
 
+@pytest.mark.parametrize(
+    ("layer", "more", "told"),
+    [
+        ("kernel", {}, True), ("watch", {}, True), ("watch", {"where": "x.py:1 in f: a"}, False),
+        ("checkpoint", {}, False),
+        ("kill", {"processes": 2}, False),
+    ],
+)  # fmt: skip
+def test_a_breach_without_a_line_says_why_it_has_none(layer: str, more: dict[str, Any], told: bool) -> None:
+    of_c_code = breach(**{"layer": layer, "operation": "", "processes": 1, "where": "", **more})
+    assert ("where it grew:" in dict(evidence(of_c_code))) == told
+
+
 NOT_ABOUT_MEMORY = (events.WorkerLost, events.HookFailed)
 
 

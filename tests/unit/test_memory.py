@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import subprocess
@@ -417,3 +418,34 @@ def test_a_process_that_was_missed_while_it_was_adopted_is_found_without_another
         wait_until(lambda: members() == [1, 2, 3])
     finally:
         members.close()
+
+
+def test_threads_that_share_one_heap_get_no_other() -> None:
+    """Without it, glibc gives threads that allocate at once a heap each, up to eight for each processor."""
+    script = """
+import ctypes, os, sys, tempfile, threading
+from rqmem.measure import trim
+if sys.argv[1:]:
+    trim.share_one_heap()
+libc, together = ctypes.CDLL(None), threading.Barrier(9)
+libc.malloc.restype = ctypes.c_void_p
+def allocate():
+    together.wait()
+    libc.malloc(1000)
+    together.wait()
+threads = [threading.Thread(target=allocate) for _ in range(8)]
+[each.start() for each in threads]
+together.wait(), together.wait()
+[each.join() for each in threads]
+libc.fdopen.restype = ctypes.c_void_p
+with tempfile.NamedTemporaryFile() as told:
+    stream = ctypes.c_void_p(libc.fdopen(os.open(told.name, os.O_WRONLY), b"w"))
+    libc.malloc_info(0, stream), libc.fflush(stream)
+    print(told.read().count(b"<heap nr"))
+"""
+    if not hasattr(ctypes.CDLL(None), "malloc_info"):
+        pytest.skip("not glibc")
+    run = [
+        subprocess.run([sys.executable, "-c", script, *more], capture_output=True, text=True) for more in ([], ["x"])
+    ]
+    assert int(run[0].stdout) > int(run[1].stdout) == 1, run

@@ -24,7 +24,15 @@ def test_a_timestamp_is_utc_and_has_milliseconds_for_json_only() -> None:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "text"), [(4, "4 s"), (4.25, "4.2 s"), (725, "12 min 5 s"), (3600, "1 h 0 min"), (86400, "24 h 0 min")]
+    ("seconds", "text"),
+    [
+        (4, "4 s"),
+        (4.25, "4.2 s"),
+        (725, "12 min 5 s"),
+        (3600, "1 h 0 min"),
+        (86400, "24 h 0 min"),
+        (2948400, "34 d 3 h"),
+    ],
 )
 def test_a_duration_has_its_two_largest_units(seconds: float, text: str) -> None:
     assert duration(seconds) == text

@@ -13,7 +13,7 @@
   }
   let paint = colours();
 
-  const span = (seconds, longest) => longest < 1 ? Math.round(1000 * seconds) + " ms" : seconds < 2 ? +seconds.toFixed(2) + " s" : seconds < 120 ? +seconds.toFixed(1) + " s" : seconds < 7200 ? Math.round(seconds / 60) + " min" : Math.round(seconds / 3600) + " h";
+  const span = (seconds, longest) => longest < 1 ? +(1000 * seconds).toFixed(longest < 0.01 ? 1 : 0) + " ms" : seconds < 2 ? +seconds.toFixed(2) + " s" : seconds < 120 ? +seconds.toFixed(1) + " s" : seconds < 7200 ? Math.round(seconds / 60) + " min" : Math.round(seconds / 3600) + " h";
   const clock = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit" });
   const date = new Intl.DateTimeFormat(undefined, { month: "short", day: "numeric" });
 

@@ -48,7 +48,7 @@
     const svg = make("svg", { class: "bar", viewBox: ceiling ? "0 0 110 10" : "0 0 100 10", preserveAspectRatio: "none", "aria-hidden": "true" });
     const fill = make("rect", { height: 10, width: 0, rx: 1 });
     svg.append(make("rect", { class: "track", width: 110, height: 10, rx: 1 }), fill);
-    if (ceiling) svg.append(make("rect", { class: "tick", x: 99.5, width: 1, height: 10 }));
+    if (ceiling) svg.append(make("line", { class: "tick", x1: 100, x2: 100, y1: 0, y2: 10 }));
     return [svg, fill];
   }
 
