@@ -177,7 +177,7 @@ class WorkerProcess:
     def kill(self) -> None:
         if self.process.poll() is None:
             self.process.kill()
-            self.process.communicate()
+            print(self.process.communicate()[0])  # pytest shows it if the test has failed
 
 
 StartWorker = Callable[..., WorkerProcess]

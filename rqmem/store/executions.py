@@ -228,10 +228,13 @@ def put_back(queue: Queue, job_id: str) -> bool:
 def give_back(queue: Queue, job_id: str, before: bytes = b"") -> None:
     """Put a job that was taken and not begun back to the front of its queue; it may be repeated.
 
+    A job that was cancelled meanwhile is dropped.
+
     Args:
         before: the job that stood before it, and was passed over. If it is in the queue, this one goes behind it.
     """
-    script(queue.connection, "give_back")(keys=[queue.intermediate_queue_key, queue.key], args=[job_id, before])
+    names = [queue.intermediate_queue_key, queue.key, Job.key_for(job_id)]
+    script(queue.connection, "give_back")(keys=names, args=[job_id, before])
 
 
 class RunWriter:

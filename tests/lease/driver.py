@@ -12,7 +12,7 @@ from redis import Redis
 from rqmem.store import keys, lease
 from rqmem.store.execution_records import Owner
 from rqmem.store.held_run import NO_RECORD, HeldRecord
-from rqmem.store.lease_commands import GOES_ON, Batch, Stepped, Taken, pack_begins, pack_finished
+from rqmem.store.lease_commands import GOES_ON, Batch, Moved, Stepped, Taken, pack_begins, pack_finished
 from rqmem.store.lease_connection import LeaseConnection
 
 QUEUES = ("high", "low")
@@ -26,8 +26,10 @@ class Lease:
         self.connection, self.worker, self.token = connection, worker, token
         self.link = LeaseConnection(connection, worker, token)
 
-    def take(self, k: int = 10, queues: Sequence[str] = QUEUES, opens: bool = True) -> Batch:
-        self.link.send_take(queues, k, PROCESS if opens else None)
+    def take(
+        self, k: int = 10, queues: Sequence[str] = QUEUES, opens: bool = True, moved: Sequence[Moved] = ()
+    ) -> Batch:
+        self.link.send_take(queues, k, PROCESS if opens else None, moved)
         return self.link.read_batch()
 
     def step(self, *finished: Taken, begins: Taken | None = None, **options: Any) -> Stepped:

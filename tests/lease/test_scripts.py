@@ -14,7 +14,7 @@ from rq.suspension import resume, suspend
 
 from rqmem.store import execution_reader, executions, keys, lease, pausing
 from rqmem.store.execution_records import Owner
-from rqmem.store.lease_commands import Batch, Stepped
+from rqmem.store.lease_commands import Batch, Moved, Stepped
 from rqmem.testing import wait_until
 from tests.lease.driver import PROCESS, Lease, cut, execution, ids, taken
 
@@ -127,6 +127,18 @@ def test_a_queue_that_is_paused_is_passed_over(ada: Lease, connection: Redis, en
     assert ids(ada.take()) == ["b"]
     pausing.resume(connection, "high")
     assert ids(ada.take(opens=False)) == ["a"]
+
+
+def test_a_job_that_was_cancelled_while_it_came_to_a_waiting_horse_is_in_no_queue(
+    ada: Lease, connection: Redis, enqueue: Callable[..., Job]
+) -> None:
+    """A worker of RQ would run it. RQ itself takes it out of its queue only."""
+    gone = enqueue("gone")
+    enqueue("a")
+    connection.lmove("rq:queue:low", "rq:queue:low:intermediate")
+    gone.cancel()
+    assert ids(ada.take(moved=[Moved(1, "gone")])) == ["a"]
+    assert (waiting(connection), connection.lrange("rq:queue:low:intermediate", 0, -1)) == ([], [b"a"])
 
 
 def test_what_two_workers_put_back_comes_in_the_order_in_which_it_was_enqueued(

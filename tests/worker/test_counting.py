@@ -70,5 +70,6 @@ def test_items_done_of_an_ended_job_are_the_same_everywhere(
     assert shown(redis_url, "status", "--job", job.id, "--json")["items_done"] == items
     assert shown(redis_url, "inspect", job.id, "--json")["items_done"] == items
     for command in (["status", "--job", job.id], ["inspect", job.id]):
-        told = re.findall(r"items done +([\d,]+)", rqmem(*command, RQMEM_REDIS_URL=redis_url).stdout)
-        assert told == ([f"{items:,}"] if items else [])
+        ran = rqmem(*command, RQMEM_REDIS_URL=redis_url)
+        told = re.findall(r"items done +([\d,]+)", ran.stdout)
+        assert told == ([f"{items:,}"] if items else []), (command, ran.returncode, ran.stdout, ran.stderr)

@@ -171,11 +171,11 @@ def test_a_killed_worker_gives_its_part_back(
     connection: Redis, start_pool: StartPool, queue: Queue, begun: Begun, hold: Callable[..., object]
 ) -> None:
     hold("a")
-    hold("b")
     pool = start_pool("jobs", "-n", "2", "--memory", "200", "--total-memory", "250")
     begun.wait_for("a")
+    hold("b")
     pids = wait_for_workers(connection, "pool-1", "pool-2")
-    wait_until(lambda: queue.job_ids == ["b"], 60)
+    shown(connection, lambda pool: pool.waiting == 1)
     holder = queue.fetch_job("a").worker_name  # type: ignore[union-attr]
     os.kill(pids[str(holder)], signal.SIGKILL)
     begun.wait_for("b")
@@ -302,10 +302,9 @@ def test_status_shows_the_budget_and_who_uses_it(
     connection: Redis, start_pool: StartPool, queue: Queue, begun: Begun, hold: Callable[..., object]
 ) -> None:
     hold("a", 50)
-    hold("b", 50)
     pool = start_pool("jobs", "-n", "2", "--memory", "200", "--total-memory", "250")
-    begun.wait_for("a")
-    wait_until(lambda: queue.job_ids == ["b"], 60)
+    begun.wait_for("a")  # else the other worker may ask for room first, with b
+    hold("b", 50)
     found = shown(connection, lambda pool: pool.waiting == 1 and pool.usage_mb > 50)
     assert (found.pool, found.budget_mb, found.reserved_mb) == ("pool", 250, 200)
     assert [(job.job_id, job.job, job.reserved_mb) for job in found.jobs] == [

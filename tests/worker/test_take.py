@@ -121,6 +121,15 @@ def test_jobs_for_which_there_is_no_room_stay_in_their_order(worker: MemoryWorke
     assert high.intermediate_queue.get_job_ids() == []
 
 
+def test_a_job_that_was_cancelled_after_it_was_taken_is_not_put_back(worker: MemoryWorker) -> None:
+    queue = worker.queues[0]
+    job = queue.enqueue(sample_jobs.add, 1)
+    worker._taker.take()
+    job.cancel()
+    executions.give_back(queue, job.id)
+    assert queue.job_ids == queue.intermediate_queue.get_job_ids() == []
+
+
 def test_a_job_class_that_reads_jobs_in_its_own_way_is_asked(worker: MemoryWorker) -> None:
     assert worker._taker.usable
     worker.job_class = OwnFetch

@@ -1,7 +1,7 @@
 -- Take up to k jobs from the front of these queues, in the order of the queues. Stops before the first job that needs
 -- more than a lease does; it stays in its queue. As in RQ's `dequeue_any`, ids whose job is gone are dropped.
 -- Jobs that have been moved to the intermediate queues, by whoever waited for them, go back to the front first: so they
--- are taken, or stay, as any other.
+-- are taken, or stay, as any other. One that was cancelled meanwhile does not: a worker of RQ would run it.
 -- Returns why it stopped, what the next job needs, and for each job taken: queue (a number from 0), id, data, timeout,
 -- result TTL, when it was made. Why: '': it has k jobs, or enough bytes, or has dropped many ids; 'empty', 'needs',
 -- 'suspended', 'recalled', 'token'; 'paused': none was taken, and the queue of a job that was moved is paused.
@@ -15,7 +15,8 @@ local paused = false
 for at = 9, names - 2, 2 do
   local name, id = ARGV[names + tonumber(ARGV[at])], ARGV[at + 1]
   local queue = P .. ':queue:' .. name
-  if redis.call('LREM', queue .. ':intermediate', -1, id) == 1 then
+  local was_there = redis.call('LREM', queue .. ':intermediate', -1, id) == 1
+  if was_there and redis.call('HGET', P .. ':job:' .. id, 'status') ~= 'canceled' then
     redis.call('LPUSH', queue, id)
     paused = paused or redis.call('SISMEMBER', KEYS[5], name) == 1
   end
