@@ -23,11 +23,10 @@ from typing import TYPE_CHECKING
 from rqmem import events, integrations, log
 from rqmem.config.settings import LEAST_WORKER_MEMORY_MB
 from rqmem.errors import ConfigError
-from rqmem.measure import kept_files, linux, machine, procfs, trim
+from rqmem.measure import kept_files, linux, procfs
 from rqmem.measure.startup_checks import check_platform, fastest_growth, usage_of_idle_fork
 from rqmem.policy import lease
 from rqmem.rq_names import StopRequested, now, setup_loghandlers
-from rqmem.store import scripts
 from rqmem.store.permission import check_may_write
 from rqmem.store.restarting import Way
 from rqmem.units import show_mb, to_bytes, to_mb
@@ -37,9 +36,9 @@ from rqmem.worker.heartbeat import Heart
 from rqmem.worker.helpers import Helpers
 from rqmem.worker.horse import hook_runner
 from rqmem.worker.horse_pool import HorsePool
-from rqmem.worker.imports import preload, preload_jobs
 from rqmem.worker.kernel import kernel_layer
 from rqmem.worker.pool.member import Member
+from rqmem.worker.preparing import prepare
 from rqmem.worker.profiling import Capturing
 from rqmem.worker.recorder import About, Recorder
 from rqmem.worker.redis_outage import RedisOutage
@@ -150,14 +149,12 @@ class Lifecycle:
         kept_files.keep_a_spare_descriptor()
         pool.note_others()
         self._was_subreaper = linux.become_subreaper()
-        trim.warm_up()
-        scripts.read_all()
         with self._stops_at_once():
-            preload(config.preload, config.preload_openmp)
+            if not self._member.budgeted:
+                prepare(config, f"worker {self._setup.name}")
             hook_runner.load(config.plugins)
             if config.integrations:
                 integrations.load_imported()
-            preload_jobs()
         if signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN:  # set by a module, or by who started us
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # else the kernel reaps our horses
         self._helpers.start_listening()
@@ -260,7 +257,7 @@ class Lifecycle:
     # Its limits
 
     def _check_limits(self, idle_mb: float) -> None:
-        """`ConfigError` for ceilings that what is there already exceeds; a warning for one that cannot be had."""
+        """`ConfigError` for ceilings that what is there already exceeds."""
         config, limit_mb = self._setup.config, self._setup.limit_mb
         own_bytes = procfs.own_held_bytes()
         if idle_mb >= limit_mb:
@@ -276,17 +273,6 @@ class Lifecycle:
                 f"a ceiling of {show_mb(to_mb(self._own_limit_bytes))} MB for the worker itself cannot hold: it starts "
                 f"with {show_mb(to_mb(own_bytes))} MB; give --worker-memory (or RQMEM_WORKER_MEMORY) clearly more"
             )
-        wanted_bytes = to_bytes(limit_mb + config.reserve_mb)
-        for what, there in (
-            ("machine has", machine.total_bytes()),
-            ("container may use", machine.container_limit_bytes()),
-        ):
-            if there is not None and wanted_bytes > there:
-                _log.warning(
-                    "worker %s: a ceiling of %s MB and a reserve of %s MB are more than the %s MB that this %s: "
-                    "the kernel will act first, and on any process",
-                    self._setup.name, show_mb(limit_mb), show_mb(config.reserve_mb), show_mb(to_mb(there)), what,
-                )  # fmt: skip
 
     # End
 

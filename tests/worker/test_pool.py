@@ -231,6 +231,12 @@ def test_every_worker_of_a_pool_says_who_it_is(connection: Redis, start_pool: St
     assert {json.loads(line)["worker"] for line in lines} == {"pool-1", "pool-2"}
 
 
+def test_what_concerns_all_workers_is_told_once(connection: Redis, start_pool: StartPool) -> None:
+    pool = start_pool("jobs", "-n", "2", "--burst", "--memory", "99000000")
+    log = pool.finish()
+    assert pool.process.returncode == 0 and log.count("the kernel will act first") == 1, log
+
+
 def test_one_more_worker_takes_little_memory(connection: Redis, start_pool: StartPool) -> None:
     """It shares what the parent has imported. What it has for itself is what it costs the machine."""
     pool = start_pool("jobs", "-n", "2")

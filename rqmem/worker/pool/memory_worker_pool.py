@@ -31,24 +31,21 @@ from typing import TYPE_CHECKING, Any
 from redis import Redis
 from redis.exceptions import RedisError
 
-from rqmem import integrations
 from rqmem.config.load import load
 from rqmem.config.settings import Config
 from rqmem.connection.connect import name_the_driver_once
 from rqmem.errors import RqmemError
-from rqmem.log import say_who
-from rqmem.measure import linux, trim
+from rqmem.log import borrow_handlers, say_who
+from rqmem.measure import linux
 from rqmem.measure.startup_checks import check_platform, fastest_growth, usage_of_idle_fork
 from rqmem.policy.replacement import Slot, after_death
 from rqmem.rq_names import ForkProcess, WorkerData, WorkerPool, setup_loghandlers
-from rqmem.store import scripts
 from rqmem.text import counted
 from rqmem.units import show_mb, to_mb
-from rqmem.worker.horse import hook_runner
-from rqmem.worker.imports import preload, preload_jobs
 from rqmem.worker.memory_worker import MemoryWorker
 from rqmem.worker.pool.budget import Budget, budget_mb, check_tenant_mb
 from rqmem.worker.pool.scaling import Scaling
+from rqmem.worker.preparing import prepare
 from rqmem.worker.restart import EXIT_CODE as FULL
 
 if TYPE_CHECKING:
@@ -141,7 +138,9 @@ class MemoryWorkerPool(WorkerPool):
             SystemExit: a worker cannot start as it is configured (2, its log line says why), or one of a pool with
                 ``burst`` failed (1).
         """
-        setup_loghandlers(logging_level)
+        for name in ("rq.worker", "rq.job"):
+            setup_loghandlers(logging_level, name=name)
+        borrow_handlers()
         check_platform()
         self._burst = burst
         self._share_with_workers()
@@ -369,7 +368,7 @@ class MemoryWorkerPool(WorkerPool):
         say_who(name)
         if any(hasattr(each, "reopen") for each in logging.getLogger().handlers):
             signal.signal(signal.SIGHUP, lambda number, frame: self._reopen_log(number))
-        options = {"with_scheduler": True, **self._work_options}
+        options = {"with_scheduler": True, **self._work_options, "logging_level": None}  # as the pool has set it
         options["with_scheduler"] = options["with_scheduler"] and number == 1
         try:
             worker = self._memory_worker_class(
@@ -409,13 +408,7 @@ class MemoryWorkerPool(WorkerPool):
             ConfigError: a module to preload cannot be used.
         """
         config = self._config
-        preload(config.preload, config.preload_openmp)
-        preload_jobs()
-        if config.integrations:
-            integrations.load_imported()
-        hook_runner.installed()
-        scripts.read_all()
-        trim.warm_up()
+        prepare(config, f"pool {self.name}")
         name_the_driver_once(self.connection)
         if config.growth_mb_per_second is None:
             self._config = replace(config, growth_mb_per_second=to_mb(fastest_growth()))

@@ -1,0 +1,47 @@
+"""What a process does once before it forks: a worker by itself, and a pool's parent for all its workers.
+
+A page that a fork writes to is its own, even if it only counts a reference. So what the parent has done here costs
+its workers no memory.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from rqmem import integrations
+from rqmem.config.settings import Config
+from rqmem.measure import machine, trim
+from rqmem.store import scripts
+from rqmem.units import show_mb, to_bytes, to_mb
+from rqmem.worker.horse import hook_runner
+from rqmem.worker.imports import preload, preload_jobs
+
+_log = logging.getLogger("rqmem.worker")
+
+
+def prepare(config: Config, whose: str) -> None:
+    """Import what forks need, and warn of a ceiling that cannot be had. ``whose``: "worker ada".
+
+    Raises:
+        ConfigError: a module to preload cannot be used.
+    """
+    _warn_of_too_little(config, whose)
+    trim.warm_up()
+    scripts.read_all()
+    preload(config.preload, config.preload_openmp)
+    hook_runner.installed()  # each worker loads them: one that begins later has new code
+    if config.integrations:
+        integrations.load_imported()
+    preload_jobs()
+
+
+def _warn_of_too_little(config: Config, whose: str) -> None:
+    limit_mb = config.memory_mb or config.default_limit_mb
+    wanted_bytes = to_bytes(limit_mb + config.reserve_mb)
+    for what, there in (("machine has", machine.total_bytes()), ("container may use", machine.container_limit_bytes())):
+        if there is not None and wanted_bytes > there:
+            _log.warning(
+                "%s: a ceiling of %s MB and a reserve of %s MB are more than the %s MB that this %s: "
+                "the kernel will act first, and on any process",
+                whose, show_mb(limit_mb), show_mb(config.reserve_mb), show_mb(to_mb(there)), what,
+            )  # fmt: skip
