@@ -6,6 +6,7 @@ A section gives rows, whose keys are the columns of its table.
 from __future__ import annotations
 
 import itertools
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -42,9 +43,9 @@ class Bench:
             else:
                 click.echo(f"{system.name} is not installed: pip install -r scripts/bench/peers.txt", err=True)
 
-    def jobs(self, system: System, seconds: float, least: int = 40) -> int:
+    def jobs(self, system: System, seconds: float, least: int = 40, most: float = math.inf) -> int:
         """Of a run of about so many seconds."""
-        return max(least, int(system.rate * seconds * self.scale))
+        return int(min(most, max(least, int(system.rate * seconds * self.scale))))
 
     def medians(self, chosen: tuple[System, ...], measured: Callable[[System], systems.Run]) -> list[Row]:
         """Each system in turn, so that all of them have had the machine at its best and at its worst."""
@@ -53,6 +54,17 @@ class Bench:
         for _, system in itertools.product(range(self.rounds), there):
             found[system.name].append(measured(system))
         return [{"system": name, **_figures(systems.medians(runs))} for name, runs in found.items()]
+
+    def compare(
+        self, chosen: tuple[System, ...], seconds: float, least: int = 40, most: float = math.inf, **more: Any
+    ) -> list[Row]:
+        """The same of runs as in `jobs`. ``more``: of `systems.measure`."""
+
+        def measured(system: System) -> systems.Run:
+            jobs = self.jobs(system, seconds, least, most)
+            return systems.measure(self.connection, self.notes, system, jobs, **more)
+
+        return self.medians(chosen, measured)
 
 
 def _figures(run: systems.Run) -> Row:
@@ -77,15 +89,11 @@ def _with_ratio(rows: list[Row]) -> list[Row]:
 
 
 def nothing(bench: Bench) -> list[Row]:
-    rows = bench.medians(ALL, lambda each: systems.measure(bench.connection, bench.notes, each, bench.jobs(each, 3)))
-    return _with_ratio(rows)
+    return _with_ratio(bench.compare(ALL, 3))
 
 
 def pinned(bench: Bench) -> list[Row]:
-    def measured(system: System) -> systems.Run:
-        return systems.measure(bench.connection, bench.notes, system, bench.jobs(system, 3), core=bench.core)
-
-    return _with_ratio(bench.medians(ALL, measured))
+    return _with_ratio(bench.compare(ALL, 3, core=bench.core))
 
 
 _COMPARED = (RQ, RQMEM, ONE_BY_ONE, CELERY, DRAMATIQ, HUEY, SAQ, TASKIQ)
@@ -96,28 +104,22 @@ def durations(bench: Bench) -> list[Row]:
     one_at_a_time = tuple(each for each in _COMPARED if each not in (DRAMATIQ, SAQ, TASKIQ))
     for seconds in (0.001, 0.01, 0.1, 1.0):
         count = max(5, int(min(400, 4 / seconds) * bench.scale))
-
-        def measured(system: System, seconds: float = seconds, count: int = count) -> systems.Run:
-            jobs = min(count, bench.jobs(system, 4, 5))
-            return systems.measure(bench.connection, bench.notes, system, jobs, {"seconds": seconds})
-
-        for row in bench.medians(one_at_a_time, measured):
+        for row in bench.compare(one_at_a_time, 4, least=5, most=count, call={"seconds": seconds}):
             beside = 1000 / row["jobs a second"] - 1000 * seconds
             rows.append({"a job sleeps ms": 1000 * seconds, **row, "beside it ms": round(beside, 2)})
     return rows
 
 
 def sizes(bench: Bench) -> list[Row]:
+    keeping = tuple(
+        replace(each, environ={**each.environ, work.RESULTS_VARIABLE: "1"})
+        for each in (RQ, RQMEM, CELERY, DRAMATIQ, HUEY)
+    )
     rows: list[Row] = []
     for kb, what in itertools.product((1, 10, 100, 1000), ("argument", "result")):
         call = {"argument": "x" * kb * 1024} if what == "argument" else {"result_bytes": kb * 1024}
-
-        def measured(system: System, call: Row = call, kb: int = kb) -> systems.Run:
-            keeping = replace(system, environ={**system.environ, work.RESULTS_VARIABLE: "1"})
-            jobs = min(bench.jobs(system, 2), int(max(40, 200_000 * bench.scale / kb)))
-            return systems.measure(bench.connection, bench.notes, keeping, jobs, call)
-
-        rows += [{"KB": kb, "of": what, **row} for row in bench.medians((RQ, RQMEM, CELERY, DRAMATIQ, HUEY), measured)]
+        most = max(40, 200_000 * bench.scale / kb)
+        rows += [{"KB": kb, "of": what, **row} for row in bench.compare(keeping, 2, most=most, call=call)]
     return rows
 
 
@@ -133,12 +135,8 @@ def latency(bench: Bench) -> list[Row]:
 def workers(bench: Bench) -> list[Row]:
     rows: list[Row] = []
     for count in (1, 2, 4):
-
-        def measured(system: System, count: int = count) -> systems.Run:
-            jobs = bench.jobs(system, 3 * min(2, count))
-            return systems.measure(bench.connection, bench.notes, system, jobs, workers=count)
-
-        rows += [{"workers": count, **row} for row in bench.medians((RQ, RQMEM, HUEY), measured)]
+        found = bench.compare((RQ, RQMEM, HUEY), 3 * min(2, count), workers=count)
+        rows += [{"workers": count, **row} for row in found]
     return rows
 
 

@@ -128,15 +128,6 @@ class _Handler(BaseHTTPRequestHandler):
             authorization = self.headers.get("Authorization", "")
             self._send(self.server.service.post(self._path(), authorization, body, time.time()))
 
-    def do_GET(self) -> None:
-        self._control()
-
-    def do_PUT(self) -> None:
-        self._control()
-
-    def do_DELETE(self) -> None:
-        self._control()
-
     def _control(self) -> None:
         service = self.server.service
         body = self._body()
@@ -161,6 +152,8 @@ class _Handler(BaseHTTPRequestHandler):
                 self._send(_put_faults(service, body))
             case (method, path):
                 self._send(error_answer(404, f"Cannot {method} {path}"))
+
+    do_GET = do_PUT = do_DELETE = _control
 
     def _path(self) -> str:
         return self.path.partition("?")[0]

@@ -69,7 +69,7 @@ def _job(report: PeriodReport, each: TypeReport, number: int) -> dict[str, Any]:
 
 
 def drawn(figure: Any, name: str) -> Any:
-    """A figure of plotly's, or the dictionary of one, as HTML without plotly's JavaScript."""
+    """A figure of plotly's as HTML without plotly's JavaScript."""
     from markupsafe import Markup
     from plotly.io import to_html as plotly_html  # type: ignore[import-untyped]
 
