@@ -17,10 +17,11 @@ from rqmem import events
 from rqmem.measure import linux, process_tree, procfs
 from rqmem.units import MB
 from rqmem.worker.execution import Event
-from rqmem.worker.horse.channel import Channel, WarmHorse
+from rqmem.worker.horse.channel import Channel
 from rqmem.worker.horse.hook_runner import ENDING_SECONDS
 from rqmem.worker.kernel import HorseGroup, KernelLayer
 from rqmem.worker.shared_memory import SharedPage
+from rqmem.worker.warm_horse import WarmHorse
 from rqmem.worker.watcher import Identity, Watcher
 from rqmem.worker.worker_setup import Setup
 
@@ -63,6 +64,15 @@ class HorsePool:
     def idle_pid(self) -> int:
         """The pid of the warm horse, between two jobs too; 0: there is none."""
         return self.warm.pid if self.warm is not None else 0
+
+    @property
+    def held_bytes(self) -> int:
+        """What the warm horse holds between two jobs; without one, what a new horse will hold."""
+        return self.idle_bytes + (self.warm.state.kept_bytes if self.warm is not None else 0)
+
+    def outside_bytes(self) -> int:
+        """What the horse's group is charged for and no process holds (`HorseGroup.outside_bytes`)."""
+        return self.group.outside_bytes() if self.group is not None else 0
 
     def calibrate(self, idle_bytes: int, fastest_growth: Callable[[], float]) -> None:
         """At the worker's start. The growth rate, in bytes per second, is measured unless the settings name one."""

@@ -12,8 +12,9 @@ from rqmem.policy.needs import Needs
 from rqmem.policy.recycling import AfterJob, Fit
 from rqmem.store.history.history_records import OK
 from rqmem.units import MB, show_leak
-from rqmem.worker.horse.channel import LeaseEnd, Report, WarmHorse
+from rqmem.worker.horse.channel import LeaseEnd, Report
 from rqmem.worker.shared_memory import SharedPage
+from rqmem.worker.warm_horse import WarmHorse
 from rqmem.worker.watcher import Identity
 from rqmem.worker.worker_setup import Setup
 

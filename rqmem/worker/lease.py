@@ -23,11 +23,12 @@ from rqmem.policy.lease import History, Way
 from rqmem.rq_names import Job, Queue, StopRequested, UnixSignalDeathPenalty, Worker, WorkerStatus
 from rqmem.store.history.history_records import OK
 from rqmem.store.queue_fronts import MOST_QUEUES
-from rqmem.worker.horse.channel import LeaseEnd, LeaseOrder, Ran, WarmHorse
+from rqmem.worker.horse.channel import LeaseEnd, LeaseOrder, Ran
 from rqmem.worker.lease_end import LeaseSettlement
 from rqmem.worker.lease_watch import LeaseWatch
 from rqmem.worker.queue_wait import KNOWS_BLMOVE
 from rqmem.worker.rq_worker import own_methods
+from rqmem.worker.warm_horse import WarmHorse
 from rqmem.worker.watcher import Identity
 
 if TYPE_CHECKING:
@@ -198,12 +199,12 @@ class Leasing:
 
     def _run(self, wait_seconds: float = 0.0) -> LeaseEnd:
         """``wait_seconds``: for the first job, which may not be there yet; 0: it is."""
-        worker, pool = self._worker, self._pool
+        worker = self._worker
         warm = self._supervisor.keep_a_horse()
         order = self._order(warm, wait_seconds)
         page = self._supervisor.new_page(warm)
         page.leased = True
-        page.held_before = pool.idle_bytes + warm.state.kept_bytes
+        page.held_before = self._pool.held_bytes
         began = time.monotonic()
 
         def begins() -> None:

@@ -5,7 +5,6 @@ A horse that was killed leaves what has finished on the page, and perhaps a job 
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING
@@ -16,7 +15,7 @@ from rqmem.rq_names import Execution, Job, NoSuchJobError, Queue, Worker
 from rqmem.store import lease
 from rqmem.store.held_run import HeldRecord, record_in
 from rqmem.store.retrying import connection_with_short_timeout, until_redis_answers
-from rqmem.worker.execution import Ended, Instruction, after
+from rqmem.worker.execution import Instruction
 from rqmem.worker.lease_watch import InHand, LeaseWatch, commit_finished, in_hand, show
 from rqmem.worker.rq_worker import queue_of
 
@@ -33,14 +32,7 @@ _log = logging.getLogger("rqmem.worker")
 
 
 class LeaseSettlement:
-    """Settles the leases of one worker.
-
-    Args:
-        worker: RQ's.
-        supervisor: of its executions.
-        settlement: records outcomes in the place of horses.
-        committer: removes the records of an execution whose job is gone.
-    """
+    """Settles the leases of one worker."""
 
     def __init__(self, worker: Worker, supervisor: Supervisor, settlement: Settlement, committer: Committer) -> None:
         self._worker = worker
@@ -50,11 +42,8 @@ class LeaseSettlement:
 
     def settle(self, order: LeaseOrder, page: SharedPage, end: End, watch: LeaseWatch) -> str:
         """What the horse has left to settle. Returns how the job in hand has ended; empty: there was none."""
-        worker, settlement, outcome = self._worker, self._settlement, ""
-        horses_fault = end.breach is not None and settlement.is_horses_fault(end.breach)
-        stopped = bool(page.job_id) and worker._stopped_job_id == page.job_id
-        seen = dataclasses.replace(page.state, breached=end.breach is not None)
-        state, instructions = after(seen, Ended(end.lost, stopped, horses_fault))
+        outcome = ""
+        state, instructions = self._supervisor.what_follows(page.state, page.job_id, end)
         is_in_hand = Instruction.SETTLE in instructions or Instruction.ORDER_AGAIN in instructions
         if Instruction.GIVE_BACK in instructions:
             self._take_back(order, page, job_in_hand=is_in_hand)
@@ -64,7 +53,7 @@ class LeaseSettlement:
         if concerned and (found := self._fetch(InHand.left_on(page))) is not None:
             outcome = self._supervisor.settle_leased(*found, end, state, instructions)
         if not is_in_hand:
-            worker._stopped_job_id = None
+            self._worker._stopped_job_id = None
         return outcome
 
     def _take_back(self, order: LeaseOrder, page: SharedPage, *, job_in_hand: bool) -> None:
@@ -109,9 +98,7 @@ class LeaseSettlement:
                 f"read job {job_id}",
             )
         except NoSuchJobError:
-            job = worker.job_class(job_id, connection=worker.connection)
-            job.origin = queue.name
-            until_redis_answers(lambda: self._committer.remove_records(job, execution), f"forget job {job_id}")
+            until_redis_answers(lambda: self._committer.forget(queue, execution), f"forget job {job_id}")
             return None
         execution._job = job
         job.started_at = execution.created_at

@@ -24,7 +24,7 @@ from rqmem.units import show_mb, to_mb
 from rqmem.worker.commit import Committer
 from rqmem.worker.execution import Ended, Instruction, Overdue, Phase, State, after, ordered_again
 from rqmem.worker.heartbeat import Heart
-from rqmem.worker.horse.channel import LeaseEnd, Order, WarmHorse, packed
+from rqmem.worker.horse.channel import Channel, LeaseEnd, Order, packed
 from rqmem.worker.horse.main import HorseMain
 from rqmem.worker.horse_pool import HorsePool
 from rqmem.worker.horse_recycling import Recycling
@@ -34,6 +34,7 @@ from rqmem.worker.recorder import Recorder
 from rqmem.worker.settlement import HOOK_BREACHED, End, Settlement
 from rqmem.worker.shared_memory import SharedPage
 from rqmem.worker.take import Taker
+from rqmem.worker.warm_horse import WarmHorse
 from rqmem.worker.watcher import Identity, Watcher
 from rqmem.worker.worker_setup import Setup
 
@@ -83,7 +84,7 @@ class Supervisor:
         while True:
             warm = self._order(job, about, execution)
             end = self._watch(job, about, execution, warm)
-            state, instructions = self._after(replace(warm.page.state, orders=state.orders), job, end)
+            state, instructions = self.what_follows(replace(warm.page.state, orders=state.orders), job.id, end)
             if Instruction.ORDER_AGAIN not in instructions:
                 break
             self._make_way(about, warm.page, end, state.phase)
@@ -93,10 +94,8 @@ class Supervisor:
     def lease_begins(self, warm: WarmHorse, queue: str) -> None:
         """Jobs of a lease follow, for those who are told."""
         assert warm.watcher is not None, "it watches since before the order"
-        baseline = self._pool.idle_bytes + warm.state.kept_bytes
-        self._heart.recorder.began(
-            self._pool.page, "", "", queue, to_mb(baseline), warm.pid, warm.watcher.whole_time
-        )  # fmt: skip
+        held_mb = to_mb(self._pool.held_bytes)
+        self._heart.recorder.began(self._pool.page, "", "", queue, held_mb, warm.pid, warm.watcher.whole_time)
 
     def watch_lease(self, warm: WarmHorse, look: Callable[[Watcher], float | None], begins: Callable[[], None]) -> End:
         """Watch the jobs of a lease until it has ended.
@@ -143,22 +142,15 @@ class Supervisor:
         if Instruction.ORDER_AGAIN in instructions:
             self._make_way(self._about(job, queue), self._pool.page, end, state.phase)
             self.run_warm(job, queue, execution)
-        elif Instruction.SETTLE in instructions:
-            return self._settlement.settle_lost_horse(job, queue, execution, end)
-        elif Instruction.REPORT_HOOK in instructions:
-            self._settlement.report_lost_in_hook(job, queue, execution, end)
-        elif end.breach is not None:
-            self._record_breach(job, execution, end.breach)
-        return ""
+            return ""
+        return self._record_outcome(job, queue, execution, end, instructions)
 
     def after_lease(self, warm: WarmHorse, page: SharedPage, end: End, lease: LeaseEnd, outcome: str) -> None:
         """What the lease was like, for others; and what becomes of the horse. ``outcome``: of a job settled here."""
-        group = self._pool.group
         self._heart.recorder.lease_ended(page, lease.ran, outcome, self._whole_time)
         about = Identity(page.job, page.job_id, page.queue, self._worker.name)
         if self._pool.warm is warm and end.report is not None:
-            outside_bytes = group.outside_bytes() if group is not None else 0
-            if reason := self._recycling.after_lease(warm, about, end.report, lease, outside_bytes):
+            if reason := self._recycling.after_lease(warm, about, end.report, lease, self._pool.outside_bytes()):
                 self._recycle(about, reason)
         elif self._pool.warm is None:
             self._tell_recycled(about, _why_it_went(end, breached=end.breach is not None or page.recorded))
@@ -191,16 +183,15 @@ class Supervisor:
 
     def release(self) -> None:
         """The job has ended: give the pool back what was reserved for it, except what the warm horse holds."""
-        warm, page = self._pool.warm, self._pool.page
-        held_bytes = self._pool.idle_bytes + warm.state.kept_bytes if warm is not None else 0
-        self._member.release(held_bytes, page.declared_bytes)
+        pool = self._pool
+        self._member.release(pool.held_bytes if pool.warm is not None else 0, pool.page.declared_bytes)
 
     def monitor(self, job: Job, queue: Queue, execution: Execution) -> None:
         """Watch a horse for one job, and settle its end."""
         with self._heart.beats_meanwhile(self._new_recorder):
             about = self._about(job, queue)
             end = self._watch(job, about, execution, None)
-            _, instructions = self._after(self._pool.page.state, job, end)
+            _, instructions = self.what_follows(self._pool.page.state, job.id, end)
             self._settle(job, queue, about, execution, end, instructions)
 
     def _about(self, job: Job, queue: Queue) -> Identity:
@@ -240,15 +231,9 @@ class Supervisor:
         worker, pool, heart, page = self._worker, self._pool, self._heart, self._pool.page
         job.started_at = now()
         self.watched = True
-        baseline = pool.idle_bytes + (warm.state.kept_bytes if warm is not None else 0)
-        watcher = warm.watcher if warm is not None else None
-        if watcher is None:
-            watcher = Watcher(
-                worker.horse_pid, page, about, pool.config, pool.known, None, baseline, pool.group, self._member
-            )
-        heart.recorder.began(
-            page, about.job, job.id, about.queue, to_mb(baseline), worker.horse_pid, watcher.whole_time
-        )
+        watcher = (warm.watcher if warm is not None else None) or self._new_watcher(worker.horse_pid, about)
+        held_mb = to_mb(pool.held_bytes)
+        heart.recorder.began(page, about.job, job.id, about.queue, held_mb, worker.horse_pid, watcher.whole_time)
         heart.running(job, execution)
         try:
             with self._captures.looked_after(page, worker.horse_pid, execution.id):
@@ -294,16 +279,18 @@ class Supervisor:
         _log.warning("worker %s: processes of job %s are dead and left %s", self._worker.name, job_id, names)
         return replace(end, breach=replace(end.breach, segments_left=left))
 
-    def watch_from_now(self, warm: WarmHorse, about: Identity) -> Watcher:
+    def watch_from_now(self, warm: WarmHorse, about: Identity) -> None:
         """From now on what the watcher reads is this job's. Call it before the order: a job may end at once."""
-        pool, baseline = self._pool, self._pool.idle_bytes + warm.state.kept_bytes
         if warm.watcher is None:
-            warm.watcher = Watcher(
-                warm.pid, pool.page, about, pool.config, pool.known, warm.channel, baseline, pool.group, self._member
-            )
+            warm.watcher = self._new_watcher(warm.pid, about, warm.channel)
         else:
-            warm.watcher.next_job(about, pool.known, baseline)
-        return warm.watcher
+            warm.watcher.next_job(about, self._pool.known, self._pool.held_bytes)
+
+    def _new_watcher(self, horse_pid: int, about: Identity, report: Channel | None = None) -> Watcher:
+        pool = self._pool
+        return Watcher(
+            horse_pid, pool.page, about, pool.config, pool.known, report, pool.held_bytes, pool.group, self._member
+        )
 
     def _take_end(self, execution: Execution | None, warm: WarmHorse | None, watcher: Watcher, *, overdue: bool) -> End:
         """The horse has reported or ended: reap it in the second case, and its tree with it."""
@@ -346,10 +333,10 @@ class Supervisor:
         timeout = self._horse.capped_timeout(job)
         return None if timeout == -1 else time.monotonic() + timeout + self._setup.kill_after_seconds
 
-    def _after(self, state: State, job: Job, end: End) -> tuple[State, tuple[Instruction, ...]]:
-        """What follows from the end of the job's time on its horse."""
+    def what_follows(self, state: State, job_id: str, end: End) -> tuple[State, tuple[Instruction, ...]]:
+        """From the end of the job's time on its horse."""
         horses_fault = end.breach is not None and self._settlement.is_horses_fault(end.breach)
-        ended = Ended(end.lost, self._worker._stopped_job_id == job.id, horses_fault)
+        ended = Ended(end.lost, self._worker._stopped_job_id == job_id, horses_fault)
         return after(replace(state, breached=end.breach is not None), ended)
 
     def _make_way(self, about: Identity, page: SharedPage, end: End, phase: Phase) -> None:
@@ -382,28 +369,31 @@ class Supervisor:
         instructions: tuple[Instruction, ...],
     ) -> None:  # fmt: skip
         """What happens after each kind of end, as in RQ's `monitor_work_horse`; and what becomes of the horse."""
-        settlement, page = self._settlement, self._pool.page
-        outcome = ""  # where the horse has not said it
+        page, warm = self._pool.page, self._pool.warm
         self._horse.remember_cut(page)
         if new := set(page.integrations.split()) - self._integrations:
             self._integrations |= new
             _log.info("worker %s: integrations that are active in its horses: %s", about.worker, ", ".join(sorted(new)))
-        if Instruction.SETTLE in instructions:
-            outcome = settlement.settle_lost_horse(job, queue, execution, end)
-        elif Instruction.REPORT_HOOK in instructions:
-            settlement.report_lost_in_hook(job, queue, execution, end)
-        elif Instruction.RECORD_BREACH in instructions and end.breach is not None:
-            self._record_breach(job, execution, end.breach)
-        self._heart.recorder.ended(outcome)
+        self._heart.recorder.ended(self._record_outcome(job, queue, execution, end, instructions))
         breached = end.breach is not None or page.recorded
         self._captures.settle(page.job or about.job, job.id, page, breached=breached)
-        warm, group = self._pool.warm, self._pool.group
         if warm is not None and end.report is not None:
-            outside_bytes = group.outside_bytes() if group is not None else 0
-            if reason := self._recycling.after_job(warm, about, end.report, outside_bytes):
+            if reason := self._recycling.after_job(warm, about, end.report, self._pool.outside_bytes()):
                 self._recycle(about, reason)
         elif end.warm:
             self._tell_recycled(about, _why_it_went(end, breached=breached))
+
+    def _record_outcome(
+        self, job: Job, queue: Queue, execution: Execution, end: End, instructions: tuple[Instruction, ...]
+    ) -> str:
+        """What the horse has not recorded. Returns how the job ended; empty: not as ours, or its horse has said so."""
+        if Instruction.SETTLE in instructions:
+            return self._settlement.settle_lost_horse(job, queue, execution, end)
+        if Instruction.REPORT_HOOK in instructions:
+            self._settlement.report_lost_in_hook(job, queue, execution, end)
+        elif Instruction.RECORD_BREACH in instructions and end.breach is not None:
+            self._record_breach(job, execution, end.breach)
+        return ""
 
     def _record_breach(self, job: Job, execution: Execution, breach: events.Breach) -> None:
         """Record a breach that does not change the job's outcome."""

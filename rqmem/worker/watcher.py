@@ -13,9 +13,9 @@ import select
 import signal
 import time
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from rqmem.config.settings import Config
 from rqmem.events import Breach, Layer
@@ -38,6 +38,7 @@ from rqmem.units import MB, to_bytes, to_mb
 from rqmem.values import dataclass
 from rqmem.worker import evidence
 from rqmem.worker.execution import Event
+from rqmem.worker.horse.channel import Channel
 from rqmem.worker.horse.source_lines import described, described_growth
 from rqmem.worker.horse.user_code import BREACH_SIGNAL, SAMPLE_SIGNAL
 from rqmem.worker.kernel import HorseGroup
@@ -78,13 +79,6 @@ class _Calm(NamedTuple):
     pause: float = 0.0
 
 
-class Reports(Protocol):
-    """Where a warm horse says that the job has ended."""
-
-    def fileno(self) -> int: ...
-    def closed(self) -> bool: ...
-
-
 class Watcher:
     """Watches one horse, job after job.
 
@@ -113,7 +107,7 @@ class Watcher:
         identity: Identity,
         config: Config,
         known: Collection[int] = (),
-        report: Reports | None = None,
+        report: Channel | None = None,
         baseline_bytes: int = 0,
         group: HorseGroup | None = None,
         member: Member | None = None,
@@ -138,7 +132,7 @@ class Watcher:
         self.breach: Breach | None = None
         self.starved = False
         self.hidden: set[int] = set()
-        self._ends: list[int | Reports] = [self._exit_fd]
+        self._ends: list[int | Channel] = [self._exit_fd]
         if self._report is not None:
             self._ends.append(self._report)
         self._identity = identity
@@ -175,17 +169,13 @@ class Watcher:
                 if _clock() >= deadline:
                     return False
                 pause = min(pause, max(0.0, deadline - _clock()))
-            if self._pause(pause):
+            if self.rest(pause):
                 self._take_sample()  # what was asked for last, of a job that grew and ended within a look
                 self._note_mark(look=self.lasted() or self._page.burst)
                 return True
 
     def rest(self, seconds: float) -> bool:
-        """As `wait` where the horse has no job in hand: nothing is read."""
-        return self._pause(seconds)
-
-    def _pause(self, seconds: float) -> bool:
-        """Wait for the next reading, the job's end (True) or the kernel's word that it killed in the group."""
+        """As `wait`, for so long at most, without a reading. A kill by the kernel in the group ends the rest of it."""
         group = self._group
         alarms = [group.alarm] if group is not None and group.alarm is not None else []
         ends, _, exceptional = select.select([*self._ends, *alarms], [], alarms, seconds)
@@ -257,7 +247,7 @@ class Watcher:
         ceiling = self._page.ceiling_bytes
         group_pause = MAX_INTERVAL_SECONDS
         if self._group is not None:
-            group_pause = self._group.look(ceiling, self._fastest_growth(), now, self._stopped)
+            group_pause = self._group.look(ceiling, self._fastest_growth(), now, self._stopped_before_a_breach)
             if self._group.breach:
                 self._end_for_group(self._group)
         return min(group_pause, self._look_at_usage(ceiling, now))
@@ -341,22 +331,25 @@ class Watcher:
         elif action is CeilingAction.KILL:
             self._kill()
 
+    def _stopped_before_a_breach(self) -> AbstractContextManager[None]:
+        """As `_stopped`, but a job that unwinds goes on: it has its reserve and its grace."""
+        return self._stopped() if self.breach is None else nullcontext()
+
     @contextmanager
     def _stopped(self) -> Iterator[None]:
-        """Stop the tree meanwhile. One that unwinds goes on: it has its reserve and its grace."""
-        if self.breach is not None:
-            yield
-            return
+        """Stop the tree meanwhile. Of a crowd that has breached only the horse goes on, which unwinds."""
         stopped = process_tree.stop(self._root, self._known, group=self._horse_pid)
         try:
             yield
         finally:
-            process_tree.resume(stopped, group=self._horse_pid)
+            if self.breach is not None and len(stopped) > _CROWD:
+                process_tree.resume([self._horse_pid])
+            else:
+                process_tree.resume(stopped, group=self._horse_pid)
 
     def _confirm(self, limits: Limits) -> None:
         """Stop the tree and take the full reading; go on, tell the job to unwind, or kill."""
-        stopped = process_tree.stop(self._root, self._known, group=self._horse_pid)
-        try:
+        with self._stopped():
             full = self._meter.lone()
             if full is not None and full.usage_bytes <= limits.ceiling_bytes and self._grows_in_the_kernel():
                 return  # during a full reading of 1 GB it would take 40 MB more; soon the quick one tells
@@ -371,11 +364,6 @@ class Watcher:
                 linux.tell_main_thread(self._horse_pid, BREACH_SIGNAL)
             elif action is CeilingAction.KILL:
                 self._kill()
-        finally:
-            if self.breach is not None and len(stopped) > _CROWD:
-                process_tree.resume([self._horse_pid])
-            else:
-                process_tree.resume(stopped, group=self._horse_pid)
 
     def _beyond_the_meter(self, now: float) -> int:
         """Bytes of shared memory that no reading of the processes tells of. A cgroup's counter would know them."""

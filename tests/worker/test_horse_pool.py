@@ -15,8 +15,9 @@ from rqmem.config.settings import Config
 from rqmem.measure import linux
 from rqmem.units import MB
 from rqmem.worker.execution import Phase
-from rqmem.worker.horse.channel import Channel, WarmHorse
+from rqmem.worker.horse.channel import Channel
 from rqmem.worker.horse_pool import HorsePool
+from rqmem.worker.warm_horse import WarmHorse
 from rqmem.worker.worker_setup import Setup
 
 Child = Callable[[], "subprocess.Popen[bytes]"]

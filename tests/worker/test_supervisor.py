@@ -23,8 +23,9 @@ from rqmem.rq_names import now
 from rqmem.store.history.history_records import OK
 from rqmem.testing import wait_until
 from rqmem.worker.execution import Event
-from rqmem.worker.horse.channel import Channel, Order, Report, WarmHorse
+from rqmem.worker.horse.channel import Channel, Order, Report
 from rqmem.worker.shared_memory import SharedPage
+from rqmem.worker.warm_horse import WarmHorse
 from tests import sample_jobs
 
 Act = Callable[["PlayedHorse", Order], None]

@@ -24,9 +24,9 @@ from rqmem.config.settings import Config
 from rqmem.errors import RunTakenOver
 from rqmem.store import execution_reader, executions, pausing
 from rqmem.testing import wait_until
-from rqmem.worker.horse.channel import WarmHorse
 from rqmem.worker.shared_memory import SharedPage
 from rqmem.worker.take import Suspended, restored
+from rqmem.worker.warm_horse import WarmHorse
 from tests import sample_jobs
 from tests.conftest import StartWorker
 

@@ -1,8 +1,7 @@
-"""The warm horse: one process that runs job after job. The worker's handle on it, and what they say.
+"""What a worker and its warm horse say to each other.
 
-Forked by the worker at the first job inside ``work()``, ended with it or before. The worker gives an
-order, the horse answers with a report when the job is committed; an end of file on either side means
-that the other has ended. Nothing in here knows RQ's records.
+The worker gives an order, the horse answers with a report when the job is committed. An end of file on either side
+means that the other has ended. Nothing in here knows RQ's records.
 """
 
 from __future__ import annotations
@@ -10,26 +9,15 @@ from __future__ import annotations
 import base64
 import contextlib
 import marshal
-import os
-import signal
 import socket
-import time
-from collections.abc import Callable
 from dataclasses import dataclass as mutable_dataclass
-from typing import TYPE_CHECKING, NoReturn
 
-from rqmem.policy.recycling import HorseState
 from rqmem.store import codec
 from rqmem.store.execution_records import Owner
 from rqmem.values import dataclass, field
-from rqmem.worker.shared_memory import SharedPage
-
-if TYPE_CHECKING:
-    from rqmem.worker.watcher import Watcher
 
 _MESSAGE_BYTES = 64 * 1024
 _LOOK = b"look"
-_LEAVE_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -229,49 +217,3 @@ class Channel:
 
     def close(self) -> None:
         self._end.close()
-
-
-class WarmHorse:
-    """A warm horse as its worker holds it."""
-
-    def __init__(self, pid: int, channel: Channel, page: SharedPage) -> None:
-        self.pid = pid
-        self.channel = channel
-        self.page = page
-        self.state = HorseState()
-        self.watcher: Watcher | None = None  # since its first job
-        self.worn = False  # the last job ran for a while or under another ceiling
-
-    @classmethod
-    def fork(cls, page: SharedPage, serve: Callable[[Channel], NoReturn]) -> WarmHorse:
-        """Fork from the main thread; ``serve`` is the horse's life."""
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        pid = os.fork()
-        if pid == 0:
-            ours.close()
-            os.setpgrp()
-            serve(Channel(theirs))
-        theirs.close()
-        with contextlib.suppress(OSError):  # the horse does it too; whoever comes first
-            os.setpgid(pid, pid)
-        return cls(pid, Channel(ours), page)
-
-    def unwatch(self) -> None:
-        """Nobody watches it any more; again is harmless."""
-        watcher, self.watcher = self.watcher, None
-        if watcher is not None:
-            watcher.close()
-
-    def end(self) -> None:
-        """Have it leave, by force if it does not within a second, and reap it."""
-        self.unwatch()
-        self.channel.close()
-        deadline = time.monotonic() + _LEAVE_SECONDS
-        with contextlib.suppress(ChildProcessError):
-            while os.waitpid(self.pid, os.WNOHANG) == (0, 0):
-                if time.monotonic() > deadline:
-                    with contextlib.suppress(PermissionError):  # it has become another user
-                        os.kill(self.pid, signal.SIGKILL)
-                        os.waitpid(self.pid, 0)
-                    return
-                time.sleep(0.0003)
