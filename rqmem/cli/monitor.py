@@ -92,7 +92,7 @@ def monitor(ctx: click.Context, /, url: str | None, queues: tuple[str, ...], **o
     with Stopping() as stopping:
         report = watch.until_over(_display(watch, plain=options["plain"], as_json=options["as_json"]), stopping)
         _finish(report, file, as_json=options["as_json"])
-    raised = options["fail_on_alert"] and report.alerts_raised
+    raised = options["fail_on_alert"] and report.record.alerts_raised
     ctx.exit(ALERTS_RAISED if raised else 0)
 
 
@@ -130,9 +130,10 @@ def _finish(report: Recording, file: Output | None, *, as_json: bool) -> None:
         raise RqmemError(
             f"{file.path} could not be written ({error.strerror}); the report is printed instead"
         ) from None
+    record = report.record
     told = (
-        f"report: {file.path} ({len(report.samples)} samples, {len(report.jobs)} job types, "
-        f"{report.threshold_crossings} crossings, {report.alerts_raised} alerts)"
+        f"report: {file.path} ({len(record.steps.all)} samples, {len(report.jobs)} job types, "
+        f"{record.workers.crossings.count} crossings, {record.alerts_raised} alerts)"
     )
     _print(told, err=as_json)
 

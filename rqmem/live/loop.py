@@ -6,7 +6,6 @@ either, the report says until when it knows. Writes nothing but the report's fil
 
 from __future__ import annotations
 
-import os
 import time
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -14,7 +13,6 @@ from dataclasses import dataclass
 from redis import Redis
 from redis.exceptions import RedisError
 
-from rqmem._version import __version__
 from rqmem.live.job_types import JobTypes
 from rqmem.live.record import News, Record
 from rqmem.live.recording import MonitorOptions, Recording
@@ -90,27 +88,8 @@ class Watch:
 
     def report(self, now: float, ended_by: str = "", *, complete: bool = True) -> Recording:
         """What is known until ``now``."""
-        record, crossings = self.record, self.record.workers.crossings
-        return Recording(
-            rqmem_version=__version__,
-            setting=self.setting,
-            host=os.uname().nodename,
-            started_at=record.started_at,
-            ended_at=now,
-            ended_by=ended_by,
-            complete=complete,
-            sampling_seconds=record.steps.step_seconds,
-            redis_away_seconds=record.away_seconds(now),
-            jobs_read_at=self.jobs.read_at,
-            samples=record.steps.all,
-            workers=record.workers.totals,
-            jobs=self._statistics(),
-            alerts_raised=record.alerts_raised,
-            alerts=list(record.alerts),
-            threshold_crossings=crossings.count,
-            crossings=crossings.kept,
-            crossings_by_worker=dict(crossings.by_worker),
-        )
+        jobs = self._statistics()
+        return Recording(self.setting, self.record, jobs, self.jobs.read_at, now, ended_by, complete)
 
     def _seconds_left(self) -> float:
         if self.duration_seconds is None:

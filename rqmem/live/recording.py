@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Any
 
+from rqmem._version import __version__
 from rqmem.live.crossings import Crossing
+from rqmem.live.record import Record
 from rqmem.live.steps import MonitorStep, WorkerStep
 from rqmem.live.workers import WorkerTotals
 from rqmem.observe.as_json import of_statistics
 from rqmem.observe.statistics import JobStatistics
 from rqmem.observe.vocabulary import encoded, of_tally, percentage, versioned
-from rqmem.store.alerts.alert_records import Alert
 from rqmem.store.history.history_records import Tally
 from rqmem.text import json_text, timestamp_ms
 from rqmem.values import dataclass
@@ -40,35 +42,29 @@ class MonitorOptions:
 
 @dataclass(frozen=True)
 class Recording:
-    """All that is in it; times in epoch seconds. The docstring of this module tells the rest."""
+    """What the monitor has seen until ``ended_at`` (epoch seconds), and what jobs did until ``jobs_read_at``."""
 
-    rqmem_version: str
     setting: MonitorOptions
-    host: str
-    started_at: float
-    ended_at: float
-    ended_by: str
-    complete: bool
-    sampling_seconds: float
-    redis_away_seconds: float
-    jobs_read_at: float
-    samples: Sequence[MonitorStep]
-    workers: Sequence[WorkerTotals]
+    record: Record
     jobs: Sequence[JobStatistics]
-    alerts_raised: int
-    alerts: Sequence[Alert]
-    threshold_crossings: int
-    crossings: Sequence[Crossing]
-    crossings_by_worker: dict[str, int]
+    jobs_read_at: float
+    ended_at: float
+    ended_by: str = ""
+    complete: bool = True
 
     @property
     def seconds(self) -> float:
-        return self.ended_at - self.started_at
+        return self.ended_at - self.record.started_at
+
+    @property
+    def away_seconds(self) -> float:
+        """How long Redis was away."""
+        return self.record.away_seconds(self.ended_at)
 
     @property
     def tally(self) -> Tally:
         """All job types together, with all alerts, those about no job included."""
-        alerts = self.alerts_raised - sum(each.tally.alerts for each in self.jobs)
+        alerts = self.record.alerts_raised - sum(each.tally.alerts for each in self.jobs)
         return Tally.total([*(each.tally for each in self.jobs), Tally(alerts=alerts)])
 
 
@@ -87,19 +83,27 @@ def _value(value: Any) -> str:
 
 
 def as_fields(report: Recording) -> dict[str, Any]:
-    asked = ("redis", "queues", "interval_seconds", "threshold_percentage")
-    own = {"run_seconds": report.seconds, **{name: getattr(report.setting, name) for name in asked}}
-    head = versioned(**{name: own[name] if name in own else getattr(report, name) for name in _HEAD})
+    record, crossings = report.record, report.record.workers.crossings
+    head = {
+        **vars(report.setting),
+        **vars(report),
+        "rqmem_version": __version__,
+        "started_at": record.started_at,
+        "run_seconds": report.seconds,
+        "host": os.uname().nodename,
+        "sampling_seconds": record.steps.step_seconds,
+        "redis_away_seconds": report.away_seconds,
+    }
     return {
-        **head,
+        **versioned(**{name: head[name] for name in _HEAD}),
         "totals": of_tally(report.tally),
         "job_types": [_job_type(each) for each in report.jobs],
-        "alerts_raised": report.alerts_raised,
-        "alerts": [encoded({name: getattr(each, name) for name in _OF_AN_ALERT}) for each in report.alerts],
-        "threshold_crossings": report.threshold_crossings,
-        "crossings": [_crossing(each) for each in report.crossings],
-        "workers": [_totals(each, report.crossings_by_worker.get(each.worker, 0)) for each in report.workers],
-        "samples": [_step(each) for each in report.samples],
+        "alerts_raised": record.alerts_raised,
+        "alerts": [encoded({name: getattr(each, name) for name in _OF_AN_ALERT}) for each in record.alerts],
+        "threshold_crossings": crossings.count,
+        "crossings": [_crossing(each) for each in crossings.kept],
+        "workers": [_totals(each, crossings.by_worker[each.worker]) for each in record.workers.totals],
+        "samples": [_step(each) for each in record.steps.all],
     }
 
 

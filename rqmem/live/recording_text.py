@@ -17,23 +17,23 @@ _SHOWN_LINES = 5
 def to_text(report: Recording) -> str:
     """All of it: summary, all alerts and crossings, samples."""
     lines = summary(report, shown=None)
-    lines += ["", "samples" if report.samples else "no samples"]
-    for step in report.samples:
+    lines += ["", "samples" if report.record.steps.all else "no samples"]
+    for step in report.record.steps.all:
         lines += map(printable, _step(step))
     return "\n".join(lines) + "\n"
 
 
 def summary(report: Recording, *, shown: int | None = _SHOWN_LINES) -> list[str]:
     """Its lines. ``shown``: how many of the last alerts and crossings to show; None: all that are kept."""
-    setting = report.setting
+    setting, record, crossings = report.setting, report.record, report.record.workers.crossings
     lines = [
         f"rqmem monitor on {setting.redis}, {duration(report.seconds)} "
-        f"from {timestamp(report.started_at)} to {timestamp(report.ended_at)} ({_ending(report)})"
+        f"from {timestamp(record.started_at)} to {timestamp(report.ended_at)} ({_ending(report)})"
     ]
     if setting.queues:
         lines.append(f"only of queues {', '.join(setting.queues)}")
-    if report.redis_away_seconds:
-        lines.append(f"Redis was away for {duration(report.redis_away_seconds)}")
+    if report.away_seconds:
+        lines.append(f"Redis was away for {duration(report.away_seconds)}")
     if report.jobs_read_at < report.ended_at - 1:
         lines.append(f"what jobs did is known until {timestamp(report.jobs_read_at)} only")
     lines.append("")
@@ -42,12 +42,15 @@ def summary(report: Recording, *, shown: int | None = _SHOWN_LINES) -> list[str]
     crossed = [
         f"{timestamp(each.at)}  {show_mb(each.usage_mb)} of {show_mb(each.limit_mb)} MB "
         f"({each.usage_percentage:.0f} %) {each.job} ({short_id(each.job_id)}) on {each.worker}"
-        for each in report.crossings
+        for each in crossings.kept
     ]
-    crossings = counted(report.threshold_crossings, "crossing")
-    lines += ["", f"{crossings} of {report.setting.threshold_percentage:g} % of the ceiling", *_last(crossed, shown)]
-    told = [f"{timestamp(each.at)}  {each.rule}: {each.text}" for each in report.alerts]
-    lines += ["", f"{counted(report.alerts_raised, 'alert')} raised", *_last(told, shown)]
+    lines += [
+        "",
+        f"{counted(crossings.count, 'crossing')} of {setting.threshold_percentage:g} % of the ceiling",
+        *_last(crossed, shown),
+    ]
+    told = [f"{timestamp(each.at)}  {each.rule}: {each.text}" for each in record.alerts]
+    lines += ["", f"{counted(record.alerts_raised, 'alert')} raised", *_last(told, shown)]
     return [printable(line) for line in lines]
 
 

@@ -420,24 +420,12 @@ def a_report(**more: Any) -> Recording:
         SYSTEM,
     )
     values: dict[str, Any] = {
-        "rqmem_version": "0.1.0",
         "setting": MonitorOptions("redis://localhost:6379/0", 10, 80.0, (), 0.8),
-        "host": "web-1",
-        "started_at": START,
+        "record": record,
+        "jobs": [job_statistics(runs, tally_of(runs))],
+        "jobs_read_at": START + 60,
         "ended_at": START + 60,
         "ended_by": "duration",
-        "complete": True,
-        "sampling_seconds": 10,
-        "redis_away_seconds": 0.0,
-        "jobs_read_at": START + 60,
-        "samples": record.steps.all,
-        "workers": record.workers.totals,
-        "jobs": [job_statistics(runs, tally_of(runs))],
-        "alerts_raised": record.alerts_raised,
-        "alerts": list(record.alerts),
-        "threshold_crossings": record.workers.crossings.count,
-        "crossings": record.workers.crossings.kept,
-        "crossings_by_worker": dict(record.workers.crossings.by_worker),
     }
     return Recording(**{**values, **more})
 
@@ -489,13 +477,11 @@ def test_the_text_has_the_same_figures() -> None:
 
 
 def test_a_summary_says_what_is_left_out_and_what_is_not_known() -> None:
-    many = [an_alert(number) for number in range(9)]
-    lines = recording_text.summary(
-        a_report(
-            alerts=many, alerts_raised=9, redis_away_seconds=20.0, jobs_read_at=START + 40, jobs=[], complete=False,
-            setting=MonitorOptions("x", 10, 80, ("mail",), 0.8),
-        )
-    )  # fmt: skip
+    setting = MonitorOptions("x", 10, 80, ("mail",), 0.8)
+    report = a_report(jobs_read_at=START + 40, jobs=[], complete=False, setting=setting)
+    report.record.add(Snapshot(START + 30, alerts=[an_alert(number) for number in range(8)]), SYSTEM)
+    report.record.away(START + 40, SYSTEM)
+    lines = recording_text.summary(report)
     for words in (
         "only of queues mail", "Redis was away for 20 s", "what jobs did is known until 2023-11-14T22:14:00Z only",
         "  and 4 before", "not over yet", "no job ended on a worker of rqmem", "in all: nothing to tell",
