@@ -13,8 +13,7 @@ from rqmem.config.load import load
 from rqmem.config.settings import Config
 from rqmem.connection import connect
 from rqmem.doctor import checks, facts, preload_checks, redis_checks, redis_facts, report, selftest, selftest_checks
-from rqmem.doctor.finding import Finding, Mark
-from rqmem.observe.problems import healthy
+from rqmem.observe.problems import Finding, Mark, healthy
 
 _COLOURS: dict[Mark, str] = {"ok": "green", "note": "yellow", "problem": "red"}
 _COLUMNS = 110

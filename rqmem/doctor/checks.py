@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from rqmem.config.settings import Config
 from rqmem.doctor.facts import KernelFacts, MachineFacts, MemoryFacts
-from rqmem.doctor.finding import Finding, Mark
 from rqmem.measure.startup_checks import unsupported
+from rqmem.observe.problems import Finding, Mark
 from rqmem.policy.ceiling import effective_limit_mb
 from rqmem.units import show_mb, to_bytes, to_mb
 

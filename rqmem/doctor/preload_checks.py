@@ -9,9 +9,9 @@ from collections.abc import Iterable
 from dataclasses import asdict
 
 from rqmem.config.settings import Config
-from rqmem.doctor.finding import Finding
 from rqmem.errors import ConfigError
 from rqmem.measure.left_threads import Preloaded, imported, warning
+from rqmem.observe.problems import Finding
 from rqmem.values import dataclass
 
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import shlex
 
-from rqmem.doctor.finding import Finding
 from rqmem.doctor.redis_facts import NoRedis, RedisServer, Silent
-from rqmem.observe.problems import NEARLY_FULL
+from rqmem.observe.problems import NEARLY_FULL, Finding
 from rqmem.store import keys
 from rqmem.units import to_mb
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from rqmem.doctor.finding import Finding, Mark
-from rqmem.observe.problems import healthy
+from rqmem.observe.problems import Finding, Mark, healthy
 from rqmem.observe.vocabulary import versioned
 from rqmem.text import below, counted, json_text, wrapped
 

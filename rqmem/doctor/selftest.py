@@ -38,7 +38,7 @@ _NOT_OURS = ("RQMEM_CONFIG", "RQMEM_MEMORY", "RQMEM_TIMEOUT", "RQMEM_PRELOAD", "
 
 
 @dataclass(frozen=True)
-class Tested:
+class Tried:
     """How a job ended: RQ's status, its error in one line, and its breach if one was told."""
 
     status: str
@@ -62,9 +62,9 @@ class SelfTest:
 
     ceiling_mb: float
     reserve_mb: float
-    in_objects: Tested
-    in_one_call: Tested
-    honest: list[Tested]
+    in_objects: Tried
+    in_one_call: Tried
+    honest: list[Tried]
     honest_mb: float
     new_horse_ms: float | None
     words: str
@@ -159,11 +159,11 @@ def last_words(log: str) -> str:
     return (told or lines or ["its log is empty"])[-1]
 
 
-def _ended(connection: redis.Redis, job: Job) -> Tested:
+def _ended(connection: redis.Redis, job: Job) -> Tried:
     result = job.latest_result()
     raised = what_was_raised((result.exc_string if result is not None else "") or "")
     breaches = execution_reader.breaches(connection, job.id)
-    return Tested(job.get_status().value, raised, breaches[0] if breaches else None)
+    return Tried(job.get_status().value, raised, breaches[0] if breaches else None)
 
 
 def _pause(before: Job, result: Any) -> float | None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from rqmem.doctor.finding import Finding
-from rqmem.doctor.selftest import SECONDS, NotTested, SelfTest, Tested
+from rqmem.doctor.selftest import SECONDS, NotTested, SelfTest, Tried
+from rqmem.observe.problems import Finding
 from rqmem.units import show_mb
 
 _UNWINDS_WITHIN_MB = 8.0  # DESIGN.md, budgets: above the ceiling, and above the reserve
@@ -55,7 +55,7 @@ def _one_call(facts: SelfTest) -> Finding:
     return Finding("C call", "ok", text)
 
 
-def _untold(name: str, facts: SelfTest, ended: Tested) -> Finding:
+def _untold(name: str, facts: SelfTest, ended: Tried) -> Finding:
     """A breach that was not stopped, or not told."""
     if ended.status == "finished":
         text = f"a job went beyond its ceiling of {show_mb(facts.ceiling_mb)} MB and was not stopped"

@@ -15,7 +15,7 @@ from rqmem.observe.job import Case
 from rqmem.observe.model import Snapshot
 from rqmem.observe.next_step import outlook
 from rqmem.observe.period import Period, PeriodReport, TypeReport, trend
-from rqmem.observe.problems import Problem, healthy
+from rqmem.observe.problems import Finding, healthy
 from rqmem.observe.statistics import JobStatistics, peaks_in
 from rqmem.observe.vocabulary import (
     encoded,
@@ -34,7 +34,7 @@ from rqmem.units import to_mb
 _LISTS = ("workers", "hosts", "pools", "limits", "queues")
 
 
-def of_snapshot(snapshot: Snapshot, found: Sequence[Problem]) -> dict[str, Any]:
+def of_snapshot(snapshot: Snapshot, found: Sequence[Finding]) -> dict[str, Any]:
     """What ``rqmem status --json`` prints."""
     memory = snapshot.memory
     return {
@@ -43,7 +43,7 @@ def of_snapshot(snapshot: Snapshot, found: Sequence[Problem]) -> dict[str, Any]:
         "since": timestamp_ms(snapshot.since),
         "job_types": [each.to_json() for each in snapshot.job_types],
         "alerts": encoded(list(snapshot.open_alerts)),
-        "problems": encoded(list(found)),
+        "problems": [{"mark": each.mark, **encoded(each)} for each in found],
         "journal": {"error": snapshot.journal_error, "dropped": snapshot.dropped},
         "redis_memory": None
         if memory is None

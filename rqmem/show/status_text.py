@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from rqmem.observe.model import JobType, Limit, Pool, Queue, Snapshot, Worker
 from rqmem.observe.pool_words import incident_words, limit_words, tenant_words, wait_words
-from rqmem.observe.problems import NEAR_CEILING, Problem
+from rqmem.observe.problems import NEAR_CEILING, Finding
 from rqmem.store.history.history_records import LiveJob
 from rqmem.store.history.pool_records import PoolTenant
 from rqmem.text import Mood, bar, below, clock, counted, cut, printable, span, wrapped
@@ -63,7 +63,7 @@ class _Table:
         return 2 + sum(len(entry.lines) for entry in self.entries) + bool(self.hidden)
 
 
-def screen(snapshot: Snapshot, found: Sequence[Problem], columns: int, rows: int | None, colour: Colour) -> list[str]:
+def screen(snapshot: Snapshot, found: Sequence[Finding], columns: int, rows: int | None, colour: Colour) -> list[str]:
     """The lines to show.
 
     Args:
@@ -96,7 +96,7 @@ def _head(snapshot: Snapshot, columns: int, colour: Colour) -> list[str]:
     ]
 
 
-def _tables(snapshot: Snapshot, found: Sequence[Problem], columns: int, colour: Colour) -> list[_Table]:
+def _tables(snapshot: Snapshot, found: Sequence[Finding], columns: int, colour: Colour) -> list[_Table]:
     workers = sorted(
         snapshot.workers, key=lambda each: (-bool(_wrong_worker(each)), -(each.share or 0.0), not each.busy, each.name)
     )
@@ -255,7 +255,7 @@ def _type(each: JobType, columns: int) -> str:
     return _row(each.job_type, [f"{count:,.0f}" for count in counts], columns, tail=True)
 
 
-def _trouble(trouble: Problem, columns: int, colour: Colour) -> list[str]:
+def _trouble(trouble: Finding, columns: int, colour: Colour) -> list[str]:
     mark = colour(f"{trouble.mark:<{_MARK_COLUMNS}}", "bad" if trouble.mark == "problem" else "warning")
     told = below(mark, _broken(trouble.text, columns - _MARK_COLUMNS), _MARK_COLUMNS)
     indent = _MARK_COLUMNS + 3

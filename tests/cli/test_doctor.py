@@ -17,12 +17,11 @@ from rqmem.config.settings import Config
 from rqmem.connection import embedded
 from rqmem.doctor import checks, facts, redis_checks, redis_facts, report, selftest, selftest_checks
 from rqmem.doctor.facts import KernelFacts, MachineFacts, MemoryFacts
-from rqmem.doctor.finding import Finding
 from rqmem.doctor.redis_facts import NoRedis
-from rqmem.doctor.selftest import NotTested, SelfTest, Tested
+from rqmem.doctor.selftest import NotTested, SelfTest, Tried
 from rqmem.events import Breach
 from rqmem.measure.startup_checks import Foreign, look_at_foreign_fork
-from rqmem.observe.problems import healthy
+from rqmem.observe.problems import Finding, healthy
 from tests import forked
 
 MB = 2**20
@@ -299,8 +298,8 @@ def breach(layer: Any, peak_mb: float) -> Breach:
 
 
 FINE = SelfTest(
-    78, 32, Tested("failed", "", breach("watch", 78.4)), Tested("failed", "", breach("kernel", 110)),
-    [Tested("finished", "", None)] * 2, 74, 12, "done, quitting", timed_out=False,
+    78, 32, Tried("failed", "", breach("watch", 78.4)), Tried("failed", "", breach("kernel", 110)),
+    [Tried("finished", "", None)] * 2, 74, 12, "done, quitting", timed_out=False,
 )  # fmt: skip
 
 
@@ -317,32 +316,32 @@ def test_a_self_test_that_went_well() -> None:
     ("change", "name", "words"),
     [
         (
-            {"in_objects": Tested("finished", "", None)},
+            {"in_objects": Tried("finished", "", None)},
             "unwinding",
             "problem: a job went beyond its ceiling of 78 MB",
         ),
         (
-            {"in_objects": Tested("failed", "HorseLost: x", None)},
+            {"in_objects": Tried("failed", "HorseLost: x", None)},
             "unwinding",
             "was not told so; it ended failed: Horse",
         ),
         (
-            {"in_objects": Tested("failed", "", breach("kill", 112))},
+            {"in_objects": Tried("failed", "", breach("kill", 112))},
             "unwinding",
             "note: a job that could unwind was",
         ),
-        ({"in_objects": Tested("failed", "", breach("watch", 99))}, "unwinding", "note: "),
-        ({"in_one_call": Tested("finished", "", None)}, "C call", "problem: "),
+        ({"in_objects": Tried("failed", "", breach("watch", 99))}, "unwinding", "note: "),
+        ({"in_one_call": Tried("finished", "", None)}, "C call", "problem: "),
         (
-            {"in_one_call": Tested("failed", "", breach("kill", 150))},
+            {"in_one_call": Tried("failed", "", breach("kill", 150))},
             "C call",
             "note: one in a C call was ended 72.0 MB",
         ),
-        ({"honest": [Tested("failed", "Memory", breach("watch", 78))]}, "honest job", "problem: "),
+        ({"honest": [Tried("failed", "Memory", breach("watch", 78))]}, "honest job", "problem: "),
         ({"new_horse_ms": 900.0}, "new horse", "note: the next job ran 900 ms"),
-        ({"in_one_call": Tested("started", "", None), "timed_out": True}, "worker", "started still after 60 s"),
+        ({"in_one_call": Tried("started", "", None), "timed_out": True}, "worker", "started still after 60 s"),
         (
-            {"in_objects": Tested("queued", "", None), "words": "rqmem: no"},
+            {"in_objects": Tried("queued", "", None), "words": "rqmem: no"},
             "worker",
             "when its worker ended; it said: ",
         ),

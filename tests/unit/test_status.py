@@ -20,7 +20,7 @@ from rqmem.observe.find import named
 from rqmem.observe.job import Case
 from rqmem.observe.model import JobRow, JobType, Kind, Pool, Queue, RedisMemory, Snapshot, Worker
 from rqmem.observe.next_step import outlook
-from rqmem.observe.problems import Problem, healthy, problems
+from rqmem.observe.problems import Finding, healthy, problems
 from rqmem.observe.timeline import lines
 from rqmem.show.job_text import offset, story
 from rqmem.show.plot import plot
@@ -53,7 +53,7 @@ WELL = Snapshot(
 )
 
 
-def said(snapshot: Snapshot, name: str) -> Problem:
+def said(snapshot: Snapshot, name: str) -> Finding:
     [found] = [each for each in problems(snapshot) if each.name == name]
     assert found.advice, "what is wrong says what to do"
     return found
