@@ -9,6 +9,7 @@ from typing import cast
 from flask import current_app
 from redis import Redis
 
+from rqmem.dashboard.advised import Advised
 from rqmem.dashboard.hub import Hub
 from rqmem.dashboard.options import Options
 from rqmem.observe.closed_periods import ClosedPeriods
@@ -49,6 +50,7 @@ class DashboardState:
     options: Options
     hub: Hub
     closed: ClosedPeriods = field(default_factory=ClosedPeriods)
+    advised: Advised = field(default_factory=Advised)
     attempts: Attempts = field(default_factory=Attempts)
 
 

@@ -32,16 +32,21 @@ _SORTED_BY: dict[str, Callable[[TypeReport], float]] = {
 }
 _BARS = 32
 _MOST_RUNS = 100
+_READING_SECONDS = 0.05  # of a processor: half of what a page may take
 
 
 @pages.get("/types")
 def types() -> str:
     """What does each job type need?"""
+    now, until = time.time(), time.thread_time() + _READING_SECONDS
     window, by = chosen(request.args.get("window", "")), request.args.get("sort", "")
     by = by if by in _SORTED_BY else "runs"
-    found = read_types(window, time.time())
+    found = read_types(window, now)
     rows = sorted(found.types, key=lambda row: (_SORTED_BY[by](row), row.job_type))
-    return render_template("types.html", rows=rows, period=found.period, window=window, windows=WINDOWS.values(), by=by)
+    advised = state().advised.ceilings(state().connection, [row.job_type for row in rows], now, until)
+    return render_template(
+        "types.html", rows=rows, period=found.period, window=window, windows=WINDOWS.values(), by=by, advised=advised
+    )
 
 
 @pages.get("/types/<path:job_type>")
