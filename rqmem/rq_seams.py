@@ -209,15 +209,16 @@ PARTS = (
             "requeue()",
             "restore(raw_data)",
             "return_value(*, refresh)",
+            "should_enqueue_at_front()",
             "to_dict()",
         ),
         values={"redis_job_namespace_prefix": "rq:job:"},
         names="_dependency_ids _result _status _stopped_callback_name _success_callback_name "
         "allow_dependency_failures args connection created_at data dependencies_key dependency_ids dependents_key "
         "description ended_at enqueue_at_front enqueued_at failed_job_registry failure_callback_timeout failure_ttl "
-        "func func_name id instance key kwargs last_heartbeat meta number_of_retries origin redis_server_version "
-        "repeats_left result_ttl retries_left serializer should_retry started_at started_job_registry "
-        "stopped_callback_timeout success_callback_timeout timeout ttl worker_name",
+        "func func_name has_rate_limit id instance key kwargs last_heartbeat meta number_of_retries origin "
+        "redis_server_version repeats_left result_ttl retries_left serializer should_retry started_at "
+        "started_job_registry stopped_callback_timeout success_callback_timeout timeout ttl worker_name",
         inside={
             # Our scripts read and write these fields.
             "to_dict": "created_at data dependency_id dependency_ids ended_at enqueued_at group_id last_heartbeat meta "
@@ -250,6 +251,8 @@ PARTS = (
         "rq.queue:Queue",
         called=(
             "__init__(name, connection, *, job_class, serializer, death_penalty_class)",
+            "_enqueue_job(job, *, pipeline, at_front)",
+            "_enqueue_rate_limited_job(job, *, pipeline)",
             "_fetch_dequeued_job(connection, queue_key, job_id, *, job_class, serializer, death_penalty_class)",
             "all(connection)",
             "create_job(func, *, args, kwargs, timeout, result_ttl, ttl, failure_ttl, description, depends_on, job_id, "
@@ -314,7 +317,7 @@ PARTS = (
     ),
     Part("rq.registry:FinishedJobRegistry", values={"key_template": "rq:finished:{0}"}),
     Part("rq.registry:ScheduledJobRegistry", called=("get_scheduled_time(job_or_id)",)),
-    Part("rq.registry:ReadyJobRegistry", called=("enqueue_jobs(job_ids)",)),
+    Part("rq.registry:ReadyJobRegistry", called=("remove(job, *, pipeline)",), names="key"),
     Part("rq.registry", names="CanceledJobRegistry DeferredJobRegistry FailedJobRegistry"),
     Part(
         "rq.intermediate_queue:IntermediateQueue",

@@ -11,6 +11,9 @@ from typing import Literal
 
 from rqmem.values import dataclass
 
+FRESH_SECONDS = 1.0
+"""Nobody takes a run or a job over that was begun or taken so short a time ago."""
+
 
 def absences(seen: dict[str, float], absent: Collection[str], now: float) -> dict[str, float]:
     """Since when each owner has been seen absent without interruption, after this scan."""

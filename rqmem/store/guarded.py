@@ -13,7 +13,7 @@ from typing import Any, Literal
 from redis import Redis
 from redis.client import Pipeline
 
-from rqmem.rq_names import Execution, Job
+from rqmem.rq_names import Execution, Job, Queue
 from rqmem.store import keys
 from rqmem.store.scripts import script
 
@@ -44,6 +44,16 @@ class Guarded:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._connection, name)
+
+
+class ClaimGuard(Guarded):
+    """A connection whose transactions claim the job, unless it is no longer this worker's: somebody has put it back."""
+
+    def __init__(self, connection: Redis, job: Job, worker: str) -> None:
+        queue = Queue(job.origin, connection=connection)
+        self._connection, self._absent = connection, ()
+        self._names = [keys.RUNNING, job.key, queue.intermediate_queue_key, queue.key]
+        self._values = ["claim", job.id, worker]
 
 
 def _joined(stack: list[tuple[tuple[Any, ...], Any]], absent: Collection[str]) -> list[list[Any]]:

@@ -14,7 +14,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 from uuid import uuid4
 
+from rqmem.errors import RunTakenOver
 from rqmem.measure import procfs
+from rqmem.policy.dead_workers import FRESH_SECONDS
 from rqmem.rq_names import (
     WORKER_EXECUTIONS_KEY_TEMPLATE,
     Execution,
@@ -27,10 +29,13 @@ from rqmem.rq_names import (
 )
 from rqmem.store import codec, executions, keys
 from rqmem.store.execution_records import Owner
+from rqmem.store.guarded import ClaimGuard, Refused
 from rqmem.store.retrying import until_redis_answers
 from rqmem.worker.rq_worker import own_methods
 
 if TYPE_CHECKING:
+    from redis import Redis
+
     from rqmem.rq_names import Worker
     from rqmem.worker.commit import Committer
     from rqmem.worker.heartbeat import Heart
@@ -129,7 +134,11 @@ class Claimer:
         self._told_busy_at = float("-inf")
 
     def claim(self, job: Job) -> Execution:
-        """As RQ's `prepare_execution`, once Redis answers, with the owner; the job may be claimed already."""
+        """As RQ's `prepare_execution`, once Redis answers, with the owner; the job may be claimed already.
+
+        Raises:
+            RunTakenOver: that took so long that somebody has put the job back.
+        """
         worker, committer = self._worker, self._committer
         execution, self._begun = self._begun, None
         if execution is not None and execution.job_id == job.id:
@@ -145,7 +154,8 @@ class Claimer:
         tried: list[Execution] = []  # with replies lost, so perhaps there
 
         def claim() -> Execution:
-            with worker.connection.pipeline() as pipeline:
+            may_be_lost = self._heart.seconds_since_taken(job.id) > FRESH_SECONDS
+            with self._connection_for(job, guarded=may_be_lost).pipeline() as pipeline:
                 for before in tried:
                     before.delete(job, pipeline)
                 ttl = worker.get_heartbeat_ttl(job)
@@ -157,7 +167,14 @@ class Claimer:
                 pipeline.execute()
             return execution
 
-        return until_redis_answers(claim, f"claim job {job.id}")
+        try:
+            return until_redis_answers(claim, f"claim job {job.id}")
+        except Refused:
+            raise RunTakenOver(f"job {job.id}: somebody has put it back before it was claimed here") from None
+
+    def _connection_for(self, job: Job, *, guarded: bool) -> Redis | ClaimGuard:
+        worker = self._worker
+        return ClaimGuard(worker.connection, job, worker.name) if guarded else worker.connection
 
     def owner(self) -> Owner:
         """This worker's process, as the owner of no execution yet."""

@@ -14,18 +14,20 @@ import contextlib
 import copy
 import logging
 import time
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Collection
+from typing import TYPE_CHECKING, Any, cast
 
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
 from rqmem import child_ids
 from rqmem.errors import RedisTakesAllButThis, RunTakenOver
+from rqmem.policy.dead_workers import FRESH_SECONDS
 from rqmem.rq_names import CanceledJobRegistry, JobStatus, release_slot
 from rqmem.store import execution_reader, executions, ledger
 from rqmem.store.guarded import Guarded, Refused
 from rqmem.store.lease import was_committed
+from rqmem.store.ready_jobs import enqueue_ready
 from rqmem.store.retrying import until_redis_answers
 from rqmem.tracebacks import what_was_raised
 from rqmem.units import to_mb
@@ -42,7 +44,6 @@ if TYPE_CHECKING:
     from rqmem.worker.horse_pool import HorsePool
 
 _OF_A_SUCCESS = ("cleanup_execution", "increment_successful_job_count", "increment_total_working_time")
-_FRESH_SECONDS = 1.0  # nobody takes a run over so soon
 _KEPT_OF_AN_ERROR = 100_000  # characters, where Redis does not take all of it
 _log = logging.getLogger("rqmem.worker")
 
@@ -88,7 +89,7 @@ class Committer:
         execution = self._execution_of(job)
         if execution is None or execution.id != self.begun:
             return False
-        if time.time() - execution.created_at.timestamp() > _FRESH_SECONDS:
+        if time.time() - execution.created_at.timestamp() > FRESH_SECONDS:
             queue = queue_of(self._worker, job.origin)
             until_redis_answers(lambda: self._check_still_ours(job, queue, execution), f"begin job {job.id}")
         return True
@@ -163,7 +164,7 @@ class Committer:
         Taken over between the look and the commit, the watched execution is gone and the transaction looks again.
         """
         fenced = copy.copy(queue)
-        ready: dict[str, list[str]] = {}
+        ready: set[str] = set()
 
         def move_dependents_to_ready(job: Job, pipeline: Pipeline, **options: Any) -> dict[str, list[str]]:
             if (lost := self._error) is not None and "occurred while watching" in str(lost):
@@ -171,8 +172,8 @@ class Committer:
                 raise RedisConnectionError(str(lost))  # redis-py's WatchError RQ would repeat without a pause
             pipeline.watch(execution.key)
             self._check_still_ours(job, queue, execution)
-            ready.clear()
-            ready.update(queue.move_dependents_to_ready(job, pipeline=pipeline, **options))
+            moved = queue.move_dependents_to_ready(job, pipeline=pipeline, **options)
+            ready.update(job_id for job_ids in moved.values() for job_id in job_ids)
             return {}  # RQ would try once to enqueue them
 
         fenced.move_dependents_to_ready = move_dependents_to_ready  # type: ignore[assignment, method-assign]
@@ -181,7 +182,7 @@ class Committer:
             self._once(lambda: rqs(self._worker.connection, fenced), job)
         finally:
             self._commit = Commit()
-        self._enqueue_ready(queue, ready)
+        self._enqueue_ready(queue, ready, job)
 
     def retry(self, job: Job, queue: Queue, execution: Execution, rqs: Callable[[], None]) -> None:
         """RQ's `handle_job_retry` behind a fence. Raises `RunTakenOver`."""
@@ -307,25 +308,24 @@ class Committer:
 
     def enqueue_dependents(self, queue: Queue, job: Job) -> None:
         """As RQ's `_enqueue_dependents_safely`, once Redis answers."""
-        ready: dict[str, list[str]] = {}
+        dependents: set[str] = set()  # the reply to a move may be lost, so what it says is not enough
 
         def move() -> None:
-            ready.update(queue.move_dependents_to_ready(job))
+            members = cast("set[bytes]", queue.connection.smembers(job.dependents_key))
+            dependents.update(each.decode() for each in members)
+            queue.move_dependents_to_ready(job)
 
         self._safely(move, f"release the dependents of job {job.id}")
-        self._enqueue_ready(queue, ready)
+        self._enqueue_ready(queue, dependents, job)
 
     def release_slot(self, job: Job) -> None:
         """As RQ's `_release_slot_safely`, once Redis answers."""
         self._safely(lambda: release_slot(job), f"release the slot of job {job.id}")
 
-    def _enqueue_ready(self, queue: Queue, ready: dict[str, list[str]]) -> None:
+    def _enqueue_ready(self, queue: Queue, job_ids: Collection[str], after: Job) -> None:
         """RQ's `Queue.enqueue_ready_jobs_by_queue`, once Redis answers: RQ's maintenance would do it in ten minutes."""
-        for name, job_ids in ready.items():
-            target = type(queue)(
-                name, connection=queue.connection, job_class=queue.job_class, serializer=queue.serializer
-            )
-            self._safely(lambda: target.ready_job_registry.enqueue_jobs(job_ids), f"enqueue dependents in {name}")  # noqa: B023
+        if job_ids:
+            self._safely(lambda: enqueue_ready(queue, job_ids), f"enqueue the dependents of job {after.id}")
 
     def _safely(self, step: Callable[[], Any], what: str) -> None:
         """What follows a commit: an error in it is logged, as RQ does, and left to RQ's maintenance."""

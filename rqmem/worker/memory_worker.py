@@ -28,7 +28,7 @@ from redis.exceptions import RedisError
 from rqmem import serializers
 from rqmem.config.load import load
 from rqmem.config.settings import Config
-from rqmem.errors import MemoryLimitExceeded, RedisUnavailable, RqmemError
+from rqmem.errors import MemoryLimitExceeded, RedisUnavailable, RqmemError, RunTakenOver
 from rqmem.measure import procfs
 from rqmem.measure.machine import OomKills
 from rqmem.rq_names import (
@@ -387,15 +387,21 @@ class MemoryWorker(Worker):
         """RQ's `execute_job`: within `work` on the warm horse; outside it, or with ``--isolation fork``, as RQ does."""
         self._life.tend_helpers()
         self._stopped_job_id = None  # one that came too late for an earlier execution does not apply to this one
-        if not self._life.runs_warm:
-            self._supervisor.watched = False
-            super().execute_job(job, queue)
+        try:
+            if not self._life.runs_warm:
+                self._supervisor.watched = False
+                super().execute_job(job, queue)
+                self._supervisor.release()
+                if not self._supervisor.watched:
+                    self._tell_unwatched(job)
+                self._life.look_at_own_memory()
+                return
+            self._supervisor.run_warm(job, queue, self.prepare_execution(job))
+        except RunTakenOver as error:  # before it was claimed
+            _log.warning("worker %s: %s", self.name, error)
             self._supervisor.release()
-            if not self._supervisor.watched:
-                self._tell_unwatched(job)
-            self._life.look_at_own_memory()
+            self.set_state(WorkerStatus.IDLE)
             return
-        self._supervisor.run_warm(job, queue, self.prepare_execution(job))
         self._leasing.after_job()
         self._leasing.work_off(queue)
         self._supervisor.release()

@@ -115,7 +115,6 @@ class NextJob:
                 wait.again(error)
         wait.over()
         if result is not None:
-            self._heart.has_taken(result[0].id)
             self._tell_dequeued(*result)
         worker.heartbeat()
         return result
@@ -126,6 +125,7 @@ class NextJob:
         if self._taker.usable:
             taken, by_script = self._take(burst=timeout is None)
             if taken is not None:
+                self._heart.has_taken(taken[0].id)
                 return taken
         if self._member.must_wait or (self._member.others_wait and timeout is not None):
             self._wait_for_room()
@@ -159,11 +159,15 @@ class NextJob:
             if queue is None or unavailable(error) is None:
                 raise
             return self._read(queue, getattr(error, "job_id", ""), timeout)
-        return None if found is None else self._unless_held_back(*found)
+        if found is None:
+            return None
+        self._heart.has_taken(found[0].id)
+        return self._unless_held_back(*found)
 
     def _read(self, queue: Queue, job_id: str, timeout: int | None) -> tuple[Job, Queue] | None:
         """The job, which was popped from this queue. If it was deleted meanwhile, another one."""
         worker = self._worker
+        self._heart.has_taken(job_id)
         found = until_redis_answers(
             lambda: worker.queue_class._fetch_dequeued_job(worker.connection, queue.key, job_id, **self._classes()),
             f"read job {job_id}",

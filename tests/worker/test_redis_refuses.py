@@ -424,3 +424,57 @@ def test_status_and_exporter_say_that_redis_refuses_and_miss_no_worker(
         assert read_totals(own_redis.connection, time.time()).refuses
     assert "redis-refuses" not in {each.name for each in problems(read_status(own_redis.connection, "", time.time()))}
     assert not own_redis.connection.exists(keys.PROBE)
+
+
+def test_a_job_that_was_put_back_before_it_was_claimed_runs_once(
+    own_redis: OwnRedis, proxy: RefusingProxy, start_worker: StartWorker, tmp_path: Path
+) -> None:
+    """For others it looks abandoned: it was taken, and its worker cannot claim it."""
+
+    def refuse(command: list[bytes]) -> str | None:
+        claims = command[0] == b"HSET" and command[1].startswith(b"rq:execution:")
+        return "OOM command not allowed" if claims else None
+
+    worker = Watched(start_worker, proxy.url, tmp_path, "--lease-max", "0", "--max-jobs", "2")
+    wait_until(lambda: any(client["cmd"] == "blmove" for client in own_redis.connection.client_list()))
+    proxy.refuse = refuse
+    job = own_redis.queue.enqueue(sample_jobs.add, 1)
+    wait_until(lambda: own_redis.queue.count == 1)
+    proxy.refuse = None
+    own_redis.queue.enqueue(sample_jobs.add, 2)
+    log = worker.finish()
+    assert len(job.results()) == 1, log
+    assert "somebody has put it back" in log
+
+
+def test_dependents_are_enqueued_although_connections_are_lost(
+    own_redis: OwnRedis, proxy: RefusingProxy, start_worker: StartWorker, tmp_path: Path
+) -> None:
+    """After each kind of end, of what is done for the dependents each kind of command is lost once, then its reply."""
+    ok, bad = tmp_path / "ok", tmp_path / "bad"
+    queue = own_redis.queue
+    worker = Watched(start_worker, proxy.url, tmp_path, "--max-jobs", "4")
+    jobs = [
+        queue.enqueue(sample_jobs.wait_for_file, str(ok)),
+        queue.enqueue(sample_jobs.wait_for_file_and_fail, str(bad)),
+    ]
+    after = [queue.enqueue(sample_jobs.add, 1, depends_on=Dependency(job, allow_failure=True)) for job in jobs]
+    lost: set[tuple[bytes, bytes, bool]] = set()
+
+    def lose(command: list[bytes], *, done: bool) -> bool:
+        kind = (command[0], command[1] if command[0] in (b"SMEMBERS", b"ZSCORE") else b"", done)
+        new = command[0] in (b"WATCH", b"SMEMBERS", b"ZSCORE", b"EXEC") and kind not in lost
+        lost.update([kind] if new else [])
+        return new
+
+    def cut(command: list[bytes]) -> None:
+        if lose(command, done=False):
+            raise EOFError
+
+    for path in (ok, bad):
+        begun(path)
+        proxy.hold, proxy.lose = cut, lambda command: lose(command, done=True)
+        path.touch()
+        lost.clear()
+    log = worker.finish()
+    assert [each.return_value() for each in after] == [2, 2], log
