@@ -235,6 +235,14 @@ def test_types_that_are_known_to_need_little_run_side_by_side(
     end(pool, begun, queue, 3)
 
 
+def test_jobs_of_a_known_type_run_under_leases(connection: Redis, start_pool: StartPool, queue: Queue) -> None:
+    """What they need is no whole number of bytes, and what is reserved for them is."""
+    learn(connection, "tests.sample_jobs.add", 40)
+    queue.enqueue_many([Queue.prepare_data(sample_jobs.add, (1, each)) for each in range(200)])
+    log = start_pool("jobs", "-n", "1", "--burst", "--memory", "300", "--total-memory", "350").finish()
+    assert queue.finished_job_registry.count == 200 and "lease of" in log
+
+
 def test_a_job_that_can_continue_is_evicted_and_loses_nothing(
     connection: Redis, start_pool: StartPool, queue: Queue, begun: Begun
 ) -> None:

@@ -25,7 +25,7 @@ from rqmem.policy.ceiling import effective_limit_mb
 from rqmem.policy.pressure import How
 from rqmem.store.history import history_reader, learned
 from rqmem.type_of_job import job_type, path_of
-from rqmem.units import MB, to_bytes, to_mb
+from rqmem.units import to_bytes, to_mb
 from rqmem.values import dataclass
 from rqmem.worker.pool.telling import record_of
 
@@ -183,9 +183,9 @@ class Member:
         """
         if self._table is None:
             return None
-        reserved_mb = self._row.reserved_bytes / MB
+        reserved = self._row.reserved_bytes
         alone = self._with_tenants if self._table.header.tenant_bytes else ()
-        return [name for name, each in self._needs.items() if each.need_mb <= reserved_mb and name not in alone]
+        return [name for name, each in self._needs.items() if to_bytes(each.need_mb) <= reserved and name not in alone]
 
     @property
     def wants_room(self) -> bool:
