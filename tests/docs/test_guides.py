@@ -17,11 +17,32 @@ from scripts.reference import log_lines
 from tests import forked
 from tests.conftest import ROOT, StartWorker, wait_for_key
 from tests.docs.test_pages import DOCS, files
+from tests.docs.typist import Typist
 
 
 def write(page: str, directory: Path, *names: str) -> None:
     for name in names:
         (directory / name).write_text(files(DOCS / page)[name])
+
+
+@pytest.mark.parametrize(
+    ("page", "before"),
+    [
+        ("restart.md", ["rqmem worker --queue mail --name ada", "rqmem worker --queue mail --name bob"]),
+    ],
+)
+def test_what_a_page_says_to_type_does_what_it_says(
+    connection: Redis, redis_url: str, tmp_path: Path, page: str, before: list[str]
+) -> None:
+    typist = Typist(tmp_path, {"PYTHONPATH": str(ROOT), "HOME": str(tmp_path), "RQMEM_REDIS_URL": redis_url})
+    try:
+        for line in before:
+            typist.type(line, [])
+        typist.follow((DOCS / page).read_text())
+        assert typist.typed > len(before)
+        typist.end()
+    finally:
+        typist.kill_rest()
 
 
 def test_what_is_booked_with_its_mark_is_booked_once_although_the_job_began_twice(
