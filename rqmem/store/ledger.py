@@ -37,6 +37,7 @@ from rqmem.store.executions import expire_run, keys_of_an_end
 from rqmem.store.keys import KEEP_SECONDS, WAITING_SECONDS
 from rqmem.store.new_jobs import Maker, NewJob, fill, new_job, options_of
 from rqmem.store.scripts import script
+from rqmem.store.watching import watching
 from rqmem.values import dataclass
 
 OK, WAITING = "ok", ""
@@ -201,7 +202,7 @@ def _while_owned(execution: Execution, parent_id: str, consequence: str, change:
             raise RunTakenOver(f"job {parent_id}: another worker took this run over; {consequence}")
         change(pipeline)
 
-    execution.connection.transaction(cast("Callable[[Pipeline], None]", fenced), execution.key)
+    watching(execution.connection, execution.key, fenced)
 
 
 def begin_again(connection: Redis, parent_id: str) -> None:

@@ -7,7 +7,6 @@ does not read it. A job that is gone, or whose meta the serializer refuses, is s
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from typing import Any, cast
 
 from redis import Redis
@@ -16,6 +15,7 @@ from redis.exceptions import RedisError
 
 from rqmem.rq_names import Job, JobStatus
 from rqmem.store import execution_reader, keys
+from rqmem.store.watching import watching
 
 _PAUSE_SECONDS = 1.0
 _log = logging.getLogger("rqmem.worker")
@@ -49,7 +49,7 @@ def write(
             pipeline.hset(key, "meta", serializer.dumps(meta))
 
     try:
-        connection.transaction(cast("Callable[[Pipeline], None]", change), key)
+        watching(connection, key, change)
     except RedisError:
         raise
     except Exception as error:  # noqa: BLE001  a serializer raises what it likes

@@ -17,11 +17,13 @@ import pytest
 from redis import Redis
 from redis.exceptions import RedisError, ResponseError
 from rq.command import send_shutdown_command
+from rq.executions import Execution
 from rq.job import Dependency, JobStatus
 
 from rqmem.observe.problems import problems
 from rqmem.observe.snapshot import read_status, read_totals
-from rqmem.store import execution_reader, keys
+from rqmem.store import execution_reader, keys, ledger
+from rqmem.store.retrying import unavailable
 from rqmem.testing import wait_until
 from tests import sample_jobs
 from tests.conftest import ROOT, OwnRedis, StartWorker, WorkerProcess
@@ -382,6 +384,19 @@ def test_what_redis_never_takes_is_told_and_not_waited_for_without_end(
     assert jobs[0].get_status() == JobStatus.FAILED, log
     assert "proto-max-bulk-len" in error or error.endswith("the end of a long text\n"), error[-300:]
     assert jobs[1].return_value() == 2
+
+
+def test_children_that_redis_never_takes_are_not_offered_again_without_a_pause(own_redis: OwnRedis) -> None:
+    """The server closes the connection at them, as if it were away; redis-py would send them for ever."""
+    connection, queue = own_redis.connection, own_redis.queue
+    connection.config_set("proto-max-bulk-len", "1mb")
+    execution = Execution("e", "parent", connection)
+    connection.hset(execution.key, "id", "e")
+    child = queue.prepare_data(sample_jobs.add, args=(os.urandom(2 * 2**20),), job_id="parent-child-0")
+    with pytest.raises(RedisError) as raised:
+        ledger.add_children(queue, "parent", execution, {0: child}, None)
+    assert unavailable(raised.value) == "away"
+    assert queue.count == 0
 
 
 @pytest.mark.parametrize("how", ["rqmem", "rq"])
