@@ -14,7 +14,7 @@ import contextlib
 import copy
 import logging
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from typing import TYPE_CHECKING, Any, cast
 
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -28,7 +28,7 @@ from rqmem.store import execution_reader, executions, ledger
 from rqmem.store.guarded import Guarded, Refused
 from rqmem.store.lease import was_committed
 from rqmem.store.ready_jobs import enqueue_ready
-from rqmem.store.retrying import until_redis_answers
+from rqmem.store.retrying import unavailable, until_redis_answers
 from rqmem.tracebacks import what_was_raised
 from rqmem.units import to_mb
 from rqmem.values import dataclass
@@ -192,7 +192,8 @@ class Committer:
             self._check_still_ours(job, queue, execution)
             job.number_of_retries = number
             self._error = None
-            rqs()
+            with self._rqs_log_without_outages():
+                rqs()
             self._raise_swallowed()
 
         self._once(commit, job)
@@ -224,7 +225,8 @@ class Committer:
             tries += 1
             job.retries_left, worker._stopped_job_id = retries_left, stopped
             self._commit, self._error = Commit(retries=not last, failure=failure.failure), None
-            rqs(text)
+            with self._rqs_log_without_outages():
+                rqs(text)
             self._raise_swallowed()
 
         try:
@@ -355,6 +357,21 @@ class Committer:
         until_redis_answers(step, f"keep the outcome of job {job.id}", self._worker.connection)
         if tries > 1:
             self.release_slot(job)
+
+    @contextlib.contextmanager
+    def _rqs_log_without_outages(self) -> Iterator[None]:
+        """RQ logs an error of its transaction with a traceback. One for which it is repeated gets one line of ours."""
+        log = self._worker.log
+
+        def shows(record: logging.LogRecord) -> bool:
+            error = self._error
+            return error is None or unavailable(error) is None or not record.exc_info or record.exc_info[1] is not error
+
+        log.addFilter(shows)
+        try:
+            yield
+        finally:
+            log.removeFilter(shows)
 
     def _raise_swallowed(self) -> None:
         if self._error is not None:
