@@ -1203,12 +1203,19 @@ def be_unexaminable_and_grow() -> None:
     grow_blocks()
 
 
-def start_many_as(user: int, mb: int, dumpable: bool) -> int:
-    """Holds so many MB and starts short programs by fork and exec; the sum of what they returned."""
+def start_as(user: int, mb: int, dumpable: bool, programs: int, seconds: float) -> int:
+    """Holds so many MB and starts short programs by fork and exec; the sum of what they returned.
+
+    ``seconds``: how long each fork waits before it becomes the program, as on a busy machine.
+    """
     kept = bytearray(mb * MB)
     if not dumpable:
         _become(None)
-    results = [subprocess.run(["true"], user=user, group=user, extra_groups=[]).returncode for _ in range(100)]
+    wait = (lambda: time.sleep(seconds)) if seconds else None
+    results = [
+        subprocess.run(["true"], user=user, group=user, extra_groups=[], preexec_fn=wait).returncode
+        for _ in range(programs)
+    ]
     return sum(results) + len(kept) - mb * MB
 
 

@@ -13,8 +13,9 @@ larger of the two is taken off; where they had become fewer by then, the rise te
 unmapped between two readings it would tell too much.)
 
 A process that may not be examined counts whole in the full reading: its shared pages, too. A fork that is about to
-become another user's program is one for a moment; until `_FORK_SECONDS` are over it is taken to share what its parent
-shares. A process that ``/proc`` hides altogether cannot be counted, and is named.
+become another user's program is one for a moment. Until `_FORK_SECONDS` are over it is taken to share what its parent
+shares; longer if it has hardly run, which is so on a busy machine. A process that ``/proc`` hides altogether cannot be
+counted, and is named.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ _FULL_SECONDS = 0.001  # what a full reading takes, most often
 _SURE_TIMES = 5  # as much is allowed for
 _AT_LEAST_EVERY_SECONDS = 5.0  # what was swapped out since shows only then
 _FORK_SECONDS = 0.25
+_IDLE_FORK_SECONDS, _IDLE_FORK_TICKS = 5.0, 2  # 20 ms
 _NOISE_KB = 1024  # of the kernel's counters
 _MOST_KEPT_OPEN = 256
 _KEPT_FRACTION = 4  # of the descriptors this process may have
@@ -299,8 +301,11 @@ class TreeMeter:
 
     def _less_what_forks_share(self, pid: int, usage: procfs.Usage, parents: procfs.Usage | None) -> procfs.Usage:
         """A process that may not be examined, as long as it may be a fork on its way to another program."""
-        young = time.monotonic() - self._processes[pid].seen_at < _FORK_SECONDS
-        if not (usage.whole and young and parents is not None and procfs.is_bare_fork(pid)):
+        age = time.monotonic() - self._processes[pid].seen_at
+        if not usage.whole or parents is None or age > _IDLE_FORK_SECONDS:
+            return usage
+        stat = procfs.read_stat(pid)
+        if stat is None or not stat.is_bare_fork or (age > _FORK_SECONDS and stat.cpu_ticks > _IDLE_FORK_TICKS):
             return usage
         return replace(usage, usage_bytes=max(0, usage.usage_bytes - parents.shared_bytes))
 

@@ -91,6 +91,7 @@ class Stat(NamedTuple):
         state: its letter; of a process, that of its main thread.
         parent: the parent's pid.
         is_bare_fork: it was forked and has not become another program since.
+        cpu_ticks: processor time that it has used, in clock ticks.
         threads: how many the process has.
         start_time: in clock ticks since boot.
     """
@@ -98,6 +99,7 @@ class Stat(NamedTuple):
     state: str
     parent: int
     is_bare_fork: bool
+    cpu_ticks: int
     threads: int
     start_time: int
 
@@ -105,7 +107,8 @@ class Stat(NamedTuple):
 def parse_stat(stat: str) -> Stat:
     fields = stat.rpartition(")")[2].split()  # from the third on; the command before them may hold anything
     is_bare_fork = bool(int(fields[6]) & _FORKED_NO_EXEC)
-    return Stat(fields[0], int(fields[1]), is_bare_fork, int(fields[17]), int(fields[19]))
+    ticks = int(fields[11]) + int(fields[12])
+    return Stat(fields[0], int(fields[1]), is_bare_fork, ticks, int(fields[17]), int(fields[19]))
 
 
 def exists(pid: int) -> bool:

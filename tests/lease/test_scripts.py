@@ -159,6 +159,22 @@ def test_what_two_workers_put_back_comes_in_the_order_in_which_it_was_enqueued(
     bob.link.close()
 
 
+def test_what_is_put_back_comes_after_what_was_before_it_also_behind_one_that_went_on(
+    ada: Lease, connection: Redis, enqueue: Callable[..., Job]
+) -> None:
+    for job_id in "abcd":
+        enqueue(job_id)
+    bob = Lease(connection, worker="bob")
+    assert ids(ada.take(2)) + ids(bob.take(1)) == list("abc")
+    ada.give_back()
+    connection.zrem(keys.returned("low"), "a")  # as a job that began, whose worker died, and which goes on
+    assert ids(ada.take(3)) == list("abd")
+    ada.give_back()
+    bob.give_back()
+    assert waiting(connection) == list("abcd")
+    bob.link.close()
+
+
 def test_what_is_put_back_comes_after_what_was_before_it_and_after_what_came_to_the_front(
     ada: Lease, connection: Redis, enqueue: Callable[..., Job]
 ) -> None:

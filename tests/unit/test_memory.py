@@ -43,7 +43,7 @@ def test_usage_is_what_cannot_be_dropped() -> None:
 @pytest.mark.parametrize("command", ["python", "a) b", "((", "x ) 1 2 3"])
 def test_stat_is_read_after_any_command_name(command: str) -> None:
     fields = ["S", *[str(number) for number in range(4, 53)]]
-    assert procfs.parse_stat(f"4242 ({command}) {' '.join(fields)}") == ("S", 4, False, 20, 22)
+    assert procfs.parse_stat(f"4242 ({command}) {' '.join(fields)}") == ("S", 4, False, 29, 20, 22)
 
 
 def test_a_main_thread_that_waits() -> None:

@@ -92,11 +92,13 @@ def test_a_child_that_is_not_dumpable_counts_for_a_worker_that_is_not_root(queue
     assert only_breach(queue, job.id).counted_whole == 1
 
 
-@pytest.mark.parametrize("dumpable", [True, False])
+@pytest.mark.parametrize(
+    ("dumpable", "programs", "seconds"), [(True, 100, 0), (False, 100, 0), (True, 1, 0.8), (False, 1, 0.8)]
+)
 def test_programs_started_as_another_user_do_not_count_the_forks_copy_of_their_parent(
-    queue: Queue, work_off: WorkOff, dumpable: bool
+    queue: Queue, work_off: WorkOff, dumpable: bool, programs: int, seconds: float
 ) -> None:
-    job = queue.enqueue(sample_jobs.start_many_as, NOBODY, 80, dumpable)
+    job = queue.enqueue(sample_jobs.start_as, NOBODY, 80, dumpable, programs, seconds)
     work_off("jobs", "--memory", "150", "--cgroup", "off", prefix=without(EXAMINES))
     assert job.return_value() == 0, job.latest_result().exc_string
 

@@ -106,10 +106,8 @@ local function put_back(P, queue, returned, id, taken_at, follower)
   local place, others, earlier = 0, 0, nil
   local there = redis.call('LINDEX', queue, place)
   while there and there ~= follower and others <= 8 do  -- jobs that have come to the front since may stand before those
-    local before = redis.call('ZSCORE', returned, there)
-    if before and tonumber(before) >= taken_at then
-      break
-    elseif before and (others == 0 or enqueued_at(there) <= enqueued_at(id)) then  -- else it was requeued since
+    local before = tonumber(redis.call('ZSCORE', returned, there) or math.huge)
+    if before < taken_at and (others == 0 or enqueued_at(there) <= enqueued_at(id)) then  -- else it was requeued since
       earlier = there
     else
       others = others + 1
