@@ -9,7 +9,18 @@ from hypothesis import strategies as st
 
 from rqmem.measure.host_memory import free_bytes
 from rqmem.measure.machine import parse_pressure
-from rqmem.policy.pressure import GRACE_SECONDS, STALLED_SECONDS, Eviction, HostReading, How, Running, evict, why_closed
+from rqmem.policy.pressure import (
+    FEWEST_SECONDS,
+    GRACE_SECONDS,
+    STALLED_SECONDS,
+    Eviction,
+    HostReading,
+    How,
+    Running,
+    evict,
+    taken_by_others,
+    why_closed,
+)
 from rqmem.units import MB
 
 BUDGET, RESERVE = 600 * MB, 64 * MB
@@ -133,3 +144,61 @@ def test_pressure_files_are_read() -> None:
 def test_page_cache_that_can_be_dropped_is_free() -> None:
     stat = "anon 1000\nfile 500\nshmem 0\nactive_anon 600\ninactive_anon 400\nactive_file 200\ninactive_file 300\n"
     assert free_bytes(10_000, 1_500, stat) == 9_000
+
+
+def test_what_others_will_have_taken_counts_as_taken() -> None:
+    host = HostReading(100 * MB, 600 * MB, taken_per_second=300 * MB)
+    assert why_closed(host, False) == "only 100 MB of memory are left of 600, and others take 300 MB a second"
+    assert gone([job(0, 100, resumable=True), job(1, 100)], host) == [(0, "STOP")]
+
+
+def test_who_cannot_continue_does_not_go_for_what_is_only_foreseen() -> None:
+    host = HostReading(40 * MB, 600 * MB, taken_per_second=300 * MB)
+    assert gone([job(0, 100), job(1, 100, has_retry=True)], host) == []
+
+
+@given(st.integers(0, 600), st.integers(0, 600), st.integers(0, 600), st.integers(0, 600), st.floats(0.2, 2))
+def test_jobs_that_grow_or_end_are_no_others(free: int, used: int, grown: int, given_back: int, seconds: float) -> None:
+    assert taken_by_others((0.0, free, used), (seconds, free - grown, used + grown)) == 0
+    assert taken_by_others((0.0, free + given_back, used + given_back), (seconds, free + given_back, used)) == 0
+    assert taken_by_others((0.0, free, used), (seconds, free - grown, used)) == grown / seconds
+    assert taken_by_others((0.0, free, used), (0.1, free - grown, used)) == 0
+
+
+LOOK_SECONDS, END_SECONDS = 0.05, 0.25  # between two looks; from an order until the memory is there
+
+
+def least_left(mb_a_second: int, start_mb: int, *, foreseeing: bool) -> float:
+    """The least that was free while a neighbour took 300 MB beside jobs of 100 MB that can continue."""
+    jobs = {number: job(number, 100, since=number, resumable=True) for number in range(4)}
+    free, now, taken, least = start_mb * MB, 0.0, 0.0, float("inf")
+    ends: dict[int, float] = {}
+    looks: list[tuple[float, int, int]] = []
+    while taken < 300:
+        now += 0.01
+        if now > 1:
+            taken += mb_a_second / 100
+            free -= mb_a_second * MB // 100
+        for number in [number for number, at in ends.items() if at <= now]:
+            del ends[number], jobs[number]
+            free += 100 * MB
+        least = min(least, free)
+        if round(now / 0.01) % round(LOOK_SECONDS / 0.01) == 0:
+            looks.append((now, free, sum(each.used_bytes for each in jobs.values())))
+            looks = looks[-round(FEWEST_SECONDS / LOOK_SECONDS) - 2 :]
+            rate = taken_by_others(looks[0], looks[-1]) if foreseeing else 0.0
+            host = HostReading(free, 600 * MB, taken_per_second=rate)
+            for each in evict(list(jobs.values()), BUDGET, RESERVE, host, None, now):
+                if each.how is How.STOP:
+                    jobs[each.number] = replace(jobs[each.number], how=How.STOP, told_at=now)
+                ends.setdefault(each.number, now + END_SECONDS)
+    return least / MB
+
+
+@given(st.integers(20, 300), st.integers(160, 300))
+def test_a_neighbour_that_takes_300_mb_in_a_second_finds_them(mb_a_second: int, start_mb: int) -> None:
+    assert least_left(mb_a_second, start_mb, foreseeing=True) > 0
+
+
+def test_without_foresight_it_would_not() -> None:
+    assert least_left(300, 160, foreseeing=False) < 0

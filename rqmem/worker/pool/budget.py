@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import OrderedDict
+from collections import OrderedDict, deque
+from dataclasses import replace
 
 from rqmem.errors import ConfigError
 from rqmem.measure.host_memory import HostReader
@@ -51,6 +52,7 @@ class Budget:
         self._host_memory = HostReader()
         self._host: HostReading | None = None
         self._host_due = 0.0
+        self._looks: deque[tuple[float, int, int]] = deque()  # when, what was free, what the jobs used
         self._waiting: WaitingJobs = ()
         self._stalled_since: float | None = None
         self._evicted: OrderedDict[str, tuple[int, int]] = OrderedDict()  # job id -> how often, and what it used
@@ -92,7 +94,7 @@ class Budget:
             return _IDLE_SECONDS
         if self._host is None:
             return _BUSY_SECONDS
-        spare = self._host.free_bytes - self._host.margin_bytes
+        spare = self._host.soon_free_bytes - self._host.margin_bytes
         return min(_BUSY_SECONDS, max(_LEAST_SECONDS, spare / _FASTEST_NEIGHBOUR))
 
     def look(self) -> None:
@@ -100,7 +102,7 @@ class Budget:
         now = time.monotonic()
         self.table.heard()
         if now >= self._host_due:
-            self._host = self._host_memory.read(now)
+            self._host = self._read_host(now)
             self._host_due = now + _LEAST_SECONDS
         self._open_or_close(now)
         self._free_ended()
@@ -112,6 +114,16 @@ class Budget:
             self.table.wake(number)
 
     # Steps
+
+    def _read_host(self, now: float) -> HostReading | None:
+        host = self._host_memory.read(now)
+        if host is None:
+            return None
+        look = now, host.free_bytes, sum(row.used_bytes for row in self.table.rows)
+        self._looks.append(look)
+        while len(self._looks) > 2 and self._looks[1][0] <= now - pressure.FEWEST_SECONDS:
+            self._looks.popleft()
+        return replace(host, taken_per_second=pressure.taken_by_others(self._looks[0], look))
 
     def _open_or_close(self, now: float) -> None:
         header, host = self.table.header, self._host
@@ -188,7 +200,7 @@ class Budget:
         What the horses of other idle workers hold counts, since they keep it.
         """
         host, rows = self._host, self.table.rows
-        free = None if host is None else host.free_bytes - host.margin_bytes
+        free = None if host is None else host.soon_free_bytes - host.margin_bytes
         if asker is None:
             idle = [number for number, row in enumerate(rows) if row.pid and not row.runs]
             asker = min(idle, key=lambda number: rows[number].used_bytes, default=None)
