@@ -8,6 +8,7 @@ to no job's tree. Whoever owns the run by then (`rqmem.store.executions.adopt`) 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
 import os
 import signal
@@ -45,14 +46,16 @@ class Abandoned:
     lost_worker: str
 
 
+@dataclasses.dataclass(eq=False, repr=False)
 class Settler:
     """The process that settles them, one at a time, for one worker."""
 
-    def __init__(self, worker: Worker, pool: HorsePool, settlement: Settlement, committer: Committer) -> None:
-        self._worker = worker
-        self._pool = pool
-        self._settlement = settlement
-        self._committer = committer
+    _worker: Worker
+    _pool: HorsePool
+    _settlement: Settlement
+    _committer: Committer
+
+    def __post_init__(self) -> None:
         self._tries: Counter[str] = Counter()
         self._pid = 0
         self._kill_at = 0.0

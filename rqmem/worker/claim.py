@@ -10,7 +10,7 @@ import contextlib
 import os
 import time
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 from uuid import uuid4
 
@@ -53,19 +53,21 @@ class StartArguments(NamedTuple):
     values: list[str | int | float]
 
 
+@dataclass(eq=False, repr=False)
 class Claimer:
     """Claims for one worker.
 
     Args:
-        member: in a pool with a budget, a job that was taken may have to go back.
+        _member: in a pool with a budget, a job that was taken may have to go back.
     """
 
-    def __init__(self, worker: Worker, pool: HorsePool, heart: Heart, committer: Committer, member: Member) -> None:
-        self._worker = worker
-        self._pool = pool
-        self._heart = heart
-        self._committer = committer
-        self._member = member
+    _worker: Worker
+    _pool: HorsePool
+    _heart: Heart
+    _committer: Committer
+    _member: Member
+
+    def __post_init__(self) -> None:
         self._next_id = ""  # of the next execution that is started as its job is taken
         self._begun: Execution | None = None  # started so, and not run yet
         self._told_busy_at = float("-inf")  # (monotonic)

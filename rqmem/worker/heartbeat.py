@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from redis.exceptions import RedisError
 
 from rqmem import child_ids, words
-from rqmem.rq_names import WORKERS_BY_QUEUE_KEY, StopRequested, Worker, WorkerStatus, register_worker
+from rqmem.rq_names import StopRequested, Worker, WorkerStatus
 from rqmem.store import executions, parent_meta
 from rqmem.store.retrying import (
     State,
@@ -31,6 +31,7 @@ from rqmem.store.retrying import (
 )
 from rqmem.worker.rq_worker import OnConnection
 from rqmem.worker.takeover import Recovery
+from rqmem.worker.worker_name import register_again
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -325,22 +326,3 @@ class Heart:
             log.warning("worker %s: %s", self._worker.name, words.REDIS_BACK["away"])
         else:
             log.warning("worker %s: %s the heartbeat: %s", self._worker.name, words.REDIS_GONE[state], reason)
-
-
-def register_again(worker: Worker, connection: Redis, state: str) -> bool:
-    """As RQ's `register_birth`, for a worker that lives and that Redis has forgotten. Whether it had to be.
-
-    Its counts of jobs begin anew.
-    """
-    names = [worker.redis_workers_keys, *(WORKERS_BY_QUEUE_KEY % name for name in worker.queue_names())]
-    with connection.pipeline() as pipeline:
-        for name in names:
-            pipeline.sismember(name, worker.key)
-        pipeline.hexists(worker.key, "birth")
-        if all(pipeline.execute()) or worker.birth_date is None:
-            return False
-        pipeline.hset(worker.key, mapping={**worker.serialize(), "state": state})
-        register_worker(worker, pipeline)
-        pipeline.expire(worker.key, worker.worker_ttl + 60)
-        pipeline.execute()
-    return True

@@ -12,6 +12,7 @@ import logging
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
@@ -54,41 +55,27 @@ _EACH_JOB = (
 _log = logging.getLogger("rqmem.worker")
 
 
+@dataclass(eq=False, repr=False)
 class Leasing:
     """The leases of one worker.
 
     Args:
-        worker: RQ's.
-        setup: of the worker.
-        pool: its horses.
-        heart: talks to Redis meanwhile.
-        supervisor: of its executions.
-        settlement: records outcomes in the place of horses.
-        committer: removes the records of an execution whose job is gone.
-        owner: the worker's process, of no execution yet.
-        member: of a pool: a lease keeps to what is reserved for the job before it.
+        _owner: the worker's process, of no execution yet.
+        _member: of a pool: a lease keeps to what is reserved for the job before it.
     """
 
-    def __init__(
-        self,
-        worker: Worker,
-        setup: Setup,
-        pool: HorsePool,
-        heart: Heart,
-        supervisor: Supervisor,
-        settlement: Settlement,
-        committer: Committer,
-        owner: Callable[[], Owner],
-        member: Member,
-    ) -> None:
-        self._worker = worker
-        self._member = member
-        self._setup = setup
-        self._pool = pool
-        self._heart = heart
-        self._supervisor = supervisor
-        self._end = LeaseSettlement(worker, supervisor, settlement, committer)
-        self._owner = owner
+    _worker: Worker
+    _setup: Setup
+    _pool: HorsePool
+    _heart: Heart
+    _supervisor: Supervisor
+    _settlement: Settlement
+    _committer: Committer
+    _owner: Callable[[], Owner]
+    _member: Member
+
+    def __post_init__(self) -> None:
+        self._end = LeaseSettlement(self._worker, self._supervisor, self._settlement, self._committer)
         self._history = History()
         self._unfit = 0  # leases in a row that ended before their first job
         self._wait = 0  # so many more jobs run by themselves first

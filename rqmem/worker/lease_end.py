@@ -6,6 +6,7 @@ A horse that was killed leaves what has finished on the page, and perhaps a job 
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
@@ -31,14 +32,14 @@ _LEAVE_SECONDS = 1.0
 _log = logging.getLogger("rqmem.worker")
 
 
+@dataclass(eq=False, repr=False)
 class LeaseSettlement:
     """Settles the leases of one worker."""
 
-    def __init__(self, worker: Worker, supervisor: Supervisor, settlement: Settlement, committer: Committer) -> None:
-        self._worker = worker
-        self._supervisor = supervisor
-        self._settlement = settlement
-        self._committer = committer
+    _worker: Worker
+    _supervisor: Supervisor
+    _settlement: Settlement
+    _committer: Committer
 
     def settle(self, order: LeaseOrder, page: SharedPage, end: End, watch: LeaseWatch) -> str:
         """What the horse has left to settle. Returns how the job in hand has ended; empty: there was none."""

@@ -67,6 +67,7 @@ class InHand(NamedTuple):
         return cls(page.seq, page.job_id, page.created_at, page.execution_id, page.queue, page.began_at)
 
 
+@dataclasses.dataclass(eq=False, repr=False)
 class LeaseWatch:
     """Of one lease.
 
@@ -74,24 +75,17 @@ class LeaseWatch:
         plain: jobs that have finished, and that RQ's own methods are to commit.
     """
 
-    def __init__(
-        self,
-        worker: Worker,
-        setup: Setup,
-        heart: Heart,
-        supervisor: Supervisor,
-        page: SharedPage,
-        order: LeaseOrder,
-    ) -> None:
-        self._worker = worker
-        self._setup = setup
-        self._heart = heart
-        self._page = page
-        self._order = order
+    _worker: Worker
+    _setup: Setup
+    _heart: Heart
+    _supervisor: Supervisor
+    _page: SharedPage
+    _order: LeaseOrder
+
+    def __post_init__(self) -> None:
         self._shown = self._told = 0  # numbers of the jobs that were shown, and told that their time is over
         self._cpu_seconds = 0.0  # of the horse, when the job in hand was first seen to last
         self.plain: list[FinishedJob] = []
-        self._lock = supervisor.switch
         self._acting = threading.Lock()  # held by the heart's thread while it acts
         self._over = False
         self._is_shown_busy = False  # where the lease began while the worker was idle
@@ -144,13 +138,13 @@ class LeaseWatch:
 
     def leave(self) -> None:
         """The worker leaves, and waits for nothing."""
-        with self._lock:
+        with self._supervisor.switch:
             self._over = True
             self._none_runs()
 
     def _none_runs(self) -> None:
         """The job that was shown has ended: its heartbeats would write its records anew."""
-        with self._lock:
+        with self._supervisor.switch:
             self._worker.executions.clear()
             self._heart.idle()
 
@@ -182,7 +176,7 @@ class LeaseWatch:
             return
         read.started_at = execution.created_at
         execution._job = read
-        with self._lock:
+        with self._supervisor.switch:
             if page.seq == seq and page.in_user_code:
                 if self._order.wait_seconds:
                     self._show_state(connection, WorkerStatus.BUSY)

@@ -43,6 +43,7 @@ from rqmem.worker.profiling import Capturing
 from rqmem.worker.recorder import About, Recorder
 from rqmem.worker.redis_outage import RedisOutage
 from rqmem.worker.restart import EXIT_CODE, Restarted, can_restart, program
+from rqmem.worker.rq_worker import own_methods
 from rqmem.worker.snapshot_file import Snapshots
 from rqmem.worker.worker_setup import Setup
 
@@ -182,16 +183,13 @@ class Lifecycle:
 
     def _has_own_ways(self) -> bool:
         """Whether a subclass has a hook of RQ's that a warm horse does not call: it gets a horse for each job."""
-        for name in _NOT_CALLED_WARM:
-            owner = next((each for each in type(self._worker).__mro__ if name in vars(each)), object)
-            if name not in vars(self._worker) and owner.__module__.partition(".")[0] in ("rq", "rqmem"):
-                continue
+        own = own_methods(self._worker, _NOT_CALLED_WARM)
+        if own:
             _log.warning(
                 "worker %s: %s overrides %s, which a warm horse does not call: each job gets a horse of its own, "
-                "as with --isolation fork", self._setup.name, owner.__qualname__, name,
+                "as with --isolation fork", self._setup.name, type(self._worker).__qualname__, own[0],
             )  # fmt: skip
-            return True
-        return False
+        return bool(own)
 
     def new_recorder(self) -> Recorder:
         """What the worker remembers for others, from here on."""

@@ -68,8 +68,8 @@ from rqmem.worker.pool.member import Member
 from rqmem.worker.profiling import Capturing
 from rqmem.worker.redis_outage import RedisOutage, step_of_work
 from rqmem.worker.restart import Restarted
-from rqmem.worker.rq_worker import OnConnection
-from rqmem.worker.settlement import ExcInfo, OneLine, Settlement, one_line
+from rqmem.worker.rq_worker import OnConnection, OneLine, one_line
+from rqmem.worker.settlement import ExcInfo, Settlement
 from rqmem.worker.supervisor import Supervisor
 from rqmem.worker.take import Taker
 from rqmem.worker.watched_fork import WatchedFork
@@ -99,8 +99,6 @@ class MemoryWorker(Worker):
 
     kill_after_timeout_seconds = 60
     """As RQ: a job that goes on for so long after its time limit is killed."""
-
-    _told_unwatched = False
 
     def __init__(self, *args: Any, config: Config | None = None, **kwargs: Any) -> None:
         config = load(os.environ).config if config is None else config
@@ -222,7 +220,7 @@ class MemoryWorker(Worker):
 
     def register_death(self) -> None:
         """RQ's `register_death`, on a connection that fails soon: RQ's own waits for jobs, for seven minutes."""
-        leaving: Any = OnConnection(self, connection_with_short_timeout(self.connection, _SIGN_OFF_SECONDS))
+        leaving = self._over(connection_with_short_timeout(self.connection, _SIGN_OFF_SECONDS))
         if self._life.has_name or worker_name.has(leaving):
             Worker.set_state(leaving, self._state)
             Worker.register_death(leaving)
@@ -389,11 +387,8 @@ class MemoryWorker(Worker):
         self._stopped_job_id = None  # one that came too late for an earlier execution does not apply to this one
         try:
             if not self._life.runs_warm:
-                self._supervisor.watched = False
-                super().execute_job(job, queue)
-                self._supervisor.release()
-                if not self._supervisor.watched:
-                    self._tell_unwatched(job)
+                execute = super().execute_job
+                self._supervisor.run_as_rq(job, lambda: execute(job, queue))
                 self._life.look_at_own_memory()
                 return
             self._supervisor.run_warm(job, queue, self.prepare_execution(job))
@@ -422,17 +417,6 @@ class MemoryWorker(Worker):
         if has_run:
             self._have_run_jobs()
         return has_run
-
-    def _tell_unwatched(self, job: Job) -> None:
-        """Log that nobody kept the ceiling: a subclass waits for its horse in a way of its own."""
-        self._pool.retire_group()
-        if not self._told_unwatched:
-            self._told_unwatched = True
-            _log.error(
-                "worker %s: job %s ran without its ceiling: %s.monitor_work_horse does not call MemoryWorker's, "
-                "which keeps it: have it call super().monitor_work_horse(job, queue, execution)",
-                self.name, job.id, type(self).__qualname__,
-            )  # fmt: skip
 
     def fork_work_horse(self, job: Job, queue: Queue) -> None:
         """RQ's `fork_work_horse`, with a page shared between worker and horse, made before the fork."""

@@ -232,11 +232,9 @@ class Recorder:
             history_writer.write_grown(pipeline, grown, kept)
             history_writer.count_dropped(pipeline, dropped)
             answers = pipeline.execute(raise_on_error=False)
-        for _ in grown:
-            self._grown.popleft()
-        for _ in drawn:
-            self._drawn.popleft()
-        self._written(told, runs, dropped, answers)
+        self._forget(told, runs, grown, drawn)
+        self._dropped -= Counter(dropped)
+        self._note_refused(answers)
         if told or runs:
             history_writer.trim(connection)
 
@@ -261,15 +259,14 @@ class Recorder:
         if self._usable:
             end_alerts_of_lost_workers(connection, time.time())
 
-    def _written(
-        self, told: list[tuple[float, events.Event]], runs: list[Run], dropped: dict[str, int], answers: list[Any]
-    ) -> None:
-        """Forget what was written, or refused; what came meanwhile stays."""
-        for _ in told:
-            self._told.popleft()
-        for _ in runs:
-            self._runs.popleft()
-        self._dropped -= Counter(dropped)
+    def _forget(self, *written: Sequence[Any]) -> None:
+        """What was written, or refused, of each kind; what came meanwhile stays."""
+        kinds: tuple[deque[Any], ...] = (self._told, self._runs, self._grown, self._drawn)
+        for kept, those in zip(kinds, written, strict=True):
+            for _ in those:
+                kept.popleft()
+
+    def _note_refused(self, answers: list[Any]) -> None:
         refused = [answer for answer in answers if isinstance(answer, RedisError)]
         if refused:
             self._dropped["refused"] += len(refused)

@@ -1,7 +1,8 @@
-"""What several parts need of RQ's worker: its queues by name, and the worker over another connection."""
+"""What several parts need of RQ's worker: its queues by name, itself over another connection, errors in one line."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -45,3 +46,19 @@ def _is_known(worker_class: type, name: str) -> bool:
     owner = next((each for each in worker_class.__mro__ if name in vars(each)), object)
     modules = owner.__module__, getattr(vars(owner).get(name), "__module__", None) or ""
     return all(module.partition(".")[0] in ("rq", "rqmem") for module in modules)
+
+
+class OneLine(logging.Logger):
+    """RQ's logger, but for an error: this line in place of the traceback; empty: nothing."""
+
+    def __init__(self, line: str) -> None:
+        super().__init__("rq.worker", logging.ERROR)
+        self._line = line
+
+    def error(self, *args: object, **kwargs: Any) -> None:
+        if self._line:
+            logging.getLogger(self.name).error("%s", self._line)
+
+
+def one_line(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}"

@@ -52,6 +52,7 @@ from rqmem.worker.horse.channel import Report
 from rqmem.worker.horse_pool import HorsePool
 from rqmem.worker.pool.member import Member
 from rqmem.worker.resume import EndedEarly, plan, remember
+from rqmem.worker.rq_worker import one_line
 from rqmem.worker.watched_fork import WatchedFork
 from rqmem.worker.worker_setup import Setup
 
@@ -340,19 +341,3 @@ class Settlement:
             job.retries_left = 0  # a retry would only fail again; a person has to mend it
         page.advance(Event.FAILING)
         self._fail(job, queue, execution, exc_info)
-
-
-class OneLine(logging.Logger):
-    """RQ's logger, but for an error: this line in place of the traceback; empty: nothing."""
-
-    def __init__(self, line: str) -> None:
-        super().__init__("rq.worker", logging.ERROR)
-        self._line = line
-
-    def error(self, *args: object, **kwargs: Any) -> None:
-        if self._line:
-            logging.getLogger(self.name).error("%s", self._line)
-
-
-def one_line(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}"

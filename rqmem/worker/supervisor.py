@@ -56,7 +56,6 @@ class Supervisor:
 
     Attributes:
         switch: held while the running execution changes, or gets a command.
-        watched: of the last job: somebody kept its ceiling.
     """
 
     _worker: Worker
@@ -75,8 +74,25 @@ class Supervisor:
         self._recycling = Recycling(self._setup)
         self._integrations: set[str] = set()  # that the log has named
         self.switch = threading.RLock()
-        self.watched = True
+        self._watched = True  # of the last job: somebody kept its ceiling
+        self._told_unwatched = False
         self._whole_time = MemoryCurve()  # of the last job of a lease
+
+    def run_as_rq(self, job: Job, rqs: Callable[[], None]) -> None:
+        """Run it in a horse of its own, which RQ forks and waits for by `monitor`."""
+        self._watched = False
+        rqs()
+        self.release()
+        if self._watched:
+            return
+        self._pool.retire_group()
+        if not self._told_unwatched:
+            self._told_unwatched = True
+            _log.error(
+                "worker %s: job %s ran without its ceiling: %s.monitor_work_horse does not call MemoryWorker's, "
+                "which keeps it: have it call super().monitor_work_horse(job, queue, execution)",
+                self._worker.name, job.id, type(self._worker).__qualname__,
+            )  # fmt: skip
 
     def run_warm(self, job: Job, queue: Queue, execution: Execution) -> None:
         """Run this execution on a warm horse to its end."""
@@ -230,7 +246,7 @@ class Supervisor:
         """
         worker, pool, heart, page = self._worker, self._pool, self._heart, self._pool.page
         job.started_at = now()
-        self.watched = True
+        self._watched = True
         watcher = (warm.watcher if warm is not None else None) or self._new_watcher(worker.horse_pid, about)
         held_mb = to_mb(pool.held_bytes)
         heart.recorder.began(page, about.job, job.id, about.queue, held_mb, worker.horse_pid, watcher.whole_time)

@@ -28,13 +28,7 @@ class Suspended(Exception):
 
 
 class Taker:
-    """Takes jobs for one worker.
-
-    Args:
-        worker: RQ's.
-        member: says whether a job may start in its pool.
-        claimer: of the worker.
-    """
+    """Takes jobs for one worker."""
 
     def __init__(self, worker: Worker, member: Member, claimer: Claimer) -> None:
         self._worker = worker

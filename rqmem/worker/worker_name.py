@@ -12,7 +12,7 @@ import logging
 import os
 import socket
 import time
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from redis.exceptions import RedisError, WatchError
 
@@ -108,10 +108,30 @@ def _write(pipeline: Pipeline, worker: Worker, dead: _Record | None) -> None:
     for queue in (dead.fields.get("queues", "") if dead is not None else "").split(","):
         pipeline.srem(WORKERS_BY_QUEUE_KEY % queue, worker.key)
     worker.birth_date = worker.last_heartbeat = now()
-    pipeline.hset(worker.key, mapping=worker.serialize())
+    _write_birth(pipeline, worker, worker.serialize())
+
+
+def _write_birth(pipeline: Pipeline, worker: Worker, fields: dict[Any, Any]) -> None:
+    pipeline.hset(worker.key, mapping=fields)
     register_worker(worker, pipeline)
     pipeline.expire(worker.key, worker.worker_ttl + 60)
     pipeline.execute()
+
+
+def register_again(worker: Worker, connection: Redis, state: str) -> bool:
+    """As RQ's `register_birth`, for a worker that lives and that Redis has forgotten. Whether it had to be.
+
+    Its counts of jobs begin anew.
+    """
+    names = [worker.redis_workers_keys, *(WORKERS_BY_QUEUE_KEY % name for name in worker.queue_names())]
+    with connection.pipeline() as pipeline:
+        for name in names:
+            pipeline.sismember(name, worker.key)
+        pipeline.hexists(worker.key, "birth")
+        if all(pipeline.execute()) or worker.birth_date is None:
+            return False
+        _write_birth(pipeline, worker, {**worker.serialize(), "state": state})
+    return True
 
 
 def _read(pipeline: Pipeline, connection: Redis, worker: Worker) -> _Record | None:

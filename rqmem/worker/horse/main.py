@@ -13,7 +13,7 @@ import logging
 import os
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -55,17 +55,17 @@ _WORKER_ID, _JOB_ID = environment.Again("RQ_WORKER_ID"), environment.Again("RQ_J
 _log = logging.getLogger("rqmem.worker")
 
 
+@dataclass(eq=False, repr=False)
 class HorseMain:
     """The horse's side of one worker."""
 
-    def __init__(
-        self, worker: Worker, setup: Setup, pool: HorsePool, captures: Capturing, committer: Committer
-    ) -> None:
-        self._worker = worker
-        self._setup = setup
-        self._captures = captures
-        self._pool = pool
-        self._committer = committer
+    _worker: Worker
+    _setup: Setup
+    _pool: HorsePool
+    _captures: Capturing
+    _committer: Committer
+
+    def __post_init__(self) -> None:
         self._settings: process_state.ProcessSettings | None = None
         self._here: Horse | None = None  # the last execution
         self._is_warm = False

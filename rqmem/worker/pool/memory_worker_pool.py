@@ -207,7 +207,7 @@ class MemoryWorkerPool(WorkerPool):
             if number == signal.SIGUSR2:
                 self._tell_all(signal.SIGUSR2)
             elif number == signal.SIGHUP:
-                self._reopen_log(number)
+                self._reopen_log()
                 if self.status != self.Status.STOPPED:
                     self._to_renew = sorted(self._running)
                     _log.info("pool %s: renews its workers, one after another", self.name)
@@ -224,9 +224,8 @@ class MemoryWorkerPool(WorkerPool):
         """Second request: the workers' second signal when they take it for a second one, SIGKILL if that is no use."""
         if self._exit_code == UNUSABLE:
             for number, each in self._running.items():
-                if not each.renewing and (self._is_ready(number) or now - each.since > _READY_SECONDS):
-                    each.renewing = True
-                    self._tell(each.process, signal.SIGTERM)
+                if not each.renewing and self._has_settled_in(number, now):
+                    self._renew(each)
         if self._force_at is None or now < self._force_at:
             return
         if now >= self._force_at + _KILL_AFTER_SECONDS:
@@ -234,6 +233,11 @@ class MemoryWorkerPool(WorkerPool):
         elif self._stopping_since is not None:
             self._stopping_since = None  # once
             self._tell_all(signal.SIGTERM)
+
+    def _renew(self, running: _Running) -> None:
+        """Tell this worker to end; a new one may take its place."""
+        running.renewing = True
+        self._tell(running.process, signal.SIGTERM)
 
     def _tell_all(self, number: int) -> None:
         for each in self._running.values():
@@ -269,9 +273,8 @@ class MemoryWorkerPool(WorkerPool):
             self._budget.ended(number - 1)
         self.worker_dict.pop(ended.process.name, None)
         code = ended.process.exitcode or 0
-        slot, at = self._slots[number - 1], number - 1
-        lived = now - ended.since
-        name = self._name(number)
+        at, lived = number - 1, now - ended.since
+        slot = self._slots[at]
         if self.status == self.Status.STOPPED or (code == 0 and not ended.renewing):
             self._slots[at] = replace(slot, retired=True)
             return
@@ -287,7 +290,7 @@ class MemoryWorkerPool(WorkerPool):
         delay = self._slots[at].due_at - now
         _log.warning(
             "pool %s: worker %s %s after %.0f s; a new one starts %s",
-            self.name, name, how, lived, f"in {delay:.0f} s" if delay else "now",
+            self.name, ended.process.name, how, lived, f"in {delay:.0f} s" if delay else "now",
         )  # fmt: skip
 
     def _nobody_lives(self) -> bool:
@@ -320,8 +323,7 @@ class MemoryWorkerPool(WorkerPool):
                       self._scaling.reason)  # fmt: skip
         for number, each in self._running.items():
             if number > self._wanted and not each.renewing:
-                each.renewing = True
-                self._tell(each.process, signal.SIGTERM)
+                self._renew(each)
 
     # Renewal
 
@@ -329,15 +331,14 @@ class MemoryWorkerPool(WorkerPool):
         """Tell the next worker to end, when the one before is there again."""
         if not self._to_renew or len(self._running) < self._wanted:
             return
-        if not all(
-            self._is_ready(number) or now - each.since > _READY_SECONDS for number, each in self._running.items()
-        ):
+        if not all(self._has_settled_in(number, now) for number in self._running):
             return
-        if any(each.renewing for each in self._running.values()):
-            return
-        each = self._running[self._to_renew.pop(0)]
-        each.renewing = True
-        self._tell(each.process, signal.SIGTERM)
+        if not any(each.renewing for each in self._running.values()):
+            self._renew(self._running[self._to_renew.pop(0)])
+
+    def _has_settled_in(self, number: int, now: float) -> bool:
+        """Whether this worker is registered, or has had time enough for that."""
+        return self._is_ready(number) or now - self._running[number].since > _READY_SECONDS
 
     def _is_ready(self, number: int) -> bool:
         """Whether this worker is registered in Redis."""
@@ -349,7 +350,7 @@ class MemoryWorkerPool(WorkerPool):
         return pid is not None and int(pid) == self._running[number].process.pid
 
     @staticmethod
-    def _reopen_log(number: int) -> None:
+    def _reopen_log() -> None:
         for handler in logging.getLogger().handlers:
             if (reopen := getattr(handler, "reopen", None)) is not None:
                 reopen()
@@ -367,7 +368,7 @@ class MemoryWorkerPool(WorkerPool):
             return
         say_who(name)
         if any(hasattr(each, "reopen") for each in logging.getLogger().handlers):
-            signal.signal(signal.SIGHUP, lambda number, frame: self._reopen_log(number))
+            signal.signal(signal.SIGHUP, lambda number, frame: self._reopen_log())
         options = {"with_scheduler": True, **self._work_options, "logging_level": None}  # as the pool has set it
         options["with_scheduler"] = options["with_scheduler"] and number == 1
         try:
