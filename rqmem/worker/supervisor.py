@@ -111,7 +111,7 @@ class Supervisor:
         """Jobs of a lease follow, for those who are told."""
         assert warm.watcher is not None, "it watches since before the order"
         held_mb = to_mb(self._pool.held_bytes)
-        self._heart.recorder.began(self._pool.page, "", "", queue, held_mb, warm.pid, warm.watcher.whole_time)
+        self._heart.recorder.began(self._pool.page, "", "", queue, held_mb, warm.pid, warm.watcher.readings.whole_time)
 
     def watch_lease(self, warm: WarmHorse, look: Callable[[Watcher], float | None], begins: Callable[[], None]) -> End:
         """Watch the jobs of a lease until it has ended.
@@ -140,7 +140,7 @@ class Supervisor:
                     return Instruction.KILL not in page.advance(Overdue(self._heart.away))
 
         overdue = self._watch_until_end(watcher, wait)
-        self._whole_time = watcher.whole_time
+        self._whole_time = watcher.readings.whole_time
         end = self._take_end(None, warm, watcher, overdue=overdue)
         self._end_horse(end, warm, page, lasted=watcher.lasted())
         self._name_what_is_left(page.job_id, broken=end.broken)
@@ -249,7 +249,9 @@ class Supervisor:
         self._watched = True
         watcher = (warm.watcher if warm is not None else None) or self._new_watcher(worker.horse_pid, about)
         held_mb = to_mb(pool.held_bytes)
-        heart.recorder.began(page, about.job, job.id, about.queue, held_mb, worker.horse_pid, watcher.whole_time)
+        heart.recorder.began(
+            page, about.job, job.id, about.queue, held_mb, worker.horse_pid, watcher.readings.whole_time
+        )
         heart.running(job, execution)
         try:
             with self._captures.looked_after(page, worker.horse_pid, execution.id):

@@ -31,7 +31,6 @@ from rqmem.policy.ceiling import (
     decide,
     watch_interval,
 )
-from rqmem.policy.memory_curve import MemoryCurve
 from rqmem.policy.pressure import How
 from rqmem.store import codec
 from rqmem.units import MB, to_bytes, to_mb
@@ -39,10 +38,11 @@ from rqmem.values import dataclass
 from rqmem.worker import evidence
 from rqmem.worker.execution import Event
 from rqmem.worker.horse.channel import Channel
-from rqmem.worker.horse.source_lines import described, described_growth
-from rqmem.worker.horse.user_code import BREACH_SIGNAL, SAMPLE_SIGNAL
+from rqmem.worker.horse.source_lines import described
+from rqmem.worker.horse.user_code import BREACH_SIGNAL
 from rqmem.worker.kernel import HorseGroup
 from rqmem.worker.pool.member import Member
+from rqmem.worker.readings import Readings
 from rqmem.worker.shared_memory import SharedPage
 from rqmem.worker.shared_usage import SharedMemory
 
@@ -97,7 +97,7 @@ class Watcher:
         breach: the job's breach, if it had one.
         starved: the kernel killed in the group for want of memory elsewhere: no fault of the job.
         hidden: processes of the job that could not be measured, since ``/proc`` hides them.
-        whole_time: usage in MB since the beginning.
+        readings: what it has read of the job.
     """
 
     def __init__(
@@ -148,15 +148,11 @@ class Watcher:
         """The readings from here on are of one job."""
         self._seq = self._page.peak_seq = self._page.seq
         self._state = WatchState()
-        self._started = _clock()
-        self._peak = 0
-        self.whole_time = MemoryCurve()
-        self._growth = evidence.Growth(to_bytes(self._config.sample_step_mb), baseline_bytes, self._page.samples)
-        self._baseline = baseline_bytes
+        step_bytes = to_bytes(self._config.sample_step_mb)
+        self.readings = Readings(self._page, self._horse_pid, self._meter, step_bytes, baseline_bytes)
         self._last_usage = baseline_bytes
         self._grows = False
         self._calm = _Calm()
-        self._last_seconds = evidence.LastSeconds(self._started, baseline_bytes)
 
     def wait(self, deadline: float | None) -> bool:
         """Watch until the job has ended (True) or the monotonic ``deadline`` passes (False).
@@ -170,8 +166,8 @@ class Watcher:
                     return False
                 pause = min(pause, max(0.0, deadline - _clock()))
             if self.rest(pause):
-                self._take_sample()  # what was asked for last, of a job that grew and ended within a look
-                self._note_mark(look=self.lasted() or self._page.burst)
+                self.readings.take_sample()  # what was asked for last, of a job that grew and ended within a look
+                self.readings.note_mark(look=self.lasted() or self._page.burst)
                 return True
 
     def rest(self, seconds: float) -> bool:
@@ -203,7 +199,7 @@ class Watcher:
 
     def lasted(self) -> bool:
         """Whether the job ran long enough to be read."""
-        return _clock() - self._started >= _UNWATCHED_SECONDS
+        return _clock() - self.readings.started >= _UNWATCHED_SECONDS
 
     def segments_left(self) -> list[tuple[str, float]]:
         """Shared memory that outlives the job's processes: name and MB.
@@ -279,13 +275,13 @@ class Watcher:
         elif unhurried and self.lasted() and self._meter.wants_full(raw, now):
             usage = self._meter.full(_clock).usage_bytes + self._unseen
         if usage <= ceiling or self._meter.comparable():  # else only the full reading tells
-            self._note(min(usage, self._meter.likely(raw)), now)
+            self.readings.note(min(usage, self._meter.likely(raw)), now)
             self._page.usage_bytes = usage
             if self._member is not None:
                 self._member.note(usage)
-        self._note_mark()
+        self.readings.note_mark()
         self._page.peak_sampled |= len(self._meter.pids) > 1
-        self._sample(usage)
+        self.readings.sample(usage)
         if usage > ceiling or self.breach is not None:  # else there is nothing to decide
             return self._judge(usage, now)
         pause = self._interval(ceiling - usage)
@@ -357,7 +353,7 @@ class Watcher:
                 full = self._with_shared(self._meter.full(_clock, stopped=True))
             now = _clock()
             self._last_usage = full.usage_bytes
-            self._note(full.usage_bytes, now)
+            self.readings.note(full.usage_bytes, now)
             action = self._decide(full.usage_bytes, limits, now, confirmed=True)
             if action is CeilingAction.BREACH:
                 self._record(full, limits, "watch")
@@ -396,12 +392,10 @@ class Watcher:
             self._group.kill()
 
     def _record(self, full: FullReading, limits: Limits, layer: Layer) -> Breach:
-        now = _clock()
-        since, lowest = self._last_seconds.growth_start(now)
         if self._page.leased:
             self._follow()  # the tree is stopped: this is the job that breached
             self._identity = Identity(self._page.job, self._page.job_id, self._page.queue, self._identity.worker)
-        self._note_mark()
+        self.readings.note_mark()
         self._left = self._shared.objects(full.by_pid.keys())
         self.breach = Breach(
             job=self._page.job or self._identity.job,
@@ -417,14 +411,9 @@ class Watcher:
             hidden=len(self.hidden),
             shared_mb=to_mb(self._unseen) if self._unseen else None,
             operation=self._page.operation,
-            baseline_mb=to_mb(self._baseline) if self._baseline else None,
-            from_mb=to_mb(lowest),
-            growth_seconds=now - since,
-            curve=self._last_seconds.curve(now),
-            grew=described_growth(self._page),
-            checkpoints=self._page.checkpoints,
             tree=evidence.tree(full.by_pid),
             beyond_reach=[(pid, procfs.read_command(pid)) for pid in process_tree.beyond_reach(self._members())],
+            **self.readings.evidence(),
         )
         self._page.breach_json = codec.to_json(self.breach)
         self._page.breach_seq = self._page.seq
@@ -437,42 +426,6 @@ class Watcher:
         last = codec.from_json(Breach, text) if text else breach
         where = last.where or described(self._page.line)
         return replace(breach, layer=layer, where=where, kinds=last.kinds, peak_mb=to_mb(self._page.peak_bytes))
-
-    def _note(self, usage: int, now: float) -> None:
-        page = self._page
-        self.whole_time.add(now - self._started, usage / MB)
-        if usage > self._peak:
-            self._peak = page.peak_bytes = usage
-        if page.chunks != page.chunk_peak_of:
-            page.chunk_peak_bytes, page.chunk_peak_of = usage, page.chunks
-        elif usage > page.chunk_peak_bytes:
-            page.chunk_peak_bytes = usage
-        self._last_seconds.add(now, usage)
-
-    def _note_mark(self, *, look: bool = False) -> None:
-        """What the horse used between two readings, by the kernel's own mark."""
-        mark, page = self._meter.take_mark(self._horse_pid, look=look), self._page
-        if mark is None:  # it has ended, or become another program
-            page.peak_sampled |= look
-            return
-        if mark > self._peak:
-            self._peak = page.peak_bytes = mark
-            self.whole_time.add(_clock() - self._started, mark / MB)
-        if page.chunks == page.chunk_peak_of:
-            page.chunk_peak_bytes = max(page.chunk_peak_bytes, mark)
-
-    def _take_sample(self) -> None:
-        if self._growth.take(self._page.samples, self._page.line, self._page.waits):
-            self._page.grew = [(to_mb(grown), line) for grown, line in self._growth.lines()]
-
-    def _sample(self, usage: int) -> None:
-        self._take_sample()
-        if not (self._page.in_user_code and self._growth.wants_sample(usage)):
-            return
-        thread = procfs.read_main_thread(self._horse_pid)
-        if thread is not None and thread.catches(SAMPLE_SIGNAL):  # after an exec it would end the job
-            self._growth.asked(None if thread.waits else thread.waits_so_far)
-            linux.tell_main_thread(self._horse_pid, SAMPLE_SIGNAL)
 
     def _limits(self) -> Limits:
         return Limits(
