@@ -17,11 +17,12 @@ people do with jobs and queues) -> `show`, `live`, `prometheus`, `doctor`, `dash
 for users' tests. `rq_seams` lists what all of it relies on in RQ; only `rq_names` imports RQ.
 
 In `worker`, ``memory_worker`` is `MemoryWorker`: overrides of RQ's Worker, each of which hands over to a part.
-``supervisor`` runs one execution, ``execution`` has its states, ``watcher`` keeps the ceiling and ``kernel`` has the
-kernel keep it too. ``settlement`` and ``resume`` decide what becomes of a job, ``commit`` commits it, ``takeover`` and
-``orphaned_children`` see to jobs that others left. ``recorder`` writes the history; the horse sends it events over the
-``event_ring``. The horse runs user code in ``horse.user_code`` and calls hooks of plugins (`hooks`, `integrations`) in
-``horse.hook_runner``. docs/internals.md has the processes, the states and the paths.
+``next_job`` takes a job or waits for one, ``supervisor`` runs one execution, ``execution`` has its states, ``watcher``
+keeps the ceiling and ``kernel`` has the kernel keep it too. ``settlement`` and ``resume`` decide what becomes of a job,
+``commit`` commits it, ``takeover`` and ``orphaned_children`` see to jobs that others left. ``recorder`` writes the
+history; the horse sends it events over the ``event_ring``. The horse runs user code in ``horse.user_code`` and calls
+hooks of plugins (`hooks`, `integrations`) in ``horse.hook_runner``. docs/internals.md has the processes, the states and
+the paths.
 
 In `job`, ``base`` is what jobs see, and ``run`` is one run of a job, with its ``ceiling``, its ``checkpoints`` and its
 ``chunk_progress``. ``chunks`` works in chunks, ``split`` decides whether to split, ``children`` makes child jobs, and
