@@ -203,8 +203,8 @@ class Committer:
     ) -> None:
         """RQ's `handle_job_failure`, unless the execution is somebody else's by now.
 
-        RQ logs and forgets an error in this commit. And an error whose text Redis cannot take (a file's name in no
-        encoding, for example) ended the horse. Of a text that is too long for Redis the end is kept.
+        RQ logs and forgets an error in this commit, and a text that Redis cannot take (a file's name in no encoding,
+        say) would end the horse. Of a text that is too long for Redis the end is kept.
         """
         worker = self._worker
         exc_string = exc_string.encode(errors="backslashreplace").decode()

@@ -153,11 +153,7 @@ class Recorder:
                     )
                 )  # fmt: skip
             if own:
-                last = replace(running.as_leased(), whole_time=whole_time)
-                run = last.run(own, self.about.worker, self.about.code_version, now)
-                self._keep_run(run)
-                self._keep_curve(last, run)
-                self._keep_growth(page, run)
+                self._keep_end(replace(running.as_leased(), whole_time=whole_time), own, now)
 
     def ended(self, outcome: str) -> None:
         """It has ended; ``outcome`` where the horse left no word."""
@@ -169,10 +165,7 @@ class Recorder:
             self._running = None
             self._counts["jobs"] += 1
             if self.journal:
-                run = running.run(running.page.outcome or outcome, self.about.worker, self.about.code_version, now)
-                self._keep_run(run)
-                self._keep_curve(running, run)
-                self._keep_growth(running.page, run)
+                self._keep_end(running, running.page.outcome or outcome, now)
 
     @property
     def runs(self) -> bool:
@@ -345,6 +338,12 @@ class Recorder:
             kept.append(item)
         else:
             self._dropped[what] += 1
+
+    def _keep_end(self, running: RunningJob, outcome: str, now: float) -> None:
+        run = running.run(outcome, self.about.worker, self.about.code_version, now)
+        self._keep_run(run)
+        self._keep_curve(running, run)
+        self._keep_growth(running.page, run)
 
     def _keep_run(self, run: Run) -> None:
         self._known.ran(run)
