@@ -1,9 +1,9 @@
 """The catalogue of what rqmem can tell: each thing that happens is one frozen dataclass here.
 
 Code emits (`emit`); whoever wants to know subscribes (`subscribe`): the log (`rqmem.log`), and the recorder of the
-worker (`rqmem.worker.recorder`), which feeds journal and alerts; what the horse emits reaches it over the tape
-(`rqmem.worker.event_ring`). A subscriber that fails is logged once per failure and stops nobody. Values only: nothing
-here reads a clock, a process or Redis.
+worker (`rqmem.worker.recorder`), which feeds journal and alerts; what the horse emits reaches it over a ring in shared
+memory (`rqmem.worker.event_ring`). A subscriber that fails is logged once per failure and stops nobody. Values only:
+nothing here reads a clock, a process or Redis.
 """
 
 from __future__ import annotations

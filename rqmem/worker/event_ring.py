@@ -1,4 +1,4 @@
-"""The tape: what happens in the horse, told to its worker through memory that both share.
+"""The event ring: what happens in the horse, told to its worker through memory that both share.
 
 The horse writes lines, the worker reads them when it likes; nothing waits, nothing is locked, and what a killed
 horse had written stays readable. It is a ring: a reader that comes too late loses the oldest lines, and hears of that.
@@ -12,7 +12,7 @@ _ROOM = 65536  # a second of events, also of a job that collects garbage all the
 _LONGEST = 4096
 
 
-class Tape(ctypes.Structure):
+class EventRing(ctypes.Structure):
     """One writer, one reader. ``written``: bytes written since it began; counted after they are there."""
 
     written: int

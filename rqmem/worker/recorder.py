@@ -1,8 +1,8 @@
 """What a worker remembers for others: gathered while it works, written to the journal once a second by its heart.
 
-Events of the worker come by subscription, those of the horse over its tape, readings from the shared page. Promises:
-nothing in here waits for Redis but `flush`, which the heart's thread calls; what cannot be written is kept up to a
-bound, then dropped and counted; a journal of another version is left alone.
+Events of the worker come by subscription, those of the horse over its event ring, readings from the shared page.
+Promises: nothing in here waits for Redis but `flush`, which the heart's thread calls; what cannot be written is kept up
+to a bound, then dropped and counted; a journal of another version is left alone.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ class Recorder:
             return
         with self._lock:
             if self._running is not None:
-                self._read_tape(self._running)  # what the horse told comes first
+                self._read_events(self._running)  # what the horse told comes first
             self._note(time.time(), event)
 
     def began(
@@ -131,7 +131,7 @@ class Recorder:
             running, now = self._running, time.time()
             if running is None:
                 return
-            self._read_tape(running)
+            self._read_events(running)
             self._running = None
             own = page.outcome or outcome
             self._counts["jobs"] += sum(each.times for each in ran) + bool(own)
@@ -161,7 +161,7 @@ class Recorder:
             running, now = self._running, time.time()
             if running is None:
                 return
-            self._read_tape(running)
+            self._read_events(running)
             self._running = None
             self._counts["jobs"] += 1
             if self.journal:
@@ -196,7 +196,7 @@ class Recorder:
         now = time.time()
         with self._lock:
             if self._running is not None:
-                self._read_tape(self._running)
+                self._read_events(self._running)
             live, initial_mb = self._live(now), self._initial_mb()
         self._beat(connection, live, seconds)
         if self._usable is None and self.journal:
@@ -308,8 +308,8 @@ class Recorder:
 
     # Either
 
-    def _read_tape(self, running: RunningJob) -> None:
-        lines, running.position, lost = running.page.tape.read(running.position)
+    def _read_events(self, running: RunningJob) -> None:
+        lines, running.position, lost = running.page.event_ring.read(running.position)
         self._dropped["events"] += lost
         for line in lines:
             fields = json.loads(line)

@@ -12,7 +12,7 @@ import functools
 import mmap
 import time
 
-from rqmem.worker.event_ring import Tape
+from rqmem.worker.event_ring import EventRing
 from rqmem.worker.execution import Ended, Event, Instruction, Overdue, Phase, State, after, in_user_code, seen
 from rqmem.worker.finished_jobs import FinishedJobs
 from rqmem.worker.held_on_page import HeldOnPage
@@ -72,7 +72,7 @@ class SharedPage(ctypes.Structure):
         items_done: horse: items finished in the present stage, by this execution and those before.
         items_total: horse: how many the present stage has in all, plus 1; 0 where that is not known exactly.
         chunks, items, largest_chunk: horse: finished in this execution.
-        tape: horse: the events of the job.
+        event_ring: horse: the events of the job.
         job_id, execution_id, queue: worker: of the job that was ordered. Under a lease horse: of the one in hand.
         created_at: horse: under a lease, when that job was made, as Redis has it.
         leased: worker: the order is for a lease.
@@ -149,7 +149,7 @@ class SharedPage(ctypes.Structure):
     worked_seconds: float
     finished: FinishedJobs
     held: HeldOnPage
-    tape: Tape
+    event_ring: EventRing
     job_id, created_at, execution_id, queue = map(_Text, ("_job_id", "_created_at", "_execution_id", "_queue"))
     job, outcome, integrations, operation, line, tenant, opening = map(
         _Text, ("_job", "_outcome", "_integrations", "_operation", "_line", "_tenant", "_opening")
@@ -172,7 +172,7 @@ class SharedPage(ctypes.Structure):
         ("worked_seconds", ctypes.c_double),
         ("finished", FinishedJobs),
         ("held", HeldOnPage),
-        ("tape", Tape),
+        ("event_ring", EventRing),
         ("_job_id", ctypes.c_char * 256),
         ("_created_at", ctypes.c_char * 64),
         ("_execution_id", ctypes.c_char * 64),

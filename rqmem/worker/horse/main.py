@@ -90,7 +90,7 @@ class HorseMain:
         page = self._pool.page
         left_out = () if page.leased else _KNOWN_TO_WORKER
         known = {name: value for name, value in codec.event_to_values(event).items() if name not in left_out}
-        page.tape.write(json.dumps({"at": time.time(), **known}))
+        page.event_ring.write(json.dumps({"at": time.time(), **known}))
 
     def serve(self, channel: Channel) -> NoReturn:
         """The life of a warm horse: orders until there are no more."""
