@@ -19,11 +19,12 @@ class MemoryCurve:
         self._last = 0.0
 
     def add(self, seconds: float, mb: float) -> None:
-        """A reading ``seconds`` after the beginning. A step without one has the reading before it."""
+        """A reading ``seconds`` after the beginning. A step without one has the one before it, or the first."""
         step = max(0, int(seconds / self.step_seconds))
         if step >= POINTS:
             step = self._double_until(step)
-        self._highest += [self._last] * (step - len(self._highest))
+        before = self._last if self._highest else mb
+        self._highest += [before] * (step - len(self._highest))
         if len(self._highest) == step:
             self._highest.append(mb)
         else:

@@ -40,3 +40,9 @@ def test_no_reading_is_lost_and_the_points_are_bounded(readings: list[tuple[floa
     assert max(points) == max(mb for _, mb in readings)
     for seconds, mb in readings:
         assert points[int(seconds / curve.step_seconds)] >= mb
+
+
+def test_steps_before_the_first_reading_have_what_it_says() -> None:
+    curve = MemoryCurve()
+    curve.add(0.12, 20.0)
+    assert curve.points(0.12) == (20.0, 20.0, 20.0)
