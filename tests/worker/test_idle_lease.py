@@ -149,8 +149,9 @@ def test_a_job_that_comes_while_the_worker_stops_is_not_lost(queue: Queue, start
         job = queue.enqueue(lease_jobs.act, "late")
         time.sleep(0.0005 * number)
         log = ended_well(worker)
-        assert job.is_finished or queue.job_ids == [job.id], log
-        assert queue.connection.llen(queue.intermediate_queue_key) == 0, log
+        between = queue.intermediate_queue.get_job_ids()
+        assert job.is_finished or queue.job_ids == [job.id], (job.get_status(), between, log)
+        assert between == [], log
         queue.empty()
         nothing_is_left(queue)
 

@@ -149,6 +149,7 @@ def test_an_error_whose_text_is_no_unicode_is_the_jobs_own(queue: Queue, work_of
     assert jobs[0].return_value() == jobs[2].return_value()
 
 
+@pytest.mark.races
 def test_signal_handlers_of_one_job_do_not_unprotect_the_next(queue: Queue, work_off: WorkOff) -> None:
     jobs = [queue.enqueue(work) for work in (sample_jobs.change_signal_handlers, sample_jobs.grow_lists)]
     work_off("jobs", "--memory", "128")
