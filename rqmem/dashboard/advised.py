@@ -30,14 +30,14 @@ class Advised:
     ) -> dict[str, float | None]:
         """Job type -> MB; None: too little is known of it. Types whose turn has not come yet are left out.
 
-        ``until``: by `time.thread_time`, when no more are read. One is read at least.
+        ``until``: by `time.thread_time`, when no more are read.
         """
         due = [each for each in job_types if each not in self._kept or now - self._kept[each][0] > _KEPT_SECONDS]
         for each in sorted(due, key=self._kept.__contains__):  # what is not known at all first
-            advice = read_advice(connection, "", Config.warning_threshold, now, each).jobs
-            self._kept[each] = (now, recommended_mb(advice[0].found if advice else None))
             if time.thread_time() >= until:
                 break
+            advice = read_advice(connection, "", Config.warning_threshold, now, each).jobs
+            self._kept[each] = (now, recommended_mb(advice[0].found if advice else None))
         for old in list(self._kept)[:-_MOST]:
             self._kept.pop(old, None)
         return {each: self._kept[each][1] for each in job_types if each in self._kept}
