@@ -11,7 +11,7 @@ import ctypes
 import struct
 from typing import NamedTuple
 
-ROOM = 64
+ROOM = 128
 """How many there is room for. The horse commits them before there are more."""
 LONGEST_ID_BYTES = 64
 RESULT_BYTES = 64 * 1024

@@ -191,8 +191,7 @@ class Lease:
         """One job. Whether the next one may begin.
 
         Args:
-            first: of its batch. Redis is told that it begins, since it might be the one that kills the worker. It waits
-                for the answer, unless it was enqueued a moment ago.
+            first: of its batch. Redis is told that it begins, since it might be the one that kills the worker.
         """
         page, order = self._page, self._order
         if page.recalled or page.stop_asked:
@@ -259,7 +258,7 @@ class Lease:
             page.advance(Event.RETURNED)
             return self._stop(_RECALLED)
         batches = self._batches
-        awaited = (first and not batches.is_new) or page.started_at - batches.taken_at > _OLD_SECONDS
+        awaited = page.started_at - batches.taken_at > _OLD_SECONDS
         seen, self._visible = self._visible, False
         if not self._commits.announce(job, execution, known, sent=first, awaited=awaited, seen=seen):
             page.advance(Event.RETURNED)

@@ -36,7 +36,6 @@ class Batches:
         k: how many jobs the next batch may have.
         count: how many jobs the lease has run, or tried to. Written by who runs them.
         taken_at: when the batch in hand was asked for (monotonic clock).
-        is_new: its jobs were enqueued a moment ago.
         has_asked: Redis may have given jobs to the lease.
         is_empty: the queues are, as far as is known.
         why: there are no more batches; unfit: since the next job needs more than a lease does.
@@ -55,7 +54,7 @@ class Batches:
         self._began = self._asked_at = self._opened_at = self.taken_at = time.monotonic()
         self.k = order.k
         self.count = 0
-        self.is_new = self.has_asked = self.unfit = False
+        self.has_asked = self.unfit = False
         self.is_empty = self._waits
         self.why = ""
 
@@ -143,7 +142,7 @@ class Batches:
         batch = self._batch = self._commits.batch()
         self._began = time.monotonic()
         self.taken_at = self._asked_at if self._asked_ahead else self._began
-        self._asked_ahead, self.is_new = False, bool(moved)
+        self._asked_ahead = False
         self._waiting.moved = []
         self._is_open = self._is_open or bool(batch.jobs)
         self._half = len(batch.jobs) // 2 if not batch.why else -1  # there may be more
