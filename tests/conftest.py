@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -134,12 +135,17 @@ class OwnRedis:
         url = self.server.url
         self.server = embedded.start(self.directory)
         assert self.server.url == url
+        self.keep_all()
+
+    def keep_all(self) -> None:
+        """Nothing that was answered is lost when it is killed. Else Redis writes later while the disk is busy."""
+        self.connection.config_set("appendfsync", "always")
 
 
 @pytest.fixture
 def own_redis(tmp_path: Path) -> Iterator[OwnRedis]:
     own = OwnRedis(tmp_path, embedded.start(tmp_path))
-    own.connection.config_set("appendfsync", "always")
+    own.keep_all()
     yield own
     embedded.stop(own.directory)
 
@@ -154,11 +160,15 @@ def receiver() -> Iterator[Receiver]:
 
 
 class WorkerProcess:
-    """A ``rqmem worker`` (or another command) running beside the test; its output is read at the end."""
+    """A ``rqmem worker`` (or another command) running beside the test.
+
+    Its output goes to a file: a pipe that nobody reads would stop it after 64 KB.
+    """
 
     def __init__(self, arguments: list[str], environ: dict[str, str], directory: Path) -> None:
+        self._output = tempfile.TemporaryFile()  # noqa: SIM115 (as long as the test)
         self.process = forked.Popen(
-            arguments, env=environ, cwd=directory, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            arguments, env=environ, cwd=directory, stdout=self._output, stderr=subprocess.STDOUT
         )
 
     @property
@@ -167,7 +177,13 @@ class WorkerProcess:
 
     def finish(self, timeout_seconds: float = 300) -> str:
         """Wait for its end and return what it printed."""
-        return self.process.communicate(timeout=timeout_seconds)[0]
+        self.process.wait(timeout_seconds)
+        return self.printed
+
+    @property
+    def printed(self) -> str:
+        """Up to now."""
+        return Path(f"/proc/self/fd/{self._output.fileno()}").read_text()
 
     def stop(self) -> str:
         """Send SIGTERM, wait for its end, and return what it printed."""
@@ -177,7 +193,9 @@ class WorkerProcess:
     def kill(self) -> None:
         if self.process.poll() is None:
             self.process.kill()
-            print(self.process.communicate()[0])  # pytest shows it if the test has failed
+            self.process.wait()
+            print(self.printed)  # pytest shows it if the test has failed
+        self._output.close()
 
 
 StartWorker = Callable[..., WorkerProcess]
