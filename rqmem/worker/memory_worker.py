@@ -23,6 +23,7 @@ import signal
 import time
 from typing import TYPE_CHECKING, Any
 
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
 from rqmem import serializers
@@ -167,7 +168,10 @@ class MemoryWorker(Worker):
         """RQ's `_set_ip_address`, which gives the connection our name; not one that Redis or redis-py does not take."""
         if "=" in self.name or not all("!" <= each <= "~" for each in self.name):
             self.ip_address = "unknown"
-        else:
+            return
+        try:
+            super()._set_ip_address(connection)
+        except RedisConnectionError:  # lost just now: another one will do, unless Redis is away
             super()._set_ip_address(connection)
 
     def work(self, *args: Any, **kwargs: Any) -> bool:

@@ -20,6 +20,7 @@ from rq.command import send_shutdown_command
 from rq.executions import Execution
 from rq.job import Dependency, JobStatus
 
+from rqmem import MemoryWorker
 from rqmem.observe.problems import problems
 from rqmem.observe.snapshot import read_status, read_totals
 from rqmem.store import execution_reader, keys, ledger
@@ -337,6 +338,15 @@ def test_a_worker_begins_although_connections_are_lost(
     log = worker.finish()
     assert job.return_value() == 2, log
     assert {b"HGETALL", b"SADD", b"SET", b"EXEC"} <= lost
+
+
+@pytest.mark.parametrize("lost", [b"SETNAME", b"INFO"])
+def test_a_worker_is_made_although_its_first_connection_is_lost(proxy: RefusingProxy, lost: bytes) -> None:
+    """As one that a pool starts in place of another."""
+    replies = iter([True])
+    proxy.lose = lambda command: command[:2] == [b"CLIENT", lost] and next(replies, False)
+    assert MemoryWorker(["jobs"], connection=proxy.connection).ip_address not in ("", "unknown")
+    assert next(replies, None) is None
 
 
 def test_commands_are_heard_after_a_refused_subscription(
