@@ -306,6 +306,7 @@ PARTS = (
             "__init__(name, connection)",
             "__contains__(item)",
             "get_job_ids(start, end, *, desc, cleanup)",
+            "remove(job, *, pipeline)",
             "requeue(job_or_id)",
         ),
         names="key",

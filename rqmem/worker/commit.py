@@ -27,12 +27,12 @@ from rqmem.rq_names import CanceledJobRegistry, JobStatus, release_slot
 from rqmem.store import execution_reader, executions, ledger
 from rqmem.store.guarded import Guarded, Refused
 from rqmem.store.lease import was_committed
-from rqmem.store.ready_jobs import enqueue_ready
 from rqmem.store.retrying import unavailable, until_redis_answers
 from rqmem.tracebacks import what_was_raised
 from rqmem.units import to_mb
 from rqmem.values import dataclass
 from rqmem.worker import successes
+from rqmem.worker.ready_jobs import enqueue_ready
 from rqmem.worker.rq_worker import own_methods, queue_of
 
 if TYPE_CHECKING:
