@@ -68,7 +68,7 @@ while signals < 250:
             print("printed", file=sys.stderr)
     except Enough:
         pass
-signal.signal(signal.SIGALRM, signal.SIG_IGN)
+signal.setitimer(signal.ITIMER_REAL, 0)  # not SIG_IGN: Python prints a traceback if a signal has just come
 print("counted", lines, signals, file=sys.stdout)
 """
 ARRANGEMENTS = ("text", "json", "file", "borrowed from RQ", "configured by the user")
