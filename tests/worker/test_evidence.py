@@ -28,7 +28,7 @@ def test_the_kinds_of_objects_that_grew_are_told(queue: Queue, work_off: WorkOff
     assert kinds["dict"][0] > 100_000
     assert sum(used_mb for _, used_mb in kinds.values()) > 0.6 * breach.used_mb
     assert f"what grew:     dict +{kinds['dict'][0]:,} (" in log
-    assert breach.peak_mb < 128 + 8
+    assert breach.peak_mb < breach.used_mb + 8, "looking at them takes little memory, and no time to take more"
 
 
 def test_what_an_earlier_job_left_in_the_horse_did_not_grow(queue: Queue, work_off: WorkOff) -> None:
