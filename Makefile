@@ -21,15 +21,18 @@ seed: $(VENV)/demo ## Fill database and files with a large dataset, or go on wit
 load: $(VENV)/dev ## Run the six jobs under load, and the same naively: forty minutes (LOAD_OPTIONS='--short': twenty)
 	@$(RUN) -m scripts.load_test $(LOAD_OPTIONS)
 
-# Three times as many as processors, since most tests wait for processes.
+# In parts, and all of them also if one fails. The first measures its own process, with all that tests have started there.
+# The last runs three times as many as processors, since most tests wait for processes.
 TESTS_AT_ONCE := $(shell expr $$(nproc) \* 3)
 
 test: export PYTHONDONTWRITEBYTECODE := # else each process compiles the tests and rqmem anew
 test: $(VENV)/dev ## Run all tests (their Redis comes with them)
-	$(RUN) -m pytest tests/worker/test_functions.py # it measures its own process, with all that tests have started there
-	$(RUN) -m pytest -m alone --ignore=tests/worker/test_functions.py
-	$(RUN) -m pytest -m races -n 2 --dist loadfile
-	$(RUN) -m pytest -m "not alone and not races" -n $(TESTS_AT_ONCE) --dist worksteal --ignore=tests/packaging
+	@failed=0; part() { echo "$(RUN) -m pytest $$*"; $(RUN) -m pytest "$$@" || failed=1; }; \
+	  part tests/worker/test_functions.py; \
+	  part -m alone --ignore=tests/worker/test_functions.py; \
+	  part -m races -n 2 --dist loadfile; \
+	  part -m "not alone and not races" -n $(TESTS_AT_ONCE) --dist worksteal --ignore=tests/packaging; \
+	  exit $$failed
 
 KERNEL_LAYER := tests/unit/test_cgroup_places.py tests/unit/test_cgroup.py tests/worker/test_kernel_layer.py
 
