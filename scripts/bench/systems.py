@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import statistics
 import tempfile
 import time
@@ -233,14 +234,20 @@ def measure(
 
 
 def latencies(connection: Redis, done: Notes, system: System, jobs: int, pause_seconds: float) -> list[float]:
-    """In milliseconds from the call that sends a job to an idle worker until the job begins, in order of size."""
+    """In milliseconds from the call that sends a job to an idle worker until the job begins, in order of size.
+
+    Args:
+        pause_seconds: between two jobs, on average. Equal pauses would meet what a worker does each second always or
+            never.
+    """
+    pauses = random.Random(1)
     connection.flushall()
     done.clear()
     with working(system.argv(), environ=system.environ) as processes:
         system.send_one({})
         wait_for(done, 1, processes, system.name)
         for number in range(jobs):
-            time.sleep(pause_seconds)
+            time.sleep(pause_seconds * pauses.uniform(0.5, 1.5))
             system.send_one({"sent": time.monotonic()})
             wait_for(done, number + 2, processes, system.name)
     return sorted(1000 * (began - sent) for sent, began in done.read()[1:])
