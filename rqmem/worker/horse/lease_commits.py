@@ -120,16 +120,13 @@ class Commits:
             self._page.advance(Event.FINISHED)
 
     def keep_room(self) -> None:
-        """What the page has no room for is committed at once."""
+        """What the page has no room for is committed at once. A page that is full gets room by half of the replies."""
         if self._on_page < len(self._pending):
             self.send()
             self.read()
             self._page.advance(Event.FINISHED)
         elif self._ring.count - self._ring.committed >= ROOM - 1:
-            if not self._sent:
-                self.send()
             self.read(until=self._link.owed // 2)
-            self._page.advance(Event.FINISHED)
 
     def send(self, begins: bytes = b"") -> None:
         """Send what has finished, and what begins."""
