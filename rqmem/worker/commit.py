@@ -167,7 +167,7 @@ class Committer:
         ready: set[str] = set()
 
         def move_dependents_to_ready(job: Job, pipeline: Pipeline, **options: Any) -> dict[str, list[str]]:
-            if (lost := self._error) is not None and "occurred while watching" in str(lost):
+            if (lost := self._error) is not None and unavailable(lost) == "away":
                 self._error = None
                 raise RedisConnectionError(str(lost))  # redis-py's WatchError RQ would repeat without a pause
             pipeline.watch(execution.key)
