@@ -133,13 +133,13 @@ class SelectableQueries:
         else:  # of a size that only the database knows
             query = select(query.subquery()).limit(most)
         with self._sessions() as session:
-            return [tuple(row)[: len(self._columns)] for row in session.execute(query)]
+            return [tuple(row)[-len(self._columns) :] for row in session.execute(query)]
 
     def window_range(self) -> KeyRange | None:
         if not self._by_key:
             return None
         ends = self._windowed().subquery()
-        columns = list(ends.c)[: len(self._columns)]
+        columns = list(ends.c)[-len(self._columns) :]
         first = self._one(select(*columns).order_by(*self._order(columns)).limit(1))
         if self._shape.limits and not any(name in ("_limit_clause", "_fetch_clause") for name, _ in self._shape.limits):
             return KeyRange(first, None, including=True)  # an OFFSET alone has no end
@@ -184,13 +184,16 @@ class SelectableQueries:
                 return Count.estimated(int(parsed[0]["Plan"]["Plan Rows"]))
             return Count.exact(session.scalar(select(func.count()).select_from(wanted.subquery())) or 0)
 
-    def _keys_only(self) -> Select[Any]:
+    def _keys_only(self, *before: Any) -> Select[Any]:
         labelled = (column.label(f"rqmem_key_{number}") for number, column in enumerate(self._columns))
-        return self._rows.with_only_columns(*labelled, maintain_column_froms=True)
+        return self._rows.with_only_columns(*before, *labelled, maintain_column_froms=True)
 
     def _windowed(self) -> Select[Any]:
-        """The keys of the window, in its order: where none was asked for, in that of the key."""
-        keys = self._keys_only()
+        """The keys of the window, in its order: where none was asked for, in that of the key.
+
+        They come last: what is selected stays before them where the order needs it.
+        """
+        keys = self._keys_only(*(self._rows.selected_columns if self._shape.ordered_by_text else ()))
         return self._shape.windowed(keys if self._shape.clauses else keys.order_by(*self._order()))
 
     def _order(self, columns: Any = None, *, backwards: bool = False) -> list[Any]:

@@ -61,6 +61,15 @@ class Shape:
     depends: str | None = None
     computed: frozenset[str] = frozenset()
 
+    @property
+    def ordered_by_text(self) -> bool:
+        """Whether the order is written as text, which may name what is selected, or count it."""
+        return any(
+            isinstance(part, TextClause) or getattr(part, "is_literal", False)
+            for clause in self.clauses
+            for part in visitors.iterate(clause)
+        )
+
     def windowed(self, query: Select[Any]) -> Select[Any]:
         """``query``, made of ``rows``, in the order and the window that were asked for."""
         query = query.order_by(*self.clauses)
@@ -152,6 +161,8 @@ def _with_order(shape: Shape, clauses: Iterable[Any], around: Any) -> Shape:
             clause = _in_the_same_way(clause, column)
         elif name is not None:
             column = next((thing["expr"] for thing in shape.rows.column_descriptions if thing["name"] == name), None)
+            if column is not None:  # else it is no column that is selected, but one that could be
+                clause = _in_the_same_way(clause, _plain(column))
         written.append(clause)
         if order is not None and isinstance(column, ColumnElement) and not isinstance(column, TextClause):
             order.append(Ordered(column, descending))
@@ -161,13 +172,15 @@ def _with_order(shape: Shape, clauses: Iterable[Any], around: Any) -> Shape:
 
 
 def _with_hidden(query: Select[Any], clauses: Iterable[Any]) -> Select[Any]:
-    """What it is ordered by as columns, so that it can be ordered from outside."""
+    """What it is ordered by as columns, so that it can be ordered from outside. Columns that it has already stay."""
     columns = [(number, *_unwrapped(clause)) for number, clause in enumerate(clauses)]
+    there = [thing["expr"] for thing in query.column_descriptions if isinstance(_plain(thing["expr"]), Column)]
     return query.add_columns(
         *(
             column.label(f"{_HIDDEN}{number}")
             for number, column, _, name in columns
             if name is None and isinstance(column, ColumnElement)
+            if not any(same_column(column, each) for each in there)
         )
     )
 
