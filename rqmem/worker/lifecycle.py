@@ -21,8 +21,6 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from rqmem import events, integrations, log
-from rqmem.config.settings import LEAST_WORKER_MEMORY_MB
-from rqmem.errors import ConfigError
 from rqmem.measure import kept_files, linux, procfs
 from rqmem.measure.startup_checks import check_platform, fastest_growth, usage_of_idle_fork
 from rqmem.policy import lease
@@ -38,7 +36,7 @@ from rqmem.worker.horse import hook_runner
 from rqmem.worker.horse_pool import HorsePool
 from rqmem.worker.kernel import kernel_layer
 from rqmem.worker.pool.member import Member
-from rqmem.worker.preparing import prepare
+from rqmem.worker.preparing import check_ceilings, prepare
 from rqmem.worker.profiling import Capturing
 from rqmem.worker.recorder import About, Recorder
 from rqmem.worker.redis_outage import RedisOutage
@@ -161,7 +159,7 @@ class Lifecycle:
         self._helpers.start_listening()
         gc.freeze()
         idle_bytes = usage_of_idle_fork()
-        self._check_limits(to_mb(idle_bytes))
+        self._own_limit_bytes = check_ceilings(config, self._setup.limit_mb, idle_bytes)
         pool.kernel = kernel_layer(config.cgroup, to_bytes(config.reserve_mb), idle_bytes)
         pool.calibrate(idle_bytes, fastest_growth)
         with self._stops_at_once():
@@ -251,26 +249,6 @@ class Lifecycle:
         _log.info("worker %s: told to restart, after what it has in hand", self._setup.name)
         self._told_to_restart = True
         os.kill(os.getpid(), signal.SIGTERM)
-
-    # Its limits
-
-    def _check_limits(self, idle_mb: float) -> None:
-        """`ConfigError` for ceilings that what is there already exceeds."""
-        config, limit_mb = self._setup.config, self._setup.limit_mb
-        own_bytes = procfs.own_held_bytes()
-        if idle_mb >= limit_mb:
-            raise ConfigError(
-                f"a ceiling of {show_mb(limit_mb)} MB cannot hold: an idle horse already uses "
-                f"{show_mb(idle_mb)} MB; give --memory (or RQMEM_MEMORY) clearly more than that"
-            )
-        wanted_mb = config.worker_memory_mb
-        generous_bytes = max(to_bytes(LEAST_WORKER_MEMORY_MB), 2 * own_bytes)
-        self._own_limit_bytes = to_bytes(wanted_mb) if wanted_mb else generous_bytes
-        if own_bytes >= self._own_limit_bytes:
-            raise ConfigError(
-                f"a ceiling of {show_mb(to_mb(self._own_limit_bytes))} MB for the worker itself cannot hold: it starts "
-                f"with {show_mb(to_mb(own_bytes))} MB; give --worker-memory (or RQMEM_WORKER_MEMORY) clearly more"
-            )
 
     # End
 

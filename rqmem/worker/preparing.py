@@ -9,8 +9,9 @@ from __future__ import annotations
 import logging
 
 from rqmem import integrations
-from rqmem.config.settings import Config
-from rqmem.measure import machine, trim
+from rqmem.config.settings import LEAST_WORKER_MEMORY_MB, Config
+from rqmem.errors import ConfigError
+from rqmem.measure import machine, procfs, trim
 from rqmem.store import scripts
 from rqmem.units import show_mb, to_bytes, to_mb
 from rqmem.worker.horse import hook_runner
@@ -33,6 +34,32 @@ def prepare(config: Config, whose: str) -> None:
     if config.integrations:
         integrations.load_imported()
     preload_jobs()
+
+
+def check_ceilings(config: Config, limit_mb: float, idle_bytes: int) -> int:
+    """Bytes that the worker itself may use.
+
+    Args:
+        limit_mb: the ceiling of jobs that declare none.
+        idle_bytes: what a horse uses that has done nothing yet.
+
+    Raises:
+        ConfigError: what is there already exceeds a ceiling.
+    """
+    own_bytes = procfs.own_held_bytes()
+    if idle_bytes >= to_bytes(limit_mb):
+        raise ConfigError(
+            f"a ceiling of {show_mb(limit_mb)} MB cannot hold: an idle horse already uses "
+            f"{show_mb(to_mb(idle_bytes))} MB; give --memory (or RQMEM_MEMORY) clearly more than that"
+        )
+    wanted_mb = config.worker_memory_mb
+    own_limit_bytes = to_bytes(wanted_mb) if wanted_mb else max(to_bytes(LEAST_WORKER_MEMORY_MB), 2 * own_bytes)
+    if own_bytes >= own_limit_bytes:
+        raise ConfigError(
+            f"a ceiling of {show_mb(to_mb(own_limit_bytes))} MB for the worker itself cannot hold: it starts "
+            f"with {show_mb(to_mb(own_bytes))} MB; give --worker-memory (or RQMEM_WORKER_MEMORY) clearly more"
+        )
+    return own_limit_bytes
 
 
 def _warn_of_too_little(config: Config, whose: str) -> None:

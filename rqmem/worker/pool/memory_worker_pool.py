@@ -45,7 +45,7 @@ from rqmem.units import show_mb, to_mb
 from rqmem.worker.memory_worker import MemoryWorker
 from rqmem.worker.pool.budget import Budget, budget_mb, check_tenant_mb
 from rqmem.worker.pool.scaling import Scaling
-from rqmem.worker.preparing import prepare
+from rqmem.worker.preparing import check_ceilings, prepare
 from rqmem.worker.restart import EXIT_CODE as FULL
 
 if TYPE_CHECKING:
@@ -418,7 +418,9 @@ class MemoryWorkerPool(WorkerPool):
         """The budget of all jobs, before the first worker. Raises `ConfigError` for one that cannot be kept."""
         config = self._config
         ceiling_mb = config.memory_mb or config.default_limit_mb
-        all_mb = budget_mb(config.total_memory_mb, ceiling_mb, to_mb(usage_of_idle_fork()))
+        idle_bytes = usage_of_idle_fork()
+        all_mb = budget_mb(config.total_memory_mb, ceiling_mb, to_mb(idle_bytes))
+        check_ceilings(config, ceiling_mb, idle_bytes)  # each worker looks again: it may have more than we
         self._config = replace(config, budget_mb=all_mb)
         tenant_mb = config.tenant_memory_mb
         check_tenant_mb(tenant_mb, ceiling_mb)
