@@ -97,7 +97,7 @@ class KernelFacts:
 def parse_hidepid(mountinfo: str) -> str:
     """The option ``hidepid`` of ``/proc``, of the mount that covers the others; "" where it hides nothing."""
     found = ""
-    for line in mountinfo.splitlines():
+    for line in filter(None, mountinfo.split("\n")):
         mount, _, kind = line.partition(" - ")
         if mount.split(" ")[4] == "/proc" and kind.startswith("proc "):
             options = dict(option.partition("=")[::2] for option in kind.rpartition(" ")[2].split(","))

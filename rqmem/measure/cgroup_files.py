@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
+from rqmem.measure.kept_files import read_text
 from rqmem.values import dataclass
 
 Version = Literal["v1", "v2"]
@@ -56,10 +57,10 @@ def parse_own(cgroup: str, mountinfo: str) -> Own | None:
     A container may see only a part of a hierarchy: then the mount's root field says which.
     """
     groups: dict[str, str] = {}
-    for line in cgroup.splitlines():
+    for line in filter(None, cgroup.split("\n")):
         _, controllers, group = line.split(":", 2)
         groups.update(dict.fromkeys(controllers.split(","), group))
-    mounts = [line.partition(" - ") for line in mountinfo.splitlines()]
+    mounts = [line.partition(" - ") for line in mountinfo.split("\n")]
     versions: tuple[tuple[Version, str], ...] = (("v1", "memory"), ("v2", ""))
     for version, controller in versions:
         for mount, _, kind in mounts:
@@ -128,7 +129,7 @@ def parse_limit(text: str) -> int | None:
 def read_actual() -> Own | None:
     """The group that we are in, be it a leaf that a worker made; None where no hierarchy is mounted or shown."""
     try:
-        return parse_own(Path("/proc/self/cgroup").read_text(), Path("/proc/self/mountinfo").read_text())
+        return parse_own(read_text("/proc/self/cgroup"), read_text("/proc/self/mountinfo"))
     except OSError:
         return None
 

@@ -41,6 +41,14 @@ def read_whole(path: str) -> bytes:
     return with_a_descriptor(lambda: read_once(path))
 
 
+def read_text(path: str) -> str:
+    """A file of the kernel's that has names of others in it: bytes that are no UTF-8 are lone surrogates, as in paths.
+
+    Split it at ``\n``: of all that `str.splitlines` takes for an end of line, the kernel escapes nothing else in names.
+    """
+    return read_whole(path).decode("utf-8", "surrogateescape")
+
+
 def read_once(path: str) -> bytes:
     """As `Path.read_bytes`, by three system calls and not by eight."""
     parts = []

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from rqmem.measure import cgroup_files as cgroup
+from rqmem.measure import kept_files
 from rqmem.measure.procfs import parse_kb
 from rqmem.units import MB
 
@@ -119,8 +120,8 @@ class OomKills:
 
 
 def read_text(path: Path) -> str | None:
-    """What a file holds; None: it cannot be read."""
+    """What a file of the kernel's holds (`kept_files.read_text`); None: it cannot be read."""
     try:
-        return path.read_text()
+        return kept_files.read_text(str(path))
     except OSError:
         return None

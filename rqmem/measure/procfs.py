@@ -49,10 +49,10 @@ class Usage:
 def parse_kb(text: str) -> dict[str, int]:
     """The sizes in ``status``, ``smaps_rollup`` or ``meminfo``, in KB by name.
 
-    The ``status`` of a process that has no memory has none of memory.
+    The ``status`` of a process that has no memory has none of memory. A program may call itself ``x kB``.
     """
-    pairs = (line.partition(":") for line in text.splitlines() if line.endswith(" kB"))
-    return {name: int(value.split()[0]) for name, _, value in pairs}
+    pairs = (line.partition(":") for line in text.split("\n") if line.endswith(" kB"))
+    return {name: int(number) for name, _, value in pairs if (number := value[:-3].strip()).isdecimal()}
 
 
 def parse_rollup(text: str) -> Usage:
@@ -255,7 +255,7 @@ class MainThread(NamedTuple):
 
 
 def parse_main_thread(status: str) -> MainThread:
-    words = {line.partition(":")[0]: line.split()[1] for line in status.splitlines() if len(line.split()) > 1}
+    words = {line.partition(":")[0]: line.split()[1] for line in status.split("\n") if len(line.split()) > 1}
     waits_so_far = int(words.get("voluntary_ctxt_switches", "0"))
     return MainThread(words.get("State") == "S", waits_so_far, int(words.get("SigCgt", "0"), 16))
 

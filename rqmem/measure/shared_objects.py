@@ -19,11 +19,13 @@ from collections.abc import Collection, Iterable, Mapping
 from functools import cache
 from pathlib import Path
 
+from rqmem.measure.kept_files import read_text
 from rqmem.values import dataclass
 
 _SHM = Path("/dev/shm")
 _AT_FDCWD, _STATX_BTIME = -100, 0x800
 _SYSV = Path("/proc/sysvipc/shm")
+_IN_MEMORY = (0x01021994, 0x858458F6)  # tmpfs, ramfs
 
 Key = tuple[int | str, int]
 """Device and inode, or ``"sysv"`` and the segment's id."""
@@ -63,18 +65,18 @@ def parse_segments(text: str) -> list[Segment]:
     return found
 
 
-def parse_mapped(maps: str, devices: Collection[int]) -> dict[Key, tuple[str, str]]:
-    """Objects on these devices in ``maps``: the range of addresses, and the path as the kernel gives it."""
+def parse_mapped(maps: str) -> dict[Key, tuple[str, str]]:
+    """Objects in ``maps`` that are on no disk: the range of addresses, and the path as the kernel gives it."""
     found: dict[Key, tuple[str, str]] = {}
-    for line in maps.splitlines():
+    internal = internal_device()
+    for line in maps.split("\n"):
         if " 00:" not in line or " 00:00 0" in line:  # most are of files on a disk, or of none
             continue
         fields = line.split(None, 5)
         if len(fields) == 6 and fields[4] != "0":
             major, _, minor = fields[3].partition(":")
             device, inode, path = os.makedev(int(major, 16), int(minor, 16)), int(fields[4]), fields[5]
-            if device in devices:
-                found["sysv" if path.startswith("/SYSV") else device, inode] = (fields[0], path)
+            found["sysv" if path.startswith("/SYSV") and device == internal else device, inode] = (fields[0], path)
     return found
 
 
@@ -82,14 +84,16 @@ def held_by(pids: Iterable[int], ever: Collection[int] = ()) -> dict[Key, Held]:
     """What these processes map or hold open, and segments that those or processes in ``ever`` made."""
     found: dict[Key, Held] = {}
     attached: set[int] = set()
-    devices = _devices()
+    devices = _Devices()
     for pid in pids:
         _add_open(pid, devices, found)
-        for key, (addresses, path) in _mapped(pid, devices).items():
+        for key, (addresses, path) in _mapped(pid).items():
             if key[0] == "sysv":
                 attached.add(key[1])
-            elif key not in found and (status := _mapped_status(pid, addresses, path, key)) is not None:
-                found[key] = _held(path, status, f"/proc/{pid}/map_files/{addresses}")
+            elif key not in found and devices.may_be_in_memory(key[0]):
+                where, status = _mapped_status(pid, addresses, path, key)
+                if status is not None and devices.is_in_memory(status.st_dev, where):
+                    found[key] = _held(path, status, where)
     for segment in _segments():
         if segment.number in attached or segment.creator in ever:
             name = f"SysV segment {segment.number} (ipcrm -m {segment.number})"
@@ -125,15 +129,18 @@ def new_files(since: float, user: int) -> dict[Key, Held]:
     return found
 
 
-def _add_open(pid: int, devices: Collection[int], found: dict[Key, Held]) -> None:
+def _add_open(pid: int, devices: _Devices, found: dict[Key, Held]) -> None:
     directory = f"/proc/{pid}/fd"
     try:
         names = os.listdir(directory)  # noqa: PTH208
     except OSError:
         return
     for name in names:
-        status = _status(f"{directory}/{name}")
-        if status is not None and status.st_dev in devices and stat.S_ISREG(status.st_mode):
+        path = f"{directory}/{name}"
+        status = _status(path)
+        if status is None or not stat.S_ISREG(status.st_mode):
+            continue
+        if (status.st_dev, status.st_ino) not in found and devices.is_in_memory(status.st_dev, path):
             try:
                 path = os.readlink(f"{directory}/{name}")  # noqa: PTH115
             except OSError:
@@ -141,21 +148,21 @@ def _add_open(pid: int, devices: Collection[int], found: dict[Key, Held]) -> Non
             found[status.st_dev, status.st_ino] = _held(path, status, f"{directory}/{name}")
 
 
-def _mapped(pid: int, devices: Collection[int]) -> dict[Key, tuple[str, str]]:
+def _mapped(pid: int) -> dict[Key, tuple[str, str]]:
     try:
-        return parse_mapped(Path(f"/proc/{pid}/maps").read_text(errors="replace"), devices)
+        return parse_mapped(read_text(f"/proc/{pid}/maps"))
     except OSError:
         return {}
 
 
-def _mapped_status(pid: int, addresses: str, path: str, key: Key) -> os.stat_result | None:
-    """By the range, which takes a capability; else by the path, if that still is the same file."""
+def _mapped_status(pid: int, addresses: str, path: str, key: Key) -> tuple[str, os.stat_result | None]:
+    """By the range, which takes a capability; else by the path, if that still is the same file. And that path."""
     low, _, high = addresses.partition("-")
     for each in (f"/proc/{pid}/map_files/{int(low, 16):x}-{int(high, 16):x}", path):
         status = _status(each)
         if status is not None and (status.st_dev, status.st_ino) == key:
-            return status
-    return None
+            return each, status
+    return path, None
 
 
 def _held(path: str, status: os.stat_result, where: str) -> Held:
@@ -187,18 +194,37 @@ def _segments() -> list[Segment]:
         return []
 
 
+class _Devices:
+    """Which file systems have their files in memory: asked once for each, by one look. Later a number may be another's.
+
+    A job may mount one of its own, where only its processes see it.
+    """
+
+    def __init__(self) -> None:
+        self._known = {internal_device(): True}
+
+    def may_be_in_memory(self, device: int | str) -> bool:
+        return isinstance(device, int) and self._known.get(device, os.major(device) == 0)
+
+    def is_in_memory(self, device: int, path: str) -> bool:
+        """``path`` leads to a file on it."""
+        if device not in self._known:
+            self._known[device] = os.major(device) == 0 and _type_of_file_system(path) in _IN_MEMORY
+        return self._known[device]
+
+
+def _type_of_file_system(path: str) -> int:
+    """By statfs(2), whose first field Python does not offer; 0: it cannot be told."""
+    answer = ctypes.create_string_buffer(256)
+    done = ctypes.CDLL(None).statfs(os.fsencode(path), answer) == 0
+    return int(ctypes.c_long.from_buffer(answer).value) if done else 0
+
+
 @cache
-def _devices() -> frozenset[int]:
-    """Of all that is tmpfs here, the kernel's own included: memfds, shared mappings and segments are files in that."""
-    found = set()
-    for line in Path("/proc/self/mountinfo").read_text().splitlines():
-        mount, _, kind = line.partition(" - ")
-        if kind.startswith("tmpfs "):
-            major, _, minor = mount.split()[2].partition(":")
-            found.add(os.makedev(int(major), int(minor)))
+def internal_device() -> int:
+    """Of the kernel's own tmpfs: memfds, shared mappings and segments are files in that."""
     memfd = os.memfd_create("rqmem")
     try:
-        found.add(os.fstat(memfd).st_dev)
+        return os.fstat(memfd).st_dev
     finally:
         os.close(memfd)
-    return frozenset(found)

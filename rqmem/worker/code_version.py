@@ -33,7 +33,7 @@ def commit(directory: Path) -> str:
 
 def _head(git: Path) -> str:
     if git.is_file():  # a worktree or a submodule: "gitdir: ..."
-        git = (git.parent / git.read_text().partition(":")[2].strip()).resolve()
+        git = (git.parent / git.read_text(errors="replace").partition(":")[2].strip()).resolve()
     head = _first_line(git / "HEAD")
     if _COMMIT.fullmatch(head):
         return head
@@ -43,9 +43,9 @@ def _head(git: Path) -> str:
 
 
 def _packed(file: Path, name: str) -> str:
-    lines = file.read_text().splitlines() if file.is_file() else []
+    lines = file.read_text(errors="replace").splitlines() if file.is_file() else []
     return next((line.partition(" ")[0] for line in lines if line.endswith(f" {name}")), "")
 
 
 def _first_line(file: Path) -> str:
-    return file.read_text().partition("\n")[0].strip()
+    return file.read_text(errors="replace").partition("\n")[0].strip()

@@ -279,21 +279,22 @@ class SharedPage(ctypes.Structure):
 
     @property
     def checkpoints(self) -> list[tuple[str, float]]:
-        return [(name, float(used)) for used, _, name in map(_partition, self._get("_checkpoints").splitlines())]
+        return [(name, float(used)) for used, _, name in map(_partition, self._lines("_checkpoints"))]
 
     def add_checkpoint(self, operation: str, used_mb: float) -> None:
         """The job passed a checkpoint; the oldest of the kept ones goes."""
-        lines = self._get("_checkpoints").splitlines()[1 - _KEPT_CHECKPOINTS :]
+        lines = self._lines("_checkpoints")[1 - _KEPT_CHECKPOINTS :]
         name = " ".join(operation.split())[:200]
         self._set("_checkpoints", "\n".join([*lines, f"{used_mb}\t{name}"]))
 
     @property
     def grew(self) -> list[tuple[float, str]]:
-        return [(float(grown), line) for grown, _, line in map(_partition, self._get("_grew").splitlines())]
+        return [(float(grown), line) for grown, _, line in map(_partition, self._lines("_grew"))]
 
     @grew.setter
     def grew(self, lines: list[tuple[float, str]]) -> None:
-        self._set("_grew", "\n".join(f"{grown_mb}\t{line}" for grown_mb, line in lines))
+        texts = [(grown_mb, line.replace("\n", " ")) for grown_mb, line in lines]  # a name of a file may be anything
+        self._set("_grew", "\n".join(f"{grown_mb}\t{text}" for grown_mb, text in texts))
 
     @property
     def breach_json(self) -> str:
@@ -311,6 +312,9 @@ class SharedPage(ctypes.Structure):
     @snapshot_json.setter
     def snapshot_json(self, text: str) -> None:
         self._set("_snapshot_json", text if len(text.encode()) < _BREACH_BYTES else "")
+
+    def _lines(self, field: str) -> list[str]:
+        return [line for line in self._get(field).split("\n") if line]
 
     def _get(self, field: str) -> str:
         raw: bytes = getattr(self, field)

@@ -18,7 +18,6 @@ import sys
 import threading
 import time
 from dataclasses import replace
-from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -182,7 +181,7 @@ def _why_not(horse_pid: int, *, asked: bool) -> str:
 
 def _state(pid: int) -> str:
     try:
-        status = Path(f"/proc/{pid}/status").read_text()
+        status = procfs.read_status(pid)
     except OSError:
         return ""
     found = re.search(r"^State:\s*(.*)$", status, re.MULTILINE)

@@ -277,7 +277,7 @@ def test_a_leaf_is_not_taken_for_our_own_group(monkeypatch: pytest.MonkeyPatch) 
     def own(group: str) -> cgroup_files.Own | None:
         texts = {"/proc/self/cgroup": f"0::{group}\n",
                  "/proc/self/mountinfo": "30 23 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n"}  # fmt: skip
-        monkeypatch.setattr(Path, "read_text", lambda path: texts[str(path)])
+        monkeypatch.setattr(cgroup_files, "read_text", texts.__getitem__)
         return cgroup_files.read_own()
 
     for group, path in {

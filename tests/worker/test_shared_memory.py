@@ -115,15 +115,18 @@ MAPS = """\
 7f04-7f05 rw-s 00000000 00:01 32769                      /SYSV00000000 (deleted)
 7f06-7f07 r-xp 00000000 08:01 7                          /usr/lib/x.so
 7f08-7f09 rw-p 00000000 00:00 0                          [heap]
+7f0a-7f0b rw-s 00000000 00:1a 8                          /dev/shm/a\x0bb 00: c 00:zz 9 d\x85\udcff
 """
 
 
 def test_objects_are_read_from_maps() -> None:
-    shm, internal = os.makedev(0, 0x1A), os.makedev(0, 1)
-    assert shared_objects.parse_mapped(MAPS, {shm, internal}) == {
+    shm, internal = os.makedev(0, 0x1A), shared_objects.internal_device()
+    minor = os.minor(internal)
+    assert shared_objects.parse_mapped(MAPS.replace(" 00:01 ", f" 00:{minor:02x} ")) == {
         (shm, 5): ("7f00-7f01", "/dev/shm/psm 1"),
         (internal, 6): ("7f02-7f03", "/memfd:x (deleted)"),
         ("sysv", 32769): ("7f04-7f05", "/SYSV00000000 (deleted)"),
+        (shm, 8): ("7f0a-7f0b", "/dev/shm/a\x0bb 00: c 00:zz 9 d\x85\udcff"),
     }
 
 

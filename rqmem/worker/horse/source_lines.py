@@ -7,12 +7,14 @@ import functools
 import linecache
 import os
 import site
+import stat
 from pathlib import Path
 from types import FrameType
 
 from rqmem.worker.evidence import AT_OR_BEFORE
 from rqmem.worker.shared_memory import SharedPage
 
+_LARGEST_SOURCE_BYTES = 8 * 2**20
 _NOT_USER_CODE = (
     "<",
     str(Path(os.__file__).parent),  # `sysconfig` would say so too, but takes 4 ms to import
@@ -50,10 +52,23 @@ def described(line: str) -> str:
     function, _, path = rest.partition(":")
     if not number.isdigit():
         return ""
-    source = linecache.getline(path, int(number)).strip()
+    source = _source(path, int(number))
     with contextlib.suppress(ValueError, OSError):
         path = str(Path(path).relative_to(Path.cwd()))
     return f"{mark}{path}:{number} in {function}: {source}"[:200]
+
+
+def _source(path: str, number: int) -> str:
+    """That line of a file; "": none. Code may call anything its file, also a pipe, or a device that never ends."""
+    try:
+        found = os.stat(path)  # noqa: PTH116
+        if not stat.S_ISREG(found.st_mode) or found.st_size > _LARGEST_SOURCE_BYTES:
+            return ""
+    except OSError:  # in an archive, perhaps
+        pass
+    except ValueError:
+        return ""
+    return linecache.getline(path, number).strip()
 
 
 def described_growth(page: SharedPage) -> list[tuple[float, str]]:
