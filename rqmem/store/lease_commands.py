@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from base64 import b64encode
 from collections.abc import Iterable, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from hashlib import sha1
 from typing import Any, Literal, NamedTuple, cast
 
@@ -86,16 +86,17 @@ def pack_finished(
         result: serialised; None if the job returned None.
         run: the record of a memory-aware job's run (`rqmem.store.held_run`); empty: it has none.
     """
-    text = b"" if result is None else b64encode(result)
-    for_parent = result or b"" if CHILD_MARK in job_id else b""
-    lives, began, ended = b"%d" % ttl, epoch(start), epoch(end)
+    began, ended = epoch(start), epoch(end)
+    if result is None and not run:
+        rest = _nothing_returned(ttl)
+    else:
+        text = b"" if result is None else b64encode(result)
+        rest = pack((b"%d" % ttl, text, run, result or b"" if CHILD_MARK in job_id else b""))
     return (
-        b"$%d\r\n%b\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n$27\r\n%b\r\n$27\r\n%b\r\n"
-        b"$17\r\n%b\r\n$17\r\n%b\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n"
+        b"$%d\r\n%b\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n$27\r\n%b\r\n$27\r\n%b\r\n$17\r\n%b\r\n$17\r\n%b\r\n%b"
     ) % (
         len(queue), queue, len(job_id), job_id, len(created_at), created_at, len(execution), execution,
-        iso(began), iso(ended), began, ended, len(lives), lives, len(text), text, len(run), run,
-        len(for_parent), for_parent,
+        iso(began), iso(ended), began, ended, rest,
     )  # fmt: skip
 
 
@@ -131,9 +132,14 @@ def pack_all(*parts: str | int) -> bytes:
     return b"*%d\r\n%b" % (len(parts), pack(parts))
 
 
-def pack(parts: Iterable[str | int]) -> bytes:
-    encoded = (str(part).encode() for part in parts)
-    return b"".join(b"$%d\r\n%b\r\n" % (len(part), part) for part in encoded)
+def pack(parts: Iterable[str | int | bytes]) -> bytes:
+    encoded = (part if isinstance(part, bytes) else str(part).encode() for part in parts)
+    return b"".join([b"$%d\r\n%b\r\n" % (len(part), part) for part in encoded])
+
+
+@lru_cache(maxsize=64)
+def _nothing_returned(ttl: int) -> bytes:
+    return pack((ttl, "", "", ""))
 
 
 @cache

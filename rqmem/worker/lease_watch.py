@@ -234,7 +234,7 @@ def commit_finished(connection: Redis, worker: str, order: LeaseOrder, page: Sha
     link = LeaseConnection(connection, worker, order.token)
     try:
         seconds = sum(job.ended_at - job.began_at for job in jobs)
-        link.send_step([packed(job, order.queues) for job in jobs], seconds, GOES_ON)
+        link.send_step(packed(jobs, order.queues), seconds, GOES_ON)
         refused = link.read_step().refused
     finally:
         link.close()

@@ -58,7 +58,7 @@ def _kept(number: int) -> int:
     """What a job has changed is put back after it, but for this."""
     from rqmem.worker.horse import process_state
 
-    process_state._SIMPLE["trace function"] = (lambda: None, lambda value: None)  # type: ignore[index]
+    process_state._SETTINGS["trace function"] = lambda value: None
     return number
 
 

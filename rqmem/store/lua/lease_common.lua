@@ -12,21 +12,19 @@ local function leave_intermediate(P, queue, id)
 end
 
 -- Take these ids off the front of a list, if it begins with all of them in this order: as a rule it does, and two
--- commands do what else takes one for each. Returns whether it did.
+-- commands do what else takes one for each. Returns whether it did, and the id at the front then, if there is one.
 local function take_off_front(list, ids)
   if #ids < 3 then
     return false
   end
-  for i, id in ipairs(redis.call('LRANGE', list, 0, #ids - 1)) do
-    if id ~= ids[i] then
+  local there = redis.call('LRANGE', list, 0, #ids)
+  for i, id in ipairs(ids) do
+    if id ~= there[i] then
       return false
     end
   end
-  if redis.call('LLEN', list) < #ids then
-    return false
-  end
   redis.call('LTRIM', list, #ids, -1)
-  return true
+  return true, there[#ids + 1]
 end
 
 -- The field `shown` of a lease has the ids of all jobs of it that RQ shows as running, with a space on both sides.

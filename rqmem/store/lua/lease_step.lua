@@ -36,7 +36,7 @@ for at = NEXT + 6, NEXT + 5 + EACH * tonumber(ARGV[13]), EACH do
   one_queue = one_queue and ARGV[at] == ARGV[NEXT + 6]
 end
 local awaited = #ids > 0 and redis.call('EXISTS', unpack(dependents)) > 0
-local all_taken = take_off_front(taken, ids)
+local all_taken, front = take_off_front(taken, ids)
 local all_left = all_taken and not awaited and one_queue
   and take_off_front(P .. ':queue:' .. ARGV[NEXT + 6] .. ':intermediate', ids)
 
@@ -180,7 +180,7 @@ if ARGV[NEXT] == '' then
   if ARGV[NEXT + 1] ~= 'goes on' then
     redis.call('HDEL', lease, 'at', 'execution', 'queue', 'at_iso', 'at_epoch', 'at_run')
   end
-elseif not redis.call('LPOS', taken, ARGV[NEXT]) then
+elseif ARGV[NEXT] ~= front and not redis.call('LPOS', taken, ARGV[NEXT]) then
   refused[1] = 'gone'
 elseif redis.call('HGET', P .. ':job:' .. ARGV[NEXT], 'status') ~= 'queued' then
   refused[1] = 'status'

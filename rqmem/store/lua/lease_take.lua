@@ -33,25 +33,28 @@ end
 local left, room = tonumber(ARGV[4]), tonumber(ARGV[5])
 local reply, seen = {'empty', ''}, {}
 
--- `follows`: for some of these jobs there are dependents, or the record of a run.
-local function needs(job, id, follows)
+local FIELDS = {'status', 'origin', 'data', 'timeout', 'result_ttl', 'created_at', 'group_id', 'success_callback_name',
+  'rate_limit_key', 'webhooks', 'repeats_left'}
+
+-- `job`: the values of FIELDS. `follows`: for some of these jobs there are dependents, or the record of a run.
+local function needs(job, id, queue, follows)
   if job[1] ~= 'queued' or seen[id] then
     return 'status'
-  elseif job[2] ~= job[3] then
+  elseif job[2] ~= queue then
     return 'origin'
-  elseif string.sub(job[4], 1, 1) ~= 'x' then
+  elseif string.sub(job[3], 1, 1) ~= 'x' then
     return 'data'  -- not compressed: RQ's commit would do it
   end
-  for i, name in ipairs({'success_callback_name', 'rate_limit_key', 'webhooks'}) do
-    if (job[8 + i] or '') ~= '' then
-      return name
+  for i = 8, 10 do
+    if (job[i] or '') ~= '' then
+      return FIELDS[i]
     end
   end
-  if (tonumber(job[12] or '') or 0) > 0 then
-    return 'repeats_left'
+  if (tonumber(job[11] or '') or 0) > 0 then
+    return FIELDS[11]
   end
-  local ttl = tonumber(job[6] or '') or 500
-  if ttl < -1 or (ttl == 0 and (job[8] or '') ~= '') then
+  local ttl = tonumber(job[5] or '') or 500
+  if ttl < -1 or (ttl == 0 and (job[7] or '') ~= '') then
     return 'result_ttl'
   elseif follows and redis.call('EXISTS', P .. ':job:' .. id .. ':dependents', ARGV[7] .. id) > 0 then
     return redis.call('EXISTS', ARGV[7] .. id) == 1 and 'run' or 'dependents'  -- it goes on; or they follow it at once
@@ -71,11 +74,9 @@ local function take_from(number)
   end
   local follows = #ids > 0 and redis.call('EXISTS', unpack(keys)) > 0
   for _, id in ipairs(ids) do
-    local job = redis.call('HMGET', P .. ':job:' .. id, 'status', 'origin', 'data', 'data', 'timeout', 'result_ttl',
-      'created_at', 'group_id', 'success_callback_name', 'rate_limit_key', 'webhooks', 'repeats_left')
-    job[3] = ARGV[number]
-    if job[4] then
-      local what = needs(job, id, follows)
+    local job = redis.call('HMGET', P .. ':job:' .. id, unpack(FIELDS))
+    if job[3] then
+      local what = needs(job, id, ARGV[number], follows)
       if what then
         reply[1], reply[2] = 'needs', what
         break
@@ -87,9 +88,9 @@ local function take_from(number)
       seen[id] = true
       taken[#taken + 1] = id
       local at = #reply
-      reply[at + 1], reply[at + 2], reply[at + 3] = number - names, id, job[4]
-      reply[at + 4], reply[at + 5], reply[at + 6] = job[5] or '', job[6] or '', job[7] or ''
-      left, room = left - 1, room - #job[4]
+      reply[at + 1], reply[at + 2], reply[at + 3] = number - names, id, job[3]
+      reply[at + 4], reply[at + 5], reply[at + 6] = job[4] or '', job[5] or '', job[6] or ''
+      left, room = left - 1, room - #job[3]
     end
     passed = passed + 1
     if left == 0 or room <= 0 then

@@ -19,6 +19,8 @@ _strings: dict[str, list[Any]] = {}
 """By name; the last is in use. Those that became too short stay, for whoever holds a pointer to one."""
 _last: dict[Any, Any] = {}
 """The values that were put last, as `os.environ` has them."""
+_kept: dict[Any, Any] = {}
+"""All variables, as `put_back` is to leave them."""
 
 
 def put(name: str, value: str) -> None:
@@ -34,7 +36,7 @@ def put(name: str, value: str) -> None:
     strings[-1].value = text
     _libc().putenv(strings[-1])  # each time: the job may have put another one in its place
     key = environ.encodekey(name)
-    environ._data[key] = _last[key] = environ.encodevalue(value)
+    environ._data[key] = _last[key] = _kept[key] = environ.encodevalue(value)
 
 
 class Again:
@@ -43,40 +45,37 @@ class Again:
     def __init__(self, name: str) -> None:
         self._name = name
         self._key = os.fsencode(name)
+        self._start = self._key + b"="
 
     def put(self, value: bytes) -> None:
-        known, strings = _last.get(self._key), _strings.get(self._name)
+        key, text = self._key, self._start + value
+        known = _last.get(key)
         data: dict[bytes, bytes] = getattr(os.environ, "_data", {})  # a job may have put another `os.environ` there
-        if known is None or not strings or data.get(self._key) is not known:
+        if known is None or data.get(key) is not known or len(text) >= len(string := _strings[self._name][-1]):
             put(self._name, os.fsdecode(value))
-            return
-        text = b"%b=%b" % (self._key, value)
-        if len(text) >= len(strings[-1]):
-            put(self._name, os.fsdecode(value))
-            return
-        strings[-1].value = text
-        data[self._key] = _last[self._key] = value
+        else:
+            string.value = text
+            data[key] = _last[key] = _kept[key] = value
 
 
-def copied() -> dict[Any, Any]:
-    """All variables as they are now, for `put_back`."""
+def keep() -> None:
+    """From now on `put_back` leaves the variables as they are now, but for what `put` puts."""
     environ: Any = os.environ
-    return dict(getattr(environ, "_data", environ))
+    _kept.clear()
+    _kept.update(getattr(environ, "_data", environ))
+    _kept.update(_last)
 
 
-def put_back(before: dict[Any, Any]) -> bool:
-    """Undo what Python has changed in them since, but for what `put` has put; whether there was something."""
+def put_back() -> bool:
+    """Undo what Python has changed in the variables since `keep`; whether there was something."""
     environ: Any = os.environ
-    if not hasattr(environ, "_data"):
+    data = getattr(environ, "_data", _kept)
+    if data == _kept:
         return False
-    data = environ._data
-    before.update(_last)
-    if data == before:
-        return False
-    zone = data.get(b"TZ"), before.get(b"TZ")
-    for key in data.keys() - before.keys():
+    zone = data.get(b"TZ"), _kept.get(b"TZ")
+    for key in data.keys() - _kept.keys():
         del environ[environ.decodekey(key)]
-    for key, value in before.items():
+    for key, value in _kept.items():
         if data.get(key) != value:
             environ[environ.decodekey(key)] = environ.decodevalue(value)
     if zone[0] != zone[1]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from redis.exceptions import RedisError
@@ -54,7 +54,6 @@ class Commits:
         self._batch: Batch | None = None  # that has come, and nobody has got
         self._pending: list[FinishedJob] = []
         self._on_page = 0  # of the pending ones
-        self._packed: list[bytes] = []
         self._seconds = 0.0  # that the pending ones took
         self.plain: list[FinishedJob] = []
         self.lost = False
@@ -113,7 +112,6 @@ class Commits:
     def add(self, done: FinishedJob) -> None:
         """A job has finished."""
         self._pending.append(done)
-        self._packed.append(packed(done, self._order.queues))
         self._seconds += done.ended_at - done.began_at
         if self._ring.add(done):
             self._on_page += 1
@@ -132,10 +130,10 @@ class Commits:
         """Send what has finished, and what begins."""
         if not self._pending and not begins:
             return
-        packed, seconds = self._packed, self._seconds
-        self._sent.append((self._pending, self._on_page))
+        jobs, seconds = self._pending, self._seconds
+        self._sent.append((jobs, self._on_page))
         self._forget_pending()
-        self._link.send_step(packed, seconds, begins)
+        self._link.send_step(packed(jobs, self._order.queues), seconds, begins)
 
     def read(self, until: int = 0) -> str:
         """Read replies until that number is owed. Returns why the last job that was announced may not begin."""
@@ -148,7 +146,7 @@ class Commits:
         return why
 
     def _forget_pending(self) -> None:
-        self._pending, self._packed, self._seconds, self._on_page = [], [], 0.0, 0
+        self._pending, self._seconds, self._on_page = [], 0.0, 0
 
     def _take_reply(self, reply: Stepped, jobs: list[FinishedJob], on_page: int) -> str:
         plain = [job for job in jobs if reply.refused.get(job.job_id) == "plain"]
@@ -184,7 +182,7 @@ class Commits:
         def commit() -> None:
             seconds = sum(job.ended_at - job.began_at for job in jobs)
             try:
-                self._link.send_step([packed(job, self._order.queues) for job in jobs], seconds)
+                self._link.send_step(packed(jobs, self._order.queues), seconds)
                 self._take_reply(self._link.read_step(), jobs, on_page)
             except RedisError:
                 self.close(broken=True)
@@ -200,7 +198,9 @@ class Commits:
         self._opened = None
 
 
-def packed(done: FinishedJob, queues: list[str]) -> bytes:
+def packed(jobs: Iterable[FinishedJob], queues: Sequence[str]) -> list[bytes]:
     """For `LeaseConnection.send_step`."""
-    _, began_at, ended_at, ttl, queue, job_id, created_at, execution_id, result, run = done
-    return pack_finished(queues[queue].encode(), job_id, created_at, execution_id, began_at, ended_at, ttl, result, run)
+    return [
+        pack_finished(queues[queue].encode(), job_id, created_at, execution_id, began_at, ended_at, ttl, result, run)
+        for _, began_at, ended_at, ttl, queue, job_id, created_at, execution_id, result, run in jobs
+    ]

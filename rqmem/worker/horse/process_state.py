@@ -106,12 +106,8 @@ class ProcessSettings:
         self._begin()
 
     def _begin(self) -> None:
-        self._environment = environment.copied()
-        self._path = sys.path[:]
-        self._filters = warnings.filters[:]
-        self._locale = locale.setlocale(locale.LC_ALL)
-        self._zone = time.tzname
-        self._simple = _simple()
+        environment.keep()
+        self._kept = tuple(value[:] if isinstance(value, list) else value for value in _settings())
 
     def keep_imported(self) -> bool:
         """If modules have been imported, what has changed stays."""
@@ -130,31 +126,25 @@ class ProcessSettings:
             logger.disabled = False
         if self.keep_imported():
             return []
-        found = []
-        if environment.put_back(self._environment):
-            found.append("environment")
-        if time.tzname != self._zone:
-            time.tzset()
-            found.append("time zone")
-        if sys.path != self._path:
-            sys.path[:] = self._path
-            found.append("sys.path")
-        if warnings.filters != self._filters:
-            warnings.resetwarnings()
-            warnings.filters.extend(self._filters)  # type: ignore[attr-defined]  # typed as a sequence; it is the list
-            found.append("warning filters")
-        if _locale.setlocale(locale.LC_ALL) != self._locale:
-            locale.setlocale(locale.LC_ALL, self._locale)
-            found.append("locale")
-        if _simple() != self._simple:
-            for (name, put), as_before, now in zip(_SIMPLE.items(), self._simple, _simple(), strict=True):
-                if now != as_before:
-                    put(as_before)
+        found = ["environment"] if environment.put_back() else []
+        if (now := _settings()) != self._kept:
+            for (name, put), kept, value in zip(_SETTINGS.items(), self._kept, now, strict=True):
+                if value != kept:
+                    put(kept)
                     found.append(name)
         return found
 
 
-_SIMPLE: Mapping[str, Callable[[Any], object]] = {
+def _put_filters(filters: list[Any]) -> None:
+    warnings.resetwarnings()
+    warnings.filters.extend(filters)  # type: ignore[attr-defined]  # typed as a sequence; it is the list
+
+
+_SETTINGS: dict[str, Callable[[Any], object]] = {
+    "time zone": lambda value: time.tzset(),
+    "sys.path": lambda value: sys.path.__setitem__(slice(None), value),
+    "warning filters": _put_filters,
+    "locale": lambda value: locale.setlocale(locale.LC_ALL, value),
     "socket timeout": socket.setdefaulttimeout,
     "recursion limit": sys.setrecursionlimit,
     "switch interval": sys.setswitchinterval,
@@ -167,9 +157,13 @@ _SIMPLE: Mapping[str, Callable[[Any], object]] = {
 """Name -> what sets it."""
 
 
-def _simple() -> tuple[Any, ...]:
-    """The values of `_SIMPLE`, in its order."""
+def _settings() -> tuple[Any, ...]:
+    """The values of `_SETTINGS`, in its order."""
     return (
+        time.tzname,
+        sys.path,
+        warnings.filters,
+        _locale.setlocale(locale.LC_ALL),
         socket.getdefaulttimeout(),
         sys.getrecursionlimit(),
         sys.getswitchinterval(),

@@ -85,7 +85,7 @@ class Horse:
     def like(cls, values: dict[str, Any]) -> Horse:
         """As ``Horse(**values)``, where all fields are given, at a fifth of the time."""
         here = cls.__new__(cls)
-        here.__dict__.update(values)
+        object.__setattr__(here, "__dict__", values)  # it is frozen
         return here
 
     @property
