@@ -17,11 +17,7 @@ if TYPE_CHECKING:
 
 
 class Ceiling:
-    """The ceiling of a run, in ``bytes``. Above ``warning_fraction`` of it, warnings begin.
-
-    Args:
-        horse: the horse that runs the job; None without a `MemoryWorker`.
-    """
+    """The ceiling of a run, in ``bytes``. Above ``warning_fraction`` of it, warnings begin."""
 
     def __init__(self, config: Config, horse: Horse | None, reporter: Reporter) -> None:
         self._config, self._horse, self._reporter = config, horse, reporter
@@ -70,16 +66,13 @@ class Ceiling:
         self._horse.page.step_bytes = to_bytes(step_mb or 0)
 
     def restore(self) -> None:
-        """Set the horse back to the ceiling that it had before this run."""
         if self._horse is not None:
             self._horse.set_ceiling(self._before)
 
     def check_fit(self, declared_mb: float | None, step_mb: float | None, used_bytes: int) -> None:
         """Check, before the job begins, that it can run in a horse that uses this much already.
 
-        Raises:
-            HorseTooHeavy: not in this one, because of what earlier jobs left in it.
-            ConfigError: not in a new one either.
+        Raises `HorseTooHeavy` where earlier jobs have left too much in it, `ConfigError` where a new one will not do.
         """
         assert self._horse is not None
         page, limit_mb, used_mb = self._horse.page, self._effective_mb(step_mb or declared_mb), to_mb(used_bytes)

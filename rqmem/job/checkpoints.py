@@ -32,9 +32,6 @@ _COLLECT_AGAIN_FRACTION = 0.05  # of the ceiling: growth since the last collecti
 class Checkpoints:
     """The checkpoints of a run.
 
-    Args:
-        horse: the horse that runs the job; None without a `MemoryWorker`.
-
     Attributes:
         usage: of this process and the processes that it has started.
         enabled: False: nothing is read and logged. The ceiling stays on.
@@ -55,11 +52,7 @@ class Checkpoints:
             self._horse.raised.check()
 
     def check(self, operation: str) -> float:
-        """A checkpoint: returns MB used.
-
-        Raises:
-            MemoryLimitExceeded: usage is above the ceiling, also after a collection.
-        """
+        """A checkpoint: returns MB used. Raises `MemoryLimitExceeded` above the ceiling, also after a collection."""
         return to_mb(self._check(operation, always=True))
 
     def _check(self, operation: str, *, always: bool) -> int:

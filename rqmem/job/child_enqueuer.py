@@ -31,14 +31,9 @@ SLICE = "rqmem_slice"
 
 
 class ChildEnqueuer:
-    """Enqueues the children of one job.
+    """Enqueues the children of one job. ``of``: how many there will be; None: that is not known yet.
 
-    Options with which the job was enqueued reach them: ``at_front``, ``job_timeout``, ``result_ttl``, ``failure_ttl``,
-    ``meta``, and its queue. What a class of their own declares takes precedence. The job's ``ttl``, ``retry``,
-    ``repeat``, ``rate_limit``, callbacks and webhooks are about the job as a whole.
-
-    Args:
-        of: how many children there will be; None: that is not known yet.
+    Which of the job's options reach them: `rqmem.MemoryAwareJob.create_child_jobs`.
     """
 
     def __init__(

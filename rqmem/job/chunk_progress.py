@@ -75,7 +75,6 @@ class ChunkProgress:
     """The progress of a call.
 
     Args:
-        size: what is known of the chunk size at the start.
         outermost: it is not called within a chunk of another call.
 
     Attributes:
@@ -158,12 +157,7 @@ class ChunkProgress:
 
 
 class SavedChunkProgress(ChunkProgress):
-    """An outermost call whose finished chunks are saved, so that a later execution goes on after them.
-
-    Args:
-        number: this is the n-th such call of the run.
-        record: what earlier executions left.
-    """
+    """An outermost call whose finished chunks are saved, so that a later execution goes on after them."""
 
     def __init__(
         self,

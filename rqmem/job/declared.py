@@ -27,7 +27,6 @@ class Declared:
     """A job type as its code declares it.
 
     Attributes:
-        job: its dotted path.
         limits: a field that is None is not declared.
         about: the first line of its docstring.
         splits: its ``handle`` takes ``items=None``, so it may split into jobs of its own type.
@@ -51,11 +50,7 @@ class Applied:
 
 
 def find(module: str) -> list[Declared]:
-    """The job types that a module, or a package with all that is in it, defines: in the order of their paths.
-
-    Raises:
-        ConfigError: one of its modules cannot be imported, or it defines no job.
-    """
+    """The job types that a module, or a package with all that is in it, defines, by path. Raises `ConfigError`."""
     found = {each.job: each for part in _parts(module) for each in _defined_in(part)}
     if not found:
         raise ConfigError(f"{module} defines no MemoryAwareJob and no @memory_aware function: name where jobs are")

@@ -151,10 +151,7 @@ class Enqueueable:
 
     @classmethod
     def _call(cls, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-        """A call of this class's job as RQ's enqueue methods take it. The class's path must have been checked.
-
-        Raises `ConfigError`.
-        """
+        """A call of this class's job, whose path was checked, as RQ's enqueue methods take it. Raises `ConfigError`."""
         args, arguments, options = split(args, kwargs)
         cls.check_arguments(args, arguments)
         declared = {name: getattr(cls, name) for name in ("job_timeout", "retry", "result_ttl")}

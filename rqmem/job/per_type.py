@@ -34,10 +34,6 @@ class PerType:
 
     Attributes:
         name: of the job type, a dotted path.
-        unique: no two jobs with the same arguments wait or run at a time.
-        concurrency: how many of them may run at a time; None: any number.
-        concurrency_key: name of an argument, or a function of the arguments: the limit holds for each value.
-        tenant: name of the argument that says for whom a job works.
         whose: name of the class or function, for errors.
     """
 
@@ -50,17 +46,12 @@ class PerType:
 
     @property
     def declares(self) -> bool:
-        """Whether there is anything to do for a job."""
         return self.unique or self.concurrency is not None or self.tenant is not None
 
     def options(
         self, signature: inspect.Signature, args: tuple[Any, ...], kwargs: Mapping[str, Any], given: Mapping[str, Any]
     ) -> dict[str, Any]:
-        """RQ's enqueue options for a call with these arguments; ``given``: those of the caller.
-
-        Raises:
-            ConfigError: the arguments or the options of the caller cannot be used.
-        """
+        """RQ's enqueue options for a call with these arguments; ``given``: the caller's. Raises `ConfigError`."""
         bound = signature.bind(*args, **kwargs)
         bound.apply_defaults()
         found = self._meta(bound.arguments, given)

@@ -45,8 +45,6 @@ class JobRun:
     """One run of a job.
 
     Args:
-        job: the job type as a dotted path.
-        declared_mb: the ceiling that the job declares, in MB; None: it declares none.
         on_breach: the job's ``on_breach``; ``steps``: its ``escalate_to``, with ``"escalate"``.
 
     Attributes:

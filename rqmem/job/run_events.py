@@ -18,7 +18,6 @@ class Reporter:
     """Emits the events of a run.
 
     Args:
-        about: job, job_id, queue and worker of each event.
         warning_fraction: of the ceiling. Usage above it is one warning, until it has been below it again.
         brief: what each run reports (`routine`) waits until there is something else to report, and may be left out.
     """

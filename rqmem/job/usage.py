@@ -20,8 +20,6 @@ class RunUsage:
     """Of this process and what it started, while one run lasts. All figures are bytes.
 
     Args:
-        growth_bytes_per_second: the fastest growth to expect between two exact readings.
-        page: the shared page, to which the watcher writes what it saw; None: nobody watches.
         meter: of this process, for several short runs; by default one of this run's own.
     """
 

@@ -47,8 +47,6 @@ _KILL_SECONDS = 1.0
 
 @dataclass(frozen=True)
 class Place:
-    """Where groups of ours can be made."""
-
     version: Version
     path: Path
 
@@ -60,8 +58,6 @@ def parse_worker(name: str) -> tuple[int, int] | None:
 
 
 class Group:
-    """One group, made with `make`."""
-
     def __init__(self, version: Version, path: Path) -> None:
         self.version = version
         self.path = path
@@ -185,7 +181,6 @@ class Group:
                 time.sleep(0.001)
 
     def move_out(self, target: Path) -> None:
-        """Move all processes in it, and in sub-groups, to another group."""
         move(self.pids(), target)
 
     def remove(self) -> bool:
@@ -286,7 +281,6 @@ def _read_number(path: Path) -> int:
 
 
 def move(pids: Iterable[int], target: Path) -> None:
-    """Move these processes to a group."""
     for pid in pids:
         with contextlib.suppress(ProcessLookupError):  # it ended
             write(target / "cgroup.procs", str(pid))

@@ -61,7 +61,6 @@ class TakenPlace:
 
     Attributes:
         way: ``own`` is v1's; the others are v2's (see the module).
-        home: where this process is.
         leaf: where our processes wait, or a mark that we are here; None: nothing had to be arranged.
     """
 

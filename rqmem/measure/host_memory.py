@@ -25,12 +25,7 @@ def free_bytes(limit: int, used: int, stat: str) -> int:
 
 
 class HostReader:
-    """Reads `HostReading` again and again.
-
-    Args:
-        own: the group of this process; by default it is looked up.
-        pressure: the machine's file of stalls; by default `PRESSURE`.
-    """
+    """Reads `HostReading` again and again."""
 
     def __init__(self, own: cgroup.Own | None = None, pressure: Path | None = None) -> None:
         self._own = own or cgroup.read_own()

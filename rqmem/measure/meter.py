@@ -134,7 +134,6 @@ class TreeMeter:
     """Meters the processes that ``members`` names at each reading.
 
     Args:
-        members: returns the pids of the tree as it is now.
         growth_bytes_per_second: how fast shared pages may turn private, for the offset's expiry.
         pause: full readings for that are at least this many times as far apart as one takes.
         checked: this process runs user code (`rqmem.measure.kept_files.KeptFile`).

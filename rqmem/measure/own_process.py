@@ -32,8 +32,6 @@ class Meter(Protocol):
 
 
 class ExactMeter(TreeMeter):
-    """`TreeMeter` of this process and what it started."""
-
     def __init__(self, growth_bytes_per_second: float) -> None:
         pid = os.getpid()
         self._below = process_tree.Members(pid, checked=True)

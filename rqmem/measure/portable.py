@@ -47,7 +47,6 @@ class PortableMeter:
         return sum(self._resident(process) or 0 for process in self._processes)
 
     def estimate(self, raw: int) -> int:
-        """Usage in bytes as far as a quick reading tells it."""
         return max(0, raw - self._offset)
 
     def doubtful(self, raw: int, ceiling_bytes: int, now: float) -> bool:

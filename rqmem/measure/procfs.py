@@ -34,7 +34,6 @@ class Usage:
     """What a process costs, in bytes.
 
     Attributes:
-        usage_bytes: what it costs and cannot be dropped.
         shared_bytes: anonymous memory of it that others may pay for.
         shmem_bytes: the part of ``usage_bytes`` that is shared memory.
         whole: its ``smaps_rollup`` may not be read, so each page that it shares counts whole.
@@ -89,10 +88,8 @@ class Stat(NamedTuple):
 
     Attributes:
         state: its letter; of a process, that of its main thread.
-        parent: the parent's pid.
         is_bare_fork: it was forked and has not become another program since.
         cpu_ticks: processor time that it has used, in clock ticks.
-        threads: how many the process has.
         start_time: in clock ticks since boot.
     """
 
@@ -136,9 +133,7 @@ def of_memory(pid: int, read: Callable[[str], T | None]) -> T | None:
     """What ``read`` finds of its memory in a directory below ``/proc``; None: it has none any more.
 
     That is the directory of its main thread, or of another thread where the main one has ended.
-
-    Raises:
-        PermissionError: it is there, and hidden.
+    Raises `PermissionError` where it is hidden.
     """
     try:
         found = read(f"/proc/{pid}")
@@ -267,7 +262,6 @@ def read_main_thread(pid: int) -> MainThread | None:
 
 
 def catches(pid: int, number: int) -> bool:
-    """Whether that signal has a handler in ``pid``; it would end a process that has none."""
     thread = read_main_thread(pid)
     return thread is not None and thread.catches(number)
 

@@ -54,7 +54,6 @@ def unsupported(platform: str, has_fork: bool, has_pidfd: bool, proc_readable: b
 
 
 def check_platform() -> None:
-    """Raise `ConfigError` where a worker cannot keep ceilings."""
     why = unsupported(sys.platform, hasattr(os, "fork"), has_pidfd(), not proc_shortcoming())
     if why:
         raise ConfigError(why)
@@ -115,7 +114,6 @@ class Foreign:
     Attributes:
         another_users: it was another user's; else it was our own, and not dumpable, as setuid programs are.
         measured: ``exactly``, ``whole``: with all pages it shares, or ``not``: ``/proc`` hides it.
-        can_be_ended: we may signal it.
     """
 
     another_users: bool

@@ -64,7 +64,6 @@ def need(history: TypeHistory | None, ceiling_mb: float) -> Need:
 
 
 def is_enough(history: TypeHistory) -> bool:
-    """Whether what a type needs is known from its history."""
     return history.runs >= FEWEST_RUNS and history.breaches <= _MOST_STOPPED * history.runs
 
 
@@ -160,15 +159,11 @@ WaitingJobs = tuple[Waiting, ...]
 
 
 class Answer(Enum):
-    """The answer to a worker that asks whether it may start a job."""
-
     START = 1
     WAIT = 2
 
 
 class Why(Enum):
-    """What a job waits for."""
-
     ROOM = "room"
     KEPT = "kept"
     TENANT = "tenant"

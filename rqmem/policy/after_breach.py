@@ -34,9 +34,7 @@ class Attempt:
     Attributes:
         resumable: the job asked for it (``on_breach`` is one of `GOES_ON`).
         began: it had begun to work in chunks.
-        chunk_size: items per chunk in this execution.
         progressed: at least one chunk was finished in it.
-        spent: what resumes have cost so far.
         position: the items that it worked on, for the message.
         cuts: after a breach, what is left is made child jobs (``on_breach = "split"``).
         cut: that has been tried before, with the same data.
@@ -87,7 +85,6 @@ class GiveUp:
 
 
 def decide(cause: Cause, attempt: Attempt, max_resumes: int) -> Resume | GiveUp:
-    """Whether the job goes on within its budget, and how."""
     if not attempt.resumable:
         return GiveUp("")
     if cause in ("planned stop", "evicted"):

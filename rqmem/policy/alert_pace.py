@@ -23,9 +23,7 @@ def to_send(waiting: int, sent_at: Sequence[float], now: float) -> int:
     Usually one. The last message that the minute allows holds all waiting alerts, so that none waits for long.
 
     Args:
-        waiting: how many alerts wait.
         sent_at: when the last messages were sent, at least `MESSAGES_A_MINUTE` of them if there were that many.
-        now: on the same clock.
     """
     left = MESSAGES_A_MINUTE - sum(now - at < 60 for at in sent_at)
     if waiting == 0 or left <= 0:

@@ -22,7 +22,6 @@ class Queued:
     """What waits in the queues of a pool.
 
     Attributes:
-        jobs: how many.
         oldest_seconds: how long the job has waited that is next to run; 0: none waits.
         job_seconds: what a job has taken so far, on average; 0: not known.
     """
@@ -37,7 +36,6 @@ class Scale:
     """How many workers there are to be.
 
     Attributes:
-        workers: their number.
         changed_at: since when there are that many.
         idle_since: since when a worker has been idle all the time; None: none has.
     """
@@ -55,9 +53,7 @@ def expected_wait_seconds(jobs: int, job_seconds: float, workers: int) -> float:
 def rescaled(scale: Scale, least: int, most: int, queued: Queued, idle: int, *, short: bool, now: float) -> Scale:
     """How many there are to be from now on.
 
-    Args:
-        idle: workers that run nothing.
-        short: jobs wait for memory, which more workers would not give them.
+    ``idle``: workers that run nothing; ``short``: jobs wait for memory, which more workers would not give them.
     """
     idle_since = (scale.idle_since if scale.idle_since is not None else now) if idle else None
     scale = Scale(min(most, max(least, scale.workers)), scale.changed_at, idle_since)

@@ -35,8 +35,6 @@ def watch_interval(headroom_bytes: float, growth_bytes_per_second: float) -> flo
 
 
 class CeilingAction(Enum):
-    """What the watcher does next."""
-
     WATCH = "watch"
     CONFIRM = "confirm"  # stop the tree and take the full reading
     BREACH = "breach"  # signal the job to unwind
@@ -46,8 +44,6 @@ class CeilingAction(Enum):
 
 @dataclass(frozen=True)
 class Limits:
-    """The bounds one job is judged by."""
-
     ceiling_bytes: int
     reserve_bytes: int
     grace_seconds: float

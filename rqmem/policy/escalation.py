@@ -102,5 +102,4 @@ def written(steps: Sequence[Step]) -> str:
 
 
 def read(text: str) -> tuple[Step, ...]:
-    """The steps that `written` wrote."""
     return tuple(Step(ceiling_mb, queue) for ceiling_mb, queue in json.loads(text)) if text else ()

@@ -71,11 +71,7 @@ class Probed:
 def worth_a_probe(grown_bytes: int, spent_seconds: float, worked_seconds: float, probed: Probed) -> bool:
     """Whether a horse should look closely at the next run of a job type.
 
-    Args:
-        grown_bytes: beyond what the first runs of its job types left.
-        spent_seconds: on probes so far.
-        worked_seconds: on jobs so far.
-        probed: the job type.
+    ``grown_bytes``: beyond what the first runs of its job types left. The seconds: on probes, and on jobs, so far.
     """
     if probed.quiet and probed.since < QUIET_RUNS:
         return False
@@ -98,7 +94,6 @@ class TypeProbes:
     """Probes of one job type in the present horse.
 
     Attributes:
-        runs: all.
         blocks: what probes left, in bytes, oldest first; each is the sum of ``width`` probes.
         filled: probes in the last block.
         last: what the last probes left, also in earlier horses.
@@ -139,8 +134,6 @@ class TypeProbes:
 
 @dataclass(frozen=True)
 class Leaks:
-    """What is known of the job types of one worker."""
-
     types: Mapping[str, TypeProbes] = field(default_factory=dict)
 
     def in_new_horse(self) -> Leaks:

@@ -29,9 +29,7 @@ class Way:
     """How a worker was started, as far as leases need to know.
 
     Attributes:
-        lease_max: the option.
         forks: a horse per job.
-        profiles: runs are profiled.
         strategy: RQ's name of the order in which it takes from several queues.
         own_parts: what is not RQ's own: classes of jobs and queues, the serializer, the death penalty.
         own_hooks: methods of a subclass that RQ calls for each job and a lease does not.
@@ -110,11 +108,8 @@ def after_recall() -> History:
 
 
 def turned_long(seconds: float, cpu_seconds: float, *, runnable: bool) -> bool:
-    """Whether to take back what the running job holds up.
+    """Whether to take back what the running job holds up, by the time that it has taken and used.
 
-    Args:
-        seconds: since it began.
-        cpu_seconds: what its process has used since then.
-        runnable: whether the process could use a processor. On a crowded machine a short job takes long, too.
+    ``runnable``: its process could use a processor. On a crowded machine a short job takes long, too.
     """
     return seconds >= LONG_SECONDS and (cpu_seconds >= LONG_CPU_SECONDS or not runnable)

@@ -7,11 +7,7 @@ _FIRST_STEP_SECONDS = 0.05
 
 
 class MemoryCurve:
-    """The highest reading of each step since the beginning; when all points are used, the step is doubled.
-
-    Attributes:
-        step_seconds: the length of a step.
-    """
+    """The highest reading of each step since the beginning; when all points are used, ``step_seconds`` is doubled."""
 
     def __init__(self) -> None:
         self.step_seconds = _FIRST_STEP_SECONDS

@@ -21,7 +21,6 @@ class Charge:
     """What is charged to a group.
 
     Attributes:
-        total_bytes: all of it.
         file_bytes: page cache that the kernel can drop (after it has written it, where need be); shared memory, tmpfs
             and what is locked into memory are not in it.
         anon_bytes, shmem_bytes: of processes; of shared memory, tmpfs and memfd.
@@ -64,9 +63,7 @@ def judge(charge: Charge, base_bytes: int, limit_bytes: int, slack_bytes: int) -
     """What to do about a charge.
 
     Args:
-        charge: as read just now.
         base_bytes: the most that a job may hold: its ceiling and the reserve.
-        limit_bytes: the group's limit now.
         slack_bytes: by how much the parts of a charge may lag behind its total.
 
     Promises (tested): no breach while the job holds at most ``base_bytes``; always one when it holds more that the

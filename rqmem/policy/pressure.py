@@ -37,8 +37,6 @@ GRACE_SECONDS = 2.0
 
 
 class How(Enum):
-    """How a job is evicted."""
-
     STOP = 1
     KILL = 2
 
@@ -73,7 +71,6 @@ class Running:
     """A job that runs.
 
     Attributes:
-        number: of its worker.
         tenant: for whom it works; empty: that was not said.
         used_bytes, reserved_bytes: what it uses, and what it is expected to.
         since: when it began.
@@ -97,8 +94,6 @@ class Running:
 
 @dataclass(frozen=True)
 class Eviction:
-    """What is to be done with the job of one worker."""
-
     number: int
     how: How
     reason: str
@@ -125,12 +120,9 @@ def evict(
     While that is only foreseen, since others grow, none goes that cannot continue later.
 
     Args:
-        running: all jobs.
-        budget_bytes: what they may use together.
         reserve_bytes: by how much they may be above it while one saves what it has.
         host: what is left elsewhere; None: nobody can tell.
         stalled_since: since when processes have waited for memory; None: they do not.
-        now: on the clock of the jobs' times.
         whose: what to call all of them in the reason.
     """
     used = sum(each.used_bytes for each in running)

@@ -30,7 +30,6 @@ class HorseState:
         kept_bytes: what it holds beyond what it held when it was forked.
         baseline_bytes: the part of that which first runs of job types left.
         kept_by: the same by job type.
-        jobs: how many it has run.
         threads: the most it had after a job.
         threads_by: how many more of them after runs of each job type.
     """
@@ -103,11 +102,7 @@ def crowded(before: Fit, ceiling_bytes: int) -> str:
 
 
 def not_crowded(state: HorseState, ceiling_of: Callable[[str], int]) -> list[str] | None:
-    """The job types for which others have left next to nothing in the horse; None: that holds for all it has run.
-
-    Args:
-        ceiling_of: the ceiling of a job type, in bytes.
-    """
+    """The job types for which others have left next to nothing in the horse; None: that holds for all it has run."""
     clean = [
         job
         for job, own_bytes in state.kept_by.items()

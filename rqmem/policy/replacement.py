@@ -17,7 +17,6 @@ class Slot:
     """The place of one worker in a pool.
 
     Attributes:
-        number: from 1.
         early_deaths: how many workers in this place, one after another, died within `LIVED_SECONDS`.
         due_at: from when on a worker may be started here, in seconds of the pool's clock.
         retired: no worker is started here again: the last one ended as it should.

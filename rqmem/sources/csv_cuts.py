@@ -65,7 +65,6 @@ def record_start(
     """The offset in ``data`` of the first record that begins after its first byte.
 
     Args:
-        data: the file from some byte on.
         at_end: whether the file ends with it. Its end is then taken for the beginning of a record.
         longest_field: characters, in that encoding, that no field is longer than.
 

@@ -26,7 +26,6 @@ class Fingerprint:
     """What is remembered of a file.
 
     Attributes:
-        written_ns: when it was written to.
         edges: a hash of both ends.
         place: which machine and disk: the same file of a network disk may have another inode elsewhere.
         contents: a hash of it all, or of its blocks. Empty: not looked at (rqmem 0.1 did not).

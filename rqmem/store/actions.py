@@ -31,9 +31,7 @@ class ActionRecord:
     Attributes:
         at: epoch seconds.
         who: a name of the person, as far as it is known: of the user, or of the login.
-        surface: by what it was done.
         job_id, queue, job_type: what it was done to, or the filter; ``error``: of the filter. Empty: does not apply.
-        count: how many jobs it concerned.
         text: the answer in one line.
         id: of its entry in the stream; sorts by time.
     """

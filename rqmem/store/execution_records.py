@@ -42,7 +42,6 @@ class Standing:
 
     Attributes:
         owner: the execution that owns the job, or empty.
-        owned: whether this execution owns the job.
         started: whether RQ counts this execution as started.
         status: of the job; empty if it was deleted, or Redis has lost its data.
     """

@@ -226,12 +226,9 @@ def put_back(queue: Queue, job_id: str) -> bool:
 
 
 def give_back(queue: Queue, job_id: str, before: bytes = b"") -> None:
-    """Put a job that was taken and not begun back to the front of its queue; it may be repeated.
+    """Put a job that was taken and not begun back to the front of its queue, or drop a cancelled one. Safe to repeat.
 
-    A job that was cancelled meanwhile is dropped.
-
-    Args:
-        before: the job that stood before it, and was passed over. If it is in the queue, this one goes behind it.
+    ``before``: the job that stood before it, and was passed over. If it is in the queue, this one goes behind it.
     """
     names = [queue.intermediate_queue_key, queue.key, Job.key_for(job_id)]
     script(queue.connection, "give_back")(keys=names, args=[job_id, before])
@@ -267,9 +264,7 @@ class RunWriter:
     ) -> None:
         """Save finished chunks in one step, once: cursor, items of the stage so far, results, and the next size.
 
-        Raises:
-            RunTakenOver: another execution owns the job.
-            SourceError: the cursor is no JSON.
+        Raises `RunTakenOver`, and `SourceError` where the cursor is no JSON.
         """
         text = _as_json(cursor)
         if self._held is not None and self._held.hold(

@@ -26,7 +26,6 @@ class Guarded:
     """A connection whose transactions are guarded.
 
     Args:
-        connection: the real one, which does all else.
         what: ``"begin"``: the job is queued, and begins. ``"end"``: the job is started and has no dependents, and ends.
         absent: keys that do not exist, of which RQ would set the time to live all the same.
     """

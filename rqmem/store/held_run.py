@@ -63,7 +63,6 @@ class HeldRun:
         self.next_job()
 
     def next_job(self) -> None:
-        """Another job is in hand."""
         self.held = self._written = False
         self._fields: dict[str, Any] = {}
         self._results: list[bytes] = []
@@ -78,10 +77,9 @@ class HeldRun:
         self, values: Mapping[str, Any], added: Mapping[str, float] | None = None, result: bytes = b"",
         *, last: bool = False,
     ) -> bool:  # fmt: skip
-        """Set these fields, and add to the others. Returns False where the record is not held: Redis has it.
+        """Set these fields, and add to the others. False: Redis has the record, so it is not held.
 
-        Args:
-            last: the job's code has ended, so that its outcome follows at once.
+        ``last``: the job's code has ended, so that its outcome follows at once.
         """
         if not self.held:
             return False

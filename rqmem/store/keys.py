@@ -38,7 +38,6 @@ class Key:
     """One kind of key. Calling it with the names in its template, in order, gives a key.
 
     Attributes:
-        type: as Redis' command TYPE says it.
         expires: the longest time to live in seconds; True: that is configured; False: it never expires.
     """
 
@@ -64,7 +63,6 @@ class Key:
 
 @cache
 def _form(template: str) -> str:
-    """For the operator %."""
     return _NAME.sub("%s", template)
 
 

@@ -37,11 +37,7 @@ class Taken(NamedTuple):
 
 
 class Moved(NamedTuple):
-    """A job that was moved to the intermediate queue when it came (`rqmem.store.queue_fronts`).
-
-    Attributes:
-        queue: as in `Taken`.
-    """
+    """A job that was moved to the intermediate queue (`rqmem.store.queue_fronts`). ``queue``: as in `Taken`."""
 
     queue: int
     id: str
@@ -103,8 +99,7 @@ def pack_finished(
 def pack_begins(job_id: bytes, execution: bytes, queue: bytes, start: float, run: bytes = b"") -> bytes:
     """A job that is about to begin, for `LeaseConnection.send_step`.
 
-    Args:
-        run: of a memory-aware job, the record of its run as it begins: a JSON list of fields and values.
+    ``run``: of a memory-aware job, the record of its run as it begins: a JSON list of fields and values.
     """
     began = epoch(start)
     return b"$%d\r\n%b\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n$27\r\n%b\r\n$17\r\n%b\r\n$%d\r\n%b\r\n" % (

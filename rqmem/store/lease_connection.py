@@ -27,7 +27,6 @@ class LeaseConnection:
 
     Args:
         client: the connection is one of its pool; `close` gives it back.
-        worker: the name of the worker.
         token: of this lease, not used before.
     """
 
@@ -57,7 +56,6 @@ class LeaseConnection:
 
     @property
     def owed(self) -> int:
-        """How many replies have not been read."""
         return len(self._owed)
 
     @property

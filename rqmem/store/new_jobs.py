@@ -114,11 +114,7 @@ def options_of(data: EnqueueData) -> tuple[Any, dict[str, Any]]:
 
 
 class BatchWriter:
-    """Writes batches of new jobs to one queue.
-
-    Args:
-        mark: a name that no other use of this class has.
-    """
+    """Writes batches of new jobs to one queue. ``mark``: a name that no other use of this class has."""
 
     def __init__(self, queue: Queue, mark: str) -> None:
         self._queue, self._mark = queue, keys.enqueued(mark)

@@ -36,7 +36,6 @@ class QueueFronts:
 
     Args:
         client: the connections are of its pool, until `close`.
-        names: of the queues.
         keeps: by moves, where a job is kept in Redis at all times.
     """
 
@@ -82,7 +81,6 @@ class QueueFronts:
         return sorted(each for each in replies if each is not None)
 
     def _commands(self, timeout: str) -> list[tuple[str, ...]]:
-        """One for each connection."""
         if not self._keeps:
             return [("BLPOP", *self._keys, timeout)]
         return [("BLMOVE", key, f"{key}:intermediate", "LEFT", "RIGHT", timeout) for key in self._keys]

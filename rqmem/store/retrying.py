@@ -201,9 +201,6 @@ def until_redis_answers(step: Callable[[], T], what: str, large_on: Redis | None
 
     Redis may have done the step although its reply was lost, so the step must be safe to repeat. Other errors are
     raised. ``large_on``: the connection over which the step writes values of users, which may be large.
-
-    Raises:
-        RedisTakesAllButThis: the step fails again and again although Redis answers.
     """
     global _spent_seconds
     wait, began = Wait(what, large_on), time.monotonic()
@@ -226,7 +223,6 @@ def spent_seconds() -> float:
 
 
 def connection_with_short_timeout(connection: Redis, seconds: float) -> Redis:
-    """A new connection to the same server, with a short timeout."""
     connection_class, pool_class, kwargs = parse_connection(connection)
     kwargs.update(socket_timeout=seconds, socket_connect_timeout=seconds)
     return connection_class(connection_pool=ConnectionPool(connection_class=pool_class, **kwargs))

@@ -38,8 +38,6 @@ _log = logging.getLogger("rqmem.worker")
 
 @dataclass(frozen=True)
 class Abandoned:
-    """The run of a dead worker, of a job that cannot go on."""
-
     job_id: str
     queue: str
     execution_id: str

@@ -53,7 +53,6 @@ class SenderProcess:
 
     @staticmethod
     def wanted(config: Config) -> bool:
-        """Whether there is anywhere to send to, and a journal to send from."""
         return config.journal_enabled and bool(config.alert_urls or config.alert_urls_file)
 
     @property
@@ -79,11 +78,7 @@ class SenderProcess:
         threading.Thread(target=self._listen, args=(self._process.stdout,), name="rqmem-sender", daemon=True).start()
 
     def wait_until_ready(self) -> None:
-        """Until no alert can be missed.
-
-        Raises:
-            ConfigError: it cannot send to its URLs; it has ended.
-        """
+        """Until no alert can be missed. Raises `ConfigError` where it cannot send to its URLs; it has ended then."""
         if self._process is None:
             return
         with contextlib.suppress(queue.Empty):
@@ -96,10 +91,7 @@ class SenderProcess:
         _log.warning("worker %s: the sender of alerts is not ready; alerts wait for it in Redis", self._worker)
 
     def tend(self) -> bool:
-        """Between two jobs: begin it again if it has died; whether a new one was begun.
-
-        At once where it had lived for a while, else after a pause that grows.
-        """
+        """Between two jobs: begin it again if it has died, after a pause that grows. Whether a new one was begun."""
         process, now = self._process, time.monotonic()
         if self._useless or (process is not None and process.poll() is None):
             return False

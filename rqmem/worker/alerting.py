@@ -41,11 +41,7 @@ class _Untold:
 
 
 class Alerting:
-    """The alerts of one worker.
-
-    Attributes:
-        dropped: how many could not be told, since this was last set to 0.
-    """
+    """The alerts of one worker."""
 
     def __init__(self, worker: str, config: Config) -> None:
         self.dropped = 0
@@ -59,7 +55,6 @@ class Alerting:
 
     @property
     def busy(self) -> bool:
-        """Whether there is something to tell."""
         return bool(self._waiting)
 
     def take(self, event: Event, at: float) -> None:
@@ -69,10 +64,7 @@ class Alerting:
             self._keep(finding, "raised", at)
 
     def read(self, live: Live, now: float, initial_mb: float | None = None, known_mb: float = 0.0) -> None:
-        """What the worker uses now; to be called at least once a second.
-
-        ``initial_mb`` and ``known_mb`` are of the running job, as in `rqmem.policy.alert_rules.JobReading`.
-        """
+        """What the worker uses now, at least once a second. The others: as in `rqmem.policy.alert_rules.JobReading`."""
         job = live.job
         reading = None
         if job is not None:
@@ -90,10 +82,7 @@ class Alerting:
             self._keep(untold.finding, "raised", now)
 
     def flush(self, connection: Redis, now: float) -> None:
-        """Tell what there is to tell, and emit an event for each that nobody else has told.
-
-        Raises redis-py's errors while Redis is away or refuses; nothing is lost with them.
-        """
+        """Tell what there is to tell, and emit an event for each that nobody else has told."""
         refused: list[str] = []
         while self._waiting:
             alert, told = self._waiting[0], None

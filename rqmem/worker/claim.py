@@ -55,11 +55,7 @@ class StartArguments(NamedTuple):
 
 @dataclass(eq=False, repr=False)
 class Claimer:
-    """Claims for one worker.
-
-    Args:
-        _member: in a pool with a budget, a job that was taken may have to go back.
-    """
+    """Claims for one worker. In a pool with a budget, a job that was taken may have to go back."""
 
     _worker: Worker
     _pool: HorsePool
@@ -77,11 +73,7 @@ class Claimer:
     def starting(self) -> Iterator[StartArguments]:
         """In here a job is taken with the script `take_job`, which gets these arguments.
 
-        From here on a request to stop lets the job that comes run to its end. Where none has come, it is heard at the
-        end.
-
-        Raises:
-            StopRequested: the worker was told to stop meanwhile.
+        A request to stop lets the job that comes run to its end. Where none has come, `StopRequested` is raised.
         """
         worker = self._worker
         if not self._may_start():
@@ -122,7 +114,6 @@ class Claimer:
         return StartArguments(self._keys(), values)
 
     def started(self, job: Job, start: StartArguments) -> None:
-        """The job was taken, and started with these arguments."""
         execution = Execution(self._next_id, job.id, self._worker.connection, self._worker.name)
         execution.created_at = self._started_at
         execution._job = job
@@ -136,11 +127,7 @@ class Claimer:
         self._told_busy_at = float("-inf")
 
     def claim(self, job: Job) -> Execution:
-        """As RQ's `prepare_execution`, once Redis answers, with the owner; the job may be claimed already.
-
-        Raises:
-            RunTakenOver: that took so long that somebody has put the job back.
-        """
+        """As RQ's `prepare_execution`, once Redis answers. Raises `RunTakenOver`: somebody has put the job back."""
         worker, committer = self._worker, self._committer
         execution, self._begun = self._begun, None
         if execution is not None and execution.job_id == job.id:

@@ -15,7 +15,6 @@ _COMMIT = re.compile(r"[0-9a-f]{40,64}")
 
 
 def code_version(configured: str, directory: Path) -> str:
-    """The configured one in one line, else the beginning of the commit's id; empty where neither is known."""
     named = " ".join(configured.split())[:MOST_CHARACTERS]
     return named or commit(directory)[:_SHOWN]
 

@@ -378,7 +378,6 @@ class Committer:
             raise self._error
 
     def _check_still_ours(self, job: Job, queue: Queue, execution: Execution) -> None:
-        """Raise `RunTakenOver` where the execution's outcome is not ours to commit."""
         standing = execution_reader.standing(self._worker.connection, job, queue, execution)
         if standing.status == "canceled":
             self._canceled = execution.id

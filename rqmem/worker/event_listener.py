@@ -42,7 +42,6 @@ class Listening:
         self._dropped = 0
 
     def start(self) -> None:
-        """Fork it."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._begun_at = time.monotonic()
         parent = os.getpid()
@@ -54,7 +53,6 @@ class Listening:
         self.pid, self._end = pid, ours
 
     def tell(self, event: events.Event) -> None:
-        """Have the hooks hear of it."""
         try:
             if self._end is not None:
                 self._end.send(json.dumps(codec.event_to_values(event)).encode(), socket.MSG_DONTWAIT)

@@ -55,13 +55,7 @@ class LastSeconds:
 
 
 class Growth:
-    """Growth of one job by line, up to its peak, in steps of ``step_bytes``.
-
-    Args:
-        step_bytes: of growth that a line is asked for.
-        baseline_bytes: what the horse held before.
-        samples: how many the horse had taken before.
-    """
+    """Growth of one job by line, up to its peak, in steps of ``step_bytes``. ``samples``: that were taken before."""
 
     def __init__(self, step_bytes: int, baseline_bytes: int, samples: int = 0) -> None:
         self._step = step_bytes
@@ -86,13 +80,7 @@ class Growth:
         self._waits = waits
 
     def take(self, samples: int, line: str, waits: int) -> bool:
-        """What the page says now. Whether that was new.
-
-        Args:
-            samples: how many there were.
-            line: of the last.
-            waits: how often the horse had begun to wait by then.
-        """
+        """What the page says now: how many samples, the line of the last, and the waits by then. Whether it was new."""
         if self._asked_at is None or samples == self._samples:
             return False
         self._samples = samples

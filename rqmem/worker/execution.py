@@ -116,8 +116,6 @@ class Ended:
 
 
 class Instruction(Enum):
-    """What to do next."""
-
     RAISE = auto()  # in the horse: raise `MemoryLimitExceeded`
     SIGNAL = auto()  # send the horse the breach signal
     WAIT = auto()  # give it more time

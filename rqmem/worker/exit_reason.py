@@ -22,8 +22,6 @@ class Circumstances:
 
     Attributes:
         peak_mb: the most the job used; 0: it ended too soon to be read.
-        limit_mb: its ceiling.
-        operation: the place last named.
         in_job: it ended in the job's own code, and not in a callback, an exception handler or RQ's code around it.
         memory_ran_out: the kernel killed for memory while it ran, and not for the job's own limit: in the group of the
             horse or the worker, or, where no group tells, anywhere on the machine; None: it did not.

@@ -148,7 +148,6 @@ class Heart:
             log.warning("worker %s: could not tell Redis that it ends: %s", self._worker.name, error)
 
     def has_taken(self, job_id: str) -> None:
-        """The worker has just taken that job."""
         self._taken_at = time.monotonic()
         if self.beating:
             self._recovery.taken_here = job_id
@@ -182,7 +181,6 @@ class Heart:
         self._wrote = (float("-inf"), None)
 
     def idle(self) -> None:
-        """No job runs."""
         self._running = None
 
     def soon(self, errand: Callable[[Redis], object]) -> None:

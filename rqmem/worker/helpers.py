@@ -55,13 +55,11 @@ class Helpers:
             yield self._sender.pid
 
     def pids(self) -> Iterator[int]:
-        """Those that there are now."""
         for each in (self.scheduling.process, self._sender, self._listening):
             if each is not None and each.pid:
                 yield each.pid
 
     def stop(self) -> None:
-        """End both, after what they still have to do."""
         if self._sender is not None:
             self._sender.stop()
         if self._listening is not None:

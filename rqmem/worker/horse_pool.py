@@ -30,7 +30,6 @@ class HorsePool:
     """Forks, ends and reaps.
 
     Args:
-        setup: of the worker.
         helper_pids: children of the worker that somebody else waits for, as they are now.
 
     Attributes:
@@ -71,7 +70,6 @@ class HorsePool:
         return self.idle_bytes + (self.warm.state.kept_bytes if self.warm is not None else 0)
 
     def outside_bytes(self) -> int:
-        """What the horse's group is charged for and no process holds (`HorseGroup.outside_bytes`)."""
         return self.group.outside_bytes() if self.group is not None else 0
 
     def calibrate(self, idle_bytes: int, fastest_growth: Callable[[], float]) -> None:
@@ -97,11 +95,9 @@ class HorsePool:
         self.known.add(pid)
 
     def forget_helper(self, pid: int) -> None:
-        """That child has ended."""
         self._helpers.discard(pid)
 
     def fork(self, serve: Callable[[Channel], NoReturn]) -> WarmHorse:
-        """A new warm horse, whose life is ``serve``."""
         self.new_page()
         self._new_group()
         self.warm = WarmHorse.fork(self.page, serve)
@@ -182,20 +178,17 @@ class HorsePool:
         process_tree.reap_zombies(os.getpid(), self._others | {pid: procfs.read_start_time(pid) for pid in horses})
 
     def left_by_job(self) -> list[int]:
-        """Processes of the job that still run."""
         if self._births.last() == self._last_birth:  # none has been born since the job began
             return []
         self.reap()
         return [pid for pid in process_tree.descendants(os.getpid(), self.known) if pid != self.idle_pid]
 
     def kill_tree(self, horse_pid: int, *, wait: bool = True) -> None:
-        """End everything of the job's tree."""
         process_tree.kill(os.getpid(), self.known, group=horse_pid, wait=wait)
         if self.group is not None:
             self.group.kill(wait=wait)
 
     def _new_group(self) -> None:
-        """A cgroup for the horse that is about to be forked."""
         if self.kernel is not None:
             self.group = self.kernel.new_group(self._setup.limit_bytes)
 

@@ -22,8 +22,6 @@ _log = logging.getLogger("rqmem.worker")
 
 
 class Recycling:
-    """Remembers for one worker."""
-
     def __init__(self, setup: Setup) -> None:
         self._setup = setup
         self._leaks = Leaks()
@@ -34,7 +32,6 @@ class Recycling:
         self._leaks = self._leaks.in_new_horse()
 
     def fit(self, warm: WarmHorse, job_type: str, idle_bytes: int) -> Fit:
-        """How a job of this type would fit into the horse."""
         return recycling.fit(warm.state, job_type, self._needs.of(job_type), idle_bytes)
 
     def crowded(self, warm: WarmHorse, job_type: str, idle_bytes: int) -> str:
@@ -43,7 +40,6 @@ class Recycling:
         return recycling.crowded(self.fit(warm, job_type, idle_bytes), self._ceiling_of(declared_bytes))
 
     def declined(self, page: SharedPage, job_type: str) -> str:
-        """Why the horse has declined a job of this type."""
         self._needs.of(job_type).declared_bytes = page.wanted_bytes
         need = page.need_bytes if page.need_bytes >= 0 else None
         before = Fit(page.held_before, page.left_before, need)

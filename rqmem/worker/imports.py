@@ -26,13 +26,9 @@ _log = logging.getLogger("rqmem.worker")
 
 
 def preload(modules: Iterable[str], openmp: str) -> None:
-    """Import these now, so that horses share their pages. Threads that one leaves running are a warning.
+    """Import these now, so that horses share their pages. ``openmp``: ``"refuse"`` a pool of OpenMP, or ``"end"`` it.
 
-    Args:
-        openmp: what to do about a pool of OpenMP: ``"refuse"``, or ``"end"`` it.
-
-    Raises:
-        ConfigError: a module cannot be imported, or leaves an OpenMP pool that is to be refused.
+    Raises `ConfigError` for a module that cannot be imported, or leaves a pool that is to be refused.
     """
     for each in imported(modules):
         if each.openmp_threads and openmp == "refuse":

@@ -34,8 +34,6 @@ class HorseGroup:
     """The group of one horse, as worker and horse hold it.
 
     Args:
-        group: made, and entered by nobody yet.
-        limit_bytes: what it was made with.
         room_bytes: what a job may be charged beyond its ceiling.
 
     Attributes:
@@ -177,11 +175,9 @@ class HorseGroup:
         return charge
 
     def kill(self, *, wait: bool = True) -> None:
-        """End everything in it; with ``wait``, until it has ended."""
         self._group.kill(wait=wait)
 
     def move_out(self, target: Path) -> None:
-        """What lives in it goes to another group."""
         with contextlib.suppress(OSError):
             self._group.move_out(target)
 
@@ -196,7 +192,6 @@ class KernelLayer:
 
     Args:
         taken: where they are made; it is left at `close`.
-        reserve_bytes: the worker's reserve.
         idle_bytes: what an idle horse uses: pages shared with the worker, whom they are charged to.
     """
 

@@ -92,10 +92,7 @@ class Lifecycle:
     def start(self, log_options: tuple[str | None, str, str], bootstrap: Callable[[], None]) -> None:
         """Begin everything, after a look whether any job could run at all; then RQ's ``bootstrap``, then the heart.
 
-        It takes a while: a request to stop is heard from here on. RQ installs its own handlers after it.
-
-        Raises:
-            StopRequested: the worker was told to stop meanwhile.
+        It takes a while: a request to stop raises `StopRequested`. RQ installs its own handlers after it.
         """
         self.has_name = False
         before = {number: signal.signal(number, self._stop_early) for number in _STOPS}
@@ -121,11 +118,7 @@ class Lifecycle:
 
     @contextlib.contextmanager
     def _stops_at_once(self) -> Iterator[None]:
-        """In here, where it may take long, a request to stop raises. Elsewhere that would leave a thing half begun.
-
-        Raises:
-            StopRequested: the worker has been told to stop.
-        """
+        """In here, where it may take long, a request to stop raises. Elsewhere that would leave a thing half begun."""
         self._outage.stop_if_told()
         self._stop_raises = True
         try:
@@ -233,7 +226,6 @@ class Lifecycle:
     # Beginning anew
 
     def way_to_restart(self) -> Way:
-        """How this worker begins anew."""
         if self._setup.config.on_worker_limit == "exit":
             return "exit"
         return "in place" if can_restart(sys.argv[0]) else "none"

@@ -23,8 +23,6 @@ _ENDED = (JobStatus.FINISHED, JobStatus.FAILED, JobStatus.STOPPED, JobStatus.CAN
 
 
 class Mending:
-    """Looks on behalf of one worker, over one connection."""
-
     def __init__(self, connection: Redis, job_class: type[Job], serializer: Any) -> None:
         self._connection = connection
         self._job_class = job_class

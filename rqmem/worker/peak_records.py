@@ -6,12 +6,7 @@ import heapq
 
 
 class Peaks:
-    """The highest peaks of each job type within one period.
-
-    Args:
-        kept: a peak is a record while it is among this number of highest ones.
-        period_seconds: after it everything is a record again.
-    """
+    """The highest peaks of each job type within one period. One of the ``kept`` highest is a record."""
 
     _MOST_TYPES = 200
 

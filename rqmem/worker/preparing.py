@@ -21,11 +21,7 @@ _log = logging.getLogger("rqmem.worker")
 
 
 def prepare(config: Config, whose: str) -> None:
-    """Import what forks need, and warn of a ceiling that cannot be had. ``whose``: "worker ada".
-
-    Raises:
-        ConfigError: a module to preload cannot be used.
-    """
+    """Import what forks need; warn of a ceiling that cannot be had. ``whose``: "worker ada". Raises `ConfigError`."""
     _warn_of_too_little(config, whose)
     trim.warm_up()
     scripts.read_all()

@@ -60,11 +60,7 @@ class Capturing:
         self._too_much = ""
 
     def begin(self) -> None:
-        """Begin, where the worker is to capture at all; before any fork.
-
-        Raises:
-            ConfigError: memray or the directory cannot be used.
-        """
+        """Where the worker is to capture at all; before any fork. Raises `ConfigError` where memray cannot be used."""
         if self._config.profile != "memray":
             return
         private.make(self._directory)

@@ -23,8 +23,6 @@ KNOWS_BLMOVE = (6, 2, 0)
 
 
 class QueueWait:
-    """The waits of one worker."""
-
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
         self._wake: int | None = None

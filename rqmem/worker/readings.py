@@ -23,13 +23,6 @@ _clock = time.monotonic
 class Readings:
     """Of one job, from now on.
 
-    Args:
-        page: of its horse.
-        horse_pid: the horse, which is asked where it is when the job has grown.
-        meter: of the job.
-        step_bytes: of growth that a line is asked for.
-        baseline_bytes: what the horse used before the job.
-
     Attributes:
         started: when the job began, on the monotonic clock.
         whole_time: usage in MB since then.

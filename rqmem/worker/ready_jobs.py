@@ -20,11 +20,7 @@ if TYPE_CHECKING:
 
 
 def enqueue_ready(queue: Queue, job_ids: Collection[str]) -> None:
-    """As RQ's `ReadyJobRegistry.enqueue_jobs`, for jobs of any queue. Those that are not ready are left as they are.
-
-    Args:
-        queue: its connection and classes are used.
-    """
+    """As RQ's `ReadyJobRegistry.enqueue_jobs`, for jobs of any queue. Those that are not ready are left as they are."""
     for job_id in job_ids:
         watching(queue.connection, queue.job_class.key_for(job_id), partial(_enqueue, queue, job_id))
 

@@ -97,7 +97,6 @@ class Recorder:
     # In the worker's main thread
 
     def take(self, event: events.Event) -> None:
-        """An event of this worker, as a subscriber."""
         if event.worker != self.about.worker or os.getpid() != self._pid:  # a fork's events come over the event ring
             return
         with self._lock:
@@ -169,7 +168,6 @@ class Recorder:
 
     @property
     def runs(self) -> bool:
-        """Whether something has begun and not ended."""
         return self._running is not None
 
     # In the heart's thread

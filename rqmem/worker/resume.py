@@ -139,7 +139,6 @@ def plan(ended: EndedEarly, max_resumes: int) -> Plan:
 
 
 def _escalate(ended: EndedEarly, record: RunRecord, decision: Resume, step: Step) -> Plan:
-    """The job goes on under the ceiling of this step."""
     escalated = events.Escalated(
         job=record.job,
         job_id=ended.job.id,

@@ -64,7 +64,6 @@ class RunningJob:
         return replace(self, job=page.job, job_id=page.job_id, queue=page.queue, started_at=page.began_at)
 
     def is_about(self, event: events.Event) -> bool:
-        """Whether an event is of this job."""
         return event.job_id == (self.job_id or self.page.job_id)
 
     def take(self, event: events.Event) -> bool:

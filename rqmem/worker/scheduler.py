@@ -35,7 +35,6 @@ _log = logging.getLogger("rqmem.worker")
 
 
 def new_name() -> str:
-    """A name for a scheduler of this process."""
     return f"{_NAME_BEGINS}{uuid4().hex}:{procfs.process_identity()}"
 
 
@@ -46,7 +45,6 @@ class PatientScheduler(RQScheduler):
 
     Args:
         told_to_stop: whether its worker is; it then waits for Redis no longer.
-        args, kwargs: RQ's.
     """
 
     worker_pid: int
@@ -124,8 +122,6 @@ class PatientScheduler(RQScheduler):
 
 
 class Scheduling:
-    """The scheduler of one worker."""
-
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
         self._asked_at: float | None = None  # when its locks were last asked for; None: no scheduler is wanted

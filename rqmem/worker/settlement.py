@@ -259,7 +259,6 @@ class Settlement:
         return breach
 
     def stop(self, job: Job, queue: Queue, execution: Execution) -> None:
-        """RQ's `_handle_stopped_job`; here a callback can neither end the worker nor fill its memory."""
         if not job._stopped_callback_name:
             self._stop(job, queue, execution)
             return
@@ -273,7 +272,6 @@ class Settlement:
         self._worker._stopped_job_id = None  # the verdict may have been the fork's
 
     def _fail_in_a_fork(self, job: Job, queue: Queue, execution: Execution, error: BaseException) -> None:
-        """RQ's way to fail a job, with its callbacks and exception handlers."""
         exc_info = (type(error), error, None)
         self._fork.settle(
             job, queue, lambda: self._fail(job, queue, execution, exc_info),
@@ -298,7 +296,6 @@ class Settlement:
     # In the horse
 
     def wait_for_children(self, job: Job, queue: Queue, execution: Execution, pending: Pending) -> None:
-        """A job that has split is not finished: it waits for its children."""
         job.ended_at = now()
         until_redis_answers(
             lambda: parent_meta.write(self._worker.connection, job.id, job.serializer, pending.total),
@@ -311,7 +308,6 @@ class Settlement:
             _log.warning("job %s does not wait for its children here: somebody else ended this run meanwhile", job.id)
 
     def fail(self, job: Job, queue: Queue, execution: Execution, exc_info: ExcInfo) -> None:
-        """RQ's `_finalize_failure`; decided before it, since a resume must not look like a failure."""
         error, page = exc_info[1], self._pool.page
         breach = breach_in(error)
         if isinstance(error, HorseTooHeavy):

@@ -23,8 +23,6 @@ _NAME_BYTES = 256
 
 
 class _Text:
-    """A text of the page, kept in the bytes of one field."""
-
     def __init__(self, field: str) -> None:
         self._field = field
 

@@ -78,7 +78,6 @@ class SharedMemory:
         return found
 
     def close(self, pids: Collection[int]) -> None:
-        """The job has ended; these processes of it go on."""
         if self._looked:
             held = shared_objects.held_by(pids, self._ever)
             self._before.clear()

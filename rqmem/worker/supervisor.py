@@ -95,7 +95,6 @@ class Supervisor:
             )  # fmt: skip
 
     def run_warm(self, job: Job, queue: Queue, execution: Execution) -> None:
-        """Run this execution on a warm horse to its end."""
         state, about = State(), self._about(job, queue)
         while True:
             warm = self._order(job, about, execution)
@@ -108,7 +107,6 @@ class Supervisor:
         self._settle(job, queue, about, execution, end, instructions)
 
     def lease_begins(self, warm: WarmHorse, queue: str) -> None:
-        """Jobs of a lease follow, for those who are told."""
         assert warm.watcher is not None, "it watches since before the order"
         held_mb = to_mb(self._pool.held_bytes)
         self._heart.recorder.began(self._pool.page, "", "", queue, held_mb, warm.pid, warm.watcher.readings.whole_time)
@@ -116,9 +114,8 @@ class Supervisor:
     def watch_lease(self, warm: WarmHorse, look: Callable[[Watcher], float | None], begins: Callable[[], None]) -> End:
         """Watch the jobs of a lease until it has ended.
 
-        Args:
-            look: says when (monotonic) the one in hand is killed.
-            begins: called when the horse has a job after a wait.
+        ``look`` says when (monotonic) the one in hand is killed; ``begins`` is called when the
+        horse has a job after a wait.
         """
         page, watcher = self._pool.page, warm.watcher
         assert watcher is not None, "it watches since before the order"
@@ -203,7 +200,6 @@ class Supervisor:
         self._member.release(pool.held_bytes if pool.warm is not None else 0, pool.page.declared_bytes)
 
     def monitor(self, job: Job, queue: Queue, execution: Execution) -> None:
-        """Watch a horse for one job, and settle its end."""
         with self._heart.beats_meanwhile(self._new_recorder):
             about = self._about(job, queue)
             end = self._watch(job, about, execution, None)
@@ -352,7 +348,6 @@ class Supervisor:
         return None if timeout == -1 else time.monotonic() + timeout + self._setup.kill_after_seconds
 
     def what_follows(self, state: State, job_id: str, end: End) -> tuple[State, tuple[Instruction, ...]]:
-        """From the end of the job's time on its horse."""
         horses_fault = end.breach is not None and self._settlement.is_horses_fault(end.breach)
         ended = Ended(end.lost, self._worker._stopped_job_id == job_id, horses_fault)
         return after(replace(state, breached=end.breach is not None), ended)

@@ -22,8 +22,6 @@ _LEAVE_SECONDS = 1.0
 
 
 class WarmHorse:
-    """A warm horse as its worker holds it."""
-
     def __init__(self, pid: int, channel: Channel, page: SharedPage) -> None:
         self.pid = pid
         self.channel = channel

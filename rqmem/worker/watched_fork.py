@@ -27,8 +27,6 @@ _log = logging.getLogger("rqmem.worker")
 
 
 class WatchedFork:
-    """Forks for one worker, and waits for the end."""
-
     def __init__(self, worker: Worker, pool: HorsePool) -> None:
         self._worker = worker
         self._pool = pool

@@ -85,19 +85,13 @@ class Watcher:
     Args:
         horse_pid: the process to wait for; a child of this process.
         page: shared with it; holds the ceiling, which the job may change while it runs.
-        identity: for the breach record.
-        config: for reserve, grace, the machine's growth rate.
         known: processes below the worker that are not this job's; more may come while it runs.
         report: where a warm horse says that the job has ended.
-        baseline_bytes: what the horse used before the job, for the breach record.
-        group: the horse's cgroup; None: it has none.
         member: of a pool, which hears what the job uses and may have it go; None: nobody does.
 
     Attributes:
-        breach: the job's breach, if it had one.
         starved: the kernel killed in the group for want of memory elsewhere: no fault of the job.
         hidden: processes of the job that could not be measured, since ``/proc`` hides them.
-        readings: what it has read of the job.
     """
 
     def __init__(
@@ -210,12 +204,10 @@ class Watcher:
         return [(name, to_mb(size)) for name, size in shared_objects.still_there(held)]
 
     def end_job(self) -> None:
-        """The job has ended; the horse may go on."""
         if self._group is None:
             self._shared.close(self._members())
 
     def close(self) -> None:
-        """The horse ends, or nobody watches it any more."""
         os.close(self._exit_fd)
         self._meter.close()
         self._members.close()

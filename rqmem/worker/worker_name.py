@@ -36,19 +36,15 @@ _log = logging.getLogger("rqmem.worker")
 
 @dataclass(frozen=True)
 class _Record:
-    """What RQ and rqmem keep under a worker's name."""
-
     fields: dict[str, str]
     live: Live | None
     subscribers: int | None
 
     @property
     def whose(self) -> str:
-        """For people."""
         return f"process {self.fields.get('pid', '?')} on {self.fields.get('hostname') or 'an unknown host'}"
 
     def is_of(self, worker: Worker) -> bool:
-        """Whether this very worker has written it."""
         birth = worker.birth_date
         ours = self.fields.get(keys.PROCESS) == procfs.process_identity()
         return ours and birth is not None and self.fields.get("birth") == utcformat(birth)
@@ -61,11 +57,7 @@ def has(worker: Worker) -> bool:
 
 
 def register(worker: Worker, heartbeat_seconds: float) -> None:
-    """Register the birth of ``worker`` under its name, once that is free; one line where it waits for that.
-
-    Raises:
-        NameTaken: a living worker has it.
-    """
+    """Register the birth of ``worker``, once its name is free. Raises `NameTaken` where a living worker has it."""
     first: Holder | None = None
     began = silent_since = time.monotonic()
     with worker.connection.pipeline() as pipeline:

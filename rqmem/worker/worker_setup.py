@@ -13,7 +13,6 @@ class Setup:
     """One worker, and the same in all processes that are forked from it.
 
     Attributes:
-        name: the worker's.
         config: its settings, as it was given them. `HorsePool.config` is completed by what the start measures.
         kill_after_seconds: a job that goes on for so long after its time limit is killed.
     """

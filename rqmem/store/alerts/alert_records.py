@@ -21,7 +21,6 @@ class Alert:
         at: epoch seconds.
         rule: `rqmem.policy.alert_rules` names them.
         job, job_id, queue, worker: what it is about; empty if that does not apply.
-        text: one line.
         suppressed: how many alerts of this rule and job type were only counted since the last one.
     """
 
@@ -38,7 +37,6 @@ class Alert:
 
     @property
     def opened(self) -> Open:
-        """Its record among the open alerts."""
         return Open(self.rule, self.job, self.at, self.worker, self.text)
 
     def to_entry(self) -> dict[str, str]:
@@ -62,5 +60,4 @@ class Open:
 
     @property
     def field(self) -> str:
-        """Its name in the hash."""
         return f"{self.rule}|{self.job}"

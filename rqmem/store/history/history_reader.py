@@ -40,7 +40,6 @@ _SUMS = {each.name for each in dataclasses.fields(Tally)} - {"peaks", "durations
 
 
 def check_version(connection: Redis) -> None:
-    """Raise `JournalVersionError` if the journal is of another version."""
     raw = cast("bytes | None", connection.get(keys.VERSION))
     if raw is not None and raw != str(VERSION).encode():
         raise JournalVersionError(
@@ -212,7 +211,6 @@ def last_limits(connection: Redis, job_types: Iterable[str]) -> dict[str, float]
 
 
 def totals(connection: Redis, job_types: Iterable[str]) -> dict[str, Totals]:
-    """Job type -> its totals, if there are any."""
     found = answers(connection, Redis.hgetall, keys.totals, job_types)
     return {name: codec.from_hash(Totals, raw) for name, raw in found.items()}
 
@@ -232,7 +230,6 @@ def decayed_costs(connection: Redis, job_type: str, now: float) -> dict[int, flo
 
 
 def story(connection: Redis, job_id: str) -> list[Told]:
-    """The events of `whole_story`."""
     return whole_story(connection, job_id).told
 
 

@@ -259,7 +259,6 @@ class Tally(Sums):
     """Sums of an hour or a day.
 
     Attributes:
-        alerts: raised.
         peak_sum_mb: the peaks of runs that finished items, summed.
         code_versions: runs by the version of their code, where it is known.
         peaks, durations, costs: histograms (`rqmem.policy.histogram`) of peak MB, seconds, and **KB** per item.

@@ -62,7 +62,6 @@ def write_host(pipeline: Pipeline, memory: HostMemory, seconds: float) -> None:
 
 
 def write_pool(pipeline: Pipeline, record: PoolRecord, seconds: float) -> None:
-    """Say what the budget of a pool is used for; for ``seconds`` from now."""
     pipeline.set(keys.pool(record.pool), codec.to_json(record), px=int(seconds * 1000))
 
 
@@ -169,7 +168,6 @@ def write_grown(pipeline: Pipeline, grown: Iterable[Grown], kept: Mapping[str, s
 
 
 def count_dropped(pipeline: Pipeline, dropped: Mapping[str, int]) -> None:
-    """Add to the numbers of entries that were not written, by kind."""
     for kind, count in dropped.items():
         if count:
             pipeline.hincrby(keys.DROPPED, kind, count)
@@ -189,7 +187,6 @@ def trim(connection: Redis) -> None:
 
 
 def _add(pipeline: Pipeline, key: str, counts: Mapping[str, float], seconds: int) -> None:
-    """Add to the fields of a hash, and keep it for ``seconds`` from now."""
     for field, amount in counts.items():
         if isinstance(amount, int):
             pipeline.hincrby(key, field, amount)

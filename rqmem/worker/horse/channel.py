@@ -25,7 +25,6 @@ class Order:
     """Run this execution.
 
     Attributes:
-        job_type: as its worker knows it.
         created_at: the execution's, in seconds since the epoch.
         began_in: names the data of Redis (`rqmem.store.keys.EPOCH`).
         fields: of the job, as `packed`; empty: the horse reads them.
@@ -47,9 +46,7 @@ class LeaseOrder:
     """Take jobs and run them.
 
     Attributes:
-        token: names this lease.
         queues: names, the first ones first.
-        owner: the worker's process.
         clean: the only job types that may run, since what others have left in the horse is much; None: any may.
         k, most_k: how many jobs are taken at once, at first and at most.
         most_jobs: of the whole lease; 0: any number.
@@ -57,7 +54,6 @@ class LeaseOrder:
         seconds: no batch is taken later than that.
         wait_seconds: where the queues are empty, how long to wait for the first job; later ones are waited for until
             ``seconds`` are over. 0: it does not wait.
-        began_in: the name of the data in Redis.
     """
 
     token: str
@@ -135,7 +131,6 @@ class Report:
         left_bytes: what the job left for good, where the horse has tidied right before and right after it.
         grew: kinds of objects that grew since the horse first tidied, where it has now (`horse.kinds_that_stay`).
         changed: what of the process is not as it was when the horse began (`traces.changed`).
-        lease: how the lease went, where one was ordered.
     """
 
     kept_bytes: int

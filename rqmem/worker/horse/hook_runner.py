@@ -42,7 +42,6 @@ def load(plugins: Iterable[str]) -> None:
 
 @cache
 def installed() -> list[EntryPoint]:
-    """The plugins of installed packages."""
     from importlib.metadata import entry_points
 
     return list(entry_points(group=GROUP))
@@ -56,8 +55,6 @@ class Hooking:
     """The hooks of one process that runs jobs.
 
     Args:
-        worker: its name.
-        integrate: whether integrations are used.
         only_integrations: hooks of users are left out: it is a process that settles a job's end, and no horse.
     """
 
@@ -121,7 +118,6 @@ class Hooking:
         self._call_all(page, calls + ([] if page.leased else self._calls("after_jobs")))
 
     def after_jobs(self, page: SharedPage) -> None:
-        """All that come after several jobs."""
         self._call_all(page, self._calls("after_jobs"))
 
     def ending(self, page: SharedPage) -> None:

@@ -33,7 +33,6 @@ class Probing:
         self._began = _clock()
 
     def before(self, job_type: str) -> None:
-        """An order for such a job has come."""
         self._job_type = job_type
         self._began = _clock()
         self._probing = self.wants(job_type)
@@ -54,7 +53,6 @@ class Probing:
         self._began, self._probing, self._is_tidy = _clock(), False, False
 
     def after_lease(self, lease: LeaseEnd, *, doomed: bool) -> Report:
-        """They have ended."""
         self._worked_seconds += _clock() - self._began
         for ran in lease.ran:
             if (probed := self._types.get(ran.job)) is not None and probed.probes:

@@ -57,8 +57,6 @@ _log = logging.getLogger("rqmem.worker")
 
 @dataclass(eq=False, repr=False)
 class HorseMain:
-    """The horse's side of one worker."""
-
     _worker: Worker
     _setup: Setup
     _pool: HorsePool
@@ -73,7 +71,6 @@ class HorseMain:
         self._told_of_cut: set[str] = set()
 
     def settle_in(self) -> None:
-        """First thing in a new horse: tie it to its worker and install the breach handler."""
         pool, config = self._pool, self._pool.config
         user_code.settle_in(pool.forking_pid, pool.group, config.preload)
         keep_files_in_reserve()
@@ -212,7 +209,6 @@ class HorseMain:
             _log.debug("worker %s: put back what %s had changed: %s", name, job, ", ".join(found))
 
     def perform(self, job: Job, queue: Queue, execution: Execution, rqs: Callable[[], bool]) -> bool:
-        """RQ's `perform_job`, with the job's own code marked as such and its time limit capped."""
         worker, pool, config = self._worker, self._pool, self._pool.config
         if not worker.is_horse:  # called in the caller's own process, as RQ's SimpleWorker does
             pool.new_page()

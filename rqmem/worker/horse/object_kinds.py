@@ -71,6 +71,5 @@ def kinds_by_now() -> list[tuple[str, int, float]]:
 def _in_mb(
     grown: list[tuple[str, int, int]], count: int, least_mb: float = _SHOWN_KIND_MB
 ) -> list[tuple[str, int, float]]:
-    """The first of them, as far as they are worth telling."""
     shown = [(name, objects, to_mb(size)) for name, objects, size in grown[:count]]
     return [each for each in shown if each[2] >= least_mb]

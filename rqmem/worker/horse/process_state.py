@@ -68,7 +68,6 @@ class Glance:
         self._at_first = self._now()
 
     def differs(self) -> bool:
-        """Whether a job has changed its process since."""
         return self._now() != self._at_first
 
     def _now(self) -> tuple[object, ...] | None:

@@ -40,10 +40,6 @@ class _Caught:
 class Raised:
     """The breaches raised in one run of a job, in one process.
 
-    Args:
-        line_of: tells a line of a frame.
-        is_users: whether a file's code is the job's own.
-
     Attributes:
         pid: of that process.
         knew: one was caught knowingly.
@@ -64,7 +60,6 @@ class Raised:
         return error
 
     def forget(self) -> None:
-        """What was raised before is of no account any more."""
         self._alive.clear()
         self._swallowed, self.knew = None, False
 

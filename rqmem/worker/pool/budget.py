@@ -32,14 +32,9 @@ class Budget:
     """Decides for one pool.
 
     Args:
-        name: of the pool.
         rows: how many workers there may be at once.
-        budget_mb: what their jobs may use together.
         reserve_mb: by how much one job may be above its ceiling while it unwinds.
         tenant_mb: what the jobs of one tenant may use together; None: as all.
-
-    Attributes:
-        table: shared with the workers.
     """
 
     def __init__(
@@ -64,7 +59,6 @@ class Budget:
         self.table.close()
 
     def begins(self, number: int) -> None:
-        """A worker is about to be forked for this row."""
         self.table.free(number)
 
     def ended(self, number: int) -> None:
@@ -79,12 +73,10 @@ class Budget:
 
     @property
     def idle_workers(self) -> int:
-        """Workers that run nothing."""
         return sum(bool(row.pid) and not row.runs for row in self.table.rows)
 
     @property
     def is_short(self) -> bool:
-        """Whether jobs wait for memory."""
         return bool(self._waiting) or bool(self.table.header.closed)
 
     @property
@@ -98,7 +90,6 @@ class Budget:
         return min(_BUSY_SECONDS, max(_LEAST_SECONDS, spare / _FASTEST_NEIGHBOUR))
 
     def look(self) -> None:
-        """Look at everything once, and act."""
         now = time.monotonic()
         self.table.heard()
         if now >= self._host_due:

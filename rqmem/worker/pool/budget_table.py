@@ -138,8 +138,6 @@ class BudgetTable:
     """The header, a row for each worker, and what wakes them.
 
     Args:
-        name: of the pool.
-        rows: how many workers there may be at once.
         budget_bytes: what their jobs may use together; ``tenant_bytes``: those of one tenant; 0: as all.
 
     Attributes:
@@ -172,7 +170,6 @@ class BudgetTable:
         _drain(self._woken[number])
 
     def wake(self, number: int) -> None:
-        """Have the worker of this row look."""
         _ring(self._woken[number])
 
     @contextlib.contextmanager
@@ -186,7 +183,6 @@ class BudgetTable:
     # Workers
 
     def ring(self) -> None:
-        """Have the parent look."""
         _ring(self.asked_fd)
 
     def wait(self, number: int, seconds: float) -> None:

@@ -57,10 +57,6 @@ class EvictionOrder:
 class Member:
     """One worker in its pool, or in none.
 
-    Args:
-        worker: RQ's.
-        setup: of the worker.
-
     Attributes:
         evicted: the order that the last job got to go; None: it got none.
         soon: has something done in the thread that may wait for Redis.
@@ -88,17 +84,14 @@ class Member:
 
     @property
     def budgeted(self) -> bool:
-        """Whether there is a budget."""
         return self._table is not None
 
     @property
     def table(self) -> BudgetTable | None:
-        """The pool's, to be read."""
         return self._table
 
     @property
     def number(self) -> int:
-        """Of its row."""
         return self._number
 
     @property
@@ -135,7 +128,6 @@ class Member:
         return self._table.passed_over() if self._table is not None else []
 
     def wait(self, seconds: float) -> None:
-        """Until something changes, or this time is over."""
         if self._table is not None:
             self._table.wait(self._number, seconds)
 
@@ -195,7 +187,6 @@ class Member:
     # While a job runs, in the thread that watches
 
     def note(self, used_bytes: int) -> None:
-        """What the job uses now."""
         if self._table is None:
             return
         row = self._row
@@ -249,7 +240,6 @@ class Member:
         self._row.told = number
 
     def note_resumable(self, resumable: bool) -> None:
-        """Whether the job can continue later."""
         if self._table is not None and bool(self._row.resumable) != resumable:
             self._row.resumable = int(resumable)
 

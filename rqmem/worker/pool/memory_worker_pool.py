@@ -235,7 +235,6 @@ class MemoryWorkerPool(WorkerPool):
             self._tell_all(signal.SIGTERM)
 
     def _renew(self, running: _Running) -> None:
-        """Tell this worker to end; a new one may take its place."""
         running.renewing = True
         self._tell(running.process, signal.SIGTERM)
 
@@ -308,7 +307,6 @@ class MemoryWorkerPool(WorkerPool):
 
     @property
     def _wanted(self) -> int:
-        """How many workers there are to be."""
         return self._scaling.workers if self._scaling is not None else self.num_workers
 
     def _scale(self, now: float, budget: Budget) -> None:
@@ -358,7 +356,6 @@ class MemoryWorkerPool(WorkerPool):
     # In the worker's process
 
     def _run(self, name: str, number: int, parent: int) -> None:
-        """Runs in the fork: one worker, from its birth to its death."""
         for each in _SIGNALS:
             signal.signal(each, signal.SIG_DFL)
         signal.set_wakeup_fd(-1)
@@ -403,11 +400,7 @@ class MemoryWorkerPool(WorkerPool):
         self._tell_all(signal.SIGKILL)
 
     def _share_with_workers(self) -> None:
-        """Have here what each worker needs, before the first is forked: a page that a worker writes is its own.
-
-        Raises:
-            ConfigError: a module to preload cannot be used.
-        """
+        """Have here what each worker needs, before the first is forked. Raises `ConfigError`."""
         config = self._config
         prepare(config, f"pool {self.name}")
         name_the_driver_once(self.connection)

@@ -28,12 +28,6 @@ _REDIS_SECONDS = 1.0
 class Scaling:
     """Of one pool.
 
-    Args:
-        connection: Redis.
-        queues: names of the pool's.
-        worker_keys: keys of its workers in RQ, as they are now.
-        least, most: the bounds of the number of workers.
-
     Attributes:
         reason: of the last change.
     """
@@ -51,16 +45,10 @@ class Scaling:
 
     @property
     def workers(self) -> int:
-        """How many there are to be."""
         return self._scale.workers
 
     def look(self, now: float, idle: int, *, short: bool) -> None:
-        """Look whether the number is to change, if it is time for that.
-
-        Args:
-            idle: workers that run nothing.
-            short: jobs wait for memory.
-        """
+        """Look whether the number is to change. ``idle``: workers that run nothing; ``short``: jobs wait for memory."""
         if now - self._read_at < _READ_SECONDS:
             return
         self._read_at = now

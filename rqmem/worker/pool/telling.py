@@ -50,11 +50,7 @@ class Telling:
         self._types[job_id] = job_type
 
     def write(self, waiting: WaitingJobs, held_back: Mapping[str, Why], room: Room, now: float) -> None:
-        """Write what has changed, at most every half second if nothing happened. ``now``: of the clock of ``waiting``.
-
-        Args:
-            held_back: those of them that may not start now, and why.
-        """
+        """Write what has changed, at most every half second. ``held_back``: those that may not start, and why."""
         if now < self._next_at:
             return
         self._next_at = now + _PAUSE_SECONDS
