@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from rqmem.store.retrying import until_redis_answers
-
-if TYPE_CHECKING:
-    from rqmem.worker.horse.user_code import Horse
+from rqmem.worker.horse.user_code import Horse
 
 T = TypeVar("T")
 

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from rqmem import events
+from rqmem.config.settings import Config
 from rqmem.errors import ConfigError, HorseTooHeavy
+from rqmem.job.run_events import Reporter
 from rqmem.policy import chunk_size, recycling
 from rqmem.policy.ceiling import effective_limit_mb
 from rqmem.units import show_mb, to_bytes, to_mb
-
-if TYPE_CHECKING:
-    from rqmem.config.settings import Config
-    from rqmem.job.run_events import Reporter
-    from rqmem.worker.horse.user_code import Horse
+from rqmem.worker.horse.user_code import Horse
 
 
 class Ceiling:

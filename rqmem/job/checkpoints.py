@@ -9,20 +9,17 @@ from __future__ import annotations
 import sys
 import time
 from contextlib import AbstractContextManager, ExitStack
-from typing import TYPE_CHECKING
 
 from rqmem import events
+from rqmem.config.settings import Config
 from rqmem.errors import MemoryLimitExceeded
+from rqmem.job.ceiling import Ceiling
+from rqmem.job.run_events import Reporter
 from rqmem.job.usage import RunUsage
 from rqmem.text import shortened
 from rqmem.units import to_mb
 from rqmem.worker import evidence
 from rqmem.worker.horse import object_kinds, source_lines, user_code
-
-if TYPE_CHECKING:
-    from rqmem.config.settings import Config
-    from rqmem.job.ceiling import Ceiling
-    from rqmem.job.run_events import Reporter
 
 _clock = time.monotonic
 _LONGEST_NAME = 500  # characters of a checkpoint's

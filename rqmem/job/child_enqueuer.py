@@ -6,21 +6,18 @@ import inspect
 import json
 from collections.abc import Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rqmem import child_ids
 from rqmem.errors import ConfigError
 from rqmem.job.enqueue import AT_FRONT, Enqueueable, is_at_front
 from rqmem.job.parent import ParentJob
 from rqmem.meta_of_jobs import TENANT
-from rqmem.rq_names import Execution, Job, Queue, get_current_job
+from rqmem.rq_names import EnqueueData, Execution, Job, Queue, get_current_job
 from rqmem.sources import as_source, open_slice
 from rqmem.store import ledger
 from rqmem.store.retrying import until_redis_answers
-
-if TYPE_CHECKING:
-    from rqmem.rq_names import EnqueueData
-    from rqmem.worker.horse.user_code import Horse
+from rqmem.worker.horse.user_code import Horse
 
 _SHOWN_SLICE = 75  # characters
 ITEMS = "items"

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from rqmem import child_ids, events
 from rqmem.errors import ConfigError, RunTakenOver, SourceChanged, SourceError
@@ -27,9 +27,7 @@ from rqmem.store import ledger
 from rqmem.store.execution_records import Pending
 from rqmem.store.retrying import until_redis_answers
 from rqmem.values import dataclass, field
-
-if TYPE_CHECKING:
-    from rqmem.worker.horse.user_code import Horse
+from rqmem.worker.horse.user_code import Horse
 
 T = TypeVar("T")
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rqmem.errors import PlannedStop, SourceError
 from rqmem.job.asking import ask
@@ -17,12 +17,10 @@ from rqmem.measure.trim import collect_and_trim
 from rqmem.policy import chunk_size as policy
 from rqmem.policy.item_growth import ItemGrowth
 from rqmem.store import codec, execution_reader
-
-if TYPE_CHECKING:
-    from rqmem.store.execution_records import RunRecord
-    from rqmem.store.executions import RunWriter
-    from rqmem.worker.horse.user_code import Horse
-    from rqmem.worker.shared_memory import SharedPage
+from rqmem.store.execution_records import RunRecord
+from rqmem.store.executions import RunWriter
+from rqmem.worker.horse.user_code import Horse
+from rqmem.worker.shared_memory import SharedPage
 
 SAVE_SECONDS = 0.02
 _clock = time.monotonic

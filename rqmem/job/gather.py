@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator
 from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rqmem import child_ids
 from rqmem.errors import ChildFailure, ChildJobsFailed
@@ -17,15 +17,12 @@ from rqmem.job.chunk_progress import results_of
 from rqmem.job.enqueue import is_at_front
 from rqmem.job.parent import ParentJob
 from rqmem.job.run import JobRun
-from rqmem.rq_names import get_current_job
+from rqmem.rq_names import Queue, get_current_job
 from rqmem.sources import Count, Cuttable
 from rqmem.store import ledger, parent_meta
 from rqmem.store.execution_records import Pending, SplitRecord
 from rqmem.store.retrying import until_redis_answers
-
-if TYPE_CHECKING:
-    from rqmem.rq_names import Queue
-    from rqmem.worker.horse.user_code import Horse
+from rqmem.worker.horse.user_code import Horse
 
 _RESULTS_AT_ONCE = 500
 

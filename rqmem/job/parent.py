@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
-if TYPE_CHECKING:
-    from rqmem.store.execution_records import Pending
+from rqmem.store.execution_records import Pending
 
 
 class ParentJob(Protocol):

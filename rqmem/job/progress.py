@@ -6,7 +6,9 @@ import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, cast
+from typing import cast
+
+from redis import Redis
 
 from rqmem import child_ids
 from rqmem.errors import UnknownName
@@ -14,9 +16,6 @@ from rqmem.rq_names import Job, JobStatus, Queue, StartedJobRegistry
 from rqmem.store import execution_reader, ledger
 from rqmem.store.execution_records import RunRecord
 from rqmem.values import dataclass
-
-if TYPE_CHECKING:
-    from redis import Redis
 
 MOST_SPLITS = 20
 """How many jobs below the top of a tree are shown."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rqmem.errors import ItemTooLarge
 from rqmem.job.asking import ask
@@ -18,9 +18,7 @@ from rqmem.sources import Cuttable
 from rqmem.store import execution_reader, ledger
 from rqmem.store.execution_records import Pending
 from rqmem.units import show_mb, to_mb
-
-if TYPE_CHECKING:
-    from rqmem.worker.horse.user_code import Horse
+from rqmem.worker.horse.user_code import Horse
 
 _log = logging.getLogger("rqmem.jobs")
 

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
+from redis import Redis
+from redis.client import Pipeline
 from redis.exceptions import WatchError
 
 from rqmem.store.retrying import unavailable
-
-if TYPE_CHECKING:
-    from redis import Redis
-    from redis.client import Pipeline
 
 
 def watching(connection: Redis, key: str, change: Callable[[Pipeline], None]) -> None:

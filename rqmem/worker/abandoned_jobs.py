@@ -15,21 +15,17 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+
+from redis import Redis
 
 from rqmem.measure import linux
-from rqmem.rq_names import Execution, NoSuchJobError
+from rqmem.rq_names import Execution, NoSuchJobError, Worker
 from rqmem.store import executions
 from rqmem.values import dataclass
+from rqmem.worker.commit import Committer
+from rqmem.worker.horse_pool import HorsePool
 from rqmem.worker.rq_worker import queue_of
-
-if TYPE_CHECKING:
-    from redis import Redis
-
-    from rqmem.rq_names import Worker
-    from rqmem.worker.commit import Committer
-    from rqmem.worker.horse_pool import HorsePool
-    from rqmem.worker.settlement import Settlement
+from rqmem.worker.settlement import Settlement
 
 _TRIES = 3
 _LONGEST_SECONDS = 600.0  # without an end after so long it hangs

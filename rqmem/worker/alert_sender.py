@@ -17,18 +17,15 @@ import subprocess
 import sys
 import threading
 import time
-from typing import IO, TYPE_CHECKING
+from typing import IO
 from urllib.parse import quote, urlencode
 
+from redis import Redis
 from redis.connection import Connection, SSLConnection, UnixDomainSocketConnection
 
 from rqmem.alerts.pipe import READY, REFUSED, heard
+from rqmem.config.settings import Config
 from rqmem.errors import ConfigError
-
-if TYPE_CHECKING:
-    from redis import Redis
-
-    from rqmem.config.settings import Config
 
 _READY_SECONDS = 30.0
 _DRAIN_SECONDS = 5.0

@@ -10,23 +10,19 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
-from typing import TYPE_CHECKING
 
+from redis import Redis
 from redis.exceptions import RedisError
 
 from rqmem import events
+from rqmem.config.settings import Config
+from rqmem.events import Event
 from rqmem.policy.alert_rules import RULES, Condition, JobReading, Levels, judge, of_event
 from rqmem.store.alerts.alert_records import Alert, State
 from rqmem.store.alerts.alert_writer import raise_alert, resolve_alert
+from rqmem.store.history.history_records import Live
 from rqmem.store.retrying import unavailable
 from rqmem.values import dataclass
-
-if TYPE_CHECKING:
-    from redis import Redis
-
-    from rqmem.config.settings import Config
-    from rqmem.events import Event
-    from rqmem.store.history.history_records import Live
 
 _KEPT = 200
 _log = logging.getLogger("rqmem.alerts")

@@ -11,8 +11,10 @@ import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 from uuid import uuid4
+
+from redis import Redis
 
 from rqmem.errors import RunTakenOver
 from rqmem.measure import procfs
@@ -23,6 +25,7 @@ from rqmem.rq_names import (
     Job,
     JobStatus,
     StopRequested,
+    Worker,
     WorkerStatus,
     now,
     utcformat,
@@ -31,16 +34,11 @@ from rqmem.store import codec, executions, keys
 from rqmem.store.execution_records import Owner
 from rqmem.store.guarded import ClaimGuard, Refused
 from rqmem.store.retrying import until_redis_answers
+from rqmem.worker.commit import Committer
+from rqmem.worker.heartbeat import Heart
+from rqmem.worker.horse_pool import HorsePool
+from rqmem.worker.pool.member import Member
 from rqmem.worker.rq_worker import own_methods
-
-if TYPE_CHECKING:
-    from redis import Redis
-
-    from rqmem.rq_names import Worker
-    from rqmem.worker.commit import Committer
-    from rqmem.worker.heartbeat import Heart
-    from rqmem.worker.horse_pool import HorsePool
-    from rqmem.worker.pool.member import Member
 
 _STATE_SECONDS = 1.0
 _IN_PLACE_OF = ("execute_job", "prepare_execution", "prepare_job_execution", "get_heartbeat_ttl")

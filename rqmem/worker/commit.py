@@ -15,16 +15,19 @@ import copy
 import logging
 import time
 from collections.abc import Callable, Collection, Iterator
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
+from redis import Redis
+from redis.client import Pipeline
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
 from rqmem import child_ids
 from rqmem.errors import RedisTakesAllButThis, RunTakenOver
 from rqmem.policy.dead_workers import FRESH_SECONDS
-from rqmem.rq_names import CanceledJobRegistry, JobStatus, release_slot
+from rqmem.rq_names import CanceledJobRegistry, Execution, Job, JobStatus, Queue, Worker, release_slot
 from rqmem.store import execution_reader, executions, ledger
+from rqmem.store.execution_records import Standing
 from rqmem.store.guarded import Guarded, Refused
 from rqmem.store.lease import was_committed
 from rqmem.store.retrying import unavailable, until_redis_answers
@@ -32,16 +35,9 @@ from rqmem.tracebacks import what_was_raised
 from rqmem.units import to_mb
 from rqmem.values import dataclass
 from rqmem.worker import successes
+from rqmem.worker.horse_pool import HorsePool
 from rqmem.worker.ready_jobs import enqueue_ready
 from rqmem.worker.rq_worker import own_methods, queue_of
-
-if TYPE_CHECKING:
-    from redis import Redis
-    from redis.client import Pipeline
-
-    from rqmem.rq_names import Execution, Job, Queue, Worker
-    from rqmem.store.execution_records import Standing
-    from rqmem.worker.horse_pool import HorsePool
 
 _OF_A_SUCCESS = ("cleanup_execution", "increment_successful_job_count", "increment_total_working_time")
 _KEPT_OF_AN_ERROR = 100_000  # characters, where Redis does not take all of it

@@ -14,12 +14,13 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
 
+from redis import Redis
 from redis.exceptions import RedisError
 
 from rqmem import child_ids, words
-from rqmem.rq_names import StopRequested, Worker, WorkerStatus
+from rqmem.measure.machine import OomKills
+from rqmem.rq_names import Execution, Job, StopRequested, Worker, WorkerStatus
 from rqmem.store import executions, parent_meta
 from rqmem.store.retrying import (
     State,
@@ -29,19 +30,13 @@ from rqmem.store.retrying import (
     reopen_at_failover,
     unavailable,
 )
+from rqmem.worker.abandoned_jobs import Settler
+from rqmem.worker.pool.member import Member
+from rqmem.worker.recorder import Recorder
 from rqmem.worker.rq_worker import OnConnection
 from rqmem.worker.takeover import Recovery
 from rqmem.worker.worker_name import register_again
-
-if TYPE_CHECKING:
-    from redis import Redis
-
-    from rqmem.measure.machine import OomKills
-    from rqmem.rq_names import Execution, Job
-    from rqmem.worker.abandoned_jobs import Settler
-    from rqmem.worker.pool.member import Member
-    from rqmem.worker.recorder import Recorder
-    from rqmem.worker.worker_setup import Setup
+from rqmem.worker.worker_setup import Setup
 
 _TICK_SECONDS = 1.0
 _SETTLE_SECONDS = 3.0  # what is being settled for a dead worker may end, when this one stops

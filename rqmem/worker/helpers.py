@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 from rqmem import events, hooks
+from rqmem.rq_names import Worker
 from rqmem.worker.alert_sender import SenderProcess
 from rqmem.worker.event_listener import Listening
 from rqmem.worker.scheduler import Scheduling
-
-if TYPE_CHECKING:
-    from rqmem.rq_names import Worker
-    from rqmem.worker.worker_setup import Setup
+from rqmem.worker.worker_setup import Setup
 
 
 class Helpers:

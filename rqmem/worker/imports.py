@@ -11,16 +11,12 @@ import logging
 import os
 import sys
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
 from rqmem import named_code
 from rqmem.errors import ConfigError, JobNotImportable
 from rqmem.measure import procfs
 from rqmem.measure.left_threads import imported, warning
-from rqmem.rq_names import BaseTimeoutException
-
-if TYPE_CHECKING:
-    from rqmem.rq_names import Job
+from rqmem.rq_names import BaseTimeoutException, Job
 
 _log = logging.getLogger("rqmem.worker")
 

@@ -13,7 +13,6 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from redis.exceptions import RedisError
@@ -22,26 +21,24 @@ from rqmem.child_ids import parent_of
 from rqmem.policy import lease as policy
 from rqmem.policy.lease import History, Way
 from rqmem.rq_names import Job, Queue, StopRequested, UnixSignalDeathPenalty, Worker, WorkerStatus
+from rqmem.store.execution_records import Owner
 from rqmem.store.history.history_records import OK
 from rqmem.store.queue_fronts import MOST_QUEUES
+from rqmem.worker.commit import Committer
+from rqmem.worker.heartbeat import Heart
 from rqmem.worker.horse.channel import LeaseEnd, LeaseOrder, Ran
+from rqmem.worker.horse_pool import HorsePool
 from rqmem.worker.lease_end import LeaseSettlement
 from rqmem.worker.lease_watch import LeaseWatch
+from rqmem.worker.pool.member import Member
 from rqmem.worker.queue_wait import KNOWS_BLMOVE
 from rqmem.worker.rq_worker import own_methods
+from rqmem.worker.settlement import Settlement
+from rqmem.worker.shared_memory import SharedPage
+from rqmem.worker.supervisor import Supervisor
 from rqmem.worker.warm_horse import WarmHorse
 from rqmem.worker.watcher import Identity
-
-if TYPE_CHECKING:
-    from rqmem.store.execution_records import Owner
-    from rqmem.worker.commit import Committer
-    from rqmem.worker.heartbeat import Heart
-    from rqmem.worker.horse_pool import HorsePool
-    from rqmem.worker.pool.member import Member
-    from rqmem.worker.settlement import Settlement
-    from rqmem.worker.shared_memory import SharedPage
-    from rqmem.worker.supervisor import Supervisor
-    from rqmem.worker.worker_setup import Setup
+from rqmem.worker.worker_setup import Setup
 
 _AT_ONCE_SECONDS = 10.0  # leases follow one another for so long; then RQ's loop has its turn
 _COMMITTED_AT_ONCE = 8

@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING
 
 from redis.exceptions import RedisError
 
@@ -16,17 +15,15 @@ from rqmem.rq_names import Execution, Job, NoSuchJobError, Queue, Worker
 from rqmem.store import lease
 from rqmem.store.held_run import HeldRecord, record_in
 from rqmem.store.retrying import connection_with_short_timeout, until_redis_answers
+from rqmem.worker.commit import Committer
 from rqmem.worker.execution import Instruction
+from rqmem.worker.finished_jobs import FinishedJob
+from rqmem.worker.horse.channel import LeaseOrder
 from rqmem.worker.lease_watch import InHand, LeaseWatch, commit_finished, in_hand, show
 from rqmem.worker.rq_worker import queue_of
-
-if TYPE_CHECKING:
-    from rqmem.worker.commit import Committer
-    from rqmem.worker.finished_jobs import FinishedJob
-    from rqmem.worker.horse.channel import LeaseOrder
-    from rqmem.worker.settlement import End, Settlement
-    from rqmem.worker.shared_memory import SharedPage
-    from rqmem.worker.supervisor import Supervisor
+from rqmem.worker.settlement import End, Settlement
+from rqmem.worker.shared_memory import SharedPage
+from rqmem.worker.supervisor import Supervisor
 
 _LEAVE_SECONDS = 1.0
 _log = logging.getLogger("rqmem.worker")

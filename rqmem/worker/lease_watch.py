@@ -10,9 +10,12 @@ import dataclasses
 import signal
 import threading
 import time
+from collections.abc import Callable
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
+
+from redis import Redis
 
 from rqmem.measure import linux, procfs
 from rqmem.policy import lease as policy
@@ -22,19 +25,13 @@ from rqmem.store.held_run import HeldRecord, record_in
 from rqmem.store.lease_commands import GOES_ON
 from rqmem.store.lease_connection import LeaseConnection
 from rqmem.worker.finished_jobs import FinishedJob
+from rqmem.worker.heartbeat import Heart
 from rqmem.worker.horse.channel import LeaseOrder
 from rqmem.worker.horse.lease_commits import packed
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from redis import Redis
-
-    from rqmem.worker.heartbeat import Heart
-    from rqmem.worker.shared_memory import SharedPage
-    from rqmem.worker.supervisor import Supervisor
-    from rqmem.worker.watcher import Watcher
-    from rqmem.worker.worker_setup import Setup
+from rqmem.worker.shared_memory import SharedPage
+from rqmem.worker.supervisor import Supervisor
+from rqmem.worker.watcher import Watcher
+from rqmem.worker.worker_setup import Setup
 
 _BETWEEN_SECONDS = 0.2  # a living horse takes some microseconds to write down its next job
 _RECALL_SECONDS = 0.001  # after it, the horse has seen that the lease is recalled, or has named its job

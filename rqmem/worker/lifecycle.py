@@ -18,13 +18,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING
 
 from rqmem import events, integrations, log
 from rqmem.measure import kept_files, linux, procfs
 from rqmem.measure.startup_checks import check_platform, fastest_growth, usage_of_idle_fork
 from rqmem.policy import lease
-from rqmem.rq_names import StopRequested, now, setup_loghandlers
+from rqmem.rq_names import StopRequested, Worker, now, setup_loghandlers
 from rqmem.store.permission import check_may_write
 from rqmem.store.restarting import Way
 from rqmem.units import show_mb, to_bytes, to_mb
@@ -44,9 +43,6 @@ from rqmem.worker.restart import EXIT_CODE, Restarted, can_restart, program
 from rqmem.worker.rq_worker import own_methods
 from rqmem.worker.snapshot_file import Snapshots
 from rqmem.worker.worker_setup import Setup
-
-if TYPE_CHECKING:
-    from rqmem.rq_names import Worker
 
 _STOPS = (signal.SIGINT, signal.SIGTERM)
 _NOT_CALLED_WARM = ("main_work_horse", "fork_work_horse", "monitor_work_horse", "wait_for_horse")

@@ -21,8 +21,10 @@ import logging
 import os
 import signal
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from redis import Redis
+from redis.client import Pipeline, PubSub, PubSubWorkerThread
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
@@ -65,6 +67,7 @@ from rqmem.worker.horse_pool import HorsePool
 from rqmem.worker.lease import Leasing
 from rqmem.worker.lifecycle import Lifecycle
 from rqmem.worker.next_job import NextJob
+from rqmem.worker.pool.budget_table import BudgetTable
 from rqmem.worker.pool.member import Member
 from rqmem.worker.profiling import Capturing
 from rqmem.worker.redis_outage import RedisOutage, step_of_work
@@ -75,12 +78,6 @@ from rqmem.worker.supervisor import Supervisor
 from rqmem.worker.take import Taker
 from rqmem.worker.watched_fork import WatchedFork
 from rqmem.worker.worker_setup import Setup
-
-if TYPE_CHECKING:
-    from redis import Redis
-    from redis.client import Pipeline, PubSub, PubSubWorkerThread
-
-    from rqmem.worker.pool.budget_table import BudgetTable
 
 _SIGN_OFF_SECONDS = 3.0
 _SWITCH_SECONDS = 1.0

@@ -11,25 +11,22 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from redis.exceptions import RedisError, ResponseError
 
-from rqmem.rq_names import DequeueTimeout, StopRequested, Worker, WorkerStatus, blue, green
+from rqmem.rq_names import DequeueTimeout, Job, Queue, StopRequested, Worker, WorkerStatus, blue, green
 from rqmem.store import pausing
 from rqmem.store.executions import give_back, put_back
 from rqmem.store.retrying import Wait, unavailable, until_redis_answers
 from rqmem.worker import scheduler
+from rqmem.worker.heartbeat import Heart
+from rqmem.worker.horse_pool import HorsePool
+from rqmem.worker.pool.member import Member
 from rqmem.worker.queue_wait import QueueWait
+from rqmem.worker.redis_outage import RedisOutage
+from rqmem.worker.scheduler import Scheduling
 from rqmem.worker.take import Suspended, Taker
-
-if TYPE_CHECKING:
-    from rqmem.rq_names import Job, Queue
-    from rqmem.worker.heartbeat import Heart
-    from rqmem.worker.horse_pool import HorsePool
-    from rqmem.worker.pool.member import Member
-    from rqmem.worker.redis_outage import RedisOutage
-    from rqmem.worker.scheduler import Scheduling
 
 _LOOK_SECONDS = 1
 _ROOM_SECONDS = 0.1

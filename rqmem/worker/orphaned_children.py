@@ -7,15 +7,14 @@ a time. Runs in the heart's thread.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from redis import Redis
 
 from rqmem import child_ids
 from rqmem.rq_names import Job, JobStatus, NoSuchJobError
 from rqmem.store import keys, ledger, parent_meta
 from rqmem.tracebacks import what_was_raised
-
-if TYPE_CHECKING:
-    from redis import Redis
 
 _PAUSE_SECONDS = 10.0
 _BATCH = 500

@@ -20,7 +20,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rqmem import own_files
 from rqmem.errors import ConfigError
@@ -31,10 +31,8 @@ from rqmem.profiling import directory as private
 from rqmem.units import MB, show_mb, to_mb
 from rqmem.worker.horse.user_code import SAMPLE_SIGNAL, SNAPSHOT_SIGNAL
 from rqmem.worker.peak_records import Peaks
-
-if TYPE_CHECKING:
-    from rqmem.worker.shared_memory import SharedPage
-    from rqmem.worker.worker_setup import Setup
+from rqmem.worker.shared_memory import SharedPage
+from rqmem.worker.worker_setup import Setup
 
 MOST_BYTES_OF_ONE = 64 * MB
 _FEWEST_FREE_BYTES = 16 * MB

@@ -7,17 +7,12 @@ it ends the wait, and what has come goes back.
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
-from rqmem.rq_names import StopRequested, WorkerStatus
+from rqmem.rq_names import Queue, StopRequested, Worker, WorkerStatus
 from rqmem.store import executions
 from rqmem.store.queue_fronts import MOST_QUEUES, QueueFronts
 from rqmem.store.retrying import until_redis_answers
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from rqmem.rq_names import Queue, Worker
 
 KNOWS_BLMOVE = (6, 2, 0)
 

@@ -8,15 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from functools import partial
-from typing import TYPE_CHECKING
 
-from rqmem.rq_names import JobStatus, NoSuchJobError
+from redis.client import Pipeline
+
+from rqmem.rq_names import JobStatus, NoSuchJobError, Queue
 from rqmem.store.watching import watching
-
-if TYPE_CHECKING:
-    from redis.client import Pipeline
-
-    from rqmem.rq_names import Queue
 
 
 def enqueue_ready(queue: Queue, job_ids: Collection[str]) -> None:

@@ -15,8 +15,9 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
+from redis import Redis
 from redis.exceptions import RedisError, ResponseError
 
 from rqmem import events
@@ -32,16 +33,12 @@ from rqmem.store.history.pool_records import HostMemory
 from rqmem.store.history.samples import RINGS, Sample, merged
 from rqmem.units import to_mb
 from rqmem.worker.alerting import Alerting
+from rqmem.worker.horse.channel import Ran
 from rqmem.worker.horse.source_lines import described_growth
 from rqmem.worker.peak_records import Peaks
+from rqmem.worker.pool.member import Member
 from rqmem.worker.running_job import LEAST_POINTS, RunningJob
 from rqmem.worker.shared_memory import SharedPage
-
-if TYPE_CHECKING:
-    from redis import Redis
-
-    from rqmem.worker.horse.channel import Ran
-    from rqmem.worker.pool.member import Member
 
 _MOST_KEPT = 2000  # of a kind
 _LONG_SECONDS = 5.0  # the curve of a job without a story is kept if it took at least so long

@@ -12,18 +12,14 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
+from redis.client import PubSub
 from redis.exceptions import RedisError
 
 from rqmem.errors import WorkerBroken
-from rqmem.rq_names import StopRequested
+from rqmem.rq_names import StopRequested, Worker
 from rqmem.store.retrying import described, note, unavailable, until_redis_answers
-
-if TYPE_CHECKING:
-    from redis.client import PubSub
-
-    from rqmem.rq_names import Worker
 
 _COMMAND_PAUSE_SECONDS, _ONE_SPELL_SECONDS = 2.0, 10.0
 _log = logging.getLogger("rqmem.worker")

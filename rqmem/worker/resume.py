@@ -8,21 +8,19 @@ from __future__ import annotations
 
 import json
 import logging
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 from rqmem import events, words
 from rqmem.policy import after_breach, escalation
 from rqmem.policy.after_breach import Attempt, Cause, GiveUp, Resume
 from rqmem.policy.escalation import Step
+from rqmem.rq_names import Execution, Job, Queue
 from rqmem.store import execution_reader, executions
 from rqmem.store.execution_records import RunRecord
 from rqmem.text import printable
 from rqmem.type_of_job import path_of
 from rqmem.units import show_mb
 from rqmem.values import dataclass
-
-if TYPE_CHECKING:
-    from rqmem.rq_names import Execution, Job, Queue
 
 _log = logging.getLogger("rqmem.worker")
 _KEPT_HISTORY = 30

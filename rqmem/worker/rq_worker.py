@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from redis import Redis
+from redis import Redis
 
-    from rqmem.rq_names import Queue, Worker
+from rqmem.rq_names import Queue, Worker
 
 
 def queue_of(worker: Worker, name: str, connection: Redis | None = None) -> Queue:

@@ -14,20 +14,16 @@ import os
 import signal
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, cast
+from multiprocessing.process import BaseProcess
+from typing import Any, cast
 from uuid import uuid4
 
 from redis.exceptions import RedisError
 
 from rqmem.measure import linux, process_tree, procfs
-from rqmem.rq_names import RQScheduler, release_lock
+from rqmem.rq_names import RQScheduler, Worker, release_lock
 from rqmem.store import keys
 from rqmem.store.retrying import described, reopen_at_failover, until_redis_answers
-
-if TYPE_CHECKING:
-    from multiprocessing.process import BaseProcess
-
-    from rqmem.rq_names import Worker
 
 _NAME_BEGINS = "rqmem:"
 LOOK_SECONDS = 5  # between two looks whether the locks are free

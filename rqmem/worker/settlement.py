@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable
 from dataclasses import replace
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rqmem import events
 from rqmem.errors import (
@@ -37,6 +37,7 @@ from rqmem.rq_names import (
     JobStatus,
     JobTimeoutException,
     Queue,
+    Worker,
     now,
 )
 from rqmem.store import codec, executions, ledger, parent_meta
@@ -55,9 +56,6 @@ from rqmem.worker.resume import EndedEarly, plan, remember
 from rqmem.worker.rq_worker import one_line
 from rqmem.worker.watched_fork import WatchedFork
 from rqmem.worker.worker_setup import Setup
-
-if TYPE_CHECKING:
-    from rqmem.rq_names import Worker
 
 _log = logging.getLogger("rqmem.worker")
 HOOK_BREACHED = "the hook was stopped; the job's outcome does not change"

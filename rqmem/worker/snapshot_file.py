@@ -19,23 +19,21 @@ import threading
 import time
 from dataclasses import replace
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rqmem.errors import ConfigError
 from rqmem.measure import linux, process_tree, procfs
 from rqmem.profiling import directory as private
 from rqmem.profiling.snapshots import Inside, Process, WorkerSnapshot, path_for, save
+from rqmem.rq_names import Worker
 from rqmem.store import codec
 from rqmem.units import show_mb, to_mb
+from rqmem.worker.heartbeat import Heart
 from rqmem.worker.horse.self_report import stack_of
 from rqmem.worker.horse.source_lines import described, described_growth
 from rqmem.worker.horse.user_code import SNAPSHOT_SIGNAL
-
-if TYPE_CHECKING:
-    from rqmem.rq_names import Worker
-    from rqmem.worker.heartbeat import Heart
-    from rqmem.worker.horse_pool import HorsePool
-    from rqmem.worker.shared_memory import SharedPage
+from rqmem.worker.horse_pool import HorsePool
+from rqmem.worker.shared_memory import SharedPage
 
 _ANSWER_SECONDS, _LATE_SECONDS = 2.0, 30.0
 _POLL_SECONDS = 0.01

@@ -11,13 +11,13 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING
 
 from rqmem import events
 from rqmem.measure import linux, process_tree, procfs
 from rqmem.policy.memory_curve import MemoryCurve
-from rqmem.rq_names import Execution, Job, Queue, now
+from rqmem.rq_names import Execution, Job, Queue, Worker, now
 from rqmem.store import codec
 from rqmem.type_of_job import job_type
 from rqmem.units import show_mb, to_mb
@@ -37,11 +37,6 @@ from rqmem.worker.take import Taker
 from rqmem.worker.warm_horse import WarmHorse
 from rqmem.worker.watcher import Identity, Watcher
 from rqmem.worker.worker_setup import Setup
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from rqmem.rq_names import Worker
 
 _LEASE_LOOK_SECONDS, _REST_SECONDS = 0.01, 1.0
 _log = logging.getLogger("rqmem.worker")

@@ -11,27 +11,23 @@ import os
 import threading
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import cast
+
+from redis import Redis
 
 from rqmem import events
+from rqmem.config.settings import Config
 from rqmem.measure import cgroup, process_tree, procfs
 from rqmem.policy.dead_workers import absences, may_take_over
-from rqmem.rq_names import Execution, JobStatus, NoSuchJobError
+from rqmem.rq_names import Execution, JobStatus, NoSuchJobError, Queue, Worker
 from rqmem.store import execution_reader, executions, keys, lease
 from rqmem.store.execution_records import Owner
 from rqmem.type_of_job import job_type
-from rqmem.worker.abandoned_jobs import Abandoned
+from rqmem.worker.abandoned_jobs import Abandoned, Settler
 from rqmem.worker.horse.user_code import MARK
 from rqmem.worker.orphaned_children import Mending
 from rqmem.worker.resume import EndedEarly, may_go_on, plan
 from rqmem.worker.rq_worker import queue_of
-
-if TYPE_CHECKING:
-    from redis import Redis
-
-    from rqmem.config.settings import Config
-    from rqmem.rq_names import Queue, Worker
-    from rqmem.worker.abandoned_jobs import Settler
 
 _LOOKED_AT_DELAYED = 1000
 

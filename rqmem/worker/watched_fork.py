@@ -9,18 +9,15 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from rqmem import events
 from rqmem.measure import linux, process_tree
+from rqmem.rq_names import Job, Queue, Worker
 from rqmem.type_of_job import job_type
 from rqmem.worker.horse.hook_runner import Hooking
 from rqmem.worker.horse_pool import HorsePool
 from rqmem.worker.imports import check_importable
 from rqmem.worker.watcher import Identity, Watcher
-
-if TYPE_CHECKING:
-    from rqmem.rq_names import Job, Queue, Worker
 
 _VERDICT_SECONDS = 60  # for all but the callback, which has a time limit of its own
 _log = logging.getLogger("rqmem.worker")

@@ -12,23 +12,19 @@ import logging
 import os
 import socket
 import time
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
+from redis import Redis
+from redis.client import Pipeline
 from redis.exceptions import RedisError, WatchError
 
 from rqmem.errors import NameTaken
 from rqmem.measure import process_tree, procfs
 from rqmem.policy.dead_workers import Holder, name_is
-from rqmem.rq_names import WORKERS_BY_QUEUE_KEY, now, register_worker, utcformat, utcparse
+from rqmem.rq_names import WORKERS_BY_QUEUE_KEY, Worker, now, register_worker, utcformat, utcparse
 from rqmem.store import codec, keys
 from rqmem.store.history.history_records import Live
 from rqmem.values import dataclass
-
-if TYPE_CHECKING:
-    from redis import Redis
-    from redis.client import Pipeline
-
-    from rqmem.rq_names import Worker
 
 _LOOK_SECONDS = 0.1
 _log = logging.getLogger("rqmem.worker")

@@ -14,15 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 from rqmem import events, hooks, integrations, named_code
 from rqmem.errors import MemoryLimitExceeded
-from rqmem.rq_names import BaseTimeoutException
+from rqmem.rq_names import BaseTimeoutException, Job
 from rqmem.worker.horse.source_lines import described
 from rqmem.worker.horse.user_code import hook_runs
+from rqmem.worker.shared_memory import SharedPage
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
-
-    from rqmem.rq_names import Job
-    from rqmem.worker.shared_memory import SharedPage
 
 GROUP = "rqmem.plugins"
 ENDING_SECONDS = 10  # for all hooks of a horse that ends

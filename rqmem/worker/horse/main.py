@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 from redis.exceptions import RedisError
 
@@ -23,7 +23,7 @@ from rqmem import events
 from rqmem.errors import MemoryLimitExceeded
 from rqmem.measure import procfs
 from rqmem.measure.threads import Threads, native_threads
-from rqmem.rq_names import Execution, Job, JobTimeoutException, NoSuchJobError, Queue, utcformat
+from rqmem.rq_names import Execution, Job, JobTimeoutException, NoSuchJobError, Queue, Worker, utcformat
 from rqmem.store import codec
 from rqmem.store.history.history_records import OK
 from rqmem.store.retrying import keep_files_in_reserve, spent_seconds, until_redis_answers
@@ -45,9 +45,6 @@ from rqmem.worker.rq_worker import queue_of
 from rqmem.worker.shared_memory import SharedPage
 from rqmem.worker.take import restored
 from rqmem.worker.worker_setup import Setup
-
-if TYPE_CHECKING:
-    from rqmem.rq_names import Worker
 
 _KNOWN_TO_WORKER = ("job_id", "queue", "worker")  # of the events that it gets from its horse
 _LEAST_HOOK_SECONDS, _MOST_HOOK_SECONDS = 5, 60  # for hooks after a job; the second as RQ's callbacks

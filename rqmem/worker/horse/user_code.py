@@ -20,30 +20,28 @@ import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from redis import Redis
 
 from rqmem.config.settings import Config
 from rqmem.errors import MemoryLimitExceeded, RqmemError, breach_in
 from rqmem.events import Breach
 from rqmem.measure import linux, procfs
+from rqmem.measure.own_process import Meter
 from rqmem.measure.trim import trim
 from rqmem.rq_names import BaseTimeoutException
 from rqmem.store import codec
 from rqmem.store.executions import made_at
+from rqmem.store.held_run import HeldRun
 from rqmem.units import to_mb
 from rqmem.values import dataclass, field
 from rqmem.worker.execution import Event, Instruction
 from rqmem.worker.horse import environment, object_kinds
 from rqmem.worker.horse.source_lines import described, described_line, is_users, line_of_user_code
 from rqmem.worker.horse.swallowed_breaches import Raised, is_judging
+from rqmem.worker.kernel import HorseGroup
 from rqmem.worker.shared_memory import SharedPage
-
-if TYPE_CHECKING:
-    from redis import Redis
-
-    from rqmem.measure.own_process import Meter
-    from rqmem.store.held_run import HeldRun
-    from rqmem.worker.kernel import HorseGroup
 
 _FIRST_REAL_TIME = getattr(signal, "SIGRTMIN", 34)  # macOS has none, and no worker of ours
 BREACH_SIGNAL = _FIRST_REAL_TIME + 11  # free of glibc's own, and of SIGRTMIN, which RQ's HerokuWorker uses

@@ -10,9 +10,11 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from redis import Redis
 from redis.exceptions import RedisError
 
 from rqmem import events
@@ -23,22 +25,16 @@ from rqmem.policy import admission
 from rqmem.policy.admission import Answer, Need
 from rqmem.policy.ceiling import effective_limit_mb
 from rqmem.policy.pressure import How
+from rqmem.policy.recommendation import TypeHistory
+from rqmem.rq_names import Job, Queue, Worker
 from rqmem.store.history import history_reader, learned
+from rqmem.store.history.pool_records import PoolRecord
 from rqmem.type_of_job import job_type, path_of
 from rqmem.units import to_bytes, to_mb
 from rqmem.values import dataclass
+from rqmem.worker.pool.budget_table import BudgetTable, Row
 from rqmem.worker.pool.telling import record_of
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from redis import Redis
-
-    from rqmem.policy.recommendation import TypeHistory
-    from rqmem.rq_names import Job, Queue, Worker
-    from rqmem.store.history.pool_records import PoolRecord
-    from rqmem.worker.pool.budget_table import BudgetTable, Row
-    from rqmem.worker.worker_setup import Setup
+from rqmem.worker.worker_setup import Setup
 
 _KNOWN_SECONDS, _LITTLE_KNOWN_SECONDS = 60.0, 5.0
 _MOST_TYPES = 200

@@ -26,7 +26,7 @@ from dataclasses import dataclass, replace
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from redis import Redis
 from redis.exceptions import RedisError
@@ -39,7 +39,7 @@ from rqmem.log import borrow_handlers, say_who
 from rqmem.measure import linux
 from rqmem.measure.startup_checks import check_platform, fastest_growth, usage_of_idle_fork
 from rqmem.policy.replacement import Slot, after_death
-from rqmem.rq_names import ForkProcess, WorkerData, WorkerPool, setup_loghandlers
+from rqmem.rq_names import ForkProcess, Queue, WorkerData, WorkerPool, setup_loghandlers
 from rqmem.text import counted
 from rqmem.units import show_mb, to_mb
 from rqmem.worker.memory_worker import MemoryWorker
@@ -47,9 +47,6 @@ from rqmem.worker.pool.budget import Budget, budget_mb, check_tenant_mb
 from rqmem.worker.pool.scaling import Scaling
 from rqmem.worker.preparing import check_ceilings, prepare
 from rqmem.worker.restart import EXIT_CODE as FULL
-
-if TYPE_CHECKING:
-    from rqmem.rq_names import Queue
 
 UNUSABLE = 2
 """Exit code of a worker that cannot start as it is configured."""

@@ -7,19 +7,15 @@ number stays as it is.
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
 
+from redis import Redis
 from redis.exceptions import RedisError
 
 from rqmem.policy import autoscale
 from rqmem.policy.autoscale import Queued, Scale
 from rqmem.store.queue_waits import read_job_seconds, read_waits
 from rqmem.store.retrying import connection_with_short_timeout
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from redis import Redis
 
 _READ_SECONDS = 2.0
 _REDIS_SECONDS = 1.0
