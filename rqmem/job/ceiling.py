@@ -24,10 +24,6 @@ class Ceiling:
         self.bytes = 0
         self.warning_fraction = config.warning_threshold
 
-    @property
-    def warning_bytes(self) -> float:
-        return self.warning_fraction * self.bytes
-
     def room_bytes(self, used_bytes: int) -> float:
         """How much a chunk that begins now may take."""
         return chunk_size.room(used_bytes, self.bytes, self.warning_fraction)

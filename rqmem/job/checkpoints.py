@@ -61,7 +61,7 @@ class Checkpoints:
         limit, usage = self.ceiling.bytes, self.usage_bytes()
         if self._horse is not None:
             self._horse.page.add_checkpoint(operation, to_mb(usage))
-        if usage >= max(self.ceiling.warning_bytes, self._collect_above_bytes):
+        if usage >= max(self.ceiling.warning_fraction * limit, self._collect_above_bytes):
             always = True
             self.collect()
             usage = self.usage_bytes()

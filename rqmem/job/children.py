@@ -15,7 +15,6 @@ from typing import Any, Generic, TypeVar
 from rqmem import child_ids, events
 from rqmem.errors import ConfigError, RunTakenOver, SourceChanged, SourceError
 from rqmem.job import tree
-from rqmem.job.asking import ask
 from rqmem.job.child_enqueuer import ITEMS, SLICE, ChildEnqueuer, arguments_of, check_sendable
 from rqmem.job.enqueue import Enqueueable
 from rqmem.job.parent import ParentJob
@@ -150,7 +149,7 @@ class ChildJobs(Generic[T]):
 
     def seal(self) -> Pending:
         """``handle`` has returned: wait for those that were enqueued, also by an execution that was cut off."""
-        numbers = ask(self._horse, "count children", ledger.numbers)
+        numbers = self._horse.ask("count children", ledger.numbers)
         self._run.reporter.report(events.Split, children=len(numbers))
         return Pending(len(numbers), 1 + numbers[-1])
 
@@ -254,7 +253,7 @@ def _begin(horse: Horse) -> ledger.Made | None:
 
 
 def _made(horse: Horse) -> ledger.Made | None:
-    return ask(horse, "look for children", ledger.made)
+    return horse.ask("look for children", ledger.made)
 
 
 def _slice_of(horse: Horse, number: int) -> Cuttable[Any] | None:
@@ -276,7 +275,7 @@ def _give_up(horse: Horse) -> None:
 
 
 def _undo(horse: Horse) -> None:
-    ask(horse, "undo children", tree.undo, horse.serializer)
+    horse.ask("undo children", tree.undo, horse.serializer)
 
 
 def _number_of_slices(source: Cuttable[Any], items_per_child: int | None) -> int | None:
@@ -292,4 +291,4 @@ def _number_of_slices(source: Cuttable[Any], items_per_child: int | None) -> int
 
 def _open(horse: Horse, cut_stage: int | None, first: Any) -> None:
     own = Queue(horse.queue, connection=horse.connection)
-    ask(horse, "begin the split", ledger.open_split, own, time.time(), cut_stage, first)
+    horse.ask("begin the split", ledger.open_split, own, time.time(), cut_stage, first)

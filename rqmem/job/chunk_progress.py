@@ -11,7 +11,6 @@ from dataclasses import replace
 from typing import Any
 
 from rqmem.errors import PlannedStop, SourceError
-from rqmem.job.asking import ask
 from rqmem.job.checkpoints import Checkpoints
 from rqmem.measure.trim import collect_and_trim
 from rqmem.policy import chunk_size as policy
@@ -231,7 +230,7 @@ class SavedChunkProgress(ChunkProgress):
 
 def results_of(horse: Horse, number: int) -> list[Any]:
     """What processors returned in the finished chunks of the n-th call."""
-    parts = ask(horse, "read finished chunks", execution_reader.results, number)
+    parts = horse.ask("read finished chunks", execution_reader.results, number)
     return [result for part in parts for result in horse.serializer.loads(part)]
 
 

@@ -12,7 +12,6 @@ from typing import Any
 
 from rqmem import child_ids
 from rqmem.errors import ChildFailure, ChildJobsFailed
-from rqmem.job.asking import ask
 from rqmem.job.chunk_progress import results_of
 from rqmem.job.enqueue import is_at_front
 from rqmem.job.parent import ParentJob
@@ -70,7 +69,7 @@ class Gathered(Cuttable[Any]):
         loads = self._horse.serializer.loads
         for begin in range(first, end, _RESULTS_AT_ONCE):
             after = min(begin + _RESULTS_AT_ONCE, end)
-            read = ask(self._horse, "read results of children", ledger.results, after, begin)
+            read = self._horse.ask("read results of children", ledger.results, after, begin)
             for number, raw in read:
                 if number not in self._failed:
                     yield None if raw is None else loads(raw), number + 1
@@ -94,23 +93,23 @@ def gather(run: JobRun, parent: ParentJob, split: SplitRecord) -> Any:
     if not split.complete:
         return Pending(split.total, split.end)
     if fails:
-        ask(horse, "keep that children have failed", ledger.report)
+        horse.ask("keep that children have failed", ledger.report)
         raise ChildJobsFailed(horse.job_id, split.total, failures)
     run.begin_gather()
     before = [] if split.cut_stage is None else results_of(horse, split.cut_stage)
-    missing = ask(horse, "list children", ledger.missing, split)
+    missing = horse.ask("list children", ledger.missing, split)
     return parent.gather(Gathered(horse, split.end, failures, before, missing))
 
 
 def _keep_in_meta(horse: Horse) -> None:
     """Write how the children ended to RQ's record of the job, and to RQ's object, which the job may save."""
-    figures = ask(horse, "keep how children have ended", parent_meta.write, horse.serializer, None)
+    figures = horse.ask("keep how children have ended", parent_meta.write, horse.serializer, None)
     if (job := get_current_job(horse.connection)) is not None:
         job.meta["rqmem"] = {**job.meta.get("rqmem", {}), **figures}
 
 
 def _failures(horse: Horse) -> list[ChildFailure]:
-    found = ask(horse, "look for failed children", lambda *of: dict(ledger.outcomes(*of)))
+    found = horse.ask("look for failed children", lambda *of: dict(ledger.outcomes(*of)))
     return [
         ChildFailure(number, text) for number, text in sorted(found.items()) if text not in (ledger.OK, ledger.WAITING)
     ]

@@ -16,7 +16,6 @@ from rqmem import events, log
 from rqmem.config.load import load
 from rqmem.errors import MemoryLimitExceeded, RqmemError, SplitInstead
 from rqmem.job import tree
-from rqmem.job.asking import ask
 from rqmem.job.ceiling import Ceiling
 from rqmem.job.checkpoints import Checkpoints
 from rqmem.job.chunk_progress import ChunkCounts, ChunkProgress, SavedChunkProgress
@@ -99,10 +98,10 @@ class JobRun:
         """Go on with the record that earlier executions left, or begin a new one."""
         anew = True
         if horse.held is None:  # else it is the first execution of the job
-            before = ask(horse, "read the run", execution_reader.run)
+            before = horse.ask("read the run", execution_reader.run)
             anew = before.is_over(horse.job_created_at)
             if anew and before.split is not None and not before.finished:
-                ask(horse, "forget the children of an earlier run", tree.undo, horse.serializer)
+                horse.ask("forget the children of an earlier run", tree.undo, horse.serializer)
             self.record = RunRecord() if anew else before
         self.run_id = self.record.run_id or horse.execution_id
         self._writer = RunWriter(horse.connection, horse.job_id, horse.execution_id, horse.held)
@@ -141,7 +140,7 @@ class JobRun:
         if not self._steps or self.horse is None:
             return None
         if self.horse.held is None:  # else it is the first execution of the job
-            before = ask(self.horse, "read the ceiling", execution_reader.run)
+            before = self.horse.ask("read the ceiling", execution_reader.run)
             if before.escalated_mb and not before.is_over(self.horse.job_created_at):
                 return before.escalated_mb
         if not (self.config.auto and self.config.journal_enabled):

@@ -7,7 +7,6 @@ from itertools import islice
 from typing import Any
 
 from rqmem.errors import ItemTooLarge
-from rqmem.job.asking import ask
 from rqmem.job.child_enqueuer import arguments_of
 from rqmem.job.children import enqueue_children
 from rqmem.job.parent import ParentJob
@@ -72,7 +71,7 @@ def cut_in_two(run: JobRun, job: ParentJob, rest: Cuttable[Any], position: str) 
     if left == 0 and not begun:
         return None
     done = record.items.get(record.cut_stage, 0) if record.cut_stage is not None else 0
-    cuts = ask(horse, "count cuts", ledger.count_cut)
+    cuts = horse.ask("count cuts", ledger.count_cut)
     parts = splitting.parts_of_rest(max(1, left), done or int(begun), cuts - 1)
     if parts == 0:
         raise _too_large(run, job, horse, rest, position, single=left <= 1)
@@ -92,7 +91,7 @@ def _too_large(
         )
     limit = show_mb(to_mb(run.checkpoints.ceiling.bytes))
     item = next((f"{item!r:.80}" for item, _ in rest.items_after(None)), "")
-    breaches = ask(horse, "read breaches", execution_reader.breaches)
+    breaches = horse.ask("read breaches", execution_reader.breaches)
     # The item is alone in its chunk by now, and was stopped on its way up.
     needed_mb = splitting.item_mb(breaches[0]) if breaches else None
     needed = f", it takes {show_mb(needed_mb)} MB at least" if needed_mb is not None else ""

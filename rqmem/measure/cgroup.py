@@ -19,6 +19,7 @@ import sys
 import time
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TypeVar
 
 from rqmem.measure import process_tree
 from rqmem.measure.cgroup_files import (
@@ -43,6 +44,7 @@ _NAME = re.compile(r"rqmem-(\d+)-(\d+)-.+")
 _NO_LIMIT_BYTES = 2**62  # v1 writes a number near 2**63 for none
 _BATCH_BYTES = 2**20  # how far below a limit the last charge that fits may end
 _KILL_SECONDS = 1.0
+G = TypeVar("G", bound="Group")
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ class Group:
         self._hits = 0  # v2: of limits that were set before
 
     @classmethod
-    def make(cls, place: Place, name: str, limit_bytes: int) -> Group:
+    def make(cls: type[G], place: Place, name: str, limit_bytes: int) -> G:
         """A new, empty group with this limit; raises OSError, and then there is none."""
         group = cls(place.version, place.path / name)
         group.path.mkdir()

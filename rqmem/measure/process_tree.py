@@ -222,6 +222,27 @@ def reap_zombies(parent: int, others: Mapping[int, int | None]) -> None:
                 os.waitpid(pid, os.WNOHANG)
 
 
+def reap(pid: int) -> bool:
+    """Whether that child of the calling process has ended; it is reaped then."""
+    try:
+        return os.waitpid(pid, os.WNOHANG) != (0, 0)
+    except ChildProcessError:  # somebody has reaped it
+        return True
+
+
+def end_child(pid: int, seconds: float) -> bool:
+    """Let that child have so long to end, then kill it; it is reaped. Whether it ended by itself."""
+    deadline = time.monotonic() + seconds
+    while not reap(pid):
+        if time.monotonic() > deadline:
+            with contextlib.suppress(PermissionError, ChildProcessError):  # it has become another user
+                os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
+            return False
+        time.sleep(_PAUSE_SECONDS)
+    return True
+
+
 def kill_marked(variable: str, value: str) -> list[int]:
     """SIGKILL every process of ours whose environment holds ``variable=value``; returns their pids.
 

@@ -20,13 +20,10 @@ slice before the cut is read, since it then ends within a record (`CsvFile`).
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from itertools import accumulate
 
 from rqmem.values import dataclass
 
 _LINE_ENDS = b"\r\n"
-_LONG_BYTES = 8 * 1024
 _CUT_CHARACTERS = 8  # of which the window may hold a part only, at both ends
 
 
@@ -79,8 +76,8 @@ def record_start(
     if begin == len(data):
         return begin if at_end else None
     unsure = turns = False  # whether the state at ``begin`` is another one than before the run looked at
-    quotes = data.count(quoting.quote, begin) if data.find(quoting.quote, begin) >= 0 else 0
-    for start, stop in _telling_runs(data, begin, quoting, quotes):
+    for run in quoting.telling.finditer(data, begin):
+        start, stop = run.span()
         if stop == len(data) and not at_end:
             break
         odd = (stop - start) % 2 == 1
@@ -95,31 +92,12 @@ def record_start(
             within_before = not odd or not after_separator
             return _line_end(data, begin, quoting, within=within_before ^ turns, at_end=at_end)
     # Taken as the inside of one field: two quotes are one character of it.
-    if not at_end and not _longer_than(data, longest_field + quotes // 2 + _CUT_CHARACTERS, encoding):
+    longest = longest_field + data.count(quoting.quote, begin) // 2 + _CUT_CHARACTERS
+    if not at_end and not (len(data) > longest and len(data.decode(encoding, "replace")) > longest):
         return None
     if unsure:
         raise Undecided
     return _line_end(data, begin, quoting, within=False, at_end=at_end)
-
-
-def _telling_runs(data: bytes, begin: int, quoting: Quoting, quotes: int) -> Iterator[tuple[int, int]]:
-    """Begin and end of each run of quotes but for S""S. The pattern alone would do; it is slow where there are none."""
-    if not quotes or (len(data) > _LONG_BYTES and _only_empty_fields(data, begin, quoting, quotes)):
-        return iter(())
-    return (run.span() for run in quoting.telling.finditer(data, begin))
-
-
-def _only_empty_fields(data: bytes, begin: int, quoting: Quoting, quotes: int) -> bool:
-    """Whether every quote is in a S""S: as many pairs after an S, and before one, as half of all quotes."""
-    pair, separators = 2 * quoting.quote, [bytes([each]) for each in quoting.separators]
-    return all(
-        any(2 * pairs == quotes for pairs in accumulate(data.count(each, begin) for each in patterns))
-        for patterns in ([each + pair for each in separators], [pair + each for each in separators])
-    )
-
-
-def _longer_than(data: bytes, characters: int, encoding: str) -> bool:
-    return len(data) > characters and len(data.decode(encoding, "replace")) > characters
 
 
 def _line_end(data: bytes, position: int, quoting: Quoting, *, within: bool, at_end: bool) -> int | None:

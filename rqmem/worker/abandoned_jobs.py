@@ -7,7 +7,6 @@ to no job's tree. Whoever owns the run by then (`rqmem.store.executions.adopt`) 
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import logging
 import os
@@ -18,7 +17,7 @@ from collections.abc import Sequence
 
 from redis import Redis
 
-from rqmem.measure import linux
+from rqmem.measure import linux, process_tree
 from rqmem.rq_names import Execution, NoSuchJobError, Worker
 from rqmem.store import executions
 from rqmem.values import dataclass
@@ -74,21 +73,17 @@ class Settler:
     def close(self, seconds: float) -> None:
         """Wait so long for its end, then kill it."""
         self._closed = True
-        until = time.monotonic() + seconds
-        while self._busy() and time.monotonic() < until:
-            time.sleep(0.01)
-        self._kill_at = 0.0
+        if self._pid:
+            process_tree.end_child(self._pid, seconds)
         self._busy()
 
     def _busy(self) -> bool:
         if not self._pid:
             return False
-        with contextlib.suppress(ChildProcessError):
-            if time.monotonic() >= self._kill_at:
-                os.kill(self._pid, signal.SIGKILL)
-                os.waitpid(self._pid, 0)
-            elif os.waitpid(self._pid, os.WNOHANG) == (0, 0):
-                return True
+        if time.monotonic() >= self._kill_at:
+            process_tree.end_child(self._pid, 0)
+        elif not process_tree.reap(self._pid):
+            return True
         self._pool.forget_helper(self._pid)
         self._pid = 0
         return False

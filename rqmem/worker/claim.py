@@ -14,8 +14,6 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 from uuid import uuid4
 
-from redis import Redis
-
 from rqmem.errors import RunTakenOver
 from rqmem.measure import procfs
 from rqmem.policy.dead_workers import FRESH_SECONDS
@@ -142,7 +140,8 @@ class Claimer:
 
         def claim() -> Execution:
             may_be_lost = self._heart.seconds_since_taken(job.id) > FRESH_SECONDS
-            with self._connection_for(job, guarded=may_be_lost).pipeline() as pipeline:
+            connection = ClaimGuard(worker.connection, job, worker.name) if may_be_lost else worker.connection
+            with connection.pipeline() as pipeline:
                 for before in tried:
                     before.delete(job, pipeline)
                 ttl = worker.get_heartbeat_ttl(job)
@@ -158,10 +157,6 @@ class Claimer:
             return until_redis_answers(claim, f"claim job {job.id}")
         except Refused:
             raise RunTakenOver(f"job {job.id}: somebody has put it back before it was claimed here") from None
-
-    def _connection_for(self, job: Job, *, guarded: bool) -> Redis | ClaimGuard:
-        worker = self._worker
-        return ClaimGuard(worker.connection, job, worker.name) if guarded else worker.connection
 
     def owner(self) -> Owner:
         """This worker's process, as the owner of no execution yet."""

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from rqmem import events, hooks
-from rqmem.measure import linux, procfs
+from rqmem.measure import linux, process_tree, procfs
 from rqmem.store import codec
 from rqmem.units import show_mb, to_bytes
 
@@ -64,7 +64,7 @@ class Listening:
         if self._dropped:
             _log.warning("worker %s: hooks did not hear of %d events: they take too long", self._worker, self._dropped)
             self._dropped = 0
-        if self._lives():
+        if self.pid and not process_tree.reap(self.pid):
             return False
         self.pid = 0
         if self._end is not None:
@@ -79,22 +79,9 @@ class Listening:
         """Have it call the hooks for what it has been told, for a few seconds, and end."""
         if self._end is not None:
             self._end.close()
-        deadline = time.monotonic() + _DRAIN_SECONDS
-        while self._lives():
-            if time.monotonic() > deadline:
-                _log.error("worker %s: hooks of on(...) were cut short: they take too long", self._worker)
-                os.kill(self.pid, signal.SIGKILL)
-                os.waitpid(self.pid, 0)
-                break
-            time.sleep(0.002)
+        if self.pid and not process_tree.end_child(self.pid, _DRAIN_SECONDS):
+            _log.error("worker %s: hooks of on(...) were cut short: they take too long", self._worker)
         self.pid = 0
-
-    def _lives(self) -> bool:
-        """Whether it has not ended; one that has is reaped."""
-        try:
-            return bool(self.pid) and os.waitpid(self.pid, os.WNOHANG) == (0, 0)
-        except ChildProcessError:
-            return False
 
 
 def _serve(end: socket.socket, parent: int, worker: str, limit_mb: float) -> NoReturn:

@@ -68,10 +68,9 @@ class Heart:
         self._stopped = threading.Event()
         self._stopped.set()
         # Not a `SimpleQueue`: its `get` with a timeout may wait for ever, if an item was there without a wait before.
-        self._new_errands: deque[Callable[[Redis], object]] = deque()
+        self._errands: deque[Callable[[Redis], object]] = deque()  # the thread alone takes from it
         self._nothing_new = threading.Lock()  # held until there are errands, or the end
         self._nothing_new.acquire()
-        self._errands: deque[Callable[[Redis], object]] = deque()  # of the thread alone
         self._running: tuple[Job, Execution] | None = None
         self._maintained_at = self._taken_at = 0.0
         self._parents: set[str] = set()  # of jobs that ran here, whose RQ meta does not say so yet
@@ -135,7 +134,6 @@ class Heart:
         if self._thread.is_alive():
             self._thread.join(timeout=2 * self._seconds)
         try:
-            self._take_errands(0)
             self._run_errands()
             self.recorder.flush(self._connection, 2 * self._seconds)
             executions.farewell(self._connection, self._worker.name)
@@ -183,7 +181,7 @@ class Heart:
 
         While Redis is away, it waits for the next beat. Signal handlers may call this.
         """
-        self._new_errands.append(errand)
+        self._errands.append(errand)
         self._ring()
 
     def _ring(self) -> None:
@@ -214,7 +212,7 @@ class Heart:
                     self._register,
                     self._run_errands,
                     self._maintain,
-                    self._end_alerts,
+                    lambda: self.recorder.end_alerts_of_others(self._connection),
                     self._look_for_lost,
                 )
                 beat_at = time.monotonic() + (pause if self._state is None else min(pause, _AGAIN_SECONDS))
@@ -226,7 +224,7 @@ class Heart:
                 self._do(self._flush if now >= flush_at else self._flush_news)
                 flush_at = now + tick if now >= flush_at else flush_at
             self._member.tell_news()
-            self._take_errands(tick / _LOOKS)
+            self._nothing_new.acquire(timeout=tick / _LOOKS)
             if self._stopped.is_set():
                 return
 
@@ -261,9 +259,6 @@ class Heart:
         if not self._stopped.is_set() and register_again(self._worker, self._connection, state):
             log.warning("worker %s: its record in Redis was gone; it has been written again", self._worker.name)
 
-    def _end_alerts(self) -> None:
-        self.recorder.end_alerts_of_others(self._connection)
-
     def _look_for_lost(self) -> None:
         self._recovery.scan(time.monotonic())
 
@@ -283,12 +278,6 @@ class Heart:
             told = parent_meta.refresh(self._connection, parent_id, self._worker.serializer)
             if told and (child is None or child[0] != parent_id):  # else again in a second
                 self._parents.discard(parent_id)
-
-    def _take_errands(self, seconds: float) -> None:
-        """Wait so long for new errands, if nobody has rung."""
-        self._nothing_new.acquire(timeout=seconds)
-        while self._new_errands:
-            self._errands.append(self._new_errands.popleft())
 
     def _run_errands(self) -> None:
         while self._errands:

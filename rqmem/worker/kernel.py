@@ -14,7 +14,6 @@ import logging
 import os
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 from rqmem.errors import ConfigError
 from rqmem.measure import cgroup, cgroup_places, procfs
@@ -30,43 +29,40 @@ Stopped = Callable[[], contextlib.AbstractContextManager[None]]
 _log = logging.getLogger("rqmem.worker")
 
 
-class HorseGroup:
-    """The group of one horse, as worker and horse hold it.
-
-    Args:
-        room_bytes: what a job may be charged beyond its ceiling.
+class HorseGroup(Group):
+    """The group of one horse, as worker and horse hold it: made with `make`, and ready from `begin` on.
 
     Attributes:
-        alarm: to wait on (`rqmem.measure.cgroup.Group.alarm`).
+        alarm_fd: to wait on (`rqmem.measure.cgroup.Group.alarm`).
         suspected: the kernel may have killed in it; `killed` will tell.
         breach: at the last `look` the job held more than its ceiling and the reserve.
     """
 
-    def __init__(self, group: Group, limit_bytes: int, room_bytes: int) -> None:
-        self.alarm = group.alarm()
+    def begin(self, limit_bytes: int, room_bytes: int) -> None:
+        """``limit_bytes``: what it was made with. ``room_bytes``: what a job may be charged beyond its ceiling."""
+        self.alarm_fd = self.alarm()
         self.suspected = False
         self.breach = False
-        self._group = group
         self._room = room_bytes
         self._base = self._limit = limit_bytes
         self._slack = slack_bytes()
         self._look_at = 0.0
-        self._reader = group.charge()
+        self._reader = self.charge()
         self._charge = Charge(0, 0, 0, 0, 0)
         self._kills = 0
 
     def enter(self) -> None:
         """The calling process and what it starts are in it from now on."""
         try:
-            self._group.enter()
+            super().enter()
         except OSError as error:
-            _log.warning("this horse has no cgroup: %s: %s", self._group.path, error.strerror)
+            _log.warning("this horse has no cgroup: %s: %s", self.path, error.strerror)
 
     def hold(self, ceiling_bytes: int) -> None:
         """The limit for a job with this ceiling. What is in use already may be above it: then it stays as it was."""
         base_bytes = ceiling_bytes + self._room
         with contextlib.suppress(OSError):
-            self._group.set_limit(judge(self._reader.read(), base_bytes, base_bytes, self._slack).limit_bytes)
+            self.set_limit(judge(self._reader.read(), base_bytes, base_bytes, self._slack).limit_bytes)
 
     def look(self, ceiling_bytes: int, growth_rate: float, now: float, stopped: Stopped) -> float:
         """Give page cache its room, and find out who else uses it (`breach`). To be called at each reading.
@@ -80,7 +76,7 @@ class HorseGroup:
         headroom_bytes: float = self._base
         with contextlib.suppress(OSError):  # a group that somebody removed keeps nothing
             if base_bytes != self._base:
-                self._base, self._limit = base_bytes, self._group.limit_bytes()
+                self._base, self._limit = base_bytes, self.limit_bytes()
             headroom_bytes = self._base - self._reader.total()
             if headroom_bytes < _NEAR_FRACTION * self._base or self._limit != self._base:
                 headroom_bytes = self._judge(stopped)
@@ -103,7 +99,7 @@ class HorseGroup:
 
     def _set_limit(self, limit_bytes: int) -> bool:
         """False when the kernel can not drop so much."""
-        done = self._group.set_limit(limit_bytes)
+        done = self.set_limit(limit_bytes)
         if done:
             self._limit = limit_bytes
         return done
@@ -116,18 +112,13 @@ class HorseGroup:
                 return charge.shmem_bytes + charge.kernel_bytes
         return 0
 
-    def let_go(self) -> None:
-        """No limit any more: what lives in it is nobody's job."""
-        with contextlib.suppress(OSError):
-            self._group.set_limit(None)
-
     def killed(self) -> bool:
         """Whether the kernel has killed in it, for memory, since this was last found so. Costs little if not."""
         if self._alarm_went_off():
             self.suspected = True  # v1 tells before it kills and counts
         if not self.suspected:
             return False
-        kills = self._group.kernel_kills()
+        kills = self.kernel_kills()
         if kills == self._kills:
             return False
         self._kills, self.suspected = kills, False
@@ -138,30 +129,26 @@ class HorseGroup:
 
         v1 gives no word before a kill for the machine's want of memory, so `killed` does not see that one.
         """
-        return self._group.kernel_kills() > self._kills if self._group.counts_kernel_kills() else None
+        return self.kernel_kills() > self._kills if self.counts_kernel_kills() else None
 
     def close(self) -> None:
         """Close what it holds open; again is harmless."""
         self._reader.close()
-        if self.alarm is not None:
-            os.close(self.alarm)
-            self.alarm = None
+        if self.alarm_fd is not None:
+            os.close(self.alarm_fd)
+            self.alarm_fd = None
 
     def _alarm_went_off(self) -> bool:
-        if self.alarm is None:
+        if self.alarm_fd is None:
             return True
-        if self._group.version == "v2":
-            os.pread(self.alarm, 4096, 0)
+        if self.version == "v2":
+            os.pread(self.alarm_fd, 4096, 0)
             return True
         try:
-            os.read(self.alarm, 8)
+            os.read(self.alarm_fd, 8)
         except BlockingIOError:
             return False
         return True
-
-    def hit_limit(self) -> bool:
-        """Whether that was for its own limit, and not an ancestor's or the machine's want of memory."""
-        return self._group.hit_limit()
 
     def charged(self) -> Charge:
         """What was the job's own when the kernel killed in it, or when `look` found a breach.
@@ -170,21 +157,13 @@ class HorseGroup:
         """
         charge = self._charge
         if not self.breach:
-            peak_bytes = min(self._group.peak_bytes(), self._limit)
-            charge = replace(charge, total_bytes=peak_bytes, file_bytes=0, shmem_bytes=self._group.parts().shmem_bytes)
+            peak_bytes = min(self.peak_bytes(), self._limit)
+            charge = replace(charge, total_bytes=peak_bytes, file_bytes=0, shmem_bytes=self.parts().shmem_bytes)
         return charge
 
-    def kill(self, *, wait: bool = True) -> None:
-        self._group.kill(wait=wait)
-
-    def move_out(self, target: Path) -> None:
-        with contextlib.suppress(OSError):
-            self._group.move_out(target)
-
     def remove(self) -> bool:
-        """False while something lives in it."""
         self.close()
-        return self._group.remove()
+        return super().remove()
 
 
 class KernelLayer:
@@ -209,10 +188,12 @@ class KernelLayer:
         name = f"rqmem-{os.getpid()}-{procfs.read_start_time(os.getpid())}-{next(self._numbers)}"
         limit_bytes = ceiling_bytes + self._room
         try:
-            return HorseGroup(Group.make(self.place, name, limit_bytes), limit_bytes, self._room)
+            group = HorseGroup.make(self.place, name, limit_bytes)
+            group.begin(limit_bytes, self._room)
         except OSError as error:
             _log.warning("no cgroup for this horse: %s: %s", self.place.path / name, error.strerror)
             return None
+        return group
 
     def retire(self, group: HorseGroup, *, keep_limit: bool = False) -> None:
         """Its horse has ended. What a successful job left in it lives on, without a limit.
@@ -222,13 +203,15 @@ class KernelLayer:
         """
         self._left = [each for each in self._left if not each.remove()]
         if not group.remove() and not keep_limit:
-            group.let_go()
+            with contextlib.suppress(OSError):
+                group.set_limit(None)
             self._left.append(group)
 
     def close(self) -> None:
         """Leave nothing behind: what lives on of successful jobs goes to where we are ourselves."""
         for group in self._left:
-            group.move_out(self._taken.home)
+            with contextlib.suppress(OSError):
+                group.move_out(self._taken.home)
         self._left = [each for each in self._left if not each.remove()]
         cgroup_places.leave(self._taken)
 

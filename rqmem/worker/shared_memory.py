@@ -33,6 +33,14 @@ class _Text:
         page._set(self._field, text)
 
 
+class _Json(_Text):
+    """The same for JSON, half of which is worth nothing: a text that is too long leaves what was there."""
+
+    def __set__(self, page: SharedPage, text: str) -> None:
+        if len(text.encode()) < _BREACH_BYTES:
+            super().__set__(page, text)
+
+
 class SharedPage(ctypes.Structure):
     """The page as attributes. Texts are cut to their room; a torn one is read with replacement characters.
 
@@ -152,6 +160,7 @@ class SharedPage(ctypes.Structure):
     job, outcome, integrations, operation, line, tenant, opening = map(
         _Text, ("_job", "_outcome", "_integrations", "_operation", "_line", "_tenant", "_opening")
     )
+    breach_json, snapshot_json = map(_Json, ("_breach_json", "_snapshot_json"))
     _queue: bytes
     _job: bytes
     _job_id: bytes
@@ -293,23 +302,6 @@ class SharedPage(ctypes.Structure):
     def grew(self, lines: list[tuple[float, str]]) -> None:
         texts = [(grown_mb, line.replace("\n", " ")) for grown_mb, line in lines]  # a name of a file may be anything
         self._set("_grew", "\n".join(f"{grown_mb}\t{text}" for grown_mb, text in texts))
-
-    @property
-    def breach_json(self) -> str:
-        return self._get("_breach_json")
-
-    @breach_json.setter
-    def breach_json(self, text: str) -> None:
-        if len(text.encode()) < _BREACH_BYTES:  # half a JSON text is worth nothing
-            self._set("_breach_json", text)
-
-    @property
-    def snapshot_json(self) -> str:
-        return self._get("_snapshot_json")
-
-    @snapshot_json.setter
-    def snapshot_json(self, text: str) -> None:
-        self._set("_snapshot_json", text if len(text.encode()) < _BREACH_BYTES else "")
 
     def _lines(self, field: str) -> list[str]:
         return [line for line in self._get(field).split("\n") if line]

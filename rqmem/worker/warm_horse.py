@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import socket
-import time
 from collections.abc import Callable
 from typing import NoReturn
 
+from rqmem.measure import process_tree
 from rqmem.policy.recycling import HorseState
 from rqmem.worker.horse.channel import Channel
 from rqmem.worker.shared_memory import SharedPage
@@ -54,12 +53,4 @@ class WarmHorse:
         """Have it leave, by force if it does not within a second, and reap it."""
         self.unwatch()
         self.channel.close()
-        deadline = time.monotonic() + _LEAVE_SECONDS
-        with contextlib.suppress(ChildProcessError):
-            while os.waitpid(self.pid, os.WNOHANG) == (0, 0):
-                if time.monotonic() > deadline:
-                    with contextlib.suppress(PermissionError):  # it has become another user
-                        os.kill(self.pid, signal.SIGKILL)
-                        os.waitpid(self.pid, 0)
-                    return
-                time.sleep(0.0003)
+        process_tree.end_child(self.pid, _LEAVE_SECONDS)

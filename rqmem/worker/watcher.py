@@ -167,7 +167,7 @@ class Watcher:
     def rest(self, seconds: float) -> bool:
         """As `wait`, for so long at most, without a reading. A kill by the kernel in the group ends the rest of it."""
         group = self._group
-        alarms = [group.alarm] if group is not None and group.alarm is not None else []
+        alarms = [group.alarm_fd] if group is not None and group.alarm_fd is not None else []
         ends, _, exceptional = select.select([*self._ends, *alarms], [], alarms, seconds)
         if group is not None and (ends or exceptional or group.suspected) and group.killed():
             self._tell_kernel_kill(group)

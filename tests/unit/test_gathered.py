@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-from typing import Any
-
 from redis import Redis
 from rq.serializers import JSONSerializer
 
@@ -12,6 +9,7 @@ from rqmem import MemoryAwareJob
 from rqmem.errors import ChildFailure
 from rqmem.job.gather import Gathered
 from rqmem.store import keys
+from rqmem.worker.horse.user_code import Horse
 
 TOTAL, FAILED = 1200, (0, 7, 1199)
 BEFORE = [-2, -1]
@@ -21,7 +19,8 @@ def gathered(connection: Redis) -> Gathered:
     """Results of children, each its number, but for those that failed."""
     raw = {str(number): JSONSerializer.dumps(number) for number in range(TOTAL) if number not in FAILED}
     connection.hset(keys.gathered("parent"), mapping=raw)
-    horse: Any = SimpleNamespace(connection=connection, job_id="parent", serializer=JSONSerializer, held=None)
+    known = {"connection": connection, "job_id": "parent", "serializer": JSONSerializer, "held": None}
+    horse = Horse.like(known)
     return Gathered(horse, TOTAL, [ChildFailure(number, "broken") for number in FAILED], BEFORE)
 
 

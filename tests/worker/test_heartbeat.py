@@ -27,7 +27,7 @@ def a_heart(connection: Redis) -> Heart:
 @pytest.fixture
 def heart(connection: Redis) -> Iterator[Heart]:
     heart = a_heart(connection)
-    wait_until(lambda: not heart._new_errands)
+    wait_until(lambda: not heart._errands)
     yield heart
     heart.stop()
 
@@ -39,7 +39,7 @@ def test_no_errand_makes_it_wait_for_ever(connection: Redis) -> None:
     def look_often() -> None:
         for _ in range(100_000):
             worker._heart.soon(lambda redis: None)
-            worker._heart._take_errands(0)
+            worker._heart._nothing_new.acquire(timeout=0)
             worker._heart._errands.clear()
 
     thread = threading.Thread(target=look_often, daemon=True)

@@ -34,8 +34,8 @@ def load(plugins: Iterable[str]) -> None:
     for name in plugins:
         named_code.module(name, f"--plugin {name}")
     for entry in installed():
-        whose = f"plugin {entry.name} of the installed package {_package(entry)}"
-        named_code.module(entry.value.partition(":")[0], whose)
+        package = entry.dist.name if entry.dist is not None else "?"
+        named_code.module(entry.value.partition(":")[0], f"plugin {entry.name} of the installed package {package}")
 
 
 @cache
@@ -43,10 +43,6 @@ def installed() -> list[EntryPoint]:
     from importlib.metadata import entry_points
 
     return list(entry_points(group=GROUP))
-
-
-def _package(entry: Any) -> str:
-    return entry.dist.name if entry.dist is not None else "?"
 
 
 class Hooking:
@@ -168,11 +164,8 @@ class Hooking:
             self._report(shown, error)
 
     def _report(self, hook: str, error: BaseException) -> None:
-        events.emit(events.HookFailed(hook=hook, error=_one_line(error), where=_where(error), **self._about))
-
-
-def _one_line(error: BaseException) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())}".rstrip(": ")[:500]
+        line = f"{type(error).__name__}: {' '.join(str(error).split())}".rstrip(": ")[:500]
+        events.emit(events.HookFailed(hook=hook, error=line, where=_where(error), **self._about))
 
 
 def _where(error: BaseException) -> str:

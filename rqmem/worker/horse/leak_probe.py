@@ -59,7 +59,7 @@ class Probing:
                 self._types[ran.job] = replace(probed, since=probed.since + ran.times)
         held = procfs.own_held_bytes()
         if not doomed and held - self._tidied >= WORTH_TIDYING_BYTES:
-            held = self._tidy_and_look()
+            held = self._look_at_kinds(self._tidy())
             self._is_tidy = True
         self._held = held
         return Report(held - self._at_first)
@@ -85,9 +85,6 @@ class Probing:
         self._held = held
         grew = object_kinds.kinds_that_stay() if left is not None else []
         return Report(held - self._at_first, left_bytes=left, grew=grew)
-
-    def _tidy_and_look(self) -> int:
-        return self._look_at_kinds(self._tidy())
 
     def _look_at_kinds(self, held: int) -> int:
         """Where the horse holds much more or less than when it last looked. Returns what it holds."""

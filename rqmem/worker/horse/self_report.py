@@ -56,6 +56,7 @@ def _on_snapshot_signal(number: int, frame: FrameType | None) -> None:
         signal.pthread_sigmask(signal.SIG_BLOCK, _MAY_RAISE)  # their exceptions come right after
         _answering = True
         wanted = page.snapshot_wanted
+        page.snapshot_json = ""
         page.snapshot_json = codec.to_json(_inside(page, frame))
         page.snapshot_told = wanted
     finally:

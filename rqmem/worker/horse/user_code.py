@@ -20,7 +20,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from types import FrameType
-from typing import Any
+from typing import Any, TypeVar
 
 from redis import Redis
 
@@ -34,6 +34,7 @@ from rqmem.rq_names import BaseTimeoutException
 from rqmem.store import codec
 from rqmem.store.executions import made_at
 from rqmem.store.held_run import HeldRun
+from rqmem.store.retrying import until_redis_answers
 from rqmem.units import to_mb
 from rqmem.values import dataclass, field
 from rqmem.worker.execution import Event, Instruction
@@ -42,6 +43,8 @@ from rqmem.worker.horse.source_lines import described, described_line, is_users,
 from rqmem.worker.horse.swallowed_breaches import Raised, is_judging
 from rqmem.worker.kernel import HorseGroup
 from rqmem.worker.shared_memory import SharedPage
+
+T = TypeVar("T")
 
 _FIRST_REAL_TIME = getattr(signal, "SIGRTMIN", 34)  # macOS has none, and no worker of ours
 BREACH_SIGNAL = _FIRST_REAL_TIME + 11  # free of glibc's own, and of SIGRTMIN, which RQ's HerokuWorker uses
@@ -90,6 +93,15 @@ class Horse:
     def job_created_at(self) -> str:
         """As the record of a run has it."""
         return made_at(self.created_at)
+
+    def ask(self, purpose: str, call: Callable[..., T], *args: Any) -> T:
+        """``call(connection, job id, *args)``, once Redis answers. The log names the ``purpose`` and the job.
+
+        Under a lease the record of the job's run is written first, if Redis does not have it yet.
+        """
+        if self.held is not None:
+            self.held.write()
+        return until_redis_answers(lambda: call(self.connection, self.job_id, *args), f"{purpose} of job {self.job_id}")
 
     def set_ceiling(self, ceiling_bytes: int) -> None:
         """The job's ceiling from now on, for the watcher and for the kernel."""
