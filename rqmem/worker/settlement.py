@@ -62,7 +62,7 @@ HOOK_BREACHED = "the hook was stopped; the job's outcome does not change"
 _STOPPED = "stopped"
 
 ExcInfo = tuple[type[BaseException] | None, BaseException | None, TracebackType | None]
-EndedHorse = MemoryLimitExceeded | HorseLost | JobTimeoutException
+EndError = MemoryLimitExceeded | HorseLost | JobTimeoutException
 
 
 @dataclass(frozen=True)
@@ -177,7 +177,7 @@ class Settlement:
         if isinstance(error, MemoryLimitExceeded):
             self.record_breach(job, execution, error.breach, HOOK_BREACHED)
 
-    def _why(self, end: End) -> EndedHorse:
+    def _why(self, end: End) -> EndError:
         """The error for a job whose horse ended and left no outcome."""
         page = self._pool.page
         if end.breach is not None:
@@ -207,7 +207,7 @@ class Settlement:
             container_mb=to_mb(limit_bytes) if limit_bytes is not None else None,
         )
 
-    def _try_resume(self, job: Job, queue: Queue, execution: Execution, error: EndedHorse) -> bool:
+    def _try_resume(self, job: Job, queue: Queue, execution: Execution, error: EndError) -> bool:
         """Whether the job goes on (or somebody else ended it), so that there is no failure to record."""
         if isinstance(error, JobTimeoutException):
             return False
