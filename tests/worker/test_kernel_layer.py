@@ -226,7 +226,7 @@ def test_a_kill_by_somebody_is_told(queue: Queue, work_off: WorkOff) -> None:
 def test_a_kill_for_the_containers_limit_is_told(queue: Queue, place: Place, redis_url: str, how: str) -> None:
     """A group around a worker is what a container's limit is."""
     job = queue.enqueue(sample_jobs.grow_in_c)
-    container = Group.make(place, "rqmem test container", 150 * MB)
+    container = Group.make(place, f"rqmem test container {os.getpid()}", 150 * MB)
     try:
         environ = {**os.environ, "PYTHONPATH": str(ROOT), "RQMEM_REDIS_URL": redis_url}
         command = [sys.executable, "-m", "rqmem", "worker", "jobs", "--burst", "--memory", "1000", "--cgroup", how]
