@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import mmap
 import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -105,3 +106,14 @@ def honest_with_such_names() -> str:
     redis().set("named", 1)
     wait_until(lambda: redis().exists("go on"))
     return "well"
+
+
+def may_open_no_files(most: int) -> str:
+    """Of its own will; ``most``: what it could raise its limit to."""
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, most))
+    return "well"
+
+
+def grows_and_may_open_no_files() -> None:
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, 0))
+    _grow()

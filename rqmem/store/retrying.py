@@ -2,7 +2,8 @@
 
 *Away*: the server is gone or does not answer. *Refuses*: it answers with an error whose reason lies in the server and
 not in the command: after a failover, without memory, with a full disk, while it loads. `until_redis_answers` waits for
-both without end, because the caller holds the outcome of a job. It raises every other error, which would come again.
+both without end, because the caller holds the outcome of a job. It raises every other error, which would come again;
+so does, after some seconds, a process that may open no more files.
 
 A server closes the connection at a value that is too large, as if it were away. Whoever writes a value that may be
 large names the connection, and gets `RedisTakesAllButThis` if that happens again and again although the server answers.
@@ -15,6 +16,7 @@ import errno
 import logging
 import os
 import re
+import resource
 import time
 from collections.abc import Callable
 from typing import Literal, TypeVar
@@ -83,6 +85,7 @@ _log = logging.getLogger("rqmem.redis")
 _spent_seconds = 0.0
 _in_use: WeakSet[Redis] = WeakSet()
 _reserved: list[int] = []
+_most_files: tuple[int, int] | None = None  # as it was before code of users ran
 
 
 def refusal(error: BaseException) -> str:
@@ -140,18 +143,27 @@ def note(error: BaseException) -> None:
 def keep_files_in_reserve() -> None:
     """Before code of users runs in this process: it may leave open as many files as are allowed.
 
-    What is reserved is closed when no connection to Redis can be opened for that reason.
+    What is reserved is closed when no connection to Redis can be opened for that reason, and the limit is set back.
     """
+    global _most_files
+    _most_files = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(OSError):
         _reserved.extend(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC) for _ in range(_RESERVED_FILES))
 
 
-def _use_reserve(error: RedisError) -> None:
+def _use_reserve() -> None:
+    while _reserved:
+        with contextlib.suppress(OSError):
+            os.close(_reserved.pop())
+    if _most_files is not None and resource.getrlimit(resource.RLIMIT_NOFILE) != _most_files:
+        with contextlib.suppress(OSError, ValueError):  # a hard limit stays, for who has no privilege
+            resource.setrlimit(resource.RLIMIT_NOFILE, _most_files)
+
+
+def _lacks_files(error: RedisError) -> bool:
+    """Whether this process may open no more files: then it is not Redis that is away."""
     cause = error.__context__
-    if isinstance(cause, OSError) and cause.errno == errno.EMFILE:
-        while _reserved:
-            with contextlib.suppress(OSError):
-                os.close(_reserved.pop())
+    return isinstance(cause, OSError) and cause.errno == errno.EMFILE
 
 
 class Wait:
@@ -165,6 +177,7 @@ class Wait:
         self._state: State = "away"
         self._logged: list[str] = []
         self._failed_though_it_answers = 0
+        self._without_files = 0
 
     def again(self, error: RedisError) -> None:
         """Pause after this error, or raise it if it would come again."""
@@ -172,7 +185,11 @@ class Wait:
         if state is None:
             raise error
         note(error)
-        _use_reserve(error)
+        if _lacks_files(error):
+            _use_reserve()
+            self._without_files += 1
+            if self._without_files > _TRIES_WHILE_IT_ANSWERS:
+                raise error
         self._since = time.monotonic() if self._since is None else self._since
         if state == "away" and self._large_on is not None:
             self._failed_though_it_answers += 1 if _answers(self._large_on) else -self._failed_though_it_answers

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -60,6 +61,21 @@ def test_an_honest_job_is_let_be_and_a_snapshot_of_it_taken(
     log = worker.stop()
     assert job.return_value() == "well", log
     assert worker.process.returncode == 0 and "Traceback" not in log
+
+
+def test_a_job_that_lowers_its_limit_of_files_ends_well(connection: Redis, work_off: WorkOff) -> None:
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    job = Queue("jobs", connection=connection).enqueue(hostile_jobs.may_open_no_files, most)
+    log = work_off("jobs", "--memory", "128")
+    assert job.return_value() == "well", log
+
+
+def test_a_horse_that_may_open_no_files_does_not_wait_for_redis(connection: Redis, work_off: WorkOff) -> None:
+    """It waited until a minute after the job's time limit, and for ever where it has none."""
+    job = Queue("jobs", connection=connection).enqueue(hostile_jobs.grows_and_may_open_no_files, job_timeout=-1)
+    log = work_off("jobs", "--memory", "128", "--cgroup", "off")
+    assert job.get_status() == JobStatus.FAILED, log
+    assert "MemoryLimitExceeded: " in job.latest_result().exc_string
 
 
 def test_a_mount_whose_name_is_no_utf8_changes_nothing(tmp_path: Path) -> None:

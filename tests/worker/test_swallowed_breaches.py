@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import builtins
 import pickle
+import shutil
 import sys
+import sysconfig
+import venv
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -72,6 +76,24 @@ def test_it_is_told_where_the_exception_got(ended: dict[str, Any]) -> None:
     [breach] = ended["by_a_bare_except"][2]
     assert any(line.startswith("swallowed: ") for line in explanation(breach))
     assert "tests/swallowing_jobs.py" in breach.swallowed
+
+
+def test_an_application_that_is_installed_is_the_jobs_own_code(
+    connection: Redis, redis_url: str, tmp_path: Path
+) -> None:
+    venv.create(tmp_path / "venv", symlinks=True)
+    [packages] = (tmp_path / "venv" / "lib").glob("python*/site-packages")
+    (packages / "shop").mkdir()
+    (packages / "shop" / "__init__.py").touch()
+    shutil.copy(ROOT / "tests" / "swallowing_jobs.py", packages / "shop" / "swallowing.py")
+    (packages / "others.pth").write_text(f"{sysconfig.get_path('purelib')}\n{ROOT}\n")
+    job = Queue("jobs", connection=connection).enqueue("shop.swallowing.by_a_bare_except")
+    command = [str(tmp_path / "venv" / "bin" / "python"), "-m", "rqmem", "worker", "jobs", "--burst", "--memory", "128"]
+    environ = forked.environ(RQMEM_REDIS_URL=redis_url)
+    done = forked.run(command, cwd=tmp_path, env=environ, timeout=120)
+    assert job.get_status() == JobStatus.FAILED, done.stdout + done.stderr
+    [breach] = execution_reader.breaches(connection, job.id)
+    assert "shop/swallowing.py:" in breach.where and "shop/swallowing.py:" in breach.swallowed
 
 
 def test_a_chunk_whose_greenlets_died_is_done_again(connection: Redis, work_off: WorkOff) -> None:

@@ -1,4 +1,8 @@
-"""Lines of code of a job: the innermost one of a frame, in a short form for the shared page, and in words."""
+"""Lines of code of a job: the innermost one of a frame, in a short form for the shared page, and in words.
+
+A job's own code is what lies outside Python's library, `rqmem` and what is installed. Where an application is installed
+as a package itself, the package (or module) that its job's path begins with is its own.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,7 @@ import linecache
 import os
 import site
 import stat
+import sys
 from pathlib import Path
 from types import FrameType
 
@@ -23,10 +28,20 @@ _NOT_USER_CODE = (
 )
 
 
+_page: SharedPage | None = None
+_installed: dict[str, tuple[str, ...]] = {}  # where a package or module is that a job's path begins with
+
+
+def runs_in(page: SharedPage) -> None:
+    """A job begins, in a horse with this page."""
+    global _page
+    _page = page
+
+
 def line_of_user_code(frame: FrameType | None) -> str:
     """``line:function:path`` of the innermost frame outside Python's library and rqmem; see `described`."""
     innermost = frame
-    while frame is not None and frame.f_code.co_filename.startswith(_NOT_USER_CODE):
+    while frame is not None and not is_users(frame.f_code.co_filename):
         frame = frame.f_back
     frame = frame or innermost
     return _line(frame, frame.f_lineno) if frame is not None else ""
@@ -41,7 +56,17 @@ def described_line(frame: FrameType, number: int) -> str:
 
 
 def is_users(path: str) -> bool:
-    return not path.startswith(_NOT_USER_CODE)
+    """Whether a file's code is the job's own."""
+    return not path.startswith(_NOT_USER_CODE) or path.startswith(_own_package())
+
+
+def _own_package() -> tuple[str, ...]:
+    """Of the job that runs here; none where it is of `rqmem`, or not imported yet."""
+    name = _page.job.partition(".")[0] if _page is not None else ""
+    if name not in _installed and name != __name__.partition(".")[0] and (module := sys.modules.get(name)) is not None:
+        directories = [os.path.join(each, "") for each in getattr(module, "__path__", ())]  # noqa: PTH118
+        _installed[name] = tuple(directories or filter(None, [getattr(module, "__file__", None)]))
+    return _installed.get(name, ())
 
 
 @functools.lru_cache(maxsize=256)

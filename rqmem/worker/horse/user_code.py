@@ -38,7 +38,7 @@ from rqmem.store.retrying import until_redis_answers
 from rqmem.units import to_mb
 from rqmem.values import dataclass, field
 from rqmem.worker.execution import Event, Instruction
-from rqmem.worker.horse import environment, object_kinds
+from rqmem.worker.horse import environment, object_kinds, source_lines
 from rqmem.worker.horse.source_lines import described, described_line, is_users, line_of_user_code
 from rqmem.worker.horse.swallowed_breaches import Raised, is_judging
 from rqmem.worker.kernel import HorseGroup
@@ -169,6 +169,7 @@ def run_user_code(horse: Horse, call: Callable[[], Any]) -> Any:
     _current = horse
     page, raised = horse.page, horse.raised
     pid = raised.pid
+    source_lines.runs_in(page)
     if horse.leased:  # its first job has got its random numbers
         _MARK.put(horse.execution_id.encode())
     else:
