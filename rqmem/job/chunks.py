@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from rqmem.job.checked import checked_chunk_size
 from rqmem.job.chunk_progress import ChunkProgress
 from rqmem.job.run import JobRun
-from rqmem.sources import Source, as_source
+from rqmem.sources import Cuttable, Source, as_source
 
 T = TypeVar("T")
 
@@ -25,10 +25,10 @@ def process_in_chunks(
     adaptive: bool,
 ) -> list[Any]:
     """See `rqmem.MemoryAwareJob.process_in_chunks`, which is its public form."""
-    with _begun(run, data, chunk_size, adaptive) as (progress, items):
+    with _begun(run, data, chunk_size, adaptive) as (progress, source, items):
         results = progress.saved_results() if collect else []
         while True:
-            chunk, cursor = _next_chunk(progress, items)
+            chunk, cursor = _next_chunk(progress, source, items)
             count = len(chunk)  # before the processor, which may change its list
             if count == 0:
                 return results
@@ -42,9 +42,9 @@ def process_in_chunks(
 
 def chunks(run: JobRun, data: Source[T] | Iterable[T], chunk_size: int | None, *, adaptive: bool) -> Iterator[list[T]]:
     """See `rqmem.MemoryAwareJob.chunks`, which is its public form."""
-    with _begun(run, data, chunk_size, adaptive) as (progress, items):
+    with _begun(run, data, chunk_size, adaptive) as (progress, source, items):
         while True:
-            chunk, cursor = _next_chunk(progress, items)
+            chunk, cursor = _next_chunk(progress, source, items)
             count = len(chunk)
             if count == 0:
                 return
@@ -57,8 +57,8 @@ def chunks(run: JobRun, data: Source[T] | Iterable[T], chunk_size: int | None, *
 @contextmanager
 def _begun(
     run: JobRun, data: Source[T] | Iterable[T], chunk_size: int | None, adaptive: bool
-) -> Iterator[tuple[ChunkProgress, Iterator[tuple[T, Any]]]]:
-    """The progress of a call, and the items that are left. However the call ends, what is finished is saved."""
+) -> Iterator[tuple[ChunkProgress, Cuttable[T], Iterator[tuple[T, Any]]]]:
+    """The progress of a call, its data, and what is left of them. However the call ends, what is finished is saved."""
     source = as_source(data, must_resume=run.resumable)
     with run.chunk_progress(checked_chunk_size(chunk_size, "chunk_size"), adaptive=adaptive) as progress:
         if progress.cursor is None and (first := source.first_cursor()) is not None:
@@ -68,19 +68,19 @@ def _begun(
             run.cut(rest, f"item {progress.items_done + 1}")
         progress.expect(source.count().items if getattr(source, "counts_at_once", False) else None)
         try:
-            yield progress, iter(source.items_after(progress.cursor))
+            yield progress, source, iter(source.items_after(progress.cursor))
         finally:
             progress.save()
 
 
-def _next_chunk(progress: ChunkProgress, items: Iterator[tuple[T, Any]]) -> tuple[list[T], Any]:
+def _next_chunk(progress: ChunkProgress, source: Cuttable[T], items: Iterator[tuple[T, Any]]) -> tuple[list[T], Any]:
     """The items of the next chunk, and the cursor after the last one; other cursors are not kept. Empty at the end."""
     progress.begin_chunk()
     chunk: list[T] = []
     cursor = None
     for item, cursor in islice(items, progress.chunk_size):  # noqa: B007 - it is returned
         chunk.append(item)
-    return chunk, cursor
+    return chunk, source.cursor_to_save(cursor, chunk[-1]) if chunk else None
 
 
 def _as_list(returned: Any) -> list[Any]:

@@ -43,6 +43,10 @@ class Concat(Cuttable[T_co]):
                 yield item, [number, after, later] if later else [number, after]
             inner = firsts.get(str(number + 1))
 
+    def cursor_to_save(self, cursor: Cursor, item: Any) -> Cursor:
+        number, inner, *later = cursor
+        return [number, self._sources[number - self._first].cursor_to_save(inner, item), *later]
+
     def count(self) -> Count:
         return sum((each.count() for each in self._sources), start=Count.exact(0))
 

@@ -126,6 +126,13 @@ class Cuttable(Source[T_co]):
         """
         return None
 
+    def cursor_to_save(self, cursor: Cursor, item: Any) -> Cursor:
+        """A cursor that ``items_after`` takes, with what is needed there to notice that the data are others by then.
+
+        Asked once a chunk. ``item``: the one that came with ``cursor``.
+        """
+        return cursor
+
     def count(self) -> Count:
         """How many items there are, without reading them all."""
         raise lacks(self, "count")

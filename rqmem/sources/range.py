@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from rqmem.errors import SourceError
+from rqmem.errors import SourceChanged, SourceError
 from rqmem.sources.contract import Count, Cursor, Cuttable, even_bounds
 from rqmem.sources.naming import kind_of
+from rqmem.sources.position import Position
 
 
 class Range(Cuttable[int]):
@@ -22,6 +23,9 @@ class Range(Cuttable[int]):
     def items_after(self, cursor: Cursor) -> Iterator[tuple[int, Cursor]]:
         done = self._done(cursor)
         return zip(self._numbers[done:], range(done + 1, len(self._numbers) + 1), strict=True)
+
+    def cursor_to_save(self, cursor: Cursor, item: Any) -> Cursor:
+        return Position.of(cursor).saved(item, None)
 
     def count(self) -> Count:
         return Count.exact(len(self._numbers))
@@ -63,6 +67,9 @@ class Range(Cuttable[int]):
     def _done(self, cursor: Cursor) -> int:
         if cursor is None:
             return 0
-        if isinstance(cursor, bool) or not isinstance(cursor, int) or not 0 <= cursor <= len(self._numbers):
-            raise SourceError(f"cursor {cursor!r:.100} is no number of items of {self._numbers!r}")
-        return cursor
+        position = Position.of(cursor)
+        if position.done > len(self._numbers):
+            raise SourceChanged(f"cursor {cursor!r:.100} is no number of items of {self._numbers!r}")
+        if position.done:
+            position.check(self._numbers[position.done - 1], None)
+        return position.done

@@ -8,16 +8,19 @@ from copy import copy
 from itertools import islice
 from typing import Any, TypeVar
 
-from rqmem.errors import SourceError
+from rqmem.errors import SourceChanged, SourceError
 from rqmem.sources import typed_json
 from rqmem.sources.contract import Count, Cursor, Cuttable, even_bounds
 from rqmem.sources.naming import kind_of
+from rqmem.sources.position import Position, mark_of, other_items
 
 T_co = TypeVar("T_co", covariant=True)
 
 
 class Sequence(Cuttable[T_co]):
     """A list, a tuple, or anything with a length and positions. Its cursor is the number of items read, from the first.
+
+    What is saved also says which item was the last, so that a list that was made again and is another one is noticed.
 
     The description of a slice carries its items, as JSON (`rqmem.sources.typed_json` says which survive): fit for a
     list of ids; large data belong into a file or a table.
@@ -36,6 +39,9 @@ class Sequence(Cuttable[T_co]):
         items = map(self._items.__getitem__, range(begin, self._end))
         return zip(items, range(first, first + self._end - begin), strict=True)
 
+    def cursor_to_save(self, cursor: Cursor, item: Any) -> Cursor:
+        return Position.of(cursor).saved(item, self._before + len(self._items))
+
     def count(self) -> Count:
         return Count.exact(self._end - self._begin)
 
@@ -47,7 +53,12 @@ class Sequence(Cuttable[T_co]):
         return self._between(self._position(cursor), self._end)
 
     def beyond(self, piece: Sequence[Any]) -> Sequence[T_co]:
-        return self._between(self._position(piece._before + piece._end), self._end)
+        at = self._position(piece._before + piece._end)
+        if at > self._begin and piece._end > piece._begin:
+            ours, theirs = mark_of(self._items[at - 1]), mark_of(piece._items[piece._end - 1])
+            if None not in (ours, theirs) and ours != theirs:
+                raise other_items(self._before + at)
+        return self._between(at, self._end)
 
     def begins_at(self) -> str:
         return f"item {self._before + self._begin + 1:,}"
@@ -76,9 +87,13 @@ class Sequence(Cuttable[T_co]):
         if cursor is None:
             return self._begin
         begin, end = self._before + self._begin, self._before + self._end
-        if isinstance(cursor, bool) or not isinstance(cursor, int) or not begin <= cursor <= end:
-            raise SourceError(f"cursor {cursor!r:.100} is none of these items: theirs are {begin} to {end}")
-        return cursor - self._before
+        position = Position.of(cursor)
+        if not begin <= position.done <= end:
+            raise SourceChanged(f"cursor {cursor!r:.100} is none of these items: theirs are {begin} to {end}")
+        at = position.done - self._before
+        if at > self._begin:
+            position.check(self._items[at - 1], self._before + len(self._items))
+        return at
 
 
 class Positional(Cuttable[T_co]):
@@ -91,10 +106,17 @@ class Positional(Cuttable[T_co]):
         self._items = items
 
     def items_after(self, cursor: Cursor) -> Iterator[tuple[T_co, Cursor]]:
-        done = 0 if cursor is None else cursor
-        if isinstance(done, bool) or not isinstance(done, int) or done < 0:
-            raise SourceError(f"cursor {cursor!r:.100} is no number of items")
-        return ((item, position) for position, item in enumerate(islice(self._items, done, None), start=done + 1))
+        position = Position.of(0 if cursor is None else cursor)
+        items = enumerate(self._items, start=1)
+        if position.done:
+            found = next(islice(items, position.done - 1, None), None)
+            if found is None:
+                raise other_items(position.done)
+            position.check(found[1], self.count().items)
+        return ((item, done) for done, item in items)
+
+    def cursor_to_save(self, cursor: Cursor, item: Any) -> Cursor:
+        return Position.of(cursor).saved(item, self.count().items)
 
     def count(self) -> Count:
         return Count.exact(len(self._items)) if isinstance(self._items, Sized) else Count.unknown()

@@ -15,6 +15,7 @@ from rqmem.policy import after_breach, escalation
 from rqmem.policy.after_breach import Attempt, Cause, GiveUp, Resume
 from rqmem.policy.escalation import Step
 from rqmem.rq_names import Execution, Job, Queue
+from rqmem.sources.position import for_people
 from rqmem.store import execution_reader, executions
 from rqmem.store.execution_records import RunRecord
 from rqmem.text import printable
@@ -161,7 +162,7 @@ def _place(ended: EndedEarly) -> str:
 def _cursor(record: RunRecord) -> str:
     """The cursor for people: null where nothing is done yet, and never more than 200 characters."""
     stage = record.stage or 0
-    return json.dumps(record.cursors.get(stage) if record.items.get(stage) else None)[:200]
+    return json.dumps(for_people(record.cursors.get(stage)) if record.items.get(stage) else None)[:200]
 
 
 def may_go_on(job: Job, record: RunRecord) -> bool:

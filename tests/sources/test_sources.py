@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections import namedtuple
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rqmem import sources
-from rqmem.errors import SourceError
+from rqmem.errors import SourceChanged, SourceError
 from rqmem.sources import (
     Concat,
     Count,
@@ -70,6 +73,46 @@ def test_a_slice_of_a_slice_says_where_it_begins_in_the_whole(tmp_path: Path) ->
         [first, _] = piece.slices(parts=2)
         assert first.begins_at() == where
     assert as_source(Bare()).begins_at() == ""
+
+
+Row = namedtuple("Row", "id done")
+
+
+@pytest.mark.parametrize("make", [
+    lambda ids: ids,
+    lambda ids: [{"id": number, "done": False} for number in ids],
+    lambda ids: [Row(number, False) for number in ids],
+    lambda ids: [SimpleNamespace(id=number) for number in ids],
+    lambda ids: [[number] for number in ids],  # what has no id is only counted
+    lambda ids: dict.fromkeys(ids),
+    lambda ids: range(min(ids), max(ids) + 1),
+    lambda ids: Concat(["a", "b"], [f"{number}" for number in ids]),
+])  # fmt: skip
+def test_items_that_are_others_in_the_next_execution_are_noticed(make: Callable[[list[int]], Any]) -> None:
+    """As where a job removes from a list what it has done, and makes the list again."""
+    ids = [*range(100, 120)]
+    source = as_source(make(ids))
+    item, cursor = list(source.items_after(None))[9]
+    saved = json.loads(json.dumps(source.cursor_to_save(cursor, item)))
+    rest = [each for each, _ in source.items_after(cursor)]
+    assert [each for each, _ in as_source(make(ids)).items_after(saved)] == rest
+    with pytest.raises(SourceChanged, match=r"begin again from the start|none of these|no number of items"):
+        list(as_source(make(ids[9:])).items_after(saved))
+
+
+def test_records_that_a_job_has_changed_and_items_that_are_appended_are_no_other_items() -> None:
+    before = [{"id": number, "done": False} for number in range(20)]
+    saved = Sequence(before).cursor_to_save(10, before[9])
+    after = [{"id": number, "done": number < 10} for number in range(25)]
+    assert [each["id"] for each, _ in Sequence(after).items_after(saved)] == [*range(10, 25)]
+    assert [item for item, _ in Sequence([*"abc"]).items_after(2)] == ["c"]  # as an older rqmem saved it
+
+
+def test_a_list_that_is_another_one_is_not_cut_further() -> None:
+    piece = open_slice(json.loads(json.dumps(describe_slice(next(Sequence([*range(20)]).slices(5))))))
+    assert [item for item, _ in Sequence([*range(25)]).beyond(piece).items_after(None)] == [*range(5, 25)]
+    with pytest.raises(SourceChanged, match="item 5 is not the one that was done last"):
+        Sequence([*range(5, 20)]).beyond(piece)
 
 
 def test_a_source_of_ones_own_names_what_it_lacks() -> None:

@@ -18,7 +18,6 @@ from rq.serializers import JSONSerializer
 
 from rqmem import MemoryAwareJob, events
 from rqmem.errors import ConfigError, MemoryLimitExceeded
-from rqmem.sources import Range
 from tests import sample_jobs
 
 MB = 2**20
@@ -271,13 +270,13 @@ def test_only_the_cursor_after_a_chunk_is_kept() -> None:
         def __del__(self) -> None:
             Cursor.alive -= 1
 
-    class Heavy(Range):
+    class Heavy:
         def items_after(self, cursor: Any) -> Any:
             return ((number, Cursor()) for number in range(100))
 
     job, alive = InHand(), []
-    job.process_in_chunks(Heavy(100), lambda _: alive.append(Cursor.alive), chunk_size=50)
-    alive.extend(Cursor.alive for _ in job.chunks(Heavy(100), chunk_size=50))
+    job.process_in_chunks(Heavy(), lambda _: alive.append(Cursor.alive), chunk_size=50)
+    alive.extend(Cursor.alive for _ in job.chunks(Heavy(), chunk_size=50))
     assert max(alive) <= 4
 
 

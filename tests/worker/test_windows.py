@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from click.testing import CliRunner
 from redis import Redis
 from rq.job import JobStatus
 
+from rqmem.cli import main
 from tests import window_jobs
 from tests.conftest import WorkOff
 
@@ -47,3 +49,19 @@ def test_a_parent_killed_while_it_dispatches_goes_on_with_its_window(
     assert job.get_status() == JobStatus.FINISHED, log
     assert Path(f"{path}.killed").exists()
     assert window_jobs.done(path) == NEWEST
+
+
+def test_a_list_of_what_is_to_do_loses_nothing(
+    tmp_path: Path, connection: Redis, redis_url: str, work_off: WorkOff
+) -> None:
+    path = str(tmp_path / "calls.db")
+    window_jobs.fill(path, 60)
+    job = window_jobs.CallListed.enqueue(path=path, connection=connection)
+    log = work_off("jobs")
+    assert job.get_status(refresh=True) == JobStatus.FAILED, log
+    assert f"begin again from the start: 'rqmem retry --from-start {job.id}' does so" in log
+    retried = CliRunner().invoke(main, ["retry", "--from-start", job.id, "--url", redis_url])
+    assert retried.exit_code == 0, retried.output
+    log = work_off("jobs")
+    assert job.get_status(refresh=True) == JobStatus.FINISHED, log
+    assert window_jobs.done(path) == dict.fromkeys(range(1, 61), 1)
