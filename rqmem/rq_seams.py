@@ -190,7 +190,7 @@ PARTS = (
         "rq.job:Job",
         called=(
             "__init__(id, connection, serializer)",
-            "cancel()",
+            "cancel(*, pipeline)",
             "cleanup(*, ttl, pipeline)",
             "delete()",
             "dependents_key_for(job_id)",
@@ -206,9 +206,10 @@ PARTS = (
             "perform()",
             "refresh()",
             "register_dependency(*, pipeline)",
-            "requeue()",
             "restore(raw_data)",
             "return_value(*, refresh)",
+            "save(*, pipeline)",
+            "set_status(status, *, pipeline)",
             "should_enqueue_at_front()",
             "to_dict()",
         ),
@@ -267,6 +268,7 @@ PARTS = (
             "parse_args(f, *args, **kwargs)",
             "prepare_data(func, *, kwargs, job_id, description, meta, timeout, retry, result_ttl, failure_ttl, "
             "at_front)",
+            "push_job_id(job_id, *, pipeline)",
             "remove(job_or_id)",
             "schedule_job(job, datetime, *, pipeline, unique)",
         ),

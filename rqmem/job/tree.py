@@ -5,18 +5,25 @@ from __future__ import annotations
 import contextlib
 import time
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from redis import Redis
+from redis.exceptions import WatchError
 
 from rqmem import child_ids
 from rqmem.errors import RqmemError, UnknownName
-from rqmem.rq_names import InvalidJobOperation, Job, JobStatus, NoSuchJobError, Queue, send_stop_job_command
+from rqmem.rq_names import InvalidJobOperation, Job, JobStatus, NoSuchJobError, Queue, now, send_stop_job_command
 from rqmem.store import execution_reader, executions, keys, ledger
+from rqmem.store.retrying import unavailable
 from rqmem.store.scripts import answers
+from rqmem.store.watching import watching
 from rqmem.values import dataclass
 
+if TYPE_CHECKING:
+    from redis.client import Pipeline
+
 _BATCH = 500
+_TRIES = 20
 _STOP_SECONDS = 5.0
 _STOP_AGAIN_SECONDS = 0.5
 _LOOK_SECONDS = 0.02
@@ -77,11 +84,39 @@ def _end(connection: Redis, job: Job) -> Cancelled:
             with contextlib.suppress(InvalidJobOperation, NoSuchJobError):  # it has ended since
                 send_stop_job_command(connection, job.id, _Unread)
             stopped, stop_at = 1, now + _STOP_AGAIN_SECONDS
-        if now >= until or (status != JobStatus.STARTED and (status != JobStatus.QUEUED or queue.remove(job))):
+        if status == JobStatus.QUEUED and _take_back(queue, job):
+            return Cancelled(taken_back=1)
+        if now >= until or status not in (JobStatus.STARTED, JobStatus.QUEUED):
             job.cancel()
             return Cancelled(taken_back=1)
         time.sleep(_LOOK_SECONDS)
     return Cancelled(stopped=stopped)
+
+
+def _take_back(queue: Queue, job: Job) -> bool:
+    """Cancel the job if it is in its queue still, and no worker has it.
+
+    In one transaction, so that it is not left in no queue, as queued, where the connection is lost in between. In a
+    queue that changes all the time it is in two.
+    """
+    with job.connection.pipeline() as pipeline:
+        for _ in range(0 if job.has_rate_limit else _TRIES):
+            try:
+                pipeline.watch(queue.key)
+                if pipeline.lpos(queue.key, job.id) is None:
+                    return False
+                pipeline.multi()
+                job.cancel(pipeline=pipeline)
+                pipeline.execute()
+            except WatchError as error:
+                if unavailable(error) is not None:
+                    raise
+            else:
+                return True
+    if not queue.remove(job):
+        return False
+    job.cancel()
+    return True
 
 
 def _cancel_child(connection: Redis, child_id: str) -> Cancelled:
@@ -174,7 +209,7 @@ def retry_from_start(connection: Redis, job_id: str) -> None:
         if status not in (JobStatus.FAILED, JobStatus.STOPPED, JobStatus.CANCELED) or job_id not in registry:
             raise InvalidJobOperation
         executions.begin_again(connection, job_id)
-        registry.requeue(job)
+        _requeue(registry, job)
     except InvalidJobOperation:
         raise RqmemError(
             f"job {job_id} is {job.get_status().value}: only one that has failed or was cancelled can begin again"
@@ -193,12 +228,34 @@ def retry(connection: Redis, job_id: str) -> int:
     try:
         if job.get_status() not in (JobStatus.FAILED, JobStatus.STOPPED):  # RQ may have it as failed from before
             raise InvalidJobOperation
-        job.requeue()
+        _requeue(job.failed_job_registry, job)
     except InvalidJobOperation:
         raise RqmemError(
             f"job {job_id} is {job.get_status().value}: only one that has failed can run once more"
         ) from None
     return split.failed if split is not None else 0
+
+
+def _requeue(registry: Any, job: Job) -> None:
+    """RQ's `requeue`, in one transaction: cut off in the middle of RQ's, the job would be nowhere, and stay there."""
+    if job.has_rate_limit:
+        registry.requeue(job)
+        return
+    queue = Queue(job.origin, connection=job.connection)
+    job.started_at = job.ended_at = None
+    job.enqueued_at = now()
+
+    def change(pipeline: Pipeline) -> None:
+        if pipeline.zscore(registry.key, job.id) is None:
+            raise InvalidJobOperation
+        pipeline.multi()
+        pipeline.zrem(registry.key, job.id)
+        job.set_status(JobStatus.QUEUED, pipeline=pipeline)
+        job.save(pipeline=pipeline)
+        job.cleanup(ttl=job.ttl, pipeline=pipeline)
+        queue.push_job_id(job.id, pipeline=pipeline)
+
+    watching(job.connection, job.key, change)
 
 
 class _Unread:

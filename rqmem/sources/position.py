@@ -48,13 +48,6 @@ class Position:
             raise other_items(self.done)
 
 
-def for_people(cursor: Cursor) -> Cursor:
-    """The cursor, with only the number of a position in it."""
-    if isinstance(cursor, list):
-        return [for_people(each) for each in cursor]
-    return cursor["done"] if isinstance(cursor, dict) and "done" in cursor else cursor
-
-
 def other_items(done: int) -> SourceChanged:
     return SourceChanged(
         f"the items are others than before: item {done:,} is not the one that was done last, so some would be left out "

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import json
 import logging
-from typing import cast
+from typing import Any, cast
 
 from rqmem import events, words
 from rqmem.policy import after_breach, escalation
 from rqmem.policy.after_breach import Attempt, Cause, GiveUp, Resume
 from rqmem.policy.escalation import Step
 from rqmem.rq_names import Execution, Job, Queue
-from rqmem.sources.position import for_people
 from rqmem.store import execution_reader, executions
 from rqmem.store.execution_records import RunRecord
 from rqmem.text import printable
@@ -162,7 +161,7 @@ def _place(ended: EndedEarly) -> str:
 def _cursor(record: RunRecord) -> str:
     """The cursor for people: null where nothing is done yet, and never more than 200 characters."""
     stage = record.stage or 0
-    return json.dumps(for_people(record.cursors.get(stage)) if record.items.get(stage) else None)[:200]
+    return json.dumps(_shown(record.cursors.get(stage)) if record.items.get(stage) else None)[:200]
 
 
 def may_go_on(job: Job, record: RunRecord) -> bool:
@@ -202,3 +201,10 @@ def remember(job: Job, breach: events.Breach) -> None:
     if job.connection.hexists(job.key, "status"):  # else it was deleted meanwhile
         job.connection.hset(job.key, "meta", text)
         job.meta["rqmem"] = meta["rqmem"]
+
+
+def _shown(cursor: Any) -> Any:
+    """Of a position in a list (`rqmem.sources.position`) only the number."""
+    if isinstance(cursor, list):
+        return [_shown(each) for each in cursor]
+    return cursor["done"] if isinstance(cursor, dict) and "done" in cursor else cursor

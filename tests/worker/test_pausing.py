@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import pickle
 
+import pytest
 from click.testing import CliRunner
 from redis import Redis
+from redis.exceptions import RedisError
 from rq import Queue
 from rq.job import Job, JobStatus
 
@@ -16,6 +20,7 @@ from rqmem.store import pausing
 from rqmem.testing import wait_until
 from tests.conftest import StartWorker, WorkOff
 from tests.journal_filling import Bomb
+from tests.refusing_redis import refusing
 
 ADD = "tests.sample_jobs.add"
 
@@ -95,3 +100,32 @@ def test_a_job_is_retried_and_cancelled_without_loading_anything_of_it(connectio
     assert (connection.hget(job.key, "meta"), connection.hget(job.key, "data")) == (meta, data)
     tree.cancel(connection, job.id)
     assert connection.hget(Job.key_for(job.id), "status") == b"canceled"
+
+
+@pytest.mark.parametrize("what", ["retry", "retry_from_start", "cancel"])
+@pytest.mark.parametrize("reply_is_lost", [False, True])
+def test_a_job_is_never_nowhere_when_the_connection_is_lost(
+    connection: Redis, redis_url: str, what: str, reply_is_lost: bool
+) -> None:
+    """At each command of the action once."""
+    act, queue = getattr(tree, what), Queue("a", connection=connection)
+    for number in itertools.count():
+        job = queue.enqueue("tests.sample_jobs.add", 1, 2)
+        if what != "cancel":
+            queue.remove(job)
+            job.set_status(JobStatus.FAILED)
+            queue.failed_job_registry.add(job, ttl=1000)
+        with refusing(redis_url) as proxy, proxy.connection as through:
+            through.ping()
+            left = itertools.count(number, -1)
+            proxy.hold = lambda command, left=left: proxy.cut() if not reply_is_lost and next(left) == 0 else None
+            proxy.lose = lambda command, left=left: reply_is_lost and next(left) == 0
+            with contextlib.suppress(RedisError):
+                act(through, job.id)
+            through_with_it = next(left) >= 0
+        places = queue.job_ids, queue.failed_job_registry.get_job_ids(), queue.canceled_job_registry.get_job_ids()
+        place = ("queued", "failed", "canceled")[[job.id in each for each in places].index(True)]
+        assert job.get_status(refresh=True) == place and sum(job.id in each for each in places) == 1
+        if through_with_it:
+            assert place == ("canceled" if what == "cancel" else "queued") and number > 5
+            return
