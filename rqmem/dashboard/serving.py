@@ -15,6 +15,8 @@ from rqmem.errors import ConfigError
 from rqmem.measure import trim
 
 THREADS = 64
+_SENT_BYTES = 65_536
+"""What a connection may keep of what it has sent already: for each viewer of Live, waitress alone keeps up to 16 MB."""
 
 
 def on_loopback(address: str) -> bool:
@@ -53,7 +55,7 @@ class DashboardServer:
         try:
             self._server: Any = create_server(
                 app, host=host, port=port, threads=THREADS, ident=None, clear_untrusted_proxy_headers=True,
-                channel_request_lookahead=1,
+                channel_request_lookahead=1, outbuf_high_watermark=_SENT_BYTES,
             )  # fmt: skip
         except (OSError, ValueError) as error:
             raise ConfigError(words.cannot_listen(error, host, port, "dashboard")) from None
