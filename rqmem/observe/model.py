@@ -5,7 +5,8 @@ No I/O and no clock. Sizes are in MB, times in epoch seconds.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from typing import Any, Literal, get_args
 
 from rqmem.job.progress import Progress
@@ -421,7 +422,7 @@ class Snapshot:
     pools: Sequence[Pool] = ()
     limits: Sequence[Limit] = ()
 
-    @property
+    @cached_property
     def alive(self) -> list[Worker]:
         """Workers whose heartbeat is there, or that have none because they are RQ's own."""
         return [worker for worker in self.workers if worker.kind != "silent"]
@@ -436,8 +437,10 @@ class Snapshot:
     def hosts(self) -> list[Host]:
         """The machines that workers run on, by name."""
         found = []
-        for name in sorted({worker.host for worker in self.alive}):
-            here = [worker for worker in self.alive if worker.host == name]
+        by_host: dict[str, list[Worker]] = {}
+        for worker in self.alive:
+            by_host.setdefault(worker.host, []).append(worker)
+        for name, here in sorted(by_host.items()):
             lives = [worker.live for worker in here if worker.live is not None]
             usage_mb = sum(live.job.usage_mb for live in lives if live.job is not None)
             busy = sum(worker.busy for worker in here)
@@ -448,4 +451,17 @@ class Snapshot:
 
     def serving(self, queue: str) -> list[Worker]:
         """The workers that are alive and take jobs from a queue."""
-        return [worker for worker in self.alive if queue in worker.queues]
+        return self._by_queue.get(queue, [])
+
+    @cached_property
+    def _by_queue(self) -> dict[str, list[Worker]]:
+        return by_queue(self.alive)
+
+
+def by_queue(workers: Iterable[Worker]) -> dict[str, list[Worker]]:
+    """Queue -> those of the workers that take jobs from it."""
+    found: dict[str, list[Worker]] = {}
+    for worker in workers:
+        for queue in worker.queues:
+            found.setdefault(queue, []).append(worker)
+    return found

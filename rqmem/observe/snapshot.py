@@ -18,7 +18,7 @@ from redis import Redis
 from redis.exceptions import ResponseError
 
 from rqmem.errors import JournalVersionError
-from rqmem.observe.model import JobType, Kind, KnownAlert, Queue, RedisMemory, Snapshot, Worker
+from rqmem.observe.model import JobType, Kind, KnownAlert, Queue, RedisMemory, Snapshot, Worker, by_queue
 from rqmem.observe.period_read import read_ceilings
 from rqmem.observe.statistics import Ceilings
 from rqmem.observe.waits import read_limits, read_pools
@@ -36,7 +36,6 @@ from rqmem.rq_names import (
 from rqmem.rq_names import Queue as RqQueue
 from rqmem.rq_names import Worker as RqWorker
 from rqmem.store import execution_reader, keys
-from rqmem.store.alerts.alert_records import Alert
 from rqmem.store.history import history_reader
 from rqmem.store.history.history_records import Live, Totals
 from rqmem.store.history.samples import Sample
@@ -65,12 +64,13 @@ def read_snapshot(connection: Redis, now: float, where: str = "") -> Snapshot:
     journal_error = _journal_error(connection)
     readable = not journal_error
     workers = _read_workers(connection, worker_names(connection), now, readable=readable)
+    serving = by_queue(each for each in workers if each.kind != "silent")
     return Snapshot(
         at=now,
         where=where,
         suspended=bool(connection.exists(WORKERS_SUSPENDED)),
         workers=workers,
-        queues=[_with_waits(queue, workers, now) for queue in _read_queues(connection, now)],
+        queues=[_with_waits(queue, serving.get(queue.name, []), now) for queue in _read_queues(connection, now)],
         open_alerts=history_reader.open_alerts(connection) if readable else (),
         dropped=history_reader.dropped(connection) if readable else {},
         journal_error=journal_error,
@@ -102,12 +102,12 @@ def with_job_types(
     lately = {name: at for name, at in seen.items() if at >= since}
     ceilings = read_ceilings(connection, lately, warning_fraction, snapshot.at)
     leaks = history_reader.last_leaks(connection, lately)
+    told = {each.job: each for each in history_reader.alerts(connection) if each.rule == LEAK.name}  # the last of each
     found = []
     for name, seen_at in lately.items():
         tally = history_reader.tally(connection, name, since, snapshot.at)
-        runs = history_reader.runs(connection, name) if tally.breached else []
-        leak = _last_leak(connection, name) if tally.leaks else None
-        breach = next((run for run in runs if run.layer), None)
+        leak = told.get(name) if tally.leaks else None
+        breach = history_reader.last_breach(connection, name) if tally.breached else None
         known = ceilings.get(name, Ceilings())
         found.append(JobType(name, tally, breach, leak, seen_at=seen_at, ceilings=known, leak=leaks.get(name)))
     return replace(snapshot, since=since, job_types=sorted(found, key=lambda each: (-each.tally.runs, each.job_type)))
@@ -272,8 +272,7 @@ def _read_queues(connection: Redis, now: float) -> list[Queue]:
     return found
 
 
-def _with_waits(queue: Queue, workers: Iterable[Worker], now: float) -> Queue:
-    serving = [each for each in workers if each.kind != "silent" and queue.name in each.queues]
+def _with_waits(queue: Queue, serving: Sequence[Worker], now: float) -> Queue:
     done = sum(each.done for each in serving)
     job_seconds = sum(each.worked_seconds for each in serving) / done if done else 0.0
     since = queue.oldest_enqueued_at
@@ -282,11 +281,6 @@ def _with_waits(queue: Queue, workers: Iterable[Worker], now: float) -> Queue:
         oldest_seconds=max(0.0, now - since) if since is not None else 0.0,
         expected_wait_seconds=expected_wait_seconds(queue.queued, job_seconds, len(serving)),
     )
-
-
-def _last_leak(connection: Redis, job_type: str) -> Alert | None:
-    alerts = history_reader.alerts(connection)
-    return next((each for each in reversed(alerts) if (each.rule, each.job) == (LEAK.name, job_type)), None)
 
 
 def _read_memory(connection: Redis) -> RedisMemory | None:
