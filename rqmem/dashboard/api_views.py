@@ -32,7 +32,6 @@ from rqmem.observe.period_read import read_advice, read_trends
 from rqmem.observe.problems import problems
 from rqmem.observe.snapshot import read_alerts, read_snapshot, read_status
 from rqmem.observe.vocabulary import encoded, job_type_head, of_tally, versioned
-from rqmem.policy import histogram
 from rqmem.store import actions
 from rqmem.store.history import history_reader
 from rqmem.store.history.history_records import Tally
@@ -76,9 +75,9 @@ for _name in ("workers", "hosts", "pools", "queues"):
 
 @_table("types")
 def types() -> dict[str, Any]:
-    """Job types with a run in ``window``, the busiest first."""
-    window, now = _window("24h"), time.time()
-    report, steps = read_types(window, now), _steps()
+    """Job types with a run in ``window`` that match ``type`` and ``outcome``, the busiest first."""
+    window, now, asked = _window("24h"), time.time(), request.args.get
+    report, steps = read_types(window, now, asked("type", ""), asked("outcome", "")), _steps()
     rows = sorted(report.types, key=lambda row: (-row.tally.runs, row.job_type))
     return {**_within(window, report.period), "job_types": [_type(row, steps=i < steps) for i, row in enumerate(rows)]}
 
@@ -255,7 +254,7 @@ def _step(at: float, tally: Tally) -> dict[str, Any]:
         "failed": round(tally.failed),
         "items": round(tally.items),
         "breaches": {"total": round(tally.breached)},
-        "peak_mb": encoded({"p90": histogram.percentile(tally.peaks, 0.9)}, "peak_mb"),
+        "peak_mb": encoded({"p90": tally.p90_mb}, "peak_mb"),
         "code_versions": sorted(tally.code_versions),
     }
 

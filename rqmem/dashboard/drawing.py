@@ -7,12 +7,15 @@ that says nothing beyond the text next to it is hidden from screen readers.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from markupsafe import Markup, escape
 
 from rqmem.dashboard.lanes import Lane
+from rqmem.policy.histogram import bucket
 
+_SMALL_BARS = 16
+_SMALL = '<svg class="sparkline" viewBox="0 0 100 26" preserveAspectRatio="none" aria-hidden="true">'
 HIGH, FULL = 0.8, 0.95
 """Of the ceiling: colours begin, and it is about to be stopped."""
 
@@ -39,19 +42,37 @@ def progress(done: float, colour: str = "good") -> Markup:
     ).format(colour, 100 * min(1.0, max(0.0, done)))
 
 
+def small_histogram(peaks: Mapping[int, float], ceiling_mb: float | None) -> Markup:
+    """How many runs had which peak, in growing steps, from the smallest to the largest one or the ceiling: the line."""
+    if not peaks:
+        return Markup("")
+    ceiling = bucket(ceiling_mb) if ceiling_mb else None
+    low, end = min(peaks), max(max(peaks), ceiling or 0) + 1
+    step = -(-(end - low) // _SMALL_BARS)
+    sums: dict[int, float] = {}
+    for number, count in peaks.items():
+        sums[(number - low) // step] = sums.get((number - low) // step, 0) + count
+    scale, top = 100 / (end - low), max(sums.values()) or 1
+    width = step * scale
+    bars = "".join(
+        f"M{at * width:.0f} 26v-{max(3, 24 * count / top):.0f}h{width - 1:.1f}V26" for at, count in sums.items()
+    )
+    at = max(1, (ceiling - low) * scale) if ceiling is not None else 0
+    line = f'<path class="ceiling" d="M{at:.0f} 0V26"/>' if at else ""
+    return Markup(f'{_SMALL}<path class="accent" d="{bars}"/>{line}</svg>')
+
+
 def sparkline(values: Sequence[float | None]) -> Markup:
     """A small line, the newest at the right. It begins at zero, so that a small change looks small."""
     known = [value for value in values if value is not None]
     if len(known) < 2:
         return Markup("")
     top, step = max(known) or 1.0, 100 / (len(values) - 1)
-    points = [(i * step, 24 - 22 * value / top) for i, value in enumerate(values) if value is not None]
-    line = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
-    area = f"{points[0][0]:.1f},26 {line} {points[-1][0]:.1f},26"
+    points = [f"{i * step:.0f} {24 - 22 * value / top:.1f}" for i, value in enumerate(values) if value is not None]
+    line, (first, last) = "L".join(points), (points[each].partition(" ")[0] for each in (0, -1))
     return Markup(
-        '<svg class="sparkline" viewBox="0 0 100 26" preserveAspectRatio="none" aria-hidden="true">'
-        '<polygon class="sparkfill" points="{}"/><polyline class="spark" points="{}"/></svg>'
-    ).format(area, line)
+        f'{_SMALL}<path class="sparkfill" d="M{first} 26L{line}L{last} 26"/><path class="spark" d="M{line}"/></svg>'
+    )
 
 
 def lane(shown: Lane, first: float, last: float) -> Markup:

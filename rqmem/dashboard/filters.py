@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from functools import lru_cache
 
 from flask import Flask, url_for
 from markupsafe import Markup
@@ -31,8 +32,8 @@ def add_to(app: Flask, versions: dict[str, str]) -> None:
     )  # fmt: skip
     app.jinja_env.globals.update(
         asset=lambda name: url_for("static", filename=name, v=versions[name]),
-        bar=drawing.bar, lane=drawing.lane,
-        progress=drawing.progress, sparkline=drawing.sparkline, has_page=app.view_functions.__contains__,
+        bar=drawing.bar, lane=drawing.lane, progress=drawing.progress, sparkline=drawing.sparkline,
+        small_histogram=drawing.small_histogram, has_page=app.view_functions.__contains__,
     )  # fmt: skip
 
 
@@ -53,6 +54,7 @@ def percent(fraction: float | None) -> str:
     return UNKNOWN if fraction is None else f"{100 * fraction:.0f} %"
 
 
+@lru_cache(maxsize=1024)  # a page names each job type
 def tail(job_type: str) -> Markup:
     """A dotted path with its last name first to see: the module faint, the name plain. It may break between words."""
     module, dot, name = job_type.rpartition(".")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from dataclasses import replace
 
 from flask import render_template, request
 
@@ -11,7 +12,7 @@ from rqmem.dashboard.blueprint import pages
 from rqmem.dashboard.state import state
 from rqmem.dashboard.windows import WINDOWS, Window, chosen, read_types
 from rqmem.observe.job_read import read_ended_splits, read_splits
-from rqmem.observe.period import Period, PeriodReport, code_changes, halves, overall, trend, worst_first
+from rqmem.observe.period import Period, code_changes, overall, trend, worst_first
 from rqmem.observe.period_read import read_trends
 from rqmem.observe.snapshot import read_alerts, read_snapshot
 from rqmem.policy.alert_rules import LEAK
@@ -65,8 +66,9 @@ def alerts() -> str:
 def trends() -> str:
     """Is it getting better or worse?"""
     window, now = chosen(request.args.get("window", ""), "7d"), time.time()
-    whole = read_trends(state().connection, state().closed, state().where, now - window.seconds, now)
-    report = halves(whole)
+    since = now - window.seconds
+    whole = read_trends(state().connection, state().closed, state().where, since, now, halved=True)
+    report = replace(whole, types=[each for each in whole.types if each.tally.runs])
     rows = [(each, trend(each, report.period)) for each in worst_first(report.types, report.period)]
     steps: dict[float, list[float]] = {}
     for each in whole.types:
@@ -80,20 +82,20 @@ def trends() -> str:
             changed.setdefault(change, []).append(each.job_type)
     return render_template(
         "trends.html", report=report, rows=rows, steps=sorted(steps.items()), window=window, windows=WINDOWS.values(),
-        both=overall(report.types, report.period), starts=starts(whole.period), changed=sorted(changed.items()),
-        words=_words(window, whole, report), most=len(rows) if request.args.get("all") == "1" else _MOST_TYPES,
+        both=overall(report.types, report.period), starts=starts(report.period), changed=sorted(changed.items()),
+        words=_words(window, report.period), most=len(rows) if request.args.get("all") == "1" else _MOST_TYPES,
     )  # fmt: skip
 
 
-def _words(window: Window, whole: PeriodReport, shown: PeriodReport) -> str:
-    if shown is whole:
+def _words(window: Window, period: Period) -> str:
+    if period.since <= period.asked_since:
         return window.words
-    unit = "day" if window.by_day else "hour"
-    return f"last {counted((shown.period.since - whole.period.since) // whole.period.step_seconds, unit)}"
+    unit = "day" if window.by_day else "hour"  # it is the second half of the window
+    return f"last {counted(period.before_seconds // period.step_seconds, unit)}"
 
 
 def starts(period: Period) -> list[tuple[float, int]]:
-    """Hour or day of a period -> how many of the workers that live now began in it. They run the code of then."""
+    """Hour or day since then -> how many of the workers that live now began in it. They run the code of then."""
     live = (each.live for each in read_snapshot(state().connection, period.until, state().where).alive)
     began = (each.started_at // period.step_seconds * period.step_seconds for each in live if each is not None)
-    return sorted(Counter(at for at in began if at >= period.since).items())
+    return sorted(Counter(at for at in began if at > period.asked_since - period.step_seconds).items())

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from rqmem.dashboard.state import state
+from rqmem.errors import ConfigError
 from rqmem.observe.period import PeriodReport
 from rqmem.observe.period_read import read_trends
+from rqmem.store.history.history_records import Tally
 from rqmem.store.keys import DAY_SECONDS, HOUR_SECONDS
 from rqmem.values import dataclass
 
@@ -35,8 +38,24 @@ def chosen(name: str, otherwise: str = "24h") -> Window:
     return WINDOWS.get(name, WINDOWS[otherwise])
 
 
-def read_types(window: Window, now: float) -> PeriodReport:
-    """The job types with a run in the window."""
-    since = now - window.seconds
+OUTCOMES: dict[str, Callable[[Tally], float]] = {
+    "": lambda tally: tally.runs,
+    "failed": lambda tally: tally.failed,
+    "breached": lambda tally: tally.breached,
+    "leaks": lambda tally: tally.leaks,
+    "split": lambda tally: tally.splits,
+}
+"""What a job type must have had in the window."""
+
+
+def read_types(window: Window, now: float, named: str = "", outcome: str = "") -> PeriodReport:
+    """The job types with a run in the window that have ``named`` in their name, and that outcome.
+
+    Raises `ConfigError` for an outcome that is not one of `OUTCOMES`.
+    """
+    if outcome not in OUTCOMES:
+        raise ConfigError(f"outcome is {outcome!r}: give one of {', '.join(filter(None, OUTCOMES))}")
+    since, has = now - window.seconds, OUTCOMES[outcome]
     report = read_trends(state().connection, state().closed, state().where, since, now, compared=False)
-    return replace(report, types=[each for each in report.types if each.tally.runs])
+    wanted = named.strip().lower()
+    return replace(report, types=[each for each in report.types if has(each.tally) and wanted in each.job_type.lower()])

@@ -6,8 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from rqmem.observe.accounts import Tenant
-from rqmem.observe.statistics import JobStatistics, peaks_in, peaks_of
-from rqmem.policy import histogram
+from rqmem.observe.statistics import JobStatistics, peaks_of
 from rqmem.store.history.history_records import Run, Tally
 from rqmem.text import timestamp
 from rqmem.values import dataclass
@@ -79,7 +78,7 @@ class TypeReport(JobStatistics):
         known = dict(self.steps)
         count = int((period.until - period.since) // period.step_seconds) + 1
         steps = (known.get(period.since + number * period.step_seconds) for number in range(count))
-        return [histogram.percentile(tally.peaks, 0.9) if tally is not None else None for tally in steps]
+        return [tally.p90_mb if tally is not None else None for tally in steps]
 
 
 @dataclass(frozen=True)
@@ -144,7 +143,7 @@ def figures(tally: Tally, seconds: float) -> Figures:
         runs_per_hour=tally.runs / max(seconds, 1.0) * HOUR_SECONDS,
         failed_share=tally.failed / tally.runs if tally.runs else None,
         breached_share=tally.breached / tally.runs if tally.runs else None,
-        p90_mb=histogram.percentile(tally.peaks, 0.9),
+        p90_mb=tally.p90_mb,
         mb_per_1000_items=tally.mb_per_1000_items,
     )
 
@@ -156,27 +155,17 @@ def trend(each: TypeReport, period: Period) -> tuple[Figures, Figures] | None:
     return figures(each.tally, period.seconds), figures(each.before, period.before_seconds)
 
 
-def halves(report: PeriodReport) -> PeriodReport:
-    """The same, with the second half of its time compared with the first, where the journal has no time before.
+def halves(period: Period) -> Period:
+    """Its second half, with the first one as the time before, where the journal has no time before it.
 
-    Its figures are those of the second half. With less than two steps, or where the journal begins in the first half,
-    it is returned as it is.
+    With less than two steps, or where the journal begins in the first half, it is returned as it is.
     """
-    period = report.period
     steps = int((period.until - period.since) // period.step_seconds) + 1
     middle = period.since + (steps + 1) // 2 * period.step_seconds
     begun = period.known_since is not None and period.known_since < period.since + period.step_seconds
     if period.before_since is not None or steps < 2 or not begun:
-        return report
-    types = []
-    for each in report.types:
-        late, early = ([step for step in each.steps if (step[0] >= middle) is of] for of in (True, False))
-        tally = Tally.total(tally for _, tally in late)
-        if tally.runs:
-            before = Tally.total(tally for _, tally in early)
-            types.append(replace(each, tally=tally, peaks=peaks_in(tally.peaks), before=before))
-    compared = replace(period, since=middle, before_since=period.since)
-    return replace(report, period=compared, types=ordered(types))
+        return period
+    return replace(period, since=middle, before_since=period.since)
 
 
 def worst_first(types: Sequence[TypeReport], period: Period) -> list[TypeReport]:

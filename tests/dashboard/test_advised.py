@@ -60,4 +60,4 @@ def test_they_are_read_again_after_ten_minutes(connection: Redis) -> None:
 def test_the_page_marks_a_ceiling_that_is_far_too_high(app: Flask, connection: Redis) -> None:
     write_runs(connection, "shop.Small", 40, limit_mb=2048.0)
     page = app.test_client().get("/types").text
-    assert re.search(r'2,048</td><td class="num"><span class="good">\d+</span>', page)
+    assert re.search(r'2,048 → <span class="good">\d+</span>', page)

@@ -36,7 +36,7 @@ from rqmem.store.keys import DAY_SECONDS, DAYS_KEPT, HOUR_SECONDS, HOURS_KEPT, W
 from rqmem.store.scripts import answers, of_each, script
 
 _TALLIES_AT_ONCE = 30  # Redis answers nobody else meanwhile: some 2 ms
-_SUMS = {each.name for each in dataclasses.fields(Tally)} - {"peaks", "durations", "costs"}
+_SUMS = {each.name for each in dataclasses.fields(Tally)} - {"durations", "costs"}
 
 
 def check_version(connection: Redis) -> None:
@@ -109,6 +109,12 @@ def runs(connection: Redis, job_type: str) -> list[Run]:
     return [codec.from_json(Run, text) for text in raw]
 
 
+def last_breach(connection: Redis, job_type: str) -> Run | None:
+    """The newest of the last runs of a job type that was stopped at its ceiling; None: none was."""
+    raw = cast("list[bytes]", connection.lrange(keys.runs(job_type), 0, -1))
+    return next((run for text in raw if b'"layer"' in text and (run := codec.from_json(Run, text)).layer), None)
+
+
 def runs_with(connection: Redis, job_types: Iterable[str], text: str) -> list[Run]:
     """Those of the last runs of these types that have this text anywhere in their record; newest first by type.
 
@@ -157,10 +163,13 @@ def tallied(connection: Redis, asked: Sequence[tuple[str, str, int]]) -> dict[tu
 
 
 def _tally(values: dict[str, Any]) -> Tally:
-    peaks = dict(zip(*values.pop("peaks"), strict=True))
-    values["needed"] = dict(zip(map(float, values["needed"][0]), values["needed"][1], strict=True))
-    known = values if values.keys() <= _SUMS else {name: values[name] for name in values.keys() & _SUMS}
-    return Tally(**known, peaks=peaks)
+    if not values.keys() <= _SUMS:
+        values = {name: values[name] for name in values.keys() & _SUMS}
+    if peaks := values.get("peaks"):
+        values["peaks"] = dict(zip(*peaks, strict=True))
+    if needed := values.get("needed"):
+        values["needed"] = dict(zip(map(float, needed[0]), needed[1], strict=True))
+    return Tally.of(values)
 
 
 def tenants(connection: Redis, since: float, until: float, *, by_day: bool | None = None) -> dict[str, float]:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable
+from functools import cached_property
+from itertools import chain
+from operator import itemgetter
 from typing import Any
 
 from rqmem.events import Event
+from rqmem.policy.histogram import percentile
 from rqmem.values import dataclass, field
 
 VERSION = 1
@@ -272,16 +276,30 @@ class Tally(Sums):
     costs: dict[int, float] = field(default_factory=dict, metadata={"name": "item:"})
 
     @classmethod
+    def of(cls, values: dict[str, Any]) -> Tally:
+        """As ``Tally(**values)``, where the names are known to be right: in a quarter of the time."""
+        made = cls.__new__(cls)
+        vars(made).update({**_NOTHING, **values})
+        return made
+
+    @classmethod
     def total(cls, tallies: Iterable[Tally]) -> Tally:
         known = [vars(tally) for tally in tallies]  # quicker than attributes: a page of a month adds up 3,000
-        sums: dict[str, Any] = {name: sum([each[name] for each in known]) for name in _NUMBERS}
+        if not known:
+            return cls()
+        sums: dict[str, Any] = dict(zip(_NUMBERS, map(sum, zip(*map(_numbers_of, known), strict=True)), strict=True))
         for name in _COUNTS:
-            counts: dict[Any, float] = {}
-            for counted in [each[name] for each in known if each[name]]:
-                for key, count in counted.items():
-                    counts[key] = counts.get(key, 0) + count
+            there = [each[name] for each in known if each[name]]
+            counts: dict[Any, float] = dict(there[0]) if there else {}
+            for key, count in chain.from_iterable(map(dict.items, there[1:])):
+                counts[key] = counts.get(key, 0) + count
             sums[name] = counts
-        return cls(**sums)
+        return cls.of(sums)
+
+    @cached_property
+    def p90_mb(self) -> float | None:
+        """Nine of ten peaks are at most this, up to 5 % too high; None without a run."""
+        return percentile(self.peaks, 0.9)
 
     @property
     def breached(self) -> float:
@@ -316,6 +334,8 @@ class Tally(Sums):
 
 _COUNTS = [each.name for each in dataclasses.fields(Tally) if "name" in each.metadata]
 _NUMBERS = [each.name for each in dataclasses.fields(Tally) if each.name not in _COUNTS]
+_NOTHING = vars(Tally())
+_numbers_of = itemgetter(*_NUMBERS)
 
 
 @dataclass(frozen=True)

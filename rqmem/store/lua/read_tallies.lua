@@ -1,6 +1,7 @@
 -- Read tallies without their histograms of durations and costs, which are most of what they hold. Changes nothing.
 -- Returns a JSON text: a list with null for each key that does not exist, and for each other one
 -- {"runs": 3, ..., "breaches": {"watch": 1}, "code_versions": {"v7": 3}, "peaks": [[buckets], [runs in each]], "needed": [[MB], [runs]]}
+-- without those that are empty.
 -- KEYS: tallies
 local found = {}
 for i = 1, #KEYS do
@@ -21,10 +22,14 @@ for i = 1, #KEYS do
       codes[#codes + 1] = cjson.encode(string.sub(name, 6)) .. ':' .. value  -- a text of somebody's
     end
   end
-  sums[#sums + 1] = '"breaches":{' .. table.concat(breaches, ',') .. '}'
-  sums[#sums + 1] = '"code_versions":{' .. table.concat(codes, ',') .. '}'
-  sums[#sums + 1] = '"peaks":[[' .. table.concat(buckets, ',') .. '],[' .. table.concat(counts, ',') .. ']]'
-  sums[#sums + 1] = '"needed":[[' .. table.concat(ceilings, ',') .. '],[' .. table.concat(needed, ',') .. ']]'
+  if breaches[1] then sums[#sums + 1] = '"breaches":{' .. table.concat(breaches, ',') .. '}' end
+  if codes[1] then sums[#sums + 1] = '"code_versions":{' .. table.concat(codes, ',') .. '}' end
+  if counts[1] then
+    sums[#sums + 1] = '"peaks":[[' .. table.concat(buckets, ',') .. '],[' .. table.concat(counts, ',') .. ']]'
+  end
+  if needed[1] then
+    sums[#sums + 1] = '"needed":[[' .. table.concat(ceilings, ',') .. '],[' .. table.concat(needed, ',') .. ']]'
+  end
   found[i] = #raw > 0 and '{' .. table.concat(sums, ',') .. '}' or 'null'
 end
 return '[' .. table.concat(found, ',') .. ']'
