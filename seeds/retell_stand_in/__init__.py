@@ -1,14 +1,11 @@
 """A local HTTP server that speaks Retell's endpoints for calls: ``python -m seeds.retell_stand_in``.
 
-    POST   /v2/create-phone-call   as retell-sdk's client.call.create_phone_call sends it
-    POST   /create-batch-call      as client.batch_call.create_batch_call sends it
-    POST   /v3/list-calls          as client.call.list sends it, with some of its filters (`calls`)
-    GET    /get-concurrency        as client.concurrency.retrieve sends it
-    GET    /_faults                what it does wrong on purpose (`Faults`)
-    PUT    /_faults                do this wrong from now on; what is not named is not done
-    GET    /_record                counts of what it received
-    GET    /_record/calls          the calls made, one JSON object a line
-    DELETE /_record                forget them, and the idempotency keys
+    POST /v2/create-phone-call   as retell-sdk's client.call.create_phone_call sends it
+    POST /create-batch-call      as client.batch_call.create_batch_call sends it
+    POST /v3/list-calls          as client.call.list sends it, with some of its filters (`calls`)
+    GET  /get-concurrency        as client.concurrency.retrieve sends it
+    GET  /_record                counts of what it received
+    GET  /_record/calls          the calls made, one JSON object a line
 
 All of them want ``Authorization: Bearer KEY``. It binds the loopback interface only, keeps
 everything in memory and never dials. Nothing in `jobs` imports this: jobs reach it by

@@ -21,7 +21,7 @@ def fault_options(command: Any) -> Any:
     for fault in reversed(fields(Faults)):
         choices = get_args(ErrorMode) if fault.name == "error_mode" else None
         kind: Any = click.Choice(choices) if choices else type(fault.default)
-        name, about = f"--{fault.name.replace('_', '-')}", helps[fault.name].__metadata__[0]
+        name, about = f"--{fault.name.replace('_', '-')}", helps[fault.name].__metadata__[-1]
         options = {"type": kind, "is_flag": kind is bool, "show_default": bool(choices), "help": about}
         command = click.option(name, default=fault.default, **options)(command)
     return command
@@ -38,7 +38,7 @@ def fault_options(command: Any) -> Any:
 def main(port: int, api_key: str, ready_file: Path | None, **faults: Any) -> None:
     """A local stand-in for Retell's API, until SIGTERM or Ctrl-C.
 
-    Calls are recorded, not made. Faults can also be set while it runs: PUT /_faults.
+    Calls are recorded, not made.
     """
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -46,7 +46,7 @@ def main(port: int, api_key: str, ready_file: Path | None, **faults: Any) -> Non
     if not api_key.isascii() or not api_key.strip():
         raise click.BadParameter("must be some ASCII characters", param_hint="'--api-key'")
     try:
-        stand_in = StandIn(api_key, port=port, faults=Faults(**faults))
+        stand_in = StandIn(api_key, port=port, faults=Faults.parse(faults))
     except ValueError as error:
         raise click.UsageError(str(error)) from error
     try:

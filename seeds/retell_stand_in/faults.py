@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-import math
+import dataclasses
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
-from typing import Annotated, Any, Literal, get_args
+from dataclasses import asdict, field, fields
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field, ValidationError, model_validator
+from pydantic.dataclasses import dataclass
+from pydantic_core import PydanticCustomError
 
 from rqmem.text import did_you_mean
+from seeds.retell_stand_in.requests import first_words
 
 ErrorMode = Literal["before", "after", "drop"]
+Count = Annotated[int, Field(ge=0)]
+Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 _ROUNDING = 1e-9
-_KINDS: dict[type, str] = {int: "a whole number", float: "a number", str: "a string", bool: "true or false"}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=ConfigDict(strict=True))
 class Faults:
     """Every Nth is counted from the moment the faults were set, over requests that are valid; 0 is never.
 
@@ -24,42 +30,36 @@ class Faults:
     After the last two only an idempotency key keeps a retry from calling twice, and for a batch nothing does.
     """
 
-    rate_limit: Annotated[float, "Requests per second, and as many at once; above it 429 with Retry-After."] = 0.0
-    error_every: Annotated[int, "Each Nth valid request goes wrong."] = 0
+    rate_limit: Annotated[Amount, "Requests per second, and as many at once; above it 429 with Retry-After."] = 0.0
+    error_every: Annotated[Count, "Each Nth valid request goes wrong."] = 0
     error_mode: Annotated[ErrorMode, "500 before a call is made, 500 after, or after it no answer at all."] = "before"
-    latency_ms: Annotated[float, "Hold back every answer."] = 0.0
-    slow_every: Annotated[int, "Hold back each Nth answer by --slow-ms."] = 0
-    slow_ms: Annotated[float, "Milliseconds that such an answer is held back."] = 0.0
-    unanswered_every: Annotated[int, "Nobody picks up at each Nth call."] = 0
+    latency_ms: Annotated[Amount, "Hold back every answer."] = 0.0
+    slow_every: Annotated[Count, "Hold back each Nth answer by --slow-ms."] = 0
+    slow_ms: Annotated[Amount, "Milliseconds that such an answer is held back."] = 0.0
+    unanswered_every: Annotated[Count, "Nobody picks up at each Nth call."] = 0
     refused_number: Annotated[str, "A number that is not to be called, as one on the account's do-not-call list."] = ""
     busy: Annotated[bool, "All lines are taken: batches are accepted, and their calls wait."] = False
-    reserved_lines: Annotated[int, "Of 20, for calls that come in: those of a batch never get them."] = 0
-    changing_lines: Annotated[int, "Of a busy account's: one call has ended, the next has not begun."] = 0
+    reserved_lines: Annotated[Count, "Of 20, for calls that come in: those of a batch never get them."] = 0
+    changing_lines: Annotated[Count, "Of a busy account's: one call has ended, the next has not begun."] = 0
 
-    def __post_init__(self) -> None:
-        """Raises ValueError, in one line, for a value that means nothing."""
-        if self.error_mode not in get_args(ErrorMode):
-            raise ValueError(f"error_mode must be one of {', '.join(get_args(ErrorMode))}, got {self.error_mode!r}")
-        for each in fields(self):
-            name, value = each.name, getattr(self, each.name)
-            kind: Any = type(each.default)
-            is_bool, accepted = isinstance(value, bool), (int, float) if kind is float else kind
-            if is_bool != (kind is bool) or not isinstance(value, accepted):
-                raise ValueError(f"{name} must be {_KINDS[kind]}, got {value!r}")
-            if kind in (int, float) and not 0 <= value < math.inf:
-                raise ValueError(f"{name} must be 0 or more, got {value!r}")
+    @model_validator(mode="after")
+    def _slow_answers(self) -> Faults:
         if bool(self.slow_every) != bool(self.slow_ms):
-            raise ValueError("slow_every and slow_ms need each other")
+            raise PydanticCustomError("half", "slow_every and slow_ms need each other")
+        return self
 
     @classmethod
     def parse(cls, values: Mapping[str, Any]) -> Faults:
-        """From JSON: what is not named has its default. Raises ValueError for an unknown name."""
+        """What is not named has its default. Raises ValueError, in one line."""
         known = [item.name for item in fields(cls)]
         for name in values:
             if name not in known:
                 hint = did_you_mean(name, known, f"known are {', '.join(known)}")
                 raise ValueError(f"unknown fault {name!r}; {hint}")
-        return cls(**values)
+        try:
+            return cls(**values)
+        except ValidationError as error:
+            raise ValueError(first_words(error)) from None
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON: what `parse` takes."""
@@ -79,7 +79,7 @@ class Faults:
         return (self.latency_ms + (self.slow_ms if slow else 0.0)) / 1000
 
 
-@dataclass
+@dataclasses.dataclass
 class TokenBucket:
     """A number of requests per second, with a second's worth (at least one) at once. A rate of 0 is no limit."""
 

@@ -10,7 +10,7 @@ import json
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic_core import ErrorDetails, PydanticCustomError
 
 from seeds.phone_numbers import is_e164
 
@@ -123,9 +123,18 @@ def check(model: type[_Request], body: bytes) -> Any:
         return model.model_validate_json(body)
     except ValidationError as error:
         first = error.errors()[0]
-        where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"])[1:]
         if first["type"] == "missing" or first["input"] is None:
-            raise Refused(400, "missing_field", f"{where} is required.") from None
+            raise Refused(400, "missing_field", f"{_where(first)} is required.") from None
         if first["type"] == "not_e164":
-            raise Refused(400, "not_e164", f"{where} {first['msg']}.") from None
-        raise Refused(400, "wrong_type", f"{where}: {first['msg']}.".removeprefix(": ")) from None
+            raise Refused(400, "not_e164", f"{_where(first)} {first['msg']}.") from None
+        raise Refused(400, "wrong_type", f"{first_words(error)}.") from None
+
+
+def first_words(error: ValidationError) -> str:
+    """The first thing that is wrong, and where, in one line."""
+    first = error.errors()[0]
+    return f"{_where(first)}: {first['msg']}".removeprefix(": ")
+
+
+def _where(error: ErrorDetails) -> str:
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in error["loc"])[1:]

@@ -10,17 +10,14 @@ import socket
 import sys
 import threading
 import time
-from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from seeds.retell_stand_in.answers import Answer, error_answer, json_answer
 from seeds.retell_stand_in.faults import Faults
-from seeds.retell_stand_in.requests import Refused, json_object
 from seeds.retell_stand_in.service import IDEMPOTENCY_SECONDS, RetellService
 
 DEFAULT_KEY = "key_stand_in"
-LARGEST_BODY = 16 * 2**20
 
 
 class StandIn:
@@ -123,55 +120,27 @@ class _Handler(BaseHTTPRequestHandler):
     error_message_format = '{"status": "error", "message": "%(message)s"}'
 
     def do_POST(self) -> None:
-        body = self._body()
-        if body is not None:
+        length = int(self.headers.get("Content-Length", "0"))
+        body = self.rfile.read(length)
+        if len(body) == length:  # else the client went away
             authorization = self.headers.get("Authorization", "")
             self._send(self.server.service.post(self._path(), authorization, body, time.time()))
 
-    def _control(self) -> None:
-        service = self.server.service
-        body = self._body()
-        if body is None:
-            return
+    def do_GET(self) -> None:
+        service, path = self.server.service, self._path()
         if not service.authorized(self.headers.get("Authorization", "")):
             self._send(error_answer(401, "API key is missing or invalid."))
-            return
-        match (self.command, self._path()):
-            case ("GET", "/get-concurrency"):
-                self._send(service.concurrency())
-            case ("GET", "/_record"):
-                self._send(json_answer(200, service.record()))
-            case ("DELETE", "/_record"):
-                service.clear()
-                self._send(json_answer(200, service.record()))
-            case ("GET", "/_record/calls"):
-                self._send(Answer(200, "".join(f"{call.as_json()}\n" for call in service.calls()).encode()))
-            case ("GET", "/_faults"):
-                self._send(json_answer(200, service.faults.as_dict()))
-            case ("PUT", "/_faults"):
-                self._send(_put_faults(service, body))
-            case (method, path):
-                self._send(error_answer(404, f"Cannot {method} {path}"))
-
-    do_GET = do_PUT = do_DELETE = _control
+        elif path == "/get-concurrency":
+            self._send(service.concurrency())
+        elif path == "/_record":
+            self._send(json_answer(200, service.record()))
+        elif path == "/_record/calls":
+            self._send(Answer(200, "".join(f"{call.as_json()}\n" for call in service.calls()).encode()))
+        else:
+            self._send(error_answer(404, f"Cannot GET {path}"))
 
     def _path(self) -> str:
         return self.path.partition("?")[0]
-
-    def _body(self) -> bytes | None:
-        """The request's body; None when there is none to act on: refused, or the client went away."""
-        refusal = _refusal(self.headers)
-        if refusal is not None:
-            # The body stays unread, so what follows on this connection would make no sense.
-            self.close_connection = True
-            self._send(refusal)
-            return None
-        length = int(self.headers.get("Content-Length", "0"))
-        body = self.rfile.read(length)
-        if len(body) < length:
-            self.close_connection = True
-            return None
-        return body
 
     def _send(self, answer: Answer) -> None:
         if answer.delay:
@@ -189,26 +158,3 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: object) -> None:
         """Log nothing: the record says what was received."""
-
-
-def _refusal(headers: Message) -> Answer | None:
-    """The answer to a request whose body cannot be read, judged by its headers."""
-    close = {"Connection": "close"}
-    length = headers.get("Content-Length", "0")
-    if "Transfer-Encoding" in headers:
-        return error_answer(411, "Content-Length is required.", close)
-    if not (length.isascii() and length.isdigit()):
-        return error_answer(400, "Content-Length is not a number.", close)
-    if int(length) > LARGEST_BODY:
-        return error_answer(413, f"Request body is larger than {LARGEST_BODY} bytes.", close)
-    return None
-
-
-def _put_faults(service: RetellService, body: bytes) -> Answer:
-    try:
-        service.set_faults(Faults.parse(json_object(body)))
-    except Refused as refused:
-        return error_answer(refused.status, refused.message)
-    except ValueError as error:
-        return error_answer(400, str(error))
-    return json_answer(200, service.faults.as_dict())
