@@ -95,7 +95,7 @@ pictures: $(VENV)/dev ## Make README's pictures anew, in docs/pictures: 4 minute
 	$(RUN) -m scripts.pictures
 
 dashboard: $(VENV)/demo ## Serve the dashboard of the Redis that rqmem uses here, on 127.0.0.1 only
-	@$(RUN) -m scripts.dashboard $(DASHBOARD_OPTIONS)
+	@$(RUN) -m rqmem dashboard --url "$$($(RUN) -m rqmem redis url)" $(DASHBOARD_OPTIONS)
 
 clean: ## Stop this directory's Redis and remove what demo, tests and tools made
 	-@test ! -x $(RUN) || $(RUN) -m rqmem redis stop
