@@ -7,7 +7,6 @@ import os
 import shutil
 import signal
 import socket
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -162,13 +161,16 @@ def receiver() -> Iterator[Receiver]:
 class WorkerProcess:
     """A ``rqmem worker`` (or another command) running beside the test.
 
-    Its output goes to a file: a pipe that nobody reads would stop it after 64 KB.
+    Its output goes to a file: a pipe that nobody reads would stop it after 64 KB. ``apart``: stderr has one of its own.
     """
 
-    def __init__(self, arguments: list[str], environ: dict[str, str], directory: Path) -> None:
+    def __init__(
+        self, arguments: list[str], environ: dict[str, str], directory: Path, *, apart: bool = False, **options: Any
+    ) -> None:
         self._output = tempfile.TemporaryFile()  # noqa: SIM115 (as long as the test)
+        self._errors = tempfile.TemporaryFile() if apart else self._output  # noqa: SIM115
         self.process = forked.Popen(
-            arguments, env=environ, cwd=directory, stdout=self._output, stderr=subprocess.STDOUT
+            arguments, env=environ, cwd=directory, stdout=self._output, stderr=self._errors, **options
         )
 
     @property
@@ -185,6 +187,27 @@ class WorkerProcess:
         """Up to now."""
         return Path(f"/proc/self/fd/{self._output.fileno()}").read_text()
 
+    @property
+    def errors(self) -> str:
+        """The same of stderr."""
+        return Path(f"/proc/self/fd/{self._errors.fileno()}").read_text()
+
+    def wait_for(self, words: str, times: int = 1) -> None:
+        """Until it has printed these words so often. It must not end before."""
+
+        def there() -> bool:
+            has_ended = self.process.poll() is not None
+            found = self.printed.count(words) >= times
+            assert found or not has_ended, self.printed + self.errors
+            return found
+
+        wait_until(there)
+
+    def end(self, by: signal.Signals = signal.SIGINT) -> int:
+        """Send a signal, wait for its end, and return its exit code."""
+        self.process.send_signal(by)
+        return self.process.wait(90)
+
     def stop(self) -> str:
         """Send SIGTERM, wait for its end, and return what it printed."""
         self.process.terminate()
@@ -196,28 +219,42 @@ class WorkerProcess:
             self.process.wait()
             print(self.printed)  # pytest shows it if the test has failed
         self._output.close()
+        self._errors.close()
 
 
-StartWorker = Callable[..., WorkerProcess]
+StartCommand = StartWorker = Callable[..., WorkerProcess]
 WorkOff = Callable[..., str]
 
 
 @pytest.fixture
-def start_worker(redis_url: str, connection: redis.Redis, request: pytest.FixtureRequest) -> Iterator[StartWorker]:
-    """Start ``rqmem worker`` with these options on our server; whatever still runs at the end is killed."""
+def start_command(redis_url: str, connection: redis.Redis) -> Iterator[StartCommand]:
+    """Start ``rqmem`` with these arguments on our server; whatever still runs at the end is killed.
+
+    ``module``: another program, as ``python -m`` takes it. ``prefix``: what begins the command. Settings are named.
+    """
     started: list[WorkerProcess] = []
 
-    def start(*options: str, directory: Path = ROOT, prefix: Sequence[str] = (), **environ: str) -> WorkerProcess:
-        arguments = [*prefix, sys.executable, "-m", "rqmem", "worker", *options]
-        own = {"RQMEM_REDIS_URL": redis_url, "RQMEM_ISOLATION": request.config.getoption("--isolation")}
-        if lease_max := request.config.getoption("--lease-max"):
-            own["RQMEM_LEASE_MAX"] = lease_max
-        started.append(WorkerProcess(arguments, forked.environ(**{**own, **environ}), directory))
+    def start(
+        *arguments: str, module: str = "rqmem", directory: Path = ROOT, prefix: Sequence[str] = (),
+        apart: bool = False, start_new_session: bool = False, **environ: str,
+    ) -> WorkerProcess:  # fmt: skip
+        command = [*prefix, sys.executable, "-m", module, *arguments]
+        full = forked.environ(**{"RQMEM_REDIS_URL": redis_url, **environ})
+        started.append(WorkerProcess(command, full, directory, apart=apart, start_new_session=start_new_session))
         return started[-1]
 
     yield start
-    for worker in started:
-        worker.kill()
+    for each in started:
+        each.kill()
+
+
+@pytest.fixture
+def start_worker(start_command: StartCommand, request: pytest.FixtureRequest) -> StartWorker:
+    """Start ``rqmem worker`` with these options, and with those that this run of the tests was given."""
+    own = {"RQMEM_ISOLATION": request.config.getoption("--isolation")}
+    if lease_max := request.config.getoption("--lease-max"):
+        own["RQMEM_LEASE_MAX"] = lease_max
+    return lambda *options, **more: start_command("worker", *options, **{**own, **more})
 
 
 @pytest.fixture

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -24,8 +22,8 @@ from rqmem.store.alerts.alert_records import Alert
 from rqmem.store.alerts.alert_writer import raise_alert, resolve_alert
 from rqmem.testing import wait_until
 from rqmem.text import timestamp_ms
-from tests import forked
-from tests.conftest import ROOT, OwnRedis, StartWorker
+from tests.cli.test_commands import rqmem
+from tests.conftest import ROOT, OwnRedis, StartCommand, StartWorker, WorkerProcess
 from tests.receiver import Receiver
 
 SECRET = "hunter2"
@@ -34,12 +32,7 @@ NOW = time.time()
 
 @pytest.fixture
 def alerts(redis_url: str) -> Callable[..., subprocess.CompletedProcess[str]]:
-    def run(*options: str, **environ: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "rqmem", "alerts", *options]
-        full = forked.environ(**{"RQMEM_REDIS_URL": redis_url, **environ})
-        return forked.run(command, env=full, timeout=60)
-
-    return run
+    return lambda *options, **environ: rqmem("alerts", *options, **{"RQMEM_REDIS_URL": redis_url, **environ})
 
 
 def tell(connection: Redis, rule: str, job: str, ago: float, *, can_end: bool = False, **changes: Any) -> Alert:
@@ -143,51 +136,34 @@ def test_none_is_said(connection: Redis, alerts: Callable[..., subprocess.Comple
 
 
 @pytest.fixture
-def follow(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
-    started: list[subprocess.Popen[str]] = []
-
-    def start(url: str, *options: str) -> subprocess.Popen[str]:
-        command = [sys.executable, "-m", "rqmem", "alerts", "--follow", *options]
-        with (tmp_path / "out").open("w") as out, (tmp_path / "err").open("w") as err:
-            process = forked.Popen(command, env=forked.environ(RQMEM_REDIS_URL=url), stdout=out, stderr=err, text=True)
-        started.append(process)
-        return process
-
-    yield start
-    for process in started:
-        process.kill()
-        process.wait()
+def follow(start_command: StartCommand) -> Callable[..., WorkerProcess]:
+    return lambda url, *options: start_command("alerts", "--follow", *options, apart=True, RQMEM_REDIS_URL=url)
 
 
 def test_new_ones_are_shown_as_they_come(
-    connection: Redis, redis_url: str, follow: Callable[..., subprocess.Popen[str]], tmp_path: Path
+    connection: Redis, redis_url: str, follow: Callable[..., WorkerProcess]
 ) -> None:
-    out, err = tmp_path / "out", tmp_path / "err"
     tell(connection, "job-split", "jobs.A", 60)
-    process = follow(redis_url)
-    wait_until(lambda: "about jobs.A" in out.read_text())
+    following = follow(redis_url)
+    following.wait_for("about jobs.A")
     tell(connection, "memory-usage", "jobs.B", 0, can_end=True)
-    wait_until(lambda: "about jobs.B" in out.read_text())
-    assert "open      memory-usage" in out.read_text().splitlines()[1]
-    process.send_signal(signal.SIGINT)
-    assert process.wait(60) == 0
-    assert err.read_text() == ""
+    following.wait_for("about jobs.B")
+    assert "open      memory-usage" in following.printed.splitlines()[1]
+    assert following.end() == 0
+    assert following.errors == ""
 
 
-def test_redis_may_go_and_come_back(
-    own_redis: OwnRedis, tmp_path: Path, follow: Callable[..., subprocess.Popen[str]]
-) -> None:
-    out, err = tmp_path / "out", tmp_path / "err"
+def test_redis_may_go_and_come_back(own_redis: OwnRedis, follow: Callable[..., WorkerProcess]) -> None:
     tell(own_redis.connection, "job-split", "jobs.A", 60)
-    follow(own_redis.server.url, "--json")
-    wait_until(lambda: out.read_text().count("\n") == 1)
+    following = follow(own_redis.server.url, "--json")
+    following.wait_for("\n")
     own_redis.kill()
-    wait_until(lambda: err.read_text() != "")
+    wait_until(lambda: following.errors != "")
     own_redis.start_again()
     tell(own_redis.connection, "job-split", "jobs.B", 0)
-    wait_until(lambda: out.read_text().count("\n") == 2)
-    assert [json.loads(line)["job_type"] for line in out.read_text().splitlines()] == ["jobs.A", "jobs.B"]
-    gone, back = err.read_text().splitlines()[:2]
+    following.wait_for("\n", 2)
+    assert [json.loads(line)["job_type"] for line in following.printed.splitlines()] == ["jobs.A", "jobs.B"]
+    gone, back = following.errors.splitlines()[:2]
     assert gone.startswith("rqmem: Redis does not answer (")
     assert back == "rqmem: Redis answers again"
 

@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from threading import Thread
@@ -38,9 +38,9 @@ from rqmem.store.history.history_records import PEAK_BOUNDS_MB, SECONDS_BOUNDS, 
 from rqmem.store.history.kept_types import KEPT_TYPES
 from rqmem.testing import wait_until
 from rqmem.units import MB
-from tests import forked, sample_jobs
+from tests import sample_jobs
 from tests.cli.test_commands import rqmem
-from tests.conftest import ROOT, OwnRedis, WorkOff
+from tests.conftest import ROOT, OwnRedis, StartCommand, WorkerProcess, WorkOff
 from tests.journal_filling import a_live, a_pool, a_run, fill, hold_back, register, remember
 
 prometheus = pytest.importorskip("prometheus_client", reason="the extra 'metrics' is not installed")
@@ -56,18 +56,11 @@ Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 class Exporter:
     """A ``rqmem exporter`` beside the test."""
 
-    def __init__(self, redis_url: str, *options: str) -> None:
-        self.process = forked.Popen(
-            [sys.executable, "-m", "rqmem", "exporter", "--port", "0", "--url", redis_url, *options],
-            env=forked.environ(), cwd=ROOT, stderr=subprocess.PIPE, text=True,
-        )  # fmt: skip
-        assert self.process.stderr is not None
-        self.said = [self.process.stderr.readline()]
-        while "metrics of" not in self.said[-1]:
-            assert self.said[-1], "it ended"
-            self.said.append(self.process.stderr.readline())
-        found = re.search(r"http://\S+/metrics", self.said[-1])
-        assert found, self.said
+    def __init__(self, process: WorkerProcess) -> None:
+        self.process = process
+        process.wait_for("; Ctrl-C ends it")
+        found = re.search(r"http://\S+/metrics", process.printed)
+        assert found, process.printed
         self.url = found[0]
 
     def text(self, accept: str = "text/plain") -> str:
@@ -81,10 +74,8 @@ class Exporter:
 
     def end(self) -> str:
         """SIGTERM, and all that it said."""
-        self.process.send_signal(signal.SIGTERM)
-        rest = self.process.communicate(timeout=60)[1]
-        assert self.process.returncode == 0, rest
-        return "".join(self.said) + rest
+        assert self.process.end(signal.SIGTERM) == 0, self.process.printed
+        return self.process.printed
 
 
 def parsed(text: str) -> Samples:
@@ -103,18 +94,9 @@ def names(page: Samples) -> set[str]:
 
 
 @pytest.fixture
-def start_exporter(redis_url: str, connection: Redis) -> Iterator[Callable[..., Exporter]]:
-    """Start it on the tests' server, or another; whatever still runs at the end is killed."""
-    started: list[Exporter] = []
-
-    def start(url: str = redis_url, *options: str) -> Exporter:
-        started.append(Exporter(url, *options))
-        return started[-1]
-
-    yield start
-    for each in started:
-        each.process.kill()
-        each.process.communicate()
+def start_exporter(redis_url: str, start_command: StartCommand) -> Callable[..., Exporter]:
+    """Start it on the tests' server, or another."""
+    return lambda url=redis_url: Exporter(start_command("exporter", "--port", "0", "--url", url))
 
 
 def fill_all(connection: Redis) -> None:

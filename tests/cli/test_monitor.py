@@ -35,58 +35,24 @@ from rqmem.store.history.history_records import LiveJob
 from rqmem.store.history.samples import RINGS, Sample
 from rqmem.testing import wait_until
 from tests import forked, sample_jobs
-from tests.conftest import ROOT, OwnRedis, StartWorker
+from tests.conftest import ROOT, OwnRedis, StartCommand, StartWorker, WorkerProcess
 from tests.journal_filling import a_live, a_run, fill, raise_alert, register, remember
 
 JOB = "jobs.campaigns.ProcessRetellAICampaignJob"
 WITHOUT_RICH = "import sys; sys.modules['rich'] = None; from rqmem.cli import main; main()"
 
 
-class Monitor:
-    """A ``rqmem monitor`` beside the test, whose output goes to a file that can be read meanwhile."""
-
-    def __init__(self, directory: Path, *options: str, **environ: str) -> None:
-        self.shown, self.said = directory / "stdout", directory / "stderr"
-        with self.shown.open("w") as stdout, self.said.open("w") as stderr:
-            self.process = forked.Popen(
-                [sys.executable, "-m", "rqmem", "monitor", *options],
-                env=forked.environ(**environ), cwd=directory, stdout=stdout, stderr=stderr,
-            )  # fmt: skip
-
-    def wait_for(self, words: str, times: int = 1) -> None:
-        def there() -> bool:
-            assert self.process.poll() is None, self.shown.read_text() + self.said.read_text()
-            return self.shown.read_text().count(words) >= times
-
-        wait_until(there)
-
-    def end(self, by: signal.Signals = signal.SIGINT) -> int:
-        self.process.send_signal(by)
-        return self.process.wait(60)
-
-    def kill(self) -> None:
-        if self.process.poll() is None:
-            self.process.kill()
-            self.process.wait()
-
-
-StartMonitor = Callable[..., Monitor]
+StartMonitor = Callable[..., WorkerProcess]
 
 
 @pytest.fixture
-def start_monitor(redis_url: str, connection: Redis, tmp_path: Path) -> Iterator[StartMonitor]:
-    """Start one on our server, interval 1 s; whatever still runs at the end is killed."""
-    started: list[Monitor] = []
+def start_monitor(redis_url: str, start_command: StartCommand, tmp_path: Path) -> StartMonitor:
+    """Start one on our server, interval 1 s."""
 
-    def start(*options: str, url: str = redis_url, **environ: str) -> Monitor:
-        directory = tmp_path / f"monitor {len(started)}"
-        directory.mkdir()
-        started.append(Monitor(directory, "--interval", "1", "--url", url, *options, **environ))
-        return started[-1]
+    def start(*options: str, url: str = redis_url) -> WorkerProcess:
+        return start_command("monitor", "--interval", "1", "--url", url, *options, directory=tmp_path, apart=True)
 
-    yield start
-    for each in started:
-        each.kill()
+    return start
 
 
 def monitor(*options: str, directory: Path, **more: Any) -> subprocess.CompletedProcess[str]:
@@ -152,9 +118,9 @@ def test_the_report_has_what_happened_meanwhile(connection: Redis, start_monitor
     register(connection, "ada", "q", live=a_live("ada", a_job(100.0, "j2"), jobs=415))
     started.wait_for("alert raised")
     started.wait_for("(j2)")
-    assert started.end(signal.SIGINT) == 0, started.said.read_text()
+    assert started.end(signal.SIGINT) == 0, started.errors
 
-    report = json.loads((tmp_path / "monitor 0" / "report.json").read_text())
+    report = json.loads((tmp_path / "report.json").read_text())
     assert (report["version"], report["complete"], report["ended_by"]) == (2, True, "SIGINT")
     assert (report["alerts_raised"], report["alerts"][0]["text"]) == (1, "uses 230 MB of 256 MB")
     assert report["threshold_crossings"] == 1
@@ -176,8 +142,8 @@ def test_the_report_has_what_happened_meanwhile(connection: Redis, start_monitor
     queues = {each["name"]: each for each in report["samples"][0]["queues"]}
     assert (queues["q"]["queued"], queues["q"]["started"]) == (1, 0)
     assert report["samples"][0]["system"]["total_mb"] > 0
-    assert "report: report.json (" in started.shown.read_text()
-    assert (tmp_path / "monitor 0" / "report.json").stat().st_mode & 0o777 == 0o666 & ~current_umask()
+    assert "report: report.json (" in started.printed
+    assert (tmp_path / "report.json").stat().st_mode & 0o777 == 0o666 & ~current_umask()
 
 
 def current_umask() -> int:
@@ -186,27 +152,29 @@ def current_umask() -> int:
     return mask
 
 
-def test_more_runs_than_the_journal_keeps_one_by_one(connection: Redis, start_monitor: StartMonitor) -> None:
+def test_more_runs_than_the_journal_keeps_one_by_one(
+    connection: Redis, start_monitor: StartMonitor, tmp_path: Path
+) -> None:
     populate(connection)
     started = start_monitor("--output-file", "report.json")
     started.wait_for("worker ada")
     for _ in range(3):
         remember(connection, *(a_run(JOB, f"r{each}", time.time()) for each in range(100)))
     assert started.end() == 0
-    [job] = json.loads((started.shown.parent / "report.json").read_text())["job_types"]
+    [job] = json.loads((tmp_path / "report.json").read_text())["job_types"]
     assert (job["source"], job["runs"], job["items"], job["runs_above_threshold"]) == ("tallies", 300, 360_000, None)
     assert job["peak_mb"]["max"] == pytest.approx(158.7, rel=0.06)
 
 
 @pytest.mark.parametrize("by", [signal.SIGTERM, signal.SIGHUP])
 def test_a_text_report_when_it_is_told_to_end(
-    connection: Redis, start_monitor: StartMonitor, by: signal.Signals
+    connection: Redis, start_monitor: StartMonitor, by: signal.Signals, tmp_path: Path
 ) -> None:
     populate(connection)
     started = start_monitor("--output-file", "report.txt", "--duration", "unlimited")
     started.wait_for("worker ada")
     assert started.end(by) == 0
-    written = (started.shown.parent / "report.txt").read_text()
+    written = (tmp_path / "report.txt").read_text()
     assert f"(ended by {by.name})" in written
     assert "ada  230.4 of 256 MB (90 %)" in written
     assert "1 crossing of 80 % of the ceiling" in written
@@ -284,7 +252,7 @@ def test_bad_usage_is_one_line_before_the_run(
 # What goes wrong meanwhile
 
 
-def test_redis_that_stops_and_goes_on(connection: Redis, start_monitor: StartMonitor) -> None:
+def test_redis_that_stops_and_goes_on(connection: Redis, start_monitor: StartMonitor, tmp_path: Path) -> None:
     populate(connection)
     started = start_monitor("--output-file", "report.json")
     started.wait_for("worker ada")
@@ -296,12 +264,12 @@ def test_redis_that_stops_and_goes_on(connection: Redis, start_monitor: StartMon
         os.kill(info["process_id"], signal.SIGCONT)
     started.wait_for("Redis answers again")
     assert started.end() == 0
-    report = json.loads((started.shown.parent / "report.json").read_text())
+    report = json.loads((tmp_path / "report.json").read_text())
     assert report["redis_away_seconds"] > 0
     assert report["jobs_read_at"] >= report["samples"][-1]["at"]
 
 
-def test_redis_that_is_gone_and_comes_again(start_monitor: StartMonitor, own_redis: OwnRedis) -> None:
+def test_redis_that_is_gone_and_comes_again(start_monitor: StartMonitor, own_redis: OwnRedis, tmp_path: Path) -> None:
     populate(own_redis.connection)
     started = start_monitor("--output-file", "report.json", url=own_redis.server.url)
     started.wait_for("worker ada")
@@ -310,7 +278,7 @@ def test_redis_that_is_gone_and_comes_again(start_monitor: StartMonitor, own_red
     own_redis.start_again()
     started.wait_for("Redis answers again")
     assert started.end() == 0
-    assert json.loads((started.shown.parent / "report.json").read_text())["redis_away_seconds"] > 0
+    assert json.loads((tmp_path / "report.json").read_text())["redis_away_seconds"] > 0
 
 
 def test_redis_that_is_gone_at_the_end(start_monitor: StartMonitor, own_redis: OwnRedis) -> None:
@@ -320,8 +288,8 @@ def test_redis_that_is_gone_at_the_end(start_monitor: StartMonitor, own_redis: O
     own_redis.kill()
     started.wait_for("Redis does not answer")
     assert started.end() == 0
-    assert "Redis was away for " in started.shown.read_text()
-    assert "what jobs did is known until " in started.shown.read_text()
+    assert "Redis was away for " in started.printed
+    assert "what jobs did is known until " in started.printed
 
 
 def test_a_full_disk_loses_no_report(connection: Redis, redis_url: str, tmp_path: Path) -> None:
@@ -555,7 +523,7 @@ def test_a_real_worker_and_its_breach(
     wait_until(lambda: history_reader.runs(connection, name))
     wait_until(lambda: rqmem.api.workers(connection=connection)[0].jobs == 1)
     assert started.end() == 0
-    report = json.loads((tmp_path / "monitor 0" / "report.json").read_text())
+    report = json.loads((tmp_path / "report.json").read_text())
     [found] = report["job_types"]
     [run] = history_reader.runs(connection, name)
     assert (found["job_type"], found["runs"], found["failed"]) == (name, 1, 1)

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +13,9 @@ from rq.job import Job, JobStatus
 from rqmem.store import execution_reader
 from rqmem.store.history import history_reader
 from rqmem.testing import wait_until
-from tests import forked, sample_jobs
+from tests import sample_jobs
 from tests.cli.test_commands import rqmem
-from tests.conftest import ROOT, StartWorker
+from tests.conftest import StartCommand, StartWorker
 from tests.receiver import Receiver
 
 LEAKY, SQUARES, SPIKE = "tests.sample_jobs.Leaky", "tests.sample_jobs.Squares", "tests.sample_jobs.grow_in_c"
@@ -36,32 +33,31 @@ def lines_of(text: str) -> list[dict[str, Any]]:
 
 
 def test_one_night(
-    connection: Redis, redis_url: str, start_worker: StartWorker, receiver: Receiver, tmp_path: Path
+    connection: Redis,
+    redis_url: str,
+    start_command: StartCommand,
+    start_worker: StartWorker,
+    receiver: Receiver,
+    tmp_path: Path,
 ) -> None:
     log_file, report_file = tmp_path / "worker.log", tmp_path / "report.json"
     options = ("--interval", "1", "--duration", "600", "--threshold", "80", "--output-file", str(report_file))
-    monitor = forked.Popen(
-        [sys.executable, "-m", "rqmem", "monitor", "--url", redis_url, *options],
-        cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+    monitor = start_command("monitor", *options, apart=True)
+    worker = start_worker(
+        "--memory", str(CEILING_MB), "--name", "ada", "--log-format", "json", "--log-file", str(log_file),
+        RQMEM_ALERT_URLS=receiver.url, RQMEM_HEARTBEAT="1",
     )  # fmt: skip
-    try:
-        worker = start_worker(
-            "--memory", str(CEILING_MB), "--name", "ada", "--log-format", "json", "--log-file", str(log_file),
-            RQMEM_ALERT_URLS=receiver.url, RQMEM_HEARTBEAT="1",
-        )  # fmt: skip
-        wait_until(lambda: history_reader.workers(connection, ["ada"]) != [])
-        leak = sample_jobs.Leaky.enqueue(seconds=22, mb_a_second=7, connection=connection)
-        spike = Queue(connection=connection).enqueue(SPIKE)
-        breach = sample_jobs.Squares.enqueue(count=24, item_mb=30, heavy_from=8, connection=connection)
-        wait_until(lambda: breach.get_status() == JobStatus.FINISHED, 120)
-        rules = {"memory-growth", "memory-usage", "ceiling-exceeded"}
-        wait_until(lambda: all(any(rule in text for text in receiver.texts) for rule in rules))
-        wait_until(lambda: len(history_reader.runs(connection, SQUARES)) == 2)
-        wait_until(lambda: "memory-usage" not in {each.rule for each in history_reader.open_alerts(connection)})
-        status = json.loads(shown(redis_url, "status", "--json") if worker.process.poll() is None else "{}")
-    finally:
-        monitor.send_signal(signal.SIGINT)
-        said = monitor.communicate(timeout=60)[1]
+    wait_until(lambda: history_reader.workers(connection, ["ada"]) != [])
+    leak = sample_jobs.Leaky.enqueue(seconds=22, mb_a_second=7, connection=connection)
+    spike = Queue(connection=connection).enqueue(SPIKE)
+    breach = sample_jobs.Squares.enqueue(count=24, item_mb=30, heavy_from=8, connection=connection)
+    wait_until(lambda: breach.get_status() == JobStatus.FINISHED, 120)
+    rules = {"memory-growth", "memory-usage", "ceiling-exceeded"}
+    wait_until(lambda: all(any(rule in text for text in receiver.texts) for rule in rules))
+    wait_until(lambda: len(history_reader.runs(connection, SQUARES)) == 2)
+    wait_until(lambda: "memory-usage" not in {each.rule for each in history_reader.open_alerts(connection)})
+    status = json.loads(shown(redis_url, "status", "--json") if worker.process.poll() is None else "{}")
+    monitor.end()
     worker.stop()
 
     def one_run(job_type: str, job: Job) -> Any:
@@ -111,7 +107,7 @@ def test_one_night(
 
     # the monitor's report
     report = json.loads(report_file.read_text())
-    assert (report["version"], report["complete"], report["ended_by"]) == (2, True, "SIGINT"), said
+    assert (report["version"], report["complete"], report["ended_by"]) == (2, True, "SIGINT"), monitor.errors
     jobs = {each["job_type"]: each for each in report["job_types"]}
     assert jobs[LEAKY]["peak_mb"]["max"] == leaked.peak_mb
     assert jobs[SPIKE]["peak_mb"]["max"] == spike_breach.peak_mb

@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
-import pty
 import re
 import signal
-import struct
 import subprocess
-import sys
-import termios
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -27,9 +21,10 @@ from rqmem.store import keys
 from rqmem.store.history import history_reader
 from rqmem.store.history.history_records import Run
 from rqmem.testing import wait_until
-from tests import forked, sample_jobs
+from tests import sample_jobs
 from tests.cli.test_commands import rqmem
-from tests.conftest import ROOT, OwnRedis, StartWorker, WorkOff, wait_for_key
+from tests.cli.test_monitor import Terminal
+from tests.conftest import OwnRedis, StartCommand, StartWorker, WorkerProcess, WorkOff, wait_for_key
 from tests.journal_filling import a_live, fill, register, remember
 
 Status = Callable[..., subprocess.CompletedProcess[str]]
@@ -262,98 +257,56 @@ def test_an_id_among_none_at_all(status: Status) -> None:
 # Again and again
 
 
-class Watching:
-    """``rqmem status --watch`` beside the test; its screens are read while it runs."""
-
-    def __init__(self, url: str, *options: str, stdout: int | None = None) -> None:
-        environ = {**os.environ, "PYTHONPATH": str(ROOT), "RQMEM_REDIS_URL": url}
-        command = [sys.executable, "-m", "rqmem", "status", "--watch", *options]
-        self.process = forked.Popen(
-            command, env=environ, cwd=ROOT, stdout=subprocess.PIPE if stdout is None else stdout, text=True
-        )
-        self.lines: list[str] = []
-        if self.process.stdout is not None:
-            threading.Thread(target=self._read, args=(self.process.stdout,), daemon=True).start()
-
-    def _read(self, stream: Any) -> None:
-        for line in stream:
-            self.lines.append(line)
-
-    def count(self, words: str) -> int:
-        return sum(words in line for line in self.lines)
-
-    def interrupt(self) -> int:
-        self.process.send_signal(signal.SIGINT)
-        return self.process.wait(60)
-
-
 @pytest.fixture
-def watch() -> Iterator[Callable[..., Watching]]:
-    started: list[Watching] = []
-
-    def start(*arguments: Any, **options: Any) -> Watching:
-        started.append(Watching(*arguments, **options))
-        return started[-1]
-
-    yield start
-    for each in started:
-        if each.process.poll() is None:
-            each.process.kill()
-            each.process.wait()
+def watch(start_command: StartCommand) -> Callable[..., WorkerProcess]:
+    """``rqmem status --watch`` beside the test."""
+    return lambda url, *options: start_command("status", "--watch", *options, apart=True, RQMEM_REDIS_URL=url)
 
 
 def test_watch_goes_on_until_it_is_interrupted(
-    connection: Redis, redis_url: str, watch: Callable[..., Watching]
+    connection: Redis, redis_url: str, watch: Callable[..., WorkerProcess]
 ) -> None:
     register(connection, "ada", "q", live=a_live("ada"))
     watching = watch(redis_url)
-    wait_until(lambda: watching.count("rqmem: running") >= 2)
-    assert watching.interrupt() == 0
+    watching.wait_for("rqmem: running", 2)
+    assert watching.end() == 0
     ended = watch(redis_url, "--json")
     connection.flushall()
-    wait_until(lambda: len(ended.lines) >= 2)
-    assert [json.loads(line)["state"] for line in ended.lines][-1] == "no workers"
-    assert ended.interrupt() == 1
+    ended.wait_for("\n", 2)
+    assert ended.end() == 1
+    assert [json.loads(line)["state"] for line in ended.printed.splitlines()][-1] == "no workers"
 
 
-def test_watch_survives_redis_lost_and_back(own_redis: OwnRedis, watch: Callable[..., Watching]) -> None:
+def test_watch_survives_redis_lost_and_back(own_redis: OwnRedis, watch: Callable[..., WorkerProcess]) -> None:
     watching = watch(own_redis.server.url)
-    wait_until(lambda: watching.count("rqmem: no workers"))
+    watching.wait_for("rqmem: no workers")
     own_redis.kill()
-    wait_until(lambda: watching.count("Redis does not answer since "))
+    watching.wait_for("Redis does not answer since ")
     own_redis.start_again()
-    seen = len(watching.lines)
-    wait_until(lambda: any("no worker is running" in line for line in watching.lines[seen:][-3:]))
-    wait_until(lambda: "Redis does not answer" not in "".join(watching.lines[-8:]))
-    assert watching.interrupt() == 1
+    wait_until(lambda: "no worker is running" in watching.printed.rpartition("Redis does not answer since ")[2])
+    last = len(watching.printed)
+    wait_until(lambda: "no worker is running" in watching.printed[last:])
+    assert "Redis does not answer" not in watching.printed[last:]
+    assert watching.end() == 1
 
 
 def test_on_a_terminal_each_screen_is_drawn_over_the_last(
-    connection: Redis, redis_url: str, watch: Callable[..., Watching], monkeypatch: pytest.MonkeyPatch
+    connection: Redis, redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for number in range(30):
         register(connection, f"ada{number}", "q", live=a_live(f"ada{number}"))
     for name in ("COLUMNS", "LINES"):
         monkeypatch.delenv(name, raising=False)
-    ours, theirs = pty.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
-    watching = watch(redis_url, stdout=theirs)
-    os.close(theirs)
-    drawn = b""
-
-    def second_screen() -> bool:
-        nonlocal drawn
-        drawn += os.read(ours, 65536)
-        return drawn.count(b"\x1b[J") >= 2
-
-    wait_until(second_screen)
-    watching.interrupt()
-    os.close(ours)
-    screen = drawn.split(b"\x1b[J")[0]
-    assert screen.startswith(b"\x1b[H")
-    assert screen.count(b"\n") <= 23
-    assert re.search(rb"  and \d+ more", screen)
-    assert b"nothing is wrong" in screen
+    terminal = Terminal("-m", "rqmem", "status", "--watch", "--url", redis_url, columns=80, rows=24)
+    try:
+        wait_until(lambda: terminal.read().count("\x1b[J") >= 2)
+    finally:
+        terminal.close()
+    screen = terminal.output.split("\x1b[J")[0]
+    assert screen.startswith("\x1b[H")
+    assert screen.count("\n") <= 23
+    assert re.search(r"  and \d+ more", screen)
+    assert "nothing is wrong" in screen
 
 
 def test_one_worker_as_a_probe(connection: Redis, redis_url: str, start_worker: StartWorker, status: Status) -> None:

@@ -21,7 +21,7 @@ from rqmem.testing import wait_until
 from tests import forked, profile_jobs
 from tests.cli.test_commands import rqmem
 from tests.cli.test_monitor import Terminal
-from tests.conftest import ROOT, StartWorker
+from tests.conftest import ROOT, StartCommand, StartWorker
 from tests.journal_filling import a_live, register
 
 JOB = "tests.profile_jobs.fit_slowly"
@@ -90,19 +90,16 @@ def test_which_worker_is_asked_for(connection: Redis, top: Callable[..., Any]) -
     assert "\nidle\n" in top("--once", "--worker", "ada").stdout
 
 
-def test_in_a_pipe_until_the_worker_ends(connection: Redis, redis_url: str) -> None:
+def test_in_a_pipe_until_the_worker_ends(connection: Redis, redis_url: str, start_command: StartCommand) -> None:
     register(connection, "ada", "q", live=a_live("ada"))
-    command = [sys.executable, "-m", "rqmem", "top", "--json", "--url", redis_url]
-    with forked.Popen(
-        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ}
-    ) as process:
-        assert process.stdout is not None and process.stderr is not None
-        assert json.loads(process.stdout.readline())["worker"]["name"] == "ada"
-        for key in ("rq:worker:ada", *connection.scan_iter("rqmem:*ada*")):
-            connection.delete(key)
-        connection.srem("rq:workers", "rq:worker:ada")
-        assert process.wait(60) == 1
-        assert process.stderr.read() == "rqmem: worker ada has ended\n"
+    watching = start_command("top", "--json", "--url", redis_url, apart=True)
+    watching.wait_for("\n")
+    assert json.loads(watching.printed.splitlines()[0])["worker"]["name"] == "ada"
+    for key in ("rq:worker:ada", *connection.scan_iter("rqmem:*ada*")):
+        connection.delete(key)
+    connection.srem("rq:workers", "rq:worker:ada")
+    assert watching.process.wait(60) == 1
+    assert watching.errors == "rqmem: worker ada has ended\n"
 
 
 def test_a_pipe_that_is_closed_ends_it_quietly(connection: Redis, redis_url: str) -> None:

@@ -50,7 +50,7 @@ from seeds.campaign import seed_campaign
 from seeds.retell_stand_in import Faults, StandIn
 from seeds.retell_stand_in.answers import Answer, error_answer
 from tests import forked
-from tests.conftest import ROOT, StartWorker
+from tests.conftest import ROOT, StartCommand, StartWorker
 from tests.journal_filling import a_run, remember
 from tests.reference_app.campaign_jobs import (
     ON_SQLITE,
@@ -516,24 +516,18 @@ def test_the_script_that_follows_a_campaign_to_its_end(
 
 @ON_SQLITE
 def test_of_a_campaign_that_is_interrupted_no_job_is_left(
-    database_url: str, redis_url: str, connection: Redis, tmp_path: Path
+    database_url: str, redis_url: str, connection: Redis, start_command: StartCommand, tmp_path: Path
 ) -> None:
-    environ = {**os.environ, "DATABASE_URL": database_url, "RQMEM_REDIS_URL": redis_url, "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", "scripts.test_campaign", "--customers", "60", "--folder", "run"]
-    script = subprocess.Popen(
-        [*command, "--fault", "rate_limit=2"],
-        cwd=tmp_path,
-        env=environ,
-        stdout=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    wait_until(lambda: connection.keys("rqmem:run:*") or script.poll() is not None)
+    options = ["--customers", "60", "--folder", f"{tmp_path}/run", "--fault", "rate_limit=2"]
+    module = "scripts.test_campaign"
+    script = start_command(*options, module=module, start_new_session=True, DATABASE_URL=database_url)
+    wait_until(lambda: connection.keys("rqmem:run:*") or script.process.poll() is not None)
     second = run_script("scripts.test_campaign", "--folder", f"{tmp_path}/run", RQMEM_REDIS_URL=redis_url)
     assert second.returncode == 2 and f"another run uses {tmp_path}/run: let it end" in second.stderr
     [queue] = Queue.all(connection=connection)
     assert queue.name.startswith("test-campaign-")
     os.killpg(script.pid, signal.SIGINT)
-    assert script.wait(60) == 1
+    assert script.process.wait(60) == 1
     assert Queue.all(connection=connection) == []
     assert connection.keys("rq:job:*") == connection.keys("rq:queue:*") == []
 

@@ -7,7 +7,6 @@ import json
 import os
 import re
 import signal
-import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -24,12 +23,12 @@ from seeds.retell_stand_in import Faults, StandIn
 from seeds.retell_stand_in.faults import TokenBucket
 from seeds.retell_stand_in.service import LIST_CALLS, PHONE_CALL, RetellService
 from tests import forked
+from tests.conftest import ROOT, StartCommand
 
 if TYPE_CHECKING:
     import retell
     from retell import Retell
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 CALL: dict[str, Any] = {"from_number": "+14155550100", "to_number": "+4915112345678"}
 QUIET = {"calls": 0, "batches": 0, "duplicates": 0, "rate_limited": 0, "errors": 0, "rejected": {}}
 
@@ -478,29 +477,22 @@ def test_stopping_does_not_wait_for_slow_answers(stand_in: StandIn, client: Rete
 
 @pytest.fixture
 def environment() -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    return {**os.environ, "PYTHONPATH": str(ROOT)}
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_the_command(tmp_path: Path, environment: dict[str, str], number: signal.Signals) -> None:
+def test_the_command(tmp_path: Path, start_command: StartCommand, number: signal.Signals) -> None:
     ready = tmp_path / "a space" / "ready"
     ready.parent.mkdir()
-    command = [sys.executable, "-m", "seeds.retell_stand_in", "--api-key", "key_x", "--error-every", "2"]
-    process = forked.Popen([*command, "--ready-file", str(ready)], env=environment, stdout=subprocess.PIPE, text=True)
-    try:
-        line = process.stdout.readline()
-        url = ready.read_text().strip()
-        assert line == f"Retell stand-in on {url} (API key key_x)\n"
-        with retell.Retell(api_key="key_x", base_url=url) as client:
-            assert _failures(client, 2) == [2]
-            process.send_signal(number)
-            assert process.wait(60) == 0
-        assert process.stdout.read() == ""
-        assert not ready.exists()
-    finally:
-        process.kill()
-        process.wait()
-        process.stdout.close()
+    options = ["--api-key", "key_x", "--error-every", "2", "--ready-file", str(ready)]
+    running = start_command(*options, module="seeds.retell_stand_in")
+    running.wait_for("\n")
+    url = ready.read_text().strip()
+    with retell.Retell(api_key="key_x", base_url=url) as client:
+        assert _failures(client, 2) == [2]
+        assert running.end(number) == 0
+    assert running.printed == f"Retell stand-in on {url} (API key key_x)\n"
+    assert not ready.exists()
 
 
 @pytest.mark.parametrize(

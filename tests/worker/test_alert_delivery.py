@@ -39,8 +39,7 @@ from rqmem.store.history.history_records import Live, LiveJob
 from rqmem.testing import wait_until
 from rqmem.worker.alert_sender import SenderProcess, url_of
 from rqmem.worker.alerting import Alerting
-from tests import forked
-from tests.conftest import ROOT, OwnRedis
+from tests.conftest import ROOT, OwnRedis, StartCommand, WorkerProcess
 from tests.receiver import Receiver
 
 pytest.importorskip("apprise", reason="Apprise is not installed")
@@ -451,25 +450,14 @@ def test_who_left_long_ago_is_forgotten(connection: Redis, monkeypatch: pytest.M
 
 
 @pytest.fixture
-def start_deliver(redis_url: str) -> Iterator[Callable[..., subprocess.Popen[str]]]:
-    started: list[subprocess.Popen[str]] = []
-
-    def start(connection: Redis, *urls: str, **environ: str) -> subprocess.Popen[str]:
-        own = {"RQMEM_REDIS_URL": redis_url, "RQMEM_ALERT_URLS": " ".join(urls), **environ}
-        command = [sys.executable, "-m", "rqmem", "alerts", "deliver", "--name", "the-sender"]
-        started.append(
-            forked.Popen(
-                command, env=forked.environ(**own), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-            )
-        )
+def start_deliver(start_command: StartCommand) -> Callable[..., WorkerProcess]:
+    def start(connection: Redis, *urls: str) -> WorkerProcess:
+        sender = start_command("alerts", "deliver", "--name", "the-sender", RQMEM_ALERT_URLS=" ".join(urls))
         groups = {Address(1, url).group.encode() for url in urls}
         wait_until(lambda: groups <= _consumed_groups(connection))
-        return started[-1]
+        return sender
 
-    yield start
-    for process in started:
-        process.kill()
-        process.communicate()
+    return start
 
 
 def _consumed_groups(connection: Redis) -> set[bytes]:
@@ -479,31 +467,30 @@ def _consumed_groups(connection: Redis) -> set[bytes]:
 
 
 def test_a_sender_killed_before_it_could_say_so_sends_again(
-    connection: Redis, receiver: Receiver, start_deliver: Callable[..., subprocess.Popen[str]]
+    connection: Redis, receiver: Receiver, start_deliver: Callable[..., WorkerProcess]
 ) -> None:
     receiver.held.clear()
     first = start_deliver(connection, receiver.url)
     tell(connection)
     wait_until(lambda: receiver.messages)
     first.kill()
-    first.wait()
     receiver.held.set()
     start_deliver(connection, receiver.url)
     wait_until(lambda: len(receiver.messages) == 2 and all_done(connection))
 
 
 def test_sigterm_has_it_send_what_is_there(
-    connection: Redis, receiver: Receiver, start_deliver: Callable[..., subprocess.Popen[str]]
+    connection: Redis, receiver: Receiver, start_deliver: Callable[..., WorkerProcess]
 ) -> None:
     receiver.held.clear()
     sender = start_deliver(connection, receiver.url)
     tell(connection, "jobs.A")
     wait_until(lambda: receiver.messages)
-    sender.terminate()
+    sender.process.terminate()
     tell(connection, "jobs.B")
     receiver.held.set()
-    output = sender.communicate(timeout=60)[0]
-    assert sender.returncode == 0
+    output = sender.finish()
+    assert sender.process.returncode == 0
     assert [each["title"][-8:] for each in receiver.messages] == ["[jobs.A]", "[jobs.B]"]
     assert all_done(connection)
     assert connection.xinfo_groups(keys.ALERTS)[0]["consumers"] == 0, "it has left"
@@ -511,7 +498,7 @@ def test_sigterm_has_it_send_what_is_there(
 
 
 def test_no_secret_is_shown_anywhere(
-    connection: Redis, receiver: Receiver, start_deliver: Callable[..., subprocess.Popen[str]]
+    connection: Redis, receiver: Receiver, start_deliver: Callable[..., WorkerProcess]
 ) -> None:
     refusing = f"json://{SECRET}:{SECRET}@127.0.0.1:1/{SECRET}?+X-{SECRET}={SECRET}"
     failing = f"jsons://127.0.0.1:{receiver.port}/{SECRET}"  # TLS, to what speaks none
@@ -520,8 +507,7 @@ def test_no_secret_is_shown_anywhere(
     command = Path(f"/proc/{sender.pid}/cmdline").read_text()
     tell(connection)
     wait_until(lambda: receiver.messages)
-    sender.terminate()
-    output = sender.communicate(timeout=60)[0]
+    output = sender.stop()
     assert output.count("did not take an alert") == 3, output
     assert "alert URL 2 (json://****) did not take an alert: it cannot be reached" in output
     kept = [connection.dump(key) or b"" for key in connection.scan_iter()]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import signal
-import sys
 import time
 from pathlib import Path
 
@@ -22,8 +21,8 @@ from rqmem.measure.procfs import read_children
 from rqmem.store import execution_reader, keys, pausing
 from rqmem.store.history import history_reader
 from rqmem.testing import wait_until
-from tests import forked, lease_jobs
-from tests.conftest import ROOT, StartWorker, WorkOff
+from tests import lease_jobs
+from tests.conftest import StartCommand, StartWorker, WorkOff
 
 
 @pytest.fixture
@@ -453,17 +452,15 @@ def test_cancelled_and_deleted_jobs_do_not_run(queue: Queue, start_worker: Start
 
 
 def test_two_workers_with_leases_and_a_stock_one_share_a_queue(
-    queue: Queue, redis_url: str, start_worker: StartWorker
+    queue: Queue, redis_url: str, start_command: StartCommand, start_worker: StartWorker
 ) -> None:
     names = [str(number) for number in range(600)]
     for name in names:
         queue.enqueue(lease_jobs.act, name, "sleep", 0.001)
-    command = [sys.executable, "-m", "rq.cli", "worker", "--burst", "-u", redis_url, "--quiet", "jobs"]
-    environ = {**os.environ, "PYTHONPATH": str(ROOT), "RQMEM_REDIS_URL": redis_url}
-    with forked.Popen(command, env=environ, cwd=ROOT) as stock:
-        ours = [start_worker("jobs", "--burst") for _ in range(2)]
-        logs = [worker.finish() for worker in ours]
-        assert stock.wait(300) == 0
+    stock = start_command("worker", "--burst", "-u", redis_url, "--quiet", "jobs", module="rq.cli")
+    ours = [start_worker("jobs", "--burst") for _ in range(2)]
+    logs = [worker.finish() for worker in ours]
+    assert stock.process.wait(300) == 0
     assert any(leased(log) > 0 for log in logs), logs
     assert sorted(ran(queue)) == sorted(names), "a job was lost, or ran twice"
     assert queue.finished_job_registry.count == len(names)

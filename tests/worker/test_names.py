@@ -5,10 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -27,7 +24,7 @@ from rqmem.testing import wait_until
 from rqmem.worker import worker_name
 from rqmem.worker.memory_worker import MemoryWorker
 from tests import sample_jobs
-from tests.conftest import ROOT, StartWorker, WorkerProcess
+from tests.conftest import StartCommand, StartWorker
 from tests.refusing_redis import refusing
 from tests.worker.test_resume import texts
 
@@ -39,17 +36,11 @@ def registered(connection: Redis, pid: int) -> bool:
     return connection.hget(RECORD, "pid") == str(pid).encode()
 
 
-@contextmanager
-def rq_worker(redis_url: str, *options: str) -> Iterator[WorkerProcess]:
+@pytest.fixture
+def rq_worker(redis_url: str, start_command: StartCommand) -> StartCommand:
     """RQ's own command, on our server."""
-    environ = {**os.environ, "PYTHONPATH": str(ROOT), "RQ_REDIS_URL": redis_url, **SLOW_HEART}
-    worker = WorkerProcess(
-        [sys.executable, "-m", "rq.cli", "worker", "jobs", "--name", "fixed", *options], environ, ROOT
-    )
-    try:
-        yield worker
-    finally:
-        worker.kill()
+    command = ("worker", "jobs", "--name", "fixed")
+    return lambda *options: start_command(*command, *options, module="rq.cli", RQ_REDIS_URL=redis_url, **SLOW_HEART)
 
 
 def test_the_name_of_a_killed_worker_is_taken_over_at_once_and_its_job_goes_on(
@@ -129,30 +120,30 @@ def test_of_two_new_workers_one_gets_the_name_of_a_dead_one(connection: Redis, s
 
 
 def test_the_name_of_rqs_own_worker_is_taken_over_when_it_was_killed(
-    connection: Redis, redis_url: str, start_worker: StartWorker
+    connection: Redis, rq_worker: StartCommand, start_worker: StartWorker
 ) -> None:
-    with rq_worker(redis_url) as stock:
-        wait_until(lambda: connection.pubsub_numsub("rq:pubsub:fixed")[0][1] == 1)
-        refused = start_worker("jobs", "--name", "fixed", RQMEM_HEARTBEAT="0.3")
-        assert "is alive" in refused.finish() and refused.process.returncode == 1
-        assert stock.process.poll() is None
-        stock.kill()
-        wait_until(lambda: connection.pubsub_numsub("rq:pubsub:fixed")[0][1] == 0)
-        new = start_worker("jobs", "--name", "fixed", "--burst", **SLOW_HEART)
-        log = new.finish()
-        assert new.process.returncode == 0, log
-        assert "waiting" not in log
+    stock = rq_worker()
+    wait_until(lambda: connection.pubsub_numsub("rq:pubsub:fixed")[0][1] == 1)
+    refused = start_worker("jobs", "--name", "fixed", RQMEM_HEARTBEAT="0.3")
+    assert "is alive" in refused.finish() and refused.process.returncode == 1
+    assert stock.process.poll() is None
+    stock.kill()
+    wait_until(lambda: connection.pubsub_numsub("rq:pubsub:fixed")[0][1] == 0)
+    new = start_worker("jobs", "--name", "fixed", "--burst", **SLOW_HEART)
+    log = new.finish()
+    assert new.process.returncode == 0, log
+    assert "waiting" not in log
 
 
-def test_rqs_command_with_our_class_takes_a_name_over_too(connection: Redis, redis_url: str) -> None:
-    with rq_worker(redis_url, "-w", "rqmem.MemoryWorker") as killed:
-        wait_until(lambda: registered(connection, killed.pid))
-        killed.kill()
-    with rq_worker(redis_url, "-w", "rqmem.MemoryWorker") as new:
-        wait_until(lambda: registered(connection, new.pid))
-        assert len(Worker.all(connection)) == 1
-        with rq_worker(redis_url, "-w", "rqmem.MemoryWorker") as refused:
-            assert "is alive" in refused.finish() and refused.process.returncode == 1
+def test_rqs_command_with_our_class_takes_a_name_over_too(connection: Redis, rq_worker: StartCommand) -> None:
+    killed = rq_worker("-w", "rqmem.MemoryWorker")
+    wait_until(lambda: registered(connection, killed.pid))
+    killed.kill()
+    new = rq_worker("-w", "rqmem.MemoryWorker")
+    wait_until(lambda: registered(connection, new.pid))
+    assert len(Worker.all(connection)) == 1
+    refused = rq_worker("-w", "rqmem.MemoryWorker")
+    assert "is alive" in refused.finish() and refused.process.returncode == 1
 
 
 holders = st.builds(
@@ -204,10 +195,10 @@ def test_a_stop_just_after_the_birth_leaves_no_name_behind(connection: Redis, mo
     assert "fixed" not in {each.name for each in Worker.all(connection=connection)}
 
 
-def test_a_stop_before_the_birth_leaves_the_name_of_another(connection: Redis, redis_url: str) -> None:
-    with rq_worker(redis_url) as other:
-        wait_until(lambda: registered(connection, other.pid), 90)
-        worker = MemoryWorker(["jobs"], connection=connection, name="fixed")
-        worker._life.has_name = False
-        worker.register_death()
-        assert registered(connection, other.pid)
+def test_a_stop_before_the_birth_leaves_the_name_of_another(connection: Redis, rq_worker: StartCommand) -> None:
+    other = rq_worker()
+    wait_until(lambda: registered(connection, other.pid), 90)
+    worker = MemoryWorker(["jobs"], connection=connection, name="fixed")
+    worker._life.has_name = False
+    worker.register_death()
+    assert registered(connection, other.pid)

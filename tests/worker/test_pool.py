@@ -8,7 +8,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -23,21 +23,17 @@ from rq.worker import Worker
 import rqmem
 from rqmem.measure import procfs
 from rqmem.testing import wait_until
-from tests import forked, sample_jobs
-from tests.conftest import ROOT, WorkerProcess, wait_for_key
-
-StartPool = Callable[..., WorkerProcess]
+from tests import sample_jobs
+from tests.conftest import ROOT, StartCommand, WorkerProcess, wait_for_key
 
 
 @pytest.fixture
-def start_pool(redis_url: str, connection: Redis) -> Iterator[StartPool]:
+def start_pool(connection: Redis, start_command: StartCommand) -> Iterator[StartCommand]:
     """Start ``rqmem pool`` with these options, its workers named pool-1, pool-2...; nothing of it stays."""
     started: list[WorkerProcess] = []
 
-    def start(*options: str, name: str = "pool", directory: Path = ROOT, **environ: str) -> WorkerProcess:
-        full = forked.environ(**{"RQMEM_REDIS_URL": redis_url, **environ})
-        command = [sys.executable, "-m", "rqmem", "pool", *options, "--name", name]
-        started.append(WorkerProcess(command, full, directory))
+    def start(*options: str, name: str = "pool", **more: Any) -> WorkerProcess:
+        started.append(start_command("pool", *options, "--name", name, **more))
         return started[-1]
 
     yield start
@@ -60,7 +56,7 @@ def children(pid: int) -> list[int]:
     return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
-def test_a_pool_runs_jobs_in_several_processes_and_ends(connection: Redis, start_pool: StartPool) -> None:
+def test_a_pool_runs_jobs_in_several_processes_and_ends(connection: Redis, start_pool: StartCommand) -> None:
     queue = Queue("jobs", connection=connection)
     jobs = [queue.enqueue(sample_jobs.add, 1, number) for number in range(20)]
     pool = start_pool("jobs", "-n", "3", "--burst")
@@ -73,7 +69,7 @@ def test_a_pool_runs_jobs_in_several_processes_and_ends(connection: Redis, start
 
 
 def test_a_killed_worker_is_replaced_under_its_name_and_its_job_goes_on(
-    connection: Redis, start_pool: StartPool
+    connection: Redis, start_pool: StartCommand
 ) -> None:
     job = sample_jobs.Slow.enqueue("jobs", count=12, seconds=0.1, connection=connection)
     pool = start_pool("jobs", "-n", "2")
@@ -91,7 +87,7 @@ def test_a_killed_worker_is_replaced_under_its_name_and_its_job_goes_on(
 
 
 def test_the_scheduler_of_a_killed_worker_ends_and_that_of_the_next_one_begins(
-    connection: Redis, start_pool: StartPool
+    connection: Redis, start_pool: StartCommand
 ) -> None:
     """RQ's goes on for ever, holding the lock."""
     pool = start_pool("jobs", "-n", "1")
@@ -107,7 +103,7 @@ def test_the_scheduler_of_a_killed_worker_ends_and_that_of_the_next_one_begins(
     assert pool.process.returncode == 0
 
 
-def test_a_stop_saves_what_is_in_hand(connection: Redis, start_pool: StartPool) -> None:
+def test_a_stop_saves_what_is_in_hand(connection: Redis, start_pool: StartCommand) -> None:
     jobs = [sample_jobs.Slow.enqueue("jobs", count=400, seconds=0.1, connection=connection) for _ in range(2)]
     pool = start_pool("jobs", "-n", "2")
     wait_until(lambda: connection.llen("done") >= 4, 90)
@@ -119,7 +115,7 @@ def test_a_stop_saves_what_is_in_hand(connection: Redis, start_pool: StartPool) 
     assert not workers(connection)
 
 
-def test_a_second_stop_ends_a_job_that_does_not_end(connection: Redis, start_pool: StartPool) -> None:
+def test_a_second_stop_ends_a_job_that_does_not_end(connection: Redis, start_pool: StartCommand) -> None:
     Queue("jobs", connection=connection).enqueue(sample_jobs.say_hello_and_sleep, 600)
     pool = start_pool("jobs", "-n", "2")
     wait_for_key(connection, "asleep")
@@ -132,7 +128,7 @@ def test_a_second_stop_ends_a_job_that_does_not_end(connection: Redis, start_poo
     assert not procfs.exists(horse) and not workers(connection)
 
 
-def test_a_renewal_replaces_one_worker_after_another(connection: Redis, start_pool: StartPool) -> None:
+def test_a_renewal_replaces_one_worker_after_another(connection: Redis, start_pool: StartCommand) -> None:
     pool = start_pool("jobs", "-n", "2")
     before = wait_for_workers(connection, "pool-1", "pool-2")
     pool.process.send_signal(signal.SIGHUP)
@@ -148,7 +144,7 @@ def test_a_renewal_replaces_one_worker_after_another(connection: Redis, start_po
     assert pool.process.returncode == 0
 
 
-def test_workers_end_when_their_pool_is_killed(connection: Redis, start_pool: StartPool) -> None:
+def test_workers_end_when_their_pool_is_killed(connection: Redis, start_pool: StartCommand) -> None:
     pool = start_pool("jobs", "-n", "2")
     before = wait_for_workers(connection, "pool-1", "pool-2")
     pool.process.kill()
@@ -156,26 +152,18 @@ def test_workers_end_when_their_pool_is_killed(connection: Redis, start_pool: St
     wait_until(lambda: not any(procfs.exists(pid) for pid in before.values()))  # reaped by whoever inherits them
 
 
-def test_ctrl_c_reaches_each_worker_once(connection: Redis, redis_url: str) -> None:
+def test_ctrl_c_reaches_each_worker_once(connection: Redis, start_pool: StartCommand) -> None:
     """A terminal sends SIGINT to a whole group; two would end the job at once."""
-    environ = {**os.environ, "PYTHONPATH": str(ROOT), "RQMEM_REDIS_URL": redis_url}
-    command = [sys.executable, "-m", "rqmem", "pool", "jobs", "-n", "1", "--name", "pool"]
-    with subprocess.Popen(
-        command, env=environ, cwd=ROOT, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        text=True,
-    ) as pool:  # fmt: skip
-        try:
-            job = Queue("jobs", connection=connection).enqueue(sample_jobs.say_hello_and_sleep, 2)
-            wait_for_key(connection, "asleep")
-            os.killpg(pool.pid, signal.SIGINT)
-            log = pool.communicate(timeout=90)[0]
-        finally:
-            pool.kill()
-    assert pool.returncode == 0, log
+    pool = start_pool("jobs", "-n", "1", start_new_session=True)
+    job = Queue("jobs", connection=connection).enqueue(sample_jobs.say_hello_and_sleep, 2)
+    wait_for_key(connection, "asleep")
+    os.killpg(pool.pid, signal.SIGINT)
+    log = pool.finish()
+    assert pool.process.returncode == 0, log
     assert job.get_status() == JobStatus.FINISHED, log
 
 
-def test_a_worker_above_its_own_ceiling_is_replaced(connection: Redis, start_pool: StartPool) -> None:
+def test_a_worker_above_its_own_ceiling_is_replaced(connection: Redis, start_pool: StartCommand) -> None:
     jobs = [Queue("jobs", connection=connection).enqueue(sample_jobs.tell_worker) for _ in range(16)]
     fattening = ("--queue-class", "tests.workers.FatteningQueue", "--worker-memory", "120")
     pool = start_pool("jobs", "-n", "1", "--burst", *fattening)
@@ -201,7 +189,7 @@ def test_a_worker_above_its_own_ceiling_is_replaced(connection: Redis, start_poo
     ],
 )
 def test_bad_input_gets_a_line_and_code_2_and_nothing_runs(
-    connection: Redis, start_pool: StartPool, options: list[str], said: str
+    connection: Redis, start_pool: StartCommand, options: list[str], said: str
 ) -> None:
     pool = start_pool("jobs", *options)
     log = pool.finish()
@@ -225,20 +213,20 @@ def test_the_class_is_a_drop_in_for_rqs(connection: Redis, redis_url: str) -> No
     assert rqmem.MemoryWorkerPool.__name__ == "MemoryWorkerPool"
 
 
-def test_every_worker_of_a_pool_says_who_it_is(connection: Redis, start_pool: StartPool) -> None:
+def test_every_worker_of_a_pool_says_who_it_is(connection: Redis, start_pool: StartCommand) -> None:
     pool = start_pool("jobs", "-n", "2", "--burst", "--log-format", "json")
     log = pool.finish()
     lines = [line for line in log.splitlines() if "Listening" in line]
     assert {json.loads(line)["worker"] for line in lines} == {"pool-1", "pool-2"}
 
 
-def test_what_concerns_all_workers_is_told_once(connection: Redis, start_pool: StartPool) -> None:
+def test_what_concerns_all_workers_is_told_once(connection: Redis, start_pool: StartCommand) -> None:
     pool = start_pool("jobs", "-n", "2", "--burst", "--memory", "99000000")
     log = pool.finish()
     assert pool.process.returncode == 0 and log.count("the kernel will act first") == 1, log
 
 
-def test_one_more_worker_takes_little_memory(connection: Redis, start_pool: StartPool) -> None:
+def test_one_more_worker_takes_little_memory(connection: Redis, start_pool: StartCommand) -> None:
     """It shares what the parent has imported. What it has for itself is what it costs the machine."""
     pool = start_pool("jobs", "-n", "2")
     pids = wait_for_workers(connection, "pool-1", "pool-2")

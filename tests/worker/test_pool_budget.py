@@ -25,8 +25,8 @@ from rqmem.store.history import history_reader, history_writer
 from rqmem.store.history.history_records import OK, Run
 from rqmem.testing import wait_until
 from tests import pool_jobs, sample_jobs
-from tests.conftest import WorkerProcess
-from tests.worker.test_pool import StartPool, start_pool, wait_for_workers, workers
+from tests.conftest import StartCommand, WorkerProcess
+from tests.worker.test_pool import start_pool, wait_for_workers, workers
 
 __all__ = ["start_pool"]
 
@@ -90,7 +90,7 @@ def on_screen(connection: Redis) -> str:
 
 
 def test_no_more_jobs_run_than_the_budget_has_room_for(
-    connection: Redis, start_pool: StartPool, queue: Queue, begun: Begun, hold: Callable[..., object]
+    connection: Redis, start_pool: StartCommand, queue: Queue, begun: Begun, hold: Callable[..., object]
 ) -> None:
     """Three workers, each new type is reserved its ceiling of 200 MB: two run, and the third waits in its queue."""
     for name in ("a", "b", "c"):
@@ -109,7 +109,7 @@ def test_no_more_jobs_run_than_the_budget_has_room_for(
 
 
 def test_what_an_idle_horse_holds_does_not_keep_a_job_from_its_start(
-    connection: Redis, start_pool: StartPool, queue: Queue, begun: Begun, hold: Callable[..., object]
+    connection: Redis, start_pool: StartCommand, queue: Queue, begun: Begun, hold: Callable[..., object]
 ) -> None:
     """All three workers have a horse. Then two jobs come whose ceilings are exactly the budget."""
     learn(connection, "tests.pool_jobs.hold_until_file", 40)
@@ -130,7 +130,7 @@ def test_what_an_idle_horse_holds_does_not_keep_a_job_from_its_start(
 
 
 def test_smaller_jobs_pass_one_that_does_not_fit_and_it_stays_first(
-    connection: Redis, start_pool: StartPool, queue: Queue, begun: Begun, hold: Callable[..., object]
+    connection: Redis, start_pool: StartCommand, queue: Queue, begun: Begun, hold: Callable[..., object]
 ) -> None:
     hold("a")
     pool = start_pool(
@@ -156,7 +156,7 @@ def config(directory: Path, job_type: str, limit_mb: int) -> Path:
 
 
 def test_a_burst_does_not_end_while_a_job_waits_for_room(
-    connection: Redis, start_pool: StartPool, queue: Queue, begun: Begun, hold: Callable[..., object]
+    connection: Redis, start_pool: StartCommand, queue: Queue, begun: Begun, hold: Callable[..., object]
 ) -> None:
     for name in "abcde":
         hold(name, 1)
@@ -168,7 +168,7 @@ def test_a_burst_does_not_end_while_a_job_waits_for_room(
 
 
 def test_a_killed_worker_gives_its_part_back(
-    connection: Redis, start_pool: StartPool, queue: Queue, begun: Begun, hold: Callable[..., object]
+    connection: Redis, start_pool: StartCommand, queue: Queue, begun: Begun, hold: Callable[..., object]
 ) -> None:
     hold("a")
     pool = start_pool("jobs", "-n", "2", "--memory", "200", "--total-memory", "250")
@@ -185,7 +185,7 @@ def test_a_killed_worker_gives_its_part_back(
 
 
 def test_a_waiting_job_that_is_deleted_holds_nobody_up(
-    connection: Redis, start_pool: StartPool, queue: Queue, begun: Begun, hold: Callable[..., object]
+    connection: Redis, start_pool: StartCommand, queue: Queue, begun: Begun, hold: Callable[..., object]
 ) -> None:
     hold("a")
     pool = start_pool("jobs", "-n", "2", "--memory", "200", "--total-memory", "250")
@@ -200,7 +200,7 @@ def test_a_waiting_job_that_is_deleted_holds_nobody_up(
 
 
 def test_a_job_that_declares_more_than_the_budget_gets_the_budget_as_its_ceiling(
-    connection: Redis, start_pool: StartPool, queue: Queue, begun: Begun
+    connection: Redis, start_pool: StartCommand, queue: Queue, begun: Begun
 ) -> None:
     job = queue.enqueue(pool_jobs.declares_400, str(begun.directory))
     pool = start_pool("jobs", "-n", "2", "--total-memory", "300", "--burst")
@@ -225,7 +225,7 @@ def learn(connection: Redis, job_type: str, peak_mb: float) -> None:
 
 
 def test_types_that_are_known_to_need_little_run_side_by_side(
-    connection: Redis, start_pool: StartPool, queue: Queue, begun: Begun, hold: Callable[..., object]
+    connection: Redis, start_pool: StartCommand, queue: Queue, begun: Begun, hold: Callable[..., object]
 ) -> None:
     learn(connection, "tests.pool_jobs.hold_until_file", 40)
     for name in "abc":
@@ -235,7 +235,7 @@ def test_types_that_are_known_to_need_little_run_side_by_side(
     end(pool, begun, queue, 3)
 
 
-def test_jobs_of_a_known_type_run_under_leases(connection: Redis, start_pool: StartPool, queue: Queue) -> None:
+def test_jobs_of_a_known_type_run_under_leases(connection: Redis, start_pool: StartCommand, queue: Queue) -> None:
     """What they need is no whole number of bytes, and what is reserved for them is."""
     learn(connection, "tests.sample_jobs.add", 40)
     queue.enqueue_many([Queue.prepare_data(sample_jobs.add, (1, each)) for each in range(200)])
@@ -244,7 +244,7 @@ def test_jobs_of_a_known_type_run_under_leases(connection: Redis, start_pool: St
 
 
 def test_a_job_that_can_continue_is_evicted_and_loses_nothing(
-    connection: Redis, start_pool: StartPool, queue: Queue, begun: Begun
+    connection: Redis, start_pool: StartCommand, queue: Queue, begun: Begun
 ) -> None:
     """Both were expected to need 60 MB. Together they use more than the budget."""
     for job_type in ("tests.pool_jobs.HoldsInChunks", "tests.pool_jobs.grow_until_file"):
@@ -276,7 +276,7 @@ def test_a_job_that_can_continue_is_evicted_and_loses_nothing(
 
 
 def test_a_job_with_a_retry_left_is_evicted_before_one_without(
-    connection: Redis, start_pool: StartPool, queue: Queue, begun: Begun, hold: Callable[..., object]
+    connection: Redis, start_pool: StartCommand, queue: Queue, begun: Begun, hold: Callable[..., object]
 ) -> None:
     for job_type in ("tests.pool_jobs.hold_until_file", "tests.pool_jobs.grow_until_file"):
         learn(connection, job_type, 40)
@@ -291,7 +291,7 @@ def test_a_job_with_a_retry_left_is_evicted_before_one_without(
 
 
 def test_a_plain_job_that_is_evicted_fails_and_says_why(
-    connection: Redis, start_pool: StartPool, queue: Queue, begun: Begun, hold: Callable[..., object]
+    connection: Redis, start_pool: StartCommand, queue: Queue, begun: Begun, hold: Callable[..., object]
 ) -> None:
     for job_type in ("tests.pool_jobs.hold_until_file", "tests.pool_jobs.grow_until_file"):
         learn(connection, job_type, 40)
@@ -307,7 +307,7 @@ def test_a_plain_job_that_is_evicted_fails_and_says_why(
 
 
 def test_status_shows_the_budget_and_who_uses_it(
-    connection: Redis, start_pool: StartPool, queue: Queue, begun: Begun, hold: Callable[..., object]
+    connection: Redis, start_pool: StartCommand, queue: Queue, begun: Begun, hold: Callable[..., object]
 ) -> None:
     hold("a", 50)
     pool = start_pool("jobs", "-n", "2", "--memory", "200", "--total-memory", "250")
@@ -324,7 +324,7 @@ def test_status_shows_the_budget_and_who_uses_it(
 
 
 def test_workers_come_when_jobs_wait_and_go_when_they_have_nothing_to_do(
-    connection: Redis, start_pool: StartPool, queue: Queue, begun: Begun, hold: Callable[..., object]
+    connection: Redis, start_pool: StartCommand, queue: Queue, begun: Begun, hold: Callable[..., object]
 ) -> None:
     for name in "abcd":
         hold(name, 1)
@@ -348,7 +348,7 @@ def next_of(connection: Redis, job_id: str) -> str:
 
 
 def test_a_tenant_has_no_more_than_its_part_and_others_pass(
-    connection: Redis, start_pool: StartPool, queue: Queue, begun: Begun
+    connection: Redis, start_pool: StartCommand, queue: Queue, begun: Begun
 ) -> None:
     """Each is reserved its ceiling of 100 MB; three of four workers could run acme's jobs."""
     jobs = [for_tenant(connection, begun, f"acme-{number}", "acme") for number in range(4)]
@@ -373,7 +373,7 @@ def test_a_tenant_has_no_more_than_its_part_and_others_pass(
 
 
 def test_a_flood_of_one_tenant_does_not_keep_others_from_their_jobs(
-    connection: Redis, start_pool: StartPool, queue: Queue, begun: Begun
+    connection: Redis, start_pool: StartCommand, queue: Queue, begun: Begun
 ) -> None:
     """A hundred wait at the front of the queue, also short ones that a lease could take."""
     for number in range(100):
@@ -390,7 +390,7 @@ def test_a_flood_of_one_tenant_does_not_keep_others_from_their_jobs(
 
 
 def test_a_job_may_use_no_more_than_its_tenant(
-    connection: Redis, start_pool: StartPool, queue: Queue, begun: Begun
+    connection: Redis, start_pool: StartCommand, queue: Queue, begun: Begun
 ) -> None:
     declares = begun.directory / "rqmem.ini"
     declares.write_text("[job tests.pool_jobs.HoldsForTenant]\nmemory_limit_mb = 400\n")
@@ -404,7 +404,7 @@ def test_a_job_may_use_no_more_than_its_tenant(
 
 
 def test_the_jobs_of_a_tenant_that_outgrow_its_part_are_evicted(
-    connection: Redis, start_pool: StartPool, queue: Queue, begun: Begun
+    connection: Redis, start_pool: StartCommand, queue: Queue, begun: Begun
 ) -> None:
     learn(connection, "tests.pool_jobs.HoldsForTenant", 40)
     for name in ("first", "second"):
@@ -426,7 +426,7 @@ def test_the_jobs_of_a_tenant_that_outgrow_its_part_are_evicted(
 
 
 def test_a_job_that_waits_for_others_of_its_type_says_so(
-    connection: Redis, start_pool: StartPool, queue: Queue, begun: Begun
+    connection: Redis, start_pool: StartCommand, queue: Queue, begun: Begun
 ) -> None:
     for name in ("a", "b", "c"):
         pool_jobs.OneAtATime.enqueue(
@@ -458,7 +458,7 @@ def test_a_job_that_waits_for_others_of_its_type_says_so(
     ],
 )
 def test_a_budget_that_cannot_hold_a_job_gets_a_line_and_code_2(
-    connection: Redis, start_pool: StartPool, options: list[str], said: str
+    connection: Redis, start_pool: StartCommand, options: list[str], said: str
 ) -> None:
     pool = start_pool("jobs", "-n", "2", *options)
     log = pool.finish()

@@ -23,7 +23,7 @@ from rqmem.testing import wait_until
 from rqmem.units import MB
 from scripts.bench.pool import TOTAL_MB, Machine
 from tests import forked, pool_jobs, sample_jobs
-from tests.conftest import ROOT, WorkerProcess
+from tests.conftest import ROOT, StartCommand
 from tests.worker.test_pool_budget import Begun, begun, evictions, hold, learn
 
 __all__ = ["begun", "hold"]
@@ -109,31 +109,32 @@ def test_the_share_of_time_in_which_all_wait_is_read_from_a_file(stalls: Stalls)
 
 
 def test_a_pool_whose_processes_wait_for_memory_pauses_and_then_evicts(
-    connection: Redis, redis_url: str, queue: Queue, begun: Begun, hold: Callable[..., object], stalls: Stalls
+    connection: Redis,
+    start_command: StartCommand,
+    queue: Queue,
+    begun: Begun,
+    hold: Callable[..., object],
+    stalls: Stalls,
 ) -> None:
     hold("plain")
     job = in_chunks(connection, begun, 10)
-    command = [sys.executable, "-m", "tests.pool_under_pressure", str(stalls.path), "pool", "jobs", "-n", "3"]
     sizes = ["--memory", "200", "--total-memory", "1000", "--name", "pool"]
-    pool = WorkerProcess([*command, *sizes], forked.environ(RQMEM_REDIS_URL=redis_url), ROOT)
-    try:
-        begun.wait_for("plain", "chunks")
-        stalls.share = 0.5
-        wait_until(lambda: "processes wait for memory" in the_pool(connection).paused, 60)
-        late = queue.enqueue(sample_jobs.add, 1, 2)
-        wait_until(lambda: len(evictions(connection, "chunks")) == 1, 60)
-        assert late.get_status() == JobStatus.QUEUED and not evictions(connection, "plain")
-        assert evictions(connection, "chunks")[0].reason == "processes wait for memory"
-        stalls.share = 0.0
-        begun.go()
-        wait_until(lambda: queue.finished_job_registry.count == 3, 90)
-        lost_nothing(connection, job, begun)
-        assert {"pool-paused", "job-evicted"} <= {alert.rule for alert in history_reader.alerts(connection)}
-        pool.process.terminate()
-        log = pool.finish()
-        assert "the pool takes no jobs: processes wait for memory" in log and "the pool takes jobs again" in log
-    finally:
-        pool.kill()
+    options = [str(stalls.path), "pool", "jobs", "-n", "3", *sizes]
+    pool = start_command(*options, module="tests.pool_under_pressure")
+    begun.wait_for("plain", "chunks")
+    stalls.share = 0.5
+    wait_until(lambda: "processes wait for memory" in the_pool(connection).paused, 60)
+    late = queue.enqueue(sample_jobs.add, 1, 2)
+    wait_until(lambda: len(evictions(connection, "chunks")) == 1, 60)
+    assert late.get_status() == JobStatus.QUEUED and not evictions(connection, "plain")
+    assert evictions(connection, "chunks")[0].reason == "processes wait for memory"
+    stalls.share = 0.0
+    begun.go()
+    wait_until(lambda: queue.finished_job_registry.count == 3, 90)
+    lost_nothing(connection, job, begun)
+    assert {"pool-paused", "job-evicted"} <= {alert.rule for alert in history_reader.alerts(connection)}
+    log = pool.stop()
+    assert "the pool takes no jobs: processes wait for memory" in log and "the pool takes jobs again" in log
 
 
 @pytest.fixture

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,23 +16,20 @@ from rqmem.observe.snapshot import read_snapshot
 from rqmem.store import keys
 from rqmem.testing import wait_until
 from tests import sample_jobs
-from tests.conftest import ROOT, OwnRedis, StartWorker, WorkerProcess
+from tests.conftest import OwnRedis, StartCommand, WorkerProcess
 
 WARM = pytest.mark.parametrize("worker", ["warm"], indirect=True)
 QUICK = {"RQMEM_HEARTBEAT": "0.3"}
 
 
 @pytest.fixture(params=["warm", "fork", "rq worker -w"])
-def worker(
-    request: pytest.FixtureRequest, own_redis: OwnRedis, start_worker: StartWorker, tmp_path: Path
-) -> Iterator[WorkerProcess]:
+def worker(request: pytest.FixtureRequest, own_redis: OwnRedis, start_command: StartCommand) -> Iterator[WorkerProcess]:
     """One of each kind, that has registered."""
     url = own_redis.server.url
     if request.param == "rq worker -w":
-        command = [sys.executable, "-m", "rq.cli", "worker", "jobs", "-w", "rqmem.MemoryWorker", "--url", url]
-        worker = WorkerProcess(command, {**os.environ, "PYTHONPATH": str(ROOT), **QUICK}, ROOT)
+        worker = start_command("worker", "jobs", "-w", "rqmem.MemoryWorker", "--url", url, module="rq.cli", **QUICK)
     else:
-        worker = start_worker("jobs", "--isolation", request.param, RQMEM_REDIS_URL=url, **QUICK)
+        worker = start_command("worker", "jobs", "--isolation", request.param, "--url", url, **QUICK)
     wait_until(lambda: known(own_redis.connection))
     yield worker
     log = worker.stop()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -27,7 +26,7 @@ from rqmem.store import execution_reader, keys, ledger
 from rqmem.store.retrying import unavailable
 from rqmem.testing import wait_until
 from tests import sample_jobs
-from tests.conftest import ROOT, OwnRedis, StartWorker, WorkerProcess
+from tests.conftest import OwnRedis, StartCommand, StartWorker, WorkerProcess
 from tests.refusing_redis import RefusingProxy, everything, refusing, writes
 from tests.unit.test_patience import REPLIES
 
@@ -409,17 +408,13 @@ def test_children_that_redis_never_takes_are_not_offered_again_without_a_pause(o
     assert queue.count == 0
 
 
-@pytest.mark.parametrize("how", ["rqmem", "rq"])
+@pytest.mark.parametrize("how", ["rqmem", "rq.cli"])
 def test_an_error_that_lasts_ends_the_worker_with_1_and_one_line(
-    how: str, own_redis: OwnRedis, start_worker: StartWorker, tmp_path: Path
+    how: str, own_redis: OwnRedis, start_command: StartCommand
 ) -> None:
     own_redis.connection.set("rq:queue:jobs", "no list")
-    if how == "rqmem":
-        worker = start_worker("jobs", RQMEM_REDIS_URL=own_redis.server.url)
-    else:
-        command = [sys.executable, "-m", "rq.cli", "worker", "jobs", "--url", own_redis.server.url]
-        environ = {**os.environ, "PYTHONPATH": str(ROOT)}
-        worker = WorkerProcess([*command, "-w", "rqmem.MemoryWorker"], environ, ROOT)
+    ours = ["-w", "rqmem.MemoryWorker"] if how == "rq.cli" else []
+    worker = start_command("worker", "jobs", "--url", own_redis.server.url, *ours, module=how)
     printed = worker.finish()
     assert worker.process.returncode == 1, printed
     last = printed.splitlines()[-1]

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import signal
 import subprocess
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -17,9 +15,9 @@ from rq.worker import Worker
 
 from rqmem.store import actions, restarting
 from rqmem.testing import wait_until
-from tests import forked, sample_jobs
+from tests import sample_jobs
 from tests.cli.test_commands import rqmem
-from tests.conftest import ROOT, StartWorker, WorkerProcess, wait_for_key
+from tests.conftest import StartCommand, StartWorker, wait_for_key
 
 Restart = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -94,20 +92,17 @@ def test_a_job_in_chunks_goes_on_after_the_restart(
     assert [int(each) for each in connection.lrange("done", 0, -1)] == list(range(40)), "nothing is done twice"
 
 
-def test_workers_of_a_pool_are_replaced_one_after_another(connection: Redis, redis_url: str, restart: Restart) -> None:
-    environ = forked.environ(RQMEM_REDIS_URL=redis_url)
-    pool = WorkerProcess([sys.executable, "-m", "rqmem", "pool", "jobs", "-n", "2", "--name", "pool"], environ, ROOT)
-    try:
-        before = wait_for_workers(connection, "pool-1", "pool-2")
-        done = restart()
-        assert done.returncode == 0, done.stdout + done.stderr
-        after = births(connection)
-        assert all(after[name].split()[-1] != before[name].split()[-1] for name in before), "other processes"
-        pool.process.send_signal(signal.SIGTERM)
-        log = pool.finish()
-        assert "ended with exit code" not in log and pool.process.returncode == 0, log
-    finally:
-        pool.kill()
+def test_workers_of_a_pool_are_replaced_one_after_another(
+    connection: Redis, start_command: StartCommand, restart: Restart
+) -> None:
+    pool = start_command("pool", "jobs", "-n", "2", "--name", "pool")
+    before = wait_for_workers(connection, "pool-1", "pool-2")
+    done = restart()
+    assert done.returncode == 0, done.stdout + done.stderr
+    after = births(connection)
+    assert all(after[name].split()[-1] != before[name].split()[-1] for name in before), "other processes"
+    log = pool.stop()
+    assert "ended with exit code" not in log and pool.process.returncode == 0, log
 
 
 def test_what_cannot_be_restarted_is_said(
