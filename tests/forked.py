@@ -102,6 +102,14 @@ def run(
     return done
 
 
+def run_module(
+    module: str, *arguments: str, directory: Path = ROOT, timeout: float = 300, **environ: str
+) -> subprocess.CompletedProcess[str]:
+    """``python -m module`` to its end. ``environ``: in addition to ours."""
+    full = {**os.environ, "PYTHONPATH": str(ROOT), **environ}
+    return run([sys.executable, "-m", module, *arguments], env=full, cwd=directory, timeout=timeout)
+
+
 def _can_fork(request: Mapping[str, Any], files: list[int]) -> bool:
     arguments, environ = request["arguments"], request["environ"]
     return (

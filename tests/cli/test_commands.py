@@ -23,8 +23,7 @@ from tests.conftest import ROOT, StartWorker, WorkOff
 
 
 def rqmem(*arguments: str, directory: Path = ROOT, **environ: str) -> subprocess.CompletedProcess[str]:
-    full = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "80", **environ}
-    return forked.run([sys.executable, "-m", "rqmem", *arguments], env=full, cwd=directory, timeout=60)
+    return forked.run_module("rqmem", *arguments, directory=directory, **{"COLUMNS": "80", **environ})
 
 
 def every_command(group: click.Group, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:

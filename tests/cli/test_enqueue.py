@@ -27,10 +27,7 @@ ADD = "tests.sample_jobs.add"
 
 @pytest.fixture
 def enqueue(redis_url: str, connection: Redis) -> Enqueue:
-    def run(*arguments: str, **more: Any) -> subprocess.CompletedProcess[str]:
-        return rqmem("enqueue", *arguments, **{"RQMEM_REDIS_URL": redis_url, **more})
-
-    return run
+    return lambda *arguments, **more: rqmem("enqueue", *arguments, **{"RQMEM_REDIS_URL": redis_url, **more})
 
 
 @pytest.fixture
@@ -66,8 +63,7 @@ def test_a_class_by_its_run_method_is_the_class(enqueued: Callable[..., Job]) ->
 def test_a_function_as_rq_would(enqueued: Callable[..., Job], redis_url: str, connection: Redis) -> None:
     typed = ["7", "b:=[1, 2]"]
     ours = enqueued(ADD, *typed)
-    command = [sys.executable, "-m", "rq.cli", "enqueue", "--url", redis_url, ADD, *typed]
-    forked.run(command, check=True, cwd=ROOT, timeout=60)
+    assert forked.run_module("rq.cli", "enqueue", "--url", redis_url, ADD, *typed).returncode == 0
     [job_id] = set(Queue(connection=connection).job_ids) - {ours.id}
     theirs = Job.fetch(job_id, connection=connection)
     for name in ("func_name", "kwargs", "origin", "description", "timeout", "result_ttl", "ttl", "meta"):

@@ -28,10 +28,8 @@ Inspect = Callable[..., subprocess.CompletedProcess[str]]
 
 @pytest.fixture
 def inspect(redis_url: str, connection: Redis) -> Inspect:
-    def run(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
-        return rqmem("inspect", *arguments, **{"RQMEM_REDIS_URL": redis_url, "PYTHONIOENCODING": "utf-8", **environ})
-
-    return run
+    own = {"RQMEM_REDIS_URL": redis_url, "PYTHONIOENCODING": "utf-8"}
+    return lambda *arguments, **environ: rqmem("inspect", *arguments, **{**own, **environ})
 
 
 def text(done: subprocess.CompletedProcess[str]) -> str:

@@ -32,10 +32,8 @@ Status = Callable[..., subprocess.CompletedProcess[str]]
 
 @pytest.fixture
 def status(redis_url: str, connection: Redis) -> Status:
-    def run(*options: str) -> subprocess.CompletedProcess[str]:
-        return rqmem("status", *options, RQMEM_REDIS_URL=redis_url, LINES="50")  # pytest-xdist sets 24
-
-    return run
+    # pytest-xdist sets 24 lines
+    return lambda *options: rqmem("status", *options, RQMEM_REDIS_URL=redis_url, LINES="50")
 
 
 def as_json(status: Status, *options: str) -> Any:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +14,7 @@ from rq import Queue
 from rq.job import Job
 
 from tests import forked
-from tests.conftest import ROOT, StartWorker
+from tests.conftest import StartWorker
 from tests.postgres import PORT, USER, PostgresServer
 
 
@@ -56,8 +54,8 @@ class Project:
 
 def manage(environ: dict[str, str], *arguments: str) -> str:
     """What ``manage.py`` of the project prints."""
-    command = [sys.executable, "-m", "tests.integrations.manage", *arguments]
-    done = forked.run(command, cwd=ROOT, env={**os.environ, **environ}, check=True)
+    done = forked.run_module("tests.integrations.manage", *arguments, **environ)
+    assert done.returncode == 0, done.stderr
     return done.stdout + done.stderr
 
 

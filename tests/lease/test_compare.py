@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,7 +11,7 @@ from redis import Redis
 
 from rqmem.store import keys
 from tests import forked
-from tests.conftest import ROOT, StartWorker
+from tests.conftest import StartWorker
 from tests.lease import cases
 from tests.lease.dump import differences, dump
 from tests.lease.jobs import ORDER
@@ -26,9 +24,8 @@ OURS = ("rq:worker:w rqmem_", "rq:results:failures-4 0:", "rq:results:failures-5
 
 def stock(url: str, *options: str) -> None:
     """A stock ``rq worker`` until its queues are empty."""
-    command = [sys.executable, "-m", "rq.cli", "worker", "--burst", "-u", url, "-n", "w", "--quiet", *options, *QUEUES]
-    process = forked.Popen(command, env={**os.environ, "PYTHONPATH": str(ROOT)}, cwd=ROOT)
-    assert process.wait(300) == 0
+    command = ("worker", "--burst", "-u", url, "-n", "w", "--quiet", *options, *QUEUES)
+    assert forked.run_module("rq.cli", *command).returncode == 0
 
 
 @pytest.fixture(scope="module")

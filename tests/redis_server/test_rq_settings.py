@@ -178,8 +178,7 @@ def test_a_user_that_may_use_rqs_keys_only_is_told_which_are_missing(
         assert "rqmem:* as well as rq:*" in line and "~rqmem:*" in line
     found = json.loads(commands.run("doctor", "--no-self-test", "--json", "--url", url).stdout)
     assert "rqmem's keys are refused" in json.dumps(found)
-    command = [sys.executable, "-m", "rq.cli", "worker", "--burst", "-w", "rqmem.MemoryWorker", "--url", url]
-    done = forked.run(command, cwd=ROOT, timeout=60)
+    done = forked.run_module("rq.cli", "worker", "--burst", "-w", "rqmem.MemoryWorker", "--url", url)
     assert "rqmem:* as well as rq:*" in done.stdout + done.stderr
 
 

@@ -8,7 +8,6 @@ import random
 import re
 import signal
 import subprocess
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
@@ -50,7 +49,7 @@ from seeds.campaign import seed_campaign
 from seeds.retell_stand_in import Faults, StandIn
 from seeds.retell_stand_in.answers import Answer, error_answer
 from tests import forked
-from tests.conftest import ROOT, StartCommand, StartWorker
+from tests.conftest import StartCommand, StartWorker
 from tests.journal_filling import a_run, remember
 from tests.reference_app.campaign_jobs import (
     ON_SQLITE,
@@ -454,13 +453,7 @@ def test_a_call_plan_is_whole_when_killed_at_its_end_and_has_nothing_of_another(
 
 
 def run_enqueue(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
-    return run_script("scripts.enqueue_campaign", *arguments, **environ)
-
-
-def run_script(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", *arguments]
-    full = {**os.environ, **environ}
-    return forked.run(command, cwd=ROOT, env=full, timeout=300)
+    return forked.run_module("scripts.enqueue_campaign", *arguments, **environ)
 
 
 @ON_SQLITE
@@ -505,7 +498,7 @@ def test_the_script_that_follows_a_campaign_to_its_end(
 ) -> None:
     environ = {"DATABASE_URL": database_url, "RQMEM_REDIS_URL": redis_url}
     faults = ("--fault", "error_every=9", "--fault", "error_mode=drop", "--fault", "rate_limit=200")
-    done = run_script(
+    done = forked.run_module(
         "scripts.test_campaign", "--customers", "60", "--folder", str(tmp_path / "run"), *faults, **environ
     )
     assert done.returncode == 0, done.stdout + done.stderr
@@ -522,7 +515,7 @@ def test_of_a_campaign_that_is_interrupted_no_job_is_left(
     module = "scripts.test_campaign"
     script = start_command(*options, module=module, start_new_session=True, DATABASE_URL=database_url)
     wait_until(lambda: connection.keys("rqmem:run:*") or script.process.poll() is not None)
-    second = run_script("scripts.test_campaign", "--folder", f"{tmp_path}/run", RQMEM_REDIS_URL=redis_url)
+    second = forked.run_module("scripts.test_campaign", "--folder", f"{tmp_path}/run", RQMEM_REDIS_URL=redis_url)
     assert second.returncode == 2 and f"another run uses {tmp_path}/run: let it end" in second.stderr
     [queue] = Queue.all(connection=connection)
     assert queue.name.startswith("test-campaign-")
@@ -538,7 +531,7 @@ def test_a_campaign_whose_workers_end_says_why(
 ) -> None:
     environ = {"DATABASE_URL": database_url, "RQMEM_REDIS_URL": redis_url}
     options = ("--customers", "3", "--memory", "5", "--folder", str(tmp_path))
-    done = run_script("scripts.test_campaign", *options, **environ)
+    done = forked.run_module("scripts.test_campaign", *options, **environ)
     assert done.returncode == 1
     assert "the workers have ended: rqmem: a ceiling of 5 MB cannot hold" in done.stderr
     assert re.search(r"still pending +3\n", done.stdout)
@@ -572,7 +565,7 @@ def test_a_queue_of_ones_own_is_forgotten_and_others_are_let_be(connection: Redi
 
 @pytest.mark.parametrize("options", [("--memory", "abc"), ("--folder", "/proc/x")])
 def test_what_the_script_cannot_use_is_bad_usage(options: tuple[str, ...], redis_url: str) -> None:
-    done = run_script("scripts.test_campaign", *options, RQMEM_REDIS_URL=redis_url)
+    done = forked.run_module("scripts.test_campaign", *options, RQMEM_REDIS_URL=redis_url)
     assert done.returncode == 2
     assert " cannot be written to: " in done.stderr or "give a number of MB" in done.stderr
     assert options[1] in done.stderr.splitlines()[-1]
@@ -588,7 +581,7 @@ def test_what_the_script_cannot_use_is_bad_usage(options: tuple[str, ...], redis
     ],
 )
 def test_a_fault_that_means_nothing_is_bad_usage(option: str, message: str) -> None:
-    done = run_script("scripts.test_campaign", "--fault", option)
+    done = forked.run_module("scripts.test_campaign", "--fault", option)
     assert done.returncode == 2
     assert message in done.stderr
 

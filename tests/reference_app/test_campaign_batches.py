@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -31,7 +29,7 @@ from rqmem.testing import wait_until
 from seeds.campaign import seed_campaign
 from seeds.retell_stand_in import Faults, StandIn
 from tests import forked
-from tests.conftest import ROOT, StartWorker, WorkerProcess
+from tests.conftest import StartWorker, WorkerProcess
 from tests.reference_app.campaign_jobs import (
     ON_SQLITE,
     HastyBatchJob,
@@ -222,12 +220,11 @@ def test_where_the_api_cannot_tell_a_person_is_asked(
     unknown = statuses(database)["unknown"]
     assert batch.status == "unknown" and 0 < unknown == campaign(database).customers_unknown
     name = f"{campaign(database).key}-batch-{batch.id}"
-    settle = [sys.executable, "-m", "scripts.settle_batch", batch.id]
-    full = {**os.environ, **environ, "RQMEM_REDIS_URL": redis_url, "PYTHONPATH": str(ROOT)}
-    done = forked.run(settle, cwd=ROOT, env=full)
+    settle, full = ("scripts.settle_batch", batch.id), {**environ, "RQMEM_REDIS_URL": redis_url}
+    done = forked.run_module(*settle, **full)
     assert done.returncode == 2 and f"look for {name} in Retell's dashboard" in " ".join(done.stderr.split())
     retell.service.set_faults(Faults())  # the lines are free: its calls are made
-    done = forked.run([*settle, "--sent"], cwd=ROOT, env=full)
+    done = forked.run_module(*settle, "--sent", **full)
     assert done.returncode in (0, 2), "a later look may have seen the calls first"
     wait_until(lambda: statuses(database)["unknown"] == 0)
     wait_until(lambda: batches(database)[0].status == "collected")
@@ -246,14 +243,13 @@ def test_a_batch_that_a_person_says_was_not_sent_is_pending_again(
     batch_id = call_batches.new_id()
     call_batches.open_batch(sessions, 1, batch_id, customers(database))
     call_batches.mark_unknown(sessions, batch_id)
-    settle = [sys.executable, "-m", "scripts.settle_batch", batch_id, "--not-sent"]
-    full = {**os.environ, **environ, "PYTHONPATH": str(ROOT)}
-    away = {**full, "RQMEM_REDIS_URL": "redis://127.0.0.1:1"}
-    done = forked.run([*settle[:-1], "--sent"], cwd=ROOT, env=away)
+    settle = ("scripts.settle_batch", batch_id)
+    away = {**environ, "RQMEM_REDIS_URL": "redis://127.0.0.1:1"}
+    done = forked.run_module(*settle, "--sent", **away)
     assert done.returncode == 1 and "Redis at redis://127.0.0.1:1" in done.stderr
     assert batches(database)[0].status == "unknown", "else nobody would follow it up, and it could not be said again"
     for code, message in ((0, "its customers are pending again"), (2, f"there is no batch {batch_id}")):
-        done = forked.run(settle, cwd=ROOT, env=full)
+        done = forked.run_module(*settle, "--not-sent", **environ)
         assert done.returncode == code
         assert message in done.stdout + done.stderr
     assert statuses(database) == {"pending": 15}

@@ -6,7 +6,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -21,6 +20,7 @@ from scripts.mechanisms import verdicts
 from tests import forked
 from tests.conftest import ROOT, StartCommand, WorkerProcess
 
+SCRIPT = "scripts.test_memory_management"
 MECHANISMS = ["tracking", "collection", "ceiling", "chunking", "splitting", "resume", "alert"]
 LOCKS = {keys.MENDING, "rq:clean_groups"}  # any worker's; they expire
 FRAME = {keys.VERSION, keys.ALERTS, keys.DROPPED, keys.EPOCH} | LOCKS  # of any journal
@@ -28,15 +28,11 @@ FRAME = {keys.VERSION, keys.ALERTS, keys.DROPPED, keys.EPOCH} | LOCKS  # of any 
 
 @pytest.fixture
 def environ(redis_url: str, connection: Redis) -> dict[str, str]:
-    return {**os.environ, "RQMEM_REDIS_URL": redis_url, "PYTHONPATH": str(ROOT)}
-
-
-def command(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "scripts.test_memory_management", *arguments]
+    return {"RQMEM_REDIS_URL": redis_url}
 
 
 def run(environ: dict[str, str], *arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
-    return forked.run(command(*arguments), cwd=cwd, env=environ, timeout=120)
+    return forked.run_module(SCRIPT, *arguments, directory=cwd, **environ)
 
 
 def dump(connection: Redis) -> dict[bytes, bytes | None]:
@@ -70,7 +66,7 @@ def test_all_hold_and_nothing_is_left(connection: Redis, environ: dict[str, str]
 
 @pytest.fixture
 def started(start_command: StartCommand) -> WorkerProcess:
-    return start_command(module="scripts.test_memory_management")
+    return start_command(module=SCRIPT)
 
 
 def worker_at_work(connection: Redis) -> int:

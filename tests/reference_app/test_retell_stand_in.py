@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import http.client
 import json
-import os
 import re
 import signal
-import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -23,7 +21,7 @@ from seeds.retell_stand_in import Faults, StandIn
 from seeds.retell_stand_in.faults import TokenBucket
 from seeds.retell_stand_in.service import LIST_CALLS, PHONE_CALL, RetellService
 from tests import forked
-from tests.conftest import ROOT, StartCommand
+from tests.conftest import StartCommand
 
 if TYPE_CHECKING:
     import retell
@@ -475,11 +473,6 @@ def test_stopping_does_not_wait_for_slow_answers(stand_in: StandIn, client: Rete
 # The command
 
 
-@pytest.fixture
-def environment() -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(ROOT)}
-
-
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_the_command(tmp_path: Path, start_command: StartCommand, number: signal.Signals) -> None:
     ready = tmp_path / "a space" / "ready"
@@ -505,16 +498,16 @@ def test_the_command(tmp_path: Path, start_command: StartCommand, number: signal
         (("--ready-file", "/no/such/directory/ready"), 1, "/no/such/directory/ready"),
     ],
 )
-def test_bad_options(environment: dict[str, str], arguments: tuple[str, ...], exit_code: int, says: str) -> None:
-    done = forked.run([sys.executable, "-m", "seeds.retell_stand_in", *arguments], env=environment, timeout=60)
+def test_bad_options(arguments: tuple[str, ...], exit_code: int, says: str) -> None:
+    done = forked.run_module("seeds.retell_stand_in", *arguments)
     assert done.returncode == exit_code
     assert done.stderr.splitlines()[-1].startswith("Error: ")
     assert says in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_a_port_that_is_taken(stand_in: StandIn, environment: dict[str, str]) -> None:
+def test_a_port_that_is_taken(stand_in: StandIn) -> None:
     port = stand_in.url.rpartition(":")[2]
-    done = forked.run([sys.executable, "-m", "seeds.retell_stand_in", "--port", port], env=environment, timeout=60)
+    done = forked.run_module("seeds.retell_stand_in", "--port", port)
     assert done.returncode == 1
     assert done.stderr == f"Error: Retell stand-in, port {port}: Address already in use\n"

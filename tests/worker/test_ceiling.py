@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable
 
 import pytest
@@ -16,7 +15,7 @@ from rqmem.measure import process_tree
 from rqmem.store import execution_reader
 from rqmem.testing import wait_until
 from tests import forked, profile_jobs, sample_jobs
-from tests.conftest import ROOT, WorkOff
+from tests.conftest import WorkOff
 
 
 def result_of(job: Job) -> str:
@@ -156,9 +155,7 @@ def test_a_declared_ceiling_below_the_workers_holds(queue: Queue, work_off: Work
 
 def rq_worker(worker_class: str, redis_url: str, **environ: str) -> str:
     """Run RQ's own command with this worker class; its output."""
-    command = [sys.executable, "-m", "rq.cli", "worker", "-w", worker_class, "-u", redis_url, "-b", "jobs"]
-    full = {**os.environ, "PYTHONPATH": str(ROOT), **environ}
-    done = forked.run(command, env=full, cwd=ROOT, timeout=300)
+    done = forked.run_module("rq.cli", "worker", "-w", worker_class, "-u", redis_url, "-b", "jobs", **environ)
     return done.stdout + done.stderr
 
 

@@ -24,10 +24,7 @@ Restart = Callable[..., subprocess.CompletedProcess[str]]
 
 @pytest.fixture
 def restart(redis_url: str, connection: Redis) -> Restart:
-    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        return rqmem("restart", *arguments, RQMEM_REDIS_URL=redis_url)
-
-    return run
+    return lambda *arguments: rqmem("restart", *arguments, RQMEM_REDIS_URL=redis_url)
 
 
 def births(connection: Redis) -> dict[str, str]:

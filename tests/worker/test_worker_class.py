@@ -59,9 +59,9 @@ def test_under_rq_worker_our_lines_are_in_its_log_with_times(
     connection: Redis, redis_url: str, options: tuple[str, ...]
 ) -> None:
     Queue("jobs", connection=connection).enqueue("tests.misbehaving_hooks.greedy")
-    command = [sys.executable, "-m", "rq.cli", "worker", "jobs", "--burst", "-w", "rqmem.MemoryWorker", *options]
-    environ = {**os.environ, "PYTHONPATH": str(ROOT), "RQMEM_MEMORY": "64"}
-    done = forked.run([*command, "--url", redis_url], cwd=ROOT, env=environ, check=True)
+    command = ("worker", "jobs", "--burst", "-w", "rqmem.MemoryWorker", *options, "--url", redis_url)
+    done = forked.run_module("rq.cli", *command, RQMEM_MEMORY="64")
+    assert done.returncode == 0, done.stderr
     log = done.stdout + done.stderr
     assert re.search(r"^\d\d:\d\d:\d\d MemoryLimitExceeded: tests.misbehaving_hooks.greedy used", log, re.MULTILINE)
     ceiling = re.search(r"^\d\d:\d\d:\d\d worker \w+: memory ceiling 64 MB for each job", log, re.MULTILINE)
