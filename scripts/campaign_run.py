@@ -37,7 +37,8 @@ from rqmem.measure.linux import die_with_parent
 from rqmem.store import execution_reader
 from rqmem.store.execution_records import RunRecord
 from rqmem.testing import wait_until
-from scripts.harness import ROOT, heading, one_line_errors, running
+from scripts.harness import ROOT, heading, running
+from seeds.command_errors import one_line_errors
 from seeds.retell_stand_in import Faults
 
 API_KEY = "key_of_the_stand_in"

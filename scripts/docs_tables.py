@@ -19,9 +19,9 @@ from rqmem.config.settings import SETTINGS, default
 from rqmem.errors import ConfigError
 from rqmem.job.declared import Declared, find
 from rqmem.units import show_mb
-from scripts.harness import one_line_errors
 from scripts.reference import commands, documents, events, metrics, python_api, redis_keys
 from scripts.reference.markdown import table
+from seeds.command_errors import one_line_errors
 
 DOCS = Path(__file__).parents[1] / "docs"
 MODULES = (

@@ -10,7 +10,7 @@ from jobs.campaigns import ProcessRetellAICampaignJob
 from jobs.database import open_sessions
 from jobs.exports import ExportCallPlanJob
 from jobs.tables import Campaign
-from scripts.harness import one_line_errors
+from seeds.command_errors import one_line_errors
 
 
 @click.command()

@@ -1,4 +1,4 @@
-"""Shared by the scripts: errors in one line, a Redis of their own, a clean environment, running programs."""
+"""Shared by the scripts: a Redis of their own, a clean environment, running programs."""
 
 from __future__ import annotations
 
@@ -15,14 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import click
-import redis
 from rq.job import Job
 
 from rqmem.cli.options import parsed
 from rqmem.config.load import FILE_VARIABLE
 from rqmem.config.settings import positive_mb
 from rqmem.connection import embedded
-from rqmem.errors import RqmemError
 from rqmem.tracebacks import what_was_raised
 
 ROOT = Path(__file__).parents[1]
@@ -31,24 +29,6 @@ MB = parsed("MB", positive_mb)
 
 _SETTINGS = ("RQMEM_", "MEMORY_", "JOB_")
 _END_SECONDS = 15.0
-
-
-@contextmanager
-def one_line_errors(script: str) -> Iterator[None]:
-    """An error of rqmem, Redis or a file ends the process, with one line on stderr and an exit code."""
-    try:
-        yield
-        return
-    except RqmemError as error:
-        message, code = str(error), error.exit_code
-    except redis.RedisError as error:
-        message, code = f"Redis went away: {' '.join(str(error).split())}", 1
-    except BrokenPipeError:  # the reader has seen enough: click ends without a word
-        raise
-    except OSError as error:  # a full disk
-        message, code = f"{f'{error.filename}: ' if error.filename else ''}{error.strerror}", 2
-    click.echo(f"{script}: {message}", err=True)
-    raise SystemExit(code)
 
 
 @contextmanager

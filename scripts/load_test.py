@@ -35,13 +35,14 @@ from rqmem.connection import embedded
 from rqmem.errors import ConfigError
 from rqmem.measure import linux
 from scripts import campaign_run
-from scripts.harness import ROOT, one_line_errors, without_settings
+from scripts.harness import ROOT, without_settings
 from scripts.load import report, rules
 from scripts.load.jobs import LoadedJob, named
 from scripts.load.page import to_html
 from scripts.load.report import Found
 from scripts.load.running import Bench
 from scripts.load.trials import Idle, Measured, Trial
+from seeds.command_errors import one_line_errors
 
 FEW, MANY, SHORT = 10_000, 50_000, 1_200
 LEAST_MB = 64

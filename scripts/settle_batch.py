@@ -13,7 +13,7 @@ from jobs.campaign_batches import FollowUpCallBatchJob
 from jobs.campaigns import complete, find
 from jobs.sources import shared_sessions
 from rqmem import connect
-from scripts.harness import one_line_errors
+from seeds.command_errors import one_line_errors
 
 
 @click.command()

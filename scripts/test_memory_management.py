@@ -18,10 +18,11 @@ import click
 
 import rqmem
 from rqmem.store.history import history_reader
-from scripts.harness import MB, one_line_errors
+from scripts.harness import MB
 from scripts.mechanisms.own_worker import forget, new_mark, own_worker
 from scripts.mechanisms.verdicts import Verdict
 from scripts.mechanisms.walk import JOB_TYPES, Walk
+from seeds.command_errors import one_line_errors
 
 _LINES = 30  # of the worker's log, shown when something does not hold
 

@@ -85,7 +85,7 @@ def main(count: int, from_number: str, database_url: str | None, quiet: bool, **
     """
     if not is_e164(from_number):
         raise click.BadParameter(f"{from_number!r} is not E.164, like {FROM_NUMBER}", param_hint="'--from-number'")
-    with one_line_errors("the campaign stays as it is, and no job runs it"):
+    with one_line_errors(go_on="the campaign stays as it is, and no job runs it"):
         engine = open_database(database_url)
         create_schema(engine)
         hidden = quiet or not sys.stderr.isatty()

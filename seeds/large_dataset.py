@@ -59,7 +59,7 @@ def main(
 
     0 leaves a part out. Prints a line for each part.
     """
-    with one_line_errors("--resume goes on"):
+    with one_line_errors(go_on="--resume goes on"):
         wanted = Wanted(**counts, appointments_from=appointments_from.date())
         engine = open_database(database_url)
         create_schema(engine)

@@ -20,7 +20,7 @@ from scripts.bench.guide_examples import GUIDE, Tip, make_shop, tips
 from scripts.bench.measuring import end, own_redis
 from scripts.bench.worker_runs import How, Running, empty_queue
 from scripts.docs_tables import replaced
-from scripts.harness import one_line_errors
+from seeds.command_errors import one_line_errors
 
 BEGIN, END = "<!-- figures: python -m scripts.bench.guide --update -->", "<!-- end of the figures -->"
 WORKER_MB = 1024
