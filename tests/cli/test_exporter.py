@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -38,7 +36,7 @@ from rqmem.store.history.history_records import PEAK_BOUNDS_MB, SECONDS_BOUNDS, 
 from rqmem.store.history.kept_types import KEPT_TYPES
 from rqmem.testing import wait_until
 from rqmem.units import MB
-from tests import sample_jobs
+from tests import forked, sample_jobs
 from tests.cli.test_commands import rqmem
 from tests.conftest import ROOT, OwnRedis, StartCommand, WorkerProcess, WorkOff
 from tests.journal_filling import a_live, a_pool, a_run, fill, hold_back, register, remember
@@ -352,8 +350,7 @@ def test_without_prometheus_client_one_line_says_what_to_install(redis_url: str)
         "import sys; sys.modules['prometheus_client'] = None; from rqmem.cli import main; "
         "sys.argv = ['rqmem', 'exporter', '--port', '0']; main()"
     )
-    environ = {**os.environ, "PYTHONPATH": str(ROOT), "RQMEM_REDIS_URL": redis_url}
-    done = subprocess.run([sys.executable, "-c", code], env=environ, capture_output=True, text=True, timeout=60)
+    done = forked.run_code(code, RQMEM_REDIS_URL=redis_url)
     assert done.returncode == 2
     assert done.stderr.splitlines() == [
         "rqmem: metrics need prometheus-client, which is not installed: pip install 'rqmem[metrics]'"

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
-import sys
 from importlib.util import find_spec
 from urllib.parse import quote
 
@@ -17,7 +14,7 @@ from rq import Queue
 
 import rqmem.api
 from rqmem.dashboard.mounting import asgi_app, blueprint
-from tests.conftest import ROOT
+from tests import forked
 from tests.dashboard.test_api_v1 import fail
 
 LINK = re.compile(r'(?:href|src|action)="(/[^"]*)"')
@@ -139,8 +136,7 @@ def test_a_django_project_shows_it_to_its_staff(connection: Redis, redis_url: st
     if find_spec("django_rq") is None:
         pytest.skip("django-rq is not installed")
     fail(connection, "j1", 1)
-    environ = {**os.environ, "TEST_REDIS_URL": redis_url, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run([sys.executable, "-c", DJANGO], env=environ, capture_output=True, text=True, timeout=120)
+    done = forked.run_code(DJANGO, TEST_REDIS_URL=redis_url)
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
     assert [told[name]["page"] for name in ("", "eve", "bob", "ada")] == [302, 302, 200, 200]

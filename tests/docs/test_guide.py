@@ -117,11 +117,10 @@ def test_the_commands_of_debug_mode(connection: Redis, redis_url: str, shop: Pat
     [block] = re.findall(r"^```console\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
     commands = [line.removeprefix("$ ").replace("JOB_ID", "a-job").split() for line in block.splitlines()]
     Queue("guide", connection=connection).enqueue("quiet.CountQuietly.run", job_id="a-job")
-    environ = {**os.environ, "RQMEM_REDIS_URL": redis_url, "PYTHONPATH": str(ROOT)}
     printed = []
     for program, *arguments in commands:
         assert program == "rqmem"
-        done = forked.run([sys.executable, "-m", "rqmem", *arguments], env=environ, cwd=shop)
+        done = forked.run_module("rqmem", *arguments, directory=shop, RQMEM_REDIS_URL=redis_url)
         assert done.returncode == 0 or arguments[0] == "doctor", done.stdout + done.stderr
         assert "Traceback" not in done.stderr
         printed.append(done.stdout + done.stderr)

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +18,7 @@ from rq.job import Job
 
 from rqmem.dashboard import create_app
 from rqmem.testing import wait_until
+from tests import forked
 from tests.cli.test_commands import rqmem
 from tests.conftest import ROOT, StartWorker
 
@@ -165,8 +163,7 @@ def test_the_user_of_an_application_can_enqueue_and_read_results(
         "job = shop.Sum.enqueue('shop', 20)\nshop.Sum.enqueue_in(timedelta(days=1), 'shop', 20)\nprint(job.id)\n"
     )
     with logged_in(connection, redis_url, "application") as url:
-        environ = {**os.environ, "RQMEM_REDIS_URL": url, "PYTHONPATH": f"{tmp_path}:{ROOT}"}
-        done = subprocess.run([sys.executable, "-c", code], env=environ, capture_output=True, text=True)
+        done = forked.run_code(code, RQMEM_REDIS_URL=url, PYTHONPATH=f"{tmp_path}:{ROOT}")
         assert done.returncode == 0, done.stderr
         start_worker("shop", "--burst", directory=tmp_path).finish()
         job = Job.fetch(done.stdout.strip(), connection=Redis.from_url(url))

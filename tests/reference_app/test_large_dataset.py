@@ -369,8 +369,7 @@ def test_a_full_disk_is_one_line_and_goes_on_later(tmp_path: Path, folder: Path,
         "resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, 2**20)); "
         "from seeds.large_dataset import main; main(sys.argv[1:])"
     )
-    environ = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run([sys.executable, "-c", limited, *options], env=environ, capture_output=True, text=True)
+    done = forked.run_code(limited, *options)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.splitlines()[-1].startswith("Error: ")
     assert "File too large" in done.stderr
@@ -414,9 +413,7 @@ def test_memory_does_not_grow_with_the_rows(tmp_path: Path) -> None:
     def peak_kb(rows: int) -> int:
         options = ["--database-url", f"sqlite:///{tmp_path}/{rows}.db", "--folder", str(tmp_path / str(rows))]
         options += [f"--{part}={rows}" for part in PARTS if part != "transcripts"] + ["--transcripts=0"]
-        environ = {**os.environ, "PYTHONPATH": str(ROOT)}
-        command = [sys.executable, "-c", MEASURED, *options]
-        return int(subprocess.run(command, env=environ, capture_output=True, text=True, check=True).stdout.split()[-1])
+        return int(forked.run_code(MEASURED, *options).stdout.split()[-1])
 
     few, many = peak_kb(2_000), peak_kb(12_000)
     assert many < few + 4096, f"{few} KB for 2,000 rows of each, {many} KB for 12,000"

@@ -20,6 +20,7 @@ from rqmem.measure.meter import TreeMeter
 from rqmem.measure.own_process import ExactMeter, Meter
 from rqmem.measure.portable import PortableMeter
 from rqmem.measure.trim import collect_and_trim
+from tests import forked
 from tests.conftest import ROOT
 from tests.sample_jobs import clone_sharing_memory
 
@@ -228,7 +229,7 @@ def test_a_job_called_directly_is_metered_and_stopped_without_proc() -> None:
         "        self.check_memory_usage('large')\n"
         "Job.run()\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    done = forked.run_code(code)
     assert done.stderr.count("less exact: macOS has no /proc as Linux has it") == 1
     assert "MB of 150 MB at 'large'" in done.stderr
     assert done.returncode == 1

@@ -23,7 +23,7 @@ from rqmem.store import execution_reader
 from rqmem.testing import wait_until
 from rqmem.worker.exit_reason import Circumstances, how_horse_ended
 from rqmem.worker.kernel import kernel_layer
-from tests import kernel_jobs, sample_jobs
+from tests import forked, kernel_jobs, sample_jobs
 from tests.conftest import ROOT, StartWorker, WorkOff, wait_for_key
 
 pytestmark = pytest.mark.alone  # the kernel kills for them, and elsewhere it must not
@@ -78,9 +78,9 @@ def hidden(place: Place, redis_url: str) -> dict[tuple[str, int, bool], Job]:
             key: queue.enqueue(kernel_jobs.hide, key[0], 400, key[1], cache_stays=key[2], job_timeout=600)
             for key in HIDDEN
         }
-        environ = {**os.environ, "PYTHONPATH": str(ROOT), "RQMEM_REDIS_URL": redis_url}
         options = ["--burst", "--memory", "128", "--cgroup", "require"]
-        subprocess.run([sys.executable, "-m", "rqmem", "worker", "jobs", *options], env=environ, cwd=ROOT, check=True)
+        done = forked.run_module("rqmem", "worker", "jobs", *options, timeout=600, RQMEM_REDIS_URL=redis_url)
+        assert done.returncode == 0, done.stderr
         for job in jobs.values():
             assert job.get_status() == JobStatus.FAILED, job.return_value()
             assert "by kernel" in result_of(job)

@@ -6,8 +6,6 @@ import json
 import os
 import re
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -23,8 +21,8 @@ from rq.worker import Worker
 import rqmem
 from rqmem.measure import procfs
 from rqmem.testing import wait_until
-from tests import sample_jobs
-from tests.conftest import ROOT, StartCommand, WorkerProcess, wait_for_key
+from tests import forked, sample_jobs
+from tests.conftest import StartCommand, WorkerProcess, wait_for_key
 
 
 @pytest.fixture
@@ -205,8 +203,7 @@ def test_the_class_is_a_drop_in_for_rqs(connection: Redis, redis_url: str) -> No
         "from redis import Redis\nfrom rqmem import MemoryWorkerPool\n"
         f"MemoryWorkerPool(['jobs'], connection=Redis.from_url({redis_url!r}), num_workers=2).start(burst=True)\n"
     )
-    environ: dict[str, Any] = {**os.environ, "PYTHONPATH": str(ROOT), "RQMEM_MEMORY": "128"}
-    done = subprocess.run([sys.executable, "-c", code], env=environ, cwd=ROOT, capture_output=True, text=True)
+    done = forked.run_code(code, RQMEM_MEMORY="128")
     assert done.returncode == 0, done.stderr
     assert job.return_value() == 3
     assert "memory ceiling 128 MB" in done.stdout + done.stderr

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-
 import pytest
 from redis import Redis
 
-from tests.conftest import ROOT
+from tests import forked
 
 # Runs workers that find no job. Each gets SIGTERM a little later than the one before, counted in calls of functions.
 WORKERS = """
@@ -56,9 +52,7 @@ for number in range(first, 24, of):
 
 @pytest.mark.parametrize("first", [1, 2])
 def test_a_worker_that_is_told_to_stop_signs_off(connection: Redis, redis_url: str, first: int) -> None:
-    environ = {**os.environ, "PYTHONPATH": str(ROOT), "RQMEM_REDIS_URL": redis_url}
-    command = [sys.executable, "-c", WORKERS, str(first), "2"]
-    done = subprocess.run(command, env=environ, cwd=ROOT, capture_output=True, text=True, check=False)
+    done = forked.run_code(WORKERS, str(first), "2", RQMEM_REDIS_URL=redis_url)
     assert done.returncode == 0, done.stderr
     assert "LEFT" not in done.stderr and "Traceback" not in done.stderr, done.stderr
     assert "told to stop while it started" in done.stderr

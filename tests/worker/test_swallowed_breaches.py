@@ -35,14 +35,12 @@ BREACH = Breach(
 @pytest.fixture(scope="module")
 def ended(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """All of them under one worker, each after the other."""
-    environ = forked.environ(RQMEM_REDIS_URL=redis_url)
     with Redis.from_url(redis_url) as connection:
         connection.flushall()
         queue = Queue("jobs", connection=connection)
         jobs = {name: queue.enqueue(f"tests.swallowing_jobs.{name}") for name in (*SWALLOWED, *KNOWN)}
         options = ["--burst", "--memory", "128", "--reserve", "64"]
-        command = [sys.executable, "-m", "rqmem", "worker", "jobs", *options]
-        done = forked.run(command, cwd=ROOT, env=environ, timeout=1200)
+        done = forked.run_module("rqmem", "worker", "jobs", *options, timeout=1200, RQMEM_REDIS_URL=redis_url)
         return {
             name: (
                 job.get_status(),

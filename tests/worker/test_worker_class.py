@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,7 +10,7 @@ from redis import Redis
 from rq import Queue
 
 from tests import forked
-from tests.conftest import ROOT, StartWorker, WorkOff
+from tests.conftest import StartWorker, WorkOff
 
 
 @pytest.mark.parametrize("name", ["main", "monitor"])
@@ -79,10 +76,7 @@ logging.basicConfig(format="mine %(name)s %(message)s")
 logging.getLogger("rqmem").setLevel("ERROR")
 MemoryWorker(["jobs"], connection=Redis.from_url({redis_url!r})).work(burst=True)
 """
-    environ = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        [sys.executable, "-c", program], cwd=tmp_path, env=environ, capture_output=True, text=True, check=True
-    )
+    done = forked.run_code(program, directory=tmp_path)
     assert "mine rq.worker" in done.stderr
     assert "memory ceiling" not in done.stdout + done.stderr
 

@@ -13,8 +13,8 @@ from rq.worker import Worker
 
 from rqmem.testing import wait_until
 from rqmem.worker.restart import Restarted, can_restart
-from tests import sample_jobs
-from tests.conftest import ROOT, StartWorker
+from tests import forked, sample_jobs
+from tests.conftest import StartWorker
 from tests.worker.test_ceiling import rq_worker
 
 FATTENING = ("--queue-class", "tests.workers.FatteningQueue", "--worker-memory", "120")
@@ -77,8 +77,6 @@ def test_rq_worker_restarts_too(queue: Queue, redis_url: str) -> None:
 
 
 def test_a_worker_within_another_program_does_not_restart_that(queue: Queue, redis_url: str) -> None:
-    import subprocess
-    import sys
 
     for _ in range(14):
         queue.enqueue(sample_jobs.add, 1)
@@ -92,8 +90,7 @@ worker = MemoryWorker(["jobs"], connection=connection, queue_class=FatteningQueu
 worker.work(burst=True)
 print("after", FatteningQueue("jobs", connection=connection).count)
 """
-    environ = {**os.environ, "RQMEM_WORKER_MEMORY": "120"}
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environ, capture_output=True, text=True)
+    done = forked.run_code(code, RQMEM_WORKER_MEMORY="120")
     assert done.stdout == "after 0\n"
     assert done.stderr.count("it goes on: it is part of another program") == 1
 
