@@ -23,7 +23,7 @@ from rqmem.store.alerts.alert_writer import raise_alert, resolve_alert
 from rqmem.testing import wait_until
 from rqmem.text import timestamp_ms
 from tests.cli.test_commands import rqmem
-from tests.conftest import ROOT, OwnRedis, StartCommand, StartWorker, WorkerProcess
+from tests.conftest import ROOT, OwnRedis, StartCommand, StartWorker
 from tests.receiver import Receiver
 
 SECRET = "hunter2"
@@ -136,13 +136,11 @@ def test_none_is_said(connection: Redis, alerts: Callable[..., subprocess.Comple
 
 
 @pytest.fixture
-def follow(start_command: StartCommand) -> Callable[..., WorkerProcess]:
+def follow(start_command: StartCommand) -> StartCommand:
     return lambda url, *options: start_command("alerts", "--follow", *options, apart=True, RQMEM_REDIS_URL=url)
 
 
-def test_new_ones_are_shown_as_they_come(
-    connection: Redis, redis_url: str, follow: Callable[..., WorkerProcess]
-) -> None:
+def test_new_ones_are_shown_as_they_come(connection: Redis, redis_url: str, follow: StartCommand) -> None:
     tell(connection, "job-split", "jobs.A", 60)
     following = follow(redis_url)
     following.wait_for("about jobs.A")
@@ -153,7 +151,7 @@ def test_new_ones_are_shown_as_they_come(
     assert following.errors == ""
 
 
-def test_redis_may_go_and_come_back(own_redis: OwnRedis, follow: Callable[..., WorkerProcess]) -> None:
+def test_redis_may_go_and_come_back(own_redis: OwnRedis, follow: StartCommand) -> None:
     tell(own_redis.connection, "job-split", "jobs.A", 60)
     following = follow(own_redis.server.url, "--json")
     following.wait_for("\n")

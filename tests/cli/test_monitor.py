@@ -42,7 +42,7 @@ JOB = "jobs.campaigns.ProcessRetellAICampaignJob"
 WITHOUT_RICH = "import sys; sys.modules['rich'] = None; from rqmem.cli import main; main()"
 
 
-StartMonitor = Callable[..., WorkerProcess]
+StartMonitor = StartCommand
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ from rqmem.testing import wait_until
 from tests import sample_jobs
 from tests.cli.test_commands import rqmem
 from tests.cli.test_monitor import Terminal
-from tests.conftest import OwnRedis, StartCommand, StartWorker, WorkerProcess, WorkOff, wait_for_key
+from tests.conftest import OwnRedis, StartCommand, StartWorker, WorkOff, wait_for_key
 from tests.journal_filling import a_live, fill, register, remember
 
 Status = Callable[..., subprocess.CompletedProcess[str]]
@@ -256,14 +256,12 @@ def test_an_id_among_none_at_all(status: Status) -> None:
 
 
 @pytest.fixture
-def watch(start_command: StartCommand) -> Callable[..., WorkerProcess]:
+def watch(start_command: StartCommand) -> StartCommand:
     """``rqmem status --watch`` beside the test."""
     return lambda url, *options: start_command("status", "--watch", *options, apart=True, RQMEM_REDIS_URL=url)
 
 
-def test_watch_goes_on_until_it_is_interrupted(
-    connection: Redis, redis_url: str, watch: Callable[..., WorkerProcess]
-) -> None:
+def test_watch_goes_on_until_it_is_interrupted(connection: Redis, redis_url: str, watch: StartCommand) -> None:
     register(connection, "ada", "q", live=a_live("ada"))
     watching = watch(redis_url)
     watching.wait_for("rqmem: running", 2)
@@ -275,7 +273,7 @@ def test_watch_goes_on_until_it_is_interrupted(
     assert [json.loads(line)["state"] for line in ended.printed.splitlines()][-1] == "no workers"
 
 
-def test_watch_survives_redis_lost_and_back(own_redis: OwnRedis, watch: Callable[..., WorkerProcess]) -> None:
+def test_watch_survives_redis_lost_and_back(own_redis: OwnRedis, watch: StartCommand) -> None:
     watching = watch(own_redis.server.url)
     watching.wait_for("rqmem: no workers")
     own_redis.kill()

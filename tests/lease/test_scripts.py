@@ -18,6 +18,8 @@ from rqmem.store.lease_commands import Batch, Moved, Stepped
 from rqmem.testing import wait_until
 from tests.lease.driver import PROCESS, Lease, cut, execution, ids, taken
 
+Enqueue = Callable[..., Job]
+
 
 @pytest.fixture
 def ada(connection: Redis) -> Iterator[Lease]:
@@ -27,7 +29,7 @@ def ada(connection: Redis) -> Iterator[Lease]:
 
 
 @pytest.fixture
-def enqueue(connection: Redis) -> Callable[..., Job]:
+def enqueue(connection: Redis) -> Enqueue:
     def enqueue(job_id: str, name: str = "low", **options: Any) -> Job:
         return Queue(name, connection=connection).enqueue("time.time", job_id=job_id, **options)
 
@@ -39,7 +41,7 @@ def waiting(connection: Redis, name: str = "low") -> list[str]:
 
 
 def test_jobs_of_the_first_queue_come_first_and_the_lease_is_known(
-    ada: Lease, connection: Redis, enqueue: Callable[..., Job]
+    ada: Lease, connection: Redis, enqueue: Enqueue
 ) -> None:
     for job_id, name in (("a", "low"), ("b", "high"), ("c", "low"), ("d", "low")):
         enqueue(job_id, name)
@@ -64,7 +66,7 @@ def test_jobs_of_the_first_queue_come_first_and_the_lease_is_known(
     ],
 )
 def test_what_needs_more_than_a_lease_stays_in_its_queue(
-    ada: Lease, connection: Redis, enqueue: Callable[..., Job], needs: str, options: dict[str, Any]
+    ada: Lease, connection: Redis, enqueue: Enqueue, needs: str, options: dict[str, Any]
 ) -> None:
     from rq import Callback, Repeat
 
@@ -84,9 +86,7 @@ def test_what_needs_more_than_a_lease_stays_in_its_queue(
     assert (batch.jobs, batch.needs) == ([], needs)
 
 
-def test_an_id_that_stands_twice_in_its_queue_is_taken_once(
-    ada: Lease, connection: Redis, enqueue: Callable[..., Job]
-) -> None:
+def test_an_id_that_stands_twice_in_its_queue_is_taken_once(ada: Lease, connection: Redis, enqueue: Enqueue) -> None:
     enqueue("a")
     connection.rpush("rq:queue:low", "a")
     batch = ada.take()
@@ -94,7 +94,7 @@ def test_an_id_that_stands_twice_in_its_queue_is_taken_once(
     assert waiting(connection) == ["a"]
 
 
-def test_ids_without_a_job_are_dropped(ada: Lease, connection: Redis, enqueue: Callable[..., Job]) -> None:
+def test_ids_without_a_job_are_dropped(ada: Lease, connection: Redis, enqueue: Enqueue) -> None:
     connection.rpush("rq:queue:low", *(f"gone-{number}" for number in range(1500)))
     enqueue("a")
     assert ada.take(1) == Batch([], "", "")
@@ -104,7 +104,7 @@ def test_ids_without_a_job_are_dropped(ada: Lease, connection: Redis, enqueue: C
     assert waiting(connection) == []
 
 
-def test_large_arguments_make_small_batches(ada: Lease, connection: Redis, enqueue: Callable[..., Job]) -> None:
+def test_large_arguments_make_small_batches(ada: Lease, connection: Redis, enqueue: Enqueue) -> None:
     for number in range(5):
         job = enqueue(f"large-{number}")
         connection.hset(job.key, "data", b"x" + bytes(600_000))
@@ -112,7 +112,7 @@ def test_large_arguments_make_small_batches(ada: Lease, connection: Redis, enque
     assert len(waiting(connection)) == 3
 
 
-def test_a_suspended_worker_takes_nothing(ada: Lease, connection: Redis, enqueue: Callable[..., Job]) -> None:
+def test_a_suspended_worker_takes_nothing(ada: Lease, connection: Redis, enqueue: Enqueue) -> None:
     enqueue("a")
     suspend(connection)
     assert ada.take() == Batch([], "suspended", "")
@@ -120,7 +120,7 @@ def test_a_suspended_worker_takes_nothing(ada: Lease, connection: Redis, enqueue
     assert ids(ada.take()) == ["a"]
 
 
-def test_a_queue_that_is_paused_is_passed_over(ada: Lease, connection: Redis, enqueue: Callable[..., Job]) -> None:
+def test_a_queue_that_is_paused_is_passed_over(ada: Lease, connection: Redis, enqueue: Enqueue) -> None:
     enqueue("a", "high")
     enqueue("b")
     pausing.pause(connection, "high")
@@ -130,7 +130,7 @@ def test_a_queue_that_is_paused_is_passed_over(ada: Lease, connection: Redis, en
 
 
 def test_a_job_that_was_cancelled_while_it_came_to_a_waiting_horse_is_in_no_queue(
-    ada: Lease, connection: Redis, enqueue: Callable[..., Job]
+    ada: Lease, connection: Redis, enqueue: Enqueue
 ) -> None:
     """A worker of RQ would run it. RQ itself takes it out of its queue only."""
     gone = enqueue("gone")
@@ -142,7 +142,7 @@ def test_a_job_that_was_cancelled_while_it_came_to_a_waiting_horse_is_in_no_queu
 
 
 def test_what_two_workers_put_back_comes_in_the_order_in_which_it_was_enqueued(
-    ada: Lease, connection: Redis, enqueue: Callable[..., Job]
+    ada: Lease, connection: Redis, enqueue: Enqueue
 ) -> None:
     for job_id in "abcdef":
         enqueue(job_id)
@@ -160,7 +160,7 @@ def test_what_two_workers_put_back_comes_in_the_order_in_which_it_was_enqueued(
 
 
 def test_what_is_put_back_comes_after_what_was_before_it_also_behind_one_that_went_on(
-    ada: Lease, connection: Redis, enqueue: Callable[..., Job]
+    ada: Lease, connection: Redis, enqueue: Enqueue
 ) -> None:
     for job_id in "abcd":
         enqueue(job_id)
@@ -176,7 +176,7 @@ def test_what_is_put_back_comes_after_what_was_before_it_also_behind_one_that_we
 
 
 def test_what_is_put_back_comes_after_what_was_before_it_and_after_what_came_to_the_front(
-    ada: Lease, connection: Redis, enqueue: Callable[..., Job]
+    ada: Lease, connection: Redis, enqueue: Enqueue
 ) -> None:
     for job_id in "abcdef":
         enqueue(job_id)
@@ -190,7 +190,7 @@ def test_what_is_put_back_comes_after_what_was_before_it_and_after_what_came_to_
 
 
 def test_what_was_put_back_and_has_been_requeued_since_has_no_place_of_old(
-    ada: Lease, connection: Redis, enqueue: Callable[..., Job]
+    ada: Lease, connection: Redis, enqueue: Enqueue
 ) -> None:
     first = enqueue("a")
     for job_id in "bcdef":
@@ -204,7 +204,7 @@ def test_what_was_put_back_and_has_been_requeued_since_has_no_place_of_old(
     assert waiting(connection) == [*"bcdef", "a"]
 
 
-def test_only_the_lease_that_was_opened_takes(ada: Lease, connection: Redis, enqueue: Callable[..., Job]) -> None:
+def test_only_the_lease_that_was_opened_takes(ada: Lease, connection: Redis, enqueue: Enqueue) -> None:
     enqueue("a")
     enqueue("b")
     assert ada.take(1, opens=False).why == "token"  # as after it was taken over
@@ -219,7 +219,7 @@ def test_only_the_lease_that_was_opened_takes(ada: Lease, connection: Redis, enq
 
 
 def test_a_lease_that_was_recalled_keeps_the_running_job_and_takes_no_more(
-    ada: Lease, connection: Redis, enqueue: Callable[..., Job]
+    ada: Lease, connection: Redis, enqueue: Enqueue
 ) -> None:
     for job_id in "abcde":
         enqueue(job_id)
@@ -237,7 +237,7 @@ def test_a_lease_that_was_recalled_keeps_the_running_job_and_takes_no_more(
     assert connection.lrange("rq:queue:low:intermediate", 0, -1) == []
 
 
-def test_a_step_that_is_repeated_changes_nothing(ada: Lease, connection: Redis, enqueue: Callable[..., Job]) -> None:
+def test_a_step_that_is_repeated_changes_nothing(ada: Lease, connection: Redis, enqueue: Enqueue) -> None:
     enqueue("a")
     enqueue("b")
     a, b = ada.take().jobs
@@ -250,7 +250,7 @@ def test_a_step_that_is_repeated_changes_nothing(ada: Lease, connection: Redis, 
 
 
 def test_a_cancelled_job_is_not_begun_and_one_that_was_begun_stays_cancelled(
-    ada: Lease, connection: Redis, enqueue: Callable[..., Job]
+    ada: Lease, connection: Redis, enqueue: Enqueue
 ) -> None:
     enqueue("a")
     cancelled = enqueue("b")
@@ -263,9 +263,7 @@ def test_a_cancelled_job_is_not_begun_and_one_that_was_begun_stays_cancelled(
     assert connection.lrange("rq:queue:low:intermediate", 0, -1) == []
 
 
-def test_a_job_that_was_shown_and_then_cancelled_is_left_to_rq(
-    ada: Lease, connection: Redis, enqueue: Callable[..., Job]
-) -> None:
+def test_a_job_that_was_shown_and_then_cancelled_is_left_to_rq(ada: Lease, connection: Redis, enqueue: Enqueue) -> None:
     cancelled = enqueue("a")
     (a,) = ada.take().jobs
     ada.step(begins=a)
@@ -280,7 +278,7 @@ def test_a_job_that_was_shown_and_then_cancelled_is_left_to_rq(
 
 @pytest.mark.parametrize("shown", [False, True])
 def test_nothing_is_written_about_a_job_that_was_deleted(
-    ada: Lease, connection: Redis, enqueue: Callable[..., Job], shown: bool
+    ada: Lease, connection: Redis, enqueue: Enqueue, shown: bool
 ) -> None:
     deleted = enqueue("a")
     (a,) = ada.take().jobs
@@ -296,7 +294,7 @@ def test_nothing_is_written_about_a_job_that_was_deleted(
 
 
 def test_a_new_job_with_the_same_id_gets_no_result_of_the_old_one(
-    ada: Lease, connection: Redis, enqueue: Callable[..., Job]
+    ada: Lease, connection: Redis, enqueue: Enqueue
 ) -> None:
     old = enqueue("a")
     (a,) = ada.take().jobs
@@ -311,9 +309,7 @@ def test_a_new_job_with_the_same_id_gets_no_result_of_the_old_one(
     assert waiting(connection) == ["a"]
 
 
-def test_a_dependent_that_came_late_leaves_the_commit_to_rq(
-    ada: Lease, connection: Redis, enqueue: Callable[..., Job]
-) -> None:
+def test_a_dependent_that_came_late_leaves_the_commit_to_rq(ada: Lease, connection: Redis, enqueue: Enqueue) -> None:
     parent = enqueue("a")
     enqueue("b")
     a, b = ada.take().jobs
@@ -325,7 +321,7 @@ def test_a_dependent_that_came_late_leaves_the_commit_to_rq(
 
 
 def test_a_shown_job_looks_to_rq_as_if_it_ran_and_its_commit_leaves_no_trace(
-    ada: Lease, connection: Redis, enqueue: Callable[..., Job]
+    ada: Lease, connection: Redis, enqueue: Enqueue
 ) -> None:
     job = enqueue("a", ttl=5000)
     (a,) = ada.take().jobs
@@ -346,9 +342,7 @@ def test_a_shown_job_looks_to_rq_as_if_it_ran_and_its_commit_leaves_no_trace(
     assert ada.show(a) == "gone"
 
 
-def test_two_jobs_that_were_both_shown_are_committed_together(
-    ada: Lease, connection: Redis, enqueue: Callable[..., Job]
-) -> None:
+def test_two_jobs_that_were_both_shown_are_committed_together(ada: Lease, connection: Redis, enqueue: Enqueue) -> None:
     for job_id in "abc":
         enqueue(job_id)
     a, b, c = ada.take().jobs
@@ -364,7 +358,7 @@ def test_two_jobs_that_were_both_shown_are_committed_together(
 
 
 def test_one_of_two_takes_over_and_the_job_that_had_begun_is_a_run_of_the_dead(
-    ada: Lease, connection: Redis, enqueue: Callable[..., Job]
+    ada: Lease, connection: Redis, enqueue: Enqueue
 ) -> None:
     for job_id in "abcd":
         enqueue(job_id)
@@ -383,7 +377,7 @@ def test_one_of_two_takes_over_and_the_job_that_had_begun_is_a_run_of_the_dead(
 
 
 def test_a_commit_by_the_worker_leaves_noted_which_job_has_begun(
-    ada: Lease, connection: Redis, enqueue: Callable[..., Job]
+    ada: Lease, connection: Redis, enqueue: Enqueue
 ) -> None:
     for job_id in "abc":
         enqueue(job_id)
@@ -395,7 +389,7 @@ def test_a_commit_by_the_worker_leaves_noted_which_job_has_begun(
 
 
 def test_the_jobs_of_a_dead_worker_that_had_begun_none_all_go_back(
-    ada: Lease, connection: Redis, enqueue: Callable[..., Job]
+    ada: Lease, connection: Redis, enqueue: Enqueue
 ) -> None:
     for job_id in "abc":
         enqueue(job_id)
@@ -407,9 +401,7 @@ def test_the_jobs_of_a_dead_worker_that_had_begun_none_all_go_back(
     assert not connection.exists(keys.RUNNING, keys.taken("ada"), keys.lease("ada"), keys.LEASES)
 
 
-def test_what_looks_abandoned_is_not_put_back_from_a_lease(
-    ada: Lease, connection: Redis, enqueue: Callable[..., Job]
-) -> None:
+def test_what_looks_abandoned_is_not_put_back_from_a_lease(ada: Lease, connection: Redis, enqueue: Enqueue) -> None:
     enqueue("a")
     (a,) = ada.take().jobs
     low = Queue("low", connection=connection)
@@ -421,9 +413,7 @@ def test_what_looks_abandoned_is_not_put_back_from_a_lease(
     assert waiting(connection) == ["b"]
 
 
-def test_a_job_that_somebody_else_put_back_is_not_committed(
-    ada: Lease, connection: Redis, enqueue: Callable[..., Job]
-) -> None:
+def test_a_job_that_somebody_else_put_back_is_not_committed(ada: Lease, connection: Redis, enqueue: Enqueue) -> None:
     job = enqueue("a")
     (a,) = ada.take().jobs
     ada.step(begins=a)
@@ -437,7 +427,7 @@ def test_a_job_that_somebody_else_put_back_is_not_committed(
 
 
 def test_given_back_jobs_keep_their_order_whatever_became_of_some(
-    ada: Lease, connection: Redis, enqueue: Callable[..., Job]
+    ada: Lease, connection: Redis, enqueue: Enqueue
 ) -> None:
     jobs = {job_id: enqueue(job_id, "high" if job_id in "bd" else "low") for job_id in "abcdefg"}
     ada.take(6)
@@ -452,7 +442,7 @@ def test_given_back_jobs_keep_their_order_whatever_became_of_some(
 
 
 def test_forgotten_scripts_are_loaded_and_what_was_refused_is_repeated_in_order(
-    ada: Lease, connection: Redis, enqueue: Callable[..., Job]
+    ada: Lease, connection: Redis, enqueue: Enqueue
 ) -> None:
     for job_id in "abcd":
         enqueue(job_id)
@@ -470,7 +460,7 @@ def test_forgotten_scripts_are_loaded_and_what_was_refused_is_repeated_in_order(
 
 
 def test_after_a_lost_connection_steps_are_repeated_over_a_new_one_and_takes_are_not(
-    ada: Lease, connection: Redis, enqueue: Callable[..., Job]
+    ada: Lease, connection: Redis, enqueue: Enqueue
 ) -> None:
     for job_id in "abcd":
         enqueue(job_id)

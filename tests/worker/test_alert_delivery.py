@@ -450,7 +450,7 @@ def test_who_left_long_ago_is_forgotten(connection: Redis, monkeypatch: pytest.M
 
 
 @pytest.fixture
-def start_deliver(start_command: StartCommand) -> Callable[..., WorkerProcess]:
+def start_deliver(start_command: StartCommand) -> StartCommand:
     def start(connection: Redis, *urls: str) -> WorkerProcess:
         sender = start_command("alerts", "deliver", "--name", "the-sender", RQMEM_ALERT_URLS=" ".join(urls))
         groups = {Address(1, url).group.encode() for url in urls}
@@ -467,7 +467,7 @@ def _consumed_groups(connection: Redis) -> set[bytes]:
 
 
 def test_a_sender_killed_before_it_could_say_so_sends_again(
-    connection: Redis, receiver: Receiver, start_deliver: Callable[..., WorkerProcess]
+    connection: Redis, receiver: Receiver, start_deliver: StartCommand
 ) -> None:
     receiver.held.clear()
     first = start_deliver(connection, receiver.url)
@@ -479,9 +479,7 @@ def test_a_sender_killed_before_it_could_say_so_sends_again(
     wait_until(lambda: len(receiver.messages) == 2 and all_done(connection))
 
 
-def test_sigterm_has_it_send_what_is_there(
-    connection: Redis, receiver: Receiver, start_deliver: Callable[..., WorkerProcess]
-) -> None:
+def test_sigterm_has_it_send_what_is_there(connection: Redis, receiver: Receiver, start_deliver: StartCommand) -> None:
     receiver.held.clear()
     sender = start_deliver(connection, receiver.url)
     tell(connection, "jobs.A")
@@ -497,9 +495,7 @@ def test_sigterm_has_it_send_what_is_there(
     assert "Traceback" not in output
 
 
-def test_no_secret_is_shown_anywhere(
-    connection: Redis, receiver: Receiver, start_deliver: Callable[..., WorkerProcess]
-) -> None:
+def test_no_secret_is_shown_anywhere(connection: Redis, receiver: Receiver, start_deliver: StartCommand) -> None:
     refusing = f"json://{SECRET}:{SECRET}@127.0.0.1:1/{SECRET}?+X-{SECRET}={SECRET}"
     failing = f"jsons://127.0.0.1:{receiver.port}/{SECRET}"  # TLS, to what speaks none
     receiver.answers = [500]

@@ -27,13 +27,13 @@ from rqmem.store import execution_reader, executions, keys
 from rqmem.store.retrying import until_redis_answers
 from rqmem.testing import wait_until
 from tests import sample_jobs
-from tests.conftest import OwnRedis, StartWorker, WorkerProcess
+from tests.conftest import OwnRedis, StartCommand, StartWorker
 
 QUICK = {"RQMEM_HEARTBEAT": "0.3"}
 
 
 @pytest.fixture
-def start(start_worker: StartWorker, own_redis: OwnRedis) -> Callable[..., WorkerProcess]:
+def start(start_worker: StartWorker, own_redis: OwnRedis) -> StartCommand:
     return lambda *options: start_worker("jobs", *options, RQMEM_REDIS_URL=own_redis.server.url, **QUICK)
 
 

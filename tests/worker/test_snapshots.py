@@ -7,7 +7,6 @@ import os
 import signal
 import stat
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -21,11 +20,11 @@ from rqmem.profiling.snapshots import Process, WorkerSnapshot
 from rqmem.store.history import history_reader
 from rqmem.testing import wait_until
 from tests import profile_jobs
-from tests.conftest import StartWorker, WorkerProcess, wait_for_key
+from tests.conftest import StartCommand, StartWorker, WorkerProcess, wait_for_key
 
 
 @pytest.fixture
-def start(start_worker: StartWorker, tmp_path: Path) -> Callable[..., WorkerProcess]:
+def start(start_worker: StartWorker, tmp_path: Path) -> StartCommand:
     """Start a worker named ada that writes its snapshots below the test's own directory."""
     return lambda *options, **environ: start_worker(
         "--name", "ada", "--memory", "256", *options, RQMEM_PROFILE_DIR=str(tmp_path / "profiles"), **environ
@@ -56,7 +55,7 @@ def wait_until_it_catches(worker: WorkerProcess) -> None:
 
 
 def test_a_running_job_is_told_by_line_and_type_and_ends_well(
-    connection: Redis, start: Callable[..., WorkerProcess], tmp_path: Path
+    connection: Redis, start: StartCommand, tmp_path: Path
 ) -> None:
     job = Queue(connection=connection).enqueue(profile_jobs.hold_rows, str(tmp_path / "go"))
     worker = start("--burst")
@@ -81,9 +80,7 @@ def test_a_running_job_is_told_by_line_and_type_and_ends_well(
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
 
 
-def test_an_idle_worker_tells_of_itself_and_goes_on(
-    connection: Redis, start: Callable[..., WorkerProcess], tmp_path: Path
-) -> None:
+def test_an_idle_worker_tells_of_itself_and_goes_on(connection: Redis, start: StartCommand, tmp_path: Path) -> None:
     worker = start("--max-jobs", "1")
     wait_until(lambda: history_reader.workers(connection, ["ada"]))
     text = snapshot(worker, tmp_path)
@@ -95,7 +92,7 @@ def test_an_idle_worker_tells_of_itself_and_goes_on(
     assert job.get_status(refresh=True) == "finished"
 
 
-def test_twenty_in_a_row_harm_nothing(connection: Redis, start: Callable[..., WorkerProcess], tmp_path: Path) -> None:
+def test_twenty_in_a_row_harm_nothing(connection: Redis, start: StartCommand, tmp_path: Path) -> None:
     queue = Queue(connection=connection)
     jobs = [queue.enqueue(profile_jobs.fit_slowly, str(tmp_path / "go")), queue.enqueue(profile_jobs.fit_with, 40)]
     worker = start("--burst")
@@ -114,7 +111,7 @@ def test_twenty_in_a_row_harm_nothing(connection: Redis, start: Callable[..., Wo
     assert "no snapshot" not in log
 
 
-def test_in_the_middle_of_the_commit(connection: Redis, start: Callable[..., WorkerProcess], tmp_path: Path) -> None:
+def test_in_the_middle_of_the_commit(connection: Redis, start: StartCommand, tmp_path: Path) -> None:
     queue = Queue(connection=connection)
     job = queue.enqueue(profile_jobs.slow_to_commit, str(tmp_path / "go"))
     worker = start("--burst")
@@ -130,7 +127,7 @@ def test_in_the_middle_of_the_commit(connection: Redis, start: Callable[..., Wor
     assert len(queue.failed_job_registry) == len(queue.started_job_registry) == 0
 
 
-def test_through_many_commits(connection: Redis, start: Callable[..., WorkerProcess], tmp_path: Path) -> None:
+def test_through_many_commits(connection: Redis, start: StartCommand, tmp_path: Path) -> None:
     """The horse is asked all the time, so also while RQ commits: each job has ended once, and well.
 
     Nobody reads what the worker prints meanwhile, so it prints little.
@@ -151,9 +148,7 @@ def test_through_many_commits(connection: Redis, start: Callable[..., WorkerProc
     assert taken(tmp_path)
 
 
-def test_a_horse_in_c_answers_late_and_that_is_said(
-    connection: Redis, start: Callable[..., WorkerProcess], tmp_path: Path
-) -> None:
+def test_a_horse_in_c_answers_late_and_that_is_said(connection: Redis, start: StartCommand, tmp_path: Path) -> None:
     held = tmp_path / "held"
     job = Queue(connection=connection).enqueue(profile_jobs.lock_in_c, str(held))
     with held.open("w") as file:
