@@ -26,12 +26,14 @@ from tests.cli.test_commands import rqmem
 from tests.conftest import ROOT, OwnRedis, StartCommand, StartWorker
 from tests.receiver import Receiver
 
+Alerts = Callable[..., subprocess.CompletedProcess[str]]
+
 SECRET = "hunter2"
 NOW = time.time()
 
 
 @pytest.fixture
-def alerts(redis_url: str) -> Callable[..., subprocess.CompletedProcess[str]]:
+def alerts(redis_url: str) -> Alerts:
     return lambda *options, **environ: rqmem("alerts", *options, **{"RQMEM_REDIS_URL": redis_url, **environ})
 
 
@@ -66,9 +68,7 @@ def night(connection: Redis) -> list[Alert]:
 # Shown
 
 
-def test_a_table_of_the_last_day_and_of_what_is_open(
-    night: list[Alert], alerts: Callable[..., subprocess.CompletedProcess[str]]
-) -> None:
+def test_a_table_of_the_last_day_and_of_what_is_open(night: list[Alert], alerts: Alerts) -> None:
     done = alerts()
     old, _, grew, ended, exceeded = night
     assert done.stdout.splitlines() == [
@@ -81,7 +81,7 @@ def test_a_table_of_the_last_day_and_of_what_is_open(
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_json_is_an_object_a_line(night: list[Alert], alerts: Callable[..., subprocess.CompletedProcess[str]]) -> None:
+def test_json_is_an_object_a_line(night: list[Alert], alerts: Alerts) -> None:
     lines = [json.loads(line) for line in alerts("--json", "--since", "3d").stdout.splitlines()]
     assert [line["id"] for line in lines] == [each.id for each in night]
     assert [line["open"] for line in lines] == [True, False, False, False, False]
@@ -94,9 +94,7 @@ def test_json_is_an_object_a_line(night: list[Alert], alerts: Callable[..., subp
 
 
 @pytest.mark.parametrize(("name", "count"), [("jobs.campaigns.Process", 3), ("Process", 3), ("Old", 1)])
-def test_one_job_type_by_its_name_or_the_end_of_it(
-    night: list[Alert], alerts: Callable[..., subprocess.CompletedProcess[str]], name: str, count: int
-) -> None:
+def test_one_job_type_by_its_name_or_the_end_of_it(night: list[Alert], alerts: Alerts, name: str, count: int) -> None:
     assert len(alerts("--job", name).stdout.splitlines()) == count
 
 
@@ -114,7 +112,7 @@ def test_one_job_type_by_its_name_or_the_end_of_it(
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )  # fmt: skip
 def test_bad_usage_is_one_line_and_exit_code_2(
-    night: list[Alert], alerts: Callable[..., subprocess.CompletedProcess[str]], options: list[str], words: str
+    night: list[Alert], alerts: Alerts, options: list[str], words: str
 ) -> None:
     done = alerts(*options)
     [line] = done.stderr.splitlines()
@@ -123,7 +121,7 @@ def test_bad_usage_is_one_line_and_exit_code_2(
     assert (done.returncode, done.stdout) == (2, "")
 
 
-def test_none_is_said(connection: Redis, alerts: Callable[..., subprocess.CompletedProcess[str]]) -> None:
+def test_none_is_said(connection: Redis, alerts: Alerts) -> None:
     done = alerts("--since", "30m")
     assert done.stdout.startswith("no alerts since ")
     tell(connection, "job-split", "jobs.Old", 3600)
@@ -169,9 +167,7 @@ def test_redis_may_go_and_come_back(own_redis: OwnRedis, follow: StartCommand) -
 # Sent
 
 
-def test_a_trial_says_of_each_url_whether_it_was_taken(
-    receiver: Receiver, alerts: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
-) -> None:
+def test_a_trial_says_of_each_url_whether_it_was_taken(receiver: Receiver, alerts: Alerts, tmp_path: Path) -> None:
     file = tmp_path / "urls"
     file.write_text(receiver.url)
     file.chmod(0o600)
@@ -202,7 +198,7 @@ def test_a_trial_says_of_each_url_whether_it_was_taken(
 )  # fmt: skip
 def test_urls_that_cannot_be_used(
     receiver: Receiver,
-    alerts: Callable[..., subprocess.CompletedProcess[str]],
+    alerts: Alerts,
     command: str,
     options: list[str],
     environ: dict[str, str],
@@ -215,9 +211,7 @@ def test_urls_that_cannot_be_used(
     assert done.returncode == 2
 
 
-def test_without_apprise_one_line_names_the_extra(
-    alerts: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
-) -> None:
+def test_without_apprise_one_line_names_the_extra(alerts: Alerts, tmp_path: Path) -> None:
     (tmp_path / "apprise.py").write_text("raise ImportError('none here')\n")
     done = alerts("test", "--alert-url", "json://localhost", PYTHONPATH=f"{tmp_path}{os.pathsep}{ROOT}")
     assert done.stderr == "rqmem: sending alerts needs Apprise: pip install 'rqmem[notify]'\n"
