@@ -196,7 +196,6 @@ def test_environment_is_read_where_programs_start_only() -> None:
         "worker/horse/environment.py",  # writes what names a job: RQ's variables, and the mark of its processes
         "connection/connect.py",  # which Redis
         "serializers.py",  # handed to `settings`: RQ calls a serializer with nothing but the value
-        "worker/alert_sender.py",  # handed to the process that sends alerts
         "cli/alert_sending.py",  # handed to `settings`
         "connection/embedded_files.py",  # where sockets go
     }

@@ -44,9 +44,11 @@ def addresses(config: Config) -> list[Address]:
     """Where alerts are to be sent, each once.
 
     Raises:
-        ConfigError: a URL has no scheme, or the file cannot be read; no part of a URL is in its text.
+        ConfigError: there is none, or it has no scheme, or the file cannot be read; no part of a URL is in its text.
     """
     urls = [*config.alert_urls, *(_read(config.alert_urls_file) if config.alert_urls_file else ())]
+    if not urls:
+        raise ConfigError("no alert URL is named: give RQMEM_ALERT_URLS_FILE, RQMEM_ALERT_URLS or --alert-url")
     found = [Address(number, url) for number, url in enumerate(dict.fromkeys(urls), 1)]
     for each in found:
         if not each.scheme:

@@ -5,24 +5,21 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
-import select
 import signal
-import sys
 import threading
 
 import click
 from redis.exceptions import RedisError
 
 from rqmem import log
-from rqmem.alerts import addresses as alert_addresses
-from rqmem.alerts import messages, pipe
-from rqmem.alerts.addresses import Address
+from rqmem.alerts import messages
+from rqmem.alerts.addresses import Address, addresses
 from rqmem.alerts.sender import Sender
 from rqmem.alerts.service import keep_others_quiet, services
 from rqmem.cli.options import setting_options
 from rqmem.cli.terminal import connected, redis_options, show
 from rqmem.config.load import load
-from rqmem.errors import ConfigError, RqmemError
+from rqmem.errors import RqmemError
 
 _LOOK_SECONDS = 1.0
 _log = logging.getLogger("rqmem.alerts")
@@ -55,16 +52,12 @@ def test(ctx: click.Context, alert_urls: tuple[str, ...], alert_urls_file: str |
 @setting_options("Alerts")
 @click.option("--name", metavar="NAME", help="Of this sender; no other that runs may have it.")
 @click.option("--log-format", type=click.Choice(["text", "json"]), default="text")
-@click.option("--parent", metavar="PID", type=int, hidden=True)
-@click.pass_context
 def deliver(
-    ctx: click.Context,
     url: str | None,
     alert_urls: tuple[str, ...],
     alert_urls_file: str | None,
     name: str | None,
     log_format: log.LogFormat,
-    parent: int | None,
 ) -> None:
     """Send alerts to all alert URLs as they come, until stopped.
 
@@ -74,8 +67,6 @@ def deliver(
 
     On SIGTERM and Ctrl-C it sends what is there, for ten seconds at most.
     """
-    if parent is not None:
-        ctx.exit(_deliver_for_worker(parent, url, name))
     log.configure("info", log_format)
     keep_others_quiet()
     found = _addresses(alert_urls, alert_urls_file)
@@ -87,28 +78,6 @@ def deliver(
     while not asked.wait(_LOOK_SECONDS):
         pass
     sender.stop()
-
-
-def _deliver_for_worker(parent: int, url: str | None, name: str | None) -> int:
-    """The same for a worker, which hears all that there is to say (`rqmem.worker.alert_sender`)."""
-    for number in (signal.SIGTERM, signal.SIGINT):  # sent to all processes, by systemd say; the worker decides
-        signal.signal(number, signal.SIG_IGN)
-    logging.getLogger("rqmem").addHandler(pipe.ToWorker())
-    logging.getLogger("rqmem").setLevel(logging.INFO)
-    keep_others_quiet()
-    try:
-        sender, _ = _started(_addresses((), None), url, name)
-    except ConfigError as error:
-        pipe.say(pipe.REFUSED, str(error))
-        return error.exit_code
-    except RqmemError as error:
-        pipe.say("ERROR", str(error))
-        return error.exit_code
-    pipe.say(pipe.READY)
-    while os.getppid() == parent and not select.select([sys.stdin], [], [], _LOOK_SECONDS)[0]:
-        pass
-    sender.stop()
-    return 0
 
 
 def _started(found: list[Address], url: str | None, name: str | None) -> tuple[Sender, str]:
@@ -128,7 +97,4 @@ def _addresses(urls: tuple[str, ...], file: str | None) -> list[Address]:
     config = load(os.environ).config
     if urls or file:
         config = dataclasses.replace(config, alert_urls=urls, alert_urls_file=file)
-    found = alert_addresses.addresses(config)
-    if not found:
-        raise ConfigError("no alert URL is named: give RQMEM_ALERT_URLS_FILE, RQMEM_ALERT_URLS or --alert-url")
-    return found
+    return addresses(config)

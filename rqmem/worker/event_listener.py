@@ -1,6 +1,6 @@
-"""The process next to a worker in which hooks of `rqmem.hooks.on` run, so that they can slow no job and end no worker.
+"""The process next to a worker in which hooks of `rqmem.hooks.on` run.
 
-Forked from the worker when all plugins have been imported. The worker writes events to a socket and never waits: what
+It begins when all plugins have been imported. The worker writes events to a socket and never waits: what
 finds no room is dropped and counted. A hook that takes longer than a minute, or with which the process holds more than
 a job may, ends the process with an error in the log; between two jobs the worker begins another one.
 """
@@ -10,47 +10,32 @@ from __future__ import annotations
 import json
 import logging
 import os
-import signal
 import socket
 import threading
 import time
 from collections.abc import Callable
-from typing import NoReturn
 
 from rqmem import events, hooks
-from rqmem.measure import linux, process_tree, procfs
+from rqmem.measure import procfs
 from rqmem.store import codec
 from rqmem.units import show_mb, to_bytes
+from rqmem.worker.helper_process import HelperProcess
 
 _MOST_SECONDS = 60.0
 _LOOK_SECONDS = 0.1
-_DRAIN_SECONDS = 5.0
-_AGAIN_SECONDS = 1.0
 _MESSAGE_BYTES = 128 * 1024
 _log = logging.getLogger("rqmem.hooks")
 
 
-class Listening:
-    """One worker's process for `on` hooks; `start`, `tend` and `stop` are for its main thread, `tell` for any."""
+class Listening(HelperProcess):
+    """One worker's process for `on` hooks; `tell` is for any thread."""
+
+    what, again_seconds = "the process of on(...) hooks", 1.0
 
     def __init__(self, worker: str, limit_mb: float) -> None:
-        self.pid = 0
-        self._worker = worker
+        super().__init__(worker)
         self._limit_mb = limit_mb
-        self._end: socket.socket | None = None
-        self._begun_at = 0.0
         self._dropped = 0
-
-    def start(self) -> None:
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._begun_at = time.monotonic()
-        parent = os.getpid()
-        pid = os.fork()
-        if pid == 0:
-            ours.close()
-            _serve(theirs, parent, self._worker, self._limit_mb)
-        theirs.close()
-        self.pid, self._end = pid, ours
 
     def tell(self, event: events.Event) -> None:
         try:
@@ -60,49 +45,24 @@ class Listening:
             self._dropped += 1
 
     def tend(self) -> bool:
-        """Between two jobs: whether it had died and another one has begun."""
         if self._dropped:
             _log.warning("worker %s: hooks did not hear of %d events: they take too long", self._worker, self._dropped)
             self._dropped = 0
-        if self.pid and not process_tree.reap(self.pid):
-            return False
-        self.pid = 0
-        if self._end is not None:
-            self._end.close()
-            self._end = None
-        if time.monotonic() - self._begun_at < _AGAIN_SECONDS:
-            return False
-        self.start()
-        return True
+        return super().tend()
 
-    def stop(self) -> None:
-        """Have it call the hooks for what it has been told, for a few seconds, and end."""
-        if self._end is not None:
-            self._end.close()
-        if self.pid and not process_tree.end_child(self.pid, _DRAIN_SECONDS):
+    def stop(self) -> bool:
+        done = super().stop()
+        if not done:
             _log.error("worker %s: hooks of on(...) were cut short: they take too long", self._worker)
-        self.pid = 0
+        return done
 
-
-def _serve(end: socket.socket, parent: int, worker: str, limit_mb: float) -> NoReturn:
-    """The life of the process: until its worker closes its end."""
-    linux.die_with_parent()
-    if os.getppid() != parent:
-        os._exit(1)
-    os.setpgrp()
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2):  # the worker decides
-        signal.signal(number, signal.SIG_IGN)
-    guard = _Guard(worker, limit_mb)
-    try:
+    def serve(self, end: socket.socket) -> None:
+        guard = _Guard(self._worker, self._limit_mb)
         while text := end.recv(_MESSAGE_BYTES):
             event = codec.event_from_values(json.loads(text))
             for kind, hook in hooks.listeners():
                 if isinstance(event, kind):
                     guard.call(f"on({kind.__name__}) hook {hooks.name_of(hook)}", hook, event)
-    except BaseException:  # noqa: BLE001  whatever it was, this process ends
-        _log.exception("worker %s: the process of on(...) hooks failed", worker)
-        os._exit(1)
-    os._exit(0)
 
 
 class _Guard:
@@ -136,5 +96,5 @@ class _Guard:
                 self._end(f"{hook}it holds more than the {show_mb(self._limit_mb)} MB of a job")
 
     def _end(self, why: str) -> None:
-        _log.error("worker %s: the process of on(...) hooks ends, and another one begins: %s", self._worker, why)
+        _log.error("worker %s: the process of on(...) hooks ends: %s", self._worker, why)
         os._exit(1)

@@ -13,14 +13,17 @@ from pathlib import Path
 
 import pytest
 import redis
-from redis.sentinel import SentinelConnectionPool
+from redis.sentinel import Sentinel, SentinelConnectionPool
 from rq import Queue
 
+from rqmem.config.settings import Config
 from rqmem.connection import connect
 from rqmem.connection.looking import to_look_at
 from rqmem.errors import ConfigError
 from rqmem.measure.linux import die_with_parent
+from rqmem.store import keys
 from rqmem.testing import wait_until
+from rqmem.worker.alert_sender import SenderProcess
 from tests import forked
 from tests.conftest import ROOT, free_port
 
@@ -112,6 +115,21 @@ def test_a_worker_and_the_other_commands_find_redis_by_a_sentinel(
     assert f"shop of the Sentinels 127.0.0.1:{sentinel}" in commands.run("config", "-c", "rq_settings").stdout
     again = commands.run("enqueue", "tests.sample_jobs.with_hooks", "-c", "rq_settings", "--queue", "mail")
     assert again.returncode == 0, again.stderr
+
+
+def test_a_workers_sender_of_alerts_finds_redis_by_a_sentinel(serve: Callable[..., int]) -> None:
+    pytest.importorskip("apprise", reason="Apprise is not installed")
+    port = serve()
+    sentinel = serve(config=f"sentinel monitor shop 127.0.0.1 {port} 1", sentinel=True)
+    connection = Sentinel([("127.0.0.1", sentinel)]).master_for("shop")
+    process = SenderProcess(Config(alert_urls=("json://127.0.0.1:1",)), connection, "w1")
+    process.start()
+    try:
+        process.wait_until_ready()
+        [group] = connection.xinfo_groups(keys.ALERTS)
+        assert group["consumers"] == 1
+    finally:
+        process.stop()
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,95 @@
+"""A process next to a worker, forked from it, for what may take its time: it can slow no job and end no worker.
+
+It ends when its worker closes its end of their socket, or is gone; signals that systemd and terminals send to all
+processes are for the worker to decide about. It is of no job's tree: it begins before jobs run, and again between two
+jobs only, and the worker counts it among the processes that were there before.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import socket
+import time
+from abc import ABC, abstractmethod
+from typing import NoReturn
+
+from rqmem.measure import linux, process_tree
+
+_DRAIN_SECONDS = 5.0
+_log = logging.getLogger("rqmem.worker")
+
+
+class HelperProcess(ABC):
+    """One of a worker, for its main thread.
+
+    Attributes:
+        pid: 0: there is none now.
+        what: it is, for the log.
+        again_seconds: it begins at most once in that time.
+    """
+
+    what: str
+    again_seconds: float
+
+    def __init__(self, worker: str) -> None:
+        self.pid = 0
+        self._worker = worker
+        self._end: socket.socket | None = None
+        self._begun_at = 0.0
+
+    @abstractmethod
+    def serve(self, end: socket.socket) -> None:
+        """In the process: work until nothing more comes from ``end``."""
+
+    def start(self) -> None:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._begun_at = time.monotonic()
+        parent = os.getpid()
+        pid = os.fork()
+        if pid == 0:
+            ours.close()
+            self._live(theirs, parent)
+        theirs.close()
+        self.pid, self._end = pid, ours
+
+    def tend(self) -> bool:
+        """Between two jobs: whether it had died and another one has begun."""
+        if self.pid and process_tree.reap(self.pid):
+            self.pid = 0
+            self.died()
+        if self.pid or self._end is None or time.monotonic() - self._begun_at < self.again_seconds:
+            return False
+        self._end.close()
+        self.start()
+        return True
+
+    def died(self) -> None:
+        """It ended, and was not told to."""
+        _log.warning("worker %s: %s has died; another begins soon", self._worker, self.what)
+
+    def stop(self) -> bool:
+        """Have it do what it has been given, for a few seconds, and end for good. Whether it was done by then."""
+        end, self._end = self._end, None
+        if end is not None:
+            with contextlib.suppress(OSError):  # it is dead
+                end.shutdown(socket.SHUT_WR)  # closing is not enough: what was forked meanwhile has this end too
+            end.close()
+        pid, self.pid = self.pid, 0
+        return not pid or process_tree.end_child(pid, _DRAIN_SECONDS)
+
+    def _live(self, end: socket.socket, parent: int) -> NoReturn:
+        linux.die_with_parent()
+        if os.getppid() != parent:
+            os._exit(1)
+        os.setpgrp()
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2):
+            signal.signal(number, signal.SIG_IGN)
+        try:
+            self.serve(end)
+        except BaseException:  # noqa: BLE001  whatever it was, this process ends
+            _log.exception("worker %s: %s failed", self._worker, self.what)
+            os._exit(1)
+        os._exit(0)
