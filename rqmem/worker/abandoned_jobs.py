@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import os
-import signal
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -22,12 +20,14 @@ from rqmem.rq_names import Execution, NoSuchJobError, Worker
 from rqmem.store import executions
 from rqmem.values import dataclass
 from rqmem.worker.commit import Committer
+from rqmem.worker.helper_process import fork
 from rqmem.worker.horse_pool import HorsePool
 from rqmem.worker.rq_worker import queue_of
 from rqmem.worker.settlement import Settlement
 
 _TRIES = 3
 _LONGEST_SECONDS = 600.0  # without an end after so long it hangs
+_CUT_SHORT = "settling what a dead worker left was cut short"
 _log = logging.getLogger("rqmem.worker")
 
 
@@ -67,7 +67,9 @@ class Settler:
                 executions.release(connection, each.job_id)
         self._tries.update(each.execution_id for each in hopeful)
         if hopeful:
-            self._fork(hopeful)
+            self._pid = fork(lambda: self._settle_all(hopeful), f"worker {self._worker.name}: {_CUT_SHORT}")
+            self._pool.leave_alone(self._pid)
+            self._kill_at = time.monotonic() + _LONGEST_SECONDS
         return settled
 
     def close(self, seconds: float) -> None:
@@ -88,32 +90,13 @@ class Settler:
         self._pid = 0
         return False
 
-    def _fork(self, found: Sequence[Abandoned]) -> None:
-        worker, parent = self._worker, os.getpid()
-        self._pid = os.fork()
-        if self._pid:
-            self._pool.leave_alone(self._pid)
-            self._kill_at = time.monotonic() + _LONGEST_SECONDS
-            return
-        try:
-            linux.die_with_parent()
-            if os.getppid() == parent:
-                self._begin_settling()
-                for each in found:
-                    self._settle(each)
-        except BaseException:  # noqa: BLE001  whatever it was, this process ends
-            _log.exception("worker %s: settling what a dead worker left was cut short", worker.name)
-        finally:
-            os._exit(0)
-
-    def _begin_settling(self) -> None:
+    def _settle_all(self, found: Sequence[Abandoned]) -> None:
         """In that process: nothing of the worker's job and horse is its own."""
-        os.setpgrp()
         linux.become_subreaper()
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2):  # the worker decides when it ends
-            signal.signal(number, signal.SIG_IGN)
         self._pool.new_page()
         self._pool.group = self._worker._stopped_job_id = None
+        for each in found:
+            self._settle(each)
 
     def _settle(self, run: Abandoned) -> None:
         worker = self._worker

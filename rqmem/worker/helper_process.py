@@ -1,8 +1,7 @@
 """A process next to a worker, forked from it, for what may take its time: it can slow no job and end no worker.
 
-It ends when its worker closes its end of their socket, or is gone; signals that systemd and terminals send to all
-processes are for the worker to decide about. It is of no job's tree: it begins before jobs run, and again between two
-jobs only, and the worker counts it among the processes that were there before.
+It ends when its worker closes its end of their socket, or is gone. It is of no job's tree: it begins before jobs run,
+and again between two jobs only, and the worker counts it among the processes that were there before.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ import signal
 import socket
 import time
 from abc import ABC, abstractmethod
-from typing import NoReturn
+from collections.abc import Callable
 
 from rqmem.measure import linux, process_tree
 
@@ -47,13 +46,13 @@ class HelperProcess(ABC):
     def start(self) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._begun_at = time.monotonic()
-        parent = os.getpid()
-        pid = os.fork()
-        if pid == 0:
-            ours.close()
-            self._live(theirs, parent)
+        self.pid = fork(lambda: self._serve(ours, theirs), f"worker {self._worker}: {self.what} failed")
         theirs.close()
-        self.pid, self._end = pid, ours
+        self._end = ours
+
+    def _serve(self, workers: socket.socket, own: socket.socket) -> None:
+        workers.close()
+        self.serve(own)
 
     def tend(self) -> bool:
         """Between two jobs: whether it had died and another one has begun."""
@@ -80,16 +79,26 @@ class HelperProcess(ABC):
         pid, self.pid = self.pid, 0
         return not pid or process_tree.end_child(pid, _DRAIN_SECONDS)
 
-    def _live(self, end: socket.socket, parent: int) -> NoReturn:
+
+def fork(work: Callable[[], object], failed: str) -> int:
+    """The pid of a process next to this one that does this and ends, and is gone when this one is.
+
+    Signals that systemd and terminals send to all processes are for the worker to decide about.
+    """
+    parent = os.getpid()
+    pid = os.fork()
+    if pid:
+        return pid
+    code = 1
+    try:
         linux.die_with_parent()
-        if os.getppid() != parent:
-            os._exit(1)
-        os.setpgrp()
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2):
-            signal.signal(number, signal.SIG_IGN)
-        try:
-            self.serve(end)
-        except BaseException:  # noqa: BLE001  whatever it was, this process ends
-            _log.exception("worker %s: %s failed", self._worker, self.what)
-            os._exit(1)
-        os._exit(0)
+        if os.getppid() == parent:
+            os.setpgrp()
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2):
+                signal.signal(number, signal.SIG_IGN)
+            work()
+            code = 0
+    except BaseException:  # noqa: BLE001  whatever it was, this process ends
+        _log.exception(failed)
+    finally:
+        os._exit(code)
