@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import sys
 import time
@@ -14,13 +13,13 @@ from rqmem import events
 from rqmem.measure import linux, process_tree
 from rqmem.rq_names import Job, Queue, Worker
 from rqmem.type_of_job import job_type
+from rqmem.worker.helper_process import fork
 from rqmem.worker.horse.hook_runner import Hooking
 from rqmem.worker.horse_pool import HorsePool
 from rqmem.worker.imports import check_importable
 from rqmem.worker.watcher import Identity, Watcher
 
 _VERDICT_SECONDS = 60  # for all but the callback, which has a time limit of its own
-_log = logging.getLogger("rqmem.worker")
 
 
 class WatchedFork:
@@ -43,17 +42,15 @@ class WatchedFork:
         known = process_tree.descendants(os.getpid())
         pool.new_page(horses_page.ceiling_bytes)
         page, pool.page = pool.page, horses_page
-        pid = os.fork()
-        if pid == 0:
-            try:
-                pool.page = page
-                worker.setup_work_horse_signals()
-                worker._is_horse = True
-                self._with_integrations(job, queue, active, settle, outcome)
-            except BaseException:  # noqa: BLE001  the worker gives the verdict then
-                _log.exception("worker %s: the verdict on job %s was cut short", worker.name, job.id)
-            finally:
-                os._exit(0)
+
+        def as_a_horse() -> None:
+            pool.page = page
+            worker.setup_work_horse_signals()
+            worker._is_horse = True
+            self._with_integrations(job, queue, active, settle, outcome)
+
+        # Where it fails the worker gives the verdict.
+        pid = fork(as_a_horse, f"worker {worker.name}: the verdict on job {job.id} was cut short")
         page.operation = f"the {callback} callback"
         watcher = Watcher(pid, page, Identity(job_type(job), job.id, queue.name, worker.name), pool.config, known)
         try:
