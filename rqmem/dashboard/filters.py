@@ -9,7 +9,7 @@ from functools import lru_cache
 from flask import Flask, url_for
 from markupsafe import Markup
 
-from rqmem import child_ids, text, units
+from rqmem import child_ids, text, units, words
 from rqmem.dashboard import drawing
 from rqmem.observe.pool_words import incident_words
 
@@ -28,7 +28,7 @@ def add_to(app: Flask, versions: dict[str, str]) -> None:
     app.jinja_env.filters.update(
         mb=mb, time=time_tag, span=text.span, duration=text.duration, short_id=short_id,
         number=number, percent=percent, counted=text.counted, tail=tail, leak=units.show_leak,
-        sentence=sentence, incident=incident_words,
+        sentence=sentence, incident=incident_words, short_words=words.short,
     )  # fmt: skip
     app.jinja_env.globals.update(
         asset=lambda name: url_for("static", filename=name, v=versions[name]),

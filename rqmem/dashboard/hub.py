@@ -35,6 +35,7 @@ _PATIENCE_SECONDS = 10.0
 _HISTORY_SECONDS = 900
 _SENT_SECONDS = 15  # with each look, so that a viewer who missed some has no gap
 _CLOCKS_APART_SECONDS = 10  # the clock of a worker may be ahead of ours
+_MOST_PROBLEMS = 200  # the overview counts them all
 _AGAIN_SECONDS = 5  # a second's sample is written with the next report, and may be of before the last one
 
 _log = logging.getLogger("rqmem.dashboard")
@@ -118,7 +119,7 @@ class Hub:
             _log.exception("a look at Redis failed")
             return Look(number, json.dumps({"number": number, "at": timestamp_ms(now), "away": repr(error)}))
         samples = self._histories.newest(now, _SENT_SECONDS)
-        values = {"number": number, **of_snapshot(snapshot, problems(snapshot)), "samples": samples}
+        values = {"number": number, **of_snapshot(snapshot, problems(snapshot)[:_MOST_PROBLEMS]), "samples": samples}
         return Look(number, json.dumps(values, separators=(",", ":")))
 
     def _remember(self, snapshot: Snapshot, now: float) -> None:

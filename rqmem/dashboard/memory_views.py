@@ -8,14 +8,13 @@ from dataclasses import replace
 
 from flask import render_template, request
 
-from rqmem.dashboard.blueprint import pages
+from rqmem.dashboard.blueprint import at_once, pages
 from rqmem.dashboard.state import state
 from rqmem.dashboard.windows import WINDOWS, Window, chosen, read_types
 from rqmem.observe.job_read import read_ended_splits, read_splits
 from rqmem.observe.period import Period, code_changes, overall, trend, worst_first
 from rqmem.observe.period_read import read_trends
 from rqmem.observe.snapshot import read_alerts, read_snapshot
-from rqmem.policy.alert_rules import LEAK
 from rqmem.store.history import history_reader
 from rqmem.text import counted
 
@@ -28,8 +27,9 @@ def splitting() -> str:
     """Which jobs split, and are they getting done?"""
     connection, now = state().connection, time.time()
     rows = [row for row in read_types(chosen("30d"), now).types if row.tally.jobs_split]
+    running, ended = read_splits(connection, now), read_ended_splits(connection)[:50]
     return render_template(
-        "splitting.html", running=read_splits(connection, now), ended=read_ended_splits(connection)[:50], rows=rows
+        "splitting.html", running=running, shown=at_once(running), ended=ended, rows=rows, rates=at_once(rows)
     )
 
 
@@ -39,9 +39,10 @@ def leaks() -> str:
     connection, now = state().connection, time.time()
     window = chosen(request.args.get("window", ""), "7d")
     rows = [row for row in read_types(window, now).types if row.tally.leaks]
-    last = {each.job: each for each in read_alerts(connection) if each.rule == LEAK.name}
     rows.sort(key=lambda row: -(row.tally.leak_mb_per_run or 0))
-    return render_template("leaks.html", rows=rows, last=last, window=window, windows=WINDOWS.values())
+    shown = at_once(rows)
+    last = history_reader.last_leaks(connection, [row.job_type for row in shown])
+    return render_template("leaks.html", rows=rows, shown=shown, last=last, window=window, windows=WINDOWS.values())
 
 
 @pages.get("/alerts")
@@ -83,7 +84,7 @@ def trends() -> str:
     return render_template(
         "trends.html", report=report, rows=rows, steps=sorted(steps.items()), window=window, windows=WINDOWS.values(),
         both=overall(report.types, report.period), starts=starts(report.period), changed=sorted(changed.items()),
-        words=_words(window, report.period), most=len(rows) if request.args.get("all") == "1" else _MOST_TYPES,
+        words=_words(window, report.period), shown=at_once(rows, _MOST_TYPES),
     )  # fmt: skip
 
 

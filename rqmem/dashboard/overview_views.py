@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
+from collections.abc import Sequence
 
 from flask import redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
@@ -11,7 +13,7 @@ from rqmem.dashboard.blueprint import pages
 from rqmem.dashboard.state import state
 from rqmem.errors import UnknownName
 from rqmem.observe.find import find
-from rqmem.observe.problems import problems
+from rqmem.observe.problems import Finding, problems
 from rqmem.observe.snapshot import read_status
 from rqmem.store.history import history_reader
 
@@ -28,6 +30,7 @@ NAVIGATION = [
     ("pages.workers", "Workers"),
 ]
 """Endpoints, and what the menu says."""
+_OF_A_KIND = 3
 
 
 @pages.app_context_processor
@@ -40,7 +43,17 @@ def overview() -> str:
     """Is anything wrong?"""
     snapshot = read_status(state().connection, state().where, time.time())
     near = sorted((each for each in snapshot.alive if each.share is not None), key=lambda each: -(each.share or 0))
-    return render_template("overview.html", snapshot=snapshot, problems=problems(snapshot), near=near[:8])
+    return render_template("overview.html", snapshot=snapshot, problems=mixed(problems(snapshot)), near=near[:8])
+
+
+def mixed(found: Sequence[Finding]) -> list[Finding]:
+    """Problems first, and of each kind a few before many of another: those that are seen at first are of all kinds."""
+    seen: Counter[str] = Counter()
+    ranked = []
+    for each in found:
+        ranked.append((each.mark != "problem", seen[each.name] // _OF_A_KIND, each))
+        seen[each.name] += 1
+    return [each for _, _, each in sorted(ranked, key=lambda ranks: ranks[:2])]  # a stable sort
 
 
 @pages.get("/live")

@@ -8,7 +8,7 @@ from typing import cast
 from flask import render_template, request
 
 from rqmem.dashboard.action_views import filter_of
-from rqmem.dashboard.blueprint import pages
+from rqmem.dashboard.blueprint import at_once, pages
 from rqmem.dashboard.state import state
 from rqmem.observe.job_lists import read_page
 from rqmem.observe.model import STATES, State
@@ -40,7 +40,9 @@ def jobs() -> str:
 def queues() -> str:
     """Is each queue being worked on?"""
     snapshot = read_snapshot(state().connection, time.time(), state().where)
-    return render_template("queues.html", snapshot=snapshot)
+    unserved = {each.name for each in snapshot.queues if each.queued and not snapshot.serving(each.name)}
+    ordered = sorted(snapshot.queues, key=lambda each: (each.name not in unserved, each.name))
+    return render_template("queues.html", snapshot=snapshot, queues=at_once(ordered), unserved=len(unserved))
 
 
 @pages.get("/workers")
@@ -49,4 +51,4 @@ def workers() -> str:
     snapshot = read_snapshot(state().connection, time.time(), state().where)
     found = [each for each in problems(snapshot) if each.name == "silent-worker"]
     ordered = sorted(snapshot.workers, key=lambda each: (each.kind != "silent", -(each.share or 0), each.name))
-    return render_template("workers.html", snapshot=snapshot, workers=ordered, problems=found)
+    return render_template("workers.html", snapshot=snapshot, workers=at_once(ordered), problems=found)

@@ -9,7 +9,7 @@ from flask import abort, render_template, request
 from markupsafe import Markup
 
 from rqmem.config.settings import Config
-from rqmem.dashboard.blueprint import pages
+from rqmem.dashboard.blueprint import at_once, pages
 from rqmem.dashboard.drawing import histogram
 from rqmem.dashboard.state import state
 from rqmem.dashboard.windows import OUTCOMES, WINDOWS, chosen, read_types
@@ -32,7 +32,6 @@ _SORTED_BY: dict[str, Callable[[TypeReport], float]] = {
 }
 _BARS = 32
 _MOST_RUNS = 100
-_MOST_ROWS = 100  # unless all are asked for
 _READING_SECONDS = 0.03  # of a processor: a third of what a page may take
 
 
@@ -45,7 +44,7 @@ def types() -> str:
     named, outcome = request.args.get("type", ""), request.args.get("outcome", "")
     found = read_types(window, now, named, outcome if outcome in OUTCOMES else "")
     every = sorted(found.types, key=lambda row: (_SORTED_BY[by](row), row.job_type))
-    rows = every if request.args.get("all") == "1" else every[:_MOST_ROWS]
+    rows = at_once(every)
     advised = state().advised.ceilings(state().connection, [row.job_type for row in rows], now, until)
     return render_template(
         "types.html", rows=rows, every=every, period=found.period, window=window, windows=WINDOWS.values(), by=by,

@@ -23,10 +23,12 @@ from rqmem.dashboard.serving import DashboardServer
 from rqmem.dashboard.state import EXTENSION
 from rqmem.job import tree
 from rqmem.store import actions, pausing
+from rqmem.store.history import history_writer
 from rqmem.testing import wait_until
 from tests import sample_jobs
 from tests.conftest import WorkOff
 from tests.dashboard.conftest import JOB, TYPE, busy
+from tests.journal_filling import a_live, a_pool, register
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
@@ -569,3 +571,45 @@ def test_a_queue_is_paused_and_goes_on(browser: Browser, connection: Redis) -> N
     click(browser, "Resume the queue")
     browser.see("queue plain goes on")
     assert pausing.paused(connection) == set()
+
+
+def test_live_shows_the_budget_of_a_pool_on_its_host(browser: Browser, connection: Redis) -> None:
+    busy(connection)
+    with connection.pipeline() as pipeline:
+        history_writer.write_pool(pipeline, a_pool("mail"), 600)
+        pipeline.execute()
+    register(connection, "p-2", "q", live=a_live("p-2", pool="mail"))
+    browser.open("/live")
+    browser.see(r"Budget of pool mail\s+192 of 600 MB used, 256 reserved, 1 job waits for room", "#hosts")
+    assert browser.ask("document.querySelector('#hosts h3 + svg rect.accent').getAttribute('width')") == "32.0"
+    assert browser.complaints() == []
+
+
+def test_live_shows_the_longest_of_very_many_queues(browser: Browser, connection: Redis) -> None:
+    for number in range(60):
+        connection.sadd("rq:queues", f"rq:queue:q{number}")
+        connection.rpush(f"rq:queue:q{number}", *range(number + 1))
+    browser.open("/live")
+    browser.see(r"\bq59\b", "#queues")
+    assert browser.ask("document.querySelectorAll('#queues tr').length") == 20
+    assert browser.text("#queues tr").split() == ["q59", "60", "0", "0", "0"]
+    assert browser.ask("document.querySelectorAll('#problems tbody tr').length") <= 20
+
+
+def test_rq_dashboard_fits_on_a_phone(browser: Browser, connection: Redis) -> None:
+    busy(connection)
+    browser.look(390)
+    for path, shown in {
+        "/rq/": r"Queued\sjobs",
+        "/rq/0/view/jobs/q/failed/8/asc/1": "no customer|failed",
+        f"/rq/0/view/job/{JOB}": "Enqueued at",
+        "/rq/0/view/workers": "web-1-w1",
+    }.items():
+        browser.open(path)
+        browser.see(shown, "body")
+        assert not browser.ask("document.documentElement.scrollWidth > document.documentElement.clientWidth"), path
+        covered = "(a, b) => !a || !b || a.getBoundingClientRect().bottom <= b.getBoundingClientRect().top + 1"
+        parts = "(document.querySelector('p.intro'), document.querySelector('table'))"
+        assert browser.ask(f"({covered}){parts}"), path
+    assert browser.complaints() == []
+    browser.look()

@@ -12,9 +12,11 @@ from redis import Redis
 
 from rqmem import events
 from rqmem.dashboard.drawing import small_histogram
+from rqmem.dashboard.overview_views import mixed
+from rqmem.observe.problems import Finding
 from rqmem.policy.histogram import bucket
 from rqmem.store.history import history_writer
-from tests.journal_filling import a_run, remember
+from tests.journal_filling import a_run, register, remember
 
 
 def crowd(connection: Redis, types: int) -> None:
@@ -93,3 +95,35 @@ def test_a_small_histogram_has_each_run_in_one_bar_and_the_ceiling_above_its_bar
     assert max(places) < float(ceiling) <= 100
     assert "ceiling" not in small_histogram(peaks, None)
     assert small_histogram({}, 256.0) == ""
+
+
+def test_pages_of_very_many_rows_show_some_and_all_on_request(app: Flask, connection: Redis) -> None:
+    crowd(connection, 130)
+    for number in range(130):
+        connection.sadd("rq:queues", f"rq:queue:q{number:03}")
+        register(connection, f"w{number}", "q000")
+    connection.rpush("rq:queue:q129", "x")
+    client = app.test_client()
+    for path in ("/leaks", "/queues", "/workers"):
+        page = client.get(path).text
+        assert page.count('<th scope="row">') == 100, path
+        [more] = re.findall(r'href="([^"]*all=1)">All 130<', page)
+        assert client.get(more).text.count('<th scope="row">') == 130, path
+    assert re.search(r'<th scope="row">q129<.*?<th scope="row">q000<', client.get("/queues").text, re.DOTALL)
+
+
+def test_what_is_wrong_names_each_kind_of_problem_before_many_of_one_kind() -> None:
+    found = [Finding("queue", "problem", str(number)) for number in range(6)]
+    found += [Finding("leak", "problem", "leak"), Finding("pool", "note", "pool")]
+    assert [each.text for each in mixed(found)] == ["0", "1", "2", "leak", "3", "4", "5", "pool"]
+
+
+def test_the_page_of_leaks_names_the_objects_that_grew_without_an_alert(app: Flask, connection: Redis) -> None:
+    leak = events.LeakFound(
+        job="shop.A", job_id="j", queue="q", worker="ada", mb_per_run=1.5, runs=40, grew=[("Customer", 900, 2.5)]
+    )
+    history_writer.version_is_ours(connection)
+    with connection.pipeline() as pipeline:
+        history_writer.write_runs(pipeline, [a_run("shop.A", "j", time.time())], {}, time.time(), [leak])
+        pipeline.execute()
+    assert "Customer +900 (2.5 MB)" in app.test_client().get("/leaks").text

@@ -4,7 +4,7 @@
   const root = document.getElementById("live");
   const body = document.getElementById("workers");
   const status = document.getElementById("status");
-  const SECONDS = 900;
+  const SECONDS = 900, MOST = 20;   // of queues and problems, which have pages of their own
   const rows = new Map();      // worker -> its row
   const memory = new Map();    // worker -> Map of second -> [usage, ceiling]
   let source = null, timer = 0, etag = "", heard = 0, lastSort = -5000, newest = 0, shown = SECONDS;
@@ -50,6 +50,14 @@
     svg.append(make("rect", { class: "track", width: 110, height: 10, rx: 1 }), fill);
     if (ceiling) svg.append(make("line", { class: "tick", x1: 100, x2: 100, y1: 0, y2: 10 }));
     return [svg, fill];
+  }
+
+  const mood = (share) => share >= 0.95 ? "bad" : share >= 0.8 ? "warning" : "accent";
+  function bar(share) {
+    const [svg, fill] = svgBar(false);
+    fill.setAttribute("width", Math.min(100, 100 * share).toFixed(1));
+    fill.setAttribute("class", mood(share));
+    return svg;
   }
 
   function makeRow(name) {
@@ -134,7 +142,7 @@
       set(row.jobSub, [short(job.job_id), span(job.run_seconds), job.operation, items, rate > 0 ? span(rate) + " left" : ""].filter(Boolean).join(" · "));
       set(row.usage, mb(job.usage_mb) + " of " + mb(job.ceiling_mb) + " MB, " + Math.round(100 * row.share) + " %");
       row.fill.setAttribute("width", Math.min(110, 100 * row.share).toFixed(1));
-      row.fill.setAttribute("class", row.share >= 0.95 ? "bad" : row.share >= 0.8 ? "warning" : "accent");
+      row.fill.setAttribute("class", mood(row.share));
     }
     if (row.visible) draw(row);
   }
@@ -193,13 +201,17 @@
       title.append(element("span", "", host.name || "unknown host"), element("span", "faint small", host.busy + " of " + host.workers + " busy"));
       card.append(title);
       if (host.total_mb) {
-        const [svg, fill] = svgBar(false), used = host.total_mb - (host.available_mb || 0), share = used / host.total_mb;
-        fill.setAttribute("width", (100 * share).toFixed(1));
-        fill.setAttribute("class", share >= 0.95 ? "bad" : share >= 0.8 ? "warning" : "accent");
-        card.append(svg, element("p", "small", mb(used) + " of " + mb(host.total_mb) + " MB used"));
+        const used = host.total_mb - (host.available_mb || 0);
+        card.append(bar(used / host.total_mb), element("p", "small", mb(used) + " of " + mb(host.total_mb) + " MB used"));
       }
       card.append(element("p", "small", "jobs " + mb(host.usage_mb) + " MB, workers themselves " + mb(host.own_memory_mb) + " MB"));
       if (typeof host.pressure_some_percentage === "number") card.append(element("p", "small faint", "memory pressure " + host.pressure_some_percentage.toFixed(1) + " %"));
+      for (const pool of look.pools) if (pool.host === host.name) {
+        const waiting = pool.waiting ? ", " + pool.waiting.toLocaleString("en") + (pool.waiting === 1 ? " job waits" : " jobs wait") + " for room" : "";
+        card.append(element("h3", "", "Budget of pool " + pool.name), bar(pool.usage_mb / pool.budget_mb),
+          element("p", "small", mb(pool.usage_mb) + " of " + mb(pool.budget_mb) + " MB used, " + mb(pool.reserved_mb) + " reserved" + waiting));
+        if (pool.paused) card.append(element("p", "small bad", "It takes no jobs: " + pool.paused));
+      }
       return card;
     });
     document.getElementById("hosts").replaceChildren(...made);
@@ -246,9 +258,11 @@
       : (near.length ? near.length + (near.length === 1 ? " is" : " are") + " above 80\u00a0%. " : "None above 80\u00a0%. ") +
         "The fullest, " + fullest.name + ", is at " + Math.round(fullest.job.usage_percentage) + "\u00a0%.");
     showHosts(look);
-    table("#queues", look.queues.length ? look.queues.map(queue) : [nothing("No queue has had a job yet.", 5)]);
+    const jobs = (each) => each.queued + each.started + each.scheduled + each.failed;
+    const queues = look.queues.length > MOST ? look.queues.sort((a, b) => jobs(b) - jobs(a)).slice(0, MOST) : look.queues;
+    table("#queues", queues.length ? queues.map(queue) : [nothing("No queue has had a job yet.", 5)]);
     document.getElementById("problems").hidden = !look.problems.length;
-    table("#problems tbody", look.problems.map((each) => tr([element("span", "pill " + (each.mark === "problem" ? "bad" : "warning"), each.mark), advised(each)])));
+    table("#problems tbody", look.problems.slice(0, MOST).map((each) => tr([element("span", "pill " + (each.mark === "problem" ? "bad" : "warning"), each.mark), advised(each)])));
     showMinutes();
     document.dispatchEvent(new CustomEvent("rqmem-rows", { detail: root }));
     said("live, " + new Date(look.at).toLocaleTimeString(), "on");
