@@ -99,6 +99,15 @@ def in_a_tmpfs_of_its_own() -> None:
         _libc.umount(directory.encode())
 
 
+def locks_a_file_into_memory() -> None:
+    with tempfile.TemporaryFile(dir="/var/tmp") as file:
+        file.truncate(400 * MB)
+        mapped = mmap.mmap(file.fileno(), 400 * MB)
+        at = ctypes.addressof(ctypes.c_char.from_buffer(mapped))
+        assert _libc.mlock(ctypes.c_void_p(at), ctypes.c_size_t(400 * MB)) == 0
+        time.sleep(20)
+
+
 def honest_with_such_names() -> str:
     """Grows far enough for a line of its code to be written down, and stays below its ceiling."""
     _call_yourself(b"\xff\xfe kB")

@@ -3,9 +3,11 @@
 Quick (under 50 µs): resident pages from kept-open ``statm`` files, corrected by what the last look at
 ``status`` knew of mapped files (not usage) and swap (usage), less an offset for pages counted twice
 (copy-on-write pages of a fork). Full (0.2 to 5 ms, and far longer of a process that grows meanwhile): the sum
-of ``Pss_Anon + Pss_Shmem + SwapPss``. A child that has no memory of its own yet (`shared_space`) is nothing in both.
-The raw quick reading, without the offset, is not below the full one, so below the ceiling it needs no proof. The
-offset expires: copy-on-write can turn shared pages private while resident memory stays flat.
+of ``Pss_Anon + Pss_Shmem + SwapPss``, of huge pages and of mapped files that are locked into memory. A child that has
+no memory of its own yet (`shared_space`) is nothing in both. The raw quick reading, without the offset, is not below
+the full one, so below the ceiling it needs no proof. Huge pages and locks may change nothing that it sees: it learns of
+them at the next full one. The offset expires: copy-on-write can turn shared pages private while resident memory stays
+flat.
 
 Readings are samples. The kernel keeps a mark of the most that was ever resident (``VmHWM``), which bursts between two
 readings raise too. Pages of mapped files are in it. What was resident of those before and after a rise is known, so the
@@ -34,7 +36,7 @@ _STEP_BYTES = 4 * 2**20  # of mapped files that may be taken for usage, in what 
 _PAUSE = 20
 _FULL_SECONDS = 0.001  # what a full reading takes, most often
 _SURE_TIMES = 5  # as much is allowed for
-_AT_LEAST_EVERY_SECONDS = 5.0  # what was swapped out since shows only then
+_AT_LEAST_EVERY_SECONDS = 5.0  # what was swapped out, or locked into memory, since shows only then
 _FORK_SECONDS = 0.25
 _IDLE_FORK_SECONDS, _IDLE_FORK_TICKS = 5.0, 2  # 20 ms
 _NOISE_KB = 1024  # of the kernel's counters
@@ -91,7 +93,7 @@ class _Process:
             return False
         if "VmHWM" not in kb:  # it has ended
             return False
-        self._correction = procfs.swap_less_file_pages(kb)
+        self._correction = procfs.correction_of_resident(kb)
         if kb["VmHWM"] > self._mark_kb and kb["RssFile"] >= self._file_kb - _NOISE_KB:
             self._risen_kb = kb["VmHWM"] - max(kb["RssFile"], self._file_kb) + kb["VmSwap"]
         self._mark_kb, self._file_kb, self._resident_kb = kb["VmHWM"], kb["RssFile"], kb["VmRSS"]

@@ -57,10 +57,14 @@ def parse_kb(text: str) -> dict[str, int]:
 def parse_rollup(text: str) -> Usage:
     """`Usage` of the text of ``smaps_rollup`` (kernel 5.4 or later names ``Pss_Anon``).
 
-    Each shared page is divided by its sharers. Clean pages of mapped files are not in it.
+    Each shared page is divided by its sharers, but huge ones (hugetlb), which nobody divides. Pages of mapped files
+    that the kernel can drop are not in it.
     """
     kb = parse_kb(text)
-    usage = (kb["Pss_Anon"] + kb["Pss_Shmem"] + kb["SwapPss"]) * 1024
+    resident_kb = kb["Pss_Anon"] + kb["Pss_Shmem"]
+    locked_kb = _locked_of_files(kb.get("Locked", 0), resident_kb, kb.get("Pss_File", 0))
+    huge_kb = kb.get("Private_Hugetlb", 0) + kb.get("Shared_Hugetlb", 0)
+    usage = (resident_kb + kb["SwapPss"] + locked_kb + huge_kb) * 1024
     shared = max(0, kb.get("Anonymous", 0) - kb["Pss_Anon"]) * 1024
     return Usage(usage, shared, shmem_bytes=kb["Pss_Shmem"] * 1024)
 
@@ -70,17 +74,30 @@ def parse_whole_usage(status: str) -> Usage | None:
     kb = parse_kb(status)
     if "RssAnon" not in kb:
         return None
-    anonymous = kb["RssAnon"] * 1024
-    return Usage(anonymous + (kb["RssShmem"] + kb["VmSwap"]) * 1024, anonymous, True, kb["RssShmem"] * 1024)
+    resident_kb = kb["RssAnon"] + kb["RssShmem"]
+    locked_kb = _locked_of_files(kb.get("VmLck", 0), resident_kb, kb.get("RssFile", 0))
+    usage = (resident_kb + kb["VmSwap"] + locked_kb + kb.get("HugetlbPages", 0)) * 1024
+    return Usage(usage, kb["RssAnon"] * 1024, True, kb["RssShmem"] * 1024)
+
+
+def _locked_of_files(locked_kb: int, resident_kb: int, of_files_kb: int) -> int:
+    """Mapped files that are locked into memory, at least. ``resident_kb``: what is of no file, locked or not."""
+    return min(of_files_kb, max(0, locked_kb - resident_kb))
 
 
 def parse_resident_pages(statm: bytes) -> int:
     return int(statm.split(b" ", 2)[1])
 
 
-def swap_less_file_pages(kb: Mapping[str, int]) -> int:
-    """Swapped pages less resident pages of mapped files, from `parse_kb`; 0 where it has neither."""
-    return (kb.get("VmSwap", 0) - kb.get("RssFile", 0)) * 1024 // PAGE_BYTES
+def correction_of_resident(kb: Mapping[str, int]) -> int:
+    """What usage has more than resident pages, from the `parse_kb` of ``status``, in pages; most often less than 0.
+
+    Swapped and huge pages are no resident ones, and pages of mapped files no usage. As much of those as may be locked
+    into memory is.
+    """
+    of_files_kb = kb.get("RssFile", 0)
+    more_kb = kb.get("VmSwap", 0) + kb.get("HugetlbPages", 0) + min(of_files_kb, kb.get("VmLck", 0))
+    return (more_kb - of_files_kb) * 1024 // PAGE_BYTES
 
 
 class Stat(NamedTuple):

@@ -57,8 +57,44 @@ def test_a_main_thread_that_waits() -> None:
 
 def test_swap_counts_and_mapped_files_do_not() -> None:
     status = "Name:\tpython\nRssAnon:\t  900 kB\nRssFile:\t  400 kB\nVmSwap:\t   80 kB\n"
-    assert procfs.swap_less_file_pages(procfs.parse_kb(status)) == (80 - 400) * 1024 // procfs.PAGE_BYTES
-    assert procfs.swap_less_file_pages(procfs.parse_kb("Name:\tkthreadd\n")) == 0
+    assert procfs.correction_of_resident(procfs.parse_kb(status)) == (80 - 400) * 1024 // procfs.PAGE_BYTES
+    assert procfs.correction_of_resident(procfs.parse_kb("Name:\tkthreadd\n")) == 0
+
+
+def test_mapped_files_count_as_far_as_they_are_locked_into_memory() -> None:
+    locked = ROLLUP.replace("Locked:                0", "Locked:            19000")
+    assert procfs.parse_rollup(locked).usage_bytes == (16000 + 100 + 32 + 2900) * 1024  # at least
+    everything = ROLLUP.replace("Locked:                0", "Locked:            20100")
+    assert procfs.parse_rollup(everything).usage_bytes == (16000 + 100 + 32 + 4000) * 1024
+    status = "RssAnon:\t 900 kB\nRssFile:\t 400 kB\nRssShmem:\t 0 kB\nVmSwap:\t 80 kB\nVmLck:\t 1200 kB\n"
+    usage = procfs.parse_whole_usage(status)
+    assert usage is not None and usage.usage_bytes == (900 + 80 + 300) * 1024
+    assert procfs.correction_of_resident(procfs.parse_kb(status)) == 80 * 1024 // procfs.PAGE_BYTES
+
+
+def test_huge_pages_count() -> None:
+    rollup = f"{ROLLUP}Shared_Hugetlb:     2048 kB\nPrivate_Hugetlb:    4096 kB\n"
+    assert procfs.parse_rollup(rollup).usage_bytes == (16000 + 100 + 32 + 6144) * 1024
+    status = "RssAnon:\t 900 kB\nRssFile:\t 0 kB\nRssShmem:\t 0 kB\nVmSwap:\t 0 kB\nHugetlbPages:\t 6144 kB\n"
+    usage = procfs.parse_whole_usage(status)
+    assert usage is not None and usage.usage_bytes == (900 + 6144) * 1024
+    assert procfs.correction_of_resident(procfs.parse_kb(status)) == 6144 * 1024 // procfs.PAGE_BYTES
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="locking takes CAP_IPC_LOCK")
+def test_the_quick_reading_is_not_below_the_full_one_of_locked_files(start_python, tmp_path) -> None:
+    path = tmp_path / "data"
+    path.write_bytes(bytes(60 * MB))
+    child = start_python(
+        f"import ctypes, mmap; f = open({str(path)!r}, 'r+b'); m = mmap.mmap(f.fileno(), 0);"
+        "at = ctypes.addressof(ctypes.c_char.from_buffer(m));"
+        "assert ctypes.CDLL(None).mlock(ctypes.c_void_p(at), ctypes.c_size_t(len(m))) == 0"
+    )
+    meter = meter_of(child.pid)
+    full = meter.full(time.monotonic).usage_bytes
+    assert full >= 50 * MB
+    assert meter.raw() >= full - MB
+    meter.close()
 
 
 def test_a_process_that_is_gone_reads_as_nothing() -> None:

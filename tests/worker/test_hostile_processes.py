@@ -30,6 +30,10 @@ GROW = [
     hostile_jobs.in_code_of_a_device,
     hostile_jobs.in_code_of_a_pipe,
     pytest.param(
+        hostile_jobs.locks_a_file_into_memory,
+        marks=pytest.mark.skipif(os.geteuid() != 0, reason="locking takes CAP_IPC_LOCK"),
+    ),
+    pytest.param(
         hostile_jobs.in_a_tmpfs_of_its_own,
         marks=pytest.mark.skipif(os.geteuid() != 0, reason="mounting takes CAP_SYS_ADMIN"),
     ),
