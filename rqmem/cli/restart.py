@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import click
 from redis import Redis
+from redis.exceptions import RedisError
 
 from rqmem.acting import Done
 from rqmem.cli.options import parsed
@@ -16,11 +17,13 @@ from rqmem.errors import UnknownName
 from rqmem.observe.snapshot import worker_names
 from rqmem.observe.vocabulary import versioned
 from rqmem.store import restarting
+from rqmem.store.retrying import unavailable
 from rqmem.text import did_you_mean, json_text
 from rqmem.values import dataclass
 
 _LOOK_SECONDS = 0.1
 _TIMEOUT_SECONDS = 600.0
+_AWAY_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
@@ -107,8 +110,16 @@ def _restarted(connection: Redis, names: list[str], timeout_seconds: float) -> I
 
 
 def _wait(connection: Redis, name: str, before: restarting.Life, until: float) -> bool:
+    """Whether it came back. A Redis that is away for a moment, as in a failover, is waited for."""
+    answered = time.monotonic()
     while time.monotonic() < until:
-        now = restarting.life(connection, name)
+        try:
+            now = restarting.life(connection, name)
+            answered = time.monotonic()
+        except RedisError as error:
+            if unavailable(error) is None or time.monotonic() - answered > _AWAY_SECONDS:
+                raise
+            now = None
         if now is not None and now.birth != before.birth:
             return True
         time.sleep(_LOOK_SECONDS)

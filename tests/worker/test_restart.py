@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import subprocess
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from rqmem.testing import wait_until
 from tests import sample_jobs
 from tests.cli.test_commands import rqmem
 from tests.conftest import StartCommand, StartWorker, wait_for_key
+from tests.refusing_redis import Command, refusing
 
 Restart = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -75,6 +77,33 @@ def test_a_busy_worker_finishes_its_job_first_and_only_the_named_one_restarts(
     assert job.get_status() == JobStatus.FINISHED
     after = births(connection)
     assert after["ada"] != before["ada"] and after["bob"] == before["bob"]
+
+
+def test_a_connection_that_is_lost_while_a_worker_comes_back_ends_nothing(
+    connection: Redis, redis_url: str, start_worker: StartWorker
+) -> None:
+    for name in ("ada", "bob"):
+        start_worker("jobs", "--name", name)
+    before, told = wait_for_workers(connection, "ada", "bob"), itertools.count()
+    looks: dict[bytes, int] = {}
+
+    def lose(command: Command) -> bool:
+        """The first two looks at each worker after it was told."""
+        if command[0] == b"PUBLISH":
+            looks[b"rq:worker:" + command[1].rsplit(b":", 1)[-1]] = 2
+        if command[0] != b"HMGET" or not looks.get(command[1]):
+            return False
+        looks[command[1]] -= 1
+        next(told)
+        return True
+
+    with refusing(redis_url) as proxy:
+        proxy.lose = lose
+        done = rqmem("restart", RQMEM_REDIS_URL=proxy.url)
+    assert done.returncode == 0, done.stderr
+    assert next(told) == 4
+    after = births(connection)
+    assert all(after[name] != before[name] for name in before)
 
 
 def test_a_job_in_chunks_goes_on_after_the_restart(
