@@ -55,7 +55,8 @@ class SqlRows(Cuttable[Any]):
             databases count.
         at_most: only this number of rows in the order of the key, as they are when the first is read.
         stable: nothing that is selected from changes until the job is done. Without this promise a select in which a
-            row depends on others (a LIMIT in a subquery, DISTINCT ON, a window function) is refused.
+            row depends on others (a LIMIT in a subquery, DISTINCT ON, a window function, an aggregate of the same table
+            in a condition; the last not in a plain query) is refused.
 
     Raises:
         ConfigError: an argument cannot be used.

@@ -16,10 +16,13 @@ from sqlalchemy import Column, Label, Select, inspect, select
 from sqlalchemy.sql import ColumnElement, functions, operators, visitors
 from sqlalchemy.sql.elements import Over, TextClause, UnaryExpression
 from sqlalchemy.sql.selectable import (
+    AliasedReturnsRows,
     CompoundSelect,
     Exists,
     FromClause,
     GenerativeSelect,
+    Join,
+    ScalarSelect,
     SelectBase,
     TableSample,
     TextualSelect,
@@ -104,7 +107,7 @@ def _of_select(query: Select[Any]) -> Shape:
     bare, limits = _bare(query)
     per_row = tuple(query._distinct_on) or _distinct_on_extension(query)
     conditions = [query._where_criteria, query._having_criteria, query._prefixes, query._suffixes]
-    depends = _depends([*query.get_final_froms(), *_clauses(conditions)])
+    depends = _depends([*query.get_final_froms(), *_clauses(conditions)]) or _depends_on_itself(query)
     things = {thing["name"]: thing["expr"] for thing in query.column_descriptions}
     computed = frozenset(name for name, column in things.items() if _has(column, _is_computed))
     if query._group_by_clauses:
@@ -273,6 +276,41 @@ def _words_of(part: Any) -> Iterator[str]:
     if not isinstance(part, Column):
         for child in part.get_children():
             yield from _words_of(child)
+
+
+def _depends_on_itself(query: Select[Any]) -> str | None:
+    """A condition with an aggregate of the very table, as ``id > (SELECT max(id) - 50 ...)``: each new row moves it.
+
+    One that is correlated is about rows that belong to this one, and another table's is as good as a value.
+    """
+    outer = set(_tables(query.get_final_froms()))
+    for clause in _clauses([query._where_criteria, query._having_criteria]):
+        for part in visitors.iterate(clause):
+            inner = part.element if isinstance(part, ScalarSelect) else None
+            if not isinstance(inner, Select) or inner._group_by_clauses:
+                continue
+            tables = set(_tables(inner.get_final_froms()))
+            correlated = inner._correlate or (tables & outer and tables - outer)
+            aggregates = any(
+                _has(each, partial(_is_function, names=sql_words.AGGREGATES)) for each in inner.selected_columns
+            )
+            if aggregates and not correlated and {*map(_base, tables)} & {*map(_base, outer)}:
+                return "an aggregate of what it selects from"
+    return None
+
+
+def _tables(froms: Iterable[Any]) -> Iterator[Any]:
+    for each in froms:
+        if isinstance(each, Join):
+            yield from _tables((each.left, each.right))
+        else:
+            yield each._deannotate()
+
+
+def _base(table: Any) -> Any:
+    while isinstance(table, AliasedReturnsRows):
+        table = table.element
+    return table
 
 
 def _distinct_on_extension(query: Any) -> tuple[Any, ...]:

@@ -335,9 +335,14 @@ def test_an_order_is_kept_or_refused(url: str, engine: Engine) -> None:
 
 inner = select(CALLS.c.id).where(TODO).order_by(CALLS.c.id).limit(10)
 ranked = select(CALLS.c.id, func.row_number().over(partition_by=CALLS.c.customer, order_by=CALLS.c.id).label("n"))
+highest = select(func.max(CALLS.c.id) - 50).scalar_subquery()
+others = CALLS.alias()
+highest_of_alias = select(func.max(others.c.id) - 50).scalar_subquery()
 CHANGING = {
     "a limit in IN": lambda: select(CALLS).where(CALLS.c.id.in_(inner)),
     "a limit in FROM": lambda: select(inner.subquery()),
+    "newest by the highest id": lambda: select(CALLS.c.id).where(CALLS.c.id > highest),
+    "newest by the highest id of an alias": lambda: select(Call).where(Call.id > highest_of_alias),
     "a limit in a CTE": lambda: select(inner.cte()),
     "a limit in a part of a union": lambda: union_all(inner, select(CALLS.c.id)),
     "a limit in a join": lambda: select(CALLS).join(sub := inner.subquery(), sub.c.id == CALLS.c.id),
@@ -387,9 +392,11 @@ def test_what_only_looks_like_it_is_read(url: str, engine: Engine) -> None:
     latest = select(CALLS.c.score).where(CALLS.c.id < 50).order_by(CALLS.c.id.desc()).limit(1).scalar_subquery()
     other = CALLS.alias()
     there = select(other.c.id).where(other.c.id == CALLS.c.id).limit(1).exists()
+    of_it = select(func.count()).where(other.c.customer == CALLS.c.customer).scalar_subquery()
     for read in (
         select(CALLS.c.id, latest.label("latest")),
         select(CALLS.c.id).where(there),
+        select(CALLS.c.id).where(of_it > 1),
         select(CALLS.c.id).distinct(),
         select(CALLS.c.id, func.max(CALLS.c.score).label("most")).group_by(CALLS.c.id),
     ):
