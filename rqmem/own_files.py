@@ -87,21 +87,28 @@ def open_ours(path: Path, flags: int) -> int:
 def open_output(path: Path, flags: int) -> int:
     """A descriptor of a file that a person named and that we write to; made if it is not there.
 
-    Refuses links of another user, and where everybody may make files also such a user's file.
+    Refuses links of another user, and where everybody may make files also such a user's file or pipe.
     """
     check_links(path)
+    with contextlib.suppress(FileNotFoundError):  # before it is opened: a pipe waits for its reader
+        _check_output(path, path.stat())
     plain = 0 if path.is_symlink() else os.O_NOFOLLOW
     descriptor = os.open(path, (flags & ~os.O_TRUNC) | os.O_CREAT | os.O_CLOEXEC | plain, 0o666)
     try:
         found = os.fstat(descriptor)
-        if stat.S_ISREG(found.st_mode) and not is_ours(found) and path.parent.stat().st_mode & stat.S_IWOTH:
-            raise UntrustedFile(f"{path} belongs to {owner(found)}: name another file, in a directory of yours")
+        _check_output(path, found)
         if flags & os.O_TRUNC and stat.S_ISREG(found.st_mode):
             os.ftruncate(descriptor, 0)
     except BaseException:
         os.close(descriptor)
         raise
     return descriptor
+
+
+def _check_output(path: Path, found: os.stat_result) -> None:
+    is_theirs = (stat.S_ISREG(found.st_mode) or stat.S_ISFIFO(found.st_mode)) and not is_ours(found)
+    if is_theirs and path.parent.stat().st_mode & stat.S_IWOTH:
+        raise UntrustedFile(f"{path} belongs to {owner(found)}: name another file, in a directory of yours")
 
 
 def check_links(path: Path) -> None:

@@ -236,6 +236,14 @@ def test_no_output_goes_to_another_users_file_where_everybody_may_make_one(
     assert (shared / "theirs").read_text() == ""
 
 
+@pytest.mark.parametrize("which", ["log", "pid"])
+def test_no_output_waits_for_the_reader_of_another_users_pipe(
+    shared: Path, redis_url: str, connection: Redis, which: str
+) -> None:
+    as_another("mkfifo theirs", shared)
+    assert "belongs to user nobody" in refused(rqmem(*outputs(shared / "theirs", redis_url)[which]))
+
+
 @pytest.mark.parametrize("which", ["log", "pid", "report", "monitor"])
 def test_links_of_ours_lead_where_they_should(shared: Path, redis_url: str, connection: Redis, which: str) -> None:
     (shared / "link.txt").symlink_to("real.txt")
