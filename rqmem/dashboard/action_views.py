@@ -53,8 +53,17 @@ def retry_matching() -> ResponseReturnValue:
             text += f" The newest {at_once} are retried now, the others when you ask again."
         shown = [(name, value) for name, value in vars(wanted).items() if value]
         hidden = [("queue", wanted.queue), ("type", wanted.job_type), ("error", wanted.error), ("expected", str(count))]
-        button = f"Retry {at_once}" if count else ""
-        return _ask(f"Retry {counted(count, 'failed job')}?", text, button, back, hidden=hidden, shown=shown)
+        if not count:
+            return _ask(
+                "There is no failed job to retry",
+                "None fits this filter." if shown else "None has failed.",
+                "",
+                back,
+                shown=shown,
+            )
+        return _ask(
+            f"Retry {counted(count, 'failed job')}?", text, f"Retry {at_once}", back, hidden=hidden, shown=shown
+        )
     try:
         return _done(back, lambda: actor().retry_matching(wanted, expected_of(request.form.get("expected", ""))))
     except CountHasGrown as error:

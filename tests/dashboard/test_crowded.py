@@ -127,3 +127,9 @@ def test_the_page_of_leaks_names_the_objects_that_grew_without_an_alert(app: Fla
         history_writer.write_runs(pipeline, [a_run("shop.A", "j", time.time())], {}, time.time(), [leak])
         pipeline.execute()
     assert "Customer +900 (2.5 MB)" in app.test_client().get("/leaks").text
+
+
+def test_who_retries_by_a_filter_that_nothing_fits_is_told_so(app: Flask, connection: Redis) -> None:
+    page = app.test_client().get("/jobs/retry?error=customer").text
+    assert "There is no failed job to retry" in page and "None fits this filter" in page
+    assert 'class="main"' not in page
