@@ -52,6 +52,16 @@ _SHOWN: dict[str, tuple[str, ...]] = {
     "%s: rqmem_up is 0 until it does: %s": ("Redis does not answer: rqmem_up is 0 until it does: ...",),
     "alerts: %s: %s": ("alerts: Redis does not answer: ...",),
     "alerts: %s": ("alerts: Redis answers again",),
+    "failed": (  # what a process next to the worker says of itself
+        "worker ...: settling what a dead worker left was cut short",
+        "worker ...: the verdict on job ... was cut short",
+        "worker ...: the sender of alerts failed",
+        "worker ...: the process of on(...) hooks failed",
+    ),
+    "worker %s: %s has died; another begins soon": (
+        "worker ...: the sender of alerts has died; another begins soon",
+        "worker ...: the process of on(...) hooks has died; another begins soon",
+    ),
     "worker %s: %s failed: %s": ("worker ...: on(...) hook ... failed: ...",),
 }
 """Format or expression of a logger's call -> the lines of the page, where the format says too little."""
