@@ -6,7 +6,7 @@ import time
 from typing import Any
 
 from rq import Queue, Retry, get_current_job
-from rq.job import Job
+from rq.job import Job, JobStatus
 from rq.registry import FailedJobRegistry
 
 ORDER = "tests:order"
@@ -27,6 +27,25 @@ def returns(value: Any = None) -> Any:
 def returns_what_no_serializer_takes() -> Any:
     _note()
     return (each for each in ())
+
+
+def returns_a_function() -> Any:
+    _note()
+    return lambda: None
+
+
+def compares_itself() -> list[bool]:
+    job = get_current_job()
+    read = Job.fetch(_note().id, connection=_note().connection)
+    return [job == read, read == job, job in [read], hash(job) == hash(read)]
+
+
+def asks_itself_for_more() -> Any:
+    return getattr(_note(), "more")  # noqa: B009  no job has it
+
+
+def sets_its_status(status: str) -> None:
+    _note().set_status(JobStatus(status))
 
 
 def fails(text: str = "as told") -> None:

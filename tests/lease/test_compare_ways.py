@@ -74,6 +74,22 @@ def what_is_requeued(connection: Redis) -> None:
         queue.enqueue(jobs.does, "returns", job_id=f"after-{number}")
 
 
+def what_jobs_do_to_themselves(connection: Redis) -> None:
+    queue = fill(connection)
+    statuses = [("sets_its_status", status) for status in ("queued", "scheduled", "finished", "failed")]
+    unusual = [("returns_a_function",), ("compares_itself",), ("asks_itself_for_more",), *statuses]
+    for place, call in enumerate(unusual):
+        queue.enqueue(jobs.does, *call, job_id=f"unusual-{place}")
+        for number in range(4):
+            queue.enqueue(jobs.does, "returns", job_id=f"after-{place}-{number}")
+
+
+def odd_fields(connection: Redis) -> None:
+    queue = fill(connection)
+    connection.hdel(queue.enqueue(jobs.does, "returns", job_id="made-when").key, "created_at")
+    queue.enqueue(jobs.does, "returns", job_id="after")
+
+
 class Case(NamedTuple):
     """``lease``: whether there are leases. ``unordered``: in an order by chance."""
 
@@ -112,6 +128,8 @@ CASES = {
     "max jobs": Case(failing_jobs, ("--max-jobs", "14"), ("--max-jobs", "14"), lease=False),
     "result ttl": Case(failing_jobs, ("--results-ttl", "900"), ("--results-ttl", "900")),
     "deleted and cancelled": Case(what_others_delete_and_cancel),
+    "what jobs do to themselves": Case(what_jobs_do_to_themselves),
+    "odd fields": Case(odd_fields),
     "requeued": Case(what_is_requeued),
 }
 

@@ -94,6 +94,15 @@ def test_an_id_that_stands_twice_in_its_queue_is_taken_once(ada: Lease, connecti
     assert waiting(connection) == ["a"]
 
 
+def test_an_id_that_is_taken_is_not_taken_again(ada: Lease, connection: Redis, enqueue: Enqueue) -> None:
+    enqueue("a")
+    connection.rpush("rq:queue:low", "a")
+    assert ids(ada.take(1)) == ["a"]
+    batch = ada.take(opens=False)
+    assert (ids(batch), batch.why, batch.needs) == ([], "needs", "status")
+    assert waiting(connection) == ["a"]
+
+
 def test_ids_without_a_job_are_dropped(ada: Lease, connection: Redis, enqueue: Enqueue) -> None:
     connection.rpush("rq:queue:low", *(f"gone-{number}" for number in range(1500)))
     enqueue("a")

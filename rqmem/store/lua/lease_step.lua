@@ -16,6 +16,7 @@
 --       result TTL, result ('': None), the record of its run ('': it has none), a child's result for its parent
 local P, taken, lease, running = ARGV[1], KEYS[1], KEYS[2], KEYS[3]
 local NEXT, EACH = 14, 12
+local SET_BY_JOBS = {queued = true, scheduled = true, finished = true}  -- as their own status, by `Job.set_status`
 local shown = redis.call('HGET', lease, 'shown')
 local refused, committed = {''}, 0
 local parents, last_end = {}, ''
@@ -44,7 +45,8 @@ local function refusal(queue, id, created_at, execution, job)
   local deleted, was_there = job[2] ~= created_at, all_left or leave_intermediate(P, queue, id)
   if is_shown(shown, id) then
     local ours = owner_is(running, id, execution)
-    if ours and (job[1] == 'failed' or job[1] == 'canceled') and not deleted then
+    if ours and not deleted and (job[1] == 'failed' or job[1] == 'canceled'
+        or SET_BY_JOBS[job[1]] and redis.call('ZSCORE', P .. ':wip:' .. queue, id .. ':' .. execution)) then
       return 'plain'
     end
     forget_shown(lease, id)

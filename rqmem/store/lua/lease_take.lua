@@ -32,13 +32,16 @@ elseif known[2] then
 end
 local left, room = tonumber(ARGV[4]), tonumber(ARGV[5])
 local reply, seen = {'empty', ''}, {}
+for _, id in ipairs(redis.call('LRANGE', KEYS[1], 0, -1)) do  -- one that is in its queue twice runs twice
+  seen[id] = true
+end
 
 local FIELDS = {'status', 'origin', 'data', 'timeout', 'result_ttl', 'created_at', 'group_id', 'success_callback_name',
   'rate_limit_key', 'webhooks', 'repeats_left'}
 
 -- `job`: the values of FIELDS. `follows`: for some of these jobs there are dependents, or the record of a run.
 local function needs(job, id, queue, follows)
-  if job[1] ~= 'queued' or seen[id] then
+  if job[1] ~= 'queued' or not job[6] or seen[id] then
     return 'status'
   elseif job[2] ~= queue then
     return 'origin'

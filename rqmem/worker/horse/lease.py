@@ -232,11 +232,10 @@ class Lease:
                 result = contextvars.copy_context().run(self._perform, here, proxy, function, data)
             finally:
                 self._put_settings_back()
-            other = isinstance(result, _NOT_PLAIN)
-            payload = None if result is None or other else self._worker.serializer.dumps(result)
         except BaseException:  # noqa: BLE001  as RQ's perform_job
             return self._end_with(self._hand_over.fail(job, proxy, sys.exc_info()), "a job failed")
-        if other:
+        payload = self._serialized(result)
+        if payload is None and result is not None:
             return self._end_with(self._hand_over.succeed(job, proxy, result), "a job is no plain one")
         self._finished(job, known.job_type, execution, result_ttl, payload)
         if self.hooks is not None:
@@ -315,6 +314,16 @@ class Lease:
             raise RunTakenOver(f"job {self._job.id.decode()}: another worker took it over, or somebody has ended it")
 
     # After it
+
+    def _serialized(self, result: Any) -> bytes | None:
+        """None: the job returned None, or what RQ's own methods deal with; as what no serializer takes."""
+        if result is None or isinstance(result, _NOT_PLAIN):
+            return None
+        try:
+            payload: bytes = self._worker.serializer.dumps(result)
+        except BaseException:  # noqa: BLE001  as RQ's Result.serialize
+            return None
+        return payload
 
     def _finished(self, job: Taken, job_type: str, execution: bytes, ttl: int, result: bytes | None) -> None:
         """A plain success."""

@@ -113,6 +113,11 @@ class LeasedJob(Job):
         }  # fmt: skip
         return job
 
+    def __eq__(self, other: object) -> bool:  # RQ's asks whether the other one is of this class, too
+        return isinstance(other, Job) and self.id == other.id
+
+    __hash__ = Job.__hash__
+
     @property
     def rqmem_was_read(self) -> bool:
         return "_rqmem_fetch" not in vars(self)
@@ -121,7 +126,7 @@ class LeasedJob(Job):
         values = self.__dict__
         fetch = values.pop("_rqmem_fetch", None)
         if fetch is None:
-            raise AttributeError(name)
+            raise AttributeError(f"'Job' object has no attribute {name!r}", name=name, obj=self)
         read = vars(fetch()).copy()
         values.update({**read, **values})
         return getattr(self, name)
