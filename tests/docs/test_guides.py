@@ -28,6 +28,7 @@ def write(page: str, directory: Path, *names: str) -> None:
 @pytest.mark.parametrize(
     ("page", "before"),
     [
+        ("escalation.md", []),
         ("restart.md", ["rqmem worker --queue mail --name ada", "rqmem worker --queue mail --name bob"]),
     ],
 )
