@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 import json
 import pkgutil
+import re
 import shlex
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
@@ -22,6 +23,7 @@ from rqmem.text import did_you_mean, listed
 from rqmem.values import dataclass
 
 _NAMED = 5  # names in an error message
+_NUMBER_AS_TEXT = re.compile(r"(\w+)=(-?(?:0|[1-9]\d*)(?:\.\d+)?)")
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,22 @@ class Target:
     path: str
     job_class: type[MemoryAwareJob] | None = None
     function: Callable[..., Any] | None = None
+
+    def texts_for_numbers(self, typed: Sequence[str]) -> list[str]:
+        """Of ``name=7`` for an argument that is not declared as a text: it is the text, and how to give the number."""
+        named = [each.groups() for each in map(_NUMBER_AS_TEXT.fullmatch, typed) if each is not None]
+        if not named:
+            return []
+        called: Any = self.function if self.job_class is None else self.job_class.handle
+        try:
+            annotations = {name: each.annotation for name, each in inspect.signature(called).parameters.items()}
+        except (TypeError, ValueError):  # some functions in C have none to tell
+            annotations = {}
+        return [
+            f"{name} is the text {text!r}; {name}:={text} is the number"
+            for name, text in named
+            if annotations.get(name) not in (str, "str")
+        ]
 
     def check(self, args: Sequence[Any], kwargs: dict[str, Any]) -> None:
         """Whether it takes these arguments. Raises `ConfigError`."""

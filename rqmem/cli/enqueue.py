@@ -27,7 +27,7 @@ from rqmem.rq_names import (
     get_worker_keys,
     validate_job_id,
 )
-from rqmem.text import json_text, timestamp
+from rqmem.text import did_you_mean, json_text, timestamp
 
 _TIME = parsed("TIME", whole_seconds)
 _PAUSE = parsed("TIME", partial(whole_seconds, least=0))
@@ -102,6 +102,8 @@ def enqueue(path: str, paths: tuple[str, ...], url: str | None, as_json: bool, q
     job = _enqueue(target, given["queue"], call, due, connection, given["serializer"])
     if not quiet:
         show(_told(job, due, connection, asked_at), err=True)
+        for note in target.texts_for_numbers(given["arguments"]):
+            show(f"note: {note}", err=True)
     if not as_json:
         click.echo(job.id)
     if given["wait"] is None:
@@ -194,9 +196,16 @@ def _told(job: Job, due: datetime | None, connection: Redis, asked_at: datetime)
     if job.created_at < asked_at:
         return f"not enqueued, since it is unique: {job.description} is {job.get_status(refresh=False).value} already"
     when = f"scheduled for {due.astimezone():%Y-%m-%d %H:%M:%S}" if due is not None else "enqueued"
-    served = get_worker_keys(Queue(job.origin, connection=connection))
-    nobody = "" if served else f"; no worker serves it now: rqmem worker {job.origin}"
-    return f"{when}: {job.description} on queue {job.origin!r}{nobody}"
+    queue = Queue(job.origin, connection=connection)
+    return f"{when}: {job.description} on queue {job.origin!r}{'' if get_worker_keys(queue) else _unserved(queue)}"
+
+
+def _unserved(queue: Queue) -> str:
+    from rqmem.observe.snapshot import known_queues  # most calls need none
+
+    known = (Queue(name, connection=queue.connection) for name in known_queues(queue.connection))
+    near = did_you_mean(queue.name, [each.name for each in known if get_worker_keys(each)])
+    return f"; no worker serves it now: {f'{near} Else start one: ' if near else ''}rqmem worker {queue.name}"
 
 
 def _fields(job: Job, due: datetime | None) -> dict[str, Any]:

@@ -100,7 +100,18 @@ class MemoryAwareJob(MemoryMethods, Enqueueable):
 
     def handle(self, *args: Any, **kwargs: Any) -> Any:
         """The work itself, with the arguments as enqueued. Its result is the job's."""
-        raise NotImplementedError(f"{type(self).__qualname__} has no handle method")
+        raise NotImplementedError(self._no_handle())
+
+    @classmethod
+    def _no_handle(cls) -> str:
+        return f"{cls.path()} has no method handle: define handle(self, ...), which does the work"
+
+    @classmethod
+    def check_arguments(cls, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Raise `ConfigError` where the class has no `handle`, or it does not take these."""
+        if cls.handle is MemoryAwareJob.handle:
+            raise ConfigError(cls._no_handle())
+        super().check_arguments(args, kwargs)
 
     def gather(self, results: Gathered) -> Any:
         """Called after a split, once all children have ended. What it returns is the job's result.
@@ -239,6 +250,7 @@ class MemoryAwareJob(MemoryMethods, Enqueueable):
 
         Raises:
             SourceError: ``data`` or the results cannot be used as asked.
+            ConfigError: ``processor`` is no function, or the chunk size none.
             MemoryLimitExceeded: usage after a chunk is above the ceiling.
         """
         from rqmem.job import running

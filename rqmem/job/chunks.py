@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from itertools import islice
 from typing import Any, TypeVar
 
+from rqmem.errors import ConfigError
 from rqmem.job.checked import checked_chunk_size
 from rqmem.job.chunk_progress import ChunkProgress
 from rqmem.job.run import JobRun
@@ -25,6 +26,11 @@ def process_in_chunks(
     adaptive: bool,
 ) -> list[Any]:
     """See `rqmem.MemoryAwareJob.process_in_chunks`, which is its public form."""
+    if not callable(processor):
+        raise ConfigError(
+            f"process_in_chunks needs a function that takes a chunk, not {type(processor).__name__}: "
+            f"give self.send, for example, not self.send(...)"
+        )
     with _begun(run, data, chunk_size, adaptive) as (progress, source, items):
         results = progress.saved_results() if collect else []
         while True:

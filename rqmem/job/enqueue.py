@@ -146,8 +146,19 @@ class Enqueueable:
         """The queue, and what its enqueue methods take: everything is checked before Redis is asked."""
         connection, serializer = kwargs.pop("connection", None), kwargs.pop("serializer", None)
         cls.check_path()
-        options = cls._call(args, kwargs)
+        try:
+            options = cls._call(args, kwargs)
+        except ConfigError as error:
+            raise ConfigError(f"{error}{cls._taken_as_queue(queue, args, kwargs)}") from None
         return cls._queue(queue, connection, serializer), options
+
+    @classmethod
+    def _taken_as_queue(cls, queue: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
+        """A hint if the arguments would fit only with ``queue`` as the first of them; else nothing."""
+        args, arguments, _ = split(args, kwargs)
+        if queue is None or cls._takes(args, arguments) or not cls._takes((queue, *args), arguments):
+            return ""
+        return f"; {queue!r:.80}, the first one without a name, is the queue: give arguments by name"
 
     @classmethod
     def _call(cls, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -197,6 +208,14 @@ class Enqueueable:
 
             reason = why_refused(cls._signature(), args, kwargs, error)
             raise ConfigError(f"{cls.__qualname__}.handle: {reason}") from None
+
+    @classmethod
+    def _takes(cls, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+        try:
+            cls._signature().bind(*args, **kwargs)
+        except TypeError:
+            return False
+        return True
 
     @classmethod
     def _call_string(cls, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:

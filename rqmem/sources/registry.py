@@ -36,7 +36,8 @@ def as_source(data: Source[T] | Iterable[T], *, must_resume: bool = False) -> Cu
     if isinstance(data, AnySequence):
         return Sequence(data)
     if not isinstance(data, Iterable):
-        raise SourceError(f"process_in_chunks needs something to iterate or a source, not {type(data).__name__}")
+        hint = f": give range({data})" if isinstance(data, int) else ""
+        raise SourceError(f"process_in_chunks needs something to iterate or a source, not {type(data).__name__}{hint}")
     if must_resume and isinstance(data, Iterator):
         raise SourceError(
             f"a {type(data).__name__} can be read only once, so a job with on_breach='resume' could not go "

@@ -143,6 +143,25 @@ def test_json_and_what_people_are_told(enqueue: Enqueue, connection: Redis) -> N
     assert enqueue(ADD, "1", "--quiet").stderr == ""
 
 
+def test_a_queue_that_nobody_serves_and_one_like_it_that_is_served(
+    enqueue: Enqueue, connection: Redis, start_worker: StartWorker
+) -> None:
+    start_worker("orders").wait_for("Listening on orders")
+    told = enqueue(ADD, ":1", "-q", "oders").stderr
+    assert told.endswith("; no worker serves it now: did you mean orders? Else start one: rqmem worker oders\n")
+    assert enqueue(ADD, ":1", "-q", "mail").stderr.endswith("; no worker serves it now: rqmem worker mail\n")
+
+
+def test_a_text_for_a_number_is_noted(enqueue: Enqueue, connection: Redis) -> None:
+    plain = "tests.sample_jobs.Plain"
+    note = "\nnote: {0} is the text '{1}'; {0}:={1} is the number\n"
+    assert enqueue(plain, "number=180").stderr.endswith(note.format("number", "180"))
+    assert enqueue(ADD, "a=-1.5", "b:=2").stderr.endswith(note.format("a", "-1.5"))
+    for typed in (["number:=180"], ["number=007"], ["number:=1", "name=2026"]):  # ``name`` is declared as a text
+        assert "note:" not in enqueue(plain, *typed).stderr
+    assert enqueue(plain, "number=180", "--quiet").stderr == ""
+
+
 def test_code_is_found_where_path_says(enqueue: Enqueue, connection: Redis, tmp_path: Path, redis_url: str) -> None:
     code = tmp_path / "my code"
     code.mkdir()

@@ -17,7 +17,7 @@ from rq.job import JobStatus
 from rq.serializers import JSONSerializer
 
 from rqmem import MemoryAwareJob, events
-from rqmem.errors import ConfigError, MemoryLimitExceeded
+from rqmem.errors import ConfigError, MemoryLimitExceeded, SourceError
 from tests import sample_jobs
 
 MB = 2**20
@@ -89,6 +89,27 @@ def test_wrong_arguments_are_refused_before_anything_is_enqueued(
     with pytest.raises(ConfigError, match=message):
         sample_jobs.Plain.enqueue(queue, connection=connection, **kwargs)
     assert connection.keys() == []
+
+
+class WithoutHandle(MemoryAwareJob):
+    queue = "plain"
+
+
+def test_a_class_without_handle_is_refused(connection: Redis) -> None:
+    with pytest.raises(ConfigError, match=r"test_mixin.WithoutHandle has no method handle: define handle\(self, "):
+        WithoutHandle.enqueue(connection=connection)
+    with pytest.raises(ConfigError, match=r"calls\[0\].*has no method handle"):
+        WithoutHandle.enqueue_many([{}], connection=connection)
+    assert connection.keys() == []
+
+
+def test_an_argument_in_the_place_of_the_queue_is_named(connection: Redis) -> None:
+    hint = "missing a required argument: 'number'; {}, the first one without a name, is the queue: give arguments by"
+    for queue in ("orders.csv", 7):
+        with pytest.raises(ConfigError, match=hint.format(repr(queue))):
+            sample_jobs.Plain.enqueue(queue, connection=connection)
+    with pytest.raises(ConfigError, match=r"it takes number, name$"):
+        sample_jobs.Plain.enqueue("other", number=1, nope=2, connection=connection)
 
 
 def test_a_class_that_no_worker_can_import_is_refused(connection: Redis) -> None:
@@ -238,6 +259,14 @@ def test_chunks_and_what_is_returned() -> None:
     results = InHand().process_in_chunks(range(10), work, chunk_size=3)
     assert chunks == [[0, 1, 2], [3, 4, 5], [6, 7, 8], [9]]
     assert results == [0, 1, 2, 3, 9, "x"]
+
+
+def test_a_processor_that_was_called_and_a_number_in_place_of_items() -> None:
+    for result in ([1], None):
+        with pytest.raises(ConfigError, match=r"a function that takes a chunk, not \w+: give self.send, for example"):
+            InHand().process_in_chunks(range(3), result)
+    with pytest.raises(SourceError, match=r"not int: give range\(20\)"):
+        InHand().process_in_chunks(20, len)
 
 
 def test_results_need_not_be_kept() -> None:
