@@ -12,7 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, overload
 
 from rqmem.errors import ConfigError, RunTakenOver, SourceChanged, SplitInstead
-from rqmem.job.checked import checked_chunk_size, checked_limit, checked_steps
+from rqmem.job.checked import check_spelling, checked_chunk_size, checked_limit, checked_steps
 from rqmem.job.enqueue import Enqueueable, accept_job_classes
 from rqmem.job.functions import MemoryMethods, run_monitored
 from rqmem.job.per_type import tenant_of
@@ -88,6 +88,7 @@ class MemoryAwareJob(MemoryMethods, Enqueueable):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        check_spelling(cls, _settings())
         checked_limit(cls.memory_limit_mb, f"{cls.__qualname__}.memory_limit_mb")
         checked_chunk_size(cls.chunk_size, f"{cls.__qualname__}.chunk_size")
         checked_chunk_size(cls.items_per_child, f"{cls.__qualname__}.items_per_child")
@@ -373,6 +374,13 @@ class MemoryAwareJob(MemoryMethods, Enqueueable):
         self.initialize_memory_monitoring()
         assert self._memory is not None
         return self._memory
+
+
+@functools.cache
+def _settings() -> frozenset[str]:
+    """Names of what a class may set."""
+    kinds = {**Enqueueable.__annotations__, **MemoryAwareJob.__annotations__}
+    return frozenset(name for name, kind in kinds.items() if kind.startswith("ClassVar"))
 
 
 accept_job_classes()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +31,26 @@ def checked_chunk_size(size: Any, whose: str) -> int | None:
     return size
 
 
+def check_spelling(job_class: type, settings: Collection[str]) -> None:
+    """Raise `ConfigError` for an attribute that is nearly called like one of these: nobody would read it.
+
+    A plural is left alone, and so are methods and what begins with an underscore.
+    """
+    for name, value in vars(job_class).items():
+        is_method = callable(value) or hasattr(value, "__get__")
+        if is_method or name.startswith("_") or name.removesuffix("s") in settings:
+            continue
+        if any(name in vars(base) for base in job_class.__mro__[1:]):
+            continue
+        import difflib
+
+        if near := difflib.get_close_matches(name, list(settings), n=1, cutoff=_NEAR):
+            raise ConfigError(
+                f"{job_class.__qualname__}.{name} is nothing that rqmem reads: did you mean {near[0]}? "
+                "(Begin the name with an underscore if it is your own)"
+            )
+
+
 def checked_steps(escalate_to: Any, whose: str, on_breach: str, declared_mb: float | None) -> tuple[Step, ...]:
     """``escalate_to`` as steps. ``declared_mb``: the ceiling before the first of them. Raises `ConfigError`."""
     if isinstance(escalate_to, str) or not isinstance(escalate_to, Sequence):
@@ -52,6 +72,7 @@ def checked_steps(escalate_to: Any, whose: str, on_breach: str, declared_mb: flo
     return steps
 
 
+_NEAR = 0.85
 _GIVE_STEPS = "give the next ceilings in MB, lowest first, for example (512, 1024); a pair (2048, 'big') names a queue"
 
 

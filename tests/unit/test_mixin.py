@@ -31,6 +31,9 @@ MB = 2**20
         ({"memory_limit_mb": True}, "Bad.memory_limit_mb is True"),
         ({"chunk_size": 0}, "Bad.chunk_size is 0: give a whole number of items of at least 1"),
         ({"chunk_size": 2.5}, "Bad.chunk_size is 2.5"),
+        ({"memory_limit": 256}, "Bad.memory_limit is nothing that rqmem reads: did you mean memory_limit_mb?"),
+        ({"chunksize": 100}, "Bad.chunksize is nothing that rqmem reads: did you mean chunk_size?"),
+        ({"on_breech": "resume"}, "Bad.on_breech is nothing that rqmem reads: did you mean on_breach?"),
         ({"on_breach": "explode"}, "Bad.on_breach is 'explode': give 'fail' or 'resume'"),
         (
             {"handle": lambda self, ttl: None},
@@ -41,6 +44,11 @@ MB = 2**20
 def test_a_class_that_cannot_work_is_an_error_when_it_is_made(attributes: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message.replace(".", r"\.")):
         type("Bad", (MemoryAwareJob,), attributes)
+
+
+def test_attributes_of_its_own_are_no_error() -> None:
+    own = {"queues": ["a"], "_chunksize": 1, "memory": 1, "currency": "EUR", "retries": 3, "chunk_sizes": property(str)}
+    type("Good", (type("Base", (MemoryAwareJob,), own),), {"currency": "USD", "escalated_to": lambda self: None})
 
 
 def test_it_is_enqueued_by_path_with_plain_arguments(connection: Redis) -> None:
