@@ -60,7 +60,7 @@ class Taker:
                     keys=[WORKERS_SUSPENDED, keys.PAUSED, *start.keys, *(queue.key for queue in queues)],
                     args=[
                         *(RQ_KEY_PREFIX, worker.job_class.redis_job_namespace_prefix, *start.values),
-                        *(*(queue.name for queue in queues), *left),
+                        *(keys.returned(""), *(queue.name for queue in queues), *left),
                     ],
                 )
                 if len(answer) == 1:

@@ -22,7 +22,7 @@ from rq.suspension import suspend
 from rqmem import MemoryWorker
 from rqmem.config.settings import Config
 from rqmem.errors import RunTakenOver
-from rqmem.store import execution_reader, executions, pausing
+from rqmem.store import execution_reader, executions, keys, pausing
 from rqmem.testing import wait_until
 from rqmem.worker.shared_memory import SharedPage
 from rqmem.worker.take import Suspended, restored
@@ -69,6 +69,14 @@ def test_queues_come_in_their_order_and_jobs_in_theirs(worker: MemoryWorker) -> 
         (ids[2], "high"), (ids[0], "low"), (ids[1], "low"),
     ]  # fmt: skip
     assert taken[3] is None
+
+
+def test_when_a_lease_took_it_before_counts_no_more(worker: MemoryWorker, connection: Redis) -> None:
+    """Retried later and put back again, it went in front of jobs that had been taken before it."""
+    job = worker.queues[0].enqueue(sample_jobs.add, 1)
+    connection.zadd(keys.returned("high"), {job.id: 1, "another": 2})
+    assert worker._taker.take() is not None
+    assert connection.zrange(keys.returned("high"), 0, -1) == [b"another"]
 
 
 def test_a_taken_job_is_as_rq_reads_it(worker: MemoryWorker) -> None:

@@ -8,9 +8,10 @@
 -- before, the id that was left before it in the queue, if any, and 1 if it is started, else 0.
 -- KEYS: 1 suspended, 2 paused queues, 3 running, 4 worker's executions, 5 worker, 6... queues
 -- ARGV: 1 RQ's prefix, 2 prefix of jobs' keys, 3 execution, or '': nothing is started, 4 worker, 5 start (text),
---       6 start (epoch), 7 now (epoch), 8 most seconds between two heartbeats, 9 owner of no execution, 10 the worker's state, or '': it
---       has been written, 11... names of the queues, one for each, then ids to leave
-local P, EXECUTION, FIRST = ARGV[1], ARGV[3], 11
+--       6 start (epoch), 7 now (epoch), 8 most seconds between two heartbeats, 9 owner of no execution, 10 the worker's
+--       state, or '': it has been written, 11 prefix of what leases put back, 12... names of the queues, one for each,
+--       then ids to leave
+local P, EXECUTION, FIRST = ARGV[1], ARGV[3], 12
 if EXECUTION ~= '' then
   for _, composite in ipairs(redis.call('SMEMBERS', KEYS[4])) do
     if string.sub(composite, -#EXECUTION) == EXECUTION then
@@ -79,6 +80,7 @@ for number = 6, #KEYS do
   if not paused[name] then
     local id, job, before = take_from(KEYS[number])
     if id then
+      redis.call('ZREM', ARGV[11] .. name, id)  -- whoever puts it back later has taken it later
       local started = EXECUTION ~= '' and start(id, job, name) or 0
       if started == 0 then
         redis.call('RPUSH', KEYS[number] .. ':intermediate', id)
