@@ -22,6 +22,7 @@ from rqmem import child_ids, words
 from rqmem.measure.machine import OomKills
 from rqmem.rq_names import Execution, Job, StopRequested, Worker, WorkerStatus
 from rqmem.store import executions, parent_meta
+from rqmem.store.guarded import Existing
 from rqmem.store.retrying import (
     State,
     connection_with_short_timeout,
@@ -295,7 +296,8 @@ class Heart:
         if running is None or now - self._maintained_at < self._worker.job_monitoring_interval:
             return
         self._maintained_at = now
-        Worker.maintain_heartbeats(OnConnection(self._worker, self._connection), *running)  # type: ignore[arg-type]
+        existing = OnConnection(self._worker, Existing(self._connection))
+        Worker.maintain_heartbeats(existing, *running)  # type: ignore[arg-type]
 
     def _tell(self, state: State | None, reason: str = "") -> None:
         """One line when Redis goes or begins to refuse, and one when that is over."""

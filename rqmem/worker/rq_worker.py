@@ -9,6 +9,7 @@ from typing import Any
 from redis import Redis
 
 from rqmem.rq_names import Queue, Worker
+from rqmem.store.guarded import Existing
 
 
 def queue_of(worker: Worker, name: str, connection: Redis | None = None) -> Queue:
@@ -28,7 +29,7 @@ class OnConnection:
     What that method sets stays in here. What it calls is the worker's own, and must not need the connection.
     """
 
-    def __init__(self, worker: Worker, connection: Redis) -> None:
+    def __init__(self, worker: Worker, connection: Redis | Existing) -> None:
         self._worker = worker
         self.connection = connection
 

@@ -15,6 +15,7 @@ from rqmem import MemoryWorker
 from rqmem.config.settings import Config
 from rqmem.testing import wait_until
 from rqmem.worker.heartbeat import Heart
+from tests import sample_jobs
 
 
 def a_heart(connection: Redis) -> Heart:
@@ -82,3 +83,23 @@ def test_what_is_still_to_do_is_done_before_the_heart_stops(connection: Redis) -
     heart.soon(lambda redis: done.append(1))
     heart.stop()
     assert done == [1]
+
+
+def test_a_beat_that_comes_after_the_end_of_its_job_leaves_nothing(connection: Redis) -> None:
+    """It was about to be sent as the job's records went. RQ's writes two of them anew."""
+    heart = a_heart(connection)
+    heart.stop()  # the test beats in its place
+    queue, worker = Queue("jobs", connection=connection), heart._worker
+    job = queue.enqueue(sample_jobs.add, 1)
+    execution = worker.prepare_execution(job)
+    worker.prepare_job_execution(job, remove_from_intermediate_queue=False)
+    heart.running(job, execution)
+    beaten = connection.hget(execution.key, "last_heartbeat")
+    heart._maintained_at = 0.0
+    heart._maintain()
+    assert connection.hget(execution.key, "last_heartbeat") != beaten
+    worker._committer.remove_records(job, execution)
+    job.delete()
+    heart._maintained_at = 0.0
+    heart._maintain()
+    assert list(connection.scan_iter(f"*{job.id}*")) == []
