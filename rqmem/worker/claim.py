@@ -16,7 +16,6 @@ from uuid import uuid4
 
 from rqmem.errors import RunTakenOver
 from rqmem.measure import procfs
-from rqmem.policy.dead_workers import FRESH_SECONDS
 from rqmem.rq_names import (
     WORKER_EXECUTIONS_KEY_TEMPLATE,
     Execution,
@@ -62,26 +61,54 @@ class Claimer:
     def __post_init__(self) -> None:
         self._next_id = ""  # of the next execution that is started as its job is taken
         self._begun: Execution | None = None  # started so, and not run yet
+        self._in_hand = False
+        self._state: str = WorkerStatus.IDLE  # of the worker, without a job in hand; Redis may show it
+        self._kept = ""  # the id of the job that was taken last, if it is kept
         self._told_busy_at = float("-inf")  # (monotonic)
         self._owner: Owner | None = None
 
     @contextlib.contextmanager
     def starting(self) -> Iterator[StartArguments]:
-        """In here a job is taken with the script `take_job`, which gets these arguments.
+        """In here a job is taken with the script `take_job`, which gets these arguments. See `taking`."""
+        with self.taking():
+            yield self._arguments() if self._may_start() else StartArguments(self._keys(), [""] * 8)
 
-        A request to stop lets the job that comes run to its end. Where none has come, `StopRequested` is raised.
+    @contextlib.contextmanager
+    def taking(self) -> Iterator[None]:
+        """In here Redis is asked for a job. Who gets one calls `has_taken` in here, and `none_in_hand` if it goes back.
+
+        Meanwhile a request to stop raises nothing: the reply, and so the job, would be lost. It lets the job that comes
+        run to its end. Where none has come, it is heard at the end.
+
+        Raises:
+            StopRequested: the worker was told to stop meanwhile.
         """
-        worker = self._worker
-        if not self._may_start():
-            yield StartArguments(self._keys(), [""] * 8)
-            return
+        worker, self._in_hand = self._worker, False
+        self._state = worker._state if worker._state != WorkerStatus.BUSY else WorkerStatus.IDLE
         worker._state = WorkerStatus.BUSY
         try:
-            yield self._arguments()
+            yield
         finally:
-            if self._begun is None:
-                worker._state = WorkerStatus.IDLE
-        if self._begun is None and worker._stop_requested:
+            if not self._in_hand:
+                worker._state = self._state
+        if not self._in_hand:
+            self.none_in_hand()
+
+    def has_taken(self, job_id: str, *, kept: bool) -> None:
+        """``kept``: until it begins, the job is in RQ's intermediate queue, and so others may put it back."""
+        self._worker._state, self._in_hand = WorkerStatus.BUSY, True
+        self._kept = job_id if kept else ""
+        self._heart.has_taken(job_id)
+
+    def none_in_hand(self) -> None:
+        """No job has come, or it has gone back: a request to stop is heard again.
+
+        Raises:
+            StopRequested: there was one.
+        """
+        worker = self._worker
+        worker._state = self._state
+        if worker._stop_requested:
             worker._stop_requested = False  # as RQ leaves it where no job runs
             raise StopRequested
 
@@ -136,11 +163,11 @@ class Claimer:
 
     def _claim(self, job: Job) -> Execution:
         worker = self._worker
+        kept = self._kept == job.id and self._heart.beating
+        connection = ClaimGuard(worker.connection, job, worker.name) if kept else worker.connection
         tried: list[Execution] = []  # with replies lost, so perhaps there
 
         def claim() -> Execution:
-            may_be_lost = self._heart.seconds_since_taken(job.id) > FRESH_SECONDS
-            connection = ClaimGuard(worker.connection, job, worker.name) if may_be_lost else worker.connection
             with connection.pipeline() as pipeline:
                 for before in tried:
                     before.delete(job, pipeline)
@@ -156,7 +183,10 @@ class Claimer:
         try:
             return until_redis_answers(claim, f"claim job {job.id}")
         except Refused:
-            raise RunTakenOver(f"job {job.id}: somebody has put it back before it was claimed here") from None
+            pass
+        exists = until_redis_answers(lambda: worker.job_class.exists(job.id, worker.connection), f"look for {job.id}")
+        why = "somebody has put it back before it was claimed here" if exists else "it was deleted before it began"
+        raise RunTakenOver(f"job {job.id}: {why}")
 
     def owner(self) -> Owner:
         """This worker's process, as the owner of no execution yet."""

@@ -73,7 +73,7 @@ class Heart:
         self._nothing_new = threading.Lock()  # held until there are errands, or the end
         self._nothing_new.acquire()
         self._running: tuple[Job, Execution] | None = None
-        self._maintained_at = self._taken_at = 0.0
+        self._maintained_at = 0.0
         self._parents: set[str] = set()  # of jobs that ran here, whose RQ meta does not say so yet
         self._state: State | None = None
         self._changed_at = float("-inf")
@@ -142,14 +142,8 @@ class Heart:
             log.warning("worker %s: could not tell Redis that it ends: %s", self._worker.name, error)
 
     def has_taken(self, job_id: str) -> None:
-        self._taken_at = time.monotonic()
         if self.beating:
             self._recovery.taken_here = job_id
-
-    def seconds_since_taken(self, job_id: str) -> float:
-        """0: the worker did not take that job from its queue."""
-        is_taken = self.beating and self._recovery.taken_here == job_id
-        return time.monotonic() - self._taken_at if is_taken else 0.0
 
     def running(self, job: Job, execution: Execution) -> None:
         """From now on that job's heartbeats are kept too, for the first time when it has run for a second."""

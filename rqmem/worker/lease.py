@@ -31,7 +31,7 @@ from rqmem.worker.horse_pool import HorsePool
 from rqmem.worker.lease_end import LeaseSettlement
 from rqmem.worker.lease_watch import LeaseWatch
 from rqmem.worker.pool.member import Member
-from rqmem.worker.queue_wait import KNOWS_BLMOVE
+from rqmem.worker.queue_wait import moves_jobs
 from rqmem.worker.rq_worker import own_methods
 from rqmem.worker.settlement import Settlement
 from rqmem.worker.shared_memory import SharedPage
@@ -171,7 +171,7 @@ class Leasing:
             return False
         if not policy.may_wait(self._history) or len(worker._ordered_queues) > MOST_QUEUES or self.why_never():
             return False
-        return tuple(worker.get_redis_server_version()) >= KNOWS_BLMOVE
+        return moves_jobs(worker)
 
     def stop_waiting(self) -> None:
         """In a signal handler: a horse that waits for jobs is to end that."""

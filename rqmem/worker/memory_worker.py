@@ -118,7 +118,9 @@ class MemoryWorker(Worker):
         self._claimer = Claimer(self, pool, heart, committer, member)
         self._taker = taker = Taker(self, member, self._claimer)
         self._outage, self._scheduling = RedisOutage(self), helpers.scheduling
-        self._next_job = NextJob(self, self._outage, heart, taker, member, pool, self._scheduling, self._wait_for_jobs)
+        self._next_job = NextJob(
+            self, self._outage, heart, taker, member, pool, self._scheduling, self._claimer, self._wait_for_jobs
+        )
         self._life = Lifecycle(
             self, setup, pool, heart, captures, helpers, self._outage, member, before,
             lambda: self._leasing.why_never(),

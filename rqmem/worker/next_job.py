@@ -20,10 +20,11 @@ from rqmem.store import pausing
 from rqmem.store.executions import give_back, put_back
 from rqmem.store.retrying import Wait, unavailable, until_redis_answers
 from rqmem.worker import scheduler
+from rqmem.worker.claim import Claimer
 from rqmem.worker.heartbeat import Heart
 from rqmem.worker.horse_pool import HorsePool
 from rqmem.worker.pool.member import Member
-from rqmem.worker.queue_wait import QueueWait
+from rqmem.worker.queue_wait import QueueWait, moves_jobs
 from rqmem.worker.redis_outage import RedisOutage
 from rqmem.worker.scheduler import Scheduling
 from rqmem.worker.take import Suspended, Taker
@@ -52,10 +53,11 @@ class NextJob:
     _member: Member
     _pool: HorsePool
     _scheduling: Scheduling
+    _claimer: Claimer
     _horse_waits: Callable[[float], bool | None]
 
     def __post_init__(self) -> None:
-        self._queue_wait = QueueWait(self._worker)
+        self._queue_wait = QueueWait(self._worker, self._claimer)
 
     def stop_waiting(self) -> None:
         """In a signal handler: a wait for jobs is to end."""
@@ -122,7 +124,6 @@ class NextJob:
         if self._taker.usable:
             taken, by_script = self._take(burst=timeout is None)
             if taken is not None:
-                self._heart.has_taken(taken[0].id)
                 return taken
         if self._member.must_wait or (self._member.others_wait and timeout is not None):
             self._wait_for_room()
@@ -149,22 +150,24 @@ class NextJob:
     def _dequeue_by_rq(self, queues: Sequence[Queue], timeout: int | None) -> tuple[Job, Queue] | None:
         """By RQ's `Queue.dequeue_any`. A job that it has popped is read, however long that takes."""
         worker = self._worker
+        kept = len(queues) == 1 and moves_jobs(worker)
         try:
             found = worker.queue_class.dequeue_any(queues, timeout, connection=worker.connection, **self._classes())
         except RedisError as error:
             queue: Any = getattr(error, "queue", None)
             if queue is None or unavailable(error) is None:
                 raise
-            return self._read(queue, getattr(error, "job_id", ""), timeout)
+            job_id = getattr(error, "job_id", "")
+            self._claimer.has_taken(job_id, kept=kept)
+            return self._read(queue, job_id, timeout)
         if found is None:
             return None
-        self._heart.has_taken(found[0].id)
+        self._claimer.has_taken(found[0].id, kept=kept)
         return self._unless_held_back(*found)
 
     def _read(self, queue: Queue, job_id: str, timeout: int | None) -> tuple[Job, Queue] | None:
         """The job, which was popped from this queue. If it was deleted meanwhile, another one."""
         worker = self._worker
-        self._heart.has_taken(job_id)
         found = until_redis_answers(
             lambda: worker.queue_class._fetch_dequeued_job(worker.connection, queue.key, job_id, **self._classes()),
             f"read job {job_id}",
@@ -172,6 +175,7 @@ class NextJob:
         if found is not None:
             return self._unless_held_back(*found)
         until_redis_answers(lambda: put_back(queue, job_id), f"forget job {job_id}")
+        self._claimer.none_in_hand()
         return self._dequeue(timeout)
 
     def _classes(self) -> dict[str, Any]:
@@ -219,6 +223,7 @@ class NextJob:
         goes back to the front and another comes."""
         if queue.name in pausing.paused(self._worker.connection):
             until_redis_answers(lambda: give_back(queue, job.id), f"put job {job.id} back into its paused queue")
+            self._claimer.none_in_hand()
             raise DequeueTimeout
         if not self._taker.may_start(job, queue):
             self._member.wait(_ROOM_SECONDS)

@@ -9,17 +9,24 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
-from rqmem.rq_names import Queue, StopRequested, Worker, WorkerStatus
+from rqmem.rq_names import Queue, Worker
 from rqmem.store import executions
 from rqmem.store.queue_fronts import MOST_QUEUES, QueueFronts
 from rqmem.store.retrying import until_redis_answers
+from rqmem.worker.claim import Claimer
 
-KNOWS_BLMOVE = (6, 2, 0)
+_KNOWS_BLMOVE = (6, 2, 0)
+
+
+def moves_jobs(worker: Worker) -> bool:
+    """Whether Redis can move a job that comes to RQ's intermediate queue."""
+    return tuple(worker.get_redis_server_version()) >= _KNOWS_BLMOVE
 
 
 class QueueWait:
-    def __init__(self, worker: Worker) -> None:
+    def __init__(self, worker: Worker, claimer: Claimer) -> None:
         self._worker = worker
+        self._claimer = claimer
         self._wake: int | None = None
 
     def wait(self, queues: Sequence[Queue], seconds: float) -> tuple[Queue, str] | None:
@@ -30,26 +37,25 @@ class QueueWait:
         Raises redis-py's errors, and StopRequested.
         """
         worker = self._worker
-        keeps = len(queues) <= MOST_QUEUES and tuple(worker.get_redis_server_version()) >= KNOWS_BLMOVE
+        keeps = len(queues) <= MOST_QUEUES and moves_jobs(worker)
         put_back = executions.put_back if keeps else executions.give_back
         fronts = QueueFronts(worker.connection, [queue.name for queue in queues], keeps=keeps)
         fronts.open()  # a Redis that hangs keeps nobody from stopping
         awake, self._wake = os.pipe()
-        worker._state = WorkerStatus.BUSY  # so a request to stop does not raise, but wakes us
         try:
-            moved = [] if worker._stop_requested else fronts.wait(seconds, awake)
-            for each in moved if worker._stop_requested else moved[1:]:
-                until_redis_answers(lambda: put_back(queues[each.queue], each.id), f"put job {each.id} back")  # noqa: B023
+            with self._claimer.taking():
+                moved = [] if worker._stop_requested else fronts.wait(seconds, awake)
+                first = None if worker._stop_requested or not moved else moved[0]
+                if first is not None:
+                    self._claimer.has_taken(first.id, kept=keeps)
+                for each in moved if first is None else moved[1:]:
+                    until_redis_answers(lambda: put_back(queues[each.queue], each.id), f"put job {each.id} back")  # noqa: B023
         finally:
-            worker._state = WorkerStatus.IDLE
             wake, self._wake = self._wake, None
             os.close(wake)
             os.close(awake)
             fronts.close()
-        if worker._stop_requested:
-            worker._stop_requested = False  # as RQ leaves it where no job runs
-            raise StopRequested
-        return (queues[moved[0].queue], moved[0].id) if moved else None
+        return (queues[first.queue], first.id) if first is not None else None
 
     def stop(self) -> None:
         """In a signal handler: wait no longer."""

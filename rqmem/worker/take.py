@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rqmem.rq_names import RQ_KEY_PREFIX, WORKERS_SUSPENDED, Job, NoSuchJobError, Queue, StopRequested
+from rqmem.rq_names import RQ_KEY_PREFIX, WORKERS_SUSPENDED, Job, NoSuchJobError, Queue
 from rqmem.store import keys
 from rqmem.store.executions import give_back
 from rqmem.store.retrying import until_redis_answers
@@ -50,6 +50,7 @@ class Taker:
 
         Raises:
             Suspended: workers are.
+            StopRequested: the worker was told to stop meanwhile, and has no job in hand.
         """
         worker = self._worker
         queues = worker._ordered_queues
@@ -73,6 +74,7 @@ class Taker:
                     job = restored(worker, job_id.decode(), fields)
                 except NoSuchJobError:  # as in RQ, a job without data is passed over
                     continue
+                self._claimer.has_taken(job.id, kept=True)
                 if started:
                     self._claimer.started(job, start)
             if started or self.may_start(job, queues[number], before):
@@ -83,16 +85,17 @@ class Taker:
         return None
 
     def may_start(self, job: Job, queue: Queue, before: bytes = b"") -> bool:
-        """Whether the job that was taken may start; else it is where it was in its queue, behind the job ``before``."""
-        try:
-            admitted = self._member.admits(job, queue)
-        except StopRequested:  # by a signal handler of RQ's
-            give_back(queue, job.id, before)
-            raise
+        """Whether the job that was taken may start; else it is where it was in its queue, behind the job ``before``.
+
+        Raises:
+            StopRequested: the worker was told to stop, and the job has gone back.
+        """
+        admitted = self._member.admits(job, queue)
         if not admitted:
             until_redis_answers(
                 lambda: give_back(queue, job.id, before), f"put job {job.id} back, for which there is no room"
             )
+            self._claimer.none_in_hand()
         return admitted
 
     def fields_of(self, job: Job) -> dict[bytes, bytes]:

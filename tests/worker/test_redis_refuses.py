@@ -450,17 +450,20 @@ def test_a_job_that_was_put_back_before_it_was_claimed_runs_once(
     own_redis: OwnRedis, proxy: RefusingProxy, start_worker: StartWorker, tmp_path: Path
 ) -> None:
     """For others it looks abandoned: it was taken, and its worker cannot claim it."""
+    is_back = threading.Event()
 
     def refuse(command: list[bytes]) -> str | None:
-        claims = command[0] == b"HSET" and command[1].startswith(b"rq:execution:")
-        return "OOM command not allowed" if claims else None
+        if b"claim" not in command or is_back.is_set():
+            return None
+        wait_until(lambda: own_redis.queue.count == 1)  # before the worker tries again, and then takes it
+        is_back.set()
+        return "OOM command not allowed"
 
     worker = Watched(start_worker, proxy.url, tmp_path, "--lease-max", "0", "--max-jobs", "2")
     wait_until(lambda: any(client["cmd"] == "blmove" for client in own_redis.connection.client_list()))
     proxy.refuse = refuse
     job = own_redis.queue.enqueue(sample_jobs.add, 1)
-    wait_until(lambda: own_redis.queue.count == 1)
-    proxy.refuse = None
+    assert is_back.wait(90)
     own_redis.queue.enqueue(sample_jobs.add, 2)
     log = worker.finish()
     assert len(job.results()) == 1, log
