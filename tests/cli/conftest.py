@@ -68,7 +68,9 @@ def filled(connection: Redis) -> Redis:
     connection.lset(keys.breaches("j1"), 0, codec.to_json(breach))
     remember(connection, *(a_run(JOB, f"r{number}", now) for number in range(30)))
     remember(connection, replace(a_run("shop.jobs.Mail", "m1", now), outcome="ValueError", chunks=0, items=0))
-    remember(connection, replace(a_run("shop.jobs.Split", "parent", now), children=3, layer="watch", resumed=True))
+    remember(
+        connection, replace(a_run("shop.jobs.Split", "parent", time.time()), children=3, layer="watch", resumed=True)
+    )
     split = {"split_queue": "q", "split_sealed": 1, "split_total": 3, "split_ended": 1, "split_failed": 1}
     connection.hset(keys.run("parent"), mapping={**split, "split_started_at": now - 10, "job": "shop.jobs.Split"})
     with connection.pipeline() as pipeline:

@@ -576,8 +576,8 @@ def test_what_the_script_cannot_use_is_bad_usage(options: tuple[str, ...], redis
     ("option", "message"),
     [
         ("error_evry=3", "unknown fault 'error_evry'; did you mean error_every?"),
-        ("error_mode=sometimes", "error_mode must be one of before, after, drop"),
-        ("error_every", "error_every must be a whole number"),
+        ("error_mode=sometimes", "error_mode: Input should be 'before', 'after' or 'drop'"),
+        ("error_every", "error_every: Input should be a valid integer"),
     ],
 )
 def test_a_fault_that_means_nothing_is_bad_usage(option: str, message: str) -> None:

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 from redis import Redis
+from rq import Queue
 from rq.job import Job, JobStatus
-from rq.registry import CanceledJobRegistry, FailedJobRegistry
+from rq.registry import CanceledJobRegistry
 
 from rqmem.cli import main
 from rqmem.errors import RqmemError
@@ -144,10 +145,10 @@ def test_beginning_again_that_was_cut_short_can_be_repeated(
     work_off("jobs")
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
 
-        def killed(*_: object) -> None:
+        def killed(*_: object, **__: object) -> None:
             raise KeyboardInterrupt
 
-        patch.setattr(FailedJobRegistry, "requeue", killed)
+        patch.setattr(Queue, "push_job_id", killed)
         tree.retry_from_start(connection, job.id)
     assert job.get_status() == JobStatus.FAILED
     assert execution_reader.run(connection, job.id).items[0] == 60
