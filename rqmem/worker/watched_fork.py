@@ -42,6 +42,7 @@ class WatchedFork:
         known = process_tree.descendants(os.getpid())
         pool.new_page(horses_page.ceiling_bytes)
         page, pool.page = pool.page, horses_page
+        page.operation = f"the {callback} callback"
 
         def as_a_horse() -> None:
             pool.page = page
@@ -51,7 +52,6 @@ class WatchedFork:
 
         # Where it fails the worker gives the verdict.
         pid = fork(as_a_horse, f"worker {worker.name}: the verdict on job {job.id} was cut short")
-        page.operation = f"the {callback} callback"
         watcher = Watcher(pid, page, Identity(job_type(job), job.id, queue.name, worker.name), pool.config, known)
         try:
             with linux.urgent():
