@@ -16,6 +16,7 @@ _BETWEEN = (
 _MARGIN = "  | "  # of a group of exceptions
 _OF_IMPORT = "<frozen importlib"
 _IMPORTLIB = importlib.__file__
+_OF_RQMEM = __file__.removesuffix("tracebacks.py")
 _ENOUGH = 500_000  # characters, at either end
 
 
@@ -40,14 +41,15 @@ def what_was_raised(text: str) -> str:
 
 
 def where_raised(error: BaseException) -> str:
-    """`` (boom.py:1)``: the last line of code of the error's traceback outside the import machinery; "" if none is.
+    """`` (boom.py:1)``: the last line of the error's traceback that is of no import machinery; rather not one of rqmem.
 
-    Empty too for a SyntaxError, which names its own place.
+    Empty if there is none, and for a SyntaxError, which names its own place.
     """
     if isinstance(error, SyntaxError):
         return ""
     frames = traceback.StackSummary.extract(traceback.walk_tb(error.__traceback__), lookup_lines=False)
     outside = [each for each in frames[1:] if not each.filename.startswith(_OF_IMPORT) and each.filename != _IMPORTLIB]
+    outside = [each for each in outside if not each.filename.startswith(_OF_RQMEM)] or outside
     return f" ({outside[-1].filename.rpartition('/')[2]}:{outside[-1].lineno})" if outside else ""
 
 

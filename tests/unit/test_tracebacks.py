@@ -87,6 +87,7 @@ def test_whatever_an_error_says_its_name_is_told(lines: list[str], kind: Callabl
         ("1/0\n", " (fails_here.py:1)"),
         ("import json\n\ndef f():\n    return json.loads('x')\nf()\n", "decoder.py"),
         ("import no_such_library\n", " (fails_here.py:1)"),
+        ("from rqmem import MemoryAwareJob\nclass A(MemoryAwareJob):\n    chunk_size = 0\n", " (fails_here.py:2)"),
         ("raise SystemExit(3)\n", " (fails_here.py:1)"),
         ("def f(:\n", ""),  # a SyntaxError says it itself
     ],
