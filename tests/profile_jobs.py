@@ -28,7 +28,8 @@ class Row:
 def fit_with(megabytes: int) -> None:
     """The line that is named goes on until the worker, which may be slow, has asked for it. Of 1 MB it never asks."""
     page = page_of_this_job()
-    held = [bytearray(2**20) for _ in range(megabytes)], wait_until(lambda: page.samples or megabytes == 1)
+    before = page.samples  # also those of earlier jobs
+    held = [bytearray(2**20) for _ in range(megabytes)], wait_until(lambda: page.samples > before or megabytes == 1)
     del held
 
 
@@ -68,7 +69,8 @@ def fit_slowly(path: str, megabytes: int = 64) -> None:
 def grow_at_three_lines() -> None:
     """Each line goes on until the worker, which may be slow, has asked for it."""
     page = page_of_this_job()
-    first = [[0] * 1000 for _ in range(8_000)], wait_until(lambda: page.samples)
+    before = page.samples
+    first = [[0] * 1000 for _ in range(8_000)], wait_until(lambda: page.samples > before)
     asked = page.samples
     second = [[0] * 1000 for _ in range(12_000)], wait_until(lambda: page.samples > asked)
     third = [[0] * 1000 for _ in range(400_000)]
@@ -79,10 +81,11 @@ def wait_after_growing() -> None:
     """Is asked where it is while it grows, and answers from the line where it has waited since."""
     page = page_of_this_job()
     signal.pthread_sigmask(signal.SIG_BLOCK, [user_code.SAMPLE_SIGNAL])
+    before = page.samples
     held = [bytearray(2**20) for _ in range(24)]
     wait_until(lambda: user_code.SAMPLE_SIGNAL in signal.sigpending())
     time.sleep(0.01)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, [user_code.SAMPLE_SIGNAL]), wait_until(lambda: page.samples)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [user_code.SAMPLE_SIGNAL]), wait_until(lambda: page.samples > before)
     del held
 
 

@@ -26,7 +26,7 @@ _NOT_USER_CODE = (
     *site.getsitepackages(),
     str(Path(__file__).parents[2]),
 )
-
+_CALLS_USER_CODE = str(Path(__file__).with_name("user_code.py"))
 
 _page: SharedPage | None = None
 _installed: dict[str, tuple[str, ...]] = {}  # where a package or module is that a job's path begins with
@@ -39,10 +39,14 @@ def runs_in(page: SharedPage) -> None:
 
 
 def line_of_user_code(frame: FrameType | None) -> str:
-    """``line:function:path`` of the innermost frame outside Python's library and rqmem; see `described`."""
+    """``line:function:path`` of the job's innermost frame outside Python's library and rqmem; see `described`.
+
+    The innermost frame of all where there is none, as before the job's function begins and after it has returned: the
+    program that the worker was started by is no job's code.
+    """
     innermost = frame
-    while frame is not None and not is_users(frame.f_code.co_filename):
-        frame = frame.f_back
+    while frame is not None and not is_users(path := frame.f_code.co_filename):
+        frame = frame.f_back if path != _CALLS_USER_CODE else None
     frame = frame or innermost
     return _line(frame, frame.f_lineno) if frame is not None else ""
 
