@@ -70,14 +70,11 @@ class Growth:
     def wants_sample(self, usage_bytes: int) -> bool:
         """Whether usage has grown by a step since the last sample; False while one is being waited for."""
         self._give_back(self._accounted - usage_bytes)
-        if self._asked_at is not None or usage_bytes - self._accounted < self._step:
-            return False
-        self._asked_at = usage_bytes
-        return True
+        return self._asked_at is None and usage_bytes - self._accounted >= self._step
 
-    def asked(self, waits: int | None) -> None:
-        """The sample is asked for. ``waits``: how often the horse had begun to wait before; None: it waits now."""
-        self._waits = waits
+    def asked(self, usage_bytes: int, waits: int | None) -> None:
+        """A sample is asked for. ``waits``: how often the horse had begun to wait before; None: it waits now."""
+        self._asked_at, self._waits = usage_bytes, waits
 
     def take(self, samples: int, line: str, waits: int) -> bool:
         """What the page says now: how many samples, the line of the last, and the waits by then. Whether it was new."""

@@ -74,7 +74,7 @@ class Readings:
             return
         thread = procfs.read_main_thread(self._horse_pid)
         if thread is not None and thread.catches(SAMPLE_SIGNAL):  # after an exec it would end the job
-            self._growth.asked(None if thread.waits else thread.waits_so_far)
+            self._growth.asked(usage, None if thread.waits else thread.waits_so_far)
             linux.tell_main_thread(self._horse_pid, SAMPLE_SIGNAL)
 
     def evidence(self) -> dict[str, Any]:

@@ -26,6 +26,8 @@ def test_lines_add_up_to_no_more_than_the_peak_grew_by(timeline: list[tuple[str,
             samples += 1
             growth.take(samples, line, 0)
         asked = growth.wants_sample(usage)
+        if asked:
+            growth.asked(usage, 0)
     assert sum(grown for grown, _ in growth.lines()) <= most
 
 
@@ -33,7 +35,7 @@ def run(growth: Growth, timeline: list[tuple[str, int]]) -> None:
     """``timeline``: line and usage in steps."""
     for number, (line, usage) in enumerate(timeline, start=1):
         if growth.wants_sample(usage * STEP_BYTES):
-            growth.asked(waits=5)
+            growth.asked(usage * STEP_BYTES, waits=5)
             growth.take(number, line, 5)
 
 
@@ -53,8 +55,9 @@ def test_steady_growth_is_charged_to_where_it_happens() -> None:
     growth = Growth(STEP_BYTES, 0)
     for number, line in enumerate(("a", "a", "b", "a"), start=1):
         assert growth.wants_sample(number * STEP_BYTES)
+        assert growth.wants_sample(number * STEP_BYTES), "the horse could not be asked"
+        growth.asked(number * STEP_BYTES, waits=5)
         assert not growth.wants_sample((number + 1) * STEP_BYTES), "one question at a time"
-        growth.asked(waits=5)
         growth.take(number - 1, line, 5)  # not answered yet
         growth.take(number, line, 5)
     assert growth.lines() == [(3 * STEP_BYTES, "a"), (STEP_BYTES, "b")]
@@ -65,11 +68,11 @@ def test_a_line_where_the_job_waited_is_marked_until_it_is_seen_to_grow(waits_at
     """It waits when it is asked (None), or has begun to since."""
     growth = Growth(STEP_BYTES, 0)
     assert growth.wants_sample(STEP_BYTES)
-    growth.asked(waits_at_the_question)
+    growth.asked(STEP_BYTES, waits_at_the_question)
     growth.take(1, "a", 5)
     assert growth.lines() == [(STEP_BYTES, AT_OR_BEFORE + "a")]
     assert growth.wants_sample(3 * STEP_BYTES)
-    growth.asked(5)
+    growth.asked(3 * STEP_BYTES, 5)
     growth.take(2, "a", 5)
     assert growth.lines() == [(3 * STEP_BYTES, "a")]
 
