@@ -126,7 +126,11 @@ if reply[1] == 'empty' and #reply == 2 and paused then
 end
 if #reply > 2 then  -- when each of the last batches was taken, with its last id
   local time = redis.call('TIME')
-  local before = string.match(known[3] or '', '%S+ %S+\n%S+ %S+$') or known[3]
+  local before = known[3]
+  local first = before and string.find(before, '\n', 1, true)
+  if first and string.find(before, '\n', first + 1, true) then
+    before = string.sub(before, first + 1)  -- the last two
+  end
   local batch = string.format('%s %d%06d', reply[#reply - 4], time[1], time[2])
   redis.call('HSET', KEYS[2], 'batches', before and before .. '\n' .. batch or batch)
 end
