@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import mmap
 import os
 import resource
@@ -12,11 +13,14 @@ import tempfile
 import time
 from pathlib import Path
 
+from redis.connection import AbstractConnection
+
 from rqmem.testing import wait_until
 from rqmem.units import MB
 from tests.sample_jobs import redis
 
 _SET_NAME, _NEW_MOUNTS, _PRIVATE = 15, 0x20000, 0x44000
+_NEW_NETWORK, _DROP_CAPABILITY = 0x40000000, 24
 _libc = ctypes.CDLL(None)
 _GROW = "held = [bytearray(b'x') * 2**20 for _ in range(400)]; import time; time.sleep(1)"
 _CODE = """
@@ -126,3 +130,20 @@ def may_open_no_files(most: int) -> str:
 def grows_and_may_open_no_files() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (0, 0))
     _grow()
+
+
+def leave_the_network_for_good(directory: str) -> None:
+    """No connection that is open stays so, and none can be opened any more, by TCP or by path."""
+    _libc.unshare(_NEW_NETWORK)
+    os.chroot(directory)
+    for each in [found for found in gc.get_objects() if isinstance(found, AbstractConnection)]:
+        each.disconnect()
+    for number in range(41):
+        _libc.prctl(_DROP_CAPABILITY, number, 0, 0, 0)
+    none = (ctypes.c_uint32 * 6)()
+    assert _libc.capset((ctypes.c_uint32 * 2)(0x20080522, 0), none) == 0
+
+
+def change_root(directory: str) -> str:
+    os.chroot(directory)
+    return "well"

@@ -418,6 +418,10 @@ def change_signal_handlers() -> int:
     return os.getpid()
 
 
+def _libc_call(name: str, *arguments: int) -> None:
+    assert getattr(ctypes.CDLL(None), name)(*arguments) == 0
+
+
 def leave_changed(what: str) -> None:
     """Something that a process has once, and that the next job would inherit."""
     match what:
@@ -425,8 +429,19 @@ def leave_changed(what: str) -> None:
             os.chdir("/")
         case "standard files":
             os.close(0)  # the next file that is opened would be read as the input of whatever a job starts
+        case "namespaces":
+            _libc_call("unshare", 0x40000000)  # the network, in which is Redis
+            redis().connection_pool.disconnect()
+        case "groups and rights":
+            os.setgroups([12345])
+        case "process flags":
+            _libc_call("prctl", 1, 0, 0, 0, 0)  # it would outlive its worker
+        case "process group":
+            os.setpgid(0, os.getpgid(os.getppid()))
+        case "choice of the OOM killer":
+            Path("/proc/self/oom_score_adj").write_text("700")
         case "priority":
-            os.nice(1)
+            os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
         case "processors":
             os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
         case "umask":

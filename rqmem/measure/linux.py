@@ -16,11 +16,17 @@ _PR_SET_PDEATHSIG = 1
 _PR_SET_DUMPABLE = 4
 _PR_SET_CHILD_SUBREAPER = 36
 _PR_GET_CHILD_SUBREAPER = 37
+_ASKED_BY_POINTER = (2, _PR_GET_CHILD_SUBREAPER)  # the first one: PR_GET_PDEATHSIG
+_ASKED = (3, 7, 27, 30, 42)  # PR_GET_DUMPABLE, _KEEPCAPS, _SECUREBITS, _TIMERSLACK, _THP_DISABLE
+_AS_IT_IS = 0xFFFFFFFF
+_CLONE_NEWNET = 0x40000000
 _NOBODY = 65534
 _MOST_URGENT = -20
 _SWITCH_SECONDS = 0.0005
 _ARM_AND_RISCV = {"tgkill": 131, "kcmp": 272}
 _SYSTEM_CALLS = {"x86_64": {"tgkill": 234, "kcmp": 312}, "aarch64": _ARM_AND_RISCV, "riscv64": _ARM_AND_RISCV}
+
+_network = -1
 
 
 def become_subreaper(wanted: bool = True) -> bool:
@@ -133,6 +139,30 @@ def become_nobody() -> bool:
         _prctl(_PR_SET_DUMPABLE, 0)
         return False
     return True
+
+
+def keep_network() -> None:
+    """Remember this thread's network, for `back_to_network`."""
+    global _network
+    with contextlib.suppress(OSError):
+        _network = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+
+
+def back_to_network() -> None:
+    """Undo ``unshare(CLONE_NEWNET)`` in this thread, where it may."""
+    if _network >= 0:
+        ctypes.CDLL(None).setns(_network, _CLONE_NEWNET)
+
+
+def process_flags() -> list[int]:
+    """What prctl(2) and personality(2) can change about this process or thread, in a fixed order."""
+    if sys.platform != "linux":
+        return []
+    libc, by_pointer = ctypes.CDLL(None), [ctypes.c_int(0) for _ in _ASKED_BY_POINTER]
+    for option, value in zip(_ASKED_BY_POINTER, by_pointer, strict=True):
+        libc.prctl(option, ctypes.byref(value), 0, 0, 0)
+    asked = [libc.prctl(option, 0, 0, 0, 0) for option in _ASKED]
+    return [*(value.value for value in by_pointer), *asked, libc.personality(ctypes.c_ulong(_AS_IT_IS))]
 
 
 def _prctl(option: int, value: int) -> None:

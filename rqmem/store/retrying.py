@@ -3,7 +3,8 @@
 *Away*: the server is gone or does not answer. *Refuses*: it answers with an error whose reason lies in the server and
 not in the command: after a failover, without memory, with a full disk, while it loads. `until_redis_answers` waits for
 both without end, because the caller holds the outcome of a job. It raises every other error, which would come again;
-so does, after some seconds, a process that may open no more files.
+after some seconds also in a process that cannot reach Redis for a reason of its own: it may open no more files, or code
+of users has moved it to another network or root directory, or has given up rights.
 
 A server closes the connection at a value that is too large, as if it were away. Whoever writes a value that may be
 large names the connection, and gets `RedisTakesAllButThis` if that happens again and again although the server answers.
@@ -19,6 +20,7 @@ import re
 import resource
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Literal, TypeVar
 from weakref import WeakSet
 
@@ -41,7 +43,8 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from rqmem import words
-from rqmem.errors import RedisTakesAllButThis
+from rqmem.errors import RedisTakesAllButThis, RedisUnavailable
+from rqmem.measure import linux
 from rqmem.rq_names import parse_connection
 
 T = TypeVar("T")
@@ -85,6 +88,8 @@ _log = logging.getLogger("rqmem.redis")
 _spent_seconds = 0.0
 _in_use: WeakSet[Redis] = WeakSet()
 _reserved: list[int] = []
+_cut_off = 0  # tries of a process that lacks its reach
+_reach: tuple[object, ...] = ()  # as `_reach_now`, before code of users ran
 _most_files: tuple[int, int] | None = None  # as it was before code of users ran
 
 
@@ -140,15 +145,33 @@ def note(error: BaseException) -> None:
             connection.connection_pool.disconnect(inuse_connections=False)
 
 
-def keep_files_in_reserve() -> None:
-    """Before code of users runs in this process: it may leave open as many files as are allowed.
+def keep_reach() -> None:
+    """Before code of users runs in this process, which may leave it unable to reach Redis.
 
-    What is reserved is closed when no connection to Redis can be opened for that reason, and the limit is set back.
+    It may leave open as many files as are allowed: what is reserved is closed when no connection to Redis can be opened
+    for that reason, and the limit is set back. It may leave the network: the process goes back there if it may.
     """
-    global _most_files
+    global _most_files, _reach
+    _reach = _reach_now()
     _most_files = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(OSError):
         _reserved.extend(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC) for _ in range(_RESERVED_FILES))
+    linux.keep_network()
+
+
+def _reach_now() -> tuple[object, ...]:
+    """What decides which addresses this process can reach."""
+    try:
+        status = Path("/proc/self/status").read_bytes()
+        rights = [line for line in status.splitlines() if line.startswith((b"Uid:", b"Gid:", b"CapEff:", b"Seccomp"))]
+        root = os.stat("/")  # noqa: PTH116
+        return root.st_dev, root.st_ino, os.readlink("/proc/thread-self/ns/net"), rights  # noqa: PTH115
+    except OSError:
+        return ()
+
+
+def _lacks_reach() -> bool:
+    return bool(_reach) and _reach_now() != _reach
 
 
 def _use_reserve() -> None:
@@ -190,6 +213,8 @@ class Wait:
             self._without_files += 1
             if self._without_files > _TRIES_WHILE_IT_ANSWERS:
                 raise error
+        elif state == "away" and _lacks_reach():
+            self._come_back(error)
         self._since = time.monotonic() if self._since is None else self._since
         if state == "away" and self._large_on is not None:
             self._failed_though_it_answers += 1 if _answers(self._large_on) else -self._failed_though_it_answers
@@ -207,7 +232,21 @@ class Wait:
         time.sleep(self._pause)
         self._pause = min(2 * self._pause, _LONGEST_PAUSE_SECONDS)
 
+    @staticmethod
+    def _come_back(error: RedisError) -> None:
+        """This process has left the network, or given up the right to use it. What it waits for next waits no more."""
+        global _cut_off
+        linux.back_to_network()
+        _cut_off += 1
+        if _cut_off > _TRIES_WHILE_IT_ANSWERS:
+            raise RedisUnavailable(
+                "code of users has changed the network, the root directory or the rights of this process, which cannot "
+                f"reach Redis any more: {described(error)}"
+            ) from error
+
     def over(self) -> None:
+        global _cut_off
+        _cut_off = 0
         if self._since is not None and self._state is not None:
             passed = time.monotonic() - self._since
             _log.warning("%s after %.1f s: could %s", words.REDIS_BACK[self._state], passed, self._what)

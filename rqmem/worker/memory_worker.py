@@ -65,6 +65,7 @@ from rqmem.worker.helpers import Helpers
 from rqmem.worker.horse.main import HorseMain
 from rqmem.worker.horse_pool import HorsePool
 from rqmem.worker.lease import Leasing
+from rqmem.worker.lent_connection import lend, take_back
 from rqmem.worker.lifecycle import Lifecycle
 from rqmem.worker.next_job import NextJob
 from rqmem.worker.pool.budget_table import BudgetTable
@@ -474,12 +475,17 @@ class MemoryWorker(Worker):
         self._settlement.fail(job, queue, execution, exc_info)
 
     def handle_execution_ended(self, job: Job, queue: Queue, heartbeat_ttl: int) -> None:
-        """RQ's `handle_execution_ended`, once Redis answers; where no callback comes first, the commit writes it."""
+        """RQ's `handle_execution_ended`, once Redis answers; where no callback comes first, the commit writes it.
+
+        Callbacks and exception handlers get a connection of their own.
+        """
         keep = super().handle_execution_ended
         if job._status != JobStatus.FAILED and not job._success_callback_name:
             job.ended_at = job.last_heartbeat = now()
             return
+        take_back(job)
         until_redis_answers(lambda: keep(job, queue, heartbeat_ttl), f"keep the outcome of job {job.id}")
+        lend(job)
 
     def handle_exception(self, job: Job, *exc_info: Any) -> None:
         """RQ's `handle_exception`; our own errors say all in one line, and a breach has been logged already."""
@@ -497,6 +503,7 @@ class MemoryWorker(Worker):
 
     def handle_job_success(self, job: Job, queue: Queue, started_job_registry: Any, execution: Execution) -> None:
         """RQ's `handle_job_success`, fenced, once Redis answers. Raises `RunTakenOver`."""
+        take_back(job)
         self._committer.success(
             job,
             queue,
@@ -510,6 +517,7 @@ class MemoryWorker(Worker):
         self, job: Job, queue: Queue, retry: Any, started_job_registry: Any, execution: Execution
     ) -> None:
         """RQ's `handle_job_retry`, fenced, once Redis answers. Raises `RunTakenOver`."""
+        take_back(job)
         commit = super().handle_job_retry
         self._committer.retry(job, queue, execution, lambda: commit(job, queue, retry, started_job_registry, execution))
 
@@ -522,6 +530,7 @@ class MemoryWorker(Worker):
         execution: Execution | None = None,
     ) -> None:
         """RQ's `handle_job_failure`, once Redis answers, unless the execution is somebody else's by now."""
+        take_back(job)
         commit = super().handle_job_failure
         self._committer.failure(
             job, queue, execution, exc_string, lambda text: commit(job, queue, started_job_registry, text, execution)

@@ -51,6 +51,7 @@ from rqmem.worker.execution import Event, Phase
 from rqmem.worker.exit_reason import Circumstances, how_horse_ended, killed_by_somebody
 from rqmem.worker.horse.channel import Report
 from rqmem.worker.horse_pool import HorsePool
+from rqmem.worker.lent_connection import lend
 from rqmem.worker.pool.member import Member
 from rqmem.worker.resume import EndedEarly, plan, remember
 from rqmem.worker.rq_worker import one_line
@@ -260,9 +261,13 @@ class Settlement:
         if not job._stopped_callback_name:
             self._stop(job, queue, execution)
             return
+
+        def stop() -> None:
+            lend(job)
+            self._stop(job, queue, execution)
+
         self._fork.settle(
-            job, queue, lambda: self._stop(job, queue, execution),
-            callback="stopped", seconds=job.stopped_callback_timeout, outcome=_STOPPED,
+            job, queue, stop, callback="stopped", seconds=job.stopped_callback_timeout, outcome=_STOPPED,
         )  # fmt: skip
         self._worker.handle_job_failure(
             job, queue, exc_string="Job stopped by user, work-horse terminated.", execution=execution

@@ -18,7 +18,7 @@ from rq.job import JobStatus
 from rqmem.measure import procfs
 from rqmem.testing import wait_until
 from rqmem.worker.code_version import commit
-from tests import hostile_jobs
+from tests import hostile_jobs, sample_jobs
 from tests.conftest import StartWorker, WorkOff
 
 GROW = [
@@ -80,6 +80,30 @@ def test_a_horse_that_may_open_no_files_does_not_wait_for_redis(connection: Redi
     log = work_off("jobs", "--memory", "128", "--cgroup", "off")
     assert job.get_status() == JobStatus.FAILED, log
     assert "MemoryLimitExceeded: " in job.latest_result().exc_string
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="leaving the network takes CAP_SYS_ADMIN")
+@pytest.mark.parametrize("lease", ["0", "64"])
+def test_a_horse_that_cannot_reach_redis_any_more_ends(
+    connection: Redis, work_off: WorkOff, tmp_path: Path, lease: str
+) -> None:
+    """It waited for a Redis that was there all the time, and SIGTERM waited with it."""
+    queue = Queue("jobs", connection=connection)
+    job = queue.enqueue(hostile_jobs.leave_the_network_for_good, str(tmp_path), job_timeout=-1)
+    after = queue.enqueue(sample_jobs.own_pid)
+    log = work_off("jobs", RQMEM_LEASE_MAX=lease)
+    assert [job.get_status(), after.get_status()] == [JobStatus.FAILED, JobStatus.FINISHED], log
+    assert log.count("its horse ends, and its job with it: code of users has changed the network") == 1
+    assert "Traceback" not in log
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="another root directory takes CAP_SYS_CHROOT")
+def test_a_horse_in_another_root_directory_is_replaced(connection: Redis, work_off: WorkOff, tmp_path: Path) -> None:
+    queue = Queue("jobs", connection=connection)
+    jobs = [queue.enqueue(hostile_jobs.change_root, str(tmp_path)) for _ in range(2)]
+    log = work_off("jobs")
+    assert [each.return_value() for each in jobs] == ["well"] * 2, log
+    assert log.count("left its process changed: ") == 2
 
 
 def test_a_mount_whose_name_is_no_utf8_changes_nothing(tmp_path: Path) -> None:

@@ -163,9 +163,12 @@ def test_what_a_job_changes_about_its_process_does_not_reach_the_next(
     for _ in range(3):  # short successes: what follows may run under a lease
         at_first = queue.enqueue(sample_jobs.own_traces)
         queue.enqueue(sample_jobs.leave_changed, "nothing")
-    kinds = ["working directory", "standard files", "umask", "priority", "processors", "signal handlers",
+    kinds = ["working directory", "standard files", "umask", "process flags", "process group",
+             "choice of the OOM killer", "priority", "processors", "signal handlers",
              "blocked signals", "timers", "resource limits", "number of open files", "garbage collection",
              "logging.disable"]  # fmt: skip
+    if os.geteuid() == 0:
+        kinds += ["namespaces", "groups and rights"]
     after = []
     for kind in kinds:
         queue.enqueue(sample_jobs.leave_changed, kind)

@@ -53,6 +53,7 @@ from rqmem.worker.horse.lease_hand_over import HandOver
 from rqmem.worker.horse.lease_remains import Remains
 from rqmem.worker.horse.leased_job import HeldOf, JobHooks, LeasedJob, LeasedType, Types
 from rqmem.worker.horse.user_code import Horse
+from rqmem.worker.lent_connection import lend, take_back
 from rqmem.worker.shared_memory import SharedPage
 
 if TYPE_CHECKING:
@@ -231,6 +232,7 @@ class Lease:
             try:
                 result = contextvars.copy_context().run(self._perform, here, proxy, function, data)
             finally:
+                take_back(proxy)
                 self._put_settings_back()
         except BaseException:  # noqa: BLE001  as RQ's perform_job
             return self._end_with(self._hand_over.fail(job, proxy, sys.exc_info()), "a job failed")
@@ -314,7 +316,9 @@ class Lease:
             self._held.write()
         else:
             self._hand_over.show(self._job)
-        return self._hand_over.fetch(self._job.id.decode())
+        job = self._hand_over.fetch(self._job.id.decode())
+        lend(job)
+        return job
 
     def _claim(self, record: HeldRecord) -> None:
         """In the job's own code: from now on the run has a record in Redis, which only its owner may write."""

@@ -20,13 +20,13 @@ from typing import Any, NoReturn
 from redis.exceptions import RedisError
 
 from rqmem import events
-from rqmem.errors import MemoryLimitExceeded
+from rqmem.errors import MemoryLimitExceeded, RedisUnavailable
 from rqmem.measure import procfs
 from rqmem.measure.threads import Threads, native_threads
 from rqmem.rq_names import Execution, Job, JobTimeoutException, NoSuchJobError, Queue, Worker, utcformat
 from rqmem.store import codec
 from rqmem.store.history.history_records import OK
-from rqmem.store.retrying import keep_files_in_reserve, spent_seconds, until_redis_answers
+from rqmem.store.retrying import keep_reach, spent_seconds, until_redis_answers
 from rqmem.type_of_job import type_of_path
 from rqmem.worker.claim import mark_started
 from rqmem.worker.commit import Committer
@@ -40,6 +40,7 @@ from rqmem.worker.horse.leased_job import JobHooks, Types
 from rqmem.worker.horse.user_code import Horse
 from rqmem.worker.horse_pool import HorsePool
 from rqmem.worker.imports import check_importable
+from rqmem.worker.lent_connection import lent
 from rqmem.worker.profiling import Capturing
 from rqmem.worker.rq_worker import queue_of
 from rqmem.worker.shared_memory import SharedPage
@@ -70,7 +71,7 @@ class HorseMain:
     def settle_in(self) -> None:
         pool, config = self._pool, self._pool.config
         user_code.settle_in(pool.forking_pid, pool.group, config.preload)
-        keep_files_in_reserve()
+        keep_reach()
         self_report.install(lambda: pool.page)
         events.subscribe(self._tell_worker)
         self._hooking = Hooking(self._setup.name, integrate=config.integrations)
@@ -106,6 +107,9 @@ class HorseMain:
                 if not channel.send(report):
                     break
             self._call_ending_hooks()
+        except RedisUnavailable as error:
+            _log.error("worker %s: its horse ends, and its job with it: %s", worker.name, error)
+            os._exit(1)
         except BaseException:  # noqa: BLE001  as RQ: whatever it was, this process ends
             _log.exception("worker %s: horse failed", worker.name)
             os._exit(1)
@@ -241,7 +245,7 @@ class HorseMain:
             job.timeout = timeout  # RQ has read it; what is saved with the job stays the job's own
             began, lost = time.monotonic(), _lost_seconds()
             try:
-                with self._captures.captured(page, type_of_path(job.func_name), here.execution_id):
+                with lent(job), self._captures.captured(page, type_of_path(job.func_name), here.execution_id):
                     return user_code.run_user_code(here, import_and_perform)
             finally:
                 page.worked_seconds = time.monotonic() - began - (_lost_seconds() - lost)
@@ -268,7 +272,8 @@ class HorseMain:
         left = _MOST_HOOK_SECONDS if limit == -1 else int(limit - worked_seconds)
         seconds = max(_LEAST_HOOK_SECONDS, min(_MOST_HOOK_SECONDS, left))
         outcome = page.outcome
-        self._call_hooks(here, seconds, lambda: hooking.after(page, job, outcome))
+        with lent(job):
+            self._call_hooks(here, seconds, lambda: hooking.after(page, job, outcome))
         page.ends_with_hooks = hooking.ends
         if not self._is_warm and page.ends_with_hooks:
             self._call_ending_hooks()
