@@ -76,6 +76,10 @@ class JobNotImportable(RqmemError):
     """The worker cannot import a job's function. RQ's Retry counts: a deploy may be under way."""
 
 
+class UnreadableJob(RqmemError):
+    """Fields of a job in Redis are nothing that RQ can have written. The job has not run."""
+
+
 class SignatureError(RqmemError):
     """The data of a job are not signed with a key of this process. Nothing of them was deserialised."""
 

@@ -52,7 +52,7 @@ from rq.scripts import release_lock
 from rq.serializers import resolve_serializer
 from rq.suspension import WORKERS_SUSPENDED, is_suspended
 from rq.timeouts import BaseTimeoutException, JobTimeoutException, UnixSignalDeathPenalty
-from rq.utils import decode_redis_hash, now, parse_composite_key, utcformat, utcparse
+from rq.utils import decode_redis_hash, now, parse_composite_key, str_to_date, utcformat, utcparse
 from rq.worker import Worker, WorkerStatus
 from rq.worker_pool import ForkProcess, WorkerData, WorkerPool
 from rq.worker_registration import WORKERS_BY_QUEUE_KEY

@@ -123,7 +123,7 @@ PARTS = (
         "_stop_requested _stopped_job_id birth_date connection death_penalty_class default_result_ttl "
         "executions executions_key failed_job_count horse_pid ip_address is_horse job_class "
         "job_monitoring_interval key "
-        "last_heartbeat log log_job_description name pid pubsub_channel_name queue_class queues "
+        "last_cleaned_at last_heartbeat log log_job_description name pid pubsub_channel_name queue_class queues "
         "redis_worker_namespace_prefix redis_workers_keys scheduler serializer successful_job_count "
         "total_working_time worker_ttl",
         inside={
@@ -371,6 +371,7 @@ PARTS = (
             "decode_redis_hash(h, *, decode_values)",
             "now()",
             "parse_composite_key(composite_key)",
+            "str_to_date(date_str)",
             "utcformat(dt)",
             "utcparse(string)",
         ),

@@ -20,6 +20,7 @@ from redis.exceptions import RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from rqmem.rq_names import RQ_KEY_PREFIX
+from rqmem.store.job_ids import is_job_id, tell_dropped
 from rqmem.store.lease_commands import Moved
 from rqmem.store.retrying import connection_with_short_timeout
 
@@ -111,9 +112,19 @@ class QueueFronts:
         if reply is None:
             return None
         if self._keeps:
-            return Moved(number, reply.decode())
-        key, job_id = (each.decode() for each in reply)
-        return Moved(self._keys.index(key), job_id)
+            return self._moved(number, reply)
+        key, job_id = reply
+        return self._moved(self._keys.index(key.decode()), job_id)
+
+    def _moved(self, number: int, entry: bytes) -> Moved | None:
+        """None: it is no id of a job. Nobody could read it, and so it is dropped."""
+        if is_job_id(entry):
+            return Moved(number, entry.decode())
+        key = self._keys[number]
+        if self._keeps:
+            self._client.lrem(f"{key}:intermediate", 1, entry)  # type: ignore[arg-type]
+        tell_dropped(key, entry)
+        return None
 
     def _end_waits(self, numbers: list[int], ready: list[int]) -> bool:
         """Have these wait no longer; their replies follow. False: Redis does not let us, or does not answer.

@@ -38,6 +38,7 @@ from rqmem.worker import successes
 from rqmem.worker.horse_pool import HorsePool
 from rqmem.worker.ready_jobs import enqueue_ready
 from rqmem.worker.rq_worker import own_methods, queue_of
+from rqmem.worker.unreadable_jobs import remove_unreadable
 
 _OF_A_SUCCESS = ("cleanup_execution", "increment_successful_job_count", "increment_total_working_time")
 _KEPT_OF_AN_ERROR = 100_000  # characters, where Redis does not take all of it
@@ -256,6 +257,7 @@ class Committer:
         if execution is not None and execution.id == self._canceled:  # RQ leaves it among both
             pipeline.zrem(CanceledJobRegistry(job.origin, connection=self._worker.connection).key, job.id)
         executions.release(pipeline, job.id)
+        remove_unreadable(job, pipeline)
         commit, page = self._commit, self._pool.page
         status = JobStatus.FINISHED if commit.succeeds else job.get_status(refresh=False)
         if not commit.succeeds:

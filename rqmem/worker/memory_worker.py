@@ -56,7 +56,7 @@ from rqmem.store.retrying import (
     reopen_at_failover,
     until_redis_answers,
 )
-from rqmem.worker import worker_name
+from rqmem.worker import unreadable_jobs, worker_name
 from rqmem.worker.abandoned_jobs import Settler
 from rqmem.worker.claim import Claimer
 from rqmem.worker.commit import Committer
@@ -103,6 +103,7 @@ class MemoryWorker(Worker):
         config = load(os.environ).config if config is None else config
         super().__init__(*args, **kwargs)
         serializers.check(self.serializer, config)
+        unreadable_jobs.accept()
         before = Restarted.from_environ(os.environ)
         if before is not None:
             self.name = before.name
@@ -294,10 +295,14 @@ class MemoryWorker(Worker):
         """RQ's `run_maintenance_tasks`, unless Redis is away or has come back a moment ago.
 
         Then heartbeats of running jobs may have expired although the jobs go on. RQ asks again before each wait for a
-        job.
+        job. An error in it, from what others have written to RQ's registries, ends no worker.
         """
         if self._heart.steady:
-            self._outage.skipping("maintenance", super().run_maintenance_tasks)
+            try:
+                self._outage.skipping("maintenance", super().run_maintenance_tasks)
+            except Exception as error:  # noqa: BLE001
+                self.last_cleaned_at = now()  # type: ignore[assignment]  # not before each job
+                _log.error("worker %s: RQ's maintenance of registries failed: %s", self.name, one_line(error))
 
     @step_of_work
     def dequeue_job_and_maintain_ttl(

@@ -18,6 +18,7 @@ from redis.exceptions import RedisError, ResponseError
 from rqmem.rq_names import DequeueTimeout, Job, Queue, StopRequested, Worker, WorkerStatus, blue, green
 from rqmem.store import pausing
 from rqmem.store.executions import give_back, put_back
+from rqmem.store.job_ids import tell_dropped
 from rqmem.store.retrying import Wait, unavailable, until_redis_answers
 from rqmem.worker import scheduler
 from rqmem.worker.claim import Claimer
@@ -28,6 +29,7 @@ from rqmem.worker.queue_wait import QueueWait, moves_jobs
 from rqmem.worker.redis_outage import RedisOutage
 from rqmem.worker.scheduler import Scheduling
 from rqmem.worker.take import Suspended, Taker
+from rqmem.worker.unreadable_jobs import mend_in_redis
 
 _LOOK_SECONDS = 1
 _ROOM_SECONDS = 0.1
@@ -153,9 +155,9 @@ class NextJob:
         kept = len(queues) == 1 and moves_jobs(worker)
         try:
             found = worker.queue_class.dequeue_any(queues, timeout, connection=worker.connection, **self._classes())
-        except RedisError as error:
+        except Exception as error:
             queue: Any = getattr(error, "queue", None)
-            if queue is None or unavailable(error) is None:
+            if queue is None:
                 raise
             job_id = getattr(error, "job_id", "")
             self._claimer.has_taken(job_id, kept=kept)
@@ -168,10 +170,14 @@ class NextJob:
     def _read(self, queue: Queue, job_id: str, timeout: int | None) -> tuple[Job, Queue] | None:
         """The job, which was popped from this queue. If it was deleted meanwhile, another one."""
         worker = self._worker
-        found = until_redis_answers(
-            lambda: worker.queue_class._fetch_dequeued_job(worker.connection, queue.key, job_id, **self._classes()),
-            f"read job {job_id}",
-        )
+        found = None
+        try:
+            found = until_redis_answers(
+                lambda: worker.queue_class._fetch_dequeued_job(worker.connection, queue.key, job_id, **self._classes()),
+                f"read job {job_id}",
+            )
+        except (ResponseError, ValueError):
+            tell_dropped(queue.key, job_id.encode())
         if found is not None:
             return self._unless_held_back(*found)
         until_redis_answers(lambda: put_back(queue, job_id), f"forget job {job_id}")
@@ -221,6 +227,8 @@ class NextJob:
     def _unless_held_back(self, job: Job, queue: Queue) -> tuple[Job, Queue] | None:
         """The job; where its queue was paused while we waited for it, or where there is no room for it in the pool, it
         goes back to the front and another comes."""
+        if mend_in_redis(queue, job.id):
+            until_redis_answers(job.refresh, f"read job {job.id}")
         if queue.name in pausing.paused(self._worker.connection):
             until_redis_answers(lambda: give_back(queue, job.id), f"put job {job.id} back into its paused queue")
             self._claimer.none_in_hand()

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rqmem.rq_names import RQ_KEY_PREFIX, WORKERS_SUSPENDED, Job, NoSuchJobError, Queue
+from rqmem.rq_names import RQ_KEY_PREFIX, WORKERS_SUSPENDED, Job, Queue
 from rqmem.store import keys
 from rqmem.store.executions import give_back
+from rqmem.store.job_ids import tell_dropped
 from rqmem.store.retrying import until_redis_answers
 from rqmem.store.scripts import script
+from rqmem.worker.unreadable_jobs import mend
 
 if TYPE_CHECKING:
     from rqmem.rq_names import Worker
@@ -69,11 +71,12 @@ class Taker:
                         raise Suspended
                     return None
                 number, job_id, flat, before, started = answer
-                fields = dict(zip(flat[::2], flat[1::2], strict=True))
-                try:
-                    job = restored(worker, job_id.decode(), fields)
-                except NoSuchJobError:  # as in RQ, a job without data is passed over
+                if not flat:
+                    tell_dropped(queues[number].key, job_id)
                     continue
+                fields = dict(zip(flat[::2], flat[1::2], strict=True))
+                mend(queues[number], job_id.decode(), fields)
+                job = restored(worker, job_id.decode(), fields)
                 self._claimer.has_taken(job.id, kept=True)
                 if started:
                     self._claimer.started(job, start)

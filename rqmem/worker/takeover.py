@@ -22,6 +22,7 @@ from rqmem.policy.dead_workers import absences, may_take_over
 from rqmem.rq_names import Execution, JobStatus, NoSuchJobError, Queue, Worker
 from rqmem.store import execution_reader, executions, keys, lease
 from rqmem.store.execution_records import Owner
+from rqmem.store.job_ids import is_job_id
 from rqmem.type_of_job import job_type
 from rqmem.worker.abandoned_jobs import Abandoned, Settler
 from rqmem.worker.horse.user_code import MARK
@@ -192,7 +193,8 @@ class Recovery:
         unbegun: dict[str, Queue] = {}
         for queue in self._queues.values():
             started = {job_id for job_id, _ in queue.started_job_registry.get_job_and_execution_ids(cleanup=False)}
-            for job_id in queue.intermediate_queue.get_job_ids():
+            entries = cast("list[bytes]", self._connection.lrange(queue.intermediate_queue_key, 0, -1))
+            for job_id in (entry.decode() for entry in entries if is_job_id(entry)):
                 if job_id not in started:
                     unbegun[job_id] = queue
         for job_id in lease.taken(self._connection) if unbegun else ():

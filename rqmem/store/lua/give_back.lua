@@ -3,7 +3,7 @@
 -- KEYS: 1 intermediate queue, 2 queue, 3 job   ARGV: 1 job id, 2 the id that stood before it, or empty
 redis.call('LREM', KEYS[1], 0, ARGV[1])
 redis.call('LREM', KEYS[2], 1, ARGV[1])
-if redis.call('HGET', KEYS[3], 'status') == 'canceled' then
+if redis.pcall('HGET', KEYS[3], 'status') == 'canceled' then
   return
 end
 if ARGV[2] == '' or redis.call('LINSERT', KEYS[2], 'AFTER', ARGV[2], ARGV[1]) < 1 then

@@ -138,7 +138,7 @@ local function put_back_all(P, taken, lease, returned, keep)
     taken_at = times[id] or taken_at  -- noted with the last id of each batch
     if id ~= keep then
       redis.call('LREM', taken, -1, id)
-      local job = redis.call('HMGET', P .. ':job:' .. id, 'status', 'origin')
+      local job = redis.pcall('HMGET', P .. ':job:' .. id, 'status', 'origin')
       if job[2] then
         local queue = P .. ':queue:' .. job[2]
         if redis.call('LREM', queue .. ':intermediate', -1, id) == 1 and job[1] == 'queued' then

@@ -5,7 +5,7 @@
 --   gone     it is not taken by this worker: given back, taken over, or committed before; or somebody else runs it
 --   deleted  the job does not exist any more, or another one has its id
 --   status   somebody has ended the job, which RQ did not show as running
---   plain    it is taken as before: RQ's own methods must commit it
+--   plain    it is taken as before: RQ's own methods must commit it, or fail it by the error that they meet
 -- KEYS: 1 taken, 2 lease, 3 running, 4 worker, 5 worker's executions
 -- ARGV: 1 RQ's prefix, 2 worker, 3 prefix of runs, 4 of their results, 5 of children, 6 of what those returned,
 --       7 the list of jobs whose children have all ended, 8 how many are kept, 9 seconds that a run lives, 10 that it
@@ -104,6 +104,55 @@ local function add_end(parent, number, result, record)
   end
 end
 
+-- Raises where Redis does not take it: a time to live that is too long, say, or a key of the job's that is something
+-- else. The others of this step are off the lists by now, and must not be lost for it.
+local function commit(at, queue, id, key, depends)
+  local ttl, results = tonumber(ARGV[at + 8]), P .. ':results:' .. id
+  local record = ARGV[at + 10] ~= '' and cjson.decode(ARGV[at + 10])
+  if record then
+    keep_run(id, record, ttl)
+  end
+  if ttl == 0 then
+    redis.call('DEL', key, P .. ':job::' .. id .. ':dependencies', results, P .. ':executions:' .. id)
+  else
+    if ttl > 0 then
+      redis.call('EXPIRE', key, ARGV[at + 8])  -- a number would be printed anew
+      if depends then
+        redis.call('EXPIRE', P .. ':job::' .. id .. ':dependencies', ARGV[at + 8])
+      end
+    else
+      redis.call('PERSIST', key)
+    end
+    if ARGV[at + 9] == '' then
+      redis.call('XADD', results, 'MAXLEN', '~', '10', '*', 'type', '1', 'worker_name', ARGV[2],
+        'execution_id', ARGV[at + 3], 'execution_started_at', ARGV[at + 6], 'execution_ended_at', ARGV[at + 7])
+    else
+      redis.call('XADD', results, 'MAXLEN', '~', '10', '*', 'type', '1', 'worker_name', ARGV[2],
+        'return_value', ARGV[at + 9], 'execution_id', ARGV[at + 3],
+        'execution_started_at', ARGV[at + 6], 'execution_ended_at', ARGV[at + 7])
+    end
+    if ttl > 0 then
+      redis.call('EXPIRE', results, ARGV[at + 8])
+    else
+      redis.call('PERSIST', results)
+    end
+    redis.call('HSET', key, 'status', 'finished', 'started_at', ARGV[at + 4], 'ended_at', ARGV[at + 5],
+      'last_heartbeat', ARGV[at + 5], 'worker_name', ARGV[2])
+  end
+  local parent, number = parent_of(id)
+  if parent then
+    add_end(parent, number, ARGV[at + 11], record)
+  end
+  if ttl > 0 and ttl ~= last_ttl then
+    last_ttl, kept_until = ttl, string.format('%d', ARGV[11] + ttl)
+  end
+  if ttl ~= 0 then
+    has_finished(queue, ttl > 0 and kept_until or '+inf', id)
+  end
+  committed = committed + 1
+  last_end = ARGV[at + 5]
+end
+
 for at = NEXT + 6, NEXT + 5 + EACH * tonumber(ARGV[13]), EACH do
   local queue, id = ARGV[at], ARGV[at + 1]
   local key = P .. ':job:' .. id
@@ -113,51 +162,13 @@ for at = NEXT + 6, NEXT + 5 + EACH * tonumber(ARGV[13]), EACH do
   elseif awaited and redis.call('EXISTS', key .. ':dependents') == 1 then
     why = 'plain'
   else
-    local job = redis.call('HMGET', key, 'status', 'created_at', 'dependency_id')
+    local job = redis.pcall('HMGET', key, 'status', 'created_at', 'dependency_id')
     why = refusal(queue, id, ARGV[at + 2], ARGV[at + 3], job)
-    if not why then
-      committed = committed + 1
-      last_end = ARGV[at + 5]
-      local ttl = tonumber(ARGV[at + 8])
-      local record = ARGV[at + 10] ~= '' and cjson.decode(ARGV[at + 10])
-      if record then
-        keep_run(id, record, ttl)
-      end
-      local parent, number = parent_of(id)
-      if parent then
-        add_end(parent, number, ARGV[at + 11], record)
-      end
-      if ttl == 0 then
-        redis.call('DEL', key, P .. ':job::' .. id .. ':dependencies', P .. ':results:' .. id,
-          P .. ':executions:' .. id)
-      else
-        local results = P .. ':results:' .. id
-        redis.call('HSET', key, 'status', 'finished', 'started_at', ARGV[at + 4], 'ended_at', ARGV[at + 5],
-          'last_heartbeat', ARGV[at + 5], 'worker_name', ARGV[2])
-        if ARGV[at + 9] == '' then
-          redis.call('XADD', results, 'MAXLEN', '~', '10', '*', 'type', '1', 'worker_name', ARGV[2],
-            'execution_id', ARGV[at + 3], 'execution_started_at', ARGV[at + 6], 'execution_ended_at', ARGV[at + 7])
-        else
-          redis.call('XADD', results, 'MAXLEN', '~', '10', '*', 'type', '1', 'worker_name', ARGV[2],
-            'return_value', ARGV[at + 9], 'execution_id', ARGV[at + 3],
-            'execution_started_at', ARGV[at + 6], 'execution_ended_at', ARGV[at + 7])
-        end
-        if ttl > 0 then
-          redis.call('EXPIRE', results, ARGV[at + 8])  -- a number would be printed anew
-          redis.call('EXPIRE', key, ARGV[at + 8])
-          if job[3] then
-            redis.call('EXPIRE', P .. ':job::' .. id .. ':dependencies', ARGV[at + 8])
-          end
-          if ttl ~= last_ttl then
-            last_ttl, kept_until = ttl, string.format('%d', ARGV[11] + ttl)
-          end
-          has_finished(queue, kept_until, id)
-        else
-          redis.call('PERSIST', results)
-          redis.call('PERSIST', key)
-          has_finished(queue, '+inf', id)
-        end
-      end
+    if not why and not pcall(commit, at, queue, id, key, job[3]) then
+      redis.pcall('HSET', key, 'status', 'queued')
+      redis.pcall('HDEL', key, 'ended_at')
+      redis.call('RPUSH', P .. ':queue:' .. queue .. ':intermediate', id)
+      why = 'plain'
     end
   end
   if why then
@@ -170,11 +181,11 @@ for at = NEXT + 6, NEXT + 5 + EACH * tonumber(ARGV[13]), EACH do
 end
 
 for queue, scores in pairs(finished) do
-  redis.call('ZADD', P .. ':finished:' .. queue, unpack(scores))
+  redis.pcall('ZADD', P .. ':finished:' .. queue, unpack(scores))
 end
 if committed > 0 then
-  redis.call('HINCRBY', KEYS[4], 'successful_job_count', committed)
-  redis.call('HINCRBYFLOAT', KEYS[4], 'total_working_time', ARGV[12])
+  redis.pcall('HINCRBY', KEYS[4], 'successful_job_count', committed)
+  redis.pcall('HINCRBYFLOAT', KEYS[4], 'total_working_time', ARGV[12])
 end
 for parent, known in pairs(parents) do
   if known.counts then

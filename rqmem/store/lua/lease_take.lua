@@ -16,7 +16,7 @@ for at = 9, names - 2, 2 do
   local name, id = ARGV[names + tonumber(ARGV[at])], ARGV[at + 1]
   local queue = P .. ':queue:' .. name
   local was_there = redis.call('LREM', queue .. ':intermediate', -1, id) == 1
-  if was_there and redis.call('HGET', P .. ':job:' .. id, 'status') ~= 'canceled' then
+  if was_there and redis.pcall('HGET', P .. ':job:' .. id, 'status') ~= 'canceled' then
     redis.call('LPUSH', queue, id)
     paused = paused or redis.call('SISMEMBER', KEYS[5], name) == 1
   end
@@ -41,7 +41,9 @@ local FIELDS = {'status', 'origin', 'data', 'timeout', 'result_ttl', 'created_at
 
 -- `job`: the values of FIELDS. `follows`: for some of these jobs there are dependents, or the record of a run.
 local function needs(job, id, queue, follows)
-  if job[1] ~= 'queued' or not job[6] or seen[id] then
+  if not job[3] or not string.find(id, '^[%w_-]+$') then
+    return 'job'  -- it is none
+  elseif job[1] ~= 'queued' or not job[6] or seen[id] then
     return 'status'
   elseif job[2] ~= queue then
     return 'origin'
@@ -77,8 +79,9 @@ local function take_from(number)
   end
   local follows = #ids > 0 and redis.call('EXISTS', unpack(keys)) > 0
   for _, id in ipairs(ids) do
-    local job = redis.call('HMGET', P .. ':job:' .. id, unpack(FIELDS))
-    if job[3] then
+    local key = P .. ':job:' .. id
+    local job = redis.pcall('HMGET', key, unpack(FIELDS))
+    if job[3] or redis.call('EXISTS', key) == 1 then
       local what = needs(job, id, ARGV[number], follows)
       if what then
         reply[1], reply[2] = 'needs', what

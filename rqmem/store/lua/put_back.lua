@@ -9,7 +9,7 @@ end
 if redis.call('LREM', KEYS[1], 1, ARGV[1]) == 0 then
   return 0
 end
-if redis.call('HGET', KEYS[3], 'status') ~= 'queued' then
+if redis.pcall('HEXISTS', KEYS[3], 'data') ~= 1 or redis.call('HGET', KEYS[3], 'status') ~= 'queued' then
   return -1
 end
 redis.call('LPUSH', KEYS[2], ARGV[1])

@@ -1,6 +1,7 @@
 -- needs lease_common
 -- Take one job from the front of the first of these queues that has one, as RQ's `dequeue_any`: ids whose job is gone
--- are dropped. Some ids are to be left where they are: those that wait for room, which are near the front.
+-- are dropped. So is what is no job of RQ: without a call, of another type, or with an id that RQ does not take; it is
+-- returned without fields, for the log. Some ids are to be left where they are: those that wait for room, which are near the front.
 -- With an execution, a job that is queued as usual is claimed and started at once. Repeated with the same execution, the
 -- answer is the same job: the first one may have been lost. Any other id goes to RQ's intermediate queue, so that it is
 -- not lost if its worker dies.
@@ -43,8 +44,10 @@ local function take_from(queue)
     if left[id] then
       passed[#passed + 1] = id
     else
-      job = redis.call('HGETALL', ARGV[2] .. id)
-      if #job > 0 then
+      if redis.pcall('HEXISTS', ARGV[2] .. id, 'data') == 1 and string.find(id, '^[%w_-]+$') then
+        job = redis.call('HGETALL', ARGV[2] .. id)
+        break
+      elseif redis.call('EXISTS', ARGV[2] .. id) == 1 then
         break
       end
     end
@@ -81,8 +84,8 @@ for number = 6, #KEYS do
     local id, job, before = take_from(KEYS[number])
     if id then
       redis.call('ZREM', ARGV[11] .. name, id)  -- whoever puts it back later has taken it later
-      local started = EXECUTION ~= '' and start(id, job, name) or 0
-      if started == 0 then
+      local started = EXECUTION ~= '' and #job > 0 and start(id, job, name) or 0
+      if started == 0 and #job > 0 then
         redis.call('RPUSH', KEYS[number] .. ':intermediate', id)
       end
       return {number - 6, id, job, before or '', started}

@@ -61,6 +61,7 @@ if TYPE_CHECKING:
     from rqmem.worker.horse_pool import HorsePool
 
 _MOST_KINDS = 100  # of jobs in one report
+_LONGEST_TIME = 2**31 - 1  # seconds
 _OLD_SECONDS = 0.02  # a job that was taken so long ago may have been cancelled: its start is awaited
 _LEAVE_SECONDS = 1.0
 _JOB_ID = environment.Again("RQ_JOB_ID")
@@ -213,6 +214,8 @@ class Lease:
             limit, result_ttl = self._limit(job), int(job.result_ttl or self._worker.default_result_ttl)
         except ValueError:
             return self._stop("a job's time limit cannot be read", unfit=True)
+        if max(limit, result_ttl) > _LONGEST_TIME:
+            return self._stop("a job's time limit or time to live is too long", unfit=True)
         self._batches.count += 1
         execution = b"%b%08x" % (self._token, self._batches.count)
         if not self._begin(job, known, execution, limit, first=first):

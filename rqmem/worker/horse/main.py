@@ -45,6 +45,7 @@ from rqmem.worker.profiling import Capturing
 from rqmem.worker.rq_worker import queue_of
 from rqmem.worker.shared_memory import SharedPage
 from rqmem.worker.take import restored
+from rqmem.worker.unreadable_jobs import check_readable
 from rqmem.worker.worker_setup import Setup
 
 _KNOWN_TO_WORKER = ("job_id", "queue", "worker")  # of the events that it gets from its horse
@@ -233,6 +234,7 @@ class HorseMain:
         hooking = self._hooking = self._hooking or Hooking(worker.name, integrate=config.integrations)
 
         def import_and_perform() -> Any:
+            check_readable(job)
             page.job = type_of_path(job.func_name)
             hooking.new_job(page, job, queue.name)
             hooking.before(page, job)
