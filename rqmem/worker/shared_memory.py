@@ -20,6 +20,7 @@ from rqmem.worker.held_on_page import HeldOnPage
 _BREACH_BYTES = 16384
 _KEPT_CHECKPOINTS = 5
 _NAME_BYTES = 256
+_TAKEN = Phase.TAKEN
 
 
 class _Text:
@@ -222,7 +223,7 @@ class SharedPage(ctypes.Structure):
     ) -> None:
         """Horse: this job of the lease is in hand, with a number of its own."""
         self.seq += 1
-        self._phase = Phase.TAKEN
+        self._phase = _TAKEN
         self._job_id, self._created_at, self._execution_id = job_id, created_at, execution_id
         self.limit_seconds, self.began_at, self.started_at = limit_seconds, time.time(), time.monotonic()
         if self._queue != (name := _cut(queue)):

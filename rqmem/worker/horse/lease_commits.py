@@ -29,6 +29,7 @@ _COMMIT_SECONDS = 0.002  # what has finished waits no longer for its commit
 _SEEN_SECONDS = 0.005  # a job may be shown that has taken so long; Redis knows one at a time, so its commit is awaited
 _WORTH_SECONDS = 0.001  # what has worked for so long is committed before the next job begins
 _MOST_OWED = 32  # replies; then half of them are read
+_FINISHED = Event.FINISHED  # as in `user_code`
 _log = logging.getLogger("rqmem.worker")
 
 
@@ -117,7 +118,7 @@ class Commits:
         self._seconds += done.ended_at - done.began_at
         if self._ring.add(done):
             self._on_page += 1
-            self._page.advance(Event.FINISHED)
+            self._page.advance(_FINISHED)
 
     def keep_room(self) -> None:
         """What the page has no room for is committed at once. A page that is full gets room by half of the replies."""
@@ -140,11 +141,12 @@ class Commits:
     def read(self, until: int = 0) -> str:
         """Read replies until that number is owed. Returns why the last job that was announced may not begin."""
         why = ""
-        while self._link.owed > until:
-            if self._link.next_is_batch:
-                self._batch = self._link.read_batch()
+        link = self._link
+        while link.owed > until:
+            if link.next_is_batch:
+                self._batch = link.read_batch()
             else:
-                why = self._take_reply(self._link.read_step(), *self._sent.popleft())
+                why = self._take_reply(link.read_step(), *self._sent.popleft())
         return why
 
     def _forget_pending(self) -> None:

@@ -92,14 +92,13 @@ def _place(path: str) -> tuple[str, tuple[str, ...]]:
     return module, names
 
 
-_NOTHING_READ = dict.fromkeys(("_func_name", "_instance", "_args", "_kwargs"), UNEVALUATED)
-
-
 class LeasedJob(Job):
     """What `rq.get_current_job` gives under a lease: read from Redis when more than its id and its call is touched.
 
     From then on RQ shows the job as running, so that its status and its heartbeat are true for the job's own code.
     """
+
+    _func_name = _instance = _args = _kwargs = UNEVALUATED
 
     @classmethod
     def new(
@@ -108,8 +107,8 @@ class LeasedJob(Job):
         """``data``: RQ's, not compressed. ``fetch`` reads the job."""
         job = cls.__new__(cls)
         job.__dict__ = {
-            **_NOTHING_READ, "_id": job_id, "serializer": serializer, "origin": queue, "timeout": timeout,
-            "_data": data, "_rqmem_fetch": fetch,
+            "_id": job_id, "serializer": serializer, "origin": queue, "timeout": timeout, "_data": data,
+            "_rqmem_fetch": fetch,
         }  # fmt: skip
         return job
 

@@ -54,6 +54,7 @@ MARK = "RQMEM_EXECUTION"
 _LEFT_TO_THE_WORKER = (signal.SIGTERM, signal.SIGUSR2)
 
 _MARK = environment.Again(MARK)
+_ENTERED, _LEFT = Event.ENTERED, Event.LEFT  # Python 3.11 looks a member up in 0.1 us, which is 1 % of a short job
 _current: Horse | None = None
 _in_hook = False
 _FREED_FRACTION = 0.75
@@ -177,7 +178,7 @@ def run_user_code(horse: Horse, call: Callable[[], Any]) -> Any:
         environment.put(MARK, horse.execution_id)
     try:
         try:
-            page.advance(Event.ENTERED)
+            page.advance(_ENTERED)
             raised.forget()
             try:
                 result = call()
@@ -204,7 +205,7 @@ def run_user_code(horse: Horse, call: Callable[[], Any]) -> Any:
 def _leave_user_code(page: SharedPage, horse_pid: int) -> None:
     """From here on nothing may raise. A child that the job forked and let return ends: it must not commit."""
     if os.getpid() == horse_pid:
-        page.advance(Event.LEFT)
+        page.advance(_LEFT)
         return
     error = sys.exc_info()[1]
     code = error.code if isinstance(error, SystemExit) else int(error is not None)
