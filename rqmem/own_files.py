@@ -76,8 +76,11 @@ def check_holder(directory: Path, advice: str) -> None:
 
 def open_ours(path: Path, flags: int) -> int:
     """A descriptor of a file of ours or root's in a private directory. Follows no link."""
-    descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, 0o600)
     found = os.fstat(descriptor)
+    if not stat.S_ISREG(found.st_mode):
+        os.close(descriptor)
+        raise UntrustedFile(f"{path} is a pipe or a directory, and must be a file: remove it")
     if not is_ours(found):
         os.close(descriptor)
         raise UntrustedFile(f"{path} belongs to {owner(found)}, and we are uid {os.geteuid()}: remove it")

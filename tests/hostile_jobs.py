@@ -89,6 +89,11 @@ def in_code_of_a_pipe() -> None:
         exec(compile(_CODE, pipe, "exec"), {"time": time, "mb": 400})
 
 
+def raises_in_code_of(path: str) -> None:
+    """Its traceback names the line of a file that is none."""
+    exec(compile("raise ValueError('on purpose')", path, "exec"))
+
+
 def in_a_tmpfs_of_its_own() -> None:
     """Mounted later than the worker began, and where only this process sees it. Nothing is mapped."""
     with tempfile.TemporaryDirectory() as directory:

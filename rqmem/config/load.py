@@ -88,8 +88,11 @@ def read(environ: Mapping[str, str]) -> ConfigFile | None:
     if not named and not path.exists():
         return None
     try:
+        found = path.stat()
         if not named:
-            _check_owner(path, path.stat())
+            _check_owner(path, found)
+        if not stat.S_ISREG(found.st_mode) and not stat.S_ISDIR(found.st_mode):  # a pipe waits, a device has no end
+            raise ConfigError(f"config file {path} cannot be read: it is a pipe, a device or a socket")
         with path.open(encoding="utf-8") as file:
             if not named:  # once more, of what is read in the end
                 _check_owner(path, os.fstat(file.fileno()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import time
 from collections.abc import Callable
@@ -134,6 +135,17 @@ def test_a_worker_refuses_a_bad_config_file_too(tmp_path: Path, start_worker: St
     worker = start_worker("--burst", directory=tmp_path)
     [line] = worker.finish().splitlines()
     assert line == "rqmem: rqmem.ini: memory='much': give a number of MB greater than 0, for example 256"
+    assert worker.process.returncode == 2
+
+
+@pytest.mark.parametrize("environ", [{}, {"RQMEM_CONFIG": "rqmem.ini"}, {"RQMEM_CONFIG": "/dev/zero"}])
+def test_a_config_file_that_never_ends_is_not_waited_for(
+    tmp_path: Path, start_worker: StartWorker, environ: dict[str, str]
+) -> None:
+    os.mkfifo(tmp_path / "rqmem.ini")
+    worker = start_worker("--burst", directory=tmp_path, **environ)
+    [line] = worker.finish(60).splitlines()
+    assert line.endswith("cannot be read: it is a pipe, a device or a socket")
     assert worker.process.returncode == 2
 
 

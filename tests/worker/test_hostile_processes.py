@@ -106,6 +106,16 @@ def test_a_horse_in_another_root_directory_is_replaced(connection: Redis, work_o
     assert log.count("left its process changed: ") == 2
 
 
+@pytest.mark.parametrize("kind", ["pipe", "pipe on sys.path", "device"])
+def test_a_traceback_waits_for_no_pipe(connection: Redis, work_off: WorkOff, tmp_path: Path, kind: str) -> None:
+    """The horse waited for a writer, and for ever where the job has no time limit."""
+    os.mkfifo(tmp_path / "pipe.py")
+    path = {"pipe": str(tmp_path / "pipe.py"), "device": "/dev/zero"}.get(kind, "pipe.py")
+    job = Queue("jobs", connection=connection).enqueue(hostile_jobs.raises_in_code_of, path, job_timeout=-1)
+    log = work_off("jobs", PYTHONPATH=f"{tmp_path}:{Path.cwd()}")
+    assert job.latest_result().exc_string.rstrip().endswith("ValueError: on purpose"), log
+
+
 def test_a_mount_whose_name_is_no_utf8_changes_nothing(tmp_path: Path) -> None:
     """A stick whose label is in Latin-1, say."""
     if os.geteuid() != 0:

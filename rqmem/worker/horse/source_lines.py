@@ -15,6 +15,7 @@ import stat
 import sys
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from rqmem.worker.evidence import AT_OR_BEFORE
 from rqmem.worker.shared_memory import SharedPage
@@ -88,16 +89,32 @@ def described(line: str) -> str:
 
 
 def _source(path: str, number: int) -> str:
-    """That line of a file; "": none. Code may call anything its file, also a pipe, or a device that never ends."""
-    try:
-        found = os.stat(path)  # noqa: PTH116
-        if not stat.S_ISREG(found.st_mode) or found.st_size > _LARGEST_SOURCE_BYTES:
-            return ""
-    except OSError:  # in an archive, perhaps
-        pass
-    except ValueError:
-        return ""
-    return linecache.getline(path, number).strip()
+    """That line of a file; "": none."""
+    return linecache.getline(path, number).strip() if _may_be_read(path) else ""
+
+
+def read_no_pipes() -> None:
+    """From now on tracebacks show no lines of pipes and devices. Code may call anything its file, and they would wait.
+
+    What is formatted after a job has no time limit.
+    """
+    update = linecache.updatecache
+
+    def update_if_it_ends(filename: str, module_globals: dict[str, Any] | None = None) -> list[str]:
+        return update(filename, module_globals) if _may_be_read(filename) else []
+
+    linecache.updatecache = update_if_it_ends
+
+
+def _may_be_read(path: str) -> bool:
+    """Whether it is a file that ends. What is not found may be in an archive."""
+    for directory in ("", *sys.path):  # as `linecache` looks for it
+        try:
+            found = os.stat(os.path.join(directory, path))  # noqa: PTH116, PTH118
+        except (OSError, ValueError, TypeError):
+            continue
+        return stat.S_ISREG(found.st_mode) and found.st_size <= _LARGEST_SOURCE_BYTES
+    return True
 
 
 def described_growth(page: SharedPage) -> list[tuple[float, str]]:

@@ -144,6 +144,7 @@ def settle_in(worker_pid: int, group: HorseGroup | None, preloaded: tuple[str, .
         os._exit(1)
     if group is not None:
         group.enter()
+    source_lines.read_no_pipes()
     procfs.own_held_bytes()  # opens what the breach's handler reads: later that may be impossible
     gc.enable()
     os.register_at_fork(after_in_child=_give_forks_their_signals)
