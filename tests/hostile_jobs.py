@@ -10,6 +10,7 @@ import resource
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from rqmem.units import MB
 from tests.sample_jobs import redis
 
 _SET_NAME, _NEW_MOUNTS, _PRIVATE = 15, 0x20000, 0x44000
-_NEW_NETWORK, _DROP_CAPABILITY = 0x40000000, 24
+_NEW_NETWORK, _DROP_CAPABILITY, _NEW_FILES = 0x40000000, 24, 0x400
 _libc = ctypes.CDLL(None)
 _GROW = "held = [bytearray(b'x') * 2**20 for _ in range(400)]; import time; time.sleep(1)"
 _CODE = """
@@ -87,6 +88,36 @@ def in_code_of_a_pipe() -> None:
         pipe = f"{directory}/pipe"
         os.mkfifo(pipe)
         exec(compile(_CODE, pipe, "exec"), {"time": time, "mb": 400})
+
+
+def _fill_a_memfd(mb: int = 400) -> None:
+    """Written and not mapped."""
+    memfd = os.memfd_create("hostile")
+    for _ in range(mb):
+        os.write(memfd, b"x" * MB)
+        time.sleep(0.003)
+    time.sleep(1)
+
+
+def in_files_of_one_thread() -> None:
+    """They are in no list of the process's files."""
+
+    def fill() -> None:
+        assert _libc.unshare(_NEW_FILES) == 0
+        _fill_a_memfd()
+
+    thread = threading.Thread(target=fill)
+    thread.start()
+    thread.join()
+
+
+def in_files_of_a_process_without_its_main_thread() -> None:
+    child = os.fork()
+    if child == 0:
+        threading.Thread(target=lambda: (_fill_a_memfd(), os._exit(0))).start()
+        time.sleep(0.05)
+        _libc.syscall({"x86_64": 60}.get(os.uname().machine, 93), 0)  # exit(2): of this thread only
+    os.waitpid(child, 0)
 
 
 def raises_in_code_of(path: str) -> None:

@@ -311,6 +311,11 @@ def find_children(pid: int) -> list[int]:
     return [other for other in map(int, filter(str.isdigit, names)) if read_parent(other) == pid]
 
 
+def threads(pid: int) -> list[int]:
+    """Its other threads than the main one."""
+    return [thread for thread in map(int, _tasks(pid)) if thread != pid]
+
+
 def _tasks(pid: int) -> list[str]:
     """Its threads; none where it is gone, or hidden by ``hidepid=2``."""
     try:

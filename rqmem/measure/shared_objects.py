@@ -19,12 +19,14 @@ from collections.abc import Collection, Iterable, Mapping
 from functools import cache
 from pathlib import Path
 
+from rqmem.measure import linux, procfs
 from rqmem.measure.kept_files import read_text
 from rqmem.values import dataclass
 
 _SHM = Path("/dev/shm")
 _AT_FDCWD, _STATX_BTIME = -100, 0x800
 _SYSV = Path("/proc/sysvipc/shm")
+_KCMP_FILES = 2
 _IN_MEMORY = (0x01021994, 0x858458F6)  # tmpfs, ramfs
 
 Key = tuple[int | str, int]
@@ -86,7 +88,8 @@ def held_by(pids: Iterable[int], ever: Collection[int] = ()) -> dict[Key, Held]:
     attached: set[int] = set()
     devices = _Devices()
     for pid in pids:
-        _add_open(pid, devices, found)
+        for directory in _tables_of_files(pid):
+            _add_open(directory, devices, found)
         for key, (addresses, path) in _mapped(pid).items():
             if key[0] == "sysv":
                 attached.add(key[1])
@@ -129,8 +132,16 @@ def new_files(since: float, user: int) -> dict[Key, Held]:
     return found
 
 
-def _add_open(pid: int, devices: _Devices, found: dict[Key, Held]) -> None:
-    directory = f"/proc/{pid}/fd"
+def _tables_of_files(pid: int) -> list[str]:
+    """Directories of descriptors: of the main thread, and of threads that have a table of their own (CLONE_FILES)."""
+    owners = [pid]
+    for thread in procfs.threads(pid):
+        if all(linux.system_call("kcmp", owner, thread, _KCMP_FILES, 0, 0) > 0 for owner in owners):
+            owners.append(thread)
+    return [f"/proc/{pid}/fd", *(f"/proc/{pid}/task/{owner}/fd" for owner in owners[1:])]
+
+
+def _add_open(directory: str, devices: _Devices, found: dict[Key, Held]) -> None:
     try:
         names = os.listdir(directory)  # noqa: PTH208
     except OSError:
@@ -150,9 +161,10 @@ def _add_open(pid: int, devices: _Devices, found: dict[Key, Held]) -> None:
 
 def _mapped(pid: int) -> dict[Key, tuple[str, str]]:
     try:
-        return parse_mapped(read_text(f"/proc/{pid}/maps"))
+        maps = procfs.of_memory(pid, lambda directory: read_text(f"{directory}/maps") or None)
     except OSError:
         return {}
+    return parse_mapped(maps) if maps else {}
 
 
 def _mapped_status(pid: int, addresses: str, path: str, key: Key) -> tuple[str, os.stat_result | None]:

@@ -29,6 +29,8 @@ GROW = [
     hostile_jobs.in_code_of_a_file_with_a_line_end,
     hostile_jobs.in_code_of_a_device,
     hostile_jobs.in_code_of_a_pipe,
+    hostile_jobs.in_files_of_one_thread,
+    hostile_jobs.in_files_of_a_process_without_its_main_thread,
     pytest.param(
         hostile_jobs.locks_a_file_into_memory,
         marks=pytest.mark.skipif(os.geteuid() != 0, reason="locking takes CAP_IPC_LOCK"),
