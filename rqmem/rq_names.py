@@ -22,6 +22,7 @@ from rq.defaults import (
     DEFAULT_RESULT_TTL,
     DEFAULT_WORKER_TTL,
     RQ_KEY_PREFIX,
+    UNSERIALIZABLE_RETURN_VALUE_PAYLOAD,
 )
 from rq.exceptions import (
     AbandonedJobError,

@@ -1423,3 +1423,18 @@ def leave_an_unmapped_file(mb: int, path: str) -> None:
     with Path(path).open("wb") as file:
         _in_steps(file.fileno(), mb)
     grow_blocks()
+
+
+class Speechless:
+    def __repr__(self) -> str:
+        raise ValueError("I have no words")
+
+
+class Unreadable:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return int, ("x",)
+
+
+def returns_odd(what: str) -> Any:
+    """What a serializer takes, and JSON or a reader does not."""
+    return {"tuple as key": {(1, 2): 3}, "no repr": Speechless(), "unreadable": Unreadable()}[what]

@@ -14,7 +14,7 @@ from redis import Redis
 from rqmem.cli.call import Target, arguments, resolve
 from rqmem.cli.options import code_path, parsed, serializer_option
 from rqmem.cli.terminal import redis_options, show
-from rqmem.cli.waiting import ENDED, until_ended
+from rqmem.cli.waiting import ENDED, shown, until_ended
 from rqmem.config.parsers import seconds_or_no_limit, whole_seconds
 from rqmem.connection.connect import connect
 from rqmem.errors import ConfigError, RqmemError
@@ -111,11 +111,14 @@ def enqueue(path: str, paths: tuple[str, ...], url: str | None, as_json: bool, q
             click.echo(json_text(_fields(job, due)))
         return
     end = until_ended(job, given["wait"])
+    finished = end.status == "finished"
     if as_json:
-        click.echo(json_text({**_fields(job, due), **vars(end)}, default=repr))
-    elif not end.error:
-        click.echo(json_text(end.result, default=repr))
-    if end.error:
+        click.echo(json_text({**_fields(job, due), **vars(end)}, default=shown))
+    elif finished:
+        click.echo(json_text(end.result, default=shown))
+    if end.error and finished:
+        click.echo(f"rqmem: job {job.id} {end.status}, but {end.error}", err=True)
+    elif end.error:
         raise RqmemError(f"job {job.id} {end.status}: {end.error}")
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import time
 from typing import Any
 
 from redis.exceptions import ConnectionError, TimeoutError
 
 from rqmem.errors import RqmemError
-from rqmem.rq_names import InvalidJobOperation, Job, JobStatus
+from rqmem.rq_names import UNSERIALIZABLE_RETURN_VALUE_PAYLOAD, InvalidJobOperation, Job, JobStatus
 from rqmem.tracebacks import what_was_raised
 from rqmem.values import dataclass
 
@@ -18,7 +19,10 @@ _SHORTEST_PAUSE, _LONGEST_PAUSE = 0.02, 0.5
 
 @dataclass(frozen=True)
 class EndedJob:
-    """How the job ended: RQ's status, what it returned, what it raised in one line, and how long we waited."""
+    """How the job ended: RQ's status, what it returned, and how long we waited.
+
+    ``error``: what it raised, or why what it returned is not here, in one line.
+    """
 
     status: str
     result: Any
@@ -53,6 +57,32 @@ def _end(job: Job, status: JobStatus, seconds: float) -> EndedJob:
         raised = what_was_raised(result.exc_string or "") if result is not None else ""
         return EndedJob(status.value, None, raised or f"it was {status.value}", seconds)
     try:
-        return EndedJob(status.value, job.return_value(refresh=True), "", seconds)
+        result = job.return_value(refresh=True)
     except Exception as error:  # noqa: BLE001  of classes that are not here
-        return EndedJob(status.value, f"a result that cannot be read here: {error}", "", seconds)
+        return EndedJob(status.value, None, f"its result cannot be read here: {_of(error)}", seconds)
+    if result == UNSERIALIZABLE_RETURN_VALUE_PAYLOAD:  # RQ's word for it
+        wrote = getattr(job.serializer, "__name__", type(job.serializer).__name__)
+        what = f"its result was not kept, since {wrote} cannot write it: return plain values, such as numbers and text"
+        return EndedJob(status.value, None, what, seconds)
+    return EndedJob(status.value, _printable(result), "", seconds)
+
+
+def _printable(value: Any) -> Any:
+    """What JSON cannot hold, such as tuples as keys, is shown as Python shows it."""
+    try:
+        json.dumps(value, default=shown)
+    except (TypeError, ValueError, RecursionError):
+        return shown(value)
+    return value
+
+
+def shown(value: object) -> str:
+    """A value that is no JSON."""
+    try:
+        return repr(value)
+    except Exception:  # noqa: BLE001
+        return object.__repr__(value)
+
+
+def _of(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

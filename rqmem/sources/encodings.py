@@ -21,11 +21,12 @@ def check_encoding(encoding: str, special: str, whose: str) -> None:
         if codecs.lookup(encoding).name in ("utf-8", "ascii"):
             return
         plain = bytes(range(128))
+        others = (chr(number).encode(encoding, "ignore") for number in range(128, 0x10000))
         fits = plain.decode(encoding) == plain.decode("ascii")
-    except LookupError:
-        raise ConfigError(f"{whose}: there is no encoding {encoding!r}") from None
-    except UnicodeDecodeError:
+        fits = fits and not any(byte in each for each in others for byte in special.encode())
+    except UnicodeError:  # of some codecs not its subclasses: idna takes no "ignore"
         fits = False
-    others = (chr(number).encode(encoding, "ignore") for number in range(128, 0x10000))
-    if not fits or any(byte in each for each in others for byte in special.encode()):
+    except (LookupError, ValueError):
+        raise ConfigError(f"{whose}: there is no encoding {encoding!r}") from None
+    if not fits:
         raise ConfigError(f"{whose}: a file in {encoding} cannot be cut: convert it to UTF-8 first")

@@ -202,6 +202,26 @@ def test_a_result_that_is_not_kept(start_worker: StartWorker, enqueue: Enqueue) 
     assert (done.returncode, done.stdout.splitlines()[1:], done.stderr) == (0, ["null"], "")
 
 
+def test_wait_says_why_a_result_is_not_here(start_worker: StartWorker, enqueue: Enqueue) -> None:
+    """It printed RQ's word for it, "Unserializable return value", as if the job had returned that."""
+    start_worker()
+    done = enqueue("tests.lease.jobs.returns_a_function", "--wait", "60", "--quiet")
+    job_id, printed = done.stdout.splitlines()
+    assert (done.returncode, printed) == (0, "null")
+    assert done.stderr == (
+        f"rqmem: job {job_id} finished, but its result was not kept, since DefaultSerializer cannot write it: "
+        "return plain values, such as numbers and text\n"
+    )
+    done = enqueue("tests.sample_jobs.returns_odd", "tuple as key", "--wait", "60", "--quiet")
+    assert (done.stdout.splitlines()[1], done.stderr) == ('"{(1, 2): 3}"', "")
+    done = enqueue("tests.sample_jobs.returns_odd", "no repr", "--wait", "60", "--quiet")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "<tests.sample_jobs.Speechless object at" in done.stdout
+    done = enqueue("tests.sample_jobs.returns_odd", "unreadable", "--wait", "60", "--quiet", "--json")
+    assert json.loads(done.stdout)["result"] is None
+    assert json.loads(done.stdout)["error"].startswith("its result cannot be read here: ValueError: invalid")
+
+
 def test_wait_for_a_job_that_nobody_runs(enqueue: Enqueue) -> None:
     done = enqueue(ADD, "1", "--wait", "1", "--quiet")
     job_id = done.stdout.strip()

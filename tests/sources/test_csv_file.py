@@ -187,11 +187,13 @@ def test_encodings(tmp_path: Path) -> None:
         read([CsvFile(path)])
     for encoding in ("euc-jp", "iso-8859-15", "latin-1", "utf-8-sig", "UTF8", "shift_jis"):
         CsvFile(path, encoding=encoding)
-    for encoding in ("utf-16", "utf-32-le", "utf-7", "iso2022_jp"):
+    for encoding in ("utf-16", "utf-32-le", "utf-7", "iso2022_jp", "idna", "punycode"):
         with pytest.raises(ConfigError, match=f"a file in {encoding} cannot be cut: convert it to UTF-8"):
             CsvFile(path, encoding=encoding)
     with pytest.raises(ConfigError, match="cannot be cut"):  # whose second byte may be a backslash
         CsvFile(path, encoding="shift_jis", escapechar="\\")
+    with pytest.raises(ConfigError, match=r"there is no encoding 'a\\x00b'"):
+        CsvFile(path, encoding="a\0b")
     with pytest.raises(ConfigError, match="there is no encoding 'utf8000'"):
         CsvFile(path, encoding="utf8000")
 
