@@ -19,7 +19,6 @@ import gc
 import logging
 import os
 import signal
-import sys
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -39,10 +38,12 @@ from rqmem.log import borrow_handlers, say_who
 from rqmem.measure import linux
 from rqmem.measure.startup_checks import check_platform, fastest_growth, usage_of_idle_fork
 from rqmem.policy.replacement import Slot, after_death
-from rqmem.rq_names import ForkProcess, Queue, WorkerData, WorkerPool, setup_loghandlers
+from rqmem.rq_names import Queue, WorkerData, WorkerPool, setup_loghandlers
+from rqmem.store.retrying import connection_with_short_timeout
 from rqmem.text import counted
 from rqmem.units import show_mb, to_mb
 from rqmem.worker.memory_worker import MemoryWorker
+from rqmem.worker.pool import forking
 from rqmem.worker.pool.budget import Budget, budget_mb, check_tenant_mb
 from rqmem.worker.pool.scaling import Scaling
 from rqmem.worker.preparing import check_ceilings, prepare
@@ -55,6 +56,7 @@ _LOOK_SECONDS = 1.0
 _FORCE_AFTER_SECONDS = 1.1  # RQ takes two signals within a second for one
 _KILL_AFTER_SECONDS = 15.0
 _READY_SECONDS = 60.0
+_REDIS_SECONDS, _REDIS_PAUSE_SECONDS = 0.5, 10.0
 _log = logging.getLogger("rqmem.worker")
 
 
@@ -119,6 +121,8 @@ class MemoryWorkerPool(WorkerPool):
         self._force_at: float | None = None
         self._exit_code = 0
         self._budget: Budget | None = None
+        self._asking = connection_with_short_timeout(connection, _REDIS_SECONDS)
+        self._ask_at = float("-inf")
 
     @property
     def pids(self) -> dict[str, int]:
@@ -142,12 +146,12 @@ class MemoryWorkerPool(WorkerPool):
         self._burst = burst
         self._share_with_workers()
         budget = self._make_budget()
-        _log.info("pool %s: starts %s, with PID %d", self.name, counted(self.num_workers, "worker"), os.getpid())
         self.status = self.Status.STARTED
         woken, wake = os.pipe()
         os.set_blocking(wake, False)
         before = {number: signal.signal(number, self._hear) for number in _SIGNALS}
         old_wake = signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
+        _log.info("pool %s: starts %s, with PID %d", self.name, counted(self.num_workers, "worker"), os.getpid())
         gc.collect()
         gc.freeze()  # a collection in a worker would write to each object that it shares
         try:
@@ -247,18 +251,21 @@ class MemoryWorkerPool(WorkerPool):
 
     def _start_what_is_due(self, now: float) -> None:
         for slot in self._slots[: self._wanted]:
-            if slot.number not in self._running and not slot.retired and slot.due_at <= now:
+            if slot.number in self._running or slot.retired or slot.due_at > now:
+                continue
+            try:
                 self._running[slot.number] = _Running(self._start_process(slot.number), now)
+            except OSError as error:  # no process, no memory or no file descriptor is left for now
+                self._slots[slot.number - 1] = later = after_death(slot, 0.0, now)
+                _log.error(
+                    "pool %s: worker %s cannot be started: %s; the next try is in %.0f s",
+                    self.name, self._name(slot.number), error, max(_LOOK_SECONDS, later.due_at - now),
+                )  # fmt: skip
 
     def _start_process(self, number: int) -> BaseProcess:
         if self._budget is not None:
             self._budget.begins(number - 1)
-        process: BaseProcess = ForkProcess(
-            target=self._run, args=(self._name(number), number, os.getpid()), name=self._name(number)
-        )
-        sys.stdout.flush()
-        sys.stderr.flush()
-        process.start()
+        process = forking.start(self._run, (self._name(number), number, os.getpid()), self._name(number), _SIGNALS)
         self.worker_dict[process.name] = WorkerData(process.name, process.pid or 0, process)
         return process
 
@@ -271,7 +278,7 @@ class MemoryWorkerPool(WorkerPool):
         code = ended.process.exitcode or 0
         at, lived = number - 1, now - ended.since
         slot = self._slots[at]
-        if self.status == self.Status.STOPPED or (code == 0 and not ended.renewing):
+        if self.status == self.Status.STOPPED or (code == 0 and self._workers_end_by_themselves and not ended.renewing):
             self._slots[at] = replace(slot, retired=True)
             return
         if code == UNUSABLE and self._nobody_lives():
@@ -288,6 +295,11 @@ class MemoryWorkerPool(WorkerPool):
             "pool %s: worker %s %s after %.0f s; a new one starts %s",
             self.name, ended.process.name, how, lived, f"in {delay:.0f} s" if delay else "now",
         )  # fmt: skip
+
+    @property
+    def _workers_end_by_themselves(self) -> bool:
+        """Whether one that ends well had nothing left to do. Else somebody has told it to stop, and it is replaced."""
+        return self._burst or any(self._work_options.get(each) is not None for each in ("max_jobs", "max_idle_time"))
 
     def _nobody_lives(self) -> bool:
         """Whether no worker of this pool has been registered yet."""
@@ -324,7 +336,10 @@ class MemoryWorkerPool(WorkerPool):
 
     def _renew_next(self, now: float) -> None:
         """Tell the next worker to end, when the one before is there again."""
-        if not self._to_renew or len(self._running) < self._wanted:
+        self._to_renew = [number for number in self._to_renew if number in self._running]
+        if not self._to_renew or any(
+            slot.number not in self._running and not slot.retired for slot in self._slots[: self._wanted]
+        ):
             return
         if not all(self._has_settled_in(number, now) for number in self._running):
             return
@@ -339,8 +354,9 @@ class MemoryWorkerPool(WorkerPool):
         """Whether this worker is registered in Redis."""
         key = f"{self.worker_class.redis_worker_namespace_prefix}{self._name(number)}"
         try:
-            pid = self.connection.hget(key, "pid")
-        except RedisError:
+            pid = self._asking.hget(key, "pid") if time.monotonic() >= self._ask_at else None
+        except RedisError:  # who waits for it cannot keep the budget meanwhile
+            self._ask_at = time.monotonic() + _REDIS_PAUSE_SECONDS
             return False
         return pid is not None and int(pid) == self._running[number].process.pid
 
@@ -355,7 +371,9 @@ class MemoryWorkerPool(WorkerPool):
     def _run(self, name: str, number: int, parent: int) -> None:
         for each in _SIGNALS:
             signal.signal(each, signal.SIG_DFL)
+        signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # until it can write a snapshot
         signal.set_wakeup_fd(-1)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)  # blocked by `forking.start`
         os.setpgid(0, 0)
         linux.signal_when_parent_ends(signal.SIGTERM)
         if os.getppid() != parent:

@@ -68,7 +68,8 @@ class Telling:
         told = PoolTold(tuple(waits), tuple(self._incidents), dict(tenants.most_common(_MOST_TENANTS)))
         text = codec.to_json(told).encode()
         while len(text) >= TOLD_BYTES:
-            told = PoolTold(told.waits[:-1], told.incidents[1 if not told.waits else 0 :], told.waiting_of)
+            waiting_of = dict(list(told.waiting_of.items())[: None if told.waits or told.incidents else -1])
+            told = PoolTold(told.waits[:-1], told.incidents[1 if not told.waits else 0 :], waiting_of)
             text = codec.to_json(told).encode()
         if text != self._written:
             self._written = text
