@@ -16,6 +16,7 @@ import dis
 import gc
 import os
 import sys
+import time
 import weakref
 from collections.abc import Callable
 from dataclasses import replace
@@ -23,8 +24,10 @@ from types import CodeType, FrameType, TracebackType
 
 from rqmem.errors import MemoryLimitExceeded
 from rqmem.events import Breach
+from rqmem.units import MB
 from rqmem.values import dataclass
 
+_ON_ITS_WAY_SECONDS, _ON_ITS_WAY_BYTES = 1.0, 4 * MB
 _GROUP = getattr(builtins, "BaseExceptionGroup", ())  # Python 3.11
 
 
@@ -50,17 +53,35 @@ class Raised:
         self._is_users = is_users
         self.pid = os.getpid()
         self._alive: dict[int, tuple[weakref.ref[MemoryLimitExceeded], Breach]] = {}
+        self._known_groups: set[int] = set()  # of those alive
         self._swallowed: Breach | None = None
+        self._raised_at, self._raised_bytes = 0.0, 0
         self.knew = False
         MemoryLimitExceeded.when_dropped = self._dropped
 
-    def new(self, error: MemoryLimitExceeded) -> MemoryLimitExceeded:
-        """An exception that is about to be raised."""
+    def new(self, error: MemoryLimitExceeded, usage_bytes: int = 0) -> MemoryLimitExceeded:
+        """An exception that is about to be raised. ``usage_bytes``: what the job uses now; 0: nobody knows."""
+        global _followed
         self._alive[id(error)] = (weakref.ref(error), error.breach)
+        _followed = self
+        if _before_collection not in gc.callbacks:
+            gc.callbacks.append(_before_collection)
+        self._raised_at, self._raised_bytes = time.monotonic(), usage_bytes
         return error
+
+    def is_on_its_way(self, usage_bytes: int) -> bool:
+        """Whether the last one was raised a moment ago, somebody still has it, and the job has not grown since.
+
+        An event loop has it between the task that it ended and the code that awaits the task. It holds the memory that
+        is to be freed. A second one would hit the event loop, and not the job.
+        """
+        grown_bytes = usage_bytes - self._raised_bytes
+        waits = grown_bytes < _ON_ITS_WAY_BYTES and time.monotonic() - self._raised_at < _ON_ITS_WAY_SECONDS
+        return bool(self._alive) and waits
 
     def forget(self) -> None:
         self._alive.clear()
+        self._known_groups.clear()
         self._swallowed, self.knew = None, False
 
     def check(self) -> None:
@@ -73,11 +94,12 @@ class Raised:
         for key, (alive, breach) in list(self._alive.items()):
             error = alive()
             if error is not None:
-                caught = self._look(error)
-                self._judge(replace(caught, knew=caught.knew or _group_was_known(error)), breach)
+                self.look_for_groups()
+                self._judge(self._look(error), breach)
             else:  # gone, and `_dropped` was cut short
                 self._judge(_Caught(knew=False, cut=True), breach)
             self._alive.pop(key, None)
+        self._known_groups.clear()
         swallowed, self._swallowed = self._swallowed, None
         if swallowed is not None:
             raise self.new(MemoryLimitExceeded(swallowed))
@@ -91,6 +113,13 @@ class Raised:
             star = _has_except_star(dropper.f_code) and _names_it(dropper)
             self._judge(replace(caught, knew=caught.knew or star), breach)
 
+    def look_for_groups(self) -> None:
+        """Note which of them are in a group of exceptions that was caught by somebody who names it."""
+        for key, (alive, _) in list(self._alive.items()):
+            error = alive()
+            if error is not None and _group_was_known(error):
+                self._known_groups.add(key)
+
     def _judge(self, caught: _Caught, breach: Breach) -> None:
         self.knew = self.knew or caught.knew
         if caught.cut and not caught.knew:
@@ -101,7 +130,8 @@ class Raised:
         if trace is None:
             return _Caught(knew=False, cut=True)
         line = self._line_of(trace.tb_frame, trace.tb_lineno)
-        return _Caught(_names_it(trace.tb_frame), self._cuts(trace), line)
+        knew = id(error) in self._known_groups or _names_it(trace.tb_frame)
+        return _Caught(knew, self._cuts(trace), line)
 
     def _cuts(self, trace: TracebackType | None) -> bool:
         while trace is not None:
@@ -111,7 +141,16 @@ class Raised:
         return False
 
 
-_JUDGES = (MemoryLimitExceeded.__del__.__code__, Raised.check.__code__)
+_followed: Raised | None = None
+
+
+def _before_collection(phase: str, _: dict[str, int]) -> None:
+    """The garbage collector calls it: it may drop one anywhere, when the group cannot be found any more."""
+    if phase == "start" and _followed is not None and os.getpid() == _followed.pid:
+        _followed.look_for_groups()
+
+
+_JUDGES = (MemoryLimitExceeded.__del__.__code__, Raised.check.__code__, _before_collection.__code__)
 
 
 def is_judging(frame: FrameType | None) -> bool:

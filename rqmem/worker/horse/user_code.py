@@ -225,14 +225,14 @@ def _on_breach_signal(number: int, frame: FrameType | None) -> None:
         return
     _taking_evidence = True  # another signal may come meanwhile
     try:
-        if _has_freed(horse):
+        if horse.raised.is_on_its_way(horse.page.usage_bytes) or _has_freed(horse):
             return
         signal.alarm(0)  # the job's time limit must not cut its unwinding short
         breach = _evidence(horse, frame)
     finally:
         _taking_evidence = False
     if Instruction.RAISE in horse.page.advance(Event.SIGNALLED):
-        raise horse.raised.new(MemoryLimitExceeded(breach))
+        raise horse.raised.new(MemoryLimitExceeded(breach), horse.page.usage_bytes)
 
 
 def _evidence(horse: Horse, frame: FrameType | None) -> Breach:
