@@ -21,14 +21,16 @@ BREACH = Breach(
     processes=1, operation="",
 )  # fmt: skip
 STAR = """
-def catches_a_group(raise_it):
-    held = []
+def runs_a_task(raise_it):
     try:
-        try:
-            raise_it()
-        except BaseException as error:
-            held += [error, held]  # a cycle, as event loops leave them
-            raise BaseExceptionGroup("some", [error])
+        raise_it()
+    except BaseException as error:
+        group = BaseExceptionGroup("some", [error])
+    raise group  # whose traceback has this frame, which has the group: a cycle, as event loops leave them
+
+def catches_a_group(raise_it):
+    try:
+        runs_a_task(raise_it)
     except* MemoryLimitExceeded:
         pass
 """
