@@ -91,7 +91,8 @@ def read(environ: Mapping[str, str]) -> ConfigFile | None:
         found = path.stat()
         if not named:
             _check_owner(path, found)
-        if not stat.S_ISREG(found.st_mode) and not stat.S_ISDIR(found.st_mode):  # a pipe waits, a device has no end
+        readable = stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode) or path.samefile(os.devnull)
+        if not readable:  # a pipe waits, a device has no end
             raise ConfigError(f"config file {path} cannot be read: it is a pipe, a device or a socket")
         with path.open(encoding="utf-8") as file:
             if not named:  # once more, of what is read in the end

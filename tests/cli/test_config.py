@@ -138,6 +138,14 @@ def test_a_worker_refuses_a_bad_config_file_too(tmp_path: Path, start_worker: St
     assert worker.process.returncode == 2
 
 
+def test_no_config_file_is_named_by_dev_null(tmp_path: Path, start_worker: StartWorker) -> None:
+    """As for many programs. The scripts of this repository do so."""
+    (tmp_path / "rqmem.ini").write_text("[rqmem]\nno-such-setting = 1\n")
+    worker = start_worker("--burst", directory=tmp_path, RQMEM_CONFIG="/dev/null")
+    worker.finish(60)
+    assert worker.process.returncode == 0
+
+
 @pytest.mark.parametrize("environ", [{}, {"RQMEM_CONFIG": "rqmem.ini"}, {"RQMEM_CONFIG": "/dev/zero"}])
 def test_a_config_file_that_never_ends_is_not_waited_for(
     tmp_path: Path, start_worker: StartWorker, environ: dict[str, str]
