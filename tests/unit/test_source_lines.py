@@ -7,14 +7,14 @@ from typing import Any, cast
 
 from rqmem.config.settings import Config
 from rqmem.worker.execution import Event
-from rqmem.worker.horse.user_code import Horse, run_user_code
+from rqmem.worker.horse.user_code import Horse, current, run_user_code
 from rqmem.worker.shared_memory import SharedPage
 
 LIBRARY = """
 import sys
 from rqmem.worker.horse.source_lines import line_of_user_code
 
-def line_named():
+def line_named(*_):
     return line_of_user_code(sys._getframe())
 """
 
@@ -35,6 +35,12 @@ def as_a_job(call: Callable[[], Any]) -> Any:
 def test_the_innermost_line_of_the_jobs_own_code_is_named() -> None:
     line_named = library()["line_named"]
     assert as_a_job(lambda: line_named()).endswith(f":<lambda>:{__file__}")
+
+
+def test_a_job_that_is_interrupted_where_rqmem_works_for_it_is_named() -> None:
+    line_named = library()["line_named"]
+    named = as_a_job(lambda: cast(Horse, current()).ask("look", line_named))  # `ask` calls it, in `user_code`
+    assert named.endswith(f":<lambda>:{__file__}")
 
 
 def test_before_and_after_the_jobs_own_code_the_program_around_is_not_named() -> None:

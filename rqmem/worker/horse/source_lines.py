@@ -27,7 +27,7 @@ _NOT_USER_CODE = (
     *site.getsitepackages(),
     str(Path(__file__).parents[2]),
 )
-_CALLS_USER_CODE = str(Path(__file__).with_name("user_code.py"))
+_CALLS_USER_CODE = (str(Path(__file__).with_name("user_code.py")), "run_user_code")
 
 _page: SharedPage | None = None
 _installed: dict[str, tuple[str, ...]] = {}  # where a package or module is that a job's path begins with
@@ -46,8 +46,8 @@ def line_of_user_code(frame: FrameType | None) -> str:
     program that the worker was started by is no job's code.
     """
     innermost = frame
-    while frame is not None and not is_users(path := frame.f_code.co_filename):
-        frame = frame.f_back if path != _CALLS_USER_CODE else None
+    while frame is not None and not is_users((code := frame.f_code).co_filename):
+        frame = frame.f_back if (code.co_filename, code.co_name) != _CALLS_USER_CODE else None
     frame = frame or innermost
     return _line(frame, frame.f_lineno) if frame is not None else ""
 
