@@ -295,11 +295,13 @@ class MemoryWorker(Worker):
         """RQ's `run_maintenance_tasks`, unless Redis is away or has come back a moment ago.
 
         Then heartbeats of running jobs may have expired although the jobs go on. RQ asks again before each wait for a
-        job. An error in it, from what others have written to RQ's registries, ends no worker.
+        job. An entry of a registry that RQ cannot read ends no worker.
         """
         if self._heart.steady:
             try:
                 self._outage.skipping("maintenance", super().run_maintenance_tasks)
+            except RedisError:  # of a registry of another type: each job would fail
+                raise
             except Exception as error:  # noqa: BLE001
                 self.last_cleaned_at = now()  # type: ignore[assignment]  # not before each job
                 _log.error("worker %s: RQ's maintenance of registries failed: %s", self.name, one_line(error))

@@ -117,9 +117,29 @@ class Counter:
         return self.start + by
 
 
-def does(what: str, *arguments: Any) -> Any:
+def saves_itself(**changed: Any) -> str:
+    job = _note()
+    for name, value in changed.items():
+        setattr(job, name, value)
+    job.save()
+    return "saved"
+
+
+def sets_its_ttl(seconds: int) -> None:
+    job = get_current_job()
+    assert job is not None
+    job.result_ttl = seconds
+
+
+def stays(seconds: int) -> None:
+    """Redis forgets it after this time."""
+    job = _note()
+    job.connection.expire(job.key, seconds)
+
+
+def does(what: str, *arguments: Any, **named: Any) -> Any:
     """Any of the others: of one type for all of them, so that the unusual ones come under leases too."""
-    return globals()[what](*arguments)
+    return globals()[what](*arguments, **named)
 
 
 def on_success(job: Job, connection: Any, result: Any) -> None:

@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 import pytest
 from redis import Redis
-from rq import Queue
+from rq import Queue, Repeat, Retry
+from rq.group import Group
 from rq.job import Dependency
 from rq.serializers import JSONSerializer
 
@@ -84,6 +85,56 @@ def what_jobs_do_to_themselves(connection: Redis) -> None:
             queue.enqueue(jobs.does, "returns", job_id=f"after-{place}-{number}")
 
 
+def what_jobs_do_to_their_records(connection: Redis) -> None:
+    queue = fill(connection)
+    changes = [{"result_ttl": 0}, {"result_ttl": 77}, {"result_ttl": -1}, {"description": "new"}, {"failure_ttl": 9}]
+    for place, changed in enumerate(changes):
+        queue.enqueue(jobs.does, args=("saves_itself",), kwargs=changed, job_id=f"saves-{place}")
+        queue.enqueue(jobs.does, "returns", job_id=f"after-saves-{place}")
+    queue.enqueue(jobs.does, "sets_its_ttl", 88, job_id="sets-without-a-look")
+    queue.enqueue(jobs.does, "requeues", "requeues-itself", job_id="requeues-itself")
+    queue.enqueue(jobs.does, "stays", 5000, job_id="stays")
+    queue.enqueue(jobs.does, "enqueues", "to-the-front", "jobs", True, job_id="enqueues")
+    for number in range(4):
+        queue.enqueue(jobs.does, "returns", job_id=f"after-{number}")
+
+
+def groups_of_all_ends(connection: Redis) -> None:
+    queue = fill(connection)
+    calls = [("returns", {}), ("fails", {}), ("returns", {"result_ttl": 0}), ("fails_once", {"retry": Retry(max=1)})]
+    datas = [
+        Queue.prepare_data(jobs.does, (what,), job_id=f"group-{number}", **options)
+        for number, (what, options) in enumerate(calls)
+    ]
+    Group.create(connection, "party").enqueue_many(queue, datas)
+    for number in range(4):
+        queue.enqueue(jobs.does, "returns", job_id=f"after-{number}")
+
+
+def retries_of_all_kinds(connection: Redis) -> None:
+    queue = fill(connection)
+    kinds = [{"max": 3}, {"max": 2, "interval": [0, 1000]}, {"max": 1, "enqueue_at_front": True}]
+    for number, kind in enumerate(kinds):
+        retry = Retry(**kind)  # type: ignore[arg-type]
+        queue.enqueue(jobs.does, "fails", retry=retry, failure_ttl=300 + number, job_id=f"retries-{number}")
+        queue.enqueue(jobs.does, "returns", job_id=f"after-{number}")
+    queue.enqueue(jobs.does, "asks_for_another_try", 2, job_id="asks")
+    queue.enqueue(jobs.does, "fails_once", repeat=Repeat(times=2), retry=Retry(max=1), job_id="repeats")
+    queue.enqueue(jobs.does, "returns", job_id="last")
+
+
+def chains(connection: Redis) -> None:
+    queue = fill(connection)
+    heads = {"good": ("returns",), "bad": ("fails",)}
+    for kind, call in heads.items():
+        queue.enqueue(jobs.does, *call, job_id=f"{kind}-0")
+        for number in range(1, 4):
+            before = Dependency(f"{kind}-{number - 1}", allow_failure=number == 2)
+            queue.enqueue(jobs.does, "returns", depends_on=before, job_id=f"{kind}-{number}")
+    for number in range(4):
+        queue.enqueue(jobs.does, "returns", job_id=f"after-{number}")
+
+
 def odd_fields(connection: Redis) -> None:
     queue = fill(connection)
     connection.hdel(queue.enqueue(jobs.does, "returns", job_id="made-when").key, "created_at")
@@ -131,6 +182,10 @@ CASES = {
     "what jobs do to themselves": Case(what_jobs_do_to_themselves),
     "odd fields": Case(odd_fields),
     "requeued": Case(what_is_requeued),
+    "records": Case(what_jobs_do_to_their_records),
+    "groups": Case(groups_of_all_ends),
+    "retries": Case(retries_of_all_kinds),
+    "chains": Case(chains),
 }
 
 

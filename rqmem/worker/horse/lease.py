@@ -240,7 +240,7 @@ class Lease:
         except BaseException:  # noqa: BLE001  as RQ's perform_job
             return self._end_with(self._hand_over.fail(job, proxy, sys.exc_info()), "a job failed")
         payload = self._serialized(result)
-        if payload is None and result is not None:
+        if (payload is None and result is not None) or proxy.rqmem_was_changed():
             return self._end_with(self._hand_over.succeed(job, proxy, result), "a job is no plain one")
         self._finished(job, known.job_type, execution, result_ttl, payload)
         if self.hooks is not None:

@@ -128,7 +128,36 @@ class LeasedJob(Job):
             raise AttributeError(f"'Job' object has no attribute {name!r}", name=name, obj=self)
         read = vars(fetch()).copy()
         values.update({**read, **values})
+        values["_rqmem_before"] = {**read, "timeout": values["timeout"]}
         return getattr(self, name)
+
+    def rqmem_was_changed(self) -> bool:
+        """Whether the job's code has set attributes of it that RQ writes with its outcome."""
+        values = vars(self)
+        if not self.rqmem_was_read:
+            if values.keys() <= _NOT_SAVED:
+                return False
+            _ = self.created_at  # reads it
+        before = values["_rqmem_before"]
+        return any(name not in _NOT_SAVED and before.get(name) != value for name, value in values.items())
+
+
+_NOT_SAVED = {
+    *(
+        "_id",
+        "serializer",
+        "origin",
+        "timeout",
+        "_data",
+        "_rqmem_fetch",
+        "_rqmem_before",
+        "connection",
+        "meta",
+        "perform",
+    ),
+    *("_func_name", "_instance", "_args", "_kwargs", "_result", "_exc_info", "_cached_result", "_status"),
+    *("meta", "perform", "_unreadable_meta", "redis_server_version", "last_heartbeat", "started_at", "worker_name"),
+}
 
 
 class HeldOf:
