@@ -8,6 +8,7 @@ broken, `UntrustedFile` says in one line what is wrong and what to do. Other err
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import pwd
 import stat
@@ -15,6 +16,7 @@ from pathlib import Path
 
 from rqmem.errors import UntrustedFile
 
+_MAY_BE_READ = ("/dev/fd/", "/dev/stdin", "/proc/self/fd/", os.devnull)
 _MOST_LINKS = 40  # as the kernel
 
 
@@ -137,6 +139,16 @@ def check_links(path: Path) -> None:
         target = at.readlink()
         left += target.parts[::-1]
         at = Path("/") if target.is_absolute() else at.parent
+
+
+def must_end(path: Path) -> None:
+    """Refuse a file that a person named to be read, where reading might not end: a pipe, a device. Raises `OSError`.
+
+    A pipe that the shell has opened is none of these, nor is ``/dev/null``.
+    """
+    kind = path.stat().st_mode
+    if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind) or str(path).startswith(_MAY_BE_READ)):
+        raise OSError(errno.EINVAL, "it is a pipe, a device or a socket")
 
 
 def create(path: str | Path, mode: int = 0o600, directory: int | None = None) -> int:

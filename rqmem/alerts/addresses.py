@@ -9,6 +9,7 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
+from rqmem import own_files
 from rqmem.config.settings import Config
 from rqmem.errors import ConfigError
 from rqmem.values import dataclass, field
@@ -62,6 +63,7 @@ def addresses(config: Config) -> list[Address]:
 def _read(name: str) -> Iterator[str]:
     path = Path(name).expanduser()
     try:
+        own_files.must_end(path)
         mode, text = path.stat().st_mode, path.read_text(encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"file of alert URLs {name!r}: {error.strerror}; give a file with one URL a line") from None

@@ -88,12 +88,9 @@ def read(environ: Mapping[str, str]) -> ConfigFile | None:
     if not named and not path.exists():
         return None
     try:
-        found = path.stat()
         if not named:
-            _check_owner(path, found)
-        readable = stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode) or path.samefile(os.devnull)
-        if not readable:  # a pipe waits, a device has no end
-            raise ConfigError(f"config file {path} cannot be read: it is a pipe, a device or a socket")
+            _check_owner(path, path.stat())
+        own_files.must_end(path)
         with path.open(encoding="utf-8") as file:
             if not named:  # once more, of what is read in the end
                 _check_owner(path, os.fstat(file.fileno()))

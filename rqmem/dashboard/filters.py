@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from functools import lru_cache
+from typing import Any
 
 from flask import Flask, url_for
 from markupsafe import Markup
@@ -15,6 +16,7 @@ from rqmem.observe.pool_words import incident_words
 
 _WHOLE_ID = 24
 _MADE_BY_RQ = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}(?![^-])")
+_MISLEADING = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 _AFTER_DOTS = re.compile(r"(?<=[._])(?=\w)")
 _WORDS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=_)(?=\w)")
 
@@ -25,6 +27,7 @@ UNKNOWN = "\N{EN DASH}"
 def add_to(app: Flask, versions: dict[str, str]) -> None:
     """Make them known. ``versions``: static file -> its version."""
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
+    app.jinja_env.finalize = shown
     app.jinja_env.filters.update(
         mb=mb, time=time_tag, span=text.span, duration=text.duration, short_id=short_id,
         number=number, percent=percent, counted=text.counted, tail=tail, leak=units.show_leak,
@@ -35,6 +38,16 @@ def add_to(app: Flask, versions: dict[str, str]) -> None:
         bar=drawing.bar, lane=drawing.lane, progress=drawing.progress, sparkline=drawing.sparkline,
         small_histogram=drawing.small_histogram, has_page=app.view_functions.__contains__,
     )  # fmt: skip
+
+
+def shown(value: Any) -> Any:
+    """What a template shows: of texts of others, what would turn the direction of reading is an escape.
+
+    Links and forms name such a thing by its escape, and do not find it.
+    """
+    if isinstance(value, str) and not value.isprintable():
+        return type(value)(_MISLEADING.sub(lambda found: found[0].encode("unicode_escape").decode(), value))
+    return value
 
 
 def mb(size_mb: float | None) -> str:

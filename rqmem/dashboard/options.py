@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from flask import Request
 
+from rqmem import own_files
 from rqmem.errors import ConfigError
 from rqmem.values import dataclass, field
 
@@ -74,6 +75,7 @@ def from_environ(environ: Mapping[str, str], **given: Any) -> Options:
 def _password(environ: Mapping[str, str]) -> str:
     if path := environ.get("RQMEM_DASHBOARD_PASSWORD_FILE", ""):
         try:
+            own_files.must_end(Path(path))
             text = Path(path).read_text(encoding="utf-8").strip()
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(f"RQMEM_DASHBOARD_PASSWORD_FILE {path!r} cannot be read: {error}") from None

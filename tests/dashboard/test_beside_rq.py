@@ -81,6 +81,14 @@ def test_texts_of_others_arrive_escaped(connection: Redis, client: FlaskClient) 
         assert "<img" not in json.dumps(answer.get_json()) and "&lt;img" in answer.text, path
 
 
+def test_texts_of_others_do_not_turn_the_direction_of_reading(connection: Redis, client: FlaskClient) -> None:
+    evil = "\u202eexe.\x1b[31m\u2028"
+    fail(connection, "j1", 1, queue=f"q{evil}", error=f"ValueError: {evil}")
+    pages = [client.get(path).text for path in ("/", "/jobs", "/jobs/j1")]
+    assert not set("".join(pages)) & set(evil[0] + "\x1b\u2028")
+    assert "\\u202eexe.\\x1b" in pages[2]
+
+
 def test_the_name_of_a_queue_is_no_code_of_a_script(connection: Redis, client: FlaskClient) -> None:
     """Scripts of its pages may run, so what stands in them as code would run too."""
     name = "'+(document.title='taken')+'"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -228,6 +229,9 @@ def test_the_password_may_be_in_a_file(tmp_path: Path) -> None:
         from_environ({"RQMEM_DASHBOARD_PASSWORD_FILE": str(file)})
     with pytest.raises(ConfigError, match="cannot be read"):
         from_environ({"RQMEM_DASHBOARD_PASSWORD_FILE": str(tmp_path / "none")})
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ConfigError, match="it is a pipe"):
+        from_environ({"RQMEM_DASHBOARD_PASSWORD_FILE": str(tmp_path / "pipe")})
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.7", "ops.example"])

@@ -694,4 +694,7 @@ def test_a_file_of_urls_that_cannot_be_used(tmp_path: Path, text: bytes | None, 
         file.write_bytes(text)
     with pytest.raises(ConfigError, match=words) as caught:
         addresses(Config(alert_urls_file=str(file)))
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ConfigError, match="it is a pipe"):
+        addresses(Config(alert_urls_file=str(tmp_path / "pipe")))
     assert SECRET not in str(caught.value)
