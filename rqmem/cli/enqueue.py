@@ -204,10 +204,9 @@ def _told(job: Job, due: datetime | None, connection: Redis, asked_at: datetime)
 
 
 def _unserved(queue: Queue) -> str:
-    from rqmem.observe.snapshot import known_queues  # most calls need none
+    from rqmem.observe.snapshot import served_queues  # most calls need none
 
-    known = (Queue(name, connection=queue.connection) for name in known_queues(queue.connection))
-    near = did_you_mean(queue.name, [each.name for each in known if get_worker_keys(each)])
+    near = did_you_mean(queue.name, served_queues(queue.connection))
     return f"; no worker serves it now: {f'{near} Else start one: ' if near else ''}rqmem worker {queue.name}"
 
 

@@ -93,6 +93,9 @@ class MemoryAwareJob(MemoryMethods, Enqueueable):
         checked_chunk_size(cls.chunk_size, f"{cls.__qualname__}.chunk_size")
         checked_chunk_size(cls.items_per_child, f"{cls.__qualname__}.items_per_child")
         checked_chunk_size(cls.split_above_items, f"{cls.__qualname__}.split_above_items")
+        checked_limit(cls.bytes_per_item, f"{cls.__qualname__}.bytes_per_item", "bytes")
+        if not isinstance(cls.adaptive, bool):
+            raise ConfigError(f"{cls.__qualname__}.adaptive is {cls.adaptive!r}: give True or False")
         for name, choices in (("on_breach", ON_BREACH), ("on_child_failure", ON_CHILD_FAILURE)):
             if getattr(cls, name) not in choices:
                 given = " or ".join(map(repr, choices))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -13,12 +14,12 @@ if TYPE_CHECKING:
     from rqmem.policy.escalation import Step
 
 
-def checked_limit(limit_mb: Any, whose: str) -> float | None:
-    """A declared ceiling as MB; None stays None. Raises `ConfigError`."""
+def checked_limit(limit_mb: Any, whose: str, unit: str = "MB") -> float | None:
+    """A declared ceiling as MB, or another amount; None stays None. Raises `ConfigError`."""
     if limit_mb is None:
         return None
     if isinstance(limit_mb, bool) or not isinstance(limit_mb, int | float) or not 0 < limit_mb < 2**63 / MB:
-        raise ConfigError(f"{whose} is {limit_mb!r}: give a number of MB greater than 0, for example 256")
+        raise ConfigError(f"{whose} is {limit_mb!r}: give a number of {unit} greater than 0, for example 256")
     return float(limit_mb)
 
 
@@ -29,6 +30,35 @@ def checked_chunk_size(size: Any, whose: str) -> int | None:
     if isinstance(size, bool) or not isinstance(size, int) or size < 1:
         raise ConfigError(f"{whose} is {size!r}: give a whole number of items of at least 1")
     return size
+
+
+def check_enqueue_options(job_class: Any) -> None:
+    """Raise `ConfigError` for a class whose options of RQ have a type or value that RQ cannot use."""
+    whose = job_class.__qualname__
+    queue, timeout, ttl, retry = job_class.queue, job_class.job_timeout, job_class.result_ttl, job_class.retry
+    if not (isinstance(queue, str) and queue.strip()) and not hasattr(queue, "enqueue_call"):
+        raise ConfigError(f"{whose}.queue is {queue!r}: give the name of a queue, for example 'campaigns'")
+    if timeout is not None and not _is_timeout(timeout):
+        raise ConfigError(
+            f"{whose}.job_timeout is {timeout!r}: give seconds, a text as in '90s' or '2h', or -1: no limit"
+        )
+    if ttl is not None and not (_is_whole(ttl) and ttl >= -1):
+        raise ConfigError(f"{whose}.result_ttl is {ttl!r}: give whole seconds, or -1: for ever")
+    if retry is not None:
+        from rqmem.rq_names import Retry
+
+        if not isinstance(retry, Retry):
+            raise ConfigError(f"{whose}.retry is {retry!r}: give rq.Retry, for example Retry(max=3, interval=60)")
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_timeout(value: Any) -> bool:
+    if isinstance(value, str):
+        return re.fullmatch(r"0*[1-9][0-9]*[dhms]?|-1", value, re.IGNORECASE) is not None
+    return _is_whole(value) and (value > 0 or value == -1)
 
 
 def check_spelling(job_class: type, settings: Collection[str]) -> None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from rqmem.errors import ConfigError
 from rqmem.job import per_type
+from rqmem.job.checked import check_enqueue_options
 from rqmem.job.per_type import PER_TYPE, UNIQUE_ID, PerType
 from rqmem.rq_seams import ENQUEUE_OPTIONS
 
@@ -56,6 +57,7 @@ class Enqueueable:
                 f"{cls.__qualname__}.handle has a parameter {taken[0]!r}, which is the name of an enqueue "
                 f"option, so it could never be passed: rename it"
             )
+        check_enqueue_options(cls)
         per_type.checked(cls._per_type(), cls._signature())
 
     @classmethod

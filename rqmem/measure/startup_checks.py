@@ -71,7 +71,7 @@ def has_pidfd() -> bool:
 
 
 @contextlib.contextmanager
-def _fork(says: Callable[[], bytes]) -> Iterator[tuple[int, bytes]]:
+def fork(says: Callable[[], bytes]) -> Iterator[tuple[int, bytes]]:
     """A fork that says something short and waits: its pid, and what it said. It ends with the block, or with us."""
     ready, go = os.pipe(), os.pipe()
     pid = os.fork()
@@ -84,7 +84,7 @@ def _fork(says: Callable[[], bytes]) -> Iterator[tuple[int, bytes]]:
             os._exit(0)
     try:
         os.close(ready[1])
-        yield pid, os.read(ready[0], 64)
+        yield pid, os.read(ready[0], 4096)
     finally:
         for fd in (ready[0], *go):
             os.close(fd)
@@ -93,7 +93,7 @@ def _fork(says: Callable[[], bytes]) -> Iterator[tuple[int, bytes]]:
 
 def usage_of_idle_fork() -> int:
     """Bytes a horse uses that has done nothing yet, by the same measure as the ceiling. Raises `RqmemError`."""
-    with _fork(lambda: b"1") as (pid, _):
+    with fork(lambda: b"1") as (pid, _):
         try:
             usage = procfs.read_usage(pid)
         except (KeyError, OSError):  # a kernel before 5.4; hidden
@@ -123,7 +123,7 @@ class Foreign:
 
 def look_at_foreign_fork() -> Foreign:
     """Fork a process of that kind and look at it: another user's where we may make one."""
-    with _fork(lambda: b"u" if linux.become_nobody() else b"d") as (pid, said):
+    with fork(lambda: b"u" if linux.become_nobody() else b"d") as (pid, said):
         another_users = said == b"u"
         try:
             usage = procfs.read_usage(pid)
@@ -139,7 +139,7 @@ def fastest_growth() -> float:
     Never below 4 GB/s, should the machine be busy just now: too high a rate costs a little CPU, too low a rate
     costs the ceiling.
     """
-    with _fork(lambda: str(_measured_growth()).encode()) as (_, said):
+    with fork(lambda: str(_measured_growth()).encode()) as (_, said):
         return min(_FASTEST, max(_SLOWEST, _SECOND_CORE * float(said or 0)))
 
 

@@ -156,8 +156,9 @@ def _breaches(snapshot: Snapshot) -> Iterator[Finding]:
         breached = each.tally.breached - each.tally.escalations  # others were answered with a higher ceiling
         if breached >= REPEATED:
             text = f"{breached:.0f} breaches of {each.job_type} lately{_ceiling(each)}"
+            less = "lower chunk_size" if each.tally.chunks else "let it work in chunks"
             look = f"; rqmem inspect {each.last_breach.job_id}" if each.last_breach else ""
-            yield Finding("breaches", "problem", text, f"raise its ceiling or lower chunk_size{look}")
+            yield Finding("breaches", "problem", text, f"raise its ceiling or {less}{look}")
 
 
 def _escalations(snapshot: Snapshot) -> Iterator[Finding]:

@@ -176,6 +176,15 @@ def known_queues(connection: Redis) -> set[str]:
     return used_queues(connection).union(*(worker.queues for worker in workers))
 
 
+def served_queues(connection: Redis) -> set[str]:
+    """Queues that a registered worker serves. Two round trips, however many workers and queues there are."""
+    prefix = RqWorker.redis_worker_namespace_prefix
+    with connection.pipeline(transaction=False) as pipeline:
+        for name in worker_names(connection):
+            pipeline.hget(prefix + name, "queues")
+        return {queue for found in pipeline.execute() if found for queue in found.decode().split(",")}
+
+
 def used_queues(connection: Redis) -> set[str]:
     """Queues that had a job. One command, however many workers there are."""
     return {queue.name for queue in RqQueue.all(connection)}

@@ -6,6 +6,7 @@ What is in it names arguments, code and data of jobs: directory 0700, files 0600
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -39,6 +40,22 @@ def check(directory: Path) -> None:
     """Refuse to read profiles in a directory of another user. Raises `UntrustedFile`."""
     with contextlib.suppress(OSError):  # reading it raises the same error
         own_files.check_private(directory, _WHAT_TO_DO)
+
+
+def check_can_be(directory: Path) -> None:
+    """Refuse one that `make` would refuse, or could not make. Makes nothing."""
+    with _explained(directory):
+        if os.path.lexists(directory):
+            own_files.check_private(directory, _WHAT_TO_DO)
+            there = directory
+        else:
+            there = next(each for each in directory.parents if each.exists())
+        if not there.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, f"{there} is no directory")
+        if not directory.exists() and directory.parent != there:
+            raise FileNotFoundError(errno.ENOENT, f"there is no directory {directory.parent}")
+        if not os.access(there, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, f"{there} cannot be written to")
 
 
 def check_room(directory: Path) -> None:

@@ -12,8 +12,11 @@ from rqmem import integrations
 from rqmem.config.settings import LEAST_WORKER_MEMORY_MB, Config
 from rqmem.errors import ConfigError
 from rqmem.measure import machine, procfs, trim
+from rqmem.measure.startup_checks import fork
 from rqmem.store import scripts
 from rqmem.units import show_mb, to_bytes, to_mb
+from rqmem.worker import profiling
+from rqmem.worker.alert_sender import SenderProcess
 from rqmem.worker.horse import hook_runner
 from rqmem.worker.imports import preload, preload_jobs
 
@@ -30,6 +33,34 @@ def prepare(config: Config, whose: str) -> None:
     if config.integrations:
         integrations.load_imported()
     preload_jobs()
+
+
+def try_start(config: Config) -> None:
+    """Try in a fork what only a worker's start looks at, so that a pool starts none that cannot run.
+
+    The fork takes along what plugins and Apprise use. It has 4096 bytes to say what is wrong.
+
+    Raises:
+        ConfigError: a plugin cannot be imported, or alerts cannot be sent, or profiles cannot be kept.
+    """
+    with fork(lambda: _why_not(config).encode()[:4096] or b"\0") as (_, said):
+        if said.strip(b"\0"):
+            raise ConfigError(said.decode(errors="replace"))
+
+
+def _why_not(config: Config) -> str:
+    from rqmem.alerts.addresses import addresses
+    from rqmem.alerts.service import services
+
+    logging.disable()  # each worker says it again
+    try:
+        profiling.check(config)
+        hook_runner.load(config.plugins)
+        if SenderProcess.wanted(config):
+            services(addresses(config))
+    except ConfigError as error:
+        return str(error)
+    return ""
 
 
 def check_ceilings(config: Config, limit_mb: float, idle_bytes: int) -> int:

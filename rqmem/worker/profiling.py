@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from rqmem import own_files
+from rqmem.config.settings import Config
 from rqmem.errors import ConfigError
 from rqmem.measure import linux
 from rqmem.policy.kept_captures import KEPT_PEAKS, MOST_SECONDS, Capture
@@ -44,6 +45,20 @@ _MUST_WAKE = sys.version_info[:2] == (3, 11)
 ``RESUME`` is dispatched anew after each look at pending signals), so a main thread that waits must be interrupted."""
 
 
+def check(config: Config) -> None:
+    """Make the directory where runs are to be captured, and try it. Raises `ConfigError`.
+
+    Where none are, only a directory that somebody has named must be usable: snapshots go there.
+    """
+    directory = private.located(config.profile_dir)
+    if config.profile == "memray":
+        private.make(directory)
+        private.check_room(directory)
+        _check_memray(directory)
+    elif config.profile_dir != Config().profile_dir:
+        private.check_can_be(directory)
+
+
 class Capturing:
     """The captures of one worker, and of its horses, which have copies. There are none before `begin`."""
 
@@ -59,11 +74,9 @@ class Capturing:
 
     def begin(self) -> None:
         """Where the worker is to capture at all; before any fork. Raises `ConfigError` where memray cannot be used."""
+        check(self._config)
         if self._config.profile != "memray":
             return
-        private.make(self._directory)
-        private.check_room(self._directory)
-        _check_memray(self._directory)
         captures.sweep(self._directory)
         self._mark = captures.mark_of_this_process()
 

@@ -17,6 +17,7 @@ from rq.job import Job, JobStatus
 
 from rqmem.cli.call import arguments, resolve
 from rqmem.errors import ConfigError
+from rqmem.observe.snapshot import served_queues
 from tests import forked, sample_jobs
 from tests.cli.test_commands import rqmem
 from tests.conftest import ROOT, StartWorker
@@ -359,3 +360,15 @@ def test_a_unique_job_that_is_there_is_not_enqueued_and_the_command_says_so(enqu
     assert (again.returncode, again.stdout) == (0, first.stdout)
     assert "not enqueued, since it is unique: tests.per_type_jobs.Unique(tenant_id=7) is queued already" in again.stderr
     assert first.stderr.startswith("enqueued: ")
+
+
+def test_queues_that_are_served_are_read_at_once(connection: Redis) -> None:
+    for number in range(50):
+        Queue(f"queue-{number}", connection=connection).enqueue(ADD, 1)
+        connection.sadd("rq:workers", f"rq:worker:w-{number}")
+        connection.hset(f"rq:worker:w-{number}", "queues", f"queue-{number},mail")
+    connection.sadd("rq:workers", "rq:worker:dead")
+    before = connection.info("stats")["total_reads_processed"]
+    found = served_queues(connection)
+    assert connection.info("stats")["total_reads_processed"] - before <= 4
+    assert found == {"mail", *(f"queue-{number}" for number in range(50))}

@@ -35,6 +35,21 @@ MB = 2**20
         ({"chunksize": 100}, "Bad.chunksize is nothing that rqmem reads: did you mean chunk_size?"),
         ({"on_breech": "resume"}, "Bad.on_breech is nothing that rqmem reads: did you mean on_breach?"),
         ({"on_breach": "explode"}, "Bad.on_breach is 'explode': give 'fail' or 'resume'"),
+        ({"adaptive": "no"}, "Bad.adaptive is 'no': give True or False"),
+        ({"bytes_per_item": "1 KB"}, "Bad.bytes_per_item is '1 KB': give a number of bytes greater than 0"),
+        ({"bytes_per_item": float("nan")}, "Bad.bytes_per_item is nan"),
+        ({"retry": 3}, "Bad.retry is 3: give rq.Retry, for example Retry"),
+        ({"retry": [Retry(max=1)]}, "Bad.retry is "),
+        ({"queue": 7}, "Bad.queue is 7: give the name of a queue"),
+        ({"queue": " "}, "Bad.queue is ' '"),
+        ({"queue": None}, "Bad.queue is None"),
+        ({"job_timeout": "soon"}, "Bad.job_timeout is 'soon': give seconds"),
+        ({"job_timeout": timedelta(hours=1)}, "Bad.job_timeout is "),
+        ({"job_timeout": 0}, "Bad.job_timeout is 0"),
+        ({"job_timeout": 2.5}, "Bad.job_timeout is 2.5"),
+        ({"job_timeout": True}, "Bad.job_timeout is True"),
+        ({"result_ttl": "1h"}, "Bad.result_ttl is '1h': give whole seconds"),
+        ({"result_ttl": -2}, "Bad.result_ttl is -2"),
         (
             {"handle": lambda self, ttl: None},
             "Bad.handle has a parameter 'ttl', which is the name of an enqueue option",
@@ -44,6 +59,14 @@ MB = 2**20
 def test_a_class_that_cannot_work_is_an_error_when_it_is_made(attributes: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message.replace(".", r"\.")):
         type("Bad", (MemoryAwareJob,), attributes)
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    [{"job_timeout": "2H"}, {"job_timeout": -1}, {"job_timeout": "90"}, {"result_ttl": 0}, {"retry": Retry(max=1)}],
+)
+def test_options_as_rq_takes_them_are_no_error(attributes: dict[str, Any]) -> None:
+    type("Good", (MemoryAwareJob,), attributes)
 
 
 def test_attributes_of_its_own_are_no_error() -> None:

@@ -46,7 +46,7 @@ from rqmem.worker.memory_worker import MemoryWorker
 from rqmem.worker.pool import forking
 from rqmem.worker.pool.budget import Budget, budget_mb, check_tenant_mb
 from rqmem.worker.pool.scaling import Scaling
-from rqmem.worker.preparing import check_ceilings, prepare
+from rqmem.worker.preparing import check_ceilings, prepare, try_start
 from rqmem.worker.restart import EXIT_CODE as FULL
 
 UNUSABLE = 2
@@ -418,6 +418,7 @@ class MemoryWorkerPool(WorkerPool):
         """Have here what each worker needs, before the first is forked. Raises `ConfigError`."""
         config = self._config
         prepare(config, f"pool {self.name}")
+        try_start(config)
         name_the_driver_once(self.connection)
         if config.growth_mb_per_second is None:
             self._config = replace(config, growth_mb_per_second=to_mb(fastest_growth()))
