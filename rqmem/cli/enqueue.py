@@ -95,7 +95,7 @@ def enqueue(path: str, paths: tuple[str, ...], url: str | None, as_json: bool, q
     connection = connect(url, announce=lambda line: None if quiet else show(line, err=True))
     if given["depends_on"]:
         options["depends_on"] = [find(connection, job_id) for job_id in given["depends_on"]]
-    if given["job_id"]:
+    if given["job_id"] is not None:
         _check_free(connection, given["job_id"])
     call = {"args": args, "kwargs": kwargs, **options}
     asked_at = datetime.now(timezone.utc)

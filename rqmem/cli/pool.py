@@ -12,10 +12,19 @@ from rqmem.cli.worker_options import prepared, readable_name, worker_options
 from rqmem.config.parsers import positive_int
 from rqmem.errors import ConfigError
 
+_MOST_WORKERS = 4096
+
+
+def _count(text: str, name: str) -> int:
+    count = positive_int(text, name)
+    if count > _MOST_WORKERS:
+        raise ConfigError(f"{name}={text!r}: a pool runs at most {_MOST_WORKERS} workers")
+    return count
+
 
 def _workers(text: str, name: str) -> int:
     """A number above 0, or ``auto``: one for each processor that this process may use."""
-    return len(os.sched_getaffinity(0)) if text.strip().lower() == "auto" else positive_int(text, name)
+    return len(os.sched_getaffinity(0)) if text.strip().lower() == "auto" else _count(text, name)
 
 
 def _between(text: str, name: str) -> tuple[int, int]:
@@ -23,7 +32,7 @@ def _between(text: str, name: str) -> tuple[int, int]:
     least_text, comma, most_text = text.partition(",")
     if not comma:
         raise ConfigError(f"{name}={text!r}: give two numbers, for example 1,8")
-    least, most = positive_int(least_text, name), positive_int(most_text, name)
+    least, most = _count(least_text, name), _count(most_text, name)
     if least > most:
         raise ConfigError(f"{name}={text!r}: the first number is above the second: give {most},{least}")
     return least, most

@@ -316,6 +316,7 @@ def test_arguments_that_cannot_be_read(typed: list[str], kwargs: list[str], word
         ([ADD, "1", "--schedule-at", "tomorrow"], "--schedule-at='tomorrow': give a time as 2026-05-27T21:45:00"),
         ([ADD, "1", "--schedule-in", "1m", "--depends-on", "x"], "such a job runs when due, whatever it depends on"),
         ([ADD, "1", "--depends-on", "nobody"], "no job 'nobody': neither RQ nor the journal on this Redis has any"),
+        ([ADD, "1", "--job-id", ""], "--job-id '': Job ID must only contain letters, numbers, underscores and"),
         ([ADD, "1", "--job-id", "a b"], "--job-id 'a b': Job ID must only contain letters, numbers, underscores and"),
         ([ADD, "1", "--queue", " "], "queue name ' ' is empty: give a name"),
         ([ADD, "1", "-S", "yaml"], "--serializer 'yaml' cannot be used"),

@@ -129,3 +129,11 @@ def test_a_job_is_never_nowhere_when_the_connection_is_lost(
         if through_with_it:
             assert place == ("canceled" if what == "cancel" else "queued") and number > 5
             return
+
+
+@pytest.mark.parametrize("name", ["pause", "resume"])
+def test_a_queue_without_a_name_is_refused(redis_url: str, connection: Redis, name: str) -> None:
+    done = CliRunner().invoke(main, [name, " ", "--url", redis_url])
+    assert done.exit_code == 2
+    assert done.output.startswith("rqmem: queue name ' ' is empty: give the name of a queue")
+    assert connection.keys() == []

@@ -176,6 +176,8 @@ def test_a_worker_above_its_own_ceiling_is_replaced(connection: Redis, start_poo
     [
         (["-n", "0"], "-n"),
         (["-n", "many"], "-n"),
+        (["-n", "99999999999"], "a pool runs at most 4096 workers"),
+        (["--autoscale", "1,99999999999"], "a pool runs at most 4096 workers"),
         (["-n", "2", "--memory", "3"], "a ceiling of 3 MB cannot hold"),
         (["-n", "2", "--worker-memory", "5"], "a ceiling of 5 MB for the worker itself cannot hold"),
         (["-n", "2", "--preload", "no_such_module"], "no_such_module"),
