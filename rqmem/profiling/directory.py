@@ -43,12 +43,13 @@ def check(directory: Path) -> None:
 
 
 def check_can_be(directory: Path) -> None:
-    """Refuse one that `make` would refuse, or could not make. Makes nothing."""
+    """Refuse one that is no directory, or could not be made or written to. Makes nothing.
+
+    One that is open to others costs only the snapshot.
+    """
     with _explained(directory):
-        if os.path.lexists(directory):
-            own_files.check_private(directory, _WHAT_TO_DO)
-            there = directory
-        else:
+        there = directory
+        if not os.path.lexists(directory):
             there = next(each for each in directory.parents if each.exists())
         if not there.is_dir():
             raise NotADirectoryError(errno.ENOTDIR, f"{there} is no directory")

@@ -124,8 +124,8 @@ def test_everything_that_may_be_wrong(connection: Redis, status: Status) -> None
         "worker gone (pid 7 on h) is registered and has not been heard of for two heartbeats",
         "1 job waits in queue 'unserved', which no worker serves -> rqmem worker unserved",
         "jobs scheduled for queue 'q' are due (1), and no worker moves them there",
-        "3 breaches of jobs.mail.Send lately (the last: peak 271.3 of 256 MB) -> raise its ceiling or lower "
-        "chunk_size; rqmem inspect b2",
+        "3 breaches of jobs.mail.Send lately (the last: peak 271.3 of 256 MB) -> raise its ceiling or let "
+        "it work in chunks; rqmem inspect b2",
         "note the journal did not take everything: 7 events",
         "not watched (rq's own)",
         "jobs.mail.Send 3 2 3 1",
