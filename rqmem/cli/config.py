@@ -74,7 +74,7 @@ def config(
         else:
             show(*config_tables.settings_lines(loaded, redis, installed()))
         return
-    sys.path[:0] = [os.path.realpath(path) for path in paths]
+    sys.path[:0] = paths
     rows, note = _rows(modules, loaded, url)
     if as_json:
         click.echo(_json(config_tables.jobs_json(rows, loaded, note)))

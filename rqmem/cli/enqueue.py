@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from datetime import datetime, timedelta, timezone
 from functools import partial
@@ -86,7 +85,7 @@ def enqueue(path: str, paths: tuple[str, ...], url: str | None, as_json: bool, q
 
     Exit code 1 when --wait ends before the job, or the job fails.
     """
-    sys.path[:0] = [os.path.realpath(directory) for directory in paths]
+    sys.path[:0] = paths
     target = resolve(path)
     args, kwargs = arguments(given["arguments"], given["args"], given["kwargs"])
     target.check(args, kwargs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from itertools import chain
 from pathlib import Path
@@ -31,15 +32,18 @@ def parsed(metavar: str, parse: Parser) -> dict[str, Any]:
     return {"metavar": metavar, "callback": convert}
 
 
-def _are_there(ctx: click.Context, param: click.Parameter, paths: tuple[str, ...]) -> tuple[str, ...]:
+def _real_paths(ctx: click.Context, param: click.Parameter, paths: tuple[str, ...]) -> tuple[str, ...]:
     for path in paths:
-        if not Path(path).exists():  # a zip file will do too
+        if not path or not Path(path).exists():  # a zip file will do too
             raise click.UsageError(f"{param.opts[0]}={path!r} is not there: give the directory of the code", ctx)
-    return paths
+    try:
+        return tuple(os.path.realpath(path) for path in paths)
+    except FileNotFoundError:
+        raise click.UsageError("the current directory no longer exists; change to your project's directory", ctx) from None
 
 
 code_path = click.option(
-    "--path", "-P", "paths", metavar="DIR", multiple=True, default=["."], callback=_are_there,
+    "--path", "-P", "paths", metavar="DIR", multiple=True, default=["."], callback=_real_paths,
     help="Where the code of jobs is imported from.",
 )  # fmt: skip
 serializer_option = click.option("--serializer", "-S", default="pickle", help="pickle, json, or a path.")

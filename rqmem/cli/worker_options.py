@@ -188,7 +188,7 @@ def prepared(names: Iterable[str], options: Mapping[str, Any]) -> Prepared:
         RqmemError: Redis does not answer, or RQ is suspended.
     """
     startup_checks.check_platform()
-    sys.path[:0] = [os.path.realpath(path) for path in options["paths"]]
+    sys.path[:0] = options["paths"]
     module = os.environ.get(MODULE_VARIABLE, "").strip()
     of_rq = read_module(module) if module else {}
     queues = _queue_names([*names] or list(of_rq.get("QUEUES", ())))

@@ -161,6 +161,15 @@ def test_a_suspended_redis_is_said(connection: Redis, start_worker: StartWorker)
     assert worker.process.returncode == 1
 
 
+@pytest.mark.parametrize("command", ["worker jobs", "pool jobs", "enqueue builtins.print", "config"])
+def test_a_directory_that_was_deleted_is_bad_usage(tmp_path: Path, command: str) -> None:
+    script = f"cd {tmp_path} && rmdir {tmp_path} && exec {sys.executable} -m rqmem {command}"
+    done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    [line] = done.stderr.splitlines()
+    assert line.startswith("rqmem: the current directory no longer exists; change to your project's directory")
+
+
 def test_a_command_that_is_misspelt_is_named() -> None:
     done = rqmem("wroker")
     assert (done.returncode, done.stdout) == (2, "")
