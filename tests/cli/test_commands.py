@@ -119,6 +119,7 @@ def test_the_other_shells_get_a_script_of_theirs(shell: str) -> None:
         (["--queue", "\udce9"], r"'\udce9' is no text in UTF-8"),
         (["--name", "\udce9"], r"'\udce9' is no text in UTF-8"),
         (["--pid", "/nowhere/pid"], "--pid /nowhere/pid: No such file or directory; give a file that can be written"),
+        (["--path", ""], "--path='' is not there: give the directory of the code"),
         (["--path", "/nowhere"], "--path='/nowhere' is not there: give the directory of the code"),
         (["--queue", "--memory", "64"], "--queue needs a value, and '--memory' is an option of its own"),
         (["--log-format", "xml"], "--log-format 'xml': give text, json, or a format with %(message)s in it"),
