@@ -39,7 +39,8 @@ def _real_paths(ctx: click.Context, param: click.Parameter, paths: tuple[str, ..
     try:
         return tuple(os.path.realpath(path) for path in paths)
     except FileNotFoundError:
-        raise click.UsageError("the current directory no longer exists; change to your project's directory", ctx) from None
+        why = "the current directory no longer exists; change to your project's directory"
+        raise click.UsageError(why, ctx) from None
 
 
 code_path = click.option(
