@@ -137,27 +137,17 @@ class LeasedJob(Job):
         if not self.rqmem_was_read:
             if values.keys() <= _NOT_SAVED:
                 return False
-            _ = self.created_at  # reads it
+            self.__getattr__("created_at")  # reads the job
         before = values["_rqmem_before"]
         return any(name not in _NOT_SAVED and before.get(name) != value for name, value in values.items())
 
 
-_NOT_SAVED = {
-    *(
-        "_id",
-        "serializer",
-        "origin",
-        "timeout",
-        "_data",
-        "_rqmem_fetch",
-        "_rqmem_before",
-        "connection",
-        "meta",
-        "perform",
-    ),
-    *("_func_name", "_instance", "_args", "_kwargs", "_result", "_exc_info", "_cached_result", "_status"),
-    *("meta", "perform", "_unreadable_meta", "redis_server_version", "last_heartbeat", "started_at", "worker_name"),
-}
+# Of a job's attributes: what RQ does not write with its outcome, or writes by itself.
+_NOT_SAVED = frozenset({
+    "_id", "serializer", "origin", "timeout", "_data", "_rqmem_fetch", "_rqmem_before", "connection", "meta", "perform",
+    "_func_name", "_instance", "_args", "_kwargs", "_result", "_exc_info", "_cached_result", "_status",
+    "_unreadable_meta", "redis_server_version", "last_heartbeat", "started_at", "worker_name",
+})  # fmt: skip
 
 
 class HeldOf:
