@@ -20,14 +20,14 @@ Under a lease (`rqmem.worker.lease`) one page serves many jobs, one after anothe
     LEASED ──> TAKEN ──> RUNNING ──> SETTLING ──> FINISHED ──> TAKEN (the next job) ...
                                          └──> as above, for all but a plain success
 
-A horse that ends in LEASED, TAKEN or FINISHED had no job in hand: the one on the page has not begun, or is among the
-finished ones. Else the job on the page is settled as any other.
+If a horse ends in LEASED, TAKEN or FINISHED, no job was running: the job on the page has not begun, or has finished.
+In any other phase the job on the page is settled like any other.
 
-Promises, for any order of events (tests/unit/test_execution.py): an exception is raised in code of users only; an
-execution has one outcome, or the job is ordered again; a horse that outlives its time limit is not killed while it
-only waits for Redis. Two processes cannot change Redis and the page in one step: a horse may die after its commit and
-before it says so. So what the worker records in a horse's place, it records only if the execution is still unsettled
-in Redis (`rqmem.worker.commit`).
+Promises, for any order of events (tests/unit/test_execution.py): an exception is raised in user code only; an
+execution has one outcome, or the job is ordered again; a horse past its time limit is not killed while it only waits
+for Redis. Redis and the page cannot change in one step: a horse may die after its commit and before it writes DONE.
+So the worker records an outcome for a lost horse only if the execution is still unsettled in Redis
+(`rqmem.worker.commit`).
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from enum import Enum, IntEnum, auto
 from rqmem.values import dataclass
 
 MOST_ORDERS = 3
-"""How often a job is ordered from horses that end before they take it."""
+"""A job is ordered at most this often if its horses end before they take it."""
 
 
 class Phase(IntEnum):
@@ -49,9 +49,9 @@ class Phase(IntEnum):
     TAKEN = 1
     """The horse has read the job."""
     RUNNING = 2
-    """Code of users runs: the job, what it imports, and hooks before it."""
+    """User code runs: the job, what it imports, and hooks before it."""
     BREACHED = 3
-    """RUNNING, and the worker has found it above its ceiling, which it writes into a field of its own."""
+    """RUNNING, and the worker has found it above its ceiling. The worker writes this into a field of its own."""
     UNWINDING = 4
     """The breach signal has raised `MemoryLimitExceeded` in it."""
     SETTLING = 5
@@ -61,28 +61,28 @@ class Phase(IntEnum):
     DONE = 7
     """The outcome is in Redis. What runs now are hooks."""
     DECLINED = 8
-    """The horse holds too much for this job, which has not begun. It is ordered from a new horse."""
+    """The horse holds too much memory for this job. The job has not begun; it is ordered from a new horse."""
     SPOILED = 9
-    """The job breached because of what earlier jobs had left in the horse. It is ordered from a new horse."""
+    """The job breached because of memory that earlier jobs had left. It is ordered from a new horse."""
     LOST = 10
     """The horse has ended without an outcome. The worker records one."""
     LEASED = 11
-    """A lease, and no job of it has begun."""
+    """A lease has begun, and no job of it has."""
     FINISHED = 12
-    """Under a lease: the job is among the finished ones on the page, whether Redis has it or not."""
+    """Under a lease: the job is in the ring of finished jobs on the page. Redis may not have its outcome yet."""
 
 
 _USER_CODE = (Phase.RUNNING, Phase.BREACHED, Phase.UNWINDING)
 
 
-class Event(IntEnum):  # an Enum is hashed in Python
+class Event(IntEnum):  # faster in a dict than an Enum, which Python code hashes
     """What happens to an execution. The horse reports all but BREACHED and SETTLED, which are the worker's."""
 
     TAKEN = auto()
-    ENTERED = auto()  # code of users begins: the job's, or hooks after it
+    ENTERED = auto()  # user code begins: the job's, or hooks after it
     BREACHED = auto()
     SIGNALLED = auto()  # the breach signal has arrived
-    LEFT = auto()  # code of users has ended
+    LEFT = auto()  # user code has ended
     DECLINED = auto()
     SPOILED = auto()
     FAILING = auto()
@@ -95,7 +95,7 @@ class Event(IntEnum):  # an Enum is hashed in Python
 
 @dataclass(frozen=True)
 class Overdue:
-    """The job has outlived its time limit. ``redis_away``: a commit would have to wait."""
+    """The job still runs long after its time limit. ``redis_away``: a commit would have to wait."""
 
     redis_away: bool
 
@@ -107,7 +107,7 @@ class Ended:
     Attributes:
         lost: it has ended without a report.
         stopped: somebody has asked to stop this job.
-        horses_fault: the job would have fitted into a horse in which others had left nothing.
+        horses_fault: the job would have stayed below its ceiling in a new horse.
     """
 
     lost: bool
@@ -124,7 +124,7 @@ class Instruction(Enum):
     SETTLE = auto()  # record an outcome in the horse's place, if the execution is still unsettled
     REPORT_HOOK = auto()  # report the hook in which the horse has ended; the outcome stays
     RECORD_BREACH = auto()  # record a breach that changes nothing of the outcome
-    GIVE_BACK = auto()  # of a lease: commit what the page has as finished, and give back what has not begun
+    GIVE_BACK = auto()  # after a lease: commit the finished jobs, and put back those that have not begun
 
 
 @dataclass(frozen=True)
@@ -133,9 +133,9 @@ class State:
 
     Attributes:
         phase: how far it has come.
-        in_hooks: hooks run after the job. An exception may be raised in them, and the phase stays.
+        in_hooks: hooks run after the job. An exception may be raised in them. The phase does not change.
         breached: the worker has found it above its ceiling.
-        recorded: the breach is in the journal.
+        recorded: the breach has been written to Redis.
         leased: the horse takes jobs by itself.
         orders: how many horses were asked to run it so far.
     """
@@ -193,7 +193,7 @@ def seen(phase: Phase, breached: bool) -> Phase:
 
 
 def in_user_code(phase: int, in_hooks: bool) -> bool:
-    """As `State.in_user_code`, without a state: the watcher asks at each reading."""
+    """As `State.in_user_code`, without building a `State`: the watcher calls it at each reading."""
     return in_hooks or phase in _USER_CODE
 
 
@@ -221,7 +221,7 @@ def after(state: State, event: Event | Overdue | Ended) -> Next:
 def _ended(state: State, end: Ended) -> Next:
     if state.leased:
         return _lease_ended(state, end)
-    lost = end.lost or state.in_user_code  # a horse for one job may leave with exit code 0 in the middle of it
+    lost = end.lost or state.in_user_code  # a horse for one job may exit with code 0 in the middle of the job
     if state.phase is Phase.DONE:
         if lost:
             return replace(state, in_hooks=False), (Instruction.REPORT_HOOK,)
@@ -238,7 +238,7 @@ def _ended(state: State, end: Ended) -> Next:
 
 
 def _lease_ended(state: State, end: Ended) -> Next:
-    """As `_ended`. What the horse had taken besides is given back first, whatever becomes of the job in hand."""
+    """As `_ended`, for a lease. If the horse is lost, the other jobs that it had taken are given back first."""
     give_back = (Instruction.GIVE_BACK,) if end.lost else ()
     if state.phase in _NO_JOB_IN_HAND or (state.phase is Phase.DONE and not state.in_hooks):
         has_ended = state.phase in (Phase.FINISHED, Phase.DONE)
@@ -255,5 +255,5 @@ def _again(state: State) -> Next:
 
 
 def ordered_again(state: State) -> State:
-    """The state with the next horse."""
+    """The state of the same execution in the next horse."""
     return State(orders=state.orders + (state.phase is Phase.ORDERED))

@@ -1,10 +1,9 @@
 """`MemoryWorker`: RQ's Worker with a ceiling on each job's memory.
 
-RQ stays the engine. This class overrides what its docstrings name and leaves queues, registries, results, retries,
-callbacks and commands to RQ. Each override says which of RQ's methods it extends or replaces, and why, and hands over
-to one of the worker's parts:
+RQ does the rest: queues, registries, results, retries, callbacks and commands. The docstring of each override says
+which method of RQ it extends or replaces, and why. Each override calls one of the worker's parts:
 
-- `rqmem.worker.supervisor` runs one execution in the worker; `rqmem.worker.horse.main` is its other side in the horse;
+- `rqmem.worker.supervisor` runs one execution in the worker; `rqmem.worker.horse.main` runs it in the horse;
 - `rqmem.worker.settlement` settles what did not end well, `rqmem.worker.commit` commits outcomes;
 - `rqmem.worker.horse_pool` has the horses, `rqmem.worker.lifecycle` begins and ends everything;
 - `rqmem.worker.next_job` takes a job, or waits for one;
@@ -97,7 +96,7 @@ class MemoryWorker(Worker):
     """
 
     kill_after_timeout_seconds = 60
-    """As RQ: a job that goes on for so long after its time limit is killed."""
+    """As in RQ: the worker kills a job that still runs this long after its time limit."""
 
     def __init__(self, *args: Any, config: Config | None = None, **kwargs: Any) -> None:
         config = load(os.environ).config if config is None else config
@@ -150,43 +149,43 @@ class MemoryWorker(Worker):
 
     @property
     def idle_horse_pid(self) -> int:
-        """The pid of the warm horse, between two jobs too; 0: there is none."""
+        """The pid of the warm horse, whether it runs a job or not; 0 if there is none."""
         return self._pool.idle_pid
 
     def join(self, table: BudgetTable, number: int) -> None:
-        """Share the budget of a pool, from now on. Before `work`; ``number``: of this worker's row in its table."""
+        """Share the budget of a pool. Call it before `work`. ``number`` is this worker's row in the pool's table."""
         self._member.join(table, number)
 
     # The worker's life
 
     def _set_connection(self, connection: Redis) -> Redis:
-        """RQ's `_set_connection`; after a failover, new connections are opened on it."""
+        """RQ's `_set_connection`; the connection also reconnects after a failover of Redis."""
         connection = super()._set_connection(connection)
         reopen_at_failover(connection)
         return connection
 
     def _set_ip_address(self, connection: Redis) -> None:
-        """RQ's `_set_ip_address`, which gives the connection our name; not one that Redis or redis-py does not take."""
+        """RQ's `_set_ip_address`; it is skipped if Redis or redis-py does not accept our name as a client name."""
         if "=" in self.name or not all("!" <= each <= "~" for each in self.name):
             self.ip_address = "unknown"
             return
         try:
             super()._set_ip_address(connection)
-        except RedisConnectionError:  # lost just now: another one will do, unless Redis is away
+        except RedisConnectionError:  # the connection was lost: try once more on a new one
             super()._set_ip_address(connection)
 
     def work(self, *args: Any, **kwargs: Any) -> bool:
-        """RQ's `work`, which logs an error that nobody handled and returns as if all were well.
+        """RQ's `work`; raises `WorkerBroken` after an unhandled error, which RQ's only logs.
 
-        Raises `WorkerBroken` then: who runs the worker has to see that it did not end as it should. A worker that has
-        outgrown its own ceiling begins a new life after it, or exits with 12. ``max_jobs`` counts over all lives.
+        A worker whose own memory has passed its ceiling restarts itself afterwards, or exits with 12. ``max_jobs``
+        counts the jobs before and after such restarts together.
         """
         call = inspect.signature(Worker.work).bind(self, *args, **kwargs)
         max_jobs = self._life.left_to_do(call.arguments.get("max_jobs"))
         call.arguments["max_jobs"] = self._leasing.max_jobs = max_jobs
         try:
             worked = super().work(*call.args[1:], **call.kwargs)
-        except StopRequested:  # before RQ's loop, which would leave by `teardown`
+        except StopRequested:  # RQ's loop, which calls `teardown`, has not begun
             _log.info("worker %s: told to stop while it started", self.name)
             self.teardown()
             return False
@@ -200,15 +199,15 @@ class MemoryWorker(Worker):
         date_format: str = DEFAULT_LOGGING_DATE_FORMAT,
         log_format: str = DEFAULT_LOGGING_FORMAT,
     ) -> None:
-        """RQ's `bootstrap`, between a look whether any job could run at all, and the first heartbeat."""
+        """RQ's `bootstrap`; before it, checks that jobs can run at all; after it, starts the heartbeats."""
         log_options = (logging_level, date_format, log_format)
         bootstrap = super().bootstrap
         self._life.start(log_options, lambda: bootstrap(*log_options))
 
     def register_birth(self) -> None:
-        """Replaces RQ's `register_birth`: takes a dead worker's name over. Raises `NameTaken` (a ValueError).
+        """Replaces RQ's `register_birth`: also takes over the name of a dead worker. Waits while Redis is away.
 
-        Waits for a Redis that is away. One that refuses ends the worker, before any job has it: a person has to act.
+        Raises `NameTaken` (a ValueError) if the name is in use, and `RedisUnavailable` if Redis refuses to write.
         """
         self.log.debug("Worker %s: registering birth", self.name)
 
@@ -224,21 +223,21 @@ class MemoryWorker(Worker):
         self._life.has_name = True
 
     def register_death(self) -> None:
-        """RQ's `register_death`, on a connection that fails soon: RQ's own waits for jobs, for seven minutes."""
+        """RQ's `register_death`, on a connection with a short timeout; RQ's own waits up to seven minutes."""
         leaving = self._over(connection_with_short_timeout(self.connection, _SIGN_OFF_SECONDS))
         if self._life.has_name or worker_name.has(leaving):
             Worker.set_state(leaving, self._state)
             Worker.register_death(leaving)
 
     def serialize(self) -> dict[str, Any]:
-        """RQ's `serialize`, with the process that has the name, and how it begins anew."""
+        """RQ's `serialize`, plus the process that has this name, and how that process can restart itself."""
         ours = {keys.PROCESS: procfs.process_identity(), keys.RESTARTS: self._life.way_to_restart()}
         return {**super().serialize(), **ours}
 
     def teardown(self) -> None:
-        """RQ's `teardown`, after the horse and the heart, so that others take over what was left at once.
+        """RQ's `teardown`; before it, ends the horse and the heart. Other workers can then take over what is left.
 
-        A Redis that is away is no reason to fail on leaving.
+        An error of Redis is logged only.
         """
         if self.is_horse:
             super().teardown()
@@ -256,7 +255,7 @@ class MemoryWorker(Worker):
 
     @step_of_work
     def heartbeat(self, timeout: int | None = None, pipeline: Pipeline | None = None) -> None:
-        """RQ's `heartbeat`, once a second within `work`; one that Redis did not take is skipped."""
+        """RQ's `heartbeat`, at most once a second within `work`; it is skipped while Redis is away."""
         heartbeat = super().heartbeat
         if not self._heart.is_due(timeout):
             self.last_heartbeat = now()
@@ -264,26 +263,26 @@ class MemoryWorker(Worker):
         self._outage.skipping("heartbeat", lambda: heartbeat(timeout, pipeline))
 
     def set_state(self, state: str, pipeline: Pipeline | None = None) -> None:
-        """RQ's `set_state`; the worker is in that state also when Redis did not take it."""
+        """RQ's `set_state`; the state changes in this process even while Redis is away."""
         set_state = super().set_state
         self._claimer.forget_state()
         self._outage.skipping(f"state {state}", lambda: set_state(state, pipeline))
 
     @step_of_work
     def check_for_suspension(self, burst: bool) -> None:
-        """RQ's `check_for_suspension`, once Redis answers; only its heartbeat, where the taker looks for suspension."""
+        """RQ's `check_for_suspension`, once Redis answers. Where `Taker` checks for suspension, only its heartbeat."""
         look = super().check_for_suspension
         if self._heart.beating and self._taker.usable:
-            self.heartbeat()  # as RQ's look does
+            self.heartbeat()  # as RQ's method does
             return
         self._outage.wait_for("look for suspension", lambda: look(burst))
 
     @property
     @step_of_work
     def should_run_maintenance_tasks(self) -> bool:
-        """RQ's `should_run_maintenance_tasks`, asked before each wait for a job.
+        """RQ's `should_run_maintenance_tasks`. RQ reads it before each wait for a job.
 
-        So it is the place to notice a stop request, and to wait for the end of a horse that was killed.
+        So this is also where the worker reaps killed horses, restarts helpers, and notices a stop request.
         """
         self._pool.bury()
         self._life.tend_helpers()
@@ -292,25 +291,25 @@ class MemoryWorker(Worker):
 
     @step_of_work
     def run_maintenance_tasks(self) -> None:
-        """RQ's `run_maintenance_tasks`, unless Redis is away or has come back a moment ago.
+        """RQ's `run_maintenance_tasks`, put off while Redis is away or has just come back.
 
-        Then heartbeats of running jobs may have expired although the jobs go on. RQ asks again before each wait for a
-        job. An entry of a registry that RQ cannot read ends no worker.
+        At that time the heartbeats of running jobs may have expired, and RQ would fail these jobs. An error in a
+        single registry entry is logged and does not end the worker.
         """
         if self._heart.steady:
             try:
                 self._outage.skipping("maintenance", super().run_maintenance_tasks)
-            except RedisError:  # of a registry of another type: each job would fail
+            except RedisError:  # a registry key of a wrong type: each job would fail
                 raise
             except Exception as error:  # noqa: BLE001
-                self.last_cleaned_at = now()  # type: ignore[assignment]  # not before each job
+                self.last_cleaned_at = now()  # type: ignore[assignment]  # do not try again before each job
                 _log.error("worker %s: RQ's maintenance of registries failed: %s", self.name, one_line(error))
 
     @step_of_work
     def dequeue_job_and_maintain_ttl(
         self, timeout: int | None, max_idle_time: int | None = None
     ) -> tuple[Job, Queue] | None:
-        """Replaces RQ's `dequeue_job_and_maintain_ttl`: the same, and a Redis that is away loses no job."""
+        """Replaces RQ's `dequeue_job_and_maintain_ttl`: no job is lost if Redis goes away meanwhile."""
         return self._next_job.find(timeout, max_idle_time)
 
     def _start_scheduler(
@@ -330,14 +329,14 @@ class MemoryWorker(Worker):
     # Commands and signals
 
     def _pubsub_exception_handler(self, exc: Exception, pubsub: PubSub, pubsub_thread: PubSubWorkerThread) -> None:
-        """RQ's handler of errors in the thread that hears commands; RQ's ends it on all but a lost connection."""
+        """RQ's handler of errors in the command thread; RQ's ends the thread unless the connection was lost."""
         if not self._outage.hears_again(exc, pubsub):
             super()._pubsub_exception_handler(exc, pubsub, pubsub_thread)
 
     def handle_payload(self, message: Any) -> None:
-        """RQ's `handle_payload`, in its thread: a job that is told to stop must not have ended meanwhile.
+        """RQ's `handle_payload`, in RQ's command thread. The lock keeps the running job from changing meanwhile.
 
-        A command that cannot be carried out is logged, and the next one is heard. One of ours has the worker restart.
+        Errors are logged, so that the thread goes on. Also handles rqmem's own command, which restarts the worker.
         """
         try:
             if restarting.is_told(message):
@@ -349,7 +348,7 @@ class MemoryWorker(Worker):
             _log.exception("worker %s: a command could not be carried out", self.name)
 
     def request_stop_execution(self, execution_id: str) -> None:
-        """RQ's `request_stop_execution`, which comes from another thread: never between two jobs of one horse."""
+        """RQ's `request_stop_execution`, from another thread. The lock keeps the horse from changing its job."""
         with self._supervisor.switch:
             if execution_id in self.executions and not self._leasing.may_stop(execution_id):
                 self.log.warning("Not running execution %s, command ignored.", execution_id)
@@ -357,9 +356,9 @@ class MemoryWorker(Worker):
             super().request_stop_execution(execution_id)
 
     def kill_horse(self, sig: signal.Signals = signal.SIGKILL) -> None:
-        """RQ's `kill_horse`; without a horse it does nothing (RQ's would signal our own group).
+        """RQ's `kill_horse`; it does nothing without a horse (RQ's would signal our own process group).
 
-        It comes from another thread too: not while the horse is reaped, whose pid may be another's then.
+        Other threads call it too. The lock keeps the horse from being reaped meanwhile: its pid could be reused.
         """
         held = self._supervisor.switch.acquire(timeout=_SWITCH_SECONDS)
         try:
@@ -370,14 +369,14 @@ class MemoryWorker(Worker):
                 self._supervisor.switch.release()
 
     def _shutdown(self) -> None:
-        """RQ's `_shutdown`; a running job hears of it too, and goes on elsewhere if it can."""
+        """RQ's `_shutdown`; also tells the running job, which goes on in another worker if it is resumable."""
         self._pool.page.stop_asked = True
         self._leasing.stop_waiting()
         self._next_job.stop_waiting()
         super()._shutdown()
 
     def set_shutdown_requested_date(self) -> None:
-        """Replaces RQ's `set_shutdown_requested_date`: the heart writes it; a signal handler may not wait."""
+        """Replaces RQ's `set_shutdown_requested_date`: the heart's thread writes it; a signal handler must not wait."""
         if not self._heart.beating:
             super().set_shutdown_requested_date()
             return
@@ -388,14 +387,14 @@ class MemoryWorker(Worker):
     # One job, in the worker
 
     def prepare_execution(self, job: Job) -> Execution:
-        """Replaces RQ's `prepare_execution`: the same records, and who owns the run, in one transaction."""
+        """Replaces RQ's `prepare_execution`: one transaction writes the same records and the owner of the run."""
         return self._claimer.claim(job)
 
     @step_of_work
     def execute_job(self, job: Job, queue: Queue) -> None:
-        """RQ's `execute_job`: within `work` on the warm horse; outside it, or with ``--isolation fork``, as RQ does."""
+        """RQ's `execute_job`. Within `work` the warm horse runs the job, unless ``--isolation fork`` is set."""
         self._life.tend_helpers()
-        self._stopped_job_id = None  # one that came too late for an earlier execution does not apply to this one
+        self._stopped_job_id = None  # a late request to stop an earlier execution does not stop this one
         try:
             if not self._life.runs_warm:
                 execute = super().execute_job
@@ -414,52 +413,52 @@ class MemoryWorker(Worker):
         self._have_run_jobs()
 
     def _have_run_jobs(self) -> None:
-        """Between them and the next ones."""
-        self._state = WorkerStatus.IDLE  # written before the worker waits: mostly, the next job follows
-        if not self._pool.idle_pid:  # a new horse comes first
+        """Runs after a job, or the jobs of a lease, before the next job is taken."""
+        self._state = WorkerStatus.IDLE  # written to Redis only before a wait: mostly the next job follows
+        if not self._pool.idle_pid:  # a new horse must be forked first
             self.set_state(WorkerStatus.IDLE)
         self._life.look_at_own_memory()
         if not self._stop_requested:
-            self._supervisor.keep_a_horse()  # it settles in while the next job is taken
+            self._supervisor.keep_a_horse()  # it starts while the next job is taken
 
     def _wait_for_jobs(self, seconds: float) -> bool | None:
-        """Have the horse wait for jobs, and run what comes. Whether it has run any; None: it does not wait."""
+        """Let the horse wait for jobs and run them. Returns whether it ran any; None if it cannot wait."""
         has_run = self._leasing.wait_for_jobs(seconds)
         if has_run:
             self._have_run_jobs()
         return has_run
 
     def fork_work_horse(self, job: Job, queue: Queue) -> None:
-        """RQ's `fork_work_horse`, with a page shared between worker and horse, made before the fork."""
+        """RQ's `fork_work_horse`; before it, makes the page that worker and horse share."""
         self._pool.prepare_fork()
         super().fork_work_horse(job, queue)
-        with contextlib.suppress(OSError):  # the horse does it too; whoever comes first
+        with contextlib.suppress(OSError):  # the horse does it too: neither may wait for the other
             os.setpgid(self._horse_pid, self._horse_pid)
 
     def monitor_work_horse(self, job: Job, queue: Queue, execution: Execution) -> None:
-        """Replaces RQ's `monitor_work_horse`: waits for the horse, watching its memory, and settles its end."""
+        """Replaces RQ's `monitor_work_horse`: also watches the memory of the horse, and settles a lost one."""
         self._supervisor.monitor(job, queue, execution)
 
     def _handle_stopped_job(self, job: Job, queue: Queue, execution: Execution) -> None:
-        """RQ's `_handle_stopped_job`; here a callback can neither end the worker nor fill its memory."""
+        """RQ's `_handle_stopped_job`; a stopped callback runs in a fork, so it cannot harm the worker."""
         self._settlement.stop(job, queue, execution)
 
     # One job, in the horse
 
     def setup_work_horse_signals(self) -> None:
-        """RQ's hook at the very start of a horse: also tie it to its worker and install the breach handler."""
+        """RQ's `setup_work_horse_signals`, first in a new horse: also installs our handlers and enters the cgroup."""
         super().setup_work_horse_signals()
         self._horse.settle_in()
 
     def perform_job(self, job: Job, queue: Queue, execution: Execution) -> bool:
-        """RQ's `perform_job`, with the job's own code marked as such and its time limit capped."""
+        """RQ's `perform_job`; marks where the job's own code begins and ends, and caps its time limit."""
         perform = super().perform_job
         return self._horse.perform(job, queue, execution, lambda: perform(job, queue, execution))
 
     def prepare_job_execution(self, job: Job, remove_from_intermediate_queue: bool = False) -> None:
-        """RQ's `prepare_job_execution`, guarded, once Redis answers. Raises `RunTakenOver`.
+        """RQ's `prepare_job_execution`, unless the script that took the job has started it already.
 
-        Most jobs have been started when they were taken.
+        Waits until Redis answers. Raises `RunTakenOver` if the job is not ours any more.
         """
         if self._committer.has_begun(job):
             self.procline(f"Processing {job.func_name} from {job.origin} since {time.time()}")
@@ -467,22 +466,22 @@ class MemoryWorker(Worker):
         self._committer.begin(job, lambda connection: Worker.prepare_job_execution(self._over(connection), job, True))
 
     def _over(self, connection: Any) -> Any:
-        """This worker over another connection, for one of RQ's methods."""
+        """This worker with another connection, as ``self`` for one of RQ's methods."""
         return OnConnection(self, connection)
 
     def _finalize_success(self, job: Job, queue: Queue, execution: Execution, return_value: Any) -> None:
-        """RQ's `_finalize_success`; a job that has split is not finished, but waits for its children."""
+        """RQ's `_finalize_success`; a job that was split waits for its children instead."""
         if isinstance(return_value, Pending):
             self._settlement.wait_for_children(job, queue, execution, return_value)
         else:
             super()._finalize_success(job, queue, execution, return_value)
 
     def _finalize_failure(self, job: Job, queue: Queue, execution: Execution, exc_info: ExcInfo) -> None:
-        """RQ's `_finalize_failure`; decided before it, since a resume must not look like a failure."""
+        """RQ's `_finalize_failure`, only for a job that really fails: a resume must not run failure callbacks."""
         self._settlement.fail(job, queue, execution, exc_info)
 
     def handle_execution_ended(self, job: Job, queue: Queue, heartbeat_ttl: int) -> None:
-        """RQ's `handle_execution_ended`, once Redis answers; where no callback comes first, the commit writes it.
+        """RQ's `handle_execution_ended`, once Redis answers. Without a callback, the commit writes its fields instead.
 
         Callbacks and exception handlers get a connection of their own.
         """
@@ -495,21 +494,21 @@ class MemoryWorker(Worker):
         lend(job)
 
     def handle_exception(self, job: Job, *exc_info: Any) -> None:
-        """RQ's `handle_exception`; our own errors say all in one line, and a breach has been logged already."""
+        """RQ's `handle_exception`; our own errors are logged in one line, and a breach is not logged twice."""
         error, log = exc_info[1], self.log
         if isinstance(error, RqmemError):
             self.log = OneLine(f"Worker {self.name}: job {job.id} failed: {one_line(error)}")
         elif isinstance(error, MemoryLimitExceeded):
             self.log = OneLine("")
         try:
-            super().handle_exception(job, *exc_info)  # not only RQ's: Sentry, for one, puts its own in its place
+            super().handle_exception(job, *exc_info)  # perhaps not RQ's: Sentry replaces it, for example
         finally:
             self.log = log
 
     # Outcomes
 
     def handle_job_success(self, job: Job, queue: Queue, started_job_registry: Any, execution: Execution) -> None:
-        """RQ's `handle_job_success`, fenced, once Redis answers. Raises `RunTakenOver`."""
+        """RQ's `handle_job_success`, once Redis answers. Raises `RunTakenOver` if the run is not ours any more."""
         take_back(job)
         self._committer.success(
             job,
@@ -523,7 +522,7 @@ class MemoryWorker(Worker):
     def handle_job_retry(
         self, job: Job, queue: Queue, retry: Any, started_job_registry: Any, execution: Execution
     ) -> None:
-        """RQ's `handle_job_retry`, fenced, once Redis answers. Raises `RunTakenOver`."""
+        """RQ's `handle_job_retry`, once Redis answers. Raises `RunTakenOver` if the run is not ours any more."""
         take_back(job)
         commit = super().handle_job_retry
         self._committer.retry(job, queue, execution, lambda: commit(job, queue, retry, started_job_registry, execution))
@@ -536,7 +535,7 @@ class MemoryWorker(Worker):
         exc_string: str = "",
         execution: Execution | None = None,
     ) -> None:
-        """RQ's `handle_job_failure`, once Redis answers, unless the execution is somebody else's by now."""
+        """RQ's `handle_job_failure`, once Redis answers. Does nothing if the run is not ours any more."""
         take_back(job)
         commit = super().handle_job_failure
         self._committer.failure(
@@ -544,7 +543,7 @@ class MemoryWorker(Worker):
         )
 
     def cleanup_execution(self, job: Job, pipeline: Pipeline, execution: Execution | None = None) -> None:
-        """RQ's `cleanup_execution`, a part of each commit; what rqmem records goes into the same transaction."""
+        """RQ's `cleanup_execution`, a part of each commit; adds rqmem's own writes to the same transaction."""
         self._committer.note_errors_of(pipeline)
         super().cleanup_execution(job, pipeline, execution)
         self._committer.clean_up(job, pipeline, execution)

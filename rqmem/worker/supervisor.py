@@ -1,7 +1,7 @@
-"""One execution in the worker: order it from a horse, watch it, and act on what follows from its end.
+"""One execution in the worker: order it from a horse, watch it, and act on its end.
 
-What follows is decided by `rqmem.worker.execution`. While a horse works, the main thread does no Redis I/O and no
-alarm raises in it; heartbeats come from the heart's thread.
+`rqmem.worker.execution` decides what to do at the end. All this runs in the worker's main thread. While a horse works,
+this thread does no Redis I/O, and no SIGALRM raises in it; heartbeats come from the heart's thread.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Supervisor:
         _new_recorder: for a job outside of `work`, where the heart does not beat.
 
     Attributes:
-        switch: held while the running execution changes, or gets a command.
+        switch: a lock, held while the running execution changes, or while a command from Redis is carried out.
     """
 
     _worker: Worker
@@ -67,14 +67,14 @@ class Supervisor:
 
     def __post_init__(self) -> None:
         self._recycling = Recycling(self._setup)
-        self._integrations: set[str] = set()  # that the log has named
+        self._integrations: set[str] = set()  # names that were logged already
         self.switch = threading.RLock()
-        self._watched = True  # of the last job: somebody kept its ceiling
+        self._watched = True  # whether the last job was watched
         self._told_unwatched = False
-        self._whole_time = MemoryCurve()  # of the last job of a lease
+        self._whole_time = MemoryCurve()  # memory curve of the last job of a lease
 
     def run_as_rq(self, job: Job, rqs: Callable[[], None]) -> None:
-        """Run it in a horse of its own, which RQ forks and waits for by `monitor`."""
+        """Run the job in a horse of its own. RQ's code (``rqs``) forks it and waits for it by `monitor`."""
         self._watched = False
         rqs()
         self.release()
@@ -109,8 +109,8 @@ class Supervisor:
     def watch_lease(self, warm: WarmHorse, look: Callable[[Watcher], float | None], begins: Callable[[], None]) -> End:
         """Watch the jobs of a lease until it has ended.
 
-        ``look`` says when (monotonic) the one in hand is killed; ``begins`` is called when the
-        horse has a job after a wait.
+        ``look`` returns the monotonic time at which the current job is to be killed. ``begins`` is called when a
+        waiting horse gets its first job.
         """
         page, watcher = self._pool.page, warm.watcher
         assert watcher is not None, "it watches since before the order"
@@ -142,9 +142,9 @@ class Supervisor:
         self, job: Job, queue: Queue, execution: Execution, end: End, state: State,
         instructions: tuple[Instruction, ...],
     ) -> str:  # fmt: skip
-        """The last job of a lease, which is an execution like any other by now, and was no plain success.
+        """Settle the last job of a lease that was no plain success. It is an ordinary execution by now.
 
-        Returns how it ended; empty: not as ours, or its horse has said so.
+        Returns how it ended; empty if the horse has reported that, or if the execution is not ours any more.
         """
         self._committer.began_in = self._heart.epoch
         if Instruction.ORDER_AGAIN in instructions:
@@ -154,7 +154,7 @@ class Supervisor:
         return self._record_outcome(job, queue, execution, end, instructions)
 
     def after_lease(self, warm: WarmHorse, page: SharedPage, end: End, lease: LeaseEnd, outcome: str) -> None:
-        """What the lease was like, for others; and what becomes of the horse. ``outcome``: of a job settled here."""
+        """Record the lease, and keep or replace the horse. ``outcome``: how a job ended that the worker settled."""
         self._heart.recorder.lease_ended(page, lease.ran, outcome, self._whole_time)
         about = Identity(page.job, page.job_id, page.queue, self._worker.name)
         if self._pool.warm is warm and end.report is not None:
@@ -164,11 +164,11 @@ class Supervisor:
             self._tell_recycled(about, _why_it_went(end, breached=end.breach is not None or page.recorded))
 
     def not_crowded(self, warm: WarmHorse) -> list[str] | None:
-        """The job types that the horse has room for, whatever they need; None: all."""
+        """The job types that the horse has room for in any case; None: all."""
         return self._recycling.not_crowded(warm)
 
     def keep_a_horse(self) -> WarmHorse:
-        """The warm horse; a new one where there is none."""
+        """The warm horse; forks one if there is none."""
         if self._pool.warm is None:
             self._recycling.new_horse()
             self._pool.fork(self._horse.serve)
@@ -183,14 +183,14 @@ class Supervisor:
             pool.group.hold(self._setup.limit_bytes)
         page.reset(self._setup.limit_bytes)
         pool.page = page
-        if worker._shutdown_requested_date is not None:  # before the page was set back, perhaps
+        if worker._shutdown_requested_date is not None:  # the request may have come before the reset
             page.stop_asked = True
         pool.note_known()
         worker._horse_pid = warm.pid
         return page
 
     def release(self) -> None:
-        """The job has ended: give the pool back what was reserved for it, except what the warm horse holds."""
+        """The job has ended: return its reservation to the pool's budget, except what the warm horse holds."""
         pool = self._pool
         self._member.release(pool.held_bytes if pool.warm is not None else 0, pool.page.declared_bytes)
 
@@ -205,7 +205,7 @@ class Supervisor:
         return Identity(job_type(job), job.id, queue.name, self._worker.name)
 
     def _order(self, job: Job, about: Identity, execution: Execution) -> WarmHorse:
-        """Have a warm horse run this execution. Whether it took the order shows when it ends."""
+        """Order this execution from a warm horse. Whether the horse took the order is known only at the end."""
         worker, pool = self._worker, self._pool
         warm = pool.warm
         if warm and warm.state.jobs and (reason := self._recycling.crowded(warm, about.job, pool.idle_bytes)):
@@ -231,9 +231,9 @@ class Supervisor:
         return warm
 
     def _watch(self, job: Job, about: Identity, execution: Execution, warm: WarmHorse | None) -> End:
-        """Watch the job's memory until it has ended, and end what may not go on.
+        """Watch the job's memory until it has ended, then end its horse if that is broken.
 
-        As RQ's `monitor_work_horse`, a job that outlives its time limit by a minute is killed.
+        As in RQ's `monitor_work_horse`, a job that still runs a minute after its time limit is killed.
         """
         worker, pool, heart, page = self._worker, self._pool, self._heart, self._pool.page
         job.started_at = now()
@@ -262,7 +262,7 @@ class Supervisor:
         return self._with_segments(end, watcher, job.id)
 
     def _watch_until_end(self, watcher: Watcher, wait: Callable[[], bool]) -> bool:
-        """Watch while ``wait`` waits for the end. Whether the horse had to be killed: False from ``wait``."""
+        """Watch until ``wait`` returns. If it returns False, kill the horse and return True (overdue)."""
         worker = self._worker
         try:
             with linux.urgent():
@@ -270,8 +270,8 @@ class Supervisor:
                 if overdue:
                     worker.kill_horse()
                     watcher.wait(None)
-        except SystemExit:  # a second SIGTERM: the horse is dead, and what it started must not outlive us
-            for number in (signal.SIGTERM, signal.SIGINT):  # a third one must not cut this short
+        except SystemExit:  # a second SIGTERM: RQ has killed the horse; its children must end too
+            for number in (signal.SIGTERM, signal.SIGINT):  # a third one must not interrupt this
                 signal.signal(number, signal.SIG_IGN)
             self._pool.kill_tree(worker.horse_pid)
             worker._horse_pid = 0
@@ -281,7 +281,7 @@ class Supervisor:
         return overdue
 
     def _with_segments(self, end: End, watcher: Watcher, job_id: str) -> End:
-        """The end with the shared memory that its dead processes have left."""
+        """``end``, with the shared memory that the job's dead processes have left added to its breach."""
         if end.breach is None or not (left := watcher.segments_left()):
             return end
         names = ", ".join(f"{name} ({show_mb(used)} MB)" for name, used in left)
@@ -289,7 +289,7 @@ class Supervisor:
         return replace(end, breach=replace(end.breach, segments_left=left))
 
     def watch_from_now(self, warm: WarmHorse, about: Identity) -> None:
-        """From now on what the watcher reads is this job's. Call it before the order: a job may end at once."""
+        """Count what the watcher reads for this job. Call it before the order is sent: a job may end at once."""
         if warm.watcher is None:
             warm.watcher = self._new_watcher(warm.pid, about, warm.channel)
         else:
@@ -302,13 +302,13 @@ class Supervisor:
         )
 
     def _take_end(self, execution: Execution | None, warm: WarmHorse | None, watcher: Watcher, *, overdue: bool) -> End:
-        """The horse has reported or ended: reap it in the second case, and its tree with it."""
+        """The horse has reported or ended. Kill its tree unless all is well, and reap a horse that has ended."""
         worker = self._worker
         report = warm.channel.report() if warm is not None else None
         with self.switch:
             well = linux.ended_well(worker.horse_pid) if report is None else True
             if not well or watcher.breach is not None or (warm is not None and report is None):
-                # Before it is reaped: its number may lead another group then.
+                # Before it is reaped: afterwards another process group may have its pid.
                 self._pool.kill_tree(worker.horse_pid if well is not None else 0, wait=report is None)
             pid, status, rusage = worker.wait_for_horse() if report is None else (worker.horse_pid, os.EX_OK, None)
             worker._horse_pid = 0
@@ -319,7 +319,7 @@ class Supervisor:
         return End(pid, status, rusage, report, watcher.breach, overdue, warm is not None, starved)
 
     def _end_horse(self, end: End, warm: WarmHorse | None, page: SharedPage, *, lasted: bool) -> None:
-        """End a horse that is broken. Keep a warm one that may go on."""
+        """Kill a horse that must not run another job. A warm horse that may go on is kept."""
         if warm is None:
             self._pool.retire_group(broken=end.broken)
             return
@@ -330,7 +330,7 @@ class Supervisor:
             self._pool.kill_warm()
 
     def _wait(self, watcher: Watcher, page: SharedPage, kill_at: float | None) -> bool:
-        """Whether the job ended before it was to be killed."""
+        """Wait for the end of the job. Returns False if the job is to be killed instead."""
         while not watcher.wait(kill_at):
             if Instruction.KILL in page.advance(Overdue(redis_away=self._heart.away)):
                 return False
@@ -338,7 +338,7 @@ class Supervisor:
         return True
 
     def _kill_at(self, job: Job) -> float | None:
-        """When (monotonic) a job that ignores its time limit is killed; None: it has none."""
+        """The monotonic time at which the job is killed if it ignores its time limit; None: it has no limit."""
         timeout = self._horse.capped_timeout(job)
         return None if timeout == -1 else time.monotonic() + timeout + self._setup.kill_after_seconds
 
@@ -348,7 +348,7 @@ class Supervisor:
         return after(replace(state, breached=end.breach is not None), ended)
 
     def _make_way(self, about: Identity, page: SharedPage, end: End, phase: Phase) -> None:
-        """The job is to be ordered once more: this horse goes, and the log says why."""
+        """The job is to be ordered again: log why this horse is replaced, and end it if it still runs."""
         if phase is Phase.DECLINED:
             self._recycle(about, self._recycling.declined(page, about.job))
         elif phase is Phase.SPOILED:
@@ -357,7 +357,7 @@ class Supervisor:
             self._tell_recycled(about, "it had died before it took the job")
 
     def _tell_spoiled(self, about: Identity, page: SharedPage, end: End) -> None:
-        """The job breached because of what others had left in this horse."""
+        """The job breached because of memory that earlier jobs had left in this horse."""
         text = page.breach_json
         breach = end.breach or (codec.from_json(events.Breach, text) if text else None)
         left_mb, name = to_mb(page.left_before), page.job or about.job
@@ -376,7 +376,7 @@ class Supervisor:
         self, job: Job, queue: Queue, about: Identity, execution: Execution, end: End,
         instructions: tuple[Instruction, ...],
     ) -> None:  # fmt: skip
-        """What happens after each kind of end, as in RQ's `monitor_work_horse`; and what becomes of the horse."""
+        """Record the outcome, as RQ's `monitor_work_horse` does at its end, and keep or replace the horse."""
         page, warm = self._pool.page, self._pool.warm
         self._horse.remember_cut(page)
         if new := set(page.integrations.split()) - self._integrations:
@@ -394,7 +394,7 @@ class Supervisor:
     def _record_outcome(
         self, job: Job, queue: Queue, execution: Execution, end: End, instructions: tuple[Instruction, ...]
     ) -> str:
-        """What the horse has not recorded. Returns how the job ended; empty: not as ours, or its horse has said so."""
+        """Record what the horse has not. Returns the name of the error; empty if there is nothing to settle."""
         if Instruction.SETTLE in instructions:
             return self._settlement.settle_lost_horse(job, queue, execution, end)
         if Instruction.REPORT_HOOK in instructions:
@@ -419,12 +419,12 @@ class Supervisor:
         events.emit(events.HorseRecycled(reason=reason, **asdict(about)))
 
     def _name_what_is_left(self, job_id: str, *, broken: bool) -> None:
-        """Log which processes the job has left: of a successful one those that go on, else those we may not end."""
+        """Log the processes that the job has left: after a broken end, only those that we are not allowed to kill."""
         left = self._pool.left_by_job()
         if left and not broken:
             _log.info("worker %s: job %s left processes behind: %s", self._worker.name, job_id, left)
             if self._pool.group is not None:
-                self._pool.end_warm()  # they stay in its group, whose limit must not count them for the next job
+                self._pool.end_warm()  # they stay in its cgroup, and must not count for the next job
         if broken and (beyond_reach := process_tree.beyond_reach(left)):
             _log.warning(
                 "worker %s: processes of job %s go on, since they are another user's and this worker may not end them: "

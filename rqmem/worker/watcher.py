@@ -1,9 +1,9 @@
 """Keeping the ceiling of one job: read, decide (`rqmem.policy.ceiling`), act, until the job has ended.
 
-Runs in the worker's main thread, which does nothing else meanwhile: a watcher in a process whose other
-threads hold the interpreter is no ceiling (measured: 1,168 MB over). No Redis, no alarms, no logging
-in here. Promises: the tree is never left stopped by a watcher that goes on living; after a breach
-nothing of the job's tree is left alive.
+Runs in the worker's main thread, which does nothing else meanwhile. If other threads hold the GIL, the
+watcher comes too late (measured: 1,168 MB above the ceiling). So there is no Redis, no alarm and no logging
+in here. Promises: a stopped process tree is always continued or killed; after a breach no process of the
+job's tree stays alive.
 """
 
 from __future__ import annotations
@@ -47,18 +47,18 @@ from rqmem.worker.shared_memory import SharedPage
 from rqmem.worker.shared_usage import SharedMemory
 
 _clock = time.monotonic
-_GROWING_BYTES, _GROWING_SECONDS = 2 * MB, 0.005  # so that samples find the line while it still runs
-_PAUSE_WITHOUT_KERNEL = 20  # a twentieth of the time at most to prove a forked pool innocent
-_PAUSE_WITH_KERNEL = 100  # its limit bounds what might be missed
-_UNWATCHED_SECONDS = 0.02  # a job this short costs no full reading
+_GROWING_BYTES, _GROWING_SECONDS = 2 * MB, 0.005  # often enough to sample the line that grows while it runs
+_PAUSE_WITHOUT_KERNEL = 20  # full readings of forked processes take at most 1/20 of the time
+_PAUSE_WITH_KERNEL = 100  # 1/100 is enough: the cgroup's limit bounds what is missed
+_UNWATCHED_SECONDS = 0.02  # a shorter job gets no full reading
 _CALM_SECONDS = 0.05
-_CROWD = 16  # processes: more than these grow too much between two looks, so they stay stopped while the horse unwinds
-_ALERT_SECONDS = 0.05  # after a breach, without a pause between readings: a block may be growing in C
+_CROWD = 16  # above so many processes, the children stay stopped while the horse unwinds: they would grow too fast
+_ALERT_SECONDS = 0.05  # so long after a breach it reads without pauses: C code may go on allocating
 
 
 @dataclass(frozen=True)
 class Identity:
-    """What a breach record says about whose it is."""
+    """The job, queue and worker that a breach record names."""
 
     job: str
     job_id: str
@@ -67,10 +67,10 @@ class Identity:
 
 
 class _Calm(NamedTuple):
-    """The last look that found nothing to do: what it read, and until when the same reading has the same answer.
+    """The last look that found nothing to do. Until ``until`` (monotonic), the same reading gets the same answer.
 
-    Most looks at a job that computes are like that. Each wakes up with cold caches, so it should run little code (a
-    third of the worker's processor time, measured).
+    Most looks are like that, and each starts with cold CPU caches. This shortcut saves a third of the worker's
+    processor time (measured).
     """
 
     raw: int = -1
@@ -84,14 +84,14 @@ class Watcher:
 
     Args:
         horse_pid: the process to wait for; a child of this process.
-        page: shared with it; holds the ceiling, which the job may change while it runs.
-        known: processes below the worker that are not this job's; more may come while it runs.
-        report: where a warm horse says that the job has ended.
-        member: of a pool, which hears what the job uses and may have it go; None: nobody does.
+        page: shared with the horse; holds the ceiling, which the job may change while it runs.
+        known: descendants of the worker that do not belong to this job; more may come while it runs.
+        report: the channel on which a warm horse reports the end of the job.
+        member: the worker's part in a pool: it gets the job's usage and may evict the job; None: no pool.
 
     Attributes:
-        starved: the kernel killed in the group for want of memory elsewhere: no fault of the job.
-        hidden: processes of the job that could not be measured, since ``/proc`` hides them.
+        starved: the kernel killed a process of the cgroup because memory ran out elsewhere, not because of the job.
+        hidden: pids of the job that could not be measured, since ``/proc`` hides them (hidepid).
     """
 
     def __init__(
@@ -118,11 +118,11 @@ class Watcher:
         self._members = process_tree.Members(self._root, known)
         pause = _PAUSE_WITHOUT_KERNEL if group is None else _PAUSE_WITH_KERNEL
         self._meter = TreeMeter(self._members, config.growth_rate, pause)
-        self._held: dict[Key, int] = {}  # shared memory that outlives the jobs of the horse, by object
+        self._held: dict[Key, int] = {}  # sizes of shared memory objects that the horse's jobs have left
         self.next_job(identity, known, baseline_bytes)
 
     def next_job(self, identity: Identity, known: Collection[int], baseline_bytes: int) -> None:
-        """From now on another job is watched; the arguments are those of the class."""
+        """Watch another job from now on; the arguments are those of the class."""
         self.breach: Breach | None = None
         self.starved = False
         self.hidden: set[int] = set()
@@ -130,7 +130,7 @@ class Watcher:
         if self._report is not None:
             self._ends.append(self._report)
         self._identity = identity
-        self._known = known  # not a copy: the worker's heart may add a helper of its own
+        self._known = known  # not a copy: the heart's thread may add a helper process
         self._members.leave_out(known)
         self._meter.begin(baseline_bytes, self._horse_pid)
         self._left: dict[Key, Held] = {}
@@ -139,7 +139,7 @@ class Watcher:
         self._begin(baseline_bytes)
 
     def _begin(self, baseline_bytes: int) -> None:
-        """The readings from here on are of one job."""
+        """Reset all that belongs to one job."""
         self._seq = self._page.peak_seq = self._page.seq
         self._state = WatchState()
         step_bytes = to_bytes(self._config.sample_step_mb)
@@ -160,31 +160,34 @@ class Watcher:
                     return False
                 pause = min(pause, max(0.0, deadline - _clock()))
             if self.rest(pause):
-                self.readings.take_sample()  # what was asked for last, of a job that grew and ended within a look
+                self.readings.take_sample()  # the last one asked for: the job may have ended since
                 self.readings.note_mark(look=self.lasted() or self._page.burst)
                 return True
 
     def rest(self, seconds: float) -> bool:
-        """As `wait`, for so long at most, without a reading. A kill by the kernel in the group ends the rest of it."""
+        """Wait up to ``seconds`` without a reading. Returns whether the job has ended.
+
+        If the kernel has killed a process in the cgroup at its limit, the other processes of the job are killed too.
+        """
         group = self._group
         alarms = [group.alarm_fd] if group is not None and group.alarm_fd is not None else []
         ends, _, exceptional = select.select([*self._ends, *alarms], [], alarms, seconds)
         if group is not None and (ends or exceptional or group.suspected) and group.killed():
             self._tell_kernel_kill(group)
         if self._report is not None and self._report in ends and self._report.closed():
-            self._ends.remove(self._report)  # the job closed its files, or became another program: it goes on
+            self._ends.remove(self._report)  # the job closed all files, or called exec: it still runs
             ends.remove(self._report)
         return any(end in ends for end in self._ends)
 
     def _tell_kernel_kill(self, group: HorseGroup) -> None:
-        """The kernel has killed the largest process, perhaps not the one to blame: end the rest if it was our limit."""
+        """The kernel has killed a process, perhaps not the guilty one. If our limit was the reason, kill the rest."""
         if not group.hit_limit():
             self.starved = True
             return
         self._end_for_group(group)
 
     def _end_for_group(self, group: HorseGroup) -> None:
-        """What is charged to the group is above the ceiling and the reserve, as the kernel or a look at it found."""
+        """The cgroup's charge is above ceiling and reserve, as the kernel or a look found: record it and kill."""
         if self.breach is None or self.breach.layer != "kernel":
             breach = self.breach or self._record(self._meter.full(_clock), self._limits(), "kernel")
             breach = self._as_the_horse_left_it(breach, "kernel")
@@ -192,14 +195,11 @@ class Watcher:
         self._kill_tree()
 
     def lasted(self) -> bool:
-        """Whether the job ran long enough to be read."""
+        """Whether the job ran long enough for a full reading."""
         return _clock() - self.readings.started >= _UNWATCHED_SECONDS
 
     def segments_left(self) -> list[tuple[str, float]]:
-        """Shared memory that outlives the job's processes: name and MB.
-
-        Files and segments that they held when they were stopped, and new files of theirs in /dev/shm.
-        """
+        """Name and MB of each segment, and each new file in /dev/shm, that the job's dead processes have left."""
         held = self._left | self._shared.new_files()
         return [(name, to_mb(size)) for name, size in shared_objects.still_there(held)]
 
@@ -213,7 +213,7 @@ class Watcher:
         self._members.close()
 
     def _follow(self) -> None:
-        """Under a lease the horse may have begun another job: forget what is known of the one before."""
+        """Under a lease the horse may have begun another job: then reset what belongs to the job before."""
         page = self._page
         seq, usage = page.seq, self._last_usage
         if seq == self._seq or seq & 1 or self.breach is not None:
@@ -226,7 +226,7 @@ class Watcher:
         self._seq = page.peak_seq = seq
 
     def _look(self) -> float:
-        """One reading and what follows from it; returns seconds until the next."""
+        """Take one reading and act on it; returns seconds until the next."""
         if self._page.leased:
             self._follow()
         now = _clock()
@@ -262,11 +262,11 @@ class Watcher:
         unhurried = not grows and not self._meter.takes_long(ceiling - usage)
         if self.breach is None and self._meter.doubtful(raw, ceiling, now):
             if not unhurried:
-                return self._judge(ceiling + 1, now)  # it may be above: the stopped tree will tell
+                return self._judge(ceiling + 1, now)  # perhaps above: read again with the tree stopped
             usage = self._meter.full(_clock).usage_bytes + self._unseen
         elif unhurried and self.lasted() and self._meter.wants_full(raw, now):
             usage = self._meter.full(_clock).usage_bytes + self._unseen
-        if usage <= ceiling or self._meter.comparable():  # else only the full reading tells
+        if usage <= ceiling or self._meter.comparable():  # otherwise only a full reading is right
             self.readings.note(min(usage, self._meter.likely(raw)), now)
             self._page.usage_bytes = usage
             if self._member is not None:
@@ -274,30 +274,30 @@ class Watcher:
         self.readings.note_mark()
         self._page.peak_sampled |= len(self._meter.pids) > 1
         self.readings.sample(usage)
-        if usage > ceiling or self.breach is not None:  # else there is nothing to decide
+        if usage > ceiling or self.breach is not None:  # otherwise there is nothing to decide
             return self._judge(usage, now)
         pause = self._interval(ceiling - usage)
         if grows:
             return min(pause, _GROWING_SECONDS)
-        if raw <= ceiling:  # without an offset, which expires
+        if raw <= ceiling:  # no correction was needed: a correction expires
             self._calm = _Calm(raw, ceiling, now + _CALM_SECONDS, pause)
         return pause
 
     def _judge(self, usage: int, now: float) -> float:
-        """Usage may be too high, or a breach unwinds: decide and act; returns seconds until the next reading."""
+        """Decide and act on high usage, and while a breach unwinds; returns seconds until the next reading."""
         limits = self._limits()
         self._act(self._decide(usage, limits, now), limits)
         if self.breach is None:
             return self._interval(limits.ceiling_bytes - self._last_usage)
         if not self._page.in_user_code:
-            self._signal_children(signal.SIGKILL)  # the job is over; they must not grow while its verdict is committed
+            self._signal_children(signal.SIGKILL)  # the job is over: they must not grow during the commit
         elif usage > to_bytes(self.breach.used_mb) + _GROWING_BYTES:
-            self._signal_children(signal.SIGSTOP)  # they go on growing while the horse unwinds
+            self._signal_children(signal.SIGSTOP)  # they grow while the horse unwinds
         alert = self._processors > 1 and now - (self._state.breached_at or 0.0) < _ALERT_SECONDS
         return 0.0 if alert else self._interval(0)  # one processor watches, another unwinds
 
     def _interval(self, headroom_bytes: int) -> float:
-        """Seconds in which the headroom might be used up, or what is left for the whole pool."""
+        """Seconds in which the job could use up its headroom, or the pool's."""
         if self._member is not None:
             headroom_bytes = self._member.headroom(self._last_usage, headroom_bytes)
         return watch_interval(headroom_bytes, self._fastest_growth())
@@ -320,12 +320,12 @@ class Watcher:
             self._kill()
 
     def _stopped_before_a_breach(self) -> AbstractContextManager[None]:
-        """As `_stopped`, but a job that unwinds goes on: it has its reserve and its grace."""
+        """As `_stopped`, but does not stop a job that unwinds, so that its grace time is not shortened."""
         return self._stopped() if self.breach is None else nullcontext()
 
     @contextmanager
     def _stopped(self) -> Iterator[None]:
-        """Stop the tree meanwhile. Of a crowd that has breached only the horse goes on, which unwinds."""
+        """Stop the tree during the block. After a breach of more than `_CROWD` processes, resume only the horse."""
         stopped = process_tree.stop(self._root, self._known, group=self._horse_pid)
         try:
             yield
@@ -336,11 +336,11 @@ class Watcher:
                 process_tree.resume(stopped, group=self._horse_pid)
 
     def _confirm(self, limits: Limits) -> None:
-        """Stop the tree and take the full reading; go on, tell the job to unwind, or kill."""
+        """Stop the tree and take the full reading. Then let the job go on, send it the breach signal, or kill it."""
         with self._stopped():
             full = self._meter.lone()
             if full is not None and full.usage_bytes <= limits.ceiling_bytes and self._grows_in_the_kernel():
-                return  # during a full reading of 1 GB it would take 40 MB more; soon the quick one tells
+                return  # a full reading of 1 GB lets it take 40 MB more: wait for the quick one
             if full is None or full.usage_bytes <= limits.ceiling_bytes:
                 full = self._with_shared(self._meter.full(_clock, stopped=True))
             now = _clock()
@@ -354,7 +354,7 @@ class Watcher:
                 self._kill()
 
     def _beyond_the_meter(self, now: float) -> int:
-        """Bytes of shared memory that no reading of the processes tells of. A cgroup's counter would know them."""
+        """Bytes of shared memory that the processes' readings miss. Only needed without a cgroup, which counts them."""
         if self._group is None and self._shared.changed(self._meter.pids, now):
             self._unseen = max(0, self._shared.look(self._members()) - self._meter.resident_shmem_bytes())
         return self._unseen
@@ -366,7 +366,7 @@ class Watcher:
         return replace(full, usage_bytes=full.usage_bytes + self._unseen)
 
     def _grows_in_the_kernel(self) -> bool:
-        """Whether a system call goes on taking memory (MAP_POPULATE, say): SIGSTOP takes effect at its end only."""
+        """Whether a system call is allocating (MAP_POPULATE, for example). SIGSTOP takes effect only at its end."""
         return self._grows and not process_tree.stops_at_once(self._horse_pid)
 
     def _signal_children(self, number: int) -> None:
@@ -413,7 +413,7 @@ class Watcher:
         return self.breach
 
     def _as_the_horse_left_it(self, breach: Breach, layer: Layer) -> Breach:
-        """The record as the horse may have completed it, by this layer, with the peak so far."""
+        """The breach with what the horse may have added to it on the page, this layer, and the peak so far."""
         text = self._page.breach_json
         last = codec.from_json(Breach, text) if text else breach
         where = last.where or described(self._page.line)
@@ -428,7 +428,7 @@ class Watcher:
 
 
 def _charged(group: HorseGroup, breach: Breach) -> dict[str, Any]:
-    """What only the group knows: what it was charged, and how much of that is of no process."""
+    """The fields of a breach that only the cgroup knows: its charge, and the parts that belong to no process."""
     charge = group.charged()
     peak_mb = max(breach.peak_mb, to_mb(charge.held_bytes))
     return {
