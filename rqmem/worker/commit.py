@@ -1,11 +1,10 @@
-"""Committing each outcome once, if it is still this execution's to commit, however long Redis is away or refuses.
+"""Commits each outcome once, and only if the execution still owns the job.
 
-Stock RQ loses the outcome of a job that ends meanwhile. Here it waits (`rqmem.store.retrying`). What is repeated
-because its reply was lost is first looked up, and an execution that another worker has taken over commits nothing
-(`RunTakenOver`). What no repetition will commit is a failure, and reported.
+Plain RQ loses an outcome while Redis is away. Here the commit is repeated until Redis answers
+(`rqmem.store.retrying`). Before a repetition it looks whether the first try had succeeded. If another worker has taken
+the job over, nothing is committed (`RunTakenOver`). An error that repetition cannot cure fails the job.
 
-RQ writes each outcome in one transaction, and calls `cleanup_execution` in the middle of it. What rqmem adds goes into
-the same transaction.
+RQ writes each outcome in one transaction, which calls `cleanup_execution`. rqmem adds its own writes there.
 """
 
 from __future__ import annotations
@@ -50,9 +49,9 @@ class Commit:
     """The commit under way.
 
     Attributes:
-        succeeds: the job has finished. With repeats left RQ's status does not say so.
+        succeeds: the job has finished. RQ's status does not show it if the job has repeats left.
         retries: the failure is not the job's end: RQ's Retry runs it once more.
-        failure: the line that says what failed.
+        failure: the error in one line.
     """
 
     succeeds: bool = False
@@ -64,11 +63,11 @@ class Committer:
     """Commits for one worker, in whichever of its processes settles an execution.
 
     Args:
-        write: RQ's `heartbeat`, a write that raises what Redis says to it.
+        write: RQ's `heartbeat`, used as a test whether Redis takes writes: it raises Redis' error.
 
     Attributes:
-        began_in: the epoch (`rqmem.store.keys.EPOCH`) in which the execution began. Empty: nobody knows.
-        begun: the execution that was started when its job was taken.
+        began_in: the epoch (`rqmem.store.keys.EPOCH`) in which the execution began; empty: unknown.
+        begun: id of the execution that was started by the script that took its job.
     """
 
     def __init__(self, worker: Worker, pool: HorsePool, write: Callable[[], None]) -> None:
@@ -77,12 +76,12 @@ class Committer:
         self.began_in = self.begun = ""
         self._write = write  # RQ would log a traceback each time
         self._commit = Commit()
-        self._error: RedisError | None = None  # of the last transaction: RQ swallows some
-        self._abandoned = ""  # an execution that RQ's maintenance failed, and that ended well all the same
-        self._canceled = ""  # an execution whose job was cancelled while it ran, and that has ended all the same
+        self._error: RedisError | None = None  # error of the last transaction, which RQ may swallow
+        self._abandoned = ""  # id of an execution that ended well after RQ's maintenance had failed it
+        self._canceled = ""  # id of an execution that ended after its job was cancelled
 
     def has_begun(self, job: Job) -> bool:
-        """Whether the job was started when it was taken. Raises `RunTakenOver` where it is somebody else's by now."""
+        """Whether the job was started when it was taken. Raises `RunTakenOver` if it is not ours any more."""
         execution = self._execution_of(job)
         if execution is None or execution.id != self.begun:
             return False
@@ -97,8 +96,8 @@ class Committer:
     def begin(self, job: Job, rqs: Callable[[Redis | Guarded], None]) -> None:
         """RQ's `prepare_job_execution`, once Redis answers.
 
-        Raises `RunTakenOver` where the job was deleted or cancelled meanwhile, which RQ would run, or where another
-        worker took this one for dead.
+        Raises `RunTakenOver` if the job was deleted or cancelled meanwhile (RQ would run it), or if another worker has
+        taken it over.
         """
         worker = self._worker
         execution = self._execution_of(job)
@@ -121,7 +120,7 @@ class Committer:
     def success(
         self, job: Job, queue: Queue, execution: Execution, rqs: Callable[[Redis | Guarded, Queue], None]
     ) -> None:
-        """RQ's `handle_job_success`, in one round trip where nothing is out of the ordinary. Raises `RunTakenOver`."""
+        """RQ's `handle_job_success`, in one round trip unless the job is a special case. Raises `RunTakenOver`."""
         if job.repeats_left:
             return self._fenced_success(job, queue, execution, rqs)
         worker, what = self._worker, f"keep the outcome of job {job.id}"
@@ -136,7 +135,7 @@ class Committer:
         self._commit = Commit(succeeds=True)
         try:
             return until_redis_answers(step, what, connection)
-        except Refused:  # perhaps after our own commit, whose reply was lost
+        except Refused:  # perhaps our first try was committed and its reply was lost
             if until_redis_answers(lambda: was_committed(connection, job.id, execution.id), what):
                 return self.release_slot(job)
         finally:
@@ -158,7 +157,7 @@ class Committer:
     ) -> None:
         """RQ's `handle_job_success` with a fence in its transaction.
 
-        Taken over between the look and the commit, the watched execution is gone and the transaction looks again.
+        It watches the execution's key. If the job is taken over before the commit, the transaction checks again.
         """
         fenced = copy.copy(queue)
         ready: set[str] = set()
@@ -166,12 +165,12 @@ class Committer:
         def move_dependents_to_ready(job: Job, pipeline: Pipeline, **options: Any) -> dict[str, list[str]]:
             if (lost := self._error) is not None and unavailable(lost) == "away":
                 self._error = None
-                raise RedisConnectionError(str(lost))  # redis-py's WatchError RQ would repeat without a pause
+                raise RedisConnectionError(str(lost))  # RQ repeats at once after a WatchError
             pipeline.watch(execution.key)
             self._check_still_ours(job, queue, execution)
             moved = queue.move_dependents_to_ready(job, pipeline=pipeline, **options)
             ready.update(job_id for job_ids in moved.values() for job_id in job_ids)
-            return {}  # RQ would try once to enqueue them
+            return {}  # empty, or RQ would enqueue them, trying only once
 
         fenced.move_dependents_to_ready = move_dependents_to_ready  # type: ignore[assignment, method-assign]
         self._commit, self._error = Commit(succeeds=True), None
@@ -198,10 +197,10 @@ class Committer:
     def failure(
         self, job: Job, queue: Queue, execution: Execution | None, exc_string: str, rqs: Callable[[str], None]
     ) -> None:
-        """RQ's `handle_job_failure`, unless the execution is somebody else's by now.
+        """RQ's `handle_job_failure`, unless the execution does not own the job any more. Errors are logged.
 
-        RQ logs and forgets an error in this commit, and a text that Redis cannot take (a file's name in no encoding,
-        say) would end the horse. Of a text that is too long for Redis the end is kept.
+        RQ swallows an error of this commit; here it is repeated. A text that Redis cannot encode is escaped. Of a text
+        that is too long for Redis, the end is kept.
         """
         worker = self._worker
         exc_string = exc_string.encode(errors="backslashreplace").decode()
@@ -213,7 +212,7 @@ class Committer:
             nonlocal tries
             self._commit = failure
             if execution is not None and not self.may_fail(job, queue, execution):
-                if tries and last:  # perhaps it was our own commit, whose reply was lost
+                if tries and last:  # perhaps our first try was committed and its reply was lost
                     self.enqueue_dependents(queue, job)
                     self.release_slot(job)
                 return
@@ -238,7 +237,7 @@ class Committer:
             self._commit = Commit()
 
     def note_errors_of(self, pipeline: Pipeline) -> None:
-        """Remember what Redis says to this transaction."""
+        """Remember the error of this transaction, since RQ may swallow it."""
         execute = pipeline.execute
 
         def noting(*args: Any, **kwargs: Any) -> Any:
@@ -251,10 +250,10 @@ class Committer:
         pipeline.execute = noting  # type: ignore[method-assign]
 
     def clean_up(self, job: Job, pipeline: Pipeline, execution: Execution | None) -> None:
-        """What rqmem adds to each commit: the run has no owner any more, and the parent of a child hears of its end."""
+        """Add rqmem's writes to a commit: remove the owner of the run, and tell the parent of a child its end."""
         if execution is not None and execution.id == self._abandoned:
             pipeline.zrem(job.failed_job_registry.key, job.id)
-        if execution is not None and execution.id == self._canceled:  # RQ leaves it among both
+        if execution is not None and execution.id == self._canceled:  # RQ would leave it in both registries
             pipeline.zrem(CanceledJobRegistry(job.origin, connection=self._worker.connection).key, job.id)
         executions.release(pipeline, job.id)
         remove_unreadable(job, pipeline)
@@ -262,7 +261,7 @@ class Committer:
         status = JobStatus.FINISHED if commit.succeeds else job.get_status(refresh=False)
         if not commit.succeeds:
             page.again = commit.retries or status in (JobStatus.QUEUED, JobStatus.SCHEDULED)  # a returned Retry
-        if child_ids.parent_of(job.id) is not None and not commit.retries:  # first, for its run may go with its end
+        if child_ids.parent_of(job.id) is not None and not commit.retries:  # before its run is removed
             self._tell_parent(job, status, pipeline)
         if page.has_run and status == JobStatus.FINISHED:
             executions.finish(pipeline, job.id, job.get_result_ttl(self._worker.default_result_ttl))
@@ -276,7 +275,7 @@ class Committer:
             ledger.tell_parent(pipeline, job, self._commit.failure or str(status), peak_mb=peak_mb)
 
     def remove_records(self, job: Job, execution: Execution, failure: str = "") -> None:
-        """Clean up an execution without an outcome of its own. ``failure``: how RQ's maintenance has ended its job."""
+        """Clean up an execution without an outcome. ``failure``: the error that RQ's maintenance gave its job."""
         before, self._commit = self._commit, Commit(failure=failure) if failure else self._commit
         try:
             with self._worker.connection.pipeline() as pipeline:
@@ -292,7 +291,7 @@ class Committer:
         self.remove_records(job, execution)
 
     def may_fail(self, job: Job, queue: Queue, execution: Execution) -> bool:
-        """Whether a failure of the execution is still to be recorded; what RQ's maintenance has failed is cleared."""
+        """Whether a failure of the execution may still be recorded. If not, its records are removed."""
         standing = execution_reader.standing(self._worker.connection, job, queue, execution)
         if standing.abandoned:
             self.remove_records(job, execution)
@@ -303,12 +302,12 @@ class Committer:
         return ours
 
     def let_go(self, job: Job, execution: Execution) -> None:
-        """The job is somebody else's, or was deleted: what RQ and we have of our execution goes."""
+        """The job is not ours any more: remove the records of this execution, RQ's and ours."""
         executions.let_go(self._worker.connection, job, execution)
 
     def enqueue_dependents(self, queue: Queue, job: Job) -> None:
         """As RQ's `_enqueue_dependents_safely`, once Redis answers."""
-        dependents: set[str] = set()  # the reply to a move may be lost, so what it says is not enough
+        dependents: set[str] = set()  # kept here, since the reply to a move may be lost
 
         def move() -> None:
             members = cast("set[bytes]", queue.connection.smembers(job.dependents_key))
@@ -323,21 +322,21 @@ class Committer:
         self._safely(lambda: release_slot(job), f"release the slot of job {job.id}")
 
     def _enqueue_ready(self, queue: Queue, job_ids: Collection[str], after: Job) -> None:
-        """RQ's `Queue.enqueue_ready_jobs_by_queue`, once Redis answers: RQ's maintenance would do it in ten minutes."""
+        """RQ's `Queue.enqueue_ready_jobs_by_queue`, once Redis answers. RQ's maintenance may take ten minutes."""
         if job_ids:
             self._safely(lambda: enqueue_ready(queue, job_ids), f"enqueue the dependents of job {after.id}")
 
     def _safely(self, step: Callable[[], Any], what: str) -> None:
-        """What follows a commit: an error in it is logged, as RQ does, and left to RQ's maintenance."""
+        """Run a step that follows a commit. As in RQ, an error is logged, and RQ's maintenance repeats the step."""
         try:
             until_redis_answers(step, what)
         except Exception:  # noqa: BLE001
             _log.exception("worker %s: could not %s", self._worker.name, what)
 
     def _once(self, commit: Callable[[], None], job: Job) -> None:
-        """Run ``commit`` once Redis answers. If a repetition finds the run taken over, the lost reply was a success.
+        """Run ``commit`` until Redis answers. `RunTakenOver` in a repetition means that the first try was committed.
 
-        What RQ does after its transaction is repeated where anything failed. Each step of it may be.
+        After a repetition the job's slot is released: the first try may not have come so far. Twice does no harm.
         """
         tries = 0
 
@@ -358,7 +357,7 @@ class Committer:
 
     @contextlib.contextmanager
     def _rqs_log_without_outages(self) -> Iterator[None]:
-        """RQ logs an error of its transaction with a traceback. One for which it is repeated gets one line of ours."""
+        """Hide RQ's log of an error, with its traceback, for which the commit is repeated: we log it in one line."""
         log = self._worker.log
 
         def shows(record: logging.LogRecord) -> bool:
@@ -387,7 +386,7 @@ class Committer:
         raise RunTakenOver(f"job {job.id}: {why}; the outcome of this execution is not recorded")
 
     def _is_ours(self, standing: Standing) -> bool:
-        """Whether the outcome is ours to commit: also, as for RQ, where Redis has lost all else that it knew."""
+        """Whether this execution may commit. As in RQ, it also may after Redis has lost all its data."""
         began_in = self.began_in
         lost_all = standing.gone and began_in and began_in != execution_reader.epoch(self._worker.connection)
         return standing.ours or bool(lost_all)

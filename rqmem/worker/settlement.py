@@ -1,7 +1,7 @@
-"""How executions end that did not end well: resumed, failed, stopped. It is the same whoever acts.
+"""Settles executions that did not end well: the job is resumed, failed or stopped.
 
-The horse settles a job that unwound. The worker settles in place of a horse that left no outcome. What becomes of a
-job is decided in `rqmem.worker.resume`.
+The horse settles a job that unwound. The worker settles it if the horse left no outcome. `rqmem.worker.resume`
+decides whether the job goes on.
 """
 
 from __future__ import annotations
@@ -68,9 +68,9 @@ EndError = MemoryLimitExceeded | HorseLost | JobTimeoutException
 
 @dataclass(frozen=True)
 class End:
-    """How a job's time on its horse ended. ``status`` is `os.wait4`'s; ``report`` a warm horse's last word.
+    """How the horse ended its order. ``status`` is `os.wait4`'s; ``report``: what a warm horse sent, if it did.
 
-    ``starved``: the kernel killed in the horse's cgroup for want of memory elsewhere; None: it has none that tells.
+    ``starved``: the kernel killed in the horse's cgroup because memory ran out elsewhere; None: no cgroup says so.
     """
 
     pid: int | None
@@ -84,12 +84,12 @@ class End:
 
     @property
     def lost(self) -> bool:
-        """The horse left no verdict. (A horse for one job that exits with 0 has left one, as RQ sees it.)"""
+        """The horse left no outcome. (RQ takes exit code 0 of a horse for one job as an outcome.)"""
         return self.status != os.EX_OK or (self.warm and self.report is None)
 
     @property
     def broken(self) -> bool:
-        """Nothing of the job's tree may stay."""
+        """The whole process tree of the job must be killed."""
         return self.lost or self.breach is not None
 
 
@@ -98,7 +98,7 @@ class Settlement:
     """Settles breaches and lost horses for one worker.
 
     Args:
-        _fork: runs callbacks in place of a horse.
+        _fork: runs callbacks for a lost horse.
         _fail: RQ's `_finalize_failure`.
         _stop: RQ's `_handle_stopped_job`.
     """
@@ -113,12 +113,12 @@ class Settlement:
     _stop: Callable[[Job, Queue, Execution], None]
     _member: Member
 
-    # In the worker, for a horse that left no verdict
+    # In the worker, for a horse that left no outcome
 
     def settle_lost_horse(self, job: Job, queue: Queue, execution: Execution, end: End) -> str:
-        """The horse ended without a verdict of its own: stopped on request, killed, or lost.
+        """The horse was stopped on request, killed, or lost. Waits until Redis answers.
 
-        Returns how the execution ended; empty: not as ours. It waits until Redis answers.
+        Returns how the execution ended; empty if the run is not ours any more.
         """
         return until_redis_answers(
             lambda: self._settle_lost_horse(job, queue, execution, end), f"settle the end of job {job.id}"
@@ -128,7 +128,7 @@ class Settlement:
         worker, page = self._worker, self._pool.page
         try:
             job.get_status()
-        except InvalidJobOperation:  # ended, and its time to live was over; or deleted
+        except InvalidJobOperation:  # deleted, or ended with its time to live over
             self._committer.remove_records(job, execution)
             return ""
         if page.has_run:
@@ -142,7 +142,7 @@ class Settlement:
         error = self._why(end)
         if isinstance(error, HorseLost):
             worker.handle_work_horse_killed(job, end.pid, end.status, end.rusage)
-        page.again = job.should_retry  # a job that goes on is recorded as such below
+        page.again = job.should_retry  # for a job that is resumed, this is overwritten below
         if page.state.phase is Phase.FAILING:
             if isinstance(error, MemoryLimitExceeded):
                 what_next = "failed: it had failed before, and this was its failure callback"
@@ -151,12 +151,12 @@ class Settlement:
             return type(error).__name__
         else:
             self._fail_in_a_fork(job, queue, execution, error)
-        # Where the fork died of a callback, the job has failed all the same.
+        # The fork may have died in a callback: the job has failed all the same.
         worker.handle_job_failure(job, queue, exc_string=one_line(error), execution=execution)
         return type(error).__name__
 
     def settle_abandoned(self, job: Job, queue: Queue, execution: Execution) -> None:
-        """As RQ's `StartedJobRegistry.cleanup`: the run of a dead worker, whose job cannot go on, has failed."""
+        """Fail the job of a dead worker that cannot be resumed, as RQ's `StartedJobRegistry.cleanup` does."""
         line = f"worker {execution.worker_name} died while it ran the job, which is not run again by itself"
         error = AbandonedJobError(line)
         status = job.get_status(refresh=False)
@@ -169,7 +169,7 @@ class Settlement:
         self._committer.remove_records(job, execution, failure)
 
     def report_lost_in_hook(self, job: Job, queue: Queue, execution: Execution, end: End) -> None:
-        """The horse ended in a hook after its job, whose outcome does not change."""
+        """The horse ended in a hook after its job. The job's outcome does not change."""
         page = self._pool.page
         self._worker._stopped_job_id = None
         hook, error = page.operation or "the horse's work after the job", self._why(end)
@@ -209,7 +209,7 @@ class Settlement:
         )
 
     def _try_resume(self, job: Job, queue: Queue, execution: Execution, error: EndError) -> bool:
-        """Whether the job goes on (or somebody else ended it), so that there is no failure to record."""
+        """Resume the job if it may go on. Returns whether there is no failure to record (also if it is not ours)."""
         if isinstance(error, JobTimeoutException):
             return False
         how_it_was_lost = str(error)
@@ -235,7 +235,7 @@ class Settlement:
         return until_redis_answers(settle, f"look whether job {job.id} goes on")
 
     def is_horses_fault(self, breach: events.Breach) -> bool:
-        """Whether the job would have fitted, had others not left so much in its horse."""
+        """Whether the job would have stayed below its ceiling without the memory that earlier jobs had left."""
         page = self._pool.page
         if page.state.phase is Phase.FAILING:
             return False
@@ -243,9 +243,9 @@ class Settlement:
         return recycling.is_horses_fault(page.left_before, used, to_bytes(breach.limit_mb))
 
     def record_breach(self, job: Job, execution: Execution, breach: events.Breach, what_next: str) -> events.Breach:
-        """Log and keep it, once: a horse may be killed between recording its breach and committing its verdict.
+        """Write the breach to Redis and emit it, once for each execution. Returns it as it was recorded.
 
-        Returns it as it was recorded.
+        The second call comes from the worker if the horse was killed after this and before its commit.
         """
         page = self._pool.page
         if page.recorded:
@@ -272,7 +272,7 @@ class Settlement:
         self._worker.handle_job_failure(
             job, queue, exc_string="Job stopped by user, work-horse terminated.", execution=execution
         )
-        self._worker._stopped_job_id = None  # the verdict may have been the fork's
+        self._worker._stopped_job_id = None  # the fork may have recorded the outcome, which resets only its copy
 
     def _fail_in_a_fork(self, job: Job, queue: Queue, execution: Execution, error: BaseException) -> None:
         exc_info = (type(error), error, None)
@@ -284,7 +284,7 @@ class Settlement:
     def succeed_in_a_fork(
         self, job: Job, queue: Queue, execution: Execution, result: bytes | None, *, has_run: bool
     ) -> None:
-        """RQ's way to end a job well, for one that has finished under a lease and whose horse is gone."""
+        """Commit, by RQ's methods, a success under a lease whose horse has ended. ``result``: serialized."""
         page = self._pool.page
 
         def succeed() -> None:
@@ -292,7 +292,7 @@ class Settlement:
             self._worker._finalize_success(job, queue, execution, value)
 
         seconds = job.success_callback_timeout
-        before, page.has_run = page.has_run, has_run  # the page may have another job in hand
+        before, page.has_run = page.has_run, has_run  # the page may be about another job
         self._fork.settle(job, queue, succeed, callback="success", seconds=seconds, outcome=OK)
         page.has_run = before
 

@@ -394,7 +394,7 @@ class Supervisor:
     def _record_outcome(
         self, job: Job, queue: Queue, execution: Execution, end: End, instructions: tuple[Instruction, ...]
     ) -> str:
-        """Record what the horse has not. Returns the name of the error; empty if there is nothing to settle."""
+        """Record what the horse has not. Returns how the job ended; empty if that is on the page, or it is not ours."""
         if Instruction.SETTLE in instructions:
             return self._settlement.settle_lost_horse(job, queue, execution, end)
         if Instruction.REPORT_HOOK in instructions:

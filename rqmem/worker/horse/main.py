@@ -1,7 +1,7 @@
-"""What happens inside the horse: serve orders, run a job's own code as such, tidy up.
+"""What happens inside the horse: serve orders, run the job's code, tidy up after it.
 
-The process is a fork of the worker, so it has copies of all objects. Nothing it changes reaches the worker but through
-Redis, the shared page and the channel.
+The horse is a fork of the worker, so it has copies of all objects. Its changes reach the worker only through Redis,
+the shared page and the channel.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ from rqmem.worker.take import restored
 from rqmem.worker.unreadable_jobs import check_readable
 from rqmem.worker.worker_setup import Setup
 
-_KNOWN_TO_WORKER = ("job_id", "queue", "worker")  # of the events that it gets from its horse
-_LEAST_HOOK_SECONDS, _MOST_HOOK_SECONDS = 5, 60  # for hooks after a job; the second as RQ's callbacks
+_KNOWN_TO_WORKER = ("job_id", "queue", "worker")  # left out of the events that the horse sends
+_LEAST_HOOK_SECONDS, _MOST_HOOK_SECONDS = 5, 60  # time limits of hooks after a job; RQ's callbacks have 60 too
 _WORKER_ID, _JOB_ID = environment.Again("RQ_WORKER_ID"), environment.Again("RQ_JOB_ID")
 _log = logging.getLogger("rqmem.worker")
 
@@ -78,7 +78,7 @@ class HorseMain:
         self._hooking = Hooking(self._setup.name, integrate=config.integrations)
 
     def _tell_worker(self, event: events.Event) -> None:
-        """An event of the horse, as a subscriber: to the worker, over the event ring."""
+        """Subscriber to the horse's events: sends each to the worker over the event ring."""
         if isinstance(event, events.Checkpoint) and not event.notable:
             return
         if isinstance(event, events.Breach):
@@ -89,12 +89,12 @@ class HorseMain:
         page.event_ring.write(json.dumps({"at": time.time(), **known}))
 
     def serve(self, channel: Channel) -> NoReturn:
-        """The life of a warm horse: orders until there are no more."""
+        """The main loop of a warm horse. It ends the process when the worker has no more orders."""
         worker, page = self._worker, self._pool.page
         try:
             worker.setup_work_horse_signals()
             worker._is_horse = self._is_warm = True
-            with contextlib.suppress(RedisError):  # before the first order comes; whoever needs it will wait for it
+            with contextlib.suppress(RedisError):  # connect before the first order; later commands wait for Redis
                 worker.connection.ping()
             begun, probing, threads, types = process_state.look(), Probing(), Threads(), Types()
             while (order := channel.order()) is not None:
@@ -102,7 +102,7 @@ class HorseMain:
                     report = self._run_lease(order, page, types, probing, channel)
                 else:
                     report = self._run_plain(order, page, types, probing)
-                self._install_handlers()  # what is ours is no trace of the job
+                self._install_handlers()  # so that our handlers do not count as changes by the job
                 changed = process_state.changed(begun, process_state.look()) or report.changed
                 report = replace(report, changed=changed, threads=native_threads(), new_threads=threads.new())
                 if not channel.send(report):
@@ -117,11 +117,11 @@ class HorseMain:
         os._exit(0)
 
     def _run_plain(self, order: Order, page: SharedPage, types: Types, probing: Probing) -> Report:
-        """One execution, and a look at what it has left."""
+        """Run one execution, then report what it has left in the process."""
         probing.before(order.job_type)
         job = self._run_order(order, page)
         doomed = page.state.ends_horse
-        if doomed:  # it will be killed when it has reported
+        if doomed:  # the worker kills this horse after its report
             self._call_ending_hooks()
         elif job is not None:
             types.ran(job, page)
@@ -130,7 +130,7 @@ class HorseMain:
     def _run_lease(
         self, order: LeaseOrder, page: SharedPage, types: Types, probing: Probing, channel: Channel
     ) -> Report:
-        """The jobs of a lease, and a look at what they have left together."""
+        """Run the jobs of a lease, then report what they have left in the process together."""
         worker = self._worker
         _WORKER_ID.put(os.fsencode(worker.name))
         self._committer.began_in = order.began_in
@@ -154,11 +154,11 @@ class HorseMain:
     def _look_after(probing: Probing, doomed: bool, lease: LeaseEnd | None = None) -> Report:
         try:
             return probing.after(doomed=doomed) if lease is None else probing.after_lease(lease, doomed=doomed)
-        except OSError as error:  # a job has called chroot, or used up all descriptors
+        except OSError as error:  # the job has called chroot, or has used up all file descriptors
             return Report(0, changed=f"its memory cannot be read any more ({error.strerror})")
 
     def _run_order(self, order: Order, page: SharedPage) -> Job | None:
-        """What RQ's `main_work_horse` does in a new process, in this one. None: the job is gone."""
+        """As RQ's `main_work_horse`, without a new process. None: the job was deleted."""
         worker = self._worker
         _WORKER_ID.put(os.fsencode(worker.name))
         _JOB_ID.put(os.fsencode(order.job_id))
@@ -189,9 +189,9 @@ class HorseMain:
         execution._job = job
         worker.executions = {execution.id: execution}
         worker._stopped_job_id = None
-        # What a job sets of context variables (of a tracer, a logger, a framework) ends with it.
+        # In a copy, so that context variables that the job sets (a tracer's, for example) end with it.
         contextvars.copy_context().run(worker.perform_job, job, queue, execution)
-        worker.executions = {}  # else the job and its result stay until the next
+        worker.executions = {}  # otherwise the job and its result stay in memory until the next job
         return job
 
     def _install_handlers(self) -> None:
@@ -199,7 +199,7 @@ class HorseMain:
         self_report.install(lambda: self._pool.page)
 
     def _begin_settings(self) -> None:
-        """Whatever the job's own code sets from here on is put back after it."""
+        """Process settings that the job changes from here on are restored after it."""
         if self._settings is not None:
             self._settings.keep_imported()
         elif self._worker.is_horse:
@@ -244,7 +244,7 @@ class HorseMain:
             return perform()
 
         def perform_as_user_code() -> Any:
-            job.timeout = timeout  # RQ has read it; what is saved with the job stays the job's own
+            job.timeout = timeout  # RQ has read the capped limit; the job is saved with its own
             began, lost = time.monotonic(), _lost_seconds()
             try:
                 with lent(job), self._captures.captured(page, type_of_path(job.func_name), here.execution_id):
@@ -267,7 +267,7 @@ class HorseMain:
             self.remember_cut(page)
 
     def _call_after_hooks(self, hooking: Hooking, here: Horse, job: Job, worked_seconds: float) -> None:
-        """The job's outcome is committed: what happens in a hook changes nothing of it."""
+        """Call the hooks after a job. The outcome is committed, so a failing hook does not change it."""
         if not hooking.wanted(here.page):
             return
         page, limit = here.page, self.capped_timeout(job)
@@ -281,32 +281,32 @@ class HorseMain:
             self._call_ending_hooks()
 
     def _call_ending_hooks(self) -> None:
-        """The horse ends; its worker waits, and watches."""
+        """Call the hooks before the horse ends. The worker waits meanwhile, and watches its memory."""
         here, hooking = self._here, self._hooking
         if here is not None and hooking is not None and hooking.ends:
             self._call_hooks(here, ENDING_SECONDS, lambda: hooking.ending(here.page))
             here.page.ends_with_hooks = False
 
     def _call_hooks(self, here: Horse, seconds: int, call: Callable[[], None]) -> None:
-        """Within the ceiling and a time limit. A horse that has breached is only watched for its reserve."""
+        """Call hooks under the ceiling and a time limit. After a breach the horse may use its reserve too."""
         try:
             with self._worker.death_penalty_class(seconds, JobTimeoutException, job_id=here.job_id):
                 if here.page.breach_json:
                     call()
                 else:
                     user_code.run_user_code(here, call)
-        except (MemoryLimitExceeded, JobTimeoutException) as error:  # between two hooks
+        except (MemoryLimitExceeded, JobTimeoutException) as error:  # raised between two hooks
             _log.error("worker %s: hooks of job %s were cut short: %s", self._worker.name, here.job_id, error)
         finally:
             self._put_settings_back()
 
     def remember_cut(self, page: SharedPage) -> None:
-        """The log has said that this job type's ceiling was cut: for this horse's next jobs, and for the next horse."""
+        """Remember that it was logged that this job type's ceiling was cut. Called in the horse and in the worker."""
         if page.wanted_bytes > page.ceiling_bytes:
             self._told_of_cut.add(page.job)
 
     def capped_timeout(self, job: Job) -> int:
-        """The job's time limit in seconds (-1: none), never above the worker's ``--timeout``."""
+        """The job's time limit in seconds, at most the worker's ``--timeout``; -1: none."""
         timeout = int(job.timeout or self._worker.queue_class.DEFAULT_TIMEOUT)
         cap = self._setup.config.timeout_seconds
         if cap is None:
@@ -315,5 +315,5 @@ class HorseMain:
 
 
 def _lost_seconds() -> float:
-    """Of this process so far, what is no work of a job: waiting for a processor, and for Redis to keep records."""
+    """Seconds that this process has waited so far: for a processor, and for Redis to write rqmem's records."""
     return procfs.waited_for_processor_seconds() + spent_seconds()

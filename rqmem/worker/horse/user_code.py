@@ -1,14 +1,13 @@
-"""The horse's side: where user code begins and ends, and what the watcher's signal does there.
+"""Where user code begins and ends in the horse, and the handler of the watcher's breach signal.
 
-`MemoryLimitExceeded` may be raised only between entry to and exit from user code. Raised anywhere
-else, inside RQ's commit say, it would leave a job both finished and failed; there the handler does
-nothing, and the kill at reserve or grace decides. Job code asks `current()` for the horse it runs in;
-without a `MemoryWorker` there is none.
+`MemoryLimitExceeded` is raised in user code only. Anywhere else, for example inside RQ's commit, it could leave a job
+both finished and failed. There the handler does nothing: the worker kills the horse if it passes its reserve or its
+grace time. Code in a job gets its horse from `current()`; without a `MemoryWorker` there is none.
 """
 
 from __future__ import annotations
 
-import _signal  # type: ignore[import-not-found]  # `signal` makes enums of all: ten times as slow
+import _signal  # type: ignore[import-not-found]  # ten times as fast as `signal`, which makes enums
 import contextlib
 import gc
 import os
@@ -47,14 +46,14 @@ from rqmem.worker.shared_memory import SharedPage
 T = TypeVar("T")
 
 _FIRST_REAL_TIME = getattr(signal, "SIGRTMIN", 34)  # macOS has none, and no worker of ours
-BREACH_SIGNAL = _FIRST_REAL_TIME + 11  # free of glibc's own, and of SIGRTMIN, which RQ's HerokuWorker uses
+BREACH_SIGNAL = _FIRST_REAL_TIME + 11  # glibc and RQ's HerokuWorker (SIGRTMIN) use lower ones
 SAMPLE_SIGNAL = _FIRST_REAL_TIME + 12
 SNAPSHOT_SIGNAL = _FIRST_REAL_TIME + 13  # handled by `rqmem.worker.horse.self_report`
 MARK = "RQMEM_EXECUTION"
 _LEFT_TO_THE_WORKER = (signal.SIGTERM, signal.SIGUSR2)
 
 _MARK = environment.Again(MARK)
-_ENTERED, _LEFT = Event.ENTERED, Event.LEFT  # Python 3.11 looks a member up in 0.1 us, which is 1 % of a short job
+_ENTERED, _LEFT = Event.ENTERED, Event.LEFT  # a member's look-up takes 0.1 us in Python 3.11: 1 % of a short job
 _current: Horse | None = None
 _in_hook = False
 _FREED_FRACTION = 0.75
@@ -71,28 +70,28 @@ class Horse:
     connection: Redis
     serializer: Any
     job_id: str
-    created_at: bytes  # of the job, as RQ writes it
+    created_at: bytes  # when the job was created, as RQ writes it
     execution_id: str
     queue: str
     worker: str
     group: HorseGroup | None = None
-    told_of_cut: frozenset[str] = frozenset()  # job types whose cut ceiling this worker has logged
+    told_of_cut: frozenset[str] = frozenset()  # job types for which it was logged that their ceiling is cut
     leased: bool = False
-    held: HeldRun | None = None  # under a lease: the record of a run
-    meter: Meter | None = None  # under a lease: for all its jobs
-    brief: bool = False  # a short run that ends well tells nothing
+    held: HeldRun | None = None  # under a lease: the record of the job's run
+    meter: Meter | None = None  # under a lease: one meter for all its jobs
+    brief: bool = False  # emit no events for a short run that ends well
     raised: Raised = field(default_factory=lambda: new_raised())
 
     @classmethod
     def like(cls, values: dict[str, Any]) -> Horse:
-        """As ``Horse(**values)``, where all fields are given, at a fifth of the time."""
+        """As ``Horse(**values)``, in a fifth of the time. ``values`` must have all fields."""
         here = cls.__new__(cls)
         object.__setattr__(here, "__dict__", values)  # it is frozen
         return here
 
     @property
     def job_created_at(self) -> str:
-        """As the record of a run has it."""
+        """``created_at`` in the format of the record of a run."""
         return made_at(self.created_at)
 
     def ask(self, purpose: str, call: Callable[..., T], *args: Any) -> T:
@@ -116,18 +115,18 @@ def new_raised() -> Raised:
 
 
 def most_resident_kb() -> int:
-    """The most that was resident in this process since its worker set the mark back, in a microsecond."""
+    """The most memory resident in this process, in KB, since the worker reset the mark. Takes a microsecond."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def current() -> Horse | None:
-    """The horse this process is, while it runs a job of a `MemoryWorker`; else None, in hooks too."""
+    """This process as a `Horse` while a job of a `MemoryWorker` runs; otherwise, and in hooks, None."""
     return None if _in_hook else _current
 
 
 @contextlib.contextmanager
 def hook_runs() -> Iterator[None]:
-    """What runs in here is no job: a memory-aware function that a hook calls is none of the job's run."""
+    """Within this block `current` is None: a memory-aware function that a hook calls is not part of the job."""
     global _in_hook
     _in_hook = True
     try:
@@ -137,42 +136,42 @@ def hook_runs() -> Iterator[None]:
 
 
 def settle_in(worker_pid: int, group: HorseGroup | None, preloaded: tuple[str, ...]) -> None:
-    """First thing in a new horse: tied to its worker's life, in its cgroup, signals in place."""
+    """Called first in a new horse. It dies with its worker from here on, is in its cgroup, and has our handlers."""
     object_kinds.begin(preloaded)
     linux.die_with_parent()
-    if os.getppid() != worker_pid:  # it died before we asked to die with it
+    if os.getppid() != worker_pid:  # the worker died before `die_with_parent`
         os._exit(1)
     if group is not None:
         group.enter()
     source_lines.read_no_pipes()
-    procfs.own_held_bytes()  # opens what the breach's handler reads: later that may be impossible
+    procfs.own_held_bytes()  # opens the file now: the breach handler may be unable to
     gc.enable()
     os.register_at_fork(after_in_child=_give_forks_their_signals)
     install_signal_handlers()
 
 
 def install_signal_handlers() -> None:
-    """Before each job: the one before may have left its own."""
+    """Called before each job, since the one before may have replaced them."""
     _signal.signal(BREACH_SIGNAL, _on_breach_signal)
     _signal.siginterrupt(BREACH_SIGNAL, True)
     _signal.signal(SAMPLE_SIGNAL, _on_sample_signal)
-    _signal.siginterrupt(SAMPLE_SIGNAL, False)  # system calls of C clients go on
+    _signal.siginterrupt(SAMPLE_SIGNAL, False)  # restarts interrupted system calls of C libraries
     for number in _LEFT_TO_THE_WORKER:
         _signal.signal(number, _leave_it_to_the_worker)
     _signal.signal(signal.SIGINT, _signal.SIG_IGN)
 
 
 def run_user_code(horse: Horse, call: Callable[[], Any]) -> Any:
-    """Run ``call`` as user code: only in here may the watcher's signal raise.
+    """Run ``call`` as user code: the breach signal may raise only in here. Returns what ``call`` returns.
 
-    Returns what it returns. A breach that somebody swallowed in it is raised instead, also in place of its error.
+    If ``call`` swallowed a breach, the breach is raised instead of its result or its error.
     """
     global _current  # one horse runs one job at a time
     _current = horse
     page, raised = horse.page, horse.raised
     pid = raised.pid
     source_lines.runs_in(page)
-    if horse.leased:  # its first job has got its random numbers
+    if horse.leased:  # the first job of the lease has seeded `random`
         _MARK.put(horse.execution_id.encode())
     else:
         random.seed()
@@ -195,16 +194,16 @@ def run_user_code(horse: Horse, call: Callable[[], Any]) -> Any:
         return result
     except BaseException as error:
         if (breach := breach_in(error)) is not None:
-            traceback.clear_frames(breach.__traceback__)  # else the dead frames keep the memory alive
+            traceback.clear_frames(breach.__traceback__)  # otherwise their local variables keep the memory
         raise
     finally:
-        if page.in_user_code:  # a signal has raised inside the first finally
+        if page.in_user_code:  # a signal has raised within the inner finally
             _leave_user_code(page, pid)
         _current = None
 
 
 def _leave_user_code(page: SharedPage, horse_pid: int) -> None:
-    """From here on nothing may raise. A child that the job forked and let return ends: it must not commit."""
+    """Mark the end of user code. A child that the job forked, and that returns to here, exits: it must not commit."""
     if os.getpid() == horse_pid:
         page.advance(_LEFT)
         return
@@ -223,7 +222,7 @@ def _on_breach_signal(number: int, frame: FrameType | None) -> None:
         return
     if _taking_evidence or is_judging(frame) or _is_unwinding():
         return
-    _taking_evidence = True  # another signal may come meanwhile
+    _taking_evidence = True  # another breach signal may come meanwhile
     try:
         if horse.raised.is_on_its_way(horse.page.usage_bytes) or _has_freed(horse):
             return
@@ -236,7 +235,7 @@ def _on_breach_signal(number: int, frame: FrameType | None) -> None:
 
 
 def _evidence(horse: Horse, frame: FrameType | None) -> Breach:
-    """The breach as the worker wrote it down, and what can be seen from in here. No error in here may hide it."""
+    """The breach as the worker wrote it, plus the line and the object kinds. An error in a step skips that step."""
     page = horse.page
     breach = Breach(
         job=page.job, job_id=horse.job_id, queue=horse.queue, worker=horse.worker,
@@ -249,26 +248,26 @@ def _evidence(horse: Horse, frame: FrameType | None) -> Breach:
         lambda breach: replace(breach, kinds=object_kinds.kinds_that_grew(frame, horse.config)),
     )
     for step in steps:
-        with contextlib.suppress(Exception):  # no file can be opened, no memory is left, ...
+        with contextlib.suppress(Exception):  # no memory or no file descriptor is left, for example
             breach = step(breach)
-            page.breach_json = codec.to_json(breach)  # should the next step take too much
+            page.breach_json = codec.to_json(breach)  # kept in case the next step gets this process killed
     return breach
 
 
 def _on_sample_signal(number: int, frame: FrameType | None) -> None:
-    """Memory grew: say where. Runs while the job does, so it does as little as it can."""
+    """Memory grew: note the job's current line on the page. It interrupts the job, so it does little."""
     horse = _current
     if horse is not None and horse.page.in_user_code:
         horse.page.add_sample(line_of_user_code(frame), resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw)
 
 
 def _has_freed(horse: Horse) -> bool:
-    """Whether it was told before and has freed much since: a signal sent meanwhile has come late."""
+    """Whether the job freed much memory since its first breach signal. Then this signal came too late."""
     page = horse.page
     if page.held_at_breach == 0:
         page.held_at_breach = _held_bytes() or _UNKNOWN_BYTES
         return False
-    for free in (trim, gc.collect, trim):  # event loops leave what they ran in cycles
+    for free in (trim, gc.collect, trim):  # event loops leave reference cycles
         free()
         held = _held_bytes()
         if held == 0 or page.held_at_breach == _UNKNOWN_BYTES:
@@ -279,7 +278,7 @@ def _has_freed(horse: Horse) -> bool:
 
 
 def _held_bytes() -> int:
-    """0: the job closed the file, and no other can be opened."""
+    """Bytes that this process holds; 0 if they cannot be read: the job closed the file, and no other can be opened."""
     try:
         return procfs.own_held_bytes()
     except (OSError, ValueError, IndexError):
@@ -287,22 +286,22 @@ def _held_bytes() -> int:
 
 
 def _is_unwinding() -> bool:
-    """Whether the interrupted code handles our exception already (a ``finally`` of the job, say)."""
+    """Whether the interrupted code is handling our exception already (in a ``finally``, for example)."""
     return breach_in(sys.exc_info()[1]) is not None
 
 
 def _leave_it_to_the_worker(number: int, frame: FrameType | None) -> None:
-    """A handler of SIGTERM, which systemd sends to the whole group (the worker decides for its horse), and of SIGUSR2.
+    """Handler of SIGTERM and SIGUSR2 that does nothing: systemd signals the whole cgroup, and the worker decides.
 
-    A handler and not SIG_IGN, which what the job executes would inherit.
+    It is not SIG_IGN, because programs that the job starts would inherit that.
     """
 
 
 def _give_forks_their_signals() -> None:
-    """What the job forks has the default action of SIGTERM, so that `multiprocessing` can end it, and of SIGUSR2.
+    """Give a process that the job forks the default action of SIGTERM and SIGUSR2, so `multiprocessing` can end it.
 
-    From its first moment on: by a handler of Python it would be missed by a fork that is about to wait for a
-    semaphore, which `multiprocessing.Pool` leaves locked when it ends another one first.
+    A handler in Python would come too late: a fork that waits for a semaphore never runs it, and
+    `multiprocessing.Pool` leaves the semaphore locked when it has ended another process first.
     """
     for number in _LEFT_TO_THE_WORKER:
         if signal.getsignal(number) is _leave_it_to_the_worker:
