@@ -109,7 +109,7 @@ def actor() -> Actor:
     """Who sends this request: the user that the program around us names, else the address."""
     who = request.environ.get("REMOTE_USER") or f"somebody at {request.remote_addr or 'an unknown address'}"
     surface = "api" if request.path.startswith("/api/") else "dashboard"
-    return Actor(state().connection, str(who)[:200], surface)  # type: ignore[arg-type]
+    return Actor(state().acting, str(who)[:200], surface)  # type: ignore[arg-type]
 
 
 def filter_of(values: object) -> Filter:

@@ -25,8 +25,10 @@ from rqmem.dashboard import (
 from rqmem.dashboard.blueprint import pages
 from rqmem.dashboard.hub import Hub
 from rqmem.dashboard.options import Options
+from rqmem.dashboard.reading import for_pages
 from rqmem.dashboard.state import EXTENSION, DashboardState
 from rqmem.errors import JournalVersionError, RqmemError, UnknownName
+from rqmem.store import unreadable
 from rqmem.store.retrying import described
 
 PAGES = ("overview_views", "job_views", "type_views", "memory_views", "rq_views")
@@ -39,7 +41,9 @@ def build(connection: Redis, where: str, options: Options) -> Flask:
     """The application. Contacts nobody."""
     app = Flask("rqmem.dashboard")
     app.json.sort_keys = False  # type: ignore[attr-defined]
-    app.extensions[EXTENSION] = DashboardState(connection, where, options, Hub(connection, where))
+    reading = for_pages(connection)
+    app.extensions[EXTENSION] = DashboardState(reading, where, options, Hub(reading, where), acting=connection)
+    app.before_request(unreadable.begin)
     security.protect(app, options)
     filters.add_to(app, _versions())
     compression.add_to(app)
@@ -50,10 +54,10 @@ def build(connection: Redis, where: str, options: Options) -> Flask:
     app.register_blueprint(pages)
     if options.with_rq_dashboard:
         beside_rq.add_to(app, connection, where)
-    app.context_processor(lambda: {"options": options, "where": where})
+    app.context_processor(lambda: {"options": options, "where": where, "unreadable": unreadable.found})
     app.register_error_handler(HTTPException, _refused)
     app.register_error_handler(UnknownName, lambda error: _answer(404, "Not found", str(error)))
-    app.register_error_handler(JournalVersionError, lambda error: _answer(500, "Another version", str(error)))
+    app.register_error_handler(JournalVersionError, lambda error: _answer(503, "Another version", str(error)))
     app.register_error_handler(RqmemError, lambda error: _answer(400, "That cannot be done", str(error)))
     app.register_error_handler(RedisError, _away)
     return app

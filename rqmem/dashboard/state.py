@@ -43,12 +43,13 @@ class Attempts:
 
 @dataclass(frozen=True)
 class DashboardState:
-    """``where``: which Redis, for people, without password."""
+    """``where``: which Redis, for people, without password. ``connection`` reads; ``acting`` is for actions."""
 
     connection: Redis
     where: str
     options: Options
     hub: Hub
+    acting: Redis
     closed: ClosedPeriods = field(default_factory=ClosedPeriods)
     advised: Advised = field(default_factory=Advised)
     attempts: Attempts = field(default_factory=Attempts)

@@ -12,9 +12,10 @@ from redis import Redis
 
 from rqmem import child_ids
 from rqmem.errors import UnknownName
-from rqmem.rq_names import Job, JobStatus, Queue, StartedJobRegistry
+from rqmem.rq_names import Job, JobStatus, StartedJobRegistry
 from rqmem.store import execution_reader, ledger
 from rqmem.store.execution_records import RunRecord
+from rqmem.store.queue_waits import queues_of
 from rqmem.values import dataclass
 
 MOST_SPLITS = 20
@@ -124,7 +125,7 @@ def _joined(job_id: str, found: Mapping[str, Progress], below: Mapping[str, list
 def _running_children(connection: Redis) -> Counter[str]:
     """Job id -> how many of its children workers have in hand, of whatever queue."""
     counts: Counter[str] = Counter()
-    for queue in Queue.all(connection):
+    for queue in queues_of(connection):
         registry = StartedJobRegistry(queue.name, connection=connection)
         for child_id, _ in registry.get_job_and_execution_ids(cleanup=False):
             if (child := child_ids.parent_of(child_id)) is not None:

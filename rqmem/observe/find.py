@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+from functools import partial
 
 from redis import Redis
 
 from rqmem.child_ids import short_id, top_of
 from rqmem.errors import UnknownName
 from rqmem.observe.model import STATES, Found
-from rqmem.rq_names import Job, Queue
+from rqmem.rq_names import Job
 from rqmem.store import execution_reader, keys
 from rqmem.store.history import history_reader
+from rqmem.store.queue_waits import queues_of
+from rqmem.store.unreadable import readable
 from rqmem.text import did_you_mean, listed
 
 _RECENT = 500  # of each queue and registry, where an id is looked for
@@ -95,12 +98,13 @@ def _hint(text: str, known: Collection[str]) -> str:
 def _known(connection: Redis) -> set[str]:
     """Ids of jobs that have a story, and of those that wait, run, or ended lately."""
     ids = {*history_reader.stories(connection), *execution_reader.owners(connection)}
-    for queue in Queue.all(connection):
-        ids.update(queue.get_job_ids(0, _RECENT))
+    for queue in queues_of(connection):
+        reads: list[Callable[[], list[str]]] = [partial(queue.get_job_ids, 0, _RECENT)]
         for state in STATES[1:]:
             registry = getattr(queue, f"{state}_job_registry")
             # Without RQ's clean-up, which writes.
-            ids.update(registry.get_job_ids(0, _RECENT - 1, desc=True, cleanup=False))
+            reads.append(partial(registry.get_job_ids, 0, _RECENT - 1, desc=True, cleanup=False))
+        ids.update(*readable(lambda read: read(), reads, queue.key))
     return ids
 
 

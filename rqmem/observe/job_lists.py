@@ -23,6 +23,7 @@ from rqmem.errors import ConfigError
 from rqmem.observe.model import STATES, JobPage, JobRow, State
 from rqmem.observe.rq_jobs import ENDED_BADLY, read_jobs
 from rqmem.rq_names import Queue, parse_composite_key
+from rqmem.store.queue_waits import queues_of
 from rqmem.values import dataclass
 
 MOST_ROWS = 200
@@ -129,7 +130,7 @@ class _Lists:
         if state not in STATES:
             raise ConfigError(f"state is {state!r}: give one of {', '.join(STATES)}")
         self._connection, self._state = connection, state
-        queues = [Queue(queue, connection=connection)] if queue else Queue.all(connection)
+        queues = [Queue(queue, connection=connection)] if queue else queues_of(connection)
         named = sorted((each.name, each) for each in queues)
         self._keys: dict[str, str] = {
             name: each.key if state == "queued" else getattr(each, f"{state}_job_registry").key for name, each in named
@@ -201,7 +202,7 @@ class _Lists:
     def _entries(self, name: str, begin: int, found: Iterable[Any]) -> Iterator[_Entry]:
         for index, each in enumerate(found, start=begin):
             raw, score = (each, 0.0) if self._state == "queued" else each
-            member = raw.decode()
+            member = raw.decode(errors="replace")
             job_id = parse_composite_key(member)[0] if self._state == "started" else member
             order = {"queued": (index, 0.0), "scheduled": (score, index)}.get(self._state, (-score, index))
             yield _Entry(order, name, job_id, _Place(index, member, score))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import cast
 
 from redis import Redis
@@ -15,27 +16,30 @@ from rqmem.observe.rq_jobs import read_jobs
 from rqmem.observe.snapshot import worker_names
 from rqmem.observe.waits import read_limit_of
 from rqmem.rq_names import Job, Queue
-from rqmem.store import execution_reader
-from rqmem.store.execution_records import Owner
+from rqmem.store import execution_reader, keys
+from rqmem.store.execution_records import Owner, RunRecord
 from rqmem.store.history import history_reader
 from rqmem.store.history.history_records import Live, Run
 from rqmem.store.history.kept_types import OTHERS
 from rqmem.store.history.pool_records import PoolWait
 from rqmem.store.history.samples import RINGS, Sample
 from rqmem.store.ledger import splitting
+from rqmem.store.unreadable import readable
 
 
 def read_case(connection: Redis, job_id: str, now: float) -> Case:
     """The job with this id as it is ``now`` (epoch seconds). Raises `JournalVersionError`."""
     history_reader.check_version(connection)
-    in_rq, owner = _read_in_rq(connection, job_id), execution_reader.owner(connection, job_id)
+    in_rq = _read_in_rq(connection, job_id)
+    [owner, *_] = [*readable(partial(execution_reader.owner, connection), [job_id], keys.RUNNING), None]
     named = owner.worker if owner is not None else (in_rq.worker if in_rq is not None else "")
     [said, *_] = [*history_reader.workers(connection, [named] if named else []), None]
     live = said.job if said is not None and said.job is not None and said.job.job_id == job_id else None
     if in_rq is not None and in_rq.status != "started":
         live = None  # the worker's word is up to two heartbeats old
     breaches = execution_reader.breaches(connection, job_id)[::-1]
-    record, story = execution_reader.run(connection, job_id), history_reader.whole_story(connection, job_id)
+    [record, *_] = [*readable(partial(execution_reader.run, connection), [job_id], keys.run(job_id)), RunRecord()]
+    story = history_reader.whole_story(connection, job_id)
     status = in_rq.status if in_rq is not None else ""
     pool, wait = _wait_in_pool(connection, job_id) if status == "queued" else ("", None)
     case = Case(
@@ -60,10 +64,11 @@ def read_case(connection: Redis, job_id: str, now: float) -> Case:
 
 def read_splits(connection: Redis, now: float) -> list[SplitJob]:
     """The jobs that have split and wait for their children, by id."""
-    records = {job_id: execution_reader.run(connection, job_id) for job_id in splitting(connection)}
+    ids = splitting(connection)
+    read = readable(lambda job_id: (job_id, execution_reader.run(connection, job_id)), ids, keys.run("*"))
     return [
         SplitJob(job_id, record.job, of_tree(connection, job_id, record, now))
-        for job_id, record in records.items()
+        for job_id, record in read
         if record.split is not None
     ]
 

@@ -98,4 +98,8 @@ def _ids(text: str) -> tuple[str, ...]:
 
 
 def _seconds(text: str) -> float | None:
-    return utcparse(text).timestamp() if text else None
+    """None also where the text is no time of RQ's."""
+    try:
+        return utcparse(text).timestamp() if text else None
+    except ValueError:
+        return None

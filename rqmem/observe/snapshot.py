@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 from redis import Redis
 from redis.exceptions import ResponseError
@@ -29,17 +29,15 @@ from rqmem.rq_names import (
     WORKERS_SUSPENDED,
     RQScheduler,
     decode_redis_hash,
-    get_worker_keys,
     parse_composite_key,
     utcparse,
 )
-from rqmem.rq_names import Queue as RqQueue
 from rqmem.rq_names import Worker as RqWorker
-from rqmem.store import execution_reader, keys
+from rqmem.store import execution_reader, keys, unreadable
 from rqmem.store.history import history_reader
 from rqmem.store.history.history_records import Live, Totals
 from rqmem.store.history.samples import Sample
-from rqmem.store.queue_waits import enqueued_at
+from rqmem.store.queue_waits import enqueued_at, queues_of
 from rqmem.values import dataclass, field
 
 LATELY_SECONDS = 3600
@@ -167,7 +165,10 @@ def read_worker(connection: Redis, name: str, now: float) -> Worker | None:
 def worker_names(connection: Redis) -> list[str]:
     """The workers that RQ has registered."""
     prefix = RqWorker.redis_worker_namespace_prefix
-    return sorted(key.removeprefix(prefix) for key in get_worker_keys(connection=connection))
+    known = cast("set[bytes]", connection.smembers(RqWorker.redis_workers_keys))
+    return sorted(
+        key.removeprefix(prefix) for key in unreadable.readable(bytes.decode, known, RqWorker.redis_workers_keys)
+    )
 
 
 def known_queues(connection: Redis) -> set[str]:
@@ -187,7 +188,7 @@ def served_queues(connection: Redis) -> set[str]:
 
 def used_queues(connection: Redis) -> set[str]:
     """Queues that had a job. One command, however many workers there are."""
-    return {queue.name for queue in RqQueue.all(connection)}
+    return {queue.name for queue in queues_of(connection)}
 
 
 def _journal_error(connection: Redis) -> str:
@@ -210,14 +211,15 @@ def _read_workers(connection: Redis, names: list[str], now: float, *, readable: 
     reports = {live.worker: live for live in (history_reader.workers(connection, names) if readable else [])}
     ours = {owner.worker for owner in execution_reader.owners(connection).values()}
     ours.update(history_reader.sampled_workers(connection) if readable else ())
-    workers = []
-    for name, raw, executions in zip(names, answers[::2], answers[1::2], strict=True):
-        if raw:  # else RQ has given it up
-            fields = decode_redis_hash(raw, decode_values=True)
-            is_ours = name in ours or keys.PROCESS in fields
-            kind: Kind = "rqmem" if name not in absent else ("silent" if is_ours else "rq")
-            workers.append(_worker(name, fields, executions, kind, reports.get(name), now))
-    return workers
+
+    def read(name: str, raw: dict[Any, Any], executions: set[bytes]) -> Worker:
+        fields = decode_redis_hash(raw, decode_values=True)
+        is_ours = name in ours or keys.PROCESS in fields
+        kind: Kind = "rqmem" if name not in absent else ("silent" if is_ours else "rq")
+        return _worker(name, fields, executions, kind, reports.get(name), now)
+
+    known = [each for each in zip(names, answers[::2], answers[1::2], strict=True) if each[1]]  # others RQ has given up
+    return unreadable.readable(lambda each: read(*each), known, f"{prefix}*")
 
 
 def _worker(
@@ -253,7 +255,7 @@ def _samples(connection: Redis, now: float, before: Before, names: Sequence[str]
 
 
 def _read_queues(connection: Redis, now: float) -> list[Queue]:
-    queues = sorted(RqQueue.all(connection), key=lambda queue: queue.name)
+    queues = sorted(queues_of(connection), key=lambda queue: queue.name)
     with connection.pipeline(transaction=False) as pipeline:
         pipeline.smembers(keys.PAUSED)
         for queue in queues:

@@ -10,6 +10,7 @@ from redis import Redis
 from rqmem.observe.model import Limit, Pool
 from rqmem.rq_names import RQ_KEY_PREFIX, RateLimitRegistry
 from rqmem.store.history import history_reader
+from rqmem.store.unreadable import readable
 
 _MOST_KEYS = 1000  # that are looked at; a type with a concurrency_key has one for each value
 _MOST_LIMITS = 50
@@ -18,7 +19,7 @@ _MOST_LIMITS = 50
 def read_limits(connection: Redis) -> list[Limit]:
     """The limits that hold jobs back, those with most of them first."""
     raw = cast("set[bytes]", connection.smembers(RateLimitRegistry.rl_keys_key))
-    names = sorted(each.decode() for each in raw)[:_MOST_KEYS]
+    names = sorted(readable(bytes.decode, raw, RateLimitRegistry.rl_keys_key))[:_MOST_KEYS]
     if not names:
         return []
     with connection.pipeline(transaction=False) as pipeline:
@@ -44,10 +45,12 @@ def _read(connection: Redis, names: list[str]) -> list[Limit]:
             pipeline.zrange(_key(name, ":rate_limited"), 0, 0, withscores=True)
         answers: list[Any] = pipeline.execute() if names else []
     rows = zip(names, *[iter(answers)] * 4, strict=True)
-    return [
-        Limit(name, int(most or 0), admitted, waiting, first[0][1] if first and first[0][1] > 0 else None)
-        for name, most, admitted, waiting, first in rows
-    ]
+    return readable(lambda row: _limit(*row), rows, _key("*"))
+
+
+def _limit(name: str, most: bytes | None, admitted: int, waiting: int, first: list[tuple[bytes, float]]) -> Limit:
+    since = first[0][1] if first and first[0][1] > 0 else None
+    return Limit(name, int(most or 0), admitted, waiting, since)
 
 
 def _key(name: str, part: str = "") -> str:

@@ -15,6 +15,7 @@ from redis.exceptions import RedisError
 
 from rqmem.store import codec, keys
 from rqmem.store.retrying import described
+from rqmem.store.unreadable import readable
 from rqmem.values import dataclass
 
 KEPT_ACTIONS = 1000
@@ -64,7 +65,10 @@ def read(connection: Redis, limit: int = 100, job_id: str = "") -> list[ActionRe
     """The last ones, newest first; ``job_id``: only those that name this job."""
     asked = KEPT_ACTIONS if job_id else limit
     raw = cast("list[tuple[bytes, dict[bytes, bytes]]]", connection.xrevrange(keys.ACTIONS, "+", "-", asked))
-    found = [
-        codec.from_values(ActionRecord, {**json.loads(entry[b"action"]), "id": name.decode()}) for name, entry in raw
-    ]
+    found = readable(_read, raw, keys.ACTIONS)
     return [each for each in found if job_id in ("", each.job_id)][:limit]
+
+
+def _read(entry: tuple[bytes, dict[bytes, bytes]]) -> ActionRecord:
+    name, fields = entry
+    return codec.from_values(ActionRecord, {**json.loads(fields[b"action"]), "id": name.decode()})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import cast
 
 from redis import Redis
@@ -16,6 +17,7 @@ from rqmem.store.executions import KEPT_EVIDENCE
 from rqmem.store.history.history_records import Live
 from rqmem.store.retrying import described, refusal
 from rqmem.store.scripts import answers
+from rqmem.store.unreadable import readable
 
 
 def run(connection: Redis, job_id: str) -> RunRecord:
@@ -29,7 +31,8 @@ def breaches(connection: Redis, job_id: str) -> list[Breach]:
         pipeline.lrange(keys.breaches(job_id), 0, KEPT_EVIDENCE - 1)
         pipeline.hmget(keys.run(job_id), "job_created_at", "breaches")
         texts, (begun, count) = pipeline.execute()
-    return [codec.from_json(Breach, text) for text in (texts[: int(count or 0)] if begun else texts)]
+    ours = texts[: int(count) if (count or b"").isdigit() else 0] if begun else texts
+    return readable(partial(codec.from_json, Breach), ours, keys.breaches(job_id))
 
 
 def results(connection: Redis, job_id: str, stage: int) -> list[bytes]:
@@ -75,7 +78,7 @@ def refusal_of_writes(connection: Redis) -> str:
 def owners(connection: Redis) -> dict[str, Owner]:
     """Job id -> owner, of all executions that have not ended."""
     raw = cast("dict[bytes, bytes]", connection.hgetall(keys.RUNNING))
-    return {job_id.decode(): codec.from_json(Owner, text) for job_id, text in raw.items()}
+    return dict(readable(lambda one: (one[0].decode(), codec.from_json(Owner, one[1])), raw.items(), keys.RUNNING))
 
 
 def absent(connection: Redis, workers: Iterable[str]) -> set[str]:

@@ -37,6 +37,7 @@ from rqmem.store.executions import expire_run, keys_of_an_end
 from rqmem.store.keys import KEEP_SECONDS, WAITING_SECONDS
 from rqmem.store.new_jobs import Maker, NewJob, fill, new_job, options_of
 from rqmem.store.scripts import script
+from rqmem.store.unreadable import readable
 from rqmem.store.watching import watching
 from rqmem.values import dataclass
 
@@ -299,4 +300,4 @@ def split_children(connection: Redis, parent_id: str, most: int) -> tuple[list[i
 
 def splitting(connection: Redis) -> list[str]:
     """Ids of jobs that wait for children, or make them."""
-    return sorted(job_id.decode() for job_id in cast("set[bytes]", connection.smembers(keys.SPLITS)))
+    return sorted(readable(bytes.decode, cast("set[bytes]", connection.smembers(keys.SPLITS)), keys.SPLITS))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
+from functools import partial
+from typing import NamedTuple, cast
 
 from redis import Redis
 
@@ -11,6 +12,7 @@ from rqmem.rq_names import Job, utcparse
 from rqmem.rq_names import Queue as RqQueue
 from rqmem.store import keys
 from rqmem.store.scripts import answers, of_each
+from rqmem.store.unreadable import readable
 
 
 class Backlog(NamedTuple):
@@ -38,11 +40,22 @@ def read_waits(connection: Redis, names: Sequence[str]) -> dict[str, Backlog]:
     }
 
 
+def queues_of(connection: Redis) -> list[RqQueue]:
+    """All queues that had a job, without names that are none of a queue."""
+    known = cast("set[bytes]", connection.smembers(RqQueue.redis_queues_keys))
+    of_key = partial(RqQueue.from_queue_key, connection=connection)
+    return readable(lambda key: of_key(key.decode()), known, RqQueue.redis_queues_keys)
+
+
 def enqueued_at(connection: Redis, job_ids: Sequence[bytes | None]) -> dict[bytes | None, float]:
     """Job id -> when it was enqueued, epoch seconds, of those that there are."""
-    asked = (job_id.decode() for job_id in job_ids if job_id is not None)
+    asked = readable(bytes.decode, (job_id for job_id in job_ids if job_id is not None), RqQueue.redis_queues_keys)
     found = answers(connection, Redis.hget, Job.key_for, asked, "enqueued_at")
-    return {job_id.encode(): utcparse(at.decode()).timestamp() for job_id, at in found.items()}
+
+    def read(each: tuple[str, bytes]) -> tuple[bytes | None, float]:
+        return each[0].encode(), utcparse(each[1].decode()).timestamp()
+
+    return dict(readable(read, found.items(), Job.key_for("*")))
 
 
 def read_job_seconds(connection: Redis, worker_keys: Iterable[str]) -> float:

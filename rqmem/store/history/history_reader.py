@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, cast
 
 from redis import Redis
@@ -34,6 +35,7 @@ from rqmem.store.history.pool_records import HostMemory, PoolRecord
 from rqmem.store.history.samples import RINGS, Ring, Sample
 from rqmem.store.keys import DAY_SECONDS, DAYS_KEPT, HOUR_SECONDS, HOURS_KEPT, WEEK_SECONDS, WEEKS_KEPT
 from rqmem.store.scripts import answers, of_each, script
+from rqmem.store.unreadable import readable
 
 _TALLIES_AT_ONCE = 30  # Redis answers nobody else meanwhile: some 2 ms
 _SUMS = {each.name for each in dataclasses.fields(Tally)} - {"durations", "costs"}
@@ -50,7 +52,8 @@ def check_version(connection: Redis) -> None:
 def workers(connection: Redis, names: Iterable[str]) -> list[Live]:
     """What the workers with these names last said of themselves, by name; without those that are dead or RQ's own."""
     found = answers(connection, Redis.get, keys.alive, sorted(set(names)))
-    return [codec.from_json(Live, text) for text in found.values() if text.startswith(b"{")]
+    said = [text for text in found.values() if text.startswith(b"{")]
+    return readable(partial(codec.from_json, Live), said, keys.alive("*"))
 
 
 def samples(connection: Redis, worker: str, now: float, ring: Ring = RINGS[0]) -> list[Sample]:
@@ -106,13 +109,13 @@ def stories(connection: Redis) -> dict[str, float]:
 def runs(connection: Redis, job_type: str) -> list[Run]:
     """The last runs of a job type, newest first."""
     raw = cast("list[bytes]", connection.lrange(keys.runs(job_type), 0, -1))
-    return [codec.from_json(Run, text) for text in raw]
+    return _runs(raw)
 
 
 def last_breach(connection: Redis, job_type: str) -> Run | None:
     """The newest of the last runs of a job type that was stopped at its ceiling; None: none was."""
     raw = cast("list[bytes]", connection.lrange(keys.runs(job_type), 0, -1))
-    return next((run for text in raw if b'"layer"' in text and (run := codec.from_json(Run, text)).layer), None)
+    return next((run for run in _runs(text for text in raw if b'"layer"' in text) if run.layer), None)
 
 
 def runs_with(connection: Redis, job_types: Iterable[str], text: str) -> list[Run]:
@@ -121,16 +124,15 @@ def runs_with(connection: Redis, job_types: Iterable[str], text: str) -> list[Ru
     Only they are decoded, so this is quick also for all job types.
     """
     raw, wanted = of_each(connection, Redis.lrange, map(keys.runs, job_types), 0, -1), json.dumps(text)[1:-1].encode()
-    return [codec.from_json(Run, each) for texts in raw for each in texts if wanted in each]
+    return _runs(each for texts in raw for each in texts if wanted in each)
 
 
 def grown(connection: Redis, job_type: str, now: float) -> list[Grown]:
     """Where the runs with the highest peaks of this and last week grew, highest first."""
     this = int(now // WEEK_SECONDS)
     names = [keys.grew(job_type, week) for week in range(this - WEEKS_KEPT + 1, this + 1)]
-    found = [
-        codec.from_json(Grown, text) for texts in of_each(connection, Redis.zrange, names, 0, -1) for text in texts
-    ]
+    texts = [text for found in of_each(connection, Redis.zrange, names, 0, -1) for text in found]
+    found = readable(partial(codec.from_json, Grown), texts, keys.grew(job_type, "*"))
     return sorted(found, key=lambda each: -each.peak_mb)
 
 
@@ -149,7 +151,8 @@ def tallies(
 def tallies_of(connection: Redis, asked: Sequence[tuple[str, str, int]]) -> dict[tuple[str, str, int], Tally]:
     """The tallies that there are, by job type, period and number."""
     replies = of_each(connection, Redis.hgetall, [keys.tally(*each) for each in asked])
-    return {each: codec.from_hash(Tally, raw) for each, raw in zip(asked, replies, strict=True) if raw}
+    there = [(each, raw) for each, raw in zip(asked, replies, strict=True) if raw]
+    return dict(readable(lambda one: (one[0], codec.from_hash(Tally, one[1])), there, keys.tally("*", "", "*")))
 
 
 def tallied(connection: Redis, asked: Sequence[tuple[str, str, int]]) -> dict[tuple[str, str, int], Tally]:
@@ -159,7 +162,8 @@ def tallied(connection: Redis, asked: Sequence[tuple[str, str, int]]) -> dict[tu
         for first in range(0, len(asked), _TALLIES_AT_ONCE):
             read(keys=[keys.tally(*each) for each in asked[first : first + _TALLIES_AT_ONCE]], client=pipeline)
         found = [values for text in pipeline.execute() for values in json.loads(text)]
-    return {each: _tally(values) for each, values in zip(asked, found, strict=True) if values is not None}
+    there = [(each, values) for each, values in zip(asked, found, strict=True) if values is not None]
+    return dict(readable(lambda one: (one[0], _tally(one[1])), there, keys.tally("*", "", "*")))
 
 
 def _tally(values: dict[str, Any]) -> Tally:
@@ -178,8 +182,9 @@ def tenants(connection: Redis, since: float, until: float, *, by_day: bool | Non
     names = [keys.tenants(period, number) for number in numbers]
     used: dict[str, float] = {}
     for found in of_each(connection, Redis.zrange, names, 0, -1, False, True):
-        for tenant, amount in found:
-            used[tenant.decode()] = used.get(tenant.decode(), 0.0) + amount
+        for raw, amount in found:
+            tenant = raw.decode(errors="replace")
+            used[tenant] = used.get(tenant, 0.0) + amount
     return used
 
 
@@ -216,17 +221,18 @@ def tally(connection: Redis, job_type: str, since: float, until: float) -> Tally
 def last_limits(connection: Redis, job_types: Iterable[str]) -> dict[str, float]:
     """Job type -> the ceiling in MB of its last run, if that is remembered."""
     found = answers(connection, Redis.lindex, keys.runs, job_types, 0)
-    return {name: codec.from_json(Run, raw).limit_mb for name, raw in found.items()}
+    return dict(readable(lambda one: (one[0], codec.from_json(Run, one[1]).limit_mb), found.items(), keys.runs("*")))
 
 
 def totals(connection: Redis, job_types: Iterable[str]) -> dict[str, Totals]:
     found = answers(connection, Redis.hgetall, keys.totals, job_types)
-    return {name: codec.from_hash(Totals, raw) for name, raw in found.items()}
+    return dict(readable(lambda one: (one[0], codec.from_hash(Totals, one[1])), found.items(), keys.totals("*")))
 
 
 def begun(connection: Redis, job_types: Iterable[str]) -> dict[str, float]:
     """Job type -> when the first run began that its totals count (epoch seconds), if there are any."""
-    return {name: float(raw) for name, raw in answers(connection, Redis.hget, keys.totals, job_types, "since").items()}
+    found = answers(connection, Redis.hget, keys.totals, job_types, "since")
+    return dict(readable(lambda one: (one[0], float(one[1])), found.items(), keys.totals("*")))
 
 
 def decayed_costs(connection: Redis, job_type: str, now: float) -> dict[int, float]:
@@ -248,52 +254,50 @@ def whole_story(connection: Redis, job_id: str) -> Story:
         pipeline.lrange(keys.story(job_id), 0, -1)
         pipeline.lrange(keys.breaches(job_id), 0, -1)
         lines, texts = pipeline.execute()
-    breaches = {each.execution: each for each in (codec.from_json(Breach, text) for text in texts)}
+    key = keys.story(job_id)
+    breaches = {
+        each.execution: each for each in readable(partial(codec.from_json, Breach), texts, keys.breaches(job_id))
+    }
     told, ended, last_at, cut_at = [], [], None, None
-    for text in lines:
-        fields = json.loads(text)
+    for fields in readable(_of_story, lines, key):
         if fields["event"] == CUT:
             cut_at = last_at
             continue
         last_at = fields["at"]
         if fields["event"] == RUN:
-            ended.append(codec.from_values(Run, fields))
+            ended += readable(partial(codec.from_values, Run), [fields], key)
             continue
         refers = "execution" in fields  # rqmem 0.1 wrote the breach itself at first
-        event = breaches.get(fields["execution"]) if refers else codec.event_from_values(fields)
-        if event is not None:
-            told.append(Told(fields["at"], event))
+        events = [breaches.get(fields["execution"])] if refers else readable(codec.event_from_values, [fields], key)
+        told += [Told(fields["at"], event) for event in events if event is not None]
     told.sort(key=lambda each: each.at)  # events of worker and horse come over two ways
     return Story(told, ended, cut_at)
 
 
 def last_leaks(connection: Redis, job_types: Iterable[str]) -> dict[str, Told]:
     """Job type -> the last `LeakFound` in it, if there was one within a month."""
-    found = {}
-    for name, text in answers(connection, Redis.get, keys.leak, job_types).items():
-        fields = json.loads(text)
-        if (event := codec.event_from_values(fields)) is not None:
-            found[name] = Told(fields["at"], event)
-    return found
+    found = answers(connection, Redis.get, keys.leak, job_types)
+    read = readable(lambda one: (one[0], _told(json.loads(one[1]))), found.items(), keys.leak("*"))
+    return {name: told for name, told in read if told is not None}
 
 
 def hosts(connection: Redis, names: Iterable[str]) -> dict[str, HostMemory]:
     """Machine -> its memory, of those of which a worker has told it lately."""
     found = answers(connection, Redis.get, keys.host, sorted(set(names)))
-    return {name: codec.from_json(HostMemory, text) for name, text in found.items()}
+    return dict(readable(lambda one: (one[0], codec.from_json(HostMemory, one[1])), found.items(), keys.host("*")))
 
 
 def pools(connection: Redis, names: Iterable[str]) -> list[PoolRecord]:
     """The pools of these names, in order, of which a worker has told lately."""
     found = answers(connection, Redis.get, keys.pool, sorted(filter(None, set(names))))
-    return [codec.from_json(PoolRecord, text) for text in found.values()]
+    return readable(partial(codec.from_json, PoolRecord), found.values(), keys.pool("*"))
 
 
 def ended_splits(connection: Redis) -> list[EndedSplit]:
     """Jobs whose children have all ended, newest first; of a job whose children ended twice, the last time."""
     found: dict[str, EndedSplit] = {}
-    for text in cast("list[bytes]", connection.lrange(keys.ENDED_SPLITS, 0, -1)):
-        ended = codec.from_json(EndedSplit, text)
+    raw = cast("list[bytes]", connection.lrange(keys.ENDED_SPLITS, 0, -1))
+    for ended in readable(partial(codec.from_json, EndedSplit), raw, keys.ENDED_SPLITS):
         found.setdefault(ended.job_id, ended)
     return list(found.values())
 
@@ -302,7 +306,7 @@ def alerts(connection: Redis, after: str = "-", limit: int = 1000) -> list[Alert
     """The last ``limit`` alerts after the one with the id ``after`` (``"-"``: of all that are kept), oldest first."""
     first = "-" if after in ("-", "0") else f"({after}"
     newest = cast("list[tuple[bytes, dict[bytes, bytes]]]", connection.xrevrange(keys.ALERTS, "+", first, limit))
-    return [Alert.from_entry(entry_id, entry) for entry_id, entry in reversed(newest)]
+    return readable(lambda entry: Alert.from_entry(*entry), reversed(newest), keys.ALERTS)
 
 
 def next_alerts(connection: Redis, after: str, wait_seconds: float) -> list[Alert]:
@@ -315,13 +319,14 @@ def next_alerts(connection: Redis, after: str, wait_seconds: float) -> list[Aler
 def open_alerts(connection: Redis) -> list[Open]:
     """The alerts that have not ended and can end, oldest first."""
     raw = cast("dict[bytes, bytes]", connection.hgetall(keys.OPEN_ALERTS))
-    return sorted((codec.from_json(Open, text) for text in raw.values()), key=lambda each: each.since)
+    found = readable(partial(codec.from_json, Open), raw.values(), keys.OPEN_ALERTS)
+    return sorted(found, key=lambda each: each.since)
 
 
 def dropped(connection: Redis) -> dict[str, int]:
     """How many entries were not written to the journal, by kind."""
     raw = cast("dict[bytes, bytes]", connection.hgetall(keys.DROPPED))
-    return {kind.decode(): int(count) for kind, count in raw.items()}
+    return dict(readable(lambda one: (one[0].decode(), int(one[1])), raw.items(), keys.DROPPED))
 
 
 def size(connection: Redis) -> dict[str, tuple[int, int]]:
@@ -346,4 +351,20 @@ def _periods(since: float, until: float, by_day: bool | None) -> tuple[str, int,
 
 def _scores(connection: Redis, key: str) -> dict[str, float]:
     found = cast("list[tuple[bytes, float]]", connection.zrange(key, 0, -1, withscores=True))
-    return {name.decode(): score for name, score in found}
+    return dict(readable(lambda one: (one[0].decode(), one[1]), found, key))
+
+
+def _runs(raw: Iterable[bytes]) -> list[Run]:
+    return readable(partial(codec.from_json, Run), raw, keys.runs("*"))
+
+
+def _of_story(text: bytes) -> dict[str, Any]:
+    """The fields of a line, with those that all lines have."""
+    fields: dict[str, Any] = json.loads(text)
+    fields["event"], float(fields["at"] if fields["event"] != CUT else 0)
+    return fields
+
+
+def _told(fields: dict[str, Any]) -> Told | None:
+    event = codec.event_from_values(fields)
+    return None if event is None else Told(fields["at"], event)

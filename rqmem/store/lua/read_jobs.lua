@@ -8,7 +8,13 @@ for i = 3, #ARGV do
 end
 local found = {}
 for i = 1, #KEYS, 2 do
-  local job = redis.call('HMGET', KEYS[i], unpack(fields))
+  local job = redis.pcall('HMGET', KEYS[i], unpack(fields))
+  if job.err then  -- of another type: as if it were not there
+    job = {}
+    for j = 1, #fields do
+      job[j] = false
+    end
+  end
   for j = 1, #fields do
     if job[j] and #job[j] > most then
       job[j] = string.sub(job[j], 1, most)
@@ -16,7 +22,7 @@ for i = 1, #KEYS, 2 do
   end
   local kind, raised = false, false
   if longest > 0 and job[1] then
-    local last = redis.call('XREVRANGE', KEYS[i + 1], '+', '-', 'COUNT', 1)[1]
+    local last = redis.pcall('XREVRANGE', KEYS[i + 1], '+', '-', 'COUNT', 1)[1]
     local entry = last and last[2] or {}
     for j = 1, #entry, 2 do
       if entry[j] == 'type' then

@@ -5,12 +5,14 @@
 -- KEYS: tallies
 local found = {}
 for i = 1, #KEYS do
-  local raw = redis.call('HGETALL', KEYS[i])
+  local raw = redis.pcall('HGETALL', KEYS[i])  -- an error, of another type, has no length
   local sums, breaches, codes, buckets, counts, ceilings, needed = {}, {}, {}, {}, {}, {}, {}
   for j = 1, #raw, 2 do
     local name, value = raw[j], raw[j + 1]
     local colon = string.find(name, ':', 1, true)
-    if not colon then
+    if not tonumber(value) then
+      -- damaged: left out
+    elseif not colon then
       sums[#sums + 1] = '"' .. name .. '":' .. value
     elseif string.sub(name, 1, 5) == 'peak:' then
       buckets[#buckets + 1], counts[#counts + 1] = string.sub(name, 6), value
